@@ -298,9 +298,9 @@ def keep_pictures(store: Store) -> None:
     """Store the figures of a user's own kernel, for readers who do not run its code."""
     if own_code(store.job.base, store.job.spec.modules()):
         # Imported here, since pandas takes a second to import.
-        from jobs.report.page import Content
+        from jobs.report.page import Groups
 
-        Content(store).keep_pictures()
+        Groups(store).keep()
 
 
 def open_to_compute(address: str, trusted: bool, edited: bool = False) -> Store:

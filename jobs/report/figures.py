@@ -1,4 +1,7 @@
-"""Draw the figures of a store, of a group by its kernel or of the whole sweep, and save them as PNG."""
+"""Draw the figures of a store, of a group by its kernel or of the whole sweep, and save them as PNG.
+
+Of a kernel that draws none itself, the results are plotted as they are: only their names, axes and units are known.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ctd.batch import precision
-from ctd.kernel import inputs_of, static_of
-from ctd.plots import Figure
+from ctd.kernel import Var, inputs_of, static_of
+from ctd.plots import Axis, Figure, Lines, Plot, Points, is_wide, spread
 from ctd.plots.png import draw
 from ctd.plots.swept import by_swept
 from ctd.replacing import replacing
@@ -20,10 +23,9 @@ from jobs.errors import JobError
 from jobs.inputs.measure import load_group
 from jobs.late import zarr
 from jobs.query.columns import as_array, decode
+from jobs.query.tables import ask
 from jobs.reduce import Columns, GroupResults, columns_of, committed_rows, group_params
-from jobs.report.generic import default_plots
-from jobs.report.importance import Effect, effects
-from jobs.report.overview import overview
+from jobs.report.sweep import Effect, axis_of, by_importance, effects, overview
 from jobs.storage.addresses import local_path
 from jobs.store.arrays import attributes
 from jobs.store.metric import metric_of
@@ -31,6 +33,13 @@ from jobs.store.store import Store
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
+
+MAX_GENERIC = 6
+"""Most results drawn as lines if the kernel has no plots."""
+AT_FIRST = 20
+"""Lines shown initially."""
+MAX_PLOTS = 4
+"""Most plots of a default figure."""
 
 
 def figure_of(store: Store, group: int) -> Canvas | None:
@@ -92,10 +101,10 @@ def _by_swept(
     if metric and metric.name in results:
         judged = np.asarray(results[metric.name], float)
         found = effects(swept | {metric.name: judged}, list(swept), [metric.name])
-    first = sorted(found, key=lambda effect: -np.nan_to_num(effect.share))
-    field = first[0].parameter if first else next(iter(swept), None)
-    if field is None:
+    if not swept:
         return figure
+    measured = [effect.parameter for effect in found]
+    field = by_importance(found, measured or list(swept), metric.name if metric else "")[0]
     values = dict(zip(np.asarray(columns["item"]).tolist(), swept[field].tolist(), strict=True))
     return replace(figure, plots=[by_swept(plot, field, values) for plot in figure.plots])
 
@@ -149,3 +158,77 @@ def saved_figures(address: str) -> list[Path]:
     ]
     one = stem.with_name(f"{stem.name}.png")
     return [one] * one.exists() + sorted(numbered, key=lambda p: int(p.stem.rpartition("-")[2]))
+
+
+# --- results as they are --------------------------------------------------------------------------
+
+
+def default_plots(store: Store, group: int | None = None) -> list[Plot]:
+    """At least one plot for any kernel: results of one number against what was swept, and results with one axis as lines.
+
+    group: leave out what compares groups; by default, the lines are those of the first one.
+    """
+    dims, some = store.description.dims, group or 0
+    names = [n for n, var in dims.items() if var.axes == () and not n.startswith("search_")]
+    names = [name for name in names if name != "outcome"]
+    swept = [overview(store, name) for name in names] if group is None else []
+    made = [plot for plot in swept if plot is not None]
+    rows = committed_rows(store)[some]
+    results = GroupResults(store, some, rows, store.names(some))
+    made += generic_plots(dims, results, columns_of(store, some, rows)) if rows.any() else []
+    return made[:MAX_PLOTS] or _by_item(store, names)
+
+
+def _by_item(store: Store, names: list[str]) -> list[Plot]:
+    """Results of one number, item by item."""
+    columns = ask(store, lambda tables: tables["items"].columns())
+    drawn = [name for name in names if columns.get(name, np.zeros(0, object)).dtype.kind in "iuf"]
+    fine = spread(len(columns["item"]), 5000)
+    return [
+        Plot(
+            name,
+            [Points(columns["item"][fine], columns[name][fine].astype(float))],
+            Axis("item"),
+            Axis(store.description.dims[name].long_name or name, log=is_wide(columns[name])),
+        )
+        for name in drawn[:MAX_PLOTS]
+    ] or [Plot("No results are numbers", [], Axis("item"), Axis(""))]
+
+
+def generic_plots(
+    dims: Mapping[str, Var], results: Mapping[str, Any], columns: Columns
+) -> list[Plot]:
+    """Plots for a kernel that has none: each real result with one axis, one line per item."""
+    made: list[Plot] = []
+    items = columns["item"][:]
+    for name in results:
+        rows, var = results[name], dims.get(name, Var())
+        # Weights tell nothing as lines; search_plots draws the search.
+        drawn = name.startswith(("weights.", "search_"))
+        if len(var.axes) != 1 or drawn or len(made) == MAX_GENERIC:
+            continue
+        some = spread(len(rows), 100)
+        values = rows[some]
+        if values.dtype.kind not in "iufb" or values.ndim != 2 or values.shape[1] < 2:
+            continue
+        note = (
+            "" if len(some) == len(rows) else f"{len(some)} of {len(rows):,} items, evenly spaced."
+        )
+        made.append(
+            Plot(
+                name,
+                [
+                    Lines(
+                        np.arange(values.shape[1]),
+                        values,
+                        text=[f"item {items[k]}" for k in some],
+                        item=items[some],
+                    )
+                ],
+                Axis(var.axes[0]),
+                axis_of(name, var),
+                note=note,
+                at_first=AT_FIRST,
+            )
+        )
+    return made

@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 import ctd
 from jobs.errors import JobError
 from jobs.inputs.items import place_of, row_params
@@ -124,11 +122,8 @@ def own_frames(trace: str) -> list[str]:
 
 def params_of(store: Store, item: int) -> dict[str, Any]:
     """What was swept of an item, computed or not. Raises JobError if the store has no such item."""
-    shard = store.job.plan.shard(shard_of(store, item))
-    assert shard is not None
-    ids = store.rows(shard.group, "item", shard.start, shard.stop)
-    row = shard.start + int(np.flatnonzero(ids == item)[0])
-    params = row_params(store, shard.group, row, row + 1)[0]
+    group, row = place_of(store, item)
+    params = row_params(store, group, row, row + 1)[0]
     return {name: params[name] for name in store.swept if name in params}
 
 

@@ -1,10 +1,10 @@
 """The page of a store: one HTML file with its run, failures, plots and tables, which needs no network and no server.
 
-    answer     the first screen: the best, a picture, what to type next
-    content    everything on the page, as JSON           facts    counts, times, hosts, failures, logs
+    content    everything on the page, as JSON, and the first screen: the best, a picture, what to type next
+    facts      counts, times, hosts, failures, logs      groups   plots of groups, also of running shards
     encode     plots and tables as JSON of bounded size; plots of several groups or stores as one
     pictures   plots that a store keeps for readers who do not run its kernel
-    live       curves of running shards                  several  the contents of several stores as one
+    several    the contents of several stores as one
     render     (here) the HTML around the JSON           assets/  its HTML, CSS and JavaScript
 
 The page's script inserts the JSON as text, never as markup, so that names and traces cannot inject any.
@@ -20,6 +20,7 @@ from typing import Any
 from jobs.report.page.content import EMPTY as EMPTY
 from jobs.report.page.content import Content as Content
 from jobs.report.page.content import require_content as require_content
+from jobs.report.page.groups import Groups as Groups
 from jobs.report.page.several import several as several
 
 SCRIPTS = (

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from jobs.query.shelf import Shelf, spelt
-from jobs.report.importance import effects
 from jobs.report.page.encode import has_items, together
+from jobs.report.sweep import effects
 
 OFFSET = 2**32
 """Larger than every item id."""

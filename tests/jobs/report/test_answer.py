@@ -9,7 +9,7 @@ from ctd.plots import is_geometric
 from jobs.query.best import best
 from jobs.query.query import query
 from jobs.report.page import Content
-from jobs.report.page.answer import kinds
+from jobs.report.page.content import kinds
 from jobs.store.metric import Metric
 
 

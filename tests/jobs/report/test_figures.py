@@ -14,7 +14,7 @@ from jobs.gather.gather import gather
 from jobs.query.query import table
 from jobs.query.tree import StoreTree
 from jobs.report.figures import figure, save_figure, save_figures, saved_figures
-from jobs.report.overview import overview
+from jobs.report.sweep import overview
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from page_stores import create
 
 from jobs import keys
 from jobs.gather.check import check
-from jobs.report.page.live import live
+from jobs.report.page.groups import live
 from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.storage import objects

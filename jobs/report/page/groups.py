@@ -1,0 +1,216 @@
+"""The plots of groups on a page: of what is committed, and of shards that run."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ctd.batch import precision
+from ctd.kernel import Kernel, Params, Var, inputs_of, static_of
+from ctd.plots import Axis, Figure, Lines, Plot, is_wide
+from jobs.inputs.measure import load_group
+from jobs.reduce import Columns, column_names, group_params, rows_of
+from jobs.report.figures import generic_plots, reduced_values
+from jobs.report.page.encode import is_curves, plot_json, table_json, together
+from jobs.report.page.pictures import MAX_GROUPS, read_pictures, write_pictures
+from jobs.report.search_plots import search_plots
+from jobs.report.sweep import axis_of
+from jobs.store.arrays import Lazy, Rows, attributes
+from jobs.store.live import Growing, read_live
+from jobs.store.marker import Marker
+from jobs.store.store import Store, known_kernel
+
+MAX_BYTES = 3_500_000
+"""Total size of the plots above which further groups are left out; the page says so."""
+MAX_LIVE = 6
+"""Most plots of running shards; there is one for each curve of a group."""
+
+
+class Groups:
+    """The groups of a store, whose plots can be made again while a run goes on; their input data are kept between calls."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._shared: dict[int, tuple[Params, Any]] = {}
+
+    def all(self) -> tuple[list[dict[str, Any]], int]:
+        """(label and plots of each group, up to MAX_BYTES; number of groups left out)."""
+        store = self._store
+        by_group: list[list[Marker]] = [[] for _ in store.job.plan.group_sizes]
+        # Markers are read after the tables, so that they cover every gathered item.
+        for marker in store.committed.markers():
+            by_group[marker.shard.group].append(marker)
+        made: list[dict[str, Any]] = []
+        size = 0
+        for group, markers in enumerate(by_group):
+            if not markers:
+                continue
+            if size > MAX_BYTES:
+                return made, sum(bool(some) for some in by_group[group:])
+            n, done = store.job.plan.group_sizes[group], sum(m.n_items for m in markers)
+            found = {
+                "label": self._label(group),
+                "items": f"{done:,} of {n:,} items",
+                **self._pictures(group, self._rows(group, markers)),
+            }
+            size += len(json.dumps(found))
+            made.append(found)
+        return made, 0
+
+    def keep(self) -> None:
+        """Store the kernel's plots of the first groups, for readers who do not run its code."""
+        store, kernel = self._store, known_kernel(self._store)
+        if kernel is None or not (kernel.plots or kernel.figure):
+            return
+        for group in range(min(MAX_GROUPS, len(store.job.plan.group_sizes))):
+            rows = self._rows(group, store.committed.markers(group))
+            if len(rows):
+                found = self._of_kernel(group, *self._read(group, rows))
+                write_pictures(store, group, found["plots"])
+
+    def _rows(self, group: int, markers: list[Marker]) -> np.ndarray:
+        """The numbers of the rows that have results; items that failed with an error have none."""
+        rows = rows_of(self._store.job.plan.group_sizes[group], markers)
+        rows[[row for marker in markers for row in marker.without]] = False
+        return np.flatnonzero(rows)
+
+    def _label(self, group: int) -> str:
+        swept = attributes(self._store.results(group))["swept"]
+        described = ", ".join(f"{name} = {value}" for name, value in swept.items())
+        return f"group {group}: {described}" if described else f"group {group}"
+
+    def _pictures(self, group: int, rows: np.ndarray) -> dict[str, Any]:
+        """The plots of `_of_kernel`, and those of the search if the job has one."""
+        store = self._store
+        if not len(rows):
+            return {"plots": [], "error": "every item of this group failed with an error"}
+        columns, results = self._read(group, rows)
+        found = self._of_kernel(group, columns, results)
+        if search := store.job.spec.search:
+            made = search_plots(search, columns["item"][:], results)
+            found["plots"] = [*found["plots"], *map(plot_json, made)]
+        return found
+
+    def _read(self, group: int, rows: np.ndarray) -> tuple[Columns, Lazy[Rows]]:
+        """The (columns, results) of these rows, which are read when they are used."""
+        store = self._store
+        lazy = lambda names: Lazy(names, lambda name: Rows(store.array(group, name), rows))
+        shared_params = attributes(store.results(group))["params"]
+        columns = Columns(lazy(column_names(store, group)), shared_params, len(rows))
+        return columns, lazy(store.names(group))
+
+    def _of_kernel(
+        self, group: int, columns: Columns, results: Mapping[str, Rows]
+    ) -> dict[str, Any]:
+        """The kernel's `plots`, else those of its `figure`, else its results as lines; `error` if that fails.
+
+        If the kernel's code is not trusted: the plots that the store keeps, else its results as lines.
+        """
+        store, kernel = self._store, known_kernel(self._store)
+        if kernel is None and (kept := read_pictures(store, group)):
+            return {"plots": kept}
+        draw: Any = kernel and (kernel.plots or kernel.figure)
+        if kernel is None or draw is None:
+            generic = generic_plots(store.description.dims, results, columns)
+            return {"plots": [plot_json(plot) for plot in generic]}
+        try:
+            params, shared = self._data(group, kernel)
+            reduced = reduced_values(store, group)
+            with precision(static_of(params)):
+                given = (inputs_of(params), shared, columns, results, reduced)
+                made = draw(*given)
+                plots = made.plots if isinstance(made, Figure) else made
+                return {"plots": [plot_json(plot) for plot in plots]}
+        except Exception as error:
+            # A kernel's plots may fail on unforeseen results, or its data may be gone; show the rest of the page.
+            return {"plots": [], "error": f"no picture: {type(error).__name__}: {error}"}
+
+    def _data(self, group: int, kernel: Kernel) -> tuple[Params, Any]:
+        if group not in self._shared:
+            params = group_params(self._store, group)
+            with precision(static_of(params)):
+                shared = load_group(kernel, params, self._store.job.base)
+            self._shared[group] = params, shared
+        return self._shared[group]
+
+
+def with_all(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Put the curves of all groups before several groups, so that the page can colour them by what differs between groups."""
+    shared = together([group["plots"] for group in groups], is_curves) if len(groups) > 1 else []
+    if not shared:
+        return groups
+    said = f"the curves of {len(groups)} groups"
+    return [{"label": "all groups", "items": said, "plots": shared, "shared": True}, *groups]
+
+
+# --- shards that run ------------------------------------------------------------------------------
+
+
+def live(store: Store) -> dict[str, Any] | None:
+    """The plots of growing curves, their items' swept parameters, and their advances; None if no shard runs."""
+    by_group: dict[int, list[Growing]] = {}
+    for group, _, growing in read_live(store):
+        by_group.setdefault(group, []).append(growing)
+    if not by_group:
+        return None
+    plots: list[Plot] = []
+    frames = []
+    for group, found in sorted(by_group.items()):
+        frame = _swept(store, group, [row for growing in found for row in growing.rows])
+        frames.append(frame)
+        for name in dict.fromkeys(name for growing in found for name in growing.curves):
+            if len(plots) < MAX_LIVE:
+                plots.append(_plot(store, group, name, found, frame))
+    advances = [growing.advances for some in by_group.values() for growing in some]
+    few, many = min(advances), max(advances)
+    return {
+        "plots": [plot_json(plot) for plot in plots],
+        "table": table_json("live", pd.concat(frames, ignore_index=True), {}),
+        "advances": str(few) if few == many else f"{few}-{many}",
+    }
+
+
+def _swept(store: Store, group: int, rows: Sequence[int]) -> pd.DataFrame:
+    """The swept parameters of some rows of a group: `item`, traced columns, and the group's own values."""
+    at = np.asarray(rows)
+    columns: dict[str, Any] = {}
+    for name in column_names(store, group):
+        values = store.rows(group, name, int(at.min()), int(at.max()) + 1)[at - at.min()]
+        columns[name] = values if values.ndim == 1 else [str(value.tolist()) for value in values]
+    own = attributes(store.results(group))["swept"]
+    return pd.DataFrame(columns | {name: str(value) for name, value in own.items()})
+
+
+def _plot(store: Store, group: int, name: str, found: list[Growing], frame: pd.DataFrame) -> Plot:
+    """Plot one curve of the items of a group, one line per item."""
+    var = store.description.dims.get(name, Var(("point",)))
+    places = np.unique(np.concatenate([growing.places[name] for growing in found]))
+    y = np.full((sum(len(growing.rows) for growing in found), len(places)), np.nan)
+    start = 0
+    for growing in found:
+        at = np.searchsorted(places, growing.places[name])
+        values = np.array(growing.curves[name], float)
+        y[start : start + len(values), at] = values
+        start += len(values)
+    x = _coordinate(store, group, var.axes[0], places)
+    items = frame["item"].to_numpy()
+    which = f", group {group}" if len(store.job.plan.group_sizes) > 1 else ""
+    return Plot(
+        f"{name} so far{which}",
+        [Lines(x, y, text=[f"item {item}" for item in items], item=items)],
+        Axis(var.axes[0]),
+        axis_of(name, var, log=is_wide(y)),
+        note="Running items, updated every few seconds.",
+    )
+
+
+def _coordinate(store: Store, group: int, axis: str, places: np.ndarray) -> np.ndarray:
+    """The coordinate of an axis at these places if the store has a numeric one; else the places."""
+    results = store.results(group)
+    if axis not in results:
+        return places
+    values = np.asarray(store.stored(group, axis)[:])
+    fits = values.dtype.kind in "iuf" and values.ndim == 1 and len(values) > places.max()
+    return values[places] if fits else places

@@ -1,0 +1,267 @@
+"""A sweep: how strongly each result depends on each swept parameter, one parameter at a time, from ranks; and plots of that.
+
+share  fraction of the variance of the result's ranks that lies between bins of the parameter (one bin per
+       value, or up to 10 bins of equal counts): eta^2, adjusted for chance over n items and k bins:
+       1 - (1 - eta^2)(n - 1)/(n - k), at least 0
+rho    Spearman's rank correlation: sign and strength of a monotone relation; None for texts
+
+Neither sees interactions: a parameter that acts only together with another seems to have no effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ctd.kernel import Var
+from ctd.plots import Axis, Layer, Lines, Plot, Points, is_geometric, is_wide, tick
+from jobs.query.best import REPLICATES, varied
+from jobs.query.tables import ask
+from jobs.report.search_plots import best_so_far, ends
+from jobs.store.metric import metric_of
+from jobs.store.store import Store
+
+N_BINS = 10
+IN_A_BIN = 4
+"""Least average number of items per bin: with one item per bin, all variance would lie between bins."""
+LEAST_ITEMS = 8
+"""Least number of items: with fewer, shares are noise."""
+MAX_RESULTS = 12
+"""Most results whose dependence on the parameters is measured."""
+MAX_ITEMS = 100_000
+"""Most items: reading the table of more would delay the end of a run."""
+MAX_KINDS = 10
+"""Most values of the second parameter that are drawn as series of their own."""
+MAX_MEDIANS = 40
+"""Most values of the first parameter with medians; random draws have more."""
+
+
+class Effect(NamedTuple):
+    """The dependence of one result on one parameter, over n items."""
+
+    parameter: str
+    result: str
+    share: float
+    rho: float | None
+    n: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The effect for the page's script."""
+        share = None if np.isnan(self.share) else round(self.share, 3)
+        rho = None if self.rho is None else round(self.rho, 3)
+        return {**self._asdict(), "share": share, "rho": rho}
+
+
+def effects(columns: Mapping[str, Any], parameters: list[str], results: list[str]) -> list[Effect]:
+    """Measure the effect of every parameter on every result, over the items whose result is finite.
+
+    columns: name -> (n,) values. Results with too few items or a single value, and parameters with a single bin,
+    are left out.
+
+    >>> g = np.repeat([0.5, 1.0, 1.5], 10)
+    >>> found = effects({"g": g, "loss": g**2 + 1e-3 * np.arange(30)}, ["g"], ["loss"])[0]
+    >>> found.share > 0.8, found.n
+    (True, 30)
+    """
+    found = []
+    for result in results:
+        values = np.asarray(columns[result], float)
+        rows = np.isfinite(values)
+        if rows.sum() < LEAST_ITEMS or np.ptp(values[rows]) == 0:
+            continue
+        ranks = ranks_of(values[rows])
+        for parameter in parameters:
+            column = np.asarray(columns[parameter])[rows]
+            number = column.dtype.kind in "iuf"
+            bins = bins_of(column)
+            if bins.max() == 0:
+                continue
+            rho = _correlation(ranks_of(column), ranks) if number else None
+            found.append(Effect(parameter, result, variance_share(bins, ranks), rho, len(ranks)))
+    return found
+
+
+def by_importance(found: Iterable[Effect], parameters: Sequence[str], result: str) -> list[str]:
+    """Parameters by how much of a result they explain, most first; those without a measured effect on it come last."""
+    share = {e.parameter: np.nan_to_num(e.share) for e in found if e.result == result}
+    return sorted(parameters, key=lambda name: -share.get(name, 0.0))
+
+
+def ranks_of(values: np.ndarray) -> np.ndarray:
+    """The ranks 1, 2, ... of numbers; equal ones share the mean of theirs, and a NaN makes all NaN.
+
+    >>> ranks_of(np.array([30, 10, 30])).tolist()
+    [2.5, 1.0, 2.5]
+    """
+    # Those of scipy.stats.rankdata, whose import takes longer than all of a report.
+    _, codes, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[codes]
+    return ranks if (values == values).all() else np.full(len(values), np.nan)
+
+
+def bins_of(column: np.ndarray) -> np.ndarray:
+    """The bin 0, 1, ... of each value: one bin per distinct value if those are few, else bins of equal counts.
+
+    >>> bins_of(np.array(["gru", "lstm", "gru"])).tolist()
+    [0, 1, 0]
+    """
+    kinds, codes = np.unique(
+        column if column.dtype.kind in "iufb" else column.astype(str), return_inverse=True
+    )
+    n_bins = min(N_BINS, max(2, len(column) // IN_A_BIN))
+    if column.dtype.kind not in "iuf" or len(kinds) <= n_bins + 2:
+        return codes
+    edges = np.unique(np.quantile(column, np.linspace(0, 1, n_bins + 1)[1:-1]))
+    return np.unique(np.searchsorted(edges, column, side="right"), return_inverse=True)[1]
+
+
+def variance_share(bins: np.ndarray, values: np.ndarray) -> float:
+    """The fraction of the variance of `values` between bins, adjusted eta^2; NaN if every value has its own bin.
+
+    >>> variance_share(np.array([0, 0, 1, 1]), np.array([1.0, 1.0, 2.0, 2.0]))
+    1.0
+    """
+    n, k = len(values), int(bins.max()) + 1
+    if n <= k:
+        return float("nan")
+    counts = np.bincount(bins)
+    means = np.bincount(bins, values) / counts
+    between = np.sum(counts * (means - values.mean()) ** 2)
+    total = np.sum((values - values.mean()) ** 2)
+    return max(0.0, float(1 - (1 - between / total) * (n - 1) / (n - k)))
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> float | None:
+    a, b = a - a.mean(), b - b.mean()
+    size = np.sqrt(np.sum(a * a) * np.sum(b * b))
+    return float(np.sum(a * b) / size) if size > 0 else None
+
+
+# --- the metric against the sweep -----------------------------------------------------------------
+
+
+def overview(store: Store, metric: str) -> Plot | None:
+    """Plot the done items by the two swept parameters that explain most of the metric.
+
+    A kernel's figure shows one group, so that a sweep over a static field needs this one to compare its values.
+    None without a swept parameter, or with more than MAX_ITEMS items.
+    """
+    if store.job.plan.n_items > MAX_ITEMS:
+        return None
+    columns = ask(store, lambda tables: tables["items"].columns())
+    values = columns.get(metric, np.zeros(0, object))
+    if values.dtype.kind not in "iuf":
+        return None
+    drawn = (columns["status"] == "done") & np.isfinite(values.astype(float))
+    fine = {name: column[drawn] for name, column in columns.items()}
+    names = [name for name in store.swept if name in fine and name not in REPLICATES]
+    names = [name for name in names if not is_replicate(fine[name])]
+    names = by_importance(effects(fine, names, [metric]), names, metric)
+    if not names:
+        return None
+    first, *others = names
+    x, ticks = _places(fine[first])
+    y, ids = fine[metric].astype(float), fine["item"]
+    layers: list[Layer] = []
+    for hue, (name, here) in enumerate(_series(fine, others)):
+        text = [f"item {item}" for item in ids[here]]
+        layers.append(Points(x[here], y[here], hue=hue, text=text, key=ids[here]))
+        at = np.unique(x[here])
+        if 1 < len(at) <= MAX_MEDIANS:
+            middle = [np.median(y[here][x[here] == place]) for place in at]
+            layers.append(Lines(at, middle, name or "median", hue=hue))
+    note = "Each mark is an item; lines are medians over items with equal values."
+    return Plot(
+        f"{metric} against {first}",
+        layers,
+        Axis(first, log=not len(ticks) and _is_log(x), ticks=ticks),
+        axis_of(metric, store.description.dims[metric], log=is_wide(y)),
+        note=note + (f" Over all values of {', '.join(others[1:])}." if len(others) > 1 else ""),
+    )
+
+
+def axis_of(name: str, var: Var, log: bool = False) -> Axis:
+    """The axis of a result: its description, or else its name, with its unit."""
+    unit = f" ({var.units})" if var.units not in ("", "1") else ""
+    return Axis(f"{var.long_name or name}{unit}", log=log)
+
+
+def _places(column: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Place the values of a column on an axis: (positions, the ticks' texts if the values are no numbers)."""
+    if column.dtype.kind in "iuf":
+        return column.astype(float), []
+    kinds, codes = np.unique(column.astype(str), return_inverse=True)
+    return codes.astype(float), kinds.tolist()
+
+
+def _series(fine: Mapping[str, np.ndarray], others: list[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """One series (legend, rows) for each value of the second parameter, or one of all rows if the values are too many."""
+    if others:
+        column = fine[others[0]]
+        values = column if column.dtype.kind in "iufb" else column.astype(str)
+        kinds = np.unique(values)
+        if len(kinds) <= MAX_KINDS:
+            for kind in kinds:
+                told = tick(float(kind)) if kinds.dtype.kind in "iuf" else str(kind)
+                yield f"{others[0]} = {told}", values == kind
+            return
+    yield "", np.ones(len(fine["item"]), bool)
+
+
+def is_replicate(values: np.ndarray) -> bool:
+    """Whether a swept field has a single value or only numbers the items, so that no result can depend on it."""
+    if values.dtype.kind not in "iufb":
+        values = values.astype(str)
+    kinds = np.unique(values)
+    return len(kinds) < 2 or (values.dtype.kind in "iu" and len(kinds) == len(values) > 12)
+
+
+# --- the sweep as the page shows it ---------------------------------------------------------------
+
+
+def sweep(store: Store, columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The swept parameters, the results, how strongly each result depends on each parameter, and a plot of the best item so far.
+
+    columns: (n,) each, of the table `items`.
+    """
+    dims, judged = store.description.dims, metric_of(store)
+    metric = judged.name if judged else ""
+    differs = lambda name: name in columns and not is_replicate(columns[name])
+    # Searched parameters count by their final values.
+    parameters = [name for name in varied(store) if name not in store.swept or differs(name)]
+    number = lambda name: name in columns and columns[name].dtype.kind in "iuf"
+    results = [
+        name
+        for name in sorted(dims, key=lambda name: name != metric)
+        if dims[name].axes == () and name not in ("outcome", *parameters) and number(name)
+    ][:MAX_RESULTS]
+    done, failed = columns["status"] == "done", columns["status"] == "failed"
+    found = effects({name: values[done] for name, values in columns.items()}, parameters, results)
+    if failed.any() and not failed.all():
+        found += effects({**columns, "failed": failed.astype(float)}, parameters, ["failed"])
+    parameters = by_importance(found, parameters, (results or [""])[0])
+    metric = metric if metric in results else ""
+    # On a grid, the order in which items end says nothing.
+    drawn = store.job.spec.search or any(part.random for part in store.job.spec.sweeps())
+    best = None
+    if metric and judged and drawn:
+        ended = ends(store, columns["group"], columns["row"])
+        best = best_so_far(metric, judged.more_is_better, columns, ended)
+    return {
+        "parameters": parameters,
+        "replicates": [name for name in parameters if name in REPLICATES],
+        "log": [name for name in parameters if number(name) and _is_log(columns[name])],
+        "results": results,
+        "metric": metric,
+        "falling": bool(judged and judged.more_is_better),
+        "searched": store.job.spec.search is not None,
+        "effects": [effect.to_json() for effect in found],
+        "plots": [best] if best else [],
+    }
+
+
+def _is_log(values: np.ndarray) -> bool:
+    """Whether a parameter was swept geometrically, or over so much that it needs a logarithmic axis."""
+    return is_geometric(values) or is_wide(values)
