@@ -12,6 +12,7 @@ import ast
 import operator
 import warnings
 from collections.abc import Callable, Mapping
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,21 @@ import numpy as np
 from jobs.errors import JobError, nearest
 from jobs.query.columns import Column, Text, as_column
 
+type Evaluate = Callable[[Mapping[str, Any]], Any]
+"""The value of a part of an expression from the columns."""
+
+
+def _power(a: Any, b: Any) -> Any:
+    # NumPy refuses integers to negative powers.
+    return np.power(a.astype(float) if isinstance(a, np.ndarray) and a.dtype.kind == "i" else a, b)
+
+
 _BINARY: dict[type, Callable[[Any, Any], Any]] = {
     ast.Add: np.add,
     ast.Sub: np.subtract,
     ast.Mult: np.multiply,
     ast.Div: np.true_divide,
-    ast.Pow: np.power,
+    ast.Pow: _power,
 }
 _COMPARE: dict[type, Callable[[Any, Any], Any]] = {
     ast.Lt: operator.lt,
@@ -134,59 +144,14 @@ class Expression:
 
     def __init__(self, text: str, tree: ast.expr | None = None) -> None:
         """text: the expression, or with `tree` a larger text that contains this node."""
-        self.text, self._tree = (text, tree) if tree is not None else parse(text)
+        self.text, tree = (text, tree) if tree is not None else parse(text)
+        self._named: set[str] = set()
         try:
-            self.names = sorted(self._names(self._tree))
+            self._value = self._compiled(tree)
         except RecursionError:
             raise JobError(f"{self.text[:40]!r}...: nested too deeply") from None
-
-    def _fault(self, node: ast.AST, what: str) -> JobError:
-        return fault(self.text, node, what)
-
-    # --- reading ----------------------------------------------------------------------------------
-
-    def _names(self, node: ast.AST) -> set[str]:
-        """The columns that a node uses. Raises JobError for a kind of node that is not allowed."""
-        if (name := column_name(node)) is not None:
-            return set() if name.lower() in _CONSTANTS else {name}
-        match node:
-            case ast.Constant(value=bool() | float() | str()):
-                return set()
-            case ast.Constant(value=int(value)):
-                if abs(value) >= 2**63:
-                    raise self._fault(node, "an integer beyond 64 bits")
-                return set()
-            case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
-                return self._names(left) | self._names(right)
-            case ast.UnaryOp(op=ast.Not() | ast.USub() | ast.UAdd(), operand=inner):
-                return self._names(inner)
-            case ast.BoolOp(values=parts):
-                return set().union(*(self._names(part) for part in parts))
-            case ast.Compare(left=left, ops=ops, comparators=rest):
-                found = self._names(left)
-                for test, right in zip(ops, rest, strict=True):
-                    found |= self._right_names(node, test, right)
-                return found
-            case ast.Call(func=ast.Name(id=name), args=[inner], keywords=[]) if name in FUNCTIONS:
-                return self._names(inner)
-            case ast.Call(func=ast.Name(id=name)):
-                raise self._fault(
-                    node, f"unknown function {name!r} of one argument{nearest(name, FUNCTIONS)}"
-                )
-        what = f"{_WORDS.get(type(node), type(node).__name__)} is not allowed in an expression"
-        raise self._fault(node, _HINTS.get(type(getattr(node, "op", None)), what))
-
-    def _right_names(self, node: ast.AST, op: ast.AST, right: ast.expr) -> set[str]:
-        """The columns on the right side of a comparison, which is a list after `in`, else a value."""
-        if isinstance(op, ast.In | ast.NotIn):
-            if not isinstance(right, ast.List | ast.Tuple):
-                raise self._fault(right, "expected a list after `in`, such as [1, 2]")
-            return set().union(*(self._names(part) for part in right.elts))
-        if type(op) not in _COMPARE:
-            raise self._fault(node, _HINTS[type(op)])
-        return self._names(right)
-
-    # --- evaluating -------------------------------------------------------------------------------
+        self.names = sorted(self._named)
+        """The columns that it uses."""
 
     def __call__(self, columns: Mapping[str, Any]) -> Any:
         """Evaluate the expression over columns of equal length.
@@ -199,78 +164,110 @@ class Expression:
                 raise JobError(f"{self.text!r}: unknown column {name!r}{nearest(name, columns)}")
         # 0 / 0 is NaN, not an error.
         with np.errstate(all="ignore"):
-            return self._value(self._tree, columns)
+            return self._value(columns)
 
-    def _value(self, node: ast.expr, columns: Mapping[str, Any]) -> Any:
-        if (name := column_name(node)) is not None:
-            constant = _CONSTANTS.get(name.lower())
-            return as_column(columns[name]) if constant is None else constant
+    def _fault(self, node: ast.AST, what: str) -> JobError:
+        return fault(self.text, node, what)
+
+    def _compiled(self, node: ast.expr) -> Evaluate:
+        """The function that evaluates a node. Raises JobError for a kind of node that is not allowed."""
+        if (column := column_name(node)) is not None:
+            return self._column(column)
         match node:
-            case ast.Constant(value=value):
-                return value
+            case ast.Constant(value=int(value)) if abs(value) >= 2**63:
+                raise self._fault(node, "an integer beyond 64 bits")
+            case ast.Constant(value=bool() | int() | float() | str() as value):
+                return lambda columns: value
+            case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
+                a, b, apply = self._number(left), self._number(right), _BINARY[type(op)]
+                return lambda columns: _plain(apply(a(columns), b(columns)))
             case ast.UnaryOp(op=ast.Not(), operand=inner):
-                return np.logical_not(self._truth(inner, columns))
-            case ast.UnaryOp(op=op, operand=inner):
-                value = self._number(inner, columns)
-                return -value if isinstance(op, ast.USub) else value
-            case ast.BinOp(left=left, op=op, right=right):
-                return self._arithmetic(
-                    op, self._number(left, columns), self._number(right, columns)
-                )
+                truth = self._truth(inner)
+                return lambda columns: np.logical_not(truth(columns))
+            case ast.UnaryOp(op=ast.USub(), operand=inner):
+                number = self._number(inner)
+                return lambda columns: -number(columns)
+            case ast.UnaryOp(op=ast.UAdd(), operand=inner):
+                return self._number(inner)
             case ast.BoolOp(op=op, values=parts):
+                truths = [self._truth(part) for part in parts]
                 join = np.logical_and if isinstance(op, ast.And) else np.logical_or
-                value = self._truth(parts[0], columns)
-                for part in parts[1:]:
-                    value = join(value, self._truth(part, columns))
-                return value
-            case ast.Compare(left=left, ops=ops, comparators=rest):
-                return self._compare(left, ops, rest, columns)
-            case ast.Call(func=ast.Name(id=name), args=[inner]):
-                return _plain(FUNCTIONS[name](self._number(inner, columns)))
-        raise AssertionError(f"unchecked node {ast.dump(node)}")
+                return lambda columns: reduce(join, (part(columns) for part in truths))
+            case ast.Compare():
+                return self._comparison(node)
+            case ast.Call(func=ast.Name(id=name), args=[inner], keywords=[]) if name in FUNCTIONS:
+                number, function = self._number(inner), FUNCTIONS[name]
+                return lambda columns: _plain(function(number(columns)))
+            case ast.Call(func=ast.Name(id=name)):
+                raise self._fault(
+                    node, f"unknown function {name!r} of one argument{nearest(name, FUNCTIONS)}"
+                )
+        what = f"{_WORDS.get(type(node), type(node).__name__)} is not allowed in an expression"
+        raise self._fault(node, _HINTS.get(type(getattr(node, "op", None)), what))
 
-    def _number(self, node: ast.expr, columns: Mapping[str, Any]) -> Any:
-        """A number, or an array of numbers; integers become int64, since in uint8 0 - 1 is 255."""
-        value = self._value(node, columns)
-        if isinstance(value, str | Text):
-            raise self._fault(node, "text where a number is expected")
-        if isinstance(value, np.ndarray):
-            return value.astype(np.int64) if value.dtype.kind in "biu" else value
-        return float(value)
+    def _column(self, name: str) -> Evaluate:
+        if (constant := _CONSTANTS.get(name.lower())) is not None:
+            return lambda columns: constant
+        self._named.add(name)
+        return lambda columns: as_column(columns[name])
 
-    def _truth(self, node: ast.expr, columns: Mapping[str, Any]) -> Any:
-        value = self._value(node, columns)
-        if isinstance(value, str | Text):
-            raise self._fault(node, "text where true or false is expected")
-        return value
+    def _number(self, node: ast.expr) -> Evaluate:
+        """Evaluates to a number, or an array of numbers; integers become int64, since in uint8 0 - 1 is 255."""
+        evaluate = self._compiled(node)
 
-    @staticmethod
-    def _arithmetic(op: ast.operator, a: Any, b: Any) -> Any:
-        if isinstance(op, ast.Pow) and isinstance(a, np.ndarray) and a.dtype.kind == "i":
-            # NumPy refuses integers to negative powers.
-            a = a.astype(float)
-        return _plain(_BINARY[type(op)](a, b))
+        def number(columns: Mapping[str, Any]) -> Any:
+            value = evaluate(columns)
+            if isinstance(value, str | Text):
+                raise self._fault(node, "text where a number is expected")
+            if isinstance(value, np.ndarray):
+                return value.astype(np.int64) if value.dtype.kind in "biu" else value
+            return float(value)
 
-    def _compare(
-        self, left: ast.expr, ops: list[ast.cmpop], rest: list[ast.expr], columns: Mapping[str, Any]
-    ) -> Any:
-        result: Any = True
-        a = self._value(left, columns)
-        for op, right in zip(ops, rest, strict=True):
+        return number
+
+    def _truth(self, node: ast.expr) -> Evaluate:
+        """Evaluates to what `and`, `or` and `not` join."""
+        evaluate = self._compiled(node)
+
+        def truth(columns: Mapping[str, Any]) -> Any:
+            value = evaluate(columns)
+            if isinstance(value, str | Text):
+                raise self._fault(node, "text where true or false is expected")
+            return value
+
+        return truth
+
+    def _comparison(self, node: ast.Compare) -> Evaluate:
+        """Evaluates a chain a < b < c as (a < b) and (b < c)."""
+        first, links = self._compiled(node.left), []
+        for op, right in zip(node.ops, node.comparators, strict=True):
+            parts = [right]
             if isinstance(op, ast.In | ast.NotIn):
-                assert isinstance(right, ast.List | ast.Tuple)
-                b: Any = None
-                found: Any = False
-                for part in right.elts:
-                    equal = self._pair(ast.Eq, part, a, self._value(part, columns))
-                    found = np.logical_or(found, equal)
-                here = found if isinstance(op, ast.In) else np.logical_not(found)
-            else:
-                b = self._value(right, columns)
-                here = self._pair(type(op), right, a, b)
-            result = np.logical_and(result, here)
-            a = b
-        return result
+                if not isinstance(right, ast.List | ast.Tuple):
+                    raise self._fault(right, "expected a list after `in`, such as [1, 2]")
+                parts = right.elts
+            elif type(op) not in _COMPARE:
+                raise self._fault(node, _HINTS[type(op)])
+            links.append((op, [(part, self._compiled(part)) for part in parts]))
+
+        def compare(columns: Mapping[str, Any]) -> Any:
+            result: Any = True
+            a = first(columns)
+            for op, parts in links:
+                if isinstance(op, ast.In | ast.NotIn):
+                    b: Any = None
+                    equal = (self._pair(ast.Eq, part, a, value(columns)) for part, value in parts)
+                    here: Any = reduce(np.logical_or, equal, False)
+                    here = here if isinstance(op, ast.In) else np.logical_not(here)
+                else:
+                    [(part, value)] = parts
+                    b = value(columns)
+                    here = self._pair(type(op), part, a, b)
+                result = np.logical_and(result, here)
+                a = b
+            return result
+
+        return compare
 
     def _pair(self, op: type, node: ast.expr, a: Any, b: Any) -> Any:
         """Compare a and b; `node` is the right side, at which errors point."""
