@@ -2,7 +2,9 @@
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -17,6 +19,15 @@ class JobError(ValueError):
     def _render_traceback_(self) -> list[str]:
         """Return the lines that IPython shows in place of a traceback."""
         return [f"{type(self).__name__}: {self}"]
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Raise JobError, which names `path`, in place of an OSError."""
+    try:
+        yield
+    except OSError as error:
+        raise JobError(f"{path}: cannot be written: {error.strerror or error}") from None
 
 
 class Faults:

@@ -94,6 +94,13 @@ def rows_of(n: int, markers: Sequence[Marker]) -> np.ndarray:
     return rows
 
 
+def rows_with_results(n: int, markers: Sequence[Marker]) -> np.ndarray:
+    """`rows_of` without the items that failed with an error: their rows hold fill values."""
+    rows = rows_of(n, markers)
+    rows[[row for marker in markers for row in marker.without]] = False
+    return rows
+
+
 def committed_rows(store: Store) -> list[np.ndarray]:
     """Which rows have items in committed shards: for every group (rows,) bool."""
     sizes = enumerate(store.job.plan.group_sizes)
@@ -176,9 +183,7 @@ def reduce_group(store: Store, group: int) -> None:
     kernel = store.kernel
     assert kernel.reduce is not None
     markers = store.committed.markers(group)
-    rows = rows_of(store.job.plan.group_sizes[group], markers)
-    # An item that failed with an error has no results: a reduction would read fill values.
-    rows[[row for marker in markers for row in marker.without]] = False
+    rows = rows_with_results(store.job.plan.group_sizes[group], markers)
     sums, folder = keys.sums(f"gathered/{group}"), f"gathered/{group}"
     objects.delete(store.objects, sums)
     if not rows.any():

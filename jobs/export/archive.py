@@ -18,7 +18,7 @@ from typing import Any
 
 from ctd.replacing import replacing
 from jobs import keys
-from jobs.errors import JobError, count
+from jobs.errors import JobError, count, writing
 from jobs.gather.check import check
 from jobs.gather.gather import gather_to_look
 from jobs.run.parts import drivers
@@ -84,19 +84,16 @@ def write_archive(store: Store, path: Path, about: About = About()) -> int:
         )
     card = write_card(store, store.committed.markers())
     named = sorted(k for k in objects.list_keys(store.objects, "") if not k.startswith(LEFT_OUT))
-    try:
-        with replacing(path) as new, zipfile.ZipFile(new, "w") as archive:
-            described = describe_store(store, card, about)
-            _add(archive, CRATE, json.dumps(described, indent=1).encode())
-            # Readers of RO-Crate look for the folders themselves.
-            for entity in described["@graph"]:
-                if entity["@id"].endswith("/") and entity["@id"] != "./":
-                    _add(archive, entity["@id"], b"")
-            for key, data in objects.read_all(store.objects, named):
-                if data is not None and key != CRATE:
-                    _add(archive, key, data)
-    except OSError as error:
-        raise JobError(f"{path}: cannot be written: {error.strerror or error}") from None
+    with writing(path), replacing(path) as new, zipfile.ZipFile(new, "w") as archive:
+        described = describe_store(store, card, about)
+        _add(archive, CRATE, json.dumps(described, indent=1).encode())
+        # Readers of RO-Crate look for the folders themselves.
+        for entity in described["@graph"]:
+            if entity["@id"].endswith("/") and entity["@id"] != "./":
+                _add(archive, entity["@id"], b"")
+        for key, data in objects.read_all(store.objects, named):
+            if data is not None and key != CRATE:
+                _add(archive, key, data)
     return len(named)
 
 

@@ -11,14 +11,13 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from ctd.installed import how_to_install
 from ctd.weights import write_named
-from jobs.errors import JobError
+from jobs.errors import JobError, writing
 from jobs.export.runs import Run
 
 PICTURES = "pictures"
@@ -209,21 +208,13 @@ def write_runs(
     require(name)
     tracker = TRACKERS[name]
     called = _allowed(job).replace("/", "_")
-    with _explained(folder):
+    with writing(folder):
         writer = tracker.writer(folder, called)
         for run in runs:
             writer.write(run)
         if pictures:
             writer.show(pictures)
     return tracker.look.format(folder=folder, job=called)
-
-
-@contextmanager
-def _explained(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise JobError(f"{folder}: cannot be written: {error.strerror or error}") from None
 
 
 def _new(folder: Path) -> Path:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from jobs.errors import JobError, nearest
-from jobs.query.columns import Codes, Column, Text, combined
+from jobs.query.columns import Codes, Column, Text, factorize_rows
 from jobs.query.expression import Expression, fault, parse
 from jobs.query.tables import Table
 
@@ -97,7 +97,7 @@ def aggregate(
     columns = table.view(rows)
     n = table.n if isinstance(rows, slice) else len(rows)
     # Group by the number of each row's combination, so that pandas never hashes a million texts.
-    codes = [table.coded(name, key, rows) for name, key in zip(group_by, keys, strict=True)]
+    codes = [table.factorized(name, key, rows) for name, key in zip(group_by, keys, strict=True)]
     which, first = _combinations(codes, n)
     grouped = {name: _at(key, first) for name, key in zip(group_by, keys, strict=True)}
     found = {
@@ -118,7 +118,7 @@ def _combinations(keys: Sequence[Codes], n: int) -> tuple[np.ndarray, np.ndarray
     """Number the combinations in ascending order: (the number of each row's, the first row of each)."""
     if not keys:
         return np.zeros(n, np.int64), np.zeros(min(n, 1), np.int64)
-    label = combined(keys, n, rising=True)
+    label = factorize_rows(keys, n, rising=True)
     # Assign in reverse, so that the first row of each combination is written last.
     first = np.full(int(label.max()) + 1 if n else 0, 0)
     first[label[::-1]] = np.arange(n)[::-1]

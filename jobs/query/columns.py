@@ -84,7 +84,7 @@ def as_array(column: Column) -> np.ndarray:
     return column.array() if isinstance(column, Text) else column
 
 
-def joined(columns: Sequence[Column]) -> Column:
+def concat(columns: Sequence[Column]) -> Column:
     """Concatenate columns; if one is text, the result is text."""
     arrays = [column for column in columns if not isinstance(column, Text)]
     if len(arrays) == len(columns):
@@ -103,7 +103,7 @@ def _spelt(values: np.ndarray) -> Text:
     return labelled(codes, [str(value) for value in found])
 
 
-def rank(column: Column, falling: bool) -> np.ndarray:
+def sort_key(column: Column, falling: bool) -> np.ndarray:
     """Numbers that sort like the column, or in reverse; NaN stays NaN and so sorts last either way."""
     values = column.ranks() if isinstance(column, Text) else column
     if not falling:
@@ -111,12 +111,12 @@ def rank(column: Column, falling: bool) -> np.ndarray:
     return ~values if values.dtype.kind in "biu" else -values
 
 
-def order(keys: Sequence[np.ndarray], limit: int | None = None) -> np.ndarray:
+def argsort(keys: Sequence[np.ndarray], limit: int | None = None) -> np.ndarray:
     """Sort rows by the first key, then the second, and so on, stably: row numbers in ascending order.
 
-    keys: numbers, as `rank` makes them. limit: return only this many rows.
+    keys: numbers, as `sort_key` makes them. limit: return only this many rows.
 
-    >>> order([np.array([2, 1, 2]), np.array([5, 0, 3])]).tolist()
+    >>> argsort([np.array([2, 1, 2]), np.array([5, 0, 3])]).tolist()
     [1, 2, 0]
     """
     n = len(keys[0])
@@ -139,21 +139,21 @@ class Codes(NamedTuple):
     """Larger than every code."""
 
 
-def coded(column: Column, *, rising: bool = False) -> Codes:
+def factorize(column: Column, *, rising: bool = False) -> Codes:
     """Number the values of a column: in ascending order with `rising`, else by first appearance.
 
-    >>> coded(np.array([30, 10, 30])).codes.tolist(), coded(np.array([30, 10, 30]), rising=True).codes.tolist()
+    >>> factorize(np.array([30, 10, 30])).codes.tolist(), factorize(np.array([30, 10, 30]), rising=True).codes.tolist()
     ([0, 1, 0], [1, 0, 1])
     """
     import pandas as pd
 
-    codes, found = pd.factorize(rank(column, False), use_na_sentinel=False)
+    codes, found = pd.factorize(sort_key(column, False), use_na_sentinel=False)
     if rising:
         codes = np.argsort(np.argsort(found, kind="stable"))[codes]
     return Codes(codes.astype(np.min_scalar_type(len(found))), len(found))
 
 
-def combined(keys: Iterable[Codes], n: int, *, rising: bool = False) -> np.ndarray:
+def factorize_rows(keys: Iterable[Codes], n: int, *, rising: bool = False) -> np.ndarray:
     """Number the combinations of keys in n rows: (n,) whole numbers from 0 on, without gaps.
 
     The numbers follow the order of the keys with `rising`, else the first appearance.
@@ -190,7 +190,7 @@ def literal(text: str) -> Any:
 
 def rows_as_text(values: np.ndarray) -> Text:
     """Spell the rows of an (n, k) array as texts such as '[1, -0.5]'."""
-    codes = combined(map(coded, values.T), len(values))
+    codes = factorize_rows(map(factorize, values.T), len(values))
     first = np.unique(codes, return_index=True)[1]
     return labelled(codes, [str([short(v) for v in row]) for row in values[first].tolist()])
 

@@ -5,7 +5,7 @@ Two items match if their sweep columns are equal, numbers to 12 digits, so that 
 gives. The distance of two results is max |a - b| over their elements, one number per item.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,14 +18,15 @@ from jobs.query.columns import (
     Text,
     as_array,
     as_column,
-    coded,
-    combined,
-    joined,
+    concat,
+    factorize,
+    factorize_rows,
     literal,
     short,
 )
 from jobs.query.tables import Table, ask
 from jobs.run.prepare import differing
+from jobs.spec.job import inner
 from jobs.store.arrays import attributes
 from jobs.store.store import Store
 
@@ -34,6 +35,9 @@ BLOCK_BYTES = 64 << 20
 
 COMPUTED = ("done", "dropped")
 """Statuses of items that have results."""
+
+ABSENT = object()
+"""Stands for a field that a kernel does not have."""
 
 CODED = ("status", "outcome")
 """Columns of codes, which compare as equal or not."""
@@ -122,12 +126,10 @@ def _key(store: Store, table: Table, name: str) -> Column | None:
     """The value of a field for each item; None if the store's kernel has no such field."""
     if name in table.names:
         return _alike(table.read(name))
-    value: Any = attributes(store.results(0))["params"]
-    for part in name.split("."):
-        if not isinstance(value, Mapping) or part not in value:
-            # A replicate number is not a field: without replicates every item is the first one.
-            return np.zeros(table.n) if name == "seed" else None
-        value = value[part]
+    value = inner(attributes(store.results(0))["params"], name, default=ABSENT)
+    if value is ABSENT:
+        # A replicate number is not a field: without replicates every item is the first one.
+        return np.zeros(table.n) if name == "seed" else None
     if isinstance(value, list | dict | None):
         value = str(value)
     return _alike(as_column(np.repeat(np.asarray(value)[None], table.n)))
@@ -158,7 +160,7 @@ def _rounded(values: np.ndarray) -> np.ndarray:
 def _match(keys: dict[str, list[Column]], sizes: list[int]) -> tuple[np.ndarray, np.ndarray]:
     """The rows of a and of b that match; if several items have equal keys, the k-th matches the k-th."""
     n = sum(sizes)
-    label = combined((coded(joined(values)) for values in keys.values()), n)
+    label = factorize_rows((factorize(concat(values)) for values in keys.values()), n)
     split = [label[: sizes[0]], label[sizes[0] :]]
     nth = [pd.Series(part).groupby(part).cumcount().to_numpy() for part in split]
     a, b = (part * (n + 1) + k for part, k in zip(split, nth, strict=True))

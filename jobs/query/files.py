@@ -13,7 +13,7 @@ import pandas as pd
 
 from ctd.installed import how_to_install
 from ctd.replacing import replacing
-from jobs.errors import JobError
+from jobs.errors import JobError, writing
 
 
 def save_frame(
@@ -26,11 +26,8 @@ def save_frame(
     check_target(path)
     plain = _without_complex(frame)
     plain.attrs["described"] = described or {}
-    try:
-        with replacing(path) as new:
-            WRITERS[path.suffix](plain, new)
-    except OSError as error:
-        raise JobError(f"{path}: cannot be written: {error.strerror or error}") from None
+    with writing(path), replacing(path) as new:
+        WRITERS[path.suffix](plain, new)
 
 
 def check_target(path: Path) -> None:

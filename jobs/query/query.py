@@ -16,10 +16,11 @@ import numpy as np
 from ctd.installed import how_to_install
 from jobs.errors import JobError, nearest
 from jobs.query.aggregate import aggregate, canonical, parse_aggregates
-from jobs.query.columns import Column, Text, as_column, order, rank
+from jobs.query.columns import Column, Text, argsort, as_column, sort_key
 from jobs.query.expression import Expression, condition
 from jobs.query.readers import ITEM, Rows
 from jobs.query.tables import Source, Table, ask
+from jobs.spec.job import inner
 from jobs.store.arrays import attributes
 from jobs.store.store import Store
 
@@ -144,11 +145,11 @@ def _aggregates(store: Store | Source, where: str | None, asked: Asked) -> pd.Da
         if name not in frame:
             raise JobError(f"unknown column {key!r}{nearest(key, frame)}")
     if sort:
-        ranks = [
-            rank(as_column(frame[keys[name]].to_numpy()), falling)
+        by = [
+            sort_key(as_column(frame[keys[name]].to_numpy()), falling)
             for name, falling in _keys(sort).items()
         ]
-        frame = frame.iloc[order(ranks)]
+        frame = frame.iloc[argsort(by)]
     if columns:
         frame = frame[[keys[name] for name in columns]]
     limit = asked.get("limit")
@@ -185,8 +186,8 @@ def find(
     table.prefetch(first)
     rows: Rows = slice(None) if test is None else _matching(table, test)
     if keys:
-        ranks = [rank(table.read(name, rows), falling) for name, falling in keys.items()]
-        sorted_rows = order(ranks, limit)
+        by = [sort_key(table.read(name, rows), falling) for name, falling in keys.items()]
+        sorted_rows = argsort(by, limit)
         rows = sorted_rows if isinstance(rows, slice) else rows[sorted_rows]
     if limit is None:
         return table, rows
@@ -234,9 +235,7 @@ def _hint(store: Store, name: str, tables: Mapping[str, Sequence[str]]) -> str:
     if name in store.names(0) and (axes := _axes(store, name)):
         shape = ", ".join(("item", *axes))
         return f": it is an array ({shape}), not a column; read it as jobs.open_store(...)['results/0']['{name}']"
-    value: Any = attributes(store.results(0))["params"]
-    for part in name.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
+    value = inner(attributes(store.results(0))["params"], name)
     top = name.partition(".")[0]
     swept = any(column == top or column.startswith((f"{top}.", f"{top}[")) for column in known)
     if value is not None and not swept:

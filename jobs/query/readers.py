@@ -18,9 +18,9 @@ from jobs.query.columns import (
     Column,
     Text,
     as_array,
+    concat,
     decode,
     from_values,
-    joined,
     labelled,
     literal,
     rows_as_text,
@@ -236,13 +236,13 @@ def end_to_end(pieces: Sequence[tuple[int, Read | None]]) -> Read:
 
     def at(rows: Rows) -> Column:
         if isinstance(rows, slice) and rows == ALL:
-            return joined([part(k, ALL, n) for k, (n, _) in enumerate(pieces)])
+            return concat([part(k, ALL, n) for k, (n, _) in enumerate(pieces)])
         wanted = np.arange(starts[-1])[rows] if isinstance(rows, slice) else rows
         which = np.searchsorted(starts, wanted, side="right") - 1
         order = np.argsort(which, kind="stable")
         cut = [wanted[which == k] - starts[k] for k in range(len(pieces))]
         found = [part(k, own, len(own)) for k, own in enumerate(cut) if len(own) or not len(wanted)]
-        return joined(found)[np.argsort(order)]
+        return concat(found)[np.argsort(order)]
 
     return at
 

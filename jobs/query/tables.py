@@ -24,7 +24,7 @@ from jobs.errors import JobError, nearest
 from jobs.gather.gather import require_rows
 from jobs.gather.tables import reduction_tables
 from jobs.late import zarr
-from jobs.query.columns import Codes, Column, as_array, coded
+from jobs.query.columns import Codes, Column, as_array, factorize
 from jobs.query.readers import (
     ALL,
     Columns,
@@ -99,12 +99,12 @@ class Table:
         kept = self._kept[name]
         return kept if rows is ALL else kept[rows]
 
-    def coded(self, name: str, column: Column, rows: Rows = ALL) -> Codes:
+    def factorized(self, name: str, column: Column, rows: Rows = ALL) -> Codes:
         """The codes of `column`, which `read(name, rows)` has returned, in ascending order; kept if the column is."""
         if name not in self._kept:
-            return coded(column, rising=True)
+            return factorize(column, rising=True)
         if name not in self._coded:
-            self._coded[name] = coded(self._kept[name], rising=True)
+            self._coded[name] = factorize(self._kept[name], rising=True)
         codes, n = self._coded[name]
         return Codes(codes[rows], n)
 

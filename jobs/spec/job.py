@@ -269,6 +269,19 @@ def leaves(value: Any, path: str = "") -> dict[str, Any]:
     return found
 
 
+def inner(value: Any, path: str, default: Any = None) -> Any:
+    """Return the value at a dotted path in nested mappings, or `default` if there is none.
+
+    >>> inner({"a": {"b": 1}}, "a.b"), inner({"a": 1}, "a.b")
+    (1, None)
+    """
+    for name in path.split("."):
+        if not isinstance(value, Mapping) or name not in value:
+            return default
+        value = value[name]
+    return value
+
+
 OURS = ("jobs", "cluster")
 """Packages of ctd without kernels; a kernel's module cannot have their names."""
 

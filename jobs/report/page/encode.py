@@ -192,8 +192,13 @@ def _column(values: pd.Series) -> dict[str, Any]:
         texts = np.where(array, "yes", "no").astype(object)
     else:
         texts = np.array([str(v) for v in array], object)
-    labels, codes = np.unique(texts.astype(str), return_inverse=True)
-    return {"kind": "text", "labels": [str(label) for label in labels], "values": codes.tolist()}
+    return text_column(texts)
+
+
+def text_column(values: Sequence[str] | np.ndarray) -> dict[str, Any]:
+    """A column of texts as JSON: `values` are codes into `labels`."""
+    labels, codes = np.unique(np.asarray(values, str), return_inverse=True)
+    return {"kind": "text", "labels": labels.tolist(), "values": codes.tolist()}
 
 
 OF_ITEMS = ("y", "item", "text", "colour")

@@ -11,7 +11,7 @@ from ctd.batch import precision
 from ctd.kernel import Kernel, Params, Var, inputs_of, static_of
 from ctd.plots import Axis, Figure, Lines, Plot, is_wide
 from jobs.inputs.measure import load_group
-from jobs.reduce import Columns, column_names, group_params, rows_of
+from jobs.reduce import Columns, column_names, group_params, rows_with_results
 from jobs.report.figures import generic_plots, reduced_values
 from jobs.report.page.encode import is_curves, plot_json, table_json, together
 from jobs.report.page.pictures import MAX_GROUPS, read_pictures, write_pictures
@@ -72,9 +72,7 @@ class Groups:
 
     def _rows(self, group: int, markers: list[Marker]) -> np.ndarray:
         """The numbers of the rows that have results; items that failed with an error have none."""
-        rows = rows_of(self._store.job.plan.group_sizes[group], markers)
-        rows[[row for marker in markers for row in marker.without]] = False
-        return np.flatnonzero(rows)
+        return np.flatnonzero(rows_with_results(self._store.job.plan.group_sizes[group], markers))
 
     def _label(self, group: int) -> str:
         swept = attributes(self._store.results(group))["swept"]

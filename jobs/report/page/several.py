@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jobs.query.shelf import Shelf, spelt
-from jobs.report.page.encode import has_items, together
+from jobs.report.page.encode import has_items, text_column, together
 from jobs.report.sweep import effects
 
 OFFSET = 2**32
@@ -153,7 +153,7 @@ def _with_fixed(tables: Sequence[dict[str, Any]], shelf: Shelf, k: int) -> list[
 def _constant(value: Any, n: int) -> dict[str, Any]:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return {"kind": "number", "values": [value] * n}
-    return _text([spelt(value)] * n)
+    return text_column([spelt(value)] * n)
 
 
 def _tables(
@@ -173,7 +173,7 @@ def _table(
     rows = [len(table["columns"][0]["values"]) if table["columns"] else 0 for _, table in found]
     titles = {c["name"]: c["title"] for _, table in found for c in table["columns"]}
     stores = [names[k] for (k, _), n in zip(found, rows, strict=True) for _ in range(n)]
-    columns = [{"name": "store", "title": "", **_text(stores)}]
+    columns = [{"name": "store", "title": "", **text_column(stores)}]
     for column, title in titles.items():
         parts: list[dict[str, Any]] = [
             next((c for c in table["columns"] if c["name"] == column), {"kind": "none", "values": [None] * n})
@@ -181,7 +181,7 @@ def _table(
         ]  # fmt: skip
         text = any(part["kind"] == "text" for part in parts)
         values = [v for part in parts for v in (_texts(part) if text else part["values"])]
-        kind = _text(values) if text else {"kind": "number", "values": values}
+        kind = text_column(values) if text else {"kind": "number", "values": values}
         columns.append({"name": column, "title": title, **kind})
     made: dict[str, Any] = {
         "name": name,
@@ -204,11 +204,6 @@ def _texts(part: dict[str, Any]) -> list[str]:
     if part["kind"] == "text":
         return [part["labels"][code] for code in part["values"]]
     return ["" if v is None else str(v) for v in part["values"]]
-
-
-def _text(values: Sequence[str]) -> dict[str, Any]:
-    labels, codes = np.unique(np.array(values, str), return_inverse=True)
-    return {"kind": "text", "labels": labels.tolist(), "values": codes.tolist()}
 
 
 def _sweep(

@@ -12,7 +12,15 @@ from jobs.gather.gather import gather, set_gather
 from jobs.query import readers
 from jobs.query import tables as module
 from jobs.query.aggregate import parse_aggregates
-from jobs.query.columns import as_array, as_column, joined, labelled, order, rank, rows_as_text
+from jobs.query.columns import (
+    argsort,
+    as_array,
+    as_column,
+    concat,
+    labelled,
+    rows_as_text,
+    sort_key,
+)
 from jobs.query.query import query, table, tables
 from jobs.query.tables import Tables, ask
 from jobs.run.prepare import open_or_create
@@ -371,7 +379,7 @@ def test_order_equals_pandas(values, falling, limit):
     second = np.arange(len(values)) % 3
     frame = pd.DataFrame({"a": values, "b": second})
     expected = frame.sort_values(["a", "b"], ascending=[not falling, False], kind="stable").index
-    found = order([rank(values, falling), rank(second, True)], limit)
+    found = argsort([sort_key(values, falling), sort_key(second, True)], limit)
     assert found.tolist() == expected[:limit].tolist()
 
 
@@ -381,14 +389,14 @@ def test_order_equals_pandas(values, falling, limit):
 )
 def test_rank_falls_without_overflow(values):
     expected = sorted(range(3), key=lambda k: -int(values[k]))
-    assert order([rank(values, True)]).tolist() == expected
+    assert argsort([sort_key(values, True)]).tolist() == expected
 
 
 def test_columns_of_text():
     text = labelled(np.array([1, 0, -1, 1]), ["zebra", "ape"])
     assert as_array(text).tolist() == ["ape", "zebra", "", "ape"]
-    assert order([rank(text, False)]).tolist() == [2, 0, 3, 1]
-    both = joined([text, as_column(["ape", "cat"]), np.array([7])])
+    assert argsort([sort_key(text, False)]).tolist() == [2, 0, 3, 1]
+    both = concat([text, as_column(["ape", "cat"]), np.array([7])])
     assert as_array(both).tolist() == ["ape", "zebra", "", "ape", "ape", "cat", "7"]
 
 
