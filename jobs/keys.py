@@ -22,7 +22,7 @@ LEASE, CANCEL, PARTS, GATHERING = "run/lease", "run/cancel", "run/parts", "run/g
 SUBMIT, SUMS, PICTURES = "run/submit", "run/sums", "run/pictures"
 LIVE = "run/live"
 CARD, NOTE = "run/card.json", "run/note.json"
-"""What a list of stores says of a finished store; what the user wrote about it."""
+"""A finished store's entry in a list of stores; the user's note on it."""
 CODE = "run/code"
 """Source of a kernel that was typed into a notebook."""
 

@@ -86,7 +86,7 @@ class GroupResults(Lazy[np.ndarray]):
 
 
 def rows_of(n: int, markers: Sequence[Marker]) -> np.ndarray:
-    """Which of a group's n rows have items in the shards of these markers: (n,) bool."""
+    """Mark the rows of a group that have items in the shards of these markers: (n,) bool."""
     rows = np.zeros(n, bool)
     for marker in markers:
         rows[marker.shard.start : marker.shard.stop] = True
@@ -102,7 +102,7 @@ def rows_with_results(n: int, markers: Sequence[Marker]) -> np.ndarray:
 
 
 def committed_rows(store: Store) -> list[np.ndarray]:
-    """Which rows have items in committed shards: for every group (rows,) bool."""
+    """Mark the rows that have items in committed shards: (rows,) bool for every group."""
     sizes = enumerate(store.job.plan.group_sizes)
     return [rows_of(n, store.committed.markers(group)) for group, n in sizes]
 

@@ -59,7 +59,7 @@ FILES = {
 
 @dataclass(frozen=True)
 class About:
-    """What the description cannot take from the store."""
+    """Fields of the description that the store does not hold."""
 
     license: str = ""
     """An SPDX identifier such as CC-BY-4.0, or the address of a text."""

@@ -22,7 +22,7 @@ ABOUT = ("group", "status", "outcome", "seed")
 """Columns of `items` that say which item it is and how it ended."""
 
 SEARCH_METRIC = "search_metric"
-"""What a search compared an item by, at the end of each rung or generation (jobs.plan.search)."""
+"""The result that holds the metric at the end of each rung or generation of a search (jobs.plan.search)."""
 
 type Plain = str | bool | int | float
 

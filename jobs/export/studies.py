@@ -36,14 +36,14 @@ from jobs.store.store import Store
 
 
 class Objective(NamedTuple):
-    """What a study optimises."""
+    """The metric that a study optimises, and its direction."""
 
     metric: str
     direction: Literal["minimize", "maximize"]
 
 
 def objective(store: Store, metric: str | None = None, mode: Mode | None = None) -> Objective:
-    """What a study of the store optimises, by default the metric of the job's search, or else of its kernel.
+    """The objective of a study of the store, by default the metric of the job's search, or else of its kernel.
 
     Raises:
         JobError: the store has no such result, it is not one real number, or there is no default.

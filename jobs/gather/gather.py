@@ -86,7 +86,7 @@ def gather_to_look(store: Store) -> int:
 
 
 def left_out(store: Store) -> str:
-    """A sentence for the user if the kernel's own tables are older than the others; "" if not."""
+    """Tell the user, in a sentence, that the kernel's own tables are older than the others; "" if they are not."""
     if not _gathered(store).get(BEHIND):
         return ""
     return (

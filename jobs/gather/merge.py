@@ -23,7 +23,7 @@ from jobs.run.worker import nan_counts
 from jobs.spec.job import JobSpec
 from jobs.spec.sweep import Sweep
 from jobs.storage.addresses import join
-from jobs.store.arrays import FAILED
+from jobs.store.arrays import FAILED, plain
 from jobs.store.creation import Outputs, create_store
 from jobs.store.manifest import Job
 from jobs.store.marker import Marker
@@ -117,7 +117,7 @@ def _merged(stores: Sequence[Store], kernel: Kernel) -> JobSpec:
 
 
 def _params(store: Store, base: str, kernel: Kernel) -> dict[str, Any]:
-    """The parameters that a job sets. Relative paths of files start at another folder than `base`? Then they become absolute."""
+    """The parameters that a job sets; relative paths of files become absolute if they start at another folder than `base`."""
     spec, own = store.job.spec, store.job.base
     files = {name for name, kind in field_kinds(kernel.Params).items() if kind is Kind.FILE}
     if own == base:
@@ -133,7 +133,7 @@ def _params(store: Store, base: str, kernel: Kernel) -> dict[str, Any]:
 
 
 def _listed(part: Sweep, store: Store) -> Sweep:
-    """A sweep with what was drawn listed: drawn again with another seed, it would have other values."""
+    """The sweep with its drawn values as a list: another seed would draw other values."""
     columns = part.columns(store.job.spec.seed)
     n = part.count() * len(columns)
     if n > MOST_LISTED:
@@ -141,13 +141,12 @@ def _listed(part: Sweep, store: Store) -> Sweep:
             f"{store.address}: cannot be merged: its {n:,} random values were drawn with another seed, and a job lists at "
             f"most {MOST_LISTED:,}"
         )
-    plain = lambda value: value.item() if isinstance(value, np.generic) else value
     values = lambda column: [plain(column.values[code]) for code in column.codes]
     return Sweep.model_validate({"zip": {name: values(column) for name, column in columns.items()}})
 
 
 def _about(store: Store, start: np.integer[Any]) -> dict[str, Any]:
-    """What the merged job says of a store."""
+    """The entry of a store in the provenance of the merged job."""
     job = store.job
     return {
         "store": store.address,
@@ -189,7 +188,7 @@ class Part:
 
 
 def _origins(ids: np.ndarray, stores: Sequence[Store], starts: np.ndarray) -> list[Part]:
-    """Where the rows of a merged group come from, in order. ids: its items. Raises JobError if it mixes groups of one store."""
+    """The old rows that make up a merged group, in order. ids: its items. Raises JobError if it mixes groups of one store."""
     parts, row = [], 0
     for store, first, last in zip(stores, starts, starts[1:], strict=False):
         own = ids[(ids >= first) & (ids < last)].astype(np.int64) - int(first)

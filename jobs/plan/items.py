@@ -61,7 +61,7 @@ class Items:
     columns: dict[str, Column]
     groups: list[Group]
     ways: int = 1
-    """How many neighbouring groups have the same items, because a search chooses the group of each (`chosen`)."""
+    """Number of neighbouring groups that have the same items, because a search chooses the group of each (`chosen`)."""
 
     def values(self, name: str, items: np.ndarray) -> np.ndarray:
         """A column's values at these items, as an array. Mappings, lists of texts and lists of several lengths become texts."""

@@ -1,4 +1,4 @@
-"""The best item of a store: its parameters, its metric and the spread over seeds, and what to do with it next."""
+"""The best item of a store: its parameters, its metric, the spread over seeds, and the commands to type next."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from ctd.kernel import Kind, field_kinds
 from jobs.errors import JobError, nearest
 from jobs.inputs.items import WEIGHTS, item_params
 from jobs.query.query import rows
-from jobs.query.tables import ask
+from jobs.query.tables import REPLICATES, ask, varied
 from jobs.spec.trust import modules_of
 from jobs.storage.addresses import join
+from jobs.store.arrays import plain
 from jobs.store.metric import Metric, Mode, metric_of
 from jobs.store.store import Store, known_kernel
 
@@ -24,9 +25,10 @@ from jobs.store.store import Store, known_kernel
 def require_metric(
     store: Store, option: str, by: str | None = None, mode: Mode | None = None
 ) -> Metric:
-    """The metric of a store (`metric_of`), which must be a stored result of one real number an item. option: what the user gives `by` with.
+    """The metric of a store (`metric_of`), which must be a stored result of one real number an item.
 
-    Raises JobError otherwise; the text lists the results that can be taken.
+    option: the option that gives `by`, named in errors. Raises JobError if the metric is not such a result; the text lists
+    those that are.
     """
     dims, stored = store.description.dims, store.names(0)
     real = lambda name: dims[name].axes == () and store.array(0, name).dtype.kind in "iuf"
@@ -72,13 +74,13 @@ class Best:
     more_is_better: bool
     value: float
     params: Mapping[str, Any]
-    """Its values of what was swept or searched."""
+    """Its values of the swept and searched fields."""
     seeds: Spread | None
     """Over the items that differ from it in their seed alone, itself included; None if there is no other."""
     items: Spread
     """Over all done items with a finite metric."""
     next: Mapping[str, str] = field(default_factory=dict)
-    """What to do with it -> the command."""
+    """Next step -> its command."""
 
     def facts(self) -> dict[str, str]:
         """The same as named texts."""
@@ -101,10 +103,6 @@ class Best:
         return asdict(self) | {"seeds": spread(self.seeds), "items": spread(self.items)}
 
 
-REPLICATES = ("seed",)
-"""Swept fields that only repeat an item."""
-
-
 def best(store: Store, metric: Metric) -> Best | None:
     """The best item by a metric; None if no done item has a finite value.
 
@@ -116,15 +114,6 @@ def best(store: Store, metric: Metric) -> Best | None:
     names = ask(store, lambda tables: tables["items"].names)
     wanted = [n for n in ("item", "status", metric.name, *varied(store)) if n in names]
     return best_of(store, rows(store, table="items", columns=wanted)[1], metric)
-
-
-def varied(store: Store) -> list[str]:
-    """The columns of what was swept or searched: of a parameter that a population changes, its final values."""
-    swept = store.swept
-    if not store.job.spec.search:
-        return swept
-    final = [name for name in store.description.dims if name.startswith("final_")]
-    return [*final, *(name for name in swept if f"final_{name}" not in final)]
 
 
 def best_of(store: Store, columns: Mapping[str, np.ndarray], metric: Metric) -> Best | None:
@@ -140,7 +129,6 @@ def best_of(store: Store, columns: Mapping[str, np.ndarray], metric: Metric) -> 
         column = np.asarray(columns[name])
         if name not in REPLICATES:
             alike &= column[fine] == column[first]
-    plain = lambda value: value.item() if isinstance(value, np.generic) else value
     params = {name.removeprefix("final_"): plain(columns[name][first]) for name in names}
     item = int(columns["item"][first])
     return Best(
@@ -151,7 +139,7 @@ def best_of(store: Store, columns: Mapping[str, np.ndarray], metric: Metric) -> 
 
 
 def commands(store: Store, item: int) -> dict[str, str]:
-    """What to do with an item -> the command: write its files, and run the jobs that its kernel proposes."""
+    """Next step for an item -> its command: write its files, or run a job that its kernel proposes."""
     where = shlex.quote(store.address)
     found = {"its results as a file": f"ctd export {where} {item} best.h5 --results"}
     if any(name.startswith(WEIGHTS) for name in store.names(0)):

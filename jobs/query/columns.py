@@ -29,7 +29,7 @@ class Text:
     labels: np.ndarray
     """(k,) str. The last one is "", so that the code -1 means no text."""
     is_complete: bool = False
-    """Whether `labels` lists every text that a row can have, so that a question for another text is a mistake."""
+    """`labels` lists every text that a row can have, so that a question for another text is a mistake."""
 
     def __len__(self) -> int:
         return len(self.codes)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FEW = 4
-"""Most values of a swept field that are listed; of more, their number and range are told."""
+"""Most values of a swept field that are listed; a longer list is summed up by its number and range."""
 
 
 def open_all(given: Iterable[str]) -> Store | Shelf:
@@ -169,7 +169,7 @@ def fixed(store: Store) -> dict[str, Any]:
 
 
 def short_names(addresses: Sequence[str]) -> list[str]:
-    """A short name of each store: the last parts of its address, as many as make the names differ, without its ending if it can go.
+    """Name each store by the last parts of its address: as few as tell the stores apart, without the ending if that suffices.
 
     >>> short_names(["lab/a/gru.zarr", "lab/b/gru.zarr"]), short_names(["a.zarr", "a.zip"])
     (['a/gru', 'b/gru'], ['a.zarr', 'a.zip'])
@@ -206,7 +206,7 @@ def spelt(value: Any) -> str:
 
 
 def _in_words(tables: Tables, name: str) -> str:
-    """What a store swept a field over: its values, or their number and range; "" if it has no such column."""
+    """Describe the values of a field that a store sweeps: list them, or give their number and range; "" without such a column."""
     items = tables["items"]
     if name not in items.names:
         return ""
@@ -228,7 +228,7 @@ VERSIONS = ("ctd", "jax", "python")
 def list_stores(
     given: Iterable[str], where: str | None = None, tags: Sequence[str] = ()
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-    """List the stores that addresses stand for (jobs.store.finding): (columns, what is wrong with stores that cannot be read).
+    """List the stores that addresses stand for (jobs.store.finding): (columns, a line for each store that cannot be read).
 
     where: a condition over the columns (jobs.query.expression). tags: only stores that have all of these.
 
@@ -303,7 +303,7 @@ def texts(values: Iterable[str]) -> Text:
 
 
 def _when(card: Card) -> float:
-    """When the last item of a store was computed, or else when it was created (seconds since 1970)."""
+    """The time at which the last item of a store was computed, else of its creation (seconds since 1970)."""
     try:
         return card.ended or timegm(time.strptime(card.created, "%Y-%m-%dT%H:%M:%SZ"))
     except ValueError:

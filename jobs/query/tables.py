@@ -44,14 +44,16 @@ from jobs.store.arrays import Lazy, attributes
 from jobs.store.store import Store
 
 BLOCK = 1 << 22
-"""Rows processed together: whole chunks of a column, and a bound on memory. A longer table is read in blocks
-and not kept."""
+"""Rows processed together, which bounds memory. A longer table is read in blocks and not kept."""
 
 FEW = 1000
 """If a question needs less than one row in this many, only those rows are read, which takes half the time."""
 
 PICKS = 4
 """Most such reads of a column before it is read whole."""
+
+REPLICATES = ("seed",)
+"""Swept fields that only repeat an item."""
 
 READERS = 8
 """Columns read in parallel: enough to decode on two cores, or to wait for an object store."""
@@ -75,8 +77,8 @@ class Table:
     def read(self, name: str, rows: Rows = ALL) -> Column:
         """Some rows of a column. rows: a slice, or an array of row numbers.
 
-        A column of a short table is read whole and kept. The exception are the first requests for few rows,
-        which read just those: most columns are only shown, and most stores are asked few questions.
+        A column of a short table is read whole and kept. Only the first requests for few rows read just those rows:
+        most columns are only shown, and most stores are asked few questions.
 
         Raises:
             JobError: there is no such column.
@@ -131,8 +133,17 @@ class Table:
         return {name: as_array(self.read(name, rows)) for name in names}
 
 
+def varied(store: Store) -> list[str]:
+    """The columns of swept and searched fields; a field that a population changes has its final values."""
+    swept = store.swept
+    if not store.job.spec.search:
+        return swept
+    final = [name for name in store.description.dims if name.startswith("final_")]
+    return [*final, *(name for name in swept if f"final_{name}" not in final)]
+
+
 class Source(Protocol):
-    """What questions are put to: the tables of one store (`Tables`), or of several (jobs.query.shelf)."""
+    """Tables that answer questions: those of one store (`Tables`), or of several (jobs.query.shelf)."""
 
     @property
     def stores(self) -> Sequence[Store]:

@@ -1,6 +1,6 @@
 """Draw the figures of a store, of a group by its kernel or of the whole sweep, and save them as PNG.
 
-Of a kernel that draws none itself, the results are plotted as they are: only their names, axes and units are known.
+If the kernel draws none, the results are plotted by their names, axes and units.
 """
 
 from __future__ import annotations
@@ -120,8 +120,8 @@ def reduced_values(store: Store, group: int) -> dict[str, np.ndarray]:
 
 
 def figure(store: Store, group: int | None = None) -> Canvas:
-    """Draw a group, or all items: of a single group the kernel's figure, otherwise the metric over the sweep; without either,
-    the results as they are (`default_plots`)."""
+    """Draw a group, or all items: the kernel's figure of a single group, else the metric over the sweep, else the results
+    (`default_plots`)."""
     only = 0 if len(store.job.plan.group_sizes) == 1 else group
     if only is not None and (made := figure_of(store, only)) is not None:
         return made
@@ -148,7 +148,7 @@ def save_figures(store: Store, stem: Path, limit: int = 16) -> list[Path]:
 
 
 def saved_figures(address: str) -> list[Path]:
-    """The PNGs that `save_figures` left beside a store: of the whole, then in the order of groups."""
+    """The PNGs that `save_figures` left beside a store: of all items first, then of each group in order."""
     local = local_path(address)
     if local is None:
         return []
@@ -164,9 +164,9 @@ def saved_figures(address: str) -> list[Path]:
 
 
 def default_plots(store: Store, group: int | None = None) -> list[Plot]:
-    """At least one plot for any kernel: results of one number against what was swept, and results with one axis as lines.
+    """Plot any kernel's results, at least once: single numbers against swept fields, results with one axis as lines.
 
-    group: leave out what compares groups; by default, the lines are those of the first one.
+    group: draw this group alone; by default compare all groups, and draw the lines of the first one.
     """
     dims, some = store.description.dims, group or 0
     names = [n for n, var in dims.items() if var.axes == () and not n.startswith("search_")]
@@ -203,7 +203,7 @@ def generic_plots(
     items = columns["item"][:]
     for name in results:
         rows, var = results[name], dims.get(name, Var())
-        # Weights tell nothing as lines; search_plots draws the search.
+        # Lines of weights say nothing; search_plots draws the search.
         drawn = name.startswith(("weights.", "search_"))
         if len(var.axes) != 1 or drawn or len(made) == MAX_GENERIC:
             continue

@@ -71,8 +71,8 @@ def _committed(marker: Marker) -> Event:
 
 
 def _with_killed(store: Store) -> list[Event]:
-    """All events and two further kinds: "committed" for shards without a "done" event, whose driver died or has not
-    written it yet, and "killed" at the last sign of life of a driver that died."""
+    """All events, and events of two further kinds: "committed" for a shard without a "done" event, whose driver died or has
+    not written it yet; "killed" at the last sign of life of a driver that died."""
     events = read_events(store)
     told = {event.shard for event in events if event.kind == "done"}
     events += [
@@ -97,7 +97,7 @@ FRAME = re.compile(r'  File "(?P<path>[^"]+)", line (?P<line>\d+), in (?P<name>.
 LIBRARIES = re.compile(r"[\\/](site|dist)-packages[\\/]|[\\/]lib[\\/]python3|^<frozen")
 """Paths of installed packages and of Python's own library."""
 OURS = tuple(os.path.join(os.path.dirname(os.path.dirname(ctd.__file__)), name, "") for name in ("ctd", "jobs", "cluster"))  # fmt: skip
-"""Where this program's own source lies."""
+"""Folders of this program's own source."""
 
 
 def own_frames(trace: str) -> list[str]:
@@ -121,7 +121,7 @@ def own_frames(trace: str) -> list[str]:
 
 
 def params_of(store: Store, item: int) -> dict[str, Any]:
-    """What was swept of an item, computed or not. Raises JobError if the store has no such item."""
+    """The swept fields of an item, computed or not -> value. Raises JobError if the store has no such item."""
     group, row = place_of(store, item)
     params = row_params(store, group, row, row + 1)[0]
     return {name: params[name] for name in store.swept if name in params}
@@ -134,7 +134,7 @@ def history_lines(
 ) -> list[str]:
     """Write events as lines of text, one for each event, followed by its traceback if there is one.
 
-    full: all of the traceback; else its frames in the user's own files.
+    full: write the whole traceback; otherwise its frames in the user's own files.
     """
     lines = []
     for event in events:

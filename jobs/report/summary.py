@@ -140,7 +140,7 @@ def state_of(
         "devices": sorted({m.device_kind for m in markers}),
         "shard_s": round(float(np.median(seconds)), 3) if seconds else None,
         "running": "; ".join(map(describe, living[:3])) or None,
-        "progress": _told(living, plan.n_items, sum(m.n_items for m in markers)),
+        "progress": _reported(living, plan.n_items, sum(m.n_items for m in markers)),
         "runs": len([e for e in events if e.kind == "run"]),
         "stopped": None if living else _why_stopped(events),
         "attempts_failed": len(failures),
@@ -151,9 +151,8 @@ def state_of(
     }
 
 
-def _told(living: Sequence[LeaseRecord], items: int, committed: int) -> dict[str, Any] | None:
-    """What the drivers last told of their progress: the share of all work, items a second, seconds left, texts; None if
-    none of them has told any.
+def _reported(living: Sequence[LeaseRecord], items: int, committed: int) -> dict[str, Any] | None:
+    """The progress that the drivers last reported: share of all work, items a second, seconds left, texts; None without a report.
 
     committed: items of the committed shards.
     """
@@ -175,7 +174,7 @@ def _told(living: Sequence[LeaseRecord], items: int, committed: int) -> dict[str
 
 
 def counted(found: Mapping[str, Any]) -> str:
-    """How many items are done, failed and left, as text. found: from `state`.
+    """The numbers of items that are done, failed and left, as text. found: from `state`.
 
     >>> counted({"items": 20, "items_done": 19, "items_failed": 1})
     'done 19, failed 1'
@@ -187,7 +186,7 @@ def counted(found: Mapping[str, Any]) -> str:
 
 
 def _why_stopped(events: Sequence[Event]) -> str | None:
-    """Why the last run ended early, or None. Call it only while no driver runs."""
+    """The reason why the last run ended early, or None. Call it only while no driver runs."""
     runs = [e for e in events if e.kind == "run"]
     if (lost := unended(events)) and lost[-1] == runs[-1]:
         return f"its driver, process {lost[-1].pid} on {lost[-1].host}, was killed"
@@ -215,8 +214,8 @@ def warnings_of(store: Store, markers: Sequence[Marker]) -> list[str]:
 
 
 def nan_results(markers: Iterable[Marker], kernel: str, metric: str) -> list[str]:
-    """One warning for each result that is NaN in done items: for the metric and the results of a user's own kernel in any of
-    them, for further results of ctd's kernels in many."""
+    """Warn of each result that is NaN in done items: in any of them for the metric and for results of a user's own kernel, in many
+    of them for other results of ctd's kernels."""
     done, nan = 0, dict[str, int]()
     for marker in markers:
         done += marker.n_items - marker.n_failed
@@ -231,7 +230,7 @@ def nan_results(markers: Iterable[Marker], kernel: str, metric: str) -> list[str
 
 
 def unreturned(kernel: str, dims: Mapping[str, object], returned: Iterable[str]) -> list[str]:
-    """A warning if a user's own kernel declares results that it does not return; ctd's own kernels do so by their params."""
+    """Warn if a user's own kernel declares results that it does not return; params of ctd's own kernels leave results out."""
     missing = sorted(dims.keys() - set(returned))
     if is_ctds_kernel(kernel) or not missing:
         return []

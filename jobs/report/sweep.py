@@ -17,25 +17,24 @@ import numpy as np
 
 from ctd.kernel import Var
 from ctd.plots import Axis, Layer, Lines, Plot, Points, is_geometric, is_wide, tick
-from jobs.query.best import REPLICATES, varied
-from jobs.query.tables import ask
+from jobs.query.tables import REPLICATES, ask, varied
 from jobs.report.search_plots import best_so_far, ends
 from jobs.store.metric import metric_of
 from jobs.store.store import Store
 
 N_BINS = 10
 IN_A_BIN = 4
-"""Least average number of items per bin: with one item per bin, all variance would lie between bins."""
+"""Least mean number of items per bin: with one item per bin, all variance would lie between bins."""
 LEAST_ITEMS = 8
 """Least number of items: with fewer, shares are noise."""
 MAX_RESULTS = 12
 """Most results whose dependence on the parameters is measured."""
 MAX_ITEMS = 100_000
-"""Most items: reading the table of more would delay the end of a run."""
+"""Most items drawn: reading a longer table would delay the end of a run."""
 MAX_KINDS = 10
-"""Most values of the second parameter that are drawn as series of their own."""
+"""Most values of the second parameter that get a series each."""
 MAX_MEDIANS = 40
-"""Most values of the first parameter with medians; random draws have more."""
+"""Most values of the first parameter for which medians are drawn; random draws have more values."""
 
 
 class Effect(NamedTuple):

@@ -125,10 +125,12 @@ def answer(
     columns: Mapping[str, np.ndarray],
     metric: Metric | None,
 ) -> dict[str, Any]:
-    """`lead`, a sentence; `facts`, [name, text] pairs; `next`, [what, command] pairs; `plots`; `opens`, the table
-    to open; `table`, rows of the kernel's summary or None; `picture`, whether the plots are a group's own, which the caller decides.
+    """Describe the best item; without a metric, count the rows of the kernel's summary.
 
-    frames: the tables by name. columns: of the table `items`. metric: of the store; without one, the rows of the kernel's summary are counted.
+    Returns `lead`, a sentence; `facts`, [name, text] pairs; `next`, [what, command] pairs; `plots`; `opens`, the table
+    to open; `table`, rows of the summary or None; `picture`, whether the plots are a group's own, which the caller decides.
+
+    frames: the tables by name. columns: of the table `items`. metric: of the store.
     """
     where = shlex.quote(store.address)
     judged = metric and metric.name in columns and columns[metric.name].dtype.kind in "iuf"
@@ -174,8 +176,7 @@ def _answer(
 
 
 def first_rows(frame: pd.DataFrame, names: Sequence[str]) -> dict[str, Any] | None:
-    """The first rows of a table, of its first columns among `names` that differ between rows; encoded as a table. None if
-    there are no two rows that differ."""
+    """Encode the first rows of a table, and its first columns among `names` whose values differ; None if no values differ."""
     some = [name for name in names if name in frame and frame[name].astype(str).nunique() > 1]
     if not some:
         return None
@@ -190,7 +191,7 @@ def summary_axis(described: Description) -> str:
 
 
 def kinds(frame: pd.DataFrame, names: Sequence[str]) -> list[tuple[str, str]]:
-    """How many rows there are of each combination of the first two columns of texts among `names`, the most frequent first."""
+    """Count the rows of each combination of the first two text columns among `names`, the most frequent first."""
     texts = [n for n in names if n in frame and frame[n].dtype.kind not in "biufc"][:2]
     if not texts or not len(frame):
         return []

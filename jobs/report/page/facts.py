@@ -26,7 +26,7 @@ MAX_WORKERS = 60
 MAX_HOSTS = 200
 """Most workers in the table of hosts."""
 MAX_LOGS = 300
-"""Most committed shards whose log is on the page, evenly spaced. Errors have a section of their own."""
+"""Most committed shards whose log is on the page, evenly spaced; errors have their own section."""
 MAX_LINES = 30
 """Lines kept from the end of a shard's log."""
 
