@@ -7,6 +7,7 @@ from typing import get_origin
 
 import compare
 import definitions
+import few_shot
 import numpy as np
 import pytest
 from compare import PAGE, Measured, measure, overrides, page, read_kept
@@ -21,6 +22,7 @@ from jobs.spec.job import parse_job
 from jobs.spec.presets import expand_preset
 
 metrics, distance = Late("sklearn.metrics"), Late("scipy.spatial.distance")
+linear_model = Late("sklearn.linear_model")
 FOLDER = EXAMPLES / "published"
 BY_NAME = {row.name: row for row in ROWS}
 
@@ -106,6 +108,16 @@ def test_mean_field_by_another_quadrature(s):
     z, weight = np.polynomial.hermite_e.hermegauss(200)
     gain = weight @ np.cosh(definitions.mean_field(s) * z) ** -2.0 / weight.sum()
     assert s * gain == pytest.approx(1, abs=1e-4)
+
+
+def test_few_shot_readout_is_a_poisson_regression(float64):
+    """scikit-learn's, whose penalty is of the mean over samples."""
+    rng = np.random.default_rng(2)
+    z = rng.normal(size=(150, 4))
+    y = rng.poisson(np.exp(z @ [0.5, -0.3, 0, 0.8] - 0.5))
+    expected = linear_model.PoissonRegressor(alpha=3 / 150, tol=1e-10, max_iter=1000).fit(z, y)
+    w, b = few_shot.poisson_readout(z, y, 3.0)
+    np.testing.assert_allclose([*w, b], [*expected.coef_, expected.intercept_], atol=1e-6)
 
 
 def test_setting_is_chosen_by_validation():

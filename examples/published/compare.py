@@ -68,6 +68,12 @@ def overrides(path: Path) -> list[str]:
     return shlex.split(line, posix=False)
 
 
+def head(path: Path) -> str:
+    """What the head of a job file says of the paper, the figure and the settings that differ."""
+    lines = re.match(r"(# .*\n)+", path.read_text())[0].splitlines()
+    return " ".join(line.removeprefix("# ") for line in lines if not line.startswith("# full: "))
+
+
 def command(row: Row, folder: Path = HERE) -> str:
     """The command that runs a row's full setting."""
     path = folder / f"{row.name}.yaml"
@@ -237,10 +243,14 @@ def markdown(lines: list[Measured]) -> str:
 
 def page(lines: list[Measured]) -> str:
     """docs/published.md."""
+    escaped = lambda text: re.sub(r"([_*<\[])", r"\\\1", text)
+    rows = "\n\n".join(
+        f"**{escaped(r.name)}.** {escaped(head(HERE / f'{r.name}.yaml'))}" for r in ROWS
+    )
     run = [one for one in lines if one.n]
     made = sorted({one.made for one in run})
     days = " to ".join(dict.fromkeys((made[0], made[-1]))) if made else "never"
-    devices = ", ".join(sorted({one.device for one in run}))
+    devices = "; ".join(sorted({one.device for one in run}))
     return f"""# The figures of the papers
 
 What papers report, and what `ctd` gives for the same figure. Each row is a job file of [examples/published](../examples/published/), whose head
@@ -257,7 +267,11 @@ The table was made {days} on {devices or "nothing"}. Published and ours are one 
 A median is over seeds, networks or segments. Seconds are those of workers, from the stores; on a machine that does nothing else they are seconds of a processor.
 Small settings are smaller than those of the papers: a *reached* there says that the figure is within reach, no more.
 
-{markdown(lines)}"""
+{markdown(lines)}
+## What each row is
+
+{rows}
+"""
 
 
 def web_page(lines: list[Measured], folder: Path = HERE) -> str:
@@ -291,6 +305,8 @@ def main(arguments: list[str] | None = None) -> None:
     )
     text = "keep the table in results.csv, and write docs/published.md"
     parser.add_argument("--write", action="store_true", help=text)
+    text = "what the kept table says of the machine, beside the kind of its devices"
+    parser.add_argument("--machine", default="", help=text)
     names = [row.name for row in ROWS]
     parser.add_argument("--full", choices=names, help="print the command of a row's full setting")
     options = parser.parse_args(arguments)
@@ -302,7 +318,8 @@ def main(arguments: list[str] | None = None) -> None:
     if options.page:
         options.page.write_text(web_page(lines))
     if options.write:
-        PAGE.write_text(page(keep(lines)))
+        on = lambda one: ", ".join(filter(None, (one.device, options.machine)))
+        PAGE.write_text(page(keep([replace(one, device=on(one)) for one in lines])))
 
 
 if __name__ == "__main__":

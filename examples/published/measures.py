@@ -180,3 +180,15 @@ def preset_gain(stores: Stores) -> list[float]:
     """Nats a trial by which the best member of the preset's population is better than the best random draw."""
     member, draw = (items(stores[stage])["eval_nll"].min() for stage in ("preset", "random"))
     return [float(draw - member)]
+
+
+def few_shot_picks(stores: Stores) -> list[float]:
+    """For each truth, 1 if the model without extraneous dimensions has the best few-shot co-smoothing, else 0."""
+    best = items(stores["few_shot"]).sort_values("few_shot_co_bps").groupby("truth").last()
+    return (best["extraneous"] == 0).astype(float).tolist()
+
+
+def co_bps_range(stores: Stores) -> list[float]:
+    """For each truth, the best co-smoothing of its models less the worst, over the best."""
+    each = items(stores["few_shot"]).groupby("truth")["co_bps"]
+    return ((each.max() - each.min()) / each.max()).tolist()

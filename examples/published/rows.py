@@ -4,7 +4,9 @@ from figure import Figure, Row
 from measures import (
     as_a_cube,
     between_cells,
+    co_bps_range,
     column,
+    few_shot_picks,
     geometry,
     kappa,
     lint_effective,
@@ -212,6 +214,16 @@ LFADS_ROWS = (
         Figure(
             "gain", "nats a trial by which the best member is better than the best random draw; theirs is above 0", preset_gain,
             published=0.0, hold=(-5, 200), why="4.8 to 26.7 in three networks with 20 members; fewer members find less",
+        ),
+    )),
+    Row("few_shot", "Dabholkar & Barak 2025", (
+        Figure(
+            "choice", "whether few-shot co-smoothing is best for the model without extraneous dimensions; theirs is, without a number",
+            few_shot_picks, bound=1.0, hold=(1, 1), why="more than half of the truths: the metric says nothing else",
+        ),
+        Figure(
+            "co-bps", "range of the co-smoothing of the same models, over the best", co_bps_range, goal="less", hold=(0, 0.05),
+            why="8 further coefficients fitted to 5,000 bins a unit cost 8 / 2 nats a unit",
         ),
     )),
     Row("flipflop_lfads", "CtDBenchmark: Versteeg et al. 2025, figure 4", (
