@@ -48,6 +48,11 @@ JOBS = {
     "esn": ({"n": 12}, {"tau": {"linspace": [1.5, 3, 80]}}),
     # Factors of more than some hundred rows and columns round otherwise on another number of cores.
     "esn.nvar": ({"segments": 4, "delays": 3}, {"ridge": {"geomspace": [1e-6, 1e-2, 160]}}),
+    "reconstruct": (
+        {"data": str(ROOT / "examples" / "lorenz_recording.npy"), "hidden": 6, "length": 20, "batch_size": 4,
+         "n_batches": 600, "report_every": 100, "bins": 5, "n_saved": 20},
+        {"learning_rate": {"geomspace": [1e-4, 1e-2, 40]}},
+    ),
     "train_rnn": (
         {"n": 6, "batch_size": 4, "n_batches": 600, "report_every": 300, "n_eval": 8},
         {"learning_rate": {"geomspace": [1e-3, 1e-2, 40]}},

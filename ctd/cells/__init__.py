@@ -31,7 +31,7 @@ from ctd.cells.gated import UPDATE_BIAS, gru, gru_candidate_bias, gru_torch, lst
 from ctd.cells.matrices import FirstUnits, LowRank, spectral_radius
 from ctd.cells.names import CELL_NAMES, CELLS, FORMS, CellName, get_cell
 from ctd.cells.network import Sizes, check_params, check_real, initial_state, readout, run, sizes
-from ctd.cells.piecewise import alrnn, shplrnn
+from ctd.cells.piecewise import alrnn, draw_almost, draw_shallow, shplrnn
 from ctd.cells.ungated import UNGATED, leaky, leaky_per_unit, vanilla
 from ctd.cells.units import UNITS
 
@@ -54,6 +54,8 @@ __all__ = [
     "alrnn",
     "check_params",
     "check_real",
+    "draw_almost",
+    "draw_shallow",
     "get_cell",
     "gru",
     "gru_candidate_bias",

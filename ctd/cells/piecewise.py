@@ -61,17 +61,23 @@ def _shallow_shapes(n: int, n_in: int, n_hidden: int = HIDDEN_UNITS) -> dict[str
     }
 
 
-def _shallow_draw(
-    key: jax.Array, n: int, n_in: int, scales: Scales, dtype: jax.typing.DTypeLike
+def draw_shallow(
+    key: jax.Array, sizes: tuple[int, int, int], scales: Scales, dtype: jax.typing.DTypeLike
 ) -> dict[str, Array]:
+    """Random weights of a shplrnn with (units, inputs, hidden units), as Hess et al. 2023 draw them but for C.
+
+    >>> draw_shallow(jax.random.key(0), (3, 0, 50), Scales(), "float32")["W1"].shape
+    (3, 50)
+    """
+    n, n_in, n_hidden = sizes
     key_a, key_1, key_2, key_h, key_c = jax.random.split(key, 5)
     return {
         "A": _decay(key_a, n, dtype),
-        "W1": _uniform(key_1, (n, HIDDEN_UNITS), scales.recurrent, dtype),
-        "W2": _uniform(key_2, (HIDDEN_UNITS, n), 1.0, dtype),
+        "W1": _uniform(key_1, (n, n_hidden), scales.recurrent, dtype),
+        "W2": _uniform(key_2, (n_hidden, n), 1.0, dtype),
         "h1": jnp.zeros(n, dtype),
         # Without thresholds the clipped cell is linear, and its W1 has no gradient.
-        "h2": _uniform(key_h, (HIDDEN_UNITS,), 1.0, dtype),
+        "h2": _uniform(key_h, (n_hidden,), 1.0, dtype),
         "C": normal(key_c, (n, n_in), scales.input, dtype),
     }
 
@@ -116,7 +122,7 @@ shplrnn = Cell(
     _shallow_shapes,
     SHALLOW_AXES | READOUT_AXES,
     _infer,
-    _shallow_draw,
+    lambda key, n, n_in, scales, dtype: draw_shallow(key, (n, n_in, HIDDEN_UNITS), scales, dtype),
     further=lambda w: (w["W2"].shape[0],),
     pieces=Pieces(2, lambda w: w["W2"].shape[0], _shallow_piece),
 )
@@ -145,11 +151,16 @@ def _almost_step(w: Weights, z: Float[Array, "n"], s: Float[Array, "n_in"]) -> F
     return w["A"] * z + w["W"] @ rates + w["h"] + w["C"] @ s
 
 
-def _almost_draw(
-    key: jax.Array, n: int, n_in: int, scales: Scales, dtype: jax.typing.DTypeLike
+def draw_almost(
+    key: jax.Array, sizes: tuple[int, int, int], scales: Scales, dtype: jax.typing.DTypeLike
 ) -> dict[str, Array]:
+    """Random weights of an alrnn with (units, inputs, rectified units), the last ones.
+
+    >>> draw_almost(jax.random.key(0), (5, 0, 2), Scales(), "float32")["rectified"]
+    Array([0., 0., 0., 1., 1.], dtype=float32)
+    """
+    n, n_in, last = sizes
     key_a, key_w, key_c = jax.random.split(key, 3)
-    last = max(1, n // RECTIFIED_SHARE)
     return {
         "A": _decay(key_a, n, dtype),
         "W": normal(key_w, (n, n), scales.recurrent, dtype),
@@ -179,7 +190,9 @@ alrnn = Cell(
     }
     | READOUT_AXES,
     _infer,
-    _almost_draw,
+    lambda key, n, n_in, scales, dtype: draw_almost(
+        key, (n, n_in, max(1, n // RECTIFIED_SHARE)), scales, dtype
+    ),
     constants=("rectified",),
     pieces=Pieces(2, lambda w: w["A"].shape[0], _almost_piece),
 )

@@ -34,6 +34,16 @@ SMALL = {
     "similarity": {"n_trials": 4, "n_samples": 50},
     "train_rnn": {"n": 6, "batch_size": 4, "n_batches": 6, "report_every": 3, "n_eval": 8},
     "esn": {"n": 12},
+    "reconstruct": {
+        "data": str(EXAMPLES / "lorenz_recording.npy"),
+        "hidden": 4,
+        "length": 6,
+        "batch_size": 2,
+        "n_batches": 10,
+        "report_every": 5,
+        "bins": 4,
+        "n_saved": 3,
+    },
     "esn.nvar": {"washout": 2, "train": 30, "test": 5},
     "lfads": {
         "data": str(EXAMPLES / "lfads_spikes.h5"),

@@ -1,0 +1,328 @@
+"""Kernel: fit a network to recordings, so that its own trajectories are those of the recorded system.
+
+A sequence of a recording is predicted step by step, while the data pull the network's state towards theirs. This keeps the gradients of
+chaotic systems from exploding, as they otherwise must (Mikhaeil, Monfared & Durstewitz 2022):
+
+    z_t = F(z~_{t-1}, s_t)                      the network's next state, from a forced one
+    x^_t = wO z_t + bO, or the first units      the prediction, whose squared error is the loss
+    z~_t = (1 - alpha) z_t + alpha z^_t         generalised teacher forcing; z^ is the state that the data stand for
+
+`forcing: bound` sets alpha by the product bound of Jacobian norms, and lets it fall slowly (Hess, Monfared, Brenner & Durstewitz 2023,
+"Generalized teacher forcing for learning chaotic dynamics"); `constant` keeps it; `sparse` sets z~ = z^ every `interval` steps. After
+training, the network runs freely from the first sample of each recording, and is measured: D_stsp, D_H, the error of predictions, the
+largest Lyapunov exponent.
+
+    kernel: reconstruct
+    params: {data: lorenz.npy, n: 3, hidden: 100}
+    sweep: {seeds: 20}
+
+An item is one network. One `advance` is `report_every` training steps.
+
+    params    Reconstruction: the parameters of one item   model     parameters, forced and free runs, the bound
+    data      the recordings                               measures  D_stsp, D_H, PE(n), the exponent
+    summary   the best fits of a group, and medians        plots     attractors, spectra, curves
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from ctd.cells import CELLS, Cell, get_cell
+from ctd.kernel import Coordinate, Kernel, Outcome, Var
+from ctd.late import jax, jnp, lax, optax
+from ctd.plots.curves import block_ends
+from ctd.reconstruct import measures
+from ctd.reconstruct.data import Shared, load
+from ctd.reconstruct.model import (
+    OBSERVED,
+    Parameters,
+    bound,
+    draw,
+    forced,
+    free,
+    observed,
+    states_of,
+    strengths,
+    trained,
+)
+from ctd.reconstruct.params import Reconstruction
+from ctd.reconstruct.plots import figure, plots
+from ctd.reconstruct.summary import REDUCED, next_jobs, reduce
+from ctd.rows import Best
+
+__all__ = ["Reconstruction", "kernel"]
+
+MIXTURE, TANGENT = 1, 2
+"""Folded into the key of an item's minibatches, of which steps are folded in from FIRST on."""
+FIRST = 16
+
+
+class State(NamedTuple):
+    """A network in training."""
+
+    parameters: Parameters
+    optimizer: Any
+    step: jax.Array
+    """() int32, minibatches seen."""
+    alpha: jax.Array
+    """() strength of forcing."""
+    curve: jax.Array
+    """(batch,) mean loss of each block; NaN where not reached."""
+    alphas: jax.Array
+    """(batch,) strength of forcing at the end of each block."""
+    diverged: jax.Array
+    done: jax.Array
+
+
+def item_keys(key: jax.Array, traced: Any) -> tuple[jax.Array, jax.Array]:
+    """(key of the initial weights, key of the minibatches)."""
+    first, second = jax.random.split(jax.random.fold_in(key, traced.seed))
+    return first, second
+
+
+def optimizer(static: Any, traced: Any) -> optax.GradientTransformation:
+    """RAdam (Liu et al. 2020) with a learning rate that falls exponentially from the first step to the last."""
+    fall = traced.final_learning_rate / traced.learning_rate
+    rate = lambda count: (
+        traced.learning_rate * fall ** (count / static.n_batches).astype(fall.dtype)
+    )
+    return optax.chain(
+        optax.clip_by_global_norm(traced.clip_norm),
+        optax.scale_by_radam(),
+        optax.scale_by_learning_rate(rate),
+    )
+
+
+def init(static: Any, shared: Shared, traced: Any, key: jax.Array) -> State:
+    """Draw a network and start its optimiser."""
+    channels, n_in = shared.fitted.x.shape[2], shared.fitted.inputs.shape[2]
+    p = draw(static, n_in, channels, item_keys(key, traced)[0])
+    nothing = jnp.full(len(block_ends(static)), jnp.nan, static.dtype)
+    alpha = jnp.asarray(traced.alpha, static.dtype)
+    started = optimizer(static, traced).init(trained(static, p)[0])
+    no = jnp.zeros((), bool)
+    return State(p, started, jnp.zeros((), jnp.int32), alpha, nothing, nothing, no, no)
+
+
+def minibatch(static: Any, shared: Shared, traced: Any, key: jax.Array) -> tuple[Any, Any]:
+    """(data (sequence, time + 1, channel), inputs (sequence, time + 1, n_in)) from anywhere in the recordings, with noise."""
+    key_which, key_start, key_noise = jax.random.split(key, 3)
+    x, s = (jnp.asarray(value) for value in shared.fitted)
+    n = static.batch_size
+    which = jax.random.randint(key_which, (n,), 0, x.shape[0])
+    start = jax.random.randint(key_start, (n,), 0, x.shape[1] - static.length)
+    cut = lambda of, k, t: lax.dynamic_slice(of, (k, t, 0), (1, static.length + 1, of.shape[2]))[0]
+    some, inputs = (jax.vmap(lambda k, t, of=of: cut(of, k, t))(which, start) for of in (x, s))
+    return some + traced.noise * jax.random.normal(key_noise, some.shape, x.dtype), inputs
+
+
+def loss(
+    static: Any, traced: Any, alpha: jax.Array, p: Parameters, batch: tuple[Any, Any]
+) -> tuple[jax.Array, jax.Array]:
+    """(penalised loss, mean squared error of the forced predictions)."""
+    x, s = batch
+    cell, channels = get_cell(static.cell), x.shape[-1]
+    z = states_of(p, x)
+    # Forcing signals are data; of the first state alone the lift is trained.
+    to = jnp.concatenate([z[:, :1], lax.stop_gradient(z[:, 1:])], axis=1)
+    strength = strengths(static, traced, alpha, channels)
+    states = jax.vmap(lambda z, s: forced(cell, p, z, s, strength))(to, s[:, 1:])
+    error = jnp.mean((observed(p, states, channels) - x[:, 1:]) ** 2)
+    size = lambda name: jnp.sum((1 - p[name] if name == "A" else p[name]) ** 2)
+    own = [size(name) for name in p if name not in (*OBSERVED, *cell.constants)]
+    penalty = traced.l2 * sum(own)
+    seen = [size(name) for name in OBSERVED if name in p]
+    return error + penalty + traced.l2_observation * sum(seen, jnp.zeros(())), error
+
+
+def advance(static: Any, shared: Shared, traced: Any, key: jax.Array, state: State) -> State:
+    """Take `report_every` training steps."""
+    _, key_data = item_keys(key, traced)
+    optimize, cell = optimizer(static, traced), get_cell(static.cell)
+    batch_of = lambda step: minibatch(
+        static, shared, traced, jax.random.fold_in(key_data, step + FIRST)
+    )
+
+    def one(carry: Any, _: None) -> tuple[Any, jax.Array]:
+        p, state, step, alpha, diverged = carry
+        some, kept = trained(static, p)
+        of = lambda some, batch: loss(static, traced, alpha, some | kept, batch)
+        (_, error), gradient = jax.value_and_grad(of, has_aux=True)(some, batch_of(step))
+        updates, new_state = optimize.update(gradient, state, some)
+        finite = jnp.isfinite(error + sum(jnp.sum(g**2) for g in gradient.values()))
+        moved = finite & ~diverged
+        keep = lambda a, b: jnp.where(moved, a, b)
+        new = optax.apply_updates(some, updates) | kept
+        new, new_state = jax.tree.map(keep, (new, new_state), (p, state))
+        return (new, new_state, step + moved, alpha, ~moved), jnp.where(moved, error, jnp.nan)
+
+    def several(carry: Any, _: None) -> tuple[Any, jax.Array]:
+        p, state, step, alpha, diverged = carry
+        if static.forcing == "bound":
+            # Of the first minibatch of these steps.
+            x, s = batch_of(step)
+            least = bound(cell, p, states_of(p, x)[:, 1:], s[:, 1:])
+            lower = traced.anneal * alpha + (1 - traced.anneal) * least
+            alpha = jnp.where(least > alpha, least, lower).astype(alpha.dtype)
+        return lax.scan(one, (p, state, step, alpha, diverged), length=static.alpha_every)
+
+    start = (state.parameters, state.optimizer, state.step, state.alpha, state.diverged)
+    n = static.report_every // static.alpha_every
+    (p, opt, step, alpha, diverged), errors = lax.scan(several, start, length=n)
+    block = state.step // static.report_every
+    return State(
+        p,
+        opt,
+        step,
+        alpha,
+        state.curve.at[block].set(jnp.nanmean(errors)),
+        state.alphas.at[block].set(alpha),
+        diverged,
+        diverged | (step >= static.n_batches),
+    )
+
+
+def result(
+    static: Any, shared: Shared, traced: Any, key: jax.Array, state: State
+) -> dict[str, jax.Array]:
+    """The weights, and what the free run of the network is like."""
+    p, (_, key_data) = state.parameters, item_keys(key, traced)
+    x, s = (jnp.asarray(value) for value in shared.measured)
+    cell, channels = get_cell(static.cell), x.shape[2]
+    states, inputs = free_runs(static, cell, p, x, s)
+    values = measured(static, cell, p, (x, s), (states, inputs), key_data)
+    values["exponent"] = values["exponent"] / jnp.asarray(shared.dt)
+    wO = p.get("wO", jnp.eye(channels, static.n, dtype=static.dtype))
+    weights = {k: v for k, v in p.items() if k not in OBSERVED} | {
+        "wO": wO,
+        "bO": p.get("bO", jnp.zeros(channels, static.dtype)),
+        "h0": states_of(p, x[0, 0]),
+    }
+    if "lift" in p:
+        values["lift"] = p["lift"]
+    last = jnp.maximum(state.step // static.report_every - 1, 0)
+    lost = state.diverged | ~jnp.isfinite(states).all()
+    return (
+        values
+        | {f"weights.{name}": value for name, value in weights.items()}
+        | {
+            "states": states[0, : static.n_saved],
+            "curve": state.curve,
+            "alpha_curve": state.alphas,
+            "train_loss": state.curve[last],
+            "batches": state.step,
+            "outcome": lost.astype(jnp.int32),
+        }
+    )
+
+
+def free_runs(
+    static: Any, cell: Cell, p: Parameters, x: jax.Array, s: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """(states (recording, time, unit) of free runs from the first samples, without the transient; the inputs of their steps)."""
+    steps = x.shape[1]
+    before = 0 if s.shape[2] else int(static.transient * steps)
+    # The first sample is given; inputs, where there are any, are those of the samples.
+    inputs = s if s.shape[2] else jnp.zeros((x.shape[0], steps + before, 0), x.dtype)
+    run = lambda x, s: jnp.concatenate(
+        [states_of(p, x[:1]), free(cell, p, states_of(p, x[0]), s[1:])]
+    )
+    return jax.vmap(run)(x, inputs)[:, before:], inputs[:, before:]
+
+
+def measured(
+    static: Any,
+    cell: Cell,
+    p: Parameters,
+    data: tuple[Any, Any],
+    run: tuple[Any, Any],
+    key: jax.Array,
+) -> dict[str, jax.Array]:
+    """The measures of free runs (states, inputs) beside data (x, inputs)."""
+    (x, s), (states, inputs), channels = data, run, data[0].shape[2]
+    y = observed(p, states, channels)
+    flat = lambda values: values.reshape(-1, channels)
+    # A run to infinity has no bin, and no spectrum.
+    fine = jnp.isfinite(y).all()
+    y = jnp.where(fine, y, 0)
+    if static.bins**channels <= measures.MOST_BINS:
+        found = {
+            "d_stsp": measures.divergence_of_bins(flat(x), flat(y), static.bins),
+            "d_stsp_legacy": measures.divergence_of_bins(flat(x), flat(y), static.bins, "legacy"),
+        }
+    else:
+        at = jax.random.fold_in(key, MIXTURE)
+        found = {"d_stsp": measures.divergence_of_mixtures(flat(x), flat(y), at)}
+    found["d_h"] = jnp.mean(jax.vmap(lambda x, y: measures.hellinger(x, y, static.smoothing))(x, y))
+    ahead = lambda x, s: observed(p, free(cell, p, states_of(p, x), s)[-1], channels)
+    errors = lax.map(
+        lambda one: measures.prediction_error(ahead, one[0], one[1], static.ahead), (x, s)
+    )
+    step = lambda h, s: cell.step(p, h, s)
+    at = jax.random.fold_in(key, TANGENT)
+    grown = jax.vmap(lambda h, s: measures.largest_exponent(step, h[:-1], s[1:], at))
+    found |= {"prediction_error": jnp.mean(errors), "exponent": jnp.mean(grown(states, inputs))}
+    return {name: jnp.where(fine, value, jnp.nan) for name, value in found.items()}
+
+
+def coords(inputs: Any, shared: Shared) -> dict[str, Any]:
+    """Training steps, and the time of stored states, in the unit of dt."""
+    n = min(inputs.n_saved, shared.measured.x.shape[1])
+    return {
+        "batch": Coordinate(block_ends(inputs), "1", "training steps taken"),
+        "step": Coordinate(inputs.dt * jnp.arange(n), "1", "time in the free run, as dt"),
+    }
+
+
+def _weight_dims() -> dict[str, Var]:
+    cells = (CELLS["shplrnn"], CELLS["alrnn"])
+    return {
+        f"weights.{name}": Var(axes, "1", f"weight {name}, see ctd.cells")
+        for cell in cells
+        for name, axes in cell.axes.items()
+    }
+
+
+kernel = Kernel(
+    name="reconstruct",
+    Params=Reconstruction,
+    dims=_weight_dims()
+    | {
+        "d_stsp": Var((), "1", "D_stsp: KL divergence of histograms over the range of the data and .1 sd more (Hess et al. 2023); of mixtures of Gaussians where bins^channels exceeds 10^6 (Koppe et al. 2019)"),
+        "d_stsp_legacy": Var((), "1", "D_stsp: KL divergence of histograms between -2 and 2 sd (Brenner et al. 2022)"),
+        "d_h": Var((), "1", "D_H: mean Hellinger distance of smoothed power spectra (Mikhaeil et al. 2022)"),
+        "prediction_error": Var((), "1", "PE(n): mean squared error `ahead` steps ahead (Hess et al. 2023)"),
+        "exponent": Var((), "1/time", "largest Lyapunov exponent of the free run (Benettin et al. 1980), per unit of dt"),
+        "lift": Var(("free_unit", "channel"), "1", "first values of the units that are not channels, from the channels"),
+        "states": Var(("step", "state"), "1", "states of the free run, after its transient"),
+        "curve": Var(("batch",), "1", "squared error of forced predictions, mean over each block"),
+        "alpha_curve": Var(("batch",), "1", "strength of forcing at the end of each block"),
+        "train_loss": Var((), "1", "squared error over the last block"),
+        "batches": Var((), "1", "training steps taken"),
+        "outcome": Var((), "1", "how the fit ended"),
+    },
+    load=load,
+    init=init,
+    advance=advance,
+    finished=lambda state: state.done,
+    result=result,
+    outcomes=(
+        Outcome("fitted", "all training steps were taken"),
+        Outcome("diverged", "loss or gradient not finite, or the free run leaves all bounds", failed=True),
+    ),
+    coords=coords,
+    reduce=reduce,
+    reduced=REDUCED,
+    Options=Best,
+    summary=("fit", "d_stsp", "d_h", "prediction_error", "exponent"),
+    figure=figure,
+    plots=plots,
+    metric="d_stsp",
+    next_jobs=next_jobs,
+    curves=("curve",),
+    advances=lambda inputs: len(block_ends(inputs)),
+    width=64,
+    # Each network has weights of its own: on a CPU they fill the cache one by one.
+    microbatches=(0,),
+    cpu_microbatches=(1,),
+)  # fmt: skip

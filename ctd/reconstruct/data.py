@@ -1,0 +1,109 @@
+"""The recordings that networks are fitted to, and those that they are measured on."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ctd.data import read_arrays
+
+
+class Recordings(NamedTuple):
+    """Recordings of equal length."""
+
+    x: Any
+    """(recording, time, channel)"""
+    inputs: Any
+    """(recording, time, input); 0 inputs where there are none."""
+
+
+class Shared(NamedTuple):
+    """What all fits of a group share."""
+
+    fitted: Recordings
+    measured: Recordings
+    mean: Any
+    """(channel,) subtracted from the data, and `sd` (channel,) what they were divided by."""
+    sd: Any
+    dt: Any
+
+
+def load(inputs: Any) -> Shared:
+    """Read, check and standardise the recordings. Raises ValueError, naming file and dataset."""
+    if inputs.data is None:
+        raise ValueError("data: a file of recordings (time, channel) is needed; give its path")
+    fitted = _read(inputs, inputs.data)
+    measured = fitted if inputs.test is None else _read(inputs, inputs.test)
+    channels, n_in = fitted.x.shape[2], fitted.inputs.shape[2]
+    if (measured.x.shape[2], measured.inputs.shape[2]) != (channels, n_in):
+        raise ValueError(
+            f"test: {inputs.test}: has {measured.x.shape[2]} channels and {measured.inputs.shape[2]} inputs, but "
+            f"{inputs.data} has {channels} and {n_in}"
+        )
+    _check(inputs, fitted, measured)
+    mean, sd = np.zeros(channels), np.ones(channels)
+    if inputs.standardise:
+        mean, sd = fitted.x.mean((0, 1)), fitted.x.std((0, 1))
+    scaled = lambda r: Recordings(
+        ((r.x - mean) / sd).astype(inputs.dtype), r.inputs.astype(inputs.dtype)
+    )
+    as_type = lambda value: np.asarray(value, inputs.dtype)
+    return Shared(scaled(fitted), scaled(measured), as_type(mean), as_type(sd), as_type(inputs.dt))
+
+
+def _read(inputs: Any, path: str) -> Recordings:
+    x = _array(path, inputs.dataset)
+    if inputs.input_dataset is None:
+        return Recordings(x, np.zeros((*x.shape[:2], 0)))
+    s = _array(path, inputs.input_dataset)
+    if s.shape[:2] != x.shape[:2]:
+        raise ValueError(
+            f"{path}: {inputs.input_dataset} has {s.shape[0]} x {s.shape[1]} recordings and samples, but "
+            f"{inputs.dataset} has {x.shape[0]} x {x.shape[1]}; both need the same"
+        )
+    return Recordings(x, s)
+
+
+def _array(path: str, name: str) -> np.ndarray:
+    """(recording, time, channel) one dataset of a file."""
+    found = read_arrays(path, name)
+    if name not in found:
+        raise ValueError(f"{path}: has no dataset {name}; it has {', '.join(sorted(found))}")
+    values = found[name]
+    if values.ndim not in (2, 3) or 0 in values.shape:
+        raise ValueError(
+            f"{path}: {name} has the shape {values.shape}; (time, channel) or (recording, time, channel) expected"
+        )
+    if values.dtype.kind not in "iuf":
+        raise ValueError(f"{path}: {name} has the type {values.dtype}; real numbers expected")
+    values = np.asarray(values, float).reshape(-1, *values.shape[-2:])
+    if bad := int((~np.isfinite(values)).sum()):
+        raise ValueError(
+            f"{path}: {name} has {bad} NaN or infinite entries; cut them out or fill them in"
+        )
+    return values
+
+
+def _check(inputs: Any, fitted: Recordings, measured: Recordings) -> None:
+    """Raise ValueError where the recordings do not fit the parameters."""
+    channels, samples = fitted.x.shape[2], fitted.x.shape[1]
+    if inputs.observation == "identity" and channels > inputs.n:
+        raise ValueError(
+            f"n: {inputs.n} units given, but {inputs.data} has {channels} channels, each of which observation identity "
+            f"takes for a unit; give n: {channels} or more, or observation: affine"
+        )
+    if samples < inputs.length + 1:
+        raise ValueError(
+            f"length: {inputs.length} steps given, but the recordings in {inputs.data} have {samples} samples; give at "
+            f"most {samples - 1}"
+        )
+    if measured.x.shape[1] <= inputs.ahead + 1:
+        raise ValueError(
+            f"ahead: {inputs.ahead} given, but the recordings to measure on have {measured.x.shape[1]} samples; give less"
+        )
+    constant = np.flatnonzero(np.ptp(fitted.x, axis=(0, 1)) == 0)
+    if inputs.standardise and constant.size:
+        raise ValueError(
+            f"{inputs.data}: {inputs.dataset}: channel {constant[0]} never changes; leave it out, or give standardise: false"
+        )

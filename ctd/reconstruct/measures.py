@@ -1,0 +1,166 @@
+"""How alike the attractors of data and network are, by the field's published definitions, and how far predictions reach.
+
+Series are (time, channel), arrays of JAX; every measure works under jit and vmap. Sources: Koppe et al. 2019 (D_stsp), Mikhaeil, Monfared
+& Durstewitz 2022 (D_H), Hess et al. 2023, appendix, and the code of that paper for the constants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from ctd.late import Array, Float, jax, jnp, lax
+
+LAPLACE = 1e-5
+"""Added to each bin's count, so that a bin that only one of both visits has a logarithm."""
+
+MOST_BINS = 1_000_000
+"""Most bins in all channels together; D_stsp takes mixtures of Gaussians where there would be more."""
+
+SAMPLES = 1000
+"""Samples of a mixture."""
+
+MOST_CENTRES = 10_000
+"""Samples of a series that a mixture is made of, the first ones."""
+
+TRUNCATE = 4
+"""Half width of the kernel that smooths spectra, in standard deviations: that of scipy.ndimage.gaussian_filter1d."""
+
+
+def edges(
+    x: Float[Array, "time channel"], scheme: Literal["range", "legacy"]
+) -> tuple[Float[Array, "channel"], Float[Array, "channel"]]:
+    """(lowest, highest) edge of the bins of each channel.
+
+    range: that of the data, wider by a tenth of their standard deviation on either side (Hess et al. 2023); legacy: plus and minus
+    two standard deviations around 0 (Brenner et al. 2022).
+    """
+    sd = jnp.std(x, axis=0, ddof=1)
+    if scheme == "legacy":
+        return -2 * sd, 2 * sd
+    return x.min(axis=0) - 0.1 * sd, x.max(axis=0) + 0.1 * sd
+
+
+def divergence_of_bins(
+    x: Float[Array, "time channel"],
+    y: Float[Array, "time channel"],
+    bins: int,
+    scheme: Literal["range", "legacy"] = "range",
+) -> Float[Array, ""]:
+    """D_stsp: Kullback-Leibler divergence of the histograms of data x and generated y over `bins` bins a channel.
+
+    Counts c become (c + 1e-5) / (sum c + 1e-5 bins^channel). NaN if no sample of y lies in the bins.
+
+    >>> x = jnp.linspace(0, 1, 100)[:, None]
+    >>> float(divergence_of_bins(x, x, 10))
+    0.0
+    """
+    low, high = edges(x, scheme)
+    n, total = x.shape[1], bins ** x.shape[1]
+
+    def shares(values: Array) -> tuple[Array, Array]:
+        # The last bin is open above, as all are: half-open intervals.
+        place = jnp.floor((values - low) / (high - low) * bins)
+        inside = jnp.all((place >= 0) & (place < bins), axis=1)
+        index = jnp.clip(place, 0, bins - 1).astype(jnp.int32) @ (bins ** jnp.arange(n))
+        counts = jnp.zeros(total, x.dtype).at[index].add(inside.astype(x.dtype))
+        return (counts + LAPLACE) / (counts.sum() + LAPLACE * total), counts.sum()
+
+    (p, _), (q, visits) = shares(x), shares(y)
+    return jnp.where(visits > 0, jnp.sum(p * jnp.log(p / q)), jnp.nan)
+
+
+def divergence_of_mixtures(
+    x: Float[Array, "time channel"],
+    y: Float[Array, "time channel"],
+    key: jax.Array,
+    variance: float = 1.0,
+) -> Float[Array, ""]:
+    """D_stsp: Kullback-Leibler divergence of two mixtures of Gaussians, of this variance, around the samples of x and y.
+
+    It is the mean of log p - log q over 1,000 samples of p (Hershey & Olsen 2007). Logarithms are taken of sums in a way that does
+    not underflow, where the code of Hess et al. drops such samples.
+    """
+    x, y = x[:MOST_CENTRES], y[:MOST_CENTRES]
+    key_which, key_noise = jax.random.split(key)
+    some = x[jax.random.randint(key_which, (SAMPLES,), 0, len(x))]
+    some = some + variance**0.5 * jax.random.normal(key_noise, some.shape, x.dtype)
+
+    def log_density(centres: Array) -> Array:
+        def one(sample: Array) -> Array:
+            square = jnp.sum((centres - sample) ** 2, axis=1)
+            return jax.nn.logsumexp(-square / (2 * variance)) - jnp.log(len(centres))
+
+        return lax.map(one, some)
+
+    return jnp.mean(log_density(x) - log_density(y))
+
+
+def spectra(x: Float[Array, "time channel"], smoothing: float) -> Float[Array, "frequency channel"]:
+    """Power spectra of z-scored channels, smoothed by a Gaussian, each with the sum 1; 0 for a channel that does not change."""
+    centred = x - x.mean(axis=0)
+    sd = centred.std(axis=0)
+    power = jnp.abs(jnp.fft.rfft(centred / jnp.where(sd > 0, sd, 1), axis=0)) ** 2
+    radius = int(TRUNCATE * smoothing + 0.5)
+    at = jnp.arange(-radius, radius + 1)
+    kernel = jnp.exp(-0.5 * (at / smoothing) ** 2).astype(x.dtype)
+    # Reflected at the ends, which are repeated: gaussian_filter1d's default.
+    wide = jnp.pad(power, ((radius, radius), (0, 0)), mode="symmetric")
+    smooth = jax.vmap(lambda p: jnp.convolve(p, kernel / kernel.sum(), "valid"), 1, 1)(wide)
+    smooth = jnp.maximum(smooth, 0)
+    total = smooth.sum(axis=0)
+    return smooth / jnp.where(total > 0, total, 1)
+
+
+def hellinger(
+    x: Float[Array, "time channel"], y: Float[Array, "time channel"], smoothing: float
+) -> Float[Array, ""]:
+    """D_H: mean over channels of the Hellinger distance of the spectra of two series of equal length; 0 to 1.
+
+    sqrt(1 - sum sqrt(p q)), which is |sqrt(p) - sqrt(q)| / sqrt(2). A constant series has no spectrum: its distance is 1.
+
+    >>> t = jnp.arange(1000.0)[:, None]
+    >>> print(f"{hellinger(jnp.sin(t), jnp.sin(t), 2.0):.3f} {hellinger(jnp.sin(t), 0 * t, 2.0):.3f}")
+    0.000 1.000
+    """
+    p, q = spectra(x, smoothing), spectra(y, smoothing)
+    overlap = jnp.sum(jnp.sqrt(p * q), axis=0)
+    return jnp.mean(jnp.sqrt(jnp.maximum(1 - overlap, 0)))
+
+
+def prediction_error(
+    steps: Callable[[Array, Array], Array],
+    x: Float[Array, "time channel"],
+    s: Float[Array, "time n_in"],
+    n: int,
+) -> Float[Array, ""]:
+    """PE(n): mean squared error, over all times t and channels, of the prediction of x_{t+n} from x_t.
+
+    steps: (x_t (channel,), the inputs (n, n_in) of the steps t + 1 ... t + n) -> the prediction (channel,).
+    """
+    starts = jnp.arange(len(x) - n)
+    window = lambda t: lax.dynamic_slice_in_dim(s, t + 1, n)
+    found = jax.vmap(lambda t: steps(x[t], window(t)))(starts)
+    return jnp.mean((found - x[n:]) ** 2)
+
+
+def largest_exponent(
+    step: Callable[[Array, Array], Array],
+    states: Float[Array, "time unit"],
+    s: Float[Array, "time n_in"],
+    key: jax.Array,
+) -> Float[Array, ""]:
+    """The largest Lyapunov exponent (1/step) along states: the mean growth of a tangent vector (Benettin et al. 1980).
+
+    states: those before the steps whose inputs are s. The first tenth turns the vector, and does not count.
+    """
+    v = jax.random.normal(key, states.shape[1:], states.dtype)
+
+    def carry(v: Array, at: tuple[Array, Array]) -> tuple[Array, Array]:
+        h, s_now = at
+        new = jax.jvp(lambda h: step(h, s_now), (h,), (v,))[1]
+        size = jnp.linalg.norm(new)
+        return new / jnp.where(size > 0, size, 1), jnp.log(size)
+
+    _, logs = lax.scan(carry, v / jnp.linalg.norm(v), (states, s))
+    return jnp.mean(logs[len(states) // 10 :])

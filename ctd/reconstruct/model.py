@@ -1,0 +1,115 @@
+"""The network that is fitted: its parameters, the states that the data stand for, and its forced and free runs.
+
+An observation of the state z is x = wO z + bO; with `identity` the first units themselves. The state that data stand for is
+[x; lift x] with identity, where lift is trained, and pinv(wO) (x - bO) with an affine observation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ctd.cells import Cell, Scales, draw_almost, draw_shallow, get_cell
+from ctd.late import Array, Float, jax, jnp, lax
+
+type Parameters = dict[str, Array]
+
+OBSERVED = ("wO", "bO", "lift")
+"""Parameters of the observation; all others are the network's."""
+
+
+def draw(static: Any, n_in: int, channels: int, key: jax.Array) -> Parameters:
+    """Random parameters: the cell's weights, and what is trained of the observation."""
+    key_cell, key_out, key_lift = jax.random.split(key, 3)
+    if static.cell == "alrnn":
+        found = draw_almost(key_cell, (static.n, n_in, static.rectified), Scales(), static.dtype)
+    else:
+        found = draw_shallow(key_cell, (static.n, n_in, static.hidden), Scales(), static.dtype)
+    # Bases of an affine map by He et al. 2015; the lift uniform, as the other weights.
+    if static.observation == "affine":
+        spread = (2 / static.n) ** 0.5
+        found["wO"] = spread * jax.random.normal(key_out, (channels, static.n), static.dtype)
+        found["bO"] = jnp.zeros(channels, static.dtype)
+    elif static.n > channels:
+        shape = (static.n - channels, channels)
+        found["lift"] = jax.random.uniform(key_lift, shape, static.dtype, -1, 1) * channels**-0.5
+    return found
+
+
+def trained(static: Any, p: Parameters) -> tuple[Parameters, Parameters]:
+    """Divide parameters into (those that training changes, the cell's constants)."""
+    kept = get_cell(static.cell).constants
+    return {k: v for k, v in p.items() if k not in kept}, {k: v for k, v in p.items() if k in kept}
+
+
+def observed(p: Parameters, z: Float[Array, "*any unit"], channels: int) -> Array:
+    """(..., channel) the observations of states."""
+    return z @ p["wO"].T + p["bO"] if "wO" in p else z[..., :channels]
+
+
+def states_of(p: Parameters, x: Float[Array, "*any channel"]) -> Array:
+    """(..., unit) the states that data stand for."""
+    if "wO" in p:
+        return (x - p["bO"]) @ jnp.linalg.pinv(p["wO"]).T
+    return jnp.concatenate([x, x @ p["lift"].T], axis=-1) if "lift" in p else x
+
+
+def forced(
+    cell: Cell, p: Mapping[str, Any], z: Array, s: Float[Array, "time n_in"], alpha: Array
+) -> Float[Array, "time unit"]:
+    """The states before forcing of one sequence, z_t = F(z~_{t-1}, s_t), z~_t = (1 - alpha_t) z_t + alpha_t z^_t.
+
+    z: (time + 1, unit) the states z^ that the data stand for; the first begins the sequence. alpha: (time, unit), 0 for units
+    that are not forced. (Hess et al. 2023, eq. 6.)
+    """
+
+    def step(before: Array, at: tuple[Array, Array, Array]) -> tuple[Array, Array]:
+        to, s_now, a = at
+        now = cell.step(p, before, s_now)
+        return (1 - a) * now + a * to, now
+
+    return lax.scan(step, z[0], (z[1:], s, alpha))[1]
+
+
+def free(
+    cell: Cell, p: Mapping[str, Any], z: Float[Array, "unit"], s: Float[Array, "time n_in"]
+) -> Float[Array, "time unit"]:
+    """The states of a run without data from z on."""
+
+    def step(h: Array, s_now: Array) -> tuple[Array, Array]:
+        h = cell.step(p, h, s_now)
+        return h, h
+
+    return lax.scan(step, z, s)[1]
+
+
+def strengths(static: Any, traced: Any, alpha: Array, channels: int) -> Float[Array, "time unit"]:
+    """alpha_t of each unit: with identity, only the units that are observed are forced."""
+    steps = jnp.arange(1, static.length + 1)
+    if static.forcing == "sparse":
+        at = (steps % traced.interval == 0).astype(static.dtype)
+    else:
+        at = jnp.full(static.length, alpha, static.dtype)
+    seen = jnp.arange(static.n) < (static.n if static.observation == "affine" else channels)
+    return at[:, None] * seen
+
+
+def bound(
+    cell: Cell,
+    p: Mapping[str, Any],
+    z: Float[Array, "sequence time unit"],
+    s: Float[Array, "sequence time n_in"],
+) -> Float[Array, ""]:
+    """The strength of forcing at which the product of Jacobians along no sequence grows: max(0, 1 - 1 / G).
+
+    G is the largest, over the sequences, geometric mean over time of |dF/dz|_2 at the states of the data: (1 - alpha) G <= 1
+    bounds the norm of the product (Hess et al. 2023, eq. 12, `product_upper_bound`).
+    """
+
+    def norm(z: Array, s: Array) -> Array:
+        j = jax.jacfwd(lambda z: cell.step(p, z, s))(z)
+        return jnp.sqrt(jnp.linalg.eigvalsh(j.T @ j)[-1])
+
+    logs = jnp.log(jax.vmap(jax.vmap(norm))(z, s))
+    largest = jnp.exp(jnp.max(jnp.mean(logs, axis=1)))
+    return jnp.maximum(0, 1 - 1 / largest)

@@ -1,0 +1,129 @@
+"""The parameters of one fit: the recording, the network, how it is forced and trained, and how it is measured."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from ctd.kernel import Data, File, Params, Static, Traced
+
+
+class Reconstruction(Params):
+    """The parameters of one network that is fitted to recordings.
+
+    >>> Reconstruction(report_every=12)
+    Traceback (most recent call last):
+        ...
+    pydantic_core._pydantic_core.ValidationError: 1 validation error for Reconstruction
+      Value error, report_every: 12 given; a multiple of alpha_every = 5 expected ...
+    """
+
+    cell: Static[Literal["shplrnn", "shplrnn:clipped", "alrnn"]] = Field(
+        "shplrnn:clipped", description="the network; orbits of shplrnn:clipped are bounded"
+    )
+    data: File[str | None] = Field(
+        None,
+        description="recordings to fit: HDF5, .npz or .npy, (time, channel) or (recording, time, channel)",
+    )
+    dataset: Data[str] = Field("data", description="name of the recordings in that file")
+    input_dataset: Data[str | None] = Field(
+        None,
+        description="name of the external inputs there, (time, input) or with recordings first",
+    )
+    test: File[str | None] = Field(
+        None,
+        description="file of recordings to measure on, with the same datasets; without it, those that are fitted",
+    )
+    standardise: Data[bool] = Field(
+        True,
+        description="whether each channel gets mean 0 and variance 1 over the recordings that are fitted",
+    )
+    dt: Data[float] = Field(
+        1.0,
+        gt=0,
+        description="time between two samples: the unit of the exponent is one over its unit",
+    )
+    n: Static[int] = Field(
+        3, gt=0, description="units, at least as many as channels if they are observed as they are"
+    )
+    hidden: Static[int] = Field(100, gt=0, description="hidden units of a shplrnn")
+    rectified: Static[int] = Field(
+        2, gt=0, description="rectified units of an alrnn, the last ones"
+    )
+    observation: Static[Literal["identity", "affine"]] = Field(
+        "identity",
+        description="identity: the first units are the channels; affine: channels are a trained affine map of all units",
+    )
+    forcing: Static[Literal["bound", "constant", "sparse"]] = Field(
+        "bound",
+        description="how data enter in training. constant: z <- (1 - alpha) z + alpha z_data at each step; bound: the same, alpha from "
+        "the product bound of Jacobian norms; sparse: z <- z_data every `interval` steps",
+    )
+    alpha: Traced[float] = Field(
+        1.0, ge=0, le=1, description="forcing constant: its strength; bound: the strength at first"
+    )
+    anneal: Traced[float] = Field(
+        0.999,
+        ge=0,
+        le=1,
+        description="forcing bound: share of alpha that an update keeps where the bound is lower",
+    )
+    alpha_every: Static[int] = Field(
+        5, gt=0, description="forcing bound: training steps between two updates of alpha"
+    )
+    interval: Traced[int] = Field(
+        16, gt=0, lt=2**31, description="forcing sparse: steps between two forced ones, tau"
+    )
+    noise: Traced[float] = Field(
+        0.0, ge=0, description="sd of Gaussian noise on the data, in training"
+    )
+    l2: Traced[float] = Field(
+        1e-5, ge=0, description="penalty on the squared weights of the network, and on (1 - A)^2"
+    )
+    l2_observation: Traced[float] = Field(
+        0.0, ge=0, description="penalty on the squared weights of the observation"
+    )
+    learning_rate: Traced[float] = Field(
+        1e-3, gt=0, description="learning rate of RAdam at the first step"
+    )
+    final_learning_rate: Traced[float] = Field(
+        1e-6, gt=0, description="at the last step, exponentially in between"
+    )
+    clip_norm: Traced[float] = Field(10.0, gt=0, description="largest norm of the gradient")
+    length: Static[int] = Field(200, gt=0, description="steps of a training sequence")
+    batch_size: Static[int] = Field(16, gt=0, description="sequences of a minibatch")
+    n_batches: Static[int] = Field(25_000, gt=0, description="training steps")
+    report_every: Static[int] = Field(
+        100, gt=0, description="training steps per advance and per entry of the loss curve"
+    )
+    bins: Static[int] = Field(30, gt=1, description="bins of a channel for D_stsp")
+    smoothing: Static[float] = Field(
+        20.0, gt=0, description="sd of the kernel that smooths spectra for D_H, in frequencies"
+    )
+    ahead: Static[int] = Field(20, gt=0, description="n of the prediction error PE(n)")
+    transient: Static[float] = Field(
+        0.25,
+        ge=0,
+        description="length of the free run before it is measured, in lengths of the recording; 0 where there are inputs",
+    )
+    n_saved: Static[int] = Field(
+        1000, gt=0, description="states of the free run that are stored, at most"
+    )
+    seed: Traced[int] = Field(
+        0, ge=0, lt=2**31, description="replicate: initial weights and minibatches"
+    )
+
+    @model_validator(mode="after")
+    def _whole_blocks(self) -> Self:
+        if self.report_every % self.alpha_every:
+            raise ValueError(
+                f"report_every: {self.report_every} given; a multiple of alpha_every = {self.alpha_every} expected"
+            )
+        if self.n_batches % self.report_every:
+            raise ValueError(
+                f"n_batches: {self.n_batches} given; a multiple of report_every = {self.report_every} expected"
+            )
+        if self.cell == "alrnn" and self.rectified > self.n:
+            raise ValueError(f"rectified: {self.rectified} given, but there are n = {self.n} units")
+        return self

@@ -1,0 +1,117 @@
+"""The figures of fits: the attractor, true and generated, spectra, loss curves, measures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ctd.plots import Axis, Figure, Group, Lines, Plot, Points, of_group
+from ctd.plots.curves import Curves, block_ends, loss_curves
+from ctd.principal import principal
+
+MOST = 3000
+"""Samples of an attractor that are drawn."""
+
+
+def _best(group: Group) -> int | None:
+    """The row of the fit with the smallest D_stsp."""
+    outcome = np.asarray(group.results["outcome"][:])
+    score = np.asarray(group.results["d_stsp"][:], float)
+    score = np.where((outcome == 0) & np.isfinite(score), score, np.inf)
+    return int(np.argmin(score)) if np.isfinite(score).any() else None
+
+
+def _generated(group: Group, row: int) -> np.ndarray:
+    """(step, channel) the observations of the stored states of an item."""
+    read = lambda name: np.asarray(group.results[name][row], float)
+    return np.asarray(read("states") @ read("weights.wO").T + read("weights.bO"))
+
+
+def _attractor(group: Group, row: int, item: int) -> Plot:
+    """Two channels, or the first two principal components of the data."""
+    true = np.asarray(group.shared.measured.x[0], float)[:MOST]
+    made = _generated(group, row)[:MOST]
+    if true.shape[1] > 1:
+        project, share = principal(true, 2)
+        names = [f"component {k + 1} ({part:.0%})" for k, part in enumerate(share[:2])]
+        parts = lambda v: project(v).T
+    else:
+        names = ["sample", "next sample"]
+        parts = lambda v: np.stack([v[:-1, 0], v[1:, 0]])
+    (x, y), (u, v) = parts(true), parts(made)
+    layers = [Lines(x, y, "data", faint=True), Lines(u, v, f"network, item {item}")]
+    return Plot("Attractor, true and generated", layers, Axis(names[0]), Axis(names[1]))
+
+
+def _spectra(group: Group, row: int, item: int) -> Plot:
+    """Spectra of the first channel, of equal lengths."""
+    made = _generated(group, row)[:, 0]
+    true = np.asarray(group.shared.measured.x[0, : len(made), 0], float)
+    n = min(len(made), len(true))
+    frequency = np.fft.rfftfreq(n, float(group.inputs.dt))[1:]
+    window = np.hanning(n)
+
+    def power(values: np.ndarray) -> Any:
+        centred = (values[:n] - values[:n].mean()) * window
+        return np.abs(np.fft.rfft(centred))[1:] ** 2 / n
+
+    layers = [
+        Lines(frequency, power(true), "data", faint=True),
+        Lines(frequency, power(made), f"network, item {item}"),
+    ]
+    return Plot("Power spectra, channel 0", layers, Axis("frequency (1 / unit of dt)"), Axis("power", log=True))  # fmt: skip
+
+
+def _measures(group: Group) -> Plot:
+    """D_H against D_stsp of all fits."""
+    items = np.asarray(group.columns["item"][:])
+    x, y = (np.asarray(group.results[name][:], float) for name in ("d_stsp", "d_h"))
+    exponent = np.asarray(group.results["exponent"][:], float)
+    fine = np.isfinite(x) & np.isfinite(y)
+    text = [f"item {k}: exponent {e:.4g}" for k, e in zip(items[fine], exponent[fine], strict=True)]
+    return Plot(
+        "How near the attractors are",
+        [Points(x[fine], y[fine], text=text, key=items[fine], item=items[fine])],
+        Axis("D_stsp"),
+        Axis("D_H"),
+    )
+
+
+def _exponents(group: Group) -> Plot:
+    """The largest exponent of all fits, beside their D_stsp."""
+    items = np.asarray(group.columns["item"][:])
+    x, y = (np.asarray(group.results[name][:], float) for name in ("d_stsp", "exponent"))
+    fine = np.isfinite(x) & np.isfinite(y)
+    layer = Points(x[fine], y[fine], key=items[fine], item=items[fine])
+    return Plot("Largest exponents", [layer], Axis("D_stsp"), Axis("exponent (1 / unit of dt)"))
+
+
+def _curves(group: Group) -> Plot:
+    outcome = np.asarray(group.results["outcome"][:])
+    curves = Curves(
+        block_ends(group.inputs),
+        group.results["curve"],
+        np.asarray(group.columns["item"][:]),
+        np.asarray(group.results["train_loss"][:], float),
+        outcome == 1,
+    )
+    title = f"Fitting {group.inputs.cell}, n = {group.inputs.n}"
+    return loss_curves(curves, title, Axis("squared error of forced predictions", log=True), "fits")
+
+
+@of_group
+def plots(group: Group) -> list[Plot]:
+    """The attractor and spectra of the best fit, loss curves, measures of all."""
+    row = _best(group)
+    made = [_curves(group), _measures(group), _exponents(group)]
+    if row is None:
+        return made
+    item = int(np.asarray(group.columns["item"][:])[row])
+    return [_attractor(group, row, item), _spectra(group, row, item), *made]
+
+
+@of_group
+def figure(group: Group) -> Figure:
+    """The attractor and spectra of the best fit; loss curves where none is left."""
+    return Figure(plots(*group)[:2])

@@ -1,0 +1,61 @@
+"""The reduction of fits: the best of a group, and the median of each measure with its spread, as papers report them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ctd.kernel import Var
+from ctd.reconstruct.params import Reconstruction
+from ctd.rows import Best
+
+MEASURES = ("d_stsp", "d_h", "prediction_error", "exponent")
+
+REDUCED = {
+    "fit": Var(("rank",), "item", "item id, by increasing D_stsp"),
+    **{name: Var(("rank",), "1", f"{name} of that fit") for name in MEASURES},
+    **{f"{name}_median": Var((), "1", f"median of {name} over the fits that did not diverge") for name in MEASURES},
+    **{f"{name}_mad": Var((), "1", f"median absolute deviation of {name} from that") for name in MEASURES},
+    "diverged": Var((), "1", "fits that diverged"),
+}  # fmt: skip
+
+
+def reduce(
+    inputs: Any,
+    shared: Any,
+    columns: Mapping[str, np.ndarray],
+    results: Mapping[str, np.ndarray],
+    options: Best,
+) -> dict[str, np.ndarray]:
+    """The fits with the smallest D_stsp, and medians over all that did not diverge."""
+    del inputs, shared
+    fine = np.flatnonzero(np.asarray(results["outcome"]) == 0)
+    found = {name: np.asarray(results[name], float) for name in MEASURES}
+    order = fine[np.argsort(found["d_stsp"][fine], kind="stable")][: options.n_best]
+    out: dict[str, np.ndarray] = {"fit": np.asarray(columns["item"])[order]}
+    for name, values in found.items():
+        # D_stsp is NaN where a run visits none of the bins: the worst of all, which a median counts as infinite.
+        of = np.where(np.isnan(values[fine]), np.inf, values[fine])
+        middle = np.median(of) if len(of) else np.nan
+        apart = np.abs(of[np.isfinite(of)] - middle) if np.isfinite(middle) else np.zeros(0)
+        out[name] = values[order]
+        out[f"{name}_median"] = np.asarray(middle)
+        out[f"{name}_mad"] = np.asarray(np.median(apart) if len(apart) else np.nan)
+    return out | {"diverged": np.asarray(len(np.asarray(results["outcome"])) - len(fine))}
+
+
+def next_jobs(params: Reconstruction, item: str) -> dict[str, dict[str, Any]]:
+    """Find its fixed points by linear regions; compute all its exponents."""
+    states = {"weights": item, "cell": params.cell}
+    points = {"candidates": f"{item}::results", "dataset": "states", "method": "exact"}
+    return {
+        "its fixed points": {
+            "kernel": "fixed_points",
+            "params": states | points,
+            "sweep": {"grid": {"candidate": {"range": params.n_saved}}},
+        },
+        "its exponents": {
+            "kernel": "fixed_points.exponents",
+            "params": states | {"n_exponents": params.n},
+        },
+    }

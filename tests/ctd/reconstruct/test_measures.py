@@ -1,0 +1,94 @@
+"""The measures of reconstruct against NumPy and SciPy from their formulas."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter1d
+
+from ctd.reconstruct import measures
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+RNG = np.random.default_rng(0)
+X, Y = RNG.normal(size=(500, 2)) * [1, 3], RNG.normal(size=(500, 2)) * [1.2, 2] + 0.3
+
+
+@pytest.mark.parametrize("scheme", ["range", "legacy"])
+def test_divergence_of_bins_numpy(scheme):
+    bins, sd = 7, X.std(axis=0, ddof=1)
+    if scheme == "range":
+        low, high = X.min(axis=0) - 0.1 * sd, X.max(axis=0) + 0.1 * sd
+    else:
+        low, high = -2 * sd, 2 * sd
+    shares = []
+    for values in (X, Y):
+        grid = [np.linspace(a, b, bins + 1) for a, b in zip(low, high, strict=True)]
+        counts = np.histogramdd(values, grid)[0] + 1e-5
+        shares.append(counts / counts.sum())
+    p, q = shares
+    found = jax.jit(lambda x, y: measures.divergence_of_bins(x, y, bins, scheme))(X, Y)
+    np.testing.assert_allclose(found, np.sum(p * np.log(p / q)), rtol=1e-9)
+
+
+def test_divergence_of_bins_is_nan_where_no_bin_is_visited():
+    assert np.isnan(measures.divergence_of_bins(jnp.asarray(X), jnp.full((9, 2), 1e6), 5))
+
+
+def test_divergence_of_mixtures():
+    """The mean of log p - log q over samples of p, by NumPy; and of two far clouds, near half of their squared distance."""
+    key = jax.random.key(0)
+    found = measures.divergence_of_mixtures(jnp.asarray(X), jnp.asarray(Y), key, 0.5)
+    which, noise = jax.random.split(key)
+    some = X[np.asarray(jax.random.randint(which, (1000,), 0, 500))]
+    some = some + 0.5**0.5 * np.asarray(jax.random.normal(noise, some.shape, jnp.float64))
+    density = lambda at: np.exp(-((some[:, None] - at) ** 2).sum(2)).mean(axis=1)
+    np.testing.assert_allclose(found, np.mean(np.log(density(X) / density(Y))), rtol=1e-9)
+    one, far = jnp.zeros((10, 3)), jnp.zeros((10, 3)).at[:, 0].set(60.0)
+    # Here NumPy's exponentials would be 0.
+    assert measures.divergence_of_mixtures(one, far, key) == pytest.approx(1800, rel=0.02)
+
+
+def test_hellinger_scipy():
+    t = np.arange(600)
+    x = np.stack([np.sin(0.3 * t), RNG.normal(size=600)], axis=1)
+    y = np.stack([np.sin(0.5 * t) + 2, RNG.normal(size=600).cumsum()], axis=1)
+    distances = []
+    for k in range(2):
+        p, q = (
+            gaussian_filter1d(np.abs(np.fft.rfft((v - v.mean()) / v.std())) ** 2, 20.0)
+            for v in (x[:, k], y[:, k])
+        )
+        p, q = p / p.sum(), q / q.sum()
+        distances.append(np.linalg.norm(np.sqrt(p) - np.sqrt(q)) / np.sqrt(2))
+    found = jax.jit(lambda x, y: measures.hellinger(x, y, 20.0))(x, y)
+    np.testing.assert_allclose(found, np.mean(distances), rtol=1e-9)
+
+
+def test_prediction_error_numpy():
+    """Of x' = 2 x + s, three steps ahead."""
+    x, s = RNG.normal(size=(20, 1)), RNG.normal(size=(20, 1))
+    expected = []
+    for t in range(17):
+        ahead = x[t]
+        for k in range(1, 4):
+            ahead = 2 * ahead + s[t + k]
+        expected.append((ahead - x[t + 3]) ** 2)
+
+    def steps(start, inputs):
+        return jax.lax.scan(lambda h, s: (2 * h + s, None), start, inputs)[0]
+
+    found = measures.prediction_error(steps, jnp.asarray(x), jnp.asarray(s), 3)
+    np.testing.assert_allclose(found, np.mean(expected), rtol=1e-12)
+
+
+def test_largest_exponent_of_the_logistic_map():
+    """ln 2 at r = 4."""
+    step = lambda h, s: 4 * h * (1 - h)
+    states = [np.array([0.3])]
+    for _ in range(5000):
+        states.append(step(states[-1], None))
+    found = measures.largest_exponent(
+        step, jnp.asarray(np.array(states)), jnp.zeros((5001, 0)), jax.random.key(0)
+    )
+    assert found == pytest.approx(np.log(2), abs=0.01)

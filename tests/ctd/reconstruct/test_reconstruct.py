@@ -1,0 +1,219 @@
+"""Kernel reconstruct: forcing and its bound against NumPy, a fit of a known system, refusals."""
+
+import h5py
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ctd.batch import run_items
+from ctd.cells import check_params, get_cell, readout, run
+from ctd.kernel import inputs_of, static_of
+from ctd.reconstruct import Reconstruction, kernel
+from ctd.reconstruct.model import bound, draw, forced, states_of, strengths
+
+RNG = np.random.default_rng(0)
+TINY = {"length": 10, "batch_size": 4, "n_batches": 20, "report_every": 10, "hidden": 6, "ahead": 3}
+TINY |= {"bins": 5, "smoothing": 2.0, "n_saved": 20}
+
+
+def spiral(steps=300):
+    """A rotation with a slow decay, (time, 2)."""
+    turn, size = 0.3, 0.999 ** np.arange(steps)
+    at = turn * np.arange(steps)
+    return np.stack([size * np.cos(at), size * np.sin(at)], axis=1)
+
+
+@pytest.fixture
+def path(tmp_path):
+    np.save(tmp_path / "x.npy", spiral())
+    return str(tmp_path / "x.npy")
+
+
+class Traced:
+    interval = 3
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(
+    ("observation", "forcing"),
+    [("identity", "constant"), ("identity", "sparse"), ("affine", "constant")],
+)
+def test_forced_states_numpy(observation, forcing):
+    """Three units of which two are channels: the third is forced only where the observation is affine."""
+    params = Reconstruction(
+        **TINY, n=3, cell="shplrnn", observation=observation, forcing=forcing, dtype="float64"
+    )
+    static, channels = static_of(params), 2
+    p = draw(static, 1, channels, jax.random.key(0))
+    x, s = RNG.normal(size=(11, channels)), RNG.normal(size=(11, 1))
+    alpha = strengths(static, Traced, jnp.asarray(0.3), channels)
+    found = forced(get_cell("shplrnn"), p, states_of(p, jnp.asarray(x)), jnp.asarray(s[1:]), alpha)
+    w = {k: np.asarray(v) for k, v in p.items()}
+    if observation == "affine":
+        data, n_forced = (x - w["bO"]) @ np.linalg.pinv(w["wO"]).T, 3
+    else:
+        data, n_forced = np.concatenate([x, x @ w["lift"].T], axis=1), 2
+    z = data[0]
+    for t in range(1, 11):
+        hidden = np.maximum(w["W2"] @ z + w["h2"], 0)
+        z = w["A"] * z + w["W1"] @ hidden + w["h1"] + w["C"] @ s[t]
+        np.testing.assert_allclose(found[t - 1], z, atol=1e-12)
+        a = 0.3 if forcing == "constant" else float(t % 3 == 0)
+        z = np.concatenate([((1 - a) * z + a * data[t])[:n_forced], z[n_forced:]])
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", ["shplrnn", "shplrnn:clipped"])
+def test_bound_numpy(name):
+    """max(0, 1 - 1 / G), G the largest over sequences of the geometric mean of Jacobian norms."""
+    static = static_of(Reconstruction(**TINY, n=3, cell=name, dtype="float64"))
+    p = draw(static, 0, 3, jax.random.key(1))
+    p["W1"] = 9 * p["W1"]
+    z = RNG.normal(size=(4, 8, 3))
+    w, other = {k: np.asarray(v) for k, v in p.items()}, name == "shplrnn:clipped"
+    means = []
+    for sequence in z:
+        norms = []
+        for state in sequence:
+            a = w["W2"] @ state
+            slope = (a > -w["h2"]) * 1.0 - other * (a > 0)
+            j = np.diag(w["A"]) + w["W1"] @ np.diag(slope) @ w["W2"]
+            norms.append(np.linalg.norm(j, 2))
+        means.append(np.exp(np.mean(np.log(norms))))
+    expected = max(0, 1 - 1 / max(means))
+    assert expected > 0.05
+    found = bound(get_cell(name), p, jnp.asarray(z), jnp.zeros((4, 8, 0)))
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+FITS = {
+    "bound": {"cell": "shplrnn:clipped", "n": 2},
+    "sparse": {"cell": "shplrnn", "forcing": "sparse", "n": 4},
+    "affine": {
+        "cell": "alrnn",
+        "forcing": "constant",
+        "alpha": 0.2,
+        "observation": "affine",
+        "n": 4,
+    },
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fit", FITS)
+def test_a_fit_learns_and_its_weights_are_a_network(path, fit):
+    """The error of forced predictions falls, and the stored network, run from h0, gives the stored states."""
+    params = Reconstruction(
+        **TINY | {"n_batches": 400, "report_every": 100},
+        **FITS[fit],
+        data=path,
+        transient=0.0,
+        learning_rate=0.02,
+        final_learning_rate=0.002,
+    )
+    found = run_items(kernel, params, {"seed": [0, 1]})
+    assert (found["outcome"] == 0).all()
+    assert (found["curve"][:, -1] < 0.5 * found["curve"][:, 0]).all()
+    assert np.abs(found["weights.A"][0] - found["weights.A"][1]).max() > 1e-3
+    weights = {
+        k.removeprefix("weights."): v[0] for k, v in found.items() if k.startswith("weights.")
+    }
+    check_params(params.cell, weights, "here")
+    cell = get_cell(params.cell)
+    states, outputs = run(cell, weights, jnp.zeros((19, 0)))
+    np.testing.assert_allclose(found["states"][0, 1:], states, atol=1e-4)
+    first = readout(cell, weights, weights["h0"])
+    x = np.load(path)
+    np.testing.assert_allclose(first, (x[0] - x.mean(0)) / x.std(0), atol=1e-3)
+    assert np.isfinite(outputs).all()
+    if fit == "bound":
+        assert (found["alpha_curve"][:, -1] < 1).all()
+
+
+def test_many_channels_are_measured_by_mixtures(tmp_path):
+    np.save(tmp_path / "x.npy", RNG.normal(size=(40, 9)))
+    params = Reconstruction(**TINY | {"bins": 30}, data=str(tmp_path / "x.npy"), n=9)
+    found = run_items(kernel, params, {})
+    assert np.isfinite(found["d_stsp"]).all()
+    assert "d_stsp_legacy" not in found
+
+
+def test_a_fit_that_diverges_is_an_outcome(path):
+    """Beside it, the other one goes on."""
+    params = Reconstruction(**TINY, data=path, n=2, cell="shplrnn", forcing="constant")
+    columns = {
+        "learning_rate": [1e20, 1e-3],
+        "final_learning_rate": [1e20, 1e-3],
+        "alpha": [0.0, 0.5],
+    }
+    found = run_items(kernel, params, columns)
+    assert found["outcome"].tolist() == [1, 0]
+    assert np.isfinite(found["d_stsp"][1])
+
+
+def test_the_best_fits_and_medians():
+    d_stsp = np.array([3.0, 1.0, np.nan, 2.0, 0.5])
+    results = dict.fromkeys(("d_h", "prediction_error", "exponent"), np.arange(5.0))
+    results |= {"d_stsp": d_stsp, "outcome": np.array([0, 0, 0, 0, 1])}
+    columns = {"item": np.arange(10, 15)}
+    table = kernel.reduce(None, None, columns, results, kernel.Options(n_best=2))
+    assert table["fit"].tolist() == [11, 13]
+    # The run that visits no bin is the worst; the one that diverged does not count.
+    assert (table["d_stsp_median"], table["diverged"]) == (2.5, 1)
+    assert table["d_h_median"] == 1.5
+
+
+def recordings(tmp_path, **arrays):
+    with h5py.File(tmp_path / "r.h5", "w") as file:
+        for name, value in arrays.items():
+            file[name] = value
+    return str(tmp_path / "r.h5")
+
+
+X = spiral(50)
+BAD = {
+    "no file": ({}, {"data": None}, "data: a file of recordings .* is needed"),
+    "no dataset": ({"rates": X}, {}, r"r.h5: has no dataset data; it has rates"),
+    "axes": ({"data": X[:, 0]}, {}, r"data has the shape \(50,\); \(time, channel\) or"),
+    "NaN": ({"data": np.where(X > 0.9, np.nan, X)}, {}, r"data has \d+ NaN or infinite entries"),
+    "channels": ({"data": np.tile(X, 2)}, {"n": 3}, "n: 3 units given, but .* has 4 channels"),
+    "short": ({"data": X}, {"length": 50}, "length: 50 steps given, but .* have 50 samples; give at most 49"),
+    "ahead": ({"data": X}, {"ahead": 49}, "ahead: 49 given"),
+    "constant": ({"data": np.stack([X[:, 0], np.ones(50)], 1)}, {}, "channel 1 never changes"),
+    "inputs": ({"data": X, "u": X[:40]}, {"input_dataset": "u"}, "u has 1 x 40 .* but data has 1 x 50"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("arrays", "given", "message"), BAD.values(), ids=BAD)
+def test_recordings_that_do_not_fit_are_refused(tmp_path, arrays, given, message):
+    path = recordings(tmp_path, **arrays)
+    params = Reconstruction(**TINY | {"data": path, "n": 4} | given)
+    with pytest.raises(ValueError, match=message):
+        kernel.load(inputs_of(params))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"alpha": 1.5},
+        {"anneal": -0.1},
+        {"report_every": 12},
+        {"cell": "alrnn", "n": 1},
+        {"n_batches": 150},
+    ],
+    ids=lambda given: next(iter(given)),
+)
+def test_fields_out_of_range_are_refused(given):
+    with pytest.raises(ValueError, match=next(iter(given)) if len(given) == 1 else "rectified"):
+        Reconstruction(**given)
+
+
+def test_load_standardises_recordings_with_inputs(tmp_path):
+    x = np.stack([spiral(50), 3 + spiral(50)])
+    path = recordings(tmp_path, data=x, u=np.ones((2, 50, 3)))
+    shared = kernel.load(inputs_of(Reconstruction(**TINY, data=path, input_dataset="u")))
+    assert shared.fitted.inputs.shape == (2, 50, 3)
+    np.testing.assert_allclose(shared.fitted.x.mean((0, 1)), 0, atol=1e-6)
+    np.testing.assert_allclose(shared.fitted.x.std((0, 1)), 1, rtol=1e-5)
+    np.testing.assert_allclose(shared.fitted.x * shared.sd + shared.mean, x, atol=1e-5)
