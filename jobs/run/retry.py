@@ -17,7 +17,7 @@ slot left, running out of memory counts as an exception. The store keeps two les
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -30,7 +30,7 @@ from jobs.run.task import Begin, Fault, Report, Task, rows_of
 from jobs.spec.job import RunSettings
 from jobs.storage import objects
 from jobs.storage.checksums import checksummed, read_verified
-from jobs.store.failed import FailedItem
+from jobs.store.marker import FailedItem
 from jobs.store.store import Store
 
 MAX_FOUND = 32
@@ -96,54 +96,42 @@ class Bisection:
     """
 
     def __init__(self, rows: Sequence[int], confirm: int) -> None:
-        self._rows, self._confirm, self._misses = rows, confirm, 0
-        self._waiting: list[tuple[int, int]] = []
-        self._part: tuple[int, int] | None = None
-        self._is_first_half = False
+        self._confirm = confirm
         self.found: list[int] = []
-        self._halve(0, len(rows))
-
-    @property
-    def probe(self) -> tuple[int, int] | None:
+        self._search = self._probes(rows, is_known=True)
+        self.probe: tuple[int, int] | None = next(self._search)
         """(first row, row after the last) of the next probe; None once the search is over."""
-        if self._part is None:
-            return None
-        return self._rows[self._part[0]], self._rows[self._part[1] - 1] + 1
 
-    def passed(self) -> None:
-        """Note that the probe was computed."""
-        self._misses = 0
-        # The range failed and its first half passed: the second half must hold the failing row, so cut it without a probe.
-        # A single row is probed all the same, because a row is blamed only after it has failed alone.
-        if self._is_first_half and self._waiting[-1][1] - self._waiting[-1][0] > 1:
-            self._halve(*self._waiting.pop())
-        else:
-            self._go_on()
+    def tell(self, failed: bool) -> bool:
+        """Note whether the probe failed; return whether that added a row to `found`."""
+        before = len(self.found)
+        try:
+            self.probe = self._search.send(failed)
+        except StopIteration:
+            self.probe = None
+        return len(self.found) > before
 
-    def failed(self) -> bool:
-        """Note that the probe failed; return whether that added a row to `found`."""
-        assert self._part is not None
-        start, stop = self._part
-        if stop - start > 1:
-            self._halve(start, stop)
+    def _probes(
+        self, rows: Sequence[int], is_known: bool
+    ) -> Generator[tuple[int, int], bool, bool]:
+        """Yield the probes of some rows, and take whether each failed; return whether the rows failed.
+
+        is_known: whether they are known to fail. A single row is probed all the same: it is blamed only after it has failed alone.
+        """
+        probe = rows[0], rows[-1] + 1
+        if len(rows) == 1:
+            for _ in range(self._confirm):
+                if not (yield probe):
+                    return False
+            self.found.append(rows[0])
+            return True
+        if not is_known and not (yield probe):
             return False
-        # A single row: ask again, until it has failed `confirm` times without passing.
-        self._misses += 1
-        if self._misses < self._confirm:
-            return False
-        self.found.append(self._rows[start])
-        self._misses = 0
-        self._go_on()
+        half = len(rows) // 2
+        failed = yield from self._probes(rows[:half], is_known=False)
+        # The whole failed and its first half passed: the second half must hold the failing row.
+        yield from self._probes(rows[half:], is_known=not failed)
         return True
-
-    def _halve(self, start: int, stop: int) -> None:
-        middle = (start + stop) // 2
-        self._waiting.append((middle, stop))
-        self._part, self._is_first_half = (start, middle), True
-
-    def _go_on(self) -> None:
-        self._part = self._waiting.pop() if self._waiting else None
-        self._is_first_half = False
 
 
 @dataclass
@@ -172,11 +160,12 @@ class Failures:
         self._store = store
         self._settings: RunSettings = store.job.spec.run
         self._histories: defaultdict[int, ShardHistory] = defaultdict(ShardHistory)
-        self._slots = {
+        self.slots = {
             keys.number_of(key): int(known["slots"])
             for key in objects.list_keys(store.objects, keys.SLOTS)
             if (known := read_verified(store.objects, key))
         }
+        """Group -> items that a device holds at a time, where memory allows fewer than planned."""
         self.failed = store.failed.items()
         """Shard -> its failing items."""
         self.loose = 0
@@ -185,7 +174,7 @@ class Failures:
     def task(self, shard: Shard, attempt: int, begin: Begin) -> Task:
         """Return an attempt at a whole shard, with the group's slots and without the rows known to fail."""
         rows = tuple(sorted(entry.row for entry in self.failing(shard)))
-        return Task(shard, attempt, self._slots.get(shard.group), rows, begin=begin)
+        return Task(shard, attempt, self.slots.get(shard.group), rows, begin=begin)
 
     def failing(self, shard: Shard) -> list[FailedItem]:
         """Return the items known to fail between the start and the stop of a shard."""
@@ -193,16 +182,12 @@ class Failures:
         entries = [entry for k in homes for entry in self.failed.get(k, ())]
         return [entry for entry in entries if shard.start <= entry.row < shard.stop]
 
-    def slots(self, group: int) -> int | None:
-        """Return how many items a device holds at a time in this group, or None if as planned."""
-        return self._slots.get(group)
-
     def passed(self, task: Task, shard: Shard) -> Verdict:
         """Return the decision after a probe of `shard` that was computed: its rows are not at fault. Raises as `decide`."""
         self._look_up(shard)
         search = self._histories[shard.number].search
         assert search is not None
-        search.passed()
+        search.tell(failed=False)
         return self._probe(task, shard, search)
 
     def decide(self, task: Task, report: Report, shard: Shard) -> Verdict:
@@ -227,7 +212,9 @@ class Failures:
         if report.fault == "memory" and (narrower := self._narrowed(again, task.slots)):
             return narrower
         if history.search:
-            return self._probe_failed(task, report, shard, history.search)
+            if history.search.tell(failed=True):
+                self._blame(report, shard, history.search.found[-1])
+            return self._probe(task, shard, history.search)
         # From here on the attempt is charged.
         history.last_fault = report.fault
         history.charged += 1
@@ -263,14 +250,14 @@ class Failures:
         """
         group = again.shard.group
         planned = self._store.job.plan.layouts[group].slots
-        now = self._slots.get(group, planned)
+        now = self.slots.get(group, planned)
         # Many shards of the group run out of memory together: the first report halves, the others only try again.
         if (had or planned) > now:
             note = "the slots of its group have been halved meanwhile"
             return Verdict(again._replace(slots=now), note=note)
         if now // 2 < floor:
             return None
-        self._slots[group] = now // 2
+        self.slots[group] = now // 2
         record = checksummed({"slots": now // 2, "planned": planned})
         with (
             objects.may_fail()
@@ -320,11 +307,6 @@ class Failures:
     def _anew(self, task: Task, shard: Shard, begin: Begin) -> Task:
         """Return the next attempt after `task`, at all of a shard or a part of it."""
         return self.task(shard, task.attempt + 1, begin)._replace(step=task.step)
-
-    def _probe_failed(self, task: Task, report: Report, shard: Shard, search: Bisection) -> Verdict:
-        if search.failed():
-            self._blame(report, shard, search.found[-1])
-        return self._probe(task, shard, search)
 
     def _blame(self, report: Report, shard: Shard, row: int) -> None:
         """Record that the item in a row fails by itself."""
