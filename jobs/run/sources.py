@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 from ctd.catalogue import find_module
@@ -21,7 +21,7 @@ from ctd.dotted import INSTALLED, modules_in
 from ctd.kernel import Kernel, Kind, field_kinds
 from jobs import keys
 from jobs.errors import JobError
-from jobs.spec.code import imports_of, place
+from jobs.spec.code import imports_of, locate
 from jobs.spec.job import JobSpec, find_kernel
 from jobs.storage import objects
 from jobs.store.manifest import write_job
@@ -159,39 +159,16 @@ def _named(spec: JobSpec, fields: set[str]) -> Iterator[str]:
     yield from sorted(set(modules_in(named)))
 
 
-# --- where modules are ----------------------------------------------------------------------------
-
-
 def _import_folder(module: str) -> set[Path]:
     """Return the folder that holds the module's top; none if it is installed or part of Python."""
-    spec = _spec(module.partition(".")[0])
-    file = _source(spec)
-    if file is None or INSTALLED & set(file.parts):
+    code = locate(module.partition(".")[0], sys.path)
+    if code is None or not code.folder or INSTALLED & set(Path(code.folder).parts):
         return set()
-    return {file.parent.parent if spec and spec.submodule_search_locations else file.parent}
+    return {Path(code.folder)}
 
 
 def _file(module: str) -> Path | None:
     """Return the file of a module; None if it has no Python source."""
-    path = _source(_spec(module))
-    return path if path and path.suffix == ".py" and path.is_file() else None
-
-
-def _source(spec: ModuleSpec | None) -> Path | None:
-    file = place(spec) if spec else None
-    return file.resolve() if file else None
-
-
-def _spec(module: str) -> ModuleSpec | None:
-    """Return the spec of a module, importing neither it nor its parents (`importlib.util.find_spec` imports those)."""
-    spec, path = None, None
-    parts = module.split(".")
-    for k in range(1, len(parts) + 1):
-        name = ".".join(parts[:k])
-        spec = getattr(sys.modules.get(name), "__spec__", None) or PathFinder.find_spec(name, path)
-        if spec is None:
-            return None
-        if k < len(parts) and spec.submodule_search_locations is None:
-            return None
-        path = list(spec.submodule_search_locations or [])
-    return spec
+    code = locate(module, sys.path)
+    is_source = code is not None and code.is_whole and code.file.suffix == ".py"
+    return code.file.resolve() if code and is_source and code.file.is_file() else None

@@ -31,6 +31,8 @@ class Code(NamedTuple):
     """The entry of the import path at which it is found; "" for a module built into Python."""
     files: tuple[Path, ...]
     """Every file that the import executes: those of its packages, outermost first, and its own."""
+    is_whole: bool
+    """Whether the module itself is there, and not only a package that it would lie in."""
 
 
 def find(module: str, base: str) -> Code | None:
@@ -41,12 +43,11 @@ def find(module: str, base: str) -> Code | None:
     """
     if module.partition(".")[0] == "ctd":
         return None
-    path = list(sys.path) if base in sys.path else [resolved(base), *sys.path]
-    return _find(module, path, installed=True)
+    return locate(module, list(sys.path) if base in sys.path else [resolved(base), *sys.path])
 
 
-def _find(module: str, path: list[str], installed: bool = False) -> Code | None:
-    """Return where a module would come from; installed: also from where no path leads, as of editable packages."""
+def locate(module: str, path: list[str], installed: bool = True) -> Code | None:
+    """Return where a module would come from, as `find`; installed: also from where no path leads, as of editable packages."""
     files: list[Path] = []
     folder = ""
     parts = module.split(".")
@@ -56,14 +57,15 @@ def _find(module: str, path: list[str], installed: bool = False) -> Code | None:
             spec = _installed(name)
         if spec is None:
             break
-        file = place(spec)
+        file = _place(spec)
         path = list(spec.submodule_search_locations or [])
         if file is None:  # built into Python
             files.append(Path(f"{spec.origin or 'built-in'} {name}"))
             continue
         folder = folder or resolved(str(file.parents[1 if path else 0]))
         files.append(file)
-    return Code(files[-1], folder, tuple(files)) if files else None
+    whole = len(files) == len(parts)
+    return Code(files[-1], folder, tuple(files), whole) if files else None
 
 
 def digest(module: str, code: Code, base: str) -> str:
@@ -79,7 +81,7 @@ def digest(module: str, code: Code, base: str) -> str:
         waiting, seen = [module], set[str]()
         while waiting:
             name = waiting.pop()
-            found = None if name in seen else _find(name, [here])
+            found = None if name in seen else locate(name, [here], installed=False)
             seen.add(name)
             for k, file in enumerate(found.files if found else ()):
                 files[file] = None
@@ -95,7 +97,7 @@ def _shadows(folder: str) -> Iterator[Path]:
     others = [entry for entry in sys.path if INSTALLED & set(Path(entry).parts)]
     for _, name, _ in iter_modules([folder]):
         hides = name in sys.stdlib_module_names or PathFinder.find_spec(name, others) is not None
-        if hides and (found := _find(name, [folder])):
+        if hides and (found := locate(name, [folder], installed=False)):
             yield from found.files
 
 
@@ -114,7 +116,7 @@ def _installed(top: str) -> ModuleSpec | None:
         return None
 
 
-def place(spec: ModuleSpec) -> Path | None:
+def _place(spec: ModuleSpec) -> Path | None:
     """Return the file of a module; for a package without one, the `__init__.py` that it would have."""
     if spec.has_location and spec.origin:
         return Path(spec.origin).absolute()
