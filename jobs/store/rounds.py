@@ -69,30 +69,29 @@ class KeptRound(NamedTuple):
     """Offset of the states, in bytes."""
 
     @property
-    def item_bytes(self) -> int:
-        """Bytes of one item's state."""
-        return sum(np.dtype(kind).itemsize * math.prod(shape) for kind, shape in self.leaves)
+    def dtype(self) -> np.dtype[Any]:
+        """One item's state as a record of its leaves."""
+        return _record([(np.dtype(kind), tuple(shape)) for kind, shape in self.leaves])
 
     def states(self, store: Store, rows: np.ndarray) -> list[np.ndarray]:
         """Return the states of some of its rows: leaf after leaf, each (n, ...). Raises Damaged if they are not intact."""
         at = np.searchsorted(self.told.rows, rows).clip(0, len(self.told.rows) - 1)
         if not np.array_equal(self.told.rows[at], rows):
             raise Damaged(self.number)
-        first, n, size = int(at.min()), int(np.ptp(at)) + 1, self.item_bytes
+        first, n, size = int(at.min()), int(np.ptp(at)) + 1, self.dtype.itemsize
         place = self.start + first * size
         data = objects.read_range(store.objects, self.key, place, n * size) if size else b""
         if data is None or len(data) != n * size:
             raise Damaged(self.number)
-        table = np.frombuffer(data, np.uint8).reshape(n, size)[at - first]
+        table = (np.frombuffer(data, self.dtype) if size else np.zeros(n, self.dtype))[at - first]
         if [digest(row.tobytes()) for row in table] != [self.sha256[k] for k in at]:
             raise Damaged(self.number)
-        found, begin = [], 0
-        for kind, shape in self.leaves:
-            end = begin + np.dtype(kind).itemsize * math.prod(shape)
-            part = np.ascontiguousarray(table[:, begin:end])
-            found.append(part.view(np.dtype(kind)).reshape(len(at), *shape))
-            begin = end
-        return found
+        return [np.ascontiguousarray(table[name]) for name in self.dtype.names or ()]
+
+
+def _record(leaves: Sequence[tuple[np.dtype[Any], tuple[int, ...]]]) -> np.dtype[Any]:
+    """Return the dtype of one item's state: its leaves side by side, without gaps."""
+    return np.dtype([(f"leaf{k}", *leaf) for k, leaf in enumerate(leaves)])
 
 
 def round_digest(round_: Round) -> str:
@@ -105,14 +104,14 @@ def write_round(
     group: int,
     number: int,
     round_: Round,
-    told: Told,
-    cost: Cost,
+    report: tuple[Told, Cost],
     leaves: Sequence[np.ndarray],
 ) -> None:
-    """Write a round's report and states. leaves: (n, ...) each, for the rows of `told`."""
-    n = len(told.rows)
-    cells = [leaf.reshape(n, math.prod(leaf.shape[1:])).view(np.uint8) for leaf in leaves]
-    table = np.concatenate(cells, axis=1) if n else np.zeros((0, 0), np.uint8)
+    """Write a round's report and states. leaves: (n, ...) each, for the rows of its report."""
+    told, cost = report
+    table = np.zeros(len(told.rows), _record([(leaf.dtype, leaf.shape[1:]) for leaf in leaves]))
+    for name, leaf in zip(table.dtype.names or (), leaves, strict=True):
+        table[name] = leaf
     identity = {
         "job": store.job.spec.digest(),
         "round": round_digest(round_),
