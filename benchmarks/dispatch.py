@@ -39,7 +39,7 @@ from jobs.run.shards import run_shards
 from jobs.run.task import Report, Task
 from jobs.run.worker import Worker
 from jobs.spec.job import RunSettings, parse_job
-from jobs.storage import objects
+from jobs.storage import connect, objects
 from jobs.store.marker import Marker
 
 KERNEL = """
@@ -58,7 +58,7 @@ class Writes:
     """The two writes of a shard: a chunk of one array and a marker."""
 
     def __init__(self, folder: str, n: int) -> None:
-        self.objects = objects.open_objects(folder, create=True)
+        self.objects = connect.open_objects(folder, create=True)
         store = zarr.storage.ObjectStore(self.objects)
         self.array = zarr.create_array(
             store, name="y", shape=(n,), chunks=(1,), dtype="f4", overwrite=True

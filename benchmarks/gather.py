@@ -157,9 +157,9 @@ def apart(task: str, address: str) -> tuple[float, float]:
 
 def forget(address: str) -> None:
     """As if it had never been gathered."""
-    from jobs.storage import objects
+    from jobs.storage import connect, objects
 
-    store = objects.open_objects(address)
+    store = connect.open_objects(address)
     for folder in ("gathered", "items", "shards", "run/sums/gathered"):
         objects.delete_all(store, folder)
     objects.delete(store, "run/sums/gathered.json")

@@ -43,9 +43,9 @@ from options import parse
 from jobs.plan.layout import Machines, Shard
 from jobs.run.driver import Driver
 from jobs.run.executor import OnTick, Ticker
-from jobs.run.ledger import open_ledger
 from jobs.run.prepare import open_or_create
 from jobs.run.serial import SerialExecutor
+from jobs.run.shards import open_ledger
 from jobs.run.stop import Stop
 from jobs.run.task import Heartbeat, Key, Report, ShardProgress, Task
 from jobs.spec.job import RunSettings, parse_job

@@ -51,7 +51,7 @@ def create(n: int, folder: Path) -> dict[str, float]:
 
 def start(n: int, folder: Path) -> dict[str, float]:
     """Seconds until a driver knows what is to be done."""
-    from jobs.run.ledger import open_ledger
+    from jobs.run.shards import open_ledger
     from jobs.store.store import Store
 
     began = time.process_time()

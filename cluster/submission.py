@@ -7,7 +7,7 @@ from typing import Any
 
 from jobs import keys
 from jobs.pipeline import Stage
-from jobs.storage import objects
+from jobs.storage import connect, objects
 
 GIVEN_UP = {
     "limit": "it has had max_allocations allocations: `ctd submit` goes on",
@@ -81,7 +81,7 @@ def store_argument(request: Request) -> str:
 
 def submissions(address: str) -> list[Submission]:
     """Return all submissions that a store records, the latest last."""
-    store = objects.open_objects(address)
+    store = connect.open_objects(address)
     found = [key for key in objects.list_keys(store, keys.SUBMIT) if key.endswith("/record.json")]
     records = [json.loads(objects.read(store, key) or b"null") for key in sorted(found)]
     return [Submission(**record) for record in records]

@@ -41,7 +41,7 @@ from jobs.run.shards import reconsider
 from jobs.run.sources import refuse_changed
 from jobs.spec.job import read_content
 from jobs.spec.trust import remember
-from jobs.storage import objects
+from jobs.storage import connect, objects
 from jobs.store.store import Store
 
 
@@ -336,7 +336,7 @@ def _record(request: Request, profile: Profile, number: str, home: str, command:
     if isinstance(profile, RayProfile):
         remember(*profile.jobs_api())
     for stage in request.stages:
-        store = objects.open_objects(stage.address, create=True)
+        store = connect.open_objects(stage.address, create=True)
         content = json.dumps(asdict(submission), indent=1)
         objects.write(store, keys.submission(request.id), content.encode())
     return submission

@@ -43,7 +43,7 @@ from jobs.spec.job import JobSpec, find_kernel, read_content
 from jobs.spec.presets import expand_preset
 from jobs.spec.trust import modules_of, tell
 from jobs.storage.addresses import join, scheme
-from jobs.store.store import Store
+from jobs.store.store import Store, shared_fields
 
 OF_GROUPS = ("table", "params")
 """Parts that belong to groups, not to items."""
@@ -212,7 +212,7 @@ def _of_groups(
     if reference.part == "table":
         return [_relative(f"{address}/gathered/{group}", base) for group in groups]
     field, store = where.rpartition(".")[2], Store.open(address)
-    values = [store.params(group).get(field) for group in groups]
+    values = [shared_fields(store, group).get(field) for group in groups]
     if None in values:
         raise JobError(
             f"{where}: {address}: kernel {store.job.spec.kernel} has no value for {field}"

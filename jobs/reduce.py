@@ -30,7 +30,7 @@ from jobs.storage import objects
 from jobs.storage.checksums import verified, write_sums
 from jobs.store.arrays import Lazy, attributes, put_array
 from jobs.store.marker import Marker
-from jobs.store.store import Store
+from jobs.store.store import Store, shared_fields
 
 BLOCK_BYTES = 4 << 20
 """Bytes of rows read at a time, before selection."""
@@ -114,7 +114,7 @@ def group_params(store: Store, group: int) -> Params:
     """
     model = store.kernel.Params
     try:
-        params = model.model_validate(store.params(group))
+        params = model.model_validate(shared_fields(store, group))
     except ValidationError as error:
         where = f"{store.address}: group {group}: params"
         raise JobError(explain(error, where, {(): model.model_fields})) from None

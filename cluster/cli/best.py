@@ -10,8 +10,7 @@ from cluster.cli.running import say_warnings
 from jobs.errors import JobError
 from jobs.query.best import best as find_best
 from jobs.query.best import require_metric
-from jobs.store.metric import Mode
-from jobs.store.store import Store
+from jobs.store.store import Mode, Store
 
 
 def best(

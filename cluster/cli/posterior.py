@@ -30,8 +30,8 @@ from jobs.run.executor import Executor
 from jobs.run.stop import EXIT_STOPPED, Interrupted, Stop, signals
 from jobs.spec.job import JobSpec, find_kernel, parse_job, set_field
 from jobs.storage.addresses import join, local_path
+from jobs.storage.connect import open_objects
 from jobs.storage.lease import holder
-from jobs.storage.objects import open_objects
 from jobs.store.store import Store
 
 KERNEL = "lfads.posterior"

@@ -144,8 +144,7 @@ def _parts(text: str, n_stages: int) -> tuple[int, int]:
 
 def _opener(stage: Stage, spec: JobSpec, before: Store | None) -> Callable[[Executor], Store]:
     """The function that makes or opens the stage's store, for the executor that it is planned for."""
-    from jobs.run.fork import fork
-    from jobs.run.prepare import open_or_create
+    from jobs.run.prepare import fork, open_or_create
 
     where = (spec, stage.base, stage.where, stage.address)
     if before is None:

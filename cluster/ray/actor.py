@@ -21,7 +21,7 @@ from jobs.errors import JobError
 from jobs.run.sources import SourceDiffers
 from jobs.run.task import Heartbeat, Report, ShardProgress, Work
 from jobs.run.worker import Worker
-from jobs.storage.objects import Unreachable
+from jobs.storage.connect import Unreachable
 from jobs.store.provenance import said
 
 NAME = "oom_kill"

@@ -21,11 +21,10 @@ from jobs import keys
 from jobs.errors import JobError, count, writing
 from jobs.gather.check import check
 from jobs.gather.gather import gather_to_look
-from jobs.run.parts import drivers
 from jobs.storage import objects
+from jobs.storage.addresses import SUFFIX
 from jobs.storage.checksums import digest
-from jobs.storage.lease import describe
-from jobs.storage.zipped import SUFFIX
+from jobs.storage.lease import describe, drivers
 from jobs.store.card import Card, write_card
 from jobs.store.store import Store
 
@@ -100,7 +99,7 @@ def write_archive(store: Store, path: Path, about: About = About()) -> int:
 def _refuse(store: Store, path: Path, about: About) -> None:
     if path.suffix != SUFFIX:
         raise JobError(f"{path}: a name that ends in {SUFFIX} expected")
-    if running := drivers(store):
+    if running := drivers(store.objects, store.address):
         raise JobError(
             f"{store.address}: is being run by {describe(running[0])}; archive it when the run has ended"
         )

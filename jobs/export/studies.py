@@ -31,8 +31,7 @@ from jobs.redact import masked
 from jobs.search.optuna import distribution
 from jobs.spec.search import Optuna, Population
 from jobs.spec.sweep import Choice, Geomspace, Integers, Linspace, Loguniform, Range, Uniform
-from jobs.store.metric import Mode
-from jobs.store.store import Store
+from jobs.store.store import Mode, Store
 
 
 class Objective(NamedTuple):

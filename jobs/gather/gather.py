@@ -38,7 +38,7 @@ from jobs.run.stop import Stop
 from jobs.run.task import Reduction
 from jobs.spec.job import options_of, set_field
 from jobs.spec.reductions import reductions_of
-from jobs.storage import objects
+from jobs.storage import connect, objects
 from jobs.storage.checksums import checksummed, read_verified, write_sums
 from jobs.storage.lease import Held, Lease
 from jobs.store.card import write_card
@@ -200,7 +200,7 @@ def _restamp(store: Store, before: Mapping[str, Any], stamp: str) -> None:
 def _alone(store: Store) -> Iterator[None]:
     """Let one process gather at a time, by a lease (`jobs.storage.lease`) in run/gathering."""
     try:
-        place = objects.open_objects(f"{store.address.rstrip('/')}/{keys.GATHERING}", create=True)
+        place = connect.open_objects(f"{store.address.rstrip('/')}/{keys.GATHERING}", create=True)
         while True:
             try:
                 lease = Lease.acquire(place, store.address)

@@ -29,7 +29,7 @@ from obstore.store import ObjectStore
 from ctd.replacing import replacing
 from jobs.errors import JobError
 from jobs.late import zarr
-from jobs.storage import objects
+from jobs.storage import connect, objects
 from jobs.storage.addresses import LINKS, local_path, scheme
 from jobs.store.arrays import attributes
 
@@ -79,14 +79,14 @@ def local_file(address: str) -> str:
 def _versions(address: str) -> dict[str, str]:
     """Object below the address -> a text that changes with its content; "" is the address itself."""
     if local_path(address) is not None:
-        return _listed(objects.open_objects(address))
-    store = objects.remote(address, objects.FIRST)
-    here = objects.first_request(address, lambda: _head(store))
+        return _listed(connect.open_objects(address))
+    store = connect.remote(address, connect.FIRST)
+    here = connect.first_request(address, lambda: _head(store))
     if here is not None:
         return {"": _version(here)}
     if scheme(address) in LINKS:
         raise JobError(f"{address}: there is no such file")
-    return objects.first_request(address, lambda: _listed(store))
+    return connect.first_request(address, lambda: _listed(store))
 
 
 def _head(store: ObjectStore) -> Any:
@@ -106,7 +106,7 @@ def _version(meta: Any) -> str:
 
 def _store(address: str) -> ObjectStore:
     path = local_path(address)
-    return objects.remote(address) if path is None else objects.open_objects(address)
+    return connect.remote(address) if path is None else connect.open_objects(address)
 
 
 # --- copies ---------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from obstore.exceptions import BaseError
 
 from ctd.weights import check_ending, write_named
 from jobs.errors import JobError
-from jobs.storage import objects
+from jobs.storage import connect, objects
 from jobs.storage.addresses import join, local_path
 from jobs.store.arrays import attributes
 from jobs.store.store import Store
@@ -175,7 +175,7 @@ def export(store: Store, item: int, path: str | Path, part: str = "weights") -> 
             made = Path(scratch) / f"item{Path(path).suffix}"
             write_named(made, arrays, about)
             data = made.read_bytes()
-        objects.write(objects.open_objects(str(path)), "", data)
+        objects.write(connect.open_objects(str(path)), "", data)
     except ValueError as error:
         raise JobError(str(error)) from None
     except BaseError as error:

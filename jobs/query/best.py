@@ -18,8 +18,7 @@ from jobs.query.tables import REPLICATES, ask, varied
 from jobs.spec.trust import modules_of
 from jobs.storage.addresses import join
 from jobs.store.arrays import plain
-from jobs.store.metric import Metric, Mode, metric_of
-from jobs.store.store import Store, known_kernel
+from jobs.store.store import Metric, Mode, Store, known_kernel, metric_of
 
 
 def require_metric(

@@ -28,8 +28,7 @@ from jobs.reduce import Columns, GroupResults, columns_of, committed_rows, group
 from jobs.report.sweep import Effect, axis_of, by_importance, effects, overview
 from jobs.storage.addresses import local_path
 from jobs.store.arrays import attributes
-from jobs.store.metric import metric_of
-from jobs.store.store import Store
+from jobs.store.store import Store, metric_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas

@@ -11,11 +11,9 @@ import ctd
 from jobs.errors import JobError
 from jobs.inputs.items import place_of, row_params
 from jobs.plan.layout import Shard
-from jobs.run.parts import drivers
-from jobs.storage.lease import holder
+from jobs.storage.lease import drivers, holder
 from jobs.store.events import Event, read_events, unended
-from jobs.store.failed import FailedItem
-from jobs.store.marker import Marker
+from jobs.store.marker import FailedItem, Marker
 from jobs.store.store import Store
 
 
@@ -80,7 +78,10 @@ def _with_killed(store: Store) -> list[Event]:
         for marker in store.committed.markers()
         if marker.shard.number not in told and marker.copied_from is None
     ]
-    held, living = holder(store.objects), {(lease.host, lease.pid) for lease in drivers(store)}
+    held, living = (
+        holder(store.objects),
+        {(lease.host, lease.pid) for lease in drivers(store.objects, store.address)},
+    )
     for run in unended(events):
         if run.process in living:
             continue

@@ -9,18 +9,15 @@ import numpy as np
 
 from ctd.kernel import inputs_of
 from jobs.errors import count
-from jobs.run.parts import drivers
 from jobs.run.prepare import Prepared
 from jobs.spec.search import Search
 from jobs.spec.trust import is_ctds_kernel
 from jobs.storage import objects
-from jobs.storage.lease import LeaseRecord, describe
+from jobs.storage.lease import LeaseRecord, describe, drivers
 from jobs.store.card import read_note
 from jobs.store.events import Event, read_events, unended
-from jobs.store.failed import FailedItem
-from jobs.store.marker import Marker
-from jobs.store.metric import metric_of
-from jobs.store.store import Store
+from jobs.store.marker import FailedItem, Marker
+from jobs.store.store import Store, metric_of
 
 
 def plan_rows(
@@ -123,7 +120,7 @@ def state_of(
         if e.shard not in done
     ]
     errors += [{"item": e.item, "attempt": e.attempt, "error": e.error} for e in culprits]
-    living = drivers(store)
+    living = drivers(store.objects, store.address)
     seconds = [m.seconds for m in markers]
     return {
         "store": store.address,

@@ -19,8 +19,7 @@ from ctd.kernel import Var
 from ctd.plots import Axis, Layer, Lines, Plot, Points, is_geometric, is_wide, tick
 from jobs.query.tables import REPLICATES, ask, varied
 from jobs.report.search_plots import best_so_far, ends
-from jobs.store.metric import metric_of
-from jobs.store.store import Store
+from jobs.store.store import Store, metric_of
 
 N_BINS = 10
 IN_A_BIN = 4

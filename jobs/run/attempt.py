@@ -12,16 +12,17 @@ import numpy as np
 
 from ctd.batch import Layout, Run, program, traced_columns
 from ctd.batch.round import RoundRun
+from ctd.batch.run import Kept
 from ctd.batch.tune import fastest_microbatch
 from ctd.kernel import Kernel, Params, inputs_of, static_of, traced_type
 from ctd.late import jax
 from jobs import keys
-from jobs.run import rounds
-from jobs.run.task import ShardProgress, Task, rows_of
+from jobs.run.task import ShardProgress, Step, Task, rows_of
+from jobs.search import Told
 from jobs.storage.checksums import agree, read_verified
 from jobs.store.checkpoint import Checkpoints
 from jobs.store.live import LiveCurves
-from jobs.store.rounds import round_digest
+from jobs.store.rounds import Cost, Damaged, read_round, round_digest, write_round
 from jobs.store.store import Store
 
 MANY = 100
@@ -68,11 +69,57 @@ class Computed:
     """The round, if the attempt was one."""
 
 
+class States:
+    """The states from which the items of a store's searches go on; those of this worker's last round are in memory."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._last: tuple[tuple[int, int], np.ndarray, np.ndarray, list[np.ndarray]] | None = None
+        """((group, round), rows, done, leaves) of the last round that was computed here."""
+
+    def of(self, group: int, step: Step, rows: np.ndarray) -> Kept | None:
+        """Return the states that some rows of a round go on from; None if all start. Raises Damaged."""
+        at = np.searchsorted(step.round.rows, rows)
+        numbers, parents = step.round.rounds[at], step.round.parents[at]
+        there = [np.flatnonzero(numbers == number) for number in np.unique(numbers[numbers >= 0])]
+        if not there:
+            return None
+        first = self.store.job.plan.together(group)[0]
+        found = [self._read(first, int(numbers[here[0]]), parents[here]) for here in there]
+        leaves = [np.concatenate(parts) for parts in zip(*(kept for _, kept in found), strict=True)]
+        return Kept(np.concatenate(there), leaves, np.concatenate([done for done, _ in found]))
+
+    def _read(
+        self, group: int, number: int, rows: np.ndarray
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Return (done, leaves) of some rows at the end of a round."""
+        if self._last and self._last[0] == (group, number):
+            _, kept, done, leaves = self._last
+            at = np.searchsorted(kept, rows)
+            return done[at], [leaf[at] for leaf in leaves]
+        # A member may be copied many times: each state is read once.
+        once, again = np.unique(rows, return_inverse=True)
+        there = read_round(self.store, group, number)
+        if there is None:
+            raise Damaged(number)
+        at = np.searchsorted(there.told.rows, once)
+        leaves = there.states(self.store, once)
+        return there.told.done[at][again], [leaf[again] for leaf in leaves]
+
+    def keep(self, task: Task, run: RoundRun, told: Told, cost: Cost) -> None:
+        """Write the end of a round to the store, and keep it here."""
+        assert task.step is not None
+        group = self.store.job.plan.together(task.shard.group)[0]
+        step, leaves = task.step, run.states()
+        write_round(self.store, group, step.number, step.round, (told, cost), leaves)
+        self._last = (group, step.number), told.rows, told.done, leaves
+
+
 class Attempt:
     """One attempt at a shard; at least one of its items must not be left out.
 
     Args:
-        states: where the items of a search go on from.
+        states: the worker's store, and where the items of a search go on from.
         workers: shards that can run at a time. The fewer, the more advances a measured microbatch serves here.
         stop: set it to leave the shard at a checkpoint.
         on_progress: called after every advance.
@@ -80,17 +127,16 @@ class Attempt:
 
     def __init__(
         self,
-        store: Store,
         group: Group,
         task: Task,
-        states: rounds.States,
+        states: States,
         workers: int,
         stop: threading.Event,
         on_progress: Callable[[ShardProgress], None],
     ) -> None:
-        self._store, self._group, self._task, self._states = store, group, task, states
+        self._store, self._group, self._task, self._states = states.store, group, task, states
         self._workers, self._stop, self._on_progress = workers, stop, on_progress
-        self._job = store.job
+        self._job = self._store.job
         self.rows = rows_of(task)
         self.computing = False
         """Whether the kernel's functions run: an exception is then the fault of the items."""
@@ -116,7 +162,7 @@ class Attempt:
         if not isinstance(run, RoundRun):
             found["values"] = dict(run.results)
         elif step and step.added is not None:
-            found["values"] = rounds.results(run, group.science, self._added())
+            found["values"] = results(run, group.science, self._added())
         self.computing = False
         return Computed(layout, run=run if isinstance(run, RoundRun) else None, **found)
 
@@ -225,16 +271,27 @@ class Attempt:
         task, devices = self._task, jax.local_device_count()
         planned = self._job.plan.layouts[task.shard.group]
         slots = planned.of_device(devices, task.slots)
-        measured = lambda: self._measure(ids, traced, slots, devices)
-        m = planned.microbatch or chosen_microbatch(self._store, task.shard.group, measured)
+        m = planned.microbatch or self._microbatch(ids, traced, slots, devices)
         m = min(m, task.slots or planned.slots)  # memory may not hold even one microbatch
         return Layout.of(slots, m, devices)
+
+    def _microbatch(self, ids: np.ndarray, traced: Any, slots: int, devices: int) -> int:
+        """Return the microbatch that the store keeps for this process's kind of device; the first worker to ask measures it."""
+        key = keys.layout(self._task.shard.group, jax.local_devices()[0].device_kind)
+        chosen: Any = read_verified(self._store.objects, key)
+        if chosen is None:
+            best, seconds = self._measure(ids, traced, slots, devices)
+            timed = {str(m): s for m, s in seconds.items()}
+            found = {"microbatch": best, "seconds_per_item": timed}
+            # Workers may measure at the same time and differ; the microbatch decides the rounding, so all take the first.
+            chosen = agree(self._store.objects, key, found)
+        return int(chosen["microbatch"])
 
     def _measure(
         self, ids: np.ndarray, traced: Any, slots: int, devices: int
     ) -> tuple[int, dict[int, float]]:
         """Return (the fastest microbatch, microbatch -> seconds of one advance of one item)."""
-        group = self._group
+        group, plan, number = self._group, self._job.plan, self._task.shard.group
 
         def start(layout: Layout, n: int) -> Run:
             self._on_progress(ShardProgress(tuning=True))
@@ -242,30 +299,21 @@ class Attempt:
             of_layout = program(group.science, group.static, layout)
             return Run(of_layout, group.shared, self._job.spec.seed, ids[:n], some)
 
-        advances = self._advances_to_come()
+        # The item advances that one worker makes in the group bound what measuring may cost.
+        of_item = group.science.advances
+        each = of_item(inputs_of(group.params)) if of_item else MANY
+        advances = each * plan.group_sizes[number] / min(self._workers, plan.counts[number])
         found = fastest_microbatch(group.science, start, len(ids), slots, devices, advances)
         self._on_progress(ShardProgress())
         return found
 
-    def _advances_to_come(self) -> float:
-        """Return how many item advances one worker makes in the group, which bounds what measuring may cost."""
-        plan, kernel, group = self._job.plan, self._group.science, self._task.shard.group
-        of_item = kernel.advances(inputs_of(self._group.params)) if kernel.advances else MANY
-        return of_item * plan.group_sizes[group] / min(self._workers, plan.counts[group])
 
-
-def chosen_microbatch(
-    store: Store, group: int, measured: Callable[[], tuple[int, dict[int, float]]]
-) -> int:
-    """Return the microbatch that the store keeps for this process's kind of device; the first worker to ask measures it.
-
-    measured: returns (the fastest, microbatch -> seconds of one advance of one item).
-    """
-    key = keys.layout(group, jax.local_devices()[0].device_kind)
-    chosen: Any = read_verified(store.objects, key)
-    if chosen is None:
-        best, seconds = measured()
-        timed = {str(m): s for m, s in seconds.items()}
-        # Workers may measure at the same time and differ; the microbatch decides the rounding, so all take the first.
-        chosen = agree(store.objects, key, {"microbatch": best, "seconds_per_item": timed})
-    return int(chosen["microbatch"])
+def results(
+    run: RoundRun, kernel: Kernel, added: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Return the results of items that have ended. added: what the search stores beside those of the kernel."""
+    found = run.results
+    if kernel.outcomes:
+        left = added["search_dropped"] | ~run.done  # at a rung, or with their population
+        found["outcome"][left] = len(kernel.outcomes)  # see jobs.plan.search
+    return {**found, **added}

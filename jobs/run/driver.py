@@ -1,6 +1,9 @@
 """One run over a store: hand out shards, record their reports, retry, stop in order.
 
 The executor decides where a shard runs. Everything else about a run is here, once for all executors.
+
+A shard has one running attempt, or two if it takes far longer than its peers. The attempt that is committed first counts; the
+other one is dropped. If one of them fails, the shard has not failed: the other attempt goes on.
 """
 
 import os
@@ -10,15 +13,72 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from jobs.run.executor import Executor, ExecutorLost, ManyWorkers
-from jobs.run.ledger import Ledger
+from jobs.run.ledger import Ledger, peers
+from jobs.run.limits import Patience
 from jobs.run.progress import Listener
 from jobs.run.stop import Stop
-from jobs.run.stragglers import Attempts, Stragglers
-from jobs.run.task import Heartbeat, Key, Report, ShardProgress
+from jobs.run.task import Heartbeat, Key, Report, ShardProgress, Task
+from jobs.storage import objects
+from jobs.store.checkpoint import clear
 from jobs.store.events import Event
 
 IDLE_S = 60.0
 """Seconds without a ready worker before the listener is told. Workers that all import JAX at once take 30 s to start."""
+
+
+class Attempts:
+    """The attempts that a driver has handed out and not heard of yet."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[Key, Task] = {}
+        self._began: dict[Key, float] = {}
+        self._both: dict[int, tuple[Task, Task]] = {}
+        """Shard -> its first and second attempt, once there were two."""
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def begin(self, task: Task) -> None:
+        """Add an attempt that is handed out."""
+        self._tasks[task.key], self._began[task.key] = task, time.monotonic()
+
+    def end(self, attempt: Key) -> Task | None:
+        """Remove an attempt that has ended, and return its task; None if it was dropped before."""
+        self._began.pop(attempt, None)
+        return self._tasks.pop(attempt, None)
+
+    def add_second(self, first: Task, second: Task) -> None:
+        """Add the second attempt at a running shard."""
+        self.begin(second)
+        self._both[first.shard.number] = first, second
+
+    def other(self, task: Task) -> Task | None:
+        """Return the other attempt at the task's shard; None if there is none, or it has ended."""
+        both = self._both.get(task.shard.number, ())
+        return next((t for t in both if t.key != task.key and t.key in self._tasks), None)
+
+    def counts(self, attempt: Key) -> bool:
+        """Whether the progress counts an attempt: of two attempts at a shard, only the first."""
+        task = self._tasks.get(attempt)
+        return task is not None and not (task.begin == "beside" and self.other(task))
+
+    def shards(self) -> list[int]:
+        """Return the numbers of the running shards, rising."""
+        return sorted({number for number, _ in self._tasks})
+
+    def slow(self, patience: Patience) -> list[tuple[Task, float]]:
+        """Return (attempt, seconds) of attempts that have lasted far longer than their peers, longest first.
+
+        Left out: shards with a second attempt already, and probes.
+        """
+        now = time.monotonic()
+        found = [
+            (task, now - self._began[key])
+            for key, task in self._tasks.items()
+            if not (task.probe or task.shard.number in self._both)
+        ]
+        slow = [(t, s) for t, s in found if s > patience.of(peers(t))]
+        return sorted(slow, key=lambda pair: -pair[1])
 
 
 class Driver:
@@ -28,7 +88,6 @@ class Driver:
         self.ledger, self.executor, self.listener, self.stop = ledger, executor, listener, stop
         self.attempts = Attempts()
         self.many = executor if isinstance(executor, ManyWorkers) else None
-        self.stragglers = Stragglers(ledger, self.many, self.attempts) if self.many else None
         self.idle_since = time.monotonic()
         self.has_advanced = False
 
@@ -105,8 +164,8 @@ class Driver:
         self._show(heartbeats)
         # Workers are to spare only once no shard waits.
         spare = self.stop.reason is None and not self.ledger.has_task
-        if self.stragglers and spare and self.executor.capacity() > 0:
-            self.stragglers.try_elsewhere()
+        if self.many and spare and self.executor.capacity() > 0:
+            self._try_elsewhere(self.many)
 
     def _end_hung(self, heartbeats: Mapping[Key, Heartbeat], many: ManyWorkers) -> None:
         for attempt, (_, silent_s) in heartbeats.items():
@@ -115,6 +174,29 @@ class Driver:
                 why = f"no advance has ended for {silent_s:.0f} s (limit {limit:.0f} s)"
                 many.end(attempt, why)
 
+    def _try_elsewhere(self, many: ManyWorkers) -> None:
+        """Begin a second attempt, on another node, at each shard that takes far longer than its peers."""
+        for task, seconds in self.attempts.slow(self.ledger.patience):
+            second = task._replace(attempt=task.attempt + 1, begin="beside")
+            # With other slots the second attempt might give other bits than the first, and both write the same objects.
+            same = task.slots == self.ledger.failures.slots.get(task.shard.group)
+            if same and many.try_elsewhere(second):
+                self.attempts.add_second(task, second)
+                self._note("second", second, f"the first attempt has run for {seconds:.0f} s")
+
+    def _drop(self, task: Task, many: ManyWorkers) -> None:
+        """End an attempt at a shard that the other attempt has committed."""
+        self.attempts.end(task.key)
+        many.end(task.key)
+        with objects.may_fail():  # it may have kept a checkpoint after the other one removed them
+            clear(self.ledger.store, task.shard)
+        self._note("superseded", task, "dropped: the other attempt was committed first")
+
+    def _note(self, kind: str, task: Task, text: str) -> None:
+        event = Event(kind=kind, shard=task.shard.number, attempt=task.attempt, text=text)
+        self.ledger.events.note(event)
+        self.ledger.events.flush()
+
     def _show(self, heartbeats: Mapping[Key, Heartbeat]) -> None:
         """Report the progress to the listener, and log remarks as events."""
         for text in self.stop.remarks():
@@ -122,14 +204,13 @@ class Driver:
         progress = self.ledger.progress
         counted = [beat.progress for key, beat in heartbeats.items() if self.attempts.counts(key)]
         running = [now for now in counted if now is not None]
-        ended = self.ledger.searches.n_ended
+        ended, work_before = self.ledger.searches.progress
         progress.running_items = sum(now.finished for now in running) + ended
         progress.look([now.value for now in running if now.value])
         progress.advances = tuple(now.advances for now in running)
         progress.most_advances = max((now.most for now in running), default=0)
         self.has_advanced |= any(progress.advances) or progress.items_done > progress.items_before
-        work = sum(now.work for now in running) + self.ledger.searches.work
-        progress.move(work, self.has_advanced)
+        progress.move(sum(now.work for now in running) + work_before, self.has_advanced)
         progress.trouble = self.ledger.storage.reason or self._idle()
         progress.wait_for(self._waiting(running))
         self.listener(progress)
@@ -177,8 +258,8 @@ class Driver:
                 self.ledger.tell(task, *report.told)
             elif report.marker:
                 self.ledger.commit(report.shard, report.attempt, report.marker)
-            if other and self.stragglers:
-                self.stragglers.drop(other)
+            if other and self.many:
+                self._drop(other, self.many)
         else:
             self.ledger.fail(task, report)
             # While the other attempt runs, the shard has not failed.

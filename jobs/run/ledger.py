@@ -7,14 +7,12 @@ import heapq
 import time
 from collections.abc import Callable, Sequence
 
-from jobs import keys
 from jobs.plan.layout import Shard
 from jobs.run.limits import Patience, Pause, TimeLimits, storage_trouble
-from jobs.run.parts import Part, open_shards
 from jobs.run.progress import progress_of
 from jobs.run.retry import Failures, GroupBreaker
-from jobs.run.searches import Searches
-from jobs.run.task import Begin, Report, Task
+from jobs.run.search import Searches
+from jobs.run.task import Report, Task
 from jobs.search import Told
 from jobs.storage import objects
 from jobs.store.events import Event, Events
@@ -112,7 +110,7 @@ class Ledger:
                 return None
             self.shards[task.shard.number] = task.shard
         # Slots may have been halved since the task was queued.
-        return task._replace(slots=self.failures.slots(task.shard.group))
+        return task._replace(slots=self.failures.slots.get(task.shard.group))
 
     # --- one report ------------------------------------------------------------------------------------
 
@@ -244,21 +242,3 @@ class Ledger:
 def peers(task: Task) -> tuple[int, int | None]:
     """Return what a task has in common with those that should take as long: its group and the length of its round."""
     return task.shard.group, task.step.round.length if task.step else None
-
-
-def open_ledger(store: Store, part: Part | None = None) -> Ledger:
-    """Return the ledger of a store, with the uncommitted shards of a part (None: of the whole store) queued."""
-    ledger = Ledger(store, Failures(store), store.committed.markers())
-    mine = sorted(open_shards(store, ledger.done, part))
-    if store.job.spec.search is not None:
-        first = lambda number: store.job.plan.together(ledger.shards[number].group)[0]
-        groups = sorted({first(number) for number in mine})
-        unfounded = [shard for group in groups for shard in ledger.searches.begin(group)]
-        store.committed.forget(unfounded)
-        return open_ledger(store, part) if unfounded else ledger
-    # One listing, instead of a request for each shard, tells which shards left a state to go on from.
-    kept = {int(key.split("/")[-2]) for key in objects.list_keys(store.objects, keys.CHECKPOINTS)}
-    for number in mine:
-        begin: Begin = "resume" if number in kept else "fresh"
-        ledger.queue.push(ledger.failures.task(ledger.shards[number], 1, begin))
-    return ledger

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from jobs.errors import count, duration
-from jobs.store.failed import FailedItem
 from jobs.store.live import Value
-from jobs.store.marker import Marker
+from jobs.store.marker import FailedItem, Marker
 from jobs.store.store import Store
 
 

@@ -1,85 +1,172 @@
-"""A worker's side of a search: the states that items go on from, and what a round reports and keeps."""
+"""The shards and rounds of one search: the tasks that compute them, and the states that rounds leave in the store.
 
-from __future__ import annotations
+States are deleted once nobody goes on from them. A round whose states are needed and missing is computed again, after
+those that it goes on from, and so on to rounds whose states are there, or that start.
+"""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Set
 
 import numpy as np
 
-from ctd.batch.round import RoundRun
-from ctd.batch.run import Kept
-from ctd.kernel import Kernel
-from jobs.run.task import Step, Task
-from jobs.search import Told
-from jobs.spec.search import Search
-from jobs.store.rounds import Cost, Damaged, read_round, write_round
+from jobs import keys
+from jobs.errors import JobError
+from jobs.plan.layout import Plan, Shard
+from jobs.run.retry import Failures
+from jobs.run.task import Begin, Step, Task
+from jobs.search import Round, Told
+from jobs.storage import objects
+from jobs.store.rounds import Cost, read_round
 from jobs.store.store import Store
 
+LOSSES = 3
+"""How often the states of a round may be found missing."""
 
-class States:
-    """The states from which the items of a store's searches go on; those of this worker's last round are in memory."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._last: tuple[tuple[int, int], np.ndarray, np.ndarray, list[np.ndarray]] | None = None
-        """((group, round), rows, done, leaves) of the last round that was computed here."""
+class SearchedShards:
+    """The planned shards of the groups that are searched together. done: the numbers of the committed shards."""
 
-    def of(self, group: int, step: Step, rows: np.ndarray) -> Kept | None:
-        """Return the states that some rows of a round go on from; None if all start. Raises Damaged."""
-        at = np.searchsorted(step.round.rows, rows)
-        numbers, parents = step.round.rounds[at], step.round.parents[at]
-        there = [np.flatnonzero(numbers == number) for number in np.unique(numbers[numbers >= 0])]
-        if not there:
-            return None
-        first = self._store.job.plan.together(group)[0]
-        found = [self._read(first, int(numbers[here[0]]), parents[here]) for here in there]
-        leaves = [np.concatenate(parts) for parts in zip(*(kept for _, kept in found), strict=True)]
-        return Kept(np.concatenate(there), leaves, np.concatenate([done for done, _ in found]))
+    def __init__(self, plan: Plan, groups: range, done: Set[int]) -> None:
+        self.groups, self.done = groups, done
+        self.n = plan.group_sizes[groups[0]]
+        self.all = [s for g in groups for k in plan.numbers(g) if (s := plan.shard(k))]
 
-    def _read(
-        self, group: int, number: int, rows: np.ndarray
-    ) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Return (done, leaves) of some rows at the end of a round."""
-        if self._last and self._last[0] == (group, number):
-            _, kept, done, leaves = self._last
-            at = np.searchsorted(kept, rows)
-            return done[at], [leaf[at] for leaf in leaves]
-        # A member may be copied many times: each state is read once.
-        once, again = np.unique(rows, return_inverse=True)
-        there = read_round(self._store, group, number)
+    @property
+    def open(self) -> list[Shard]:
+        """The shards that are not committed."""
+        return [shard for shard in self.all if shard.number not in self.done]
+
+    def open_rows(self) -> np.ndarray:
+        """Return (groups, n) bool: whether the shard of the row is not committed."""
+        is_open = [shard.number not in self.done for shard in self.all]
+        rows = np.repeat(is_open, [shard.n_items for shard in self.all])
+        return rows.reshape(len(self.groups), self.n)
+
+    def open_items(self, group: np.ndarray) -> np.ndarray:
+        """Return (n,) bool: whether the shard that holds an item is not committed. group: (n,) as `Searcher.group`."""
+        found: np.ndarray = self.open_rows()[group, np.arange(self.n)]
+        return found
+
+    def rows(self, shard: Shard, group: np.ndarray) -> np.ndarray:
+        """Return the rows of a shard whose items are in its group. group: (n,) as `Searcher.group`."""
+        rows = np.arange(shard.start, shard.stop)
+        return rows[group[rows] == shard.group - self.groups[0]]
+
+
+class Rounds:
+    """The rounds of the search of n items that is known by `group`, and the tasks that have not been handed out."""
+
+    def __init__(self, store: Store, group: int, failures: Failures, n: int) -> None:
+        self._store, self._group, self._failures = store, group, failures
+        folder = f"{keys.ROUNDS}/{group}"
+        self.asked: list[Round] = []
+        """All that were asked for, by number."""
+        self.told: dict[int, Told] = {}
+        """Round -> its report."""
+        self.running: set[int] = set()
+        """Rounds that were asked for and have not been told."""
+        self.kept = {keys.number_of(key) for key in objects.list_keys(store.objects, folder)}
+        """Rounds whose states are in the store."""
+        self.waiting: list[Task] = []
+        """Tasks that were not handed out yet."""
+        self._repeated: set[int] = set()
+        """Rounds that are computed again."""
+        self._costs = np.zeros((n, 2))
+        """(n, 2) each item's share of seconds and advances of the devices."""
+        self._longest_s, self._started = 0.0, np.inf
+        self._missed: Counter[int] = Counter()
+        """Round -> how often its states were found missing."""
+
+    def add(self, asked: Round) -> int:
+        """Add a round that was asked for; return its number."""
+        self.running.add(number := len(self.asked))
+        self.asked.append(asked)
+        return number
+
+    def resume(self, number: int) -> tuple[Told, Cost] | None:
+        """Return the report that a round left for an earlier driver; without one, add its task again."""
+        there = read_round(self._store, self._group, number, self.asked[number])
         if there is None:
-            raise Damaged(number)
-        at = np.searchsorted(there.told.rows, once)
-        leaves = there.states(self._store, once)
-        return there.told.done[at][again], [leaf[again] for leaf in leaves]
+            self.kept.discard(number)
+            self.push(number, "resume")
+        return there and (there.told, there.cost)
 
-    def keep(self, task: Task, run: RoundRun, told: Told, cost: Cost) -> None:
-        """Write the end of a round to the store, and keep it here."""
-        assert task.step is not None
-        group = self._store.job.plan.together(task.shard.group)[0]
-        step, leaves = task.step, run.states()
-        write_round(self._store, group, step.number, step.round, told, cost, leaves)
-        self._last = (group, step.number), told.rows, told.done, leaves
+    def tell(self, number: int, told: Told, cost: Cost) -> None:
+        """Note the report of a round."""
+        self.told[number] = told
+        self.running.discard(number)
+        self._costs[told.rows] += np.array([cost.seconds, cost.rounds]) / max(1, len(told.rows))
+        self._longest_s = max(self._longest_s, cost.longest_s)
+        self._started = min(self._started, cost.started)
+
+    def cost(self, rows: np.ndarray) -> Cost:
+        """Return what the rounds cost that have been told: the share of some rows; start and longest advance of all."""
+        seconds, advances = self._costs[rows].sum(axis=0)
+        return Cost(float(seconds), self._started, self._longest_s, round(advances))
+
+    def came(self, number: int) -> None:
+        """Note that the states of a round are in the store."""
+        self.kept.add(number)
+        self._repeated.discard(number)
+
+    def push(self, number: int, begin: Begin) -> None:
+        """Add the task of a round."""
+        self.waiting.append(self._task(number, begin))
+
+    def _task(self, number: int, begin: Begin) -> Task:
+        plan, asked = self._store.job.plan, self.asked[number]
+        group = plan.together(self._group)[asked.group]
+        as_shard = plan.n_shards + number * len(plan.group_sizes) + group
+        rows = int(asked.rows[0]), int(asked.rows[-1]) + 1
+        task = self._failures.task(Shard(as_shard, group, *rows), 1, begin)
+        return task._replace(step=Step(number, asked))
+
+    def next_task(self) -> Task | None:
+        """Return a task whose states are there, or that of a round whose states such a task lacks."""
+        for k, task in enumerate(self.waiting):
+            missing = _sources(task) - self.kept
+            if not missing:
+                return self.waiting.pop(k)
+            if new := missing - self._repeated - {t.step.number for t in self.waiting if t.step}:
+                number = min(new)
+                self._missed[number] += 1
+                self._repeated.add(number)
+                # Without the items that failed in it, and with those that failed later.
+                again = self._task(number, "resume")._replace(without=self.told[number].failed)
+                self.waiting.append(again)
+                return self.next_task()
+        return None
+
+    def lose(self, number: int, task: Task) -> None:
+        """Note that the states of a round are gone; the task that needs them waits until they are computed again.
+
+        Raises JobError if they were lost too often.
+        """
+        if self._missed[number] >= LOSSES:
+            raise JobError(
+                f"the states of round {number} are damaged again and again; check the storage"
+            )
+        self.kept.discard(number)
+        self.waiting.append(task._replace(attempt=task.attempt + 1, begin="resume"))
+
+    def forget(self, needed: set[int]) -> None:
+        """Delete the states of rounds that have been told, unless they are needed, or a task goes on from them."""
+        sources = [_sources(task) for task in self.waiting]
+        sources += [{*self.asked[n].rounds.tolist()} for n in self.running | self._repeated]
+        for number in (self.kept & self.told.keys()) - needed.union(self._repeated, *sources):
+            with objects.may_fail():  # `ctd check` finds what stays
+                objects.delete(self._store.objects, keys.round_states(self._group, number))
+                self.kept.discard(number)
 
 
-def told(run: RoundRun, kernel: Kernel, search: Search, rows: np.ndarray, step: Step) -> Told:
-    """Return the report of a round that is over. rows: those that were computed."""
-    names = [search.metric, *(["outcome"] if kernel.outcomes else [])]
-    found = run.values(np.arange(run.n), names)
-    broken = np.zeros(run.n, bool)
-    if kernel.outcomes:
-        broken = run.done & np.isin(found["outcome"], kernel.failing)
-    failed = tuple(np.setdiff1d(step.round.rows, rows).tolist())
-    metric = np.asarray(found[search.metric], np.float64)
-    return Told(rows, metric, run.advances, run.done, broken, failed)
+def _sources(task: Task) -> set[int]:
+    """Return the rounds whose states a task goes on from."""
+    assert task.step is not None
+    return {int(number) for number in np.unique(task.step.round.rounds) if number >= 0}
 
 
-def results(
-    run: RoundRun, kernel: Kernel, added: Mapping[str, np.ndarray]
-) -> dict[str, np.ndarray]:
-    """Return the results of items that have ended. added: what the search stores beside those of the kernel."""
-    found = run.results
-    if kernel.outcomes:
-        left = added["search_dropped"] | ~run.done  # at a rung, or with their population
-        found["outcome"][left] = len(kernel.outcomes)  # see jobs.plan.search
-    return {**found, **added}
+def forget_search(store: Store, group: int) -> None:
+    """Delete what a group's search has written, so that it begins anew; the caller must hold the store's lease."""
+    objects.delete(store.objects, keys.sums(f"decisions/{group}"))
+    for folder in (keys.DECISIONS, keys.ROUNDS):
+        objects.delete_all(store.objects, f"{folder}/{group}")

@@ -1,24 +1,45 @@
-"""Run the shards of a store, all or one part, under a lease. jobs.run.driver has the loop of a run."""
+"""Run the shards of a store, all or one part, under a lease. jobs.run.driver has the loop of a run.
 
-from dataclasses import replace
+Several drivers may share a store: its shards are in parts, each part under its own lease. Shard s is in part s mod n; if the
+job has a search, search g is in part g mod n, because one driver decides for all of its items. A driver goes through the
+parts, starting at its own, and runs every part that no other driver holds. So the parts of a driver that died or never
+started are run as well. The lease of a part is a `jobs.storage.lease` in the folder run/parts/PPPP.
+"""
+
+from collections.abc import Set
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 from jobs import keys
 from jobs.errors import JobError
 from jobs.plan.layout import Shard
 from jobs.run.driver import Driver
 from jobs.run.executor import Executor
-from jobs.run.ledger import open_ledger
-from jobs.run.parts import Part, open_parts, refuse_mixture
+from jobs.run.ledger import Ledger
 from jobs.run.progress import Listener, Progress, progress_of
-from jobs.run.search import forget_search
+from jobs.run.retry import Failures
+from jobs.run.rounds import forget_search
 from jobs.run.sources import accept_changes, refuse_changed
 from jobs.run.stop import Stop
+from jobs.run.task import Begin
 from jobs.spec.search import Search
 from jobs.storage import objects
 from jobs.storage.checksums import digest
-from jobs.storage.lease import Held, Lease
+from jobs.storage.lease import Held, Lease, describe, part_place, part_places, running
 from jobs.store.events import Event, Events
 from jobs.store.store import Store
+
+
+@dataclass(frozen=True)
+class Part:
+    """Part `number` of `of`."""
+
+    number: int
+    of: int
+
+    def __contains__(self, turn: int) -> bool:
+        return turn % self.of == self.number
 
 
 def run_shards(
@@ -49,7 +70,7 @@ def run_shards(
             "so that they cannot be computed again here; repair those stores, and merge them again"
         )
     refuse_mixture(store, part)
-    place = store.objects if part is None else part.place(store)
+    place = store.objects if part is None else part_place(store.address, f"{part.number:04d}")
     lease = Lease.acquire(place, store.address)
     with lease.held(stop):
         # Under the lease: another driver may have committed shards until now.
@@ -65,24 +86,78 @@ def run_parts(
     store: Store, executor: Executor, first: int, n: int, listener: Listener, stop: Stop
 ) -> Progress:
     """Run the parts, of `n`, that no other driver holds, from part `first` on; return the whole store's progress."""
-    failed: dict[int, str] = {}
-    failed_items: dict[int, str] = {}
-    stopped = None
-    for part in open_parts(store, first, n):
-        try:
-            progress = run_shards(store, executor, listener, stop, part)
-        except Held:
-            continue  # another driver came first: it runs this part
-        failed |= progress.failed
-        failed_items |= progress.failed_items
-        if stopped := progress.stopped:
-            break
-    whole = _without_a_run(store)
-    return replace(whole, failed=failed, failed_items=failed_items, stopped=stopped)
+    done: list[Progress] = []
+    for k in range(n):
+        part = Part((first + k) % n, n)
+        # Read again for each part: other drivers have committed shards meanwhile.
+        if not open_shards(store, store.committed.numbers(), part):
+            continue
+        with suppress(Held):  # another driver came first: it runs this part
+            done.append(run_shards(store, executor, listener, stop, part))
+            if done[-1].stopped:
+                break
+    return replace(
+        _without_a_run(store),
+        failed={k: text for one in done for k, text in one.failed.items()},
+        failed_items={k: text for one in done for k, text in one.failed_items.items()},
+        stopped=done[-1].stopped if done else None,
+    )
 
 
 def _without_a_run(store: Store) -> Progress:
     return progress_of(store, store.committed.markers(), store.failed.items())
+
+
+def open_ledger(store: Store, part: Part | None = None) -> Ledger:
+    """Return the ledger of a store, with the uncommitted shards of a part (None: of the whole store) queued."""
+    ledger = Ledger(store, Failures(store), store.committed.markers())
+    mine = sorted(open_shards(store, ledger.done, part))
+    if store.job.spec.search is not None:
+        first = lambda number: store.job.plan.together(ledger.shards[number].group)[0]
+        groups = sorted({first(number) for number in mine})
+        unfounded = [shard for group in groups for shard in ledger.searches.begin(group)]
+        store.committed.forget(unfounded)
+        return open_ledger(store, part) if unfounded else ledger
+    # One listing, instead of a request for each shard, tells which shards left a state to go on from.
+    kept = {int(key.split("/")[-2]) for key in objects.list_keys(store.objects, keys.CHECKPOINTS)}
+    for number in mine:
+        begin: Begin = "resume" if number in kept else "fresh"
+        ledger.queue.push(ledger.failures.task(ledger.shards[number], 1, begin))
+    return ledger
+
+
+# --- parts ----------------------------------------------------------------------------------------
+
+
+def refuse_mixture(store: Store, part: Part | None) -> None:
+    """Raise Held if a driver of the whole store would run beside drivers of its parts, or the reverse."""
+    # Their leases lie in different folders, so neither would exclude the other.
+    places = [store.objects] if part is not None else part_places(store.objects, store.address)
+    # In parallel, because it takes seconds to tell the lease of a dead driver on another machine from a living one's.
+    with ThreadPoolExecutor(16) as threads:
+        others = [held for held in threads.map(running, places) if held]
+    if others:
+        raise Held(
+            f"{store.address}: is being run by {describe(others[0])}; wait for it, or stop it with "
+            f"`ctd cancel {store.address}`"
+        )
+
+
+def open_shards(store: Store, done: Set[int], part: Part | None) -> set[int]:
+    """Return the shards of a part (None: of the store) that are not committed.
+
+    done: the committed shards.
+    """
+    by_group, plan = store.job.spec.search is not None, store.job.plan
+    turn = lambda shard: shard.group // plan.ways if by_group else shard.number
+    return {
+        shard.number
+        for shard in plan.shards()
+        if shard.number not in done and (part is None or turn(shard) in part)
+    }
+
+
+# --- before another run ---------------------------------------------------------------------------
 
 
 def progress_digest(store: Store) -> str:

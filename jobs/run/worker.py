@@ -11,15 +11,17 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ctd.batch import Layout
+from ctd.batch.round import RoundRun
+from ctd.kernel import Kernel
 from ctd.late import jax
 from jobs.errors import JobError
 from jobs.inputs.measure import load_group
 from jobs.reduce import reduce_group
-from jobs.run.attempt import Attempt, Computed, Group, Stopped
-from jobs.run.rounds import States, told
+from jobs.run.attempt import Attempt, Computed, Group, States, Stopped
 from jobs.run.sources import source_here
-from jobs.run.task import Fault, Reduction, Report, ShardProgress, Task, Work, rows_of
+from jobs.run.task import Fault, Reduction, Report, ShardProgress, Step, Task, Work, rows_of
 from jobs.search import Told
+from jobs.spec.search import Search
 from jobs.spec.trust import admit
 from jobs.storage import objects
 from jobs.store.arrays import DONE, DROPPED, FAILED
@@ -28,7 +30,7 @@ from jobs.store.live import EVERY_S, clear_live
 from jobs.store.marker import Marker
 from jobs.store.provenance import host, said, trace_of
 from jobs.store.rounds import Cost, Damaged
-from jobs.store.store import Store
+from jobs.store.store import Store, shared_fields
 from jobs.store.writer import ShardWriter
 
 
@@ -84,9 +86,7 @@ class Worker:
             began, found = Began(), None
             if len(rows_of(work)):
                 group = self._group(work.shard.group)
-                attempt = Attempt(
-                    self.store, group, work, self._states, self._workers, self._stop, on_progress
-                )
+                attempt = Attempt(group, work, self._states, self._workers, self._stop, on_progress)
                 found = attempt.compute()
             if work.probe:
                 return Report(*work.key)
@@ -110,7 +110,7 @@ class Worker:
             # Before the next one is read: its data may fill the memory.
             for other in self._groups.keys() - {*self.job.plan.together(index)}:
                 del self._groups[other]
-            params = self.kernel.Params.model_validate(self.store.params(index))
+            params = self.kernel.Params.model_validate(shared_fields(self.store, index))
             shared = load_group(self.kernel, params, self.job.base)
             self._groups[index] = Group(self.kernel, self.store.science, params, shared)
         return self._groups[index]
@@ -180,6 +180,18 @@ class Worker:
             outcome.name: int((values["outcome"] == k).sum())
             for k, outcome in enumerate(self.kernel.outcomes)
         }
+
+
+def told(run: RoundRun, kernel: Kernel, search: Search, rows: np.ndarray, step: Step) -> Told:
+    """Return the report of a round that is over. rows: those that were computed."""
+    names = [search.metric, *(["outcome"] if kernel.outcomes else [])]
+    found = run.values(np.arange(run.n), names)
+    broken = np.zeros(run.n, bool)
+    if kernel.outcomes:
+        broken = run.done & np.isin(found["outcome"], kernel.failing)
+    failed = tuple(np.setdiff1d(step.round.rows, rows).tolist())
+    metric = np.asarray(found[search.metric], np.float64)
+    return Told(rows, metric, run.advances, run.done, broken, failed)
 
 
 def _unused(task: Task) -> tuple[int, ...] | None:

@@ -3,8 +3,7 @@
 This folder has the decisions. They are functions of the job and of what is reported; nothing here knows a store.
 
     jobs.search.searcher        what a search is: rounds out, reports in; blocks of items that are compared in step
-    jobs.search.halving         successive halving
-    jobs.search.asha            asynchronous successive halving
+    jobs.search.halving         successive halving, in step and asynchronous
     jobs.search.optuna          Optuna's proposals, and pruning
     jobs.search.population      population-based training: which member copies which, where its parameters move
 
@@ -15,6 +14,7 @@ What belongs to a search elsewhere:
     jobs.plan.search            does the section fit the job; what the store keeps of it: the lineage of every item
     ctd.batch.round             items on the devices for one round
     jobs.run.search             the driver's side: asks, writes down, hands out, tells
+    jobs.run.rounds             the tasks of rounds, and the states that they go on from
     jobs.store.rounds           the states that a round leaves, and the log of decisions
     jobs.query.tables           the table `search` of a query
     jobs.report.search_plots    what a report shows of it, beside jobs.report.page.content
@@ -25,8 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from jobs.search.asha import AshaSearcher
-from jobs.search.halving import HalvingSearcher
+from jobs.search.halving import AshaSearcher, HalvingSearcher
 from jobs.search.optuna import OptunaSearcher
 from jobs.search.population import PopulationSearcher
 from jobs.search.searcher import Round, Searcher, Told

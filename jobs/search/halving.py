@@ -1,9 +1,9 @@
-"""Successive halving: all items of a bracket come to a rung, and the best of them go on."""
+"""Successive halving: the best of the items that have come to a rung go on, in step or asynchronously."""
 
 import numpy as np
 
-from jobs.search.searcher import InStep
-from jobs.spec.search import Halving
+from jobs.search.searcher import InStep, Searcher, Told, too_late
+from jobs.spec.search import Asha, Halving
 
 
 class HalvingSearcher(InStep):
@@ -24,3 +24,94 @@ class HalvingSearcher(InStep):
         kept = np.zeros(len(rows), bool)
         kept[best] = True
         return kept
+
+
+class Rung:
+    """The items that have come to a rung, best first.
+
+    NaN stands behind any number; of equal losses the one that came first stands first.
+    """
+
+    def __init__(self) -> None:
+        self.rows = np.empty(0, np.int64)
+        """(n,) the items' rows in the group."""
+        self.loss = np.empty(0)
+        """(n,) their losses, rising."""
+
+    def add(self, rows: np.ndarray, loss: np.ndarray) -> None:
+        """Add items that come at the same time. rows: (k,) rising; loss: (k,)."""
+        order = np.argsort(loss, kind="stable")
+        places = np.searchsorted(self.loss, loss[order], side="right")
+        self.loss = np.insert(self.loss, places, loss[order])
+        self.rows = np.insert(self.rows, places, rows[order])
+
+
+class AshaSearcher(Searcher):
+    """Asynchronous successive halving (Li et al. 2020, Algorithm 2) of all items of a group.
+
+    Rung k lies at min_advances * eta^k advances, k < n_rungs; behind the last one an item goes to its end. When a worker is
+    free it gets, from the highest rung at which there are any, items that are among the best floor(m / eta) of the m that have
+    come there and have not gone on; if there are none at any rung, items that have not begun. So what is decided depends on
+    the order of the reports. An item whose metric is NaN never goes on. An item that finishes before its last rung
+    keeps its place and takes no worker. The others are dropped once nothing runs and nothing can go on; they stay dropped
+    if items that failed are tried again later.
+    """
+
+    search: Asha
+
+    def __init__(self, search: Asha, items: np.ndarray) -> None:
+        super().__init__(search, items, search.n_laps(len(items)))
+        self._rungs = [Rung() for _ in range(self.metric.shape[1] - 1)]
+
+    def choose(self, most: int) -> np.ndarray:
+        """Return the rows of the next round; see the class."""
+        for rung in reversed(range(len(self._rungs))):
+            rows = self._best(rung)
+            rows = rows[~self.ended[rows]][:most]
+            if len(rows):
+                return np.sort(rows)
+        return super().choose(most)
+
+    def take(self, rows: np.ndarray) -> None:
+        """Let the rows begin, or go on from their rung."""
+        self.lap[rows] += ~self.ready[rows]
+        super().take(rows)
+
+    def tell(self, number: int, told: Told) -> None:
+        """Note the report of a round; see Searcher."""
+        super().tell(number, told)
+        if not len(rows := told.rows):
+            return
+        lap = int(self.lap[rows[0]])
+        if lap < len(self._rungs):
+            self._rungs[lap].add(rows, self.loss[rows])
+        else:
+            self.ended[rows] = True
+
+    def decide(self) -> None:
+        """Let items that have finished pass their rungs; end the search if nothing can go on."""
+        for rung in range(len(self._rungs)):
+            rows = self._best(rung)
+            rows = np.sort(rows[self.done[rows]])
+            self.lap[rows] = rung + 1
+            self.metric[rows, rung + 1] = self.metric[rows, rung]
+            if rung + 1 < len(self._rungs):
+                self._rungs[rung + 1].add(rows, self.loss[rows])
+        self.ended |= self.done
+        if self.running.any() or len(self.choose(1)):
+            return
+        age = int(self.ages.max(initial=0))
+        if (
+            age <= self.search.lap(0)
+            and (self.done | self.failed).all()
+            and not np.isnan(self.loss).all()
+        ):
+            raise too_late(self.search, age)
+        self.dropped |= ~self.ended
+        self.ended[:] = True
+
+    def _best(self, rung: int) -> np.ndarray:
+        """Return the rows among the best 1 / eta of a rung that have not gone on, best first."""
+        n = len(self._rungs[rung].rows) // self.search.eta
+        rows, loss = self._rungs[rung].rows[:n], self._rungs[rung].loss[:n]
+        return rows[(self.lap[rows] == rung) & ~np.isnan(loss)]

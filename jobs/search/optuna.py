@@ -27,7 +27,7 @@ import numpy as np
 
 from ctd.installed import how_to_install
 from jobs.errors import JobError
-from jobs.search.asha import Rung
+from jobs.search.halving import Rung
 from jobs.search.searcher import Round, Searcher, Told
 from jobs.spec.search import Optuna, bounds, dtype_of
 from jobs.spec.sweep import Choice, Distribution, Integers, Loguniform

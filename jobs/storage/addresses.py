@@ -22,6 +22,10 @@ LINKS = ("http", "https")
 """Schemes from which data can only be read."""
 
 
+SUFFIX = ".zip"
+"""The ending of an archive: a store in one file, which is only read."""
+
+
 def local_path(address: str) -> Path | None:
     """Return the local path that `address` means, or None if it is remote.
 
@@ -67,6 +71,19 @@ def join(base: str, name: str) -> str:
     if not scheme(base):
         return str(Path(base) / name)
     return name if Path(name).is_absolute() else f"{plain(base)}/{name}"
+
+
+def is_zip(path: Path | None) -> bool:
+    """Whether a path is that of an archive."""
+    return path is not None and path.suffix == SUFFIX and path.is_file()
+
+
+def refuse_zip(path: Path | None) -> None:
+    """Raise JobError if a path is that of an archive, which nothing writes to."""
+    if is_zip(path):
+        raise JobError(
+            f"{path}: an archive is only read; unpack it to go on: unzip {path} -d {path.with_suffix('.zarr')}"  # type: ignore[union-attr]
+        )
 
 
 def _check(address: str, name: str) -> None:

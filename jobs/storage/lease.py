@@ -22,10 +22,10 @@ from obstore.store import ObjectStore
 
 from jobs import keys
 from jobs.errors import JobError
-from jobs.storage import objects
+from jobs.storage import connect, objects
+from jobs.storage.addresses import refuse_zip
 from jobs.storage.checksums import parsed
 from jobs.storage.process import Process, this_process
-from jobs.storage.zipped import refuse_zip
 
 TTL_S = 30.0
 """Seconds of silence after which a holder on another machine may be dead; whoever asks then watches for a renewal."""
@@ -240,6 +240,23 @@ def last_seen(store: ObjectStore) -> LeaseRecord | None:
     """
     held = holder(store)
     return None if held is None or held.released or held.has_ended else held
+
+
+def part_place(address: str, name: str) -> ObjectStore:
+    """Return the folder of the lease of a part of the store at `address` (see jobs.run.shards)."""
+    return connect.open_objects(f"{address.rstrip('/')}/{keys.PARTS}/{name}", create=True)
+
+
+def part_places(store: ObjectStore, address: str) -> list[ObjectStore]:
+    """Return the folders of the leases of all parts that drivers have run."""
+    names = {key.split("/")[2] for key in objects.list_keys(store, keys.PARTS)}
+    return [part_place(address, name) for name in sorted(names)]
+
+
+def drivers(store: ObjectStore, address: str) -> list[LeaseRecord]:
+    """Return the leases of a store and its parts that are not released, without waiting for renewals."""
+    found = [last_seen(place) for place in (store, *part_places(store, address))]
+    return [held for held in found if held is not None]
 
 
 def cancel(store: ObjectStore, timeout_s: float = 30.0) -> LeaseRecord | None:

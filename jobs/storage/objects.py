@@ -12,19 +12,16 @@ import shutil
 from collections.abc import Buffer, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, InvalidPathError, NotFoundError
-from obstore.store import LocalStore, ObjectStore, from_url
+from obstore.store import LocalStore, ObjectStore
 
 from jobs import keys
 from jobs.errors import JobError
-from jobs.storage import addresses, credentials
 from jobs.storage.addresses import local_path as local_path
 from jobs.storage.addresses import plain as plain
-from jobs.storage.zipped import is_zip, read_zip
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
@@ -34,31 +31,6 @@ STORAGE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTA
 
 IN_FLIGHT = 32
 """Simultaneous requests to an object store when many small objects are read."""
-
-FIRST: dict[str, Any] = {
-    "client_options": {"connect_timeout": "3s", "timeout": "5s"},
-    "retry_config": {
-        "max_retries": 4,
-        "retry_timeout": timedelta(seconds=5),
-        "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=1)},
-    },
-}  # fmt: skip
-"""Options of the first request: short, because a user waits for its failure."""
-
-LATER: dict[str, Any] = {
-    "client_options": {"connect_timeout": "5s", "read_timeout": "60s", "timeout": "10m"},
-    "retry_config": {
-        "max_retries": 100,  # `retry_timeout` is what limits
-        "retry_timeout": timedelta(seconds=60),
-        # Each wait is drawn between `init_backoff` and `base` times the previous one: 2 would not grow.
-        "backoff": {
-            "init_backoff": timedelta(seconds=0.1),
-            "max_backoff": timedelta(seconds=10),
-            "base": 3,
-        },
-    },
-}  # fmt: skip
-"""Options of all other requests: a run should not notice a server that is busy (503) or gone for a minute."""
 
 
 OUT_OF_RANGE = r"Requested range was invalid|InvalidRange|status code: 416"
@@ -82,88 +54,6 @@ def refuse_fork() -> None:
             f"process {os.getpid()} was forked from one that has used stores, whose threads it lacks; start processes by "
             "multiprocessing.get_context('spawn')"
         )
-
-
-class Unreachable(JobError):
-    """The object store does not answer, or is too busy; another attempt may succeed."""
-
-
-def open_objects(address: str, *, create: bool = False) -> ObjectStore:
-    """Return the objects under `address`: a path, file://, s3://, gs:// or az://.
-
-    Args:
-        create: make the folder if there is none.
-
-    Raises:
-        JobError: the folder does not exist (with `create`: cannot be made), the bucket does not exist, its
-            server does not answer, or credentials are missing or wrong. It is raised within seconds.
-    """
-    refuse_fork()
-    path = local_path(address)
-    if path is None:
-        if addresses.scheme(address) not in addresses.BUCKETS:
-            raise JobError(
-                f"{address}: can hold data, but no store; give a path, or an address of s3, gs or az"
-            )
-        # Unlike a read, a listing distinguishes a missing bucket from a missing key; this one is short.
-        first_request(
-            address,
-            lambda: next(iter(obstore.list(remote(address, FIRST), f"{keys.LEASE}/")), None),
-        )
-        return remote(address)
-    try:
-        if create:
-            path.mkdir(parents=True, exist_ok=True)
-        elif is_zip(path):
-            return read_zip(path)
-        elif path.exists() and not path.is_dir():
-            raise JobError(f"{path}: is a file; a store is a folder, beside JOB.yaml JOB.zarr")
-        elif not path.is_dir():
-            raise JobError(f"{path}: no such store")
-        # automatic_cleanup: a deletion removes the folders that it leaves empty.
-        return LocalStore(path.absolute(), automatic_cleanup=True)
-    except OSError as error:
-        raise JobError(f"{path}: cannot be written: {error.strerror or error}") from None
-
-
-def remote(address: str, patience: dict[str, Any] = LATER) -> ObjectStore:
-    """Return the objects under a remote address, without sending a request.
-
-    Args:
-        patience: timeouts and retries, `FIRST` or `LATER`.
-
-    Raises:
-        JobError: the address is not valid, or there are no credentials.
-    """
-    try:
-        found = credentials.settings(addresses.scheme(address))
-        options = patience["client_options"] | found.pop("client_options", {})
-        arguments: dict[str, Any] = {**patience, "client_options": options, **found}
-        return from_url(address, **arguments)
-    except (JobError, BaseError, ValueError) as error:
-        raise JobError(f"{address}: {reason(error)}") from None
-
-
-def first_request[T](address: str, request: Callable[[], T]) -> T:
-    """Return `request()`, the first one to this address.
-
-    Raises:
-        JobError: the server refuses the request.
-        Unreachable: no server answers, or it is too busy.
-    """
-    try:
-        return request()
-    except (BaseError, FileNotFoundError) as error:
-        text = f"{address}: {reason(error)}"
-        if not _is_refusal(error):
-            server = credentials.endpoint_of(addresses.scheme(address))
-            at = (
-                f" (the server is {server}, from AWS_ENDPOINT_URL or ~/.aws/config)"
-                if server
-                else ""
-            )
-            raise Unreachable(text + at) from None
-        raise JobError(text) from None
 
 
 def read(objects: ObjectStore, key: str) -> bytes | None:
@@ -396,10 +286,3 @@ def reason(error: BaseException) -> str:
         why = re.search(r'(?:message|error): "([^"]*)"', details)
         return f"no server answers{f': {why[1]}' if why else ''}"
     return re.sub(r"\?\S*", "", text.splitlines()[0])  # a signed address has its signature there
-
-
-def _is_refusal(error: Exception) -> bool:
-    """Whether a server answered with a refusal, so that asking again is useless."""
-    status = re.search(r"status code: (\d+)", str(error))
-    # 408 (timeout) and 429 (too many requests) mean: try again.
-    return status is not None and status[1][0] in "34" and status[1] not in ("408", "429")

@@ -17,13 +17,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from jobs import keys
 from jobs.errors import JobError
 from jobs.storage import objects
+from jobs.storage.addresses import refuse_zip
 from jobs.storage.checksums import checksummed, read_verified, verified
-from jobs.storage.zipped import refuse_zip
 from jobs.store.arrays import DONE
 from jobs.store.finding import Read, is_store
 from jobs.store.marker import Marker
-from jobs.store.metric import metric_of
-from jobs.store.store import Store
+from jobs.store.store import Store, metric_of
 
 Whole = Annotated[int, Field(ge=0, lt=2**53)]
 """A count: a card may be a stranger's."""

@@ -14,11 +14,12 @@ import hashlib
 import json
 import math
 import time
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from ctd.batch import Snapshot
+from ctd.batch import Run, Snapshot
+from ctd.batch.round import RoundRun
 from ctd.late import jax
 from jobs import keys
 from jobs.plan.layout import Shard
@@ -28,13 +29,6 @@ from jobs.store.store import Store
 
 COST = 0.02
 """Largest share of a shard's time that checkpoints take: on slow storage they become rarer."""
-
-
-class Resumable(Protocol):
-    """A run that can be stopped between two advances and continued from a snapshot."""
-
-    def snapshot(self) -> Snapshot:
-        """Return everything that the run needs to continue."""
 
 
 class Checkpoints:
@@ -70,7 +64,7 @@ class Checkpoints:
         """Whether the next checkpoint is due."""
         return time.monotonic() >= self._due
 
-    def keep(self, run: Resumable) -> None:
+    def keep(self, run: Run | RoundRun) -> None:
         """Write a checkpoint of the run over the older generation; call it between two advances.
 
         A storage failure is ignored: the shard goes on without this checkpoint.

@@ -21,11 +21,10 @@ from jobs.plan.layout import chunk_shape
 from jobs.plan.packing import as_attribute, by_pack, place
 from jobs.plan.search import shapes as search_shapes
 from jobs.spec.job import JobSpec
-from jobs.storage import objects
+from jobs.storage import connect, objects
 from jobs.storage.checksums import write_sums
 from jobs.store.arrays import compressor, describe, fill_value, flags, plain, put_array
-from jobs.store.described import description_of
-from jobs.store.manifest import FORMAT, Job, write_job
+from jobs.store.manifest import FORMAT, Job, description_of, write_job
 from jobs.store.store import BEFORE, Store
 
 STATUS = Var((), "1", "0 not computed, 1 done, 2 failed, 3 dropped")
@@ -59,7 +58,7 @@ def create_store(
     """
     path = objects.local_path(address)
     made = path is not None and not Store.exists(address)
-    store = Store(address, objects.open_objects(address, create=True), job)
+    store = Store(address, connect.open_objects(address, create=True), job)
     # The order survives a kill at any write: run/creating.json comes first and run/job.json last, so that a half-made
     # store is no store, and the next creation clears it.
     try:

@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
-from functools import cache
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -78,26 +77,21 @@ class Event:
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of the event's line."""
-        said = {name: getattr(self, name) for name in _defaults()}
-        said = {name: value for name, value in said.items() if value != _defaults()[name]}
+        own = (f for f in fields(self) if f.name not in _EVERY)
+        said = {f.name: value for f in own if (value := getattr(self, f.name)) != f.default}
         return {"time": self.time, "event": self.kind, **said, **self.about}
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> "Event":
         """Return the event that `to_json` described. Raises ValueError if `content` describes none."""
-        rest = dict(content)
-        known = {name: rest.pop(name) for name in content if name in {"time", *_defaults()}}
+        rest, names = dict(content), {f.name for f in fields(Event)} - {"kind", "about"}
+        known = {name: rest.pop(name) for name in content if name in names}
         return _PARSER.validate_python({"kind": rest.pop("event"), "about": rest, **known})
 
 
 _PARSER = TypeAdapter(Event)
-
-
-@cache
-def _defaults() -> dict[str, Any]:
-    """Return field -> default, of those fields that not every event has."""
-    every = ("time", "kind", "about")
-    return {f.name: f.default for f in fields(Event) if f.name not in every}
+_EVERY = ("time", "kind", "about")
+"""The fields that every event has."""
 
 
 class Events:

@@ -10,8 +10,9 @@ import obstore
 
 from jobs import keys
 from jobs.errors import JobError
-from jobs.storage import addresses, objects
-from jobs.storage.zipped import is_zip, read_member
+from jobs.storage import addresses, connect, objects
+from jobs.storage.addresses import is_zip
+from jobs.storage.connect import read_member
 
 Read = Callable[[str], bytes | None]
 """Key -> the object of a store there; None if there is none."""
@@ -65,11 +66,11 @@ def _reader(address: str) -> Callable[[str], Read]:
         return lambda at: partial(_on_disk, objects.local_path(at))
     # One client for all: making one takes as long as a request.
     bucket = "/".join(address.split("/")[:3])
-    place = objects.remote(bucket, objects.FIRST)
+    place = connect.remote(bucket, connect.FIRST)
 
     def read(at: str, key: str) -> bytes | None:
         whole = f"{at.removeprefix(bucket).strip('/')}/{key}"
-        return objects.first_request(at, lambda: objects.read(place, whole))
+        return connect.first_request(at, lambda: objects.read(place, whole))
 
     return lambda at: partial(read, at)
 
@@ -113,8 +114,8 @@ def _matching(address: str) -> list[str]:
 def _folders(address: str) -> list[str]:
     """The addresses of the folders and archives in a folder, sorted; hidden ones are left out."""
     if addresses.scheme(address) in addresses.BUCKETS:
-        place = objects.remote(address, objects.FIRST)
-        found = objects.first_request(address, lambda: obstore.list_with_delimiter(place))
+        place = connect.remote(address, connect.FIRST)
+        found = connect.first_request(address, lambda: obstore.list_with_delimiter(place))
         names = [name.rstrip("/") for name in found["common_prefixes"]]
     else:
         path = objects.local_path(address)
@@ -127,5 +128,5 @@ def _folders(address: str) -> list[str]:
 
 
 def _each[T](level: list[str], look: Callable[[str], T | None]) -> Iterator[T | None]:
-    place = objects.remote(level[0]) if level and objects.local_path(level[0]) is None else None
+    place = connect.remote(level[0]) if level and objects.local_path(level[0]) is None else None
     return map(look, level) if place is None else objects.each(place, look, level)

@@ -5,11 +5,13 @@ No result depends on them, and no run reads them.
 
 import time
 from collections.abc import Iterator
-from typing import Annotated, NamedTuple, Protocol
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ctd.batch import Run
+from ctd.batch.round import RoundRun
 from ctd.plots import spread
 from jobs import keys
 from jobs.plan.layout import Shard
@@ -27,17 +29,6 @@ MAX_SHARDS = 32
 """Most shards that a reader reads."""
 
 Number = Annotated[float, Field(allow_inf_nan=False)] | None
-
-
-class Peeked(Protocol):
-    """A run whose items can be looked at between two advances."""
-
-    @property
-    def rounds(self) -> int:
-        """Advances of the devices."""
-
-    def peek(self, names: tuple[str, ...]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Return (rows, results of theirs by name) of items that have begun."""
 
 
 class Value(NamedTuple):
@@ -87,7 +78,7 @@ class LiveCurves:
         self.value: Value | None = None
         """The last points of the first curve, as of the last write."""
 
-    def show(self, run: Peeked) -> None:
+    def show(self, run: Run | RoundRun) -> None:
         """Write the curves if that is due before the next advance ends; call it between two advances. A storage failure
         is ignored."""
         began = time.monotonic()

@@ -1,19 +1,28 @@
-"""run/job.json: the job that a store belongs to. Everything else in the store can be made again from it."""
+"""run/job.json: the job that a store belongs to. Everything else in the store can be made again from it.
 
-from collections.abc import Mapping
+run/kernel.json describes the job's kernel for readers. If it is missing, the arrays give most of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from obstore.store import ObjectStore
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt, ValidationError
 
+from ctd.kernel import Kernel, Outcome, Var
 from jobs import keys
 from jobs.errors import JobError, explain
+from jobs.late import zarr
 from jobs.plan.layout import GroupLayout, Plan
+from jobs.spec.description import Description
 from jobs.spec.job import JobSpec, parse_job
 from jobs.spec.search import Optuna
 from jobs.storage import objects
-from jobs.storage.checksums import checksummed, parsed, verified
+from jobs.storage.checksums import checksummed, parsed, read_verified, verified
+from jobs.store.arrays import attributes
 
 FORMAT = 1
 """Version of the store format in docs/store-format.md. Readers refuse a higher one."""
@@ -46,7 +55,7 @@ class Job:
         }
 
     @staticmethod
-    def from_json(content: Mapping[str, Any], where: str) -> "Job":
+    def from_json(content: Mapping[str, Any], where: str) -> Job:
         """Return the job that `to_json` described.
 
         Raises:
@@ -140,3 +149,55 @@ def _newer(data: bytes | None) -> dict[str, Any] | None:
     content = parsed(data) or {}
     found = content.get("format", 0)
     return content if isinstance(found, int) and found > FORMAT else None
+
+
+# --- the kernel -----------------------------------------------------------------------------------
+
+
+def read_description(store: ObjectStore) -> Description | None:
+    """Return the description that a store keeps; None if it is missing or damaged."""
+    return Description.from_json(read_verified(store, keys.KERNEL))
+
+
+def description_of(kernel: Kernel) -> bytes:
+    """Return the content of run/kernel.json. kernel: with the results that a search adds."""
+    return checksummed(Description.of(kernel).to_json())
+
+
+def described_by_arrays(root: zarr.Group, plan: Plan) -> Description:
+    """Return the description that the arrays give: results, reduced results and outcomes; no summary and no fields."""
+    dims: dict[str, Var] = {}
+    reduced: dict[str, Var] = {}
+    outcomes: tuple[Outcome, ...] = ()
+    for group in range(len(plan.group_sizes)):
+        for name, axes, attrs in _results(root[f"results/{group}"]):
+            dims.setdefault(name, _var(axes, attrs))
+            if name == "outcome":
+                names = str(attrs.get("flag_meanings", "")).split()
+                outcomes = tuple(Outcome(word, "") for word in names)
+        if f"gathered/{group}" in root:
+            for name, array in root[f"gathered/{group}"].arrays():  # type: ignore[union-attr]
+                reduced.setdefault(name, _var(_axes(array), attributes(array)))
+    reduced = {name: var for name, var in reduced.items() if var.axes != (name,)}  # coordinates
+    # Arrays do not say whether the kernel has a `reduce`; whoever gathers imports the kernel and finds out.
+    return Description(dims, reduced, outcomes, reduces=True)
+
+
+def _results(group: Any) -> Iterator[tuple[str, tuple[str, ...], dict[str, Any]]]:
+    """Yield (name, axes of an item, attributes) of every result of a group; a packed one has those of an array of its own."""
+    about = attributes(group)
+    packed = {
+        name: one for names in about.get("packed", {}).values() for name, one in names.items()
+    }
+    for name in about["results"]:
+        attrs = packed[name] if name in packed else attributes(group[name])
+        axes = attrs["axes"] if name in packed else _axes(group[name])[1:]
+        yield name, tuple(axes), attrs
+
+
+def _axes(array: Any) -> tuple[str, ...]:
+    return tuple(str(name) for name in array.metadata.dimension_names or ())
+
+
+def _var(axes: tuple[str, ...], attrs: dict[str, Any]) -> Var:
+    return Var(axes, str(attrs.get("units", "1")), str(attrs.get("long_name", "")))

@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from obstore.store import ObjectStore
@@ -25,19 +25,37 @@ from jobs.plan.search import searched
 from jobs.spec import trust
 from jobs.spec.description import Description
 from jobs.spec.job import find_kernel
-from jobs.storage import objects
-from jobs.storage.zipped import refuse_zip
+from jobs.storage import connect, objects
+from jobs.storage.addresses import refuse_zip
 from jobs.store.arrays import attributes
-from jobs.store.described import described_by_arrays, read_description
-from jobs.store.failed import Failed
-from jobs.store.manifest import Job, read_job
-from jobs.store.marker import Committed
+from jobs.store.manifest import Job, described_by_arrays, read_description, read_job
+from jobs.store.marker import Committed, Failed
 
 BEFORE = (
     *(f"{folder}/" for folder in (keys.SUBMIT, keys.LEASE, keys.CANCEL, keys.CODE)),
     keys.CREATING,
 )
 """Prefixes of the keys that may exist before the store does; creation keeps the objects below them."""
+
+
+Mode = Literal["min", "max"]
+"""Whether small or large values of a metric are better."""
+
+
+class Metric(NamedTuple):
+    """The result that items are judged by, and its direction."""
+
+    name: str
+    more_is_better: bool = False
+
+    def rank(self, values: np.ndarray) -> np.ndarray:
+        """Return the order of values (n,), best first, equal ones as they come; NaN and infinities last.
+
+        >>> Metric("accuracy", more_is_better=True).rank(np.array([0.5, np.nan, 0.9])).tolist()
+        [2, 0, 1]
+        """
+        signed = -values if self.more_is_better else values
+        return np.argsort(np.where(np.isfinite(signed), signed, np.inf), kind="stable")
 
 
 class Store:
@@ -101,7 +119,7 @@ class Store:
         path = objects.local_path(address)
         if path is not None and not path.is_dir():
             return path.exists()
-        found = objects.open_objects(address)
+        found = connect.open_objects(address)
         if objects.read(found, keys.CREATING) and not objects.read(found, keys.JOB):
             return False
         return any(not key.startswith(BEFORE) for key in objects.list_keys(found, ""))
@@ -113,7 +131,7 @@ class Store:
         Raises:
             JobError: there is no complete store, it is damaged or of a newer format, or it is out of reach.
         """
-        store = objects.open_objects(address)
+        store = connect.open_objects(address)
         return Store(address, store, read_job(store, address))
 
     def results(self, group: int) -> zarr.Group:
@@ -141,21 +159,6 @@ class Store:
         if group not in self._places:
             self._places[group] = places_of(attributes(self.results(group)))
         return self._places[group]
-
-    def params(self, group: int) -> dict[str, Any]:
-        """Return the fields that all items of a group share, ready for the kernel to read.
-
-        Raises Untrusted if they name code that the job does not, and that may not be imported.
-        """
-        spec, base = self.job.spec, self.job.base
-        content = attributes(self.results(group))["params"]
-        further = (
-            trust.modules_of(spec.kernel, content) - spec.modules() - _modules_of_defaults(self)
-        )
-        # The defaults of a kernel of one's own may name modules; those of ctd's kernels do not.
-        only_known = trust.is_ctds_kernel(spec.kernel)
-        trust.refuse_strange(base, further, self.address, only_known)
-        return dict(content)
 
     @cached_property
     def swept(self) -> list[str]:
@@ -185,12 +188,21 @@ def known_kernel(store: Store) -> Kernel | None:
         return None
 
 
-def _modules_of_defaults(store: Store) -> set[str]:
-    """Return the modules that defaults of the job's kernel name, once its own code runs here."""
-    if "science" not in vars(store):
-        return set()
-    defaults = store.science.Params.model_construct().model_dump(mode="json", warnings=False)
-    return trust.modules_of(store.job.spec.kernel, defaults)
+def shared_fields(store: Store, group: int) -> dict[str, Any]:
+    """Return the fields that all items of a group share, ready for the kernel to read.
+
+    Raises Untrusted if they name code that the job does not, and that may not be imported.
+    """
+    spec, base = store.job.spec, store.job.base
+    content = attributes(store.results(group))["params"]
+    further = trust.modules_of(spec.kernel, content) - spec.modules()
+    if "science" in vars(store):  # its code runs here, so the modules that its defaults name may
+        defaults = store.science.Params.model_construct().model_dump(mode="json", warnings=False)
+        further -= trust.modules_of(spec.kernel, defaults)
+    # The defaults of a kernel of one's own may name modules; those of ctd's kernels do not.
+    only_known = trust.is_ctds_kernel(spec.kernel)
+    trust.refuse_strange(base, further, store.address, only_known)
+    return dict(content)
 
 
 def refuse_links(store: Store) -> None:
@@ -216,3 +228,20 @@ def refuse_links(store: Store) -> None:
                         f"{store.address}: {entry.path} is a link to {os.path.realpath(entry.path)}, where ctd writes and "
                         "deletes nothing; make it a folder of the store"
                     )
+
+
+def metric_of(store: Store, by: str | None = None, mode: Mode | None = None) -> Metric | None:
+    """Return the metric of a store: `by`, else that of the job's search, else the kernel's; None if none of them names one.
+
+    mode: the direction; by default as the search says, else as the kernel does.
+
+    >>> metric_of(Store.open("points.zarr"), "q")
+    Metric(name='q', more_is_better=False)
+    """
+    search, described = store.job.spec.search, store.description
+    name = by or (search.metric if search else described.metric)
+    if not name:
+        return None
+    own = search.mode if search and search.metric == name else None
+    declared = name in described.dims and described.dims[name].more_is_better
+    return Metric(name, (mode or own or ("max" if declared else "min")) == "max")

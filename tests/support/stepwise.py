@@ -10,8 +10,7 @@ from jobs import keys
 from jobs.plan.layout import GroupLayout, Plan, Shard
 from jobs.storage import objects
 from jobs.storage.checksums import checksummed, digest
-from jobs.store.failed import FailedItem
-from jobs.store.marker import Marker
+from jobs.store.marker import FailedItem, Marker
 from jobs.store.store import Store
 
 

@@ -15,8 +15,7 @@ from jobs.plan.layout import Shard
 from jobs.storage import objects
 from jobs.storage.checksums import digest, is_intact, parsed, read_sums, read_verified, write_sums
 from jobs.store.creation import keys_outside_run, laid_out
-from jobs.store.described import description_of, read_description
-from jobs.store.manifest import is_job
+from jobs.store.manifest import description_of, is_job, read_description
 from jobs.store.store import Store, known_kernel
 
 OTHER = (

@@ -19,8 +19,7 @@ from jobs.report.page.groups import Groups, live, with_all
 from jobs.report.sweep import overview, sweep
 from jobs.spec.description import Description
 from jobs.store.events import read_events
-from jobs.store.metric import Metric, metric_of
-from jobs.store.store import Store
+from jobs.store.store import Metric, Store, metric_of
 
 MAX_KINDS = 8
 """Most kinds of rows that are counted."""

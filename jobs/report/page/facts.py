@@ -13,8 +13,7 @@ from jobs.report.history import by_shard, history_lines
 from jobs.report.page.encode import MAX_MARKS, plot_json
 from jobs.report.summary import counted, state_of
 from jobs.store.events import Event, read_events
-from jobs.store.failed import FailedItem
-from jobs.store.marker import Marker
+from jobs.store.marker import FailedItem, Marker
 from jobs.store.store import Store
 
 MAX_FAILURES = 50

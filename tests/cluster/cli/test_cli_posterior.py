@@ -14,7 +14,7 @@ from cluster import Job
 from cluster.cli.posterior import _remove_left
 from ctd.data import write_hdf5
 from jobs import Store
-from jobs.storage import objects
+from jobs.storage import connect
 from jobs.storage.lease import Lease
 
 ONE_PROGRAM = {"slots": 1, "microbatch": 1}
@@ -93,13 +93,13 @@ def test_what_a_killed_command_left_beside_its_file_is_removed(tmp_path):
     folders = [tmp_path / f".{name}" for name in ("o[u]t-1", "o[u]t-2", "other-1")]
     killed(_computes_in, str(folders[0]))
     killed(_computes_in, str(folders[2]))
-    Lease.acquire(objects.open_objects(f"{folders[1]}/posterior.zarr", create=True), "store")
+    Lease.acquire(connect.open_objects(f"{folders[1]}/posterior.zarr", create=True), "store")
     _remove_left(to)
     assert [folder.exists() for folder in folders] == [False, True, True]
 
 
 def _computes_in(folder):
-    Lease.acquire(objects.open_objects(f"{folder}/posterior.zarr", create=True), "store")
+    Lease.acquire(connect.open_objects(f"{folder}/posterior.zarr", create=True), "store")
     die()
 
 

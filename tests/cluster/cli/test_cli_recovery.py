@@ -23,7 +23,7 @@ from jobs.run.stop import EXIT_STOPPED
 from jobs.run.task import Task
 from jobs.run.worker import Worker
 from jobs.spec.job import read_job
-from jobs.storage import objects
+from jobs.storage import connect, objects
 from jobs.storage.lease import Lease
 from jobs.store.events import Event, Events
 from jobs.store.store import Store
@@ -264,6 +264,6 @@ def test_cancel_from_another_process_and_ctrl_c_twice(ctd, tmp_path, how):
     assert process.returncode in ends, err
     if how == "cancel":
         assert "stopped (cancelled by" in err
-        kept = list(objects.list_keys(objects.open_objects(str(store)), "run/checkpoints"))
+        kept = list(objects.list_keys(connect.open_objects(str(store)), "run/checkpoints"))
         assert kept
     assert Store.open(str(store)).committed.numbers() == set()

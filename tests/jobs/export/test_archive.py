@@ -151,7 +151,7 @@ def test_archive_refuses(store, tmp_path):
 
 @pytest.mark.parametrize("bound", ["MOST_BYTES", "MOST_PACKED"])
 def test_an_archive_that_is_too_large_is_not_read(archive, monkeypatch, bound):
-    monkeypatch.setattr(f"jobs.storage.zipped.{bound}", 1000)
+    monkeypatch.setattr(f"jobs.storage.connect.{bound}", 1000)
     with pytest.raises(JobError, match=r"a.zip: holds more than is read into memory .*unpack it"):
         Store.open(str(archive))
 

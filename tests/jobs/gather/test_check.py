@@ -14,7 +14,7 @@ from jobs.errors import JobError
 from jobs.gather.check import OTHERS, check
 from jobs.gather.gather import gather
 from jobs.run.shards import run_shards
-from jobs.storage import objects
+from jobs.storage import connect, objects
 from jobs.storage.checksums import checksummed, read_verified
 from jobs.store.store import Store
 
@@ -233,7 +233,7 @@ def test_repair_of_a_store_that_runs_is_refused(tmp_path, finished):
 
     path = tmp_path / "b.zarr"
     shutil.copytree(finished.address, path)
-    lease = Lease.acquire(objects.open_objects(str(path)), str(path))
+    lease = Lease.acquire(connect.open_objects(str(path)), str(path))
     with pytest.raises(JobError, match="is being run by"):
         check(str(path), repair=True)
     assert check(str(path)) == []
@@ -281,7 +281,7 @@ JOBS = {
 def test_job_that_is_sealed_and_no_job_is_damaged(tmp_path, finished, ctd, fields):
     path = tmp_path / "j.zarr"
     shutil.copytree(finished.address, path)
-    store = objects.open_objects(str(path))
+    store = connect.open_objects(str(path))
     sealed = checksummed({**read_verified(store, keys.JOB), **fields})
     objects.write(store, keys.JOB_COPY, sealed)
     found = [finding.key for finding in check(str(path), repair=True)]

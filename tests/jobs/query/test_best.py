@@ -15,7 +15,7 @@ from jobs.errors import JobError
 from jobs.query.best import best, require_metric
 from jobs.query.query import query
 from jobs.spec.job import parse_job
-from jobs.store.metric import Metric
+from jobs.store.store import Metric
 
 
 @pytest.fixture(scope="module")

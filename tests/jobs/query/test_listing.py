@@ -16,7 +16,7 @@ from jobs.query.query import query
 from jobs.query.shelf import list_stores
 from jobs.run.serial import SerialExecutor
 from jobs.run.task import Task
-from jobs.storage import objects
+from jobs.storage import connect, objects
 from jobs.storage.checksums import checksummed, read_verified
 from jobs.store.card import Note, read_card, read_note, write_note
 from jobs.store.finding import walk
@@ -145,7 +145,7 @@ def test_list_of_a_bucket_reads_one_object_a_finished_store(s3, lab, monkeypatch
     from s3 import Proxy
 
     for k in range(5):
-        place = objects.open_objects(f"s3://lab/many/{k}.zarr")
+        place = connect.open_objects(f"s3://lab/many/{k}.zarr")
         for key in (keys.JOB, keys.CARD):
             objects.write(place, key, (lab / "whole.zarr" / key).read_bytes())
     seen = []

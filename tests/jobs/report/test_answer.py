@@ -10,7 +10,7 @@ from jobs.query.best import best
 from jobs.query.query import query
 from jobs.report.page import Content
 from jobs.report.page.content import kinds
-from jobs.store.metric import Metric
+from jobs.store.store import Metric
 
 
 @pytest.fixture(scope="module")

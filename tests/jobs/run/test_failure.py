@@ -12,11 +12,10 @@ from ctd.batch import Layout
 from jobs import keys
 from jobs.gather.gather import gather
 from jobs.plan.layout import Shard
-from jobs.run.ledger import open_ledger
 from jobs.run.limits import LEAST_LIMIT_S, LONGEST_PAUSE_S, Pause, TimeLimits
 from jobs.run.retry import MAX_FOUND, Bisection, Failures
 from jobs.run.serial import SerialExecutor
-from jobs.run.shards import run_shards
+from jobs.run.shards import open_ledger, run_shards
 from jobs.run.task import Heartbeat, Report, Task
 from jobs.run.worker import fault_of
 from jobs.storage import objects
@@ -33,10 +32,7 @@ def searched(n, failing, flaky=0, confirm=2):
     while search.probe is not None:
         probes += 1
         start, stop = search.probe
-        if probes <= flaky or any(start <= row < stop for row in failing):
-            search.failed()
-        else:
-            search.passed()
+        search.tell(probes <= flaky or any(start <= row < stop for row in failing))
     return search.found, probes
 
 
@@ -55,13 +51,13 @@ def test_search_finds_exactly_the_failing_rows(n):
 def test_search_skips_rows_that_are_known():
     search = Bisection([0, 3, 4, 9], 1)
     assert search.probe == (0, 4)
-    search.failed()
+    search.tell(failed=True)
     assert search.probe == (0, 1)
-    search.passed()
+    search.tell(failed=False)
     assert search.probe == (3, 4)
-    search.failed()
+    search.tell(failed=True)
     assert search.probe == (4, 10)
-    search.passed()
+    search.tell(failed=False)
     assert (search.probe, search.found) == (None, [3])
 
 

@@ -8,8 +8,7 @@ from stores import BASE, JOB, make, run
 from jobs.errors import JobError
 from jobs.gather.check import check
 from jobs.gather.gather import gather
-from jobs.run.fork import fork
-from jobs.run.prepare import difference, has_grown, open_or_create, reopen
+from jobs.run.prepare import difference, fork, has_grown, open_or_create, reopen
 from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.spec.job import parse_job

@@ -1,4 +1,4 @@
-"""jobs.run.parts: drivers that share a store deal its shards out, and do not mix with one that has it all."""
+"""jobs.run.shards: drivers that share a store deal its shards out, and do not mix with one that has it all."""
 
 import os
 import socket
@@ -9,13 +9,12 @@ from stores import BASE
 
 from jobs.report.history import history
 from jobs.report.summary import state
-from jobs.run.parts import Part, open_parts, refuse_mixture
 from jobs.run.prepare import open_or_create
 from jobs.run.serial import SerialExecutor
-from jobs.run.shards import run_parts, run_shards
+from jobs.run.shards import Part, open_shards, refuse_mixture, run_parts, run_shards
 from jobs.run.stop import Stop
 from jobs.spec.job import parse_job
-from jobs.storage.lease import Held, Lease
+from jobs.storage.lease import Held, Lease, part_place
 from jobs.store.events import Event, Events, read_events
 
 JOB = {
@@ -56,13 +55,14 @@ def test_drivers_share_the_shards(store):
 
 
 def test_held_part_is_left_alone(store):
-    with Lease.acquire(Part(1, 3).place(store), store.address).held(Stop()):
+    with Lease.acquire(part_place(store.address, "0001"), store.address).held(Stop()):
         progress = run_parts(store, SerialExecutor(1), 0, 3, lambda p: None, Stop())
         assert store.committed.numbers() == {shard for shard in range(12) if shard % 3 != 1}
         assert progress.shards_done == 8
         with pytest.raises(Held, match="is being run by process"):
             run_shards(store, SerialExecutor(1))
-    assert [part.number for part in open_parts(store, 2, 3)] == [1]
+    done = store.committed.numbers()
+    assert [k for k in range(3) if open_shards(store, done, Part(k, 3))] == [1]
     run_shards(store, SerialExecutor(1))
     assert len(store.committed.numbers()) == 12
 
@@ -71,7 +71,7 @@ def test_a_driver_of_a_part_is_at_work_and_not_killed(store):
     events = Events(store)
     events.note(Event(kind="run", host=socket.gethostname(), pid=os.getpid()))
     events.flush()
-    with Lease.acquire(Part(1, 3).place(store), store.address).held(Stop()):
+    with Lease.acquire(part_place(store.address, "0001"), store.address).held(Stop()):
         found = state(store)
         assert f"process {os.getpid()} of " in found["running"]
         assert found["stopped"] is None

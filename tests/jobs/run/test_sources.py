@@ -10,8 +10,7 @@ from stores import BASE
 
 from ctd.catalogue import kernel_names
 from jobs.errors import JobError
-from jobs.run.fork import fork
-from jobs.run.prepare import open_or_create
+from jobs.run.prepare import fork, open_or_create
 from jobs.run.serial import SerialExecutor
 from jobs.run.shards import reconsider, run_shards
 from jobs.run.sources import SourceDiffers, combined, sources_of

@@ -1,4 +1,4 @@
-"""A shard that runs far longer than its peers is tried a second time: jobs.run.stragglers."""
+"""A shard that runs far longer than its peers is tried a second time: jobs.run.driver."""
 
 import pytest
 from nodes import Nodes

@@ -20,7 +20,7 @@ from jobs.inputs.items import item_arrays, item_params
 from jobs.report.history import shard_of
 from jobs.report.page.content import Content
 from jobs.report.summary import state
-from jobs.run.fork import fork
+from jobs.run.prepare import fork
 from jobs.run.serial import SerialExecutor
 from jobs.run.shards import reconsider, run_shards
 from jobs.run.stop import Stop

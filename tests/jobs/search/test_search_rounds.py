@@ -22,9 +22,8 @@ from search_jobs import (
 from stores import make, run
 
 from jobs.gather.check import check
-from jobs.run.parts import Part, open_shards
 from jobs.run.serial import SerialExecutor
-from jobs.run.shards import run_parts, run_shards
+from jobs.run.shards import Part, open_shards, run_parts, run_shards
 from jobs.run.stop import Stop
 from jobs.storage import objects
 from jobs.storage.checksums import read_verified

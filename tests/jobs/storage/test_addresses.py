@@ -1,4 +1,4 @@
-"""jobs.storage.addresses and jobs.storage.credentials: what an address means, and what never gets into one."""
+"""jobs.storage.addresses and jobs.storage.connect: what an address means, and what never gets into one."""
 
 from pathlib import Path
 
@@ -6,9 +6,9 @@ import pytest
 from s3 import clear_environment
 
 from jobs.errors import JobError
-from jobs.storage import credentials
+from jobs.storage import connect
 from jobs.storage.addresses import join, local_path, plain
-from jobs.storage.objects import open_objects, remote
+from jobs.storage.connect import open_objects, remote
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def aws(monkeypatch, tmp_path):
 def test_environment_goes_before_profile(aws, monkeypatch):
     aws("[default]\nregion = eu-north-1\nendpoint_url = http://a:1\n",
         "[default]\naws_access_key_id = k\naws_secret_access_key = s\n")  # fmt: skip
-    found = credentials.settings("s3")
+    found = connect.settings("s3")
     assert (found["region"], found["endpoint"]) == ("eu-north-1", "http://a:1")
     assert found["client_options"] == {"allow_http": True}
     keys = found["credential_provider"]()
@@ -104,7 +104,7 @@ def test_environment_goes_before_profile(aws, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "https://b")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "K")
     monkeypatch.setenv("AWS_REGION", "us-west-2")
-    assert credentials.settings("s3") == {
+    assert connect.settings("s3") == {
         "endpoint": "https://b", "client_options": {"allow_http": False}
     }  # fmt: skip
 
@@ -113,7 +113,7 @@ def test_named_profile_and_renewed_keys(aws, monkeypatch):
     keys = "[lab]\naws_access_key_id = {}\naws_secret_access_key = s%s\naws_session_token = t\n"
     aws("[profile lab]\nregion = eu-west-1\n", keys.format("one"))
     monkeypatch.setenv("AWS_PROFILE", "lab")
-    found = credentials.settings("s3")
+    found = connect.settings("s3")
     assert found["region"] == "eu-west-1"
     assert found["credential_provider"]()["secret_access_key"] == "s%s"
     aws("", keys.format("two"))
@@ -134,7 +134,7 @@ def test_missing_credentials_are_said_without_a_request(aws, monkeypatch, enviro
         monkeypatch.setenv(name, value)
     aws(*files)
     with pytest.raises(JobError) as refused:
-        credentials.settings("s3")
+        connect.settings("s3")
     assert said in str(refused.value)
     assert "hush" not in str(refused.value)
 
@@ -164,4 +164,4 @@ def test_azure_needs_an_account(monkeypatch):
 def test_http_only_where_the_endpoint_says_so(monkeypatch, scheme, environment, allowed):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert credentials.settings(scheme)["client_options"] == {"allow_http": allowed}
+    assert connect.settings(scheme)["client_options"] == {"allow_http": allowed}

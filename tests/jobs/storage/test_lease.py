@@ -19,8 +19,8 @@ from jobs.errors import JobError
 from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.run.stop import Stop
+from jobs.storage import connect, objects
 from jobs.storage import lease as module
-from jobs.storage import objects
 from jobs.storage.lease import Lease, cancel, holder, running
 from jobs.storage.process import born
 from jobs.store import creation
@@ -33,8 +33,8 @@ def storage(request, tmp_path):
         return MemoryStore()
     if request.param == "s3":
         request.getfixturevalue("s3")
-        return objects.open_objects(f"s3://lab/lease/{tmp_path.name}")
-    return objects.open_objects(str(tmp_path))
+        return connect.open_objects(f"s3://lab/lease/{tmp_path.name}")
+    return connect.open_objects(str(tmp_path))
 
 
 def put(storage, **changes):
@@ -220,7 +220,7 @@ def test_request_that_cannot_be_read_does_not_keep_the_lease_from_being_renewed(
     """Nobody reads a socket, root neither; who is not root is refused by a file's mode."""
     monkeypatch.setattr(module, "POLL_S", 0.01)
     monkeypatch.setattr(module, "RENEW_S", 0.02)
-    storage, stop, said = objects.open_objects(str(tmp_path)), Stop(), []
+    storage, stop, said = connect.open_objects(str(tmp_path)), Stop(), []
     with Lease.acquire(storage, "s").held(stop):
         (tmp_path / "run" / "cancel").mkdir()
         os.mknod(tmp_path / keys.cancel(0), stat.S_IFSOCK | 0o600)
@@ -274,7 +274,7 @@ def test_two_drivers_at_once_and_cancel(tmp_path):
 def test_creation_that_was_killed_is_done_again(tmp_path, monkeypatch):
     """At any of its writes: the next run makes the store anew, and what a submission left stays."""
     path = tmp_path / "half.zarr"
-    objects.write(objects.open_objects(str(path), create=True), "run/submit/1/record.json", b"{}")
+    objects.write(connect.open_objects(str(path), create=True), "run/submit/1/record.json", b"{}")
 
     class Killed(BaseException):
         pass

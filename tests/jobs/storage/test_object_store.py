@@ -27,7 +27,7 @@ from jobs.gather.check import check
 from jobs.gather.gather import gather
 from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
-from jobs.storage import objects
+from jobs.storage import connect, objects
 from jobs.storage.lease import Lease
 
 JOB = {
@@ -69,7 +69,7 @@ def bucket_bytes(s3, address):
 
 
 def test_one_of_many_conditional_puts_succeeds(address):
-    store = objects.open_objects(address)
+    store = connect.open_objects(address)
     for k in range(3):
         start, won = threading.Barrier(6), []
 
@@ -99,7 +99,7 @@ def test_put_whose_answer_was_lost_is_known_as_ours(s3, address, monkeypatch):
 
     with lab.Proxy(s3.url, once) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
-        store = objects.open_objects(address)
+        store = connect.open_objects(address)
         assert objects.create(store, "key", b"a")
         assert not objects.create(store, "key", b"b")
         Lease.acquire(store, address).release()
@@ -110,7 +110,7 @@ def test_put_whose_answer_was_lost_is_known_as_ours(s3, address, monkeypatch):
 @pytest.mark.parametrize("place", ["disk", "bucket"])
 def test_a_range_is_read_whole_or_not_at_all(s3, address, tmp_path, place):
     del s3
-    store = objects.open_objects(address if place == "bucket" else str(tmp_path))
+    store = connect.open_objects(address if place == "bucket" else str(tmp_path))
     objects.write(store, "a/b", b"0123456789")
     cases = {(2, 3): b"234", (0, 10): b"0123456789", (8, 3): None, (10, 1): None, (99, 1): None}
     for (start, length), expected in cases.items():
@@ -122,7 +122,7 @@ def test_a_server_that_is_away_is_no_range_that_is_not_there(s3, monkeypatch):
     """Whatever the name of what is read."""
     del s3
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
-    store = objects.remote("s3://lab/orange.zarr", objects.FIRST)
+    store = connect.remote("s3://lab/orange.zarr", connect.FIRST)
     with pytest.raises(BaseError):
         objects.read_range(store, "range", 0, 1)
 
@@ -163,7 +163,7 @@ def test_two_drivers_and_a_cancel_from_elsewhere(s3, ctd, job_file, address):
         [*command, "--executor", "serial"], cwd=ROOT, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, env={**os.environ, "PYTHONPATH": BASE},
     )  # fmt: skip
-    store = objects.open_objects(address)
+    store = connect.open_objects(address)
     under_way = lambda: (
         list(objects.list_keys(store, "run/checkpoints")) or first.poll() is not None
     )
@@ -207,7 +207,7 @@ def test_commands_take_an_address(s3, ctd, address, tmp_path, monkeypatch):
         for command in ("status", "query", "logs", "check"):
             code, out, err = ctd(command, address)
             assert code == 0, out + err
-    objects.delete(objects.open_objects(address), "results/0/x/c/2/0")
+    objects.delete(connect.open_objects(address), "results/0/x/c/2/0")
     assert ctd("check", address)[0] == 1
     assert ctd("check", address, "--repair")[0] == 0
     assert ctd("resume", address, "--executor", "serial")[0] == 0
@@ -255,7 +255,7 @@ def test_busy_server_slows_a_run_down_and_no_more(s3, address, whole, monkeypatc
 def test_server_that_is_away_for_long_is_waited_for(s3, address, whole, monkeypatch):
     """Longer than requests are repeated: the run pauses, says why, and goes on."""
     impatient = {"max_retries": 1, "retry_timeout": lab.timedelta(seconds=1)}
-    monkeypatch.setitem(objects.LATER, "retry_config", impatient)
+    monkeypatch.setitem(connect.LATER, "retry_config", impatient)
     monkeypatch.setattr("jobs.run.limits.LONGEST_PAUSE_S", 0.5)
     monkeypatch.setattr("jobs.run.executor.TICK_S", 0.0)
     heard, away = [], threading.Event()
@@ -284,7 +284,7 @@ def test_keys_of_a_profile_that_run_out_and_are_renewed(s3, address, whole, monk
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AWS_REGION"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_PROFILE", "lab")
-    monkeypatch.setattr("jobs.storage.credentials.REREAD", lab.timedelta(seconds=0.1))
+    monkeypatch.setattr("jobs.storage.connect.REREAD", lab.timedelta(seconds=0.1))
     monkeypatch.setattr("jobs.run.limits.LONGEST_PAUSE_S", 0.5)
     monkeypatch.setattr("jobs.run.executor.TICK_S", 0.0)
     (tmp_path / "config").write_text(f"[profile lab]\nendpoint_url = {s3.url}\n")

@@ -8,7 +8,7 @@ import zarr
 
 from ctd.data import write_hdf5
 from jobs import open_store
-from jobs.storage import objects
+from jobs.storage import connect, objects
 
 MAKES = """
 import jax.numpy as jnp
@@ -79,7 +79,7 @@ def test_data_from_the_bucket(kernels, s3, ctd, job_file, address, tmp_path):
     """HDF5 and Zarr, named whole or from an address `--base` on."""
     values = np.random.default_rng(0).normal(size=(1200, 2)).astype(np.float32)
     write_hdf5(tmp_path / "net.h5", {"targets": values})
-    store = objects.open_objects("s3://lab/data")
+    store = connect.open_objects("s3://lab/data")
     objects.write(store, "net.h5", (tmp_path / "net.h5").read_bytes())
     root = zarr.open_group(zarr.storage.ObjectStore(store), path="deep/d.zarr", mode="w")
     root.create_array("targets", data=values, chunks=(500, 2))

@@ -12,7 +12,7 @@ from jobs.gather.gather import gather
 from jobs.gather.merge import merge
 from jobs.query.query import table
 from jobs.query.shelf import list_stores
-from jobs.storage import objects
+from jobs.storage import connect, objects
 from jobs.store.card import Note, write_note
 from jobs.store.store import Store
 
@@ -60,4 +60,4 @@ def test_a_merge_that_fails_leaves_no_store_in_a_bucket(shelf, monkeypatch):
     assert not Store.exists(f"{shelf}/m.zarr")
     assert list_stores([shelf])[0]["store"].tolist() == ["b", "a"]
     assert merge(stores, f"{shelf}/m.zarr").job.plan.group_sizes
-    assert objects.read(objects.open_objects(f"{shelf}/m.zarr"), "run/creating.json") is None
+    assert objects.read(connect.open_objects(f"{shelf}/m.zarr"), "run/creating.json") is None

@@ -19,9 +19,8 @@ from jobs import keys
 from jobs.gather.gather import gather, require_rows
 from jobs.report.page.facts import facts
 from jobs.report.summary import state
-from jobs.run.ledger import open_ledger
 from jobs.run.serial import SerialExecutor
-from jobs.run.shards import run_shards
+from jobs.run.shards import open_ledger, run_shards
 from jobs.storage import objects
 from jobs.storage.checksums import checksummed
 from jobs.store.segments import live

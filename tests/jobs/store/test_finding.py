@@ -4,7 +4,7 @@ import pytest
 from stores import JOB, make
 
 from jobs.errors import JobError
-from jobs.storage import objects
+from jobs.storage import connect, objects
 from jobs.store.finding import find_stores
 
 SMALL = {**JOB, "sweep": {"grid": {"rate": [0.1, 0.2]}}}
@@ -58,7 +58,7 @@ def test_find_stores_says_where_there_is_none(lab, monkeypatch, given):
 def test_find_stores_in_a_bucket(s3, lab):
     del s3
     for name in ("a1.zarr", "a2.zarr", "deep/b.zarr"):
-        place = objects.open_objects(f"s3://lab/shelf/{name}")
+        place = connect.open_objects(f"s3://lab/shelf/{name}")
         for key in ("run/job.json", "zarr.json"):
             objects.write(place, key, (lab / name / key).read_bytes())
     at = lambda *names: [f"s3://lab/shelf/{name}" for name in names]

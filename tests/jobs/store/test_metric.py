@@ -1,11 +1,11 @@
-"""jobs.store.metric: one metric for each store, with its direction."""
+"""jobs.store.store: one metric for each store, with its direction."""
 
 import numpy as np
 import pytest
 from search_jobs import HALVING
 from stores import JOB, make
 
-from jobs.store.metric import Metric, metric_of
+from jobs.store.store import Metric, metric_of
 
 
 @pytest.mark.parametrize(

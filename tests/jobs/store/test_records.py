@@ -10,7 +10,7 @@ from jobs import keys
 from jobs.storage import objects
 from jobs.storage.lease import LeaseRecord
 from jobs.store.events import Event, Events, read_events, unended
-from jobs.store.failed import FailedItem
+from jobs.store.marker import FailedItem
 
 HERE = {"host": "node1", "pid": 7, "platform": "cpu", "device_kind": "cpu"}
 FAILURE = {"error": "ValueError: no", "trace": "Traceback\n", "fault": "error"}

@@ -1,4 +1,4 @@
-"""jobs.store.described: what a store keeps of its kernel, and what its arrays say where that is missing."""
+"""jobs.store.manifest: what a store keeps of its kernel, and what its arrays say where that is missing."""
 
 import json
 

@@ -1,0 +1,290 @@
+"""Open the objects at an address: a folder, an object store or a zip archive.
+
+Endpoint and credentials of an object store are looked up where the vendor's own tools look. They are passed to the client library only: no
+store, event or message contains them.
+
+    s3      AWS_* of the environment; else the profile AWS_PROFILE (by default `default`) of ~/.aws/credentials
+            and ~/.aws/config; else the machine's own role (container, EC2 instance)
+    gs, az  GOOGLE_*, AZURE_*, which the client library reads itself
+
+A zip archive is read into memory as a whole, and whatever is written to it is gone with the process.
+"""
+
+import configparser
+import os
+import re
+import zipfile
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import LocalStore, MemoryStore, ObjectStore, from_url
+
+from jobs import keys
+from jobs.errors import JobError
+from jobs.storage import addresses, objects
+
+FIRST: dict[str, Any] = {
+    "client_options": {"connect_timeout": "3s", "timeout": "5s"},
+    "retry_config": {
+        "max_retries": 4,
+        "retry_timeout": timedelta(seconds=5),
+        "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=1)},
+    },
+}  # fmt: skip
+"""Options of the first request: short, because a user waits for its failure."""
+
+LATER: dict[str, Any] = {
+    "client_options": {"connect_timeout": "5s", "read_timeout": "60s", "timeout": "10m"},
+    "retry_config": {
+        "max_retries": 100,  # `retry_timeout` is what limits
+        "retry_timeout": timedelta(seconds=60),
+        # Each wait is drawn between `init_backoff` and `base` times the previous one: 2 would not grow.
+        "backoff": {
+            "init_backoff": timedelta(seconds=0.1),
+            "max_backoff": timedelta(seconds=10),
+            "base": 3,
+        },
+    },
+}  # fmt: skip
+"""Options of all other requests: a run should not notice a server that is busy (503) or gone for a minute."""
+
+REREAD = timedelta(minutes=5)
+"""Interval at which the keys of a profile are read again, so that renewed keys need no restart of a run."""
+
+OF_THE_MACHINE = (
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_SKIP_SIGNATURE",
+)
+"""Environment variables that give access without keys; one is enough."""
+
+
+MOST_BYTES, MOST_PACKED = 4 << 30, 1 << 28
+"""Most bytes that are read into memory, and most that come of compressed members: those of ctd's archives are metadata, and a
+stranger's may grow a thousandfold. What is larger is to be unpacked."""
+
+
+class Unreachable(JobError):
+    """The object store does not answer, or is too busy; another attempt may succeed."""
+
+
+def open_objects(address: str, *, create: bool = False) -> ObjectStore:
+    """Return the objects under `address`: a path, file://, s3://, gs:// or az://.
+
+    Args:
+        create: make the folder if there is none.
+
+    Raises:
+        JobError: the folder does not exist (with `create`: cannot be made), the bucket does not exist, its
+            server does not answer, or credentials are missing or wrong. It is raised within seconds.
+    """
+    objects.refuse_fork()
+    path = addresses.local_path(address)
+    if path is None:
+        if addresses.scheme(address) not in addresses.BUCKETS:
+            raise JobError(
+                f"{address}: can hold data, but no store; give a path, or an address of s3, gs or az"
+            )
+        # Unlike a read, a listing distinguishes a missing bucket from a missing key; this one is short.
+        first_request(
+            address,
+            lambda: next(iter(obstore.list(remote(address, FIRST), f"{keys.LEASE}/")), None),
+        )
+        return remote(address)
+    try:
+        if create:
+            path.mkdir(parents=True, exist_ok=True)
+        elif addresses.is_zip(path):
+            return read_zip(path)
+        elif path.exists() and not path.is_dir():
+            raise JobError(f"{path}: is a file; a store is a folder, beside JOB.yaml JOB.zarr")
+        elif not path.is_dir():
+            raise JobError(f"{path}: no such store")
+        # automatic_cleanup: a deletion removes the folders that it leaves empty.
+        return LocalStore(path.absolute(), automatic_cleanup=True)
+    except OSError as error:
+        raise JobError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def remote(address: str, patience: dict[str, Any] = LATER) -> ObjectStore:
+    """Return the objects under a remote address, without sending a request.
+
+    Args:
+        patience: timeouts and retries, `FIRST` or `LATER`.
+
+    Raises:
+        JobError: the address is not valid, or there are no credentials.
+    """
+    try:
+        found = settings(addresses.scheme(address))
+        options = patience["client_options"] | found.pop("client_options", {})
+        arguments: dict[str, Any] = {**patience, "client_options": options, **found}
+        return from_url(address, **arguments)
+    except (JobError, BaseError, ValueError) as error:
+        raise JobError(f"{address}: {objects.reason(error)}") from None
+
+
+def first_request[T](address: str, request: Callable[[], T]) -> T:
+    """Return `request()`, the first one to this address.
+
+    Raises:
+        JobError: the server refuses the request.
+        Unreachable: no server answers, or it is too busy.
+    """
+    try:
+        return request()
+    except (BaseError, FileNotFoundError) as error:
+        text = f"{address}: {objects.reason(error)}"
+        if not _is_refusal(error):
+            if server := addresses.scheme(address) == "s3" and _endpoint(_profile()):
+                text += f" (the server is {server}, from AWS_ENDPOINT_URL or ~/.aws/config)"
+            raise Unreachable(text) from None
+        raise JobError(text) from None
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether a server answered with a refusal, so that asking again is useless."""
+    status = re.search(r"status code: (\d+)", str(error))
+    # 408 (timeout) and 429 (too many requests) mean: try again.
+    return status is not None and status[1][0] in "34" and status[1] not in ("408", "429")
+
+
+# --- a store in a zip archive ---------------------------------------------------------------------
+
+
+def read_zip(path: Path) -> MemoryStore:
+    """Return the objects in an archive.
+
+    Raises:
+        JobError: it is no archive, damaged, or too large to be read into memory.
+    """
+    from ctd.containers import opened_zip  # here: it imports h5py
+
+    found = MemoryStore()
+    try:
+        with opened_zip(path, "an archive of a store") as archive:
+            members = [member for member in archive.infolist() if not member.is_dir()]
+            packed = [m.file_size for m in members if m.compress_type != zipfile.ZIP_STORED]
+            if sum(m.file_size for m in members) > MOST_BYTES or sum(packed) > MOST_PACKED:
+                raise JobError(
+                    f"{path}: holds more than is read into memory ({MOST_BYTES >> 30} GiB, {MOST_PACKED >> 20} MiB of it "
+                    f"compressed); unpack it, and open the folder: unzip {path} -d {path.with_suffix('.zarr')}"
+                )
+            for member in members:
+                obstore.put(found, member.filename, archive.read(member))
+    except (ValueError, BaseError) as error:
+        raise JobError(str(error).splitlines()[0]) from None
+    return found
+
+
+def read_member(path: Path, key: str, most: int = 1 << 24) -> bytes | None:
+    """Return one small object in an archive; None if there is none, or the archive cannot be read."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.read(key) if archive.getinfo(key).file_size <= most else None
+    except (OSError, KeyError, ValueError, NotImplementedError, zipfile.BadZipFile):
+        return None
+
+
+# --- endpoint and credentials ---------------------------------------------------------------------
+
+
+def settings(scheme: str) -> dict[str, Any]:
+    """Return the arguments that `obstore.store.from_url` needs beyond the environment, which it reads itself.
+
+    Raises:
+        JobError: there are certainly no credentials, no Azure account, or no readable AWS profile.
+    """
+    if scheme == "s3":
+        return _amazon()
+    if scheme == "az":
+        return _azure()
+    return _client(scheme if scheme in addresses.LINKS else os.environ.get("GOOGLE_BASE_URL", ""))
+
+
+def _amazon() -> dict[str, Any]:
+    profile = _profile()
+    found: dict[str, Any] = {}
+    endpoint = _endpoint(profile)
+    if endpoint:
+        found["endpoint"] = endpoint
+    if not (os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")):
+        # Every signature names a region. Servers other than Amazon's usually accept this one.
+        found["region"] = profile.get("region", "us-east-1")
+    if not os.environ.get("AWS_ACCESS_KEY_ID"):
+        if "aws_access_key_id" in profile:
+            found["credential_provider"] = _keys_of_profile
+        elif not any(map(os.environ.get, OF_THE_MACHINE)) and not _asks_the_machine(endpoint):
+            raise JobError(
+                "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or write them to ~/.aws/credentials"
+            )
+    return found | _client(endpoint)
+
+
+def _azure() -> dict[str, Any]:
+    endpoint = os.environ.get("AZURE_STORAGE_ENDPOINT") or os.environ.get("AZURE_ENDPOINT", "")
+    account = os.environ.get("AZURE_STORAGE_ACCOUNT_NAME", "")
+    if os.environ.get("AZURE_STORAGE_USE_EMULATOR", "").lower() in ("1", "true"):
+        endpoint, account = "http:", "devstoreaccount1"  # the one account of the emulator
+    if not account:
+        raise JobError("no account is given; set AZURE_STORAGE_ACCOUNT_NAME")
+    # Passed again: the library cannot print a store whose account comes from the environment.
+    return {"account_name": account} | _client(endpoint)
+
+
+def _client(endpoint: str) -> dict[str, Any]:
+    """Return client options that allow plain HTTP only if the endpoint is an http address."""
+    return {"client_options": {"allow_http": endpoint.partition(":")[0] == "http"}}
+
+
+def _endpoint(profile: dict[str, str]) -> str:
+    named = map(os.environ.get, ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"))
+    return next(filter(None, named), None) or profile.get("endpoint_url", "")
+
+
+def _asks_the_machine(endpoint: str) -> bool:
+    """Whether the credentials may come from the EC2 instance: only Amazon's own endpoints accept those."""
+    off = os.environ.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true"
+    return not off and (not endpoint or ".amazonaws." in endpoint)
+
+
+def _profile() -> dict[str, str]:
+    """Return the fields of the AWS profile in use; empty if there is none.
+
+    Raises:
+        JobError: AWS_PROFILE names a profile that does not exist, or a file cannot be read as profiles.
+    """
+    name = os.environ.get("AWS_PROFILE") or "default"
+    found: dict[str, str] = {}
+    # The keys come last, so that they win; the two files name the same profile differently.
+    for variable, default, section in (
+        ("AWS_CONFIG_FILE", "~/.aws/config", name if name == "default" else f"profile {name}"),
+        ("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials", name),
+    ):
+        path = Path(os.environ.get(variable) or default).expanduser()
+        parser = configparser.ConfigParser(interpolation=None, default_section="")
+        try:
+            parser.read(path)
+        except (configparser.Error, OSError, UnicodeDecodeError):
+            # The parser's message quotes the line, which may contain a key.
+            raise JobError(f"{path}: is not a file of AWS profiles") from None
+        if section in parser:
+            found |= parser[section]
+    if not found and os.environ.get("AWS_PROFILE"):
+        raise JobError(f"AWS_PROFILE: ~/.aws has no profile {name!r}")
+    return found
+
+
+def _keys_of_profile() -> Any:
+    profile = _profile()
+    return {
+        "access_key_id": profile["aws_access_key_id"],
+        "secret_access_key": profile.get("aws_secret_access_key", ""),
+        "token": profile.get("aws_session_token"),
+        "expires_at": datetime.now(UTC) + REREAD,
+    }
