@@ -135,6 +135,20 @@ def test_reached_needs_the_published_figure_or_its_sampling_error():
     assert replace(figure, published=None).reached(1.0) is None
 
 
+def test_miss_at_the_bound_says_so():
+    figure = Figure("x", "", lambda stores: [], published=0.98)
+    told = lambda median, bound=np.nan: compare.verdict(
+        figure, Measured("x", "small", "x", median=median, bound=bound, n=1)
+    )
+    assert told(0.98) == "reached"
+    assert [told(0.97), told(0.97, 0.99), told(0.97, 0.975)] == [
+        "missed",
+        "missed",
+        "missed, at the bound",
+    ]
+    assert compare.verdict(figure, Measured("x", "small", "x", "not run")) == ""
+
+
 # --- rows, run --------------------------------------------------------------------------------------
 
 
@@ -167,7 +181,7 @@ def test_a_row_from_its_file_to_the_table(tmp_path, command_line, monkeypatch):
     lines = measure(row, "small", tmp_path)
     assert [one.n for one in lines] == [40]
     assert compare.cells(lines[0])[6] == "reached"
-    assert "<td>reached</td>" in compare.web_page(lines, tmp_path)
+    assert '<td data-name="reached">reached</td>' in compare.web_page(lines, tmp_path)
     monkeypatch.setattr(compare, "version_of", lambda name: "0")
     (other,) = measure(row, "small", tmp_path)
     assert other.note.startswith("made with ctd ")

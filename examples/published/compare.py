@@ -17,7 +17,7 @@ import html
 import re
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -55,6 +55,7 @@ class Measured:
     low: float = np.nan
     high: float = np.nan
     n: int = 0
+    bound: float = np.nan
     seconds: float = np.nan
     """Of workers, over all stages, from the store."""
     versions: str = ""
@@ -106,10 +107,14 @@ def line(
         values = np.asarray(figure.measure(stores), float)
         if not len(values):
             return Measured(row.name, setting, figure.name, "no item has this result")
+        bound = figure.bound
+        if callable(bound):
+            bound = float(np.median(bound(stores)))
     except (JobError, ImportError, KeyError, ValueError) as error:
         return Measured(row.name, setting, figure.name, f"cannot be measured: {told(error)}")
     spread = (float(f(values)) for f in (np.median, np.min, np.max))
-    return Measured(row.name, setting, figure.name, note, *spread, len(values), **about)
+    best = np.nan if bound is None else bound
+    return Measured(row.name, setting, figure.name, note, *spread, len(values), best, **about)
 
 
 def opened(row: Row, setting: str, folder: Path) -> tuple[Stores, str]:
@@ -223,16 +228,27 @@ def cells(one: Measured) -> list[str]:
     row, figure = next(
         (r, f) for r, f in all_figures() if (r.name, f.name) == (one.row, one.figure)
     )
-    reached = {True: "reached", False: "missed", None: ""}[figure.reached(one.median)]
-    ours = (
-        f"{number(one.median)} ({number(one.low)} to {number(one.high)}, {one.n})" if one.n else ""
-    )
-    said = "; ".join(filter(None, (ours, one.note)))
+    said = "; ".join(filter(None, (values(one), one.note)))
     return [
-        row.name, row.paper, f"{figure.name}: {figure.what}", number(figure.published), said, number(figure.bound),
-        reached if one.n else "", f"{one.seconds:.0f}" if one.n else "", one.setting,
-        " ".join(filter(None, (one.made, one.versions))),
+        row.name, row.paper, f"{figure.name}: {figure.what}", number(figure.published), said, number(one.bound),
+        verdict(figure, one), f"{one.seconds:.0f}" if one.n else "", one.setting, " ".join(filter(None, (one.made, one.versions))),
     ]  # fmt: skip
+
+
+def values(one: Measured) -> str:
+    """The median and, of several values, their range and number."""
+    spread = f" ({number(one.low)} to {number(one.high)}, {one.n})" if one.n > 1 else ""
+    return number(one.median) + spread
+
+
+def verdict(figure: Figure, one: Measured) -> str:
+    """Reached or missed; a miss within a hundredth of the bound says so."""
+    if not one.n or figure.published is None:
+        return ""
+    if figure.reached(one.median):
+        return "reached"
+    near = figure.goal == "more" and one.median >= 0.99 * one.bound
+    return "missed, at the bound" if near else "missed"
 
 
 def markdown(lines: list[Measured]) -> str:
@@ -276,10 +292,16 @@ Small settings are smaller than those of the papers: a *reached* there says that
 
 def web_page(lines: list[Measured], folder: Path = HERE) -> str:
     """The table and the pictures of the stores as one HTML page that needs no other file."""
-    escape = lambda row, tag: "".join(f"<{tag}>{html.escape(text)}</{tag}>" for text in row)
-    body = "".join(
-        f'<tr class="{cells(one)[6] or "none"}">{escape(cells(one), "td")}</tr>' for one in lines
-    )
+
+    def cell(tag: str, name: str, text: str) -> str:
+        return f'<{tag} data-name="{html.escape(name)}">{html.escape(text)}</{tag}>'
+
+    def line(tag: str, texts: Sequence[str], kind: str) -> str:
+        inner = "".join(cell(tag, name, text) for name, text in zip(HEAD, texts, strict=True))
+        return f'<tr class="{kind}">{inner}</tr>'
+
+    kinds = [cells(one)[6].partition(",")[0] or "none" for one in lines]
+    body = "".join(line("td", cells(one), kind) for one, kind in zip(lines, kinds, strict=True))
     pictures = ""
     for row in ROWS:
         drawn = sorted(folder.glob(f"{row.name}.png")) + sorted(folder.glob(f"{row.name}.*.png"))
@@ -293,7 +315,9 @@ def web_page(lines: list[Measured], folder: Path = HERE) -> str:
 body {{ font: 15px/1.4 system-ui, sans-serif; margin: 1rem auto; max-width: 1360px; padding: 0 1rem }}
 div {{ overflow-x: auto }} table {{ border-collapse: collapse }} td, th {{ padding: .3rem .5rem; text-align: left; vertical-align: top;
 border-bottom: 1px solid #ccc }} .missed td:nth-child(7) {{ color: #b00020; font-weight: bold }} img {{ max-width: 100% }}
-</style><h1>The figures of the papers</h1><div role="region" aria-label="table" tabindex="0"><table><tr>{escape(HEAD, "th")}</tr>{body}</table></div>
+@media (max-width: 700px) {{ .head {{ display: none }} table, tbody, tr, td {{ display: block }} td {{ border: 0; padding: .1rem 0 }} td:empty {{ display: none }}
+tr {{ border-bottom: 1px solid #ccc; padding: .6rem 0 }} td:first-child {{ font-weight: bold }} td:not(:first-child)::before {{ content: attr(data-name) ": "; color: #555 }} }}
+</style><h1>The figures of the papers</h1><div role="region" aria-label="table" tabindex="0"><table>{line("th", HEAD, "head")}{body}</table></div>
 {pictures}</html>
 """
 

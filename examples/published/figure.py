@@ -31,8 +31,8 @@ class Figure:
     """Reached if ours is at least, at most or as large as the published figure, up to `slack`."""
     slack: float = 0.0
     """The sampling error of the published figure, where it is known."""
-    bound: float | None = None
-    """The best value that there can be."""
+    bound: float | Measure | None = None
+    """The best value that there can be; what depends on the data is measured."""
     hold: tuple[float, float] = (-np.inf, np.inf)
     """What the median of the small setting stays within on any machine ..."""
     why: str = ""

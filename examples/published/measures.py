@@ -128,6 +128,16 @@ def lint_rates(task: str) -> Measure:
     return measure
 
 
+def lint_bound(task: str) -> Measure:
+    """R2 of the rates that the first network has without its noise: nothing can explain more of those with it."""
+
+    def measure(stores: Stores) -> list[float]:
+        true, quiet = (only(stores[f"{task}_rates"], name)[4::5] for name in ("targets", "quiet"))
+        return [r2(true, quiet)]
+
+    return measure
+
+
 def lint_effective(task: str) -> Measure:
     """Cosine of the effective connectivities of the trained and the fitted network."""
 
