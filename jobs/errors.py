@@ -129,12 +129,12 @@ def explain(
         where = source(place[0] if place else "") if callable(source) else source
         if fault["type"] == "extra_forbidden":
             better = (meant or {}).get(path)
-            told = (
+            hint = (
                 f"; write {better}"
                 if better
                 else nearest(place[-1], known.get(place[:-1], ()), command)
             )
-            lines.append(f"{where}: {path}: unknown field{told}")
+            lines.append(f"{where}: {path}: unknown field{hint}")
         elif fault["type"] == "missing":
             lines.append(f"{where}: {path}: required, but not given")
         else:

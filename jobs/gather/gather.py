@@ -190,9 +190,9 @@ def _restamp(store: Store, before: Mapping[str, Any], stamp: str) -> None:
     """
     with objects.may_fail(), _alone(store):
         if _gathered(store) == before:
-            said = {key: value for key, value in before.items() if key != "stamp"}
+            kept = {key: value for key, value in before.items() if key != "stamp"}
             objects.write(
-                store.objects, keys.sums("gathered"), checksummed({**said, "stamp": stamp})
+                store.objects, keys.sums("gathered"), checksummed({**kept, "stamp": stamp})
             )
 
 

@@ -157,8 +157,8 @@ def _check_names(
             if top not in kinds and name != "seed":
                 home = home_of(name, _first_value(spec, name), spec.params, kernel.Params)
                 listed = nearest(name, kinds, f"ctd kernels {kernel.name}")
-                told = f"; {home} has it, swept as {home}.{name}" if home else listed
-                raise JobError(f"{where}: sweep: unknown field {name!r}{told}")
+                hint = f"; {home} has it, swept as {home}.{name}" if home else listed
+                raise JobError(f"{where}: sweep: unknown field {name!r}{hint}")
             if rest and kinds[top] is Kind.TRACED:
                 raise JobError(
                     f"{where}: sweep: {name!r}: {top!r} is a number and has no field {rest!r}"

@@ -83,13 +83,13 @@ class Best:
 
     def facts(self) -> dict[str, str]:
         """The same as named texts."""
-        told = lambda value: f"{value:.4g}" if isinstance(value, float) else str(value)
+        text = lambda value: f"{value:.4g}" if isinstance(value, float) else str(value)
         better = "more" if self.more_is_better else "less"
         of, worst = self.items, self.items.lowest if self.more_is_better else self.items.highest
         found = {
             "item": f"{self.item}, the best of {of.n:,} by {self.metric} ({better} is better)",
-            self.metric: told(self.value),
-            **{name: told(value) for name, value in self.params.items()},
+            self.metric: text(self.value),
+            **{name: text(value) for name, value in self.params.items()},
         }
         if s := self.seeds:
             ends = f"{s.lowest:.4g} to {s.highest:.4g}"

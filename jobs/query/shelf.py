@@ -89,10 +89,10 @@ class Shelf:
         swept = dict.fromkeys(name for store in self.stores for name in store.swept)
         found: dict[str, list[Any]] = {"store": list(self.labels)}
         for name in dict.fromkeys([*self.differing, *swept]):
-            told = self.differing.get(name) or [None] * len(self.stores)
+            values = self.differing.get(name) or [None] * len(self.stores)
             found[name] = [
                 _in_words(part, name) if value is None else spelt(value)
-                for part, value in zip(self._parts, told, strict=True)
+                for part, value in zip(self._parts, values, strict=True)
             ]
         return found
 
@@ -130,9 +130,9 @@ class Shelf:
         reads: dict[str, Read] = {"store": lambda rows: labelled(which[rows], self.labels)}
         tables = [one for one in own if one]
         for column in dict.fromkeys(c for one in tables for c in (*one.names, *self.differing)):
-            told = self.differing.get(column)
+            values = self.differing.get(column)
             pieces = [
-                (n, self._piece(k, one, n, column, told))
+                (n, self._piece(k, one, n, column, values))
                 for k, (one, n) in enumerate(zip(own, sizes, strict=True))
             ]
             reads[column] = end_to_end(pieces)
@@ -146,12 +146,12 @@ class Shelf:
         return Columns(tables[0].axis, len(which), reads, list(shown))
 
     def _piece(
-        self, k: int, own: Table | None, n: int, column: str, told: Sequence[Any] | None
+        self, k: int, own: Table | None, n: int, column: str, values: Sequence[Any] | None
     ) -> Read | None:
         """The reader of a column in store k: its table's, else its fixed parameter; None if it has neither."""
         if own and column in own.names:
             return lambda rows: own.read(column, rows)
-        value = told[k] if told else _element(fixed(self.stores[k]), column)
+        value = values[k] if values else _element(fixed(self.stores[k]), column)
         if value is None:
             return None
         constant = from_values([value if isinstance(value, int | float) else spelt(value)])
@@ -212,11 +212,11 @@ def _in_words(tables: Tables, name: str) -> str:
         return ""
     values = as_array(items.read(name))
     kinds = sorted(set(values.tolist()), key=lambda v: (isinstance(v, str), v))
-    spelt = [f"{v:.4g}" if isinstance(v, float) else str(v) for v in kinds]
+    texts = [f"{v:.4g}" if isinstance(v, float) else str(v) for v in kinds]
     if len(kinds) <= FEW:
-        return ", ".join(spelt)
+        return ", ".join(texts)
     numbers = values.dtype.kind in "iuf"
-    return f"{len(kinds):,} values" + (f" from {spelt[0]} to {spelt[-1]}" if numbers else "")
+    return f"{len(kinds):,} values" + (f" from {texts[0]} to {texts[-1]}" if numbers else "")
 
 
 # --- a list of stores -----------------------------------------------------------------------------

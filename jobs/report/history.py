@@ -63,8 +63,8 @@ def by_shard(
 def _committed(marker: Marker) -> Event:
     """The event "committed" of a shard, from its marker."""
     kept = ("attempt", "host", "pid", "device_kind", "seconds", "rounds", "resumed_at", "outcomes")
-    said = {name: getattr(marker, name) for name in kept}
-    about = {name: value for name, value in said.items() if value is not None}
+    fields = {name: getattr(marker, name) for name in kept}
+    about = {name: value for name, value in fields.items() if value is not None}
     return Event(time=marker.ended, kind="committed", shard=marker.shard.number, about=about)
 
 
@@ -72,11 +72,11 @@ def _with_killed(store: Store) -> list[Event]:
     """All events, and events of two further kinds: "committed" for a shard without a "done" event, whose driver died or has
     not written it yet; "killed" at the last sign of life of a driver that died."""
     events = read_events(store)
-    told = {event.shard for event in events if event.kind == "done"}
+    noted = {event.shard for event in events if event.kind == "done"}
     events += [
         _committed(marker)
         for marker in store.committed.markers()
-        if marker.shard.number not in told and marker.copied_from is None
+        if marker.shard.number not in noted and marker.copied_from is None
     ]
     held, living = (
         holder(store.objects),
@@ -115,8 +115,8 @@ def own_frames(trace: str) -> list[str]:
             path = match["path"]
             code = lines[at + 1].strip() if at + 1 < len(lines) else ""
             # Without the source at hand, the next line is of another frame or the error itself.
-            said = f": {code}" if code and lines[at + 1].startswith("    ") else ""
-            text = f"{path}:{match['line']} in {match['name']}{said}"
+            source = f": {code}" if code and lines[at + 1].startswith("    ") else ""
+            text = f"{path}:{match['line']} in {match['name']}{source}"
             frames[text] = not LIBRARIES.search(path) and not path.startswith(OURS)
     return [text for text, own in frames.items() if own] or list(frames)[-1:]
 

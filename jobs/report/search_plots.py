@@ -87,13 +87,13 @@ def _rungs(
     y = np.column_stack([metric[some], take(search.metric)[some]])
     text = [f"item {items[k]}: survived {survived[k]} of {len(ages)} rungs" for k in some]
     row, column = np.nonzero(np.isfinite(y))
-    said, dots = [text[k] for k in row], (x[row, column], y[row, column])
+    texts, dots = [text[k] for k in row], (x[row, column], y[row, column])
     layers: list[Layer] = [
         Lines(x, y, "items", survived[some], text, item=items[some]),
         Points(
             *dots,
             colour=survived[some][row],
-            text=said,
+            text=texts,
             key=items[some][row],
             item=items[some][row],
         ),
@@ -172,8 +172,8 @@ def _segments(
     parent = parents[row, generation]
     x = np.stack([generation - 1, generation], axis=1)
     y = np.stack([values[parent, generation - 1], values[row, generation]], axis=1)
-    said = lambda r, p: f"item {items[r]}" + ("" if r == p else f", from item {items[p]}")
-    return x, y, [said(r, p) for r, p in zip(row, parent, strict=True)]
+    text = lambda r, p: f"item {items[r]}" + ("" if r == p else f", from item {items[p]}")
+    return x, y, [text(r, p) for r, p in zip(row, parent, strict=True)]
 
 
 def _evenly(rank: np.ndarray) -> np.ndarray:

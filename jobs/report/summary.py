@@ -58,11 +58,11 @@ def plan_rows(
     if ready.spec.search:
         total["search"] = _search_planned(ready, ready.spec.search)
     returned = {name for one in ready.outputs for name in one.shapes}
-    told = unreturned(ready.spec.kernel, ready.kernel.dims, returned)
+    warnings = unreturned(ready.spec.kernel, ready.kernel.dims, returned)
     metric = ready.spec.search.metric if ready.spec.search else ready.kernel.metric
-    told += nan_results(markers, ready.spec.kernel, metric)
-    if told:
-        total["warnings"] = "; ".join(told)
+    warnings += nan_results(markers, ready.spec.kernel, metric)
+    if warnings:
+        total["warnings"] = "; ".join(warnings)
     return columns, total
 
 
@@ -153,19 +153,19 @@ def _reported(living: Sequence[LeaseRecord], items: int, committed: int) -> dict
 
     committed: items of the committed shards.
     """
-    said = [held.said for held in living if isinstance(held.said.get("text"), str)]
-    if not said:
+    reports = [held.said for held in living if isinstance(held.said.get("text"), str)]
+    if not reports:
         return None
     number = lambda value: float(value) if isinstance(value, int | float) else 0.0
     # Each driver of a part knows of its own work alone.
-    work = sum(number(one.get("work")) for one in said)
-    rate = sum(number(one.get("rate")) for one in said)
+    work = sum(number(one.get("work")) for one in reports)
+    rate = sum(number(one.get("rate")) for one in reports)
     left = max(0.0, items - committed - work)
     return {
         "share": min(1.0, (committed + work) / items),
         "rate": float(f"{rate:.3g}") if rate else None,
         "left_s": round(left / rate) if rate and left else None,
-        "texts": [str(one["text"])[:MAX_TEXT] for one in said],
+        "texts": [str(one["text"])[:MAX_TEXT] for one in reports],
         "age_s": round(max(0.0, time.time() - min(held.renewed for held in living)), 1),
     }
 
@@ -178,8 +178,8 @@ def counted(found: Mapping[str, Any]) -> str:
     """
     n, done, failed = found["items"], found["items_done"], found["items_failed"]
     left = n - done - failed
-    said = [f"done {done:,}"] + [f"failed {failed:,}"] * bool(failed)
-    return ", ".join(said) + (f", {left:,} of {count(n, 'item')} left" if left else "")
+    parts = [f"done {done:,}"] + [f"failed {failed:,}"] * bool(failed)
+    return ", ".join(parts) + (f", {left:,} of {count(n, 'item')} left" if left else "")
 
 
 def _why_stopped(events: Sequence[Event]) -> str | None:

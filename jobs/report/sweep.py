@@ -202,8 +202,8 @@ def _series(fine: Mapping[str, np.ndarray], others: list[str]) -> Iterator[tuple
         kinds = np.unique(values)
         if len(kinds) <= MAX_KINDS:
             for kind in kinds:
-                told = tick(float(kind)) if kinds.dtype.kind in "iuf" else str(kind)
-                yield f"{others[0]} = {told}", values == kind
+                text = tick(float(kind)) if kinds.dtype.kind in "iuf" else str(kind)
+                yield f"{others[0]} = {text}", values == kind
             return
     yield "", np.ones(len(fine["item"]), bool)
 

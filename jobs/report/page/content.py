@@ -140,7 +140,7 @@ def answer(
         return _answer(f"Item {lead}", facts, found.next, made, "items")
     axis = summary_axis(store.description)
     opens = axis if axis in frames else "items"
-    told = store.description.summary if axis in frames else ["outcome"]
+    shown = store.description.summary if axis in frames else ["outcome"]
     dims = store.description.dims
     # Which result says how well an item did is not known: any may be asked for.
     further = {
@@ -152,8 +152,8 @@ def answer(
         list(further.items())[:2]
     )
     lead = count(len(frames[opens]), opens.removesuffix("s").replace("_", " "))
-    rows = first_rows(frames[opens], [opens, *told]) if axis == opens else None
-    return _answer(lead, kinds(frames[opens], told), listed, [], opens) | {"table": rows}
+    rows = first_rows(frames[opens], [opens, *shown]) if axis == opens else None
+    return _answer(lead, kinds(frames[opens], shown), listed, [], opens) | {"table": rows}
 
 
 def _answer(
@@ -194,6 +194,6 @@ def kinds(frame: pd.DataFrame, names: Sequence[str]) -> list[tuple[str, str]]:
     texts = [n for n in names if n in frame and frame[n].dtype.kind not in "biufc"][:2]
     if not texts or not len(frame):
         return []
-    told = frame[texts].astype(str).agg(", ".join, axis=1).to_numpy()
-    found, n = np.unique(told.astype(str), return_counts=True)
+    rows = frame[texts].astype(str).agg(", ".join, axis=1).to_numpy()
+    found, n = np.unique(rows.astype(str), return_counts=True)
     return [(str(found[k]), f"{n[k]:,}") for k in np.argsort(-n, kind="stable")[:MAX_KINDS]]

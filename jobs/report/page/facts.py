@@ -82,8 +82,8 @@ def status(found: dict[str, Any], failures: list[dict[str, Any]]) -> dict[str, s
         }
     if found["items_failed"] or found["warnings"]:
         failed = [f"{found['items_failed']:,} of {count(found['items'], 'item')} failed"]
-        told = failed * bool(found["items_failed"]) + found["warnings"]
-        return {"word": "complete", "mood": "warning", "text": "; ".join(told)}
+        reasons = failed * bool(found["items_failed"]) + found["warnings"]
+        return {"word": "complete", "mood": "warning", "text": "; ".join(reasons)}
     return {"word": "complete", "mood": "good", "text": "every item was computed"}
 
 
@@ -99,8 +99,8 @@ def progress(found: dict[str, Any], markers: list[Marker], events: list[Event]) 
     mine = [m for m in markers if m.ended > since and m.copied_from is None]
     if mine:
         out["worker_time"] = duration(sum(m.seconds for m in mine))
-    if told := found["progress"]:
-        out |= {name: told[name] for name in ("share", "rate", "left_s", "texts")}
+    if reported := found["progress"]:
+        out |= {name: reported[name] for name in ("share", "rate", "left_s", "texts")}
     return out
 
 
@@ -108,9 +108,9 @@ def _listed(
     store: Store, found: dict[str, Any], markers: list[Marker], made: dict[str, Any]
 ) -> list[list[str]]:
     """The page's list of facts, as [label, value] pairs."""
-    said = [["note", found["note"]], ["tags", ", ".join(found["tags"])]]
+    noted = [["note", found["note"]], ["tags", ", ".join(found["tags"])]]
     out = [
-        *(entry for entry in said if entry[1]),
+        *(entry for entry in noted if entry[1]),
         ["kernel", store.job.spec.kernel],
         ["groups", f"{len(store.job.plan.group_sizes):,}"],
         ["created", f"{made.get('created', '?')} on {made.get('host', '?')}"],
@@ -204,8 +204,8 @@ def shard_logs(
     some = [markers[k] for k in spread(len(markers), MAX_LOGS)]
     numbers = {m.shard.number for m in some}
     # `ctd watch` asks every second: skip the events of other shards before lines are made of them.
-    told = [event for event in events if event.shard in numbers]
-    found = by_shard(some, told, {n: failed[n] for n in numbers & failed.keys()})
+    own = [event for event in events if event.shard in numbers]
+    found = by_shard(some, own, {n: failed[n] for n in numbers & failed.keys()})
     return [
         {
             "group": m.shard.group,

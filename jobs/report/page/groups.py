@@ -139,8 +139,8 @@ def with_all(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
     shared = together([group["plots"] for group in groups], is_curves) if len(groups) > 1 else []
     if not shared:
         return groups
-    said = f"the curves of {len(groups)} groups"
-    return [{"label": "all groups", "items": said, "plots": shared, "shared": True}, *groups]
+    items = f"the curves of {len(groups)} groups"
+    return [{"label": "all groups", "items": items, "plots": shared, "shared": True}, *groups]
 
 
 # --- shards that run ------------------------------------------------------------------------------

@@ -140,9 +140,9 @@ def _with_fixed(tables: Sequence[dict[str, Any]], shelf: Shelf, k: int) -> list[
         n = len(table["columns"][0]["values"])
         own = {column["name"] for column in table["columns"]}
         new = [
-            {"name": name, "title": "", **_constant(told[k], n)}
-            for name, told in shelf.differing.items()
-            if told[k] is not None and name not in own
+            {"name": name, "title": "", **_constant(values[k], n)}
+            for name, values in shelf.differing.items()
+            if values[k] is not None and name not in own
         ]
         first, *rest = table["columns"]
         return {**table, "columns": [first, *new, *rest]}
