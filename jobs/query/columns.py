@@ -192,10 +192,23 @@ def rows_as_text(values: np.ndarray) -> Text:
     """Spell the rows of an (n, k) array as texts such as '[1, -0.5]'."""
     codes = factorize_rows(map(factorize, values.T), len(values))
     first = np.unique(codes, return_index=True)[1]
-    return labelled(codes, [str([short(v) for v in row]) for row in values[first].tolist()])
+    return labelled(codes, [as_text(row) for row in values[first].tolist()])
 
 
-def short(value: Any) -> Any:
+def as_text(value: Any) -> str:
+    """A parameter as the text that a column of it has.
+
+    >>> as_text([1.0, -0.5]), as_text(["a", "b"]), as_text(None)
+    ('[1, -0.5]', 'a, b', 'None')
+    """
+    if not isinstance(value, list):
+        return str(value)
+    if any(isinstance(one, str) for one in value):
+        return ", ".join(map(str, value))
+    return str([_short(one) for one in value])
+
+
+def _short(value: Any) -> Any:
     """Turn a whole float into the equal integer, which reads better; return other values unchanged."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 

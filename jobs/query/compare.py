@@ -18,11 +18,11 @@ from jobs.query.columns import (
     Text,
     as_array,
     as_column,
+    as_text,
     concat,
     factorize,
     factorize_rows,
     literal,
-    short,
 )
 from jobs.query.tables import Table, ask
 from jobs.run.prepare import differing
@@ -146,7 +146,7 @@ def _spelt(label: str) -> str:
     values = literal(label)
     if not isinstance(values, list):
         return label
-    return str([short(float(f"{v:.12g}")) if isinstance(v, float) else v for v in values])
+    return as_text([float(f"{v:.12g}") if isinstance(v, float) else v for v in values])
 
 
 def _rounded(values: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 
 from jobs.errors import JobError, nearest
-from jobs.query.columns import Column, Text, as_array, from_values, labelled, short
+from jobs.query.columns import Column, Text, as_array, as_text, from_values, labelled
 from jobs.query.expression import Expression, condition
 from jobs.query.query import Asked, query, sql, table
 from jobs.query.readers import Columns, Read, end_to_end
@@ -91,7 +91,7 @@ class Shelf:
         for name in dict.fromkeys([*self.differing, *swept]):
             values = self.differing.get(name) or [None] * len(self.stores)
             found[name] = [
-                _in_words(part, name) if value is None else spelt(value)
+                _in_words(part, name) if value is None else as_text(value)
                 for part, value in zip(self._parts, values, strict=True)
             ]
         return found
@@ -154,7 +154,7 @@ class Shelf:
         value = values[k] if values else _element(fixed(self.stores[k]), column)
         if value is None:
             return None
-        constant = from_values([value if isinstance(value, int | float) else spelt(value)])
+        constant = from_values([value if isinstance(value, int | float) else as_text(value)])
         return lambda rows: constant[np.zeros(n, np.int64)[rows]]
 
 
@@ -190,19 +190,6 @@ def _element(params: Mapping[str, Any], column: str) -> Any:
     if not found:
         return value
     return value[int(found[2])] if isinstance(value, list) and int(found[2]) < len(value) else None
-
-
-def spelt(value: Any) -> str:
-    """A parameter as the text that a column of it has.
-
-    >>> spelt([1.0, -0.5]), spelt(["a", "b"]), spelt(None)
-    ('[1, -0.5]', 'a, b', 'None')
-    """
-    if not isinstance(value, list):
-        return str(value)
-    if any(isinstance(one, str) for one in value):
-        return ", ".join(map(str, value))
-    return str([short(one) for one in value])
 
 
 def _in_words(tables: Tables, name: str) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from jobs.query.shelf import Shelf, spelt
+from jobs.query.columns import as_text
+from jobs.query.shelf import Shelf
 from jobs.report.page.encode import has_items, text_column, together
 from jobs.report.sweep import effects
 
@@ -153,7 +154,7 @@ def _with_fixed(tables: Sequence[dict[str, Any]], shelf: Shelf, k: int) -> list[
 def _constant(value: Any, n: int) -> dict[str, Any]:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return {"kind": "number", "values": [value] * n}
-    return text_column([spelt(value)] * n)
+    return text_column([as_text(value)] * n)
 
 
 def _tables(
