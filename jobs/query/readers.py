@@ -8,8 +8,9 @@ which its values differ are shown by default.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -39,19 +40,53 @@ ITEM = "item"
 """The unit of results that are ids of items."""
 
 
-class Columns(NamedTuple):
+@dataclass
+class Columns:
     """The columns of a table, before any is read."""
 
     axis: str
     """The axis of the rows, such as "item"."""
     n: int
     """Number of rows."""
-    reads: dict[str, Read]
+    reads: dict[str, Read] = field(default_factory=dict)
     """Column -> function that reads given rows of it."""
-    shown: list[str]
+    shown: list[str] = field(default_factory=list)
     """The columns that a query returns if it names none."""
     ids: str = ""
     """The column of item ids, if each row is about one item."""
+
+    def add(self, name: str, read: Read, labels: Sequence[str] = ()) -> None:
+        """Add a column; if all its texts (`labels`) are mappings or lists, add their fields or elements too."""
+        self.reads[name] = read
+        parts = [literal(label) for label in labels]
+        if parts and all(isinstance(part, dict) for part in parts):
+            flat = [{f".{path}": v for path, v in leaves(part).items()} for part in parts]
+        elif parts and all(isinstance(part, list) for part in parts):
+            flat = [{f"[{k}]": v for k, v in enumerate(part)} for part in parts]
+        else:
+            self.shown.append(name)
+            return
+        fields = {
+            f: [part.get(f) for part in flat] for f in dict.fromkeys(f for p in flat for f in p)
+        }
+        for f, values in fields.items():
+            self.reads.setdefault(f"{name}{f}", _by_label(read, labels, values))
+        differing = [f for f, values in fields.items() if len({repr(v) for v in values}) > 1]
+        named = [f"{name}{f}" for f in fields if f == ".name" or f in differing]
+        self.shown += named if named and isinstance(parts[0], dict) else [name]
+
+    def add_list(self, name: str, read: Read, k: int) -> None:
+        """Add a column whose rows are lists of k numbers, and a column for each element."""
+        self.reads[name] = lambda rows: rows_as_text(as_array(read(rows)))
+        for j in range(k):
+            self.reads[f"{name}[{j}]"] = lambda rows, j=j: as_array(read(rows))[:, j]  # type: ignore[misc]
+        self.shown.append(name)
+
+    def add_constants(self, name: str, values: list[Any], which: np.ndarray) -> None:
+        """Add a column with one value per group. which: (n,) the index into `values` for each row."""
+        column = from_values([str(v) if isinstance(v, list | dict) else v for v in values])
+        labels = [label for label in column.labels if label] if isinstance(column, Text) else []
+        self.add(name, lambda rows: column[which[rows]], labels)
 
 
 def child(root: zarr.Group, path: str) -> zarr.Group:
@@ -85,46 +120,14 @@ def stored(group: zarr.Group, axis: str) -> Columns:
     # Order of columns: the row's number, the swept columns, then results.
     swept = str(attributes(group).get("coordinates", "")).split()
     first = [name for name in [axis, *swept] if name in arrays]
-    reads: dict[str, Read] = {}
-    shown: list[str] = []
+    columns = Columns(axis, next(iter(arrays.values())).shape[0])
     for name in [*first, *sorted(arrays.keys() - first)]:
         array, dims = arrays[name], _dims(arrays[name])
         if dims == (axis,):
-            labels = attributes(array).get("labels", [])
-            _add(reads, shown, name, _reader(array), labels)
+            columns.add(name, _reader(array), attributes(array).get("labels", []))
         elif dims == (axis, f"{name}_index"):
-            _add_list(reads, shown, name, _reader(array), array.shape[1])
-    return Columns(axis, next(iter(arrays.values())).shape[0], reads, shown)
-
-
-def _add(
-    reads: dict[str, Read], shown: list[str], name: str, read: Read, labels: Sequence[str]
-) -> None:
-    """Add a column; if all its texts are mappings or lists, add their fields or elements too."""
-    reads[name] = read
-    parts = [literal(label) for label in labels]
-    if parts and all(isinstance(part, dict) for part in parts):
-        fields = _fields([{f".{path}": v for path, v in leaves(part).items()} for part in parts])
-    elif parts and all(isinstance(part, list) for part in parts):
-        fields = _elements(parts)
-    else:
-        shown.append(name)
-        return
-    for field, values in fields.items():
-        reads.setdefault(f"{name}{field}", _by_label(read, labels, values))
-    differing = [f for f, values in fields.items() if len({repr(v) for v in values}) > 1]
-    named = [f for f in fields if f == ".name" or f in differing]
-    shown += [f"{name}{f}" for f in named] if named and isinstance(parts[0], dict) else [name]
-
-
-def _fields(parts: list[dict[str, Any]]) -> dict[str, list[Any]]:
-    names = dict.fromkeys(name for part in parts for name in part)
-    return {name: [part.get(name) for part in parts] for name in names}
-
-
-def _elements(parts: list[list[Any]]) -> dict[str, list[Any]]:
-    longest = max(map(len, parts))
-    return {f"[{k}]": [p[k] if k < len(p) else None for p in parts] for k in range(longest)}
+            columns.add_list(name, _reader(array), array.shape[1])
+    return columns
 
 
 def _by_label(read: Read, labels: Sequence[str], values: Sequence[Any]) -> Read:
@@ -142,14 +145,6 @@ def _by_label(read: Read, labels: Sequence[str], values: Sequence[Any]) -> Read:
     return at
 
 
-def _add_list(reads: dict[str, Read], shown: list[str], name: str, read: Read, k: int) -> None:
-    """Add a column whose rows are lists of k numbers, and a column for each element."""
-    reads[name] = lambda rows: rows_as_text(as_array(read(rows)))
-    for j in range(k):
-        reads[f"{name}[{j}]"] = lambda rows, j=j: as_array(read(rows))[:, j]  # type: ignore[misc]
-    shown.append(name)
-
-
 def reduced(groups: list[tuple[int, zarr.Group]], axis: str) -> Columns:
     """The table of reduced values along an axis: the rows of all groups, one group after another.
 
@@ -162,23 +157,22 @@ def reduced(groups: list[tuple[int, zarr.Group]], axis: str) -> Columns:
             n = next(iter(arrays.values())).shape[0]
             parts.append((number, n, arrays, attributes(group)["swept"]))
     which = np.repeat(np.arange(len(parts)), [n for _, n, _, _ in parts])
-    reads: dict[str, Read] = {}
-    shown: list[str] = []
+    columns = Columns(axis, len(which))
     if parts:
-        _add_swept(reads, shown, "group", [number for number, *_ in parts], which)
+        columns.add_constants("group", [number for number, *_ in parts], which)
     for key in dict.fromkeys(key for *_, swept in parts for key in swept):
-        _add_swept(reads, shown, key, [swept.get(key) for *_, swept in parts], which)
+        columns.add_constants(key, [swept.get(key) for *_, swept in parts], which)
     names = {name for _, _, arrays, _ in parts for name in arrays}
     for name in sorted(names, key=lambda name: (name != axis, name)):
         pieces = [
             (n, _reader(arrays[name]) if name in arrays else None) for _, n, arrays, _ in parts
         ]
-        _add(reads, shown, name, end_to_end(pieces), [])
+        columns.add(name, end_to_end(pieces))
     units = {
         name: attributes(a).get("units") for *_, found, _ in parts for name, a in found.items()
     }
-    ids = next((name for name in sorted(units) if units[name] == ITEM), "")
-    return Columns(axis, len(which), reads, shown, ids)
+    columns.ids = next((name for name in sorted(units) if units[name] == ITEM), "")
+    return columns
 
 
 def with_swept(columns: Columns, swept: Mapping[str, Read], item: Read) -> Columns:
@@ -205,16 +199,7 @@ def with_swept(columns: Columns, swept: Mapping[str, Read], item: Read) -> Colum
     new = {name: at(read) for name, read in swept.items() if name not in columns.reads}
     k = columns.shown.index(columns.ids)
     shown = [*columns.shown[: k + 1], *new, *columns.shown[k + 1 :]]
-    return columns._replace(reads={**columns.reads, **new}, shown=shown)
-
-
-def _add_swept(
-    reads: dict[str, Read], shown: list[str], key: str, values: list[Any], which: np.ndarray
-) -> None:
-    """Add a column with one value per group. which: (n,) the index into `values` for each row."""
-    column = from_values([str(v) if isinstance(v, list | dict) else v for v in values])
-    labels = [label for label in column.labels if label] if isinstance(column, Text) else []
-    _add(reads, shown, key, lambda rows: column[which[rows]], labels)
+    return replace(columns, reads={**columns.reads, **new}, shown=shown)
 
 
 def end_to_end(pieces: Sequence[tuple[int, Read | None]]) -> Read:
