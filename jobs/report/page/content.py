@@ -15,7 +15,7 @@ from jobs.query.query import table, tables
 from jobs.redact import redact
 from jobs.report.page.encode import plot_json, table_json
 from jobs.report.page.facts import facts
-from jobs.report.page.groups import Groups, live, with_all
+from jobs.report.page.groups import Groups, live
 from jobs.report.sweep import overview, sweep
 from jobs.spec.description import Description
 from jobs.store.events import read_events
@@ -74,7 +74,7 @@ class Content:
         return redact(
             {
                 "answers": [first],
-                "groups": with_all(groups),
+                "groups": groups,
                 "groups_left_out": n_left_out,
                 "tables": listed,
                 "sweep": swept,

@@ -36,7 +36,7 @@ class Groups:
         self._shared: dict[int, tuple[Params, Any]] = {}
 
     def all(self) -> tuple[list[dict[str, Any]], int]:
-        """(label and plots of each group, up to MAX_BYTES; number of groups left out)."""
+        """(label and plots of each group, up to MAX_BYTES, those of all together first; number of groups left out)."""
         store = self._store
         by_group: list[list[Marker]] = [[] for _ in store.job.plan.group_sizes]
         # Markers are read after the tables, so that they cover every gathered item.
@@ -48,7 +48,7 @@ class Groups:
             if not markers:
                 continue
             if size > MAX_BYTES:
-                return made, sum(bool(some) for some in by_group[group:])
+                return _with_all(made), sum(bool(some) for some in by_group[group:])
             n, done = store.job.plan.group_sizes[group], sum(m.n_items for m in markers)
             found = {
                 "label": self._label(group),
@@ -57,7 +57,7 @@ class Groups:
             }
             size += len(json.dumps(found))
             made.append(found)
-        return made, 0
+        return _with_all(made), 0
 
     def keep(self) -> None:
         """Store the kernel's plots of the first groups, for readers who do not run its code."""
@@ -117,8 +117,7 @@ class Groups:
             params, shared = self._data(group, kernel)
             reduced = reduced_values(store, group)
             with precision(static_of(params)):
-                given = (inputs_of(params), shared, columns, results, reduced)
-                made = draw(*given)
+                made = draw(inputs_of(params), shared, columns, results, reduced)
                 plots = made.plots if isinstance(made, Figure) else made
                 return {"plots": [plot_json(plot) for plot in plots]}
         except Exception as error:
@@ -134,7 +133,7 @@ class Groups:
         return self._shared[group]
 
 
-def with_all(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _with_all(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Put the curves of all groups before several groups, so that the page can colour them by what differs between groups."""
     shared = together([group["plots"] for group in groups], is_curves) if len(groups) > 1 else []
     if not shared:
