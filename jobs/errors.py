@@ -31,7 +31,7 @@ def writing(path: str | Path) -> Iterator[None]:
 
 
 class Faults:
-    """Gathers what is wrong with a job, so that its user reads all of it at once: the JobErrors of each `with faults:`."""
+    """Collects the JobErrors of each `with faults:`, so that a user reads all faults of a job at once."""
 
     def __init__(self) -> None:
         self._lines: dict[str, None] = {}
@@ -39,7 +39,7 @@ class Faults:
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
-        """Keep the text of a JobError that was raised inside; of none that has a class of its own, which means more."""
+        """Keep the text of a JobError raised inside; pass on its subclasses, which mean more."""
         if type(error) is not JobError:
             return False
         self._lines |= dict.fromkeys(str(error).splitlines())
@@ -62,7 +62,7 @@ def _a_screen(lines: list[str]) -> list[str]:
 
 
 MANY = 20
-"""Words of which a line of an error does not name each, where a command lists them."""
+"""Most known words that an error names if a command lists them, too."""
 
 
 def count(n: int, what: str) -> str:

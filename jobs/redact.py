@@ -1,4 +1,4 @@
-"""Keep credentials out of what others read, the page and what failed: secrets in texts become ***."""
+"""Keep credentials out of pages, logs and errors that others read: secrets in texts become ***."""
 
 import os
 import re

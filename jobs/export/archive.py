@@ -1,4 +1,4 @@
-"""A store as one zip file with a description of what is in it, for the supplement of a paper.
+"""A store as one zip file that describes its content, for the supplement of a paper.
 
 The archive holds the store's objects below its root, so that Zarr's own ZipStore reads it and unpacking it gives the
 store again, and ro-crate-metadata.json, a description by RO-Crate 1.1 (https://w3id.org/ro/crate/1.1): the job, digests
@@ -37,7 +37,7 @@ LEFT_OUT = tuple(
         *(keys.CHECKPOINTS, keys.ROUNDS, keys.LIVE),
     )
 )
-"""Prefixes of the keys that stay behind."""
+"""Prefixes of the keys that an archive leaves out."""
 
 ORCID = re.compile(r"\s*<?(?:https://orcid\.org/)?((?:\d{4}-){3}\d{3}[\dX])>?\s*$")
 """The identifier at the end of an author's name."""

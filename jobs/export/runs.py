@@ -16,10 +16,10 @@ from jobs.query.query import Asked, rows
 from jobs.store.store import Store
 
 BESIDE = ("item", "group", "row", "status")
-"""Columns of `items` that locate an item; they are no metrics."""
+"""Columns of `items` that locate an item and are no metrics."""
 
 ABOUT = ("group", "status", "outcome", "seed")
-"""Columns of `items` that say which item it is and how it ended."""
+"""Columns of `items` that identify an item and say how it ended."""
 
 SEARCH_METRIC = "search_metric"
 """The result that holds the metric at the end of each rung or generation of a search (jobs.plan.search)."""

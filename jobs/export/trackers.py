@@ -86,7 +86,7 @@ class MLflow:
     """FOLDER/mlflow.db with one experiment, called JOB; files below FOLDER/artifacts."""
 
     METRICS, PARAMS, LONGEST = 1000, 100, 6000
-    """Most of them in one call, and letters of a parameter: MLflow's own limits."""
+    """MLflow's own limits: metrics and parameters in one call, characters of a parameter."""
 
     def __init__(self, folder: Path, job: str) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -170,7 +170,7 @@ class WandB:
 
 
 class Tracker(NamedTuple):
-    """A tracker that runs can be written for."""
+    """A tracker, and how to write runs for it."""
 
     needs: tuple[str, ...]
     """Modules of the extra that has the tracker's name."""

@@ -8,7 +8,7 @@
 jobs.gather.tables writes the last three.
 
 A gather reads committed shards only, so that it may run while the job does. It may be killed and repeated. It reduces a
-group again only if shards were committed, or settings or the kernel's program changed, since the last time. The same
+group again only if, since the last time, shards were committed, or settings or the kernel's program changed. The same
 shards give the same bytes. Memory holds one group, or a few blocks of it if the kernel's `reduce` reads in blocks.
 
 Queries gather too, but they run no `reduce` that the user has not trusted: gathered/G then stays as it was.

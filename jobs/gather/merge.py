@@ -1,8 +1,8 @@
 """Merge finished stores of one kernel into one: the items of the first, then those of the second, and so on, renumbered.
 
-The merged job sweeps what the jobs swept and what differs between them. It is an ordinary store, but for one thing: an
-item's random numbers came from its old id and its old job's seed, so no item of it can be computed again. Where each
-comes from stands in run/job.json (`provenance: merged`) and in the markers (`copied_from`).
+The merged job sweeps the fields that the jobs swept or in which they differ. Its store is an ordinary one, but for this: an
+item's random numbers came from its old id and its old job's seed, so that no item can be computed again. run/job.json
+(`provenance: merged`) and the markers (`copied_from`) name the store that each item came from.
 """
 
 from __future__ import annotations

@@ -159,7 +159,7 @@ def _about(store: Store, item: int) -> dict[str, Any]:
 def export(store: Store, item: int, path: str | Path, part: str = "weights") -> None:
     """Write one item's trained model, or its other results, to a file, locally or on an object store.
 
-    The path's ending says which kind of file. A network's file can be the `weights` of other jobs.
+    The path's ending chooses the format. The file of a network can be the `weights` of other jobs.
 
     Raises:
         JobError: `item_arrays` raises it, no file is written with this ending, or it cannot be written.

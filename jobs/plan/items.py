@@ -129,7 +129,7 @@ def expand(spec: JobSpec, kernel: Kernel, where: str = "job") -> Items:
 
 
 def chosen(search: Search | None, kernel: Kernel) -> list[dict[str, Any]]:
-    """The combinations of compiled-in fields that a search chooses from, field -> value; one without fields if there are none."""
+    """The combinations, field -> value, of the compiled-in fields that a search chooses; a single empty one without such fields."""
     laws = search.params if isinstance(search, Optuna) else {}
     kinds = field_kinds(kernel.Params)
     listed = {
@@ -181,9 +181,10 @@ def _starts(
 ) -> tuple[dict[str, Column], dict[str, Any]]:
     """The starts of searched fields: (columns of those that start anywhere in their ranges, `params` with the others).
 
-    What Optuna proposes replaces the field's value in `params` or its default; a field without one starts at an end of its
-    range, so that the item is valid. A start does not depend on the number of items. Raises JobError if a field has a start and is also given in
-    `params` or swept.
+    Optuna's proposals replace the value in `params` or the default; a field with neither starts at an end of its range, so
+    that the item is valid. A start does not depend on the number of items.
+
+    Raises JobError if a field has a start and is also given in `params` or swept.
     """
     columns, fixed = {}, {}
     if isinstance(spec.search, Optuna):

@@ -21,8 +21,8 @@ SHARD_BYTES = 4 << 20
 """Target size of one shard's results (bytes): objects of a megabyte or more, in a bounded time."""
 
 CHUNK_BYTES = 1 << 20, 16 << 20
-"""Smallest and largest size of a chunk before compression (bytes); readers decompress a chunk as a whole. Targets, which the
-data may not allow."""
+"""Smallest and largest size of a chunk before compression (bytes); readers decompress a chunk as a whole. Targets: the
+data may not allow them."""
 
 
 class Sizes(NamedTuple):

@@ -40,7 +40,7 @@ ABSENT = object()
 """Stands for a field that a kernel does not have."""
 
 CODED = ("status", "outcome")
-"""Columns of codes, which compare as equal or not."""
+"""Columns of codes, which are equal or differ, but have no distance."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Several stores: as one that answers questions, or as a list, one row a store.
 
-Of a shelf, a table has the rows of all stores, one store after another, a column `store`, and a column for every parameter that
-differs between the stores, whether it was swept or not: the `kernel`, the job's seed (`job_seed`), and all fields of
-its params, defaults included. A store that lacks a column has NaN there, or no text.
+A table of a shelf has the rows of all stores, one store after another, a column `store`, and a column for every parameter
+that differs between the stores, swept or not: the `kernel`, the job's seed (`job_seed`), and all fields of its params,
+defaults included. A store without a column has NaN there, or no text.
 """
 
 from __future__ import annotations

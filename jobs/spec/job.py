@@ -155,7 +155,7 @@ class JobSpec(BaseModel):
         return content
 
     def sweeps(self) -> list[Sweep]:
-        """The sweeps in order, as a list also for a single one; with Optuna each point has as many replicates as trials."""
+        """The sweeps in order, always as a list; with Optuna, each point has one replicate for each trial."""
         parts = self.sweep if isinstance(self.sweep, list) else [self.sweep]
         if isinstance(self.search, Optuna):
             return [part.model_copy(update={"seeds": self.search.trials}) for part in parts]
