@@ -11,11 +11,10 @@ import traceback
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from ctd.dotted import INSTALLED
-from ctd.kernel import Kernel
-from ctd.late import jax
+from ctd.kernel import Kernel, Params, Values, View
+from ctd.late import PyTree, jax
 
 LINES = 4
 """Lines of the kernel's own source that an error shows, the innermost last."""
@@ -26,8 +25,8 @@ class ContractError(ValueError):
 
 
 def evaluate(
-    kernel: Kernel, static: Any, shared: Any, traced: Any
-) -> tuple[Any, dict[str, jax.ShapeDtypeStruct]]:
+    kernel: Kernel, static: View[Params], shared: PyTree, traced: Values[Params]
+) -> tuple[PyTree, dict[str, jax.ShapeDtypeStruct]]:
     """Evaluate a kernel for one item: (state, results) as shapes and dtypes; nothing is computed.
 
     Call it inside `ctd.batch.precision`. Raises ContractError where a function raises, `advance` changes the names,
@@ -87,8 +86,12 @@ def _is_own(filename: str) -> bool:
 
 
 def _run(
-    fields: tuple[str, ...], what: str, function: Callable[..., Any], static: Any, *args: Any
-) -> Any:
+    fields: tuple[str, ...],
+    what: str,
+    function: Callable[..., PyTree],
+    static: View[Params] | None,
+    *args: PyTree,
+) -> PyTree:
     try:
         return jax.eval_shape(lambda *args: function(static, *args), *args)
     except Exception as error:
@@ -98,7 +101,7 @@ def _run(
         raise ContractError(f"{what}: {located(error)}") from error
 
 
-def _differences(before: Any, after: Any) -> Iterator[str]:
+def _differences(before: PyTree, after: PyTree) -> Iterator[str]:
     """The changes between a state and the state after an advance, a sentence each."""
     named = lambda tree: {
         jax.tree_util.keystr(path, simple=True, separator=".") or "it": leaf
@@ -114,8 +117,8 @@ def _differences(before: Any, after: Any) -> Iterator[str]:
         elif _short(old[name]) != _short(new[name]):
             yield f"{name} is {_short(old[name])} in the state and {_short(new[name])} after it"
     # Leaves may agree in name while the containers differ: a list in place of a tuple.
-    was: Any = jax.tree.structure(before)
-    now: Any = jax.tree.structure(after)
+    was: object = jax.tree.structure(before)
+    now: object = jax.tree.structure(after)
     if was != now:
         yield f"the state is {was} and {now} after it"
 
@@ -135,7 +138,7 @@ def _check_dims(kernel: Kernel, values: dict[str, jax.ShapeDtypeStruct]) -> None
             )
 
 
-def _short(value: Any) -> str:
+def _short(value: jax.ShapeDtypeStruct) -> str:
     """An array as dtype[shape], anything else by its type."""
     if hasattr(value, "dtype"):
         return f"{value.dtype}{list(value.shape)}"

@@ -7,10 +7,10 @@ HDF5 files are flat, one dataset for each name, as in the computation-through-dy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ctd.containers import opened_hdf5, opened_zip, read_array, read_datasets
 from ctd.replacing import replacing
@@ -43,7 +43,9 @@ def read_hdf5(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def write_hdf5(
-    path: str | Path, arrays: Mapping[str, Any], attributes: Mapping[str, Any] | None = None
+    path: str | Path,
+    arrays: Mapping[str, ArrayLike],
+    attributes: Mapping[str, object] | None = None,
 ) -> None:
     """Write name -> array, and attributes, as an HDF5 file, which replaces an existing one once it is complete.
 

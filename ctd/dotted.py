@@ -27,7 +27,7 @@ def module_of(text: str) -> str | None:
     return ".".join(module) if named else None
 
 
-def modules_in(value: Any) -> Iterator[str]:
+def modules_in(value: object) -> Iterator[str]:
     """Yield the modules that the texts in a value name: in lists and in the values of mappings, at any depth."""
     if isinstance(value, str):
         if module := module_of(value):

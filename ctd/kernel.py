@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol,
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from ctd.late import Array, jax, jnp
+from ctd.late import Array, PyTree, jax, jnp
 from ctd.plots import Figure, Plot
 
 T = TypeVar("T")
@@ -90,7 +90,7 @@ class Params(BaseModel):
 
 
 if TYPE_CHECKING:
-    type View[P: Params] = P
+    type View[P] = P
 
     class Values[P: Params](Protocol):
         def __getattr__(self, name: str) -> Array: ...
@@ -100,10 +100,11 @@ else:
         """`View[Model]`: the named tuple of some fields of a `Model`, such as its static ones.
 
         A type checker takes it for the `Model` itself, so that it knows each field and its type. It cannot tell
-        which fields a view leaves out; the contract test does.
+        which fields a view leaves out; the contract test does. Functions that several kernels share name a protocol
+        of the fields that they read in place of a `Model`.
         """
 
-        def __class_getitem__(cls, params: type[Params]) -> Any:
+        def __class_getitem__(cls, params: type) -> Any:
             return Any
 
     class Values(View):
@@ -140,7 +141,7 @@ def _select(params: Params, *kinds: Kind) -> Any:
     return view(*(getattr(params, name) for name in view._fields))
 
 
-def static_of(params: Params) -> Any:
+def static_of[P: Params](params: P) -> View[P]:
     """The static fields as a hashable named tuple, the argument `static` of `init`, `advance` and `result`.
 
     >>> static_of(Params(dtype="float64"))
@@ -164,7 +165,7 @@ def traced_type(params: type[Params]) -> Any:
     return _view(params, frozenset({Kind.TRACED}))
 
 
-def changed(params: Params, **changes: Any) -> dict[str, Any]:
+def changed(params: Params, **changes: object) -> JobFields:
     """The fields that differ from their defaults, and `changes`, as a job file has them.
 
     >>> changed(Params(dtype="float64"), more=1)
@@ -187,7 +188,7 @@ class Var(NamedTuple):
 class Coordinate(NamedTuple):
     """The values along an axis, (n,), with their units and long name."""
 
-    values: Any
+    values: np.ndarray
     units: str = "1"
     long_name: str = ""
 
@@ -200,12 +201,16 @@ class Outcome(NamedTuple):
     failed: bool = False
 
 
+type JobFields = Mapping[str, Any]
+"""Fields of a job file, or of a section of it."""
+
+
 class Preset(NamedTuple):
     """A search that the field knows by a name, as parts of a job file; the user's own fields override its fields."""
 
     reason: str
     """The method, and the paper that its settings come from."""
-    search: Mapping[str, Any]
+    search: JobFields
     """Fields of the section `search` of a job file."""
     params: Mapping[str, Any] = {}
     sweep: Mapping[str, Any] = {}
@@ -217,7 +222,7 @@ class NoOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def _load_nothing(inputs: Any) -> Any:
+def _load_nothing(inputs: PyTree) -> tuple[()]:
     del inputs
     return ()
 
@@ -236,14 +241,14 @@ class Kernel:
     dims: Mapping[str, Var]
     """Every name that `result` may return -> its axes, units and long name. The names that it does return may depend
     on static fields: each cell has its own weights."""
-    init: Callable[..., Any]
-    advance: Callable[..., Any]
-    finished: Callable[[Any], jax.Array]
+    init: Callable[..., PyTree]
+    advance: Callable[..., PyTree]
+    finished: Callable[[PyTree], Array]
     result: Callable[..., dict[str, jax.Array]]
-    load: Callable[[Any], Any] = _load_nothing
+    load: Callable[[Any], PyTree] = _load_nothing
     outcomes: tuple[Outcome, ...] = ()
     """Unless this is empty, `result` returns an integer `outcome`, an index into it."""
-    coords: Callable[[Any, Any], Mapping[str, np.ndarray | Coordinate]] | None = None
+    coords: Callable[[Any, PyTree], Mapping[str, np.ndarray | Coordinate]] | None = None
     """(inputs, shared) -> axis -> its coordinate, or its values alone, for axes that have one."""
     reduce: Callable[..., dict[str, np.ndarray]] | None = None
     reduced: Mapping[str, Var] = field(default_factory=dict)
@@ -261,7 +266,7 @@ class Kernel:
     """Name -> the search that `search: {preset: NAME}` stands for."""
     metric: str = ""
     """The scalar result that says best how well an item did; tables and reports show it by default."""
-    next_jobs: Callable[[Any, str], Mapping[str, Mapping[str, Any]]] | None = None
+    next_jobs: Callable[[Any, str], Mapping[str, JobFields]] | None = None
     """(params of an item, "STORE::ITEM") -> what may be done next with the best item, in a word or two -> the content of
     the job file that does it; `ctd best` shows the commands."""
     curves: tuple[str, ...] = ()
@@ -295,7 +300,7 @@ class Kernel:
         """The codes of the outcomes that are failures."""
         return [code for code, outcome in enumerate(self.outcomes) if outcome.failed]
 
-    def coordinates(self, inputs: Any, shared: Any) -> dict[str, Coordinate]:
+    def coordinates(self, inputs: View[BaseModel], shared: PyTree) -> dict[str, Coordinate]:
         """The coordinates of `coords`; values alone get the unit 1 and their axis as the long name."""
         # Kernels give values alone where an axis needs no unit.
         given = self.coords(inputs, shared) if self.coords else {}
@@ -314,11 +319,15 @@ class Kernel:
         return self.microbatches or ANYWHERE
 
 
+type OneShot = tuple[Array, dict[str, Array]]
+"""Whether the one advance is done, and its values."""
+
+
 def one_shot(
     name: str,
     params: type[Params],
     dims: Mapping[str, Var],
-    run: Callable[..., dict[str, Any]],
+    run: Callable[..., dict[str, Array]],
     **optional: Any,
 ) -> Kernel:
     """Make the kernel whose whole work is one call `run(static, shared, traced, key) -> values`, one advance.
@@ -327,15 +336,21 @@ def one_shot(
     """
 
     # The state is (done, values): zeros of the shapes of the values, until the one advance fills them in.
-    def init(static: Any, shared: Any, traced: Any, key: jax.Array) -> Any:
+    def init(
+        static: View[Params], shared: PyTree, traced: Values[Params], key: jax.Array
+    ) -> OneShot:
         values = jax.eval_shape(lambda: run(static, shared, traced, key))
         return jnp.zeros((), bool), jax.tree.map(lambda v: jnp.zeros(v.shape, v.dtype), values)
 
-    def advance(static: Any, shared: Any, traced: Any, key: jax.Array, state: Any) -> Any:
+    def advance(
+        static: View[Params], shared: PyTree, traced: Values[Params], key: jax.Array, state: OneShot
+    ) -> OneShot:
         del state
         return jnp.ones((), bool), run(static, shared, traced, key)
 
-    def result(static: Any, shared: Any, traced: Any, key: jax.Array, state: Any) -> Any:
+    def result(
+        static: View[Params], shared: PyTree, traced: Values[Params], key: jax.Array, state: OneShot
+    ) -> dict[str, Array]:
         del static, shared, traced, key
         return state[1]
 

@@ -12,12 +12,15 @@ in place of `import jax`. Python does not evaluate their annotations, so the typ
 every call. A kernel of your own may import JAX as usual.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from functools import cached_property, update_wrapper
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
 class Late:
@@ -87,7 +90,7 @@ if TYPE_CHECKING:
     import optax
     import scipy
     from jax import Array, lax
-    from jaxtyping import Bool, Float, Int, Real
+    from jaxtyping import Bool, Float, Int, PyTree, Real
 else:
     jax, jnp, lax = map(Late, ("jax", "jax.numpy", "jax.lax"))
     optax, scipy = map(Late, ("optax", "scipy"))
@@ -96,7 +99,25 @@ else:
     class Array(metaclass=_IsArray):
         """An array on a device, in a traced program or on the host: functions take all three."""
 
+    PyTree = Any
+    """Arrays nested in tuples, named tuples and dictionaries, as JAX flattens them."""
+
+
+type Number = Array | float | int
+"""A number, or an array that broadcasts with the others, traced or not."""
+
+
+def on_host(values: ArrayLike, dtype: jax.typing.DTypeLike | None = None) -> Array:
+    """Return `np.asarray(values, dtype)`, typed as the arrays of the functions that take it: JAX's take NumPy's, too.
+
+    >>> on_host([1, 2], "float32")
+    array([1., 2.], dtype=float32)
+    """
+    found: Any = np.asarray(values, dtype)
+    return found
+
 
 __all__ = [
-    "Array", "Bool", "Float", "Int", "Late", "Real", "custom_vjp", "jax", "jnp", "lax", "optax", "scipy",
+    "Array", "Bool", "Float", "Int", "Late", "Number", "PyTree", "Real", "custom_vjp", "jax", "jnp", "lax", "on_host", "optax",
+    "scipy",
 ]  # fmt: skip

@@ -1,9 +1,9 @@
 """Principal components of points."""
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
 def principal_axes(points: np.ndarray, k: int) -> np.ndarray:
@@ -15,7 +15,7 @@ def principal_axes(points: np.ndarray, k: int) -> np.ndarray:
     return _spectrum(points)[1][:, :k]
 
 
-def principal(points: Any, k: int) -> tuple[Callable[[Any], np.ndarray], np.ndarray]:
+def principal(points: ArrayLike, k: int) -> tuple[Callable[[ArrayLike], np.ndarray], np.ndarray]:
     """The first k principal components of points (m, n): (project, share).
 
     project maps arrays (..., n) to (..., min(k, n)); share (min(k, n),) is the part of the variance of each component.

@@ -15,15 +15,15 @@ An item is a set of trials drawn with its own key. The results have the names th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from ctd import tasks
-from ctd.cells import CELL_NAMES, Cell, CellName, get_cell, initial_state, run, sizes
-from ctd.kernel import Coordinate, Data, File, Params, Static, Traced, Var, one_shot
-from ctd.late import jax, jnp
+from ctd.cells import CELL_NAMES, Cell, CellName, Weights, get_cell, initial_state, run, sizes
+from ctd.kernel import Coordinate, Data, File, Params, Static, Traced, Values, Var, View, one_shot
+from ctd.late import Array, Float, jax, jnp, on_host
 from ctd.plots import Axis, Image, Plot, Scale
 from ctd.tasks.noise import first_state, noisy, seeded
 from ctd.weights import read_weights
@@ -119,11 +119,11 @@ class Recorded(NamedTuple):
 
     cell: dict[str, None]
     """{name of the cell: None}. JAX takes no text as an array, but compiles in the keys of a dict."""
-    weights: dict[str, Any]
+    weights: Weights
     units: np.ndarray
 
 
-def load(inputs: Any) -> Recorded:
+def load(inputs: View[Spikes]) -> Recorded:
     """Read the network and choose the recorded units. Raises ValueError, naming file and field."""
     if inputs.weights is None:
         raise ValueError(
@@ -140,11 +140,11 @@ def load(inputs: Any) -> Recorded:
         raise ValueError(
             f"n_units: {inputs.n_units} given, but the network in {inputs.weights} has {n}; give at most {n}"
         )
-    weights = {name: value.astype(inputs.dtype) for name, value in weights.items()}
-    return Recorded({cell: None}, weights, np.arange(inputs.n_units or n))
+    typed = {name: on_host(value, inputs.dtype) for name, value in weights.items()}
+    return Recorded({cell: None}, typed, np.arange(inputs.n_units or n))
 
 
-def initial_states(static: Any, cell: Cell, weights: Any, key: jax.Array, n: int) -> jax.Array:
+def initial_states(static: View[Spikes], cell: Cell, weights: Weights, key: Array, n: int) -> Array:
     """The state of each of n trials before its first step, (n, state)."""
     h0 = initial_state(cell, weights, static.dtype)
     if static.initial == "h0":
@@ -158,15 +158,19 @@ def initial_states(static: Any, cell: Cell, weights: Any, key: jax.Array, n: int
 class Followed(NamedTuple):
     """What a network does in trials, (trial, ...)."""
 
-    start: jax.Array
-    """(trial, state) before the first step."""
-    states: jax.Array
-    """(trial, time, state)"""
-    outputs: jax.Array
+    start: Float[Array, "trial state"]
+    """Before the first step."""
+    states: Float[Array, "trial time state"]
+    outputs: Array
 
 
 def follow(
-    static: Any, cell: Cell, weights: Any, trials: tasks.Trial, start: jax.Array, key: jax.Array
+    static: View[Spikes],
+    cell: Cell,
+    weights: Weights,
+    trials: tasks.Trial,
+    start: Array,
+    key: Array,
 ) -> Followed:
     """Run trials from `start`, with noise drawn by this key."""
     inputs, n_in = trials.inputs, trials.inputs.shape[-1]
@@ -177,7 +181,7 @@ def follow(
     return Followed(start, *jax.vmap(lambda x, h: run(cell, weights, x, h))(inputs, start))
 
 
-def _rates(static: Any, traced: Any, followed: jax.Array) -> jax.Array:
+def _rates(static: View[Spikes], traced: Values[Spikes], followed: Array) -> Array:
     """The true rates (1/s) of neurons from the units that they follow, (trial, time, unit)."""
     if static.rectifier == "linear":
         return tasks.rates_from_states(followed, traced.max_rate)
@@ -186,7 +190,9 @@ def _rates(static: Any, traced: Any, followed: jax.Array) -> jax.Array:
     return jnp.exp(standard / traced.scaling) / traced.step_s
 
 
-def make(static: Any, shared: Recorded, traced: Any, key: jax.Array) -> dict[str, jax.Array]:
+def make(
+    static: View[Spikes], shared: Recorded, traced: Values[Spikes], key: Array
+) -> dict[str, Array]:
     """Simulate all trials of an item. Only evaluation trials come with true rates, inputs and states."""
     weights, cell = shared.weights, get_cell(*shared.cell)
     key_trials, key_spikes, key_start = jax.random.split(jax.random.fold_in(key, traced.seed), 3)
@@ -226,10 +232,10 @@ def make(static: Any, shared: Recorded, traced: Any, key: jax.Array) -> dict[str
 
 
 def plots(
-    inputs: Any,
-    shared: Any,
+    inputs: View[Spikes],
+    shared: Recorded,
     columns: Mapping[str, np.ndarray],
-    results: Mapping[str, Any],
+    results: Mapping[str, np.ndarray],
     reduced: Mapping[str, np.ndarray],
 ) -> list[Plot]:
     """Counts and true rates of the first trial of the first item, units in the order of their peak rates."""
@@ -252,7 +258,7 @@ def plots(
     ]
 
 
-def coords(inputs: Any, shared: Recorded) -> dict[str, Coordinate]:
+def coords(inputs: View[Spikes], shared: Recorded) -> dict[str, Coordinate]:
     """The numbers of bins, each step_s long, and of trials."""
     del shared
     n = {"time": inputs.task.length, "trial": inputs.n_eval, "train_trial": inputs.n_train}

@@ -103,21 +103,23 @@ def job_file(tmp_path):
     return write
 
 
-SHAPED = ("ctd.cells", "ctd.lfads")
+SHAPED = (
+    "ctd.cells", "ctd.esn", "ctd.fixed_points", "ctd.lfads", "ctd.similarity", "ctd.spikes", "ctd.tasks", "ctd.train_rnn",
+)  # fmt: skip
 """Packages whose annotations `--shapes` checks; their functions are wrapped as their modules are imported."""
 # Read before pytest reads its options, since the conftest.py of a folder imports ctd.cells before that; the processes of
 # pytest-xdist know of it by the environment.
 if "--shapes" in sys.argv:
     os.environ["PYTEST_SHAPES"] = "1"
 if "PYTEST_SHAPES" in os.environ:
-    install_import_hook(SHAPED, "beartype.beartype")
+    install_import_hook(SHAPED, "shapes.checked")
 
 
 def pytest_addoption(parser):
     parser.addoption(
         "--shapes",
         action="store_true",
-        help="check shapes and types of the arrays that ctd.cells and ctd.lfads get and give, at every call",
+        help="check shapes and types of the arrays that the kernels and cells of ctd get and give, at every call",
     )
 
 

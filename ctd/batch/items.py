@@ -1,22 +1,23 @@
 """Run the items of one group in this process, without a job."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ctd.batch.program import Layout, layout_for, precision, program, traced_columns
 from ctd.batch.run import Run
 from ctd.kernel import Kernel, Kind, Params, field_kinds, inputs_of, static_of, traced_type
+from ctd.late import PyTree
 
 
 def run_items(
     kernel: Kernel,
     params: Params,
-    columns: Mapping[str, Any] | None = None,
+    columns: Mapping[str, ArrayLike] | None = None,
     *,
     seed: int = 0,
-    shared: Any = None,
+    shared: PyTree = None,
     layout: Layout | None = None,
 ) -> dict[str, np.ndarray]:
     """Run one group in this process: all items have `params`, except for the fields in `columns`.

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import AbstractContextManager
 from functools import cached_property, lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from ctd.contract import evaluate
-from ctd.kernel import Kernel, Params, traced_type
-from ctd.late import jax, jnp, lax
+from ctd.kernel import Kernel, Params, Values, View, traced_type
+from ctd.late import Array, PyTree, jax, jnp, lax
 
 
 class Layout(NamedTuple):
@@ -49,13 +49,13 @@ def layout_for(kernel: Kernel, n_items: int, devices: int = 1, microbatch: int =
 class Slots(NamedTuple):
     """The items on the devices: arrays with a leading slot axis."""
 
-    ids: jax.Array
-    traced: Any
-    state: Any
-    done: jax.Array
+    ids: Array
+    traced: Values[Params]
+    state: PyTree
+    done: Array
 
 
-def precision(static: Any) -> AbstractContextManager[None]:
+def precision(static: View[Params]) -> AbstractContextManager[None]:
     """A context in which JAX's 64-bit mode is on for items of dtype float64, and off for others."""
     return jax.enable_x64(static.dtype == "float64")
 
@@ -63,7 +63,7 @@ def precision(static: Any) -> AbstractContextManager[None]:
 class Program:
     """The compiled functions of one (kernel, static, layout), which all groups with these share."""
 
-    def __init__(self, kernel: Kernel, static: Any, layout: Layout) -> None:
+    def __init__(self, kernel: Kernel, static: View[Params], layout: Layout) -> None:
         self.kernel, self.static, self.layout = kernel, static, layout
         mesh = jax.make_mesh(
             (layout.devices,),
@@ -76,36 +76,36 @@ class Program:
         self.init = self._over_slots(self._init)
         self.step = self._over_slots(self._step)
         self.result = self._over_slots(self._result)
-        self._root: tuple[int | None, Any] = None, None
-        self._some_results: dict[tuple[str, ...], Any] = {}
+        self._root: tuple[int, Array] | None = None
+        self._some_results: dict[tuple[str, ...], jax.stages.Wrapped] = {}
         self.permute = jax.jit(
             lambda slots, order: jax.tree.map(lambda leaf: leaf[order], slots),
             out_shardings=self.by_item,
         )
 
     @cached_property
-    def no_one(self) -> jax.Array:
+    def no_one(self) -> Array:
         """False for each slot, on its device."""
         n = self.layout.slots * self.layout.devices
         return jax.device_put(np.zeros(n, bool), self.by_item)
 
-    def root(self, seed: int) -> jax.Array:
+    def root(self, seed: int) -> Array:
         """The key of a job's seed, on all devices."""
         # Of the last seed alone: all shards of a job have one.
-        if self._root[0] != seed:
+        if self._root is None or self._root[0] != seed:
             self._root = seed, jax.device_put(jax.random.key(seed), self.whole)
         return self._root[1]
 
     # --- one item ---------------------------------------------------------------------------------
 
-    def _init(self, shared: Any, root: jax.Array, fresh: jax.Array, slot: Slots) -> Slots:
+    def _init(self, shared: PyTree, root: Array, fresh: Array, slot: Slots) -> Slots:
         key = jax.random.fold_in(root, slot.ids)
         state = self.kernel.init(self.static, shared, slot.traced, key)
         # An item may be finished at its start, before any advance.
         new = slot._replace(state=state, done=self.kernel.finished(state))
         return jax.tree.map(lambda a, b: jnp.where(fresh, a, b), new, slot)
 
-    def _step(self, shared: Any, root: jax.Array, fresh: jax.Array, slot: Slots) -> Slots:
+    def _step(self, shared: PyTree, root: Array, fresh: Array, slot: Slots) -> Slots:
         del fresh
 
         def advance(slot: Slots) -> Slots:
@@ -120,16 +120,16 @@ class Program:
             return lax.cond(slot.done, lambda slot: slot, advance, slot)
         return jax.tree.map(lambda a, b: jnp.where(slot.done, a, b), slot, advance(slot))
 
-    def _result(self, shared: Any, root: jax.Array, fresh: jax.Array, slot: Slots) -> Any:
+    def _result(self, shared: PyTree, root: Array, fresh: Array, slot: Slots) -> dict[str, Array]:
         del fresh
         key = jax.random.fold_in(root, slot.ids)
         return self.kernel.result(self.static, shared, slot.traced, key, slot.state)
 
-    def some_results(self, names: tuple[str, ...]) -> Any:
+    def some_results(self, names: tuple[str, ...]) -> jax.stages.Wrapped:
         """`result` for `names` alone; XLA removes the code of other results."""
 
-        def some(*args: Any) -> Any:
-            values = self._result(*args)
+        def some(shared: PyTree, root: Array, fresh: Array, slot: Slots) -> dict[str, Array]:
+            values = self._result(shared, root, fresh, slot)
             return {name: values[name] for name in names}
 
         # Compiled once for each set of names: whoever watches a run asks for the same ones again.
@@ -139,7 +139,7 @@ class Program:
 
     # --- all slots --------------------------------------------------------------------------------
 
-    def _over_slots(self, one: Callable[..., Any]) -> Any:
+    def _over_slots(self, one: Callable[..., PyTree]) -> jax.stages.Wrapped:
         """Compile one(shared, root, fresh, slot) to f(shared, root, bounds, fresh, slots, out) over slots.
 
         f computes the microbatches bounds[0] <= i < bounds[1] of each device and leaves the other rows of `out` as
@@ -150,17 +150,17 @@ class Program:
         of_args = lambda whole, items: (whole, whole, whole, items, items, items)
 
         def on_device(
-            shared: Any,
-            root: jax.Array,
-            bounds: jax.Array,
-            fresh: jax.Array,
+            shared: PyTree,
+            root: Array,
+            bounds: Array,
+            fresh: Array,
             slots: Slots | None,
-            out: Any,
-        ) -> Any:
+            out: PyTree,
+        ) -> PyTree:
             # m = 1 without vmap: matrix products then have no batch axis.
             some = one if m == 1 else jax.vmap(one, (None, None, 0, 0))
 
-            def body(i: jax.Array, out: Any) -> Any:
+            def body(i: Array, out: PyTree) -> PyTree:
                 # The barriers keep XLA from merging the item's arithmetic with the loop's slicing, and, since they
                 # hold i, from moving it out of a loop over one microbatch. So the item's code, and its rounding, are
                 # the same for any number of slots.
@@ -187,14 +187,16 @@ class Program:
             donate_argnums=5,
         )
 
-    def abstract(self, shared: Any, traced: Any) -> tuple[Any, dict[str, jax.ShapeDtypeStruct]]:
+    def abstract(
+        self, shared: PyTree, traced: Values[Params]
+    ) -> tuple[PyTree, dict[str, jax.ShapeDtypeStruct]]:
         """See `abstract`."""
         return abstract(self.kernel, self.static, shared, traced)
 
 
 def abstract(
-    kernel: Kernel, static: Any, shared: Any, traced: Any
-) -> tuple[Any, dict[str, jax.ShapeDtypeStruct]]:
+    kernel: Kernel, static: View[Params], shared: PyTree, traced: Values[Params]
+) -> tuple[PyTree, dict[str, jax.ShapeDtypeStruct]]:
     """`ctd.contract.evaluate` under the item's precision, once in a process: (state, results) as shapes and dtypes."""
     known, key = _evaluations(kernel, static), shapes_of(shared, traced)
     if key not in known:
@@ -203,20 +205,22 @@ def abstract(
     return known[key]
 
 
-def shapes_of(shared: Any, traced: Any) -> Any:
+def shapes_of(
+    shared: PyTree, traced: Values[Params]
+) -> tuple[Hashable, tuple[tuple[tuple[int, ...], str], ...]]:
     """The shapes and dtypes of a group's data and traced values, as a key: a compiled program depends on nothing else of them."""
     leaves, tree = jax.tree.flatten((shared, traced))
     return tree, tuple((np.shape(leaf), str(getattr(leaf, "dtype", type(leaf)))) for leaf in leaves)
 
 
-def _rows(leaf: jax.Array, i: jax.Array, m: int) -> jax.Array:
+def _rows(leaf: Array, i: Array, m: int) -> Array:
     """Microbatch i of m rows; for m = 1 the row itself, without an axis."""
     if m == 1:
         return lax.dynamic_index_in_dim(leaf, i, keepdims=False)
     return lax.dynamic_slice_in_dim(leaf, i * m, m)
 
 
-def _put(leaf: jax.Array, new: jax.Array, i: jax.Array, m: int) -> jax.Array:
+def _put(leaf: Array, new: Array, i: Array, m: int) -> Array:
     """Put `new` into `leaf` as its microbatch i."""
     if m == 1:
         return lax.dynamic_update_index_in_dim(leaf, new, i, 0)
@@ -224,18 +228,22 @@ def _put(leaf: jax.Array, new: jax.Array, i: jax.Array, m: int) -> jax.Array:
 
 
 @lru_cache(maxsize=64)
-def _evaluations(kernel: Kernel, static: Any) -> dict[Any, Any]:
+def _evaluations(
+    kernel: Kernel, static: View[Params]
+) -> dict[Hashable, tuple[PyTree, dict[str, jax.ShapeDtypeStruct]]]:
     """The cache of `abstract`, by the shapes of data and traced values. Layouts share it: they do not change one item."""
     return {}
 
 
 @lru_cache(maxsize=64)
-def program(kernel: Kernel, static: Any, layout: Layout) -> Program:
+def program(kernel: Kernel, static: View[Params], layout: Layout) -> Program:
     """The program of a kernel for these static fields and this layout, built once in a process."""
     return Program(kernel, static, layout)
 
 
-def traced_columns(params: type[Params], columns: Mapping[str, np.ndarray], dtype: str) -> Any:
+def traced_columns(
+    params: type[Params], columns: Mapping[str, np.ndarray], dtype: str
+) -> Values[Params]:
     """The named tuple of traced columns: reals in `dtype`, integers in int32, booleans unchanged."""
     kind = traced_type(params)
 

@@ -12,13 +12,13 @@ nor on its neighbours.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from ctd.batch.program import Program, Slots, precision
 from ctd.batch.run import Kept, Placed, Snapshot, from_host, to_host
-from ctd.late import jax
+from ctd.kernel import Params, Values
+from ctd.late import PyTree, jax
 
 
 class HostStates:
@@ -27,7 +27,7 @@ class HostStates:
     like: the state of one item as shapes and dtypes.
     """
 
-    def __init__(self, n: int, like: Any) -> None:
+    def __init__(self, n: int, like: PyTree) -> None:
         self._n = n
         is_key = lambda leaf: jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
         leaves, self._tree = jax.tree.flatten(like)
@@ -36,11 +36,11 @@ class HostStates:
         self._leaves: list[np.ndarray] = []
         """(n, ...) each; empty until the first states come, which tell the shapes."""
 
-    def keep(self, rows: np.ndarray, state: Any, places: np.ndarray) -> None:
+    def keep(self, rows: np.ndarray, state: PyTree, places: np.ndarray) -> None:
         """Copy states from the devices: that at places[k] becomes the state of item rows[k]."""
         self.put(rows, [to_host(leaf)[places[: len(rows)]] for leaf in jax.tree.leaves(state)])
 
-    def take(self, rows: np.ndarray) -> Any:
+    def take(self, rows: np.ndarray) -> PyTree:
         """The states of the items `rows`, ready for the devices."""
         leaves = [
             from_host(leaf[rows], like)
@@ -74,10 +74,10 @@ class RoundRun(Placed):
     def __init__(
         self,
         program: Program,
-        shared: Any,
+        shared: PyTree,
         seed: int,
         ids: np.ndarray,
-        traced: Any,
+        traced: Values[Params],
         length: int,
         kept: Kept | None = None,
     ) -> None:

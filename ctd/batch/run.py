@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ctd.batch.program import Program, Slots, precision
-from ctd.late import jax, jnp
+from ctd.kernel import Params, Values
+from ctd.late import Array, PyTree, jax, jnp
 
 SENT = 1 << 18
 """Arrays of zeros up to this many entries are sent to a device; larger ones are made there."""
@@ -44,13 +45,13 @@ class Placed:
     """The slots of a program on the devices, and the physical row of each logical slot."""
 
     def __init__(
-        self, program: Program, shared: Any, seed: int, ids: np.ndarray, traced: Any
+        self, program: Program, shared: PyTree, seed: int, ids: np.ndarray, traced: Values[Params]
     ) -> None:
         self.program, self.n = program, len(ids)
         self.layout = program.layout
         self.total = self.layout.slots * self.layout.devices
         self.rounds = 0
-        self._slots: Any = None
+        self._slots: PyTree = None
         # fold_in takes 32 bits.
         self._ids, self._traced = np.asarray(ids, np.uint32), traced
         self._root, self._no_one = program.root(seed), program.no_one
@@ -78,14 +79,14 @@ class Placed:
         per_microbatch = self.layout.microbatch * self.layout.devices
         return np.array([start // per_microbatch, -(-stop // per_microbatch)], np.int32)
 
-    def _put(self, host: Any) -> Any:
+    def _put(self, host: PyTree) -> PyTree:
         """Send arrays with a slot axis to the devices; one call for a tree takes half the time of one for each leaf."""
         return jax.device_put(host, self.program.by_item)
 
-    def _blank(self) -> Any:
+    def _blank(self) -> PyTree:
         """States to be overwritten, for `_put`."""
 
-        def blank(shape: jax.ShapeDtypeStruct) -> Any:
+        def blank(shape: jax.ShapeDtypeStruct) -> Array | np.ndarray:
             if jnp.issubdtype(shape.dtype, jax.dtypes.prng_key):
                 return jax.random.split(jax.random.key(0), (self.total, *shape.shape))
             # To compile a program that makes zeros takes longer than to send a few.
@@ -94,7 +95,9 @@ class Placed:
 
         return jax.tree.map(blank, self._state)
 
-    def _values_of(self, slots: Any, n: int, names: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
+    def _values_of(
+        self, slots: Slots, n: int, names: tuple[str, ...] = ()
+    ) -> dict[str, np.ndarray]:
         """The present results of the items in the first n logical slots: name -> (n, ...). No names means all names."""
         compute = self.program.some_results(names) if names else self.program.result
         shapes = {name: self._values[name] for name in names or self._values}
@@ -140,7 +143,7 @@ class Run(Placed):
     """
 
     def __init__(
-        self, program: Program, shared: Any, seed: int, ids: np.ndarray, traced: Any
+        self, program: Program, shared: PyTree, seed: int, ids: np.ndarray, traced: Values[Params]
     ) -> None:
         super().__init__(program, shared, seed, ids, traced)
         self.results = {k: np.zeros((self.n, *v.shape), v.dtype) for k, v in self._values.items()}
@@ -292,14 +295,14 @@ class Run(Placed):
         self._fill(live=0)
 
 
-def to_host(leaf: jax.Array) -> np.ndarray:
+def to_host(leaf: Array) -> np.ndarray:
     """Copy a device array to the host; random keys become their uint32 words."""
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return np.asarray(jax.random.key_data(leaf))
     return np.asarray(leaf)
 
 
-def from_host(saved: np.ndarray, like: jax.Array) -> Any:
+def from_host(saved: np.ndarray, like: Array) -> Any:
     """Undo `to_host`: make random keys of their words if `like` holds keys; other arrays stay on the host."""
     if jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
         return jax.random.wrap_key_data(jnp.asarray(saved), impl=jax.random.key_impl(like))

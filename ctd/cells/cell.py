@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from ctd.late import Array, Float, jax, jnp
+from ctd.late import Array, Float, Number, jax, jnp
 
 type Weights = Mapping[str, Array]
 """Name -> array, the weights of one network."""
@@ -23,8 +23,8 @@ class Scales(NamedTuple):
     (Sompolinsky, Crisanti & Sommers 1988). Both may be traced numbers.
     """
 
-    recurrent: Any = 1.0
-    input: Any = 1.0
+    recurrent: Number = 1.0
+    input: Number = 1.0
 
 
 UNIT = Scales()
@@ -115,7 +115,7 @@ class Cell(NamedTuple):
 
 
 def normal(
-    key: jax.Array, shape: tuple[int, int], scale: Any, dtype: jax.typing.DTypeLike
+    key: jax.Array, shape: tuple[int, int], scale: Number, dtype: jax.typing.DTypeLike
 ) -> Float[Array, "row fan_in"]:
     """Draw a matrix of the shape (rows, fan-in) with entries N(0, scale^2 / fan-in).
 

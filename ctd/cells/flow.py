@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from ctd.cells.cell import READOUT_AXES, Cell, Scales, Weights, normal
-from ctd.late import Array, Float, jax, jnp
+from ctd.late import Array, Float, Number, jax, jnp
 
 FIELD_UNITS = 128
 """Hidden units of a random field, the number of Sedler et al. 2023."""
@@ -17,7 +16,7 @@ RATE = 0.1
 
 
 def runge_kutta(
-    f: Callable[[Array], Array], h: Float[Array, "*state"], dt: Any
+    f: Callable[[Array], Array], h: Float[Array, "*state"], dt: Number
 ) -> Float[Array, "*state"]:
     """h(t + dt) from h(t), for dh/dt = f(h), by one step of the classical Runge-Kutta method; its error is O(dt^5).
 

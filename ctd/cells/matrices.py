@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ctd.late import Array, Float, jax, jnp, lax
 
@@ -65,7 +65,7 @@ def spectral_radius(w: Float[Array, "n n"], squarings: int = 12) -> Float[Array,
     """
 
     # The norm is kept as a logarithm, and the power at norm 1: |w^4096| itself overflows unless |l| is near 1.
-    def square(carry: tuple[Array, Array], _: None) -> tuple[Any, Array]:
+    def square(carry: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], Array]:
         power, log_norm = carry
         power = power @ power
         norm = jnp.linalg.norm(power)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ctd.cells.cell import READOUT_AXES, Cell, Weights
 from ctd.cells.names import CELLS, get_cell
@@ -157,7 +158,7 @@ def _tell_transposed(cell: Cell, params: Mapping[str, Any], where: str) -> None:
             raise ValueError(f"{where}: cell {cell.name}: transposed: {'; '.join(told)}")
 
 
-def check_real(value: Any, what: str) -> None:
+def check_real(value: ArrayLike, what: str) -> None:
     """Raise ValueError, beginning with `what`, unless all entries of an array are finite real numbers.
 
     >>> check_real([1.0, np.nan], "bO")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
-from typing import Any
 
 from ctd.dotted import load
-from ctd.late import jax, jnp
+from ctd.late import Array, jax, jnp
 
-type Units = Callable[[Any], Any]
+type Units = Callable[[Array], Array]
+"""Currents h -> rates f(h), of any shape."""
 
 UNITS: dict[str, Units] = {
     "tanh": lambda h: jnp.tanh(h),

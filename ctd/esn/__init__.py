@@ -18,7 +18,7 @@ An item is one network. A job file, which trains 640 of them:
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -32,8 +32,8 @@ from ctd.esn.reservoir import Weights, draw
 from ctd.esn.ridge import memory_capacity, ridge_fit, teacher_forced
 from ctd.esn.summary import REDUCED, reduce
 from ctd.esn.summary import Options as Options
-from ctd.kernel import Coordinate, Kernel, Outcome, Var
-from ctd.late import jax, jnp
+from ctd.kernel import Coordinate, Kernel, Outcome, Values, Var, View
+from ctd.late import Array, Float, Int, jax, jnp
 
 OUTCOMES = (
     Outcome("done", "trained and replayed"),
@@ -81,21 +81,22 @@ class State(NamedTuple):
     rls: Rls
     now: Now
     """Activations and output after the last training sample."""
-    train_nrmse: jax.Array
-    """(passes,)"""
-    passes: jax.Array
-    """() int32, passes done."""
-    outcome: jax.Array
-    """() int32, index into OUTCOMES."""
+    train_nrmse: Float[Array, "passes"]
+    passes: Int[Array, ""]
+    """Passes done."""
+    outcome: Int[Array, ""]
+    """Index into OUTCOMES."""
 
 
-def load(inputs: Any) -> series.Series:
+def load(inputs: View[EchoState]) -> series.Series:
     """Make or read the target over washout, training, validation and test. Raises ValueError if that fails."""
     length = inputs.washout + inputs.train + inputs.validation + inputs.test
     return series.load_series(inputs, length)
 
 
-def init(static: Any, shared: Any, traced: Any, key: jax.Array) -> State:
+def init(
+    static: View[EchoState], shared: series.Series, traced: Values[EchoState], key: Array
+) -> State:
     """Draw an untrained network. The entries of its readout are N(0, 1/n)."""
     # 0, 1 and 2 folded into the item's key separate the network, the training noise and the memory test.
     key_network, key_readout = jax.random.split(jax.random.fold_in(key, 0))
@@ -115,7 +116,13 @@ def init(static: Any, shared: Any, traced: Any, key: jax.Array) -> State:
     )
 
 
-def advance(static: Any, shared: Any, traced: Any, key: jax.Array, state: State) -> State:
+def advance(
+    static: View[EchoState],
+    shared: series.Series,
+    traced: Values[EchoState],
+    key: Array,
+    state: State,
+) -> State:
     """Run one pass of FORCE, or the whole ridge fit."""
     # Each pass has its own noise, whichever pass a resumed job begins with.
     key = jax.random.fold_in(jax.random.fold_in(key, 1), state.passes)
@@ -140,7 +147,7 @@ def advance(static: Any, shared: Any, traced: Any, key: jax.Array, state: State)
     )
 
 
-def finished(state: State) -> jax.Array:
+def finished(state: State) -> Array:
     """Whether all passes are done, or the item has failed."""
     return (state.passes == len(state.train_nrmse)) | (state.outcome != DONE)
 
@@ -148,17 +155,17 @@ def finished(state: State) -> jax.Array:
 class Alone(NamedTuple):
     """A trained network's validation and test."""
 
-    validation: jax.Array
-    """() NRMSE on the validation range; NaN without one."""
+    validation: Float[Array, ""]
+    """NRMSE on the validation range; NaN without one."""
     found: Replay
     """Replays of the test range, or of the training range without one."""
     start: Now
     """The network at the start of that range."""
-    x: jax.Array
-    """(t, k) the inputs of that range."""
+    x: Float[Array, "t k"]
+    """The inputs of that range."""
 
 
-def _alone(static: Any, shared: Any, state: State) -> Alone:
+def _alone(static: View[EchoState], shared: series.Series, state: State) -> Alone:
     w, readout = state.weights, state.rls.readout
     x = shared.inputs.astype(static.state_dtype)
     y, variance = (leaf.astype(static.dtype) for leaf in (shared.targets, shared.variance))
@@ -188,8 +195,12 @@ def _alone(static: Any, shared: Any, state: State) -> Alone:
 
 
 def result(
-    static: Any, shared: Any, traced: Any, key: jax.Array, state: State
-) -> dict[str, jax.Array]:
+    static: View[EchoState],
+    shared: series.Series,
+    traced: Values[EchoState],
+    key: Array,
+    state: State,
+) -> dict[str, Array]:
     """Compute the replay errors, and the results that `record` and `memory_delays` ask for. Errors of a failed item are NaN."""
     w, readout = state.weights, state.rls.readout
     validation, found, now, x = _alone(static, shared, state)
@@ -224,7 +235,7 @@ def result(
     return values
 
 
-def closed(static: Any, w: Weights, readout: jax.Array) -> dict[str, jax.Array]:
+def closed(static: View[EchoState], w: Weights, readout: Array) -> dict[str, Array]:
     """Fold the feedback into the recurrent weights: the network as a cell of `ctd.cells`.
 
     Outputs are linear in rates, so W_R h + W_F z = (W_R + W_F readout) h. A `continuous` network is a `leaky`
@@ -249,7 +260,7 @@ def closed(static: Any, w: Weights, readout: jax.Array) -> dict[str, jax.Array]:
     }
 
 
-def linearised(static: Any, cell: dict[str, jax.Array]) -> jax.Array:
+def linearised(static: View[EchoState], cell: dict[str, Array]) -> Array:
     """The Jacobian (n, n) of one step at rest, where tanh' = 1: (1 - alpha) I + alpha wR, multiplied layer by layer."""
     eye = jnp.eye(static.n, dtype=cell["wR"].dtype)
     whole = cell["alpha"] * cell["wR"] + (1 - cell["alpha"]) * eye
@@ -260,7 +271,7 @@ def linearised(static: Any, cell: dict[str, jax.Array]) -> jax.Array:
     return found
 
 
-def coords(inputs: Any, shared: Any) -> dict[str, Coordinate]:
+def coords(inputs: View[EchoState], shared: series.Series) -> dict[str, Coordinate]:
     """Coordinates of the results: pass numbers, time since a replay's start (unit of dt), delays (samples)."""
     del shared
     found = {"pass": Coordinate(np.arange(1, 1 + _passes(inputs)), "1", "number of the pass")}
@@ -274,7 +285,7 @@ def coords(inputs: Any, shared: Any) -> dict[str, Coordinate]:
     return found
 
 
-def _passes(inputs: Any) -> int:
+def _passes(inputs: View[EchoState]) -> int:
     return inputs.passes if inputs.readout == "force" else 1
 
 

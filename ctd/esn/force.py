@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from ctd.esn.params import EchoState
 from ctd.esn.reservoir import Units, Weights, disturbances, step, units
-from ctd.late import jax, jnp, lax
+from ctd.esn.series import Series
+from ctd.kernel import Values, View
+from ctd.late import Array, Float, Number, PyTree, jax, jnp, lax
 
 
 class Now(NamedTuple):
     """The state of a network between two samples."""
 
     units: Units
-    z: jax.Array
-    """(m,) output fed back into the next sample, in `state_dtype`."""
+    z: Float[Array, "m"]
+    """Output fed back into the next sample, in `state_dtype`."""
 
 
 class Symmetric(NamedTuple):
@@ -23,19 +26,17 @@ class Symmetric(NamedTuple):
     Without that quarter, network and P of n = 500 fit into the cache of one core, which saves 15 % of a step.
     """
 
-    A: jax.Array
-    """(q, q)"""
-    B: jax.Array
+    A: Float[Array, "q q"]
+    B: Array
     """(p - q, q)"""
-    C: jax.Array
+    C: Array
     """(p - q, p - q)"""
 
 
 class Rls(NamedTuple):
     """Readout and inverse correlation of RLS, of p features and m outputs, in `dtype`."""
 
-    readout: jax.Array
-    """(m, p)"""
+    readout: Float[Array, "m p"]
     P: Symmetric
     """Inverse of I / alpha + sum of the features' outer products."""
 
@@ -45,13 +46,13 @@ class Pass(NamedTuple):
 
     now: Now
     rls: Rls
-    squared_error: jax.Array
-    """() sum over samples and outputs of (z - f)^2, each z before its update."""
-    definite: jax.Array
-    """() False if any h P h was 0 or less. NaN does not count: it comes from the states, not from P."""
+    squared_error: Float[Array, ""]
+    """Sum over samples and outputs of (z - f)^2, each z before its update."""
+    definite: Float[Array, ""]
+    """False if any h P h was 0 or less. NaN does not count: it comes from the states, not from P."""
 
 
-def features(static: Any, h: jax.Array) -> jax.Array:
+def features(static: View[EchoState], h: Array) -> Array:
     """The features (..., p) of the readout for rates h (..., n), in `dtype`: the rates, then 1 with an intercept."""
     h = h.astype(static.dtype)
     if static.intercept:
@@ -59,15 +60,15 @@ def features(static: Any, h: jax.Array) -> jax.Array:
     return h
 
 
-def begin(static: Any, w: Weights, readout: jax.Array) -> Now:
+def begin(static: View[EchoState], w: Weights, readout: Array) -> Now:
     """The network at its initial activation. readout: (m, p), whose output is fed back first."""
     start = units(static, w.start)
     return Now(start, (readout @ features(static, start.h)).astype(static.state_dtype))
 
 
 def free_step(
-    static: Any, w: Weights, readout: jax.Array, now: Now, x: jax.Array
-) -> tuple[Now, Any]:
+    static: View[EchoState], w: Weights, readout: Array, now: Now, x: Array
+) -> tuple[Now, Array]:
     """Advance by one sample with the network's own output fed back: (network, (m,) output in `dtype`).
 
     x: (k,) inputs.
@@ -77,14 +78,14 @@ def free_step(
     return Now(moved, z.astype(static.state_dtype)), z
 
 
-def scaled_identity(scale: jax.Array, p: int, dtype: Any) -> Symmetric:
+def scaled_identity(scale: Array, p: int, dtype: jax.typing.DTypeLike) -> Symmetric:
     """The matrix scale I of size p."""
     q = p // 2
     eye = lambda n: scale * jnp.eye(n, dtype=dtype)
     return Symmetric(eye(q), jnp.zeros((p - q, q), dtype), eye(p - q))
 
 
-def times(P: Symmetric, h: jax.Array) -> jax.Array:
+def times(P: Symmetric, h: Array) -> Array:
     """The product P h, (p,), of h (p,)."""
     q = P.A.shape[0]
     # [A B^T; B C] [h1; h2]: B serves both quarters.
@@ -94,19 +95,16 @@ def times(P: Symmetric, h: jax.Array) -> jax.Array:
 class Updated(NamedTuple):
     """RLS after one sample of a block."""
 
-    readout: jax.Array
-    """(m, p)"""
-    K: jax.Array
-    """(block, p) updates of P that are not yet subtracted, see `update`."""
-    z: jax.Array
-    """(m,) output before the update."""
-    hPh: jax.Array
-    """() h P h, positive as long as P is positive definite."""
+    readout: Float[Array, "m p"]
+    K: Float[Array, "block p"]
+    """Updates of P that are not yet subtracted, see `update`."""
+    z: Float[Array, "m"]
+    """Output before the update."""
+    hPh: Float[Array, ""]
+    """H P h, positive as long as P is positive definite."""
 
 
-def update(
-    rls: Rls, K: jax.Array, j: jax.Array, forgetting: jax.Array, h: jax.Array, f: jax.Array
-) -> Updated:
+def update(rls: Rls, K: Array, j: Array, forgetting: Array, h: Array, f: Array) -> Updated:
     """Update the readout by sample j of a block.
 
     With l = forgetting, u = P_j h and s = h u, RLS (Haykin, Adaptive Filter Theory, ch. 10) is::
@@ -134,7 +132,7 @@ def update(
     return Updated(readout, K, z, s)
 
 
-def flush(P: Symmetric, K: jax.Array, forgetting: jax.Array) -> Symmetric:
+def flush(P: Symmetric, K: Array, forgetting: Array) -> Symmetric:
     """P after a block of len(K) samples: l^-len(K) (P - K^T K), see `update`."""
     q, power = P.A.shape[0], forgetting ** len(K)
     left, right = K[:, :q], K[:, q:]
@@ -145,7 +143,7 @@ def flush(P: Symmetric, K: jax.Array, forgetting: jax.Array) -> Symmetric:
     )
 
 
-def in_blocks(f: Callable[..., Any], carry: Any, rows: Any, length: int) -> Any:
+def in_blocks[C](f: Callable[[C, Number, PyTree], C], carry: C, rows: PyTree, length: int) -> C:
     """Apply carry = f(carry, index, block) to blocks of `length` rows in order; the last block may be shorter.
 
     >>> in_blocks(lambda c, k, rows: c + rows.sum(), jnp.asarray(0), jnp.arange(7), 3)
@@ -161,7 +159,14 @@ def in_blocks(f: Callable[..., Any], carry: Any, rows: Any, length: int) -> Any:
     return carry
 
 
-def force_pass(static: Any, shared: Any, traced: Any, key: jax.Array, w: Weights, rls: Rls) -> Pass:
+def force_pass(
+    static: View[EchoState],
+    shared: Series,
+    traced: Values[EchoState],
+    key: Array,
+    w: Weights,
+    rls: Rls,
+) -> Pass:
     """Run one pass from the initial activation: washout, then RLS at every sample of the training range.
 
     Sussillo & Abbott 2009 (Neuron 63:544), eqs. 4-5. The network feeds back each output as it was before its update.
@@ -172,11 +177,13 @@ def force_pass(static: Any, shared: Any, traced: Any, key: jax.Array, w: Weights
     # The washout runs with the readout of the pass before, and updates nothing.
     now, _ = lax.scan(lambda c, x: free_step(static, w, rls.readout, c, x), now, x[:start])
 
-    def block(carry: Pass, index: Any, rows: Any) -> Pass:
+    def block(carry: Pass, index: Number, rows: tuple[Array, ...]) -> Pass:
         P = carry.rls.P
         length = len(rows[0])
 
-        def sample(c: Any, row: Any) -> tuple[Any, None]:
+        def sample(
+            c: tuple[Now, Array, Array, Array, Array], row: tuple[Array, ...]
+        ) -> tuple[tuple[Now, Array, Array, Array, Array], None]:
             now, readout, K, total, definite = c
             x, f, noise, j = row
             moved = step(static, w, now.units, x, now.z, noise)

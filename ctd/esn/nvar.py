@@ -16,19 +16,22 @@ and tested on the samples after that segment.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from itertools import combinations_with_replacement
-from typing import Any, Literal, Self
+from typing import Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 from pydantic import Field, model_validator
 
+from ctd.cells import Weights
 from ctd.esn.params import TARGET_TEXT, OfSeries, Target, check_horizon
 from ctd.esn.plots import errors, replayed, success, varied_fields
 from ctd.esn.replay import Replay, compared
 from ctd.esn.series import Series, load_series
 from ctd.esn.summary import REDUCED, Options, reduce
-from ctd.kernel import Coordinate, Data, Outcome, Static, Traced, Var, one_shot
-from ctd.late import jax, jnp, lax
+from ctd.kernel import Coordinate, Data, Outcome, Static, Traced, Values, Var, View, one_shot
+from ctd.late import Array, Float, jax, jnp, lax
 from ctd.plots import Figure, Group, Plot, of_group
 
 
@@ -90,7 +93,7 @@ class Polynomial(OfSeries):
     )
 
     @model_validator(mode="after")
-    def _fits(self) -> Self:
+    def _fits(self) -> Polynomial:
         back = (self.delays - 1) * self.spacing + 1
         if self.washout < back:
             raise ValueError(
@@ -136,7 +139,7 @@ DIMS = {
 }  # fmt: skip
 
 
-def load(inputs: Any) -> Series:
+def load(inputs: View[Polynomial]) -> Series:
     """Make or read the series. Raises ValueError if that fails or the features are too many."""
     length = inputs.washout + inputs.segments * inputs.train + inputs.validation + inputs.test
     found = load_series(inputs, length)
@@ -150,12 +153,12 @@ def load(inputs: Any) -> Series:
     return found
 
 
-def _samples(shared: Series) -> Any:
+def _samples(shared: Series) -> Float[Array, "time k"]:
     """The series (t, k) behind the features: the inputs, or without any the targets."""
     return shared.inputs if shared.inputs.shape[1] else shared.targets
 
 
-def factors(static: Any, k: int) -> np.ndarray:
+def factors(static: View[Polynomial], k: int) -> np.ndarray:
     """The monomials of k numbers per sample, as `weights.monomials`: int32 (feature, factor)."""
     lags = 1 + np.add.outer(np.arange(static.delays) * static.spacing * k, np.arange(k)).ravel()
     # Monomials of lower degree are filled up with factors 0, which stand for 1.
@@ -168,7 +171,7 @@ def factors(static: Any, k: int) -> np.ndarray:
     return np.array(rows, np.int32).reshape(-1, most)
 
 
-def features(monomials: Any, h: jax.Array) -> jax.Array:
+def features(monomials: ArrayLike, h: Float[Array, "... state"]) -> Float[Array, "... feature"]:
     """Products (..., feature) of entries of h (..., state), as `monomials` (feature, factor) lists them.
 
     >>> features([[0, 0], [1, 0], [1, 2]], jnp.array([3.0, 5.0]))  # 1, h1, h1 h2
@@ -176,14 +179,16 @@ def features(monomials: Any, h: jax.Array) -> jax.Array:
     """
     # Entry 0 is the constant 1, which fills the monomials of lower degree.
     one = jnp.ones((*h.shape[:-1], 1), h.dtype)
-    values, monomials = jnp.concatenate([one, h], axis=-1), jnp.asarray(monomials, jnp.int32)
-    found = jnp.ones((*h.shape[:-1], len(monomials)), h.dtype)
-    for column in range(monomials.shape[1]):
-        found = found * values[..., monomials[:, column]]
+    values, factor = jnp.concatenate([one, h], axis=-1), jnp.asarray(monomials, jnp.int32)
+    found = jnp.ones((*h.shape[:-1], len(factor)), h.dtype)
+    for column in range(factor.shape[1]):
+        found = found * values[..., factor[:, column]]
     return found
 
 
-def step(weights: Any, h: jax.Array, x: Any = None) -> jax.Array:
+def step(
+    weights: Mapping[str, ArrayLike], h: Float[Array, "state"], x: Array | None = None
+) -> Float[Array, "state"]:
     """One step of a model without inputs, y(t + 1) = y(t) + C O(t).
 
     Kernels that take a network name it as `cell: ctd.esn.nvar.step`.
@@ -201,19 +206,19 @@ def step(weights: Any, h: jax.Array, x: Any = None) -> jax.Array:
     Array([3., 2.], dtype=float32)
     """
     del x
-    change = weights["coefficients"] @ features(weights["monomials"], h)
+    change = jnp.asarray(weights["coefficients"]) @ features(weights["monomials"], h)
     m = len(change)
     # Shift the delay line by one sample: the oldest one falls out.
     return jnp.concatenate([h[:m] + change, h[:-m]])
 
 
-def _state(static: Any, x: jax.Array, at: jax.Array) -> jax.Array:
+def _state(static: View[Polynomial], x: Array, at: Array) -> Array:
     """The delayed samples (..., state) of x (t, k) up to each sample number in `at`, the latest first."""
     back = (static.delays - 1) * static.spacing + 1
     return x[at[..., None] - jnp.arange(back)].reshape(*at.shape, -1)
 
 
-def fit(o: jax.Array, f: jax.Array, ridge: jax.Array) -> tuple[jax.Array, jax.Array]:
+def fit(o: Array, f: Array, ridge: Array) -> tuple[Array, Array]:
     """Find C (m, p) that minimises |o C^T - f|^2 + ridge |C|^2, for features o (t, p) and targets f (t, m).
 
     A QR decomposition of o stacked on sqrt(ridge) I solves it. Monomials of a series span ten powers of ten, and the
@@ -236,7 +241,9 @@ def fit(o: jax.Array, f: jax.Array, ridge: jax.Array) -> tuple[jax.Array, jax.Ar
     return jnp.where(independent, found, 0).T, independent
 
 
-def _replay(static: Any, shared: Series, weights: Any, at: jax.Array, length: int) -> Replay:
+def _replay(
+    static: View[Polynomial], shared: Series, weights: Weights, at: Array, length: int
+) -> Replay:
     """Replay `length` samples from sample `at` on. With inputs nothing is fed back: the model computes its outputs there."""
     x, y = _samples(shared), jnp.asarray(shared.targets)
     horizon = static.horizon or length
@@ -244,7 +251,7 @@ def _replay(static: Any, shared: Series, weights: Any, at: jax.Array, length: in
     begins = at + jnp.arange(static.starts) * stride
     window = begins[:, None] + jnp.arange(horizon)
 
-    def sample(h: jax.Array, _: Any) -> tuple[jax.Array, jax.Array]:
+    def sample(h: Array, _: None) -> tuple[Array, Array]:
         h = step(weights, h)
         return h, h[: static.m]
 
@@ -254,10 +261,12 @@ def _replay(static: Any, shared: Series, weights: Any, at: jax.Array, length: in
     else:
         run = lambda h: lax.scan(sample, h, length=horizon)[1]
         z = jax.vmap(run)(_state(static, x, begins - 1))
-    return compared(static, z, y[window], jnp.asarray(shared.variance))
+    return compared(static.valid_error, z, y[window], jnp.asarray(shared.variance))
 
 
-def run(static: Any, shared: Series, traced: Any, key: jax.Array) -> dict[str, jax.Array]:
+def run(
+    static: View[Polynomial], shared: Series, traced: Values[Polynomial], key: Array
+) -> dict[str, Array]:
     """Fit one model to its segment, and replay the validation and test ranges after it."""
     shared = jax.tree.map(lambda leaf: jnp.asarray(leaf, static.dtype), shared)
     # Without inputs, features lie one sample before their target.
@@ -294,7 +303,7 @@ def run(static: Any, shared: Series, traced: Any, key: jax.Array) -> dict[str, j
     return values
 
 
-def coords(inputs: Any, shared: Any) -> dict[str, Coordinate]:
+def coords(inputs: View[Polynomial], shared: Series) -> dict[str, Coordinate]:
     """The coordinate of stored replays: time since the replay's start, in the unit of dt."""
     del shared
     steps = inputs.dt * np.arange(1, 1 + (inputs.horizon or inputs.test))

@@ -1,6 +1,8 @@
 """The parameters of one echo-state network: its target, its weights, its training and its test."""
 
-from typing import Any, Literal, Self
+from __future__ import annotations
+
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -39,7 +41,7 @@ class OfSeries(Params):
     m: Static[int] = Field(20, gt=0, description="outputs")
 
     @model_validator(mode="after")
-    def _has_its_outputs(self) -> Self:
+    def _has_its_outputs(self) -> OfSeries:
         outputs = TARGET_OUTPUTS.get(self.target, self.m)
         if self.m != outputs:
             raise ValueError(
@@ -181,7 +183,7 @@ class EchoState(OfSeries):
 
     @model_validator(mode="before")
     @classmethod
-    def _ridge_is_float64(cls, given: Any) -> Any:
+    def _ridge_is_float64(cls, given: object) -> object:
         # A Gram matrix squares the condition number of the rates: float32 would leave it singular.
         if isinstance(given, dict) and given.get("readout") == "ridge":
             return {"dtype": "float64", **given}

@@ -2,53 +2,57 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ctd.esn.force import Now, free_step
+from ctd.esn.params import EchoState
 from ctd.esn.reservoir import Weights
 from ctd.esn.ridge import teacher_forced
-from ctd.late import jax, jnp, lax
+from ctd.kernel import View
+from ctd.late import Array, Float, jax, jnp, lax
 
 
 class Replay(NamedTuple):
     """Replays of one range: s starts, h samples each."""
 
-    nrmse: jax.Array
-    """() NRMSE over all replays and samples."""
-    last_nrmse: jax.Array
-    """() NRMSE over the last sample of each replay: NRMSE_h of Jaeger's tests."""
-    valid_samples: jax.Array
-    """() mean number of samples before the error of a replay exceeds `valid_error` standard deviations."""
-    outputs: jax.Array
-    """(s, h, m)"""
+    nrmse: Float[Array, ""]
+    """NRMSE over all replays and samples."""
+    last_nrmse: Float[Array, ""]
+    """NRMSE over the last sample of each replay: NRMSE_h of Jaeger's tests."""
+    valid_samples: Float[Array, ""]
+    """Mean number of samples before the error of a replay exceeds `valid_error` standard deviations."""
+    outputs: Float[Array, "s h m"]
 
 
 class Stretch(NamedTuple):
     """A range of samples of inputs and targets."""
 
-    x: jax.Array
-    """(t, k) inputs"""
-    y: jax.Array
-    """(t, m) targets"""
-    variance: jax.Array
-    """() variance of the targets over the whole series; errors are relative to it."""
+    x: Float[Array, "t k"]
+    """Inputs"""
+    y: Float[Array, "t m"]
+    """Targets"""
+    variance: Float[Array, ""]
+    """Variance of the targets over the whole series; errors are relative to it."""
 
     def cut(self, start: int, stop: int | None = None) -> Stretch:
         """The samples start ... stop - 1."""
         return self._replace(x=self.x[start:stop], y=self.y[start:stop])
 
 
-def free_run(static: Any, w: Weights, readout: jax.Array, now: Now, x: jax.Array) -> Any:
+def free_run(
+    static: View[EchoState], w: Weights, readout: Array, now: Now, x: Array
+) -> tuple[Now, Array]:
     """Run the network on inputs x (t, k) with its own outputs fed back: (network, (t, m) outputs)."""
-    return lax.scan(lambda c, x: free_step(static, w, readout, c, x), now, x)
+    end, outputs = lax.scan(lambda c, x: free_step(static, w, readout, c, x), now, x)
+    return end, outputs
 
 
-def compared(static: Any, z: jax.Array, y: jax.Array, variance: jax.Array) -> Replay:
+def compared(valid_error: float, z: Array, y: Array, variance: Array) -> Replay:
     """Compare replays z with their targets y, each (s, h, m)."""
     # (s, h) squared error in units of the targets' variance.
     error = jnp.mean((z - y) ** 2, axis=-1) / variance
     # ~(<=), not >: a NaN ends the valid time.
-    exceeded = ~(error <= static.valid_error**2)
+    exceeded = ~(error <= valid_error**2)
     valid = jnp.where(exceeded.any(axis=1), jnp.argmax(exceeded, axis=1), error.shape[1])
     return Replay(
         jnp.sqrt(jnp.mean(error)),
@@ -59,7 +63,7 @@ def compared(static: Any, z: jax.Array, y: jax.Array, variance: jax.Array) -> Re
 
 
 def replay(
-    static: Any, w: Weights, readout: jax.Array, now: Now, stretch: Stretch
+    static: View[EchoState], w: Weights, readout: Array, now: Now, stretch: Stretch
 ) -> tuple[Replay, Now]:
     """Replay a stretch from evenly spaced starts, beginning with the network `now`.
 
@@ -77,7 +81,7 @@ def replay(
     forced = y.astype(static.state_dtype)
     silent = jnp.zeros((length, static.n), static.state_dtype)
 
-    def hop(c: Now, i: Any) -> tuple[Now, Now]:
+    def hop(c: Now, i: Array) -> tuple[Now, Now]:
         cut = lambda rows: lax.dynamic_slice_in_dim(rows, i * stride, stride)
         return teacher_forced(static, w, c, cut(x), cut(forced), silent[:stride])[0], c
 
@@ -86,20 +90,20 @@ def replay(
     window = jnp.arange(static.starts)[:, None] * stride + jnp.arange(horizon)
     run = lambda start, x: free_run(static, w, readout, start, x)[1]
     z = jax.vmap(run)(begun, x[window])
-    found = compared(static, z, y[window], variance)
+    found = compared(static.valid_error, z, y[window], variance)
     return found, teacher_forced(static, w, now, x, forced, silent)[0]
 
 
 def largest_exponent(
-    static: Any, w: Weights, readout: jax.Array, now: Now, x: jax.Array
-) -> jax.Array:
+    static: View[EchoState], w: Weights, readout: Array, now: Now, x: Array
+) -> Array:
     """Largest Lyapunov exponent, per sample, of the network driven by its own outputs over inputs x (t, k).
 
     It is the mean log growth of one tangent vector, renormalised at every sample (Benettin et al. 1980,
     Meccanica 15:9). The first tenth of the samples is left out: there the vector aligns with the fastest direction.
     """
 
-    def sample(c: Any, x: jax.Array) -> tuple[Any, jax.Array]:
+    def sample(c: tuple[Now, Now], x: Array) -> tuple[tuple[Now, Now], Array]:
         now, tangent = c
         move = lambda now: free_step(static, w, readout, now, x)[0]
         # One forward-mode product moves the tangent; no Jacobian is formed.

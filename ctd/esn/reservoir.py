@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from ctd.cells import spectral_radius
-from ctd.late import jax, jnp, lax
+from ctd.esn.params import EchoState
+from ctd.esn.series import Series
+from ctd.kernel import Values, View
+from ctd.late import Array, Float, Number, jax, jnp, lax
 
 
 class Weights(NamedTuple):
     """The fixed part of a network of n units, k inputs, m outputs, in `state_dtype`."""
 
-    drive: jax.Array
+    drive: Array
     """(n, n + k + m) recurrent, input and feedback weights side by side, so that a step is one product;
     without feedback the last m columns are missing."""
-    bias: jax.Array
-    """(n,)"""
-    start: jax.Array
-    """(n,) initial activation."""
-    rate: jax.Array
-    """() dt / tau of continuous, leak of discrete dynamics."""
+    bias: Float[Array, "n"]
+    start: Float[Array, "n"]
+    """Initial activation."""
+    rate: Float[Array, ""]
+    """Dt / tau of continuous, leak of discrete dynamics."""
 
 
 class Units(NamedTuple):
     """Activations a and rates h of the units, each (n,). Continuous: h = tanh(a); discrete: h = a."""
 
-    a: jax.Array
-    h: jax.Array
+    a: Array
+    h: Array
 
 
-def draw(static: Any, shared: Any, traced: Any, key: jax.Array) -> tuple[Weights, jax.Array]:
+def draw(
+    static: View[EchoState], shared: Series, traced: Values[EchoState], key: Array
+) -> tuple[Weights, Array]:
     """Draw the fixed weights of one network.
 
     Input, feedback and bias weights are normal. So are the recurrent weights of topology gaussian, each of
@@ -75,7 +80,7 @@ def draw(static: Any, shared: Any, traced: Any, key: jax.Array) -> tuple[Weights
     return weights, scalable
 
 
-def _recurrent(topology: str, w: jax.Array, sparsity: jax.Array, key: jax.Array) -> jax.Array:
+def _recurrent(topology: str, w: Array, sparsity: Array, key: Array) -> Array:
     """Return recurrent weights (n, n) of a topology from standard normal ones; of a gaussian one, each is kept by chance."""
     n = len(w)
     if topology == "orthogonal":
@@ -89,9 +94,7 @@ def _recurrent(topology: str, w: jax.Array, sparsity: jax.Array, key: jax.Array)
     return jnp.where(kept, w, 0) / jnp.sqrt(n * sparsity)
 
 
-def _layered(
-    static: Any, layer_scale: jax.Array, w: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _layered(static: View[EchoState], layer_scale: Array, w: Array) -> tuple[Array, Array, Array]:
     """Cut random weights into layers.
 
     w: (n, n) with entries of variance 1 / n.
@@ -113,13 +116,13 @@ def _layered(
     return own, layer_scale * jnp.where(down == 1, w, 0), scalable
 
 
-def units(static: Any, a: jax.Array) -> Units:
+def units(static: View[EchoState], a: Array) -> Units:
     """The units that have activations a (n,)."""
     return Units(a, jnp.tanh(a) if static.dynamics == "continuous" else a)
 
 
 def step(
-    static: Any, w: Weights, now: Units, x: jax.Array, z: jax.Array, noise: jax.Array | float = 0.0
+    static: View[EchoState], w: Weights, now: Units, x: Array, z: Array, noise: Array | float = 0.0
 ) -> Units:
     """Advance the network by one sample.
 
@@ -145,8 +148,10 @@ def step(
     return now
 
 
-def discrete(weights: Any, h: jax.Array, x: jax.Array) -> jax.Array:
-    """One step of a trained network with `dynamics: discrete`: rates h (n,) and inputs x (k,) -> next rates (n,).
+def discrete(
+    weights: Mapping[str, Array | float], h: Float[Array, "n"], x: Float[Array, "k"]
+) -> Float[Array, "n"]:
+    """One step of a trained network with `dynamics: discrete`: rates h and inputs x -> next rates.
 
     Kernels that take a network name it as `cell: ctd.esn.reservoir.discrete`.
 
@@ -161,7 +166,9 @@ def discrete(weights: Any, h: jax.Array, x: jax.Array) -> jax.Array:
     return h + weights["alpha"] * (jnp.tanh(drive) - h)
 
 
-def disturbances(static: Any, traced: Any, key: jax.Array, index: Any, length: int) -> jax.Array:
+def disturbances(
+    static: View[EchoState], traced: Values[EchoState], key: Array, index: Number, length: int
+) -> Array:
     """Draw the noise (length, n) of block number `index`, in `state_dtype`; zeros if the parameter `noise` is 0."""
     dtype = static.state_dtype
     # A program that runs one item a time then draws nothing; under vmap cond becomes select, and draws.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ctd.esn.force import Now, begin, features
+from ctd.esn.params import EchoState
 from ctd.esn.reservoir import Units, Weights, disturbances, step, units
-from ctd.late import jax, jnp, lax
+from ctd.esn.series import Series
+from ctd.kernel import Values, View
+from ctd.late import Array, Float, jax, jnp, lax
 
 
 class Fit(NamedTuple):
@@ -14,17 +17,16 @@ class Fit(NamedTuple):
 
     now: Now
     """The network after the training range; the next sample feeds back the last target."""
-    readout: jax.Array
-    """(m, p)"""
-    squared_error: jax.Array
-    """() sum over the training range and outputs of (z - f)^2."""
-    definite: jax.Array
-    """() False if the states were finite but Gram matrix plus ridge was not positive definite."""
+    readout: Float[Array, "m p"]
+    squared_error: Float[Array, ""]
+    """Sum over the training range and outputs of (z - f)^2."""
+    definite: Float[Array, ""]
+    """False if the states were finite but Gram matrix plus ridge was not positive definite."""
 
 
 def teacher_forced(
-    static: Any, w: Weights, now: Now, x: jax.Array, y: jax.Array, noise: jax.Array
-) -> tuple[Now, jax.Array]:
+    static: View[EchoState], w: Weights, now: Now, x: Array, y: Array, noise: Array
+) -> tuple[Now, Array]:
     """Drive the network by inputs, and feed back targets in place of its outputs.
 
     Sample 0 feeds back `now.z`, sample i the target y[i-1].
@@ -38,7 +40,7 @@ def teacher_forced(
         (the network after the last sample, its rates (t, n)).
     """
 
-    def sample(c: Now, row: Any) -> tuple[Now, jax.Array]:
+    def sample(c: Now, row: tuple[Array, Array, Array]) -> tuple[Now, Array]:
         x, y, noise = row
         moved = step(static, w, c.units, x, c.z, noise)
         return Now(moved, y), moved.h
@@ -46,7 +48,7 @@ def teacher_forced(
     return lax.scan(sample, now, (x, y, noise))
 
 
-def solve(static: Any, h: jax.Array, f: jax.Array, ridge: jax.Array) -> tuple[jax.Array, jax.Array]:
+def solve(static: View[EchoState], h: Array, f: Array, ridge: Array) -> tuple[Array, Array]:
     """Solve R (H^T H + D) = F^T H for the readout R, with features H and targets F.
 
     D = ridge I, but 0 for the constant of an intercept, so that a shift of all targets shifts the constant
@@ -76,7 +78,9 @@ def solve(static: Any, h: jax.Array, f: jax.Array, ridge: jax.Array) -> tuple[ja
     return jnp.where(definite, readout, 0).T, definite
 
 
-def ridge_fit(static: Any, shared: Any, traced: Any, key: jax.Array, w: Weights) -> Fit:
+def ridge_fit(
+    static: View[EchoState], shared: Series, traced: Values[EchoState], key: Array, w: Weights
+) -> Fit:
     """Force the network with its targets over washout and training range, then fit the readout to the latter.
 
     Jaeger 2001 (GMD report 148); Lukosevicius 2012, eq. 9.
@@ -94,7 +98,9 @@ def ridge_fit(static: Any, shared: Any, traced: Any, key: jax.Array, w: Weights)
     return Fit(now, readout, jnp.sum((h @ readout.T - f) ** 2), definite)
 
 
-def memory_capacity(static: Any, traced: Any, key: jax.Array, w: Weights) -> jax.Array:
+def memory_capacity(
+    static: View[EchoState], traced: Values[EchoState], key: Array, w: Weights
+) -> Array:
     """Squared correlation (delay,) of a past input u(t - d) with its linear readout, d = 1 ... `memory_delays`.
 
     Jaeger 2002 (GMD report 152): u ~ U[-1, 1] drives the network through weights of standard deviation
@@ -108,13 +114,13 @@ def memory_capacity(static: Any, traced: Any, key: jax.Array, w: Weights) -> jax
     total = skip + 2 * half
     u = jax.random.uniform(keys[0], (total,), static.state_dtype, -1, 1)
     scale = traced.input_scale.astype(static.state_dtype)
-    alone = static._replace(feedback=False)
+    alone = static._replace(feedback=False)  # type: ignore[attr-defined]
     # The input reaches the first layer alone, as in training.
     first = (jnp.arange(n) < n // static.layers)[:, None]
     into = scale * first * jax.random.normal(keys[1], (n, 1), static.state_dtype)
     driven = w._replace(drive=jnp.concatenate([w.drive[:, :n], into], axis=1))
 
-    def sample(c: Units, u: jax.Array) -> tuple[Units, jax.Array]:
+    def sample(c: Units, u: Array) -> tuple[Units, Array]:
         c = step(alone, driven, c, u[None], u[None])
         return c, c.h
 

@@ -7,26 +7,30 @@ Generators run on the host in float64, and are pure functions: the same seed giv
 (4, 3)
 """
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import h5py
 import numpy as np
 
 from ctd.containers import checked_dataset, opened_hdf5
+from ctd.esn.params import OfSeries
+from ctd.kernel import View
+from ctd.late import Array, Float, on_host
 
 
 class Series(NamedTuple):
     """Inputs and targets of a network, one row for each sample."""
 
-    inputs: np.ndarray
-    """(time, input); no columns if nothing drives the network."""
-    targets: np.ndarray
-    """(time, output)"""
-    dt: np.ndarray
-    """() sampling interval."""
-    variance: np.ndarray
-    """() variance of the targets over time, averaged over outputs; NRMSE = sqrt(mean squared error / variance)."""
+    inputs: Float[Array, "time input"]
+    """No columns if nothing drives the network."""
+    targets: Float[Array, "time output"]
+    dt: Float[Array, ""]
+    """Sampling interval."""
+    variance: Float[Array, ""]
+    """Variance of the targets over time, averaged over outputs; NRMSE = sqrt(mean squared error / variance)."""
 
 
 def series(targets: np.ndarray, dt: float, inputs: np.ndarray | None = None) -> Series:
@@ -49,10 +53,10 @@ def series(targets: np.ndarray, dt: float, inputs: np.ndarray | None = None) -> 
         raise ValueError(
             "target: all samples are equal, so that the error relative to their variance is undefined; give a series that varies"
         )
-    return Series(inputs, targets, np.asarray(dt, float), np.asarray(variance))
+    return Series(on_host(inputs), on_host(targets), on_host(dt, float), on_host(variance))
 
 
-def load_series(inputs: Any, length: int) -> Series:
+def load_series(inputs: View[OfSeries], length: int) -> Series:
     """Make or read the first `length` samples of the target that `inputs`, an `OfSeries`, names.
 
     Raises ValueError if the parameters give no series, or the file cannot be read.
@@ -69,6 +73,7 @@ def load_series(inputs: Any, length: int) -> Series:
     elif inputs.target == "sines":
         targets = sines(length, m, dt, seed=seed)
     elif inputs.target == "file":
+        assert inputs.path is not None, "OfSeries demands it"
         targets = read_array(inputs.path, inputs.dataset, length, m)
         if inputs.input_dataset is not None:
             drive = read_array(inputs.path, inputs.input_dataset, length)

@@ -1,13 +1,15 @@
 """The reduction of an ensemble: success rate and median error at each point of the sweep, over the seeds."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from ctd.esn.params import EchoState
-from ctd.kernel import Var, traced_type
+from ctd.esn.series import Series
+from ctd.kernel import Var, View, traced_type
 from ctd.rows import combinations
 
 SWEPT = traced_type(EchoState)._fields
@@ -43,8 +45,8 @@ class Options(BaseModel):
 
 
 def reduce(
-    inputs: Any,
-    shared: Any,
+    inputs: View[EchoState],
+    shared: Series,
     columns: Mapping[str, np.ndarray],
     results: Mapping[str, np.ndarray],
     options: Options,
@@ -78,12 +80,12 @@ def reduce(
     }
 
 
-def _point(error: np.ndarray, options: Options) -> dict[str, Any]:
+def _point(error: np.ndarray, options: Options) -> dict[str, float]:
     # A fixed seed: gathering twice gives the same table.
     rng = np.random.default_rng(0)
     drawn = error[rng.integers(len(error), size=(options.resamples, len(error)))]
     tail = (1 - options.confidence) / 2
-    row: dict[str, Any] = {"count": len(error), "nrmse_best": error.min()}
+    row: dict[str, float] = {"count": len(error), "nrmse_best": error.min()}
     estimates = {
         "success_rate": lambda e: np.mean(e < options.success_below, axis=-1),
         # The lower median: the mean of a finite and an infinite error says nothing.

@@ -13,23 +13,25 @@ Modes: `remove: mode`, `points` as in fixed_points.connections, and a sweep over
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from collections.abc import Callable, Mapping
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 from pydantic import AfterValidator, Field, model_validator
 
 from ctd import tasks
-from ctd.cells import Cell, initial_state, readout
+from ctd.cells import Cell, Weights, initial_state, readout
 from ctd.fixed_points.candidates import (
     CELL_TEXT,
     WEIGHTS_TEXT,
+    as_dtype,
     find_cell,
     known_cell,
     read_points,
     stored_cell,
 )
-from ctd.kernel import Data, File, Params, Static, Traced, Var, one_shot
-from ctd.late import jax, jnp, lax
+from ctd.kernel import Data, File, Params, Static, Traced, Values, Var, View, one_shot
+from ctd.late import Array, Float, Int, jax, jnp, lax, on_host
 from ctd.plots import Axis, Figure, Group, Layer, Lines, Plot, Points, of_group
 from ctd.tasks.scores import weighted_loss
 
@@ -69,7 +71,7 @@ class Ablation(Params):
     )
 
     @model_validator(mode="after")
-    def _has_points(self) -> Self:
+    def _has_points(self) -> Ablation:
         if self.remove == "mode" and self.points is None:
             raise ValueError(
                 "points: remove: mode needs a table of points, STORE/gathered/GROUP of fixed_points"
@@ -88,22 +90,26 @@ DIMS = {
 }
 
 
+type Hold = Callable[[Float[Array, "state"]], Float[Array, "state"]]
+"""A state -> the state without what is taken out."""
+
+
 class Whole(NamedTuple):
     """A network, trials, and how it does on them."""
 
     cell: dict[str, None]
     """{name of the cell: None}, as in a `Network`."""
-    weights: dict[str, Any]
+    weights: Weights
     trials: tasks.Trial
-    mean: Any
-    """(state,) over trials and steps."""
-    intact: dict[str, Any]
+    mean: Float[Array, "state"] | None
+    """Over trials and steps."""
+    intact: dict[str, Float[Array, ""]]
     """Its loss and accuracy."""
-    points: dict[str, Any]
+    points: dict[str, Array]
     """Of a table of points: point, eigenvalue, right, left; empty for units."""
 
 
-def load(inputs: Any) -> Whole:
+def load(inputs: View[Ablation]) -> Whole:
     """The network on its trials, and its points. Raises ValueError, naming file and field."""
     name, weights = stored_cell(inputs)
     found = find_cell(name)
@@ -123,16 +129,16 @@ def load(inputs: Any) -> Whole:
         raise ValueError(
             "task: trials of a file cannot be drawn anew; name the task that made them"
         )
-    weights = {key: np.asarray(value, inputs.dtype) for key, value in weights.items()}
+    on_task = as_dtype(weights, inputs.dtype)
     key = jax.random.key(inputs.trial_seed)
     trials = jax.tree.map(np.asarray, tasks.batch(inputs.task, key, inputs.n_trials, inputs.dtype))
-    whole = Whole({name: None}, weights, trials, (), {}, _points(inputs, weights, found))
+    whole = Whole({name: None}, on_task, trials, None, {}, _points(inputs, on_task, found))
     states, scores = jax.jit(lambda w: _tried(inputs, w, lambda h: h))(whole)
     mean = np.asarray(states).reshape(-1, states.shape[-1]).mean(axis=0)
-    return whole._replace(mean=mean, intact=jax.tree.map(np.asarray, scores))
+    return whole._replace(mean=on_host(mean), intact=jax.tree.map(np.asarray, scores))
 
 
-def _points(inputs: Any, weights: dict[str, Any], found: Cell) -> dict[str, Any]:
+def _points(inputs: View[Ablation], weights: Weights, found: Cell) -> dict[str, Array]:
     """The table of points, for modes. Raises ValueError where it is none, or that of another network."""
     if inputs.points is None:
         return {}
@@ -143,19 +149,23 @@ def _points(inputs: Any, weights: dict[str, Any], found: Cell) -> dict[str, Any]
         raise ValueError(
             f"points: {inputs.points}: shape {shape}, (point, {size}) with at least one point expected"
         )
-    parts = lambda values: np.stack([values.real, values.imag]).astype(inputs.dtype)
+    parts = lambda values: on_host(np.stack([values.real, values.imag]), inputs.dtype)
     complex_ = {name: parts(np.asarray(table[name])) for name in names[1:]}
-    return {"point": np.asarray(table["point"], inputs.dtype), **complex_}
+    return {"point": on_host(table["point"], inputs.dtype), **complex_}
 
 
-def _tried(static: Any, whole: Whole, hold: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """(states (trial, time, state), loss and accuracy) of the network whose every state passes through `hold`."""
+def _tried(
+    static: View[Ablation], whole: Whole, hold: Hold
+) -> tuple[Float[Array, "trial time state"], dict[str, Float[Array, ""]]]:
+    """(states, loss and accuracy) of the network whose every state passes through `hold`."""
     cell = find_cell(*whole.cell)
     assert isinstance(cell, Cell)
     weights, trials = jax.tree.map(jnp.asarray, (whole.weights, whole.trials))
     start = hold(initial_state(cell, weights, trials.inputs.dtype))
 
-    def step(h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def step(
+        h: Float[Array, "state"], x: Float[Array, "input"]
+    ) -> tuple[Float[Array, "state"], Float[Array, "state"]]:
         h = hold(cell.step(weights, h, x))
         return h, h
 
@@ -169,8 +179,10 @@ def _tried(static: Any, whole: Whole, hold: Any) -> tuple[jax.Array, dict[str, j
     return states, scores
 
 
-def removed_mode(points: Any, point: jax.Array, mode: jax.Array) -> tuple[Any, jax.Array]:
-    """(h -> h without the mode, or the pair, of a point; its eigenvalue (2,))."""
+def removed_mode(
+    points: Mapping[str, Array], point: Int[Array, ""], mode: Int[Array, ""]
+) -> tuple[Hold, Float[Array, "part"]]:
+    """(h -> h without the mode, or the pair, of a point; its eigenvalue)."""
     row = lambda name: jnp.asarray(points[name])[:, point]
     values, right, left = row("eigenvalue"), row("right"), row("left")
     k = mode % values.shape[1]
@@ -182,7 +194,9 @@ def removed_mode(points: Any, point: jax.Array, mode: jax.Array) -> tuple[Any, j
     return out, values[:, k]
 
 
-def run(static: Any, shared: Whole, traced: Any, key: jax.Array) -> dict[str, jax.Array]:
+def run(
+    static: View[Ablation], shared: Whole, traced: Values[Ablation], key: Array
+) -> dict[str, Array]:
     """The trials, without one unit or mode."""
     del key
     values = {}

@@ -4,33 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache, lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ctd import tasks
-from ctd.cells import CELL_NAMES, CELLS, FORMS, Cell, get_cell, readout, run
+from ctd.cells import CELL_NAMES, CELLS, FORMS, Cell, Weights, get_cell, readout, run
 from ctd.data import read_arrays, read_hdf5
 from ctd.dotted import load as load_dotted
-from ctd.late import jax, jnp, lax
+from ctd.kernel import Params, Values, View
+from ctd.late import Array, Bool, Float, jax, jnp, lax, on_host
 from ctd.weights import read_tensors, read_weights
 
-type Map = Callable[[Any, jax.Array, jax.Array], jax.Array]
+type Map = Callable[[Weights, Float[Array, "state"], Float[Array, "input"]], Float[Array, "state"]]
 """F(weights, state, input) -> the next state."""
 
 
 class Network(NamedTuple):
     """A network and the states from which its searches start: what all its candidates share."""
 
-    weights: dict[str, Any]
-    states: Any
-    """(trial, time, state) candidate states; candidate k is states.reshape(-1, state)[k]."""
-    spread: Any
+    weights: Weights
+    states: Float[Array, "trial time state"]
+    """Candidate states; candidate k is states.reshape(-1, state)[k]."""
+    spread: Float[Array, ""]
     """Root mean square distance of the states from their mean; 1 if all states are equal."""
-    largest: Any
+    largest: Float[Array, ""]
     """The largest |h_i| among the states, at least 1."""
-    inverse: Any
-    """(state, state) inverse of the mean of J'J over some of the states, J = dF/dh - 1 (see `with_inverse`);
+    inverse: Float[Array, "state state"]
+    """The inverse of the mean of J'J over some of the states, J = dF/dh - 1 (see `with_inverse`);
     (0, 0): unknown."""
     cell: dict[str, None]
     """{name of the cell: None}: a name among arrays, which JAX compiles in with the keys. Empty: a function that
@@ -38,6 +40,49 @@ class Network(NamedTuple):
 
 
 Time = Literal["steps", "continuous"]
+
+
+class TimeField(Protocol):
+    """Whether a network is a map or a flow."""
+
+    @property
+    def time(self) -> Time: ...
+
+
+class NetworkFields(Protocol):
+    """The fields of a kernel's parameters that name a network."""
+
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def cell(self) -> str | None: ...
+    @property
+    def weights(self) -> str | None: ...
+
+
+class TrialFields(NetworkFields, Protocol):
+    """Those that name trials of a task, too."""
+
+    @property
+    def task(self) -> tasks.Task: ...
+    @property
+    def n_trials(self) -> int: ...
+    @property
+    def trial_seed(self) -> int: ...
+
+
+class SearchFields(TrialFields, TimeField, Protocol):
+    """Those that say how searches start."""
+
+    @property
+    def method(self) -> str: ...
+    @property
+    def region(self) -> str: ...
+    @property
+    def candidates(self) -> str | None: ...
+    @property
+    def dataset(self) -> str: ...
+
 
 CELL_TEXT = f"{CELL_NAMES}; by default the cell that the weights belong to; or the dotted path of a Cell or of a function F(weights, h, x)"
 WEIGHTS_TEXT = (
@@ -82,8 +127,8 @@ def cell_of(network: Network) -> Cell | Map | None:
     return find_cell(*network.cell) if network.cell else None
 
 
-def outputs_of(network: Network, states: jax.Array) -> jax.Array:
-    """(k, output) the readout at states (k, n); of a function, which has none, (k, 0)."""
+def outputs_of(network: Network, states: Float[Array, "k state"]) -> Float[Array, "k output"]:
+    """The readout at some states; of a function, which has none, (k, 0)."""
     cell = cell_of(network)
     if not isinstance(cell, Cell):
         return states[:, :0]
@@ -119,7 +164,7 @@ def n_in_of(network: Network) -> int | None:
 
 
 def make_network(
-    weights: dict[str, Any], states: Any, dtype: str, cell: str | None = None
+    weights: Mapping[str, ArrayLike], states: ArrayLike, dtype: str, cell: str | None = None
 ) -> Network:
     """Check the states, (..., state), and measure their spread. Raises ValueError if there are none or not finite."""
     states = np.asarray(states, dtype)
@@ -133,19 +178,24 @@ def make_network(
     flat = states.reshape(-1, states.shape[-1])
     spread = np.sqrt(np.mean(np.sum((flat - flat.mean(0)) ** 2, axis=1)))
     largest = max(1.0, float(np.abs(flat).max()))
-    weights = {name: np.asarray(value, dtype) for name, value in weights.items()}
-    scales = np.asarray(spread if spread > 0 else 1, dtype), np.asarray(largest, dtype)
+    scales = on_host(spread if spread > 0 else 1, dtype), on_host(largest, dtype)
     name = {} if cell is None else {cell: None}
-    return Network(weights, states, *scales, np.zeros((0, 0), dtype), name)
+    unknown = on_host(np.zeros((0, 0)), dtype)
+    return Network(as_dtype(weights, dtype), on_host(states), *scales, unknown, name)
 
 
-def with_inverse(network: Network, f: Map, x: Any) -> Network:
+def as_dtype(weights: Mapping[str, ArrayLike], dtype: str) -> dict[str, Array]:
+    """The weights as arrays of this dtype on the host."""
+    return {name: on_host(value, dtype) for name, value in weights.items()}
+
+
+def with_inverse(network: Network, f: Map, x: ArrayLike) -> Network:
     """The network, with the inverse of the mean of J'J at the input x, by which `lm` preconditions.
 
     Any positive matrix leads to the same minima of q; this one in fewer steps. It stays unknown where F has
     no finite derivatives.
     """
-    states = network.states.reshape(-1, network.states.shape[-1])
+    states = np.asarray(network.states).reshape(-1, network.states.shape[-1])
     some = states[np.linspace(0, len(states) - 1, N_SAMPLED).astype(int)]
     squares = np.asarray(_squares(f)(network.weights, some, np.asarray(x, states.dtype)), float)
     squares = squares[np.isfinite(squares).all(axis=(1, 2))]
@@ -154,18 +204,20 @@ def with_inverse(network: Network, f: Map, x: Any) -> Network:
     if not added > 0:
         return network
     inverse = np.linalg.inv(mean + added * np.eye(len(mean)))
-    return network._replace(inverse=inverse.astype(states.dtype))
+    return network._replace(inverse=on_host(inverse, states.dtype))
 
 
 @cache
-def _squares(f: Map) -> Any:
-    """(weights, states (k, state), x) -> (k, state, state) J'J, compiled once for the networks of a cell.
+def _squares(f: Map) -> Callable[[Weights, np.ndarray, np.ndarray], Float[Array, "k state state"]]:
+    """(weights, states (k, state), x) -> J'J, compiled once for the networks of a cell.
 
     One state after the other: J takes a copy of F's workspace for each unit.
     """
 
-    def squares(weights: Any, states: jax.Array, x: jax.Array) -> jax.Array:
-        def square(h: jax.Array) -> jax.Array:
+    def squares(
+        weights: Weights, states: Float[Array, "k state"], x: Float[Array, "input"]
+    ) -> Float[Array, "k state state"]:
+        def square(h: Float[Array, "state"]) -> Float[Array, "state state"]:
             j = jax.jacfwd(lambda h: f(weights, h, x) - h)(h)
             return j.T @ j
 
@@ -178,7 +230,7 @@ PRECONDITIONED = frozenset({"lm"})
 """Methods of search that use the inverse of J^T J at one state, which is made once for all candidates."""
 
 
-def load(inputs: Any) -> Network:
+def load(inputs: View[SearchFields]) -> Network:
     """The network of `read_network`, with the inverse that some methods use. Raises ValueError."""
     network = read_network(inputs)
     found = cell_of(network)
@@ -196,7 +248,7 @@ def load(inputs: Any) -> Network:
     return with_inverse(network, f, np.zeros(found.infer(network.weights)[1]))
 
 
-def read_network(inputs: Any) -> Network:
+def read_network(inputs: View[SearchFields]) -> Network:
     """Read the weights, and read the candidate states or run trials of the task for them. Raises ValueError."""
     name, weights = stored_cell(inputs)
     found = find_cell(name)
@@ -214,9 +266,7 @@ def read_network(inputs: Any) -> Network:
         raise ValueError(f"{inputs.candidates}: {inputs.dataset}: {error}") from None
 
 
-def stored_states(
-    path: str, dataset: str, found: Cell | Map, weights: dict[str, Any]
-) -> np.ndarray:
+def stored_states(path: str, dataset: str, found: Cell | Map, weights: Weights) -> np.ndarray:
     """(..., state) a dataset of a file, which holds states of this network. Raises ValueError."""
     where = f"{path}: {dataset}"
     stored = read_arrays(path, dataset)
@@ -233,7 +283,7 @@ def stored_states(
     return states
 
 
-def read_points(path: str, names: Iterable[str]) -> dict[str, Any]:
+def read_points(path: str, names: Iterable[str]) -> dict[str, np.ndarray]:
     """The table of a store of fixed_points. Raises ValueError, naming the file, where it lacks one of these columns."""
     table = read_hdf5(path)
     if missing := set(names) - table.keys():
@@ -243,7 +293,7 @@ def read_points(path: str, names: Iterable[str]) -> dict[str, Any]:
     return table
 
 
-def stored_cell(inputs: Any) -> tuple[str, dict[str, Any]]:
+def stored_cell(inputs: View[NetworkFields]) -> tuple[str, Weights]:
     """(the cell's name, the weights). For a cell of ctd the file says both; a user's cell gets the arrays by their names.
 
     Raises ValueError, naming file and field, also where time is continuous and the cell is a map.
@@ -262,21 +312,26 @@ def stored_cell(inputs: Any) -> tuple[str, dict[str, Any]]:
     return name, weights
 
 
-def _stored_cell(inputs: Any) -> tuple[str, dict[str, Any]]:
+def _stored_cell(inputs: View[NetworkFields]) -> tuple[str, Weights]:
     found = None if inputs.cell is None else find_cell(inputs.cell)
     if inputs.weights is None:
         if found is None or isinstance(found, Cell):
             raise ValueError(f"weights: {inputs.cell or 'a network'} needs a file of weights")
+        assert inputs.cell is not None, "it was found by its name"
         return inputs.cell, {}
     own = "." in (inputs.cell or "").partition(":")[0]
     if found is None or (isinstance(found, Cell) and not own):
         loaded = read_weights(inputs.weights, inputs.cell)
-        return loaded.cell, loaded.params
-    return inputs.cell, dict(read_tensors(inputs.weights).arrays)
+        return loaded.cell, {name: on_host(value) for name, value in loaded.params.items()}
+    assert inputs.cell is not None, "it was found by its name"
+    arrays = read_tensors(inputs.weights).arrays
+    return inputs.cell, {name: on_host(value) for name, value in arrays.items()}
 
 
-def simulate(cell: Cell, weights: dict[str, Any], inputs: Any) -> np.ndarray:
-    """(trial, time, state) the states in `n_trials` trials of the task, without the initial ones."""
+def simulate(
+    cell: Cell, weights: Weights, inputs: View[TrialFields]
+) -> Float[np.ndarray, "trial time state"]:
+    """The states in `n_trials` trials of the task, without the initial ones."""
     n_in = cell.infer(weights)[1]
     if inputs.task.n_in != n_in:
         raise ValueError(
@@ -294,12 +349,14 @@ def simulate(cell: Cell, weights: dict[str, Any], inputs: Any) -> np.ndarray:
 class Start(NamedTuple):
     """Where a search begins."""
 
-    h: jax.Array
-    anywhere: jax.Array
+    h: Float[Array, "state"]
+    anywhere: Bool[Array, ""]
     """Whether it has nothing to do with the states but for the size of the region."""
 
 
-def draw_start(static: Any, network: Network, traced: Any, key: jax.Array) -> Start:
+def draw_start(
+    static: View[SearchFields], network: Network, traced: Values[Params], key: Array
+) -> Start:
     """The start of a search: candidate `traced.candidate` (modulo their number), mixed, or anywhere; plus noise.
 
     With probability `mix` the start lies on the segment to another state drawn at random: halfway in half
@@ -311,7 +368,7 @@ def draw_start(static: Any, network: Network, traced: Any, key: jax.Array) -> St
     h = states[traced.candidate % len(states)]
     to = states[jnp.minimum((other * len(states)).astype(jnp.int32), len(states) - 1)] - h
     share = jnp.where(chosen < traced.mix, jnp.where(halfway < 0.5, 0.5, share), 0)
-    noise: jax.Array = traced.noise * jax.random.normal(key_noise, h.shape, states.dtype)
+    noise: Array = traced.noise * jax.random.normal(key_noise, h.shape, states.dtype)
     at = h + share.astype(states.dtype) * to + noise
     if static.region == "none":
         return Start(at, jnp.zeros((), bool))
@@ -320,8 +377,10 @@ def draw_start(static: Any, network: Network, traced: Any, key: jax.Array) -> St
     return Start(jnp.where(far, _anywhere(static, network, traced, key_place), at), far)
 
 
-def _anywhere(static: Any, network: Network, traced: Any, key: jax.Array) -> jax.Array:
-    """(state,) a place drawn uniformly, in a box around zero or on a sphere around the states' mean; or `_of_piece`."""
+def _anywhere(
+    static: View[SearchFields], network: Network, traced: Values[Params], key: Array
+) -> Float[Array, "state"]:
+    """A place drawn uniformly, in a box around zero or on a sphere around the states' mean; or `_of_piece`."""
     if static.region == "linear":
         return _of_piece(network, traced, key)
     states = network.states.reshape(-1, network.states.shape[-1])
@@ -334,8 +393,8 @@ def _anywhere(static: Any, network: Network, traced: Any, key: jax.Array) -> jax
     return states.mean(axis=0) + radius * direction / jnp.linalg.norm(direction)
 
 
-def _of_piece(network: Network, traced: Any, key: jax.Array) -> jax.Array:
-    """(state,) the fixed point of F(h) = J h + b of a linear region: number `candidate`, or where there are too many, a drawn one."""
+def _of_piece(network: Network, traced: Values[Params], key: Array) -> Float[Array, "state"]:
+    """The fixed point of F(h) = J h + b of a linear region: number `candidate`, or where there are too many, a drawn one."""
     cell, weights = cell_of(network), network.weights
     assert isinstance(cell, Cell), "load refuses it"
     assert cell.pieces is not None, "load refuses it"

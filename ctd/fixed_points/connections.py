@@ -16,21 +16,23 @@ the saddle parts. `reduce` lists each connection once.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 from pydantic import AfterValidator, Field
 
+from ctd.cells import Weights
 from ctd.fixed_points.candidates import (
     CELL_TEXT,
     WEIGHTS_TEXT,
+    as_dtype,
     known_cell,
     named_map,
     read_points,
     stored_cell,
 )
-from ctd.kernel import File, Kernel, Outcome, Params, Static, Traced, Var
-from ctd.late import jax, jnp, lax
+from ctd.kernel import File, Kernel, NoOptions, Outcome, Params, Static, Traced, Values, Var, View
+from ctd.late import Array, Float, Int, Number, jnp, lax, on_host
 from ctd.plots import Axis, Figure, Group, Image, Layer, Lines, Plot, Points, of_group
 from ctd.principal import principal
 
@@ -98,33 +100,29 @@ class Table(NamedTuple):
 
     cell: dict[str, None]
     """{name of the cell: None}, as in a `Network`."""
-    weights: dict[str, Any]
-    points: Any
-    """(point, state)"""
-    inputs: Any
-    """(point, input)"""
-    leaves: Any
-    """(departure,) the point that is left; -1 alone where no point is unstable."""
-    mode: Any
-    """(departure,)"""
-    side: Any
-    """(departure,)"""
-    direction: Any
-    """(departure, state) of unit length"""
-    growing: Any
-    """(point,) its modes that grow"""
-    marginal: Any
-    """(point,) its modes that neither grow nor decay"""
+    weights: Weights
+    points: Float[Array, "point state"]
+    inputs: Float[Array, "point input"]
+    leaves: Int[Array, "departure"]
+    """The point that is left; -1 alone where no point is unstable."""
+    mode: Int[Array, "departure"]
+    side: Int[Array, "departure"]
+    direction: Float[Array, "departure state"]
+    """Of unit length."""
+    growing: Int[Array, "point"]
+    """Modes of the point that grow."""
+    marginal: Int[Array, "point"]
+    """Its modes that neither grow nor decay."""
 
 
-def load(inputs: Any) -> Table:
+def load(inputs: View[Departure]) -> Table:
     """The network and the departures from its points. Raises ValueError."""
     name, weights = stored_cell(inputs)
     if inputs.points is None:
         raise ValueError("points: STORE/gathered/GROUP of a store of fixed_points expected")
     columns = ("point", "constant_input", "eigenvalue", "right", "n_unstable")
     table = read_points(inputs.points, columns)
-    real = lambda values: np.asarray(values, inputs.dtype)
+    real = lambda values: on_host(values, inputs.dtype)
     points = real(table["point"])
     # Modes come by decreasing magnitude.
     grows = np.arange(table["eigenvalue"].shape[1]) < np.asarray(table["n_unstable"])[:, None]
@@ -134,35 +132,34 @@ def load(inputs: Any) -> Table:
     second = table["eigenvalue"][leaves, modes].imag < 0
     directions = np.where(second[:, None], vectors.imag, vectors.real)
     lengths = np.linalg.norm(directions, axis=1, keepdims=True)
-    directions = real(np.repeat(directions / np.where(lengths > 0, lengths, 1), 2, axis=0))
+    directions = np.repeat(directions / np.where(lengths > 0, lengths, 1), 2, axis=0)
     sides = np.tile([1, -1], len(leaves))
     leaves, modes = np.repeat(leaves, 2), np.repeat(modes, 2)
     if not len(leaves):
         leaves, modes, sides = np.array([-1]), np.array([0]), np.array([1])
         directions = np.zeros((1, points.shape[1]), inputs.dtype)
-    whole = lambda values: np.asarray(values, np.int32)
-    weights = {name: real(value) for name, value in weights.items()}
+    whole = lambda values: on_host(values, np.int32)
     # A table of the user's own may do without marginal modes.
     marginal = table.get("n_marginal", np.zeros(len(points)))
     counts = whole(table["n_unstable"]), whole(marginal)
-    return Table({name: None}, weights, points, real(table["constant_input"]), whole(leaves), whole(modes), whole(sides), directions, *counts)  # fmt: skip
+    return Table({name: None}, as_dtype(weights, inputs.dtype), points, real(table["constant_input"]), whole(leaves), whole(modes), whole(sides), real(directions), *counts)  # fmt: skip
 
 
 class Flight(NamedTuple):
     """A departure between two advances."""
 
-    h: jax.Array
-    steps: jax.Array
-    nearest: jax.Array
-    """int32, number of the nearest point but the first."""
-    outcome: jax.Array
+    h: Float[Array, "state"]
+    steps: Int[Array, ""]
+    nearest: Int[Array, ""]
+    """Number of the nearest point but the first."""
+    outcome: Int[Array, ""]
 
 
-def _departure(shared: Table, traced: Any) -> jax.Array:
+def _departure(shared: Table, traced: Values[Departure]) -> Int[Array, ""]:
     return traced.departure % len(shared.leaves)
 
 
-def init(static: Any, shared: Table, traced: Any, key: jax.Array) -> Flight:
+def init(static: View[Departure], shared: Table, traced: Values[Departure], key: Array) -> Flight:
     """A step away from the point."""
     del static, key
     k = _departure(shared, traced)
@@ -174,14 +171,16 @@ def init(static: Any, shared: Table, traced: Any, key: jax.Array) -> Flight:
     return Flight(h, jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32), outcome)
 
 
-def advance(static: Any, shared: Table, traced: Any, key: jax.Array, s: Flight) -> Flight:
+def advance(
+    static: View[Departure], shared: Table, traced: Values[Departure], key: Array, s: Flight
+) -> Flight:
     """BLOCK steps of the network, and a look where it is."""
     del static, key
     leaves = jnp.asarray(shared.leaves)[_departure(shared, traced)]
     x = jnp.asarray(shared.inputs)[leaves]
     f = named_map(shared.cell)
 
-    def step(_: Any, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def step(_: Number, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         h, _ = carry
         new = f(shared.weights, h, x)
         return new, jnp.linalg.norm(new - h)
@@ -190,19 +189,21 @@ def advance(static: Any, shared: Table, traced: Any, key: jax.Array, s: Flight) 
     # Points at another input are not points of this network.
     same = (jnp.asarray(shared.inputs) == x).all(axis=1)
     other = same & (jnp.arange(len(shared.points)) != leaves)
-    distance: jax.Array = jnp.where(
+    distance: Array = jnp.where(
         other, jnp.linalg.norm(jnp.asarray(shared.points) - h, axis=1), jnp.inf
     )
-    nearest: jax.Array = jnp.argmin(distance).astype(jnp.int32)
-    steps: jax.Array = s.steps + BLOCK
-    outcome: Any = jnp.where(steps >= traced.n_steps, LIMIT, RUNNING)
+    nearest: Array = jnp.argmin(distance).astype(jnp.int32)
+    steps: Array = s.steps + BLOCK
+    outcome = jnp.where(steps >= traced.n_steps, LIMIT, RUNNING)
     there = (distance[nearest] <= traced.near) & (moved <= traced.near / 100)
     outcome = jnp.where(there, ARRIVED, outcome)
     outcome = jnp.where(jnp.isfinite(h).all(), outcome, DIVERGED).astype(jnp.int32)
     return Flight(h, steps, nearest, outcome)
 
 
-def result(static: Any, shared: Table, traced: Any, key: jax.Array, s: Flight) -> dict[str, Any]:
+def result(
+    static: View[Departure], shared: Table, traced: Values[Departure], key: Array, s: Flight
+) -> dict[str, Array]:
     """Where the departure led."""
     del static, key
     k = _departure(shared, traced)
@@ -218,11 +219,11 @@ def result(static: Any, shared: Table, traced: Any, key: jax.Array, s: Flight) -
 
 
 def reduce(
-    inputs: Any,
+    inputs: View[Departure],
     shared: Table,
     columns: Mapping[str, np.ndarray],
     results: Mapping[str, np.ndarray],
-    options: Any,
+    options: NoOptions | None,
 ) -> dict[str, np.ndarray]:
     """The connections, each once, by both points; a departure that items repeat counts once."""
     del inputs, columns, options

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 from pydantic import AfterValidator, Field
@@ -37,8 +37,8 @@ from ctd.fixed_points.candidates import (
     stored_states,
 )
 from ctd.fixed_points.search.kernel import constant_input
-from ctd.kernel import Data, File, Kernel, Outcome, Params, Static, Traced, Var
-from ctd.late import jax, jnp, lax
+from ctd.kernel import Data, File, Kernel, Outcome, Params, Static, Traced, Values, Var, View
+from ctd.late import Array, Float, Int, Number, jax, jnp, lax
 from ctd.plots import Axis, Figure, Group, Lines, Plot, of_group
 
 FRAMES = 50
@@ -112,22 +112,26 @@ DIMS = {
 class Walk(NamedTuple):
     """A trajectory with its frame, between two advances."""
 
-    h: jax.Array
-    frame: jax.Array
-    """(state, number) orthonormal columns."""
-    taken: jax.Array
-    """int32, steps so far."""
-    steps: jax.Array
-    """int32, steps in all."""
-    n: jax.Array
+    h: Float[Array, "state"]
+    frame: Float[Array, "state number"]
+    """Orthonormal columns."""
+    taken: Int[Array, ""]
+    """Steps so far."""
+    steps: Int[Array, ""]
+    """Steps in all."""
+    n: Int[Array, ""]
     """Advances that count."""
-    total: jax.Array
-    """(number,) sum over these of the mean growth of each direction in an advance, per step."""
-    squares: jax.Array
-    """(number,) the same of its square."""
+    total: Float[Array, "number"]
+    """Sum over these of the mean growth of each direction in an advance, per step."""
+    squares: Float[Array, "number"]
+    """The same of its square."""
 
 
-def load(inputs: Any) -> Network:
+type Framed = tuple[Float[Array, "state"], Float[Array, "state number"]]
+"""A state and its frame."""
+
+
+def load(inputs: View[FromState]) -> Network:
     """The network, and the states to start from. Raises ValueError."""
     name, weights = stored_cell(inputs)
     found = find_cell(name)
@@ -140,7 +144,7 @@ def load(inputs: Any) -> Network:
     return make_network(weights, states, inputs.dtype, name)
 
 
-def dimension(exponents: jax.Array, n: int) -> jax.Array:
+def dimension(exponents: Float[Array, "k"], n: int) -> Float[Array, ""]:
     """Kaplan and Yorke's, of the largest k exponents of n, in falling order; NaN if k are too few to tell."""
     sums = jnp.cumsum(exponents)
     j = jnp.sum(jnp.cumprod(sums >= 0))
@@ -159,7 +163,9 @@ class Trajectories:
     n_in_of: Callable[[Network], int | None]
     """Network -> number of inputs; None: any number."""
 
-    def init(self, static: Any, shared: Network, traced: Any, key: jax.Array) -> Walk:
+    def init(
+        self, static: View[Trajectory], shared: Network, traced: Values[Trajectory], key: Array
+    ) -> Walk:
         """A trajectory at its start, with a random frame."""
         states = jnp.asarray(shared.states).reshape(-1, shared.states.shape[-1])
         h = states[traced.start % len(states)]
@@ -171,7 +177,14 @@ class Trajectories:
         steps = (traced.transient + traced.n_steps).astype(jnp.int32)
         return Walk(h, frame, zero, steps, zero, jnp.zeros(k, h.dtype), jnp.zeros(k, h.dtype))
 
-    def advance(self, static: Any, shared: Network, traced: Any, key: jax.Array, s: Walk) -> Walk:
+    def advance(
+        self,
+        static: View[Trajectory],
+        shared: Network,
+        traced: Values[Trajectory],
+        key: Array,
+        s: Walk,
+    ) -> Walk:
         """Carry the frame along, and make it orthogonal FRAMES times."""
         del key
         x = constant_input(shared, traced, self.n_in_of(shared))
@@ -182,11 +195,11 @@ class Trajectories:
         else:
             step = field
 
-        def carry(_: Any, at: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        def carry(_: Number, at: Framed) -> Framed:
             h, push = jax.linearize(step, at[0])
             return h, jax.vmap(push, 1, 1)(at[1])
 
-        def orthogonal(at: tuple[jax.Array, jax.Array], _: Any) -> Any:
+        def orthogonal(at: Framed, _: None) -> tuple[Framed, Float[Array, "number"]]:
             h, frame = lax.fori_loop(0, static.every, carry, at)
             q, r = jnp.linalg.qr(frame)
             return (h, q), jnp.log(jnp.abs(jnp.diagonal(r)))
@@ -204,8 +217,13 @@ class Trajectories:
         )
 
     def result(
-        self, static: Any, shared: Network, traced: Any, key: jax.Array, s: Walk
-    ) -> dict[str, jax.Array]:
+        self,
+        static: View[Trajectory],
+        shared: Network,
+        traced: Values[Trajectory],
+        key: Array,
+        s: Walk,
+    ) -> dict[str, Array]:
         """The exponents so far."""
         del shared, key
         n = jnp.maximum(s.n, 1)
@@ -225,7 +243,7 @@ class Trajectories:
         }
 
 
-def make_kernel(name: str, of: Trajectories, load: Callable[[Any], Network]) -> Kernel:
+def make_kernel(name: str, of: Trajectories, load: Callable[[View[Trajectory]], Network]) -> Kernel:
     """The kernel of these trajectories, from the states that `load` returns."""
     return Kernel(
         name=name,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ctd.batch import precision, run_items
 from ctd.fixed_points.candidates import Network, make_network
@@ -19,9 +19,9 @@ from ctd.fixed_points.limit_cycles import make_kernel as hunting
 from ctd.fixed_points.limit_cycles.table import SUMMARY as CYCLES
 from ctd.fixed_points.limit_cycles.table import Options
 from ctd.fixed_points.shown import lines_of
-from ctd.kernel import Kernel, inputs_of
-from ctd.late import jax
-from ctd.plots.png import draw
+from ctd.kernel import Kernel, NoOptions, View, inputs_of
+from ctd.late import Array
+from ctd.plots.png import Canvas, draw
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Followed:
     outcomes: tuple[str, ...]
     """Names of the codes in results["outcome"]."""
     network: Network
-    inputs: Any
+    inputs: View[Continuation]
 
     def __repr__(self) -> str:
         """Return the number of branches, and a table of the bifurcations."""
@@ -43,21 +43,21 @@ class Followed:
         head = f"{k} start{'s' if k != 1 else ''} on {n} branch{'es' if n != 1 else ''}"
         return "\n".join([head, *lines_of({name: self.branches[name] for name in SUMMARY})])
 
-    def figure(self) -> Any:
+    def figure(self) -> Canvas:
         """matplotlib Figure: the bifurcation diagram."""
         with precision(self.inputs):
             return draw(figure(self.inputs, self.network, {}, self.results, self.branches))
 
 
 def follow(
-    step: Callable[[jax.Array, jax.Array], jax.Array],
-    points: Any,
+    step: Callable[[Array, Array], Array],
+    points: ArrayLike,
     *,
     low: float,
     high: float,
     start: float = 0.0,
     time: str = "steps",
-    **settings: Any,
+    **settings: object,
 ) -> Followed:
     """Follow fixed points, step(h, p) = h, over a parameter p by pseudo-arclength; float64.
 
@@ -94,7 +94,7 @@ def follow(
     columns = {"start_point": np.arange(len(points))}
     results = run_items(kernel, params, columns, shared=network)
     inputs = inputs_of(params)
-    branches = reduce(inputs, network, columns, results, None)
+    branches = reduce(inputs, network, columns, results, NoOptions())
     outcomes = tuple(outcome.name for outcome in kernel.outcomes)
     return Followed(results, branches, outcomes, network, inputs)
 
@@ -109,7 +109,7 @@ class Cycles:
     """One row for each cycle: cycle_period, cycle_stability, cycle_multiplier, cycle_points, ..."""
     kernel: Kernel
     network: Network
-    inputs: Any
+    inputs: View[LimitCycle]
 
     def __repr__(self) -> str:
         """Return how the trajectories ended, and a table of the cycles."""
@@ -119,7 +119,7 @@ class Cycles:
         head = f"{len(codes)} trajectories: {text}"
         return "\n".join([head, *lines_of({name: self.unique[name] for name in CYCLES})])
 
-    def figure(self) -> Any:
+    def figure(self) -> Canvas:
         """matplotlib Figure: the cycles in two principal components, and their multipliers."""
         assert self.kernel.figure is not None
         with precision(self.inputs):
@@ -129,13 +129,13 @@ class Cycles:
 
 
 def cycles(
-    step: Callable[[jax.Array], jax.Array],
-    states: Any,
+    step: Callable[[Array], Array],
+    states: ArrayLike,
     *,
     time: str = "steps",
     seed: int = 0,
     unique_tol: float = 1e-3,
-    **settings: Any,
+    **settings: object,
 ) -> Cycles:
     """The limit cycles at which trajectories from some states end; float64.
 
@@ -171,12 +171,12 @@ def cycles(
 
 
 def lyapunov(
-    step: Callable[[jax.Array], jax.Array],
-    states: Any,
+    step: Callable[[Array], Array],
+    states: ArrayLike,
     *,
     time: str = "steps",
     seed: int = 0,
-    **settings: Any,
+    **settings: object,
 ) -> dict[str, np.ndarray]:
     """The Lyapunov exponents of a map or flow, from each of some states; float64.
 

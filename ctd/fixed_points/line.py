@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ctd.fixed_points.shown import lines_of
-from ctd.late import jax, jnp, scipy
+from ctd.late import Array, jax, jnp, scipy
 
 CLOSES = 1.5
 """A chain is a ring if its ends are no farther apart than this times its widest gap ..."""
@@ -57,10 +57,10 @@ class Line:
 
 
 def line(
-    table: Mapping[str, Any],
+    table: Mapping[str, ArrayLike],
     *,
-    readout: Any = None,
-    step: Callable[[jax.Array], jax.Array] | None = None,
+    readout: ArrayLike | None = None,
+    step: Callable[[Array], Array] | None = None,
     slow: float = 0.05,
 ) -> Line:
     """The chain of the points of a network, ordered along the longest path of their minimum spanning tree.
@@ -108,7 +108,7 @@ def line(
     )
 
 
-def _first_output(readout: Any, n: int) -> np.ndarray:
+def _first_output(readout: ArrayLike, n: int) -> np.ndarray:
     """(1, state) the weights of the first output."""
     weights = np.atleast_2d(np.asarray(readout, float))
     if weights.shape[1] != n:
@@ -116,7 +116,7 @@ def _first_output(readout: Any, n: int) -> np.ndarray:
     return weights[:1]
 
 
-def _points(table: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+def _points(table: Mapping[str, ArrayLike]) -> tuple[np.ndarray, np.ndarray]:
     """(the points that are no outliers, their rows)."""
     points = np.asarray(table["point"], float)
     x = np.asarray(table["constant_input"]) if "constant_input" in table else points[:, :0]
@@ -165,7 +165,7 @@ def _cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _modes(
-    table: Mapping[str, Any], rows: np.ndarray, tangent: np.ndarray
+    table: Mapping[str, ArrayLike], rows: np.ndarray, tangent: np.ndarray
 ) -> dict[str, np.ndarray]:
     """slowest, mode and input of the columns."""
     values = np.asarray(table["eigenvalue"])[rows]
@@ -181,9 +181,7 @@ def _modes(
     }
 
 
-def _drift(
-    step: Callable[[jax.Array], jax.Array], points: np.ndarray, position: np.ndarray
-) -> np.ndarray:
+def _drift(step: Callable[[Array], Array], points: np.ndarray, position: np.ndarray) -> np.ndarray:
     """(SAMPLES, 2) positions on the straight lines between neighbours, and the component of F(h) - h along these."""
     at = np.linspace(0, position[-1], SAMPLES)
     k = np.clip(np.searchsorted(position, at, side="right") - 1, 0, len(points) - 2)

@@ -8,40 +8,46 @@ T_m summed over all modes is C B.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+from ctd.cells import Weights
 from ctd.fixed_points.candidates import Map
-from ctd.late import jax, jnp
+from ctd.late import Array, Float, jax, jnp
 
 
 class Derivatives(NamedTuple):
     """Derivatives of F at k points, float64."""
 
-    dh: np.ndarray
-    """dF/dh, (k, state, state): row i, column j is dF_i / dh_j."""
-    dx: np.ndarray
-    """dF/dx, (k, state, input)."""
-    curvature: np.ndarray
-    """(k,) smallest eigenvalue of the Hessian of q: positive at a strict local minimum."""
-    error: np.ndarray
-    """(k,) length of Newton's step to F(h) = h: how far off a fixed point is, to first order; inf where dF/dh - 1 is singular."""
+    dh: Float[np.ndarray, "k state state"]
+    """dF/dh: row i, column j is dF_i / dh_j."""
+    dx: Float[np.ndarray, "k state input"]
+    """dF/dx."""
+    curvature: Float[np.ndarray, "k"]
+    """Smallest eigenvalue of the Hessian of q: positive at a strict local minimum."""
+    error: Float[np.ndarray, "k"]
+    """Length of Newton's step to F(h) = h: how far off a fixed point is, to first order; inf where dF/dh - 1 is singular."""
 
 
 def derivatives(
-    f: Map, weights: Any, points: np.ndarray, x: np.ndarray, flow: bool = False
+    f: Map,
+    weights: Mapping[str, ArrayLike],
+    points: Float[np.ndarray, "k state"],
+    x: Float[np.ndarray, "k input"],
+    flow: bool = False,
 ) -> Derivatives:
-    """Derivatives of the map f(weights, h, x) at points (k, state) with inputs x (k, input); of a flow, f is dh/dt."""
+    """Derivatives of the map f(weights, h, x) at points with inputs x; of a flow, f is dh/dt."""
     n, n_in = points.shape[1], x.shape[1]
     with jax.enable_x64(True):
-        weights = {name: jnp.asarray(w, jnp.float64) for name, w in weights.items()}
+        fine = {name: jnp.asarray(w, jnp.float64) for name, w in weights.items()}
         at = _derivatives(f, flow)
         # One point after the other: a Hessian's workspace is n times that of its gradient.
         found = [
-            [np.asarray(value) for value in at(weights, *pair)]
+            [np.asarray(value) for value in at(fine, *pair)]
             for pair in zip(np.asarray(points, float), np.asarray(x, float), strict=True)
         ]
     dh, dx, curvature, error = zip(*found, strict=True) if found else ([], [], [], [])
@@ -50,10 +56,12 @@ def derivatives(
 
 
 @lru_cache(32)
-def _derivatives(f: Map, flow: bool) -> Any:
+def _derivatives(f: Map, flow: bool) -> Callable[..., tuple[Array, ...]]:
     """(weights, h, x) -> dF/dh, dF/dx, curvature, error; compiled once for the networks of a cell, however many points each has."""
 
-    def at(weights: Any, h: jax.Array, x: jax.Array) -> tuple[jax.Array, ...]:
+    def at(
+        weights: Weights, h: Float[Array, "state"], x: Float[Array, "input"]
+    ) -> tuple[Array, ...]:
         step = lambda h, x: f(weights, h, x)
         drift = lambda h: step(h, x) - (0 if flow else h)
         q = lambda h: jnp.sum(drift(h) ** 2) / 2
@@ -138,19 +146,19 @@ def frequencies(eigenvalues: np.ndarray, flow: bool = False) -> np.ndarray:
 class Carried(NamedTuple):
     """The first k modes of a state, by decreasing |eigenvalue|."""
 
-    eigenvalue: jax.Array
+    eigenvalue: Array
     """(k,) complex."""
-    transfer: jax.Array
+    transfer: Array
     """(k, output, input) complex, T_m."""
-    input_jacobian: jax.Array
+    input_jacobian: Array
     """(state, input) dF/dx."""
 
 
 def carried(
-    step: Callable[[jax.Array, jax.Array], jax.Array],
-    read: Callable[[jax.Array], jax.Array],
-    h: jax.Array,
-    x: jax.Array,
+    step: Callable[[Array, Array], Array],
+    read: Callable[[Array], Array],
+    h: Array,
+    x: Array,
     k: int,
 ) -> Carried:
     """The modes of step(h, x) at h (state,), x (input,), and what they carry to the readout read(h) (output,)."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ctd.batch import precision, run_items
+from ctd.cells import Weights
 from ctd.fixed_points.candidates import Network, euler, make_network
 from ctd.fixed_points.linear import carried
 from ctd.fixed_points.search.kernel import FixedPoint, Searches, make_kernel
@@ -16,9 +17,9 @@ from ctd.fixed_points.search.phase import phase
 from ctd.fixed_points.search.plots import figure
 from ctd.fixed_points.search.summary import SUMMARY, Options
 from ctd.fixed_points.shown import lines_of
-from ctd.kernel import inputs_of
-from ctd.late import jax, jnp, lax
-from ctd.plots.png import draw
+from ctd.kernel import View, inputs_of
+from ctd.late import Array, Float, jax, jnp, lax
+from ctd.plots.png import Canvas, draw
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ class Found:
     outcomes: tuple[str, ...]
     """Names of the codes in results["outcome"]."""
     network: Network
-    inputs: Any
-    step: Callable[[jax.Array, jax.Array], jax.Array]
+    inputs: View[FixedPoint]
+    step: Callable[[Array, Array], Array]
     """F(h, x), whatever `find` was given; of a flow h + dh/dt."""
 
     def __repr__(self) -> str:
@@ -44,7 +45,7 @@ class Found:
         shown = {name: self.unique[name] for name in SUMMARY if name in self.unique}
         return "\n".join([f"{len(codes):,} candidates: {', '.join(ended)}", *lines_of(shown)])
 
-    def figure(self) -> Any:
+    def figure(self) -> Canvas:
         """matplotlib Figure: points in the candidates' first two principal components, and eigenvalues.
 
         Of two state variables, the phase portrait with its nullclines.
@@ -52,19 +53,19 @@ class Found:
         with precision(self.inputs):
             made = figure(self.inputs, self.network, {}, self.results, self.unique)
             if self.network.states.shape[-1] == 2 and len(self.unique["point"]):
-                portrait = phase(self.step, self.network.states, self.unique)
+                portrait = phase(self.step, np.asarray(self.network.states), self.unique)
                 made = replace(made, plots=[portrait, made.plots[-1]])
             return draw(made)
 
 
 def find(
-    step: Callable[..., jax.Array],
-    candidates: Any,
+    step: Callable[..., Array],
+    candidates: ArrayLike,
     *,
-    x: Any = None,
+    x: ArrayLike | None = None,
     method: str = "lm",
     seed: int = 0,
-    **settings: Any,
+    **settings: object,
 ) -> Found:
     """Find h with step(h) = h, or the local minima of q(h) = |step(h) - h|^2 / 2, from many starts.
 
@@ -87,10 +88,15 @@ def find(
     Raises ValueError if candidates, input and settings do not fit each other.
     """
     chosen = {name: settings.pop(name) for name in Options.model_fields if name in settings}
-    params, options = FixedPoint(method=method, **settings), Options(**chosen)
+    params, options = (
+        FixedPoint.model_validate({"method": method, **settings}),
+        Options.model_validate(chosen),
+    )
     network, columns = _starts(candidates, x, params.dtype)
 
-    def f(weights: Any, h: jax.Array, x_now: jax.Array) -> jax.Array:
+    def f(
+        weights: Weights, h: Float[Array, "state"], x_now: Float[Array, "input"]
+    ) -> Float[Array, "state"]:
         del weights
         return step(h) if x is None else step(h, x_now)
 
@@ -105,7 +111,9 @@ def find(
     return Found(results, unique, outcomes, network, inputs, lambda h, x: shown({}, h, x))
 
 
-def _starts(candidates: Any, x: Any, dtype: str) -> tuple[Network, dict[str, np.ndarray]]:
+def _starts(
+    candidates: ArrayLike, x: ArrayLike | None, dtype: str
+) -> tuple[Network, dict[str, np.ndarray]]:
     """(the candidates as the states of a network, the columns of the items); ValueError as `find`."""
     candidates = np.asarray(candidates)
     if candidates.ndim != 2:
@@ -125,11 +133,11 @@ def _starts(candidates: Any, x: Any, dtype: str) -> tuple[Network, dict[str, np.
 
 
 def linearise(
-    step: Callable[..., jax.Array],
-    states: Any,
-    inputs: Any = None,
+    step: Callable[..., Array],
+    states: ArrayLike,
+    inputs: ArrayLike | None = None,
     *,
-    readout: Callable[[jax.Array], jax.Array] | None = None,
+    readout: Callable[[Array], Array] | None = None,
     n_modes: int | None = None,
 ) -> dict[str, np.ndarray]:
     """Linearise a map at any states, such as those of a trial; float64.

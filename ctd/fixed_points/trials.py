@@ -10,17 +10,24 @@ and with the input of the step (ctd.fixed_points.linear).
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 from pydantic import AfterValidator, Field
 
 from ctd import tasks
-from ctd.cells import Cell, initial_state, readout, run
-from ctd.fixed_points.candidates import CELL_TEXT, WEIGHTS_TEXT, find_cell, known_cell, stored_cell
+from ctd.cells import Cell, Weights, initial_state, readout, run
+from ctd.fixed_points.candidates import (
+    CELL_TEXT,
+    WEIGHTS_TEXT,
+    as_dtype,
+    find_cell,
+    known_cell,
+    stored_cell,
+)
 from ctd.fixed_points.linear import MARGINAL, carried
-from ctd.kernel import Data, File, Params, Static, Traced, Var, one_shot
-from ctd.late import jax, jnp, lax
+from ctd.kernel import Data, File, Params, Static, Traced, Values, Var, View, one_shot
+from ctd.late import Array, Float, jax, jnp, lax, on_host
 from ctd.plots import Axis, Figure, Group, Lines, Plot, of_group
 
 MOST = 5
@@ -68,12 +75,11 @@ class Driven(NamedTuple):
 
     cell: dict[str, None]
     """{name of the cell: None}, as in a `Network`."""
-    weights: dict[str, Any]
-    inputs: Any
-    """(trial, time, input)"""
+    weights: Weights
+    inputs: Float[Array, "trial time input"]
 
 
-def load(inputs: Any) -> Driven:
+def load(inputs: View[Trial]) -> Driven:
     """The network, and trials of the task. Raises ValueError, naming file and field."""
     name, weights = stored_cell(inputs)
     found = find_cell(name)
@@ -89,11 +95,12 @@ def load(inputs: Any) -> Driven:
         )
     key = jax.random.key(inputs.trial_seed)
     trials = tasks.batch(inputs.task, key, inputs.n_trials, inputs.dtype)
-    weights = {name: np.asarray(value, inputs.dtype) for name, value in weights.items()}
-    return Driven({name: None}, weights, np.asarray(trials.inputs))
+    return Driven({name: None}, as_dtype(weights, inputs.dtype), on_host(trials.inputs))
 
 
-def along(static: Any, shared: Driven, traced: Any, key: jax.Array) -> dict[str, jax.Array]:
+def along(
+    static: View[Trial], shared: Driven, traced: Values[Trial], key: Array
+) -> dict[str, Array]:
     """One trial, linearised at every `every`-th of its steps."""
     del key
     found = find_cell(*shared.cell)

@@ -10,7 +10,7 @@ Units and channels are padded to the most that a session has. The rest of `ctd.l
 
 from __future__ import annotations
 
-from typing import Any
+import numpy as np
 
 from ctd.kernel import Values, View
 from ctd.late import Array, Float, Int, jax, jnp
@@ -73,7 +73,7 @@ def of_trials(dataset: Dataset, weights: Tree, session: Int[Array, "trial"] | No
     return {part: v for part, v in weights.items() if part != "readout"} | own
 
 
-def of_session(weights: Tree, number: int, n_units: int, seen: Any) -> Tree:
+def of_session(weights: Tree, number: int, n_units: int, seen: np.ndarray) -> Tree:
     """The model of session `number`, without padding. seen: indices of the units that the encoder sees."""
     read_in, readout = weights["readin"], weights["readout"]
     w, b = readout["w"][number][:, :n_units], readout["b"][number][:, :n_units]

@@ -13,11 +13,12 @@ of trial averages out of the weights.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ctd.kernel import View
+from ctd.lfads.chop import Recordings
 from ctd.lfads.data import Alignment, Dataset
 from ctd.lfads.params import Model
 
@@ -27,7 +28,7 @@ RIDGE = 1e-2
 
 def align(
     files: Sequence[str],
-    arrays: Sequence[Mapping[str, Any]],
+    arrays: Sequence[Mapping[str, Recordings]],
     sessions: Sequence[Dataset],
     inputs: View[Model],
 ) -> Alignment | None:
@@ -85,8 +86,8 @@ def _shared_conditions(file: str, labels: Sequence[np.ndarray]) -> list[int]:
     return shared
 
 
-def _labels(file: str, labels: Any, n: int) -> np.ndarray:
-    labels = np.asarray(labels)
+def _labels(file: str, given: ArrayLike, n: int) -> np.ndarray:
+    labels = np.asarray(given)
     if labels.shape != (n,) or labels.dtype.kind not in "iu":
         raise ValueError(
             f"{file}: {CONDITION} has the shape {labels.shape} of {labels.dtype}; one whole number for each of the "

@@ -41,12 +41,16 @@ class Windows(NamedTuple):
     """Whether the recordings were the trials of one array. If not, they are merged to one run of time."""
 
 
+type Place = slice | tuple[int, slice]
+"""Bins of the one run of time, or (trial, bins)."""
+
+
 @runtime_checkable
 class Writable(Protocol):
     """An array in memory or in a file, read and written by slices."""
 
-    def __getitem__(self, at: Any, /) -> Any: ...
-    def __setitem__(self, at: Any, value: Any, /) -> None: ...
+    def __getitem__(self, at: Place, /) -> np.ndarray: ...
+    def __setitem__(self, at: Place, value: np.ndarray, /) -> None: ...
 
 
 def make_windows(recordings: Recordings, chop: Chop) -> Windows:
@@ -129,7 +133,7 @@ def merge_into(to: Writable, values: np.ndarray, windows: Windows, first: int = 
             # Bins that the window before has written already; the last window may share more than `overlap`.
             common = int(windows.start[k - 1]) + len(new) - start
         if windows.of_trials:
-            place: Any = (int(recording), slice(start, start + len(new)))
+            place: Place = (int(recording), slice(start, start + len(new)))
         else:
             place = slice(
                 int(offsets[recording]) + start, int(offsets[recording]) + start + len(new)
@@ -155,7 +159,9 @@ def _faded(old: np.ndarray, new: np.ndarray) -> np.ndarray:
 # --- a file's arrays ------------------------------------------------------------------------------
 
 
-def chop_found(found: Found, chop: Chop, where: str) -> tuple[dict[str, tuple[str, Any]], Windows]:
+def chop_found(
+    found: Found, chop: Chop, where: str
+) -> tuple[dict[str, tuple[str, np.ndarray]], Windows]:
     """Cut the arrays of a split into windows alike: (the arrays, their windows). Raises ValueError, naming file and dataset.
 
     Arrays without a time axis are left out: nobody knows the true initial state of a window.
@@ -176,7 +182,7 @@ def chop_found(found: Found, chop: Chop, where: str) -> tuple[dict[str, tuple[st
     return {f: (n, cut(a, windows, chop.window)) for f, (n, a) in parts.items()}, windows
 
 
-def _check(where: str, part: tuple[str, Any], data: tuple[str, Any]) -> None:
+def _check(where: str, part: tuple[str, Recordings], data: tuple[str, Recordings]) -> None:
     """Check that the recordings of an array are as long as those of the data."""
     (name, array), (by, whole) = part, data
     if isinstance(array, np.ndarray) and array.ndim not in (2, 3):

@@ -18,15 +18,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from ctd.data import read_hdf5
 from ctd.kernel import View
-from ctd.late import Bool, Float, Int, Real, scipy
+from ctd.late import Bool, Float, Int, PyTree, Real, scipy
 from ctd.lfads.checks import check_entries
-from ctd.lfads.chop import Found, Windows, chop_found
+from ctd.lfads.chop import Found, Recordings, Windows, chop_found
 from ctd.lfads.distributions import COUNTS, first_outputs
 from ctd.lfads.numpy_file import read_numpy
 from ctd.lfads.nwb import read_nwb
@@ -98,7 +98,7 @@ class Dataset(NamedTuple):
     """The windows of training, and of evaluation; None unless recordings were chopped."""
     stitched: Stitched | None = None
     """The sessions by themselves; the other fields then hold the trials of all, with padded units."""
-    core: Any = None
+    core: PyTree = None
     """Weights that training does not change, part -> name -> array; None if all are trained."""
 
 
@@ -129,14 +129,16 @@ NAMES: dict[str, dict[str, str | None]] = {
 """Layout -> field of `Trials` -> name of its dataset."""
 
 
-def read(path: str, inputs: View[Model]) -> Mapping[str, Any]:
+def read(path: str, inputs: View[Model]) -> Mapping[str, Recordings]:
     """Read the arrays of a file, chosen by its ending, by name. Raises ValueError, naming the file."""
     if path.endswith((".npy", ".npz")):
         return read_numpy(path, inputs)
     return read_nwb(path, inputs) if path.endswith(".nwb") else read_hdf5(path)
 
 
-def make_dataset(arrays: Mapping[str, Any], inputs: View[Model], where: str = "data") -> Dataset:
+def make_dataset(
+    arrays: Mapping[str, Recordings], inputs: View[Model], where: str = "data"
+) -> Dataset:
     """Make the data of a model from arrays in one of the layouts; check that they fit each other and the model.
 
     where: the file's name, which errors begin with. Raises ValueError, naming the dataset.
@@ -184,7 +186,7 @@ def make_dataset(arrays: Mapping[str, Any], inputs: View[Model], where: str = "d
     return Dataset(train, evaluation, units, held_units, bins, bias, table, windows)
 
 
-def _find(arrays: Mapping[str, Any], where: str) -> tuple[Found, Found]:
+def _find(arrays: Mapping[str, Recordings], where: str) -> tuple[Found, Found]:
     """The arrays for training, and those for evaluation, by the names of the file's layout."""
     # A file of lfads-torch without held-out entries may have encod_data alone, so that name decides.
     layout = "lfads-torch" if "train_encod_data" in arrays else "ctd"

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ctd.late import Array, Float, jax, jnp
+from ctd.late import Array, Float, Number, jax, jnp
 
 LOG_2PI = 1.8378770664093453
 
@@ -35,7 +35,9 @@ SMALLEST, LARGEST = 0.05, 100.0
 """Bounds of the shapes and sizes of `first_outputs`: moments of few spikes give 0 or infinity."""
 
 
-def poisson_log_likelihood(counts: Any, log_rates: Any, log_factorial: Any) -> Float[Array, "..."]:
+def poisson_log_likelihood(
+    counts: Number, log_rates: Number, log_factorial: Number
+) -> Float[Array, "..."]:
     """log p(x | r) = x log r - r - log x!, with r the expected count of the bin.
 
     log_factorial: log x!, from a table, since log G of every entry would take as long as all the rest.
@@ -46,7 +48,7 @@ def poisson_log_likelihood(counts: Any, log_rates: Any, log_factorial: Any) -> F
     return counts * log_rates - jnp.exp(log_rates) - log_factorial
 
 
-def gaussian_log_likelihood(x: Any, mean: Any, variance: Any) -> Float[Array, "..."]:
+def gaussian_log_likelihood(x: Number, mean: Number, variance: Number) -> Float[Array, "..."]:
     """log N(x; m, v) = -(log 2 pi v + (x - m)^2 / v) / 2.
 
     >>> print(f"{gaussian_log_likelihood(1.0, 1.0, 1.0):.3f}")  # -log(2 pi) / 2
@@ -56,7 +58,7 @@ def gaussian_log_likelihood(x: Any, mean: Any, variance: Any) -> Float[Array, ".
 
 
 def negative_binomial_log_likelihood(
-    counts: Any, log_mean: Any, log_size: Any, log_factorial: Any
+    counts: Number, log_mean: Number, log_size: Number, log_factorial: Number
 ) -> Float[Array, "..."]:
     """log p(x | m, r) = log G(x + r) - log G(r) - log x! + r log r / (r + m) + x log m / (r + m).
 
@@ -81,7 +83,7 @@ def negative_binomial_log_likelihood(
     return jnp.where(is_large, series, exact)
 
 
-def _either(log_shape: Any, is_large: Any) -> tuple[Array, Array]:
+def _either(log_shape: Number, is_large: Array | bool) -> tuple[Array, Array]:
     """(log shape for log G, log shape for Stirling's series), each replaced by log 100 where the other is used.
 
     jnp.where differentiates both branches: an overflow in the one that it drops would make the gradient NaN.
@@ -95,7 +97,7 @@ def _stirling(x: Array) -> Array:
     return (1 / 12 - 1 / (360 * x**2)) / x
 
 
-def gamma_log_likelihood(x: Any, log_mean: Any, log_shape: Any) -> Float[Array, "..."]:
+def gamma_log_likelihood(x: Number, log_mean: Number, log_shape: Number) -> Float[Array, "..."]:
     """log p(x | m, a) = a log(a / m) + (a - 1) log x - a x / m - log G(a), for x > 0.
 
     The mean is m, the variance m^2 / a. At x <= 0, outside the support, the value is that at x = 1, so that masked
@@ -123,7 +125,7 @@ def gamma_log_likelihood(x: Any, log_mean: Any, log_shape: Any) -> Float[Array, 
 
 
 def zero_inflated_gamma_log_likelihood(
-    x: Any, log_mean: Any, log_shape: Any, logit: Any
+    x: Number, log_mean: Number, log_shape: Number, logit: Number
 ) -> Float[Array, "..."]:
     """log(1 - q) at x = 0, else log q + log p(x | m, a) of the gamma distribution; q = 1 / (1 + exp(-logit)).
 
@@ -141,7 +143,7 @@ def data_log_likelihood(
     x: Float[Array, "*trials unit"],
     output: Float[Array, "*trials output"],
     log_factorial: Any,
-    floor: Any,
+    floor: Number,
 ) -> Float[Array, "*trials unit"]:
     """log p(x | output) under a likelihood of `N_OUTPUTS`.
 
@@ -219,7 +221,7 @@ def first_outputs(likelihood: str, data: np.ndarray) -> np.ndarray:
 
 
 def gaussian_kl(
-    mean: Any, variance: Any, prior_mean: Any, prior_variance: Any
+    mean: Number, variance: Number, prior_mean: Number, prior_variance: Number
 ) -> Float[Array, "..."]:
     """KL(N(m, v) || N(m0, v0)) = (log v0 / v + (v + (m - m0)^2) / v0 - 1) / 2.
 
@@ -234,9 +236,9 @@ def gaussian_kl(
 def ar1_kl(
     mean: Float[Array, "time *rest"],
     variance: Float[Array, "time *rest"],
-    prior_mean: Any,
-    prior_variance: Any,
-    tau: Any,
+    prior_mean: Number,
+    prior_variance: Number,
+    tau: Number,
 ) -> Float[Array, "time *rest"]:
     """KL of q(u) = prod_t N(m_t, v_t) from the stationary AR(1) process p, one term a time step; their sum is the KL.
 

@@ -6,10 +6,10 @@ trials are asked for. So the means of a trial have the same bits wherever one ma
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from ctd.kernel import View
-from ctd.late import Array, Float, jax, jnp, lax
+from ctd.late import Array, Float, Number, jax, jnp, lax
 from ctd.lfads.data import Dataset, Trials
 from ctd.lfads.distributions import data_mean
 from ctd.lfads.loss import Batch, draw_noise, gather
@@ -31,7 +31,7 @@ class Fitted(NamedTuple):
     """A model, trained or in training, with its data."""
 
     static: View[Model]
-    floor: Any
+    floor: Number
     """Least variance of a posterior."""
     dataset: Dataset
     weights: Tree
@@ -61,7 +61,7 @@ def present(
     return tuple(name for name in names if not lacks.get(name))
 
 
-def split_key(key: jax.Array, evaluation: Any) -> jax.Array:
+def split_key(key: jax.Array, evaluation: Array | bool) -> jax.Array:
     """The key of the evaluation trials, or of the training trials, from the posterior key of a model."""
     return jnp.where(evaluation, key, jax.random.fold_in(key, 1))
 

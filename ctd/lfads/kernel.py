@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from ctd.kernel import Coordinate, Kernel, Outcome, Values, View
-from ctd.late import Array, Bool, Float, Int, jax, jnp, lax
+from ctd.late import Array, Bool, Float, Int, PyTree, jax, jnp, lax
 from ctd.lfads import metrics
 from ctd.lfads.adapters import init_stitched, of_session, with_core
 from ctd.lfads.data import Dataset
@@ -39,7 +39,7 @@ class State(NamedTuple):
 
     weights: Float[Array, "entry"]
     """All weights in one vector, made by `flatten`."""
-    optimizer: Any
+    optimizer: PyTree
     step: Int[Array, ""]
     """Training steps taken."""
     best: Float[Array, "entry"]
@@ -100,6 +100,10 @@ def init(static: View[Model], shared: Dataset, traced: Values[Model], key: jax.A
     )
 
 
+type Carry = tuple[Array, PyTree, Array, Array]
+"""Of a training step: weights, the optimiser's state, steps taken, whether the model has diverged."""
+
+
 def advance(
     static: View[Model], shared: Dataset, traced: Values[Model], key: jax.Array, state: State
 ) -> State:
@@ -109,7 +113,7 @@ def advance(
     block = state.step // static.report_every
     like = _shapes(static, shared, traced, key)
 
-    def body(carry: Any, _: None) -> tuple[Any, Any]:
+    def body(carry: Carry, _: None) -> tuple[Carry, dict[str, Array]]:
         weights, optimizer_state, step, diverged = carry
         at = Position(weights, optimizer_state, step, state.plateaus)
         taken = train_step(static, traced, shared, key_train, at, like)

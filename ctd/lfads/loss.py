@@ -16,10 +16,10 @@ the expected nll stays that of all data, and the KL keeps its scale.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ctd.kernel import Values, View
-from ctd.late import Array, Bool, Float, Int, jax, jnp, lax
+from ctd.late import Array, Bool, Float, Int, Number, jax, jnp, lax
 from ctd.lfads.adapters import of_trials, padding, real_entries, with_core
 from ctd.lfads.data import Dataset, Trials
 from ctd.lfads.distributions import (
@@ -171,7 +171,7 @@ def divergences(
 def bound(
     static: View[Model],
     weights: Tree,
-    floor: Any,
+    floor: Number,
     batch: Batch,
     noise: Noise,
     entry_weights: Float[Array, "time_or_1 trial unit"] | None = None,
@@ -191,7 +191,9 @@ def bound(
     return {"nll": -likelihood.sum((0, 2)), "kl_ic": kl_ic, "kl_input": kl_input}
 
 
-def ramp(step: Array, start: Any, length: Any, dtype: jax.typing.DTypeLike) -> Float[Array, ""]:
+def ramp(
+    step: Array, start: Number, length: Number, dtype: jax.typing.DTypeLike
+) -> Float[Array, ""]:
     """A factor that rises linearly from `start` at step 0 to 1 at step `length`; with length 0 it is always 1.
 
     >>> print(f"{ramp(jnp.int32(5), 0.2, jnp.int32(10), 'float32'):.3f}")

@@ -25,13 +25,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from ctd.cells import UPDATE_BIAS
 from ctd.kernel import Values, View
-from ctd.late import Array, Float, jax, jnp, lax
+from ctd.late import Array, Float, Number, PyTree, jax, jnp, lax
 from ctd.lfads.params import Model
 from ctd.lfads.recurrence import (
     Decoding,
@@ -48,7 +48,7 @@ from ctd.lfads.recurrence import (
     run_ode_loop,
 )
 
-Tree = Any
+type Tree = PyTree
 """Weights: part -> name -> array. Parts: encoder_forward, encoder_backward, ic, generator, output, ic_prior; with a controller,
 controller, inputs, input_prior; of several sessions, readin and readout in place of output."""
 
@@ -214,7 +214,7 @@ def cut(vector: Float[Array, "entry"], shapes: Sequence[tuple[int, ...]]) -> lis
     return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
-def _prior(n: int, variance: Any, dtype: jax.typing.DTypeLike) -> Tree:
+def _prior(n: int, variance: Number, dtype: jax.typing.DTypeLike) -> Tree:
     return {
         "mean": jnp.zeros(n, dtype),
         "log_variance": jnp.full(n, jnp.log(variance), dtype),
@@ -261,7 +261,7 @@ def encode(
     weights: Tree,
     data: Float[Array, "encoded_time trial encoded_unit"],
     n_steps: int,
-    floor: Any,
+    floor: Number,
     noise: Noise,
 ) -> Encoded:
     """Infer the posterior of the initial condition, and the part of the controller's drive that comes from the data.
@@ -294,7 +294,7 @@ def decode(
     weights: Tree,
     encoded: Encoded,
     external: Float[Array, "time trial external"],
-    floor: Any,
+    floor: Number,
     noise: Noise,
 ) -> Decoded:
     """Draw the initial condition and the inputs with `noise`, and run the generator from them."""
@@ -318,7 +318,11 @@ def decode(
 
 
 def _run_controlled(
-    static: View[Model], weights: Tree, g0: Float[Array, "trial state"], drives: Drives, floor: Any
+    static: View[Model],
+    weights: Tree,
+    g0: Float[Array, "trial state"],
+    drives: Drives,
+    floor: Number,
 ) -> Decoding:
     """Run controller and generator in turn. `drives.generator` holds the external inputs themselves."""
     controller, moments, generator = (

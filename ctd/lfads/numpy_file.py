@@ -9,20 +9,21 @@ Without such names every `eval_every`-th trial is for evaluation.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 
 from ctd.data import read_arrays
 from ctd.kernel import View
 from ctd.lfads.checks import check_entries
+from ctd.lfads.chop import Recordings
 from ctd.lfads.params import Model
 
 NAMED = ("train", "train_encod_data", "train_recon_data", "eval", "valid_encod_data")
 """Any of these names says that the file names its splits."""
 
 
-def read_numpy(path: str, inputs: View[Model]) -> dict[str, Any]:
+def read_numpy(path: str, inputs: View[Model]) -> Mapping[str, Recordings]:
     """Read the arrays of a .npy or .npz file by name; trials without names become `train` and `eval`.
 
     With `chop` these are lists of trials (time, unit), which may have unequal lengths. Raises ValueError, naming file and

@@ -1,10 +1,10 @@
 """The plots of LFADS models in a report: their training, and what the best one infers on saved trials."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
+from ctd.lfads.data import Dataset
 from ctd.lfads.summary import DIVERGED
 from ctd.lfads.trial_plots import N_TRIALS, by_condition, single_trials, trial_layers
 from ctd.plots import (
@@ -56,7 +56,7 @@ def plots(group: Group) -> list[Plot]:
 SAVED = ("rates", "factors", "inferred_inputs", "trial_session")
 
 
-def _terms(results: Mapping[str, Any], row: int, item: int, steps: np.ndarray) -> Plot:
+def _terms(results: Mapping[str, np.ndarray], row: int, item: int, steps: np.ndarray) -> Plot:
     """The parts of the loss, in training and in evaluation."""
     layers: list[Layer] = []
     smallest = np.inf
@@ -79,7 +79,9 @@ def _terms(results: Mapping[str, Any], row: int, item: int, steps: np.ndarray) -
     )
 
 
-def _loss_and_truth(results: Mapping[str, Any], items: np.ndarray, loss: np.ndarray) -> list[Plot]:
+def _loss_and_truth(
+    results: Mapping[str, np.ndarray], items: np.ndarray, loss: np.ndarray
+) -> list[Plot]:
     """Metrics against the loss: models with equal losses may differ in their metrics."""
     made = []
     for name, label in (
@@ -107,7 +109,7 @@ def _loss_and_truth(results: Mapping[str, Any], items: np.ndarray, loss: np.ndar
     return made
 
 
-def _inferred(shared: Any, best: Mapping[str, np.ndarray], item: int) -> list[Plot]:
+def _inferred(shared: Dataset, best: Mapping[str, np.ndarray], item: int) -> list[Plot]:
     """Posterior means beside data and true values, on the first evaluation trials."""
     if shared.stitched is not None:
         # Sessions have units of their own: the plots show those of the first session.
@@ -244,7 +246,7 @@ def _other_inputs(inferred: np.ndarray, item: int) -> list[Plot]:
     return made
 
 
-def _by_lag(results: Mapping[str, Any], items: np.ndarray) -> Plot:
+def _by_lag(results: Mapping[str, np.ndarray], items: np.ndarray) -> Plot:
     """r2 of inferred and true inputs at each lag. Models of equal loss may infer inputs early or late."""
     rows = spread(len(items), 200)
     values = np.asarray(results["input_r2_by_lag"][rows], float)

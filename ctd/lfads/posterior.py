@@ -17,13 +17,13 @@ same bits as those that `lfads` stores for the same trials. A trial of a chopped
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from pydantic import Field
 
 from ctd.kernel import Data, File, Kernel, Static, Traced, Values, Var, View
-from ctd.late import Array, Bool, Int, Real, jax, jnp, lax
+from ctd.late import Array, Bool, Int, Number, Real, jax, jnp, lax
 from ctd.lfads.adapters import of_session
 from ctd.lfads.chop import Windows
 from ctd.lfads.data import Dataset, Trials, make_dataset, read
@@ -209,7 +209,9 @@ class _Place(NamedTuple):
     """Trials of the split."""
 
 
-def _place(static: View[Posterior], shared: Fit, traced: Values[Posterior], batch: Any) -> _Place:
+def _place(
+    static: View[Posterior], shared: Fit, traced: Values[Posterior], batch: Number
+) -> _Place:
     """The place of minibatch `batch` of the chunk."""
     n_train, n_eval = shared.n[0], shared.n[1]
     # Chunks of training trials come first; their last one may be partly empty.

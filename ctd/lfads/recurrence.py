@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from ctd.cells import Weights, node
-from ctd.late import Array, Float, custom_vjp, jax, jnp, lax
+from ctd.late import Array, Float, Number, custom_vjp, jax, jnp, lax
 
 
 class Units(NamedTuple):
@@ -70,7 +70,7 @@ def product(
     return x @ w
 
 
-def _product_back(kept: tuple[Array, Array], slope: Array) -> Any:
+def _product_back(kept: tuple[Array, Array], slope: Array) -> tuple[Array, Array]:
     x, w = kept
     return slope @ w.T, over_trials(x, slope)
 
@@ -177,7 +177,7 @@ def run_gru(
 
 
 def _run_gru(w: Gru, start: Array, drive: Array, reverse: bool) -> tuple[Array, Units]:
-    def step(h: Array, drive: Array) -> Any:
+    def step(h: Array, drive: Array) -> tuple[Array, tuple[Array, Units]]:
         h, units = gru_step(w, h, drive)
         return h, (h, units)
 
@@ -185,16 +185,20 @@ def _run_gru(w: Gru, start: Array, drive: Array, reverse: bool) -> tuple[Array, 
     return found
 
 
-def _run_gru_forward(w: Gru, start: Array, drive: Array, reverse: bool) -> Any:
+type KeptGru = tuple[Gru, Array, Array, Units]
+"""Weights, first state, states and units of a forward pass: what its gradient needs."""
+
+
+def _run_gru_forward(w: Gru, start: Array, drive: Array, reverse: bool) -> tuple[Array, KeptGru]:
     states, units = _run_gru(w, start, drive, reverse)
     return states, (w, start, states, units)
 
 
-def _run_gru_back(reverse: bool, kept: Any, slopes: Array) -> Any:
+def _run_gru_back(reverse: bool, kept: KeptGru, slopes: Array) -> tuple[Gru, Array, Array]:
     w, start, states, units = kept
     h = before(start, states, reverse)
 
-    def step(slope: Array, now: Any) -> Any:
+    def step(slope: Array, now: tuple[Array, Units, Array]) -> tuple[Array, Units]:
         h, units, from_outside = now
         return gru_back(w, h, units, slope + from_outside)
 
@@ -248,7 +252,7 @@ class Decoding(NamedTuple):
 
 
 @custom_vjp
-def run_loop(w: Loop, start: tuple[Array, ...], drives: Drives, floor: Any) -> Decoding:
+def run_loop(w: Loop, start: tuple[Array, ...], drives: Drives, floor: Number) -> Decoding:
     """Run controller, inferred inputs, generator and factors step by step from start = (c, g, f)::
 
         c_t = GRU(c_{t-1}, drive_t + f_{t-1} feedback)       m_t, log s_t = c_t moments + bias
@@ -260,8 +264,14 @@ def run_loop(w: Loop, start: tuple[Array, ...], drives: Drives, floor: Any) -> D
     return _run_loop(w, start, drives, floor)[0]
 
 
-def _run_loop(w: Loop, start: tuple[Array, ...], drives: Drives, floor: Any) -> Any:
-    def step(carry: tuple[Array, ...], now: Drives) -> Any:
+type Looped = tuple[Decoding, Array, Units, Units]
+"""The outputs of the loop, the controller's states, and the units of both cells."""
+type KeptLoop = tuple[Loop, tuple[Array, ...], Drives, Number, Decoding, Array, Units, Units]
+"""What the gradient of the loop needs of its forward pass: the arguments, then the outputs."""
+
+
+def _run_loop(w: Loop, start: tuple[Array, ...], drives: Drives, floor: Number) -> Looped:
+    def step(carry: tuple[Array, ...], now: Drives) -> tuple[tuple[Array, ...], Looped]:
         c, g, f = carry
         c, units_c = gru_step(w.controller, c, now.controller + f @ w.feedback)
         mean, log_variance = jnp.split(c @ w.moments + w.moments_bias, 2, axis=-1)
@@ -273,15 +283,20 @@ def _run_loop(w: Loop, start: tuple[Array, ...], drives: Drives, floor: Any) -> 
         f = masked(g, now.mask) @ w.readout
         return (c, g, f), (Decoding(g, f, mean, variance), c, units_c, units_g)
 
-    return lax.scan(step, start, drives)[1]
+    found: Looped = lax.scan(step, start, drives)[1]
+    return found
 
 
-def _run_loop_forward(w: Loop, start: tuple[Array, ...], drives: Drives, floor: Any) -> Any:
-    decoding, *others = _run_loop(w, start, drives, floor)
-    return decoding, (w, start, drives, floor, decoding, *others)
+def _run_loop_forward(
+    w: Loop, start: tuple[Array, ...], drives: Drives, floor: Number
+) -> tuple[Decoding, KeptLoop]:
+    decoding, c, units_c, units_g = _run_loop(w, start, drives, floor)
+    return decoding, (w, start, drives, floor, decoding, c, units_c, units_g)
 
 
-def _run_loop_back(kept: Any, slopes: Decoding) -> Any:
+def _run_loop_back(
+    kept: KeptLoop, slopes: Decoding
+) -> tuple[Loop, tuple[Array, ...], Drives, Array]:
     w, start, drives, floor, decoding, c, units_c, units_g = kept
     c_before, g_before = before(start[0], c), before(start[1], decoding.states)
     deviation = jnp.sqrt(decoding.variance)
@@ -290,7 +305,9 @@ def _run_loop_back(kept: Any, slopes: Decoding) -> Any:
     in_draw = in_variance / (2 * deviation) * drives.noise
 
     # Gradients flow backwards through f_t, g_t, u_t, then c_t; f_t feeds the controller of step t + 1 alone.
-    def step(carry: tuple[Array, ...], now: Any) -> Any:
+    def step(
+        carry: tuple[Array, ...], now: tuple[Any, ...]
+    ) -> tuple[tuple[Array, ...], tuple[Units, Array, Units, Array]]:
         to_c, to_g, to_f = carry
         slope, c, units_c, g, units_g, in_draw, in_variance, mask = now
         to_f += slope.factors
@@ -364,11 +381,11 @@ class OdeLoop(NamedTuple):
     field: Weights
 
 
-def run_ode_loop(w: OdeLoop, start: tuple[Array, ...], drives: Drives, floor: Any) -> Decoding:
+def run_ode_loop(w: OdeLoop, start: tuple[Array, ...], drives: Drives, floor: Number) -> Decoding:
     """`run_loop` with g_t from the field, which sees u_t and the external inputs side by side."""
     step_ode = jax.vmap(partial(node.step, w.field))
 
-    def step(carry: tuple[Array, ...], now: Drives) -> Any:
+    def step(carry: tuple[Array, ...], now: Drives) -> tuple[tuple[Array, ...], Decoding]:
         c, g, f = carry
         assert now.generator is not None
         c, _ = gru_step(w.controller, c, now.controller + f @ w.feedback)

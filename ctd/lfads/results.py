@@ -5,7 +5,7 @@ The results of several sessions are joined to those of one model by `of_all_sess
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from ctd.late import Array, jax, jnp, lax
 from ctd.lfads import metrics
 from ctd.lfads.data import Dataset, Trials
 from ctd.lfads.distributions import COUNTS
-from ctd.lfads.draws import AVERAGED, Fitted, posterior_mean, present, split_key
+from ctd.lfads.draws import AVERAGED, Fitted, Inferred, posterior_mean, present, split_key
 from ctd.lfads.model import Tree, factor_weights
 from ctd.lfads.names import DIMS
 from ctd.lfads.params import Model
@@ -87,7 +87,7 @@ def _means(model: Fitted, key: jax.Array) -> tuple[Kept, dict[str, Array], dict[
     n = kept(static, shared)
     all_names = present(static, model.weights, AVERAGED)
 
-    def means(trials: Trials, n: int, names: Any = all_names) -> dict[str, Array]:
+    def means(trials: Trials, n: int, names: tuple[Inferred, ...] = all_names) -> dict[str, Array]:
         own = split_key(key, trials is shared.evaluation)
         return posterior_mean(model, trials, n, own, names) if n else {}
 

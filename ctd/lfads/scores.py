@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from ctd.late import Array, Float, Int, jax, jnp, lax
+from numpy.typing import ArrayLike
+
+from ctd.late import Array, Float, Int, PyTree, jax, jnp, lax
 from ctd.lfads.distributions import COUNTS
 from ctd.lfads.draws import Asked, Fitted, Inferred, posterior
 from ctd.lfads.loss import gather
@@ -27,8 +29,12 @@ CUT = 0.01
 SEEN = 0.99
 """Share of the sum of squared singular values of a readout whose directions count as seen (CtDBenchmark)."""
 
-Means = Mapping[str, Any]
+Means = Mapping[str, Array]
 """Name -> (trial, time, ...) posterior mean."""
+
+
+Sums = dict[str, PyTree]
+"""What a metric is made from -> its sums over trials: an array, moments, or a tuple of arrays."""
 
 
 class Moments(NamedTuple):
@@ -81,16 +87,16 @@ def _sums(
     rows: Int[Array, "trial"],
     counted: Float[Array, "trial"],
     means: Means,
-) -> dict[str, Any]:
+) -> Sums:
     """The sums over the trials `rows`, as far as they are counted, that metrics are made from."""
     trials = model.dataset.evaluation
     data = jnp.asarray(trials.data)[rows].astype(means["rates"].dtype)
-    found: dict[str, Any] = {
+    found: Sums = {
         "factors": moments(means["factors"], counted),
         "generator": moments(means["states"], counted),
     }
 
-    def known(truth: Any) -> tuple[Array, Array]:
+    def known(truth: ArrayLike) -> tuple[Array, Array]:
         """(true values, 1 for trials that have them): files may know the truth of the first trials alone."""
         values = jnp.asarray(truth)
         inside = counted * (rows < len(values))
@@ -128,7 +134,7 @@ def scores(model: Fitted, key: jax.Array, means: Means) -> dict[str, Float[Array
     # These trials were inferred for results; they are not inferred again.
     sums = _sums(model, null, jnp.arange(first), everyone, means)
 
-    def add(so_far: Any, number: jax.Array) -> tuple[Any, None]:
+    def add(so_far: Sums, number: jax.Array) -> tuple[Sums, None]:
         rows = number * size + jnp.arange(size)
         counted = ((rows >= first) & (rows < n)).astype(everyone.dtype)
         rows = jnp.minimum(rows, n - 1)
@@ -180,9 +186,7 @@ def _null(model: Fitted) -> dict[str, Float[Array, "unit"]]:
     return {name: data[:, b].mean((0, 1), dtype=dtype) for name, b in _regions(model).items()}
 
 
-def _bits(
-    model: Fitted, null: dict[str, Array], sums: dict[str, Any]
-) -> dict[str, Float[Array, ""]]:
+def _bits(model: Fitted, null: dict[str, Array], sums: Sums) -> dict[str, Float[Array, ""]]:
     """Bits a spike: of held-out units in the bins that the encoder sees, of all units in held-out bins."""
     shape, held = model.dataset.evaluation.data.shape, model.dataset.held_units
     found = {}

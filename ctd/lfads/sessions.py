@@ -9,12 +9,12 @@ and a mask keeps padding out of the likelihood. `ctd.lfads.adapters` has A_s, a_
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from ctd.kernel import View
 from ctd.lfads.alignment import align
+from ctd.lfads.chop import Recordings
 from ctd.lfads.data import Dataset, Stitched, Trials, make_dataset, read
 from ctd.lfads.params import Model
 from ctd.lfads.trained import read_core
@@ -80,7 +80,7 @@ def stitch(files: Sequence[str], inputs: View[Model]) -> Dataset:
 
 
 def _check_alike(
-    files: Sequence[str], arrays: Sequence[Mapping[str, Any]], sessions: Sequence[Dataset]
+    files: Sequence[str], arrays: Sequence[Mapping[str, Recordings]], sessions: Sequence[Dataset]
 ) -> None:
     """Check that the sessions agree in bins, in the width of a bin and in external inputs, which they share."""
     first = sessions[0].train
@@ -108,7 +108,7 @@ def _check_alike(
                 )
 
 
-def _bin_width(file: str, arrays: Mapping[str, Any]) -> float | None:
+def _bin_width(file: str, arrays: Mapping[str, Recordings]) -> float | None:
     """The file's dataset bin_s, the width of a bin (s); None if it has none."""
     if "bin_s" not in arrays:
         return None

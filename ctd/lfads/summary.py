@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
-from ctd.kernel import Var, View, changed
+from ctd.kernel import JobFields, Var, View, changed
+from ctd.lfads.data import Dataset
 from ctd.lfads.params import Model
 from ctd.plots.curves import QUANTILES, curve_quantiles
 from ctd.rows import Best
@@ -48,7 +48,7 @@ REDUCED = {
 
 def reduce(
     inputs: View[Model],
-    shared: Any,
+    shared: Dataset,
     columns: Mapping[str, np.ndarray],
     results: Mapping[str, np.ndarray],
     options: Best,
@@ -74,7 +74,7 @@ def _order(inputs: View[Model], results: Mapping[str, np.ndarray]) -> np.ndarray
     return trained[np.argsort(value[trained], kind="stable")]
 
 
-def next_jobs(model: Model, item: str) -> dict[str, dict[str, Any]]:
+def next_jobs(model: Model, item: str) -> dict[str, JobFields]:
     """Find the fixed points of its generator; train it for twice as many steps."""
     points = {
         "cell": "gru", "weights": item, "candidates": f"{item}::results", "dataset": "states",

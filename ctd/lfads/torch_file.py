@@ -61,7 +61,7 @@ def write(
     path: str | Path,
     chunks: Iterable[Mapping[str, np.ndarray]],
     n: Sequence[int],
-    attributes: Mapping[str, Any],
+    attributes: Mapping[str, object],
     windows: Sequence[Windows] | None = None,
 ) -> None:
     """Write the results of all chunks, one by one, so that memory holds one chunk.

@@ -5,10 +5,10 @@ Every step reads its settings from `traced`, since a search may change them betw
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ctd.kernel import Values, View
-from ctd.late import Array, Bool, Float, Int, jax, jnp, optax
+from ctd.late import Array, Bool, Float, Int, PyTree, jax, jnp, optax
 from ctd.lfads.data import Dataset
 from ctd.lfads.loss import Minibatch, gather, training_loss
 from ctd.lfads.model import Tree, flatten, unflatten
@@ -23,7 +23,7 @@ class Position(NamedTuple):
 
     weights: Float[Array, "entry"]
     """Made by `flatten`."""
-    optimizer: Any
+    optimizer: PyTree
     """Adam's moments."""
     step: Int[Array, ""]
     """Steps taken."""
@@ -35,7 +35,7 @@ class Step(NamedTuple):
     """What one training step returns."""
 
     weights: Float[Array, "entry"]
-    optimizer: Any
+    optimizer: PyTree
     terms: dict[str, Float[Array, ""]]
     """STEP_TERMS -> value."""
     finite: Bool[Array, ""]

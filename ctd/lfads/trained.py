@@ -9,10 +9,11 @@ import numpy as np
 from ctd.cells import Cell, gru, node
 from ctd.data import read_hdf5
 from ctd.kernel import View
+from ctd.late import PyTree
 from ctd.lfads.data import Dataset
 from ctd.lfads.params import Model
 
-Tree = Any
+type Tree = PyTree
 
 OF_SESSIONS = ("readin", "readout", "sessions", "output", "decoder", "decoders")
 """Parts that belong to the units or the behaviour of sessions; all other parts are the core."""

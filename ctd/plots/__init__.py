@@ -15,6 +15,7 @@ from functools import wraps
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,13 @@ class Scale:
 class Lines:
     """One line for each row of y; a NaN interrupts it."""
 
-    x: Any
+    x: ArrayLike
     """(n,) for all lines, or (line, n)"""
-    y: Any
+    y: ArrayLike
     """(line, n), or (n,) for one"""
     name: str = ""
     """Name in the legend."""
-    colour: Any = None
+    colour: ArrayLike | None = None
     """One number for each line, (line,), or for each vertex, (line, n)."""
     text: Sequence[str] = ()
     """Hover text, one for each line."""
@@ -69,17 +70,17 @@ class Lines:
 class Points:
     """Markers at (x, y)."""
 
-    x: Any
-    y: Any
+    x: ArrayLike
+    y: ArrayLike
     name: str = ""
-    colour: Any = None
+    colour: ArrayLike | None = None
     """(n,) numbers of the plot's scale"""
-    size: Any = None
+    size: ArrayLike | None = None
     """(n,) relative areas, 0 to 1; by default all are small."""
     marker: Literal["circle", "diamond"] = "circle"
     hollow: bool = False
     text: Sequence[str] = ()
-    key: Any = None
+    key: ArrayLike | None = None
     """(n,) integers; the page highlights, in all plots of the group, marks with the key of the one under the pointer."""
     hue: int | None = None
     """As in `Lines`."""
@@ -91,9 +92,9 @@ class Points:
 class Band:
     """The area between `low` and `high` over x, each (n,)."""
 
-    x: Any
-    low: Any
-    high: Any
+    x: ArrayLike
+    low: ArrayLike
+    high: ArrayLike
     name: str = ""
 
 
@@ -101,24 +102,24 @@ class Band:
 class Bars:
     """Bars from 0 to `height` between `left` and `right`, each (n,)."""
 
-    left: Any
-    right: Any
-    height: Any
+    left: ArrayLike
+    right: ArrayLike
+    height: ArrayLike
     name: str = ""
-    colour: Any = None
+    colour: ArrayLike | None = None
     text: Sequence[str] = ()
-    key: Any = None
+    key: ArrayLike | None = None
 
 
 @dataclass(frozen=True)
 class Spans:
     """Horizontal bars from `left` to `right` at heights `row`, each (n,)."""
 
-    left: Any
-    right: Any
-    row: Any
+    left: ArrayLike
+    right: ArrayLike
+    row: ArrayLike
     name: str = ""
-    colour: Any = None
+    colour: ArrayLike | None = None
     text: Sequence[str] = ()
 
 
@@ -126,7 +127,7 @@ class Spans:
 class Image:
     """A grid of colours: cell z[row, column] is centred on (x, y) = (column, row)."""
 
-    z: Any
+    z: ArrayLike
 
 
 Layer = Lines | Points | Band | Bars | Spans | Image
@@ -159,7 +160,9 @@ class Figure:
     title: str = ""
 
 
-def histogram(values: Any, name: str = "", bins: int = 40, ends: Any = None) -> Bars:
+def histogram(
+    values: ArrayLike, name: str = "", bins: int = 40, ends: tuple[float, float] | None = None
+) -> Bars:
     """Count the finite values in `bins` equal bins over `ends` (low, high), by default their range.
 
     >>> histogram([0.0, 0.1, 1.0], bins=2).height
@@ -173,7 +176,7 @@ def histogram(values: Any, name: str = "", bins: int = 40, ends: Any = None) -> 
     return Bars(edges[:-1], edges[1:], counts, name)
 
 
-def is_wide(values: Any) -> bool:
+def is_wide(values: ArrayLike) -> bool:
     """Whether values need a logarithmic axis: all are positive and they span more than a factor of 20.
 
     >>> is_wide([1, 100]), is_wide([0, 100])
@@ -184,7 +187,7 @@ def is_wide(values: Any) -> bool:
     return len(values) > 0 and bool(values.min() > 0 and values.max() > 20 * values.min())
 
 
-def is_geometric(values: Any) -> bool:
+def is_geometric(values: ArrayLike) -> bool:
     """Whether different values, at least three, are positive and grow by about the same factor, as in a geometric sweep.
 
     >>> is_geometric([50, 100, 200, 100]), is_geometric([50, 100, 150])
@@ -221,7 +224,7 @@ def spread(n: int, most: int) -> np.ndarray:
     return np.unique(np.linspace(0, n - 1, most).round().astype(int))
 
 
-def stacked(rows: Any, step: float) -> np.ndarray:
+def stacked(rows: ArrayLike, step: float) -> np.ndarray:
     """Divide the rows (k, n) by `step` and shift them so that they lie one below the other, the first at the top.
 
     The axis' `ticks` then name the rows from the bottom up.

@@ -1,7 +1,9 @@
 """Loss curves of many networks."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -13,7 +15,16 @@ MANY = 10
 """Networks from which on quantiles are drawn. The 10-90 % of fewer are about their range, and the curves themselves say more."""
 
 
-def block_ends(settings: Any) -> np.ndarray:
+class Blocks(Protocol):
+    """The fields of a training that say which steps its blocks have."""
+
+    @property
+    def n_batches(self) -> int: ...
+    @property
+    def report_every(self) -> int: ...
+
+
+def block_ends(settings: Blocks) -> np.ndarray:
     """The training steps (block,) at which the blocks of `report_every` steps end; the last is `n_batches`.
 
     >>> from types import SimpleNamespace
@@ -47,7 +58,7 @@ class Curves:
 
     steps: np.ndarray
     """(step,) the training steps at which the losses were taken."""
-    losses: Any
+    losses: np.ndarray
     """(item, step), read when indexed."""
     items: np.ndarray
     """(item,) ids."""

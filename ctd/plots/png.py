@@ -3,10 +3,14 @@
 Marks and the order of colours are those of the page of `ctd report`.
 """
 
+from __future__ import annotations
+
 import textwrap
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ctd.plots import (
     Axis,
@@ -24,6 +28,16 @@ from ctd.plots import (
     tick,
 )
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import XAxis, YAxis
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.figure import Figure as Canvas
+else:  # imported when a figure is drawn
+    Axes = Canvas = ScalarMappable = XAxis = YAxis = object
+
+__all__ = ["Canvas", "draw", "draw_plot"]
+
 WIDTH, HEIGHT, TALL = 6.0, 4.4, 5.6
 """Inches of one plot; TALL replaces HEIGHT in a figure with a plot whose axes have equal units."""
 MAX_TICKS = 12
@@ -32,7 +46,7 @@ NOTE_WIDTH = 78
 """Letters in a line of a note."""
 
 
-def draw(figure: Figure) -> Any:
+def draw(figure: Figure) -> Canvas:
     """Draw the plots side by side; return a matplotlib Figure, which is empty if there are no plots."""
     # Imported when a figure is drawn, and without pyplot, whose global state belongs to the user.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -56,7 +70,7 @@ def draw(figure: Figure) -> Any:
     return canvas
 
 
-def draw_plot(ax: Any, plot: Plot, shades: Any) -> None:
+def draw_plot(ax: Axes, plot: Plot, shades: ScalarMappable | None) -> None:
     """Draw one plot into matplotlib's Axes `ax`. shades: colour of a number; None if no layer needs one."""
     _prepare(ax.xaxis, ax.set_xscale, plot.x)
     _prepare(ax.yaxis, ax.set_yscale, plot.y)
@@ -83,7 +97,7 @@ def draw_plot(ax: Any, plot: Plot, shades: Any) -> None:
         )  # fmt: skip
 
 
-def _legend(ax: Any, plot: Plot) -> None:
+def _legend(ax: Axes, plot: Plot) -> None:
     """Draw a legend of the layers with names, and of two areas of points if `plot.areas` says what they show."""
     from matplotlib.lines import Line2D
 
@@ -101,11 +115,13 @@ def _legend(ax: Any, plot: Plot) -> None:
         handles, labels, loc=where, fontsize="small", edgecolor="none", framealpha=0.7
     )
     for handle in legend.legend_handles[:named]:
-        if hasattr(handle, "set_sizes"):  # else a mark is as large as the largest of its layer
+        if handle is not None and hasattr(
+            handle, "set_sizes"
+        ):  # else a mark is as large as the largest of its layer
             handle.set_sizes([40])
 
 
-def _corner(ax: Any, plot: Plot) -> str:
+def _corner(ax: Axes, plot: Plot) -> str:
     """The corner with the fewest points. matplotlib's "best" also counts the vertices of circles, and then covers points."""
     points = [layer for layer in plot.layers if isinstance(layer, Points)]
     x, y = (
@@ -132,17 +148,17 @@ def _sizes(plot: Plot) -> list[float]:
     return [float(f"{share * sizes.max():.1g}") for share in (1, 0.2)] if len(sizes) else []
 
 
-def _radius(size: Any) -> Any:
+def _radius(size: ArrayLike) -> np.ndarray:
     """The radius of a mark on the page (pixels)."""
     return 3 + 11 * np.sqrt(np.clip(np.asarray(size, float), 0, 1))
 
 
-def _area(radius: Any) -> Any:
+def _area(radius: np.ndarray) -> np.ndarray:
     """The area of a mark for matplotlib (points squared)."""
     return np.square(1.5 * radius)
 
 
-def _prepare(axis: Any, set_scale: Any, spec: Axis) -> None:
+def _prepare(axis: XAxis | YAxis, set_scale: Callable[..., None], spec: Axis) -> None:
     if spec.log:
         set_scale("log", nonpositive="mask")
     if len(spec.ticks):
@@ -151,7 +167,7 @@ def _prepare(axis: Any, set_scale: Any, spec: Axis) -> None:
         axis.set_ticks(some, [spec.ticks[k] for k in some])
 
 
-def _shades(plot: Plot) -> Any:
+def _shades(plot: Plot) -> ScalarMappable | None:
     """The colour map of the plot's scale; None if no layer is coloured by a number."""
     import matplotlib
     from matplotlib.cm import ScalarMappable
@@ -166,14 +182,14 @@ def _shades(plot: Plot) -> Any:
     ends = (values.min(), values.max()) if len(values) else (0.0, 1.0)
     scale = plot.scale
     low, high = (ends[k] if end is None else end for k, end in enumerate((scale.low, scale.high)))
-    shades: Any = "coolwarm" if scale.diverging else "viridis"
+    colours: str | ListedColormap = "coolwarm" if scale.diverging else "viridis"
     if not scale.diverging and not any(isinstance(layer, Image) for layer in plot.layers):
         # Lines and marks on white: the yellow end would have no contrast with it.
-        shades = ListedColormap(matplotlib.colormaps["viridis"](np.linspace(0, 0.75, 256)))
-    return ScalarMappable(Normalize(low, high), shades)
+        colours = ListedColormap(matplotlib.colormaps["viridis"](np.linspace(0, 0.75, 256)))
+    return ScalarMappable(Normalize(low, high), colours)
 
 
-def _colour_of(layer: Layer) -> Any:
+def _colour_of(layer: Layer) -> ArrayLike | None:
     return getattr(layer, "colour", None)
 
 
@@ -186,10 +202,10 @@ def _fixed_colour(layer: Layer) -> str | None:
     return None
 
 
-def _lines(ax: Any, layer: Lines, fixed: str, shades: Any) -> None:
+def _lines(ax: Axes, layer: Lines, fixed: str, shades: ScalarMappable) -> None:
     y = np.atleast_2d(np.asarray(layer.y, float))
     x = np.broadcast_to(np.asarray(layer.x, float), y.shape)
-    look = {
+    look: dict[str, Any] = {
         "lw": 2.0 if layer.strong else 0.8 if layer.faint or len(y) > 30 else 1.4,
         "ls": "--" if layer.dashed else "-",
         "alpha": 0.5 if layer.faint and layer.colour is not None else 1.0 if layer.strong else 0.8,
@@ -198,14 +214,22 @@ def _lines(ax: Any, layer: Lines, fixed: str, shades: Any) -> None:
         _shaded_lines(ax, np.stack([x, y], axis=-1), layer, shades, look)
         return
     # A line each: matplotlib shows a label once for each line, hence only the first has one.
-    colours = [fixed] * len(y) if layer.colour is None else shades.to_rgba(layer.colour)
+    colours = (
+        [fixed] * len(y)
+        if layer.colour is None
+        else shades.to_rgba(np.asarray(layer.colour, float))
+    )
     for k in range(len(y)):
         label = layer.name if k == 0 and layer.name else None
         ax.plot(x[k], y[k], color=colours[k], label=label, **look)
 
 
 def _shaded_lines(
-    ax: Any, vertices: np.ndarray, layer: Lines, shades: Any, look: dict[str, Any]
+    ax: Axes,
+    vertices: np.ndarray,
+    layer: Lines,
+    shades: ScalarMappable,
+    look: dict[str, Any],
 ) -> None:
     """Draw lines with vertices (line, n, 2); each piece has the colour of the vertex that it ends at."""
     from matplotlib.collections import LineCollection
@@ -219,11 +243,11 @@ def _shaded_lines(
     )
 
 
-def _points(ax: Any, layer: Points, fixed: str, shades: Any) -> None:
+def _points(ax: Axes, layer: Points, fixed: str, shades: ScalarMappable) -> None:
     x, y = np.asarray(layer.x, float), np.asarray(layer.y, float)
     # Many points are small and transparent, so that their density shows.
     fine, many = np.isfinite(x) & np.isfinite(y), len(x) > 600
-    colours: Any = fixed
+    colours: ArrayLike = fixed
     if layer.colour is not None:
         colours = shades.to_rgba(np.asarray(layer.colour, float)[fine])
     # Pixels of the page; _area turns them into points.
@@ -234,18 +258,18 @@ def _points(ax: Any, layer: Points, fixed: str, shades: Any) -> None:
         marker="D" if layer.marker == "diamond" else "o", alpha=0.6 if many else 0.92,
         facecolors="white" if layer.hollow else colours,
         edgecolors=colours if layer.hollow else "black" if layer.size is not None else "none",
-        linewidths=1.6 if layer.hollow else 0.08 * radius,
+        linewidths=1.6 if layer.hollow else 0.08 * radius,  # type: ignore[arg-type]
     )  # fmt: skip
 
 
-def _band(ax: Any, layer: Band, fixed: str, shades: Any) -> None:
+def _band(ax: Axes, layer: Band, fixed: str, shades: ScalarMappable) -> None:
     del shades
     ax.fill_between(
         layer.x, layer.low, layer.high, color=fixed, alpha=0.2, lw=0, label=layer.name or None
     )
 
 
-def _bars(ax: Any, layer: Bars, fixed: str, shades: Any) -> None:
+def _bars(ax: Axes, layer: Bars, fixed: str, shades: ScalarMappable) -> None:
     left, colours = np.asarray(layer.left), _fill(layer, fixed, shades)
     width = np.asarray(layer.right) - left
     ax.bar(
@@ -253,25 +277,25 @@ def _bars(ax: Any, layer: Bars, fixed: str, shades: Any) -> None:
     )
 
 
-def _spans(ax: Any, layer: Spans, fixed: str, shades: Any) -> None:
+def _spans(ax: Axes, layer: Spans, fixed: str, shades: ScalarMappable) -> None:
     left, colours = np.asarray(layer.left), _fill(layer, fixed, shades)
     width = np.asarray(layer.right) - left
     ax.barh(layer.row, width, 0.72, left=left, color=colours, alpha=0.75, label=layer.name or None)
 
 
-def _fill(layer: Bars | Spans, fixed: str, shades: Any) -> Any:
+def _fill(layer: Bars | Spans, fixed: str, shades: ScalarMappable) -> ArrayLike:
     return fixed if layer.colour is None else shades.to_rgba(np.asarray(layer.colour, float))
 
 
-def _image(ax: Any, layer: Image, fixed: str, shades: Any) -> None:
+def _image(ax: Axes, layer: Image, fixed: str, shades: ScalarMappable) -> None:
     del fixed
     ax.imshow(
         np.asarray(layer.z, float), origin="lower", aspect="auto", interpolation="nearest",
-        cmap=shades.cmap, norm=shades.norm,
+        cmap=shades.cmap, norm=shades.norm,  # type: ignore[arg-type]
     )  # fmt: skip
 
 
-_DRAWN: dict[type, Any] = {
+_DRAWN: dict[type, Callable[..., None]] = {
     Lines: _lines,
     Points: _points,
     Band: _band,

@@ -52,7 +52,7 @@ def by_swept(plot: Plot, name: str, values: Mapping[int, Any]) -> Plot:
 
 
 def _grouped(
-    layer: Lines, name: str, values: Mapping[int, Any], shade: Mapping[Any, Any], number: bool, medians: bool
+    layer: Lines, name: str, values: Mapping[int, Any], shade: Mapping[Any, float], number: bool, medians: bool
 ) -> list[Layer]:  # fmt: skip
     """Split a layer into one for each value, each with a median line if there are `medians`."""
     # Item ids are NumPy integers; the mapping has Python's.

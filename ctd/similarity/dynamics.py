@@ -9,11 +9,9 @@ eigen-time-delay coordinates v_t, of which the first `rank` are kept; A is the l
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from ctd.late import jax, jnp, lax
+from ctd.late import Array, jax, jnp, lax
 
 LEAST = 1e-6
 """Singular values below this share of the largest leave only rounding in V; as roots of eigenvalues they are exact to 1e-8."""
@@ -65,7 +63,7 @@ def linear_dynamics(states: np.ndarray, n_delays: int, interval: int, rank: int)
     return a / np.linalg.norm(a)
 
 
-def alignment(a: jax.Array, b: jax.Array, starts: int, max_iterations: int, key: Any) -> jax.Array:
+def alignment(a: Array, b: Array, starts: int, max_iterations: int, key: Array) -> Array:
     """The largest <A, C B C'> over orthogonal C that an ascent finds from `starts` rotations, ().
 
     a, b: (rank, rank) of norm 1. The first start is the exact solution if B = Q A Q' and A's symmetric part has
@@ -81,11 +79,11 @@ def alignment(a: jax.Array, b: jax.Array, starts: int, max_iterations: int, key:
     return jnp.max(lax.map(lambda c: _ascend(a, b, c, max_iterations), first))
 
 
-def _value(a: jax.Array, b: jax.Array, c: jax.Array) -> jax.Array:
+def _value(a: Array, b: Array, c: Array) -> Array:
     return jnp.sum(a * (c @ b @ c.T))
 
 
-def _matched(a: jax.Array, b: jax.Array) -> jax.Array:
+def _matched(a: Array, b: Array) -> Array:
     """A first C: match the eigenvectors of both symmetric parts in order, and their signs by the antisymmetric parts."""
     _, u = jnp.linalg.eigh((a + a.T) / 2)
     _, v = jnp.linalg.eigh((b + b.T) / 2)
@@ -96,7 +94,11 @@ def _matched(a: jax.Array, b: jax.Array) -> jax.Array:
     return (u * signs) @ v.T
 
 
-def _ascend(a: jax.Array, b: jax.Array, start: jax.Array, max_iterations: int) -> jax.Array:
+type Climb = tuple[Array, Array, Array, Array, Array]
+"""C, its value, the shift, iterations, the last gain."""
+
+
+def _ascend(a: Array, b: Array, start: Array, max_iterations: int) -> Array:
     """Climb <A, C B C'> from `start`: C <- the orthogonal factor of G + shift C, with the gradient G.
 
     <A, C B C'> + shift |C|^2 / 2 is convex for shift = 2 |A|_2 |B|_2. Its tangent plane, which the polar factor
@@ -105,7 +107,7 @@ def _ascend(a: jax.Array, b: jax.Array, start: jax.Array, max_iterations: int) -
     """
     bound = 2 * jnp.linalg.norm(a, 2) * jnp.linalg.norm(b, 2)
 
-    def step(carry: Any) -> Any:
+    def step(carry: Climb) -> Climb:
         c, value, shift, k, _ = carry
         # G = A C B' + A' C B; the orthogonal factor of its polar decomposition is U V'.
         u, _, vt = jnp.linalg.svd(a @ c @ b.T + a.T @ c @ b + shift * c)
@@ -118,7 +120,7 @@ def _ascend(a: jax.Array, b: jax.Array, start: jax.Array, max_iterations: int) -
         keep = lambda x, y: jnp.where(better, x, y)
         return keep(new, c), keep(reached, value), shift, k + 1, gain
 
-    def going(carry: Any) -> jax.Array:
+    def going(carry: Climb) -> Array:
         *_, k, gain = carry
         return (k < max_iterations) & (gain > TOL)
 
@@ -129,4 +131,5 @@ def _ascend(a: jax.Array, b: jax.Array, start: jax.Array, max_iterations: int) -
         jnp.zeros((), jnp.int32),
         jnp.full((), jnp.inf, a.dtype),
     )
-    return lax.while_loop(going, step, first)[1]
+    top: Array = lax.while_loop(going, step, first)[1]
+    return top

@@ -8,30 +8,31 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ctd.late import scipy
+from ctd.kernel import View
+from ctd.late import Array, Float, on_host, scipy
 from ctd.plots import spread
 from ctd.similarity.dynamics import linear_dynamics
 from ctd.similarity.networks import files_of, read_points, read_states
-from ctd.similarity.params import OF_POINTS
+from ctd.similarity.params import OF_POINTS, Comparison
 from ctd.similarity.topology import counts
 
 
 class Features(NamedTuple):
     """The features of all networks. Narrower ones are padded with zeros, which add nothing to a product."""
 
-    values: np.ndarray
+    values: Float[Array, "network row column"]
     """(network, sample, component); dsa: (network, rank, rank); topology, connections: (network, label, 1)"""
-    size: np.ndarray
-    """(network,) number of components without the padding."""
+    size: Float[Array, "network"]
+    """The number of components without the padding."""
 
 
-def load(inputs: Any) -> Features:
+def load(inputs: View[Comparison]) -> Features:
     """Read the networks that `inputs` names, and compute their features. Raises ValueError if they cannot be compared."""
     given = read_points(inputs) if inputs.method in OF_POINTS else read_states(inputs)
     return features_of(inputs, given, len(files_of(inputs)))
 
 
-def features_of(inputs: Any, given: Iterable[Any], n: int) -> Features:
+def features_of(inputs: View[Comparison], given: Iterable[Any], n: int) -> Features:
     """Compute the features of n networks. given: for each its states (trial, time, state), or its table of points.
 
     Raises ValueError if there are too few samples or dimensions for the method, or this machine has too little memory.
@@ -74,7 +75,7 @@ def centred(states: np.ndarray, n_samples: int) -> np.ndarray:
     return flat - flat.mean(axis=0)
 
 
-def _of_samples(inputs: Any, x: np.ndarray) -> np.ndarray:
+def _of_samples(inputs: View[Comparison], x: np.ndarray) -> np.ndarray:
     # Shapes are compared at size 1: the distance is the angle between them (Williams et al. 2021).
     if inputs.method == "procrustes":
         return x / np.linalg.norm(x)
@@ -120,4 +121,4 @@ def _padded(made: Sequence[np.ndarray], dtype: str) -> Features:
     values = np.zeros((len(made), rows, columns), dtype)
     for into, x in zip(values, made, strict=True):
         into[: x.shape[0], : x.shape[1]] = x
-    return Features(values, np.asarray([x.shape[1] for x in made], dtype))
+    return Features(on_host(values), on_host([x.shape[1] for x in made], dtype))

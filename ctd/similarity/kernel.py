@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from ctd.kernel import Kernel, Outcome, Var
-from ctd.late import jax, jnp
+from ctd.kernel import Kernel, Outcome, Values, Var, View
+from ctd.late import Array, Float, Int, Number, jax, jnp
 from ctd.similarity.features import Features, load
 from ctd.similarity.pairs import distance
 from ctd.similarity.params import Comparison
@@ -30,15 +30,14 @@ DIMS = {
 class Row(NamedTuple):
     """A row between two advances."""
 
-    done: jax.Array
-    """() int32, pairs computed."""
-    n_pairs: jax.Array
-    """() int32, pairs of the row; 0 if there is no network of its number."""
-    distance: jax.Array
-    """(network,)"""
+    done: Int[Array, ""]
+    """Pairs computed."""
+    n_pairs: Int[Array, ""]
+    """Pairs of the row; 0 if there is no network of its number."""
+    distance: Float[Array, "network"]
 
 
-def n_pairs(n: int, row: Any) -> Any:
+def n_pairs(n: int, row: Number) -> Int[Array, ""]:
     """The number of pairs of a row: network i with i + 1, ..., i + (n - 1) / 2, modulo n.
 
     For an even n the first n / 2 rows also have the pairs that are n / 2 apart.
@@ -50,7 +49,7 @@ def n_pairs(n: int, row: Any) -> Any:
     return jnp.where(row < n, half, 0).astype(jnp.int32)
 
 
-def init(static: Any, shared: Features, traced: Any, key: jax.Array) -> Row:
+def init(static: View[Comparison], shared: Features, traced: Values[Comparison], key: Array) -> Row:
     """A row without distances."""
     del key
     n = len(shared.values)
@@ -58,7 +57,9 @@ def init(static: Any, shared: Features, traced: Any, key: jax.Array) -> Row:
     return Row(jnp.zeros((), jnp.int32), n_pairs(n, traced.matrix_row), nothing)
 
 
-def advance(static: Any, shared: Features, traced: Any, key: jax.Array, s: Row) -> Row:
+def advance(
+    static: View[Comparison], shared: Features, traced: Values[Comparison], key: Array, s: Row
+) -> Row:
     """Compute the distance of the next pair."""
     values, size = jnp.asarray(shared.values), jnp.asarray(shared.size)
     # A row beyond the last network has no pairs, but its index must be valid.
@@ -70,7 +71,9 @@ def advance(static: Any, shared: Features, traced: Any, key: jax.Array, s: Row) 
     return Row(s.done + 1, s.n_pairs, s.distance.at[other].set(found))
 
 
-def result(static: Any, shared: Features, traced: Any, key: jax.Array, s: Row) -> dict[str, Any]:
+def result(
+    static: View[Comparison], shared: Features, traced: Values[Comparison], key: Array, s: Row
+) -> dict[str, Array]:
     """The row as far as it is computed."""
     del static, key
     there = traced.matrix_row < len(shared.values)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import h5py
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ctd import tasks
-from ctd.cells import get_cell, run
+from ctd.cells import Weights, get_cell, run
 from ctd.containers import opened_hdf5, read_dataset
 from ctd.data import read_arrays
-from ctd.late import jax
+from ctd.kernel import View
+from ctd.late import Array, Float, jax, on_host
 from ctd.plots import tick
-from ctd.similarity.params import OF_POINTS
+from ctd.similarity.params import OF_POINTS, Comparison
 from ctd.weights import read_weights
 
 MOST = 10_000
@@ -24,6 +26,10 @@ MOST = 10_000
 
 NOT_PARAMETERS = {"store", "item", "kernel", "weights", "candidates"}
 """Attributes of a file that tell its origin, not a swept parameter."""
+
+
+type Label = float | str
+"""The value of a parameter of a network: a number or a text."""
 
 
 class Known(NamedTuple):
@@ -35,7 +41,7 @@ class Known(NamedTuple):
     """Parameter in which the networks differ -> (network,) numbers (float) or texts."""
 
 
-def files_of(inputs: Any) -> tuple[str, ...]:
+def files_of(inputs: View[Comparison]) -> tuple[str, ...]:
     """The files that stand for the networks, one for each. Raises ValueError if a method lacks its files."""
     given = {name: getattr(inputs, name) for name in ("weights", "states", "points", "connections")}
     if inputs.method in OF_POINTS:
@@ -54,7 +60,7 @@ def files_of(inputs: Any) -> tuple[str, ...]:
     return inputs.states or inputs.weights or inputs.points
 
 
-def _check_tables(inputs: Any) -> None:
+def _check_tables(inputs: View[Comparison]) -> None:
     if not inputs.points:
         raise ValueError(
             f"points: missing, but method {inputs.method} compares tables of fixed points; give "
@@ -81,7 +87,7 @@ def check_count(n: int) -> None:
 # --- states ---------------------------------------------------------------------------------------
 
 
-def read_states(inputs: Any) -> Iterator[np.ndarray]:
+def read_states(inputs: View[Comparison]) -> Iterator[np.ndarray]:
     """Iterate over the states (trial, time, state) of each network; all of them may not fit the memory at once.
 
     Raises ValueError, naming the file, if they cannot be compared.
@@ -93,7 +99,7 @@ def read_states(inputs: Any) -> Iterator[np.ndarray]:
     return checked((_stored(path, inputs.dataset) for path in files), files)
 
 
-def checked(states: Iterable[Any], names: Sequence[str]) -> Iterator[np.ndarray]:
+def checked(states: Iterable[ArrayLike], names: Sequence[str]) -> Iterator[np.ndarray]:
     """Check the states of each network as they are read: finite, varying, and of common trials; else ValueError.
 
     Each is (trial, time, state), or (sample, state), which becomes one trial. names: of the networks, for errors.
@@ -124,21 +130,21 @@ def checked(states: Iterable[Any], names: Sequence[str]) -> Iterator[np.ndarray]
         yield x
 
 
-def _network(path: str, inputs: Any) -> tuple[str, dict[str, np.ndarray]]:
+def _network(path: str, inputs: View[Comparison]) -> tuple[str, Weights]:
     """Read a network: (cell, weights). Raises ValueError if it cannot run the task."""
     loaded = read_weights(path, inputs.cell)
-    weights: dict[str, Any] = dict(loaded.params)
+    weights = {name: on_host(value) for name, value in loaded.params.items()}
     n_in = get_cell(loaded.cell).infer(weights)[1]
     if n_in != inputs.task.n_in:
         raise ValueError(
             f"task: {inputs.task.name or type(inputs.task).__name__} has {inputs.task.n_in} inputs, but the network "
             f"in {path} takes {n_in}; give a task that all networks can run"
         )
-    return loaded.cell, {name: np.asarray(value, inputs.dtype) for name, value in weights.items()}
+    return loaded.cell, {name: on_host(value, inputs.dtype) for name, value in weights.items()}
 
 
 def _simulate(
-    networks: Sequence[tuple[str, dict[str, np.ndarray]]], inputs: Any
+    networks: Sequence[tuple[str, Weights]], inputs: View[Comparison]
 ) -> Iterator[np.ndarray]:
     # All networks run the same trials: differences between trials would count as differences between networks.
     key = jax.random.key(inputs.trial_seed)
@@ -148,8 +154,10 @@ def _simulate(
 
 
 @cache
-def _runner(cell: str) -> Any:
-    """The function (weights, inputs (trial, time, n_in)) -> states (trial, time, state), compiled once for each cell."""
+def _runner(
+    cell: str,
+) -> Callable[[Weights, Float[Array, "trial time n_in"]], Float[Array, "trial time state"]]:
+    """The function (weights, inputs) -> states, compiled once for each cell."""
     found = get_cell(cell)
     return jax.jit(lambda weights, x: jax.vmap(lambda x: run(found, weights, x)[0])(x))
 
@@ -167,7 +175,7 @@ def _stored(path: str, dataset: str) -> np.ndarray:
 # --- points ---------------------------------------------------------------------------------------
 
 
-def read_points(inputs: Any) -> list[dict[str, np.ndarray]]:
+def read_points(inputs: View[Comparison]) -> list[dict[str, np.ndarray]]:
     """Read each network's table of points: n_unstable, n_marginal, q (point,); for method connections also leads (point, point).
 
     Raises ValueError, naming the file.
@@ -207,14 +215,14 @@ def _columns(path: str, field: str, names: Sequence[str], kernel: str) -> dict[s
 # --- what is known --------------------------------------------------------------------------------
 
 
-def read_known(inputs: Any) -> Known:
+def read_known(inputs: View[Comparison]) -> Known:
     """Read labels and parameters of the networks; the file of a store's item has the parameters as attributes."""
     files = files_of(inputs)
     told = [_attributes(path) for path in files]
     return known([Path(path).stem for path in files], told)
 
 
-def _attributes(path: str) -> dict[str, Any]:
+def _attributes(path: str) -> dict[str, Label]:
     # Files of frameworks tell nothing about a sweep.
     if not h5py.is_hdf5(path):
         return {}
@@ -225,7 +233,7 @@ def _attributes(path: str) -> dict[str, Any]:
     }
 
 
-def known(names: Sequence[str], told: Sequence[Mapping[str, Any]]) -> Known:
+def known(names: Sequence[str], told: Sequence[Mapping[str, Label]]) -> Known:
     """Make labels and parameters.
 
     names: of the networks, the labels of those without parameters. told: the attributes of each network.
@@ -248,6 +256,6 @@ def known(names: Sequence[str], told: Sequence[Mapping[str, Any]]) -> Known:
     return Known(tuple(labels), parameters)
 
 
-def _column(values: Sequence[Any]) -> np.ndarray:
+def _column(values: Sequence[Label]) -> np.ndarray:
     found = np.asarray(values)
     return found.astype(float) if found.dtype.kind in "iuf" else found.astype(str)

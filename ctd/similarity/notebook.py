@@ -7,17 +7,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ctd.batch import precision, run_items
 from ctd.kernel import inputs_of
 from ctd.plots import Figure
-from ctd.plots.png import draw
+from ctd.plots.png import Canvas, draw
 from ctd.similarity.features import features_of
 from ctd.similarity.kernel import kernel
-from ctd.similarity.networks import Known, check_count, checked, known
+from ctd.similarity.networks import Known, Label, check_count, checked, known
 from ctd.similarity.params import OF_POINTS, Comparison, Method
 from ctd.similarity.plots import pictures
 from ctd.similarity.summary import SUMMARY, Options, joined, tables
+
+type Compares = ArrayLike | Mapping[str, ArrayLike]
+"""The states of a network, or its table of points."""
 
 
 @dataclass(frozen=True)
@@ -46,18 +50,18 @@ class Compared:
         lines = ["  ".join(cell.rjust(9) for cell in row) for row in [list(SUMMARY), *texts]]
         return "\n".join([head, *lines] if texts else [head])
 
-    def figure(self) -> Any:
+    def figure(self) -> Canvas:
         """Draw the matrix, the dendrogram and the embedding as a matplotlib Figure."""
         return draw(Figure(pictures(self.tables, self.known, self.method)))
 
 
 def compare(
-    networks: Mapping[str, Any] | Sequence[Any],
+    networks: Mapping[str, Compares] | Sequence[Compares],
     method: Method = "procrustes",
     *,
-    parameters: Mapping[str, Sequence[Any]] | None = None,
+    parameters: Mapping[str, Sequence[Label]] | None = None,
     seed: int = 0,
-    **settings: Any,
+    **settings: object,
 ) -> Compared:
     """Compute the distances between networks, embed and cluster them, and test what parameters explain of them.
 
@@ -81,10 +85,13 @@ def compare(
     Raises ValueError if the networks cannot be compared.
     """
     names = [str(k) for k in (networks if isinstance(networks, Mapping) else range(len(networks)))]
-    given = list(networks.values()) if isinstance(networks, Mapping) else list(networks)
+    given: list[Any] = list(networks.values()) if isinstance(networks, Mapping) else list(networks)
     check_count(len(given))
     chosen = {name: settings.pop(name) for name in Options.model_fields if name in settings}
-    params, options = Comparison(method=method, **settings), Options(**chosen)
+    params, options = (
+        Comparison.model_validate({"method": method, **settings}),
+        Options.model_validate(chosen),
+    )
     told = _told(names, parameters or {})
     inputs = inputs_of(params)
     states = given if method in OF_POINTS else checked(given, names)
@@ -92,11 +99,11 @@ def compare(
     rows = np.arange(len(given))
     results = run_items(kernel, params, {"matrix_row": rows}, seed=seed, shared=features)
     with precision(inputs):
-        found = tables(joined(rows, results, len(given)), told, features.size, options)
+        found = tables(joined(rows, results, len(given)), told, np.asarray(features.size), options)
     return Compared(found["distances"], told.labels, found, told, method)
 
 
-def _told(names: Sequence[str], parameters: Mapping[str, Sequence[Any]]) -> Known:
+def _told(names: Sequence[str], parameters: Mapping[str, Sequence[Label]]) -> Known:
     n = len(names)
     for name, values in parameters.items():
         if len(values) != n:

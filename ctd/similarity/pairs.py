@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from ctd.late import jax, jnp
+from ctd.kernel import View
+from ctd.late import Array, Float, jnp
 from ctd.similarity.dynamics import alignment
-from ctd.similarity.params import OF_POINTS
+from ctd.similarity.params import OF_POINTS, Comparison
 
 UNITS = {
     "procrustes": "angle, rad",
@@ -23,8 +22,14 @@ UNITS = {
 ANGLES = {"procrustes", "cka", "rbf_cka", "dsa"}
 
 
-def distance(static: Any, a: jax.Array, b: jax.Array, sizes: jax.Array, key: Any) -> jax.Array:
-    """The distance () of two networks. a, b: their features; sizes: (2,) their numbers of components; key: for dsa."""
+def distance(
+    static: View[Comparison],
+    a: Float[Array, "row column"],
+    b: Float[Array, "row column"],
+    sizes: Float[Array, "2"],
+    key: Array,
+) -> Float[Array, ""]:
+    """The distance of two networks. a, b: their features; sizes: their numbers of components; key: for dsa."""
     if static.method in OF_POINTS:
         total = jnp.sum(a + b)
         return jnp.where(total > 0, jnp.sum(jnp.abs(a - b)) / jnp.where(total > 0, total, 1), 0)
@@ -33,8 +38,14 @@ def distance(static: Any, a: jax.Array, b: jax.Array, sizes: jax.Array, key: Any
     return jnp.arccos(alike) if static.method in ANGLES else 1 - alike
 
 
-def similarity(static: Any, a: jax.Array, b: jax.Array, sizes: jax.Array, key: Any) -> jax.Array:
-    """The similarity () of two networks, a cosine or the mean canonical correlation: 1 for equal networks.
+def similarity(
+    static: View[Comparison],
+    a: Float[Array, "row column"],
+    b: Float[Array, "row column"],
+    sizes: Float[Array, "2"],
+    key: Array,
+) -> Float[Array, ""]:
+    """The similarity of two networks, a cosine or the mean canonical correlation: 1 for equal networks.
 
     procrustes: |X'Y|_* of states of unit norm (Williams et al. 2021). cka, rbf_cka: the cosine of centred Gram
     matrices (Kornblith et al. 2019). svcca, cca: canonical correlations (Raghu et al. 2017). dsa: see `dynamics`.
@@ -52,8 +63,8 @@ def similarity(static: Any, a: jax.Array, b: jax.Array, sizes: jax.Array, key: A
     return total if static.method == "procrustes" else total / jnp.min(sizes)
 
 
-def _centred_gram(x: jax.Array) -> jax.Array:
-    """The Gram matrix exp(-|x_i - x_j|^2 / 2), (sample, sample), without the means of rows and columns."""
+def _centred_gram(x: Float[Array, "sample column"]) -> Float[Array, "sample sample"]:
+    """The Gram matrix exp(-|x_i - x_j|^2 / 2), without the means of rows and columns."""
     squares = jnp.sum(x**2, axis=1)
     # |x|^2 + |y|^2 - 2 x y may fall below 0 by rounding.
     gram = jnp.exp(-jnp.maximum(squares[:, None] + squares[None] - 2 * x @ x.T, 0) / 2)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from ctd.kernel import Var
+from ctd.kernel import Var, View
 from ctd.rows import blocks
 from ctd.similarity.analysis import classical_mds, clusters, explained
 from ctd.similarity.features import Features
 from ctd.similarity.networks import Known, read_known
+from ctd.similarity.params import Comparison
 
 
 class Options(BaseModel):
@@ -63,7 +64,7 @@ SUMMARY = ("parameter", "n_values", "r2", "r2_p", "mantel", "mantel_p")
 
 
 def reduce(
-    inputs: Any,
+    inputs: View[Comparison],
     shared: Features,
     columns: Mapping[str, np.ndarray],
     results: Mapping[str, np.ndarray],
@@ -71,7 +72,7 @@ def reduce(
 ) -> dict[str, np.ndarray]:
     """Join all rows to the matrix, and make the tables of REDUCED from it."""
     distances = joined(np.asarray(columns["matrix_row"]), results, len(shared.size))
-    return tables(distances, read_known(inputs), shared.size, options)
+    return tables(distances, read_known(inputs), np.asarray(shared.size), options)
 
 
 def joined(rows: np.ndarray, results: Mapping[str, np.ndarray], n: int) -> np.ndarray:

@@ -17,16 +17,16 @@ points have the same neighbourhoods, such as one ring of six and two rings of th
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 type Neighbours = list[tuple[np.ndarray, np.ndarray]]
 """For each point (the points that it leads to, the points that lead to it), by number."""
 
 
 def counts(
-    tables: Sequence[Mapping[str, Any]], max_q: float | None, rounds: int
+    tables: Sequence[Mapping[str, ArrayLike]], max_q: float | None, rounds: int
 ) -> list[np.ndarray]:
     """Count the points of each network by label, (label,): those of round 0, then of `rounds` more.
 
@@ -53,19 +53,19 @@ def counts(
     return [np.concatenate(of_rounds) for of_rounds in zip(*found, strict=True)]
 
 
-def _counting(table: Mapping[str, Any], max_q: float | None) -> np.ndarray:
+def _counting(table: Mapping[str, ArrayLike], max_q: float | None) -> np.ndarray:
     """The rows of the points with q <= max_q."""
     q = np.asarray(table["q"])
     return np.flatnonzero(q <= (np.inf if max_q is None else max_q))
 
 
-def _stability(table: Mapping[str, Any]) -> np.ndarray:
+def _stability(table: Mapping[str, ArrayLike]) -> np.ndarray:
     """The stability (point,): -1 for marginal points, else the number of growing modes."""
     unstable = np.asarray(table["n_unstable"], int)
     return np.where((unstable == 0) & (np.asarray(table["n_marginal"]) > 0), -1, unstable)
 
 
-def _neighbours(table: Mapping[str, Any], rows: np.ndarray) -> Neighbours:
+def _neighbours(table: Mapping[str, ArrayLike], rows: np.ndarray) -> Neighbours:
     # Departures of a point with several growing modes depend on their sampled directions.
     one_mode = np.asarray(table["n_unstable"])[rows] == 1
     among = (np.asarray(table["leads"])[np.ix_(rows, rows)] > 0) & one_mode[:, None]

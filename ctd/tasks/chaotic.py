@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import Field
 
-from ctd.late import jax, jnp, lax
+from ctd.late import Array, jax, jnp, lax
 from ctd.tasks.task import Task, Trial
 
 
@@ -51,13 +49,13 @@ class ChaoticGenerator(Task):
         """(dt, "s")."""
         return self.dt, "s"
 
-    def trial(self, key: jax.Array, dtype: Any) -> Trial:
+    def trial(self, key: Array, dtype: jax.typing.DTypeLike) -> Trial:
         del key
         # A pulse tells the network when to start; nothing else comes in.
         inputs = jnp.zeros((self.n_steps, 1), dtype).at[0].set(1)
         return Trial(inputs, self.target(dtype), jnp.ones(self.n_steps, dtype))
 
-    def target(self, dtype: Any) -> jax.Array:
+    def target(self, dtype: jax.typing.DTypeLike) -> Array:
         """The target (time, output), equal for all trials."""
         # Drawn from the task's own seed, not from the trial's key.
         root = jax.random.key(self.network_seed)
@@ -67,7 +65,7 @@ class ChaoticGenerator(Task):
         out = n**-0.5 * jax.random.normal(key_out, (self.n_targets, n), dtype)
         alpha = self.dt / self.tau
 
-        def step(a: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
+        def step(a: Array, _: None) -> tuple[Array, Array]:
             a = a + alpha * (-a + recurrent @ jnp.tanh(a))
             return a, out @ jnp.tanh(a)
 

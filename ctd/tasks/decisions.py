@@ -7,11 +7,11 @@ its mean output over the response, which is right if it has the sign of the targ
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from ctd.late import jax, jnp
+from ctd.late import Array, Number, jax, jnp
 from ctd.tasks.scores import same_sign
 from ctd.tasks.task import Conditions, Timed, Trial
 
@@ -57,25 +57,25 @@ class Choice(Timed):
     def n_out(self) -> int:
         return 1
 
-    def success(self, trial: Trial, output: jax.Array) -> jax.Array:
+    def success(self, trial: Trial, output: Array) -> Array:
         """Whether the mean output over the response has the sign of the target."""
         return same_sign(trial, output)
 
-    def answered(self, inputs: jax.Array, at: Any, answer: Any, condition: Any) -> Trial:
+    def answered(self, inputs: Array, at: Number, answer: Array, condition: Array) -> Trial:
         """The trial whose target is `answer` for the response, from step `at` on, and which counts nowhere else."""
         dtype = inputs.dtype
         steps = jnp.arange(self.length)
         counts = ((steps >= at) & (steps < at + self.steps(self.response))).astype(dtype)
         return Trial(inputs, (counts * answer)[:, None], counts, condition)
 
-    def during(self, start: Any, end: Any, dtype: Any) -> jax.Array:
+    def during(self, start: Number, end: Number, dtype: jax.typing.DTypeLike) -> Array:
         """An array (time, 1) that is 1 from step `start` to before step `end`, else 0."""
         steps = jnp.arange(self.length)[:, None]
         return ((steps >= start) & (steps < end)).astype(dtype)
 
-    def noisy(self, key: jax.Array, inputs: jax.Array) -> jax.Array:
+    def noisy(self, key: Array, inputs: Array) -> Array:
         """Add noise N(0, noise^2) to inputs (time, n)."""
-        drawn: jax.Array = jax.random.normal(key, inputs.shape, inputs.dtype)
+        drawn: Array = jax.random.normal(key, inputs.shape, inputs.dtype)
         return inputs + self.noise * drawn
 
 
@@ -111,7 +111,7 @@ class RandomDots(Choice):
     def conditions(self) -> Conditions:
         return Conditions("coherence", tuple(sorted(set(map(float, self.coherences)))), choice=True)
 
-    def trial(self, key: jax.Array, dtype: Any) -> Trial:
+    def trial(self, key: Array, dtype: jax.typing.DTypeLike) -> Trial:
         key_noise, key_choice = jax.random.split(key)
         values = self.conditions.values
         # Draw the condition's number, which the trial then reports.
@@ -137,7 +137,7 @@ class TwoStimuli(Choice):
         parts = (self.fixation, self.stimulus, max(self.delay), self.stimulus, self.response)
         return sum(map(self.steps, parts))
 
-    def both(self, delay: jax.Array, dtype: Any) -> tuple[jax.Array, jax.Array]:
+    def both(self, delay: Array, dtype: jax.typing.DTypeLike) -> tuple[Array, Array]:
         """Place both stimuli, `delay` steps apart: ((time, 2), 1 while each is shown; the step at which the second ends)."""
         length = self.steps(self.stimulus)
         starts = self.steps(self.fixation) + jnp.asarray([0, length + delay])
@@ -172,7 +172,7 @@ class Romo(TwoStimuli):
         values = tuple(sorted({float(-d) for d in self.differences}))
         return Conditions("f1 - f2 (Hz)", values, choice=True)
 
-    def trial(self, key: jax.Array, dtype: Any) -> Trial:
+    def trial(self, key: Array, dtype: jax.typing.DTypeLike) -> Trial:
         key_noise, key_pair, key_delay = jax.random.split(key, 3)
         # Drawing among all pairs, not d first, keeps both frequencies' ranges and makes small |d| more frequent.
         pairs = [
@@ -230,7 +230,7 @@ class Mante(Choice):
         values = tuple(sorted(set(map(float, self.coherences))))
         return Conditions("coherence that matters", values, choice=True)
 
-    def trial(self, key: jax.Array, dtype: Any) -> Trial:
+    def trial(self, key: Array, dtype: jax.typing.DTypeLike) -> Trial:
         key_noise, key_choice, key_context = jax.random.split(key, 3)
         values = self.conditions.values
         which = jax.random.randint(key_choice, (2,), 0, len(values))
@@ -274,7 +274,7 @@ class MatchToSample(TwoStimuli):
     def conditions(self) -> Conditions:
         return Conditions("stimuli", ("A-A", "A-B", "B-A", "B-B"))
 
-    def trial(self, key: jax.Array, dtype: Any) -> Trial:
+    def trial(self, key: Array, dtype: jax.typing.DTypeLike) -> Trial:
         key_noise, key_which, key_delay = jax.random.split(key, 3)
         # 0 ... 3 stand for A-A, A-B, B-A, B-B.
         which = jax.random.randint(key_which, (), 0, 4)

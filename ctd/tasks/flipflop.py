@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import Field
 
-from ctd.late import jax, jnp, lax
+from ctd.late import Array, jax, jnp, lax
 from ctd.tasks.scores import every_near
 from ctd.tasks.task import Task, Trial
 
@@ -41,7 +39,7 @@ class FlipFlop(Bits):
     n_steps: int = Field(50, gt=0, description="steps of a trial")
     p_pulse: float = Field(0.1, gt=0, le=1, description="probability of a pulse, per step and bit")
 
-    def trial(self, key: jax.Array, dtype: Any) -> Trial:
+    def trial(self, key: Array, dtype: jax.typing.DTypeLike) -> Trial:
         key_time, key_sign = jax.random.split(key)
         shape = (self.n_steps, self.n_bits)
         pulse = jax.random.bernoulli(key_time, self.p_pulse, shape).at[0].set(True)
@@ -53,7 +51,7 @@ class FlipFlop(Bits):
         targets = jnp.take_along_axis(sign, latest, axis=0)
         return Trial(jnp.where(pulse, sign, 0), targets, jnp.ones(self.n_steps, dtype))
 
-    def success(self, trial: Trial, output: jax.Array) -> jax.Array:
+    def success(self, trial: Trial, output: Array) -> Array:
         """Whether every output is nearer to its bit, +1 or -1, than to the other value, at every step."""
         return every_near(trial, output, 1.0)
 
@@ -79,7 +77,7 @@ class NBitFlipFlop(Bits):
     noise: float = Field(0.15, ge=0, description="standard deviation of the noise on the inputs")
     blind: int = Field(4, ge=0, description="steps after a change that do not count")
 
-    def trial(self, key: jax.Array, dtype: Any) -> Trial:
+    def trial(self, key: Array, dtype: jax.typing.DTypeLike) -> Trial:
         key_pulse, key_noise = jax.random.split(key)
         shape = (self.n_steps, self.n_bits)
         # One number decides on both pulses, so that they exclude each other.
@@ -97,6 +95,6 @@ class NBitFlipFlop(Bits):
         inputs = pulse + self.noise * jax.random.normal(key_noise, shape, dtype)
         return Trial(inputs, targets, counts.astype(dtype))
 
-    def success(self, trial: Trial, output: jax.Array) -> jax.Array:
+    def success(self, trial: Trial, output: Array) -> Array:
         """Whether every output is nearer to its bit, 0 or 1, than to the other value, at every step that counts."""
         return every_near(trial, output, 0.5)

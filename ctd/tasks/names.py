@@ -1,9 +1,11 @@
 """Tasks by name: ctd's own, or a class of yours by its dotted path."""
 
 import difflib
-from typing import Annotated, Any
+from collections.abc import Iterable
+from typing import Annotated
 
 from pydantic import BeforeValidator, SerializeAsAny, ValidationError, WithJsonSchema
+from pydantic.json_schema import JsonSchemaValue
 
 from ctd.dotted import load
 from ctd.tasks.chaotic import ChaoticGenerator
@@ -36,7 +38,7 @@ NAMES = f"{', '.join(TASKS)}, or the dotted path of a class of your own"
 """The task names that a job file may give, for descriptions and errors."""
 
 
-def get_task(given: Any) -> Task:
+def get_task(given: object) -> Task:
     """Make a task from its name or dotted path, or from a mapping of `name` and parameters; a Task is returned as it is.
 
     Raises ValueError, naming the task and the parameter, with the nearest valid name.
@@ -75,7 +77,7 @@ def _own_class(name: str) -> type[Task]:
     return cls
 
 
-def _near(word: str, known: Any) -> str:
+def _near(word: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(word, list(known), n=1)
     return f", did you mean {near[0]!r}?" if near else ""
 
@@ -98,10 +100,10 @@ def _explain(error: ValidationError, cls: type[Task]) -> str:
     return "; ".join(lines)
 
 
-def _schema() -> dict[str, Any]:
+def _schema() -> JsonSchemaValue:
     """JSON Schema of the argument of `get_task`."""
     # A name alone, one of ctd's tasks with its parameters, or a class of the user's with any parameters.
-    options: list[dict[str, Any]] = [{"type": "string"}]
+    options: list[JsonSchemaValue] = [{"type": "string"}]
     for name, cls in TASKS.items():
         fields = cls.model_json_schema(mode="validation")
         fields["properties"] = {"name": {"const": name}, **fields["properties"]}

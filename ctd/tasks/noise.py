@@ -14,10 +14,8 @@ added, and an odd polynomial turns their sum into a normal deviate.
 
 from __future__ import annotations
 
-from typing import Any
-
-from ctd.cells import Cell
-from ctd.late import jax, jnp
+from ctd.cells import Cell, Weights
+from ctd.late import Array, Number, jax, jnp
 from ctd.tasks.task import Trial
 
 CHANNELS = 2
@@ -36,7 +34,7 @@ The distribution functions differ by 7e-4 at most, variance and kurtosis are 0.9
 """
 
 
-def deviates(a: Any, b: Any, entry: Any, dtype: Any) -> jax.Array:
+def deviates(a: Number, b: Number, entry: Array, dtype: jax.typing.DTypeLike) -> Array:
     """Make nearly independent N(0, 1) numbers from seeds a and b (whole numbers below 2^24), one for each `entry` (uint32).
 
     They have 1,021 levels, 1/150 apart near 0; the outermost, at +-4.4, are as rare as N(0, 1) is beyond 6.
@@ -61,13 +59,13 @@ def deviates(a: Any, b: Any, entry: Any, dtype: Any) -> jax.Array:
     return y * value
 
 
-def noisy(cell: Cell, state_sd: Any, n_in: int) -> Cell:
+def noisy(cell: Cell, state_sd: Number, n_in: int) -> Cell:
     """Wrap a cell so that its step adds noise of standard deviation `state_sd` to the state.
 
     Its inputs are those of `seeded` trials: n_in inputs, then two seeds.
     """
 
-    def step(w: Any, h: jax.Array, given: jax.Array) -> jax.Array:
+    def step(w: Weights, h: Array, given: Array) -> Array:
         x, seeds = given[:n_in], given[n_in:]
         xi = deviates(seeds[0], seeds[1], jnp.arange(h.shape[0], dtype=jnp.uint32), h.dtype)
         return cell.step(w, h, x) + state_sd * xi
@@ -75,7 +73,7 @@ def noisy(cell: Cell, state_sd: Any, n_in: int) -> Cell:
     return cell._replace(step=step)
 
 
-def first_state(h0: jax.Array, given: jax.Array, initial_sd: Any, n_in: int) -> jax.Array:
+def first_state(h0: Array, given: Array, initial_sd: Number, n_in: int) -> Array:
     """The state before the first step of one of the `seeded` trials, whose inputs are `given` (time, n_in + CHANNELS)."""
     seeds, n = given[0, n_in:], h0.shape[0]
     # Counted on from the entries of the states of the steps.
@@ -83,7 +81,7 @@ def first_state(h0: jax.Array, given: jax.Array, initial_sd: Any, n_in: int) -> 
     return h0 + initial_sd * deviates(seeds[0], seeds[1], entry, h0.dtype)
 
 
-def seeded(trials: Trial, key: jax.Array, input_sd: Any) -> Trial:
+def seeded(trials: Trial, key: Array, input_sd: Number) -> Trial:
     """Add noise of standard deviation `input_sd` to the inputs of trials (trial, time, ...), and append two channels of seeds."""
     x = trials.inputs
     seeds = jax.random.bits(key, (*x.shape[:2], CHANNELS), jnp.uint32) >> (32 - BITS)

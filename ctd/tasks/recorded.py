@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
 
-from ctd.late import jax
+from ctd.late import Array, Real, jax, on_host
 from ctd.tasks.scores import every_near, same_category, same_sign
 from ctd.tasks.task import Task, Trial
 
@@ -46,21 +46,21 @@ class Recorded(Task):
     def n_out(self) -> int:
         raise ValueError(_ELSEWHERE)
 
-    def trial(self, key: jax.Array, dtype: Any) -> Trial:
+    def trial(self, key: Array, dtype: jax.typing.DTypeLike) -> Trial:
         raise ValueError(_ELSEWHERE)
 
     @property
     def scored(self) -> bool:
         return self.score != "none"
 
-    def success(self, trial: Trial, output: jax.Array) -> jax.Array:
+    def success(self, trial: Trial, output: Array) -> Array:
         """Whether the answer is right, by `score`."""
         if self.score == "near":
             return every_near(trial, output, self.within)
         return same_sign(trial, output) if self.score == "sign" else same_category(trial, output)
 
-    def read(self, path: str | None, dtype: str) -> tuple[Trial, np.ndarray]:
-        """Read the file: (trials, (condition,) the different condition numbers in increasing order).
+    def read(self, path: str | None, dtype: str) -> tuple[Trial, Real[Array, "condition"]]:
+        """Read the file: (trials, the different condition numbers in increasing order).
 
         Arrays get the floating type `dtype`. Raises ValueError, naming file and dataset.
         """
@@ -76,10 +76,12 @@ class Recorded(Task):
         # Without conditions all trials are of one kind.
         numbers = found.get("conditions", np.zeros(len(found["inputs"])))
         values, condition = np.unique(numbers, return_inverse=True)
-        mask: Any = found.get("mask", np.ones(found["inputs"].shape[:2])).astype(dtype)
-        inputs: Any = found["inputs"].astype(dtype)
-        targets: Any = found["targets"].astype(dtype)
-        return Trial(inputs, targets, mask, condition.astype(np.int32)), values
+        mask = found.get("mask", np.ones(found["inputs"].shape[:2]))
+        inputs, targets, weights = (
+            on_host(array, dtype) for array in (found["inputs"], found["targets"], mask)
+        )
+        trials = Trial(inputs, targets, weights, on_host(condition, np.int32))
+        return trials, on_host(values)
 
 
 _ELSEWHERE = "task: file given, but only train_rnn reads trials from a file; give a task that draws its trials"

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from ctd.late import jax, jnp
+from ctd.late import Array, jax, jnp
 from ctd.tasks.task import Trial
 
 
-def _weights(trial: Trial) -> jax.Array:
+def _weights(trial: Trial) -> Array:
     """The mask as (time, n_out) or (time, 1)."""
     return trial.mask if trial.mask.ndim == 2 else trial.mask[:, None]
 
 
-def last_step(trial: Trial) -> jax.Array:
+def last_step(trial: Trial) -> Array:
     """The number of the last step that counts, () int; a trial may end before its arrays.
 
     >>> last_step(Trial(jnp.zeros((4, 1)), jnp.zeros((4, 1)), jnp.array([0, 1, 1, 0])))
@@ -21,29 +21,29 @@ def last_step(trial: Trial) -> jax.Array:
     return counts.shape[0] - 1 - jnp.argmax(counts[::-1])
 
 
-def same_sign(trial: Trial, output: jax.Array) -> jax.Array:
+def same_sign(trial: Trial, output: Array) -> Array:
     """Whether the mean of the first output over the steps that count has the sign of the mean of its target."""
     # Steps count alike, whatever their weight in the loss.
     counts = _weights(trial)[:, 0] > 0
     mean = lambda values: jnp.sum(jnp.where(counts, values[:, 0], 0))
-    found: jax.Array = jnp.sign(mean(output)) == jnp.sign(mean(trial.targets))
+    found: Array = jnp.sign(mean(output)) == jnp.sign(mean(trial.targets))
     return found
 
 
-def every_near(trial: Trial, output: jax.Array, within: float) -> jax.Array:
+def every_near(trial: Trial, output: Array, within: float) -> Array:
     """Whether every output lies less than `within` from its target at every step that counts."""
     near = jnp.abs(output - trial.targets) < within
     return jnp.all(near | (_weights(trial) == 0))
 
 
-def same_category(trial: Trial, output: jax.Array) -> jax.Array:
+def same_category(trial: Trial, output: Array) -> Array:
     """Whether the largest output and the largest target at the last step that counts are the same one."""
     last = last_step(trial)
-    found: jax.Array = jnp.argmax(output[last]) == jnp.argmax(trial.targets[last])
+    found: Array = jnp.argmax(output[last]) == jnp.argmax(trial.targets[last])
     return found
 
 
-def weighted_loss(kind: str, outputs: jax.Array, trials: Trial) -> tuple[jax.Array, jax.Array]:
+def weighted_loss(kind: str, outputs: Array, trials: Trial) -> tuple[Array, Array]:
     """Sum the weighted errors of a batch, and the weights.
 
     The error of an output z with target y is (z - y)^2; with `cross_entropy` it is -y log softmax(z), summed

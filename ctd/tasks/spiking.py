@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from ctd.cells import runge_kutta
-from ctd.late import jax, jnp, lax
+from ctd.late import Array, Number, jax, jnp, lax
 
 
-def spikes_from_rates(key: jax.Array, rates: jax.Array, dt: float) -> jax.Array:
+def spikes_from_rates(key: Array, rates: Array, dt: Number) -> Array:
     """Draw Poisson spike counts, int32, for rates (spikes/s) of any shape over bins of dt (s).
 
     >>> counts = spikes_from_rates(jax.random.key(0), jnp.full((1000, 2), 50.0), dt=0.01)
@@ -18,7 +18,7 @@ def spikes_from_rates(key: jax.Array, rates: jax.Array, dt: float) -> jax.Array:
     return jax.random.poisson(key, mean, dtype=jnp.int32).reshape(rates.shape)
 
 
-def overdispersed(key: jax.Array, rates: jax.Array, dt: float, dispersion: float) -> jax.Array:
+def overdispersed(key: Array, rates: Array, dt: Number, dispersion: float) -> Array:
     """Draw random rates around `rates` (spikes/s, any shape), whose Poisson counts have variance / mean = dispersion > 1.
 
     A mean of m spikes per bin of dt (s) becomes Gamma(m / (dispersion - 1)) (dispersion - 1), so that counts are
@@ -34,7 +34,7 @@ def overdispersed(key: jax.Array, rates: jax.Array, dt: float, dispersion: float
     return (drawn * (dispersion - 1) / dt).reshape(rates.shape)
 
 
-def rates_from_states(states: jax.Array, max_rate: float = 80.0) -> jax.Array:
+def rates_from_states(states: Array, max_rate: Number = 80.0) -> Array:
     """Rates (spikes/s) of neurons that follow a network's states h, of any shape: max_rate (h + 1) / 2.
 
     States outside of [-1, 1] are clipped. max_rate: rate at h = 1 (spikes/s).
@@ -45,7 +45,7 @@ def rates_from_states(states: jax.Array, max_rate: float = 80.0) -> jax.Array:
     return max_rate * (jnp.clip(states, -1, 1) + 1) / 2
 
 
-def lorenz(start: jax.Array, n_steps: int, dt: float) -> jax.Array:
+def lorenz(start: Array, n_steps: int, dt: float) -> Array:
     """Integrate the Lorenz system from `start` (3,) over n_steps Runge-Kutta steps of dt: (n_steps, 3).
 
     dx/dt = 10 (y - x), dy/dt = x (28 - z) - y, dz/dt = x y - 8/3 z (Lorenz 1963).
@@ -54,11 +54,11 @@ def lorenz(start: jax.Array, n_steps: int, dt: float) -> jax.Array:
     Array([0., 0., 0.], dtype=float32)
     """
 
-    def flow(s: jax.Array) -> jax.Array:
+    def flow(s: Array) -> Array:
         x, y, z = s
         return jnp.stack([10 * (y - x), x * (28 - z) - y, x * y - 8 / 3 * z])
 
-    def step(s: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
+    def step(s: Array, _: None) -> tuple[Array, Array]:
         s = runge_kutta(flow, s, dt)
         return s, s
 
@@ -66,14 +66,14 @@ def lorenz(start: jax.Array, n_steps: int, dt: float) -> jax.Array:
 
 
 def lorenz_spikes(
-    key: jax.Array,
+    key: Array,
     *,
     n_conditions: int = 65,
     n_trials: int = 20,
     n_neurons: int = 30,
     bin_s: float = 0.01,
     base_rate: float = 5.0,
-) -> dict[str, jax.Array]:
+) -> dict[str, Array]:
     """Draw spike counts of Poisson neurons driven by the Lorenz system, as in the tests of LFADS (Pandarinath 2018).
 
     A condition is an initial state on the attractor, repeated n_trials times. Neuron i fires at

@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import ClassVar, NamedTuple
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    SerializerFunctionWrapHandler,
     model_serializer,
     model_validator,
 )
 
-from ctd.late import jax, jnp
+from ctd.late import Array, Float, Int, jax, jnp
 
 
 class Trial(NamedTuple):
     """One trial, or a batch of trials with a leading trial axis."""
 
-    inputs: jax.Array
-    """(time, n_in)"""
-    targets: jax.Array
-    """(time, n_out)"""
-    mask: jax.Array
-    """(time,) or (time, n_out), weight of each step in the loss: 0 where the output does not matter, and after
+    inputs: Float[Array, "time n_in"]
+    targets: Float[Array, "time n_out"]
+    mask: Float[Array, "time"]
+    """Or (time, n_out), weight of each step in the loss: 0 where the output does not matter, and after
     the end of a trial that is shorter than the arrays."""
-    condition: Any = 0
-    """int, index into the values of the task's `conditions`."""
+    condition: Int[Array, ""] | int = 0
+    """Index into the values of the task's `conditions`."""
 
 
 class Conditions(NamedTuple):
@@ -76,7 +73,7 @@ class Task(BaseModel, ABC):
         """Number of output channels."""
 
     @abstractmethod
-    def trial(self, key: jax.Array, dtype: Any) -> Trial:
+    def trial(self, key: Array, dtype: jax.typing.DTypeLike) -> Trial:
         """Draw one trial with `key`; its arrays have the floating type `dtype`. A pure function, which JAX may trace."""
 
     @property
@@ -94,7 +91,7 @@ class Task(BaseModel, ABC):
         """The conditions that `Trial.condition` indexes; None if all trials are of one kind."""
         return None
 
-    def success(self, trial: Trial, output: jax.Array) -> jax.Array:
+    def success(self, trial: Trial, output: Array) -> Array:
         """Whether `output` (time, n_out) answers one trial correctly, () bool.
 
         The output is what the loss compares with the targets: probabilities if the loss is cross-entropy.
@@ -110,12 +107,12 @@ class Task(BaseModel, ABC):
 
     # A stored job must say which class its parameters belong to.
     @model_serializer(mode="wrap")
-    def _with_name(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _with_name(self, fields: Callable[[Task], dict[str, object]]) -> dict[str, object]:
         cls = type(self)
         return {"name": cls.name or f"{cls.__module__}.{cls.__qualname__}", **fields(self)}
 
 
-def batch(task: Task, key: jax.Array, n: int, dtype: Any = "float32") -> Trial:
+def batch(task: Task, key: Array, n: int, dtype: jax.typing.DTypeLike = "float32") -> Trial:
     """Draw n trials of a task: arrays (trial, time, ...) of the floating type `dtype`.
 
     >>> from ctd.tasks import Decision
@@ -169,7 +166,7 @@ class Timed(Task):
         return self
 
 
-def among(u: jax.Array, values: Sequence[float], dtype: Any = None) -> jax.Array:
+def among(u: Array, values: Sequence[float], dtype: jax.typing.DTypeLike | None = None) -> Array:
     """Choose one of the values by a uniform number u in [0, 1), of any shape.
 
     >>> among(jnp.array([0.0, 0.6]), [5, 7])

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import Field
 
-from ctd.late import jax, jnp
+from ctd.late import Array, jax, jnp
 from ctd.tasks.scores import same_sign
 from ctd.tasks.task import Task, Trial
 
@@ -40,18 +38,18 @@ class WhiteNoise(Task):
         """(duration / n_steps, "s")."""
         return self.duration / self.n_steps, "s"
 
-    def mean_input(self, key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    def mean_input(self, key: Array, shape: tuple[int, ...], dtype: jax.typing.DTypeLike) -> Array:
         """Draw b of one trial; `shape` is () for one stream, (2,) for two."""
-        xi: jax.Array = jax.random.normal(key, shape, dtype)
-        b: jax.Array = 2 * self.bias * (xi if self.centred else xi - 0.5)
+        xi: Array = jax.random.normal(key, shape, dtype)
+        b: Array = 2 * self.bias * (xi if self.centred else xi - 0.5)
         return b
 
-    def noise(self, key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    def noise(self, key: Array, shape: tuple[int, ...], dtype: jax.typing.DTypeLike) -> Array:
         """Draw s xi / sqrt(dt), with xi ~ N(0, 1) of this shape."""
         # 1 / sqrt(dt): the variance of the integral over 1 s is s^2, whatever the step.
         dt, _ = self.time_step
-        xi: jax.Array = jax.random.normal(key, shape, dtype)
-        scaled: jax.Array = self.sd * dt**-0.5 * xi
+        xi: Array = jax.random.normal(key, shape, dtype)
+        scaled: Array = self.sd * dt**-0.5 * xi
         return scaled
 
 
@@ -65,7 +63,7 @@ class Integrator(WhiteNoise):
 
     name = "integrator"
 
-    def trial(self, key: jax.Array, dtype: Any) -> Trial:
+    def trial(self, key: Array, dtype: jax.typing.DTypeLike) -> Trial:
         key_bias, key_noise = jax.random.split(key)
         x = self.mean_input(key_bias, (), dtype) + self.noise(key_noise, (self.n_steps,), dtype)
         return Trial(x[:, None], jnp.cumsum(x)[:, None], jnp.ones(self.n_steps, dtype))
@@ -83,7 +81,7 @@ class Decision(WhiteNoise):
 
     name = "decision"
 
-    def trial(self, key: jax.Array, dtype: Any) -> Trial:
+    def trial(self, key: Array, dtype: jax.typing.DTypeLike) -> Trial:
         key_bias, key_noise = jax.random.split(key)
         x = self.mean_input(key_bias, (), dtype) + self.noise(key_noise, (self.n_steps,), dtype)
         # The mask is 1 at the last step alone: the network may do as it likes before.
@@ -91,7 +89,7 @@ class Decision(WhiteNoise):
         choice = jnp.where(jnp.sum(x) > 0, 1, -1).astype(dtype)
         return Trial(x[:, None], (choice * last)[:, None], last)
 
-    def success(self, trial: Trial, output: jax.Array) -> jax.Array:
+    def success(self, trial: Trial, output: Array) -> Array:
         """Whether the output has the sign of the target at the last step."""
         return same_sign(trial, output)
 
@@ -111,7 +109,7 @@ class ContextualIntegrator(WhiteNoise):
     def n_in(self) -> int:
         return 4
 
-    def trial(self, key: jax.Array, dtype: Any) -> Trial:
+    def trial(self, key: Array, dtype: jax.typing.DTypeLike) -> Trial:
         key_bias, key_noise, key_context = jax.random.split(key, 3)
         x = self.mean_input(key_bias, (2,), dtype) + self.noise(key_noise, (self.n_steps, 2), dtype)
         context = jax.nn.one_hot(jax.random.bernoulli(key_context).astype(int), 2, dtype=dtype)

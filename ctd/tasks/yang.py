@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import difflib
 from math import pi
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from ctd.late import jax, jnp
+from ctd.late import Array, jax, jnp
 from ctd.tasks.scores import last_step
 from ctd.tasks.task import Conditions, Trial
 from ctd.tasks.yang_rules import RULES, Draws, Experiment, Plan, longest
@@ -23,7 +23,7 @@ N_DIRECTIONS = 8
 """Bins of the answers of a single rule, its conditions."""
 
 
-def _rules(given: Any) -> Any:
+def _rules(given: object) -> tuple[str, ...]:
     rules = [given] if isinstance(given, str) else given
     if not isinstance(rules, list | tuple) or not rules:
         raise ValueError(f"{given!r:.60} given; expected a rule, a list of rules, or all")
@@ -104,7 +104,7 @@ class Yang(Experiment):
         degrees = (f"{360 * k / N_DIRECTIONS:g}°" for k in range(N_DIRECTIONS))
         return Conditions("answer", ("fixation", *degrees))
 
-    def trial(self, key: jax.Array, dtype: Any) -> Trial:
+    def trial(self, key: Array, dtype: jax.typing.DTypeLike) -> Trial:
         key_plan, key_rule, key_noise = jax.random.split(key, 3)
         # The plan's key does not depend on the rule: rules share their uniform numbers.
         draws = Draws.of(key_plan, dtype)
@@ -128,7 +128,7 @@ class Yang(Experiment):
             condition = jnp.where(plan.responds, 1 + bin_, 0)
         return Trial(inputs, self._targets(plan, dtype), self._mask(plan, dtype), condition)
 
-    def success(self, trial: Trial, output: jax.Array) -> jax.Array:
+    def success(self, trial: Trial, output: Array) -> Array:
         """Whether the network fixates, or points in the right direction, at the last step that counts."""
         last = last_step(trial)
         wanted, given = trial.targets[last], output[last]
@@ -138,24 +138,24 @@ class Yang(Experiment):
         near = jnp.minimum(apart, 2 * pi - apart) < NEAR
         return jnp.where(must, fixates, ~fixates & near)
 
-    def _population(self, ring: jax.Array) -> jax.Array:
+    def _population(self, ring: Array) -> Array:
         """The direction of the population vector of a ring (n_ring,), in [0, 2 pi) rad."""
         at = self._preferred(ring.dtype)
-        found: jax.Array = jnp.arctan2(ring @ jnp.sin(at), ring @ jnp.cos(at)) % (2 * pi)
+        found: Array = jnp.arctan2(ring @ jnp.sin(at), ring @ jnp.cos(at)) % (2 * pi)
         return found
 
-    def _preferred(self, dtype: Any) -> jax.Array:
+    def _preferred(self, dtype: jax.typing.DTypeLike) -> Array:
         return jnp.arange(self.n_ring, dtype=dtype) * (2 * pi / self.n_ring)
 
-    def _distance(self, direction: jax.Array) -> jax.Array:
+    def _distance(self, direction: Array) -> Array:
         """Angles (n_ring,) between a direction and the preferred directions of a ring (rad)."""
         apart = jnp.abs(direction - self._preferred(direction.dtype))
         return jnp.minimum(apart, 2 * pi - apart)
 
-    def _bump(self, direction: jax.Array) -> jax.Array:
+    def _bump(self, direction: Array) -> Array:
         return 0.8 * jnp.exp(-((self._distance(direction) / WIDTH) ** 2) / 2)
 
-    def _inputs(self, plan: Plan, number: jax.Array, dtype: Any) -> jax.Array:
+    def _inputs(self, plan: Plan, number: Array, dtype: jax.typing.DTypeLike) -> Array:
         """The inputs (time, n_in) of a trial without noise; number: of its rule among all rules."""
         step = jnp.arange(self.length)[:, None]
         shown = ((step >= plan.on) & (step < plan.off)).astype(dtype)
@@ -165,7 +165,7 @@ class Yang(Experiment):
         rule = jax.nn.one_hot(number, len(RULES), dtype=dtype) * (step < plan.end)
         return jnp.concatenate([cue, rings.reshape(self.length, -1), rule], axis=1)
 
-    def _targets(self, plan: Plan, dtype: Any) -> jax.Array:
+    def _targets(self, plan: Plan, dtype: jax.typing.DTypeLike) -> Array:
         # A trial without a response fixates to its end.
         answering = (jnp.arange(self.length)[:, None] >= plan.go) & plan.responds
         if self.code == "one_hot":
@@ -177,7 +177,7 @@ class Yang(Experiment):
         parts = [jnp.where(answering, low, fixation), ring]
         return jnp.concatenate(parts, axis=1).astype(dtype)
 
-    def _mask(self, plan: Plan, dtype: Any) -> jax.Array:
+    def _mask(self, plan: Plan, dtype: jax.typing.DTypeLike) -> Array:
         step = jnp.arange(self.length)
         before = (step >= self.steps(100)) & (step < plan.go)
         after = (step >= plan.go + self.steps(100)) & (step < plan.end)

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from math import pi
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 from pydantic import Field
 
-from ctd.late import jax, jnp
+from ctd.late import Array, Bool, Float, jax, jnp
 from ctd.tasks.task import Timed, among
 
 Positive = Annotated[float, Field(gt=0)]
@@ -27,29 +27,29 @@ CATEGORIES = [pi * (0.1 + 0.2 * k) for k in range(10)]
 class Draws(NamedTuple):
     """Independent uniform numbers in [0, 1), from which a rule makes a trial."""
 
-    times: jax.Array
+    times: Array
     """(5,) for the durations of the epochs."""
-    direction: jax.Array
-    """() for the first stimulus."""
-    distance: jax.Array
-    """() for the angle between both stimuli."""
-    side: jax.Array
-    """() for the sign of that angle."""
-    modality: jax.Array
+    direction: Float[Array, ""]
+    """For the first stimulus."""
+    distance: Float[Array, ""]
+    """For the angle between both stimuli."""
+    side: Float[Array, ""]
+    """For the sign of that angle."""
+    modality: Array
     """(2,) for the first and the second stimulus."""
-    mean: jax.Array
+    mean: Array
     """(2,) for the mean strength in either modality."""
-    coherence: jax.Array
+    coherence: Array
     """(2,) for the strength's difference between the stimuli, in either modality."""
-    sign: jax.Array
+    sign: Array
     """(2,) for the sign of that difference."""
-    difference: jax.Array
+    difference: Array
     """(2,) for the strength's difference between the modalities, of the first and the second stimulus."""
-    larger: jax.Array
+    larger: Array
     """(2,) for the sign of that difference."""
 
     @classmethod
-    def of(cls, key: jax.Array, dtype: Any) -> Draws:
+    def of(cls, key: Array, dtype: jax.typing.DTypeLike) -> Draws:
         """Draw all numbers at once."""
         u = jax.random.uniform(key, (20,), dtype)
         return cls(u[:5], u[5], u[6], u[7], u[8:10], u[10:12], u[12:14], u[14:16], u[16:18], u[18:])
@@ -58,24 +58,23 @@ class Draws(NamedTuple):
 class Plan(NamedTuple):
     """The course of one trial; times are step numbers."""
 
-    on: jax.Array
+    on: Array
     """(2,) start of each stimulus."""
-    off: jax.Array
+    off: Array
     """(2,) end of each stimulus."""
-    direction: jax.Array
+    direction: Array
     """(2,) direction of each stimulus (rad)."""
-    strength: jax.Array
-    """(stimulus, modality)"""
-    cue_off: jax.Array
+    strength: Float[Array, "stimulus modality"]
+    cue_off: Array
     """End of the fixation cue."""
-    go: jax.Array
+    go: Array
     """Start of the response."""
-    end: jax.Array
+    end: Array
     """End of the trial."""
-    responds: jax.Array
-    """() bool: the answer is a direction; else the network keeps fixating."""
-    answer: jax.Array
-    """() that direction (rad)."""
+    responds: Bool[Array, ""]
+    """: the answer is a direction; else the network keeps fixating."""
+    answer: Float[Array, ""]
+    """That direction (rad)."""
 
 
 class Experiment(Timed):
@@ -105,25 +104,25 @@ class Experiment(Timed):
         """Whole steps in a duration (ms), which `time_scale` scales first."""
         return super().steps(ms * self.time_scale)
 
-    def one_of(self, u: jax.Array, ms: tuple[float, ...]) -> jax.Array:
+    def one_of(self, u: Array, ms: tuple[float, ...]) -> Array:
         """Choose one of these durations (ms) by u in [0, 1): steps."""
         return among(u, [self.steps(one) for one in ms])
 
-    def between(self, u: jax.Array, low: float, high: float) -> jax.Array:
+    def between(self, u: Array, low: float, high: float) -> Array:
         """Choose a duration from low to high (ms) by u in [0, 1): steps."""
         ms = low + u * (high - low)
         # 1e-6 as in `Timed.steps`: rounding must not take a step off a multiple of dt.
         return jnp.floor(ms * (self.time_scale / self.dt) + 1e-6).astype(int)
 
 
-def _pair(draws: Draws) -> jax.Array:
+def _pair(draws: Draws) -> Array:
     """Directions (2,) of two stimuli, 90 to 180 degrees apart to either side (rad)."""
     side = jnp.where(draws.side < 0.5, 1, -1)
     apart = side * pi * (0.5 + draws.distance)
     return jnp.stack([2 * pi * draws.direction, (2 * pi * draws.direction + apart) % (2 * pi)])
 
 
-def _one_modality(u: jax.Array) -> jax.Array:
+def _one_modality(u: Array) -> Array:
     """Strengths (2,): 1 in one of the modalities, 0 in the other."""
     return jnp.where(u < 0.5, jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0])).astype(u.dtype)
 
@@ -158,7 +157,7 @@ def _go(exp: Experiment, draws: Draws, kind: str, anti: bool) -> Plan:
     )  # fmt: skip
 
 
-def _strengths(draws: Draws, coherences: tuple[float, ...], attended: Any) -> jax.Array:
+def _strengths(draws: Draws, coherences: tuple[float, ...], attended: int | str) -> Array:
     """Strengths (stimulus, modality): m + c and m - c in each modality, c of either sign; attended: see `_decide`."""
     dtype = draws.mean.dtype
     mean = 0.8 + 0.4 * draws.mean
@@ -174,7 +173,9 @@ def _strengths(draws: Draws, coherences: tuple[float, ...], attended: Any) -> ja
     return jnp.stack([of_stimulus + half, of_stimulus - half], axis=1)
 
 
-def _decide(exp: Experiment, draws: Draws, delayed: bool, shown: Any, attended: Any) -> Plan:
+def _decide(
+    exp: Experiment, draws: Draws, delayed: bool, shown: int | str, attended: int | str
+) -> Plan:
     """Plan a decision: look at the stronger of two stimuli.
 
     Args:

@@ -30,13 +30,13 @@ n = 100).
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from ctd.cells import CELLS, Cell, get_cell, run
-from ctd.kernel import Coordinate, Kernel, Outcome, Var
-from ctd.late import jax, jnp, lax
+from ctd.kernel import Coordinate, Kernel, Outcome, Values, Var, View
+from ctd.late import Array, Bool, Float, Int, PyTree, jax, jnp, lax
 from ctd.plots.curves import block_ends
 from ctd.rows import Best
 from ctd.tasks import Recorded
@@ -64,29 +64,27 @@ class State(NamedTuple):
     """All parameters, trained or not, see `parameters`."""
     links: Connections
     """Masks and signs. Part of the state, so that a network that continues from a copy of another has the other's."""
-    optimizer: Any
+    optimizer: PyTree
     """optax's state."""
-    step: jax.Array
-    """() int32, minibatches seen."""
-    first: jax.Array
-    """() loss on the first minibatch; NaN before it."""
-    curve: jax.Array
-    """(batch,) mean loss of each block; NaN where not reached."""
-    accuracy: jax.Array
-    """(batch,) accuracy on the evaluation trials at the end of each block; of length 0 without `stop_at`."""
-    diverged: jax.Array
-    """() bool"""
-    done: jax.Array
-    """() bool"""
+    step: Int[Array, ""]
+    """Minibatches seen."""
+    first: Float[Array, ""]
+    """Loss on the first minibatch; NaN before it."""
+    curve: Float[Array, "batch"]
+    """Mean loss of each block; NaN where not reached."""
+    accuracy: Float[Array, "batch"]
+    """Accuracy on the evaluation trials at the end of each block; of length 0 without `stop_at`."""
+    diverged: Bool[Array, ""]
+    done: Bool[Array, ""]
 
 
-def item_keys(key: jax.Array, traced: Any) -> tuple[jax.Array, jax.Array]:
+def item_keys(key: Array, traced: Values[Network]) -> tuple[Array, Array]:
     """(key of the initial weights, key of the minibatches)."""
     key_weights, key_data = jax.random.split(jax.random.fold_in(key, traced.seed))
     return key_weights, key_data
 
 
-def load(inputs: Any) -> Shared:
+def load(inputs: View[Network]) -> Shared:
     """Load the evaluation trials and the masks of a file. Raises ValueError as `load_trials` and `read_masks` do."""
     shared = load_trials(inputs)
     trials = shared.evaluation
@@ -94,7 +92,7 @@ def load(inputs: Any) -> Shared:
     return shared._replace(masks=read_masks(inputs, n_in, n_out))
 
 
-def init(static: Any, shared: Shared, traced: Any, key: jax.Array) -> State:
+def init(static: View[Network], shared: Shared, traced: Values[Network], key: Array) -> State:
     """Draw a network and start its optimiser."""
     cell, trials = get_cell(static.cell), shared.evaluation
     key_weights, _ = item_keys(key, traced)
@@ -117,13 +115,19 @@ def init(static: Any, shared: Shared, traced: Any, key: jax.Array) -> State:
     )
 
 
-def advance(static: Any, shared: Shared, traced: Any, key: jax.Array, state: State) -> State:
+type Carry = tuple[Parameters, PyTree, Array, Array]
+"""Of a training step: the parameters, the optimiser's state, steps taken, whether the network has diverged."""
+
+
+def advance(
+    static: View[Network], shared: Shared, traced: Values[Network], key: Array, state: State
+) -> State:
     """Take `report_every` training steps, or those that are left."""
     _, key_data = item_keys(key, traced)
     step_once = train_step(static, state.links, traced, shared.evaluation.inputs.shape[-1])
     block = state.step // static.report_every
 
-    def body(carry: Any, _: None) -> tuple[Any, jax.Array]:
+    def body(carry: Carry, _: None) -> tuple[Carry, Float[Array, ""]]:
         parameters, optimizer, step, diverged = carry
         trials = minibatch(static, shared.training, key_data, step)
         if static.noise:
@@ -170,8 +174,8 @@ def advance(static: Any, shared: Shared, traced: Any, key: jax.Array, state: Sta
 
 
 def result(
-    static: Any, shared: Shared, traced: Any, key: jax.Array, state: State
-) -> dict[str, jax.Array]:
+    static: View[Network], shared: Shared, traced: Values[Network], key: Array, state: State
+) -> dict[str, Array]:
     """The weights, the losses, and the scores and saved trials that the parameters ask for."""
     weights = weights_of(static, state.links, traced, state.parameters)
     cell, shared = with_noise(static, shared, traced, key)
@@ -197,7 +201,9 @@ def result(
     )
 
 
-def with_noise(static: Any, shared: Shared, traced: Any, key: jax.Array) -> tuple[Cell, Shared]:
+def with_noise(
+    static: View[Network], shared: Shared, traced: Values[Network], key: Array
+) -> tuple[Cell, Shared]:
     """The cell and the trials for evaluation, with the evaluation noise if `noise` is set."""
     if not static.noise:
         return get_cell(static.cell), shared
@@ -207,7 +213,7 @@ def with_noise(static: Any, shared: Shared, traced: Any, key: jax.Array) -> tupl
     return cell, shared._replace(evaluation=trials)
 
 
-def _accuracies(static: Any, scores: Scores, state: State) -> dict[str, jax.Array]:
+def _accuracies(static: View[Network], scores: Scores, state: State) -> dict[str, Array]:
     """The accuracies by result name; none if the task has no rule of success."""
     if not static.task.scored:
         return {}
@@ -221,17 +227,19 @@ def _accuracies(static: Any, scores: Scores, state: State) -> dict[str, jax.Arra
     return found
 
 
-def _explained(static: Any, shared: Shared, scores: Scores) -> dict[str, jax.Array]:
+def _explained(static: View[Network], shared: Shared, scores: Scores) -> dict[str, Array]:
     """r2 for trials from a file, whose targets are data; none for other tasks, whose targets are answers."""
     if not isinstance(static.task, Recorded) or static.loss != "squared_error":
         return {}
     return {"r2": scores.r2(shared.evaluation)}
 
 
-def coords(inputs: Any, shared: Shared) -> dict[str, Any]:
+def coords(inputs: View[Network], shared: Shared) -> dict[str, Coordinate | np.ndarray]:
     """Coordinates of the results: training steps, time in a trial, conditions, and the condition or number of saved trials."""
-    found: dict[str, Any] = {"batch": Coordinate(block_ends(inputs), "1", "training steps taken")}
-    values = condition_values(inputs.task, shared)
+    found: dict[str, Coordinate | np.ndarray] = {
+        "batch": Coordinate(block_ends(inputs), "1", "training steps taken")
+    }
+    values = np.asarray(condition_values(inputs.task, shared))
     if inputs.n_saved:
         length, unit = inputs.task.time_step
         steps = length * np.arange(shared.evaluation.inputs.shape[1])

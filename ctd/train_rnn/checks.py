@@ -1,11 +1,32 @@
-"""Refusals of constraints that contradict each other, in one line each."""
+"""Areas of units, and refusals of constraints that contradict each other, in one line each."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from ctd.cells import UNGATED, get_cell
-from ctd.train_rnn.connections import excitatory_counts
+
+
+def area_of(n: int, areas: int) -> np.ndarray:
+    """The area (n,) of each unit, 0, 1, ...; areas are runs of neighbouring units.
+
+    >>> area_of(6, 2).tolist()
+    [0, 0, 0, 1, 1, 1]
+    """
+    return np.arange(n) * areas // n
+
+
+def excitatory_counts(n: int, areas: int, excitatory: float) -> tuple[np.ndarray, np.ndarray]:
+    """The excitatory units and all units of each area: two arrays (areas,).
+
+    >>> [count.tolist() for count in excitatory_counts(10, 2, 0.8)]
+    [[4, 4], [5, 5]]
+    """
+    size = np.bincount(area_of(n, areas))
+    # In float32, as `connections` computes it in the program: both must round alike.
+    return np.round(np.float32(excitatory) * size.astype(np.float32)).astype(int), size
 
 
 def check_constraints(p: Any) -> None:

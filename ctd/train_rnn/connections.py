@@ -1,19 +1,22 @@
 """Which units connect, and with which sign; training never changes either.
 
-Areas are runs of neighbouring units, n / areas each. With Dale's law the first units of an area are excitatory.
+With Dale's law the first units of an area are excitatory.
 A unit's sign is that of its column in wR, its outgoing weights.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from ctd.cells import get_cell
 from ctd.data import read_hdf5
-from ctd.late import jax, jnp
+from ctd.kernel import Values, View
+from ctd.late import Array, Bool, Float, jax, jnp, on_host
+from ctd.train_rnn.checks import area_of
+from ctd.train_rnn.params import Network
 
 MASK = 101
 """Folded into the key of an item's weights. Small numbers would collide with the keys that `split` makes of it."""
@@ -22,13 +25,15 @@ MASK = 101
 class Connections(NamedTuple):
     """The masks of weights, and the signs of units."""
 
-    masks: Mapping[str, Any]
-    """Weight -> bool of its shape, False where it stays 0; weights without a mask are free."""
-    signs: Any
-    """(n,) +1 for excitatory, -1 for inhibitory units; None without Dale's law."""
+    masks: Mapping[str, Bool[Array, "row column"]]
+    """Weight -> its mask, False where it stays 0; weights without a mask are free."""
+    signs: Float[Array, "n"] | None
+    """+1 for excitatory, -1 for inhibitory units; None without Dale's law."""
 
 
-def connections(static: Any, given: Mapping[str, Any], traced: Any, key: jax.Array) -> Connections:
+def connections(
+    static: View[Network], given: Mapping[str, Array], traced: Values[Network], key: Array
+) -> Connections:
     """The connections of one network. given: masks of `read_masks`; key: of the network's weights."""
     masks = dict(given)
     # Each item draws its own mask, so that replicates differ in their connections too.
@@ -45,16 +50,7 @@ def connections(static: Any, given: Mapping[str, Any], traced: Any, key: jax.Arr
     return Connections(masks, _signs(static, traced) if static.dale else None)
 
 
-def area_of(n: int, areas: int) -> np.ndarray:
-    """The area (n,) of each unit, 0, 1, ...; areas are runs of neighbouring units.
-
-    >>> area_of(6, 2).tolist()
-    [0, 0, 0, 1, 1, 1]
-    """
-    return np.arange(n) * areas // n
-
-
-def _signs(static: Any, traced: Any) -> jax.Array:
+def _signs(static: View[Network], traced: Values[Network]) -> Array:
     area = area_of(static.n, static.areas)
     # Areas are sorted: this is the first unit of each unit's area.
     first = np.searchsorted(area, area)
@@ -64,18 +60,7 @@ def _signs(static: Any, traced: Any) -> jax.Array:
     return jnp.where(np.arange(static.n) - first < bound, 1, -1).astype(traced.excitatory.dtype)
 
 
-def excitatory_counts(n: int, areas: int, excitatory: float) -> tuple[np.ndarray, np.ndarray]:
-    """The excitatory units and all units of each area: two arrays (areas,).
-
-    >>> [count.tolist() for count in excitatory_counts(10, 2, 0.8)]
-    [[4, 4], [5, 5]]
-    """
-    size = np.bincount(area_of(n, areas))
-    # In float32, as `_signs` computes it in the program: both must round alike.
-    return np.round(np.float32(excitatory) * size.astype(np.float32)).astype(int), size
-
-
-def read_masks(inputs: Any, n_in: int, n_out: int) -> dict[str, np.ndarray]:
+def read_masks(inputs: View[Network], n_in: int, n_out: int) -> dict[str, Array]:
     """Read the masks of the HDF5 file `mask_file`: weight -> bool of its shape, from 1 (a connection) and 0.
 
     Raises ValueError, naming file and dataset, if a dataset is no matrix of the cell, has another shape or other values
@@ -84,12 +69,13 @@ def read_masks(inputs: Any, n_in: int, n_out: int) -> dict[str, np.ndarray]:
     if inputs.mask != "file":
         return {}
     where = inputs.mask_file
+    assert where is not None, "mask: file has a mask_file"
     shapes = get_cell(inputs.cell).shapes(inputs.n, n_in)
     # A readout of fixed ones has no weights to mask.
     if inputs.readout != "identity":
         shapes |= {"wO": (n_out, inputs.n)}
     shapes = {name: shape for name, shape in shapes.items() if len(shape) == 2}
-    masks: dict[str, np.ndarray] = {}
+    masks: dict[str, Array] = {}
     for name, values in read_hdf5(where).items():
         if name not in shapes:
             raise ValueError(
@@ -103,8 +89,8 @@ def read_masks(inputs: Any, n_in: int, n_out: int) -> dict[str, np.ndarray]:
             raise ValueError(
                 f"mask_file: {where}: {name} has other values than 0 and 1; give 1 for a connection, 0 for none"
             )
-        masks[name] = values.astype(bool)
-        left = masks[name]
+        left = values.astype(bool)
+        masks[name] = on_host(left)
         if name == "wR" and not inputs.self_connections:
             left = left & ~np.eye(inputs.n, dtype=bool)
         if not left.any():

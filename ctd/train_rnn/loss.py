@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
 from ctd import tasks
-from ctd.cells import Cell, run
-from ctd.late import jax, jnp, lax
+from ctd.cells import Cell, Weights, run
+from ctd.kernel import View
+from ctd.late import Array, Float, Real, jax, jnp, lax, on_host
 from ctd.tasks.scores import weighted_loss as weighted_loss
+from ctd.train_rnn.params import Network
 
 EVAL_SEED = 20_000
 """Seed of the evaluation trials: all networks that train on a task are evaluated on the same trials."""
@@ -20,35 +23,35 @@ class Shared(NamedTuple):
 
     evaluation: tasks.Trial
     """(trial, ...) the evaluation trials."""
-    training: Any = ()
-    """(trial, ...) trials of a file that minibatches are drawn from; empty if the task draws its own."""
-    values: Any = ()
-    """(condition,) the condition numbers of a file of trials."""
-    masks: Any = ()
+    training: tasks.Trial | None = None
+    """(trial, ...) trials of a file that minibatches are drawn from; None if the task draws its own."""
+    values: Array | None = None
+    """(condition,) the conditions of a file of trials; None of other tasks."""
+    masks: Mapping[str, Array] = {}
     """Weight -> bool, the masks of a file."""
 
 
 class Scores(NamedTuple):
     """Sums over trials, from which the scores follow."""
 
-    loss: jax.Array
-    """() sum of weight * error"""
-    weight: jax.Array
-    """() sum of the weights"""
-    right: jax.Array
-    """(condition,) trials answered correctly; of length 0 if the task has no rule of success"""
-    seen: jax.Array
-    """(condition,) trials"""
+    loss: Float[Array, ""]
+    """Sum of weight * error"""
+    weight: Float[Array, ""]
+    """Sum of the weights"""
+    right: Float[Array, "condition"]
+    """Trials answered correctly; of length 0 if the task has no rule of success"""
+    seen: Real[Array, "condition"]
+    """Trials"""
 
-    def mean_loss(self) -> jax.Array:
+    def mean_loss(self) -> Array:
         """The loss, the weighted mean of the errors."""
         return self.loss / self.weight
 
-    def accuracy(self) -> jax.Array:
+    def accuracy(self) -> Array:
         """The share of trials that are answered correctly."""
         return jnp.sum(self.right) / jnp.sum(self.seen)
 
-    def r2(self, trials: tasks.Trial) -> jax.Array:
+    def r2(self, trials: tasks.Trial) -> Array:
         """1 - squared error / squared distance of the targets from each output's mean, both weighted by the mask.
 
         Outputs count in proportion to their variance. NaN if the targets are constant. trials: the evaluated ones.
@@ -62,14 +65,17 @@ class Scores(NamedTuple):
         return jnp.where(spread > 0, 1 - self.loss / jnp.where(spread > 0, spread, 1), jnp.nan)
 
 
-def condition_values(task: tasks.Task, shared: Shared) -> Any:
+def condition_values(task: tasks.Task, shared: Shared) -> Array:
     """The conditions (condition,) of a task's trials, numbers or texts; one empty text if all trials are of one kind."""
     if isinstance(task, tasks.Recorded):
+        assert shared.values is not None, "load_trials reads them"
         return shared.values
-    return np.asarray(task.conditions.values if task.conditions else [""])
+    return on_host(task.conditions.values if task.conditions else [""])
 
 
-def _score(static: Any, n: int, cell: Cell, weights: Any, trials: tasks.Trial) -> Scores:
+def _score(
+    static: View[Network], n: int, cell: Cell, weights: Weights, trials: tasks.Trial
+) -> Scores:
     """Score a minibatch of trials of n conditions."""
     task = static.task
     _, outputs = jax.vmap(lambda x: run(cell, weights, x))(trials.inputs)
@@ -84,7 +90,7 @@ def _score(static: Any, n: int, cell: Cell, weights: Any, trials: tasks.Trial) -
     return Scores(total, weight, right @ of, jnp.sum(of, axis=0))
 
 
-def evaluate(static: Any, shared: Shared, cell: Cell, weights: Any) -> Scores:
+def evaluate(static: View[Network], shared: Shared, cell: Cell, weights: Weights) -> Scores:
     """Score a network on all evaluation trials, one minibatch at a time, so that it takes no more memory than training."""
     trials, n = shared.evaluation, len(condition_values(static.task, shared))
     count = trials.inputs.shape[0]
@@ -101,7 +107,7 @@ def evaluate(static: Any, shared: Shared, cell: Cell, weights: Any) -> Scores:
     return scores
 
 
-def eval_trials(task: tasks.Task, n: int, dtype: Any = "float32") -> tasks.Trial:
+def eval_trials(task: tasks.Task, n: int, dtype: jax.typing.DTypeLike = "float32") -> tasks.Trial:
     """The n trials on which every network of this task is evaluated.
 
     >>> a, b = (eval_trials(tasks.Decision(), 3) for _ in range(2))
@@ -111,7 +117,7 @@ def eval_trials(task: tasks.Task, n: int, dtype: Any = "float32") -> tasks.Trial
     return tasks.batch(task, jax.random.key(EVAL_SEED), n, dtype)
 
 
-def load_trials(inputs: Any) -> Shared:
+def load_trials(inputs: View[Network]) -> Shared:
     """Draw the evaluation trials, or read all trials if they come from a file.
 
     Raises ValueError if the file cannot be read, has too few trials, or loss or readout do not fit the targets.
@@ -153,11 +159,14 @@ def _check_probabilities(task: tasks.Task, trials: tasks.Trial) -> None:
         )
 
 
-def minibatch(static: Any, training: Any, key: jax.Array, step: jax.Array) -> tasks.Trial:
+def minibatch(
+    static: View[Network], training: tasks.Trial | None, key: Array, step: Array
+) -> tasks.Trial:
     """The trials of one training step. training: of `Shared`; key: of the network's minibatches; step: its number."""
     # The step alone chooses the trials, so that a resumed network sees the same ones.
     key = jax.random.fold_in(key, step)
     if isinstance(static.task, tasks.Recorded):
+        assert training is not None, "load_trials reads them"
         some = jax.random.randint(key, (static.batch_size,), 0, training.inputs.shape[0])
         return jax.tree.map(lambda leaf: leaf[some], training)
     return tasks.batch(static.task, key, static.batch_size, static.dtype)

@@ -16,10 +16,15 @@ from __future__ import annotations
 from typing import Any
 
 from ctd.cells import Cell, FirstUnits, LowRank, Scales, spectral_radius
-from ctd.late import jax, jnp
+from ctd.kernel import Values, View
+from ctd.late import Array, Bool, Float, jax, jnp
 from ctd.train_rnn.connections import Connections
+from ctd.train_rnn.params import Network
 
-type Parameters = dict[str, jax.Array]
+type Parameters = dict[str, Array]
+"""Name -> array."""
+type Made = dict[str, Any]
+"""The weights of `ctd.cells` by name: arrays, but for wR, which may be a `LowRank`, and wO, which may be a `FirstUnits`."""
 
 RECURRENT, TIME, UNIFORM = 102, 103, 104
 """Folded into the key of an item's weights. Small numbers would collide with the keys that `split` makes of it."""
@@ -28,7 +33,7 @@ UNPENALISED = ("alphas",)
 """Parameters without penalty or decay: their 0 is no absence, but the middle of a range."""
 
 
-def constants(static: Any, cell: Cell) -> set[str]:
+def constants(static: View[Network], cell: Cell) -> set[str]:
     """The names of the parameters that training does not change."""
     # The cell names its own constants, such as fixed time constants.
     kept = set(cell.constants)
@@ -40,7 +45,12 @@ def constants(static: Any, cell: Cell) -> set[str]:
 
 
 def initial(
-    static: Any, cell: Cell, sizes: tuple[int, int], links: Connections, traced: Any, key: jax.Array
+    static: View[Network],
+    cell: Cell,
+    sizes: tuple[int, int],
+    links: Connections,
+    traced: Values[Network],
+    key: Array,
 ) -> Parameters:
     """Draw the initial parameters. sizes: (n_in, n_out); key: of the item's weights."""
     scales = Scales(traced.recurrent_scale, traced.input_scale)
@@ -66,13 +76,14 @@ def initial(
         del drawn["wR"]
         drawn |= _low_rank(static, traced, key)
     elif static.dale:
+        assert links.signs is not None, "with Dale's law units have signs"
         drawn["wR"] = _balanced(drawn["wR"], links.signs, traced.recurrent_scale)
     elif static.recurrent_init != "normal":
         drawn["wR"] = _recurrent(static, drawn["wR"], traced.recurrent_scale, key)
     return drawn
 
 
-def _as_pytorch(drawn: Parameters, others: set[str], n: int, key: jax.Array) -> Parameters:
+def _as_pytorch(drawn: Parameters, others: set[str], n: int, key: Array) -> Parameters:
     """Weights and biases U(-1, 1) / sqrt(n), n the units: `reset_parameters` of torch.nn.RNNCellBase and Linear(n, ...)."""
     names = sorted(set(drawn) - others - {"h0"})
     keys = jax.random.split(jax.random.fold_in(key, UNIFORM), len(names))
@@ -83,7 +94,9 @@ def _as_pytorch(drawn: Parameters, others: set[str], n: int, key: jax.Array) -> 
     return found
 
 
-def weights_of(static: Any, links: Connections, traced: Any, p: Parameters) -> dict[str, Any]:
+def weights_of(
+    static: View[Network], links: Connections, traced: Values[Network], p: Parameters
+) -> Made:
     """Make the weights from parameters; wR may be a `LowRank`, wO a `FirstUnits`."""
     w: dict[str, Any] = dict(p)
     if static.rank is not None:
@@ -103,7 +116,7 @@ def weights_of(static: Any, links: Connections, traced: Any, p: Parameters) -> d
     return w
 
 
-def stored(weights: dict[str, Any]) -> dict[str, jax.Array]:
+def stored(weights: Made) -> dict[str, Array]:
     """The weights as dense arrays by name, as results hold them."""
     found = dict(weights)
     if isinstance(weights.get("wR"), LowRank):
@@ -113,19 +126,22 @@ def stored(weights: dict[str, Any]) -> dict[str, jax.Array]:
     return found
 
 
-def _spread(w: jax.Array, mask: Any) -> jax.Array:
+def _spread(
+    w: Float[Array, "row column"], mask: Bool[Array, "row column"]
+) -> Float[Array, "row column"]:
     """Mask weights of variance g^2 / (all columns), and scale each row to g^2 / (its connections)."""
     fan_in = jnp.maximum(jnp.sum(mask, axis=1, keepdims=True), 1).astype(w.dtype)
     return jnp.where(mask, w * jnp.sqrt(w.shape[1] / fan_in), 0)
 
 
-def _low_rank(static: Any, traced: Any, key: jax.Array) -> Parameters:
+def _low_rank(static: View[Network], traced: Values[Network], key: Array) -> Parameters:
     """Draw m ~ N(0, 1) and n = overlap m + recurrent_scale N(0, 1), entry by entry."""
+    assert static.rank is not None, "its caller asks"
     m, other = jax.random.normal(key, (2, static.n, static.rank), static.dtype)
     return {"m": m, "n": traced.overlap * m + traced.recurrent_scale * other}
 
 
-def _balanced(w: jax.Array, signs: jax.Array, radius: jax.Array) -> jax.Array:
+def _balanced(w: Array, signs: Array, radius: Array) -> Array:
     """Magnitudes (n, n) of w with balanced rows, excitation and inhibition adding to 0, and spectral radius `radius`.
 
     Without the balance, the mean of the weights makes one eigenvalue larger than all others by about sqrt(n), and
@@ -142,15 +158,15 @@ def _balanced(w: jax.Array, signs: jax.Array, radius: jax.Array) -> jax.Array:
     return _with_radius(size, spectral_radius(signs * size), radius)
 
 
-def _recurrent(static: Any, w: jax.Array, scale: jax.Array, key: jax.Array) -> jax.Array:
+def _recurrent(static: View[Network], w: Array, scale: Array, key: Array) -> Array:
     if static.recurrent_init == "spectral_radius":
         return _with_radius(w, spectral_radius(w), scale)
     if static.recurrent_init == "identity":
         return scale * jnp.eye(static.n, dtype=w.dtype)
-    rotation: jax.Array = jax.random.orthogonal(key, static.n, dtype=w.dtype)
+    rotation: Array = jax.random.orthogonal(key, static.n, dtype=w.dtype)
     return scale * rotation
 
 
-def _with_radius(w: jax.Array, has: jax.Array, radius: jax.Array) -> jax.Array:
+def _with_radius(w: Array, has: Array, radius: Array) -> Array:
     """Scale w from spectral radius `has` to `radius`; a nilpotent matrix, of radius 0, stays as it is."""
     return w * jnp.where(has > 0, radius / jnp.where(has > 0, has, 1), 1)

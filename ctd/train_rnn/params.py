@@ -8,7 +8,11 @@ from ctd import tasks
 from ctd.cells import CELL_NAMES, CellName
 from ctd.kernel import File, Params, Static, Traced
 from ctd.train_rnn.checks import check_constraints
-from ctd.train_rnn.step import OptimizerName, ScheduleName
+
+OptimizerName = Literal[
+    "adam", "adamw", "nadam", "radam", "amsgrad", "lion", "rmsprop", "adagrad", "sgd"
+]
+ScheduleName = Literal["exponential", "constant", "cosine", "linear"]
 
 
 class Network(Params):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from ctd.kernel import View
 from ctd.plots import (
     Axis,
     Bars,
@@ -24,8 +23,9 @@ from ctd.plots import (
 )
 from ctd.plots.curves import Curves, block_ends, loss_curves
 from ctd.principal import principal
-from ctd.train_rnn.connections import area_of
-from ctd.train_rnn.loss import condition_values
+from ctd.train_rnn.checks import area_of
+from ctd.train_rnn.loss import Shared, condition_values
+from ctd.train_rnn.params import Network
 
 DIVERGED = 1
 """Outcome of a network that has diverged; networks that a search drops have another one."""
@@ -154,13 +154,13 @@ def _accuracies(group: Group, trained: np.ndarray) -> Plot:
     )
 
 
-def _counts(shared: Any, n: int) -> np.ndarray:
+def _counts(shared: Shared, n: int) -> np.ndarray:
     """Whether each step of the first n evaluation trials counts: bool (n, time)."""
     mask = np.asarray(shared.evaluation.mask)[:n]
     return np.asarray(mask[..., 0] if mask.ndim == 3 else mask) > 0
 
 
-def _outputs(shared: Any, outputs: np.ndarray, item: int) -> Plot:
+def _outputs(shared: Shared, outputs: np.ndarray, item: int) -> Plot:
     """Targets and outputs of one network on its first saved trials, one trial below the other."""
     outputs = np.asarray(outputs, float)[:N_OUTPUTS, :, 0]
     mask = _counts(shared, len(outputs))
@@ -215,7 +215,7 @@ def _space(group: Group, states: np.ndarray, item: int) -> Plot:
     return Plot(f"State space of item {item}, the best", layers, axis(0), axis(1), scale)
 
 
-def _weights(inputs: Any, weights: np.ndarray, item: int) -> Plot:
+def _weights(inputs: View[Network], weights: np.ndarray, item: int) -> Plot:
     """The recurrent weights of one network; units sorted by area, then excitatory first, then by outgoing strength."""
     weights = np.asarray(weights, float)
     n = len(weights)

@@ -8,22 +8,18 @@ Hutter 2019), and multiplies by minus the learning rate.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
 
 from ctd import tasks
-from ctd.cells import get_cell, run
-from ctd.late import jax, jnp, optax
+from ctd.cells import Weights, get_cell, run
+from ctd.kernel import Values, View
+from ctd.late import Array, Bool, Float, PyTree, jax, jnp, optax
 from ctd.tasks.noise import first_state, noisy
 from ctd.train_rnn.connections import Connections
 from ctd.train_rnn.loss import weighted_loss
 from ctd.train_rnn.parameters import UNPENALISED, Parameters, constants, weights_of
+from ctd.train_rnn.params import Network, OptimizerName, ScheduleName
 
-OptimizerName = Literal[
-    "adam", "adamw", "nadam", "radam", "amsgrad", "lion", "rmsprop", "adagrad", "sgd"
-]
-ScheduleName = Literal["exponential", "constant", "cosine", "linear"]
-
-SCALED: Mapping[str, Callable[[Any], Any]] = {
+SCALED: Mapping[OptimizerName, Callable[[Values[Network]], optax.GradientTransformation]] = {
     # `optimizer` adds weight decay to every optimiser's step: adam with weight_decay is adamw.
     "adam": lambda traced: optax.scale_by_adam(eps=traced.adam_eps),
     "adamw": lambda traced: optax.scale_by_adam(eps=traced.adam_eps),
@@ -38,10 +34,10 @@ SCALED: Mapping[str, Callable[[Any], Any]] = {
 }
 
 
-def optimizer(static: Any, traced: Any) -> optax.GradientTransformation:
+def optimizer(static: View[Network], traced: Values[Network]) -> optax.GradientTransformation:
     """The optimiser of one network. Settings for which `Network` has no field are optax's defaults."""
 
-    def decayed(parameters: Mapping[str, Any]) -> dict[str, bool]:
+    def decayed(parameters: Mapping[str, Array]) -> dict[str, bool]:
         return {name: name not in UNPENALISED for name in parameters}
 
     # The order matters: clipping first bounds what the optimiser's moments remember of an exploding gradient, and decay
@@ -54,32 +50,41 @@ def optimizer(static: Any, traced: Any) -> optax.GradientTransformation:
     )
 
 
-def learning_rate(static: Any, traced: Any) -> Callable[[jax.Array], jax.Array]:
+def learning_rate(static: View[Network], traced: Values[Network]) -> Callable[[Array], Array]:
     """The schedule: steps taken -> learning rate. Over the first `warmup` steps the rate grows linearly from 0."""
     peak, n = traced.learning_rate, static.n_batches
-    schedules: dict[str, Callable[[Any], Any]] = {
+    schedules: dict[ScheduleName, Callable[[Array], Array]] = {
         "exponential": lambda count: peak * traced.decay ** count.astype(traced.decay.dtype),
         "constant": optax.constant_schedule(peak),
         "cosine": optax.cosine_decay_schedule(peak, n),
         "linear": optax.linear_schedule(peak, jnp.zeros_like(peak), n),
     }
 
-    def rate(count: jax.Array) -> jax.Array:
+    def rate(count: Array) -> Array:
         # count + 1: the first step of a warmup must not have a rate of 0.
         share = jnp.minimum(1, (count + 1) / jnp.maximum(traced.warmup, 1))
-        now: jax.Array = schedules[static.schedule](count) * share.astype(peak.dtype)
+        now: Array = schedules[static.schedule](count) * share.astype(peak.dtype)
         return now
 
     return rate
 
 
-def divided(static: Any, p: Parameters) -> tuple[Parameters, Parameters]:
+def divided(static: View[Network], p: Parameters) -> tuple[Parameters, Parameters]:
     """Divide parameters into (those that training changes, those that it keeps)."""
     kept = constants(static, get_cell(static.cell))
     return {k: v for k, v in p.items() if k not in kept}, {k: v for k, v in p.items() if k in kept}
 
 
-def train_step(static: Any, links: Connections, traced: Any, n_in: int) -> Callable[..., Any]:
+type Step = Callable[
+    [Parameters, PyTree, tasks.Trial],
+    tuple[Parameters, PyTree, Float[Array, ""], Bool[Array, ""]],
+]
+"""(parameters, the optimiser's state, trials) -> (both after the step, the loss without penalties, whether all is finite)."""
+
+
+def train_step(
+    static: View[Network], links: Connections, traced: Values[Network], n_in: int
+) -> Step:
     """Make the function of one training step.
 
     n_in: inputs of a network without noise. The function takes (parameters, the optimiser's state, trials), the trials
@@ -90,11 +95,13 @@ def train_step(static: Any, links: Connections, traced: Any, n_in: int) -> Calla
     cell = noisy(plain, traced.state_noise, n_in) if static.noise else plain
     optimize = optimizer(static, traced)
 
-    def start(weights: Any, x: jax.Array) -> jax.Array:
+    def start(weights: Weights, x: Array) -> Array:
         h0 = weights["h0"]
         return first_state(h0, x, traced.initial_noise, n_in) if static.noise else h0
 
-    def loss(trained: Any, constant: Any, trials: tasks.Trial) -> tuple[jax.Array, jax.Array]:
+    def loss(
+        trained: Parameters, constant: Parameters, trials: tasks.Trial
+    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
         weights = weights_of(static, links, traced, trained | constant)
         states, outputs = jax.vmap(lambda x: run(cell, weights, x, start(weights, x)))(
             trials.inputs
@@ -105,7 +112,9 @@ def train_step(static: Any, links: Connections, traced: Any, n_in: int) -> Calla
         rates = jax.vmap(jax.vmap(plain.hidden))(states)
         return error + _of_weights(traced, trained) + _of_rates(traced, rates), error
 
-    def step(p: Parameters, state: Any, trials: tasks.Trial) -> Any:
+    def step(
+        p: Parameters, state: PyTree, trials: tasks.Trial
+    ) -> tuple[Parameters, PyTree, Float[Array, ""], Bool[Array, ""]]:
         trained, constant = divided(static, p)
         (_, error), gradient = jax.value_and_grad(loss, has_aux=True)(trained, constant, trials)
         updates, new_state = optimize.update(gradient, state, trained)
@@ -117,7 +126,7 @@ def train_step(static: Any, links: Connections, traced: Any, n_in: int) -> Calla
     return step
 
 
-def _of_weights(traced: Any, trained: Parameters) -> jax.Array:
+def _of_weights(traced: Values[Network], trained: Parameters) -> Array:
     """The penalties l2 and l1 on the trained parameters, masked and signed weights included; of low rank, on m and n."""
     some = [p for name, p in trained.items() if name not in UNPENALISED]
     return traced.l2 * sum(jnp.sum(p**2) for p in some) + traced.l1 * sum(
@@ -125,6 +134,6 @@ def _of_weights(traced: Any, trained: Parameters) -> jax.Array:
     )
 
 
-def _of_rates(traced: Any, rates: jax.Array) -> jax.Array:
-    """The penalties on rates (trial, time, unit)."""
+def _of_rates(traced: Values[Network], rates: Float[Array, "trial time unit"]) -> Float[Array, ""]:
+    """The penalties on rates."""
     return traced.rates_l1 * jnp.mean(jnp.abs(rates)) + traced.rates_l2 * jnp.mean(rates**2)

@@ -1,13 +1,15 @@
 """The reduction of trained networks: the best of a group, and quantiles of its loss curves; what to do with the best one."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
-from ctd.kernel import Var, changed
+from ctd.kernel import JobFields, Var, View, changed
 from ctd.plots.curves import QUANTILES, curve_quantiles
 from ctd.rows import Best
+from ctd.train_rnn.loss import Shared
 from ctd.train_rnn.params import Network
 
 REDUCED = {
@@ -21,8 +23,8 @@ REDUCED = {
 
 
 def reduce(
-    inputs: Any,
-    shared: Any,
+    inputs: View[Network],
+    shared: Shared,
     columns: Mapping[str, np.ndarray],
     results: Mapping[str, np.ndarray],
     options: Best,
@@ -42,7 +44,7 @@ def reduce(
     }
 
 
-def next_jobs(network: Network, item: str) -> dict[str, dict[str, Any]]:
+def next_jobs(network: Network, item: str) -> dict[str, JobFields]:
     """Find its fixed points; train it for twice as many steps."""
     points = {"weights": item, **{k: v for k, v in changed(network).items() if k == "task"}}
     longer = changed(network, n_batches=2 * network.n_batches)

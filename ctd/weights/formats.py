@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ctd.replacing import replacing
 from ctd.weights import jax_files, keras_file, plain, torch_zip
 from ctd.weights.tensors import Array, Tensors
 
-type Writer = Callable[[Path, Mapping[str, Array], str | None, Mapping[str, Any]], None]
+type Writer = Callable[[Path, Mapping[str, Array], str | None, Mapping[str, object]], None]
 
 READERS: Mapping[str, Callable[[Path], Tensors]] = {
     ".h5": plain.read_hdf5,
@@ -90,9 +90,9 @@ def check_ending(path: str | Path) -> None:
 
 def write_tensors(
     path: str | Path,
-    arrays: Mapping[str, Any],
+    arrays: Mapping[str, ArrayLike],
     cell: str | None = None,
-    about: Mapping[str, Any] | None = None,
+    about: Mapping[str, object] | None = None,
 ) -> None:
     """Write arrays by name in the format of the path's ending. A complete new file replaces an existing one.
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any
 
 import msgpack
 import numpy as np
 
 from ctd.containers import explained, read_array
+from ctd.late import PyTree
 from ctd.weights.tensors import Array, Tensors, as_real, of_tree
 
 ARRAY, SCALAR = 1, 3
@@ -23,7 +23,7 @@ def read_msgpack(path: Path) -> Tensors:
     return of_tree(str(path), tree)
 
 
-def _unpack(code: int, data: bytes) -> Any:
+def _unpack(code: int, data: bytes) -> Array | None:
     if code not in (ARRAY, SCALAR):
         return None
     shape, dtype, numbers = msgpack.unpackb(data, raw=True)
@@ -56,7 +56,7 @@ def read_orbax(path: Path) -> Tensors:
     return of_tree(str(path), tree)
 
 
-def _like(tree: Any, leaf: Any) -> Any:
+def _like(tree: PyTree, leaf: object) -> PyTree:
     if isinstance(tree, dict):
         return {name: _like(child, leaf) for name, child in tree.items()}
     return [_like(child, leaf) for child in tree] if isinstance(tree, list | tuple) else leaf

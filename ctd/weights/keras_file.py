@@ -7,12 +7,12 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import h5py
 
 from ctd.containers import opened_hdf5, opened_zip, read_dataset
-from ctd.weights.tensors import Tensors, of_tree
+from ctd.late import PyTree
+from ctd.weights.tensors import Array, Settings, Tensors, of_tree
 
 KERAS = {"layers", "model_weights", "layer_names", "keras_version"}
 """Groups and attributes at the top of Keras' HDF5 files."""
@@ -64,14 +64,14 @@ def of_hdf5(where: str, file: h5py.File, config: str | None) -> Tensors:
 
     config: the model's JSON, or None in a file of weights alone. Raises ValueError, naming `where`.
     """
-    found: dict[str, Any] = {}
+    found: dict[str, Array] = {}
 
-    def visit(name: str, node: Any) -> None:
+    def visit(name: str, node: h5py.Dataset | h5py.Group) -> None:
         if isinstance(node, h5py.Dataset) and not ASIDE.search(name):
             found[name] = read_dataset(where, file, name)
 
     file.visititems(visit)
-    arrays: dict[str, Any] = {}
+    arrays: dict[str, Array] = {}
     for name, value in found.items():
         # Two layers with one short name would overwrite each other without a word.
         if (short := _named(name, found)) in arrays:
@@ -87,7 +87,7 @@ def of_hdf5(where: str, file: h5py.File, config: str | None) -> Tensors:
     return Tensors(where, tensors.arrays, None, layers)
 
 
-def _named(name: str, found: Mapping[str, Any]) -> str:
+def _named(name: str, found: Mapping[str, Array]) -> str:
     """Shorten a dataset's path: layers/gru/cell/vars/0 and model_weights/gru/.../gru_cell/kernel become gru.kernel."""
     parent, _, last = name.rpartition("/")
     if not VARIABLES.search(name):
@@ -101,7 +101,7 @@ def _named(name: str, found: Mapping[str, Any]) -> str:
     return f"{layer}.{names[int(last)] if int(last) < len(names) else last}"
 
 
-def _layers(tree: Any) -> Iterator[Mapping[str, Any]]:
+def _layers(tree: PyTree) -> Iterator[Settings]:
     """Iterate over the settings {class_name, name, ...} of all layers in SETTINGS, at any depth."""
     if isinstance(tree, dict):
         if tree.get("class_name") in SETTINGS and isinstance(tree.get("config"), dict):

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from ctd.cells import UNITS
 from ctd.weights.gates import Found, Gates, Kind, check_shape
-from ctd.weights.tensors import Array, Tensors
+from ctd.weights.tensors import Array, Settings, Tensors
 
 RECURRENT = ".recurrent_kernel"
 KINDS: dict[int, Kind] = {1: "rnn", 3: "gru", 4: "lstm"}
@@ -52,7 +50,7 @@ def read(tensors: Tensors, place: str) -> Found:
     return Found(told, gates, used, settings.get("activation", "tanh") if settings else None)
 
 
-def _settings(tensors: Tensors, layer: str) -> dict[str, Any]:
+def _settings(tensors: Tensors, layer: str) -> Settings:
     """The settings of the recurrent layer, {} in a file of weights alone. Raises ValueError if ctd's cell cannot match them."""
     if any(found["class_name"] == "Bidirectional" for found in tensors.layers):
         raise ValueError(
@@ -73,7 +71,7 @@ def _settings(tensors: Tensors, layer: str) -> dict[str, Any]:
 
 
 def _biases(
-    tensors: Tensors, name: str, kind: Kind, n: int, settings: dict[str, Any]
+    tensors: Tensors, name: str, kind: Kind, n: int, settings: Settings
 ) -> tuple[Kind, Array, Array]:
     """Read the biases: (kind, bias_ih, bias_hh). A GRU has two rows of them if its reset gate acts after the product."""
     blocks = {"rnn": 1, "gru": 3, "lstm": 4}[kind]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ctd.cells import CELLS, READOUT_AXES, UNGATED, check_params, check_real, get_cell
 from ctd.weights import names_flax, names_keras, names_torch
@@ -160,7 +161,9 @@ def write_weights(path: str | Path, params: Mapping[str, Any], cell: str) -> Non
     write_named(path, params, {"cell": cell})
 
 
-def write_named(path: str | Path, arrays: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+def write_named(
+    path: str | Path, arrays: Mapping[str, ArrayLike], about: Mapping[str, object]
+) -> None:
     """Write arrays and the attributes `about`; if `about` names their cell, as `write_weights` does.
 
     Raises ValueError, naming the file, if it cannot be written.
@@ -168,14 +171,14 @@ def write_named(path: str | Path, arrays: Mapping[str, Any], about: Mapping[str,
     values = {name: np.asarray(value) for name, value in arrays.items()}
     told = {name: value for name, value in about.items() if name != "cell"}
     given = about.get("cell")
-    cell = given if str(given).partition(":")[0] in _of_cell(values) else None
+    cell = str(given) if str(given).partition(":")[0] in _of_cell(values) else None
     if cell in TORCH_LAYERS and Path(path).suffix in TORCH_ENDINGS:
         # Leave out the name of ctd's cell: load_state_dict refuses entries that the module does not have.
         values, cell = to_torch(cell, values), None
     write_tensors(path, values, cell, told)
 
 
-def _of_cell(names: Mapping[str, Any]) -> list[str]:
+def _of_cell(names: Mapping[str, np.ndarray]) -> list[str]:
     """The cells of ctd whose weights have these names and numbers of gates; readout and h0 are ignored."""
     # Every cell may have a readout and an initial state; they tell nothing.
     own = set(names) - {"wO", "bO", "h0"}
@@ -183,7 +186,7 @@ def _of_cell(names: Mapping[str, Any]) -> list[str]:
     return [cell.name for cell in found if _gates_fit(cell.shapes(1, 1), names)]
 
 
-def _gates_fit(one: Mapping[str, tuple[int, ...]], names: Mapping[str, Any]) -> bool:
+def _gates_fit(one: Mapping[str, tuple[int, ...]], names: Mapping[str, np.ndarray]) -> bool:
     """Whether weight_hh has as many gates as the cell's, given the shapes of `one` unit; other names identify the cell alone."""
     shape = np.shape(names.get("weight_hh", ()))
     return len(shape) != 2 or "weight_hh" not in one or shape[0] == one["weight_hh"][0] * shape[1]

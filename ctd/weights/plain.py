@@ -5,7 +5,6 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -29,7 +28,7 @@ def read_hdf5(path: Path) -> Tensors:
 def _datasets(path: Path, file: h5py.File) -> dict[str, Array]:
     found: dict[str, Array] = {}
 
-    def visit(name: str, node: Any) -> None:
+    def visit(name: str, node: h5py.Dataset | h5py.Group) -> None:
         if isinstance(node, h5py.Dataset):
             found[name] = read_dataset(path, file, name)
 
@@ -40,7 +39,7 @@ def _datasets(path: Path, file: h5py.File) -> dict[str, Array]:
 
 
 def write_hdf5_file(
-    path: Path, arrays: Mapping[str, Array], cell: str | None, about: Mapping[str, Any]
+    path: Path, arrays: Mapping[str, Array], cell: str | None, about: Mapping[str, object]
 ) -> None:
     """Write one dataset for each name; the cell and `about` become attributes."""
     write_hdf5(path, arrays, {**about, "cell": cell} if cell else about)
@@ -55,7 +54,7 @@ def read_numpy(path: Path) -> Tensors:
 
 
 def write_numpy(
-    path: Path, arrays: Mapping[str, Array], cell: str | None, about: Mapping[str, Any]
+    path: Path, arrays: Mapping[str, Array], cell: str | None, about: Mapping[str, object]
 ) -> None:
     """Write one array for each name, and the cell as a text."""
     del about
@@ -75,7 +74,7 @@ def read_safetensors(path: Path) -> Tensors:
 
 
 def write_safetensors(
-    path: Path, arrays: Mapping[str, Array], cell: str | None, about: Mapping[str, Any]
+    path: Path, arrays: Mapping[str, Array], cell: str | None, about: Mapping[str, object]
 ) -> None:
     """Write one tensor for each name; the cell and `about` become metadata."""
     told = {name: str(value) for name, value in about.items()} | ({"cell": cell} if cell else {})

@@ -6,7 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from ctd.late import PyTree
+
 type Array = np.ndarray[Any, Any]
+type Settings = Mapping[str, Any]
+"""The settings of a layer of Keras, as its file has them."""
 
 TRAINING = ("opt_state", "optimizer", "lr_scheduler", "step")
 """Prefixes of names under which checkpoints keep the state of training; they are skipped."""
@@ -25,7 +29,7 @@ class Tensors:
     arrays: Mapping[str, Array]
     cell: str | None = None
     """The cell that the file says it holds."""
-    layers: Sequence[Mapping[str, Any]] = field(default=())
+    layers: Sequence[Settings] = field(default=())
     """Keras: the settings of each recurrent and dense layer, with its `class_name`."""
 
     def under(self, prefixes: Sequence[str]) -> "Tensors":
@@ -45,7 +49,7 @@ class Tensors:
 
 def of_tree(
     where: str,
-    tree: Any,
+    tree: PyTree,
     cell: str | None = None,
     array_of: Callable[[Any], Array] = np.asarray,
 ) -> Tensors:
@@ -73,9 +77,9 @@ MOST_DEEP, MOST_VALUES = 100, 1_000_000
 """Largest tree: levels, values. A pickle may put a list into itself, so that a few bytes make an endless tree."""
 
 
-def _leaves(where: str, tree: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
+def _leaves(where: str, tree: PyTree) -> Iterator[tuple[tuple[str, ...], Array]]:
     """Yield (path of names, value with a shape) for the whole tree, in its order."""
-    waiting: list[tuple[tuple[str, ...], Any, int]] = [((), tree, 0)]
+    waiting: list[tuple[tuple[str, ...], PyTree, int]] = [((), tree, 0)]
     seen = 0
     while waiting:
         path, node, depth = waiting.pop()
@@ -92,7 +96,7 @@ def _leaves(where: str, tree: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
             waiting.extend(reversed(below))
 
 
-def _words(name: Any) -> list[str]:
+def _words(name: object) -> list[str]:
     """Split a name at its separators, those of other libraries (cell/kernel) too."""
     text = (
         name if isinstance(name, str) else f"{name!r:.40}" if isinstance(name, int | bytes) else "?"

@@ -13,13 +13,15 @@ from jaxtyping import jaxtyped
 
 from ctd.cells import get_cell, run
 
-PACKAGES = ("ctd.cells", "ctd.lfads")
+PACKAGES = (
+    "ctd.cells", "ctd.esn", "ctd.fixed_points", "ctd.lfads", "ctd.similarity", "ctd.tasks", "ctd.train_rnn",
+)  # fmt: skip
 
 
 def functions(package):
     """Every function and class of a package's modules that is defined there."""
     root = importlib.import_module(package)
-    for info in pkgutil.iter_modules(root.__path__, f"{package}."):
+    for info in pkgutil.walk_packages(root.__path__, f"{package}."):
         module = importlib.import_module(info.name)
         for value in vars(module).values():
             of_code = inspect.isfunction(value) or inspect.isclass(value)

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -45,8 +45,8 @@ from ctd.fixed_points.continuation import branch
 from ctd.fixed_points.continuation.bifurcation import KINDS
 from ctd.fixed_points.continuation.branches import REDUCED, SUMMARY, figure, plots, reduce
 from ctd.fixed_points.continuation.curve import Frame, System
-from ctd.kernel import Data, File, Kernel, Outcome, Params, Static, Traced, Var
-from ctd.late import jax, jnp, lax
+from ctd.kernel import Data, File, Kernel, Outcome, Params, Static, Traced, Values, Var, View
+from ctd.late import Array, Float, jnp, lax
 
 BLOCK = 16
 """Steps of one advance."""
@@ -140,7 +140,7 @@ DIMS = {
 }
 
 
-def load(inputs: Any) -> Network:
+def load(inputs: View[Continuation]) -> Network:
     """The network, and the points to start from as its states. Raises ValueError."""
     name, weights = stored_cell(inputs)
     # A readout or an initial state of a cell moves no point.
@@ -164,7 +164,9 @@ def load(inputs: Any) -> Network:
         raise ValueError(f"points: {inputs.points}: {inputs.dataset}: {error}") from None
 
 
-def _inputs(n_in: int | None, shared: Network, traced: Any) -> tuple[jax.Array, jax.Array]:
+def _inputs(
+    n_in: int | None, shared: Network, traced: Values[Continuation]
+) -> tuple[Float[Array, "input"], Float[Array, "input"]]:
     """(constant input, direction). Raises ValueError where a length does not fit the network's inputs."""
     sizes = {name: len(getattr(traced, name)) for name in ("x", "along")}
     wanted = n_in if n_in is not None else max(*sizes.values(), 1)
@@ -185,7 +187,9 @@ class Followers:
     n_in_of: Callable[[Network], int | None]
     """Network -> number of inputs; None: any number."""
 
-    def init(self, static: Any, shared: Network, traced: Any, key: jax.Array) -> branch.Branch:
+    def init(
+        self, static: View[Continuation], shared: Network, traced: Values[Continuation], key: Array
+    ) -> branch.Branch:
         """The branch at its start."""
         del key
         points = jnp.asarray(shared.states).reshape(-1, shared.states.shape[-1])
@@ -193,7 +197,14 @@ class Followers:
         system = self._system(static, shared, traced)
         return branch.begin(system, start, traced.start, static.n_steps, static.n_bifurcations)
 
-    def advance(self, static: Any, shared: Network, traced: Any, key: jax.Array, b: Any) -> Any:
+    def advance(
+        self,
+        static: View[Continuation],
+        shared: Network,
+        traced: Values[Continuation],
+        key: Array,
+        b: branch.Branch,
+    ) -> branch.Branch:
         """A block of steps."""
         del key
         system = self._system(static, shared, traced)
@@ -202,8 +213,13 @@ class Followers:
         return lax.while_loop(going, step, (jnp.zeros((), jnp.int32), b))[1]
 
     def result(
-        self, static: Any, shared: Network, traced: Any, key: jax.Array, b: Any
-    ) -> dict[str, jax.Array]:
+        self,
+        static: View[Continuation],
+        shared: Network,
+        traced: Values[Continuation],
+        key: Array,
+        b: branch.Branch,
+    ) -> dict[str, Array]:
         """The branch as far as it is known."""
         del static, traced, key
         return {
@@ -220,11 +236,13 @@ class Followers:
             "outcome": branch.outcome(b),
         }
 
-    def _system(self, static: Any, shared: Network, traced: Any) -> System:
+    def _system(
+        self, static: View[Continuation], shared: Network, traced: Values[Continuation]
+    ) -> System:
         f = self.map_of(shared, static.time)
         x, along = _inputs(self.n_in_of(shared), shared, traced)
 
-        def g(h: jax.Array, p: jax.Array) -> jax.Array:
+        def g(h: Float[Array, "state"], p: Float[Array, ""]) -> Float[Array, "state"]:
             if static.over == "input":
                 value = f(shared.weights, h, x + p * along)
             else:
@@ -238,7 +256,9 @@ class Followers:
         return System(g, static.time == "continuous", frame)
 
 
-def make_kernel(name: str, followers: Followers, load: Callable[[Any], Network]) -> Kernel:
+def make_kernel(
+    name: str, followers: Followers, load: Callable[[View[Continuation]], Network]
+) -> Kernel:
     """The kernel of these branches, from the points that `load` returns as states."""
     return Kernel(
         name=name,

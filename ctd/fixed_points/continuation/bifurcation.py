@@ -17,10 +17,10 @@ Kuznetsov, Elements of Applied Bifurcation Theory (2004), chapters 3, 4 and 7.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ctd.fixed_points.continuation.curve import NEWTON, TOLERANCE, Point, System, correct
-from ctd.late import jax, jnp, lax
+from ctd.late import Array, Float, Number, jax, jnp, lax
 
 KINDS = ("fold", "pitchfork", "transcritical", "flip", "hopf")
 FOLD, PITCHFORK, TRANSCRITICAL, FLIP, HOPF = range(len(KINDS))
@@ -39,18 +39,18 @@ root of float64's eps, 1.5e-8."""
 class Bifurcations(NamedTuple):
     """Those of a branch, in the order in which they were met; room for k."""
 
-    n: jax.Array
-    kind: jax.Array
+    n: Array
+    kind: Array
     """(k,) int32, index into KINDS; -1: no more."""
-    parameter: jax.Array
+    parameter: Array
     """(k,)"""
-    state: jax.Array
+    state: Array
     """(k, n)"""
-    mode: jax.Array
+    mode: Array
     """(k, 2) real and imaginary part of the critical eigenvalue."""
 
 
-def none(most: int, like: jax.Array) -> Bifurcations:
+def none(most: int, like: Array) -> Bifurcations:
     """Room for `most` bifurcations of states as `like`."""
     empty = lambda *shape: jnp.full(shape, jnp.nan, like.dtype)
     return Bifurcations(
@@ -62,19 +62,19 @@ def none(most: int, like: jax.Array) -> Bifurcations:
     )
 
 
-def differ(a: Point, b: Point) -> jax.Array:
+def differ(a: Point, b: Point) -> Array:
     """Whether something happens to the curve between two points."""
     return (a.unstable != b.unstable) | _turns(a, b)
 
 
-def _turns(a: Point, b: Point) -> jax.Array:
+def _turns(a: Point, b: Point) -> Array:
     return (a.t[-1] > 0) != (b.t[-1] > 0)
 
 
 def locate(system: System, a: Point, b: Point, found: Bifurcations) -> Bifurcations:
     """`found`, with the bifurcations between the neighbouring points a and b, as many as there is room for."""
 
-    def going(carry: tuple[Point, Bifurcations]) -> jax.Array:
+    def going(carry: tuple[Point, Bifurcations]) -> Array:
         behind, found = carry
         return differ(behind, b) & (found.n < len(found.kind))
 
@@ -95,11 +95,15 @@ def locate(system: System, a: Point, b: Point, found: Bifurcations) -> Bifurcati
     return lax.while_loop(going, next_one, (a, found))[1]
 
 
-def _bisect(system: System, a: Point, b: Point, turns: jax.Array) -> tuple[Point, Point]:
+type Halved = tuple[Float[Array, ""], Float[Array, ""], Point, Point]
+"""An interval, as shares of the whole, and the points at its ends."""
+
+
+def _bisect(system: System, a: Point, b: Point, turns: Array) -> tuple[Point, Point]:
     """Two points of the curve as near as rounding allows: across the turn of p, or the first change of `unstable`."""
     whole = a.t @ (b.w - a.w)
 
-    def halve(_: int, carry: Any) -> Any:
+    def halve(_: Number, carry: Halved) -> Halved:
         low, high, left, right = carry
         share = (low + high) / 2
         w, found = correct(system, a.w + share * whole * a.t, a.t)
@@ -108,25 +112,26 @@ def _bisect(system: System, a: Point, b: Point, turns: jax.Array) -> tuple[Point
         pick = lambda x, y: jax.tree.map(lambda p, q: jnp.where(same, p, q), x, y)
         new = (*pick((share, high), (low, share)), *pick((middle, right), (left, middle)))
         # Next to where branches meet, Newton finds nothing: the interval stays as it is, and `_crossing` takes over.
-        return jax.tree.map(lambda p, q: jnp.where(found, p, q), new, carry)
+        kept: Halved = jax.tree.map(lambda p, q: jnp.where(found, p, q), new, carry)
+        return kept
 
     ends = jnp.zeros((), a.w.dtype), jnp.ones((), a.w.dtype)
     _, _, left, right = lax.fori_loop(0, HALVINGS, halve, (*ends, a, b))
     return left, right
 
 
-def _critical(system: System, w: jax.Array) -> jax.Array:
+def _critical(system: System, w: Array) -> Array:
     """The mode at w that is nearest to neither growing nor decaying."""
     modes = system.modes(w)
     return modes[jnp.argmin(jnp.abs(system.growth(modes)))]
 
 
-def _is_simple(system: System, mode: jax.Array) -> jax.Array:
+def _is_simple(system: System, mode: Array) -> Array:
     """Whether the mode, a critical one, is 1 of a map, 0 of a flow: dg/dh is then singular."""
     return (jnp.abs(jnp.imag(mode)) <= REAL) & (system.flow | (jnp.real(mode) > 0))
 
 
-def _crossing(system: System, w: jax.Array, reach: jax.Array) -> jax.Array:
+def _crossing(system: System, w: Array, reach: Array) -> Array:
     """The point within `reach` of w where another branch crosses this one; w itself where Newton finds none.
 
     There dg/dw, (n, n + 1), loses its full rank, so a corrector has no footing near it. Newton's method solves for the
@@ -135,7 +140,7 @@ def _crossing(system: System, w: jax.Array, reach: jax.Array) -> jax.Array:
     """
     n = len(w) - 1
 
-    def miss(z: jax.Array) -> jax.Array:
+    def miss(z: Array) -> Array:
         at, u = z[: n + 1], z[n + 1 : -1]
         g, pull = jax.vjp(system.residual, at)
         return jnp.concatenate([g + z[-1] * u, pull(u)[0], (u @ u - 1)[None]])
@@ -149,7 +154,7 @@ def _crossing(system: System, w: jax.Array, reach: jax.Array) -> jax.Array:
 
 
 def _add(
-    found: Bifurcations, system: System, w: jax.Array, turns: jax.Array, is_fold: jax.Array
+    found: Bifurcations, system: System, w: Array, turns: Array, is_fold: Array
 ) -> Bifurcations:
     """`found`, with the bifurcation at w; `turns`: whether p does."""
     h, p = system.frame.split(w)
@@ -169,7 +174,7 @@ def _add(
     )
 
 
-def _is_symmetric(system: System, w: jax.Array) -> jax.Array:
+def _is_symmetric(system: System, w: Array) -> Array:
     """Whether g has no quadratic term along its null vector v at w, as far as its left null vector sees it."""
     g = lambda z: system.residual(jnp.append(z, w[-1]))
     u, _, vt = jnp.linalg.svd(jax.jacfwd(g)(w[:-1]))

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from ctd.fixed_points.continuation.bifurcation import Bifurcations, locate, none
 from ctd.fixed_points.continuation.curve import Point, System, along_parameter, correct
-from ctd.late import jax, jnp, lax
+from ctd.late import Array, jax, jnp, lax
 
 GOING = -1
 END, CLOSED, AWAY, LIMIT, LOST, NOWHERE = range(6)
@@ -27,23 +27,23 @@ class Branch(NamedTuple):
 
     at: Point
     start: Point
-    ds: jax.Array
-    forward: jax.Array
+    ds: Array
+    forward: Array
     """Whether the front is followed; first the back is."""
-    taken: jax.Array
+    taken: Array
     """int32, steps of this side."""
-    parameter: jax.Array
+    parameter: Array
     """(2 N + 1,), NaN where there is no point."""
-    state: jax.Array
+    state: Array
     """(2 N + 1, n)"""
-    unstable: jax.Array
+    unstable: Array
     """(2 N + 1,) int32, -1 where there is no point."""
     found: Bifurcations
-    ends: jax.Array
+    ends: Array
     """(2,) int32, why the back and the front ended."""
 
 
-def begin(system: System, h: jax.Array, p: jax.Array, n_steps: int, most: int) -> Branch:
+def begin(system: System, h: Array, p: Array, n_steps: int, most: int) -> Branch:
     """The branch through the point near h at the parameter p; it has ended NOWHERE if Newton finds none.
 
     n_steps: room for the steps of a side; most: for bifurcations.
@@ -69,7 +69,7 @@ def begin(system: System, h: jax.Array, p: jax.Array, n_steps: int, most: int) -
     )
 
 
-def ended(b: Branch) -> jax.Array:
+def ended(b: Branch) -> Array:
     """Whether both sides have."""
     return b.ends[1] != GOING
 
@@ -93,7 +93,7 @@ def _shorten(b: Branch) -> Branch:
     return _end_side(b._replace(ds=ds), jnp.where(ds < SMALLEST, LOST, GOING))
 
 
-def _cut(system: System, at: Point, new: Point) -> tuple[Point, jax.Array]:
+def _cut(system: System, at: Point, new: Point) -> tuple[Point, Array]:
     """(the point at the end of the parameter's range between two points, whether Newton found it)."""
     bound = jnp.where(new.w[-1] < 0, 0.0, 1.0).astype(new.w.dtype)
     share = (bound - at.w[-1]) / (new.w[-1] - at.w[-1])
@@ -102,7 +102,7 @@ def _cut(system: System, at: Point, new: Point) -> tuple[Point, jax.Array]:
     return system.point(w, at.t), found
 
 
-def _accept(system: System, b: Branch, new: Point, last: jax.Array) -> Branch:
+def _accept(system: System, b: Branch, new: Point, last: Array) -> Branch:
     """Go to the new point, and look for bifurcations on the way."""
     n_steps = (len(b.parameter) - 1) // 2
     taken = b.taken + 1
@@ -127,7 +127,7 @@ def _accept(system: System, b: Branch, new: Point, last: jax.Array) -> Branch:
     return _end_side(moved, why)
 
 
-def _end_side(b: Branch, why: jax.Array) -> Branch:
+def _end_side(b: Branch, why: Array) -> Branch:
     """The branch, one of whose sides ends if `why` is not GOING: then the front begins at the start, or all has ended."""
     why = why.astype(jnp.int32)
     back = b._replace(
@@ -143,6 +143,6 @@ def _end_side(b: Branch, why: jax.Array) -> Branch:
     return jax.tree.map(lambda x, y: jnp.where(why == GOING, x, y), b, over)
 
 
-def outcome(b: Branch) -> jax.Array:
+def outcome(b: Branch) -> Array:
     """The graver reason of both ends, GOING before they are known."""
     return jnp.where(ended(b), jnp.max(b.ends), GOING)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from ctd.fixed_points.candidates import Network, TimeField
 from ctd.fixed_points.continuation.bifurcation import KINDS
 from ctd.fixed_points.continuation.branch import END
-from ctd.kernel import Var
+from ctd.kernel import NoOptions, Var, View
 from ctd.plots import Axis, Figure, Group, Layer, Lines, Plot, Points, of_group
 from ctd.principal import principal
 
@@ -43,11 +44,11 @@ SUMMARY = ("kind", "bifurcation_parameter", "frequency", "branch", "count")
 
 
 def reduce(
-    inputs: Any,
-    shared: Any,
+    inputs: View[TimeField],
+    shared: Network,
     columns: Mapping[str, np.ndarray],
     results: Mapping[str, np.ndarray],
-    options: Any,
+    options: NoOptions | None,
 ) -> dict[str, np.ndarray]:
     """The branches of a network, in order of their first items, and each bifurcation once, by p.
 
@@ -82,7 +83,7 @@ def reduce(
     }
 
 
-def _arrays(results: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def _arrays(results: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     names = ("parameter", "branch_state", "n_unstable", "outcome", "met_kind", "met_parameter")
     return {name: results[name] for name in (*names, "met_state", "met_mode")}
 

@@ -8,11 +8,11 @@ dp/ds = 0 (Keller 1977; Allgower & Georg 2003, chapters 2 and 6).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from ctd.late import jax, jnp, lax
+from ctd.late import Array, Bool, Float, Int, jax, jnp, lax
 
-type Residual = Callable[[jax.Array, jax.Array], jax.Array]
+type Residual = Callable[[Array, Array], Array]
 """(h, p) -> g, zero on the curve."""
 
 NEWTON = 8
@@ -25,19 +25,19 @@ TOLERANCE = 1e-11
 class Frame(NamedTuple):
     """The units of w, and what bounds a branch; scalars."""
 
-    unit: jax.Array
-    low: jax.Array
-    high: jax.Array
-    longest: jax.Array
+    unit: Array
+    low: Array
+    high: Array
+    longest: Array
     """Longest step."""
-    bound: jax.Array
+    bound: Array
     """A branch on which an |h_i| exceeds this has gone away."""
 
-    def split(self, w: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def split(self, w: Array) -> tuple[Array, Array]:
         """(h, p) of w."""
         return w[:-1] * self.unit, self.low + w[-1] * (self.high - self.low)
 
-    def join(self, h: jax.Array, p: jax.Array) -> jax.Array:
+    def join(self, h: Array, p: Array) -> Array:
         """w of (h, p)."""
         return jnp.append(h / self.unit, (p - self.low) / (self.high - self.low))
 
@@ -45,10 +45,10 @@ class Frame(NamedTuple):
 class Point(NamedTuple):
     """A point of the curve."""
 
-    w: jax.Array
-    t: jax.Array
+    w: Array
+    t: Array
     """Unit tangent."""
-    unstable: jax.Array
+    unstable: Array
     """int32, number of unstable modes."""
 
 
@@ -60,22 +60,22 @@ class System(NamedTuple):
     """Whether g is dh/dt; else g = F(h) - h of a map F."""
     frame: Frame
 
-    def residual(self, w: jax.Array) -> jax.Array:
+    def residual(self, w: Array) -> Array:
         """g at w."""
         return self.g(*self.frame.split(w))
 
-    def modes(self, w: jax.Array) -> jax.Array:
+    def modes(self, w: Array) -> Array:
         """(n,) complex eigenvalues of dg/dh of a flow, of dF/dh of a map."""
         h, p = self.frame.split(w)
         jacobian = jax.jacfwd(self.g)(h, p)
         identity = jnp.eye(len(h), dtype=h.dtype)
         return jnp.linalg.eigvals(jacobian if self.flow else jacobian + identity)
 
-    def growth(self, modes: jax.Array) -> jax.Array:
+    def growth(self, modes: Array) -> Array:
         """Growth of each mode, positive where it is unstable: Re of a flow's eigenvalue, magnitude - 1 of a map's."""
         return jnp.real(modes) if self.flow else jnp.abs(modes) - 1
 
-    def point(self, w: jax.Array, before: jax.Array) -> Point:
+    def point(self, w: Array, before: Array) -> Point:
         """The point w with its tangent, which makes an acute angle with `before`."""
         border = jnp.zeros_like(w).at[-1].set(1)
         t = jnp.linalg.solve(jnp.vstack([jax.jacfwd(self.residual)(w), before]), border)
@@ -83,27 +83,31 @@ class System(NamedTuple):
         return Point(w, t / jnp.linalg.norm(t), unstable)
 
 
-def along_parameter(w: jax.Array) -> jax.Array:
+def along_parameter(w: Array) -> Array:
     """The unit vector of the parameter."""
     return jnp.zeros_like(w).at[-1].set(1)
 
 
-def correct(system: System, w: jax.Array, normal: jax.Array) -> tuple[jax.Array, jax.Array]:
+type Corrected = tuple[Int[Array, ""], Float[Array, "curve"], Float[Array, ""]]
+"""Iterations of Newton, a point (h, p), and how far off it is."""
+
+
+def correct(system: System, w: Array, normal: Array) -> tuple[Array, Array]:
     """(the curve's point in the plane through w across `normal`, whether Newton found it)."""
 
-    def miss(now: jax.Array) -> jax.Array:
+    def miss(now: Array) -> Array:
         return jnp.append(system.residual(now), normal @ (now - w))
 
-    def off(now: jax.Array) -> jax.Array:
+    def off(now: Array) -> Array:
         h, _ = system.frame.split(now)
         return jnp.linalg.norm(system.residual(now)) / (1 + jnp.linalg.norm(h))
 
-    def newton(carry: Any) -> Any:
+    def newton(carry: Corrected) -> Corrected:
         count, now, _ = carry
         now = now - jnp.linalg.solve(jax.jacfwd(miss)(now), miss(now))
         return count + 1, now, off(now)
 
-    def going(carry: Any) -> jax.Array:
+    def going(carry: Corrected) -> Bool[Array, ""]:
         return (carry[0] < NEWTON) & (carry[2] > TOLERANCE)
 
     # At least one iteration: the error of a point that is only just good enough is squared.

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -24,8 +24,8 @@ from ctd.fixed_points.exponents import FromState, load
 from ctd.fixed_points.limit_cycles import cycle
 from ctd.fixed_points.limit_cycles.table import REDUCED, SUMMARY, Options, figure, plots, reduce
 from ctd.fixed_points.search.kernel import constant_input
-from ctd.kernel import Kernel, Outcome, Static, Traced, Var
-from ctd.late import jax, jnp
+from ctd.kernel import Kernel, Outcome, Static, Traced, Values, Var, View
+from ctd.late import Array, jax, jnp
 
 
 class LimitCycle(FromState):
@@ -92,7 +92,9 @@ class Hunts:
     n_in_of: Callable[[Network], int | None]
     """Network -> number of inputs; None: any number."""
 
-    def init(self, static: Any, shared: Network, traced: Any, key: jax.Array) -> cycle.Hunt:
+    def init(
+        self, static: View[LimitCycle], shared: Network, traced: Values[LimitCycle], key: Array
+    ) -> cycle.Hunt:
         """The hunt at its start."""
         del static
         states = jnp.asarray(shared.states).reshape(-1, shared.states.shape[-1])
@@ -100,7 +102,14 @@ class Hunts:
         h = h + traced.noise * jax.random.normal(key, h.shape, h.dtype)
         return cycle.begin(h, traced.period_guess)
 
-    def advance(self, static: Any, shared: Network, traced: Any, key: jax.Array, s: Any) -> Any:
+    def advance(
+        self,
+        static: View[LimitCycle],
+        shared: Network,
+        traced: Values[LimitCycle],
+        key: Array,
+        s: cycle.Hunt,
+    ) -> cycle.Hunt:
         """A block of steps, or an iteration of Newton."""
         del key
         system = self._system(static, shared, traced)
@@ -109,8 +118,13 @@ class Hunts:
         return cycle.advance(system, limits, s)
 
     def result(
-        self, static: Any, shared: Network, traced: Any, key: jax.Array, s: Any
-    ) -> dict[str, jax.Array]:
+        self,
+        static: View[LimitCycle],
+        shared: Network,
+        traced: Values[LimitCycle],
+        key: Array,
+        s: cycle.Hunt,
+    ) -> dict[str, Array]:
         """The cycle as far as it is known."""
         del key
         found = s.outcome == cycle.CYCLE
@@ -127,7 +141,9 @@ class Hunts:
             "outcome": s.outcome,
         }
 
-    def _system(self, static: Any, shared: Network, traced: Any) -> cycle.System:
+    def _system(
+        self, static: View[LimitCycle], shared: Network, traced: Values[LimitCycle]
+    ) -> cycle.System:
         x, f = (
             constant_input(shared, traced, self.n_in_of(shared)),
             self.map_of(shared, static.time),
@@ -136,7 +152,7 @@ class Hunts:
         return cycle.System(field, static.time == "continuous", traced.dt)
 
 
-def make_kernel(name: str, hunts: Hunts, load: Callable[[Any], Network]) -> Kernel:
+def make_kernel(name: str, hunts: Hunts, load: Callable[[View[LimitCycle]], Network]) -> Kernel:
     """The kernel of these hunts, from the states that `load` returns."""
     return Kernel(
         name=name,

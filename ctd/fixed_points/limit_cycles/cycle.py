@@ -8,10 +8,10 @@ of the derivative of the return, dF^p/dh or dPhi_T/dh (Guckenheimer & Holmes 198
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ctd.cells import runge_kutta
-from ctd.late import jax, jnp, lax
+from ctd.late import Array, jax, jnp, lax
 
 RUNNING = -1
 CYCLE, POINT, NONE, LOST, DIVERGED = range(5)
@@ -39,24 +39,24 @@ AWAY = 0.1
 class System(NamedTuple):
     """What is run."""
 
-    f: Callable[[jax.Array], jax.Array]
+    f: Callable[[Array], Array]
     """h -> the next state, or dh/dt."""
     flow: bool
-    dt: jax.Array
+    dt: Array
     """Length of a step, of a flow."""
 
-    def step(self, h: jax.Array, dt: jax.Array) -> jax.Array:
+    def step(self, h: Array, dt: Array) -> Array:
         """The state after one step."""
         return runge_kutta(self.f, h, dt) if self.flow else self.f(h)
 
-    def steps(self, period: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def steps(self, period: Array) -> tuple[Array, Array]:
         """(whole number of steps in a period, their length)."""
         if not self.flow:
             return jnp.round(period).astype(jnp.int32), jnp.ones_like(period)
         n = jnp.maximum(jnp.ceil(period / self.dt), 1)
         return n.astype(jnp.int32), period / n
 
-    def run(self, h: jax.Array, period: jax.Array) -> jax.Array:
+    def run(self, h: Array, period: Array) -> Array:
         """The state after a period."""
         n, dt = self.steps(period)
         return lax.fori_loop(0, n, lambda _, now: self.step(now, dt), h)
@@ -65,33 +65,33 @@ class System(NamedTuple):
 class Hunt(NamedTuple):
     """The hunt for a cycle between two advances."""
 
-    h: jax.Array
-    stage: jax.Array
-    taken: jax.Array
+    h: Array
+    stage: Array
+    taken: Array
     """int32, steps, or iterations of Newton, in this stage."""
-    anchor: jax.Array
+    anchor: Array
     """The state whose return is waited for."""
-    size: jax.Array
+    size: Array
     """The largest distance from the anchor."""
-    period: jax.Array
-    residual: jax.Array
+    period: Array
+    residual: Array
     """|return - h|."""
-    multiplier: jax.Array
+    multiplier: Array
     """(n, 2) real and imaginary parts."""
-    outcome: jax.Array
+    outcome: Array
 
 
 class Limits(NamedTuple):
     """What ends the stages; scalars."""
 
-    transient: jax.Array
-    n_steps: jax.Array
+    transient: Array
+    n_steps: Array
     """Most steps until the return."""
-    near: jax.Array
+    near: Array
     """A state this near, in units of the cycle's size so far, has returned."""
 
 
-def begin(h: jax.Array, period: jax.Array) -> Hunt:
+def begin(h: Array, period: Array) -> Hunt:
     """The hunt at its start. period: a guess, 0 where none is known."""
     zero, none = jnp.zeros((), jnp.int32), jnp.zeros((), h.dtype)
     unknown = jnp.full((len(h), 2), jnp.nan, h.dtype)
@@ -152,7 +152,7 @@ def _wait(system: System, limits: Limits, s: Hunt) -> Hunt:
     )
 
 
-def _rest(h: jax.Array) -> jax.Array:
+def _rest(h: Array) -> Array:
     return REST * (1 + jnp.linalg.norm(h))
 
 
@@ -182,11 +182,11 @@ def _correct(system: System, s: Hunt) -> Hunt:
     return lax.cond(closed, lambda: _judge(system, next_one, s.h), lambda: next_one)
 
 
-def _judge(system: System, s: Hunt, h: jax.Array) -> Hunt:
+def _judge(system: System, s: Hunt, h: Array) -> Hunt:
     """The hunt at a closed trajectory through h: a cycle, unless it rests, repeats a shorter one, or is another one."""
     n, dt = system.steps(s.period)
 
-    def look(k: jax.Array, carry: Any) -> Any:
+    def look(k: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         now, size, soonest = carry
         now = system.step(now, dt)
         gap = jnp.linalg.norm(now - h)
@@ -201,7 +201,7 @@ def _judge(system: System, s: Hunt, h: jax.Array) -> Hunt:
     return s._replace(size=size, outcome=outcome)
 
 
-def orbit(system: System, s: Hunt, n_points: int) -> jax.Array:
+def orbit(system: System, s: Hunt, n_points: int) -> Array:
     """(n_points, n) the cycle from its point on: of a flow at equal times; of a map, NaN beyond its period."""
     if not system.flow:
         path = lax.scan(lambda h, _: (system.f(h), h), s.h, length=n_points)[1]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from ctd.fixed_points import linear
+from ctd.fixed_points.candidates import Network, TimeField
 from ctd.fixed_points.limit_cycles.cycle import CYCLE
-from ctd.kernel import Var
+from ctd.kernel import Var, View
 from ctd.plots import Axis, Figure, Group, Layer, Lines, Plot, Points, of_group
 from ctd.principal import principal
 
@@ -59,8 +59,8 @@ SUMMARY = (
 
 
 def reduce(
-    inputs: Any,
-    shared: Any,
+    inputs: View[TimeField],
+    shared: Network,
     columns: Mapping[str, np.ndarray],
     results: Mapping[str, np.ndarray],
     options: Options,

@@ -24,7 +24,7 @@ from ctd.fixed_points.search.methods import (
     speed,
     verdict,
 )
-from ctd.late import jax, jnp
+from ctd.late import Array, jax, jnp
 
 MEMORY = 6
 """Steps that are remembered. More save few gradients and cost as much as they save."""
@@ -42,21 +42,21 @@ MOST_HALVINGS = 6
 class Approach(NamedTuple):
     """An L-BFGS search between two ticks: at h, p the next step."""
 
-    h: jax.Array
-    q: jax.Array
-    g: jax.Array
+    h: Array
+    q: Array
+    g: Array
     """Gradient of q at h."""
-    p: jax.Array
-    steps: jax.Array
+    p: Array
+    steps: Array
     """(MEMORY, state) the last steps, the latest at the end."""
-    changes: jax.Array
+    changes: Array
     """(MEMORY, state) of the gradient in these."""
-    known: jax.Array
+    known: Array
     """(MEMORY,) 1 / (step . change); 0 where there is none."""
-    halvings: jax.Array
-    iterations: jax.Array
+    halvings: Array
+    iterations: Array
     """int32, gradients so far."""
-    over: jax.Array
+    over: Array
 
 
 class Search(NamedTuple):
@@ -64,7 +64,7 @@ class Search(NamedTuple):
 
     approach: Approach
     descent: Descent
-    begun: jax.Array
+    begun: Array
     """Whether the descent has begun; until then its h and q are those of the approach."""
 
 
@@ -72,14 +72,14 @@ class Problem(NamedTuple):
     """What a search minimises in one precision, and how."""
 
     step: Step
-    inverse: jax.Array
+    inverse: Array
     """Inverse of the mean of J'J over the candidate states, J = dF/dh - 1; empty: unknown."""
-    longest: jax.Array
+    longest: Array
     """The longest step."""
     limits: Settings
 
 
-def start(coarse: Problem, h: jax.Array) -> Search:
+def start(coarse: Problem, h: Array) -> Search:
     """The search at its start h. coarse: the problem of the approach."""
     at = h.astype(coarse.longest.dtype)
     q, g = jax.value_and_grad(speed(coarse.step))(at)
@@ -153,7 +153,7 @@ def _tick(coarse: Problem, s: Approach) -> Approach:
     return s._replace(iterations=iterations, over=over)
 
 
-def _next_step(s: Approach, coarse: Problem) -> jax.Array:
+def _next_step(s: Approach, coarse: Problem) -> Array:
     """-B g, B the approximate inverse of the Hessian: a multiple of 1, once steps are short (NEAR) of `inverse`, corrected by
     the steps known. Earlier, `inverse` would lead into other basins than gradient descent does."""
     inverse, last_length = coarse.inverse, jnp.linalg.norm(s.steps[-1])

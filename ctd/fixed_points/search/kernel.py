@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -26,8 +26,8 @@ from ctd.fixed_points.candidates import (
 from ctd.fixed_points.search import approach, exact, methods
 from ctd.fixed_points.search.plots import figure, plots
 from ctd.fixed_points.search.summary import REDUCED, SUMMARY, Options, reduce
-from ctd.kernel import Data, File, Kernel, Outcome, Params, Static, Traced, Var
-from ctd.late import jax, jnp
+from ctd.kernel import Data, File, Kernel, Outcome, Params, Static, Traced, Values, Var, View
+from ctd.late import Array, Float, PyTree, jax, jnp
 
 
 class FixedPoint(Params):
@@ -139,11 +139,16 @@ DIMS = {
 }
 
 
+type Search = approach.Search | methods.Adam | exact.Solved
+"""The state of a search, by its method."""
+
 MOST_INPUTS = 32
 """Inputs with which a user's F is tried that cannot be evaluated without any."""
 
 
-def constant_input(shared: Network, traced: Any, n_in: int | None) -> jax.Array:
+def constant_input(
+    shared: Network, traced: Values[Params], n_in: int | None
+) -> Float[Array, "input"]:
     """x, or zeros if none was given. Raises ValueError if its length does not fit the network."""
     if traced.x.shape[0] == 0:
         return jnp.zeros(n_in or 0, shared.states.dtype)
@@ -161,31 +166,45 @@ class Searches:
     n_in_of: Callable[[Network], int | None]
     """Network -> number of inputs; None: any number."""
 
-    def init(self, static: Any, shared: Network, traced: Any, key: jax.Array) -> Any:
+    def init(
+        self, static: View[FixedPoint], shared: Network, traced: Values[FixedPoint], key: Array
+    ) -> Search:
         """The search of a candidate at its start."""
         start = draw_start(static, shared, traced, key).h
         problems = Problems(self, static, shared, traced)
         return METHODS[static.method].init(problems, start)
 
-    def advance(self, static: Any, shared: Network, traced: Any, key: jax.Array, state: Any) -> Any:
+    def advance(
+        self,
+        static: View[FixedPoint],
+        shared: Network,
+        traced: Values[FixedPoint],
+        key: Array,
+        state: Search,
+    ) -> Search:
         """A block of ticks."""
         del key
         problems = Problems(self, static, shared, traced)
         return METHODS[static.method].advance(problems, state)
 
     def result(
-        self, static: Any, shared: Network, traced: Any, key: jax.Array, state: Any
-    ) -> dict[str, jax.Array]:
+        self,
+        static: View[FixedPoint],
+        shared: Network,
+        traced: Values[FixedPoint],
+        key: Array,
+        state: Search,
+    ) -> dict[str, Array]:
         """Where the search stands."""
-        state = _minimiser(state)
+        at = _minimiser(state)
         found = {
-            "point": state.h,
-            "q": state.q,
-            "residual": jnp.sqrt(2 * state.q),
-            "gradient_norm": jnp.linalg.norm(state.g),
-            "distance": jnp.linalg.norm(state.h - state.start),
-            "iterations": state.iterations,
-            "outcome": state.outcome,
+            "point": at.h,
+            "q": at.q,
+            "residual": jnp.sqrt(2 * at.q),
+            "gradient_norm": jnp.linalg.norm(at.g),
+            "distance": jnp.linalg.norm(at.h - at.start),
+            "iterations": at.iterations,
+            "outcome": at.outcome,
             "constant_input": constant_input(shared, traced, self.n_in_of(shared)),
         }
         if static.region != "none":
@@ -193,7 +212,9 @@ class Searches:
             found["anywhere_start"] = start.anywhere.astype(jnp.int32)
         return found
 
-    def problem(self, static: Any, shared: Network, traced: Any, dtype: str) -> approach.Problem:
+    def problem(
+        self, static: View[FixedPoint], shared: Network, traced: Values[FixedPoint], dtype: str
+    ) -> approach.Problem:
         """The map h -> F(h) of one candidate, and what ends its search."""
         n_in = self.n_in_of(shared)
         x = constant_input(shared, traced, n_in)
@@ -218,9 +239,9 @@ class Problems(NamedTuple):
     """The problem of one candidate, in each precision that a method asks for."""
 
     searches: Searches
-    static: Any
+    static: View[FixedPoint]
     shared: Network
-    traced: Any
+    traced: Values[FixedPoint]
 
     def fine(self) -> approach.Problem:
         """The problem in the precision of the job."""
@@ -241,28 +262,28 @@ class Problems(NamedTuple):
 class Method(NamedTuple):
     """How a search goes on: its state at a start (state,), and the state after a block of ticks."""
 
-    init: Callable[[Problems, jax.Array], Any]
-    advance: Callable[[Problems, Any], Any]
+    init: Callable[[Problems, Float[Array, "state"]], PyTree]
+    advance: Callable[[Problems, PyTree], PyTree]
 
 
-def _adam_init(of: Problems, start: jax.Array) -> methods.Adam:
+def _adam_init(of: Problems, start: Float[Array, "state"]) -> methods.Adam:
     problem = of.fine()
     return methods.adam_init(problem.step, start, of.adam(), problem.limits)
 
 
-def _adam_advance(of: Problems, state: methods.Adam) -> Any:
+def _adam_advance(of: Problems, state: methods.Adam) -> methods.Adam:
     problem = of.fine()
     tick = partial(methods.adam_tick, problem.step, of.adam(), problem.limits)
     going = lambda state: state.outcome == methods.RUNNING
     return methods.run_block(tick, methods.ADAM_BLOCK, going, state)
 
 
-def _exact_init(of: Problems, start: jax.Array) -> exact.Solved:
+def _exact_init(of: Problems, start: Float[Array, "state"]) -> exact.Solved:
     problem = of.fine()
     return exact.begin(problem.step, start, problem.limits)
 
 
-def _exact_advance(of: Problems, state: exact.Solved) -> Any:
+def _exact_advance(of: Problems, state: exact.Solved) -> exact.Solved:
     problem = of.fine()
     tick = partial(exact.tick, problem.step, problem.limits)
     going = lambda state: state.outcome == methods.RUNNING
@@ -280,7 +301,7 @@ METHODS = {
 """`method` of a job. One that wants `Network.inverse` is listed in `ctd.fixed_points.candidates.PRECONDITIONED`."""
 
 
-def _minimiser(state: Any) -> Any:
+def _minimiser(state: Search) -> methods.Descent | methods.Adam | exact.Solved:
     """The part of a search's state that says where it stands."""
     return state.descent if isinstance(state, approach.Search) else state
 
@@ -304,7 +325,9 @@ def _check_without_input(f: Map, shared: Network) -> None:
             raise ValueError(f"x: the map needs an input, of {n_in} numbers ({text}); give `x`")
 
 
-def make_kernel(name: str, searches: Searches, load: Callable[[Any], Network]) -> Kernel:
+def make_kernel(
+    name: str, searches: Searches, load: Callable[[View[FixedPoint]], Network]
+) -> Kernel:
     """The kernel of these searches, on the network that `load` returns."""
     return Kernel(
         name=name,

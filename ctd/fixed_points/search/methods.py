@@ -7,11 +7,11 @@ candidates at different stages of their searches run in one program.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from ctd.late import jax, jnp, lax, optax
+from ctd.late import Array, PyTree, jax, jnp, lax, optax
 
-type Step = Callable[[jax.Array], jax.Array]
+type Step = Callable[[Array], Array]
 """The one-step map h -> F(h) of one candidate: weights and input are bound."""
 
 RUNNING = -1
@@ -36,32 +36,31 @@ tells points apart, and above the rounding of Newton steps along nearly flat val
 class Settings(NamedTuple):
     """What ends a search, and how far it may go; scalars."""
 
-    q_tol: jax.Array
-    max_iterations: jax.Array
-    spread: jax.Array
+    q_tol: Array
+    max_iterations: Array
+    spread: Array
     """Root mean square distance of the candidate states from their mean: the unit of lengths."""
-    bound: jax.Array
+    bound: Array
     """A search whose largest |h_i| exceeds this has diverged."""
 
 
-def speed(step: Step) -> Callable[[jax.Array], jax.Array]:
+def speed(step: Step) -> Callable[[Array], Array]:
     """h -> q(h)."""
     return lambda h: jnp.sum((step(h) - h) ** 2) / 2
 
 
-def run_block(
-    tick: Callable[[Any], Any], n_ticks: int, going: Callable[[Any], jax.Array], state: Any
-) -> Any:
+def run_block[S](tick: Callable[[S], S], n_ticks: int, going: Callable[[S], Array], state: S) -> S:
     """Make at most n_ticks, while `going(state)`."""
     start = (jnp.zeros((), jnp.int32), state)
-    return lax.while_loop(
+    ended: S = lax.while_loop(
         lambda carry: (carry[0] < n_ticks) & going(carry[1]),
         lambda carry: (carry[0] + 1, tick(carry[1])),
         start,
     )[1]
+    return ended
 
 
-def verdict(h: jax.Array, q: jax.Array, iterations: jax.Array, limits: Settings) -> jax.Array:
+def verdict(h: Array, q: Array, iterations: Array, limits: Settings) -> Array:
     """The outcome at h; RUNNING while the search goes on."""
     # F(h) - h carries a rounding error of a few eps |h|; below it q means nothing.
     floor = (4 * jnp.finfo(h.dtype).eps) ** 2 * jnp.sum(h * h) / 2
@@ -89,59 +88,59 @@ a step may gain."""
 class Landing(NamedTuple):
     """The end of a step."""
 
-    h: jax.Array
-    q: jax.Array
-    g: jax.Array
+    h: Array
+    q: Array
+    g: Array
     """The gradient of q there."""
 
 
 class Descent(NamedTuple):
     """A Levenberg-Marquardt search between two ticks: at h, with part of the next step p known."""
 
-    start: jax.Array
-    h: jax.Array
-    q: jax.Array
-    g: jax.Array
+    start: Array
+    h: Array
+    q: Array
+    g: Array
     """Gradient of q at h."""
-    radius: jax.Array
-    p: jax.Array
-    r: jax.Array
+    radius: Array
+    p: Array
+    r: Array
     """-(g + H p), the residual of the Newton equations."""
-    rz: jax.Array
+    rz: Array
     """r.M r, M the preconditioner."""
-    d: jax.Array
+    d: Array
     """The next direction of the conjugate gradients."""
-    along: jax.Array
+    along: Array
     """Unit vector along the valley: the direction of the last long step."""
-    along_length: jax.Array
+    along_length: Array
     """Length of that step."""
-    flatness: jax.Array
+    flatness: Array
     """Mean curvature along that step."""
-    near: jax.Array
+    near: Array
     """Whether the last step met neither the radius nor negative curvature, and was shorter than NEAR; at first, yes."""
-    boost: jax.Array
+    boost: Array
     """The preconditioner is M = N + boost along along', N = `inverse` if near, else 1."""
-    stiffness: jax.Array
+    stiffness: Array
     """Largest curvature met so far, d.H d / d.d."""
-    decrease: jax.Array
+    decrease: Array
     """Gain of p by the quadratic model, -(g.p + p.H.p / 2)."""
-    trying: jax.Array
+    trying: Array
     """Whether p is complete: the next tick then tries h + p."""
-    inside: jax.Array
+    inside: Array
     """Whether p met neither the radius nor negative curvature."""
-    products: jax.Array
+    products: Array
     """int32, Hessian products so far in this step."""
-    iterations: jax.Array
+    iterations: Array
     """int32, ticks so far."""
-    outcome: jax.Array
+    outcome: Array
 
 
-def _precondition(s: Descent, inverse: jax.Array, r: jax.Array) -> jax.Array:
+def _precondition(s: Descent, inverse: Array, r: Array) -> Array:
     everywhere = jnp.where(s.near, inverse @ r, r) if inverse.size else r
     return everywhere + s.boost * (s.along @ r) * s.along
 
 
-def _begin(s: Descent, inverse: jax.Array) -> Descent:
+def _begin(s: Descent, inverse: Array) -> Descent:
     """Start conjugate gradients at p = 0."""
     d = _precondition(s, inverse, -s.g)
     return s._replace(
@@ -156,7 +155,7 @@ def _begin(s: Descent, inverse: jax.Array) -> Descent:
     )
 
 
-def lm_init(inverse: jax.Array, start: jax.Array, landing: Landing, radius: jax.Array) -> Descent:
+def lm_init(inverse: Array, start: Array, landing: Landing, radius: Array) -> Descent:
     """A search that began at `start` and stands at the landing, beside a minimum; `inverse` as for `lm_tick`."""
     h, q, g = landing
     zero, no = jnp.zeros((), jnp.int32), jnp.zeros((), bool)
@@ -167,9 +166,7 @@ def lm_init(inverse: jax.Array, start: jax.Array, landing: Landing, radius: jax.
     return _begin(s, inverse)
 
 
-def lm_tick(
-    step: Step, inverse: jax.Array, longest: jax.Array, limits: Settings, s: Descent
-) -> Descent:
+def lm_tick(step: Step, inverse: Array, longest: Array, limits: Settings, s: Descent) -> Descent:
     """Try the step p if it is complete, then lengthen the next one by a few Hessian-vector products.
 
     The step p minimises the quadratic model g.p + p.H.p / 2 within |p| <= radius: Levenberg's damped
@@ -203,11 +200,11 @@ def lm_tick(
     tried = _try_step(ahead, Landing(at, q, g), inverse, longest, limits)
     s = jax.tree.map(lambda a, b: jnp.where(s.trying, a, b), tried, s)
 
-    def going(carry: tuple[jax.Array, Descent]) -> jax.Array:
+    def going(carry: tuple[Array, Descent]) -> Array:
         count, s = carry
         return (count < PRODUCTS) & ~s.trying & (s.outcome == RUNNING)
 
-    def longer(carry: tuple[jax.Array, Descent]) -> tuple[jax.Array, Descent]:
+    def longer(carry: tuple[Array, Descent]) -> tuple[Array, Descent]:
         count, s = carry
         return count + 1, _lengthen(s, push(s.d)[1], inverse, limits)
 
@@ -215,7 +212,7 @@ def lm_tick(
     return lax.while_loop(going, longer, (jnp.zeros((), jnp.int32), s))[1]
 
 
-def _lengthen(s: Descent, hd: jax.Array, inverse: jax.Array, limits: Settings) -> Descent:
+def _lengthen(s: Descent, hd: Array, inverse: Array, limits: Settings) -> Descent:
     """Add the direction d to p, given H d."""
     s = s._replace(iterations=s.iterations + 1)
     curvature, dd, pd = s.d @ hd, s.d @ s.d, s.p @ s.d
@@ -261,7 +258,7 @@ def _lengthen(s: Descent, hd: jax.Array, inverse: jax.Array, limits: Settings) -
 
 
 def _try_step(
-    s: Descent, landing: Landing, inverse: jax.Array, largest: jax.Array, limits: Settings
+    s: Descent, landing: Landing, inverse: Array, largest: Array, limits: Settings
 ) -> Descent:
     """Go to the landing h + p if q there agrees with the model, otherwise halve p. largest: the longest step."""
     at, q, g = landing
@@ -296,28 +293,28 @@ def _try_step(
 class Adam(NamedTuple):
     """An Adam search between two ticks."""
 
-    start: jax.Array
-    h: jax.Array
-    q: jax.Array
-    g: jax.Array
+    start: Array
+    h: Array
+    q: Array
+    g: Array
     """Gradient of q at h."""
-    moments: Any
-    iterations: jax.Array
-    outcome: jax.Array
+    moments: PyTree
+    iterations: Array
+    outcome: Array
 
 
 class AdamSettings(NamedTuple):
     """Adam's numbers (Kingma & Ba 2015): the step is learning_rate decay^iterations."""
 
-    learning_rate: jax.Array
-    decay: jax.Array
-    eps: jax.Array
+    learning_rate: Array
+    decay: Array
+    eps: Array
 
     def moments(self) -> optax.GradientTransformation:
         return optax.scale_by_adam(b1=0.9, b2=0.999, eps=self.eps)
 
 
-def adam_init(step: Step, h: jax.Array, adam: AdamSettings, limits: Settings) -> Adam:
+def adam_init(step: Step, h: Array, adam: AdamSettings, limits: Settings) -> Adam:
     q, g = jax.value_and_grad(speed(step))(h)
     zero = jnp.zeros((), jnp.int32)
     return Adam(h, h, q, g, adam.moments().init(h), zero, verdict(h, q, zero, limits))

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import Any
 
 import numpy as np
 
+from ctd.cells import Weights
 from ctd.fixed_points import linear
 from ctd.fixed_points.candidates import Map
 from ctd.fixed_points.search.unique import cover, nearest_distance
-from ctd.late import jax, jnp, lax, scipy
+from ctd.late import Array, Float, Int, jax, jnp, lax, scipy
 
 type Newton = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 """Points (k, n) -> (|F(h) - h| (k,), Newton's step for F(h) = h (k, n))."""
@@ -53,7 +53,9 @@ TOGETHER = 0.01
 method: along a line attractor each would otherwise be one."""
 
 
-def newton_of(f: Map, weights: Any) -> Callable[[np.ndarray, np.ndarray], Any]:
+def newton_of(
+    f: Map, weights: Weights
+) -> Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """(x, points) -> Newton's steps of the map F(weights, h, x) in float64; compiled at the first call."""
     steps = _steps(f)
 
@@ -74,10 +76,12 @@ def newton_of(f: Map, weights: Any) -> Callable[[np.ndarray, np.ndarray], Any]:
 
 
 @lru_cache(32)
-def _steps(f: Map) -> Any:
+def _steps(f: Map) -> Callable[[Weights, np.ndarray, np.ndarray], tuple[Array, Array]]:
     """(weights, points, x) -> sizes and steps, compiled once for the networks of a cell."""
 
-    def one(weights: Any, h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def one(
+        weights: Weights, h: Float[Array, "state"], x: Float[Array, "input"]
+    ) -> tuple[Float[Array, ""], Float[Array, "state"]]:
         g = lambda h: f(weights, h, x) - h
         return jnp.linalg.norm(g(h)), -jnp.linalg.solve(jax.jacfwd(g)(h), g(h))
 
@@ -163,7 +167,7 @@ def _halfway(points: np.ndarray, tried: int, most: int) -> np.ndarray:
 
 def settled(
     f: Map,
-    weights: Any,
+    weights: Weights,
     x: np.ndarray,
     newton: Newton,
     known: Known,
@@ -187,10 +191,12 @@ def settled(
 
 
 @lru_cache(32)
-def _run(f: Map) -> Any:
+def _run(f: Map) -> Callable[[Weights, np.ndarray, np.ndarray, int], tuple[Array, Array]]:
     """(weights, states (k, n), x, steps) -> (the states after the steps, |F(h) - h| there); compiled once for a cell's networks."""
 
-    def one(weights: Any, x: jax.Array, steps: jax.Array, h: jax.Array) -> Any:
+    def one(
+        weights: Weights, x: Float[Array, "input"], steps: Int[Array, ""], h: Float[Array, "state"]
+    ) -> tuple[Float[Array, "state"], Float[Array, ""]]:
         h = lax.fori_loop(0, steps, lambda _, h: f(weights, h, x), h)
         return h, jnp.linalg.norm(f(weights, h, x) - h)
 

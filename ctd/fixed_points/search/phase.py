@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 
 from ctd.fixed_points.search.portrait import sorts
-from ctd.late import jax, jnp
+from ctd.late import Array, jax, jnp
 from ctd.plots import Axis, Layer, Lines, Plot, Points
 
 GRID, ARROWS = 121, 17
@@ -39,7 +38,7 @@ def zero_line(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, 
 
 
 def phase(
-    f: Callable[[jax.Array, jax.Array], jax.Array], states: np.ndarray, reduced: Mapping[str, np.ndarray]
+    f: Callable[[Array, Array], Array], states: np.ndarray, reduced: Mapping[str, np.ndarray]
 ) -> Plot:  # fmt: skip
     """The phase portrait of the map f(h, x), h (2,), around states (trial, time, 2) and the points of a table.
 
@@ -89,7 +88,7 @@ def _flow(x: np.ndarray, y: np.ndarray, change: np.ndarray) -> Lines:
     """Arrows from places of a coarse grid towards the next state; the longest is as long as the places lie apart."""
     some = np.linspace(0, len(x) - 1, ARROWS).round().astype(int)
     unit = np.array([x[some[1]] - x[0], y[some[1]] - y[0]])
-    step: Any = change[np.ix_(some, some)] / unit
+    step = change[np.ix_(some, some)] / unit
     length = np.linalg.norm(step, axis=-1, keepdims=True)
     # By the root, arrows are seen where the network is slow, too.
     longest = np.nanmax(np.where(np.isfinite(length), length, 0), initial=0)

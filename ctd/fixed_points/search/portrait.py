@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -23,7 +23,7 @@ class Portrait:
     """(trial, time, state) the states that the candidates were taken from."""
     reduced: Mapping[str, np.ndarray]
     """The table of points."""
-    project: Callable[[Any], np.ndarray]
+    project: Callable[[np.ndarray], np.ndarray]
     """(..., state) -> (..., component), up to three principal components of the states."""
     share: np.ndarray
     """(component,) part of the variance of each component."""
@@ -62,7 +62,9 @@ def portrait(group: Group) -> Portrait:
     return Portrait(states, group.reduced, project, share, colour, at_points, scale, flow)
 
 
-def _colour_of(shared: Network, project: Any) -> Any:
+def _colour_of(
+    shared: Network, project: Callable[[np.ndarray], np.ndarray]
+) -> Callable[[np.ndarray], np.ndarray]:
     cell = cell_of(shared)
     if "wO" not in shared.weights or not isinstance(cell, Cell):
         return lambda h: project(h)[:, 0]
@@ -71,7 +73,9 @@ def _colour_of(shared: Network, project: Any) -> Any:
     return lambda h: np.asarray(outputs(jnp.asarray(h, shared.states.dtype)))
 
 
-def _colour_limit(colour: Any, states: np.ndarray, at_points: np.ndarray) -> float:
+def _colour_limit(
+    colour: Callable[[np.ndarray], np.ndarray], states: np.ndarray, at_points: np.ndarray
+) -> float:
     """The end of the colour scale: a 0.98 quantile, since with the maximum extreme trials leave the rest pale."""
     values = np.abs(np.concatenate([colour(states[:20_000]), at_points]))
     return float(np.quantile(values, 0.98)) or 1.0

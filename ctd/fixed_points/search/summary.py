@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from ctd.cells import Cell, readout
 from ctd.fixed_points import linear
-from ctd.fixed_points.candidates import Map, Network, cell_of, euler
+from ctd.fixed_points.candidates import Map, Network, SearchFields, as_dtype, cell_of, euler
 from ctd.fixed_points.search.methods import FIXED, SLOW
 from ctd.fixed_points.search.missed import Known, between, newton_of, settled
 from ctd.fixed_points.search.unique import Basins, nearest_distance
-from ctd.kernel import Var
-from ctd.late import jax, jnp
+from ctd.kernel import Var, View
+from ctd.late import Array, jax, jnp
 from ctd.rows import blocks
 
 
@@ -55,6 +55,13 @@ class Options(BaseModel):
         description="most searches by Newton for each input from halfway between two of its fixed points: finds saddles "
         "that no search ended at. Fewer for networks of more than 250 units, whose steps cost n^3; 0: none",
     )
+
+
+class PointFields(SearchFields, Protocol):
+    """The fields of a search that its table depends on."""
+
+    @property
+    def dt(self) -> float | None: ...
 
 
 _ENDS = ("outcome", "q", "constant_input", "point", "anywhere_start")
@@ -118,7 +125,7 @@ SUMMARY = ("kind", "q", "error", "stability", "n_unstable", "leading", "basin_sh
 
 def reduce(
     map_of: Callable[..., Map],
-    inputs: Any,
+    inputs: View[PointFields],
     shared: Network,
     columns: Mapping[str, np.ndarray],
     results: Mapping[str, np.ndarray],
@@ -196,7 +203,7 @@ class _Ends:
         origin = block["anywhere_start"][rows] if "anywhere_start" in block else None
         self.basins.add(np.asarray(block["point"][rows], float), block["outcome"][rows], q, origin)
 
-    def table(self, max_points: int, origins: tuple[str, ...]) -> dict[str, Any]:
+    def table(self, max_points: int, origins: tuple[str, ...]) -> dict[str, np.ndarray]:
         """The distinct points; if there are more than `max_points`, those with the largest basins. origins: their names."""
         found, origin = self.basins.points_and_origins()
         kept = np.sort(np.argsort(-found.n_members, kind="stable")[:max_points])
@@ -208,7 +215,7 @@ class _Ends:
             "count": found.n_members[kept],
             "basin_share": found.n_members[kept] / self.n,
             "constant_input": np.tile(self.x, (len(kept), 1)),
-            "n_unique": len(found.n_members),
+            "n_unique": np.asarray(len(found.n_members)),
         }
 
 
@@ -217,11 +224,13 @@ class _More:
 
     def __init__(self, f: Map, shared: Network, states: np.ndarray, options: Options) -> None:
         self._f, self._states, self._options = f, states, options
-        self._weights = {name: np.asarray(w, float) for name, w in shared.weights.items()}
+        self._weights = as_dtype(shared.weights, "float64")
         self._newton = newton_of(f, self._weights)
         self._spread = float(shared.spread)
 
-    def added(self, table: dict[str, Any], x: np.ndarray, steps: int) -> dict[str, Any]:
+    def added(
+        self, table: dict[str, np.ndarray], x: np.ndarray, steps: int
+    ) -> dict[str, np.ndarray]:
         """The table of the input x with these points at its end. steps: that the network makes to come to rest."""
         if len(table["q"]) >= self._options.max_points:
             return table
@@ -246,8 +255,8 @@ class _More:
         return table
 
     def _joined(
-        self, table: dict[str, Any], x: np.ndarray, points: np.ndarray, origin: str
-    ) -> dict[str, Any]:
+        self, table: dict[str, np.ndarray], x: np.ndarray, points: np.ndarray, origin: str
+    ) -> dict[str, np.ndarray]:
         found, points = len(points), points[: self._options.max_points - len(table["q"])]
         if not len(points):
             return table | {"n_unique": table["n_unique"] + found}
@@ -267,7 +276,7 @@ class _More:
 
 def _linearise(
     map_of: Callable[..., Map],
-    inputs: Any,
+    inputs: View[PointFields],
     shared: Network,
     points: np.ndarray,
     x: np.ndarray,
@@ -307,7 +316,7 @@ def _linearise(
     return out
 
 
-def _outputs(network: Network, weights: dict[str, jax.Array], points: np.ndarray) -> np.ndarray:
+def _outputs(network: Network, weights: dict[str, Array], points: np.ndarray) -> np.ndarray:
     """(k, output) readouts of the points; no columns for a user's function."""
     cell = cell_of(network)
     if not isinstance(cell, Cell):

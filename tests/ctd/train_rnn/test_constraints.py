@@ -16,7 +16,8 @@ from ctd.data import write_hdf5
 from ctd.fixed_points.candidates import cell_of
 from ctd.kernel import inputs_of, static_of, traced_of
 from ctd.train_rnn import Network, item_keys, kernel
-from ctd.train_rnn.connections import connections, excitatory_counts, read_masks
+from ctd.train_rnn.checks import excitatory_counts
+from ctd.train_rnn.connections import connections, read_masks
 from ctd.train_rnn.parameters import initial, stored, weights_of
 from ctd.train_rnn.step import SCALED, divided, optimizer
 from ctd.weights import write_weights
