@@ -83,11 +83,7 @@ def run(
         state = RestartState.received()
         stages = state.stages or _stages(job_files, overrides or [], store, base)
         shared = _parts(parts, len(stages)) if parts else None
-        before = _before(fork, len(stages)) if fork else None
-        if trust:
-            there = [Store.open(stage.address) for stage in stages if Store.exists(stage.address)]
-            for opened in [*there, *([before] if before else [])]:
-                trust_base(opened.job.base)
+        before = _before(fork, len(stages), trust) if fork else None
         for k, stage in list(enumerate(stages))[state.finished :]:
             if len(stages) > 1 and not as_json:
                 err.print(f"stage {stage.name}")
@@ -98,7 +94,7 @@ def run(
                 Cluster.of(address, spec.run), as_json, shared, failed, accept_changes,
             )  # fmt: skip
             past = replace(state, stages=tuple(stages), finished=k)
-            run_store(_opener(stage, spec, before), request, past, stop)
+            run_store(_opener(stage, spec, before, trust), request, past, stop)
 
 
 FEW = 20_000
@@ -127,10 +123,17 @@ def _stages(
     return [stage for path in files for stage in read_stages(path, overrides, store, base)]
 
 
-def _before(fork: str, n_stages: int) -> Store:
+def _before(fork: str, n_stages: int, trusted: bool) -> Store:
     if n_stages > 1:
         raise JobError(f"--fork {fork}: {n_stages} jobs given; give one")
-    return Store.open(fork)
+    return _trusted(Store.open(fork), trusted)
+
+
+def _trusted(store: Store, trusted: bool) -> Store:
+    """The store, whose code may run if --trust was given."""
+    if trusted:
+        trust_base(store.job.base)
+    return store
 
 
 def _parts(text: str, n_stages: int) -> tuple[int, int]:
@@ -142,14 +145,16 @@ def _parts(text: str, n_stages: int) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _opener(stage: Stage, spec: JobSpec, before: Store | None) -> Callable[[Executor], Store]:
+def _opener(
+    stage: Stage, spec: JobSpec, before: Store | None, trusted: bool
+) -> Callable[[Executor], Store]:
     """The function that makes or opens the stage's store, for the executor that it is planned for."""
     from jobs.run.prepare import fork, open_or_create
 
     where = (spec, stage.base, stage.where, stage.address)
     if before is None:
-        return lambda runner: open_or_create(*where, runner)
-    return lambda runner: fork(*where, before, runner)
+        return lambda runner: _trusted(open_or_create(*where, runner), trusted)
+    return lambda runner: _trusted(fork(*where, before, runner), trusted)
 
 
 def plan(
