@@ -51,7 +51,7 @@ COMMANDS = {
         "Write an item's trained model to a file for other jobs, NumPy or PyTorch (the ending chooses the format), or write all items as runs of a tracker or trials of an Optuna study.",
     ),
     "weights": Entry(
-        "weights", "Show the network that a file holds: its cell, sizes and tensors; or convert it."
+        "kernels", "Show the network that a file holds: its cell, sizes and tensors; or convert it."
     ),
     "schema": Entry(
         "kernels", "Print the JSON Schema of a job file, for an editor to complete and check it."
@@ -66,11 +66,11 @@ COMMANDS = {
         "Answer a question from the tables of a store; of several stores as from one, with a column for the store and for every parameter that differs.",
     ),
     "compare": Entry(
-        "compare",
+        "query",
         "Show how the jobs of two stores differ, and how far the results of the items that both have lie apart.",
     ),
     "best": Entry(
-        "best",
+        "query",
         "Show the best item of a store: its parameters, its metric, the spread over seeds, and the commands to type next.",
     ),
     "ls": Entry(
@@ -82,11 +82,11 @@ COMMANDS = {
         "Keep a note and tags with a store, which ls, status and the page show; without either, print them.",
     ),
     "merge": Entry(
-        "merge",
+        "shelf",
         "Copy the items of several finished stores of one kernel into one, renumbered, and check it. Where each item comes from is kept.",
     ),
     "archive": Entry(
-        "archive",
+        "shelf",
         "Write a store as one zip file, which query, report and open_store read as it is, with a description of it by RO-Crate.",
     ),
     "posterior": Entry(

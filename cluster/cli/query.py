@@ -1,26 +1,28 @@
-"""`ctd query`: ask one store, or several as one."""
+"""The commands query, best and compare, which answer questions about stores."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
 
-from cluster.cli.display import err, n_rows, records, show_json, show_table
-from cluster.cli.options import AsJson, ColumnNames
+from cluster.cli.display import err, n_rows, out, records, show_facts, show_json, show_table
+from cluster.cli.options import AsJson, ColumnNames, StorePath
 from jobs.errors import JobError
 from jobs.query.query import Asked, described, rows
 from jobs.query.query import query as ask
 from jobs.query.query import sql as ask_sql
 from jobs.query.shelf import Shelf, open_all
 from jobs.query.tables import tables_of
+from jobs.store.metric import Mode
 from jobs.store.store import Store
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from cluster.cli.display import Columns
+    from jobs.query.compare import Comparison
 
 EVERY = "all"
 """The value of --columns for all columns that a table shows, in the table's order."""
@@ -214,3 +216,83 @@ def say_how_much(store: Store | Shelf) -> None:
             f"{sum(done):,} of {sum(total):,} items so far; ctd status {behind[0]} shows more"
             + (f", and so for {len(behind) - 1} others" if behind[1:] else "")
         )
+
+
+# --- the best item, and two stores side by side ---------------------------------------------------
+
+
+def best(
+    store: StorePath,
+    by: Annotated[
+        str | None,
+        typer.Option(help="the result to judge by; by default that of the search or the kernel"),
+    ] = None,
+    mode: Annotated[
+        Mode | None, typer.Option(help="max if larger values are better", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the best item of a store: its parameters, its metric, the spread over seeds, and the commands to type next."""
+    from cluster.cli.running import say_warnings
+    from jobs.query.best import best as find_best
+    from jobs.query.best import require_metric
+
+    opened = Store.open(store)
+    found = find_best(opened, require_metric(opened, "--by", by, mode))
+    if found is None:
+        raise JobError(
+            f"{store}: no item is done with a finite value; `ctd status {store}` says why"
+        )
+    if as_json:
+        show_json(found.to_json())
+        return
+    show_facts(found.facts())
+    say_warnings(opened)
+    out.print()
+    for what, command in found.next.items():
+        out.print(f"# {what}", style="dim")
+        out.print(command)
+
+
+def compare(
+    a: Annotated[str, typer.Argument(help="a store", show_default=False)],
+    b: Annotated[str, typer.Argument(help="another store", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Show how the jobs of two stores differ, and how far the results of the items that both have lie
+    apart."""
+    from jobs.query.compare import compare as compare_stores
+
+    stores = Store.open(a), Store.open(b)
+    found = compare_stores(*stores)
+    if as_json:
+        show_json(_comparison(found))
+    else:
+        _show_comparison(found, [a, b])
+    for store in stores:
+        say_how_much(store)
+
+
+def _comparison(found: "Comparison") -> dict[str, Any]:
+    return {
+        "spec": found.spec.to_dict("records"),
+        "matched_by": found.matched_by,
+        "items": found.items,
+        "results": found.results.to_dict("records"),
+        "changed": found.changed.to_dict("records"),
+    }
+
+
+def _show_comparison(found: "Comparison", stores: list[str]) -> None:
+    out.print(f"a  {stores[0]}\nb  {stores[1]}")
+    if len(found.spec):
+        show_table(found.spec, title="the jobs differ in")
+    else:
+        out.print("the jobs are the same")
+    n = found.items
+    by = f", matched by {', '.join(found.matched_by)}" if found.matched_by else ""
+    out.print(f"items: {n['both']:,} in both{by}; {n['a']:,} in a alone, {n['b']:,} in b alone")
+    if len(found.results):
+        show_table(found.results, title="results of the items that both have computed")
+    if len(found.changed):
+        show_table(found.changed, title=f"{len(found.changed):,} items differ in how they ended")

@@ -1,4 +1,4 @@
-"""The commands ls and note: a list of stores, and what a user writes about one."""
+"""The commands ls, note, merge and archive, for stores that are kept."""
 
 import time
 from pathlib import Path
@@ -8,10 +8,9 @@ import numpy as np
 import typer
 
 from cluster.cli.display import err, n_rows, out, records, show_json, show_table
-from cluster.cli.options import AsJson, StorePath
+from cluster.cli.options import AsJson, StorePath, Trust
 from cluster.cli.query import all_of
-from jobs.query.shelf import VERSIONS, list_stores
-from jobs.store.card import Note, read_note, write_note
+from jobs.errors import JobError, count
 from jobs.store.store import Store
 
 
@@ -39,6 +38,8 @@ def ls(
         from jobs.query.files import check_target
 
         check_target(to)
+    from jobs.query.listing import list_stores
+
     found, wrong = list_stores(stores or ["."], all_of(where), tag or ())
     if as_json:
         show_json(records(found))
@@ -59,6 +60,8 @@ def ls(
 
 def _show(found: dict[str, np.ndarray]) -> None:
     """Print a line a store, then the notes, and versions that all share; --to and --json have all columns."""
+    from jobs.query.listing import VERSIONS
+
     metrics, this_year = set(found["metric"]) - {""}, time.strftime("%Y-")
     texts = lambda values: np.asarray(list(values), object)
     best = [
@@ -93,6 +96,8 @@ def note(
 ) -> None:
     """Keep a note and tags with a store, which ls, status and the page show; without either, print
     them."""
+    from jobs.store.card import Note, read_note, write_note
+
     opened = Store.open(store)
     before = read_note(opened.objects)
     if text is None and not tag and not untag:
@@ -101,3 +106,62 @@ def note(
     tags = dict.fromkeys([*before.tags, *(tag or ())])
     kept = tuple(name for name in tags if name not in (untag or ()))
     write_note(opened, Note(note=before.note if text is None else text, tags=kept))
+
+
+def merge(
+    to: Annotated[str, typer.Argument(help="the new store", show_default=False)],
+    stores: Annotated[
+        list[str],
+        typer.Argument(help="finished stores of one kernel, folders, patterns", show_default=False),
+    ],
+    trust: Trust = False,
+) -> None:
+    """Copy the items of several finished stores of one kernel into one, renumbered, and check it. Where
+    each item comes from is kept."""
+    from cluster.cli.running import open_to_compute
+    from jobs.gather.check import check
+    from jobs.gather.gather import gather
+    from jobs.gather.merge import merge as merge_stores
+    from jobs.store.finding import find_stores
+
+    found = find_stores(stores)
+    if len(found) < 2:
+        raise JobError(
+            f"{', '.join(stores)}: {count(len(found), 'store')} given; two or more expected"
+        )
+    merged = merge_stores([open_to_compute(address, trust) for address in found], to)
+    n = gather(merged)
+    if wrong := check(to):
+        raise JobError(f"{to}: {wrong[0].key} is {wrong[0].what}; delete it and merge again")
+    out.print(f"merged {count(n, 'item')} of {count(len(found), 'store')}; ctd query {to}")
+
+
+def archive(
+    store: StorePath,
+    to: Annotated[Path, typer.Argument(help="the file, OUT.zip", show_default=False)],
+    license_: Annotated[
+        str,
+        typer.Option("--license", help="of the data: CC-BY-4.0 or another of spdx.org, or a link"),
+    ] = "",
+    author: Annotated[
+        list[str] | None,
+        typer.Option(
+            help='name, with an ORCID if there is one: "Ada Lovelace 0000-0002-1825-0097"'
+        ),
+    ] = None,
+    date: Annotated[str, typer.Option(help="of publication, 2026-11-28; by default today")] = "",
+) -> None:
+    """Write a store as one zip file, which query, report and open_store read as it is, with a description
+    of it by RO-Crate."""
+    from jobs.export.archive import About, write_archive
+
+    opened = Store.open(store)
+    n = write_archive(opened, to, About(license_, author or (), date))
+    out.print(
+        f"wrote {count(n, 'object')} to {to}, {to.stat().st_size / 1e6:.3g} MB; ctd query {to}"
+    )
+    left = opened.job.plan.n_shards - len(opened.committed.numbers())
+    if left:
+        err.print(f"{count(left, 'shard')} are not computed; the archive holds what is there")
+    if not license_:
+        err.print("without --license nobody may use the data; CC-BY-4.0 is a common one")
