@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cluster.api.job import Job as Job
-    from cluster.api.submitted import Submitted as Submitted
+    from cluster.tracking import Submitted as Submitted
 
 # Under `uv run`, Ray would copy the driver's working directory to every node and start each worker there by
 # `uv run`, in a newly made environment or, with --no-sync, in none. Our workers run in their node's own
@@ -31,7 +31,7 @@ def __getattr__(name: str) -> Any:
 
         return Job
     if name == "Submitted":
-        from cluster.api.submitted import Submitted
+        from cluster.tracking import Submitted
 
         return Submitted
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -19,7 +19,7 @@ import subprocess
 import tempfile
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,7 @@ import yaml
 from cluster.profiles import LocalProfile, Profile, RayProfile, SlurmProfile, parse_profile
 from cluster.slurm import client as slurm
 from cluster.slurm.script import prologue, script
-from cluster.submission import Request, Submission, store_argument
-from cluster.tracking import look, objects_exist
+from cluster.tracking import Submission, look
 from cluster.versions import differences, versions
 from jobs import keys
 from jobs.errors import JobError
@@ -46,23 +45,67 @@ from jobs.store.store import Store
 
 
 @dataclass(frozen=True)
-class Again:
-    """The parts of an existing store to compute again; see `jobs.run.shards.reconsider`."""
-
-    failed: bool = False
-    accept_changes: bool = False
-
-
-@dataclass(frozen=True)
 class Order:
-    """A valid job file and the cluster to send it to."""
+    """A job file and the cluster to send it to. Raises JobError for an array that cannot run there."""
 
-    request: Request
+    path: Path
+    content: dict[str, Any]
+    """The file's content, with overrides applied and without `cluster`."""
+    stages: list[Stage]
+    base: str
+    """The folder of the job file."""
     profile: SlurmProfile | RayProfile
     where: str
     """Name of the profile in errors."""
-    array: int
+    array: int = 0
     """Number of one-node allocations that share the store; 0: one allocation."""
+    id: str = field(
+        default_factory=lambda: f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    )
+
+    def __post_init__(self) -> None:
+        if self.array:
+            self._check_array()
+
+    def _check_array(self) -> None:
+        profile = self.profile
+        if not isinstance(profile, SlurmProfile) or profile.go_on != "requeue":
+            raise JobError(f"{self.where}: --array goes with kind slurm and go_on: requeue")
+        if len(self.stages) > 1:
+            raise JobError(f"{self.path}: --array goes with one job; this file has several stages")
+        run = self.content.get("run") or {}
+        if profile.n_gpus() and "memory_gb" not in run:
+            raise JobError(
+                f"{self.path}: run.memory_gb: --array plans before there is a node: say how much memory of a "
+                "GPU its items may use"
+            )
+
+    def home(self) -> Path:
+        """Return the folder of a Slurm submission: in the first stage's store, or below the profile's work_dir."""
+        assert isinstance(self.profile, SlurmProfile)
+        first = objects.local_path(self.stages[0].address)
+        if first is not None:
+            return first.absolute() / "run" / "submit" / self.id
+        return self.profile.folder() / self.id
+
+    def run_words(self, file: Path | str, base: str) -> list[str]:
+        """Return the words after `ctd` that run the whole job, as `file` has it, on the cluster."""
+        return ["run", str(file), "--store", self._store(), "--base", base]
+
+    def _store(self) -> str:
+        """The store; of a file with stages, the common part of their stores before .STAGE.zarr."""
+        stage = self.stages[0]
+        if len(self.stages) == 1 and "stages" not in self.content:
+            return stage.address
+        return stage.address.removesuffix(f".{stage.name}.zarr") + ".zarr"
+
+    def workers(self) -> tuple[int, int | None]:
+        """Return (workers with one GPU or one CPU core each, bytes per CPU core or None if only the node knows, as for GPUs)."""
+        profile = self.profile
+        if isinstance(profile, RayProfile):
+            return 1, None
+        n = (self.array or profile.nodes) * (profile.n_gpus() or profile.cpus)
+        return n, None if profile.n_gpus() else int(profile.memory_gb * 0.8e9 / profile.cpus)
 
 
 def read_order(
@@ -97,15 +140,7 @@ def read_order(
     if store is not None and (folder := objects.local_path(store)) is not None:
         store = str(folder.expanduser().absolute())
     stages = read_stages(path, overrides, store)
-    request = Request(path, content, stages, str(path.resolve().parent), _new_id())
-    return _order(request, profile, where, array or 0)
-
-
-def order_of(stage: Stage, profile: SlurmProfile | RayProfile, where: str, array: int = 0) -> Order:
-    """Return the order of one job that is in no file; the arguments and errors are those of `read_order`."""
-    path = Path(stage.base) / f"{stage.name}.yaml"
-    request = Request(path, stage.content, [stage], stage.base, _new_id())
-    return _order(request, profile, where, array)
+    return Order(path, content, stages, str(path.resolve().parent), profile, where, array or 0)
 
 
 def read_profile(given: Any, where: str, here: str) -> SlurmProfile | RayProfile:
@@ -126,84 +161,86 @@ def default_store(profile: Profile, name: str) -> str | None:
     return f"{stores.rstrip('/')}/{name}.zarr" if stores else None
 
 
-def _new_id() -> str:
-    return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-
-
-def _order(request: Request, profile: SlurmProfile | RayProfile, where: str, array: int) -> Order:
-    if array:
-        _check_array(request, profile, where)
-    return Order(request, profile, where, array)
-
-
 def text_of(order: Order) -> str:
     """Return the batch script or, for an existing Ray, the driver's command."""
-    request, profile = order.request, order.profile
-    if isinstance(profile, RayProfile):
+    if isinstance(order.profile, RayProfile):
         from cluster.ray import jobs as rayjobs
 
-        return rayjobs.entrypoint(request, profile)
-    home = home_of(request, profile)
+        return rayjobs.entrypoint(order.run_words(_shipped(order), "."))
     stores = [
-        path.absolute().parent for s in request.stages if (path := objects.local_path(s.address))
+        path.absolute().parent for s in order.stages if (path := objects.local_path(s.address))
     ]
-    folders = [Path(request.base), *stores]
-    return script(profile, request.name, home, driver_command(request, home), order.array, folders)
+    folders = [Path(order.base), *stores]
+    return script(
+        order.profile, f"ctd-{order.path.stem}", order.home(), _driver(order), order.array, folders
+    )
 
 
-def submit(order: Order, again: Again = Again()) -> Submission:
-    """Submit a job.
+def submit(order: Order, failed: bool = False, accept_changes: bool = False) -> Submission:
+    """Submit a job. failed, accept_changes: what of an existing store to compute again, see `jobs.run.shards.reconsider`.
 
     Raises:
         JobError: the job cannot run there, or the cluster refuses it.
     """
-    request, profile, text = order.request, order.profile, text_of(order)
-    for stage in request.stages if again != Again() else ():
+    text = text_of(order)
+    for stage in order.stages if failed or accept_changes else ():
         if Store.exists(stage.address):
-            reconsider(Store.open(stage.address), again.failed, again.accept_changes)
-    if isinstance(profile, SlurmProfile):
-        return _submit_to_slurm(order, profile, text)
+            reconsider(Store.open(stage.address), failed, accept_changes)
+    if isinstance(order.profile, SlurmProfile):
+        return _submit_to_slurm(order, order.profile, text)
+    return _submit_to_ray(order, order.profile, text)
+
+
+def _submit_to_ray(order: Order, profile: RayProfile, text: str) -> Submission:
     from cluster.ray import jobs as rayjobs
 
-    check_job(request, *workers_of(order))
-    number = rayjobs.submit(request, profile, text, order.where)
-    return _record(request, profile, number, "", text)
+    check_job(order)
+    # It is shipped with its folder.
+    file = Path(order.base) / _shipped(order)
+    file.write_text(_yaml(order))
+    try:
+        number = rayjobs.submit(order.base, profile, text, f"ctd-{order.id}", order.where)
+    finally:
+        file.unlink()
+    remember(*profile.jobs_api())
+    return _record(order, number, "", text)
+
+
+def _shipped(order: Order) -> str:
+    """Name, in the working directory, of the job file to ship to a Ray, which has the overrides applied."""
+    return f"{order.path.stem}-{order.id}.yaml"
+
+
+def _yaml(order: Order) -> str:
+    return yaml.safe_dump(order.content, sort_keys=False)
 
 
 # --- Slurm ------------------------------------------------------------------------------------------------
 
 
-def home_of(request: Request, profile: SlurmProfile) -> Path:
-    """Return the folder of the submission: in the first stage's store, or below the profile's work_dir."""
-    first = objects.local_path(request.stages[0].address)
-    if first is not None:
-        return first.absolute() / "run" / "submit" / request.id
-    return profile.folder() / request.id
+def _file(order: Order) -> Path:
+    """The job file of a Slurm submission."""
+    return order.home() / f"{order.path.stem}.yaml"
 
 
-def driver_command(request: Request, home: Path) -> list[str]:
-    """Return the driver's command. Each later allocation runs it again, and computes what is left."""
-    return [
-        "ctd", "run", str(home / f"{request.path.stem}.yaml"),
-        "--store", store_argument(request), "--base", request.base,
-    ]  # fmt: skip
+def _driver(order: Order) -> list[str]:
+    """The driver's command. Each later allocation runs it again, and computes what is left."""
+    return ["ctd", *order.run_words(_file(order), order.base)]
 
 
 def _submit_to_slurm(order: Order, profile: SlurmProfile, text: str) -> Submission:
-    request, where, array = order.request, order.where, order.array
-    home = home_of(request, profile)
+    where, home = order.where, order.home()
     check_folder(profile.folder(), f"{where}: work_dir")
     slurm.check_partition(profile, where)
     check_python(profile, where)
-    ready = check_job(request, *workers_of(order), profile.grace_s)
-    _refuse_second(request)
+    ready = check_job(order)
+    _refuse_second(order)
     check_folder(home, "store")
     # One plan for all: the allocations of an array start together, and each of them sees one node only.
-    for stage, plan in ready if array else []:
+    for stage, plan in ready if order.array else []:
         create(plan, stage.address)
     (home / "allocation.sbatch").write_text(text)
-    content = yaml.safe_dump(request.content, sort_keys=False)
-    (home / f"{request.path.stem}.yaml").write_text(content)
+    _file(order).write_text(_yaml(order))
     try:
         number = slurm.submit(text, profile, where)
     except JobError:
@@ -212,17 +249,7 @@ def _submit_to_slurm(order: Order, profile: SlurmProfile, text: str) -> Submissi
             for folder in list(home.parents)[:3]:
                 folder.rmdir()
         raise
-    command = shlex.join(driver_command(request, home))
-    return _record(request, profile, number, str(home), command)
-
-
-def workers_of(order: Order) -> tuple[int, int | None]:
-    """Return (workers with one GPU or one CPU core each, bytes per CPU core or None if only the node knows, as for GPUs)."""
-    profile = order.profile
-    if isinstance(profile, RayProfile):
-        return 1, None
-    workers = (order.array or profile.nodes) * (profile.n_gpus() or profile.cpus)
-    return workers, None if profile.n_gpus() else int(profile.memory_gb * 0.8e9 / profile.cpus)
+    return _record(order, number, str(home), shlex.join(_driver(order)))
 
 
 def check_folder(folder: Path, where: str) -> None:
@@ -261,11 +288,9 @@ def check_python(profile: SlurmProfile, where: str) -> None:
         raise JobError(f"{where}: {wrong}; install the same versions")
 
 
-def _refuse_second(request: Request) -> None:
-    """Raise JobError if one of the request's stores has a Slurm submission that waits or runs."""
-    for stage in request.stages:
-        if not objects_exist(stage.address):
-            continue
+def _refuse_second(order: Order) -> None:
+    """Raise JobError if one of the job's stores has a Slurm submission that waits or runs."""
+    for stage in order.stages:
         for submission, states in look(stage.address):
             for number, state in states.items():
                 if isinstance(state, slurm.Allocation) and not state.is_over:
@@ -278,22 +303,17 @@ def _refuse_second(request: Request) -> None:
 # --- all kinds --------------------------------------------------------------------------------------------
 
 
-def check_job(
-    request: Request, workers: int, memory: int | None, grace_s: float = math.inf
-) -> list[tuple[Stage, Prepared]]:
+def check_job(order: Order) -> list[tuple[Stage, Prepared]]:
     """Plan the stages that refer to no other stage, as the driver will; return those without a store yet.
-
-    Args:
-        workers: number of workers with one GPU or one CPU core each.
-        memory: bytes per CPU core; None if only the node knows, as for GPUs.
-        grace_s: the cluster's time for stopping the driver and Ray.
 
     Raises:
         JobError: a stage is not valid, its kernel's source has changed since its store was made, or its
-            `run.grace_s` is too long.
+            `run.grace_s` leaves no time of the profile's.
     """
     ready = []
-    for stage in request.stages:
+    workers, memory = order.workers()
+    grace_s = order.profile.grace_s if isinstance(order.profile, SlurmProfile) else math.inf
+    for stage in order.stages:
         if stage.needs():
             continue
         spec = stage.spec({})
@@ -314,29 +334,15 @@ def check_job(
     return ready
 
 
-def _check_array(request: Request, profile: Profile, where: str) -> None:
-    if not isinstance(profile, SlurmProfile) or profile.go_on != "requeue":
-        raise JobError(f"{where}: --array goes with kind slurm and go_on: requeue")
-    if len(request.stages) > 1:
-        raise JobError(f"{request.path}: --array goes with one job; this file has several stages")
-    run = request.content.get("run") or {}
-    if profile.n_gpus() and "memory_gb" not in run:
-        raise JobError(
-            f"{request.path}: run.memory_gb: --array plans before there is a node: say how much memory of a "
-            "GPU its items may use"
-        )
-
-
-def _record(request: Request, profile: Profile, number: str, home: str, command: str) -> Submission:
+def _record(order: Order, number: str, home: str, command: str) -> Submission:
+    profile = order.profile
     submission = Submission(
-        request.id, profile.kind, [number], home,
+        order.id, profile.kind, [number], home,
         profile.model_dump(mode="json", exclude_defaults=True) | {"kind": profile.kind},
         command, time.time(),
     )  # fmt: skip
-    if isinstance(profile, RayProfile):
-        remember(*profile.jobs_api())
-    for stage in request.stages:
-        store = connect.open_objects(stage.address, create=True)
+    for stage in order.stages:
+        store = objects.open_objects(stage.address, create=True)
         content = json.dumps(asdict(submission), indent=1)
-        objects.write(store, keys.submission(request.id), content.encode())
+        objects.write(store, keys.submission(order.id), content.encode())
     return submission

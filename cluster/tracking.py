@@ -1,27 +1,82 @@
-"""Follow the submissions of a store: their states, their output, and how to cancel them."""
+"""The submissions of a store: their record, their states, their output, and how to cancel them."""
 
+import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from cluster.profiles import RayProfile, load_profile, profile_names
 from cluster.slurm import client as slurm
-from cluster.submission import Submission, submissions
+from jobs import keys
 from jobs.errors import JobError
 from jobs.spec.trust import is_remembered
 from jobs.storage import objects
+from jobs.store.store import Store
+
+if TYPE_CHECKING:
+    from jobs.query.tree import StoreTree
 
 STRANGE = "not known: it was sent to a Ray that you have no profile of, which is not asked (docs/security.md)"
 
+GIVEN_UP = {
+    "limit": "it has had max_allocations allocations: `ctd submit` goes on",
+    "stuck": "two allocations in a row have come no further: a longer `time` or a shorter `grace_s` in the "
+    "profile, then `ctd submit` goes on",
+}
+"""The last word in allocations.tsv -> what it means."""
 
-def objects_exist(address: str) -> bool:
-    """Whether `address` may hold a store: an object store, or a folder that exists."""
+
+@dataclass(frozen=True)
+class Submission:
+    """A submission: one call of `ctd submit`, as the stores of its stages record it."""
+
+    id: str
+    kind: str
+    """slurm or ray."""
+    numbers: list[str]
+    """The id of the Slurm allocation or Ray job that was submitted; later allocations are in
+    allocations.tsv."""
+    home: str
+    """Folder of the submission; "" for Ray."""
+    profile: dict[str, Any]
+    command: str
+    """The driver's command."""
+    submitted: float
+    """When it was sent (time.time)."""
+
+    def history(self) -> list[list[str]]:
+        """Return the lines of allocations.tsv: [time, allocation, what happened, detail]; empty if there is none."""
+        try:
+            text = (Path(self.home) / "allocations.tsv").read_text()
+        except OSError:
+            return []
+        return [line.split("\t") for line in text.splitlines()]
+
+    def given_up(self) -> str:
+        """Return why no further allocation follows although the job is not done; "" if one may follow."""
+        history = self.history()
+        return GIVEN_UP.get(history[-1][2], "") if history else ""
+
+    def all_numbers(self) -> list[str]:
+        """Return the submitted ids, and those of the allocations that they chained."""
+        return [*self.numbers, *(line[3] for line in self.history() if line[2] == "chained")]
+
+
+def submissions(address: str) -> list[Submission]:
+    """Return all submissions that a store records, the latest last; none where there is nothing."""
     path = objects.local_path(address)
-    return path is None or path.is_dir()
+    if path is not None and not path.is_dir():
+        return []
+    store = objects.open_objects(address)
+    found = [key for key in objects.list_keys(store, keys.SUBMIT) if key.endswith("/record.json")]
+    records = [json.loads(objects.read(store, key) or b"null") for key in sorted(found)]
+    return [Submission(**record) for record in records]
 
 
 def look(address: str) -> list[tuple[Submission, dict[str, Any]]]:
@@ -45,7 +100,7 @@ def look(address: str) -> list[tuple[Submission, dict[str, Any]]]:
             if is_own(submission):
                 from cluster.ray import jobs as rayjobs
 
-                states = rayjobs.states(submission)
+                states = rayjobs.states(*_on_ray(submission))
             result.append((submission, states))
             continue
         states = {}
@@ -74,6 +129,11 @@ def is_own(submission: Submission) -> bool:
     except ValidationError:
         return False
     return is_remembered(*asked) or any(asked == own.jobs_api() for own in _own_rays())
+
+
+def _on_ray(submission: Submission) -> tuple[RayProfile, str]:
+    """The Ray that a job was sent to, and its id there."""
+    return RayProfile.model_validate(submission.profile), submission.numbers[0]
 
 
 def _own_rays() -> Iterator[RayProfile]:
@@ -107,7 +167,7 @@ def cancel(address: str) -> list[str]:
             if is_own(submission):
                 from cluster.ray import jobs as rayjobs
 
-                lines += rayjobs.cancel(submission)
+                lines += rayjobs.cancel(*_on_ray(submission))
             continue
         home = Path(submission.home)
         first = not (home / "cancelled").exists()
@@ -139,9 +199,78 @@ def log_tail(address: str, n_lines: int = 40) -> str:
             return ""
         from cluster.ray import jobs as rayjobs
 
-        return rayjobs.log(latest, n_lines)
+        return rayjobs.log(*_on_ray(latest), n_lines)
     files = sorted(Path(latest.home).glob("slurm-*.out"), key=os.path.getmtime)
     if not files:
         return ""
     tail = files[-1].read_text(errors="replace").splitlines()[-n_lines:]
     return "\n".join([f"--- {files[-1]}", *tail])
+
+
+# --- from Python ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A submitted job, from `Job.submit`; another process gets it by `Submitted.of(store)`."""
+
+    store: str
+    submission: Submission
+
+    @staticmethod
+    def of(store: str) -> "Submitted":
+        """The latest submission of a store. Raises JobError if there is none."""
+        if not (found := look(store)):
+            raise JobError(f"{store}: nothing was submitted for it; give a store that was")
+        return Submitted(store, found[-1][0])
+
+    def allocations(self) -> dict[str, str]:
+        """The state, in words, of each allocation or of the job on a Ray: number -> state."""
+        return {number: said(state) for number, state in self._states().items()}
+
+    def status(self) -> dict[str, Any]:
+        """The content of `ctd status --json`: submissions, and counts of items, shards, outcomes and errors."""
+        from jobs.report.summary import state
+
+        found: dict[str, Any] = {"store": self.store, "submissions": self.allocations()}
+        return found | (state(Store.open(self.store)) if Store.exists(self.store) else {})
+
+    def wait(self, timeout_s: float | None = None, every_s: float = 5.0) -> "StoreTree":
+        """Wait until nothing runs or is queued any more, and return the opened store.
+
+        Args:
+            timeout_s: longest wait (s); by default no limit.
+            every_s: poll interval (s).
+
+        Raises:
+            TimeoutError: after `timeout_s`; the job continues.
+            JobError: the job ended before all shards were done; the text has the last lines that it printed.
+        """
+        end = None if timeout_s is None else time.monotonic() + timeout_s
+        while not all(is_over(state) for state in self._states().values()):
+            if end is not None and time.monotonic() > end:
+                raise TimeoutError(
+                    f"{self.store}: not done after {timeout_s:g} s; {self.allocations()}"
+                )
+            time.sleep(every_s)
+        from jobs.query.tree import StoreTree
+        from jobs.report.summary import state
+
+        if Store.exists(self.store):
+            opened = Store.open(self.store)
+            if state(opened)["complete"]:
+                return StoreTree.of(opened)
+        raise JobError(
+            f"{self.store}: ended before all shards were done: {self.allocations()}\n{self.logs()}"
+        )
+
+    def cancel(self) -> list[str]:
+        """Stop the job in order, and return what was done, in lines; `Job.submit` or `ctd resume` continues it."""
+        return cancel(self.store)
+
+    def logs(self, n_lines: int = 40) -> str:
+        """The last lines that the driver printed."""
+        return log_tail(self.store, n_lines)
+
+    def _states(self) -> dict[str, Any]:
+        return next(states for sent, states in look(self.store) if sent.id == self.submission.id)

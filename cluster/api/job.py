@@ -3,7 +3,7 @@
 job = Job("fixed_points", params={"weights": "decision_gru.h5"}, sweep={"grid": {"candidate": range(10_000)}})
 job.plan()                        shows what a run would do
 store = job.run("points.zarr")    runs what is left, and returns the opened store
-sent = job.submit("lab")          sends it to a cluster; see cluster.api.submitted
+sent = job.submit("lab")          sends it to a cluster; see cluster.tracking
 """
 
 import tempfile
@@ -18,7 +18,6 @@ import yaml
 
 from cluster.api.content import kernel_name, plain, typed_names, with_files_from
 from cluster.api.notebook import code_folder, is_typed, module_name, name_of, text_of, write_module
-from cluster.api.submitted import Submitted
 from cluster.cache import prune_compilation_cache, use_compilation_cache
 from cluster.cli.choice import executor_for
 from cluster.cli.restart import Cluster
@@ -31,8 +30,9 @@ from cluster.cli.running import (
     say_warnings,
     say_what_failed,
 )
-from cluster.submit import Again, default_store, order_of, read_profile
+from cluster.submit import Order, default_store, read_profile
 from cluster.submit import submit as send
+from cluster.tracking import Submitted
 from ctd.kernel import Kernel
 from ctd.replacing import replacing
 from jobs.errors import JobError
@@ -283,8 +283,9 @@ class Job:
         )
         where = self._address(store or default_store(profile, self.name))
         stage = self._stage(where, code_folder(where, self._source), accept_changes)
-        order = order_of(stage, profile, told, array or 0)
-        return Submitted(where, send(order, Again(failed, accept_changes)))
+        file = Path(stage.base) / f"{stage.name}.yaml"
+        order = Order(file, stage.content, [stage], stage.base, profile, told, array or 0)
+        return Submitted(where, send(order, failed, accept_changes))
 
     def _address(self, store: str | Path | None) -> str:
         if store is None:

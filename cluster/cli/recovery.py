@@ -20,7 +20,8 @@ from cluster.cli.options import (
 )
 from cluster.cli.restart import Cluster, RestartState
 from cluster.cli.running import Request, open_to_compute, run_store
-from cluster.cli.submit import cancel_submissions, submission_lines, submission_log
+from cluster.tracking import cancel as cancel_submissions
+from cluster.tracking import log_tail, look, said
 from jobs.errors import count
 from jobs.report.summary import counted, state
 from jobs.run.stop import Stop, signals
@@ -31,7 +32,7 @@ from jobs.store.store import Store
 
 def status(store: StorePath, as_json: AsJson = False) -> None:
     """Say how far a job is, where it was submitted to, and what went wrong."""
-    sent = submission_lines(store)
+    sent = _submitted(store)
     # The job was submitted and has not run yet.
     if sent and not Store.exists(store):
         if as_json:
@@ -48,6 +49,19 @@ def status(store: StorePath, as_json: AsJson = False) -> None:
         which = f"shard {line['shard']}" if "shard" in line else f"item {line['item']}"
         text = f"{which}, attempt {line['attempt']}: {line['error']}"
         out.print(text, style="red")
+
+
+def _submitted(store: str) -> list[str]:
+    """The submissions of a store and their states, one line per allocation."""
+    what = {"slurm": "allocation", "ray": "job"}
+    lines = []
+    for submission, states in look(store):
+        lines += [
+            f"{what[submission.kind]} {number}: {said(state)}" for number, state in states.items()
+        ]
+        if why := submission.given_up():
+            lines.append(f"given up: {why}")
+    return lines
 
 
 def status_lines(found: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
@@ -119,6 +133,8 @@ def cancel(store: StorePath) -> None:
     """Stop the run of a store from any machine, and cancel what was submitted for it; `ctd resume` goes
     on."""
     sent = cancel_submissions(store)
+    for line in sent:
+        out.print(line)
     if sent and not Store.exists(store):
         return
     opened = Store.open(store)
@@ -201,7 +217,7 @@ def logs(
     """Show what happened: attempts, reasons, hosts, times, and where in your files it failed."""
     from jobs.report.history import history, history_lines, params_of
 
-    printed = "" if as_json or shard is not None or item is not None else submission_log(store)
+    printed = "" if as_json or shard is not None or item is not None else log_tail(store)
     if printed and not Store.exists(store):
         out.print(printed)
         return

@@ -1,10 +1,12 @@
-"""The commands submit and clusters."""
+"""The commands submit, with the preview that --dry-run prints, and clusters."""
 
 import sys
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cluster.cli.choice import remembered_pace
 from cluster.cli.display import err, out, show_json, show_table
 from cluster.cli.options import (
     AcceptChanges,
@@ -15,42 +17,15 @@ from cluster.cli.options import (
     ResultsPath,
     one_file,
 )
-from cluster.profiles import load_profile, profile_names, profiles_folder
-from jobs.errors import JobError
+from cluster.profiles import SlurmProfile, load_profile, profile_names, profiles_folder
+from jobs.errors import JobError, count, duration
+from jobs.storage import objects
+from jobs.store.store import Store
 
-
-def submission_lines(store: str) -> list[str]:
-    """The submissions of a store and their states, one line per allocation."""
-    from cluster.tracking import look, objects_exist, said
-
-    if not objects_exist(store):
-        return []
-    what = {"slurm": "allocation", "ray": "job"}
-    lines = []
-    for submission, states in look(store):
-        lines += [
-            f"{what[submission.kind]} {number}: {said(state)}" for number, state in states.items()
-        ]
-        if why := submission.given_up():
-            lines.append(f"given up: {why}")
-    return lines
-
-
-def cancel_submissions(store: str) -> list[str]:
-    """Cancel the submissions of a store; print and return what was done."""
-    from cluster.tracking import cancel, objects_exist
-
-    lines = cancel(store) if objects_exist(store) else []
-    for line in lines:
-        out.print(line)
-    return lines
-
-
-def submission_log(store: str) -> str:
-    """The last lines that the latest submission of a store printed, or ""."""
-    from cluster.tracking import log_tail, objects_exist
-
-    return log_tail(store) if objects_exist(store) else ""
+if TYPE_CHECKING:
+    from cluster.submit import Order
+    from jobs.pipeline import Stage
+    from jobs.run.prepare import Prepared
 
 
 def submit(
@@ -78,30 +53,115 @@ def submit(
     as_json: AsJson = False,
 ) -> None:
     """Send a job file to a cluster, where it goes on over as many allocations as it needs."""
-    from cluster.submit import Again, read_order, text_of
+    from cluster.submit import read_order, text_of
     from cluster.submit import submit as send
 
     path, changes = one_file(job, overrides)
     order = read_order(path, cluster, changes, store, array)
     if dry_run:
-        from cluster.cli.preview import preview
-
         # To standard error: what is redirected to a file is the script alone.
         for name, said in preview(order).items():
             err.print(f"{name:16} {said}")
         text = text_of(order)
         sys.stdout.write(text if text.endswith("\n") else text + "\n")
         return
-    submission = send(order, Again(failed, accept_changes))
+    submission = send(order, failed, accept_changes)
     if as_json:
         show_json({"id": submission.id, "kind": submission.kind, "number": submission.numbers[0],
                    "home": submission.home})  # fmt: skip
         return
     what = "allocation" if submission.kind == "slurm" else "job"
     out.print(f"{what:10} {submission.numbers[0]}")
-    for stage in order.request.stages:
+    for stage in order.stages:
         out.print(f"store      {stage.address}")
     out.print("follow it with ctd status STORE and ctd logs STORE; end it with ctd cancel STORE")
+
+
+# --- the preview ------------------------------------------------------------------------------------
+
+
+SHARED = ("nfs", "lustre", "gpfs", "beegfs", "ceph", "fuse", "wekafs", "pvfs2", "orangefs", "panfs", "afs", "cifs", "9p")  # fmt: skip
+"""How the types of file systems begin that several machines see."""
+
+
+def preview(order: "Order") -> dict[str, str]:
+    """Return what would be sent, by name: work, allocations, memory, time if it is known, stores, and what nodes may not see.
+
+    Raises JobError as `ctd submit` would for a job that is not valid.
+    """
+    from cluster.submit import check_job
+
+    planned = {stage.address: ready for stage, ready in check_job(order)}
+    workers, _ = order.workers()
+    found: dict[str, str] = {}
+    for stage in order.stages:
+        of = _of(stage, order)
+        found[f"store{of}"] = stage.address
+        if stage.address in planned:
+            found[f"work{of}"], found[f"time{of}"] = _of_plan(planned[stage.address], workers)
+        elif Store.exists(stage.address):
+            store = Store.open(stage.address)
+            left = store.job.plan.n_shards - len(store.committed.numbers())
+            found[f"work{of}"] = f"{left:,} of {count(store.job.plan.n_shards, 'shard')} left"
+        else:
+            found[f"work{of}"] = f"known once {', '.join(stage.needs())} has run"
+    if isinstance(order.profile, SlurmProfile):
+        found |= _of_slurm(order, order.profile)
+    return found
+
+
+def _of(stage: "Stage", order: "Order") -> str:
+    """Which stage, where a file has several."""
+    return f" of {stage.name}" if len(order.stages) > 1 else ""
+
+
+def _of_plan(ready: "Prepared", workers: int) -> tuple[str, str]:
+    """(The work of a planned stage, the time that it takes.)"""
+    plan, pace = ready.plan, remembered_pace(ready.spec)
+    sizes = (ready.items.n, "item"), (len(plan.group_sizes), "group"), (plan.n_shards, "shard")
+    work = ", ".join(count(n, what) for n, what in sizes)
+    if pace is None:
+        return work, "known once a shard of this kernel with these params has run on this machine"
+    busy = min(workers, plan.n_shards)
+    took = duration(max(1, pace * ready.items.n / busy))
+    return work, f"{took} on {count(busy, 'worker')} as fast as this machine's"
+
+
+def _of_slurm(order: "Order", profile: SlurmProfile) -> dict[str, str]:
+    """The lines on allocations, and on folders."""
+    n, nodes = order.array or 1, 1 if order.array else profile.nodes
+    gpus = f", {profile.gpus} GPUs" if profile.n_gpus() else ""
+    found = {
+        "allocations": f"{n} of {count(nodes, 'node')} for {profile.time}, started at most {profile.max_allocations} times",
+        "a node": f"{count(profile.cpus, 'CPU')}{gpus}, {profile.memory_gb:g} GB",
+    }
+    folders = {"work_dir": profile.folder(), "the job's folder": Path(order.base)}
+    if image := profile.image():
+        folders["container"] = image
+    for stage in order.stages:
+        if (path := objects.local_path(stage.address)) is not None:
+            folders[f"the store{_of(stage, order)}"] = path.absolute()
+    types = {name: file_system(path) for name, path in folders.items()}
+    here = [f"{name} ({kind})" for name, kind in types.items() if not kind.startswith(SHARED)]
+    if here:
+        found["not shared"] = (
+            f"{', '.join(here)}: nodes may not see what lies on a disk of this machine"
+        )
+    return found
+
+
+def file_system(path: Path) -> str:
+    """Return the type of the file system on which a path lies or would lie, such as ext4 or nfs4."""
+    types = {}
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        # proc(5): the fifth field is where it is mounted; the type follows the dash that ends the optional fields.
+        before, _, after = line.partition(" - ")
+        types[before.split()[4].replace("\\040", " ")] = after.split()[0]
+    known = [str(folder) for folder in (path.resolve(), *path.resolve().parents)]
+    return next(types[folder] for folder in known if folder in types)
+
+
+# --- profiles ---------------------------------------------------------------------------------------
 
 
 def clusters(

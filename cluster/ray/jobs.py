@@ -8,19 +8,16 @@ runs on the cluster as `ctd run NAME.yaml --base .`, where "." is the working di
 import json
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 import cluster
 import ctd
 import jobs
 from cluster.profiles import RayProfile
-from cluster.submission import Request, Submission, store_argument
 from cluster.versions import AGREE, versions
 from ctd.installed import DISTRIBUTION
 from jobs.errors import JobError
@@ -32,20 +29,14 @@ START_S = 120.0
 """How long `submit` waits for the cluster to compare its versions with ours; then it returns anyway."""
 
 
-def entrypoint(request: Request, profile: RayProfile) -> str:
-    """The shell command that the cluster runs: compare versions, then run the driver."""
-    run = ["run", job_file(request), "--store", store_argument(request), "--base", "."]
+def entrypoint(run: Sequence[str]) -> str:
+    """The shell command that the cluster runs: compare versions, then run the driver. run: its words after `ctd`."""
     expected = json.dumps(versions())
     # exec, so that a stop signal reaches the driver and not a shell around it.
     return (
         f"python -m cluster.versions {shlex.quote(expected)} && "
         f'exec python -m cluster.cli.main {shlex.join(run)} --address "$RAY_ADDRESS"'
     )
-
-
-def job_file(request: Request) -> str:
-    """Name, in the working directory, of the job file to ship, which has the overrides applied."""
-    return f"{request.path.stem}-{request.id}.yaml"
 
 
 def environment(profile: RayProfile) -> dict[str, str | None]:
@@ -84,33 +75,26 @@ def client(profile: RayProfile) -> Iterator[Any]:
         set_environment(before)
 
 
-def submit(request: Request, profile: RayProfile, command: str, where: str) -> str:
-    """Send the job, wait until the cluster has compared versions, and return the job's id.
+def submit(folder: str, profile: RayProfile, command: str, number: str, where: str) -> str:
+    """Send a job with its folder, wait until the cluster has compared versions, and return the job's id.
 
     Gives up waiting after `START_S`, without an error.
 
     Raises:
         JobError: the versions differ, or the job ended before it compared them; `where` begins the message.
     """
-    job = Path(request.base) / job_file(request)
-    job.write_text(yaml.safe_dump(request.content, sort_keys=False))
     shipped: dict[str, Any] = {
-        "working_dir": request.base,
+        "working_dir": folder,
         "excludes": EXCLUDED,
         # Time for a stopped driver to write checkpoints; Ray's default is 3 s.
         "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "60"},
     }
     if not profile.installed:
         shipped["py_modules"] = modules()
-    try:
-        with client(profile) as api:
-            number = api.submit_job(
-                entrypoint=command, runtime_env=shipped, submission_id=f"ctd-{request.id}"
-            )
-            _await_versions(api, number, where)
-    finally:
-        job.unlink()
-    return str(number)
+    with client(profile) as api:
+        sent = str(api.submit_job(entrypoint=command, runtime_env=shipped, submission_id=number))
+        _await_versions(api, sent, where)
+    return sent
 
 
 def modules() -> list[str]:
@@ -136,29 +120,27 @@ def _await_versions(api: Any, number: str, where: str) -> None:
         time.sleep(0.3)
 
 
-def states(submission: Submission) -> dict[str, Any]:
+def states(profile: RayProfile, number: str) -> dict[str, Any]:
     """{job id: its state in words}."""
-    number = submission.numbers[0]
     try:
-        with client(RayProfile.model_validate(submission.profile)) as api:
+        with client(profile) as api:
             info = api.get_job_info(number)
     except JobError as error:
         return {number: f"not known: {error}"}
     return {number: f"{info.status.value.lower()}: {info.message}"}
 
 
-def cancel(submission: Submission) -> list[str]:
+def cancel(profile: RayProfile, number: str) -> list[str]:
     """Stop the job; return a line that says so, or nothing if the job has ended already."""
-    number = submission.numbers[0]
-    with client(RayProfile.model_validate(submission.profile)) as api:
+    with client(profile) as api:
         if api.get_job_info(number).status.is_terminal():
             return []
         api.stop_job(number)
     return [f"job {number}: told to stop"]
 
 
-def log(submission: Submission, n_lines: int) -> str:
+def log(profile: RayProfile, number: str, n_lines: int) -> str:
     """The last `n_lines` lines of the driver's output."""
-    with client(RayProfile.model_validate(submission.profile)) as api:
-        text = api.get_job_logs(submission.numbers[0])
+    with client(profile) as api:
+        text = api.get_job_logs(number)
     return "\n".join(str(text).splitlines()[-n_lines:])

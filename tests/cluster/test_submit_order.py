@@ -10,7 +10,7 @@ import yaml
 from processes import run_ctd
 
 from cluster import versions
-from cluster.cli.preview import file_system
+from cluster.cli.submit import file_system
 from cluster.submit import check_python, read_order, submit, text_of
 from jobs.errors import JobError
 from jobs.run.prepare import open_or_create

@@ -12,9 +12,8 @@ from slurm_lab import Lab
 from waiting import until
 
 from cluster.slurm import client as slurm
-from cluster.submission import submissions
 from cluster.submit import read_order, submit, text_of
-from cluster.tracking import log_tail
+from cluster.tracking import log_tail, submissions
 from jobs import Store
 from jobs.run.prepare import open_or_create
 from jobs.run.serial import SerialExecutor

@@ -16,9 +16,8 @@ from places import SUPPORT
 from slurm_jobs import Sent, ctd, job, profile
 
 from cluster.slurm import client as slurm
-from cluster.submission import submissions
 from cluster.submit import read_order, submit
-from cluster.tracking import cancel, look
+from cluster.tracking import cancel, look, submissions
 from jobs import Store, open_store
 from jobs.errors import JobError
 from jobs.store.events import read_events
