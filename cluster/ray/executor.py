@@ -7,8 +7,8 @@
     a stop                   ---->  interrupt: the same thread; the report says where the shard was left
 
 Who does what: `Startup` brings a Ray up; `pool` makes actors on it, whose class is in `actor`; `crew` keeps one
-that has opened the store in every slot; `dispatch` gives them shards; `heartbeats` asks how
-far those are; `reach` watches whether the Ray is there. Answers come as futures, which put their slot in a queue: nobody goes through all actors to find one.
+that has opened the store in every slot, and asks how far its shard is; `dispatch` gives them shards;
+`reach` watches whether the Ray is there. Answers come as futures, which put their slot in a queue: nobody goes through all actors to find one.
 """
 
 import logging
@@ -34,9 +34,8 @@ from jobs.spec.job import RunSettings
 from jobs.storage import objects
 
 if TYPE_CHECKING:  # Ray is imported once its environment is set, in `Startup`
-    from cluster.ray.crew import Crew
+    from cluster.ray.crew import Crew, Heartbeats
     from cluster.ray.dispatch import Dispatch
-    from cluster.ray.heartbeats import Heartbeats
     from cluster.ray.pool import Pool
 
 log = logging.getLogger("ctd")
@@ -150,9 +149,8 @@ class RayExecutor:
 
     def start(self, address: str, stop: Stop | None = None, on_tick: OnTick | None = None) -> None:
         """Tell every actor to open the store at `address`; does not wait for them."""
-        from cluster.ray.crew import Crew
+        from cluster.ray.crew import Crew, Heartbeats
         from cluster.ray.dispatch import Dispatch
-        from cluster.ray.heartbeats import Heartbeats
 
         path = objects.local_path(address)
         pool = self._pool

@@ -127,7 +127,7 @@ def folder_of(driver):
     """The folder of the Ray that a driver has started, from its helper's command line."""
     children = Path(f"/proc/{driver}/task/{driver}/children").read_text().split()
     lines = [Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0") for pid in children]
-    (folder,) = [line[-3] for line in lines if any("hold.py" in part for part in line)]
+    (folder,) = [line[-3] for line in lines if any("local.py" in part for part in line)]
     return folder
 
 

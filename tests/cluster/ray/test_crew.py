@@ -1,12 +1,11 @@
-"""Heartbeats and free places of many actors, whose answers the tests give themselves."""
+"""cluster.ray.crew: heartbeats and free places of many actors, whose answers the tests give themselves."""
 
 from concurrent.futures import Future
 from types import SimpleNamespace
 
 import pytest
 
-from cluster.ray.crew import Places
-from cluster.ray.heartbeats import ASKS_A_S, Heartbeats
+from cluster.ray.crew import ASKS_A_S, Heartbeats, Places
 from cluster.ray.pool import Slot
 from jobs.plan.layout import Shard
 from jobs.run.task import Heartbeat, ShardProgress, Task
