@@ -19,13 +19,10 @@ import yaml
 from cluster.api.content import kernel_name, plain, typed_names, with_files_from
 from cluster.api.notebook import code_folder, is_typed, module_name, name_of, text_of, write_module
 from cluster.cache import prune_compilation_cache, use_compilation_cache
-from cluster.cli.choice import executor_for
-from cluster.cli.restart import Cluster
+from cluster.cli.ending import calls_on_end, note_progress
 from cluster.cli.running import (
     Request,
-    calls_on_end,
     keep_pictures,
-    note_progress,
     open_and_compute,
     say_warnings,
     say_what_failed,
@@ -238,9 +235,7 @@ class Job:
         prune_compilation_cache()
         stage = self._stage(where, code_folder(where, self._source), accept_changes)
         spec = stage.spec({})
-        make = partial(executor_for, executor, spec, where, address, failed, quiet=False)
-        lost = Cluster.of(address, spec.run)
-        request = Request(where, make, lost, False, None, failed, accept_changes)
+        request = Request(where, spec, executor, address, False, None, failed, accept_changes)
         create = partial(open_or_create, spec, stage.base, stage.where, where)
         with calls_on_end(where) as ending:
             try:

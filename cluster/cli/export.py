@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from cluster.cli.display import err, out
-from cluster.cli.options import StorePath
-from cluster.cli.query import all_of, say_how_much
+from cluster.cli.options import StorePath, all_of
+from cluster.cli.query import say_how_much
 from jobs.errors import JobError
 from jobs.redact import masked
 from jobs.storage.addresses import local_path

@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share, each declared once; words such as `params.n=50`, which override fields."""
+"""Arguments and options that several commands share, each declared once; words such as `params.n=50`, which override fields; conditions joined."""
 
 import os
 import re
@@ -87,3 +87,14 @@ def one_file(words: Sequence[str], overrides: Sequence[str] | None) -> tuple[Pat
     if len(files) > 1:
         raise JobError(f"{', '.join(files)}: {len(files)} job files given; give one")
     return Path(files[0]), [*(overrides or ()), *among]
+
+
+def all_of(conditions: list[str] | None) -> str | None:
+    """Join conditions by `and`. A single condition stays as it is, so that errors point into it.
+
+    >>> all_of(["q < 1", "stable"])
+    '(q < 1) and (stable)'
+    """
+    if not conditions or len(conditions) == 1:
+        return conditions[0] if conditions else None
+    return " and ".join(f"({condition})" for condition in conditions)

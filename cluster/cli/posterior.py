@@ -1,7 +1,6 @@
 """`ctd posterior`: infer rates, factors and inputs of all trials with trained lfads models, as an HDF5 file or a store."""
 
 import glob
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -14,17 +13,17 @@ import numpy as np
 import typer
 from pydantic import ValidationError
 
-from cluster.cli.choice import make_executor
 from cluster.cli.display import err, out, show_json
-from cluster.cli.options import AsJson, GatherExecutor, Overrides, RayAddress, StorePath, Trust
-from cluster.cli.query import all_of
-from cluster.cli.restart import Cluster, RestartState
-from cluster.cli.running import (
-    Request,
-    open_and_compute,
-    open_to_compute,
-    run_store,
+from cluster.cli.options import (
+    AsJson,
+    GatherExecutor,
+    Overrides,
+    RayAddress,
+    StorePath,
+    Trust,
+    all_of,
 )
+from cluster.cli.running import Request, open_and_compute, open_to_compute, run_store
 from jobs.errors import JobError, explain
 from jobs.run.executor import Executor
 from jobs.run.stop import EXIT_STOPPED, Interrupted, Stop, signals
@@ -91,25 +90,30 @@ def posterior(
     items = _chosen(trained, all_of(where), sort, limit)
     models = [model for item in items for model in _fields(trained, item, data)]
     base = str(trained.job.base)
-    request = partial(_request, executor, address, as_json)
+    compute = partial(_request, executor, address, as_json)
     if results is not None:
-        _run(_job(models, base, (), overrides), results, request)
+        _into_store(_job(models, base, (), overrides), results, compute)
         return
     assert target is not None
     files = _of_sessions(target, models, to)
     readies = [_job([model], base, ALL, overrides) for model in models]
     _refuse_samples(readies)
     for ready, file in zip(readies, files, strict=True):
-        with _computed(ready, request(ready, str(file)), file) as made:
+        with _computed(ready, compute(ready, str(file)), file) as made:
             _write(made, file, ready, {"store": trained.address, "item": items[0]})
     _tell(files, items[0], [ready.n for ready in readies], as_json)
 
 
-def _run(ready: Ready, address: str, request: Callable[[Ready, str], Request]) -> None:
+def _request(
+    executor: str, address: str | None, as_json: bool, ready: Ready, results: str
+) -> Request:
+    return Request(results, ready.spec, executor, address, as_json)
+
+
+def _into_store(ready: Ready, results: str, compute: Callable[[Ready, str], Request]) -> None:
     """Compute the posteriors of several models into a store."""
     with signals(stop := Stop()):
-        state = RestartState.received()
-        run_store(partial(_open, ready, address), request(ready, address), state, stop)
+        run_store(partial(_open, ready, results), compute(ready, results), stop)
 
 
 def _trained(store: str, trust: bool) -> Store:
@@ -118,13 +122,6 @@ def _trained(store: str, trust: bool) -> Store:
     if trained.job.spec.kernel != "lfads":
         raise JobError(f"{store}: is a store of {trained.job.spec.kernel}; give a store of lfads")
     return trained
-
-
-def _request(
-    executor: Any, address: str | None, as_json: bool, ready: Ready, results: str
-) -> Request:
-    runner = partial(make_executor, executor, ready.spec, address)
-    return Request(results, runner, Cluster.of(address, ready.spec.run), as_json)
 
 
 def _tell(files: list[Path], item: int, n: list[list[int]], as_json: bool) -> None:
@@ -225,29 +222,17 @@ def _job(
 
 
 def _fields(store: Store, item: int, data: str | None) -> list[dict[str, Any]]:
-    """The parameters of a model's posterior, of each of its sessions: as it was trained with, and where it is.
-
-    data: another file of trials, of one session: of the one that was trained on it, or else by its units.
-    """
+    """The parameters of a model's posterior for each of its sessions. data: see `ctd.lfads.trained.by_session`."""
+    from ctd.lfads.trained import by_session, posterior_params
     from jobs.inputs.items import item_params
 
-    path = local_path(store.address)
+    path, base = local_path(store.address), str(store.job.base)
     at = store.address if path is None else str(path.absolute())
     known = find_kernel(KERNEL, None).Params.model_fields
-    found = {name: v for name, v in item_params(store, item).items() if name in known}
-    found |= {"weights": f"{at}::{item}", "model": f"{at}::{item}::model"}
-    found |= {"of_seed": store.job.spec.seed, "of_item": item}
-    for other in ("n_saved", "save", "core", "core_model"):  # of training
-        found.pop(other, None)
-    files, here = found["data"], join(str(Path.cwd()), data) if data else None
-    if isinstance(files, str):
-        return [found if here is None else found | {"data": here}]
-    if here is None:
-        return [found | {"data": file, "session": k} for k, file in enumerate(files)]
-    trained_on = [os.path.realpath(join(str(store.job.base), file)) for file in files]
-    if os.path.realpath(here) in trained_on:
-        found["session"] = trained_on.index(os.path.realpath(here))
-    return [found | {"data": here}]
+    trained = {name: v for name, v in item_params(store, item).items() if name in known}
+    params = posterior_params(trained, at, item, store.job.spec.seed)
+    here = join(str(Path.cwd()), data) if data else None
+    return by_session(params, here, lambda file: join(base, file))
 
 
 def _count(fields: dict[str, Any], base: str, where: str) -> tuple[int, list[int], Any]:
@@ -302,13 +287,13 @@ def _remove_left(to: Path) -> None:
 
 
 def _write(made: Store, to: Path, ready: Ready, about: dict[str, Any]) -> None:
-    from ctd.lfads import torch_file
+    from ctd.lfads.torch_file import write
 
     def chunk(row: int) -> dict[str, np.ndarray]:
         return {name: made.rows(0, name, row, row + 1)[0] for name in made.names(0)}
 
     chunks = map(chunk, range(made.job.plan.group_sizes[0]))
     try:
-        torch_file.write(to, chunks, ready.n, about, ready.windows)
+        write(to, chunks, ready.n, about, ready.windows)
     except (ValueError, OSError) as error:
         raise JobError(f"--to: {error}") from None

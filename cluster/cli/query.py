@@ -8,7 +8,7 @@ import numpy as np
 import typer
 
 from cluster.cli.display import err, n_rows, out, records, show_facts, show_json, show_table
-from cluster.cli.options import AsJson, ColumnNames, StorePath
+from cluster.cli.options import AsJson, ColumnNames, StorePath, all_of
 from jobs.errors import JobError
 from jobs.query.query import Asked, described, rows
 from jobs.query.query import query as ask
@@ -184,17 +184,6 @@ def _write(store: Store | Shelf, frame: "pd.DataFrame", to: Path) -> None:
     err.print(f"wrote {len(frame):,} rows to {to}")
     if not len(frame):
         err.print(f"no row of table {frame.attrs['table']} meets the conditions")
-
-
-def all_of(conditions: list[str] | None) -> str | None:
-    """Join conditions by `and`. A single condition stays as it is, so that errors point into it.
-
-    >>> all_of(["q < 1", "stable"])
-    '(q < 1) and (stable)'
-    """
-    if not conditions or len(conditions) == 1:
-        return conditions[0] if conditions else None
-    return " and ".join(f"({condition})" for condition in conditions)
 
 
 def stores_of(store: Store | Shelf) -> Sequence[Store]:

@@ -1,13 +1,11 @@
 """The commands status, resume, cancel, check and logs, which look after a store."""
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Annotated, Any
 
 import typer
 
 from cluster.cache import prune_compilation_cache
-from cluster.cli.choice import executor_for
 from cluster.cli.display import cell, err, out, show_facts, show_json
 from cluster.cli.options import (
     AcceptChanges,
@@ -18,7 +16,6 @@ from cluster.cli.options import (
     StorePath,
     Trust,
 )
-from cluster.cli.restart import Cluster, RestartState
 from cluster.cli.running import Request, open_to_compute, run_store
 from cluster.tracking import cancel as cancel_submissions
 from cluster.tracking import log_tail, look, said
@@ -121,12 +118,10 @@ def resume(
     prune_compilation_cache()
     with signals(stop := Stop()):
         opened = open_to_compute(store, trust, accept_changes)
-        spec = opened.job.spec
         request = Request(
-            store, partial(executor_for, executor, spec, store, address, failed, as_json),
-            Cluster.of(address, spec.run), as_json, None, failed, accept_changes,
-        )  # fmt: skip
-        run_store(lambda runner: opened, request, RestartState.received(), stop)
+            store, opened.job.spec, executor, address, as_json, None, failed, accept_changes
+        )
+        run_store(lambda runner: opened, request, stop)
 
 
 def cancel(store: StorePath) -> None:

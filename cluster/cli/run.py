@@ -11,7 +11,7 @@ import typer
 import yaml
 
 from cluster.cache import prune_compilation_cache
-from cluster.cli.choice import executor_for, make_executor
+from cluster.cli.choice import make_executor
 from cluster.cli.display import err, out, records, show_json, show_table, told_if_slow
 from cluster.cli.options import (
     AcceptChanges,
@@ -28,7 +28,7 @@ from cluster.cli.options import (
     one_file,
     split_words,
 )
-from cluster.cli.restart import Cluster, RestartState
+from cluster.cli.restart import RestartState
 from cluster.cli.running import (
     Request,
     keep_pictures,
@@ -88,24 +88,22 @@ def run(
             if len(stages) > 1 and not as_json:
                 err.print(f"stage {stage.name}")
             spec = stage.spec({done.name: done.address for done in stages[:k]})
-            make = partial(executor_for, executor, spec, stage.address, address, failed, as_json)
             request = Request(
-                stage.address, partial(_checked, stage, spec, make),
-                Cluster.of(address, spec.run), as_json, shared, failed, accept_changes,
+                stage.address, spec, executor, address, as_json, shared, failed, accept_changes,
+                partial(_check, stage, spec),
             )  # fmt: skip
             past = replace(state, stages=tuple(stages), finished=k)
-            run_store(_opener(stage, spec, before, trust), request, past, stop)
+            run_store(_opener(stage, spec, before, trust), request, stop, past)
 
 
 FEW = 20_000
 """Items up to which a job is expanded before Ray starts, and once more when it is planned; a second for more would be lost."""
 
 
-def _checked(stage: Stage, spec: JobSpec, make: Callable[[], Executor]) -> Executor:
-    """Make the executor of a job; raise JobError before it starts if the job's fields are not valid."""
+def _check(stage: Stage, spec: JobSpec) -> None:
+    """Raise JobError, before the executor starts, if the job's fields are not valid."""
     if sum(part.count() for part in spec.sweeps()) <= FEW and not Store.exists(stage.address):
         checked_items(spec, stage.kernel(), stage.where)
-    return make()
 
 
 def _stages(

@@ -3,14 +3,14 @@
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 import typer
 
-from cluster.cli.choice import remember_pace
+from cluster.cli.choice import executor_for, remember_pace
 from cluster.cli.display import (
     err,
     live_progress,
@@ -20,14 +20,15 @@ from cluster.cli.display import (
     show_table,
     told_if_slow,
 )
+from cluster.cli.ending import calls_on_end, note_progress
 from cluster.cli.restart import PROGRESS, Cluster, RestartState
-from cluster.ending import Ending, call_on_end, read_settings
 from cluster.ray.reach import NoRay
 from jobs.errors import JobError, count
 from jobs.run.executor import Executor, ExecutorLost
 from jobs.run.limits import storage_trouble
 from jobs.run.progress import Progress
 from jobs.run.stop import EXIT_FAULT, EXIT_STOPPED, Interrupted, Stop, hold_back
+from jobs.spec.job import JobSpec
 from jobs.spec.trust import own_code, refuse_strange, tell_edited, trust
 from jobs.storage.objects import is_storage_error, local_path, reason
 from jobs.store.store import Store, refuse_links
@@ -42,32 +43,50 @@ class Request:
 
     store: str
     """Its address."""
-    make: Callable[[], Executor]
-    """Makes the executor of its shards."""
-    cluster: Cluster
-    """The Ray of that executor, if it is a Ray executor."""
-    as_json: bool
+    spec: JobSpec
+    executor: str
+    """auto, ray or serial."""
+    address: str | None = None
+    """host:port of an existing Ray; None: one is started here."""
+    as_json: bool = False
     parts: tuple[int, int] | None = None
     """(i, n): share the store with other drivers, starting with part i of n; the last driver gathers."""
     failed: bool = False
     accept_changes: bool = False
     """For both, see `jobs.run.shards.reconsider`."""
+    check: Callable[[], None] = lambda: None
+    """Called before the executor starts; raises JobError for a job that is not valid."""
+
+    def make(self) -> Executor:
+        """Make the executor of its shards."""
+        self.check()
+        return executor_for(
+            self.executor, self.spec, self.store, self.address, self.failed, self.as_json
+        )
+
+    def cluster(self) -> Cluster:
+        """The Ray of that executor, if it is a Ray executor."""
+        return Cluster.of(self.address, self.spec.run)
 
 
 def run_store(
-    open_store: Callable[[Executor], Store], request: Request, state: RestartState, stop: Stop
+    open_store: Callable[[Executor], Store],
+    request: Request,
+    stop: Stop,
+    state: RestartState | None = None,
 ) -> None:
     """Run what is left of a store, gather it, and print the outcome; restart the process if Ray is lost meanwhile.
 
     Args:
         open_store: makes or opens the store, while the executor starts.
-        state: passed on by the process before this one.
         stop: set by the signals of this command.
+        state: passed on by the process before this one; by default it is received here.
 
     Raises:
         typer.Exit: code 75 if the run was stopped early, 1 if a shard or an item failed.
         NoRay: there was no Ray from the start.
     """
+    state = state or RestartState.received()
     with calls_on_end(request.store) as ending:
         try:
             if asked := state.asked_to_stop:
@@ -105,7 +124,7 @@ def _run_store(
 ) -> Ran:
     """Wait until a lost Ray may be started again, then open the store, run what is left and gather."""
     again = state.store == request.store
-    if again and (why := state.wait(request.cluster)):
+    if again and (why := state.wait(request.cluster())):
         _leave(request.store, why)
     executor = request.make()
     try:
@@ -164,8 +183,8 @@ def _go_on(lost: ExecutorLost | NoRay, request: Request, state: RestartState) ->
     """Restart the process; it may then give up. Threads of the lost Ray could keep this process from ending in order."""
     now, why = time.monotonic(), str(lost).splitlines()[0]
     then = state.after_loss(request.store, why, _progress_digest(request.store), now)
-    if not then.over(request.cluster, now):
-        err.print(then.said(request.cluster, now))
+    if not then.over(request.cluster(), now):
+        err.print(then.said(request.cluster(), now))
     then.begin(hold_back())
 
 
@@ -173,40 +192,6 @@ def _progress_digest(address: str) -> str:
     from jobs.run.shards import progress_digest
 
     return progress_digest(Store.open(address)) if Store.exists(address) else ""
-
-
-def note_progress(ending: Ending, progress: Progress) -> None:
-    """Record the progress of a run for the user's `on_end`."""
-    failed = bool(progress.failed or progress.failed_items)
-    ending.ended = "stopped" if progress.stopped is not None else "failed" if failed else "done"
-    ending.items, ending.items_done = progress.n_items, progress.items_done
-    ending.items_failed, ending.shards_failed = len(progress.failed_items), len(progress.failed)
-    ending.outcomes = {name: n for name, n in progress.outcomes.items() if n}
-
-
-@contextmanager
-def calls_on_end(address: str) -> Iterator[Ending]:
-    """Call the user's `on_end` at the end of a run of the store at `address`, however it ends. If that command fails,
-    a line is printed and logged in the store, and nothing else changes."""
-    settings, ending = read_settings(), Ending(address)
-    try:
-        yield ending
-    finally:
-        counts = f", {ending.items_done:,} of {ending.items:,} items" if ending.items else ""
-        ending.told = f"{address}: {ending.ended}{counts}"
-        if fault := call_on_end(settings, ending):
-            err.print(fault)
-            # There may be no store to log it in; the user has seen the line above.
-            with suppress(Exception):
-                _note(Store.open(address), fault)
-
-
-def _note(store: Store, fault: str) -> None:
-    from jobs.store.events import Event, Events
-
-    events = Events(store)
-    events.note(Event(kind="on_end", error=fault))
-    events.close()
 
 
 def _leave(address: str, why: str) -> NoReturn:

@@ -8,8 +8,7 @@ import numpy as np
 import typer
 
 from cluster.cli.display import err, n_rows, out, records, show_json, show_table
-from cluster.cli.options import AsJson, StorePath, Trust
-from cluster.cli.query import all_of
+from cluster.cli.options import AsJson, StorePath, Trust, all_of
 from jobs.errors import JobError, count
 from jobs.store.store import Store
 

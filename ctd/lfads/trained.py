@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -114,3 +116,36 @@ def read_core(inputs: View[Model], dataset: Dataset) -> Dataset:
     ):  # a network of ctd.cells has them; the model's h0 is the mean of ic_prior, its bO is 0
         core["generator"].pop(name, None)
     return dataset._replace(core=core)
+
+
+def posterior_params(
+    trained: Mapping[str, Any], store: str, item: int, seed: int
+) -> dict[str, Any]:
+    """Return the parameters with which `lfads.posterior` infers by a model: those that it was trained with, and its place.
+
+    trained: the item's parameters, of those that both kernels have. seed: of the job that trained it, whose draws are made again.
+    """
+    of_training = {"n_saved", "save", "core", "core_model"}
+    found = {name: value for name, value in trained.items() if name not in of_training}
+    found |= {"weights": f"{store}::{item}", "model": f"{store}::{item}::model"}
+    return found | {"of_seed": seed, "of_item": item}
+
+
+def by_session(
+    params: Mapping[str, Any], data: str | None, place: Callable[[str], str]
+) -> list[dict[str, Any]]:
+    """Return the parameters of a posterior for each session of a model: one for each file that it was trained on.
+
+    Args:
+        data: another file of trials instead, of one session: of the one that was trained on it, or else by its units.
+        place: where a file of training is.
+    """
+    files = params["data"]
+    if isinstance(files, str):
+        return [{**params, "data": data or files}]
+    if data is None:
+        return [{**params, "data": file, "session": k} for k, file in enumerate(files)]
+    trained_on = [os.path.realpath(place(file)) for file in files]
+    if os.path.realpath(data) in trained_on:
+        return [{**params, "data": data, "session": trained_on.index(os.path.realpath(data))}]
+    return [{**params, "data": data}]

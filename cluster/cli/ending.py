@@ -10,18 +10,22 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from cluster.cli.display import err
 from cluster.profiles import profiles_folder
 from jobs.errors import JobError, explain
+from jobs.run.progress import Progress
 from jobs.run.stop import Interrupted
 from jobs.spec.text import parse_file
+from jobs.store.events import Event, Events
+from jobs.store.store import Store
 
 PATIENCE_S = 60
 """Seconds that the command may take: a run that has ended must not hang at a mail server."""
@@ -74,6 +78,38 @@ class Ending:
         """Return the variables of the command."""
         said = {name: value for name, value in asdict(self).items() if name != "outcomes"}
         return {f"CTD_{name.upper()}": str(value) for name, value in said.items()}
+
+
+def note_progress(ending: Ending, progress: Progress) -> None:
+    """Record the progress of a run for the user's `on_end`."""
+    failed = bool(progress.failed or progress.failed_items)
+    ending.ended = "stopped" if progress.stopped is not None else "failed" if failed else "done"
+    ending.items, ending.items_done = progress.n_items, progress.items_done
+    ending.items_failed, ending.shards_failed = len(progress.failed_items), len(progress.failed)
+    ending.outcomes = {name: n for name, n in progress.outcomes.items() if n}
+
+
+@contextmanager
+def calls_on_end(address: str) -> Iterator[Ending]:
+    """Call the user's `on_end` at the end of a run of the store at `address`, however it ends. If that command fails,
+    a line is printed and logged in the store, and nothing else changes."""
+    settings, ending = read_settings(), Ending(address)
+    try:
+        yield ending
+    finally:
+        counts = f", {ending.items_done:,} of {ending.items:,} items" if ending.items else ""
+        ending.told = f"{address}: {ending.ended}{counts}"
+        if fault := call_on_end(settings, ending):
+            err.print(fault)
+            # There may be no store to log it in; the user has seen the line above.
+            with suppress(Exception):
+                _note(Store.open(address), fault)
+
+
+def _note(store: Store, fault: str) -> None:
+    events = Events(store)
+    events.note(Event(kind="on_end", error=fault))
+    events.close()
 
 
 def call_on_end(settings: Settings, ending: Ending) -> str | None:

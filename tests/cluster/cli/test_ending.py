@@ -7,8 +7,15 @@ from pathlib import Path
 import pytest
 from waiting import until
 
-from cluster import ending
-from cluster.ending import PATIENCE_S, Ending, Settings, call_on_end, read_settings, settings_file
+from cluster.cli import ending
+from cluster.cli.ending import (
+    PATIENCE_S,
+    Ending,
+    Settings,
+    call_on_end,
+    read_settings,
+    settings_file,
+)
 from jobs.errors import JobError
 
 
