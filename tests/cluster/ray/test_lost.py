@@ -145,31 +145,30 @@ def same(folder, undisturbed, died=()):
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_ray_of_its_own_is_started_again(tmp_path, undisturbed):
+@pytest.mark.parametrize("n", [1, pytest.param(2, marks=pytest.mark.endurance)])
+def test_a_ray_of_its_own_is_started_again(tmp_path, undisturbed, n):
     """After the loss of its head, and, once more was computed, of head and node at once; nothing is left behind."""
+    folders = []
     with command(
         tmp_path, before="from cluster.cli import restart\nrestart.WAITS_S = (0.5,)"
     ) as run:
-        arrives(tmp_path, 2, run)
-        first = folder_of(run.pid)
-        kill(first, "gcs_server")
-        arrives(tmp_path, 2, run)
-        (tmp_path / "open-2").touch()
-        arrives(tmp_path, 3, run)
-        second = folder_of(run.pid)
-        kill(second, "raylet", "gcs_server")
-        arrives(tmp_path, 3, run)
+        for gate, names in [(2, ["gcs_server"]), (3, ["raylet", "gcs_server"])][:n]:
+            arrives(tmp_path, gate, run)
+            folders.append(folder_of(run.pid))
+            kill(folders[-1], *names)
+            arrives(tmp_path, gate, run)
+            (tmp_path / f"open-{gate}").touch()
         (tmp_path / "open-3").touch()
         out, err = run.communicate(timeout=400)
     assert run.returncode == 0, err
     again = "starting it again in 0.5 s (1 of 1)"
     assert f"Ray is gone (its GCS does not answer); {again}" in err
-    assert err.count(again) == 2
+    assert err.count(again) == n
     assert "Traceback" not in out + err
     assert same(tmp_path, undisturbed)
-    until(lambda: not mentioning(first) + mentioning(second), "nothing of those Rays runs")
-    assert not Path(first).exists()
-    assert not Path(second).exists()
+    for folder in folders:
+        until(lambda here=folder: not mentioning(here), "nothing of that Ray runs")
+        assert not Path(folder).exists()
 
 
 @pytest.fixture

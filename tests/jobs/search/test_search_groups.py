@@ -203,7 +203,7 @@ def test_fork_keeps_whole_studies(tmp_path):
     assert len(after) == 36
 
 
-@pytest.mark.parametrize("every", [6, pytest.param(1, marks=pytest.mark.endurance)])
+@pytest.mark.parametrize("every", [30, pytest.param(1, marks=pytest.mark.endurance)])
 def test_stopped_at_writes(monkeypatch, tmp_path, every):
     """From some writes of each kind on, it comes to the same bytes."""
     store = make(tmp_path / "s.zarr", JOBS["prune"])
