@@ -219,7 +219,8 @@ class Submitted:
 
     @staticmethod
     def of(store: str) -> "Submitted":
-        """The latest submission of a store. Raises JobError if there is none."""
+        """The latest submission of a store. Raises JobError if there is none, or no store."""
+        objects.open_objects(store)
         if not (found := look(store)):
             raise JobError(f"{store}: nothing was submitted for it; give a store that was")
         return Submitted(store, found[-1][0])
