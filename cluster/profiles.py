@@ -10,7 +10,7 @@ A profile is a YAML file ~/.config/ctd/clusters/NAME.yaml, or the field `cluster
 import os
 import re
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -67,18 +67,9 @@ class RayProfile(_Profile):
         """Return the URL of the Jobs API."""
         return self.dashboard or f"http://{self.address.rpartition(':')[0]}:8265"
 
-    def jobs_api(self) -> "JobsApi":
-        """Return the Jobs API to which this profile's calls go."""
-        return JobsApi("ray", self.dashboard_url(), self.token or "")
-
-
-class JobsApi(NamedTuple):
-    """A Jobs API and the token that its calls send there; equal ones are trusted alike."""
-
-    kind: str
-    url: str
-    token: str
-    """File of the token that calls send; "" without one."""
+    def jobs_api(self) -> tuple[str, str, str]:
+        """Return ("ray", URL, file of the token) of the Jobs API to which this profile's calls go; equal ones are trusted alike."""
+        return "ray", self.dashboard_url(), self.token or ""
 
 
 class SlurmProfile(_Profile):

@@ -124,11 +124,7 @@ def new(
     sys.stdout.write(starter(kernel, _kernel(kernel)))
 
 
-type Columns = dict[str, list[Any]]
-"""A table: columns by name."""
-
-
-def contents(kernel: Kernel) -> dict[str, Columns]:
+def contents(kernel: Kernel) -> dict[str, dict[str, list[Any]]]:
     """Tables by title: the results and reduced values in a store of this kernel, its outcomes and presets."""
     found = {"results/G": _variables(kernel.dims, ["item"])}
     if kernel.reduced:
@@ -147,7 +143,7 @@ def contents(kernel: Kernel) -> dict[str, Columns]:
     return found
 
 
-def _variables(named: Mapping[str, Var], lead: list[str]) -> Columns:
+def _variables(named: Mapping[str, Var], lead: list[str]) -> dict[str, list[Any]]:
     return {
         "name": list(named),
         "axes": [", ".join([*lead, *var.axes]) for var in named.values()],

@@ -3,6 +3,7 @@
 Bad input prints one screen and exits with 2.
 """
 
+import ast
 import atexit
 import errno
 import gc
@@ -14,7 +15,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import version
-from typing import Annotated, Any, NamedTuple
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -22,135 +24,64 @@ from typer.exceptions import TyperException
 
 from cluster.cache import use_compilation_cache
 
-
-class Entry(NamedTuple):
-    """One command."""
-
-    module: str
-    """Module of cluster.cli with a function of the command's name."""
-    help: str
-    """The first paragraph of that function's docstring."""
-
-
-COMMANDS = {
-    "run": Entry(
-        "run", "Run jobs and their stages; if a store exists already, do only what is left."
-    ),
-    "plan": Entry(
-        "run", "Show what a run would do: items, groups, shards, memory; nothing is written."
-    ),
-    "status": Entry(
-        "recovery", "Say how far a job is, where it was submitted to, and what went wrong."
-    ),
-    "gather": Entry(
-        "run",
-        "Reduce what was committed since the last time, or everything if you give settings of the reduction.",
-    ),
-    "export": Entry(
-        "export",
-        "Write an item's trained model to a file for other jobs, NumPy or PyTorch (the ending chooses the format), or write all items as runs of a tracker or trials of an Optuna study.",
-    ),
-    "weights": Entry(
-        "kernels", "Show the network that a file holds: its cell, sizes and tensors; or convert it."
-    ),
-    "schema": Entry(
-        "kernels", "Print the JSON Schema of a job file, for an editor to complete and check it."
-    ),
-    "kernels": Entry(
-        "kernels",
-        "List the kernels that come with ctd, or say what one of them computes: its fields and results.",
-    ),
-    "new": Entry("kernels", "Print a commented starter job for a kernel."),
-    "query": Entry(
-        "query",
-        "Answer a question from the tables of a store; of several stores as from one, with a column for the store and for every parameter that differs.",
-    ),
-    "compare": Entry(
-        "query",
-        "Show how the jobs of two stores differ, and how far the results of the items that both have lie apart.",
-    ),
-    "best": Entry(
-        "query",
-        "Show the best item of a store: its parameters, its metric, the spread over seeds, and the commands to type next.",
-    ),
-    "ls": Entry(
-        "shelf",
-        "List stores, newest first: what was swept, how far each is, its best metric, size, time and versions.",
-    ),
-    "note": Entry(
-        "shelf",
-        "Keep a note and tags with a store, which ls, status and the page show; without either, print them.",
-    ),
-    "merge": Entry(
-        "shelf",
-        "Copy the items of several finished stores of one kernel into one, renumbered, and check it. Where each item comes from is kept.",
-    ),
-    "archive": Entry(
-        "shelf",
-        "Write a store as one zip file, which query, report and open_store read as it is, with a description of it by RO-Crate.",
-    ),
-    "posterior": Entry(
-        "posterior",
-        "Infer rates, factors and inputs of all trials with the best models of a store of lfads.",
-    ),
-    "resume": Entry(
-        "recovery",
-        "Go on with the job of a store; this needs nothing but the store and its kernel's code.",
-    ),
-    "cancel": Entry(
-        "recovery",
-        "Stop the run of a store from any machine, and cancel what was submitted for it; `ctd resume` goes on.",
-    ),
-    "check": Entry(
-        "recovery",
-        "Compare a store with what it should be, byte for byte, and exit with 1 if anything is wrong. Shards that are not computed yet are counted, but are not wrong.",
-    ),
-    "logs": Entry(
-        "recovery",
-        "Show what happened: attempts, reasons, hosts, times, and where in your files it failed.",
-    ),
-    "report": Entry(
-        "report",
-        "Write one HTML page that shows what ran, what failed and what the results are; it needs no network.",
-    ),
-    "watch": Entry(
-        "report",
-        "Serve the page of `ctd report` to this machine alone while a run goes on, until Ctrl-C; wait if there is no store yet.",
-    ),
-    "submit": Entry(
-        "submit",
-        "Send a job file to a cluster, where it goes on over as many allocations as it needs.",
-    ),
-    "clusters": Entry(
-        "submit",
-        "List the cluster profiles and check them: reachable, versions, GPUs, shared folder.",
-    ),
+PANELS = {
+    "Run": {
+        "run": "run",
+        "plan": "run",
+        "status": "recovery",
+        "resume": "recovery",
+        "cancel": "recovery",
+        "check": "recovery",
+        "logs": "recovery",
+        "gather": "run",
+    },
+    "Ask and show": {
+        "query": "query",
+        "best": "query",
+        "report": "report",
+        "watch": "report",
+        "compare": "query",
+        "export": "export",
+        "posterior": "posterior",
+    },
+    "Keep stores": {"ls": "shelf", "note": "shelf", "merge": "shelf", "archive": "shelf"},
+    "Write jobs": {
+        "kernels": "kernels",
+        "new": "kernels",
+        "schema": "kernels",
+        "weights": "kernels",
+    },
+    "Clusters": {"submit": "submit", "clusters": "submit"},
 }
+"""The commands in the order and under the headings of `ctd --help`, each with the module of its function in cluster.cli."""
 
+COMMANDS = {name: module for panel in PANELS.values() for name, module in panel.items()}
 
 GARBAGE_AFTER = 50_000
 """New objects after which Python looks for rubbish among them; by default 2,000."""
 
 
-PANELS = {
-    "Run": "run plan status resume cancel check logs gather",
-    "Ask and show": "query best report watch compare export posterior",
-    "Keep stores": "ls note merge archive",
-    "Write jobs": "kernels new schema weights",
-    "Clusters": "submit clusters",
-}
-"""The commands in the order and under the headings of `ctd --help`."""
-
-
 class LateCommand(TyperCommand):
     """A command of which `ctd --help` knows name and help alone; its module is imported when it is called or completed."""
 
+    @property
+    def help(self) -> str:
+        """The first paragraph of its function's docstring, read from the source: what all commands import takes seconds."""
+        name = str(self.name)
+        source = Path(__file__).with_name(f"{COMMANDS[name]}.py").read_text(encoding="utf-8")
+        functions = (node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef))
+        said = next(ast.get_docstring(node) or "" for node in functions if node.name == name)
+        return " ".join(said.partition("\n\n")[0].split())
+
+    @help.setter
+    def help(self, text: object) -> None:
+        pass
+
     def make_context(self, *args: Any, **options: Any) -> Any:
         """The context of the whole command."""
-        entry = COMMANDS[str(self.name)]
-        function: Callable[..., None] = getattr(
-            import_module(f"cluster.cli.{entry.module}"), str(self.name)
-        )
+        name = str(self.name)
+        module = import_module(f"cluster.cli.{COMMANDS[name]}")
+        function: Callable[..., None] = getattr(module, name)
         alone = typer.Typer(add_completion=False)
         alone.command(self.name)(function)
         # Copy the words: parsing empties the list.
@@ -192,9 +123,9 @@ class Commands(TyperGroup):
 
     def __init__(self, **options: Any) -> None:
         commands = [
-            LateCommand(name, help=COMMANDS[name].help, rich_help_panel=panel)
+            LateCommand(name, rich_help_panel=panel)
             for panel, names in PANELS.items()
-            for name in names.split()
+            for name in names
         ]
         super().__init__(**options | {"commands": commands})
 

@@ -106,17 +106,15 @@ def submit(script: str, profile: SlurmProfile, where: str) -> str:
         raise JobError(f"{where}: not submitted: {error}") from None
 
 
-def check_partition(profile: SlurmProfile, where: str) -> dict[str, Any]:
-    """Return the profile's partition as Slurm describes it; {} if the profile names none.
+def check_partition(profile: SlurmProfile, where: str) -> None:
+    """Raise JobError if the partition cannot run what the profile asks for; many clusters would let it wait forever.
 
-    Raises:
-        JobError: the partition cannot run what the profile asks for. Many clusters would accept such a job
-            and let it wait forever.
+    A profile that names no partition is not compared; Slurm is asked all the same, since it may not answer.
     """
     found = json.loads(command("scontrol", "show", "partition", "--json"))["partitions"]
     partitions = {partition["name"]: partition for partition in found}
     if profile.partition is None:
-        return {}
+        return
     if profile.partition not in partitions:
         raise JobError(
             f"{where}: partition: there is no {profile.partition!r}"
@@ -140,7 +138,6 @@ def check_partition(profile: SlurmProfile, where: str) -> dict[str, Any]:
             f"{where}: nodes: {profile.nodes} wanted, partition {profile.partition} has "
             f"{partition['nodes']['total']}"
         )
-    return dict(partition)
 
 
 # --- states -----------------------------------------------------------------------------------------------

@@ -272,7 +272,7 @@ def _serve() -> None:
 
     from cluster.cli.main import COMMANDS
 
-    for name in {entry.module for entry in COMMANDS.values()}:
+    for name in set(COMMANDS.values()):
         import_module(f"cluster.cli.{name}")
     known = ("jax.numpy", "matplotlib.font_manager", "pandas", "pynwb", "h5py", "zarr")
     for name in (*known, "ctd.weights", "ctd.lfads", "ctd.esn"):

@@ -10,7 +10,7 @@ import pytest
 from cli_jobs import TOY
 from places import EXAMPLES
 
-from cluster.cli.main import COMMANDS, PANELS
+from cluster.cli.main import COMMANDS, PANELS, LateCommand
 from jobs.run.prepare import open_or_create
 from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
@@ -109,15 +109,13 @@ def test_completion_answers_without_what_computes(words, expected):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_list_of_commands_says_what_each_says(name):
-    entry = COMMANDS[name]
-    command = getattr(import_module(f"cluster.cli.{entry.module}"), name)
+    command = getattr(import_module(f"cluster.cli.{COMMANDS[name]}"), name)
     first, *_ = inspect.getdoc(command).split("\n\n")
-    assert " ".join(first.split()) == entry.help
+    assert LateCommand(name).help == " ".join(first.split()) != ""
 
 
 def test_help_lists_every_command_and_each_has_its_own(ctd):
-    listed = [name for names in PANELS.values() for name in names.split()]
-    assert sorted(listed) == sorted(COMMANDS), "each under one heading"
+    assert sum(map(len, PANELS.values())) == len(COMMANDS), "each under one heading"
     out = ctd("--help")[1]
     assert all(f"─ {panel} ─" in out for panel in PANELS)
     assert all(f" {name} " in out for name in COMMANDS)
