@@ -5,22 +5,26 @@ import os
 import pkgutil
 import re
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 
 import gated
 import grpc
 import pytest
 import ray.core.generated
+import toy
 from places import ROOT
 from processes import listening, mentioning
 from waiting import until
 
 from cluster.ray import local, private
 from cluster.ray.reach import NoRay
+from jobs import Store
 
 HIDE = """
 from cluster.ray import private
@@ -181,3 +185,38 @@ def test_private_names_stand_in_one_file():
         and re.search(r"ray\._private|\b_raylet\b", path.read_text())
     ]
     assert named == ["cluster/ray/private.py"]
+
+
+@pytest.mark.ray
+@pytest.mark.endurance  # 80 MB from PyPI
+@pytest.mark.skipif(shutil.which("uv") is None, reason="uv installs the Ray")
+@pytest.mark.parametrize("resolution", ["lowest-direct", "highest"])
+def test_job_runs_on_the_oldest_and_the_newest_ray(tmp_path, resolution):
+    """Of those that pyproject.toml promises, without what is said of a Ray that lacks a private name."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (promised,) = [one for one in project["dependencies"] if one.startswith("ray[")]
+    target = tmp_path / "site"
+    subprocess.run(
+        ["uv", "pip", "install", "--quiet", "--no-deps", f"--resolution={resolution}", f"--target={target}",
+         f"--python={sys.executable}", promised],
+        check=True, cwd=tmp_path,
+    )  # fmt: skip
+    (tmp_path / "toy.py").write_text(Path(toy.__file__).read_text())
+    sweep = "{grid: {rate: [0.1, 0.2, 0.3]}}"
+    (tmp_path / "job.yaml").write_text(f"kernel: toy\nsweep: {sweep}\nrun: {{workers: 2}}\n")
+    says = "import ray; print(ray.__file__)"
+    stores = []
+    for executor in ("ray", "serial"):
+        begin = f"{says}\nfrom cluster.cli.main import main\nmain()"
+        store = tmp_path / f"{executor}.zarr"
+        done = subprocess.run(
+            [sys.executable, "-c", begin, "run", "job.yaml", "--executor", executor, "--store", str(store)],
+            cwd=tmp_path, text=True, capture_output=True, check=False, env=os.environ | {"PYTHONPATH": str(target)},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith(str(target))
+        assert "this Ray is started by ray.init" not in done.stderr
+        stores.append(Store.open(str(store)))
+    for name in [*stores[0].names(0), "status"]:
+        a, b = (store.rows(0, name, 0, 3).tobytes() for store in stores)
+        assert a == b, name
