@@ -149,11 +149,12 @@ class RayExecutor:
 
     def start(self, address: str, stop: Stop | None = None, on_tick: OnTick | None = None) -> None:
         """Tell every actor to open the store at `address`; does not wait for them."""
+        # First: its thread imports Ray, and two threads that do so at once may each find half of a module.
+        pool = self._pool
         from cluster.ray.crew import Crew, Heartbeats
         from cluster.ray.dispatch import Dispatch
 
         path = objects.local_path(address)
-        pool = self._pool
         self._crew = Crew(pool, str(path.absolute()) if path is not None else address)
         self._dispatch, self._heartbeats = Dispatch(self._crew), Heartbeats(pool.slots)
         self._ticker = Ticker(on_tick)

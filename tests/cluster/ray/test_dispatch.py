@@ -8,6 +8,7 @@ from faulty_jobs import errors, make
 from processes import KERNEL
 from waiting import until
 
+from cluster.ray import dispatch
 from cluster.ray.executor import RayExecutor
 from jobs.errors import JobError
 from jobs.run.shards import run_shards
@@ -34,7 +35,7 @@ def collect(executor, n):
 
 @pytest.mark.ray
 def test_a_dead_worker_charges_only_the_shard_that_ran(pool, folder, monkeypatch):
-    monkeypatch.setattr("cluster.ray.dispatch.QUEUE_BELOW_S", 600)  # all shards count as short
+    monkeypatch.setattr(dispatch, "QUEUE_BELOW_S", 600)  # all shards count as short
     store = make(folder, pool, "dead", {"fault": [0, 4, 0, 0]})
     shards = list(store.job.plan.shards())
     pool.start(store.address)
@@ -58,7 +59,7 @@ def test_a_dead_worker_charges_only_the_shard_that_ran(pool, folder, monkeypatch
 @pytest.mark.ray
 def test_an_attempt_is_ended_with_a_reason_or_forgotten(pool, folder, monkeypatch):
     """What runs is reported with the reason that is given; what is queued behind it is not reported."""
-    monkeypatch.setattr("cluster.ray.dispatch.QUEUE_BELOW_S", 600)
+    monkeypatch.setattr(dispatch, "QUEUE_BELOW_S", 600)
     store = make(folder, pool, "ended", {"fault": [0, 6, 0, 0]})
     shards = list(store.job.plan.shards())
     pool.start(store.address)
