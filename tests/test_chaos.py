@@ -1,7 +1,7 @@
 """Kill whatever runs, again and again, under sweeps on a Ray of several nodes.
 
 With a fixed seed, workers, raylets, nodes, the driver and the whole cluster get SIGKILL while the stores
-are computed. At the end every result array has the bytes of an undisturbed run. A job and a search see four
+are computed. At the end every result array has the bytes of an undisturbed run. Two kernels and a search see four
 kinds of kill in every run of the tests; all kernels see twenty kills with `-m endurance`.
 """
 
@@ -96,13 +96,17 @@ SEARCH = "population"
 """A search of train_rnn: eight members in rounds of two."""
 
 FEW = {
-    "toy": (JOBS["toy"][0] | {"n_steps": 600}, {"rate": {"linspace": [-0.5, 0.5, 140]}}),
+    "toy": (JOBS["toy"][0] | {"n_steps": 600}, {"rate": {"linspace": [-0.5, 0.5, 70]}}),
+    "train_rnn": (
+        JOBS["train_rnn"][0] | {"n_batches": 60, "report_every": 30},
+        {"learning_rate": {"geomspace": [1e-3, 1e-2, 70]}},
+    ),
     SEARCH: (
         JOBS["train_rnn"][0] | {"n_batches": 60, "report_every": 5},
         {"learning_rate": {"geomspace": [1e-3, 1e-2, 8]}},
     ),
 }  # fmt: skip
-"""A job of items alone, and a search of train_rnn, in which the kills are few and the work is little."""
+"""Jobs of two kernels and a search, in which the kills are few and the work is little."""
 
 BRIEF = RUN | {"shard_items": 2, "slots": 2, "checkpoint_s": 0.1}
 
@@ -269,7 +273,7 @@ def pieces(store):
 @pytest.mark.parametrize(
     ("jobs", "plan"),
     [
-        pytest.param(FEW, SHORT, id="items and a search"),
+        pytest.param(FEW, SHORT, id="two kernels and a search"),
         pytest.param(JOBS, LONG, id="all kernels", marks=pytest.mark.endurance),
     ],
 )

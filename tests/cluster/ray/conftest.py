@@ -12,9 +12,9 @@ from cluster.ray.local import LocalRay
 from cluster.ray.private import set_environment
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def folder(tmp_path_factory):
-    """Where the job files are, with the user's kernel beside them."""
+    """Where the job files are, with the user's kernel beside them: one folder a process, which imports that kernel once."""
     folder = tmp_path_factory.mktemp("jobs")
     (folder / "faulty_kernel.py").write_text(KERNEL)
     gated.prepare(folder)
