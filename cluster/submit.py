@@ -342,7 +342,7 @@ def _record(order: Order, number: str, home: str, command: str) -> Submission:
         command, time.time(),
     )  # fmt: skip
     for stage in order.stages:
-        store = objects.open_objects(stage.address, create=True)
+        store = connect.open_objects(stage.address, create=True)
         content = json.dumps(asdict(submission), indent=1)
         objects.write(store, keys.submission(order.id), content.encode())
     return submission

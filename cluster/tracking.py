@@ -16,7 +16,7 @@ from cluster.slurm import client as slurm
 from jobs import keys
 from jobs.errors import JobError
 from jobs.spec.trust import is_remembered
-from jobs.storage import objects
+from jobs.storage import connect, objects
 from jobs.store.store import Store
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def submissions(address: str) -> list[Submission]:
     path = objects.local_path(address)
     if path is not None and not path.is_dir():
         return []
-    store = objects.open_objects(address)
+    store = connect.open_objects(address)
     found = [key for key in objects.list_keys(store, keys.SUBMIT) if key.endswith("/record.json")]
     records = [json.loads(objects.read(store, key) or b"null") for key in sorted(found)]
     return [Submission(**record) for record in records]
@@ -220,7 +220,7 @@ class Submitted:
     @staticmethod
     def of(store: str) -> "Submitted":
         """The latest submission of a store. Raises JobError if there is none, or no store."""
-        objects.open_objects(store)
+        connect.open_objects(store)
         if not (found := look(store)):
             raise JobError(f"{store}: nothing was submitted for it; give a store that was")
         return Submitted(store, found[-1][0])

@@ -15,8 +15,7 @@ from jobs.query.query import query as ask
 from jobs.query.query import sql as ask_sql
 from jobs.query.shelf import Shelf, open_all
 from jobs.query.tables import tables_of
-from jobs.store.metric import Mode
-from jobs.store.store import Store
+from jobs.store.store import Mode, Store
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -37,7 +37,7 @@ def ls(
         from jobs.query.files import check_target
 
         check_target(to)
-    from jobs.query.listing import list_stores
+    from jobs.query.shelf import list_stores
 
     found, wrong = list_stores(stores or ["."], all_of(where), tag or ())
     if as_json:
@@ -59,7 +59,7 @@ def ls(
 
 def _show(found: dict[str, np.ndarray]) -> None:
     """Print a line a store, then the notes, and versions that all share; --to and --json have all columns."""
-    from jobs.query.listing import VERSIONS
+    from jobs.query.shelf import VERSIONS
 
     metrics, this_year = set(found["metric"]) - {""}, time.strftime("%Y-")
     texts = lambda values: np.asarray(list(values), object)
