@@ -70,13 +70,9 @@ def geometry(stores: Stores) -> list[float]:
 
 def _pairs(store: StoreTree, method: str, alike: bool) -> np.ndarray:
     """The distances by one method of all pairs of networks of one cell, or of different cells."""
-    methods = items(store)[["group", "method"]].drop_duplicates()
-    (group,) = methods[methods["method"] == method]["group"]
-    table = store[f"gathered/{group}"].to_dataset()
-    cell = lambda label: str(label).split()[0].removesuffix(",")
-    labels = zip(table["first"].values, table["second"].values, strict=True)
-    same = np.array([cell(a) == cell(b) for a, b in labels])
-    return table["pair_distance"].values[same == alike]
+    table = store.query(f"method == '{method}'", table="pair")
+    first, second = (table[name].str.extract(r"cell=(\S+)")[0] for name in ("first", "second"))
+    return table["pair_distance"][(first == second) == alike].to_numpy()
 
 
 def sine_explained(stores: Stores) -> list[float]:
