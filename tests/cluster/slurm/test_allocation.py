@@ -168,13 +168,16 @@ def scancelled(lab):
         return SimpleNamespace(sent=sent, old=old)
 
 
-def stuck(lab):
-    """A time limit that the start alone fills.
+def stuck(lab, limit=False):
+    """Allocations that each end early and compute nothing: their driver says so at once, or the start alone fills a time limit.
 
     Slurm may send its signal a minute early: of a limit of one minute, before the allocation's script listens.
     """
-    slow = {"time": 2, "grace_s": 30, "go_on": "chain", "environment": {"SLOW_START": "200"}}
-    with Sent(lab, job(lab, "stuck"), **slow, **on(3)) as sent:
+    early = {"setup": ["ctd() { return 75; }"]}
+    if limit:
+        early = {"time": 2, "grace_s": 30, "environment": {"SLOW_START": "200"}}
+    name = f"stuck{'-limit' * limit}"
+    with Sent(lab, job(lab, name), go_on="chain", **early, **on(3)) as sent:
         sent.until(
             lambda: sent.history()[-1:] == ["stuck"], "no further allocation comes", PATIENCE_S
         )
@@ -225,7 +228,7 @@ def slurmd_killed(lab):
 
 
 STORIES = {
-    "test_no_progress_is_no_reason_to_go_on": stuck,
+    "test_no_progress_is_no_reason_to_go_on[limit]": partial(stuck, limit=True),
     "test_time_limit[requeue]": partial(time_limit, "requeue"),
     "test_node_killed": node_killed,
     "test_preemption": preemption,
@@ -237,6 +240,7 @@ STORIES = {
         array, name="array-stopped", signal=("--signal=USR1", "--batch"), told_of="requeued"
     ),
     "test_cancel": two_submissions,
+    "test_no_progress_is_no_reason_to_go_on[at once]": stuck,
     "test_part_of_it_ends[head]": partial(head_ended, times=1),
     "test_part_of_it_ends[head told often]": partial(head_ended, times=5),
     "test_part_of_it_ends[step]": step_killed,
@@ -366,7 +370,8 @@ def test_part_of_it_ends(end, noted):
     end.sent.assert_nothing_left()
 
 
-def test_no_progress_is_no_reason_to_go_on(end):
+@pytest.mark.parametrize("early", ["at once", pytest.param("limit", marks=pytest.mark.endurance)])
+def test_no_progress_is_no_reason_to_go_on(end, early):
     """Two allocations that computed nothing are the last ones, and `ctd status` says why."""
     assert end.history == ["started", "ended", "chained", "started", "ended", "stuck"], (
         end.sent.log()
