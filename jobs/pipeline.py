@@ -41,7 +41,7 @@ from jobs.plan.items import checked_job
 from jobs.query.query import query
 from jobs.spec.job import JobSpec, find_kernel, read_content
 from jobs.spec.presets import expand_preset
-from jobs.spec.trust import modules_of, tell
+from jobs.spec.trust import allow_and_remember, modules_of
 from jobs.storage.addresses import join, scheme
 from jobs.store.store import Store, shared_fields
 
@@ -285,7 +285,7 @@ class Stage:
         name = self.content.get("kernel")
         if not isinstance(name, str):
             raise JobError(f"{self.where}: kernel: required, but not given")
-        tell(self.base, modules_of(name, self.content))
+        allow_and_remember(self.base, modules_of(name, self.content))
         try:
             return find_kernel(name, self.base)
         except JobError as error:

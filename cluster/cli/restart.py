@@ -20,7 +20,7 @@ from typing import NoReturn
 
 from cluster.ray.reach import accepts
 from jobs.pipeline import Stage
-from jobs.run.stop import held_back
+from jobs.run.stop import blocked_signal
 from jobs.spec.job import RunSettings
 
 WAITS_S = (5.0, 20.0, 60.0)
@@ -89,7 +89,7 @@ class RestartState:
         with open(int(handed)) as file:
             come, content = json.load(file)
         content["stages"] = tuple(Stage(**stage) for stage in content["stages"])
-        return cls(**content, asked_to_stop=held_back(come))
+        return cls(**content, asked_to_stop=blocked_signal(come))
 
     def after_loss(self, store: str, why: str, progress: str, now: float) -> "RestartState":
         """The state for the next start, after the Ray of the run of `store` was lost."""
@@ -130,7 +130,7 @@ class RestartState:
             time.sleep(0.2)
 
     def begin(self, come: int) -> NoReturn:
-        """Replace this process by a new one with the same command line, and pass it this state. come: from `hold_back`."""
+        """Replace this process by a new one with the same command line, and pass it this state. come: from `block_signals`."""
         sys.stdout.flush()
         sys.stderr.flush()
         with tempfile.TemporaryFile("w+") as file:

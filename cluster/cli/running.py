@@ -27,9 +27,9 @@ from jobs.errors import JobError, count
 from jobs.run.executor import Executor, ExecutorLost
 from jobs.run.limits import storage_trouble
 from jobs.run.progress import Progress
-from jobs.run.stop import EXIT_FAULT, EXIT_STOPPED, Interrupted, Stop, hold_back
+from jobs.run.stop import EXIT_FAULT, EXIT_STOPPED, Interrupted, Stop, block_signals
 from jobs.spec.job import JobSpec
-from jobs.spec.trust import own_code, refuse_strange, tell_edited, trust
+from jobs.spec.trust import allow_edited, own_code, refuse_untrusted, trust
 from jobs.storage.objects import is_storage_error, local_path, reason
 from jobs.store.store import Store, refuse_links
 
@@ -185,7 +185,7 @@ def _go_on(lost: ExecutorLost | NoRay, request: Request, state: RestartState) ->
     then = state.after_loss(request.store, why, _progress_digest(request.store), now)
     if not then.over(request.cluster(), now):
         err.print(then.said(request.cluster(), now))
-    then.begin(hold_back())
+    then.begin(block_signals())
 
 
 def _progress_digest(address: str) -> str:
@@ -298,8 +298,8 @@ def open_to_compute(address: str, trusted: bool, edited: bool = False) -> Store:
     if trusted:
         trust(base)
     if edited:
-        tell_edited(base, modules)
-    refuse_strange(base, modules, address)
+        allow_edited(base, modules)
+    refuse_untrusted(base, modules, address)
     refuse_links(store)
     if found := own_code(base, modules):
         err.print(f"{address}: runs the code of {', '.join(map(str, found))}")

@@ -22,7 +22,7 @@ from jobs.run.sources import SourceDiffers
 from jobs.run.task import Heartbeat, Report, ShardProgress, Work
 from jobs.run.worker import Worker
 from jobs.storage.connect import Unreachable
-from jobs.store.provenance import said
+from jobs.store.provenance import error_text
 
 NAME = "oom_kill"
 """The count's name in the files of the kernel."""
@@ -96,7 +96,7 @@ class ShardWorker:
             # These two may pass: a shared folder can lag behind for a moment.
             passes = isinstance(error, Unreachable | SourceDiffers)
             in_vain = isinstance(error, JobError) and not passes
-            return said(error), in_vain
+            return error_text(error), in_vain
         return None
 
     def do(self, work: Work) -> Report:
@@ -110,7 +110,7 @@ class ShardWorker:
         try:
             return self._worker.do(work, note)
         except BaseException as error:  # a kernel called sys.exit, or its error cannot be printed
-            return Report(*work.key, error=said(error))
+            return Report(*work.key, error=error_text(error))
 
     def interrupt(self) -> None:
         """Stop the running shard at a checkpoint, and do not begin a queued one."""

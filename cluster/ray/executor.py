@@ -161,7 +161,7 @@ class RayExecutor:
         for slot in pool.slots:
             self._crew.open(slot)
         if stop is not None:
-            stop.tell(self._dispatch.stop)
+            stop.add_callback(self._dispatch.stop)
 
     def capacity(self) -> int:
         """How many more shards the ready actors take now."""

@@ -105,7 +105,7 @@ def _reducing(store: Store, kernel: Callable[[], Kernel | None]) -> Reducing:
 
 
 def _gather(store: Store, executor: Executor | None, reducing: Reducing) -> int:
-    for _ in objects.looks("gathered"):
+    for _ in objects.read_attempts("gathered"):
         before = _gathered(store)
         now = _Now(store, reducing, before)
         kept = {key: value for key, value in before.items() if key not in ("sha256", "stamp")}

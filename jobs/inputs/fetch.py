@@ -80,7 +80,7 @@ def _versions(address: str) -> dict[str, str]:
     """Object below the address -> a text that changes with its content; "" is the address itself."""
     if local_path(address) is not None:
         return _listed(connect.open_objects(address))
-    store = connect.remote(address, connect.FIRST)
+    store = connect.remote(address, connect.IMPATIENT)
     here = connect.first_request(address, lambda: _head(store))
     if here is not None:
         return {"": _version(here)}

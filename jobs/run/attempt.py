@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -159,12 +159,14 @@ class Attempt:
         else:
             run = RoundRun(prog, group.shared, seed, ids, traced, step.round.length, kept)
         found = self._advance(run, ids, layout)
-        if not isinstance(run, RoundRun):
-            found["values"] = dict(run.results)
-        elif step and step.added is not None:
-            found["values"] = results(run, group.science, self._added())
+        if isinstance(run, RoundRun):
+            found = replace(found, run=run)
+            if step and step.added is not None:
+                found = replace(found, values=results(run, group.science, self._added()))
+        else:
+            found = replace(found, values=dict(run.results))
         self.computing = False
-        return Computed(layout, run=run if isinstance(run, RoundRun) else None, **found)
+        return found
 
     def _read(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Return (ids of the items, traced field -> its value for each item); swept values come from the store."""
@@ -201,8 +203,8 @@ class Attempt:
         assert step.added is not None
         return {name: values[self.rows - shard.start] for name, values in step.added.items()}
 
-    def _advance(self, run: Run | RoundRun, ids: np.ndarray, layout: Layout) -> dict[str, Any]:
-        """Advance to the end, from where an earlier attempt stood; return fields of `Computed`."""
+    def _advance(self, run: Run | RoundRun, ids: np.ndarray, layout: Layout) -> Computed:
+        """Advance to the end, from where an earlier attempt stood; return how, without the results."""
         saved, resumed = self._resume(run, ids, layout)
         live = None
         if saved:
@@ -231,9 +233,9 @@ class Attempt:
                 kept += 1
             if live and not run.finished:
                 live.show(run)
-        return {
-            "rounds": run.rounds, "checkpoints": kept, "resumed_at": resumed, "longest_s": longest
-        }  # fmt: skip
+        return Computed(
+            layout, rounds=run.rounds, checkpoints=kept, resumed_at=resumed, longest_s=longest
+        )
 
     def _resume(
         self, run: Run | RoundRun, ids: np.ndarray, layout: Layout

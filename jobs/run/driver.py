@@ -252,7 +252,7 @@ class Driver:
         other = self.attempts.other(task)
         if report.lost is not None:
             if not other:
-                self.ledger.searches.lose(task, report.lost)
+                self.ledger.searches.lose_states(task, report.lost)
         elif report.told or report.marker:
             if report.told:
                 self.ledger.tell(task, *report.told)

@@ -17,7 +17,7 @@ from jobs.search import Told
 from jobs.storage import objects
 from jobs.store.events import Event, Events
 from jobs.store.marker import Marker
-from jobs.store.provenance import said
+from jobs.store.provenance import error_text
 from jobs.store.rounds import Cost
 from jobs.store.store import Store
 
@@ -229,7 +229,7 @@ class Ledger:
         """Pause if the storage has failed; raise any other error."""
         if not objects.is_storage_error(error):
             raise error
-        self.storage.begin(storage_trouble(self.store.address, said(error)))
+        self.storage.begin(storage_trouble(self.store.address, error_text(error)))
 
     def _learn(self, marker: Marker, n_blamed: int) -> None:
         """Learn from a committed shard how long shards of its group take, and that its items can be computed."""

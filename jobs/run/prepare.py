@@ -27,7 +27,7 @@ from jobs.run.executor import Executor
 from jobs.run.serial import usable_memory
 from jobs.run.sources import refuse_changed, sources_of
 from jobs.spec.job import JobSpec, find_kernel, leaves
-from jobs.spec.trust import modules_of, tell
+from jobs.spec.trust import allow_and_remember, modules_of
 from jobs.storage import connect, objects
 from jobs.storage.lease import Lease
 from jobs.store.creation import Outputs, create_store
@@ -57,12 +57,12 @@ def prepare(spec: JobSpec, base: str, where: str, machines: Callable[[], Machine
     where: names the job in errors. machines: called once the job is known to be valid, since a cluster may take seconds to
     answer; `run.workers` overrides its number of workers. Raises JobError if the job is not valid.
     """
-    tell(base, spec.modules())
+    allow_and_remember(base, spec.modules())
     kernel = find_kernel(spec.kernel, base)
     items = checked_items(spec, kernel, where)
     shared = [group.params.model_dump(mode="json") for group in items.groups]
     # Validation has filled in the defaults, which may name further modules.
-    tell(base, modules_of(spec.kernel, *shared))
+    allow_and_remember(base, modules_of(spec.kernel, *shared))
     evaluated, faults = [], Faults()
     for group in items.groups:
         try:

@@ -38,7 +38,7 @@ class Progress:
     moving_since: float | None = None
     """When that was (time.monotonic)."""
     value: Value | None = None
-    """How well the running items do, where the kernel has curves."""
+    """The running items' value of the first curve, where the kernel has curves."""
     advances: tuple[int, ...] = ()
     """Advances of each running shard."""
     most_advances: int = 0
@@ -46,7 +46,7 @@ class Progress:
     stage: str = ""
     """Progress of the search in one of them, as text."""
     waiting: str = ""
-    """What the run waits for, if no advance has ended yet or no worker is ready."""
+    """The step that the run waits for, if no advance has ended yet or no worker is ready."""
     waiting_since: float = field(default_factory=time.monotonic)
     started: float = field(default_factory=time.monotonic)
     """When the run began (time.monotonic): no correction of the clock changes the duration shown."""
@@ -103,7 +103,7 @@ class Progress:
         return left / rate if rate and left > 0 else None
 
     def text(self) -> str:
-        """Describe the progress in one line: outcomes, advances, metric, rate, time left, trouble."""
+        """Return the progress in one line: outcomes, advances, metric, rate, time left, trouble."""
         # Threads that draw and that renew the lease call this while the driver writes: each field is read once.
         outcomes, advances, value, rate = (
             list(self.outcomes.items()),
@@ -138,7 +138,7 @@ class Progress:
         return ", ".join(parts)
 
     def to_json(self) -> dict[str, Any]:
-        """What the lease tells other processes of it."""
+        """Return what the lease tells other processes: work, rate and the line of text."""
         return {"work": self.work, "rate": self.rate, "text": self.text()}
 
     def blame(self, items: Iterable[FailedItem]) -> int:

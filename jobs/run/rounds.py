@@ -20,7 +20,7 @@ from jobs.store.rounds import Cost, read_round
 from jobs.store.store import Store
 
 LOSSES = 3
-"""How often the states of a round may be found missing."""
+"""Repetitions of a round whose states are missing; then its search ends."""
 
 
 class SearchedShards:
@@ -60,7 +60,7 @@ class Rounds:
         self._store, self._group, self._failures = store, group, failures
         folder = f"{keys.ROUNDS}/{group}"
         self.asked: list[Round] = []
-        """All that were asked for, by number."""
+        """The rounds that were asked for, by number."""
         self.told: dict[int, Told] = {}
         """Round -> its report."""
         self.running: set[int] = set()
@@ -104,7 +104,7 @@ class Rounds:
         seconds, advances = self._costs[rows].sum(axis=0)
         return Cost(float(seconds), self._started, self._longest_s, round(advances))
 
-    def came(self, number: int) -> None:
+    def note_states(self, number: int) -> None:
         """Note that the states of a round are in the store."""
         self.kept.add(number)
         self._repeated.discard(number)
@@ -137,7 +137,7 @@ class Rounds:
                 return self.next_task()
         return None
 
-    def lose(self, number: int, task: Task) -> None:
+    def lose_states(self, number: int, task: Task) -> None:
         """Note that the states of a round are gone; the task that needs them waits until they are computed again.
 
         Raises JobError if they were lost too often.

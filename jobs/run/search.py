@@ -75,7 +75,7 @@ class GroupSearch:
         again = self._taken_back()
         if skipped or again:
             self._unwritten = Decision((), None, skipped, again)
-            self.searcher.again(np.array(again, np.int64))
+            self.searcher.retry(np.array(again, np.int64))
             self._write()
         for number in sorted(self.rounds.running):
             if report := self.rounds.resume(number):
@@ -95,7 +95,7 @@ class GroupSearch:
         if decision.skipped:
             self.searcher.skip(np.array(decision.skipped, np.int64))
         if decision.again:
-            self.searcher.again(np.array(decision.again, np.int64))
+            self.searcher.retry(np.array(decision.again, np.int64))
         for number, told, cost in decision.told:
             self._note(number, told, cost)
         if decision.asked is None:
@@ -109,7 +109,7 @@ class GroupSearch:
         self.rounds.add(asked)
 
     @property
-    def unfounded(self) -> list[Shard]:
+    def orphaned(self) -> list[Shard]:
         """Committed shards of several groups, if the decisions do not say that all of their items have ended.
 
         The decisions were lost or begin anew, and may have the items in other groups now.
@@ -126,7 +126,7 @@ class GroupSearch:
 
     def tell(self, number: int, told: Told, cost: Cost) -> None:
         """Note the end of a round, and decide what follows. Raises JobError if the search cannot go on."""
-        self.rounds.came(number)
+        self.rounds.note_states(number)
         if number not in self.rounds.told:  # otherwise its states were needed again
             self._news.append((number, told, cost))
             self._note(number, told, cost)
@@ -227,7 +227,7 @@ class GroupSearch:
 
     @property
     def progress(self) -> tuple[int, float]:
-        """Of the items whose shards are not committed: how many have ended; their work in past rounds, in items."""
+        """(items that have ended, work of past rounds in items), over the items whose shards are not committed."""
         found, rows = self.searcher, self.shards.open_items(self.searcher.group)
         part = np.minimum(1.0, found.ages / self._whole) if self._whole else np.zeros(self._n)
         work = float(np.where(found.ended, 1.0, part)[rows].sum())
@@ -293,7 +293,7 @@ class Searches:
         search = self._found[group] = GroupSearch(self._store, group, self._failures, self._done)
         with self._may_end(group):
             search.open()
-        return search.unfounded
+        return search.orphaned
 
     def next_task(self) -> Task | None:
         """Return the next task of any search; None if there is none now. Raises the errors of the storage."""
@@ -308,14 +308,14 @@ class Searches:
                 search.tell(task.step.number, told, cost)
             self._progress.stage = search.searcher.stage
 
-    def lose(self, task: Task, number: int) -> None:
+    def lose_states(self, task: Task, number: int) -> None:
         """Note that a task needs the states of a round that are missing or damaged."""
         group = task.shard.group
         if search := self._of(group):
             text = f"the states of round {number} of group {group} are damaged; they are computed again"
             self._events.note(Event(kind="decision", shard=task.shard.number, text=text))
             with self._may_end(group):
-                search.rounds.lose(number, task)
+                search.rounds.lose_states(number, task)
 
     def committed(self, shard: Shard) -> None:
         """Note a committed shard: the search of its group is over once it was the last one."""

@@ -40,7 +40,7 @@ class SerialExecutor:
         self._worker, self._ticker = Worker(address), Ticker(on_tick)
         if stop is not None:
             # Safe in a signal handler, which may run in the middle of an advance: it only sets an event.
-            stop.tell(self._worker.interrupt)
+            stop.add_callback(self._worker.interrupt)
 
     def capacity(self) -> int:
         """Return 1 if no work waits, else 0: one shard runs at a time."""

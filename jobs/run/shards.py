@@ -76,7 +76,7 @@ def run_shards(
         # Under the lease: another driver may have committed shards until now.
         ledger = open_ledger(store, part)
         if ledger.is_open:
-            lease.tell = ledger.progress.to_json
+            lease.progress = ledger.progress.to_json
             Driver(ledger, executor, listener, stop).run()
             ledger.compact()
     return ledger.progress
@@ -115,9 +115,9 @@ def open_ledger(store: Store, part: Part | None = None) -> Ledger:
     if store.job.spec.search is not None:
         first = lambda number: store.job.plan.together(ledger.shards[number].group)[0]
         groups = sorted({first(number) for number in mine})
-        unfounded = [shard for group in groups for shard in ledger.searches.begin(group)]
-        store.committed.forget(unfounded)
-        return open_ledger(store, part) if unfounded else ledger
+        orphaned = [shard for group in groups for shard in ledger.searches.begin(group)]
+        store.committed.forget(orphaned)
+        return open_ledger(store, part) if orphaned else ledger
     # One listing, instead of a request for each shard, tells which shards left a state to go on from.
     kept = {int(key.split("/")[-2]) for key in objects.list_keys(store.objects, keys.CHECKPOINTS)}
     for number in mine:

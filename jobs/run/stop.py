@@ -33,10 +33,10 @@ class Interrupted(BaseException):
     """Raised in the main thread by a signal that asks for a stop, while no driver looks at `Stop.reason`."""
 
 
-def hold_back() -> int:
+def block_signals() -> int:
     """Block the signals that ask for a stop, also across `exec`, until `signals` handles them.
 
-    Returns a descriptor for `held_back`.
+    Returns a descriptor for `blocked_signal`.
     """
     # Blocking holds for this thread alone. Another thread may still receive a signal, and `exec` would come before Python
     # calls its handler. The pipe, to which Python writes the number at once, survives the `exec`.
@@ -47,8 +47,8 @@ def hold_back() -> int:
     return come
 
 
-def held_back(come: int) -> str | None:
-    """Return the first signal between `hold_back` and `exec`, in the words of `Stop.reason`; None if there was none."""
+def blocked_signal(come: int) -> str | None:
+    """Return the first signal between `block_signals` and `exec`, in the words of `Stop.reason`; None if there was none."""
     with open(come, "rb") as pipe:
         numbers = [number for number in pipe.read() if number in CAUGHT]
     return _reason(numbers[0]) if numbers else None
@@ -67,7 +67,7 @@ class Stop:
         """Whether a loop looks at `reason`, so that a signal need not raise."""
         self._deadline = float("inf")
         self._grace_s: float | None = None
-        self._told: list[Callable[[], None]] = []
+        self._callbacks: list[Callable[[], None]] = []
         self._remarks: list[str] = []
 
     def ask(self, reason: str, grace_s: float | None = None) -> None:
@@ -78,14 +78,14 @@ class Stop:
         if self.reason is None:
             # The reason last: another thread that sees it must find the grace time.
             self._grace_s, self.reason = grace_s, reason
-            for tell in self._told:
-                tell()
+            for callback in self._callbacks:
+                callback()
 
-    def tell(self, listener: Callable[[], None]) -> None:
-        """Call `listener` when a stop is asked for, or now if it has been."""
-        self._told.append(listener)
+    def add_callback(self, callback: Callable[[], None]) -> None:
+        """Call `callback` when a stop is asked for, or now if it has been."""
+        self._callbacks.append(callback)
         if self.reason is not None:
-            listener()
+            callback()
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
@@ -128,7 +128,7 @@ def signals(stop: Stop) -> Iterator[None]:
     """Make SIGTERM, SIGUSR1, SIGHUP and Ctrl-C ask for a stop; a second Ctrl-C or SIGTERM raises KeyboardInterrupt.
 
     A SIGHUP that is ignored, as under `nohup`, stays ignored. Python handles signals in the main thread alone: in
-    another thread this changes nothing. Signals that `hold_back` blocked ask for a stop now, and do not raise.
+    another thread this changes nothing. Signals that `block_signals` blocked ask for a stop now, and do not raise.
 
     Raises:
         Interrupted: a stop is asked for outside `stop.deferred()`.

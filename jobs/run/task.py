@@ -36,7 +36,7 @@ Key = tuple[int, int]
 
 
 class Step(NamedTuple):
-    """What a search has an attempt do with its items.
+    """The part that an attempt has in a search.
 
     A round advances them, and keeps their states. Once all items of a planned shard have ended, a last step of no
     advances writes their results.
@@ -63,7 +63,7 @@ class Task(NamedTuple):
     probe: bool = False
     """Compute without writing. `shard` is then part of a planned one, to find the items that fail."""
     step: Step | None = None
-    """What the job's search has it do; None without a search. `shard` is then a planned one, or has the number of a round,
+    """Its part in the job's search; None without a search. With one, `shard` is a planned one, or has the number of a round,
     and the rows of the round that lie between its start and its stop."""
     begin: Begin = "fresh"
 
@@ -142,7 +142,7 @@ class ShardProgress(NamedTuple):
     work: float = 0.0
     """Work done, in items: an item that has made half of its advances counts as half an item."""
     value: Value | None = None
-    """How well its items do, where the kernel has curves."""
+    """Its items' value of the first curve, where the kernel has curves."""
 
 
 class Heartbeat(NamedTuple):

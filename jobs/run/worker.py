@@ -22,13 +22,13 @@ from jobs.run.sources import source_here
 from jobs.run.task import Fault, Reduction, Report, ShardProgress, Step, Task, Work, rows_of
 from jobs.search import Told
 from jobs.spec.search import Search
-from jobs.spec.trust import admit
+from jobs.spec.trust import allow
 from jobs.storage import objects
 from jobs.store.arrays import DONE, DROPPED, FAILED
 from jobs.store.checkpoint import clear
 from jobs.store.live import EVERY_S, clear_live
 from jobs.store.marker import Marker
-from jobs.store.provenance import host, said, trace_of
+from jobs.store.provenance import error_text, host, traceback_text
 from jobs.store.rounds import Cost, Damaged
 from jobs.store.store import Store, shared_fields
 from jobs.store.writer import ShardWriter
@@ -57,7 +57,7 @@ class Worker:
         self.store = Store.open(address)
         self.job = self.store.job
         # The driver has checked that the user trusts this code, or it would not have begun.
-        admit(self.job.base, self.job.spec.modules())
+        allow(self.job.base, self.job.spec.modules())
         self.kernel = self.store.kernel
         self._workers, self._writer = workers, ShardWriter(self.store)
         self._source = source_here(self.store, socket.gethostname())
@@ -102,7 +102,7 @@ class Worker:
             # Outside of the kernel's functions no item is to blame: the shard is not searched for one.
             if fault == "error" and not (attempt and attempt.computing):
                 fault = "outside"
-            return Report(*work.key, None, said(error), trace_of(error), fault, host())
+            return Report(*work.key, None, error_text(error), traceback_text(error), fault, host())
 
     def _group(self, index: int) -> Group:
         """Return a group with its data; only groups that are searched together with the last one are cached."""

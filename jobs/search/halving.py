@@ -7,7 +7,7 @@ from jobs.spec.search import Asha, Halving
 
 
 class HalvingSearcher(InStep):
-    """Of every `size` items the best max(1, n // eta^(k+1)) go on after rung k = 0, 1, ... (Jamieson & Talwalkar 2016).
+    """Successive halving (Jamieson & Talwalkar 2016): the best max(1, n // eta^(k+1)) of every `size` items go on after rung k.
 
     n: `size` without the items that have failed with an error. NaN is worse than any number; ties go to the item that
     comes first. Items that have finished keep their place.

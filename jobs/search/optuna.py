@@ -102,9 +102,9 @@ class OptunaSearcher(Searcher):
                 self._ask(row)
         return super().ask(most)
 
-    def again(self, rows: np.ndarray) -> None:
+    def retry(self, rows: np.ndarray) -> None:
         """Have rows that failed go on with the values that they had, each as a new trial; see Searcher."""
-        super().again(rows)
+        super().retry(rows)
         for row in rows.tolist():
             known = {name: values[row].item() for name, values in self._values.items()}
             self._studies[row // self.search.trials].enqueue_trial(known)

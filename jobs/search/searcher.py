@@ -168,7 +168,7 @@ class Searcher(ABC):
         self.ended[out], self.ready[out] = True, False
         return out
 
-    def again(self, rows: np.ndarray) -> None:
+    def retry(self, rows: np.ndarray) -> None:
         """Have rows that failed go on from their last state, in the lap in which they failed; not in a search in step."""
         self.failed[rows] = self.ended[rows] = False
         self.ready[rows] = True

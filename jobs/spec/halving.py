@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 
 class Compared(BaseModel):
-    """What every search has: the metric, and which values of it are better."""
+    """The fields of every search: the metric, and which values of it are better."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -1,4 +1,4 @@
-"""Whose code may be imported: a store names modules of whoever made it, and looking at it must not run them.
+"""Decide whose code may be imported. A store names modules of whoever made it, and looking at it must not run them.
 
     code                                                        imported by
     ctd's own, or a module that this process was told of        whoever asks
@@ -27,7 +27,7 @@ from ctd.kernel import Kernel, Kind, field_kinds
 from jobs.errors import JobError
 from jobs.spec.code import Code, digest, find, resolved
 
-_told: set[tuple[str, str, Path]] = set()
+_allowed: set[tuple[str, str, Path]] = set()
 """(base, module, its file) that this process may import for a job in this base."""
 _trusted: set[str] = set()
 """The bases that --trust was given for, in which this process may import everything."""
@@ -50,30 +50,32 @@ def modules_of(kernel: str, *blocks: Mapping[str, Any]) -> set[str]:
     return {module for module in (*found, *modules_in(fields)) if module}
 
 
-def tell(base: str, modules: Iterable[str]) -> None:
+def allow_and_remember(base: str, modules: Iterable[str]) -> None:
     """Let this process import these modules for a job in this base, and remember their code for later looks.
 
     Code inside of a store is not remembered, nor anything if the user's folder of settings cannot be written.
     """
-    for module, code in admit(base, modules).items():
+    for module, code in allow(base, modules).items():
         # A relative base is the working directory of a cluster's job, which goes with it.
         if os.path.isabs(base) and not _in_store(code.file):
             remember(*_as_run(module, code, base))
             remember(resolved(base), module)
 
 
-def tell_edited(base: str, modules: Iterable[str]) -> None:
-    """Do as `tell` with those of these modules that this user has run before from this base, in whatever version.
+def allow_edited(base: str, modules: Iterable[str]) -> None:
+    """Do as `allow_and_remember` with those of these modules that this user has run before from this base, in whatever version.
 
     --accept-changes asks for it: the user says that the edit is theirs.
     """
-    tell(base, [module for module in modules if is_remembered(resolved(base), module)])
+    allow_and_remember(
+        base, [module for module in modules if is_remembered(resolved(base), module)]
+    )
 
 
-def admit(base: str, modules: Iterable[str]) -> dict[str, Code]:
+def allow(base: str, modules: Iterable[str]) -> dict[str, Code]:
     """Let this process import these modules for a job in this base; return where those lie that it has to ask for."""
     found = {module: code for module in modules if (code := find(module, base))}
-    _told.update((resolved(base), module, code.file) for module, code in found.items())
+    _allowed.update((resolved(base), module, code.file) for module, code in found.items())
     return found
 
 
@@ -96,12 +98,14 @@ def trust(base: str) -> None:
     _trusted.add(resolved(base))
 
 
-def refuse_strange(base: str, modules: Iterable[str], where: str, only_known: bool = False) -> None:
+def refuse_untrusted(
+    base: str, modules: Iterable[str], where: str, only_known: bool = False
+) -> None:
     """Raise Untrusted, which `where` begins, if what computes may not import one of these modules.
 
     only_known: what looking may import, and no more.
     """
-    if code := _strange(base, modules, only_known):
+    if code := _first_untrusted(base, modules, only_known):
         why = "is not on your import path"
         if only_known:
             why = "its job does not name"
@@ -122,7 +126,7 @@ def folder_of(base: str, modules: Iterable[str]) -> str | None:
 
 def is_known(base: str, modules: Iterable[str]) -> bool:
     """Whether all these modules are ctd's own or the user's, so that looking may import them."""
-    return _strange(base, modules, only_known=True) is None
+    return _first_untrusted(base, modules, only_known=True) is None
 
 
 def is_ctds_kernel(name: str) -> bool:
@@ -143,7 +147,7 @@ def put_on_path(folder: str) -> None:
         _added.add(folder)
 
 
-def _strange(base: str, modules: Iterable[str], only_known: bool) -> Code | None:
+def _first_untrusted(base: str, modules: Iterable[str], only_known: bool) -> Code | None:
     """Return where the first module lies that may not be imported; None if all may."""
     here = resolved(base)
     if here in _trusted:
@@ -151,7 +155,7 @@ def _strange(base: str, modules: Iterable[str], only_known: bool) -> Code | None
     mine = set() if only_known else _import_path()
     for module in sorted(modules):
         code = find(module, base)
-        if code is None or (here, module, code.file) in _told:
+        if code is None or (here, module, code.file) in _allowed:
             continue
         if _in_store(code.file):
             return code

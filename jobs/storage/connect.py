@@ -27,7 +27,7 @@ from jobs import keys
 from jobs.errors import JobError
 from jobs.storage import addresses, objects
 
-FIRST: dict[str, Any] = {
+IMPATIENT: dict[str, Any] = {
     "client_options": {"connect_timeout": "3s", "timeout": "5s"},
     "retry_config": {
         "max_retries": 4,
@@ -37,7 +37,7 @@ FIRST: dict[str, Any] = {
 }  # fmt: skip
 """Options of the first request: short, because a user waits for its failure."""
 
-LATER: dict[str, Any] = {
+PATIENT: dict[str, Any] = {
     "client_options": {"connect_timeout": "5s", "read_timeout": "60s", "timeout": "10m"},
     "retry_config": {
         "max_retries": 100,  # `retry_timeout` is what limits
@@ -93,7 +93,7 @@ def open_objects(address: str, *, create: bool = False) -> ObjectStore:
         # Unlike a read, a listing distinguishes a missing bucket from a missing key; this one is short.
         first_request(
             address,
-            lambda: next(iter(obstore.list(remote(address, FIRST), f"{keys.LEASE}/")), None),
+            lambda: next(iter(obstore.list(remote(address, IMPATIENT), f"{keys.LEASE}/")), None),
         )
         return remote(address)
     try:
@@ -111,11 +111,11 @@ def open_objects(address: str, *, create: bool = False) -> ObjectStore:
         raise JobError(f"{path}: cannot be written: {error.strerror or error}") from None
 
 
-def remote(address: str, patience: dict[str, Any] = LATER) -> ObjectStore:
+def remote(address: str, patience: dict[str, Any] = PATIENT) -> ObjectStore:
     """Return the objects under a remote address, without sending a request.
 
     Args:
-        patience: timeouts and retries, `FIRST` or `LATER`.
+        patience: timeouts and retries, `IMPATIENT` or `PATIENT`.
 
     Raises:
         JobError: the address is not valid, or there are no credentials.

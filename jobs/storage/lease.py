@@ -66,7 +66,7 @@ class LeaseRecord(Process):
     renewed: float = 0.0
     """When the holder last renewed it (seconds since 1970)."""
     said: Mapping[str, Any] = field(default_factory=dict)
-    """What the holder told of its progress at that time."""
+    """The holder's progress at that time."""
     released: bool = False
     """Whether the holder has given it up; written only then."""
 
@@ -87,8 +87,8 @@ class Lease:
     def __init__(self, store: ObjectStore, record: LeaseRecord) -> None:
         self._objects, self._record = store, record
         self.generation = record.generation
-        self.tell: Callable[[], Mapping[str, Any]] = dict
-        """What to tell of the holder's progress, called at each renewal from the thread that renews."""
+        self.progress: Callable[[], Mapping[str, Any]] = dict
+        """Returns the holder's progress; called at each renewal, from the thread that renews."""
         self._passed_over: str | None = None
 
     @staticmethod
@@ -100,7 +100,7 @@ class Lease:
             JobError: the store cannot be written.
         """
         refuse_zip(objects.local_path(address))
-        for _ in objects.looks(keys.LEASE):
+        for _ in objects.read_attempts(keys.LEASE):
             held = holder(store)
             if held is not None and _is_alive(store, held):
                 raise Held(
@@ -201,7 +201,7 @@ class Lease:
             listener.remark(f"{what}: passed over")
 
     def _stamped(self) -> bytes:
-        self._record = replace(self._record, renewed=time.time(), said=self.tell())
+        self._record = replace(self._record, renewed=time.time(), said=self.progress())
         return json.dumps(self._record.to_json()).encode()
 
     def _prune(self) -> None:

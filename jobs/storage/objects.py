@@ -185,20 +185,20 @@ def _metas(objects: ObjectStore, prefix: str) -> "Iterator[ObjectMeta]":
             return
 
 
-LOOKS = 50
+READ_ATTEMPTS = 50
 """Most attempts to read a folder that other processes change. Each takes a few requests, so a request to stop does not
 wait long."""
 
 
-def looks(folder: str) -> Iterator[int]:
+def read_attempts(folder: str) -> Iterator[int]:
     """Yield once for each attempt to read a folder while other processes change it.
 
-    Raises OSError, a storage error, after LOOKS attempts: the folder never stays the same, or it is damaged.
+    Raises OSError, a storage error, after READ_ATTEMPTS attempts: the folder never stays the same, or it is damaged.
     """
-    yield from range(LOOKS)
+    yield from range(READ_ATTEMPTS)
     raise OSError(
         errno.ESTALE,
-        f"{folder}/ changed, or seemed to change, in each of {LOOKS} looks; try again, or `ctd check` the store",
+        f"{folder}/ changed, or seemed to change, in each of {READ_ATTEMPTS} looks; try again, or `ctd check` the store",
     )
 
 

@@ -29,7 +29,7 @@ Whole = Annotated[int, Field(ge=0, lt=2**53)]
 
 
 class Note(BaseModel):
-    """What a user wrote about a store."""
+    """A user's words about a store."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -38,7 +38,7 @@ class Note(BaseModel):
 
 
 class Card(Note):
-    """What a list of stores says of one store."""
+    """One store's line in a list of stores."""
 
     kernel: str
     name: str

@@ -37,11 +37,16 @@ class Checkpoints:
     Args:
         ids: (n,) the items that the attempt computes.
         microbatch: items that are vmapped together.
-        said: digest of the round, if the attempt is one of a search.
+        round_sha256: digest of the round, if the attempt is one of a search.
     """
 
     def __init__(
-        self, store: Store, shard: Shard, ids: np.ndarray, microbatch: int, said: str | None = None
+        self,
+        store: Store,
+        shard: Shard,
+        ids: np.ndarray,
+        microbatch: int,
+        round_sha256: str | None = None,
     ) -> None:
         self._objects, self._folder = store.objects, folder(shard)
         self._every_s = store.job.spec.run.checkpoint_s
@@ -54,7 +59,7 @@ class Checkpoints:
             "microbatch": microbatch,
             "device": [here["platform"], here["device_kind"]],
             "jax": jax.__version__,
-            **({"round": said} if said else {}),
+            **({"round": round_sha256} if round_sha256 else {}),
         }
         self._next = 0
         self._due = time.monotonic() + self._every_s

@@ -165,7 +165,7 @@ def read_events(store: Store) -> list[Event]:
 
 
 def _lines(store: Store) -> Iterator[str]:
-    for _ in objects.looks(keys.EVENTS):
+    for _ in objects.read_attempts(keys.EVENTS):
         listed = sorted(objects.list_keys(store.objects, keys.EVENTS))
         read = [data for _, data in objects.read_all(store.objects, listed)]
         if None not in read:  # else a driver has joined objects meanwhile

@@ -66,7 +66,7 @@ def _reader(address: str) -> Callable[[str], Read]:
         return lambda at: partial(_on_disk, objects.local_path(at))
     # One client for all: making one takes as long as a request.
     bucket = "/".join(address.split("/")[:3])
-    place = connect.remote(bucket, connect.FIRST)
+    place = connect.remote(bucket, connect.IMPATIENT)
 
     def read(at: str, key: str) -> bytes | None:
         whole = f"{at.removeprefix(bucket).strip('/')}/{key}"
@@ -114,7 +114,7 @@ def _matching(address: str) -> list[str]:
 def _folders(address: str) -> list[str]:
     """The addresses of the folders and archives in a folder, sorted; hidden ones are left out."""
     if addresses.scheme(address) in addresses.BUCKETS:
-        place = connect.remote(address, connect.FIRST)
+        place = connect.remote(address, connect.IMPATIENT)
         found = connect.first_request(address, lambda: obstore.list_with_delimiter(place))
         names = [name.rstrip("/") for name in found["common_prefixes"]]
     else:

@@ -26,25 +26,25 @@ MOST_TRACE = 8000
 """Characters kept of a traceback, from its end: the innermost frames and the error."""
 
 
-def said(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """Return an exception as text of at most 2,000 characters without credentials, even if its own `str` fails."""
-    return masked(_said(error)[:4000])[:2000]
+    return masked(_text(error)[:4000])[:2000]
 
 
-def trace_of(error: BaseException) -> str:
+def traceback_text(error: BaseException) -> str:
     """Return the end of an exception's traceback without credentials.
 
-    Of the text of a storage error it contains only what `said` lets through.
+    Of the text of a storage error it contains only what `error_text` lets through.
     """
     if objects.is_storage_error(error):
-        text = "".join(traceback.format_tb(error.__traceback__)) + _said(error)
+        text = "".join(traceback.format_tb(error.__traceback__)) + _text(error)
     else:
         text = "".join(traceback.format_exception(error))
     # Before it is cut: half a name hides nothing.
     return masked(text[-2 * MOST_TRACE :])[-MOST_TRACE:]
 
 
-def _said(error: BaseException) -> str:
+def _text(error: BaseException) -> str:
     try:
         # A server's answer may quote the request, including the name of the access key.
         text = objects.reason(error) if objects.is_storage_error(error) else str(error)

@@ -89,7 +89,7 @@ class Records[T: Record]:
         A caller that needs the compacted ones too reads the log afterwards.
         """
         folder = self.folder if group is None else f"{self.folder}/{group}"
-        for _ in objects.looks(folder):
+        for _ in objects.read_attempts(folder):
             read = self.read(objects.list_keys(self.objects, folder))
             there = {key: line for key, line in read.items() if line is not None}
             gone = {keys.number_of(key) for key in read.keys() - there.keys()}
@@ -133,7 +133,7 @@ class Records[T: Record]:
     def compact(self) -> None:
         """Move the records of all shards into segments. A damaged record stays where it is."""
         read: dict[str, bytes] = {}
-        for _ in objects.looks(self.folder):
+        for _ in objects.read_attempts(self.folder):
             # The log before the records: see the rules at the top.
             seen = self.log.read()
             logged = resolved(seen)
@@ -165,7 +165,7 @@ class Records[T: Record]:
         numbers = frozenset(shard.number for shard in shards)
         if not numbers:
             return
-        for _ in objects.looks(self.folder):
+        for _ in objects.read_attempts(self.folder):
             # First move them: a single record outside the log would count over the segment that takes it back.
             self.compact()
             self.log.append(self.log.read(), {}, numbers)

@@ -1,4 +1,4 @@
-"""What a search keeps in the store: the states at the end of each round, and the decisions of the driver.
+"""The states at the end of each round of a search, and the decisions of the driver.
 
     run/rounds/G/NNNNNN             the report and the states of round N of group G
     run/decisions/G/NNNNNN.json     decision N: what was told since the one before, and the round that follows
@@ -30,7 +30,7 @@ from jobs.store.checkpoint import decode, encode
 from jobs.store.store import Store
 
 DIGITS = 12
-"""How many digits give the length of the head."""
+"""Digits of the length of the head."""
 
 
 class Damaged(Exception):
@@ -43,7 +43,7 @@ class Damaged(Exception):
 
 @dataclass(frozen=True)
 class Cost:
-    """What a round cost, for the markers of its items."""
+    """The cost of a round, for the markers of its items."""
 
     seconds: float = 0.0
     started: float = math.inf
@@ -161,7 +161,7 @@ def is_whole_round(store: Store, key: str) -> bool:
 
 
 class Decision(NamedTuple):
-    """What was told before a round was asked for, and the round."""
+    """The reports since the last decision, and the round that follows from them."""
 
     told: Sequence[tuple[int, Told, Cost]]
     """(number of the round, its report, its cost), in the order in which the driver heard of them."""

@@ -157,7 +157,7 @@ class Log:
 
     def read(self) -> list[Segment]:
         """Return all segments in order, including those that later ones replace."""
-        for _ in objects.looks(self._folder):
+        for _ in objects.read_attempts(self._folder):
             listed, kept = self.keys(), self._kept
             new = [key for key in listed if key not in kept]
             read = dict(objects.read_all(self._objects, new))

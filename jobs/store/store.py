@@ -79,7 +79,7 @@ class Store:
         Raises Untrusted if that would run code that the user has not said to trust (see jobs.spec.trust).
         """
         spec, base = self.job.spec, self.job.base
-        trust.refuse_strange(base, spec.modules(), self.address)
+        trust.refuse_untrusted(base, spec.modules(), self.address)
         return find_kernel(spec.kernel, trust.folder_of(base, spec.modules()))
 
     @cached_property
@@ -201,7 +201,7 @@ def shared_fields(store: Store, group: int) -> dict[str, Any]:
         further -= trust.modules_of(spec.kernel, defaults)
     # The defaults of a kernel of one's own may name modules; those of ctd's kernels do not.
     only_known = trust.is_ctds_kernel(spec.kernel)
-    trust.refuse_strange(base, further, store.address, only_known)
+    trust.refuse_untrusted(base, further, store.address, only_known)
     return dict(content)
 
 

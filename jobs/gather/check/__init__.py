@@ -28,7 +28,7 @@ from jobs.gather.check.mending import Finding as Finding
 from jobs.gather.check.mending import Mending, check_created, check_gathered, check_job
 from jobs.gather.check.records import LOST as LOST
 from jobs.gather.check.records import check_markers, check_notes, check_results
-from jobs.spec.trust import refuse_strange
+from jobs.spec.trust import refuse_untrusted
 from jobs.storage import objects
 from jobs.storage.checksums import read_sums, read_verified, write_sums
 from jobs.storage.lease import Lease
@@ -52,7 +52,7 @@ def check(address: str, repair: bool = False) -> list[Finding]:
     if not repair:
         return list(_everything(Mending(store, False)))
     # A repair imports the kernel, to make metadata and reductions again.
-    refuse_strange(store.job.base, store.job.spec.modules(), address)
+    refuse_untrusted(store.job.base, store.job.spec.modules(), address)
     refuse_links(store)
     lease = Lease.acquire(store.objects, address)
     try:

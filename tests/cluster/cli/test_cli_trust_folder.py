@@ -84,7 +84,7 @@ def lab(ctd, tmp_path, found, monkeypatch):
 def test_looking_runs_nothing_that_lies_beside_the_users_code(lab, ctd, base, process, monkeypatch):
     """The store names a module that the user has run, which puts the folder on the import path, and another one."""
     if process == "another":
-        monkeypatch.setattr("jobs.spec.trust._told", set())
+        monkeypatch.setattr("jobs.spec.trust._allowed", set())
     base = str(lab.folder) if base == "given" else base
     for cell in SPELLINGS:
         store = lab.unpack(base, cell=cell, dataset="ownsteps.kernel")
@@ -115,7 +115,7 @@ def test_what_the_arrays_name_is_judged_as_what_the_job_names(lab, ctd):
 
 def test_code_that_has_changed_since_is_not_looked_with(lab, ctd, monkeypatch):
     """The stranger's archive brings another module of the name of the user's."""
-    monkeypatch.setattr("jobs.spec.trust._told", set())
+    monkeypatch.setattr("jobs.spec.trust._allowed", set())
     sys.modules.pop("ownsteps", None)
     own = lab.folder / "job.zarr"
     (lab.folder / "ownsteps.py").write_text(PAYLOAD.format(mark=str(lab.mark)) + OWN)

@@ -29,7 +29,7 @@ def test_signal_raises_where_nobody_looks(number):
 def test_second_signal_cuts_the_workers_time_short(first, second):
     """A second Ctrl-C or SIGTERM does. A terminal that closes may send SIGHUP twice, and Slurm USR1, then TERM."""
     stop, told = Stop(), []
-    stop.tell(lambda: told.append(stop.reason))
+    stop.add_callback(lambda: told.append(stop.reason))
     with signals(stop), stop.deferred():
         sent(first)
         if {first, second} <= {signal.SIGTERM, signal.SIGINT}:

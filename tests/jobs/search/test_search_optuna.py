@@ -228,7 +228,7 @@ def test_an_item_tried_again_is_a_new_trial_with_the_same_values():
     play(searcher, lambda k, asked: (1, items.report(k, asked)), most=6)
     before = {name: values.copy() for name, values in searcher.records().items()}
     items.failing = {}
-    searcher.again(np.array([5]))
+    searcher.retry(np.array([5]))
     number = 30
     while (asked := searcher.ask(6)) is not None:
         assert asked.rows.tolist() == [5]

@@ -10,13 +10,13 @@ from jobs.errors import JobError
 from jobs.spec.code import find
 from jobs.spec.job import parse_job
 from jobs.spec.trust import (
+    allow_and_remember,
     folder_of,
     is_ctds_kernel,
     is_known,
     modules_of,
     own_code,
-    refuse_strange,
-    tell,
+    refuse_untrusted,
     trust,
 )
 
@@ -25,7 +25,7 @@ from jobs.spec.trust import (
 def folder(tmp_path, monkeypatch):
     """A folder with modules that must not be imported: a file, a package, and one in a folder without __init__."""
     monkeypatch.setattr(sys, "path", list(sys.path))
-    for known in ("_told", "_trusted"):
+    for known in ("_allowed", "_trusted"):
         monkeypatch.setattr(f"jobs.spec.trust.{known}", set())
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "settings"))
     here = tmp_path / "lab"
@@ -84,38 +84,38 @@ def test_ctds_own_kernels_are_never_those_beside_a_job(folder):
     ]
     assert found == ["train_rnn", "esn"]
     modules = modules_of("train_rnn", {"task": "decision"})
-    refuse_strange(str(folder), modules, "store")
+    refuse_untrusted(str(folder), modules, "store")
     assert folder_of(str(folder), modules) is None
     assert own_code(str(folder), {*modules, "trap"}) == [folder / "trap.py"]
     # A task is looked for under its own name, and that file is a stranger's.
     with pytest.raises(JobError, match=r"lab/train_rnn\.py"):
-        refuse_strange(str(folder), modules_of("train_rnn", {"task": "train_rnn.Task"}), "store")
+        refuse_untrusted(str(folder), modules_of("train_rnn", {"task": "train_rnn.Task"}), "store")
 
 
 def test_what_is_on_the_import_path_is_computed_with_and_not_looked_with(folder, monkeypatch):
     with pytest.raises(JobError, match=r"lab/trap\.py, which is not on your import path.*--trust"):
-        refuse_strange(str(folder), ["trap"], "store")
+        refuse_untrusted(str(folder), ["trap"], "store")
     sys.path.append(str(folder))
-    refuse_strange("/nowhere", ["trap"], "store")
+    refuse_untrusted("/nowhere", ["trap"], "store")
     assert folder_of("/nowhere", ["trap"]) is None
     assert not is_known("/nowhere", ["trap"])
     # The folder that `python -m` is run in is not a path that anybody gave.
     monkeypatch.chdir(folder)
     sys.path[:] = [str(folder), *sys.path[:-1]]
     with pytest.raises(JobError, match="--trust"):
-        refuse_strange("/nowhere", ["trap"], "store")
+        refuse_untrusted("/nowhere", ["trap"], "store")
     monkeypatch.setenv("PYTHONPATH", str(folder))
-    refuse_strange("/nowhere", ["trap"], "store")
+    refuse_untrusted("/nowhere", ["trap"], "store")
 
 
 @pytest.fixture
 def later(monkeypatch):
     """Go on as another process of the same user."""
-    return lambda: monkeypatch.setattr("jobs.spec.trust._told", set())
+    return lambda: monkeypatch.setattr("jobs.spec.trust._allowed", set())
 
 
 def test_a_job_file_is_remembered_with_its_modules(folder, later):
-    tell(str(folder), ["trap", "nowhere", "train_rnn"])
+    allow_and_remember(str(folder), ["trap", "nowhere", "train_rnn"])
     for again in (lambda: None, later):
         again()
         assert is_known(str(folder), ["trap", "train_rnn", "nowhere"])
@@ -125,9 +125,9 @@ def test_a_job_file_is_remembered_with_its_modules(folder, later):
     assert not is_known(str(folder), ["trap"])
     sys.path.append(str(folder))
     with pytest.raises(JobError, match="lies inside of a store"):
-        refuse_strange(str(folder), ["trap"], "store")
+        refuse_untrusted(str(folder), ["trap"], "store")
     trust(str(folder))
-    refuse_strange(str(folder), ["trap"], "store")
+    refuse_untrusted(str(folder), ["trap"], "store")
     assert folder_of(str(folder), ["trap"]) == str(folder)
 
 
@@ -157,7 +157,7 @@ def test_a_module_that_has_changed_since_is_a_strangers(folder, later, change):
         "unused.py": "",
     }.items():
         (folder / name).write_text(text)
-    tell(str(folder), ["mine"])
+    allow_and_remember(str(folder), ["mine"])
     later()
     (folder / "unused.py").write_text("x = 1")
     (folder / "notes.txt").write_text("x = 1")
@@ -166,14 +166,14 @@ def test_a_module_that_has_changed_since_is_a_strangers(folder, later, change):
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_text(text)
     assert not is_known(str(folder), ["mine"])
-    tell(str(folder), ["mine"])
+    allow_and_remember(str(folder), ["mine"])
     later()
     assert is_known(str(folder), ["mine"])
 
 
 def test_a_module_that_was_not_there_is_a_strangers(folder, later):
     """Of two packages, one that has the module only later, and a text that named nothing."""
-    tell(str(folder), ["traps.later", "after"])
+    allow_and_remember(str(folder), ["traps.later", "after"])
     assert is_known(str(folder), ["traps.later", "after"])
     for again in (lambda: None, later):
         again()
@@ -187,7 +187,7 @@ def test_looking_imports_nothing_that_is_built_into_python(folder):
     """`builtins.input` as a cell waits for the terminal, `sys.exit` ends the command."""
     for module in ("builtins", "sys", "os", "subprocess"):
         assert not is_known(str(folder), [module])
-        refuse_strange(str(folder), [module], "store")
+        refuse_untrusted(str(folder), [module], "store")
 
 
 def test_what_comes_first_on_the_import_path_is_what_is_judged(folder, tmp_path):
@@ -195,7 +195,7 @@ def test_what_comes_first_on_the_import_path_is_what_is_judged(folder, tmp_path)
     other = tmp_path / "other"
     other.mkdir()
     (other / "trap.py").write_text("")
-    tell(str(folder), ["trap"])
+    allow_and_remember(str(folder), ["trap"])
     sys.path[:0] = [str(other), str(folder)]
     assert find("trap", str(folder)).file == other / "trap.py"
     assert not is_known(str(folder), ["trap"])
@@ -203,7 +203,7 @@ def test_what_comes_first_on_the_import_path_is_what_is_judged(folder, tmp_path)
 
 def test_nothing_is_remembered_of_a_cluster_jobs_working_directory(folder, later, monkeypatch):
     monkeypatch.chdir(folder)
-    tell(".", ["trap"])
+    allow_and_remember(".", ["trap"])
     assert is_known(".", ["trap"])
     assert not is_known(".", ["traps"])
     later()
@@ -214,10 +214,10 @@ def test_nothing_is_remembered_of_a_cluster_jobs_working_directory(folder, later
 def test_a_working_directory_that_is_gone_is_where_it_was(folder, monkeypatch):
     """Ray replaces the folder of a job that runs in it."""
     monkeypatch.chdir(folder)
-    tell(".", ["trap"])
+    allow_and_remember(".", ["trap"])
     folder.rename(folder.with_name("old"))
     shutil.copytree(folder.with_name("old"), folder)
     shutil.rmtree(folder.with_name("old"))
-    refuse_strange(".", ["trap"], "store")
+    refuse_untrusted(".", ["trap"], "store")
     assert folder_of(".", ["trap"]) == "."
     monkeypatch.chdir(folder)

@@ -122,7 +122,7 @@ def test_a_server_that_is_away_is_no_range_that_is_not_there(s3, monkeypatch):
     """Whatever the name of what is read."""
     del s3
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
-    store = connect.remote("s3://lab/orange.zarr", connect.FIRST)
+    store = connect.remote("s3://lab/orange.zarr", connect.IMPATIENT)
     with pytest.raises(BaseError):
         objects.read_range(store, "range", 0, 1)
 
@@ -255,7 +255,7 @@ def test_busy_server_slows_a_run_down_and_no_more(s3, address, whole, monkeypatc
 def test_server_that_is_away_for_long_is_waited_for(s3, address, whole, monkeypatch):
     """Longer than requests are repeated: the run pauses, says why, and goes on."""
     impatient = {"max_retries": 1, "retry_timeout": lab.timedelta(seconds=1)}
-    monkeypatch.setitem(connect.LATER, "retry_config", impatient)
+    monkeypatch.setitem(connect.PATIENT, "retry_config", impatient)
     monkeypatch.setattr("jobs.run.limits.LONGEST_PAUSE_S", 0.5)
     monkeypatch.setattr("jobs.run.executor.TICK_S", 0.0)
     heard, away = [], threading.Event()
