@@ -80,6 +80,7 @@ class State(NamedTuple):
 
 def item_keys(key: Array, traced: Values[Network]) -> tuple[Array, Array]:
     """(key of the initial weights, key of the minibatches)."""
+    # Two streams: whatever `initial` draws for a cell or a constraint, the minibatches stay the same.
     key_weights, key_data = jax.random.split(jax.random.fold_in(key, traced.seed))
     return key_weights, key_data
 
@@ -116,7 +117,7 @@ def init(static: View[Network], shared: Shared, traced: Values[Network], key: Ar
 
 
 type Carry = tuple[Parameters, PyTree, Array, Array]
-"""Of a training step: the parameters, the optimiser's state, steps taken, whether the network has diverged."""
+"""The carry of a training step: parameters, the optimiser's state, () steps taken, () bool: the network has diverged."""
 
 
 def advance(
@@ -125,6 +126,7 @@ def advance(
     """Take `report_every` training steps, or those that are left."""
     _, key_data = item_keys(key, traced)
     step_once = train_step(static, state.links, traced, shared.evaluation.inputs.shape[-1])
+    # All blocks but the last are full, so that the steps taken give the block's place in the curve.
     block = state.step // static.report_every
 
     def body(carry: Carry, _: None) -> tuple[Carry, Float[Array, ""]]:
@@ -141,6 +143,7 @@ def advance(
         return (
             jax.tree.map(keep, new, parameters),
             jax.tree.map(keep, new_optimizer, optimizer),
+            # A step that is not finite is not taken: `batches` counts the updates that the weights have seen.
             step + moved,
             diverged | (active & ~finite),
         ), jnp.where(moved, error, jnp.nan)
@@ -152,6 +155,7 @@ def advance(
     mean = jnp.nanmean(errors)
     # Relative to the first loss, since losses of tasks differ by orders of magnitude.
     first = jnp.where(state.step == 0, errors[0], state.first)
+    # The mean of a block without a finite step is NaN, and compares false: the scan has set `diverged` already.
     diverged |= mean > DIVERGED * first
     accuracy, done = state.accuracy, diverged | (step >= static.n_batches)
     # Evaluation runs n_eval trials: only stop_at needs it at every block.
@@ -182,6 +186,7 @@ def result(
     values = {f"weights.{name}": value for name, value in stored(weights).items()}
     values |= {f"low_rank.{k}": v for k, v in state.parameters.items() if k in ("m", "n")}
     if static.n_saved:
+        # `with_noise` has put the noise into these inputs: the saved trials are the ones that are scored.
         some = shared.evaluation.inputs[: static.n_saved]
         values["states"], values["outputs"] = jax.vmap(lambda x: run(cell, weights, x))(some)
     # Blocks that were not reached are NaN; a network that diverged in the first block has none that counts.
@@ -209,6 +214,7 @@ def with_noise(
         return get_cell(static.cell), shared
     trials, (_, key_data) = shared.evaluation, item_keys(key, traced)
     cell = noisy(get_cell(static.cell), traced.eval_state_noise, trials.inputs.shape[-1])
+    # One key for all evaluations of an item: the noise is the same in each, so that accuracies differ by the weights alone.
     trials = seeded(trials, jax.random.fold_in(key_data, EVAL_NOISE), traced.eval_input_noise)
     return cell, shared._replace(evaluation=trials)
 
@@ -257,6 +263,7 @@ def coords(inputs: View[Network], shared: Shared) -> dict[str, Coordinate | np.n
 
 def _weight_dims() -> dict[str, Var]:
     dims: dict[str, Var] = {}
+    # The names of results are declared before a job chooses its cell. Cells that share a name share its axes.
     for cell in CELLS.values():
         for name, axes in cell.axes.items():
             dims[f"weights.{name}"] = Var(axes, "1", f"weight {name}, see ctd.cells")

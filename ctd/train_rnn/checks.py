@@ -1,4 +1,7 @@
-"""Areas of units, and refusals of constraints that contradict each other, in one line each."""
+"""Areas of units, and refusals of constraints that contradict each other, in one line each.
+
+`p` is a `Network`. Its type is Any here, because the module of `Network` imports this one.
+"""
 
 from __future__ import annotations
 

@@ -86,6 +86,7 @@ def _score(
     if static.loss == "cross_entropy":
         outputs = jax.nn.softmax(outputs)
     right = jax.vmap(task.success)(trials, outputs)
+    # One product then adds the right answers of each condition.
     of = jax.nn.one_hot(trials.condition, n)
     return Scores(total, weight, right @ of, jnp.sum(of, axis=0))
 
@@ -167,6 +168,7 @@ def minibatch(
     key = jax.random.fold_in(key, step)
     if isinstance(static.task, tasks.Recorded):
         assert training is not None, "load_trials reads them"
+        # With replacement: a minibatch may be larger than the file.
         some = jax.random.randint(key, (static.batch_size,), 0, training.inputs.shape[0])
         return jax.tree.map(lambda leaf: leaf[some], training)
     return tasks.batch(static.task, key, static.batch_size, static.dtype)

@@ -85,11 +85,13 @@ def initial(
 
 def _as_pytorch(drawn: Parameters, others: set[str], n: int, key: Array) -> Parameters:
     """Weights and biases U(-1, 1) / sqrt(n), n the units: `reset_parameters` of torch.nn.RNNCellBase and Linear(n, ...)."""
+    # A set of texts has another order in each process; sorted, every name keeps its key.
     names = sorted(set(drawn) - others - {"h0"})
     keys = jax.random.split(jax.random.fold_in(key, UNIFORM), len(names))
     found = {"h0": jnp.zeros_like(drawn["h0"])}
     for key_one, name in zip(keys, names, strict=True):
         like = drawn[name]
+        # Linear draws by kaiming_uniform_(a=sqrt(5)): sqrt(2 / (1 + 5)) sqrt(3 / fan-in) = fan-in^-1/2, and n is its fan-in.
         found[name] = jax.random.uniform(key_one, like.shape, like.dtype, -1, 1) * n**-0.5
     return found
 
@@ -117,7 +119,7 @@ def weights_of(
 
 
 def stored(weights: Made) -> dict[str, Array]:
-    """The weights as dense arrays by name, as results hold them."""
+    """Make dense arrays of the weights, by name, as results hold them."""
     found = dict(weights)
     if isinstance(weights.get("wR"), LowRank):
         found["wR"] = weights["wR"].dense()
@@ -137,6 +139,7 @@ def _spread(
 def _low_rank(static: View[Network], traced: Values[Network], key: Array) -> Parameters:
     """Draw m ~ N(0, 1) and n = overlap m + recurrent_scale N(0, 1), entry by entry."""
     assert static.rank is not None, "its caller asks"
+    # The eigenvalues of m n' / N other than 0 are those of n' m / N, which is near overlap times the identity for large N.
     m, other = jax.random.normal(key, (2, static.n, static.rank), static.dtype)
     return {"m": m, "n": traced.overlap * m + traced.recurrent_scale * other}
 

@@ -16,7 +16,10 @@ ScheduleName = Literal["exponential", "constant", "cosine", "linear"]
 
 
 class Network(Params):
-    """The parameters of one network to train.
+    """The parameters of one network to train: cell, task, loss, optimiser, initial weights and constraints.
+
+    Training minimises the mean error of a task's trials plus penalties, see `ctd.train_rnn`. Fields without a unit are
+    pure numbers. Raises ValueError (pydantic's ValidationError), naming the fields, if two of them contradict each other.
 
     >>> Network(task={"name": "flipflop", "n_bits": 2}, n=20).task.n_out
     2
@@ -27,6 +30,8 @@ class Network(Params):
       Value error, rank: cell gru has gates or a field, not one recurrent matrix; ...
     """
 
+    # Static fields set shapes and branches: each of their values is a program of its own. Traced fields are numbers of one
+    # program, so that their whole sweep is compiled once.
     cell: Static[CellName] = Field("gru", description=CELL_NAMES)
     task: Static[tasks.AnyTask] = Field(tasks.Decision(), description=tasks.NAMES)
     trials: File[str | None] = Field(
@@ -51,6 +56,8 @@ class Network(Params):
     n_saved: Static[int] = Field(
         0, ge=0, description="evaluation trials whose hidden states are stored"
     )
+    # The tutorial's settings, see the module. Adam divides by sqrt(v) + 0.1: a gradient far below 0.1 is hardly normalised,
+    # and the step is near that of gradient descent with momentum and ten times this learning rate.
     learning_rate: Traced[float] = Field(0.04, gt=0, description="learning rate at the first step")
     decay: Traced[float] = Field(
         0.9999, gt=0, le=1, description="factor of the learning rate at each step"
@@ -67,6 +74,7 @@ class Network(Params):
         1.0, ge=0, description="g of the initial input weights, N(0, g^2 / n_in)"
     )
     alpha: Traced[float] = Field(0.1, gt=0, le=1, description="dt / tau of the leaky cell")
+    # Traced whole numbers are int32, hence the bound 2^31.
     seed: Traced[int] = Field(
         0, ge=0, lt=2**31, description="replicate: chooses initial weights and trials"
     )
@@ -147,6 +155,7 @@ class Network(Params):
         False,
         description="Dale's law: each unit excites or inhibits; initial weights are balanced, with spectral radius recurrent_scale",
     )
+    # gt 0 and lt 1 do not suffice: `check_constraints` counts the units, which n and areas round.
     excitatory: Traced[float] = Field(
         0.8, gt=0, lt=1, description="dale: share of excitatory units, the first ones of each area"
     )
@@ -180,6 +189,9 @@ class Network(Params):
     overlap: Traced[float] = Field(
         0.0, description="rank: initial n = overlap m + recurrent_scale N(0, 1), with m ~ N(0, 1)"
     )
+
+    # These checks need no file and no JAX, so that a job is refused while it is planned. `load` makes those that need the
+    # trials: their number, their outputs, and targets that are probabilities.
 
     @model_validator(mode="after")
     def _constraints_agree(self) -> "Network":

@@ -155,7 +155,7 @@ def _accuracies(group: Group, trained: np.ndarray) -> Plot:
 
 
 def _counts(shared: Shared, n: int) -> np.ndarray:
-    """Whether each step of the first n evaluation trials counts: bool (n, time)."""
+    """Tell which steps of the first n evaluation trials count in the loss: bool (n, time)."""
     mask = np.asarray(shared.evaluation.mask)[:n]
     return np.asarray(mask[..., 0] if mask.ndim == 3 else mask) > 0
 
@@ -167,6 +167,7 @@ def _outputs(shared: Shared, outputs: np.ndarray, item: int) -> Plot:
     targets = np.asarray(shared.evaluation.targets, float)[: len(outputs), :, 0]
     targets = np.where(mask, targets, np.nan)
     time = np.arange(outputs.shape[1])
+    # 1e-9: outputs and targets that are constant must not give a step of 0, by which `stacked` divides.
     spans = [np.ptp(outputs), np.ptp(targets[mask]) if mask.any() else 0.0, 1e-9]
     step, text = 1.2 * float(max(spans)), [f"trial {k}" for k in range(len(outputs))]
     wanted = stacked(targets, step)
@@ -220,10 +221,13 @@ def _weights(inputs: View[Network], weights: np.ndarray, item: int) -> Plot:
     weights = np.asarray(weights, float)
     n = len(weights)
     area = area_of(n, inputs.areas)
+    # With Dale's law all weights of a column have one sign, that of its sum; minus, so that excitatory units sort first.
     kind = -np.sign(weights.sum(axis=0)) if inputs.dale else np.zeros(n)
+    # lexsort takes its last key first.
     order = np.lexsort([-np.abs(weights).sum(axis=0), kind, area])
     order = order[spread(n, N_UNITS)]
     together = np.stack([area, kind], axis=1)[order]
+    # Pixels are centred on whole numbers: a border lies half way between two.
     borders = np.flatnonzero((together[1:] != together[:-1]).any(axis=1)) + 0.5
     ends = np.array([-0.5, len(order) - 0.5])
     layers: list[Layer] = [Image(weights[np.ix_(order, order)])]

@@ -33,6 +33,7 @@ def reduce(
     del inputs, shared
     trained = np.flatnonzero(results["outcome"] == 0)
     loss = results["eval_loss"]
+    # Stable: of equal losses, the earlier item comes first.
     best = trained[np.argsort(loss[trained], kind="stable")][: options.n_best]
     scored = {"accuracy": results["accuracy"][best]} if "accuracy" in results else {}
     return scored | {

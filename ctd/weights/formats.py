@@ -33,15 +33,19 @@ WRITERS: Mapping[str, Writer] = {
     ".hdf5": plain.write_hdf5_file,
     ".npz": plain.write_numpy,
     ".safetensors": plain.write_safetensors,
+    # A state_dict has no place for attributes.
     ".pt": lambda path, arrays, cell, about: torch_zip.write(path, arrays, cell),
     ".pth": lambda path, arrays, cell, about: torch_zip.write(path, arrays, cell),
 }
 
 ENDINGS = tuple(READERS)
+"""Endings of the files that `read_tensors` reads; `check_ending` knows those that are written."""
 
 
 def read_tensors(path: str | Path) -> Tensors:
-    """Read the tensors of a file by its ending. A folder must be Orbax's, a file without a known ending HDF5.
+    """Read the tensors of a file, by its ending: arrays of the shapes and dtypes that it stores, bfloat16 as float32.
+
+    A folder must be Orbax's, a file without a known ending HDF5. No code of the file runs.
 
     Raises ValueError, naming the file, if it is missing or cannot be read.
 
@@ -75,7 +79,7 @@ def read_tensors(path: str | Path) -> Tensors:
 
 
 def check_ending(path: str | Path) -> None:
-    """Raise ValueError if ctd writes no file of weights with this ending.
+    """Raise ValueError if ctd writes no file of weights with this ending; no file is touched.
 
     >>> check_ending("net.txt")
     Traceback (most recent call last):
@@ -98,11 +102,18 @@ def write_tensors(
 
     cell, about: the name of the cell and attributes, which are stored if the format has a place for them. Equal arrays
     give equal bytes. Raises ValueError, naming the file, if the ending is unknown or the file cannot be written.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_tensors(f"{folder}/net.h5", {"wR": np.eye(2)}, about={"seed": 3})
+    ...     read_tensors(f"{folder}/net.h5").arrays["wR"].tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
     """
     check_ending(path)
     path = Path(path)
     values = {name: np.asarray(value) for name, value in arrays.items()}
     try:
+        # A writer that fails half way leaves the old file.
         with replacing(path) as new:
             WRITERS[path.suffix](new, values, cell, about or {})
     except OSError as error:

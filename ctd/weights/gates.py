@@ -65,6 +65,7 @@ def to_cell(gates: Gates) -> tuple[str, dict[str, Array]]:
     ('lstm', (16, 4))
     """
     kind, w_ih, w_hh, b_ih, b_hh = gates
+    # h' = tanh(W_ih x + b_ih + W_hh h + b_hh): only the sum of both biases matters.
     if kind == "rnn":
         return "vanilla", {"wI": w_ih, "wR": w_hh, "bR": _sum(b_ih, b_hh)}
     if kind == "gru_before":
@@ -100,6 +101,7 @@ def to_torch(cell: str, params: Mapping[str, Array]) -> dict[str, Array]:
         named |= {"weight_ih": named.pop("wI"), "weight_hh": named.pop("wR")}
         named |= {"bias_ih": named["bR"], "bias_hh": np.zeros_like(named.pop("bR"))}
     order = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    # nn.RNN, nn.GRU and nn.LSTM number their layers: _l0 is the first, the only one here.
     out = {f"rnn.{name}_l0": named.pop(name) for name in order}
     if "wO" in named:
         out |= {"readout.weight": named.pop("wO"), "readout.bias": named.pop("bO")}

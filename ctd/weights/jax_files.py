@@ -26,6 +26,7 @@ def read_msgpack(path: Path) -> Tensors:
 def _unpack(code: int, data: bytes) -> Array | None:
     if code not in (ARRAY, SCALAR):
         return None
+    # Flax packs (shape, name of the dtype, bytes in C order) once more; with raw, the name comes as bytes.
     shape, dtype, numbers = msgpack.unpackb(data, raw=True)
     # NumPy has no bfloat16: it is the upper half of a float32.
     if dtype == b"bfloat16":
@@ -47,6 +48,7 @@ def read_orbax(path: Path) -> Tensors:
     try:
         with ocp.PyTreeCheckpointer() as reader:
             saved = reader.metadata(folder.absolute()).item_metadata.tree
+            # As jax.Arrays, they would go to the devices that the checkpoint was written on, which this machine may lack.
             as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
             arguments = _like(saved, as_numpy)
             tree = reader.restore(folder.absolute(), restore_args=arguments)
@@ -105,6 +107,7 @@ def _leaves(path: Path) -> list[Array]:
         where = (
             f"{path}: not a file of eqx.tree_serialise_leaves, or a damaged one: leaf {len(leaves)}"
         )
+        # Each leaf is a .npy file of its own, one after the other, without names.
         leaves.append(as_real(read_array(where, file, len(data) - at)))
     return leaves
 

@@ -41,7 +41,7 @@ ASIDE = re.compile(
 
 
 def is_keras(file: h5py.File) -> bool:
-    """Whether Keras wrote an HDF5 file."""
+    """Tell if Keras wrote an HDF5 file: by its marks at the top, or by numbered variables."""
     if KERAS & (set(file) | set(file.attrs)):
         return True
     # Weights alone, of Keras 3, have none of these marks, but numbered variables.
@@ -52,6 +52,7 @@ def is_keras(file: h5py.File) -> bool:
 
 def read(path: Path) -> Tensors:
     """Read the weights of a `.keras` archive. Raises ValueError, naming the file."""
+    # A .keras file is a zip archive: the layers' settings as JSON, and all variables in one HDF5 file.
     with opened_zip(path, "a file of Keras 3") as archive:
         config = archive.read("config.json").decode()
         data = archive.read("model.weights.h5")
@@ -92,6 +93,7 @@ def _named(name: str, found: Mapping[str, Array]) -> str:
     parent, _, last = name.rpartition("/")
     if not VARIABLES.search(name):
         parts = parent.removeprefix("model_weights/").split("/")
+        # Keras 2 kept TensorFlow's names of variables, which end in ":0", an output of the graph.
         return f"{parts[0]}.{last.removesuffix(':0')}"
     parent = parent.removesuffix("vars").strip("/")
     # vars/1 is a matrix, the recurrent kernel, in a cell, and a bias in a dense layer.

@@ -72,6 +72,7 @@ def read(tensors: Tensors, place: str) -> Found:
                 n if names is form.recurrent else _fan_in(arrays[full(names[0], "kernel")], width)
             )
             check_shape(where, full(layer, "kernel"), kernel, (fan_in, width), f"{n} units")
+            # Flax gives one bias to each sum: a GRU has it on the inputs (linen's candidate also on h), an LSTM on h.
             bias = arrays.get(full(layer, "bias"), np.zeros(width, kernel.dtype))
             check_shape(where, full(layer, "bias"), bias, (width,), f"{n} units")
             # Flax multiplies x @ kernel, PyTorch weight @ x.

@@ -41,6 +41,8 @@ def read(tensors: Tensors, place: str) -> Found:
     check_shape(where, names["kernel"], into, (n_in, blocks * n), f"{n} units")
     settings = _settings(tensors, CLASSES[KINDS[blocks]])
     kind, b_ih, b_hh = _biases(tensors, names["bias"], KINDS[blocks], n, settings)
+    # Keras multiplies x @ kernel, with gates side by side; transposed, they lie below each other. Keras and PyTorch both
+    # weigh the old state by z, and unit_forget_bias is part of the stored bias: no number changes.
     gates = Gates(kind, _ordered(into.T, n, kind), _ordered(recurrent.T, n, kind), b_ih, b_hh)
     after = {"gru": " with reset_after", "gru_before": " without reset_after"}.get(kind, "")
     told = f"Keras {CLASSES[KINDS[blocks]]}{after}, {place}"

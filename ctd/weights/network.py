@@ -27,14 +27,20 @@ TORCH_ENDINGS = (".pt", ".pth", ".safetensors")
 
 
 class Loaded(NamedTuple):
-    """A network from a file."""
+    """A network from a file.
+
+    >>> tensors = {"wI": np.ones((4, 3)), "wR": np.ones((4, 4)), "bR": np.ones(4)}
+    >>> network = understand(Tensors("net.h5", tensors))
+    >>> network.cell, network.params["wR"].shape, network.told
+    ('vanilla', (4, 4), ("ctd's own names",))
+    """
 
     cell: str
     """Name of a cell of `ctd.cells`."""
     params: dict[str, Array]
     """The cell's weights by name, with the shapes of `ctd.cells`; wO, bO and h0 if the file has them."""
     told: tuple[str, ...]
-    """How the file was understood, for people."""
+    """Sentences for people that tell how the file was understood."""
 
 
 def read_weights(path: str | Path, cell: str | None = None) -> Loaded:
@@ -122,6 +128,7 @@ def _own(tensors: Tensors, cell: str | None, fits: list[str]) -> Loaded:
         CELLS, key=lambda name: len(set(CELLS[name].axes) - set(READOUT_AXES) & set(params))
     )
     name = cell or tensors.cell or next(iter(fits), likely)
+    # vanilla:relu is the cell vanilla with another nonlinearity.
     base, _, units = name.partition(":")
     if cell is None and "." in units:
         # Importing a name that a file tells would run code of the file's choice.
@@ -167,6 +174,12 @@ def write_named(
     """Write arrays and the attributes `about`; if `about` names their cell, as `write_weights` does.
 
     Raises ValueError, naming the file, if it cannot be written.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_named(f"{folder}/states.h5", {"states": np.zeros((2, 5, 4))}, {"seed": 3})
+    ...     read_tensors(f"{folder}/states.h5").names()
+    'states (2, 5, 4)'
     """
     values = {name: np.asarray(value) for name, value in arrays.items()}
     told = {name: value for name, value in about.items() if name != "cell"}
@@ -187,6 +200,7 @@ def _of_cell(names: Mapping[str, np.ndarray]) -> list[str]:
 
 
 def _gates_fit(one: Mapping[str, tuple[int, ...]], names: Mapping[str, np.ndarray]) -> bool:
-    """Whether weight_hh has as many gates as the cell's, given the shapes of `one` unit; other names identify the cell alone."""
+    """Tell if weight_hh (g n, n) has as many gates g as the cell's, given its shapes for `one` unit; true without weight_hh."""
     shape = np.shape(names.get("weight_hh", ()))
+    # gru_torch and lstm share all their names: 3 n or 4 n rows tell them apart. No other cell has a weight_hh.
     return len(shape) != 2 or "weight_hh" not in one or shape[0] == one["weight_hh"][0] * shape[1]

@@ -61,6 +61,7 @@ def write_numpy(
     # numpy.savez would write the time into the file, and equal arrays would not give equal bytes.
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, value in (dict(arrays) | ({"cell": np.asarray(cell)} if cell else {})).items():
+            # zipfile does not know the size yet: without force_zip64, a member fails at 2 GiB.
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, np.asarray(value), allow_pickle=False)
 
@@ -77,6 +78,7 @@ def write_safetensors(
     path: Path, arrays: Mapping[str, Array], cell: str | None, about: Mapping[str, object]
 ) -> None:
     """Write one tensor for each name; the cell and `about` become metadata."""
+    # safetensors' metadata map texts to texts.
     told = {name: str(value) for name, value in about.items()} | ({"cell": cell} if cell else {})
     # safetensors writes the memory as it lies: a transposed view would be stored transposed.
     save_file({k: np.asarray(v, order="C") for k, v in arrays.items()}, path, metadata=told)

@@ -38,6 +38,7 @@ def read_rest(tensors: Tensors, found: Found) -> tuple[dict[str, Array], tuple[s
     told: list[str] = []
     for name in [name for name in left if name.rpartition(".")[2] == "h0"]:
         value = left.pop(name)
+        # Models keep h0 as (n,), or as (1, n) or (1, 1, n) with axes of layers and trials.
         if value.size != state:
             check_shape(tensors.where, name, value, (state,), f"the state of {n} units")
         params["h0"] = value.reshape(state)

@@ -64,6 +64,7 @@ def of_tree(
     """
     arrays: dict[str, Array] = {}
     for path, value in _leaves(where, tree):
+        # linen keeps weights in the collection `params`; nnx keeps each array as the `value` of a variable.
         path = path[1:] if path[0] == "params" and len(path) > 1 else path
         path = path[:-1] if path[-1] == "value" and len(path) > 1 else path
         if not path[0].startswith(TRAINING):
@@ -93,6 +94,7 @@ def _leaves(where: str, tree: PyTree) -> Iterator[tuple[tuple[str, ...], Array]]
         elif isinstance(node, Mapping | list | tuple):
             named = node.items() if isinstance(node, Mapping) else enumerate(node)
             below = [((*path, *_words(name)), child, depth + 1) for name, child in named]
+            # The last one is taken first: reversed, the tree is read in its own order.
             waiting.extend(reversed(below))
 
 

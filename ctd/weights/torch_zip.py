@@ -65,6 +65,7 @@ def read(path: Path) -> Tensors:
         )
     with opened_zip(path, "a file of PyTorch") as archive:
         found = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+        # TorchScript archives have a data.pkl too, beside the source of the model in code/.
         if len(found) != 1 or any("/code/" in name for name in archive.namelist()):
             raise ValueError(
                 f"{path}: is an archive, but not of a state_dict (perhaps TorchScript); "
@@ -115,6 +116,7 @@ class _Reader(pickle.Unpickler):
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
             return lambda *given: _describe(*given)
         if (module, name) == ("torch._utils", "_rebuild_parameter"):
+            # The rest are requires_grad and hooks, which matter in training alone.
             return lambda tensor, *_: tensor
         if (module, name) == ("torch", "Size"):
             return lambda sizes: tuple(sizes)
@@ -147,6 +149,7 @@ class Storages:
         self._claimed += math.prod(tensor.shape) * dtype.itemsize
         check_claim(what, self._claimed, self._path.stat().st_size, packed=8)
         numbers = np.frombuffer(self._member(tensor.member), dtype)
+        # An empty tensor has no last number, so that the bound below would not hold for it.
         if 0 in tensor.shape:
             return np.zeros(tensor.shape, np.float32)
         last = tensor.offset + sum(
@@ -154,7 +157,9 @@ class Storages:
         )
         if last >= len(numbers):
             raise ValueError(f"{what} lies outside of its member {tensor.member}")
+        # PyTorch counts strides in numbers, NumPy in bytes.
         strides = [numbers.itemsize * s for s in tensor.stride]
+        # as_strided checks nothing: the bound above keeps it within the member.
         found = np.lib.stride_tricks.as_strided(numbers[tensor.offset :], tensor.shape, strides)
         value = found.copy()
         if half:  # the upper half of a float32
@@ -194,6 +199,7 @@ def write(path: Path, arrays: Mapping[str, Array], cell: str | None) -> None:
         for k, value in enumerate(arrays.values()):
             value = np.asarray(value)
             add(f"data/{k}", value.astype(value.dtype.newbyteorder("<")).tobytes())
+        # torch.save writes version 3 of the archive.
         add("version", b"3\n")
 
 
@@ -204,6 +210,7 @@ def _tensor(member: str, value: Array) -> bytes:
         b"(" + _text("storage") + kind + _text(member) + _text("cpu") + _int(value.size) + b"tQ"
     )
     stride = (
+        # tobytes writes C order whatever the memory is: the strides must be those of a C-ordered copy.
         [s // value.itemsize for s in np.ascontiguousarray(value).strides] if value.ndim else []
     )
     shapes = b"".join(b"(" + b"".join(map(_int, axis)) + b"t" for axis in (value.shape, stride))
@@ -213,6 +220,7 @@ def _tensor(member: str, value: Array) -> bytes:
         + storage
         + _int(0)
         + shapes
+        # NEWFALSE: requires_grad.
         + b"\x89"
         + hooks
         + b"tR"
