@@ -148,7 +148,7 @@ def advance(
 
 
 def finished(state: State) -> Array:
-    """Whether all passes are done, or the item has failed."""
+    """Tell if all passes are done, or the item has failed."""
     return (state.passes == len(state.train_nrmse)) | (state.outcome != DONE)
 
 

@@ -102,11 +102,11 @@ class Whole(NamedTuple):
     weights: Weights
     trials: tasks.Trial
     mean: Float[Array, "state"] | None
-    """Over trials and steps."""
+    """The mean state over trials and steps."""
     intact: dict[str, Float[Array, ""]]
     """Its loss and accuracy."""
     points: dict[str, Array]
-    """Of a table of points: point, eigenvalue, right, left; empty for units."""
+    """The columns point, eigenvalue, right and left of a table of points; empty for units."""
 
 
 def load(inputs: View[Ablation]) -> Whole:

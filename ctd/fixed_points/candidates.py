@@ -43,7 +43,7 @@ Time = Literal["steps", "continuous"]
 
 
 class TimeField(Protocol):
-    """Whether a network is a map or a flow."""
+    """The field that tells a map from a flow."""
 
     @property
     def time(self) -> Time: ...
@@ -61,7 +61,7 @@ class NetworkFields(Protocol):
 
 
 class TrialFields(NetworkFields, Protocol):
-    """Those that name trials of a task, too."""
+    """The fields that name a network and trials of a task."""
 
     @property
     def task(self) -> tasks.Task: ...
@@ -72,7 +72,7 @@ class TrialFields(NetworkFields, Protocol):
 
 
 class SearchFields(TrialFields, TimeField, Protocol):
-    """Those that say how searches start."""
+    """The fields that say how searches start."""
 
     @property
     def method(self) -> str: ...
@@ -89,7 +89,7 @@ WEIGHTS_TEXT = (
     "file of the network's weights: PyTorch's, Flax', Equinox', Keras', safetensors, .npz, HDF5"
 )
 TIME_TEXT = "steps: the next state is F(h); continuous: dh/dt is F(h), or the field of cell node"
-"""What the fields `cell`, `weights` and `time` of the kernels say of themselves."""
+"""Descriptions of the fields `cell`, `weights` and `time` of the kernels."""
 
 N_SAMPLED = 16
 """States at which J is computed: their mean changes little with more."""
@@ -347,11 +347,11 @@ def simulate(
 
 
 class Start(NamedTuple):
-    """Where a search begins."""
+    """The state at which a search begins."""
 
     h: Float[Array, "state"]
     anywhere: Bool[Array, ""]
-    """Whether it has nothing to do with the states but for the size of the region."""
+    """True: drawn from the region, to which the states give the size alone."""
 
 
 def draw_start(

@@ -108,7 +108,7 @@ class Table(NamedTuple):
     mode: Int[Array, "departure"]
     side: Int[Array, "departure"]
     direction: Float[Array, "departure state"]
-    """Of unit length."""
+    """Unit vector."""
     growing: Int[Array, "point"]
     """Modes of the point that grow."""
     marginal: Int[Array, "point"]
@@ -204,7 +204,7 @@ def advance(
 def result(
     static: View[Departure], shared: Table, traced: Values[Departure], key: Array, s: Flight
 ) -> dict[str, Array]:
-    """Where the departure led."""
+    """The point or the end that the departure led to."""
     del static, key
     k = _departure(shared, traced)
     return {

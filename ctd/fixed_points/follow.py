@@ -137,7 +137,7 @@ def cycles(
     unique_tol: float = 1e-3,
     **settings: object,
 ) -> Cycles:
-    """The limit cycles at which trajectories from some states end; float64.
+    """Find the limit cycles, F^p(h) = h or Phi_T(h) = h, at which trajectories from some states end; float64.
 
     A map's period is a whole number of steps, at most `n_points`; a flow's is in units of time. Floquet multipliers are
     the eigenvalues of the derivative of the state after one period.
@@ -150,6 +150,10 @@ def cycles(
         unique_tol: cycles nearer to each other, in units of their size, are one.
         **settings: fields of `LimitCycle` (n_points, dt, transient, n_steps, near, period_guess, noise). With `period_guess`
             and `transient=0` Newton begins at the states, and finds unstable cycles, too.
+
+    >>> found = cycles(lambda h: 3.2 * h * (1 - h), [0.3])
+    >>> found.unique["cycle_period"].tolist()
+    [2.0]
 
     Raises ValueError if states and settings do not fit each other.
     """

@@ -32,7 +32,7 @@ class Line:
     position: np.ndarray
     """(k,) distance from the first one along the chain."""
     closed: bool
-    """Whether it is a ring: then the last point is followed by the first."""
+    """True for a ring: the first point follows the last one."""
     length: float
     widest: float
     """The largest distance between neighbours."""

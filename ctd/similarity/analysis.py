@@ -116,7 +116,7 @@ def silhouette(distances: np.ndarray, labels: np.ndarray) -> float:
 
 
 class Explained(NamedTuple):
-    """How much a parameter explains of the distances. p: share of permutations, the given order included, with as large a value."""
+    """The share of the distances that a parameter explains. p: share of permutations, the given order included, with as large a value."""
 
     r2: float
     """Distance-based R2 (McArdle & Anderson 2001): tr(H G) / tr(G), G the inner products of the distances, H the

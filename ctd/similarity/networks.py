@@ -158,6 +158,7 @@ def _runner(
     cell: str,
 ) -> Callable[[Weights, Float[Array, "trial time n_in"]], Float[Array, "trial time state"]]:
     """The function (weights, inputs) -> states, compiled once for each cell."""
+    # Networks of other sizes are traced again; a jit made for each network would compile for each.
     found = get_cell(cell)
     return jax.jit(lambda weights, x: jax.vmap(lambda x: run(found, weights, x)[0])(x))
 

@@ -26,7 +26,13 @@ type Compares = ArrayLike | Mapping[str, ArrayLike]
 
 @dataclass(frozen=True)
 class Compared:
-    """The result of `compare`."""
+    """The distances between networks, and the tables made from them: the result of `compare`.
+
+    >>> states = np.random.default_rng(0).standard_normal((50, 3))
+    >>> found = compare({"a": states, "b": -states, "c": states**3})
+    >>> found.labels, found.distances.shape, found.tables["cluster"].tolist() in ([0, 0, 1], [1, 1, 0])
+    (('a', 'b', 'c'), (3, 3), True)
+    """
 
     distances: np.ndarray
     """(network, network), symmetric, 0 on the diagonal."""
@@ -92,11 +98,13 @@ def compare(
         Comparison.model_validate({"method": method, **settings}),
         Options.model_validate(chosen),
     )
+    # Before the features, which may take long: a list of the wrong length is refused at once.
     told = _told(names, parameters or {})
     inputs = inputs_of(params)
     states = given if method in OF_POINTS else checked(given, names)
     features = features_of(inputs, states, len(given))
     rows = np.arange(len(given))
+    # `shared` stands for the files that a job would read.
     results = run_items(kernel, params, {"matrix_row": rows}, seed=seed, shared=features)
     with precision(inputs):
         found = tables(joined(rows, results, len(given)), told, np.asarray(features.size), options)

@@ -64,11 +64,13 @@ def _matrix(reduced: Mapping[str, np.ndarray], order: np.ndarray, names: Axis, m
 def _dendrogram(reduced: Mapping[str, np.ndarray], names: Axis) -> Plot:
     """The dendrogram: each merge is a bracket between the middles of the two it joins; leaves stand beside the matrix's rows."""
     first, second = np.asarray(reduced["merge_first"]), np.asarray(reduced["merge_second"])
+    # SciPy numbers the cluster of merge k n + k, after the n networks: `height` and `place` are indexed by such numbers.
     height = np.concatenate([np.zeros(len(first) + 1), reduced["merge_distance"]])
     place = [*np.asarray(reduced["leaf"], float)]
     x, y = [], []
     for k, (a, b) in enumerate(zip(first, second, strict=True)):
         top = height[len(first) + 1 + k]
+        # The tree lies on its side: distance along x, so that leaves stand beside the rows of the matrix.
         x.append([height[a], top, top, height[b]])
         y.append([place[a], place[a], place[b], place[b]])
         place.append((place[a] + place[b]) / 2)
@@ -93,6 +95,7 @@ def _embedding(reduced: Mapping[str, np.ndarray], known: Known) -> Plot:
             f"{name} explains {float(reduced['r2'][k]):.0%} of the squared distances "
             f"(p = {float(reduced['r2_p'][k]):.2g}; Mantel r = {float(reduced['mantel'][k]):.2f})."
         )
+    # Each row counts its own network too, at distance 0 from itself.
     alike = int((np.asarray(reduced["distances"]) == 0).sum(axis=1).max())
     if alike > 1:
         note = f"{alike} networks are at distance 0 from each other; their marks coincide. {note}"

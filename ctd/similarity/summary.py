@@ -135,6 +135,7 @@ def _arranged(distances: np.ndarray, options: Options) -> dict[str, np.ndarray]:
         "embedding": points,
         "embedding_share": share,
         "cluster": found.cluster,
+        # `order` gives the network at each place; its inverse is the place of each network.
         "leaf": np.argsort(found.order),
         "merge_first": found.merges[:, 0].astype(int),
         "merge_second": found.merges[:, 1].astype(int),
@@ -166,6 +167,7 @@ def _parameters(
         settings = options.n_permutations, options.permutation_seed
         for k, name in enumerate(names):
             rows[k] = explained(distances, known.parameters[name], *settings)
+    # NaN sorts last: parameters without an R2 stand below the others.
     order = np.argsort(-rows[:, 0], kind="stable")
     counts = [len(np.unique(known.parameters[name])) for name in names]
     return {

@@ -62,6 +62,7 @@ def _counting(table: Mapping[str, ArrayLike], max_q: float | None) -> np.ndarray
 def _stability(table: Mapping[str, ArrayLike]) -> np.ndarray:
     """The stability (point,): -1 for marginal points, else the number of growing modes."""
     unstable = np.asarray(table["n_unstable"], int)
+    # Without a growing mode, a marginal one leaves the stability open: higher orders decide it.
     return np.where((unstable == 0) & (np.asarray(table["n_marginal"]) > 0), -1, unstable)
 
 

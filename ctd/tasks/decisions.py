@@ -119,6 +119,7 @@ class RandomDots(Choice):
         coherence = jnp.asarray(values, dtype)[which]
         start = self.steps(self.fixation)
         end = start + self.steps(self.stimulus)
+        # Coherences are percentages: `scale` is the input at 100 %.
         inputs = self.during(start, end, dtype) * coherence * (self.scale / 100)
         at = end + self.steps(self.delay)
         return self.answered(self.noisy(key_noise, inputs), at, jnp.sign(coherence), which)
@@ -186,7 +187,9 @@ class Romo(TwoStimuli):
         delay = jax.random.randint(key_delay, (), shortest, longest + 1)
         shown, end = self.both(delay, dtype)
         frequencies = jnp.asarray([first, first - less], dtype)
+        # 22 Hz is the middle of 10 to 34 Hz, and 24 Hz their range.
         inputs = shown @ ((frequencies - 22) / 24)[:, None]
+        # The sorted values hold `less` itself: searchsorted returns its place.
         which = jnp.searchsorted(jnp.asarray(self.conditions.values), less)
         answer = less.astype(dtype) / 24
         return self.answered(self.noisy(key_noise, inputs), end, answer, which)
@@ -279,6 +282,7 @@ class MatchToSample(TwoStimuli):
         # 0 ... 3 stand for A-A, A-B, B-A, B-B.
         which = jax.random.randint(key_which, (), 0, 4)
         samples = jnp.asarray([which // 2, which % 2])
+        # Rounded down to whole steps: unlike Romo's, the longest delay does not occur.
         span = jax.random.uniform(key_delay, (), minval=self.delay[0], maxval=self.delay[1])
         delay = jnp.floor(span / self.dt).astype(int)
         shown, end = self.both(delay, dtype)

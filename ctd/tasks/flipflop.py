@@ -53,6 +53,7 @@ class FlipFlop(Bits):
 
     def success(self, trial: Trial, output: Array) -> Array:
         """Whether every output is nearer to its bit, +1 or -1, than to the other value, at every step."""
+        # +1 and -1 are 2 apart: less than 1 from one of them is nearer to it.
         return every_near(trial, output, 1.0)
 
 
@@ -86,6 +87,7 @@ class NBitFlipFlop(Bits):
         sign = jnp.where(drawn < self.p_pulse, -1, jnp.where(drawn > 1 - self.p_pulse, 1, 0))
         pulse = jnp.where(steps < 3, 0, sign)
         latest = lax.cummax(jnp.where(pulse != 0, steps, 0), axis=0)
+        # Before the first pulse `latest` is step 0, which has none: bits begin as 0.
         targets = (jnp.take_along_axis(pulse, latest, axis=0) > 0).astype(dtype)
         changed = jnp.diff(targets, axis=0, prepend=0) != 0
         counts = steps >= 5
@@ -97,4 +99,5 @@ class NBitFlipFlop(Bits):
 
     def success(self, trial: Trial, output: Array) -> Array:
         """Whether every output is nearer to its bit, 0 or 1, than to the other value, at every step that counts."""
+        # 0 and 1 are 1 apart.
         return every_near(trial, output, 0.5)

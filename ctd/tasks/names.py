@@ -113,5 +113,6 @@ def _schema() -> JsonSchemaValue:
     return {"anyOf": options}
 
 
+# pydantic stores the fields of the declared class, here those of Task; SerializeAsAny stores all fields of the given one.
 AnyTask = Annotated[SerializeAsAny[Task], BeforeValidator(get_task), WithJsonSchema(_schema())]
 """The type of a field that holds a task."""

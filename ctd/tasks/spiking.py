@@ -95,6 +95,7 @@ def lorenz_spikes(
     """
     n_steps, dt = 100, 0.01
     key_start, key_weights, key_spikes = jax.random.split(key, 3)
+    # Near the height z = 27 of the two unstable fixed points, between the wings around them.
     start = jnp.array([0.0, 0.0, 25.0]) + jax.random.normal(key_start, (n_conditions, 3))
     # The transient to the attractor lasts a few time units; 10 are discarded.
     settle = int(10 / dt)

@@ -18,7 +18,14 @@ from ctd.late import Array, Float, Int, jax, jnp
 
 
 class Trial(NamedTuple):
-    """One trial, or a batch of trials with a leading trial axis."""
+    """One trial: inputs x (time, n_in), targets y (time, n_out) and the weight of each step in the loss.
+
+    A batch of trials has a leading trial axis. The mask broadcasts over outputs if it is (time,).
+
+    >>> trial = Trial(jnp.zeros((5, 2)), jnp.ones((5, 1)), mask=jnp.array([0.0, 0, 0, 1, 1]))
+    >>> trial.mask.sum(), trial.condition
+    (Array(2., dtype=float32), 0)
+    """
 
     inputs: Float[Array, "time n_in"]
     targets: Float[Array, "time n_out"]
@@ -30,7 +37,12 @@ class Trial(NamedTuple):
 
 
 class Conditions(NamedTuple):
-    """The kinds of trials of a task. Accuracies, tables and figures are split by them."""
+    """The kinds of trials of a task, by a name and one value each. Accuracies, tables and figures are split by them.
+
+    >>> from ctd.tasks import RandomDots
+    >>> RandomDots(coherences=(-8, 8)).conditions
+    Conditions(name='coherence', values=(-8.0, 8.0), choice=True)
+    """
 
     name: str
     values: tuple[float, ...] | tuple[str, ...]

@@ -18,6 +18,11 @@ class WhiteNoise(Task):
 
     which is normal with mean -bias and standard deviation 2 bias. With `centred`, b = 2 bias xi. The tasks
     sum x_t without the factor dt, so that targets are of order 1.
+
+    >>> from ctd.tasks import Integrator
+    >>> x = Integrator(bias=0.5, centred=True, sd=0, n_steps=3).trial(jax.random.key(0), "float32").inputs
+    >>> x.shape, bool((x == x[0]).all())  # without noise, the input is b at every step
+    ((3, 1), True)
     """
 
     duration: float = Field(1.0, gt=0, description="length of a trial (s)")

@@ -72,9 +72,9 @@ class Plan(NamedTuple):
     end: Array
     """End of the trial."""
     responds: Bool[Array, ""]
-    """: the answer is a direction; else the network keeps fixating."""
+    """True: the answer is a direction; false: the network keeps fixating."""
     answer: Float[Array, ""]
-    """That direction (rad)."""
+    """The direction of the answer (rad)."""
 
 
 class Experiment(Timed):

@@ -26,7 +26,7 @@ KINDS = ("fold", "pitchfork", "transcritical", "flip", "hopf")
 FOLD, PITCHFORK, TRANSCRITICAL, FLIP, HOPF = range(len(KINDS))
 
 HALVINGS = 45
-"""Of a step, which locate a bifurcation along it to rounding."""
+"""Halvings of a step: they locate a bifurcation along it to rounding."""
 
 SYMMETRIC = 1e-2
 """A quadratic term below this share of the cubic one, in the units of w, counts as none."""
@@ -37,7 +37,7 @@ root of float64's eps, 1.5e-8."""
 
 
 class Bifurcations(NamedTuple):
-    """Those of a branch, in the order in which they were met; room for k."""
+    """The bifurcations of a branch in the order in which they were met; room for k."""
 
     n: Array
     kind: Array
@@ -63,11 +63,12 @@ def none(most: int, like: Array) -> Bifurcations:
 
 
 def differ(a: Point, b: Point) -> Array:
-    """Whether something happens to the curve between two points."""
+    """Tell if p turns or the number of unstable modes changes between two points."""
     return (a.unstable != b.unstable) | _turns(a, b)
 
 
 def _turns(a: Point, b: Point) -> Array:
+    # The last entry of a tangent is dp/ds.
     return (a.t[-1] > 0) != (b.t[-1] > 0)
 
 
@@ -127,7 +128,7 @@ def _critical(system: System, w: Array) -> Array:
 
 
 def _is_simple(system: System, mode: Array) -> Array:
-    """Whether the mode, a critical one, is 1 of a map, 0 of a flow: dg/dh is then singular."""
+    """Tell if a critical mode is 1 (map) or 0 (flow): dg/dh is then singular."""
     return (jnp.abs(jnp.imag(mode)) <= REAL) & (system.flow | (jnp.real(mode) > 0))
 
 
@@ -170,16 +171,18 @@ def _add(
         found.kind.at[k].set(kind.astype(jnp.int32)),
         found.parameter.at[k].set(p),
         found.state.at[k].set(h),
+        # A real map's modes come in conjugate pairs: the one above the axis stands for both.
         found.mode.at[k].set(jnp.stack([jnp.real(mode), jnp.abs(jnp.imag(mode))])),
     )
 
 
 def _is_symmetric(system: System, w: Array) -> Array:
-    """Whether g has no quadratic term along its null vector v at w, as far as its left null vector sees it."""
+    """Tell if g has no quadratic term along its null vector v at w, as far as its left null vector sees it."""
     g = lambda z: system.residual(jnp.append(z, w[-1]))
     u, _, vt = jnp.linalg.svd(jax.jacfwd(g)(w[:-1]))
     left, v = u[:, -1], vt[-1]
     along = lambda s: left @ g(w[:-1] + s * v)
     zero = jnp.zeros((), w.dtype)
     second = jax.grad(jax.grad(along))
+    # Taylor's coefficients of s^2 and s^3.
     return jnp.abs(second(zero)) / 2 <= SYMMETRIC * jnp.abs(jax.grad(second)(zero)) / 6

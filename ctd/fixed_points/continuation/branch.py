@@ -29,7 +29,7 @@ class Branch(NamedTuple):
     start: Point
     ds: Array
     forward: Array
-    """Whether the front is followed; first the back is."""
+    """False while the back is followed, which comes first; then true."""
     taken: Array
     """int32, steps of this side."""
     parameter: Array
@@ -70,7 +70,7 @@ def begin(system: System, h: Array, p: Array, n_steps: int, most: int) -> Branch
 
 
 def ended(b: Branch) -> Array:
-    """Whether both sides have."""
+    """Tell if both sides have ended."""
     return b.ends[1] != GOING
 
 
@@ -79,6 +79,7 @@ def step(system: System, b: Branch) -> Branch:
     predicted = b.at.w + b.ds * b.at.t
     w, found = correct(system, predicted, b.at.t)
     new = system.point(w, b.at.t)
+    # A corrector that moves farther than the step itself has found another branch.
     good = found & (new.t @ b.at.t >= TURN) & (jnp.linalg.norm(w - predicted) <= b.ds)
     outside = (w[-1] < 0) | (w[-1] > 1)
     new, reached = lax.cond(
@@ -110,6 +111,7 @@ def _accept(system: System, b: Branch, new: Point, last: Array) -> Branch:
     h, p = system.frame.split(new.w)
     # Back at the start, in the same direction: the tangent there points upward, the back's walk began against it.
     same_way = jnp.where(b.forward, 1, -1) * (new.t @ b.start.t) >= TURN
+    # The first two points are near the start on every branch.
     home = (jnp.linalg.norm(new.w - b.start.w) < b.ds) & same_way & (taken > 2)
     why = jnp.where(taken >= n_steps, LIMIT, GOING)
     why = jnp.where(jnp.max(jnp.abs(h)) > system.frame.bound, AWAY, why)
@@ -132,6 +134,7 @@ def _end_side(b: Branch, why: Array) -> Branch:
     why = why.astype(jnp.int32)
     back = b._replace(
         at=b.start,
+        # A back that was lost leaves a step near SMALLEST: the front would be lost after one failure.
         ds=jnp.maximum(b.ds, SMALLEST * 1e3),
         forward=jnp.ones((), bool),
         taken=jnp.zeros((), jnp.int32),

@@ -135,7 +135,7 @@ def _gap(a: np.ndarray, b: np.ndarray) -> float:
 def _bifurcations(
     found: Mapping[str, np.ndarray], branch_of: np.ndarray, first: np.ndarray, units: Units
 ) -> dict[str, np.ndarray]:
-    """Those of the branches' first rows, each once, by p."""
+    """Collect the bifurcations of the branches' first rows, each once, by p."""
     row, k = np.nonzero(found["met_kind"][first] >= 0)
     of = {
         name: found[f"met_{name}"][first][row, k] for name in ("kind", "parameter", "state", "mode")

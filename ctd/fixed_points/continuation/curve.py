@@ -53,11 +53,11 @@ class Point(NamedTuple):
 
 
 class System(NamedTuple):
-    """What is followed, and how."""
+    """The equation g(h, p) = 0, and how its curve is followed."""
 
     g: Residual
     flow: bool
-    """Whether g is dh/dt; else g = F(h) - h of a map F."""
+    """True: g is dh/dt; false: g = F(h) - h of a map F."""
     frame: Frame
 
     def residual(self, w: Array) -> Array:

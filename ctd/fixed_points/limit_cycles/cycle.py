@@ -37,7 +37,7 @@ AWAY = 0.1
 
 
 class System(NamedTuple):
-    """What is run."""
+    """The map or flow that trajectories follow."""
 
     f: Callable[[Array], Array]
     """h -> the next state, or dh/dt."""
@@ -53,6 +53,7 @@ class System(NamedTuple):
         """(whole number of steps in a period, their length)."""
         if not self.flow:
             return jnp.round(period).astype(jnp.int32), jnp.ones_like(period)
+        # Equal steps, none longer than dt, that end at the period exactly.
         n = jnp.maximum(jnp.ceil(period / self.dt), 1)
         return n.astype(jnp.int32), period / n
 
@@ -82,7 +83,7 @@ class Hunt(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """What ends the stages; scalars."""
+    """Bounds at which the stages end; scalars."""
 
     transient: Array
     n_steps: Array
@@ -124,6 +125,7 @@ def _wait(system: System, limits: Limits, s: Hunt) -> Hunt:
         h = system.step(s.h, system.dt)
         if system.flow:
             before, after = ahead @ (s.h - s.anchor), ahead @ (h - s.anchor)
+            # Linear between two steps: a guess of the crossing, which Newton corrects.
             share = before / (before - after)
             crossed = (before < 0) & (after >= 0)
             gap = jnp.linalg.norm(s.h + share * (h - s.h) - s.anchor)
@@ -131,6 +133,7 @@ def _wait(system: System, limits: Limits, s: Hunt) -> Hunt:
         else:
             crossed, gap = jnp.ones((), bool), jnp.linalg.norm(h - s.anchor)
             period = (s.taken + 1).astype(h.dtype)
+        # A trajectory at rest is back at every step; its size tells it from a cycle.
         back = crossed & (gap <= limits.near * s.size) & (s.size > _rest(s.anchor))
         return s._replace(
             h=h,
@@ -159,9 +162,12 @@ def _rest(h: Array) -> Array:
 def _correct(system: System, s: Hunt) -> Hunt:
     """One iteration of Newton: of a flow, for the point and the period, and no step along the flow."""
     end = system.run(s.h, s.period)
+    # Forward mode: the loop of `run` has a traced length, through which JAX has no reverse mode.
     derivative = jax.jacfwd(system.run)(s.h, s.period)
     square, miss = derivative - jnp.eye(len(s.h)), s.h - end
     if system.flow:
+        # A cycle of a flow has the multiplier 1 along the flow, so that `square` alone is singular. The border adds the period
+        # as an unknown, with derivative f(end), and the condition that the move is across the flow.
         ahead = system.f(s.h)
         square = jnp.block([[square, system.f(end)[:, None]], [ahead[None], jnp.zeros((1, 1))]])
         miss = jnp.append(miss, 0)
@@ -192,6 +198,7 @@ def _judge(system: System, s: Hunt, h: Array) -> Hunt:
         gap = jnp.linalg.norm(now - h)
         return now, jnp.maximum(size, gap), jnp.where(k < n - 1, jnp.minimum(soonest, gap), soonest)
 
+    # `soonest` leaves out the last step, the return itself: a smaller gap before it is a shorter period.
     _, size, soonest = lax.fori_loop(0, n, look, (h, jnp.zeros((), h.dtype), jnp.inf))
     elsewhere = (s.size > 0) & (jnp.linalg.norm(h - s.anchor) > AWAY * s.size)
     # Of a flow, the neighbours in time are near.

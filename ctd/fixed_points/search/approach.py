@@ -65,11 +65,11 @@ class Search(NamedTuple):
     approach: Approach
     descent: Descent
     begun: Array
-    """Whether the descent has begun; until then its h and q are those of the approach."""
+    """True once the descent has begun; until then its h and q are those of the approach."""
 
 
 class Problem(NamedTuple):
-    """What a search minimises in one precision, and how."""
+    """The function that a search minimises in one precision, and what bounds it."""
 
     step: Step
     inverse: Array
@@ -143,6 +143,7 @@ def _tick(coarse: Problem, s: Approach) -> Approach:
         g=chosen(g, s.g),
         steps=push(s.steps, s.p),
         changes=push(s.changes, change),
+        # `push` drops the pair where it is not curved; 1 keeps the division finite there.
         known=push(s.known, 1 / jnp.where(curved, along, 1)),
         halvings=chosen(0, s.halvings + 1),
     )
@@ -166,6 +167,7 @@ def _next_step(s: Approach, coarse: Problem) -> Array:
     spread = lambda v: jnp.where(near, inverse @ v, v) if inverse.size else v
     last = s.changes[-1]
     size = last @ spread(last)
+    # s.y / y.By, the usual scale of the first guess (Nocedal & Wright 2006, equation 7.20 with B = 1), in the metric B.
     r = spread(r) * jnp.where(size > 0, 1 / (s.known[-1] * size), 1)
     for k, part in zip(range(MEMORY), reversed(parts), strict=True):
         r = r + s.steps[k] * (part - s.known[k] * (s.changes[k] @ r))

@@ -195,7 +195,7 @@ class Searches:
         key: Array,
         state: Search,
     ) -> dict[str, Array]:
-        """Where the search stands."""
+        """The state of the search: the point, its q and residual, and how it ended."""
         at = _minimiser(state)
         found = {
             "point": at.h,
@@ -260,7 +260,7 @@ class Problems(NamedTuple):
 
 
 class Method(NamedTuple):
-    """How a search goes on: its state at a start (state,), and the state after a block of ticks."""
+    """The two functions of a search: its state at a start (state,), and the state after a block of ticks."""
 
     init: Callable[[Problems, Float[Array, "state"]], PyTree]
     advance: Callable[[Problems, PyTree], PyTree]

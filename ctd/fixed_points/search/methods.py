@@ -34,7 +34,7 @@ tells points apart, and above the rounding of Newton steps along nearly flat val
 
 
 class Settings(NamedTuple):
-    """What ends a search, and how far it may go; scalars."""
+    """Bounds at which a search ends; scalars."""
 
     q_tol: Array
     max_iterations: Array
@@ -117,7 +117,7 @@ class Descent(NamedTuple):
     flatness: Array
     """Mean curvature along that step."""
     near: Array
-    """Whether the last step met neither the radius nor negative curvature, and was shorter than NEAR; at first, yes."""
+    """True if the last step met neither the radius nor negative curvature and was shorter than NEAR, and at the start."""
     boost: Array
     """The preconditioner is M = N + boost along along', N = `inverse` if near, else 1."""
     stiffness: Array
@@ -125,9 +125,9 @@ class Descent(NamedTuple):
     decrease: Array
     """Gain of p by the quadratic model, -(g.p + p.H.p / 2)."""
     trying: Array
-    """Whether p is complete: the next tick then tries h + p."""
+    """True if p is complete: the next tick then tries h + p."""
     inside: Array
-    """Whether p met neither the radius nor negative curvature."""
+    """True if p met neither the radius nor negative curvature."""
     products: Array
     """int32, Hessian products so far in this step."""
     iterations: Array
@@ -237,6 +237,7 @@ def _lengthen(s: Descent, hd: Array, inverse: Array, limits: Settings) -> Descen
     forcing = jnp.where(short | invisible, jnp.minimum(forcing, TIGHT), forcing)
     solved = jnp.linalg.norm(r) <= forcing * norm_g
     products = s.products + 1
+    # Without rounding, n products solve n equations; twice as many, and some, allow for it.
     exhausted = products >= 2 * s.h.shape[0] + 8
     # The model is convex, and its minimum is a short step away with almost no gain: h is a minimum of q.
     minimum = solved & inside & ((short & (decrease <= TIGHT * s.q)) | invisible)
@@ -264,6 +265,7 @@ def _try_step(
     at, q, g = landing
     gain = (s.q - q) / s.decrease
     length = jnp.linalg.norm(s.p)
+    # 1/4, 3/4 and twice are the usual numbers (Nocedal & Wright 2006, algorithm 4.1).
     wider = jnp.where((gain > 0.75) & ~s.inside, 2 * s.radius, s.radius)
     radius = jnp.where(gain < 0.25, length / 2, jnp.minimum(wider, largest))
     accepted = gain > 1e-4
@@ -273,8 +275,10 @@ def _try_step(
     moved = _begin(s._replace(h=at, q=q, g=g, radius=radius, boost=boost, near=near), inverse)
     moved = moved._replace(outcome=verdict(at, q, s.iterations, limits))
 
+    # decrease = -(g.p + p.Hp / 2) gives p.Hp, and so the decrease of p / 2, without a product.
     gp = s.g @ s.p
     php = -2 * (s.decrease + gp)
+    # A step below the rounding of h changes nothing.
     stuck = length <= 4 * jnp.finfo(s.h.dtype).eps * jnp.linalg.norm(s.h)
     outcome = jnp.where(stuck | (s.iterations >= limits.max_iterations), LIMIT, RUNNING)
     halved = s._replace(

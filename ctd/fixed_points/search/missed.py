@@ -133,7 +133,7 @@ class Known:
         return ends[np.unique(cover(ends, self._tol))]
 
     def add(self, points: np.ndarray) -> None:
-        """From now on these, (k, n), are known."""
+        """Add the points (k, n) to the known ones."""
         self.exact = np.concatenate([self.exact, points])
         self._taken = np.concatenate([self._taken, points])
 

@@ -65,7 +65,7 @@ def _phase(group: Group) -> list[Plot]:
 
 
 def _varies(seen: Portrait, *components: int) -> bool:
-    """Whether there are these components and each has a part of the variance beyond rounding."""
+    """Tell if there are these components and each has a part of the variance beyond rounding."""
     return max(components) < len(seen.share) and bool(
         (seen.share[list(components)] > ROUNDING).all()
     )

@@ -17,7 +17,7 @@ from ctd.principal import principal
 
 @dataclass(frozen=True)
 class Portrait:
-    """What the pictures of a network's points have in common."""
+    """The states, points and colours that the pictures of a network share."""
 
     states: np.ndarray
     """(trial, time, state) the states that the candidates were taken from."""
@@ -33,7 +33,7 @@ class Portrait:
     """(point,) the colour of each point."""
     scale: Scale
     flow: bool
-    """Whether the eigenvalues are those of a flow."""
+    """True if the eigenvalues are those of a flow."""
 
 
 class Sort(NamedTuple):
