@@ -177,6 +177,7 @@ def make_network(
         states = states.reshape(-1, 1, states.shape[-1])
     flat = states.reshape(-1, states.shape[-1])
     spread = np.sqrt(np.mean(np.sum((flat - flat.mean(0)) ** 2, axis=1)))
+    # Searches that go beyond a multiple of this have diverged: states near 0 must not make that bound 0.
     largest = max(1.0, float(np.abs(flat).max()))
     scales = on_host(spread if spread > 0 else 1, dtype), on_host(largest, dtype)
     name = {} if cell is None else {cell: None}
@@ -201,6 +202,7 @@ def with_inverse(network: Network, f: Map, x: ArrayLike) -> Network:
     squares = squares[np.isfinite(squares).all(axis=(1, 2))]
     mean = squares.sum(axis=0) / max(1, len(squares))
     added = REGULAR * np.trace(mean) / len(mean)
+    # `not >`, since NaN must return here, too.
     if not added > 0:
         return network
     inverse = np.linalg.inv(mean + added * np.eye(len(mean)))

@@ -160,7 +160,7 @@ def _departure(shared: Table, traced: Values[Departure]) -> Int[Array, ""]:
 
 
 def init(static: View[Departure], shared: Table, traced: Values[Departure], key: Array) -> Flight:
-    """A step away from the point."""
+    """Place the state `distance` away from the point, along the mode or against it."""
     del static, key
     k = _departure(shared, traced)
     side = jnp.asarray(shared.side)[k]

@@ -145,9 +145,13 @@ def load(inputs: View[FromState]) -> Network:
 
 
 def dimension(exponents: Float[Array, "k"], n: int) -> Float[Array, ""]:
-    """Kaplan and Yorke's, of the largest k exponents of n, in falling order; NaN if k are too few to tell."""
+    """Kaplan and Yorke's dimension j + (l_1 + ... + l_j) / |l_(j+1)|, j the last number for which the sum is not below 0.
+
+    exponents: (k,) the largest k of n, in falling order; NaN if k are too few to tell.
+    """
     sums = jnp.cumsum(exponents)
     j = jnp.sum(jnp.cumprod(sums >= 0))
+    # All n exponents may add up to 0 or more: there is no next one then, and the dimension is n.
     below = jnp.append(exponents, -jnp.inf)[j]
     upto = jnp.append(jnp.zeros(1, sums.dtype), sums)[j]
     enough = (j < len(exponents)) | (len(exponents) == n)
@@ -172,6 +176,7 @@ class Trajectories:
         key_noise, key_frame = jax.random.split(key)
         h = h + traced.noise * jax.random.normal(key_noise, h.shape, h.dtype)
         k = min(static.n_exponents, len(h))
+        # A random frame has a part along every direction, so that the largest exponents are found first.
         frame = jnp.linalg.qr(jax.random.normal(key_frame, (len(h), k), h.dtype))[0]
         zero = jnp.zeros((), jnp.int32)
         steps = (traced.transient + traced.n_steps).astype(jnp.int32)
@@ -196,12 +201,14 @@ class Trajectories:
             step = field
 
         def carry(_: Number, at: Framed) -> Framed:
+            # One linearisation serves all columns of the frame.
             h, push = jax.linearize(step, at[0])
             return h, jax.vmap(push, 1, 1)(at[1])
 
         def orthogonal(at: Framed, _: None) -> tuple[Framed, Float[Array, "number"]]:
             h, frame = lax.fori_loop(0, static.every, carry, at)
             q, r = jnp.linalg.qr(frame)
+            # QR leaves the signs of the diagonal open; its size is the growth of each direction.
             return (h, q), jnp.log(jnp.abs(jnp.diagonal(r)))
 
         (h, frame), grown = lax.scan(orthogonal, (s.h, s.frame), length=FRAMES)
@@ -229,7 +236,9 @@ class Trajectories:
         n = jnp.maximum(s.n, 1)
         scale = 1 / traced.dt if static.time == "continuous" else 1.0
         mean = s.total / n
+        # The difference of nearly equal numbers may round below 0.
         variance = jnp.maximum(s.squares / n - mean**2, 0) / jnp.maximum(s.n - 1, 1)
+        # After finitely many steps, near exponents may stand in the wrong order.
         order = jnp.argsort(-mean)
         exponents = mean[order] * scale
         return {

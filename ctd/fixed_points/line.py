@@ -135,6 +135,7 @@ def _longest_path(points: np.ndarray) -> np.ndarray:
     """Numbers of the points on the longest path of their minimum spanning tree, in order."""
     graph = scipy.sparse.csgraph
     apart = scipy.spatial.distance.squareform(scipy.spatial.distance.pdist(points))
+    # csgraph takes a distance of 0 for no edge; a table holds no point twice.
     tree = graph.minimum_spanning_tree(apart)
     far = lambda start: graph.dijkstra(
         tree, directed=False, indices=start, return_predecessors=True
@@ -152,6 +153,7 @@ def _tangents(points: np.ndarray, closed: bool) -> np.ndarray:
     if closed:
         along = np.roll(points, -1, axis=0) - np.roll(points, 1, axis=0)
     else:
+        # Central differences, one-sided at both ends.
         padded = np.concatenate([points[:1], points, points[-1:]])
         along = padded[2:] - padded[:-2]
     return along / np.linalg.norm(along, axis=1, keepdims=True)

@@ -66,6 +66,7 @@ def _derivatives(f: Map, flow: bool) -> Callable[..., tuple[Array, ...]]:
         drift = lambda h: step(h, x) - (0 if flow else h)
         q = lambda h: jnp.sum(drift(h) ** 2) / 2
         dh, dx = jax.jacfwd(step, argnums=(0, 1))(h, x)
+        # The length of Newton's step estimates the distance to the zero; a singular Jacobian makes it infinite.
         newton = jnp.linalg.solve(dh - (0 if flow else jnp.eye(len(h))), drift(h))
         error = jnp.linalg.norm(newton)
         error = jnp.where(jnp.isfinite(error), error, jnp.inf)
@@ -135,6 +136,7 @@ def stability(growth: np.ndarray) -> np.ndarray:
 def time_constants(eigenvalues: np.ndarray, flow: bool = False) -> np.ndarray:
     """-1 / ln|lambda|, the e-folding time in steps; negative for a growing mode, inf at |lambda| = 1; of a flow -1 / Re lambda."""
     with np.errstate(divide="ignore"):
+        # 0 - x, not -x: where x is 0, -x is -0, and 1 / -0 is -inf.
         return 1 / (0 - (eigenvalues.real if flow else np.log(np.abs(eigenvalues))))
 
 
@@ -166,6 +168,7 @@ def carried(
     values, right = jnp.linalg.eig(dh)
     order = jnp.argsort(-jnp.abs(values))[:k]
     out = jax.jacfwd(read)(h) @ right
+    # The rows of right^-1 are the left eigenvectors, scaled to left^H right = 1.
     into = jnp.linalg.solve(right, dx.astype(right.dtype))
     transfer = out.T[order][:, :, None] * into[order][:, None, :]
     return Carried(values[order], transfer, dx)
