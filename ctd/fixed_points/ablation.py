@@ -161,6 +161,7 @@ def _tried(
     cell = find_cell(*whole.cell)
     assert isinstance(cell, Cell)
     weights, trials = jax.tree.map(jnp.asarray, (whole.weights, whole.trials))
+    # h0 is held as well: a unit that is taken out is so from the first step on.
     start = hold(initial_state(cell, weights, trials.inputs.dtype))
 
     def step(
@@ -208,6 +209,7 @@ def run(
         assert isinstance(cell, Cell)
         n = cell.infer(shared.weights)[0]
         at = jnp.zeros_like(mean) if static.hold == "zero" else mean
+        # An LSTM's state is h, then c: both entries of a unit are held.
         out = jnp.arange(len(mean)) % n == traced.unit % n
         hold = lambda h: jnp.where(out, at, h)
     scores = _tried(static, shared, hold)[1]

@@ -75,6 +75,13 @@ def line(
     Column `input`: |cos| of the first input's dF/dx with the left eigenvector of the slowest mode, which selects what of an
     input remains (Mante et al. 2013); NaN where the network has no input.
 
+    >>> table = {"point": np.linspace(0, 1, 5)[:, None] * [3.0, 4.0], "residual": np.zeros(5)}
+    >>> table |= {"eigenvalue": np.tile([1.0, 0.5], (5, 1)), "input_jacobian": np.zeros((5, 2, 0))}
+    >>> table |= {name: np.tile(np.eye(2), (5, 1, 1)) for name in ("right", "left")}
+    >>> chain = line(table)
+    >>> chain.closed, round(chain.length, 6), chain.dimension
+    (False, 5.0, 1.0)
+
     Raises ValueError for fewer than three points, several inputs, or a readout that does not fit.
     """
     points, rows = _points(table)

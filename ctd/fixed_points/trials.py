@@ -107,6 +107,7 @@ def along(
     assert isinstance(found, Cell)
     x = jnp.asarray(shared.inputs)[traced.trial % len(shared.inputs)]
     start = initial_state(found, shared.weights, x.dtype)
+    # A step starts from the state before it: the first from h0; no step starts from the last state.
     states = jnp.concatenate([start[None], run(found, shared.weights, x)[0][:-1]])
     number = jnp.arange(0, len(x), static.every)
     step = lambda h, x: found.step(shared.weights, h, x)

@@ -58,7 +58,7 @@ class Choice(Timed):
         return 1
 
     def success(self, trial: Trial, output: Array) -> Array:
-        """Whether the mean output over the response has the sign of the target."""
+        """Tell if the mean output over the response has the sign of the target."""
         return same_sign(trial, output)
 
     def answered(self, inputs: Array, at: Number, answer: Array, condition: Array) -> Trial:

@@ -54,7 +54,7 @@ class Recorded(Task):
         return self.score != "none"
 
     def success(self, trial: Trial, output: Array) -> Array:
-        """Whether the answer is right, by `score`."""
+        """Tell if the answer is right, by `score`."""
         if self.score == "near":
             return every_near(trial, output, self.within)
         return same_sign(trial, output) if self.score == "sign" else same_category(trial, output)

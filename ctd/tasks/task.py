@@ -104,7 +104,7 @@ class Task(BaseModel, ABC):
         return None
 
     def success(self, trial: Trial, output: Array) -> Array:
-        """Whether `output` (time, n_out) answers one trial correctly, () bool.
+        """Tell if `output` (time, n_out) answers one trial correctly: () bool.
 
         The output is what the loss compares with the targets: probabilities if the loss is cross-entropy.
         """
@@ -114,7 +114,7 @@ class Task(BaseModel, ABC):
 
     @property
     def scored(self) -> bool:
-        """Whether the task has a rule of success."""
+        """True if the task has a rule of success."""
         return type(self).success is not Task.success
 
     # A stored job must say which class its parameters belong to.

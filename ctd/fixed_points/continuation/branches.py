@@ -89,7 +89,7 @@ def _arrays(results: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 class Units(NamedTuple):
-    """In which differences are measured."""
+    """The units in which differences are measured."""
 
     p: float
     """Range of the parameter."""
@@ -118,6 +118,7 @@ def _branches(found: Mapping[str, np.ndarray], units: Units) -> np.ndarray:
     branch_of = np.full(n, -1)
     known: list[int] = []
     for row in range(n):
+        # One search's back may be the front of another.
         gap = [min(_gap(ends[row], ends[k]), _gap(ends[row][::-1], ends[k])) for k in known]
         same = [k for k, size in enumerate(gap) if size < SAME]
         branch_of[row] = same[0] if same else len(known)

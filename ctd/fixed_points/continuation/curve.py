@@ -69,6 +69,7 @@ class System(NamedTuple):
         h, p = self.frame.split(w)
         jacobian = jax.jacfwd(self.g)(h, p)
         identity = jnp.eye(len(h), dtype=h.dtype)
+        # g = F(h) - h of a map: its own Jacobian is that of g plus 1.
         return jnp.linalg.eigvals(jacobian if self.flow else jacobian + identity)
 
     def growth(self, modes: Array) -> Array:
@@ -77,6 +78,7 @@ class System(NamedTuple):
 
     def point(self, w: Array, before: Array) -> Point:
         """The point w with its tangent, which makes an acute angle with `before`."""
+        # dg/dw t = 0 and before . t = 1: the last row fixes the length and the side, at folds too.
         border = jnp.zeros_like(w).at[-1].set(1)
         t = jnp.linalg.solve(jnp.vstack([jax.jacfwd(self.residual)(w), before]), border)
         unstable = jnp.sum(self.growth(self.modes(w)) > 0).astype(jnp.int32)

@@ -54,6 +54,7 @@ def _landed(step: Step, limits: Settings, s: Solved, h: jax.Array) -> Solved:
     f, back = jax.vjp(lambda h: step(h) - h, h)
     q = jnp.sum(f * f) / 2
     eps = jnp.finfo(h.dtype).eps
+    # F(h) - h carries a rounding error of a few eps |h|; below it q means nothing.
     floor = (4 * eps) ** 2 * jnp.sum(h * h) / 2
     # Equal regions give equal ends, but for the rounding of states that differ.
     again = jnp.max(jnp.abs(h - s.seen)) <= jnp.sqrt(eps) * jnp.max(jnp.abs(h))

@@ -312,6 +312,7 @@ def _check_without_input(f: Map, shared: Network) -> None:
     def fault(n_in: int) -> str | None:
         like = lambda *shape: jax.ShapeDtypeStruct(shape, shared.states.dtype)
         try:
+            # eval_shape traces F without running or compiling it.
             jax.eval_shape(f, shared.weights, like(shared.states.shape[-1]), like(n_in))
         except (TypeError, ValueError, IndexError) as error:
             return (str(error).strip().splitlines() or [""])[0]
