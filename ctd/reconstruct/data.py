@@ -69,7 +69,9 @@ def _array(path: str, name: str) -> np.ndarray:
     """(recording, time, channel) one dataset of a file."""
     found = read_arrays(path, name)
     if name not in found:
-        raise ValueError(f"{path}: has no dataset {name}; it has {', '.join(sorted(found))}")
+        raise ValueError(
+            f"{path}: has no dataset {name}; it has {', '.join(sorted(found))}{_uncut(found)}"
+        )
     values = found[name]
     if values.ndim not in (2, 3) or 0 in values.shape:
         raise ValueError(
@@ -83,6 +85,19 @@ def _array(path: str, name: str) -> np.ndarray:
             f"{path}: {name} has {bad} NaN or infinite entries; cut them out or fill them in"
         )
     return values
+
+
+def _uncut(found: dict[str, np.ndarray]) -> str:
+    """What to do with a file that holds an array for each recording; nothing where it holds something else."""
+    many = len(found) > 1 and all(values.ndim == 2 for values in found.values())
+    if not many or len({values.shape[1] for values in found.values()}) > 1:
+        return ""
+    shortest = min(found, key=lambda name: len(found[name]))
+    n = len(found[shortest])
+    return (
+        f". If these are {len(found)} recordings, cut them to the length of the shortest, {shortest} with {n} samples, and "
+        f"stack them as one array (recording, time, channel): numpy.stack([r[:{n}] for r in recordings])"
+    )
 
 
 def _check(inputs: Any, fitted: Recordings, measured: Recordings) -> None:

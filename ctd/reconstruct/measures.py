@@ -49,7 +49,7 @@ def divergence_of_bins(
 ) -> Float[Array, ""]:
     """D_stsp: Kullback-Leibler divergence of the histograms of data x and generated y over `bins` bins a channel.
 
-    Counts c become (c + 1e-5) / (sum c + 1e-5 bins^channel). NaN if no sample of y lies in the bins.
+    Counts c become (c + 1e-5) / (sum c + 1e-5 bins^channel). Infinite if no sample of y lies in the bins.
 
     >>> x = jnp.linspace(0, 1, 100)[:, None]
     >>> float(divergence_of_bins(x, x, 10))
@@ -67,7 +67,7 @@ def divergence_of_bins(
         return (counts + LAPLACE) / (counts.sum() + LAPLACE * total), counts.sum()
 
     (p, _), (q, visits) = shares(x), shares(y)
-    return jnp.where(visits > 0, jnp.sum(p * jnp.log(p / q)), jnp.nan)
+    return jnp.where(visits > 0, jnp.sum(p * jnp.log(p / q)), jnp.inf)
 
 
 def divergence_of_mixtures(

@@ -34,7 +34,7 @@ def reduce(
     order = fine[np.argsort(found["d_stsp"][fine], kind="stable")][: options.n_best]
     out: dict[str, np.ndarray] = {"fit": np.asarray(columns["item"])[order]}
     for name, values in found.items():
-        # D_stsp is NaN where a run visits none of the bins: the worst of all, which a median counts as infinite.
+        # A measure without a value, as PE(n) of predictions that overflow, is the worst of all: a median counts it as infinite.
         of = np.where(np.isnan(values[fine]), np.inf, values[fine])
         middle = np.median(of) if len(of) else np.nan
         apart = np.abs(of[np.isfinite(of)] - middle) if np.isfinite(middle) else np.zeros(0)

@@ -153,7 +153,7 @@ def test_a_fit_that_diverges_is_an_outcome(path):
 
 
 def test_the_best_fits_and_medians():
-    d_stsp = np.array([3.0, 1.0, np.nan, 2.0, 0.5])
+    d_stsp = np.array([3.0, 1.0, np.inf, 2.0, 0.5])
     results = dict.fromkeys(("d_h", "prediction_error", "exponent"), np.arange(5.0))
     results |= {"d_stsp": d_stsp, "outcome": np.array([0, 0, 0, 0, 1])}
     columns = {"item": np.arange(10, 15)}
@@ -174,6 +174,7 @@ def recordings(tmp_path, **arrays):
 X = spiral(50)
 BAD = {
     "no file": ({}, {"data": None}, "data: a file of recordings .* is needed"),
+    "one array each": ({"a": X, "b": X[:40]}, {}, r"2 recordings, .* the shortest, b with 40 samples"),
     "no dataset": ({"rates": X}, {}, r"r.h5: has no dataset data; it has rates"),
     "axes": ({"data": X[:, 0]}, {}, r"data has the shape \(50,\); \(time, channel\) or"),
     "NaN": ({"data": np.where(X > 0.9, np.nan, X)}, {}, r"data has \d+ NaN or infinite entries"),
