@@ -104,7 +104,10 @@ def open_objects(address: str, *, create: bool = False) -> ObjectStore:
         elif path.exists() and not path.is_dir():
             raise JobError(f"{path}: is a file; a store is a folder, beside JOB.yaml JOB.zarr")
         elif not path.is_dir():
-            raise JobError(f"{path}: no such store")
+            # `ctd ls` shows names without the ending.
+            near = [f"{path}{end}" for end in (".zarr", ".zip") if Path(f"{path}{end}").exists()]
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise JobError(f"{path}: no such store{hint}")
         # automatic_cleanup: a deletion removes the folders that it leaves empty.
         return LocalStore(path.absolute(), automatic_cleanup=True)
     except OSError as error:

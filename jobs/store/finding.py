@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatchcase
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import obstore
@@ -53,6 +54,14 @@ def walk[T](address: str, look: Callable[[str, Read], T | None]) -> Iterator[tup
         seen = list(zip(level, _each(level, lambda at: look(at, reader(at))), strict=True))
         yield from ((where, found) for where, found in seen if found is not None)
         level = [inner for where, found in seen if found is None for inner in _folders(where)]
+
+
+def stores_in(folder: str, limit: int = 5) -> list[str]:
+    """Return the addresses of the first stores directly in a folder of this machine, sorted; none of a bucket's prefix."""
+    if objects.local_path(folder) is None:
+        return []
+    found = (at for at in _folders(folder) if is_store(partial(_on_disk, Path(at))))
+    return list(islice(found, limit))
 
 
 def is_store(read: Read) -> bool:

@@ -23,6 +23,7 @@ from jobs.spec.search import Optuna
 from jobs.storage import objects
 from jobs.storage.checksums import checksummed, parsed, read_verified, verified
 from jobs.store.arrays import attributes
+from jobs.store.finding import stores_in
 
 FORMAT = 1
 """Version of the store format in docs/store-format.md. Readers refuse a higher one."""
@@ -117,7 +118,9 @@ def read_job(store: ObjectStore, address: str) -> Job:
     copies = [objects.read(store, key) for key in (keys.JOB, keys.JOB_COPY)]
     # While a store is created the copy comes first: with run/creating.json there, the copy alone is not enough.
     if not any(copies) or (copies[0] is None and objects.read(store, keys.CREATING)):
-        raise JobError(f"{address}: not a complete ctd store (it has no run/job.json)")
+        inside = stores_in(address)
+        hint = f"; it is a folder of stores, give one: {', '.join(inside)}" if inside else ""
+        raise JobError(f"{address}: not a complete ctd store (it has no run/job.json){hint}")
     trouble = f"{address}: run/job.json and its copy are damaged"
     for data in copies:
         # A newer format may have another checksum: it is refused by its number, not called damaged.

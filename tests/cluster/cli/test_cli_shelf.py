@@ -65,6 +65,9 @@ def test_note_is_shown_by_ls_status_and_page(ctd, tmp_path):
         (["ls", "--where", "bets < 1"], "unknown column 'bets'; did you mean 'best'?"),
         (["ls", "--to", "list.xlsx"], "list.xlsx: a name that ends in"),
         (["note", "none.zarr", "x"], "none.zarr: no such store"),
+        (["compare", "whole", "whole.zarr"], "whole: no such store; did you mean whole.zarr?"),
+        (["best", "."], "it is a folder of stores, give one: whole.zarr"),
+        (["note", "deep", "x"], "it is a folder of stores, give one: deep/empty.zarr"),
     ],
 )
 def test_shelf_refuses(ctd, args, said):
