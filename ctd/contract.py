@@ -75,10 +75,8 @@ def _is_own(filename: str) -> bool:
     """Whether a file is the kernel author's: not Python's, not an installed package's, not the runner's."""
     path = Path(filename)
     here = Path(__file__).parent
-    runs_kernels = path.is_relative_to(here / "batch") or path in (
-        here / "contract.py",
-        here / "kernel.py",
-    )
+    finds_or_runs = {here / f"{name}.py" for name in ("catalogue", "contract", "dotted", "kernel")}
+    runs_kernels = path.is_relative_to(here / "batch") or path in finds_or_runs
     others = runs_kernels or path.is_relative_to(here.parent / "jobs")
     installed = INSTALLED & set(path.parts)
     standard = path.is_relative_to(sysconfig.get_path("stdlib")) or filename.startswith("<")
