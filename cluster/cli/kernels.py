@@ -61,7 +61,7 @@ def kernels(
             show_table(table, title, limit=None)
         return
     # Examples and lists of modules are for those who read the source.
-    paragraphs = [p for p in about.split("\n\n") if not p.startswith((">>>", " "))]
+    paragraphs = [p for p in about.split("\n\n") if p and not p.startswith((">>>", " "))]
     for paragraph in paragraphs[:2]:
         out.print(_hanging("", " ".join(paragraph.split()), 0) + "\n")
     for title, text in overview(known).items():

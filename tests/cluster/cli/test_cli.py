@@ -154,6 +154,13 @@ def test_kernels_tells_what_one_computes(ctd, name):
     assert ends == [end.name for end in kernel.outcomes]
 
 
+def test_kernels_of_a_module_without_docstring_begins_with_the_fields(ctd, tmp_path):
+    (tmp_path / "undocumented.py").write_text("from toy import kernel\n")
+    code, out, err = ctd("kernels", "undocumented")
+    assert code == 0, err
+    assert out.startswith("compiled in")
+
+
 def test_fixed_points_from_file_to_figure(ctd, job_file, network):
     path = job_file(POINTS)
     code, out, err = ctd("run", path, "--executor", "serial")
