@@ -179,8 +179,9 @@ def clusters(
         try:
             profile = load_profile(name)
         except JobError as error:
+            why = "; ".join(str(error).splitlines())
             found.append(
-                {"cluster": name, "kind": "", "check": "profile", "ok": False, "found": str(error)}
+                {"cluster": name, "kind": "", "check": "profile", "ok": False, "found": why}
             )
             continue
         found += [{"cluster": name, "kind": profile.kind, **line} for line in check(profile)]

@@ -52,6 +52,16 @@ def test_time_without_quotes(folder):
     assert profile.time_s() == 14400
 
 
+def test_clusters_tells_on_one_line_what_is_wrong(folder, command_line):
+    (folder / "lab.yaml").write_text("kind: slurm\ncpu: 4\ntime: 30\n")
+    code, out, _ = command_line("clusters", "lab", "none", "--json")
+    assert code == 1
+    lab, none = (line["found"] for line in json.loads(out))
+    assert "memory_gb: required, but not given; " in lab
+    assert "none.yaml does not exist; known: lab, local; docs/clusters.md" in none
+    assert "\n" not in lab + none
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
