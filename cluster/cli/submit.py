@@ -132,7 +132,7 @@ def _of_slurm(order: "Order", profile: SlurmProfile) -> dict[str, str]:
     n, nodes = order.array or 1, 1 if order.array else profile.nodes
     gpus = f", {profile.gpus} GPUs" if profile.n_gpus() else ""
     found = {
-        "allocations": f"{n} of {count(nodes, 'node')} for {profile.time}, started at most {profile.max_allocations} times",
+        "allocations": f"{n} of {count(nodes, 'node')} for {duration(profile.time_s())}, started at most {profile.max_allocations} times",
         "a node": f"{count(profile.cpus, 'CPU')}{gpus}, {profile.memory_gb:g} GB",
     }
     folders = {"work_dir": profile.folder(), "the job's folder": Path(order.base)}

@@ -57,7 +57,9 @@ def test_dry_run_prints_the_script_and_touches_nothing(tmp_path):
     said = dict(line.split(maxsplit=1) for line in done.stderr.splitlines())
     assert said["store"] == f"{tmp_path}/job.zarr"
     assert re.fullmatch("2 items, 1 group, 1 shard", said["work"])
-    assert re.fullmatch(r"1 of \d nodes? for .*, started at most 20 times", said["allocations"])
+    assert re.fullmatch(
+        r"1 of \d nodes? for 1 h 0 min, started at most 20 times", said["allocations"]
+    )
 
 
 def test_file_system_is_that_of_the_nearest_mount(tmp_path):
