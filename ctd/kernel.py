@@ -336,25 +336,14 @@ def one_shot(
     """
 
     # The state is (done, values): zeros of the shapes of the values, until the one advance fills them in.
-    def init(
-        static: View[Params], shared: PyTree, traced: Values[Params], key: jax.Array
-    ) -> OneShot:
-        values = jax.eval_shape(lambda: run(static, shared, traced, key))
+    def init(*arguments: PyTree) -> OneShot:
+        values = jax.eval_shape(lambda: run(*arguments))
         return jnp.zeros((), bool), jax.tree.map(lambda v: jnp.zeros(v.shape, v.dtype), values)
 
-    def advance(
-        static: View[Params], shared: PyTree, traced: Values[Params], key: jax.Array, state: OneShot
-    ) -> OneShot:
-        del state
-        return jnp.ones((), bool), run(static, shared, traced, key)
-
-    def result(
-        static: View[Params], shared: PyTree, traced: Values[Params], key: jax.Array, state: OneShot
-    ) -> dict[str, Array]:
-        del static, shared, traced, key
-        return state[1]
+    def advance(*arguments: PyTree) -> OneShot:
+        return jnp.ones((), bool), run(*arguments[:-1])  # all but the state
 
     return Kernel(
-        name, params, dims, init, advance, finished=lambda s: s[0], result=result,
+        name, params, dims, init, advance, finished=lambda s: s[0], result=lambda *arguments: arguments[-1][1],
         advances=lambda inputs: 1, **optional,
     )  # fmt: skip

@@ -88,10 +88,8 @@ def find(
     Raises ValueError if candidates, input and settings do not fit each other.
     """
     chosen = {name: settings.pop(name) for name in Options.model_fields if name in settings}
-    params, options = (
-        FixedPoint.model_validate({"method": method, **settings}),
-        Options.model_validate(chosen),
-    )
+    params = FixedPoint.model_validate({"method": method, **settings})
+    options = Options.model_validate(chosen)
     network, columns = _starts(candidates, x, params.dtype)
 
     def f(

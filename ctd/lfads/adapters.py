@@ -15,8 +15,8 @@ import numpy as np
 from ctd.kernel import Values, View
 from ctd.late import Array, Float, Int, jax, jnp
 from ctd.lfads.data import Dataset
-from ctd.lfads.model import Tree, init_weights
 from ctd.lfads.params import Model
+from ctd.lfads.weights import Tree, init_weights
 
 
 def init_stitched(

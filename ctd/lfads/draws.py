@@ -13,8 +13,9 @@ from ctd.late import Array, Float, Number, jax, jnp, lax
 from ctd.lfads.data import Dataset, Trials
 from ctd.lfads.distributions import data_mean
 from ctd.lfads.loss import Batch, draw_noise, gather
-from ctd.lfads.model import Decoded, Encoded, Noise, Tree, decode, encode
+from ctd.lfads.model import Decoded, Encoded, Noise, decode, encode
 from ctd.lfads.params import Model
+from ctd.lfads.weights import Tree
 
 Inferred = Literal[
     "rates", "factors", "inferred_inputs", "states", "initial_conditions", "decoded_behavior"

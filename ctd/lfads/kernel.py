@@ -13,7 +13,6 @@ from ctd.lfads.adapters import init_stitched, of_session, with_core
 from ctd.lfads.data import Dataset
 from ctd.lfads.draws import Fitted
 from ctd.lfads.loss import TERMS, evaluate
-from ctd.lfads.model import Tree, flatten, init_weights, unflatten
 from ctd.lfads.names import DIMS
 from ctd.lfads.params import Model
 from ctd.lfads.plots import plots
@@ -22,6 +21,7 @@ from ctd.lfads.results import as_stored, inferred, kept, named, of_all_sessions
 from ctd.lfads.sessions import load as load_data
 from ctd.lfads.summary import DIVERGED, METRICS, REDUCED, STOPPED_EARLY, TRAINED, next_jobs, reduce
 from ctd.lfads.train import STEP_TERMS, Position, optimizer, train_step
+from ctd.lfads.weights import Tree, flatten, init_weights, unflatten
 from ctd.plots.curves import block_ends
 from ctd.rows import Best
 

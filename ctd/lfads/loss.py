@@ -27,8 +27,9 @@ from ctd.lfads.distributions import (
     data_log_likelihood,
     gaussian_kl,
 )
-from ctd.lfads.model import Decoded, Encoded, Noise, Tree, cut, decode, encode, entries
+from ctd.lfads.model import Decoded, Encoded, Noise, decode, encode
 from ctd.lfads.params import Model
+from ctd.lfads.weights import Tree, cut, entries
 
 TERMS = ("nll", "kl_ic", "kl_input")
 """The parts of the negative ELBO, in nats for each trial."""

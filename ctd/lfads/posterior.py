@@ -31,10 +31,10 @@ from ctd.lfads.distributions import N_OUTPUTS
 from ctd.lfads.draws import Asked, Fitted, Inferred, posterior, present, split_key
 from ctd.lfads.kernel import item_keys
 from ctd.lfads.loss import gather
-from ctd.lfads.model import Tree
 from ctd.lfads.names import DECODED, DECODER, MEANS
 from ctd.lfads.params import Model
 from ctd.lfads.trained import check_sizes, n_external, read_trained
+from ctd.lfads.weights import Tree
 
 
 class Posterior(Model):

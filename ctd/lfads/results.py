@@ -15,10 +15,10 @@ from ctd.lfads import metrics
 from ctd.lfads.data import Dataset, Trials
 from ctd.lfads.distributions import COUNTS
 from ctd.lfads.draws import AVERAGED, Fitted, Inferred, posterior_mean, present, split_key
-from ctd.lfads.model import Tree, factor_weights
 from ctd.lfads.names import DIMS
 from ctd.lfads.params import Model
 from ctd.lfads.scores import scores
+from ctd.lfads.weights import Tree, factor_weights
 
 
 class Kept(NamedTuple):

@@ -18,7 +18,7 @@ from ctd.lfads.distributions import COUNTS
 from ctd.lfads.draws import Asked, Fitted, Inferred, posterior
 from ctd.lfads.loss import gather
 from ctd.lfads.metrics import squares
-from ctd.lfads.model import factor_weights
+from ctd.lfads.weights import factor_weights
 
 SCORED: tuple[Inferred, ...] = ("rates", "factors", "states")
 """The quantities that metrics need."""

@@ -11,8 +11,8 @@ from ctd.kernel import Values, View
 from ctd.late import Array, Bool, Float, Int, PyTree, jax, jnp, optax
 from ctd.lfads.data import Dataset
 from ctd.lfads.loss import Minibatch, gather, training_loss
-from ctd.lfads.model import Tree, flatten, unflatten
 from ctd.lfads.params import Model
+from ctd.lfads.weights import Tree, flatten, unflatten
 
 STEP_TERMS = ("loss", "nll", "kl_ic", "kl_input", "l2", "gradient_norm", "learning_rate")
 """What a step reports: KL terms before their scales and ramp, the L2 term before its ramp."""

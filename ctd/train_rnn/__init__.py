@@ -164,17 +164,8 @@ def advance(
         cell, noisy_trials = with_noise(static, shared, traced, key)
         now = evaluate(static, noisy_trials, cell, weights).accuracy().astype(static.dtype)
         accuracy, done = accuracy.at[block].set(now), done | (now >= static.stop_at)
-    return State(
-        parameters,
-        state.links,
-        optimizer,
-        step,
-        first,
-        state.curve.at[block].set(mean),
-        accuracy,
-        diverged,
-        done,
-    )
+    curve, links = state.curve.at[block].set(mean), state.links
+    return State(parameters, links, optimizer, step, first, curve, accuracy, diverged, done)
 
 
 def result(

@@ -17,7 +17,7 @@ from ctd.lfads.loss import (
     gather,
     training_loss,
 )
-from ctd.lfads.model import init_weights
+from ctd.lfads.weights import init_weights
 
 SIZES = {
     "dtype": "float64",

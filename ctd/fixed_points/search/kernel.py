@@ -19,13 +19,13 @@ from ctd.fixed_points.candidates import (
     Network,
     Time,
     cell_of,
-    draw_start,
     euler,
     known_cell,
 )
 from ctd.fixed_points.search import approach, exact, methods
 from ctd.fixed_points.search.plots import figure, plots
 from ctd.fixed_points.search.summary import REDUCED, SUMMARY, Options, reduce
+from ctd.fixed_points.starts import draw_start
 from ctd.kernel import Data, File, Kernel, Outcome, Params, Static, Traced, Values, Var, View
 from ctd.late import Array, Float, PyTree, jax, jnp
 
@@ -54,9 +54,7 @@ class FixedPoint(Params):
         None,
         description="file of states to start from, HDF5, .npz or .npy; without it, searches start at states of trials of `task`",
     )
-    dataset: Data[str] = Field(
-        "hiddens", description="name of the states in that file, (..., state)"
-    )
+    dataset: Data[str] = Field("hiddens", description="name of the states in it, (..., state)")
     task: Data[tasks.AnyTask] = Field(
         tasks.Decision(), description="task whose trials give the states to start from"
     )

@@ -11,8 +11,9 @@ from ctd.batch import Layout, precision, run_items
 from ctd.cells import CELLS, Scales, get_cell
 from ctd.data import write_hdf5
 from ctd.fixed_points import find, kernel
-from ctd.fixed_points.candidates import draw_start, make_network, with_inverse
+from ctd.fixed_points.candidates import make_network, with_inverse
 from ctd.fixed_points.search.kernel import FixedPoint
+from ctd.fixed_points.starts import draw_start
 from ctd.kernel import inputs_of
 from ctd.plots import Points
 from ctd.plots.png import draw
@@ -352,7 +353,7 @@ BAD_FIELDS = [
     ({"cell": "gruu"}, "did you mean 'gru'"),
     ({"cell": "no_such_module.f"}, "no module no_such_module"),
     ({"cell": "numpy.no_such_function"}, "has no no_such_function"),
-    ({"method": "newton"}, "'lm' or 'adam'"),
+    ({"method": "newton"}, "'lm', 'adam' or 'exact'"),
     ({"mix": 1.5}, "mix"),
     ({"tolerance": 1}, "tolerance"),
     ({"anywhere": 0.5}, "anywhere: there is no region to start in; give region: box or sphere"),

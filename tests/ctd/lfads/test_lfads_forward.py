@@ -9,7 +9,8 @@ from lfads_cases import CASES, N_STEPS, Case
 from scipy import stats
 from scipy.special import gammaln
 
-from ctd.lfads.model import Noise, decode, encode, factor_weights
+from ctd.lfads.model import Noise, decode, encode
+from ctd.lfads.weights import factor_weights
 
 pytestmark = pytest.mark.usefixtures("float64")
 

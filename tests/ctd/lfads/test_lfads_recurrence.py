@@ -1,12 +1,13 @@
-"""The gradients written out in ctd/lfads/recurrence.py, against autodiff of the same scans in float64."""
+"""The gradients written out in ctd/lfads/recurrence.py and generator.py, against autodiff of the same scans in float64."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ctd.lfads import recurrence
-from ctd.lfads.recurrence import Drives, Gru, Loop, Units
+from ctd.lfads import generator, recurrence
+from ctd.lfads.generator import Drives, Loop
+from ctd.lfads.recurrence import Gru, Units
 
 T, TRIALS, N_C, N_G, FACTORS, INPUTS = 5, 4, 3, 6, 2, 2
 # Rounding of some hundred float64 operations on numbers near 1.
@@ -95,8 +96,8 @@ def test_run_loop_slopes():
     rng = np.random.default_rng(3)
     w = loop(rng)
     start, drives, fixed = given(rng, external=True, mask=True)
-    plain = lambda *a: recurrence._run_loop(*a)[0]
-    assert_same_slopes(over(recurrence.run_loop, fixed), over(plain, fixed), w, start, drives)
+    plain = lambda *a: generator._run_loop(*a)[0]
+    assert_same_slopes(over(generator.run_loop, fixed), over(plain, fixed), w, start, drives)
 
 
 def test_run_loop_slopes_of_models_side_by_side():
@@ -104,8 +105,8 @@ def test_run_loop_slopes_of_models_side_by_side():
     models = [loop(rng) for _ in range(3)]
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *models)
     start, drives, fixed = given(rng, external=False, mask=False)
-    ours = slopes(over(recurrence.run_loop, fixed), 3)
-    plain = jax.jit(slopes(over(lambda *a: recurrence._run_loop(*a)[0], fixed), 3))
+    ours = slopes(over(generator.run_loop, fixed), 3)
+    plain = jax.jit(slopes(over(lambda *a: generator._run_loop(*a)[0], fixed), 3))
     got = jax.jit(jax.vmap(ours, (0, None, None)))(stacked, start, drives)
     got = jax.tree.map(np.asarray, got)
     for k, model in enumerate(models):

@@ -11,7 +11,6 @@ from ctd.late import Late
 from ctd.lfads import Model
 from ctd.lfads.data import make_dataset
 from ctd.lfads.draws import Fitted, posterior_mean
-from ctd.lfads.model import factor_weights, init_weights
 from ctd.lfads.scores import (
     SCORED,
     cycle_consistency,
@@ -22,6 +21,7 @@ from ctd.lfads.scores import (
     scores,
     seen_share,
 )
+from ctd.lfads.weights import factor_weights, init_weights
 
 linear_model, metrics = Late("sklearn.linear_model"), Late("sklearn.metrics")
 

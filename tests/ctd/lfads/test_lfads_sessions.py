@@ -14,9 +14,9 @@ from ctd.lfads import Model, kernel
 from ctd.lfads.adapters import init_stitched, of_session, of_trials, real_entries, with_core
 from ctd.lfads.kernel import item_keys
 from ctd.lfads.loss import Minibatch, bound, draw_noise, gather, training_loss
-from ctd.lfads.model import unflatten
 from ctd.lfads.sessions import load
 from ctd.lfads.train import Position, train_step
+from ctd.lfads.weights import unflatten
 
 N_BINS = 8
 """Of a trial; those of the recordings that are trained on: `lfads_stitched`."""
