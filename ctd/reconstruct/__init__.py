@@ -25,11 +25,14 @@ An item is one network. One `advance` is `report_every` training steps.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
 
 from ctd.cells import CELLS, Cell, get_cell
-from ctd.kernel import Coordinate, Kernel, Outcome, Var
-from ctd.late import jax, jnp, lax, optax
+from ctd.kernel import Coordinate, Kernel, Outcome, Values, Var, View
+from ctd.late import Array, PyTree, jax, jnp, lax, optax
 from ctd.plots.curves import block_ends
 from ctd.reconstruct import measures
 from ctd.reconstruct.data import Shared, load
@@ -61,7 +64,7 @@ class State(NamedTuple):
     """A network in training."""
 
     parameters: Parameters
-    optimizer: Any
+    optimizer: PyTree
     step: jax.Array
     """() int32, minibatches seen."""
     alpha: jax.Array
@@ -74,13 +77,15 @@ class State(NamedTuple):
     done: jax.Array
 
 
-def item_keys(key: jax.Array, traced: Any) -> tuple[jax.Array, jax.Array]:
+def item_keys(key: jax.Array, traced: Values[Reconstruction]) -> tuple[jax.Array, jax.Array]:
     """(key of the initial weights, key of the minibatches)."""
     first, second = jax.random.split(jax.random.fold_in(key, traced.seed))
     return first, second
 
 
-def optimizer(static: Any, traced: Any) -> optax.GradientTransformation:
+def optimizer(
+    static: View[Reconstruction], traced: Values[Reconstruction]
+) -> optax.GradientTransformation:
     """RAdam (Liu et al. 2020) with a learning rate that falls exponentially from the first step to the last."""
     fall = traced.final_learning_rate / traced.learning_rate
     rate = lambda count: (
@@ -93,7 +98,9 @@ def optimizer(static: Any, traced: Any) -> optax.GradientTransformation:
     )
 
 
-def init(static: Any, shared: Shared, traced: Any, key: jax.Array) -> State:
+def init(
+    static: View[Reconstruction], shared: Shared, traced: Values[Reconstruction], key: jax.Array
+) -> State:
     """Draw a network and start its optimiser."""
     channels, n_in = shared.fitted.x.shape[2], shared.fitted.inputs.shape[2]
     p = draw(static, n_in, channels, item_keys(key, traced)[0])
@@ -104,7 +111,9 @@ def init(static: Any, shared: Shared, traced: Any, key: jax.Array) -> State:
     return State(p, started, jnp.zeros((), jnp.int32), alpha, nothing, nothing, no, no)
 
 
-def minibatch(static: Any, shared: Shared, traced: Any, key: jax.Array) -> tuple[Any, Any]:
+def minibatch(
+    static: View[Reconstruction], shared: Shared, traced: Values[Reconstruction], key: jax.Array
+) -> tuple[Array, Array]:
     """(data (sequence, time + 1, channel), inputs (sequence, time + 1, n_in)) from anywhere in the recordings, with noise."""
     key_which, key_start, key_noise = jax.random.split(key, 3)
     x, s = (jnp.asarray(value) for value in shared.fitted)
@@ -117,7 +126,11 @@ def minibatch(static: Any, shared: Shared, traced: Any, key: jax.Array) -> tuple
 
 
 def loss(
-    static: Any, traced: Any, alpha: jax.Array, p: Parameters, batch: tuple[Any, Any]
+    static: View[Reconstruction],
+    traced: Values[Reconstruction],
+    alpha: jax.Array,
+    p: Parameters,
+    batch: tuple[Array, Array],
 ) -> tuple[jax.Array, jax.Array]:
     """(penalised loss, mean squared error of the forced predictions)."""
     x, s = batch
@@ -135,7 +148,17 @@ def loss(
     return error + penalty + traced.l2_observation * sum(seen, jnp.zeros(())), error
 
 
-def advance(static: Any, shared: Shared, traced: Any, key: jax.Array, state: State) -> State:
+type Carry = tuple[Parameters, PyTree, Array, Array, Array]
+"""Of a training step: parameters, the optimiser's state, steps taken, alpha, whether the fit has diverged."""
+
+
+def advance(
+    static: View[Reconstruction],
+    shared: Shared,
+    traced: Values[Reconstruction],
+    key: jax.Array,
+    state: State,
+) -> State:
     """Take `report_every` training steps."""
     _, key_data = item_keys(key, traced)
     optimize, cell = optimizer(static, traced), get_cell(static.cell)
@@ -143,7 +166,7 @@ def advance(static: Any, shared: Shared, traced: Any, key: jax.Array, state: Sta
         static, shared, traced, jax.random.fold_in(key_data, step + FIRST)
     )
 
-    def one(carry: Any, _: None) -> tuple[Any, jax.Array]:
+    def one(carry: Carry, _: None) -> tuple[Carry, jax.Array]:
         p, state, step, alpha, diverged = carry
         some, kept = trained(static, p)
         of = lambda some, batch: loss(static, traced, alpha, some | kept, batch)
@@ -156,7 +179,7 @@ def advance(static: Any, shared: Shared, traced: Any, key: jax.Array, state: Sta
         new, new_state = jax.tree.map(keep, (new, new_state), (p, state))
         return (new, new_state, step + moved, alpha, ~moved), jnp.where(moved, error, jnp.nan)
 
-    def several(carry: Any, _: None) -> tuple[Any, jax.Array]:
+    def several(carry: Carry, _: None) -> tuple[Carry, jax.Array]:
         p, state, step, alpha, diverged = carry
         if static.forcing == "bound":
             # Of the first minibatch of these steps.
@@ -183,7 +206,11 @@ def advance(static: Any, shared: Shared, traced: Any, key: jax.Array, state: Sta
 
 
 def result(
-    static: Any, shared: Shared, traced: Any, key: jax.Array, state: State
+    static: View[Reconstruction],
+    shared: Shared,
+    traced: Values[Reconstruction],
+    key: jax.Array,
+    state: State,
 ) -> dict[str, jax.Array]:
     """The weights, and what the free run of the network is like."""
     p, (_, key_data) = state.parameters, item_keys(key, traced)
@@ -217,7 +244,7 @@ def result(
 
 
 def free_runs(
-    static: Any, cell: Cell, p: Parameters, x: jax.Array, s: jax.Array
+    static: View[Reconstruction], cell: Cell, p: Parameters, x: jax.Array, s: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """(states (recording, time, unit) of free runs from the first samples, without the transient; the inputs of their steps)."""
     steps = x.shape[1]
@@ -231,11 +258,11 @@ def free_runs(
 
 
 def measured(
-    static: Any,
+    static: View[Reconstruction],
     cell: Cell,
     p: Parameters,
-    data: tuple[Any, Any],
-    run: tuple[Any, Any],
+    data: tuple[Array, Array],
+    run: tuple[Array, Array],
     key: jax.Array,
 ) -> dict[str, jax.Array]:
     """The measures of free runs (states, inputs) beside data (x, inputs)."""
@@ -265,12 +292,14 @@ def measured(
     return {name: jnp.where(fine, value, jnp.nan) for name, value in found.items()}
 
 
-def coords(inputs: Any, shared: Shared) -> dict[str, Any]:
+def coords(inputs: View[Reconstruction], shared: Shared) -> Mapping[str, Coordinate]:
     """Training steps, and the time of stored states, in the unit of dt."""
     n = min(inputs.n_saved, shared.measured.x.shape[1])
     return {
         "batch": Coordinate(block_ends(inputs), "1", "training steps taken"),
-        "step": Coordinate(inputs.dt * jnp.arange(n), "1", "time in the free run, as dt"),
+        "step": Coordinate(
+            np.asarray(inputs.dt * jnp.arange(n)), "1", "time in the free run, as dt"
+        ),
     }
 
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from ctd.data import read_arrays
+from ctd.kernel import View
+from ctd.late import Array, on_host
+from ctd.reconstruct.params import Reconstruction
 
 
 class Recordings(NamedTuple):
     """Recordings of equal length."""
 
-    x: Any
+    x: Array
     """(recording, time, channel)"""
-    inputs: Any
+    inputs: Array
     """(recording, time, input); 0 inputs where there are none."""
 
 
@@ -23,13 +26,13 @@ class Shared(NamedTuple):
 
     fitted: Recordings
     measured: Recordings
-    mean: Any
+    mean: Array
     """(channel,) subtracted from the data, and `sd` (channel,) what they were divided by."""
-    sd: Any
-    dt: Any
+    sd: Array
+    dt: Array
 
 
-def load(inputs: Any) -> Shared:
+def load(inputs: View[Reconstruction]) -> Shared:
     """Read, check and standardise the recordings. Raises ValueError, naming file and dataset."""
     if inputs.data is None:
         raise ValueError("data: a file of recordings (time, channel) is needed; give its path")
@@ -44,25 +47,25 @@ def load(inputs: Any) -> Shared:
     _check(inputs, fitted, measured)
     mean, sd = np.zeros(channels), np.ones(channels)
     if inputs.standardise:
-        mean, sd = fitted.x.mean((0, 1)), fitted.x.std((0, 1))
+        mean, sd = np.mean(fitted.x, (0, 1)), np.std(fitted.x, (0, 1))
     scaled = lambda r: Recordings(
         ((r.x - mean) / sd).astype(inputs.dtype), r.inputs.astype(inputs.dtype)
     )
-    as_type = lambda value: np.asarray(value, inputs.dtype)
+    as_type = lambda value: on_host(value, inputs.dtype)
     return Shared(scaled(fitted), scaled(measured), as_type(mean), as_type(sd), as_type(inputs.dt))
 
 
-def _read(inputs: Any, path: str) -> Recordings:
+def _read(inputs: View[Reconstruction], path: str) -> Recordings:
     x = _array(path, inputs.dataset)
     if inputs.input_dataset is None:
-        return Recordings(x, np.zeros((*x.shape[:2], 0)))
+        return Recordings(on_host(x), on_host(np.zeros((*x.shape[:2], 0))))
     s = _array(path, inputs.input_dataset)
     if s.shape[:2] != x.shape[:2]:
         raise ValueError(
             f"{path}: {inputs.input_dataset} has {s.shape[0]} x {s.shape[1]} recordings and samples, but "
             f"{inputs.dataset} has {x.shape[0]} x {x.shape[1]}; both need the same"
         )
-    return Recordings(x, s)
+    return Recordings(on_host(x), on_host(s))
 
 
 def _array(path: str, name: str) -> np.ndarray:
@@ -100,7 +103,7 @@ def _uncut(found: dict[str, np.ndarray]) -> str:
     )
 
 
-def _check(inputs: Any, fitted: Recordings, measured: Recordings) -> None:
+def _check(inputs: View[Reconstruction], fitted: Recordings, measured: Recordings) -> None:
     """Raise ValueError where the recordings do not fit the parameters."""
     channels, samples = fitted.x.shape[2], fitted.x.shape[1]
     if inputs.observation == "identity" and channels > inputs.n:

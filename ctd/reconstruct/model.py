@@ -6,11 +6,10 @@ An observation of the state z is x = wO z + bO; with `identity` the first units 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from ctd.cells import Cell, Scales, draw_almost, draw_shallow, get_cell
+from ctd.cells import Cell, Scales, Weights, draw_almost, draw_shallow, get_cell
+from ctd.kernel import Values, View
 from ctd.late import Array, Float, jax, jnp, lax
+from ctd.reconstruct.params import Reconstruction
 
 type Parameters = dict[str, Array]
 
@@ -18,7 +17,7 @@ OBSERVED = ("wO", "bO", "lift")
 """Parameters of the observation; all others are the network's."""
 
 
-def draw(static: Any, n_in: int, channels: int, key: jax.Array) -> Parameters:
+def draw(static: View[Reconstruction], n_in: int, channels: int, key: jax.Array) -> Parameters:
     """Random parameters: the cell's weights, and what is trained of the observation."""
     key_cell, key_out, key_lift = jax.random.split(key, 3)
     if static.cell == "alrnn":
@@ -36,7 +35,7 @@ def draw(static: Any, n_in: int, channels: int, key: jax.Array) -> Parameters:
     return found
 
 
-def trained(static: Any, p: Parameters) -> tuple[Parameters, Parameters]:
+def trained(static: View[Reconstruction], p: Parameters) -> tuple[Parameters, Parameters]:
     """Divide parameters into (those that training changes, the cell's constants)."""
     kept = get_cell(static.cell).constants
     return {k: v for k, v in p.items() if k not in kept}, {k: v for k, v in p.items() if k in kept}
@@ -55,7 +54,7 @@ def states_of(p: Parameters, x: Float[Array, "*any channel"]) -> Array:
 
 
 def forced(
-    cell: Cell, p: Mapping[str, Any], z: Array, s: Float[Array, "time n_in"], alpha: Array
+    cell: Cell, p: Weights, z: Array, s: Float[Array, "time n_in"], alpha: Array
 ) -> Float[Array, "time unit"]:
     """The states before forcing of one sequence, z_t = F(z~_{t-1}, s_t), z~_t = (1 - alpha_t) z_t + alpha_t z^_t.
 
@@ -72,7 +71,7 @@ def forced(
 
 
 def free(
-    cell: Cell, p: Mapping[str, Any], z: Float[Array, "unit"], s: Float[Array, "time n_in"]
+    cell: Cell, p: Weights, z: Float[Array, "unit"], s: Float[Array, "time n_in"]
 ) -> Float[Array, "time unit"]:
     """The states of a run without data from z on."""
 
@@ -83,7 +82,9 @@ def free(
     return lax.scan(step, z, s)[1]
 
 
-def strengths(static: Any, traced: Any, alpha: Array, channels: int) -> Float[Array, "time unit"]:
+def strengths(
+    static: View[Reconstruction], traced: Values[Reconstruction], alpha: Array, channels: int
+) -> Float[Array, "time unit"]:
     """alpha_t of each unit: with identity, only the units that are observed are forced."""
     steps = jnp.arange(1, static.length + 1)
     if static.forcing == "sparse":
@@ -96,7 +97,7 @@ def strengths(static: Any, traced: Any, alpha: Array, channels: int) -> Float[Ar
 
 def bound(
     cell: Cell,
-    p: Mapping[str, Any],
+    p: Weights,
     z: Float[Array, "sequence time unit"],
     s: Float[Array, "sequence time n_in"],
 ) -> Float[Array, ""]:

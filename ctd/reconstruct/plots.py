@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from ctd.plots import Axis, Figure, Group, Lines, Plot, Points, of_group
@@ -52,9 +50,9 @@ def _spectra(group: Group, row: int, item: int) -> Plot:
     frequency = np.fft.rfftfreq(n, float(group.inputs.dt))[1:]
     window = np.hanning(n)
 
-    def power(values: np.ndarray) -> Any:
+    def power(values: np.ndarray) -> np.ndarray:
         centred = (values[:n] - values[:n].mean()) * window
-        return np.abs(np.fft.rfft(centred))[1:] ** 2 / n
+        return np.asarray(np.abs(np.fft.rfft(centred))[1:] ** 2 / n)
 
     layers = [
         Lines(frequency, power(true), "data", faint=True),
@@ -63,28 +61,15 @@ def _spectra(group: Group, row: int, item: int) -> Plot:
     return Plot("Power spectra, channel 0", layers, Axis("frequency (1 / unit of dt)"), Axis("power", log=True))  # fmt: skip
 
 
-def _measures(group: Group) -> Plot:
-    """D_H against D_stsp of all fits."""
+def _beside_d_stsp(group: Group, name: str, title: str, axis: Axis) -> Plot:
+    """Another measure of all fits against their D_stsp."""
     items = np.asarray(group.columns["item"][:])
-    x, y = (np.asarray(group.results[name][:], float) for name in ("d_stsp", "d_h"))
-    exponent = np.asarray(group.results["exponent"][:], float)
+    read = lambda name: np.asarray(group.results[name][:], float)
+    x, y, exponent = read("d_stsp"), read(name), read("exponent")
     fine = np.isfinite(x) & np.isfinite(y)
     text = [f"item {k}: exponent {e:.4g}" for k, e in zip(items[fine], exponent[fine], strict=True)]
-    return Plot(
-        "How near the attractors are",
-        [Points(x[fine], y[fine], text=text, key=items[fine], item=items[fine])],
-        Axis("D_stsp"),
-        Axis("D_H"),
-    )
-
-
-def _exponents(group: Group) -> Plot:
-    """The largest exponent of all fits, beside their D_stsp."""
-    items = np.asarray(group.columns["item"][:])
-    x, y = (np.asarray(group.results[name][:], float) for name in ("d_stsp", "exponent"))
-    fine = np.isfinite(x) & np.isfinite(y)
-    layer = Points(x[fine], y[fine], key=items[fine], item=items[fine])
-    return Plot("Largest exponents", [layer], Axis("D_stsp"), Axis("exponent (1 / unit of dt)"))
+    layer = Points(x[fine], y[fine], text=text, key=items[fine], item=items[fine])
+    return Plot(title, [layer], Axis("D_stsp"), axis)
 
 
 def _curves(group: Group) -> Plot:
@@ -104,7 +89,11 @@ def _curves(group: Group) -> Plot:
 def plots(group: Group) -> list[Plot]:
     """The attractor and spectra of the best fit, loss curves, measures of all."""
     row = _best(group)
-    made = [_curves(group), _measures(group), _exponents(group)]
+    made = [
+        _curves(group),
+        _beside_d_stsp(group, "d_h", "How near the attractors are", Axis("D_H")),
+        _beside_d_stsp(group, "exponent", "Largest exponents", Axis("exponent (1 / unit of dt)")),
+    ]
     if row is None:
         return made
     item = int(np.asarray(group.columns["item"][:])[row])

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from ctd.kernel import Var
+from ctd.kernel import Var, View
+from ctd.reconstruct.data import Shared
 from ctd.reconstruct.params import Reconstruction
 from ctd.rows import Best
 
@@ -21,8 +22,8 @@ REDUCED = {
 
 
 def reduce(
-    inputs: Any,
-    shared: Any,
+    inputs: View[Reconstruction],
+    shared: Shared,
     columns: Mapping[str, np.ndarray],
     results: Mapping[str, np.ndarray],
     options: Best,
