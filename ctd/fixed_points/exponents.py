@@ -36,7 +36,7 @@ from ctd.fixed_points.candidates import (
     stored_cell,
     stored_states,
 )
-from ctd.fixed_points.search.kernel import constant_input
+from ctd.fixed_points.starts import constant_input
 from ctd.kernel import Data, File, Kernel, Outcome, Params, Static, Traced, Values, Var, View
 from ctd.late import Array, Float, Int, Number, jax, jnp, lax
 from ctd.plots import Axis, Figure, Group, Lines, Plot, of_group

@@ -1,4 +1,4 @@
-"""Where a search starts: at a candidate, on a segment between two, or anywhere in a region."""
+"""Where a search starts: at a candidate, on a segment between two, or anywhere in a region; and at which input."""
 
 from __future__ import annotations
 
@@ -8,6 +8,17 @@ from ctd.cells import Cell
 from ctd.fixed_points.candidates import Network, SearchFields, cell_of
 from ctd.kernel import Params, Values, View
 from ctd.late import Array, Bool, Float, jax, jnp
+
+
+def constant_input(
+    shared: Network, traced: Values[Params], n_in: int | None
+) -> Float[Array, "input"]:
+    """x, or zeros if none was given. Raises ValueError if its length does not fit the network."""
+    if traced.x.shape[0] == 0:
+        return jnp.zeros(n_in or 0, shared.states.dtype)
+    if n_in is not None and traced.x.shape[0] != n_in:
+        raise ValueError(f"x: {traced.x.shape[0]} numbers given, but the network has {n_in} inputs")
+    return traced.x
 
 
 class Start(NamedTuple):
@@ -67,7 +78,6 @@ def _of_piece(network: Network, traced: Values[Params], key: Array) -> Float[Arr
         digits = traced.candidate // base ** jnp.arange(n) % base
     else:
         digits = jax.random.randint(key, (n,), 0, base)
-    n_in = cell.infer(weights)[1]
-    x = traced.x if len(traced.x) else jnp.zeros(n_in, network.states.dtype)
+    x = constant_input(network, traced, cell.infer(weights)[1])
     j, b = cell.pieces.affine(jax.tree.map(jnp.asarray, weights), digits, x)
     return jnp.linalg.solve(jnp.eye(len(b), dtype=b.dtype) - j, b)

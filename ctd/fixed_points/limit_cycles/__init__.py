@@ -23,7 +23,7 @@ from ctd.fixed_points.candidates import Map, Network, map_of, n_in_of, outputs_o
 from ctd.fixed_points.exponents import FromState, load
 from ctd.fixed_points.limit_cycles import cycle
 from ctd.fixed_points.limit_cycles.table import REDUCED, SUMMARY, Options, figure, plots, reduce
-from ctd.fixed_points.search.kernel import constant_input
+from ctd.fixed_points.starts import constant_input
 from ctd.kernel import Kernel, Outcome, Static, Traced, Values, Var, View
 from ctd.late import Array, jax, jnp
 

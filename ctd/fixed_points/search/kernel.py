@@ -25,7 +25,7 @@ from ctd.fixed_points.candidates import (
 from ctd.fixed_points.search import approach, exact, methods
 from ctd.fixed_points.search.plots import figure, plots
 from ctd.fixed_points.search.summary import REDUCED, SUMMARY, Options, reduce
-from ctd.fixed_points.starts import draw_start
+from ctd.fixed_points.starts import constant_input, draw_start
 from ctd.kernel import Data, File, Kernel, Outcome, Params, Static, Traced, Values, Var, View
 from ctd.late import Array, Float, PyTree, jax, jnp
 
@@ -142,17 +142,6 @@ type Search = approach.Search | methods.Adam | exact.Solved
 
 MOST_INPUTS = 32
 """Inputs with which a user's F is tried that cannot be evaluated without any."""
-
-
-def constant_input(
-    shared: Network, traced: Values[Params], n_in: int | None
-) -> Float[Array, "input"]:
-    """x, or zeros if none was given. Raises ValueError if its length does not fit the network."""
-    if traced.x.shape[0] == 0:
-        return jnp.zeros(n_in or 0, shared.states.dtype)
-    if n_in is not None and traced.x.shape[0] != n_in:
-        raise ValueError(f"x: {traced.x.shape[0]} numbers given, but the network has {n_in} inputs")
-    return traced.x
 
 
 @dataclass(frozen=True)
