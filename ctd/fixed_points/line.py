@@ -101,18 +101,9 @@ def line(
         columns["readout"] = _cosine(tangent, _first_output(readout, points.shape[1]))
     if closed:
         length, widest = length + between_ends, max(widest, between_ends)
-    return Line(
-        chosen,
-        np.setdiff1d(rows, chosen),
-        position,
-        closed,
-        length,
-        widest,
-        dimension,
-        tangent,
-        columns,
-        _drift(step, points, position) if step is not None else np.zeros((0, 2)),
-    )
+    drift = _drift(step, points, position) if step is not None else np.zeros((0, 2))
+    aside, extent = np.setdiff1d(rows, chosen), (closed, length, widest, dimension)
+    return Line(chosen, aside, position, *extent, tangent, columns, drift)
 
 
 def _first_output(readout: ArrayLike, n: int) -> np.ndarray:
