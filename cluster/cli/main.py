@@ -13,6 +13,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -61,17 +62,22 @@ GARBAGE_AFTER = 50_000
 """New objects after which Python looks for rubbish among them; by default 2,000."""
 
 
+@cache
+def _docstrings(module: str) -> dict[str, str]:
+    """Docstrings of a module's functions, read from its source: to import what all commands import takes seconds."""
+    source = Path(__file__).with_name(f"{module}.py").read_text(encoding="utf-8")
+    functions = (node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef))
+    return {node.name: ast.get_docstring(node) or "" for node in functions}
+
+
 class LateCommand(TyperCommand):
     """A command of which `ctd --help` knows name and help alone; its module is imported when it is called or completed."""
 
     @property
     def help(self) -> str:
-        """The first paragraph of its function's docstring, read from the source: what all commands import takes seconds."""
+        """The first paragraph of its function's docstring."""
         name = str(self.name)
-        source = Path(__file__).with_name(f"{COMMANDS[name]}.py").read_text(encoding="utf-8")
-        functions = (node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef))
-        said = next(ast.get_docstring(node) or "" for node in functions if node.name == name)
-        return " ".join(said.partition("\n\n")[0].split())
+        return " ".join(_docstrings(COMMANDS[name])[name].partition("\n\n")[0].split())
 
     @help.setter
     def help(self, text: object) -> None:
