@@ -19,7 +19,7 @@ largest Lyapunov exponent.
 An item is one network. One `advance` is `report_every` training steps.
 
     params    Reconstruction: the parameters of one item   model     parameters, forced and free runs, the bound
-    data      the recordings                               measures  D_stsp, D_H, PE(n), the exponent
+    data      the recordings                               measures  D_stsp, D_H, PE(n), the exponent, of free runs
     summary   the best fits of a group, and medians        plots     attractors, spectra, curves
 """
 
@@ -30,19 +30,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ctd.cells import CELLS, Cell, get_cell
+from ctd.cells import CELLS, get_cell
 from ctd.kernel import Coordinate, Kernel, Outcome, Values, Var, View
 from ctd.late import Array, PyTree, jax, jnp, lax, optax
 from ctd.plots.curves import block_ends
-from ctd.reconstruct import measures
 from ctd.reconstruct.data import Shared, load
+from ctd.reconstruct.measures import free_runs, measured
 from ctd.reconstruct.model import (
     OBSERVED,
     Parameters,
     bound,
     draw,
     forced,
-    free,
     observed,
     states_of,
     strengths,
@@ -55,9 +54,8 @@ from ctd.rows import Best
 
 __all__ = ["Reconstruction", "kernel"]
 
-MIXTURE, TANGENT = 1, 2
-"""Folded into the key of an item's minibatches, of which steps are folded in from FIRST on."""
 FIRST = 16
+"""From here on, steps are folded into the key of an item's minibatches; below are what `measures` folds into it."""
 
 
 class State(NamedTuple):
@@ -193,16 +191,10 @@ def advance(
     n = static.report_every // static.alpha_every
     (p, opt, step, alpha, diverged), errors = lax.scan(several, start, length=n)
     block = state.step // static.report_every
-    return State(
-        p,
-        opt,
-        step,
-        alpha,
-        state.curve.at[block].set(jnp.nanmean(errors)),
-        state.alphas.at[block].set(alpha),
-        diverged,
-        diverged | (step >= static.n_batches),
-    )
+    curve = state.curve.at[block].set(jnp.nanmean(errors))
+    alphas = state.alphas.at[block].set(alpha)
+    done = diverged | (step >= static.n_batches)
+    return State(p, opt, step, alpha, curve, alphas, diverged, done)
 
 
 def result(
@@ -241,55 +233,6 @@ def result(
             "outcome": lost.astype(jnp.int32),
         }
     )
-
-
-def free_runs(
-    static: View[Reconstruction], cell: Cell, p: Parameters, x: jax.Array, s: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """(states (recording, time, unit) of free runs from the first samples, without the transient; the inputs of their steps)."""
-    steps = x.shape[1]
-    before = 0 if s.shape[2] else int(static.transient * steps)
-    # The first sample is given; inputs, where there are any, are those of the samples.
-    inputs = s if s.shape[2] else jnp.zeros((x.shape[0], steps + before, 0), x.dtype)
-    run = lambda x, s: jnp.concatenate(
-        [states_of(p, x[:1]), free(cell, p, states_of(p, x[0]), s[1:])]
-    )
-    return jax.vmap(run)(x, inputs)[:, before:], inputs[:, before:]
-
-
-def measured(
-    static: View[Reconstruction],
-    cell: Cell,
-    p: Parameters,
-    data: tuple[Array, Array],
-    run: tuple[Array, Array],
-    key: jax.Array,
-) -> dict[str, jax.Array]:
-    """The measures of free runs (states, inputs) beside data (x, inputs)."""
-    (x, s), (states, inputs), channels = data, run, data[0].shape[2]
-    y = observed(p, states, channels)
-    flat = lambda values: values.reshape(-1, channels)
-    # A run to infinity has no bin, and no spectrum.
-    fine = jnp.isfinite(y).all()
-    y = jnp.where(fine, y, 0)
-    if static.bins**channels <= measures.MOST_BINS:
-        found = {
-            "d_stsp": measures.divergence_of_bins(flat(x), flat(y), static.bins),
-            "d_stsp_legacy": measures.divergence_of_bins(flat(x), flat(y), static.bins, "legacy"),
-        }
-    else:
-        at = jax.random.fold_in(key, MIXTURE)
-        found = {"d_stsp": measures.divergence_of_mixtures(flat(x), flat(y), at)}
-    found["d_h"] = jnp.mean(jax.vmap(lambda x, y: measures.hellinger(x, y, static.smoothing))(x, y))
-    ahead = lambda x, s: observed(p, free(cell, p, states_of(p, x), s)[-1], channels)
-    errors = lax.map(
-        lambda one: measures.prediction_error(ahead, one[0], one[1], static.ahead), (x, s)
-    )
-    step = lambda h, s: cell.step(p, h, s)
-    at = jax.random.fold_in(key, TANGENT)
-    grown = jax.vmap(lambda h, s: measures.largest_exponent(step, h[:-1], s[1:], at))
-    found |= {"prediction_error": jnp.mean(errors), "exponent": jnp.mean(grown(states, inputs))}
-    return {name: jnp.where(fine, value, jnp.nan) for name, value in found.items()}
 
 
 def coords(inputs: View[Reconstruction], shared: Shared) -> Mapping[str, Coordinate]:

@@ -9,7 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
+from ctd.cells import Cell
+from ctd.kernel import View
 from ctd.late import Array, Float, jax, jnp, lax
+from ctd.reconstruct.model import Parameters, free, observed, states_of
+from ctd.reconstruct.params import Reconstruction
 
 LAPLACE = 1e-5
 """Added to each bin's count, so that a bin that only one of both visits has a logarithm."""
@@ -25,6 +29,9 @@ MOST_CENTRES = 10_000
 
 TRUNCATE = 4
 """Half width of the kernel that smooths spectra, in standard deviations: that of scipy.ndimage.gaussian_filter1d."""
+
+MIXTURE, TANGENT = 1, 2
+"""Folded into the key of an item's minibatches, of which steps are folded in from 16 on."""
 
 
 def edges(
@@ -164,3 +171,53 @@ def largest_exponent(
 
     _, logs = lax.scan(carry, v / jnp.linalg.norm(v), (states, s))
     return jnp.mean(logs[len(states) // 10 :])
+
+
+# --- of a fit -------------------------------------------------------------------------------------
+
+
+def free_runs(
+    static: View[Reconstruction], cell: Cell, p: Parameters, x: jax.Array, s: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """(states (recording, time, unit) of free runs from the first samples, without the transient; the inputs of their steps)."""
+    steps = x.shape[1]
+    before = 0 if s.shape[2] else int(static.transient * steps)
+    # The first sample is given; inputs, where there are any, are those of the samples.
+    inputs = s if s.shape[2] else jnp.zeros((x.shape[0], steps + before, 0), x.dtype)
+    run = lambda x, s: jnp.concatenate(
+        [states_of(p, x[:1]), free(cell, p, states_of(p, x[0]), s[1:])]
+    )
+    return jax.vmap(run)(x, inputs)[:, before:], inputs[:, before:]
+
+
+def measured(
+    static: View[Reconstruction],
+    cell: Cell,
+    p: Parameters,
+    data: tuple[Array, Array],
+    run: tuple[Array, Array],
+    key: jax.Array,
+) -> dict[str, jax.Array]:
+    """The measures of free runs (states, inputs) beside data (x, inputs)."""
+    (x, s), (states, inputs), channels = data, run, data[0].shape[2]
+    y = observed(p, states, channels)
+    flat = lambda values: values.reshape(-1, channels)
+    # A run to infinity has no bin, and no spectrum.
+    fine = jnp.isfinite(y).all()
+    y = jnp.where(fine, y, 0)
+    if static.bins**channels <= MOST_BINS:
+        found = {
+            "d_stsp": divergence_of_bins(flat(x), flat(y), static.bins),
+            "d_stsp_legacy": divergence_of_bins(flat(x), flat(y), static.bins, "legacy"),
+        }
+    else:
+        at = jax.random.fold_in(key, MIXTURE)
+        found = {"d_stsp": divergence_of_mixtures(flat(x), flat(y), at)}
+    found["d_h"] = jnp.mean(jax.vmap(lambda x, y: hellinger(x, y, static.smoothing))(x, y))
+    ahead = lambda x, s: observed(p, free(cell, p, states_of(p, x), s)[-1], channels)
+    errors = lax.map(lambda one: prediction_error(ahead, one[0], one[1], static.ahead), (x, s))
+    step = lambda h, s: cell.step(p, h, s)
+    at = jax.random.fold_in(key, TANGENT)
+    grown = jax.vmap(lambda h, s: largest_exponent(step, h[:-1], s[1:], at))
+    found |= {"prediction_error": jnp.mean(errors), "exponent": jnp.mean(grown(states, inputs))}
+    return {name: jnp.where(fine, value, jnp.nan) for name, value in found.items()}
