@@ -129,3 +129,42 @@ def read_trials(path: str | Path) -> dict[str, np.ndarray]:
             if first != length:
                 raise ValueError(f"{path}: {name} has {length} along {axis}, but {by} has {first}")
     return trials
+
+
+def read_recordings(path: str, name: str) -> np.ndarray:
+    """Read the recordings `name` of an HDF5, .npz or .npy file: (recording, time, channel) float64.
+
+    One recording may lie there as (time, channel). Raises ValueError, naming file and dataset, where there is none, it has
+    other axes, or a value is not a finite real number.
+    """
+    found = read_arrays(path, name)
+    if name not in found:
+        raise ValueError(
+            f"{path}: has no dataset {name}; it has {', '.join(sorted(found))}{_uncut(found)}"
+        )
+    values = found[name]
+    if values.ndim not in (2, 3) or 0 in values.shape:
+        raise ValueError(
+            f"{path}: {name} has the shape {values.shape}; (time, channel) or (recording, time, channel) expected"
+        )
+    if values.dtype.kind not in "iuf":
+        raise ValueError(f"{path}: {name} has the type {values.dtype}; real numbers expected")
+    values = np.asarray(values, float).reshape(-1, *values.shape[-2:])
+    if bad := int((~np.isfinite(values)).sum()):
+        raise ValueError(
+            f"{path}: {name} has {bad} NaN or infinite entries; cut them out or fill them in"
+        )
+    return values
+
+
+def _uncut(found: dict[str, np.ndarray]) -> str:
+    """What to do with a file that holds an array for each recording; nothing where it holds something else."""
+    many = len(found) > 1 and all(values.ndim == 2 for values in found.values())
+    if not many or len({values.shape[1] for values in found.values()}) > 1:
+        return ""
+    shortest = min(found, key=lambda name: len(found[name]))
+    n = len(found[shortest])
+    return (
+        f". If these are {len(found)} recordings, cut them to the length of the shortest, {shortest} with {n} samples, and "
+        f"stack them as one array (recording, time, channel): numpy.stack([r[:{n}] for r in recordings])"
+    )

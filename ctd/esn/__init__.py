@@ -24,7 +24,7 @@ import numpy as np
 
 from ctd.cells import CELLS, spectral_radius
 from ctd.esn import series
-from ctd.esn.force import Now, Rls, begin, force_pass, scaled_identity
+from ctd.esn.force import Now, Rls, begin, force_pass
 from ctd.esn.params import EchoState as EchoState
 from ctd.esn.plots import figure, plots
 from ctd.esn.replay import Replay, Stretch, free_run, largest_exponent, replay
@@ -34,6 +34,7 @@ from ctd.esn.summary import REDUCED, reduce
 from ctd.esn.summary import Options as Options
 from ctd.kernel import Coordinate, Kernel, Outcome, Values, Var, View
 from ctd.late import Array, Float, Int, jax, jnp
+from ctd.rls import scaled_identity
 
 OUTCOMES = (
     Outcome("done", "trained and replayed"),

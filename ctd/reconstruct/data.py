@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ctd.data import read_arrays
+from ctd.data import read_recordings
 from ctd.kernel import View
 from ctd.late import Array, on_host
 from ctd.reconstruct.params import Reconstruction
@@ -56,51 +56,16 @@ def load(inputs: View[Reconstruction]) -> Shared:
 
 
 def _read(inputs: View[Reconstruction], path: str) -> Recordings:
-    x = _array(path, inputs.dataset)
+    x = read_recordings(path, inputs.dataset)
     if inputs.input_dataset is None:
         return Recordings(on_host(x), on_host(np.zeros((*x.shape[:2], 0))))
-    s = _array(path, inputs.input_dataset)
+    s = read_recordings(path, inputs.input_dataset)
     if s.shape[:2] != x.shape[:2]:
         raise ValueError(
             f"{path}: {inputs.input_dataset} has {s.shape[0]} x {s.shape[1]} recordings and samples, but "
             f"{inputs.dataset} has {x.shape[0]} x {x.shape[1]}; both need the same"
         )
     return Recordings(on_host(x), on_host(s))
-
-
-def _array(path: str, name: str) -> np.ndarray:
-    """(recording, time, channel) one dataset of a file."""
-    found = read_arrays(path, name)
-    if name not in found:
-        raise ValueError(
-            f"{path}: has no dataset {name}; it has {', '.join(sorted(found))}{_uncut(found)}"
-        )
-    values = found[name]
-    if values.ndim not in (2, 3) or 0 in values.shape:
-        raise ValueError(
-            f"{path}: {name} has the shape {values.shape}; (time, channel) or (recording, time, channel) expected"
-        )
-    if values.dtype.kind not in "iuf":
-        raise ValueError(f"{path}: {name} has the type {values.dtype}; real numbers expected")
-    values = np.asarray(values, float).reshape(-1, *values.shape[-2:])
-    if bad := int((~np.isfinite(values)).sum()):
-        raise ValueError(
-            f"{path}: {name} has {bad} NaN or infinite entries; cut them out or fill them in"
-        )
-    return values
-
-
-def _uncut(found: dict[str, np.ndarray]) -> str:
-    """What to do with a file that holds an array for each recording; nothing where it holds something else."""
-    many = len(found) > 1 and all(values.ndim == 2 for values in found.values())
-    if not many or len({values.shape[1] for values in found.values()}) > 1:
-        return ""
-    shortest = min(found, key=lambda name: len(found[name]))
-    n = len(found[shortest])
-    return (
-        f". If these are {len(found)} recordings, cut them to the length of the shortest, {shortest} with {n} samples, and "
-        f"stack them as one array (recording, time, channel): numpy.stack([r[:{n}] for r in recordings])"
-    )
 
 
 def _check(inputs: View[Reconstruction], fitted: Recordings, measured: Recordings) -> None:

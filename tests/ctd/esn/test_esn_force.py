@@ -9,8 +9,9 @@ from echo_states import ALONE, SMALL, begin, finish, numpy_step, relative, run, 
 from ctd import cells, esn
 from ctd.batch import Layout, run_items
 from ctd.esn import EchoState, kernel
-from ctd.esn.force import Rls, flush, in_blocks, scaled_identity, times, update
+from ctd.esn.force import Rls, update
 from ctd.kernel import static_of
+from ctd.rls import flush, in_blocks, scaled_identity, times
 
 
 def numpy_force(params, shared, state):

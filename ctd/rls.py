@@ -1,0 +1,106 @@
+"""Recursive least squares (RLS): the inverse correlation of features, updated by one of them after another.
+
+With l = forgetting, u = P_j h and s = h u, RLS (Haykin, Adaptive Filter Theory, ch. 10) is::
+
+    W -= (error) u^T / (l + s)        P_{j+1} = (P_j - u u^T / (l + s)) / l
+
+One P serves all rows of W: the outputs of a readout (FORCE), or the units of a network (CURBD, full-FORCE).
+
+Within a block P keeps its first value P_0, and K collects the updates: P_j = l^-j (P_0 - K^T K), where row j of K is
+l^(j/2) u / sqrt(l + s). A step then reads P once and does not write it, and rounding loses less, since the updates are summed
+before they are subtracted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ctd.late import Array, Float, Number, PyTree, jax, jnp, lax
+
+
+class Symmetric(NamedTuple):
+    """A symmetric matrix [[A, B^T], [B, C]] of size p, q = p // 2, without its upper right quarter.
+
+    Without that quarter, network and P of n = 500 fit into the cache of one core, which saves 15 % of a step.
+    """
+
+    A: Float[Array, "q q"]
+    B: Array
+    """(p - q, q)"""
+    C: Array
+    """(p - q, p - q)"""
+
+
+def scaled_identity(scale: Array, p: int, dtype: jax.typing.DTypeLike) -> Symmetric:
+    """The matrix scale I of size p."""
+    q = p // 2
+    eye = lambda n: scale * jnp.eye(n, dtype=dtype)
+    return Symmetric(eye(q), jnp.zeros((p - q, q), dtype), eye(p - q))
+
+
+def times(P: Symmetric, h: Array) -> Array:
+    """The product P h, (p,), of h (p,)."""
+    q = P.A.shape[0]
+    # [A B^T; B C] [h1; h2]: B serves both quarters.
+    return jnp.concatenate([P.A @ h[:q] + h[q:] @ P.B, P.B @ h[:q] + P.C @ h[q:]])
+
+
+class Gain(NamedTuple):
+    """What sample j of a block gives."""
+
+    k: Float[Array, "p"]
+    """The gain P_{j+1} h = u / (l + s): the outer product of an error with it is the update of W."""
+    K: Float[Array, "block p"]
+    """Updates of P that are not yet subtracted."""
+    hPh: Float[Array, ""]
+    """s, positive as long as P is positive definite."""
+
+
+def gain(P: Symmetric, K: Array, j: Array, forgetting: Array, h: Array) -> Gain:
+    """Compute the gain of sample j of a block.
+
+    Args:
+        P: P_0, before the block.
+        K: (block, p), rows from j on are 0.
+        h: (p,) features.
+    """
+    power = forgetting**j
+    # P_j h without forming P_j; the rows of K from j on are 0 and add nothing.
+    u = (times(P, h) - (K @ h) @ K) / power
+    s = h @ u
+    k = u / (forgetting + s)
+    K = lax.dynamic_update_index_in_dim(K, jnp.sqrt(power / (forgetting + s)) * u, j, 0)
+    return Gain(k, K, s)
+
+
+def flush(P: Symmetric, K: Array, forgetting: Array) -> Symmetric:
+    """P after a block of len(K) samples: l^-len(K) (P - K^T K)."""
+    q, power = P.A.shape[0], forgetting ** len(K)
+    left, right = K[:, :q], K[:, q:]
+    return Symmetric(
+        (P.A - left.T @ left) / power,
+        (P.B - right.T @ left) / power,
+        (P.C - right.T @ right) / power,
+    )
+
+
+def in_blocks[C](f: Callable[[C, Number, PyTree], C], carry: C, rows: PyTree, length: int) -> C:
+    """Apply carry = f(carry, index, block) to blocks of `length` rows in order; the last block may be shorter.
+
+    >>> in_blocks(lambda c, k, rows: c + rows.sum(), jnp.asarray(0), jnp.arange(7), 3)
+    Array(21, dtype=int32)
+    """
+    total = len(jax.tree.leaves(rows)[0])
+    whole = total // length
+    cut = jax.tree.map(lambda r: r[: whole * length].reshape(whole, length, *r.shape[1:]), rows)
+    carry, _ = lax.scan(lambda c, at: (f(c, *at), None), carry, (jnp.arange(whole), cut))
+    # A scan needs blocks of one length, so the rest is traced by itself.
+    if total % length:
+        carry = f(carry, whole, jax.tree.map(lambda r: r[whole * length :], rows))
+    return carry
+
+
+def even(P: Symmetric) -> Symmetric:
+    """P with A and C symmetric again: a flush keeps them so up to rounding, and the error would grow from block to block."""
+    return P._replace(A=(P.A + P.A.T) / 2, C=(P.C + P.C.T) / 2)
