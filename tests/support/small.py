@@ -44,6 +44,14 @@ SMALL = {
         "bins": 4,
         "n_saved": 3,
     },
+    "curbd": {
+        "data": str(EXAMPLES / "regions_recording.h5"),
+        "regions": {"A": "0-29", "B": "30-59"},
+        "steps": 1,
+        "n_runs": 2,
+        "report_every": 1,
+        "n_saved": 3,
+    },
     "esn.nvar": {"washout": 2, "train": 30, "test": 5},
     "lfads": {
         "data": str(EXAMPLES / "lfads_spikes.h5"),

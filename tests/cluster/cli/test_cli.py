@@ -120,8 +120,8 @@ def test_plan_writes_nothing_and_learns_the_time(ctd, job_file):
 def test_kernels_new_schema(ctd, job_file):
     listed = [line.split()[0] for line in ctd("kernels")[1].splitlines() if line[0] != " "]
     assert listed == [
-        "esn", "esn.nvar", "fixed_points", "fixed_points.ablation", "fixed_points.connections", "fixed_points.continuation",
-        "fixed_points.exponents", "fixed_points.limit_cycles", "fixed_points.trials", "lfads", "lfads.posterior",
+        "curbd", "esn", "esn.nvar", "fixed_points", "fixed_points.ablation", "fixed_points.connections",
+        "fixed_points.continuation", "fixed_points.exponents", "fixed_points.limit_cycles", "fixed_points.trials", "lfads", "lfads.posterior",
         "reconstruct", "similarity", "spikes", "train_rnn",
     ]  # fmt: skip
     assert [*json.loads(ctd("kernels", "--json")[1])] == listed

@@ -1,0 +1,200 @@
+"""Kernel: constrain a network by recorded activity, unit by unit, and divide the currents in it by source region (CURBD).
+
+A network has as many units as were recorded. Recursive least squares (RLS) changes all of its weights J at each bin, until each unit's
+rate follows its own recording. The current that a region's units send to another's is then J[target, source] r[source]: what
+neither region's activity shows alone (Perich et al. 2020, "Inferring brain-wide interactions using data-constrained recurrent neural
+network models", bioRxiv 2020.12.18.423348).
+
+    kernel: curbd
+    params: {data: rates.npy, dt: 0.01, regions: {A: 0-99, B: 100-199}}
+    sweep: {grid: {g: [1.2, 1.5, 1.8]}, seeds: 8}
+
+An item is one network. One `advance` is `report_every` training runs; after the last, the network runs freely.
+
+    params    Curbd: the parameters of one item      model    Euler steps, a training run, a free run, currents
+    data      activity and regions                   summary  the best fits of a group, currents between regions
+    plots     the grid of currents, rates, curves
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from ctd.cells import CELLS
+from ctd.curbd.data import Shared, load
+from ctd.curbd.model import (
+    Constants,
+    constants,
+    currents,
+    explained,
+    free_run,
+    initial,
+    training_run,
+)
+from ctd.curbd.params import Curbd
+from ctd.curbd.plots import figure, plots
+from ctd.curbd.summary import REDUCED, next_jobs, reduce
+from ctd.kernel import Coordinate, Kernel, Outcome, Values, Var, View
+from ctd.late import Array, Float, Int, jax, jnp, lax
+from ctd.rls import Symmetric, scaled_identity
+from ctd.rows import Best
+
+__all__ = ["Curbd", "kernel"]
+
+FITTED, DIVERGED, ILL_CONDITIONED = range(3)
+
+
+class State(NamedTuple):
+    """A network between two training runs."""
+
+    J: Float[Array, "unit unit"]
+    P: Symmetric
+    runs: Int[Array, ""]
+    """Training runs done."""
+    pvar_curve: Float[Array, "run"]
+    error_curve: Float[Array, "run"]
+    outcome: Int[Array, ""]
+
+
+def init(static: View[Curbd], shared: Shared, traced: Values[Curbd], key: jax.Array) -> State:
+    """Draw a network that has learnt nothing."""
+    n = shared.x.shape[2]
+    nothing = jnp.full(static.n_runs, jnp.nan, static.dtype)
+    return State(
+        initial(static, traced, n, _keys(traced, key)[0]),
+        scaled_identity(jnp.asarray(traced.alpha, static.dtype), n, static.dtype),
+        jnp.zeros((), jnp.int32),
+        nothing,
+        nothing,
+        jnp.asarray(FITTED, jnp.int32),
+    )
+
+
+def _keys(traced: Values[Curbd], key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(key of the initial weights, key of the noise)."""
+    first, second = jax.random.split(jax.random.fold_in(key, traced.seed))
+    return first, second
+
+
+def _given(
+    static: View[Curbd], shared: Shared, traced: Values[Curbd], key: jax.Array
+) -> tuple[Constants, Array, Array]:
+    """What every run of an item gets: (constants, activity, white noise). The noise is the same in all runs."""
+    x = jnp.asarray(shared.x)
+    shape = (len(x), x.shape[1] - 1, static.steps, x.shape[2])
+    white = jax.random.normal(_keys(traced, key)[1], shape, static.dtype)
+    return constants(static, shared, traced), x, white
+
+
+def advance(
+    static: View[Curbd], shared: Shared, traced: Values[Curbd], key: jax.Array, state: State
+) -> State:
+    """Make `report_every` training runs."""
+    c, x, white = _given(static, shared, traced, key)
+    updates = len(x) * (x.shape[1] - 1) * x.shape[2]
+
+    def run(state: State, _: None) -> tuple[State, None]:
+        end = training_run(static, c, x, white, state.J, state.P)
+        finite = jnp.isfinite(end.J).all() & jnp.isfinite(end.apart)
+        found = jnp.where(end.sound, jnp.where(finite, FITTED, DIVERGED), ILL_CONDITIONED)
+        # The first failure tells; later runs of this advance are as they may be.
+        outcome = jnp.where(state.outcome == FITTED, found, state.outcome).astype(jnp.int32)
+        return State(
+            end.J,
+            end.P,
+            state.runs + 1,
+            state.pvar_curve.at[state.runs].set(explained(x, end.apart)),
+            state.error_curve.at[state.runs].set(end.error / updates),
+            outcome,
+        ), None
+
+    return lax.scan(run, state, length=static.report_every)[0]
+
+
+def result(
+    static: View[Curbd], shared: Shared, traced: Values[Curbd], key: jax.Array, state: State
+) -> dict[str, jax.Array]:
+    """The free run of the network, and the currents in it by source region."""
+    c, x, white = _given(static, shared, traced, key)
+    rates = free_run(c, x, white, state.J)
+    pvar = explained(x, jnp.sum((x - rates) ** 2))
+    lost = (state.outcome == FITTED) & ~jnp.isfinite(pvar)
+    member = jnp.asarray(shared.member)
+    # One source after the other: the currents from all of them are as many times the recording.
+    power = lax.map(lambda m: jnp.mean(currents(state.J, rates, m) ** 2, (0, 1)), member)
+    values = {
+        "pvar": pvar,
+        "pvar_curve": state.pvar_curve,
+        "error_curve": state.error_curve,
+        "current_rms": jnp.sqrt((member @ power.T) / member.sum(1, keepdims=True)),
+        "runs": state.runs,
+        "outcome": jnp.where(lost, DIVERGED, state.outcome),
+    }
+    saved = rates[0, : static.n_saved]
+    if "currents" in static.record:
+        values["currents"] = lax.map(lambda m: currents(state.J, saved, m), member)
+    if "rates" in static.record:
+        values["rates"] = saved
+    if "weights" in static.record:
+        n = x.shape[2]
+        weights = {"wR": state.J, "wI": jnp.zeros((n, 0), static.dtype), "alpha": c.rate}
+        weights |= {"bR": jnp.zeros(n, static.dtype), "h0": x[0, 0]}
+        values |= {f"weights.{name}": value for name, value in weights.items()}
+    return values
+
+
+def coords(inputs: View[Curbd], shared: Shared) -> Mapping[str, Coordinate]:
+    """Runs, and the time of stored bins, in the unit of dt."""
+    n = min(inputs.n_saved, shared.x.shape[1])
+    return {
+        "run": Coordinate(np.arange(1, 1 + inputs.n_runs), "1", "number of the training run"),
+        "time": Coordinate(inputs.dt * np.arange(n), "1", "time in the free run, as dt"),
+    }
+
+
+kernel = Kernel(
+    name="curbd",
+    Params=Curbd,
+    dims={
+        f"weights.{name}": Var(axes, "1", f"weight {name} of the network in steps of dt / steps, see ctd.cells")
+        for name, axes in CELLS["leaky"].axes.items()
+    }
+    | {
+        "pvar": Var((), "1", "share of the activity's variance that the free run explains: 1 - |x - r|^2 / (N T sd^2)", True),
+        "pvar_curve": Var(("run",), "1", "that share in training runs"),
+        "error_curve": Var(("run",), "1", "mean squared error of training runs, each before its update"),
+        "current_rms": Var(("target", "source"), "1", "root mean square of the current that a unit of region `target` gets from region `source`, in the order of `regions`"),
+        "currents": Var(("source", "time", "unit"), "1", "current that a unit gets from region `source`, in the free run"),
+        "rates": Var(("time", "unit"), "1", "rates of the free run"),
+        "runs": Var((), "1", "training runs done"),
+        "outcome": Var((), "1", "how the fit ended"),
+    },
+    load=load,
+    init=init,
+    advance=advance,
+    finished=lambda state: (state.outcome != FITTED) | (state.runs == state.pvar_curve.shape[0]),
+    result=result,
+    outcomes=(
+        Outcome("fitted", "all training runs were made"),
+        Outcome("diverged", "weights or rates are not finite", failed=True),
+        Outcome("ill_conditioned", "P of RLS is no longer positive definite; use dtype float64 or a smaller alpha", failed=True),
+    ),
+    coords=coords,
+    reduce=reduce,
+    reduced=REDUCED,
+    Options=Best,
+    summary=("fit", "pvar"),
+    figure=figure,
+    plots=plots,
+    metric="pvar",
+    next_jobs=next_jobs,
+    curves=("pvar_curve",),
+    advances=lambda inputs: inputs.n_runs // inputs.report_every,
+    width=64,
+    # Each network has weights, and a P, of its own: on a CPU they fill the cache one by one.
+    microbatches=(0,),
+    cpu_microbatches=(1,),
+)  # fmt: skip

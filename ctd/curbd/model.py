@@ -1,0 +1,167 @@
+"""The network: its Euler steps between two bins, a training run, a free run, and its currents by source region.
+
+tau dh/dt = -h + J r + noise w, r = tanh(h), begins at each recording with h = its first bin (Perich et al. 2020). w is white noise,
+filtered with the time constant tau_noise, and begins with 1.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ctd.curbd.data import Shared
+from ctd.curbd.params import Curbd
+from ctd.kernel import Values, View
+from ctd.late import Array, Bool, Float, jax, jnp, lax
+from ctd.rls import Symmetric, even, flush, gain, in_blocks
+
+BLOCK = 32
+"""Bins after which the updates of P are subtracted from it."""
+
+
+class Constants(NamedTuple):
+    """The numbers of an Euler step."""
+
+    rate: Float[Array, ""]
+    """The step divided by tau."""
+    decay: Float[Array, ""]
+    """What a step leaves of the filtered noise."""
+    spread: Float[Array, ""]
+    """Standard deviation of the white noise, sqrt(tau_noise / step)."""
+    noise: Float[Array, ""]
+    """Amplitude of the filtered noise as an input."""
+
+
+def constants(static: View[Curbd], shared: Shared, traced: Values[Curbd]) -> Constants:
+    """The numbers of an Euler step, in `dtype`."""
+    step = jnp.asarray(shared.dt) / static.steps
+    found = (
+        step / traced.tau,
+        jnp.exp(-step / traced.tau_noise),
+        jnp.sqrt(traced.tau_noise / step),
+        traced.noise,
+    )
+    return Constants(*(jnp.asarray(value, static.dtype) for value in found))
+
+
+class Now(NamedTuple):
+    """The network between two bins."""
+
+    h: Float[Array, "unit"]
+    """Currents"""
+    w: Float[Array, "unit"]
+    """Filtered noise, before its amplitude."""
+    r: Float[Array, "unit"]
+    """Rates at the last step, before it changed the currents: those that are compared with the bin."""
+
+
+def begin(x: Float[Array, "unit"]) -> Now:
+    """The network at a recording's first bin x."""
+    return Now(x, jnp.ones_like(x), jnp.tanh(x))
+
+
+def next_bin(c: Constants, J: Array, now: Now, white: Float[Array, "step unit"]) -> Now:
+    """Advance by the steps of one bin. white: standard normal numbers."""
+
+    def step(now: Now, xi: Array) -> tuple[Now, None]:
+        r = jnp.tanh(now.h)
+        w = c.decay * now.w + (1 - c.decay) * c.spread * xi
+        return Now(now.h + c.rate * (J @ r + c.noise * w - now.h), w, r), None
+
+    return lax.scan(step, now, white)[0]
+
+
+class Learned(NamedTuple):
+    """A network after a training run."""
+
+    J: Float[Array, "unit unit"]
+    P: Symmetric
+    error: Float[Array, ""]
+    """Sum over bins and units of the squared errors, each before its update."""
+    apart: Float[Array, ""]
+    """Sum over bins and units of (x - r)^2, of which pVar is made."""
+    sound: Bool[Array, ""]
+    """False if any r P r was 0 or less. NaN does not count: it comes from the rates, not from P."""
+
+
+type Carry = tuple[Now, Learned, Array]
+"""Between two bins: the network, what it has learnt, and K of `ctd.rls`."""
+
+
+def _block(
+    c: Constants, carry: tuple[Now, Learned], rows: tuple[Array, ...]
+) -> tuple[Now, Learned]:
+    """Learn from some bins. rows: (white noise, wanted activity, activity), one row for each bin."""
+    P, (white, wanted, _) = carry[1].P, rows
+    one = jnp.ones((), white.dtype)
+
+    def update(carry: Carry, row: tuple[Array, ...]) -> tuple[Carry, None]:
+        now, net, K = carry
+        xi, to, actual, j = row
+        now = next_bin(c, net.J, now, xi)
+        found, error = gain(P, K, j, one, now.r), now.r - to
+        net = Learned(
+            net.J - jnp.outer(error, found.k),
+            P,
+            net.error + error @ error,
+            net.apart + jnp.sum((now.r - actual) ** 2),
+            net.sound & ~(found.hPh <= 0),
+        )
+        return (now, net, found.K), None
+
+    begun = (*carry, jnp.zeros_like(wanted))
+    now, net, K = lax.scan(update, begun, (*rows, jnp.arange(len(wanted))))[0]
+    return now, net._replace(P=flush(P, K, one))
+
+
+def training_run(
+    static: View[Curbd], c: Constants, x: Array, white: Array, J: Array, P: Symmetric
+) -> Learned:
+    """Run through the recordings once; at each bin, RLS pulls every unit's rate r to its own activity x.
+
+    J <- J - (r - x) (P r)^T / (1 + r P r): all rows of J see the same rates, so that one P serves them.
+
+    Args:
+        x: (recording, time, unit).
+        white: (recording, time - 1, step, unit) standard normal numbers.
+    """
+
+    def recording(net: Learned, given: tuple[Array, Array]) -> tuple[Learned, None]:
+        x, white = given
+        now = begin(x[0])
+        net = net._replace(apart=net.apart + jnp.sum((now.r - x[0]) ** 2))
+        rows = (white, x[1 - static.lag : len(x) - static.lag], x[1:])
+        learn = lambda carry, _, rows: _block(c, carry, rows)
+        return in_blocks(learn, (now, net), rows, BLOCK)[1], None
+
+    zero = jnp.zeros((), static.dtype)
+    start = Learned(J, P, zero, zero, jnp.ones((), bool))
+    end, _ = lax.scan(recording, start, (x, white))
+    return end._replace(P=even(end.P))
+
+
+def free_run(c: Constants, x: Array, white: Array, J: Array) -> Float[Array, "recording time unit"]:
+    """The rates of a network that no longer learns, from the first bin of each recording on; arguments as of `training_run`."""
+
+    def recording(given: tuple[Array, Array]) -> Array:
+        now = begin(given[0][0])
+        advance = lambda now, xi: (next_bin(c, J, now, xi),) * 2
+        rates = lax.scan(advance, now, given[1])[1].r
+        return jnp.concatenate([now.r[None], rates])
+
+    return lax.map(recording, (x, white))
+
+
+def explained(x: Array, apart: Array) -> Array:
+    """pVar = 1 - |x - r|^2 / (entries of x times their variance), from `apart` = |x - r|^2."""
+    return 1 - apart / (x.size * jnp.var(x))
+
+
+def currents(J: Array, rates: Float[Array, "*any unit"], member: Float[Array, "unit"]) -> Array:
+    """(..., unit) the currents that units get from the units of one source region, J[:, source] r[source]."""
+    return (rates * member) @ J.T
+
+
+def initial(static: View[Curbd], traced: Values[Curbd], n: int, key: jax.Array) -> Array:
+    """Random weights N(0, g^2 / n) of n units."""
+    drawn = jax.random.normal(key, (n, n), static.dtype)
+    return jnp.asarray(traced.g, static.dtype) * drawn / n**0.5

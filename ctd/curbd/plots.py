@@ -1,0 +1,98 @@
+"""The figures of fits: currents as a grid target x source, rates beside the recording, pVar along training."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ctd.plots import Axis, Figure, Group, Image, Lines, Plot, Scale, of_group, spread
+from ctd.plots.curves import N_CURVES
+
+MOST = 4
+"""Regions up to which each pair has a picture of its own; of more, the sizes of the currents alone are drawn."""
+UNITS, BINS = 100, 400
+"""Units and bins of a picture, at most."""
+
+
+def _best(group: Group) -> int | None:
+    """The row of the fit with the largest pVar."""
+    outcome = np.asarray(group.results["outcome"][:])
+    score = np.asarray(group.results["pvar"][:], float)
+    score = np.where((outcome == 0) & np.isfinite(score), score, -np.inf)
+    return int(np.argmax(score)) if np.isfinite(score).any() else None
+
+
+def _sizes(group: Group, row: int, item: int) -> Plot:
+    """The size of the current between each two regions."""
+    names = list(group.inputs.regions)
+    size = np.asarray(group.results["current_rms"][row], float)
+    across, down = Axis("source region", ticks=names), Axis("target region", ticks=names)
+    scale = Scale("root mean square of the current", low=0.0)
+    return Plot(f"Currents between regions, item {item}", [Image(size)], across, down, scale)
+
+
+def _grid(group: Group, row: int) -> list[Plot]:
+    """The currents of each pair of regions, unit by unit, the pairs of one target after each other."""
+    names, member = list(group.inputs.regions), np.asarray(group.shared.member) > 0
+    if len(names) > MOST or "currents" not in group.inputs.record:
+        return []
+    found = np.asarray(group.results["currents"][row], float)
+    found = found[:, spread(found.shape[1], BINS)]
+    # One scale for all pairs, so that they compare; a single large current does not set it.
+    high = float(np.quantile(np.abs(found), 0.99)) or 1.0
+    scale = Scale("current", diverging=True, low=-high, high=high)
+    made = []
+    for target, to in enumerate(names):
+        units = np.flatnonzero(member[target])
+        units = units[spread(len(units), UNITS)]
+        # Units in the order in which they peak, by all of their currents: the same for every source.
+        units = units[np.argsort(found.sum(0)[:, units].argmax(0), kind="stable")]
+        for source, of in enumerate(names):
+            picture = [Image(np.clip(found[source][:, units].T, -high, high))]
+            title = f"{of} to {to}"
+            made.append(Plot(title, picture, Axis("bin"), Axis(f"unit of {to}"), scale))
+    return made
+
+
+def _rates(group: Group, row: int, item: int) -> list[Plot]:
+    """The rates of the units that vary most, beside their recording."""
+    if "rates" not in group.inputs.record:
+        return []
+    made = np.asarray(group.results["rates"][row], float)
+    true = np.asarray(group.shared.x[0], float)[: len(made)]
+    some = np.argsort(-true.std(0))[:3]
+    time = group.inputs.dt * np.arange(len(made))
+    lift = lambda v: v[:, some].T + 2 * np.arange(len(some))[:, None]
+    layers = [
+        Lines(time, lift(true), "recording", faint=True),
+        Lines(time, lift(made), f"network, item {item}"),
+    ]
+    return [Plot("Units that vary most", layers, Axis("time (unit of dt)"), Axis("rate, 2 apart"))]
+
+
+def _curves(group: Group) -> Plot:
+    """PVar of training runs."""
+    items = np.asarray(group.columns["item"][:])
+    some = spread(len(items), N_CURVES)
+    curves = np.asarray(group.results["pvar_curve"][some], float)
+    runs = np.arange(1, 1 + curves.shape[1])
+    # Untrained networks explain less than nothing, by any factor.
+    lines = Lines(runs, np.maximum(curves, -1), "fits", item=items[some])
+    note = "Values below -1 are drawn there." if np.nanmin(curves, initial=0.0) < -1 else ""
+    return Plot("Variance explained", [lines], Axis("training run"), Axis("pVar"), note=note)
+
+
+@of_group
+def plots(group: Group) -> list[Plot]:
+    """Sizes of currents, rates, curves, and the grid of currents of the best fit."""
+    row = _best(group)
+    if row is None:
+        return [_curves(group)]
+    item = int(np.asarray(group.columns["item"][:])[row])
+    first = [_curves(group), _sizes(group, row, item), *_rates(group, row, item)]
+    return [*first, *_grid(group, row)]
+
+
+@of_group
+def figure(group: Group) -> Figure:
+    """Curves, sizes of currents and rates; curves alone where no fit is left."""
+    return Figure(plots(*group)[:3])
