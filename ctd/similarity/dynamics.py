@@ -9,9 +9,11 @@ eigen-time-delay coordinates v_t, of which the first `rank` are kept; A is the l
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from ctd.late import Array, jax, jnp, lax
+from ctd.late import Array, jax, jnp, lax, optax
 
 LEAST = 1e-6
 """Singular values below this share of the largest leave only rounding in V; as roots of eigenvalues they are exact to 1e-8."""
@@ -21,31 +23,36 @@ TOL = 1e-12
 
 
 def delay_embedded(states: np.ndarray, n_delays: int, interval: int) -> np.ndarray:
-    """Join each state with the states before it: (trial, time - (n_delays - 1) interval, n_delays * state), the latest first.
+    """Join each state with the states before it: (time - (n_delays - 1) interval, n_delays * state), the latest first.
 
-    states: (trial, time, state). Raises ValueError if trials are too short.
+    states: (time, state). Raises ValueError if the trial is too short.
 
-    >>> delay_embedded(np.arange(4.0).reshape(1, 4, 1), n_delays=2, interval=1).tolist()
-    [[[1.0, 0.0], [2.0, 1.0], [3.0, 2.0]]]
+    >>> delay_embedded(np.arange(4.0).reshape(4, 1), n_delays=2, interval=1).tolist()
+    [[1.0, 0.0], [2.0, 1.0], [3.0, 2.0]]
     """
-    steps = states.shape[1]
+    steps = len(states)
     first = (n_delays - 1) * interval
     if steps - first < 2:
         raise ValueError(
-            f"n_delays: {n_delays} states {interval} apart span {first + 1} steps, but trials have {steps} and at least "
+            f"n_delays: {n_delays} states {interval} apart span {first + 1} steps, but a trial has {steps} and at least "
             "two rows are needed; give fewer delays, or longer trials"
         )
-    shifts = [states[:, first - k * interval : steps - k * interval] for k in range(n_delays)]
-    return np.concatenate(shifts, axis=2)
+    shifts = [states[first - k * interval : steps - k * interval] for k in range(n_delays)]
+    return np.concatenate(shifts, axis=1)
 
 
-def linear_dynamics(states: np.ndarray, n_delays: int, interval: int, rank: int) -> np.ndarray:
-    """Fit the linear dynamics A (rank, rank) of states (trial, time, state), scaled to Frobenius norm 1.
+def linear_dynamics(
+    states: Sequence[np.ndarray], n_delays: int, interval: int, rank: int
+) -> np.ndarray:
+    """Fit the linear dynamics A (rank, rank) of trials of states (time, state).
 
     Raises ValueError if trials are too short, or the states span fewer than `rank` dimensions.
     """
-    h = delay_embedded(states, n_delays, interval)
-    flat = h.reshape(-1, h.shape[-1])
+    # Trials too short for one step are left out, unless all are.
+    least = (n_delays - 1) * interval + 2
+    long = [trial for trial in states if len(trial) >= least] or states
+    h = [delay_embedded(trial, n_delays, interval) for trial in long]
+    flat = np.concatenate(h)
     # The eigenvectors of H'H take a tenth of the time of H's singular value decomposition.
     squares, u = np.linalg.eigh(flat.T @ flat)
     s = np.sqrt(np.maximum(squares[::-1], 0))
@@ -56,11 +63,28 @@ def linear_dynamics(states: np.ndarray, n_delays: int, interval: int, rank: int)
             "rank, or give more delays"
         )
     # V of H = V S U', trial by trial: no step leads from the end of one trial to the start of the next.
-    v = (h @ u[:, ::-1][:, :rank]) / s[:rank]
-    before, after = v[:, :-1].reshape(-1, rank), v[:, 1:].reshape(-1, rank)
-    a = np.linalg.lstsq(before, after, rcond=None)[0].T
-    # Norm 1 turns the inner product of two dynamics into the cosine of their angle.
-    return a / np.linalg.norm(a)
+    v = [trial @ u[:, ::-1][:, :rank] / s[:rank] for trial in h]
+    before, after = (np.concatenate([x[part] for x in v]) for part in (np.s_[:-1], np.s_[1:]))
+    return np.linalg.lstsq(before, after, rcond=None)[0].T
+
+
+def eigenvalues(a: np.ndarray) -> np.ndarray:
+    """The eigenvalues of A (rank, rank) as rows of real and imaginary part: (rank, 2)."""
+    values = np.linalg.eigvals(a)
+    return np.stack([values.real, values.imag], axis=1)
+
+
+def eigenvalue_distance(a: Array, b: Array) -> Array:
+    """The root mean square of |a_k - b_p(k)| under the best matching p of eigenvalues: their 2-Wasserstein distance, ().
+
+    a, b: (rank, 2), see `eigenvalues`. The matching is found by the Hungarian method.
+
+    >>> eigenvalue_distance(jnp.array([[1.0, 0.0], [0.0, 0.0]]), jnp.array([[0.0, 1.0], [1.0, 0.0]])).round(4).item()
+    0.70709...
+    """
+    squares = jnp.sum((a[:, None] - b[None]) ** 2, axis=-1)
+    row, column = optax.assignment.hungarian_algorithm(squares)
+    return jnp.sqrt(jnp.mean(squares[row, column]))
 
 
 def alignment(a: Array, b: Array, starts: int, max_iterations: int, key: Array) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,29 +11,36 @@ import numpy as np
 from ctd.kernel import View
 from ctd.late import Array, Float, on_host, scipy
 from ctd.plots import spread
-from ctd.similarity.dynamics import linear_dynamics
-from ctd.similarity.networks import files_of, read_points, read_states
-from ctd.similarity.params import OF_POINTS, Comparison
+from ctd.similarity.dynamics import eigenvalues, linear_dynamics
+from ctd.similarity.identification import driven_dynamics
+from ctd.similarity.networks import files_of, read_points, read_states, read_trials
+from ctd.similarity.params import OF_DYNAMICS, OF_INPUTS, OF_POINTS, Comparison
 from ctd.similarity.topology import counts
+from ctd.similarity.trials import Trials
 
 
 class Features(NamedTuple):
     """The features of all networks. Narrower ones are padded with zeros, which add nothing to a product."""
 
     values: Float[Array, "network row column"]
-    """(network, sample, component); dsa: (network, rank, rank); topology, connections: (network, label, 1)"""
+    """(network, sample, component); dsa: (network, rank, rank), dsa:eigenvalues: (network, rank, 2), dsa:joint, dsa:input:
+    [A | B], (network, rank, rank + n_in); topology, connections: (network, label, 1)"""
     size: Float[Array, "network"]
     """The number of components without the padding."""
 
 
 def load(inputs: View[Comparison]) -> Features:
     """Read the networks that `inputs` names, and compute their features. Raises ValueError if they cannot be compared."""
-    given = read_points(inputs) if inputs.method in OF_POINTS else read_states(inputs)
-    return features_of(inputs, given, len(files_of(inputs)))
+    read: Callable[[View[Comparison]], Iterable[Any]] = read_states
+    if inputs.method in OF_POINTS:
+        read = read_points
+    elif inputs.method in OF_DYNAMICS:
+        read = read_trials
+    return features_of(inputs, read(inputs), len(files_of(inputs)))
 
 
 def features_of(inputs: View[Comparison], given: Iterable[Any], n: int) -> Features:
-    """Compute the features of n networks. given: for each its states (trial, time, state), or its table of points.
+    """Compute the features of n networks. given: for each its states (trial, time, state), its `Trials`, or its table of points.
 
     Raises ValueError if there are too few samples or dimensions for the method, or this machine has too little memory.
     """
@@ -41,13 +48,31 @@ def features_of(inputs: View[Comparison], given: Iterable[Any], n: int) -> Featu
         rounds = inputs.rounds if inputs.method == "connections" else 0
         found = counts(list(given), inputs.max_q, rounds)
         return _padded([x[:, None] for x in found], inputs.dtype)
-    if inputs.method == "dsa":
-        fit = (inputs.n_delays, inputs.delay_interval, inputs.rank)
-        return _padded([linear_dynamics(x, *fit) for x in given], inputs.dtype)
+    if inputs.method in OF_DYNAMICS:
+        fits = [_of_dynamics(inputs, x) for x in given]
+        widths = sorted({x.shape[1] for x in fits})
+        if len(widths) > 1:
+            told = " and ".join(str(width - inputs.rank) for width in widths)
+            raise ValueError(
+                f"inputs: networks have {told} inputs; give networks with the same inputs"
+            )
+        return _padded(fits, inputs.dtype)
     made = list(_fitting((_of_samples(inputs, centred(x, inputs.n_samples)) for x in given), n))
     if inputs.method in ("svcca", "cca"):
         _check_samples([x.shape for x in made])
     return _padded(made, inputs.dtype)
+
+
+def _of_dynamics(inputs: View[Comparison], given: Trials) -> np.ndarray:
+    if given.inputs is None:
+        fit = (inputs.n_delays, inputs.delay_interval, inputs.rank)
+        a = linear_dynamics(given.states, *fit)
+    else:
+        a, b = driven_dynamics(given.states, given.inputs, inputs.n_delays, inputs.rank)
+        if inputs.method in OF_INPUTS:
+            return np.hstack([a, b])
+    # Norm 1 turns the inner product of two dynamics into the cosine of their angle.
+    return eigenvalues(a) if inputs.method == "dsa:eigenvalues" else a / np.linalg.norm(a)
 
 
 def _fitting(made: Iterable[np.ndarray], n: int) -> Iterator[np.ndarray]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
+from itertools import repeat
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +19,8 @@ from ctd.data import read_arrays
 from ctd.kernel import View
 from ctd.late import Array, Float, jax, on_host
 from ctd.plots import tick
-from ctd.similarity.params import OF_POINTS, Comparison
+from ctd.similarity.params import OF_INPUTS, OF_POINTS, Comparison
+from ctd.similarity.trials import Trials, trials
 from ctd.weights import read_weights
 
 MOST = 10_000
@@ -93,10 +95,45 @@ def read_states(inputs: View[Comparison]) -> Iterator[np.ndarray]:
     Raises ValueError, naming the file, if they cannot be compared.
     """
     files = files_of(inputs)
+    return checked(_states(inputs, files), files)
+
+
+def _states(inputs: View[Comparison], files: Sequence[str]) -> Iterator[np.ndarray]:
     check_count(len(files))
     if inputs.weights:
-        return checked(_simulate([_network(path, inputs) for path in files], inputs), files)
-    return checked((_stored(path, inputs.dataset) for path in files), files)
+        return _simulate([_network(path, inputs) for path in files], inputs)
+    return (_stored(path, inputs.dataset) for path in files)
+
+
+def read_trials(inputs: View[Comparison]) -> Iterator[Trials]:
+    """Iterate over the trials of each network, with their inputs if they are fitted.
+
+    Raises ValueError, naming the file, if they have none.
+    """
+    files = files_of(inputs)
+    given: Iterable[np.ndarray | None] = repeat(None)
+    if is_driven(inputs):
+        given = (_stored(path, "inputs") for path in files)
+        if inputs.weights:
+            given = repeat(np.asarray(_trials_of_task(inputs)))
+    for name, states, driving in zip(files, _states(inputs, files), given, strict=False):
+        yield trials(name, states, driving)
+
+
+def is_driven(inputs: View[Comparison]) -> bool:
+    """Whether what inputs do is fitted apart from the dynamics. Raises ValueError if delays are not consecutive."""
+    driven = inputs.driven or inputs.method in OF_INPUTS
+    if driven and inputs.delay_interval != 1:
+        raise ValueError(
+            f"delay_interval: {inputs.delay_interval} given, but where inputs are fitted every step counts; leave it at 1"
+        )
+    return driven
+
+
+def _trials_of_task(inputs: View[Comparison]) -> Float[Array, "trial time n_in"]:
+    """All networks run the same trials: differences between trials would count as differences between networks."""
+    key = jax.random.key(inputs.trial_seed)
+    return tasks.batch(inputs.task, key, inputs.n_trials, inputs.dtype).inputs
 
 
 def checked(states: Iterable[ArrayLike], names: Sequence[str]) -> Iterator[np.ndarray]:
@@ -146,9 +183,7 @@ def _network(path: str, inputs: View[Comparison]) -> tuple[str, Weights]:
 def _simulate(
     networks: Sequence[tuple[str, Weights]], inputs: View[Comparison]
 ) -> Iterator[np.ndarray]:
-    # All networks run the same trials: differences between trials would count as differences between networks.
-    key = jax.random.key(inputs.trial_seed)
-    x = tasks.batch(inputs.task, key, inputs.n_trials, inputs.dtype).inputs
+    x = _trials_of_task(inputs)
     for cell, weights in networks:
         yield np.asarray(_runner(cell)(weights, x))
 
@@ -167,8 +202,12 @@ def _stored(path: str, dataset: str) -> np.ndarray:
     found = read_arrays(path, dataset)
     if dataset not in found:
         raise ValueError(
-            f"states: {path}: has no dataset {dataset}, but {', '.join(sorted(found))}; train_rnn stores states if "
-            "n_saved is above 0"
+            f"states: {path}: has no dataset {dataset}, but {', '.join(sorted(found))}; "
+            + (
+                "put the inputs of its trials there, (trial, time, input)"
+                if dataset == "inputs"
+                else "train_rnn stores states if n_saved is above 0"
+            )
         )
     return found[dataset]
 

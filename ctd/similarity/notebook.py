@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +15,11 @@ from ctd.plots import Figure
 from ctd.plots.png import Canvas, draw
 from ctd.similarity.features import features_of
 from ctd.similarity.kernel import kernel
-from ctd.similarity.networks import Known, Label, check_count, checked, known
-from ctd.similarity.params import OF_POINTS, Comparison, Method
+from ctd.similarity.networks import Known, Label, check_count, checked, is_driven, known
+from ctd.similarity.params import OF_DYNAMICS, OF_POINTS, Comparison, Method
 from ctd.similarity.plots import pictures
 from ctd.similarity.summary import SUMMARY, Options, joined, tables
+from ctd.similarity.trials import Trials, trials
 
 type Compares = ArrayLike | Mapping[str, ArrayLike]
 """The states of a network, or its table of points."""
@@ -65,6 +66,7 @@ def compare(
     networks: Mapping[str, Compares] | Sequence[Compares],
     method: Method = "procrustes",
     *,
+    inputs: Sequence[ArrayLike] | None = None,
     parameters: Mapping[str, Sequence[Label]] | None = None,
     seed: int = 0,
     **settings: object,
@@ -75,7 +77,10 @@ def compare(
         networks: for each network its states (trial, time, unit) in the same trials, or (sample, unit); widths may
             differ. For method topology, the `unique` of each network's `ctd.fixed_points.find`; for method connections,
             with `leads` (point, point), above 0 where the first point leads to the second. A mapping names them.
-        method: procrustes, cka, rbf_cka, svcca, cca, dsa, topology or connections.
+            For the methods dsa, dsa:... their trials may differ, and NaN fills those that end earlier.
+        method: procrustes, cka, rbf_cka, svcca, cca, dsa, dsa:eigenvalues, dsa:joint, dsa:input, topology or connections.
+        inputs: methods dsa, dsa:...: the inputs (trial, time, input) of each network, which are then fitted apart from its
+            dynamics.
         parameters: name -> one number or text for each network, such as its cell.
         seed: of the rotations from which `dsa` starts.
         **settings: fields of `Comparison` (n_samples, variance, rank, dtype, ...) and of `Options` (n_clusters,
@@ -94,21 +99,40 @@ def compare(
     given: list[Any] = list(networks.values()) if isinstance(networks, Mapping) else list(networks)
     check_count(len(given))
     chosen = {name: settings.pop(name) for name in Options.model_fields if name in settings}
-    params, options = (
-        Comparison.model_validate({"method": method, **settings}),
-        Options.model_validate(chosen),
-    )
+    params = Comparison.model_validate({"method": method, "driven": inputs is not None, **settings})
+    options = Options.model_validate(chosen)
     # Before the features, which may take long: a list of the wrong length is refused at once.
     told = _told(names, parameters or {})
-    inputs = inputs_of(params)
-    states = given if method in OF_POINTS else checked(given, names)
-    features = features_of(inputs, states, len(given))
+    view = inputs_of(params)
+    states: Iterable[Any] = given if method in OF_POINTS else checked(given, names)
+    if method in OF_DYNAMICS:
+        states = _trials(names, given, inputs, is_driven(view))
+    elif inputs is not None:
+        raise ValueError(
+            f"inputs: given, but method {method} does not fit dynamics; give method dsa, {', '.join(OF_DYNAMICS[1:])}"
+        )
+    features = features_of(view, states, len(given))
     rows = np.arange(len(given))
     # `shared` stands for the files that a job would read.
     results = run_items(kernel, params, {"matrix_row": rows}, seed=seed, shared=features)
-    with precision(inputs):
+    with precision(view):
         found = tables(joined(rows, results, len(given)), told, np.asarray(features.size), options)
     return Compared(found["distances"], told.labels, found, told, method)
+
+
+def _trials(
+    names: Sequence[str], states: Sequence[Any], inputs: Sequence[ArrayLike] | None, driven: bool
+) -> list[Trials]:
+    if driven and inputs is None:
+        raise ValueError(
+            "inputs: missing; give those of each network, (trial, time, input), as `inputs=`"
+        )
+    if inputs is not None and len(inputs) != len(states):
+        raise ValueError(
+            f"inputs: {len(inputs)} given for {len(states)} networks; give those of each network"
+        )
+    driving = inputs if inputs is not None else [None] * len(states)
+    return [trials(*one) for one in zip(names, states, driving, strict=True)]
 
 
 def _told(names: Sequence[str], parameters: Mapping[str, Sequence[Label]]) -> Known:

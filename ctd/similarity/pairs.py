@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ctd.kernel import View
 from ctd.late import Array, Float, jnp
-from ctd.similarity.dynamics import alignment
+from ctd.similarity.dynamics import alignment, eigenvalue_distance
+from ctd.similarity.identification import input_distance, joint_distance
 from ctd.similarity.params import OF_POINTS, Comparison
 
 UNITS = {
@@ -14,12 +15,18 @@ UNITS = {
     "svcca": "1 - mean correlation",
     "cca": "1 - mean correlation",
     "dsa": "angle, rad",
+    "dsa:eigenvalues": "2-Wasserstein distance",
+    "dsa:joint": "distance of controllability matrices",
+    "dsa:input": "distance of input matrices",
     "topology": "Bray-Curtis dissimilarity",
     "connections": "Bray-Curtis dissimilarity",
 }
 """The unit of a distance, by method."""
 
 ANGLES = {"procrustes", "cka", "rbf_cka", "dsa"}
+
+DISTANCES = {"dsa:eigenvalues": eigenvalue_distance, "dsa:joint": joint_distance, "dsa:input": input_distance}  # fmt: skip
+"""Methods that are no similarity: a distance of two features."""
 
 
 def distance(
@@ -33,6 +40,8 @@ def distance(
     if static.method in OF_POINTS:
         total = jnp.sum(a + b)
         return jnp.where(total > 0, jnp.sum(jnp.abs(a - b)) / jnp.where(total > 0, total, 1), 0)
+    if static.method in DISTANCES:
+        return DISTANCES[static.method](a, b)
     # Rounding takes equal networks beyond 1: to no angle, or to a distance below 0, which SciPy's linkage refuses.
     alike = jnp.clip(similarity(static, a, b, sizes, key), -1, 1)
     return jnp.arccos(alike) if static.method in ANGLES else 1 - alike

@@ -9,11 +9,18 @@ from ctd.cells import CellName
 from ctd.kernel import Data, File, Params, Static, Traced
 
 Method = Literal[
-    "procrustes", "cka", "rbf_cka", "svcca", "cca", "dsa", "topology", "connections"
+    "procrustes", "cka", "rbf_cka", "svcca", "cca",
+    "dsa", "dsa:eigenvalues", "dsa:joint", "dsa:input", "topology", "connections",
 ]  # fmt: skip
 
 OF_POINTS = ("topology", "connections")
 """Methods that compare fixed points."""
+
+OF_DYNAMICS = ("dsa", "dsa:eigenvalues", "dsa:joint", "dsa:input")
+"""Methods that compare linear dynamics."""
+
+OF_INPUTS = ("dsa:joint", "dsa:input")
+"""Methods that compare what inputs do to them as well."""
 
 
 class Comparison(Params):
@@ -26,8 +33,8 @@ class Comparison(Params):
     dtype: Static[Literal["float32", "float64"]] = "float64"
     method: Static[Method] = Field(
         "procrustes",
-        description="procrustes, cka, rbf_cka, svcca and cca compare states; dsa compares dynamics; topology and connections "
-        "compare fixed points",
+        description="procrustes, cka, rbf_cka, svcca and cca compare states; dsa and dsa:eigenvalues compare dynamics, dsa:input what "
+        "inputs do to them, dsa:joint both; topology and connections compare fixed points",
     )
     weights: File[tuple[str, ...]] = Field(
         (), description="file of weights of each network; all run the same trials of `task`"
@@ -49,6 +56,11 @@ class Comparison(Params):
     dataset: Data[str] = Field(
         "states", description="name of the dataset of states, (trial, time, state)"
     )
+    driven: Data[bool] = Field(
+        False,
+        description="dsa, dsa:eigenvalues: fit what inputs do apart from the dynamics; inputs are those of the task, or the dataset "
+        "inputs, (trial, time, input), beside the states; dsa:joint and dsa:input always do",
+    )
     task: Data[tasks.AnyTask] = Field(
         tasks.Decision(), description="task whose trials all networks run"
     )
@@ -65,9 +77,15 @@ class Comparison(Params):
     bandwidth: Data[float] = Field(
         0.8, gt=0, description="rbf_cka: sd of the kernel, in median distances between states"
     )
-    n_delays: Data[int] = Field(5, gt=0, description="dsa: states per row of the delay embedding")
+    n_delays: Data[int] = Field(
+        5,
+        gt=0,
+        description="dsa: states per row of the delay embedding; where inputs are fitted, steps of past and of future",
+    )
     delay_interval: Data[int] = Field(
-        1, gt=0, description="dsa: steps between two states of such a row"
+        1,
+        gt=0,
+        description="dsa: steps between two states of such a row; 1 where inputs are fitted",
     )
     rank: Data[int] = Field(10, gt=0, description="dsa: dimension of the linear dynamics")
     starts: Static[int] = Field(

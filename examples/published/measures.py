@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,8 @@ from definitions import (
 )
 from figure import Measure, Stores
 from sine_task import Sines
+
+from ctd.similarity.analysis import silhouette
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,6 +76,27 @@ def _pairs(store: StoreTree, method: str, alike: bool) -> np.ndarray:
     table = store.query(f"method == '{method}'", table="pair")
     first, second = (table[name].str.extract(r"cell=(\S+)")[0] for name in ("first", "second"))
     return table["pair_distance"][(first == second) == alike].to_numpy()
+
+
+def silhouettes(method: str, shared: str, power: int = 1) -> Measure:
+    """How well the distances, to this power, part the systems of each draw by what they share."""
+
+    def measure(stores: Stores) -> list[float]:
+        table = stores["distances"].query(f"method == '{method}'", table="pair")
+        names = sorted({*table["first"], *table["second"]})
+        first, second = (table[side].map(names.index).to_numpy() for side in ("first", "second"))
+        apart = np.zeros((len(names), len(names)))
+        apart[first, second] = apart[second, first] = table["pair_distance"] ** power
+        draws, by = (
+            np.array([int(re.search(rf"{field}=(\d+)", name)[1]) for name in names])
+            for field in ("draw", shared)
+        )
+        return [
+            silhouette(apart[np.ix_(draws == one, draws == one)], by[draws == one])
+            for one in np.unique(draws)
+        ]
+
+    return measure
 
 
 def sine_explained(stores: Stores) -> list[float]:

@@ -15,6 +15,7 @@ from measures import (
     narma_nmse,
     nvar,
     preset_gain,
+    silhouettes,
     sine_explained,
     sine_turn,
     sine_unstable,
@@ -132,6 +133,21 @@ NETWORK_ROWS = (
     )),
 )  # fmt: skip
 
+COMPARISON_ROWS = (
+    Row("input_dsa", "Huang & Ostrow 2026, figure 2", (
+        Figure(
+            "silhouette, dynamics", "of squared distances of eigenvalues, by shared dynamics", silhouettes("dsa:eigenvalues", "dynamics", 2),
+            published=0.952, bound=1.0, hold=(0.3, 1.0),
+            why="six draws of systems by the authors' code come to .41 to .96, median .77; theirs is one draw",
+        ),
+        Figure(
+            "silhouette, inputs", "of distances of input matrices, by how inputs enter", silhouettes("dsa:input", "entry"),
+            published=0.747, bound=1.0, hold=(0.5, 1.0),
+            why="as above: .58 to .78, median .66",
+        ),
+    )),
+)  # fmt: skip
+
 RESERVOIR_ROWS = (
     Row("narma", "NARMA-10 (Atiya & Parlos 2000)", (
         Figure(
@@ -232,4 +248,11 @@ LFADS_ROWS = (
     )),
 )  # fmt: skip
 
-ROWS = (*TUTORIAL_ROWS, *DYNAMICS_ROWS, *NETWORK_ROWS, *RESERVOIR_ROWS, *LFADS_ROWS)
+ROWS = (
+    *TUTORIAL_ROWS,
+    *DYNAMICS_ROWS,
+    *NETWORK_ROWS,
+    *COMPARISON_ROWS,
+    *RESERVOIR_ROWS,
+    *LFADS_ROWS,
+)

@@ -1,0 +1,60 @@
+"""Trials of a network whose dynamics are fitted: each has its own length, and networks may have other trials."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+class Trials(NamedTuple):
+    """What dynamics are fitted to."""
+
+    states: list[np.ndarray]
+    """Each (time, state)."""
+    inputs: list[np.ndarray] | None
+    """Each (time, n_in); None where dynamics are fitted to states alone."""
+
+
+def trials(name: str, states: ArrayLike, inputs: ArrayLike | None = None) -> Trials:
+    """Part states (trial, time, state) and inputs (trial, time, n_in) into trials; NaN after its end fills a shorter one.
+
+    Without the first axis they are one trial. name: of the network, for errors. Raises ValueError.
+
+    >>> found = trials("a", [[[1.0], [2.0], [np.nan]], [[3.0], [4.0], [5.0]]])
+    >>> [len(x) for x in found.states]
+    [2, 3]
+    """
+    x = _of_trials(name, "states", states)
+    there = np.isfinite(x).all(axis=2)
+    steps = there.sum(axis=1)
+    if not (there == (np.arange(x.shape[1]) < steps[:, None])).all():
+        raise ValueError(
+            f"{name}: states are NaN or infinite inside a trial; only the steps after its end may be NaN; leave the "
+            "network out"
+        )
+    if not steps.any():
+        raise ValueError(f"{name}: all states are NaN; leave the network out")
+    parts = lambda array: [one[:n] for one, n in zip(array, steps, strict=True) if n]
+    if inputs is None:
+        return Trials(parts(x), None)
+    u = _of_trials(name, "inputs", inputs)
+    if u.shape[:2] != x.shape[:2]:
+        raise ValueError(
+            f"{name}: inputs of {u.shape[0]} trials of {u.shape[1]} steps, but states of {x.shape[0]} of {x.shape[1]}; "
+            "give the inputs of these trials"
+        )
+    if not np.isfinite(u[there]).all():
+        raise ValueError(f"{name}: inputs are NaN or infinite before a trial ends")
+    return Trials(parts(x), parts(u))
+
+
+def _of_trials(name: str, what: str, given: ArrayLike) -> np.ndarray:
+    x = np.asarray(given, float)
+    x = x[None] if x.ndim == 2 else x
+    if x.ndim != 3:
+        raise ValueError(
+            f"{name}: {what} have the shape {x.shape}; expected (trial, time, {what[:-1]}) or (time, {what[:-1]})"
+        )
+    return x
