@@ -57,6 +57,10 @@ JOBS = {
         {"data": str(ROOT / "examples" / "regions_recording.h5"), "regions": {"A": "0-29", "B": "30-59"}, "n_runs": 20, "n_saved": 20},
         {"g": {"linspace": [0.5, 2, 40]}},
     ),
+    "full_force": (
+        {"trials": str(ROOT / "examples" / "oscillation_trials.h5"), "n": 20, "n_train": 10, "n_test": 1},
+        {"g": {"linspace": [0.5, 2, 40]}},
+    ),
     "train_rnn": (
         {"n": 6, "batch_size": 4, "n_batches": 600, "report_every": 300, "n_eval": 8},
         {"learning_rate": {"geomspace": [1e-3, 1e-2, 40]}},

@@ -52,6 +52,13 @@ SMALL = {
         "report_every": 1,
         "n_saved": 3,
     },
+    "full_force": {
+        "trials": str(EXAMPLES / "oscillation_trials.h5"),
+        "n": 5,
+        "settle": 1,
+        "n_train": 2,
+        "n_test": 1,
+    },
     "esn.nvar": {"washout": 2, "train": 30, "test": 5},
     "lfads": {
         "data": str(EXAMPLES / "lfads_spikes.h5"),

@@ -121,8 +121,8 @@ def test_kernels_new_schema(ctd, job_file):
     listed = [line.split()[0] for line in ctd("kernels")[1].splitlines() if line[0] != " "]
     assert listed == [
         "curbd", "esn", "esn.nvar", "fixed_points", "fixed_points.ablation", "fixed_points.connections",
-        "fixed_points.continuation", "fixed_points.exponents", "fixed_points.limit_cycles", "fixed_points.trials", "lfads", "lfads.posterior",
-        "reconstruct", "similarity", "spikes", "train_rnn",
+        "fixed_points.continuation", "fixed_points.exponents", "fixed_points.limit_cycles", "fixed_points.trials", "full_force",
+        "lfads", "lfads.posterior", "reconstruct", "similarity", "spikes", "train_rnn",
     ]  # fmt: skip
     assert [*json.loads(ctd("kernels", "--json")[1])] == listed
     code, text, err = ctd("new", "fixed_points")

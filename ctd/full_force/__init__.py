@@ -1,0 +1,209 @@
+"""Kernel: train all recurrent weights of a network on a task by recursive least squares, with targets for every unit (full-FORCE).
+
+The targets come from a second, random network that is driven by the wanted output, and by hints if the task has any. The first network
+learns to make these currents by its own recurrent weights, and the output by a readout; then it needs neither (DePasquale,
+Cueva, Rajan, Escola & Abbott 2018, "full-FORCE: A target-based method for training recurrent networks", PLoS ONE 13:e0191527).
+
+    kernel: full_force
+    params: {trials: oscillation_trials.h5, n: 300}
+    sweep: {grid: {g: [1.0, 1.5]}, seeds: 20}
+
+An item is one network. One `advance` is one training trial; trials follow each other without a reset.
+
+    params    FullForce: the parameters of one item   model    both networks, a training trial, a test trial
+    data      inputs, wanted outputs, hints           summary  the best networks of a group, medians
+    plots     outputs and curves
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from ctd.cells import CELLS
+from ctd.full_force.data import Trials, load
+from ctd.full_force.model import (
+    Fixed,
+    Now,
+    Trained,
+    begin,
+    fixed,
+    free_trial,
+    settled,
+    training_trial,
+)
+from ctd.full_force.params import FullForce
+from ctd.full_force.plots import figure, plots
+from ctd.full_force.summary import REDUCED, reduce
+from ctd.kernel import Coordinate, Kernel, Outcome, Values, Var, View
+from ctd.late import Array, Float, Int, jax, jnp, lax
+from ctd.rls import Symmetric, scaled_identity
+from ctd.rows import Best
+
+__all__ = ["FullForce", "kernel"]
+
+TRAINED, DIVERGED, ILL_CONDITIONED = range(3)
+WEIGHTS, STATES, TEST, FIRST = range(4)
+"""What is folded into the key of an item; from FIRST on, the number of a training trial."""
+
+
+class State(NamedTuple):
+    """Both networks between two training trials."""
+
+    now: Now
+    JW: Array
+    """(n + outputs, n) recurrent weights and readout of the task-performing network."""
+    P: Symmetric
+    trials: Int[Array, ""]
+    """Training trials done."""
+    curve: Float[Array, "train_trial"]
+    outcome: Int[Array, ""]
+
+
+def _key(traced: Values[FullForce], key: jax.Array, what: int | Array) -> jax.Array:
+    return jax.random.fold_in(jax.random.fold_in(key, traced.seed), what)
+
+
+def _some(shared: Trials, key: jax.Array) -> tuple[Array, Array, Array]:
+    """One trial, drawn at random."""
+    arrays = [jnp.asarray(a) for a in (shared.inputs, shared.targets, shared.hints)]
+    at = jax.random.randint(key, (), 0, len(arrays[0]))
+    u, f, h = (lax.dynamic_index_in_dim(a, at, keepdims=False) for a in arrays)
+    return u, f, h
+
+
+def _fixed(
+    static: View[FullForce], shared: Trials, traced: Values[FullForce], key: jax.Array
+) -> Fixed:
+    return fixed(static, shared, traced, _key(traced, key, WEIGHTS))
+
+
+def init(
+    static: View[FullForce], shared: Trials, traced: Values[FullForce], key: jax.Array
+) -> State:
+    """Draw both networks, of which one has learnt nothing, and let them settle for `settle` trials."""
+    w, n = _fixed(static, shared, traced, key), static.n
+    JW = jnp.zeros((n + shared.targets.shape[2], n), static.dtype)
+    key_states, key_trials = jax.random.split(_key(traced, key, STATES))
+    now = begin(w, JW, *jax.random.normal(key_states, (2, n), static.dtype))
+    run = lambda now, key: (settled(w, JW, now, _some(shared, key)), None)
+    now, _ = lax.scan(run, now, jax.random.split(key_trials, static.settle))
+    return State(
+        now,
+        JW,
+        scaled_identity(jnp.asarray(traced.alpha, static.dtype), n, static.dtype),
+        jnp.zeros((), jnp.int32),
+        jnp.full(static.n_train, jnp.nan, static.dtype),
+        jnp.asarray(TRAINED, jnp.int32),
+    )
+
+
+def advance(
+    static: View[FullForce],
+    shared: Trials,
+    traced: Values[FullForce],
+    key: jax.Array,
+    state: State,
+) -> State:
+    """Train on one trial."""
+    key_trial, key_updates = jax.random.split(_key(traced, key, FIRST + state.trials))
+    trial = _some(shared, key_trial)
+    # As the authors' code draws them: regular updates could fall into step with a fast oscillation.
+    updates = jax.random.bernoulli(key_updates, 1 / traced.update_every, (len(trial[1]),))
+    zero = jnp.zeros((), static.dtype)
+    start = Trained(state.now, state.JW, state.P, zero, jnp.ones((), bool))
+    end = training_trial(_fixed(static, shared, traced, key), start, trial, updates)
+    finite = jnp.isfinite(end.JW).all() & jnp.isfinite(end.now.x).all()
+    outcome = jnp.where(end.sound, jnp.where(finite, TRAINED, DIVERGED), ILL_CONDITIONED)
+    curve = state.curve.at[state.trials].set(end.error / jnp.sum(trial[1] ** 2))
+    return State(end.now, end.JW, end.P, state.trials + 1, curve, outcome.astype(jnp.int32))
+
+
+def result(
+    static: View[FullForce],
+    shared: Trials,
+    traced: Values[FullForce],
+    key: jax.Array,
+    state: State,
+) -> dict[str, jax.Array]:
+    """Test the network alone, from a random state, and return it as a `leaky` network."""
+    w, n = _fixed(static, shared, traced, key), static.n
+    key_state, key_trials = jax.random.split(_key(traced, key, TEST))
+    keys = jax.random.split(key_trials, static.settle + static.n_test)
+    start = jax.random.normal(key_state, (n,), static.dtype)
+
+    def one(x: Array, key: jax.Array) -> tuple[Array, tuple[Array, ...]]:
+        u, f, _ = _some(shared, key)
+        end, z = free_trial(w, state.JW, x, u)
+        return end, (x, z, f)
+
+    _, (states, z, f) = lax.scan(one, start, keys)
+    states, z, f = (a[static.settle :] for a in (states, z, f))
+    error = jnp.sum((z - f) ** 2) / jnp.sum(f**2)
+    lost = (state.outcome == TRAINED) & ~jnp.isfinite(error)
+    weights = {"wI": w.w, "wR": state.JW[:n], "bR": jnp.zeros(n, static.dtype), "alpha": w.rate}
+    weights |= {"wO": state.JW[n:], "bO": jnp.zeros(len(state.JW) - n, static.dtype)}
+    weights |= {"h0": states[0]}
+    return {f"weights.{name}": value for name, value in weights.items()} | {
+        "test_error": error,
+        "curve": state.curve,
+        "output": z[0],
+        "target": f[0],
+        "trials_done": state.trials,
+        "outcome": jnp.where(lost, DIVERGED, state.outcome),
+    }
+
+
+def coords(inputs: View[FullForce], shared: Trials) -> Mapping[str, Coordinate]:
+    """Training trials, and time in a trial."""
+    steps = inputs.dt * np.arange(shared.targets.shape[1])
+    return {
+        "train_trial": Coordinate(
+            np.arange(1, 1 + inputs.n_train), "1", "number of the training trial"
+        ),
+        "time": Coordinate(steps, "s", "time in a trial"),
+    }
+
+
+kernel = Kernel(
+    name="full_force",
+    Params=FullForce,
+    dims={
+        f"weights.{name}": Var(axes, "1", f"weight {name} of the task-performing network, see ctd.cells")
+        for name, axes in CELLS["leaky"].axes.items()
+    }
+    | {
+        "test_error": Var((), "1", "normalised error of the test trials, sum (z - f)^2 / sum f^2"),
+        "curve": Var(("train_trial",), "1", "that error in training, each output before its update"),
+        "output": Var(("time", "output"), "1", "output in the first test trial"),
+        "target": Var(("time", "output"), "1", "wanted output in that trial"),
+        "trials_done": Var((), "1", "training trials done"),
+        "outcome": Var((), "1", "how the item ended"),
+    },
+    load=load,
+    init=init,
+    advance=advance,
+    finished=lambda state: (state.outcome != TRAINED) | (state.trials == state.curve.shape[0]),
+    result=result,
+    outcomes=(
+        Outcome("trained", "all training trials were run"),
+        Outcome("diverged", "weights, states or outputs are not finite", failed=True),
+        Outcome("ill_conditioned", "P of RLS is no longer positive definite; use dtype float64 or a smaller alpha", failed=True),
+    ),
+    coords=coords,
+    reduce=reduce,
+    reduced=REDUCED,
+    Options=Best,
+    summary=("network", "test_error"),
+    figure=figure,
+    plots=plots,
+    metric="test_error",
+    curves=("curve",),
+    advances=lambda inputs: inputs.n_train,
+    width=64,
+    # Each network has weights, and a P, of its own: on a CPU they fill the cache one by one.
+    microbatches=(0,),
+    cpu_microbatches=(1,),
+)  # fmt: skip

@@ -1,0 +1,50 @@
+"""The trials: inputs, wanted outputs, and hints for the target-generating network."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ctd.data import read_arrays, read_recordings
+from ctd.full_force.params import FullForce
+from ctd.kernel import View
+from ctd.late import Array, Float, on_host
+
+
+class Trials(NamedTuple):
+    """Trials of equal length; no columns where there are no inputs or no hints."""
+
+    inputs: Float[Array, "trial time input"]
+    targets: Float[Array, "trial time output"]
+    hints: Float[Array, "trial time hint"]
+    dt: Float[Array, ""]
+
+
+def load(inputs: View[FullForce]) -> Trials:
+    """Read and check the trials. Raises ValueError, naming file and dataset."""
+    path = inputs.trials
+    if path is None:
+        raise ValueError("trials: a file of targets (trial, time, output) is needed; give its path")
+    targets = read_recordings(path, "targets")
+    if targets.shape[1] < 2:
+        raise ValueError(f"{path}: targets has {targets.shape[1]} step; at least 2 expected")
+    silent = np.flatnonzero((targets == 0).all((0, 1)))
+    if silent.size:
+        raise ValueError(
+            f"{path}: targets: output {silent[0]} is 0 throughout, so that no error is relative to it; leave it out"
+        )
+    there = read_arrays(path, "targets")
+    made = {}
+    for name in ("inputs", "hints"):
+        found = read_recordings(path, name) if name in there else targets[..., :0]
+        if found.shape[:2] != targets.shape[:2]:
+            raise ValueError(
+                f"{path}: {name} has {found.shape[0]} trials of {found.shape[1]} steps, but targets has "
+                f"{targets.shape[0]} of {targets.shape[1]}; both need the same"
+            )
+        made[name] = found
+    as_type = lambda value: on_host(value, inputs.dtype)
+    return Trials(
+        as_type(made["inputs"]), as_type(targets), as_type(made["hints"]), as_type(inputs.dt)
+    )

@@ -1,0 +1,163 @@
+"""Two networks of n units: one that generates targets, and one that learns to do without them (DePasquale et al. 2018).
+
+    tau dx_D/dt = -x_D + J_D r_D + w_f f + w_h h + w u       target-generating, driven by wanted outputs f and hints h
+    tau dx/dt   = -x + J r + w u,    z = W r                 task-performing, driven by inputs u alone;  r = tanh(x)
+
+RLS changes J so that J r becomes J_D r_D + w_f f + w_h h, and W so that z becomes f. J and W are kept as one matrix [J; W], since
+all its rows see the same rates and share one P.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ctd.full_force.data import Trials
+from ctd.full_force.params import FullForce
+from ctd.kernel import Values, View
+from ctd.late import Array, Bool, Float, Number, jax, jnp, lax
+from ctd.rls import Symmetric, even, flush, gain, in_blocks
+
+BLOCK = 32
+"""Steps after which the updates of P are subtracted from it."""
+
+
+class Fixed(NamedTuple):
+    """What training does not change."""
+
+    rate: Float[Array, ""]
+    """Dt / tau."""
+    J: Float[Array, "n n"]
+    """Recurrent weights of the target-generating network."""
+    w: Float[Array, "n input"]
+    """Input weights of the task-performing network."""
+    w_d: Float[Array, "n input"]
+    """Input weights of the target-generating one."""
+    w_f: Float[Array, "n output"]
+    w_h: Float[Array, "n hint"]
+
+
+class Now(NamedTuple):
+    """Both networks between two steps."""
+
+    x: Float[Array, "n"]
+    v: Array
+    """(n + outputs,) [J; W] r, by the weights of now: recurrent input and output."""
+    x_d: Float[Array, "n"]
+    v_d: Float[Array, "n"]
+    """Recurrent input J_D r_D."""
+
+
+class Trained(NamedTuple):
+    """Both networks after a trial."""
+
+    now: Now
+    JW: Array
+    """(n + outputs, n)"""
+    P: Symmetric
+    error: Float[Array, ""]
+    """Sum over steps and outputs of (z - f)^2, each z before its update."""
+    sound: Bool[Array, ""]
+    """False if any r P r was 0 or less. NaN does not count: it comes from the rates, not from P."""
+
+
+def fixed(
+    static: View[FullForce], shared: Trials, traced: Values[FullForce], key: jax.Array
+) -> Fixed:
+    """Draw what training does not change. Both networks have the same input weights, as in the paper."""
+    n = static.n
+    keys = jax.random.split(key, 4)
+    uniform = lambda key, scale, of: (
+        jnp.asarray(scale, static.dtype)
+        * jax.random.uniform(key, (n, of.shape[2]), static.dtype, -1, 1)
+    )
+    w = uniform(keys[0], traced.input_scale, shared.inputs)
+    J = (
+        jnp.asarray(traced.g, static.dtype)
+        * jax.random.normal(keys[1], (n, n), static.dtype)
+        / n**0.5
+    )
+    return Fixed(
+        jnp.asarray(jnp.asarray(shared.dt) / traced.tau, static.dtype),
+        J,
+        w,
+        w,
+        uniform(keys[2], traced.target_scale, shared.targets),
+        uniform(keys[3], traced.hint_scale, shared.hints),
+    )
+
+
+def begin(w: Fixed, JW: Array, x: Array, x_d: Array) -> Now:
+    """Both networks at given states."""
+    return Now(x, JW @ jnp.tanh(x), x_d, w.J @ jnp.tanh(x_d))
+
+
+def advance_both(
+    w: Fixed, JW: Array, now: Now, row: tuple[Array, Array, Array]
+) -> tuple[Now, Array]:
+    """One Euler step of both networks: (networks, (n + outputs,) what [J; W] r should be). row: (inputs, targets, hints)."""
+    u, f, h = row
+    driven = w.w_f @ f + w.w_h @ h
+    x = now.x + w.rate * (now.v[: len(now.x)] + w.w @ u - now.x)
+    x_d = now.x_d + w.rate * (now.v_d + driven + w.w_d @ u - now.x_d)
+    new = begin(w, JW, x, x_d)
+    return new, jnp.concatenate([new.v_d + driven, f])
+
+
+def settled(w: Fixed, JW: Array, now: Now, trial: tuple[Array, Array, Array]) -> Now:
+    """Both networks after a trial in which nothing is learnt."""
+    return lax.scan(lambda now, row: (advance_both(w, JW, now, row)[0], None), now, trial)[0]
+
+
+type Learning = tuple[Trained, Array]
+"""Between two steps: the networks, and K of `ctd.rls`."""
+
+
+def training_trial(
+    w: Fixed, start: Trained, trial: tuple[Array, Array, Array], updates: Bool[Array, "time"]
+) -> Trained:
+    """Run one trial, and learn at the steps that `updates` names. trial: (inputs, targets, hints), each (time, ...)."""
+    n, one = len(start.now.x), jnp.ones((), start.JW.dtype)
+
+    def step(
+        carry: Learning, given: tuple[tuple[Array, Array, Array], Array, Array]
+    ) -> tuple[Learning, None]:
+        (net, K), (row, update, j) = carry, given
+        now, wanted = advance_both(w, net.JW, net.now, row)
+        miss, r = now.v - wanted, jnp.tanh(now.x)
+        found = gain(net.P, K, j, one, r)
+        # A step without an update leaves a row of K 0, as a step that is still to come.
+        k = jnp.where(update, found.k, 0)
+        net = Trained(
+            # [J; W] r after the update, without multiplying again.
+            now._replace(v=now.v - miss * (k @ r)),
+            net.JW - jnp.outer(miss, k),
+            net.P,
+            net.error + miss[n:] @ miss[n:],
+            net.sound & ~(found.hPh <= 0),
+        )
+        return (net, jnp.where(update, found.K, K)), None
+
+    def block(net: Trained, _: Number, rows: tuple[tuple[Array, Array, Array], Array]) -> Trained:
+        length = len(rows[1])
+        K = jnp.zeros((length, n), start.JW.dtype)
+        net, K = lax.scan(step, (net, K), (*rows, jnp.arange(length)))[0]
+        return net._replace(P=flush(net.P, K, one))
+
+    end = in_blocks(block, start, (trial, updates), BLOCK)
+    return end._replace(P=even(end.P))
+
+
+def free_trial(
+    w: Fixed, JW: Array, x: Array, inputs: Float[Array, "time input"]
+) -> tuple[Array, Array]:
+    """Run the task-performing network alone: (state, (time, output) outputs)."""
+    n = len(x)
+
+    def step(carry: tuple[Array, Array], u: Array) -> tuple[tuple[Array, Array], Array]:
+        x, v = carry
+        x = x + w.rate * (v[:n] + w.w @ u - x)
+        v = JW @ jnp.tanh(x)
+        return (x, v), v[n:]
+
+    (x, _), outputs = lax.scan(step, (x, JW @ jnp.tanh(x)), inputs)
+    return x, outputs

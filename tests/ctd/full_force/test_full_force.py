@@ -1,0 +1,212 @@
+"""Kernel full_force: numbers of the authors' code, a NumPy loop from the paper's equations, a task that is learnt, refusals."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import yaml
+from places import EXAMPLES
+
+from ctd.batch import run_items
+from ctd.cells import check_params, get_cell, run
+from ctd.data import write_hdf5
+from ctd.full_force import FullForce, kernel
+from ctd.full_force.model import Fixed, Trained, begin, free_trial, settled, training_trial
+from ctd.kernel import inputs_of
+from ctd.plots.png import draw
+from ctd.rls import scaled_identity
+
+N, T = 6, 40
+ALPHA, RATE = 2.0, 0.2
+
+# What FF_Demo.py of briandepasquale/full-FORCE-demos returned when it was executed once in NumPy, with npr and scipy.sparse
+# returning the arrays below: dt 2 ms, tau 10 ms, ff_alpha .5, one trial to settle, three training trials, then its test with one
+# trial to settle and two that count. Nothing of its text is here.
+THEIR_J = [
+    [0.32951167604962617, 1.2214544718127958, -0.8498425221316255, -0.0416071567026899, -0.5653349055479466, 0.8753234067581354],
+    [0.20892408264695497, -0.06274253876021334, 0.09736039527601623, -0.02245036214044947, -0.48240113273429097, 0.8832272496642987],
+    [-0.5362592243706247, -1.3520324928517, 0.9202958894765059, 0.06503829090750116, 0.86242450112356, -1.5564614850605007],
+    [0.20467587523317904, 1.0880383220359788, -0.8238831487833935, -0.01365252650277095, -0.1042647050621993, 0.2069896837645997],
+    [0.3621636701942937, 0.5633801891565693, -0.29798073601918057, -0.07521761523210783, -0.7309303016177439, 1.3904762299742577],
+    [-0.4348820652709953, -1.4589775168515464, 0.9960342684812197, 0.08857642659814824, 0.49721864408383676, -1.1353511069447277],
+]  # fmt: skip
+THEIR_W = [
+    0.49146104538365065,
+    1.471687333681776,
+    -0.9964141419014544,
+    -0.07614230931512256,
+    -0.7769258978364559,
+    1.4110329951036498,
+]
+THEIR_ERROR = 0.7208764284253916
+
+
+def trial(k):
+    """(inputs, targets, hints), (time, 1) each"""
+    t = np.arange(T)[:, None]
+    u = (np.cos(0.3 * t + k) > 0.8) * 1.0
+    return u, np.sin(0.35 * t + k), np.sin(0.1 * t * (k + 1))
+
+
+def drawn():
+    """(Fixed, x, x_D): input weights of the two networks differ, as in the authors' code."""
+    task = np.sin(1 + 2.3 * np.arange(N))[:, None]
+    other = np.sin(2 + 1.9 * np.arange(3 * N)).reshape(3, N)
+    J = 1.2 / np.sqrt(N) * 0.6 * np.sin(3 + 3.7 * np.arange(N * N)).reshape(N, N).T
+    u, f, h = (row[:, None] for row in other)
+    return Fixed(np.asarray(RATE), J, task, u, f, h), np.sin(4 + np.arange(N)), np.zeros(N)
+
+
+UPDATES = np.sin(5 + 2.7 * np.arange(3 * T)).reshape(3, T) > 0
+
+
+def ours():
+    """([J; W] after three trials, normalised test error)"""
+    w, x, x_d = drawn()
+    w = Fixed(*(jnp.asarray(a) for a in w))
+    JW, P = jnp.zeros((N + 1, N)), scaled_identity(jnp.asarray(ALPHA), N, "float64")
+    rows = lambda k: tuple(jnp.asarray(a) for a in trial(k))
+    now = settled(w, JW, begin(w, JW, jnp.asarray(x), jnp.asarray(x_d)), rows(0))
+    net = Trained(now, JW, P, jnp.zeros(()), jnp.asarray(True))
+    for k in (1, 2, 3):
+        net = training_trial(w, net, rows(k), jnp.asarray(UPDATES[k - 1]))
+    x, off, size = jnp.asarray(drawn()[1]), 0.0, 0.0
+    for k in (4, 5, 6):
+        x, z = free_trial(w, net.JW, x, rows(k)[0])
+        if k > 4:
+            off, size = off + ((z - trial(k)[1]) ** 2).sum(), size + (trial(k)[1] ** 2).sum()
+    return net.JW, off / size
+
+
+@pytest.mark.usefixtures("float64")
+def test_the_authors_numbers():
+    JW, error = ours()
+    np.testing.assert_allclose(JW, [*THEIR_J, THEIR_W], rtol=0, atol=1e-11)
+    np.testing.assert_allclose(error, THEIR_ERROR, rtol=0, atol=1e-11)
+
+
+def numpy_full_force():
+    """DePasquale et al. 2018, eqs. 3-9: both networks by Euler's method, and RLS with one P for all rows."""
+    w, x, x_d = drawn()
+    J, W, P = np.zeros((N, N)), np.zeros((1, N)), ALPHA * np.eye(N)
+    for k in range(4):
+        for t, (u, f, h) in enumerate(zip(*trial(k), strict=True)):
+            x = x + RATE * (-x + J @ np.tanh(x) + w.w @ u)
+            driven = w.w_f @ f + w.w_h @ h
+            x_d = x_d + RATE * (-x_d + w.J @ np.tanh(x_d) + driven + w.w_d @ u)
+            if k > 0 and UPDATES[k - 1, t]:
+                r = np.tanh(x)
+                gain = P @ r / (1 + r @ P @ r)
+                P = P - np.outer(gain, P @ r)
+                J = J - np.outer(J @ r - w.J @ np.tanh(x_d) - driven, gain)
+                W = W - np.outer(W @ r - f, gain)
+    return np.concatenate([J, W])
+
+
+@pytest.mark.usefixtures("float64")
+def test_trials_numpy():
+    np.testing.assert_allclose(ours()[0], numpy_full_force(), rtol=0, atol=1e-11)
+
+
+def sine(tmp_path, **more):
+    """A file of one trial: a pulse, then a sine of three periods."""
+    t = np.arange(300)
+    arrays = {"targets": np.sin(t * 2 * np.pi / 100)[None, :, None]}
+    arrays |= {"inputs": (t < 10)[None, :, None] * 1.0} | more
+    write_hdf5(tmp_path / "t.h5", {k: v for k, v in arrays.items() if v is not None})
+    return str(tmp_path / "t.h5")
+
+
+SMALL = {"n": 60, "n_train": 25, "n_test": 3, "dt": 0.002}
+
+
+def test_networks_learn_a_sine(tmp_path):
+    """Several g and seeds; the stored weights, run as a leaky network from h0, give the stored output."""
+    params = FullForce(trials=sine(tmp_path), **SMALL)
+    found = run_items(kernel, params, {"g": [1.0, 1.5], "seed": [0, 1]})
+    assert found["outcome"].tolist() == [0, 0]
+    assert (found["curve"][:, -1] < 0.05).all()
+    assert (found["test_error"] < 0.3).all()
+    assert np.abs(found["weights.wI"][0] - found["weights.wI"][1]).max() > 0.1
+    weights = {k.removeprefix("weights."): v[0] for k, v in found.items() if k[:8] == "weights."}
+    check_params("leaky", weights, "here")
+    pulse = (np.arange(300) < 10)[:, None] * np.float32(1)
+    _, outputs = run(get_cell("leaky"), weights, jnp.asarray(pulse))
+    np.testing.assert_allclose(outputs, found["output"][0], atol=1e-2)
+    np.testing.assert_allclose(
+        found["target"][0, :, 0], np.sin(np.arange(300) * 2 * np.pi / 100), atol=1e-5
+    )
+    inputs, columns = inputs_of(params), {"item": np.arange(2)}
+    drawn_first = kernel.plots(inputs, None, columns, found, {})[0]
+    assert drawn_first.title == "A test trial"
+    assert draw(kernel.figure(inputs, None, columns, found, {})).axes
+
+
+def test_hints_drive_the_target_generating_network_alone(tmp_path):
+    """They change what is learnt, and the test needs none."""
+    hint = np.linspace(-1, 1, 300)[None, :, None]
+    given = SMALL | {"n_train": 3}
+    without = run_items(kernel, FullForce(trials=sine(tmp_path), **given), {})
+    found = run_items(
+        kernel, FullForce(trials=sine(tmp_path, hints=hint), **given), {"hint_scale": [0.0, 1.0]}
+    )
+    np.testing.assert_allclose(found["weights.wR"][0], without["weights.wR"][0], atol=1e-4)
+    assert np.abs(found["weights.wR"][1] - without["weights.wR"][0]).max() > 1e-3
+    assert found["weights.wI"].shape == (2, 60, 1)
+
+
+def test_a_network_that_diverges_is_an_outcome(tmp_path):
+    """A step 100 times the time constant, beside a network that learns."""
+    params = FullForce(trials=sine(tmp_path), **SMALL)
+    found = run_items(kernel, params, {"tau": [1e-40, 0.01]})
+    assert found["outcome"].tolist() == [1, 0]
+    assert found["curve"][1, -1] < 0.05
+    assert found["trials_done"].tolist() == [1, 25]
+
+
+def test_the_best_networks_and_their_median():
+    results = {"test_error": np.array([0.5, np.nan, 0.1, 0.01]), "outcome": np.array([0, 0, 0, 1])}
+    table = kernel.reduce(
+        None, None, {"item": np.arange(10, 14)}, results, kernel.Options(n_best=3)
+    )
+    assert table["network"].tolist() == [12, 10]
+    # Two of four failed: the lower median is the larger of the others.
+    assert (table["test_error_median"], table["failed"]) == (0.5, 2)
+
+
+BAD = {
+    "no file": ({}, {"trials": None}, "trials: a file of targets .* is needed"),
+    "no targets": ({"targets": None}, {}, "has no dataset targets; it has inputs"),
+    "NaN": ({"targets": np.full((1, 300, 1), np.nan)}, {}, "targets has 300 NaN or infinite entries"),
+    "short": ({"targets": np.ones((1, 1, 1)), "inputs": None}, {}, "targets has 1 step; at least 2 expected"),
+    "silent": ({"targets": np.zeros((1, 300, 1))}, {}, "output 0 is 0 throughout"),
+    "lengths": ({"hints": np.ones((1, 299, 1))}, {}, "hints has 1 trials of 299 steps, but targets has 1 of 300"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("arrays", "given", "message"), BAD.values(), ids=BAD)
+def test_what_does_not_fit_is_refused(tmp_path, arrays, given, message):
+    params = FullForce(**{"trials": sine(tmp_path, **arrays)} | given)
+    with pytest.raises(ValueError, match=message) as caught:
+        kernel.load(inputs_of(params))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("given", [{"tau": 0}, {"n": 0}, {"update_every": 0.5}, {"alpha": 0}])
+def test_fields_out_of_range_are_refused(given):
+    with pytest.raises(ValueError, match=next(iter(given))):
+        FullForce(**given)
+
+
+@pytest.mark.slow
+def test_the_example_runs():
+    """With a tenth of its trials and fewer units: while it learns, its output is nearer than silence would be."""
+    job = yaml.safe_load((EXAMPLES / "full_force_oscillation.yaml").read_text())
+    given = job["params"] | {
+        "trials": str(EXAMPLES / "oscillation_trials.h5"),
+        "n_train": 3,
+        "n": 100,
+    }
+    found = run_items(kernel, FullForce(**given), {"g": job["sweep"]["grid"]["g"]})
+    assert (found["outcome"] == 0).all()
+    assert (found["curve"] < 0.9).all()
+    assert found["output"].shape[1:] == (2001, 1)
