@@ -281,4 +281,4 @@ def parse_profile(content: Any, where: str) -> Profile:
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        raise JobError(explain(error, where, {(): model.model_fields})) from None
+        raise explain(error, where, {(): model.model_fields}) from None

@@ -16,6 +16,11 @@ class JobError(ValueError):
     The command line prints it without a traceback and exits with 2; a notebook shows the text alone.
     """
 
+    def __init__(self, text: str = "", secondary: Iterable[str] = ()) -> None:
+        super().__init__(text)
+        self.secondary = frozenset(secondary)
+        """The lines that the fault of another field may have caused: a value is missing, or several do not fit together."""
+
     def _render_traceback_(self) -> list[str]:
         """Return the lines that IPython shows in place of a traceback."""
         return [f"{type(self).__name__}: {self}"]
@@ -35,6 +40,7 @@ class Faults:
 
     def __init__(self) -> None:
         self._lines: dict[str, None] = {}
+        self._secondary: set[str] = set()
 
     def __enter__(self) -> None: ...
 
@@ -43,12 +49,13 @@ class Faults:
         if type(error) is not JobError:
             return False
         self._lines |= dict.fromkeys(str(error).splitlines())
+        self._secondary |= error.secondary
         return True
 
     def tell(self) -> None:
         """Raise JobError with all lines, each once, if there are any."""
         if self._lines:
-            raise JobError("\n".join(_a_screen(list(self._lines))))
+            raise JobError("\n".join(_a_screen(list(self._lines))), self._secondary)
 
 
 MOST = 20
@@ -112,21 +119,24 @@ def explain(
     known: dict[tuple[str, ...], Iterable[str]],
     meant: Mapping[str, str] | None = None,
     command: str = "",
-) -> str:
-    """Return pydantic's errors as text, one line for each of the first `MOST`.
+) -> JobError:
+    """Return pydantic's errors as a JobError, one line for each of the first `MOST`.
 
     Args:
-        source: what was read, such as a file's name; or a function that gives it for a top-level field.
+        source: what was read, such as a file's name and the section; or a function that gives it for a top-level field, and for
+            "" where the fault is of several fields together.
         known: location of a model -> its field names, to suggest a name for an unknown field.
         meant: unknown top-level field -> what to write instead, where that is known better.
         command: of `nearest`.
     """
-    lines = []
+    lines: dict[str, None] = {}
+    secondary = set()
     for fault in error.errors(include_url=False):
         # Pydantic puts the names of union branches into the location; the user did not write those.
         place = tuple(str(part) for part in fault["loc"] if not _is_branch(str(part)))
-        path = ".".join(place) or "(as a whole)"
+        path = ".".join(place)
         where = source(place[0] if place else "") if callable(source) else source
+        at = f"{where}: {path}" if path else where
         if fault["type"] == "extra_forbidden":
             better = (meant or {}).get(path)
             hint = (
@@ -134,9 +144,9 @@ def explain(
                 if better
                 else nearest(place[-1], known.get(place[:-1], ()), command)
             )
-            lines.append(f"{where}: {path}: unknown field{hint}")
+            line = f"{at}: unknown field{hint}"
         elif fault["type"] == "missing":
-            lines.append(f"{where}: {path}: required, but not given")
+            line = f"{at}: required, but not given"
         else:
             given = repr(fault["input"])
             shown = given if len(given) < 80 else given[:77] + "..."
@@ -144,8 +154,11 @@ def explain(
             shown = f" (given: {shown})" if place else ""
             text = fault["msg"].removeprefix("Value error, ")
             text = re.sub(r" or instance of \w+$", "", text)  # no file can hold an instance
-            lines.append(f"{where}: {path}: {text}{shown}")
-    return "\n".join(_a_screen(list(dict.fromkeys(lines))))
+            line = f"{at}: {text}{shown}"
+        lines[line] = None
+        if fault["type"] == "missing" or not place:
+            secondary.add(line)
+    return JobError("\n".join(_a_screen(list(lines))), secondary)
 
 
 def _is_branch(part: str) -> bool:

@@ -174,7 +174,7 @@ def _references(params: dict[str, Any], where: str) -> dict[str, Reference]:
                 found[name] = Reference.model_validate(value)
             except ValidationError as error:
                 field = f"{where}: params.{name}"
-                raise JobError(explain(error, field, {(): Reference.model_fields})) from None
+                raise explain(error, field, {(): Reference.model_fields}) from None
     return found
 
 

@@ -23,7 +23,7 @@ from ctd.batch import precision
 from ctd.kernel import Kernel, Params, Var, inputs_of, static_of
 from ctd.late import jax
 from jobs import keys
-from jobs.errors import JobError, explain
+from jobs.errors import explain
 from jobs.inputs.measure import load_group, with_files
 from jobs.spec.job import options_of
 from jobs.storage import objects
@@ -117,7 +117,7 @@ def group_params(store: Store, group: int) -> Params:
         params = model.model_validate(shared_fields(store, group))
     except ValidationError as error:
         where = f"{store.address}: group {group}: params"
-        raise JobError(explain(error, where, {(): model.model_fields})) from None
+        raise explain(error, where, {(): model.model_fields}) from None
     return with_files(params, store.job.base)
 
 

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cluster.cli.display import err
 from cluster.profiles import profiles_folder
-from jobs.errors import JobError, explain
+from jobs.errors import explain
 from jobs.run.progress import Progress
 from jobs.run.stop import Interrupted
 from jobs.spec.text import parse_file
@@ -52,7 +52,7 @@ def read_settings() -> Settings:
     except FileNotFoundError:
         return Settings()
     except ValidationError as error:
-        raise JobError(explain(error, str(path), {(): Settings.model_fields})) from None
+        raise explain(error, str(path), {(): Settings.model_fields}) from None
 
 
 @dataclass

@@ -245,7 +245,7 @@ def _count(fields: dict[str, Any], base: str, where: str) -> tuple[int, list[int
     try:
         params = kernel.Params.model_validate(fields)
     except ValidationError as error:
-        raise JobError(explain(error, where, {(): kernel.Params.model_fields})) from None
+        raise explain(error, where, {(): kernel.Params.model_fields}) from None
     fit = load_group(kernel, params, base)
     return n_chunks(inputs_of(params), fit), [int(k) for k in fit.n], fit.windows
 

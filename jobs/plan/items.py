@@ -280,7 +280,11 @@ def checked_items(spec: JobSpec, kernel: Kernel, where: str) -> Items:
             try:
                 settings_of(spec, kernel)
             except JobError as error:
-                raise JobError(f"{where}: {error}") from None
+                lines = {line: f"{where}: {line}" for line in str(error).splitlines()}
+                raise JobError(
+                    "\n".join(lines.values()),
+                    {lines[line] for line in error.secondary & lines.keys()},
+                ) from None
     with faults:
         items = expand(spec, kernel, where)
     faults.tell()
@@ -301,13 +305,8 @@ def checked_job(content: Mapping[str, Any], kernel: Kernel, where: str) -> JobSp
         try:
             checked_items(JobSpec.model_validate({**sound, "kernel": kernel.name}), kernel, where)
         except JobError as error:
-            # Leave out faults that only a faulty field may cause: a missing value, or the item as a whole.
-            known = [
-                line
-                for line in str(error).splitlines()
-                if "required, but not given" not in line and "(as a whole)" not in line
-            ]
-            if known:
+            # The fields that are left out here may have caused the others.
+            if known := [line for line in str(error).splitlines() if line not in error.secondary]:
                 raise JobError("\n".join(known)) from None
     faults.tell()
     raise AssertionError("parse_job has raised")

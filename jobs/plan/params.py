@@ -64,7 +64,7 @@ class Reader(NamedTuple):
             }
             known: dict[tuple[str, ...], Any] = {(): model.model_fields}
             listed = f"ctd kernels {self.kernel.name}"
-            raise JobError(explain(error, source, known, inner, listed)) from None
+            raise explain(error, source, known, inner, listed) from None
 
     def columns(
         self, columns: dict[str, Column], base: dict[str, Any], faults: Faults

@@ -245,7 +245,7 @@ def _check_values(
         try:
             kernel.Params.model_validate({**content, name: value})
         except ValidationError as error:
-            raise JobError(explain(error, f"{where}: search.params", {})) from None
+            raise explain(error, f"{where}: search.params", {}) from None
 
 
 def _check_size(search: Search, group: Group, items: Items, where: str) -> None:

@@ -229,7 +229,7 @@ def parse_job(content: Mapping[str, Any], where: str) -> JobSpec:
             ("search",): _search_fields(content.get("search")),
             ("search", "prune"): Rungs.model_fields,
         }
-        raise JobError(explain(error, where, known)) from None
+        raise explain(error, where, known) from None
 
 
 def _search_fields(content: Any) -> Mapping[str, Any]:
@@ -338,4 +338,4 @@ def options_of(spec: JobSpec, kernel: Kernel) -> BaseModel:
         settings = {k: v for k, v in spec.gather.items() if k != "reductions"}
         return kernel.Options.model_validate(settings)
     except ValidationError as error:
-        raise JobError(explain(error, "gather", {(): kernel.Options.model_fields})) from None
+        raise explain(error, "gather", {(): kernel.Options.model_fields}) from None

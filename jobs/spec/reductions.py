@@ -149,7 +149,7 @@ def reductions_of(spec: JobSpec, kernel: Kernel | Description) -> list[Reduction
             for k in range(len(asked))
             for name, model in KINDS.items()
         }
-        raise JobError(explain(error, where, known)) from None
+        raise explain(error, where, known) from None
     columns, numbers = _column_names(spec, kernel)
     taken = {"items", "shards", *(var.axes[0] for var in kernel.reduced.values() if var.axes)}
     taken |= {SEARCH_TABLE} if spec.search else set()

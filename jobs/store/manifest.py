@@ -121,14 +121,14 @@ def read_job(store: ObjectStore, address: str) -> Job:
         inside = stores_in(address)
         hint = f"; it is a folder of stores, give one: {', '.join(inside)}" if inside else ""
         raise JobError(f"{address}: not a complete ctd store (it has no run/job.json){hint}")
-    trouble = f"{address}: run/job.json and its copy are damaged"
+    trouble = damaged = f"{address}: run/job.json and its copy are damaged"
     for data in copies:
         # A newer format may have another checksum: it is refused by its number, not called damaged.
         if content := verified(data) or _newer(data):
             try:
                 return Job.from_json(content, address)
             except ValidationError as error:
-                trouble = explain(error, f"{address}: run/job.json and its copy are damaged", {})
+                trouble = str(explain(error, damaged, {}))
     raise JobError(f"{trouble.splitlines()[0]}; restore one from a backup")
 
 

@@ -1,10 +1,11 @@
-"""An unknown field that a task takes is told with the line to write."""
+"""Errors in the words of the job file: one line a fault, with the section, the field and what to write."""
 
 import pytest
 
+from ctd.esn import kernel as esn
 from ctd.train_rnn import kernel
 from jobs.errors import JobError
-from jobs.plan.items import expand
+from jobs.plan.items import checked_job, expand
 from jobs.spec.job import JobSpec, parse_job
 
 
@@ -36,3 +37,24 @@ def test_many_faults_fill_a_screen_at_most():
     assert len(lines) == 20
     assert lines[0].startswith("job.yaml: field0: unknown field")
     assert lines[-1] == "... and 11 further faults"
+
+
+UNEVEN = {"n": 100, "layers": 3}
+
+
+def test_a_rule_on_several_fields_is_told_by_its_section_alone():
+    with pytest.raises(JobError) as raised:
+        expand(JobSpec.model_validate({"kernel": "esn", "params": UNEVEN}), esn, "job.yaml")
+    assert str(raised.value).startswith("job.yaml: params: layers: n = 100 units cannot be cut")
+
+
+def test_what_another_fault_may_have_caused_is_left_out():
+    """A field that is not valid is left out while the others are checked, so that a rule on several may fail for that alone."""
+    content = {"kernel": "esn", "params": UNEVEN, "gather": {"zzz": 1}, "search": {"method": "no"}}
+    with pytest.raises(JobError) as raised:
+        checked_job(content, esn, "job.yaml")
+    told = [line.split(" (")[0].split(";")[0] for line in str(raised.value).splitlines()]
+    assert told == [
+        "job.yaml: search: expected a mapping with `method:` halving, asha, population or optuna",
+        "job.yaml: gather: zzz: unknown field",
+    ]
