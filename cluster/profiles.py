@@ -24,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 
-from jobs.errors import JobError, explain, nearest
+from jobs.errors import JobError, explain, meant, nearest
 from jobs.spec.job import read_content
 
 
@@ -270,7 +270,8 @@ def parse_profile(content: Any, where: str) -> Profile:
         return load_profile(content)
     kind = content.get("kind") if isinstance(content, dict) else None
     if kind not in _kinds:
-        raise JobError(f"{where}: kind: local, ray or slurm expected, got {kind!r}")
+        near = meant(kind, _kinds)
+        raise JobError(f"{where}: kind: local, ray or slurm expected, got {kind!r}{near}")
     model = _kinds[kind]
     _refuse_secrets(content, where)
     if mail := {"email", "mail", "mail_user"} & content.keys():

@@ -99,15 +99,24 @@ def duration(seconds: float) -> str:
     raise AssertionError(seconds)
 
 
+def meant(word: object, known: Iterable[str]) -> str:
+    """Return "; did you mean 'X'?" if a known word is close to `word`, else "".
+
+    >>> meant("ahsa", ["asha", "halving"]), meant(3, ["asha"])
+    ("; did you mean 'asha'?", '')
+    """
+    near = difflib.get_close_matches(str(word), sorted(known), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
 def nearest(word: str, known: Iterable[str], command: str = "") -> str:
-    """Return "; did you mean 'X'?" if a known word is close to `word`, else "; known: ...".
+    """Return `meant` if there is a close word, else "; known: ...".
 
     command: lists the known words, and is named in their place where they are many.
     """
     words = sorted(known)
-    near = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
-    if near:
-        return f"; did you mean {near[0]!r}?"
+    if near := meant(word, words):
+        return near
     if command and len(words) > MANY:
         return f"; `{command}` lists all {len(words)}"
     return f"; known: {', '.join(words)}" if words else ""
@@ -117,7 +126,7 @@ def explain(
     error: ValidationError,
     source: str | Callable[[str], str],
     known: dict[tuple[str, ...], Iterable[str]],
-    meant: Mapping[str, str] | None = None,
+    instead: Mapping[str, str] | None = None,
     command: str = "",
 ) -> JobError:
     """Return pydantic's errors as a JobError, one line for each of the first `MOST`.
@@ -126,7 +135,7 @@ def explain(
         source: what was read, such as a file's name and the section; or a function that gives it for a top-level field, and for
             "" where the fault is of several fields together.
         known: location of a model -> its field names, to suggest a name for an unknown field.
-        meant: unknown top-level field -> what to write instead, where that is known better.
+        instead: unknown top-level field -> what to write instead, where that is known better.
         command: of `nearest`.
     """
     lines: dict[str, None] = {}
@@ -138,7 +147,7 @@ def explain(
         where = source(place[0] if place else "") if callable(source) else source
         at = f"{where}: {path}" if path else where
         if fault["type"] == "extra_forbidden":
-            better = (meant or {}).get(path)
+            better = (instead or {}).get(path)
             hint = (
                 f"; write {better}"
                 if better
@@ -153,12 +162,31 @@ def explain(
             # Of all fields together, what was given is the file itself.
             shown = f" (given: {shown})" if place else ""
             text = fault["msg"].removeprefix("Value error, ")
+            text = text.removeprefix(f"{path}: ")
             text = re.sub(r" or instance of \w+$", "", text)  # no file can hold an instance
-            line = f"{at}: {text}{shown}"
+            line = f"{at}: {text}{shown}{_misspelt(fault)}"
         lines[line] = None
         if fault["type"] == "missing" or not place:
             secondary.add(line)
     return JobError("\n".join(_a_screen(list(lines))), secondary)
+
+
+def _misspelt(fault: Mapping[str, Any]) -> str:
+    """`meant` for a value that is a word of a list, or a mapping of which a key, or the word under a key, tells its kind.
+
+    A discriminator of ours gives the words as `known` in the context of its error, and that key as `key` (jobs.spec.sweep.one_of).
+    """
+    given, about = fault["input"], fault.get("ctx", {})
+    quoted = lambda text: re.findall(r"'([^']*)'", text)
+    if fault["type"] in ("literal_error", "enum"):
+        return meant(given, quoted(about["expected"]))
+    if fault["type"] == "union_tag_invalid":
+        return meant(about["tag"], quoted(about["expected_tags"]))
+    if "known" not in about or not isinstance(given, Mapping):
+        return ""
+    words = [given.get(about["key"], "")] if "key" in about else given
+    found = (meant(word, about["known"].split()) for word in words)
+    return next(filter(None, found), "")
 
 
 def _is_branch(part: str) -> bool:

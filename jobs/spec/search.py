@@ -308,5 +308,6 @@ Search = Annotated[
         _method,
         custom_error_type="search_method",
         custom_error_message="expected a mapping with `method:` halving, asha, population or optuna",
+        custom_error_context={"known": " ".join(METHODS), "key": "method"},
     ),
 ]

@@ -53,7 +53,10 @@ def one_of(message: str, *forms: str) -> Discriminator:
         found = [form for form in forms if form in keys]
         return f"[{found[0]}]" if len(found) == 1 else None
 
-    return Discriminator(tag, custom_error_type="form", custom_error_message=message)
+    about: dict[str, Any] = {"known": " ".join(forms)}
+    return Discriminator(
+        tag, custom_error_type="form", custom_error_message=message, custom_error_context=about
+    )
 
 
 class Range(_Form):

@@ -5,7 +5,7 @@ import pytest
 from ctd.esn import kernel as esn
 from ctd.train_rnn import kernel
 from jobs.errors import JobError
-from jobs.plan.items import checked_job, expand
+from jobs.plan.items import checked_items, checked_job, expand
 from jobs.spec.job import JobSpec, parse_job
 
 
@@ -58,3 +58,29 @@ def test_what_another_fault_may_have_caused_is_left_out():
         "job.yaml: search: expected a mapping with `method:` halving, asha, population or optuna",
         "job.yaml: gather: zzz: unknown field",
     ]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"search": {"method": "ahsa"}}, "asha"),
+        ({"search": {"method": "optuna", "sampler": "tep", "trials": 4, "metric": "q", "params": {"g": {"uniform": [0, 1]}}}}, "tpe"),
+        ({"search": {"method": "optuna", "trials": 4, "metric": "q", "params": {"g": {"unifrm": [0, 1]}}}}, "uniform"),
+        ({"sweep": {"grid": {"n": {"linspce": [1, 2, 3]}}}}, "linspace"),
+        ({"params": {"topology": "rnig"}}, "ring"),
+        ({"gather": {"reductions": [{"name": "bst"}]}}, "best"),
+    ],
+)  # fmt: skip
+def test_a_near_miss_of_a_word_is_told(content, said):
+    with pytest.raises(JobError, match=f"; did you mean '{said}'\\?$"):
+        checked_items(checked_job({"kernel": "esn", **content}, esn, "job.yaml"), esn, "job.yaml")
+
+
+def test_a_word_like_none_of_a_list_is_told_with_the_list_alone():
+    with pytest.raises(JobError, match=r"'gaussian', 'orthogonal' or 'ring' \(given: 'torus'\)$"):
+        expand(JobSpec(kernel="esn", params={"topology": "torus"}), esn)
+
+
+def test_a_rule_that_names_its_field_does_not_name_it_twice():
+    with pytest.raises(JobError, match="job: params: cell: 'gruu' is unknown; did you mean 'gru'"):
+        expand(JobSpec(kernel="train_rnn", params={"cell": "gruu"}), kernel)
