@@ -231,11 +231,11 @@ def best(
         raise JobError(
             f"{store}: no item is done with a finite value; `ctd status {store}` says why"
         )
+    say_warnings(opened)
     if as_json:
         show_json(found.to_json())
         return
     show_facts(found.facts())
-    say_warnings(opened)
     out.print()
     for what, command in found.next.items():
         out.print(f"# {what}", style="dim")

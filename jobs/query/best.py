@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ctd.kernel import Kind, field_kinds
-from jobs.errors import JobError, nearest
+from jobs.errors import JobError, count, nearest
 from jobs.inputs.items import WEIGHTS, item_params
 from jobs.query.query import rows
 from jobs.query.tables import REPLICATES, ask, varied
@@ -78,6 +78,12 @@ class Best:
     """Over the items that differ from it in their seed alone, itself included; None if there is no other."""
     items: Spread
     """Over all done items with a finite metric."""
+    dropped: int = 0
+    """Items that the search dropped on the way, which it judged by what they had reached."""
+    without: int = 0
+    """Done items whose metric is NaN or infinite."""
+    failed: int = 0
+    """Items that failed with an error."""
     next: Mapping[str, str] = field(default_factory=dict)
     """Next step -> its command."""
 
@@ -86,15 +92,28 @@ class Best:
         text = lambda value: f"{value:.4g}" if isinstance(value, float) else str(value)
         better = "more" if self.more_is_better else "less"
         of, worst = self.items, self.items.lowest if self.more_is_better else self.items.highest
+        n = of.n + self.dropped
         found = {
-            "item": f"{self.item}, the best of {of.n:,} by {self.metric} ({better} is better)",
+            "item": f"{self.item}, the best of {n:,} by {self.metric} ({better} is better)",
             self.metric: text(self.value),
             **{name: text(value) for name, value in self.params.items()},
         }
         if s := self.seeds:
             ends = f"{s.lowest:.4g} to {s.highest:.4g}"
             found[f"{s.n} seeds"] = f"mean {s.mean:.4g}, sd {s.sd:.2g}, {ends}"
-        return found | {"all items": f"median {of.median:.4g}, worst {worst:.4g}"}
+        # Metrics of dropped items are of an earlier age: they compare with no others.
+        if of.n > 1:
+            which = "items to the end" if self.dropped else "all items"
+            found[which] = f"median {of.median:.4g}, worst {worst:.4g}"
+        if self.dropped:
+            found["dropped"] = f"{count(self.dropped, 'item')} on the way, {of.n:,} went to the end"
+        if self.without or self.failed:
+            parts = {
+                "failed": self.failed,
+                f"with a {self.metric} that is not finite": self.without,
+            }
+            found["not counted"] = ", ".join(f"{n:,} {how}" for how, n in parts.items() if n)
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain values."""
@@ -117,8 +136,8 @@ def best(store: Store, metric: Metric) -> Best | None:
 
 def best_of(store: Store, columns: Mapping[str, np.ndarray], metric: Metric) -> Best | None:
     """`best`, from columns (n,) of the table `items`: item, status, the metric, and what was swept."""
-    values = np.asarray(columns[metric.name], float)
-    fine = np.flatnonzero((np.asarray(columns["status"]) == "done") & np.isfinite(values))
+    values, status = np.asarray(columns[metric.name], float), np.asarray(columns["status"])
+    fine = np.flatnonzero((status == "done") & np.isfinite(values))
     if not len(fine):
         return None
     first = fine[metric.rank(values[fine])[0]]
@@ -129,12 +148,19 @@ def best_of(store: Store, columns: Mapping[str, np.ndarray], metric: Metric) -> 
         if name not in REPLICATES:
             alike &= column[fine] == column[first]
     params = {name.removeprefix("final_"): plain(columns[name][first]) for name in names}
-    item = int(columns["item"][first])
     return Best(
-        item, metric.name, metric.more_is_better, float(values[first]), params,
-        Spread.of(values[fine[alike]]) if alike.sum() > 1 else None,
-        Spread.of(values[fine]), commands(store, item),
-    )  # fmt: skip
+        int(columns["item"][first]),
+        metric.name,
+        metric.more_is_better,
+        float(values[first]),
+        params,
+        seeds=Spread.of(values[fine[alike]]) if alike.sum() > 1 else None,
+        items=Spread.of(values[fine]),
+        next=commands(store, int(columns["item"][first])),
+        dropped=int((status == "dropped").sum()),
+        without=int((status == "done").sum()) - len(fine),
+        failed=int((status == "failed").sum()),
+    )
 
 
 def commands(store: Store, item: int) -> dict[str, str]:

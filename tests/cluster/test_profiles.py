@@ -66,7 +66,10 @@ def test_clusters_tells_on_one_line_what_is_wrong(folder, command_line):
     ("content", "said"),
     [
         ({}, "x: kind: local, ray or slurm expected, got None"),
-        ({"kind": "slrm"}, "x: kind: local, ray or slurm expected, got 'slrm'; did you mean 'slurm'"),
+        (
+            {"kind": "slrm"},
+            "x: kind: local, ray or slurm expected, got 'slrm'; did you mean 'slurm'",
+        ),
         ({**SLURM, "partiton": "gpu"}, "x: partiton: unknown field; did you mean 'partition'?"),
         ({"kind": "slurm", "time": 5}, "x: memory_gb: required, but not given"),
         ({**SLURM, "time": "4h"}, r"x: .*time: D-HH:MM:SS, HH:MM:SS or minutes expected, got '4h'"),

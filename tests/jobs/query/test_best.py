@@ -9,10 +9,11 @@ import pytest
 import stores
 import yaml
 from page_stores import finished
+from search_jobs import HALVING, changed
 
 from ctd.catalogue import load_kernel
 from jobs.errors import JobError
-from jobs.query.best import best, require_metric
+from jobs.query.best import best, best_of, require_metric
 from jobs.query.query import query
 from jobs.spec.job import parse_job
 from jobs.store.store import Metric
@@ -50,6 +51,29 @@ def test_failed_items_are_never_best():
         require_metric(store, "--by")
     with pytest.raises(JobError, match="--by x: is not one real number an item"):
         require_metric(store, "--by", "x")
+
+
+def test_the_best_of_a_search_is_the_best_of_all_that_it_compared(tmp_path):
+    """27 items, of which each rung drops two thirds: one goes to the end."""
+    job = changed(changed(HALVING, "search.method", "asha"), "run.shard_items", 27)
+    store, _ = stores.run(tmp_path / "search.zarr", job)
+    found = best(store, require_metric(store, "--by"))
+    status = query(store, table="items")["status"].value_counts()
+    assert (found.items.n, found.dropped) == (status["done"], status["dropped"])
+    facts = found.facts()
+    assert facts["item"] == f"{found.item}, the best of 27 by loss (less is better)"
+    assert facts["dropped"] == f"{found.dropped} items on the way, {found.items.n} went to the end"
+    assert "all items" not in facts
+
+
+def test_what_was_not_judged_is_told():
+    columns = {
+        "item": np.arange(6), "rate": np.linspace(0, 1, 6), "norm": np.array([3, np.nan, 1, np.inf, 0, 2.0]),
+        "status": np.array(["done", "done", "done", "done", "failed", "done"]),
+    }  # fmt: skip
+    found = best_of(finished("toy"), columns, Metric("norm"))
+    assert found.facts()["item"] == "2, the best of 3 by norm (less is better)"
+    assert found.facts()["not counted"] == "1 failed, 2 with a norm that is not finite"
 
 
 def test_commands_write_jobs_that_are_valid(trained, tmp_path):

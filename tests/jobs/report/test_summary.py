@@ -40,6 +40,11 @@ def test_plan_and_status_warn(ctd, job_file):
     assert json.loads(ctd("status", store, "--json")[1])["warnings"] == both
     assert f"warnings     {'; '.join(both)}" in ctd("status", store)[1]
     assert both[0] in ctd("plan", path)[1]
+    assert f"warning: {both[0]}" in ctd("best", store, "--by", "norm")[2]
+    code, out, err = ctd("best", store, "--by", "norm", "--json")
+    assert (json.loads(out)["without"], f"warning: {both[0]}" in err) == (3, True)
+    assert ctd("report", store)[0] == 0
+    assert both[0] in store.with_suffix(".html").read_text()
     assert [m.nan for m in Store.open(str(store)).committed.markers()] == [{"norm": 3}]
 
 
