@@ -1,8 +1,9 @@
-"""What is installed: the version of ctd, and how to add the packages of an extra to this environment."""
+"""What is installed: the version of ctd, whether a package can be imported, and how to add those of an extra to this environment."""
 
 import re
 import shlex
 import sys
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 
@@ -15,10 +16,28 @@ def version_of(package: str) -> str:
     return version(DISTRIBUTION if package == "ctd" else package)
 
 
-def how_to_install(extra: str) -> str:
+def why_not(module: str) -> str | None:
+    """Why a module cannot be imported, as words that follow its name: "" if it is not installed; None if it can.
+
+    >>> why_not("math"), why_not("no_such_package")
+    (None, '')
+    """
+    if find_spec(module) is None:
+        return ""
+    try:
+        import_module(module)
+    except Exception as error:  # a library may fail in any way while it is loaded
+        cause = " ".join(str(error).split())[:200]
+        return f", which is installed but cannot be imported ({type(error).__name__}: {cause})"
+    return None
+
+
+def how_to_install(extra: str, again: bool = False) -> str:
     """Return the command that adds the packages of an extra of ctd to the Python that is running.
 
     By their own names, since an installer that is asked for the extra would look for ctd in an index.
+
+    again: they are installed, but broken.
     """
     try:
         lines = requires(DISTRIBUTION) or []
@@ -27,4 +46,5 @@ def how_to_install(extra: str) -> str:
     wanted = [line.partition(";")[0].strip() for line in lines if re.search(rf"extra == .{extra}\b", line)]  # fmt: skip
     python = shlex.quote(sys.executable)
     pip = f"{python} -m pip install" if find_spec("pip") else f"uv pip install --python {python}"
+    pip += " --force-reinstall" if again else ""
     return f"{pip} {shlex.join(wanted)}" if wanted else f"install the extra {extra!r} of ctd"

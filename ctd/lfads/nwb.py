@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from ctd.containers import check_hdf5, explained
-from ctd.installed import how_to_install
+from ctd.installed import how_to_install, why_not
 from ctd.kernel import View
 from ctd.lfads.params import Model
 
@@ -37,12 +37,11 @@ def read_nwb(path: str, inputs: View[Model]) -> dict[str, Any]:
     lie within the intervals in which every unit was observed (in a file without such intervals, between the first and
     the last spike) and within the series. Raises ValueError, naming file and field.
     """
-    try:
-        from pynwb import NWBHDF5IO
-    except ImportError:
-        raise ValueError(
-            f"data: {path}: reading NWB needs the package pynwb; {how_to_install('nwb')}"
-        ) from None
+    if (why := why_not("pynwb")) is not None:
+        do = how_to_install("nwb", again=bool(why))
+        raise ValueError(f"data: {path}: reading NWB needs the package pynwb{why}; {do}")
+    from pynwb import NWBHDF5IO
+
     if not Path(path).is_file():
         raise ValueError(f"data: {path}: no such file")
     if inputs.window is not None and inputs.bin_s is not None:

@@ -11,11 +11,10 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from ctd.installed import how_to_install
+from ctd.installed import how_to_install, why_not
 from ctd.weights import write_named
 from jobs.errors import JobError, writing
 from jobs.export.runs import Run
@@ -189,10 +188,11 @@ TRACKERS = {
 
 
 def require(name: str) -> None:
-    """Raise JobError if a library is not installed that writing for `name`, a tracker or `optuna`, needs."""
-    needs = TRACKERS[name].needs if name in TRACKERS else (name,)
-    if missing := [module for module in needs if find_spec(module) is None]:
-        raise JobError(f"--to {name}: needs {missing[0]}; {how_to_install(name)}")
+    """Raise JobError if a library cannot be imported that writing for `name`, a tracker or `optuna`, needs."""
+    for module in TRACKERS[name].needs if name in TRACKERS else (name,):
+        if (why := why_not(module)) is not None:
+            do = how_to_install(name, again=bool(why))
+            raise JobError(f"--to {name}: needs {module}{why}; {do}")
 
 
 def write_runs(
@@ -203,7 +203,7 @@ def write_runs(
     job: the name of their experiment or project. pictures: PNGs of all items, written as one more run.
 
     Raises:
-        JobError: the tracker's library is not installed, the folder has runs of this job, or it cannot be written.
+        JobError: the tracker's library cannot be imported, the folder has runs of this job, or it cannot be written.
     """
     require(name)
     tracker = TRACKERS[name]

@@ -4,14 +4,13 @@ import json
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ctd.installed import how_to_install
+from ctd.installed import how_to_install, why_not
 from ctd.replacing import replacing
 from jobs.errors import JobError, writing
 
@@ -34,8 +33,9 @@ def check_target(path: Path) -> None:
     """Raise JobError if `save_frame` could not write to `path`; call it before computing the table."""
     if path.suffix not in WRITERS:
         raise JobError(f"{path}: a name that ends in {', '.join(WRITERS)} expected")
-    if path.suffix == ".parquet" and find_spec("pyarrow") is None:
-        raise JobError(f"{path}: needs pyarrow; {how_to_install('parquet')}, or write .csv")
+    if path.suffix == ".parquet" and (why := why_not("pyarrow")) is not None:
+        do = how_to_install("parquet", again=bool(why))
+        raise JobError(f"{path}: needs pyarrow{why}; {do}, or write .csv")
     if path.is_dir() or not path.parent.is_dir():
         what = "is a folder" if path.is_dir() else f"there is no folder {path.parent}"
         raise JobError(f"{path}: cannot be written: {what}")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import numpy as np
 
-from ctd.installed import how_to_install
+from ctd.installed import how_to_install, why_not
 from jobs.errors import JobError, nearest
 from jobs.query.aggregate import aggregate, canonical, parse_aggregates
 from jobs.query.columns import Column, Text, argsort, as_column, sort_key
@@ -283,10 +283,11 @@ def sql(store: Store | Source, text: str) -> pd.DataFrame:
         JobError: DuckDB is not installed (the extra `sql`), or the query fails or returns
             nothing.
     """
-    try:
-        import duckdb
-    except ImportError:
-        raise JobError(f"SQL needs DuckDB; {how_to_install('sql')}, or use .query()") from None
+    if (why := why_not("duckdb")) is not None:
+        do = how_to_install("sql", again=bool(why))
+        raise JobError(f"SQL needs DuckDB{why}; {do}, or use .query()")
+    import duckdb
+
     frames = ask(store, lambda tables: _frames(tables, text))
     # A cursor has its own frames: two threads may ask at once.
     with _database().cursor() as connection:

@@ -20,12 +20,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ctd.installed import how_to_install
+from ctd.installed import how_to_install, why_not
 from jobs.errors import JobError
 from jobs.search.halving import Rung
 from jobs.search.searcher import Round, Searcher, Told
@@ -40,13 +39,13 @@ NEEDED = {"optuna": "Optuna", "cmaes": "the package cmaes", "torch": "PyTorch"}
 
 
 def check_installed(search: Optuna, where: str) -> None:
-    """Raise JobError, which begins with `where`, if a package that the sampler needs is not installed."""
+    """Raise JobError, which begins with `where`, if a package that the sampler needs cannot be imported."""
     further = {"gp": ["torch"], "cmaes": ["cmaes"]}.get(search.sampler, [])
     for package in ["optuna", *further]:
-        if find_spec(package) is None:
+        if (why := why_not(package)) is not None:
             torch = "pip install torch, or take another sampler"
-            do = torch if package == "torch" else how_to_install("optuna")
-            what = f"{search.sampler} needs {NEEDED[package]}; {do}"
+            do = torch if package == "torch" else how_to_install("optuna", again=bool(why))
+            what = f"{search.sampler} needs {NEEDED[package]}{why}; {do}"
             raise JobError(f"{where}: search.sampler: {what}")
 
 

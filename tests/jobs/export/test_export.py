@@ -128,7 +128,7 @@ def test_export_refuses_what_it_cannot_write(store, tmp_path, ctd, monkeypatch):
         (tmp_path / "there" / "train_rnn").mkdir(parents=True, exist_ok=True)
         code, _, err = ctd("export", address, *words)
         assert (code, said in err, "Traceback" in err) == (2, True, False), err
-    monkeypatch.setattr(trackers, "find_spec", lambda name: None)
+    monkeypatch.setattr("ctd.installed.find_spec", lambda name: None)
     for name in trackers.TRACKERS:
         code, _, err = ctd("export", address, "--to", name)
         assert (code, how_to_install(name) in " ".join(err.split())) == (2, True)

@@ -13,7 +13,6 @@ from search_jobs import HALVING, POPULATION, changed
 from stores import JOB, make, run
 
 import jobs
-from jobs.export import trackers
 from jobs.run.serial import SerialExecutor
 from jobs.run.shards import reconsider, run_shards
 
@@ -225,7 +224,7 @@ def test_export_refuses_what_is_no_study(searches, tmp_path, ctd, monkeypatch):
     assert [len(optuna.load_study(study_name=n, storage=here).trials) for n in searches] == [1, 1]
     assert not (tmp_path / "new.log").exists()
     assert (tmp_path / "text").read_text() == "no journal\n"
-    monkeypatch.setattr(trackers, "find_spec", lambda name: None)
+    monkeypatch.setattr("ctd.installed.find_spec", lambda name: None)
     code, _, err = ctd("export", searches["halving"], "--to", "optuna", "new.log")
     assert (code, "--to optuna: needs optuna; " in err) == (2, True)
 

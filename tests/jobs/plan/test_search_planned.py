@@ -1,6 +1,7 @@
 """Searches that fit their job or do not, and how their items are laid out."""
 
 import importlib.util
+import sys
 from dataclasses import replace
 
 import jsonschema
@@ -149,13 +150,28 @@ def test_asha_and_optuna_that_do_not_fit_are_refused(job, path, value, said):
     ],
 )  # fmt: skip
 def test_what_a_sampler_needs_is_told_before_anything_is_written(monkeypatch, sampler, lacks, said):
-    there = importlib.util.find_spec("math")
+    there = importlib.util.find_spec
     monkeypatch.setattr(
-        "jobs.search.optuna.find_spec", lambda name: None if name == lacks else there
+        "ctd.installed.find_spec", lambda name: None if name == lacks else there(name)
     )
     with pytest.raises(JobError) as caught:
         planned(changed(OPTUNA, "search.sampler", sampler))
     assert str(caught.value) == said
+
+
+def test_a_broken_optuna_is_told_by_its_cause(monkeypatch, tmp_path):
+    """One that is found, but of which something is missing, as after half an installation."""
+    (tmp_path / "optuna.py").write_text("import alembic_that_is_missing\n")
+    monkeypatch.delitem(sys.modules, "optuna", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    cause = "No module named 'alembic_that_is_missing'"
+    with pytest.raises(JobError) as caught:
+        planned(OPTUNA)
+    assert str(caught.value) == (
+        "job: search.sampler: tpe needs Optuna, which is installed but cannot be imported "
+        f"(ModuleNotFoundError: {cause}); {how_to_install('optuna', again=True)}"
+    )
+    assert "--force-reinstall" in str(caught.value)
 
 
 def test_items_of_optuna_are_trials_at_the_base_value():

@@ -254,7 +254,7 @@ def test_an_item_tried_again_is_a_new_trial_with_the_same_values():
 def test_a_sampler_that_is_not_installed(monkeypatch, sampler, lacks, said):
     there = importlib.util.find_spec
     monkeypatch.setattr(
-        "jobs.search.optuna.find_spec", lambda name: None if name == lacks else there("math")
+        "ctd.installed.find_spec", lambda name: None if name == lacks else there("math")
     )
     with pytest.raises(JobError, match=said):
         made(search(sampler=sampler))
