@@ -27,7 +27,8 @@ def open_store(address: str) -> "StoreTree":
 def open_stores(addresses: "Iterable[str]") -> "Shelf":
     """Several stores that answer as one: .query, .table, .sql, with a column `store` and every parameter that differs.
 
-    addresses: of stores, of folders of stores, or patterns such as "s3://lab/gru*.zarr"; also of a single store.
+    addresses: of stores, of folders of stores, or patterns such as "s3://lab/gru*.zarr"; also of a single store. Of a folder, an
+    archive beside its store is left out, and what a merged store there was made of; a warning names them.
     """
     from jobs.query.shelf import Shelf
     from jobs.store.finding import find_stores

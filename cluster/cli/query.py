@@ -81,7 +81,7 @@ def query(
         "where": where, "sort": sort, "limit": limit, "columns": columns,
         "group-by": group_by, "agg": agg, "table": table,
     }  # fmt: skip
-    store = open_all(stores)
+    store = open_all(stores, err.print)
     if sql is not None:
         if given := [word for word, value in asked.items() if value is not None]:
             raise JobError(f"--{given[0]}: not with --sql, which says it in SQL; leave one out")

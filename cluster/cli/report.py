@@ -35,7 +35,7 @@ def report(
     from jobs.query.shelf import Shelf
     from jobs.report.page import Content, render, require_content, several
 
-    opened = [Store.open(address) for address in find_stores(stores)]
+    opened = [Store.open(address) for address in find_stores(stores, err.print)]
     for store in opened:
         require_content(store)
     path = to or _beside([store.address for store in opened])

@@ -123,7 +123,7 @@ def merge(
     from jobs.gather.merge import merge as merge_stores
     from jobs.store.finding import find_stores
 
-    found = find_stores(stores)
+    found = find_stores(stores, err.print)
     if len(found) < 2:
         raise JobError(
             f"{', '.join(stores)}: {count(len(found), 'store')} given; two or more expected"

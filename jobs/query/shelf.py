@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import time
 from calendar import timegm
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Unpack
@@ -38,9 +38,9 @@ FEW = 4
 """Most values of a swept field that are listed; a longer list is summed up by its number and range."""
 
 
-def open_all(given: Iterable[str]) -> Store | Shelf:
-    """Open the stores that addresses stand for (jobs.store.finding): one as it is, several as a shelf."""
-    stores = [Store.open(address) for address in find_stores(given)]
+def open_all(given: Iterable[str], tell: Callable[[str], object]) -> Store | Shelf:
+    """Open the stores that addresses stand for: one as it is, several as a shelf. tell: see jobs.store.finding.find_stores."""
+    stores = [Store.open(address) for address in find_stores(given, tell)]
     return stores[0] if len(stores) == 1 else Shelf(stores)
 
 

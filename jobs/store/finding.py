@@ -1,11 +1,14 @@
 """Find stores: those that are named, those below a folder or a prefix of a bucket, those that match a pattern."""
 
+import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+import warnings
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import obstore
 
@@ -13,6 +16,7 @@ from jobs import keys
 from jobs.errors import JobError
 from jobs.storage import addresses, connect, objects
 from jobs.storage.addresses import is_zip
+from jobs.storage.checksums import verified
 from jobs.storage.connect import read_member
 
 Read = Callable[[str], bytes | None]
@@ -20,25 +24,96 @@ Read = Callable[[str], bytes | None]
 
 DEEP = 3
 """Levels of folders that are looked into; a whole disk is not."""
+MOST_TOLD = 5
+"""Most stores that are named among those left out."""
 
 
-def find_stores(given: Iterable[str]) -> list[str]:
+def find_stores(given: Iterable[str], tell: Callable[[str], object] = warnings.warn) -> list[str]:
     """Return the addresses of stores, each once, in the order in which they are named.
 
-    given: addresses. A store stands for itself, a folder for the stores up to three levels below it, and * ? [...] are
-    patterns. So are s3://BUCKET/PREFIX and s3://BUCKET/*.zarr.
+    Of the stores in a folder those are left out whose items another one has, so that no item counts twice: an archive beside
+    its store, and what a merged store was made of.
+
+    Args:
+        given: addresses. A store stands for itself, a folder for the stores up to three levels below it, and * ? [...] are
+            patterns. So are s3://BUCKET/PREFIX and s3://BUCKET/*.zarr.
+        tell: called with a line if stores are left out.
 
     Raises:
         JobError: a pattern matches no store, or a folder has none. An address where nothing is, is returned as it is.
     """
-    found: dict[str, None] = {}
+    found: dict[str, bytes] = {}
+    named: set[str] = set()
     for address in given:
-        below = [where for where, _ in walk(address, lambda at, read: is_store(read) or None)]
+        below = dict(walk(address, lambda at, read: _job(read)))
         if not below and (_is_pattern(address) or _is_folder(address)):
             what = "no store matches" if _is_pattern(address) else "no store lies in this folder"
             raise JobError(f"{address}: {what}; `ctd ls` lists stores")
-        found |= dict.fromkeys(below or [address])
-    return list(found)
+        found |= {
+            where: data for where, data in (below or {address: b""}).items() if where not in found
+        }
+        # Of a store itself, no other is found below it.
+        is_itself = len(below) == 1 and _matching(address) == [*below]
+        if _is_pattern(address) or is_itself:
+            named |= below.keys()
+    copies = {} if found.keys() <= named else _copies(found, named)
+    if copies:
+        some = [f"{where} ({why})" for where, why in copies.items()][:MOST_TOLD]
+        more = f" and {len(copies) - MOST_TOLD} more" if len(copies) > MOST_TOLD else ""
+        text = f"left out, so that no item counts twice: {', '.join(some)}{more}"
+        tell(f"{text}; name a store to take it too")
+    return [where for where in found if where not in copies]
+
+
+def _copies(found: Mapping[str, bytes], named: Collection[str]) -> dict[str, str]:
+    """Address -> why its items are those of another store, for stores that are not named. found: address -> its run/job.json."""
+    jobs = {where: verified(data) or {} for where, data in found.items()}
+    ids = {where: _identity(job, "digest") for where, job in jobs.items()}
+    whole = {ids[where]: where for where in found if not _is_archive(where)}
+    made_of = {
+        where: {_identity(part, "spec_sha256") for part in _parts(job)}
+        for where, job in jobs.items()
+    }
+    inside = set[str | None]().union(*made_of.values())
+    # Named after what is kept: neither merged itself, nor, where both are there, an archive.
+    outermost = [where for where in found if ids[where] not in inside]
+    outermost.sort(key=_is_archive, reverse=True)
+    parts = {part: where for where in outermost for part in made_of[where]}
+    copies = {}
+    for where in found:
+        one = ids[where]
+        if where in named or one is None:
+            continue
+        if one in parts:
+            copies[where] = f"merged into {parts[one]}"
+        elif _is_archive(where) and one in whole:
+            copies[where] = f"an archive of {whole[one]}"
+    return copies
+
+
+def _identity(job: Mapping[str, Any], digest: str) -> str | None:
+    """What tells a store from all others, and stays in its archives and in the provenance of what is merged from it: its job,
+    and when, where and by which command it was created. None if the job does not say so.
+
+    digest: the key of the job's digest.
+    """
+    about = [job.get(name) for name in (digest, "base", "provenance")]
+    return None if None in about else json.dumps(about, sort_keys=True)
+
+
+def _parts(job: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """What a store was merged from, and what that was merged from (see jobs.gather.merge)."""
+    waiting = [job]
+    while waiting:
+        about = waiting.pop().get("provenance")
+        parts = about.get("merged") if isinstance(about, dict) else None
+        found = [one for one in parts if isinstance(one, dict)] if isinstance(parts, list) else []
+        yield from found
+        waiting += found
+
+
+def _is_archive(address: str) -> bool:
+    return is_zip(objects.local_path(address))
 
 
 def walk[T](address: str, look: Callable[[str, Read], T | None]) -> Iterator[tuple[str, T]]:
@@ -66,7 +141,13 @@ def stores_in(folder: str, limit: int = 5) -> list[str]:
 
 def is_store(read: Read) -> bool:
     """Whether there is a store where `read` reads; a damaged one is one, too."""
-    return any(read(key) is not None for key in (keys.JOB, keys.JOB_COPY))
+    return _job(read) is not None
+
+
+def _job(read: Read) -> bytes | None:
+    """The run/job.json where `read` reads, else its copy; None if there is no store."""
+    found = map(read, (keys.JOB, keys.JOB_COPY))
+    return next((data for data in found if data is not None), None)
 
 
 def _reader(address: str) -> Callable[[str], Read]:

@@ -1,9 +1,16 @@
 """jobs.store.finding: stores by name, folder, prefix and pattern; on a disk and in a bucket."""
 
-import pytest
-from stores import JOB, make
+import shutil
 
+import pytest
+from stores import JOB, make, run
+
+import jobs
 from jobs.errors import JobError
+from jobs.export.archive import write_archive
+from jobs.gather.gather import gather
+from jobs.gather.merge import merge
+from jobs.query.shelf import list_stores
 from jobs.storage import connect, objects
 from jobs.store.finding import find_stores
 
@@ -72,3 +79,53 @@ def test_find_stores_in_a_bucket(s3, lab):
     )
     with pytest.raises(JobError, match="the bucket does not exist"):
         find_stores(["s3://none/shelf/*"])
+
+
+@pytest.fixture(scope="module")
+def copies(tmp_path_factory):
+    """{a, b}.zarr, a.zip, all.zarr, merged from both, all.zip, and more/c.zarr, in which all.zarr and another job are merged."""
+    folder = tmp_path_factory.mktemp("copies")
+    path = lambda name: str(folder / name)
+    a, b, other = (
+        run(path(f"{n}.zarr"), {**SMALL, "seed": k})[0] for k, n in enumerate(("a", "b", "other"))
+    )
+    both = merge([a, b], path("all.zarr"))
+    merge([both, other], path("more/c.zarr"))
+    for store in (a, both):
+        gather(store)
+        write_archive(store, folder / store.address.replace(".zarr", ".zip"))
+    shutil.rmtree(other.address)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("gone", "given", "found", "told"),
+    [
+        (["more"], ["."], ["all.zarr"],
+         "a.zarr (merged into all.zarr), a.zip (merged into all.zarr), all.zip (an archive of all.zarr), b.zarr (merged into all.zarr)"),
+        (["more", "all.zarr", "all.zip"], ["."], ["a.zarr", "b.zarr"], "a.zip (an archive of a.zarr)"),
+        (["more", "all.zarr", "all.zip", "a.zarr"], ["."], ["a.zip", "b.zarr"], ""),
+        (["more"], ["."  , "b.zarr"], ["all.zarr", "b.zarr"], "a.zarr (merged into all.zarr), a.zip (merged into all.zarr), all.zip (an archive of all.zarr)"),
+        (["more"], ["*a*.zarr", "a.zip"], ["a.zarr", "all.zarr", "a.zip"], ""),
+        (["all.zarr", "all.zip", "b.zarr", "a.zip"], ["."], ["more/c.zarr"], "a.zarr (merged into more/c.zarr)"),
+    ],
+)  # fmt: skip
+def test_no_item_of_a_folder_counts_twice(copies, tmp_path, monkeypatch, gone, given, found, told):
+    shutil.copytree(copies, tmp_path / "lab")
+    monkeypatch.chdir(tmp_path / "lab")
+    for name in gone:
+        shutil.rmtree(name) if not name.endswith(".zip") else (tmp_path / "lab" / name).unlink()
+    lines = []
+    assert find_stores(given, lines.append) == found
+    begins, ends = "left out, so that no item counts twice: ", "; name a store to take it too"
+    assert lines == ([f"{begins}{told}{ends}"] if told else [])
+
+
+def test_items_of_a_folder_with_a_merged_store(copies, command_line, monkeypatch):
+    monkeypatch.chdir(copies)
+    with pytest.warns(UserWarning, match="no item counts twice: a.zarr"):
+        shelf = jobs.open_stores(["."])
+    assert [(one.address, one.job.plan.n_items) for one in shelf.stores] == [("more/c.zarr", 6)]
+    code, out, err = command_line("query", ".", "--agg", "count")
+    assert (code, out.split()[-1], "left out, so that" in err) == (0, "6", True)
+    assert len(list_stores(["."])[0]["store"]) == 6, "a list has what lies there"
