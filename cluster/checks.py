@@ -11,7 +11,7 @@ from cluster.profiles import LocalProfile, Profile, RayProfile, SlurmProfile
 from cluster.slurm import client as slurm
 from cluster.submit import check_folder, check_python
 from cluster.versions import differences, versions
-from jobs.errors import JobError
+from jobs.errors import JobError, count
 from jobs.storage import objects
 
 ANSWER_S = 5.0
@@ -76,7 +76,7 @@ def _slurm(profile: SlurmProfile) -> str:
     counts: dict[str, int] = {}
     for node in nodes:
         counts[node.state] = counts.get(node.state, 0) + 1
-    return ", ".join(f"{n} nodes {state}" for state, n in counts.items())
+    return ", ".join(f"{count(n, 'node')} {state}" for state, n in counts.items())
 
 
 class _Node(NamedTuple):
@@ -116,7 +116,7 @@ def _check_ray(profile: RayProfile) -> list[dict[str, Any]]:
         except OSError as error:
             raise JobError(f"nothing answers at {profile.address}: {error}") from None
         answers.update(_ask(profile))
-        return f"{len(answers['nodes'])} nodes at {profile.address}"
+        return f"{count(len(answers['nodes']), 'node')} at {profile.address}"
 
     def asked(name: str) -> Any:
         if name not in answers:

@@ -27,6 +27,7 @@ from ctd.late import Array, Float, jax, jnp, on_host
 from ctd.plots import Axis, Image, Plot, Scale
 from ctd.tasks.noise import first_state, noisy, seeded
 from ctd.weights import read_weights
+from ctd.words import count
 
 LARGEST = 65_535
 """Counts are stored in 16 bits."""
@@ -133,7 +134,7 @@ def load(inputs: View[Spikes]) -> Recorded:
     n, n_in, _ = sizes(cell, weights)
     if inputs.task.n_in != n_in:
         raise ValueError(
-            f"task: {inputs.task.name or type(inputs.task).__name__} has {inputs.task.n_in} inputs, "
+            f"task: {inputs.task.name or type(inputs.task).__name__} has {count(inputs.task.n_in, 'input')}, "
             f"but the network in {inputs.weights} takes {n_in}"
         )
     if inputs.n_units is not None and inputs.n_units > n:

@@ -19,7 +19,7 @@ FORBIDDEN = {
     "cluster": set(),
 }
 WINGS = {
-    "ctd": "late installed replacing dotted containers plots kernel catalogue contract batch rows principal rls cells data tasks weights KERNELS",
+    "ctd": "words late installed replacing dotted containers plots kernel catalogue contract batch rows principal rls cells data tasks weights KERNELS",
     "jobs": "late errors redact keys storage spec search plan store inputs reduce run gather query report export pipeline",
     "cluster": "versions cache profiles slurm ray tracking submit checks watch cli api",
 }
@@ -110,8 +110,8 @@ BY_NAME = {
     "run_path",
     "run_module",
 }
-IMPORTERS = {"ctd.dotted", "ctd.late", "cluster.cli.main", "cluster.ray.private"}
-"""What a text names is imported by ctd.dotted, which jobs.spec.trust asks; the others import what their own source names."""
+IMPORTERS = {"ctd.dotted", "ctd.installed", "ctd.late", "cluster.cli.main", "cluster.ray.private"}
+"""What a text names is imported by ctd.dotted, which jobs.spec.trust asks; the others import what source of ctd names."""
 
 
 def test_names_become_imports_in_one_place():

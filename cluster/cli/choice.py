@@ -16,7 +16,7 @@ from cluster.cli.display import err
 from cluster.versions import versions
 from ctd.late import jax
 from ctd.replacing import replacing
-from jobs.errors import JobError
+from jobs.errors import JobError, count
 from jobs.run.executor import Executor
 from jobs.run.serial import SerialExecutor
 from jobs.spec.job import JobSpec, RunSettings
@@ -46,7 +46,7 @@ def choose_executor(spec: JobSpec, store: str, address: str | None, failed: bool
     n, pace = _left(spec, store, failed)
     if n == 0:
         return Choice("serial", "nothing is left to compute")
-    what = f"{n:,} items" if n > 1 else "1 item"
+    what = count(n, "item")
     if pace is not None:
         what += f" of about {max(0.1, pace * n):.2g} s"
     small = n == 1 or (pace is not None and pace * n < RAY_S)

@@ -204,11 +204,11 @@ def show_table(
         out.print(drawn, crop=False)
         title = ""
     if limit is not None and n_rows(table) > limit:
-        out.print(f"... {n_rows(table) - limit:,} more rows; ctd query shows them")
+        out.print(f"... {count(n_rows(table) - limit, 'more row')}; ctd query shows them")
     if not all_columns and len(parts) > 1:
         left_out = [name for name in texts if name not in parts[0]]
         out.print(
-            f"+{len(left_out)} columns, --columns all shows them: {', '.join(map(str, left_out))}"
+            f"+{count(len(left_out), 'column')}, --columns all shows them: {', '.join(map(str, left_out))}"
         )
 
 

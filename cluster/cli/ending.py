@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cluster.cli.display import err
 from cluster.profiles import profiles_folder
-from jobs.errors import explain
+from jobs.errors import count, explain
 from jobs.run.progress import Progress
 from jobs.run.stop import Interrupted
 from jobs.spec.text import parse_file
@@ -97,7 +97,7 @@ def calls_on_end(address: str) -> Iterator[Ending]:
     try:
         yield ending
     finally:
-        counts = f", {ending.items_done:,} of {ending.items:,} items" if ending.items else ""
+        counts = f", {ending.items_done:,} of {count(ending.items, 'item')}" if ending.items else ""
         ending.told = f"{address}: {ending.ended}{counts}"
         if fault := call_on_end(settings, ending):
             err.print(fault)

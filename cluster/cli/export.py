@@ -8,7 +8,7 @@ import typer
 from cluster.cli.display import err, out
 from cluster.cli.options import StorePath, all_of
 from cluster.cli.query import say_how_much
-from jobs.errors import JobError
+from jobs.errors import JobError, count
 from jobs.redact import masked
 from jobs.storage.addresses import local_path
 from jobs.store.store import Store
@@ -108,10 +108,10 @@ def _study(
     goal = objective(opened, metric, mode)
     n, runs = read_runs(opened, all_of(where), "none", **first)
     say_how_much(opened)
-    err.print(f"writing {n:,} trials to study {name}: {goal.direction} {goal.metric}")
+    err.print(f"writing {count(n, 'trial')} to study {name}: {goal.direction} {goal.metric}")
     new, there = write_study(storage, name, opened, runs, goal)
     told = f" ({there:,} were there already)" if there else ""
-    out.print(f"wrote {new:,} trials{told}; optuna-dashboard {masked(storage)}")
+    out.print(f"wrote {count(new, 'trial')}{told}; optuna-dashboard {masked(storage)}")
 
 
 def _runs(store: str, to: str, folder: Path, arrays: Any, where: Any, **first: Any) -> None:
@@ -124,11 +124,11 @@ def _runs(store: str, to: str, folder: Path, arrays: Any, where: Any, **first: A
     opened = Store.open(store)
     n, runs = read_runs(opened, all_of(where), arrays, **first)
     say_how_much(opened)
-    err.print(f"writing {n:,} runs to {folder}")
+    err.print(f"writing {count(n, 'run')} to {folder}")
     pictures, name = saved_figures(store), opened.job.spec.name or opened.job.spec.kernel
     look = write_runs(to, folder, name, runs, pictures)
-    told = f" and {len(pictures)} pictures" if pictures else ""
-    out.print(f"wrote {n:,} runs{told}; {look}")
+    told = f" and {count(len(pictures), 'picture')}" if pictures else ""
+    out.print(f"wrote {count(n, 'run')}{told}; {look}")
 
 
 def _one(store: str, item: str | None, path: str | None, results: bool) -> None:

@@ -15,7 +15,7 @@ from cluster.cli.display import out, records, show_json, show_table
 from cluster.cli.options import AsJson
 from ctd.catalogue import summaries
 from ctd.kernel import Kernel, Kind, Var, field_kinds
-from jobs.errors import JobError
+from jobs.errors import JobError, count
 from jobs.spec.job import find_kernel
 from jobs.spec.schema import job_schema
 
@@ -268,7 +268,9 @@ def weights(
         shapes = {name: list(value.shape) for name, value in tensors.arrays.items()}
         show_json(told | {"tensors": shapes})
         return
-    out.print(f"cell {found.cell}: {n} units, {n_in} inputs, {n_out} outputs")
+    out.print(
+        f"cell {found.cell}: {count(n, 'unit')}, {count(n_in, 'input')}, {count(n_out, 'output')}"
+    )
     out.print(f"from {'; '.join(found.told)}")
     if to is not None:
         out.print(f"wrote {to}")

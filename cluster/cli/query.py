@@ -9,7 +9,7 @@ import typer
 
 from cluster.cli.display import err, n_rows, out, records, show_facts, show_json, show_table
 from cluster.cli.options import AsJson, ColumnNames, StorePath, all_of
-from jobs.errors import JobError
+from jobs.errors import JobError, count
 from jobs.query.query import Asked, described, rows
 from jobs.query.query import query as ask
 from jobs.query.query import sql as ask_sql
@@ -180,7 +180,7 @@ def _write(store: Store | Shelf, frame: "pd.DataFrame", to: Path) -> None:
     from jobs.query.files import save_frame
 
     save_frame(frame, to, described(stores_of(store)))
-    err.print(f"wrote {len(frame):,} rows to {to}")
+    err.print(f"wrote {count(len(frame), 'row')} to {to}")
     if not len(frame):
         err.print(f"no row of table {frame.attrs['table']} meets the conditions")
 
@@ -201,8 +201,8 @@ def say_how_much(store: Store | Shelf) -> None:
         err.print(why)
     if behind := [one.address for one, n, of in zip(stores, done, total, strict=True) if n < of]:
         err.print(
-            f"{sum(done):,} of {sum(total):,} items so far; ctd status {behind[0]} shows more"
-            + (f", and so for {len(behind) - 1} others" if behind[1:] else "")
+            f"{sum(done):,} of {count(sum(total), 'item')} so far; ctd status {behind[0]} shows more"
+            + (f", and so for {count(len(behind) - 1, 'other')}" if behind[1:] else "")
         )
 
 
@@ -283,4 +283,4 @@ def _show_comparison(found: "Comparison", stores: list[str]) -> None:
     if len(found.results):
         show_table(found.results, title="results of the items that both have computed")
     if len(found.changed):
-        show_table(found.changed, title=f"{len(found.changed):,} items differ in how they ended")
+        show_table(found.changed, title=f"items that ended differently: {len(found.changed):,}")

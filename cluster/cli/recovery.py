@@ -181,12 +181,12 @@ def check(
         others = [finding.key for finding in findings if finding.what == OTHERS]
         if others:
             out.print(
-                f"{len(others)} objects are not ctd's own, and are left alone: {others[0]}"
+                f"{count(len(others), 'object')} not of ctd's own, left alone: {others[0]}"
                 f"{', ...' if others[1:] else ''}",
             )  # fmt: skip
         missing = _missing(store) if repair else len(findings) - len(wrong) - len(others)
         if missing:
-            out.print(f"{missing} shards are not computed; `ctd resume {store}` computes them")
+            out.print(f"{count(missing, 'shard')} not computed; `ctd resume {store}` continues")
         if lost := [finding.key for finding in findings if finding.what == LOST]:
             out.print(f"{len(lost)} of them have results but no marker: {lost[0]}")
         if not findings:

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import NoReturn
 
 from cluster.ray.reach import accepts
+from jobs.errors import count
 from jobs.pipeline import Stage
 from jobs.run.stop import blocked_signal
 from jobs.spec.job import RunSettings
@@ -105,7 +106,7 @@ class RestartState:
         """The reason to give up, or None to start again."""
         gone = f"{cluster} is gone ({self.why})"
         if cluster.address is None and self.tries > len(WAITS_S):
-            return f"{gone}; it was started again {len(WAITS_S)} times"
+            return f"{gone}; it was started again {count(len(WAITS_S), 'time')}"
         if cluster.address is not None and now - self.lost_at >= cluster.wait_s:
             return f"{gone}; it was waited for {cluster.wait_s:g} s (run.cluster_wait_s)"
         return None

@@ -36,7 +36,7 @@ from cluster.cli.running import (
     run_store,
     summary,
 )
-from jobs.errors import JobError
+from jobs.errors import JobError, count
 from jobs.pipeline import Stage, read_stages
 from jobs.plan.items import checked_items
 from jobs.run.executor import Executor
@@ -219,4 +219,4 @@ def gather(
             save_figures(opened, Path(opened.address).with_suffix(""))
         keep_pictures(opened)
     summary(opened)
-    out.print(f"gathered {n:,} items")
+    out.print(f"gathered {count(n, 'item')}")

@@ -48,7 +48,7 @@ def ls(
         from jobs.query.files import save_frame
 
         save_frame(pd.DataFrame(found), to)
-        err.print(f"wrote {n_rows(found):,} rows to {to}")
+        err.print(f"wrote {count(n_rows(found), 'row')} to {to}")
     elif n_rows(found):
         _show(found)
     for line in wrong:
@@ -161,6 +161,6 @@ def archive(
     )
     left = opened.job.plan.n_shards - len(opened.committed.numbers())
     if left:
-        err.print(f"{count(left, 'shard')} are not computed; the archive holds what is there")
+        err.print(f"{count(left, 'shard')} not computed; the archive holds what is there")
     if not license_:
         err.print("without --license nobody may use the data; CC-BY-4.0 is a common one")

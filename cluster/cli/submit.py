@@ -130,9 +130,9 @@ def _of_plan(ready: "Prepared", workers: int) -> tuple[str, str]:
 def _of_slurm(order: "Order", profile: SlurmProfile) -> dict[str, str]:
     """The lines on allocations, and on folders."""
     n, nodes = order.array or 1, 1 if order.array else profile.nodes
-    gpus = f", {profile.gpus} GPUs" if profile.n_gpus() else ""
+    gpus = f", GPUs: {profile.gpus}" if profile.n_gpus() else ""
     found = {
-        "allocations": f"{n} of {count(nodes, 'node')} for {duration(profile.time_s())}, started at most {profile.max_allocations} times",
+        "allocations": f"{n} of {count(nodes, 'node')} for {duration(profile.time_s())}, started at most {count(profile.max_allocations, 'time')}",
         "a node": f"{count(profile.cpus, 'CPU')}{gpus}, {profile.memory_gb:g} GB",
     }
     folders = {"work_dir": profile.folder(), "the job's folder": Path(order.base)}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster.profiles import SlurmProfile
-from jobs.errors import JobError, nearest
+from jobs.errors import JobError, count, nearest
 
 TRIES = 4
 """How many times to ask a busy controller, with waits of 1, 2 and 4 s in between."""
@@ -80,8 +80,8 @@ REFUSALS = {
     "Invalid feature": "constraint: no node has the feature {constraint}; `sinfo -o '%P %f'` lists them",
     "Requested time limit is invalid": "time: {time} is more than the partition allows",
     "Memory specification": "memory_gb: no node of the partition has {memory_gb} GB",
-    "Requested node configuration is not available": "no node of the partition has {cpus} CPUs, {gpus} "
-    "GPUs and {memory_gb} GB at once, or it has fewer than {nodes} nodes; `sinfo -N -o '%N %P %c %m %G'` "
+    "Requested node configuration is not available": "no node of the partition has cpus: {cpus}, gpus: {gpus} "
+    "and memory_gb: {memory_gb} at once, or it has fewer nodes than {nodes}; `sinfo -N -o '%N %P %c %m %G'` "
     "lists what there is",
     "allocate resources": "the cluster does not take it now: {complaint}",
 }
@@ -125,7 +125,7 @@ def check_partition(profile: SlurmProfile, where: str) -> None:
     if limit["set"] and profile.time_s() > limit["number"] * 60:
         raise JobError(
             f"{where}: time: {profile.time} is over the limit of partition {profile.partition}, "
-            f"{limit['number']} minutes"
+            f"{count(limit['number'], 'minute')}"
         )
     accounts = [name for name in partition["accounts"]["allowed"].split(",") if name]
     if accounts and profile.account not in accounts:
@@ -243,7 +243,7 @@ def _wanted(resources: str) -> str:
     amounts = dict(part.split("=", 1) for part in resources.split(",") if "=" in part)
     for key, unit in (("gres/gpu", "GPU"), ("node", "node")):
         if n := int(amounts.get(key, "0")):
-            return f"{n} {unit}{'s' if n > 1 else ''}"
+            return count(n, unit)
     return "resources"
 
 

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from ctd.cells.cell import READOUT_AXES, Cell, Weights
 from ctd.cells.names import CELLS, get_cell
 from ctd.late import Array, Float, jax, jnp, lax
+from ctd.words import count
 
 
 class Sizes(NamedTuple):
@@ -129,7 +130,7 @@ def check_params(cell_name: str, params: Mapping[str, Any], where: str) -> None:
             n, n_in, _ = sizes(cell_name, params)
             raise ValueError(
                 f"{where}: {name} has the shape {np.shape(value)}, but cell {cell_name} with "
-                f"n = {n} units and {n_in} inputs needs {shapes[name]}"
+                f"n = {n} units and {count(n_in, 'input')} needs {shapes[name]}"
             )
         check_real(value, f"{where}: {name}")
 

@@ -19,6 +19,7 @@ from ctd.containers import checked_dataset, opened_hdf5
 from ctd.esn.params import OfSeries
 from ctd.kernel import View
 from ctd.late import Array, Float, on_host
+from ctd.words import count
 
 
 class Series(NamedTuple):
@@ -116,7 +117,7 @@ def chaotic_network(
     n = CHAOTIC_UNITS
     if m > n:
         raise ValueError(
-            f"m: {m} outputs given, but the chaotic network has {n} units; give at most {n}"
+            f"m: {count(m, 'output')} given, but the chaotic network has {n} units; give at most {n}"
         )
     rng = np.random.default_rng(seed)
     a = 0.25 * rng.standard_normal(n)

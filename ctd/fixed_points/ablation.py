@@ -34,6 +34,7 @@ from ctd.kernel import Data, File, Params, Static, Traced, Values, Var, View, on
 from ctd.late import Array, Float, Int, jax, jnp, lax, on_host
 from ctd.plots import Axis, Figure, Group, Layer, Lines, Plot, Points, of_group
 from ctd.tasks.scores import weighted_loss
+from ctd.words import count
 
 
 class Ablation(Params):
@@ -117,13 +118,13 @@ def load(inputs: View[Ablation]) -> Whole:
         raise ValueError(f"cell: {name} is a function, which has no readout; a cell expected")
     if "wO" not in weights:
         raise ValueError(f"weights: {inputs.weights} has no readout, so its task has no loss")
-    sizes = {"inputs": (inputs.task.n_in, found.infer(weights)[1])}
-    sizes["outputs"] = (inputs.task.n_out, len(weights["wO"]))
+    sizes = {"input": (inputs.task.n_in, found.infer(weights)[1])}
+    sizes["output"] = (inputs.task.n_out, len(weights["wO"]))
     for what, (wanted, has) in sizes.items():
         if wanted != has:
             title = inputs.task.name or type(inputs.task).__name__
             raise ValueError(
-                f"task: {title} has {wanted} {what}, but the network in {inputs.weights} has {has}"
+                f"task: {title} has {count(wanted, what)}, but the network in {inputs.weights} has {has}"
             )
     if isinstance(inputs.task, tasks.Recorded):
         raise ValueError(

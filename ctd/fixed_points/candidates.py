@@ -16,6 +16,7 @@ from ctd.dotted import load as load_dotted
 from ctd.kernel import View
 from ctd.late import Array, Float, jax, jnp, lax, on_host
 from ctd.weights import read_tensors, read_weights
+from ctd.words import count
 
 type Map = Callable[[Weights, Float[Array, "state"], Float[Array, "input"]], Float[Array, "state"]]
 """F(weights, state, input) -> the next state."""
@@ -337,7 +338,7 @@ def simulate(
     n_in = cell.infer(weights)[1]
     if inputs.task.n_in != n_in:
         raise ValueError(
-            f"task: {inputs.task.name or type(inputs.task).__name__} has {inputs.task.n_in} inputs,"
+            f"task: {inputs.task.name or type(inputs.task).__name__} has {count(inputs.task.n_in, 'input')},"
             f" but the network in {inputs.weights} takes {n_in}; give a task with as many, or candidates: a file of states"
         )
     trials = tasks.batch(

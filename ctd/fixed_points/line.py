@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from ctd.fixed_points.shown import lines_of
 from ctd.late import Array, jax, jnp, scipy
+from ctd.words import count
 
 CLOSES = 1.5
 """A chain is a ring if its ends are no farther apart than this times its widest gap ..."""
@@ -52,7 +53,7 @@ class Line:
         kind = "ring" if self.closed else "line"
         head = f"{kind} of {len(self.rows)} points, length {self.length:.4g}, dimension {self.dimension:.3g}"
         if len(self.aside):
-            head += f"; {len(self.aside)} points aside"
+            head += f"; {count(len(self.aside), 'point')} aside"
         return "\n".join([head, *lines_of(self.columns)])
 
 

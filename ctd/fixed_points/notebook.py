@@ -20,6 +20,7 @@ from ctd.fixed_points.shown import lines_of
 from ctd.kernel import View, inputs_of
 from ctd.late import Array, Float, jax, jnp, lax
 from ctd.plots.png import Canvas, draw
+from ctd.words import count
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,9 @@ class Found:
         ended = [f"{np.sum(codes == k):,} {name}" for k, name in enumerate(self.outcomes)]
         ended = [text for text in ended if not text.startswith("0 ")]
         shown = {name: self.unique[name] for name in SUMMARY if name in self.unique}
-        return "\n".join([f"{len(codes):,} candidates: {', '.join(ended)}", *lines_of(shown)])
+        return "\n".join(
+            [f"{count(len(codes), 'candidate')}: {', '.join(ended)}", *lines_of(shown)]
+        )
 
     def figure(self) -> Canvas:
         """matplotlib Figure: points in the candidates' first two principal components, and eigenvalues.

@@ -8,6 +8,7 @@ from ctd.cells import Cell
 from ctd.fixed_points.candidates import Network, SearchFields, cell_of
 from ctd.kernel import Params, Values, View
 from ctd.late import Array, Bool, Float, jax, jnp
+from ctd.words import count
 
 
 def constant_input(
@@ -17,7 +18,9 @@ def constant_input(
     if traced.x.shape[0] == 0:
         return jnp.zeros(n_in or 0, shared.states.dtype)
     if n_in is not None and traced.x.shape[0] != n_in:
-        raise ValueError(f"x: {traced.x.shape[0]} numbers given, but the network has {n_in} inputs")
+        raise ValueError(
+            f"x: {count(traced.x.shape[0], 'number')} given, but the network has {count(n_in, 'input')}"
+        )
     return traced.x
 
 

@@ -29,6 +29,7 @@ from ctd.fixed_points.linear import MARGINAL, carried
 from ctd.kernel import Data, File, Params, Static, Traced, Values, Var, View, one_shot
 from ctd.late import Array, Float, jax, jnp, lax, on_host
 from ctd.plots import Axis, Figure, Group, Lines, Plot, of_group
+from ctd.words import count
 
 MOST = 5
 """Trials that a picture shows."""
@@ -90,7 +91,7 @@ def load(inputs: View[Trial]) -> Driven:
     n_in = found.infer(weights)[1]
     if inputs.task.n_in != n_in:
         raise ValueError(
-            f"task: {inputs.task.name or type(inputs.task).__name__} has {inputs.task.n_in} inputs, but the network in "
+            f"task: {inputs.task.name or type(inputs.task).__name__} has {count(inputs.task.n_in, 'input')}, but the network in "
             f"{inputs.weights} takes {n_in}"
         )
     key = jax.random.key(inputs.trial_seed)

@@ -31,6 +31,7 @@ from ctd.lfads.distributions import COUNTS, first_outputs
 from ctd.lfads.numpy_file import read_numpy
 from ctd.lfads.nwb import read_nwb
 from ctd.lfads.params import Model
+from ctd.words import count
 
 
 class Trials(NamedTuple):
@@ -327,7 +328,7 @@ def _moments(
     silent = np.flatnonzero(train.data.max((0, 1)) == 0)
     if len(silent):
         warnings.warn(
-            f"{where}: {len(silent)} units have no spike in training: {', '.join(map(str, silent[:10]))}"
+            f"{where}: {count(len(silent), 'unit')} without a spike in training: {', '.join(map(str, silent[:10]))}"
             f"{', ...' if len(silent) > 10 else ''}; they are kept, their rates start near 0",
             stacklevel=2,
         )

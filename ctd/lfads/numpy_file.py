@@ -18,6 +18,7 @@ from ctd.kernel import View
 from ctd.lfads.checks import check_entries
 from ctd.lfads.chop import Recordings
 from ctd.lfads.params import Model
+from ctd.words import count
 
 NAMED = ("train", "train_encod_data", "train_recon_data", "eval", "valid_encod_data")
 """Any of these names says that the file names its splits."""
@@ -40,7 +41,7 @@ def read_numpy(path: str, inputs: View[Model]) -> Mapping[str, Recordings]:
     lengths = [len(trial) for trial in trials]
     if len(trials) < inputs.eval_every:
         raise ValueError(
-            f"data: {path}: has {len(trials)} trials, but every {inputs.eval_every}th is for evaluation; give more, a "
+            f"data: {path}: has {count(len(trials), 'trial')}, but every {inputs.eval_every}th is for evaluation; give more, a "
             "smaller eval_every, or say which is which by names: numpy.savez(path, train=..., eval=...)"
         )
     shortest = min(lengths)

@@ -6,6 +6,7 @@ import numpy as np
 
 from ctd.plots import Axis, Layer, Lines, Plot, Points, Scale, stacked
 from ctd.principal import principal
+from ctd.words import count
 
 N_CONDITIONS = 8
 """Conditions that are drawn, those with most trials."""
@@ -76,9 +77,7 @@ def by_condition(
     if not len(shown):
         return []
     condition = condition[:, shown]
-    note = (
-        f"{len(shown)} of {len(n)} conditions; averages over {int(condition.sum())} saved trials."
-    )
+    note = f"{len(shown)} of {len(n)} conditions; averages over {count(int(condition.sum()), 'saved trial')}."
     made = []
     if rates is not None:
         made.append(

@@ -10,6 +10,7 @@ from ctd.data import read_recordings
 from ctd.kernel import View
 from ctd.late import Array, on_host
 from ctd.reconstruct.params import Reconstruction
+from ctd.words import count
 
 
 class Recordings(NamedTuple):
@@ -73,7 +74,7 @@ def _check(inputs: View[Reconstruction], fitted: Recordings, measured: Recording
     channels, samples = fitted.x.shape[2], fitted.x.shape[1]
     if inputs.observation == "identity" and channels > inputs.n:
         raise ValueError(
-            f"n: {inputs.n} units given, but {inputs.data} has {channels} channels, each of which observation identity "
+            f"n: {inputs.n} units given, but {inputs.data} has {count(channels, 'channel')}, each of which observation identity "
             f"takes for a unit; give n: {channels} or more, or observation: affine"
         )
     if samples < inputs.length + 1:

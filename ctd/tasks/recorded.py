@@ -10,6 +10,7 @@ from pydantic import Field
 from ctd.late import Array, Real, jax, on_host
 from ctd.tasks.scores import every_near, same_category, same_sign
 from ctd.tasks.task import Task, Trial
+from ctd.words import count
 
 AXES = {"inputs": 3, "targets": 3, "mask": 2, "conditions": 1}
 """Datasets of a file of trials, and the number of axes of each; mask and conditions may be missing."""
@@ -115,7 +116,7 @@ def _check(path: str, found: dict[str, np.ndarray]) -> None:
             )
     if trials < EVAL_EVERY:
         raise ValueError(
-            f"{path}: holds {trials} trials; at least {EVAL_EVERY} are needed, one of which is for evaluation"
+            f"{path}: holds {count(trials, 'trial')}; at least {EVAL_EVERY} are needed, one of which is for evaluation"
         )
     mask = found.get("mask", np.ones(1))
     if mask.ndim == 3 and mask.shape != found["targets"].shape:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ctd.weights.gates import Found, check_shape
 from ctd.weights.tensors import Array, Tensors
+from ctd.words import count
 
 
 class Linear(NamedTuple):
@@ -77,7 +78,7 @@ def _readout(tensors: Tensors, layer: Linear, n: int, n_in: int) -> dict[str, Ar
     # A square matrix of as many inputs as units could also be an input layer: its shape does not tell.
     if n_out == n_in == n:
         raise ValueError(
-            f"{where}: {layer.weight} {weight.shape} may come before or after the cell, since that has {n} inputs and "
+            f"{where}: {layer.weight} {weight.shape} may come before or after the cell, since that has {count(n, 'input')} and "
             f"{n} units; write a file without it: {_without(tensors, layer.at)}"
         )
     bias = np.zeros(n_out, weight.dtype) if layer.bias is None else tensors.arrays[layer.bias]

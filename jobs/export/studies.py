@@ -23,7 +23,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from jobs.errors import JobError
+from jobs.errors import JobError, count
 from jobs.export.runs import ABOUT, SEARCH_METRIC, Plain, Run, flat
 from jobs.inputs.items import row_params
 from jobs.query.best import require_metric
@@ -144,7 +144,7 @@ def _trials(
         fixed |= {k: v for k, v in run.params.items() if k not in space and k not in run.about}
     if not any(trial.state == TrialState.COMPLETE for trial in made.values()):
         raise JobError(
-            f"{store.address}: none of {len(made)} items is done and has a {goal.metric}; `ctd status` says why"
+            f"{store.address}: none of {count(len(made), 'item')} is done and has a {goal.metric}; `ctd status` says why"
         )
     return [made[item] for item in sorted(made)], fixed
 

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from ctd.kernel import Kernel, Kind, Params, field_kinds
-from jobs.errors import Faults, JobError, home_of, nearest
+from jobs.errors import Faults, JobError, count, home_of, nearest
 from jobs.plan.params import Reader
 from jobs.spec.job import JobSpec, options_of, parse_job
 from jobs.spec.reductions import reductions_of
@@ -105,7 +105,7 @@ def expand(spec: JobSpec, kernel: Kernel, where: str = "job") -> Items:
     if total > MAX_ITEMS:
         shapes = " + ".join(" x ".join(str(k) for k in part.shape()) for part in parts)
         raise JobError(
-            f"{where}: sweep: {total:,} items ({shapes}) given; a job has at most {MAX_ITEMS:,}"
+            f"{where}: sweep: {count(total, 'item')} ({shapes}) given; a job has at most {MAX_ITEMS:,}"
         )
     if total == 0:
         raise JobError(f"{where}: sweep: 0 items; give every axis at least one value")

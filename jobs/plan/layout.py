@@ -13,7 +13,7 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from ctd.kernel import Kernel
-from jobs.errors import JobError
+from jobs.errors import JobError, count
 from jobs.spec.job import RunSettings
 from jobs.spec.search import Search
 
@@ -206,7 +206,7 @@ class _Group:
         fitting = int(room // max(1, per_item))
         if asked.slots and asked.slots > fitting:
             raise JobError(
-                f"run.slots: {asked.slots} items take "
+                f"run.slots: {count(asked.slots, 'item')} would take "
                 f"{_bytes(asked.slots * per_item + size.shared)}, "
                 f"{_bytes(asked.slots * per_item - room)} more than the "
                 f"{_bytes(self.machines.memory)} of a worker; at most {fitting} fit"

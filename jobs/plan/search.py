@@ -24,7 +24,7 @@ from pydantic import ValidationError
 
 from ctd.kernel import Kernel, Kind, Outcome, Var, field_kinds, inputs_of
 from ctd.late import jax
-from jobs.errors import JobError, explain, nearest
+from jobs.errors import JobError, count, explain, nearest
 from jobs.plan.items import Group, Items, chosen
 from jobs.search.optuna import check_installed
 from jobs.spec.job import JobSpec
@@ -163,7 +163,7 @@ def _check_advances(search: Search, kernel: Kernel, group: Group, where: str) ->
         hint = " (lower report_every)" if "report_every" in kernel.Params.model_fields else ""
         field = search.length_field
         raise JobError(
-            f"{where}: search.{field}: {search.lap(0)} advances given, but items finish after {most}, "
+            f"{where}: search.{field}: {count(search.lap(0), 'advance')} given, but items finish after {most}, "
             f"before their first comparison; lower it, or let items make more and shorter advances{hint}"
         )
 
@@ -257,12 +257,12 @@ def _check_size(search: Search, group: Group, items: Items, where: str) -> None:
     which = f"group {group.number}" + (f" ({labels})" if labels else "")
     if size < least:
         raise JobError(
-            f"{where}: search.size: {size} items given, but a comparison needs at least {least}; "
-            f"{which} has {n} items, sweep more (`samples`, `seeds`)"
+            f"{where}: search.size: {count(size, 'item')} given, but a comparison needs at least {least}; "
+            f"{which} has {count(n, 'item')}, sweep more (`samples`, `seeds`)"
         )
     if n % size:
         raise JobError(
-            f"{where}: search.size: {which} has {n} items, which is not a multiple of {size}; only items "
+            f"{where}: search.size: {which} has {count(n, 'item')}, which is not a multiple of {size}; only items "
             "that share all static and data fields are compared"
         )
     if isinstance(search, Population):

@@ -75,7 +75,7 @@ def _search_planned(ready: Prepared, search: Search) -> str:
     if ready.kernel.advances and search.n_laps(max(compared)) > 1:
         most = max(ready.kernel.advances(inputs_of(g.params)) for g in ready.items.groups)
         n = max(search.n_comparisons(size, most) for size in compared)
-        text += f"; items make {most} advances at most and are compared {n} times"
+        text += f"; items make {count(most, 'advance')} at most and are compared {count(n, 'time')}"
     return text
 
 
@@ -220,7 +220,7 @@ def nan_results(markers: Iterable[Marker], kernel: str, metric: str) -> list[str
             nan[name] = nan.get(name, 0) + n
     least = lambda name: MANY * done if is_ctds_kernel(kernel) and name != metric else 0
     return [
-        f"{name} is NaN in {n:,} of {count(done, 'item')} that are done"
+        f"{name} is NaN in {n:,} of {count(done, 'done item')}"
         for name, n in nan.items()
         if n > least(name)
     ]

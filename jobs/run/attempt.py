@@ -17,6 +17,7 @@ from ctd.batch.tune import fastest_microbatch
 from ctd.kernel import Kernel, Params, inputs_of, static_of, traced_type
 from ctd.late import jax
 from jobs import keys
+from jobs.errors import count
 from jobs.run.task import ShardProgress, Step, Task, rows_of
 from jobs.search import Told
 from jobs.storage.checksums import agree, read_verified
@@ -218,7 +219,7 @@ class Attempt:
             if self._stop.is_set():
                 if saved:
                     saved.keep(run)
-                raise Stopped(f"stopped after {run.rounds} advances")
+                raise Stopped(f"stopped after {count(run.rounds, 'advance')}")
             before = time.monotonic()  # no correction of the clock may change a duration
             run.advance()
             longest = max(longest, time.monotonic() - before)

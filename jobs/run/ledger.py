@@ -7,6 +7,7 @@ import heapq
 import time
 from collections.abc import Callable, Sequence
 
+from jobs.errors import count
 from jobs.plan.layout import Shard
 from jobs.run.limits import Patience, Pause, TimeLimits, storage_trouble
 from jobs.run.progress import progress_of
@@ -215,7 +216,7 @@ class Ledger:
         text = f"not tried: nothing of group {group} could be computed before"
         self.searches.end(group, text)
         n = self.abandon(lambda shard: shard.group == group, text)
-        self.events.note(Event(kind="decision", group=group, text=f"{n} shards {text}"))
+        self.events.note(Event(kind="decision", group=group, text=f"{count(n, 'shard')} {text}"))
 
     def abandon(self, which: Callable[[Shard], bool], text: str) -> int:
         """Give up the shards that `which` selects and that are not running; return how many there were."""

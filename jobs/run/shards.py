@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from jobs import keys
-from jobs.errors import JobError
+from jobs.errors import JobError, count
 from jobs.plan.layout import Shard
 from jobs.run.driver import Driver
 from jobs.run.executor import Executor
@@ -186,7 +186,9 @@ def reconsider(store: Store, failed: bool = False, changes: bool = False) -> Non
                 Event(kind="decision", text=f"changed source accepted: {', '.join(edited)}")
             )
         if failed and (n := _forget_failed(store)):
-            events.note(Event(kind="decision", text=f"{n} items that failed are computed again"))
+            events.note(
+                Event(kind="decision", text=f"computed again: {count(n, 'item')} that failed")
+            )
         events.close()
 
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ctd.installed import how_to_install, why_not
-from jobs.errors import JobError
+from jobs.errors import JobError, count
 from jobs.search.halving import Rung
 from jobs.search.searcher import Round, Searcher, Told
 from jobs.spec.search import Optuna, bounds, dtype_of
@@ -159,7 +159,7 @@ class OptunaSearcher(Searcher):
     @property
     def stage(self) -> str:
         """The progress of the search, as text."""
-        text = f"{int(self.ended.sum())} of {self.n} trials"
+        text = f"{int(self.ended.sum())} of {count(self.n, 'trial')}"
         whole = self.loss[self.done & ~np.isnan(self.loss)]
         if not len(whole):
             return text

@@ -38,6 +38,7 @@ from pydantic import (
     model_validator,
 )
 
+from jobs.errors import count
 from jobs.spec.halving import Asha as Asha
 from jobs.spec.halving import Compared, Sized
 from jobs.spec.halving import Halving as Halving
@@ -234,7 +235,7 @@ class Optuna(Compared):
             else ""
         )
         return (
-            f"{size} trials of Optuna's {self.sampler} by {self.best} {self.metric}, {self.together} together, "
+            f"{count(size, 'trial')} of Optuna's {self.sampler} by {self.best} {self.metric}, {self.together} together, "
             f"{', '.join(self.params)} searched{pruned}"
         )
 

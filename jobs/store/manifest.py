@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt, ValidationEr
 
 from ctd.kernel import Kernel, Outcome, Var
 from jobs import keys
-from jobs.errors import JobError, explain
+from jobs.errors import JobError, count, explain
 from jobs.late import zarr
 from jobs.plan.layout import GroupLayout, Plan
 from jobs.spec.description import Description
@@ -77,7 +77,7 @@ class Job:
         alike = all(len(set(sizes[k : k + ways])) == 1 for k in range(0, len(sizes), ways))
         if n * ways != planned or len(layouts) != len(sizes) or len(sizes) % ways or not alike:
             raise JobError(
-                f"{where}: run/job.json is damaged: its sweep has {n} items in {len(layouts)} groups, its plan "
+                f"{where}: run/job.json is damaged: its sweep has {count(n, 'item')} in {count(len(layouts), 'group')}, its plan "
                 f"{planned} in {len(sizes)}; restore it from a backup"
             )
         return Job(spec, Plan(sizes, layouts, ways), found.base, found.provenance, found.sources)

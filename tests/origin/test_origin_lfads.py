@@ -67,7 +67,7 @@ def before_training(name, given):
     params = kernel.Params(**given)
     static, fields = static_of(params), traced_of(params)._asdict()
     with precision(static), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*1 units have no spike in training")
+        warnings.filterwarnings("ignore", message=".*1 unit without a spike in training")
         shared = kernel.load(inputs_of(params))
     columns = {k: np.asarray(v)[None] for k, v in fields.items()}
     traced = traced_columns(kernel.Params, columns, static.dtype)

@@ -47,6 +47,7 @@ from ctd.fixed_points.continuation.branches import REDUCED, SUMMARY, figure, plo
 from ctd.fixed_points.continuation.curve import Frame, System
 from ctd.kernel import Data, File, Kernel, Outcome, Params, Static, Traced, Values, Var, View
 from ctd.late import Array, Float, jnp, lax
+from ctd.words import count
 
 BLOCK = 16
 """Steps of one advance."""
@@ -172,7 +173,9 @@ def _inputs(
     wanted = n_in if n_in is not None else max(*sizes.values(), 1)
     for name, size in sizes.items():
         if size not in (0, wanted):
-            raise ValueError(f"{name}: {size} numbers given, but the network has {wanted} inputs")
+            raise ValueError(
+                f"{name}: {count(size, 'number')} given, but the network has {count(wanted, 'input')}"
+            )
     zeros = jnp.zeros(wanted, shared.states.dtype)
     first = zeros.at[:1].set(1)
     return (traced.x if sizes["x"] else zeros), (traced.along if sizes["along"] else first)

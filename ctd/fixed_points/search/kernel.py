@@ -28,6 +28,7 @@ from ctd.fixed_points.search.summary import REDUCED, SUMMARY, Options, reduce
 from ctd.fixed_points.starts import constant_input, draw_start
 from ctd.kernel import Data, File, Kernel, Outcome, Params, Static, Traced, Values, Var, View
 from ctd.late import Array, Float, PyTree, jax, jnp
+from ctd.words import count
 
 
 class FixedPoint(Params):
@@ -310,7 +311,9 @@ def _check_without_input(f: Map, shared: Network) -> None:
         return
     for n_in in range(1, MOST_INPUTS + 1):
         if fault(n_in) is None:
-            raise ValueError(f"x: the map needs an input, of {n_in} numbers ({text}); give `x`")
+            raise ValueError(
+                f"x: the map needs an input, of {count(n_in, 'number')} ({text}); give `x`"
+            )
 
 
 def make_kernel(

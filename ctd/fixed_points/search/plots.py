@@ -22,6 +22,7 @@ from ctd.plots import (
     of_group,
     tick,
 )
+from ctd.words import count
 
 N_TRIALS = 60
 """Largest number of trials that are drawn."""
@@ -121,7 +122,7 @@ def _texts(reduced: Mapping[str, np.ndarray], flow: bool) -> list[str]:
     return [
         f"point {k}: {reduced['kind'][k]}, {reduced['stability'][k]}\n"
         f"q {reduced['q'][k]:.2g}, leading {leading} {reduced['leading'][k]:.4f}\n"
-        f"basin {reduced['basin_share'][k]:.1%} ({int(reduced['count'][k]):,} candidates)"
+        f"basin {reduced['basin_share'][k]:.1%} ({count(int(reduced['count'][k]), 'candidate')})"
         for k in range(len(reduced["kind"]))
     ]
 

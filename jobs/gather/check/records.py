@@ -4,6 +4,7 @@ from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 from typing import Any
 
 from jobs import keys
+from jobs.errors import count
 from jobs.gather.check.mending import Finding, Mending
 from jobs.plan.layout import Shard
 from jobs.storage import objects
@@ -67,7 +68,7 @@ def _without(lost: Collection[int]) -> str:
     named = ", ".join(map(str, sorted(lost)[:MOST_NAMED])) + (
         ", ..." if len(lost) > MOST_NAMED else ""
     )
-    return f" without the records of {len(lost)} shards, which are computed again: {named}"
+    return f" without the records of {count(len(lost), 'shard')}, to be computed again: {named}"
 
 
 def check_markers(mending: Mending) -> Generator[Finding, None, dict[int, Marker]]:

@@ -78,7 +78,7 @@ def status(found: dict[str, Any], failures: list[dict[str, Any]]) -> dict[str, s
         return {
             "word": "incomplete",
             "mood": mood,
-            "text": f"{left:,} of {found['shards']:,} shards are not computed{why}; ctd resume continues",
+            "text": f"{left:,} of {count(found['shards'], 'shard')} not computed{why}; ctd resume continues",
         }
     if found["items_failed"] or found["warnings"]:
         failed = [f"{found['items_failed']:,} of {count(found['items'], 'item')} failed"]
@@ -241,7 +241,7 @@ def run_plots(markers: list[Marker]) -> list[Plot]:
     names = list(dict.fromkeys(workers))
     if len(names) <= MAX_WORKERS:
         text = [
-            f"shard {m.shard.number} (group {m.shard.group}), {n:,} items\n"
+            f"shard {m.shard.number} (group {m.shard.group}), {count(n, 'item')}\n"
             f"{s:.3g} s, attempt {m.attempt}, {m.n_failed:,} failed"
             for m, n, s in zip(markers, items, seconds, strict=True)
         ]

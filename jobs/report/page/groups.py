@@ -10,6 +10,7 @@ import pandas as pd
 from ctd.batch import precision
 from ctd.kernel import Kernel, Params, Var, inputs_of, static_of
 from ctd.plots import Axis, Figure, Lines, Plot, is_wide
+from jobs.errors import count
 from jobs.inputs.measure import load_group
 from jobs.reduce import Columns, column_names, group_params, rows_with_results
 from jobs.report.figures import generic_plots, reduced_values
@@ -52,7 +53,7 @@ class Groups:
             n, done = store.job.plan.group_sizes[group], sum(m.n_items for m in markers)
             found = {
                 "label": self._label(group),
-                "items": f"{done:,} of {n:,} items",
+                "items": f"{done:,} of {count(n, 'item')}",
                 **self._pictures(group, self._rows(group, markers)),
             }
             size += len(json.dumps(found))

@@ -131,7 +131,7 @@ def test_query_of_several_stores_is_one_table(ctd, tmp_path):
     assert {row["store"]: row["count"] for row in json.loads(out)} == {
         "whole": 44, "other": 2, "part": 6,
     }  # fmt: skip
-    assert "52 of 134 items so far; ctd status empty.zarr shows more, and so for 1 others" in err
+    assert "52 of 134 items so far; ctd status empty.zarr shows more, and so for 1 other" in err
     text = "select store, count(*) as n from items group by store order by store"
     code, out, _ = ctd("whole.zarr", "other.zarr", "--sql", text, "--json")
     assert json.loads(out) == [{"store": "other", "n": 2}, {"store": "whole", "n": 44}]

@@ -107,7 +107,7 @@ def test_check_finds_repairs_and_resume_ends_it(ctd, made):
     assert json.loads(ctd("check", made.address, "--json")[1])[0]["key"] == "results/0/norm/c/1"
     code, out, _ = ctd("check", made.address, "--repair")
     assert code == 0
-    assert f"`ctd resume {made.address}` computes them" in out
+    assert f"`ctd resume {made.address}` continues" in out
     assert ctd("resume", made.address, "--executor", "serial")[0] == 0
     assert chunk.read_bytes() == whole
 
@@ -115,7 +115,7 @@ def test_check_finds_repairs_and_resume_ends_it(ctd, made):
 def test_check_of_an_unfinished_store_finds_nothing_wrong(ctd, made):
     code, out, _ = ctd("check", made.address)
     assert code == 0
-    assert out == f"3 shards are not computed; `ctd resume {made.address}` computes them\n"
+    assert out == f"3 shards not computed; `ctd resume {made.address}` continues\n"
 
 
 def test_a_killed_driver_is_told_of(ctd, job_file, tmp_path):

@@ -146,4 +146,4 @@ def test_table_cuts_no_value(capsys, monkeypatch, width, tables):
 def test_table_names_the_columns_that_it_leaves_out(capsys, monkeypatch):
     monkeypatch.setattr(display.out, "_width", 40)
     display.show_table(WIDE, all_columns=False)
-    assert capsys.readouterr().out.splitlines()[-1] == "+1 columns, --columns all shows them: z"
+    assert capsys.readouterr().out.splitlines()[-1] == "+1 column, --columns all shows them: z"

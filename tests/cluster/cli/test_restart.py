@@ -61,7 +61,7 @@ def test_a_ray_that_is_lost_each_time_is_given_up(tmp_path):
     assert run.returncode == 75, err
     assert [line for line in err.splitlines() if line.startswith(("Ray", "stopped"))] == [
         "Ray is gone (its GCS does not answer); starting it again in 0.1 s (1 of 1)",
-        "stopped (Ray is gone (its GCS does not answer); it was started again 1 times); "
+        "stopped (Ray is gone (its GCS does not answer); it was started again 1 time); "
         f"`ctd resume {tmp_path / 'job.zarr'}` continues it",
     ]
     assert out == ""

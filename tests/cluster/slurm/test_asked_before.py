@@ -24,7 +24,7 @@ NODES = 2
         ({"partition": "members"}, "account: partition members takes neuro; none is given"),
         ({"time": "1:00:00"}, "time: 1:00:00 is over the limit of partition debug, 30 minutes"),
         ({"nodes": 3}, "nodes: 3 wanted, partition debug has 2"),
-        ({"gpus": 3}, "no node of the partition has 1 CPUs, 3 GPUs and 2.0 GB at once"),
+        ({"gpus": 3}, "no node of the partition has cpus: 1, gpus: 3 and memory_gb: 2.0 at once"),
         ({"constraint": "a100"}, "constraint: no node has the feature a100"),
         ({"work_dir": "/proc/ctd"}, "work_dir: /proc/ctd cannot be written"),
         ({"python": "/usr/bin/python3"}, "ctd does not run after its modules and setup lines"),

@@ -142,7 +142,7 @@ def test_file_lacks_trials(tmp_path):
 def test_silent_units_are_warned_of_and_kept():
     train = counts()
     train[..., 2] = 0
-    with pytest.warns(UserWarning, match="1 units have no spike in training: 2"):
+    with pytest.warns(UserWarning, match="1 unit without a spike in training: 2"):
         dataset = make_dataset(arrays(train=train), Model())
     assert np.isfinite(dataset.bias).all()
     assert dataset.bias[2] == pytest.approx(np.log(0.5 / 24))

@@ -60,7 +60,7 @@ def test_trials_of_unequal_length_come_back_in_their_order(tmp_path):
         (UNEQUAL, {"chop": CHOP | {"window": 7}}, r"trial 0 has 6 bins, fewer than window = 7"),
         (UNEQUAL[:3], {}, "has 3 trials, but every 5th is for evaluation"),
         ([*UNEQUAL, np.ones((6, 2))], {}, r"arr_8 has the shape \(6, 2\).*units of the first"),
-        ([np.ones((4, 6))], {}, "has 1 trials"),
+        ([np.ones((4, 6))], {}, "has 1 trial,"),
         (
             [np.array([{}])],
             {},

@@ -185,7 +185,7 @@ def files(tmp_path_factory):
         ({}, "weights, states: method procrustes needs either"),
         ({"weights": ["one"], "states": ["x"]}, "needs either files of weights or"),
         ({"states": ["x"]}, "networks: 1 given; give at least two"),
-        ({"weights": ["one", "two"]}, "has 1 inputs, but the network .* takes 2"),
+        ({"weights": ["one", "two"]}, "has 1 input, but the network .* takes 2"),
         ({"weights": ["one", "one"], "cell": "gru"}, "cell gru lacks bC"),
         ({"states": ["x", "short"]}, "2 trials of 9 steps, but .* has 2 of 10; .* of the same trials"),
         ({"states": ["x", "nan"]}, "60 of 60 states are NaN"),

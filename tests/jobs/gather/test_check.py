@@ -353,8 +353,8 @@ def test_files_of_others_are_passed_over_and_counted(tmp_path, finished, ctd):
     own = [name for name in OTHERS_FILES if name.startswith("run/")]
     assert {f.key for f in check(str(path)) if f.what == OTHERS} == set(own)
     code, out, _ = ctd("check", path)
-    assert (code, "1 shards are not computed" in out) == (0, True), out
-    assert f"{len(own)} objects are not ctd's own, and are left alone: run/.nfs0" in out
+    assert (code, "1 shard not computed" in out) == (0, True), out
+    assert f"{len(own)} objects not of ctd's own, left alone: run/.nfs0" in out
     assert (
         f"1 of them have results but no marker: {keys.place(keys.DONE, shard.group, shard.number)}"
         in out

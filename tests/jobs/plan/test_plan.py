@@ -165,7 +165,7 @@ def test_lay_out_gives_every_worker_a_shard():
         (
             {"slots": 9},
             2000,
-            "run.slots: 9 items take 2.8 kB, 800 B more than the 2 kB of a worker; at most 5",
+            "run.slots: 9 items would take 2.8 kB, 800 B more than the 2 kB of a worker; at most 5",
         ),
     ],
 )

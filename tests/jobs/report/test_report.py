@@ -108,7 +108,7 @@ def test_content_of_a_part_of_the_shards(tmp_path):
     assert {t["name"]: t["n"] for t in content["tables"]} == {"items": 6, "place": 3, "shards": 1}
     stopped = Content(store).facts()["status"]
     assert (stopped["word"], stopped["mood"]) == ("incomplete", "warning")
-    assert stopped["text"].startswith("7 of 8 shards are not computed")
+    assert stopped["text"].startswith("7 of 8 shards not computed")
 
 
 def test_a_picture_that_fails_is_said_and_the_rest_stays(store, monkeypatch):

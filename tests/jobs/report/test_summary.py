@@ -34,9 +34,9 @@ def test_plan_and_status_warn(ctd, job_file):
     assert json.loads(ctd("plan", path, "--json")[1])["warnings"] == declared
     code, _, err = ctd("run", path, "--executor", "serial")
     assert code == 0
-    assert "warning: norm is NaN in 3 of 6 items that are done" in err
+    assert "warning: norm is NaN in 3 of 6 done items" in err
     store = path.with_suffix(".zarr")
-    both = ["norm is NaN in 3 of 6 items that are done", declared]
+    both = ["norm is NaN in 3 of 6 done items", declared]
     assert json.loads(ctd("status", store, "--json")[1])["warnings"] == both
     assert f"warnings     {'; '.join(both)}" in ctd("status", store)[1]
     assert both[0] in ctd("plan", path)[1]
@@ -74,8 +74,8 @@ def test_nan_is_told_of_the_metric_and_of_own_kernels_in_any_item(kernel, metric
     markers = [marked(10, {"a": 1}), marked(10, {"b": 3}), marked(0, None)]
     found = nan_results(markers, kernel, metric)
     of = {
-        "a": "a is NaN in 1 of 20 items that are done",
-        "b": "b is NaN in 3 of 20 items that are done",
+        "a": "a is NaN in 1 of 20 done items",
+        "b": "b is NaN in 3 of 20 done items",
     }
     assert found == [of[name] for name in told]
 

@@ -167,7 +167,7 @@ function showKept() {
     return { node, said };
   });
   bar.node.hidden = ITEMS.kept === null;
-  if (ITEMS.kept) bar.said.textContent = `${ITEMS.kept.size.toLocaleString("en")} items kept, by parallel coordinates`;
+  if (ITEMS.kept) bar.said.textContent = `${ITEMS.kept.size.toLocaleString("en")} item${ITEMS.kept.size === 1 ? "" : "s"} kept, by parallel coordinates`;
 }
 
 // Ask the server that watches a run for newer content, until it is gone.
