@@ -254,9 +254,10 @@ def load_profile(name: str) -> Profile:
         return LocalProfile(kind="local")
     if path.parent != profiles_folder():
         raise JobError(f"--cluster {name}: there is no such file")
+    here = [file for file in (f"{name}.yaml", f"{name}.yml") if Path(file).is_file()]
+    hint = f"; for the file here give {here[0]}" if here else nearest(name, profile_names())
     raise JobError(
-        f"cluster {name!r}: {path} does not exist{nearest(name, profile_names())}\n"
-        "docs/clusters.md shows how to write a profile"
+        f"cluster {name!r}: {path} does not exist{hint}\ndocs/clusters.md shows how to write a profile"
     )
 
 

@@ -44,7 +44,11 @@ def how_to_install(extra: str, again: bool = False) -> str:
     except PackageNotFoundError:  # a source tree that was not installed
         lines = []
     wanted = [line.partition(";")[0].strip() for line in lines if re.search(rf"extra == .{extra}\b", line)]  # fmt: skip
+    return install(*wanted, again=again) if wanted else f"install the extra {extra!r} of ctd"
+
+
+def install(*packages: str, again: bool = False) -> str:
+    """Return the command that adds packages to the Python that is running."""
     python = shlex.quote(sys.executable)
     pip = f"{python} -m pip install" if find_spec("pip") else f"uv pip install --python {python}"
-    pip += " --force-reinstall" if again else ""
-    return f"{pip} {shlex.join(wanted)}" if wanted else f"install the extra {extra!r} of ctd"
+    return f"{pip}{' --force-reinstall' if again else ''} {shlex.join(packages)}"

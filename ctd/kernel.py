@@ -38,6 +38,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ctd.late import Array, PyTree, jax, jnp
 from ctd.plots import Figure, Plot
+from ctd.words import nearest
 
 T = TypeVar("T")
 
@@ -294,6 +295,13 @@ class Kernel:
             raise TypeError(
                 f'kernel {self.name}: outcomes: `dims` has no "outcome"; add "outcome": Var(), and return it from `result`'
             )
+
+        for name in filter(None, (self.metric, *self.curves)):
+            if name not in self.dims:
+                what = "metric" if name == self.metric else "curves"
+                raise TypeError(
+                    f"kernel {self.name}: {what}: `dims` has no {name!r}{nearest(name, self.dims)}"
+                )
 
     @property
     def failing(self) -> list[int]:

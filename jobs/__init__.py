@@ -1,5 +1,6 @@
 """Jobs: spec, plan, the work on one shard, store, gather, query. All of it runs in one process, without a cluster."""
 
+import os
 from typing import TYPE_CHECKING
 
 from jobs.errors import JobError as JobError
@@ -24,7 +25,7 @@ def open_store(address: str) -> "StoreTree":
     return StoreTree.of(Store.open(str(address)))
 
 
-def open_stores(addresses: "Iterable[str]") -> "Shelf":
+def open_stores(addresses: "Iterable[str] | str") -> "Shelf":
     """Several stores that answer as one: .query, .table, .sql, with a column `store` and every parameter that differs.
 
     addresses: of stores, of folders of stores, or patterns such as "s3://lab/gru*.zarr"; also of a single store. Of a folder, an
@@ -33,7 +34,8 @@ def open_stores(addresses: "Iterable[str]") -> "Shelf":
     from jobs.query.shelf import Shelf
     from jobs.store.finding import find_stores
 
-    return Shelf([Store.open(address) for address in find_stores(map(str, addresses))])
+    given = [addresses] if isinstance(addresses, str | os.PathLike) else addresses
+    return Shelf([Store.open(address) for address in find_stores(map(str, given))])
 
 
 def figure(store: "StoreTree | str", group: int | None = None) -> "Figure":

@@ -130,7 +130,8 @@ def _of_plan(ready: "Prepared", workers: int) -> tuple[str, str]:
 def _of_slurm(order: "Order", profile: SlurmProfile) -> dict[str, str]:
     """The lines on allocations, and on folders."""
     n, nodes = order.array or 1, 1 if order.array else profile.nodes
-    gpus = f", GPUs: {profile.gpus}" if profile.n_gpus() else ""
+    kind, n_gpus = str(profile.gpus).rpartition(":")[0], profile.n_gpus()
+    gpus = f", {count(n_gpus, f'{kind} GPU'.strip())}" if n_gpus else ""
     found = {
         "allocations": f"{n} of {count(nodes, 'node')} for {duration(profile.time_s())}, started at most {count(profile.max_allocations, 'time')}",
         "a node": f"{count(profile.cpus, 'CPU')}{gpus}, {profile.memory_gb:g} GB",
@@ -138,6 +139,10 @@ def _of_slurm(order: "Order", profile: SlurmProfile) -> dict[str, str]:
     folders = {"work_dir": profile.folder(), "the job's folder": Path(order.base)}
     if image := profile.image():
         folders["container"] = image
+        if not image.exists():
+            found["not found"] = (
+                f"container: {image} does not exist on this machine; the nodes need it"
+            )
     for stage in order.stages:
         if (path := objects.local_path(stage.address)) is not None:
             folders[f"the store{_of(stage, order)}"] = path.absolute()

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ctd.installed import how_to_install, why_not
+from ctd.installed import how_to_install, install, why_not
 from jobs.errors import JobError, count
 from jobs.search.halving import Rung
 from jobs.search.searcher import Round, Searcher, Told
@@ -43,7 +43,7 @@ def check_installed(search: Optuna, where: str) -> None:
     further = {"gp": ["torch"], "cmaes": ["cmaes"]}.get(search.sampler, [])
     for package in ["optuna", *further]:
         if (why := why_not(package)) is not None:
-            torch = "pip install torch, or take another sampler"
+            torch = f"{install('torch', again=bool(why))}, or take another sampler"
             do = torch if package == "torch" else how_to_install("optuna", again=bool(why))
             what = f"{search.sampler} needs {NEEDED[package]}{why}; {do}"
             raise JobError(f"{where}: search.sampler: {what}")

@@ -62,6 +62,14 @@ def test_clusters_tells_on_one_line_what_is_wrong(folder, command_line):
     assert "\n" not in lab + none
 
 
+def test_a_profile_in_this_folder_is_named_by_its_file(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "box.yaml").write_text("kind: local\n")
+    with pytest.raises(JobError, match=r"box.yaml does not exist; for the file here give box.yaml"):
+        load_profile("box")
+    assert load_profile("box.yaml").kind == "local"
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

@@ -10,7 +10,7 @@ import yaml
 from processes import run_ctd
 
 from cluster import versions
-from cluster.cli.submit import file_system
+from cluster.cli.submit import file_system, preview
 from cluster.submit import check_python, read_order, submit, text_of
 from jobs.errors import JobError
 from jobs.run.prepare import open_or_create
@@ -75,6 +75,18 @@ def test_container_that_is_not_there_is_refused(tmp_path):
     order = read_order(path, None)
     with pytest.raises(JobError, match=r"cluster: container: .*ctd.sif does not exist; build one"):
         check_python(order.profile, order.where)
+
+
+def test_dry_run_tells_an_image_that_is_not_there(tmp_path):
+    cluster = {**SLURM, "gpus": "a100:2", "container": str(tmp_path / "ctd.sif")}
+    path = write(tmp_path, cluster=cluster, kernel="esn", sweep=None)
+    found = preview(read_order(path, None))
+    assert found["not found"] == (
+        f"container: {tmp_path}/ctd.sif does not exist on this machine; the nodes need it"
+    )
+    assert ", 2 a100 GPUs, " in found["a node"]
+    (tmp_path / "ctd.sif").touch()
+    assert "not found" not in preview(read_order(path, None))
 
 
 def test_dry_run_of_a_ray_prints_the_command(tmp_path):

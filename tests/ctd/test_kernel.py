@@ -201,3 +201,9 @@ def test_outcomes_that_are_none_are_refused_where_the_kernel_is_made(outcomes, d
     with pytest.raises(TypeError, match=said) as caught:
         one_shot("mine", Params, dims, lambda *a: {}, outcomes=outcomes)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("given", [{"metric": "radiu"}, {"curves": ("radius", "radiu")}])
+def test_results_that_there_are_not_are_refused_where_the_kernel_is_made(given):
+    with pytest.raises(TypeError, match=r": `dims` has no 'radiu'; did you mean 'radius'\?"):
+        one_shot("mine", Params, {"radius": Var()}, lambda *a: {}, **given)

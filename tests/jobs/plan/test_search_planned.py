@@ -11,7 +11,7 @@ from pydantic import Field
 from search_jobs import HALVING, POPULATION, RATE, changed
 from stores import BASE, FOUR_SLOTS, run
 
-from ctd.installed import how_to_install
+from ctd.installed import how_to_install, install
 from ctd.kernel import Traced
 from jobs.errors import JobError
 from jobs.inputs.measure import evaluate_group
@@ -146,7 +146,7 @@ def test_asha_and_optuna_that_do_not_fit_are_refused(job, path, value, said):
     ("sampler", "lacks", "said"),
     [
         ("tpe", "optuna", f"job: search.sampler: tpe needs Optuna; {how_to_install('optuna')}"),
-        ("gp", "torch", "job: search.sampler: gp needs PyTorch; pip install torch, or take another sampler"),
+        ("gp", "torch", f"job: search.sampler: gp needs PyTorch; {install('torch')}, or take another sampler"),
     ],
 )  # fmt: skip
 def test_what_a_sampler_needs_is_told_before_anything_is_written(monkeypatch, sampler, lacks, said):

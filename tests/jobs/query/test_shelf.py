@@ -31,7 +31,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def shelf(folder):
-    return jobs.open_stores([folder])
+    return jobs.open_stores(str(folder))
 
 
 @pytest.fixture(scope="module")
