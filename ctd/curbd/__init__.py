@@ -164,7 +164,7 @@ kernel = Kernel(
     }
     | {
         "pvar": Var((), "1", "share of the activity's variance that the free run explains: 1 - |x - r|^2 / (N T sd^2)", True),
-        "pvar_curve": Var(("run",), "1", "that share in training runs"),
+        "pvar_curve": Var(("run",), "1", "variance explained in training runs", True),
         "error_curve": Var(("run",), "1", "mean squared error of training runs, each before its update"),
         "current_rms": Var(("target", "source"), "1", "root mean square of the current that a unit of region `target` gets from region `source`, in the order of `regions`"),
         "currents": Var(("source", "time", "unit"), "1", "current that a unit gets from region `source`, in the free run"),

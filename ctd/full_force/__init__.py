@@ -176,7 +176,7 @@ kernel = Kernel(
     }
     | {
         "test_error": Var((), "1", "normalised error of the test trials, sum (z - f)^2 / sum f^2"),
-        "curve": Var(("train_trial",), "1", "that error in training, each output before its update"),
+        "curve": Var(("train_trial",), "1", "normalised error in training, each output before its update"),
         "output": Var(("time", "output"), "1", "output in the first test trial"),
         "target": Var(("time", "output"), "1", "wanted output in that trial"),
         "trials_done": Var((), "1", "training trials done"),

@@ -124,18 +124,18 @@ def training_trial(
         (net, K), (row, update, j) = carry, given
         now, wanted = advance_both(w, net.JW, net.now, row)
         miss, r = now.v - wanted, jnp.tanh(now.x)
-        found = gain(net.P, K, j, one, r)
-        # A step without an update leaves a row of K 0, as a step that is still to come.
-        k = jnp.where(update, found.k, 0)
-        net = Trained(
+
+        def learn(JW: Array, v: Array, K: Array) -> tuple[Array, ...]:
+            found = gain(net.P, K, j, one, r)
             # [J; W] r after the update, without multiplying again.
-            now._replace(v=now.v - miss * (k @ r)),
-            net.JW - jnp.outer(miss, k),
-            net.P,
-            net.error + miss[n:] @ miss[n:],
-            net.sound & ~(found.hPh <= 0),
-        )
-        return (net, jnp.where(update, found.K, K)), None
+            v = v - miss * (found.k @ r)
+            return JW - jnp.outer(miss, found.k), v, found.K, ~(found.hPh <= 0)
+
+        # A step without an update leaves a row of K 0, as a step that is still to come.
+        leave = lambda JW, v, K: (JW, v, K, jnp.ones((), bool))
+        JW, v, K, sound = lax.cond(update, learn, leave, net.JW, now.v, K)
+        error = net.error + miss[n:] @ miss[n:]
+        return (Trained(now._replace(v=v), JW, net.P, error, net.sound & sound), K), None
 
     def block(net: Trained, _: Number, rows: tuple[tuple[Array, Array, Array], Array]) -> Trained:
         length = len(rows[1])
