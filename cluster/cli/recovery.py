@@ -83,8 +83,10 @@ def status_lines(found: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, st
         "stopped": found["stopped"] or "",
         "warnings": joined(found["warnings"]),
         "computed on": ", ".join([*found["hosts"], *found["devices"]]),
-        "runs": count(found["runs"], "run")
-        + (f", {count(fails, 'attempt')} failed" if fails else ""),
+        "merged from": ", ".join(found["merged_from"]),
+        "runs": ""
+        if found["merged_from"]
+        else count(found["runs"], "run") + (f", {count(fails, 'attempt')} failed" if fails else ""),
         "decided": joined(found["learned"]),
     }
     failed = found["items_failed"] or found["errors"]

@@ -193,7 +193,9 @@ def clusters(
     if as_json:
         show_json(found)
     else:
-        show_table({key: [line[key] for line in found] for key in (found[0] if found else ())})
+        one_line = lambda value: "; ".join(value.splitlines()) if isinstance(value, str) else value
+        rows = [{key: one_line(value) for key, value in line.items()} for line in found]
+        show_table({key: [row[key] for row in rows] for key in (rows[0] if rows else ())})
         err.print(f"profiles are in {profiles_folder()}; docs/clusters.md shows how to write one")
     if not all(line["ok"] for line in found):
         raise typer.Exit(1)

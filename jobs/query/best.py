@@ -83,7 +83,7 @@ class Best:
     without: int = 0
     """Done items whose metric is NaN or infinite."""
     failed: int = 0
-    """Items that failed with an error."""
+    """Items that failed, by an error or by their outcome."""
     next: Mapping[str, str] = field(default_factory=dict)
     """Next step -> its command."""
 

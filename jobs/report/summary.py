@@ -139,6 +139,7 @@ def state_of(
         "running": "; ".join(map(describe, living[:3])) or None,
         "progress": _reported(living, plan.n_items, sum(m.n_items for m in markers)),
         "runs": len([e for e in events if e.kind == "run"]),
+        "merged_from": merged_from(store),
         "stopped": None if living else _why_stopped(events),
         "attempts_failed": len(failures),
         "items_with_errors": len(culprits),
@@ -146,6 +147,13 @@ def state_of(
         "learned": [e.text for e in events if e.kind == "decision"][-5:],
         "errors": errors[-10:],
     }
+
+
+def merged_from(store: Store) -> list[str]:
+    """The addresses that the stores had of which this one was merged; none if it was computed here."""
+    parts = store.job.provenance.get("merged")
+    parts = parts if isinstance(parts, list) else []
+    return [str(part.get("store", "?")) for part in parts if isinstance(part, dict)]
 
 
 def _reported(living: Sequence[LeaseRecord], items: int, committed: int) -> dict[str, Any] | None:

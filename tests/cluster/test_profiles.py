@@ -62,6 +62,12 @@ def test_clusters_tells_on_one_line_what_is_wrong(folder, command_line):
     assert "\n" not in lab + none
 
 
+def test_clusters_shows_an_answer_of_several_lines_on_one(folder, command_line, monkeypatch):
+    answer = {"check": "reachable", "ok": False, "found": "no\nanswer"}
+    monkeypatch.setattr("cluster.checks.check", lambda profile: [answer])
+    assert "no; answer" in command_line("clusters", "local")[1]
+
+
 def test_a_profile_in_this_folder_is_named_by_its_file(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "box.yaml").write_text("kind: local\n")

@@ -125,7 +125,13 @@ def _listed(
             ["devices", ", ".join(found["devices"])],
             ["hosts", ", ".join(found["hosts"][:8]) + (" ..." if len(found["hosts"]) > 8 else "")],
         ]
-    out += [["runs", str(found["runs"])], ["attempts that failed", str(found["attempts_failed"])]]
+    if found["merged_from"]:
+        out.append(["merged from", ", ".join(found["merged_from"])])
+    else:
+        out += [
+            ["runs", str(found["runs"])],
+            ["attempts that failed", str(found["attempts_failed"])],
+        ]
     if made.get("git_commit"):
         out.append(["ctd commit", str(made["git_commit"])])
     out.append(["digest of the job", store.job.spec.digest()])

@@ -160,5 +160,8 @@ def test_merge_on_the_command_line(ctd, parts, tmp_path):
     code, out, err = ctd("merge", tmp_path / "m.zarr", *(store.address for store in parts))
     assert code == 0, err
     assert out == f"merged 55 items of 2 stores; ctd query {tmp_path / 'm.zarr'}\n"
+    out = ctd("status", tmp_path / "m.zarr")[1]
+    assert f"merged from  {parts[0].address}, {parts[1].address}\n" in out
+    assert "\nruns " not in out
     code, out, err = ctd("merge", tmp_path / "n.zarr", parts[0].address)
     assert (code, "1 store given; two or more expected" in err) == (2, True)
