@@ -9,6 +9,7 @@ import errno
 import gc
 import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -97,7 +98,19 @@ class LateCommand(TyperCommand):
         except TyperException as error:
             if option := getattr(error, "option_name", ""):
                 error.message += _in_job_file(option, _value_of(option, words))
+            error.message = _with_choice(error.message)
             raise
+
+
+def _with_choice(message: str) -> str:
+    """An error about a value, and if it is nearly one of the choices that the text lists, that one."""
+    text = message.replace("Value error, ", "")  # pydantic's, of what the type of an option refuses
+    if " is not one of " not in text:
+        return text
+    from ctd.words import meant
+
+    word, *choices = re.findall(r"'([^']*)'", text)
+    return text.rstrip(".") + (meant(word, choices) or ".")
 
 
 def _value_of(option: str, words: list[str]) -> str:

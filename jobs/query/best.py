@@ -34,7 +34,9 @@ def require_metric(
     known = [name for name in stored if name != "outcome" and real(name)]
     found = metric_of(store, by, mode)
     if found is None:
-        raise JobError(f"{option}: the kernel names none; give one{nearest('', known)}")
+        raise JobError(
+            f"{option}: kernel {store.job.spec.kernel} names no metric to judge items by; give one{nearest('', known)}"
+        )
     if found.name not in known:
         what = (
             "is not one real number an item"

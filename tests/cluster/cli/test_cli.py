@@ -338,6 +338,7 @@ def test_run_refuses_store_path(ctd, job_file, network, store, said):
         (["schema", "nope"], "kernel: 'nope' is unknown"),
         (["run", "job.yaml", "--frobnicate"], "frobnicate"),
         (["run", "job.yaml", "--workers", "4"], "run.workers=4"),
+        (["run", "job.yaml", "--executor", "seriall"], "did you mean"),
         (["run", "job.yaml", "--seed=4"], "seed=4"),
         (["run", "job.yaml", "--seed"], "seed=VALUE"),
         (["plan", "a.yaml", "b.yaml"], "a.yaml, b.yaml: 2 job files given"),

@@ -47,7 +47,10 @@ def test_failed_items_are_never_best():
     found = best(store, Metric("norm", more_is_better=True))
     assert found.value == frame["norm"].max()
     assert found.seeds is None
-    with pytest.raises(JobError, match="--by: the kernel names none; give one; known: norm, steps"):
+    with pytest.raises(
+        JobError,
+        match="--by: kernel toy names no metric to judge items by; give one; known: norm, steps",
+    ):
         require_metric(store, "--by")
     with pytest.raises(JobError, match="--by x: is not one real number an item"):
         require_metric(store, "--by", "x")
