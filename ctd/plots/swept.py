@@ -64,6 +64,8 @@ def _grouped(
         if not len(rows):
             continue
         label = f"{name} = {tick(float(kind)) if number else kind}"
+        if len(shade) > MAX_VALUES:  # the colour bar tells
+            label = ""
         looks = {"colour": [colour] * len(rows)} if number else {"colour": None, "hue": k}
         ours = dataclasses.replace(
             layer, x=x if x.ndim == 1 else x[rows], y=y[rows], item=np.asarray(layer.item)[rows],

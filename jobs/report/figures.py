@@ -119,12 +119,13 @@ def reduced_values(store: Store, group: int) -> dict[str, np.ndarray]:
 
 
 def figure(store: Store, group: int | None = None) -> Canvas:
-    """Draw a group, or all items: the kernel's figure of a single group, else the metric over the sweep, else the results
-    (`default_plots`)."""
-    only = 0 if len(store.job.plan.group_sizes) == 1 else group
-    if only is not None and (made := figure_of(store, only)) is not None:
-        return made
+    """Draw a group, or all items: the kernel's figure of a single group, else the metric over the sweep, else the kernel's
+    figure of the first group, else the results (`default_plots`)."""
     metric = metric_of(store) if group is None else None
+    only = 0 if len(store.job.plan.group_sizes) == 1 or not metric else None
+    shown = only if group is None else group
+    if shown is not None and (made := figure_of(store, shown)) is not None:
+        return made
     plot = overview(store, metric.name) if metric else None
     if plot:
         return draw(Figure([plot]))
@@ -136,7 +137,10 @@ def figure(store: Store, group: int | None = None) -> Canvas:
 
 
 def save_figures(store: Store, stem: Path, limit: int = 16) -> list[Path]:
-    """Save stem.png of all items and, if there are several groups, stem-0.png ... of the first `limit`; return the paths."""
+    """Save stem.png of all items and, if there are several groups, stem-0.png ... of the first `limit`; return the paths.
+
+    Without a metric nothing compares groups that the kernel draws, and stem.png shows the first one.
+    """
     paths, n = [stem.with_name(f"{stem.name}.png")], len(store.job.plan.group_sizes)
     _save(figure(store), paths[0])
     for group in range(min(n, limit) if n > 1 else 0):

@@ -31,7 +31,15 @@ def test_many_values_colour_each_line_by_its_own():
     own = [layer for layer in made.layers if isinstance(layer, Lines) and layer.item is not None]
     assert [list(layer.colour) for layer in own] == [[v] for v in values.values()]
     assert not any(layer.faint for layer in own)
+    assert len({layer.name for layer in own}) == 6
     assert any(isinstance(layer, Band) for layer in made.layers)
+
+
+def test_more_values_than_a_legend_holds_are_told_by_the_colour_bar():
+    lines = Lines(np.arange(2), np.zeros((11, 2)), item=np.arange(11))
+    made = by_swept(Plot("curves", [lines]), "gain", {k: float(k) for k in range(11)})
+    assert {layer.name for layer in made.layers} == {""}
+    assert made.scale.label == "gain"
 
 
 @pytest.mark.parametrize(
