@@ -13,7 +13,7 @@ from waiting import until
 
 from cluster.slurm import client as slurm
 from cluster.submit import read_order, submit, text_of
-from cluster.tracking import log_tail, submissions
+from cluster.tracking import Submission, log_tail, submissions
 from jobs import Store
 from jobs.run.prepare import open_or_create
 from jobs.run.serial import SerialExecutor
@@ -29,7 +29,8 @@ run: {{shard_items: 2, slots: 2, microbatch: 1, checkpoint_s: 1, grace_s: 20}}
 """
 
 ONE_AT_A_TIME = Lock()
-"""A submission loads the user's kernel and asks for its versions: not at once in two threads."""
+"""Whatever loads the user's kernel holds it: two threads that import at once may find half of a module, or wait for each
+other for ever."""
 
 
 def profile(lab: Lab, name: str = "lab", **changes) -> str:
@@ -50,6 +51,13 @@ def job(lab: Lab, name: str, seed: int = 5, items: int = 4) -> Path:
     return path
 
 
+def send(path: Path, profile: str, array: int | None = None) -> tuple[Submission, str]:
+    """Submit a job from any thread; return what was submitted, and its script."""
+    with ONE_AT_A_TIME:
+        order = read_order(path, profile, array=array)
+        return submit(order), text_of(order)
+
+
 class Sent:
     """A job that was submitted with its gate shut; `with` ends what is left of it."""
 
@@ -57,9 +65,7 @@ class Sent:
         self.lab, self.path, self.address = lab, path, str(path.with_suffix(".zarr"))
         self.gate = path.with_suffix(".gate")
         self.gate.touch()
-        with ONE_AT_A_TIME:
-            order = read_order(path, profile(lab, f"for-{path.stem}", **changes), array=array)
-            sent, self.text = submit(order), text_of(order)
+        sent, self.text = send(path, profile(lab, f"for-{path.stem}", **changes), array)
         self.number, self.home = sent.numbers[0], Path(sent.home)
 
     def __enter__(self) -> "Sent":
@@ -105,7 +111,8 @@ class Sent:
         here = str(self.path.with_suffix(".serial.zarr"))
         shutil.rmtree(here, ignore_errors=True)
         executor = SerialExecutor(1)
-        local = open_or_create(read_job(self.path), str(self.lab.shared), "job", here, executor)
+        with ONE_AT_A_TIME:
+            local = open_or_create(read_job(self.path), str(self.lab.shared), "job", here, executor)
         assert not run_shards(local, executor).failed
         there = Store.open(self.address)
         assert there.committed.numbers() == local.committed.numbers() != set(), self.log()
