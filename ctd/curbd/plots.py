@@ -36,7 +36,8 @@ def _grid(group: Group, row: int) -> list[Plot]:
     if len(names) > MOST or "currents" not in group.inputs.record:
         return []
     found = np.asarray(group.results["currents"][row], float)
-    found = found[:, spread(found.shape[1], BINS)]
+    every = -(-found.shape[1] // BINS)
+    found, across = found[:, ::every], Axis("bin" if every == 1 else f"bin / {every}")
     # One scale for all pairs, so that they compare; a single large current does not set it.
     high = float(np.quantile(np.abs(found), 0.99)) or 1.0
     scale = Scale("current", diverging=True, low=-high, high=high)
@@ -49,7 +50,7 @@ def _grid(group: Group, row: int) -> list[Plot]:
         for source, of in enumerate(names):
             picture = [Image(np.clip(found[source][:, units].T, -high, high))]
             title = f"{of} to {to}"
-            made.append(Plot(title, picture, Axis("bin"), Axis(f"unit of {to}"), scale))
+            made.append(Plot(title, picture, across, Axis(f"units of {to}, by their peaks"), scale))
     return made
 
 
