@@ -22,6 +22,7 @@ from ctd.fixed_points.shown import lines_of
 from ctd.kernel import Kernel, NoOptions, View, inputs_of
 from ctd.late import Array
 from ctd.plots.png import Canvas, draw
+from ctd.words import count
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Followed:
     def __repr__(self) -> str:
         """Return the number of branches, and a table of the bifurcations."""
         n, k = len(self.branches["branch_starts"]), len(self.results["outcome"])
-        head = f"{k} start{'s' if k != 1 else ''} on {n} branch{'es' if n != 1 else ''}"
+        head = f"{count(k, 'start')} on {n} branch{'es' if n != 1 else ''}"
         return "\n".join([head, *lines_of({name: self.branches[name] for name in SUMMARY})])
 
     def figure(self) -> Canvas:
@@ -115,8 +116,8 @@ class Cycles:
         """Return how the trajectories ended, and a table of the cycles."""
         codes = self.results["outcome"].tolist()
         ended = {outcome.name: codes.count(k) for k, outcome in enumerate(self.kernel.outcomes)}
-        text = ", ".join(f"{count} {name}" for name, count in ended.items() if count)
-        head = f"{len(codes)} trajectories: {text}"
+        text = ", ".join(f"{n} {name}" for name, n in ended.items() if n)
+        head = f"{'1 trajectory' if len(codes) == 1 else f'{len(codes)} trajectories'}: {text}"
         return "\n".join([head, *lines_of({name: self.unique[name] for name in CYCLES})])
 
     def figure(self) -> Canvas:

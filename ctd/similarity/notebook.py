@@ -20,6 +20,7 @@ from ctd.similarity.params import OF_DYNAMICS, OF_POINTS, Comparison, Method
 from ctd.similarity.plots import pictures
 from ctd.similarity.summary import SUMMARY, Options, joined, tables
 from ctd.similarity.trials import Trials, trials
+from ctd.words import count
 
 type Compares = ArrayLike | Mapping[str, ArrayLike]
 """The states of a network, or its table of points."""
@@ -49,8 +50,8 @@ class Compared:
         found = self.tables
         pairs = found["pair_distance"]
         head = (
-            f"{len(self.labels)} networks, {len(pairs)} pairs, distance ({self.method}) {pairs.min():.4g} to "
-            f"{pairs.max():.4g}, {len(np.unique(found['cluster']))} clusters"
+            f"{len(self.labels)} networks, {count(len(pairs), 'pair')}, distance ({self.method}) {pairs.min():.4g} to "
+            f"{pairs.max():.4g}, {count(len(np.unique(found['cluster'])), 'cluster')}"
         )
         rows = zip(*(found[name] for name in SUMMARY), strict=True)
         texts = [[str(v) if isinstance(v, str) else f"{v:.3g}" for v in row] for row in rows]
