@@ -132,6 +132,20 @@ JOBS: dict[str, dict[str, Any]] = {
         "params": {"weights": ["net.h5"] * 4, "n_trials": 4, "n_samples": 50},
         "sweep": {"grid": {"matrix_row": {"range": 4}}},
     },
+    "reconstruct": {
+        "params": {"data": "lorenz_recording.npy", "hidden": 4, "length": 6, "batch_size": 2, "n_batches": 10, "report_every": 5,
+                   "bins": 4, "n_saved": 3},
+        "sweep": {"grid": {"learning_rate": [0.001, 0.002, 0.003, 0.004]}},
+    },
+    "curbd": {
+        "params": {"data": "regions_recording.h5", "regions": {"A": "0-29", "B": "30-59"}, "n_runs": 2, "report_every": 1,
+                   "steps": 1, "n_saved": 3},
+        "sweep": {"grid": {"g": [0.5, 1, 1.5, 2]}},
+    },
+    "full_force": {
+        "params": {"trials": "oscillation_trials.h5", "n": 5, "settle": 1, "n_train": 2, "n_test": 1},
+        "sweep": {"grid": {"g": [0.5, 1, 1.5, 2]}},
+    },
     "train_rnn": {"params": RNN, "sweep": {"grid": {"learning_rate": [0.01, 0.02, 0.03, 0.04]}}},
     "population": {
         "kernel": "train_rnn", "params": RNN | {"n_batches": 8}, "sweep": {"seeds": 4},
@@ -434,7 +448,10 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory(prefix="ctd-attack-") as name:
         folder = Path(name)
-        for file in ("decision_gru.h5", "lfads_spikes.h5", "kuramoto.py"):
+        for file in (
+            "decision_gru.h5", "lfads_spikes.h5", "lorenz_recording.npy", "regions_recording.h5", "oscillation_trials.h5",
+            "kuramoto.py",
+        ):  # fmt: skip
             shutil.copy(EXAMPLES / file, folder)
         (folder / "faults.py").write_text(FAULTS)
         apart(partial(write_network, folder), folder / "network.log")
