@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import pkgutil
 import sys
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from ctd.dotted import NoModule, load
 from ctd.kernel import Kernel
+from ctd.words import meant
 
 
 @cache
@@ -96,11 +96,8 @@ def find_module(name: str) -> str:
             "with `kernel = Kernel(...)` or `kernel = one_shot(...)` of ctd.kernel"
         )
     known = kernel_names()
-    # Most unknown names are typing errors.
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
     raise UnknownKernel(
-        f"kernel: {name!r} is unknown; {hint}ctd has {', '.join(known)}. A kernel of your own is "
+        f"kernel: {name!r} is unknown{meant(name, known) or ';'} ctd has {', '.join(known)}. A kernel of your own is "
         "named by the dotted path of its module, which defines `kernel` and lies beside the job file "
         "or is installed"
     )

@@ -1,6 +1,5 @@
 """Cells by name: those of this package, with other units if asked for."""
 
-import difflib
 from functools import cache
 from typing import Annotated
 
@@ -12,6 +11,7 @@ from ctd.cells.gated import gru, gru_candidate_bias, gru_torch, lstm
 from ctd.cells.piecewise import alrnn, clipped, shplrnn
 from ctd.cells.ungated import UNGATED, leaky, leaky_per_unit, vanilla, with_units
 from ctd.cells.units import UNITS
+from ctd.words import meant
 
 CELLS = {
     cell.name: cell
@@ -49,11 +49,8 @@ def get_cell(name: str) -> Cell:
         return FORMS[name]
     base, colon, units = name.partition(":")
     if base not in CELLS:
-        # Most unknown names are typing errors.
-        near = difflib.get_close_matches(base, CELLS, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
         raise ValueError(
-            f"cell: {name!r} is unknown; {hint}the cells are {', '.join(CELLS)}; "
+            f"cell: {name!r} is unknown{meant(base, CELLS) or ';'} the cells are {', '.join(CELLS)}; "
             "units follow a colon, as in leaky:relu"
         )
     cell = CELLS[base]

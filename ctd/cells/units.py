@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 
 from ctd.dotted import load
 from ctd.late import Array, jax, jnp
+from ctd.words import meant
 
 type Units = Callable[[Array], Array]
 """Currents h -> rates f(h), of any shape."""
@@ -34,9 +34,7 @@ def get_units(name: str) -> Units:
         return UNITS[name]
     module, _, attribute = name.rpartition(".")
     if not module:
-        near = difflib.get_close_matches(name, UNITS, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"units {name!r} are unknown; {hint}there are {NAMES}")
+        raise ValueError(f"units {name!r} are unknown{meant(name, UNITS) or ';'} there are {NAMES}")
     found = load(name, f"units {name}")
     if not callable(found):
         raise ValueError(f"units {name}: {module} has no function {attribute} of the currents h")

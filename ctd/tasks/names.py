@@ -1,7 +1,5 @@
 """Tasks by name: ctd's own, or a class of yours by its dotted path."""
 
-import difflib
-from collections.abc import Iterable
 from typing import Annotated
 
 from pydantic import BeforeValidator, SerializeAsAny, ValidationError, WithJsonSchema
@@ -15,6 +13,7 @@ from ctd.tasks.recorded import Recorded
 from ctd.tasks.task import Task
 from ctd.tasks.white_noise import ContextualIntegrator, Decision, Integrator
 from ctd.tasks.yang import Yang
+from ctd.words import meant
 
 TASKS: dict[str, type[Task]] = {
     task.name: task
@@ -48,7 +47,7 @@ def get_task(given: object) -> Task:
     >>> get_task({"name": "flipflop", "n_bit": 2})
     Traceback (most recent call last):
         ...
-    ValueError: task flipflop: unknown parameter n_bit, did you mean 'n_bits'?
+    ValueError: task flipflop: unknown parameter n_bit; did you mean 'n_bits'?
     """
     if isinstance(given, Task):
         return given
@@ -68,7 +67,7 @@ def get_task(given: object) -> Task:
 def _own_class(name: str) -> type[Task]:
     module, _, attribute = name.rpartition(".")
     if not module:
-        raise ValueError(f"there is no task {name!r}{_near(name, TASKS)}; the tasks are {NAMES}")
+        raise ValueError(f"there is no task {name!r}{meant(name, TASKS)}; the tasks are {NAMES}")
     cls = load(name, f"task {name}")
     if not (isinstance(cls, type) and issubclass(cls, Task)):
         raise ValueError(
@@ -77,18 +76,13 @@ def _own_class(name: str) -> type[Task]:
     return cls
 
 
-def _near(word: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f", did you mean {near[0]!r}?" if near else ""
-
-
 def _explain(error: ValidationError, cls: type[Task]) -> str:
     lines = []
     for fault in error.errors(include_url=False):
         place = ".".join(map(str, fault["loc"]))
         if fault["type"] == "extra_forbidden":
             fields = cls.model_fields
-            hint = _near(place, fields) or f"; its parameters are {', '.join(fields)}"
+            hint = meant(place, fields) or f"; its parameters are {', '.join(fields)}"
             lines.append(f"unknown parameter {place}{hint}")
         elif fault["type"] == "value_error":
             # A task's own validator raised this. One over several fields has no place, and names them itself.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from math import pi
 from typing import Annotated, Literal
 
@@ -12,6 +11,7 @@ from ctd.late import Array, jax, jnp
 from ctd.tasks.scores import last_step
 from ctd.tasks.task import Conditions, Trial
 from ctd.tasks.yang_rules import RULES, Draws, Experiment, Plan, longest
+from ctd.words import meant
 
 OFTEN = {"contextdm1": 5.0, "contextdm2": 5.0}
 """Relative frequency of rules that the authors train more often, so that a network cannot ignore the context."""
@@ -31,9 +31,8 @@ def _rules(given: object) -> tuple[str, ...]:
         return tuple(RULES)
     for rule in rules:
         if rule not in RULES:
-            near = difflib.get_close_matches(str(rule), RULES, n=1)
-            hint = f"did you mean {near[0]!r}" if near else f"the rules are all, {', '.join(RULES)}"
-            raise ValueError(f"there is no rule {rule!r}; {hint}")
+            hint = meant(rule, RULES) or f"; the rules are all, {', '.join(RULES)}"
+            raise ValueError(f"there is no rule {rule!r}{hint}")
     if len(set(rules)) < len(rules):
         raise ValueError("a rule is given twice; give it once, and a larger entry of `weights`")
     return tuple(rules)

@@ -165,10 +165,10 @@ def test_task_field(given, expected):
 
 
 BAD = {
-    "unknown": ("decisoin", "there is no task 'decisoin', did you mean 'decision'"),
+    "unknown": ("decisoin", "there is no task 'decisoin'; did you mean 'decision'"),
     "unknown parameter": (
         {"name": "flipflop", "n_bit": 2},
-        "task flipflop: unknown parameter n_bit, did you mean 'n_bits'",
+        "task flipflop: unknown parameter n_bit; did you mean 'n_bits'",
     ),
     "far parameter": ({"name": "flipflop", "zzz": 2}, "zzz; its parameters are n_steps, n_bits"),
     "value": ({"name": "integrator", "n_steps": 0}, "task integrator: n_steps: .*greater than 0"),
