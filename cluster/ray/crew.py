@@ -75,7 +75,8 @@ class Crew:
 
     def open(self, slot: Slot) -> None:
         """Tell the slot's actor to open the store; does not wait for it."""
-        slot.ready, slot.node = False, ""
+        # A heartbeat that another run asked for, or of an actor that is gone, comes to nobody here: it is asked for anew.
+        slot.ready, slot.node, slot.asked = False, "", None
         self.places.note(slot)
         slot.where = slot.actor.place.remote()
         slot.opening = self.expect(
@@ -131,7 +132,7 @@ class Crew:
     def replace(self, slot: Slot) -> None:
         """Put a new actor in the slot, after killing the old one, which may be dead or out of reach."""
         self._pool.kill(slot.actor)
-        slot.actor, slot.held, slot.asked = self._pool.actor(), [], None
+        slot.actor, slot.held = self._pool.actor(), []
         self.open(slot)
 
     def note_death(self, node: str, shard: int) -> dict[str, str]:

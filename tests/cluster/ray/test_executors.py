@@ -2,6 +2,7 @@
 
 import math
 import os
+from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
@@ -157,6 +158,16 @@ def test_progress_inside_a_running_shard_is_seen(executor, folder):
     # One item on the devices at a time, of one advance each.
     assert inside <= {(n, (n,)) for n in range(1, 8)}
     assert len(inside) >= 2, heard
+
+
+@pytest.mark.ray
+def test_a_heartbeat_on_its_way_as_a_run_ended_is_asked_for_anew_by_the_next(ray_pool, folder):
+    for slot in ray_pool._pool.slots:
+        slot.asked = Future()  # it was to answer the run before
+    store = make(folder, ray_pool, "next", {"fault": [5] * 6}, shard_items=6, slots=1)
+    heard = set()
+    run_shards(store, ray_pool, lambda p: heard.update(p.advances))
+    assert heard & set(range(1, 6)), heard
 
 
 def test_an_exception_is_reported_and_the_shard_retried(executor, folder):
