@@ -1,4 +1,4 @@
-"""What reductions share: rows of results in blocks, rows grouped by equal values, and the option `n_best`."""
+"""What reductions and figures share: rows of results in blocks, rows grouped by equal values, the best rows, and the option `n_best`."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -12,6 +12,27 @@ class Best(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     n_best: int = Field(10, gt=0, description="items in the table, the best first")
+
+
+def ranked(
+    results: Mapping[str, np.ndarray], name: str, more_is_better: bool = False
+) -> np.ndarray:
+    """The rows of the items whose outcome is the first of their kernel's, the best value of result `name` first, NaN last.
+
+    >>> ranked({"loss": np.array([2.0, 1.0, 0.5]), "outcome": np.array([0, 0, 1])}, "loss").tolist()
+    [1, 0]
+    """
+    fine = np.flatnonzero(np.asarray(results["outcome"][:]) == 0)
+    values = np.asarray(results[name][:], float)[fine]
+    return fine[np.argsort(-values if more_is_better else values, kind="stable")]
+
+
+def best_row(
+    results: Mapping[str, np.ndarray], name: str, more_is_better: bool = False
+) -> int | None:
+    """The first row of `ranked`; None if none has a finite value."""
+    first = ranked(results, name, more_is_better)[:1]
+    return int(first[0]) if np.isfinite(np.asarray(results[name][:], float)[first]).any() else None
 
 
 def blocks(

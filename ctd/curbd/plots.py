@@ -6,19 +6,12 @@ import numpy as np
 
 from ctd.plots import Axis, Figure, Group, Image, Lines, Plot, Scale, of_group, spread
 from ctd.plots.curves import N_CURVES
+from ctd.rows import best_row
 
 MOST = 4
 """Regions up to which each pair has a picture of its own; of more, the sizes of the currents alone are drawn."""
 UNITS, BINS = 100, 400
 """Units and bins of a picture, at most."""
-
-
-def _best(group: Group) -> int | None:
-    """The row of the fit with the largest pVar."""
-    outcome = np.asarray(group.results["outcome"][:])
-    score = np.asarray(group.results["pvar"][:], float)
-    score = np.where((outcome == 0) & np.isfinite(score), score, -np.inf)
-    return int(np.argmax(score)) if np.isfinite(score).any() else None
 
 
 def _sizes(group: Group, row: int, item: int) -> Plot:
@@ -85,7 +78,7 @@ def _curves(group: Group) -> Plot:
 @of_group
 def plots(group: Group) -> list[Plot]:
     """Sizes of currents, rates, curves, and the grid of currents of the best fit."""
-    row = _best(group)
+    row = best_row(group.results, "pvar", more_is_better=True)
     if row is None:
         return [_curves(group)]
     item = int(np.asarray(group.columns["item"][:])[row])

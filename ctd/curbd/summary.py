@@ -8,7 +8,7 @@ import numpy as np
 from ctd.curbd.data import Shared
 from ctd.curbd.params import Curbd
 from ctd.kernel import Var, View
-from ctd.rows import Best
+from ctd.rows import Best, ranked
 
 REDUCED = {
     "fit": Var(("rank",), "item", "item id, by decreasing pVar"),
@@ -31,7 +31,7 @@ def reduce(
     del inputs
     fine = np.flatnonzero(np.asarray(results["outcome"]) == 0)
     pvar = np.asarray(results["pvar"], float)
-    order = fine[np.argsort(-pvar[fine], kind="stable")][: options.n_best]
+    order = ranked(results, "pvar", more_is_better=True)[: options.n_best]
     n = len(shared.member)
     sizes = np.asarray(results["current_rms"], float)[fine]
     middle = np.median(sizes, 0) if len(fine) else np.full((n, n), np.nan)

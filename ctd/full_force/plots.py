@@ -6,6 +6,7 @@ import numpy as np
 
 from ctd.plots import Axis, Figure, Group, Lines, Plot, histogram, of_group, spread
 from ctd.plots.curves import N_CURVES
+from ctd.rows import best_row
 
 
 def _output(group: Group, row: int, item: int) -> Plot:
@@ -40,12 +41,10 @@ def _errors(error: np.ndarray) -> Plot:
 @of_group
 def plots(group: Group) -> list[Plot]:
     """A test trial of the best network, errors in training, errors of the tests."""
-    error = np.asarray(group.results["test_error"][:], float)
-    fine = (np.asarray(group.results["outcome"][:]) == 0) & np.isfinite(error)
-    made = [_curves(group), _errors(error)]
-    if not fine.any():
+    made = [_curves(group), _errors(np.asarray(group.results["test_error"][:], float))]
+    row = best_row(group.results, "test_error")
+    if row is None:
         return made
-    row = int(np.argmin(np.where(fine, error, np.inf)))
     return [_output(group, row, int(np.asarray(group.columns["item"][:])[row])), *made]
 
 

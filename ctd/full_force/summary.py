@@ -7,7 +7,7 @@ import numpy as np
 from ctd.full_force.data import Trials
 from ctd.full_force.params import FullForce
 from ctd.kernel import Var, View
-from ctd.rows import Best
+from ctd.rows import Best, ranked
 
 REDUCED = {
     "network": Var(("rank",), "item", "item id, by increasing test error"),
@@ -28,12 +28,12 @@ def reduce(
     del inputs, shared
     error = np.asarray(results["test_error"], float)
     failed = (np.asarray(results["outcome"]) != 0) | ~np.isfinite(error)
-    error = np.where(failed, np.inf, error)
-    order = np.argsort(error, kind="stable")[: min(options.n_best, int((~failed).sum()))]
+    order = ranked(results, "test_error")
+    order = order[np.isfinite(error[order])][: options.n_best]
     return {
         "network": np.asarray(columns["item"])[order],
         "test_error": error[order],
         # The lower median: the mean of a finite and an infinite error says nothing.
-        "test_error_median": np.asarray(np.sort(error)[(len(error) - 1) // 2]),
+        "test_error_median": np.sort(np.where(failed, np.inf, error))[(len(error) - 1) // 2],
         "failed": np.asarray(failed.sum()),
     }

@@ -7,17 +7,10 @@ import numpy as np
 from ctd.plots import Axis, Figure, Group, Lines, Plot, Points, of_group
 from ctd.plots.curves import Curves, block_ends, loss_curves
 from ctd.principal import principal
+from ctd.rows import best_row
 
 MOST = 3000
 """Samples of an attractor that are drawn."""
-
-
-def _best(group: Group) -> int | None:
-    """The row of the fit with the smallest D_stsp."""
-    outcome = np.asarray(group.results["outcome"][:])
-    score = np.asarray(group.results["d_stsp"][:], float)
-    score = np.where((outcome == 0) & np.isfinite(score), score, np.inf)
-    return int(np.argmin(score)) if np.isfinite(score).any() else None
 
 
 def _generated(group: Group, row: int) -> np.ndarray:
@@ -88,7 +81,7 @@ def _curves(group: Group) -> Plot:
 @of_group
 def plots(group: Group) -> list[Plot]:
     """The attractor and spectra of the best fit, loss curves, measures of all."""
-    row = _best(group)
+    row = best_row(group.results, "d_stsp")
     made = [
         _curves(group),
         _beside_d_stsp(group, "d_h", "How near the attractors are", Axis("D_H")),

@@ -8,7 +8,7 @@ import numpy as np
 from ctd.kernel import Var, View
 from ctd.reconstruct.data import Shared
 from ctd.reconstruct.params import Reconstruction
-from ctd.rows import Best
+from ctd.rows import Best, ranked
 
 MEASURES = ("d_stsp", "d_h", "prediction_error", "exponent")
 
@@ -32,7 +32,7 @@ def reduce(
     del inputs, shared
     fine = np.flatnonzero(np.asarray(results["outcome"]) == 0)
     found = {name: np.asarray(results[name], float) for name in MEASURES}
-    order = fine[np.argsort(found["d_stsp"][fine], kind="stable")][: options.n_best]
+    order = ranked(results, "d_stsp")[: options.n_best]
     out: dict[str, np.ndarray] = {"fit": np.asarray(columns["item"])[order]}
     for name, values in found.items():
         # A measure without a value, as PE(n) of predictions that overflow, is the worst of all: a median counts it as infinite.
