@@ -132,12 +132,16 @@ def read_trials(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def read_recordings(path: str, name: str) -> np.ndarray:
-    """Read the recordings `name` of an HDF5, .npz or .npy file: (recording, time, channel) float64.
+    """Read the recordings `name` of an HDF5, .npz or .npy file, see `recordings_of`."""
+    return recordings_of(path, name, read_arrays(path, name))
+
+
+def recordings_of(path: str, name: str, found: dict[str, np.ndarray]) -> np.ndarray:
+    """The recordings `name` among the arrays of a file: (recording, time, channel) float64.
 
     One recording may lie there as (time, channel). Raises ValueError, naming file and dataset, where there is none, it has
     other axes, or a value is not a finite real number.
     """
-    found = read_arrays(path, name)
     if name not in found:
         raise ValueError(
             f"{path}: has no dataset {name}; it has {', '.join(sorted(found))}{_uncut(found)}"

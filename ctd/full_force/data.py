@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ctd.data import read_arrays, read_recordings
+from ctd.data import read_arrays, recordings_of
 from ctd.full_force.params import FullForce
 from ctd.kernel import View
 from ctd.late import Array, Float, on_host
@@ -26,7 +26,8 @@ def load(inputs: View[FullForce]) -> Trials:
     path = inputs.trials
     if path is None:
         raise ValueError("trials: a file of targets (trial, time, output) is needed; give its path")
-    targets = read_recordings(path, "targets")
+    there = read_arrays(path, "targets")
+    targets = recordings_of(path, "targets", there)
     if targets.shape[1] < 2:
         raise ValueError(f"{path}: targets has {targets.shape[1]} step; at least 2 expected")
     silent = np.flatnonzero((targets == 0).all((0, 1)))
@@ -34,10 +35,9 @@ def load(inputs: View[FullForce]) -> Trials:
         raise ValueError(
             f"{path}: targets: output {silent[0]} is 0 throughout, so that no error is relative to it; leave it out"
         )
-    there = read_arrays(path, "targets")
     made = {}
     for name in ("inputs", "hints"):
-        found = read_recordings(path, name) if name in there else targets[..., :0]
+        found = recordings_of(path, name, there) if name in there else targets[..., :0]
         if found.shape[:2] != targets.shape[:2]:
             raise ValueError(
                 f"{path}: {name} has {found.shape[0]} trials of {found.shape[1]} steps, but targets has "

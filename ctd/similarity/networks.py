@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from itertools import repeat
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +25,9 @@ from ctd.words import count
 
 MOST = 10_000
 """Most networks: the matrix of more would take more than a gigabyte, and its eigenvectors hours."""
+
+SAVED = "train_rnn stores states if n_saved is above 0"
+"""Where states come from."""
 
 NOT_PARAMETERS = {"store", "item", "kernel", "weights", "candidates"}
 """Attributes of a file that tell its origin, not a swept parameter."""
@@ -103,7 +105,8 @@ def _states(inputs: View[Comparison], files: Sequence[str]) -> Iterator[np.ndarr
     check_count(len(files))
     if inputs.weights:
         return _simulate([_network(path, inputs) for path in files], inputs)
-    return (_stored(path, inputs.dataset) for path in files)
+    read = lambda path: _named(read_arrays(path, inputs.dataset), path, inputs.dataset, SAVED)
+    return map(read, files)
 
 
 def read_trials(inputs: View[Comparison]) -> Iterator[Trials]:
@@ -112,13 +115,18 @@ def read_trials(inputs: View[Comparison]) -> Iterator[Trials]:
     Raises ValueError, naming the file, if they have none.
     """
     files = files_of(inputs)
-    given: Iterable[np.ndarray | None] = repeat(None)
-    if is_driven(inputs):
-        given = (_stored(path, "inputs") for path in files)
-        if inputs.weights:
-            given = repeat(np.asarray(_trials_of_task(inputs)))
-    for name, states, driving in zip(files, _states(inputs, files), given, strict=False):
-        yield trials(name, states, driving)
+    driven = is_driven(inputs)
+    if inputs.weights or not driven:
+        driving = np.asarray(_trials_of_task(inputs)) if driven else None
+        for name, states in zip(files, _states(inputs, files), strict=True):
+            yield trials(name, states, driving)
+        return
+    check_count(len(files))
+    hint = "put the inputs of its trials there, (trial, time, input)"
+    for path in files:
+        found = read_arrays(path, inputs.dataset)
+        states = _named(found, path, inputs.dataset, SAVED)
+        yield trials(path, states, _named(found, path, "inputs", hint))
 
 
 def is_driven(inputs: View[Comparison]) -> bool:
@@ -199,16 +207,11 @@ def _runner(
     return jax.jit(lambda weights, x: jax.vmap(lambda x: run(found, weights, x)[0])(x))
 
 
-def _stored(path: str, dataset: str) -> np.ndarray:
-    found = read_arrays(path, dataset)
+def _named(found: Mapping[str, np.ndarray], path: str, dataset: str, hint: str) -> np.ndarray:
+    """A dataset of a file. hint: what to do where it has none, which raises ValueError."""
     if dataset not in found:
         raise ValueError(
-            f"states: {path}: has no dataset {dataset}, but {', '.join(sorted(found))}; "
-            + (
-                "put the inputs of its trials there, (trial, time, input)"
-                if dataset == "inputs"
-                else "train_rnn stores states if n_saved is above 0"
-            )
+            f"states: {path}: has no dataset {dataset}, but {', '.join(sorted(found))}; {hint}"
         )
     return found[dataset]
 

@@ -181,3 +181,13 @@ def test_file_without_inputs_is_refused(tmp_path):
         ValueError, match=r"a\.h5: has no dataset inputs, but states; put the inputs"
     ):
         load(inputs_of(Comparison(method="dsa:joint", states=files)))
+
+
+def test_array_alone_has_no_inputs(tmp_path):
+    """The one array of a .npy file is the states, and no inputs as well."""
+    np.save(tmp_path / "a.npy", ragged(system(0)[0]))
+    files = (str(tmp_path / "a.npy"),) * 2
+    with pytest.raises(
+        ValueError, match=r"a\.npy: has no dataset inputs, but states; put the inputs"
+    ):
+        load(inputs_of(Comparison(method="dsa:joint", states=files)))
