@@ -54,18 +54,27 @@ def linear_dynamics(
     h = [delay_embedded(trial, n_delays, interval) for trial in long]
     flat = np.concatenate(h)
     # The eigenvectors of H'H take a tenth of the time of H's singular value decomposition.
-    squares, u = np.linalg.eigh(flat.T @ flat)
+    span = "a network's states span {} dimensions"
+    u, s = leading(flat.T @ flat, rank, f"{span} with {n_delays} delays")
+    # V of H = V S U', trial by trial: no step leads from the end of one trial to the start of the next.
+    v = [trial @ u / s for trial in h]
+    before, after = (np.concatenate([x[part] for x in v]) for part in (np.s_[:-1], np.s_[1:]))
+    return np.linalg.lstsq(before, after, rcond=None)[0].T
+
+
+def leading(gram: np.ndarray, rank: int, span: str) -> tuple[np.ndarray, np.ndarray]:
+    """The first `rank` singular vectors and values of a matrix, (n, rank) and (rank,), from its products H'H, or H H' (n, n).
+
+    span: what is said of the dimensions that are there, whose number takes the place of {}. Raises ValueError if they are fewer.
+    """
+    squares, u = np.linalg.eigh(gram)
     s = np.sqrt(np.maximum(squares[::-1], 0))
     usable = int((s > LEAST * s[0]).sum())
     if rank > usable:
         raise ValueError(
-            f"rank: {rank} given, but a network's states span {usable} dimensions with {n_delays} delays; lower the "
-            "rank, or give more delays"
+            f"rank: {rank} given, but {span.format(usable)}; lower the rank, or give more delays"
         )
-    # V of H = V S U', trial by trial: no step leads from the end of one trial to the start of the next.
-    v = [trial @ u[:, ::-1][:, :rank] / s[:rank] for trial in h]
-    before, after = (np.concatenate([x[part] for x in v]) for part in (np.s_[:-1], np.s_[1:]))
-    return np.linalg.lstsq(before, after, rcond=None)[0].T
+    return u[:, ::-1][:, :rank], s[:rank]
 
 
 def eigenvalues(a: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ctd.late import Array, Float, jnp, scipy
-from ctd.similarity.dynamics import LEAST
+from ctd.similarity.dynamics import leading
 
 
 class Driven(NamedTuple):
@@ -68,16 +68,10 @@ def driven_dynamics(
     )
     told = _oblique(future, past, future_in)
     # The eigenvectors of O O' are the left singular vectors of O, which is much wider than high.
-    squares, u = np.linalg.eigh(told @ told.T)
-    s = np.sqrt(np.maximum(squares[::-1], 0))
-    usable = int((s > LEAST * s[0]).sum())
-    if rank > usable:
-        raise ValueError(
-            f"rank: {rank} given, but the past tells {usable} dimensions of a network's states with {n_delays} delays; "
-            "lower the rank, or give more delays"
-        )
+    span = "the past tells {} dimensions of a network's states"
+    u, s = leading(told @ told.T, rank, f"{span} with {n_delays} delays")
     # S^(1/2) V' = S^(-1/2) U' O
-    x = (u[:, ::-1][:, :rank].T @ told) / np.sqrt(s[:rank, None])
+    x = (u.T @ told) / np.sqrt(s[:, None])
     # No step leads from the end of one trial to the start of the next.
     parts = np.split(x, np.cumsum(times)[:-1], axis=1)
     before = np.hstack([part[:, :-1] for part in parts])

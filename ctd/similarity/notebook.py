@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ctd.batch import precision, run_items
-from ctd.kernel import inputs_of
+from ctd.kernel import View, inputs_of
 from ctd.plots import Figure
 from ctd.plots.png import Canvas, draw
 from ctd.similarity.features import features_of
@@ -105,20 +105,29 @@ def compare(
     # Before the features, which may take long: a list of the wrong length is refused at once.
     told = _told(names, parameters or {})
     view = inputs_of(params)
-    states: Iterable[Any] = given if method in OF_POINTS else checked(given, names)
-    if method in OF_DYNAMICS:
-        states = _trials(names, given, inputs, is_driven(view))
-    elif inputs is not None:
-        raise ValueError(
-            f"inputs: given, but method {method} does not fit dynamics; give method dsa, {', '.join(OF_DYNAMICS[1:])}"
-        )
-    features = features_of(view, states, len(given))
+    features = features_of(view, _compared(view, names, given, inputs), len(given))
     rows = np.arange(len(given))
     # `shared` stands for the files that a job would read.
     results = run_items(kernel, params, {"matrix_row": rows}, seed=seed, shared=features)
     with precision(view):
         found = tables(joined(rows, results, len(given)), told, np.asarray(features.size), options)
     return Compared(found["distances"], told.labels, found, told, method)
+
+
+def _compared(
+    view: View[Comparison],
+    names: Sequence[str],
+    given: Sequence[Any],
+    inputs: Sequence[ArrayLike] | None,
+) -> Iterable[Any]:
+    """What the method compares of each network: its trials, its checked states, or its table of points."""
+    if view.method in OF_DYNAMICS:
+        return _trials(names, given, inputs, is_driven(view))
+    if inputs is not None:
+        raise ValueError(
+            f"inputs: given, but method {view.method} does not fit dynamics; give method {', '.join(OF_DYNAMICS)}"
+        )
+    return given if view.method in OF_POINTS else checked(given, names)
 
 
 def _trials(
