@@ -16,6 +16,7 @@ from jobs.storage import objects
 from jobs.storage.lease import LeaseRecord, describe, drivers
 from jobs.store.card import read_note
 from jobs.store.events import Event, read_events, unended
+from jobs.store.finding import merged_parts
 from jobs.store.marker import FailedItem, Marker
 from jobs.store.store import Store, metric_of
 
@@ -151,9 +152,7 @@ def state_of(
 
 def merged_from(store: Store) -> list[str]:
     """The addresses that the stores had of which this one was merged; none if it was computed here."""
-    parts = store.job.provenance.get("merged")
-    parts = parts if isinstance(parts, list) else []
-    return [str(part.get("store", "?")) for part in parts if isinstance(part, dict)]
+    return [str(part.get("store", "?")) for part in merged_parts(store.job.provenance)]
 
 
 def _reported(living: Sequence[LeaseRecord], items: int, committed: int) -> dict[str, Any] | None:

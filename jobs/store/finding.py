@@ -105,11 +105,15 @@ def _parts(job: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """What a store was merged from, and what that was merged from (see jobs.gather.merge)."""
     waiting = [job]
     while waiting:
-        about = waiting.pop().get("provenance")
-        parts = about.get("merged") if isinstance(about, dict) else None
-        found = [one for one in parts if isinstance(one, dict)] if isinstance(parts, list) else []
+        found = merged_parts(waiting.pop().get("provenance"))
         yield from found
         waiting += found
+
+
+def merged_parts(provenance: Any) -> list[Mapping[str, Any]]:
+    """What the provenance of a merged store tells of the stores that it was made of; none if it was computed, or is damaged."""
+    parts = provenance.get("merged") if isinstance(provenance, dict) else None
+    return [one for one in parts if isinstance(one, dict)] if isinstance(parts, list) else []
 
 
 def _is_archive(address: str) -> bool:
