@@ -295,7 +295,6 @@ class Kernel:
             raise TypeError(
                 f'kernel {self.name}: outcomes: `dims` has no "outcome"; add "outcome": Var(), and return it from `result`'
             )
-
         for name in filter(None, (self.metric, *self.curves)):
             if name not in self.dims:
                 what = "metric" if name == self.metric else "curves"

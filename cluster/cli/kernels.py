@@ -261,16 +261,13 @@ def weights(
     except ValueError as error:
         raise JobError(str(error)) from None
     n, n_in, n_out = sizes(found.cell, found.params)
-    told: dict[str, Any] = {
-        "cell": found.cell, "n": n, "n_in": n_in, "n_out": n_out, "from": list(found.told)
-    }  # fmt: skip
     if as_json:
         shapes = {name: list(value.shape) for name, value in tensors.arrays.items()}
-        show_json(told | {"tensors": shapes})
+        numbers = {"n": n, "n_in": n_in, "n_out": n_out}
+        show_json({"cell": found.cell, **numbers, "from": list(found.told), "tensors": shapes})
         return
-    out.print(
-        f"cell {found.cell}: {count(n, 'unit')}, {count(n_in, 'input')}, {count(n_out, 'output')}"
-    )
+    counts = map(count, (n, n_in, n_out), ("unit", "input", "output"))
+    out.print(f"cell {found.cell}: {', '.join(counts)}")
     out.print(f"from {'; '.join(found.told)}")
     if to is not None:
         out.print(f"wrote {to}")

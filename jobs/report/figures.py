@@ -122,14 +122,12 @@ def figure(store: Store, group: int | None = None) -> Canvas:
     """Draw a group, or all items: the kernel's figure of a single group, else the metric over the sweep, else the kernel's
     figure of the first group, else the results (`default_plots`)."""
     metric = metric_of(store) if group is None else None
-    only = 0 if len(store.job.plan.group_sizes) == 1 or not metric else None
-    shown = only if group is None else group
-    if shown is not None and (made := figure_of(store, shown)) is not None:
+    some, compared = group or 0, metric is not None and len(store.job.plan.group_sizes) > 1
+    if not compared and (made := figure_of(store, some)) is not None:
         return made
     plot = overview(store, metric.name) if metric else None
     if plot:
         return draw(Figure([plot]))
-    some = group or 0
     rows = committed_rows(store)[some]
     columns = columns_of(store, some, rows)
     results = GroupResults(store, some, rows, store.names(some))
