@@ -8,7 +8,7 @@ import pytest
 from ctd.batch import precision, run_items
 from ctd.cells import get_cell
 from ctd.data import write_hdf5
-from ctd.fixed_points import kernel
+from ctd.fixed_points import kernel, limit_cycles
 from ctd.kernel import inputs_of
 from ctd.weights import write_weights
 
@@ -58,9 +58,9 @@ def enumerated(name, w):
     return np.array(found).reshape(-1, n)
 
 
-def files(tmp_path, name, w):
+def files(tmp_path, name, w, n_states=50):
     write_weights(tmp_path / "net.h5", w, name)
-    states = np.random.default_rng(1).normal(size=(50, len(w["A"]))) * 3
+    states = np.random.default_rng(1).normal(size=(n_states, len(w["A"]))) * 3
     write_hdf5(tmp_path / "states.h5", {"hiddens": states})
     given = {"weights": str(tmp_path / "net.h5"), "candidates": str(tmp_path / "states.h5")}
     return given | {"cell": name}
@@ -133,3 +133,67 @@ def test_other_cells_are_refused(tmp_path, given):
         pytest.raises(ValueError, match=r"cell vanilla is not linear by pieces, as shplrnn, alrnn"),
     ):
         kernel.load(inputs)
+
+
+def enumerated_cycles(w, period):
+    """The first states and the Floquet multipliers of all cycles of a shPLRNN of this least period, from all sequences of
+    linear regions, by NumPy; a cycle comes once for each of its states."""
+    n, found, regions = len(w["A"]), [], {}
+    for signs in itertools.product([0.0, 1.0], repeat=len(w["h2"])):
+        d = np.array(signs)
+        regions[signs] = (
+            np.diag(w["A"]) + (w["W1"] * d) @ w["W2"],
+            w["W1"] @ (d * w["h2"]) + w["h1"],
+        )
+    for sequence in itertools.product(regions, repeat=period):
+        slope, shift = np.eye(n), np.zeros(n)
+        for signs in sequence:
+            slope, shift = regions[signs][0] @ slope, regions[signs][0] @ shift + regions[signs][1]
+        z = first = np.linalg.solve(np.eye(n) - slope, shift)
+        path, stays = [], True
+        for signs in sequence:
+            path.append(z)
+            stays &= ((w["W2"] @ z + w["h2"] > 0) == np.array(signs)).all()
+            z = regions[signs][0] @ z + regions[signs][1]
+        if stays and all(np.abs(z - first).max() > 1e-6 for z in path[1:]):
+            found.append((first, np.linalg.eigvals(slope)))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("seed", "period", "n", "n_unstable"), [(11, 2, 2, 1), (5, 3, 2, 2), (9, 2, 0, 0)]
+)
+def test_every_cycle_of_a_piecewise_linear_map_is_found(tmp_path, seed, period, n, n_unstable):
+    """Newton's step on the return solves the sequence of regions that a trajectory passes, as SCYFI does for k-cycles."""
+    rng = np.random.default_rng(seed)
+    w = {
+        "A": rng.uniform(-0.5, 0.9, N),
+        "W1": rng.normal(size=(N, 3)) * 1.5,
+        "W2": rng.normal(size=(3, N)),
+        "h2": rng.normal(size=3),
+        "h1": rng.normal(size=N),
+        "C": np.zeros((N, 0)),
+    }
+    expected = enumerated_cycles(w, period)
+    assert len(expected) == n * period
+    given = files(tmp_path, "shplrnn", w, n_states=400)
+    params = limit_cycles.kernel.Params(
+        cell="shplrnn", weights=given["weights"], states=given["candidates"],
+        transient=0, period_guess=period, n_points=4,
+    )  # fmt: skip
+    results = run_items(limit_cycles.kernel, params, {"start": np.arange(400)})
+    inputs = inputs_of(params)
+    with precision(inputs):
+        shared = limit_cycles.kernel.load(inputs)
+        table = limit_cycles.kernel.reduce(
+            inputs, shared, {}, results, limit_cycles.kernel.Options()
+        )
+    assert table["cycle_period"].tolist() == [period] * n
+    assert (table["cycle_n_unstable"] > 0).sum() == n_unstable
+    points = table["cycle_points"][:, :period].reshape(-1, N)
+    known = np.array([first for first, _ in expected]).reshape(-1, N)
+    np.testing.assert_allclose(sorted_rows(points), sorted_rows(known), atol=1e-9)
+    leading = sorted(max(np.abs(values)) for _, values in expected)[::period] if n else []
+    np.testing.assert_allclose(
+        np.sort(np.abs(table["cycle_multiplier"]).max(axis=1)), leading, atol=1e-9
+    )
