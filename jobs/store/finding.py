@@ -31,8 +31,8 @@ MOST_TOLD = 5
 def find_stores(given: Iterable[str], tell: Callable[[str], object] = warnings.warn) -> list[str]:
     """Return the addresses of stores, each once, in the order in which they are named.
 
-    Of the stores in a folder those are left out whose items another one has, so that no item counts twice: an archive beside
-    its store, and what a merged store was made of.
+    Of the stores in a folder those are left out whose items another one has, so that no item counts twice: archives
+    beside their store, further archives of one store, and what a merged store was made of.
 
     Args:
         given: addresses. A store stands for itself, a folder for the stores up to three levels below it, and * ? [...] are
@@ -69,7 +69,11 @@ def _copies(found: Mapping[str, bytes], named: Collection[str]) -> dict[str, str
     """Address -> why its items are those of another store, for stores that are not named. found: address -> its run/job.json."""
     jobs = {where: verified(data) or {} for where, data in found.items()}
     ids = {where: _identity(job, "digest") for where, job in jobs.items()}
-    whole = {ids[where]: where for where in found if not _is_archive(where)}
+    # A store may have several archives: one that is named is taken first, then the store itself.
+    rank = lambda where: (where not in named, _is_archive(where))
+    whole: dict[str | None, str] = {}
+    for where in sorted(found, key=rank):
+        whole.setdefault(ids[where], where)
     made_of = {
         where: {_identity(part, "spec_sha256") for part in _parts(job)}
         for where, job in jobs.items()
@@ -86,8 +90,9 @@ def _copies(found: Mapping[str, bytes], named: Collection[str]) -> dict[str, str
             continue
         if one in parts:
             copies[where] = f"merged into {parts[one]}"
-        elif _is_archive(where) and one in whole:
-            copies[where] = f"an archive of {whole[one]}"
+        elif _is_archive(where) and whole[one] != where:
+            of = "of the store in " if _is_archive(whole[one]) else "of "
+            copies[where] = f"an archive {of}{whole[one]}"
     return copies
 
 

@@ -121,6 +121,19 @@ def test_no_item_of_a_folder_counts_twice(copies, tmp_path, monkeypatch, gone, g
     assert lines == ([f"{begins}{told}{ends}"] if told else [])
 
 
+def test_archives_without_their_store_count_once(copies, tmp_path, monkeypatch):
+    for name in ("a.zip", "b.zip"):
+        shutil.copy(copies / "a.zip", tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    lines = []
+    assert find_stores(["."], lines.append) == ["a.zip"]
+    assert (
+        "left out, so that no item counts twice: b.zip (an archive of the store in a.zip)"
+        in lines[0]
+    )
+    assert find_stores([".", "b.zip"], lines.append) == ["b.zip"]
+
+
 def test_items_of_a_folder_with_a_merged_store(copies, command_line, monkeypatch):
     monkeypatch.chdir(copies)
     with pytest.warns(UserWarning, match="no item counts twice: a.zarr"):
