@@ -45,7 +45,7 @@ def choose_executor(spec: JobSpec, store: str, address: str | None, failed: bool
         return Choice("ray", asked)
     n, pace = _left(spec, store, failed)
     if n == 0:
-        return Choice("serial", "nothing is left to compute")
+        return Choice("serial", "all items are computed")
     what = count(n, "item")
     if pace is not None:
         what += f" of about {max(0.1, pace * n):.2g} s"

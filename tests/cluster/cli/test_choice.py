@@ -88,7 +88,7 @@ def test_choose_executor_of_a_store(tmp_path):
     events.close()
     assert choose().name == "ray"
     run_shards(store, SerialExecutor(1))
-    assert choose() == ("serial", "nothing is left to compute")
+    assert choose() == ("serial", "all items are computed")
 
 
 def test_pace_is_the_least_of_this_machine():
@@ -113,4 +113,4 @@ def test_run_says_what_was_chosen(ctd, tmp_path):
     assert code == 0, err
     assert err.startswith("serial: 44 items of about 0.1 s, less than the start of Ray takes\n")
     code, _, err = ctd("resume", tmp_path / "job.zarr")
-    assert (code, "serial: nothing is left to compute" in err) == (0, True), err
+    assert (code, "serial: all items are computed" in err) == (0, True), err
