@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import ctd
-from jobs.errors import JobError
+from jobs.errors import JobError, count, duration
 from jobs.inputs.items import place_of, row_params
 from jobs.plan.layout import Shard
 from jobs.storage.lease import drivers, holder
@@ -136,20 +136,78 @@ def history_lines(
     """Write events as lines of text, one for each event, followed by its traceback if there is one.
 
     full: write the whole traceback; otherwise its frames in the user's own files.
+
+    >>> history_lines([Event(time=0, kind="done", shard=1, seconds=28.61)], time.gmtime)
+    ['1970-01-01 00:00:00  shard 1 done, 28.6 s']
     """
     lines = []
     for event in events:
-        content = event.to_json()
-        rest = {
-            k: round(v, 3) if isinstance(v, float) else v
-            for k, v in content.items()
-            if k not in ("time", "event", "trace") and v not in ("", None, [], {})
-        }
         at = time.strftime("%Y-%m-%d %H:%M:%S", clock(event.time))
-        lines.append(f"{at}  {event.kind}  " + "  ".join(f"{k}={v}" for k, v in rest.items()))
-        trace = str(content.get("trace", ""))
+        lines.append(f"{at}  {_sentence(event)}")
+        trace = str(event.trace or event.about.get("trace", ""))
         lines += ["    " + line for line in (trace.splitlines() if full else own_frames(trace))]
     return lines
+
+
+def _sentence(event: Event) -> str:
+    """What happened, to which shard, and where; an event of another version of ctd: its fields."""
+    about, attempt = event.about, f", attempt {event.attempt}" if (event.attempt or 1) > 1 else ""
+    shard = "" if event.shard is None else f"shard {event.shard}{attempt}"
+    group = "" if event.group is None else f"group {event.group}"
+    text, error = event.text or "", event.error or ""
+    # The text of a death says its kind.
+    fault = "" if "died" in about or event.fault in (None, "error") else f" ({event.fault})"
+    outcomes = [f"{n:,} {name}" for name, n in dict(about.get("outcomes", {})).items() if n]
+    fails = [f"{count(event.n_failed, 'item')} failed"] if event.n_failed else []
+    took = [] if event.seconds is None else [duration(event.seconds)]
+    advances = [count(about["rounds"], "advance")] if about.get("rounds") else []
+    work, place = [*took, *advances, *outcomes, *fails], _place(event)
+    told: dict[str, Callable[[], str]] = {
+        "run": lambda: (
+            f"run: {count(event.pending or 0, 'shard')} to compute, {event.executor or 'unknown'}, "
+            f"{count(event.workers or 1, 'worker')}{place}"
+        ),
+        "end": lambda: (
+            f"end: {count(event.done or 0, 'shard')} done, {event.failed or 0} failed{_why(event)}"
+        ),
+        "killed": lambda: f"killed: the driver{place}",
+        "done": lambda: f"{shard} done{_listed(work)}{place}",
+        "committed": lambda: f"{shard} committed{_listed(work)}{place}",
+        "error": lambda: f"{shard} failed{fault}{_rows(event)}: {error}{place}",
+        "stopped": lambda: f"{shard} stopped: {error}{place}",
+        "item failed": lambda: f"item {about.get('item')} failed: {about.get('error', error)}",
+        "second": lambda: f"{shard} begun a second time: {text}",
+        "superseded": lambda: f"{shard} {text}",
+        "decision": lambda: ": ".join(filter(None, [shard or group, text])),
+        "on_end": lambda: error,
+    }
+    if event.kind in told:
+        return told[event.kind]()
+    rest = {k: v for k, v in event.to_json().items() if k not in ("time", "event", "trace")}
+    return f"{event.kind}: {', '.join(f'{name} {value}' for name, value in rest.items())}"
+
+
+def _listed(texts: Iterable[str]) -> str:
+    return "".join(f", {text}" for text in texts)
+
+
+def _place(event: Event) -> str:
+    """The host and the process, and the devices if they are known."""
+    parts = [event.host or "", f"process {event.pid}" if event.pid else ""]
+    parts.append(str(event.about.get("device_kind", "")))
+    found = ", ".join(filter(None, parts))
+    return f" ({found})" if found else ""
+
+
+def _rows(event: Event) -> str:
+    """The rows of a probe, which computes a part of a shard."""
+    first, last = (event.rows or (0, 0))[0], (event.rows or (0, 0))[-1] - 1
+    return f" in rows {first} to {last} alone" if event.probe and event.rows else ""
+
+
+def _why(event: Event) -> str:
+    lost = f"; running then: {', '.join(map(str, event.lost))}" if event.lost else ""
+    return f", stopped: {event.stopped}{lost}" if event.stopped else lost
 
 
 def shard_of(store: Store, item: int) -> int:

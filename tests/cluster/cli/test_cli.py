@@ -94,7 +94,7 @@ def test_run_calls_the_users_command_at_its_end(ctd, job_file, tmp_path, monkeyp
     settings.write_text("on_end: exit 5")
     code, _, err = ctd("run", path, "--executor", "serial")
     assert (code, "on_end: exit code 5" in err) == (0, True)
-    assert "on_end  error=on_end: exit code 5: exit 5" in ctd("logs", store)[1]
+    assert "  on_end: exit code 5: exit 5" in ctd("logs", store)[1]
     told = (tmp_path / "told").read_text().splitlines()
     assert told == [f"{store}: done, 6 of 6 items", "/proc/none/x.zarr: error"]
     settings.write_text("on_ends: x")

@@ -132,8 +132,8 @@ def test_a_killed_driver_is_told_of(ctd, job_file, tmp_path):
     assert f", process {process.pid} on " in out
     assert "was killed" in out
     lines = ctd("logs", store)[1].splitlines()
-    assert [line.split()[2] for line in lines] == ["run", "killed"]
-    assert f"pid={process.pid}" in lines[1]
+    assert [line.split()[2] for line in lines] == ["run:", "killed:"]
+    assert f", process {process.pid})" in lines[1]
 
 
 def test_logs_have_what_a_killed_driver_committed_without_a_word(tmp_path):

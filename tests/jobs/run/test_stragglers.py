@@ -77,7 +77,7 @@ def test_straggler_is_tried_a_second_time_where_workers_idle(tmp_path, monkeypat
     assert attempts(store) == {k: 1 + (k == SLOW) for k in range(8)}
     assert (progress.retried, progress.failed, progress.shards_done) == (0, {}, 8)
     lines = [line.split("  ", 1)[1] for line in history_lines(history(store))]
-    assert "second  shard=3  attempt=2  text=the first attempt has run for 40 s" in lines
+    assert "shard 3, attempt 2 begun a second time: the first attempt has run for 40 s" in lines
 
 
 @pytest.mark.parametrize(

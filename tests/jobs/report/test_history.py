@@ -1,0 +1,41 @@
+"""`ctd logs`: each event as a line that says what happened, to which shard, and where."""
+
+import time
+
+import pytest
+
+from jobs.report.history import history_lines
+from jobs.store.events import Event
+
+TRACE = '  File "/me/hill.py", line 3, in advance\n    return 1 / 0\nZeroDivisionError: division by zero'
+HERE = {"host": "node7", "pid": 5}
+EVENTS = [
+    (Event(kind="run", executor="ray", pending=12, workers=2, **HERE), "run: 12 shards to compute, ray, 2 workers (node7, process 5)"),
+    (Event(kind="done", shard=4, attempt=1, seconds=0.5, n_failed=2, **HERE), "shard 4 done, 0.5 s, 2 items failed (node7, process 5)"),
+    (Event(kind="committed", shard=4, seconds=1234.5, about={"device_kind": "cpu", "rounds": 20, "outcomes": {"trained": 3, "diverged": 0}}),
+     "shard 4 committed, 20 min 34 s, 20 advances, 3 trained (cpu)"),
+    (Event(kind="error", shard=3, attempt=2, error="ValueError: x", fault="error", probe=True, rows=[4, 8]), "shard 3, attempt 2 failed in rows 4 to 7 alone: ValueError: x"),
+    (Event(kind="error", shard=3, attempt=1, error="no room", fault="memory", rows=[0, 8]), "shard 3 failed (memory): no room"),
+    (Event(kind="error", shard=3, error="the worker died (node): gone", fault="death", about={"died": "node"}), "shard 3 failed: the worker died (node): gone"),
+    (Event(kind="stopped", shard=1, error="stopped after 4 advances", fault="stopped"), "shard 1 stopped: stopped after 4 advances"),
+    (Event(kind="decision", group=1, text="3 shards given up"), "group 1: 3 shards given up"),
+    (Event(kind="decision", text="changed source accepted: hill"), "changed source accepted: hill"),
+    (Event(kind="end", done=11, failed=1, stopped="SIGTERM", lost=[3, 4]), "end: 11 shards done, 1 failed, stopped: SIGTERM; running then: 3, 4"),
+    (Event(kind="end", done=12, failed=0, stopped=None), "end: 12 shards done, 0 failed"),
+    (Event(kind="killed", **HERE), "killed: the driver (node7, process 5)"),
+    (Event(kind="of another version", shard=2, about={"x": 1}), "of another version: shard 2, x 1"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("event", "line"), EVENTS, ids=[line[:20] for _, line in EVENTS])
+def test_line_of_an_event(event, line):
+    (said,) = history_lines([event], time.gmtime)
+    assert said.split("  ", 1)[1] == line
+
+
+def test_lines_of_an_error_end_with_its_traceback():
+    event = Event(time=0, kind="item failed", about={"item": 7, "error": "ZeroDivisionError: x", "trace": TRACE})  # fmt: skip
+    first, *frames = history_lines([event], time.gmtime, full=False)
+    assert first == "1970-01-01 00:00:00  item 7 failed: ZeroDivisionError: x"
+    assert frames == ["    /me/hill.py:3 in advance: return 1 / 0"]
+    assert len(history_lines([event], time.gmtime)) == 1 + len(TRACE.splitlines())
