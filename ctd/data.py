@@ -131,11 +131,6 @@ def read_trials(path: str | Path) -> dict[str, np.ndarray]:
     return trials
 
 
-def read_recordings(path: str, name: str) -> np.ndarray:
-    """Read the recordings `name` of an HDF5, .npz or .npy file, see `recordings_of`."""
-    return recordings_of(path, name, read_arrays(path, name))
-
-
 def recordings_of(path: str, name: str, found: dict[str, np.ndarray]) -> np.ndarray:
     """The recordings `name` among the arrays of a file: (recording, time, channel) float64.
 

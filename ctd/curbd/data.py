@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ctd.curbd.params import Curbd
-from ctd.data import read_recordings
+from ctd.data import read_arrays, recordings_of
 from ctd.kernel import View
 from ctd.late import Array, Float, on_host
 
@@ -30,7 +30,8 @@ def load(inputs: View[Curbd]) -> Shared:
     """Read, check and scale the activity. Raises ValueError, naming file and dataset, or the field `regions`."""
     if inputs.data is None:
         raise ValueError("data: a file of activity (time, unit) is needed; give its path")
-    x = read_recordings(inputs.data, inputs.dataset)
+    found = read_arrays(inputs.data, inputs.dataset)
+    x = recordings_of(inputs.data, inputs.dataset, found)
     what = f"{inputs.data}: {inputs.dataset}"
     if x.shape[1] < 2:
         raise ValueError(f"{what} has {x.shape[1]} bin; a recording of at least 2 expected")

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ctd.data import read_recordings
+from ctd.data import read_arrays, recordings_of
 from ctd.kernel import View
 from ctd.late import Array, on_host
 from ctd.reconstruct.params import Reconstruction
@@ -57,10 +57,11 @@ def load(inputs: View[Reconstruction]) -> Shared:
 
 
 def _read(inputs: View[Reconstruction], path: str) -> Recordings:
-    x = read_recordings(path, inputs.dataset)
+    found = read_arrays(path, inputs.dataset)
+    x = recordings_of(path, inputs.dataset, found)
     if inputs.input_dataset is None:
         return Recordings(on_host(x), on_host(np.zeros((*x.shape[:2], 0))))
-    s = read_recordings(path, inputs.input_dataset)
+    s = recordings_of(path, inputs.input_dataset, found)
     if s.shape[:2] != x.shape[:2]:
         raise ValueError(
             f"{path}: {inputs.input_dataset} has {s.shape[0]} x {s.shape[1]} recordings and samples, but "

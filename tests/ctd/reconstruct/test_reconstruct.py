@@ -194,6 +194,16 @@ def test_recordings_that_do_not_fit_are_refused(tmp_path, arrays, given, message
         kernel.load(inputs_of(params))
 
 
+def test_an_array_alone_has_no_inputs(tmp_path):
+    """A .npy file has no names: it is not taken for the inputs as well."""
+    np.save(tmp_path / "x.npy", X)
+    params = Reconstruction(
+        **TINY | {"data": str(tmp_path / "x.npy"), "n": 4, "input_dataset": "u"}
+    )
+    with pytest.raises(ValueError, match=r"x.npy: has no dataset u; it has data"):
+        kernel.load(inputs_of(params))
+
+
 @pytest.mark.parametrize(
     "given",
     [
