@@ -1,5 +1,6 @@
 """Fixtures that several test files use."""
 
+import gc
 import os
 import sys
 import tempfile
@@ -163,6 +164,14 @@ APART = 15
 cores have work."""
 LONG = ("test_search_faults.py", "test_kernel.py")
 """Files that compute for longest: begun last, they would leave a core without work."""
+
+
+def pytest_collection_finish():
+    """Let Python look for garbage among what tests make alone, and as seldom as `ctd` lets it: what was imported stays."""
+    from cluster.cli.main import GARBAGE_AFTER
+
+    gc.freeze()
+    gc.set_threshold(GARBAGE_AFTER)
 
 
 def pytest_collection_modifyitems(items):
