@@ -146,6 +146,10 @@ JOBS: dict[str, dict[str, Any]] = {
         "params": {"trials": "oscillation_trials.h5", "n": 5, "settle": 1, "n_train": 2, "n_test": 1},
         "sweep": {"grid": {"g": [0.5, 1, 1.5, 2]}},
     },
+    "latent_circuit": {
+        "params": {"trials": "circuit_rates.h5", "n": 4, "batch_size": 2, "n_batches": 2, "report_every": 1, "n_saved": 1},
+        "sweep": {"grid": {"learning_rate": [0.01, 0.02, 0.03, 0.04]}},
+    },
     "train_rnn": {"params": RNN, "sweep": {"grid": {"learning_rate": [0.01, 0.02, 0.03, 0.04]}}},
     "population": {
         "kernel": "train_rnn", "params": RNN | {"n_batches": 8}, "sweep": {"seeds": 4},
@@ -449,7 +453,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="ctd-attack-") as name:
         folder = Path(name)
         for file in (
-            "decision_gru.h5", "lfads_spikes.h5", "lorenz_recording.npy", "regions_recording.h5", "oscillation_trials.h5",
+            "decision_gru.h5", "lfads_spikes.h5", "lorenz_recording.npy", "regions_recording.h5", "oscillation_trials.h5", "circuit_rates.h5",
             "kuramoto.py",
         ):  # fmt: skip
             shutil.copy(EXAMPLES / file, folder)

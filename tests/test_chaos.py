@@ -61,6 +61,10 @@ JOBS = {
         {"trials": str(ROOT / "examples" / "oscillation_trials.h5"), "n": 20, "n_train": 10, "n_test": 1},
         {"g": {"linspace": [0.5, 2, 40]}},
     ),
+    "latent_circuit": (
+        {"trials": str(ROOT / "examples" / "circuit_rates.h5"), "n": 4, "n_batches": 300, "report_every": 100},
+        {"learning_rate": {"geomspace": [1e-3, 1e-2, 40]}},
+    ),
     "train_rnn": (
         {"n": 6, "batch_size": 4, "n_batches": 600, "report_every": 300, "n_eval": 8},
         {"learning_rate": {"geomspace": [1e-3, 1e-2, 40]}},

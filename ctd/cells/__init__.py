@@ -10,7 +10,7 @@ n is the number of units, n_in that of inputs, n_out that of outputs. The state 
 hidden vector, n entries, or for an LSTM the hidden vector and then the memory cells, 2n entries. Arrays have the dtype of
 the weights, float32 or float64.
 
-    cell       Cell: what one is               ungated    vanilla, leaky, leaky_per_unit
+    cell       Cell: what one is               ungated    vanilla, leaky, leaky_per_unit, leaky_rates
     gated      the GRUs and the LSTM           units      nonlinearities by name
     flow       node, in continuous time        names      cells by name
     piecewise  shplrnn, alrnn, linear by pieces
@@ -32,7 +32,7 @@ from ctd.cells.matrices import FirstUnits, LowRank, spectral_radius
 from ctd.cells.names import CELL_NAMES, CELLS, FORMS, CellName, get_cell
 from ctd.cells.network import Sizes, check_params, check_real, initial_state, readout, run, sizes
 from ctd.cells.piecewise import alrnn, draw_almost, draw_shallow, shplrnn
-from ctd.cells.ungated import UNGATED, leaky, leaky_per_unit, vanilla
+from ctd.cells.ungated import UNGATED, leaky, leaky_per_unit, leaky_rates, vanilla
 from ctd.cells.units import UNITS
 
 __all__ = [
@@ -63,6 +63,7 @@ __all__ = [
     "initial_state",
     "leaky",
     "leaky_per_unit",
+    "leaky_rates",
     "lstm",
     "node",
     "readout",

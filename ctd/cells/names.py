@@ -9,14 +9,14 @@ from ctd.cells.cell import Cell
 from ctd.cells.flow import node
 from ctd.cells.gated import gru, gru_candidate_bias, gru_torch, lstm
 from ctd.cells.piecewise import alrnn, clipped, shplrnn
-from ctd.cells.ungated import UNGATED, leaky, leaky_per_unit, vanilla, with_units
+from ctd.cells.ungated import UNGATED, leaky, leaky_per_unit, leaky_rates, vanilla, with_units
 from ctd.cells.units import UNITS
 from ctd.words import meant
 
 CELLS = {
     cell.name: cell
     for cell in (
-        vanilla, gru, gru_candidate_bias, gru_torch, lstm, leaky, leaky_per_unit, node, shplrnn, alrnn,
+        vanilla, gru, gru_candidate_bias, gru_torch, lstm, leaky, leaky_per_unit, leaky_rates, node, shplrnn, alrnn,
     )
 }  # fmt: skip
 """Name -> cell. The weights of one belong to no other."""

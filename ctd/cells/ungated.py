@@ -1,4 +1,4 @@
-"""Networks without gates: `vanilla` in discrete time, `leaky` and `leaky_per_unit` in continuous time.
+"""Networks without gates: `vanilla` in discrete time, `leaky`, `leaky_per_unit` and `leaky_rates` in continuous time.
 
 Their units are tanh unless the cell's name ends in another nonlinearity after a colon: `leaky:relu` (see `units`).
 """
@@ -113,6 +113,24 @@ leaky_per_unit = leaky._replace(
 """The leaky cell whose unit i has its own alphas[i] = dt / tau_i in (0, 1]."""
 
 
+def _leaky_rates_step(
+    f: Units, w: Weights, h: Float[Array, "n"], x: Float[Array, "n_in"]
+) -> Float[Array, "n"]:
+    return h + w["alpha"] * (-h + f(w["wR"] @ h + w["wI"] @ x + w["bR"]))
+
+
+leaky_rates = leaky._replace(
+    name="leaky_rates",
+    step=partial(_leaky_rates_step, UNITS["tanh"]),
+    hidden=lambda h: h,
+)
+"""The same network in rates, tau dh/dt = -h + f(wR h + wI x + bR): the state h holds the rates, which the readout sees.
+
+Yang et al. 2019 and Langdon & Engel 2025 write their networks so. Under a constant input, currents wR h + wI x + bR of these rates
+follow the equation of `leaky` (Miller & Fumarola 2012); under others, inputs reach a leaky unit's current through its leak, here at once.
+"""
+
+
 def with_units(cell: Cell, units: str) -> Cell:
     """The same cell without gates with other units, named `CELL:UNITS`. Raises ValueError where `get_units` does.
 
@@ -122,9 +140,11 @@ def with_units(cell: Cell, units: str) -> Cell:
     f = get_units(units)
     if cell is vanilla:
         return cell._replace(name=f"vanilla:{units}", step=partial(_vanilla_step, f))
+    if cell is leaky_rates:
+        return cell._replace(name=f"leaky_rates:{units}", step=partial(_leaky_rates_step, f))
     step = partial(_leaky_step, f, cell.constants[0])  # "alpha" or "alphas"
     return cell._replace(name=f"{cell.name}:{units}", step=step, hidden=f)
 
 
-UNGATED: tuple[Cell, ...] = (vanilla, leaky, leaky_per_unit)
+UNGATED: tuple[Cell, ...] = (vanilla, leaky, leaky_per_unit, leaky_rates)
 """The cells whose recurrent weights are one matrix wR (n, n), which training can constrain by sign, rank or mask."""

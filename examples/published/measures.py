@@ -169,6 +169,13 @@ def lint_effective(task: str) -> Measure:
     return measure
 
 
+def circuit_connections(stores: Stores) -> list[float]:
+    """For each latent circuit: the correlation of its recurrent weights with the network's projected on its nodes, Q' W Q."""
+    w, fits = only(stores["network"], "W"), stores["fit"]["results/0"]
+    both = zip(fits["embedding"].values, fits["weights.wR"].values, strict=True)
+    return [float(np.corrcoef((q.T @ w @ q).ravel(), own.ravel())[0, 1]) for q, own in both]
+
+
 def kappa(stores: Stores) -> list[float]:
     """Kappa of each network over that of the mean field."""
     table = items(stores["mean_field"])

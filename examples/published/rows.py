@@ -4,6 +4,7 @@ from figure import Figure, Row
 from measures import (
     as_a_cube,
     between_cells,
+    circuit_connections,
     co_bps_range,
     column,
     few_shot_picks,
@@ -122,6 +123,17 @@ NETWORK_ROWS = (
         Figure(
             "cosine, mante", "of effective connectivities", lint_effective("mante"), published=0.991, bound=1.0, hold=(0.8, 1.0),
             why="after 2,000 steps .936 at 512 units",
+        ),
+    )),
+    Row("latent_circuit", "Langdon & Engel 2025, tutorial", (
+        Figure(
+            "error of rates", "mean squared error of embedded activity over the rates' variance, noise of both included", column("fit", "noisy_nmse"),
+            published=0.0701, goal="less", slack=0.006, hold=(0, 0.13),
+            why="theirs varies by .006 over its last ten prints; networks differ: on one of theirs the authors' code and ours come to .060",
+        ),
+        Figure(
+            "connections", "correlation of a circuit's weights with the network's projected on its nodes; theirs is a picture", circuit_connections,
+            bound=1.0, hold=(0.5, 1.0), why=".907 by the authors' code on a network of theirs, .909 and .911 by ours on the same",
         ),
     )),
     Row("mean_field", "Mastrogiuseppe & Ostojic 2018", (

@@ -52,6 +52,14 @@ SMALL = {
         "report_every": 1,
         "n_saved": 3,
     },
+    "latent_circuit": {
+        "trials": str(EXAMPLES / "circuit_rates.h5"),
+        "n": 4,
+        "batch_size": 2,
+        "n_batches": 2,
+        "report_every": 1,
+        "n_saved": 1,
+    },
     "full_force": {
         "trials": str(EXAMPLES / "oscillation_trials.h5"),
         "n": 5,

@@ -38,6 +38,8 @@ def numpy_step(name, w, h, x):
     if base in ("leaky", "leaky_per_unit"):
         alpha = w["alpha" if base == "leaky" else "alphas"]
         return (1 - alpha) * h + alpha * (w["wR"] @ UNITS[units](h) + w["wI"] @ x + w["bR"])
+    if base == "leaky_rates":
+        return (1 - w["alpha"]) * h + w["alpha"] * UNITS[units](w["wR"] @ h + w["wI"] @ x + w["bR"])
     n = len(h)
     a = w["wRUHX"][:, :n] @ h + w["wRUHX"][:, n:] @ x + w["bRU"]
     in_update, in_candidate = (0.5, 0.0) if name == "gru" else (0.0, 0.5)
@@ -46,8 +48,14 @@ def numpy_step(name, w, h, x):
     return u * h + (1 - u) * c
 
 
-WITHOUT_TORCH = ["vanilla", "leaky", "leaky_per_unit", "gru", "gru_candidate_bias"]
-OTHER_UNITS = ["vanilla:relu", "leaky:relu", "leaky:softplus", "leaky_per_unit:retanh"]
+WITHOUT_TORCH = ["vanilla", "leaky", "leaky_per_unit", "leaky_rates", "gru", "gru_candidate_bias"]
+OTHER_UNITS = [
+    "vanilla:relu",
+    "leaky:relu",
+    "leaky:softplus",
+    "leaky_per_unit:retanh",
+    "leaky_rates:relu",
+]
 
 
 @pytest.mark.parametrize("name", [*WITHOUT_TORCH, *OTHER_UNITS])
@@ -199,7 +207,7 @@ def test_units_belong_to_the_cell(tmp_path, monkeypatch):
 UNKNOWN = {
     "grru": r"cell: 'grru' is unknown; did you mean 'gru'\?",
     "leaky:rellu": r"cell: 'leaky:rellu': units 'rellu' are unknown; did you mean 'relu'\?",
-    "gru:relu": "cell: 'gru:relu': gru has fixed units; only vanilla, leaky, leaky_per_unit take others",
+    "gru:relu": "cell: 'gru:relu': gru has fixed units; only vanilla, leaky, leaky_per_unit, leaky_rates take others",
     "leaky:nolab.f": "cell: 'leaky:nolab.f': units nolab.f: there is no module nolab",
     "leaky:math.f": "units math.f: math has no function f of the currents h",
 }

@@ -90,7 +90,16 @@ def test_networks_differ_by_item_and_seed():
         np.testing.assert_array_equal(value, together[name][:2], err_msg=name)
 
 
-ALIKE = {"alrnn", "gru_candidate_bias", "gru_torch", "leaky", "leaky_per_unit", "node", "shplrnn"}
+ALIKE = {
+    "alrnn",
+    "gru_candidate_bias",
+    "gru_torch",
+    "leaky",
+    "leaky_per_unit",
+    "leaky_rates",
+    "node",
+    "shplrnn",
+}
 """Cells whose state is one number a unit, as that of gru and vanilla; leaky is trained in test_readout.py."""
 
 

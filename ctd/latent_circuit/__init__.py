@@ -1,0 +1,194 @@
+"""Kernel: fit a latent circuit, a small recurrent network of rectified nodes, to the rates of many units in trials of a task.
+
+The circuit has a node for each input and output of the task; an orthonormal embedding maps the activity of its nodes to that of the units.
+Its weights then say how the variables of the task act on each other (Langdon & Engel 2025, "Latent circuit inference from heterogeneous
+neural responses during cognitive tasks", Nature Neuroscience 28:665).
+
+    kernel: latent_circuit
+    params: {trials: rates.h5, n: 8}
+    sweep: {seeds: 20}
+
+An item is one circuit. One `advance` is `report_every` training steps.
+
+    params  LatentCircuit: the parameters of one item   model    steps, embedding, loss, errors
+    data    inputs, outputs, rates                      summary  the best circuits of a group, and whether they agree
+    plots   errors, weights of the best, rates
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from ctd.cells import CELLS
+from ctd.kernel import Coordinate, Kernel, Outcome, Values, Var, View
+from ctd.late import Array, Float, Int, PyTree, jax, jnp, lax, optax
+from ctd.latent_circuit.data import Shared, Trials, load
+from ctd.latent_circuit.model import (
+    Circuit,
+    activity,
+    constrained,
+    drawn,
+    embedding,
+    errors,
+    initial,
+    loss,
+    optimizer,
+)
+from ctd.latent_circuit.params import LatentCircuit
+from ctd.latent_circuit.plots import figure, plots
+from ctd.latent_circuit.summary import REDUCED, reduce
+from ctd.plots.curves import block_ends
+from ctd.rows import Best
+
+__all__ = ["LatentCircuit", "kernel"]
+
+FITTED, DIVERGED = range(2)
+WEIGHTS, EVALUATION, FIRST = range(3)
+"""What is folded into the key of an item; from FIRST on, the number of a training step."""
+CELL = "leaky_rates:relu"
+
+
+class State(NamedTuple):
+    """A circuit in training."""
+
+    circuit: Circuit
+    optimizer: PyTree
+    step: Int[Array, ""]
+    """Training steps taken."""
+    curve: Float[Array, "batch"]
+    outcome: Int[Array, ""]
+
+
+def _key(traced: Values[LatentCircuit], key: jax.Array, what: int | Array) -> jax.Array:
+    return jax.random.fold_in(jax.random.fold_in(key, traced.seed), what)
+
+
+def init(
+    static: View[LatentCircuit], shared: Shared, traced: Values[LatentCircuit], key: jax.Array
+) -> State:
+    """Draw a circuit and start its optimiser."""
+    circuit = initial(static, shared.training, _key(traced, key, WEIGHTS))
+    n_blocks = static.n_batches // static.report_every
+    return State(
+        circuit,
+        optimizer(traced).init(circuit),
+        jnp.zeros((), jnp.int32),
+        jnp.full(n_blocks, jnp.nan, static.dtype),
+        jnp.asarray(FITTED, jnp.int32),
+    )
+
+
+def advance(
+    static: View[LatentCircuit],
+    shared: Shared,
+    traced: Values[LatentCircuit],
+    key: jax.Array,
+    state: State,
+) -> State:
+    """Take `report_every` training steps, each on a minibatch of its own, drawn with replacement."""
+    training, adam = Trials(*map(jnp.asarray, shared.training)), optimizer(traced)
+    n = len(training.inputs)
+
+    def step(carry: tuple[Circuit, PyTree, Array], _: None) -> tuple[PyTree, Array]:
+        circuit, moments, count = carry
+        which, noise = jax.random.split(_key(traced, key, FIRST + count))
+        some = jax.random.randint(which, (static.batch_size,), 0, n)
+        trials = Trials(*(a[some] for a in training))
+        within = drawn(static, traced, trials.inputs, noise)
+        value, slope = jax.value_and_grad(loss)(circuit, traced, trials, within)
+        change, moments = adam.update(slope, moments, circuit)
+        circuit = constrained(optax.apply_updates(circuit, change))
+        return (circuit, moments, count + 1), value
+
+    start = (state.circuit, state.optimizer, state.step)
+    (circuit, moments, count), values = lax.scan(step, start, length=static.report_every)
+    mean = jnp.mean(values)
+    fine = jnp.isfinite(mean) & jnp.isfinite(circuit.wR).all()
+    block = state.step // static.report_every
+    outcome = jnp.where(fine, FITTED, DIVERGED).astype(jnp.int32)
+    return State(circuit, moments, count, state.curve.at[block].set(mean), outcome)
+
+
+def result(
+    static: View[LatentCircuit],
+    shared: Shared,
+    traced: Values[LatentCircuit],
+    key: jax.Array,
+    state: State,
+) -> dict[str, jax.Array]:
+    """The circuit, its embedding, and its errors in evaluation trials, without its noise and with it."""
+    c, trials = state.circuit, Trials(*map(jnp.asarray, shared.evaluation))
+    run = lambda within: activity(c, traced.alpha, trials.inputs, within)
+    x = run(jnp.zeros((), static.dtype))
+    quiet = errors(c, x, trials)
+    within = drawn(static, traced, trials.inputs, _key(traced, key, EVALUATION))
+    n, n_out = len(c.wR), len(c.wO)
+    nothing = lambda k: jnp.zeros(k, static.dtype)
+    weights = {"wI": c.wI, "wR": c.wR, "bR": nothing(n), "alpha": traced.alpha}
+    weights |= {"wO": c.wO, "bO": nothing(n_out), "h0": nothing(n)}
+    values = {f"weights.{name}": value for name, value in weights.items()} | {
+        "embedding": embedding(c),
+        "nmse": quiet.rates,
+        "noisy_nmse": errors(c, run(within), trials).rates,
+        "nmse_within": quiet.within,
+        "nmse_outside": quiet.outside,
+        "output_mse": quiet.outputs,
+        "curve": state.curve,
+        "batches": state.step,
+        "outcome": state.outcome,
+    }
+    return values | ({"activity": x[: static.n_saved]} if static.n_saved else {})
+
+
+def coords(inputs: View[LatentCircuit], shared: Shared) -> Mapping[str, Coordinate]:
+    """Training steps, and the steps of a trial."""
+    return {
+        "batch": Coordinate(block_ends(inputs), "1", "training steps taken"),
+        "time": Coordinate(np.arange(shared.evaluation.inputs.shape[1]), "1", "number of the step"),
+    }
+
+
+kernel = Kernel(
+    name="latent_circuit",
+    Params=LatentCircuit,
+    dims={
+        f"weights.{name}": Var(axes, "1", f"weight {name} of the circuit, a network of cell {CELL}, see ctd.cells")
+        for name, axes in CELLS["leaky_rates"].axes.items()
+    }
+    | {
+        "embedding": Var(("recorded", "unit"), "1", "Q, with orthonormal columns: rates of recorded units = Q times activity of nodes"),
+        "nmse": Var((), "1", "error of rates in evaluation trials, |Q x - y|^2 over the rates' variance, circuit without noise"),
+        "noisy_nmse": Var((), "1", "the same of the circuit with its noise"),
+        "nmse_within": Var((), "1", "mean square of x - Q'y over the mean variance of a rate"),
+        "nmse_outside": Var((), "1", "share of the rates' variance outside of the dimensions of Q"),
+        "output_mse": Var((), "1", "mean square of the outputs' error, summed over outputs"),
+        "activity": Var(("trial", "time", "unit"), "1", "activity of the nodes in evaluation trials, without noise"),
+        "curve": Var(("batch",), "1", "loss in training, mean over each block"),
+        "batches": Var((), "1", "training steps taken"),
+        "outcome": Var((), "1", "how the fit ended"),
+    },
+    load=load,
+    init=init,
+    advance=advance,
+    # The last entry of the curve is filled by the last step.
+    finished=lambda s: (s.outcome != FITTED) | ~jnp.isnan(s.curve[-1]),
+    result=result,
+    outcomes=(
+        Outcome("fitted", "all training steps were taken"),
+        Outcome("diverged", "loss or weights are not finite", failed=True),
+    ),
+    coords=coords,
+    reduce=reduce,
+    reduced=REDUCED,
+    Options=Best,
+    summary=("circuit", "nmse"),
+    figure=figure,
+    plots=plots,
+    metric="nmse",
+    curves=("curve",),
+    advances=lambda inputs: inputs.n_batches // inputs.report_every,
+    width=64,
+)  # fmt: skip

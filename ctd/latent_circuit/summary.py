@@ -1,0 +1,51 @@
+"""The reduction of fits: the best circuits of a group, and whether the others found the same connections."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ctd.kernel import Var, View
+from ctd.latent_circuit.data import Shared
+from ctd.latent_circuit.params import LatentCircuit
+from ctd.rows import Best, ranked
+
+REDUCED = {
+    "circuit": Var(("rank",), "item", "item id, by increasing error of rates"),
+    "nmse": Var(("rank",), "1", "error of rates of that circuit"),
+    "connectivity_r": Var(("rank",), "1", "correlation of its recurrent weights with those of the best, node by node"),
+    "nmse_median": Var((), "1", "median over the fits that did not fail"),
+    "failed": Var((), "1", "fits that diverged"),
+}  # fmt: skip
+
+
+def correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Pearson's correlation of the entries of two arrays; NaN where one is constant.
+
+    >>> round(correlation(np.array([1.0, 2.0, 3.0]), np.array([2.0, 4.0, 6.0])), 3)
+    1.0
+    """
+    a, b = (x.ravel() - x.mean() for x in (a, b))
+    size = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return float(a @ b) / size if size > 0 else float("nan")
+
+
+def reduce(
+    inputs: View[LatentCircuit],
+    shared: Shared,
+    columns: Mapping[str, np.ndarray],
+    results: Mapping[str, np.ndarray],
+    options: Best,
+) -> dict[str, np.ndarray]:
+    """The circuits with the smallest error of rates. Nodes of inputs and outputs have fixed places, so that weights compare as they are."""
+    del inputs, shared
+    error = np.asarray(results["nmse"], float)
+    order = ranked(results, "nmse")
+    best = order[: options.n_best]
+    weights = [np.asarray(results["weights.wR"][row], float) for row in best]
+    return {
+        "circuit": np.asarray(columns["item"])[best],
+        "nmse": error[best],
+        "connectivity_r": np.asarray([correlation(w, weights[0]) for w in weights]),
+        "nmse_median": np.asarray(np.median(error[order]) if len(order) else np.nan),
+        "failed": np.asarray(len(error) - len(order)),
+    }
