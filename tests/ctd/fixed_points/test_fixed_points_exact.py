@@ -1,5 +1,6 @@
 """method: exact: every fixed point of a piecewise linear network, against NumPy's enumeration and against lm."""
 
+import functools
 import itertools
 
 import numpy as np
@@ -78,18 +79,30 @@ def sorted_rows(points):
     return points[np.lexsort(points.T)]
 
 
-@pytest.mark.parametrize(
-    ("name", "regions"),
-    [("shplrnn", 2**HIDDEN), ("shplrnn:clipped", 3**HIDDEN), ("alrnn", 2**6)],
-)
-def test_a_sweep_over_all_linear_regions_finds_every_point(tmp_path, name, regions):
+REGIONS = {"shplrnn": 2**HIDDEN, "shplrnn:clipped": 3**HIDDEN, "alrnn": 2**6}
+SEEDS = {"shplrnn": (0, 2, 6), "shplrnn:clipped": (0, 6), "alrnn": (4, 5)}
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """(cell, seed) -> (its files, results, table) of searches from every linear region of its network."""
+
+    @functools.cache
+    def sweep(name, seed):
+        given = files(tmp_path_factory.mktemp("swept"), name, weights_of(name, seed))
+        region = {"method": "exact", "region": "linear", "anywhere": 1.0}
+        return given, *search(kernel.Params(**given | region), REGIONS[name])
+
+    return sweep
+
+
+@pytest.mark.parametrize("name", REGIONS)
+def test_a_sweep_over_all_linear_regions_finds_every_point(swept, name):
     """Networks with one point and with several; the searches that leave their region end at the same ones."""
     several = False
-    for seed in (4, 5) if name == "alrnn" else (0, 6):
-        w = weights_of(name, seed)
-        given = files(tmp_path, name, w) | {"method": "exact", "region": "linear", "anywhere": 1.0}
-        results, table = search(kernel.Params(**given), regions)
-        expected = enumerated(name, w)
+    for seed in SEEDS[name]:
+        _, results, table = swept(name, seed)
+        expected = enumerated(name, weights_of(name, seed))
         several |= len(expected) > 1
         fixed = table["point"][table["kind"] == "fixed"]
         np.testing.assert_allclose(sorted_rows(fixed), sorted_rows(expected), atol=1e-8)
@@ -101,9 +114,9 @@ def test_a_sweep_over_all_linear_regions_finds_every_point(tmp_path, name, regio
 @pytest.mark.parametrize(
     ("name", "seed", "n_stable"), [("shplrnn", 2, 1), ("shplrnn:clipped", 6, 2), ("alrnn", 4, 1)]
 )
-def test_exact_and_lm_agree_on_every_stable_point(tmp_path, name, seed, n_stable):
-    given = files(tmp_path, name, weights_of(name, seed))
-    tables = [search(kernel.Params(**given, method=m), 50)[1] for m in ("exact", "lm")]
+def test_exact_and_lm_agree_on_every_stable_point(swept, name, seed, n_stable):
+    given, _, table = swept(name, seed)
+    tables = table, search(kernel.Params(**given, method="lm"), 50)[1]
     exact, lm = (sorted_rows(t["point"][np.asarray(t["stable"], bool)]) for t in tables)
     assert len(exact) == n_stable
     np.testing.assert_allclose(exact, lm, atol=1e-7)
