@@ -89,13 +89,14 @@ def twelve():
     differ = {"learning_rate": rates, "weight_decay": rates, "excitatory": excitatory}
     fields = {name: np.full(N, value) for name, value in traced_of(params)._asdict().items()}
     traced = traced_columns(Network, fields | differ | {"seed": np.arange(N)}, "float32")
-    static, cell, starts = static_of(params), get_cell(params.cell), []
-    for i in range(N):
-        one = jax.tree.map(lambda column, i=i: jnp.asarray(column[i]), traced)
+    static = static_of(params)
+
+    def start(one):
         key, _ = item_keys(jax.random.key(0), one)
         links = connections(static, {}, one, key)
-        starts.append((links, initial(static, cell, (1, 1), links, one, key)))
-    return params, differ, traced, *jax.tree.map(lambda *leaves: np.stack(leaves), *starts)
+        return links, initial(static, get_cell(params.cell), (1, 1), links, one, key)
+
+    return params, differ, traced, *jax.device_get(jax.jit(jax.vmap(start))(traced))
 
 
 @pytest.fixture(scope="module")
