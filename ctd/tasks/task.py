@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import ClassVar, NamedTuple
 
 from pydantic import (
@@ -132,7 +133,18 @@ def batch(task: Task, key: Array, n: int, dtype: jax.typing.DTypeLike = "float32
     >>> trials.inputs.shape, trials.mask.shape
     ((4, 20, 1), (4, 20))
     """
-    return jax.vmap(lambda k: task.trial(k, dtype))(jax.random.split(key, n))
+    return _compiled_batch()(task, key, n, dtype)
+
+
+@cache
+def _compiled_batch() -> Callable[[Task, Array, int, jax.typing.DTypeLike], Trial]:
+    """One program for a task and its number of trials: operation by operation, JAX would compile about twenty."""
+
+    def batch(task: Task, key: Array, n: int, dtype: jax.typing.DTypeLike) -> Trial:
+        return jax.vmap(lambda k: task.trial(k, dtype))(jax.random.split(key, n))
+
+    # Inlined where a program draws its own minibatches.
+    return jax.jit(batch, static_argnums=(0, 2, 3), inline=True)
 
 
 class Timed(Task):

@@ -1,6 +1,5 @@
 """Losses, accuracy and the end of training by it, against NumPy; trials of a file."""
 
-import jax
 import numpy as np
 import pytest
 from pydantic import ValidationError
@@ -9,7 +8,7 @@ from ctd import tasks
 from ctd.batch import Layout, program, run_items
 from ctd.data import write_hdf5
 from ctd.kernel import inputs_of, static_of, traced_of
-from ctd.train_rnn import Network, kernel, loss
+from ctd.train_rnn import Network, kernel
 from ctd.train_rnn.loss import weighted_loss
 
 TASK = tasks.RandomDots(dt=100, delay=100, coherences=(-16, -4, 4, 16))
@@ -176,17 +175,10 @@ def test_a_file_of_categories(tmp_path):
     assert found["eval_loss"][0] == pytest.approx(loss, rel=1e-4)
 
 
-@pytest.fixture
-def drawn_at_once(monkeypatch):
-    """Evaluation trials by one program, in place of one for each operation."""
-    at_once = jax.jit(loss.eval_trials, static_argnums=(0, 1, 2))
-    monkeypatch.setattr(loss, "eval_trials", at_once)
-
-
 MIXTURE = {"name": "yang", "rule": ["dm1", "delaygo"], "n_ring": 4, "dt": 100, "time_scale": 0.3}
 
 
-def test_the_mixture_stores_the_accuracy_of_every_rule(drawn_at_once):
+def test_the_mixture_stores_the_accuracy_of_every_rule():
     params = Network(**SMALL | {"task": MIXTURE, "n_batches": 2, "report_every": 2, "n_saved": 3})
     shared = kernel.load(inputs_of(params))
     _, shapes = program(kernel, static_of(params), Layout(2, 2)).abstract(shared, traced_of(params))
@@ -221,7 +213,7 @@ def test_params_refused(changes, message):
     [("decision", "decision do not"), (MIXTURE, "do not; give the task code: one_hot")],
     ids=["decision", "yang"],
 )
-def test_cross_entropy_needs_probabilities(drawn_at_once, task, hint):
+def test_cross_entropy_needs_probabilities(task, hint):
     params = Network(**SMALL | {"task": task}, loss="cross_entropy")
     with pytest.raises(ValueError, match=f"loss: cross_entropy needs .*{hint}"):
         kernel.load(inputs_of(params))
