@@ -1,15 +1,19 @@
 """The figures of the papers: job files that are valid, definitions that agree with other libraries, a table that tells what lies in the stores."""
 
 import doctest
+import itertools
 import shutil
 from dataclasses import replace
 from typing import get_origin
 
 import compare
 import definitions
+import degeneracy
 import few_shot
+import jax
 import numpy as np
 import pytest
+from channel_tasks import Channels
 from compare import PAGE, Measured, measure, overrides, page, read_kept
 from figure import Figure
 from places import EXAMPLES
@@ -64,7 +68,7 @@ def test_kept_table_has_every_row():
 
 
 def test_examples_of_the_definitions():
-    assert doctest.testmod(definitions) == (0, 3)
+    assert doctest.testmod(definitions) == (0, 4)
 
 
 def test_definitions_are_those_of_other_libraries():
@@ -120,6 +124,41 @@ def test_few_shot_readout_is_a_poisson_regression(float64):
     np.testing.assert_allclose([*w, b], [*expected.coef_, expected.intercept_], atol=1e-6)
 
 
+def test_weight_distance_ignores_permutations():
+    """A turned copy is at distance 0; of other matrices, the search finds what all 120 permutations of five units do."""
+    rng = np.random.default_rng(3)
+    a, b = rng.normal(size=(2, 5, 5))
+    p = rng.permutation(5)
+    assert degeneracy.weight_distance(a, a[np.ix_(p, p)]) == pytest.approx(0, abs=1e-12)
+    best = min(
+        np.linalg.norm(a - b[np.ix_(q, q)]) for q in map(list, itertools.permutations(range(5)))
+    )
+    assert degeneracy.weight_distance(a, b) == pytest.approx(best / 5)
+
+
+def test_change_per_level_is_that_of_its_law():
+    """Distances that fall by a factor of e^-.5 a level; errors whose deviation doubles, whatever networks are drawn."""
+    levels = np.exp(-0.5 * np.arange(3))[:, None] * np.ones((3, 10))
+    np.testing.assert_allclose(definitions.change_per_level([levels, 4 * levels], True, 20), -0.5)
+    errors = np.array([[1.0, 2, 4, 7], [2.0, 4, 8, 14]])
+    found = definitions.change_per_level([errors], False, 2000)
+    # Each level draws its own networks: the median alone is that of the law, log 2 = .693.
+    assert np.median(found) == pytest.approx(np.log(2), abs=0.05)
+
+
+def test_channels_are_independent():
+    """Positions are sums of velocities, sines have the frequency that is named, bits the sign of the last pulse; targets have their gain."""
+    task = Channels(kind="paths", channels=2, gain=3.0)
+    inputs, targets, *_ = task.trial(jax.random.key(0), "float32")
+    np.testing.assert_allclose(targets, 0.3 * np.cumsum(inputs, axis=0), rtol=1e-5)
+    assert abs(np.corrcoef(inputs.T)[0, 1]) < 0.9
+    inputs, targets, *_ = Channels(kind="sines", channels=2).trial(jax.random.key(0), "float32")
+    w = 0.1 + 0.2 * (inputs[0] - 0.25)
+    np.testing.assert_allclose(targets, np.sin(w * np.arange(1, 41)[:, None]), atol=1e-5)
+    inputs, targets, *_ = Channels(kind="flipflop", channels=2).trial(jax.random.key(0), "float32")
+    np.testing.assert_array_equal(np.sign(inputs)[inputs != 0], targets[inputs != 0])
+
+
 def test_setting_is_chosen_by_validation():
     validation, test = np.array([[3, 1], [1, 2]]), np.array([[0, 0], [5, 7]])
     assert definitions.best_by(validation, test).tolist() == [5, 7]
@@ -147,6 +186,11 @@ def test_miss_at_the_bound_says_so():
         "missed, at the bound",
     ]
     assert compare.verdict(figure, Measured("x", "small", "x", "not run")) == ""
+    effect = replace(figure, published=0.0, decided=True)
+    of = lambda low, high: Measured("x", "small", "x", median=high - 0.1, low=low, high=high, n=9)
+    assert compare.verdict(effect, of(0.1, 0.4)) == "reached"
+    assert compare.verdict(effect, of(-0.1, 0.4)) == "missed, undecided"
+    assert compare.verdict(effect, of(-0.4, -0.1)) == "missed"
 
 
 # --- rows, run --------------------------------------------------------------------------------------

@@ -242,9 +242,11 @@ def values(one: Measured) -> str:
 
 
 def verdict(figure: Figure, one: Measured) -> str:
-    """Reached or missed; a miss within a hundredth of the bound says so."""
+    """Reached or missed; a miss within a hundredth of the bound says so, and an effect whose draws lie on both sides of 0."""
     if not one.n or figure.published is None:
         return ""
+    if figure.decided and figure.reached(one.low) != figure.reached(one.high):
+        return "missed, undecided"
     if figure.reached(one.median):
         return "reached"
     near = figure.goal == "more" and one.median >= 0.99 * one.bound

@@ -1,5 +1,7 @@
 """What the published figures are: functions of arrays, each as its paper defines it. tests/test_published.py holds them to other libraries."""
 
+import itertools
+
 import numpy as np
 from scipy.integrate import quad
 from scipy.optimize import brentq
@@ -71,3 +73,40 @@ def mean_field(s: float) -> float:
     weight = lambda z: np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
     gain = lambda k: 2 * quad(lambda z: weight(z) / np.cosh(k * z) ** 2, 0, 10)[0]
     return float(brentq(lambda k: s * gain(k) - 1, 1e-3, 20))
+
+
+def change_per_level(
+    measured: list[np.ndarray], of_pairs: bool, draws: int, seed: int = 0
+) -> np.ndarray:
+    """Bootstrap the slope of the logarithm of degeneracy over the numbers of levels, mean over tasks: (draw,).
+
+    measured: for each task (level, pair), distances of networks in the order of itertools.combinations, whose degeneracy is their mean; or
+    (level, network), numbers of which it is the standard deviation. A draw takes networks of a level with replacement; a network
+    is not compared with itself.
+
+    >>> change_per_level([np.array([[1.0, 1, 1], [2, 2, 2]])], True, draws=2).round(3).tolist()
+    [0.693, 0.693]
+    """
+    rng, found = np.random.default_rng(seed), []
+    for _ in range(draws):
+        slopes = []
+        for task in measured:
+            logs = [np.log(_resampled(np.asarray(level, float), of_pairs, rng)) for level in task]
+            slopes.append(np.polyfit(np.arange(len(logs)), logs, 1)[0])
+        found.append(np.mean(slopes))
+    return np.asarray(found)
+
+
+def _resampled(values: np.ndarray, of_pairs: bool, rng: np.random.Generator) -> float:
+    """The degeneracy of a level in one draw of its networks."""
+    n = round((1 + (1 + 8 * len(values)) ** 0.5) / 2) if of_pairs else len(values)
+    # At least two networks: one alone has no distance and no deviation.
+    while len(np.unique(some := rng.integers(0, n, n))) < 2:
+        pass
+    if not of_pairs:
+        return float(values[some].std())
+    apart = np.zeros((n, n))
+    apart[tuple(np.array(list(itertools.combinations(range(n), 2))).T)] = values
+    apart += apart.T
+    i, j = np.array([(a, b) for a, b in itertools.combinations(some, 2) if a != b]).T
+    return float(apart[i, j].mean())

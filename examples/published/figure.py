@@ -31,6 +31,8 @@ class Figure:
     """Reached if ours is at least, at most or as large as the published figure, up to `slack`."""
     slack: float = 0.0
     """The sampling error of the published figure, where it is known."""
+    decided: bool = False
+    """Whether values are draws of one number, an effect, of which all must lie on the published figure's side."""
     bound: float | Measure | None = None
     """The best value that there can be; what depends on the data is measured."""
     hold: tuple[float, float] = (-np.inf, np.inf)

@@ -9,6 +9,7 @@ import numpy as np
 from definitions import (
     best_by,
     census,
+    change_per_level,
     cosine,
     effective_connectivity,
     mean_field,
@@ -97,6 +98,24 @@ def silhouettes(method: str, shared: str, power: int = 1) -> Measure:
         ]
 
     return measure
+
+
+def degeneracy(factor: str, of: str, draws: int = 200) -> Measure:
+    """What a factor's levels do to the degeneracy of networks: 95 % of its changes per level, see `definitions.change_per_level`."""
+
+    def measure(stores: Stores) -> list[float]:
+        table = [group[f"of_{of}"].values[0] for group in _groups(stores[f"{factor}_apart"])]
+        kinds = 3 if factor == "complexity" else 1
+        found = np.sort(change_per_level(np.array_split(table, kinds), of != "behaviour", draws))
+        return found[draws // 40 : draws - draws // 40].tolist()
+
+    return measure
+
+
+def _groups(store: StoreTree) -> list[xr.Dataset]:
+    """The results of all groups, in their order."""
+    found = store["results"].children
+    return [found[name].to_dataset() for name in sorted(found, key=int)]
 
 
 def sine_explained(stores: Stores) -> list[float]:

@@ -7,6 +7,7 @@ from measures import (
     circuit_connections,
     co_bps_range,
     column,
+    degeneracy,
     few_shot_picks,
     geometry,
     kappa,
@@ -145,7 +146,26 @@ NETWORK_ROWS = (
     )),
 )  # fmt: skip
 
+
+def changes(factor: str, **signs: int) -> tuple[Figure, ...]:
+    """The figures of what a factor does to the degeneracy of networks, of which the paper tells signs; 2 is a sign of ours too."""
+    return tuple(
+        Figure(
+            f"{factor}, {of}", f"change of the logarithm per level; theirs is {'above' if sign > 0 else 'below'} 0",
+            degeneracy(factor, of), published=0.0, decided=True, goal="more" if sign > 0 else "less", hold=(-2, 2) if abs(sign) < 2 else (0, 2) if sign > 0 else (-2, 0),
+            why="four networks a setting decide signs of weights alone: other intervals hold 0",
+        )
+        for of, sign in signs.items()
+    )  # fmt: skip
+
+
 COMPARISON_ROWS = (
+    Row("degeneracy", "Huang et al. 2025", (
+        *changes("complexity", dynamics=-1, weights=1),
+        *changes("features", dynamics=-1, weights=2),
+        *changes("width", dynamics=-1, weights=-2, behaviour=-1),
+        *changes("sparsity", dynamics=-1, weights=-2, behaviour=-1),
+    )),
     Row("input_dsa", "Huang & Ostrow 2026, figure 2", (
         Figure(
             "silhouette, dynamics", "of squared distances of eigenvalues, by shared dynamics", silhouettes("dsa:eigenvalues", "dynamics", 2),
