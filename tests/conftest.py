@@ -162,8 +162,10 @@ WAIT = (
 APART = 15
 """How many files that compute are begun between two of them: at any time one of three processes or two wait, and both
 cores have work."""
-LONG = ("test_search_faults.py", "test_kernel.py")
-"""Files that compute for longest: begun last, they would leave a core without work."""
+LONG = (
+    "test_fuzz.py", "test_search_groups.py", "test_benchmarks.py", "test_kernel.py", "test_search_faults.py",
+)  # fmt: skip
+"""Files that compute for longest, in the order in which they are begun: begun last, they would leave a core without work."""
 
 
 def pytest_collection_finish():
@@ -176,7 +178,8 @@ def pytest_collection_finish():
 
 def pytest_collection_modifyitems(items):
     files = dict.fromkeys(item.path for item in items)
-    compute = sorted(files.keys(), key=lambda path: path.name not in LONG)
+    rank = {name: k for k, name in enumerate(LONG)}
+    compute = sorted(files.keys(), key=lambda path: rank.get(path.name, len(LONG)))
     place = {path: k for k, path in enumerate(p for p in compute if p.name not in WAIT)}
     place |= {p: APART * WAIT.index(p.name) - 0.5 for p in files if p.name in WAIT}
     items.sort(key=lambda item: place[item.path])
