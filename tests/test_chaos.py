@@ -93,6 +93,7 @@ JOBS = {
     "similarity": (
         {"weights": ["net.h5"] * 80, "method": "rbf_cka", "n_samples": 500}, {"matrix_row": {"range": 80}},
     ),
+    "mechanisms": ({"n_neurons": 20, "n_trials": 40}, {"mechanism": {"range": 8}, "gain": [0.5, 1.0]}),
     "spikes": (
         {"weights": "net.h5", "n_train": 40, "n_eval": 10}, {"max_rate": {"linspace": [10, 40, 80]}},
     ),
@@ -290,8 +291,12 @@ def pieces(store):
     ],
 )
 def test_chaos_ends_in_the_bytes_of_an_undisturbed_run(folder, jobs, plan):
-    # lfads.posterior needs a trained model; it computes a chunk at once, as kuramoto does.
-    assert set(JOBS) | {"lfads.posterior"} == {*kernel_names(), "toy", "kuramoto"}
+    # lfads.posterior and mechanisms.evidence need trained models; they compute an item at once, as kuramoto does.
+    assert set(JOBS) | {"lfads.posterior", "mechanisms.evidence"} == {
+        *kernel_names(),
+        "toy",
+        "kuramoto",
+    }
     whole = {name: make(folder, jobs, name, str(folder / f"whole-{name}.zarr")) for name in jobs}
     for store in whole.values():
         run_shards(store, SerialExecutor(1))

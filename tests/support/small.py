@@ -67,6 +67,8 @@ SMALL = {
         "n_train": 2,
         "n_test": 1,
     },
+    "mechanisms": {"n_neurons": 6, "n_trials": 8, "n_bins": 20},
+    "mechanisms.evidence": {},
     "esn.nvar": {"washout": 2, "train": 30, "test": 5},
     "lfads": {
         "data": str(EXAMPLES / "lfads_spikes.h5"),
@@ -98,6 +100,8 @@ def small(name):
         given |= {"points": _network()}
     if name == "fixed_points.connections":
         given |= {"points": _points()}
+    if name == "mechanisms.evidence":
+        given |= fitted_recordings()
     return kernel, kernel.Params.model_validate(given)
 
 
@@ -162,3 +166,31 @@ def _of_trained():
         found = {name: v[0] for name, v in first.items() if name.startswith(f"{part}.")}
         write_hdf5(path, {name.removeprefix(f"{part}."): v for name, v in found.items()})
     return SMALL["lfads"] | parts | {"chunk_batches": 2, "samples": ["factors"]}
+
+
+@cache
+def fitted_recordings():
+    """Fields of mechanisms.evidence: two random recordings, and two random models of each, as stages leave them."""
+    folder = tempfile.mkdtemp(prefix="ctd-small-")
+    rng, cell, found = np.random.default_rng(0), get_cell("shplrnn:clipped"), {}
+    for k in range(2):
+        path, about = (
+            f"{folder}/recording-{k}.h5",
+            {"store": f"{folder}/r.zarr", "item": k, "seed": k},
+        )
+        scalars = {"mechanism": k, "n_neurons": 6, "n_trials": 8, "mean_count": 0.5}
+        arrays = {"plain": rng.normal(size=9), "truth": rng.normal(size=22)} | scalars
+        write_hdf5(path, arrays | {"factors": rng.normal(size=(8, 20, 3))}, about)
+        found.setdefault("recordings", []).append(path)
+        for seed in range(2):
+            path = f"{folder}/fit-{k}-{seed}.h5"
+            weights = cell.init(jax.random.key(seed), 3, 0, 0)
+            about = {
+                "cell": cell.name,
+                "data": f"r.zarr::{k}::recording",
+                "seed": seed,
+                "alpha": 0.1,
+            }
+            write_hdf5(path, {name: np.asarray(v) for name, v in weights.items()}, about)
+            found.setdefault("weights", []).append(path)
+    return found

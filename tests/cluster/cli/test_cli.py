@@ -122,7 +122,7 @@ def test_kernels_new_schema(ctd, job_file):
     assert listed == [
         "curbd", "esn", "esn.nvar", "fixed_points", "fixed_points.ablation", "fixed_points.connections",
         "fixed_points.continuation", "fixed_points.exponents", "fixed_points.limit_cycles", "fixed_points.trials", "full_force",
-        "latent_circuit", "lfads", "lfads.posterior", "reconstruct", "similarity", "spikes", "train_rnn",
+        "latent_circuit", "lfads", "lfads.posterior", "mechanisms", "mechanisms.evidence", "reconstruct", "similarity", "spikes", "train_rnn",
     ]  # fmt: skip
     assert [*json.loads(ctd("kernels", "--json")[1])] == listed
     code, text, err = ctd("new", "fixed_points")

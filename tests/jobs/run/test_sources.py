@@ -95,6 +95,7 @@ APART = {
     "lfads": ("posterior.py", "torch_file.py"),
     "fixed_points": ("ablation.py", "connections.py", "trials.py"),
     "esn": ("nvar.py",),
+    "mechanisms": ("evidence.py", "fits.py", "classifier.py", "summary.py"),
 }
 """Files of a kernel's folder that its results do not depend on: a kernel of its own, a writer of files."""
 

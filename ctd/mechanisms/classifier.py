@@ -1,0 +1,215 @@
+"""A small classifier: multinomial logistic regression on standardised features, with calibrated probabilities and `none of these`.
+
+    p(k | x) = softmax(W s(x) / T)_k,   s(x) = [features, standardised and cut off at +-CUT; 1]
+
+W minimises the mean negative log likelihood + l2 |W|^2 / 2; T (temperature scaling, Guo, Pleiss, Sun & Weinberger 2017) minimises that of predictions
+on folds that W has not seen. `None of these` is judged by how far s(x) lies from the nearest class mean in pooled deviations
+within classes (Mahalanobis distance, Lee et al. 2018): a logistic regression on its logarithm, fitted to members that were left out (known)
+and to members of classes that were left out (none).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ctd.late import Float, Int, scipy
+
+CUT = 4.0
+"""Standardised features are cut off here: one that leaves the range of the atlas decides no more than one at its end."""
+
+NEWTON = 50
+"""Most steps of Newton's method; ten are usual."""
+
+SHRINK = 0.5
+"""Share of the pooled covariance that is its diagonal, since features are nearly as many as members of a class."""
+
+
+class Model(NamedTuple):
+    """A trained classifier."""
+
+    mean: Float[np.ndarray, "feature"]
+    sd: Float[np.ndarray, "feature"]
+    weights: Float[np.ndarray, "class feature_and_1"]
+    centres: Float[np.ndarray, "class feature"]
+    precision: Float[np.ndarray, "feature feature"]
+    """Inverse of the pooled covariance within classes."""
+
+    def standardised(self, x: np.ndarray) -> np.ndarray:
+        """s(x) without the 1; a feature that is NaN counts as average."""
+        return np.clip(np.nan_to_num((x - self.mean) / self.sd), -CUT, CUT)
+
+    def logits(self, x: np.ndarray) -> np.ndarray:
+        """(sample, class) W s(x)."""
+        return _with_one(self.standardised(x)) @ self.weights.T
+
+    def distance(self, x: np.ndarray) -> np.ndarray:
+        """(sample,) log of the Mahalanobis distance to the nearest class mean."""
+        apart = self.standardised(x)[:, None] - self.centres
+        squares = np.einsum("nkf,fg,nkg->nk", apart, self.precision, apart)
+        return np.asarray(0.5 * np.log(squares.min(1) + 1e-9))
+
+
+class Placer(NamedTuple):
+    """A classifier with its calibration."""
+
+    model: Model
+    classes: Int[np.ndarray, "class"]
+    """Their labels."""
+    temperature: float
+    none: tuple[float, float]
+    """(slope, offset) of the log odds of `none of these` over the log distance."""
+
+    def probabilities(self, x: np.ndarray) -> np.ndarray:
+        """(sample, class + 1) probabilities of the classes, and last of none of them."""
+        p = softmax(self.model.logits(x) / self.temperature)
+        slope, offset = self.none
+        none = 1 / (1 + np.exp(-np.clip(slope * self.model.distance(x) + offset, -30, 30)))
+        return np.column_stack([p * (1 - none[:, None]), none])
+
+
+def _with_one(x: np.ndarray) -> np.ndarray:
+    return np.column_stack([x, np.ones(len(x))])
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Rows that sum to 1.
+
+    >>> softmax(np.log([[1.0, 3.0]])).tolist()
+    [[0.25, 0.75]]
+    """
+    raised = np.exp(logits - logits.max(1, keepdims=True))
+    return np.asarray(raised / raised.sum(1, keepdims=True))
+
+
+def fit(
+    x: Float[np.ndarray, "sample feature"], y: Int[np.ndarray, "sample"], l2: float | None
+) -> Model:
+    """Train on samples of the classes y = 0 ... k - 1, each of which must be there; without l2 for distances alone."""
+    with np.errstate(invalid="ignore"):
+        mean = np.nan_to_num(np.nanmean(x, 0)) if len(x) else np.zeros(x.shape[1])
+        sd = np.nan_to_num(np.nanstd(x, 0), nan=1.0)
+    # A feature that never changes says nothing.
+    sd = np.where(sd > 1e-6, sd, np.inf)
+    k, d = int(y.max()) + 1, x.shape[1]
+    blank = Model(mean, sd, np.zeros((k, d + 1)), np.zeros((k, d)), np.eye(d))
+    s = blank.standardised(x)
+    centres = np.stack([s[y == j].mean(0) for j in range(k)])
+    within = (s - centres[y]).T @ (s - centres[y]) / max(1, len(x) - k)
+    within = (1 - SHRINK) * within + SHRINK * np.diag(np.diag(within)) + 1e-2 * np.eye(d)
+    weights = blank.weights if l2 is None else _regress(s, y, k, l2)
+    return Model(mean, sd, weights, centres, np.linalg.inv(within))
+
+
+def _regress(s: np.ndarray, y: np.ndarray, k: int, l2: float) -> np.ndarray:
+    """(k, feature + 1) weights, by Newton's method: the loss is convex and has a few hundred parameters."""
+    a, target = _with_one(s), np.eye(k)[y]
+    n, d = a.shape
+    # The offset is hardly penalised: enough that the sum of all offsets, which changes nothing, has a minimum.
+    penalty = l2 * np.append(np.ones(d - 1), 1e-3)
+
+    def loss(w: np.ndarray, p: np.ndarray) -> float:
+        return float(-np.mean(np.log(p[np.arange(n), y] + 1e-300)) + np.sum(penalty * w**2) / 2)
+
+    w = np.zeros((k, d))
+    p = softmax(a @ w.T)
+    for _ in range(NEWTON):
+        gradient = (p - target).T @ a / n + penalty * w
+        curve = np.einsum("ni,ij->nij", p, np.eye(k)) - p[:, :, None] * p[:, None]
+        products = (a[:, :, None] * a[:, None]).reshape(n, d * d)
+        hessian = (curve.reshape(n, k * k).T @ products / n).reshape(k, k, d, d)
+        hessian = hessian.swapaxes(1, 2).reshape(k * d, k * d) + np.diag(np.tile(penalty, k))
+        move = np.linalg.solve(hessian, gradient.ravel()).reshape(k, d)
+        before, size = loss(w, p), 1.0
+        # Halved until the loss falls: a whole step may overshoot where classes are far apart.
+        while size > 1e-4:
+            p = softmax(a @ (w - size * move).T)
+            if loss(w - size * move, p) <= before:
+                break
+            size /= 2
+        w = w - size * move
+        if np.abs(size * move).max() < 1e-6:
+            break
+    return w
+
+
+def temperature(logits: np.ndarray, y: np.ndarray) -> float:
+    """The T between .2 and 20 at which softmax(logits / T) makes the labels y likeliest."""
+
+    def loss(log_t: float) -> float:
+        p = softmax(logits / np.exp(log_t))
+        return float(-np.mean(np.log(p[np.arange(len(y)), y] + 1e-300)))
+
+    found = scipy.optimize.minimize_scalar(loss, bounds=(np.log(0.2), np.log(20)), method="bounded")
+    return float(np.exp(found.x))
+
+
+def unseen(
+    x: np.ndarray, y: np.ndarray, fold: np.ndarray, l2: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """(logits, log distances) of every sample, each by a model that has not seen its fold. fold: (sample,) numbers."""
+    logits, distance = np.zeros((len(y), int(y.max()) + 1)), np.zeros(len(y))
+    for one in np.unique(fold):
+        out = fold == one
+        model = fit(x[~out], y[~out], l2)
+        logits[out], distance[out] = model.logits(x[out]), model.distance(x[out])
+    return logits, distance
+
+
+def of_left_out(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """(sample,) log distances of the members of each class, by a model of the other classes."""
+    distance = np.zeros(len(y))
+    for one in range(int(y.max()) + 1):
+        out = y == one
+        # The labels that remain close the gap.
+        model = fit(x[~out], y[~out] - (y[~out] > one), None)
+        distance[out] = model.distance(x[out])
+    return distance
+
+
+def none_odds(known: np.ndarray, none: np.ndarray, prior: float) -> tuple[float, float]:
+    """(slope, offset) of a logistic regression of `none` against `known` on their log distances, whatever their numbers.
+
+    prior: the probability of `none` before the distance is known.
+    """
+    x = np.concatenate([known, none])
+    target = np.repeat([0.0, 1.0], [len(known), len(none)])
+    weight = np.repeat([(1 - prior) / len(known), prior / len(none)], [len(known), len(none)])
+
+    def loss(v: np.ndarray) -> float:
+        z = v[0] * x + v[1]
+        # A slope below 0 would call what lies near none of these.
+        return float(np.sum(weight * (np.logaddexp(0, z) - target * z)) + 1e-3 * v[0] ** 2)
+
+    found = scipy.optimize.minimize(
+        loss, np.array([1.0, 0.0]), method="L-BFGS-B", bounds=[(0, 20), (-100, 100)]
+    )
+    return float(found.x[0]), float(found.x[1])
+
+
+def train(
+    x: np.ndarray, labels: np.ndarray, fold: np.ndarray, l2: float = 0.01, prior: float = 0.1
+) -> Placer:
+    """Train and calibrate: members of one fold (the same seed) are never on both sides of a calibration.
+
+    labels: (sample,) any integers; fold: (sample,) numbers, at least two.
+    """
+    classes, y = np.unique(labels, return_inverse=True)
+    logits, distance = unseen(x, y, fold, l2)
+    none = of_left_out(x, y)
+    t = temperature(logits, y)
+    return Placer(fit(x, y, l2), classes, t, none_odds(distance, none, prior))
+
+
+def calibration_error(top: Sequence[float], right: Sequence[bool], bins: int = 10) -> float:
+    """Expected calibration error: mean |accuracy - mean probability| over bins of the largest probability, by their sizes.
+
+    >>> calibration_error([0.9, 0.9, 0.9, 0.9], [True, True, True, False])  # right in 3 of 4
+    0.15
+    """
+    p, ok = np.asarray(top, float), np.asarray(right, float)
+    place = np.minimum((p * bins).astype(int), bins - 1)
+    gaps = [abs(ok[place == k].sum() - p[place == k].sum()) for k in np.unique(place)]
+    return round(float(sum(gaps) / len(p)), 12)

@@ -1,0 +1,156 @@
+"""Spike counts: drawn for a mechanism's states, read from a user's file, and reduced to factors."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ctd.data import read_arrays
+from ctd.late import Array, Float, Int, jax, jnp, lax
+
+SPREAD = 0.5
+"""sd of the logarithm of the neurons' mean rates."""
+
+REACH = 1.25
+"""A recording may be smaller or larger than the atlas' sizes by this factor."""
+
+
+def spikes(
+    states: Float[Array, "trial time 3"],
+    stretch: Array,
+    key: Array,
+    n: int,
+    mean_and_gain: tuple[Array, Array],
+) -> Int[Array, "trial time unit"]:
+    """Poisson counts of n neurons with log rates that are random linear readouts of the states.
+
+    mean_and_gain: mean count of a bin, and the sd of a neuron's log rate. `stretch` scales the second dimension.
+    """
+    mean, gain = mean_and_gain
+    key_w, key_b, key_s = jax.random.split(key, 3)
+    z = (states - states.mean((0, 1))) * jnp.stack(
+        [jnp.ones_like(stretch), stretch, jnp.ones_like(stretch)]
+    )
+    z = z / jnp.sqrt(jnp.mean(jnp.sum(z**2, -1)))
+    drive = gain * z @ jax.random.normal(key_w, (3, n), states.dtype)
+    level = SPREAD * jax.random.normal(key_b, (n,), states.dtype)
+    # exp of a Gaussian of variance v has the mean exp(v / 2): taken off, so that `mean` is the mean.
+    log_rate = jnp.log(mean) + level - SPREAD**2 / 2 + drive - gain**2 / 2
+    return poisson(key_s, jnp.exp(log_rate))
+
+
+def poisson(key: Array, mean: Float[Array, "..."]) -> Int[Array, "..."]:
+    """Poisson counts by inversion: the number of cumulative probabilities below a uniform number. Means above 50 count as 50.
+
+    jax.random.poisson, made for any mean, takes seconds more to compile.
+    """
+    mean = jnp.minimum(mean, 50)
+    u = jax.random.uniform(key, mean.shape, mean.dtype)
+
+    def more(carry: tuple[Array, Array, Array, Array]) -> Array:
+        # Rounding may leave the sum of all probabilities below u: no mean of 50 reaches 150.
+        return (carry[0] < 150) & jnp.any(u > carry[3])
+
+    def one(carry: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
+        k, counts, p, total = carry
+        p_next = p * mean / (k + 1)
+        return k + 1, counts + (u > total), p_next, total + p_next
+
+    first = jnp.exp(-mean)
+    start = (jnp.zeros((), jnp.int32), jnp.zeros(mean.shape, jnp.int32), first, first)
+    return lax.while_loop(more, one, start)[1]
+
+
+def factors_of(
+    counts: Array, smoothing: Array, n: int, dtype: str
+) -> tuple[Float[Array, "trial time factor"], Float[Array, "component"]]:
+    """(the first n principal components, the variances of all) of the square roots of smoothed counts (trial, time, unit).
+
+    The square root makes the variance of Poisson counts nearly equal. Components have a common scale: their mean square distance
+    from 0 is 1.
+    """
+    t = jnp.arange(counts.shape[1], dtype=dtype)
+    kernel = jnp.exp(-0.5 * ((t[:, None] - t[None]) / smoothing) ** 2)
+    # Normalised row by row, also at the ends of a trial.
+    kernel = kernel / kernel.sum(1, keepdims=True)
+    smooth = jnp.einsum("ts,ksu->ktu", kernel, counts.astype(dtype))
+    x = jnp.sqrt(smooth)
+    x = x - x.mean((0, 1))
+    flat = x.reshape(-1, x.shape[-1])
+    variances, axes = jnp.linalg.eigh(flat.T @ flat / len(flat))
+    # The sign of an eigenvector is arbitrary: its largest entry is made positive.
+    axes = axes[:, ::-1][:, :n]
+    largest = jnp.take_along_axis(axes, jnp.argmax(jnp.abs(axes), 0)[None], 0)
+    found = x @ (axes * jnp.sign(largest))
+    scale = jnp.sqrt(jnp.mean(jnp.sum(found**2, -1)))
+    return found / scale, jnp.maximum(variances[::-1], 0)
+
+
+def read_counts(path: str, dataset: str, n_bins: int) -> np.ndarray:
+    """The counts (trial, time, unit) int32 of a file, cut to `n_bins`. Raises ValueError, naming file and dataset."""
+    found = read_arrays(path, dataset)
+    if dataset not in found:
+        raise ValueError(
+            f"data: {path}: has no dataset {dataset}; it has {', '.join(sorted(found))}; give its name as `dataset`"
+        )
+    parts = [_checked(f"data: {path}: {dataset}", found[dataset], n_bins)]
+    if dataset == "train" and "eval" in found:
+        parts.append(_checked(f"data: {path}: eval", found["eval"], n_bins))
+        if parts[0].shape[2] != parts[1].shape[2]:
+            raise ValueError(
+                f"data: {path}: train has {parts[0].shape[2]} units, but eval has {parts[1].shape[2]}"
+            )
+    counts = np.concatenate(parts)
+    silent = np.flatnonzero(counts.sum((0, 1)) == 0)
+    if silent.size:
+        raise ValueError(f"data: {path}: unit {silent[0]} never spikes; leave it out")
+    return counts
+
+
+def _checked(what: str, counts: np.ndarray, n_bins: int) -> np.ndarray:
+    if counts.ndim != 3 or 0 in counts.shape:
+        raise ValueError(f"{what} has the shape {counts.shape}; (trial, time, unit) expected")
+    if counts.dtype.kind not in "biuf":
+        raise ValueError(f"{what} has the type {counts.dtype}; spike counts expected")
+    with np.errstate(invalid="ignore"):
+        bad = ~((counts >= 0) & (counts < 2**16) & (counts == np.floor(counts)))
+    if bad.any():
+        first = tuple(int(k) for k in np.argwhere(bad)[0])
+        raise ValueError(
+            f"{what} holds {counts[first]} at {first}; spike counts 0, 1, 2, ... expected, not rates"
+        )
+    if counts.shape[1] < n_bins:
+        raise ValueError(
+            f"{what} has {counts.shape[1]} bins a trial, but the atlas has {n_bins}; give longer trials or narrower bins, or "
+            f"run both files with n_bins: {counts.shape[1]}"
+        )
+    return counts[:, :n_bins].astype(np.int32)
+
+
+def check_size(path: str, counts: np.ndarray, sizes: dict[str, np.ndarray]) -> None:
+    """Raise ValueError, with the command that extends the atlas, unless it has recordings of about this size.
+
+    sizes: n_neurons, n_trials and mean_count (recording,) of the atlas.
+    """
+    mine = {"n_neurons": counts.shape[2], "n_trials": counts.shape[0], "mean_count": counts.mean()}
+    outside = [
+        f"{field} {value:.3g}, but the atlas goes from {sizes[field].min():.3g} to {sizes[field].max():.3g}"
+        for field, value in mine.items()
+        if not sizes[field].min() / REACH <= value <= sizes[field].max() * REACH
+    ]
+    if outside:
+        raise ValueError(
+            f"data: {path}: has {'; '.join(outside)}. Extend it: {_wider(mine, sizes)}"
+        )
+
+
+def _wider(mine: dict[str, float], sizes: dict[str, np.ndarray]) -> str:
+    """The commands that make an atlas of the old sizes and of mine, with my mean count, and place the recording in it."""
+    pairs = {*zip(sizes["n_neurons"].tolist(), sizes["n_trials"].tolist(), strict=True)}
+    neurons, trials = zip(*sorted(pairs | {(mine["n_neurons"], mine["n_trials"])}), strict=True)
+    told = lambda values: f"[{','.join(f'{v:.0f}' for v in values)}]"
+    made = f"stages.recordings.sweep.zip.n_neurons={told(neurons)} stages.recordings.sweep.zip.n_trials={told(trials)}"
+    count = f"stages.recordings.params.mean_count={mine['mean_count']:.3g}"
+    places = " ".join(
+        f"stages.{stage}.params.atlas.store=wider.evidence.zarr" for stage in ("recording", "place")
+    )
+    return f"ctd run atlas.yaml --store wider {made} {count}; then ctd run place.yaml {places}"

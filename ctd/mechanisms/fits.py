@@ -1,0 +1,134 @@
+"""Recordings of a stage and the models that were fitted to them, read and matched."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from pydantic import Field
+
+from ctd.cells import CellName
+from ctd.containers import opened_hdf5, read_datasets, text_attribute
+from ctd.kernel import File, Params, Static, Traced, View
+from ctd.late import Array, Float, on_host
+from ctd.mechanisms.reading import TRIALS
+
+NOT_SETTINGS = {"data", "seed", "store", "item", "kernel"}
+"""Attributes of a fit's file in which fits of one atlas differ."""
+
+
+class Evidence(Params):
+    """The parameters of one recording's evidence."""
+
+    recordings: File[tuple[str, ...]] = Field(
+        (), description="the recordings: {stage: ..., part: recording} of a mechanisms stage"
+    )
+    weights: File[tuple[str, ...]] = Field(
+        (), description="models that were fitted to them: {stage: ...} of a reconstruct stage"
+    )
+    cell: Static[CellName] = Field(
+        "shplrnn:clipped", description="of the given models those of this cell are read"
+    )
+    atlas: File[str | None] = Field(
+        None,
+        description="table of an atlas, {store: ..., part: table}, that places these recordings; without it they are an atlas",
+    )
+    recording: Traced[int] = Field(
+        0, ge=0, lt=2**24, description="number of the recording; those beyond the last are empty"
+    )
+
+
+class Shared(NamedTuple):
+    """All recordings with their fits."""
+
+    x: Float[Array, "recording trial time factor"]
+    weights: Mapping[str, Array]
+    """Name -> (recording, fit, ...), zeros where a recording has fewer fits than others."""
+    fitted: Float[Array, "recording fit"]
+    """1 where there is a fit, else 0."""
+    about: Mapping[str, np.ndarray]
+    """What is known of each recording, (recording, ...), for the reduction."""
+    digest: np.ndarray
+    """() int, of the settings of the fits: an atlas and what it places need the same."""
+
+
+def load(inputs: View[Evidence]) -> Shared:
+    """Read recordings and fits. Raises ValueError, naming the field and file."""
+    if not inputs.recordings or not inputs.weights:
+        missing = "weights" if inputs.recordings else "recordings"
+        raise ValueError(f"{missing}: none given; name a stage, as {{stage: ...}} of a pipeline")
+    read = [_recording(path) for path in inputs.recordings]
+    found = [arrays for _, arrays in read]
+    number = {place: k for k, (place, _) in enumerate(read)}
+    fits: list[list[dict[str, np.ndarray]]] = [[] for _ in found]
+    settings = set()
+    for path in inputs.weights:
+        cell, place, text, weights = _fit(path)
+        if cell != inputs.cell:
+            continue
+        if place not in number:
+            raise ValueError(f"weights: {path}: fitted to {place}, which is none of `recordings`")
+        settings.add(text)
+        fits[number[place]].append(weights)
+    if len(settings) != 1:
+        told = "none" if not settings else f"models of {len(settings)} different settings"
+        raise ValueError(f"weights: {told} of cell {inputs.cell} given; one setting expected")
+    n_trials = min(TRIALS, *(len(one["factors"]) for one in found))
+    x = np.stack([one["factors"][:n_trials] for one in found])
+    stacked, fitted = _stacked(fits)
+    names = ("plain", "truth", "mechanism", "n_neurons", "n_trials", "mean_count", "member", "item")
+    about = {name: np.asarray([one[name] for one in found]) for name in names}
+    cast = lambda value: on_host(value, inputs.dtype)
+    typed = {name: cast(value) for name, value in stacked.items()}
+    digest = np.asarray(zlib.crc32(settings.pop().encode()), np.int64)
+    return Shared(cast(x), typed, cast(fitted), about, digest)
+
+
+def _recording(path: str) -> tuple[str, dict[str, np.ndarray]]:
+    """(its place STORE::ITEM, its arrays)."""
+    with opened_hdf5(path) as file:
+        found = read_datasets(path, file)
+        if "factors" not in found or "item" not in file.attrs:
+            raise ValueError(
+                f"recordings: {path}: is no recording of a mechanisms stage; give {{stage: ..., part: recording}}"
+            )
+        item = int(file.attrs["item"])
+        store = (text_attribute(file, "store") or "").rstrip("/").rpartition("/")[2]
+        member = int(file.attrs.get("seed", 0))
+    told = {"item": np.asarray(item), "member": np.asarray(member)}
+    return f"{store}::{item}", found | told
+
+
+def _fit(path: str) -> tuple[str, str, str, dict[str, np.ndarray]]:
+    """(cell, the recording STORE::ITEM that it was fitted to, settings as a text, weights)."""
+    with opened_hdf5(path) as file:
+        weights = read_datasets(path, file)
+        cell, data = text_attribute(file, "cell"), text_attribute(file, "data")
+        rest = {k: str(v) for k, v in file.attrs.items() if k not in NOT_SETTINGS}
+    if cell is None or data is None or "::" not in data:
+        raise ValueError(
+            f"weights: {path}: is no fit of a recording of a stage; give {{stage: ...}} of a reconstruct stage whose data "
+            "are {stage: ..., part: recording}"
+        )
+    store, item, *_ = data.split("::")
+    return cell, f"{store.rpartition('/')[2]}::{int(item)}", str(sorted(rest.items())), weights
+
+
+def _stacked(
+    fits: list[list[dict[str, np.ndarray]]],
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    most = max(map(len, fits))
+    first = next(weights for several in fits for weights in several)
+    stacked = {
+        name: np.zeros((len(fits), most, *value.shape), value.dtype)
+        for name, value in first.items()
+    }
+    there = np.zeros((len(fits), most))
+    for k, several in enumerate(fits):
+        for j, weights in enumerate(several):
+            there[k, j] = 1
+            for name, value in weights.items():
+                stacked[name][k, j] = value
+    return stacked, there

@@ -1,0 +1,77 @@
+"""Pictures: spikes of a recording; confusion, accuracy by size, and where recordings lie among those of an atlas."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ctd.mechanisms.families import NAMES
+from ctd.plots import Axis, Figure, Group, Image, Lines, Plot, Points, Scale, of_group
+
+
+@of_group
+def recording_plots(group: Group) -> list[Plot]:
+    """Counts of the first trial, and the factors of some trials, of the first recording."""
+    counts = np.asarray(group.results["train"][0], float)[0]
+    factors = np.asarray(group.results["recording.factors"][0], float)[:20]
+    item, kind = (
+        int(np.asarray(group.columns["item"][:])[0]),
+        int(np.asarray(group.results["recording.mechanism"][:])[0]),
+    )
+    name = NAMES[kind] if kind >= 0 else "own data"
+    return [
+        Plot(f"Spikes of one trial, {name}, item {item}", [Image(counts.T)], Axis("bin"), Axis("unit"), Scale("count")),
+        Plot("Factors of twenty trials", [Lines(factors[:, :, 0], factors[:, :, 1], "trials")], Axis("factor 1"), Axis("factor 2"), equal=True),
+    ]  # fmt: skip
+
+
+def _confusion(group: Group) -> Plot:
+    counts = np.asarray(group.reduced["confusion"], float)[-1]
+    names = [str(name) for name in group.reduced["left_out"]]
+    n = int(group.reduced["size_n_neurons"][-1]), int(group.reduced["size_n_trials"][-1])
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    return Plot(
+        f"Unseen members, {n[0]} neurons, {n[1]} trials", [Image(shares)],
+        Axis("likeliest mechanism", ticks=names), Axis("mechanism", ticks=names), Scale("share", low=0.0, high=1.0),
+    )  # fmt: skip
+
+
+def _by_size(group: Group) -> Plot:
+    kinds = {
+        "true system (upper bound)": "accuracy_truth", "fits": "accuracy", "fits and plain features": "accuracy_both",
+        "plain features (lower bound)": "accuracy_plain",
+    }  # fmt: skip
+    sizes = [
+        f"{n} x {k}"
+        for n, k in zip(
+            group.reduced["size_n_neurons"], group.reduced["size_n_trials"], strict=True
+        )
+    ]
+    layers = [
+        Lines(np.arange(len(sizes)), np.asarray(group.reduced[key], float), name)
+        for name, key in kinds.items()
+    ]
+    return Plot("How often unseen members are told right", layers, Axis("neurons x trials", ticks=sizes), Axis("share"))  # fmt: skip
+
+
+def _places(group: Group) -> Plot:
+    place, true = np.asarray(group.reduced["place"], float), np.asarray(group.reduced["true"])
+    layers = [
+        Points(place[true == name, 0], place[true == name, 1], str(name), text=[str(v) for v in np.asarray(group.reduced["verdict"])[true == name]])
+        for name in dict.fromkeys(true.tolist())
+    ]  # fmt: skip
+    return Plot("Where recordings lie, by what was read off their fits", layers, Axis("component 1"), Axis("component 2"))  # fmt: skip
+
+
+@of_group
+def plots(group: Group) -> list[Plot]:
+    """The pictures of an atlas, or the place of recordings; none before a gather."""
+    if "place" not in group.reduced:
+        return []
+    of_atlas = [_confusion(group), _by_size(group)] if "confusion" in group.reduced else []
+    return [*of_atlas, _places(group)]
+
+
+@of_group
+def figure(group: Group) -> Figure:
+    """All of these side by side."""
+    return Figure(plots(*group))

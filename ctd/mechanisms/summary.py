@@ -1,0 +1,250 @@
+"""The reduction: an atlas judges its classifier on members that it has not seen; with an atlas, recordings are placed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from ctd.containers import opened_hdf5, read_datasets
+from ctd.kernel import Var, View
+from ctd.mechanisms.classifier import Placer, calibration_error, train, unseen
+from ctd.mechanisms.families import NAMES
+from ctd.mechanisms.fits import Evidence, Shared
+
+NONE, UNSURE, UNKNOWN = "none of these", "cannot be told", "unknown"
+
+
+class Options(BaseModel):
+    """Settings of the classifier."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    l2: float = Field(0.01, gt=0, description="penalty on its squared weights")
+    sure: float = Field(
+        0.5, ge=0, le=1, description="a verdict needs this probability; else `cannot be told`"
+    )
+    none_prior: float = Field(
+        0.1, gt=0, lt=1, description="probability of `none of these` before anything is known"
+    )
+    folds: int = Field(5, gt=1, description="parts of the members, each judged by the others")
+
+
+_R, _S, _C = ("recording",), ("size",), ("left_out",)
+REDUCED = {
+    "recording_item": Var(_R, "1", "item of the recording in its stage"),
+    "true": Var(_R, "1", "mechanism that made it"),
+    "verdict": Var(_R, "1", "mechanism with the largest probability, if that is at least `sure`"),
+    "probability": Var(_R, "1", "the largest probability"),
+    **{f"p_{name}": Var(_R, "1", f"probability of {name}, by a classifier that has not seen this member") for name in NAMES},
+    "p_none": Var(_R, "1", "probability of none of these"),
+    "n_neurons": Var(_R, "1", "neurons"),
+    "n_trials": Var(_R, "1", "trials"),
+    "mean_count": Var(_R, "1", "mean spike count of a bin"),
+    "fit_agreement": Var(_R, "1", "mean cosine of what two fits do at the recording's states"),
+    "mechanism": Var(_R, "1", "number of the mechanism; -1: unknown"),
+    "member": Var(_R, "1", "seed of the member"),
+    "evidence": Var((*_R, "feature"), "1", "what was read off its fits, median"),
+    "plain_evidence": Var((*_R, "plain_feature"), "1", "features without a model"),
+    "place": Var((*_R, "component"), "1", "principal components of standardised evidence, those of the atlas"),
+    "size_n_neurons": Var(_S, "1", "neurons"),
+    "size_n_trials": Var(_S, "1", "trials"),
+    "size_mean_count": Var(_S, "1", "mean spike count of a bin, as it was asked for"),
+    "recordings": Var(_S, "1", "recordings of this size"),
+    "accuracy": Var(_S, "1", "share of unseen members whose mechanism is the likeliest, by what was read off fits"),
+    "accuracy_truth": Var(_S, "1", "the same by what is read off the true system: upper bound"),
+    "accuracy_plain": Var(_S, "1", "the same by features without a model: lower bound"),
+    "accuracy_both": Var(_S, "1", "the same by fits and features without a model together"),
+    "told": Var(_S, "1", "share of unseen members with a verdict"),
+    "right": Var(_S, "1", "share of these verdicts that are right"),
+    "calibration": Var(_S, "1", "expected calibration error of the largest probability"),
+    "confusion": Var(("size", "mechanism_made", "mechanism_said"), "1", "unseen members by mechanism and by the likeliest"),
+    "left_out": Var(_C, "1", "mechanism that the classifier was trained without"),
+    "called_none": Var(_C, "1", "share of its recordings that come out as none of these"),
+    "called_unsure": Var(_C, "1", "share that cannot be told"),
+    "digest": Var((), "1", "of the settings of the fits"),
+}  # fmt: skip
+
+
+def reduce(
+    inputs: View[Evidence],
+    shared: Shared,
+    columns: Mapping[str, np.ndarray],
+    results: Mapping[str, np.ndarray],
+    options: Options,
+) -> dict[str, np.ndarray]:
+    """The table of recordings; of an atlas also accuracy by size, confusion, and what left-out mechanisms come out as."""
+    number = np.asarray(columns["recording"])
+    here = np.flatnonzero((number < len(shared.x)) & (np.asarray(results["outcome"]) == 0))
+    here = here[np.argsort(number[here], kind="stable")]
+    about = {name: values[number[here]] for name, values in shared.about.items()}
+    agreement = np.asarray(results["agreement"], float)[here]
+    table = {
+        "recording_item": about["item"],
+        "true": np.asarray([NAMES[k] if k >= 0 else UNKNOWN for k in about["mechanism"]]),
+        "n_neurons": about["n_neurons"],
+        "n_trials": about["n_trials"],
+        "mean_count": about["mean_count"],
+        "fit_agreement": agreement,
+        "mechanism": about["mechanism"],
+        "member": about["member"],
+        "evidence": np.asarray(results["features"], float)[here],
+        "plain_evidence": np.asarray(about["plain"], float),
+        "digest": shared.digest,
+    }
+    if inputs.atlas is not None:
+        return table | _placed(inputs.atlas, table, options)
+    return table | _judged(table, np.asarray(about["truth"], float), options)
+
+
+def known(table: Mapping[str, np.ndarray]) -> np.ndarray:
+    """(recording, feature) what the classifier sees of recordings."""
+    agreement = np.arctanh(np.clip(table["fit_agreement"], -0.999, 0.999))
+    return np.column_stack([table["evidence"], agreement])
+
+
+def verdicts(p: np.ndarray, classes: np.ndarray, sure: float) -> dict[str, np.ndarray]:
+    """The columns of probabilities (recording, class + 1) and of the verdict."""
+    names = [*(NAMES[k] for k in classes), NONE]
+    top, largest = p.argmax(1), p.max(1)
+    said = [names[k] if p >= sure else UNSURE for k, p in zip(top, largest, strict=True)]
+    found = {f"p_{name}": np.zeros(len(p)) for name in NAMES}
+    found |= {f"p_{NAMES[k]}": p[:, j] for j, k in enumerate(classes)}
+    return found | {"p_none": p[:, -1], "verdict": np.asarray(said), "probability": largest}
+
+
+def _components(x: np.ndarray, of: np.ndarray) -> np.ndarray:
+    """(recording, 2) the first principal components of standardised features, those of the recordings `of`."""
+    mean, sd = np.nan_to_num(of.mean(0)), np.nan_to_num(of.std(0))
+    scaled = lambda v: np.nan_to_num(np.clip((v - mean) / np.where(sd > 1e-6, sd, np.inf), -4, 4))
+    _, axes = np.linalg.eigh(scaled(of).T @ scaled(of))
+    return scaled(x) @ axes[:, ::-1][:, :2]
+
+
+# --- an atlas -------------------------------------------------------------------------------------
+
+
+def _sizes(table: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """((size, 2) neurons and trials, (recording,) the number of each recording's size)."""
+    pairs = np.column_stack([table["n_neurons"], table["n_trials"]])
+    found, index = np.unique(pairs, axis=0, return_inverse=True)
+    return found, index.ravel()
+
+
+def _folds(member: np.ndarray, n: int) -> np.ndarray:
+    """The fold of each recording: recordings of one seed, at all sizes, are in one."""
+    return np.unique(member, return_inverse=True)[1].ravel() % n
+
+
+def _unseen(x: np.ndarray, y: np.ndarray, fold: np.ndarray, options: Options) -> np.ndarray:
+    """(recording, class + 1) probabilities, each by a placer that was trained and calibrated without its fold."""
+    p = np.zeros((len(y), len(np.unique(y)) + 1))
+    for one in np.unique(fold):
+        out = fold == one
+        p[out] = _trained(x[~out], y[~out], fold[~out], options).probabilities(x[out])
+    return p
+
+
+def _trained(x: np.ndarray, y: np.ndarray, fold: np.ndarray, options: Options) -> Placer:
+    return train(x, y, fold, options.l2, options.none_prior)
+
+
+def _judged(
+    table: dict[str, np.ndarray], truth: np.ndarray, options: Options
+) -> dict[str, np.ndarray]:
+    y, fold = table["mechanism"], _folds(table["member"], options.folds)
+    x = known(table)
+    classes = np.unique(y)
+    counts = np.unique(y, return_counts=True)[1]
+    # A class must be in the training set of every fold, and of the folds within.
+    if len(classes) < 2 or len(np.unique(fold)) < 3 or counts.min() < 3 or (y < 0).any():
+        return {}
+    sizes, of_size = _sizes(table)
+    p = np.zeros((len(y), len(classes) + 1))
+    per_size: dict[str, list[Any]] = {name: [] for name in ("recordings", "accuracy", "accuracy_truth", "accuracy_plain", "accuracy_both", "told", "right", "calibration", "confusion", "size_mean_count")}  # fmt: skip
+    called = np.zeros((2, len(classes)))
+    for k in range(len(sizes)):
+        here = of_size == k
+        p[here] = _unseen(x[here], y[here], fold[here], options)
+        for name, value in _of_size(p[here], y[here], classes, options.sure).items():
+            per_size[name].append(value)
+        plain = table["plain_evidence"]
+        for name, other in (
+            ("truth", truth),
+            ("plain", plain),
+            ("both", np.column_stack([x, plain])),
+        ):
+            index = np.searchsorted(classes, y[here])
+            logits, _ = unseen(other[here], index, fold[here], options.l2)
+            per_size[f"accuracy_{name}"].append((logits.argmax(1) == index).mean())
+        per_size["size_mean_count"].append(table["mean_count"][here].mean())
+        if k == len(sizes) - 1:
+            called = _left_out(x[here], y[here], fold[here], options)
+    return {
+        **verdicts(p, classes, options.sure),
+        "place": _components(x, x),
+        "size_n_neurons": sizes[:, 0],
+        "size_n_trials": sizes[:, 1],
+        **{name: np.asarray(values) for name, values in per_size.items()},
+        "left_out": np.asarray([NAMES[k] for k in classes]),
+        "called_none": called[0],
+        "called_unsure": called[1],
+    }
+
+
+def _of_size(
+    p: np.ndarray, y: np.ndarray, classes: np.ndarray, sure: float
+) -> dict[str, float | int | np.ndarray]:
+    """What unseen members of one size came out as."""
+    likeliest = classes[p[:, :-1].argmax(1)]
+    confusion = np.asarray(
+        [[np.sum((y == a) & (likeliest == b)) for b in classes] for a in classes]
+    )
+    told = p.max(1) >= sure
+    right = np.append(classes, -2)[p.argmax(1)] == y
+    return {
+        "recordings": len(y),
+        "accuracy": float((likeliest == y).mean()),
+        "told": float(told.mean()),
+        "right": float(right[told].mean()) if told.any() else np.nan,
+        "calibration": calibration_error(p.max(1).tolist(), right.tolist()),
+        "confusion": confusion,
+    }
+
+
+def _left_out(x: np.ndarray, y: np.ndarray, fold: np.ndarray, options: Options) -> np.ndarray:
+    """(2, class) shares of each mechanism's recordings that a placer that does not know it calls none, and unsure."""
+    found = []
+    for one in np.unique(y):
+        out = y == one
+        p = _trained(x[~out], y[~out], fold[~out], options).probabilities(x[out])
+        unsure = p.max(1) < options.sure
+        none = (p.argmax(1) == p.shape[1] - 1) & ~unsure
+        found.append([none.mean(), unsure.mean()])
+    return np.asarray(found).T
+
+
+# --- a recording of one's own ---------------------------------------------------------------------
+
+
+def _placed(path: str, table: dict[str, np.ndarray], options: Options) -> dict[str, np.ndarray]:
+    with opened_hdf5(path) as file:
+        atlas = read_datasets(path, file)
+    if int(atlas["digest"]) != int(table["digest"]):
+        raise ValueError(
+            f"atlas: {path}: its fits have other settings than these; give the fits of both files the same params"
+        )
+    sizes, of_size = _sizes(atlas)
+    x, of = known(table), known(atlas)
+    p = []
+    for row, neurons, trials in zip(x, table["n_neurons"], table["n_trials"], strict=True):
+        # By recordings of the nearest size: how well mechanisms can be told depends on it.
+        apart = np.abs(np.log(sizes / [neurons, trials])).sum(1)
+        here = of_size == int(apart.argmin())
+        fold = _folds(atlas["member"][here], options.folds)
+        placer = _trained(of[here], atlas["mechanism"][here], fold, options)
+        p.append(placer.probabilities(row[None])[0])
+    found = verdicts(np.asarray(p), np.unique(atlas["mechanism"]), options.sure)
+    return found | {"place": _components(x, of)}

@@ -1,0 +1,114 @@
+"""The classifier beside scikit-learn's, its calibration, and what it calls none of these."""
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from ctd.data import write_hdf5
+from ctd.mechanisms.classifier import calibration_error, fit, none_odds, softmax, temperature, train
+from ctd.mechanisms.families import NAMES
+from ctd.mechanisms.summary import NONE, UNSURE, Options, _judged, _placed, verdicts
+
+
+def clouds(apart, n=40, seed=0, d=4):
+    """(x, y, fold): three classes of n samples around corners `apart` from each other."""
+    rng = np.random.default_rng(seed)
+    y = np.repeat(np.arange(3), n)
+    return apart * np.eye(3, d)[y] + rng.normal(size=(3 * n, d)), y, np.tile(np.arange(n) % 5, 3)
+
+
+def test_probabilities_of_scikit_learn():
+    x, y, _ = clouds(2.0)
+    ours = fit(x, y, 0.05)
+    theirs = LogisticRegression(C=1 / (0.05 * len(y)), tol=1e-10, max_iter=5000)
+    s = ours.standardised(x)
+    # Ours hardly penalises offsets, theirs not at all.
+    np.testing.assert_allclose(
+        softmax(ours.logits(x)), theirs.fit(s, y).predict_proba(s), atol=2e-4
+    )
+
+
+def test_temperature_undoes_a_scale():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(5000, 4)) * 2
+    y = np.asarray([rng.choice(4, p=p) for p in softmax(logits)])
+    assert temperature(3 * logits, y) == pytest.approx(3, rel=0.1)
+
+
+def test_probabilities_are_calibrated():
+    """Overlapping classes and few samples: the error on 3,000 new ones."""
+    x, y, fold = clouds(1.5, n=30)
+    placer = train(x, y, fold, l2=1e-4, prior=0.01)
+    x, y, _ = clouds(1.5, n=1000, seed=1)
+    p = placer.probabilities(x)
+    np.testing.assert_allclose(p.sum(1), 1)
+    assert calibration_error(p.max(1), p.argmax(1) == y) < 0.08
+    raw = softmax(placer.model.logits(x))
+    assert calibration_error(raw.max(1), raw.argmax(1) == y) > calibration_error(p.max(1), p.argmax(1) == y)  # fmt: skip
+
+
+def test_what_lies_far_from_all_is_none_of_these():
+    x, y, fold = clouds(8.0)
+    placer = train(x, y, fold)
+    near, far = placer.probabilities(x)[:, -1], placer.probabilities(-20 + 0 * x[:5])[:, -1]
+    assert near.mean() < 0.1
+    assert far.min() > 0.9
+
+
+def test_odds_of_none_follow_the_prior_where_distances_say_nothing():
+    same = np.zeros(50)
+    slope, offset = none_odds(same, same, 0.2)
+    assert offset + 0 * slope == pytest.approx(np.log(0.2 / 0.8), abs=1e-2)
+
+
+def test_verdicts():
+    p = np.asarray([[0.7, 0.2, 0.1], [0.4, 0.4, 0.2], [0.1, 0.1, 0.8]])
+    found = verdicts(p, np.asarray([1, 3]), 0.5)
+    assert found["verdict"].tolist() == [NAMES[1], UNSURE, NONE]
+    assert found["p_plane"].tolist() == [0.2, 0.4, 0.1]
+    assert not found["p_ring"].any()
+
+
+def table_of(x, y, member):
+    n = len(y)
+    return {
+        "mechanism": y, "member": member, "n_neurons": np.full(n, 30), "n_trials": np.full(n, 50), "mean_count": np.full(n, 0.5),
+        "fit_agreement": np.zeros(n), "evidence": x, "plain_evidence": np.random.default_rng(0).normal(size=(n, 2)),
+    }  # fmt: skip
+
+
+def test_an_atlas_is_judged_on_members_that_it_has_not_seen():
+    x, y, _ = clouds(8.0, n=10)
+    found = _judged(table_of(x, y, np.tile(np.arange(10), 3)), x, Options())
+    assert found["accuracy"].tolist() == found["accuracy_truth"].tolist() == [1.0]
+    assert found["accuracy_plain"][0] < 0.7
+    np.testing.assert_array_equal(found["confusion"][0], 10 * np.eye(3))
+    assert found["called_none"].min() > 0.9
+    # Labels that say nothing: chance for members that it has not seen.
+    shuffled = np.random.default_rng(0).permutation(y)
+    found = _judged(table_of(x, shuffled, np.tile(np.arange(10), 3)), x, Options())
+    assert found["accuracy"][0] < 0.65
+
+
+def test_too_few_members_are_not_judged():
+    x, y, _ = clouds(8.0, n=2)
+    assert _judged(table_of(x, y, np.tile(np.arange(2), 3)), x, Options()) == {}
+
+
+def test_recordings_are_placed_by_those_of_the_nearest_size(tmp_path):
+    """At 30 neurons classes lie at corners, at 100 at the opposite ones: the same evidence means another mechanism."""
+    x, y, _ = clouds(8.0, n=10)
+    member = np.tile(np.arange(10), 3)
+    small, large = (
+        table_of(x, y, member),
+        table_of(x, 2 - y, member) | {"n_neurons": np.full(30, 100)},
+    )
+    atlas = {name: np.concatenate([small[name], large[name]]) for name in small}
+    write_hdf5(tmp_path / "atlas.h5", atlas | {"digest": 7})
+    mine = {name: values[:1] for name, values in small.items()} | {"digest": np.asarray(7)}
+    for neurons, verdict in ((35, NAMES[0]), (90, NAMES[2])):
+        mine["n_neurons"] = np.asarray([neurons])
+        found = _placed(str(tmp_path / "atlas.h5"), mine, Options())
+        assert found["verdict"].tolist() == [verdict]
+    with pytest.raises(ValueError, match="its fits have other settings than these"):
+        _placed(str(tmp_path / "atlas.h5"), mine | {"digest": np.asarray(8)}, Options())

@@ -1,0 +1,80 @@
+"""Recordings of one's own: what is refused, and how; fits that do not belong to them."""
+
+import numpy as np
+import pytest
+from small import fitted_recordings
+
+from ctd.data import write_hdf5
+from ctd.kernel import inputs_of
+from ctd.mechanisms import Recording, load
+from ctd.mechanisms.fits import Evidence
+from ctd.mechanisms.fits import load as load_fits
+
+
+def counts(trials=12, bins=30, units=6):
+    return np.random.default_rng(0).poisson(0.5, (trials, bins, units))
+
+
+def given(tmp_path, atlas=None, **arrays):
+    path = tmp_path / "my.npz"
+    np.savez(path, **arrays)
+    return lambda: load(inputs_of(Recording(data=str(path), atlas=atlas, n_bins=20)))
+
+
+def test_train_and_eval_are_joined_and_cut(tmp_path):
+    found = given(tmp_path, train=counts(), eval=counts(5))().counts
+    assert found.shape == (17, 20, 6)
+    np.testing.assert_array_equal(found[12:], counts(5)[:, :20])
+
+
+SPOILT = {
+    "rates": ({"train": counts() + 0.5}, "my.npz: train holds"),
+    "negative": ({"train": counts() - 1}, "spike counts 0, 1, 2, ... expected"),
+    "short": ({"train": counts(bins=19)}, "has 19 bins a trial, but the atlas has 20"),
+    "flat": ({"train": counts()[0]}, "train has the shape \\(30, 6\\)"),
+    "text": ({"train": np.full((2, 20, 6), "a")}, "my.npz"),
+    "nan": ({"train": np.where(counts() > 2, np.nan, counts())}, "train holds nan"),
+    "name": ({"spikes": counts()}, "has no dataset train; it has spikes"),
+    "units": ({"train": counts(), "eval": counts(units=5)}, "train has 6 units, but eval has 5"),
+    "silent": ({"train": counts() * (np.arange(6) != 3)}, "unit 3 never spikes"),
+    "few": ({"train": counts(units=2)}, "has 2 units, of which 3 factors"),
+}
+
+
+@pytest.mark.parametrize("fault", SPOILT)
+def test_bad_recordings_are_told_in_a_line(tmp_path, fault):
+    arrays, said = SPOILT[fault]
+    with pytest.raises(ValueError, match=said) as told:
+        given(tmp_path, **arrays)()
+    assert str(tmp_path / "my.npz") in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+def test_a_size_outside_of_the_atlas_is_told_with_the_command_that_adds_it(tmp_path):
+    table = {"n_neurons": [20, 40], "n_trials": [100, 200], "mean_count": [0.5, 0.6]}
+    write_hdf5(tmp_path / "table.h5", table)
+    # 45 neurons are within a quarter of 40; 30 trials are not within a quarter of 100.
+    load_it = given(tmp_path, str(tmp_path / "table.h5"), train=counts(30, units=45))
+    with pytest.raises(ValueError, match="n_trials 30, but the atlas goes from 100 to 200") as told:
+        load_it()
+    assert "n_neurons 45" not in str(told.value)
+    assert "zip.n_neurons=[20,40,45]" in str(told.value)
+    assert "zip.n_trials=[100,200,30]" in str(told.value)
+    assert given(tmp_path, str(tmp_path / "table.h5"), train=counts(90, units=45))().counts.any()
+
+
+def test_fits_are_matched_to_their_recordings(tmp_path):
+    files = fitted_recordings()
+    found = load_fits(inputs_of(Evidence(**files)))
+    assert found.x.shape == (2, 8, 20, 3)
+    assert found.fitted.tolist() == [[1, 1], [1, 1]]
+    # In another order, and without one: the same recordings have the same fits.
+    some = load_fits(inputs_of(Evidence(**files | {"weights": files["weights"][:0:-1]})))
+    assert some.fitted.tolist() == [[1, 0], [1, 1]]
+    np.testing.assert_array_equal(some.weights["A"][0, 0], found.weights["A"][0, 1])
+    with pytest.raises(ValueError, match="none of `recordings`"):
+        load_fits(inputs_of(Evidence(**files | {"recordings": files["recordings"][:1]})))
+    with pytest.raises(ValueError, match="weights: none of cell alrnn given"):
+        load_fits(inputs_of(Evidence(**files, cell="alrnn")))
+    with pytest.raises(ValueError, match="is no recording of a mechanisms stage"):
+        load_fits(inputs_of(Evidence(**files | {"recordings": files["weights"]})))
