@@ -1,7 +1,8 @@
 """Items of a store as files, to export a trained network or to use it as the input of another job."""
 
+import hashlib
 import tempfile
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import numpy as np
 from obstore.exceptions import BaseError
 
 from ctd.weights import check_ending, write_named
+from jobs import keys
 from jobs.errors import JobError
 from jobs.storage import connect, objects
 from jobs.storage.addresses import join, local_path
@@ -79,8 +81,8 @@ def row_params(store: Store, group: int, start: int, stop: int) -> list[dict[str
 def place_of(store: Store, item: int) -> tuple[int, int]:
     """The (group, row) of an item. Raises JobError if there is no such item."""
     found = None
-    for group, n in enumerate(store.job.plan.group_sizes):
-        for row in np.flatnonzero(store.rows(group, "item", 0, n) == item).tolist():
+    for group in range(len(store.job.plan.group_sizes)):
+        for row in np.flatnonzero(store.ids(group) == item).tolist():
             found = group, row
             # Groups that are searched together all have a row for it, and one of them has the item.
             if store.job.plan.ways == 1 or _is_computed(store, group, row):
@@ -139,15 +141,31 @@ def _scratch() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="ctd-")
 
 
-@cache
 def materialise(reference: ItemPart) -> str:
-    """Write the referenced arrays to an HDF5 file, once per process, and return its path."""
-    store = Store.open(reference.store)
+    """Write the referenced arrays to an HDF5 file, once per process, and return its path.
+
+    In a notebook another store may lie there by now, whose item is another one: the file is that of the present store.
+    """
+    job = objects.read(connect.open_objects(reference.store), keys.JOB)
+    return _written(reference, job)
+
+
+@cache
+def _written(reference: ItemPart, job: bytes | None) -> str:
+    """Write the file. job: the store's run/job.json."""
+    store = _opened(reference.store, job)
     arrays = item_arrays(store, reference.item, reference.part)
-    name = f"{abs(hash(reference)):x}-{reference.item}-{reference.part}.h5"
-    path = Path(_scratch().name) / name
+    which = hashlib.sha256(repr((reference, job)).encode()).hexdigest()[:16]
+    path = Path(_scratch().name) / f"{which}-{reference.item}-{reference.part}.h5"
     write_named(path, arrays, _about(store, reference.item))
     return str(path)
+
+
+@lru_cache(4)
+def _opened(address: str, job: bytes | None) -> Store:
+    """Open a store once for many of its items."""
+    del job  # another store at the same address has another one
+    return Store.open(address)
 
 
 def _about(store: Store, item: int) -> dict[str, Any]:

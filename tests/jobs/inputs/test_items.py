@@ -1,0 +1,44 @@
+"""jobs.inputs.items: items of a store as files."""
+
+import shutil
+
+import numpy as np
+from stores import run
+
+from ctd.data import read_hdf5
+from jobs.inputs.items import ItemPart, materialise
+from jobs.storage import objects
+
+NETS = {
+    "kernel": "train_rnn",
+    "params": {"cell": "vanilla", "task": "decision", "batch_size": 2, "n_batches": 1, "report_every": 1, "n_eval": 2},
+    "sweep": {"grid": {"n": [2, 3, 4]}},
+}  # fmt: skip
+
+
+def test_an_item_of_a_new_store_at_an_old_address(tmp_path):
+    """As in a notebook that deletes a store and trains again: not the file of the store that is gone."""
+    address = str(tmp_path / "nets.zarr")
+    found = []
+    for seed in (1, 2):
+        store, _ = run(address, {**NETS, "seed": seed})
+        path = materialise(ItemPart(address, 1, "weights"))
+        assert materialise(ItemPart(address, 1, "weights")) == path
+        np.testing.assert_array_equal(read_hdf5(path)["wR"], store.rows(1, "weights.wR", 0, 1)[0])
+        found.append(read_hdf5(path)["wR"])
+        shutil.rmtree(address)
+    assert not np.array_equal(*found)
+
+
+def test_many_items_of_a_store_cost_few_requests(tmp_path, monkeypatch):
+    """A stage may refer to all items of the stage before: their places are looked up in what was read before."""
+    address = str(tmp_path / "nets.zarr")
+    run(address, NETS)
+    materialise(ItemPart(address, 0, "weights"))
+    read, asked = objects.read, []
+    monkeypatch.setattr(objects, "read", lambda *given: asked.append(given) or read(*given))
+    opened = []
+    monkeypatch.setattr("jobs.store.store.Store.open", opened.append)
+    for item in (1, 2):
+        assert len(read_hdf5(materialise(ItemPart(address, item, "weights")))["bR"]) == 2 + item
+    assert (len(asked), opened) == (2, [])
