@@ -5,6 +5,7 @@ import tempfile
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from obstore.exceptions import BaseError
@@ -82,7 +83,7 @@ def place_of(store: Store, item: int) -> tuple[int, int]:
     """The (group, row) of an item. Raises JobError if there is no such item."""
     found = None
     for group in range(len(store.job.plan.group_sizes)):
-        for row in np.flatnonzero(store.ids(group) == item).tolist():
+        for row in np.flatnonzero(_ids(store, group) == item).tolist():
             found = group, row
             # Groups that are searched together all have a row for it, and one of them has the item.
             if store.job.plan.ways == 1 or _is_computed(store, group, row):
@@ -91,6 +92,18 @@ def place_of(store: Store, item: int) -> tuple[int, int]:
         n = store.job.plan.n_items
         raise JobError(f"{store.address}: has no item {item}; it has the items 0 to {n - 1}")
     return found
+
+
+_read: WeakKeyDictionary[Store, dict[int, np.ndarray]] = WeakKeyDictionary()
+"""Opened store -> group -> the items of its rows."""
+
+
+def _ids(store: Store, group: int) -> np.ndarray:
+    """The items of all rows of a group, which never change: they are read once."""
+    known = _read.setdefault(store, {})
+    if group not in known:
+        known[group] = store.rows(group, "item", 0, store.job.plan.group_sizes[group])
+    return known[group]
 
 
 def _is_computed(store: Store, group: int, row: int) -> bool:

@@ -67,7 +67,6 @@ class Store:
         self._groups: dict[int, zarr.Group] = {}
         self._arrays: dict[tuple[int, str], zarr.Array[Any]] = {}
         self._places: dict[int, dict[str, Place]] = {}
-        self._ids: dict[int, np.ndarray] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the address alone: xarray variables that read from the store are sent to other processes."""
@@ -174,12 +173,6 @@ class Store:
     def rows(self, group: int, name: str, start: int, stop: int) -> np.ndarray:
         """Return rows start <= r < stop of a result or column."""
         return np.asarray(self.array(group, name)[start:stop])
-
-    def ids(self, group: int) -> np.ndarray:
-        """Return the items of all rows of a group, which never change."""
-        if group not in self._ids:
-            self._ids[group] = self.rows(group, "item", 0, self.job.plan.group_sizes[group])
-        return self._ids[group]
 
 
 def known_kernel(store: Store) -> Kernel | None:
