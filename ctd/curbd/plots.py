@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ctd.plots import Axis, Figure, Group, Image, Lines, Plot, Scale, of_group, spread
-from ctd.plots.curves import N_CURVES
+from ctd.plots.curves import some_curves
 from ctd.rows import best_row
 
 MOST = 4
@@ -65,12 +65,10 @@ def _rates(group: Group, row: int, item: int) -> list[Plot]:
 
 def _curves(group: Group) -> Plot:
     """PVar of training runs."""
-    items = np.asarray(group.columns["item"][:])
-    some = spread(len(items), N_CURVES)
-    curves = np.asarray(group.results["pvar_curve"][some], float)
+    items, curves = some_curves(group, "pvar_curve")
     runs = np.arange(1, 1 + curves.shape[1])
     # Untrained networks explain less than nothing, by any factor.
-    lines = Lines(runs, np.maximum(curves, -1), "fits", item=items[some])
+    lines = Lines(runs, np.maximum(curves, -1), "fits", item=items)
     note = "Values below -1 are drawn there." if np.nanmin(curves, initial=0.0) < -1 else ""
     return Plot("Variance explained", [lines], Axis("training run"), Axis("pVar"), note=note)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ctd.plots import Axis, Figure, Group, Lines, Plot, histogram, of_group, spread
-from ctd.plots.curves import N_CURVES
+from ctd.plots import Axis, Figure, Group, Lines, Plot, histogram, of_group
+from ctd.plots.curves import some_curves
 from ctd.rows import best_row
 
 
@@ -23,10 +23,8 @@ def _output(group: Group, row: int, item: int) -> Plot:
 
 
 def _curves(group: Group) -> Plot:
-    items = np.asarray(group.columns["item"][:])
-    some = spread(len(items), N_CURVES)
-    curves = np.asarray(group.results["curve"][some], float)
-    lines = Lines(np.arange(1, 1 + curves.shape[1]), curves, "networks", item=items[some])
+    items, curves = some_curves(group, "curve")
+    lines = Lines(np.arange(1, 1 + curves.shape[1]), curves, "networks", item=items)
     return Plot(
         "Error in training", [lines], Axis("training trial"), Axis("normalised error", log=True)
     )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ctd.plots import Axis, Figure, Group, Image, Lines, Plot, Scale, of_group, spread
-from ctd.plots.curves import N_CURVES, block_ends
+from ctd.plots import Axis, Figure, Group, Image, Lines, Plot, Scale, of_group
+from ctd.plots.curves import block_ends, some_curves
 from ctd.rows import best_row
 
 
@@ -45,10 +45,8 @@ def _activity(group: Group, row: int, item: int) -> list[Plot]:
 
 
 def _curves(group: Group) -> Plot:
-    items = np.asarray(group.columns["item"][:])
-    some = spread(len(items), N_CURVES)
-    curves = np.asarray(group.results["curve"][some], float)
-    lines = Lines(block_ends(group.inputs), curves, "fits", item=items[some])
+    items, curves = some_curves(group, "curve")
+    lines = Lines(block_ends(group.inputs), curves, "fits", item=items)
     return Plot("Loss in training", [lines], Axis("training step"), Axis("loss", log=True))
 
 

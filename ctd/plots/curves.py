@@ -7,12 +7,19 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ctd.plots import Axis, Band, Layer, Lines, Plot, Scale, spread
+from ctd.plots import Axis, Band, Group, Layer, Lines, Plot, Scale, spread
 
 N_CURVES = 200
 """Curves that are drawn at most."""
 MANY = 10
 """Networks from which on quantiles are drawn. The 10-90 % of fewer are about their range, and the curves themselves say more."""
+
+
+def some_curves(group: Group, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """(items, curves (item, ...)) the result `name` of up to N_CURVES items of a group, evenly spaced in their order."""
+    items = np.asarray(group.columns["item"][:])
+    some = spread(len(items), N_CURVES)
+    return items[some], np.asarray(group.results[name][some], float)
 
 
 class Blocks(Protocol):
