@@ -35,6 +35,7 @@ from ctd.fixed_points.line import Line, line
 from ctd.fixed_points.notebook import Found, find, linearise
 from ctd.fixed_points.search.kernel import Searches, make_kernel
 
+# The two functions ask the network's cell. `find` passes others, for a user's F that has no cell.
 kernel = make_kernel("fixed_points", Searches(map_of, n_in_of), load)
 
 __all__ = [

@@ -134,7 +134,9 @@ def load(inputs: View[Ablation]) -> Whole:
     key = jax.random.key(inputs.trial_seed)
     trials = jax.tree.map(np.asarray, tasks.batch(inputs.task, key, inputs.n_trials, inputs.dtype))
     whole = Whole({name: None}, on_task, trials, None, {}, _points(inputs, on_task, found))
+    # Nothing is taken out here: this is the whole network, whose mean state and scores all items share.
     states, scores = jax.jit(lambda w: _tried(inputs, w, lambda h: h))(whole)
+    # (state,) the mean over trials and steps; h0 is not among the states.
     mean = np.asarray(states).reshape(-1, states.shape[-1]).mean(axis=0)
     return whole._replace(mean=on_host(mean), intact=jax.tree.map(np.asarray, scores))
 
@@ -150,6 +152,7 @@ def _points(inputs: View[Ablation], weights: Weights, found: Cell) -> dict[str, 
         raise ValueError(
             f"points: {inputs.points}: shape {shape}, (point, {size}) with at least one point expected"
         )
+    # (part, point, ...): complex columns are split, so that they can take the job's dtype.
     parts = lambda values: on_host(np.stack([values.real, values.imag]), inputs.dtype)
     complex_ = {name: parts(np.asarray(table[name])) for name in names[1:]}
     return {"point": on_host(table["point"], inputs.dtype), **complex_}
@@ -173,9 +176,11 @@ def _tried(
 
     states = jax.vmap(lambda x: lax.scan(step, start, x)[1])(trials.inputs)
     outputs = jax.vmap(jax.vmap(lambda h: readout(cell, weights, h)))(states)
+    # states is (trial, time, state), outputs (trial, time, output).
     total, weight = weighted_loss(static.loss, outputs, trials)
     scores = {"loss": total / weight}
     if static.task.scored:
+        # Success is judged on probabilities where these are the targets, as in training (ctd.train_rnn.loss).
         answers = jax.nn.softmax(outputs) if static.loss == "cross_entropy" else outputs
         scores["accuracy"] = jnp.mean(jax.vmap(static.task.success)(trials, answers))
     return states, scores
@@ -186,10 +191,12 @@ def removed_mode(
 ) -> tuple[Hold, Float[Array, "part"]]:
     """(h -> h without the mode, or the pair, of a point; its eigenvalue)."""
     row = lambda name: jnp.asarray(points[name])[:, point]
+    # (part, mode), and twice (part, state, mode).
     values, right, left = row("eigenvalue"), row("right"), row("left")
     k = mode % values.shape[1]
     # The conjugate of a complex mode has the same right and left parts, but for the sign of the imaginary ones.
     pair = jnp.where(values[1, k] == 0, 1, 2)
+    # With r = a + ib and l = c + id, the real part of r l^H dh is a (c.dh) + b (d.dh).
     (a, b), (c, d) = right[:, :, k], left[:, :, k]
     centre = jnp.asarray(points["point"])[point]
     out = lambda h: h - pair * (a * (c @ (h - centre)) + b * (d @ (h - centre)))
@@ -226,6 +233,7 @@ def plots(group: Group) -> list[Plot]:
     made = []
     for name in ("loss", "accuracy"):
         if f"ablated_{name}" in results:
+            # All items have the same intact score: that of the first one is drawn as a line.
             whole = np.repeat(np.asarray(results[f"intact_{name}"][:1], float), 2)
             ends = np.array([number.min(), number.max()])
             layers: list[Layer] = [

@@ -105,7 +105,7 @@ def find_cell(name: str) -> Cell | Map:
 
     Raises ValueError where there is none.
     """
-    if ":" in name or "." not in name:
+    if ":" in name or "." not in name:  # leaky:mylab.units.f is a cell of ctd with units
         return get_cell(name)
     module, _, attribute = name.rpartition(".")
     found = load_dotted(name, f"cell: {name}")
@@ -114,7 +114,7 @@ def find_cell(name: str) -> Cell | Map:
             f"cell: {name}: {module} has no {attribute} that is a ctd.cells.Cell or a function "
             "F(weights, h, x)"
         )
-    return found
+    return found  # the next state or dh/dt, as `time` says
 
 
 def known_cell(name: str) -> str:
@@ -175,14 +175,14 @@ def make_network(
         bad = int((~np.isfinite(states)).sum())
         raise ValueError(f"{bad} of {states.size} entries are NaN or infinite")
     if states.ndim != 3:
-        states = states.reshape(-1, 1, states.shape[-1])
+        states = states.reshape(-1, 1, states.shape[-1])  # trials of one step each
     flat = states.reshape(-1, states.shape[-1])
     spread = np.sqrt(np.mean(np.sum((flat - flat.mean(0)) ** 2, axis=1)))
     # Searches that go beyond a multiple of this have diverged: states near 0 must not make that bound 0.
     largest = max(1.0, float(np.abs(flat).max()))
     scales = on_host(spread if spread > 0 else 1, dtype), on_host(largest, dtype)
     name = {} if cell is None else {cell: None}
-    unknown = on_host(np.zeros((0, 0)), dtype)
+    unknown = on_host(np.zeros((0, 0)), dtype)  # programs see by the shape that it is not known
     return Network(as_dtype(weights, dtype), on_host(states), *scales, unknown, name)
 
 
@@ -198,15 +198,16 @@ def with_inverse(network: Network, f: Map, x: ArrayLike) -> Network:
     no finite derivatives.
     """
     states = np.asarray(network.states).reshape(-1, network.states.shape[-1])
+    # States are stored trial by trial, so that equal distances reach all trials and times.
     some = states[np.linspace(0, len(states) - 1, N_SAMPLED).astype(int)]
     squares = np.asarray(_squares(f)(network.weights, some, np.asarray(x, states.dtype)), float)
-    squares = squares[np.isfinite(squares).all(axis=(1, 2))]
+    squares = squares[np.isfinite(squares).all(axis=(1, 2))]  # F may lack a derivative somewhere
     mean = squares.sum(axis=0) / max(1, len(squares))
     added = REGULAR * np.trace(mean) / len(mean)
     # `not >`, since NaN must return here, too.
     if not added > 0:
         return network
-    inverse = np.linalg.inv(mean + added * np.eye(len(mean)))
+    inverse = np.linalg.inv(mean + added * np.eye(len(mean)))  # in float64, then rounded
     return network._replace(inverse=on_host(inverse, states.dtype))
 
 
@@ -222,7 +223,7 @@ def _squares(f: Map) -> Callable[[Weights, np.ndarray, np.ndarray], Float[Array,
     ) -> Float[Array, "k state state"]:
         def square(h: Float[Array, "state"]) -> Float[Array, "state state"]:
             j = jax.jacfwd(lambda h: f(weights, h, x) - h)(h)
-            return j.T @ j
+            return j.T @ j  # the Hessian of q but for F's second derivatives
 
         return lax.map(square, states)
 
@@ -248,7 +249,7 @@ def load(inputs: View[SearchFields]) -> Network:
     if inputs.method not in PRECONDITIONED or not isinstance(found, Cell):
         return network
     f = euler(map_of(network, inputs.time), inputs.time)
-    return with_inverse(network, f, np.zeros(found.infer(network.weights)[1]))
+    return with_inverse(network, f, np.zeros(found.infer(network.weights)[1]))  # any x would do
 
 
 def read_network(inputs: View[SearchFields]) -> Network:
@@ -321,8 +322,8 @@ def _stored_cell(inputs: View[NetworkFields]) -> tuple[str, Weights]:
         if found is None or isinstance(found, Cell):
             raise ValueError(f"weights: {inputs.cell or 'a network'} needs a file of weights")
         assert inputs.cell is not None, "it was found by its name"
-        return inputs.cell, {}
-    own = "." in (inputs.cell or "").partition(":")[0]
+        return inputs.cell, {}  # a user's F may have no weights
+    own = "." in (inputs.cell or "").partition(":")[0]  # a user's own cell has a dotted path
     if found is None or (isinstance(found, Cell) and not own):
         loaded = read_weights(inputs.weights, inputs.cell)
         return loaded.cell, {name: on_host(value) for name, value in loaded.params.items()}

@@ -132,9 +132,11 @@ def load(inputs: View[Departure]) -> Table:
     second = table["eigenvalue"][leaves, modes].imag < 0
     directions = np.where(second[:, None], vectors.imag, vectors.real)
     lengths = np.linalg.norm(directions, axis=1, keepdims=True)
+    # Each mode twice, once to each side; the other lists of departures keep this order.
     directions = np.repeat(directions / np.where(lengths > 0, lengths, 1), 2, axis=0)
     sides = np.tile([1, -1], len(leaves))
     leaves, modes = np.repeat(leaves, 2), np.repeat(modes, 2)
+    # Programs take a departure modulo their number: one from nowhere, which ends as `none`, keeps this defined.
     if not len(leaves):
         leaves, modes, sides = np.array([-1]), np.array([0]), np.array([1])
         directions = np.zeros((1, points.shape[1]), inputs.dtype)
@@ -182,6 +184,7 @@ def advance(
 
     def step(_: Number, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         h, _ = carry
+        # `moved` is overwritten: the last step alone tells whether the network rests.
         new = f(shared.weights, h, x)
         return new, jnp.linalg.norm(new - h)
 
@@ -189,12 +192,15 @@ def advance(
     # Points at another input are not points of this network.
     same = (jnp.asarray(shared.inputs) == x).all(axis=1)
     other = same & (jnp.arange(len(shared.points)) != leaves)
+    # The point that is left does not count: at first it is the nearest.
     distance: Array = jnp.where(
         other, jnp.linalg.norm(jnp.asarray(shared.points) - h, axis=1), jnp.inf
     )
     nearest: Array = jnp.argmin(distance).astype(jnp.int32)
     steps: Array = s.steps + BLOCK
+    # The last rule that applies decides: diverged before arrived before limit.
     outcome = jnp.where(steps >= traced.n_steps, LIMIT, RUNNING)
+    # A trajectory that passes a point on its way is near it, but goes on: it must hardly move as well.
     there = (distance[nearest] <= traced.near) & (moved <= traced.near / 100)
     outcome = jnp.where(there, ARRIVED, outcome)
     outcome = jnp.where(jnp.isfinite(h).all(), outcome, DIVERGED).astype(jnp.int32)
@@ -229,11 +235,13 @@ def reduce(
     del inputs, columns, options
     names = ("from_point", "mode", "side", "to_point", "steps")
     found = np.stack([np.asarray(results[name][:], int) for name in names], axis=1)
-    found = found[found[:, 3] >= 0]
+    found = found[found[:, 3] >= 0]  # departures that arrived
+    # Point, mode and side name a departure; items beyond their number repeat them.
     found = found[np.unique(found[:, :3], axis=0, return_index=True)[1]]
     n = len(shared.points)
     leads = np.zeros((n, n), int)
     np.add.at(leads, (found[:, 0], found[:, 3]), 1)
+    # NumPy 2.0 gives this inverse a second axis, hence `ravel` below.
     pairs, which = np.unique(found[:, [0, 3]], axis=0, return_inverse=True)
     fewest = np.full(len(pairs), np.iinfo(int).max)
     np.minimum.at(fewest, which.ravel(), found[:, 4])
@@ -269,7 +277,7 @@ def graph(points: np.ndarray, growing: np.ndarray, marginal: np.ndarray, leads: 
     """
     project, share = principal(points, 2)
     at = np.zeros((len(points), 2))
-    at[:, : len(share)] = project(points)
+    at[:, : len(share)] = project(points)  # one unit has one component, and height 0
     source, target = np.nonzero(leads)
     layers: list[Layer] = []
     if len(source):

@@ -138,7 +138,7 @@ def load(inputs: View[FromState]) -> Network:
     if inputs.states is not None:
         states = stored_states(inputs.states, inputs.dataset, found, weights)
     elif isinstance(found, Cell):
-        states = np.asarray(initial_state(found, weights, inputs.dtype))[None]
+        states = np.asarray(initial_state(found, weights, inputs.dtype))[None]  # (1, state)
     else:
         raise ValueError(f"states: {name} is a function; give a file of states to start from")
     return make_network(weights, states, inputs.dtype, name)
@@ -153,7 +153,7 @@ def dimension(exponents: Float[Array, "k"], n: int) -> Float[Array, ""]:
     j = jnp.sum(jnp.cumprod(sums >= 0))
     # All n exponents may add up to 0 or more: there is no next one then, and the dimension is n.
     below = jnp.append(exponents, -jnp.inf)[j]
-    upto = jnp.append(jnp.zeros(1, sums.dtype), sums)[j]
+    upto = jnp.append(jnp.zeros(1, sums.dtype), sums)[j]  # l_1 + ... + l_j, 0 for j = 0
     enough = (j < len(exponents)) | (len(exponents) == n)
     return jnp.where(enough, j + jnp.where(jnp.isfinite(below), upto / jnp.abs(below), 0), jnp.nan)
 
@@ -212,7 +212,8 @@ class Trajectories:
             return (h, q), jnp.log(jnp.abs(jnp.diagonal(r)))
 
         (h, frame), grown = lax.scan(orthogonal, (s.h, s.frame), length=FRAMES)
-        mean = grown.mean(axis=0) / static.every
+        mean = grown.mean(axis=0) / static.every  # mean growth per step
+        # An advance counts whole or not at all: one in which the transient ends does not.
         counts = s.taken >= traced.transient
         return s._replace(
             h=h,
@@ -234,9 +235,11 @@ class Trajectories:
         """The exponents so far."""
         del shared, key
         n = jnp.maximum(s.n, 1)
+        # `total` is per step; a flow's exponents are per unit of time.
         scale = 1 / traced.dt if static.time == "continuous" else 1.0
         mean = s.total / n
         # The difference of nearly equal numbers may round below 0.
+        # The squared standard error of a mean of n values is their mean square deviation over n - 1.
         variance = jnp.maximum(s.squares / n - mean**2, 0) / jnp.maximum(s.n - 1, 1)
         # After finitely many steps, near exponents may stand in the wrong order.
         order = jnp.argsort(-mean)

@@ -47,6 +47,7 @@ class Followed:
     def figure(self) -> Canvas:
         """matplotlib Figure: the bifurcation diagram."""
         with precision(self.inputs):
+            # The diagram reads no columns, hence {}.
             return draw(figure(self.inputs, self.network, {}, self.results, self.branches))
 
 
@@ -79,7 +80,7 @@ def follow(
 
     Raises ValueError if points and settings do not fit each other.
     """
-    points = np.atleast_2d(np.asarray(points, float))
+    points = np.atleast_2d(np.asarray(points, float))  # one point is (1, n)
     if points.ndim != 2:
         raise ValueError(f"points: shape {points.shape}, (point, state) expected")
     params = Continuation.model_validate(
@@ -90,7 +91,9 @@ def follow(
     except ValueError as error:
         raise ValueError(f"points: {error}") from None
 
+    # The kernel moves the input x + p along. Without inputs of its own, F has one, which begins at 0: it is p.
     followers = Followers(lambda *_: lambda weights, h, x: step(h, x[0]), lambda _: None)
+    # run_items gets the network as `shared`, so that it never calls this `load`.
     kernel = make_kernel("follow", followers, lambda inputs: network)
     columns = {"start_point": np.arange(len(points))}
     results = run_items(kernel, params, columns, shared=network)
@@ -123,6 +126,7 @@ class Cycles:
     def figure(self) -> Canvas:
         """matplotlib Figure: the cycles in two principal components, and their multipliers."""
         assert self.kernel.figure is not None
+        # Pictures of a job are drawn in the items' precision, too.
         with precision(self.inputs):
             return draw(
                 self.kernel.figure(self.inputs, self.network, {}, self.results, self.unique)
@@ -165,6 +169,7 @@ def cycles(
         network = make_network({}, states, params.dtype)
     except ValueError as error:
         raise ValueError(f"states: {error}") from None
+    # `step` takes neither weights nor input: what the kernel passes for them is empty.
     of = Hunts(lambda *_: lambda weights, h, x: step(h), lambda _: None)
     kernel = hunting("cycles", of, lambda inputs: network)
     columns = {"start": np.arange(len(states))}
@@ -207,6 +212,7 @@ def lyapunov(
         network = make_network({}, states, params.dtype)
     except ValueError as error:
         raise ValueError(f"states: {error}") from None
+    # As in `cycles`, weights and input are empty.
     of = Trajectories(lambda *_: lambda weights, h, x: step(h), lambda _: None)
     kernel = trajectories("lyapunov", of, lambda inputs: network)
     return run_items(kernel, params, {"start": np.arange(len(states))}, seed=seed, shared=network)

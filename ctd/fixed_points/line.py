@@ -91,6 +91,7 @@ def line(
     gaps = np.linalg.norm(np.diff(points, axis=0), axis=1)
     between_ends = float(np.linalg.norm(points[-1] - points[0]))
     length, widest = float(gaps.sum()), float(gaps.max())
+    # Three points that form a triangle would pass both tests; they count as a line.
     closed = len(points) > 3 and between_ends <= min(CLOSES * widest, ROUND * length)
     position = np.append(0, np.cumsum(gaps))
     tangent = _tangents(points, closed)
@@ -100,6 +101,7 @@ def line(
     columns |= _modes(table, chosen, tangent)
     if readout is not None:
         columns["readout"] = _cosine(tangent, _first_output(readout, points.shape[1]))
+    # The tests above concern the open chain; the length of a ring includes the gap that closes it.
     if closed:
         length, widest = length + between_ends, max(widest, between_ends)
     drift = _drift(step, points, position) if step is not None else np.zeros((0, 2))
@@ -172,6 +174,7 @@ def _modes(
     values = np.asarray(table["eigenvalue"])[rows]
     slowest = np.argmin(np.abs(values - 1), axis=1)
     row = np.arange(len(rows))
+    # (k, state): the vector of each point's slowest mode.
     of = lambda name: np.asarray(table[name])[rows][row, :, slowest]
     driven = np.asarray(table["input_jacobian"])[rows]
     size = driven.shape[2]
@@ -185,9 +188,11 @@ def _modes(
 def _drift(step: Callable[[Array], Array], points: np.ndarray, position: np.ndarray) -> np.ndarray:
     """(SAMPLES, 2) positions on the straight lines between neighbours, and the component of F(h) - h along these."""
     at = np.linspace(0, position[-1], SAMPLES)
+    # The segment on which each place lies; the end of the chain belongs to the last one.
     k = np.clip(np.searchsorted(position, at, side="right") - 1, 0, len(points) - 2)
     ahead = (points[k + 1] - points[k]) / (position[k + 1] - position[k])[:, None]
     h = points[k] + (at - position[k])[:, None] * ahead
+    # In float64: the drift along a line is a small difference of nearly equal states.
     with jax.enable_x64(True):
         moved = np.asarray(jax.jit(jax.vmap(step))(jnp.asarray(h, jnp.float64))) - h
-    return np.column_stack([at, (moved * ahead).sum(axis=1)])
+    return np.column_stack([at, (moved * ahead).sum(axis=1)])  # `ahead` has unit length

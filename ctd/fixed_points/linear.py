@@ -63,6 +63,7 @@ def _derivatives(f: Map, flow: bool) -> Callable[..., tuple[Array, ...]]:
         weights: Weights, h: Float[Array, "state"], x: Float[Array, "input"]
     ) -> tuple[Array, ...]:
         step = lambda h, x: f(weights, h, x)
+        # A map rests where F(h) = h, a flow where f(h) = 0.
         drift = lambda h: step(h, x) - (0 if flow else h)
         q = lambda h: jnp.sum(drift(h) ** 2) / 2
         dh, dx = jax.jacfwd(step, argnums=(0, 1))(h, x)
@@ -170,5 +171,5 @@ def carried(
     out = jax.jacfwd(read)(h) @ right
     # The rows of right^-1 are the left eigenvectors, scaled to left^H right = 1.
     into = jnp.linalg.solve(right, dx.astype(right.dtype))
-    transfer = out.T[order][:, :, None] * into[order][:, None, :]
+    transfer = out.T[order][:, :, None] * into[order][:, None, :]  # (k, output, 1) (k, 1, input)
     return Carried(values[order], transfer, dx)

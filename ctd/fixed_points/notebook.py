@@ -55,6 +55,7 @@ class Found:
         """
         with precision(self.inputs):
             made = figure(self.inputs, self.network, {}, self.results, self.unique)
+            # `figure` draws no portrait of a function without a name. Its last plot is that of the spectra, which stays.
             if self.network.states.shape[-1] == 2 and len(self.unique["point"]):
                 portrait = phase(self.step, np.asarray(self.network.states), self.unique)
                 made = replace(made, plots=[portrait, made.plots[-1]])
@@ -91,7 +92,7 @@ def find(
     Raises ValueError if candidates, input and settings do not fit each other.
     """
     chosen = {name: settings.pop(name) for name in Options.model_fields if name in settings}
-    params = FixedPoint.model_validate({"method": method, **settings})
+    params = FixedPoint.model_validate({"method": method, **settings})  # refuses unknown names
     options = Options.model_validate(chosen)
     network, columns = _starts(candidates, x, params.dtype)
 
@@ -105,10 +106,10 @@ def find(
     results = run_items(kernel, params, columns, seed=seed, shared=network)
     inputs = inputs_of(params)
     assert kernel.reduce is not None
-    with precision(inputs):
+    with precision(inputs):  # as `gather` reduces a job
         unique = kernel.reduce(inputs, network, columns, results, options)
     outcomes = tuple(outcome.name for outcome in kernel.outcomes)
-    shown = euler(f, params.time)
+    shown = euler(f, params.time)  # a portrait draws F(h) - h: dh/dt of a flow
     return Found(results, unique, outcomes, network, inputs, lambda h, x: shown({}, h, x))
 
 
@@ -164,6 +165,7 @@ def linearise(
         raise ValueError(
             f"states: shape {states.shape}, (k, state) with at least one state expected"
         )
+    # An input of length 0 gives dF/dx no columns.
     x = np.zeros((len(states), 0)) if inputs is None else np.asarray(inputs, float)
     if x.ndim != 2 or len(x) != len(states):
         raise ValueError(f"inputs: shape {x.shape}, ({len(states)}, n_in) expected")
@@ -171,5 +173,6 @@ def linearise(
     k = min(n_modes or states.shape[1], states.shape[1])
     at = lambda pair: carried(of, readout or (lambda h: h), pair[0], pair[1], k)
     with jax.enable_x64(True):
+        # One state after the other: J takes a copy of F's workspace for each unit.
         found = jax.jit(lambda pairs: lax.map(at, pairs))((jnp.asarray(states), jnp.asarray(x)))
     return {name: np.asarray(value) for name, value in found._asdict().items()}

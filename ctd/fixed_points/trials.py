@@ -96,6 +96,7 @@ def load(inputs: View[Trial]) -> Driven:
         )
     key = jax.random.key(inputs.trial_seed)
     trials = tasks.batch(inputs.task, key, inputs.n_trials, inputs.dtype)
+    # The inputs alone, since targets do not move a network.
     return Driven({name: None}, as_dtype(weights, inputs.dtype), on_host(trials.inputs))
 
 
@@ -122,7 +123,7 @@ def along(
     return {
         "step_number": number.astype(jnp.int32),
         "eigenvalue": parts(modes.eigenvalue),
-        "leading": size[:, 0],
+        "leading": size[:, 0],  # modes come by decreasing size
         "n_unstable": jnp.sum(size > 1 + MARGINAL, axis=1).astype(jnp.int32),
         "transfer": parts(modes.transfer),
         "input_jacobian": modes.input_jacobian,
@@ -135,12 +136,13 @@ def along(
 def plots(group: Group) -> list[Plot]:
     """|eigenvalue| of the kept modes along the first trials."""
     values = np.asarray(group.results["eigenvalue"][:MOST])
-    number = np.asarray(group.results["step_number"][:1])[0]
+    number = np.asarray(group.results["step_number"][:1])[0]  # equal for all trials
     return [
         Plot(
             f"Modes along trial {k}",
             [
                 Lines(number[[0, -1]], np.ones(2), "1", faint=True),
+                # (mode, step): magnitudes from real and imaginary parts.
                 Lines(number, np.linalg.norm(trial, axis=-1).T, "modes"),
             ],
             Axis("step"),

@@ -56,7 +56,7 @@ BLOCK = 16
 class Continuation(Params):
     """One point, followed over a parameter p."""
 
-    dtype: Static[Literal["float64"]] = "float64"
+    dtype: Static[Literal["float64"]] = "float64"  # float32 does not reach curve.TOLERANCE
     cell: Static[Annotated[str, AfterValidator(known_cell)] | None] = Field(
         None, description=CELL_TEXT
     )
@@ -98,6 +98,7 @@ class Continuation(Params):
 
     @model_validator(mode="after")
     def _can_be_followed(self) -> Continuation:
+        # NaN fails either comparison.
         if self.along and not 0 < sum(abs(value) for value in self.along) < float("inf"):
             raise ValueError(f"along: {self.along} is no direction; give finite numbers, not all 0")
         if not self.low < self.high:
@@ -110,6 +111,7 @@ class Continuation(Params):
         return self
 
 
+# In the order of branch.END to branch.NOWHERE, whose numbers are these codes.
 OUTCOMES = (
     Outcome("complete", "both sides reached an end of the parameter's range"),
     Outcome("closed", "the branch came back to its start"),
@@ -170,6 +172,7 @@ def _inputs(
 ) -> tuple[Float[Array, "input"], Float[Array, "input"]]:
     """(constant input, direction). Raises ValueError where a length does not fit the network's inputs."""
     sizes = {name: len(getattr(traced, name)) for name in ("x", "along")}
+    # A user's F has as many inputs as are given; p itself needs one.
     wanted = n_in if n_in is not None else max(*sizes.values(), 1)
     for name, size in sizes.items():
         if size not in (0, wanted):
@@ -177,7 +180,7 @@ def _inputs(
                 f"{name}: {count(size, 'number')} given, but the network has {count(wanted, 'input')}"
             )
     zeros = jnp.zeros(wanted, shared.states.dtype)
-    first = zeros.at[:1].set(1)
+    first = zeros.at[:1].set(1)  # `:1` since a network may have no input
     return (traced.x if sizes["x"] else zeros), (traced.along if sizes["along"] else first)
 
 
@@ -228,14 +231,14 @@ class Followers:
         return {
             "parameter": b.parameter,
             "branch_state": b.state,
-            "branch_output": outputs_of(shared, b.state),
+            "branch_output": outputs_of(shared, b.state),  # NaN beyond the ends, as h
             "n_unstable": b.unstable,
             "met_kind": b.found.kind,
             "met_parameter": b.found.parameter,
             "met_state": b.found.state,
             "met_mode": b.found.mode,
             "n_met": b.found.n,
-            "n_points": jnp.sum(b.unstable >= 0),
+            "n_points": jnp.sum(b.unstable >= 0),  # -1 where there is none
             "outcome": branch.outcome(b),
         }
 
@@ -249,11 +252,13 @@ class Followers:
             if static.over == "input":
                 value = f(shared.weights, h, x + p * along)
             else:
+                # The weight is as trained where p = 1.
                 changed = {**shared.weights, static.over: p * shared.weights[static.over]}
                 value = f(changed, h, x)
-            return value if static.time == "continuous" else value - h
+            return value if static.time == "continuous" else value - h  # zero at a point
 
         bound = traced.stray * shared.largest
+        # The norm of a state whose entries are all half the largest one.
         unit = shared.largest * shared.states.shape[-1] ** 0.5 / 2
         frame = Frame(unit, traced.low, traced.high, traced.max_step, bound)
         return System(g, static.time == "continuous", frame)

@@ -90,6 +90,7 @@ def locate(system: System, a: Point, b: Point, found: Bifurcations) -> Bifurcati
         is_fold = turns & (high.unstable != behind.unstable)
         w = (low.w + high.w) / 2
         crossing = _crossing(system, w, jnp.linalg.norm(b.w - behind.w))
+        # At folds, flips and Hopf points dg/dw has full rank, so that bisection located them to rounding.
         w = jnp.where(is_fold | ~_is_simple(system, _critical(system, w)), w, crossing)
         return high, _add(found, system, w, turns, is_fold)
 
@@ -102,7 +103,7 @@ type Halved = tuple[Float[Array, ""], Float[Array, ""], Point, Point]
 
 def _bisect(system: System, a: Point, b: Point, turns: Array) -> tuple[Point, Point]:
     """Two points of the curve as near as rounding allows: across the turn of p, or the first change of `unstable`."""
-    whole = a.t @ (b.w - a.w)
+    whole = a.t @ (b.w - a.w)  # how far b lies along the tangent at a
 
     def halve(_: Number, carry: Halved) -> Halved:
         low, high, left, right = carry
@@ -146,7 +147,7 @@ def _crossing(system: System, w: Array, reach: Array) -> Array:
         g, pull = jax.vjp(system.residual, at)
         return jnp.concatenate([g + z[-1] * u, pull(u)[0], (u @ u - 1)[None]])
 
-    u = jnp.linalg.svd(jax.jacfwd(system.residual)(w))[0][:, -1]
+    u = jnp.linalg.svd(jax.jacfwd(system.residual)(w))[0][:, -1]  # for the smallest singular value
     z = jnp.concatenate([w, u, jnp.zeros(1, w.dtype)])
     newton = lambda _, z: z - jnp.linalg.solve(jax.jacfwd(miss)(z), miss(z))
     z = lax.fori_loop(0, NEWTON, newton, z)

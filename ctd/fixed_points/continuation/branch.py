@@ -56,9 +56,9 @@ def begin(system: System, h: Array, p: Array, n_steps: int, most: int) -> Branch
     length = 2 * n_steps + 1
     fine = found & jnp.isfinite(start.t).all()
     return Branch(
-        start._replace(t=-start.t),
+        start._replace(t=-start.t),  # the back is walked against the start's tangent
         start,
-        system.frame.longest / 4,
+        system.frame.longest / 4,  # each step that succeeds is GROWTH longer
         jnp.zeros((), bool),
         jnp.zeros((), jnp.int32),
         jnp.full(length, jnp.nan, h.dtype).at[n_steps].set(p),
@@ -81,7 +81,7 @@ def step(system: System, b: Branch) -> Branch:
     new = system.point(w, b.at.t)
     # A corrector that moves farther than the step itself has found another branch.
     good = found & (new.t @ b.at.t >= TURN) & (jnp.linalg.norm(w - predicted) <= b.ds)
-    outside = (w[-1] < 0) | (w[-1] > 1)
+    outside = (w[-1] < 0) | (w[-1] > 1)  # w[-1] is p in units of its range
     new, reached = lax.cond(
         good & outside, lambda: _cut(system, b.at, new), lambda: (new, jnp.ones((), bool))
     )
@@ -113,6 +113,7 @@ def _accept(system: System, b: Branch, new: Point, last: Array) -> Branch:
     same_way = jnp.where(b.forward, 1, -1) * (new.t @ b.start.t) >= TURN
     # The first two points are near the start on every branch.
     home = (jnp.linalg.norm(new.w - b.start.w) < b.ds) & same_way & (taken > 2)
+    # The last rule that applies decides: an end of the range comes before all else.
     why = jnp.where(taken >= n_steps, LIMIT, GOING)
     why = jnp.where(jnp.max(jnp.abs(h)) > system.frame.bound, AWAY, why)
     why = jnp.where(home, CLOSED, why)

@@ -15,8 +15,9 @@ from ctd.plots import Axis, Figure, Group, Layer, Lines, Plot, Points, of_group
 from ctd.principal import principal
 
 SAME = 1e-5
-"""Two bifurcations, or ends of branches, are one if p and h differ by less, in units of p's range and of the
-largest |h|. A pitchfork met along one of its arms is known to the square root of rounding only."""
+"""Two ends of branches are one if p and h differ by less, in units of p's range and of the largest |h|; two bifurcations,
+if h differs by less than a hundred times this. A pitchfork met along one of its arms is known to the square root of
+rounding only."""
 
 MOST = 500
 """Branches that a picture shows at most."""
@@ -59,7 +60,7 @@ def reduce(
     items = np.asarray(columns["item"]) if "item" in columns else np.arange(len(found["outcome"]))
     units = _units(found)
     branch_of = _branches(found, units)
-    first = np.unique(branch_of, return_index=True)[1]
+    first = np.unique(branch_of, return_index=True)[1]  # the first row of each branch stands for it
     met, kinds = _bifurcations(found, branch_of, first, units), np.asarray(KINDS)
     critical = met["mode"][:, 0] + 1j * met["mode"][:, 1]
     angle = critical.imag if inputs.time == "continuous" else np.angle(critical)
@@ -106,13 +107,13 @@ def _units(found: Mapping[str, np.ndarray]) -> Units:
 def _branches(found: Mapping[str, np.ndarray], units: Units) -> np.ndarray:
     """(row,) number of the branch that each row followed."""
     n = len(found["outcome"])
-    ends = np.zeros((n, 2, 1 + found["branch_state"].shape[-1]))
+    ends = np.zeros((n, 2, 1 + found["branch_state"].shape[-1]))  # (row, end, p and h)
     for row in range(n):
         there = np.flatnonzero(found["n_unstable"][row] >= 0)
         if found["outcome"][row] != END:
             ends[row] = np.nan  # equal to no other
             continue
-        rows = there[[0, -1]]
+        rows = there[[0, -1]]  # back and front
         ends[row, :, 0] = found["parameter"][row, rows] / units.p
         ends[row, :, 1:] = found["branch_state"][row, rows] / units.h
     branch_of = np.full(n, -1)
@@ -149,6 +150,7 @@ def _bifurcations(
             for c, j in enumerate(kept)
             if of["kind"][i] == of["kind"][j]
             and abs(of["parameter"][i] - of["parameter"][j]) <= SAME * units.p
+            # Beside a fold or a pitchfork h changes as the root of p, so that it is known less well than p.
             and np.abs(of["state"][i] - of["state"][j]).max(initial=0) <= SAME * 100 * units.h
         ]
         if same:
@@ -183,17 +185,18 @@ def figure(group: Group) -> Figure:
 def _shown(group: Group) -> np.ndarray:
     """One row for each branch."""
     if "branch_of_start" not in group.reduced:
-        return np.arange(min(MOST, len(group.results["outcome"])))
+        return np.arange(min(MOST, len(group.results["outcome"])))  # not gathered yet
     return np.unique(np.asarray(group.reduced["branch_of_start"]), return_index=True)[1][:MOST]
 
 
 def _views(group: Group, rows: np.ndarray) -> list[tuple[str, np.ndarray, np.ndarray]]:
     """(label, (branch, step) heights, (bifurcation,) heights) of each diagram."""
     states = np.asarray(group.results["branch_state"][:])[rows]
+    # No bifurcations, (0, state), before the job is gathered.
     bifurcations = np.asarray(group.reduced.get("bifurcation_state", states[0, :0]))
     if states.shape[-1] == 1:
         return [("h", states[..., 0], bifurcations[..., 0])]
-    there = states[np.isfinite(states).all(-1)]
+    there = states[np.isfinite(states).all(-1)]  # rows beyond a branch's ends are NaN
     if not len(there):
         return []
     project, share = principal(there, 2)
@@ -225,7 +228,7 @@ def _diagram(
             )
     kinds = np.asarray(group.reduced.get("kind", np.array([], str)))
     where = np.asarray(group.reduced.get("bifurcation_parameter", np.zeros(0)))
-    for hue, kind in enumerate(KINDS, 2):
+    for hue, kind in enumerate(KINDS, 2):  # hues 0 and 1 are those of the lines
         met = np.flatnonzero(kinds == kind)
         if len(met):
             text = [f"{kind} at {where[k]:.6g}" for k in met]

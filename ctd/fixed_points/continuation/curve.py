@@ -80,6 +80,7 @@ class System(NamedTuple):
         """The point w with its tangent, which makes an acute angle with `before`."""
         # dg/dw t = 0 and before . t = 1: the last row fixes the length and the side, at folds too.
         border = jnp.zeros_like(w).at[-1].set(1)
+        # Derivative and border together are (n + 1, n + 1), and regular at folds.
         t = jnp.linalg.solve(jnp.vstack([jax.jacfwd(self.residual)(w), before]), border)
         unstable = jnp.sum(self.growth(self.modes(w)) > 0).astype(jnp.int32)
         return Point(w, t / jnp.linalg.norm(t), unstable)
@@ -91,14 +92,14 @@ def along_parameter(w: Array) -> Array:
 
 
 type Corrected = tuple[Int[Array, ""], Float[Array, "curve"], Float[Array, ""]]
-"""Iterations of Newton, a point (h, p), and how far off it is."""
+"""Iterations of Newton, a point w, and how far off it is."""
 
 
 def correct(system: System, w: Array, normal: Array) -> tuple[Array, Array]:
     """(the curve's point in the plane through w across `normal`, whether Newton found it)."""
 
     def miss(now: Array) -> Array:
-        return jnp.append(system.residual(now), normal @ (now - w))
+        return jnp.append(system.residual(now), normal @ (now - w))  # g is (n,), the plane one more
 
     def off(now: Array) -> Array:
         h, _ = system.frame.split(now)

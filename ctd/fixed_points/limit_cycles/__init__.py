@@ -31,7 +31,7 @@ from ctd.late import Array, jax, jnp
 class LimitCycle(FromState):
     """One trajectory, and the cycle at which it ends."""
 
-    dtype: Static[Literal["float64"]] = "float64"
+    dtype: Static[Literal["float64"]] = "float64"  # float32 does not reach cycle.TOLERANCE
     n_points: Static[int] = Field(
         64,
         gt=0,
@@ -59,6 +59,7 @@ class LimitCycle(FromState):
     )
 
 
+# In the order of cycle.CYCLE to cycle.DIVERGED, whose numbers are these codes.
 OUTCOMES = (
     Outcome("cycle", "a cycle was found"),
     Outcome("point", "the trajectory came to rest"),
@@ -113,6 +114,7 @@ class Hunts:
         """A block of steps, or an iteration of Newton."""
         del key
         system = self._system(static, shared, traced)
+        # A map's cycle is stored whole, so that its period cannot exceed the room for states.
         longest = traced.n_steps if system.flow else jnp.asarray(static.n_points)
         limits = cycle.Limits(traced.transient, longest, traced.near)
         return cycle.advance(system, limits, s)
@@ -128,12 +130,13 @@ class Hunts:
         """The cycle as far as it is known."""
         del key
         found = s.outcome == cycle.CYCLE
+        # A hunt that failed still holds its last guess, which is no result.
         known = lambda values: jnp.where(found, values, jnp.nan)
         states = known(cycle.orbit(self._system(static, shared, traced), s, static.n_points))
         return {
             "period": known(s.period),
             "cycle_state": states,
-            "cycle_output": outputs_of(shared, states),
+            "cycle_output": outputs_of(shared, states),  # NaN where the states are
             "multiplier": known(s.multiplier),
             "size": known(s.size),
             "residual": known(s.residual),
@@ -148,7 +151,7 @@ class Hunts:
             constant_input(shared, traced, self.n_in_of(shared)),
             self.map_of(shared, static.time),
         )
-        field = lambda h: f(shared.weights, h, x)
+        field = lambda h: f(shared.weights, h, x)  # a map's next state, or dh/dt
         return cycle.System(field, static.time == "continuous", traced.dt)
 
 

@@ -183,6 +183,7 @@ def _correct(system: System, s: Hunt) -> Hunt:
         taken=taken,
         residual=gap,
         multiplier=jnp.stack([jnp.real(values), jnp.imag(values)], axis=1),
+        # At a period of 0 every state is its own return, which is no cycle.
         outcome=jnp.where((taken >= NEWTON) | ~(period > 0), LOST, RUNNING).astype(jnp.int32),
     )
     return lax.cond(closed, lambda: _judge(system, next_one, s.h), lambda: next_one)

@@ -76,14 +76,15 @@ def reduce(
     first, which = _same(found, rows, flow, options.unique_tol)
     count = np.bincount(which, minlength=len(first)).astype(int)
     x = found["constant_input"]
-    same_input = (x[first][:, None] == x[None]).all(axis=2).reshape(len(first), n)
-    appears = same_input.argmax(axis=1) if len(first) else first
-    order = np.lexsort((first, -count, appears))
+    same_input = (x[first][:, None] == x[None]).all(axis=2).reshape(len(first), n)  # (cycle, item)
+    appears = same_input.argmax(axis=1) if len(first) else first  # first item with its input
+    order = np.lexsort((first, -count, appears))  # lexsort takes its last key first
     first, count, share = first[order], count[order], (count / same_input.sum(1))[order]
     parts = found["multiplier"][first]
     values = parts[..., 0] + 1j * parts[..., 1]
     values = np.take_along_axis(values, np.argsort(-np.abs(values), axis=1, kind="stable"), axis=1)
     across = _across(values) if flow else values
+    # A flow's multipliers, like a map's, grow above 1; no cycle is a slow point.
     growth = linear.growth(across, np.zeros(len(first), bool))
     return {
         "cycle_period": found["period"][first],
@@ -102,7 +103,7 @@ def reduce(
 
 
 def _diameter(path: np.ndarray) -> float:
-    path = path[np.isfinite(path).all(axis=1)]
+    path = path[np.isfinite(path).all(axis=1)]  # NaN beyond a map's period
     return float(np.linalg.norm(path[:, None] - path, axis=2).max())
 
 
@@ -133,7 +134,9 @@ def _is_same(found: Mapping[str, np.ndarray], row: int, other: int, flow: bool, 
         return False
     path = found["cycle_state"][other]
     path = path[np.isfinite(path).all(axis=1)]
+    # Hunts meet a cycle at different phases, so that one first state is compared with all states of the other.
     gap = np.linalg.norm(path - found["cycle_state"][row, 0], axis=1).min()
+    # A flow goes on between stored states, so that the nearest may be half a gap away.
     widest = np.linalg.norm(np.roll(path, -1, axis=0) - path, axis=1).max() if flow else 0.0
     return bool(gap <= tol * found["size"][other] + widest / 2)
 
@@ -170,6 +173,7 @@ def _paths(group: Group, paths: np.ndarray) -> list[Plot]:
     project, share = principal(paths[np.isfinite(paths).all(-1)], 2)
     if len(share) < 2:
         return []
+    # The first state once more at the end closes the line of a flow's cycle.
     where = project(np.concatenate([paths, paths[:, :1]], axis=1))
     layer: Layer
     if group.inputs.time == "continuous":

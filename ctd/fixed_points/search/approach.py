@@ -85,11 +85,12 @@ def start(coarse: Problem, h: Array) -> Search:
     q, g = jax.value_and_grad(speed(coarse.step))(at)
     none = jnp.zeros((MEMORY, *at.shape), at.dtype)
     zero = jnp.zeros((), jnp.int32)
-    over = verdict(at, q, zero, coarse.limits) != RUNNING
+    over = verdict(at, q, zero, coarse.limits) != RUNNING  # a start may be a fixed point
+    # The second g holds the place of the first step p, which the next line computes.
     approach = Approach(at, q, g, g, none, none, none[:, 0], zero, zero, over)
     approach = approach._replace(p=_next_step(approach, coarse))
     like = lambda value: value.astype(h.dtype)
-    nothing = jnp.zeros((0, 0), h.dtype)
+    nothing = jnp.zeros((0, 0), h.dtype)  # the descent only holds h and q until `_land`
     descent = lm_init(nothing, h, Landing(h, like(q), like(g)), like(coarse.longest))
     return Search(approach, descent, jnp.zeros((), bool))
 
@@ -115,10 +116,12 @@ def advance(coarse: Problem, fine: Problem, s: Search) -> Search:
 def _land(fine: Problem, s: Search) -> Search:
     """The search with the descent where the approach stands; it begins if the approach is over."""
     first, reached = s.descent.start, s.approach.h.astype(s.descent.h.dtype)
+    # Where the approach ended at once, the start keeps the digits that float32 would cut off.
     h = jnp.where(s.approach.iterations == 0, first, reached)
     q, g = jax.value_and_grad(speed(fine.step))(h)
     iterations = s.approach.iterations
     descent = lm_init(fine.inverse, first, Landing(h, q, g), fine.longest)
+    # In the item's precision: what ended the approach in float32 need not be a fixed point.
     outcome = jnp.where(s.approach.over, verdict(h, q, iterations, fine.limits), RUNNING)
     descent = descent._replace(iterations=iterations, outcome=outcome)
     return s._replace(descent=descent, begun=s.approach.over)
@@ -130,6 +133,7 @@ def _tick(coarse: Problem, s: Approach) -> Approach:
     at = s.h + s.p
     q, g = jax.value_and_grad(speed(step))(at)
     slope = s.g @ s.p
+    # 1e-4 is the constant that Nocedal & Wright (2006, section 3.1) use.
     accepted = q <= s.q + 1e-4 * slope
     change = g - s.g
     along = change @ s.p
@@ -150,6 +154,7 @@ def _tick(coarse: Problem, s: Approach) -> Approach:
     s = s._replace(p=chosen(_next_step(s, coarse), s.p / 2))
     iterations = s.iterations + 1
     over = verdict(s.h, s.q, iterations, limits) != RUNNING
+    # -g.p / 2 is the gain of p by the quadratic model whose Hessian is the inverse of B.
     over |= (-(s.g @ s.p) / 2 <= ENOUGH * s.q) | (s.halvings > MOST_HALVINGS)
     return s._replace(iterations=iterations, over=over)
 
@@ -160,6 +165,7 @@ def _next_step(s: Approach, coarse: Problem) -> Array:
     inverse, last_length = coarse.inverse, jnp.linalg.norm(s.steps[-1])
     near = (last_length > 0) & (last_length <= NEAR * coarse.limits.spread)
     r, parts = -s.g, []
+    # The two loops of algorithm 7.4 (Nocedal & Wright 2006). A pair whose `known` is 0 changes nothing.
     for k in reversed(range(MEMORY)):
         part = s.known[k] * (s.steps[k] @ r)
         r = r - part * s.changes[k]

@@ -84,7 +84,7 @@ class FixedPoint(Params):
         description="probability that a search starts in the region instead of at a state",
     )
     reach: Traced[float] = Field(1.5, gt=0, description="size of the region")
-    q_tol: Traced[float] = Field(
+    q_tol: Traced[float] = Field(  # |F(h) - h| below 1.4e-10
         1e-20, gt=0, description="a fixed point has q below this; the tutorials' loss is 2 q / n"
     )
     max_iterations: Traced[int] = Field(
@@ -118,6 +118,7 @@ class FixedPoint(Params):
         return self
 
 
+# In the order of methods.FIXED to methods.DIVERGED, whose numbers are these codes.
 OUTCOMES = (
     Outcome("fixed", "q fell below q_tol, or below rounding"),
     Outcome("slow", "a local minimum of q: the Newton step is negligible, the curvature positive"),
@@ -195,8 +196,8 @@ class Searches:
             "outcome": at.outcome,
             "constant_input": constant_input(shared, traced, self.n_in_of(shared)),
         }
-        if static.region != "none":
-            start = draw_start(static, shared, traced, key)
+        if static.region != "none":  # other stores do not have this result
+            start = draw_start(static, shared, traced, key)  # drawn again from the same key
             found["anywhere_start"] = start.anywhere.astype(jnp.int32)
         return found
 
@@ -207,10 +208,10 @@ class Searches:
         n_in = self.n_in_of(shared)
         x = constant_input(shared, traced, n_in)
         f = euler(self.map_of(shared, static.time), static.time)
-        if n_in is None and not len(x):
+        if n_in is None and not len(x):  # a user's F, and no input is given
             _check_without_input(f, shared)
         weights = shared.weights
-        if shared.states.dtype != dtype:
+        if shared.states.dtype != dtype:  # the approach's float32
             x, weights = jax.tree.map(lambda w: jnp.asarray(w, dtype), (x, weights))
         spread, inverse = (jnp.asarray(v, dtype) for v in (shared.spread, shared.inverse))
         limits = methods.Settings(
@@ -307,7 +308,7 @@ def _check_without_input(f: Map, shared: Network) -> None:
         return None
 
     text = fault(0)
-    if text is None:
+    if text is None:  # F takes no input, or ignores it
         return
     for n_in in range(1, MOST_INPUTS + 1):
         if fault(n_in) is None:
@@ -330,7 +331,7 @@ def make_kernel(
         finished=lambda state: _minimiser(state).outcome != methods.RUNNING,
         result=searches.result,
         outcomes=OUTCOMES,
-        reduce=lambda *args: reduce(searches.map_of, *args),
+        reduce=lambda *args: reduce(searches.map_of, *args),  # the table takes derivatives of F
         reduced=REDUCED,
         Options=Options,
         summary=SUMMARY,

@@ -225,6 +225,7 @@ def _lengthen(s: Descent, hd: Array, inverse: Array, limits: Settings) -> Descen
     outside = ~stationary & ((curvature <= eps * dd) | (s.rz >= to_radius * curvature))
     a = jnp.where(stationary, 0, jnp.where(outside, to_radius, s.rz / curvature))
     p, r = s.p + a * s.d, s.r - a * hd
+    # In conjugate gradients d.r = r.M r = rz, so that this is what the model gains along d.
     decrease = s.decrease + a * s.rz - a * a * curvature / 2
     inside = s.inside & ~outside
 
@@ -248,7 +249,7 @@ def _lengthen(s: Descent, hd: Array, inverse: Array, limits: Settings) -> Descen
         p=p,
         r=r,
         rz=r @ z,
-        d=z + jnp.where(stationary, 0, (r @ z) / s.rz) * s.d,
+        d=z + jnp.where(stationary, 0, (r @ z) / s.rz) * s.d,  # conjugate to d by H
         stiffness=jnp.where(stationary, s.stiffness, jnp.maximum(s.stiffness, curvature / dd)),
         decrease=decrease,
         trying=outside | solved | exhausted,
@@ -285,7 +286,7 @@ def _try_step(
         p=s.p / 2,
         decrease=-(gp / 2 + php / 8),
         radius=length / 2,
-        inside=jnp.zeros((), bool),
+        inside=jnp.zeros((), bool),  # it was cut, as by the radius
         outcome=jnp.where(jnp.isfinite(s.decrease), outcome, DIVERGED).astype(jnp.int32),
     )
     return jax.tree.map(lambda a, b: jnp.where(accepted, a, b), moved, halved)

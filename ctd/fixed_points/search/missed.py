@@ -82,7 +82,7 @@ def _steps(f: Map) -> Callable[[Weights, np.ndarray, np.ndarray], tuple[Array, A
     def one(
         weights: Weights, h: Float[Array, "state"], x: Float[Array, "input"]
     ) -> tuple[Float[Array, ""], Float[Array, "state"]]:
-        g = lambda h: f(weights, h, x) - h
+        g = lambda h: f(weights, h, x) - h  # of a flow, f is h + dh/dt
         return jnp.linalg.norm(g(h)), -jnp.linalg.solve(jax.jacfwd(g)(h), g(h))
 
     return jax.jit(jax.vmap(one, (None, 0, None)))
@@ -97,8 +97,9 @@ def descend(newton: Newton, starts: np.ndarray, spread: float) -> np.ndarray:
         size, move = newton(h)
         length = np.linalg.norm(move, axis=1)
         there = (size <= TOLERANCE * (1 + np.linalg.norm(h, axis=1))) & (length <= CLOSE * spread)
-        ends.append(h[there] + move[there])
-        going = ~there & np.isfinite(length)
+        ends.append(h[there] + move[there])  # a last step: Newton squares the error
+        going = ~there & np.isfinite(length)  # not finite where dF/dh - 1 is singular
+        # 1e-300 keeps a step of length 0 from dividing by 0.
         shortened = np.minimum(1, LONGEST * spread / np.maximum(length[going], 1e-300))
         h = h[going] + move[going] * shortened[:, None]
     return np.concatenate(ends)
@@ -122,6 +123,7 @@ class Known:
         self.exact = fixed[~coarse]
         """(k, n) fixed points that were found to `tol`."""
         self._taken = np.concatenate([self.exact, slow])
+        # The zero lies about one step of Newton's away: a point claims twice that, but never more than LONGEST.
         self._coarse, self._reach = fixed[coarse], np.minimum(2 * error[coarse], LONGEST * spread)
 
     def new(self, ends: np.ndarray) -> np.ndarray:
@@ -130,7 +132,7 @@ class Known:
             ends = ends[nearest_distance(ends, self._taken) > self._tol]
         apart = scipy.spatial.distance.cdist(ends, self._coarse)
         ends = ends[(apart > self._reach).all(axis=1)]
-        return ends[np.unique(cover(ends, self._tol))]
+        return ends[np.unique(cover(ends, self._tol))]  # the leaders alone
 
     def add(self, points: np.ndarray) -> None:
         """Add the points (k, n) to the known ones."""
@@ -160,6 +162,7 @@ def _halfway(points: np.ndarray, tried: int, most: int) -> np.ndarray:
     i, j = np.triu_indices(len(points), 1)
     i, j = i[j >= tried], j[j >= tried]
     squares = np.einsum("ij,ij->i", points, points)
+    # Squared distances by the expanded square: their rounding cannot matter, since they only order.
     apart = (squares[:, None] + squares - 2 * points @ points.T)[i, j]
     near = np.argsort(apart, kind="stable")[:most]
     return (points[i[near]] + points[j[near]]) / 2
@@ -179,6 +182,7 @@ def settled(
     some = states[np.unique(np.linspace(0, len(states) - 1, N_STATES).astype(int))]
     with jax.enable_x64(True):
         ends, moved = (np.asarray(v) for v in _run(f)(weights, some, x, steps))
+    # What is nearest to rest comes first, since the first row leads in `cover`.
     order = np.argsort(moved, kind="stable")  # NaN last
     ends = known.new(ends[order[np.isfinite(moved[order])]])
     starts = ends[np.unique(cover(ends, TOGETHER * known.spread))][: int(WORK / n**3)]
@@ -187,7 +191,7 @@ def settled(
         return points
     at = linear.derivatives(f, weights, points, np.tile(x, (len(points), 1)))
     modes = linear.growth(np.linalg.eigvals(at.dh), np.zeros(len(points), bool))
-    return points[(modes == linear.DECAYS).all(axis=1)]
+    return points[(modes == linear.DECAYS).all(axis=1)]  # Newton may have gone to a saddle
 
 
 @lru_cache(32)

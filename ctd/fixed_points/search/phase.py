@@ -26,7 +26,7 @@ def zero_line(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, 
     corners = np.concatenate(
         [np.stack(three, axis=-2).reshape(-1, 3, 3) for three in ((a, b, c), (b, c, d))]
     )
-    corners = corners[np.isfinite(corners).all(axis=(1, 2))]
+    corners = corners[np.isfinite(corners).all(axis=(1, 2))]  # F may be undefined at some places
     above = corners[:, :, 2] > 0
     corners = corners[above.any(axis=1) & ~above.all(axis=1)]
     first, second = corners, np.roll(corners, -1, axis=1)

@@ -58,6 +58,7 @@ def figure(group: Group) -> Figure:
 def _phase(group: Group) -> list[Plot]:
     """The phase portrait of a network with two state variables; none of others, or of a function without a name."""
     network = group.shared
+    # A function without a name cannot be found again here; `Found.figure` draws its portrait.
     if network.states.shape[-1] != 2 or not network.cell or not len(group.reduced["point"]):
         return []
     time = group.inputs.time
@@ -106,7 +107,7 @@ def _space(seen: Portrait, texts: list[str], first: int, second: int) -> Plot:
 
 def _states(seen: Portrait, first: int, second: int) -> Layer:
     """Trials as lines; if the states form none, points."""
-    if seen.states.shape[1] > 1:
+    if seen.states.shape[1] > 1:  # a list of states is stored as trials of one step
         some = seen.states[:N_TRIALS]
         path = seen.project(some)
         shade = np.stack([seen.colour(trial) for trial in some])
@@ -130,12 +131,13 @@ def _texts(reduced: Mapping[str, np.ndarray], flow: bool) -> list[str]:
 def _spectra(seen: Portrait) -> Plot:
     """Eigenvalues of the linearisation in the complex plane."""
     reduced, at_points = seen.reduced, seen.at_points
+    # The points with the largest basins, back in the order of the table.
     shown = np.sort(np.argsort(-np.asarray(reduced["count"]), kind="stable")[:N_SPECTRA])
     values = np.asarray(reduced["eigenvalue"])[shown]
     tau = np.asarray(reduced["time_constant"])[shown]
     unit = "units of time" if seen.flow else "steps"
     point, mode = (index.ravel() for index in np.indices(values.shape))
-    flat, tau = values.ravel(), tau.ravel()
+    flat, tau = values.ravel(), tau.ravel()  # as `point` and `mode` number them
     text = [
         f"point {shown[p]}, mode {m}\nλ = {v.real:.4f} {v.imag:+.4f}i, |λ| {abs(v):.4f}\n"
         f"time constant {t:.3g} {unit}"
@@ -159,6 +161,7 @@ def _spectra(seen: Portrait) -> Plot:
                     f"{name} ({len(rows):,})",
                     colour=at_points[shown[point[rows]]],
                     hollow=hollow,
+                    # Most modes decay: small dots let the others be seen.
                     size=np.full(len(rows), 0.005 if how == linear.DECAYS else 0.02),
                     text=[text[row] for row in rows],
                     key=shown[point[rows]],
@@ -180,7 +183,7 @@ def _spectra(seen: Portrait) -> Plot:
 def _border(values: np.ndarray, flow: bool) -> tuple[Lines, str]:
     """(where modes neither decay nor grow, in words)."""
     if flow:
-        height = np.abs(values.imag).max(initial=0) or 1.0
+        height = np.abs(values.imag).max(initial=0) or 1.0  # real modes need no height
         axis = Lines(np.zeros(2), np.array([-height, height]), "imaginary axis", faint=True)
         return axis, (
             "Eigenvalues of df/dh; a mode right of the imaginary axis grows. Marginal: Re λ is 0, or a slow point's drift."
@@ -221,7 +224,7 @@ def _q_of_candidates(results: Mapping[str, np.ndarray]) -> Plot:
     # Count an exact q = 0 at the lower end.
     finite = power[np.isfinite(power)]
     low, high = (finite.min(), finite.max()) if len(finite) else (-20.0, 0.0)
-    ends = (low - 0.5, max(high, low) + 0.5)
+    ends = (low - 0.5, max(high, low) + 0.5)  # all outcomes share these bins
     power = np.where(q == 0, low, power)
     layers: list[Layer] = []
     for name, rows in (

@@ -52,10 +52,11 @@ def portrait(group: Group) -> Portrait:
     """Project and colour the states and points of a group."""
     states = np.asarray(group.shared.states, float)
     flat = states.reshape(-1, states.shape[-1])
-    project, share = principal(flat, 3)
+    project, share = principal(flat, 3)  # the points do not turn the axes
     colour = _colour_of(group.shared, project)
     at_points = colour(np.asarray(group.reduced["point"], float))
     limit = _colour_limit(colour, flat, at_points)
+    # Without a readout, `output` has no columns.
     label = "readout" if np.shape(group.reduced["output"])[1] else "principal component 1"
     scale = Scale(label, diverging=True, low=-limit, high=limit)
     flow = group.inputs.time == "continuous"
@@ -67,7 +68,7 @@ def _colour_of(
 ) -> Callable[[np.ndarray], np.ndarray]:
     cell = cell_of(shared)
     if "wO" not in shared.weights or not isinstance(cell, Cell):
-        return lambda h: project(h)[:, 0]
+        return lambda h: project(h)[:, 0]  # a function, or a cell without a readout
     weights = {name: jnp.asarray(w) for name, w in shared.weights.items()}
     outputs = jax.jit(jax.vmap(lambda h: readout(cell, weights, h)[0]))
     return lambda h: np.asarray(outputs(jnp.asarray(h, shared.states.dtype)))
@@ -78,7 +79,7 @@ def _colour_limit(
 ) -> float:
     """The end of the colour scale: a 0.98 quantile, since with the maximum extreme trials leave the rest pale."""
     values = np.abs(np.concatenate([colour(states[:20_000]), at_points]))
-    return float(np.quantile(values, 0.98)) or 1.0
+    return float(np.quantile(values, 0.98)) or 1.0  # all 0: any limit does
 
 
 def sorts(reduced: Mapping[str, np.ndarray]) -> list[Sort]:

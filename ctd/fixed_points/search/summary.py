@@ -147,7 +147,7 @@ def reduce(
         for x, members in _by_input(np.asarray(block["constant_input"], float)):
             basins = Basins(options.unique_tol, n_states)
             by_input.setdefault(x.tobytes(), _Ends(x, basins)).add(block, members)
-    origins = ("states", inputs.region)
+    origins = ("states", inputs.region)  # anywhere_start is 0 or 1
     tables = [found.table(options.max_points, origins) for found in by_input.values()]
     states = np.asarray(shared.states, float).reshape(-1, n_states)
     more = _More(euler(map_of(shared, inputs.time), inputs.time), shared, states, options)
@@ -179,11 +179,11 @@ def _by_input(x: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
     """(x, its rows) for each distinct input, in order of first appearance."""
     if not len(x):
         return []
-    if (x == x[0]).all():
+    if (x == x[0]).all():  # one input needs no sort
         return [(x[0], np.arange(len(x)))]
     values, first, inverse = np.unique(x, axis=0, return_index=True, return_inverse=True)
     order = np.argsort(inverse.ravel(), kind="stable")
-    rows = np.split(order, np.cumsum(np.bincount(inverse.ravel())))
+    rows = np.split(order, np.cumsum(np.bincount(inverse.ravel())))  # np.split adds an empty part
     return [(values[k], rows[k]) for k in np.argsort(first)]
 
 
@@ -198,14 +198,17 @@ class _Ends:
     def add(self, block: Mapping[str, np.ndarray], members: np.ndarray) -> None:
         """Add the rows `members` of a block."""
         self.n += len(members)
+        # Searches that ended at no point count in `n` alone, the base of the basins' shares.
         rows = members[np.isin(block["outcome"][members], (FIXED, SLOW))]
         q = np.asarray(block["q"][rows], float)
         origin = block["anywhere_start"][rows] if "anywhere_start" in block else None
+        # The outcome is the rank: FIXED is less than SLOW, so that a fixed end stands for its basin.
         self.basins.add(np.asarray(block["point"][rows], float), block["outcome"][rows], q, origin)
 
     def table(self, max_points: int, origins: tuple[str, ...]) -> dict[str, np.ndarray]:
         """The distinct points; if there are more than `max_points`, those with the largest basins. origins: their names."""
         found, origin = self.basins.points_and_origins()
+        # The largest basins, back in the order of rank, size and q.
         kept = np.sort(np.argsort(-found.n_members, kind="stable")[:max_points])
         return {
             "point": found.points[kept],
@@ -245,6 +248,7 @@ class _More:
             order = np.argsort(
                 table["outcome"], kind="stable"
             )  # with the fixed points, before slow ones
+            # `n_unique` is one number, not a column.
             table |= {name: table[name][order] for name in table.keys() - {"n_unique"}}
         if options.between:
             found = between(newton, known, options.between)
@@ -257,6 +261,7 @@ class _More:
     def _joined(
         self, table: dict[str, np.ndarray], x: np.ndarray, points: np.ndarray, origin: str
     ) -> dict[str, np.ndarray]:
+        # `n_unique` counts also the points that the table has no room for.
         found, points = len(points), points[: self._options.max_points - len(table["q"])]
         if not len(points):
             return table | {"n_unique": table["n_unique"] + found}
@@ -283,6 +288,7 @@ def _linearise(
     slow: np.ndarray,
 ) -> dict[str, np.ndarray]:
     flow = inputs.time == "continuous"
+    # Not `euler` of it: the eigenvalues of a flow are those of its own field.
     f = map_of(shared, inputs.time)
     with jax.enable_x64(True):
         weights = {name: jnp.asarray(w, jnp.float64) for name, w in shared.weights.items()}
@@ -301,7 +307,7 @@ def _linearise(
         "n_marginal": (growth == linear.NEITHER).sum(axis=1),
         "leading": size.max(axis=1, initial=-np.inf if flow else 0),
         "curvature": d.curvature,
-        "error": np.where(slow, np.nan, d.error),
+        "error": np.where(slow, np.nan, d.error),  # a slow point has no zero to be off
         "output": output,
         "jacobian": d.dh,
         "input_jacobian": d.dx,

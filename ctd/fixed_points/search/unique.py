@@ -160,6 +160,7 @@ class Basins:
         if not len(self._leaders):
             return found
         projected, leaders = points @ self._axes, self._leaders @ self._axes
+        # The margin is that of `cover`.
         reach = self._near * (1 + 1e-9) + 1e-12 * np.abs(projected).max()
         tree = scipy.spatial.cKDTree(leaders)
         _, nearest = tree.query(projected, distance_upper_bound=reach)
@@ -189,6 +190,7 @@ class Basins:
     def points_and_origins(self) -> tuple[Points, np.ndarray]:
         """(the points, (k,) the lowest number of an origin among the members of each)."""
         order = np.lexsort((self._q, self._rank))
+        # `cover` takes its rows best first: by rank, then by q.
         first, which = np.unique(cover(self._best[order], self._tol), return_inverse=True)
         count = np.bincount(which, self._count[order], len(first)).astype(int)
         best = order[first]
