@@ -89,6 +89,7 @@ def optimizer(
     rate = lambda count: (
         traced.learning_rate * fall ** (count / static.n_batches).astype(fall.dtype)
     )
+    # Clipping comes first, so that RAdam's moments see the clipped gradients.
     return optax.chain(
         optax.clip_by_global_norm(traced.clip_norm),
         optax.scale_by_radam(),
@@ -104,6 +105,7 @@ def init(
     p = draw(static, n_in, channels, item_keys(key, traced)[0])
     nothing = jnp.full(len(block_ends(static)), jnp.nan, static.dtype)
     alpha = jnp.asarray(traced.alpha, static.dtype)
+    # Without the cell's constants, which are not trained.
     started = optimizer(static, traced).init(trained(static, p)[0])
     no = jnp.zeros((), bool)
     return State(p, started, jnp.zeros((), jnp.int32), alpha, nothing, nothing, no, no)
@@ -117,9 +119,11 @@ def minibatch(
     x, s = (jnp.asarray(value) for value in shared.fitted)
     n = static.batch_size
     which = jax.random.randint(key_which, (n,), 0, x.shape[0])
+    # A sequence has length + 1 samples: one to begin from, and `length` to predict. randint leaves its end out.
     start = jax.random.randint(key_start, (n,), 0, x.shape[1] - static.length)
     cut = lambda of, k, t: lax.dynamic_slice(of, (k, t, 0), (1, static.length + 1, of.shape[2]))[0]
     some, inputs = (jax.vmap(lambda k, t, of=of: cut(of, k, t))(which, start) for of in (x, s))
+    # The same noisy samples force the states and are predicted.
     return some + traced.noise * jax.random.normal(key_noise, some.shape, x.dtype), inputs
 
 
@@ -136,13 +140,15 @@ def loss(
     z = states_of(p, x)
     # Forcing signals are data; of the first state alone the lift is trained.
     to = jnp.concatenate([z[:, :1], lax.stop_gradient(z[:, 1:])], axis=1)
-    strength = strengths(static, traced, alpha, channels)
+    strength = strengths(static, traced, alpha, channels)  # (time, unit)
     states = jax.vmap(lambda z, s: forced(cell, p, z, s, strength))(to, s[:, 1:])
-    error = jnp.mean((observed(p, states, channels) - x[:, 1:]) ** 2)
+    error = jnp.mean((observed(p, states, channels) - x[:, 1:]) ** 2)  # states from z_1 on
+    # A unit with A = 1 and no other weights keeps its state: the penalty draws A to 1, all other weights to 0.
     size = lambda name: jnp.sum((1 - p[name] if name == "A" else p[name]) ** 2)
     own = [size(name) for name in p if name not in (*OBSERVED, *cell.constants)]
     penalty = traced.l2 * sum(own)
     seen = [size(name) for name in OBSERVED if name in p]
+    # `seen` is empty where all units are channels.
     return error + penalty + traced.l2_observation * sum(seen, jnp.zeros(())), error
 
 
@@ -171,6 +177,7 @@ def advance(
         (_, error), gradient = jax.value_and_grad(of, has_aux=True)(some, batch_of(step))
         updates, new_state = optimize.update(gradient, state, some)
         finite = jnp.isfinite(error + sum(jnp.sum(g**2) for g in gradient.values()))
+        # A step that is not finite is left out and ends the fit, which keeps the weights before it.
         moved = finite & ~diverged
         keep = lambda a, b: jnp.where(moved, a, b)
         new = optax.apply_updates(some, updates) | kept
@@ -183,15 +190,16 @@ def advance(
             # Of the first minibatch of these steps.
             x, s = batch_of(step)
             least = bound(cell, p, states_of(p, x)[:, 1:], s[:, 1:])
+            # alpha rises at once to what bounds the gradients, and falls slowly where less would do.
             lower = traced.anneal * alpha + (1 - traced.anneal) * least
             alpha = jnp.where(least > alpha, least, lower).astype(alpha.dtype)
         return lax.scan(one, (p, state, step, alpha, diverged), length=static.alpha_every)
 
     start = (state.parameters, state.optimizer, state.step, state.alpha, state.diverged)
-    n = static.report_every // static.alpha_every
+    n = static.report_every // static.alpha_every  # without rest, by Reconstruction._whole_blocks
     (p, opt, step, alpha, diverged), errors = lax.scan(several, start, length=n)
     block = state.step // static.report_every
-    curve = state.curve.at[block].set(jnp.nanmean(errors))
+    curve = state.curve.at[block].set(jnp.nanmean(errors))  # NaN are steps that were not taken
     alphas = state.alphas.at[block].set(alpha)
     done = diverged | (step >= static.n_batches)
     return State(p, opt, step, alpha, curve, alphas, diverged, done)
@@ -210,7 +218,9 @@ def result(
     cell, channels = get_cell(static.cell), x.shape[2]
     states, inputs = free_runs(static, cell, p, x, s)
     values = measured(static, cell, p, (x, s), (states, inputs), key_data)
+    # The step of the network is the time between two samples.
     values["exponent"] = values["exponent"] / jnp.asarray(shared.dt)
+    # Observation identity as a readout, so that kernels which read weights need not know of it.
     wO = p.get("wO", jnp.eye(channels, static.n, dtype=static.dtype))
     weights = {k: v for k, v in p.items() if k not in OBSERVED} | {
         "wO": wO,
@@ -219,13 +229,14 @@ def result(
     }
     if "lift" in p:
         values["lift"] = p["lift"]
+    # The last block that is complete; a fit that diverges in its first one has that.
     last = jnp.maximum(state.step // static.report_every - 1, 0)
-    lost = state.diverged | ~jnp.isfinite(states).all()
+    lost = state.diverged | ~jnp.isfinite(states).all()  # a fit may diverge when it runs freely
     return (
         values
         | {f"weights.{name}": value for name, value in weights.items()}
         | {
-            "states": states[0, : static.n_saved],
+            "states": states[0, : static.n_saved],  # of the first recording
             "curve": state.curve,
             "alpha_curve": state.alphas,
             "train_loss": state.curve[last],

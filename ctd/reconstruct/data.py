@@ -46,6 +46,7 @@ def load(inputs: View[Reconstruction]) -> Shared:
             f"{inputs.data} has {channels} and {n_in}"
         )
     _check(inputs, fitted, measured)
+    # The recordings to measure on are scaled as those that are fitted, so that both lie in one state space.
     mean, sd = np.zeros(channels), np.ones(channels)
     if inputs.standardise:
         mean, sd = np.mean(fitted.x, (0, 1)), np.std(fitted.x, (0, 1))
@@ -60,6 +61,7 @@ def _read(inputs: View[Reconstruction], path: str) -> Recordings:
     found = read_arrays(path, inputs.dataset)
     x = recordings_of(path, inputs.dataset, found)
     if inputs.input_dataset is None:
+        # Without inputs the last axis has length 0.
         return Recordings(on_host(x), on_host(np.zeros((*x.shape[:2], 0))))
     s = recordings_of(path, inputs.input_dataset, found)
     if s.shape[:2] != x.shape[:2]:
@@ -78,7 +80,7 @@ def _check(inputs: View[Reconstruction], fitted: Recordings, measured: Recording
             f"n: {inputs.n} units given, but {inputs.data} has {count(channels, 'channel')}, each of which observation identity "
             f"takes for a unit; give n: {channels} or more, or observation: affine"
         )
-    if samples < inputs.length + 1:
+    if samples < inputs.length + 1:  # a sequence has one sample to begin from
         raise ValueError(
             f"length: {inputs.length} steps given, but the recordings in {inputs.data} have {samples} samples; give at "
             f"most {samples - 1}"
@@ -87,6 +89,7 @@ def _check(inputs: View[Reconstruction], fitted: Recordings, measured: Recording
         raise ValueError(
             f"ahead: {inputs.ahead} given, but the recordings to measure on have {measured.x.shape[1]} samples; give less"
         )
+    # `load` divides a channel by its deviation, which must not be 0.
     constant = np.flatnonzero(np.ptp(fitted.x, axis=(0, 1)) == 0)
     if inputs.standardise and constant.size:
         raise ValueError(

@@ -42,7 +42,7 @@ def edges(
     range: that of the data, wider by a tenth of their standard deviation on either side (Hess et al. 2023); legacy: plus and minus
     two standard deviations around 0 (Brenner et al. 2022).
     """
-    sd = jnp.std(x, axis=0, ddof=1)
+    sd = jnp.std(x, axis=0, ddof=1)  # n - 1, as Julia's std in the code of Hess et al.
     if scheme == "legacy":
         return -2 * sd, 2 * sd
     return x.min(axis=0) - 0.1 * sd, x.max(axis=0) + 0.1 * sd
@@ -69,6 +69,7 @@ def divergence_of_bins(
         # The last bin is open above, as all are: half-open intervals.
         place = jnp.floor((values - low) / (high - low) * bins)
         inside = jnp.all((place >= 0) & (place < bins), axis=1)
+        # Each bin of the whole space has one number; a sample outside gets the number of some bin, and adds 0 to it.
         index = jnp.clip(place, 0, bins - 1).astype(jnp.int32) @ (bins ** jnp.arange(n))
         counts = jnp.zeros(total, x.dtype).at[index].add(inside.astype(x.dtype))
         return (counts + LAPLACE) / (counts.sum() + LAPLACE * total), counts.sum()
@@ -94,10 +95,12 @@ def divergence_of_mixtures(
     some = some + variance**0.5 * jax.random.normal(key_noise, some.shape, x.dtype)
 
     def log_density(centres: Array) -> Array:
+        # Both mixtures have the factor (2 pi variance)^(-channels / 2), which cancels in the difference.
         def one(sample: Array) -> Array:
             square = jnp.sum((centres - sample) ** 2, axis=1)
             return jax.nn.logsumexp(-square / (2 * variance)) - jnp.log(len(centres))
 
+        # One sample after the other: all differences together would fill (SAMPLES, MOST_CENTRES, channel).
         return lax.map(one, some)
 
     return jnp.mean(log_density(x) - log_density(y))
@@ -114,7 +117,7 @@ def spectra(x: Float[Array, "time channel"], smoothing: float) -> Float[Array, "
     # Reflected at the ends, which are repeated: gaussian_filter1d's default.
     wide = jnp.pad(power, ((radius, radius), (0, 0)), mode="symmetric")
     smooth = jax.vmap(lambda p: jnp.convolve(p, kernel / kernel.sum(), "valid"), 1, 1)(wide)
-    smooth = jnp.maximum(smooth, 0)
+    smooth = jnp.maximum(smooth, 0)  # as in the code of Hess et al.
     total = smooth.sum(axis=0)
     return smooth / jnp.where(total > 0, total, 1)
 
@@ -132,7 +135,7 @@ def hellinger(
     """
     p, q = spectra(x, smoothing), spectra(y, smoothing)
     overlap = jnp.sum(jnp.sqrt(p * q), axis=0)
-    return jnp.mean(jnp.sqrt(jnp.maximum(1 - overlap, 0)))
+    return jnp.mean(jnp.sqrt(jnp.maximum(1 - overlap, 0)))  # rounding may exceed 1
 
 
 def prediction_error(
@@ -146,6 +149,7 @@ def prediction_error(
     steps: (x_t (channel,), the inputs (n, n_in) of the steps t + 1 ... t + n) -> the prediction (channel,).
     """
     starts = jnp.arange(len(x) - n)
+    # s_t drives the step from t - 1 to t.
     window = lambda t: lax.dynamic_slice_in_dim(s, t + 1, n)
     found = jax.vmap(lambda t: steps(x[t], window(t)))(starts)
     return jnp.mean((found - x[n:]) ** 2)
@@ -167,6 +171,7 @@ def largest_exponent(
         h, s_now = at
         new = jax.jvp(lambda h: step(h, s_now), (h,), (v,))[1]
         size = jnp.linalg.norm(new)
+        # A vector that a step contracts to 0 gives log 0 = -inf, and divided by 1 it stays 0 in place of NaN.
         return new / jnp.where(size > 0, size, 1), jnp.log(size)
 
     _, logs = lax.scan(carry, v / jnp.linalg.norm(v), (states, s))
@@ -181,6 +186,7 @@ def free_runs(
 ) -> tuple[jax.Array, jax.Array]:
     """(states (recording, time, unit) of free runs from the first samples, without the transient; the inputs of their steps)."""
     steps = x.shape[1]
+    # Inputs are known for the recording alone, so that a driven run has no transient before it.
     before = 0 if s.shape[2] else int(static.transient * steps)
     # The first sample is given; inputs, where there are any, are those of the samples.
     inputs = s if s.shape[2] else jnp.zeros((x.shape[0], steps + before, 0), x.dtype)
@@ -201,7 +207,7 @@ def measured(
     """The measures of free runs (states, inputs) beside data (x, inputs)."""
     (x, s), (states, inputs), channels = data, run, data[0].shape[2]
     y = observed(p, states, channels)
-    flat = lambda values: values.reshape(-1, channels)
+    flat = lambda values: values.reshape(-1, channels)  # all recordings in one histogram
     # A run to infinity has no bin, and no spectrum.
     fine = jnp.isfinite(y).all()
     y = jnp.where(fine, y, 0)
@@ -215,9 +221,11 @@ def measured(
         found = {"d_stsp": divergence_of_mixtures(flat(x), flat(y), at)}
     found["d_h"] = jnp.mean(jax.vmap(lambda x, y: hellinger(x, y, static.smoothing))(x, y))
     ahead = lambda x, s: observed(p, free(cell, p, states_of(p, x), s)[-1], channels)
+    # One recording after the other: each is predicted from all of its samples at once.
     errors = lax.map(lambda one: prediction_error(ahead, one[0], one[1], static.ahead), (x, s))
     step = lambda h, s: cell.step(p, h, s)
     at = jax.random.fold_in(key, TANGENT)
+    # The step from h_t takes the input s_(t+1).
     grown = jax.vmap(lambda h, s: largest_exponent(step, h[:-1], s[1:], at))
     found |= {"prediction_error": jnp.mean(errors), "exponent": jnp.mean(grown(states, inputs))}
     return {name: jnp.where(fine, value, jnp.nan) for name, value in found.items()}

@@ -49,6 +49,7 @@ def observed(p: Parameters, z: Float[Array, "*any unit"], channels: int) -> Arra
 def states_of(p: Parameters, x: Float[Array, "*any channel"]) -> Array:
     """(..., unit) the states that data stand for."""
     if "wO" in p:
+        # Of all states with this observation, the one of least norm.
         return (x - p["bO"]) @ jnp.linalg.pinv(p["wO"]).T
     return jnp.concatenate([x, x @ p["lift"].T], axis=-1) if "lift" in p else x
 
@@ -65,6 +66,7 @@ def forced(
     def step(before: Array, at: tuple[Array, Array, Array]) -> tuple[Array, Array]:
         to, s_now, a = at
         now = cell.step(p, before, s_now)
+        # The prediction comes from the state before it is forced.
         return (1 - a) * now + a * to, now
 
     return lax.scan(step, z[0], (z[1:], s, alpha))[1]
@@ -86,11 +88,12 @@ def strengths(
     static: View[Reconstruction], traced: Values[Reconstruction], alpha: Array, channels: int
 ) -> Float[Array, "time unit"]:
     """alpha_t of each unit: with identity, only the units that are observed are forced."""
-    steps = jnp.arange(1, static.length + 1)
+    steps = jnp.arange(1, static.length + 1)  # the start is a state of the data anyway
     if static.forcing == "sparse":
         at = (steps % traced.interval == 0).astype(static.dtype)
     else:
         at = jnp.full(static.length, alpha, static.dtype)
+    # Data stand for all units of an affine observation, but with identity for the first `channels` alone.
     seen = jnp.arange(static.n) < (static.n if static.observation == "affine" else channels)
     return at[:, None] * seen
 
@@ -108,9 +111,10 @@ def bound(
     """
 
     def norm(z: Array, s: Array) -> Array:
+        # These cells add the term C s, so that the Jacobian does not depend on the input that is paired with z.
         j = jax.jacfwd(lambda z: cell.step(p, z, s))(z)
-        return jnp.sqrt(jnp.linalg.eigvalsh(j.T @ j)[-1])
+        return jnp.sqrt(jnp.linalg.eigvalsh(j.T @ j)[-1])  # the last one is the largest
 
-    logs = jnp.log(jax.vmap(jax.vmap(norm))(z, s))
+    logs = jnp.log(jax.vmap(jax.vmap(norm))(z, s))  # (sequence, time)
     largest = jnp.exp(jnp.max(jnp.mean(logs, axis=1)))
     return jnp.maximum(0, 1 - 1 / largest)

@@ -19,6 +19,7 @@ class Reconstruction(Params):
       Value error, report_every: 12 given; a multiple of alpha_every = 5 expected ...
     """
 
+    # The defaults are those of DurstewitzLab/GTF-shPLRNN, but for `n_batches` (250,000 there) and `clip_norm` (none there).
     cell: Static[Literal["shplrnn", "shplrnn:clipped", "alrnn"]] = Field(
         "shplrnn:clipped", description="the network; orbits of shplrnn:clipped are bounded"
     )
@@ -60,6 +61,7 @@ class Reconstruction(Params):
         description="how data enter in training. constant: z <- (1 - alpha) z + alpha z_data at each step; bound: the same, alpha from "
         "the product bound of Jacobian norms; sparse: z <- z_data every `interval` steps",
     )
+    # With alpha = 1 the data replace the state: training begins there, and `bound` lets alpha fall.
     alpha: Traced[float] = Field(
         1.0, ge=0, le=1, description="forcing constant: its strength; bound: the strength at first"
     )
@@ -97,6 +99,7 @@ class Reconstruction(Params):
     report_every: Static[int] = Field(
         100, gt=0, description="training steps per advance and per entry of the loss curve"
     )
+    # D_stsp_bins, PSE_smoothing and PE_n of the same code.
     bins: Static[int] = Field(30, gt=1, description="bins of a channel for D_stsp")
     smoothing: Static[float] = Field(
         20.0, gt=0, description="sd of the kernel that smooths spectra for D_H, in frequencies"
@@ -116,11 +119,11 @@ class Reconstruction(Params):
 
     @model_validator(mode="after")
     def _whole_blocks(self) -> Self:
-        if self.report_every % self.alpha_every:
+        if self.report_every % self.alpha_every:  # advance() scans over updates of alpha
             raise ValueError(
                 f"report_every: {self.report_every} given; a multiple of alpha_every = {self.alpha_every} expected"
             )
-        if self.n_batches % self.report_every:
+        if self.n_batches % self.report_every:  # one advance, one block
             raise ValueError(
                 f"n_batches: {self.n_batches} given; a multiple of report_every = {self.report_every} expected"
             )

@@ -22,6 +22,7 @@ def _generated(group: Group, row: int) -> np.ndarray:
 def _attractor(group: Group, row: int, item: int) -> Plot:
     """Two channels, or the first two principal components of the data."""
     true = np.asarray(group.shared.measured.x[0], float)[:MOST]
+    # The network's run is drawn in the components of the data, where both compare.
     made = _generated(group, row)[:MOST]
     if true.shape[1] > 1:
         project, share = principal(true, 2)
@@ -29,6 +30,7 @@ def _attractor(group: Group, row: int, item: int) -> Plot:
         parts = lambda v: project(v).T
     else:
         names = ["sample", "next sample"]
+        # One channel alone is drawn against its next value.
         parts = lambda v: np.stack([v[:-1, 0], v[1:, 0]])
     (x, y), (u, v) = parts(true), parts(made)
     layers = [Lines(x, y, "data", faint=True), Lines(u, v, f"network, item {item}")]
@@ -41,6 +43,7 @@ def _spectra(group: Group, row: int, item: int) -> Plot:
     true = np.asarray(group.shared.measured.x[0, : len(made), 0], float)
     n = min(len(made), len(true))
     frequency = np.fft.rfftfreq(n, float(group.inputs.dt))[1:]
+    # The ends of a series do not meet: without a window they would spread power over all frequencies.
     window = np.hanning(n)
 
     def power(values: np.ndarray) -> np.ndarray:

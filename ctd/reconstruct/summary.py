@@ -38,6 +38,7 @@ def reduce(
         # A measure without a value, as PE(n) of predictions that overflow, is the worst of all: a median counts it as infinite.
         of = np.where(np.isnan(values[fine]), np.inf, values[fine])
         middle = np.median(of) if len(of) else np.nan
+        # An infinite value has no finite distance from the median, and is left out of the spread.
         apart = np.abs(of[np.isfinite(of)] - middle) if np.isfinite(middle) else np.zeros(0)
         out[name] = values[order]
         out[f"{name}_median"] = np.asarray(middle)
@@ -53,7 +54,7 @@ def next_jobs(params: Reconstruction, item: str) -> dict[str, dict[str, Any]]:
         "its fixed points": {
             "kernel": "fixed_points",
             "params": states | points,
-            "sweep": {"grid": {"candidate": {"range": params.n_saved}}},
+            "sweep": {"grid": {"candidate": {"range": params.n_saved}}},  # from each stored state
         },
         "its exponents": {
             "kernel": "fixed_points.exponents",
