@@ -84,7 +84,7 @@ def _given(
 ) -> tuple[Constants, Array, Array]:
     """What every run of an item gets: (constants, activity, white noise). The noise is the same in all runs."""
     x = jnp.asarray(shared.x)
-    shape = (len(x), x.shape[1] - 1, static.steps, x.shape[2])
+    shape = (len(x), x.shape[1] - 1, static.steps, x.shape[2])  # a run begins at the first bin
     white = jax.random.normal(_keys(traced, key)[1], shape, static.dtype)
     return constants(static, shared, traced), x, white
 
@@ -94,6 +94,7 @@ def advance(
 ) -> State:
     """Make `report_every` training runs."""
     c, x, white = _given(static, shared, traced, key)
+    # `error_curve` is a mean over recordings, bins after the first, and units.
     updates = len(x) * (x.shape[1] - 1) * x.shape[2]
 
     def run(state: State, _: None) -> tuple[State, None]:
@@ -105,7 +106,7 @@ def advance(
         return State(
             end.J,
             end.P,
-            state.runs + 1,
+            state.runs + 1,  # failed runs count, too
             state.pvar_curve.at[state.runs].set(explained(x, end.apart)),
             state.error_curve.at[state.runs].set(end.error / updates),
             outcome,
@@ -120,7 +121,8 @@ def result(
     """The free run of the network, and the currents in it by source region."""
     c, x, white = _given(static, shared, traced, key)
     rates = free_run(c, x, white, state.J)
-    pvar = explained(x, jnp.sum((x - rates) ** 2))
+    pvar = explained(x, jnp.sum((x - rates) ** 2))  # of a run that no longer learns
+    # In training RLS corrects the weights at each bin; alone, the same network may run away.
     lost = (state.outcome == FITTED) & ~jnp.isfinite(pvar)
     member = jnp.asarray(shared.member)
     # One source after the other: the currents from all of them are as many times the recording.
@@ -129,6 +131,7 @@ def result(
         "pvar": pvar,
         "pvar_curve": state.pvar_curve,
         "error_curve": state.error_curve,
+        # power is (source, unit): the product with member takes means over the units of each target.
         "current_rms": jnp.sqrt((member @ power.T) / member.sum(1, keepdims=True)),
         "runs": state.runs,
         "outcome": jnp.where(lost, DIVERGED, state.outcome),
@@ -140,6 +143,7 @@ def result(
         values["rates"] = saved
     if "weights" in static.record:
         n = x.shape[2]
+        # tau dh/dt = -h + J tanh(h) in Euler steps is the cell `leaky` with alpha = step / tau; its noise stays out.
         weights = {"wR": state.J, "wI": jnp.zeros((n, 0), static.dtype), "alpha": c.rate}
         weights |= {"bR": jnp.zeros(n, static.dtype), "h0": x[0, 0]}
         values |= {f"weights.{name}": value for name, value in weights.items()}
@@ -175,6 +179,7 @@ kernel = Kernel(
     load=load,
     init=init,
     advance=advance,
+    # The curve has an entry for each of the n_runs.
     finished=lambda state: (state.outcome != FITTED) | (state.runs == state.pvar_curve.shape[0]),
     result=result,
     outcomes=(

@@ -40,11 +40,13 @@ def load(inputs: View[Curbd]) -> Shared:
     if constant.size:
         raise ValueError(f"{what}: unit {constant[0]} never changes; leave it out")
     member = members(inputs.regions, x.shape[2])
+    # Without scaling, larger activity would be cut off at HIGHEST.
     if inputs.scale == "none" and (largest := np.abs(x).max()) > 1:
         raise ValueError(
             f"{what}: activity reaches {largest:.4g} in magnitude and leaves the range of tanh, -1 to 1; give scale: peak or unit"
         )
     if inputs.scale != "none":
+        # One factor keeps the units' sizes relative to each other; `unit` gives each its own.
         x = x / np.abs(x).max((0, 1) if inputs.scale == "unit" else None)
     as_type = lambda value: on_host(value, inputs.dtype)
     return Shared(as_type(np.clip(x, -HIGHEST, HIGHEST)), as_type(member), as_type(inputs.dt))
@@ -83,7 +85,7 @@ def _ranges(name: str, text: str) -> list[tuple[int, int]]:
     """The (first, last) units of a text such as "0-9, 12"."""
     found = []
     for part in text.split(","):
-        first, _, last = part.partition("-")
+        first, _, last = part.partition("-")  # "12" is 12 to 12
         try:
             found.append((int(first), int(last or first)))
         except ValueError:

@@ -33,7 +33,7 @@ class Constants(NamedTuple):
 
 def constants(static: View[Curbd], shared: Shared, traced: Values[Curbd]) -> Constants:
     """The numbers of an Euler step, in `dtype`."""
-    step = jnp.asarray(shared.dt) / static.steps
+    step = jnp.asarray(shared.dt) / static.steps  # in the unit of tau
     found = (
         step / traced.tau,
         jnp.exp(-step / traced.tau_noise),
@@ -56,6 +56,7 @@ class Now(NamedTuple):
 
 def begin(x: Float[Array, "unit"]) -> Now:
     """The network at a recording's first bin x."""
+    # The noise begins with 1, as inputWN of rajanlab/CURBD does.
     return Now(x, jnp.ones_like(x), jnp.tanh(x))
 
 
@@ -64,7 +65,9 @@ def next_bin(c: Constants, J: Array, now: Now, white: Float[Array, "step unit"])
 
     def step(now: Now, xi: Array) -> tuple[Now, None]:
         r = jnp.tanh(now.h)
+        # The exact filter of dw/dt = (spread xi - w) / tau_noise over a step in which xi is constant.
         w = c.decay * now.w + (1 - c.decay) * c.spread * xi
+        # Weights see the rate before the step, and so does the comparison with the bin, as in rajanlab/CURBD.
         return Now(now.h + c.rate * (J @ r + c.noise * w - now.h), w, r), None
 
     return lax.scan(step, now, white)[0]
@@ -98,19 +101,20 @@ def _block(
         now, net, K = carry
         xi, to, actual, j = row
         now = next_bin(c, net.J, now, xi)
+        # Without forgetting: one. The error is that of before the update (a priori).
         found, error = gain(P, K, j, one, now.r), now.r - to
         net = Learned(
-            net.J - jnp.outer(error, found.k),
+            net.J - jnp.outer(error, found.k),  # k is P r / (1 + r P r), equal for all rows
             P,
             net.error + error @ error,
             net.apart + jnp.sum((now.r - actual) ** 2),
-            net.sound & ~(found.hPh <= 0),
+            net.sound & ~(found.hPh <= 0),  # NaN must not count, as it would by `> 0`
         )
         return (now, net, found.K), None
 
     begun = (*carry, jnp.zeros_like(wanted))
     now, net, K = lax.scan(update, begun, (*rows, jnp.arange(len(wanted))))[0]
-    return now, net._replace(P=flush(P, K, one))
+    return now, net._replace(P=flush(P, K, one))  # the block's updates at once
 
 
 def training_run(
@@ -127,8 +131,10 @@ def training_run(
 
     def recording(net: Learned, given: tuple[Array, Array]) -> tuple[Learned, None]:
         x, white = given
+        # J and P go on from recording to recording; currents and noise begin anew.
         now = begin(x[0])
         net = net._replace(apart=net.apart + jnp.sum((now.r - x[0]) ** 2))
+        # With lag 1 the rate at bin t is pulled towards the activity at bin t - 1.
         rows = (white, x[1 - static.lag : len(x) - static.lag], x[1:])
         learn = lambda carry, _, rows: _block(c, carry, rows)
         return in_blocks(learn, (now, net), rows, BLOCK)[1], None
@@ -144,21 +150,22 @@ def free_run(c: Constants, x: Array, white: Array, J: Array) -> Float[Array, "re
 
     def recording(given: tuple[Array, Array]) -> Array:
         now = begin(given[0][0])
-        advance = lambda now, xi: (next_bin(c, J, now, xi),) * 2
+        advance = lambda now, xi: (next_bin(c, J, now, xi),) * 2  # the state goes on and out
         rates = lax.scan(advance, now, given[1])[1].r
         return jnp.concatenate([now.r[None], rates])
 
+    # Recordings one after the other, as in training.
     return lax.map(recording, (x, white))
 
 
 def explained(x: Array, apart: Array) -> Array:
     """pVar = 1 - |x - r|^2 / (entries of x times their variance), from `apart` = |x - r|^2."""
-    return 1 - apart / (x.size * jnp.var(x))
+    return 1 - apart / (x.size * jnp.var(x))  # one variance over all units and bins
 
 
 def currents(J: Array, rates: Float[Array, "*any unit"], member: Float[Array, "unit"]) -> Array:
     """(..., unit) the currents that units get from the units of one source region, J[:, source] r[source]."""
-    return (rates * member) @ J.T
+    return (rates * member) @ J.T  # rates of other regions are 0 here
 
 
 def initial(static: View[Curbd], traced: Values[Curbd], n: int, key: jax.Array) -> Array:

@@ -37,6 +37,7 @@ class Curbd(Params):
     steps: Static[int] = Field(
         5, gt=0, description="Euler steps of the network in one bin (dtFactor)"
     )
+    # lag 0 is the equation of the paper, but results compare with those of rajanlab/CURBD at lag 1 alone.
     lag: Static[Literal[0, 1]] = Field(
         1,
         description="bins by which the wanted activity lags behind the network: 1 in the code of the paper's authors",
@@ -45,6 +46,7 @@ class Curbd(Params):
     g: Traced[float] = Field(
         1.5, ge=0, description="gain of the initial weights, N(0, g^2 / units)"
     )
+    # RLS of given rates minimises the squared errors plus |J - J_0|^2 / alpha.
     alpha: Traced[float] = Field(
         1.0, gt=0, description="learning rate of RLS: P begins as alpha I (P0)"
     )

@@ -32,7 +32,7 @@ def reduce(
     fine = np.flatnonzero(np.asarray(results["outcome"]) == 0)
     pvar = np.asarray(results["pvar"], float)
     order = ranked(results, "pvar", more_is_better=True)[: options.n_best]
-    n = len(shared.member)
+    n = len(shared.member)  # regions
     sizes = np.asarray(results["current_rms"], float)[fine]
     middle = np.median(sizes, 0) if len(fine) else np.full((n, n), np.nan)
     apart = np.median(np.abs(sizes - middle), 0) if len(fine) else np.full((n, n), np.nan)
