@@ -69,7 +69,7 @@ def _key(traced: Values[FullForce], key: jax.Array, what: int | Array) -> jax.Ar
 def _some(shared: Trials, key: jax.Array) -> tuple[Array, Array, Array]:
     """One trial, drawn at random."""
     arrays = [jnp.asarray(a) for a in (shared.inputs, shared.targets, shared.hints)]
-    at = jax.random.randint(key, (), 0, len(arrays[0]))
+    at = jax.random.randint(key, (), 0, len(arrays[0]))  # trials are drawn with replacement
     u, f, h = (lax.dynamic_index_in_dim(a, at, keepdims=False) for a in arrays)
     return u, f, h
 
@@ -86,6 +86,7 @@ def init(
     """Draw both networks, of which one has learnt nothing, and let them settle for `settle` trials."""
     w, n = _fixed(static, shared, traced, key), static.n
     JW = jnp.zeros((n + shared.targets.shape[2], n), static.dtype)
+    # Both networks begin at random states; `settle` trials let these fade before anything is learnt.
     key_states, key_trials = jax.random.split(_key(traced, key, STATES))
     now = begin(w, JW, *jax.random.normal(key_states, (2, n), static.dtype))
     run = lambda now, key: (settled(w, JW, now, _some(shared, key)), None)
@@ -114,9 +115,11 @@ def advance(
     updates = jax.random.bernoulli(key_updates, 1 / traced.update_every, (len(trial[1]),))
     zero = jnp.zeros((), static.dtype)
     start = Trained(state.now, state.JW, state.P, zero, jnp.ones((), bool))
+    # What is fixed is drawn again from the same key, so that a checkpoint need not hold it.
     end = training_trial(_fixed(static, shared, traced, key), start, trial, updates)
     finite = jnp.isfinite(end.JW).all() & jnp.isfinite(end.now.x).all()
     outcome = jnp.where(end.sound, jnp.where(finite, TRAINED, DIVERGED), ILL_CONDITIONED)
+    # Relative to the size of the wanted output, so that tasks compare.
     curve = state.curve.at[state.trials].set(end.error / jnp.sum(trial[1] ** 2))
     return State(end.now, end.JW, end.P, state.trials + 1, curve, outcome.astype(jnp.int32))
 
@@ -139,13 +142,15 @@ def result(
         end, z = free_trial(w, state.JW, x, u)
         return end, (x, z, f)
 
-    _, (states, z, f) = lax.scan(one, start, keys)
+    _, (states, z, f) = lax.scan(one, start, keys)  # (trial, ...)
+    # Trials of settling, from a random state, do not count.
     states, z, f = (a[static.settle :] for a in (states, z, f))
-    error = jnp.sum((z - f) ** 2) / jnp.sum(f**2)
+    error = jnp.sum((z - f) ** 2) / jnp.sum(f**2)  # one ratio over all test trials
+    # In training RLS corrects the outputs as they come; alone, the network may run away.
     lost = (state.outcome == TRAINED) & ~jnp.isfinite(error)
     weights = {"wI": w.w, "wR": state.JW[:n], "bR": jnp.zeros(n, static.dtype), "alpha": w.rate}
     weights |= {"wO": state.JW[n:], "bO": jnp.zeros(len(state.JW) - n, static.dtype)}
-    weights |= {"h0": states[0]}
+    weights |= {"h0": states[0]}  # at which the stored test trial begins
     return {f"weights.{name}": value for name, value in weights.items()} | {
         "test_error": error,
         "curve": state.curve,

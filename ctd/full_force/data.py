@@ -30,13 +30,14 @@ def load(inputs: View[FullForce]) -> Trials:
     targets = recordings_of(path, "targets", there)
     if targets.shape[1] < 2:
         raise ValueError(f"{path}: targets has {targets.shape[1]} step; at least 2 expected")
-    silent = np.flatnonzero((targets == 0).all((0, 1)))
+    silent = np.flatnonzero((targets == 0).all((0, 1)))  # errors are divided by sum f^2
     if silent.size:
         raise ValueError(
             f"{path}: targets: output {silent[0]} is 0 throughout, so that no error is relative to it; leave it out"
         )
     made = {}
     for name in ("inputs", "hints"):
+        # A task without inputs or hints has arrays without columns, whose products with weights are 0.
         found = recordings_of(path, name, there) if name in there else targets[..., :0]
         if found.shape[:2] != targets.shape[:2]:
             raise ValueError(

@@ -79,7 +79,7 @@ def fixed(
     return Fixed(
         jnp.asarray(jnp.asarray(shared.dt) / traced.tau, static.dtype),
         J,
-        w,
+        w,  # of the target-generating network, too
         w,
         uniform(keys[2], traced.target_scale, shared.targets),
         uniform(keys[3], traced.hint_scale, shared.hints),
@@ -100,6 +100,7 @@ def advance_both(
     x = now.x + w.rate * (now.v[: len(now.x)] + w.w @ u - now.x)
     x_d = now.x_d + w.rate * (now.v_d + driven + w.w_d @ u - now.x_d)
     new = begin(w, JW, x, x_d)
+    # J r at the new rates is to become what drives the other network there: J_D r_D + w_f f + w_h h.
     return new, jnp.concatenate([new.v_d + driven, f])
 
 
@@ -122,6 +123,7 @@ def training_trial(
         carry: Learning, given: tuple[tuple[Array, Array, Array], Array, Array]
     ) -> tuple[Learning, None]:
         (net, K), (row, update, j) = carry, given
+        # `v` holds the products of before the update, so that `miss` is the a priori error of RLS.
         now, wanted = advance_both(w, net.JW, net.now, row)
         miss, r = now.v - wanted, jnp.tanh(now.x)
 
@@ -133,8 +135,9 @@ def training_trial(
 
         # A step without an update leaves a row of K 0, as a step that is still to come.
         leave = lambda JW, v, K: (JW, v, K, jnp.ones((), bool))
+        # Where items run side by side, the cond is a select and both branches are computed.
         JW, v, K, sound = lax.cond(update, learn, leave, net.JW, now.v, K)
-        error = net.error + miss[n:] @ miss[n:]
+        error = net.error + miss[n:] @ miss[n:]  # outputs alone; the rest are currents
         return (Trained(now._replace(v=v), JW, net.P, error, net.sound & sound), K), None
 
     def block(net: Trained, _: Number, rows: tuple[tuple[Array, Array, Array], Array]) -> Trained:
@@ -156,7 +159,7 @@ def free_trial(
     def step(carry: tuple[Array, Array], u: Array) -> tuple[tuple[Array, Array], Array]:
         x, v = carry
         x = x + w.rate * (v[:n] + w.w @ u - x)
-        v = JW @ jnp.tanh(x)
+        v = JW @ jnp.tanh(x)  # [J; W] r: what drives the next step, then z
         return (x, v), v[n:]
 
     (x, _), outputs = lax.scan(step, (x, JW @ jnp.tanh(x)), inputs)

@@ -43,6 +43,7 @@ class FullForce(Params):
     hint_scale: Traced[float] = Field(
         1.0, ge=0, description="likewise, those of the hints into that network"
     )
+    # Updates come by chance, as in the authors' Python demo; their MATLAB one updates at every second step.
     update_every: Traced[float] = Field(
         2.0, ge=1, description="steps between two updates, on average: each step is one by chance"
     )

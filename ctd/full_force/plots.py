@@ -31,7 +31,7 @@ def _curves(group: Group) -> Plot:
 
 
 def _errors(error: np.ndarray) -> Plot:
-    fine = error[np.isfinite(error) & (error > 0)]
+    fine = error[np.isfinite(error) & (error > 0)]  # what has a logarithm
     axis = Axis("log10 normalised test error")
     return Plot("Test errors", [histogram(np.log10(fine))], axis, Axis("networks"))
 
