@@ -94,18 +94,20 @@ def advance(
 
     def step(carry: tuple[Circuit, PyTree, Array], _: None) -> tuple[PyTree, Array]:
         circuit, moments, count = carry
+        # The step's number makes the key, so that a resumed fit draws the same minibatches.
         which, noise = jax.random.split(_key(traced, key, FIRST + count))
         some = jax.random.randint(which, (static.batch_size,), 0, n)
         trials = Trials(*(a[some] for a in training))
-        within = drawn(static, traced, trials.inputs, noise)
+        within = drawn(static, traced, trials.inputs, noise)  # (trial, time, node)
         value, slope = jax.value_and_grad(loss)(circuit, traced, trials, within)
         change, moments = adam.update(slope, moments, circuit)
+        # Projected gradient: Adam's step may leave the constraints, and is brought back.
         circuit = constrained(optax.apply_updates(circuit, change))
         return (circuit, moments, count + 1), value
 
     start = (state.circuit, state.optimizer, state.step)
     (circuit, moments, count), values = lax.scan(step, start, length=static.report_every)
-    mean = jnp.mean(values)
+    mean = jnp.mean(values)  # NaN if any step was
     fine = jnp.isfinite(mean) & jnp.isfinite(circuit.wR).all()
     block = state.step // static.report_every
     outcome = jnp.where(fine, FITTED, DIVERGED).astype(jnp.int32)
@@ -122,11 +124,12 @@ def result(
     """The circuit, its embedding, and its errors in evaluation trials, without its noise and with it."""
     c, trials = state.circuit, Trials(*map(jnp.asarray, shared.evaluation))
     run = lambda within: activity(c, traced.alpha, trials.inputs, within)
-    x = run(jnp.zeros((), static.dtype))
+    x = run(jnp.zeros((), static.dtype))  # no noise
     quiet = errors(c, x, trials)
     within = drawn(static, traced, trials.inputs, _key(traced, key, EVALUATION))
     n, n_out = len(c.wR), len(c.wO)
     nothing = lambda k: jnp.zeros(k, static.dtype)
+    # The circuit has no biases and begins at 0.
     weights = {"wI": c.wI, "wR": c.wR, "bR": nothing(n), "alpha": traced.alpha}
     weights |= {"wO": c.wO, "bO": nothing(n_out), "h0": nothing(n)}
     values = {f"weights.{name}": value for name, value in weights.items()} | {

@@ -32,7 +32,7 @@ def initial(static: View[LatentCircuit], trials: Trials, key: jax.Array) -> Circ
     n_in, n_out, n_units = (a.shape[2] for a in trials)
     keys = jax.random.split(key, 4)
     normal = lambda key, *shape: jax.random.normal(key, shape, static.dtype)
-    return constrained(
+    return constrained(  # drawn weights may be negative or misplaced
         Circuit(
             0.025 * normal(keys[0], static.n, static.n),
             0.2 + 0.1 * normal(keys[1], static.n, n_in),
@@ -46,7 +46,8 @@ def constrained(c: Circuit) -> Circuit:
     """The nearest circuit in which each input drives a node of its own, and each output reads one, with weights of at least 0."""
     n_out = len(c.wO)
     n, n_in = c.wI.shape
-    into = jnp.eye(n, n_in, dtype=c.wI.dtype)
+    into = jnp.eye(n, n_in, dtype=c.wI.dtype)  # input k drives node k
+    # Output k reads node n - n_out + k.
     out = jnp.zeros_like(c.wO).at[:, -n_out:].set(jnp.eye(n_out, dtype=c.wO.dtype))
     return c._replace(wI=into * jax.nn.relu(c.wI), wO=out * jax.nn.relu(c.wO))
 
@@ -55,6 +56,7 @@ def embedding(c: Circuit) -> Float[Array, "unit node"]:
     """Q, whose columns are orthonormal."""
     skew, eye = (c.B - c.B.T) / 2, jnp.eye(len(c.B), dtype=c.B.dtype)
     # Only the first n columns are solved for: the authors invert the whole matrix.
+    # I - S is never singular, since a skew S has imaginary eigenvalues alone.
     q: Array = jnp.linalg.solve(eye - skew, (eye + skew)[:, : len(c.wR)])
     return q
 
@@ -63,6 +65,7 @@ def activity(
     c: Circuit, alpha: Array, u: Float[Array, "trial time input"], within: Array
 ) -> Float[Array, "trial time node"]:
     """The activity x of the nodes after each step. within: (trial, time, node) noise within the rectification, or 0."""
+    # All trials and steps in one product; the scan has the recurrent one alone.
     drive = u @ c.wI.T + within
 
     def step(x: Array, given: Array) -> tuple[Array, Array]:
@@ -70,7 +73,7 @@ def activity(
         return x, x
 
     start = jnp.zeros((len(u), len(c.wR)), u.dtype)
-    _, x = lax.scan(step, start, jnp.swapaxes(drive, 0, 1))
+    _, x = lax.scan(step, start, jnp.swapaxes(drive, 0, 1))  # a scan runs over the first axis
     return jnp.swapaxes(x, 0, 1)
 
 
@@ -79,6 +82,7 @@ def drawn(
 ) -> Float[Array, "trial time node"]:
     """Draw the noise within the rectification, for trials with inputs u."""
     xi = jax.random.normal(key, (*u.shape[:2], static.n), static.dtype)
+    # The noise lies within the rectification, so that a step multiplies it by alpha as well.
     return jnp.sqrt(2 * traced.alpha) * traced.noise * xi
 
 
@@ -98,8 +102,8 @@ class Errors(NamedTuple):
 def errors(c: Circuit, x: Array, trials: Trials) -> Errors:
     """The errors of a circuit whose activity in these trials is x."""
     q, y = embedding(c), trials.rates
-    scale = jnp.mean((y - jnp.mean(y, (0, 1))) ** 2)
-    projected = y @ q
+    scale = jnp.mean((y - jnp.mean(y, (0, 1))) ** 2)  # mean variance of a unit
+    projected = y @ q  # Q'y, (trial, time, node)
     return Errors(
         jnp.mean((x @ q.T - y) ** 2) / scale,
         jnp.mean((x - projected) ** 2) / scale,
@@ -117,5 +121,7 @@ def loss(c: Circuit, traced: Values[LatentCircuit], trials: Trials, within: Arra
 def optimizer(traced: Values[LatentCircuit]) -> optax.GradientTransformation:
     """Adam, with the penalty's gradient in its moments, as PyTorch's `weight_decay` has it."""
     return optax.chain(
-        optax.add_decayed_weights(traced.weight_decay), optax.adam(traced.learning_rate)
+        # Before Adam, not after it as in AdamW: the penalty is scaled as the gradient is.
+        optax.add_decayed_weights(traced.weight_decay),
+        optax.adam(traced.learning_rate),
     )

@@ -34,7 +34,9 @@ def _activity(group: Group, row: int, item: int) -> list[Plot]:
         return []
     x = np.asarray(group.results["activity"][row], float)[0]
     q = np.asarray(group.results["embedding"][row], float)
+    # Q'y lies in the nodes' space, where it compares with x.
     y = np.asarray(group.shared.evaluation.rates[0], float) @ q
+    # The nodes' lines lie above each other.
     apart = np.arange(x.shape[1])[:, None] * 1.2 * max(np.abs(y).max(), 1e-9)
     steps = np.arange(len(x))
     layers = [

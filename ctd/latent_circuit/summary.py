@@ -39,12 +39,13 @@ def reduce(
     """The circuits with the smallest error of rates. Nodes of inputs and outputs have fixed places, so that weights compare as they are."""
     del inputs, shared
     error = np.asarray(results["nmse"], float)
-    order = ranked(results, "nmse")
+    order = ranked(results, "nmse")  # those that failed are left out
     best = order[: options.n_best]
     weights = [np.asarray(results["weights.wR"][row], float) for row in best]
     return {
         "circuit": np.asarray(columns["item"])[best],
         "nmse": error[best],
+        # The first entry is 1, the best circuit with itself.
         "connectivity_r": np.asarray([correlation(w, weights[0]) for w in weights]),
         "nmse_median": np.asarray(np.median(error[order]) if len(order) else np.nan),
         "failed": np.asarray(len(error) - len(order)),
