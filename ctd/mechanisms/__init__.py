@@ -64,6 +64,7 @@ def make(
     static: View[Recording], shared: Shared, traced: Values[Recording], key: Array
 ) -> dict[str, Array]:
     """The counts of one recording, and what was made of them."""
+    # A shape, known when the program is compiled: a group records mechanisms or holds the user's recording.
     if len(shared.counts):
         counts, mechanism = jnp.asarray(shared.counts), jnp.asarray(-1)
         truth = jnp.full(len(FEATURES), jnp.nan, static.dtype)
@@ -72,7 +73,7 @@ def make(
         mechanism = traced.mechanism
     factors, variances = factors_of(counts, traced.smoothing, static.n_factors, static.dtype)
     return {
-        "train": counts.astype(jnp.uint16),
+        "train": counts.astype(jnp.uint16),  # `read_counts` refuses 2^16 and more
         "recording.factors": factors,
         "recording.plain": plain(factors, variances),
         "recording.truth": truth,
@@ -90,7 +91,7 @@ def _recorded(
     # By the member's seed alone: the same member is recorded at every size.
     del key
     seeded = jax.random.fold_in(jax.random.key(traced.seed), traced.mechanism)
-    keys = jax.random.split(seeded, 3)
+    keys = jax.random.split(seeded, 3)  # member, states, spikes
     member = draw_member(keys[0], static.dtype)
     shape = (static.n_trials, static.n_bins)
     noise = jnp.asarray(traced.noise, static.dtype)

@@ -80,7 +80,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     >>> softmax(np.log([[1.0, 3.0]])).tolist()
     [[0.25, 0.75]]
     """
-    raised = np.exp(logits - logits.max(1, keepdims=True))
+    raised = np.exp(logits - logits.max(1, keepdims=True))  # the largest is exp(0): no overflow
     return np.asarray(raised / raised.sum(1, keepdims=True))
 
 
@@ -97,7 +97,9 @@ def fit(
     blank = Model(mean, sd, np.zeros((k, d + 1)), np.zeros((k, d)), np.eye(d))
     s = blank.standardised(x)
     centres = np.stack([s[y == j].mean(0) for j in range(k)])
+    # Pooled covariance; k means are estimated, which leaves len(x) - k degrees of freedom.
     within = (s - centres[y]).T @ (s - centres[y]) / max(1, len(x) - k)
+    # Features have variance 1 at most: a hundredth of that keeps the matrix invertible where one never changes.
     within = (1 - SHRINK) * within + SHRINK * np.diag(np.diag(within)) + 1e-2 * np.eye(d)
     weights = blank.weights if l2 is None else _regress(s, y, k, l2)
     return Model(mean, sd, weights, centres, np.linalg.inv(within))
@@ -117,6 +119,7 @@ def _regress(s: np.ndarray, y: np.ndarray, k: int, l2: float) -> np.ndarray:
     p = softmax(a @ w.T)
     for _ in range(NEWTON):
         gradient = (p - target).T @ a / n + penalty * w
+        # The Hessian of softmax regression is the mean of (diag p - p p') times a a' (Kronecker product).
         curve = np.einsum("ni,ij->nij", p, np.eye(k)) - p[:, :, None] * p[:, None]
         products = (a[:, :, None] * a[:, None]).reshape(n, d * d)
         hessian = (curve.reshape(n, k * k).T @ products / n).reshape(k, k, d, d)
@@ -174,13 +177,14 @@ def none_odds(known: np.ndarray, none: np.ndarray, prior: float) -> tuple[float,
 
     prior: the probability of `none` before the distance is known.
     """
-    x = np.concatenate([known, none])
+    x = np.concatenate([known, none])  # log distances
     target = np.repeat([0.0, 1.0], [len(known), len(none)])
     weight = np.repeat([(1 - prior) / len(known), prior / len(none)], [len(known), len(none)])
 
     def loss(v: np.ndarray) -> float:
         z = v[0] * x + v[1]
         # A slope below 0 would call what lies near none of these.
+        # 1e-3 keeps the slope finite where the two groups do not overlap.
         return float(np.sum(weight * (np.logaddexp(0, z) - target * z)) + 1e-3 * v[0] ** 2)
 
     found = scipy.optimize.minimize(
@@ -199,6 +203,7 @@ def train(
     classes, y = np.unique(labels, return_inverse=True)
     logits, distance = unseen(x, y, fold, l2)
     none = of_left_out(x, y)
+    # Only predictions on unseen folds calibrate; the classifier itself is trained on all samples.
     t = temperature(logits, y)
     return Placer(fit(x, y, l2), classes, t, none_odds(distance, none, prior))
 
@@ -210,6 +215,6 @@ def calibration_error(top: Sequence[float], right: Sequence[bool], bins: int = 1
     0.15
     """
     p, ok = np.asarray(top, float), np.asarray(right, float)
-    place = np.minimum((p * bins).astype(int), bins - 1)
+    place = np.minimum((p * bins).astype(int), bins - 1)  # p = 1 belongs to the last bin
     gaps = [abs(ok[place == k].sum() - p[place == k].sum()) for k in np.unique(place)]
     return round(float(sum(gaps) / len(p)), 12)

@@ -30,6 +30,7 @@ def spikes(
     z = (states - states.mean((0, 1))) * jnp.stack(
         [jnp.ones_like(stretch), stretch, jnp.ones_like(stretch)]
     )
+    # With E|z|^2 = 1 and weights N(0, 1), a log rate has the deviation `gain`.
     z = z / jnp.sqrt(jnp.mean(jnp.sum(z**2, -1)))
     drive = gain * z @ jax.random.normal(key_w, (3, n), states.dtype)
     level = SPREAD * jax.random.normal(key_b, (n,), states.dtype)
@@ -82,7 +83,7 @@ def factors_of(
     largest = jnp.take_along_axis(axes, jnp.argmax(jnp.abs(axes), 0)[None], 0)
     found = x @ (axes * jnp.sign(largest))
     scale = jnp.sqrt(jnp.mean(jnp.sum(found**2, -1)))
-    return found / scale, jnp.maximum(variances[::-1], 0)
+    return found / scale, jnp.maximum(variances[::-1], 0)  # rounding may go below 0
 
 
 def read_counts(path: str, dataset: str, n_bins: int) -> np.ndarray:
@@ -112,7 +113,7 @@ def _checked(what: str, counts: np.ndarray, n_bins: int) -> np.ndarray:
     if counts.dtype.kind not in "biuf":
         raise ValueError(f"{what} has the type {counts.dtype}; spike counts expected")
     with np.errstate(invalid="ignore"):
-        bad = ~((counts >= 0) & (counts < 2**16) & (counts == np.floor(counts)))
+        bad = ~((counts >= 0) & (counts < 2**16) & (counts == np.floor(counts)))  # NaN fails each
     if bad.any():
         first = tuple(int(k) for k in np.argwhere(bad)[0])
         raise ValueError(

@@ -56,17 +56,19 @@ def advance(
     """Read all fits of the recording."""
     del key, state
     cell = get_cell(static.cell)
+    # An item beyond the last recording has nothing to read, but its index must be valid.
     at = traced.recording % len(shared.fitted)
     x, there = jnp.asarray(shared.x)[at], jnp.asarray(shared.fitted)[at] > 0
     weights = {name: jnp.asarray(value)[at] for name, value in shared.weights.items()}
-    no_input = jnp.zeros(0, static.dtype)
+    no_input = jnp.zeros(0, static.dtype)  # fits to factors have no inputs
     map_of = lambda w: lambda h: cell.step(w, h, no_input)
+    # Places without a fit hold weights of 0, which are read as well; `there` masks what comes out.
     features = jax.vmap(lambda w: read(map_of(w), x))(weights)
     moves = jax.vmap(lambda w: velocities(map_of(w), x).ravel())(weights)
-    size = jnp.linalg.norm(moves, axis=1)
+    size = jnp.linalg.norm(moves, axis=1)  # moves: (fit, sample * dimension)
     cosine = moves @ moves.T / (size[:, None] * size[None] + 1e-12)
     pairs = there[:, None] & there[None] & ~jnp.eye(len(there), dtype=bool)
-    mean = jnp.sum(jnp.where(pairs, cosine, 0)) / jnp.sum(pairs)
+    mean = jnp.sum(jnp.where(pairs, cosine, 0)) / jnp.sum(pairs)  # 0 / 0 for one fit
     per_fit = jnp.where(there[:, None], features, jnp.nan)
     return State(jnp.ones((), bool), per_fit, mean)
 
@@ -77,7 +79,7 @@ def result(
     """The features of each fit, their median, and how well the fits agree."""
     del static, key
     beyond = traced.recording >= len(shared.fitted)
-    lost = jnp.isnan(state.per_fit).all()
+    lost = jnp.isnan(state.per_fit).all()  # no fit of this recording
     outcome = jnp.where(beyond, NONE, jnp.where(lost, UNFITTED, READ)).astype(jnp.int32)
     return {
         # 0 where there is no recording: NaN would be told as a result that went wrong.

@@ -61,20 +61,23 @@ def load(inputs: View[Evidence]) -> Shared:
         raise ValueError(f"{missing}: none given; name a stage, as {{stage: ...}} of a pipeline")
     read = [_recording(path) for path in inputs.recordings]
     found = [arrays for _, arrays in read]
+    # STORE::ITEM names a recording in its own file and in the attribute `data` of its fits.
     number = {place: k for k, (place, _) in enumerate(read)}
     fits: list[list[dict[str, np.ndarray]]] = [[] for _ in found]
     settings = set()
     for path in inputs.weights:
         cell, place, text, weights = _fit(path)
-        if cell != inputs.cell:
+        if cell != inputs.cell:  # a stage may fit several cells
             continue
         if place not in number:
             raise ValueError(f"weights: {path}: fitted to {place}, which is none of `recordings`")
         settings.add(text)
         fits[number[place]].append(weights)
+    # Fits of other settings, such as fewer training steps, would differ by these and not by their recordings.
     if len(settings) != 1:
         told = "none" if not settings else f"models of {len(settings)} different settings"
         raise ValueError(f"weights: {told} of cell {inputs.cell} given; one setting expected")
+    # Recordings are stacked: all have the trials of the shortest, and `read` takes TRIALS at most.
     n_trials = min(TRIALS, *(len(one["factors"]) for one in found))
     x = np.stack([one["factors"][:n_trials] for one in found])
     stacked, fitted = _stacked(fits)
@@ -82,6 +85,7 @@ def load(inputs: View[Evidence]) -> Shared:
     about = {name: np.asarray([one[name] for one in found]) for name in names}
     cast = lambda value: on_host(value, inputs.dtype)
     typed = {name: cast(value) for name, value in stacked.items()}
+    # Not hash(), which differs from process to process.
     digest = np.asarray(zlib.crc32(settings.pop().encode()), np.int64)
     return Shared(cast(x), typed, cast(fitted), about, digest)
 
@@ -95,6 +99,7 @@ def _recording(path: str) -> tuple[str, dict[str, np.ndarray]]:
                 f"recordings: {path}: is no recording of a mechanisms stage; give {{stage: ..., part: recording}}"
             )
         item = int(file.attrs["item"])
+        # The store's name alone: recordings and fits may have been read by different paths.
         store = (text_attribute(file, "store") or "").rstrip("/").rpartition("/")[2]
         member = int(file.attrs.get("seed", 0))
     told = {"item": np.asarray(item), "member": np.asarray(member)}
@@ -130,5 +135,5 @@ def _stacked(
         for j, weights in enumerate(several):
             there[k, j] = 1
             for name, value in weights.items():
-                stacked[name][k, j] = value
+                stacked[name][k, j] = value  # other places stay 0
     return stacked, there

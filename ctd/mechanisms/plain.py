@@ -32,6 +32,7 @@ def plain(
     lag = lambda k: jnp.mean(jnp.sum(x[:, : n - k] * x[:, k:], -1)) / total
     lags = jnp.stack([lag(k) for k in range(1, 1 + n // 2)])
     below = lags < jnp.exp(-1.0)
+    # argmax finds the first lag below 1/e; without one the longest lag stands for all longer times.
     time = jnp.where(below.any(), 1 + jnp.argmax(below), n // 2) / n
     linear, skew = _changes(x)
     return jnp.stack(
@@ -54,6 +55,7 @@ def _changes(x: Float[Array, "trial time factor"]) -> tuple[Array, Array]:
     d = x.shape[-1]
     before, change = x[:, :-1].reshape(-1, d), (x[:, 1:] - x[:, :-1]).reshape(-1, d)
     gram, cross = before.T @ before, change.T @ before
+    # The ridge keeps the system regular where factors are dependent.
     m = jnp.linalg.solve(gram + 1e-6 * jnp.trace(gram) * jnp.eye(d), cross.T).T
     # Skew-symmetric least squares: S G + G S = C - C' has S_ij = (V'(C - C')V)_ij / (g_i + g_j) in the eigenvectors V of G.
     g, v = jnp.linalg.eigh(gram)

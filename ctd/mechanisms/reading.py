@@ -55,11 +55,13 @@ def read(step: Step, x: Float[Array, "trial time dimension"]) -> Float[Array, "f
     # In units of the data, so that thresholds mean the same for every recording.
     x = (x - middle) / scale
     bound = 1e3
+    # A run that diverges stays at the bound, so that its numbers exist and are large.
     scaled = lambda h: jnp.clip((step(middle + scale * h) - middle) / scale, -bound, bound)
     # Two runs serve all features: a program is compiled as often as it contains the map.
     n, flat = x.shape[1], x.reshape(-1, x.shape[-1])
     ahead = _run(scaled, flat, max(1, n // 3))
     both = _run(scaled, jnp.concatenate([x[:, 0], x[:, -1]]), LATE * n)
+    # From first states for the rest of the trial, beside the data; from last states for LATE trials, without data.
     free, path = both[: n - 1, : len(x)], both[:, len(x) :]
     found = _free(x, jnp.swapaxes(free, 0, 1)) | _gains(x, ahead) | _ends(path, n)
     found |= _points(scaled, flat, n) | {"rotation": _rotation(flat, ahead[0])}
@@ -168,6 +170,7 @@ def _exponents(step: Step, h: Array, n: int) -> Float[Array, "dimension"]:
         h, frame = carry
         after, jacobian = _linearised(step, h)
         q, r = jnp.linalg.qr(jacobian @ frame)
+        # 1e-6 keeps the logarithm finite where a direction vanishes.
         return (after, q), jnp.log(jnp.abs(jnp.diagonal(r)) + 1e-6)
 
     along = lambda h: lax.scan(one, (h, jnp.eye(d, dtype=h.dtype)), length=3 * n)[1][n:].mean(0)

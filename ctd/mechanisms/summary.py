@@ -78,6 +78,7 @@ def reduce(
     """The table of recordings; of an atlas also accuracy by size, confusion, and what left-out mechanisms come out as."""
     number = np.asarray(columns["recording"])
     here = np.flatnonzero((number < len(shared.x)) & (np.asarray(results["outcome"]) == 0))
+    # The table is in the order of recordings, whatever the order of items.
     here = here[np.argsort(number[here], kind="stable")]
     about = {name: values[number[here]] for name, values in shared.about.items()}
     agreement = np.asarray(results["agreement"], float)[here]
@@ -101,6 +102,7 @@ def reduce(
 
 def known(table: Mapping[str, np.ndarray]) -> np.ndarray:
     """(recording, feature) what the classifier sees of recordings."""
+    # Fisher's transform spreads cosines near 1, such as .9 and .99.
     agreement = np.arctanh(np.clip(table["fit_agreement"], -0.999, 0.999))
     return np.column_stack([table["evidence"], agreement])
 
@@ -119,7 +121,7 @@ def _components(x: np.ndarray, of: np.ndarray) -> np.ndarray:
     """(recording, 2) the first principal components of standardised features, those of the recordings `of`."""
     mean, sd = np.nan_to_num(of.mean(0)), np.nan_to_num(of.std(0))
     scaled = lambda v: np.nan_to_num(np.clip((v - mean) / np.where(sd > 1e-6, sd, np.inf), -4, 4))
-    _, axes = np.linalg.eigh(scaled(of).T @ scaled(of))
+    _, axes = np.linalg.eigh(scaled(of).T @ scaled(of))  # the last axes have the largest variance
     return scaled(x) @ axes[:, ::-1][:, :2]
 
 
@@ -135,7 +137,7 @@ def _sizes(table: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 def _folds(member: np.ndarray, n: int) -> np.ndarray:
     """The fold of each recording: recordings of one seed, at all sizes, are in one."""
-    return np.unique(member, return_inverse=True)[1].ravel() % n
+    return np.unique(member, return_inverse=True)[1].ravel() % n  # seeds are dealt out to the folds
 
 
 def _unseen(x: np.ndarray, y: np.ndarray, fold: np.ndarray, options: Options) -> np.ndarray:
@@ -176,11 +178,11 @@ def _judged(
             ("plain", plain),
             ("both", np.column_stack([x, plain])),
         ):
-            index = np.searchsorted(classes, y[here])
+            index = np.searchsorted(classes, y[here])  # labels as 0 ... k - 1
             logits, _ = unseen(other[here], index, fold[here], options.l2)
             per_size[f"accuracy_{name}"].append((logits.argmax(1) == index).mean())
         per_size["size_mean_count"].append(table["mean_count"][here].mean())
-        if k == len(sizes) - 1:
+        if k == len(sizes) - 1:  # of the largest size: `sizes` is sorted
             called = _left_out(x[here], y[here], fold[here], options)
     return {
         **verdicts(p, classes, options.sure),
@@ -203,7 +205,7 @@ def _of_size(
         [[np.sum((y == a) & (likeliest == b)) for b in classes] for a in classes]
     )
     told = p.max(1) >= sure
-    right = np.append(classes, -2)[p.argmax(1)] == y
+    right = np.append(classes, -2)[p.argmax(1)] == y  # `none` is nobody's label; -1 is unknown
     return {
         "recordings": len(y),
         "accuracy": float((likeliest == y).mean()),
@@ -218,6 +220,7 @@ def _left_out(x: np.ndarray, y: np.ndarray, fold: np.ndarray, options: Options) 
     """(2, class) shares of each mechanism's recordings that a placer that does not know it calls none, and unsure."""
     found = []
     for one in np.unique(y):
+        # The mechanism is not among the classes of this placer.
         out = y == one
         p = _trained(x[~out], y[~out], fold[~out], options).probabilities(x[out])
         unsure = p.max(1) < options.sure
