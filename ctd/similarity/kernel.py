@@ -97,6 +97,7 @@ kernel = Kernel(
     summary=SUMMARY,
     figure=figure,
     plots=plots,
+    # Each pair is in one row: a row has about half as many as there are networks.
     advances=lambda inputs: max(1, len(inputs.states or inputs.weights or inputs.points) // 2),
     # Each pair has matrices of its own: on a CPU they fit the cache one by one.
     microbatches=(0,),

@@ -103,6 +103,7 @@ def read_states(inputs: View[Comparison]) -> Iterator[np.ndarray]:
 
 def _states(inputs: View[Comparison], files: Sequence[str]) -> Iterator[np.ndarray]:
     check_count(len(files))
+    # All weights are read before the first network runs, so that a file that does not fit is refused at once.
     if inputs.weights:
         return _simulate([_network(path, inputs) for path in files], inputs)
     read = lambda path: _named(read_arrays(path, inputs.dataset), path, inputs.dataset, SAVED)
@@ -117,6 +118,7 @@ def read_trials(inputs: View[Comparison]) -> Iterator[Trials]:
     files = files_of(inputs)
     driven = is_driven(inputs)
     if inputs.weights or not driven:
+        # Networks that are given by weights run the task's trials, whose inputs are known.
         driving = np.asarray(_trials_of_task(inputs)) if driven else None
         for name, states in zip(files, _states(inputs, files), strict=True):
             yield trials(name, states, driving)
@@ -159,7 +161,7 @@ def checked(states: Iterable[ArrayLike], names: Sequence[str]) -> Iterator[np.nd
                 f"{name}: states have the shape {x.shape}; expected (trial, time, state) or (sample, state)"
             )
         first = first or x.shape
-        if x.shape[:2] != first[:2]:
+        if x.shape[:2] != first[:2]:  # widths may differ: features are padded
             raise ValueError(
                 f"{name}: {x.shape[0]} trials of {x.shape[1]} steps, but {names[0]} has {first[0]} of "
                 f"{first[1]}; give states of the same trials for all networks"
@@ -192,7 +194,7 @@ def _network(path: str, inputs: View[Comparison]) -> tuple[str, Weights]:
 def _simulate(
     networks: Sequence[tuple[str, Weights]], inputs: View[Comparison]
 ) -> Iterator[np.ndarray]:
-    x = _trials_of_task(inputs)
+    x = _trials_of_task(inputs)  # once for all networks
     for cell, weights in networks:
         yield np.asarray(_runner(cell)(weights, x))
 
@@ -272,6 +274,7 @@ def _attributes(path: str) -> dict[str, Label]:
         return {}
     with opened_hdf5(path) as file:
         attrs = {name: value for name, value in file.attrs.items() if name not in NOT_PARAMETERS}
+    # h5py returns NumPy's scalars; labels and tables take Python's.
     return {
         name: value.item() if hasattr(value, "item") else value for name, value in attrs.items()
     }
@@ -302,4 +305,5 @@ def known(names: Sequence[str], told: Sequence[Mapping[str, Label]]) -> Known:
 
 def _column(values: Sequence[Label]) -> np.ndarray:
     found = np.asarray(values)
+    # Truth values become texts, two groups without an order.
     return found.astype(float) if found.dtype.kind in "iuf" else found.astype(str)

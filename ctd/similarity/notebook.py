@@ -54,6 +54,7 @@ class Compared:
             f"{pairs.max():.4g}, {count(len(np.unique(found['cluster'])), 'cluster')}"
         )
         rows = zip(*(found[name] for name in SUMMARY), strict=True)
+        # One row for each parameter.
         texts = [[str(v) if isinstance(v, str) else f"{v:.3g}" for v in row] for row in rows]
         lines = ["  ".join(cell.rjust(9) for cell in row) for row in [list(SUMMARY), *texts]]
         return "\n".join([head, *lines] if texts else [head])
@@ -101,15 +102,15 @@ def compare(
     check_count(len(given))
     chosen = {name: settings.pop(name) for name in Options.model_fields if name in settings}
     params = Comparison.model_validate({"method": method, "driven": inputs is not None, **settings})
-    options = Options.model_validate(chosen)
+    options = Options.model_validate(chosen)  # Comparison refuses names that neither knows
     # Before the features, which may take long: a list of the wrong length is refused at once.
     told = _told(names, parameters or {})
     view = inputs_of(params)
     features = features_of(view, _compared(view, names, given, inputs), len(given))
-    rows = np.arange(len(given))
+    rows = np.arange(len(given))  # an item for each row of the matrix
     # `shared` stands for the files that a job would read.
     results = run_items(kernel, params, {"matrix_row": rows}, seed=seed, shared=features)
-    with precision(view):
+    with precision(view):  # as `gather` reduces a job
         found = tables(joined(rows, results, len(given)), told, np.asarray(features.size), options)
     return Compared(found["distances"], told.labels, found, told, method)
 
@@ -141,7 +142,7 @@ def _trials(
         raise ValueError(
             f"inputs: {len(inputs)} given for {len(states)} networks; give those of each network"
         )
-    driving = inputs if inputs is not None else [None] * len(states)
+    driving = inputs if inputs is not None else [None] * len(states)  # none: fitted to states alone
     return [trials(*one) for one in zip(names, states, driving, strict=True)]
 
 

@@ -71,7 +71,7 @@ class Comparison(Params):
         gt=2,
         description="most states compared, evenly spread over all trials and steps; dsa takes all",
     )
-    variance: Data[float] = Field(
+    variance: Data[float] = Field(  # the share of Raghu et al. 2017
         0.99, gt=0, le=1, description="svcca: share of the variance that the kept components hold"
     )
     bandwidth: Data[float] = Field(
@@ -88,6 +88,7 @@ class Comparison(Params):
         description="dsa: steps between two states of such a row; 1 where inputs are fitted",
     )
     rank: Data[int] = Field(10, gt=0, description="dsa: dimension of the linear dynamics")
+    # Four starts agreed with the program of dsa's authors as well as eight did.
     starts: Static[int] = Field(
         4, gt=0, description="dsa: rotations from which the alignment is optimised"
     )

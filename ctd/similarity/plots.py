@@ -73,7 +73,7 @@ def _dendrogram(reduced: Mapping[str, np.ndarray], names: Axis) -> Plot:
         # The tree lies on its side: distance along x, so that leaves stand beside the rows of the matrix.
         x.append([height[a], top, top, height[b]])
         y.append([place[a], place[a], place[b], place[b]])
-        place.append((place[a] + place[b]) / 2)
+        place.append((place[a] + place[b]) / 2)  # cluster n + k, for later merges
     n = len(np.unique(reduced["cluster"]))
     return Plot(
         f"Clusters of networks: {n}",

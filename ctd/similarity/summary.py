@@ -113,7 +113,7 @@ def tables(
     i, j = np.triu_indices(n, 1)
     pairs = distances[i, j]
     complete = bool(np.isfinite(pairs).all())
-    mean = distances.sum(axis=1) / max(1, n - 1)
+    mean = distances.sum(axis=1) / max(1, n - 1)  # the diagonal adds 0; NaN if one is missing
     return {
         "network": labels,
         "mean_distance": mean,
@@ -151,7 +151,7 @@ def _unknown(n: int, options: Options) -> dict[str, np.ndarray]:
         "embedding": np.full((n, k), np.nan),
         "embedding_share": np.full(k, np.nan),
         "cluster": np.full(n, -1),
-        "leaf": np.arange(n),
+        "leaf": np.arange(n),  # no dendrogram: as they were given
         "merge_distance": np.zeros(0),
         **{name: np.zeros(0, int) for name in whole},
     }
@@ -166,6 +166,7 @@ def _parameters(
     if distances is not None:
         settings = options.n_permutations, options.permutation_seed
         for k, name in enumerate(names):
+            # One seed: p values do not depend on the others.
             rows[k] = explained(distances, known.parameters[name], *settings)
     # NaN sorts last: parameters without an R2 stand below the others.
     order = np.argsort(-rows[:, 0], kind="stable")

@@ -29,6 +29,7 @@ def trials(name: str, states: ArrayLike, inputs: ArrayLike | None = None) -> Tri
     x = _of_trials(name, "states", states)
     there = np.isfinite(x).all(axis=2)
     steps = there.sum(axis=1)
+    # `steps` counts the finite states, so that they are the first ones unless one is missing in between.
     if not (there == (np.arange(x.shape[1]) < steps[:, None])).all():
         raise ValueError(
             f"{name}: states are NaN or infinite inside a trial; only the steps after its end may be NaN; leave the "
@@ -36,6 +37,7 @@ def trials(name: str, states: ArrayLike, inputs: ArrayLike | None = None) -> Tri
         )
     if not steps.any():
         raise ValueError(f"{name}: all states are NaN; leave the network out")
+    # A trial of NaN alone is left out.
     parts = lambda array: [one[:n] for one, n in zip(array, steps, strict=True) if n]
     if inputs is None:
         return Trials(parts(x), None)
