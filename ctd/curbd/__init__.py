@@ -82,7 +82,7 @@ def _keys(traced: Values[Curbd], key: jax.Array) -> tuple[jax.Array, jax.Array]:
 def _given(
     static: View[Curbd], shared: Shared, traced: Values[Curbd], key: jax.Array
 ) -> tuple[Constants, Array, Array]:
-    """What every run of an item gets: (constants, activity, white noise). The noise is the same in all runs."""
+    """The inputs of every run of an item: (constants, activity, white noise). The noise is the same in all runs."""
     x = jnp.asarray(shared.x)
     shape = (len(x), x.shape[1] - 1, static.steps, x.shape[2])  # a run begins at the first bin
     white = jax.random.normal(_keys(traced, key)[1], shape, static.dtype)

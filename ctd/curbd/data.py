@@ -17,7 +17,7 @@ HIGHEST = 0.999
 
 
 class Shared(NamedTuple):
-    """What all fits of a group share."""
+    """Data that all fits of a group share."""
 
     x: Float[Array, "recording time unit"]
     """Activity, within +-HIGHEST."""

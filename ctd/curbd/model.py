@@ -24,7 +24,7 @@ class Constants(NamedTuple):
     rate: Float[Array, ""]
     """The step divided by tau."""
     decay: Float[Array, ""]
-    """What a step leaves of the filtered noise."""
+    """Factor by which the filtered noise falls in a step."""
     spread: Float[Array, ""]
     """Standard deviation of the white noise, sqrt(tau_noise / step)."""
     noise: Float[Array, ""]

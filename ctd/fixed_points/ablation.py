@@ -142,7 +142,7 @@ def load(inputs: View[Ablation]) -> Whole:
 
 
 def _points(inputs: View[Ablation], weights: Weights, found: Cell) -> dict[str, Array]:
-    """The table of points, for modes. Raises ValueError where it is none, or that of another network."""
+    """The table of points, which modes need. Raises ValueError if the file holds no such table, or that of another network."""
     if inputs.points is None:
         return {}
     names = ("point", "eigenvalue", "right", "left")
@@ -248,7 +248,7 @@ def plots(group: Group) -> list[Plot]:
 
 @of_group
 def figure(group: Group) -> Figure:
-    """The same."""
+    """Loss and accuracy, side by side."""
     return Figure(plots(*group))
 
 

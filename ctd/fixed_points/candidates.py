@@ -96,8 +96,8 @@ N_SAMPLED = 16
 """States at which J is computed: their mean changes little with more."""
 
 REGULAR = 0.1
-"""Added to the diagonal of the mean of J'J, in units of its own mean: what is flatter there is not known well
-enough from other states to be stretched further."""
+"""Added to the diagonal of the mean of J'J, in units of that diagonal's mean: other states do not tell flatter directions
+well enough to stretch them further."""
 
 
 def find_cell(name: str) -> Cell | Map:
@@ -142,7 +142,7 @@ def map_of(network: Network, time: Time = "steps") -> Map:
 
 
 def named_map(cell: Mapping[str, None], time: Time = "steps") -> Map:
-    """The same of a cell, or a user's F, whose name is the key."""
+    """F as `map_of` returns it, of the cell or user's F whose name is the key."""
     found = find_cell(*cell)
     if not isinstance(found, Cell):
         return found

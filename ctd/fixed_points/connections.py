@@ -256,7 +256,7 @@ def reduce(
 
 @of_group
 def plots(group: Group) -> list[Plot]:
-    """Which point leads to which, as a graph; and, where any leads anywhere, as a matrix."""
+    """The graph of which point leads to which; and the matrix of departures, where any leads anywhere."""
     if "leads" not in group.reduced:
         return []
     leads = np.asarray(group.reduced["leads"])

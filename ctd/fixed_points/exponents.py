@@ -124,7 +124,7 @@ class Walk(NamedTuple):
     total: Float[Array, "number"]
     """Sum over these of the mean growth of each direction in an advance, per step."""
     squares: Float[Array, "number"]
-    """The same of its square."""
+    """Sum over these of its square."""
 
 
 type Framed = tuple[Float[Array, "state"], Float[Array, "state number"]]

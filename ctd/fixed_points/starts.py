@@ -1,4 +1,4 @@
-"""Where a search starts: at a candidate, on a segment between two, or anywhere in a region; and at which input."""
+"""The start of a search: a candidate, a place on a segment between two, or anywhere in a region; and its constant input."""
 
 from __future__ import annotations
 

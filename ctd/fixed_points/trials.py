@@ -154,7 +154,7 @@ def plots(group: Group) -> list[Plot]:
 
 @of_group
 def figure(group: Group) -> Figure:
-    """The first two."""
+    """The pictures of the first two trials."""
     return Figure(plots(*group)[:2])
 
 

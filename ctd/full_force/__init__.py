@@ -46,7 +46,7 @@ __all__ = ["FullForce", "kernel"]
 
 TRAINED, DIVERGED, ILL_CONDITIONED = range(3)
 WEIGHTS, STATES, TEST, FIRST = range(4)
-"""What is folded into the key of an item; from FIRST on, the number of a training trial."""
+"""Numbers that are folded into the key of an item; from FIRST on they count training trials."""
 
 
 class State(NamedTuple):

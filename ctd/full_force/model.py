@@ -22,7 +22,7 @@ BLOCK = 32
 
 
 class Fixed(NamedTuple):
-    """What training does not change."""
+    """Weights and numbers that training does not change."""
 
     rate: Float[Array, ""]
     """Dt / tau."""
@@ -41,7 +41,7 @@ class Now(NamedTuple):
 
     x: Float[Array, "n"]
     v: Array
-    """(n + outputs,) [J; W] r, by the weights of now: recurrent input and output."""
+    """(n + outputs,) [J; W] r by the present weights: recurrent input and output."""
     x_d: Float[Array, "n"]
     v_d: Float[Array, "n"]
     """Recurrent input J_D r_D."""

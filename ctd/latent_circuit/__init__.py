@@ -47,7 +47,7 @@ __all__ = ["LatentCircuit", "kernel"]
 
 FITTED, DIVERGED = range(2)
 WEIGHTS, EVALUATION, FIRST = range(3)
-"""What is folded into the key of an item; from FIRST on, the number of a training step."""
+"""Numbers that are folded into the key of an item; from FIRST on they count training steps."""
 CELL = "leaky_rates:relu"
 
 

@@ -22,7 +22,7 @@ class Trials(NamedTuple):
 
 
 class Shared(NamedTuple):
-    """What all fits of a group share."""
+    """Data that all fits of a group share."""
 
     training: Trials
     evaluation: Trials

@@ -19,7 +19,7 @@ from ctd.latent_circuit.params import LatentCircuit
 
 
 class Circuit(NamedTuple):
-    """What is trained."""
+    """The trained parameters."""
 
     wR: Float[Array, "node node"]
     wI: Float[Array, "node input"]

@@ -64,5 +64,5 @@ def plots(group: Group) -> list[Plot]:
 
 @of_group
 def figure(group: Group) -> Figure:
-    """The same in one picture."""
+    """All of them in one picture."""
     return Figure(plots(*group))

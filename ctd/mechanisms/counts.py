@@ -145,7 +145,7 @@ def check_size(path: str, counts: np.ndarray, sizes: dict[str, np.ndarray]) -> N
 
 
 def _wider(mine: dict[str, float], sizes: dict[str, np.ndarray]) -> str:
-    """The commands that make an atlas of the old sizes and of mine, with my mean count, and place the recording in it."""
+    """The commands that add the recording's size to the atlas, at its mean count, and place the recording there."""
     pairs = {*zip(sizes["n_neurons"].tolist(), sizes["n_trials"].tolist(), strict=True)}
     neurons, trials = zip(*sorted(pairs | {(mine["n_neurons"], mine["n_trials"])}), strict=True)
     told = lambda values: f"[{','.join(f'{v:.0f}' for v in values)}]"

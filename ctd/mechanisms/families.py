@@ -22,7 +22,7 @@ from ctd.late import Array, Float, Int, jax, jnp, lax
 NAMES = (
     "two_attractors", "line", "ring", "plane", "limit_cycle", "chaos", "decaying_rotation", "driven",
 )  # fmt: skip
-"""In the order of the field `mechanism`."""
+"""Names of the mechanisms, in the order of the field `mechanism`."""
 
 CHAOS, DRIVEN = NAMES.index("chaos"), NAMES.index("driven")
 
@@ -42,11 +42,11 @@ class Member(NamedTuple):
     tau: Array
     """Time constant of attraction (bins)."""
     period: Array
-    """Of the limit cycle and the rotation (bins)."""
+    """Period of the limit cycle and of the rotation (bins)."""
     decay: Array
     """Time constant of the rotation's decay (bins)."""
     skew: Array
-    """By how much one of two attractors is favoured."""
+    """Amount by which one of two attractors is favoured."""
     rho: Array
     lorenz_time: Array
     input_tau: Array
@@ -164,7 +164,7 @@ def step(
 
 
 def _starts(mechanism: Array, key: Array, n: int, dtype: str) -> Float[Array, "trial 3"]:
-    """Where trials begin: anywhere on or around what attracts, so that a trial shows how it gets there."""
+    """First states of trials: anywhere on or around what attracts, so that a trial shows how it gets there."""
     key_a, key_b = jax.random.split(key)
     across = 0.5 * jax.random.normal(key_a, (n, 3), dtype)
     u, v = jax.random.uniform(key_b, (2, n), dtype)

@@ -49,7 +49,7 @@ class Shared(NamedTuple):
     fitted: Float[Array, "recording fit"]
     """1 where there is a fit, else 0."""
     about: Mapping[str, np.ndarray]
-    """What is known of each recording, (recording, ...), for the reduction."""
+    """Facts about each recording, (recording, ...), for the reduction."""
     digest: np.ndarray
     """() int, of the settings of the fits: an atlas and what it places need the same."""
 

@@ -1,4 +1,4 @@
-"""What is read off a map: how it rests, turns, spreads and predicts in the region that trials visit.
+"""Features of a map: how it rests, turns, spreads and predicts in the region that trials visit.
 
 The same numbers are read off a fitted network and off the true system, from states x (trial, time, dimension). Lengths are in units of the
 data's root mean square distance from their mean, times in lengths of a trial, so that neither scale nor sampling enters. Every number is bounded, and

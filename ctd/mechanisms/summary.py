@@ -199,7 +199,7 @@ def _judged(
 def _of_size(
     p: np.ndarray, y: np.ndarray, classes: np.ndarray, sure: float
 ) -> dict[str, float | int | np.ndarray]:
-    """What unseen members of one size came out as."""
+    """Accuracy, verdicts and confusion of the unseen members of one size."""
     likeliest = classes[p[:, :-1].argmax(1)]
     confusion = np.asarray(
         [[np.sum((y == a) & (likeliest == b)) for b in classes] for a in classes]

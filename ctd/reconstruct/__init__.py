@@ -55,7 +55,7 @@ from ctd.rows import Best
 __all__ = ["Reconstruction", "kernel"]
 
 FIRST = 16
-"""From here on, steps are folded into the key of an item's minibatches; below are what `measures` folds into it."""
+"""Training steps are folded into the key of an item's minibatches from this number on; `measures` folds in lower ones."""
 
 
 class State(NamedTuple):
@@ -153,7 +153,7 @@ def loss(
 
 
 type Carry = tuple[Parameters, PyTree, Array, Array, Array]
-"""Of a training step: parameters, the optimiser's state, steps taken, alpha, whether the fit has diverged."""
+"""The carry of a training step: parameters, the optimiser's state, steps taken, alpha, whether the fit has diverged."""
 
 
 def advance(

@@ -23,7 +23,7 @@ class Recordings(NamedTuple):
 
 
 class Shared(NamedTuple):
-    """What all fits of a group share."""
+    """Data that all fits of a group share."""
 
     fitted: Recordings
     measured: Recordings

@@ -24,7 +24,7 @@ def draw(static: View[Reconstruction], n_in: int, channels: int, key: jax.Array)
         found = draw_almost(key_cell, (static.n, n_in, static.rectified), Scales(), static.dtype)
     else:
         found = draw_shallow(key_cell, (static.n, n_in, static.hidden), Scales(), static.dtype)
-    # Bases of an affine map by He et al. 2015; the lift uniform, as the other weights.
+    # The matrix of an affine observation is drawn as by He et al. 2015; the lift is uniform, as the cell's weights are.
     if static.observation == "affine":
         spread = (2 / static.n) ** 0.5
         found["wO"] = spread * jax.random.normal(key_out, (channels, static.n), static.dtype)

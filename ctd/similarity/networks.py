@@ -27,7 +27,7 @@ MOST = 10_000
 """Most networks: the matrix of more would take more than a gigabyte, and its eigenvectors hours."""
 
 SAVED = "train_rnn stores states if n_saved is above 0"
-"""Where states come from."""
+"""The source of states, for errors."""
 
 NOT_PARAMETERS = {"store", "item", "kernel", "weights", "candidates"}
 """Attributes of a file that tell its origin, not a swept parameter."""
@@ -132,7 +132,7 @@ def read_trials(inputs: View[Comparison]) -> Iterator[Trials]:
 
 
 def is_driven(inputs: View[Comparison]) -> bool:
-    """Whether what inputs do is fitted apart from the dynamics. Raises ValueError if delays are not consecutive."""
+    """Tell if the effect of inputs is fitted apart from the dynamics. Raises ValueError if delays are not consecutive."""
     driven = inputs.driven or inputs.method in OF_INPUTS
     if driven and inputs.delay_interval != 1:
         raise ValueError(

@@ -121,7 +121,7 @@ def _compared(
     given: Sequence[Any],
     inputs: Sequence[ArrayLike] | None,
 ) -> Iterable[Any]:
-    """What the method compares of each network: its trials, its checked states, or its table of points."""
+    """Each network as the method compares it: its trials, its checked states, or its table of points."""
     if view.method in OF_DYNAMICS:
         return _trials(names, given, inputs, is_driven(view))
     if inputs is not None:

@@ -26,7 +26,7 @@ UNITS = {
 ANGLES = {"procrustes", "cka", "rbf_cka", "dsa"}
 
 DISTANCES = {"dsa:eigenvalues": eigenvalue_distance, "dsa:joint": joint_distance, "dsa:input": input_distance}  # fmt: skip
-"""Methods that are no similarity: a distance of two features."""
+"""Methods that compute a distance of two features at once, without a similarity."""
 
 
 def distance(

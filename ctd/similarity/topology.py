@@ -80,7 +80,7 @@ def _seen(labels: Sequence[int], graph: Neighbours) -> list[Hashable]:
 
 
 def _numbered(seen: Sequence[Sequence[Hashable]]) -> list[list[int]]:
-    """Number what points see by 0, 1, ..., equal sights alike over all networks."""
+    """Number what points see, 0, 1, ...: equal sights have one number in all networks."""
     # One numbering for all networks: equal neighbourhoods get equal labels wherever they occur.
     number: dict[Hashable, int] = {}
     return [[number.setdefault(one, len(number)) for one in graph] for graph in seen]

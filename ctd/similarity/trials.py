@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 
 class Trials(NamedTuple):
-    """What dynamics are fitted to."""
+    """Trials that dynamics are fitted to."""
 
     states: list[np.ndarray]
     """Each (time, state)."""

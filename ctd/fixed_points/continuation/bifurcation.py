@@ -51,7 +51,7 @@ class Bifurcations(NamedTuple):
 
 
 def none(most: int, like: Array) -> Bifurcations:
-    """Room for `most` bifurcations of states as `like`."""
+    """Room for `most` bifurcations, whose states have the length and dtype of `like`."""
     empty = lambda *shape: jnp.full(shape, jnp.nan, like.dtype)
     return Bifurcations(
         jnp.zeros((), jnp.int32),

@@ -33,7 +33,7 @@ REST = 1e-6
 """A trajectory that stays within this of a state, in units of 1 + |h|, has come to rest there."""
 
 AWAY = 0.1
-"""Newton may lead so far from the return that was seen, in units of the cycle's size."""
+"""Newton may move a point this far from the return that was seen, in units of the cycle's size."""
 
 
 class System(NamedTuple):

@@ -155,7 +155,7 @@ def plots(group: Group) -> list[Plot]:
 
 @of_group
 def figure(group: Group) -> Figure:
-    """The same."""
+    """The cycles and their multipliers, side by side."""
     return Figure(plots(*group))
 
 

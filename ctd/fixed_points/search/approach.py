@@ -36,7 +36,7 @@ ENOUGH = 1e-6
 """The approach is over once the next step would gain less than this part of q."""
 
 MOST_HALVINGS = 6
-"""Halvings of one step after which the rounding of q is taken to hide what it gains."""
+"""After more halvings of one step, the rounding of q is taken to hide what the step gains."""
 
 
 class Approach(NamedTuple):

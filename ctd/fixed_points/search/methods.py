@@ -50,7 +50,7 @@ def speed(step: Step) -> Callable[[Array], Array]:
 
 
 def run_block[S](tick: Callable[[S], S], n_ticks: int, going: Callable[[S], Array], state: S) -> S:
-    """Make at most n_ticks, while `going(state)`."""
+    """Apply `tick` while `going(state)`, at most n_ticks times."""
     start = (jnp.zeros((), jnp.int32), state)
     ended: S = lax.while_loop(
         lambda carry: (carry[0] < n_ticks) & going(carry[1]),

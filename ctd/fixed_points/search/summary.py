@@ -234,7 +234,7 @@ class _More:
     def added(
         self, table: dict[str, np.ndarray], x: np.ndarray, steps: int
     ) -> dict[str, np.ndarray]:
-        """The table of the input x with these points at its end. steps: that the network makes to come to rest."""
+        """The table of the input x with these points added. steps: how many the network makes to come to rest."""
         if len(table["q"]) >= self._options.max_points:
             return table
         newton = partial(self._newton, x)

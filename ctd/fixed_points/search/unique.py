@@ -16,7 +16,7 @@ N_CROWDS = 64
 """Rows whose neighbours are looked up before those of all others are listed."""
 
 N_LISTED = 8
-"""Rows in reach, itself included, from which on a row's neighbours are looked up when its turn comes."""
+"""A row with so many rows in reach or more, itself included, has its neighbours looked up when its turn comes."""
 
 BLOCK = 2048
 """Rows whose differences are taken at a time."""
