@@ -53,6 +53,7 @@ def read_verified(store: ObjectStore, key: str) -> dict[str, Any] | None:
 
 def agree(store: ObjectStore, key: str, content: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the mapping at `key`; the first caller writes `content` there, and all others get the same."""
+    # Of several who create it at the same time one succeeds; all, that one too, take what is there.
     objects.create(store, key, checksummed(content))
     agreed = read_verified(store, key)
     if agreed is None:  # the object exists, but is damaged: nobody can have used it

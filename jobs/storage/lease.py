@@ -144,6 +144,7 @@ class Lease:
         try:
             yield
         finally:
+            # The thread ends before the release, which a renewal that it had begun could overwrite.
             ended.set()
             thread.join()
             self.release()
@@ -166,6 +167,8 @@ class Lease:
                 with objects.may_fail():
                     if time.monotonic() - renewed < RENEW_S:
                         continue
+                    # A takeover between this look and the write is found at the next renewal. The write harms nobody: each
+                    # holder writes its own generation, and the highest counts.
                     newest = holder(self._objects)
                     if newest is not None and newest.generation > self.generation:
                         listener.ask(f"the lease was taken over by {describe(newest)}", 0.0)
@@ -216,6 +219,8 @@ def holder(store: ObjectStore) -> LeaseRecord | None:
     """Return the record of the newest lease, which may be released or expired; None if there is none yet."""
     for generation in sorted(_generations(store), reverse=True):
         data = objects.read(store, keys.lease(generation))
+        # None: a newer holder has pruned it since the listing. Whoever acts on the older one that follows finds the newer
+        # one soon: `acquire` looks again at the generations, `_keep` at each renewal.
         if data is not None:
             try:
                 return LeaseRecord.of(parsed(data) or {}, generation)
@@ -269,6 +274,7 @@ def cancel(store: ObjectStore, timeout_s: float = 30.0) -> LeaseRecord | None:
     if held is None:
         return None
     request = json.dumps(asdict(this_process())).encode()
+    # Addressed to one generation: a driver that takes over meanwhile is not meant, and does not hear it.
     objects.write(store, keys.cancel(held.generation), request)
     deadline = time.monotonic() + timeout_s
     while (now := holder(store)) and now.generation == held.generation:

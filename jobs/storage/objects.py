@@ -94,6 +94,8 @@ def each[S, T](objects: ObjectStore, call: Callable[[S], T], wanted: Iterable[S]
 
 def write(objects: ObjectStore, key: str, data: Buffer) -> None:
     """Write bytes at `key`, replacing any object there."""
+    # obstore writes a local file as NAME#N and renames it: a kill leaves the old object, and a NAME#N that `ctd check`
+    # finds. It does not flush the file to the disk: see `fsync`.
     obstore.put(objects, key, data)
 
 

@@ -59,6 +59,7 @@ def encode_chunk(metadata: Mapping[str, Any], values: np.ndarray) -> tuple[int, 
     shape = metadata["chunk_grid"]["configuration"]["chunk_shape"]
     dtype = np.dtype(metadata["data_type"]).newbyteorder("<")
     if list(values.shape) != shape:
+        # JSON has no NaN, so that zarr.json spells it as a text; all our floats have it (`fill_value`).
         fill = np.nan if dtype.kind in "fc" else metadata["fill_value"]
         part, values = values, np.full(shape, fill, dtype)
         values[tuple(map(slice, part.shape))] = part
@@ -66,6 +67,7 @@ def encode_chunk(metadata: Mapping[str, Any], values: np.ndarray) -> tuple[int, 
     options = dict(metadata["codecs"][1]["configuration"])
     shuffle = ("noshuffle", "shuffle", "bitshuffle").index(options.pop("shuffle"))
     packed = numcodecs.Blosc(shuffle=shuffle, **options).encode(raw)
+    # Zarr's codec crc32c puts the checksum behind the data, in four bytes.
     return shape[0], packed + google_crc32c.value(packed).to_bytes(4, "little")
 
 

@@ -107,6 +107,7 @@ def write_card(store: Store, markers: list[Marker]) -> Card:
         raise JobError(
             f"{store.address}: its markers are damaged; `ctd check {store.address}` names them"
         ) from None
+    # The card of an unfinished store would be out of date with the next shard. A reader who may not write makes it at each look.
     if not card.left:
         with objects.may_fail():
             _write(store.objects, card)
@@ -125,6 +126,7 @@ def write_note(store: Store, note: Note) -> None:
     """Keep what the user wrote about a store. Raises JobError if it cannot be written."""
     refuse_zip(objects.local_path(store.address))
     try:
+        # The note first: after a kill in between the card shows the old one, until the same command is repeated.
         objects.write(store.objects, keys.NOTE, checksummed(note.model_dump(mode="json")))
         if card := _parsed(read_verified(store.objects, keys.CARD)):
             _write(store.objects, card.model_copy(update=note.model_dump()))

@@ -61,6 +61,7 @@ class Checkpoints:
             "jax": jax.__version__,
             **({"round": round_sha256} if round_sha256 else {}),
         }
+        # The generation to replace, until `latest` has found the newer one.
         self._next = 0
         self._due = time.monotonic() + self._every_s
 
@@ -87,6 +88,7 @@ class Checkpoints:
     def latest(self) -> Snapshot | None:
         """Return the newest undamaged snapshot of an identical run, or None; the next `keep` replaces the other generation."""
         best = None
+        # With two generations, damage to the newer one costs the advances since the older, and not all of them.
         for generation in (0, 1):
             data = objects.read(self._objects, f"{self._folder}/{generation}")
             found = data and decode(data)

@@ -68,6 +68,7 @@ def create_store(
         objects.write(store.objects, keys.KERNEL, description_of(store.kernel))
         fill(store)
         write_job(store.objects, store.job)
+        # A kill before this line leaves a complete store: beside run/job.json nobody heeds run/creating.json.
         objects.delete(store.objects, keys.CREATING)
     except BaseException as error:
         # If a store lay there before, nothing is deleted.
@@ -114,6 +115,7 @@ def keys_outside_run(store: Store) -> list[str]:
 def _clear(store: Store) -> None:
     """Remove the remains of an interrupted creation, and record that a creation has begun."""
     if objects.read(store.objects, keys.CREATING):
+        # `BEFORE` has run/creating.json too, so that a kill in here leaves it for the next creation to find.
         for key in list(objects.list_keys(store.objects, "")):
             if not key.startswith(BEFORE):
                 objects.delete(store.objects, key)

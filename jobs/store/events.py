@@ -119,6 +119,7 @@ class Events:
         if not self._lines:
             return
         self._flushed = time.monotonic()
+        # The whole object each time: an object store cannot append. One driver writes it, so nothing of another is lost.
         data = ("\n".join(self._lines) + "\n").encode()
         with objects.may_fail():
             objects.write(self._store.objects, self._key(self._number), data)
@@ -146,6 +147,7 @@ class Events:
     def close(self) -> None:
         """Write the remaining lines, and the checksums of all objects that this instance wrote."""
         self.flush()
+        # A driver that is killed writes no checksums; `ctd check` misses them only in a log with an `end`.
         found = list(objects.list_keys(self._store.objects, keys.EVENTS))
         own = [key for key in found if key.startswith(self._prefix)]
         with objects.may_fail():

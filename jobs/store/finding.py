@@ -31,8 +31,8 @@ MOST_TOLD = 5
 def find_stores(given: Iterable[str], tell: Callable[[str], object] = warnings.warn) -> list[str]:
     """Return the addresses of stores, each once, in the order in which they are named.
 
-    Of the stores in a folder those are left out whose items another one has, so that no item counts twice: archives
-    beside their store, further archives of one store, and what a merged store was made of.
+    A store in a folder is left out if another one there has its items, so that no item counts twice: archives beside their
+    store, further archives of one store, and the stores that a merged one was made of.
 
     Args:
         given: addresses. A store stands for itself, a folder for the stores up to three levels below it, and * ? [...] are
@@ -52,7 +52,7 @@ def find_stores(given: Iterable[str], tell: Callable[[str], object] = warnings.w
         found |= {
             where: data for where, data in (below or {address: b""}).items() if where not in found
         }
-        # Of a store itself, no other is found below it.
+        # The address of a store stands for that store alone: `walk` looks for none inside of it.
         is_itself = len(below) == 1 and _matching(address) == [*below]
         if _is_pattern(address) or is_itself:
             named |= below.keys()
@@ -97,8 +97,8 @@ def _copies(found: Mapping[str, bytes], named: Collection[str]) -> dict[str, str
 
 
 def _identity(job: Mapping[str, Any], digest: str) -> str | None:
-    """What tells a store from all others, and stays in its archives and in the provenance of what is merged from it: its job,
-    and when, where and by which command it was created. None if the job does not say so.
+    """Return the identity of a store: its job, and when, where and by which command it was created; None if the job does not
+    say so. Archives of the store keep it, and so does the provenance of a store that is merged from it.
 
     digest: the key of the job's digest.
     """
@@ -107,7 +107,7 @@ def _identity(job: Mapping[str, Any], digest: str) -> str | None:
 
 
 def _parts(job: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """What a store was merged from, and what that was merged from (see jobs.gather.merge)."""
+    """Yield the entries of the stores that a store was merged from, and of those that these were merged from (jobs.gather.merge)."""
     waiting = [job]
     while waiting:
         found = merged_parts(waiting.pop().get("provenance"))
@@ -116,7 +116,7 @@ def _parts(job: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def merged_parts(provenance: Any) -> list[Mapping[str, Any]]:
-    """What the provenance of a merged store tells of the stores that it was made of; none if it was computed, or is damaged."""
+    """Return the entries of the stores that a store was merged from, by its provenance; none if it was computed, or is damaged."""
     parts = provenance.get("merged") if isinstance(provenance, dict) else None
     return [one for one in parts if isinstance(one, dict)] if isinstance(parts, list) else []
 
@@ -128,8 +128,8 @@ def _is_archive(address: str) -> bool:
 def walk[T](address: str, look: Callable[[str, Read], T | None]) -> Iterator[tuple[str, T]]:
     """Yield (address, look(address, read)) of the stores that an address stands for, see `find_stores`.
 
-    look: what the caller wants to know of a store; None if there is none at the address. `read` returns a small object of the
-    store, None if there is no such object. Of a bucket many stores are looked at at a time.
+    look: returns what the caller wants to know of a store; None if there is none at the address. `read` returns a small object
+    of the store, None if there is no such object. Many stores of a bucket are looked at at a time.
 
     Raises JobError, within seconds, if the bucket cannot be read.
     """
@@ -137,11 +137,12 @@ def walk[T](address: str, look: Callable[[str, Read], T | None]) -> Iterator[tup
     for _ in range(DEEP + 1):
         seen = list(zip(level, _each(level, lambda at: look(at, reader(at))), strict=True))
         yield from ((where, found) for where, found in seen if found is not None)
+        # A store is not entered: its thousands of folders hold no other store.
         level = [inner for where, found in seen if found is None for inner in _folders(where)]
 
 
 def stores_in(folder: str, limit: int = 5) -> list[str]:
-    """Return the addresses of the first stores directly in a folder of this machine, sorted; none of a bucket's prefix."""
+    """Return the addresses of the first stores directly in a folder of this machine, sorted; none for a bucket."""
     if objects.local_path(folder) is None:
         return []
     found = (at for at in _folders(folder) if is_store(partial(_on_disk, Path(at))))
@@ -154,13 +155,13 @@ def is_store(read: Read) -> bool:
 
 
 def _job(read: Read) -> bytes | None:
-    """The run/job.json where `read` reads, else its copy; None if there is no store."""
+    """Return the run/job.json where `read` reads, else its copy; None if there is no store."""
     found = map(read, (keys.JOB, keys.JOB_COPY))
     return next((data for data in found if data is not None), None)
 
 
 def _reader(address: str) -> Callable[[str], Read]:
-    """Address of a store at or below `address` -> what reads its objects."""
+    """Return a function: the address of a store, at or below `address` -> a reader of its objects."""
     if addresses.scheme(address) not in addresses.BUCKETS:
         return lambda at: partial(_on_disk, objects.local_path(at))
     # One client for all: making one takes as long as a request.
@@ -196,7 +197,7 @@ def _is_folder(address: str) -> bool:
 
 
 def _matching(address: str) -> list[str]:
-    """The addresses that match a pattern, sorted; of anything else the address itself, without slashes at its end."""
+    """Return the addresses that match a pattern, sorted; for no pattern the address itself, without slashes at its end."""
     address = address.rstrip("/") or "/"
     if addresses.scheme(address) in addresses.BUCKETS and address.count("/") == 2:
         return _folders(address)
@@ -211,7 +212,7 @@ def _matching(address: str) -> list[str]:
 
 
 def _folders(address: str) -> list[str]:
-    """The addresses of the folders and archives in a folder, sorted; hidden ones are left out."""
+    """Return the addresses of the folders and archives in a folder, sorted; hidden ones are left out."""
     if addresses.scheme(address) in addresses.BUCKETS:
         place = connect.remote(address, connect.IMPATIENT)
         found = connect.first_request(address, lambda: obstore.list_with_delimiter(place))

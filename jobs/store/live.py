@@ -156,7 +156,7 @@ def read_live(store: Store) -> Iterator[tuple[int, int, Growing]]:
     found = []
     for key in objects.list_keys(store.objects, keys.LIVE):
         parts = key.split("/")
-        # A worker that was killed after its commit leaves its curves behind.
+        # A worker that was killed between its commit and `clear_live` leaves its curves behind.
         if keys.is_ours(key) and keys.number_of(key) not in committed:
             found.append((int(parts[-2]), keys.number_of(key), key))
     wanted = {key: (group, shard) for group, shard, key in sorted(found)[:MAX_SHARDS]}
@@ -165,7 +165,7 @@ def read_live(store: Store) -> Iterator[tuple[int, int, Growing]]:
         try:
             growing = Growing.model_validate(verified(data))
         except ValidationError:
-            continue
+            continue  # damaged, or deleted since the listing because its shard was committed
         if _fits(growing, store, group):
             yield group, shard, growing
 

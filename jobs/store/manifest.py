@@ -73,6 +73,7 @@ class Job:
         spec, sizes = parse_job(_without_spread(found.spec), where), found.group_sizes
         # The checksum holds for a text that a stranger wrote, too: check what later code relies on.
         n, planned = sum(part.count() for part in spec.sweeps()), sum(sizes)
+        # `ways` is not stored: groups that are searched together each have a row for every item (Plan.ways).
         ways = max(1, planned // max(1, n)) if isinstance(spec.search, Optuna) else 1
         alike = all(len(set(sizes[k : k + ways])) == 1 for k in range(0, len(sizes), ways))
         if n * ways != planned or len(layouts) != len(sizes) or len(sizes) % ways or not alike:

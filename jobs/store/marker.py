@@ -77,6 +77,7 @@ class Marker:
     @property
     def version(self) -> tuple[float, int]:
         """The marker of a shard with the highest version counts: the attempt that ended last."""
+        # The clocks of two workers may differ, so that the other marker may count: it names the same bytes.
         return self.ended, 0
 
     @property
@@ -111,6 +112,7 @@ class Committed(Records[Marker]):
         """Take back the markers of some shards; the caller must hold the store's lease."""
         if named := list(shards):
             objects.delete(self.objects, keys.CARD)  # it says that all items are computed
+            # After the card: a kill in between leaves a store that is done and has no card, which the next reader makes.
             super().forget(named)
 
     def markers(self, group: int | None = None) -> list[Marker]:
@@ -193,6 +195,7 @@ class Failed(Records[FailedItems]):
 
     def add(self, shard: Shard, items: Sequence[FailedItem]) -> None:
         """Write the record of a shard: those of its items that are known to fail."""
+        # All of them each time, so that the newest record is enough and the older ones can go.
         self.write({"shard": shard._asdict(), "rows": [item.to_json() for item in items]})
 
     def line(self, key: str, data: bytes) -> bytes:

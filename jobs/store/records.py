@@ -63,6 +63,7 @@ class Records[T: Record]:
 
     def numbers(self) -> set[int]:
         """Return the numbers of all shards that have a record."""
+        # By the keys alone, without reading: the record of a shard that counts here may be damaged, which `ctd check` finds.
         single = {keys.number_of(key) for key in objects.list_keys(self.objects, self.folder)}
         found = single | resolved(self.log.read()).keys()
         return {number for number in found if 0 <= number < self.plan.n_shards}
@@ -75,6 +76,7 @@ class Records[T: Record]:
         log, plan = resolved(self.log.read()), self.plan
         wanted = range(plan.n_shards) if group is None else plan.numbers(group)
         found = self.in_log({number: log[number] for number in wanted if number in log})
+        # A single record counts over the log: it is the same, not deleted yet, or was written later (see `forget`).
         found |= {number: single[key] for number, key in newest(single).items()}
         return {number: found[number] for number in sorted(found)}
 
@@ -122,6 +124,7 @@ class Records[T: Record]:
         """Add a record with this content; `compact` deletes the earlier ones of its shard."""
         shard, data = record["shard"], checksummed(record)
         key = keys.record(self.folder, shard["group"], shard["number"], digest(data))
+        # One write of a whole object: after a kill it is there or not. Another writer of this key writes the same bytes.
         objects.write(self.objects, key, data)
 
     def stamp(self) -> str:

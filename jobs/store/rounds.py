@@ -78,12 +78,14 @@ class KeptRound(NamedTuple):
         at = np.searchsorted(self.told.rows, rows).clip(0, len(self.told.rows) - 1)
         if not np.array_equal(self.told.rows[at], rows):
             raise Damaged(self.number)
+        # One request for all from the first to the last, also those in between: each request costs milliseconds.
         first, n, size = int(at.min()), int(np.ptp(at)) + 1, self.dtype.itemsize
         place = self.start + first * size
         data = objects.read_range(store.objects, self.key, place, n * size) if size else b""
         if data is None or len(data) != n * size:
             raise Damaged(self.number)
         table = (np.frombuffer(data, self.dtype) if size else np.zeros(n, self.dtype))[at - first]
+        # Each state has its own checksum, so that damage to one item's harms nobody who does not go on from it.
         if [digest(row.tobytes()) for row in table] != [self.sha256[k] for k in at]:
             raise Damaged(self.number)
         return [np.ascontiguousarray(table[name]) for name in self.dtype.names or ()]
@@ -123,6 +125,7 @@ def write_round(
     arrays = {name: np.asarray(getattr(told, name)) for name in _ARRAYS}
     head = encode(Snapshot(cost.rounds, arrays), identity)
     data = b"".join([f"{len(head):0{DIGITS}d}".encode(), head, table.tobytes()])
+    # Not read back, as results are: states that turn out damaged are computed again (jobs.run.rounds).
     objects.write(store.objects, keys.round_states(group, number), data)
 
 
@@ -141,6 +144,8 @@ def read_round(
     identity, saved = found
     if identity["job"] != store.job.spec.digest():
         return None
+    # A search that began anew uses the numbers for other rounds, and a worker that outlives its driver may still write an
+    # old one.
     if round_ is not None and identity["round"] != round_digest(round_):
         return None
     told = Told(**saved.arrays, failed=tuple(identity["failed"]))
@@ -182,6 +187,8 @@ def write_decision(store: Store, group: int, number: int, decision: Decision) ->
         "again": list(decision.again),
     }
     key, data = keys.decision(group, number), checksummed(content)
+    # Of two drivers, of which one has lost its lease and does not know yet, the second stops here. Equal bytes are no
+    # conflict: a write that was reported as failed may have arrived.
     if not objects.create(store.objects, key, data) and not objects.holds(store.objects, key, data):
         raise Held(f"{store.address}: {key} exists: another driver decides this search")
 
@@ -191,6 +198,7 @@ def read_decisions(store: Store, group: int) -> Iterator[Decision]:
     n = sum(1 for _ in objects.list_keys(store.objects, f"{keys.DECISIONS}/{group}"))
     wanted = [keys.decision(group, k) for k in range(n)]
     for found in objects.each(store.objects, lambda key: read_verified(store.objects, key), wanted):
+        # Each decision rests on all before it, so that those behind a gap say nothing.
         if found is None:
             return
         told = [(k, _told_from(report), Cost(**cost)) for k, report, cost in found["told"]]

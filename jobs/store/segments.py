@@ -81,6 +81,7 @@ def decode(number: int, data: bytes) -> Segment:
     lines, heads = _lines(data)
     if not heads:  # nobody knows what it replaces: it stands for itself
         return Segment(number, number, frozenset(), by_shard(lines))
+    # Either head will do, since both are the same; a damaged first one leaves the last.
     head, own = heads[0], lines[1:-1]
     if not head.is_of(number):
         return Segment(number, number, frozenset(), {})
@@ -179,6 +180,7 @@ class Log:
         If another process has added to the log meanwhile, this does nothing. The caller reads the log again to find out,
         and must find the new segment there before it deletes the single records.
         """
+        # Behind what was seen: if somebody has added a segment since, this number is taken, and `_create` does nothing.
         number = seen[-1].number + 1 if seen else 0
         new = Segment(number, number, undone, lines)
         for earlier in reversed(live(seen)):

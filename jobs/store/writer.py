@@ -59,7 +59,8 @@ class ShardWriter:
                         self._store.address,
                     )
                 sums[key] = digest(data)
-        # Last: a kill before this line leaves a shard that counts as never computed.
+        # Last: a kill before this line leaves a shard that counts as never computed. (A loss of power can keep the marker
+        # and lose an object that is not on the disk yet: `ctd check` finds it by the checksums here.)
         self._store.committed.write(replace(marker, sha256=sums).to_json())
 
     def _stored(
@@ -103,6 +104,7 @@ class ShardWriter:
     def _encode(self, shard: Shard, name: str, whole: np.ndarray) -> dict[str, Bytes]:
         """Return key -> bytes of the storage objects that hold these values of a shard."""
         path = f"results/{shard.group}/{name}"
+        # Read once for all shards: nobody changes the metadata of results after creation.
         if path not in self._metadata:
             data = objects.read(self._store.objects, f"{path}/zarr.json")
             self._metadata[path] = json.loads(data or b"{}")
