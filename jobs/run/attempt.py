@@ -112,6 +112,7 @@ class States:
         assert task.step is not None
         group = self.store.job.plan.together(task.shard.group)[0]
         step, leaves = task.step, run.states()
+        # Kept here only once they are in the store: after a write that fails, the round is computed again.
         write_round(self.store, group, step.number, step.round, (told, cost), leaves)
         self._last = (group, step.number), told.rows, told.done, leaves
 
@@ -216,6 +217,7 @@ class Attempt:
             self._on_progress(ShardProgress(most=most))
         longest, kept = 0.0, 0
         while not run.finished:
+            # Between advances alone, where the state of every item is whole.
             if self._stop.is_set():
                 if saved:
                     saved.keep(run)

@@ -40,6 +40,7 @@ class Attempts:
 
     def begin(self, task: Task) -> None:
         """Add an attempt that is handed out."""
+        # The driver's monotonic clock: neither a correction of the time nor a worker's clock makes a shard look slow.
         self._tasks[task.key], self._began[task.key] = task, time.monotonic()
 
     def end(self, attempt: Key) -> Task | None:
@@ -72,6 +73,7 @@ class Attempts:
         Left out: shards with a second attempt already, and probes.
         """
         now = time.monotonic()
+        # A shard in `_both` had its second attempt in this run, which may have ended; there is no third.
         found = [
             (task, now - self._began[key])
             for key, task in self._tasks.items()
@@ -171,6 +173,7 @@ class Driver:
         for attempt, (_, silent_s) in heartbeats.items():
             limit = self.ledger.limits.of(self.ledger.shards[attempt[0]].group)
             if silent_s > limit:
+                # The worker may still commit until it is dead: harmless, as its successor writes the same objects again.
                 why = f"no advance has ended for {silent_s:.0f} s (limit {limit:.0f} s)"
                 many.end(attempt, why)
 
@@ -251,6 +254,7 @@ class Driver:
             return
         other = self.attempts.other(task)
         if report.lost is not None:
+            # The other attempt needs the same states: its report will ask for them, or it has read them before they were lost.
             if not other:
                 self.ledger.searches.lose_states(task, report.lost)
         elif report.told or report.marker:
@@ -261,6 +265,7 @@ class Driver:
             if other and self.many:
                 self._drop(other, self.many)
         else:
+            # A failure, or a probe that passed: it has neither an error nor a marker.
             self.ledger.fail(task, report)
             # While the other attempt runs, the shard has not failed.
             if not other:

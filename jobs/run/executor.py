@@ -75,4 +75,5 @@ class Ticker:
         # `heartbeats` is a function, so that nobody collects them before it is time.
         if self._on_tick is not None and time.monotonic() - self._at >= TICK_S:
             self._on_tick(heartbeats())
+            # After the call, so that a slow listener does not make the next tick due at once.
             self._at = time.monotonic()

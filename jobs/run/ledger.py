@@ -129,6 +129,7 @@ class Ledger:
             pid=marker.pid, seconds=marker.seconds, n_failed=marker.n_failed,
         )  # fmt: skip
         self.events.note(done)
+        # Compacting between reports needs no lock: only the driver's thread does it, and other processes may at any time.
         self._loose += 1
         self.compact(COMPACT_EVERY)
 
@@ -174,6 +175,7 @@ class Ledger:
             return
         if verdict.note:
             self.events.note(Event(kind="decision", shard=report.shard, text=verdict.note))
+        # From here on nothing is repeated: a storage failure has returned above.
         found = self.progress.blame(self.failures.failing(shard))
         if verdict.task is None:
             last = self._last_errors[report.shard]
@@ -195,6 +197,7 @@ class Ledger:
 
     def retry_postponed(self) -> None:
         """Make the decisions that a storage failure postponed."""
+        # If the storage fails again, `decide` puts the report back and begins a pause, which ends this loop.
         while self.postponed and not self.storage.lasts:
             task, report = self.postponed.pop(0)
             self.decide(task, report)

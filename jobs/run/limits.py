@@ -78,7 +78,7 @@ class Pause:
     def __init__(self) -> None:
         self.reason: str | None = None
         self._until = 0.0
-        self._wait_s = 0.5
+        self._wait_s = 0.5  # doubled before the first pause
 
     def begin(self, reason: str) -> None:
         """Begin a pause, unless one lasts."""
@@ -95,6 +95,7 @@ class Pause:
     @property
     def lasts(self) -> bool:
         """Whether the pause is not over."""
+        # `reason` outlasts it: only a shard that is handed out now can tell whether the storage works, and calls `end`.
         return time.monotonic() < self._until
 
 

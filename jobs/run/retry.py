@@ -51,6 +51,7 @@ class GroupBreaker:
     Without it, every shard of a large sweep would be searched for the same mistake in a kernel.
     """
 
+    # Shards given up, or items that fail, before a group without a single fine item is given up: a few may be bad by chance.
     SHARDS, ITEMS = 3, 64
 
     def __init__(self) -> None:
@@ -203,6 +204,7 @@ class Failures:
             return Verdict(again)
         history = self._histories[shard.number]
         rows = rows_of(task._replace(shard=shard)).tolist()
+        # Before anything is counted: if the storage fails here, the same report is decided again, and must count once.
         if history.search or (len(rows) == 1 and report.fault != "outside"):
             self._look_up(shard)
         if report.node_was_lost:
@@ -215,7 +217,7 @@ class Failures:
             if history.search.tell(failed=True):
                 self._blame(report, shard, history.search.found[-1])
             return self._probe(task, shard, history.search)
-        # From here on the attempt is charged.
+        # From here on the attempt is charged. The wait doubles, so that a cause that passes has the time to pass.
         history.last_fault = report.fault
         history.charged += 1
         if history.charged <= self._settings.retries:
@@ -259,9 +261,8 @@ class Failures:
             return None
         self.slots[group] = now // 2
         record = checksummed({"slots": now // 2, "planned": planned})
-        with (
-            objects.may_fail()
-        ):  # this run knows the number; only the next one would have to find it again
+        # If the write fails, this run knows the number; only the next one has to find it again.
+        with objects.may_fail():
             objects.write(self._store.objects, keys.slots(group), record)
         note = f"group {group}: {now // 2} slots in place of {now}"
         return Verdict(again._replace(slots=now // 2), note=note)
@@ -319,6 +320,7 @@ class Failures:
         )  # fmt: skip
         # A round of a search has rows of several planned shards; the record belongs to the planned one.
         (home,) = self._store.job.plan.overlapping(shard._replace(start=row, stop=row + 1))
+        # In memory first, then in the store: this run leaves the item out even if the record cannot be written.
         entries = self.failed.setdefault(home, [])
         entries.append(failed)
         planned = self._store.job.plan.shard(home)

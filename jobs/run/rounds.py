@@ -85,6 +85,7 @@ class Rounds:
 
     def resume(self, number: int) -> tuple[Told, Cost] | None:
         """Return the report that a round left for an earlier driver; without one, add its task again."""
+        # A worker may have written the round after the driver that asked for it was killed: its report is as good as told.
         there = read_round(self._store, self._group, number, self.asked[number])
         if there is None:
             self.kept.discard(number)
@@ -115,6 +116,8 @@ class Rounds:
 
     def _task(self, number: int, begin: Begin) -> Task:
         plan, asked = self._store.job.plan, self.asked[number]
+        # Numbers behind those of the planned shards, one for each round and group, since checkpoints, attempts and events go by
+        # the number of a shard.
         group = plan.together(self._group)[asked.group]
         as_shard = plan.n_shards + number * len(plan.group_sizes) + group
         rows = int(asked.rows[0]), int(asked.rows[-1]) + 1
@@ -134,6 +137,7 @@ class Rounds:
                 # Without the items that failed in it, and with those that failed later.
                 again = self._task(number, "resume")._replace(without=self.told[number].failed)
                 self.waiting.append(again)
+                # The states that this one goes on from may be missing, too. `_repeated` ends the recursion: each is added once.
                 return self.next_task()
         return None
 
@@ -152,6 +156,7 @@ class Rounds:
     def forget(self, needed: set[int]) -> None:
         """Delete the states of rounds that have been told, unless they are needed, or a task goes on from them."""
         sources = [_sources(task) for task in self.waiting]
+        # A round that runs may fail and be handed out again; one that is repeated reads its sources again.
         sources += [{*self.asked[n].rounds.tolist()} for n in self.running | self._repeated]
         for number in (self.kept & self.told.keys()) - needed.union(self._repeated, *sources):
             with objects.may_fail():  # `ctd check` finds what stays
@@ -167,6 +172,8 @@ def _sources(task: Task) -> set[int]:
 
 def forget_search(store: Store, group: int) -> None:
     """Delete what a group's search has written, so that it begins anew; the caller must hold the store's lease."""
+    # The checksums first: decisions without them are those of a search that goes on, whereas checksums without their
+    # decisions would be a damage. The states last: any that a kill leaves are written anew before they are read.
     objects.delete(store.objects, keys.sums(f"decisions/{group}"))
     for folder in (keys.DECISIONS, keys.ROUNDS):
         objects.delete_all(store.objects, f"{folder}/{group}")

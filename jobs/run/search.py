@@ -64,6 +64,7 @@ class GroupSearch:
     def open(self) -> None:
         """Repeat what is written, and take up what was handed out. Raises JobError if the search decides otherwise now."""
         decisions = list(read_decisions(self._store, self._group))
+        # Asking and telling as it was written brings the searcher, Optuna's samplers included, to the state that it had.
         for decision in decisions:
             self._repeat(decision)
         # Written anew if they follow a gap: nothing that is known rests on them.
@@ -159,6 +160,8 @@ class GroupSearch:
         self._is_changed = shard is not None
         if shard is None:
             return False
+        # Reports are written down before the results that rest on them. Otherwise the next driver would find shards committed
+        # whose items, by the decisions, have not ended (`orphaned`).
         self._write()
         if self._news:
             self._unwritten, self._news = Decision(tuple(self._news), None), []
@@ -189,6 +192,9 @@ class GroupSearch:
         """Write the last decision; the round that follows from it is handed out from then on."""
         if self._unwritten is None:
             return
+        # A kill before this write leaves the reports in run/rounds: the next driver decides anew, and nobody has computed what
+        # would have followed. After a kill behind it, the next driver repeats the decision (`open`). If the write fails,
+        # `_unwritten` stays for the next call.
         write_decision(self._store, self._group, self._n_decisions, self._unwritten)
         asked, self._unwritten = self._unwritten.asked, None
         self._n_decisions += 1
@@ -209,6 +215,7 @@ class GroupSearch:
     def seal(self) -> None:
         """Once all shards are committed: seal the decisions; delete the states that nobody needs and what killed workers left."""
         name, needed = f"decisions/{self._group}", self._needed()
+        # The results are committed: if this fails or is killed, `ctd check` finds what was left over.
         with objects.may_fail():
             write_sums(
                 self._store.objects, name, objects.list_keys(self._store.objects, f"run/{name}")
@@ -297,6 +304,7 @@ class Searches:
 
     def next_task(self) -> Task | None:
         """Return the next task of any search; None if there is none now. Raises the errors of the storage."""
+        # A generator: a search that is asked writes a decision, so the next one is asked only if this one has no task.
         tasks = (search.next_task() for search in self._found.values())
         return next((task for task in tasks if task is not None), None)
 

@@ -75,6 +75,8 @@ def run_shards(
     with lease.held(stop):
         # Under the lease: another driver may have committed shards until now.
         ledger = open_ledger(store, part)
+        # What a killed driver's workers have committed meanwhile is in the ledger; what they commit from now on is computed
+        # twice, to the same bytes.
         if ledger.is_open:
             lease.progress = ledger.progress.to_json
             Driver(ledger, executor, listener, stop).run()

@@ -120,6 +120,7 @@ def accept_changes(store: Store) -> list[str]:
         # States of the old source must not go on under the new one. First these: a kill in between loses only work.
         for folder in (keys.CHECKPOINTS, keys.DECISIONS, keys.ROUNDS):
             objects.delete_all(store.objects, folder)
+    # A kill between its two copies leaves run/job.json with the old sources: the changes have to be accepted again.
     if edited or not job.sources:
         store.job = replace(job, sources=now)
         write_job(store.objects, store.job)

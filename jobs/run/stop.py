@@ -83,6 +83,7 @@ class Stop:
 
     def add_callback(self, callback: Callable[[], None]) -> None:
         """Call `callback` when a stop is asked for, or now if it has been."""
+        # First into the list: a request between the two lines then calls it twice, which does no harm, and never not at all.
         self._callbacks.append(callback)
         if self.reason is not None:
             callback()
@@ -155,6 +156,7 @@ def signals(stop: Stop) -> Iterator[None]:
     before = {number: signal.signal(number, handle) for number in heard}
     try:
         with stop.deferred():
+            # Signals that have waited arrive here: Python calls their handlers before it returns.
             signal.pthread_sigmask(signal.SIG_UNBLOCK, CAUGHT)
         yield
     finally:
@@ -169,6 +171,7 @@ def _let_go_of_the_terminal() -> None:
             termios.tcgetattr(handle)
         except termios.error as error:  # of a file or a pipe it is ENOTTY
             if error.args[0] == errno.EIO:
+                # Python's streams keep their descriptor, which leads nowhere from now on.
                 nowhere = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(nowhere, handle)
                 os.close(nowhere)

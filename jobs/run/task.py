@@ -76,6 +76,7 @@ class Task(NamedTuple):
 def rows_of(task: Task) -> np.ndarray:
     """Return the rows of the group that the attempt computes."""
     rows = np.arange(task.shard.start, task.shard.stop)
+    # The rows of a round lie anywhere between its first and its last.
     if task.step:
         rows = np.intersect1d(rows, task.step.round.rows)
     return np.setdiff1d(rows, task.without) if task.without else rows

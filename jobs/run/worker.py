@@ -36,7 +36,7 @@ from jobs.store.writer import ShardWriter
 
 @dataclass(frozen=True)
 class Began:
-    """When an attempt began: for people, and for durations, which no correction of the clock may change."""
+    """The beginning of an attempt: wall time for display, monotonic time for durations."""
 
     at: float = field(default_factory=time.time)
     """Seconds since 1970."""
@@ -120,6 +120,7 @@ class Worker:
         step, search, none = task.step, self.job.spec.search, np.zeros(0)
         assert step is not None
         assert search is not None
+        # No item has a state, so nothing is written. If the driver dies before it notes the report, the next one hands the round out again.
         if found is None:
             rows = tuple(step.round.rows.tolist())
             report = Told(none.astype(int), none, none.astype(int), none > 0, none > 0, rows)
@@ -127,6 +128,7 @@ class Worker:
         assert found.run is not None
         report = told(found.run, self.store.science, search, rows_of(task), step)
         cost = Cost(began.seconds(), began.at, found.longest_s or 0.0, found.rounds)
+        # The states first, then the checkpoint goes: a kill in between leaves a checkpoint too many, never neither.
         self._states.keep(task, found.run, report, cost)
         self._tidy(task, found.checkpoints or 0, cost.seconds)
         return report, cost
