@@ -30,9 +30,9 @@ PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 
 
 def kernel_kills(proc: Path = PROC, mount: Path = CGROUPS) -> int:
-    """How many processes of this process' memory cgroup the kernel has killed because memory ran out.
+    """Return the number of processes of this process' memory cgroup that the kernel has killed because memory ran out.
 
-    If the cgroup has no such count: how many of this machine; 0 if the machine has none either.
+    If the cgroup has no such count, the number of this machine; 0 if the machine has none either.
     """
     for file in _counters(proc, mount):
         with suppress(OSError, ValueError):
@@ -43,24 +43,24 @@ def kernel_kills(proc: Path = PROC, mount: Path = CGROUPS) -> int:
 
 
 def _counters(proc: Path, mount: Path) -> Iterator[Path]:
-    """The files that may have the count, the best first."""
+    """Yield the files that may have the count, the best first."""
     lines: list[str] = []
     with suppress(OSError):
         lines = (proc / "self" / "cgroup").read_text().splitlines()
     for _, controllers, path in (line.split(":", 2) for line in lines):
         below = path.lstrip("/")
-        if "memory" in controllers.split(","):
+        if "memory" in controllers.split(","):  # cgroup version 1
             # A container may see its own cgroup as the root, and the path to it from outside.
             yield mount / "memory" / below / "memory.oom_control"
             yield mount / "memory" / "memory.oom_control"
-        elif not controllers:
+        elif not controllers:  # version 2, whose line is 0::PATH
             yield mount / below / "memory.events"
             yield mount / "memory.events"
     yield proc / "vmstat"
 
 
 class Place(NamedTuple):
-    """Where an actor is."""
+    """The place of an actor."""
 
     node: str
     """Id of its node."""
@@ -87,9 +87,11 @@ class ShardWorker:
 
         workers: actors that run shards. expected: the driver's versions; this process must have the same.
         """
+        # Tasks and reports travel as pickles, which another version may read otherwise; another JAX may give other bits.
         wrong = differences(expected, versions(), f"on {socket.gethostname()}")
         if wrong:
             return f"versions differ: {wrong}; install the same everywhere", True
+        # As text: Ray would pickle an exception, and one that cannot be pickled ends the actor.
         try:
             self._worker = Worker(address, workers)
         except BaseException as error:
@@ -104,6 +106,8 @@ class ShardWorker:
         assert self._worker is not None
 
         def note(now: ShardProgress) -> None:
+            # Without a lock: a heartbeat in between mixes two shards once, and the driver takes no sign of life for older
+            # than the beginning of the shard (Slot.begin).
             self._shard, self._progress, self._advanced = work.key[0], now, time.monotonic()
 
         note(ShardProgress())
@@ -118,16 +122,17 @@ class ShardWorker:
             self._worker.interrupt()
 
     def heartbeat(self) -> tuple[int, Heartbeat, int]:
-        """Number of the running shard, -1 before the first one; how far it is; see `cluster.ray.actor`."""
+        """Return the number of the running shard (-1 before the first one), its heartbeat, and `kernel_kills`."""
+        # Called in a thread of its own while `do` runs: see the concurrency group in cluster.ray.pool.
         silent_s = time.monotonic() - self._advanced
         return self._shard, Heartbeat(self._progress, silent_s), kernel_kills()
 
     def place(self) -> Place:
-        """Tell where this actor is."""
+        """Return the place of this actor."""
         node = str(ray.get_runtime_context().get_node_id())
         return Place(node, jax.local_devices()[0].device_kind, kernel_kills())
 
     def device_memory(self) -> int | None:
-        """Bytes that XLA may use on one device; None on a CPU."""
+        """Return the bytes that XLA may use on one device; None on a CPU."""
         stats = jax.local_devices()[0].memory_stats()
         return int(stats["bytes_limit"]) if stats else None

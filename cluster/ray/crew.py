@@ -30,7 +30,7 @@ MOST = 2
 POLL_S = 1.0
 """Least time after an actor's answer until it is asked again."""
 ASKS_A_S = 50.0
-"""How many actors are asked in a second: more than these are asked less often."""
+"""Actors that are asked in a second; if there are more, each is asked less often."""
 
 
 class Places:
@@ -43,19 +43,20 @@ class Places:
         """Note that the slot's actor became ready or unready, or that what it holds has changed."""
         for slots in self._holding:
             slots.pop(id(slot), None)
+        # Added at the end of its dict, which keeps that order: the first of a dict has waited longest.
         if slot.ready:
             self._holding[len(slot.held)][id(slot)] = slot
 
     def free(self, depth: int) -> int:
-        """How many more tasks the actors take, if each may hold `depth`."""
+        """Return how many more tasks the actors take, if each may hold `depth`."""
         return sum((depth - k) * len(slots) for k, slots in enumerate(self._holding[:depth]))
 
     def emptiest(self) -> Slot:
-        """A slot whose actor holds the fewest tasks; the one that has waited longest among them."""
+        """Return a slot whose actor holds the fewest tasks; the one that has waited longest among them."""
         return next(slot for slots in self._holding for slot in slots.values())
 
     def idle(self) -> Iterator[Slot]:
-        """The slots whose actors hold no task."""
+        """Iterate over the slots whose actors hold no task."""
         return iter(self._holding[0].values())
 
 
@@ -84,8 +85,9 @@ class Crew:
         )
 
     def expect(self, slot: Slot, ref: Any) -> Answer:
-        """Return the future of what the slot's actor is to answer; then the slot is in `answered`."""
+        """Return the future of an answer of the slot's actor; once it is there, the slot is in `answered`."""
         answer: Answer = ref.future()
+        # A thread of Ray's calls back. It touches nothing but the queue, so that slots belong to the driver's thread alone.
         answer.add_done_callback(lambda _: self.answered.put(slot))
         return answer
 
@@ -119,6 +121,7 @@ class Crew:
             self.places.note(slot)
             return
         text, in_vain = fault
+        # In vain: a wrong version or a job that cannot be read stays so, however often an actor starts.
         slot.failed_starts = MAX_STARTS if in_vain else slot.failed_starts + 1
         if slot.failed_starts < MAX_STARTS:
             self.replace(slot)
@@ -131,6 +134,8 @@ class Crew:
 
     def replace(self, slot: Slot) -> None:
         """Put a new actor in the slot, after killing the old one, which may be dead or out of reach."""
+        # The kill first: the resources of the old one are those that the new one waits for. If the old one is out of reach and
+        # commits its shard all the same, it writes the bytes that the next attempt writes.
         self._pool.kill(slot.actor)
         slot.actor, slot.held = self._pool.actor(), []
         self.open(slot)
@@ -164,13 +169,13 @@ class Crew:
             slot.actor.interrupt.options(concurrency_group="watch").remote()
 
     def holder(self, attempt: Key) -> Slot | None:
-        """The slot whose actor runs an attempt, or has it queued; None if there is none."""
+        """Return the slot whose actor runs an attempt, or has it queued; None if there is none."""
         held = lambda slot: any(task.key == attempt for _, task in slot.held)
         return next(filter(held, self.slots), None)
 
 
 class Heartbeats:
-    """What the actors of `slots` told of their running shards.
+    """The heartbeats of the actors of `slots`, which are asked in turn.
 
     The list belongs to the pool, which adds and removes slots.
     """
@@ -180,10 +185,10 @@ class Heartbeats:
         self._answered: SimpleQueue[Slot] = SimpleQueue()
         self._asked_at = 0.0
         self._next = 0
-        """How many slots were looked at, one after another, to see whether to ask them."""
+        """Number of slots that were looked at so far, one after another, to see whether to ask them."""
 
     def last(self) -> Mapping[Key, Heartbeat]:
-        """The last heartbeat of each running shard, heard seconds ago, or more with many actors.
+        """Return the last heartbeat of each running shard, heard seconds ago, or more with many actors.
 
         An actor that was not asked lately is not silent; one that was asked and does not answer is.
         """
@@ -191,12 +196,14 @@ class Heartbeats:
             while True:
                 self._note(self._answered.get_nowait())
         now = time.monotonic()
+        # A budget that grows with the time, up to a second's: ten thousand actors are not asked at once after a pause.
         n = int(min(now - self._asked_at, POLL_S) * ASKS_A_S)
         if n:
             self._asked_at = now
             self._ask_some(n)
 
         def of(slot: Slot) -> Heartbeat:
+            # An actor whose process is stopped, or in which the kernel holds Python's lock, cannot say that it is silent.
             unanswered = now - slot.asked_at if slot.asked is not None else 0.0
             return Heartbeat(slot.progress, max(slot.heard_at - slot.alive_at, unanswered))
 
@@ -229,20 +236,24 @@ class Heartbeats:
             return  # if the actor died, the answer of its shard says so
         now = slot.heard_at = time.monotonic()
         slot.kernel_kills = kernel_kills
+        # Of another shard: the answer came after that shard's report, or before the actor began this one.
         if slot.held and slot.held[0][1].key[0] == shard:
             slot.progress = beat.progress
+            # The actor tells a duration, never a time: the clocks of two machines are not compared.
             slot.alive_at = max(slot.alive_at, now - beat.silent_s)
 
 
 def kind_of_death(error: RayError) -> str:
-    """Why an actor's answer did not come: "oom", "node" (it is lost) or "killed"."""
+    """Return the reason for which an actor's answer did not come: "oom", "node" (it is lost) or "killed"."""
     if isinstance(error, OutOfMemoryError):  # not a RayActorError
         return "oom"
+    # Ray may report a lost node as the death of its actor, and only the text tells. An actor that is unavailable may still
+    # run; its slot cannot wait for it.
     lost = isinstance(error, ActorUnavailableError | NodeDiedError) or "node has died" in str(error)
     return "node" if lost else "killed"
 
 
 def last_line(error: BaseException) -> str:
-    """The last line of an error's text, which names the cause, without credentials."""
+    """Return the last line of an error's text, which names the cause, without credentials."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return masked(lines[-1].strip())[:2000]

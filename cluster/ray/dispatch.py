@@ -1,7 +1,7 @@
 """Hand shards to the ready actors, one at a time, and collect what they report.
 
 An actor that dies costs the shard that it ran one attempt. The shard queued behind that one goes to another
-actor, at no cost. What it died of is known once the next actor in its slot tells whether the kernel ran out of memory.
+actor, at no cost. The cause of a death is known once the next actor in its slot tells whether the kernel ran out of memory.
 """
 
 import time
@@ -23,7 +23,7 @@ dispatch. A longer shard is better off waiting for the first free actor."""
 
 
 EXPLAIN_S = 60.0
-"""How long the report of a death waits for the next actor."""
+"""Longest wait (s) of the report of a death for the next actor."""
 
 
 class Death(NamedTuple):
@@ -38,7 +38,7 @@ class Death(NamedTuple):
     report: Report
     """The report of its shard."""
     at: float
-    """When it was noticed, by time.monotonic."""
+    """The time.monotonic at which it was noticed."""
 
 
 class Dispatch:
@@ -47,11 +47,11 @@ class Dispatch:
     def __init__(self, crew: Crew) -> None:
         self._crew = crew
         self._depth = 1
-        """How many tasks an actor may hold."""
+        """Most tasks that an actor may hold."""
         self._returned: list[Work] = []
         """Tasks that were queued at actors that died."""
         self._ended_here: list[Report] = []
-        """Of actors that `end` has replaced, for the next `wait`."""
+        """Reports of actors that `end` has replaced, for the next `wait`."""
         self._deaths: list[Death] = []
         """Deaths whose reports wait."""
         self._told = False
@@ -61,10 +61,12 @@ class Dispatch:
 
     def stop(self) -> None:
         """Make the next `wait` tell all actors to stop at a checkpoint; callable from a signal handler or another thread."""
+        # No call of Ray here: a signal may have interrupted one that holds a lock, for which a second call would wait for ever.
         self.stopping = True
 
     def capacity(self) -> int:
-        """Free places at ready actors, less the shards that dead actors left behind in their queues."""
+        """Return the free places at ready actors, less the shards that dead actors left behind in their queues."""
+        # Those go out first, in `wait`; with fewer places than such shards this is negative, which counts as none.
         return self._crew.places.free(self._depth) - len(self._returned)
 
     def submit(self, work: Work) -> None:
@@ -96,6 +98,7 @@ class Dispatch:
             slot.held = [held for held in slot.held if held[1].key != attempt]
             self._crew.places.note(slot)
         elif why is None:
+            # Without a report: the other attempt was committed, and the driver expects nothing more of this one.
             self._replace(slot)
         elif not slot.held[0][0].done():  # else `wait` returns its report
             self._ended_here.append(self._charged(self._died(slot, "killed", why)))
@@ -138,6 +141,7 @@ class Dispatch:
     def _ended(self, slot: Slot) -> list[Report]:
         """Return the reports of an actor that has answered; if it died instead, replace it."""
         reports: list[Report] = []
+        # Both tasks of a short queue may have ended, while `answered` holds the slot twice: the second time finds nothing done.
         while slot.held and slot.held[0][0].done():
             answer, task = slot.held[0]
             try:
@@ -150,6 +154,7 @@ class Dispatch:
                     return reports
                 kind = kind_of_death(error)
                 text = f"the worker died ({kind}): {last_line(error)}"
+                # A death by `killed` is reported once its cause is known; until then the driver takes the shard for running.
                 death = self._died(slot, kind, text, masked(str(error))[-MOST_TRACE:])
                 if kind != "killed":
                     return [*reports, death.report]
@@ -182,6 +187,7 @@ class Dispatch:
 
     def _explain(self, death: Death) -> Report:
         report, slot = death.report, death.slot
+        # Another node's count says nothing; then the death is charged as if memory had been enough.
         same = slot.ready and slot.node == death.node
         if same and slot.kernel_kills > death.kernel_kills:
             text = "the worker died (oom): the kernel killed it, memory ran out"

@@ -6,7 +6,7 @@
     on_tick(heartbeats)      <--->  heartbeat: answered by a second thread of the actor
     a stop                   ---->  interrupt: the same thread; the report says where the shard was left
 
-Who does what: `Startup` brings a Ray up; `pool` makes actors on it, whose class is in `actor`; `crew` keeps one
+Parts: `Startup` brings a Ray up; `pool` makes actors on it, whose class is in `actor`; `crew` keeps one
 that has opened the store in every slot, and asks how far its shard is; `dispatch` gives them shards;
 `reach` watches whether the Ray is there. Answers come as futures, which put their slot in a queue: nobody goes through all actors to find one.
 """
@@ -59,6 +59,7 @@ class Startup:
                 max(cpus, math.ceil((settings.workers or 0) * settings.cpus_per_worker))
             )
             self._environment = set_environment(self.local.environment)
+        # One thread for one task: `pool` may be asked again and again, and gets the same pool or the same error.
         starter = ThreadPoolExecutor(1, "ray-start")
         self._starting = starter.submit(_pool, settings, address, self.local)
         starter.shutdown(wait=False)
@@ -120,6 +121,7 @@ class RayExecutor:
     _ticker: Ticker
 
     def __init__(self, settings: RunSettings, address: str | None = None) -> None:
+        # Before the driver plans: JAX would take most of a GPU's memory with its first computation.
         jax.config.update("jax_platforms", "cpu")
         self._settings = settings
         self._memory: int | None = None
@@ -154,6 +156,7 @@ class RayExecutor:
         from cluster.ray.crew import Crew, Heartbeats
         from cluster.ray.dispatch import Dispatch
 
+        # Absolute: an actor's working directory is not the driver's.
         path = objects.local_path(address)
         self._crew = Crew(pool, str(path.absolute()) if path is not None else address)
         self._dispatch, self._heartbeats = Dispatch(self._crew), Heartbeats(pool.slots)
@@ -164,7 +167,7 @@ class RayExecutor:
             stop.add_callback(self._dispatch.stop)
 
     def capacity(self) -> int:
-        """How many more shards the ready actors take now."""
+        """Return how many more shards the ready actors take now."""
         return self._dispatch.capacity()
 
     def submit(self, work: Work) -> None:
@@ -172,7 +175,7 @@ class RayExecutor:
         self._dispatch.submit(work)
 
     def try_elsewhere(self, task: Task) -> bool:
-        """Give a second attempt at a running shard to an idle actor on another node; whether there was one."""
+        """Give a second attempt at a running shard to an idle actor on another node; return whether there was one."""
         return self._dispatch.try_elsewhere(task)
 
     def end(self, attempt: Key, why: str | None = None) -> None:

@@ -26,11 +26,11 @@ EXCLUDED = ["*.zarr", ".git", ".venv", "__pycache__", "*.png"]
 """Results and environments, which are never shipped."""
 
 START_S = 120.0
-"""How long `submit` waits for the cluster to compare its versions with ours; then it returns anyway."""
+"""Longest wait (s) of `submit` for the cluster to compare its versions with ours; then it returns anyway."""
 
 
 def entrypoint(run: Sequence[str]) -> str:
-    """The shell command that the cluster runs: compare versions, then run the driver. run: its words after `ctd`."""
+    """Return the shell command that the cluster runs: compare versions, then run the driver. run: its words after `ctd`."""
     expected = json.dumps(versions())
     # exec, so that a stop signal reaches the driver and not a shell around it.
     return (
@@ -40,11 +40,12 @@ def entrypoint(run: Sequence[str]) -> str:
 
 
 def environment(profile: RayProfile) -> dict[str, str | None]:
-    """Environment variables with which this process reaches and authenticates to the cluster (None: unset).
+    """Return the environment variables with which this process reaches and authenticates to the cluster (None: unset).
 
     Raises:
         JobError: the profile's token file does not exist.
     """
+    # Unset: in the client of Ray's jobs either of them would win over the address that it is given.
     settings: dict[str, str | None] = {"RAY_ADDRESS": None, "RAY_API_SERVER_ADDRESS": None}
     if profile.token:
         token = Path(profile.token).expanduser()
@@ -56,7 +57,7 @@ def environment(profile: RayProfile) -> dict[str, str | None]:
 
 @contextmanager
 def client(profile: RayProfile) -> Iterator[Any]:
-    """A client of the Jobs API, authenticated with the profile's token.
+    """Yield a client of the Jobs API, authenticated with the profile's token.
 
     Raises:
         JobError: nothing answers, or a call inside the `with` block fails.
@@ -98,7 +99,7 @@ def submit(folder: str, profile: RayProfile, command: str, number: str, where: s
 
 
 def modules() -> list[str]:
-    """Folders to ship: our three packages, and the metadata in which `versions` finds ctd's version."""
+    """Return the folders to ship: our three packages, and the metadata in which `versions` finds ctd's version."""
     packages = [str(Path(str(package.__file__)).parent) for package in (ctd, jobs, cluster)]
     metadata = distribution(DISTRIBUTION)._path  # type: ignore[attr-defined]
     return [*packages, str(metadata)]
@@ -121,7 +122,7 @@ def _await_versions(api: Any, number: str, where: str) -> None:
 
 
 def states(profile: RayProfile, number: str) -> dict[str, Any]:
-    """{job id: its state in words}."""
+    """Return {job id: its state in words}."""
     try:
         with client(profile) as api:
             info = api.get_job_info(number)
@@ -140,7 +141,7 @@ def cancel(profile: RayProfile, number: str) -> list[str]:
 
 
 def log(profile: RayProfile, number: str, n_lines: int) -> str:
-    """The last `n_lines` lines of the driver's output."""
+    """Return the last `n_lines` lines of the driver's output."""
     with client(profile) as api:
         text = api.get_job_logs(number)
     return "\n".join(str(text).splitlines()[-n_lines:])

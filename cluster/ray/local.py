@@ -30,10 +30,10 @@ log = logging.getLogger("ctd")
 HELPER = Path(__file__)
 
 STOP_S = 20.0
-"""How long Ray may take to stop (usually 2 s) before it is killed."""
+"""Seconds that Ray may take to stop (usually 2) before it is killed."""
 
 TRIES = 3
-"""How many times to try to start Ray."""
+"""Attempts to start Ray."""
 
 OWNER = "owner"
 """File that says which process keeps a Ray up."""
@@ -79,6 +79,7 @@ class LocalRay:
         """Whether the helper has said an address; before, it does not hear that its standard input closes."""
         if not self._folder.exists():  # a helper that failed has removed it
             self._folder.mkdir(mode=0o700)
+        # Closed before it has content: nobody else can read it, not even for a moment.
         self._token.touch(mode=0o600)
         self._token.write_text(self._secret)
         self._log = (self._folder / "start.log").open("w+")
@@ -122,7 +123,7 @@ class LocalRay:
         return self._address
 
     def _said(self) -> str:
-        """The address that the helper says, or NoRay with what it said last, or died of."""
+        """Return the address that the helper says; raise NoRay with the last line of its log."""
         assert self._helper.stdout is not None
         if line := self._helper.stdout.readline():
             address, lost = json.loads(line)
@@ -144,6 +145,7 @@ class LocalRay:
         helper = self._helper
         assert helper.stdin is not None
         assert helper.stdout is not None
+        # The helper takes the end of its input for the order to stop, whether we close it or die.
         helper.stdin.close()
         try:
             helper.wait(STOP_S if self.is_up else 0)  # one still starting does not read stdin yet
@@ -185,7 +187,7 @@ class Held(NamedTuple):
     is_dead: Callable[[], bool]
     """Whether it has ended by itself."""
     lost: str = ""
-    """What it lacks."""
+    """Text for the log on the lacks of this Ray; "" if it has none."""
 
 
 def start(folder: str, cpus: int) -> Held:

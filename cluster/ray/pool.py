@@ -79,11 +79,11 @@ LOOK_S = 5.0
 """Least time between two checks for nodes that joined the cluster."""
 
 PATIENCE_S, OWN_PATIENCE_S = 10.0, 1.0
-"""How long an existing Ray, or one of our own, may not answer before it is lost. The head of a cluster that keeps its
+"""Seconds for which an existing Ray, or one of our own, may not answer before it is lost. The head of a cluster that keeps its
 state elsewhere may only restart; one of our own never comes back. Ray itself would end this process after 60 s."""
 
 Answer = Future[Any]
-"""What an actor is to answer, `ObjectRef.future`."""
+"""The answer that an actor will give, `ObjectRef.future`."""
 
 
 @dataclass
@@ -113,9 +113,9 @@ class Slot:
     kernel_kills: int = 0
     """The actor's count of whom the kernel killed for memory (`oom`), as last heard."""
     failed_starts: int = 0
-    """How many actors in a row failed to start in this slot."""
+    """Actors in a row that failed to start in this slot."""
     progress: ShardProgress | None = None
-    """How far the running shard was at the last sign of life; None before the first one."""
+    """Progress of the running shard at the last sign of life; None before the first one."""
 
     def begin(self) -> None:
         """Note that a shard begins to run, or that none does."""
@@ -178,6 +178,7 @@ class Pool:
         """Decide how many actors there are and what each one gets; start them."""
         settings = self._settings
         context = ray.get_runtime_context()
+        # Before the first question, which a GCS that ends now would never answer; the raylet's address is in its answer.
         gcs = {"GCS": context.gcs_address}
         self.reach.watch(gcs)
         alive = [node for node in self.reach.ask(ray.nodes) if node["Alive"]]
@@ -199,15 +200,16 @@ class Pool:
             )
         self.n = settings.workers or sum(counts)
         self._looked_at = time.monotonic()
+        # Ray decides which node gets an actor, so that each node may have to hold as many as fit, or all.
         held = [min(k, self.n) for k in counts]
         shares = [node.get("memory", 0) / k for node, k in zip(nodes, held, strict=True) if k]
         self.node_share = int(min(shares, default=usable_memory(None)))
         self.slots += [Slot(self.actor()) for _ in range(self.n)]
 
     def joined(self) -> list[Slot]:
-        """Slots with new actors, as many as fit on nodes that joined since the last check.
+        """Return slots with new actors, as many as fit on nodes that joined since the last check.
 
-        Empty if the job sets `run.workers`, within `LOOK_S` of the last check, and of a local Ray, which has one
+        None if the job sets `run.workers`, within `LOOK_S` of the last check, and on a local Ray, which has one
         node.
         """
         if self._local or self._settings.workers or time.monotonic() - self._looked_at < LOOK_S:
@@ -216,6 +218,7 @@ class Pool:
             return []
         self._looked_at = time.monotonic()
         nodes = [node["Resources"] for node in self.reach.ask(ray.nodes) if node["Alive"]]
+        # `n` does not fall when a node goes: the new actors of its slots wait for room, which the next node to join gives them.
         new = max(0, sum(self._places(node) for node in nodes) - self.n)
         self.n += new
         return [Slot(self.actor()) for _ in range(new)]
@@ -257,8 +260,10 @@ class Pool:
         make = ray.remote(
             num_cpus=self._settings.cpus_per_worker,
             num_gpus=self.gpus,
+            # The driver decides what follows from a death: it charges the shard, narrows its group, or searches it.
             max_restarts=0,
             max_task_retries=0,
+            # A thread beside the one that runs shards, for heartbeats and the order to stop.
             concurrency_groups={"watch": 1},
             runtime_env={"env_vars": env},
             label_selector=self.nodes.selector(),
@@ -271,6 +276,7 @@ class Pool:
 
     def close(self) -> None:
         """Kill the actors, unless they are lost with their Ray; disconnect from it if this pool connected to it."""
+        # Actors of a Ray that does not answer end with it, or with the connection.
         holds = self.reach.look()
         with suppress(ExecutorLost):
             while self.slots and holds:

@@ -20,7 +20,7 @@ from cluster.ray.reach import NoRay
 
 AGENT = "--dashboard_agent_command="
 NOBODY = 'sh -c "exec tail -f --pid=$RAY_RAYLET_PID /dev/null"'
-"""What the raylet, which goes down without an agent, has in place of it: a process that ends with the raylet."""
+"""The raylet's agent, replaced: a raylet goes down without one, so it gets a process that does nothing and ends with it."""
 
 PORTS = (
     "DASHBOARD_AGENT_LISTEN_PORT_NAME", "METRICS_AGENT_PORT_NAME", "METRICS_EXPORT_PORT_NAME",
@@ -29,7 +29,7 @@ PORTS = (
 LOOPBACK = ("ray._private.ray_constants", "ENABLE_RAY_CLUSTER")
 
 MISSED = (ImportError, AttributeError, TypeError, KeyError)
-"""What is raised where a name is missing, or is no longer what it was."""
+"""The errors of a name that is missing, or is no longer what it was."""
 
 
 def find(where: str, name: str) -> Any:
@@ -115,12 +115,13 @@ def lean() -> None:
         *(("ray._raylet", name) for name in ("persist_port", *PORTS)),
     ]
     start = find("ray._private.services", "start_ray_process")
+    # All are looked up before the first is replaced, so that a missing name leaves Ray as it is.
     for where, name in asked:
         find(where, name)
     for where, name in asked[:3]:
         setattr(import_module(where), name, lambda: ImportError("left out"))
     find("ray._private.node", "Node").start_api_server = lambda self, **_: None
-    if start.__module__ != __name__:
+    if start.__module__ != __name__:  # else it would be wrapped twice
         import_module("ray._private.services").start_ray_process = _without_agent(start)  # type: ignore[attr-defined]
 
 

@@ -18,7 +18,7 @@ LOOK_S = 1.0
 """Seconds between two looks."""
 
 ANSWER_S = 5.0
-"""How long to wait for a Ray to accept a connection."""
+"""Longest wait (s) for a Ray to accept a connection."""
 
 
 class NoRay(JobError):
@@ -28,6 +28,7 @@ class NoRay(JobError):
 def accepts(address: str) -> bool:
     """Whether somebody accepts connections at host:port; True of an address of another form."""
     host, _, port = address.rpartition(":")
+    # Without a host and a port there is nothing to connect to: the end counts as there.
     if not port.isdigit() or "/" in host:
         return True
     with suppress(OSError):
@@ -48,7 +49,7 @@ class Reach:
         self._silent: list[str] = []
         """The ends that accepted no connection at the last look."""
         self._heard_at = 0.0
-        """When all did, by time.monotonic."""
+        """The time.monotonic at which all did."""
         self._closing = threading.Event()
 
     def watch(self, ends: Mapping[str, str]) -> None:
@@ -56,6 +57,7 @@ class Reach:
 
         Called again, it looks at other ends.
         """
+        # The thread reads `_ends` at each look, so that one thread serves for all calls.
         began, self._ends = bool(self._ends), ends
         if not began:
             self._heard_at = time.monotonic()
@@ -68,6 +70,7 @@ class Reach:
 
     def look(self) -> bool:
         """Look now; return whether all ends accept connections."""
+        # Called by the thread and by the driver, without a lock: a list takes the place of another in one step.
         self._silent = [name for name, end in self._ends.items() if not accepts(end)]
         if not self._silent:
             self._heard_at = time.monotonic()
@@ -75,7 +78,7 @@ class Reach:
 
     def refuse_lost(self) -> None:
         """Raise ExecutorLost if the Ray has accepted no connections for longer than one has patience."""
-        silent = self._silent
+        silent = self._silent  # read once: the thread may replace it
         if silent and time.monotonic() - self._heard_at > self._patience_s:
             do = "do" if len(silent) > 1 else "does"
             raise ExecutorLost(f"its {' and its '.join(silent)} {do} not answer")
@@ -93,6 +96,7 @@ class Reach:
             except BaseException as error:
                 answer.set_exception(error)
 
+        # If the call never returns, the thread is left behind; a daemon keeps no process from ending.
         threading.Thread(target=answered, name="ray-ask", daemon=True).start()
         while not wait([answer], LOOK_S).done:
             self.refuse_lost()
