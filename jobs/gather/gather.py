@@ -106,6 +106,7 @@ def _reducing(store: Store, kernel: Callable[[], Kernel | None]) -> Reducing:
 
 def _gather(store: Store, executor: Executor | None, reducing: Reducing) -> int:
     for _ in objects.read_attempts("gathered"):
+        # First without the lease: a look at a store in which nothing is new needs no right to write.
         before = _gathered(store)
         now = _Now(store, reducing, before)
         kept = {key: value for key, value in before.items() if key not in ("sha256", "stamp")}
@@ -145,6 +146,7 @@ class _Now:
         if reducing == "runs":
             digests = {str(g): made_from(store, here) for g, here in enumerate(by_group) if here}
         self.behind = [int(g) for g, d in digests.items() if not is_reduced(store, int(g), d)]
+        # With seconds and host, since the table `shards` shows them: a shard that was computed again counts as new.
         ran = [[m.shard.number, m.sha256, m.seconds, m.host] for m in self.markers]
         self.about: dict[str, Any] = {
             "made_from": _digest(ran),
@@ -170,6 +172,7 @@ def _make(
     about = now.about | {
         "groups": {g: d for g, d in now.about["groups"].items() if int(g) not in errors}
     }
+    # After a gather that was killed `before` is empty, so that all tables are written again.
     if before.get("made_from") != about["made_from"]:
         write_items(store, now.rows)
         write_shards(store, now.markers)
@@ -208,7 +211,9 @@ def _alone(store: Store) -> Iterator[None]:
             except Held:
                 time.sleep(WAIT_S)
     except JobError as error:
+        # A fault of the storage: a query then reads the tables as they are (jobs.query.tables: refresh).
         raise OSError(errno.EROFS, str(error)) from None
+    # Nobody looks at this Stop: a gather may be killed at any moment, so it need not stop in order.
     with lease.held(Stop()):
         yield
 
@@ -240,6 +245,7 @@ def _consolidate(store: ObjectStore, parts: Sequence[str], unchanged: Set[str]) 
         parts: the folders at the root whose nodes are listed again; all others are taken as they were.
         unchanged: PART/NAME, the nodes in `parts` whose known metadata, and of all below them, still holds.
     """
+    # Read and written back without a lock of its own: one process gathers at a time (`_alone`).
     root = json.loads(objects.read(store, "zarr.json") or b"{}")
     known = root["consolidated_metadata"]["metadata"]
     nodes = {path: node for path, node in known.items() if path.split("/")[0] not in parts}
@@ -284,6 +290,7 @@ def _reduce_side_by_side(store: Store, groups: Sequence[int], executor: Executor
             work = running.pop(report.shard)
             if report.error is None:
                 continue
+            # These may pass by themselves; an exception of `reduce` would only come again.
             passing = report.fault in ("death", "memory", "storage", "stopped")
             if passing and work.attempt < ATTEMPTS:
                 waiting.append(work._replace(attempt=work.attempt + 1))

@@ -196,6 +196,7 @@ def _origins(ids: np.ndarray, stores: Sequence[Store], starts: np.ndarray) -> li
             continue
         for group, n in enumerate(store.job.plan.group_sizes):
             there = store.rows(group, "item", 0, n)
+            # Ids rise within a group: the part is the range of rows from its first id on, or lies in another group.
             at = int(np.searchsorted(there, own[0]))
             if np.array_equal(there[at : at + len(own)], own):
                 parts.append(Part(store, group, int(first), row, at, len(own)))
@@ -255,6 +256,7 @@ def _fill(store: Store, origins: Sequence[Sequence[Part]]) -> None:
         # Before the marker: it lacks the rows that these records explain.
         if entries:
             store.failed.add(shard, entries)
+        # All rows count as computed: those of failed items hold fill values already, and their status says so.
         writer.write(_marker(store, shard, values, old), values, np.arange(shard.start, shard.stop))
 
 
@@ -282,6 +284,7 @@ def _marker(
 ) -> Marker:
     """The marker of a merged shard: counts from its rows, and where and when as the old markers say."""
     first = old[0][1]
+    # The new shards may cut an old one: each gets seconds by its rows.
     share = [_overlap(part, m, shard) / m.shard.n_items for part, m in old]
     without = [part.merged(row) for part, m in old for row in m.without]
     outcomes = {

@@ -30,6 +30,7 @@ def write_items(store: Store, rows: list[np.ndarray]) -> None:
     out = store.root.require_group("items")
     ids = np.concatenate([store.rows(g, "item", 0, len(r))[r] for g, r in enumerate(rows)])
     order = np.argsort(ids, kind="stable")
+    # One group, or groups that follow each other, need no sort, which would copy each column once more.
     in_order = bool((np.diff(order) == 1).all())
 
     def put(name: str, column: Callable[[int, np.ndarray], np.ndarray], var: Var) -> None:
@@ -284,6 +285,7 @@ def _by_size(values: np.ndarray, count: np.ndarray) -> Iterator[tuple[np.ndarray
 
     values: of the first setting, then of the second, ...; count: number of values of each setting.
     """
+    # Settings with equally many values make a rectangle, which NumPy takes in one call.
     start = np.cumsum(count) - count
     for size in np.unique(count[count > 0]):
         same = np.flatnonzero(count == size)

@@ -83,6 +83,8 @@ def damage(error: BaseException) -> str | None:
 
 
 def _everything(mending: Mending) -> Iterator[Finding]:
+    # Each part relies on what the earlier ones found or mended: rows on markers, notes and leftovers on intact rows, tables on
+    # all of them.
     yield from check_job(mending)
     yield from check_created(mending)
     markers = yield from check_markers(mending)

@@ -30,9 +30,9 @@ class Finding(NamedTuple):
     key: str
     """The object's key."""
     what: str
-    """What is wrong with the object."""
+    """The fault, in words."""
     cure: str
-    """What a repair does; empty if nothing is wrong, as with a shard not computed yet or an object of others."""
+    """The repair, in words; empty if nothing is wrong, as with a shard not computed yet or an object of others."""
 
 
 @dataclass
@@ -100,6 +100,7 @@ class Mending:
 def check_job(mending: Mending) -> Iterator[Finding]:
     """Check both copies of the job against their checksums, and the description of its kernel."""
     for key, other in ((keys.JOB, keys.JOB_COPY), (keys.JOB_COPY, keys.JOB)):
+        # One of them is whole, or the store could not have been opened.
         if not is_job(objects.read(mending.objects, key)):
             right = objects.read(mending.objects, other) or b""
             yield mending.mend(key, f"copied from {other}", right)
@@ -190,6 +191,7 @@ def check_gathered(mending: Mending) -> Iterator[Finding]:
 
 
 def _gather_again(store: Store, bad: Mapping[str, Sequence[str]]) -> None:
+    # A gather makes again what has no checksums, and nothing else.
     for name, wrong in bad.items():
         for key in {*wrong, keys.sums(name)} - {"zarr.json"}:
             objects.delete(store.objects, key)

@@ -34,6 +34,7 @@ def check_segments[T: Record](
     yield from bad
     lines = resolved(seen)
     found = records.in_log(lines)
+    # A new segment replaces all, and `compact` deletes those: a kill in between leaves both, of which the new one counts.
     if bad and mending.repair:
         records.log.rewrite(seen, {number: lines[number] for number in found})
         records.compact()
@@ -74,6 +75,7 @@ def _without(lost: Collection[int]) -> str:
 def check_markers(mending: Mending) -> Generator[Finding, None, dict[int, Marker]]:
     """Yield findings; return shard -> marker for the intact markers."""
     committed = mending.store.committed
+    # Before the segments, as every reader does: a marker that moves meanwhile may be seen in both, never in neither.
     read = committed.singles()
     found = yield from check_segments(mending, committed)
     single = committed.whole(read)
@@ -176,6 +178,7 @@ def _layouts(mending: Mending, markers: Mapping[int, Marker]) -> dict[str, dict[
     widest: dict[str, int] = {}
     for marker in markers.values():
         group = marker.shard.group
+        # Without an advance nothing was computed, and the marker repeats the plan, which leaves the microbatch open.
         if mending.store.job.plan.layouts[group].microbatch == 0 and marker.longest_s:
             key = keys.layout(group, marker.device_kind)
             widest[key] = max(widest.get(key, 0), marker.layout.microbatch)
