@@ -71,6 +71,8 @@ class Items:
         """The array of `values`, to be read in parts."""
         column = self.columns[name]
         values = column.values
+        # An array has one dtype: numbers and texts stay, lists of numbers of one length lie along a second axis, and all else
+        # becomes text.
         if isinstance(values, list):
             plain = all(isinstance(v, bool | int | float | str) for v in values)
             rows = all(isinstance(v, tuple | list) and not _of_texts(v) for v in values)
@@ -113,6 +115,7 @@ def expand(spec: JobSpec, kernel: Kernel, where: str = "job") -> Items:
     faults = Faults()
     bad = _check_names(spec, kinds, kernel, where, faults)
     base = dict(spec.params)
+    # A sweep that lacks a field of another sweep has its value from `params`, or the default.
     drawn = [(part.count(), part.columns(spec.seed)) for part in parts]
     columns = (
         join(drawn, {**_defaults(kernel), **base, "seed": 0}) if len(drawn) > 1 else drawn[0][1]
@@ -153,6 +156,7 @@ def _check_names(
     for name in sorted({name for part in spec.sweeps() for name in part.names()}):
         with faults:
             top, _, rest = name.partition(".")
+            # Bad until every check has passed: a fault ends the block.
             bad.add(name)
             if top not in kinds and name != "seed":
                 home = home_of(name, _first_value(spec, name), spec.params, kernel.Params)
@@ -202,6 +206,7 @@ def _starts(
                     f"{where}: {name!r} is given in {place} and as search.params.{name}.start; keep one of them"
                 )
         if law.start == "range":
+            # A stream for each field: a further searched field moves no draw of the others.
             rng = np.random.default_rng(
                 [spec.seed, zlib.crc32(b"start"), zlib.crc32(name.encode())]
             )
@@ -229,12 +234,14 @@ def _groups(
         if kinds.get(name.partition(".")[0], Kind.TRACED) is not Kind.TRACED
     ]
     if splitting:
+        # A stable sort, so that ids rise within a group.
         label = _labels([columns[name] for name in splitting])
         order = np.argsort(label, kind="stable").astype(np.uint32)
         bounds = np.append(0, np.cumsum(np.bincount(label)))
     else:
         order, bounds = np.arange(n, dtype=np.uint32), np.array([0, n])
     groups: list[Group] = []
+    # In the order of their first items: when a sweep grows at its end, the old groups keep their numbers (jobs.run.prepare).
     for which in np.argsort(order[bounds[:-1]]):
         items = order[bounds[which] : bounds[which + 1]]
         content = copy.deepcopy(base)
@@ -256,6 +263,7 @@ def _labels(columns: list[Column]) -> np.ndarray:
     label, n = np.zeros(len(columns[0].codes), np.int32), 1
     for column in columns:
         k = len(column.values)
+        # Where a table of all combinations fits, those that occur are numbered without a sort.
         if n * k < np.iinfo(np.int32).max:
             label *= k
             label += column.codes

@@ -95,6 +95,7 @@ class Plan:
     @cached_property
     def counts(self) -> list[int]:
         """Number of shards in each group."""
+        # -(-n // k) is n / k, rounded up; so throughout.
         return [
             -(-n // layout.shard_items)
             for n, layout in zip(self.group_sizes, self.layouts, strict=True)
@@ -213,6 +214,7 @@ class _Group:
             )
         slots = asked.slots or min(self.width, fitting)
         shard_items = asked.shard_items or self._shard_items(slots)
+        # Slots beyond the rows of a shard would never be filled.
         slots = max(1, min(slots, shard_items))
         return GroupLayout(slots, min(asked.microbatch or 0, slots), shard_items)
 
@@ -229,6 +231,8 @@ class _Group:
     @property
     def _waiting(self) -> int:
         """Bytes, per device, for items of a round that wait for a slot in the host's memory."""
+        # By default a round has no more items than slots (`_shard_items`), and nobody waits. Twice the state: that before the
+        # round and that after it.
         asked = self.settings.shard_items or 0 if self.search else 0
         return -(-2 * self.size.state * asked // self.machines.devices)
 
@@ -266,6 +270,7 @@ def _divisible(items: int, result: int) -> int:
     """`items`, or up to 1/16 more if the shard needs inner chunks: then a number with small divisors."""
     if items * result <= CHUNK_BYTES[1]:
         return items
+    # The largest power of two within a sixteenth: its multiples have the divisors that `chunk_shape` looks for.
     step = 1 << max(0, (items // 16).bit_length() - 1)
     return -(-items // step) * step
 

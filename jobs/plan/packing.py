@@ -67,6 +67,7 @@ def place(shapes: Mapping[str, Any]) -> dict[str, Place]:
     family = lambda name: f"packed.{name.partition('.')[0]}" if "." in name else ""
     found = _side_by_side(shapes, family)
     own = {name: shape for name, shape in shapes.items() if name not in found}
+    # A shard has two further objects, its status and its marker.
     if len(own) + len(by_pack(found)) + len(("status", "marker")) > MOST_OBJECTS:
         small = {name: s for name, s in own.items() if math.prod(s.shape) <= SMALL}
         found |= _side_by_side(small, lambda name: f"numbers.{small[name].dtype}")
@@ -79,11 +80,13 @@ def _side_by_side(shapes: Mapping[str, Any], pack: Callable[[str], str]) -> dict
     pack: result -> its pack, "" for none. Further dtypes of a pack get packs of their own, PACK.DTYPE.
     """
     packs: dict[str, dict[Any, list[str]]] = {}
+    # By name, so that the places follow from the job alone: `ctd check` makes damaged metadata again, byte for byte.
     for name in sorted(shapes):
         if pack(name):
             packs.setdefault(pack(name), {}).setdefault(shapes[name].dtype, []).append(name)
     found = {}
     for stem, by_dtype in packs.items():
+        # A pack of one result would save no object.
         several = [(dtype, names) for dtype, names in by_dtype.items() if len(names) > 1]
         for k, (dtype, names) in enumerate(several):
             at = 0
@@ -143,6 +146,7 @@ class Part:
         read = self._array.oindex if isinstance(rows, np.ndarray | list) else self._array
         values = np.asarray(read[rows, entries])
         values = values.reshape((*values.shape[:-1], *where.shape))
+        # A single index removes its axis: the next index is then for the axis that has come to its place.
         axis = values.ndim - len(where.shape)
         for index in inner:
             values = values[(*[slice(None)] * axis, index)]
@@ -183,7 +187,8 @@ def keep_bits(values: np.ndarray, bits: int) -> np.ndarray:
     raw = np.ascontiguousarray(values).view(integer)
     one = integer.type(1)
     last = (raw >> integer.type(drop)) & one
-    # Adding half of the last kept bit, less one unless that bit is odd, rounds ties to even.
+    # Adding half of the last kept bit, less one unless that bit is odd, rounds ties to even. A carry out of the mantissa into
+    # the exponent is right, too: the next number above 1.11... is 10.0.
     up = raw + ((one << integer.type(drop - 1)) - one) + last
     rounded = (up & ~((one << integer.type(drop)) - one)).view(values.dtype)
     return np.where(np.isfinite(values) & np.isfinite(rounded), rounded, values)

@@ -32,6 +32,7 @@ class Reader(NamedTuple):
             return
         *parents, last = name.split(".")
         for parent in parents:
+            # `task: decision` is short for `task: {name: decision}`. A copy, because other items share the mapping.
             inner = content.get(parent, {})
             content[parent] = {"name": inner} if isinstance(inner, str) else dict(inner)
             content = content[parent]
@@ -87,6 +88,7 @@ class Reader(NamedTuple):
         for name, column in columns.items():
             with faults:
                 valid[name] = self._valid(name, column, check) if self.is_field(name) else column
+        # With columns, the checks of their values have read the shared fields as well.
         if not columns:
             with faults:
                 self.read(first)
@@ -112,6 +114,7 @@ class Reader(NamedTuple):
 
 def _plain(values: list[Any]) -> Any:
     """Return numbers, or tuples of numbers of one length, as an array; anything else as a list."""
+    # True is an int to Python, and would become 1 in an array of numbers.
     number = lambda v: isinstance(v, int | float) and not isinstance(v, bool)
     if all(number(v) for v in values):
         return np.asarray(values)

@@ -34,6 +34,7 @@ from jobs.spec.sweep import Choice, Distribution, Loguniform, Uniform
 
 def searched(kernel: Kernel, search: Search | None) -> Kernel:
     """The kernel with the results and outcomes that a search adds; the kernel itself without a search."""
+    # As a text: a search holds dictionaries, so that it cannot be the key of a cache itself.
     return kernel if search is None else _searched(kernel, search.model_dump_json(), type(search))
 
 
@@ -45,6 +46,7 @@ def _searched(kernel: Kernel, text: str, kind: Any) -> Kernel:
         outcomes = (*outcomes, Outcome("dropped", "left at a rung of the search"))
     if outcomes and isinstance(search, Population) and search.patience:
         outcomes = (*outcomes, Outcome("settled", "its population no longer improved"))
+    # Names and axes are the same for any number of items: 1 stands for all.
     dims = {**kernel.dims, **{name: var for name, (var, _) in _records(search, kernel, 1).items()}}
     return replace(kernel, dims=dims, outcomes=outcomes)
 
@@ -151,6 +153,7 @@ def _check_metric(search: Search, kernel: Kernel, shapes: Mapping[str, Any], whe
 
 def _check_advances(search: Search, kernel: Kernel, group: Group, where: str) -> None:
     """Raise JobError if items finish before the first comparison. Only a kernel with `advances` tells when they finish."""
+    # With one lap nothing is compared before the end, as by Optuna without `prune`.
     if kernel.advances is None or search.n_laps(len(group.items)) == 1:
         return
     most = kernel.advances(inputs_of(group.params))
@@ -252,6 +255,7 @@ def _check_size(search: Search, group: Group, items: Items, where: str) -> None:
     """Raise JobError if a group cannot be cut into as many items as are compared, or they are too few."""
     n = len(group.items)
     size = search.n_compared(n)
+    # Optuna compares with earlier trials, halving keeps one of eta items, a member of a population needs another one.
     least = 1 if isinstance(search, Optuna) else search.rungs.eta if search.rungs else 2
     labels = ", ".join(f"{k} = {v}" for k, v in group.labels.items())
     which = f"group {group.number}" + (f" ({labels})" if labels else "")
@@ -277,6 +281,7 @@ def _check_members(search: Population, group: Group, items: Items, size: int, wh
     for name, column in items.columns.items():
         if name in search.params or name in group.labels or name == "seed":
             continue
+        # (populations, size): neighbours in the group are a population. Equal codes mean equal values.
         codes = column.codes[group.items].reshape(-1, size)
         differ = np.flatnonzero((codes != codes[:, :1]).any(axis=1))
         if len(differ):
