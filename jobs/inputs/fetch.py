@@ -60,6 +60,7 @@ def local_file(address: str) -> str:
     try:
         found = _versions(address)
         key = hashlib.sha256(json.dumps([address, sorted(found.items())]).encode()).hexdigest()[:32]
+        # An object at the address itself, and none below it: a file.
         if set(found) == {""}:
             return _kept(key + Path(address).suffix, lambda to: _download(address, to))
         if not ZARR & found.keys():
@@ -80,6 +81,7 @@ def _versions(address: str) -> dict[str, str]:
     """Object below the address -> a text that changes with its content; "" is the address itself."""
     if local_path(address) is not None:
         return _listed(connect.open_objects(address))
+    # The user hears of a wrong address within seconds; the client for the data (`_store`) waits through a busy minute.
     store = connect.remote(address, connect.IMPATIENT)
     here = connect.first_request(address, lambda: _head(store))
     if here is not None:
@@ -121,8 +123,10 @@ def _kept(name: str, make: Callable[[Path], None]) -> str:
         with _alone(folder / f"{name}.lock"):
             if not path.exists():
                 _remove_unused(folder)
+                # It gets its name when it is whole: a kill leaves no half copy that others would take for the data.
                 with replacing(path) as new:
                     make(new)
+            # The time of the last use, by which `_remove_unused` goes.
             os.utime(path)
     except OSError as error:
         raise JobError(
@@ -134,6 +138,7 @@ def _kept(name: str, make: Callable[[Path], None]) -> str:
 @contextmanager
 def _alone(lock: Path) -> Iterator[None]:
     """Let one process of this host run at a time. On a file system without locks, several may do the same work."""
+    # The lock ends with its process, however that dies. The file stays until nobody has used it for a week.
     with lock.open("w") as file:
         with suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -163,6 +168,7 @@ def _convert(address: str, to: Path) -> None:
         with h5py.File(to, "w") as file:
             for name, array in arrays.items():
                 _check(array, f"{address}: {name}")
+                # No times in the file: the same data give the same bytes on each host.
                 _copy(array, file.create_dataset(name, array.shape, array.dtype, track_times=False))
     except JobError:
         raise

@@ -159,6 +159,7 @@ def materialise(reference: ItemPart) -> str:
 
     In a notebook another store may lie there by now, whose item is another one: the file is that of the present store.
     """
+    # The bytes of run/job.json tell one store from another at the same address, at one request for each reference.
     job = objects.read(connect.open_objects(reference.store), keys.JOB)
     return _written(reference, job)
 

@@ -105,6 +105,7 @@ def load_group(kernel: Kernel, params: Params, base: str) -> Any:
     for known, shared in tuple(_last):
         if known == key:
             return shared
+    # Before the next data are read: the memory may not hold both.
     _last.clear()
     try:
         with precision(static_of(params)):
@@ -165,6 +166,7 @@ class Evaluated:
         """
         devices = min(devices, jax.local_device_count())
         slots = layout.of_device(devices)
+        # If the plan leaves it open, the likeliest one: the first worker will time it first, and others only if that pays.
         m = layout.microbatch or microbatch_candidates(self.kernel, slots)[0]
         known, key = _works(self.kernel, self.static), (m, shapes_of(self.shared, self.traced))
         if key not in known:
