@@ -41,6 +41,7 @@ class Rung:
     def add(self, rows: np.ndarray, loss: np.ndarray) -> None:
         """Add items that come at the same time. rows: (k,) rising; loss: (k,)."""
         order = np.argsort(loss, kind="stable")
+        # searchsorted takes NaN for larger than any number, as argsort does; `right` leaves the earlier of equal losses in front.
         places = np.searchsorted(self.loss, loss[order], side="right")
         self.loss = np.insert(self.loss, places, loss[order])
         self.rows = np.insert(self.rows, places, rows[order])
@@ -74,6 +75,7 @@ class AshaSearcher(Searcher):
 
     def take(self, rows: np.ndarray) -> None:
         """Let the rows begin, or go on from their rung."""
+        # Ready items begin their lap, or try it again; the others come from a rung, and go on to the next lap.
         self.lap[rows] += ~self.ready[rows]
         super().take(rows)
 
@@ -82,7 +84,7 @@ class AshaSearcher(Searcher):
         super().tell(number, told)
         if not len(rows := told.rows):
             return
-        lap = int(self.lap[rows[0]])
+        lap = int(self.lap[rows[0]])  # that of all rows of a round, see `choose`
         if lap < len(self._rungs):
             self._rungs[lap].add(rows, self.loss[rows])
         else:
@@ -90,6 +92,7 @@ class AshaSearcher(Searcher):
 
     def decide(self) -> None:
         """Let items that have finished pass their rungs; end the search if nothing can go on."""
+        # Upwards, since an item that has finished may pass several rungs at once.
         for rung in range(len(self._rungs)):
             rows = self._best(rung)
             rows = np.sort(rows[self.done[rows]])
@@ -107,6 +110,7 @@ class AshaSearcher(Searcher):
             and not np.isnan(self.loss).all()
         ):
             raise too_late(self.search, age)
+        # Nothing runs, and no further report can lift an item that waits at its rung.
         self.dropped |= ~self.ended
         self.ended[:] = True
 

@@ -89,6 +89,7 @@ class OptunaSearcher(Searcher):
             same = (self.lap[asked] == self.lap[first]) & (self.group[asked] == self.group[first])
             return asked[same][:most]
         trials = self.search.trials
+        # `trials - left` items of each study have begun; a round takes at most the next `together`.
         left = np.bincount(rows // trials, minlength=len(self._studies))
         rows = rows[rows % trials < trials - left[rows // trials] + self.search.together]
         first = np.argsort(-left[rows // trials], kind="stable")[:most]
@@ -96,6 +97,7 @@ class OptunaSearcher(Searcher):
 
     def ask(self, most: int) -> Round | None:
         """Have Optuna propose the values of new items, and return the next round; see Searcher."""
+        # Here and not in `choose`, which is also called to see whether there is a task: asking changes the study.
         for row in self.choose(most).tolist():
             if self.group[row] < 0:
                 self._ask(row)
@@ -106,6 +108,7 @@ class OptunaSearcher(Searcher):
         super().retry(rows)
         for row in rows.tolist():
             known = {name: values[row].item() for name, values in self._values.items()}
+            # The study's next `ask` returns the trial that is queued.
             self._studies[row // self.search.trials].enqueue_trial(known)
             self._ask(row)
 
@@ -141,6 +144,7 @@ class OptunaSearcher(Searcher):
             if good[k] and over[k]:
                 self._tell(row, "COMPLETE", value)
             elif not goes[k]:
+                # Without a value: Optuna takes the last one that was reported.
                 self._tell(row, "PRUNED")
         self.lap[rows[goes]] += 1
         self.ready[rows[goes]] = True
@@ -174,6 +178,7 @@ class OptunaSearcher(Searcher):
             here.add(rows[mine], self.loss[rows[mine]])
             assert self.search.prune is not None
             quota = max(1, len(here.rows) // self.search.prune.eta)
+            # Of equal losses all pass; NaN never does.
             found[mine] = self.loss[rows[mine]] <= here.loss[quota - 1]
         return found
 
@@ -192,6 +197,7 @@ def distribution(law: Distribution) -> optuna.distributions.BaseDistribution:
     if isinstance(law, Choice):
         return distributions.CategoricalDistribution(law.choice)
     if isinstance(law, Integers):
+        # Optuna's range includes its high end.
         return distributions.IntDistribution(law.integers[0], law.integers[1] - 1)
     return distributions.FloatDistribution(*bounds(law), log=isinstance(law, Loguniform))
 

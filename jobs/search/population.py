@@ -86,12 +86,14 @@ class PopulationSearcher(InStep):
         if np.isfinite(losses := self.loss[rows]).any():
             best[lap] = np.nanmin(losses)
         last = best[max(0, lap + 1 - patience) : lap + 1]
+        # If all members of a generation are broken, its best is NaN, and so is `least`: nothing is settled.
         least = self.search.min_improvement * np.abs(last).mean()
         return len(last) == patience and bool(last[0] - last.min() <= least)
 
     def records(self) -> dict[str, np.ndarray]:
         """Return the metric, the parent and the parameters of every generation, and the last parameters."""
         found = {"search_metric": self.metric, "search_parent": self._lineage}
+        # The last generation that each member began: its parent is noted as it begins.
         begun = (self._lineage >= 0).sum(axis=1) - 1
         for name, values in self._params.items():
             found[f"search_{name}"] = values
@@ -116,6 +118,7 @@ def tournament(u: np.ndarray, loss: np.ndarray, done: np.ndarray, fraction: floa
     n_others = len(whom) - can
     drawn = (u * n_others).astype(np.int64)
     drawn += can & (drawn >= place)  # the others are those before and those behind itself
+    # The appended 0 is there to be indexed by -1 where nobody can be copied; the result is not used.
     there = n_others > 0
     other = np.where(there, np.append(whom, 0)[np.where(there, drawn, -1)], own)
     return np.where(np.isnan(loss) | (loss[other] < loss), other, own)
@@ -130,6 +133,7 @@ def truncation(u: np.ndarray, loss: np.ndarray, done: np.ndarray, fraction: floa
     n = max(1, int(fraction * len(loss)))
     order = np.argsort(loss, kind="stable")  # NaN, the broken ones, last
     best = order[:n][~np.isnan(loss[order[:n]]) & ~done[order[:n]]]
+    # Not before the best end: with a fraction above one half a member would be among both.
     worst = np.isnan(loss)
     worst[order[max(n, len(loss) - n) :]] = True
     if len(best):
@@ -144,6 +148,7 @@ def moved(search: Population, name: str, values: np.ndarray, u: np.ndarray) -> n
     """
     law = search.params[name]
     most = search.perturb if law.perturb is None else law.perturb
+    # Reflected at 0, then at 1: as `perturb` is at most 1, once each is enough.
     x = np.abs(position(law, values) + most * (2 * u[:, 1] - 1))
     x = np.where(x > 1, 2 - x, x)
     return value_at(law, np.where(u[:, 0] < search.resample, u[:, 1], x))

@@ -142,6 +142,7 @@ class Searcher(ABC):
         self.running[rows] = False
         self.ages[rows] += told.advances
         self.done[rows] = told.done
+        # An item goes on from its own state, unless a population has it copy another one (`select`).
         self.kept[rows] = self._from[rows] = number
         self._parent[rows] = rows
         self.metric[rows, self.lap[rows]] = told.metric
@@ -199,6 +200,7 @@ class InStep(Searcher):
         blocks = np.arange(self.n).reshape(-1, self._size)
         waits = (self.ready | self.running)[blocks].any(axis=1) | self.ended[blocks].all(axis=1)
         for rows in blocks[~waits]:
+            # Again where only finished items go on: they pass the next lap without a round.
             while not (self.ended[rows].all() or (self.ready | self.running)[rows].any()):
                 self._compare(rows[~self.ended[rows]])
 
