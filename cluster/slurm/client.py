@@ -12,12 +12,12 @@ from cluster.profiles import SlurmProfile
 from jobs.errors import JobError, count, nearest
 
 TRIES = 4
-"""How many times to ask a busy controller, with waits of 1, 2 and 4 s in between."""
+"""Attempts to reach a busy controller, with waits of 1, 2 and 4 s in between."""
 
 
 @dataclass(frozen=True)
 class Allocation:
-    """What Slurm says of one allocation."""
+    """One allocation, as Slurm describes it."""
 
     number: str
     state: str
@@ -55,6 +55,7 @@ def command(*arguments: str, text: str | None = None) -> str:
             if done.returncode == 0:
                 return done.stdout
             complaint = done.stderr.strip()
+            # Any other complaint is an answer of the controller, and would be the same again.
             if not re.search(r"(?i)unable to contact|timed out|try again|connect", complaint):
                 break
         if attempt < TRIES - 1:
@@ -127,6 +128,7 @@ def check_partition(profile: SlurmProfile, where: str) -> None:
             f"{where}: time: {profile.time} is over the limit of partition {profile.partition}, "
             f"{count(limit['number'], 'minute')}"
         )
+    # A partition without a list takes every account.
     accounts = [name for name in partition["accounts"]["allowed"].split(",") if name]
     if accounts and profile.account not in accounts:
         raise JobError(
@@ -182,13 +184,15 @@ STATES = {
 
 
 def allocations(numbers: Iterable[str]) -> dict[str, Allocation]:
-    """{id: allocation} as Slurm knows them, from one query; those that it has forgotten are left out."""
+    """Return {id: allocation} as Slurm knows them, from one query; those that it has forgotten are left out."""
     wanted = sorted(set(numbers))
     if not wanted:
         return {}
+    # squeue and not sacct, which needs a database of jobs that a cluster may lack.
     try:
         answer = command("squeue", "--json", "--states=all", f"--jobs={','.join(wanted)}")
     except SlurmError as error:
+        # Slurm's complaint once it has forgotten all of them, minutes after their end.
         if "Invalid job id" in error.complaint:
             return {}
         raise
@@ -197,7 +201,8 @@ def allocations(numbers: Iterable[str]) -> dict[str, Allocation]:
 
 
 def translate(job: Mapping[str, Any]) -> Allocation:
-    """One entry of `squeue --json` as an Allocation."""
+    """Return one entry of `squeue --json` as an Allocation."""
+    # Newer versions give a list, the state and then flags: COMPLETING stands behind the state in which a job ended.
     states = job["job_state"]
     state = states[0] if isinstance(states, list) else str(states)
     if isinstance(states, list) and "COMPLETING" in states:
@@ -230,7 +235,7 @@ def translate(job: Mapping[str, Any]) -> Allocation:
 
 
 def _label(job: Mapping[str, Any]) -> str:
-    """The allocation's id; ARRAY_TASK for a task of an array, ARRAY_[0-3] for tasks that wait together."""
+    """Return the allocation's id; ARRAY_TASK for a task of an array, ARRAY_[0-3] for tasks that wait together."""
     task = job.get("array_task_id")
     if isinstance(task, Mapping) and task.get("set"):
         return f"{_number(job.get('array_job_id'))}_{task['number']}"
@@ -248,7 +253,7 @@ def _wanted(resources: str) -> str:
 
 
 def _number(value: Any) -> int:
-    """A number in Slurm's JSON, which since 23.02 may be {set, infinite, number}; 0 if not set."""
+    """Return a number in Slurm's JSON, which since 23.02 may be {set, infinite, number}; 0 if not set."""
     if isinstance(value, Mapping):
         return int(value["number"]) if value.get("set") else 0
     return int(value or 0)

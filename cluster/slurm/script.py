@@ -36,6 +36,7 @@ def options(profile: SlurmProfile, name: str, home: Path, array: int = 0) -> lis
         "time": clock(profile.time_s()),
         # B: signals the batch shell alone. It stops the driver, and Ray stays up until the driver ended.
         "signal": f"B:USR1@{profile.grace_s}",
+        # A requeued allocation keeps its number: its output follows that of the times before, in the same file.
         "open-mode": "append",
         "output": home / ("slurm-%A_%a.out" if array else "slurm-%j.out"),
     }
@@ -79,6 +80,7 @@ def script(
     lines.append(f"export CTD_CACHE={shlex.quote(str(folder / 'cache'))}")
     lines.append(f'run=("${{inside[@]}}" {shlex.join(run)})')
     if array:
+        # Each allocation begins at parts of its own; then it takes those that no living driver holds (jobs.run.shards).
         first = f"$((SLURM_ARRAY_TASK_ID * {PARTS_EACH}))"
         lines.append(f'run+=(--parts "{first}/{array * PARTS_EACH}")')
     lines.append("")
@@ -88,7 +90,7 @@ def script(
 def prologue(profile: SlurmProfile, folders: Sequence[Path] = ()) -> list[str]:
     """The shell lines that make ctd and ray runnable: modules, PATH, setup lines, environment, container.
 
-    folders: those that a container must see. What the script runs of ctd and ray begins with "${inside[@]}".
+    folders: those that a container must see. The script's commands of ctd and ray begin with "${inside[@]}".
     """
     python = Path(profile.python or sys.executable)
     path = f'export PATH={shlex.quote(str(python.parent))}:"$PATH"'
