@@ -82,6 +82,7 @@ def kernel_name(kernel: Any) -> str:
         return kernel.__name__.removeprefix("ctd.")
     if isinstance(kernel, Kernel):
         home = kernel.Params.__module__
+        # `Params` stands in the kernel's module, or in a module of its package.
         for name in (home, home.rpartition(".")[0]):
             if getattr(sys.modules.get(name), "kernel", None) is kernel:
                 return name.removeprefix("ctd.")
@@ -101,6 +102,7 @@ def with_files_from(content: Mapping[str, Any], kernel: Kernel, base: str) -> di
             return join(base, value)
         if isinstance(value, list | tuple):
             return [absolute(inner) for inner in value]
+        # A reference to an item of another store.
         if isinstance(value, dict) and isinstance(value.get("store"), str):
             return value | {"store": join(base, value["store"])}
         return value

@@ -50,7 +50,7 @@ class Fields(TypedDict, total=False):
     """The fields of a job file except `kernel`, as `ctd schema` describes them; arrays and ranges count as lists."""
 
     name: str
-    """What the job is called; by default as the kernel."""
+    """The job's name; by default the kernel's."""
     seed: int
     """Item i has the key fold_in(key(seed), i)."""
     params: dict[str, Any]
@@ -58,7 +58,7 @@ class Fields(TypedDict, total=False):
     sweep: dict[str, Any] | list[dict[str, Any]]
     """The fields that differ between items: `grid`, `zip`, `random`, `samples`, `seeds`."""
     search: dict[str, Any]
-    """How items are compared on the way: `method`, `metric`, ... (docs/search.md)."""
+    """The comparison of items on the way: `method`, `metric`, ... (docs/search.md)."""
     gather: dict[str, Any]
     """Options of the kernel's reduction."""
     keep_bits: dict[str, int]
@@ -121,6 +121,7 @@ class Job:
         self._source = ""
         self._typed = kernel if typed else None
         names = sorted(typed_names(fields.get("params")) | typed_names(fields.get("sweep")))
+        # Now, because later cells may bind the names to other values: the job computes with those of this moment.
         if typed or names:
             self._source = text_of(name_of(kernel) if typed else None, names)
         called = self._module if typed else kernel_name(kernel)
@@ -143,7 +144,7 @@ class Job:
         content = read_content(path)
         if "stages" in content:
             raise JobError(f"{path}: holds several jobs; run them with `ctd run {path}`")
-        content.pop("cluster", None)
+        content.pop("cluster", None)  # `submit` is told the cluster
         fields = {"name": Path(path).stem, **content}
         return cls(fields.pop("kernel", None), str(Path(path).absolute().parent), **fields)
 
@@ -173,6 +174,7 @@ class Job:
 
     def digest(self) -> str:
         """The sha256 of the fields that determine the results, equal to that of the same job as a file."""
+        # The module of typed code must lie somewhere to be imported, and there is no store.
         with tempfile.TemporaryDirectory() as scratch:
             return self._stage(self._address(None), Path(scratch)).spec({}).digest()
 
@@ -245,6 +247,7 @@ class Job:
                 ending.ended = "stopped"
                 raise
             note_progress(ending, progress)
+        # The workers have left checkpoints; the caller hears of it as of a signal at any other moment.
         if progress.stopped is not None:
             raise Interrupted(progress.stopped)
         keep_pictures(opened)
@@ -295,12 +298,14 @@ class Job:
         if not self._source:
             return Stage(self.name, content, where, self.base, store)
         path = folder / f"{self._module}.py"
+        # The shards in the store were computed with the module that lies there.
         if path.exists() and path.read_text() != self._source and not accept_changes:
             raise JobError(
                 f"{store}: was made with another source of {self.content['kernel']}, {path}; give another store, "
                 "or accept_changes=True to keep what is done"
             )
         write_module(folder, self._module, self._source)
+        # The base becomes the module's folder, so that workers find it; file names still start from the job's own base.
         base = str(folder)
         kernel = self._typed or Stage(self.name, content, where, base, store).kernel()
         return Stage(self.name, with_files_from(content, kernel, self.base), where, base, store)

@@ -72,6 +72,7 @@ def line_now() -> int | None:
     """The line of the cell or script that is being executed; None in another thread."""
     space = vars(sys.modules["__main__"])
     frame: types.FrameType | None = sys._getframe()
+    # The frame that executes a cell, or the script, has the names of `__main__` as its locals.
     while frame is not None and frame.f_locals is not space:
         frame = frame.f_back
     return frame and frame.f_lineno

@@ -88,6 +88,7 @@ def module_text(names: Sequence[str], cells: Sequence[str], line: int | None = N
         if k in kept:
             continue
         kept.add(k)
+        # Names that it reads at once were bound before it; those that its functions read may be bound later.
         reads = found[k].reads
         waiting += [j for name in reads.now for j in _sources(found, name, k)]
         waiting += [j for name in reads.later for j in _sources(found, name, len(found))]
@@ -144,6 +145,7 @@ def _statement(node: ast.stmt, cell: str) -> Statement:
         elif isinstance(part, ast.Expr):
             called = part.value.func if isinstance(part.value, ast.Call) else None
             calls |= {_root(called)} if isinstance(called, ast.Attribute) else set()
+    # `x += 1` stores x as well, but needs the statement that bound it before.
     binds -= changes
     changes -= {""}
     imports = isinstance(node, ast.Import | ast.ImportFrom)
@@ -158,6 +160,7 @@ def _at_top(node: ast.AST) -> Iterator[ast.AST]:
         ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda,
         ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp,
     )  # fmt: skip
+    # Names that are bound inside of these are their own.
     if not isinstance(node, scopes):
         for child in ast.iter_child_nodes(node):
             yield from _at_top(child)
