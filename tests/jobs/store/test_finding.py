@@ -1,6 +1,9 @@
 """jobs.store.finding: stores by name, folder, prefix and pattern; on a disk and in a bucket."""
 
+import json
 import shutil
+import zipfile
+import zlib
 
 import pytest
 from stores import JOB, make, run
@@ -142,3 +145,22 @@ def test_items_of_a_folder_with_a_merged_store(copies, command_line, monkeypatch
     code, out, err = command_line("query", ".", "--agg", "count")
     assert (code, out.split()[-1], "left out, so that" in err) == (0, "6", True)
     assert len(list_stores(["."])[0]["store"]) == 6, "a list has what lies there"
+
+
+def test_damaged_members_of_an_archive_are_refused(command_line, tmp_path, monkeypatch):
+    """What is left of run/job.json may end early, or be nothing that deflate made: zlib.error, EOFError."""
+    monkeypatch.chdir(tmp_path)
+    for name, packed in (("bad.zip", b"\xff"), ("short.zip", b"\x00")):
+        with zipfile.ZipFile(name, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("run/job.json", json.dumps({"format": list(range(1000))}))
+            at = archive.getinfo("run/job.json")
+            start = len(at.FileHeader())
+        data = bytearray((tmp_path / name).read_bytes())
+        data[start : start + at.compress_size] = packed * at.compress_size
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(zlib.error), zipfile.ZipFile(name) as archive:
+            archive.read("run/job.json")
+        assert connect.read_member(tmp_path / name, "run/job.json") is None
+        code, out, err = command_line("query", name)
+        assert (code, out) == (2, "")
+        assert err.startswith(f"error: {name}: not an archive of a store, or a damaged one")
