@@ -143,7 +143,7 @@ def read_order(
     return Order(path, content, stages, str(path.resolve().parent), profile, where, array or 0)
 
 
-def read_profile(given: Any, where: str, here: str) -> SlurmProfile | RayProfile:
+def read_profile(given: object, where: str, here: str) -> SlurmProfile | RayProfile:
     """Return the profile of a cluster, given by name, file or fields; `here`: the command that runs the job on this machine.
 
     Raises:

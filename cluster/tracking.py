@@ -143,12 +143,12 @@ def _own_rays() -> Iterator[RayProfile]:
                 yield profile
 
 
-def said(state: Any) -> str:
+def said(state: object) -> str:
     """Return a state from `look` as text."""
     return state.text if isinstance(state, slurm.Allocation) else str(state)
 
 
-def is_over(state: Any) -> bool:
+def is_over(state: object) -> bool:
     """Whether a state from `look` is the last one."""
     if isinstance(state, slurm.Allocation):
         return state.is_over

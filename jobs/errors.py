@@ -48,7 +48,7 @@ class Faults:
 
     def __enter__(self) -> None: ...
 
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
         """Keep the text of a JobError raised inside; pass on its subclasses, which mean more."""
         if type(error) is not JobError:
             return False
@@ -143,7 +143,9 @@ def _is_branch(part: str) -> bool:
     return part[:1].isupper() or "[" in part
 
 
-def home_of(name: str, value: Any, params: Mapping[str, Any], model: type[BaseModel]) -> str | None:
+def home_of(
+    name: str, value: object, params: Mapping[str, object], model: type[BaseModel]
+) -> str | None:
     """The field, given as a name or a mapping with `name`, that accepts a parameter `name` of this value; None if none does.
 
     An unknown field `n_bits` of a job belongs to `task: {name: flipflop, n_bits: 2}`.
@@ -162,7 +164,7 @@ def home_of(name: str, value: Any, params: Mapping[str, Any], model: type[BaseMo
     return None
 
 
-def _takes(model: type[BaseModel], field: str, value: Any) -> bool:
+def _takes(model: type[BaseModel], field: str, value: object) -> bool:
     """Whether a value is valid for a field, whatever is wrong with other fields."""
     try:
         model.model_validate({field: value})

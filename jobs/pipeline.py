@@ -131,7 +131,7 @@ def resolve(
     return {**content, "params": params, "sweep": swept if isinstance(sweeps, list) else swept[0]}
 
 
-def _cross(axes: dict[str, list[str]], selections: dict[str, Any]) -> dict[str, list[str]]:
+def _cross(axes: dict[str, list[str]], selections: dict[str, object]) -> dict[str, list[str]]:
     """Arrange the axes side by side: fields with the same selection take files of the same item, and different selections
     are crossed, the first one slowest. If each axis has its own selection, they are returned unchanged, for a grid."""
     rows = {selections[name]: range(len(files)) for name, files in axes.items()}
@@ -145,7 +145,7 @@ def _cross(axes: dict[str, list[str]], selections: dict[str, Any]) -> dict[str, 
     }
 
 
-def _refuse_swept(part: Any, names: list[str], block: str, where: str) -> None:
+def _refuse_swept(part: object, names: list[str], block: str, where: str) -> None:
     """Raise JobError if a sweep already uses the place of a reference."""
     if not isinstance(part, dict):
         raise JobError(
@@ -165,7 +165,7 @@ def _refuse_swept(part: Any, names: list[str], block: str, where: str) -> None:
         )
 
 
-def _references(params: dict[str, Any], where: str) -> dict[str, Reference]:
+def _references(params: dict[str, object], where: str) -> dict[str, Reference]:
     """The references among the fields of `params`. Raises JobError for one that is not valid."""
     found = {}
     for name, value in params.items():

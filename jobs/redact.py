@@ -45,7 +45,7 @@ def secrets_of(environment: Mapping[str, str] = os.environ) -> list[str]:
     return sorted(found, key=len, reverse=True)
 
 
-def redact(content: Any, secrets: list[str] | None = None) -> Any:
+def redact(content: object, secrets: list[str] | None = None) -> Any:
     """The same JSON, with *** in place of whatever is, or looks like, a credential.
 
     secrets: texts to hide; by default those of `secrets_of`.

@@ -127,7 +127,7 @@ class Columns(Lazy[Any]):
     A traced field that is not swept can be read too, from `params`, but is not listed among the names.
     """
 
-    def __init__(self, listed: Mapping[str, Any], params: Mapping[str, Any], n: int) -> None:
+    def __init__(self, listed: Mapping[str, object], params: Mapping[str, object], n: int) -> None:
 
         def read(name: str) -> Any:
             if name in listed or name not in params:

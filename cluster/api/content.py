@@ -14,7 +14,7 @@ from jobs.errors import JobError
 from jobs.storage.addresses import join
 
 
-def plain(value: Any, where: str, module: str) -> Any:
+def plain(value: object, where: str, module: str) -> Any:
     """Convert a value for YAML: arrays and ranges to lists, paths to texts, a class or function to `module.name`.
 
     Args:
@@ -58,7 +58,7 @@ def _home(value: Any) -> str:
     return str(value.__module__)
 
 
-def typed_names(value: Any) -> set[str]:
+def typed_names(value: object) -> set[str]:
     """The names of the classes and functions in a value that were defined in the notebook."""
     if isinstance(value, Mapping):
         return {name for inner in value.values() for name in typed_names(inner)}
@@ -69,7 +69,7 @@ def typed_names(value: Any) -> set[str]:
     return set()
 
 
-def kernel_name(kernel: Any) -> str:
+def kernel_name(kernel: object) -> str:
     """The name of a kernel in a job file, given as its name, its module, or the Kernel. Raises JobError without a module.
 
     >>> import ctd.esn
@@ -97,7 +97,7 @@ def with_files_from(content: Mapping[str, Any], kernel: Kernel, base: str) -> di
     kinds = field_kinds(kernel.Params)
     files = {name for name, kind in kinds.items() if kind is Kind.FILE}
 
-    def absolute(value: Any) -> Any:
+    def absolute(value: object) -> Any:
         if isinstance(value, str):
             return join(base, value)
         if isinstance(value, list | tuple):
@@ -107,10 +107,10 @@ def with_files_from(content: Mapping[str, Any], kernel: Kernel, base: str) -> di
             return value | {"store": join(base, value["store"])}
         return value
 
-    def fields(block: Mapping[str, Any]) -> dict[str, Any]:
+    def fields(block: Mapping[str, object]) -> dict[str, Any]:
         return {k: absolute(v) if k in files else v for k, v in block.items()}
 
-    def sweep(part: Mapping[str, Any]) -> dict[str, Any]:
+    def sweep(part: Mapping[str, object]) -> dict[str, Any]:
         blocks = ("grid", "zip", "random")
         return {k: fields(v) if k in blocks and isinstance(v, dict) else v for k, v in part.items()}
 

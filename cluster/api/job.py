@@ -257,7 +257,7 @@ class Job:
 
     def submit(
         self,
-        cluster: str | Mapping[str, Any],
+        cluster: str | Mapping[str, object],
         store: str | Path | None = None,
         array: int | None = None,
         failed: bool = False,

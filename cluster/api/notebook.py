@@ -33,14 +33,14 @@ _folders: set[str] = set()
 """The folders in which this process has written modules."""
 
 
-def is_typed(thing: Any) -> bool:
+def is_typed(thing: object) -> bool:
     """Whether a kernel, class or function was defined in this notebook or script, not in a module."""
     if isinstance(thing, Kernel):
         return any(value is thing for value in vars(sys.modules["__main__"]).values())
     return getattr(thing, "__module__", None) == "__main__"
 
 
-def name_of(thing: Any) -> str:
+def name_of(thing: object) -> str:
     """The name of an object in this notebook or script. Raises JobError if it has none."""
     names = [name for name, value in vars(sys.modules["__main__"]).items() if value is thing]
     # IPython binds results to _1, _ and the like.

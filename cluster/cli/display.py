@@ -156,7 +156,7 @@ def told_if_slow(what: str, quiet: bool = False) -> Iterator[None]:
         timer.cancel()
 
 
-def cell(value: Any) -> str:
+def cell(value: object) -> str:
     """A value of a table as short text.
 
     >>> cell(0.123456), cell(True), cell(1 - 2j)
@@ -239,7 +239,7 @@ def records(table: "Columns") -> list[dict[str, Any]]:
     return [dict(zip(table, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
-def _texts(column: Iterable[Any], name: str) -> list[str]:
+def _texts(column: Iterable[object], name: str) -> list[str]:
     """A column's heading and its values as text."""
     return [shown(name), *(cell(value) for value in column)]
 
@@ -284,13 +284,13 @@ def show_error(text: str) -> None:
     err.print(text)
 
 
-def show_json(content: Any) -> None:
+def show_json(content: object) -> None:
     """Print JSON to standard output, for programs."""
     json.dump(content, sys.stdout, default=_plain)
     sys.stdout.write("\n")
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     return str(value)

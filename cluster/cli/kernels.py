@@ -193,7 +193,7 @@ def starter(name: str, kernel: Kernel) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _choices(annotation: Any) -> list[str]:
+def _choices(annotation: object) -> list[str]:
     """The values of a field whose type is a Literal; [] for other types."""
     if get_origin(annotation) is Literal:
         return [str(choice) for choice in get_args(annotation)]

@@ -202,7 +202,7 @@ def _chosen(store: Store, where: str | None, sort: str | None, limit: int) -> li
 
 
 def _job(
-    models: list[dict[str, Any]], base: str, keep: tuple[str, ...], overrides: Overrides
+    models: list[dict[str, object]], base: str, keep: tuple[str, ...], overrides: Overrides
 ) -> Ready:
     """The job that infers all trials with these models: their common parameters, and a sweep for each model."""
     where = "ctd posterior"
@@ -235,7 +235,7 @@ def _fields(store: Store, item: int, data: str | None) -> list[dict[str, Any]]:
     return by_session(params, here, lambda file: join(base, file))
 
 
-def _count(fields: dict[str, Any], base: str, where: str) -> tuple[int, list[int], Any]:
+def _count(fields: dict[str, object], base: str, where: str) -> tuple[int, list[int], Any]:
     """Read the data: (chunks, [trials for training, for evaluation], windows). Raises JobError if they do not fit."""
     from ctd.kernel import inputs_of
     from ctd.lfads.posterior import n_chunks
@@ -286,7 +286,7 @@ def _remove_left(to: Path) -> None:
                 shutil.rmtree(left.parent, ignore_errors=True)
 
 
-def _write(made: Store, to: Path, ready: Ready, about: dict[str, Any]) -> None:
+def _write(made: Store, to: Path, ready: Ready, about: dict[str, object]) -> None:
     from ctd.lfads.torch_file import write
 
     def chunk(row: int) -> dict[str, np.ndarray]:

@@ -270,7 +270,7 @@ class Pool:
         )
         return self.reach.ask(make(ShardWorker).remote)
 
-    def kill(self, actor: Any) -> None:
+    def kill(self, actor: object) -> None:
         """End an actor, which may be dead or out of reach."""
         self.reach.ask(lambda: ray.kill(actor, no_restart=True))
 

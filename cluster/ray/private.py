@@ -82,7 +82,7 @@ def loopback_kept() -> Iterator[None]:
         constants.ENABLE_RAY_CLUSTER = before
 
 
-def start_node(**settings: Any) -> Any:
+def start_node(**settings: object) -> Any:
     """Start a Ray on 127.0.0.1 alone, without dashboard and agents; its processes die with this one.
 
     Returns an object with `gcs_address`, `dead_processes()` and `kill_all_processes(...)`. Raises one of `MISSED` where names

@@ -200,7 +200,7 @@ def allocations(numbers: Iterable[str]) -> dict[str, Allocation]:
     return {allocation.number: allocation for allocation in found}
 
 
-def translate(job: Mapping[str, Any]) -> Allocation:
+def translate(job: Mapping[str, object]) -> Allocation:
     """Return one entry of `squeue --json` as an Allocation."""
     # Newer versions give a list, the state and then flags: COMPLETING stands behind the state in which a job ended.
     states = job["job_state"]
@@ -234,7 +234,7 @@ def translate(job: Mapping[str, Any]) -> Allocation:
     return Allocation(number, state, words)
 
 
-def _label(job: Mapping[str, Any]) -> str:
+def _label(job: Mapping[str, object]) -> str:
     """Return the allocation's id; ARRAY_TASK for a task of an array, ARRAY_[0-3] for tasks that wait together."""
     task = job.get("array_task_id")
     if isinstance(task, Mapping) and task.get("set"):

@@ -172,7 +172,7 @@ def flat(params: Mapping[str, Any], path: str = "") -> dict[str, Plain]:
     return found
 
 
-def metrics_of(results: Mapping[str, Any]) -> dict[str, float]:
+def metrics_of(results: Mapping[str, object]) -> dict[str, float]:
     """The numbers among results, without NaN; complex ones as real and imaginary parts.
 
     >>> metrics_of({"loss": 0.5, "root": 1 + 2j, "name": "gru", "r2": float("nan")})

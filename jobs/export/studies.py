@@ -211,7 +211,7 @@ def _space(store: Store) -> dict[str, BaseDistribution]:
     return {path: law for path, law in found.items() if not law.single()}
 
 
-def _distribution(laws: Sequence[Any], values: Sequence[Plain | None]) -> BaseDistribution:
+def _distribution(laws: Sequence[object], values: Sequence[Plain | None]) -> BaseDistribution:
     """A range if a law draws or spaces values in one, else categories.
 
     laws: how the sweeps give the field. values: those of all items; None where an item has no such field.
@@ -231,7 +231,7 @@ def _distribution(laws: Sequence[Any], values: Sequence[Plain | None]) -> BaseDi
     return CategoricalDistribution(list(dict.fromkeys([*listed, *values])))
 
 
-def _ends(law: Any) -> tuple[float, ...]:
+def _ends(law: object) -> tuple[float, ...]:
     match law:
         case Uniform(uniform=ends) | Loguniform(loguniform=ends):
             return ends

@@ -152,7 +152,7 @@ class WandB:
         made.log({path.stem: wandb.Image(str(path)) for path in pictures})
         made.finish()
 
-    def _begin(self, name: str, config: Mapping[str, Any]) -> Any:
+    def _begin(self, name: str, config: Mapping[str, object]) -> Any:
         import wandb
 
         settings = wandb.Settings(

@@ -131,7 +131,7 @@ def _gather(store: Store, executor: Executor | None, reducing: Reducing) -> int:
 class _Now:
     """The state of a store: its markers, committed rows, and the groups whose reduction is out of date."""
 
-    def __init__(self, store: Store, reducing: Reducing, before: Mapping[str, Any]) -> None:
+    def __init__(self, store: Store, reducing: Reducing, before: Mapping[str, object]) -> None:
         sizes = store.job.plan.group_sizes
         self.reductions = reductions_of(store.job.spec, store.description)
         self.stamp = store.committed.stamp()
@@ -186,7 +186,7 @@ def _make(
     return errors
 
 
-def _restamp(store: Store, before: Mapping[str, Any], stamp: str) -> None:
+def _restamp(store: Store, before: Mapping[str, object], stamp: str) -> None:
     """Record the new stamp of unchanged tables: markers were compacted, and none is new.
 
     A process that may not write skips this and reads the markers again the next time.
@@ -224,7 +224,7 @@ def _gathered(store: Store) -> dict[str, Any]:
     return (read_verified(store.objects, keys.sums("gathered")) or {}) if there else {}
 
 
-def _digest(content: Any) -> str:
+def _digest(content: object) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 

@@ -177,7 +177,7 @@ class Evaluated:
 
 
 @lru_cache(maxsize=64)
-def _works(kernel: Kernel, static: Any) -> dict[Any, int]:
+def _works(kernel: Kernel, static: object) -> dict[Any, int]:
     """The measurements so far: (microbatch, shapes of data and traced values) -> work of an item."""
     return {}
 
@@ -221,7 +221,7 @@ def evaluate_group(kernel: Kernel, params: Params, base: str) -> Evaluated:
 
 
 def _check_names(
-    kernel: Kernel, params: Params, shapes: Mapping[str, Any], coords: Mapping[str, Coordinate]
+    kernel: Kernel, params: Params, shapes: Mapping[str, object], coords: Mapping[str, Coordinate]
 ) -> None:
     """Raise JobError if two arrays of the store would share a name, a name is not allowed, or an axis has two lengths.
 
@@ -269,5 +269,5 @@ def _check_lengths(
                 )
 
 
-def _nbytes(shared: Any) -> int:
+def _nbytes(shared: object) -> int:
     return sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(shared))

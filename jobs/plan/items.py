@@ -81,7 +81,7 @@ class Items:
         return Lookup(np.asarray(values), column.codes, items)
 
 
-def _of_texts(value: Any) -> bool:
+def _of_texts(value: object) -> bool:
     return isinstance(value, tuple | list) and any(isinstance(v, str) for v in value)
 
 
@@ -181,7 +181,7 @@ def _first_value(spec: JobSpec, name: str) -> Any:
 
 
 def _starts(
-    spec: JobSpec, base: dict[str, Any], n: int, kernel: Kernel, where: str
+    spec: JobSpec, base: dict[str, object], n: int, kernel: Kernel, where: str
 ) -> tuple[dict[str, Column], dict[str, Any]]:
     """The starts of searched fields: (columns of those that start anywhere in their ranges, `params` with the others).
 
@@ -219,9 +219,9 @@ def _starts(
 def _groups(
     n: int,
     columns: dict[str, Column],
-    base: dict[str, Any],
+    base: dict[str, object],
     reader: Reader,
-    ways: list[dict[str, Any]],
+    ways: list[dict[str, object]],
 ) -> list[Group]:
     """Group n items by their values of the static and data fields, in order of first item.
 
@@ -299,7 +299,7 @@ def checked_items(spec: JobSpec, kernel: Kernel, where: str) -> Items:
     return items
 
 
-def checked_job(content: Mapping[str, Any], kernel: Kernel, where: str) -> JobSpec:
+def checked_job(content: Mapping[str, object], kernel: Kernel, where: str) -> JobSpec:
     """Validate the form of a job. If it is right, `params`, `sweep` and `gather` are left to `checked_items`.
 
     Raises:
@@ -320,7 +320,7 @@ def checked_job(content: Mapping[str, Any], kernel: Kernel, where: str) -> JobSp
     raise AssertionError("parse_job has raised")
 
 
-def _is_sound(name: str, value: Any) -> bool:
+def _is_sound(name: str, value: object) -> bool:
     """Whether a field of a job is known and its value has the right form."""
     if name not in JobSpec.model_fields:
         return False

@@ -106,7 +106,7 @@ def by_pack(places: Mapping[str, Place]) -> dict[str, list[str]]:
 
 
 def as_attribute(
-    places: Mapping[str, Place], describe: Callable[[str], Mapping[str, Any]]
+    places: Mapping[str, Place], describe: Callable[[str], Mapping[str, object]]
 ) -> dict[str, Any]:
     """The places in the form of the group's attribute `packed`. describe: result -> further fields of its entry."""
     entry = lambda name: {
@@ -138,7 +138,7 @@ class Part:
         self.dtype = array.dtype
         self.chunks = (array.chunks[0], *where.shape)
 
-    def __getitem__(self, key: Any) -> np.ndarray:
+    def __getitem__(self, key: object) -> np.ndarray:
         """The values at `key`: for each axis an index, a slice, or an array of indices along it."""
         rows, *inner = key if isinstance(key, tuple) else (key,)
         where = self._where

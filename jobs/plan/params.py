@@ -40,7 +40,7 @@ class Reader(NamedTuple):
 
     def read(
         self,
-        content: dict[str, Any],
+        content: dict[str, object],
         swept: Set[str] = frozenset(),
         searched: Set[str] = frozenset(),
     ) -> Params:
@@ -68,7 +68,7 @@ class Reader(NamedTuple):
             raise explain(error, source, known, inner, listed) from None
 
     def columns(
-        self, columns: dict[str, Column], base: dict[str, Any], faults: Faults
+        self, columns: dict[str, Column], base: dict[str, object], faults: Faults
     ) -> dict[str, Column]:
         """The columns as `Params` reads them. Each value is validated with the first value of the other columns.
 
@@ -79,7 +79,7 @@ class Reader(NamedTuple):
             self.put(first, name, column.values[0])
         swept = {name.partition(".")[0] for name in columns}
 
-        def check(name: str, value: Any) -> Params:
+        def check(name: str, value: object) -> Params:
             changed = copy.deepcopy(first) if "." in name else dict(first)
             self.put(changed, name, value)
             return self.read(changed, swept)
@@ -94,7 +94,7 @@ class Reader(NamedTuple):
                 self.read(first)
         return valid
 
-    def _valid(self, name: str, column: Column, check: Callable[[str, Any], Params]) -> Column:
+    def _valid(self, name: str, column: Column, check: Callable[[str, object], Params]) -> Column:
         """One column as `Params` reads it. check: (field, value) -> the item with this value."""
         if column.generated:
             check(name, np.min(column.values).item())
@@ -131,5 +131,5 @@ def _field(params: Params, name: str) -> Any:
     return value
 
 
-def _name(given: Any) -> Any:
+def _name(given: object) -> Any:
     return given["name"] if isinstance(given, dict) else given

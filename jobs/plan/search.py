@@ -93,7 +93,7 @@ def _shape(shape: tuple[int, ...], dtype: np.dtype[Any]) -> jax.ShapeDtypeStruct
 
 
 def check_search(
-    spec: JobSpec, kernel: Kernel, items: Items, shapes: Sequence[Mapping[str, Any]], where: str
+    spec: JobSpec, kernel: Kernel, items: Items, shapes: Sequence[Mapping[str, object]], where: str
 ) -> None:
     """Check the search of a job.
 
@@ -240,7 +240,7 @@ def _searched_field(
 
 
 def _check_values(
-    name: str, values: Iterable[Any], kernel: Kernel, group: Group, where: str
+    name: str, values: Iterable[object], kernel: Kernel, group: Group, where: str
 ) -> None:
     """Raise JobError if the kernel does not take one of these values of a field."""
     content = group.params.model_dump(mode="json")

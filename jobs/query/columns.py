@@ -41,7 +41,7 @@ class Text:
         """The text of each row, as an object array."""
         return np.asarray(self.labels[self.codes])
 
-    def map(self, function: Callable[[str], Any]) -> np.ndarray:
+    def map(self, function: Callable[[str], object]) -> np.ndarray:
         """function(text) for each row; the function is called once per label."""
         return np.asarray([function(label) for label in self.labels])[self.codes]
 
@@ -69,7 +69,7 @@ def decode(values: np.ndarray, attrs: dict[str, Any]) -> Column:
     return labelled(codes, [known.get(code, "") for code in range(n)], "labels" not in attrs)
 
 
-def as_column(values: Any) -> Column:
+def as_column(values: object) -> Column:
     """Make a column of values: strings and objects become a `Text`."""
     if isinstance(values, Text):
         return values
@@ -195,7 +195,7 @@ def rows_as_text(values: np.ndarray) -> Text:
     return labelled(codes, [as_text(row) for row in values[first].tolist()])
 
 
-def as_text(value: Any) -> str:
+def as_text(value: object) -> str:
     """A parameter as the text that a column of it has.
 
     >>> as_text([1.0, -0.5]), as_text(["a", "b"]), as_text(None)
@@ -208,12 +208,12 @@ def as_text(value: Any) -> str:
     return str([_short(one) for one in value])
 
 
-def _short(value: Any) -> Any:
+def _short(value: object) -> Any:
     """Turn a whole float into the equal integer, which reads better; return other values unchanged."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def from_values(values: Sequence[Any]) -> Column:
+def from_values(values: Sequence[object]) -> Column:
     """Make a column of Python values: booleans; numbers, with NaN for None; anything else as text."""
     present = [value for value in values if value is not None]
     if present and all(isinstance(value, bool) for value in values):

@@ -153,7 +153,7 @@ class Expression:
         self.names = sorted(self._named)
         """The columns that it uses."""
 
-    def __call__(self, columns: Mapping[str, Any]) -> Any:
+    def __call__(self, columns: Mapping[str, object]) -> Any:
         """Evaluate the expression over columns of equal length.
 
         Raises:
@@ -215,7 +215,7 @@ class Expression:
         """Evaluates to a number, or an array of numbers; integers become int64, since in uint8 0 - 1 is 255."""
         evaluate = self._compiled(node)
 
-        def number(columns: Mapping[str, Any]) -> Any:
+        def number(columns: Mapping[str, object]) -> Any:
             value = evaluate(columns)
             if isinstance(value, str | Text):
                 raise self._fault(node, "text where a number is expected")
@@ -229,7 +229,7 @@ class Expression:
         """Evaluates to what `and`, `or` and `not` join."""
         evaluate = self._compiled(node)
 
-        def truth(columns: Mapping[str, Any]) -> Any:
+        def truth(columns: Mapping[str, object]) -> Any:
             value = evaluate(columns)
             if isinstance(value, str | Text):
                 raise self._fault(node, "text where true or false is expected")
@@ -250,7 +250,7 @@ class Expression:
                 raise self._fault(node, _HINTS[type(op)])
             links.append((op, [(part, self._compiled(part)) for part in parts]))
 
-        def compare(columns: Mapping[str, Any]) -> Any:
+        def compare(columns: Mapping[str, object]) -> Any:
             result: Any = True
             a = first(columns)
             for op, parts in links:

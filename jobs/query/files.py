@@ -64,7 +64,7 @@ def _json(frame: pd.DataFrame, path: Path) -> None:
     path.write_text(json.dumps(records, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
-def _of_json(value: Any) -> Any:
+def _of_json(value: object) -> Any:
     """The value as JSON has it: null for what is missing, not a number or infinite."""
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()

@@ -82,7 +82,7 @@ class Columns:
             self.reads[f"{name}[{j}]"] = lambda rows, j=j: as_array(read(rows))[:, j]  # type: ignore[misc]
         self.shown.append(name)
 
-    def add_constants(self, name: str, values: list[Any], which: np.ndarray) -> None:
+    def add_constants(self, name: str, values: list[object], which: np.ndarray) -> None:
         """Add a column with one value per group. which: (n,) the index into `values` for each row."""
         column = from_values([str(v) if isinstance(v, list | dict) else v for v in values])
         labels = [label for label in column.labels if label] if isinstance(column, Text) else []
@@ -130,7 +130,7 @@ def stored(group: zarr.Group, axis: str) -> Columns:
     return columns
 
 
-def _by_label(read: Read, labels: Sequence[str], values: Sequence[Any]) -> Read:
+def _by_label(read: Read, labels: Sequence[str], values: Sequence[object]) -> Read:
     """The reader of a column derived from a text column: it has `values[k]` where the text is `labels[k]`."""
     place = {label: k for k, label in enumerate(labels)}
     column = from_values(values)

@@ -146,7 +146,7 @@ class Shelf:
         return Columns(tables[0].axis, len(which), reads, list(shown))
 
     def _piece(
-        self, k: int, own: Table | None, n: int, column: str, values: Sequence[Any] | None
+        self, k: int, own: Table | None, n: int, column: str, values: Sequence[object] | None
     ) -> Read | None:
         """The reader of a column in store k: its table's, else its fixed parameter; None if it has neither."""
         if own and column in own.names:
@@ -183,7 +183,7 @@ def short_names(addresses: Sequence[str]) -> list[str]:
     return list(addresses)
 
 
-def _element(params: Mapping[str, Any], column: str) -> Any:
+def _element(params: Mapping[str, object], column: str) -> Any:
     """The value of a column such as push[0], of which another store sweeps the list; None without one."""
     found = re.fullmatch(r"(.+)\[(\d+)\]", column)
     value = params.get(found[1]) if found else params.get(column)

@@ -141,7 +141,7 @@ class _Lazy(BackendArray):
     """One packed result as a backend array for xarray's lazy indexing; it opens nothing before it is read."""
 
     def __init__(
-        self, store: Store, group: int, name: str, shape: tuple[int, ...], dtype: Any
+        self, store: Store, group: int, name: str, shape: tuple[int, ...], dtype: object
     ) -> None:
         self._store, self._group, self._name = store, group, name
         self.shape, self.dtype = shape, dtype

@@ -52,7 +52,9 @@ class Effect(NamedTuple):
         return {**self._asdict(), "share": share, "rho": rho}
 
 
-def effects(columns: Mapping[str, Any], parameters: list[str], results: list[str]) -> list[Effect]:
+def effects(
+    columns: Mapping[str, object], parameters: list[str], results: list[str]
+) -> list[Effect]:
     """Measure the effect of every parameter on every result, over the items whose result is finite.
 
     columns: name -> (n,) values. Results with too few items or a single value, and parameters with a single bin,

@@ -271,7 +271,7 @@ class Attempt:
 
     # --- how the items lie on the devices -------------------------------------------------------------
 
-    def _layout(self, ids: np.ndarray, traced: Any) -> Layout:
+    def _layout(self, ids: np.ndarray, traced: object) -> Layout:
         """Return the planned layout. If the plan leaves the microbatch open, it is measured once per group and kind of device."""
         task, devices = self._task, jax.local_device_count()
         planned = self._job.plan.layouts[task.shard.group]
@@ -280,7 +280,7 @@ class Attempt:
         m = min(m, task.slots or planned.slots)  # memory may not hold even one microbatch
         return Layout.of(slots, m, devices)
 
-    def _microbatch(self, ids: np.ndarray, traced: Any, slots: int, devices: int) -> int:
+    def _microbatch(self, ids: np.ndarray, traced: object, slots: int, devices: int) -> int:
         """Return the microbatch that the store keeps for this process's kind of device; the first worker to ask measures it."""
         key = keys.layout(self._task.shard.group, jax.local_devices()[0].device_kind)
         chosen: Any = read_verified(self._store.objects, key)
@@ -293,7 +293,7 @@ class Attempt:
         return int(chosen["microbatch"])
 
     def _measure(
-        self, ids: np.ndarray, traced: Any, slots: int, devices: int
+        self, ids: np.ndarray, traced: object, slots: int, devices: int
     ) -> tuple[int, dict[int, float]]:
         """Return (the fastest microbatch, microbatch -> seconds of one advance of one item)."""
         group, plan, number = self._group, self._job.plan, self._task.shard.group

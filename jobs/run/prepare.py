@@ -234,7 +234,7 @@ def _same(a: JobSpec, b: JobSpec, kernel: Kernel) -> bool:
     return a.digest() == b.digest() or (sweep_of(a) == sweep_of(b) and _alike(a, b, kernel))
 
 
-def _normal(params: Mapping[str, Any], kernel: Kernel) -> dict[str, Any]:
+def _normal(params: Mapping[str, object], kernel: Kernel) -> dict[str, Any]:
     """Return the validated fields, without those that have their defaults."""
     fields, found = kernel.Params.model_fields, {}
     for name, value in params.items():
@@ -291,7 +291,7 @@ class Difference(NamedTuple):
     new: Any
 
 
-def differing(old: dict[str, Any], new: dict[str, Any]) -> list[Difference]:
+def differing(old: dict[str, object], new: dict[str, object]) -> list[Difference]:
     """Return the innermost fields that differ, by path."""
     a, b = leaves(old), leaves(new)
     absent = "(not given)"

@@ -21,7 +21,6 @@ What belongs to a search elsewhere:
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -39,7 +38,7 @@ def searcher_of(
     seed: int,
     items: np.ndarray,
     starts: Mapping[str, np.ndarray],
-    ways: Sequence[Mapping[str, Any]] = ({},),
+    ways: Sequence[Mapping[str, object]] = ({},),
 ) -> Searcher:
     """Return the searcher of one group, or of those that are searched together, at its start.
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -64,7 +64,7 @@ class OptunaSearcher(Searcher):
         search: Optuna,
         seed: int,
         items: np.ndarray,
-        ways: Sequence[Mapping[str, Any]] = ({},),
+        ways: Sequence[Mapping[str, object]] = ({},),
     ) -> None:
         check_installed(search, "search")
         super().__init__(search, items, search.n_laps(search.trials))

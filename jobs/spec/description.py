@@ -59,7 +59,7 @@ class Description:
         }
 
     @staticmethod
-    def from_json(content: Any) -> "Description | None":
+    def from_json(content: object) -> "Description | None":
         """Read the content that `to_json` made; None for anything else."""
         try:
             return _PARSER.validate_python(content)

@@ -23,7 +23,7 @@ class Compared(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _is_spread(cls, content: Any) -> Any:
+    def _is_spread(cls, content: object) -> Any:
         if isinstance(content, dict) and "spread" in content:
             raise ValueError("spread: every search is spread over the workers; leave it out")
         return content

@@ -148,7 +148,7 @@ class JobSpec(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _nothing_is_default(cls, content: Any) -> Any:
+    def _nothing_is_default(cls, content: object) -> Any:
         """Drop null fields: `params:` with nothing below it is null in YAML, and means the default."""
         if isinstance(content, dict):
             return {name: value for name, value in content.items() if value is not None}
@@ -217,7 +217,7 @@ def read_job(path: str | Path, overrides: list[str] | None = None) -> JobSpec:
     return parse_job({"name": path.stem, **read_content(path, overrides)}, str(path))
 
 
-def parse_job(content: Mapping[str, Any], where: str) -> JobSpec:
+def parse_job(content: Mapping[str, object], where: str) -> JobSpec:
     """Validate a mapping as a JobSpec. Raises JobError, whose lines begin with `where`, if it is not valid."""
     try:
         return JobSpec.model_validate(content)
@@ -232,7 +232,7 @@ def parse_job(content: Mapping[str, Any], where: str) -> JobSpec:
         raise explain(error, where, known) from None
 
 
-def _search_fields(content: Any) -> Mapping[str, Any]:
+def _search_fields(content: object) -> Mapping[str, Any]:
     name = content.get("method") if isinstance(content, dict) else None
     return METHODS.get(str(name), Population).model_fields
 
@@ -255,7 +255,7 @@ def set_field(content: dict[str, Any], override: str) -> None:
     here[last] = parse_text(text, f"--set {override}")
 
 
-def leaves(value: Any, path: str = "") -> dict[str, Any]:
+def leaves(value: object, path: str = "") -> dict[str, Any]:
     """Return the innermost values of nested mappings, by dotted path.
 
     >>> leaves({"a": {"b": 1, "c": 2}, "d": 3})
@@ -269,7 +269,7 @@ def leaves(value: Any, path: str = "") -> dict[str, Any]:
     return found
 
 
-def inner(value: Any, path: str, default: Any = None) -> Any:
+def inner(value: object, path: str, default: object = None) -> Any:
     """Return the value at a dotted path in nested mappings, or `default` if there is none.
 
     >>> inner({"a": {"b": 1}}, "a.b"), inner({"a": 1}, "a.b")

@@ -20,7 +20,7 @@ FORMS = ("uniform", "loguniform", "integers", "choice")
 """The forms of a range."""
 
 
-def expand_preset(content: dict[str, Any], kernel: Kernel, where: str) -> dict[str, Any]:
+def expand_preset(content: dict[str, object], kernel: Kernel, where: str) -> dict[str, Any]:
     """Replace the preset in a job file's content by the fields that it stands for; content without a preset stays as it is.
 
     Raises JobError, which begins with `where`, if the kernel has no such preset.
@@ -82,7 +82,7 @@ def _search(preset: Mapping[str, Any], given: Mapping[str, Any], own: set[str]) 
     return {k: v for k, v in found.items() if v is not None} | ({"params": laws} if laws else {})
 
 
-def _swept(sweep: Any) -> set[str]:
+def _swept(sweep: object) -> set[str]:
     """The fields that a sweep names, as far as it is well formed; `a` for an inner field `a.b`."""
     parts = sweep if isinstance(sweep, list | tuple) else [sweep]
     blocks = [

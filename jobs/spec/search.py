@@ -62,7 +62,7 @@ class _Moves(BaseModel):
 
     @field_validator("start", mode="before")
     @classmethod
-    def _number_or_range(cls, value: Any) -> Any:
+    def _number_or_range(cls, value: object) -> Any:
         if value is not None and value != "range" and type(value) not in (int, float):
             raise ValueError("expected a number, or `range` to draw from the range")
         return value
@@ -241,7 +241,7 @@ class Optuna(Compared):
 
     @field_validator("params")
     @classmethod
-    def _proposable(cls, params: dict[str, Any]) -> dict[str, Any]:
+    def _proposable(cls, params: dict[str, object]) -> dict[str, Any]:
         for name, law in params.items():
             if isinstance(law, Choice):
                 fine = lambda v: (
@@ -294,7 +294,7 @@ METHODS: dict[Any, type[BaseModel]] = {
 }
 
 
-def _method(content: Any) -> str | None:
+def _method(content: object) -> str | None:
     name = content.get("method") if isinstance(content, dict) else getattr(content, "method", "")
     # A list or a mapping cannot be looked up.
     return METHODS[name].__name__ if isinstance(name, str) and name in METHODS else None

@@ -44,7 +44,7 @@ def one_of(message: str, *forms: str) -> Discriminator:
     Without it, an error would list the faults of the value under every form.
     """
 
-    def tag(value: Any) -> str | None:
+    def tag(value: object) -> str | None:
         # A job made in Python may give an axis as a tuple, a range or an array.
         if isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping | BaseModel):
             return "[list]" if "list" in forms else None
@@ -268,7 +268,7 @@ class Sweep(BaseModel):
         return Column(codes, form.draw(rng, self.samples), True)
 
 
-def _tidy(values: list[Any]) -> Any:
+def _tidy(values: list[object]) -> Any:
     """A list of numbers (not booleans) as an array, any other list as it is."""
     numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
     return np.asarray(values) if numbers else list(values)
@@ -279,7 +279,7 @@ def _values(axis: Axis) -> Any:
 
 
 def join(
-    parts: Sequence[tuple[int, Mapping[str, Column]]], base: Mapping[str, Any]
+    parts: Sequence[tuple[int, Mapping[str, Column]]], base: Mapping[str, object]
 ) -> dict[str, Column]:
     """Join the columns of several sweeps end to end. A sweep without a field gets the field's base value.
 

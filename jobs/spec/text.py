@@ -85,7 +85,7 @@ class _Yaml(yaml.SafeLoader):
             lines[name] = key.start_mark.line + 1
         return node
 
-    def construct_object(self, node: Any, deep: bool = False) -> Any:
+    def construct_object(self, node: object, deep: bool = False) -> Any:
         """Return a value; raise ConstructorError for a number that is none, or needs more than 64 bits."""
         if not isinstance(node, yaml.ScalarNode):
             return super().construct_object(node, deep)

@@ -20,7 +20,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from ctd.dotted import NoModule, load, module_of, modules_in
 from ctd.kernel import Kernel, Kind, field_kinds
@@ -39,7 +38,7 @@ class Untrusted(JobError):
     """Raised where going on would run code that the user has not said to trust."""
 
 
-def modules_of(kernel: str, *blocks: Mapping[str, Any]) -> set[str]:
+def modules_of(kernel: str, *blocks: Mapping[str, object]) -> set[str]:
     """Return the modules that a job names: its kernel's, and those that texts name, as `ctd.dotted.module_of` tells.
 
     blocks: field of `Params` -> its value, or whatever else holds values.

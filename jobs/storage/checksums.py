@@ -17,7 +17,7 @@ from jobs.storage import objects
 _SEAL = ',"seal":"'
 
 
-def checksummed(content: Mapping[str, Any]) -> bytes:
+def checksummed(content: Mapping[str, object]) -> bytes:
     """Return a mapping (at least one field) as JSON whose last field, `seal`, is a checksum of the rest."""
     body = json.dumps(content, separators=(",", ":"))
     return f'{body[:-1]}{_SEAL}{digest(body.encode())}"}}'.encode()
@@ -51,7 +51,7 @@ def read_verified(store: ObjectStore, key: str) -> dict[str, Any] | None:
     return verified(objects.read(store, key))
 
 
-def agree(store: ObjectStore, key: str, content: Mapping[str, Any]) -> Mapping[str, Any]:
+def agree(store: ObjectStore, key: str, content: Mapping[str, object]) -> Mapping[str, Any]:
     """Return the mapping at `key`; the first caller writes `content` there, and all others get the same."""
     # Of several who create it at the same time one succeeds; all, that one too, take what is there.
     objects.create(store, key, checksummed(content))
@@ -61,7 +61,7 @@ def agree(store: ObjectStore, key: str, content: Mapping[str, Any]) -> Mapping[s
     return agreed or content
 
 
-def write_sums(store: ObjectStore, name: str, of: Iterable[str], **about: Any) -> None:
+def write_sums(store: ObjectStore, name: str, of: Iterable[str], **about: object) -> None:
     """Write the checksums of objects, as they are now, to run/sums/NAME.json.
 
     Args:

@@ -114,7 +114,7 @@ def open_objects(address: str, *, create: bool = False) -> ObjectStore:
         raise JobError(f"{path}: cannot be written: {error.strerror or error}") from None
 
 
-def remote(address: str, patience: dict[str, Any] = PATIENT) -> ObjectStore:
+def remote(address: str, patience: dict[str, object] = PATIENT) -> ObjectStore:
     """Return the objects under a remote address, without sending a request.
 
     Args:

@@ -76,7 +76,7 @@ class LeaseRecord(Process):
         return {k: v for k, v in content.items() if v or k not in ("released", "said")}
 
     @classmethod
-    def of(cls, content: Mapping[str, Any], generation: int) -> "LeaseRecord":
+    def of(cls, content: Mapping[str, object], generation: int) -> "LeaseRecord":
         """Return the record of a generation that `to_json` described."""
         return cls.from_json({**content, "generation": generation})
 

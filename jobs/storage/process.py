@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from pydantic import TypeAdapter
 
@@ -26,7 +26,7 @@ class Process:
     command: Sequence[str] = ()
 
     @classmethod
-    def from_json(cls, content: Any) -> Self:
+    def from_json(cls, content: object) -> Self:
         """Return the process that `asdict` described; fields that a later ctd has added are ignored.
 
         Raises ValueError if `content` describes none.

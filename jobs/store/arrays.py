@@ -159,7 +159,7 @@ def put_array(group: zarr.Group, name: str, values: np.ndarray | Lookup, var: Va
     array.attrs.put(attrs)
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> Any:
     """Return a swept value in a form that JSON can hold."""
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json")

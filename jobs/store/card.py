@@ -156,7 +156,7 @@ def _write(store: ObjectStore, card: Card) -> None:
     objects.write(store, keys.CARD, checksummed(card.model_dump(mode="json")))
 
 
-def _parsed(content: dict[str, Any] | None) -> Card | None:
+def _parsed(content: dict[str, object] | None) -> Card | None:
     try:
         return Card.model_validate(content)
     except ValidationError:

@@ -14,6 +14,7 @@ import hashlib
 import json
 import math
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -111,7 +112,7 @@ def clear(store: Store, shard: Shard) -> None:
         objects.delete(store.objects, f"{folder(shard)}/{generation}")
 
 
-def encode(snapshot: Snapshot, identity: dict[str, Any]) -> bytes:
+def encode(snapshot: Snapshot, identity: Mapping[str, object]) -> bytes:
     """Return a snapshot as bytes, headed by a checksum. No pickle: reading a checkpoint executes no code."""
     head = {
         "identity": identity,

@@ -82,7 +82,7 @@ class Event:
         return {"time": self.time, "event": self.kind, **said, **self.about}
 
     @staticmethod
-    def from_json(content: Mapping[str, Any]) -> "Event":
+    def from_json(content: Mapping[str, object]) -> "Event":
         """Return the event that `to_json` described. Raises ValueError if `content` describes none."""
         rest, names = dict(content), {f.name for f in fields(Event)} - {"kind", "about"}
         known = {name: rest.pop(name) for name in content if name in names}

@@ -96,7 +96,7 @@ def _copies(found: Mapping[str, bytes], named: Collection[str]) -> dict[str, str
     return copies
 
 
-def _identity(job: Mapping[str, Any], digest: str) -> str | None:
+def _identity(job: Mapping[str, object], digest: str) -> str | None:
     """Return the identity of a store: its job, and when, where and by which command it was created; None if the job does not
     say so. Archives of the store keep it, and so does the provenance of a store that is merged from it.
 
@@ -106,7 +106,7 @@ def _identity(job: Mapping[str, Any], digest: str) -> str | None:
     return None if None in about else json.dumps(about, sort_keys=True)
 
 
-def _parts(job: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+def _parts(job: Mapping[str, object]) -> Iterator[Mapping[str, Any]]:
     """Yield the entries of the stores that a store was merged from, and of those that these were merged from (jobs.gather.merge)."""
     waiting = [job]
     while waiting:
@@ -115,7 +115,7 @@ def _parts(job: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         waiting += found
 
 
-def merged_parts(provenance: Any) -> list[Mapping[str, Any]]:
+def merged_parts(provenance: object) -> list[Mapping[str, Any]]:
     """Return the entries of the stores that a store was merged from, by its provenance; none if it was computed, or is damaged."""
     parts = provenance.get("merged") if isinstance(provenance, dict) else None
     return [one for one in parts if isinstance(one, dict)] if isinstance(parts, list) else []

@@ -56,7 +56,7 @@ class Job:
         }
 
     @staticmethod
-    def from_json(content: Mapping[str, Any], where: str) -> Job:
+    def from_json(content: Mapping[str, object], where: str) -> Job:
         """Return the job that `to_json` described.
 
         Raises:
@@ -102,7 +102,7 @@ class _Content(BaseModel):
     sources: dict[str, str] = {}
 
 
-def _without_spread(spec: dict[str, Any]) -> dict[str, Any]:
+def _without_spread(spec: dict[str, object]) -> dict[str, Any]:
     """Leave out `search.spread`, which an older head stored: every search is spread now."""
     search = spec.get("search")
     if not isinstance(search, dict):
@@ -203,5 +203,5 @@ def _axes(array: Any) -> tuple[str, ...]:
     return tuple(str(name) for name in array.metadata.dimension_names or ())
 
 
-def _var(axes: tuple[str, ...], attrs: dict[str, Any]) -> Var:
+def _var(axes: tuple[str, ...], attrs: dict[str, object]) -> Var:
     return Var(axes, str(attrs.get("units", "1")), str(attrs.get("long_name", "")))

@@ -153,7 +153,7 @@ def _check_failed(mending: Mending, markers: Mapping[int, Marker]) -> Iterator[F
 
 
 def _of(
-    mending: Mending, folder: str, wanted: Mapping[str, dict[str, Any]], cure: str
+    mending: Mending, folder: str, wanted: Mapping[str, dict[str, object]], cure: str
 ) -> Iterator[Finding]:
     """Check the notes in a folder, and the notes that it must hold. wanted: key -> content."""
     for key in sorted({*objects.list_keys(mending.objects, folder), *wanted}):

@@ -15,7 +15,6 @@ import hashlib
 import html
 import json
 from importlib.resources import files
-from typing import Any
 
 from jobs.report.page.content import EMPTY as EMPTY
 from jobs.report.page.content import Content as Content
@@ -29,7 +28,7 @@ SCRIPTS = (
 )  # fmt: skip
 
 
-def render(content: dict[str, Any], live: str = "") -> str:
+def render(content: dict[str, object], live: str = "") -> str:
     """The page as HTML. live: path on the page's own server that returns newer content; "" without a server."""
     # The policy allows this script and this style by their digests, and nothing that the data could inject.
     style = _asset("page.css")
@@ -62,7 +61,7 @@ def render(content: dict[str, Any], live: str = "") -> str:
     )
 
 
-def embed(value: Any) -> str:
+def embed(value: object) -> str:
     """Write JSON that is safe inside a script element: <, >, & and all non-ASCII characters are escaped.
 
     >>> embed({"name": "</script>"})

@@ -160,7 +160,7 @@ def _answer(
     lead: str,
     facts: Sequence[tuple[str, str]],
     listed: Mapping[str, str],
-    plots: list[dict[str, Any]],
+    plots: list[dict[str, object]],
     opens: str,
 ) -> dict[str, Any]:
     return {

@@ -26,7 +26,7 @@ EXTREMES = 25
 """A table that is cut keeps this many rows with the lowest, and with the highest, values of each column."""
 
 
-def numbers(values: Any, digits: int = 5) -> Any:
+def numbers(values: object, digits: int = 5) -> Any:
     """Numbers as nested lists, rounded to `digits` significant digits; NaN and infinity become None.
 
     >>> numbers(np.array([[1 / 3, np.nan]]))
@@ -205,7 +205,7 @@ OF_ITEMS = ("y", "item", "text", "colour")
 """Fields of a layer of lines with one entry per line."""
 
 
-def has_items(layer: dict[str, Any]) -> bool:
+def has_items(layer: dict[str, object]) -> bool:
     """Whether the layer's marks belong to items."""
     return bool(layer.get("item"))
 
@@ -251,7 +251,7 @@ def _keys(plots: Sequence[dict[str, Any]]) -> list[tuple[str, str, int]]:
     return keys
 
 
-def _merged(layers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _merged(layers: Sequence[dict[str, object]]) -> list[dict[str, Any]]:
     """Join layers of lines that differ only in their lines, up to the most lines of a layer."""
     made: dict[str, dict[str, Any]] = {}
     for k, layer in enumerate(layers):
@@ -274,5 +274,5 @@ def _bounded(layer: dict[str, Any]) -> dict[str, Any]:
     return layer | {name: [layer[name][k] for k in some] for name in OF_ITEMS if name in layer}
 
 
-def _per_line(x: Sequence[Any]) -> bool:
+def _per_line(x: Sequence[object]) -> bool:
     return bool(x) and isinstance(x[0], list)

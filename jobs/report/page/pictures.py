@@ -160,7 +160,7 @@ def _shape(values: list[Any]) -> tuple[int, ...]:
     return (len(values),)
 
 
-def write_pictures(store: Store, group: int, plots: list[dict[str, Any]]) -> None:
+def write_pictures(store: Store, group: int, plots: list[dict[str, object]]) -> None:
     """Store the first plots of a group, from `plot_json`, up to MAX_BYTES in total."""
     kept: list[dict[str, Any]] = []
     size = 0

@@ -151,7 +151,7 @@ def _with_fixed(tables: Sequence[dict[str, Any]], shelf: Shelf, k: int) -> list[
     return [extended(table) if table["name"] == "items" else table for table in tables]
 
 
-def _constant(value: Any, n: int) -> dict[str, Any]:
+def _constant(value: object, n: int) -> dict[str, Any]:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return {"kind": "number", "values": [value] * n}
     return text_column([as_text(value)] * n)
