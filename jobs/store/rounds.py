@@ -142,15 +142,19 @@ def read_round(
     if not found:
         return None
     identity, saved = found
-    if identity["job"] != store.job.spec.digest():
+    if identity.get("job") != store.job.spec.digest():
         return None
     # A search that began anew uses the numbers for other rounds, and a worker that outlives its driver may still write an
     # old one.
-    if round_ is not None and identity["round"] != round_digest(round_):
+    if round_ is not None and identity.get("round") != round_digest(round_):
         return None
-    told = Told(**saved.arrays, failed=tuple(identity["failed"]))
-    cost, start = Cost(**identity["cost"]), DIGITS + int(length)
-    return KeptRound(key, number, told, cost, identity["leaves"], identity["sha256"], start)
+    try:
+        told = Told(**saved.arrays, failed=tuple(identity["failed"]))
+        cost, start = Cost(**identity["cost"]), DIGITS + int(length)
+        kept = KeptRound(key, number, told, cost, identity["leaves"], identity["sha256"], start)
+        return kept if len(kept.sha256) == len(told.rows) and kept.dtype is not None else None
+    except Exception:  # a stranger's, as in `decode`
+        return None
 
 
 def is_whole_round(store: Store, key: str) -> bool:
