@@ -84,10 +84,11 @@ class Trajectory(FromState):
         10, gt=0, description="steps between two QR decompositions; too many let the frame collapse"
     )
     dt: Traced[float] = Field(0.01, gt=0, description="length of a step of a flow")
+    # The sum of both is an int32.
     transient: Traced[int] = Field(
-        1000, ge=0, lt=2**31, description="steps before the measurement, which do not count"
+        1000, ge=0, lt=2**30, description="steps before the measurement, which do not count"
     )
-    n_steps: Traced[int] = Field(20_000, gt=0, lt=2**31, description="steps that count")
+    n_steps: Traced[int] = Field(20_000, gt=0, lt=2**30, description="steps that count")
 
 
 OUTCOMES = (
