@@ -19,7 +19,7 @@ from jobs.inputs.measure import outputs_of
 from jobs.plan.items import Items, expand
 from jobs.plan.layout import GroupLayout, Plan, Shard
 from jobs.run.sources import combined
-from jobs.run.worker import nan_counts
+from jobs.run.worker import nan_counts, outcome_counts
 from jobs.spec.job import JobSpec
 from jobs.spec.sweep import Sweep
 from jobs.storage.addresses import join
@@ -287,16 +287,11 @@ def _marker(
     # The new shards may cut an old one: each gets seconds by its rows.
     share = [_overlap(part, m, shard) / m.shard.n_items for part, m in old]
     without = [part.merged(row) for part, m in old for row in m.without]
-    outcomes = {
-        outcome.name: int((values["outcome"] == code).sum())
-        for code, outcome in enumerate(store.kernel.outcomes)
-        if "outcome" in values
-    }
     return replace(
         first,
         shard=shard,
         without=tuple(row for row in without if shard.start <= row < shard.stop),
-        outcomes=outcomes,
+        outcomes=outcome_counts(store.kernel, values),
         nan=nan_counts(values) or None,
         n_failed=int((values["status"] == FAILED).sum()),
         started=min(m.started for _, m in old),

@@ -153,7 +153,7 @@ class Worker:
         values = {**found.values, "status": self._status(found.values, len(rows))}
         marker = Marker(
             shard=task.shard, attempt=task.attempt, without=task.without, unused=_unused(task),
-            outcomes=self._outcomes(values), nan=nan_counts(values) or None,
+            outcomes=outcome_counts(self.kernel, values), nan=nan_counts(values) or None,
             n_failed=int((values["status"] == FAILED).sum()) + len(task.without),
             layout=found.layout, rounds=found.rounds + before.rounds, narrowed_to=task.slots,
             longest_s=max(found.longest_s or 0.0, before.longest_s) or None,
@@ -175,14 +175,6 @@ class Worker:
             status[values["search_dropped"]] = DROPPED
         return status
 
-    def _outcomes(self, values: Mapping[str, np.ndarray]) -> dict[str, int]:
-        if not self.kernel.outcomes or "outcome" not in values:
-            return {}
-        return {
-            outcome.name: int((values["outcome"] == k).sum())
-            for k, outcome in enumerate(self.kernel.outcomes)
-        }
-
 
 def told(run: RoundRun, kernel: Kernel, search: Search, rows: np.ndarray, step: Step) -> Told:
     """Return the report of a round that is over. rows: those that were computed."""
@@ -200,6 +192,16 @@ def _unused(task: Task) -> tuple[int, ...] | None:
     """Return the rows of a shard that a search does not use; None if it uses all."""
     used = task.step.round.rows if task.step else np.arange(task.shard.start, task.shard.stop)
     return tuple(np.setdiff1d(np.arange(task.shard.start, task.shard.stop), used).tolist()) or None
+
+
+def outcome_counts(kernel: Kernel, values: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """Return outcome -> number of items that ended with it; empty for a kernel without outcomes. The marker keeps the counts."""
+    if "outcome" not in values:
+        return {}
+    return {
+        outcome.name: int((values["outcome"] == code).sum())
+        for code, outcome in enumerate(kernel.outcomes)
+    }
 
 
 def nan_counts(values: Mapping[str, np.ndarray]) -> dict[str, int]:
