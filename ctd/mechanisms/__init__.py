@@ -65,18 +65,18 @@ def make(
 ) -> dict[str, Array]:
     """The counts of one recording, and what was made of them."""
     # A shape, known when the program is compiled: a group records mechanisms or holds the user's recording.
+    known: dict[str, Array] = {}
     if len(shared.counts):
         counts, mechanism = jnp.asarray(shared.counts), jnp.asarray(-1)
-        truth = jnp.full(len(FEATURES), jnp.nan, static.dtype)
     else:
         counts, truth = _recorded(static, traced, key)
-        mechanism = traced.mechanism
+        mechanism, known = traced.mechanism, {"recording.truth": truth}
     factors, variances = factors_of(counts, traced.smoothing, static.n_factors, static.dtype)
     return {
         "train": counts.astype(jnp.uint16),  # `read_counts` refuses 2^16 and more
         "recording.factors": factors,
         "recording.plain": plain(factors, variances),
-        "recording.truth": truth,
+        **known,
         "recording.mechanism": jnp.asarray(mechanism, jnp.int32),
         "recording.n_neurons": jnp.asarray(counts.shape[2], jnp.int32),
         "recording.n_trials": jnp.asarray(counts.shape[0], jnp.int32),
@@ -120,7 +120,7 @@ kernel = one_shot(
             ("trial", "time", "factor"), "1", "principal components of smoothed counts, of a common scale; data of `reconstruct`"
         ),
         "recording.plain": Var(("plain_feature",), "1", "features of the recording without any model"),
-        "recording.truth": Var(("feature",), "1", "what is read off the true system; NaN for a recording of one's own"),
+        "recording.truth": Var(("feature",), "1", "what is read off the true system; not there for a recording of one's own"),
         "recording.mechanism": Var((), "1", "number of the mechanism; -1: not known"),
         "recording.n_neurons": Var((), "1", "neurons"),
         "recording.n_trials": Var((), "1", "trials"),

@@ -4,8 +4,9 @@
 
 W minimises the mean negative log likelihood + l2 |W|^2 / 2; T (temperature scaling, Guo, Pleiss, Sun & Weinberger 2017) minimises that of predictions
 on folds that W has not seen. `None of these` is judged by how far s(x) lies from the nearest class mean in pooled deviations
-within classes (Mahalanobis distance, Lee et al. 2018): a logistic regression on its logarithm, fitted to members that were left out (known)
-and to members of classes that were left out (none).
+within classes (Mahalanobis distance, Lee et al. 2018). Classes differ in how far their own members lie, so the logarithm of the distance to
+class k is taken relative to that of unseen members of k: `strangeness` = min_k (log d_k - m_k) / s_k. A logistic regression on it is
+fitted to members that were left out (known) and to members of classes that were left out (none).
 """
 
 from __future__ import annotations
@@ -45,11 +46,11 @@ class Model(NamedTuple):
         """(sample, class) W s(x)."""
         return _with_one(self.standardised(x)) @ self.weights.T
 
-    def distance(self, x: np.ndarray) -> np.ndarray:
-        """(sample,) log of the Mahalanobis distance to the nearest class mean."""
+    def distances(self, x: np.ndarray) -> np.ndarray:
+        """(sample, class) logs of the Mahalanobis distances to the class means."""
         apart = self.standardised(x)[:, None] - self.centres
         squares = np.einsum("nkf,fg,nkg->nk", apart, self.precision, apart)
-        return np.asarray(0.5 * np.log(squares.min(1) + 1e-9))
+        return np.asarray(0.5 * np.log(squares + 1e-9))
 
 
 class Placer(NamedTuple):
@@ -59,14 +60,17 @@ class Placer(NamedTuple):
     classes: Int[np.ndarray, "class"]
     """Their labels."""
     temperature: float
+    usual: Float[np.ndarray, "2 class"]
+    """m_k and s_k: how far unseen members of each class lie from its mean."""
     none: tuple[float, float]
-    """(slope, offset) of the log odds of `none of these` over the log distance."""
+    """(slope, offset) of the log odds of `none of these` over the strangeness."""
 
     def probabilities(self, x: np.ndarray) -> np.ndarray:
         """(sample, class + 1) probabilities of the classes, and last of none of them."""
         p = softmax(self.model.logits(x) / self.temperature)
+        strange = strangeness(self.model.distances(x), self.usual)
         slope, offset = self.none
-        none = 1 / (1 + np.exp(-np.clip(slope * self.model.distance(x) + offset, -30, 30)))
+        none = 1 / (1 + np.exp(-np.clip(slope * strange + offset, -30, 30)))
         return np.column_stack([p * (1 - none[:, None]), none])
 
 
@@ -88,9 +92,11 @@ def fit(
     x: Float[np.ndarray, "sample feature"], y: Int[np.ndarray, "sample"], l2: float | None
 ) -> Model:
     """Train on samples of the classes y = 0 ... k - 1, each of which must be there; without l2 for distances alone."""
-    with np.errstate(invalid="ignore"):
-        mean = np.nan_to_num(np.nanmean(x, 0)) if len(x) else np.zeros(x.shape[1])
-        sd = np.nan_to_num(np.nanstd(x, 0), nan=1.0)
+    # A feature may be NaN throughout, as the agreement of fits is where each recording has one.
+    there = np.isfinite(x)
+    known, n = np.where(there, x, 0), np.maximum(there.sum(0), 1)
+    mean = known.sum(0) / n
+    sd = np.sqrt((np.where(there, known - mean, 0) ** 2).sum(0) / n)
     # A feature that never changes says nothing.
     sd = np.where(sd > 1e-6, sd, np.inf)
     k, d = int(y.max()) + 1, x.shape[1]
@@ -150,34 +156,52 @@ def temperature(logits: np.ndarray, y: np.ndarray) -> float:
 
 
 def unseen(
-    x: np.ndarray, y: np.ndarray, fold: np.ndarray, l2: float
+    x: np.ndarray, y: np.ndarray, fold: np.ndarray, l2: float | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(logits, log distances) of every sample, each by a model that has not seen its fold. fold: (sample,) numbers."""
-    logits, distance = np.zeros((len(y), int(y.max()) + 1)), np.zeros(len(y))
+    """(logits, log distances), (sample, class) each, every sample by a model that has not seen its fold. fold: (sample,) numbers."""
+    logits, distances = (np.zeros((len(y), int(y.max()) + 1)) for _ in range(2))
     for one in np.unique(fold):
         out = fold == one
         model = fit(x[~out], y[~out], l2)
-        logits[out], distance[out] = model.logits(x[out]), model.distance(x[out])
-    return logits, distance
+        logits[out], distances[out] = model.logits(x[out]), model.distances(x[out])
+    return logits, distances
 
 
-def of_left_out(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """(sample,) log distances of the members of each class, by a model of the other classes."""
-    distance = np.zeros(len(y))
+def usual_distances(distances: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """(2, class): mean and standard deviation of the log distances of each class's unseen members to its mean.
+
+    distances: (sample, class), of unseen samples.
+    """
+    own = [distances[y == k, k] for k in range(distances.shape[1])]
+    variance = np.asarray([values.var() for values in own])
+    # A class has few members: half of its variance is that of all.
+    variance = SHRINK * variance.mean() + (1 - SHRINK) * variance + 1e-6
+    return np.stack([np.asarray([values.mean() for values in own]), np.sqrt(variance)])
+
+
+def strangeness(distances: np.ndarray, usual: np.ndarray) -> np.ndarray:
+    """(sample,) least over classes of (log d_k - m_k) / s_k: 0 for a usual member of a class, large for what belongs to none."""
+    return np.asarray(((distances - usual[0]) / usual[1]).min(1))
+
+
+def of_left_out(x: np.ndarray, y: np.ndarray, fold: np.ndarray) -> np.ndarray:
+    """(sample,) strangeness of the members of each class to a model of the other classes."""
+    strange = np.zeros(len(y))
     for one in range(int(y.max()) + 1):
         out = y == one
         # The labels that remain close the gap.
-        model = fit(x[~out], y[~out] - (y[~out] > one), None)
-        distance[out] = model.distance(x[out])
-    return distance
+        rest = y[~out] - (y[~out] > one)
+        usual = usual_distances(unseen(x[~out], rest, fold[~out], None)[1], rest)
+        strange[out] = strangeness(fit(x[~out], rest, None).distances(x[out]), usual)
+    return strange
 
 
 def none_odds(known: np.ndarray, none: np.ndarray, prior: float) -> tuple[float, float]:
-    """(slope, offset) of a logistic regression of `none` against `known` on their log distances, whatever their numbers.
+    """(slope, offset) of a logistic regression of `none` against `known` on their strangeness, whatever their numbers.
 
-    prior: the probability of `none` before the distance is known.
+    prior: the probability of `none` before it is known.
     """
-    x = np.concatenate([known, none])  # log distances
+    x = np.concatenate([known, none])
     target = np.repeat([0.0, 1.0], [len(known), len(none)])
     weight = np.repeat([(1 - prior) / len(known), prior / len(none)], [len(known), len(none)])
 
@@ -201,11 +225,12 @@ def train(
     labels: (sample,) any integers; fold: (sample,) numbers, at least two.
     """
     classes, y = np.unique(labels, return_inverse=True)
-    logits, distance = unseen(x, y, fold, l2)
-    none = of_left_out(x, y)
+    logits, distances = unseen(x, y, fold, l2)
+    usual = usual_distances(distances, y)
+    known, none = strangeness(distances, usual), of_left_out(x, y, fold)
     # Only predictions on unseen folds calibrate; the classifier itself is trained on all samples.
     t = temperature(logits, y)
-    return Placer(fit(x, y, l2), classes, t, none_odds(distance, none, prior))
+    return Placer(fit(x, y, l2), classes, t, usual, none_odds(known, none, prior))
 
 
 def calibration_error(top: Sequence[float], right: Sequence[bool], bins: int = 10) -> float:

@@ -81,7 +81,9 @@ def load(inputs: View[Evidence]) -> Shared:
     n_trials = min(TRIALS, *(len(one["factors"]) for one in found))
     x = np.stack([one["factors"][:n_trials] for one in found])
     stacked, fitted = _stacked(fits)
-    names = ("plain", "truth", "mechanism", "n_neurons", "n_trials", "mean_count", "member", "item")
+    names = ["plain", "mechanism", "n_neurons", "n_trials", "mean_count", "member", "item"]
+    # A recording of one's own has no truth.
+    names += ["truth"] if all("truth" in one for one in found) else []
     about = {name: np.asarray([one[name] for one in found]) for name in names}
     cast = lambda value: on_host(value, inputs.dtype)
     typed = {name: cast(value) for name, value in stacked.items()}

@@ -35,11 +35,15 @@ def _confusion(group: Group) -> Plot:
     )  # fmt: skip
 
 
-def _by_size(group: Group) -> Plot:
-    kinds = {
-        "true system (upper bound)": "accuracy_truth", "fits": "accuracy", "fits and plain features": "accuracy_both",
-        "plain features (lower bound)": "accuracy_plain",
-    }  # fmt: skip
+RIGHT = {
+    "true system (upper bound)": "accuracy_truth", "fits": "accuracy", "fits and plain features": "accuracy_both",
+    "plain features (lower bound)": "accuracy_plain",
+}  # fmt: skip
+FOUND = {"true system (upper bound)": "none_found_truth", "fits": "none_found"}
+"""Legend -> column of the table of sizes."""
+
+
+def _by_size(group: Group, title: str, kinds: dict[str, str]) -> Plot:
     sizes = [
         f"{n} x {k}"
         for n, k in zip(
@@ -50,7 +54,7 @@ def _by_size(group: Group) -> Plot:
         Lines(np.arange(len(sizes)), np.asarray(group.reduced[key], float), name)
         for name, key in kinds.items()
     ]
-    return Plot("How often unseen members are told right", layers, Axis("neurons x trials", ticks=sizes), Axis("share"))  # fmt: skip
+    return Plot(title, layers, Axis("neurons x trials", ticks=sizes), Axis("share"))
 
 
 def _places(group: Group) -> Plot:
@@ -67,8 +71,14 @@ def plots(group: Group) -> list[Plot]:
     """The pictures of an atlas, or the place of recordings; none before a gather."""
     if "place" not in group.reduced:
         return []
-    of_atlas = [_confusion(group), _by_size(group)] if "confusion" in group.reduced else []
-    return [*of_atlas, _places(group)]
+    if "confusion" not in group.reduced:
+        return [_places(group)]
+    return [
+        _confusion(group),
+        _by_size(group, "How often unseen members are told right", RIGHT),
+        _by_size(group, "How often an unknown mechanism is none of these", FOUND),
+        _places(group),
+    ]
 
 
 @of_group

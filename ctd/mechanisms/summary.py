@@ -60,10 +60,13 @@ REDUCED = {
     "told": Var(_S, "1", "share of unseen members with a verdict"),
     "right": Var(_S, "1", "share of these verdicts that are right"),
     "calibration": Var(_S, "1", "expected calibration error of the largest probability"),
+    "none_found": Var(_S, "1", "share of recordings that come out as none of these if their mechanism was left out, mean over mechanisms"),
+    "none_found_truth": Var(_S, "1", "the same by what is read off the true system: upper bound"),
     "confusion": Var(("size", "mechanism_made", "mechanism_said"), "1", "unseen members by mechanism and by the likeliest"),
     "left_out": Var(_C, "1", "mechanism that the classifier was trained without"),
     "called_none": Var(_C, "1", "share of its recordings that come out as none of these"),
     "called_unsure": Var(_C, "1", "share that cannot be told"),
+    "called_none_truth": Var(_C, "1", "share called none of these by what is read off the true system: upper bound"),
     "digest": Var((), "1", "of the settings of the fits"),
 }  # fmt: skip
 
@@ -97,7 +100,8 @@ def reduce(
     }
     if inputs.atlas is not None:
         return table | _placed(inputs.atlas, table, options)
-    return table | _judged(table, np.asarray(about["truth"], float), options)
+    truth = about.get("truth")
+    return table if truth is None else table | _judged(table, np.asarray(truth, float), options)
 
 
 def known(table: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -165,8 +169,8 @@ def _judged(
         return {}
     sizes, of_size = _sizes(table)
     p = np.zeros((len(y), len(classes) + 1))
-    per_size: dict[str, list[Any]] = {name: [] for name in ("recordings", "accuracy", "accuracy_truth", "accuracy_plain", "accuracy_both", "told", "right", "calibration", "confusion", "size_mean_count")}  # fmt: skip
-    called = np.zeros((2, len(classes)))
+    per_size: dict[str, list[Any]] = {name: [] for name in ("recordings", "accuracy", "accuracy_truth", "accuracy_plain", "accuracy_both", "told", "right", "calibration", "confusion", "none_found", "none_found_truth", "size_mean_count")}  # fmt: skip
+    called = called_truth = np.zeros((2, len(classes)))
     for k in range(len(sizes)):
         here = of_size == k
         p[here] = _unseen(x[here], y[here], fold[here], options)
@@ -182,17 +186,21 @@ def _judged(
             logits, _ = unseen(other[here], index, fold[here], options.l2)
             per_size[f"accuracy_{name}"].append((logits.argmax(1) == index).mean())
         per_size["size_mean_count"].append(table["mean_count"][here].mean())
-        if k == len(sizes) - 1:  # of the largest size: `sizes` is sorted
-            called = _left_out(x[here], y[here], fold[here], options)
+        called = _left_out(x[here], y[here], fold[here], options)
+        called_truth = _left_out(truth[here], y[here], fold[here], options)
+        per_size["none_found"].append(called[0].mean())
+        per_size["none_found_truth"].append(called_truth[0].mean())
     return {
         **verdicts(p, classes, options.sure),
         "place": _components(x, x),
         "size_n_neurons": sizes[:, 0],
         "size_n_trials": sizes[:, 1],
         **{name: np.asarray(values) for name, values in per_size.items()},
+        # Of the largest recordings, which are the last.
         "left_out": np.asarray([NAMES[k] for k in classes]),
         "called_none": called[0],
         "called_unsure": called[1],
+        "called_none_truth": called_truth[0],
     }
 
 

@@ -28,6 +28,13 @@ def test_probabilities_of_scikit_learn():
     )
 
 
+def test_a_feature_that_is_nan_throughout_says_nothing():
+    x, y, _ = clouds(2.0)
+    model = fit(np.column_stack([x, np.full(len(x), np.nan)]), y, 0.05)
+    with_it = model.logits(np.column_stack([x, np.full(len(x), np.nan)]))
+    np.testing.assert_allclose(with_it, fit(x, y, 0.05).logits(x), atol=1e-8)
+
+
 def test_temperature_undoes_a_scale():
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(5000, 4)) * 2
@@ -53,6 +60,20 @@ def test_what_lies_far_from_all_is_none_of_these():
     near, far = placer.probabilities(x)[:, -1], placer.probabilities(-20 + 0 * x[:5])[:, -1]
     assert near.mean() < 0.1
     assert far.min() > 0.9
+
+
+def test_what_lies_between_tight_classes_is_none_of_these():
+    """A distance that is usual within a wide class is strange beside a tight one."""
+    rng = np.random.default_rng(0)
+    y, fold = np.repeat(np.arange(3), 40), np.tile(np.arange(40) % 5, 3)
+    centre, spread = np.asarray([[0, 0], [4, 0], [2, 40]]), np.asarray([0.3, 0.3, 4])
+    x = centre[y] + spread[y, None] * rng.normal(size=(120, 2))
+    placer = train(x, y, fold)
+    between = placer.probabilities(np.asarray([[2.0, 0.0]]))[0, -1]
+    distance = placer.model.distances(np.asarray([[2.0, 0.0]]))[0, :2]
+    assert distance.max() < np.median(placer.model.distances(x[y == 2])[:, 2])
+    assert between > 0.9
+    assert placer.probabilities(x)[:, -1].mean() < 0.1
 
 
 def test_odds_of_none_follow_the_prior_where_distances_say_nothing():
@@ -84,6 +105,8 @@ def test_an_atlas_is_judged_on_members_that_it_has_not_seen():
     assert found["accuracy_plain"][0] < 0.7
     np.testing.assert_array_equal(found["confusion"][0], 10 * np.eye(3))
     assert found["called_none"].min() > 0.9
+    assert found["called_none"].tolist() == found["called_none_truth"].tolist()
+    assert found["none_found"][0] == pytest.approx(found["called_none"].mean())
     # Labels that say nothing: chance for members that it has not seen.
     shuffled = np.random.default_rng(0).permutation(y)
     found = _judged(table_of(x, shuffled, np.tile(np.arange(10), 3)), x, Options())

@@ -43,6 +43,7 @@ def test_an_atlas_and_a_place_in_it(command_line, tmp_path):
     own = overrides("recording.params.n_bins=30", *FITS)
     code, _, err = command_line("run", tmp_path / "place.yaml", *own, "--executor", "serial")
     assert code == 0, err
+    assert "NaN" not in err
     with xr.open_datatree(tmp_path / "place.place.zarr", engine="zarr") as tree:
         placed = tree["gathered/0"].load()
     assert placed.mechanism.values.tolist() == [-1]
