@@ -242,7 +242,7 @@ def _submit_to_slurm(order: Order, profile: SlurmProfile, text: str) -> Submissi
     (home / "allocation.sbatch").write_text(text)
     _file(order).write_text(_yaml(order))
     try:
-        number = slurm.submit(text, profile, where)
+        number = slurm.submit(text, profile, where, str(home))
     except JobError:
         shutil.rmtree(home)
         with suppress(OSError):  # folders that existed before are not empty, and stay

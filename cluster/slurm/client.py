@@ -14,6 +14,12 @@ from jobs.errors import JobError, count, nearest
 TRIES = 4
 """Attempts to reach a busy controller, with waits of 1, 2 and 4 s in between."""
 
+BUSY = r"(?i)unable to contact|timed out|try again|connect|no answer"
+"""Complaints of a controller that cannot be reached, or has not answered in time."""
+
+UNSENT = r"(?i)connect failure"
+"""Those of a controller that was not reached: it has done nothing."""
+
 
 @dataclass(frozen=True)
 class Allocation:
@@ -31,10 +37,12 @@ class Allocation:
         return self.state not in ("PENDING", "RUNNING", "COMPLETING", "SUSPENDED", "CONFIGURING")
 
 
-def command(*arguments: str, text: str | None = None) -> str:
-    """Run a Slurm command and return what it prints. text: its standard input.
+def command(*arguments: str, text: str | None = None, again: str = BUSY) -> str:
+    """Run a Slurm command and return what it prints.
 
-    If the controller does not answer, try again after a wait (see TRIES).
+    Args:
+        text: its standard input.
+        again: pattern of the complaints after which it is run again, after a wait (see TRIES).
 
     Raises:
         JobError: the command does not exist here.
@@ -55,9 +63,9 @@ def command(*arguments: str, text: str | None = None) -> str:
             if done.returncode == 0:
                 return done.stdout
             complaint = done.stderr.strip()
-            # Any other complaint is an answer of the controller, and would be the same again.
-            if not re.search(r"(?i)unable to contact|timed out|try again|connect", complaint):
-                break
+        # Any other complaint is an answer of the controller, and would be the same again.
+        if not re.search(again, complaint):
+            break
         if attempt < TRIES - 1:
             time.sleep(2.0**attempt)
     raise SlurmError(arguments[0], complaint)
@@ -88,15 +96,25 @@ REFUSALS = {
 }
 
 
-def submit(script: str, profile: SlurmProfile, where: str) -> str:
-    """Submit a batch script; return the allocation's id.
+def submit(script: str, profile: SlurmProfile, where: str, home: str) -> str:
+    """Submit a batch script whose output goes to the folder `home`; return the allocation's id.
 
     Raises:
-        JobError: Slurm refuses it; where possible, the message names the field of the profile at fault.
+        JobError: Slurm refuses it, or does not say whether it took it; where possible, the message names the field
+            of the profile at fault.
     """
     try:
-        return command("sbatch", "--parsable", text=script).strip().partition(";")[0]
+        # A controller that has not answered in time may have queued the job: another sbatch would queue it twice.
+        answer = command("sbatch", "--parsable", text=script, again=UNSENT)
+        return answer.strip().partition(";")[0]
     except SlurmError as error:
+        if re.search(BUSY, error.complaint) and not re.search(UNSENT, error.complaint):
+            if number := _queued(home):
+                return number
+            raise JobError(
+                f"{where}: {error}; whether the job is queued is not known: look with `squeue --me`, `scancel` what "
+                "is new there, since nothing records it, and `ctd submit` again"
+            ) from None
         for pattern, words in REFUSALS.items():
             if pattern.lower() in error.complaint.lower():
                 fields = profile.model_dump() | {"complaint": error.complaint}
@@ -105,6 +123,20 @@ def submit(script: str, profile: SlurmProfile, where: str) -> str:
                 )
                 raise JobError(f"{where}: {said}\n({error})") from None
         raise JobError(f"{where}: not submitted: {error}") from None
+
+
+def _queued(home: str) -> str | None:
+    """Return the id of the allocation whose output goes to the folder `home`; None if Slurm shows none."""
+    for attempt in range(TRIES - 1):
+        time.sleep(2.0**attempt)  # a busy controller may queue it after sbatch has given up
+        try:
+            answer = command("squeue", "--json", "--me", "--states=all")
+        except SlurmError:
+            return None
+        for job in json.loads(answer)["jobs"]:
+            if str(job.get("standard_output")).startswith(f"{home}/"):
+                return _label(job).partition("_")[0]
+    return None
 
 
 def check_partition(profile: SlurmProfile, where: str) -> None:

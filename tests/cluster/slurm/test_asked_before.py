@@ -1,6 +1,7 @@
 """What a submission asks a real Slurm before it sends a job, and what is known of one that Slurm forgot."""
 
 import json
+import os
 import shutil
 import time
 from pathlib import Path
@@ -60,6 +61,24 @@ def test_clusters_checks_a_profile(lab, monkeypatch, tmp_path):
     assert lines["good", "work_dir writable"]["ok"]
     assert lines["good", "versions"]["ok"]
     assert "there is no 'nowhere'" in lines["bad", "reachable"]["found"]
+
+
+@pytest.mark.parametrize("array", [None, 2])
+def test_job_that_slurm_took_without_an_answer_is_found(lab, monkeypatch, tmp_path, array):
+    """By the folder of its output: one job is queued, and recorded."""
+    late = tmp_path / "sbatch"
+    late.write_text(
+        f'#!/bin/bash\n{shutil.which("sbatch")} "$@" >/dev/null\n'
+        "echo 'sbatch: error: Batch job submission failed: Socket timed out on send/recv operation' >&2; exit 1\n"
+    )
+    late.chmod(0o755)
+    path = job(lab, f"late{array}")
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+        submission = submit(read_order(path, profile(lab, "held", sbatch=["--hold"]), array=array))
+    queued = lab.run("squeue", "-h", f"--name=ctd-late{array}", "--format=%F").split()
+    cancel(str(path.with_suffix(".zarr")))
+    assert submission.numbers == queued
 
 
 def test_forgotten_allocation_is_told_from_the_store(lab, monkeypatch):

@@ -1,5 +1,6 @@
 """Slurm's answers in words, by recorded and made-up answers of its commands."""
 
+import json
 import os
 import time
 from types import SimpleNamespace
@@ -86,7 +87,43 @@ def test_refusals_of_sbatch_in_words(tmp_path, monkeypatch, complaint, said):
     fake(tmp_path, monkeypatch, "sbatch", f"echo 'sbatch: error: {complaint}' >&2; exit 1")
     profile = SlurmProfile(kind="slurm", memory_gb=1, time=60)
     with pytest.raises(JobError, match=said):
-        slurm.submit("#!/bin/bash\n", profile, "cluster lab")
+        slurm.submit("#!/bin/bash\n", profile, "cluster lab", "/s/1")
+
+
+LATE = "Batch job submission failed: Socket timed out on send/recv operation"
+
+
+@pytest.mark.parametrize(
+    ("complaint", "queued", "asked", "number"),
+    [
+        (LATE, {"job_id": 7}, 1, "7"),
+        (LATE, {"job_id": 8, "array_task_string": "0-1"}, 1, "8"),
+        (LATE, {"job_id": 9, "standard_output": "/s/11/slurm-%j.out"}, 1, None),
+        (LATE, None, 1, None),
+        ("Unable to contact slurm controller (connect failure)", None, slurm.TRIES, "5"),
+    ],
+    ids=["queued", "array", "another job", "squeue fails", "not sent"],
+)
+def test_job_that_may_be_queued_is_looked_for_and_not_sent_again(
+    tmp_path, monkeypatch, complaint, queued, asked, number
+):
+    """A controller that answers late may have taken it; one that is not reached has not."""
+    monkeypatch.setattr(slurm, "time", SimpleNamespace(sleep=lambda seconds: None))
+    fake(tmp_path, monkeypatch, "sbatch", f"""
+        echo x >>{tmp_path}/asked
+        [ $(wc -l <{tmp_path}/asked) -gt 3 ] && echo '5;lab' && exit
+        echo 'sbatch: error: {complaint}' >&2; exit 1""")  # fmt: skip
+    jobs = {"jobs": [{"standard_output": "/s/1/slurm-%j.out", **(queued or {})}]}
+    fake(tmp_path, monkeypatch, "squeue", f"echo '{json.dumps(jobs)}'; exit {0 if queued else 1}")
+    send = lambda: slurm.submit(
+        "#!/bin/bash\n", SlurmProfile(kind="slurm", memory_gb=1, time=60), "cluster lab", "/s/1"
+    )
+    if number:
+        assert send() == number
+    else:
+        with pytest.raises(JobError, match=r"timed out.*not known: look with `squeue --me`"):
+            send()
+    assert len((tmp_path / "asked").read_text().split()) == asked
 
 
 def test_no_slurm_here(monkeypatch, tmp_path):
