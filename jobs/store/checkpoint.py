@@ -107,9 +107,10 @@ def folder(shard: Shard) -> str:
 
 
 def clear(store: Store, shard: Shard) -> None:
-    """Delete the checkpoints of a committed shard."""
-    for generation in (0, 1):
-        objects.delete(store.objects, f"{folder(shard)}/{generation}")
+    """Delete the checkpoints of a committed shard; those that a failing storage keeps harm nothing."""
+    with objects.may_fail():
+        for generation in (0, 1):
+            objects.delete(store.objects, f"{folder(shard)}/{generation}")
 
 
 def encode(snapshot: Snapshot, identity: Mapping[str, object]) -> bytes:

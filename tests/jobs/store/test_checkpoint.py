@@ -1,5 +1,6 @@
 """Checkpoints, stops and resumption: a run that was disturbed ends with the bits of one that was not."""
 
+import errno
 import signal
 import subprocess
 import sys
@@ -96,6 +97,18 @@ def stopped_shard(tmp_path, after=7):
     keys = sorted(objects.list_keys(store.objects, "run/checkpoints"))
     assert keys == [f"{checkpoint.folder(shard)}/{k}" for k in (0, 1)]
     return store, shard
+
+
+def test_checkpoint_that_cannot_be_deleted_fails_no_committed_shard(tmp_path, monkeypatch):
+    store, shard = stopped_shard(tmp_path)
+
+    def delete(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(objects, "delete", delete)
+    report = Worker(store.address).do(Task(shard, 2, begin="resume"))
+    assert (report.error, report.marker.resumed_at) == (None, 7)
+    assert [marker.shard for marker in store.committed.markers()] == [shard]
 
 
 def rounds(store, shard):
