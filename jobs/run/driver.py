@@ -57,6 +57,11 @@ class Attempts:
         both = self._both.get(task.shard.number, ())
         return next((t for t in both if t.key != task.key and t.key in self._tasks), None)
 
+    def last(self, task: Task) -> int:
+        """Return the number of the last attempt at the task's shard."""
+        both = self._both.get(task.shard.number, ())
+        return max(t.attempt for t in (task, *both))
+
     def counts(self, attempt: Key) -> bool:
         """Whether the progress counts an attempt: of two attempts at a shard, only the first."""
         task = self._tasks.get(attempt)
@@ -251,10 +256,12 @@ class Driver:
         if task is None:  # the other attempt was committed first
             return
         other = self.attempts.other(task)
+        # The next attempt is numbered after both, also if the second was the first to end.
+        latest = task._replace(attempt=self.attempts.last(task))
         if report.lost is not None:
             # The other attempt needs the same states: its report will ask for them, or it has read them before they were lost.
             if not other:
-                self.ledger.searches.lose_states(task, report.lost)
+                self.ledger.searches.lose_states(latest, report.lost)
         elif report.told or report.marker:
             if report.told:
                 self.ledger.tell(task, *report.told)
@@ -267,4 +274,4 @@ class Driver:
             self.ledger.fail(task, report)
             # While the other attempt runs, the shard has not failed.
             if not other:
-                self.ledger.decide(task, report)
+                self.ledger.decide(latest, report)

@@ -125,15 +125,13 @@ def test_the_attempt_that_is_left_counts(tmp_path, monkeypatch, times, attempt, 
     assert (progress.retried, progress.failed, progress.failed_items) == (0, {}, {})
 
 
-def test_two_attempts_that_fail_are_one_failure(tmp_path, monkeypatch):
-    """It is tried again, once, and not a second time beside that."""
-    executor = Nodes(4, took(first=(60, "error"), second=(40, "error"), third=1000))
+@pytest.mark.parametrize(("second_s", "failed"), [(40, [1, 2]), (10, [2, 1])])
+def test_two_attempts_that_fail_are_one_failure(tmp_path, monkeypatch, second_s, failed):
+    """It is tried again, once, with a number of its own, and not a second time beside that."""
+    executor = Nodes(4, took(first=(60, "error"), second=(second_s, "error"), third=1000))
     store, progress = drive(tmp_path, monkeypatch, executor, retries=1)
-    assert told(store, "second", "error") == [
-        ("second", SLOW, 2),
-        ("error", SLOW, 1),
-        ("error", SLOW, 2),
-    ]
+    errors = [("error", SLOW, attempt) for attempt in failed]
+    assert told(store, "second", "error") == [("second", SLOW, 2), *errors]
     assert attempts(store)[SLOW] == 3
     assert progress.retried == 1
 
