@@ -19,10 +19,13 @@ from jobs.inputs.measure import outputs_of
 from jobs.plan.items import Items, expand
 from jobs.plan.layout import GroupLayout, Plan, Shard
 from jobs.run.sources import combined
+from jobs.run.stop import Stop
 from jobs.run.worker import nan_counts, outcome_counts
 from jobs.spec.job import JobSpec
 from jobs.spec.sweep import Sweep
+from jobs.storage import connect
 from jobs.storage.addresses import join
+from jobs.storage.lease import Lease
 from jobs.store.arrays import FAILED, plain
 from jobs.store.creation import Outputs, create_store
 from jobs.store.manifest import Job
@@ -41,9 +44,9 @@ def merge(stores: Sequence[Store], address: str) -> Store:
     Raises:
         JobError: the stores do not fit together, one of them is not complete, or `address` holds something already or
             cannot be written. Nothing is left there.
+        Held: another process creates a store at `address`.
     """
-    if Store.exists(address):
-        raise JobError(f"{address}: holds something already; give another path")
+    _refuse_taken(address)
     for store in stores:
         _refuse(store, stores[0])
     first, kernel = stores[0], stores[0].kernel
@@ -59,8 +62,19 @@ def merge(stores: Sequence[Store], address: str) -> Store:
             _check_part(part, items, group, made)
     about = provenance() | {"merged": [_about(*pair) for pair in zip(stores, starts, strict=False)]}
     job = Job(spec, plan, first.job.base, about, first.job.sources)
-    # Rows and markers come before run/job.json: until the last row is there, there is no store.
-    return create_store(address, job, items, outputs, lambda store: _fill(store, origins))
+    lease = Lease.acquire(connect.open_objects(address, create=True), address)
+    # Nobody looks at this Stop: `_fill` checks the lease.
+    with lease.held(Stop()):
+        # Another process may have made a store there since the first look.
+        _refuse_taken(address)
+        # Rows and markers come before run/job.json: until the last row is there, there is no store.
+        fill = lambda store: _fill(store, origins, lease)
+        return create_store(address, job, items, outputs, fill)
+
+
+def _refuse_taken(address: str) -> None:
+    if Store.exists(address):
+        raise JobError(f"{address}: holds something already; give another path")
 
 
 def _refuse(store: Store, first: Store) -> None:
@@ -235,8 +249,8 @@ def _check_part(part: Part, items: Items, group: int, made: Outputs) -> None:
             raise JobError(f"{store.address}: cannot be merged: its {name} cannot be drawn again")
 
 
-def _fill(store: Store, origins: Sequence[Sequence[Part]]) -> None:
-    """Copy all rows, a shard at a time."""
+def _fill(store: Store, origins: Sequence[Sequence[Part]], lease: Lease) -> None:
+    """Copy all rows, a shard at a time. Raises Held, before it writes more, once the lease was lost."""
     writer = ShardWriter(store)
     markers = {part.store: part.store.committed.markers() for parts in origins for part in parts}
     failed = {one: one.failed.items() for one in markers}
@@ -253,6 +267,7 @@ def _fill(store: Store, origins: Sequence[Sequence[Part]]) -> None:
             for entry in failed[part.store].get(marker.shard.number, ())
             if shard.start <= part.merged(entry.row) < shard.stop
         ]
+        lease.check()
         # Before the marker: it lacks the rows that these records explain.
         if entries:
             store.failed.add(shard, entries)

@@ -84,8 +84,8 @@ class LeaseRecord(Process):
 class Lease:
     """A lease that this process holds; `acquire` returns one."""
 
-    def __init__(self, store: ObjectStore, record: LeaseRecord) -> None:
-        self._objects, self._record = store, record
+    def __init__(self, store: ObjectStore, address: str, record: LeaseRecord) -> None:
+        self._objects, self._address, self._record = store, address, record
         self.generation = record.generation
         self.progress: Callable[[], Mapping[str, Any]] = dict
         """Returns the holder's progress; called at each renewal, from the thread that renews."""
@@ -112,7 +112,7 @@ class Lease:
                 **asdict(this_process()),
                 id=secrets.token_hex(8), generation=generation, since=time.time(),
             )  # fmt: skip
-            lease = Lease(store, record)
+            lease = Lease(store, address, record)
             try:
                 if not objects.create(store, keys.lease(generation), lease._stamped()):
                     continue  # another driver was quicker
@@ -149,6 +149,20 @@ class Lease:
             thread.join()
             self.release()
 
+    def check(self) -> None:
+        """Raise Held if another process has taken the lease over, as it may while this one is suspended.
+
+        Asks the storage: when a process wakes, the thread that renews may look later than the others write.
+        """
+        if newer := self._successor():
+            raise Held(
+                f"{self._address}: {describe(newer)} took over while this process was silent, which therefore stops"
+            )
+
+    def _successor(self) -> LeaseRecord | None:
+        newest = holder(self._objects)
+        return newest if newest is not None and newest.generation > self.generation else None
+
     def release(self) -> None:
         """Release the lease, so that the next driver need not wait; its generation is never used again."""
         with objects.may_fail():  # then the lease runs out by itself
@@ -169,9 +183,8 @@ class Lease:
                         continue
                     # A takeover between this look and the write is found at the next renewal. The write harms nobody: each
                     # holder writes its own generation, and the highest counts.
-                    newest = holder(self._objects)
-                    if newest is not None and newest.generation > self.generation:
-                        listener.ask(f"the lease was taken over by {describe(newest)}", 0.0)
+                    if newer := self._successor():
+                        listener.ask(f"the lease was taken over by {describe(newer)}", 0.0)
                         return
                     objects.write(self._objects, keys.lease(self.generation), self._stamped())
                     renewed = time.monotonic()

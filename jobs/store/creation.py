@@ -23,6 +23,7 @@ from jobs.plan.search import shapes as search_shapes
 from jobs.spec.job import JobSpec
 from jobs.storage import connect, objects
 from jobs.storage.checksums import write_sums
+from jobs.storage.lease import Held
 from jobs.store.arrays import compressor, describe, fill_value, flags, plain, put_array
 from jobs.store.manifest import FORMAT, Job, description_of, write_job
 from jobs.store.store import BEFORE, Store
@@ -54,7 +55,8 @@ def create_store(
         fill: writes shards before the store counts as complete; a merged store is never there without its rows.
 
     Raises:
-        JobError: the store cannot be written. What was written to a local folder is removed again.
+        JobError: the store cannot be written. What was written to a local folder is removed again, unless `fill` raised
+            Held: then another process creates a store there.
     """
     path = objects.local_path(address)
     made = path is not None and not Store.exists(address)
@@ -71,8 +73,8 @@ def create_store(
         # A kill before this line leaves a complete store: beside run/job.json nobody heeds run/creating.json.
         objects.delete(store.objects, keys.CREATING)
     except BaseException as error:
-        # If a store lay there before, nothing is deleted.
-        if made and path is not None:
+        # If a store lay there before, or what lies there is another process's by now, nothing is deleted.
+        if made and path is not None and not isinstance(error, Held):
             _remove(path)
         if isinstance(error, OSError) or objects.is_storage_error(error):
             raise JobError(f"{address}: cannot be written: {objects.reason(error)}") from None

@@ -1,5 +1,9 @@
 """jobs.gather.merge: the merged store has the rows of its parts, to the bit, and is an ordinary store."""
 
+import json
+import time
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +13,7 @@ from search_jobs import HALVING
 from stores import JOB, make, run
 
 import jobs
+from jobs import keys
 from jobs.errors import JobError
 from jobs.gather.check import check
 from jobs.gather.gather import gather
@@ -16,7 +21,10 @@ from jobs.gather.merge import merge
 from jobs.query.query import query
 from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
+from jobs.storage import connect, objects
+from jobs.storage.lease import Held, Lease, holder
 from jobs.store.store import Store
+from jobs.store.writer import ShardWriter
 
 RUN = {"shard_items": 6, "slots": 4, "microbatch": 2, "retries": 0, "backoff_s": 0}
 OTHER = {
@@ -140,8 +148,6 @@ def test_merge_leaves_nothing_half_written(parts, tmp_path, monkeypatch):
         merge([parts[0], empty], str(tmp_path / "m.zarr"))
     with pytest.raises(JobError, match="holds something already"):
         merge(parts, str(tmp_path / "empty.zarr"))
-    from jobs.store.writer import ShardWriter
-
     write, calls = ShardWriter.write, []
 
     def fails(self, *given):
@@ -154,6 +160,63 @@ def test_merge_leaves_nothing_half_written(parts, tmp_path, monkeypatch):
     with pytest.raises(JobError, match=r"m.zarr: cannot be written: Input/output error"):
         merge(parts, str(tmp_path / "m.zarr"))
     assert not (tmp_path / "m.zarr").exists()
+
+
+def at_the_third_shard(monkeypatch, does):
+    """Have `does(store)` called once, before the third shard is written."""
+    write, calls = ShardWriter.write, []
+
+    def written(self, *given):
+        calls.append(given)
+        if len(calls) == 3:
+            does(self._store)
+        write(self, *given)
+
+    monkeypatch.setattr(ShardWriter, "write", written)
+
+
+def test_merge_is_alone_at_its_address(parts, tmp_path, monkeypatch):
+    """A second merge, or a run, that comes while it writes is refused, and so is a merge while a run creates its store."""
+    to, refused = str(tmp_path / "m.zarr"), []
+
+    def others(store):
+        for other in (lambda: merge(parts[::-1], to), lambda: make(to)):
+            with pytest.raises(Held, match=r"m.zarr: is being run by process \d+ of ") as told:
+                other()
+            refused.append(str(told.value).count("\n"))
+
+    at_the_third_shard(monkeypatch, others)
+    merged = merge(parts, to)
+    assert refused == [0, 0]
+    assert [one["store"] for one in merged.job.provenance["merged"]] == [p.address for p in parts]
+    gather(merged)
+    assert check(to) == []
+    created = str(tmp_path / "created.zarr")
+    lease = Lease.acquire(connect.open_objects(created, create=True), created)
+    with pytest.raises(Held, match=r"created.zarr: is being run by process"):
+        merge(parts, created)
+    lease.release()
+    assert len(merge(parts, created).committed.numbers()) == merged.job.plan.n_shards
+
+
+def test_merge_that_lost_its_lease_stops_and_leaves_what_is_there(parts, tmp_path, monkeypatch):
+    def taken_over(store):
+        record = holder(store.objects)
+        other = replace(
+            record,
+            generation=record.generation + 1,
+            machine="other",
+            host="node7",
+            renewed=time.time(),
+        )
+        objects.write(store.objects, keys.lease(other.generation), json.dumps(other.to_json()).encode())  # fmt: skip
+
+    at_the_third_shard(monkeypatch, taken_over)
+    with pytest.raises(Held, match=r"m.zarr: process .* on node7 .* took over"):
+        merge(parts, str(tmp_path / "m.zarr"))
+    # What lies there is the other's now.
+    assert (tmp_path / "m.zarr" / "results").exists()
+    assert holder(connect.open_objects(str(tmp_path / "m.zarr"))).host == "node7"
 
 
 def test_merge_on_the_command_line(ctd, parts, tmp_path):
