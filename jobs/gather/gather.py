@@ -42,7 +42,7 @@ from jobs.storage import connect, objects
 from jobs.storage.checksums import checksummed, read_verified, write_sums
 from jobs.storage.lease import Held, Lease
 from jobs.store.card import write_card
-from jobs.store.manifest import write_job
+from jobs.store.manifest import read_job, write_job
 from jobs.store.marker import Marker
 from jobs.store.store import Store, known_kernel, refuse_links
 
@@ -315,11 +315,15 @@ def set_gather(store: Store, overrides: list[str]) -> None:
 
     Raises JobError if they are not valid, and then changes nothing.
     """
-    settings = dict(store.job.spec.gather)
+    kernel, description = store.kernel, store.description  # to import them may take seconds
+    # Read again: another process may have changed settings or accepted changed source since this one opened the store. No
+    # lease, because settings may change while a run goes on, which holds it.
+    job = read_job(store.objects, store.address)
+    settings = dict(job.spec.gather)
     for override in overrides:
         set_field(settings, override)
-    spec = store.job.spec.model_copy(update={"gather": settings})
-    options_of(spec, store.kernel)
-    reductions_of(spec, store.description)
-    store.job = replace(store.job, spec=spec)
+    spec = job.spec.model_copy(update={"gather": settings})
+    options_of(spec, kernel)
+    reductions_of(spec, description)
+    store.job = replace(job, spec=spec)
     write_job(store.objects, store.job)

@@ -24,7 +24,7 @@ from jobs.errors import JobError
 from jobs.spec.code import imports_of, locate
 from jobs.spec.job import JobSpec, find_kernel
 from jobs.storage import objects
-from jobs.store.manifest import write_job
+from jobs.store.manifest import read_job, write_job
 from jobs.store.store import Store
 
 _imported: dict[str, tuple[ModuleSpec, str]] = {}
@@ -122,7 +122,8 @@ def accept_changes(store: Store) -> list[str]:
             objects.delete_all(store.objects, folder)
     # A kill between its two copies leaves run/job.json with the old sources: the changes have to be accepted again.
     if edited or not job.sources:
-        store.job = replace(job, sources=now)
+        # Read again: `ctd gather --set` changes settings without the lease.
+        store.job = replace(read_job(store.objects, store.address), sources=now)
         write_job(store.objects, store.job)
     return edited
 

@@ -10,6 +10,7 @@ from stores import BASE
 
 from ctd.catalogue import kernel_names
 from jobs.errors import JobError
+from jobs.gather.gather import set_gather
 from jobs.run.prepare import fork, open_or_create
 from jobs.run.serial import SerialExecutor
 from jobs.run.shards import reconsider, run_shards
@@ -142,6 +143,23 @@ def test_an_edited_source_is_refused_until_it_is_accepted(own, tmp_path, monkeyp
     assert first == combined(store.job.sources) != second == combined(again.job.sources)
     said = [event.text for event in read_events(again) if event.kind == "decision"]
     assert said == [f"changed source accepted: {own}_parts.factor"]
+
+
+def test_settings_and_accepted_source_of_two_processes_are_both_kept(own, tmp_path):
+    """Each process opened the store before the other one wrote run/job.json."""
+    address = make(own, tmp_path).address
+    edit(tmp_path, own, 5.0)
+    settings = lambda name: f"reductions=[{{name: counts, table: {name}}}]"
+    resumed, gathered, again = (Store.open(address) for _ in range(3))
+    set_gather(gathered, [settings("a")])
+    reconsider(resumed, changes=True)
+    tables = lambda job: [one["table"] for one in job.spec.gather["reductions"]]
+    assert tables(Store.open(address).job) == ["a"]
+    accepted = Store.open(address).job.sources
+    set_gather(again, [settings("b")])
+    job = Store.open(address).job
+    assert tables(job) == ["b"]
+    assert job.sources == accepted == resumed.job.sources != gathered.job.sources
 
 
 def test_trying_failed_items_again_takes_nothing_away_before_it_may_run(own, tmp_path):
