@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -175,8 +175,10 @@ def is_reduced(store: Store, group: int, digest: str) -> bool:
     return sums is not None and sums["made_from"] == digest and there
 
 
-def reduce_group(store: Store, group: int) -> None:
+def reduce_group(store: Store, group: int, check: Callable[[], None] = lambda: None) -> None:
     """Write gathered/G from the committed shards of the group; remove it if none of their rows has results.
+
+    check: called before anything is written, and again when the values are there; raises if nothing may be written.
 
     Exceptions of the kernel's `reduce` are passed on.
     """
@@ -185,6 +187,7 @@ def reduce_group(store: Store, group: int) -> None:
     markers = store.committed.markers(group)
     rows = rows_with_results(store.job.plan.group_sizes[group], markers)
     sums, folder = keys.sums(f"gathered/{group}"), f"gathered/{group}"
+    check()
     objects.delete(store.objects, sums)
     if not rows.any():
         objects.delete_all(store.objects, folder)
@@ -197,6 +200,7 @@ def reduce_group(store: Store, group: int) -> None:
         inputs = inputs_of(params)
         reduced = kernel.reduce(inputs, shared, columns_of(store, group, rows), results, options)
         coords = kernel.coordinates(inputs, shared)
+    check()
     out = store.root.require_group(folder)
     axes = {axis for name in reduced for axis in kernel.reduced[name].axes}
     arrays = {name: (values, kernel.reduced[name]) for name, values in reduced.items()}

@@ -71,7 +71,7 @@ def gather(store: Store, executor: Executor | None = None) -> int:
 
     If the kernel's `reduce` fails in this process, its own exception is raised at once; on an executor, JobError is
     raised after all other groups are done. Raises OSError if the store cannot be written, Untrusted if the user has
-    not trusted the code of `reduce`.
+    not trusted the code of `reduce`, Held if this process was silent for so long that another one took over.
 
     >>> from jobs.store.store import Store, refuse_links
     >>> gather(Store.open("points.zarr")) > 0
@@ -115,11 +115,11 @@ def _gather(store: Store, executor: Executor | None, reducing: Reducing) -> int:
                 _restamp(store, before, now.stamp)
             break
         refuse_links(store)
-        with _alone(store):
+        with _alone(store) as lease:
             # Another process gathered between the first look and the lease: look again.
             if _gathered(store) != before:
                 continue
-            errors = _make(store, now, before, executor)
+            errors = _make(store, now, before, executor, lease)
             write_card(store, now.markers)
         if errors:
             lines = [f"group {group}: {error}" for group, error in sorted(errors.items())]
@@ -161,14 +161,18 @@ class _Now:
 
 
 def _make(
-    store: Store, now: _Now, before: Mapping[str, Any], executor: Executor | None
+    store: Store, now: _Now, before: Mapping[str, Any], executor: Executor | None, lease: Lease
 ) -> dict[int, str]:
-    """Make the tables that differ from `before`; return group -> error for the reductions that failed."""
+    """Make the tables that differ from `before`; return group -> error for the reductions that failed.
+
+    Raises Held, before it writes more, once the lease was lost: the tables there are newer than its own.
+    """
     # Delete the checksums first and write them last: tables of a killed gather then do not count, and readers
     # notice that tables change.
     objects.delete(store.objects, keys.sums("gathered"))
     objects.delete(store.objects, keys.CARD)
-    errors = _reduce_groups(store, now.behind, executor)
+    errors = _reduce_groups(store, now.behind, executor, lease)
+    lease.check()
     about = now.about | {
         "groups": {g: d for g, d in now.about["groups"].items() if int(g) not in errors}
     }
@@ -179,6 +183,7 @@ def _make(
     write_reductions(store, now.reductions)
     if about["groups"]:
         store.root.require_group("gathered")
+    lease.check()
     kept = before.get("groups", {})
     unchanged = {f"gathered/{g}" for g, d in about["groups"].items() if kept.get(g) == d}
     _consolidate(store.objects, GATHERED, unchanged)
@@ -200,7 +205,7 @@ def _restamp(store: Store, before: Mapping[str, object], stamp: str) -> None:
 
 
 @contextmanager
-def _alone(store: Store) -> Iterator[None]:
+def _alone(store: Store) -> Iterator[Lease]:
     """Let one process gather at a time, by a lease (`jobs.storage.lease`) in run/gathering."""
     try:
         place = connect.open_objects(f"{store.address.rstrip('/')}/{keys.GATHERING}", create=True)
@@ -213,9 +218,9 @@ def _alone(store: Store) -> Iterator[None]:
     except JobError as error:
         # A fault of the storage: a query then reads the tables as they are (jobs.query.tables: refresh).
         raise OSError(errno.EROFS, str(error)) from None
-    # Nobody looks at this Stop: a gather may be killed at any moment, so it need not stop in order.
+    # Nobody looks at this Stop: whoever writes tables checks the lease.
     with lease.held(Stop()):
-        yield
+        yield lease
 
 
 def _gathered(store: Store) -> dict[str, Any]:
@@ -266,23 +271,26 @@ def _consolidate(store: ObjectStore, parts: Sequence[str], unchanged: Set[str]) 
 
 
 def _reduce_groups(
-    store: Store, groups: Sequence[int], executor: Executor | None
+    store: Store, groups: Sequence[int], executor: Executor | None, lease: Lease
 ) -> dict[int, str]:
     """Reduce these groups; return group -> error for those that an executor could not reduce."""
     if executor is not None and len(groups) > 1:
-        return _reduce_side_by_side(store, groups, executor)
+        return _reduce_side_by_side(store, groups, executor, lease)
     for group in groups:
-        reduce_group(store, group)
+        reduce_group(store, group, lease.check)
     return {}
 
 
-def _reduce_side_by_side(store: Store, groups: Sequence[int], executor: Executor) -> dict[int, str]:
+def _reduce_side_by_side(
+    store: Store, groups: Sequence[int], executor: Executor, lease: Lease
+) -> dict[int, str]:
     executor.start(store.address)
     waiting = [Reduction(group) for group in groups]
     running: dict[int, Reduction] = {}
     errors: dict[int, str] = {}
     while waiting or running:
         while waiting and executor.capacity() > 0:
+            lease.check()
             work = waiting.pop(0)
             running[work.group] = work
             executor.submit(work)

@@ -1,10 +1,14 @@
 """jobs.gather.gather and jobs.reduce: incremental, restartable, side by side, in bounded memory."""
 
 import dataclasses
+import json
 import shutil
 import sys
 import threading
+import time
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,8 +24,9 @@ from jobs.gather.gather import GATHERED, gather, require_rows, set_gather
 from jobs.reduce import Columns, GroupResults, reduce_group
 from jobs.run.serial import SerialExecutor
 from jobs.run.task import Report
-from jobs.storage import objects
+from jobs.storage import connect, objects
 from jobs.storage.checksums import checksummed, digest
+from jobs.storage.lease import Held, holder
 from jobs.store.writer import ShardWriter
 
 MODULE, TABLES = sys.modules["jobs.gather.gather"], sys.modules["jobs.gather.tables"]
@@ -48,9 +53,9 @@ def reduced(monkeypatch):
     """The groups that are reduced from now on."""
     seen = []
 
-    def reduce_noted(store, group):
+    def reduce_noted(store, group, *check):
         seen.append(group)
-        reduce_group(store, group)
+        reduce_group(store, group, *check)
 
     monkeypatch.setattr(MODULE, "reduce_group", reduce_noted)
     monkeypatch.setattr("jobs.run.worker.reduce_group", reduce_noted)
@@ -177,6 +182,38 @@ def test_gather_waits_for_another_and_sees_what_it_did(copied, reduced):
     assert found == [44, 44, 44]
     assert reduced == [0, 1]
     assert tree_bytes(copied.address) == whole
+
+
+@pytest.mark.parametrize("at", ["jobs.reduce.load_group", "write_reductions"])
+def test_gather_that_lost_its_lease_writes_nothing_over_newer_tables(copied, monkeypatch, at):
+    """Suspended while it reduces, or before the last tables; another process takes over and gathers meanwhile."""
+    whole, put_back = tree_bytes(copied.address), forget(copied, 5)
+    place = connect.open_objects(f"{copied.address}/{keys.GATHERING}", create=True)
+    where, name = (MODULE, at) if "." not in at else (jobs.reduce, at.rpartition(".")[2])
+    does, seals = getattr(where, name), []
+
+    def suspended(*args):
+        found = does(*args)
+        monkeypatch.setattr(where, name, does)
+        put_back()
+        held = holder(place)
+        changes = {"machine": "other", "host": "node7", "generation": held.generation + 1}
+        other = replace(held, **changes, renewed=time.time())
+        objects.write(place, keys.lease(other.generation), json.dumps(other.to_json()).encode())
+        # Here it is the same process: it cannot wait for itself.
+        lease = SimpleNamespace(check=lambda: None)
+        monkeypatch.setattr(MODULE, "_alone", lambda store: nullcontext(lease))
+        assert gather(Store.open(copied.address)) == 44
+        seals.append(objects.read(copied.objects, keys.sums("gathered")))
+        return found
+
+    monkeypatch.setattr(where, name, suspended)
+    with pytest.raises(Held, match=r"copy.zarr: process .* on node7 .* took over") as told:
+        gather(copied)
+    assert "\n" not in str(told.value)
+    assert [objects.read(copied.objects, keys.sums("gathered"))] == seals
+    assert tree_bytes(copied.address) == whole
+    assert check(copied.address) == []
 
 
 def test_tables_are_unsealed_before_anything_of_them_changes(copied, monkeypatch):
