@@ -143,8 +143,10 @@ def _accuracies(group: Group, trained: np.ndarray) -> Plot:
     lines = Lines(along, share, "networks", total[some], text, item=items[some])
     layers: list[Layer] = [lines]
     if not numbers:
-        middle = np.nanmedian(share, axis=0)
-        layers.insert(0, Bars(along - 0.4, along + 0.4, middle, "median"))
+        # The evaluation trials are drawn: none may have some condition.
+        seen = np.isfinite(share).any(axis=0)
+        middle = np.nanmedian(share[:, seen], axis=0)
+        layers.insert(0, Bars(along[seen] - 0.4, along[seen] + 0.4, middle, "median"))
     return Plot(
         title,
         layers,

@@ -105,6 +105,21 @@ def test_pictures(stopped):
     np.testing.assert_allclose((flat**2).sum(axis=1), expected, rtol=1e-3)
 
 
+def test_conditions_without_a_trial_have_no_bar():
+    """Two trials cannot show all conditions of a task: no median of nothing, of which NumPy warns."""
+    task = {"name": "yang", "rule": "dm1", "n_ring": 4, "dt": 40, "time_scale": 0.2}
+    params = Network(**SMALL | {"task": task, "n_batches": 5, "n_eval": 2, "n_saved": 2})
+    found = run_items(kernel, params, {"learning_rate": [0.02]}, layout=Layout(1, 1))
+    shared = kernel.load(inputs_of(params))
+    seen = np.unique(shared.evaluation.condition)
+    plots = kernel.plots(inputs_of(params), shared, {"item": np.arange(1)}, found, {})
+    bars, lines = next(plot for plot in plots if plot.title.startswith("Accuracy by")).layers
+    assert len(seen) < found["condition_accuracy"].shape[1]
+    np.testing.assert_array_equal(bars.left + 0.4, seen)
+    np.testing.assert_array_equal(bars.height, found["condition_accuracy"][0, seen])
+    assert lines.y.shape == found["condition_accuracy"].shape
+
+
 def test_a_target_of_one_step_is_drawn():
     params = Network(**SMALL | {"task": tasks.Decision(n_steps=6), "n_batches": 5, "n_saved": 2})
     shared = kernel.load(inputs_of(params))
