@@ -61,17 +61,12 @@ class KeptRound(NamedTuple):
     number: int
     told: Told
     cost: Cost
-    leaves: Sequence[tuple[str, Sequence[int]]]
-    """dtype and shape of each leaf of an item's state."""
+    dtype: np.dtype[Any]
+    """One item's state as a record of its leaves."""
     sha256: Sequence[str]
     """Checksum of each item's state."""
     start: int
     """Offset of the states, in bytes."""
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """One item's state as a record of its leaves."""
-        return _record([(np.dtype(kind), tuple(shape)) for kind, shape in self.leaves])
 
     def states(self, store: Store, rows: np.ndarray) -> list[np.ndarray]:
         """Return the states of some of its rows: leaf after leaf, each (n, ...). Raises Damaged if they are not intact."""
@@ -151,8 +146,9 @@ def read_round(
     try:
         told = Told(**saved.arrays, failed=tuple(identity["failed"]))
         cost, start = Cost(**identity["cost"]), DIGITS + int(length)
-        kept = KeptRound(key, number, told, cost, identity["leaves"], identity["sha256"], start)
-        return kept if len(kept.sha256) == len(told.rows) and kept.dtype is not None else None
+        dtype = _record([(np.dtype(kind), tuple(shape)) for kind, shape in identity["leaves"]])
+        kept = KeptRound(key, number, told, cost, dtype, identity["sha256"], start)
+        return kept if len(kept.sha256) == len(told.rows) else None
     except Exception:  # a stranger's, as in `decode`
         return None
 
