@@ -170,7 +170,6 @@ def _judged(
     sizes, of_size = _sizes(table)
     p = np.zeros((len(y), len(classes) + 1))
     per_size: dict[str, list[Any]] = {name: [] for name in ("recordings", "accuracy", "accuracy_truth", "accuracy_plain", "accuracy_both", "told", "right", "calibration", "confusion", "none_found", "none_found_truth", "size_mean_count")}  # fmt: skip
-    called = called_truth = np.zeros((2, len(classes)))
     for k in range(len(sizes)):
         here = of_size == k
         p[here] = _unseen(x[here], y[here], fold[here], options)
