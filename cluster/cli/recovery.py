@@ -19,9 +19,11 @@ from cluster.cli.options import (
 from cluster.cli.running import Request, open_to_compute, run_store
 from cluster.tracking import cancel as cancel_submissions
 from cluster.tracking import log_tail, look, said
+from jobs import keys
 from jobs.errors import count
 from jobs.report.summary import counted, state
 from jobs.run.stop import Stop, signals
+from jobs.storage import connect, objects
 from jobs.storage.lease import cancel as ask_to_stop
 from jobs.storage.lease import describe
 from jobs.store.store import Store
@@ -134,9 +136,10 @@ def cancel(store: StorePath) -> None:
         out.print(line)
     if sent and not Store.exists(store):
         return
-    opened = Store.open(store)
+    # Not of a store: a merge holds the lease of an address at which there is none yet.
+    place = connect.open_objects(store)
     try:
-        stopped = ask_to_stop(opened.objects)
+        stopped = ask_to_stop(place)
     except TimeoutError:
         err.print(
             "the run was asked to stop, and has not stopped yet; a long advance may have to end first"
@@ -145,7 +148,10 @@ def cancel(store: StorePath) -> None:
     if stopped is None and sent:
         return
     if stopped is None:
+        Store.open(store)  # refuses what is no store
         out.print(f"{store}: nothing runs")
+    elif objects.read(place, keys.JOB) is None:
+        out.print(f"stopped {describe(stopped)}; its command begins again")
     else:
         out.print(f"stopped {describe(stopped)}; `ctd resume {store}` continues it")
 

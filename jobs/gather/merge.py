@@ -19,7 +19,6 @@ from jobs.inputs.measure import outputs_of
 from jobs.plan.items import Items, expand
 from jobs.plan.layout import GroupLayout, Plan, Shard
 from jobs.run.sources import combined
-from jobs.run.stop import Stop
 from jobs.run.worker import nan_counts, outcome_counts
 from jobs.spec.job import JobSpec
 from jobs.spec.sweep import Sweep
@@ -44,6 +43,7 @@ def merge(stores: Sequence[Store], address: str) -> Store:
     Raises:
         JobError: the stores do not fit together, one of them is not complete, or `address` holds something already or
             cannot be written. Nothing is left there.
+            Somebody asked it to stop (`ctd cancel`): nothing is left there either.
         Held: another process creates a store at `address`.
     """
     _refuse_taken(address)
@@ -63,8 +63,7 @@ def merge(stores: Sequence[Store], address: str) -> Store:
     about = provenance() | {"merged": [_about(*pair) for pair in zip(stores, starts, strict=False)]}
     job = Job(spec, plan, first.job.base, about, first.job.sources)
     lease = Lease.acquire(connect.open_objects(address, create=True), address)
-    # Nobody looks at this Stop: `_fill` checks the lease.
-    with lease.held(Stop()):
+    with lease.held():
         # Another process may have made a store there since the first look.
         _refuse_taken(address)
         # Rows and markers come before run/job.json: until the last row is there, there is no store.
@@ -250,7 +249,7 @@ def _check_part(part: Part, items: Items, group: int, made: Outputs) -> None:
 
 
 def _fill(store: Store, origins: Sequence[Sequence[Part]], lease: Lease) -> None:
-    """Copy all rows, a shard at a time. Raises Held, before it writes more, once the lease was lost."""
+    """Copy all rows, a shard at a time. Raises, before it writes more, as `Lease.check`."""
     writer = ShardWriter(store)
     markers = {part.store: part.store.committed.markers() for parts in origins for part in parts}
     failed = {one: one.failed.items() for one in markers}

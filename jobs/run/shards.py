@@ -179,7 +179,7 @@ def reconsider(store: Store, failed: bool = False, changes: bool = False) -> Non
     if not (failed or changes):
         return
     refuse_mixture(store, None)
-    with Lease.acquire(store.objects, store.address).held(Stop()):
+    with Lease.acquire(store.objects, store.address).held():
         events = Events(store)
         if not changes:
             refuse_changed(store)  # before anything is removed

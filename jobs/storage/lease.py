@@ -41,7 +41,7 @@ CANCEL_GRACE_S = 6.0
 
 
 class Listener(Protocol):
-    """The holder's side of a lease, called from the thread that renews it."""
+    """A holder that is told of requests to stop, from the thread that renews its lease."""
 
     def ask(self, reason: str, grace_s: float | None = None) -> None:
         """Stop because of `reason`, within `grace_s` seconds."""
@@ -90,6 +90,7 @@ class Lease:
         self.progress: Callable[[], Mapping[str, Any]] = dict
         """Returns the holder's progress; called at each renewal, from the thread that renews."""
         self._passed_over: str | None = None
+        self._asked: str | None = None
 
     @staticmethod
     def acquire(store: ObjectStore, address: str) -> "Lease":
@@ -130,12 +131,13 @@ class Lease:
         return lease
 
     @contextmanager
-    def held(self, listener: Listener) -> Iterator[None]:
+    def held(self, listener: Listener | None = None) -> Iterator[None]:
         """Renew the lease until the block ends, then release it.
 
-        The listener must stop when somebody asks for it, when another driver has taken over, and when an error
-        ends the renewals: nobody runs a store without its lease.
+        The holder must stop when somebody asks for it, when another driver has taken over, and when an error ends the
+        renewals: nobody runs a store without its lease. It passes a listener, or calls `check` before it writes.
         """
+        listener = listener or self
         ended = threading.Event()
         thread = threading.Thread(
             target=self._keep, args=(listener, ended), name="lease", daemon=True
@@ -149,14 +151,27 @@ class Lease:
             thread.join()
             self.release()
 
+    def ask(self, reason: str, grace_s: float | None = None) -> None:
+        """Have the next `check` stop the holder because of `reason`: the lease is the listener of who brings none."""
+        del grace_s
+        self._asked = self._asked or reason
+
+    def remark(self, text: str) -> None:
+        """Do nothing with `text`: who brings no listener has no log."""
+
     def check(self) -> None:
         """Raise Held if another process has taken the lease over, as it may while this one is suspended.
 
-        Asks the storage: when a process wakes, the thread that renews may look later than the others write.
+        Raise JobError if somebody asked the holder to stop, and it has no other listener. Asks the storage: when a process
+        wakes, the thread that renews may look later than the others write.
         """
         if newer := self._successor():
             raise Held(
                 f"{self._address}: {describe(newer)} took over while this process was silent, which therefore stops"
+            )
+        if self._asked:
+            raise JobError(
+                f"{self._address}: stopped: {self._asked}; the same command begins again"
             )
 
     def _successor(self) -> LeaseRecord | None:

@@ -1,6 +1,7 @@
 """jobs.gather.merge: the merged store has the rows of its parts, to the bit, and is an ordinary store."""
 
 import json
+import threading
 import time
 from dataclasses import replace
 
@@ -217,6 +218,31 @@ def test_merge_that_lost_its_lease_stops_and_leaves_what_is_there(parts, tmp_pat
     # What lies there is the other's now.
     assert (tmp_path / "m.zarr" / "results").exists()
     assert holder(connect.open_objects(str(tmp_path / "m.zarr"))).host == "node7"
+
+
+def test_cancelled_merge_stops_and_leaves_nothing(ctd, parts, tmp_path, monkeypatch):
+    """`ctd cancel` of the address stops it, as the refusal of a second merge advises, though no store is there yet."""
+    to, asked, told = str(tmp_path / "m.zarr"), threading.Event(), []
+    cancel = threading.Thread(target=lambda: told.append(ctd("cancel", to)))
+    ask = Lease.ask
+    monkeypatch.setattr(Lease, "ask", lambda self, *given: (ask(self, *given), asked.set()))
+
+    def cancelled(store):
+        cancel.start()
+        assert asked.wait(60)
+
+    at_the_third_shard(monkeypatch, cancelled)
+    with pytest.raises(
+        JobError, match=r"m.zarr: stopped: cancelled by .*; the same command begins again$"
+    ):
+        merge(parts, to)
+    cancel.join()
+    assert told[0][0] == 0
+    assert "its command begins again" in told[0][1]
+    assert not (tmp_path / "m.zarr").exists()
+    code, _, err = ctd("cancel", to)
+    assert code == 2
+    assert "no such store" in err
 
 
 def test_merge_on_the_command_line(ctd, parts, tmp_path):
