@@ -81,7 +81,8 @@ def write_archive(store: Store, path: Path, about: About = About()) -> int:
         raise JobError(
             f"{store.address}: {wrong[0].key} is {wrong[0].what}; `ctd check {store.address} --repair`, then archive it"
         )
-    card = write_card(store, store.committed.markers())
+    stamp = store.committed.stamp()
+    card = write_card(store, store.committed.markers(), stamp)
     named = sorted(k for k in objects.list_keys(store.objects, "") if not k.startswith(LEFT_OUT))
     with writing(path), replacing(path) as new, zipfile.ZipFile(new, "w") as archive:
         described = describe_store(store, card, about)

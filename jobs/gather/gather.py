@@ -34,7 +34,6 @@ from jobs.gather.tables import write_items, write_reductions, write_shards
 from jobs.late import zarr
 from jobs.reduce import is_reduced, made_from, reduce_group, rows_of
 from jobs.run.executor import Executor
-from jobs.run.stop import Stop
 from jobs.run.task import Reduction
 from jobs.spec.job import options_of, set_field
 from jobs.spec.reductions import reductions_of
@@ -120,7 +119,7 @@ def _gather(store: Store, executor: Executor | None, reducing: Reducing) -> int:
             if _gathered(store) != before:
                 continue
             errors = _make(store, now, before, executor, lease)
-            write_card(store, now.markers)
+            write_card(store, now.markers, now.stamp)
         if errors:
             lines = [f"group {group}: {error}" for group, error in sorted(errors.items())]
             raise JobError(f"kernel {store.job.spec.kernel}: reduce failed\n" + "\n".join(lines))
@@ -218,8 +217,7 @@ def _alone(store: Store) -> Iterator[Lease]:
     except JobError as error:
         # A fault of the storage: a query then reads the tables as they are (jobs.query.tables: refresh).
         raise OSError(errno.EROFS, str(error)) from None
-    # Nobody looks at this Stop: whoever writes tables checks the lease.
-    with lease.held(Stop()):
+    with lease.held():
         yield lease
 
 

@@ -76,11 +76,16 @@ def read_card(address: str, read: Read) -> Card | None:
         return found
     if not is_store(read):
         return None
-    return write_card(store := Store.open(address), store.committed.markers())
+    store = Store.open(address)
+    stamp = store.committed.stamp()  # before the markers: see `write_card`
+    return write_card(store, store.committed.markers(), stamp)
 
 
-def write_card(store: Store, markers: list[Marker]) -> Card:
-    """Make the card of a store, and write it if all its items are computed and the process may write to it."""
+def write_card(store: Store, markers: list[Marker], stamp: str) -> Card:
+    """Make the card of a store, and write it if all its items are computed and the process may write to it.
+
+    stamp: `Committed.stamp` from before the markers were read. A card is taken back if it has changed meanwhile.
+    """
     spec, about = store.job.spec, dict(store.job.provenance)
     failed = sum(marker.n_failed for marker in markers)
     metric = metric_of(store)
@@ -111,6 +116,9 @@ def write_card(store: Store, markers: list[Marker]) -> Card:
     if not card.left:
         with objects.may_fail():
             _write(store.objects, card)
+            # `forget` deletes the card before and after it takes markers back: either it or this finds the other's work.
+            if store.committed.stamp() != stamp:
+                objects.delete(store.objects, keys.CARD)
     return card
 
 

@@ -114,6 +114,8 @@ class Committed(Records[Marker]):
             objects.delete(self.objects, keys.CARD)  # it says that all items are computed
             # After the card: a kill in between leaves a store that is done and has no card, which the next reader makes.
             super().forget(named)
+            # And again: whoever had read the markers may have written the card since. It looks at them once more after that.
+            objects.delete(self.objects, keys.CARD)
 
     def markers(self, group: int | None = None) -> list[Marker]:
         """Return the markers of all committed shards (of one group, if given), in the order of the plan.

@@ -18,6 +18,7 @@ from jobs.run.serial import SerialExecutor
 from jobs.run.task import Task
 from jobs.storage import connect, objects
 from jobs.storage.checksums import checksummed, read_verified
+from jobs.store import card as card_module
 from jobs.store.card import Note, read_card, read_note, write_note
 from jobs.store.finding import walk
 from jobs.store.store import Store
@@ -107,6 +108,27 @@ def test_card_is_there_only_while_all_items_are(tmp_path):
     run(tmp_path / "a.zarr", JOB)
     gather(Store.open(store.address))
     assert card_of(store).left == 0
+
+
+@pytest.mark.parametrize("at", ["before the write", "after the write"])
+def test_card_that_is_written_as_shards_are_taken_back_does_not_stay(tmp_path, monkeypatch, at):
+    """A reader has read the markers, and then `ctd check --repair` takes one back before or after the card is written."""
+    store, _ = run(tmp_path / "a.zarr", JOB)
+    write = card_module._write
+
+    def beside(*given):
+        steps = [
+            lambda: store.committed.forget([next(iter(store.job.plan.shards()))]),
+            lambda: write(*given),
+        ]
+        for step in steps if at == "before the write" else reversed(steps):
+            step()
+
+    monkeypatch.setattr(card_module, "_write", beside)
+    assert card_of(store).left == 0
+    assert objects.read(store.objects, keys.CARD) is None
+    monkeypatch.undo()
+    assert card_of(store).left == 6
 
 
 def test_note_is_kept_over_a_gather_and_damage_is_found(tmp_path):
