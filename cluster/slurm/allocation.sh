@@ -179,10 +179,25 @@ if ((rc == 75)) && [ -n "$again" ] && [ ! -e "$home/cancelled" ]; then
     say "two allocations in a row have computed no shard and left no checkpoint: left as it is"
     exit 75
   fi
+  # A busy controller does not answer for a while, or answers too late that it has done what it was asked for.
   if [ "$go_on" = requeue ]; then
     note requeued
-    exec scontrol requeue "$SLURM_JOB_ID"
+    trap '' USR1 TERM
+    for pause in 5 20 60 0; do
+      scontrol requeue "$SLURM_JOB_ID" && exit
+      sleep "$pause"
+    done
+  else
+    for pause in 5 20 60; do
+      next=$(sbatch --parsable "$home/allocation.sbatch") && break
+      sleep "$pause"
+      next=$(squeue --me --noheader --states=PENDING,CONFIGURING,RUNNING --format='%A %o' | while read -r id command; do
+        [ "$command" != "$home/allocation.sbatch" ] || [ "$id" = "$SLURM_JOB_ID" ] || echo "$id"
+      done | head -n 1)
+      [ -z "$next" ] || break
+    done
+    [ -z "$next" ] || note chained "${next%%;*}"
   fi
-  next=$(sbatch --parsable "$home/allocation.sbatch") && note chained "${next%%;*}"
+  [ -n "${next:-}" ] || say "Slurm does not queue what comes next; ctd submit goes on"
 fi
 exit "$rc"

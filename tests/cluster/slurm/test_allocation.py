@@ -37,6 +37,14 @@ def on(*nodes):
     return {"nodes": len(nodes), "sbatch": [f"--nodelist={','.join(f'n{n}' for n in nodes)}"]}
 
 
+# Functions of the shell in the place of Slurm's commands: a busy controller that has queued the job when its answer comes
+# too late, and one that does nothing the first time.
+_FIRST = '[ -e "$home/asked" ] || { touch "$home/asked"; return 1; }'
+ANSWERS_LATE = 'sbatch() { command sbatch "$@" >/dev/null; return 1; }'
+ANSWERS_AGAIN = f'sbatch() {{ {_FIRST}; command sbatch "$@"; }}'
+REQUEUES_AGAIN = f'scontrol() {{ [ "$1" != requeue ] || {_FIRST}; command scontrol "$@"; }}'
+
+
 def time_limit(go_on, lab, unheard=False):
     """The time limit comes while the job is at the gate, which opens once it was left at a checkpoint.
 
@@ -45,6 +53,7 @@ def time_limit(go_on, lab, unheard=False):
     where = on(8 if unheard else 3)
     if go_on == "requeue":
         where |= container(lab)
+        where["setup"] += [REQUEUES_AGAIN]
     where["sbatch"] += ["--signal=B:URG@30"] * unheard
     name = f"limit-{go_on}{'-unheard' * unheard}"
     with Sent(lab, job(lab, name), time=3, grace_s=30, go_on=go_on, **where) as sent:
@@ -168,15 +177,15 @@ def scancelled(lab):
         return SimpleNamespace(sent=sent, old=old)
 
 
-def stuck(lab, limit=False):
+def stuck(lab, limit=False, busy=""):
     """Allocations that each end early and compute nothing: their driver says so at once, or the start alone fills a time limit.
 
-    Slurm may send its signal a minute early: of a limit of one minute, before the allocation's script listens.
+    busy: a function of the shell, the `sbatch` of a controller that is busy. Slurm may send its signal a minute early: of a limit of one minute, before the allocation's script listens.
     """
-    early = {"setup": ["ctd() { return 75; }"]}
+    early = {"setup": ["ctd() { return 75; }", *([busy] if busy else [])]}
     if limit:
         early = {"time": 2, "grace_s": 30, "environment": {"SLOW_START": "200"}}
-    name = f"stuck{'-limit' * limit}"
+    name = f"stuck{'-limit' * limit}{len(busy) or ''}"
     with Sent(lab, job(lab, name), go_on="chain", **early, **on(3)) as sent:
         sent.until(
             lambda: sent.history()[-1:] == ["stuck"], "no further allocation comes", PATIENCE_S
@@ -241,6 +250,8 @@ STORIES = {
     ),
     "test_cancel": two_submissions,
     "test_no_progress_is_no_reason_to_go_on[at once]": stuck,
+    "test_no_progress_is_no_reason_to_go_on[late]": partial(stuck, busy=ANSWERS_LATE),
+    "test_no_progress_is_no_reason_to_go_on[again]": partial(stuck, busy=ANSWERS_AGAIN),
     "test_part_of_it_ends[head]": partial(head_ended, times=1),
     "test_part_of_it_ends[head told often]": partial(head_ended, times=5),
     "test_part_of_it_ends[step]": step_killed,
@@ -372,12 +383,17 @@ def test_part_of_it_ends(end, noted):
     end.sent.assert_nothing_left()
 
 
-@pytest.mark.parametrize("early", ["at once", pytest.param("limit", marks=pytest.mark.endurance)])
+@pytest.mark.parametrize(
+    "early", ["at once", "late", "again", pytest.param("limit", marks=pytest.mark.endurance)]
+)
 def test_no_progress_is_no_reason_to_go_on(end, early):
-    """Two allocations that computed nothing are the last ones, and `ctd status` says why."""
-    assert end.history == ["started", "ended", "chained", "started", "ended", "stuck"], (
-        end.sent.log()
-    )
+    """Two allocations that computed nothing are the last ones, and `ctd status` says why.
+
+    There is one chain, and each of its allocations is known, also where `sbatch` is answered late or at the second time.
+    """
+    noted = ["chained", "ended", "ended", "started", "started", "stuck"]
+    assert sorted(end.history) == noted, end.sent.log()
+    assert end.history[-1] == "stuck"
     assert "given up: two allocations in a row have come no further" in end.said
     end.sent.assert_nothing_left()
 
