@@ -76,8 +76,10 @@ def factors_of(
     smooth = jnp.einsum("ts,ksu->ktu", kernel, counts.astype(dtype))
     x = jnp.sqrt(smooth)
     x = x - x.mean((0, 1))
-    flat = x.reshape(-1, x.shape[-1])
-    variances, axes = jnp.linalg.eigh(flat.T @ flat / len(flat))
+    # Trial by trial: XLA divides one product over all bins among the cores of a CPU, and it would round by their number.
+    add = lambda total, trial: (total + trial.T @ trial, None)
+    total, _ = lax.scan(add, jnp.zeros((x.shape[2], x.shape[2]), dtype), x)
+    variances, axes = jnp.linalg.eigh(total / (x.shape[0] * x.shape[1]))
     # The sign of an eigenvector is arbitrary: its largest entry is made positive.
     axes = axes[:, ::-1][:, :n]
     largest = jnp.take_along_axis(axes, jnp.argmax(jnp.abs(axes), 0)[None], 0)

@@ -1,5 +1,9 @@
 """Recordings of one's own: what is refused, and how; fits that do not belong to them."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from small import fitted_recordings
@@ -7,6 +11,7 @@ from small import fitted_recordings
 from ctd.data import write_hdf5
 from ctd.kernel import inputs_of
 from ctd.mechanisms import Recording, load
+from ctd.mechanisms.counts import factors_of
 from ctd.mechanisms.fits import Evidence
 from ctd.mechanisms.fits import load as load_fits
 
@@ -78,3 +83,43 @@ def test_fits_are_matched_to_their_recordings(tmp_path):
         load_fits(inputs_of(Evidence(**files, cell="alrnn")))
     with pytest.raises(ValueError, match="is no recording of a mechanisms stage"):
         load_fits(inputs_of(Evidence(**files | {"recordings": files["weights"]})))
+
+
+FACTORS = """
+import jax
+import numpy as np
+
+from ctd.mechanisms.counts import factors_of
+
+counts = np.random.default_rng(0).poisson(0.5, (40, 100, 20)).astype(np.int32)
+factors, variances = jax.jit(lambda c: factors_of(c, np.float32(3), 5, "float32"))(counts)
+print(np.asarray(factors).tobytes().hex(), np.asarray(variances).tobytes().hex())
+"""
+
+
+def test_factors_round_the_same_on_any_number_of_cores():
+    """A Ray worker has fewer cores than `--executor serial`, and a run may begin here and end there."""
+    bits = []
+    for cores in ("1", "2"):
+        env = {**os.environ, "NPROC": cores, "JAX_PLATFORMS": "cpu"}
+        done = subprocess.run(
+            [sys.executable, "-c", FACTORS], env=env, capture_output=True, text=True, check=True
+        )
+        bits.append(done.stdout)
+    assert bits[0] == bits[1] != ""
+
+
+def test_factors_are_the_principal_components_of_smoothed_counts():
+    """NumPy's, by the singular values of the same matrix; float32 eigenvectors of close variances turn by 1e-3."""
+    given_, sd, n = counts(30, 40, 8), 3.0, 3
+    t = np.arange(40)
+    weights = np.exp(-0.5 * ((t[:, None] - t[None]) / sd) ** 2)
+    x = np.sqrt(np.einsum("ts,ksu->ktu", weights / weights.sum(1, keepdims=True), given_))
+    flat = (x - x.mean((0, 1))).reshape(-1, 8)
+    _, s, vt = np.linalg.svd(flat, full_matrices=False)
+    factors, variances = factors_of(given_, np.float32(sd), n, "float32")
+    np.testing.assert_allclose(variances, s**2 / len(flat), rtol=1e-4)
+    expected = (flat @ vt[:n].T).reshape(30, 40, n)
+    expected /= np.sqrt(np.mean(np.sum(expected**2, -1)))
+    signs = np.sign(np.sum(expected * factors, (0, 1)))
+    np.testing.assert_allclose(factors, expected * signs, atol=5e-3)
