@@ -12,7 +12,7 @@ from cluster.slurm import client as slurm
 from cluster.submit import check_folder, check_python
 from cluster.versions import differences, versions
 from jobs.errors import JobError, count
-from jobs.storage import objects
+from jobs.storage import addresses
 
 ANSWER_S = 5.0
 
@@ -165,7 +165,7 @@ def _ask(profile: RayProfile) -> dict[str, Any]:
     # Send the module by value, since the cluster need not have ctd installed.
     ray.cloudpickle.register_pickle_by_value(module)
     written = None
-    if profile.stores and (folder := objects.local_path(profile.stores)):
+    if profile.stores and (folder := addresses.local_path(profile.stores)):
         check_folder(folder, "stores")
         written = folder / f"probe-{secrets.token_hex(4)}"
         written.touch()

@@ -40,7 +40,7 @@ from jobs.run.shards import reconsider
 from jobs.run.sources import refuse_changed
 from jobs.spec.job import read_content
 from jobs.spec.trust import remember
-from jobs.storage import connect, objects
+from jobs.storage import addresses, connect, objects
 from jobs.store.store import Store
 
 
@@ -83,7 +83,7 @@ class Order:
     def home(self) -> Path:
         """Return the folder of a Slurm submission: in the first stage's store, or below the profile's work_dir."""
         assert isinstance(self.profile, SlurmProfile)
-        first = objects.local_path(self.stages[0].address)
+        first = addresses.local_path(self.stages[0].address)
         if first is not None:
             return first.absolute() / "run" / "submit" / self.id
         return self.profile.folder() / self.id
@@ -137,7 +137,7 @@ def read_order(
     profile = read_profile(given, where, f"ctd run {path}")
     content.pop("cluster", None)
     store = store or default_store(profile, path.stem)
-    if store is not None and (folder := objects.local_path(store)) is not None:
+    if store is not None and (folder := addresses.local_path(store)) is not None:
         store = str(folder.expanduser().absolute())
     stages = read_stages(path, overrides, store)
     return Order(path, content, stages, str(path.resolve().parent), profile, where, array or 0)
@@ -168,7 +168,7 @@ def text_of(order: Order) -> str:
 
         return rayjobs.entrypoint(order.run_words(_shipped(order), "."))
     stores = [
-        path.absolute().parent for s in order.stages if (path := objects.local_path(s.address))
+        path.absolute().parent for s in order.stages if (path := addresses.local_path(s.address))
     ]
     folders = [Path(order.base), *stores]
     return script(

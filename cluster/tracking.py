@@ -16,7 +16,7 @@ from cluster.slurm import client as slurm
 from jobs import keys
 from jobs.errors import JobError
 from jobs.spec.trust import is_remembered
-from jobs.storage import connect, objects
+from jobs.storage import addresses, connect, objects
 from jobs.store.store import Store
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Submission:
 
 def submissions(address: str) -> list[Submission]:
     """Return all submissions that a store records, the latest last; none where there is nothing."""
-    path = objects.local_path(address)
+    path = addresses.local_path(address)
     if path is not None and not path.is_dir():
         return []
     store = connect.open_objects(address)

@@ -23,7 +23,7 @@ from ctd.late import jax
 from ctd.replacing import replacing
 from jobs import keys
 from jobs.errors import JobError
-from jobs.storage import objects
+from jobs.storage import addresses
 
 AT_TOP = (
     "give values at the top level, by `x = ...` or `x.update(...)`, before the Job is made (a generator of random "
@@ -146,7 +146,7 @@ def module_name(title: str) -> str:
 
 def code_folder(store: str, text: str) -> Path:
     """The folder of a store's module with this text."""
-    if (path := objects.local_path(store)) is not None:
+    if (path := addresses.local_path(store)) is not None:
         return path.expanduser().absolute() / keys.CODE
     return cache_home() / "code" / hashlib.sha256(text.encode()).hexdigest()[:16]
 

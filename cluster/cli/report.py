@@ -11,7 +11,7 @@ from cluster.cli.options import StorePath
 from ctd.late import jax
 from ctd.replacing import replacing
 from jobs.errors import JobError
-from jobs.storage import objects
+from jobs.storage import addresses
 from jobs.store.finding import find_stores
 from jobs.store.store import Store
 
@@ -95,7 +95,7 @@ def _once_there(store: str) -> Store:
 
 def _beside(stores: list[str]) -> Path:
     """The page's path beside the first store: a.zarr -> a.html, a.zarr and b.zarr -> a+b.html; for a store elsewhere, here."""
-    places = [objects.local_path(store) for store in stores]
+    places = [addresses.local_path(store) for store in stores]
     names = [
         Path(store.rstrip("/")).stem if place is None else place.absolute().stem
         for store, place in zip(stores, places, strict=True)

@@ -44,7 +44,7 @@ from jobs.run.stop import Stop, signals
 from jobs.spec.job import JobSpec
 from jobs.spec.presets import meaning
 from jobs.spec.trust import trust as trust_base
-from jobs.storage.objects import local_path
+from jobs.storage.addresses import local_path
 from jobs.store.store import Store
 
 

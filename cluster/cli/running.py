@@ -30,7 +30,8 @@ from jobs.run.progress import Progress
 from jobs.run.stop import EXIT_FAULT, EXIT_STOPPED, Interrupted, Stop, block_signals
 from jobs.spec.job import JobSpec
 from jobs.spec.trust import allow_edited, own_code, refuse_untrusted, trust
-from jobs.storage.objects import is_storage_error, local_path, reason
+from jobs.storage.addresses import local_path
+from jobs.storage.objects import is_storage_error, reason
 from jobs.store.store import Store, refuse_links
 
 MOST_TRACES = 100

@@ -19,7 +19,7 @@ from cluster.cli.options import (
 )
 from cluster.profiles import SlurmProfile, load_profile, profile_names, profiles_folder
 from jobs.errors import JobError, count, duration
-from jobs.storage import objects
+from jobs.storage import addresses
 from jobs.store.store import Store
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def _of_slurm(order: "Order", profile: SlurmProfile) -> dict[str, str]:
                 f"container: {image} does not exist on this machine; the nodes need it"
             )
     for stage in order.stages:
-        if (path := objects.local_path(stage.address)) is not None:
+        if (path := addresses.local_path(stage.address)) is not None:
             folders[f"the store{_of(stage, order)}"] = path.absolute()
     types = {name: file_system(path) for name, path in folders.items()}
     here = [f"{name} ({kind})" for name, kind in types.items() if not kind.startswith(SHARED)]

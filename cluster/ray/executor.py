@@ -31,7 +31,7 @@ from jobs.run.executor import OnTick, Ticker
 from jobs.run.stop import Stop
 from jobs.run.task import Heartbeat, Key, Report, Task, Work
 from jobs.spec.job import RunSettings
-from jobs.storage import objects
+from jobs.storage import addresses
 
 if TYPE_CHECKING:  # Ray is imported once its environment is set, in `Startup`
     from cluster.ray.crew import Crew, Heartbeats
@@ -157,7 +157,7 @@ class RayExecutor:
         from cluster.ray.dispatch import Dispatch
 
         # Absolute: an actor's working directory is not the driver's.
-        path = objects.local_path(address)
+        path = addresses.local_path(address)
         self._crew = Crew(pool, str(path.absolute()) if path is not None else address)
         self._dispatch, self._heartbeats = Dispatch(self._crew), Heartbeats(pool.slots)
         self._ticker = Ticker(on_tick)

@@ -38,8 +38,8 @@ from jobs.query.readers import (
     with_swept,
 )
 from jobs.spec.search import SEARCH_TABLE
-from jobs.storage.addresses import is_zip
-from jobs.storage.objects import is_storage_error, local_path
+from jobs.storage.addresses import is_zip, local_path
+from jobs.storage.objects import is_storage_error
 from jobs.store.arrays import Lazy, attributes
 from jobs.store.store import Store
 

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Hashable
 
-from jobs.storage import objects
+from jobs.storage import addresses
 
 LEAST_LIMIT_S = 60.0
 """Seconds that every advance may take, however short the others were: a busy machine delays short ones by any factor."""
@@ -102,7 +102,7 @@ class Pause:
 def storage_trouble(address: str, error: str) -> str:
     """Return a message: what failed, where, and how much room is left there."""
     text = f"{address}: the storage fails: {error.splitlines()[0]}"
-    path = objects.local_path(address)
+    path = addresses.local_path(address)
     if path is not None:
         try:
             text += f" ({shutil.disk_usage(path).free / 1e6:,.1f} MB free)"

@@ -22,7 +22,7 @@ from obstore.store import ObjectStore
 
 from jobs import keys
 from jobs.errors import JobError
-from jobs.storage import connect, objects
+from jobs.storage import addresses, connect, objects
 from jobs.storage.addresses import refuse_zip
 from jobs.storage.checksums import parsed
 from jobs.storage.process import Process, this_process
@@ -100,7 +100,7 @@ class Lease:
             Held: another driver holds it; the text names holder and age.
             JobError: the store cannot be written.
         """
-        refuse_zip(objects.local_path(address))
+        refuse_zip(addresses.local_path(address))
         for _ in objects.read_attempts(keys.LEASE):
             held = holder(store)
             if held is not None and _is_alive(store, held):

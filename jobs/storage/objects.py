@@ -20,8 +20,6 @@ from obstore.store import LocalStore, ObjectStore
 
 from jobs import keys
 from jobs.errors import JobError
-from jobs.storage.addresses import local_path as local_path
-from jobs.storage.addresses import plain as plain
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from jobs import keys
 from jobs.errors import JobError
-from jobs.storage import objects
+from jobs.storage import addresses, objects
 from jobs.storage.addresses import refuse_zip
 from jobs.storage.checksums import checksummed, read_verified, verified
 from jobs.store.arrays import DONE
@@ -132,7 +132,7 @@ def read_note(store: ObjectStore) -> Note:
 
 def write_note(store: Store, note: Note) -> None:
     """Keep what the user wrote about a store. Raises JobError if it cannot be written."""
-    refuse_zip(objects.local_path(store.address))
+    refuse_zip(addresses.local_path(store.address))
     try:
         # The note first: after a kill in between the card shows the old one, until the same command is repeated.
         objects.write(store.objects, keys.NOTE, checksummed(note.model_dump(mode="json")))

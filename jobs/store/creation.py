@@ -21,7 +21,7 @@ from jobs.plan.layout import chunk_shape
 from jobs.plan.packing import as_attribute, by_pack, place
 from jobs.plan.search import shapes as search_shapes
 from jobs.spec.job import JobSpec
-from jobs.storage import connect, objects
+from jobs.storage import addresses, connect, objects
 from jobs.storage.checksums import write_sums
 from jobs.storage.lease import Held
 from jobs.store.arrays import compressor, describe, fill_value, flags, plain, put_array
@@ -58,7 +58,7 @@ def create_store(
         JobError: the store cannot be written. What was written to a local folder is removed again, unless `fill` raised
             Held: then another process creates a store there.
     """
-    path = objects.local_path(address)
+    path = addresses.local_path(address)
     made = path is not None and not Store.exists(address)
     store = Store(address, connect.open_objects(address, create=True), job)
     # The order survives a kill at any write: run/creating.json comes first and run/job.json last, so that a half-made

@@ -122,7 +122,7 @@ def merged_parts(provenance: object) -> list[Mapping[str, Any]]:
 
 
 def _is_archive(address: str) -> bool:
-    return is_zip(objects.local_path(address))
+    return is_zip(addresses.local_path(address))
 
 
 def walk[T](address: str, look: Callable[[str, Read], T | None]) -> Iterator[tuple[str, T]]:
@@ -143,7 +143,7 @@ def walk[T](address: str, look: Callable[[str, Read], T | None]) -> Iterator[tup
 
 def stores_in(folder: str, limit: int = 5) -> list[str]:
     """Return the addresses of the first stores directly in a folder of this machine, sorted; none for a bucket."""
-    if objects.local_path(folder) is None:
+    if addresses.local_path(folder) is None:
         return []
     found = (at for at in _folders(folder) if is_store(partial(_on_disk, Path(at))))
     return list(islice(found, limit))
@@ -163,7 +163,7 @@ def _job(read: Read) -> bytes | None:
 def _reader(address: str) -> Callable[[str], Read]:
     """Return a function: the address of a store, at or below `address` -> a reader of its objects."""
     if addresses.scheme(address) not in addresses.BUCKETS:
-        return lambda at: partial(_on_disk, objects.local_path(at))
+        return lambda at: partial(_on_disk, addresses.local_path(at))
     # One client for all: making one takes as long as a request.
     bucket = "/".join(address.split("/")[:3])
     place = connect.remote(bucket, connect.IMPATIENT)
@@ -192,7 +192,7 @@ def _is_pattern(address: str) -> bool:
 
 def _is_folder(address: str) -> bool:
     """Whether an address is that of a folder that cannot be a store: it has no metadata of Zarr."""
-    path = objects.local_path(address)
+    path = addresses.local_path(address)
     return path is not None and path.is_dir() and not (path / "zarr.json").exists()
 
 
@@ -202,7 +202,7 @@ def _matching(address: str) -> list[str]:
     if addresses.scheme(address) in addresses.BUCKETS and address.count("/") == 2:
         return _folders(address)
     if not _is_pattern(address):
-        return [objects.plain(address)]
+        return [addresses.plain(address)]
     at = re.search(r"[^/]*[*?[][^/]*", address)
     assert at is not None
     head = address[: at.start()].rstrip("/") or ("/" if at.start() else ".")
@@ -218,7 +218,7 @@ def _folders(address: str) -> list[str]:
         found = connect.first_request(address, lambda: obstore.list_with_delimiter(place))
         names = [name.rstrip("/") for name in found["common_prefixes"]]
     else:
-        path = objects.local_path(address)
+        path = addresses.local_path(address)
         try:
             names = [p.name for p in path.iterdir() if p.is_dir() or is_zip(p)] if path else []
         except OSError:  # of somebody else, or gone meanwhile
@@ -228,5 +228,5 @@ def _folders(address: str) -> list[str]:
 
 
 def _each[T](level: list[str], look: Callable[[str], T | None]) -> Iterator[T | None]:
-    place = connect.remote(level[0]) if level and objects.local_path(level[0]) is None else None
+    place = connect.remote(level[0]) if level and addresses.local_path(level[0]) is None else None
     return map(look, level) if place is None else objects.each(place, look, level)

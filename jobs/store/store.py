@@ -25,7 +25,7 @@ from jobs.plan.search import searched
 from jobs.spec import trust
 from jobs.spec.description import Description
 from jobs.spec.job import find_kernel
-from jobs.storage import connect, objects
+from jobs.storage import addresses, connect, objects
 from jobs.storage.addresses import refuse_zip
 from jobs.store.arrays import attributes
 from jobs.store.manifest import Job, described_by_arrays, read_description, read_job
@@ -62,7 +62,7 @@ class Store:
     """An opened store: its job, its arrays, its committed shards and its failing items. `jobs.store.creation` makes one."""
 
     def __init__(self, address: str, store: ObjectStore, job: Job) -> None:
-        self.address, self.objects, self.job = objects.plain(address), store, job
+        self.address, self.objects, self.job = addresses.plain(address), store, job
         self.committed, self.failed = Committed(store, job.plan), Failed(store, job.plan)
         self._groups: dict[int, zarr.Group] = {}
         self._arrays: dict[tuple[int, str], zarr.Array[Any]] = {}
@@ -116,7 +116,7 @@ class Store:
 
         Objects that may precede a store (`BEFORE`: submissions, leases, requests to stop) do not count.
         """
-        path = objects.local_path(address)
+        path = addresses.local_path(address)
         if path is not None and not path.is_dir():
             return path.exists()
         found = connect.open_objects(address)
@@ -211,7 +211,7 @@ def refuse_links(store: Store) -> None:
 
     The store itself may be a link, and so may folders in results/, which only a run writes to.
     """
-    path = objects.local_path(store.address)
+    path = addresses.local_path(store.address)
     refuse_zip(path)
     waiting = [os.path.realpath(path)] if path else []
     results = {os.path.join(top, "results") for top in waiting}

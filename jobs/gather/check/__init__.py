@@ -29,7 +29,7 @@ from jobs.gather.check.mending import Mending, check_created, check_gathered, ch
 from jobs.gather.check.records import LOST as LOST
 from jobs.gather.check.records import check_markers, check_notes, check_results
 from jobs.spec.trust import refuse_untrusted
-from jobs.storage import objects
+from jobs.storage import addresses, objects
 from jobs.storage.checksums import read_sums, read_verified, write_sums
 from jobs.storage.lease import Lease
 from jobs.store.checkpoint import decode, folder
@@ -157,7 +157,7 @@ def _left(
 
 def _half_written(address: str) -> Iterator[Path]:
     """Iterate over files `NAME#N`, which a killed process leaves on a file system and no listing of objects shows."""
-    root = objects.local_path(address)
+    root = addresses.local_path(address)
     for place, _, names in os.walk(root) if root else ():
         for name in names:
             stem, mark, number = name.rpartition("#")

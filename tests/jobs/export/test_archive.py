@@ -19,7 +19,7 @@ from jobs.query.query import query, table, tables
 from jobs.query.shelf import list_stores
 from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
-from jobs.storage import objects
+from jobs.storage import addresses, objects
 from jobs.storage.lease import Lease
 from jobs.store.card import Note, write_note
 from jobs.store.store import Store
@@ -37,7 +37,7 @@ def store(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def archive(store):
-    path = objects.local_path(store.address).with_suffix(".zip")
+    path = addresses.local_path(store.address).with_suffix(".zip")
     write_archive(store, path, ABOUT)
     return path
 

@@ -24,7 +24,7 @@ from jobs.gather.gather import GATHERED, gather, require_rows, set_gather
 from jobs.reduce import Columns, GroupResults, reduce_group
 from jobs.run.serial import SerialExecutor
 from jobs.run.task import Report
-from jobs.storage import connect, objects
+from jobs.storage import addresses, connect, objects
 from jobs.storage.checksums import checksummed, digest
 from jobs.storage.lease import Held, holder
 from jobs.store.writer import ShardWriter
@@ -64,7 +64,7 @@ def reduced(monkeypatch):
 
 def written(store, since):
     """Objects that were written after this many nanoseconds."""
-    root = objects.local_path(store.address)
+    root = addresses.local_path(store.address)
     return {
         str(p.relative_to(root))
         for p in root.rglob("*")
@@ -73,7 +73,7 @@ def written(store, since):
 
 
 def newest(store):
-    root = objects.local_path(store.address)
+    root = addresses.local_path(store.address)
     return max(p.stat().st_mtime_ns for p in root.rglob("*"))
 
 
