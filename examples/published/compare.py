@@ -281,7 +281,7 @@ uv run python examples/published/compare.py --page figures.html  # the same with
 uv run python examples/published/compare.py --full flipflop      # the command that runs a row in the sizes of its paper
 ```
 
-The table was made {days} on {devices or "nothing"}. Published and ours are one figure by one definition, or the row says what differs. *missed* is a miss.
+The table was made {days} ({devices or "nothing"}). Published and ours are one figure by one definition, or the row says what differs. *missed* is a miss.
 A median is over seeds, networks or segments. Seconds are those of workers, from the stores; on a machine that does nothing else they are seconds of a processor.
 Small settings are smaller than those of the papers: a *reached* there says that the figure is within reach, no more.
 
