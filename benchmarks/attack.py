@@ -150,6 +150,9 @@ JOBS: dict[str, dict[str, Any]] = {
         "params": {"trials": "circuit_rates.h5", "n": 4, "batch_size": 2, "n_batches": 2, "report_every": 1, "n_saved": 1},
         "sweep": {"grid": {"learning_rate": [0.01, 0.02, 0.03, 0.04]}},
     },
+    "mechanisms": {
+        "params": {"n_neurons": 6, "n_trials": 4, "n_bins": 20}, "sweep": {"grid": {"mechanism": {"range": 4}}},
+    },
     "train_rnn": {"params": RNN, "sweep": {"grid": {"learning_rate": [0.01, 0.02, 0.03, 0.04]}}},
     "population": {
         "kernel": "train_rnn", "params": RNN | {"n_batches": 8}, "sweep": {"seeds": 4},
