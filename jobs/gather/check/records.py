@@ -100,8 +100,11 @@ def _has_results(mending: Mending, shard: Shard) -> bool:
 
 
 def check_results(mending: Mending, markers: dict[int, Marker]) -> Iterator[Finding]:
-    """Check every object of the committed shards; remove damaged shards from `markers`."""
-    damaged = []
+    """Check every object of the committed shards; remove damaged shards from `markers`.
+
+    A repair also deletes what is damaged: whoever reads the table of all items, as a gather does, reads these objects too.
+    """
+    damaged, unreadable = [], []
     for shard in mending.shards:
         if shard.number not in markers or shard.group in mending.broken_groups:
             continue
@@ -115,8 +118,13 @@ def check_results(mending: Mending, markers: dict[int, Marker]) -> Iterator[Find
             del markers[shard.number]
             damaged.append(shard)
         for key, what in bad.items():
+            unreadable.append(key)
             yield Finding(key, what, AGAIN)
+    # The markers first: results that are not there would read as fill values of a committed shard.
     compute_again(mending, damaged)
+    if mending.repair:
+        for key in unreadable:
+            objects.delete(mending.objects, key)
 
 
 def compute_again(mending: Mending, shards: Iterable[Shard]) -> None:

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -190,6 +191,24 @@ def test_only_damaged_shards_are_computed_again(tmp_path, finished, key, how, ag
     executor = Failing(lambda task: False)
     run_shards(store, executor)
     assert {task.shard.number for task in executor.seen} == again
+
+
+def test_repair_of_results_and_of_a_table_made_of_them(tmp_path, finished, ctd):
+    """The gather that makes the table again reads the rows of all shards, also those that are to be computed again."""
+    path = tmp_path / "s.zarr"
+    shutil.copytree(finished.address, path)
+    for key in ("results/0/x/c/1/0", "results/1/status/c/0", "items/status/c/0"):
+        damage(path / key, "flipped", np.random.default_rng(1))
+    code, out, err = ctd("check", path, "--repair")
+    assert code == 0, err
+    assert "2 shards not computed; `ctd resume" in out
+    code, out, err = ctd("query", path)
+    assert code == 0, err
+    assert ctd("check", path)[0] == 0
+    run_shards(Store.open(str(path)), Failing(lambda task: False))
+    gather(Store.open(str(path)))
+    for key in ("results/0/x/c/1/0", "results/1/status/c/0"):
+        assert (path / key).read_bytes() == (Path(finished.address) / key).read_bytes()
 
 
 def test_check_of_a_run_that_is_not_complete_says_so(tmp_path):
