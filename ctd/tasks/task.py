@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import ClassVar, NamedTuple
 
@@ -187,7 +187,20 @@ class Timed(Task):
                 f"n_steps: {self.n_steps} steps cannot hold epochs of up to {self.longest} steps "
                 f"({self.longest * self.dt:g} ms at dt = {self.dt:g}); leave n_steps out, or shorten the epochs"
             )
+        for name, ms in self._durations():
+            # Given in seconds, an epoch would be left out without a word.
+            if ms > 0 and self.steps(ms) == 0:
+                raise ValueError(
+                    f"{name}: {ms:g} ms is shorter than a step (dt: {self.dt:g} ms); durations are in ms"
+                )
         return self
+
+    def _durations(self) -> Iterator[tuple[str, float]]:
+        """The fields that give durations of epochs (ms), with each of their values."""
+        for name, field in type(self).model_fields.items():
+            if name not in ("dt", "tau") and "(ms)" in (field.description or ""):
+                value = getattr(self, name)
+                yield from ((name, ms) for ms in (value if isinstance(value, tuple) else (value,)))
 
 
 def among(u: Array, values: Sequence[float], dtype: jax.typing.DTypeLike | None = None) -> Array:

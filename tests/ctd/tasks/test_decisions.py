@@ -153,6 +153,11 @@ BAD = {
         "differences.0: .*less than or equal to 24",
     ),
     "NaN": ({"name": "mante", "scale": float("nan")}, "scale: .*finite number"),
+    "seconds": (
+        {"name": "rdm", "stimulus": 0.8, "delay": 0.3},
+        r"stimulus: 0.8 ms is shorter than a step \(dt: 20 ms\); durations are in ms",
+    ),
+    "seconds of a span": ({"name": "romo", "delay": [0.5, 0.9]}, "delay: 0.5 ms is shorter"),
     "dt": ({"name": "dms", "dt": 1e5}, "dt: 100000 ms is longer than every epoch"),
 }
 
