@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ctd.dotted import INSTALLED
 from ctd.kernel import Kernel, Params, Values, View
-from ctd.late import PyTree, jax
+from ctd.late import PyTree, jax, jnp
 
 LINES = 4
 """Lines of the kernel's own source that an error shows, the innermost last."""
@@ -134,6 +134,12 @@ def _check_dims(kernel: Kernel, values: dict[str, jax.ShapeDtypeStruct]) -> None
             raise ContractError(
                 f"kernel {kernel.name}: result: {name} is {_short(value)}, `dims` gives it the axes {axes}"
             )
+    judged = values.get(kernel.metric)
+    if judged is not None and (judged.shape or jnp.issubdtype(judged.dtype, jnp.complexfloating)):
+        raise ContractError(
+            f"kernel {kernel.name}: metric: {kernel.metric} is {_short(judged)}, expected one real number an item, by which "
+            "items are compared"
+        )
 
 
 def _short(value: jax.ShapeDtypeStruct) -> str:

@@ -60,6 +60,12 @@ MISTAKES = {
     "no dict": ("{\"x\": s[\"x\"]}", "s[\"x\"]", ["result: a dict of name -> array expected, got float32[3]"]),
     "unknown": ("{\"x\": s[\"x\"]}", "{\"y\": s[\"x\"]}", ["result: y is returned, which `dims` does not describe"]),
     "axes": ("Var((\"unit\",))", "Var()", ["result: x is float32[3], `dims` gives it the axes ()"]),
+    "metric": ("result, load)", "result, load, metric=\"x\")", ["metric: x is float32[3], expected one real number an item"]),
+    "complex metric": (
+        "return {\"x\": s[\"x\"]}\n\nkernel = Kernel(\"own\", P, {\"x\": Var((\"unit\",))}, init, advance, finished, result, load)",
+        "return {\"x\": 1j * s[\"x\"][0]}\n\nkernel = Kernel(\"own\", P, {\"x\": Var()}, init, advance, finished, result, load, metric=\"x\")",
+        ["metric: x is complex64[], expected one real number an item"],
+    ),
     "coords": ("result, load)", "result, load, coords=lambda inputs, shared: inputs.m)", ["coords: AttributeError"]),
 }  # fmt: skip
 
