@@ -215,6 +215,12 @@ def _amazon() -> dict[str, Any]:
     found: dict[str, Any] = {}
     endpoint = _endpoint(profile)
     if endpoint:
+        # The client library panics at an address without a scheme.
+        if not endpoint.startswith(("http://", "https://")):
+            raise JobError(
+                f"the endpoint {endpoint!r} of AWS_ENDPOINT_URL or ~/.aws/config is no address; expected http://HOST:PORT or "
+                "https://HOST:PORT"
+            )
         found["endpoint"] = endpoint
     if not (os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")):
         # Every signature names a region. Servers other than Amazon's usually accept this one.

@@ -36,6 +36,10 @@ REFUSED = {
         {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}, "s3://lab/a.zarr",
         "no server answers: Connection refused (the server is http://127.0.0.1:1, from AWS_ENDPOINT",
     ),
+    "endpoint without a scheme": (
+        {"AWS_ENDPOINT_URL": "127.0.0.1:9000"}, "s3://lab/a.zarr",
+        "s3://lab/a.zarr: the endpoint '127.0.0.1:9000' of AWS_ENDPOINT_URL or ~/.aws/config is no address; expected http://",
+    ),
     "no host": (
         {"AWS_ENDPOINT_URL": "http://nohost.invalid:80"}, "s3://lab/a.zarr", "no server answers",
     ),
