@@ -175,13 +175,6 @@ class Population(Sized):
         """The advances of a generation other than the last."""
         return self.burn_in if self.burn_in and number == 0 else self.every
 
-    @field_validator("params")
-    @classmethod
-    def _ordered(cls, params: dict[str, Any]) -> dict[str, Any]:
-        for name, law in params.items():
-            _check_order(name, bounds(law))
-        return params
-
 
 class Optuna(Compared):
     """Trials whose searched fields Optuna proposes (Akiba et al. 2019), `together` at a time, from the metrics so far.
@@ -249,8 +242,6 @@ class Optuna(Compared):
                 )
                 if not all(map(fine, law.choice)):
                     raise ValueError(f"{name}: {law.choice} given; expected numbers or texts")
-            elif isinstance(law, Uniform | Loguniform):
-                _check_order(name, bounds(law))
         return params
 
     @model_validator(mode="after")
@@ -279,11 +270,6 @@ def extremes(law: Distribution) -> list[float]:
 def dtype_of(law: Distribution) -> np.dtype[Any]:
     """The type of a searched field's values: float64, int64, bool or text."""
     return np.asarray(extremes(law)).dtype
-
-
-def _check_order(name: str, ends: tuple[float, float]) -> None:
-    if ends[0] >= ends[1]:
-        raise ValueError(f"{name}: {list(ends)} given; expected low < high")
 
 
 METHODS: dict[Any, type[BaseModel]] = {

@@ -21,10 +21,12 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Discriminator,
     Field,
+    PositiveFloat,
     PositiveInt,
     Tag,
     model_validator,
@@ -115,10 +117,16 @@ Axis = Annotated[
 ]
 
 
+def _rising[T: (int, float)](ends: tuple[T, T]) -> tuple[T, T]:
+    if ends[0] >= ends[1]:
+        raise ValueError(f"{list(ends)} given; expected low < high")
+    return ends
+
+
 class Uniform(_Form):
     """`uniform: [low, high]`."""
 
-    uniform: tuple[float, float]
+    uniform: Annotated[tuple[float, float], AfterValidator(_rising)]
 
     def draw(self, rng: np.random.Generator, n: int) -> np.ndarray:
         low, high = self.uniform
@@ -128,7 +136,7 @@ class Uniform(_Form):
 class Loguniform(_Form):
     """`loguniform: [low, high]`, uniform in the logarithm."""
 
-    loguniform: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+    loguniform: Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_rising)]
 
     def draw(self, rng: np.random.Generator, n: int) -> np.ndarray:
         low, high = np.log(self.loguniform)
@@ -138,13 +146,7 @@ class Loguniform(_Form):
 class Integers(_Form):
     """`integers: [low, high]`, high excluded."""
 
-    integers: tuple[int, int]
-
-    @model_validator(mode="after")
-    def _ordered(self) -> "Integers":
-        if self.integers[0] >= self.integers[1]:
-            raise ValueError(f"integers: {list(self.integers)} given; expected low < high")
-        return self
+    integers: Annotated[tuple[int, int], AfterValidator(_rising)]
 
     def draw(self, rng: np.random.Generator, n: int) -> np.ndarray:
         return rng.integers(*self.integers, size=n)

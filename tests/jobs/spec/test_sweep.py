@@ -92,6 +92,11 @@ def test_random_draws_lie_in_range_and_do_not_move():
         ({"grid": {"a": []}}, "at least 1 item"),
         ({"grid": {"a": {"geomspace": [0, 1, 3]}}}, "greater than 0"),
         ({"random": {"a": {"integers": [3, 3]}}, "samples": 2}, "low < high"),
+        (
+            {"random": {"a": {"uniform": [0.3, 0]}}, "samples": 2},
+            r"\[0.3, 0.0\] given; expected low < high",
+        ),
+        ({"random": {"a": {"loguniform": [0.1, 0.001]}}, "samples": 2}, "low < high"),
         ({"seeds": 0}, "greater than 0"),
         ({"grid": {"a": 3}}, "a list, or one of {range: n}"),
         ({"grid": {"a": {"logspace": [0, 1, 3]}}}, "a list, or one of {range: n}"),
