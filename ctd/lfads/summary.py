@@ -87,5 +87,5 @@ def next_jobs(model: Model, item: str) -> dict[str, JobFields]:
             "params": points,
             "sweep": {"grid": {"candidate": {"range": 1000}}},
         },
-        "train it longer": {"kernel": "lfads", "params": longer},
+        "train another for longer": {"kernel": "lfads", "params": longer},
     }

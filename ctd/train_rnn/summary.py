@@ -55,5 +55,5 @@ def next_jobs(network: Network, item: str) -> dict[str, JobFields]:
             "params": points,
             "sweep": {"grid": {"candidate": {"range": 1000}}},
         },
-        "train it longer": {"kernel": "train_rnn", "params": longer},
+        "train another for longer": {"kernel": "train_rnn", "params": longer},
     }

@@ -77,6 +77,8 @@ def _search_planned(ready: Prepared, search: Search) -> str:
         most = max(ready.kernel.advances(inputs_of(g.params)) for g in ready.items.groups)
         n = max(search.n_comparisons(size, most) for size in compared)
         text += f"; items make {count(most, 'advance')} at most and are compared {count(n, 'time')}"
+    elif not ready.kernel.advances:
+        text += "; that items make so many is not checked before they run: the kernel does not declare `advances`"
     return text
 
 

@@ -117,9 +117,10 @@ class Progress:
             few, many = min(advances), max(advances)
             of = f" of at most {self.most_advances}" if self.most_advances >= many else ""
             parts.append((f"advance {many}" if few == many else f"advances {few}-{many}") + of)
-        if self.stage and self.shards_done < self.n_shards:
+        # The last look came before the last advances: of a whole store it would say too little.
+        if self.shards_done < self.n_shards and self.stage:
             parts.append(self.stage)
-        elif value:
+        elif self.shards_done < self.n_shards and value:
             parts.append(f"{value.name} {value.now:.4g}, best {value.best:.4g}")
         if self.waiting:
             parts.append(f"{self.waiting}, {time.monotonic() - self.waiting_since:.0f} s")

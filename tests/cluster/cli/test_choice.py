@@ -89,6 +89,8 @@ def test_choose_executor_of_a_store(tmp_path):
     assert choose().name == "ray"
     run_shards(store, SerialExecutor(1))
     assert choose() == ("serial", "all items are computed")
+    # `run` refuses another job there; until then nothing is said of it.
+    assert choose_executor(spec_of(seed=6), store.address, None).why != "all items are computed"
 
 
 def test_pace_is_the_least_of_this_machine():

@@ -267,6 +267,11 @@ def test_items_make_the_advances_that_their_kernel_tells(tmp_path):
     said = "halving by least eval_loss: 4, 2, 1 items, up to 1, 2 advances and the end"
     assert total["search"].startswith(said)
     assert total["search"].endswith("; items make 6 advances at most and are compared 2 times")
+    kernel = replace(ready.kernel, advances=None)
+    _, total = plan_rows(replace(ready, kernel=kernel), str(tmp_path / "none"), 1)
+    assert (
+        "is not checked before they run: the kernel does not declare `advances`" in total["search"]
+    )
 
 
 @pytest.mark.parametrize(

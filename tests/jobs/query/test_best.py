@@ -85,7 +85,7 @@ def test_commands_write_jobs_that_are_valid(trained, tmp_path):
     assert list(found.next) == [
         "its trained model as a file",
         "its fixed points",
-        "train it longer",
+        "train another for longer",
     ]
     for what in list(found.next)[1:]:
         write = found.next[what].partition(" && ")[0]

@@ -1,6 +1,7 @@
 """Progress moves with the advances of running shards, is described in a line, and is told to other processes."""
 
 import time
+from dataclasses import replace
 
 import pytest
 from page_stores import create
@@ -37,6 +38,8 @@ def test_text_of_waits_metric_and_time_left():
     value = Value("eval_loss", 0.312345, 0.24)
     going = Progress(8, 2, work=3.0, work_before=1.0, moving_since=now - 100, value=value)
     assert going.text() == f"eval_loss 0.3123, best 0.24, 0.02 items/s, {duration(250)} left"
+    whole = replace(going, shards_done=2)
+    assert "eval_loss" not in whole.text(), "it is from before the last advances"
 
 
 def test_best_of_a_run_never_gets_worse():
