@@ -34,7 +34,7 @@ from pydantic import (
 from ctd.catalogue import UnknownKernel, find_module, load_kernel
 from ctd.contract import located
 from ctd.kernel import Kernel
-from jobs.errors import JobError, explain
+from jobs.errors import JobError, explain, meant
 from jobs.spec.search import METHODS, Optuna, Population, Rungs, Search
 from jobs.spec.sweep import Sweep, Sweeps
 from jobs.spec.text import parse_file, parse_text
@@ -229,7 +229,21 @@ def parse_job(content: Mapping[str, object], where: str) -> JobSpec:
             ("search",): _search_fields(content.get("search")),
             ("search", "prune"): Rungs.model_fields,
         }
-        raise explain(error, where, known) from None
+        raise explain(error, where, known, _misplaced(content)) from None
+
+
+def _misplaced(content: Mapping[str, object]) -> dict[str, str]:
+    """Where to write what may be a parameter of the kernel: unknown fields of a job and of its sweep that resemble no known one."""
+    sweep = content.get("sweep")
+    found = {
+        name: f"params.{name} if it is a parameter of the kernel"
+        for name in content
+        if not meant(name, JobSpec.model_fields)
+    }
+    if isinstance(sweep, Mapping):
+        names = (name for name in sweep if not meant(name, Sweep.model_fields))
+        found |= {f"sweep.{name}": f"sweep.grid.{name} to sweep a parameter" for name in names}
+    return found
 
 
 def _search_fields(content: object) -> Mapping[str, Any]:

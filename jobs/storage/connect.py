@@ -143,11 +143,9 @@ def first_request[T](address: str, request: Callable[[], T]) -> T:
         return request()
     except (BaseError, FileNotFoundError) as error:
         text = f"{address}: {objects.reason(error)}"
-        if not _is_refusal(error):
-            if server := addresses.scheme(address) == "s3" and _endpoint(_profile()):
-                text += f" (the server is {server}, from AWS_ENDPOINT_URL or ~/.aws/config)"
-            raise Unreachable(text) from None
-        raise JobError(text) from None
+        if server := addresses.scheme(address) == "s3" and _endpoint(_profile()):
+            text += f" (the server is {server}, from AWS_ENDPOINT_URL or ~/.aws/config)"
+        raise (JobError if _is_refusal(error) else Unreachable)(text) from None
 
 
 def _is_refusal(error: Exception) -> bool:

@@ -13,7 +13,7 @@ from jobs.spec.job import JobSpec, parse_job
     ("params", "sweep", "said"),
     [
         ({"task": "flipflop", "n_bits": 2}, {}, "params: n_bits: unknown field; write task: {name: flipflop, n_bits: 2}"),
-        ({"task": {"name": "rdm"}, "stimulus": 9.0}, {}, "stimulus: unknown field; write task: {name: rdm, stimulus: 9.0}"),
+        ({"task": {"name": "rdm"}, "stimulus": 900.0}, {}, "stimulus: unknown field; write task: {name: rdm, stimulus: 900.0}"),
         ({"task": "flipflop"}, {"n_bits": [1, 2]}, "sweep: unknown field 'n_bits'; task has it, swept as task.n_bits"),
         ({"task": "decision", "n_bits": 2}, {}, "n_bits: unknown field; did you mean 'n_batches'?"),
         ({"zzz": 1}, {}, "params: zzz: unknown field; `ctd kernels train_rnn` lists all"),

@@ -59,6 +59,16 @@ def test_read_job_overrides(job_file, override, where, expected):
         ("kernel: toy\nsweeep: {}", None, "sweeep: unknown field; did you mean 'sweep'?"),
         ("kernel: toy\nrun: {retry: 1}", None, "run.retry: unknown field; did you mean 'retries'?"),
         ("kernel: toy\nsweep: {gird: {}}", None, "sweep.gird: unknown field; did you mean 'grid'?"),
+        (
+            "kernel: toy\nsweep: {rate: [1]}",
+            None,
+            "sweep.rate: unknown field; write sweep.grid.rate to sweep a parameter",
+        ),
+        (
+            "kernel: toy\nn_steps: 3",
+            None,
+            "n_steps: unknown field; write params.n_steps if it is a parameter of the kernel",
+        ),
         ("params: {}", None, "kernel: required, but not given"),
         ("kernel: toy\nseed: -1", None, "seed: Input should be greater than or equal to 0"),
         ("kernel: toy\nsweep: {grid: {a: {rnge: 3}}}", None, "sweep.grid.a"),
