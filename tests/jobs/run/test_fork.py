@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from failing import Failing, holds
+from search_jobs import HALVING
 from stores import BASE, JOB, make, run
 
 from jobs.errors import JobError
@@ -25,6 +26,15 @@ GROWN = {**JOB, "sweep": [FIRST, MORE]}
 def forked(path, old, job=GROWN):
     spec = parse_job(job, "job")
     return fork(spec, BASE, "job", str(path), Store.open(old.address), SerialExecutor(1))
+
+
+def test_search_that_compares_all_items_is_not_told_to_fork(tmp_path):
+    store = make(tmp_path / "h.zarr", HALVING)
+    more = [HALVING["sweep"] | {"samples": 54}, [HALVING["sweep"], HALVING["sweep"]]]
+    for sweep in more:
+        with pytest.raises(JobError, match="with others it is another search") as told:
+            reopen(parse_job({**HALVING, "sweep": sweep}, "job"), store.address)
+        assert "--fork" not in str(told.value)
 
 
 @pytest.mark.parametrize(
