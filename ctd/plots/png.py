@@ -114,11 +114,22 @@ def _legend(ax: Axes, plot: Plot) -> None:
     legend = ax.legend(
         handles, labels, loc=where, fontsize="small", edgecolor="none", framealpha=0.7
     )
-    for handle in legend.legend_handles[:named]:
+    layers = {layer.name: layer for layer in plot.layers}
+    for handle, label in zip(legend.legend_handles[:named], labels, strict=False):
         if handle is not None and hasattr(
             handle, "set_sizes"
         ):  # else a mark is as large as the largest of its layer
             handle.set_sizes([40])
+        # A key in the colour of one point would say that the colour is the class; the colour bar says what it is.
+        if getattr(layers.get(label), "colour", None) is not None:
+            _grey(handle, getattr(layers[label], "hollow", False))
+
+
+def _grey(handle: Any, hollow: bool) -> None:
+    if hasattr(handle, "set_facecolor"):
+        handle.set(facecolor="white" if hollow else "0.7", edgecolor="0.4")
+    else:
+        handle.set_color("0.6")
 
 
 def _corner(ax: Axes, plot: Plot) -> str:

@@ -90,6 +90,23 @@ def test_points_have_areas_and_markers():
     np.testing.assert_array_equal(ax.collections[0].get_offsets(), [[0, 0], [3, 3]])
 
 
+def test_keys_of_marks_in_the_colours_of_a_scale_are_grey():
+    """A key in the colour of one of the marks would say that all of its class have it."""
+    z = np.linspace(-1, 1, len(X))
+    layers = [
+        Points(X, X, "full", colour=z),
+        Points(X, X, "hollow", colour=z, hollow=True),
+        Lines(X, X, "one"),
+    ]
+    ax, _ = axes_of(*layers, scale=Scale("readout"))
+    full, hollow, one = ax.get_legend().legend_handles
+    grey = lambda rgba: len({*np.ravel(rgba)[:3]}) == 1
+    assert grey(full.get_facecolor())
+    assert grey(full.get_edgecolor())
+    assert colors.to_hex(hollow.get_facecolor()[0]) == "#ffffff"
+    assert not grey(colors.to_rgba(one.get_color()))
+
+
 def test_a_legend_tells_what_areas_stand_for():
     """Its marks are as large as points of these sizes."""
     points = Points(X, X, "sized", size=[0.1, 0.2, 0.4, 0])
