@@ -153,7 +153,9 @@ class Dispatch:
                     self._crew.answered.put(slot)
                     return reports
                 kind = kind_of_death(error)
-                text = f"the worker died ({kind}): {last_line(error)}"
+                # Ray goes on with a list of what may have been the cause; the trace keeps it.
+                said, _, _ = last_line(error).partition(" Worker exit type")
+                text = f"the worker died ({kind}): {said}"
                 # A death by `killed` is reported once its cause is known; until then the driver takes the shard for running.
                 death = self._died(slot, kind, text, masked(str(error))[-MOST_TRACE:])
                 if kind != "killed":

@@ -107,6 +107,8 @@ def open_objects(address: str, *, create: bool = False) -> ObjectStore:
             # `ctd ls` shows names without the ending.
             near = [f"{path}{end}" for end in (".zarr", ".zip") if Path(f"{path}{end}").exists()]
             hint = f"; did you mean {near[0]}?" if near else ""
+            if re.search(r" [<>=!]=? ", address):
+                hint = "; give a condition as --where"
             raise JobError(f"{path}: no such store{hint}")
         # automatic_cleanup: a deletion removes the folders that it leaves empty.
         return LocalStore(path.absolute(), automatic_cleanup=True)

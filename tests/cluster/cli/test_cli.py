@@ -333,6 +333,7 @@ def test_run_refuses_store_path(ctd, job_file, network, store, said):
     ("args", "said"),
     [
         (["status", "none.zarr"], "none.zarr: no such store"),
+        (["query", "loss < 1"], "loss < 1: no such store; give a condition as --where"),
         (["query", "."], "no store lies in this folder; `ctd ls` lists stores"),
         (["run", "none.yaml"], "none.yaml: cannot be read"),
         (["schema", "nope"], "kernel: 'nope' is unknown"),

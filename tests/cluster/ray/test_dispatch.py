@@ -48,6 +48,7 @@ def test_a_dead_worker_charges_only_the_shard_that_ran(pool, folder, monkeypatch
     reports = collect(pool, 2)
     assert reports[1].about["died"] == "killed"
     assert reports[1].error.startswith("the worker died (killed)")
+    assert len(reports[1].error) < 120, reports[1].error
     assert reports[1].attempt == 1
     assert reports[2].error is None
     assert reports[2].attempt == 1
