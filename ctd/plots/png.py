@@ -114,7 +114,7 @@ def _legend(ax: Axes, plot: Plot) -> None:
     legend = ax.legend(
         handles, labels, loc=where, fontsize="small", edgecolor="none", framealpha=0.7
     )
-    layers = {layer.name: layer for layer in plot.layers}
+    layers = {getattr(layer, "name", ""): layer for layer in plot.layers}
     for handle, label in zip(legend.legend_handles[:named], labels, strict=False):
         if handle is not None and hasattr(
             handle, "set_sizes"
