@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ctd.dotted import INSTALLED
 from ctd.kernel import Kernel, Params, Values, View
-from ctd.late import PyTree, jax, jnp
+from ctd.late import PyTree, jax
 
 LINES = 4
 """Lines of the kernel's own source that an error shows, the innermost last."""
@@ -135,7 +135,7 @@ def _check_dims(kernel: Kernel, values: dict[str, jax.ShapeDtypeStruct]) -> None
                 f"kernel {kernel.name}: result: {name} is {_short(value)}, `dims` gives it the axes {axes}"
             )
     judged = values.get(kernel.metric)
-    if judged is not None and (judged.shape or jnp.issubdtype(judged.dtype, jnp.complexfloating)):
+    if judged is not None and (judged.shape or judged.dtype.kind == "c"):
         raise ContractError(
             f"kernel {kernel.name}: metric: {kernel.metric} is {_short(judged)}, expected one real number an item, by which "
             "items are compared"

@@ -73,11 +73,11 @@ def _asks_for_more(run: RunSettings, address: str | None) -> str:
 def _left(spec: JobSpec, address: str, failed: bool) -> tuple[int, float | None]:
     """The work left: (items to compute, worker seconds per item or None if unknown)."""
     n, remembered = sum(part.count() for part in spec.sweeps()), remembered_pace(spec)
+    if not Store.exists(address):
+        return n, remembered
+    store = Store.open(address)
     # Of another job: `run` refuses it, or compares what it sets, and its shards say nothing of this one.
-    if (
-        not Store.exists(address)
-        or (store := Store.open(address)).job.spec.digest() != spec.digest()
-    ):
+    if store.job.spec.digest() != spec.digest():
         return n, remembered
     markers = store.committed.markers()
     done = sum(m.n_items for m in markers if not (failed and m.n_failed))

@@ -25,7 +25,7 @@ from jobs.storage import objects
 from jobs.storage.addresses import SUFFIX
 from jobs.storage.checksums import digest
 from jobs.storage.lease import describe, drivers
-from jobs.store.card import Card, write_card
+from jobs.store.card import Card, current_card
 from jobs.store.store import Store
 
 CRATE = "ro-crate-metadata.json"
@@ -81,8 +81,7 @@ def write_archive(store: Store, path: Path, about: About = About()) -> int:
         raise JobError(
             f"{store.address}: {wrong[0].key} is {wrong[0].what}; `ctd check {store.address} --repair`, then archive it"
         )
-    stamp = store.committed.stamp()
-    card = write_card(store, store.committed.markers(), stamp)
+    card = current_card(store)
     named = sorted(k for k in objects.list_keys(store.objects, "") if not k.startswith(LEFT_OUT))
     with writing(path), replacing(path) as new, zipfile.ZipFile(new, "w") as archive:
         described = describe_store(store, card, about)

@@ -42,8 +42,7 @@ def merge(stores: Sequence[Store], address: str) -> Store:
 
     Raises:
         JobError: the stores do not fit together, one of them is not complete, or `address` holds something already or
-            cannot be written. Nothing is left there.
-            Somebody asked it to stop (`ctd cancel`): nothing is left there either.
+            cannot be written, or somebody asked the merge to stop (`ctd cancel`). Nothing is left there.
         Held: another process creates a store at `address`.
     """
     _refuse_taken(address)

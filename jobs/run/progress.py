@@ -118,9 +118,10 @@ class Progress:
             of = f" of at most {self.most_advances}" if self.most_advances >= many else ""
             parts.append((f"advance {many}" if few == many else f"advances {few}-{many}") + of)
         # The last look came before the last advances: of a whole store it would say too little.
-        if self.shards_done < self.n_shards and self.stage:
+        is_whole = self.shards_done >= self.n_shards
+        if self.stage and not is_whole:
             parts.append(self.stage)
-        elif self.shards_done < self.n_shards and value:
+        elif value and not is_whole:
             parts.append(f"{value.name} {value.now:.4g}, best {value.best:.4g}")
         if self.waiting:
             parts.append(f"{self.waiting}, {time.monotonic() - self.waiting_since:.0f} s")

@@ -76,8 +76,12 @@ def read_card(address: str, read: Read) -> Card | None:
         return found
     if not is_store(read):
         return None
-    store = Store.open(address)
-    stamp = store.committed.stamp()  # before the markers: see `write_card`
+    return current_card(Store.open(address))
+
+
+def current_card(store: Store) -> Card:
+    """Make the card of a store from its markers as they are now; see `write_card`."""
+    stamp = store.committed.stamp()
     return write_card(store, store.committed.markers(), stamp)
 
 
