@@ -83,6 +83,7 @@ def status_lines(found: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, st
         "running": found["running"] or "",
         "progress": _progress(found["progress"]),
         "stopped": found["stopped"] or "",
+        "unfinished": _unfinished(found["unfinished"], found["items"]),
         "warnings": joined(found["warnings"]),
         "computed on": ", ".join([*found["hosts"], *found["devices"]]),
         "merged from": ", ".join(found["merged_from"]),
@@ -100,6 +101,14 @@ def status_lines(found: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, st
         "running": "blue",
         "progress": "blue",
     }
+
+
+def _unfinished(left: dict[str, Any] | None, items: int) -> str:
+    """What is in checkpoints, and in no results yet."""
+    if left is None:
+        return ""
+    ended = f"{count(left['items'], 'item')} ended, " if left["items"] else ""
+    return f"{ended}{left['work'] / items:.1%} of the work; a run goes on from there"
 
 
 def _progress(told: dict[str, Any] | None) -> str:

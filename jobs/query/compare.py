@@ -25,7 +25,7 @@ from jobs.query.columns import (
     literal,
 )
 from jobs.query.tables import Table, ask
-from jobs.run.prepare import differing
+from jobs.run.prepare import NOT_GIVEN, differing
 from jobs.spec.job import inner
 from jobs.store.arrays import attributes
 from jobs.store.store import Store
@@ -93,12 +93,33 @@ def _compare(stores: tuple[Store, Store], tables: tuple[Table, Table]) -> Compar
     a, b = (Matched(*parts) for parts in zip(stores, tables, both, strict=True))
     n = len(a.rows)
     return Comparison(
-        pd.DataFrame(differing(*map(_asked, stores)), columns=["field", "a", "b"]),
+        _specs(*stores),
         list(keys),
         {"both": n, "a": tables[0].n - n, "b": tables[1].n - n},
         _results(a, b),
         _changed(a, b, list(keys)),
     )
+
+
+def _specs(a: Store, b: Store) -> pd.DataFrame:
+    """The fields in which the specs differ. A parameter that a job does not give has the kernel's default, or is swept."""
+    rows = []
+    for path, *values in differing(_asked(a), _asked(b)):
+        name = path.removeprefix("params.")
+        if name != path:
+            pairs = zip((a, b), values, strict=True)
+            values = [_in_use(store, name) if v == NOT_GIVEN else v for store, v in pairs]
+        if values[0] != values[1]:
+            rows.append((path, *values))
+    return pd.DataFrame(rows, columns=["field", "a", "b"])
+
+
+def _in_use(store: Store, name: str) -> Any:
+    """The value of a parameter that the job does not give."""
+    if name in store.swept:
+        return "(swept)"
+    value = inner(attributes(store.results(0))["params"], name, default=NOT_GIVEN)
+    return "none" if value is None else value
 
 
 def _asked(store: Store) -> dict[str, Any]:

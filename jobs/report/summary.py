@@ -91,7 +91,7 @@ def seconds_per_item(markers: Sequence[Marker]) -> float | None:
 def state(store: Store) -> dict[str, Any]:
     """The progress of a job: counts, outcomes, hosts, times, and the latest unresolved errors.
 
-    `items_done` were computed, `items_failed` were tried and failed; the others are left.
+    `items_done` were computed, `items_dropped` a search took out, `items_failed` were tried and failed; the others are left.
 
     >>> from jobs.store.store import Store
     >>> found = state(Store.open("points.zarr"))
@@ -115,6 +115,7 @@ def state_of(
         for name, n in marker.outcomes.items():
             outcomes[name] = outcomes.get(name, 0) + n
     failed = sum(m.n_failed for m in markers)
+    dropped = outcomes.get("dropped", 0) if store.job.spec.search else 0
     done = {m.shard.number for m in markers}
     failures = [e for e in events if e.kind == "error"]
     errors = [
@@ -130,7 +131,8 @@ def state_of(
         "kernel": store.job.spec.kernel,
         **read_note(store.objects).model_dump(mode="json"),
         "items": plan.n_items,
-        "items_done": sum(m.n_items for m in markers) - failed,
+        "items_done": sum(m.n_items for m in markers) - failed - dropped,
+        "items_dropped": dropped,
         "items_failed": failed,
         "shards": plan.n_shards,
         "shards_done": len(markers),
@@ -144,6 +146,7 @@ def state_of(
         "runs": len([e for e in events if e.kind == "run"]),
         "merged_from": merged_from(store),
         "stopped": None if living else _why_stopped(events),
+        "unfinished": None if living else _unfinished(events),
         "attempts_failed": len(failures),
         "items_with_errors": len(culprits),
         "warnings": warnings_of(store, markers),
@@ -180,14 +183,16 @@ def _reported(living: Sequence[LeaseRecord], items: int, committed: int) -> dict
 
 
 def counted(found: Mapping[str, Any]) -> str:
-    """The numbers of items that are done, failed and left, as text. found: from `state`.
+    """The numbers of items that are done, dropped, failed and left, as text. found: from `state`.
 
-    >>> counted({"items": 20, "items_done": 19, "items_failed": 1})
-    'done 19, failed 1'
+    >>> counted({"items": 20, "items_done": 7, "items_dropped": 12, "items_failed": 1})
+    'done 7, dropped 12, failed 1'
     """
-    n, done, failed = found["items"], found["items_done"], found["items_failed"]
-    left = n - done - failed
-    parts = [f"done {done:,}"] + [f"failed {failed:,}"] * bool(failed)
+    n, done = found["items"], found["items_done"]
+    dropped, failed = found["items_dropped"], found["items_failed"]
+    left = n - done - dropped - failed
+    parts = [f"done {done:,}"]
+    parts += [f"dropped {dropped:,}"] * bool(dropped) + [f"failed {failed:,}"] * bool(failed)
     return ", ".join(parts) + (f", {left:,} of {count(n, 'item')} left" if left else "")
 
 
@@ -198,6 +203,14 @@ def _why_stopped(events: Sequence[Event]) -> str | None:
         return f"its driver, process {lost[-1].pid} on {lost[-1].host}, was killed"
     ends = [e for e in events if e.kind == "end"]
     return ends[-1].stopped if ends else None
+
+
+def _unfinished(events: Sequence[Event]) -> dict[str, Any] | None:
+    """The items that had ended and the work, in items, of the shards that the last run left in checkpoints; None if it left none."""
+    last = next((e for e in reversed(events) if e.kind in ("run", "end")), None)
+    if last is None or not (last.ended or last.work):
+        return None
+    return {"items": last.ended or 0, "work": last.work or 0.0}
 
 
 MANY = 0.1

@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from jobs.run.executor import Executor, ExecutorLost, ManyWorkers
 from jobs.run.ledger import Ledger, peers
@@ -96,6 +97,8 @@ class Driver:
         self.many = executor if isinstance(executor, ManyWorkers) else None
         self.idle_since = time.monotonic()
         self.has_advanced = False
+        self.reached = (0, 0.0)
+        """Items that have ended, and work in items, over all shards; as it was shown last before a stop."""
 
     def run(self) -> None:
         """Run until every shard is committed or given up, or the run is stopped.
@@ -157,9 +160,17 @@ class Driver:
             ended = Event(
                 kind="end", done=progress.shards_done, failed=len(progress.failed),
                 stopped=self.stop.reason or lost, lost=self.attempts.shards(), host=host, pid=pid,
+                **self._unfinished(),
             )  # fmt: skip
             events.note(ended)
             events.close()
+
+    def _unfinished(self) -> dict[str, Any]:
+        """Return what a run that was stopped leaves in checkpoints: the fields `ended` and `work` of its event."""
+        if self.stop.reason is None:
+            return {}
+        (items, work), done = self.reached, self.ledger.progress.items_done
+        return {"ended": max(0, items - done), "work": round(max(0.0, work - done), 3)}
 
     # --- called by the executor at each tick -----------------------------------------------------------
 
@@ -217,6 +228,10 @@ class Driver:
         progress.most_advances = max((now.most for now in running), default=0)
         self.has_advanced |= any(progress.advances) or progress.items_done > progress.items_before
         progress.move(sum(now.work for now in running) + work_before, self.has_advanced)
+        # After a stop, a shard that has left its checkpoint reports nothing any more.
+        if self.stop.reason is None:
+            items = progress.items_done + progress.running_items
+            self.reached = items, progress.items_done + progress.work
         progress.trouble = self.ledger.storage.reason or self._idle()
         progress.wait_for(self._waiting(running))
         self.listener(progress)

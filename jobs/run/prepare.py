@@ -286,6 +286,10 @@ def difference(old: JobSpec, new: JobSpec) -> str:
     )
 
 
+NOT_GIVEN = "(not given)"
+"""Stands for the value of a field that a spec does not have."""
+
+
 class Difference(NamedTuple):
     """A field in which two specs differ."""
 
@@ -297,9 +301,8 @@ class Difference(NamedTuple):
 def differing(old: dict[str, object], new: dict[str, object]) -> list[Difference]:
     """Return the innermost fields that differ, by path."""
     a, b = leaves(old), leaves(new)
-    absent = "(not given)"
     return [
-        Difference(path, a.get(path, absent), b.get(path, absent))
+        Difference(path, a.get(path, NOT_GIVEN), b.get(path, NOT_GIVEN))
         for path in sorted(a.keys() | b.keys())
-        if a.get(path, absent) != b.get(path, absent)
+        if a.get(path, NOT_GIVEN) != b.get(path, NOT_GIVEN)
     ]

@@ -50,6 +50,10 @@ class Event:
     """Why the run was stopped before its end; None: it ran to its end."""
     lost: Sequence[int] | None = None
     """Shards that were still running."""
+    ended: int | None = None
+    """Items of shards without results that had ended when the run was stopped."""
+    work: float | None = None
+    """Work in those shards by then, in items: half of an item's advances are half an item."""
 
     shard: int | None = None
     group: int | None = None

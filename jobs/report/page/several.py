@@ -40,7 +40,7 @@ def several(contents: Sequence[dict[str, Any]], shelf: Shelf) -> dict[str, Any]:
         "trouble": " ".join(content["trouble"] for content in contents if content["trouble"]),
         "progress": {
             name: sum(one[name] for one in progress)
-            for name in ("items", "items_done", "items_failed", "shards", "shards_done")
+            for name in ("items", "items_done", "items_dropped", "items_failed", "shards", "shards_done")
         }
         | {"counted": "; ".join(f"{n}: {one['counted']}" for n, one in zip(names, progress, strict=True))},
         "facts": [[f"{n}: {k}", v] for n, c in zip(names, contents, strict=True) for k, v in c["facts"]],

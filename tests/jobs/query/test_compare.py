@@ -35,20 +35,26 @@ def test_compare_of_equal_jobs_finds_nothing(first, tmp_path):
     assert results["max |a-b|"].tolist() == [0] * 4
 
 
+def test_a_parameter_that_one_job_leaves_out_has_its_default(first, tmp_path):
+    b, _ = run(tmp_path / "d.zarr", {**JOB, "params": {"n_steps": 7, "offset": 1.5}})
+    assert compare(first, b).spec.to_numpy().tolist() == [["params.offset", 0.0, 1.5]]
+
+
 def test_compare_of_different_sizes_and_settings(first, tmp_path):
     """Another store, in another order, with known changes to its results."""
     other = {
         **JOB,
-        "params": {"n_steps": 7, "offset": 0.0},
+        "params": {"offset": 0.0},
         "sweep": {
-            "grid": {"rate": [0.5, 0.4, 7.0, 0.3], "push": [[1, -1]], "n": [3]},
+            "grid": {"rate": [0.5, 0.4, 7.0, 0.3], "push": [[1, -1]], "n": [3], "n_steps": [7]},
         },
     }
     b, _ = run(tmp_path / "c.zarr", other)
     a = compare(first, b)
     assert a.items == {"both": 3, "a": 41, "b": 1}
     fields = dict(zip(a.spec.field, zip(a.spec.a, a.spec.b, strict=True), strict=True))
-    assert fields["params.offset"] == ("(not given)", 0.0)
+    assert "params.offset" not in fields, "0 is the default of the other"
+    assert fields["params.n_steps"] == (7, "(swept)")
     assert "sweep.grid.n" in fields
     assert not any(field.startswith("run") for field in fields)
     # Items of equal columns, found by hand; 0.3 of the linspace is 0.30000000000000004.

@@ -5,9 +5,15 @@ import json
 import numpy as np
 import pytest
 
+from stores import make
+
+from cluster.cli.recovery import status_lines
 from ctd.catalogue import load_kernel
 from jobs.plan.layout import Shard
-from jobs.report.summary import counted, nan_results, unreturned
+from jobs.report.summary import counted, nan_results, state, unreturned
+from jobs.run.serial import SerialExecutor
+from jobs.run.shards import run_shards
+from jobs.run.stop import Stop
 from jobs.run.worker import nan_counts
 from jobs.store.marker import Marker
 from jobs.store.store import Store
@@ -84,6 +90,32 @@ def test_ctds_own_kernels_declare_more_than_they_return():
     assert unreturned("train_rnn", load_kernel("train_rnn").dims, ["eval_loss"]) == []
 
 
-def test_status_counts_failed_items_apart():
-    assert counted({"items": 20, "items_done": 19, "items_failed": 1}) == "done 19, failed 1"
-    assert counted({"items": 1, "items_done": 0, "items_failed": 0}) == "done 0, 1 of 1 item left"
+@pytest.mark.parametrize(
+    ("n", "done", "dropped", "failed", "text"),
+    [
+        (20, 19, 0, 1, "done 19, failed 1"),
+        (9, 1, 8, 0, "done 1, dropped 8"),
+        (1, 0, 0, 0, "done 0, 1 of 1 item left"),
+    ],
+)
+def test_status_counts_dropped_and_failed_items_apart(n, done, dropped, failed, text):
+    found = {"items": n, "items_done": done, "items_dropped": dropped, "items_failed": failed}
+    assert counted(found) == text
+
+
+def test_status_says_what_a_stopped_run_left_in_checkpoints(tmp_path, monkeypatch):
+    """Of six items in one shard, two end at once, and then the run is stopped."""
+    monkeypatch.setattr("jobs.run.executor.TICK_S", 0.0)
+    sweep = {"zip": {"n_steps": [1, 1, 60, 60, 60, 60], "rate": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]}}
+    run_ = {"shard_items": 6, "slots": 2, "microbatch": 2, "checkpoint_s": 0.0}
+    store = make(tmp_path / "s.zarr", {"kernel": "toy", "sweep": sweep, "run": run_})
+    stop = Stop()
+    run_shards(store, SerialExecutor(1), lambda p: p.running_items > 1 and stop.ask("test"), stop)
+    found = state(store)
+    assert (found["items_done"], found["stopped"]) == (0, "test")
+    assert found["unfinished"] == {"items": 2, "work": 2.0}
+    told = status_lines(found)[0]["unfinished"]
+    assert told == "2 items ended, 33.3% of the work; a run goes on from there"
+    run_shards(store, SerialExecutor(1))
+    found = state(store)
+    assert (found["items_done"], found["unfinished"]) == (6, None)

@@ -56,6 +56,7 @@ function showRun(content) {
   const plural = (n, what) => `${what}${n === 1 ? "" : "s"}`;
   const tile = (value, name) => el("div", { className: "card tile" }, el("b", {}, value), el("span", {}, name));
   const tiles = [tile(count(p.items_done), `of ${count(p.items)} ${plural(p.items, "item")} done`), tile(count(p.shards_done), `of ${count(p.shards)} ${plural(p.shards, "shard")}`), tile(count(p.items_failed), "items failed")];
+  if (p.items_dropped) tiles.splice(1, 0, tile(count(p.items_dropped), "dropped by the search"));
   if (p.worker_time) tiles.push(tile(p.worker_time, "worker time of the last run"));
   if (content.hosts.length) tiles.push(tile(count(content.hosts.length), content.hosts.length === 1 ? "worker" : "workers"));
   box.tiles.replaceChildren(...tiles);
@@ -79,7 +80,7 @@ function showBar(node, content) {
   const p = content.progress, percent = (n) => `${(100 * n) / Math.max(1, p.items)}%`;
   const known = content.outcomes.reduce((sum, o) => sum + o.n, 0);
   const kinds = content.outcomes.map((o, k) => ({ ...o, colour: o.failed ? "var(--bad)" : `var(--c${[0, 2, 5, 3, 6, 7][k % 6]})` }));
-  const tried = p.items_done + p.items_failed, errors = kinds.length ? tried - known : p.items_failed;
+  const tried = p.items_done + p.items_dropped + p.items_failed, errors = kinds.length ? tried - known : p.items_failed;
   if (!kinds.length) kinds.push({ name: "done", reason: "computed", n: p.items_done, colour: "var(--c0)" });
   if (errors > 0) kinds.push({ name: "failed with an error", reason: "an exception; see failures", n: errors, colour: "var(--warning)" });
   if (tried < p.items) kinds.push({ name: "not computed", reason: "waiting, running, or given up", n: p.items - tried, colour: "var(--line)" });
