@@ -1,7 +1,8 @@
 """Numbers, durations and near words as text, for whatever a user reads."""
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 
 MANY = 20
 """Most known words that an error names if a command lists them, too."""
@@ -45,13 +46,33 @@ def meant(word: object, known: Iterable[str]) -> str:
 
 
 def nearest(word: str, known: Iterable[str], command: str = "") -> str:
-    """Return `meant` if there is a close word, else "; known: ...".
+    """Return `meant` if there is a close word, else the known word whose description has this one, else "; known: ...".
 
-    command: lists the known words, and is named in their place where they are many.
+    Args:
+        known: the words; as a mapping such as pydantic's `model_fields`, each may have a `description`.
+        command: lists the known words, and is named in their place where they are many.
+
+    >>> from ctd.catalogue import load_kernel
+    >>> nearest("time_constant", load_kernel("esn").Params.model_fields)
+    "; did you mean 'tau' (time constant, in the units of dt)?"
     """
     words = sorted(known)
-    if near := meant(word, words):
+    about = known.items() if isinstance(known, Mapping) else ()
+    texts = {name: getattr(value, "description", None) or "" for name, value in about}
+    spoken = re.escape(word.replace("_", " ")) + r"\b"
+    # A text that is the word says more than a name that looks like it, and that one more than a text that has the word.
+    near = _told(f"{spoken}$", texts) or meant(word, words)
+    if near := near or _told(spoken, texts) or _told(rf".*\b{spoken}", texts):
         return near
     if command and len(words) > MANY:
         return f"; `{command}` lists all {len(words)}"
     return f"; known: {', '.join(words)}" if words else ""
+
+
+def _told(pattern: str, texts: Mapping[str, str]) -> str:
+    """The names whose texts begin with a pattern, as `meant` says them; "" if there are none, or too many to choose."""
+    found = [name for name, text in texts.items() if re.match(pattern, text, re.IGNORECASE)]
+    if not 0 < len(found) <= 3:
+        return ""
+    cut = lambda text: text if len(text) < 60 else text[:57] + "..."
+    return f"; did you mean {' or '.join(f'{name!r} ({cut(texts[name])})' for name in found)}?"

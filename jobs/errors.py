@@ -84,7 +84,7 @@ def explain(
     Args:
         source: what was read, such as a file's name and the section; or a function that gives it for a top-level field, and for
             "" where the fault is of several fields together.
-        known: location of a model -> its field names, to suggest a name for an unknown field.
+        known: location of a model -> its fields, to suggest one for an unknown field.
         instead: unknown top-level field -> what to write instead, where that is known better.
         command: of `nearest`.
     """

@@ -133,8 +133,7 @@ def _default_columns(
     table: str, found: dict[str, np.ndarray], store: Store | Shelf, sort: list[str]
 ) -> dict[str, np.ndarray]:
     """The columns that a terminal shows by default, in this order: the store and the row's number, what was swept or differs between
-    stores, columns that the rows are sorted by, results in the kernel's order. Left out are an item's place, and columns that
-    are the same in all rows.
+    stores, columns that the rows are sorted by, results in the kernel's order. Left out are an item's place, its group if there is one, and its status if all are done.
     """
     stores, differing = stores_of(store), store.differing if isinstance(store, Shelf) else {}
     swept = {name for one in stores for name in one.swept} | set(differing)

@@ -160,7 +160,7 @@ def _check_names(
             bad.add(name)
             if top not in kinds and name != "seed":
                 home = home_of(name, _first_value(spec, name), spec.params, kernel.Params)
-                listed = nearest(name, kinds, f"ctd kernels {kernel.name}")
+                listed = nearest(name, kernel.Params.model_fields, f"ctd kernels {kernel.name}")
                 hint = f"; {home} has it, swept as {home}.{name}" if home else listed
                 raise JobError(f"{where}: sweep: unknown field {name!r}{hint}")
             if rest and kinds[top] is Kind.TRACED:

@@ -228,7 +228,8 @@ def _searched_field(
     traced = [field for field, k in kinds.items() if k is Kind.TRACED]
     at = f"{where}: search.params: {name}"
     if name not in kinds:
-        raise JobError(f"{at}: unknown field{nearest(name, traced)}")
+        known = {field: kernel.Params.model_fields[field] for field in traced}
+        raise JobError(f"{at}: unknown field{nearest(name, known)}")
     value = getattr(group.params, name)
     if kinds[name] is not Kind.TRACED or not isinstance(value, kind):
         what = (

@@ -243,6 +243,8 @@ def _misplaced(content: Mapping[str, object]) -> dict[str, str]:
     if isinstance(sweep, Mapping):
         names = (name for name in sweep if not meant(name, Sweep.model_fields))
         found |= {f"sweep.{name}": f"sweep.grid.{name} to sweep a parameter" for name in names}
+        for word in ("replicates", "repeats", "repetitions"):
+            found[f"sweep.{word}"] = f"sweep.seeds for {word} of every point"
     return found
 
 

@@ -65,6 +65,11 @@ def test_read_job_overrides(job_file, override, where, expected):
             "sweep.rate: unknown field; write sweep.grid.rate to sweep a parameter",
         ),
         (
+            "kernel: toy\nsweep: {repeats: 3}",
+            None,
+            "sweep.repeats: unknown field; write sweep.seeds for repeats of every point",
+        ),
+        (
             "kernel: toy\nn_steps: 3",
             None,
             "n_steps: unknown field; write params.n_steps if it is a parameter of the kernel",
