@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from ctd.data import read_arrays, recordings_of
 from ctd.kernel import View
@@ -16,10 +17,9 @@ from ctd.words import count
 class Recordings(NamedTuple):
     """Recordings of equal length."""
 
-    x: Array
-    """(recording, time, channel)"""
-    inputs: Array
-    """(recording, time, input); 0 inputs where there are none."""
+    x: Float[Array, "recording time channel"]
+    inputs: Float[Array, "recording time input"]
+    """0 inputs where there are none."""
 
 
 class Shared(NamedTuple):

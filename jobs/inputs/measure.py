@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 
@@ -174,6 +174,37 @@ class Evaluated:
             placed = Placed(compiled, self.shared, 0, np.zeros(1, int), self.traced)
             known[key] = placed.temporaries() // m
         return self.sizes._replace(work=known[key])
+
+
+MOST_DATA = 4
+"""Most arrays of a group's data that a plan names."""
+
+
+def data_sizes(shared: Any) -> list[str]:
+    """The sizes of the arrays of a group's data whose annotations name three axes or more, as texts.
+
+    Whoever has exchanged the axes of a file sees it before a fit.
+
+    >>> from ctd.curbd.data import Shared
+    >>> data_sizes(Shared(np.zeros((1, 600, 60)), np.zeros((3, 60)), np.zeros(())))
+    ['x: recording 1, time 600, unit 60']
+    """
+    return [
+        f"{name}: {', '.join(f'{axis} {n:,}' for axis, n in zip(axes, shape, strict=True))}"
+        for name, axes, shape in _annotated(shared, "")
+        if len(axes) == len(shape) > 2 and 0 not in shape
+    ][:MOST_DATA]
+
+
+def _annotated(data: Any, place: str) -> Iterator[tuple[str, list[str], tuple[int, ...]]]:
+    """(name, axes, shape) of the arrays in nested named tuples that jaxtyping annotates."""
+    for name in getattr(data, "_fields", ()):
+        value, kind = getattr(data, name), get_type_hints(type(data)).get(name)
+        yield from _annotated(value, f"{place}{name}.")
+        # An optional array is a union.
+        axes = [one.dim_str.split() for one in (kind, *get_args(kind)) if hasattr(one, "dim_str")]
+        if axes and value is not None:
+            yield place + name, axes[0], np.shape(value)
 
 
 @lru_cache(maxsize=64)

@@ -9,6 +9,7 @@ import numpy as np
 
 from ctd.kernel import inputs_of
 from jobs.errors import count
+from jobs.inputs.measure import MOST_DATA
 from jobs.run.prepare import Prepared
 from jobs.spec.search import Search
 from jobs.spec.trust import is_ctds_kernel
@@ -56,6 +57,8 @@ def plan_rows(
         "result_MB": round(sum(columns["result_MB"]), 2),
         "estimated_s": estimate,
     }
+    if ready.data:
+        total["data"] = "; ".join(ready.data[:MOST_DATA])
     if ready.spec.search:
         total["search"] = _search_planned(ready, ready.spec.search)
     returned = {name for one in ready.outputs for name in one.shapes}

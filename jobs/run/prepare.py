@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from ctd.kernel import Kernel
 from jobs import keys
 from jobs.errors import Faults, JobError
-from jobs.inputs.measure import evaluate_group
+from jobs.inputs.measure import data_sizes, evaluate_group
 from jobs.plan.items import Items, checked_items
 from jobs.plan.layout import Machines, Plan, Shard, Sizes, lay_out
 from jobs.plan.packing import check_keep_bits
@@ -49,6 +49,8 @@ class Prepared:
     sizes: list[Sizes]
     """Sizes of each group."""
     outputs: list[Outputs]
+    data: list[str]
+    """The sizes of the groups' data, as texts."""
 
 
 def prepare(spec: JobSpec, base: str, where: str, machines: Callable[[], Machines]) -> Prepared:
@@ -94,7 +96,9 @@ def prepare(spec: JobSpec, base: str, where: str, machines: Callable[[], Machine
         group.measured(layout, found.devices)
         for group, layout in zip(evaluated, first.layouts, strict=True)
     ]
-    return Prepared(spec, base, kernel, items, laid_out(sizes, found), sizes, outputs)
+    data = [text for group in evaluated for text in data_sizes(group.shared)]
+    plan = laid_out(sizes, found)
+    return Prepared(spec, base, kernel, items, plan, sizes, outputs, list(dict.fromkeys(data)))
 
 
 def prepare_here(spec: JobSpec, base: str, where: str, workers: int) -> Prepared:

@@ -91,7 +91,14 @@ def progress(found: dict[str, Any], markers: list[Marker], events: list[Event]) 
     """Items and shards done; while a driver runs, also items per second and the seconds left."""
     out = {
         name: found[name]
-        for name in ("items", "items_done", "items_dropped", "items_failed", "shards", "shards_done")
+        for name in (
+            "items",
+            "items_done",
+            "items_dropped",
+            "items_failed",
+            "shards",
+            "shards_done",
+        )
     }
     out["counted"] = counted(found)
     # A store that was resumed has markers of earlier runs, too.

@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-
 from stores import make
 
 from cluster.cli.recovery import status_lines

@@ -80,7 +80,9 @@ def test_readers_count_and_show_the_items_alone(whole):
     """18 items and not 54, wherever they are counted."""
     items = by_item(whole)
     found = state(whole)
-    assert found["items_done"] + found["items_dropped"] + found["items_failed"] == found["items"] == 18
+    assert (
+        found["items_done"] + found["items_dropped"] + found["items_failed"] == found["items"] == 18
+    )
     assert found["complete"]
     assert check(whole.address) == []
     opened = open_store(whole.address)
