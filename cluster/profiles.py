@@ -271,7 +271,13 @@ def parse_profile(content: Any, where: str) -> Profile:
         return load_profile(content)
     kind = content.get("kind") if isinstance(content, dict) else None
     if kind not in _kinds:
-        near = meant(kind, _kinds)
+        written = content.items() if isinstance(content, dict) else ()
+        found = [
+            f"; write kind: {value} in place of {key}: {value}"
+            for key, value in written
+            if value in list(_kinds)
+        ]
+        near = found[0] if found else meant(kind, _kinds)
         raise JobError(f"{where}: kind: local, ray or slurm expected, got {kind!r}{near}")
     model = _kinds[kind]
     _refuse_secrets(content, where)

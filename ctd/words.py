@@ -41,7 +41,7 @@ def meant(word: object, known: Iterable[str]) -> str:
     >>> meant("ahsa", ["asha", "halving"]), meant(3, ["asha"])
     ("; did you mean 'asha'?", '')
     """
-    near = difflib.get_close_matches(str(word), sorted(known), n=1, cutoff=0.6)
+    near = difflib.get_close_matches(str(word), sorted(known), n=1, cutoff=0.65)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 

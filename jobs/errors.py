@@ -135,6 +135,8 @@ def _misspelt(fault: Mapping[str, Any]) -> str:
     if "known" not in about or not isinstance(given, Mapping):
         return ""
     words = [given.get(about["key"], "")] if "key" in about else given
+    if "logspace" in words:  # of NumPy; it resembles linspace
+        return "; did you mean 'geomspace', whose ends are values and not exponents?"
     found = (meant(word, about["known"].split()) for word in words)
     return next(filter(None, found), "")
 

@@ -81,6 +81,10 @@ def test_a_profile_in_this_folder_is_named_by_its_file(folder, tmp_path, monkeyp
     [
         ({}, "x: kind: local, ray or slurm expected, got None"),
         (
+            {"type": "slurm"},
+            "x: kind: local, ray or slurm expected, got None; write kind: slurm in place of type: slurm",
+        ),
+        (
             {"kind": "slrm"},
             "x: kind: local, ray or slurm expected, got 'slrm'; did you mean 'slurm'",
         ),
