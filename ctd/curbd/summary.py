@@ -11,7 +11,7 @@ from ctd.kernel import Var, View
 from ctd.rows import Best, ranked
 
 REDUCED = {
-    "fit": Var(("rank",), "item", "item id, by decreasing pVar"),
+    "item": Var(("rank",), "item", "item id, by decreasing pVar"),
     "pvar": Var(("rank",), "1", "pVar of that fit"),
     "pvar_median": Var((), "1", "median of pVar over the fits that did not fail"),
     "current_rms_median": Var(("target", "source"), "1", "median over these fits of the current that a unit of `target` gets from `source`"),
@@ -37,7 +37,7 @@ def reduce(
     middle = np.median(sizes, 0) if len(fine) else np.full((n, n), np.nan)
     apart = np.median(np.abs(sizes - middle), 0) if len(fine) else np.full((n, n), np.nan)
     return {
-        "fit": np.asarray(columns["item"])[order],
+        "item": np.asarray(columns["item"])[order],
         "pvar": pvar[order],
         "pvar_median": np.asarray(np.median(pvar[fine]) if len(fine) else np.nan),
         "current_rms_median": middle,

@@ -10,7 +10,7 @@ from ctd.kernel import Var, View
 from ctd.rows import Best, ranked
 
 REDUCED = {
-    "network": Var(("rank",), "item", "item id, by increasing test error"),
+    "item": Var(("rank",), "item", "item id, by increasing test error"),
     "test_error": Var(("rank",), "1", "test error of that network"),
     "test_error_median": Var((), "1", "median over all networks; those that failed count as infinite"),
     "failed": Var((), "1", "networks that diverged or were ill-conditioned"),
@@ -31,7 +31,7 @@ def reduce(
     order = ranked(results, "test_error")
     order = order[np.isfinite(error[order])][: options.n_best]
     return {
-        "network": np.asarray(columns["item"])[order],
+        "item": np.asarray(columns["item"])[order],
         "test_error": error[order],
         # The lower median: the mean of a finite and an infinite error says nothing.
         "test_error_median": np.sort(np.where(failed, np.inf, error))[(len(error) - 1) // 2],

@@ -10,7 +10,7 @@ from ctd.latent_circuit.params import LatentCircuit
 from ctd.rows import Best, ranked
 
 REDUCED = {
-    "circuit": Var(("rank",), "item", "item id, by increasing error of rates"),
+    "item": Var(("rank",), "item", "item id, by increasing error of rates"),
     "nmse": Var(("rank",), "1", "error of rates of that circuit"),
     "connectivity_r": Var(("rank",), "1", "correlation of its recurrent weights with those of the best, node by node"),
     "nmse_median": Var((), "1", "median over the fits that did not fail"),
@@ -43,7 +43,7 @@ def reduce(
     best = order[: options.n_best]
     weights = [np.asarray(results["weights.wR"][row], float) for row in best]
     return {
-        "circuit": np.asarray(columns["item"])[best],
+        "item": np.asarray(columns["item"])[best],
         "nmse": error[best],
         # The first entry is 1, the best circuit with itself.
         "connectivity_r": np.asarray([correlation(w, weights[0]) for w in weights]),

@@ -40,8 +40,8 @@ def plots(group: Group) -> list[Plot]:
     axis = Axis("negative ELBO a trial (nat)")
     made = [loss_curves(curves, "Evaluation loss", axis, "models")]
     made += _loss_and_truth(results, items, loss)
-    if len(group.reduced.get("model", ())):
-        item = int(group.reduced["model"][0])
+    if len(group.reduced.get("item", ())):
+        item = int(group.reduced["item"][0])
         # Rows are in the order of items, but a group may hold any items of the sweep.
         row = int(np.flatnonzero(items == item)[0])
         made.append(_terms(results, row, item, steps))

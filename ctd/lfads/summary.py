@@ -37,7 +37,7 @@ RANKED = {"loss": "eval_loss", "nll": "eval_nll", "last": "eval_loss"}
 """Criterion -> what ranks models that were trained by it."""
 
 REDUCED = {
-    "model": Var(("rank",), "item", "item id, by increasing criterion"),
+    "item": Var(("rank",), "item", "item id, by increasing criterion"),
     "eval_loss": Var(("rank",), "nat", "negative ELBO a trial, all evaluation trials"),
     "eval_nll": Var(("rank",), "nat", "negative log likelihood a trial, all evaluation trials"),
     **{name: Var(("rank",), "1", text) for name, text in METRICS.items()},
@@ -60,7 +60,7 @@ def reduce(
     curves = np.asarray(results["curve.eval.loss"])
     names = ("eval_loss", "eval_nll", *(name for name in METRICS if name in results))
     return {
-        "model": np.asarray(columns["item"])[best],
+        "item": np.asarray(columns["item"])[best],
         **{name: np.asarray(results[name])[best] for name in names},
         "curve_quantile": curve_quantiles(curves[order]),
         "quantile": QUANTILES,

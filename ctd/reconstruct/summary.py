@@ -13,7 +13,7 @@ from ctd.rows import Best, ranked
 MEASURES = ("d_stsp", "d_h", "prediction_error", "exponent")
 
 REDUCED = {
-    "fit": Var(("rank",), "item", "item id, by increasing D_stsp"),
+    "item": Var(("rank",), "item", "item id, by increasing D_stsp"),
     **{name: Var(("rank",), "1", f"{name} of that fit") for name in MEASURES},
     **{f"{name}_median": Var((), "1", f"median of {name} over the fits that did not diverge") for name in MEASURES},
     **{f"{name}_mad": Var((), "1", f"median absolute deviation of {name} from that") for name in MEASURES},
@@ -33,7 +33,7 @@ def reduce(
     fine = np.flatnonzero(np.asarray(results["outcome"]) == 0)
     found = {name: np.asarray(results[name], float) for name in MEASURES}
     order = ranked(results, "d_stsp")[: options.n_best]
-    out: dict[str, np.ndarray] = {"fit": np.asarray(columns["item"])[order]}
+    out: dict[str, np.ndarray] = {"item": np.asarray(columns["item"])[order]}
     for name, values in found.items():
         # A measure without a value, as PE(n) of predictions that overflow, is the worst of all: a median counts it as infinite.
         of = np.where(np.isnan(values[fine]), np.inf, values[fine])

@@ -13,7 +13,7 @@ from ctd.train_rnn.loss import Shared
 from ctd.train_rnn.params import Network
 
 REDUCED = {
-    "network": Var(("rank",), "item", "item id, by increasing evaluation loss"),
+    "item": Var(("rank",), "item", "item id, by increasing evaluation loss"),
     "eval_loss": Var(("rank",), "1", "loss on the evaluation trials"),
     "train_loss": Var(("rank",), "1", "loss over the last block"),
     "accuracy": Var(("rank",), "1", "share of the evaluation trials that are answered correctly"),
@@ -37,7 +37,7 @@ def reduce(
     best = trained[np.argsort(loss[trained], kind="stable")][: options.n_best]
     scored = {"accuracy": results["accuracy"][best]} if "accuracy" in results else {}
     return scored | {
-        "network": columns["item"][best],
+        "item": columns["item"][best],
         "eval_loss": loss[best],
         "train_loss": results["train_loss"][best],
         "curve_quantile": curve_quantiles(np.asarray(results["curve"])[trained]),

@@ -201,7 +201,7 @@ def test_the_best_fits_and_medians():
     table = kernel.reduce(
         None, shared, {"item": np.arange(10, 14)}, results, kernel.Options(n_best=2)
     )
-    assert table["fit"].tolist() == [11, 12]
+    assert table["item"].tolist() == [11, 12]
     assert (table["pvar_median"], table["failed"]) == (0.7, 1)
     assert table["current_rms_median"].tolist() == sizes[1].tolist()
     assert (table["current_rms_mad"] == 4).all()

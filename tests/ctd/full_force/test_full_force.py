@@ -168,7 +168,7 @@ def test_the_best_networks_and_their_median():
     table = kernel.reduce(
         None, None, {"item": np.arange(10, 14)}, results, kernel.Options(n_best=3)
     )
-    assert table["network"].tolist() == [12, 10]
+    assert table["item"].tolist() == [12, 10]
     # Two of four failed: the lower median is the larger of the others.
     assert (table["test_error_median"], table["failed"]) == (0.5, 2)
 

@@ -191,7 +191,7 @@ def test_a_circuit_is_recovered():
     np.testing.assert_allclose(outputs, shared.evaluation.targets[0], atol=0.1)
     columns = {"item": np.arange(4)}
     table = kernel.reduce(inputs_of(params), shared, columns, found, kernel.Options())
-    assert table["circuit"][0] == best
+    assert table["item"][0] == best
     assert table["connectivity_r"][0] == pytest.approx(1)
     assert table["connectivity_r"].min() > 0.9
     assert np.all(np.diff(table["nmse"]) >= 0)

@@ -25,7 +25,7 @@ def test_lfads_plots_scale_the_true_input_and_pair_data_with_rates():
     inputs = SimpleNamespace(report_every=10, n_batches=40)
     plots = lfads_plots(
         inputs, SimpleNamespace(evaluation=evaluation, stitched=None), {"item": np.array([7, 9])}, results,
-        {"model": np.array([9])},
+        {"item": np.array([9])},
     )  # fmt: skip
     by_title = {plot.title: plot for plot in plots}
     true, inferred = by_title["Inferred inputs of model 9"].layers

@@ -165,7 +165,7 @@ def test_the_best_fits_and_medians():
     results |= {"d_stsp": d_stsp, "outcome": np.array([0, 0, 0, 0, 1])}
     columns = {"item": np.arange(10, 15)}
     table = kernel.reduce(None, None, columns, results, kernel.Options(n_best=2))
-    assert table["fit"].tolist() == [11, 13]
+    assert table["item"].tolist() == [11, 13]
     # The run that visits no bin is the worst; the one that diverged does not count.
     assert (table["d_stsp_median"], table["diverged"]) == (2.5, 1)
     assert table["d_h_median"] == 1.5

@@ -183,7 +183,7 @@ def test_reduce_and_figure(outcome):
     }
     columns, options = {"item": np.array([10, 11, 12, 13])}, kernel.Options(n_best=2)
     reduced = kernel.reduce(small(), None, columns, results, options)
-    assert list(reduced["network"]) == ([] if all(outcome) else [13, 10])
+    assert list(reduced["item"]) == ([] if all(outcome) else [13, 10])
     for name, value in reduced.items():
         assert value.ndim == len(kernel.reduced[name].axes), name
     if not all(outcome):
