@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import threading
 import time
@@ -64,6 +65,8 @@ class Worker:
         self._groups: dict[int, Group] = {}
         self._states = States(self.store)
         self._stop = threading.Event()
+        # JAX logs the traceback of a callback that raises, between lines of progress; the item's error has it, too.
+        logging.getLogger("jax._src.callback").setLevel(logging.CRITICAL)
 
     def interrupt(self) -> None:
         """Leave the running shard after its current advance, and every later shard at once; callable from any thread."""

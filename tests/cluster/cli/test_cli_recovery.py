@@ -156,13 +156,14 @@ def test_logs_have_what_a_killed_driver_committed_without_a_word(tmp_path):
     assert len(after) == 4 + 2 + store.job.plan.n_shards - 2
 
 
-def test_items_with_errors_end_in_exit_1_and_are_told_of(ctd, job_file, tmp_path):
+def test_items_with_errors_end_in_exit_1_and_are_told_of(ctd, job_file, tmp_path, caplog):
     (tmp_path / "cli_faulty.py").write_text(FAULTY)
     path = job_file(FAULTY_JOB)
     code, _, err = ctd("run", path, "--executor", "serial")
     store = path.with_suffix(".zarr")
     assert code == 1
     assert "item 2 failed" in err
+    assert "pure_callback failed" not in caplog.text, "JAX logs it beside the error"
     assert f"`ctd logs {store} --item 2` shows more" in err
     out = ctd("status", store)[1]
     assert "done 3, failed 1" in out
