@@ -42,6 +42,8 @@ WIDTH, HEIGHT, TALL = 6.0, 4.4, 5.6
 """Inches of one plot; TALL replaces HEIGHT in a figure with a plot whose axes have equal units."""
 MAX_TICKS = 12
 """Texts on an axis of categories, at most."""
+LINE = 0.045
+"""Height of a legend's line, as a share of the axes'."""
 NOTE_WIDTH = 78
 """Letters in a line of a note."""
 
@@ -110,7 +112,7 @@ def _legend(ax: Axes, plot: Plot) -> None:
         labels.append(f"{plot.areas} {tick(size)}")
     if not handles:
         return
-    where = _corner(ax, plot) if plot.equal else "best"
+    where = _corner(ax, plot, len(handles)) if plot.equal else "best"
     legend = ax.legend(
         handles, labels, loc=where, fontsize="small", edgecolor="none", framealpha=0.7
     )
@@ -132,8 +134,11 @@ def _grey(handle: Any, hollow: bool) -> None:
         handle.set_color("0.6")
 
 
-def _corner(ax: Axes, plot: Plot) -> str:
-    """The corner with the fewest points. matplotlib's "best" also counts the vertices of circles, and then covers points."""
+def _corner(ax: Axes, plot: Plot, n: int) -> str:
+    """The corner with the fewest points, for a legend of n lines; where each has some, there is room made above all points.
+
+    matplotlib's "best" also counts the vertices of circles, and then covers points.
+    """
     points = [layer for layer in plot.layers if isinstance(layer, Points)]
     x, y = (
         (np.concatenate([np.zeros(0), *(np.ravel(getattr(p, axis)) for p in points)]) - low)
@@ -144,7 +149,14 @@ def _corner(ax: Axes, plot: Plot) -> str:
     near = {
         name: np.sum((abs(x - a) < 0.4) & (abs(y - b) < 0.3)) for name, (a, b) in corners.items()
     }
-    return min(corners, key=lambda name: near[name])
+    best = min(corners, key=lambda name: near[name])
+    if near[best]:
+        # As data and not as limits, which matplotlib may not keep where units have equal lengths.
+        low, high = ax.get_ylim()
+        ax.update_datalim([(np.mean(ax.get_xlim()), high + LINE * (n + 1) * (high - low))])
+        ax.autoscale_view()
+        return "upper right"
+    return best
 
 
 def _sizes(plot: Plot) -> list[float]:

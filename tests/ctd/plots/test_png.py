@@ -150,13 +150,22 @@ def test_nothing_to_draw_is_drawn():
     assert not draw(Figure([])).axes
 
 
-def test_a_legend_covers_no_marks_where_a_corner_is_free():
-    """As on the unit circle, whose many vertices are in the way less than a mark is."""
+@pytest.mark.parametrize(
+    "places",
+    [
+        [[0.9, 0.9, -0.9, 0, 0.1, -0.1, 0.2], [0.9, -0.9, 0.9, 0, 0.1, 0, -0.2]],
+        np.random.default_rng(0).uniform(-1, 1, (2, 300)),
+    ],
+    ids=["a free corner", "points everywhere"],
+)
+def test_a_legend_covers_no_marks(places):
+    """As on the unit circle, whose many vertices are in the way less than a mark is; nor are marks cut off."""
     turn = np.linspace(0, 2 * np.pi, 300)
-    x, y = np.array([[0.9, 0.9, -0.9, 0, 0.1, -0.1, 0.2], [0.9, -0.9, 0.9, 0, 0.1, 0, -0.2]])
+    x, y = np.array(places)
     layers = [Lines(np.cos(turn), np.sin(turn), "circle"), Points(x, y, "marks")]
     canvas = draw(Figure([Plot("spectrum", layers, equal=True)]))
     canvas.canvas.draw()
     (axes,) = canvas.axes
-    box = axes.get_legend().get_window_extent()
-    assert not [p for p in axes.transData.transform(np.stack([x, y], axis=1)) if box.contains(*p)]
+    marks = axes.transData.transform(np.stack([x, y], axis=1))
+    legend, whole = axes.get_legend().get_window_extent(), axes.get_window_extent()
+    assert not [p for p in marks if legend.contains(*p) or not whole.contains(*p)]
