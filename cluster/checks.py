@@ -2,19 +2,17 @@
 
 import os
 import secrets
-import socket
 import subprocess
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from cluster.profiles import LocalProfile, Profile, RayProfile, SlurmProfile
+from cluster.ray.reach import knock
 from cluster.slurm import client as slurm
 from cluster.submit import check_folder, check_python
 from cluster.versions import differences, versions
 from jobs.errors import JobError, count
 from jobs.storage import addresses
-
-ANSWER_S = 5.0
 
 
 def check(profile: Profile) -> list[dict[str, Any]]:
@@ -110,9 +108,8 @@ def _check_ray(profile: RayProfile) -> list[dict[str, Any]]:
     answers: dict[str, Any] = {}
 
     def reach() -> str:
-        host, _, port = profile.address.rpartition(":")
         try:
-            socket.create_connection((host, int(port)), ANSWER_S).close()
+            knock(profile.address)
         except OSError as error:
             raise JobError(f"nothing answers at {profile.address}: {error}") from None
         answers.update(_ask(profile))
@@ -175,7 +172,7 @@ def _ask(profile: RayProfile) -> dict[str, Any]:
         found = ray.remote(num_cpus=0)(module.versions).remote()
         seen = ray.remote(num_cpus=0)(os.path.exists).remote(str(written))
         nodes = [node["Resources"].get("GPU", 0) for node in ray.nodes() if node["Alive"]]
-        there = ray.get(found, timeout=ANSWER_S * 12)
+        there = ray.get(found, timeout=60.0)
         return {"nodes": nodes, "versions": there, "seen": ray.get(seen) if written else None}
     except (RuntimeError, ray.exceptions.RayError) as error:
         raise JobError(f"{profile.address}: {error}") from None

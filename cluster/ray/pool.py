@@ -3,7 +3,6 @@
 import ctypes
 import os
 import signal
-import socket
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
@@ -17,7 +16,7 @@ from ray.exceptions import RayError
 from cluster.ray.actor import ShardWorker
 from cluster.ray.local import LocalRay
 from cluster.ray.private import loopback_kept
-from cluster.ray.reach import ANSWER_S, NoRay, Reach
+from cluster.ray.reach import NoRay, Reach, knock
 from jobs.errors import JobError
 from jobs.run.executor import ExecutorLost
 from jobs.run.serial import usable_memory
@@ -34,11 +33,8 @@ def connect(address: str) -> None:
     Raises:
         NoRay: nothing answers there, or that Ray cannot be used (other versions, wrong token).
     """
-    host, _, port = address.rpartition(":")
     try:
-        if port.isdigit() and "/" not in host:
-            # Ray itself would keep trying for a minute.
-            socket.create_connection((host, int(port)), ANSWER_S).close()
+        knock(address)  # Ray itself would keep trying for a minute
         with loopback_kept(), _sigterm_kept():
             ray.init(address=address, log_to_driver=False, logging_level="error")
     except (OSError, ValueError) as error:

@@ -25,14 +25,17 @@ class NoRay(JobError):
     """Raised where there is no Ray to compute on: none starts or answers, or the one there has no room for a worker."""
 
 
-def accepts(address: str) -> bool:
-    """Whether somebody accepts connections at host:port; True of an address of another form."""
+def knock(address: str) -> None:
+    """Connect to host:port and leave; raises OSError if nobody accepts. An address of another form counts as there."""
     host, _, port = address.rpartition(":")
-    # Without a host and a port there is nothing to connect to: the end counts as there.
-    if not port.isdigit() or "/" in host:
-        return True
-    with suppress(OSError):
+    if port.isdigit() and "/" not in host:
         socket.create_connection((host.strip("[]"), int(port)), ANSWER_S).close()
+
+
+def accepts(address: str) -> bool:
+    """Whether `knock` succeeds."""
+    with suppress(OSError):
+        knock(address)
         return True
     return False
 
