@@ -13,12 +13,21 @@ from ctd.words import duration as duration
 from ctd.words import meant as meant
 from ctd.words import nearest as nearest
 
+EXIT_FAULT = 2
+"""Exit code of a command with bad input, or that cannot go on; it has printed the reason."""
+EXIT_STORAGE = 74
+"""EX_IOERR of sysexits.h: the storage fails, and another attempt may succeed."""
+EXIT_STOPPED = 75
+"""EX_TEMPFAIL of sysexits.h: the run was stopped in order, and `ctd resume` goes on."""
+
 
 class JobError(ValueError):
     """Bad input: the text names the file and field, what was expected and what to do.
 
-    The command line prints it without a traceback and exits with 2; a notebook shows the text alone.
+    The command line prints it without a traceback and exits with `exit_code`; a notebook shows the text alone.
     """
+
+    exit_code = EXIT_FAULT
 
     def __init__(self, text: str = "", secondary: Iterable[str] = ()) -> None:
         super().__init__(text)

@@ -169,7 +169,7 @@ def _options(
 
 
 def main() -> None:
-    """The entry point: a JobError becomes one screen of text and exit code 2."""
+    """The entry point: a JobError becomes one screen of text and its exit code."""
     use_compilation_cache()
     try:
         app()
@@ -183,14 +183,14 @@ def _explain(error: BaseException) -> int:
     """Print why a command failed, and return its exit code."""
     # Imported here: `ctd --help` does without them.
     from cluster.cli.display import err, show_error
-    from jobs.errors import JobError
+    from jobs.errors import EXIT_FAULT, EXIT_STOPPED, EXIT_STORAGE, JobError
     from jobs.run.executor import ExecutorLost
-    from jobs.run.stop import EXIT_FAULT, EXIT_STOPPED, Interrupted
+    from jobs.run.stop import Interrupted
     from jobs.storage.objects import is_storage_error, reason
 
     if isinstance(error, JobError):
         show_error(str(error))
-        return EXIT_FAULT
+        return error.exit_code
     if isinstance(error, ExecutorLost):
         show_error(f"Ray is gone: {error}")
         return EXIT_STOPPED
@@ -207,7 +207,7 @@ def _explain(error: BaseException) -> int:
         return EXIT_FAULT
     if is_storage_error(error):
         show_error(f"the storage fails: {reason(error)}")
-        return 74  # EX_IOERR of sysexits.h
+        return EXIT_STORAGE
     from jobs.gather.check import damage
 
     # A damaged store may be beyond what `damage` can read.

@@ -23,15 +23,15 @@ from cluster.cli.display import (
 from cluster.cli.ending import calls_on_end, note_progress
 from cluster.cli.restart import PROGRESS, Cluster, RestartState
 from cluster.ray.reach import NoRay
-from jobs.errors import JobError, count
+from jobs.errors import EXIT_STOPPED, JobError, count
 from jobs.run.executor import Executor, ExecutorLost
 from jobs.run.limits import storage_trouble
 from jobs.run.progress import Progress
-from jobs.run.stop import EXIT_FAULT, EXIT_STOPPED, Interrupted, Stop, block_signals
+from jobs.run.stop import Interrupted, Stop, block_signals
 from jobs.spec.job import JobSpec
 from jobs.spec.trust import allow_edited, own_code, refuse_untrusted, trust
 from jobs.storage.addresses import local_path
-from jobs.storage.objects import is_storage_error, reason
+from jobs.storage.objects import StorageFailed, is_storage_error, reason
 from jobs.store.store import Store, refuse_links
 
 MOST_TRACES = 100
@@ -140,7 +140,7 @@ def _run_store(
         stop.check()
         # Show the error before closing: a Ray that has begun to start takes seconds to end.
         show_error(str(fault))
-        raise typer.Exit(EXIT_FAULT) from None
+        raise typer.Exit(fault.exit_code) from None
     finally:
         executor.close()
 
@@ -247,7 +247,7 @@ def _storage_explained(store: Store) -> Iterator[None]:
         if not is_storage_error(fault):
             raise
         trouble = storage_trouble(store.address, reason(fault))
-        raise JobError(f"{trouble}; the shards are done, `ctd gather` does the rest") from None
+        raise StorageFailed(f"{trouble}; the shards are done, `ctd gather` does the rest") from None
 
 
 def _reduce(store: Store, executor: Executor) -> None:

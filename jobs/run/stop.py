@@ -15,13 +15,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-EXIT_FAULT = 2
-"""Exit code of a command with bad input, or that cannot go on; it has printed the reason."""
-
-EXIT_STOPPED = 75
-"""EX_TEMPFAIL of sysexits.h: the run was stopped in order, and `ctd resume` goes on."""
-
-
 CAUGHT = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
 """The signals that ask for a stop."""
 

@@ -69,7 +69,7 @@ MOST_BYTES, MOST_PACKED = 4 << 30, 1 << 28
 stranger's may grow a thousandfold. What is larger is to be unpacked."""
 
 
-class Unreachable(JobError):
+class Unreachable(objects.StorageFailed):
     """The object store does not answer, or is too busy; another attempt may succeed."""
 
 
@@ -147,14 +147,7 @@ def first_request[T](address: str, request: Callable[[], T]) -> T:
         text = f"{address}: {objects.reason(error)}"
         if server := addresses.scheme(address) == "s3" and _endpoint(_profile()):
             text += f" (the server is {server}, from AWS_ENDPOINT_URL or ~/.aws/config)"
-        raise (JobError if _is_refusal(error) else Unreachable)(text) from None
-
-
-def _is_refusal(error: Exception) -> bool:
-    """Whether a server answered with a refusal, so that asking again is useless."""
-    status = re.search(r"status code: (\d+)", str(error))
-    # 408 (timeout) and 429 (too many requests) mean: try again.
-    return status is not None and status[1][0] in "34" and status[1] not in ("408", "429")
+        raise (JobError if objects.is_refusal(error) else Unreachable)(text) from None
 
 
 # --- a store in a zip archive ---------------------------------------------------------------------

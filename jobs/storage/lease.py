@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from obstore.store import ObjectStore
 
 from jobs import keys
-from jobs.errors import JobError
+from jobs.errors import EXIT_STOPPED, JobError
 from jobs.storage import addresses, connect, objects
 from jobs.storage.addresses import refuse_zip
 from jobs.storage.checksums import parsed
@@ -52,6 +52,8 @@ class Listener(Protocol):
 
 class Held(JobError):
     """Another driver holds the lease."""
+
+    exit_code = EXIT_STOPPED  # the same command goes on once that driver has ended
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +122,7 @@ class Lease:
             except Exception as error:
                 if not objects.is_storage_error(error):
                     raise
-                raise JobError(f"{address}: cannot be written: {objects.reason(error)}") from None
+                raise objects.unwritable(address, error) from None
             newest = max(_generations(store))
             if newest == generation:
                 break

@@ -19,7 +19,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, InvalidPathError, 
 from obstore.store import LocalStore, ObjectStore
 
 from jobs import keys
-from jobs.errors import JobError
+from jobs.errors import EXIT_STORAGE, JobError
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
@@ -228,6 +228,29 @@ def is_storage_error(error: BaseException | None) -> bool:
     return isinstance(error, BaseError) and not isinstance(
         error, NotFoundError | AlreadyExistsError
     )
+
+
+class StorageFailed(JobError):
+    """The storage fails, in a way that may pass."""
+
+    exit_code = EXIT_STORAGE
+
+
+def unwritable(address: str, error: BaseException) -> JobError:
+    """The error to raise where a store cannot be written: a StorageFailed, unless the storage refuses."""
+    kind = JobError if is_refusal(error) else StorageFailed
+    return kind(f"{address}: cannot be written: {reason(error)}")
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether the storage answered with a refusal, or there are no credentials, so that asking again is useless."""
+    if isinstance(error, OSError):
+        return error.errno not in STORAGE_ERRORS
+    if any(place in str(error) for place in ASKED_THE_MACHINE):
+        return True
+    status = re.search(r"status code: (\d+)", str(error))
+    # 408 (timeout) and 429 (too many requests) mean: try again.
+    return status is not None and status[1][0] in "34" and status[1] not in ("408", "429")
 
 
 @contextmanager

@@ -145,7 +145,7 @@ def write_note(store: Store, note: Note) -> None:
     except Exception as error:
         if not (isinstance(error, OSError) or objects.is_storage_error(error)):
             raise
-        raise JobError(f"{store.address}: cannot be written: {objects.reason(error)}") from None
+        raise objects.unwritable(store.address, error) from None
 
 
 def _best(store: Store) -> tuple[float | None, int | None]:

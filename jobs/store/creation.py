@@ -14,7 +14,6 @@ from obstore.store import MemoryStore, ObjectStore
 
 from ctd.kernel import Coordinate, Kernel, Var
 from jobs import keys
-from jobs.errors import JobError
 from jobs.late import zarr
 from jobs.plan.items import Group, Items
 from jobs.plan.layout import chunk_shape
@@ -77,7 +76,7 @@ def create_store(
         if made and path is not None and not isinstance(error, Held):
             _remove(path)
         if isinstance(error, OSError) or objects.is_storage_error(error):
-            raise JobError(f"{address}: cannot be written: {objects.reason(error)}") from None
+            raise objects.unwritable(address, error) from None
         raise
     return store
 

@@ -23,7 +23,7 @@ from cluster.api.job import Job, Stopped
 from cluster.ray import local
 from cluster.ray.local import LocalRay
 from cluster.ray.private import set_environment
-from jobs.run.stop import EXIT_STOPPED
+from jobs.errors import EXIT_STOPPED
 
 JOB = (
     TOY.replace("grid: {", "grid: {n: [3, 4], ")
