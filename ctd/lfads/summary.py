@@ -77,7 +77,7 @@ def _order(inputs: View[Model], results: Mapping[str, np.ndarray]) -> np.ndarray
 def next_jobs(model: Model, item: str) -> dict[str, JobFields]:
     """Find the fixed points of its generator; train it for twice as many steps."""
     points = {
-        "cell": "gru", "weights": item, "candidates": f"{item}::results", "dataset": "states",
+        "cell": model.generator_cell, "weights": item, "candidates": f"{item}::results", "dataset": "states",
         "q_tol": 1e-10,
     }  # fmt: skip
     longer = changed(model, n_batches=2 * model.n_batches)

@@ -3,8 +3,11 @@
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 
+from ctd.lfads.params import Model
 from ctd.lfads.plots import plots as lfads_plots
+from ctd.lfads.summary import next_jobs
 
 
 def test_lfads_plots_scale_the_true_input_and_pair_data_with_rates():
@@ -62,3 +65,9 @@ def test_lfads_plots_scale_the_true_input_and_pair_data_with_rates():
     (plane,) = by_title["Factors of model 9 by condition, components 2 and 3"].layers
     assert plane.x.shape == (2, time)
     assert list(plane.colour) == [0, 2]
+
+
+@pytest.mark.parametrize("cell", ["gru", "node"])
+def test_next_jobs_search_the_points_of_the_generator_that_was_trained(cell):
+    jobs = next_jobs(Model(data="spikes.h5", generator_cell=cell), "fit.zarr::3")
+    assert jobs["its fixed points"]["params"]["cell"] == cell
