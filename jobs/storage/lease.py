@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from obstore.store import ObjectStore
 
 from jobs import keys
-from jobs.errors import EXIT_STOPPED, JobError
+from jobs.errors import JobError
 from jobs.storage import addresses, connect, objects
 from jobs.storage.addresses import refuse_zip
 from jobs.storage.checksums import parsed
@@ -52,8 +52,6 @@ class Listener(Protocol):
 
 class Held(JobError):
     """Another driver holds the lease."""
-
-    exit_code = EXIT_STOPPED  # the same command goes on once that driver has ended
 
 
 @dataclass(frozen=True, kw_only=True)
