@@ -292,8 +292,9 @@ def test_create_leaves_nothing_after_an_error(tmp_path, monkeypatch):
         "jobs.store.creation._consolidate",
         lambda store: (_ for _ in ()).throw(OSError("disk full")),
     )
-    with pytest.raises(JobError, match="cannot be written: disk full"):
+    with pytest.raises(JobError, match="cannot be written: disk full") as raised:
         make(path)
+    assert raised.value.exit_code == 2, "it is no fault of the storage that may pass"
     assert not path.exists()
 
 
