@@ -10,11 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
+
 from ctd.cells import runge_kutta
 from ctd.late import Array, jax, jnp, lax
 
 RUNNING = -1
 CYCLE, POINT, NONE, LOST, DIVERGED = range(5)
+
+PARTS = np.arange(2.0, 6.0)
+"""A flow's cycle that is closed after one of these parts of its period, too, repeats a shorter one."""
 
 SETTLES, RETURNS, CORRECTS = range(3)
 """The stages of a hunt."""
@@ -215,8 +220,10 @@ def _judge(system: System, s: Hunt, h: Array) -> Hunt:
     # `soonest` leaves out the last step, the return itself: a smaller gap before it is a shorter period.
     _, size, soonest = lax.fori_loop(0, n, look, (h, jnp.zeros((), h.dtype), jnp.inf))
     elsewhere = (s.size > 0) & (jnp.linalg.norm(h - s.anchor) > AWAY * s.size)
-    # Of a flow, the neighbours in time are near.
-    repeats = jnp.asarray(False) if system.flow else soonest <= _rest(h)
+    if system.flow:  # whose neighbours in time are near, so that only parts of the period tell
+        ends = jax.vmap(lambda k: system.run(h, s.period / k))(PARTS)
+        soonest = jnp.linalg.norm(ends - h, axis=1).min()
+    repeats = soonest <= _rest(h)
     outcome = jnp.where(elsewhere | repeats, LOST, CYCLE)
     outcome = jnp.where(size <= _rest(h), POINT, outcome).astype(jnp.int32)
     # After a guess of the period there was no return; s.size is 0 then.

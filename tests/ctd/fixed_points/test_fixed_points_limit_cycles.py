@@ -128,6 +128,18 @@ def test_unstable_cycle_by_a_guess_of_its_period():
     assert unique["cycle_leading"].tolist() == pytest.approx([np.exp(2 * MU * period)], rel=1e-6)
 
 
+def test_a_multiple_of_a_period_is_lost():
+    """Of the normal form, whose cycle Newton closes after any number of turns."""
+    period = 2 * np.pi / OMEGA
+    settings = {"time": "continuous", "dt": 0.05, "transient": 1000}
+    normal = lambda h: flow(jnp.append(h, 0.0))[:2]
+    found = [
+        ended(cycles(normal, [0.4, 0.1], period_guess=k * period + 0.01, **settings))
+        for k in (1, 2, 3)
+    ]
+    assert found == [["cycle"], ["lost"], ["lost"]]
+
+
 BAD = [
     (np.zeros((2, 0)), {}, "states: .*at least one state"),
     ([[np.nan]], {}, "states: 1 of 1 entries are NaN"),
