@@ -100,16 +100,18 @@ RUNNING, DONE, DIVERGED = -1, 0, 1
 DIMS = {
     "exponent": Var(("number",), "1/step", "Lyapunov exponents; of a flow, per unit of time"),
     "exponent_error": Var(
-        ("number",),
-        "1/step",
-        "standard error, from the means over the advances as if independent; NaN of one",
+        ("number",), "1/step", "standard error, from the means over the advances as if independent; NaN of one"
     ),
     "largest": Var((), "1/step", "the largest exponent: above 0, chaos"),
     "sum": Var((), "1/step", "sum of the exponents that were computed"),
-    "dimension": Var((), "1", "Kaplan-Yorke dimension; NaN if more exponents would be needed"),
+    "dimension": Var(
+        (), "1",
+        "Kaplan-Yorke dimension, with exponents within two standard errors of 0, or within one over the time measured, as 0; "
+        "NaN if more exponents would be needed",
+    ),
     "end": Var(("state",), "1", "where the trajectory ended"),
     "outcome": Var((), "1", "how the trajectory ended"),
-}
+}  # fmt: skip
 
 
 class Walk(NamedTuple):
@@ -248,13 +250,16 @@ class Trajectories:
         variance = jnp.where(s.n > 1, variance, jnp.nan)  # of one advance, rounding may give inf
         # After finitely many steps, near exponents may stand in the wrong order.
         order = jnp.argsort(-mean)
-        exponents = mean[order] * scale
+        exponents, error = mean[order] * scale, jnp.sqrt(variance)[order] * scale
+        # The sign of an estimate of 0, as along any cycle of a flow, is chance, and would take a dimension away.
+        least = scale / (s.n * FRAMES * static.every)
+        rounded = jnp.where(jnp.abs(exponents) <= jnp.fmax(2 * error, least), 0, exponents)
         return {
             "exponent": exponents,
-            "exponent_error": jnp.sqrt(variance)[order] * scale,
+            "exponent_error": error,
             "largest": exponents[0],
             "sum": exponents.sum(),
-            "dimension": jnp.where(s.n > 0, dimension(exponents, len(s.h)), jnp.nan),
+            "dimension": jnp.where(s.n > 0, dimension(rounded, len(s.h)), jnp.nan),
             "end": s.h,
             "outcome": jnp.where(jnp.isfinite(s.h).all(), DONE, DIVERGED).astype(jnp.int32),
         }

@@ -72,6 +72,16 @@ def test_exponents_of_few_advances(settings, known):
     assert np.isnan(found["exponent_error"]).all() == (known < 2)
 
 
+def test_dimension_of_cycles_of_a_flow_is_one():
+    """Van der Pol's, whose exponent along the cycle is estimated above 0 from some starts and below it from others."""
+    flow = lambda h: jnp.array([h[1], (1 - h[0] ** 2) * h[1] - h[0]])
+    starts = np.random.default_rng(0).uniform(-1, 1, (6, 2))
+    settings = {"time": "continuous", "dt": 0.02, "transient": 2000, "n_steps": 10_000}
+    found = lyapunov(flow, starts, **settings)
+    assert found["dimension"].tolist() == [1] * 6
+    assert (found["exponent"][:, 1] < -0.9).all()
+
+
 def test_a_trajectory_that_leaves_all_bounds_has_diverged():
     found = lyapunov(lambda h: h**2, [[2.0]], transient=0, n_steps=500)
     assert found["outcome"].tolist() == [1]
