@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import sqrt
+from statistics import NormalDist
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -21,11 +23,15 @@ REDUCED = {
     },
     "count": Var(("point",), "1", "networks at this point"),
     "success_rate": Var(("point",), "1", "share of these networks that reach the threshold"),
-    "success_rate_low": Var(("point",), "1", "lower end of its bootstrap interval"),
-    "success_rate_high": Var(("point",), "1", "upper end of its bootstrap interval"),
+    "success_rate_low": Var(("point",), "1", "lower end of its Wilson interval"),
+    "success_rate_high": Var(("point",), "1", "upper end of its Wilson interval"),
     "nrmse_median": Var(("point",), "1", "median NRMSE; inf: most networks failed"),
-    "nrmse_median_low": Var(("point",), "1", "lower end of its bootstrap interval"),
-    "nrmse_median_high": Var(("point",), "1", "upper end of its bootstrap interval"),
+    "nrmse_median_low": Var(
+        ("point",), "1", "lower end of its bootstrap interval; NaN for one network"
+    ),
+    "nrmse_median_high": Var(
+        ("point",), "1", "upper end of its bootstrap interval; NaN for one network"
+    ),
     "nrmse_best": Var(("point",), "1", "lowest NRMSE of the point"),
     "best_row": Var((), "1", "row of the best network, by validation error if there is one"),
     "best_item": Var((), "item", "item id of that network"),
@@ -40,8 +46,10 @@ class Options(BaseModel):
     success_below: float = Field(
         0.1, gt=0, description="a network succeeds below this replay NRMSE"
     )
-    confidence: float = Field(0.95, gt=0, lt=1, description="confidence of the bootstrap intervals")
-    resamples: int = Field(1000, gt=0, description="bootstrap resamples of the seeds")
+    confidence: float = Field(0.95, gt=0, lt=1, description="confidence of the intervals")
+    resamples: int = Field(
+        1000, gt=0, description="bootstrap resamples of the seeds, for the median"
+    )
 
 
 def reduce(
@@ -51,10 +59,11 @@ def reduce(
     results: Mapping[str, np.ndarray],
     options: Options,
 ) -> dict[str, np.ndarray]:
-    """Success rate and median replay NRMSE over the seeds of every point, with bootstrap intervals.
+    """Success rate and median replay NRMSE over the seeds of every point, with intervals.
 
     A point is one combination of values of the swept traced fields. A failed network counts as an infinite
-    error. Intervals are percentiles over resamples of the seeds (Efron & Tibshirani 1993, ch. 13).
+    error. The rate's interval is Wilson's (1927, JASA 22:209), which has a width even if all networks succeed, or none; the
+    median's is from percentiles over resamples of the seeds (Efron & Tibshirani 1993, ch. 13).
 
     Returns:
         The arrays of REDUCED.
@@ -81,19 +90,33 @@ def reduce(
 
 
 def _point(error: np.ndarray, options: Options) -> dict[str, float]:
-    # A fixed seed: gathering twice gives the same table.
-    rng = np.random.default_rng(0)
-    drawn = error[rng.integers(len(error), size=(options.resamples, len(error)))]
-    tail = (1 - options.confidence) / 2
-    row: dict[str, float] = {"count": len(error), "nrmse_best": error.min()}
-    estimates = {
-        "success_rate": lambda e: np.mean(e < options.success_below, axis=-1),
-        # The lower median: the mean of a finite and an infinite error says nothing.
-        "nrmse_median": lambda e: np.sort(e, axis=-1)[..., (len(error) - 1) // 2],
-    }
-    for name, estimate in estimates.items():
-        row[name] = estimate(error)
+    n, rate = len(error), float(np.mean(error < options.success_below))
+    # The lower median: the mean of a finite and an infinite error says nothing.
+    median = lambda e: np.sort(e, axis=-1)[..., (n - 1) // 2]
+    ends = np.full(2, np.nan)  # resamples of one network are all the same
+    if n > 1:
+        # A fixed seed: gathering twice gives the same table.
+        rng = np.random.default_rng(0)
+        drawn = error[rng.integers(n, size=(options.resamples, n))]
+        tail = (1 - options.confidence) / 2
         # inverted_cdf takes values that occur, not means of two values, for the same reason.
-        ends = np.quantile(estimate(drawn), [tail, 1 - tail], method="inverted_cdf")
-        row[f"{name}_low"], row[f"{name}_high"] = ends
+        ends = np.quantile(median(drawn), [tail, 1 - tail], method="inverted_cdf")
+    row: dict[str, float] = {"count": n, "nrmse_best": error.min(), "success_rate": rate}
+    row["success_rate_low"], row["success_rate_high"] = _wilson(rate, n, options.confidence)
+    row["nrmse_median"] = median(error)
+    row["nrmse_median_low"], row["nrmse_median_high"] = ends
     return row
+
+
+def _wilson(rate: float, n: int, confidence: float) -> tuple[float, float]:
+    """Wilson's interval of a share of n.
+
+    >>> low, high = _wilson(0.0, 20, 0.95)
+    >>> low, round(high, 4)
+    (0.0, 0.1611)
+    """
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    middle, half = rate + z**2 / (2 * n), z * sqrt(rate * (1 - rate) / n + (z / (2 * n)) ** 2)
+    whole = 1 + z**2 / n
+    # Rounding may leave the share itself outside where it is 0 or 1.
+    return min((middle - half) / whole, rate), max((middle + half) / whole, rate)

@@ -100,14 +100,18 @@ RUNNING, DONE, DIVERGED = -1, 0, 1
 DIMS = {
     "exponent": Var(("number",), "1/step", "Lyapunov exponents; of a flow, per unit of time"),
     "exponent_error": Var(
-        ("number",), "1/step", "standard error, from the means over the advances as if independent"
+        ("number",), "1/step", "standard error, from the means over the advances as if independent; NaN of one"
     ),
     "largest": Var((), "1/step", "the largest exponent: above 0, chaos"),
     "sum": Var((), "1/step", "sum of the exponents that were computed"),
-    "dimension": Var((), "1", "Kaplan-Yorke dimension; NaN if more exponents would be needed"),
+    "dimension": Var(
+        (), "1",
+        "Kaplan-Yorke dimension, with exponents within two standard errors of 0, or within one over the time measured, as 0; "
+        "NaN if more exponents would be needed",
+    ),
     "end": Var(("state",), "1", "where the trajectory ended"),
     "outcome": Var((), "1", "how the trajectory ended"),
-}
+}  # fmt: skip
 
 
 class Walk(NamedTuple):
@@ -180,7 +184,9 @@ class Trajectories:
         # A random frame has a part along every direction, so that the largest exponents are found first.
         frame = jnp.linalg.qr(jax.random.normal(key_frame, (len(h), k), h.dtype))[0]
         zero = jnp.zeros((), jnp.int32)
-        steps = (traced.transient + traced.n_steps).astype(jnp.int32)
+        # Advances count from the first that begins after the transient.
+        block = FRAMES * static.every
+        steps = (-(-traced.transient // block) * block + traced.n_steps).astype(jnp.int32)
         return Walk(h, frame, zero, steps, zero, jnp.zeros(k, h.dtype), jnp.zeros(k, h.dtype))
 
     def advance(
@@ -235,22 +241,25 @@ class Trajectories:
     ) -> dict[str, Array]:
         """The exponents so far."""
         del shared, key
-        n = jnp.maximum(s.n, 1)
         # `total` is per step; a flow's exponents are per unit of time.
         scale = 1 / traced.dt if static.time == "continuous" else 1.0
-        mean = s.total / n
+        mean = s.total / s.n  # NaN where no advance counts
         # The difference of nearly equal numbers may round below 0.
         # The squared standard error of a mean of n values is their mean square deviation over n - 1.
-        variance = jnp.maximum(s.squares / n - mean**2, 0) / jnp.maximum(s.n - 1, 1)
+        variance = jnp.maximum(s.squares / s.n - mean**2, 0) / (s.n - 1)
+        variance = jnp.where(s.n > 1, variance, jnp.nan)  # of one advance, rounding may give inf
         # After finitely many steps, near exponents may stand in the wrong order.
         order = jnp.argsort(-mean)
-        exponents = mean[order] * scale
+        exponents, error = mean[order] * scale, jnp.sqrt(variance)[order] * scale
+        # The sign of an estimate of 0, as along any cycle of a flow, is chance, and would take a dimension away.
+        least = scale / (s.n * FRAMES * static.every)
+        rounded = jnp.where(jnp.abs(exponents) <= jnp.fmax(2 * error, least), 0, exponents)
         return {
             "exponent": exponents,
-            "exponent_error": jnp.sqrt(variance)[order] * scale,
+            "exponent_error": error,
             "largest": exponents[0],
             "sum": exponents.sum(),
-            "dimension": dimension(exponents, len(s.h)),
+            "dimension": jnp.where(s.n > 0, dimension(rounded, len(s.h)), jnp.nan),
             "end": s.h,
             "outcome": jnp.where(jnp.isfinite(s.h).all(), DONE, DIVERGED).astype(jnp.int32),
         }

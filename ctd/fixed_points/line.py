@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ctd.fixed_points.candidates import Time
 from ctd.fixed_points.shown import lines_of
 from ctd.late import Array, jax, jnp, scipy
 from ctd.words import count
@@ -38,15 +39,15 @@ class Line:
     widest: float
     """The largest distance between neighbours."""
     dimension: float
-    """Median number of modes with |eigenvalue - 1| <= slow: directions in which the network is nearly at rest. 1 for a line
-    or a ring, 2 for a plane, which no chain describes."""
+    """Median number of modes with |eigenvalue - 1| <= slow (of a flow, |eigenvalue|): directions in which the network is nearly
+    at rest. 1 for a line or a ring, 2 for a plane, which no chain describes."""
     tangent: np.ndarray
     """(k, state) of unit length."""
     columns: dict[str, np.ndarray]
-    """(k,) each: position; residual |F(h) - h|; slowest, the eigenvalue nearest to 1; mode, |cos| of the tangent with its right
+    """(k,) each: position; residual |F(h) - h|; slowest, the eigenvalue nearest to 1, of a flow to 0; mode, |cos| of the tangent with its right
     eigenvector; readout and input, see `line`."""
     drift: np.ndarray
-    """(SAMPLES, 2) where a step was given: positions, and the component of F(h) - h along the chain there."""
+    """(SAMPLES, 2) where a step was given: positions, and the component of F(h) - h, of a flow of dh/dt, along the chain there."""
 
     def __repr__(self) -> str:
         """Return what it is, and a table of its points."""
@@ -63,6 +64,7 @@ def line(
     readout: ArrayLike | None = None,
     step: Callable[[Array], Array] | None = None,
     slow: float = 0.05,
+    time: Time = "steps",
 ) -> Line:
     """The chain of the points of a network, ordered along the longest path of their minimum spanning tree.
 
@@ -70,8 +72,9 @@ def line(
         table: point, residual, eigenvalue, right, left, input_jacobian, and outlier if there is one: `find(...).unique`,
             or the table of a store of `fixed_points`, at one input.
         readout: (output, state) weights; then column `readout` is |cos| of the tangent with the first output's.
-        step: h (n,) -> F(h) (n,), in JAX; then `drift` is computed.
-        slow: a mode counts for `dimension` if its eigenvalue is this near to 1.
+        step: h (n,) -> F(h) (n,), of a flow dh/dt, in JAX; then `drift` is computed.
+        slow: a mode counts for `dimension` if its eigenvalue is this near to 1, of a flow to 0.
+        time: that of `find`; a flow's table does not tell that it is one.
 
     Column `input`: |cos| of the first input's dF/dx with the left eigenvector of the slowest mode, which selects what of an
     input remains (Mante et al. 2013); NaN where the network has no input.
@@ -96,17 +99,22 @@ def line(
     position = np.append(0, np.cumsum(gaps))
     tangent = _tangents(points, closed)
     values = np.asarray(table["eigenvalue"])[chosen]
-    dimension = float(np.median((np.abs(values - 1) <= slow).sum(axis=1)))
+    dimension = float(np.median((np.abs(values - _rest(time)) <= slow).sum(axis=1)))
     columns = {"position": position, "residual": np.asarray(table["residual"])[chosen]}
-    columns |= _modes(table, chosen, tangent)
+    columns |= _modes(table, chosen, tangent, time)
     if readout is not None:
         columns["readout"] = _cosine(tangent, _first_output(readout, points.shape[1]))
     # The tests above concern the open chain; the length of a ring includes the gap that closes it.
     if closed:
         length, widest = length + between_ends, max(widest, between_ends)
-    drift = _drift(step, points, position) if step is not None else np.zeros((0, 2))
+    drift = _drift(step, points, position, time) if step is not None else np.zeros((0, 2))
     aside, extent = np.setdiff1d(rows, chosen), (closed, length, widest, dimension)
     return Line(chosen, aside, position, *extent, tangent, columns, drift)
+
+
+def _rest(time: Time) -> int:
+    """The eigenvalue of a mode at rest."""
+    return 0 if time == "continuous" else 1
 
 
 def _first_output(readout: ArrayLike, n: int) -> np.ndarray:
@@ -168,11 +176,11 @@ def _cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _modes(
-    table: Mapping[str, ArrayLike], rows: np.ndarray, tangent: np.ndarray
+    table: Mapping[str, ArrayLike], rows: np.ndarray, tangent: np.ndarray, time: Time
 ) -> dict[str, np.ndarray]:
     """slowest, mode and input of the columns."""
     values = np.asarray(table["eigenvalue"])[rows]
-    slowest = np.argmin(np.abs(values - 1), axis=1)
+    slowest = np.argmin(np.abs(values - _rest(time)), axis=1)
     row = np.arange(len(rows))
     # (k, state): the vector of each point's slowest mode.
     of = lambda name: np.asarray(table[name])[rows][row, :, slowest]
@@ -185,8 +193,10 @@ def _modes(
     }
 
 
-def _drift(step: Callable[[Array], Array], points: np.ndarray, position: np.ndarray) -> np.ndarray:
-    """(SAMPLES, 2) positions on the straight lines between neighbours, and the component of F(h) - h along these."""
+def _drift(
+    step: Callable[[Array], Array], points: np.ndarray, position: np.ndarray, time: Time
+) -> np.ndarray:
+    """(SAMPLES, 2) positions on the straight lines between neighbours, and the component of the motion along these."""
     at = np.linspace(0, position[-1], SAMPLES)
     # The segment on which each place lies; the end of the chain belongs to the last one.
     k = np.clip(np.searchsorted(position, at, side="right") - 1, 0, len(points) - 2)
@@ -194,5 +204,6 @@ def _drift(step: Callable[[Array], Array], points: np.ndarray, position: np.ndar
     h = points[k] + (at - position[k])[:, None] * ahead
     # In float64: the drift along a line is a small difference of nearly equal states.
     with jax.enable_x64(True):
-        moved = np.asarray(jax.jit(jax.vmap(step))(jnp.asarray(h, jnp.float64))) - h
+        moved = np.asarray(jax.jit(jax.vmap(step))(jnp.asarray(h, jnp.float64)))
+    moved = moved - _rest(time) * h
     return np.column_stack([at, (moved * ahead).sum(axis=1)])  # `ahead` has unit length

@@ -131,14 +131,18 @@ def result(
     key: jax.Array,
     state: State,
 ) -> dict[str, jax.Array]:
-    """Test the network alone, from a random state, and return it as a `leaky` network."""
+    """Test the network alone on trials of the test file, from a random state, and return it as a `leaky` network."""
     w, n = _fixed(static, shared, traced, key), static.n
     key_state, key_trials = jax.random.split(_key(traced, key, TEST))
     keys = jax.random.split(key_trials, static.settle + static.n_test)
+    # Hints are for training alone.
+    test = shared._replace(
+        inputs=shared.test_inputs, targets=shared.test_targets, hints=shared.test_targets
+    )
     start = jax.random.normal(key_state, (n,), static.dtype)
 
     def one(x: Array, key: jax.Array) -> tuple[Array, tuple[Array, ...]]:
-        u, f, _ = _some(shared, key)
+        u, f, _ = _some(test, key)
         end, z = free_trial(w, state.JW, x, u)
         return end, (x, z, f)
 
@@ -180,7 +184,7 @@ kernel = Kernel(
         for name, axes in CELLS["leaky"].axes.items()
     }
     | {
-        "test_error": Var((), "1", "normalised error of the test trials, sum (z - f)^2 / sum f^2"),
+        "test_error": Var((), "1", "normalised error of free runs, sum (z - f)^2 / sum f^2, on trials of `test`, by default those of training"),
         "curve": Var(("train_trial",), "1", "normalised error in training, each output before its update"),
         "output": Var(("time", "output"), "1", "output in the first test trial"),
         "target": Var(("time", "output"), "1", "wanted output in that trial"),

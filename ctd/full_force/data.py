@@ -13,19 +13,37 @@ from ctd.late import Array, Float, on_host
 
 
 class Trials(NamedTuple):
-    """Trials of equal length; no columns where there are no inputs or no hints."""
+    """Trials of equal length, and those of the test; no columns where there are no inputs or no hints."""
 
     inputs: Float[Array, "trial time input"]
     targets: Float[Array, "trial time output"]
     hints: Float[Array, "trial time hint"]
     dt: Float[Array, ""]
+    test_inputs: Float[Array, "test_trial time input"]
+    test_targets: Float[Array, "test_trial time output"]
 
 
 def load(inputs: View[FullForce]) -> Trials:
     """Read and check the trials. Raises ValueError, naming file and dataset."""
-    path = inputs.trials
-    if path is None:
+    if inputs.trials is None:
         raise ValueError("trials: a file of targets (trial, time, output) is needed; give its path")
+    trained = _read(inputs.trials)
+    tested = trained if inputs.test is None else _read(inputs.test)
+    for name in ("inputs", "targets"):
+        # One array of outputs, (time, output), is stored of either.
+        found, expected = tested[name].shape[1:], trained[name].shape[1:]
+        if found != expected:
+            raise ValueError(
+                f"test: {inputs.test}: {name} (time, column) are {found}, but those of {inputs.trials} {expected}"
+            )
+    as_type = lambda value: on_host(value, inputs.dtype)
+    made = {name: as_type(array) for name, array in trained.items()}
+    made |= {f"test_{name}": as_type(tested[name]) for name in ("inputs", "targets")}
+    return Trials(**made, dt=as_type(inputs.dt))
+
+
+def _read(path: str) -> dict[str, np.ndarray]:
+    """The inputs, targets and hints of a file."""
     there = read_arrays(path, "targets")
     targets = recordings_of(path, "targets", there)
     if targets.shape[1] < 2:
@@ -35,7 +53,7 @@ def load(inputs: View[FullForce]) -> Trials:
         raise ValueError(
             f"{path}: targets: output {silent[0]} is 0 throughout, so that no error is relative to it; leave it out"
         )
-    made = {}
+    made = {"targets": targets}
     for name in ("inputs", "hints"):
         # A task without inputs or hints has arrays without columns, whose products with weights are 0.
         found = recordings_of(path, name, there) if name in there else targets[..., :0]
@@ -45,7 +63,4 @@ def load(inputs: View[FullForce]) -> Trials:
                 f"{targets.shape[0]} of {targets.shape[1]}; both need the same"
             )
         made[name] = found
-    as_type = lambda value: on_host(value, inputs.dtype)
-    return Trials(
-        as_type(made["inputs"]), as_type(targets), as_type(made["hints"]), as_type(inputs.dt)
-    )
+    return made

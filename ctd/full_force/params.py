@@ -19,6 +19,10 @@ class FullForce(Params):
         description="HDF5 or .npz file of trials of equal length: `targets` and, if there are any, `inputs` and `hints`, "
         "(trial, time, output), (trial, time, input), (trial, time, hint)",
     )
+    test: File[str | None] = Field(
+        None,
+        description="file of trials to test on, with the same datasets; without it, those that are trained on",
+    )
     dt: Data[float] = Field(0.001, gt=0, description="time between two steps, in seconds")
     n: Static[int] = Field(300, gt=0, description="units")
     tau: Traced[float] = Field(0.01, gt=0, description="time constant of the units, in seconds")
@@ -53,7 +57,11 @@ class FullForce(Params):
         description="trials before training, and before the test, in which nothing is learnt",
     )
     n_train: Static[int] = Field(100, gt=0, description="training trials; one is an advance")
-    n_test: Static[int] = Field(10, gt=0, description="test trials")
+    n_test: Static[int] = Field(
+        10,
+        gt=0,
+        description="trials of the test, drawn with replacement, in which the network runs alone",
+    )
     seed: Traced[int] = Field(
         0,
         ge=0,

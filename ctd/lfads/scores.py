@@ -246,7 +246,8 @@ def regression(
 ) -> tuple[Float[Array, "other"], Float[Array, "other"]]:
     """Variance of the columns from k on that linear regression on the first k explains, and their variance.
 
-    The regression is fitted to and tested on the same moments. With eigenvectors e_i of the first k columns' part and
+    The regression is fitted to and tested on the same moments, so that k columns explain some k / n of n independent samples
+    by chance. With eigenvectors e_i of the first k columns' part and
     their variances l_i, sum_i (e_i' C_xy)^2 / l_i is explained.
 
     >>> regression(jnp.array([[1.0, 0.5], [0.5, 1.0]]), 1)  # the squared correlation, of a variance of 1

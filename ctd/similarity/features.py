@@ -57,7 +57,8 @@ def features_of(inputs: View[Comparison], given: Iterable[Any], n: int) -> Featu
                 f"inputs: networks have {told} inputs; give networks with the same inputs"
             )
         return _padded(fits, inputs.dtype)
-    made = list(_fitting((_of_samples(inputs, centred(x, inputs.n_samples)) for x in given), n))
+    of = lambda x: _of_samples(inputs, centred(x, inputs.n_samples), precision_of(x))
+    made = list(_fitting(map(of, given), n))
     if inputs.method in ("svcca", "cca"):
         _check_samples([x.shape for x in made])
     return _padded(made, inputs.dtype)
@@ -100,7 +101,17 @@ def centred(states: np.ndarray, n_samples: int) -> np.ndarray:
     return flat - flat.mean(axis=0)
 
 
-def _of_samples(inputs: View[Comparison], x: np.ndarray) -> np.ndarray:
+def precision_of(states: np.ndarray) -> float:
+    """Return the relative rounding of states: that of float32 where it holds all of them exactly, as if stored in it.
+
+    >>> precision_of(np.array([0.1])) < precision_of(np.array([0.1], np.float32))
+    True
+    """
+    held = (states == states.astype(np.float32)).all()
+    return float(np.finfo(np.float32 if held else np.float64).eps)
+
+
+def _of_samples(inputs: View[Comparison], x: np.ndarray, eps: float) -> np.ndarray:
     # Shapes are compared at size 1: the distance is the angle between them (Williams et al. 2021).
     if inputs.method == "procrustes":
         return x / np.linalg.norm(x)
@@ -111,20 +122,20 @@ def _of_samples(inputs: View[Comparison], x: np.ndarray) -> np.ndarray:
     if inputs.method == "rbf_cka":
         return x / (inputs.bandwidth * np.median(scipy.spatial.distance.pdist(x)))
     # SVCCA is canonical correlation after a cut of the principal components; plain CCA keeps all of them.
-    return principal_directions(x, inputs.variance if inputs.method == "svcca" else 1.0)
+    return principal_directions(x, inputs.variance if inputs.method == "svcca" else 1.0, eps)
 
 
-def principal_directions(x: np.ndarray, variance: float) -> np.ndarray:
+def principal_directions(x: np.ndarray, variance: float, eps: float) -> np.ndarray:
     """The fewest left singular vectors of x (sample, state) that hold this share of its variance: (sample, k), orthonormal.
 
-    Directions below rounding, which come from units that others determine, are left out.
+    Directions below rounding, eps of the states, which come from units that others determine, are left out.
 
     >>> x = np.array([[3.0, 0.0], [-3.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
-    >>> principal_directions(x, 0.8).shape, principal_directions(x, 1.0).shape
+    >>> principal_directions(x, 0.8, 1e-16).shape, principal_directions(x, 1.0, 1e-16).shape
     ((4, 1), (4, 2))
     """
     u, s, _ = np.linalg.svd(x, full_matrices=False)
-    rank = int((s > s[0] * max(x.shape) * np.finfo(x.dtype).eps).sum())
+    rank = int((s > s[0] * max(x.shape) * eps).sum())
     share = np.cumsum(s**2) / np.sum(s**2)
     # cumsum may end below 1 by rounding, which searchsorted would not find.
     k = rank if variance == 1 else int(np.searchsorted(share, variance)) + 1

@@ -55,7 +55,7 @@ class LimitCycle(FromState):
     period_guess: Traced[float] = Field(
         0.0,
         ge=0,
-        description="the period, if it is roughly known: Newton then starts after the transient, and finds unstable cycles, too",
+        description="the period, if it is roughly known: Newton then starts after the transient; this alone finds unstable cycles",
     )
 
 

@@ -10,11 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
+
 from ctd.cells import runge_kutta
 from ctd.late import Array, jax, jnp, lax
 
 RUNNING = -1
 CYCLE, POINT, NONE, LOST, DIVERGED = range(5)
+
+PARTS = np.arange(2.0, 6.0)
+"""A flow's cycle that is closed after one of these parts of its period, too, repeats a shorter one."""
 
 SETTLES, RETURNS, CORRECTS = range(3)
 """The stages of a hunt."""
@@ -31,6 +36,9 @@ steps in float64 stays below."""
 
 REST = 1e-6
 """A trajectory that stays within this of a state, in units of 1 + |h|, has come to rest there."""
+
+GROWS = 1 + 1e-6
+"""A cycle with a multiplier above this, the one along a flow's cycle not counted, repels; as the table counts."""
 
 AWAY = 0.1
 """Newton may move a point this far from the return that was seen, in units of the cycle's size."""
@@ -79,6 +87,10 @@ class Hunt(NamedTuple):
     """|return - h|."""
     multiplier: Array
     """(n, 2) real and imaginary parts."""
+    seen: Array
+    """The state of the trajectory at the return that Newton corrects."""
+    waited: Array
+    """int32, steps from the anchor to it."""
     outcome: Array
 
 
@@ -97,7 +109,7 @@ def begin(h: Array, period: Array) -> Hunt:
     zero, none = jnp.zeros((), jnp.int32), jnp.zeros((), h.dtype)
     unknown = jnp.full((len(h), 2), jnp.nan, h.dtype)
     running = jnp.full((), RUNNING, jnp.int32)
-    return Hunt(h, zero, zero, h, none, period, none + jnp.nan, unknown, running)
+    return Hunt(h, zero, zero, h, none, period, none + jnp.nan, unknown, h, zero, running)
 
 
 def advance(system: System, limits: Limits, s: Hunt) -> Hunt:
@@ -151,6 +163,8 @@ def _wait(system: System, limits: Limits, s: Hunt) -> Hunt:
     return s._replace(
         h=jnp.where(back, s.anchor, s.h),
         taken=jnp.where(back, 0, s.taken),
+        seen=jnp.where(back, s.h, s.seen),
+        waited=jnp.where(back, s.taken, s.waited),
         outcome=jnp.where(missed, why, RUNNING).astype(jnp.int32),
     )
 
@@ -190,7 +204,11 @@ def _correct(system: System, s: Hunt) -> Hunt:
 
 
 def _judge(system: System, s: Hunt, h: Array) -> Hunt:
-    """The hunt at a closed trajectory through h: a cycle, unless it rests, repeats a shorter one, or is another one."""
+    """The hunt at a closed trajectory through h: a cycle, unless it rests, repeats a shorter one, or is another one.
+
+    No trajectory ends at a cycle that repels: a return beside one is passed by, and the next waited for. Thus chaos has no
+    cycle, and an attractor whose period has doubled its whole period.
+    """
     n, dt = system.steps(s.period)
 
     def look(k: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
@@ -202,11 +220,26 @@ def _judge(system: System, s: Hunt, h: Array) -> Hunt:
     # `soonest` leaves out the last step, the return itself: a smaller gap before it is a shorter period.
     _, size, soonest = lax.fori_loop(0, n, look, (h, jnp.zeros((), h.dtype), jnp.inf))
     elsewhere = (s.size > 0) & (jnp.linalg.norm(h - s.anchor) > AWAY * s.size)
-    # Of a flow, the neighbours in time are near.
-    repeats = jnp.asarray(False) if system.flow else soonest <= _rest(h)
+    if system.flow:  # whose neighbours in time are near, so that only parts of the period tell
+        ends = jax.vmap(lambda k: system.run(h, s.period / k))(PARTS)
+        soonest = jnp.linalg.norm(ends - h, axis=1).min()
+    repeats = soonest <= _rest(h)
     outcome = jnp.where(elsewhere | repeats, LOST, CYCLE)
     outcome = jnp.where(size <= _rest(h), POINT, outcome).astype(jnp.int32)
-    return s._replace(size=size, outcome=outcome)
+    # After a guess of the period there was no return; s.size is 0 then.
+    beside = (s.size > 0) & _repels(system, s)
+    waits = s._replace(h=s.seen, stage=jnp.full_like(s.stage, RETURNS), taken=s.waited)
+    waits = waits._replace(outcome=jnp.full_like(outcome, RUNNING))
+    judged = s._replace(size=size, outcome=outcome)
+    return jax.tree.map(lambda a, b: jnp.where(beside, a, b), waits, judged)
+
+
+def _repels(system: System, s: Hunt) -> Array:
+    real, imaginary = s.multiplier.T
+    size = jnp.hypot(real, imaginary)
+    if system.flow:  # the multiplier nearest to 1 is the one along the cycle
+        size = size.at[jnp.argmin(jnp.hypot(real - 1, imaginary))].set(0)
+    return size.max() > GROWS
 
 
 def orbit(system: System, s: Hunt, n_points: int) -> Array:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from ctd import esn
 from ctd.esn import EchoState, Options, kernel
@@ -45,10 +46,23 @@ def test_reduce_threshold():
 
 
 def test_reduce_interval_is_binomial():
-    # Resampled shares of 20 successes in 40 have deviation sqrt(.25 / 40): 95 % lie within 0.155.
-    out = reduced({}, np.repeat([0.01, 1.0], 20), resamples=20_000)
+    # Shares of 20 successes in 40 have deviation sqrt(.25 / 40): 95 % lie within 0.155.
+    out = reduced({}, np.repeat([0.01, 1.0], 20))
     width = out["success_rate_high"][0] - out["success_rate_low"][0]
     assert width == pytest.approx(2 * 1.96 * np.sqrt(0.25 / 40), abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("nrmse", "successes"),
+    [(np.ones(20), 0), (np.zeros(20), 20), (np.repeat([0, 1], [3, 17]), 3), (np.zeros(1), 1)],
+)
+def test_reduce_interval_is_scipys_of_wilson(nrmse, successes):
+    out = reduced({}, nrmse)
+    expected = binomtest(successes, len(nrmse)).proportion_ci(method="wilson")
+    found = [out["success_rate_low"][0], out["success_rate_high"][0]]
+    np.testing.assert_allclose(found, [expected.low, expected.high], atol=1e-12)
+    # One network has a median, and no interval of it.
+    assert np.isnan(out["nrmse_median_low"]).all() == (len(nrmse) == 1)
 
 
 @pytest.mark.parametrize(

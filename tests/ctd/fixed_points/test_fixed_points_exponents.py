@@ -57,6 +57,31 @@ def test_dimension_kaplan_yorke(exponents, n, expected):
     np.testing.assert_allclose(float(dimension(jnp.array(exponents), n)), expected)
 
 
+@pytest.mark.parametrize(
+    ("settings", "known"),
+    [
+        ({"transient": 1000, "n_steps": 4000, "every": 100}, 1),  # an advance is 5,000 steps
+        ({"transient": 1000, "n_steps": 6000, "every": 100}, 2),
+        ({"transient": 1000, "n_steps": 1000, "every": 10}, 2),
+    ],
+)
+def test_exponents_of_few_advances(settings, known):
+    """Begun after the transient, as many advances count as `n_steps` needs; one has no standard error."""
+    found = lyapunov(lambda h: 0.5 * h, [[1.0]], **settings)
+    np.testing.assert_allclose(found["exponent"], [[np.log(0.5)]])
+    assert np.isnan(found["exponent_error"]).all() == (known < 2)
+
+
+def test_dimension_of_cycles_of_a_flow_is_one():
+    """Van der Pol's, whose exponent along the cycle is estimated above 0 from some starts and below it from others."""
+    flow = lambda h: jnp.array([h[1], (1 - h[0] ** 2) * h[1] - h[0]])
+    starts = np.random.default_rng(0).uniform(-1, 1, (6, 2))
+    settings = {"time": "continuous", "dt": 0.02, "transient": 2000, "n_steps": 10_000}
+    found = lyapunov(flow, starts, **settings)
+    assert found["dimension"].tolist() == [1] * 6
+    assert (found["exponent"][:, 1] < -0.9).all()
+
+
 def test_a_trajectory_that_leaves_all_bounds_has_diverged():
     found = lyapunov(lambda h: h**2, [[2.0]], transient=0, n_steps=500)
     assert found["outcome"].tolist() == [1]

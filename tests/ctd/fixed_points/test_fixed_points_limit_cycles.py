@@ -99,6 +99,24 @@ def test_cycles_of_maps():
     )
 
 
+@pytest.mark.parametrize(
+    ("r", "period", "ends"),
+    [
+        (
+            3.566,
+            [16],
+            {"cycle"},
+        ),  # between 3.5644 and 3.5688 (Feigenbaum); its 8 states repel with -1.17
+        (3.99, [], {"none", "lost"}),  # chaos: its returns are beside cycles that repel
+    ],
+)
+def test_a_return_beside_a_cycle_that_repels_is_none(r, period, ends):
+    starts = np.random.default_rng(0).uniform(0.1, 0.9, (20, 1))
+    found = cycles(lambda h: r * h * (1 - h), starts)
+    assert set(ended(found)) <= ends
+    assert found.unique["cycle_period"].tolist() == period
+
+
 def test_unstable_cycle_by_a_guess_of_its_period():
     """The normal form backwards in time: the multiplier is the inverse of the one forwards."""
     backwards = lambda h: -flow(jnp.append(h, 0.0))[:2]
@@ -108,6 +126,18 @@ def test_unstable_cycle_by_a_guess_of_its_period():
     assert unique["cycle_period"].tolist() == pytest.approx([period], rel=1e-8)
     assert unique["cycle_stability"].tolist() == ["unstable"]
     assert unique["cycle_leading"].tolist() == pytest.approx([np.exp(2 * MU * period)], rel=1e-6)
+
+
+def test_a_multiple_of_a_period_is_lost():
+    """Of the normal form, whose cycle Newton closes after any number of turns."""
+    period = 2 * np.pi / OMEGA
+    settings = {"time": "continuous", "dt": 0.05, "transient": 1000}
+    normal = lambda h: flow(jnp.append(h, 0.0))[:2]
+    found = [
+        ended(cycles(normal, [0.4, 0.1], period_guess=k * period + 0.01, **settings))
+        for k in (1, 2, 3)
+    ]
+    assert found == [["cycle"], ["lost"], ["lost"]]
 
 
 BAD = [

@@ -81,6 +81,21 @@ def test_line_with_a_branch_an_outlier_and_uneven_gaps():
     np.testing.assert_allclose(np.abs(drift), 0.01 * away, atol=1e-12)
 
 
+def test_line_of_a_flow():
+    """dh/dt = 0 along the first axis but for a pull of 0.01, and -1 or faster across: at rest is the eigenvalue 0."""
+    k, along = 5, np.eye(N)[0]
+    points = np.arange(float(k))[:, None] * along
+    table = table_of(points, np.tile(along, (k, 1)))
+    table["eigenvalue"] = np.tile([-1.0, 0.0, -0.9, -1.02, -2, -3], (k, 1)).astype(complex)
+    found = line(table, time="continuous", step=lambda h: -0.01 * h)
+    assert found.dimension == 1
+    assert (found.columns["slowest"] == 0).all()
+    np.testing.assert_allclose(found.columns["mode"], 1)
+    at, drift = found.drift.T
+    away = at if found.rows[0] == 0 else 4 - at
+    np.testing.assert_allclose(np.abs(drift), 0.01 * away, atol=1e-12)
+
+
 def test_points_that_no_chain_describes():
     """Two slow modes at each point: a plane."""
     points = np.random.default_rng(0).standard_normal((12, N))

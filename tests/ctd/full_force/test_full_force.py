@@ -141,6 +141,26 @@ def test_networks_learn_a_sine(tmp_path):
     assert draw(kernel.figure(inputs, None, columns, found, {})).axes
 
 
+def test_a_network_is_tested_on_the_trials_of_a_file(tmp_path):
+    """With the sign of the targets turned, what the network has learnt is wrong by twice its size."""
+    other = tmp_path / "other"
+    other.mkdir()
+    turned = sine(other, targets=-np.sin(np.arange(300) * 2 * np.pi / 100)[None, :, None])
+    params = FullForce(trials=sine(tmp_path), test=turned, **SMALL)
+    found = run_items(kernel, params, {"seed": [0]})
+    assert found["curve"][0, -1] < 0.05
+    assert found["test_error"][0] == pytest.approx(4, abs=1.2)
+    np.testing.assert_allclose(found["target"][0, 25, 0], -1)
+
+
+def test_a_test_file_that_does_not_fit_is_refused(tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    params = FullForce(trials=sine(tmp_path), test=sine(other, inputs=np.ones((1, 300, 2))))
+    with pytest.raises(ValueError, match=r"test: .*inputs \(time, column\) are \(300, 2\), but"):
+        kernel.load(inputs_of(params))
+
+
 def test_hints_drive_the_target_generating_network_alone(tmp_path):
     """They change what is learnt, and the test needs none."""
     hint = np.linspace(-1, 1, 300)[None, :, None]

@@ -101,6 +101,16 @@ def test_distance_follows_the_formula(method):
     assert between(method, X, 3 * X @ Q + 1, variance=0.9) == pytest.approx(0, abs=3e-7)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_cca_leaves_out_the_rounding_of_states(dtype):
+    """Rank 3 in 50 units, and a rotation of it: beyond, there is rounding alone, of float32 also once it is in float64."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(4, 100, 3)) @ rng.normal(size=(3, 50))
+    turned = x @ np.linalg.qr(rng.normal(size=(50, 50)))[0]
+    shown = [states.astype(dtype).astype(float) for states in (x, turned)]
+    assert between("cca", *shown) == pytest.approx(0, abs=1e-6)
+
+
 def test_dsa_sees_no_rotation():
     assert between("dsa", X, X @ Q, rank=5) == pytest.approx(0, abs=3e-7)
     assert between("dsa", X, 2 * X @ Q, rank=5) < 0.1 * between("dsa", X, walk(6, 3), rank=5)
