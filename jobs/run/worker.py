@@ -224,6 +224,8 @@ def nan_counts(values: Mapping[str, np.ndarray]) -> dict[str, int]:
 
 def fault_of(error: Exception) -> Fault:
     """Return the kind of an exception; only MemoryError and XLA's RESOURCE_EXHAUSTED mean memory."""
+    if isinstance(error, objects.StorageFailed):
+        return "storage"
     if isinstance(error, JobError):
         return "input"
     if isinstance(error, MemoryError) or (

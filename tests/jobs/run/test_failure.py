@@ -10,6 +10,7 @@ from stores import JOB, make, run, tree_bytes
 
 from ctd.batch import Layout
 from jobs import keys
+from jobs.errors import JobError
 from jobs.gather.gather import gather
 from jobs.plan.layout import Shard
 from jobs.run.limits import LEAST_LIMIT_S, LONGEST_PAUSE_S, Pause, TimeLimits
@@ -18,7 +19,7 @@ from jobs.run.serial import SerialExecutor
 from jobs.run.shards import open_ledger, run_shards
 from jobs.run.task import Heartbeat, Report, Task
 from jobs.run.worker import fault_of
-from jobs.storage import objects
+from jobs.storage import connect, objects
 from jobs.storage.checksums import checksummed
 from jobs.store.events import read_events
 from jobs.store.marker import Marker
@@ -216,6 +217,12 @@ def test_only_the_words_of_xla_and_python_mean_memory():
     assert fault_of(GenericError("No space left on device")) == "storage"
     assert fault_of(OSError(28, "No space left on device")) == "storage"
     assert fault_of(FileNotFoundError(2, "no such file")) == "error"
+
+
+def test_an_input_out_of_reach_is_no_bad_input():
+    assert fault_of(JobError("no such dataset")) == "input"
+    assert fault_of(objects.StorageFailed("busy")) == "storage"
+    assert fault_of(connect.Unreachable("no server answers")) == "storage"
 
 
 # --- time -----------------------------------------------------------------------------------------
