@@ -78,7 +78,6 @@ class ShardWorker:
         prune_compilation_cache()
         self._worker: Worker | None = None
         self._shard, self._progress = -1, ShardProgress()
-        self._advanced = time.monotonic()
 
     def open(
         self, address: str, workers: int, expected: Mapping[str, str]
@@ -108,7 +107,7 @@ class ShardWorker:
         def note(now: ShardProgress) -> None:
             # Without a lock: a heartbeat in between mixes two shards once, and the driver takes no sign of life for older
             # than the beginning of the shard (Slot.begin).
-            self._shard, self._progress, self._advanced = work.key[0], now, time.monotonic()
+            self._shard, self._progress = work.key[0], now
 
         note(ShardProgress())
         try:
@@ -124,8 +123,10 @@ class ShardWorker:
     def heartbeat(self) -> tuple[int, Heartbeat, int]:
         """Return the number of the running shard (-1 before the first one), its heartbeat, and `kernel_kills`."""
         # Called in a thread of its own while `do` runs: see the concurrency group in cluster.ray.pool.
-        silent_s = time.monotonic() - self._advanced
-        return self._shard, Heartbeat(self._progress, silent_s), kernel_kills()
+        assert self._worker is not None
+        advancing, since = self._worker.pulse.last
+        beat = Heartbeat(self._progress._replace(advancing=advancing), time.monotonic() - since)
+        return self._shard, beat, kernel_kills()
 
     def place(self) -> Place:
         """Return the place of this actor."""
