@@ -141,6 +141,11 @@ def _run_store(
         # Show the error before closing: a Ray that has begun to start takes seconds to end.
         show_error(str(fault))
         raise typer.Exit(fault.exit_code) from None
+    except Exception as fault:
+        # Nor is it the storage's fault that a run ended which was to stop.
+        if is_storage_error(fault):
+            stop.check()
+        raise
     finally:
         executor.close()
 
@@ -183,7 +188,8 @@ def _is_complete(progress: Progress, request: Request) -> bool:
 def _go_on(lost: ExecutorLost | NoRay, request: Request, state: RestartState) -> NoReturn:
     """Restart the process; it may then give up. Threads of the lost Ray could keep this process from ending in order."""
     now, why = time.monotonic(), str(lost).splitlines()[0]
-    then = state.after_loss(request.store, why, _progress_digest(request.store), now)
+    digest = _if_it_answers(lambda: _progress_digest(request.store), state.progress)
+    then = state.after_loss(request.store, why, digest, now)
     if not then.over(request.cluster(), now):
         err.print(then.said(request.cluster(), now))
     then.begin(block_signals())
@@ -195,11 +201,25 @@ def _progress_digest(address: str) -> str:
     return progress_digest(Store.open(address)) if Store.exists(address) else ""
 
 
+def _if_it_answers[T](ask: Callable[[], T], otherwise: T) -> T:
+    """Return `ask()`, or `otherwise` if the store cannot be read: a stop then ends as one all the same."""
+    try:
+        return ask()
+    except JobError:
+        return otherwise
+    except Exception as fault:
+        if not is_storage_error(fault):
+            raise
+        return otherwise
+
+
 def _leave(address: str, why: str) -> NoReturn:
-    """Print that the run is stopped, write its progress for the next allocation, and exit with 75."""
-    if told := os.environ.get(PROGRESS):
-        Path(told).write_text(_progress_digest(address))
-    begun = Store.exists(address)
+    """Print that the run is stopped, write its progress for the next allocation if it is known, and exit with 75."""
+    told = os.environ.get(PROGRESS)
+    digest = _if_it_answers(lambda: _progress_digest(address), None) if told else None
+    if told and digest is not None:
+        Path(told).write_text(digest)
+    begun = _if_it_answers(lambda: Store.exists(address), True)
     err.print(
         f"stopped ({why}); {f'`ctd resume {address}`' if begun else 'the same command'} continues it"
     )

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import ray
@@ -21,7 +21,7 @@ from jobs.errors import JobError
 from jobs.run.sources import SourceDiffers
 from jobs.run.task import Heartbeat, Report, ShardProgress, Work
 from jobs.run.worker import Worker
-from jobs.storage.connect import Unreachable
+from jobs.storage.objects import StorageFailed, is_refusal, is_storage_error
 from jobs.store.provenance import error_text
 
 NAME = "oom_kill"
@@ -70,6 +70,28 @@ class Place(NamedTuple):
     """See `kernel_kills`."""
 
 
+Kind = Literal["in vain", "storage", "other"]
+"""Why a store cannot be opened.
+
+    in vain    another try would end the same way
+    storage    the storage fails; the same actor opens it once that answers
+    other      another try, of another actor, may succeed
+"""
+
+AGAIN_S = 1.0
+"""Seconds that an actor waits after the storage has failed: a failing disk answers at once."""
+
+
+def kind_of(error: BaseException) -> Kind:
+    """Return why a store cannot be opened."""
+    away = is_storage_error(error) and not is_refusal(error)
+    if away or isinstance(error, StorageFailed):
+        return "storage"
+    # The source may pass: a shared folder can lag behind for a moment.
+    passes = isinstance(error, SourceDiffers) or not isinstance(error, JobError)
+    return "other" if passes else "in vain"
+
+
 class ShardWorker:
     """The class that runs inside an actor. `open` and `do` return errors as text instead of raising them."""
 
@@ -78,27 +100,26 @@ class ShardWorker:
         prune_compilation_cache()
         self._worker: Worker | None = None
         self._shard, self._progress = -1, ShardProgress()
-        self._advanced = time.monotonic()
 
     def open(
         self, address: str, workers: int, expected: Mapping[str, str]
-    ) -> tuple[str, bool] | None:
-        """Open the store; return None, or (what went wrong, whether another try is pointless).
+    ) -> tuple[str, Kind] | None:
+        """Open the store; return None, or (what went wrong, what kind of fault that is).
 
         workers: actors that run shards. expected: the driver's versions; this process must have the same.
         """
         # Tasks and reports travel as pickles, which another version may read otherwise; another JAX may give other bits.
         wrong = differences(expected, versions(), f"on {socket.gethostname()}")
         if wrong:
-            return f"versions differ: {wrong}; install the same everywhere", True
+            return f"versions differ: {wrong}; install the same everywhere", "in vain"
         # As text: Ray would pickle an exception, and one that cannot be pickled ends the actor.
         try:
             self._worker = Worker(address, workers)
         except BaseException as error:
-            # These two may pass: a shared folder can lag behind for a moment.
-            passes = isinstance(error, Unreachable | SourceDiffers)
-            in_vain = isinstance(error, JobError) and not passes
-            return error_text(error), in_vain
+            kind = kind_of(error)
+            if kind == "storage":
+                time.sleep(AGAIN_S)
+            return error_text(error), kind
         return None
 
     def do(self, work: Work) -> Report:
@@ -108,7 +129,7 @@ class ShardWorker:
         def note(now: ShardProgress) -> None:
             # Without a lock: a heartbeat in between mixes two shards once, and the driver takes no sign of life for older
             # than the beginning of the shard (Slot.begin).
-            self._shard, self._progress, self._advanced = work.key[0], now, time.monotonic()
+            self._shard, self._progress = work.key[0], now
 
         note(ShardProgress())
         try:
@@ -124,8 +145,10 @@ class ShardWorker:
     def heartbeat(self) -> tuple[int, Heartbeat, int]:
         """Return the number of the running shard (-1 before the first one), its heartbeat, and `kernel_kills`."""
         # Called in a thread of its own while `do` runs: see the concurrency group in cluster.ray.pool.
-        silent_s = time.monotonic() - self._advanced
-        return self._shard, Heartbeat(self._progress, silent_s), kernel_kills()
+        assert self._worker is not None
+        advancing, since = self._worker.pulse.last
+        beat = Heartbeat(self._progress._replace(advancing=advancing), time.monotonic() - since)
+        return self._shard, beat, kernel_kills()
 
     def place(self) -> Place:
         """Return the place of this actor."""

@@ -73,6 +73,8 @@ class Crew:
         self.slots, self.reach, self.places = pool.slots, pool.reach, Places()
         self.answered: SimpleQueue[Slot] = SimpleQueue()
         """Slots whose actors have answered, or died, in the order of their answers."""
+        self._waits_for = ""
+        """What the storage said that actors could not reach, as last logged; "" once one has reached it."""
 
     def open(self, slot: Slot) -> None:
         """Tell the slot's actor to open the store; does not wait for it."""
@@ -98,7 +100,7 @@ class Crew:
             self.open(slot)
 
     def opened(self, slot: Slot) -> None:
-        """Handle the answer of an opening actor: mark it ready, replace it, or give its slot up.
+        """Handle the answer of an opening actor: mark it ready, let it try again, replace it, or give its slot up.
 
         Raises:
             JobError: this was the last slot.
@@ -114,15 +116,23 @@ class Crew:
             if kind_of_death(error) == "node":  # not the actor's fault: does not count
                 self.replace(slot)
                 return
-            fault = last_line(error), False
+            fault = last_line(error), "other"
         slot.opening = None
         if fault is None:
             slot.ready, slot.failed_starts = True, 0
+            self._waits_for = ""
             self.places.note(slot)
             return
-        text, in_vain = fault
+        text, kind = fault
+        # As with a shard: nobody is charged, however long the storage is away.
+        if kind == "storage":
+            if text != self._waits_for:
+                log.warning("the workers wait for the storage: %s", text)
+            self._waits_for = text
+            self.open(slot)
+            return
         # In vain: a wrong version or a job that cannot be read stays so, however often an actor starts.
-        slot.failed_starts = MAX_STARTS if in_vain else slot.failed_starts + 1
+        slot.failed_starts = MAX_STARTS if kind == "in vain" else slot.failed_starts + 1
         if slot.failed_starts < MAX_STARTS:
             self.replace(slot)
             return

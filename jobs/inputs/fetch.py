@@ -50,6 +50,7 @@ def local_file(address: str) -> str:
     Raises:
         JobError: a remote address is empty, cannot be read or holds nothing that kernels can read, or the cache cannot
             be written.
+        StorageFailed: it cannot be read now, and another attempt may succeed.
 
     >>> local_file("weights.h5")
     'weights.h5'
@@ -71,7 +72,8 @@ def local_file(address: str) -> str:
     except Exception as error:
         if not objects.is_storage_error(error):
             raise
-        raise JobError(f"{address}: cannot be read: {objects.reason(error)}") from None
+        kind = JobError if objects.is_refusal(error) else objects.StorageFailed
+        raise kind(f"{address}: cannot be read: {objects.reason(error)}") from None
 
 
 # --- versions -------------------------------------------------------------------------------------

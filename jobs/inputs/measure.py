@@ -51,13 +51,15 @@ def with_files(params: Params, base: str) -> Params:
 
     Raises:
         JobError: a file, item or array cannot be read; the text names the field.
+        StorageFailed: it cannot be read now, and another attempt may succeed.
     """
     found: dict[str, Any] = {}
     for name, value in _files(params).items():
         try:
             here = tuple(_here(one, base) for one in _each(value))
         except JobError as error:
-            raise JobError(f"params: {name}: {error}") from None
+            kind = type(error) if isinstance(error, objects.StorageFailed) else JobError
+            raise kind(f"params: {name}: {error}") from None
         found[name] = here[0] if isinstance(value, str) else here
     return params.model_copy(update=found)
 
@@ -94,6 +96,7 @@ def load_group(kernel: Kernel, params: Params, base: str) -> Any:
 
     Raises:
         JobError: a file does not exist, or `load` raises ValueError, OSError or KeyError.
+        StorageFailed: as `with_files`; and `load` passes on the errors of the storage.
     """
     given = _paths(params)
     params = with_files(params, base)
@@ -116,6 +119,8 @@ def load_group(kernel: Kernel, params: Params, base: str) -> Any:
     except JobError:
         raise
     except (ValueError, OSError, KeyError) as error:
+        if objects.is_storage_error(error):
+            raise
         text = str(error)
         for (_, path), (_, name) in zip(files, given, strict=True):
             # The user does not know the path of a copy: name what the job names.
@@ -222,7 +227,7 @@ def evaluate_group(kernel: Kernel, params: Params, base: str) -> Evaluated:
     """Load one group's data and evaluate its items abstractly.
 
     Raises:
-        JobError: the data cannot be loaded, or the kernel breaks its contract.
+        JobError: the data cannot be loaded, or the kernel breaks its contract. Errors of the storage: as `load_group`.
     """
     try:
         shared = load_group(kernel, params, base)
@@ -240,9 +245,10 @@ def evaluate_group(kernel: Kernel, params: Params, base: str) -> Evaluated:
         state, shapes = abstract(kernel, static, shared, first)
     except ContractError as error:
         raise JobError(str(error)) from error
+    inputs = inputs_of(with_files(params, base))
     try:
         with precision(static):
-            coords = kernel.coordinates(inputs_of(with_files(params, base)), shared)
+            coords = kernel.coordinates(inputs, shared)
     except Exception as error:
         raise JobError(f"kernel {kernel.name}: coords: {located(error)}") from error
     _check_names(kernel, params, shapes, coords)

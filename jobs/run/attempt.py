@@ -18,7 +18,7 @@ from ctd.kernel import Kernel, Params, inputs_of, static_of, traced_type
 from ctd.late import jax
 from jobs import keys
 from jobs.errors import count
-from jobs.run.task import ShardProgress, Step, Task, rows_of
+from jobs.run.task import Pulse, ShardProgress, Step, Task, rows_of
 from jobs.search import Told
 from jobs.storage.checksums import agree, read_verified
 from jobs.store.checkpoint import Checkpoints
@@ -125,6 +125,7 @@ class Attempt:
         workers: shards that can run at a time. The fewer, the more advances a measured microbatch serves here.
         stop: set it to leave the shard at a checkpoint.
         on_progress: called after every advance.
+        pulse: told of the beginning and end of every advance.
     """
 
     def __init__(
@@ -135,9 +136,11 @@ class Attempt:
         workers: int,
         stop: threading.Event,
         on_progress: Callable[[ShardProgress], None],
+        pulse: Pulse,
     ) -> None:
         self._store, self._group, self._task, self._states = states.store, group, task, states
         self._workers, self._stop, self._on_progress = workers, stop, on_progress
+        self._pulse = pulse
         self._job = self._store.job
         self.rows = rows_of(task)
         self.computing = False
@@ -154,17 +157,19 @@ class Attempt:
         traced = traced_columns(type(group.params), columns, group.static.dtype)
         self.computing = True
         layout = self._layout(ids, traced)
-        prog = program(group.science, group.static, layout)
         run: Run | RoundRun
-        if step is None:
-            run = Run(prog, group.shared, seed, ids, traced)
-        else:
-            run = RoundRun(prog, group.shared, seed, ids, traced, step.round.length, kept)
+        with self._pulse.advance():  # the first states may take as long as an advance
+            prog = program(group.science, group.static, layout)
+            if step is None:
+                run = Run(prog, group.shared, seed, ids, traced)
+            else:
+                run = RoundRun(prog, group.shared, seed, ids, traced, step.round.length, kept)
         found = self._advance(run, ids, layout)
         if isinstance(run, RoundRun):
             found = replace(found, run=run)
             if step and step.added is not None:
-                found = replace(found, values=results(run, group.science, self._added()))
+                with self._pulse.advance():
+                    found = replace(found, values=results(run, group.science, self._added()))
         else:
             found = replace(found, values=dict(run.results))
         self.computing = False
@@ -223,7 +228,8 @@ class Attempt:
                     saved.keep(run)
                 raise Stopped(f"stopped after {count(run.rounds, 'advance')}")
             before = time.monotonic()  # no correction of the clock may change a duration
-            run.advance()
+            with self._pulse.advance():
+                run.advance()
             longest = max(longest, time.monotonic() - before)
             # The items of a round go on later.
             finished = 0 if self._task.step else run.n_finished
@@ -299,6 +305,8 @@ class Attempt:
         group, plan, number = self._group, self._job.plan, self._task.shard.group
 
         def start(layout: Layout, n: int) -> Run:
+            # Each run that is measured makes one advance.
+            self._pulse.beat(advancing=True)
             self._on_progress(ShardProgress(tuning=True))
             some = jax.tree.map(lambda leaf: leaf[:n], traced)
             of_layout = program(group.science, group.static, layout)
@@ -308,7 +316,8 @@ class Attempt:
         of_item = group.science.advances
         each = of_item(inputs_of(group.params)) if of_item else MANY
         advances = each * plan.group_sizes[number] / min(self._workers, plan.counts[number])
-        found = fastest_microbatch(group.science, start, len(ids), slots, devices, advances)
+        with self._pulse.advance():
+            found = fastest_microbatch(group.science, start, len(ids), slots, devices, advances)
         self._on_progress(ShardProgress())
         return found
 

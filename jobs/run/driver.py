@@ -185,12 +185,16 @@ class Driver:
             self._try_elsewhere(self.many)
 
     def _end_hung(self, heartbeats: Mapping[Key, Heartbeat], many: ManyWorkers) -> None:
-        for attempt, (_, silent_s) in heartbeats.items():
-            limit = self.ledger.limits.of(self.ledger.shards[attempt[0]].group)
+        limits = self.ledger.limits
+        for attempt, (progress, silent_s) in heartbeats.items():
+            group = self.ledger.shards[attempt[0]].group
+            # Of an attempt that has not answered yet nobody knows; it begins by loading.
+            advancing = progress is not None and progress.advancing
+            limit = limits.of(group) if advancing else limits.of_rest(group)
             if silent_s > limit:
                 # The worker may still commit until it is dead: harmless, as its successor writes the same objects again.
-                why = f"no advance has ended for {silent_s:.0f} s (limit {limit:.0f} s)"
-                many.end(attempt, why)
+                what = "no advance has ended" if advancing else "loading or writing has not ended"
+                many.end(attempt, f"{what} for {silent_s:.0f} s (limit {limit:.0f} s)")
 
     def _try_elsewhere(self, many: ManyWorkers) -> None:
         """Begin a second attempt, on another node, at each shard that takes far longer than its peers."""

@@ -14,6 +14,10 @@ LEAST_LIMIT_S = 60.0
 LIMIT_FACTOR = 20.0
 """An advance hangs if it takes this many times the longest one of a committed shard of its group."""
 
+REST_LIMIT_S = 3600.0
+"""Seconds that an attempt may do anything else than advance, without a sign of life: load data, which may come from far away, or
+write, which waits for a busy storage. Nothing tells how long that should take; only what waits for ever is to be ended."""
+
 LEAST_PATIENCE_S = 30.0
 """Seconds before any second attempt: the other worker may have to load data and to compile first."""
 PEERS = 100
@@ -46,6 +50,10 @@ class TimeLimits:
         if group not in self._longest:
             return float("inf")
         return max(LEAST_LIMIT_S, LIMIT_FACTOR * self._longest[group])
+
+    def of_rest(self, group: int) -> float:
+        """Return the limit of what lies before, between and after the advances of a group, in seconds."""
+        return max(REST_LIMIT_S, self.of(group))
 
 
 class Patience:

@@ -87,7 +87,10 @@ def run_shards(
 def run_parts(
     store: Store, executor: Executor, first: int, n: int, listener: Listener, stop: Stop
 ) -> Progress:
-    """Run the parts, of `n`, that no other driver holds, from part `first` on; return the whole store's progress."""
+    """Run the parts, of `n`, that no other driver holds, from part `first` on; return the whole store's progress.
+
+    After a stop, it is the progress that the last part has seen.
+    """
     done: list[Progress] = []
     for k in range(n):
         part = Part((first + k) % n, n)
@@ -98,11 +101,13 @@ def run_parts(
             done.append(run_shards(store, executor, listener, stop, part))
             if done[-1].stopped:
                 break
+    stopped = done[-1].stopped if done else None
     return replace(
-        _without_a_run(store),
+        # A stop may have come because of a storage that fails: nothing more is asked of it.
+        done[-1] if stopped else _without_a_run(store),
         failed={k: text for one in done for k, text in one.failed.items()},
         failed_items={k: text for one in done for k, text in one.failed_items.items()},
-        stopped=done[-1].stopped if done else None,
+        stopped=stopped,
     )
 
 

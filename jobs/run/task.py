@@ -1,6 +1,8 @@
 """Tasks that a driver hands to workers, and the reports that it gets back."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -144,6 +146,8 @@ class ShardProgress(NamedTuple):
     """Work done, in items: an item that has made half of its advances counts as half an item."""
     value: Value | None = None
     """Its items' value of the first curve, where the kernel has curves."""
+    advancing: bool = False
+    """Whether an advance runs, the first one's compilation included; otherwise the shard loads, reads or writes."""
 
 
 class Heartbeat(NamedTuple):
@@ -153,3 +157,27 @@ class Heartbeat(NamedTuple):
     """Progress of its shard; None if it has not reported yet."""
     silent_s: float
     """Seconds since then; always 0 where nobody could end the attempt."""
+
+
+class Pulse:
+    """When a worker's attempt last began or ended an advance; another thread reads it."""
+
+    def __init__(self) -> None:
+        self.last = (False, time.monotonic())
+        """(whether an advance runs, the time.monotonic of its beginning or else of the last one's end)."""
+
+    def beat(self, advancing: bool = False) -> None:
+        """Note that an advance begins, or that what runs is none."""
+        self.last = (
+            advancing,
+            time.monotonic(),
+        )  # one assignment: the other thread reads both or neither
+
+    @contextmanager
+    def advance(self) -> Iterator[None]:
+        """Note that an advance runs until the block ends."""
+        self.beat(advancing=True)
+        try:
+            yield
+        finally:
+            self.beat()

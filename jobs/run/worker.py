@@ -20,7 +20,17 @@ from jobs.inputs.measure import load_group
 from jobs.reduce import reduce_group
 from jobs.run.attempt import Attempt, Computed, Group, States, Stopped
 from jobs.run.sources import source_here
-from jobs.run.task import Fault, Reduction, Report, ShardProgress, Step, Task, Work, rows_of
+from jobs.run.task import (
+    Fault,
+    Pulse,
+    Reduction,
+    Report,
+    ShardProgress,
+    Step,
+    Task,
+    Work,
+    rows_of,
+)
 from jobs.search import Told
 from jobs.spec.search import Search
 from jobs.spec.trust import allow
@@ -65,6 +75,8 @@ class Worker:
         self._groups: dict[int, Group] = {}
         self._states = States(self.store)
         self._stop = threading.Event()
+        self.pulse = Pulse()
+        """Tells whether an advance of the running shard lasts, and since when."""
         # JAX logs the traceback of a callback that raises, between lines of progress; the item's error has it, too.
         logging.getLogger("jax._src.callback").setLevel(logging.CRITICAL)
 
@@ -80,6 +92,7 @@ class Worker:
         Never raises: an error is in the report. on_progress: called after every advance.
         """
         attempt: Attempt | None = None
+        self.pulse.beat()
         try:
             if isinstance(work, Reduction):
                 reduce_group(self.store, work.group)
@@ -89,7 +102,9 @@ class Worker:
             began, found = Began(), None
             if len(rows_of(work)):
                 group = self._group(work.shard.group)
-                attempt = Attempt(group, work, self._states, self._workers, self._stop, on_progress)
+                attempt = Attempt(
+                    group, work, self._states, self._workers, self._stop, on_progress, self.pulse
+                )
                 found = attempt.compute()
             if work.probe:
                 return Report(*work.key)
@@ -224,6 +239,8 @@ def nan_counts(values: Mapping[str, np.ndarray]) -> dict[str, int]:
 
 def fault_of(error: Exception) -> Fault:
     """Return the kind of an exception; only MemoryError and XLA's RESOURCE_EXHAUSTED mean memory."""
+    if isinstance(error, objects.StorageFailed):
+        return "storage"
     if isinstance(error, JobError):
         return "input"
     if isinstance(error, MemoryError) or (

@@ -277,7 +277,10 @@ def last_seen(store: ObjectStore) -> LeaseRecord | None:
 
 def part_place(address: str, name: str) -> ObjectStore:
     """Return the folder of the lease of a part of the store at `address` (see jobs.run.shards)."""
-    return connect.open_objects(f"{address.rstrip('/')}/{keys.PARTS}/{name}", create=True)
+    # No first request, whose patience is short: a busy server may not end a run between two parts.
+    place = f"{address.rstrip('/')}/{keys.PARTS}/{name}"
+    is_remote = addresses.local_path(place) is None
+    return connect.remote(place) if is_remote else connect.open_objects(place, create=True)
 
 
 def part_places(store: ObjectStore, address: str) -> list[ObjectStore]:

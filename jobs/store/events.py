@@ -149,12 +149,12 @@ class Events:
             self._full[-2:] = [(last, size + more)]
 
     def close(self) -> None:
-        """Write the remaining lines, and the checksums of all objects that this instance wrote."""
+        """Write the remaining lines, and the checksums of all objects that this instance wrote, unless the storage fails."""
         self.flush()
         # A driver that is killed writes no checksums; `ctd check` misses them only in a log with an `end`.
-        found = list(objects.list_keys(self._store.objects, keys.EVENTS))
-        own = [key for key in found if key.startswith(self._prefix)]
         with objects.may_fail():
+            found = list(objects.list_keys(self._store.objects, keys.EVENTS))
+            own = [key for key in found if key.startswith(self._prefix)]
             write_sums(self._store.objects, self._prefix.removeprefix("run/"), own)
 
 

@@ -15,6 +15,7 @@ import gated
 import pytest
 import toy
 from cli_jobs import TOY
+from obstore.exceptions import GenericError
 from places import ROOT
 from stores import BASE
 from waiting import until
@@ -24,6 +25,7 @@ from cluster.ray import local
 from cluster.ray.local import LocalRay
 from cluster.ray.private import set_environment
 from jobs.errors import EXIT_STOPPED
+from jobs.run.driver import Attempts
 
 JOB = (
     TOY.replace("grid: {", "grid: {n: [3, 4], ")
@@ -95,6 +97,30 @@ def test_serial(ctd, job, stopped_at, stage, number):
     stopped_at(STAGES[stage], number)
     word = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
     stops_and_goes_on(ctd, word, "--executor", "serial")
+
+
+def test_while_the_storage_fails(ctd, job, monkeypatch, tmp_path):
+    """From the stop on nothing answers; the progress that the next allocation compares stays as it was."""
+    begin, told = Attempts.begin, tmp_path / "progress"
+    told.write_text("before")
+
+    def away(*given, **named):
+        raise GenericError("no server answers")
+
+    def call(attempts, task):
+        begin(attempts, task)
+        os.kill(os.getpid(), signal.SIGTERM)
+        for name in ("get", "get_range", "put", "list", "head", "delete"):
+            patch.setattr(f"obstore.{name}", away)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Attempts, "begin", call)
+        patch.setenv("CTD_PROGRESS", str(told))
+        code, out, err = ctd("run", "job.yaml", "--executor", "serial")
+    assert code == EXIT_STOPPED, err
+    assert "stopped (SIGTERM); `ctd resume" in err
+    assert "Traceback" not in out + err
+    assert told.read_text() == "before"
 
 
 @pytest.fixture(scope="module")

@@ -1,14 +1,22 @@
 """cluster.ray.crew: heartbeats and free places of many actors, whose answers the tests give themselves."""
 
+import errno
 from concurrent.futures import Future
 from types import SimpleNamespace
 
 import pytest
+from obstore.exceptions import GenericError
 
-from cluster.ray.crew import ASKS_A_S, Heartbeats, Places
+from cluster.ray.actor import Place, ShardWorker
+from cluster.ray.crew import ASKS_A_S, MAX_STARTS, Crew, Heartbeats, Places
 from cluster.ray.pool import Slot
+from cluster.versions import versions
+from jobs.errors import JobError
 from jobs.plan.layout import Shard
+from jobs.run.sources import SourceDiffers
 from jobs.run.task import Heartbeat, ShardProgress, Task
+from jobs.storage.connect import Unreachable
+from jobs.storage.objects import StorageFailed
 
 
 class Actor:
@@ -84,3 +92,76 @@ def test_places_follow_each_slot(clock):
     places.note(slots[0])
     assert places.free(2) == 3
     assert list(places.idle()) == [slots[1]]
+
+
+class Opens:
+    """An actor, whose answers to `open` are given in their order."""
+
+    def __init__(self, answers):
+        self.answers = answers
+        self.open = SimpleNamespace(remote=lambda *_: SimpleNamespace(future=self._answer))
+        self.place = SimpleNamespace(remote=lambda: Place("node", "cpu", 0))
+
+    def _answer(self):
+        answer = Future()
+        answer.set_result(next(self.answers))
+        return answer
+
+
+def opens(monkeypatch, *answers):
+    """(what the crew did until the last answer, its slots, the slot) of actors that answer so to `open`."""
+    monkeypatch.setattr("ray.get", lambda found: found)
+    answers, killed = iter(answers), []
+    slot = Slot(Opens(answers))
+    pool = SimpleNamespace(
+        slots=[slot], n=1, reach=None, kill=killed.append, actor=lambda: Opens(answers)
+    )
+    crew = Crew(pool, "s3://lab/a.zarr")
+    crew.open(slot)
+    while not crew.answered.empty() and crew.slots and not slot.ready:
+        crew.opened(crew.answered.get())
+    return killed, crew.slots, slot
+
+
+def test_a_storage_that_is_away_costs_no_slot(monkeypatch, caplog):
+    """However long: the same actor tries again, and whatever else goes wrong is counted as before."""
+    away, other = ("no server answers", "storage"), ("the source differs", "other")
+    killed, slots, slot = opens(monkeypatch, other, *[away] * 9, other, *[away] * 9, None)
+    assert slots == [slot]
+    assert (slot.ready, len(killed)) == (True, 2)
+    assert [r.getMessage() for r in caplog.records] == [
+        "the workers wait for the storage: no server answers"
+    ]
+
+
+@pytest.mark.parametrize(("kind", "starts"), [("other", MAX_STARTS), ("in vain", 1)])
+def test_a_slot_whose_actors_cannot_start_is_given_up(monkeypatch, kind, starts):
+    with pytest.raises(JobError, match=r"no worker could start on s3://lab/a.zarr: why"):
+        opens(monkeypatch, *[("why", kind)] * starts)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (Unreachable("no server answers"), "storage"),
+        (StorageFailed("cannot be written"), "storage"),
+        (OSError(errno.EIO, "Input/output error"), "storage"),
+        (GenericError("status code: 503 Service Unavailable"), "storage"),
+        (GenericError("status code: 403 Forbidden"), "other"),
+        (SourceDiffers("another source"), "other"),
+        (RuntimeError("whatever"), "other"),
+        (JobError("no such store"), "in vain"),
+    ],
+)
+def test_what_an_actor_says_of_a_store_that_it_cannot_open(monkeypatch, error, kind):
+    def fails(*_):
+        raise error
+
+    monkeypatch.setattr("cluster.ray.actor.Worker", fails)
+    monkeypatch.setattr("cluster.ray.actor.AGAIN_S", 0.0)
+    actor = object.__new__(ShardWorker)
+    text, said = actor.open("s3://lab/a.zarr", 1, versions())
+    assert said == kind
+    assert text
+    _, said = actor.open("s3://lab/a.zarr", 1, {**versions(), "jax": "0.0"})
+    assert said == "in vain"

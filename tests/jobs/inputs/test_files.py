@@ -1,10 +1,12 @@
 """jobs.inputs.fetch: data on disk, on a web server, as Zarr; what kernels get of it is the same numbers."""
 
+import errno
 import functools
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import timedelta
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -14,13 +16,16 @@ import numpy as np
 import pytest
 import zarr
 from places import DATA
+from s3 import free_ports
 
 from ctd import esn, lfads, spikes
 from ctd.data import read_hdf5, write_hdf5
 from jobs.errors import JobError
 from jobs.inputs import fetch as files
 from jobs.inputs.fetch import local_file
-from jobs.inputs.measure import load_group
+from jobs.inputs.measure import evaluate_group, load_group
+from jobs.storage import connect
+from jobs.storage.objects import StorageFailed
 
 RNG = np.random.default_rng(0)
 ARRAYS = {"targets": RNG.normal(size=(3000, 2)), "deep/inputs": RNG.integers(0, 9, (7, 3, 5))}
@@ -221,3 +226,30 @@ def test_file_on_the_web(tmp_path, web):
     np.testing.assert_array_equal(read_hdf5(path)["a"], np.arange(5.0))
     with pytest.raises(JobError, match=f"{web}/none.h5: there is no such file"):
         local_file(f"{web}/none.h5")
+
+
+@pytest.mark.parametrize("patience", ["IMPATIENT", "PATIENT"])
+def test_a_server_that_is_away_is_no_bad_file(tmp_path, web, monkeypatch, patience):
+    """It is away before the first request, or once it has said that the file is there."""
+    once = {"max_retries": 0, "retry_timeout": timedelta(seconds=0.1)}
+    write_hdf5(tmp_path / "d.h5", {"targets": np.ones((9, 2))})
+    away = f"http://127.0.0.1:{free_ports(1)[0]}/d.h5"
+    monkeypatch.setitem(getattr(connect, patience), "retry_config", once)
+    if patience == "PATIENT":
+        monkeypatch.setattr(files, "_store", lambda address: connect.remote(away))
+    address = away if patience == "IMPATIENT" else f"{web}/d.h5"
+    params = esn.EchoState(**ESN, path=address, dataset="targets")
+    with pytest.raises(StorageFailed, match=f"params: path: {address}: .*no server answers"):
+        load_group(esn.kernel, params, str(tmp_path))
+    with pytest.raises(StorageFailed, match=f"params: path: {address}: "):
+        evaluate_group(esn.kernel, params, str(tmp_path))
+
+
+def test_a_disk_that_fails_while_data_are_loaded_is_no_bad_file(tmp_path):
+    def load(inputs):
+        raise OSError(errno.EIO, "Input/output error")
+
+    write_hdf5(tmp_path / "d.h5", {"targets": np.ones((9, 2))})
+    params = esn.EchoState(**ESN, path="d.h5", dataset="targets")
+    with pytest.raises(OSError, match="Input/output error"):
+        load_group(replace(esn.kernel, load=load), params, str(tmp_path))

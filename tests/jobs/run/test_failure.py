@@ -2,6 +2,7 @@
 
 import re
 import time
+from pkgutil import resolve_name
 
 import numpy as np
 import pytest
@@ -10,15 +11,18 @@ from stores import JOB, make, run, tree_bytes
 
 from ctd.batch import Layout
 from jobs import keys
+from jobs.errors import JobError
 from jobs.gather.gather import gather
 from jobs.plan.layout import Shard
+from jobs.run.driver import Driver
 from jobs.run.limits import LEAST_LIMIT_S, LONGEST_PAUSE_S, Pause, TimeLimits
 from jobs.run.retry import MAX_FOUND, Bisection, Failures
 from jobs.run.serial import SerialExecutor
 from jobs.run.shards import open_ledger, run_shards
-from jobs.run.task import Heartbeat, Report, Task
-from jobs.run.worker import fault_of
-from jobs.storage import objects
+from jobs.run.stop import Stop
+from jobs.run.task import Heartbeat, Report, ShardProgress, Task
+from jobs.run.worker import Worker, fault_of
+from jobs.storage import connect, objects
 from jobs.storage.checksums import checksummed
 from jobs.store.events import read_events
 from jobs.store.marker import Marker
@@ -218,14 +222,21 @@ def test_only_the_words_of_xla_and_python_mean_memory():
     assert fault_of(FileNotFoundError(2, "no such file")) == "error"
 
 
+def test_an_input_out_of_reach_is_no_bad_input():
+    assert fault_of(JobError("no such dataset")) == "input"
+    assert fault_of(objects.StorageFailed("busy")) == "storage"
+    assert fault_of(connect.Unreachable("no server answers")) == "storage"
+
+
 # --- time -----------------------------------------------------------------------------------------
 
 
 class Hanging(SerialExecutor):
     """Some tasks never end until their worker is killed."""
 
-    def __init__(self, hangs):
+    def __init__(self, hangs, said):
         super().__init__(1)
+        self.said = said
         self.hangs, self.hanging, self.ended = hangs, {}, []
 
     def wait(self, timeout):
@@ -237,7 +248,7 @@ class Hanging(SerialExecutor):
         return reports + super().wait(timeout)
 
     def heartbeats(self):
-        return dict.fromkeys(self.hanging, Heartbeat(None, 61.0))
+        return dict.fromkeys(self.hanging, self.said)
 
     def try_elsewhere(self, task):
         return False
@@ -247,12 +258,66 @@ class Hanging(SerialExecutor):
         self.ended.append(Report(*attempt, None, why, "", "death", {"died": "killed"}))
 
 
-def test_hung_advance_is_ended_and_its_item_found(tmp_path):
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        (
+            Heartbeat(ShardProgress(advancing=True), 61.0),
+            "no advance has ended for 61 s (limit 60 s)",
+        ),
+        (
+            Heartbeat(ShardProgress(), 3601.0),
+            "loading or writing has not ended for 3601 s (limit 3600 s)",
+        ),
+        (Heartbeat(None, 3601.0), "loading or writing has not ended for 3601 s (limit 3600 s)"),
+    ],
+)
+def test_hung_advance_is_ended_and_its_item_found(tmp_path, said, why):
     store = make(tmp_path / "h.zarr", {**JOB, "run": RUN})
-    executor = Hanging(lambda task: task.shard.group == 1 and holds(task, {21}))
+    executor = Hanging(lambda task: task.shard.group == 1 and holds(task, {21}), said)
     progress = run_shards(store, executor)
-    assert list(progress.failed_items.values()) == ["no advance has ended for 61 s (limit 60 s)"]
+    assert list(progress.failed_items.values()) == [why]
     assert progress.shards_done == 8
+
+
+@pytest.mark.parametrize("progress", [None, ShardProgress(advances=3)])
+def test_loading_and_writing_are_no_hung_advance(tmp_path, progress):
+    """With a limit of an advance far below what they take."""
+    store = make(tmp_path / "l.zarr", {**JOB, "run": {**RUN, "time_limit_s": 10}})
+    executor = Hanging(lambda task: False, None)
+    driver = Driver(open_ledger(store), executor, lambda progress: None, Stop())
+    for silent_s in (0.0, 11.0, 3600.0):
+        driver._end_hung({(0, 1): Heartbeat(progress, silent_s)}, executor)
+    assert executor.ended == []
+
+
+def test_the_pulse_tells_an_advance_from_all_else(tmp_path, monkeypatch):
+    """Loading, reading, checkpoints and the commit: none is an advance; measuring the microbatch is some."""
+    heard = []
+
+    def spied(name, function):
+        def call(*args):
+            heard.append((name, worker.pulse.last[0]))
+            return function(*args)
+
+        return call
+
+    job = {**JOB, "run": {**RUN, "microbatch": None, "checkpoint_s": 0}}
+    worker = Worker(make(tmp_path / "p.zarr", job).address)
+    for place, name in (
+        ("jobs.run.worker.load_group", "load"),
+        ("jobs.store.checkpoint.Checkpoints.keep", "keep"),
+        ("jobs.store.writer.ShardWriter.write", "write"),
+        ("jobs.run.attempt.Attempt._column", "read"),
+        ("ctd.batch.run.Run.step", "advance"),
+    ):
+        monkeypatch.setattr(place, spied(name, resolve_name(place)))
+    assert worker.do(Task(worker.job.plan.shard(0))).error is None
+    assert dict(heard) == {
+        "load": False, "keep": False, "write": False, "read": False, "advance": True,
+    }  # fmt: skip
+    assert len(set(heard)) == 5
+    assert not worker.pulse.last[0]
 
 
 def test_workers_that_do_not_start_are_said_to_be_waited_for(tmp_path, monkeypatch):

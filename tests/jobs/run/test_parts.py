@@ -5,11 +5,13 @@ import socket
 import threading
 
 import pytest
+from failing import Flaky
 from stores import BASE
 
 from jobs.report.history import history
 from jobs.report.summary import state
 from jobs.run.prepare import open_or_create
+from jobs.run.progress import progress_of
 from jobs.run.serial import SerialExecutor
 from jobs.run.shards import Part, open_shards, refuse_mixture, run_parts, run_shards
 from jobs.run.stop import Stop
@@ -94,3 +96,27 @@ def test_stop_ends_all_parts(store):
     progress = run_parts(store, SerialExecutor(1), 0, 2, lambda p: None, stop)
     assert progress.stopped == "test"
     assert progress.shards_done == 0
+
+
+def test_a_stop_asks_the_storage_for_nothing_more(store, monkeypatch):
+    """It may be away, and the run has ended by the stop all the same; what failed before is not forgotten."""
+    stop, made = Stop(), iter([progress_of(store, (), {}), progress_of(store, (), {})])
+
+    def run_one(*given):
+        progress = next(made)
+        progress.failed = {given[-1].number: "why"}
+        if given[-1].number == 1:
+            progress.stopped = "test"
+            monkeypatch.setattr(store.committed, "markers", Flaky(store.committed.markers))
+        return progress
+
+    monkeypatch.setattr("jobs.run.shards.run_shards", run_one)
+    progress = run_parts(store, SerialExecutor(1), 0, 3, lambda p: None, stop)
+    assert (progress.stopped, progress.failed) == ("test", {0: "why", 1: "why"})
+
+
+def test_the_lease_of_a_part_of_a_remote_store_takes_no_request_to_find(monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setattr("jobs.storage.connect.first_request", Flaky(None))
+    assert part_place("s3://lab/a.zarr/", "0001").prefix == "a.zarr/run/parts/0001"

@@ -1,13 +1,19 @@
 """Data in a bucket: what a stage of a pipeline made there, and files of HDF5 and Zarr."""
 
 import json
+import threading
 
 import numpy as np
 import pytest
+import s3 as lab
 import zarr
 
 from ctd.data import write_hdf5
 from jobs import open_store
+from jobs.run.prepare import open_or_create
+from jobs.run.serial import SerialExecutor
+from jobs.run.shards import run_shards
+from jobs.spec.job import parse_job
 from jobs.storage import connect, objects
 
 MAKES = """
@@ -97,3 +103,45 @@ def test_data_from_the_bucket(kernels, s3, ctd, job_file, address, tmp_path):
     code, _, err = ctd("plan", path)
     assert code == 2
     assert f"params: path: {tmp_path}/{net}: there is no such file" in " ".join(err.split())
+
+
+@pytest.mark.parametrize("names", ["a file", "an item of a store"])
+def test_data_whose_server_is_away_are_waited_for(
+    kernels, s3, address, job_file, tmp_path, monkeypatch, names
+):
+    """Every shard of the groups that need them is put back, and none is charged; the store lies on a disk."""
+    once = {"max_retries": 1, "retry_timeout": lab.timedelta(seconds=0.2)}
+    monkeypatch.setitem(connect.IMPATIENT, "retry_config", once)
+    monkeypatch.setattr("jobs.run.limits.LONGEST_PAUSE_S", 0.5)
+    monkeypatch.setattr("jobs.run.executor.TICK_S", 0.0)
+    spec = lambda job: parse_job({**job, "run": {"retries": 0, "shard_items": 1}}, "job")
+    executor = SerialExecutor(1)
+    if names == "a file":
+        write_hdf5(tmp_path / "net.h5", {"targets": np.ones((50, 2), np.float32)})
+        data = (tmp_path / "net.h5").read_bytes()
+        places = [f"{address}/{k}.h5" for k in range(2)]
+        for place in places:
+            objects.write(connect.open_objects(place), "", data)
+    else:
+        makes = spec({"kernel": "s3_makes", "sweep": {"grid": {"level": [1, 2]}}})
+        made = open_or_create(makes, str(tmp_path), "makes", address, executor)
+        run_shards(made, executor)
+        places = [f"{address}::{k}" for k in range(2)]
+    times = {"linspace": [1, 2, 4]}
+    job = spec({"kernel": "s3_means", "sweep": {"grid": {"path": places, "times": times}}})
+    heard, away = [], threading.Event()
+
+    def listen(progress):
+        if progress.trouble and progress.trouble not in heard:
+            heard.append(progress.trouble)
+            away.clear()
+        elif progress.shards_done == 4 and not heard:  # the second group's data are next
+            away.set()
+
+    with lab.Proxy(s3.url, lambda method, path: "busy" if away.is_set() else None) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        store = open_or_create(job, str(tmp_path), "means", str(tmp_path / "m.zarr"), executor)
+        progress = run_shards(store, executor, listen)
+    assert (progress.failed, progress.items_done) == ({}, 8)
+    (said,) = heard
+    assert f"the storage fails: params: path: {address}" in said

@@ -3,12 +3,13 @@
 import json
 
 import pytest
+from failing import Flaky
 from stores import run
 
 from jobs import keys
 from jobs.report.history import history
 from jobs.storage import objects
-from jobs.store.events import Event, read_events
+from jobs.store.events import Event, Events, read_events
 
 
 @pytest.fixture(scope="module")
@@ -32,3 +33,11 @@ def test_line_whose_fields_have_other_types_is_left_out(store, field):
     objects.write(store.objects, key, line.encode())
     assert read_events(store) == before
     assert [event.kind for event in history(store)] == [event.kind for event in before]
+
+
+def test_a_log_ends_without_an_error_where_the_storage_fails(store, monkeypatch):
+    """What ended the run is what the command says, and not that its log has no checksums."""
+    events = Events(store)
+    events.note(Event(kind="run"))
+    monkeypatch.setattr(objects, "list_keys", Flaky(objects.list_keys))
+    events.close()
