@@ -28,6 +28,7 @@ from jobs.gather.check.mending import Finding as Finding
 from jobs.gather.check.mending import Mending, check_created, check_gathered, check_job
 from jobs.gather.check.records import LOST as LOST
 from jobs.gather.check.records import check_markers, check_notes, check_results
+from jobs.run.shards import refuse_mixture
 from jobs.spec.trust import refuse_untrusted
 from jobs.storage import addresses, objects
 from jobs.storage.checksums import read_sums, read_verified, write_sums
@@ -54,11 +55,10 @@ def check(address: str, repair: bool = False) -> list[Finding]:
     # A repair imports the kernel, to make metadata and reductions again.
     refuse_untrusted(store.job.base, store.job.spec.modules(), address)
     refuse_links(store)
+    refuse_mixture(store, None)
     lease = Lease.acquire(store.objects, address)
-    try:
-        return list(_everything(Mending(store, True)))
-    finally:
-        lease.release()
+    with lease.held():
+        return list(_everything(Mending(store, True, lease)))
 
 
 def damage(error: BaseException) -> str | None:
