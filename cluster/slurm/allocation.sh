@@ -55,7 +55,11 @@ export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=3
 # An allocation that Slurm killed has left its token. (They are listed first: who begins now is in the queue.)
 left=("$tokens"-*) queued=" $(squeue --noheader --user="$(id -un)" --format=%A | tr '\n' ' ')"
 if [[ $queued == *" $SLURM_JOB_ID "* ]]; then
-  for token in "${left[@]}"; do [[ $queued == *" ${token##*-} "* ]] || rm -f "$token"; done
+  for token in "${left[@]}"; do
+    id=${token#"$tokens"-}
+    # token-hpc-gpu-7 is of the cluster hpc-gpu, of which the queue of hpc knows nothing.
+    [[ $id == *[!0-9]* || $queued == *" $id "* ]] || rm -f "$token"
+  done
 fi
 rm -f "$RAY_AUTH_TOKEN_PATH"
 (umask 077; od -An -tx1 -N32 /dev/urandom | tr -d ' \n' >"$RAY_AUTH_TOKEN_PATH")

@@ -166,15 +166,19 @@ def array(lab, name, signal, told_of):
 
 
 def scancelled(lab):
-    """Slurm's own scancel, which Ray and the driver get at the same moment; a token was left by an allocation before."""
-    old = lab.shared / "work" / "token-ctdlab-999999"
+    """Slurm's own scancel, which Ray and the driver get at the same moment; a token was left by an allocation before.
+
+    Another one is of a cluster whose name begins with that of this one.
+    """
+    old, other = (lab.shared / "work" / f"token-ctdlab-{left}" for left in ("999999", "gpu-999999"))
     old.parent.mkdir(exist_ok=True)
     old.touch()
+    other.touch()
     with Sent(lab, job(lab, "scancelled"), **on(7, 8)) as sent:
         sent.until(lambda: Store.exists(sent.address), "the driver runs", PATIENCE_S)
         slurm.command("scancel", sent.number)
         sent.await_end()
-        return SimpleNamespace(sent=sent, old=old)
+        return SimpleNamespace(sent=sent, old=old, other=other)
 
 
 def stuck(lab, limit=False, busy=""):
@@ -283,6 +287,7 @@ def test_scancel_leaves_nothing(end):
     assert end.sent.state() == "CANCELLED"
     end.sent.assert_nothing_left()
     assert not end.old.exists()
+    assert end.other.exists()
 
 
 def test_cancel(end):
