@@ -51,12 +51,15 @@ class Submission:
     """When it was sent (time.time)."""
 
     def history(self) -> list[list[str]]:
-        """Return the lines of allocations.tsv: [time, allocation, what happened, detail]; empty if there is none."""
+        """Return the lines of allocations.tsv: [time, allocation, what happened, detail]; empty if there is none.
+
+        A line that a full disk cut short, or two nodes wrote into each other, has other fields: it is left out.
+        """
         try:
             text = (Path(self.home) / "allocations.tsv").read_text()
         except OSError:
             return []
-        return [line.split("\t") for line in text.splitlines()]
+        return [line for each in text.splitlines() if len(line := each.split("\t")) == 4]
 
     def given_up(self) -> str:
         """Return why no further allocation follows although the job is not done; "" if one may follow."""

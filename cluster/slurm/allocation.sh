@@ -8,6 +8,12 @@ number=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
 number=${number:-$SLURM_JOB_ID}
 note() { printf '%(%s)T\t%s\t%s\t%s\n' -1 "$number" "$1" "${2:-}" >>"$home/allocations.tsv"; }
 say() { printf '%(%F %T)T [%s] %s\n' -1 "$number" "$*"; }
+# `ctd cancel` came between two allocations: nobody else tells this one.
+if [ -e "$home/cancelled" ]; then
+  note cancelled
+  say "cancelled"
+  exit 75
+fi
 started=$(grep -c "${SLURM_ARRAY_JOB_ID:+$'\t'$number}"$'\tstarted\t' "$home/allocations.tsv" 2>/dev/null)
 if ((${started:-0} >= max_allocations)); then
   note limit "$max_allocations"
@@ -55,7 +61,11 @@ export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=3
 # An allocation that Slurm killed has left its token. (They are listed first: who begins now is in the queue.)
 left=("$tokens"-*) queued=" $(squeue --noheader --user="$(id -un)" --format=%A | tr '\n' ' ')"
 if [[ $queued == *" $SLURM_JOB_ID "* ]]; then
-  for token in "${left[@]}"; do [[ $queued == *" ${token##*-} "* ]] || rm -f "$token"; done
+  for token in "${left[@]}"; do
+    id=${token#"$tokens"-}
+    # token-hpc-gpu-7 is of the cluster hpc-gpu, of which the queue of hpc knows nothing.
+    [[ $id == *[!0-9]* || $queued == *" $id "* ]] || rm -f "$token"
+  done
 fi
 rm -f "$RAY_AUTH_TOKEN_PATH"
 (umask 077; od -An -tx1 -N32 /dev/urandom | tr -d ' \n' >"$RAY_AUTH_TOKEN_PATH")
@@ -179,16 +189,20 @@ if ((rc == 75)) && [ -n "$again" ] && [ ! -e "$home/cancelled" ]; then
     say "two allocations in a row have computed no shard and left no checkpoint: left as it is"
     exit 75
   fi
-  # A busy controller does not answer for a while, or answers too late that it has done what it was asked for.
+  # A busy controller does not answer for a while, or answers too late that it has done what it was asked for. Meanwhile `ctd cancel`
+  # may come, which nothing here hears but by its file.
+  next=
   if [ "$go_on" = requeue ]; then
     note requeued
     trap '' USR1 TERM
     for pause in 5 20 60 0; do
+      [ ! -e "$home/cancelled" ] || break
       scontrol requeue "$SLURM_JOB_ID" && exit
       sleep "$pause"
     done
   else
     for pause in 5 20 60; do
+      [ ! -e "$home/cancelled" ] || break
       next=$(sbatch --parsable "$home/allocation.sbatch") && break
       sleep "$pause"
       next=$(squeue --me --noheader --states=PENDING,CONFIGURING,RUNNING --format='%A %o' | while read -r id command; do
@@ -198,6 +212,11 @@ if ((rc == 75)) && [ -n "$again" ] && [ ! -e "$home/cancelled" ]; then
     done
     [ -z "$next" ] || note chained "${next%%;*}"
   fi
-  [ -n "${next:-}" ] || say "Slurm does not queue what comes next; ctd submit goes on"
+  if [ -z "$next" ] && [ -e "$home/cancelled" ]; then
+    note cancelled
+    say "cancelled"
+  elif [ -z "$next" ]; then
+    say "Slurm does not queue what comes next; ctd submit goes on"
+  fi
 fi
 exit "$rc"

@@ -128,12 +128,12 @@ def create(ready: Prepared, address: str) -> Store:
     job = Job(ready.spec, ready.plan, ready.base, provenance(), sources)
     # Two processes that start together: one creates the store, the other gets Held or reopens it.
     lease = Lease.acquire(connect.open_objects(address, create=True), address)
-    try:
+    with lease.held():
         if Store.exists(address):
             return reopen(ready.spec, address, ready.kernel)
-        return create_store(address, job, ready.items, ready.outputs)
-    finally:
-        lease.release()
+        # Before the store is there: what was silent for long may have been taken for dead.
+        look = lambda _: lease.check()
+        return create_store(address, job, ready.items, ready.outputs, look)
 
 
 def reopen(spec: JobSpec, address: str, kernel: Kernel | None = None) -> Store:

@@ -229,7 +229,8 @@ class Failures:
             if report.fault == "death" and history.charged < LEAST_CONFIRM:
                 return Verdict(again)
             self._blame(report, shard, rows[0])
-            return Verdict(self._anew(task, shard, "fresh"))
+            # Nothing is left to compute; an attempt that goes on clears the checkpoints of those before it.
+            return Verdict(self._anew(task, shard, "resume"))
         history.searched = True
         confirm = max(LEAST_CONFIRM, self._settings.retries + 1)
         history.search = search = Bisection(rows, confirm)

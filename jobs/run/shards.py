@@ -6,10 +6,13 @@ parts, starting at its own, and runs every part that no other driver holds. So t
 started are run as well. The lease of a part is a `jobs.storage.lease` in the folder run/parts/PPPP.
 """
 
-from collections.abc import Set
+import time
+from collections.abc import Callable, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
+
+from obstore.store import ObjectStore
 
 from jobs import keys
 from jobs.errors import JobError, count
@@ -26,9 +29,22 @@ from jobs.run.task import Begin
 from jobs.spec.search import Search
 from jobs.storage import objects
 from jobs.storage.checksums import digest
-from jobs.storage.lease import Held, Lease, describe, part_place, part_places, running
+from jobs.storage.lease import (
+    POLL_S,
+    Held,
+    Lease,
+    LeaseRecord,
+    describe,
+    last_seen,
+    part_place,
+    part_places,
+    running,
+)
 from jobs.store.events import Event, Events
 from jobs.store.store import Store
+
+YIELD_S = 5.0
+"""Seconds for drivers of parts to give way to one of the whole that started at the same moment."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +85,7 @@ def run_shards(
             f"{store.address}: was merged, and the random numbers of its items are those of the stores that it came from, "
             "so that they cannot be computed again here; repair those stores, and merge them again"
         )
-    refuse_mixture(store, part)
-    place = store.objects if part is None else part_place(store.address, f"{part.number:04d}")
-    lease = Lease.acquire(place, store.address)
+    lease = claim(store, part)
     with lease.held(stop):
         # Under the lease: another driver may have committed shards until now.
         ledger = open_ledger(store, part)
@@ -136,18 +150,51 @@ def open_ledger(store: Store, part: Part | None = None) -> Ledger:
 # --- parts ----------------------------------------------------------------------------------------
 
 
+def claim(store: Store, part: Part | None = None) -> Lease:
+    """Return the lease of a store, or of a part of it, while no driver of the other kind runs; raise Held if one does.
+
+    Of a driver of the whole and drivers of parts that start at the same moment, that of the whole wins.
+    """
+    # What has a lease after that of a living driver was refused is a dead driver's.
+    dead = _beside(store, part, last_seen)
+    refuse_mixture(store, part)
+    place = store.objects if part is None else part_place(store.address, f"{part.number:04d}")
+    lease = Lease.acquire(place, store.address)
+    try:
+        # Again: both may have looked before either had its lease. That of the whole waits for the other to give way.
+        end = time.monotonic() + (YIELD_S if part is None else 0.0)
+        while others := [held for held in _beside(store, part, last_seen) if held not in dead]:
+            if time.monotonic() >= end:
+                raise _mixed(store, others[0])
+            time.sleep(POLL_S)
+    except BaseException:
+        lease.release()
+        raise
+    return lease
+
+
 def refuse_mixture(store: Store, part: Part | None) -> None:
     """Raise Held if a driver of the whole store would run beside drivers of its parts, or the reverse."""
+    if others := _beside(store, part, running):
+        raise _mixed(store, others[0])
+
+
+def _beside(
+    store: Store, part: Part | None, look: Callable[[ObjectStore], LeaseRecord | None]
+) -> list[LeaseRecord]:
+    """Return what `look` finds of the drivers of the whole, beside a part, or of the parts, beside the whole."""
     # Their leases lie in different folders, so neither would exclude the other.
     places = [store.objects] if part is not None else part_places(store.objects, store.address)
     # In parallel, because it takes seconds to tell the lease of a dead driver on another machine from a living one's.
     with ThreadPoolExecutor(16) as threads:
-        others = [held for held in threads.map(running, places) if held]
-    if others:
-        raise Held(
-            f"{store.address}: is being run by {describe(others[0])}; wait for it, or stop it with "
-            f"`ctd cancel {store.address}`"
-        )
+        return [held for held in threads.map(look, places) if held]
+
+
+def _mixed(store: Store, other: LeaseRecord) -> Held:
+    return Held(
+        f"{store.address}: is being run by {describe(other)}; wait for it, or stop it with "
+        f"`ctd cancel {store.address}`"
+    )
 
 
 def open_shards(store: Store, done: Set[int], part: Part | None) -> set[int]:
@@ -183,8 +230,7 @@ def reconsider(store: Store, failed: bool = False, changes: bool = False) -> Non
     """
     if not (failed or changes):
         return
-    refuse_mixture(store, None)
-    with Lease.acquire(store.objects, store.address).held():
+    with claim(store).held():
         events = Events(store)
         if not changes:
             refuse_changed(store)  # before anything is removed

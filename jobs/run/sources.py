@@ -117,8 +117,9 @@ def accept_changes(store: Store) -> list[str]:
     now = sources_of(job.spec, job.base, store.science)
     edited = changed(job.sources, now)
     if edited:
-        # States of the old source must not go on under the new one. First these: a kill in between loses only work.
-        for folder in (keys.CHECKPOINTS, keys.DECISIONS, keys.ROUNDS):
+        # States of the old source must not go on under the new one. First these: a kill in between loses only work. The
+        # checksums of decisions before them, as in `rounds.forget_search`.
+        for folder in (f"{keys.SUMS}/decisions", keys.CHECKPOINTS, keys.DECISIONS, keys.ROUNDS):
             objects.delete_all(store.objects, folder)
     # A kill between its two copies leaves run/job.json with the old sources: the changes have to be accepted again.
     if edited or not job.sources:

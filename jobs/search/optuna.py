@@ -178,8 +178,9 @@ class OptunaSearcher(Searcher):
             here.add(rows[mine], self.loss[rows[mine]])
             assert self.search.prune is not None
             quota = max(1, len(here.rows) // self.search.prune.eta)
-            # Of equal losses all pass; NaN never does.
-            found[mine] = self.loss[rows[mine]] <= here.loss[quota - 1]
+            loss = self.loss[rows[mine]]
+            # Of equal losses all pass; NaN never does. The limit is NaN where fewer losses than the quota are numbers: they pass.
+            found[mine] = ~(loss > here.loss[quota - 1]) & ~np.isnan(loss)
         return found
 
     def _tell(self, row: int, state: str, value: float | None = None) -> None:

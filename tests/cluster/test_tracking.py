@@ -8,10 +8,28 @@ import pytest
 from stores import make
 
 from cluster.profiles import RayProfile
-from cluster.tracking import STRANGE, cancel, is_own, log_tail, look
+from cluster.tracking import STRANGE, Submission, cancel, is_own, log_tail, look
 from jobs import keys
 from jobs.spec.trust import remember
 from jobs.storage import objects
+
+
+def test_lines_that_are_no_events_are_left_out_of_the_history(tmp_path):
+    """Cut short by a full disk, or two in one: the others are read as ever."""
+    record = Submission("1", "slurm", ["7"], str(tmp_path), {}, "ctd run", 0.0)
+    assert record.history() == []
+    lines = [
+        "1\t7\tstarted\tn1",
+        "",
+        "2\t7",
+        "2\t7\tended\t2\t7\tended\t75",
+        "3\t7\tchained\t8",
+        "4\t8",
+    ]
+    (tmp_path / "allocations.tsv").write_text("\n".join(lines))
+    assert [line[2] for line in record.history()] == ["started", "chained"]
+    assert record.all_numbers() == ["7", "8"]
+    assert record.given_up() == ""
 
 
 @pytest.fixture

@@ -28,10 +28,10 @@ from jobs.gather.check.mending import Finding as Finding
 from jobs.gather.check.mending import Mending, check_created, check_gathered, check_job
 from jobs.gather.check.records import LOST as LOST
 from jobs.gather.check.records import check_markers, check_notes, check_results
+from jobs.run.shards import claim
 from jobs.spec.trust import refuse_untrusted
 from jobs.storage import addresses, objects
 from jobs.storage.checksums import read_sums, read_verified, write_sums
-from jobs.storage.lease import Lease
 from jobs.store.checkpoint import decode, folder
 from jobs.store.rounds import is_whole_round
 from jobs.store.store import Store, refuse_links
@@ -54,11 +54,9 @@ def check(address: str, repair: bool = False) -> list[Finding]:
     # A repair imports the kernel, to make metadata and reductions again.
     refuse_untrusted(store.job.base, store.job.spec.modules(), address)
     refuse_links(store)
-    lease = Lease.acquire(store.objects, address)
-    try:
-        return list(_everything(Mending(store, True)))
-    finally:
-        lease.release()
+    lease = claim(store)
+    with lease.held():
+        return list(_everything(Mending(store, True, lease)))
 
 
 def damage(error: BaseException) -> str | None:

@@ -14,6 +14,7 @@ from jobs.plan.items import expand
 from jobs.plan.layout import Shard
 from jobs.storage import objects
 from jobs.storage.checksums import digest, is_intact, parsed, read_sums, read_verified, write_sums
+from jobs.storage.lease import Lease
 from jobs.store.creation import keys_outside_run, laid_out
 from jobs.store.manifest import description_of, is_job, read_description
 from jobs.store.store import Store, known_kernel
@@ -41,6 +42,8 @@ class Mending:
 
     store: Store
     repair: bool
+    lease: Lease | None = None
+    """That of the store, held by a repair."""
     broken_groups: set[int] = field(default_factory=set)
     """Groups whose rows cannot be read, since their metadata are damaged."""
 
@@ -68,11 +71,17 @@ class Mending:
         what: what is wrong; by default that the object is damaged or missing.
         """
         finding = Finding(key, what or self.state(key), cure)
+        self.check_lease()
         if self.repair and right is not None:
             objects.write(self.objects, key, right)
         elif self.repair:
             objects.delete(self.objects, key)
         return finding
+
+    def check_lease(self) -> None:
+        """Raise Held if another process has taken over the lease of a repair; called before anything is changed."""
+        if self.lease:
+            self.lease.check()
 
     def state(self, key: str) -> str:
         """Tell whether an object that is not intact is damaged or missing."""
@@ -186,6 +195,7 @@ def check_gathered(mending: Mending) -> Iterator[Finding]:
         if key != "zarr.json"  # check_created reports it
     ]
     if bad and mending.repair:
+        mending.check_lease()
         _gather_again(mending.store, bad)
     yield from found
 

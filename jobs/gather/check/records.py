@@ -36,6 +36,7 @@ def check_segments[T: Record](
     found = records.in_log(lines)
     # A new segment replaces all, and `compact` deletes those: a kill in between leaves both, of which the new one counts.
     if bad and mending.repair:
+        mending.check_lease()
         records.log.rewrite(seen, {number: lines[number] for number in found})
         records.compact()
     return found
@@ -130,6 +131,7 @@ def check_results(mending: Mending, markers: dict[int, Marker]) -> Iterator[Find
 def compute_again(mending: Mending, shards: Iterable[Shard]) -> None:
     """If this is a repair, remove the markers of these shards, so that `resume` computes them."""
     if mending.repair:
+        mending.check_lease()
         mending.store.committed.forget(shards)
 
 

@@ -43,6 +43,12 @@ _FIRST = '[ -e "$home/asked" ] || { touch "$home/asked"; return 1; }'
 ANSWERS_LATE = 'sbatch() { command sbatch "$@" >/dev/null; return 1; }'
 ANSWERS_AGAIN = f'sbatch() {{ {_FIRST}; command sbatch "$@"; }}'
 REQUEUES_AGAIN = f'scontrol() {{ [ "$1" != requeue ] || {_FIRST}; command scontrol "$@"; }}'
+# Ones that do not answer before somebody cancels the job: what was asked for is refused, or done all the same.
+_CANCELLED = 'touch "$home/asked"; until [ -e "$home/cancelled" ]; do sleep 0.2; done'
+_REFUSED = f'[ -e "$home/asked" ] || {{ {_CANCELLED}; return 1; }}'
+CANCELLED_AND_REFUSED = f'sbatch() {{ {_REFUSED}; command sbatch "$@"; }}'
+CANCELLED_AND_DONE = f'sbatch() {{ {_CANCELLED}; command sbatch "$@"; }}'
+CANCELLED_NO_REQUEUE = f'scontrol() {{ [ "$1" != requeue ] || {_REFUSED}; command scontrol "$@"; }}'
 
 
 def time_limit(go_on, lab, unheard=False):
@@ -166,15 +172,19 @@ def array(lab, name, signal, told_of):
 
 
 def scancelled(lab):
-    """Slurm's own scancel, which Ray and the driver get at the same moment; a token was left by an allocation before."""
-    old = lab.shared / "work" / "token-ctdlab-999999"
+    """Slurm's own scancel, which Ray and the driver get at the same moment; a token was left by an allocation before.
+
+    Another one is of a cluster whose name begins with that of this one.
+    """
+    old, other = (lab.shared / "work" / f"token-ctdlab-{left}" for left in ("999999", "gpu-999999"))
     old.parent.mkdir(exist_ok=True)
     old.touch()
+    other.touch()
     with Sent(lab, job(lab, "scancelled"), **on(7, 8)) as sent:
         sent.until(lambda: Store.exists(sent.address), "the driver runs", PATIENCE_S)
         slurm.command("scancel", sent.number)
         sent.await_end()
-        return SimpleNamespace(sent=sent, old=old)
+        return SimpleNamespace(sent=sent, old=old, other=other)
 
 
 def stuck(lab, limit=False, busy=""):
@@ -191,6 +201,22 @@ def stuck(lab, limit=False, busy=""):
             lambda: sent.history()[-1:] == ["stuck"], "no further allocation comes", PATIENCE_S
         )
         return SimpleNamespace(sent=sent, history=sent.history(), said=ctd("status", sent.address))
+
+
+def cancelled_between(lab, go_on, busy):
+    """The driver has ended, and Slurm is asked for what comes next, when the job is cancelled.
+
+    busy: a function of the shell, the command of Slurm's that is asked.
+    """
+    early = {"setup": ["ctd() { return 75; }", busy], "go_on": go_on}
+    with Sent(lab, job(lab, f"between-{go_on}-{len(busy)}"), **early, **on(3)) as sent:
+        asked = sent.home / "asked"
+        sent.until(asked.exists, "it asks for what comes next", PATIENCE_S)
+        said = cancel(sent.address)
+        sent.until(
+            lambda: sent.history()[-1:] in (["cancelled"], ["stuck"]), "nothing follows", PATIENCE_S
+        )
+        return SimpleNamespace(sent=sent, history=sent.history(), said=said)
 
 
 def _step(lab, sent, name):
@@ -252,6 +278,15 @@ STORIES = {
     "test_no_progress_is_no_reason_to_go_on[at once]": stuck,
     "test_no_progress_is_no_reason_to_go_on[late]": partial(stuck, busy=ANSWERS_LATE),
     "test_no_progress_is_no_reason_to_go_on[again]": partial(stuck, busy=ANSWERS_AGAIN),
+    "test_cancel_between_two_allocations[refused]": partial(
+        cancelled_between, go_on="chain", busy=CANCELLED_AND_REFUSED
+    ),
+    "test_cancel_between_two_allocations[done]": partial(
+        cancelled_between, go_on="chain", busy=CANCELLED_AND_DONE
+    ),
+    "test_cancel_between_two_allocations[requeue]": partial(
+        cancelled_between, go_on="requeue", busy=CANCELLED_NO_REQUEUE
+    ),
     "test_part_of_it_ends[head]": partial(head_ended, times=1),
     "test_part_of_it_ends[head told often]": partial(head_ended, times=5),
     "test_part_of_it_ends[step]": step_killed,
@@ -283,6 +318,7 @@ def test_scancel_leaves_nothing(end):
     assert end.sent.state() == "CANCELLED"
     end.sent.assert_nothing_left()
     assert not end.old.exists()
+    assert end.other.exists()
 
 
 def test_cancel(end):
@@ -395,6 +431,24 @@ def test_no_progress_is_no_reason_to_go_on(end, early):
     assert sorted(end.history) == noted, end.sent.log()
     assert end.history[-1] == "stuck"
     assert "given up: two allocations in a row have come no further" in end.said
+    end.sent.assert_nothing_left()
+
+
+@pytest.mark.parametrize(
+    "noted",
+    [
+        pytest.param(["started", "ended", "cancelled"], id="refused"),
+        pytest.param(["started", "ended", "chained", "cancelled"], id="done"),
+        pytest.param(["started", "ended", "requeued", "cancelled"], id="requeue"),
+    ],
+)
+def test_cancel_between_two_allocations(end, noted):
+    """Nothing more is asked for, and what Slurm has queued already ends as it starts."""
+    assert (
+        f"allocation {end.sent.number}: told to stop; cancel once more to end it at once"
+        in end.said
+    )
+    assert end.history == noted, end.sent.log()
     end.sent.assert_nothing_left()
 
 

@@ -1,14 +1,17 @@
 """`ctd check`: whatever is done to any object of a store is found, and repaired to the same bytes."""
 
+import json
 import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from failing import Failing, holds
 from stores import JOB, files, make, run, tree_bytes
+from waiting import until
 
 from jobs import keys
 from jobs.errors import JobError
@@ -17,6 +20,7 @@ from jobs.gather.gather import gather
 from jobs.run.shards import run_shards
 from jobs.storage import connect, objects
 from jobs.storage.checksums import checksummed, read_verified
+from jobs.storage.lease import Held, Lease, holder, part_place
 from jobs.store.store import Store
 
 NOTES = (
@@ -248,8 +252,6 @@ def test_a_reader_refuses_a_damaged_object_in_place_of_wrong_numbers(tmp_path, f
 
 
 def test_repair_of_a_store_that_runs_is_refused(tmp_path, finished):
-    from jobs.storage.lease import Lease
-
     path = tmp_path / "b.zarr"
     shutil.copytree(finished.address, path)
     lease = Lease.acquire(connect.open_objects(str(path)), str(path))
@@ -257,6 +259,41 @@ def test_repair_of_a_store_that_runs_is_refused(tmp_path, finished):
         check(str(path), repair=True)
     assert check(str(path)) == []
     lease.release()
+
+
+def test_repair_beside_a_driver_of_a_part_is_refused(tmp_path, finished):
+    path = tmp_path / "p.zarr"
+    shutil.copytree(finished.address, path)
+    lease = Lease.acquire(part_place(str(path), "0001"), str(path))
+    with lease.held(), pytest.raises(Held, match="is being run by"):
+        check(str(path), repair=True)
+    assert check(str(path), repair=True) == []
+
+
+def test_repair_renews_its_lease_and_stops_once_it_is_lost(tmp_path, finished, monkeypatch):
+    """Nothing more is removed after another process has taken the store over."""
+    path = tmp_path / "t.zarr"
+    shutil.copytree(finished.address, path)
+    left = path / "run/checkpoints/0/000001/0"
+    left.parent.mkdir(parents=True, exist_ok=True)
+    left.write_bytes(b"half")
+    monkeypatch.setattr("jobs.storage.lease.POLL_S", 0.01)
+    monkeypatch.setattr("jobs.storage.lease.RENEW_S", 0.02)
+    store, real = Store.open(str(path)), Lease.check
+
+    def slow(lease):
+        before = holder(store.objects)
+        until(lambda: holder(store.objects).renewed > before.renewed, "it is renewed")
+        newer = replace(before, generation=before.generation + 1, host="node9")
+        objects.write(
+            store.objects, keys.lease(newer.generation), json.dumps(newer.to_json()).encode()
+        )
+        real(lease)
+
+    monkeypatch.setattr(Lease, "check", slow)
+    with pytest.raises(Held, match="took over"):
+        check(str(path), repair=True)
+    assert left.exists()
 
 
 def test_a_driver_that_folds_meanwhile_is_no_damage(tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ from stores import JOB, make, run, tree_bytes
 from ctd.batch import Layout
 from jobs import keys
 from jobs.errors import JobError
+from jobs.gather.check import check
 from jobs.gather.gather import gather
 from jobs.plan.layout import Shard
 from jobs.run.driver import Driver
@@ -119,6 +120,43 @@ def test_items_that_fail_are_found_and_the_others_are_as_without_them(tmp_path, 
     attempts = {m.shard.number: m.attempt for m in store.committed.markers()}
     assert all(attempts[k] == 1 for k in others)
     gather(store)
+
+
+@pytest.mark.parametrize("shard_items", [1, 3])
+def test_an_item_that_fails_after_a_checkpoint_leaves_none(tmp_path, shard_items):
+    class Late(SerialExecutor):
+        """The items with odd rows fail in their second advance."""
+
+        def wait(self, timeout):
+            do = self._worker.do
+
+            def failing(task, note):
+                def second(now):
+                    note(now)
+                    if now.advances == 2 and holds(task, {1, 3, 5}):
+                        raise RuntimeError("no more")
+
+                return do(task, second)
+
+            self._worker.do = failing
+            try:
+                return super().wait(timeout)
+            finally:
+                self._worker.do = do
+
+    job = {**JOB, "sweep": {"grid": {"rate": {"linspace": [-0.5, 0.5, 6]}}}}
+    given = {
+        "shard_items": shard_items,
+        "slots": 2,
+        "microbatch": 1,
+        "retries": 0,
+        "checkpoint_s": 0,
+    }
+    store = make(tmp_path / "l.zarr", {**job, "run": given})
+    progress = run_shards(store, Late(1))
+    assert (progress.failed, set(progress.failed_items)) == ({}, {1, 3, 5})
+    assert list(objects.list_all(store.objects, keys.CHECKPOINTS)) == []
+    assert check(store.address) == []
 
 
 def test_items_that_failed_are_known_to_the_next_run(tmp_path):

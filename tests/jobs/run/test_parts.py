@@ -1,22 +1,28 @@
 """jobs.run.shards: drivers that share a store deal its shards out, and do not mix with one that has it all."""
 
+import json
 import os
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 from failing import Flaky
 from stores import BASE
 
+from jobs import keys
 from jobs.report.history import history
 from jobs.report.summary import state
+from jobs.run import shards
 from jobs.run.prepare import open_or_create
 from jobs.run.progress import progress_of
 from jobs.run.serial import SerialExecutor
-from jobs.run.shards import Part, open_shards, refuse_mixture, run_parts, run_shards
+from jobs.run.shards import Part, claim, open_shards, refuse_mixture, run_parts, run_shards
 from jobs.run.stop import Stop
 from jobs.spec.job import parse_job
-from jobs.storage.lease import Held, Lease, part_place
+from jobs.storage import objects
+from jobs.storage.lease import Held, Lease, holder, part_place, running
 from jobs.store.events import Event, Events, read_events
 
 JOB = {
@@ -88,6 +94,57 @@ def test_parts_beside_a_driver_of_the_whole(store):
             refuse_mixture(store, Part(0, 2))
         progress = run_parts(store, SerialExecutor(1), 0, 2, lambda p: None, Stop())
     assert progress.shards_done == 0
+
+
+@pytest.mark.parametrize("part", [None, Part(0, 2)])
+def test_a_driver_of_the_other_kind_that_comes_between_look_and_lease_is_seen(
+    store, monkeypatch, part
+):
+    """The later one computes nothing, and leaves no lease behind."""
+    ours, theirs = store.objects, part_place(store.address, "0000")
+    if part is not None:
+        ours, theirs = theirs, ours
+    acquire = Lease.acquire
+    monkeypatch.setattr(shards, "YIELD_S", 0.1)
+    monkeypatch.setattr(
+        Lease,
+        "acquire",
+        staticmethod(lambda *at: (acquire(theirs, store.address), acquire(*at))[1]),
+    )
+    with pytest.raises(Held, match=r"is being run by process .*ctd cancel"):
+        run_shards(store, SerialExecutor(1), part=part)
+    assert store.committed.numbers() == set()
+    assert running(ours) is None
+    assert running(theirs)
+
+
+def test_of_two_kinds_that_start_together_the_driver_of_the_whole_wins(store, monkeypatch):
+    both, acquire = threading.Barrier(2, timeout=100), Lease.acquire
+
+    def together(*at):
+        both.wait()
+        lease = acquire(*at)
+        both.wait()
+        return lease
+
+    monkeypatch.setattr(shards, "YIELD_S", 200.0)
+    monkeypatch.setattr(Lease, "acquire", staticmethod(together))
+    with ThreadPoolExecutor(2) as threads:
+        whole, part = threads.submit(claim, store), threads.submit(claim, store, Part(0, 2))
+        with pytest.raises(Held):
+            part.result()
+        whole.result().release()
+
+
+def test_a_lease_that_a_dead_driver_left_keeps_nobody_out(store, monkeypatch):
+    monkeypatch.setattr("jobs.storage.lease.TTL_S", 0.0)
+    monkeypatch.setattr("jobs.storage.lease.RENEW_S", 0.1)
+    monkeypatch.setattr("jobs.storage.lease.POLL_S", 0.05)
+    place = part_place(store.address, "0001")
+    Lease.acquire(place, store.address)
+    elsewhere = replace(holder(place), machine="other", host="node7")
+    objects.write(place, keys.lease(0), json.dumps(elsewhere.to_json()).encode())
+    claim(store).release()
 
 
 def test_stop_ends_all_parts(store):

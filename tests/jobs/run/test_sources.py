@@ -9,7 +9,9 @@ from places import ROOT
 from stores import BASE
 
 from ctd.catalogue import kernel_names
+from jobs import keys
 from jobs.errors import JobError
+from jobs.gather.check import check
 from jobs.gather.gather import set_gather
 from jobs.run.prepare import fork, open_or_create
 from jobs.run.serial import SerialExecutor
@@ -18,7 +20,7 @@ from jobs.run.sources import SourceDiffers, combined, sources_of
 from jobs.run.stop import Stop
 from jobs.spec.job import parse_job
 from jobs.storage import objects
-from jobs.storage.checksums import checksummed
+from jobs.storage.checksums import checksummed, write_sums
 from jobs.store.events import read_events
 from jobs.store.manifest import write_job
 from jobs.store.store import Store
@@ -143,6 +145,18 @@ def test_an_edited_source_is_refused_until_it_is_accepted(own, tmp_path, monkeyp
     assert first == combined(store.job.sources) != second == combined(again.job.sources)
     said = [event.text for event in read_events(again) if event.kind == "decision"]
     assert said == [f"changed source accepted: {own}_parts.factor"]
+
+
+def test_accepted_changes_leave_no_checksums_of_the_decisions_that_they_take(own, tmp_path):
+    store = make(own, tmp_path)
+    run_shards(store, SerialExecutor(1))
+    objects.write(store.objects, keys.decision(0, 0), checksummed({}))
+    write_sums(store.objects, "decisions/0", [keys.decision(0, 0)])
+    assert check(store.address) == []
+    edit(tmp_path, own, 5.0)
+    reconsider(Store.open(store.address), changes=True)
+    assert not list(objects.list_keys(store.objects, keys.DECISIONS))
+    assert check(store.address) == []
 
 
 def test_settings_and_accepted_source_of_two_processes_are_both_kept(own, tmp_path):

@@ -207,6 +207,25 @@ def test_pruning_of_rounds_is_by_all_that_have_come(together):
     assert came[16]
 
 
+@pytest.mark.parametrize(
+    ("metric", "go_on"),
+    [
+        ([0.5, math.nan, math.nan, math.nan], [0]),
+        ([math.nan, math.inf, math.nan, 0.5], [3]),
+        ([math.nan, 1.0, 0.5, 0.75], [2, 3]),
+        ([math.nan] * 4, []),
+    ],
+)
+def test_a_number_is_not_pruned_where_few_are_numbers(metric, go_on):
+    """Two of four go on: where fewer have a metric, those that do."""
+    searcher = made(
+        search(trials=4, together=4, sampler="random", prune={"min_advances": 2, "eta": 2})
+    )
+    items = Items(lambda row, age: metric[row], lambda row: 40)
+    searcher.tell(0, items.report(0, searcher.ask(4)))
+    assert np.flatnonzero(searcher.ready).tolist() == go_on
+
+
 def test_points_of_a_sweep_are_studies_of_their_own():
     """Two studies in a group: each has the proposals of the first alone, and they are asked in turn."""
     spec = search(trials=10, together=5, sampler="tpe")

@@ -21,7 +21,7 @@ from jobs.run.shards import run_shards
 from jobs.run.stop import Stop
 from jobs.storage import connect, objects
 from jobs.storage import lease as module
-from jobs.storage.lease import Lease, cancel, holder, running
+from jobs.storage.lease import Held, Lease, cancel, holder, running
 from jobs.storage.process import born
 from jobs.store import creation
 from jobs.store.store import Store
@@ -269,6 +269,23 @@ def test_two_drivers_at_once_and_cancel(tmp_path):
     assert cancel(store.objects) is None
     assert run(store.address)[1].shards_done == 8
     assert not list(objects.list_keys(store.objects, "run/cancel"))
+
+
+def test_creation_renews_its_lease_and_makes_no_store_once_it_is_lost(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "POLL_S", 0.01)
+    monkeypatch.setattr(module, "RENEW_S", 0.02)
+    path, real = tmp_path / "slow.zarr", creation._lay_out
+
+    def slow(store, *rest):
+        real(store, *rest)
+        before = holder(store.objects).renewed
+        until(lambda: holder(store.objects).renewed > before, "it is renewed")
+        put(store.objects, generation=1, host="node9")
+
+    monkeypatch.setattr(creation, "_lay_out", slow)
+    with pytest.raises(Held, match="took over"):
+        make(path)
+    assert not (path / keys.JOB).exists()
 
 
 def test_creation_that_was_killed_is_done_again(tmp_path, monkeypatch):
