@@ -24,7 +24,7 @@ from jobs.inputs.measure import load_group
 from jobs.late import zarr
 from jobs.query.columns import as_array, decode
 from jobs.query.tables import ask
-from jobs.reduce import Columns, GroupResults, columns_of, committed_rows, group_params
+from jobs.reduce import Columns, GroupResults, columns_of, group_params, rows_with_results
 from jobs.report.sweep import Effect, axis_of, by_importance, effects, overview
 from jobs.storage.addresses import local_path
 from jobs.store.arrays import attributes
@@ -47,7 +47,7 @@ def figure_of(store: Store, group: int) -> Canvas | None:
     Raises JobError if the kernel's `figure` returns something else than a `ctd.plots.Figure`.
     """
     kernel = store.kernel
-    rows = committed_rows(store)[group]
+    rows = _rows(store, group)
     reduced = kernel.reduce is None or f"gathered/{group}" in store.root
     if kernel.figure is None or not reduced or not rows.any():
         return None
@@ -71,6 +71,11 @@ def figure_of(store: Store, group: int) -> Canvas | None:
         if not figure.plots:
             return None
         return draw(_by_swept(store, figure, columns, results))
+
+
+def _rows(store: Store, group: int) -> np.ndarray:
+    """Mark the rows of a group that have results, (rows,) bool; those of items with errors hold fill values."""
+    return rows_with_results(store.job.plan.group_sizes[group], store.committed.markers(group))
 
 
 def save_figure(store: Store, group: int, path: Path) -> bool:
@@ -128,7 +133,7 @@ def figure(store: Store, group: int | None = None) -> Canvas:
     plot = overview(store, metric.name) if metric else None
     if plot:
         return draw(Figure([plot]))
-    rows = committed_rows(store)[some]
+    rows = _rows(store, some)
     columns = columns_of(store, some, rows)
     results = GroupResults(store, some, rows, store.names(some))
     return draw(_by_swept(store, Figure(default_plots(store, group)), columns, results))
@@ -174,7 +179,7 @@ def default_plots(store: Store, group: int | None = None) -> list[Plot]:
     names = [name for name in names if name != "outcome"]
     swept = [overview(store, name) for name in names] if group is None else []
     made = [plot for plot in swept if plot is not None]
-    rows = committed_rows(store)[some]
+    rows = _rows(store, some)
     results = GroupResults(store, some, rows, store.names(some))
     made += generic_plots(dims, results, columns_of(store, some, rows)) if rows.any() else []
     return made[:MAX_PLOTS] or _by_item(store, names)
