@@ -5,7 +5,6 @@ If the kernel draws none, the results are plotted by their names, axes and units
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -142,28 +141,32 @@ def figure(store: Store, group: int | None = None) -> Canvas:
 def save_figures(store: Store, stem: Path, limit: int = 16) -> list[Path]:
     """Save stem.png of all items and, if there are several groups, stem-0.png ... of the first `limit`; return the paths.
 
-    Without a metric nothing compares groups that the kernel draws, and stem.png shows the first one.
+    The picture of another store, stem-0.zarr, stays as it is. Without a metric nothing compares groups that the kernel draws, and stem.png shows the first one.
     """
     paths, n = [stem.with_name(f"{stem.name}.png")], len(store.job.plan.group_sizes)
     _save(figure(store), paths[0])
     for group in range(min(n, limit) if n > 1 else 0):
         path = stem.with_name(f"{stem.name}-{group}.png")
-        if save_figure(store, group, path):
+        if not _of_another(path) and save_figure(store, group, path):
             paths.append(path)
     return paths
 
 
-def saved_figures(address: str) -> list[Path]:
-    """The PNGs that `save_figures` left beside a store: of all items first, then of each group in order."""
+def _of_another(path: Path) -> bool:
+    """Whether a picture is that of the store beside it with the same name, not of a group of this one."""
+    return path.with_suffix(".zarr").exists()
+
+
+def saved_figures(address: str, n_groups: int) -> list[Path]:
+    """The PNGs that `save_figures` left beside a store of so many groups: of all items first, then of each group in order."""
     local = local_path(address)
     if local is None:
         return []
     stem = local.with_suffix("")
-    numbered = [
-        p for p in stem.parent.glob("*.png") if re.fullmatch(rf"{re.escape(stem.name)}-\d+", p.stem)
-    ]
+    # Not by a pattern: pictures of further numbers are left over from another job, or of another store.
+    numbered = [stem.with_name(f"{stem.name}-{group}.png") for group in range(n_groups)]
     one = stem.with_name(f"{stem.name}.png")
-    return [one] * one.exists() + sorted(numbered, key=lambda p: int(p.stem.rpartition("-")[2]))
+    return [p for p in (one, *numbered) if p.exists() and (p == one or not _of_another(p))]
 
 
 # --- results as they are --------------------------------------------------------------------------

@@ -45,7 +45,11 @@ def test_a_kernels_figure_is_drawn_if_it_is_one_of_plots(store, tmp_path, monkey
     paths = save_figures(store, tmp_path / "t")
     assert [path.name for path in paths] == ["t.png", "t-0.png", "t-1.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
-    assert saved_figures(str(tmp_path / "t.zarr")) == paths
+    assert saved_figures(str(tmp_path / "t.zarr"), 2) == paths
+    (tmp_path / "t-1.zarr").mkdir()
+    paths[2].write_text("of the store t-1.zarr")
+    assert save_figures(store, tmp_path / "t") == paths[:2]
+    assert paths[2].read_text() == "of the store t-1.zarr"
     opened = StoreTree.of(store)
     assert jobs.figure(opened, 1).axes[0].get_title() == "norms"
     assert jobs.figure(opened).axes[0].get_title().startswith("norm against ")
