@@ -213,7 +213,8 @@ class Tables:
 
     def is_current(self) -> bool:
         """Whether the tables are still those of the last `refresh`."""
-        return self._written() == self._stamp
+        # Without a stamp the tables that were read may be half written, and nothing tells whether they still are.
+        return self._stamp is not None and self._written() == self._stamp
 
     def _written(self) -> Any:
         """The stamp of the last gather, or None while a gather runs.
