@@ -27,10 +27,11 @@ def plain(value: object, where: str, module: str) -> Any:
     >>> plain({"candidate": range(3), "g": np.float32(1.5)}, "sweep", "")
     {'candidate': [0, 1, 2], 'g': 1.5}
     """
-    if value is None or isinstance(value, str | bool | int | float):
-        return value
+    # First, since np.float64 is a float and np.str_ a str.
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, Mapping):

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs.errors import count
+from jobs.query.columns import of_json
 from jobs.run.progress import Listener
 from jobs.run.progress import Progress as RunProgress
 
@@ -285,12 +286,6 @@ def show_error(text: str) -> None:
 
 
 def show_json(content: object) -> None:
-    """Print JSON to standard output, for programs."""
-    json.dump(content, sys.stdout, default=_plain)
+    """Print strict JSON to standard output, for programs: what is no finite number is null."""
+    json.dump(of_json(content), sys.stdout, default=str, allow_nan=False)
     sys.stdout.write("\n")
-
-
-def _plain(value: object) -> Any:
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    return str(value)

@@ -125,7 +125,8 @@ def _runs(store: str, to: str, folder: Path, arrays: Any, where: Any, **first: A
     n, runs = read_runs(opened, all_of(where), arrays, **first)
     say_how_much(opened)
     err.print(f"writing {count(n, 'run')} to {folder}")
-    pictures, name = saved_figures(store), opened.job.spec.name or opened.job.spec.kernel
+    pictures = saved_figures(store, len(opened.job.plan.group_sizes))
+    name = opened.job.spec.name or opened.job.spec.kernel
     look = write_runs(to, folder, name, runs, pictures)
     told = f" and {count(len(pictures), 'picture')}" if pictures else ""
     out.print(f"wrote {count(n, 'run')}{told}; {look}")

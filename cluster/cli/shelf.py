@@ -68,14 +68,15 @@ def _show(found: dict[str, np.ndarray]) -> None:
         for metric, value in zip(found["metric"], found["best"], strict=True)
     ]
     shared = [name for name in VERSIONS if len(set(found[name])) == 1]
+    counts = ("done", "dropped", "failed", "left")
     columns = {
-        **{name: found[name] for name in ("store", "kernel", "swept", "done", "failed", "left")},
+        **{name: found[name] for name in ("store", "kernel", "swept", *counts)},
         metrics.pop() if len(metrics) == 1 else "best": texts(best) * np.isfinite(found["best"]),
         "size": texts(f"{size:,.3g} MB" for size in found["size_mb"]),
         "when": texts(when.removeprefix(this_year) for when in found["when"]),
         **{name: found[name] for name in ("ctd", "jax") if name not in shared},
     }
-    optional = [*columns][2:7]
+    optional = [*columns][2:8]
     empty = {name for name in optional if not any(columns[name])} - {"done"}
     show_table({name: v for name, v in columns.items() if name not in empty}, limit=None)
     for name, note, tags in zip(found["store"], found["note"], found["tags"], strict=True):

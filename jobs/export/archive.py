@@ -126,7 +126,7 @@ def describe_store(store: Store, card: Card, about: About) -> dict[str, Any]:
     files = list(_files(store))
     license_, licensed = _license(about.license)
     name = card.name or card.kernel
-    done = f"{card.done:,} of {count(card.items, 'item')}"
+    done = f"{card.done + card.dropped:,} of {count(card.items, 'item')}"
     root = {
         "@id": "./",
         "@type": "Dataset",

@@ -227,7 +227,9 @@ def _distribution(laws: Sequence[object], values: Sequence[Plain | None]) -> Bas
             return FloatDistribution(low, high, log=low > 0)
         if is_a(Integers, Range) and all(isinstance(end, int) for end in ends):
             return IntDistribution(int(low), int(high))
-    listed = [value for law in laws if isinstance(law, Choice) for value in law.choice]
+    choices = [value for law in laws if isinstance(law, Choice) for value in law.choice]
+    # Lists are among `values` as texts, mappings by their fields.
+    listed = [value for value in choices if not isinstance(value, list | tuple | Mapping)]
     return CategoricalDistribution(list(dict.fromkeys([*listed, *values])))
 
 

@@ -30,13 +30,13 @@ from obstore.store import ObjectStore
 from ctd.kernel import Kernel
 from jobs import keys
 from jobs.errors import JobError
-from jobs.gather.tables import write_items, write_reductions, write_shards
+from jobs.gather.tables import numeric_columns, write_items, write_reductions, write_shards
 from jobs.late import zarr
 from jobs.reduce import is_reduced, made_from, reduce_group, rows_of
 from jobs.run.executor import Executor
 from jobs.run.task import Reduction
 from jobs.spec.job import options_of, set_field
-from jobs.spec.reductions import reductions_of
+from jobs.spec.reductions import check_reductions, reductions_of
 from jobs.storage import connect, objects
 from jobs.storage.checksums import checksummed, read_verified, write_sums
 from jobs.storage.lease import Held, Lease
@@ -330,6 +330,9 @@ def set_gather(store: Store, overrides: list[str]) -> None:
         set_field(settings, override)
     spec = job.spec.model_copy(update={"gather": settings})
     options_of(spec, kernel)
-    reductions_of(spec, description)
+    asked = reductions_of(spec, description)
+    # Not in the gather: by then it has taken the tables back, and would fail at every query.
+    named = {column for one in asked for _, column in one.named()}
+    check_reductions(asked, numeric_columns(store, named))
     store.job = replace(job, spec=spec)
     write_job(store.objects, store.job)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import singledispatch
 from typing import Any, NamedTuple
 
@@ -73,6 +73,21 @@ def _column(store: Store, group: int, name: str, rows: np.ndarray) -> np.ndarray
     if isinstance(value, dict | list | None):
         value = str(value)
     return np.repeat(np.asarray(value)[None], int(rows.sum()))
+
+
+def numeric_columns(store: Store, names: Iterable[str]) -> dict[str, bool]:
+    """Swept field or result that items/ has, of these names -> whether it holds one number an item."""
+    groups = range(len(store.job.plan.group_sizes))
+    none = np.zeros(0, bool)
+    found: dict[str, bool] = {}
+    for name in names:
+        if name in store.swept:
+            parts = [_column(store, g, name, none) for g in groups]
+        else:
+            parts = [store.rows(g, name, 0, 0) for g in groups if name in store.names(g)]
+        if parts:
+            found[name] = all(part.dtype.kind in "iufb" and part.ndim == 1 for part in parts)
+    return found
 
 
 def write_shards(store: Store, markers: Sequence[Marker]) -> None:
@@ -155,6 +170,12 @@ class Items(NamedTuple):
         values = self.columns[name][rows]
         return np.asarray(self.labels[name])[values] if name in self.labels else values
 
+    def column(self, name: str) -> np.ndarray:
+        """A column that a reduction names. Raises JobError if no item has it."""
+        if name not in self.columns:
+            raise JobError(f"gather: reductions: no item has {name!r}; give a column of the items")
+        return self.columns[name]
+
 
 class Column(NamedTuple):
     """One column of a reduction."""
@@ -232,7 +253,7 @@ def _counts(asked: Counts, items: Items) -> Table:
     """One row per combination that occurs: the named columns, status, outcome, count, share."""
     names = [*asked.by, *(name for name in ("status", "outcome") if name in items.columns)]
     names = list(dict.fromkeys(names))
-    first, which = combinations([items.columns[name] for name in names], _n(items))
+    first, which = combinations([items.column(name) for name in names], _n(items))
     count = np.bincount(which, minlength=len(first))
     return {name: Column(items.pick(name, first)) for name in names} | {
         "count": Column(count, "1", "items"),
@@ -270,7 +291,7 @@ def _n(items: Items) -> int:
 
 def _usable(items: Items, name: str) -> tuple[np.ndarray, np.ndarray]:
     """The items that are done and have a finite value: (values, rows)."""
-    values = items.columns[name]
+    values = items.column(name)
     if name in items.labels or values.dtype.kind not in "iufb" or values.ndim != 1:
         raise JobError(
             f"gather: reductions: {name!r} does not hold one number per item; give a column that does"

@@ -14,7 +14,7 @@ from ctd.kernel import Kind, field_kinds
 from jobs.errors import JobError, count, nearest
 from jobs.inputs.items import WEIGHTS, item_params
 from jobs.query.query import rows
-from jobs.query.tables import REPLICATES, ask, varied
+from jobs.query.tables import REPLICATES, ask, shown_for, varied
 from jobs.spec.trust import modules_of
 from jobs.storage.addresses import join
 from jobs.store.arrays import plain
@@ -143,13 +143,17 @@ def best_of(store: Store, columns: Mapping[str, np.ndarray], metric: Metric) -> 
     if not len(fine):
         return None
     first = fine[metric.rank(values[fine])[0]]
-    names = [name for name in varied(store) if name in columns]
+    # The page's columns are those shown by default, which have the fields of a swept mapping, not the mapping.
+    names = [column for name in varied(store) for column in shown_for(name, columns)]
     alike = np.ones(len(fine), bool)
     for name in names:
-        column = np.asarray(columns[name])
+        column = np.asarray(columns[name])[fine]
+        one = columns[name][first]
         if name not in REPLICATES:
-            alike &= column[fine] == column[first]
-    params = {name.removeprefix("final_"): plain(columns[name][first]) for name in names}
+            # Fields that a mapping does not have are NaN, and alike.
+            alike &= (column == one) | ((column != column) & (one != one))
+    given = {name: plain(columns[name][first]) for name in names}
+    params = {name.removeprefix("final_"): v for name, v in given.items() if v == v and v != ""}
     return Best(
         int(columns["item"][first]),
         metric.name,

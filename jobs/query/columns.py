@@ -8,7 +8,8 @@ importing it takes a second and 70 MB.
 """
 
 import ast
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -206,6 +207,24 @@ def as_text(value: object) -> str:
     if any(isinstance(one, str) for one in value):
         return ", ".join(map(str, value))
     return str([_short(one) for one in value])
+
+
+def of_json(value: object) -> Any:
+    """The value as strict JSON has it: null for what is missing, not a number or infinite.
+
+    >>> of_json({"loss": [np.float64("nan"), 0.5], "n": np.arange(2)})
+    {'loss': [None, 0.5], 'n': [0, 1]}
+    """
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {key: of_json(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [of_json(inner) for inner in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    # What pandas has in place of a missing value; pandas is not imported for it.
+    return None if type(value).__name__ in ("NAType", "NaTType") else value
 
 
 def _short(value: object) -> Any:

@@ -1,11 +1,9 @@
 """Write a table to a file: .csv, .json (a list of rows), .parquet, or .nc (NetCDF, along the rows' axis)."""
 
 import json
-import math
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +11,7 @@ import pandas as pd
 from ctd.installed import how_to_install, why_not
 from ctd.replacing import replacing
 from jobs.errors import JobError, writing
+from jobs.query.columns import of_json
 
 
 def save_frame(
@@ -59,20 +58,9 @@ def _csv(frame: pd.DataFrame, path: Path) -> None:
 def _json(frame: pd.DataFrame, path: Path) -> None:
     # pandas rounds to 15 decimals at most, which leaves one digit of 1e-15.
     names = [str(name) for name in frame.columns]
-    rows = zip(*(map(_of_json, frame[name].tolist()) for name in frame.columns), strict=True)
+    rows = zip(*(map(of_json, frame[name].tolist()) for name in frame.columns), strict=True)
     records = [dict(zip(names, row, strict=True)) for row in rows]
     path.write_text(json.dumps(records, indent=1, ensure_ascii=False), encoding="utf-8")
-
-
-def _of_json(value: object) -> Any:
-    """The value as JSON has it: null for what is missing, not a number or infinite."""
-    if isinstance(value, np.generic | np.ndarray):
-        value = value.tolist()
-    if isinstance(value, list | tuple):
-        return [_of_json(inner) for inner in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return None if value is pd.NA or value is pd.NaT else value
 
 
 def _parquet(frame: pd.DataFrame, path: Path) -> None:

@@ -315,16 +315,24 @@ def _database() -> Any:
     return duckdb.connect(":memory:", config={"enable_external_access": False})
 
 
+def _asks_for_all(text: str) -> bool:
+    """Whether a SQL text may ask for columns that it does not name: select *, a from without a select, summarize, pivot, ..."""
+    words = re.findall(r"\w+", text.lower())
+    unnamed = "*" in text or {"pivot", "unpivot", "natural", "columns"} & {*words}
+    return bool(unnamed) or not 0 < words.count("select") >= words.count("from")
+
+
 def _frames(tables: Source, text: str) -> dict[str, pd.DataFrame]:
-    """The tables that a SQL text names, with the columns that it names; all columns if it contains a *."""
+    """The tables that a SQL text names, with the columns that it names, or all if it asks for columns without their names."""
     import pandas as pd
 
+    has = lambda name: re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text, re.IGNORECASE)
     frames = {}
     for name in tables.names():
-        if re.search(rf"\b{re.escape(name)}\b", text, re.IGNORECASE):
+        if has(name):
             table = tables[name]
-            named = [column for column in table.names if column.lower() in text.lower()]
-            names = table.names if "*" in text or not named else named
+            named = [] if _asks_for_all(text) else [c for c in table.names if has(c)]
+            names = named or table.names
             table.prefetch(names)
             columns = {column: _categories(table.read(column)) for column in names}
             frames[name] = pd.DataFrame(columns, copy=False)

@@ -19,6 +19,7 @@ from jobs.query.columns import (
     Column,
     Text,
     as_array,
+    as_column,
     concat,
     decode,
     from_values,
@@ -249,7 +250,7 @@ def search_columns(
     take = lambda g: _of_group(store, search, int(g), ids[groups == g], rows[groups == g])
     parts = [take(g) for g in numbers] or [_of_group(store, search, 0, ids, rows)]
     found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    reads: dict[str, Read] = {name: values.__getitem__ for name, values in found.items()}
+    reads: dict[str, Read] = {name: as_column(v).__getitem__ for name, v in found.items()}
     return Columns(SEARCH_TABLE, len(found["item"]), reads, list(found))
 
 

@@ -268,6 +268,7 @@ def _columns(found: dict[str, Card]) -> dict[str, Column]:
         "swept": texts(", ".join(card.swept) for card in cards),
         "items": whole(card.items for card in cards),
         "done": whole(card.done for card in cards),
+        "dropped": whole(card.dropped for card in cards),
         "failed": whole(card.failed for card in cards),
         "left": whole(card.left for card in cards),
         "metric": texts(card.metric for card in cards),

@@ -11,7 +11,7 @@ search      one row per item and generation, or rung, of the job's search
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
@@ -143,6 +143,15 @@ def varied(store: Store) -> list[str]:
     return [*final, *(name for name in swept if f"final_{name}" not in final)]
 
 
+def shown_for(name: str, columns: Collection[str]) -> list[str]:
+    """The columns that stand for a swept field among those of a table: itself, or the fields of a mapping, which is not shown.
+
+    >>> shown_for("task", ["item", "task.name", "task.n_steps"]), shown_for("g", ["item", "g"])
+    (['task.name', 'task.n_steps'], ['g'])
+    """
+    return [name] if name in columns else [c for c in columns if c.startswith(f"{name}.")]
+
+
 class Source(Protocol):
     """Tables that answer questions: those of one store (`Tables`), or of several (jobs.query.shelf)."""
 
@@ -204,7 +213,8 @@ class Tables:
 
     def is_current(self) -> bool:
         """Whether the tables are still those of the last `refresh`."""
-        return self._written() == self._stamp
+        # Without a stamp the tables that were read may be half written, and nothing tells whether they still are.
+        return self._stamp is not None and self._written() == self._stamp
 
     def _written(self) -> Any:
         """The stamp of the last gather, or None while a gather runs.

@@ -5,7 +5,6 @@ If the kernel draws none, the results are plotted by their names, axes and units
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +23,7 @@ from jobs.inputs.measure import load_group
 from jobs.late import zarr
 from jobs.query.columns import as_array, decode
 from jobs.query.tables import ask
-from jobs.reduce import Columns, GroupResults, columns_of, committed_rows, group_params
+from jobs.reduce import Columns, GroupResults, columns_of, group_params, rows_with_results
 from jobs.report.sweep import Effect, axis_of, by_importance, effects, overview
 from jobs.storage.addresses import local_path
 from jobs.store.arrays import attributes
@@ -47,7 +46,7 @@ def figure_of(store: Store, group: int) -> Canvas | None:
     Raises JobError if the kernel's `figure` returns something else than a `ctd.plots.Figure`.
     """
     kernel = store.kernel
-    rows = committed_rows(store)[group]
+    rows = _rows(store, group)
     reduced = kernel.reduce is None or f"gathered/{group}" in store.root
     if kernel.figure is None or not reduced or not rows.any():
         return None
@@ -71,6 +70,11 @@ def figure_of(store: Store, group: int) -> Canvas | None:
         if not figure.plots:
             return None
         return draw(_by_swept(store, figure, columns, results))
+
+
+def _rows(store: Store, group: int) -> np.ndarray:
+    """Mark the rows of a group that have results, (rows,) bool; those of items with errors hold fill values."""
+    return rows_with_results(store.job.plan.group_sizes[group], store.committed.markers(group))
 
 
 def save_figure(store: Store, group: int, path: Path) -> bool:
@@ -128,7 +132,7 @@ def figure(store: Store, group: int | None = None) -> Canvas:
     plot = overview(store, metric.name) if metric else None
     if plot:
         return draw(Figure([plot]))
-    rows = committed_rows(store)[some]
+    rows = _rows(store, some)
     columns = columns_of(store, some, rows)
     results = GroupResults(store, some, rows, store.names(some))
     return draw(_by_swept(store, Figure(default_plots(store, group)), columns, results))
@@ -137,28 +141,32 @@ def figure(store: Store, group: int | None = None) -> Canvas:
 def save_figures(store: Store, stem: Path, limit: int = 16) -> list[Path]:
     """Save stem.png of all items and, if there are several groups, stem-0.png ... of the first `limit`; return the paths.
 
-    Without a metric nothing compares groups that the kernel draws, and stem.png shows the first one.
+    The picture of another store, stem-0.zarr, stays as it is. Without a metric nothing compares groups that the kernel draws, and stem.png shows the first one.
     """
     paths, n = [stem.with_name(f"{stem.name}.png")], len(store.job.plan.group_sizes)
     _save(figure(store), paths[0])
     for group in range(min(n, limit) if n > 1 else 0):
         path = stem.with_name(f"{stem.name}-{group}.png")
-        if save_figure(store, group, path):
+        if not _of_another(path) and save_figure(store, group, path):
             paths.append(path)
     return paths
 
 
-def saved_figures(address: str) -> list[Path]:
-    """The PNGs that `save_figures` left beside a store: of all items first, then of each group in order."""
+def _of_another(path: Path) -> bool:
+    """Whether a picture is that of the store beside it with the same name, not of a group of this one."""
+    return path.with_suffix(".zarr").exists()
+
+
+def saved_figures(address: str, n_groups: int) -> list[Path]:
+    """The PNGs that `save_figures` left beside a store of so many groups: of all items first, then of each group in order."""
     local = local_path(address)
     if local is None:
         return []
     stem = local.with_suffix("")
-    numbered = [
-        p for p in stem.parent.glob("*.png") if re.fullmatch(rf"{re.escape(stem.name)}-\d+", p.stem)
-    ]
+    # Not by a pattern: pictures of further numbers are left over from another job, or of another store.
+    numbered = [stem.with_name(f"{stem.name}-{group}.png") for group in range(n_groups)]
     one = stem.with_name(f"{stem.name}.png")
-    return [one] * one.exists() + sorted(numbered, key=lambda p: int(p.stem.rpartition("-")[2]))
+    return [p for p in (one, *numbered) if p.exists() and (p == one or not _of_another(p))]
 
 
 # --- results as they are --------------------------------------------------------------------------
@@ -174,7 +182,7 @@ def default_plots(store: Store, group: int | None = None) -> list[Plot]:
     names = [name for name in names if name != "outcome"]
     swept = [overview(store, name) for name in names] if group is None else []
     made = [plot for plot in swept if plot is not None]
-    rows = committed_rows(store)[some]
+    rows = _rows(store, some)
     results = GroupResults(store, some, rows, store.names(some))
     made += generic_plots(dims, results, columns_of(store, some, rows)) if rows.any() else []
     return made[:MAX_PLOTS] or _by_item(store, names)

@@ -17,7 +17,7 @@ import numpy as np
 
 from ctd.kernel import Var
 from ctd.plots import Axis, Layer, Lines, Plot, Points, is_geometric, is_wide, tick
-from jobs.query.tables import REPLICATES, ask, varied
+from jobs.query.tables import REPLICATES, ask, shown_for, varied
 from jobs.report.search_plots import best_so_far, ends
 from jobs.store.store import Store, metric_of
 
@@ -156,8 +156,10 @@ def overview(store: Store, metric: str) -> Plot | None:
         return None
     drawn = (columns["status"] == "done") & np.isfinite(values.astype(float))
     fine = {name: column[drawn] for name, column in columns.items()}
-    names = [name for name in store.swept if name in fine and name not in REPLICATES]
-    names = [name for name in names if not is_replicate(fine[name])]
+    names = [c for name in store.swept if name not in REPLICATES for c in shown_for(name, fine)]
+    # Items of a mapping without such a field have no place on its axis.
+    missing = lambda values: values.dtype.kind == "f" and np.isnan(values).any()
+    names = [name for name in names if not (is_replicate(fine[name]) or missing(fine[name]))]
     names = by_importance(effects(fine, names, [metric]), names, metric)
     if not names:
         return None
@@ -228,9 +230,10 @@ def sweep(store: Store, columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """
     dims, judged = store.description.dims, metric_of(store)
     metric = judged.name if judged else ""
-    differs = lambda name: name in columns and not is_replicate(columns[name])
+    fields = {c: name for name in varied(store) for c in shown_for(name, columns)}
+    differs = lambda name: not is_replicate(columns[name])
     # Searched parameters count by their final values.
-    parameters = [name for name in varied(store) if name not in store.swept or differs(name)]
+    parameters = [c for c, name in fields.items() if name not in store.swept or differs(c)]
     number = lambda name: name in columns and columns[name].dtype.kind in "iuf"
     results = [
         name

@@ -6,7 +6,7 @@ in one run of the whole job.
 """
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,6 +27,7 @@ from jobs.run.executor import Executor
 from jobs.run.serial import usable_memory
 from jobs.run.sources import refuse_changed, sources_of
 from jobs.spec.job import JobSpec, find_kernel, leaves
+from jobs.spec.reductions import check_reductions, reductions_of
 from jobs.spec.trust import allow_and_remember, modules_of
 from jobs.storage import connect, objects
 from jobs.storage.lease import Lease
@@ -78,6 +79,8 @@ def prepare(spec: JobSpec, base: str, where: str, machines: Callable[[], Machine
         check_keep_bits(spec.keep_bits, shapes, where)
     with faults:
         check_search(spec, kernel, items, shapes, where)
+    with faults:
+        _check_reductions(spec, kernel, items, shapes, where)
     faults.tell()
     found = machines()
     found = replace(found, workers=spec.run.workers or found.workers)
@@ -99,6 +102,24 @@ def prepare(spec: JobSpec, base: str, where: str, machines: Callable[[], Machine
     data = [text for group in evaluated for text in data_sizes(group.shared)]
     plan = laid_out(sizes, found)
     return Prepared(spec, base, kernel, items, plan, sizes, outputs, list(dict.fromkeys(data)))
+
+
+def _check_reductions(
+    spec: JobSpec, kernel: Kernel, items: Items, shapes: Sequence[Mapping[str, Any]], where: str
+) -> None:
+    """Raise JobError if a reduction asks for numbers that the items will not have. shapes: as those of `check_search`."""
+    one = items.groups[0].items[:1]
+    # As the item table will hold them: results of one value, and columns of what was swept.
+    columns = {name: items.values(name, one) for name in items.columns}
+    numbers = {name: v.dtype.kind in "iufb" and v.ndim == 1 for name, v in columns.items()}
+    for found in shapes:
+        for name, shape in found.items():
+            if kernel.dims[name].axes == ():
+                numbers[name] = numbers.get(name, True) and shape.dtype.kind in "iufb"
+    try:
+        check_reductions(reductions_of(spec, kernel), numbers)
+    except JobError as error:
+        raise JobError(f"{where}: {error}") from None
 
 
 def prepare_here(spec: JobSpec, base: str, where: str, workers: int) -> Prepared:

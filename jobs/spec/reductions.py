@@ -11,7 +11,7 @@ Each makes one table of the store, reduced/TABLE, where TABLE is `table`, by def
 `best`, `seeds` and `histogram` use the items whose status is *done* and whose value is finite.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
@@ -110,6 +110,8 @@ class Histogram(_Reduction):
 
 
 Reduction = Best | Seeds | Counts | Histogram
+ALWAYS = ("status", "item", "group")
+"""The columns that every item table has."""
 LIST: TypeAdapter[list[Reduction]] = TypeAdapter(
     list[Annotated[Reduction, Field(discriminator="name")]]
 )
@@ -176,4 +178,25 @@ def _column_names(spec: JobSpec, kernel: Kernel | Description) -> tuple[list[str
     swept = spec.swept()
     scalars = [name for name, var in kernel.dims.items() if var.axes == ()]
     numbers = [name for name in (*scalars, *swept) if name != "outcome"]
-    return [*swept, *scalars, "status", "item", "group"], numbers
+    return [*swept, *scalars, *ALWAYS], numbers
+
+
+def check_reductions(found: Sequence[Reduction], columns: Mapping[str, bool]) -> None:
+    """Raise JobError if a reduction names a column that the items will not have, or, for numbers, one of something else.
+
+    A kernel may leave out results that it declares, so that this is known only with the shapes of its results.
+
+    columns: result or swept field -> whether it holds one number an item.
+    """
+    for k, one in enumerate(found):
+        for field, column in one.named():
+            numeric = field in one.numbers
+            known = [name for name, is_number in columns.items() if is_number or not numeric]
+            if column in (known if numeric else [*known, *ALWAYS]):
+                continue
+            what = (
+                f"{column!r} does not hold one number an item"
+                if column in columns
+                else f"this job has no result {column!r}"
+            )
+            raise JobError(f"gather: reductions.{k}.{field}: {what}{nearest(column, known)}")

@@ -46,6 +46,8 @@ class Card(Note):
     items: Whole
     done: Whole
     failed: Whole
+    dropped: Whole = 0
+    """Items that a search took out; cards of earlier versions count them as done."""
     metric: str
     """The result that items are judged by; "" without one."""
     best: float | None
@@ -62,7 +64,7 @@ class Card(Note):
     @property
     def left(self) -> int:
         """The number of items that are not computed."""
-        return self.items - self.done - self.failed
+        return self.items - self.done - self.failed - self.dropped
 
 
 def read_card(address: str, read: Read) -> Card | None:
@@ -92,6 +94,7 @@ def write_card(store: Store, markers: list[Marker], stamp: str) -> Card:
     """
     spec, about = store.job.spec, dict(store.job.provenance)
     failed = sum(marker.n_failed for marker in markers)
+    dropped = sum(marker.outcomes.get("dropped", 0) for marker in markers) if spec.search else 0
     metric = metric_of(store)
     best, item = _best(store)
     content = {
@@ -99,8 +102,9 @@ def write_card(store: Store, markers: list[Marker], stamp: str) -> Card:
         "name": spec.name or "",
         "swept": tuple(store.swept),
         "items": store.job.plan.n_items,
-        "done": sum(marker.n_items for marker in markers) - failed,
+        "done": sum(marker.n_items for marker in markers) - failed - dropped,
         "failed": failed,
+        "dropped": dropped,
         "metric": metric.name if metric else "",
         "best": best,
         "best_item": item,

@@ -154,7 +154,9 @@ def _with_fixed(tables: Sequence[dict[str, Any]], shelf: Shelf, k: int) -> list[
 def _constant(value: object, n: int) -> dict[str, Any]:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return {"kind": "number", "values": [value] * n}
-    return text_column([as_text(value)] * n)
+    # As `encode` writes a column of them, with which this one is joined.
+    text = ("no", "yes")[value] if isinstance(value, bool) else as_text(value)
+    return text_column([text] * n)
 
 
 def _tables(
@@ -222,7 +224,10 @@ def _sweep(
         for c in items["columns"] if c["name"] in (*parameters, *results)
     }  # fmt: skip
     numbers = [name for name in results if columns[name].dtype.kind == "f"]
-    found = effects(columns, parameters, numbers)
+    # As of one store: results of items that a search dropped, or that failed, compare with no others.
+    status = next((_texts(c) for c in items["columns"] if c["name"] == "status"), None)
+    done = slice(None) if status is None else np.array(status) == "done"
+    found = effects({name: values[done] for name, values in columns.items()}, parameters, numbers)
     metrics = {sweep["metric"] for sweep in sweeps}
     return {
         "parameters": parameters,

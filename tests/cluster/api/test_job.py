@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import toy
+import yaml
 from disks import full_disk
 from places import EXAMPLES, ROOT, SUPPORT
 from stores import FOUR_SLOTS, SMALL_RNN
@@ -49,6 +50,9 @@ def test_fields_are_written_as_in_a_file():
         params={"weights": Path("a.h5"), "task": FlipFlop, "learning_rate": np.float32(0.5)},
         sweep={"grid": {"candidate": range(3)}, "zip": {"q": (1, 2)}},
     )
+    # Of NumPy, float64 and str_ are floats and texts of Python, too, but YAML writes them as neither.
+    numpys = Job("esn", params={"g": np.float64(0.9), "precision": np.str_("x"), "n": np.int64(5)})
+    assert yaml.safe_load(numpys.to_yaml())["params"] == {"g": 0.9, "precision": "x", "n": 5}
     assert job.content == {
         "kernel": "fixed_points",
         "params": {"weights": "a.h5", "task": "ctd.tasks.FlipFlop", "learning_rate": 0.5},

@@ -1,6 +1,7 @@
 """What is said while a job runs."""
 
 import io
+import json
 import time
 from types import SimpleNamespace
 
@@ -147,3 +148,12 @@ def test_table_names_the_columns_that_it_leaves_out(capsys, monkeypatch):
     monkeypatch.setattr(display.out, "_width", 40)
     display.show_table(WIDE, all_columns=False)
     assert capsys.readouterr().out.splitlines()[-1] == "+1 column, --columns all shows them: z"
+
+
+def test_json_is_strict(capsys):
+    """JSON has neither NaN nor Infinity: most readers refuse them."""
+    rows = display.records({"loss": np.array([0.5, np.nan, -np.inf]), "n": np.arange(3)})
+    display.show_json({"rows": rows, "mean": np.float32("nan"), "more": (pd.NA, [pd.NaT, 1j])})
+    found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert [row["loss"] for row in found["rows"]] == [0.5, None, None]
+    assert (found["mean"], found["more"]) == (None, [None, [None, "1j"]])

@@ -39,11 +39,13 @@ def png(folder):
 
 
 def test_pictures_beside_a_store_are_its_own(tmp_path):
-    for name in ("nets-10", "nets-2", "nets-late", "mynets-1", "net"):
+    """Not those of the store nets-3.zarr beside it, nor of groups that it no longer has."""
+    for name in ("nets-10", "nets-2", "nets-3", "nets-11", "nets-late", "mynets-1", "net"):
         (tmp_path / f"{name}.png").touch()
-    found = saved_figures(str(tmp_path / "nets.zarr"))
+    (tmp_path / "nets-3.zarr").mkdir()
+    found = saved_figures(str(tmp_path / "nets.zarr"), 11)
     assert [path.stem for path in found] == ["nets-2", "nets-10"]
-    assert saved_figures("s3://bucket/nets.zarr") == []
+    assert saved_figures("s3://bucket/nets.zarr", 11) == []
 
 
 def test_tensorboard_reads_every_number_that_the_store_has(store, tmp_path):

@@ -145,6 +145,10 @@ FORMS = {
         "n_steps": IntDistribution(3, 10),  # 10 is the kernel's default, of the second sweep
         "n": CategoricalDistribution([4, 5]),
     }),
+    "lists": ([
+        {"grid": {"push": [[0, 0], [1, -1]]}},
+        {"random": {"push": {"choice": [[0, 0], [1, -1]]}}, "samples": 3},
+    ], {"push": CategoricalDistribution(["[0.0, 0.0]", "[1.0, -1.0]"])}),
 }  # fmt: skip
 
 

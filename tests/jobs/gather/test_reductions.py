@@ -5,15 +5,17 @@ import pandas as pd
 import pytest
 import scipy.stats
 import toy
-from stores import JOB, run
+from stores import BASE, JOB, run
 
 from ctd.rows import combinations
 from jobs import Store, open_store
 from jobs.errors import JobError
 from jobs.gather.gather import gather, set_gather
-from jobs.gather.tables import bootstrap_means, reduction_tables
+from jobs.gather.tables import Items, bootstrap_means, make, reduction_tables
+from jobs.query.query import query
+from jobs.run.prepare import prepare
 from jobs.spec.job import options_of, parse_job
-from jobs.spec.reductions import reductions_of
+from jobs.spec.reductions import LIST, reductions_of
 from jobs.store.arrays import attributes
 
 ASKED = [
@@ -217,3 +219,52 @@ def test_reductions_refuse(reductions, said):
     assert str(caught.value).startswith("gather: reductions")
     assert said in str(caught.value)
     assert options_of(spec, toy.kernel).top == 3  # the kernel's own settings are apart
+
+
+ESN = {"kernel": "esn", "params": {"n": 5}, "sweep": {"grid": {"g": [0.9, 1.1]}, "seeds": 2}}
+TASKS = {
+    "kernel": "train_rnn",
+    "params": {"n": 4, "n_batches": 2},
+    "sweep": {"grid": {"task": ["decision", "flipflop"], "cell": ["gru", "gru_torch"]}},
+}
+
+
+@pytest.mark.parametrize(
+    ("job", "asked", "said"),
+    [
+        (ESN, {"name": "seeds", "of": "lyapunov"}, "0.of: this job has no result 'lyapunov'"),
+        (ESN, {"name": "counts", "by": ["lyapunov"]}, "0.by: this job has no result 'lyapunov'"),
+        (TASKS, {"name": "histogram", "of": "cell"}, "0.of: 'cell' does not hold one number an item"),
+        (TASKS, {"name": "best", "by": "task"}, "0.by: 'task' does not hold one number an item"),
+        (JOB, {"name": "best", "by": "push"}, "0.by: 'push' does not hold one number an item"),
+    ],
+)  # fmt: skip
+def test_reductions_over_what_the_items_do_not_have_are_refused_at_planning(job, asked, said):
+    spec = parse_job({**job, "gather": {"reductions": [asked]}}, "job")
+    with pytest.raises(JobError) as caught:
+        prepare(spec, BASE, "job", lambda: pytest.fail("it is not planned"))
+    assert str(caught.value).startswith(f"job: gather: reductions.{said}")
+
+
+def test_reductions_of_a_store_are_not_changed_to_what_its_items_do_not_have(tmp_path):
+    """They would stop every query, which makes the tables first."""
+    store, _ = run(tmp_path / "e.zarr", {**ESN, "gather": {"reductions": [{"name": "counts"}]}})
+    assert len(query(store, table="items")) == 4
+    for asked, said in (
+        ("{name: seeds, of: lyapunov}", "no result 'lyapunov'"),
+        ("{name: counts, by: [lyapunov]}", "no result 'lyapunov'"),
+    ):
+        with pytest.raises(JobError, match=said):
+            set_gather(store, [f"reductions=[{asked}]"])
+    set_gather(store, ["reductions=[{name: best, by: g, k: 1}]"])
+    gather(store)
+    assert query(store, table="best").g.tolist() == [0.9]
+
+
+@pytest.mark.parametrize(
+    "asked", [{"name": "seeds", "of": "q"}, {"name": "counts", "by": ["q"]}], ids=lambda a: a["name"]
+)  # fmt: skip
+def test_reductions_of_a_column_that_is_not_there_say_so(asked):
+    items = Items({"item": np.arange(3), "status": np.ones(3, np.int8)}, {}, [])
+    with pytest.raises(JobError, match="gather: reductions: no item has 'q'"):
+        make(LIST.validate_python([asked])[0], items)

@@ -15,6 +15,9 @@ from ctd.catalogue import load_kernel
 from jobs.errors import JobError
 from jobs.query.best import best, best_of, require_metric
 from jobs.query.query import query
+from jobs.query.tables import ask
+from jobs.report.sweep import overview
+from jobs.report.sweep import sweep as sweep_of
 from jobs.spec.job import parse_job
 from jobs.store.store import Metric
 
@@ -67,6 +70,23 @@ def test_the_best_of_a_search_is_the_best_of_all_that_it_compared(tmp_path):
     assert facts["item"] == f"{found.item}, the best of 27 by loss (less is better)"
     assert facts["dropped"] == f"{found.dropped} items on the way, {found.items.n} went to the end"
     assert "all items" not in facts
+
+
+def test_items_of_other_tasks_are_no_seeds(tmp_path):
+    """The columns shown by default, which the page has, lack a swept mapping and have its fields."""
+    params = {k: v for k, v in stores.SMALL_RNN.items() if k != "task"}
+    sweep = {"grid": {"task": ["decision", "flipflop"]}, "seeds": 3}
+    job = {"kernel": "train_rnn", "params": params, "sweep": sweep, "run": {"slots": 6}}
+    store, _ = stores.run(tmp_path / "nets.zarr", job)
+    shown = ask(store, lambda tables: tables["items"].columns())
+    assert "task" not in shown
+    found, page = best(store, Metric("eval_loss")), best_of(store, shown, Metric("eval_loss"))
+    assert page.seeds == found.seeds
+    assert page.seeds.n == 3
+    assert page.params["task.name"] in found.params["task"]
+    assert not {"nan", ""} & {*page.facts().values()}
+    assert "task.name" in sweep_of(store, shown)["parameters"]
+    assert overview(store, "eval_loss").title == "eval_loss against task.name"
 
 
 def test_what_was_not_judged_is_told():

@@ -69,6 +69,10 @@ def test_list_says_what_each_store_says(lab):
         Store.open(str(lab / "searched.zarr")), "status == 'done'", sort="loss", limit=1
     )
     assert (of("searched")["metric"], of("searched")["best_item"]) == ("loss", searched.item[0])
+    status = query(Store.open(str(lab / "searched.zarr")), table="items").status.value_counts()
+    assert status["dropped"] > 0
+    assert counts("searched") == [27, status["done"], status.get("failed", 0), 0]
+    assert of("searched")["dropped"] == status["dropped"]
     assert of("searched")["best"] == pytest.approx(searched.loss[0])
     # The card itself, and the end of the lease of the gather that wrote it, came later.
     later = os.path.getsize(lab / "whole.zarr" / keys.CARD) + 200
@@ -88,6 +92,10 @@ def test_list_is_sorted_by_time_and_filtered(lab, tmp_path):
     found = lambda where: list_stores([str(tmp_path)], where)[0]["store"].tolist()
     assert found("kernel == 'toy' and best >= 1") == ["c", "a"]
     assert found("kernel == 'lfads'") == []
+    # A card of an earlier version has no such field.
+    old = {k: v for k, v in whole.model_dump(mode="json").items() if k != "dropped"}
+    objects.write(store.objects, keys.CARD, checksummed(old))
+    assert found("dropped == 0 and left == 0") == ["b", "c", "a"]
     with pytest.raises(JobError, match="unknown column 'bets'; did you mean 'best'"):
         found("bets < 1")
     with pytest.raises(JobError, match="no store lies there"):

@@ -104,6 +104,20 @@ def test_sql_is_answered_by_duckdb(tree):
         tree.sql("select * from t")
 
 
+def test_sql_without_names_of_columns_has_all(tree):
+    every = tree.sql("select * from items")
+    assert {"norm", "outcome", "push", "push[0]", "seconds"} - {*every.columns} == {"seconds"}
+    first = tree.sql("from items order by item limit 5")
+    pd.testing.assert_frame_equal(first, every.sort_values("item")[:5].reset_index(drop=True))
+    assert tree.sql("summarize items").column_name.tolist() == [*every.columns]
+    assert tree.sql("describe items").column_name.tolist() == [*every.columns]
+    some = tree.sql("from items where norm in (select best_norm from place)")
+    assert [*some.columns] == [*every.columns]
+    wide = tree.sql("pivot (select item, n, norm from items) on n using max(norm) group by item")
+    assert [*wide.columns] == ["item", "3", "5"]
+    assert [*tree.sql("pivot items on n using count(*)").columns][-2:] == ["3", "5"]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

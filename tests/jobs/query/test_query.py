@@ -234,6 +234,12 @@ def test_query_of_a_store_that_cannot_be_written(tmp_path, monkeypatch):
         query(store)
     gather(store)
     assert len(query(store)) == 44
+    # While its owner gathers, or after a gather that was killed.
+    monkeypatch.setattr(module, "WAIT_S", 0)
+    objects.delete(store.objects, "run/sums/gathered.json")
+    for asked in (store, Store.open(store.address)):
+        with pytest.raises(JobError, match="another process is gathering it; try again"):
+            query(asked)
 
 
 @pytest.mark.parametrize(

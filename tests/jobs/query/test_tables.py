@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from failing import Failing
 from search_jobs import HALVING, POPULATION, changed, cut, results
-from stores import make, run
+from stores import SMALL_RNN, make, run
 
 import jobs
 from jobs.errors import JobError
@@ -90,6 +90,21 @@ def test_table_is_asked_as_every_other(tmp_path):
         "select i.item, count(*) as n from items i join search s on i.item = s.item group by all order by 1"
     )
     assert joined.n.tolist() == (results(store)["search_parent"] >= 0).sum(axis=1).tolist()
+
+
+def test_texts_that_a_search_chooses_are_texts(tmp_path):
+    """A field that is compiled in; on a shelf, the other stores have none."""
+    params = {name: value for name, value in SMALL_RNN.items() if name != "cell"}
+    search = {"method": "optuna", "metric": "eval_loss", "trials": 4, "sampler": "random"}
+    search["params"] = {"cell": {"choice": ["gru_torch", "vanilla"]}}
+    job = {"kernel": "train_rnn", "params": params, "search": search, "run": {"slots": 4}}
+    store, _ = run(tmp_path / "o.zarr", job)
+    falling = query(store, table="search", sort="-cell").cell.tolist()
+    assert falling == sorted(query(store, table="search").cell, reverse=True)
+    assert query(store, "cell != 'vanilla'", table="search").cell.eq("gru_torch").all()
+    run(tmp_path / "p.zarr", POPULATION)
+    found = jobs.open_stores([tmp_path]).query(table="search")
+    assert set(found.cell[found.store == "p"]) == {""}
 
 
 def test_the_name_is_taken_where_there_is_a_search(tmp_path):

@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from disks import full_disk
-from stores import JOB, run
+from failing import Failing, holds
+from stores import JOB, make, run
 
 import jobs
 from ctd.plots import Axis, Figure, Lines, Plot, Points
@@ -13,8 +14,9 @@ from jobs.errors import JobError
 from jobs.gather.gather import gather
 from jobs.query.query import table
 from jobs.query.tree import StoreTree
-from jobs.report.figures import figure, save_figure, save_figures, saved_figures
+from jobs.report.figures import default_plots, figure, save_figure, save_figures, saved_figures
 from jobs.report.sweep import overview
+from jobs.run.shards import run_shards
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,11 @@ def test_a_kernels_figure_is_drawn_if_it_is_one_of_plots(store, tmp_path, monkey
     paths = save_figures(store, tmp_path / "t")
     assert [path.name for path in paths] == ["t.png", "t-0.png", "t-1.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
-    assert saved_figures(str(tmp_path / "t.zarr")) == paths
+    assert saved_figures(str(tmp_path / "t.zarr"), 2) == paths
+    (tmp_path / "t-1.zarr").mkdir()
+    paths[2].write_text("of the store t-1.zarr")
+    assert save_figures(store, tmp_path / "t") == paths[:2]
+    assert paths[2].read_text() == "of the store t-1.zarr"
     opened = StoreTree.of(store)
     assert jobs.figure(opened, 1).axes[0].get_title() == "norms"
     assert jobs.figure(opened).axes[0].get_title().startswith("norm against ")
@@ -60,6 +66,24 @@ def test_a_figure_needs_no_reduction(tmp_path, monkeypatch):
     monkeypatch.setattr(made, "kernel", replace(made.kernel, figure=norms, reduce=None, reduced={}))
     assert "gathered/0" not in made.root
     assert [axes.get_title() for axes in figure(made).axes] == ["norms"]
+
+
+def test_items_that_failed_are_not_drawn(tmp_path, monkeypatch):
+    """Their rows hold fill values."""
+    settings = {**JOB["run"], "retries": 0, "backoff_s": 0}
+    sweep = {"grid": {"rate": [0.1, 0.2, 0.4]}}
+    made = make(tmp_path / "t.zarr", {**JOB, "sweep": sweep, "run": settings})
+    run_shards(made, Failing(lambda task: holds(task, {0}) and 0 not in task.without and "error"))
+    drawn = []
+
+    def look(inputs, shared, columns, results, reduced):
+        drawn.append(columns["item"][:].tolist())
+        return norms(inputs, shared, columns, results, reduced)
+
+    monkeypatch.setattr(made, "kernel", replace(made.kernel, figure=look, reduce=None, reduced={}))
+    assert figure(made) is not None
+    (plot,) = default_plots(made, 0)
+    assert [*drawn, plot.layers[0].item.tolist()] == [[1, 2], [1, 2]]
 
 
 def test_full_disk_leaves_the_old_pictures(store, tmp_path, monkeypatch):
