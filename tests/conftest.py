@@ -185,6 +185,15 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: place[item.path])
 
 
+@pytest.fixture(autouse=True, scope="module")
+def room_for_programs():
+    """A process of the tests compiles thousands of programs, more than Linux has memory maps for."""
+    from ctd.batch import make_room
+
+    yield
+    make_room()
+
+
 def pytest_sessionfinish(session, exitstatus):
     """In CI every program that the tests need is installed: a skip is a missing install step."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")

@@ -17,6 +17,7 @@ from ctd.batch.program import Layout as Layout
 from ctd.batch.program import Program as Program
 from ctd.batch.program import abstract as abstract
 from ctd.batch.program import layout_for as layout_for
+from ctd.batch.program import make_room as make_room
 from ctd.batch.program import precision as precision
 from ctd.batch.program import program as program
 from ctd.batch.program import shapes_of as shapes_of

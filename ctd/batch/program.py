@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Hashable, Mapping
 from contextlib import AbstractContextManager
 from functools import cached_property, lru_cache
@@ -238,7 +239,41 @@ def _evaluations(
 @lru_cache(maxsize=64)
 def program(kernel: Kernel, static: View[Params], layout: Layout) -> Program:
     """The program of a kernel for these static fields and this layout, built once in a process."""
+    make_room()
     return Program(kernel, static, layout)
+
+
+MAX_MAPS = 30_000
+"""Memory maps of a process above which JAX forgets what it has compiled; Linux allows 65,530 (vm.max_map_count)."""
+
+_maps_kept = 0
+"""Memory maps that were left when JAX last forgot."""
+
+
+def make_room() -> None:
+    """Let JAX forget what it has compiled where a process comes near the most memory maps that Linux allows.
+
+    On a CPU each program takes some five maps, and JAX keeps most of them for as long as the process lives. After some
+    ten thousand programs, as of a sweep over a thousand static values, XLA fails ("Failed to materialize symbols") or crashes. What
+    is needed again is compiled again, to the same bits.
+    """
+    global _maps_kept
+    # If the rest is in use, forgetting at each new program would only cost time.
+    if _n_maps() < max(MAX_MAPS, 2 * _maps_kept):
+        return
+    _evaluations.cache_clear()
+    program.cache_clear()
+    jax.clear_caches()
+    gc.collect()
+    _maps_kept = _n_maps()
+
+
+def _n_maps() -> int:
+    try:
+        with open("/proc/self/maps", "rb") as file:
+            return sum(1 for _ in file)
+    except OSError:  # another system, with other limits
+        return 0
 
 
 def traced_columns(

@@ -1,5 +1,7 @@
 """ctd.batch: slots, microbatches, devices; an item's bits depend on its microbatch's width alone."""
 
+import sys
+
 import jax
 import numpy as np
 import pytest
@@ -7,7 +9,17 @@ import toy
 from devices import assert_same_on_eight_devices
 from small import SMALL, small
 
-from ctd.batch import Layout, Placed, Run, layout_for, precision, program, run_items, traced_columns
+from ctd.batch import (
+    Layout,
+    Placed,
+    Run,
+    layout_for,
+    make_room,
+    precision,
+    program,
+    run_items,
+    traced_columns,
+)
 from ctd.kernel import inputs_of, static_of, traced_of
 from jobs.inputs.measure import load_group
 
@@ -180,3 +192,18 @@ def test_an_advance_is_compiled_for_slots_that_are_not_there_as_for_those_that_a
     with precision(static):
         there = jax.eval_shape(lambda: Run(*args)._slots)  # what they would be; nothing is compiled
         assert jax.tree.map(aval, there) == jax.tree.map(aval, absent)
+
+
+def test_programs_are_forgotten_before_a_process_has_too_many_maps(monkeypatch):
+    """And not at each new program, where what is in use takes as many."""
+    module = sys.modules["ctd.batch.program"]
+    before = run_toy(Layout(8, 4))
+    assert program.cache_info().currsize
+    monkeypatch.setattr(module, "MAX_MAPS", 1)
+    monkeypatch.setattr(module, "_maps_kept", 0)
+    make_room()
+    assert not program.cache_info().currsize
+    after = run_toy(Layout(8, 4))
+    assert all(before[name].tobytes() == after[name].tobytes() for name in before)
+    make_room()
+    assert program.cache_info().currsize
