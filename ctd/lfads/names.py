@@ -95,8 +95,7 @@ SCORES = {
     ),
     "state_r2_of_true": (
         "1",
-        "R2 of true states by linear regression on the generator's, weighted by variance; fitted to the same trials, and too high "
-        "unless trials x bins is far above the generator's size",
+        "R2 of true states by regression on the generator's, weighted by variance; of the fitted trials",
     ),
     "co_bps": ("bit", "bits a spike of held-out units taken together (Pei 2021, eq. 3)"),
     "co_bps_units": ("bit", "bits a spike of each held-out unit, mean over those that fire"),
