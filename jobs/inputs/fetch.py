@@ -72,8 +72,8 @@ def local_file(address: str) -> str:
     except Exception as error:
         if not objects.is_storage_error(error):
             raise
-        kind = JobError if objects.is_refusal(error) else objects.StorageFailed
-        raise kind(f"{address}: cannot be read: {objects.reason(error)}") from None
+        text = f"{address}: cannot be read: {objects.reason(error)}"
+        raise objects.failed(text, error) from None
 
 
 # --- versions -------------------------------------------------------------------------------------

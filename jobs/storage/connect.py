@@ -69,10 +69,6 @@ MOST_BYTES, MOST_PACKED = 4 << 30, 1 << 28
 stranger's may grow a thousandfold. What is larger is to be unpacked."""
 
 
-class Unreachable(objects.StorageFailed):
-    """The object store does not answer, or is too busy; another attempt may succeed."""
-
-
 def open_objects(address: str, *, create: bool = False) -> ObjectStore:
     """Return the objects under `address`: a path, file://, s3://, gs:// or az://.
 
@@ -139,7 +135,7 @@ def first_request[T](address: str, request: Callable[[], T]) -> T:
 
     Raises:
         JobError: the server refuses the request.
-        Unreachable: no server answers, or it is too busy.
+        StorageFailed: no server answers, or it is too busy.
     """
     try:
         return request()
@@ -147,7 +143,7 @@ def first_request[T](address: str, request: Callable[[], T]) -> T:
         text = f"{address}: {objects.reason(error)}"
         if server := addresses.scheme(address) == "s3" and _endpoint(_profile()):
             text += f" (the server is {server}, from AWS_ENDPOINT_URL or ~/.aws/config)"
-        raise (JobError if objects.is_refusal(error) else Unreachable)(text) from None
+        raise objects.failed(text, error) from None
 
 
 # --- a store in a zip archive ---------------------------------------------------------------------

@@ -231,15 +231,19 @@ def is_storage_error(error: BaseException | None) -> bool:
 
 
 class StorageFailed(JobError):
-    """The storage fails, in a way that may pass."""
+    """The storage fails or does not answer; another attempt may succeed."""
 
     exit_code = EXIT_STORAGE
 
 
+def failed(text: str, error: BaseException) -> JobError:
+    """The error to raise, with this text, for an error of the storage: a StorageFailed, unless the storage refuses."""
+    return (JobError if is_refusal(error) else StorageFailed)(text)
+
+
 def unwritable(address: str, error: BaseException) -> JobError:
-    """The error to raise where a store cannot be written: a StorageFailed, unless the storage refuses."""
-    kind = JobError if is_refusal(error) else StorageFailed
-    return kind(f"{address}: cannot be written: {reason(error)}")
+    """`failed`, where a store cannot be written."""
+    return failed(f"{address}: cannot be written: {reason(error)}", error)
 
 
 def is_refusal(error: BaseException) -> bool:

@@ -15,7 +15,6 @@ from jobs.errors import JobError
 from jobs.plan.layout import Shard
 from jobs.run.sources import SourceDiffers
 from jobs.run.task import Heartbeat, ShardProgress, Task
-from jobs.storage.connect import Unreachable
 from jobs.storage.objects import StorageFailed
 
 
@@ -143,7 +142,7 @@ def test_a_slot_whose_actors_cannot_start_is_given_up(monkeypatch, kind, starts)
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        (Unreachable("no server answers"), "storage"),
+        (StorageFailed("no server answers"), "storage"),
         (StorageFailed("cannot be written"), "storage"),
         (OSError(errno.EIO, "Input/output error"), "storage"),
         (GenericError("status code: 503 Service Unavailable"), "storage"),

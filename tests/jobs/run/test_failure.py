@@ -23,7 +23,7 @@ from jobs.run.shards import open_ledger, run_shards
 from jobs.run.stop import Stop
 from jobs.run.task import Heartbeat, Report, ShardProgress, Task
 from jobs.run.worker import Worker, fault_of
-from jobs.storage import connect, objects
+from jobs.storage import objects
 from jobs.storage.checksums import checksummed
 from jobs.store.events import read_events
 from jobs.store.marker import Marker
@@ -263,7 +263,7 @@ def test_only_the_words_of_xla_and_python_mean_memory():
 def test_an_input_out_of_reach_is_no_bad_input():
     assert fault_of(JobError("no such dataset")) == "input"
     assert fault_of(objects.StorageFailed("busy")) == "storage"
-    assert fault_of(connect.Unreachable("no server answers")) == "storage"
+    assert fault_of(objects.StorageFailed("no server answers")) == "storage"
 
 
 # --- time -----------------------------------------------------------------------------------------
