@@ -101,12 +101,6 @@ def rows_with_results(n: int, markers: Sequence[Marker]) -> np.ndarray:
     return rows
 
 
-def committed_rows(store: Store) -> list[np.ndarray]:
-    """Mark the rows that have items in committed shards: (rows,) bool for every group."""
-    sizes = enumerate(store.job.plan.group_sizes)
-    return [rows_of(n, store.committed.markers(group)) for group, n in sizes]
-
-
 def group_params(store: Store, group: int) -> Params:
     """The parameters that the items of a group share, with file names resolved.
 

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from jobs.spec.search import Search
 from jobs.spec.trust import is_ctds_kernel
 from jobs.storage import objects
 from jobs.storage.lease import LeaseRecord, describe, drivers
-from jobs.store.card import read_note
+from jobs.store.card import n_dropped, read_note
 from jobs.store.events import Event, read_events, unended
 from jobs.store.finding import merged_parts
 from jobs.store.marker import FailedItem, Marker
@@ -113,12 +114,11 @@ def state_of(
 ) -> dict[str, Any]:
     """`state`, from markers, events and failing items that were read before."""
     plan = store.job.plan
-    outcomes: dict[str, int] = {}
+    outcomes: Counter[str] = Counter()
     for marker in markers:
-        for name, n in marker.outcomes.items():
-            outcomes[name] = outcomes.get(name, 0) + n
+        outcomes.update(marker.outcomes)
     failed = sum(m.n_failed for m in markers)
-    dropped = outcomes.get("dropped", 0) if store.job.spec.search else 0
+    dropped = n_dropped(store.job.spec, markers)
     done = {m.shard.number for m in markers}
     failures = [e for e in events if e.kind == "error"]
     errors = [
@@ -140,7 +140,7 @@ def state_of(
         "shards": plan.n_shards,
         "shards_done": len(markers),
         "complete": len(markers) == plan.n_shards,
-        "outcomes": outcomes,
+        "outcomes": dict(outcomes),
         "hosts": sorted({m.host for m in markers}),
         "devices": sorted({m.device_kind for m in markers}),
         "shard_s": round(float(np.median(seconds)), 3) if seconds else None,

@@ -8,6 +8,7 @@ run/note.json holds what the user wrote about the store; the card repeats it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from jobs import keys
 from jobs.errors import JobError
+from jobs.spec.job import JobSpec
 from jobs.storage import addresses, objects
 from jobs.storage.addresses import refuse_zip
 from jobs.storage.checksums import checksummed, read_verified, verified
@@ -87,6 +89,11 @@ def current_card(store: Store) -> Card:
     return write_card(store, store.committed.markers(), stamp)
 
 
+def n_dropped(spec: JobSpec, markers: Sequence[Marker]) -> int:
+    """The number of items that a search took out; without a search the outcome of this name is the kernel's own."""
+    return sum(marker.outcomes.get("dropped", 0) for marker in markers) if spec.search else 0
+
+
 def write_card(store: Store, markers: list[Marker], stamp: str) -> Card:
     """Make the card of a store, and write it if all its items are computed and the process may write to it.
 
@@ -94,7 +101,7 @@ def write_card(store: Store, markers: list[Marker], stamp: str) -> Card:
     """
     spec, about = store.job.spec, dict(store.job.provenance)
     failed = sum(marker.n_failed for marker in markers)
-    dropped = sum(marker.outcomes.get("dropped", 0) for marker in markers) if spec.search else 0
+    dropped = n_dropped(spec, markers)
     metric = metric_of(store)
     best, item = _best(store)
     content = {
