@@ -201,10 +201,14 @@ def data_sizes(shared: Any) -> list[str]:
     ][:MOST_DATA]
 
 
+# The groups of a job mostly have data of one type.
+_hints = lru_cache(get_type_hints)
+
+
 def _annotated(data: Any, place: str) -> Iterator[tuple[str, list[str], tuple[int, ...]]]:
     """(name, axes, shape) of the arrays in nested named tuples that jaxtyping annotates."""
     for name in getattr(data, "_fields", ()):
-        value, kind = getattr(data, name), get_type_hints(type(data)).get(name)
+        value, kind = getattr(data, name), _hints(data.__class__).get(name)
         yield from _annotated(value, f"{place}{name}.")
         # An optional array is a union.
         axes = [one.dim_str.split() for one in (kind, *get_args(kind)) if hasattr(one, "dim_str")]

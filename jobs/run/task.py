@@ -168,10 +168,8 @@ class Pulse:
 
     def beat(self, advancing: bool = False) -> None:
         """Note that an advance begins, or that what runs is none."""
-        self.last = (
-            advancing,
-            time.monotonic(),
-        )  # one assignment: the other thread reads both or neither
+        # In one assignment: the other thread reads both or neither.
+        self.last = advancing, time.monotonic()
 
     @contextmanager
     def advance(self) -> Iterator[None]:
