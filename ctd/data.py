@@ -4,9 +4,11 @@ HDF5 files are flat, one dataset for each name, as in the computation-through-dy
 `trained_params_*.h5` holds a network's weights (see `ctd.weights`), `trained_data_*.h5` its trials.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -69,10 +71,52 @@ def write_hdf5(
 def new_hdf5(path: str | Path) -> Iterator[h5py.File]:
     """Open an HDF5 file to write into, which takes its place at `path` once it is complete. Raises as `write_hdf5` does."""
     try:
-        with replacing(path) as new, h5py.File(new, "w") as file:
+        with replacing(path) as new, hdf5_writer(new) as file:
             yield file
     except OSError as error:
         raise ValueError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+@contextmanager
+def hdf5_writer(path: str | Path) -> Iterator[h5py.File]:
+    """Open an HDF5 file to write into, at `path` itself. Raises OSError where the disk is full or fails."""
+    with _Disk(path, "w+") as disk:
+        try:
+            with h5py.File(disk, "w") as file:
+                yield file
+        except (OSError, RuntimeError):
+            # HDF5 misses what was not written; the disk's own error says why.
+            if disk.error is None:
+                raise
+        if disk.error is not None:
+            raise disk.error
+
+
+class _Disk(FileIO):
+    """A file that keeps its first error for later, and from then on drops what is written.
+
+    HDF5 2.0 crashes the process (a segmentation fault) if a write fails while it closes a file.
+    """
+
+    error: OSError | None = None
+
+    def write(self, data: Any, /) -> int:
+        left = memoryview(data).cast("B")
+        while len(left) and self.error is None:
+            # One write(2) moves at most 2 GiB.
+            left = left[self._keep(super().write, left) :]
+        return memoryview(data).nbytes
+
+    def truncate(self, size: int | None = None, /) -> int:
+        self._keep(super().truncate, size)
+        return self.tell() if size is None else size
+
+    def _keep(self, change: Callable[..., int], *given: Any) -> int:
+        try:
+            return change(*given)
+        except OSError as error:
+            self.error = self.error or error
+            return 0
 
 
 def read_npz(path: str | Path) -> dict[str, np.ndarray]:

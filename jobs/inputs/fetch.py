@@ -11,6 +11,7 @@ and a copy that is unused for a week is removed.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -26,6 +27,7 @@ import h5py
 import obstore
 from obstore.store import ObjectStore
 
+from ctd.data import hdf5_writer
 from ctd.replacing import replacing
 from jobs.errors import JobError
 from jobs.late import zarr
@@ -131,9 +133,11 @@ def _kept(name: str, make: Callable[[Path], None]) -> str:
             # The time of the last use, by which `_remove_unused` goes.
             os.utime(path)
     except OSError as error:
-        raise JobError(
-            f"{folder}: cannot be written ({error.strerror or error}); set CTD_CACHE to another folder"
-        ) from None
+        text = f"{folder}: cannot be written ({error.strerror or error}); set CTD_CACHE to another folder"
+        # A full disk may have room again; a read-only one stays as it is.
+        if error.errno == errno.EROFS:
+            raise JobError(text) from None
+        raise objects.failed(text, error) from None
     return str(path)
 
 
@@ -167,7 +171,7 @@ def _convert(address: str, to: Path) -> None:
     try:
         node = zarr.open(zarr.storage.ObjectStore(_store(address), read_only=True), mode="r")
         arrays = _arrays(node, Path(address).name.removesuffix(".zarr"))
-        with h5py.File(to, "w") as file:
+        with hdf5_writer(to) as file:
             for name, array in arrays.items():
                 _check(array, f"{address}: {name}")
                 # No times in the file: the same data give the same bytes on each host.

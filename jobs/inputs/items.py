@@ -171,7 +171,13 @@ def _written(reference: ItemPart, job: bytes | None) -> str:
     arrays = item_arrays(store, reference.item, reference.part)
     which = hashlib.sha256(repr((reference, job)).encode()).hexdigest()[:16]
     path = Path(_scratch().name) / f"{which}-{reference.item}-{reference.part}.h5"
-    write_named(path, arrays, _about(store, reference.item))
+    try:
+        write_named(path, arrays, _about(store, reference.item))
+    except ValueError as error:
+        # The disk of the temporary files may have room again: it is no fault of the job.
+        if isinstance(error.__cause__, OSError):
+            raise objects.failed(str(error), error.__cause__) from None
+        raise JobError(str(error)) from None
     return str(path)
 
 
@@ -211,4 +217,4 @@ def export(store: Store, item: int, path: str | Path, part: str = "weights") -> 
     except ValueError as error:
         raise JobError(str(error)) from None
     except BaseError as error:
-        raise JobError(f"{path}: cannot be written: {objects.reason(error)}") from None
+        raise objects.unwritable(str(path), error) from None

@@ -4,6 +4,7 @@ import h5py
 import jax
 import numpy as np
 import pytest
+from disks import full_disk
 
 from ctd.cells import get_cell
 from ctd.data import read_arrays, read_hdf5, read_trials, write_hdf5
@@ -66,6 +67,17 @@ def test_write_hdf5_failure_keeps_old(tmp_path):
         write_hdf5(tmp_path / "w.h5", {"a": np.arange(5), "b": np.array([object()])})
     assert [p.name for p in tmp_path.iterdir()] == ["w.h5"]
     np.testing.assert_array_equal(read_hdf5(tmp_path / "w.h5")["a"], np.arange(3))
+
+
+@pytest.mark.parametrize("room", [0, 90, 500, 1100, 2000, 3000, 9000, 20_000])
+def test_write_hdf5_to_a_full_disk_keeps_old(tmp_path, room):
+    """Wherever the disk ends: at the file's head, in the data, or as the file is closed, where HDF5 itself crashes."""
+    write_hdf5(tmp_path / "w.h5", weights())
+    before = (tmp_path / "w.h5").read_bytes()
+    arrays = {f"w{k}": np.random.default_rng(k).random((9, 9)) for k in range(50)}
+    with full_disk(room), pytest.raises(ValueError, match=r"w.h5: cannot be written: File too"):
+        write_hdf5(tmp_path / "w.h5", arrays)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"w.h5": before}
 
 
 def test_write_hdf5_no_folder(tmp_path):

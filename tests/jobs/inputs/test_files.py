@@ -127,8 +127,25 @@ def test_damaged_zarr(tmp_path, what, data):
 def test_cache_that_cannot_be_written(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("CTD_CACHE", str(tmp_path / "file"))
-    with pytest.raises(JobError, match="set CTD_CACHE"):
+    with pytest.raises(JobError, match="set CTD_CACHE") as refused:
         local_file(write_zarr(tmp_path / "d.zarr"))
+    assert refused.type is JobError
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"), [(errno.ENOSPC, StorageFailed), (errno.EROFS, JobError)]
+)
+def test_cache_on_a_disk_that_fails(tmp_path, cache, monkeypatch, number, kind):
+    """A full disk may have room again: no fault of the job, whose shards are tried again."""
+
+    def fail(*given):
+        raise OSError(number, "a fault of the disk")
+
+    monkeypatch.setattr(files, "_convert", fail)
+    with pytest.raises(JobError, match=r"a fault of the disk.*set CTD_CACHE") as refused:
+        local_file(write_zarr(tmp_path / "d.zarr"))
+    assert refused.type is kind
+    assert not list(cache.glob("*.h5"))
 
 
 # --- what kernels see -----------------------------------------------------------------------------

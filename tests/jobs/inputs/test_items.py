@@ -1,13 +1,17 @@
 """jobs.inputs.items: items of a store as files."""
 
+import errno
 import shutil
 
 import numpy as np
+import pytest
 from stores import run
 
 from ctd.data import read_hdf5
+from jobs.inputs import items
 from jobs.inputs.items import ItemPart, materialise
 from jobs.storage import objects
+from jobs.storage.objects import StorageFailed
 
 NETS = {
     "kernel": "train_rnn",
@@ -42,3 +46,15 @@ def test_many_items_of_a_store_cost_few_requests(tmp_path, monkeypatch):
     for item in (1, 2):
         assert len(read_hdf5(materialise(ItemPart(address, item, "weights")))["bR"]) == 2 + item
     assert (len(asked), opened) == (2, [])
+
+
+def test_a_full_disk_of_temporary_files_is_no_fault_of_the_job(tmp_path, monkeypatch):
+    address = str(tmp_path / "nets.zarr")
+    run(address, NETS)
+
+    def fail(*given):
+        raise ValueError("w.h5: cannot be written: full") from OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(items, "write_named", fail)
+    with pytest.raises(StorageFailed, match=r"w.h5: cannot be written: full"):
+        materialise(ItemPart(address, 0, "weights"))
