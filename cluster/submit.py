@@ -64,10 +64,8 @@ class Order:
     )
 
     def __post_init__(self) -> None:
-        if self.array:
-            self._check_array()
-
-    def _check_array(self) -> None:
+        if not self.array:
+            return
         profile = self.profile
         if not isinstance(profile, SlurmProfile) or profile.go_on != "requeue":
             raise JobError(f"{self.where}: --array goes with kind slurm and go_on: requeue")

@@ -9,7 +9,7 @@ from cluster.cli.display import err, out
 from cluster.cli.options import StorePath, all_of
 from cluster.cli.query import say_how_much
 from jobs.errors import JobError, count
-from jobs.redact import masked
+from jobs.redact import redact
 from jobs.storage.addresses import local_path
 from jobs.store.store import Store
 
@@ -111,7 +111,7 @@ def _study(
     err.print(f"writing {count(n, 'trial')} to study {name}: {goal.direction} {goal.metric}")
     new, there = write_study(storage, name, opened, runs, goal)
     told = f" ({there:,} were there already)" if there else ""
-    out.print(f"wrote {count(new, 'trial')}{told}; optuna-dashboard {masked(storage)}")
+    out.print(f"wrote {count(new, 'trial')}{told}; optuna-dashboard {redact(storage)}")
 
 
 def _runs(store: str, to: str, folder: Path, arrays: Any, where: Any, **first: Any) -> None:

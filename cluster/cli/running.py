@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 import typer
 
@@ -113,16 +113,9 @@ def run_store(
         raise typer.Exit(1)
 
 
-class Ran(NamedTuple):
-    """A store and the progress of its run."""
-
-    store: Store
-    progress: Progress
-
-
 def _run_store(
     open_store: Callable[[Executor], Store], request: Request, state: RestartState, stop: Stop
-) -> Ran:
+) -> tuple[Store, Progress]:
     """Wait until a lost Ray may be started again, then open the store, run what is left and gather."""
     again = state.store == request.store
     if again and (why := state.wait(request.cluster())):
@@ -156,7 +149,7 @@ def open_and_compute(
     request: Request,
     stop: Stop,
     again: bool = False,
-) -> Ran:
+) -> tuple[Store, Progress]:
     """Open a store, run what is left of it and gather; raises ExecutorLost if Ray is lost, Interrupted as `signals` does.
 
     again: this is a restart, before which failed shards were already reconsidered.
@@ -178,7 +171,7 @@ def open_and_compute(
             _reduce(store, executor)
         if progress.items_done > progress.items_before:
             remember_pace(store.job.spec, store.committed.markers())
-    return Ran(store, progress)
+    return store, progress
 
 
 def _is_complete(progress: Progress, request: Request) -> bool:

@@ -16,7 +16,7 @@ from ray.exceptions import ActorUnavailableError, NodeDiedError, OutOfMemoryErro
 from cluster.ray.pool import DEATHS, Answer, Pool, Slot
 from cluster.versions import versions
 from jobs.errors import JobError
-from jobs.redact import masked
+from jobs.redact import redact
 from jobs.run.task import Heartbeat, Key
 
 log = logging.getLogger("ctd")
@@ -266,4 +266,4 @@ def kind_of_death(error: RayError) -> str:
 def last_line(error: BaseException) -> str:
     """Return the last line of an error's text, which names the cause, without credentials."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return masked(lines[-1].strip())[:2000]
+    return redact(lines[-1].strip())[:2000]

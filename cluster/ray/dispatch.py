@@ -13,7 +13,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from cluster.ray.crew import Crew, kind_of_death, last_line
 from cluster.ray.pool import Slot
-from jobs.redact import masked
+from jobs.redact import redact
 from jobs.run.task import Fault, Key, Report, Task, Work
 from jobs.store.provenance import MOST_TRACE
 
@@ -157,7 +157,7 @@ class Dispatch:
                 said, _, _ = last_line(error).partition(" Worker exit type")
                 text = f"the worker died ({kind}): {said}"
                 # A death by `killed` is reported once its cause is known; until then the driver takes the shard for running.
-                death = self._died(slot, kind, text, masked(str(error))[-MOST_TRACE:])
+                death = self._died(slot, kind, text, redact(str(error))[-MOST_TRACE:])
                 if kind != "killed":
                     return [*reports, death.report]
                 self._deaths.append(death)

@@ -33,7 +33,7 @@ def options(profile: SlurmProfile, name: str, home: Path, array: int = 0) -> lis
         "cpus-per-task": profile.cpus,
         "gpus-per-node": profile.gpus or None,
         "mem": f"{memory_mb(profile)}M",
-        "time": clock(profile.time_s()),
+        "time": profile.time,
         # B: signals the batch shell alone. It stops the driver, and Ray stays up until the driver ended.
         "signal": f"B:USR1@{profile.grace_s}",
         # A requeued allocation keeps its number: its output follows that of the times before, in the same file.
@@ -118,13 +118,6 @@ def in_container(profile: SlurmProfile, folders: Sequence[Path]) -> list[str]:
 def memory_mb(profile: SlurmProfile) -> int:
     """Memory of a node in Slurm's megabytes, of which its gigabyte has 1,024."""
     return int(profile.memory_gb * 1024)
-
-
-def clock(seconds: int) -> str:
-    """A duration as D-HH:MM:SS."""
-    minutes, second = divmod(seconds, 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours // 24}-{hours % 24:02}:{minute:02}:{second:02}"
 
 
 def _quoted(value: object) -> str:

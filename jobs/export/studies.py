@@ -27,7 +27,7 @@ from jobs.errors import JobError, count
 from jobs.export.runs import ABOUT, SEARCH_METRIC, Plain, Run, flat
 from jobs.inputs.items import row_params
 from jobs.query.best import require_metric
-from jobs.redact import masked
+from jobs.redact import redact
 from jobs.search.optuna import distribution
 from jobs.spec.search import Optuna, Population
 from jobs.spec.sweep import Choice, Geomspace, Integers, Linspace, Loguniform, Range, Uniform
@@ -69,7 +69,7 @@ def write_study(
     found, fixed = _trials(store, runs, goal)
     job = {"job": store.job.spec.digest(), "metric": goal.metric}
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with _explained(masked(storage)):
+    with _explained(redact(storage)):
         study = optuna.create_study(
             study_name=name,
             storage=storage if "://" in storage else _journal(Path(storage)),
@@ -100,7 +100,7 @@ def _explained(storage: str) -> Iterator[None]:
     except JobError as error:
         raise JobError(f"{storage}: {error}") from None
     except (SQLAlchemyError, OSError, ImportError, ValueError) as error:
-        reason = masked(str(error).partition("\n")[0])
+        reason = redact(str(error).partition("\n")[0])
         raise JobError(f"{storage}: Optuna cannot write a study there: {reason}") from None
 
 

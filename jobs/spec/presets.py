@@ -34,9 +34,7 @@ def expand_preset(content: dict[str, object], kernel: Kernel, where: str) -> dic
         raise JobError(f"{where}: search.preset: kernel {kernel.name} has no preset {name!r}{hint}")
     preset = kernel.presets[name]
     given = content.get("params") or {}
-    # Validation of the job refuses params that are no mapping.
-    if not isinstance(given, Mapping):
-        return content
+    assert isinstance(given, Mapping)  # else jobs.pipeline.Stage has refused it
     sweep = content.get("sweep") or {}
     if isinstance(sweep, Mapping):
         sweep = {**preset.sweep, **sweep}

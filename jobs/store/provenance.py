@@ -16,7 +16,7 @@ from typing import Any
 from ctd.installed import version_of
 from ctd.late import jax
 from jobs.errors import JobError
-from jobs.redact import masked
+from jobs.redact import redact
 from jobs.storage import objects
 
 PACKAGES = ("ctd", "jax", "jaxlib", "numpy", "zarr", "ray", "optax")
@@ -28,7 +28,7 @@ MOST_TRACE = 8000
 
 def error_text(error: BaseException) -> str:
     """Return an exception as text of at most 2,000 characters without credentials, even if its own `str` fails."""
-    return masked(_text(error)[:4000])[:2000]
+    return redact(_text(error)[:4000])[:2000]
 
 
 def traceback_text(error: BaseException) -> str:
@@ -41,7 +41,7 @@ def traceback_text(error: BaseException) -> str:
     else:
         text = "".join(traceback.format_exception(error))
     # Before it is cut: half a name hides nothing.
-    return masked(text[-2 * MOST_TRACE :])[-MOST_TRACE:]
+    return redact(text[-2 * MOST_TRACE :])[-MOST_TRACE:]
 
 
 def _text(error: BaseException) -> str:
