@@ -3,7 +3,7 @@
 import glob
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -90,9 +90,11 @@ def posterior(
     items = _chosen(trained, all_of(where), sort, limit)
     models = [model for item in items for model in _fields(trained, item, data)]
     base = str(trained.job.base)
-    compute = partial(_request, executor, address, as_json)
+    compute = lambda ready, at: Request(at, ready.spec, executor, address, as_json)
     if results is not None:
-        _into_store(_job(models, base, (), overrides), results, compute)
+        ready = _job(models, base, (), overrides)
+        with signals(stop := Stop()):
+            run_store(partial(_open, ready, results), compute(ready, results), stop)
         return
     assert target is not None
     files = _of_sessions(target, models, to)
@@ -102,18 +104,6 @@ def posterior(
         with _computed(ready, compute(ready, str(file)), file) as made:
             _write(made, file, ready, {"store": trained.address, "item": items[0]})
     _tell(files, items[0], [ready.n for ready in readies], as_json)
-
-
-def _request(
-    executor: str, address: str | None, as_json: bool, ready: Ready, results: str
-) -> Request:
-    return Request(results, ready.spec, executor, address, as_json)
-
-
-def _into_store(ready: Ready, results: str, compute: Callable[[Ready, str], Request]) -> None:
-    """Compute the posteriors of several models into a store."""
-    with signals(stop := Stop()):
-        run_store(partial(_open, ready, results), compute(ready, results), stop)
 
 
 def _trained(store: str, trust: bool) -> Store:
