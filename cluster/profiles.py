@@ -19,12 +19,11 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    ValidationError,
     field_validator,
     model_validator,
 )
 
-from jobs.errors import JobError, explain, meant, nearest
+from jobs.errors import JobError, meant, nearest, validated
 from jobs.spec.job import read_content
 
 
@@ -286,7 +285,4 @@ def parse_profile(content: Any, where: str) -> Profile:
             f"{where}: {mail.pop()}: unknown field; Slurm writes to you by sbatch: [--mail-user=YOU@LAB, --mail-type=END,FAIL], "
             "and ctd calls a command of yours at the end of a run: `on_end`, docs/workflows.md"
         )
-    try:
-        return model.model_validate(content)
-    except ValidationError as error:
-        raise explain(error, where, {(): model.model_fields}) from None
+    return validated(model, content, where)

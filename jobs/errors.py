@@ -130,6 +130,24 @@ def explain(
     return JobError("\n".join(_a_screen(list(lines))), secondary)
 
 
+def validated[M: BaseModel](model: type[M], content: object, where: str) -> M:
+    """Return what a model reads; raise JobError, each line headed by `where`, if it is not valid."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise explain(error, where, {(): model.model_fields}) from None
+
+
+@contextmanager
+def within(where: str) -> Iterator[None]:
+    """Head the text of a JobError that is raised inside with `where`; its class, which tells the exit code, stays."""
+    try:
+        yield
+    except JobError as error:
+        error.args = (f"{where}: {error}",)
+        raise
+
+
 def _misspelt(fault: Mapping[str, Any]) -> str:
     """`meant` for a value that is a word of a list, or a mapping of which a key, or the word under a key, tells its kind.
 

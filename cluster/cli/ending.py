@@ -16,11 +16,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from cluster.cli.display import err
 from cluster.profiles import profiles_folder
-from jobs.errors import count, explain
+from jobs.errors import count, validated
 from jobs.run.progress import Progress
 from jobs.run.stop import Interrupted
 from jobs.spec.text import parse_file
@@ -48,11 +48,9 @@ def read_settings() -> Settings:
     """Return this user's settings; JobError, naming file and field, if they are not valid."""
     path = settings_file()
     try:
-        return Settings.model_validate(parse_file(path) or {})
+        return validated(Settings, parse_file(path) or {}, str(path))
     except FileNotFoundError:
         return Settings()
-    except ValidationError as error:
-        raise explain(error, str(path), {(): Settings.model_fields}) from None
 
 
 @dataclass

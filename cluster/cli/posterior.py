@@ -11,7 +11,6 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import typer
-from pydantic import ValidationError
 
 from cluster.cli.display import err, out, show_json
 from cluster.cli.options import (
@@ -24,7 +23,7 @@ from cluster.cli.options import (
     all_of,
 )
 from cluster.cli.running import Request, open_and_compute, open_to_compute, run_store
-from jobs.errors import EXIT_STOPPED, JobError, explain
+from jobs.errors import EXIT_STOPPED, JobError, validated
 from jobs.run.executor import Executor
 from jobs.run.stop import Interrupted, Stop, signals
 from jobs.spec.job import JobSpec, find_kernel, parse_job, set_field
@@ -232,10 +231,7 @@ def _count(fields: dict[str, object], base: str, where: str) -> tuple[int, list[
     from jobs.inputs.measure import load_group
 
     kernel = find_kernel(KERNEL, None)
-    try:
-        params = kernel.Params.model_validate(fields)
-    except ValidationError as error:
-        raise explain(error, where, {(): kernel.Params.model_fields}) from None
+    params = validated(kernel.Params, fields, where)
     fit = load_group(kernel, params, base)
     return n_chunks(inputs_of(params), fit), [int(k) for k in fit.n], fit.windows
 

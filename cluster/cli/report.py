@@ -10,7 +10,7 @@ from cluster.cli.display import err, out
 from cluster.cli.options import StorePath
 from ctd.late import jax
 from ctd.replacing import replacing
-from jobs.errors import JobError
+from jobs.errors import JobError, writing
 from jobs.storage import addresses
 from jobs.store.finding import find_stores
 from jobs.store.store import Store
@@ -47,11 +47,8 @@ def report(
     for store in opened:
         if why := left_out(store):
             err.print(why)
-    try:
-        with replacing(path) as new:
-            new.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise JobError(f"--to {path}: cannot be written: {error.strerror or error}") from None
+    with writing(f"--to {path}"), replacing(path) as new:
+        new.write_text(text, encoding="utf-8")
     out.print(f"report  {path}")
 
 

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ctd.kernel import Kernel
 from jobs import keys
-from jobs.errors import Faults, JobError
+from jobs.errors import Faults, JobError, within
 from jobs.inputs.measure import data_sizes, evaluate_group
 from jobs.plan.items import Items, checked_items
 from jobs.plan.layout import Machines, Plan, Shard, Sizes, lay_out
@@ -68,10 +68,8 @@ def prepare(spec: JobSpec, base: str, where: str, machines: Callable[[], Machine
     allow_and_remember(base, modules_of(spec.kernel, *shared))
     evaluated, faults = [], Faults()
     for group in items.groups:
-        try:
+        with within(where):
             evaluated.append(evaluate_group(kernel, group.params, base))
-        except JobError as error:
-            raise JobError(f"{where}: {error}") from error
     outputs = [group.outputs for group in evaluated]
     shapes = [one.shapes for one in outputs]
     # Collected: a user hears of all faults at once.
@@ -87,10 +85,8 @@ def prepare(spec: JobSpec, base: str, where: str, machines: Callable[[], Machine
 
     def laid_out(sizes: list[Sizes], machines: Machines) -> Plan:
         given = [(len(g.items), size) for g, size in zip(items.groups, sizes, strict=True)]
-        try:
+        with within(where):
             return lay_out(given, kernel, spec.run, machines, spec.search, items.ways)
-        except JobError as error:
-            raise JobError(f"{where}: {error}") from None
 
     # The first plan assumes unlimited memory. Measuring an item compiles this plan's program, and the workers then run the
     # same one, unless memory forces a smaller layout.
@@ -116,10 +112,8 @@ def _check_reductions(
         for name, shape in found.items():
             if kernel.dims[name].axes == ():
                 numbers[name] = numbers.get(name, True) and shape.dtype.kind in "iufb"
-    try:
+    with within(where):
         check_reductions(reductions_of(spec, kernel), numbers)
-    except JobError as error:
-        raise JobError(f"{where}: {error}") from None
 
 
 def prepare_here(spec: JobSpec, base: str, where: str, workers: int) -> Prepared:

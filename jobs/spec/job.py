@@ -34,7 +34,7 @@ from pydantic import (
 from ctd.catalogue import UnknownKernel, find_module, load_kernel
 from ctd.contract import located
 from ctd.kernel import Kernel
-from jobs.errors import JobError, explain, meant
+from jobs.errors import JobError, explain, meant, validated
 from jobs.spec.search import METHODS, Optuna, Population, Rungs, Search
 from jobs.spec.sweep import Sweep, Sweeps
 from jobs.spec.text import parse_file, parse_text
@@ -350,8 +350,5 @@ def options_of(spec: JobSpec, kernel: Kernel) -> BaseModel:
     Raises:
         JobError: a setting is unknown or not valid.
     """
-    try:
-        settings = {k: v for k, v in spec.gather.items() if k != "reductions"}
-        return kernel.Options.model_validate(settings)
-    except ValidationError as error:
-        raise explain(error, "gather", {(): kernel.Options.model_fields}) from None
+    settings = {k: v for k, v in spec.gather.items() if k != "reductions"}
+    return validated(kernel.Options, settings, "gather")

@@ -21,7 +21,7 @@ from jobs.plan.search import check_search, searched, shapes
 from jobs.report.summary import plan_rows
 from jobs.run.prepare import prepare
 from jobs.spec.job import find_kernel, parse_job
-from jobs.spec.schema import job_schema
+from jobs.spec.presets import job_schema
 from jobs.spec.search import Population
 
 
