@@ -68,7 +68,7 @@ def test_a_ray_of_its_own_leaves_nothing_behind(folder, monkeypatch, tmp_path):
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # not looked at
     before = {name: os.environ.get(name) for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH")}
     executor = RayExecutor(RunSettings(workers=3))
-    temporary = executor._startup.local._folder
+    temporary = executor._local._folder
     try:
         store = make(folder, executor, "own", {"fault": [0] * 6}, workers=3)
         assert run_shards(store, executor).shards_done == 6
