@@ -6,8 +6,7 @@ Ray never restarts an actor (`max_restarts=0`): one that dies, or cannot open th
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Any
 
 import ray
@@ -192,7 +191,6 @@ class Heartbeats:
 
     def __init__(self, slots: Sequence[Slot]) -> None:
         self._slots = slots
-        self._answered: SimpleQueue[Slot] = SimpleQueue()
         self._asked_at = 0.0
         self._next = 0
         """Number of slots that were looked at so far, one after another, to see whether to ask them."""
@@ -202,9 +200,9 @@ class Heartbeats:
 
         An actor that was not asked lately is not silent; one that was asked and does not answer is.
         """
-        with suppress(Empty):
-            while True:
-                self._note(self._answered.get_nowait())
+        for slot in self._slots:
+            if slot.asked is not None and slot.asked.done():
+                self._note(slot, slot.asked)
         now = time.monotonic()
         # A budget that grows with the time, up to a second's: ten thousand actors are not asked at once after a pause.
         n = int(min(now - self._asked_at, POLL_S) * ASKS_A_S)
@@ -226,20 +224,14 @@ class Heartbeats:
             slot = self._slots[self._next % len(self._slots)]
             self._next += 1
             if slot.held and slot.asked is None and now - slot.heard_at > POLL_S:
-                self._ask(slot)
+                ask = slot.actor.heartbeat.options(concurrency_group="watch")
+                slot.asked, slot.asked_at = ask.remote().future(), now
                 most -= 1
             if not most:
                 return
 
-    def _ask(self, slot: Slot) -> None:
-        ask = slot.actor.heartbeat.options(concurrency_group="watch")
-        slot.asked, slot.asked_at = ask.remote().future(), time.monotonic()
-        slot.asked.add_done_callback(lambda _: self._answered.put(slot))
-
-    def _note(self, slot: Slot) -> None:
-        if slot.asked is None or not slot.asked.done():  # the answer was of an actor that is gone
-            return
-        answer, slot.asked = slot.asked, None
+    def _note(self, slot: Slot, answer: Answer) -> None:
+        slot.asked = None
         try:
             shard, beat, kernel_kills = answer.result()
         except RayError:

@@ -8,7 +8,8 @@
 
 Parts: `RayExecutor` brings a Ray up; `pool` makes actors on it, whose class is in `actor`; `crew` keeps one
 that has opened the store in every slot, and asks how far its shard is; `dispatch` gives them shards;
-`reach` watches whether the Ray is there. Answers come as futures, which put their slot in a queue: nobody goes through all actors to find one.
+`reach` watches whether the Ray is there. The reports of shards come as futures, which put their slot in a queue: nobody goes
+through all actors to find one.
 """
 
 import logging
