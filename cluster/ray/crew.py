@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from queue import SimpleQueue
 from typing import Any
 
-import ray
 from ray.exceptions import ActorUnavailableError, NodeDiedError, OutOfMemoryError, RayError
 
+from cluster.ray.actor import Place
 from cluster.ray.pool import DEATHS, Answer, Pool, Slot
 from cluster.versions import versions
 from jobs.errors import JobError
@@ -80,7 +80,6 @@ class Crew:
         # A heartbeat that another run asked for, or of an actor that is gone, comes to nobody here: it is asked for anew.
         slot.ready, slot.node, slot.asked = False, "", None
         self.places.note(slot)
-        slot.where = slot.actor.place.remote()
         slot.opening = self.expect(
             slot, slot.actor.open.remote(self._address, self._pool.n, versions())
         )
@@ -106,8 +105,7 @@ class Crew:
         """
         assert slot.opening is not None
         try:
-            fault = slot.opening.result()
-            slot.node, slot.device, slot.kernel_kills = ray.get(slot.where)
+            found = slot.opening.result()
         except RayError as error:
             if not self.reach.look():  # asked again, if the Ray comes back
                 self.answered.put(slot)
@@ -115,14 +113,15 @@ class Crew:
             if kind_of_death(error) == "node":  # not the actor's fault: does not count
                 self.replace(slot)
                 return
-            fault = last_line(error), "other"
+            found = last_line(error), "other"
         slot.opening = None
-        if fault is None:
+        if isinstance(found, Place):
+            slot.node, slot.device, slot.kernel_kills = found
             slot.ready, slot.failed_starts = True, 0
             self._waits_for = ""
             self.places.note(slot)
             return
-        text, kind = fault
+        text, kind = found
         # As with a shard: nobody is charged, however long the storage is away.
         if kind == "storage":
             if text != self._waits_for:

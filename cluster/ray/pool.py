@@ -100,8 +100,6 @@ class Slot:
     """When it last answered, or got the running shard."""
     alive_at: float = 0.0
     """When the running shard last gave a sign of life, as far as was known at `heard_at`."""
-    where: Any = None
-    """Pending answer of `place`."""
     node: str = ""
     """Id of the actor's node, once it is known."""
     device: str = ""

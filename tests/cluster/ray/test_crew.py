@@ -99,7 +99,6 @@ class Opens:
     def __init__(self, answers):
         self.answers = answers
         self.open = SimpleNamespace(remote=lambda *_: SimpleNamespace(future=self._answer))
-        self.place = SimpleNamespace(remote=lambda: Place("node", "cpu", 0))
 
     def _answer(self):
         answer = Future()
@@ -109,7 +108,6 @@ class Opens:
 
 def opens(monkeypatch, *answers):
     """(what the crew did until the last answer, its slots, the slot) of actors that answer so to `open`."""
-    monkeypatch.setattr("ray.get", lambda found: found)
     answers, killed = iter(answers), []
     slot = Slot(Opens(answers))
     pool = SimpleNamespace(
@@ -125,9 +123,9 @@ def opens(monkeypatch, *answers):
 def test_a_storage_that_is_away_costs_no_slot(monkeypatch, caplog):
     """However long: the same actor tries again, and whatever else goes wrong is counted as before."""
     away, other = ("no server answers", "storage"), ("the source differs", "other")
-    killed, slots, slot = opens(monkeypatch, other, *[away] * 9, other, *[away] * 9, None)
+    killed, slots, slot = opens(monkeypatch, other, *[away] * 9, other, *[away] * 9, Place("node", "cpu", 3))
     assert slots == [slot]
-    assert (slot.ready, len(killed)) == (True, 2)
+    assert (slot.ready, slot.node, slot.kernel_kills, len(killed)) == (True, "node", 3, 2)
     assert [r.getMessage() for r in caplog.records] == [
         "the workers wait for the storage: no server answers"
     ]
