@@ -4,9 +4,9 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, BeforeValidator, ValidationError
 
 from ctd.words import count as count
 from ctd.words import duration as duration
@@ -19,6 +19,14 @@ EXIT_STORAGE = 74
 """EX_IOERR of sysexits.h: the storage fails, and another attempt may succeed."""
 EXIT_STOPPED = 75
 """EX_TEMPFAIL of sysexits.h: the run was stopped in order, and `ctd resume` goes on."""
+
+
+def _readable(value: object) -> object:
+    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
+
+
+Text = Annotated[str, BeforeValidator(_readable)]
+"""A text that may quote anything, such as the name of a file: what is no character is escaped."""
 
 
 class JobError(ValueError):

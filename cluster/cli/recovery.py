@@ -242,5 +242,5 @@ def logs(
         show_facts({"item": str(item)} | {k: cell(v) for k, v in params_of(opened, item).items()})
     for line in [*history_lines(found, full=full), *printed.splitlines()]:
         out.print(line)
-    if not full and any(event.trace or event.about.get("trace") for event in found):
+    if not full and any(event.trace for event in found):
         err.print("--full shows the whole tracebacks")

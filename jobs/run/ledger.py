@@ -153,7 +153,7 @@ class Ledger:
             kind="stopped" if report.fault == "stopped" else "error",
             shard=report.shard, attempt=report.attempt, error=report.error,
             trace=report.trace, fault=report.fault, probe=task.probe,
-            rows=[task.shard.start, task.shard.stop], about=dict(report.about),
+            rows=[task.shard.start, task.shard.stop], **report.about,
         )  # fmt: skip
         self.events.note(failure)
 

@@ -317,7 +317,7 @@ class Failures:
         failed = FailedItem(
             row=row, item=int(ids[row - shard.start]),
             error=str(report.error), trace=report.trace, fault=report.fault,
-            attempt=report.attempt, time=time.time(), about=dict(report.about),
+            attempt=report.attempt, time=time.time(), **report.about,
         )  # fmt: skip
         # A round of a search has rows of several planned shards; the record belongs to the planned one.
         (home,) = self._store.job.plan.overlapping(shard._replace(start=row, stop=row + 1))

@@ -123,7 +123,9 @@ def opens(monkeypatch, *answers):
 def test_a_storage_that_is_away_costs_no_slot(monkeypatch, caplog):
     """However long: the same actor tries again, and whatever else goes wrong is counted as before."""
     away, other = ("no server answers", "storage"), ("the source differs", "other")
-    killed, slots, slot = opens(monkeypatch, other, *[away] * 9, other, *[away] * 9, Place("node", "cpu", 3))
+    killed, slots, slot = opens(
+        monkeypatch, other, *[away] * 9, other, *[away] * 9, Place("node", "cpu", 3)
+    )
     assert slots == [slot]
     assert (slot.ready, slot.node, slot.kernel_kills, len(killed)) == (True, "node", 3, 2)
     assert [r.getMessage() for r in caplog.records] == [
