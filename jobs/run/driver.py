@@ -219,9 +219,7 @@ class Driver:
         self.ledger.events.flush()
 
     def _show(self, heartbeats: Mapping[Key, Heartbeat]) -> None:
-        """Report the progress to the listener, and log remarks as events."""
-        for text in self.stop.remarks():
-            self.ledger.events.note(Event(kind="decision", text=text))
+        """Report the progress to the listener."""
         progress = self.ledger.progress
         counted = [beat.progress for key, beat in heartbeats.items() if self.attempts.counts(key)]
         running = [now for now in counted if now is not None]

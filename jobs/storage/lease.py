@@ -10,6 +10,7 @@ drivers run. This harms nothing: both write the same bytes, in whole objects.
 """
 
 import json
+import logging
 import secrets
 import threading
 import time
@@ -26,6 +27,8 @@ from jobs.storage import addresses, connect, objects
 from jobs.storage.addresses import refuse_zip
 from jobs.storage.checksums import parsed
 from jobs.storage.process import Process, this_process
+
+log = logging.getLogger("ctd")
 
 TTL_S = 30.0
 """Seconds of silence after which a holder on another machine may be dead; whoever asks then watches for a renewal."""
@@ -45,9 +48,6 @@ class Listener(Protocol):
 
     def ask(self, reason: str, grace_s: float | None = None) -> None:
         """Stop because of `reason`, within `grace_s` seconds."""
-
-    def remark(self, text: str) -> None:
-        """Log `text`, which is no reason to stop."""
 
 
 class Held(JobError):
@@ -156,9 +156,6 @@ class Lease:
         del grace_s
         self._asked = self._asked or reason
 
-    def remark(self, text: str) -> None:
-        """Do nothing with `text`: who brings no listener has no log."""
-
     def check(self) -> None:
         """Raise Held if another process has taken the lease over, as it may while this one is suspended.
 
@@ -215,21 +212,21 @@ class Lease:
         except Exception as error:
             if not objects.is_storage_error(error):
                 raise
-            self._pass_over(f"{key}: cannot be read: {objects.reason(error)}", listener)
+            self._pass_over(f"{key}: cannot be read: {objects.reason(error)}")
             return
         if request is None:
             return
         try:
             by = Process.from_json(parsed(request))
         except ValueError:
-            self._pass_over(f"{key}: no request to stop, {request[:40]!r}", listener)
+            self._pass_over(f"{key}: no request to stop, {request[:40]!r}")
         else:
             listener.ask(f"cancelled by {by.user} on {by.host}", CANCEL_GRACE_S)
 
-    def _pass_over(self, what: str, listener: Listener) -> None:
+    def _pass_over(self, what: str) -> None:
         if what != self._passed_over:
             self._passed_over = what
-            listener.remark(f"{what}: passed over")
+            log.warning("%s: passed over", what)
 
     def _stamped(self) -> bytes:
         self._record = replace(self._record, renewed=time.time(), said=self.progress())
