@@ -207,7 +207,7 @@ class Failures:
         # Before anything is counted: if the storage fails here, the same report is decided again, and must count once.
         if history.search or (len(rows) == 1 and report.fault != "outside"):
             self._look_up(shard)
-        if report.node_was_lost:
+        if report.about.get("died") == "node":  # lost as a whole, which no shard can be blamed for
             history.lost_nodes += 1
             if history.lost_nodes <= FREE_NODE_DEATHS:
                 return Verdict(again)

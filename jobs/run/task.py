@@ -125,11 +125,6 @@ class Report(NamedTuple):
         """The name of the attempt."""
         return self.shard, self.attempt
 
-    @property
-    def node_was_lost(self) -> bool:
-        """Whether the attempt ended because its whole node was lost, which no shard can be blamed for."""
-        return self.about.get("died") == "node"
-
 
 class ShardProgress(NamedTuple):
     """Progress of a running shard."""

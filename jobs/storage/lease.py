@@ -104,10 +104,7 @@ class Lease:
         for _ in objects.read_attempts(keys.LEASE):
             held = holder(store)
             if held is not None and _is_alive(store, held):
-                raise Held(
-                    f"{address}: is being run by {describe(held)}; wait for it, or stop it with "
-                    f"`ctd cancel {address}`"
-                )
+                raise held_by(address, held)
             generation = held.generation + 1 if held else 0
             record = LeaseRecord(
                 **asdict(this_process()),
@@ -321,6 +318,12 @@ def describe(record: LeaseRecord) -> str:
         f"process {record.pid} of {record.user} on {record.host} (since "
         f"{now - record.since:.0f} s, last sign of life {now - record.renewed:.0f} s ago)"
     )
+
+
+def held_by(address: str, record: LeaseRecord) -> Held:
+    """Return the error that another driver, of this lease, runs the store at `address`."""
+    advice = f"wait for it, or stop it with `ctd cancel {address}`"
+    return Held(f"{address}: is being run by {describe(record)}; {advice}")
 
 
 def _is_alive(store: ObjectStore, record: LeaseRecord) -> bool:

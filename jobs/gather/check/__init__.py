@@ -32,7 +32,7 @@ from jobs.run.shards import claim
 from jobs.spec.trust import refuse_untrusted
 from jobs.storage import addresses, objects
 from jobs.storage.checksums import read_sums, read_verified, write_sums
-from jobs.store.checkpoint import decode, folder
+from jobs.store.checkpoint import decode
 from jobs.store.rounds import is_whole_round
 from jobs.store.store import Store, refuse_links
 
@@ -107,13 +107,12 @@ def check_leftovers(mending: Mending, done: Set[int]) -> Iterator[Finding]:
     committed = {g for g in range(len(plan.group_sizes)) if done >= {*plan.numbers(g)}}
     over = {str(g) for g in committed if committed >= {*plan.together(g)}}
     is_over = lambda key: key.split("/")[2] in over
-    stale = {folder(shard) for shard in mending.shards if shard.number in done}
+    here = [shard for shard in mending.shards if shard.number in done]
+    stale = {keys.checkpoints(shard.group, shard.number) for shard in here}
     is_stale = lambda key: key.rpartition("/")[0] in stale or is_over(key)
     is_whole = lambda key: decode(objects.read(mending.objects, key) or b"") is not None
     yield from _left(mending, keys.CHECKPOINTS, is_stale, is_whole)
-    named = {
-        keys.live(shard.group, shard.number) for shard in mending.shards if shard.number in done
-    }
+    named = {keys.live(shard.group, shard.number) for shard in here}
     is_sealed = lambda key: read_verified(mending.objects, key) is not None
     yield from _left(mending, keys.LIVE, lambda key: key in named or is_over(key), is_sealed)
     # `resume --failed` goes on from the states beside items that failed.
