@@ -70,7 +70,7 @@ class Job:
             )
         found = _Content.model_validate(content)
         layouts = tuple(GroupLayout(**layout.model_dump()) for layout in found.layouts)
-        spec, sizes = parse_job(_without_spread(found.spec), where), found.group_sizes
+        spec, sizes = parse_job(found.spec, where), found.group_sizes
         # The checksum holds for a text that a stranger wrote, too: check what later code relies on.
         n, planned = sum(part.count() for part in spec.sweeps()), sum(sizes)
         # `ways` is not stored: groups that are searched together each have a row for every item (Plan.ways).
@@ -100,14 +100,6 @@ class _Content(BaseModel):
     layouts: tuple[_Layout, ...]
     provenance: dict[str, Any]
     sources: dict[str, str] = {}
-
-
-def _without_spread(spec: dict[str, object]) -> dict[str, Any]:
-    """Leave out `search.spread`, which an older head stored: every search is spread now."""
-    search = spec.get("search")
-    if not isinstance(search, dict):
-        return spec
-    return {**spec, "search": {name: v for name, v in search.items() if name != "spread"}}
 
 
 def read_job(store: ObjectStore, address: str) -> Job:

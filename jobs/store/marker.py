@@ -16,7 +16,6 @@ from jobs import keys
 from jobs.errors import Text
 from jobs.plan.layout import Plan, Shard
 from jobs.storage import objects
-from jobs.storage.checksums import checksummed, verified
 from jobs.store.records import Records
 
 
@@ -176,10 +175,3 @@ class Failed(Records[FailedItems]):
         """Write the record of a shard: those of its items that are known to fail."""
         # All of them each time, so that the newest record is enough and the older ones can go.
         self.write({"shard": shard._asdict(), "rows": [item.model_dump() for item in items]})
-
-    def line(self, key: str, data: bytes) -> bytes:
-        """Return the line of a record. Stores of an older head did not name the shard in it: it comes from the key."""
-        content, shard = verified(data), self.plan.shard(keys.number_of(key))
-        if content is None or "shard" in content or shard is None:
-            return data
-        return checksummed({"shard": shard._asdict(), **content})

@@ -23,6 +23,7 @@ from jobs.storage import objects
 from jobs.storage.checksums import checksummed, write_sums
 from jobs.store.events import read_events
 from jobs.store.manifest import write_job
+from jobs.store.marker import FailedItem
 from jobs.store.store import Store
 
 KERNEL = """
@@ -179,11 +180,8 @@ def test_settings_and_accepted_source_of_two_processes_are_both_kept(own, tmp_pa
 def test_trying_failed_items_again_takes_nothing_away_before_it_may_run(own, tmp_path):
     store = make(own, tmp_path)
     run_shards(store, SerialExecutor(1))
-    objects.write(
-        store.objects,
-        "run/failed/0/000000.json",  # as an older head wrote it
-        checksummed({"rows": [{"row": 0, "item": 0, "error": "no"}]}),
-    )
+    shard = next(store.job.plan.shards())
+    store.failed.add(shard, [FailedItem(row=0, item=0, error="no")])
     edit(tmp_path, own, 5.0)
     assert [item.error for item in store.failed.items()[0]] == ["no"]
     with pytest.raises(JobError, match="has changed since"):
