@@ -34,9 +34,9 @@ from ctd.kernel import Kernel
 from ctd.replacing import replacing
 from jobs.errors import JobError
 from jobs.pipeline import Stage
-from jobs.run.executor import ExecutorLost
 from jobs.run.prepare import open_or_create, prepare_here
 from jobs.run.stop import Interrupted, Stop, signals
+from jobs.run.task import ExecutorLost
 from jobs.spec.job import parse_job, read_content
 from jobs.storage.addresses import join, local_path
 

@@ -184,8 +184,8 @@ def _explain(error: BaseException) -> int:
     # Imported here: `ctd --help` does without them.
     from cluster.cli.display import err, show_error
     from jobs.errors import EXIT_FAULT, EXIT_STOPPED, EXIT_STORAGE, JobError
-    from jobs.run.executor import ExecutorLost
     from jobs.run.stop import Interrupted
+    from jobs.run.task import ExecutorLost
     from jobs.storage.objects import is_storage_error, reason
 
     if isinstance(error, JobError):

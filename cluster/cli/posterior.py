@@ -25,8 +25,8 @@ from cluster.cli.options import (
 )
 from cluster.cli.running import Request, open_and_compute, open_to_compute, run_store
 from jobs.errors import EXIT_STOPPED, JobError, explain
-from jobs.run.executor import Executor
 from jobs.run.stop import Interrupted, Stop, signals
+from jobs.run.task import Executor
 from jobs.spec.job import JobSpec, find_kernel, parse_job, set_field
 from jobs.storage.addresses import join, local_path
 from jobs.storage.connect import open_objects

@@ -39,8 +39,8 @@ from cluster.cli.running import (
 from jobs.errors import JobError, count
 from jobs.pipeline import Stage, read_stages
 from jobs.plan.items import checked_items
-from jobs.run.executor import Executor
 from jobs.run.stop import Stop, signals
+from jobs.run.task import Executor
 from jobs.spec.job import JobSpec
 from jobs.spec.presets import meaning
 from jobs.spec.trust import trust as trust_base

@@ -24,10 +24,10 @@ from cluster.cli.ending import calls_on_end, note_progress
 from cluster.cli.restart import PROGRESS, Cluster, RestartState
 from cluster.ray.reach import NoRay
 from jobs.errors import EXIT_STOPPED, JobError, count
-from jobs.run.executor import Executor, ExecutorLost
 from jobs.run.limits import storage_trouble
 from jobs.run.progress import Progress
 from jobs.run.stop import Interrupted, Stop, block_signals
+from jobs.run.task import Executor, ExecutorLost
 from jobs.spec.job import JobSpec
 from jobs.spec.trust import allow_edited, own_code, refuse_untrusted, trust
 from jobs.storage.addresses import local_path

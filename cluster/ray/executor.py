@@ -29,9 +29,8 @@ from cluster.ray.local import LocalRay
 from cluster.ray.private import set_environment
 from cluster.ray.reach import NoRay
 from jobs.plan.layout import Machines
-from jobs.run.executor import OnTick, Ticker
 from jobs.run.stop import Stop
-from jobs.run.task import Heartbeat, Key, Report, Task, Work
+from jobs.run.task import Heartbeat, Key, OnTick, Report, Task, Ticker, Work
 from jobs.spec.job import RunSettings
 from jobs.storage import addresses
 
@@ -55,7 +54,7 @@ def _pool(settings: RunSettings, address: str | None, local: LocalRay | None) ->
 
 
 class RayExecutor:
-    """`jobs.run.executor.Executor` on Ray.
+    """`jobs.run.task.Executor` on Ray.
 
     Args:
         settings: the job's `run:` settings.

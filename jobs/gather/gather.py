@@ -33,8 +33,7 @@ from jobs.errors import JobError
 from jobs.gather.tables import numeric_columns, write_items, write_reductions, write_shards
 from jobs.late import zarr
 from jobs.reduce import is_reduced, made_from, reduce_group, rows_of
-from jobs.run.executor import Executor
-from jobs.run.task import Reduction
+from jobs.run.task import Executor, Reduction
 from jobs.spec.job import options_of, set_field
 from jobs.spec.reductions import check_reductions, reductions_of
 from jobs.storage import connect, objects

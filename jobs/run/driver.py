@@ -13,12 +13,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from jobs.run.executor import Executor, ExecutorLost, ManyWorkers
 from jobs.run.ledger import Ledger, peers
 from jobs.run.limits import Patience
 from jobs.run.progress import Listener
 from jobs.run.stop import Stop
-from jobs.run.task import Heartbeat, Key, Report, ShardProgress, Task
+from jobs.run.task import (
+    Executor,
+    ExecutorLost,
+    Heartbeat,
+    Key,
+    ManyWorkers,
+    Report,
+    ShardProgress,
+    Task,
+)
 from jobs.store.checkpoint import clear
 from jobs.store.events import Event
 

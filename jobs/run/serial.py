@@ -6,9 +6,8 @@ from collections.abc import Mapping
 
 from ctd.late import jax
 from jobs.plan.layout import Machines
-from jobs.run.executor import OnTick, Ticker
 from jobs.run.stop import Stop
-from jobs.run.task import Heartbeat, Key, Report, ShardProgress, Work
+from jobs.run.task import Heartbeat, Key, OnTick, Report, ShardProgress, Ticker, Work
 from jobs.run.worker import Worker
 
 IDLE_S = 0.05

@@ -18,14 +18,13 @@ from jobs import keys
 from jobs.errors import JobError, count
 from jobs.plan.layout import Shard
 from jobs.run.driver import Driver
-from jobs.run.executor import Executor
 from jobs.run.ledger import Ledger
 from jobs.run.progress import Listener, Progress, progress_of
 from jobs.run.retry import Failures
 from jobs.run.rounds import forget_search
 from jobs.run.sources import accept_changes, refuse_changed
 from jobs.run.stop import Stop
-from jobs.run.task import Begin
+from jobs.run.task import Begin, Executor
 from jobs.spec.search import Search
 from jobs.storage import objects
 from jobs.storage.checksums import digest

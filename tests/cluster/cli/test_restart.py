@@ -21,7 +21,7 @@ import sys, time
 from pathlib import Path
 from cluster.cli import choice, main, restart, run
 from cluster.ray.reach import NoRay
-from jobs.run.executor import ExecutorLost
+from jobs.run.task import ExecutorLost
 from jobs.run.serial import SerialExecutor
 
 restart.WAITS_S = {waits}

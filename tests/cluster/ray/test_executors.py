@@ -219,7 +219,7 @@ def test_a_stop_leaves_shards_at_checkpoints_that_the_next_run_goes_on_from(
     executor, folder, monkeypatch
 ):
     """Each shard that runs stays at half of its steps, at a gate that opens once the run is stopped."""
-    monkeypatch.setattr("jobs.run.executor.TICK_S", 0.0)
+    monkeypatch.setattr("jobs.run.task.TICK_S", 0.0)
     gate = folder / f"gate-{executor.name}"
     gate.touch()
     rates = np.linspace(-0.5, 0.9, 8)
@@ -266,7 +266,7 @@ def test_a_worker_dies_in_a_round_of_a_search(executor, folder, monkeypatch):
     whole, store = planned("whole", 16), planned("apart", 2)
     run_shards(whole, SerialExecutor())
     killed = []
-    monkeypatch.setattr("jobs.run.executor.TICK_S", 0.0)
+    monkeypatch.setattr("jobs.run.task.TICK_S", 0.0)
 
     def kill(_):
         if executor.name == "serial" or killed:

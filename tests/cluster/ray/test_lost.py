@@ -26,11 +26,10 @@ from cluster.ray.pool import Pool, Slot
 from cluster.ray.reach import Reach, accepts
 from jobs import Store
 from jobs.plan.layout import Shard
-from jobs.run.executor import ExecutorLost
 from jobs.run.prepare import open_or_create
 from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
-from jobs.run.task import Task
+from jobs.run.task import ExecutorLost, Task
 from jobs.spec.job import RunSettings, parse_job
 from jobs.store.events import read_events
 

@@ -127,7 +127,7 @@ def test_sources_have_the_task_that_a_job_names(own, tmp_path):
 
 
 def test_an_edited_source_is_refused_until_it_is_accepted(own, tmp_path, monkeypatch):
-    monkeypatch.setattr("jobs.run.executor.TICK_S", 0.0)
+    monkeypatch.setattr("jobs.run.task.TICK_S", 0.0)
     store = make(own, tmp_path)
     stop = Stop()
     run_shards(store, SerialExecutor(1), lambda p: p.shards_done and stop.ask("enough", 0), stop)

@@ -26,7 +26,7 @@ def watched(tmp_path_factory):
             patch.setattr(live_module, name, 0.0)
         patch.setattr(live_module, "COST", np.inf)
         patch.setattr("jobs.run.worker.EVERY_S", 0.0)
-        patch.setattr("jobs.run.executor.TICK_S", -1.0)
+        patch.setattr("jobs.run.task.TICK_S", -1.0)
         show = LiveCurves.show
 
         def and_look(self, run):
