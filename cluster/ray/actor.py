@@ -19,10 +19,9 @@ from cluster.cache import prune_compilation_cache, use_compilation_cache
 from cluster.versions import differences, versions
 from jobs.errors import JobError
 from jobs.run.sources import SourceDiffers
-from jobs.run.task import Heartbeat, Report, ShardProgress, Work
+from jobs.run.task import Heartbeat, Report, ShardProgress, Work, error_text
 from jobs.run.worker import Worker
 from jobs.storage.objects import StorageFailed, is_refusal, is_storage_error
-from jobs.store.provenance import error_text
 
 NAME = "oom_kill"
 """The count's name in the files of the kernel."""

@@ -15,7 +15,7 @@ from cluster.ray.actor import Place
 from cluster.ray.pool import DEATHS, Answer, Pool, Slot
 from cluster.versions import versions
 from jobs.errors import JobError
-from jobs.redact import masked
+from jobs.redact import redact
 from jobs.run.task import Heartbeat, Key
 
 log = logging.getLogger("ctd")
@@ -257,4 +257,4 @@ def kind_of_death(error: RayError) -> str:
 def last_line(error: BaseException) -> str:
     """Return the last line of an error's text, which names the cause, without credentials."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return masked(lines[-1].strip())[:2000]
+    return redact(lines[-1].strip())[:2000]

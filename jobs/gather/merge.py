@@ -27,9 +27,8 @@ from jobs.storage.addresses import join
 from jobs.storage.lease import Lease
 from jobs.store.arrays import FAILED, plain
 from jobs.store.creation import Outputs, create_store
-from jobs.store.manifest import Job
+from jobs.store.manifest import Job, provenance
 from jobs.store.marker import Marker
-from jobs.store.provenance import provenance
 from jobs.store.store import Store
 from jobs.store.writer import ShardWriter
 

@@ -12,12 +12,11 @@ from jobs.run.limits import Patience, Pause, TimeLimits, storage_trouble
 from jobs.run.progress import progress_of
 from jobs.run.retry import Failures, GroupBreaker
 from jobs.run.search import Searches
-from jobs.run.task import Report, Task
+from jobs.run.task import Report, Task, error_text
 from jobs.search import Told
 from jobs.storage import objects
 from jobs.store.events import Event, Events
 from jobs.store.marker import Marker
-from jobs.store.provenance import error_text
 from jobs.store.rounds import Cost
 from jobs.store.store import Store
 

@@ -32,8 +32,7 @@ from jobs.spec.trust import allow_and_remember, modules_of
 from jobs.storage import connect, objects
 from jobs.storage.lease import Lease
 from jobs.store.creation import Outputs, create_store
-from jobs.store.manifest import Job
-from jobs.store.provenance import provenance
+from jobs.store.manifest import Job, provenance
 from jobs.store.store import Store
 from jobs.store.writer import ShardWriter
 

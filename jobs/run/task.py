@@ -1,15 +1,20 @@
 """Tasks that a driver hands to workers, the reports that it gets back, and the executors between them."""
 
+import re
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
+from jobs.errors import JobError
 from jobs.plan.layout import Machines, Shard
+from jobs.redact import redact
 from jobs.run.stop import Stop
 from jobs.search import Round, Told
+from jobs.storage import objects
 from jobs.store.live import Value
 from jobs.store.marker import Marker
 from jobs.store.rounds import Cost
@@ -125,6 +130,41 @@ class Report(NamedTuple):
     def key(self) -> Key:
         """The name of the attempt."""
         return self.shard, self.attempt
+
+
+MOST_TRACE = 8000
+"""Characters kept of a traceback, from its end: the innermost frames and the error."""
+
+
+def error_text(error: BaseException) -> str:
+    """Return an exception as text of at most 2,000 characters without credentials, even if its own `str` fails."""
+    return redact(_text(error)[:4000])[:2000]
+
+
+def traceback_text(error: BaseException) -> str:
+    """Return the end of an exception's traceback without credentials.
+
+    Of the text of a storage error it contains only what `error_text` lets through.
+    """
+    if objects.is_storage_error(error):
+        text = "".join(traceback.format_tb(error.__traceback__)) + _text(error)
+    else:
+        text = "".join(traceback.format_exception(error))
+    # Before it is cut: half a name hides nothing.
+    return redact(text[-2 * MOST_TRACE :])[-MOST_TRACE:]
+
+
+def _text(error: BaseException) -> str:
+    try:
+        # A server's answer may quote the request, including the name of the access key.
+        text = objects.reason(error) if objects.is_storage_error(error) else str(error)
+    except Exception:
+        text = "(no readable text)"
+    if "Traceback (most recent call last)" in text:
+        # An error in a callback contains its traceback; the last line names the exception.
+        ends = [line for line in text.splitlines() if re.match(r"[A-Za-z_][\w.]*: ", line)]
+        return ends[-1] if ends else text
+    return text if isinstance(error, JobError) else f"{type(error).__name__}: {text}"
 
 
 class ShardProgress(NamedTuple):

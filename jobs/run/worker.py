@@ -29,7 +29,9 @@ from jobs.run.task import (
     Step,
     Task,
     Work,
+    error_text,
     rows_of,
+    traceback_text,
 )
 from jobs.search import Told
 from jobs.spec.search import Search
@@ -38,8 +40,8 @@ from jobs.storage import objects
 from jobs.store.arrays import DONE, DROPPED, FAILED
 from jobs.store.checkpoint import clear
 from jobs.store.live import EVERY_S, clear_live
+from jobs.store.manifest import host
 from jobs.store.marker import Marker
-from jobs.store.provenance import error_text, host, traceback_text
 from jobs.store.rounds import Cost, Damaged
 from jobs.store.store import Store, shared_fields
 from jobs.store.writer import ShardWriter

@@ -25,7 +25,7 @@ from ctd.late import jax
 from jobs import keys
 from jobs.plan.layout import Shard
 from jobs.storage import objects
-from jobs.store.provenance import host
+from jobs.store.manifest import host
 from jobs.store.store import Store
 
 COST = 0.02
