@@ -55,8 +55,8 @@ from ctd.weights import write_weights
 from jobs.gather.check import check
 from jobs.gather.gather import gather
 from jobs.run.prepare import open_or_create
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
+from jobs.run.worker import SerialExecutor
 from jobs.spec.job import JobSpec, parse_job
 from jobs.storage import objects
 from jobs.store import checkpoint

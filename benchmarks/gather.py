@@ -48,7 +48,7 @@ def planned(folder: Path, name: str, items: int, units: int, run: dict | None = 
     from ctd.data import write_hdf5
     from ctd.weights import write_weights
     from jobs.run.prepare import open_or_create
-    from jobs.run.serial import SerialExecutor
+    from jobs.run.worker import SerialExecutor
     from jobs.spec.job import parse_job
 
     path = folder / f"network{units}.h5"

@@ -32,9 +32,8 @@ from options import parse
 
 from cluster.ray.private import set_environment
 from jobs.run.prepare import open_or_create
-from jobs.run.serial import SerialExecutor
 from jobs.run.task import Task
-from jobs.run.worker import Worker
+from jobs.run.worker import SerialExecutor, Worker
 from jobs.spec.job import parse_job
 from jobs.storage import objects
 from jobs.store.store import Store

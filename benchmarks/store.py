@@ -77,8 +77,8 @@ def make(folder: Path, n: int) -> str:
     """Compute and gather the store."""
     from jobs.gather.gather import gather
     from jobs.run.prepare import open_or_create
-    from jobs.run.serial import SerialExecutor
     from jobs.run.shards import run_shards
+    from jobs.run.worker import SerialExecutor
     from jobs.spec.job import parse_job
 
     (folder / "points_kernel.py").write_text(KERNEL)

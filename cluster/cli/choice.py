@@ -17,8 +17,8 @@ from cluster.versions import versions
 from ctd.late import jax
 from ctd.replacing import replacing
 from jobs.errors import JobError, count
-from jobs.run.serial import SerialExecutor
 from jobs.run.task import Executor
+from jobs.run.worker import SerialExecutor
 from jobs.spec.job import JobSpec, RunSettings
 from jobs.store.events import read_events, unended
 from jobs.store.marker import Marker

@@ -18,8 +18,8 @@ from cluster.ray.local import LocalRay
 from cluster.ray.private import loopback_kept
 from cluster.ray.reach import NoRay, Reach, knock
 from jobs.errors import JobError
-from jobs.run.serial import usable_memory
 from jobs.run.task import ExecutorLost, ShardProgress, Work
+from jobs.run.worker import usable_memory
 from jobs.spec.job import RunSettings
 
 SIGACTION_BYTES = 512

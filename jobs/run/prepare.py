@@ -23,9 +23,9 @@ from jobs.plan.items import Items, checked_items
 from jobs.plan.layout import Machines, Plan, Shard, Sizes, lay_out
 from jobs.plan.packing import check_keep_bits
 from jobs.plan.search import check_search
-from jobs.run.serial import usable_memory
 from jobs.run.sources import refuse_changed, sources_of
 from jobs.run.task import Executor
+from jobs.run.worker import usable_memory
 from jobs.spec.job import JobSpec, find_kernel, leaves
 from jobs.spec.reductions import check_reductions, reductions_of
 from jobs.spec.trust import allow_and_remember, modules_of

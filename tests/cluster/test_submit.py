@@ -31,8 +31,8 @@ from cluster.submit import read_order, submit
 from cluster.tracking import cancel, log_tail, look, submissions
 from jobs.errors import JobError
 from jobs.run.prepare import open_or_create
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
+from jobs.run.worker import SerialExecutor
 from jobs.spec.job import RunSettings, read_job
 from jobs.store.store import Store
 

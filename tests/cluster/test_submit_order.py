@@ -14,7 +14,7 @@ from cluster.cli.submit import file_system, preview
 from cluster.submit import check_python, read_order, submit, text_of
 from jobs.errors import JobError
 from jobs.run.prepare import open_or_create
-from jobs.run.serial import SerialExecutor
+from jobs.run.worker import SerialExecutor
 from jobs.spec.job import parse_job
 from jobs.store.store import Store
 

@@ -18,8 +18,8 @@ from stores import make, run
 
 from jobs.gather.gather import gather
 from jobs.run import search
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
+from jobs.run.worker import SerialExecutor
 from jobs.storage import objects
 from jobs.store import checkpoint
 from jobs.store.store import Store

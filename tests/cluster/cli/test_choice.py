@@ -10,8 +10,8 @@ from stores import BASE, JOB, make
 
 from cluster.cli.choice import RAY_S, choose_executor, remember_pace, remembered_pace
 from jobs.plan.layout import Shard
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
+from jobs.run.worker import SerialExecutor
 from jobs.spec.job import parse_job
 from jobs.store.events import Event, Events
 from jobs.store.marker import Marker

@@ -12,8 +12,8 @@ from stores import JOB, make, run
 
 from cluster.cli import display
 from jobs.gather.gather import gather
-from jobs.run.serial import SerialExecutor
 from jobs.run.task import Task
+from jobs.run.worker import SerialExecutor
 
 
 @pytest.fixture(scope="module")

@@ -18,10 +18,9 @@ from waiting import until
 from jobs.errors import EXIT_STOPPED
 from jobs.report.history import history
 from jobs.run.prepare import open_or_create
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.run.task import Task
-from jobs.run.worker import Worker
+from jobs.run.worker import SerialExecutor, Worker
 from jobs.spec.job import read_job
 from jobs.storage import connect, objects
 from jobs.storage.lease import Lease

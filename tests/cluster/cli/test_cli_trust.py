@@ -20,8 +20,8 @@ from jobs.gather.check import check
 from jobs.gather.gather import gather
 from jobs.query.query import query, table
 from jobs.report.page import Content
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
+from jobs.run.worker import SerialExecutor
 from jobs.storage import objects
 from jobs.store.store import Store
 

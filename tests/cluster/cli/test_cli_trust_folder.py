@@ -12,8 +12,8 @@ from hostile import reseal
 from jobs import open_store
 from jobs.errors import JobError
 from jobs.report.page import Content
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
+from jobs.run.worker import SerialExecutor
 from jobs.store.store import Store
 
 OWN = """

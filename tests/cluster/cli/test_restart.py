@@ -22,7 +22,7 @@ from pathlib import Path
 from cluster.cli import choice, main, restart, run
 from cluster.ray.reach import NoRay
 from jobs.run.task import ExecutorLost
-from jobs.run.serial import SerialExecutor
+from jobs.run.worker import SerialExecutor
 
 restart.WAITS_S = {waits}
 

@@ -18,9 +18,9 @@ from jobs.errors import JobError
 from jobs.keys import number_of
 from jobs.run.limits import Patience
 from jobs.run.prepare import open_or_create
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.run.stop import Stop
+from jobs.run.worker import SerialExecutor
 from jobs.spec.job import RunSettings, parse_job
 from jobs.storage import objects
 from jobs.store.events import read_events

@@ -27,9 +27,9 @@ from cluster.ray.reach import Reach, accepts
 from jobs import Store
 from jobs.plan.layout import Shard
 from jobs.run.prepare import open_or_create
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.run.task import ExecutorLost, Task
+from jobs.run.worker import SerialExecutor
 from jobs.spec.job import RunSettings, parse_job
 from jobs.store.events import read_events
 

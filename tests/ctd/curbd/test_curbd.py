@@ -18,8 +18,8 @@ from ctd.plots.png import draw
 from ctd.rls import scaled_identity
 from jobs.gather.gather import gather
 from jobs.run.prepare import open_or_create
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
+from jobs.run.worker import SerialExecutor
 from jobs.spec.job import parse_job
 
 N, T, STEPS, RUNS = 4, 12, 4, 3

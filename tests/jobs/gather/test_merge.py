@@ -20,8 +20,8 @@ from jobs.gather.check import check
 from jobs.gather.gather import gather
 from jobs.gather.merge import merge
 from jobs.query.query import query
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
+from jobs.run.worker import SerialExecutor
 from jobs.storage import connect, objects
 from jobs.storage.lease import Held, Lease, holder
 from jobs.store.store import Store

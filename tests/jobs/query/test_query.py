@@ -24,9 +24,9 @@ from jobs.query.columns import (
 from jobs.query.query import query, table, tables
 from jobs.query.tables import Tables, ask
 from jobs.run.prepare import open_or_create
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.run.task import Task
+from jobs.run.worker import SerialExecutor
 from jobs.spec.job import parse_job
 from jobs.storage import objects
 from jobs.store.store import Store

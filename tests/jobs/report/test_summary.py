@@ -10,10 +10,9 @@ from cluster.cli.recovery import status_lines
 from ctd.catalogue import load_kernel
 from jobs.plan.layout import Shard
 from jobs.report.summary import counted, nan_results, state, unreturned
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.run.stop import Stop
-from jobs.run.worker import nan_counts
+from jobs.run.worker import SerialExecutor, nan_counts
 from jobs.store.marker import Marker
 from jobs.store.store import Store
 

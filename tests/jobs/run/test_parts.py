@@ -17,9 +17,9 @@ from jobs.report.summary import state
 from jobs.run import shards
 from jobs.run.prepare import open_or_create
 from jobs.run.progress import progress_of
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import Part, claim, open_shards, run_parts, run_shards
 from jobs.run.stop import Stop
+from jobs.run.worker import SerialExecutor
 from jobs.spec.job import parse_job
 from jobs.storage import objects
 from jobs.storage.lease import Held, Lease, holder, part_place, running

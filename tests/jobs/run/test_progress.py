@@ -11,8 +11,8 @@ from cluster.cli.recovery import status_lines
 from jobs.errors import duration
 from jobs.report.summary import state
 from jobs.run.progress import Progress
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
+from jobs.run.worker import SerialExecutor
 from jobs.storage import lease
 from jobs.store.live import Value
 from jobs.store.store import Store

@@ -14,10 +14,10 @@ from jobs.errors import JobError
 from jobs.gather.check import check
 from jobs.gather.gather import set_gather
 from jobs.run.prepare import fork, open_or_create
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import reconsider, run_shards
 from jobs.run.sources import SourceDiffers, combined, sources_of
 from jobs.run.stop import Stop
+from jobs.run.worker import SerialExecutor
 from jobs.spec.job import parse_job
 from jobs.storage import objects
 from jobs.storage.checksums import checksummed, write_sums

@@ -11,9 +11,9 @@ from jobs.errors import JobError
 from jobs.gather.gather import gather
 from jobs.query.query import query
 from jobs.run.prepare import fork
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.run.stop import Stop
+from jobs.run.worker import SerialExecutor
 from jobs.spec.job import parse_job
 from jobs.store.events import read_events
 

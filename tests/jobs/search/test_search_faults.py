@@ -24,9 +24,9 @@ from search_reference import halve, members_of, train_population
 from stores import make, run
 
 from jobs.gather.check import check
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import reconsider, run_shards
 from jobs.run.stop import Stop
+from jobs.run.worker import SerialExecutor
 from jobs.storage import objects
 from jobs.storage.checksums import checksummed, read_verified
 from jobs.storage.lease import Held

@@ -21,9 +21,9 @@ from jobs.report.history import shard_of
 from jobs.report.page.content import Content
 from jobs.report.summary import state
 from jobs.run.prepare import fork
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import reconsider, run_shards
 from jobs.run.stop import Stop
+from jobs.run.worker import SerialExecutor
 from jobs.spec.job import parse_job
 from jobs.storage import objects
 from jobs.store.store import Store

@@ -22,9 +22,9 @@ from search_jobs import (
 from stores import make, run
 
 from jobs.gather.check import check
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import Part, open_shards, run_parts, run_shards
 from jobs.run.stop import Stop
+from jobs.run.worker import SerialExecutor
 from jobs.storage import objects
 from jobs.storage.checksums import read_verified
 from jobs.store.events import read_events

@@ -16,9 +16,9 @@ from waiting import until
 
 from jobs import keys
 from jobs.errors import JobError
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.run.stop import Stop
+from jobs.run.worker import SerialExecutor
 from jobs.storage import connect, objects
 from jobs.storage import lease as module
 from jobs.storage.lease import Held, Lease, cancel, holder, running

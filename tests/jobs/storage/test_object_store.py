@@ -25,8 +25,8 @@ from ctd.data import read_hdf5
 from jobs import Store, open_store
 from jobs.gather.check import check
 from jobs.gather.gather import gather
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
+from jobs.run.worker import SerialExecutor
 from jobs.storage import connect, objects
 from jobs.storage.lease import Lease
 

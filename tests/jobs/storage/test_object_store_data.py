@@ -11,8 +11,8 @@ import zarr
 from ctd.data import write_hdf5
 from jobs import open_store
 from jobs.run.prepare import open_or_create
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
+from jobs.run.worker import SerialExecutor
 from jobs.spec.job import parse_job
 from jobs.storage import connect, objects
 

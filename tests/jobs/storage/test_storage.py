@@ -12,8 +12,8 @@ from waiting import until
 from jobs.errors import JobError
 from jobs.gather.gather import gather
 from jobs.run.prepare import open_or_create
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
+from jobs.run.worker import SerialExecutor
 from jobs.spec.job import parse_job
 from jobs.store.events import read_events
 from jobs.store.store import Store

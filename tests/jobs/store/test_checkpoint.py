@@ -18,11 +18,10 @@ from waiting import until
 from jobs.gather.gather import gather
 from jobs.keys import checkpoints
 from jobs.run.prepare import open_or_create
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.run.stop import Stop
 from jobs.run.task import Task
-from jobs.run.worker import Worker
+from jobs.run.worker import SerialExecutor, Worker
 from jobs.spec.job import read_job
 from jobs.storage import objects
 from jobs.store import checkpoint

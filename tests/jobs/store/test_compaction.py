@@ -19,8 +19,8 @@ from jobs import keys
 from jobs.gather.gather import gather, require_rows
 from jobs.report.page.facts import facts
 from jobs.report.summary import state
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import open_ledger, run_shards
+from jobs.run.worker import SerialExecutor
 from jobs.storage import objects
 from jobs.store.segments import live
 from jobs.store.store import Store

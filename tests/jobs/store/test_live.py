@@ -7,8 +7,8 @@ from page_stores import create
 from jobs import keys
 from jobs.gather.check import check
 from jobs.report.page.groups import live
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
+from jobs.run.worker import SerialExecutor
 from jobs.storage import objects
 from jobs.storage.checksums import checksummed
 from jobs.store import live as live_module
