@@ -102,13 +102,14 @@ def _study(
     from jobs.export.trackers import require
 
     require("optuna")
-    from jobs.export.studies import objective, write_study
+    from jobs.export.studies import direction, write_study
+    from jobs.query.best import require_metric
 
     opened, name = Store.open(store), Path(store).stem
-    goal = objective(opened, metric, mode)
+    goal = require_metric(opened, "--metric", metric, mode)
     n, runs = read_runs(opened, all_of(where), "none", **first)
     say_how_much(opened)
-    err.print(f"writing {count(n, 'trial')} to study {name}: {goal.direction} {goal.metric}")
+    err.print(f"writing {count(n, 'trial')} to study {name}: {direction(goal)} {goal.name}")
     new, there = write_study(storage, name, opened, runs, goal)
     told = f" ({there:,} were there already)" if there else ""
     out.print(f"wrote {count(new, 'trial')}{told}; optuna-dashboard {masked(storage)}")

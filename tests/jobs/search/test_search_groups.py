@@ -13,10 +13,11 @@ from stores import BASE, make, run, tree_bytes
 from jobs import open_store
 from jobs.errors import JobError
 from jobs.export.runs import read_runs
-from jobs.export.studies import objective, write_study
+from jobs.export.studies import write_study
 from jobs.gather.check import check
 from jobs.gather.gather import gather
 from jobs.inputs.items import item_arrays, item_params
+from jobs.query.best import require_metric
 from jobs.report.history import shard_of
 from jobs.report.page.content import Content
 from jobs.report.summary import state
@@ -105,7 +106,8 @@ def test_readers_count_and_show_the_items_alone(whole):
 
 
 def test_the_study_is_exported_with_what_was_chosen(whole, tmp_path):
-    goal, (_, runs) = objective(whole), read_runs(whole)
+    _, runs = read_runs(whole)
+    goal = require_metric(whole, "--metric")
     assert write_study(f"sqlite:///{tmp_path}/s.db", "s", whole, runs, goal) == (18, 0)
     study = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path}/s.db")
     items = by_item(whole)
