@@ -14,6 +14,7 @@ import base64
 import hashlib
 import html
 import json
+import re
 from importlib.resources import files
 
 from jobs.report.page.content import EMPTY as EMPTY
@@ -52,13 +53,7 @@ def render(content: dict[str, object], live: str = "") -> str:
         "SCRIPT": script,
     }
     # Substitute in one pass, so that text in the data that looks like {{MARK}} stays as it is.
-    text = _asset("page.html")
-    for piece in text.split("{{")[1:]:
-        assert piece.partition("}}")[0] in parts, piece
-    head, *rest = text.split("{{")
-    return head + "".join(
-        parts[name] + after for name, _, after in (p.partition("}}") for p in rest)
-    )
+    return re.sub(r"\{\{(\w+)\}\}", lambda mark: parts[mark[1]], _asset("page.html"))
 
 
 def embed(value: object) -> str:
