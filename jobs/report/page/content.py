@@ -133,44 +133,35 @@ def answer(
     """
     where = shlex.quote(store.address)
     judged = metric and metric.name in columns and columns[metric.name].dtype.kind in "iuf"
+    plot = rows = None
     if metric and judged and (found := best_of(store, columns, metric)):
-        (_, lead), *facts = found.facts().items()
+        (_, best), *facts = found.facts().items()
+        lead, listed, opens = f"Item {best}", dict(found.next), "items"
         plot = overview(store, metric.name)
-        made = [plot_json(plot)] if plot else []
-        return _answer(f"Item {lead}", facts, found.next, made, "items")
-    axis = summary_axis(store.description)
-    opens = axis if axis in frames else "items"
-    shown = store.description.summary if axis in frames else ["outcome"]
-    dims = store.description.dims
-    # Which result says how well an item did is not known: any may be asked for.
-    further = {
-        f"the best by {name}": f"ctd best {where} --by {shlex.quote(name)}"
-        for name, var in dims.items()
-        if opens == "items" and var.axes == () and name != "outcome" and name in columns
-    }
-    listed = {"all of them as a table": f"ctd query {where} --table {opens}"} | dict(
-        list(further.items())[:2]
-    )
-    lead = count(len(frames[opens]), opens.removesuffix("s").replace("_", " "))
-    rows = first_rows(frames[opens], [opens, *shown]) if axis == opens else None
-    return _answer(lead, kinds(frames[opens], shown), listed, [], opens) | {"table": rows}
-
-
-def _answer(
-    lead: str,
-    facts: Sequence[tuple[str, str]],
-    listed: Mapping[str, str],
-    plots: list[dict[str, object]],
-    opens: str,
-) -> dict[str, Any]:
+    else:
+        axis = summary_axis(store.description)
+        opens = axis if axis in frames else "items"
+        shown = store.description.summary if axis in frames else ["outcome"]
+        facts = kinds(frames[opens], shown)
+        # Which result says how well an item did is not known: any may be asked for.
+        further = {
+            f"the best by {name}": f"ctd best {where} --by {shlex.quote(name)}"
+            for name, var in store.description.dims.items()
+            if opens == "items" and var.axes == () and name != "outcome" and name in columns
+        }
+        listed = {"all of them as a table": f"ctd query {where} --table {opens}"}
+        listed |= dict(list(further.items())[:2])
+        lead = count(len(frames[opens]), opens.removesuffix("s").replace("_", " "))
+        if axis == opens:
+            rows = first_rows(frames[opens], [opens, *shown])
     return {
         "lead": lead,
         "facts": [list(fact) for fact in facts],
         "next": [list(pair) for pair in listed.items()],
-        "plots": plots,
+        "plots": [plot_json(plot)] if plot else [],
         "opens": opens,
         "picture": False,
-        "table": None,
+        "table": rows,
     }
 
 
