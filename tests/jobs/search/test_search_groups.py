@@ -19,7 +19,7 @@ from jobs.gather.gather import gather
 from jobs.inputs.items import item_arrays, item_params
 from jobs.query.best import require_metric
 from jobs.report.history import shard_of
-from jobs.report.page.content import Content
+from jobs.report.page import Content
 from jobs.report.summary import state
 from jobs.run.prepare import fork
 from jobs.run.serial import SerialExecutor
