@@ -22,7 +22,7 @@ from jobs.query.columns import Column, Text, as_array, as_text, from_values, lab
 from jobs.query.expression import Expression, condition
 from jobs.query.query import Asked, query, sql, table
 from jobs.query.readers import Columns, Read, end_to_end
-from jobs.query.tables import Table, Tables, tables_of
+from jobs.query.tables import Source, Table, Tables, tables_of
 from jobs.spec.job import leaves
 from jobs.storage import objects
 from jobs.store.arrays import attributes
@@ -44,7 +44,7 @@ def open_all(given: Iterable[str], tell: Callable[[str], object]) -> Store | She
     return stores[0] if len(stores) == 1 else Shelf(stores)
 
 
-class Shelf:
+class Shelf(Source):
     """Several opened stores. `query`, `table` and `sql` are those of one store, over the rows of all.
 
     >>> shelf = Shelf([Store.open("points.zarr")])
@@ -53,12 +53,11 @@ class Shelf:
     """
 
     def __init__(self, stores: Sequence[Store]) -> None:
-        self.stores = stores
+        super().__init__(stores)
         self.labels = short_names([store.address for store in stores])
         """The value of the column `store` for each."""
         self._parts = [tables_of(store) for store in stores]
         self._stamps: list[Any] = []
-        self._tables: dict[str, Table] = {}
 
     def query(self, where: str | None = None, **asked: Unpack[Asked]) -> pd.DataFrame:
         """The rows of a table that satisfy `where`, or aggregates over them (see jobs.query.query)."""
@@ -96,10 +95,9 @@ class Shelf:
             ]
         return found
 
-    # --- what questions ask for: jobs.query.tables.Source ---------------------------------------------
+    # --- what questions ask for ---------------------------------------------------------------------
 
     def refresh(self) -> Any:
-        """Refresh the tables of every store; return their stamps, None while one changes."""
         stamps = list(objects.each(self.stores[0].objects, Tables.refresh, self._parts))
         if None in stamps or stamps != self._stamps:
             self._tables.clear()
@@ -107,23 +105,15 @@ class Shelf:
         return None if None in stamps else stamps
 
     def is_current(self) -> bool:
-        """Whether the tables of every store are still those of the last `refresh`."""
         return all(objects.each(self.stores[0].objects, Tables.is_current, self._parts))
 
     def names(self) -> list[str]:
-        """Names of the tables that a store has, `items` first and `shards` last."""
         named = dict.fromkeys(name for part in self._parts for name in part.names())
         return [*(name for name in named if name != "shards"), "shards"]
 
-    def __getitem__(self, name: str) -> Table:
-        """One table of all stores that have it. Raises JobError, with the nearest name, if none has it."""
-        if name not in self._tables:
-            if name not in self.names():
-                raise JobError(f"unknown table {name!r}{nearest(name, self.names())}")
-            self._tables[name] = Table(name, self._joined(name))
-        return self._tables[name]
-
-    def _joined(self, name: str) -> Columns:
+    def _columns(self, name: str) -> Columns:
+        if name not in self.names():
+            raise JobError(f"unknown table {name!r}{nearest(name, self.names())}")
         own = [part[name] if name in part.names() else None for part in self._parts]
         sizes = [one.n if one else 0 for one in own]
         which = np.repeat(np.arange(len(own)), sizes)
