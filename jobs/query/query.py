@@ -38,7 +38,7 @@ def tables(store: Store | Source) -> list[str]:
     return ask(store, lambda tables: tables.names())
 
 
-def table(store: Store | Source, name: str) -> pd.DataFrame:
+def table(store: Store | Source, name: str = "items") -> pd.DataFrame:
     """All rows of one table as a pandas frame, with the columns that are shown by default."""
     import pandas as pd
 

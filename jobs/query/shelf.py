@@ -13,14 +13,14 @@ from calendar import timegm
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any
 
 import numpy as np
 
 from jobs.errors import JobError, nearest
+from jobs.query import query as questions
 from jobs.query.columns import Column, Text, as_array, as_text, from_values, labelled
 from jobs.query.expression import Expression, condition
-from jobs.query.query import Asked, query, sql, table
 from jobs.query.readers import Columns, Read, end_to_end
 from jobs.query.tables import Source, Table, Tables, tables_of
 from jobs.spec.job import leaves
@@ -30,9 +30,6 @@ from jobs.store.card import Card, read_card
 from jobs.store.finding import Read as ReadObject
 from jobs.store.finding import find_stores, walk
 from jobs.store.store import Store
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 FEW = 4
 """Most values of a swept field that are listed; a longer list is summed up by its number and range."""
@@ -59,17 +56,7 @@ class Shelf(Source):
         self._parts = [tables_of(store) for store in stores]
         self._stamps: list[Any] = []
 
-    def query(self, where: str | None = None, **asked: Unpack[Asked]) -> pd.DataFrame:
-        """The rows of a table that satisfy `where`, or aggregates over them (see jobs.query.query)."""
-        return query(self, where, **asked)
-
-    def table(self, name: str = "items") -> pd.DataFrame:
-        """All rows of one table, with the columns that are shown by default."""
-        return table(self, name)
-
-    def sql(self, text: str) -> pd.DataFrame:
-        """The answer to a SQL query over the tables (see `jobs.query.query.sql`)."""
-        return sql(self, text)
+    query, table, sql = questions.query, questions.table, questions.sql
 
     @cached_property
     def differing(self) -> dict[str, list[Any]]:
