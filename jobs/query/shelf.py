@@ -120,7 +120,7 @@ class Shelf(Source):
         set_ones = [name for name in self.differing if name not in swept]
         varied = [c for c in rest if c.partition(".")[0].partition("[")[0] in swept or c in swept]
         shown = dict.fromkeys(["store", *first, *set_ones, *varied, *self.differing, *rest])
-        return Columns(tables[0].axis, len(which), reads, list(shown))
+        return Columns(len(which), reads, list(shown))
 
     def _piece(
         self, k: int, own: Table | None, n: int, column: str, values: Sequence[object] | None

@@ -65,8 +65,7 @@ class Table:
 
     def __init__(self, name: str, columns: Columns) -> None:
         self.name = name
-        self.axis, self.n = columns.axis, columns.n
-        self._reads, self.shown = columns.reads, columns.shown
+        self.n, self._reads, self.shown = columns.n, columns.reads, columns.shown
         self._kept: dict[str, Column] = {}
         self._picked: dict[str, list[tuple[np.ndarray, Column]]] = {}
         self._coded: dict[str, Codes] = {}
