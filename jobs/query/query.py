@@ -16,7 +16,7 @@ import numpy as np
 from ctd.installed import how_to_install, why_not
 from jobs.errors import JobError, nearest
 from jobs.query.aggregate import aggregate, canonical, parse_aggregates
-from jobs.query.columns import Column, Text, argsort, as_column, sort_key
+from jobs.query.columns import argsort, as_column, categories, sort_key
 from jobs.query.expression import Expression, condition
 from jobs.query.readers import ITEM, Rows
 from jobs.query.tables import Source, Table, ask
@@ -327,16 +327,6 @@ def _frames(tables: Source, text: str) -> dict[str, pd.DataFrame]:
             named = [] if _asks_for_all(text) else [c for c in table.names if has(c)]
             names = named or table.names
             table.prefetch(names)
-            columns = {column: _categories(table.read(column)) for column in names}
+            columns = {column: categories(table.read(column)) for column in names}
             frames[name] = pd.DataFrame(columns, copy=False)
     return frames
-
-
-def _categories(column: Column) -> np.ndarray | pd.Categorical:
-    """A column as an array, or of texts as a Categorical, which needs no Python object for each row."""
-    import pandas as pd
-
-    if not isinstance(column, Text):
-        return column
-    labels, place = np.unique(column.labels.astype(str), return_inverse=True)
-    return pd.Categorical.from_codes(place[column.codes], labels)

@@ -25,7 +25,7 @@ from jobs.errors import JobError, nearest
 from jobs.gather.gather import require_rows
 from jobs.gather.tables import reduction_tables
 from jobs.late import zarr
-from jobs.query.columns import Codes, Column, as_array, factorize
+from jobs.query.columns import Column, as_array
 from jobs.query.readers import (
     ALL,
     Columns,
@@ -68,7 +68,6 @@ class Table:
         self.n, self._reads, self.shown = columns.n, columns.reads, columns.shown
         self._kept: dict[str, Column] = {}
         self._picked: dict[str, list[tuple[np.ndarray, Column]]] = {}
-        self._coded: dict[str, Codes] = {}
 
     @property
     def names(self) -> list[str]:
@@ -101,15 +100,6 @@ class Table:
             self._kept[name] = self._reads[name](ALL)
         kept = self._kept[name]
         return kept if rows is ALL else kept[rows]
-
-    def factorized(self, name: str, column: Column, rows: Rows = ALL) -> Codes:
-        """The codes of `column`, which `read(name, rows)` has returned, in ascending order; kept if the column is."""
-        if name not in self._kept:
-            return factorize(column, rising=True)
-        if name not in self._coded:
-            self._coded[name] = factorize(self._kept[name], rising=True)
-        codes, n = self._coded[name]
-        return Codes(codes[rows], n)
 
     def view(self, rows: Rows) -> Lazy[Column]:
         """Column -> these rows of it."""
