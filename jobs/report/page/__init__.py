@@ -39,8 +39,8 @@ from jobs.store.events import read_events
 from jobs.store.store import Metric, Store, metric_of
 
 SCRIPTS = (
-    "dom.js", "items.js", "save.js", "axes.js", "layers.js", "plot.js", "traces.js", "parallel.js", "table.js",
-    "item.js", "overview.js", "sweep.js", "page.js",
+    "dom.js", "items.js", "save.js", "layers.js", "plot.js", "traces.js", "parallel.js", "table.js",
+    "overview.js", "sweep.js", "page.js",
 )  # fmt: skip
 MAX_KINDS = 8
 """Most kinds of rows that are counted."""
