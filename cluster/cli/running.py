@@ -304,9 +304,9 @@ def keep_pictures(store: Store) -> None:
     """Store the figures of a user's own kernel, for readers who do not run its code."""
     if own_code(store.job.base, store.job.spec.modules()):
         # Imported here, since pandas takes a second to import.
-        from jobs.report.page import Groups
+        from jobs.report.page.groups import keep
 
-        Groups(store).keep()
+        keep(store)
 
 
 def open_to_compute(address: str, trusted: bool, edited: bool = False) -> Store:

@@ -30,8 +30,7 @@ from jobs.query.query import table, tables
 from jobs.redact import redact
 from jobs.report.page.encode import plot_json, table_json
 from jobs.report.page.facts import facts
-from jobs.report.page.groups import Groups as Groups
-from jobs.report.page.groups import live
+from jobs.report.page.groups import groups, live
 from jobs.report.page.several import several as several
 from jobs.report.sweep import overview, sweep
 from jobs.spec.description import Description
@@ -56,11 +55,11 @@ EMPTY: dict[str, Any] = {
 class Content:
     """The content of a store's page, which can be collected again while a run goes on.
 
-    Each call reads the store anew; the groups' input data are kept between calls.
+    Each call reads the store anew.
     """
 
     def __init__(self, store: Store) -> None:
-        self._store, self._groups = store, Groups(store)
+        self._store = store
 
     def facts(self) -> dict[str, Any]:
         """The facts about the run, without results; fast."""
@@ -84,18 +83,18 @@ class Content:
         frames["items"] = _ordered(frames["items"], store.swept, name)
         columns = {str(name): column.to_numpy() for name, column in frames["items"].items()}
         first = answer(store, frames, columns, metric)
-        groups, n_left_out = self._groups.all()
+        drawn, n_left_out = groups(store)
         # Of one group, the first picture is a part of the answer.
-        if not first["plots"] and len(store.job.plan.group_sizes) == 1 and groups:
-            first |= {"plots": groups[0]["plots"][:1], "picture": True}
-            groups[0]["plots"] = groups[0]["plots"][1:]
+        if not first["plots"] and len(store.job.plan.group_sizes) == 1 and drawn:
+            first |= {"plots": drawn[0]["plots"][:1], "picture": True}
+            drawn[0]["plots"] = drawn[0]["plots"][1:]
         swept = sweep(store, columns)
         swept["plots"] = [plot_json(plot) for plot in swept["plots"]]
         listed = [table_json(name, f, self._titles(name)) for name, f in frames.items() if f.size]
         return redact(
             {
                 "answers": [first],
-                "groups": groups,
+                "groups": drawn,
                 "groups_left_out": n_left_out,
                 "tables": listed,
                 "sweep": swept,
