@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from cluster.profiles import LocalProfile, Profile, RayProfile, SlurmProfile
 from cluster.ray.reach import knock
 from cluster.slurm import client as slurm
-from cluster.submit import check_folder, check_python
+from cluster.slurm.setup import check_python
+from cluster.submit import check_folder
 from cluster.versions import differences, versions
 from jobs.errors import JobError, count
 from jobs.storage import addresses

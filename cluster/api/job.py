@@ -282,8 +282,10 @@ class Job:
         where = self._address(store or default_store(profile, self.name))
         stage = self._stage(where, code_folder(where, self._source), accept_changes)
         file = Path(stage.base) / f"{stage.name}.yaml"
-        order = Order(file, stage.content, [stage], stage.base, profile, told, array or 0)
-        return Submitted(where, send(order, failed, accept_changes))
+        order = Order(
+            file, stage.content, [stage], stage.base, profile, told, array or 0, failed, accept_changes
+        )  # fmt: skip
+        return Submitted(where, send(order))
 
     def _address(self, store: str | Path | None) -> str:
         if store is None:
