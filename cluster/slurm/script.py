@@ -5,6 +5,7 @@ runs the driver, and tears the steps down. If the driver exits with 75, it goes 
 Comments in allocation.sh explain each choice that is not obvious.
 """
 
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -38,7 +39,8 @@ def options(profile: SlurmProfile, name: str, home: Path, array: int = 0) -> lis
         "signal": f"B:USR1@{profile.grace_s}",
         # A requeued allocation keeps its number: its output follows that of the times before, in the same file.
         "open-mode": "append",
-        "output": home / ("slurm-%A_%a.out" if array else "slurm-%j.out"),
+        # Slurm puts something in the place of % and a letter, also in the names of folders.
+        "output": f"{home}/".replace("%", "%%") + ("slurm-%A_%a.out" if array else "slurm-%j.out"),
     }
     lines = [f"--{key}={_quoted(value)}" for key, value in wanted.items() if value is not None]
     lines.append("--requeue" if profile.go_on == "requeue" else "--no-requeue")
@@ -128,5 +130,8 @@ def clock(seconds: int) -> str:
 
 
 def _quoted(value: object) -> str:
+    """The value as sbatch reads it: outside of quotes # begins a comment there, and ' a quote."""
     text = str(value)
-    return f'"{text}"' if " " in text else text
+    if re.fullmatch(r"[\w./:@%+,=-]*", text):
+        return text
+    return '"' + text.replace("\\", r"\\").replace('"', r"\"") + '"'
