@@ -16,8 +16,8 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    FiniteFloat,
     NonNegativeInt,
-    PositiveFloat,
     PositiveInt,
     ValidationError,
     field_validator,
@@ -85,7 +85,7 @@ class SlurmProfile(_Profile):
     gpus: NonNegativeInt | str = Field(
         0, description="GPUs of each node; type:count where there are several types"
     )
-    memory_gb: PositiveFloat = Field(description="memory of each node")
+    memory_gb: FiniteFloat = Field(gt=0, description="memory of each node")
     time: str | int = Field(description="time limit: D-HH:MM:SS, HH:MM:SS, or minutes")
     grace_s: PositiveInt = Field(
         120, description="seconds before the time limit at which the run is checkpointed"
@@ -206,7 +206,9 @@ def _refuse_secrets(content: dict[str, Any], where: str) -> None:
     environment = content.get("environment")
     pairs = environment.items() if isinstance(environment, dict) else ()
     lines = {"environment": [f"{name}={value}" for name, value in pairs]}
-    lines |= {name: content.get(name) or [] for name in ("setup", "sbatch")}
+    for name in ("setup", "sbatch"):  # validated later: it may be no list
+        given = content.get(name)
+        lines[name] = given if isinstance(given, list) else [given]
     for field, texts in lines.items():
         for found in filter(None, (SECRET.search(str(text)) for text in texts)):
             raise JobError(
@@ -270,7 +272,7 @@ def parse_profile(content: Any, where: str) -> Profile:
     if isinstance(content, str):
         return load_profile(content)
     kind = content.get("kind") if isinstance(content, dict) else None
-    if kind not in _kinds:
+    if not isinstance(kind, str) or kind not in _kinds:
         written = content.items() if isinstance(content, dict) else ()
         found = [
             f"; write kind: {value} in place of {key}: {value}"

@@ -72,14 +72,18 @@ class Submission:
 
 
 def submissions(address: str) -> list[Submission]:
-    """Return all submissions that a store records, the latest last; none where there is nothing."""
+    """Return all submissions that a store records, the latest last; none where there is nothing, nor of a damaged record."""
     path = addresses.local_path(address)
     if path is not None and not path.is_dir():
         return []
     store = connect.open_objects(address)
-    found = [key for key in objects.list_keys(store, keys.SUBMIT) if key.endswith("/record.json")]
-    records = [json.loads(objects.read(store, key) or b"null") for key in sorted(found)]
-    return [Submission(**record) for record in records]
+    listed = [key for key in objects.list_keys(store, keys.SUBMIT) if key.endswith("/record.json")]
+    found = []
+    for key in sorted(listed):
+        text = objects.read(store, key) or b""
+        with suppress(ValueError, TypeError):  # no JSON; other fields
+            found.append(Submission(**json.loads(text)))
+    return found
 
 
 def look(address: str) -> list[tuple[Submission, dict[str, Any]]]:

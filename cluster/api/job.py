@@ -37,7 +37,7 @@ from jobs.pipeline import Stage
 from jobs.run.executor import ExecutorLost
 from jobs.run.prepare import open_or_create, prepare_here
 from jobs.run.stop import Interrupted, Stop, signals
-from jobs.spec.job import parse_job, read_content
+from jobs.spec.job import JobSpec, parse_job, read_content
 from jobs.storage.addresses import join, local_path
 
 if TYPE_CHECKING:
@@ -114,7 +114,8 @@ class Job:
     """
 
     def __init__(self, kernel: Any, base: str = ".", **fields: Unpack[Fields]) -> None:
-        self.base = str(Path(base).absolute()) if local_path(base) is not None else base
+        folder = local_path(base)
+        self.base = base if folder is None else str(folder.absolute())
         typed = isinstance(kernel, Kernel) and is_typed(kernel)
         title = str(fields.get("name") or (kernel.name if isinstance(kernel, Kernel) else ""))
         self._module = module_name(title or kernel_name(kernel))
@@ -145,6 +146,9 @@ class Job:
         if "stages" in content:
             raise JobError(f"{path}: holds several jobs; run them with `ctd run {path}`")
         content.pop("cluster", None)  # `submit` is told the cluster
+        # Refused here: what is no field of a job may be no argument either, or another one.
+        strange = {name: v for name, v in content.items() if name not in JobSpec.model_fields}
+        parse_job({"kernel": "", **strange}, str(path))
         fields = {"name": Path(path).stem, **content}
         return cls(fields.pop("kernel", None), str(Path(path).absolute().parent), **fields)
 

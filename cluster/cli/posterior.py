@@ -210,6 +210,8 @@ def _job(
     for override in overrides or []:
         set_field(given, override)
     params = given.pop("params")
+    if not isinstance(params, dict):
+        raise JobError(f"--set params={params!r:.60}: expected fields, such as params.samples=5")
     models = [model | params for model in models]
     common = {k: v for k, v in models[0].items() if all(k in m and m[k] == v for m in models)}
     sweep, n, windows = [], [0, 0], None

@@ -115,8 +115,10 @@ def _stages(
         raise JobError(
             f"--store {store}: {len(files)} job files given; give one, or leave --store out: results then lie beside each file"
         )
-    if base is not None and local_path(base) is not None and not Path(base).is_dir():
-        raise JobError(f"--base {base}: there is no such folder")
+    if base is not None and (folder := local_path(base)) is not None:
+        if not folder.is_dir():
+            raise JobError(f"--base {base}: there is no such folder")
+        base = str(folder)
     overrides = [*overrides, *among]
     return [stage for path in files for stage in read_stages(path, overrides, store, base)]
 

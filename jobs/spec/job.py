@@ -23,6 +23,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    FiniteFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -60,16 +61,16 @@ class RunSettings(BaseModel):
         None,
         description="worker processes; by default one for each GPU, or for each CPU core if there is no GPU",
     )
-    cpus_per_worker: PositiveFloat = Field(
-        1, description="CPU cores of a worker; without GPUs its items are split over them"
+    cpus_per_worker: FiniteFloat = Field(
+        1, gt=0, description="CPU cores of a worker; without GPUs its items are split over them"
     )
-    gpus_per_worker: float | None = Field(
+    gpus_per_worker: FiniteFloat | None = Field(
         None,
         ge=0,
         description="GPUs of a worker, or its share of one GPU, such as 0.5; by default 1 where there are GPUs",
     )
-    memory_gb: PositiveFloat | None = Field(
-        None, description="memory that one worker may use; by default what its device has"
+    memory_gb: FiniteFloat | None = Field(
+        None, gt=0, description="memory that one worker may use; by default what its device has"
     )
     retries: NonNegativeInt = Field(2, description="further attempts at a shard that failed")
     backoff_s: float = Field(1.0, ge=0, description="wait before a retry, doubled each time (s)")

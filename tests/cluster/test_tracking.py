@@ -8,7 +8,7 @@ import pytest
 from stores import make
 
 from cluster.profiles import RayProfile
-from cluster.tracking import STRANGE, Submission, cancel, is_own, log_tail, look
+from cluster.tracking import STRANGE, Submission, cancel, is_own, log_tail, look, submissions
 from jobs import keys
 from jobs.spec.trust import remember
 from jobs.storage import objects
@@ -30,6 +30,16 @@ def test_lines_that_are_no_events_are_left_out_of_the_history(tmp_path):
     assert [line[2] for line in record.history()] == ["started", "chained"]
     assert record.all_numbers() == ["7", "8"]
     assert record.given_up() == ""
+
+
+def test_damaged_records_are_left_out(tmp_path):
+    record = Submission("9", "slurm", ["7"], "/home", {}, "ctd run", 0.0)
+    texts = {"1": "{", "2": "", "3": "null", "4": "{}", "5": "[1]", "9": json.dumps(vars(record))}
+    for name, text in texts.items():
+        file = tmp_path / keys.submission(name)
+        file.parent.mkdir(parents=True)
+        file.write_text(text)
+    assert submissions(str(tmp_path)) == [record]
 
 
 @pytest.fixture

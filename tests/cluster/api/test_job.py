@@ -116,6 +116,24 @@ def test_bad_input_is_named(call, said, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("base: there", "job.yaml: base: unknown field"),
+        ("1: 2", "job.yaml: 1: Keys should be strings"),
+        ("parms: {}", "job.yaml: parms: unknown field; did you mean 'params'"),
+    ],
+)
+def test_file_with_what_is_no_field_is_refused(tmp_path, line, said):
+    (tmp_path / "job.yaml").write_text(f"kernel: esn\n{line}\n")
+    with pytest.raises(JobError, match=said):
+        Job.read(tmp_path / "job.yaml")
+
+
+def test_base_may_be_an_address():
+    assert Job("esn", base="file:///a%20b").base == "/a b"
+
+
 SCRIPT = """import numpy as np
 from cluster import Job
 from ctd.kernel import Params, Traced, Var, one_shot

@@ -231,6 +231,10 @@ def test_version_and_starter_choices(ctd):
     ("args", "said"),
     [
         (("run", "job.yaml", "--base", "nowhere"), "--base nowhere: there is no such folder"),
+        (
+            ("run", "job.yaml", "--base", "file:///nowhere"),
+            "file:///nowhere: there is no such folder",
+        ),
         (("run", "job.yaml", "--store", "job.yaml"), "job.yaml: is a file; a store is a folder"),
         (("status", "job.yaml"), "job.yaml: is a file; a store is a folder"),
         (("run", "some.zarr"), "some.zarr: is a store; give a job file, or `ctd resume some.zarr`"),
@@ -266,6 +270,9 @@ BAD_JOBS = [
     ("sweep.seeds=0", ["sweep.seeds", "greater than"]),
     ("gather.unique_toll=1", ["unique_toll: unknown field; did you mean 'unique_tol'?"]),
     ("gather.unique_tol=-1", ["unique_tol", "greater than"]),
+    ("run.memory_gb=.inf", ["run.memory_gb: Input should be a finite number"]),
+    ("run.cpus_per_worker=.inf", ["run.cpus_per_worker: Input should be a finite number"]),
+    ("run.gpus_per_worker=.inf", ["run.gpus_per_worker: Input should be a finite number"]),
     ("run.memory_gb=1e-6", ["more than the 1 kB of a worker"]),
     ("run.slots=0", ["run.slots", "greater than 0"]),
 ]
