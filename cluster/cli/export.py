@@ -10,7 +10,7 @@ from cluster.cli.options import StorePath, all_of
 from cluster.cli.query import say_how_much
 from jobs.errors import JobError, count
 from jobs.redact import masked
-from jobs.storage.addresses import local_path
+from jobs.storage.addresses import beside
 from jobs.store.store import Store
 
 What = Annotated[
@@ -104,7 +104,7 @@ def _study(
     require("optuna")
     from jobs.export.studies import objective, write_study
 
-    opened, name = Store.open(store), Path(store).stem
+    opened, name = Store.open(store), beside(store).name
     goal = objective(opened, metric, mode)
     n, runs = read_runs(opened, all_of(where), "none", **first)
     say_how_much(opened)
@@ -147,7 +147,5 @@ def _one(store: str, item: str | None, path: str | None, results: bool) -> None:
 
 def _beside(store: str, to: str) -> Path:
     """The folder for runs beside the store; for a store elsewhere, in the working directory."""
-    local = local_path(store)
-    if local is not None:
-        return local.with_name(f"{local.stem}-{to}")
-    return Path(f"{Path(store).stem}-{to}")
+    place = beside(store)
+    return place.with_name(f"{place.name}-{to}")

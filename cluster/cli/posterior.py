@@ -28,7 +28,7 @@ from jobs.errors import EXIT_STOPPED, JobError, explain
 from jobs.run.executor import Executor
 from jobs.run.stop import Interrupted, Stop, signals
 from jobs.spec.job import JobSpec, find_kernel, parse_job, set_field
-from jobs.storage.addresses import join, local_path
+from jobs.storage.addresses import beside, join, local_path
 from jobs.storage.connect import open_objects
 from jobs.storage.lease import holder
 from jobs.store.store import Store
@@ -170,12 +170,12 @@ def _target(store: str, to: Path | None, limit: int) -> Path:
     if limit > 1:
         raise JobError(f"--limit {limit}: an HDF5 file holds one model; give --store OUT.zarr")
     if to is None:
-        path = local_path(store)
-        if path is None:
+        if local_path(store) is None:
             raise JobError(
                 f"--to: missing, but {store} is not on this machine; give the file to write"
             )
-        return path.parent / f"{path.stem}-posterior.h5"
+        place = beside(store)
+        return place.with_name(f"{place.name}-posterior.h5")
     if to.suffix not in (".h5", ".hdf5"):
         raise JobError(f"--to {to}: is written as HDF5; give it the ending .h5")
     if not to.parent.is_dir():

@@ -44,7 +44,7 @@ from jobs.run.stop import Stop, signals
 from jobs.spec.job import JobSpec
 from jobs.spec.presets import meaning
 from jobs.spec.trust import trust as trust_base
-from jobs.storage.addresses import local_path
+from jobs.storage.addresses import beside, local_path
 from jobs.store.store import Store
 
 
@@ -216,7 +216,7 @@ def gather(
         runner.close()
     with told_if_slow("drawing"):
         if local_path(store) is not None:
-            save_figures(opened, Path(opened.address).with_suffix(""))
+            save_figures(opened, beside(opened.address))
         keep_pictures(opened)
     summary(opened)
     out.print(f"gathered {count(n, 'item')}")

@@ -30,7 +30,7 @@ from jobs.run.progress import Progress
 from jobs.run.stop import Interrupted, Stop, block_signals
 from jobs.spec.job import JobSpec
 from jobs.spec.trust import allow_edited, own_code, refuse_untrusted, trust
-from jobs.storage.addresses import local_path
+from jobs.storage.addresses import beside, local_path
 from jobs.storage.objects import StorageFailed, is_storage_error, reason
 from jobs.store.store import Store, refuse_links
 
@@ -289,7 +289,7 @@ def finish(store: Store, as_json: bool) -> None:
     paths: list[Path] = []
     with told_if_slow("drawing", as_json):
         if local_path(store.address) is not None:
-            paths = save_figures(store, Path(store.address).with_suffix(""))
+            paths = save_figures(store, beside(store.address))
         keep_pictures(store)
     if as_json:
         show_json(state(store) | {"figures": [str(path) for path in paths]})

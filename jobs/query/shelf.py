@@ -25,6 +25,7 @@ from jobs.query.readers import Columns, Read, end_to_end
 from jobs.query.tables import Table, Tables, tables_of
 from jobs.spec.job import leaves
 from jobs.storage import objects
+from jobs.storage.addresses import without_ending
 from jobs.store.arrays import attributes
 from jobs.store.card import Card, read_card
 from jobs.store.finding import Read as ReadObject
@@ -175,7 +176,7 @@ def short_names(addresses: Sequence[str]) -> list[str]:
     (['a/gru', 'b/gru'], ['a.zarr', 'a.zip'])
     """
     paths = [PurePosixPath(address.rstrip("/")) for address in addresses]
-    for parts in ([path.with_suffix("").parts for path in paths], [path.parts for path in paths]):
+    for parts in ([without_ending(path).parts for path in paths], [path.parts for path in paths]):
         for k in range(1, max(map(len, parts)) + 1):
             names = ["/".join(part[-k:]) for part in parts]
             if len(set(names)) == len(names):

@@ -10,7 +10,7 @@ Addresses appear in stores, events and messages, so one that contains a secret i
 """
 
 import re
-from pathlib import Path
+from pathlib import Path, PurePath
 from urllib.parse import unquote, urlsplit
 
 from jobs.errors import JobError, nearest
@@ -71,6 +71,23 @@ def join(base: str, name: str) -> str:
     if not scheme(base):
         return str(Path(base) / name)
     return name if Path(name).is_absolute() else f"{plain(base)}/{name}"
+
+
+def beside(address: str) -> Path:
+    """Return the path of what is made of a store, such as its pictures, but for the ending; in this folder for a store elsewhere.
+
+    >>> str(beside("runs/v0.01.zarr")), str(beside("runs/v0.01")), str(beside("s3://lab/runs/a.zarr"))
+    ('runs/v0.01', 'runs/v0.01', 'a')
+    """
+    path = local_path(address) or Path(PurePath(address).name)
+    if path.name in ("", ".."):  # of `.`: the name is the folder's
+        path = path.resolve()
+    return without_ending(path)
+
+
+def without_ending[P: PurePath](path: P) -> P:
+    """Return the path without the ending of a store; any other is part of its name."""
+    return path.with_suffix("") if path.suffix in (".zarr", SUFFIX) else path
 
 
 def is_zip(path: Path | None) -> bool:
