@@ -1,6 +1,7 @@
 """Errors that a user can fix, explained in the terms of the job file."""
 
 import re
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,6 +47,15 @@ def writing(path: str | Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise JobError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def advised(*words: object) -> str:
+    """Return a command for the user to type, in backticks, with its words quoted for the shell.
+
+    >>> print(advised("ctd", "resume", "a b/x.zarr"))
+    `ctd resume 'a b/x.zarr'`
+    """
+    return f"`{shlex.join(map(str, words))}`"
 
 
 class Faults:

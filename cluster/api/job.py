@@ -32,7 +32,7 @@ from cluster.submit import submit as send
 from cluster.tracking import Submitted
 from ctd.kernel import Kernel
 from ctd.replacing import replacing
-from jobs.errors import JobError
+from jobs.errors import JobError, advised
 from jobs.pipeline import Stage
 from jobs.run.executor import ExecutorLost
 from jobs.run.prepare import open_or_create, prepare_here
@@ -143,7 +143,9 @@ class Job:
         """
         content = read_content(path)
         if "stages" in content:
-            raise JobError(f"{path}: holds several jobs; run them with `ctd run {path}`")
+            raise JobError(
+                f"{path}: holds several jobs; run them with {advised('ctd', 'run', path)}"
+            )
         content.pop("cluster", None)  # `submit` is told the cluster
         fields = {"name": Path(path).stem, **content}
         return cls(fields.pop("kernel", None), str(Path(path).absolute().parent), **fields)
@@ -226,7 +228,8 @@ class Job:
                 return self._run(where, executor, address, failed, accept_changes, stop)
             except (Interrupted, ExecutorLost) as early:
                 why = f"stopped ({early})" if isinstance(early, Interrupted) else str(early)
-            raise Stopped(f"{why}; the same call, or `ctd resume {where}`, continues it")
+            resume = advised("ctd", "resume", where, *["--trust"] * bool(self._source))
+            raise Stopped(f"{why}; the same call, or {resume}, continues it")
 
     def _run(
         self, where: str, executor: str, address: str | None, failed: bool, accept_changes: bool, stop: Stop

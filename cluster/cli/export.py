@@ -8,7 +8,7 @@ import typer
 from cluster.cli.display import err, out
 from cluster.cli.options import StorePath, all_of
 from cluster.cli.query import say_how_much
-from jobs.errors import JobError, count
+from jobs.errors import JobError, advised, count
 from jobs.redact import masked
 from jobs.storage.addresses import beside
 from jobs.store.store import Store
@@ -137,7 +137,7 @@ def _one(store: str, item: str | None, path: str | None, results: bool) -> None:
         raise JobError("give an item and a file, or --to mlflow, tensorboard, wandb or optuna")
     if not item.isdecimal():
         raise JobError(
-            f"{item}: expected an item id, a whole number; `ctd query {store}` lists them"
+            f"{item}: expected an item id, a whole number; {advised('ctd', 'query', store)} lists them"
         )
     from jobs.inputs.items import export as write
 

@@ -90,7 +90,7 @@ def run(
             spec = stage.spec({done.name: done.address for done in stages[:k]})
             request = Request(
                 stage.address, spec, executor, address, as_json, shared, failed, accept_changes,
-                partial(_check, stage, spec),
+                partial(_check, stage, spec), k + 1 < len(stages),
             )  # fmt: skip
             past = replace(state, stages=tuple(stages), finished=k)
             run_store(_opener(stage, spec, before, trust), request, stop, past)

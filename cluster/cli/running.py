@@ -23,7 +23,7 @@ from cluster.cli.display import (
 from cluster.cli.ending import calls_on_end, note_progress
 from cluster.cli.restart import PROGRESS, Cluster, RestartState
 from cluster.ray.reach import NoRay
-from jobs.errors import EXIT_STOPPED, JobError, count
+from jobs.errors import EXIT_STOPPED, JobError, advised, count
 from jobs.run.executor import Executor, ExecutorLost
 from jobs.run.limits import storage_trouble
 from jobs.run.progress import Progress
@@ -57,6 +57,8 @@ class Request:
     """For both, see `jobs.run.shards.reconsider`."""
     check: Callable[[], None] = lambda: None
     """Called before the executor starts; raises JobError for a job that is not valid."""
+    more: bool = False
+    """Whether the same command runs further stages or files after this store."""
 
     def make(self) -> Executor:
         """Make the executor of its shards."""
@@ -96,18 +98,19 @@ def run_store(
             store, progress = _run_store(open_store, request, state, stop)
             note_progress(ending, progress)
             if progress.stopped is not None:
-                _leave(request.store, progress.stopped)
+                _leave(request, progress.stopped)
             if _is_complete(progress, request):
                 with _storage_explained(store):
                     finish(store, request.as_json)
             else:
                 err.print(
-                    "the other parts are with other drivers; the last one reduces the results"
+                    "the other parts are with other drivers; the last one reduces the results, and "
+                    f"{advised('ctd', 'gather', request.store)} what there is"
                 )
         except Interrupted as interrupted:
             ending.ended = "stopped"
-            _leave(request.store, str(interrupted))
-    say_what_failed(store, progress)
+            _leave(request, str(interrupted))
+    say_what_failed(store, progress, request.more)
     say_warnings(store)
     if progress.failed or progress.failed_items:
         raise typer.Exit(1)
@@ -126,7 +129,7 @@ def _run_store(
     """Wait until a lost Ray may be started again, then open the store, run what is left and gather."""
     again = state.store == request.store
     if again and (why := state.wait(request.cluster())):
-        _leave(request.store, why)
+        _leave(request, why)
     executor = request.make()
     try:
         return open_and_compute(open_store, executor, request, stop, again)
@@ -182,7 +185,9 @@ def open_and_compute(
 
 
 def _is_complete(progress: Progress, request: Request) -> bool:
-    return request.parts is None or progress.shards_done == progress.n_shards
+    """Whether nothing is left for other drivers: of a shard that this one has given up, they do no more."""
+    ended = progress.shards_done + len(progress.failed)
+    return request.parts is None or ended >= progress.n_shards
 
 
 def _go_on(lost: ExecutorLost | NoRay, request: Request, state: RestartState) -> NoReturn:
@@ -213,16 +218,16 @@ def _if_it_answers[T](ask: Callable[[], T], otherwise: T) -> T:
         return otherwise
 
 
-def _leave(address: str, why: str) -> NoReturn:
+def _leave(request: Request, why: str) -> NoReturn:
     """Print that the run is stopped, write its progress for the next allocation if it is known, and exit with 75."""
-    told = os.environ.get(PROGRESS)
+    told, address, again = os.environ.get(PROGRESS), request.store, "the same command"
     digest = _if_it_answers(lambda: _progress_digest(address), None) if told else None
     if told and digest is not None:
         Path(told).write_text(digest)
-    begun = _if_it_answers(lambda: Store.exists(address), True)
-    err.print(
-        f"stopped ({why}); {f'`ctd resume {address}`' if begun else 'the same command'} continues it"
-    )
+    if not request.more and _if_it_answers(lambda: Store.exists(address), True):
+        plain = advised("ctd", "resume", address)
+        again = _if_it_answers(lambda: Store.open(address).to_resume(), plain)
+    err.print(f"stopped ({why}); {again} continues it")
     raise typer.Exit(EXIT_STOPPED)
 
 
@@ -234,8 +239,8 @@ def say_warnings(store: Store) -> None:
         err.print(f"warning: {text}", style="yellow")
 
 
-def say_what_failed(store: Store, progress: Progress) -> None:
-    """Print the first errors of shards and of items, and what the user can do."""
+def say_what_failed(store: Store, progress: Progress, more: bool = False) -> None:
+    """Print the first errors of shards and of items, and what the user can do. more: see `Request`."""
     traces = _traces(store) if progress.failed_items else {}
     for what, found in (("shard", progress.failed), ("item", progress.failed_items)):
         for number, error in list(found.items())[:5]:
@@ -243,11 +248,11 @@ def say_what_failed(store: Store, progress: Progress) -> None:
             for line in traces.get(number, []) if what == "item" else []:
                 err.print(f"    {line}")
         if found:
-            some = next(iter(found))
-            err.print(
-                f"{count(len(found), what)} failed; `ctd logs {store.address} --{what} {some}` shows more, "
-                f"`ctd resume {store.address}{' --failed' if what == 'item' else ''}` tries again"
-            )
+            options = ["--failed"] * (what == "item")
+            same = " with ".join(["the same command", *options])
+            again = same if more else store.to_resume(*options)
+            shows = advised("ctd", "logs", store.address, f"--{what}", next(iter(found)))
+            err.print(f"{count(len(found), what)} failed; {shows} shows more, {again} tries again")
 
 
 def _traces(store: Store) -> dict[int, list[str]]:
@@ -341,4 +346,5 @@ def summary(store: Store) -> None:
         labels = [name for name in labels if name != "group"]
     # There are none if nothing was gathered.
     if columns := [*labels, *(n for n in shown if n in frame)]:
-        show_table({name: frame[name] for name in columns}, title=axis)
+        hint = f"{advised('ctd', 'query', store.address, '--table', axis)} shows them"
+        show_table({name: frame[name] for name in columns}, title=axis, hint=hint)

@@ -87,7 +87,7 @@ def _refuse(store: Store, first: Store) -> None:
     elif spec.keep_bits != of.keep_bits:
         why = f"rounds other results (keep_bits) than {first.address}"
     elif missing:
-        why = f"lacks {count(missing, 'shard')}; `ctd resume {store.address}` computes what is left"
+        why = f"lacks {count(missing, 'shard')}; {store.to_resume()} computes what is left"
     if why:
         raise JobError(f"{store.address}: cannot be merged: {why}")
 

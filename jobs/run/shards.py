@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from obstore.store import ObjectStore
 
 from jobs import keys
-from jobs.errors import JobError, count
+from jobs.errors import JobError, advised, count
 from jobs.plan.layout import Shard
 from jobs.run.driver import Driver
 from jobs.run.executor import Executor
@@ -193,7 +193,7 @@ def _beside(
 def _mixed(store: Store, other: LeaseRecord) -> Held:
     return Held(
         f"{store.address}: is being run by {describe(other)}; wait for it, or stop it with "
-        f"`ctd cancel {store.address}`"
+        f"{advised('ctd', 'cancel', store.address)}"
     )
 
 

@@ -34,7 +34,7 @@ from pydantic import (
 from ctd.catalogue import UnknownKernel, find_module, load_kernel
 from ctd.contract import located
 from ctd.kernel import Kernel
-from jobs.errors import JobError, explain, meant
+from jobs.errors import JobError, advised, explain, meant
 from jobs.spec.search import METHODS, Optuna, Population, Rungs, Search
 from jobs.spec.sweep import Sweep, Sweeps
 from jobs.spec.text import parse_file, parse_text
@@ -192,7 +192,7 @@ def read_content(path: str | Path, overrides: list[str] | None = None) -> dict[s
     """
     path = Path(path)
     if (path / "zarr.json").exists():
-        raise JobError(f"{path}: is a store; give a job file, or `ctd resume {path}`")
+        raise JobError(f"{path}: is a store; give a job file, or {advised('ctd', 'resume', path)}")
     try:
         content = parse_file(path)
     except FileNotFoundError as error:

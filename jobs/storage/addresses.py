@@ -13,7 +13,7 @@ import re
 from pathlib import Path, PurePath
 from urllib.parse import unquote, urlsplit
 
-from jobs.errors import JobError, nearest
+from jobs.errors import JobError, advised, nearest
 
 BUCKETS = ("s3", "gs", "az")
 """Schemes of object stores, which can hold results and data."""
@@ -97,10 +97,13 @@ def is_zip(path: Path | None) -> bool:
 
 def refuse_zip(path: Path | None) -> None:
     """Raise JobError if a path is that of an archive, which nothing writes to."""
-    if is_zip(path):
-        raise JobError(
-            f"{path}: an archive is only read; unpack it to go on: unzip {path} -d {path.with_suffix('.zarr')}"  # type: ignore[union-attr]
-        )
+    if path is not None and is_zip(path):
+        raise JobError(f"{path}: an archive is only read; unpack it to go on: {to_unpack(path)}")
+
+
+def to_unpack(path: Path) -> str:
+    """Return the command that unpacks an archive."""
+    return advised("unzip", path, "-d", path.with_suffix(".zarr"))
 
 
 def _check(address: str, name: str) -> None:

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from obstore.store import ObjectStore
 
 from jobs import keys
-from jobs.errors import JobError
+from jobs.errors import JobError, advised
 from jobs.storage import addresses, connect, objects
 from jobs.storage.addresses import refuse_zip
 from jobs.storage.checksums import parsed
@@ -106,7 +106,7 @@ class Lease:
             if held is not None and _is_alive(store, held):
                 raise Held(
                     f"{address}: is being run by {describe(held)}; wait for it, or stop it with "
-                    f"`ctd cancel {address}`"
+                    f"{advised('ctd', 'cancel', address)}"
                 )
             generation = held.generation + 1 if held else 0
             record = LeaseRecord(

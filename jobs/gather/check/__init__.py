@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Set
 from pathlib import Path
 
 from jobs import keys
+from jobs.errors import advised
 from jobs.gather.check.mending import Finding as Finding
 from jobs.gather.check.mending import Mending, check_created, check_gathered, check_job
 from jobs.gather.check.records import LOST as LOST
@@ -68,15 +69,15 @@ def damage(error: BaseException) -> str | None:
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     locals_ = (value for frame in reversed(frames) for value in frame.f_locals.values())
     for store in dict.fromkeys(value for value in locals_ if isinstance(value, Store)):
+        cure = advised("ctd", "check", store.address, "--repair")
         mending = Mending(store, False)
         parts = (check_job(mending), check_created(mending), check_gathered(mending))
         for found in itertools.chain(*parts):
             if found.cure:
-                what = f"{found.key} is {found.what}"
-                return f"{store.address}: {what}; `ctd check {store.address} --repair`"
+                return f"{store.address}: {found.key} is {found.what}; {cure}"
         if re.search(r"/(zarr|numcodecs)/", frames[-1].f_code.co_filename):
             what = f"is damaged ({str(error).partition(chr(10))[0]})"
-            return f"{store.address}: {what}; `ctd check {store.address} --repair`"
+            return f"{store.address}: {what}; {cure}"
     return None
 
 

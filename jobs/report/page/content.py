@@ -111,7 +111,7 @@ def require_content(store: Store) -> None:
     ):
         raise JobError(
             f"{store.address}: no item has been computed yet, so that there is nothing to report; "
-            f"`ctd resume {store.address}` continues the job, `ctd watch` shows its progress"
+            f"{store.to_resume()} continues the job, `ctd watch` shows its progress"
         )
 
 

@@ -18,12 +18,14 @@ from stores import FOUR_SLOTS, SMALL_RNN
 
 import ctd.fixed_points
 from cluster import Job, Submitted
+from cluster.api.job import Stopped
 from cluster.cli.choice import make_executor
 from ctd.tasks import FlipFlop
 from ctd.train_rnn import Network
 from jobs import open_store
 from jobs.errors import JobError
 from jobs.pipeline import read_stages
+from jobs.run.stop import Interrupted
 from jobs.spec.job import parse_job
 
 FILES = [path for path in EXAMPLES.glob("*.yaml") if "stages" not in path.read_text()]
@@ -82,6 +84,20 @@ def test_run_goes_on_and_returns_the_store(tmp_path, capsys):
     before = (tmp_path / "walk.zarr" / "run" / "job.json").read_bytes()
     job.run(tmp_path / "walk.zarr", executor="serial")
     assert (tmp_path / "walk.zarr" / "run" / "job.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(("source", "options"), [("", ""), ("typed = 1", " --trust")])
+def test_a_job_that_was_stopped_says_what_goes_on(tmp_path, monkeypatch, source, options):
+    """With --trust if its code was typed into a notebook, and so lies in the store."""
+
+    def stops(*given):
+        raise Interrupted("Ctrl-C")
+
+    monkeypatch.setattr(Job, "_run", stops)
+    job = Job(toy, base=str(SUPPORT))
+    job._source = source
+    with pytest.raises(Stopped, match=f"`ctd resume '.*a b.zarr'{options}`, continues it"):
+        job.run(tmp_path / "a b.zarr")
 
 
 @pytest.mark.parametrize(

@@ -85,8 +85,8 @@ def test_run_calls_the_users_command_at_its_end(ctd, job_file, tmp_path, monkeyp
     (tmp_path / "config" / "ctd").mkdir(parents=True)
     settings, path = tmp_path / "config" / "ctd" / "settings.yaml", job_file(TOY)
     store = path.with_suffix(".zarr")
-    settings.write_text("on_end: 'echo \"$CTD_TOLD\" >> told; test $CTD_ENDED = done'")
-    code, _, err = ctd("run", path, "--executor", "serial")
+    settings.write_text("on_end: 'echo \"$CTD_STORE|$CTD_TOLD\" >> told; test $CTD_ENDED = done'")
+    code, _, err = ctd("run", path, "--store", store.name, "--executor", "serial")
     assert (code, "on_end" in err) == (0, False)
     code, _, err = ctd("run", path, "--store", "/proc/none/x.zarr", "--executor", "serial")
     assert code == 2
@@ -96,14 +96,20 @@ def test_run_calls_the_users_command_at_its_end(ctd, job_file, tmp_path, monkeyp
     assert (code, "on_end: exit code 5" in err) == (0, True)
     assert "  on_end: exit code 5: exit 5" in ctd("logs", store)[1]
     told = (tmp_path / "told").read_text().splitlines()
-    assert told == [f"{store}: done, 6 of 6 items", "/proc/none/x.zarr: error"]
+    assert told == [
+        f"{store}|job.zarr: done, 6 of 6 items", "/proc/none/x.zarr|/proc/none/x.zarr: error"
+    ]  # fmt: skip
     settings.write_text("on_ends: x")
     refused(ctd("run", path, "--executor", "serial"), "settings.yaml: on_ends: unknown field")
 
 
 def test_run_json_is_json_alone(ctd, job_file):
-    code, out, _ = ctd("run", job_file(TOY), "--executor", "serial", "--json")
-    assert (code, json.loads(out)["items_done"]) == (0, 6)
+    """Its pictures have the whole name of a store without an ending."""
+    run = ["run", job_file(TOY), "--executor", "serial", "--json", "--store"]
+    found = [json.loads(ctd(*run, store)[1]) for store in ("s0.1", "s0.2")]
+    assert [one["items_done"] for one in found] == [6, 6]
+    assert [one["figures"] for one in found] == [["s0.1.png"], ["s0.2.png"]]
+    assert Path("s0.1.png").exists()
 
 
 def test_plan_writes_nothing_and_learns_the_time(ctd, job_file):
@@ -342,6 +348,13 @@ def test_run_refuses_store_path(ctd, job_file, network, store, said):
         (["run", "job.yaml", "--executor", "seriall"], "did you mean"),
         (["run", "job.yaml", "--seed=4"], "seed=4"),
         (["run", "job.yaml", "--seed"], "seed=VALUE"),
+        (["run", "job.yaml", "--seed", "4"], "job file: --set seed=4"),
+        (["resume", "x.zarr", "--workers", "4"], "job file; give it to"),
+        (["logs", "x.zarr", "--item", "7", "--shard", "2"], "--shard 2: not with --item 7"),
+        (
+            ["plan", "stages.fine-tune.params.rate=3"],
+            "stages.fine-tune.params.rate=3: overrides fields of a job file",
+        ),
         (["plan", "a.yaml", "b.yaml"], "a.yaml, b.yaml: 2 job files given"),
         (["submit", "seed=4"], "seed=4: overrides fields of a job file; give the file too"),
         (["plan", f"sweep.grid.n={list(range(99))}"], "overrides fields of a job file; give"),

@@ -134,6 +134,12 @@ def test_computing_asks_for_trust_and_names_the_code(ctd, hostile, command):
     assert not hostile.ran
 
 
+def test_the_advised_command_has_trust_where_it_takes_it(ctd, hostile):
+    lose(Store.open(str(hostile.path)), 0)
+    assert f"`ctd resume {hostile.path} --trust` continues" in ctd("check", hostile.path)[1]
+    assert not hostile.ran
+
+
 def test_merging_asks_for_trust(ctd, hostile):
     other = shutil.copytree(hostile.path, hostile.path.with_name("other.zarr"))
     refused(ctd("merge", "new.zarr", hostile.path, other), "inside of a store", "--trust")
