@@ -42,6 +42,8 @@ def check_constraints(p: Any) -> None:
         _check_signs,
         _check_mask,
         _check_start,
+        _check_effect,
+        _check_warmup,
     ):
         check(p)
 
@@ -167,4 +169,31 @@ def _check_start(p: Any) -> None:
         raise ValueError(
             f"recurrent_init: a mask, or self_connections: false, would change {p.recurrent_init} weights; "
             "leave one of them out"
+        )
+
+
+def _check_effect(p: Any) -> None:
+    """A number that this network does not read, swept, would give networks that differ by their seeds alone."""
+    read = {
+        "alpha": ("alpha" in get_cell(p.cell).axes, f"cell: {p.cell}"),
+        "excitatory": (p.dale, "dale: false"),
+        "density": (p.mask == "random", f"mask: {p.mask}"),
+        "density_between": (
+            p.mask == "random" and p.areas > 1,
+            f"mask: {p.mask}, areas: {p.areas}",
+        ),
+        "overlap": (p.rank is not None, "a wR of any rank"),
+        "momentum": (p.optimizer == "sgd", f"optimizer: {p.optimizer}"),
+        "decay": (p.schedule == "exponential", f"schedule: {p.schedule}"),
+    }
+    for name, (used, where) in read.items():
+        value = getattr(p, name)
+        if not used and value != type(p).model_fields[name].default:
+            raise ValueError(f"{name}: {value:g} has no effect with {where}; leave {name} out")
+
+
+def _check_warmup(p: Any) -> None:
+    if p.warmup >= p.n_batches:
+        raise ValueError(
+            f"warmup: {p.warmup} steps given, but training has n_batches = {p.n_batches}; give fewer"
         )

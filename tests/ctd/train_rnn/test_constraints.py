@@ -17,7 +17,7 @@ from ctd.fixed_points.candidates import cell_of
 from ctd.kernel import inputs_of, static_of, traced_of
 from ctd.train_rnn import Network, item_keys, kernel
 from ctd.train_rnn.checks import excitatory_counts
-from ctd.train_rnn.connections import connections, read_masks
+from ctd.train_rnn.connections import Connections, connections, read_masks
 from ctd.train_rnn.parameters import initial, stored, weights_of
 from ctd.train_rnn.step import SCALED, divided, optimizer
 from ctd.weights import write_weights
@@ -380,8 +380,17 @@ BAD = {
         {"first_weights": "pytorch", "recurrent_scale": 0.5},
         "first_weights: pytorch, recurrent_scale: 0.5: PyTorch's first weights have one scale",
     ),
+    "no alpha": ({"cell": "gru", "alpha": 0.2}, "alpha: 0.2 has no effect with cell: gru; leave alpha out"),
+    "alphas": ({"cell": "leaky_per_unit", "alpha": 0.2}, "alpha: 0.2 has no effect with cell: leaky_per_unit"),
+    "no signs": ({"excitatory": 0.7}, "excitatory: 0.7 has no effect with dale: false"),
+    "no mask": ({"density": 0.2}, "density: 0.2 has no effect with mask: none"),
+    "one area": ({"mask": "random", "density": 0.5, "density_between": 0.1}, "density_between: .* mask: random, areas: 1"),
+    "no rank": ({"overlap": 2}, "overlap: 2 has no effect with"),
+    "no momentum": ({"momentum": 0.5}, "momentum: 0.5 has no effect with optimizer: adam"),
+    "no decay": ({"schedule": "cosine", "decay": 0.9}, "decay: 0.9 has no effect with schedule: cosine"),
+    "warmup": ({"warmup": 4}, "warmup: 4 steps given, but training has n_batches = 4"),
     "optimizer": ({"optimizer": "adm"}, "optimizer\n.*'adam'"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("changes", "message"), BAD.values(), ids=BAD)
