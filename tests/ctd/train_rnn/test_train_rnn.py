@@ -175,7 +175,7 @@ def test_diverged_is_data(rate, batches):
 
 def test_a_small_first_loss_is_no_measure():
     """As that of a minibatch of one trial may be by chance."""
-    params = small(n_saved=0)
+    params = small(task=tasks.Decision(n_steps=6), n_saved=0)
     static, traced, shared = static_of(params), traced_of(params), kernel.load(inputs_of(params))
     traced = type(traced)(*map(jnp.asarray, traced))
 
