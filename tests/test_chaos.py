@@ -395,6 +395,7 @@ kernel = one_shot("bad_node", Item, {"value": Var((), "1", "2 x")}, run)
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.endurance  # without a Ray: tests/cluster/ray/test_pool.py, test_crew.py
 def test_node_on_which_workers_keep_dying_is_set_aside(folder):
     (folder / "bad_node_kernel.py").write_text(BAD_NODE)
     machines = Machines(folder)

@@ -9,7 +9,7 @@ from obstore.exceptions import GenericError
 
 from cluster.ray.actor import Place, ShardWorker
 from cluster.ray.crew import ASKS_A_S, MAX_STARTS, Crew, Heartbeats, Places
-from cluster.ray.pool import Slot
+from cluster.ray.pool import Nodes, Slot
 from cluster.versions import versions
 from jobs.errors import JobError
 from jobs.plan.layout import Shard
@@ -137,6 +137,26 @@ def test_a_storage_that_is_away_costs_no_slot(monkeypatch, caplog):
 def test_a_slot_whose_actors_cannot_start_is_given_up(monkeypatch, kind, starts):
     with pytest.raises(JobError, match=r"no worker could start on s3://lab/a.zarr: why"):
         opens(monkeypatch, *[("why", kind)] * starts)
+
+
+def test_actors_leave_a_node_that_is_set_aside(monkeypatch):
+    """Once an actor is ready elsewhere; the one that runs a shard, after it."""
+    moved = []
+    monkeypatch.setattr(Crew, "replace", lambda crew, slot: moved.append(slot))
+    idle, busy, other = (Slot(None, ready=node == "a", node=node) for node in "aab")
+    busy.held.append((Future(), Task(Shard(0, 0, 0, 1))))
+    pool = SimpleNamespace(slots=[idle, busy, other], nodes=Nodes(), reach=None)
+    crew = Crew(pool, "store")
+    assert [crew.note_death("a", shard) for shard in range(4)] == [{}] * 4
+    assert pool.nodes.selector() == {}
+    other.ready = True
+    said = "node a: set aside, workers died there in the midst of 3 shards"
+    assert crew.note_death("a", 4) == {"set_aside": said}
+    assert moved == [idle]
+    busy.held.clear()
+    crew.move_if_set_aside(busy)
+    assert moved == [idle, busy]
+    assert pool.nodes.selector() == {"ray.io/node-id": "!in(a)"}
 
 
 @pytest.mark.parametrize(
