@@ -445,7 +445,7 @@ def main() -> None:
     parser.add_argument("--jobs", nargs="+", default=list(JOBS), choices=JOBS)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--every", type=int, default=1, help="this write and object of so many")
-    options = parse(parser, jobs=["kuramoto"], every=80)
+    options = parse(parser, jobs=["kuramoto"], every=400)
     if left := sorted({*kernel_names()} - JOBS.keys()):
         print(f"not attacked: {', '.join(left)}\n")
     use_compilation_cache()

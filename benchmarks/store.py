@@ -248,7 +248,7 @@ def main() -> None:
     )
     parser.add_argument("--methods", nargs="+", default=list(KINDS), choices=KINDS)
     parser.add_argument("--method", choices=KINDS, help=argparse.SUPPRESS)
-    args = parse(parser, items=2000, rounds=1, methods=["ctd", "xarray"])
+    args = parse(parser, items=1000, rounds=1, methods=["ctd", "xarray"])
     if args.method:
         print(json.dumps(measure(args.method, str(args.store))))
         return
