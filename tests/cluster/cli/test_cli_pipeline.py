@@ -45,8 +45,42 @@ stages:
 """
 
 
-def test_pipeline_trains_then_searches_the_best(ctd, job_file):
-    path = job_file(PIPELINE, "pipe.yaml")
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory):
+    """The file of a pipeline, in a folder that several tests share."""
+    path = tmp_path_factory.mktemp("pipeline") / "pipe.yaml"
+    path.write_text(PIPELINE)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("stages.points.params.weights.stage=tran", "stage 'tran' does not come before this one"),
+        ("stages.points.params.weights.where=eval_loss < 0", "has no item with 'eval_loss < 0'"),
+        ("stages.points.params.weights.where=evl_loss < 0", "did you mean 'eval_loss'"),
+        ("stages.points.params.weights={store: none.zarr}", "none.zarr: there is no such store"),
+        ("stages.points.params.n_trials={stage: train}", "n_trials: takes no file"),
+        ("stages.points.params.candidates.part=params", "train_rnn has no value for candidates"),
+        ("stages.points.params.weights.wher=1", "wher: unknown field; did you mean 'where'?"),
+        ("kernel=toy", "kernel: beside `stages` a file has only the field `cluster`"),
+        ("stages.points.kernel=nope", "stages.points: kernel: 'nope' is unknown"),
+        ("stages.points=3", "expected a job"),
+    ],
+)
+def test_pipeline_refuses(ctd, pipeline, override, said):
+    """Before its first stage, or after it, which the first of these trains for all."""
+    trained = pipeline.with_name("pipe.train.zarr")
+    if not trained.exists():
+        wrong = ("--set", "stages.points.params.q_tol=0")
+        assert ctd("run", pipeline, "--executor", "serial", *wrong)[0] == 2
+    assert Store.open(str(trained)).committed.numbers() == {0}
+    refused(ctd("run", pipeline, "--executor", "serial", "--set", override), said)
+    assert not pipeline.with_name("pipe.points.zarr").exists()
+
+
+def test_pipeline_trains_then_searches_the_best(ctd, pipeline):
+    path = pipeline
     code, _, err = ctd("run", path, "--executor", "serial")
     assert code == 0, err
     train, points = path.with_name("pipe.train.zarr"), path.with_name("pipe.points.zarr")
@@ -82,40 +116,6 @@ def test_pipeline_trains_then_searches_the_best(ctd, job_file):
     with h5py.File("best.h5") as file:
         row = int(np.flatnonzero(trained.item == items[0]["item"])[0])
         np.testing.assert_array_equal(file["weight_hh"], trained["weights.weight_hh"][row])
-
-
-@pytest.fixture(scope="module")
-def pipeline(tmp_path_factory):
-    """The file of a pipeline, in a folder that several tests share."""
-    path = tmp_path_factory.mktemp("pipeline") / "pipe.yaml"
-    path.write_text(PIPELINE)
-    return path
-
-
-@pytest.mark.parametrize(
-    ("override", "said"),
-    [
-        ("stages.points.params.weights.stage=tran", "stage 'tran' does not come before this one"),
-        ("stages.points.params.weights.where=eval_loss < 0", "has no item with 'eval_loss < 0'"),
-        ("stages.points.params.weights.where=evl_loss < 0", "did you mean 'eval_loss'"),
-        ("stages.points.params.weights={store: none.zarr}", "none.zarr: there is no such store"),
-        ("stages.points.params.n_trials={stage: train}", "n_trials: takes no file"),
-        ("stages.points.params.candidates.part=params", "train_rnn has no value for candidates"),
-        ("stages.points.params.weights.wher=1", "wher: unknown field; did you mean 'where'?"),
-        ("kernel=toy", "kernel: beside `stages` a file has only the field `cluster`"),
-        ("stages.points.kernel=nope", "stages.points: kernel: 'nope' is unknown"),
-        ("stages.points=3", "expected a job"),
-    ],
-)
-def test_pipeline_refuses(ctd, pipeline, override, said):
-    """Before its first stage, or after it, which the first of these trains for all."""
-    trained = pipeline.with_name("pipe.train.zarr")
-    if not trained.exists():
-        wrong = ("--set", "stages.points.params.q_tol=0")
-        assert ctd("run", pipeline, "--executor", "serial", *wrong)[0] == 2
-    assert Store.open(str(trained)).committed.numbers() == {0}
-    refused(ctd("run", pipeline, "--executor", "serial", "--set", override), said)
-    assert not pipeline.with_name("pipe.points.zarr").exists()
 
 
 def test_several_job_files_run_in_order(ctd, job_file):

@@ -213,9 +213,10 @@ def cluster(port):
 @pytest.mark.slow
 def test_a_cluster_that_comes_back_is_waited_for(port, tmp_path, undisturbed):
     address = f"{socket.gethostbyname(socket.gethostname())}:{port}"
+    before = "from cluster.ray import pool\npool.PATIENCE_S = 2.0"
     with ExitStack() as ends:
         with cluster(port):
-            run = ends.enter_context(command(tmp_path, "--address", address))
+            run = ends.enter_context(command(tmp_path, "--address", address, before=before))
             arrives(tmp_path, 2, run)
         said = [run.stderr.readline()]
         while "waiting for it" not in said[-1]:
