@@ -55,8 +55,8 @@ from ctd.weights import write_weights
 from jobs.gather.check import check
 from jobs.gather.gather import gather
 from jobs.run.prepare import open_or_create
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
+from jobs.run.worker import SerialExecutor
 from jobs.spec.job import JobSpec, parse_job
 from jobs.storage import objects
 from jobs.store import checkpoint
@@ -445,7 +445,7 @@ def main() -> None:
     parser.add_argument("--jobs", nargs="+", default=list(JOBS), choices=JOBS)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--every", type=int, default=1, help="this write and object of so many")
-    options = parse(parser, jobs=["kuramoto"], every=80)
+    options = parse(parser, jobs=["kuramoto"], every=400)
     if left := sorted({*kernel_names()} - JOBS.keys()):
         print(f"not attacked: {', '.join(left)}\n")
     use_compilation_cache()

@@ -6,7 +6,7 @@ Then a GRU of 500 units with random weights near chaos (`--chaotic 0`: none), an
 `--distinct` points apart.
 
 Tolerances are on the tutorials' loss, the mean over units of (F(h) - h)^2 = 2 q / n. Times are of compiled
-programs, wall clock, searches and unique points; every search runs on all devices together.
+programs, wall clock, searches and unique points; lm and adam run on all devices together, batch adam on one.
 
 `batch adam` is the algorithm of the computation-through-dynamics tutorials, written anew: all candidates
 are one Adam problem, whose loss is the mean over the batch, in float32; it ends when that mean is
@@ -17,7 +17,6 @@ pairwise distances.
 import argparse
 import os
 import platform
-import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -53,7 +52,7 @@ UNIQUE_TOL = 0.025
 
 HEADER = (
     "method      type     tolerance  candidates  seconds   CPU s  cand./s  converged   fixed    slow"
-    "  unique  largest residual  peak MB"
+    "  unique  largest residual"
 )
 
 
@@ -70,12 +69,11 @@ class Clock:
 
 
 def row(name: str, dtype: str, tol: float, n: int, clock: Clock, found: dict[str, Any]) -> str:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return (
         f"{name:<11} {dtype:<8} {tol:9.0e} {n:11d} {clock.wall:8.2f} {clock.cpu:7.2f} "
         f"{n / clock.wall:8.0f} "
         f"{found['converged']:9.2%} {found['fixed']:7d} {found['slow']:7d} {found['unique']:7d} "
-        f"{found['residual']:17.2e} {peak:8.0f}"
+        f"{found['residual']:17.2e}"
     )
 
 

@@ -1,4 +1,4 @@
-"""What a GPU gives: every kernel's results against a CPU's, items a second by width, memory against the plan's estimate.
+"""What a GPU gives: five kernels' results against a CPU's, items a second by width, memory against the plan's estimate.
 
     python benchmarks/gpu.py [--out gpu.json] [--torch PYTHON]    under ten minutes on a machine with a GPU
     python benchmarks/gpu.py --lower                              without one: does everything compile for CUDA?
@@ -7,10 +7,11 @@ Each measurement is a process of its own, on one platform. `check` runs the smal
 both platforms, with products in full float32: the largest difference of each result, as a share of the result's
 largest value. Training amplifies rounding, so the cases are short. `speed` advances n items side by side, with
 products as the user gets them (TF32 where the GPU has it), and reads the device's peak memory; `planned` is what
-the plan takes for n items. LFADS has the sizes of benchmarks/lfads.py, and --torch times lfads-torch's step on the
-same GPU, one model, in an interpreter that has torch.
+the plan takes for n items. An advance of train_rnn and lfads is 20 training steps, which the column `steps` counts, and an
+evaluation. LFADS has the counts and sizes of benchmarks/lfads.py and evaluates one trial, and --torch times lfads-torch's step
+on the same GPU, one model, without evaluations, in an interpreter that has torch.
 
-`--lower` exports each kernel's whole init, advance and result for CUDA by jax.export: what has no GPU lowering fails.
+`--lower` exports each of these kernels' whole init, advance and result for CUDA by jax.export: what has no GPU lowering fails.
 """
 
 import argparse
@@ -25,8 +26,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lfads import BINS, counts
 from options import parse
 
+from ctd.data import write_hdf5
 from ctd.installed import version_of
 
 ROOT = Path(__file__).parent.parent
@@ -65,9 +68,9 @@ TIMED: dict[str, tuple[dict[str, Any], Sequence[int]]] = {
     "fixed_points": ({"weights": WEIGHTS, "n_trials": 64}, (64, 1024, 16384)),
     "train_rnn": ({"report_every": 20}, (1, 16, 64)),
     "esn": ({"n": 1000}, (1, 16, 64)),
-    "lfads": ({"data": SPIKES, "report_every": 20, "batch_size": 128}, (1, 16, 64)),
+    "lfads": ({"data": "counts.h5", "report_every": 20, "batch_size": 128}, (1, 16, 64)),
 }
-"""Kernel -> parameters whose items last many advances, and how many items side by side."""
+"""Kernel -> parameters whose items last many advances, and how many items side by side. `main` writes counts.h5."""
 
 
 # --- in a child: one platform ---------------------------------------------------------------------
@@ -131,7 +134,7 @@ def speed(name: str, n: int, seconds: float, out: Path) -> None:
         rounds += 1
     peak = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
     kernel = load_kernel(name)
-    group = evaluate_group(kernel, kernel.Params.model_validate(given), str(ROOT))
+    group = evaluate_group(kernel, kernel.Params.model_validate(given), os.getcwd())
     sizes = group.measured(GroupLayout(n, 0, n), 1)
     planned = sizes.shared + n * (sizes.state + sizes.work + sizes.result)
     found = {"per_s": n * rounds / took, "first_s": first, "peak": peak, "planned": planned}
@@ -160,13 +163,14 @@ def child(words: Sequence[str]) -> None:
 
 
 def asked(where: str, out: Path, *words: str) -> str | None:
-    """Measure in a process on the platform `where`; return None, or the last line of what went wrong."""
+    """Measure in a process on the platform `where`, in the folder of `out`; return None, or the last line of what went wrong."""
     env = os.environ | {"JAX_PLATFORMS": where, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     if words[0] == "check":
         env["JAX_DEFAULT_MATMUL_PRECISION"] = "float32"
     line = [sys.executable, str(Path(__file__).resolve()), "--child", *words, str(out)]
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    done = subprocess.run(line, env=env | {"PYTHONPATH": path}, capture_output=True, text=True)
+    env["PYTHONPATH"] = path
+    done = subprocess.run(line, env=env, cwd=out.parent, capture_output=True, text=True)
     return None if done.returncode == 0 else (done.stderr.strip() or "?").splitlines()[-1]
 
 
@@ -248,9 +252,9 @@ def difference(a: Any, b: Any) -> float:
 def timed(names: Sequence[str], where: str, options: Any, folder: Path) -> Iterator[dict[str, Any]]:
     """Print and yield speeds and memory of each kernel by width, on both platforms."""
     print(
-        f"| kernel | n | {where}: item-advances / s | cpu | ratio | compile s | peak MB | planned MB |"
+        f"| kernel | n | {where}: item-advances / s | steps / s | cpu: item-advances / s | ratio | compile s | peak MB | planned MB |"
     )
-    print("|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|")
     for name in names:
         for n in TIMED[name][1][: options.widths]:
             row: dict[str, Any] = {"kernel": name, "n": n}
@@ -263,8 +267,10 @@ def timed(names: Sequence[str], where: str, options: Any, folder: Path) -> Itera
                 continue
             ours, cpu = row[where], row["cpu"]
             peak = f"{ours['peak'] / 1e6:.0f}" if ours["peak"] else ""
+            block = TIMED[name][0].get("report_every")
+            steps = f"{ours['per_s'] * block:.3g}" if block else ""
             print(
-                f"| {name} | {n} | {ours['per_s']:.3g} | {cpu['per_s']:.3g} | {ours['per_s'] / cpu['per_s']:.2f} "
+                f"| {name} | {n} | {ours['per_s']:.3g} | {steps} | {cpu['per_s']:.3g} | {ours['per_s'] / cpu['per_s']:.2f} "
                 f"| {ours['first_s']:.1f} | {peak} | {ours['planned'] / 1e6:.0f} |",
                 flush=True,
             )
@@ -301,6 +307,8 @@ def main() -> None:
     report: dict[str, Any] = {"versions": packages, "python": platform.python_version()}
     with tempfile.TemporaryDirectory(prefix="ctd-gpu-") as place:
         folder = Path(place)
+        data = counts(BINS)
+        write_hdf5(folder / "counts.h5", {"train": data, "eval": data[:1]})
         if options.lower:
             report["lowered"] = list(lowered(options.kernels))
             faults = [row for row in report["lowered"] if row["fault"]]

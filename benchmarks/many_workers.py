@@ -42,12 +42,11 @@ from options import parse
 
 from jobs.plan.layout import Machines, Shard
 from jobs.run.driver import Driver
-from jobs.run.executor import OnTick, Ticker
 from jobs.run.prepare import open_or_create
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import open_ledger
 from jobs.run.stop import Stop
-from jobs.run.task import Heartbeat, Key, Report, ShardProgress, Task
+from jobs.run.task import Heartbeat, Key, OnTick, Report, ShardProgress, Task, Ticker
+from jobs.run.worker import SerialExecutor
 from jobs.spec.job import RunSettings, parse_job
 from jobs.store.marker import Marker
 
@@ -99,7 +98,7 @@ class Ended(NamedTuple):
 
 
 class Simulated:
-    """`jobs.run.executor.Executor` whose workers only take their time."""
+    """`jobs.run.task.Executor` whose workers only take their time."""
 
     name = "simulated"
 

@@ -41,7 +41,7 @@ def job(n: int) -> JobSpec:
 def create(n: int, folder: Path) -> dict[str, float]:
     """Seconds to plan the job and create its store."""
     from jobs.run.prepare import open_or_create
-    from jobs.run.serial import SerialExecutor
+    from jobs.run.worker import SerialExecutor
 
     began = time.process_time()
     store = open_or_create(job(n), EXAMPLES, "plan", str(folder / "plan.zarr"), SerialExecutor(1))

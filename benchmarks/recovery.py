@@ -6,10 +6,10 @@ On a Ray of a head and two nodes, with a sweep of short shards (about 0.2 s), ea
 
     worker      the process of an actor
     node        a raylet and everything under it; another node joins in its place
-    driver      `ctd run`; `ctd resume` is started at once
+    driver      `ctd run`; `ctd resume` is started half a second later
 
-and the time from the kill to the next commit marker. For a worker and a node it is the time until the
-*lost* shard is committed, since the other worker goes on in the meantime.
+and the time from the kill to the next commit marker. For a worker and a node it is the time until a new actor
+commits its first shard, since the other worker goes on in the meantime.
 
 Checkpoints: a long shard without any, with the default (every 300 s), and with one after every advance (of
 which the runner keeps to 2 % of the time), process CPU time, interleaved.
@@ -32,9 +32,8 @@ from options import parse
 
 from cluster.ray.private import set_environment
 from jobs.run.prepare import open_or_create
-from jobs.run.serial import SerialExecutor
 from jobs.run.task import Task
-from jobs.run.worker import Worker
+from jobs.run.worker import SerialExecutor, Worker
 from jobs.spec.job import parse_job
 from jobs.storage import objects
 from jobs.store.store import Store
@@ -137,7 +136,7 @@ def workers() -> list[int]:
 def death(
     store: Store, ray: Ray, what: str, process: subprocess.Popen
 ) -> tuple[float, subprocess.Popen]:
-    """Seconds from the kill to two working actors again (worker, node) or the next result (driver)."""
+    """Return the seconds from the kill to a new actor's first result (worker, node) or the next one of all (driver), and the driver."""
     until(lambda: len({m.pid for m in store.committed.markers()[-20:]} & set(workers())) == 2)
     before = set(workers())
     if what == "driver":

@@ -262,7 +262,7 @@ def main():
     parser.add_argument("--section", choices=["simulated", "decision", "ray"])
     parser.add_argument("--items", type=int, default=10_000)
     parser.add_argument("--repeats", type=int, default=10)
-    args = parse(parser, items=300, repeats=2)
+    args = parse(parser, items=200, repeats=1)
     packages = ", ".join(f"{name} {version(name)}" for name in ("numpy", "optuna", "cmaes"))
     machine = platform.processor() or platform.machine()
     print(

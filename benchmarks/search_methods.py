@@ -48,8 +48,8 @@ from ctd.batch import Layout, precision, run_items
 from ctd.kernel import inputs_of, static_of
 from jobs import open_store
 from jobs.run.prepare import open_or_create
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
+from jobs.run.worker import SerialExecutor
 from jobs.spec.job import parse_job
 from jobs.store.rounds import read_decisions
 from jobs.store.store import Store

@@ -77,8 +77,8 @@ def make(folder: Path, n: int) -> str:
     """Compute and gather the store."""
     from jobs.gather.gather import gather
     from jobs.run.prepare import open_or_create
-    from jobs.run.serial import SerialExecutor
     from jobs.run.shards import run_shards
+    from jobs.run.worker import SerialExecutor
     from jobs.spec.job import parse_job
 
     (folder / "points_kernel.py").write_text(KERNEL)
@@ -248,7 +248,7 @@ def main() -> None:
     )
     parser.add_argument("--methods", nargs="+", default=list(KINDS), choices=KINDS)
     parser.add_argument("--method", choices=KINDS, help=argparse.SUPPRESS)
-    args = parse(parser, items=2000, rounds=1, methods=["ctd", "xarray"])
+    args = parse(parser, items=1000, rounds=1, methods=["ctd", "xarray"])
     if args.method:
         print(json.dumps(measure(args.method, str(args.store))))
         return

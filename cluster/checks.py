@@ -3,13 +3,15 @@
 import os
 import secrets
 import subprocess
+from collections import Counter
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from cluster.profiles import LocalProfile, Profile, RayProfile, SlurmProfile
 from cluster.ray.reach import knock
 from cluster.slurm import client as slurm
-from cluster.submit import check_folder, check_python
+from cluster.slurm.setup import check_python
+from cluster.submit import check_folder
 from cluster.versions import differences, versions
 from jobs.errors import JobError, count
 from jobs.storage import addresses
@@ -71,34 +73,23 @@ def _slurm(profile: SlurmProfile) -> str:
     nodes = _nodes(profile)
     if not nodes:
         raise JobError("no node in the partition")
-    counts: dict[str, int] = {}
-    for node in nodes:
-        counts[node.state] = counts.get(node.state, 0) + 1
+    counts = Counter(state for _, state, _ in nodes)
     return ", ".join(f"{count(n, 'node')} {state}" for state, n in counts.items())
 
 
-class _Node(NamedTuple):
-    """A node, as Slurm describes it."""
-
-    name: str
-    state: str
-    resources: str
-    """Generic ones, such as GPUs."""
-
-
-def _nodes(profile: SlurmProfile) -> list[_Node]:
-    """Return the nodes of the partition."""
+def _nodes(profile: SlurmProfile) -> list[tuple[str, str, str]]:
+    """Return (name, state, generic resources such as GPUs) of each node of the partition."""
     where = [f"--partition={profile.partition}"] if profile.partition else []
     text = slurm.command("sinfo", "--noheader", "--Node", "--format=%N|%T|%G", *where)
-    lines = {line.split("|")[0]: line.split("|") for line in text.splitlines()}
-    return [_Node(*line) for line in lines.values()]
+    lines = (line.split("|") for line in text.splitlines())
+    return list({name: (name, state, resources) for name, state, resources in lines}.values())
 
 
 def _slurm_gpus(profile: SlurmProfile) -> str:
-    nodes = [node for node in _nodes(profile) if "gpu" in node.resources]
+    nodes = [f"{name} {resources}" for name, _, resources in _nodes(profile) if "gpu" in resources]
     if profile.n_gpus() and not nodes:
         raise JobError(f"gpus: {profile.gpus} wanted, no node of the partition has any")
-    return ", ".join(f"{node.name} {node.resources}" for node in nodes[:8]) or "none"
+    return ", ".join(nodes[:8]) or "none"
 
 
 # --- Ray --------------------------------------------------------------------------------------------------

@@ -16,15 +16,14 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    FiniteFloat,
     NonNegativeInt,
-    PositiveFloat,
     PositiveInt,
-    ValidationError,
     field_validator,
     model_validator,
 )
 
-from jobs.errors import JobError, explain, meant, nearest
+from jobs.errors import JobError, meant, nearest, validated
 from jobs.spec.job import read_content
 
 
@@ -85,7 +84,7 @@ class SlurmProfile(_Profile):
     gpus: NonNegativeInt | str = Field(
         0, description="GPUs of each node; type:count where there are several types"
     )
-    memory_gb: PositiveFloat = Field(description="memory of each node")
+    memory_gb: FiniteFloat = Field(gt=0, description="memory of each node")
     time: str | int = Field(description="time limit: D-HH:MM:SS, HH:MM:SS, or minutes")
     grace_s: PositiveInt = Field(
         120, description="seconds before the time limit at which the run is checkpointed"
@@ -206,7 +205,9 @@ def _refuse_secrets(content: dict[str, Any], where: str) -> None:
     environment = content.get("environment")
     pairs = environment.items() if isinstance(environment, dict) else ()
     lines = {"environment": [f"{name}={value}" for name, value in pairs]}
-    lines |= {name: content.get(name) or [] for name in ("setup", "sbatch")}
+    for name in ("setup", "sbatch"):  # validated later: it may be no list
+        given = content.get(name)
+        lines[name] = given if isinstance(given, list) else [str(given)]
     for field, texts in lines.items():
         for found in filter(None, (SECRET.search(str(text)) for text in texts)):
             raise JobError(
@@ -270,7 +271,7 @@ def parse_profile(content: Any, where: str) -> Profile:
     if isinstance(content, str):
         return load_profile(content)
     kind = content.get("kind") if isinstance(content, dict) else None
-    if kind not in _kinds:
+    if not isinstance(kind, str) or kind not in _kinds:
         written = content.items() if isinstance(content, dict) else ()
         found = [
             f"; write kind: {value} in place of {key}: {value}"
@@ -286,7 +287,4 @@ def parse_profile(content: Any, where: str) -> Profile:
             f"{where}: {mail.pop()}: unknown field; Slurm writes to you by sbatch: [--mail-user=YOU@LAB, --mail-type=END,FAIL], "
             "and ctd calls a command of yours at the end of a run: `on_end`, docs/workflows.md"
         )
-    try:
-        return model.model_validate(content)
-    except ValidationError as error:
-        raise explain(error, where, {(): model.model_fields}) from None
+    return validated(model, content, where)

@@ -15,7 +15,6 @@ import math
 import secrets
 import shlex
 import shutil
-import subprocess
 import tempfile
 import time
 from contextlib import suppress
@@ -28,9 +27,9 @@ import yaml
 
 from cluster.profiles import LocalProfile, Profile, RayProfile, SlurmProfile, parse_profile
 from cluster.slurm import client as slurm
-from cluster.slurm.script import prologue, script
+from cluster.slurm.script import script
+from cluster.slurm.setup import check_python
 from cluster.tracking import Submission, look
-from cluster.versions import differences, versions
 from jobs import keys
 from jobs.errors import JobError
 from jobs.pipeline import Stage, read_stages
@@ -38,7 +37,7 @@ from jobs.plan.layout import Machines
 from jobs.run.prepare import Prepared, create, prepare, reopen
 from jobs.run.shards import reconsider
 from jobs.run.sources import refuse_changed
-from jobs.spec.job import read_content
+from jobs.spec.job import RunSettings, parse_job, read_content
 from jobs.spec.trust import remember
 from jobs.storage import addresses, connect, objects
 from jobs.store.store import Store
@@ -59,15 +58,16 @@ class Order:
     """Name of the profile in errors."""
     array: int = 0
     """Number of one-node allocations that share the store; 0: one allocation."""
+    failed: bool = False
+    accept_changes: bool = False
+    """What of an existing store to compute again: see `jobs.run.shards.reconsider`."""
     id: str = field(
         default_factory=lambda: f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     )
 
     def __post_init__(self) -> None:
-        if self.array:
-            self._check_array()
-
-    def _check_array(self) -> None:
+        if not self.array:
+            return
         profile = self.profile
         if not isinstance(profile, SlurmProfile) or profile.go_on != "requeue":
             raise JobError(f"{self.where}: --array goes with kind slurm and go_on: requeue")
@@ -99,13 +99,22 @@ class Order:
             return stage.address
         return stage.address.removesuffix(f".{stage.name}.zarr") + ".zarr"
 
-    def workers(self) -> tuple[int, int | None]:
-        """Return (workers with one GPU or one CPU core each, bytes per CPU core or None if only the node knows, as for GPUs)."""
-        profile = self.profile
-        if isinstance(profile, RayProfile):
-            return 1, None
-        n = (self.array or profile.nodes) * (profile.n_gpus() or profile.cpus)
-        return n, None if profile.n_gpus() else int(profile.memory_gb * 0.8e9 / profile.cpus)
+    def machines(self, run: RunSettings) -> Machines:
+        """Return what a job finds there. Memory that is not known here, of a GPU or a Ray, counts as endless."""
+        profile, on_gpus, memory = self.profile, True, 2**50
+        workers = run.workers or 1
+        if isinstance(profile, SlurmProfile):
+            # As cluster.ray.pool counts those that a node has room for. Each allocation of an array has a Ray of its own.
+            gpus, share = profile.n_gpus(), run.gpus_per_worker
+            share = (1 if share is None else share) if gpus else 0
+            cores = profile.cpus / run.cpus_per_worker
+            room = int(min(cores, gpus / share) if share else cores)
+            room *= 1 if self.array else profile.nodes
+            workers = max(1, min(room, run.workers or room)) * (self.array or 1)
+            if not share:
+                on_gpus, memory = False, int(profile.memory_gb * 0.8e9 / profile.cpus)
+        devices = run.devices(on_gpus)
+        return Machines(workers, int((run.memory_gb or 0) * 1e9) // devices or memory, devices)
 
 
 def read_order(
@@ -114,6 +123,8 @@ def read_order(
     overrides: list[str] | None = None,
     store: str | None = None,
     array: int | None = None,
+    failed: bool = False,
+    accept_changes: bool = False,
 ) -> Order:
     """Read a job file and the profile of its cluster.
 
@@ -121,7 +132,7 @@ def read_order(
         cluster: name or file of a profile; None: the job file's `cluster`.
         overrides: changes to fields of the job file.
         store: where results go; see `read_stages`.
-        array: number of one-node allocations that share the store, instead of one allocation.
+        array, failed, accept_changes: see `Order`.
 
     Raises:
         JobError: the job or the profile is not valid, or the job cannot run there.
@@ -140,7 +151,8 @@ def read_order(
     if store is not None and (folder := addresses.local_path(store)) is not None:
         store = str(folder.expanduser().absolute())
     stages = read_stages(path, overrides, store)
-    return Order(path, content, stages, str(path.resolve().parent), profile, where, array or 0)
+    base = str(path.resolve().parent)
+    return Order(path, content, stages, base, profile, where, array or 0, failed, accept_changes)
 
 
 def read_profile(given: object, where: str, here: str) -> SlurmProfile | RayProfile:
@@ -176,16 +188,9 @@ def text_of(order: Order) -> str:
     )
 
 
-def submit(order: Order, failed: bool = False, accept_changes: bool = False) -> Submission:
-    """Submit a job. failed, accept_changes: what of an existing store to compute again, see `jobs.run.shards.reconsider`.
-
-    Raises:
-        JobError: the job cannot run there, or the cluster refuses it.
-    """
+def submit(order: Order) -> Submission:
+    """Submit a job. Raises JobError if it cannot run there, or the cluster refuses it."""
     text = text_of(order)
-    for stage in order.stages if failed or accept_changes else ():
-        if Store.exists(stage.address):
-            reconsider(Store.open(stage.address), failed, accept_changes)
     if isinstance(order.profile, SlurmProfile):
         return _submit_to_slurm(order, order.profile, text)
     return _submit_to_ray(order, order.profile, text)
@@ -199,7 +204,8 @@ def _submit_to_ray(order: Order, profile: RayProfile, text: str) -> Submission:
     file = Path(order.base) / _shipped(order)
     file.write_text(_yaml(order))
     try:
-        number = rayjobs.submit(order.base, profile, text, f"ctd-{order.id}", order.where)
+        ready = partial(_change_stores, order)
+        number = rayjobs.submit(order.base, profile, text, f"ctd-{order.id}", order.where, ready)
     finally:
         file.unlink()
     remember(*profile.jobs_api())
@@ -212,7 +218,16 @@ def _shipped(order: Order) -> str:
 
 
 def _yaml(order: Order) -> str:
-    return yaml.safe_dump(order.content, sort_keys=False)
+    """The job file to send. One job has its name in it, since the file that is shipped to a Ray has another one."""
+    name = {} if "stages" in order.content else {"name": order.path.stem}
+    return yaml.safe_dump(name | order.content, sort_keys=False)
+
+
+def _change_stores(order: Order) -> None:
+    """Change existing stores as the order says: last, once nothing on this side can refuse the job any more."""
+    for stage in order.stages:
+        if (order.failed or order.accept_changes) and Store.exists(stage.address):
+            reconsider(Store.open(stage.address), order.failed, order.accept_changes)
 
 
 # --- Slurm ------------------------------------------------------------------------------------------------
@@ -242,6 +257,7 @@ def _submit_to_slurm(order: Order, profile: SlurmProfile, text: str) -> Submissi
     (home / "allocation.sbatch").write_text(text)
     _file(order).write_text(_yaml(order))
     try:
+        _change_stores(order)
         number = slurm.submit(text, profile, where, str(home))
     except JobError:
         shutil.rmtree(home)
@@ -264,30 +280,6 @@ def check_folder(folder: Path, where: str) -> None:
         ) from None
 
 
-def check_python(profile: SlurmProfile, where: str) -> None:
-    """Raise JobError if the profile's interpreter and setup lines lead to versions other than ours.
-
-    Runs them in a login shell on this machine, in the profile's container; does nothing if the profile has none.
-    """
-    image = profile.image()
-    if not (profile.python or profile.setup or profile.modules or image):
-        return
-    if image is not None and not image.exists():
-        raise JobError(f"{where}: container: {image} does not exist; build one: docs/clusters.md")
-    lines = ["set -e", *prologue(profile), 'exec "${inside[@]}" python -m cluster.versions']
-    done = subprocess.run(
-        ["bash", "-l", "-c", "\n".join(lines)], capture_output=True, text=True, check=False,
-        cwd="/", timeout=120,
-    )  # fmt: skip
-    if done.returncode:
-        raise JobError(
-            f"{where}: ctd does not run after its modules and setup lines:\n{done.stderr.strip()[-1000:]}"
-        )
-    there = json.loads(done.stdout.splitlines()[-1])
-    if wrong := differences(versions(), there, "after its modules and setup lines"):
-        raise JobError(f"{where}: {wrong}; install the same versions")
-
-
 def _refuse_second(order: Order) -> None:
     """Raise JobError if one of the job's stores has a Slurm submission that waits or runs."""
     for stage in order.stages:
@@ -307,29 +299,29 @@ def check_job(order: Order) -> list[tuple[Stage, Prepared]]:
     """Plan the stages that refer to no other stage, as the driver will; return those without a store yet.
 
     Raises:
-        JobError: a stage is not valid, its kernel's source has changed since its store was made, or its
-            `run.grace_s` leaves no time of the profile's.
+        JobError: a stage is not valid, its kernel's source has changed since its store was made and the order does
+            not accept that, or its `run.grace_s` leaves no time of the profile's.
     """
     ready = []
-    workers, memory = order.workers()
     grace_s = order.profile.grace_s if isinstance(order.profile, SlurmProfile) else math.inf
     for stage in order.stages:
-        if stage.needs():
-            continue
-        spec = stage.spec({})
-        if spec.run.grace_s >= grace_s:
+        # Of a stage that refers to another one, `run` alone is known before that has run.
+        spec = None if stage.needs() else stage.spec({})
+        known = {"kernel": "", "run": stage.content.get("run")}
+        run = (spec or parse_job(known, stage.where)).run
+        if run.grace_s >= grace_s:
             raise JobError(
-                f"{stage.where}: run.grace_s: {spec.run.grace_s:g} s must be less than the cluster profile's "
+                f"{stage.where}: run.grace_s: {run.grace_s:g} s must be less than the cluster profile's "
                 f"grace_s, {grace_s:g} s, because Ray shuts down in that time too"
             )
-        if Store.exists(stage.address):
-            refuse_changed(reopen(spec, stage.address, stage.kernel()))
+        if spec is None:
             continue
-        given = spec.run.memory_gb
-        devices = spec.run.devices(on_gpus=memory is None)
-        available = int(given * 1e9) // devices if given else memory or 2**50
-        machines = partial(Machines, max(1, workers // devices), available, devices)
-        plan = prepare(spec, stage.base, stage.where, machines)
+        if Store.exists(stage.address):
+            store = reopen(spec, stage.address, stage.kernel())
+            if not order.accept_changes:
+                refuse_changed(store)
+            continue
+        plan = prepare(spec, stage.base, stage.where, partial(order.machines, run))
         ready.append((stage, plan))
     return ready
 

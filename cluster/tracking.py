@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from cluster.profiles import RayProfile, load_profile, profile_names
 from cluster.slurm import client as slurm
 from jobs import keys
-from jobs.errors import JobError
+from jobs.errors import EXIT_STOPPED, JobError
 from jobs.spec.trust import is_remembered
 from jobs.storage import addresses, connect, objects
 from jobs.store.store import Store
@@ -29,7 +29,13 @@ GIVEN_UP = {
     "stuck": "two allocations in a row have come no further: a longer `time` or a shorter `grace_s` in the "
     "profile, then `ctd submit` goes on",
 }
-"""The last word in allocations.tsv -> what it means."""
+"""The last word of an allocation in allocations.tsv -> what it means."""
+
+LAST = ("ended", "chained", "cancelled", *GIVEN_UP, "succeeded", "failed", "stopped")
+"""First words of a state, of an allocation or of a job on a Ray, after which nothing comes."""
+
+HAND_OVER_S = 120
+"""Longest time that an allocation tries to queue the next one (s)."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +67,23 @@ class Submission:
             return []
         return [line for each in text.splitlines() if len(line := each.split("\t")) == 4]
 
-    def given_up(self) -> str:
-        """Return why no further allocation follows although the job is not done; "" if one may follow."""
-        history = self.history()
-        return GIVEN_UP.get(history[-1][2], "") if history else ""
+    def last_words(self) -> dict[str, str]:
+        """Return {allocation: what it wrote last, and the detail}.
+
+        An allocation that ends to go on in another one writes next how it does that, unless it cannot.
+        """
+        found = {}
+        for written, number, what, detail in self.history():
+            found[number] = f"{what} {detail}".strip()
+            recent = written.isdecimal() and time.time() - int(written) < HAND_OVER_S
+            if found[number] == f"ended {EXIT_STOPPED}" and recent:
+                found[number] = "handing over"
+        return found
+
+    def given_up(self) -> dict[str, str]:
+        """Return {allocation: why it has queued no other one, although the job was not done}, of those that gave up."""
+        words = {n: text.partition(" ")[0] for n, text in self.last_words().items()}
+        return {n: GIVEN_UP[word] for n, word in words.items() if word in GIVEN_UP}
 
     def all_numbers(self) -> list[str]:
         """Return the submitted ids, and those of the allocations that they chained."""
@@ -72,14 +91,18 @@ class Submission:
 
 
 def submissions(address: str) -> list[Submission]:
-    """Return all submissions that a store records, the latest last; none where there is nothing."""
+    """Return all submissions that a store records, the latest last; none where there is nothing, nor of a damaged record."""
     path = addresses.local_path(address)
     if path is not None and not path.is_dir():
         return []
     store = connect.open_objects(address)
-    found = [key for key in objects.list_keys(store, keys.SUBMIT) if key.endswith("/record.json")]
-    records = [json.loads(objects.read(store, key) or b"null") for key in sorted(found)]
-    return [Submission(**record) for record in records]
+    listed = [key for key in objects.list_keys(store, keys.SUBMIT) if key.endswith("/record.json")]
+    found = []
+    for key in sorted(listed):
+        text = objects.read(store, key) or b""
+        with suppress(ValueError, TypeError):  # no JSON; other fields
+            found.append(Submission(**json.loads(text)))
+    return found
 
 
 def look(address: str) -> list[tuple[Submission, dict[str, Any]]]:
@@ -111,11 +134,8 @@ def look(address: str) -> list[tuple[Submission, dict[str, Any]]]:
             tasks = {n: state for n, state in known.items() if n.partition("_")[0] == number}
             states |= tasks
             if not tasks:
-                last = {
-                    line[1]: line for line in submission.history()
-                    if line[1].partition("_")[0] == number
-                }  # fmt: skip
-                told = {n: f"{line[2]} {line[3]}".strip() for n, line in last.items()}
+                words = submission.last_words().items()
+                told = {n: text for n, text in words if n.partition("_")[0] == number}
                 for n, text in (told or {number: "it never started"}).items():
                     states[n] = f"{text} ({unknown})"
         result.append((submission, states))
@@ -155,8 +175,14 @@ def is_over(state: object) -> bool:
     """Whether a state from `look` is the last one."""
     if isinstance(state, slurm.Allocation):
         return state.is_over
-    word = str(state).partition(":")[0]
-    return word in ("succeeded", "failed", "stopped") or "has forgotten" in str(state)
+    return str(state).split()[0].rstrip(":") in LAST or "has forgotten" in str(state)
+
+
+def _is_going_on(state: object) -> bool:
+    """Whether a state from `look` is that of something that waits or runs, as Slurm or Ray itself says."""
+    if isinstance(state, slurm.Allocation):
+        return not state.is_over
+    return str(state).partition(":")[0] in ("pending", "running")
 
 
 def cancel(address: str) -> list[str]:
@@ -177,9 +203,11 @@ def cancel(address: str) -> list[str]:
         if home.is_dir():  # stops the chain of allocations, even if Slurm cannot be asked from here
             (home / "cancelled").touch()
         for number, state in states.items():
-            if not isinstance(state, slurm.Allocation) or state.is_over:
+            if is_over(state):
                 continue
-            if first and state.state == "RUNNING":
+            if not isinstance(state, slurm.Allocation):
+                lines.append(f"allocation {number}: {_unasked(str(state), home)}")
+            elif first and state.state == "RUNNING":
                 # Signal the batch shell alone, so that Ray stays up while the driver writes checkpoints.
                 slurm.command("scancel", "--batch", "--signal=TERM", number)
                 lines.append(
@@ -189,6 +217,14 @@ def cancel(address: str) -> list[str]:
                 slurm.command("scancel", number)
                 lines.append(f"allocation {number}: cancelled")
     return lines
+
+
+def _unasked(state: str, home: Path) -> str:
+    """What becomes of a cancelled allocation where Slurm cannot be asked."""
+    if not home.is_dir():
+        return f"neither Slurm nor {home} can be reached from here; cancel it on a login node of the cluster"
+    then = "no other one follows it" if state.startswith("started") else "it ends when it starts"
+    return f"Slurm cannot be asked from here; {then}"
 
 
 def log_tail(address: str, n_lines: int = 40) -> str:
@@ -240,7 +276,8 @@ class Submitted:
         return found | (state(Store.open(self.store)) if Store.exists(self.store) else {})
 
     def wait(self, timeout_s: float | None = None, every_s: float = 5.0) -> "StoreTree":
-        """Wait until nothing runs or is queued any more, and return the opened store.
+        """Wait until nothing runs or is queued any more, and return the opened store. Where that cannot be asked, it is
+        over once all shards are done.
 
         Args:
             timeout_s: longest wait (s); by default no limit.
@@ -251,19 +288,16 @@ class Submitted:
             JobError: the job ended before all shards were done; the text has the last lines that it printed.
         """
         end = None if timeout_s is None else time.monotonic() + timeout_s
-        while not all(is_over(state) for state in self._states().values()):
+        while not self._is_over():
             if end is not None and time.monotonic() > end:
                 raise TimeoutError(
                     f"{self.store}: not done after {timeout_s:g} s; {self.allocations()}"
                 )
             time.sleep(every_s)
         from jobs.query.tree import StoreTree
-        from jobs.report.summary import state
 
-        if Store.exists(self.store):
-            opened = Store.open(self.store)
-            if state(opened)["complete"]:
-                return StoreTree.of(opened)
+        if (opened := self._complete()) is not None:
+            return StoreTree.of(opened)
         raise JobError(
             f"{self.store}: ended before all shards were done: {self.allocations()}\n{self.logs()}"
         )
@@ -275,6 +309,29 @@ class Submitted:
     def logs(self, n_lines: int = 40) -> str:
         """The last lines that the driver printed."""
         return log_tail(self.store, n_lines)
+
+    def _is_over(self) -> bool:
+        states = self._states().values()
+        if any(map(_is_going_on, states)):
+            return False
+        if all(map(is_over, states)):
+            return True
+        if (opened := self._complete()) is None:
+            return False
+        from jobs.gather.gather import gather_to_look
+
+        # The driver may not have come to it yet.
+        with objects.may_fail():
+            gather_to_look(opened)
+        return True
+
+    def _complete(self) -> Store | None:
+        """The store, if all its shards are done."""
+        if not Store.exists(self.store):
+            return None
+        opened = Store.open(self.store)
+        is_whole = len(opened.committed.numbers()) == opened.job.plan.n_shards
+        return opened if is_whole else None
 
     def _states(self) -> dict[str, Any]:
         return next(states for sent, states in look(self.store) if sent.id == self.submission.id)

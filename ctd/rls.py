@@ -16,7 +16,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ctd.late import Array, Float, Number, PyTree, jax, jnp, lax
+from ctd.late import Array, Bool, Float, Number, PyTree, jax, jnp, lax
+
+UNDERFLOW = 1e-30
+"""Features that fade to 0 pass numbers so small that some terms of s vanish, and others, perhaps below 0, do not."""
 
 
 class Symmetric(NamedTuple):
@@ -53,8 +56,9 @@ class Gain(NamedTuple):
     """The gain P_{j+1} h = u / (l + s): the outer product of an error with it is the update of W."""
     K: Float[Array, "block p"]
     """Updates of P that are not yet subtracted."""
-    hPh: Float[Array, ""]
-    """s, positive as long as P is positive definite."""
+    sound: Bool[Array, ""]
+    """False if s is below 0, as of no P that is positive definite. Features of 0 have s = 0, and teach nothing; NaN does not count:
+    it comes from the features, not from P."""
 
 
 def gain(P: Symmetric, K: Array, j: Array, forgetting: Array, h: Array) -> Gain:
@@ -71,7 +75,7 @@ def gain(P: Symmetric, K: Array, j: Array, forgetting: Array, h: Array) -> Gain:
     s = h @ u
     k = u / (forgetting + s)
     K = lax.dynamic_update_index_in_dim(K, jnp.sqrt(power / (forgetting + s)) * u, j, 0)
-    return Gain(k, K, s)
+    return Gain(k, K, ~(s < -UNDERFLOW))
 
 
 def flush(P: Symmetric, K: Array, forgetting: Array) -> Symmetric:

@@ -1,12 +1,13 @@
 """Errors that a user can fix, explained in the terms of the job file."""
 
 import re
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, BeforeValidator, ValidationError
 
 from ctd.words import count as count
 from ctd.words import duration as duration
@@ -19,6 +20,14 @@ EXIT_STORAGE = 74
 """EX_IOERR of sysexits.h: the storage fails, and another attempt may succeed."""
 EXIT_STOPPED = 75
 """EX_TEMPFAIL of sysexits.h: the run was stopped in order, and `ctd resume` goes on."""
+
+
+def _readable(value: object) -> object:
+    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
+
+
+Text = Annotated[str, BeforeValidator(_readable)]
+"""A text that may quote anything, such as the name of a file: what is no character is escaped."""
 
 
 class JobError(ValueError):
@@ -46,6 +55,15 @@ def writing(path: str | Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise JobError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def advised(*words: object) -> str:
+    """Return a command for the user to type, in backticks, with its words quoted for the shell.
+
+    >>> print(advised("ctd", "resume", "a b/x.zarr"))
+    `ctd resume 'a b/x.zarr'`
+    """
+    return f"`{shlex.join(map(str, words))}`"
 
 
 class Faults:
@@ -128,6 +146,24 @@ def explain(
         if fault["type"] == "missing" or not place:
             secondary.add(line)
     return JobError("\n".join(_a_screen(list(lines))), secondary)
+
+
+def validated[M: BaseModel](model: type[M], content: object, where: str) -> M:
+    """Return what a model reads; raise JobError, each line headed by `where`, if it is not valid."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise explain(error, where, {(): model.model_fields}) from None
+
+
+@contextmanager
+def within(where: str) -> Iterator[None]:
+    """Head the text of a JobError that is raised inside with `where`; its class, which tells the exit code, stays."""
+    try:
+        yield
+    except JobError as error:
+        error.args = (f"{where}: {error}",)
+        raise
 
 
 def _misspelt(fault: Mapping[str, Any]) -> str:

@@ -33,10 +33,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from ctd.kernel import Kernel, Kind, field_kinds
-from jobs.errors import JobError, explain
+from jobs.errors import JobError, validated, within
 from jobs.plan.items import checked_job
 from jobs.query.query import query
 from jobs.spec.job import JobSpec, find_kernel, read_content
@@ -170,11 +170,7 @@ def _references(params: dict[str, object], where: str) -> dict[str, Reference]:
     found = {}
     for name, value in params.items():
         if isinstance(value, dict) and {"store", "stage"} & value.keys():
-            try:
-                found[name] = Reference.model_validate(value)
-            except ValidationError as error:
-                field = f"{where}: params.{name}"
-                raise explain(error, field, {(): Reference.model_fields}) from None
+            found[name] = validated(Reference, value, f"{where}: params.{name}")
     return found
 
 
@@ -225,13 +221,11 @@ def _select(address: str, reference: Reference, where: str) -> Selected:
         raise JobError(
             f"{where}: {address}: there is no such store; run the job that makes it first"
         )
-    try:
+    with within(where):
         frame = query(
             Store.open(address), table="items",
             where=reference.where, sort=reference.sort, limit=reference.limit,
         )  # fmt: skip
-    except JobError as error:
-        raise JobError(f"{where}: {error}") from None
     if frame.empty:
         asked = f" with {reference.where!r}" if reference.where else ""
         raise JobError(f"{where}: {address} has no item{asked}; ctd query shows what it has")
@@ -286,10 +280,8 @@ class Stage:
         if not isinstance(name, str):
             raise JobError(f"{self.where}: kernel: required, but not given")
         allow_and_remember(self.base, modules_of(name, self.content))
-        try:
+        with within(self.where):
             return find_kernel(name, self.base)
-        except JobError as error:
-            raise JobError(f"{self.where}: {error}") from None
 
 
 def read_stages(

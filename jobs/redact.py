@@ -65,11 +65,6 @@ def redact(content: object, secrets: list[str] | None = None) -> Any:
     return content
 
 
-def masked(text: str) -> str:
-    """The text with *** in place of what is, or looks like, a credential, also of this process's environment."""
-    return redact_text(text, secrets_of())
-
-
 def redact_text(text: str, secrets: list[str]) -> str:
     """The text with *** in place of credentials; `secrets` are hidden too."""
     for secret in secrets:

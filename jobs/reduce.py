@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
 
 from ctd.batch import precision
 from ctd.kernel import Kernel, Params, Var, inputs_of, static_of
 from ctd.late import jax
 from jobs import keys
-from jobs.errors import explain
+from jobs.errors import validated
 from jobs.inputs.measure import load_group, with_files
 from jobs.spec.job import options_of
 from jobs.storage import objects
@@ -106,12 +105,8 @@ def group_params(store: Store, group: int) -> Params:
 
     Raises JobError if they are not valid, since the kernel has changed or another program wrote the store.
     """
-    model = store.kernel.Params
-    try:
-        params = model.model_validate(shared_fields(store, group))
-    except ValidationError as error:
-        where = f"{store.address}: group {group}: params"
-        raise explain(error, where, {(): model.model_fields}) from None
+    where = f"{store.address}: group {group}: params"
+    params = validated(store.kernel.Params, shared_fields(store, group), where)
     return with_files(params, store.job.base)
 
 

@@ -30,8 +30,8 @@ from ctd.data import write_hdf5
 from jobs.gather.check import check
 from jobs.gather.gather import gather
 from jobs.run.prepare import open_or_create
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
+from jobs.run.worker import SerialExecutor
 from jobs.spec.job import parse_job
 from jobs.storage import objects
 from jobs.store.events import read_events
@@ -109,10 +109,10 @@ SEARCH = "population"
 """A search of train_rnn: eight members in rounds of two."""
 
 FEW = {
-    "toy": (JOBS["toy"][0] | {"n_steps": 600}, {"rate": {"linspace": [-0.5, 0.5, 70]}}),
+    "toy": (JOBS["toy"][0] | {"n_steps": 600}, {"rate": {"linspace": [-0.5, 0.5, 28]}}),
     "train_rnn": (
         JOBS["train_rnn"][0] | {"n_batches": 60, "report_every": 30},
-        {"learning_rate": {"geomspace": [1e-3, 1e-2, 70]}},
+        {"learning_rate": {"geomspace": [1e-3, 1e-2, 28]}},
     ),
     SEARCH: (
         JOBS["train_rnn"][0] | {"n_batches": 60, "report_every": 5},
@@ -269,7 +269,7 @@ def make(folder, jobs, name, address):
     run = BRIEF if jobs is FEW else RUN
     content = {"kernel": name, "params": params, "sweep": {"grid": grid}, "run": run}
     if name == SEARCH:
-        search = {"method": "population", "metric": "eval_loss", "every": 1, "generations": 10}
+        search = {"method": "population", "metric": "eval_loss", "every": 1, "generations": 5}
         search["params"] = {"learning_rate": {"loguniform": [1e-3, 1e-2]}}
         content |= {"kernel": "train_rnn", "search": search}
     return open_or_create(parse_job(content, name), str(folder), name, address, SerialExecutor(1))
@@ -357,7 +357,8 @@ def test_chaos_ends_in_the_bytes_of_an_undisturbed_run(folder, jobs, plan):
     print(
         f"{len(killed)} kills in {seconds:.0f} s, {drivers.started} drivers, {repeated}/{total} shards repeated"
     )
-    assert repeated <= 0.1 * total
+    # A kill ends the two shards that its workers run; what starts again costs more of little work.
+    assert repeated <= (2 * (n_kills + lost_drivers) if jobs is FEW else 0.1 * total)
 
 
 BAD_NODE = """
@@ -395,6 +396,7 @@ kernel = one_shot("bad_node", Item, {"value": Var((), "1", "2 x")}, run)
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.endurance  # without a Ray: tests/cluster/ray/test_pool.py, test_crew.py
 def test_node_on_which_workers_keep_dying_is_set_aside(folder):
     (folder / "bad_node_kernel.py").write_text(BAD_NODE)
     machines = Machines(folder)

@@ -50,6 +50,16 @@ def test_job_files_have_fields_that_there_are(name, setting):
         assert len(expand(spec, kernel).groups) > 0
 
 
+@pytest.mark.parametrize("name", ["mackey_glass", "narma"])
+def test_full_setting_has_as_many_units_as_the_published_figure_is_of(name):
+    (small,), (full,) = (read_stages(FOLDER / f"{name}.yaml", of) for of in (None, full_of(name)))
+    assert full.content["params"] == small.content["params"]
+
+
+def full_of(name):
+    return overrides(FOLDER / f"{name}.yaml")
+
+
 def a_file(field):
     """What a reference to another stage may stand for."""
     return ["a.h5"] if get_origin(field.annotation) is tuple else "a.h5"
@@ -162,6 +172,7 @@ def test_channels_are_independent():
 def test_setting_is_chosen_by_validation():
     validation, test = np.array([[3, 1], [1, 2]]), np.array([[0, 0], [5, 7]])
     assert definitions.best_by(validation, test).tolist() == [5, 7]
+    assert definitions.best_by([[np.nan, 0], [1, 2]], test).tolist() == [5, 7]
 
 
 def test_reached_needs_the_published_figure_or_its_sampling_error():
@@ -185,6 +196,8 @@ def test_miss_at_the_bound_says_so():
         "missed",
         "missed, at the bound",
     ]
+    # The published figure is below this bound, so that the bound does not excuse the miss.
+    assert told(0.979, 0.982) == "missed"
     assert compare.verdict(figure, Measured("x", "small", "x", "not run")) == ""
     effect = replace(figure, published=0.0, decided=True)
     of = lambda low, high: Measured("x", "small", "x", median=high - 0.1, low=low, high=high, n=9)

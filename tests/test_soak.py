@@ -39,7 +39,7 @@ def test_soak(tmp_path, n):
     }
     spec = parse_job(content, "soak")
     executor = RayExecutor(spec.run)
-    folder, sizes, files = executor._startup.local._folder, [], []
+    folder, sizes, files = executor._local._folder, [], []
     try:
         store = open_or_create(spec, str(tmp_path), "soak", str(tmp_path / "soak.zarr"), executor)
 

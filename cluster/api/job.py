@@ -16,8 +16,18 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import yaml
 
-from cluster.api.content import kernel_name, plain, typed_names, with_files_from
-from cluster.api.notebook import code_folder, is_typed, module_name, name_of, text_of, write_module
+from cluster.api.notebook import (
+    code_folder,
+    is_typed,
+    kernel_name,
+    module_name,
+    name_of,
+    plain,
+    text_of,
+    typed_names,
+    with_files_from,
+    write_module,
+)
 from cluster.cache import prune_compilation_cache, use_compilation_cache
 from cluster.cli.ending import calls_on_end, note_progress
 from cluster.cli.running import (
@@ -32,12 +42,12 @@ from cluster.submit import submit as send
 from cluster.tracking import Submitted
 from ctd.kernel import Kernel
 from ctd.replacing import replacing
-from jobs.errors import JobError
+from jobs.errors import JobError, advised
 from jobs.pipeline import Stage
-from jobs.run.executor import ExecutorLost
 from jobs.run.prepare import open_or_create, prepare_here
 from jobs.run.stop import Interrupted, Stop, signals
-from jobs.spec.job import parse_job, read_content
+from jobs.run.task import ExecutorLost
+from jobs.spec.job import JobSpec, parse_job, read_content
 from jobs.storage.addresses import join, local_path
 
 if TYPE_CHECKING:
@@ -114,7 +124,8 @@ class Job:
     """
 
     def __init__(self, kernel: Any, base: str = ".", **fields: Unpack[Fields]) -> None:
-        self.base = str(Path(base).absolute()) if local_path(base) is not None else base
+        folder = local_path(base)
+        self.base = base if folder is None else str(folder.absolute())
         typed = isinstance(kernel, Kernel) and is_typed(kernel)
         title = str(fields.get("name") or (kernel.name if isinstance(kernel, Kernel) else ""))
         self._module = module_name(title or kernel_name(kernel))
@@ -143,8 +154,13 @@ class Job:
         """
         content = read_content(path)
         if "stages" in content:
-            raise JobError(f"{path}: holds several jobs; run them with `ctd run {path}`")
+            raise JobError(
+                f"{path}: holds several jobs; run them with {advised('ctd', 'run', path)}"
+            )
         content.pop("cluster", None)  # `submit` is told the cluster
+        # Refused here: what is no field of a job may be no argument either, or another one.
+        strange = {name: v for name, v in content.items() if name not in JobSpec.model_fields}
+        parse_job({"kernel": "", **strange}, str(path))
         fields = {"name": Path(path).stem, **content}
         return cls(fields.pop("kernel", None), str(Path(path).absolute().parent), **fields)
 
@@ -226,7 +242,8 @@ class Job:
                 return self._run(where, executor, address, failed, accept_changes, stop)
             except (Interrupted, ExecutorLost) as early:
                 why = f"stopped ({early})" if isinstance(early, Interrupted) else str(early)
-            raise Stopped(f"{why}; the same call, or `ctd resume {where}`, continues it")
+            resume = advised("ctd", "resume", where, *["--trust"] * bool(self._source))
+            raise Stopped(f"{why}; the same call, or {resume}, continues it")
 
     def _run(
         self, where: str, executor: str, address: str | None, failed: bool, accept_changes: bool, stop: Stop
@@ -282,8 +299,10 @@ class Job:
         where = self._address(store or default_store(profile, self.name))
         stage = self._stage(where, code_folder(where, self._source), accept_changes)
         file = Path(stage.base) / f"{stage.name}.yaml"
-        order = Order(file, stage.content, [stage], stage.base, profile, told, array or 0)
-        return Submitted(where, send(order, failed, accept_changes))
+        order = Order(
+            file, stage.content, [stage], stage.base, profile, told, array or 0, failed, accept_changes
+        )  # fmt: skip
+        return Submitted(where, send(order))
 
     def _address(self, store: str | Path | None) -> str:
         if store is None:

@@ -17,8 +17,8 @@ from cluster.versions import versions
 from ctd.late import jax
 from ctd.replacing import replacing
 from jobs.errors import JobError, count
-from jobs.run.executor import Executor
-from jobs.run.serial import SerialExecutor
+from jobs.run.task import Executor
+from jobs.run.worker import SerialExecutor
 from jobs.spec.job import JobSpec, RunSettings
 from jobs.store.events import read_events, unended
 from jobs.store.marker import Marker
@@ -50,11 +50,12 @@ def choose_executor(spec: JobSpec, store: str, address: str | None, failed: bool
     if pace is not None:
         what += f" of about {max(0.1, pace * n):.2g} s"
     small = n == 1 or (pace is not None and pace * n < RAY_S)
-    if small and Store.exists(store) and _was_hurt(Store.open(store)):
+    serial = small or cores == 1
+    if serial and Store.exists(store) and _was_hurt(Store.open(store)):
         return Choice("ray", "something failed before, and Ray replaces a worker that dies")
     if small:
         return Choice("serial", f"{what}, less than the start of Ray takes")
-    if cores == 1:
+    if serial:
         return Choice("serial", f"{what}, one CPU core")
     return Choice(
         "ray", what if pace is not None else f"{what}; how long one takes is not known yet"

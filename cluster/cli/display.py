@@ -173,12 +173,14 @@ def cell(value: object) -> str:
 
 
 def show_table(
-    table: "Columns", title: str = "", limit: int | None = 40, all_columns: bool = True
-) -> None:
+    table: "Columns", title: str = "", limit: int | None = 40, all_columns: bool = True,
+    hint: str = "--json shows them",
+) -> None:  # fmt: skip
     """Print the first `limit` rows of a table (None: all). No value is cut; long texts continue on the next line.
 
     all_columns: print columns that do not fit as further tables below, each with the first column; else leave them out
     and name them.
+    hint: how to see the rows that are left out.
     """
     texts = {name: _texts(table[name][:limit], str(name)) for name in table}
     numbers = {name for name in table if np.asarray(table[name][:limit]).dtype.kind in "iufc"}
@@ -205,7 +207,7 @@ def show_table(
         out.print(drawn, crop=False)
         title = ""
     if limit is not None and n_rows(table) > limit:
-        out.print(f"... {count(n_rows(table) - limit, 'more row')}; ctd query shows them")
+        out.print(f"... {count(n_rows(table) - limit, 'more row')}; {hint}")
     if not all_columns and len(parts) > 1:
         left_out = [name for name in texts if name not in parts[0]]
         out.print(

@@ -16,14 +16,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from cluster.cli.display import err
 from cluster.profiles import profiles_folder
-from jobs.errors import count, explain
+from jobs.errors import count, validated
 from jobs.run.progress import Progress
 from jobs.run.stop import Interrupted
 from jobs.spec.text import parse_file
+from jobs.storage.addresses import local_path
 from jobs.store.events import Event, Events
 from jobs.store.store import Store
 
@@ -48,11 +49,9 @@ def read_settings() -> Settings:
     """Return this user's settings; JobError, naming file and field, if they are not valid."""
     path = settings_file()
     try:
-        return Settings.model_validate(parse_file(path) or {})
+        return validated(Settings, parse_file(path) or {}, str(path))
     except FileNotFoundError:
         return Settings()
-    except ValidationError as error:
-        raise explain(error, str(path), {(): Settings.model_fields}) from None
 
 
 @dataclass
@@ -60,7 +59,7 @@ class Ending:
     """The end of a run. The command gets it as JSON on standard input, and all but `outcomes` as $CTD_STORE, ..."""
 
     store: str
-    """Address of the store."""
+    """Address of the store; a path is absolute, since the command may work in another folder."""
     ended: Literal["done", "failed", "stopped", "error"] = "error"
     """failed: a shard or an item failed; error: an error ended the run early."""
     told: str = ""
@@ -93,7 +92,8 @@ def note_progress(ending: Ending, progress: Progress) -> None:
 def calls_on_end(address: str) -> Iterator[Ending]:
     """Call the user's `on_end` at the end of a run of the store at `address`, however it ends. If that command fails,
     a line is printed and logged in the store, and nothing else changes."""
-    settings, ending = read_settings(), Ending(address)
+    path = local_path(address)
+    settings, ending = read_settings(), Ending(address if path is None else str(path.absolute()))
     try:
         yield ending
     finally:

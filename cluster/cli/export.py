@@ -8,9 +8,9 @@ import typer
 from cluster.cli.display import err, out
 from cluster.cli.options import StorePath, all_of
 from cluster.cli.query import say_how_much
-from jobs.errors import JobError, count
-from jobs.redact import masked
-from jobs.storage.addresses import local_path
+from jobs.errors import JobError, advised, count
+from jobs.redact import redact
+from jobs.storage.addresses import beside
 from jobs.store.store import Store
 
 What = Annotated[
@@ -102,16 +102,17 @@ def _study(
     from jobs.export.trackers import require
 
     require("optuna")
-    from jobs.export.studies import objective, write_study
+    from jobs.export.studies import direction, write_study
+    from jobs.query.best import require_metric
 
-    opened, name = Store.open(store), Path(store).stem
-    goal = objective(opened, metric, mode)
+    opened, name = Store.open(store), beside(store).name
+    goal = require_metric(opened, "--metric", metric, mode)
     n, runs = read_runs(opened, all_of(where), "none", **first)
     say_how_much(opened)
-    err.print(f"writing {count(n, 'trial')} to study {name}: {goal.direction} {goal.metric}")
+    err.print(f"writing {count(n, 'trial')} to study {name}: {direction(goal)} {goal.name}")
     new, there = write_study(storage, name, opened, runs, goal)
     told = f" ({there:,} were there already)" if there else ""
-    out.print(f"wrote {count(new, 'trial')}{told}; optuna-dashboard {masked(storage)}")
+    out.print(f"wrote {count(new, 'trial')}{told}; optuna-dashboard {redact(storage)}")
 
 
 def _runs(store: str, to: str, folder: Path, arrays: Any, where: Any, **first: Any) -> None:
@@ -137,7 +138,7 @@ def _one(store: str, item: str | None, path: str | None, results: bool) -> None:
         raise JobError("give an item and a file, or --to mlflow, tensorboard, wandb or optuna")
     if not item.isdecimal():
         raise JobError(
-            f"{item}: expected an item id, a whole number; `ctd query {store}` lists them"
+            f"{item}: expected an item id, a whole number; {advised('ctd', 'query', store)} lists them"
         )
     from jobs.inputs.items import export as write
 
@@ -147,7 +148,5 @@ def _one(store: str, item: str | None, path: str | None, results: bool) -> None:
 
 def _beside(store: str, to: str) -> Path:
     """The folder for runs beside the store; for a store elsewhere, in the working directory."""
-    local = local_path(store)
-    if local is not None:
-        return local.with_name(f"{local.stem}-{to}")
-    return Path(f"{Path(store).stem}-{to}")
+    place = beside(store)
+    return place.with_name(f"{place.name}-{to}")

@@ -17,7 +17,7 @@ from ctd.catalogue import summaries
 from ctd.kernel import Kernel, Kind, Var, field_kinds
 from jobs.errors import JobError, count
 from jobs.spec.job import find_kernel
-from jobs.spec.schema import job_schema
+from jobs.spec.presets import job_schema
 
 
 def schema(

@@ -97,7 +97,7 @@ class LateCommand(TyperCommand):
             return typer.main.get_command(alone).make_context(*args, **options)
         except TyperException as error:
             if option := getattr(error, "option_name", ""):
-                error.message += _in_job_file(option, _value_of(option, words))
+                error.message += _in_job_file(name, option, _value_of(option, words))
             error.message = _with_choice(error.message)
             raise
 
@@ -123,18 +123,21 @@ def _value_of(option: str, words: list[str]) -> str:
     return "VALUE"
 
 
-def _in_job_file(option: str, value: str) -> str:
-    """A hint for an unknown option that is a field of the job file; "" for others."""
+WITH_SET = ("run", "plan", "submit", "posterior")
+"""The commands whose --set overrides fields of a job; that of gather sets its options."""
+
+
+def _in_job_file(command: str, option: str, value: str) -> str:
+    """A hint for an option that a command does not know and that is a field of the job file; "" for others."""
     from jobs.spec.job import JobSpec, RunSettings
 
     field = option.lstrip("-").replace("-", "_")
     if field in RunSettings.model_fields:
-        return f"; it is a field of the job file: --set run.{field}={value}"
-    return (
-        f"; it is a field of the job file: --set {field}={value}"
-        if field in JobSpec.model_fields
-        else ""
-    )
+        field = f"run.{field}"
+    elif field not in JobSpec.model_fields:
+        return ""
+    where = ":" if command in WITH_SET else "; give it to ctd run:"
+    return f"; it is a field of the job file{where} --set {field}={value}"
 
 
 class Commands(TyperGroup):
@@ -184,8 +187,8 @@ def _explain(error: BaseException) -> int:
     # Imported here: `ctd --help` does without them.
     from cluster.cli.display import err, show_error
     from jobs.errors import EXIT_FAULT, EXIT_STOPPED, EXIT_STORAGE, JobError
-    from jobs.run.executor import ExecutorLost
     from jobs.run.stop import Interrupted
+    from jobs.run.task import ExecutorLost
     from jobs.storage.objects import is_storage_error, reason
 
     if isinstance(error, JobError):

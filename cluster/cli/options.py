@@ -63,7 +63,7 @@ ColumnNames = Annotated[list[str] | None, typer.Option(help="columns, separated 
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
 
 
-OVERRIDE = re.compile(r"[A-Za-z_]\w*(\.\w+)*=")
+OVERRIDE = re.compile(r"[A-Za-z_]\w*(\.\w[\w-]*)*=")
 """The beginning of such a word."""
 
 
@@ -87,6 +87,17 @@ def one_file(words: Sequence[str], overrides: Sequence[str] | None) -> tuple[Pat
     if len(files) > 1:
         raise JobError(f"{', '.join(files)}: {len(files)} job files given; give one")
     return Path(files[0]), [*(overrides or ()), *among]
+
+
+def check_target(to: Path | None, as_json: bool) -> None:
+    """Raise JobError if a table cannot be written to `to`, or is to be printed as well."""
+    if to is None:
+        return
+    if as_json:
+        raise JobError(f"--json: not with --to {to}, which is written instead; leave one out")
+    from jobs.query import files
+
+    files.check_target(to)
 
 
 def all_of(conditions: list[str] | None) -> str | None:

@@ -3,7 +3,7 @@
 import glob
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,6 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import typer
-from pydantic import ValidationError
 
 from cluster.cli.display import err, out, show_json
 from cluster.cli.options import (
@@ -24,11 +23,11 @@ from cluster.cli.options import (
     all_of,
 )
 from cluster.cli.running import Request, open_and_compute, open_to_compute, run_store
-from jobs.errors import EXIT_STOPPED, JobError, explain
-from jobs.run.executor import Executor
+from jobs.errors import EXIT_STOPPED, JobError, validated
 from jobs.run.stop import Interrupted, Stop, signals
+from jobs.run.task import Executor
 from jobs.spec.job import JobSpec, find_kernel, parse_job, set_field
-from jobs.storage.addresses import join, local_path
+from jobs.storage.addresses import beside, join, local_path
 from jobs.storage.connect import open_objects
 from jobs.storage.lease import holder
 from jobs.store.store import Store
@@ -90,9 +89,11 @@ def posterior(
     items = _chosen(trained, all_of(where), sort, limit)
     models = [model for item in items for model in _fields(trained, item, data)]
     base = str(trained.job.base)
-    compute = partial(_request, executor, address, as_json)
+    compute = lambda ready, at: Request(at, ready.spec, executor, address, as_json)
     if results is not None:
-        _into_store(_job(models, base, (), overrides), results, compute)
+        ready = _job(models, base, (), overrides)
+        with signals(stop := Stop()):
+            run_store(partial(_open, ready, results), compute(ready, results), stop)
         return
     assert target is not None
     files = _of_sessions(target, models, to)
@@ -102,18 +103,6 @@ def posterior(
         with _computed(ready, compute(ready, str(file)), file) as made:
             _write(made, file, ready, {"store": trained.address, "item": items[0]})
     _tell(files, items[0], [ready.n for ready in readies], as_json)
-
-
-def _request(
-    executor: str, address: str | None, as_json: bool, ready: Ready, results: str
-) -> Request:
-    return Request(results, ready.spec, executor, address, as_json)
-
-
-def _into_store(ready: Ready, results: str, compute: Callable[[Ready, str], Request]) -> None:
-    """Compute the posteriors of several models into a store."""
-    with signals(stop := Stop()):
-        run_store(partial(_open, ready, results), compute(ready, results), stop)
 
 
 def _trained(store: str, trust: bool) -> Store:
@@ -170,12 +159,12 @@ def _target(store: str, to: Path | None, limit: int) -> Path:
     if limit > 1:
         raise JobError(f"--limit {limit}: an HDF5 file holds one model; give --store OUT.zarr")
     if to is None:
-        path = local_path(store)
-        if path is None:
+        if local_path(store) is None:
             raise JobError(
                 f"--to: missing, but {store} is not on this machine; give the file to write"
             )
-        return path.parent / f"{path.stem}-posterior.h5"
+        place = beside(store)
+        return place.with_name(f"{place.name}-posterior.h5")
     if to.suffix not in (".h5", ".hdf5"):
         raise JobError(f"--to {to}: is written as HDF5; give it the ending .h5")
     if not to.parent.is_dir():
@@ -210,6 +199,8 @@ def _job(
     for override in overrides or []:
         set_field(given, override)
     params = given.pop("params")
+    if not isinstance(params, dict):
+        raise JobError(f"--set params={params!r:.60}: expected fields, such as params.samples=5")
     models = [model | params for model in models]
     common = {k: v for k, v in models[0].items() if all(k in m and m[k] == v for m in models)}
     sweep, n, windows = [], [0, 0], None
@@ -242,10 +233,7 @@ def _count(fields: dict[str, object], base: str, where: str) -> tuple[int, list[
     from jobs.inputs.measure import load_group
 
     kernel = find_kernel(KERNEL, None)
-    try:
-        params = kernel.Params.model_validate(fields)
-    except ValidationError as error:
-        raise explain(error, where, {(): kernel.Params.model_fields}) from None
+    params = validated(kernel.Params, fields, where)
     fit = load_group(kernel, params, base)
     return n_chunks(inputs_of(params), fit), [int(k) for k in fit.n], fit.windows
 

@@ -8,8 +8,8 @@ import numpy as np
 import typer
 
 from cluster.cli.display import err, n_rows, out, records, show_facts, show_json, show_table
-from cluster.cli.options import AsJson, ColumnNames, StorePath, all_of
-from jobs.errors import JobError, count
+from cluster.cli.options import AsJson, ColumnNames, StorePath, all_of, check_target
+from jobs.errors import JobError, advised, count
 from jobs.query.query import Asked, described, rows
 from jobs.query.query import query as ask
 from jobs.query.query import sql as ask_sql
@@ -73,10 +73,7 @@ def query(
 ) -> None:
     """Answer a question from the tables of a store; of several stores as from one, with a column for
     the store and for every parameter that differs."""
-    if to is not None:
-        from jobs.query.files import check_target
-
-        check_target(to)
+    check_target(to, as_json)
     asked = {
         "where": where, "sort": sort, "limit": limit, "columns": columns,
         "group-by": group_by, "agg": agg, "table": table,
@@ -102,7 +99,7 @@ def _reply_sql(store: Store | Shelf, text: str, to: Path | None, as_json: bool) 
     frame = ask_sql(store, text)
     frame.attrs["table"] = "of the query"
     if to is None:
-        _answer("sql", frame, as_json, all_columns=True)
+        _answer("sql", frame, as_json, True)
     else:
         _write(store, frame, to)
 
@@ -120,11 +117,11 @@ def _reply(
         name, found = rows(store, where, **question)
         if default:
             found = _default_columns(name, found, store, (question["sort"] or "").split(","))
-        _answer(name, found, as_json, all_columns=not default)
+        _answer(name, found, as_json, not default, question["limit"])
         return
     frame = ask(store, where, **question)
     if to is None:
-        _answer(frame.attrs["table"], frame, as_json, all_columns=True)
+        _answer(frame.attrs["table"], frame, as_json, True, question["limit"])
     else:
         _write(store, frame, to)
 
@@ -164,13 +161,16 @@ def _default_columns(
     return {name: found[name] for name in sorted(names, key=place)}
 
 
-def _answer(table: str, found: "Columns", as_json: bool, all_columns: bool) -> None:
-    """Print the rows, or that there are none."""
+def _answer(
+    table: str, found: "Columns", as_json: bool, all_columns: bool, limit: int | None = None
+) -> None:
+    """Print the rows, or that there are none. limit: the most rows that were asked for, all of which are shown."""
     if as_json:
         show_json(records(found))
     elif n_rows(found):
-        show_table(found, table, limit=100, all_columns=all_columns)
-    if not n_rows(found):
+        most, hint = 100 if limit is None else None, "--json or --to FILE gives all"
+        show_table(found, table, most, all_columns, hint)
+    if not n_rows(found) and limit != 0:
         err.print(f"no row of table {table} meets the conditions")
 
 
@@ -200,7 +200,7 @@ def say_how_much(store: Store | Shelf) -> None:
         err.print(why)
     if behind := [one.address for one, n, of in zip(stores, done, total, strict=True) if n < of]:
         err.print(
-            f"{sum(done):,} of {count(sum(total), 'item')} so far; ctd status {behind[0]} shows more"
+            f"{sum(done):,} of {count(sum(total), 'item')} so far; {advised('ctd', 'status', behind[0])} shows more"
             + (f", and so for {count(len(behind) - 1, 'other')}" if behind[1:] else "")
         )
 
@@ -228,7 +228,7 @@ def best(
     found = find_best(opened, require_metric(opened, "--by", by, mode))
     if found is None:
         raise JobError(
-            f"{store}: no item is done with a finite value; `ctd status {store}` says why"
+            f"{store}: no item is done with a finite value; {advised('ctd', 'status', store)} says why"
         )
     say_warnings(opened)
     if as_json:

@@ -18,9 +18,9 @@ from cluster.cli.options import (
 )
 from cluster.cli.running import Request, open_to_compute, run_store
 from cluster.tracking import cancel as cancel_submissions
-from cluster.tracking import log_tail, look, said
+from cluster.tracking import is_over, log_tail, look, said
 from jobs import keys
-from jobs.errors import count
+from jobs.errors import JobError, advised, count
 from jobs.report.summary import counted, state
 from jobs.run.stop import Stop, signals
 from jobs.storage import connect, objects
@@ -31,15 +31,18 @@ from jobs.store.store import Store
 
 def status(store: StorePath, as_json: AsJson = False) -> None:
     """Say how far a job is, where it was submitted to, and what went wrong."""
-    sent = _submitted(store)
+    sent, given_up = _submitted(store)
     # The job was submitted and has not run yet.
     if sent and not Store.exists(store):
+        sent += given_up
         if as_json:
             show_json({"store": store, "submissions": sent})
         for line in [] if as_json else sent:
             out.print(f"{'submitted':15} {line}")
         return
-    found = state(Store.open(store)) | ({"submissions": sent} if sent else {})
+    found = state(Store.open(store))
+    sent += [] if found["complete"] else given_up
+    found |= {"submissions": sent} if sent else {}
     if as_json:
         show_json(found)
         return
@@ -50,17 +53,21 @@ def status(store: StorePath, as_json: AsJson = False) -> None:
         out.print(text, style="red")
 
 
-def _submitted(store: str) -> list[str]:
-    """The submissions of a store and their states, one line per allocation."""
+def _submitted(store: str) -> tuple[list[str], list[str]]:
+    """The submissions of a store: (a line for the state of each allocation, lines that say why no other follows)."""
     what = {"slurm": "allocation", "ray": "job"}
-    lines = []
-    for submission, states in look(store):
-        lines += [
-            f"{what[submission.kind]} {number}: {said(state)}" for number, state in states.items()
-        ]
-        if why := submission.given_up():
-            lines.append(f"given up: {why}")
-    return lines
+    found = look(store)
+    lines = [
+        f"{what[submission.kind]} {number}: {said(state)}"
+        for submission, states in found
+        for number, state in states.items()
+    ]
+    # What became of a submission before the latest one does not matter any more.
+    for submission, states in found[-1:]:
+        why = submission.given_up()
+        if all(number in why or is_over(state) for number, state in states.items()):
+            return lines, [f"given up: {text}" for text in dict.fromkeys(why.values())]
+    return lines, []
 
 
 def status_lines(found: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
@@ -162,7 +169,7 @@ def cancel(store: StorePath) -> None:
     elif objects.read(place, keys.JOB) is None:
         out.print(f"stopped {describe(stopped)}; its command begins again")
     else:
-        out.print(f"stopped {describe(stopped)}; `ctd resume {store}` continues it")
+        out.print(f"stopped {describe(stopped)}; {Store.open(store).to_resume()} continues it")
 
 
 def check(
@@ -194,7 +201,7 @@ def check(
         if wrong:
             out.print(f"{len(wrong)} {'repaired' if repair else 'found'}")
         if wrong and not repair:
-            out.print(f"`ctd check {store} --repair` repairs it")
+            out.print(f"{advised('ctd', 'check', store, '--repair')} repairs it")
         others = [finding.key for finding in findings if finding.what == OTHERS]
         if others:
             out.print(
@@ -203,7 +210,8 @@ def check(
             )  # fmt: skip
         missing = _missing(store) if repair else len(findings) - len(wrong) - len(others)
         if missing:
-            out.print(f"{count(missing, 'shard')} not computed; `ctd resume {store}` continues")
+            resumes = Store.open(store).to_resume()
+            out.print(f"{count(missing, 'shard')} not computed; {resumes} continues")
         if lost := [finding.key for finding in findings if finding.what == LOST]:
             out.print(f"{len(lost)} of them have results but no marker: {lost[0]}")
         if not findings:
@@ -229,6 +237,8 @@ def logs(
     """Show what happened: attempts, reasons, hosts, times, and where in your files it failed."""
     from jobs.report.history import history, history_lines, params_of
 
+    if shard is not None and item is not None:
+        raise JobError(f"--shard {shard}: not with --item {item}; leave one out")
     printed = "" if as_json or shard is not None or item is not None else log_tail(store)
     if printed and not Store.exists(store):
         out.print(printed)
@@ -242,5 +252,5 @@ def logs(
         show_facts({"item": str(item)} | {k: cell(v) for k, v in params_of(opened, item).items()})
     for line in [*history_lines(found, full=full), *printed.splitlines()]:
         out.print(line)
-    if not full and any(event.trace or event.about.get("trace") for event in found):
+    if not full and any(event.trace for event in found):
         err.print("--full shows the whole tracebacks")

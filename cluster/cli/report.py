@@ -10,8 +10,8 @@ from cluster.cli.display import err, out
 from cluster.cli.options import StorePath
 from ctd.late import jax
 from ctd.replacing import replacing
-from jobs.errors import JobError
-from jobs.storage import addresses
+from jobs.errors import JobError, writing
+from jobs.storage.addresses import beside
 from jobs.store.finding import find_stores
 from jobs.store.store import Store
 
@@ -47,11 +47,8 @@ def report(
     for store in opened:
         if why := left_out(store):
             err.print(why)
-    try:
-        with replacing(path) as new:
-            new.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise JobError(f"--to {path}: cannot be written: {error.strerror or error}") from None
+    with writing(f"--to {path}"), replacing(path) as new:
+        new.write_text(text, encoding="utf-8")
     out.print(f"report  {path}")
 
 
@@ -95,13 +92,9 @@ def _once_there(store: str) -> Store:
 
 def _beside(stores: list[str]) -> Path:
     """The page's path beside the first store: a.zarr -> a.html, a.zarr and b.zarr -> a+b.html; for a store elsewhere, here."""
-    places = [addresses.local_path(store) for store in stores]
-    names = [
-        Path(store.rstrip("/")).stem if place is None else place.absolute().stem
-        for store, place in zip(stores, places, strict=True)
-    ]
-    folder = Path() if places[0] is None else places[0].absolute().parent
-    return folder / f"{'+'.join(dict.fromkeys(names))[:120]}.html"
+    places = [beside(store) for store in stores]
+    names = dict.fromkeys(place.name for place in places)
+    return places[0].with_name(f"{'+'.join(names)[:120]}.html")
 
 
 def _on_the_cpu() -> None:

@@ -4,7 +4,6 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -39,12 +38,12 @@ from cluster.cli.running import (
 from jobs.errors import JobError, count
 from jobs.pipeline import Stage, read_stages
 from jobs.plan.items import checked_items
-from jobs.run.executor import Executor
 from jobs.run.stop import Stop, signals
+from jobs.run.task import Executor
 from jobs.spec.job import JobSpec
 from jobs.spec.presets import meaning
 from jobs.spec.trust import trust as trust_base
-from jobs.storage.addresses import local_path
+from jobs.storage.addresses import beside, local_path
 from jobs.store.store import Store
 
 
@@ -90,7 +89,7 @@ def run(
             spec = stage.spec({done.name: done.address for done in stages[:k]})
             request = Request(
                 stage.address, spec, executor, address, as_json, shared, failed, accept_changes,
-                partial(_check, stage, spec),
+                partial(_check, stage, spec), k + 1 < len(stages),
             )  # fmt: skip
             past = replace(state, stages=tuple(stages), finished=k)
             run_store(_opener(stage, spec, before, trust), request, stop, past)
@@ -115,8 +114,10 @@ def _stages(
         raise JobError(
             f"--store {store}: {len(files)} job files given; give one, or leave --store out: results then lie beside each file"
         )
-    if base is not None and local_path(base) is not None and not Path(base).is_dir():
-        raise JobError(f"--base {base}: there is no such folder")
+    if base is not None and (folder := local_path(base)) is not None:
+        if not folder.is_dir():
+            raise JobError(f"--base {base}: there is no such folder")
+        base = str(folder)
     overrides = [*overrides, *among]
     return [stage for path in files for stage in read_stages(path, overrides, store, base)]
 
@@ -216,7 +217,7 @@ def gather(
         runner.close()
     with told_if_slow("drawing"):
         if local_path(store) is not None:
-            save_figures(opened, Path(opened.address).with_suffix(""))
+            save_figures(opened, beside(opened.address))
         keep_pictures(opened)
     summary(opened)
     out.print(f"gathered {count(n, 'item')}")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 import typer
 
@@ -23,14 +23,14 @@ from cluster.cli.display import (
 from cluster.cli.ending import calls_on_end, note_progress
 from cluster.cli.restart import PROGRESS, Cluster, RestartState
 from cluster.ray.reach import NoRay
-from jobs.errors import EXIT_STOPPED, JobError, count
-from jobs.run.executor import Executor, ExecutorLost
+from jobs.errors import EXIT_STOPPED, JobError, advised, count
 from jobs.run.limits import storage_trouble
 from jobs.run.progress import Progress
 from jobs.run.stop import Interrupted, Stop, block_signals
+from jobs.run.task import Executor, ExecutorLost
 from jobs.spec.job import JobSpec
 from jobs.spec.trust import allow_edited, own_code, refuse_untrusted, trust
-from jobs.storage.addresses import local_path
+from jobs.storage.addresses import beside, local_path
 from jobs.storage.objects import StorageFailed, is_storage_error, reason
 from jobs.store.store import Store, refuse_links
 
@@ -57,6 +57,8 @@ class Request:
     """For both, see `jobs.run.shards.reconsider`."""
     check: Callable[[], None] = lambda: None
     """Called before the executor starts; raises JobError for a job that is not valid."""
+    more: bool = False
+    """Whether the same command runs further stages or files after this store."""
 
     def make(self) -> Executor:
         """Make the executor of its shards."""
@@ -96,37 +98,31 @@ def run_store(
             store, progress = _run_store(open_store, request, state, stop)
             note_progress(ending, progress)
             if progress.stopped is not None:
-                _leave(request.store, progress.stopped)
+                _leave(request, progress.stopped)
             if _is_complete(progress, request):
                 with _storage_explained(store):
                     finish(store, request.as_json)
             else:
                 err.print(
-                    "the other parts are with other drivers; the last one reduces the results"
+                    "the other parts are with other drivers; the last one reduces the results, and "
+                    f"{advised('ctd', 'gather', request.store)} what there is"
                 )
         except Interrupted as interrupted:
             ending.ended = "stopped"
-            _leave(request.store, str(interrupted))
-    say_what_failed(store, progress)
+            _leave(request, str(interrupted))
+    say_what_failed(store, progress, request.more)
     say_warnings(store)
     if progress.failed or progress.failed_items:
         raise typer.Exit(1)
 
 
-class Ran(NamedTuple):
-    """A store and the progress of its run."""
-
-    store: Store
-    progress: Progress
-
-
 def _run_store(
     open_store: Callable[[Executor], Store], request: Request, state: RestartState, stop: Stop
-) -> Ran:
+) -> tuple[Store, Progress]:
     """Wait until a lost Ray may be started again, then open the store, run what is left and gather."""
     again = state.store == request.store
     if again and (why := state.wait(request.cluster())):
-        _leave(request.store, why)
+        _leave(request, why)
     executor = request.make()
     try:
         return open_and_compute(open_store, executor, request, stop, again)
@@ -156,7 +152,7 @@ def open_and_compute(
     request: Request,
     stop: Stop,
     again: bool = False,
-) -> Ran:
+) -> tuple[Store, Progress]:
     """Open a store, run what is left of it and gather; raises ExecutorLost if Ray is lost, Interrupted as `signals` does.
 
     again: this is a restart, before which failed shards were already reconsidered.
@@ -178,11 +174,13 @@ def open_and_compute(
             _reduce(store, executor)
         if progress.items_done > progress.items_before:
             remember_pace(store.job.spec, store.committed.markers())
-    return Ran(store, progress)
+    return store, progress
 
 
 def _is_complete(progress: Progress, request: Request) -> bool:
-    return request.parts is None or progress.shards_done == progress.n_shards
+    """Whether nothing is left for other drivers: of a shard that this one has given up, they do no more."""
+    ended = progress.shards_done + len(progress.failed)
+    return request.parts is None or ended >= progress.n_shards
 
 
 def _go_on(lost: ExecutorLost | NoRay, request: Request, state: RestartState) -> NoReturn:
@@ -213,16 +211,16 @@ def _if_it_answers[T](ask: Callable[[], T], otherwise: T) -> T:
         return otherwise
 
 
-def _leave(address: str, why: str) -> NoReturn:
+def _leave(request: Request, why: str) -> NoReturn:
     """Print that the run is stopped, write its progress for the next allocation if it is known, and exit with 75."""
-    told = os.environ.get(PROGRESS)
+    told, address, again = os.environ.get(PROGRESS), request.store, "the same command"
     digest = _if_it_answers(lambda: _progress_digest(address), None) if told else None
     if told and digest is not None:
         Path(told).write_text(digest)
-    begun = _if_it_answers(lambda: Store.exists(address), True)
-    err.print(
-        f"stopped ({why}); {f'`ctd resume {address}`' if begun else 'the same command'} continues it"
-    )
+    if not request.more and _if_it_answers(lambda: Store.exists(address), True):
+        plain = advised("ctd", "resume", address)
+        again = _if_it_answers(lambda: Store.open(address).to_resume(), plain)
+    err.print(f"stopped ({why}); {again} continues it")
     raise typer.Exit(EXIT_STOPPED)
 
 
@@ -234,8 +232,8 @@ def say_warnings(store: Store) -> None:
         err.print(f"warning: {text}", style="yellow")
 
 
-def say_what_failed(store: Store, progress: Progress) -> None:
-    """Print the first errors of shards and of items, and what the user can do."""
+def say_what_failed(store: Store, progress: Progress, more: bool = False) -> None:
+    """Print the first errors of shards and of items, and what the user can do. more: see `Request`."""
     traces = _traces(store) if progress.failed_items else {}
     for what, found in (("shard", progress.failed), ("item", progress.failed_items)):
         for number, error in list(found.items())[:5]:
@@ -243,11 +241,11 @@ def say_what_failed(store: Store, progress: Progress) -> None:
             for line in traces.get(number, []) if what == "item" else []:
                 err.print(f"    {line}")
         if found:
-            some = next(iter(found))
-            err.print(
-                f"{count(len(found), what)} failed; `ctd logs {store.address} --{what} {some}` shows more, "
-                f"`ctd resume {store.address}{' --failed' if what == 'item' else ''}` tries again"
-            )
+            options = ["--failed"] * (what == "item")
+            same = " with ".join(["the same command", *options])
+            again = same if more else store.to_resume(*options)
+            shows = advised("ctd", "logs", store.address, f"--{what}", next(iter(found)))
+            err.print(f"{count(len(found), what)} failed; {shows} shows more, {again} tries again")
 
 
 def _traces(store: Store) -> dict[int, list[str]]:
@@ -289,7 +287,7 @@ def finish(store: Store, as_json: bool) -> None:
     paths: list[Path] = []
     with told_if_slow("drawing", as_json):
         if local_path(store.address) is not None:
-            paths = save_figures(store, Path(store.address).with_suffix(""))
+            paths = save_figures(store, beside(store.address))
         keep_pictures(store)
     if as_json:
         show_json(state(store) | {"figures": [str(path) for path in paths]})
@@ -304,9 +302,9 @@ def keep_pictures(store: Store) -> None:
     """Store the figures of a user's own kernel, for readers who do not run its code."""
     if own_code(store.job.base, store.job.spec.modules()):
         # Imported here, since pandas takes a second to import.
-        from jobs.report.page import Groups
+        from jobs.report.page.groups import keep
 
-        Groups(store).keep()
+        keep(store)
 
 
 def open_to_compute(address: str, trusted: bool, edited: bool = False) -> Store:
@@ -341,4 +339,5 @@ def summary(store: Store) -> None:
         labels = [name for name in labels if name != "group"]
     # There are none if nothing was gathered.
     if columns := [*labels, *(n for n in shown if n in frame)]:
-        show_table({name: frame[name] for name in columns}, title=axis)
+        hint = f"{advised('ctd', 'query', store.address, '--table', axis)} shows them"
+        show_table({name: frame[name] for name in columns}, title=axis, hint=hint)

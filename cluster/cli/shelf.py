@@ -8,8 +8,8 @@ import numpy as np
 import typer
 
 from cluster.cli.display import err, n_rows, out, records, show_json, show_table
-from cluster.cli.options import AsJson, StorePath, Trust, all_of
-from jobs.errors import JobError, count
+from cluster.cli.options import AsJson, StorePath, Trust, all_of, check_target
+from jobs.errors import JobError, advised, count
 from jobs.store.store import Store
 
 
@@ -33,10 +33,7 @@ def ls(
 ) -> None:
     """List stores, newest first: what was swept, how far each is, its best metric, size, time and
     versions."""
-    if to is not None:
-        from jobs.query.files import check_target
-
-        check_target(to)
+    check_target(to, as_json)
     from jobs.query.shelf import list_stores
 
     found, wrong = list_stores(stores or ["."], all_of(where), tag or ())
@@ -133,7 +130,9 @@ def merge(
     n = gather(merged)
     if wrong := check(to):
         raise JobError(f"{to}: {wrong[0].key} is {wrong[0].what}; delete it and merge again")
-    out.print(f"merged {count(n, 'item')} of {count(len(found), 'store')}; ctd query {to}")
+    out.print(
+        f"merged {count(n, 'item')} of {count(len(found), 'store')}; {advised('ctd', 'query', to)}"
+    )
 
 
 def archive(
@@ -157,9 +156,8 @@ def archive(
 
     opened = Store.open(store)
     n = write_archive(opened, to, About(license_, author or (), date))
-    out.print(
-        f"wrote {count(n, 'object')} to {to}, {to.stat().st_size / 1e6:.3g} MB; ctd query {to}"
-    )
+    size = f"{to.stat().st_size / 1e6:.3g} MB"
+    out.print(f"wrote {count(n, 'object')} to {to}, {size}; {advised('ctd', 'query', to)}")
     left = opened.job.plan.n_shards - len(opened.committed.numbers())
     if left:
         err.print(f"{count(left, 'shard')} not computed; the archive holds what is there")

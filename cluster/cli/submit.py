@@ -57,7 +57,7 @@ def submit(
     from cluster.submit import submit as send
 
     path, changes = one_file(job, overrides)
-    order = read_order(path, cluster, changes, store, array)
+    order = read_order(path, cluster, changes, store, array, failed, accept_changes)
     if dry_run:
         # To standard error: what is redirected to a file is the script alone.
         for name, said in preview(order).items():
@@ -65,7 +65,7 @@ def submit(
         text = text_of(order)
         sys.stdout.write(text if text.endswith("\n") else text + "\n")
         return
-    submission = send(order, failed, accept_changes)
+    submission = send(order)
     if as_json:
         show_json({"id": submission.id, "kind": submission.kind, "number": submission.numbers[0],
                    "home": submission.home})  # fmt: skip
@@ -92,16 +92,18 @@ def preview(order: "Order") -> dict[str, str]:
     from cluster.submit import check_job
 
     planned = {stage.address: ready for stage, ready in check_job(order)}
-    workers, _ = order.workers()
     found: dict[str, str] = {}
     for stage in order.stages:
         of = _of(stage, order)
         found[f"store{of}"] = stage.address
         if stage.address in planned:
-            found[f"work{of}"], found[f"time{of}"] = _of_plan(planned[stage.address], workers)
+            found[f"work{of}"], found[f"time{of}"] = _of_plan(planned[stage.address], order)
         elif Store.exists(stage.address):
             store = Store.open(stage.address)
-            left = store.job.plan.n_shards - len(store.committed.numbers())
+            done = store.committed.numbers()
+            if order.failed:
+                done = done.difference(store.failed.items())
+            left = store.job.plan.n_shards - len(done)
             found[f"work{of}"] = f"{left:,} of {count(store.job.plan.n_shards, 'shard')} left"
         else:
             found[f"work{of}"] = f"known once {', '.join(stage.needs())} has run"
@@ -115,14 +117,14 @@ def _of(stage: "Stage", order: "Order") -> str:
     return f" of {stage.name}" if len(order.stages) > 1 else ""
 
 
-def _of_plan(ready: "Prepared", workers: int) -> tuple[str, str]:
+def _of_plan(ready: "Prepared", order: "Order") -> tuple[str, str]:
     """(The work of a planned stage, the time that it takes.)"""
     plan, pace = ready.plan, remembered_pace(ready.spec)
     sizes = (ready.items.n, "item"), (len(plan.group_sizes), "group"), (plan.n_shards, "shard")
     work = ", ".join(count(n, what) for n, what in sizes)
     if pace is None:
         return work, "known once a shard of this kernel with these params has run on this machine"
-    busy = min(workers, plan.n_shards)
+    busy = min(order.machines(ready.spec.run).workers, plan.n_shards)
     took = duration(max(1, pace * ready.items.n / busy))
     return work, f"{took} on {count(busy, 'worker')} as fast as this machine's"
 

@@ -19,10 +19,9 @@ from cluster.cache import prune_compilation_cache, use_compilation_cache
 from cluster.versions import differences, versions
 from jobs.errors import JobError
 from jobs.run.sources import SourceDiffers
-from jobs.run.task import Heartbeat, Report, ShardProgress, Work
+from jobs.run.task import Heartbeat, Report, ShardProgress, Work, error_text
 from jobs.run.worker import Worker
 from jobs.storage.objects import StorageFailed, is_refusal, is_storage_error
-from jobs.store.provenance import error_text
 
 NAME = "oom_kill"
 """The count's name in the files of the kernel."""
@@ -103,8 +102,8 @@ class ShardWorker:
 
     def open(
         self, address: str, workers: int, expected: Mapping[str, str]
-    ) -> tuple[str, Kind] | None:
-        """Open the store; return None, or (what went wrong, what kind of fault that is).
+    ) -> Place | tuple[str, Kind]:
+        """Open the store; return the place of this actor, or (what went wrong, what kind of fault that is).
 
         workers: actors that run shards. expected: the driver's versions; this process must have the same.
         """
@@ -114,13 +113,15 @@ class ShardWorker:
             return f"versions differ: {wrong}; install the same everywhere", "in vain"
         # As text: Ray would pickle an exception, and one that cannot be pickled ends the actor.
         try:
+            kills = kernel_kills()  # before anything that takes much memory
             self._worker = Worker(address, workers)
+            node = str(ray.get_runtime_context().get_node_id())
+            return Place(node, jax.local_devices()[0].device_kind, kills)
         except BaseException as error:
             kind = kind_of(error)
             if kind == "storage":
                 time.sleep(AGAIN_S)
             return error_text(error), kind
-        return None
 
     def do(self, work: Work) -> Report:
         """Compute, write and commit one shard, or reduce a group."""
@@ -149,11 +150,6 @@ class ShardWorker:
         advancing, since = self._worker.pulse.last
         beat = Heartbeat(self._progress._replace(advancing=advancing), time.monotonic() - since)
         return self._shard, beat, kernel_kills()
-
-    def place(self) -> Place:
-        """Return the place of this actor."""
-        node = str(ray.get_runtime_context().get_node_id())
-        return Place(node, jax.local_devices()[0].device_kind, kernel_kills())
 
     def device_memory(self) -> int | None:
         """Return the bytes that XLA may use on one device; None on a CPU."""

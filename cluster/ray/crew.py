@@ -6,17 +6,16 @@ Ray never restarts an actor (`max_restarts=0`): one that dies, or cannot open th
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Any
 
-import ray
 from ray.exceptions import ActorUnavailableError, NodeDiedError, OutOfMemoryError, RayError
 
+from cluster.ray.actor import Place
 from cluster.ray.pool import DEATHS, Answer, Pool, Slot
 from cluster.versions import versions
 from jobs.errors import JobError
-from jobs.redact import masked
+from jobs.redact import redact
 from jobs.run.task import Heartbeat, Key
 
 log = logging.getLogger("ctd")
@@ -81,7 +80,6 @@ class Crew:
         # A heartbeat that another run asked for, or of an actor that is gone, comes to nobody here: it is asked for anew.
         slot.ready, slot.node, slot.asked = False, "", None
         self.places.note(slot)
-        slot.where = slot.actor.place.remote()
         slot.opening = self.expect(
             slot, slot.actor.open.remote(self._address, self._pool.n, versions())
         )
@@ -107,8 +105,7 @@ class Crew:
         """
         assert slot.opening is not None
         try:
-            fault = slot.opening.result()
-            slot.node, slot.device, slot.kernel_kills = ray.get(slot.where)
+            found = slot.opening.result()
         except RayError as error:
             if not self.reach.look():  # asked again, if the Ray comes back
                 self.answered.put(slot)
@@ -116,14 +113,15 @@ class Crew:
             if kind_of_death(error) == "node":  # not the actor's fault: does not count
                 self.replace(slot)
                 return
-            fault = last_line(error), "other"
+            found = last_line(error), "other"
         slot.opening = None
-        if fault is None:
+        if isinstance(found, Place):
+            slot.node, slot.device, slot.kernel_kills = found
             slot.ready, slot.failed_starts = True, 0
             self._waits_for = ""
             self.places.note(slot)
             return
-        text, kind = fault
+        text, kind = found
         # As with a shard: nobody is charged, however long the storage is away.
         if kind == "storage":
             if text != self._waits_for:
@@ -192,7 +190,6 @@ class Heartbeats:
 
     def __init__(self, slots: Sequence[Slot]) -> None:
         self._slots = slots
-        self._answered: SimpleQueue[Slot] = SimpleQueue()
         self._asked_at = 0.0
         self._next = 0
         """Number of slots that were looked at so far, one after another, to see whether to ask them."""
@@ -202,9 +199,9 @@ class Heartbeats:
 
         An actor that was not asked lately is not silent; one that was asked and does not answer is.
         """
-        with suppress(Empty):
-            while True:
-                self._note(self._answered.get_nowait())
+        for slot in self._slots:
+            if slot.asked is not None and slot.asked.done():
+                self._note(slot, slot.asked)
         now = time.monotonic()
         # A budget that grows with the time, up to a second's: ten thousand actors are not asked at once after a pause.
         n = int(min(now - self._asked_at, POLL_S) * ASKS_A_S)
@@ -226,20 +223,14 @@ class Heartbeats:
             slot = self._slots[self._next % len(self._slots)]
             self._next += 1
             if slot.held and slot.asked is None and now - slot.heard_at > POLL_S:
-                self._ask(slot)
+                ask = slot.actor.heartbeat.options(concurrency_group="watch")
+                slot.asked, slot.asked_at = ask.remote().future(), now
                 most -= 1
             if not most:
                 return
 
-    def _ask(self, slot: Slot) -> None:
-        ask = slot.actor.heartbeat.options(concurrency_group="watch")
-        slot.asked, slot.asked_at = ask.remote().future(), time.monotonic()
-        slot.asked.add_done_callback(lambda _: self._answered.put(slot))
-
-    def _note(self, slot: Slot) -> None:
-        if slot.asked is None or not slot.asked.done():  # the answer was of an actor that is gone
-            return
-        answer, slot.asked = slot.asked, None
+    def _note(self, slot: Slot, answer: Answer) -> None:
+        slot.asked = None
         try:
             shard, beat, kernel_kills = answer.result()
         except RayError:
@@ -266,4 +257,4 @@ def kind_of_death(error: RayError) -> str:
 def last_line(error: BaseException) -> str:
     """Return the last line of an error's text, which names the cause, without credentials."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return masked(lines[-1].strip())[:2000]
+    return redact(lines[-1].strip())[:2000]

@@ -13,9 +13,8 @@ from ray.exceptions import RayError, RayTaskError
 
 from cluster.ray.crew import Crew, kind_of_death, last_line
 from cluster.ray.pool import Slot
-from jobs.redact import masked
-from jobs.run.task import Fault, Key, Report, Task, Work
-from jobs.store.provenance import MOST_TRACE
+from jobs.redact import redact
+from jobs.run.task import MOST_TRACE, Fault, Key, Report, Task, Work
 
 QUEUE_BELOW_S = 1.0
 """If shards take less than this, each actor gets a second one in advance, which hides the millisecond of a
@@ -157,7 +156,7 @@ class Dispatch:
                 said, _, _ = last_line(error).partition(" Worker exit type")
                 text = f"the worker died ({kind}): {said}"
                 # A death by `killed` is reported once its cause is known; until then the driver takes the shard for running.
-                death = self._died(slot, kind, text, masked(str(error))[-MOST_TRACE:])
+                death = self._died(slot, kind, text, redact(str(error))[-MOST_TRACE:])
                 if kind != "killed":
                     return [*reports, death.report]
                 self._deaths.append(death)

@@ -6,9 +6,10 @@
     on_tick(heartbeats)      <--->  heartbeat: answered by a second thread of the actor
     a stop                   ---->  interrupt: the same thread; the report says where the shard was left
 
-Parts: `Startup` brings a Ray up; `pool` makes actors on it, whose class is in `actor`; `crew` keeps one
+Parts: `RayExecutor` brings a Ray up; `pool` makes actors on it, whose class is in `actor`; `crew` keeps one
 that has opened the store in every slot, and asks how far its shard is; `dispatch` gives them shards;
-`reach` watches whether the Ray is there. Answers come as futures, which put their slot in a queue: nobody goes through all actors to find one.
+`reach` watches whether the Ray is there. The reports of shards come as futures, which put their slot in a queue: nobody goes
+through all actors to find one.
 """
 
 import logging
@@ -19,6 +20,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import jax
@@ -27,61 +29,17 @@ from cluster.ray.local import LocalRay
 from cluster.ray.private import set_environment
 from cluster.ray.reach import NoRay
 from jobs.plan.layout import Machines
-from jobs.run.executor import OnTick, Ticker
 from jobs.run.stop import Stop
-from jobs.run.task import Heartbeat, Key, Report, Task, Work
+from jobs.run.task import Heartbeat, Key, OnTick, Report, Task, Ticker, Work
 from jobs.spec.job import RunSettings
 from jobs.storage import addresses
 
-if TYPE_CHECKING:  # Ray is imported once its environment is set, in `Startup`
+if TYPE_CHECKING:  # Ray is imported once its environment is set, in `RayExecutor`
     from cluster.ray.crew import Crew, Heartbeats
     from cluster.ray.dispatch import Dispatch
     from cluster.ray.pool import Pool
 
 log = logging.getLogger("ctd")
-
-
-class Startup:
-    """A pool of actors that comes up while the caller goes on.
-
-    Args:
-        settings: the job's `run:` settings.
-        address: see `RayExecutor`.
-    """
-
-    def __init__(self, settings: RunSettings, address: str | None) -> None:
-        self._environment: dict[str, str | None] = {}
-        self.local: LocalRay | None = None
-        """The Ray that was started here, if one was."""
-        if address is None and not _is_connected():
-            cpus = len(os.sched_getaffinity(0))
-            self.local = LocalRay(
-                max(cpus, math.ceil((settings.workers or 0) * settings.cpus_per_worker))
-            )
-            self._environment = set_environment(self.local.environment)
-        # One thread for one task: `pool` may be asked again and again, and gets the same pool or the same error.
-        starter = ThreadPoolExecutor(1, "ray-start")
-        self._starting = starter.submit(_pool, settings, address, self.local)
-        starter.shutdown(wait=False)
-
-    def pool(self) -> "Pool":
-        """Return the pool once it is up; raise what kept it from coming up."""
-        return self._starting.result()
-
-    def close(self) -> None:
-        """Kill the actors, and stop the Ray if it was started here."""
-        if self.local is not None and not self.local.is_up:
-            self.local.stop()  # else the next line would wait for it to come up
-        try:
-            pool = self._starting.result()
-        except Exception as error:
-            log.debug("closing a Ray that never came up: %s", error)
-        else:
-            pool.close()
-        if self.local is not None:
-            self.local.stop()
-            with suppress(NoRay):  # it stays as it was for this Ray
-                set_environment(self._environment)
 
 
 def _is_connected() -> bool:
@@ -96,7 +54,7 @@ def _pool(settings: RunSettings, address: str | None, local: LocalRay | None) ->
 
 
 class RayExecutor:
-    """`jobs.run.executor.Executor` on Ray.
+    """`jobs.run.task.Executor` on Ray.
 
     Args:
         settings: the job's `run:` settings.
@@ -124,12 +82,22 @@ class RayExecutor:
         # Before the driver plans: JAX would take most of a GPU's memory with its first computation.
         jax.config.update("jax_platforms", "cpu")
         self._settings = settings
-        self._memory: int | None = None
-        self._startup = Startup(settings, address)
+        self._environment: dict[str, str | None] = {}
+        self._local: LocalRay | None = None
+        """The Ray that was started here, if one was."""
+        if address is None and not _is_connected():
+            cpus = len(os.sched_getaffinity(0))
+            needed = math.ceil((settings.workers or 0) * settings.cpus_per_worker)
+            self._local = LocalRay(max(cpus, needed))
+            self._environment = set_environment(self._local.environment)
+        # One thread for one task: `_pool` may be asked again and again, and gets the same pool or the same error.
+        starter = ThreadPoolExecutor(1, "ray-start")
+        self._starting = starter.submit(_pool, settings, address, self._local)
+        starter.shutdown(wait=False)
 
     @property
     def _pool(self) -> "Pool":
-        return self._startup.pool()
+        return self._starting.result()
 
     def machines(self) -> Machines:
         """Return the actors: `run.workers`, or as many as the cluster has room for.
@@ -138,10 +106,9 @@ class RayExecutor:
         limit; on a CPU, the worker's share of its node, divided by its devices. Devices that share a worker's memory: its
         CPU cores, or 1 if it has GPUs.
         """
-        if self._memory is None:
-            self._memory = self._device_memory()
-        return Machines(self._pool.n, self._memory, self._pool.devices)
+        return Machines(self._pool.n, self._device_memory, self._pool.devices)
 
+    @cached_property
     def _device_memory(self) -> int:
         if self._settings.memory_gb:
             return int(self._settings.memory_gb * 1e9) // self._pool.devices
@@ -208,4 +175,15 @@ class RayExecutor:
 
     def close(self) -> None:
         """Kill the actors, and stop the Ray if this executor started it."""
-        self._startup.close()
+        if self._local is not None and not self._local.is_up:
+            self._local.stop()  # else the next line would wait for it to come up
+        try:
+            pool = self._pool
+        except Exception as error:
+            log.debug("closing a Ray that never came up: %s", error)
+        else:
+            pool.close()
+        if self._local is not None:
+            self._local.stop()
+            with suppress(NoRay):  # it stays as it was for this Ray
+                set_environment(self._environment)

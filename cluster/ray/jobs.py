@@ -8,7 +8,7 @@ runs on the cluster as `ctd run NAME.yaml --base .`, where "." is the working di
 import json
 import shlex
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import distribution
 from pathlib import Path
@@ -76,10 +76,12 @@ def client(profile: RayProfile) -> Iterator[Any]:
         set_environment(before)
 
 
-def submit(folder: str, profile: RayProfile, command: str, number: str, where: str) -> str:
+def submit(
+    folder: str, profile: RayProfile, command: str, number: str, where: str, ready: Callable[[], None]
+) -> str:  # fmt: skip
     """Send a job with its folder, wait until the cluster has compared versions, and return the job's id.
 
-    Gives up waiting after `START_S`, without an error.
+    Gives up waiting after `START_S`, without an error. ready: called once the cluster answers, before the job is sent.
 
     Raises:
         JobError: the versions differ, or the job ended before it compared them; `where` begins the message.
@@ -93,6 +95,7 @@ def submit(folder: str, profile: RayProfile, command: str, number: str, where: s
     if not profile.installed:
         shipped["py_modules"] = modules()
     with client(profile) as api:
+        ready()
         sent = str(api.submit_job(entrypoint=command, runtime_env=shipped, submission_id=number))
         _await_versions(api, sent, where)
     return sent

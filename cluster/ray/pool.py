@@ -18,9 +18,8 @@ from cluster.ray.local import LocalRay
 from cluster.ray.private import loopback_kept
 from cluster.ray.reach import NoRay, Reach, knock
 from jobs.errors import JobError
-from jobs.run.executor import ExecutorLost
-from jobs.run.serial import usable_memory
-from jobs.run.task import ShardProgress, Work
+from jobs.run.task import ExecutorLost, ShardProgress, Work
+from jobs.run.worker import usable_memory
 from jobs.spec.job import RunSettings
 
 SIGACTION_BYTES = 512
@@ -100,8 +99,6 @@ class Slot:
     """When it last answered, or got the running shard."""
     alive_at: float = 0.0
     """When the running shard last gave a sign of life, as far as was known at `heard_at`."""
-    where: Any = None
-    """Pending answer of `place`."""
     node: str = ""
     """Id of the actor's node, once it is known."""
     device: str = ""

@@ -12,7 +12,7 @@ from concurrent.futures import Future, wait
 from contextlib import suppress
 
 from jobs.errors import JobError
-from jobs.run.executor import ExecutorLost
+from jobs.run.task import ExecutorLost
 
 LOOK_S = 1.0
 """Seconds between two looks."""

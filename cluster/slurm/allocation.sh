@@ -120,7 +120,8 @@ on_node='end=; trap end=1 TERM INT; export TMPDIR=$own_tmp
     grep -qs "timed out during startup" "$own_tmp/said" || break
   done
   rm -rf "$own_tmp"; [ -z "$end" ] || exit 0; exit $rc'
-"${step[@]}" -N 1 -n 1 -w "$SLURMD_NODENAME" --job-name=ray-head --output="$home/head-%j.$try.log" \
+logs=${home//%/%%}  # in a name of srun's, % and a letter stand for something else
+"${step[@]}" -N 1 -n 1 -w "$SLURMD_NODENAME" --job-name=ray-head --output="$logs/head-%j.$try.log" \
   bash -c "$on_node" - "${inside[@]}" ray start --block --head --node-ip-address="$address" \
   --include-dashboard=false "${head_ports[@]}" "${ports[@]}" "${offer[@]}" &
 steps=($!) rc=75
@@ -134,7 +135,7 @@ if ((rc == 1)); then
   tail -n 20 "$home/head-$SLURM_JOB_ID.$try.log"
 elif ((nodes > 1)) && [ -z "$stop" ]; then
   "${step[@]}" -N $((nodes - 1)) -n $((nodes - 1)) -x "$SLURMD_NODENAME" --job-name=ray-workers \
-    --output="$home/worker-%j.$try-%n.log" \
+    --output="$logs/worker-%j.$try-%n.log" \
     bash -c "$on_node" - "${inside[@]}" ray start --block --address="$address:$port" "${ports[@]}" "${offer[@]}" &
   steps+=($!)
   # The plan of a new store counts the workers that are there.

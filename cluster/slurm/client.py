@@ -133,14 +133,16 @@ def _queued(home: str) -> str | None:
             answer = command("squeue", "--json", "--me", "--states=all")
         except SlurmError:
             return None
+        # Some versions of Slurm give the name as it was written, with %% for %.
+        written = (f"{home}/", f"{home}/".replace("%", "%%"))
         for job in json.loads(answer)["jobs"]:
-            if str(job.get("standard_output")).startswith(f"{home}/"):
+            if str(job.get("standard_output")).startswith(written):
                 return _label(job).partition("_")[0]
     return None
 
 
 def check_partition(profile: SlurmProfile, where: str) -> None:
-    """Raise JobError if the partition cannot run what the profile asks for; many clusters would let it wait forever.
+    """Raise JobError if no partition of the profile can run what it asks for; many clusters would let it wait forever.
 
     A profile that names no partition is not compared; Slurm is asked all the same, since it may not answer.
     """
@@ -148,30 +150,29 @@ def check_partition(profile: SlurmProfile, where: str) -> None:
     partitions = {partition["name"]: partition for partition in found}
     if profile.partition is None:
         return
-    if profile.partition not in partitions:
-        raise JobError(
-            f"{where}: partition: there is no {profile.partition!r}"
-            f"{nearest(profile.partition, partitions)}"
-        )
-    partition = partitions[profile.partition]
-    limit = partition["maximums"]["time"]
+    names = profile.partition.split(",")
+    for name in names:
+        if name not in partitions:
+            raise JobError(f"{where}: partition: there is no {name!r}{nearest(name, partitions)}")
+    refusals = [_refusal(profile, partitions[name]) for name in names]
+    if all(refusals):
+        raise JobError("\n".join(f"{where}: {why}" for why in refusals))
+
+
+def _refusal(profile: SlurmProfile, partition: Mapping[str, Any]) -> str:
+    """Why a partition does not take what the profile asks for; "" if it does."""
+    name, limit = partition["name"], partition["maximums"]["time"]
     if limit["set"] and profile.time_s() > limit["number"] * 60:
-        raise JobError(
-            f"{where}: time: {profile.time} is over the limit of partition {profile.partition}, "
-            f"{count(limit['number'], 'minute')}"
-        )
+        most = count(limit["number"], "minute")
+        return f"time: {profile.time} is over the limit of partition {name}, {most}"
     # A partition without a list takes every account.
-    accounts = [name for name in partition["accounts"]["allowed"].split(",") if name]
+    accounts = [account for account in partition["accounts"]["allowed"].split(",") if account]
     if accounts and profile.account not in accounts:
-        raise JobError(
-            f"{where}: account: partition {profile.partition} takes {', '.join(accounts)}; "
-            + (f"given: {profile.account}" if profile.account else "none is given")
-        )
-    if profile.nodes > partition["nodes"]["total"]:
-        raise JobError(
-            f"{where}: nodes: {profile.nodes} wanted, partition {profile.partition} has "
-            f"{partition['nodes']['total']}"
-        )
+        given = f"given: {profile.account}" if profile.account else "none is given"
+        return f"account: partition {name} takes {', '.join(accounts)}; {given}"
+    if profile.nodes > (total := partition["nodes"]["total"]):
+        return f"nodes: {profile.nodes} wanted, partition {name} has {total}"
+    return ""
 
 
 # --- states -----------------------------------------------------------------------------------------------

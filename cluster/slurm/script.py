@@ -5,6 +5,7 @@ runs the driver, and tears the steps down. If the driver exits with 75, it goes 
 Comments in allocation.sh explain each choice that is not obvious.
 """
 
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -33,12 +34,13 @@ def options(profile: SlurmProfile, name: str, home: Path, array: int = 0) -> lis
         "cpus-per-task": profile.cpus,
         "gpus-per-node": profile.gpus or None,
         "mem": f"{memory_mb(profile)}M",
-        "time": clock(profile.time_s()),
+        "time": profile.time,
         # B: signals the batch shell alone. It stops the driver, and Ray stays up until the driver ended.
         "signal": f"B:USR1@{profile.grace_s}",
         # A requeued allocation keeps its number: its output follows that of the times before, in the same file.
         "open-mode": "append",
-        "output": home / ("slurm-%A_%a.out" if array else "slurm-%j.out"),
+        # Slurm puts something in the place of % and a letter, also in the names of folders.
+        "output": f"{home}/".replace("%", "%%") + ("slurm-%A_%a.out" if array else "slurm-%j.out"),
     }
     lines = [f"--{key}={_quoted(value)}" for key, value in wanted.items() if value is not None]
     lines.append("--requeue" if profile.go_on == "requeue" else "--no-requeue")
@@ -120,13 +122,9 @@ def memory_mb(profile: SlurmProfile) -> int:
     return int(profile.memory_gb * 1024)
 
 
-def clock(seconds: int) -> str:
-    """A duration as D-HH:MM:SS."""
-    minutes, second = divmod(seconds, 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours // 24}-{hours % 24:02}:{minute:02}:{second:02}"
-
-
 def _quoted(value: object) -> str:
+    """The value as sbatch reads it: outside of quotes # begins a comment there, and ' a quote."""
     text = str(value)
-    return f'"{text}"' if " " in text else text
+    if re.fullmatch(r"[\w./:@%+,=-]*", text):
+        return text
+    return '"' + text.replace("\\", r"\\").replace('"', r"\"") + '"'

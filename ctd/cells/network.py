@@ -94,7 +94,7 @@ def check_params(cell_name: str, params: Mapping[str, Any], where: str) -> None:
     """Check that `params` are finite real weights of this cell, with shapes that fit each other.
 
     where: what errors begin with, such as the file's name. Raises ValueError, naming the weight: it is missing, unknown
-    to the cell, transposed, of another shape, not real or not finite.
+    to the cell, transposed, of another shape, not real, not finite, or a constant out of its range.
 
     >>> check_params("vanilla", {"wR": np.eye(2), "wI": np.ones((2, 1))}, "net.h5")
     Traceback (most recent call last):
@@ -133,6 +133,15 @@ def check_params(cell_name: str, params: Mapping[str, Any], where: str) -> None:
                 f"n = {n} units and {count(n_in, 'input')} needs {shapes[name]}"
             )
         check_real(value, f"{where}: {name}")
+        _check_range(name, np.asarray(value), where)
+
+
+def _check_range(name: str, value: np.ndarray, where: str) -> None:
+    """Raise ValueError if a constant of a cell is none: dt / tau beyond (0, 1], or `rectified` other than 0 and 1."""
+    if name in ("alpha", "alphas") and not ((value > 0) & (value <= 1)).all():
+        raise ValueError(f"{where}: {name} has values outside of (0, 1]; it is dt / tau")
+    if name == "rectified" and not np.isin(value, (0, 1)).all():
+        raise ValueError(f"{where}: rectified has other values than 0 and 1")
 
 
 def _expected(cell: Cell, params: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:

@@ -44,7 +44,7 @@ from ctd.rows import Best
 
 __all__ = ["Curbd", "kernel"]
 
-FITTED, DIVERGED, ILL_CONDITIONED = range(3)
+FITTED, DIVERGED, ILL_CONDITIONED, SILENT = range(4)
 
 
 class State(NamedTuple):
@@ -63,13 +63,15 @@ def init(static: View[Curbd], shared: Shared, traced: Values[Curbd], key: jax.Ar
     """Draw a network that has learnt nothing."""
     n = shared.x.shape[2]
     nothing = jnp.full(static.n_runs, jnp.nan, static.dtype)
+    # A network at 0 stays there, whatever its weights, unless noise moves it.
+    silent = (traced.noise == 0) & ~jnp.any(jnp.asarray(shared.x)[:, 0] != 0)
     return State(
         initial(static, traced, n, _keys(traced, key)[0]),
         scaled_identity(jnp.asarray(traced.alpha, static.dtype), n, static.dtype),
         jnp.zeros((), jnp.int32),
         nothing,
         nothing,
-        jnp.asarray(FITTED, jnp.int32),
+        jnp.where(silent, SILENT, FITTED).astype(jnp.int32),
     )
 
 
@@ -186,6 +188,7 @@ kernel = Kernel(
         Outcome("fitted", "all training runs were made"),
         Outcome("diverged", "weights or rates are not finite", failed=True),
         Outcome("ill_conditioned", "P of RLS is no longer positive definite; use dtype float64 or a smaller alpha", failed=True),
+        Outcome("silent", "recordings begin with 0 in all units, and without noise the network stays there; give noise, or cut the first bins off", failed=True),
     ),
     coords=coords,
     reduce=reduce,

@@ -83,7 +83,7 @@ class Learned(NamedTuple):
     apart: Float[Array, ""]
     """Sum over bins and units of (x - r)^2, of which pVar is made."""
     sound: Bool[Array, ""]
-    """False if any r P r was 0 or less. NaN does not count: it comes from the rates, not from P."""
+    """False if any update was not, see `ctd.rls.Gain`."""
 
 
 type Carry = tuple[Now, Learned, Array]
@@ -108,7 +108,7 @@ def _block(
             P,
             net.error + error @ error,
             net.apart + jnp.sum((now.r - actual) ** 2),
-            net.sound & ~(found.hPh <= 0),  # NaN must not count, as it would by `> 0`
+            net.sound & found.sound,
         )
         return (now, net, found.K), None
 

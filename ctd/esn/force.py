@@ -8,7 +8,7 @@ from ctd.esn.params import EchoState
 from ctd.esn.reservoir import Units, Weights, disturbances, step, units
 from ctd.esn.series import Series
 from ctd.kernel import Values, View
-from ctd.late import Array, Float, Number, jnp, lax
+from ctd.late import Array, Bool, Float, Number, jnp, lax
 from ctd.rls import Symmetric, even, flush, gain, in_blocks
 
 
@@ -35,8 +35,8 @@ class Pass(NamedTuple):
     rls: Rls
     squared_error: Float[Array, ""]
     """Sum over samples and outputs of (z - f)^2, each z before its update."""
-    definite: Float[Array, ""]
-    """False if any h P h was 0 or less. NaN does not count: it comes from the states, not from P."""
+    definite: Bool[Array, ""]
+    """False if any update was not sound."""
 
 
 def features(static: View[EchoState], h: Array) -> Array:
@@ -73,8 +73,8 @@ class Updated(NamedTuple):
     """Updates of P that are not yet subtracted, see `ctd.rls`."""
     z: Float[Array, "m"]
     """Output before the update."""
-    hPh: Float[Array, ""]
-    """H P h, positive as long as P is positive definite."""
+    sound: Bool[Array, ""]
+    """As in `ctd.rls.Gain`."""
 
 
 def update(rls: Rls, K: Array, j: Array, forgetting: Array, h: Array, f: Array) -> Updated:
@@ -90,7 +90,7 @@ def update(rls: Rls, K: Array, j: Array, forgetting: Array, h: Array, f: Array) 
     z = rls.readout @ h
     # One outer product of the error with the gain serves all outputs.
     readout = rls.readout - jnp.outer(z - f, found.k)
-    return Updated(readout, found.K, z, found.hPh)
+    return Updated(readout, found.K, z, found.sound)
 
 
 def force_pass(
@@ -122,11 +122,10 @@ def force_pass(
             x, f, noise, j = row
             moved = step(static, w, now.units, x, now.z, noise)
             h = features(static, moved.h)
-            readout, K, z, s = update(Rls(readout, P), K, j, traced.forgetting, h, f)
+            readout, K, z, sound = update(Rls(readout, P), K, j, traced.forgetting, h, f)
             total += (z - f) @ (z - f)
             now = Now(moved, z.astype(static.state_dtype))
-            # ~(s <= 0), not s > 0: NaN must not count as a P that is not definite.
-            return (now, readout, K, total, definite & ~(s <= 0)), None
+            return (now, readout, K, total, definite & sound), None
 
         noise = disturbances(static, traced, key, index, length)
         K = jnp.zeros((length, carry.rls.readout.shape[1]), static.dtype)

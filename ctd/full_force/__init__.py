@@ -47,6 +47,8 @@ __all__ = ["FullForce", "kernel"]
 TRAINED, DIVERGED, ILL_CONDITIONED = range(3)
 WEIGHTS, STATES, TEST, FIRST = range(4)
 """Numbers that are folded into the key of an item; from FIRST on they count training trials."""
+FADED = 1e-7
+"""Gain of the first update, r P r, below which a network learns more slowly than it fades."""
 
 
 class State(NamedTuple):
@@ -74,6 +76,13 @@ def _some(shared: Trials, key: jax.Array) -> tuple[Array, Array, Array]:
     return u, f, h
 
 
+def _relative(error: Array, wanted: Array, of: Array) -> Array:
+    """The error over the sum of squares of what was wanted; where that is 0 throughout, over the mean sum of as many trials of a file."""
+    own = jnp.sum(wanted**2)
+    mean = jnp.mean(jnp.asarray(of) ** 2) * wanted.size
+    return error / jnp.where(own > 0, own, mean)
+
+
 def _fixed(
     static: View[FullForce], shared: Trials, traced: Values[FullForce], key: jax.Array
 ) -> Fixed:
@@ -88,11 +97,14 @@ def init(
     JW = jnp.zeros((n + shared.targets.shape[2], n), static.dtype)
     # Both networks begin at random states; `settle` trials let these fade before anything is learnt.
     key_states, key_trials = jax.random.split(_key(traced, key, STATES))
-    now = begin(w, JW, *jax.random.normal(key_states, (2, n), static.dtype))
+    start = begin(w, JW, *jax.random.normal(key_states, (2, n), static.dtype))
     run = lambda now, key: (settled(w, JW, now, _some(shared, key)), None)
-    now, _ = lax.scan(run, now, jax.random.split(key_trials, static.settle))
+    now, _ = lax.scan(run, start, jax.random.split(key_trials, static.settle))
+    # Where no input moves it, what has learnt nothing fades to 0, and its rates would never teach it: it begins anew.
+    still = ~jnp.any(jnp.asarray(shared.inputs) != 0)
+    faded = still & (traced.alpha * jnp.sum(now.x**2) < FADED)
     return State(
-        now,
+        now._replace(x=jnp.where(faded, start.x, now.x)),
         JW,
         scaled_identity(jnp.asarray(traced.alpha, static.dtype), n, static.dtype),
         jnp.zeros((), jnp.int32),
@@ -120,7 +132,7 @@ def advance(
     finite = jnp.isfinite(end.JW).all() & jnp.isfinite(end.now.x).all()
     outcome = jnp.where(end.sound, jnp.where(finite, TRAINED, DIVERGED), ILL_CONDITIONED)
     # Relative to the size of the wanted output, so that tasks compare.
-    curve = state.curve.at[state.trials].set(end.error / jnp.sum(trial[1] ** 2))
+    curve = state.curve.at[state.trials].set(_relative(end.error, trial[1], shared.targets))
     return State(end.now, end.JW, end.P, state.trials + 1, curve, outcome.astype(jnp.int32))
 
 
@@ -149,7 +161,8 @@ def result(
     _, (states, z, f) = lax.scan(one, start, keys)  # (trial, ...)
     # Trials of settling, from a random state, do not count.
     states, z, f = (a[static.settle :] for a in (states, z, f))
-    error = jnp.sum((z - f) ** 2) / jnp.sum(f**2)  # one ratio over all test trials
+    # One ratio over all test trials.
+    error = _relative(jnp.sum((z - f) ** 2), f, shared.test_targets)
     # In training RLS corrects the outputs as they come; alone, the network may run away.
     lost = (state.outcome == TRAINED) & ~jnp.isfinite(error)
     weights = {"wI": w.w, "wR": state.JW[:n], "bR": jnp.zeros(n, static.dtype), "alpha": w.rate}

@@ -57,7 +57,7 @@ class Trained(NamedTuple):
     error: Float[Array, ""]
     """Sum over steps and outputs of (z - f)^2, each z before its update."""
     sound: Bool[Array, ""]
-    """False if any r P r was 0 or less. NaN does not count: it comes from the rates, not from P."""
+    """False if any update was not, see `ctd.rls.Gain`."""
 
 
 def fixed(
@@ -131,7 +131,7 @@ def training_trial(
             found = gain(net.P, K, j, one, r)
             # [J; W] r after the update, without multiplying again.
             v = v - miss * (found.k @ r)
-            return JW - jnp.outer(miss, found.k), v, found.K, ~(found.hPh <= 0)
+            return JW - jnp.outer(miss, found.k), v, found.K, found.sound
 
         # A step without an update leaves a row of K 0, as a step that is still to come.
         leave = lambda JW, v, K: (JW, v, K, jnp.ones((), bool))

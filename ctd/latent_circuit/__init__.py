@@ -126,6 +126,8 @@ def result(
     run = lambda within: activity(c, traced.alpha, trials.inputs, within)
     x = run(jnp.zeros((), static.dtype))  # no noise
     quiet = errors(c, x, trials)
+    # Without noise, or in other trials, a circuit may run away that did not in training.
+    lost = (state.outcome == FITTED) & ~jnp.isfinite(quiet.rates)
     within = drawn(static, traced, trials.inputs, _key(traced, key, EVALUATION))
     n, n_out = len(c.wR), len(c.wO)
     nothing = lambda k: jnp.zeros(k, static.dtype)
@@ -141,7 +143,7 @@ def result(
         "output_mse": quiet.outputs,
         "curve": state.curve,
         "batches": state.step,
-        "outcome": state.outcome,
+        "outcome": jnp.where(lost, DIVERGED, state.outcome),
     }
     return values | ({"activity": x[: static.n_saved]} if static.n_saved else {})
 
@@ -181,7 +183,7 @@ kernel = Kernel(
     result=result,
     outcomes=(
         Outcome("fitted", "all training steps were taken"),
-        Outcome("diverged", "loss or weights are not finite", failed=True),
+        Outcome("diverged", "loss, weights or the error of rates in evaluation trials are not finite", failed=True),
     ),
     coords=coords,
     reduce=reduce,

@@ -49,8 +49,12 @@ def load(inputs: View[LatentCircuit]) -> Shared:
         raise ValueError(
             f"{path}: holds {first[0]} trials; at least {EVAL_EVERY} are needed, one of which is for evaluation"
         )
-    if not np.ptp(found["rates"], axis=(0, 1)).any():  # errors are divided by their variance
-        raise ValueError(f"{path}: rates never change, so that there is nothing to fit")
+    # The division of ctd.tasks.Recorded.
+    held = np.arange(first[0]) % EVAL_EVERY == EVAL_EVERY - 1
+    for name, some in (("", ~held), (" of evaluation trials", held)):
+        # Errors are divided by their variance.
+        if not np.ptp(found["rates"][some], axis=(0, 1)).any():
+            raise ValueError(f"{path}: rates{name} never change, so that there is nothing to fit")
     n_in, n_out, n_units = (found[name].shape[2] for name in Trials._fields)
     # Inputs and outputs have nodes of their own, and Q has at most as many orthonormal columns as units.
     if not n_in + n_out <= inputs.n <= n_units:
@@ -58,7 +62,5 @@ def load(inputs: View[LatentCircuit]) -> Shared:
             f"n: {inputs.n} nodes given, but {path} has {n_in} inputs and {n_out} outputs, each of which needs a node, and "
             f"{n_units} units; expected {n_in + n_out} to {n_units}"
         )
-    # The division of ctd.tasks.Recorded.
-    held = np.arange(first[0]) % EVAL_EVERY == EVAL_EVERY - 1
     take = lambda which: Trials(*(on_host(a[which], inputs.dtype) for a in found.values()))
     return Shared(take(~held), take(held))

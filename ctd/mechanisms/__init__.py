@@ -13,7 +13,7 @@ An item is one recording: a random member of a family of equations, seen by neur
     counts    spikes, their factors, files             reading   what is read off a map, true or fitted
     plain     features without a model                 evidence  kernel: what was read off fits, and which mechanism that is
     classifier  logistic regression, calibrated        summary   the tables of an atlas and of a placed recording
-    plots     confusion, accuracy by size, the place of recordings
+    plots     confusion, accuracy by size, the place of recordings   atlas   the table of an atlas, and what must be alike
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ctd.containers import opened_hdf5, read_dataset
 from ctd.kernel import Values, Var, View, one_shot
 from ctd.late import Array, Float, Int, jax, jnp
+from ctd.mechanisms.atlas import check_alike, read_atlas
 from ctd.mechanisms.counts import check_size, factors_of, read_counts, spikes
 from ctd.mechanisms.families import draw_member, simulate, step
 from ctd.mechanisms.params import Recording
@@ -33,9 +33,6 @@ from ctd.mechanisms.plots import recording_plots
 from ctd.mechanisms.reading import FEATURES, read
 
 __all__ = ["Recording", "kernel"]
-
-SIZES = ("n_neurons", "n_trials", "mean_count")
-"""Columns of the atlas' table that tell how large its recordings are."""
 
 
 class Shared(NamedTuple):
@@ -54,9 +51,10 @@ def load(inputs: View[Recording]) -> Shared:
             f"data: {inputs.data}: has {counts.shape[2]} units, of which {inputs.n_factors} factors cannot be taken"
         )
     if inputs.atlas is not None:
-        with opened_hdf5(inputs.atlas) as file:
-            sizes = {name: read_dataset(inputs.atlas, file, name) for name in SIZES}
-        check_size(inputs.data, counts, sizes)
+        atlas = read_atlas(inputs.atlas)
+        same = {"n_bins": inputs.n_bins, "n_factors": inputs.n_factors}
+        check_alike(inputs.atlas, atlas, same)
+        check_size(inputs.data, counts, atlas)
     return Shared(counts)
 
 

@@ -10,6 +10,9 @@ from ctd.late import Array, Float, Int, jax, jnp, lax
 SPREAD = 0.5
 """sd of the logarithm of the neurons' mean rates."""
 
+MOST_MEAN = 10.0
+"""Largest mean count of a bin: with it, one mean in seventy is above 50, where `poisson` cuts."""
+
 REACH = 1.25
 """A recording may be smaller or larger than the atlas' sizes by this factor."""
 
@@ -135,6 +138,12 @@ def check_size(path: str, counts: np.ndarray, sizes: dict[str, np.ndarray]) -> N
     sizes: n_neurons, n_trials and mean_count (recording,) of the atlas.
     """
     mine = {"n_neurons": counts.shape[2], "n_trials": counts.shape[0], "mean_count": counts.mean()}
+    if mine["n_trials"] < 2:
+        raise ValueError(f"data: {path}: has one trial; a recording of at least 2 expected")
+    if mine["mean_count"] > MOST_MEAN * REACH:
+        raise ValueError(
+            f"data: {path}: has a mean count of {mine['mean_count']:.3g} in a bin, and an atlas {MOST_MEAN:g} at most; use narrower bins"
+        )
     outside = [
         f"{field} {value:.3g}, but the atlas goes from {sizes[field].min():.3g} to {sizes[field].max():.3g}"
         for field, value in mine.items()
@@ -152,7 +161,7 @@ def _wider(mine: dict[str, float], sizes: dict[str, np.ndarray]) -> str:
     neurons, trials = zip(*sorted(pairs | {(mine["n_neurons"], mine["n_trials"])}), strict=True)
     told = lambda values: f"[{','.join(f'{v:.0f}' for v in values)}]"
     made = f"stages.recordings.sweep.zip.n_neurons={told(neurons)} stages.recordings.sweep.zip.n_trials={told(trials)}"
-    count = f"stages.recordings.params.mean_count={mine['mean_count']:.3g}"
+    count = f"stages.recordings.params.mean_count={min(mine['mean_count'], MOST_MEAN):.3g}"
     places = " ".join(
         f"stages.{stage}.params.atlas.store=wider.evidence.zarr" for stage in ("recording", "place")
     )

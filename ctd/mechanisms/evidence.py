@@ -4,7 +4,7 @@
     params:
       recordings: {stage: recordings, part: recording}
       weights: {stage: fits, where: "outcome == 'fitted'"}
-    sweep: {grid: {recording: {range: 1000}}}
+    sweep: {grid: {recording: {range: 4000}}}
 
 An item is one recording: `FEATURES` are read off each of its fits, and the median over fits is kept, beside how well the fits agree.
 The reduction trains a classifier on recordings whose mechanism is known and judges it on members that it has not seen. With `atlas`, the

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -13,6 +13,7 @@ from ctd.cells import CellName
 from ctd.containers import opened_hdf5, read_datasets, text_attribute
 from ctd.kernel import File, Params, Static, Traced, View
 from ctd.late import Array, Float, on_host
+from ctd.mechanisms.atlas import check_alike, read_atlas
 from ctd.mechanisms.reading import TRIALS
 
 NOT_SETTINGS = {"data", "seed", "store", "item", "kernel"}
@@ -63,32 +64,22 @@ def load(inputs: View[Evidence]) -> Shared:
     found = [arrays for _, arrays in read]
     # STORE::ITEM names a recording in its own file and in the attribute `data` of its fits.
     number = {place: k for k, (place, _) in enumerate(read)}
-    fits: list[list[dict[str, np.ndarray]]] = [[] for _ in found]
-    settings = set()
-    for path in inputs.weights:
-        cell, place, text, weights = _fit(path)
-        if cell != inputs.cell:  # a stage may fit several cells
-            continue
-        if place not in number:
-            raise ValueError(f"weights: {path}: fitted to {place}, which is none of `recordings`")
-        settings.add(text)
-        fits[number[place]].append(weights)
-    # Fits of other settings, such as fewer training steps, would differ by these and not by their recordings.
-    if len(settings) != 1:
-        told = "none" if not settings else f"models of {len(settings)} different settings"
-        raise ValueError(f"weights: {told} of cell {inputs.cell} given; one setting expected")
+    fits, settings = _matched(inputs, number, found[0]["factors"].shape[2])
+    # Not hash(), which differs from process to process.
+    digest = np.asarray(zlib.crc32(settings.encode()), np.int64)
     # Recordings are stacked: all have the trials of the shortest, and `read` takes TRIALS at most.
     n_trials = min(TRIALS, *(len(one["factors"]) for one in found))
+    if inputs.atlas is not None:
+        n_trials = min(n_trials, _trials_of_atlas(inputs.atlas, digest, found))
     x = np.stack([one["factors"][:n_trials] for one in found])
     stacked, fitted = _stacked(fits)
-    names = ["plain", "mechanism", "n_neurons", "n_trials", "mean_count", "member", "item"]
+    names = ["plain", "mechanism", "n_neurons", "n_trials", "mean_count"]
+    names += ["smoothing", "member", "item"]
     # A recording of one's own has no truth.
     names += ["truth"] if all("truth" in one for one in found) else []
     about = {name: np.asarray([one[name] for one in found]) for name in names}
     cast = lambda value: on_host(value, inputs.dtype)
     typed = {name: cast(value) for name, value in stacked.items()}
-    # Not hash(), which differs from process to process.
-    digest = np.asarray(zlib.crc32(settings.pop().encode()), np.int64)
     return Shared(cast(x), typed, cast(fitted), about, digest)
 
 
@@ -100,32 +91,83 @@ def _recording(path: str) -> tuple[str, dict[str, np.ndarray]]:
             raise ValueError(
                 f"recordings: {path}: is no recording of a mechanisms stage; give {{stage: ..., part: recording}}"
             )
-        item = int(file.attrs["item"])
+        item, member = int(file.attrs["item"]), int(file.attrs.get("seed", 0))
+        smoothing = float(file.attrs.get("smoothing", np.nan))
         # The store's name alone: recordings and fits may have been read by different paths.
         store = (text_attribute(file, "store") or "").rstrip("/").rpartition("/")[2]
-        member = int(file.attrs.get("seed", 0))
-    told = {"item": np.asarray(item), "member": np.asarray(member)}
-    return f"{store}::{item}", found | told
+    told = {"item": item, "member": member, "smoothing": smoothing}
+    return f"{store}::{item}", found | {name: np.asarray(v) for name, v in told.items()}
 
 
-def _fit(path: str) -> tuple[str, str, str, dict[str, np.ndarray]]:
-    """(cell, the recording STORE::ITEM that it was fitted to, settings as a text, weights)."""
+def _trials_of_atlas(path: str, digest: np.ndarray, found: list[dict[str, np.ndarray]]) -> int:
+    """How many trials of a recording the atlas has read, of which as many are read here. Raises ValueError unless all else is alike."""
+    atlas = read_atlas(path)
+    if int(atlas["digest"]) != int(digest):
+        raise ValueError(
+            f"atlas: {path}: its fits have other settings than these; give the fits of both files the same params"
+        )
+    for one in found:
+        _, n_bins, n_factors = one["factors"].shape
+        mine = {"n_bins": n_bins, "n_factors": n_factors, "smoothing": float(one["smoothing"])}
+        check_alike(path, atlas, mine)
+    return int(atlas.get("trials_read", TRIALS))  # an earlier ctd did not keep it
+
+
+type Weights = dict[str, np.ndarray]
+"""Name -> array, of one fit."""
+
+
+def _matched(
+    inputs: View[Evidence], number: Mapping[str, int], n_factors: int
+) -> tuple[list[list[Weights]], str]:
+    """(the fits of each recording, the settings of all of them as a text). number: STORE::ITEM -> the recording's."""
+    fits: list[list[Weights]] = [[] for _ in inputs.recordings]
+    settings = set()
+    for path in inputs.weights:
+        place, about, weights = _fit(path)
+        if about["cell"] != inputs.cell:  # a stage may fit several cells
+            continue
+        if place not in number:
+            raise ValueError(f"weights: {path}: fitted to {place}, which is none of `recordings`")
+        # Its map is read at the factors themselves, and its states must be these.
+        for name, value in {
+            "standardise": False,
+            "observation": "identity",
+            "n": n_factors,
+        }.items():
+            if about.get(name, value) != value:
+                raise ValueError(
+                    f"weights: {path}: fitted with {name}: {str(about[name]).lower()}, so that its states are not the {n_factors} "
+                    f"factors; fit with {name}: {str(value).lower()}"
+                )
+        rest = {name: str(value) for name, value in about.items() if name not in NOT_SETTINGS}
+        settings.add(str(sorted(rest.items())))
+        fits[number[place]].append(weights)
+    # Fits of other settings, such as fewer training steps, would differ by these and not by their recordings.
+    if len(settings) != 1:
+        told = "none" if not settings else f"models of {len(settings)} different settings"
+        raise ValueError(f"weights: {told} of cell {inputs.cell} given; one setting expected")
+    return fits, settings.pop()
+
+
+def _fit(path: str) -> tuple[str, dict[str, Any], Weights]:
+    """(the recording STORE::ITEM that a model was fitted to, the attributes of its file, weights)."""
     with opened_hdf5(path) as file:
         weights = read_datasets(path, file)
-        cell, data = text_attribute(file, "cell"), text_attribute(file, "data")
-        rest = {k: str(v) for k, v in file.attrs.items() if k not in NOT_SETTINGS}
-    if cell is None or data is None or "::" not in data:
+        about = dict(file.attrs)
+    data = about.get("data")
+    if not isinstance(about.get("cell"), str) or not isinstance(data, str) or "::" not in data:
         raise ValueError(
             f"weights: {path}: is no fit of a recording of a stage; give {{stage: ...}} of a reconstruct stage whose data "
             "are {stage: ..., part: recording}"
         )
     store, item, *_ = data.split("::")
-    return cell, f"{store.rpartition('/')[2]}::{int(item)}", str(sorted(rest.items())), weights
+    return f"{store.rpartition('/')[2]}::{int(item)}", about, weights
 
 
 def _stacked(
-    fits: list[list[dict[str, np.ndarray]]],
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    fits: list[list[Weights]],
+) -> tuple[Weights, np.ndarray]:
     most = max(map(len, fits))
     first = next(weights for several in fits for weights in several)
     stacked = {

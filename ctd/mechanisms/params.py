@@ -7,6 +7,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from ctd.kernel import Data, File, Params, Static, Traced
+from ctd.mechanisms.counts import MOST_MEAN
 from ctd.mechanisms.families import NAMES
 
 
@@ -39,7 +40,9 @@ class Recording(Params):
     n_bins: Static[int] = Field(
         50, ge=20, description="bins of a trial; longer trials of `data` are cut to them"
     )
-    mean_count: Traced[float] = Field(0.5, gt=0, description="mean spike count of a bin")
+    mean_count: Traced[float] = Field(
+        0.5, gt=0, le=MOST_MEAN, description="mean spike count of a bin"
+    )
     gain: Traced[float] = Field(0.8, gt=0, description="sd of a neuron's log rate")
     noise: Traced[float] = Field(
         0.02, ge=0, description="sd of the noise on the mechanism's state in a bin"
@@ -48,7 +51,7 @@ class Recording(Params):
         2.0, gt=0, description="sd (bins) of the Gaussian that smooths counts"
     )
     n_factors: Static[int] = Field(
-        3, ge=2, le=8, description="principal components of smoothed counts: what models are fitted to"
+        3, ge=3, le=8, description="principal components of smoothed counts: what models are fitted to"
     )  # fmt: skip
     seed: Traced[int] = Field(
         0, ge=0, lt=2**31, description="member of the family: geometry, time scale, readout, spikes"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from ctd.mechanisms.families import NAMES
@@ -63,6 +65,14 @@ def _places(group: Group) -> Plot:
         Points(place[true == name, 0], place[true == name, 1], str(name), text=[str(v) for v in np.asarray(group.reduced["verdict"])[true == name]])
         for name in dict.fromkeys(true.tolist())
     ]  # fmt: skip
+    if "atlas_place" in group.reduced:
+        around, made = (np.asarray(group.reduced[f"atlas_{name}"]) for name in ("place", "true"))
+        here = lambda name, k: around[made == name, k]
+        of_atlas = lambda name: Points(here(name, 0), here(name, 1), f"{name}, atlas", hollow=True)
+        layers = [
+            *map(of_atlas, dict.fromkeys(made.tolist())),
+            *(replace(one, marker="diamond") for one in layers),
+        ]
     return Plot("Where recordings lie, by what was read off their fits", layers, Axis("component 1"), Axis("component 2"))  # fmt: skip
 
 

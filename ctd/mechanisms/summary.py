@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from ctd.containers import opened_hdf5, read_datasets
 from ctd.kernel import Var, View
+from ctd.mechanisms.atlas import read_atlas
 from ctd.mechanisms.classifier import Placer, calibration_error, train, unseen
 from ctd.mechanisms.families import NAMES
 from ctd.mechanisms.fits import Evidence, Shared
 
 NONE, UNSURE, UNKNOWN = "none of these", "cannot be told", "unknown"
+UNJUDGED = "not judged"
+"""Of a member of an atlas whose size lacks members of some mechanism."""
 
 
 class Options(BaseModel):
@@ -43,15 +45,18 @@ REDUCED = {
     "n_neurons": Var(_R, "1", "neurons"),
     "n_trials": Var(_R, "1", "trials"),
     "mean_count": Var(_R, "1", "mean spike count of a bin"),
+    "smoothing": Var(_R, "1", "sd (bins) of the Gaussian that smoothed its counts"),
     "fit_agreement": Var(_R, "1", "mean cosine of what two fits do at the recording's states"),
     "mechanism": Var(_R, "1", "number of the mechanism; -1: unknown"),
     "member": Var(_R, "1", "seed of the member"),
     "evidence": Var((*_R, "feature"), "1", "what was read off its fits, median"),
     "plain_evidence": Var((*_R, "plain_feature"), "1", "features without a model"),
     "place": Var((*_R, "component"), "1", "principal components of standardised evidence, those of the atlas"),
+    "atlas_place": Var(("atlas_recording", "component"), "1", "these components of the atlas' recordings"),
+    "atlas_true": Var(("atlas_recording",), "1", "mechanism that made them"),
     "size_n_neurons": Var(_S, "1", "neurons"),
     "size_n_trials": Var(_S, "1", "trials"),
-    "size_mean_count": Var(_S, "1", "mean spike count of a bin, as it was asked for"),
+    "size_mean_count": Var(_S, "1", "mean spike count of a bin, as it came out"),
     "recordings": Var(_S, "1", "recordings of this size"),
     "accuracy": Var(_S, "1", "share of unseen members whose mechanism is the likeliest, by what was read off fits"),
     "accuracy_truth": Var(_S, "1", "the same by what is read off the true system: upper bound"),
@@ -68,6 +73,9 @@ REDUCED = {
     "called_unsure": Var(_C, "1", "share that cannot be told"),
     "called_none_truth": Var(_C, "1", "share called none of these by what is read off the true system: upper bound"),
     "digest": Var((), "1", "of the settings of the fits"),
+    "n_bins": Var((), "1", "bins of a trial"),
+    "n_factors": Var((), "1", "factors of a recording"),
+    "trials_read": Var((), "1", "trials of each recording of which features were read"),
 }  # fmt: skip
 
 
@@ -80,6 +88,11 @@ def reduce(
 ) -> dict[str, np.ndarray]:
     """The table of recordings; of an atlas also accuracy by size, confusion, and what left-out mechanisms come out as."""
     number = np.asarray(columns["recording"])
+    if number.max() + 1 < len(shared.x):
+        raise ValueError(
+            f"recording: there are {len(shared.x)} recordings, but the items end with the one of number {number.max()}; sweep "
+            f"recording: {{range: {len(shared.x)}}} or more, or wait if the run has not ended"
+        )
     here = np.flatnonzero((number < len(shared.x)) & (np.asarray(results["outcome"]) == 0))
     # The table is in the order of recordings, whatever the order of items.
     here = here[np.argsort(number[here], kind="stable")]
@@ -87,21 +100,29 @@ def reduce(
     agreement = np.asarray(results["agreement"], float)[here]
     table = {
         "recording_item": about["item"],
-        "true": np.asarray([NAMES[k] if k >= 0 else UNKNOWN for k in about["mechanism"]]),
+        "true": _names(about["mechanism"]),
         "n_neurons": about["n_neurons"],
         "n_trials": about["n_trials"],
         "mean_count": about["mean_count"],
+        "smoothing": about["smoothing"],
         "fit_agreement": agreement,
         "mechanism": about["mechanism"],
         "member": about["member"],
         "evidence": np.asarray(results["features"], float)[here],
         "plain_evidence": np.asarray(about["plain"], float),
         "digest": shared.digest,
+    } | {
+        name: np.asarray(n)
+        for name, n in zip(("trials_read", "n_bins", "n_factors"), shared.x.shape[1:], strict=True)
     }
     if inputs.atlas is not None:
         return table | _placed(inputs.atlas, table, options)
     truth = about.get("truth")
     return table if truth is None else table | _judged(table, np.asarray(truth, float), options)
+
+
+def _names(mechanism: np.ndarray) -> np.ndarray:
+    return np.asarray([NAMES[k] if k >= 0 else UNKNOWN for k in mechanism])
 
 
 def known(table: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -115,7 +136,8 @@ def verdicts(p: np.ndarray, classes: np.ndarray, sure: float) -> dict[str, np.nd
     """The columns of probabilities (recording, class + 1) and of the verdict."""
     names = [*(NAMES[k] for k in classes), NONE]
     top, largest = p.argmax(1), p.max(1)
-    said = [names[k] if p >= sure else UNSURE for k, p in zip(top, largest, strict=True)]
+    word = lambda k, p: UNJUDGED if np.isnan(p) else names[k] if p >= sure else UNSURE
+    said = [word(k, p) for k, p in zip(top, largest, strict=True)]
     found = {f"p_{name}": np.zeros(len(p)) for name in NAMES}
     found |= {f"p_{NAMES[k]}": p[:, j] for j, k in enumerate(classes)}
     return found | {"p_none": p[:, -1], "verdict": np.asarray(said), "probability": largest}
@@ -163,14 +185,16 @@ def _judged(
     y, fold = table["mechanism"], _folds(table["member"], options.folds)
     x = known(table)
     classes = np.unique(y)
-    counts = np.unique(y, return_counts=True)[1]
-    # A class must be in the training set of every fold, and of the folds within.
-    if len(classes) < 2 or len(np.unique(fold)) < 3 or counts.min() < 3 or (y < 0).any():
-        return {}
     sizes, of_size = _sizes(table)
-    p = np.zeros((len(y), len(classes) + 1))
+    # A class must be in the training set of every fold, and of the folds within.
+    folds_of = lambda size, k: len(np.unique(fold[(of_size == size) & (y == k)]))
+    judged = [s for s in range(len(sizes)) if all(folds_of(s, k) >= 3 for k in classes)]
+    # Two classes must be left where one is left out.
+    if len(classes) < 3 or not judged or (y < 0).any():
+        return {}
+    p = np.full((len(y), len(classes) + 1), np.nan)
     per_size: dict[str, list[Any]] = {name: [] for name in ("recordings", "accuracy", "accuracy_truth", "accuracy_plain", "accuracy_both", "told", "right", "calibration", "confusion", "none_found", "none_found_truth", "size_mean_count")}  # fmt: skip
-    for k in range(len(sizes)):
+    for k in judged:
         here = of_size == k
         p[here] = _unseen(x[here], y[here], fold[here], options)
         for name, value in _of_size(p[here], y[here], classes, options.sure).items():
@@ -192,8 +216,8 @@ def _judged(
     return {
         **verdicts(p, classes, options.sure),
         "place": _components(x, x),
-        "size_n_neurons": sizes[:, 0],
-        "size_n_trials": sizes[:, 1],
+        "size_n_neurons": sizes[judged, 0],
+        "size_n_trials": sizes[judged, 1],
         **{name: np.asarray(values) for name, values in per_size.items()},
         # Of the largest recordings, which are the last.
         "left_out": np.asarray([NAMES[k] for k in classes]),
@@ -240,21 +264,20 @@ def _left_out(x: np.ndarray, y: np.ndarray, fold: np.ndarray, options: Options) 
 
 
 def _placed(path: str, table: dict[str, np.ndarray], options: Options) -> dict[str, np.ndarray]:
-    with opened_hdf5(path) as file:
-        atlas = read_datasets(path, file)
-    if int(atlas["digest"]) != int(table["digest"]):
-        raise ValueError(
-            f"atlas: {path}: its fits have other settings than these; give the fits of both files the same params"
-        )
-    sizes, of_size = _sizes(atlas)
+    atlas = read_atlas(path)
+    # Sizes that were judged have members enough of all mechanisms.
+    sizes = np.column_stack([atlas["size_n_neurons"], atlas["size_n_trials"]])
     x, of = known(table), known(atlas)
-    p = []
-    for row, neurons, trials in zip(x, table["n_neurons"], table["n_trials"], strict=True):
+    classes = np.unique(atlas["mechanism"])
+    p = np.zeros((len(x), len(classes) + 1))
+    for k, (neurons, trials) in enumerate(zip(table["n_neurons"], table["n_trials"], strict=True)):
         # By recordings of the nearest size: how well mechanisms can be told depends on it.
         apart = np.abs(np.log(sizes / [neurons, trials])).sum(1)
-        here = of_size == int(apart.argmin())
+        size = sizes[apart.argmin()]
+        here = (atlas["n_neurons"] == size[0]) & (atlas["n_trials"] == size[1])
         fold = _folds(atlas["member"][here], options.folds)
         placer = _trained(of[here], atlas["mechanism"][here], fold, options)
-        p.append(placer.probabilities(row[None])[0])
-    found = verdicts(np.asarray(p), np.unique(atlas["mechanism"]), options.sure)
-    return found | {"place": _components(x, of)}
+        p[k] = placer.probabilities(x[k : k + 1])[0]
+    found = verdicts(p, classes, options.sure)
+    around = {"atlas_place": _components(of, of), "atlas_true": _names(atlas["mechanism"])}
+    return found | around | {"place": _components(x, of)}

@@ -40,12 +40,17 @@ def edges(
     """(lowest, highest) edge of the bins of each channel.
 
     range: that of the data, wider by a tenth of their standard deviation on either side (Hess et al. 2023); legacy: plus and minus
-    two standard deviations around 0 (Brenner et al. 2022).
+    two standard deviations around 0 (Brenner et al. 2022). Those of a channel that never changes lie half of its size, or .5,
+    around its value.
     """
     sd = jnp.std(x, axis=0, ddof=1)  # n - 1, as Julia's std in the code of Hess et al.
+    lowest, highest = x.min(axis=0), x.max(axis=0)
+    low, high = lowest - 0.1 * sd, highest + 0.1 * sd
     if scheme == "legacy":
-        return -2 * sd, 2 * sd
-    return x.min(axis=0) - 0.1 * sd, x.max(axis=0) + 0.1 * sd
+        low, high = -2 * sd, 2 * sd
+    # Not sd > 0, which rounding of the mean may give.
+    half, changes = jnp.maximum(jnp.abs(lowest), 1) / 2, highest > lowest
+    return jnp.where(changes, low, lowest - half), jnp.where(changes, high, lowest + half)
 
 
 def divergence_of_bins(

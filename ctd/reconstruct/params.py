@@ -108,7 +108,8 @@ class Reconstruction(Params):
     transient: Static[float] = Field(
         0.25,
         ge=0,
-        description="length of the free run before it is measured, in lengths of the recording; 0 where there are inputs",
+        description="length of the free run before it is measured, in lengths of the recording; 0 where there are inputs. "
+        "Give 0 for trials that settle, whose beginning the run must show as they do",
     )
     n_saved: Static[int] = Field(
         1000, gt=0, description="states of the free run that are stored, at most"

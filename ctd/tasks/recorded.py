@@ -129,6 +129,29 @@ def _check(path: str, found: dict[str, np.ndarray]) -> None:
         )
 
 
+def check_parts(path: str | None, values: Array, trials: Trial, n_eval: int) -> None:
+    """Raise ValueError if a part of `divide` has no weight, or if conditions go in step with every fifth trial.
+
+    values: the condition numbers that `Recorded.read` gives.
+    """
+    parts = divide(trials, n_eval)
+    for what, part in zip(("evaluation", "training"), parts, strict=True):
+        if not np.asarray(part.mask).any():
+            raise ValueError(
+                f"{path}: mask is 0 in all {len(part.mask)} {what} trials (every fifth trial is for evaluation, at most "
+                "n_eval of them); give some of them a weight"
+            )
+    held, trained = (np.unique(np.asarray(part.condition)) for part in parts)
+    # Of a condition with a single trial nothing else is to be expected.
+    several = np.bincount(np.asarray(trials.condition))[held] > 1
+    if several.all() and not np.isin(held, trained).any():
+        told = ", ".join(f"{value:g}" for value in np.asarray(values)[held][:5])
+        raise ValueError(
+            f"{path}: conditions: every fifth trial is kept for evaluation, and no other has its conditions ({told}); "
+            "shuffle the trials"
+        )
+
+
 def divide(trials: Trial, n_eval: int) -> tuple[Trial, Trial]:
     """Split trials into (evaluation, training): every fifth trial, at most n_eval of them; and all others.
 

@@ -188,10 +188,12 @@ class Timed(Task):
                 f"({self.longest * self.dt:g} ms at dt = {self.dt:g}); leave n_steps out, or shorten the epochs"
             )
         for name, ms in self._durations():
-            # Given in seconds, an epoch would be left out without a word. As given: a task may scale its durations.
-            if ms > 0 and Timed.steps(self, ms) == 0:
+            # Given in seconds, or scaled down by a task with time_scale, an epoch would be left out without a word.
+            if ms > 0 and self.steps(ms) == 0:
+                scaled = Timed.steps(self, ms) > 0
                 raise ValueError(
-                    f"{name}: {ms:g} ms is shorter than a step (dt: {self.dt:g} ms); durations are in ms"
+                    f"{name}: {ms:g} ms{' times time_scale' * scaled} is shorter than a step (dt: {self.dt:g} ms); "
+                    + ("raise time_scale, or lower dt" if scaled else "durations are in ms")
                 )
         return self
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import pi
 from typing import Annotated, Literal
 
@@ -10,7 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from ctd.late import Array, jax, jnp
 from ctd.tasks.scores import last_step
 from ctd.tasks.task import Conditions, Trial
-from ctd.tasks.yang_rules import RULES, Draws, Experiment, Plan, longest
+from ctd.tasks.yang_rules import RULES, Draws, Experiment, Plan, epochs, longest
 from ctd.words import meant
 
 OFTEN = {"contextdm1": 5.0, "contextdm2": 5.0}
@@ -52,7 +53,8 @@ class Yang(Experiment):
     it is 1, 0, 5 for every output.
 
     The last step alone decides whether a trial is right. If the network ought to fixate, the fixation output is above
-    0.5; else it is not, and the population vector of the ring lies less than 0.2 pi from the answer.
+    0.5; else it is not, and the population vector of the ring lies less than 0.2 pi from the answer; with `one_hot`, from the
+    preferred direction of the unit nearest to the answer, which lies up to pi / n_ring from it.
 
     >>> task = Yang(rule=["dm1", "dm2"])
     >>> task.n_in, task.n_out, task.conditions.values
@@ -83,6 +85,24 @@ class Yang(Experiment):
         if self.weights is not None and sum(self.weights) == 0:
             raise ValueError("weights: all are 0; give at least one rule a weight above 0")
         return self
+
+    @model_validator(mode="after")
+    def _answers(self) -> Yang:
+        # 100 ms after go do not count: if the response ends by then, no step tells whether the network answers.
+        for rule in self.rule:
+            own = rule.startswith("dmc")
+            ms, until = 200.0 if own else self.response, self.steps(100)
+            if self.steps(ms) <= until:
+                what = "time_scale: the response," if own else "response:"
+                raise ValueError(
+                    f"{what} {ms:g} ms in rule {rule}, has {self.steps(ms)} steps, but the {until} in the first 100 ms "
+                    "after go do not count; make it longer, or lower dt"
+                )
+        return self
+
+    def _durations(self) -> Iterator[tuple[str, float]]:
+        used = {name for rule in self.rule for name in epochs(rule)}
+        return ((name, ms) for name, ms in super()._durations() if name in used)
 
     @property
     def n_in(self) -> int:

@@ -259,6 +259,15 @@ RULES: dict[str, Callable[[Experiment, Draws], Plan]] = {
 """Rule -> the function that plans its trials, in the order of the rule inputs."""
 
 
+def epochs(rule: str) -> set[str]:
+    """The fields of `Experiment` that give durations of a rule."""
+    if rule.startswith("dmc"):
+        return {"stimulus", "delay"}
+    if rule.startswith("dms") or "delay" in rule:
+        return {"stimulus", "delay", "response"}
+    return {"response"} if rule.endswith(("go", "anti")) else {"decision", "response"}
+
+
 def longest(exp: Experiment, rule: str) -> int:
     """Steps of the longest trial of a rule."""
     many = lambda ms: max(map(exp.steps, ms))

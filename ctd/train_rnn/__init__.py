@@ -42,7 +42,15 @@ from ctd.rows import Best
 from ctd.tasks import Recorded
 from ctd.tasks.noise import noisy, seeded
 from ctd.train_rnn.connections import Connections, connections, read_masks
-from ctd.train_rnn.loss import Scores, Shared, condition_values, evaluate, load_trials, minibatch
+from ctd.train_rnn.loss import (
+    Scores,
+    Shared,
+    condition_values,
+    evaluate,
+    load_trials,
+    minibatch,
+    weighted_loss,
+)
 from ctd.train_rnn.parameters import Parameters, initial, stored, weights_of
 from ctd.train_rnn.params import Network
 from ctd.train_rnn.plots import rnn_figure, rnn_plots
@@ -54,7 +62,7 @@ __all__ = ["Network", "kernel"]
 NOISE, EVAL_NOISE = 2**31 - 1, 2**31 - 2
 """Folded into the key of the minibatches. The other numbers folded into it are steps, which stay below these."""
 DIVERGED = 100.0
-"""A network has diverged when the mean loss of a block exceeds this many times the loss of the first minibatch."""
+"""A network has diverged when the mean loss of a block exceeds this many times those of the first minibatch and of outputs of 0."""
 
 
 class State(NamedTuple):
@@ -155,8 +163,11 @@ def advance(
     mean = jnp.nanmean(errors)
     # Relative to the first loss, since losses of tasks differ by orders of magnitude.
     first = jnp.where(state.step == 0, errors[0], state.first)
+    # A first minibatch of few trials may have a small loss by chance; that of outputs of 0 tells the size of the targets.
+    trials = shared.evaluation
+    none, weight = weighted_loss(static.loss, jnp.zeros_like(trials.targets), trials)
     # The mean of a block without a finite step is NaN, and compares false: the scan has set `diverged` already.
-    diverged |= mean > DIVERGED * first
+    diverged |= mean > DIVERGED * jnp.fmax(first, none / weight)
     accuracy, done = state.accuracy, diverged | (step >= static.n_batches)
     # Evaluation runs n_eval trials: only stop_at needs it at every block.
     if static.stop_at:
@@ -181,7 +192,7 @@ def result(
         some = shared.evaluation.inputs[: static.n_saved]
         values["states"], values["outputs"] = jax.vmap(lambda x: run(cell, weights, x))(some)
     # Blocks that were not reached are NaN; a network that diverged in the first block has none that counts.
-    last = jnp.maximum(jnp.sum(~jnp.isnan(state.curve)) - 1, 0)
+    last = len(state.curve) - 1 - jnp.argmax(~jnp.isnan(state.curve)[::-1])
     scores = evaluate(static, shared, cell, weights)
     return (
         values
@@ -294,7 +305,7 @@ kernel = Kernel(
         Outcome("trained", "all training steps were taken, or stop_at was reached"),
         Outcome(
             "diverged",
-            f"loss or gradient not finite, or loss {DIVERGED:g} times that of the first minibatch",
+            f"loss or gradient not finite, or loss {DIVERGED:g} times those of the first minibatch and of outputs of 0",
             failed=True,
         ),
     ),

@@ -42,6 +42,7 @@ def check_constraints(p: Any) -> None:
         _check_signs,
         _check_mask,
         _check_start,
+        _check_warmup,
     ):
         check(p)
 
@@ -167,4 +168,11 @@ def _check_start(p: Any) -> None:
         raise ValueError(
             f"recurrent_init: a mask, or self_connections: false, would change {p.recurrent_init} weights; "
             "leave one of them out"
+        )
+
+
+def _check_warmup(p: Any) -> None:
+    if p.warmup >= p.n_batches:
+        raise ValueError(
+            f"warmup: {p.warmup} steps given, but training has n_batches = {p.n_batches}; give fewer"
         )

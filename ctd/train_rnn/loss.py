@@ -11,6 +11,7 @@ from ctd import tasks
 from ctd.cells import Cell, Weights, run
 from ctd.kernel import View
 from ctd.late import Array, Float, Real, jax, jnp, lax, on_host
+from ctd.tasks.recorded import check_parts
 from ctd.tasks.scores import weighted_loss as weighted_loss
 from ctd.train_rnn.params import Network
 
@@ -41,7 +42,7 @@ class Scores(NamedTuple):
     right: Float[Array, "condition"]
     """Trials answered correctly; of length 0 if the task has no rule of success"""
     seen: Real[Array, "condition"]
-    """Trials"""
+    """Trials; of a file, those with a weight"""
 
     def mean_loss(self) -> Array:
         """The loss, the weighted mean of the errors."""
@@ -88,6 +89,9 @@ def _score(
     right = jax.vmap(task.success)(trials, outputs)
     # One product then adds the right answers of each condition.
     of = jax.nn.one_hot(trials.condition, n)
+    if isinstance(task, tasks.Recorded):
+        # Its rules look at the steps that count: any output would be right in a trial without one.
+        of *= jnp.any(trials.mask > 0, axis=tuple(range(1, trials.mask.ndim)))[:, None]
     return Scores(total, weight, right @ of, jnp.sum(of, axis=0))
 
 
@@ -121,11 +125,13 @@ def eval_trials(task: tasks.Task, n: int, dtype: jax.typing.DTypeLike = "float32
 def load_trials(inputs: View[Network]) -> Shared:
     """Draw the evaluation trials, or read all trials if they come from a file.
 
-    Raises ValueError if the file cannot be read, has too few trials, or loss or readout do not fit the targets.
+    Raises ValueError if the file cannot be read, has too few trials or a part without weight, or loss or readout do not fit
+    the targets.
     """
     task = inputs.task
     if isinstance(task, tasks.Recorded):
         trials, values = task.read(inputs.trials, inputs.dtype)
+        check_parts(inputs.trials, values, trials, inputs.n_eval)
         evaluation, training = tasks.divide(trials, inputs.n_eval)
         shared = Shared(evaluation, training, values)
     else:

@@ -6,7 +6,7 @@ Weights keep their signs, zeros and bounds at every step, because every value of
     a mask             w = p where the mask is true, else 0
     rank r             wR = m n' / N with parameters m and n (N, r)
     time constants     alpha_i = alpha_min^(1 - s_i) alpha_max^s_i, s_i = sigmoid(p_i)
-    readout identity   wO has ones on its diagonal, zeros elsewhere, and no parameter
+    readout identity   wO has ones on its diagonal, zeros elsewhere, and no parameter; bO is 0
 
 Results hold the weights under the names of `ctd.cells`.
 """
@@ -68,8 +68,12 @@ def initial(
         drawn["h0"] = jnp.zeros_like(drawn["h0"])
     if static.readout == "identity":
         del drawn["wO"]
+        # The outputs are the rates, whatever the first weights: no bias drawn for a readout is added.
+        drawn["bO"] = jnp.zeros_like(drawn["bO"])
     for name, mask in links.masks.items():
-        drawn[name] = _spread(drawn[name], mask)
+        # The columns of a joint matrix belong to the state, then to the input.
+        cuts = [static.n] if cell.axes[name][-1] == "unit_and_input" else []
+        drawn[name] = _spread(drawn[name], mask, cuts)
     # A key of its own: the weights above stay the same whichever recurrent matrix is chosen.
     key = jax.random.fold_in(key, RECURRENT)
     if static.rank is not None:
@@ -129,11 +133,14 @@ def stored(weights: Made) -> dict[str, Array]:
 
 
 def _spread(
-    w: Float[Array, "row column"], mask: Bool[Array, "row column"]
+    w: Float[Array, "row column"], mask: Bool[Array, "row column"], cuts: list[int]
 ) -> Float[Array, "row column"]:
-    """Mask weights of variance g^2 / (all columns), and scale each row to g^2 / (its connections)."""
-    fan_in = jnp.maximum(jnp.sum(mask, axis=1, keepdims=True), 1).astype(w.dtype)
-    return jnp.where(mask, w * jnp.sqrt(w.shape[1] / fan_in), 0)
+    """Mask weights of variance g^2 / (all columns), and scale each row to g^2 / (its connections), between `cuts` each apart."""
+    parts = []
+    for one, kept in zip(*(jnp.split(a, cuts, axis=1) for a in (w, mask)), strict=True):
+        fan_in = jnp.maximum(jnp.sum(kept, axis=1, keepdims=True), 1).astype(w.dtype)
+        parts.append(jnp.where(kept, one * jnp.sqrt(one.shape[1] / fan_in), 0))
+    return jnp.concatenate(parts, axis=1)
 
 
 def _low_rank(static: View[Network], traced: Values[Network], key: Array) -> Parameters:

@@ -88,8 +88,8 @@ def train_step(
     """Make the function of one training step.
 
     n_in: inputs of a network without noise. The function takes (parameters, the optimiser's state, trials), the trials
-    `seeded` if there is noise, and returns (new parameters, new state, () loss without penalties, () bool: loss and
-    gradient are finite).
+    `seeded` if there is noise, and returns (new parameters, new state, () loss without penalties, NaN if no trial has a
+    weight, () bool: loss and gradient are finite).
     """
     plain = get_cell(static.cell)
     cell = noisy(plain, traced.state_noise, n_in) if static.noise else plain
@@ -101,27 +101,30 @@ def train_step(
 
     def loss(
         trained: Parameters, constant: Parameters, trials: tasks.Trial
-    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    ) -> tuple[Float[Array, ""], tuple[Float[Array, ""], Float[Array, ""]]]:
         weights = weights_of(static, links, traced, trained | constant)
         states, outputs = jax.vmap(lambda x: run(cell, weights, x, start(weights, x)))(
             trials.inputs
         )
         total, weight = weighted_loss(static.loss, outputs, trials)
-        error = total / weight
+        # A minibatch of trials of a file that have no weight has no error.
+        error = total / jnp.where(weight > 0, weight, 1)
         # `hidden` gives the rates of a state; the penalty sees them with their noise.
         rates = jax.vmap(jax.vmap(plain.hidden))(states)
-        return error + _of_weights(traced, trained) + _of_rates(traced, rates), error
+        return error + _of_weights(traced, trained) + _of_rates(traced, rates), (error, weight)
 
     def step(
         p: Parameters, state: PyTree, trials: tasks.Trial
     ) -> tuple[Parameters, PyTree, Float[Array, ""], Bool[Array, ""]]:
         trained, constant = divided(static, p)
-        (_, error), gradient = jax.value_and_grad(loss, has_aux=True)(trained, constant, trials)
+        (_, (error, weight)), gradient = jax.value_and_grad(loss, has_aux=True)(
+            trained, constant, trials
+        )
         updates, new_state = optimize.update(gradient, state, trained)
         new = optax.apply_updates(trained, updates) | constant
         # One test of loss and gradient. The squared norm overflows exactly where clipping divided by infinity.
         finite = jnp.isfinite(error + sum(jnp.sum(g**2) for g in gradient.values()))
-        return new, new_state, error, finite
+        return new, new_state, jnp.where(weight > 0, error, jnp.nan), finite
 
     return step
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -38,12 +39,22 @@ WRITERS: Mapping[str, Writer] = {
     ".pth": lambda path, arrays, cell, about: torch_zip.write(path, arrays, cell),
 }
 
+REFUSED: Mapping[str, Callable[[np.dtype[Any]], bool]] = {
+    ".h5": lambda dtype: dtype.kind == "U",
+    ".hdf5": lambda dtype: dtype.kind == "U",
+    # Texts, objects, times; complex128 and long doubles.
+    ".safetensors": lambda dtype: dtype.kind in "USOMm" or dtype.itemsize > 8,
+    ".pt": lambda dtype: dtype.newbyteorder("=") not in torch_zip.NAMES,
+    ".pth": lambda dtype: dtype.newbyteorder("=") not in torch_zip.NAMES,
+}
+"""Ending -> tells if its files cannot hold this type."""
+
 ENDINGS = tuple(READERS)
 """Endings of the files that `read_tensors` reads; `check_ending` knows those that are written."""
 
 
 def read_tensors(path: str | Path) -> Tensors:
-    """Read the tensors of a file, by its ending: arrays of the shapes and dtypes that it stores, bfloat16 as float32.
+    """Read the tensors of a file, by its ending: arrays of the shapes and dtypes that it stores, floats of 16 and 8 bits as float32.
 
     A folder must be Orbax's, a file without a known ending HDF5. No code of the file runs.
 
@@ -101,7 +112,8 @@ def write_tensors(
     """Write arrays by name in the format of the path's ending. A complete new file replaces an existing one.
 
     cell, about: the name of the cell and attributes, which are stored if the format has a place for them. Equal arrays
-    give equal bytes. Raises ValueError, naming the file, if the ending is unknown or the file cannot be written.
+    give equal bytes. Raises ValueError, naming the file, if the ending is unknown, its files cannot hold the type of an
+    array, or the file cannot be written.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -112,6 +124,11 @@ def write_tensors(
     check_ending(path)
     path = Path(path)
     values = {name: np.asarray(value) for name, value in arrays.items()}
+    for name, value in values.items():
+        if path.suffix in REFUSED and REFUSED[path.suffix](value.dtype):
+            raise ValueError(
+                f"{path}: {name} has the type {value.dtype}, which no file of this ending holds; give .npz, or leave it out"
+            )
     try:
         # A writer that fails half way leaves the old file.
         with replacing(path) as new:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import h5py
@@ -82,7 +83,8 @@ def of_hdf5(where: str, file: h5py.File, config: str | None) -> Tensors:
         arrays[short] = value
     tensors = of_tree(where, arrays)
     try:
-        layers = list(_layers(json.loads(config))) if config else []
+        numbered = any(VARIABLES.search(name) for name in found)
+        layers = list(_layers(json.loads(config), numbered, {"place": ""})) if config else []
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{where}: the model's settings are not JSON: {error}") from None
     return Tensors(where, tensors.arrays, None, layers)
@@ -103,13 +105,46 @@ def _named(name: str, found: Mapping[str, Array]) -> str:
     return f"{layer}.{names[int(last)] if int(last) < len(names) else last}"
 
 
-def _layers(tree: PyTree) -> Iterator[Settings]:
-    """Iterate over the settings {class_name, name, ...} of all layers in SETTINGS, at any depth."""
-    if isinstance(tree, dict):
-        if tree.get("class_name") in SETTINGS and isinstance(tree.get("config"), dict):
-            yield {**tree["config"], "class_name": tree["class_name"]}
-        for child in tree.values():
-            yield from _layers(child)
-    elif isinstance(tree, list):
+def _layers(tree: PyTree, numbered: bool, outer: Settings) -> Iterator[Settings]:
+    """Iterate over the settings {class_name, name, place, ...} of all layers in SETTINGS, at any depth.
+
+    place: what the names of the layer's weights begin with; "" if the settings do not tell. numbered: weights are named by
+    the number of their layer in its class, not by the layer's name. outer: settings that a wrapper gives to its layer.
+    """
+    if isinstance(tree, list):
         for child in tree:
-            yield from _layers(child)
+            yield from _layers(child, numbered, outer)
+    if not isinstance(tree, dict):
+        return
+    config = tree.get("config")
+    if isinstance(config, dict):
+        # The wrapper RNN has the direction of its cell.
+        outer = {**outer, **{k: config[k] for k in ("go_backwards",) if k in config}}
+        if str(tree.get("class_name")) in SETTINGS:
+            yield {**outer, **config, "class_name": tree["class_name"], "place": outer["place"]}
+    for key, child in tree.items():
+        # Keras before 2.2 wrote the layers of a Sequential as its config.
+        if key in ("layers", "config") and isinstance(child, list):
+            places = _places(child, numbered, outer["place"])
+            for place, layer in zip(places, child, strict=True):
+                yield from _layers(layer, numbered, {**outer, "place": place})
+        else:
+            yield from _layers(child, numbered, outer)
+
+
+def _places(layers: Sequence[PyTree], numbered: bool, outer: str) -> Iterator[str]:
+    """Iterate over the places of a model's layers; outer: that of the model, "" at the top."""
+    seen: Counter[str] = Counter()
+    for layer in layers:
+        layer = layer if isinstance(layer, dict) else {}
+        config = layer.get("config")
+        if not numbered:
+            # Older files put the weights of a model within a model under the name of the inner one.
+            yield outer or str(config.get("name", "") if isinstance(config, dict) else "")
+            continue
+        # Keras 3 writes simple_rnn, simple_rnn_1, ... (keras/src/saving/saving_lib.py, `_get_unique_name`).
+        words = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", str(layer.get("class_name")))
+        name = re.sub("([a-z])([A-Z])", r"\1_\2", words).lower()
+        number, seen[name] = seen[name], seen[name] + 1
+        name = f"{name}_{number}" if number else name
+        yield f"{outer}.layers.{name}" if outer else name

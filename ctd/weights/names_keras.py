@@ -39,7 +39,7 @@ def read(tensors: Tensors, place: str) -> Found:
     # Of a transposed kernel too, so that the error below names the right shape.
     n_in = into.shape[0] if into.ndim == 2 and into.shape[1] == blocks * n else into.shape[-1]
     check_shape(where, names["kernel"], into, (n_in, blocks * n), f"{n} units")
-    settings = _settings(tensors, CLASSES[KINDS[blocks]])
+    settings = _settings(tensors, place, CLASSES[KINDS[blocks]])
     kind, b_ih, b_hh = _biases(tensors, names["bias"], KINDS[blocks], n, settings)
     # Keras multiplies x @ kernel, with gates side by side; transposed, they lie below each other. Keras and PyTorch both
     # weigh the old state by z, and unit_forget_bias is part of the stored bias: no number changes.
@@ -52,15 +52,16 @@ def read(tensors: Tensors, place: str) -> Found:
     return Found(told, gates, used, settings.get("activation", "tanh") if settings else None)
 
 
-def _settings(tensors: Tensors, layer: str) -> Settings:
+def _settings(tensors: Tensors, place: str, layer: str) -> Settings:
     """The settings of the recurrent layer, {} in a file of weights alone. Raises ValueError if ctd's cell cannot match them."""
-    if any(found["class_name"] == "Bidirectional" for found in tensors.layers):
+    own = [found for found in tensors.layers if f"{place}.".startswith(f"{found['place']}.")]
+    # The settings of a class of the user's own may not tell the place: then every layer of this kind has to fit.
+    near = own or tensors.layers
+    if any(found["class_name"] == "Bidirectional" for found in near):
         raise ValueError(
             f"{tensors.where}: has a Bidirectional layer, but a network of ctd has one cell"
         )
-    layers = [
-        found for found in tensors.layers if found["class_name"].removesuffix("Cell") == layer
-    ]
+    layers = [found for found in near if found["class_name"].removesuffix("Cell") == layer]
     for name, expected in EXPECTED.items():
         for found in layers:
             fits = list(UNITS) if name == "activation" and layer == "SimpleRNN" else [expected]

@@ -39,8 +39,11 @@ def read_rest(tensors: Tensors, found: Found) -> tuple[dict[str, Array], tuple[s
     told: list[str] = []
     for name in [name for name in left if name.rpartition(".")[2] == "h0"]:
         value = left.pop(name)
-        # Models keep h0 as (n,), or as (1, n) or (1, 1, n) with axes of layers and trials.
-        if value.size != state:
+        if "h0" in params:
+            raise ValueError(f"{tensors.where}: {name} is a second h0; a network of ctd has one")
+        # Models keep h0 as (n,), or as (1, n) or (1, 1, n) with axes of layers and trials; an LSTM h and c as (2, n).
+        apart = [(state,), (2, n)] if found.gates.kind == "lstm" else [(state,)]
+        if _longer(value.shape) not in map(_longer, apart):
             check_shape(tensors.where, name, value, (state,), f"the state of {n} units")
         params["h0"] = value.reshape(state)
         told.append(f"h0: {name}")
@@ -53,6 +56,11 @@ def read_rest(tensors: Tensors, found: Found) -> tuple[dict[str, Array], tuple[s
         params |= _readout(tensors, layer, n, n_in)
         told.append(f"readout: {layer.at or layer.weight}{_activation(tensors)}")
     return params, tuple(told)
+
+
+def _longer(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The axes that are longer than 1."""
+    return tuple(size for size in shape if size > 1)
 
 
 def _linear(left: Mapping[str, Array]) -> list[Linear]:

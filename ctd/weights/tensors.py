@@ -1,5 +1,6 @@
 """Tensors: the arrays of a file of weights, by name."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,8 +13,8 @@ type Array = np.ndarray[Any, Any]
 type Settings = Mapping[str, Any]
 """The settings of a layer of Keras, as its file has them."""
 
-TRAINING = ("opt_state", "optimizer", "lr_scheduler", "step")
-"""Prefixes of names under which checkpoints keep the state of training; they are skipped."""
+TRAINING = re.compile(r"step|opt_state|(optimizer|lr_scheduler)(s|_states?|_state_dicts?)?")
+"""First words of names under which checkpoints keep the state of training; they are skipped."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def of_tree(
         # linen keeps weights in the collection `params`; nnx keeps each array as the `value` of a variable.
         path = path[1:] if path[0] == "params" and len(path) > 1 else path
         path = path[:-1] if path[-1] == "value" and len(path) > 1 else path
-        if not path[0].startswith(TRAINING):
+        if not TRAINING.fullmatch(path[0]):
             arrays[".".join(path)] = as_real(array_of(value))
     if not arrays:
         raise ValueError(f"{where}: holds no tensor")
@@ -108,6 +109,6 @@ def _words(name: object) -> list[str]:
 
 def as_real(value: Array) -> Array:
     """The array with reals of at least 32 bits: NumPy cannot compute with bfloat16 and 8-bit floats."""
-    if value.dtype.name.startswith(("bfloat", "float8")):
+    if value.dtype.name.startswith(("bfloat", "float8", "float16")):
         return value.astype(np.float32)
     return value

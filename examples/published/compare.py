@@ -87,16 +87,18 @@ def measure(row: Row, setting: str, folder: Path = HERE) -> list[Measured]:
     try:
         stores, note = opened(row, setting, folder)
         about = described(stores)
-    except (JobError, ImportError) as error:
+    except Exception as error:  # a damaged store, which leaves the other rows as they are
         return [Measured(row.name, setting, row.figures[0].name, told(error))]
     return [line(row, setting, figure, stores, note, about) for figure in row.figures]
 
 
 def told(error: Exception) -> str:
     """What is wrong, in one line; of a missing package its name."""
-    if isinstance(error, ImportError):
+    if isinstance(error, ImportError) and error.name:
         return f"needs the package {error.name}: uv sync --all-extras"
-    return str(error).splitlines()[0]
+    text = str(error).partition("\n")[0]
+    kind = "" if text and isinstance(error, JobError) else type(error).__name__
+    return ": ".join(filter(None, (kind, text)))
 
 
 def line(
@@ -107,10 +109,11 @@ def line(
         values = np.asarray(figure.measure(stores), float)
         if not len(values):
             return Measured(row.name, setting, figure.name, "no item has this result")
+        values = np.where(np.isnan(values), figure.worst, values)
         bound = figure.bound
         if callable(bound):
             bound = float(np.median(bound(stores)))
-    except (JobError, ImportError, KeyError, ValueError) as error:
+    except Exception as error:
         return Measured(row.name, setting, figure.name, f"cannot be measured: {told(error)}")
     spread = (float(f(values)) for f in (np.median, np.min, np.max))
     best = np.nan if bound is None else bound
@@ -242,14 +245,14 @@ def values(one: Measured) -> str:
 
 
 def verdict(figure: Figure, one: Measured) -> str:
-    """Reached or missed; a miss within a hundredth of the bound says so, and an effect whose draws lie on both sides of 0."""
+    """Reached or missed; a miss within a hundredth of a bound that excludes the published figure says so, and an effect whose draws lie on both sides of 0."""
     if not one.n or figure.published is None:
         return ""
     if figure.decided and figure.reached(one.low) != figure.reached(one.high):
         return "missed, undecided"
     if figure.reached(one.median):
         return "reached"
-    near = figure.goal == "more" and one.median >= 0.99 * one.bound
+    near = figure.goal == "more" and one.bound <= min(figure.published, one.median / 0.99)
     return "missed, at the bound" if near else "missed"
 
 
@@ -282,7 +285,7 @@ uv run python examples/published/compare.py --full flipflop      # the command t
 ```
 
 The table was made {days} ({devices or "nothing"}). Published and ours are one figure by one definition, or the row says what differs. *missed* is a miss.
-A median is over seeds, networks or segments. Seconds are those of workers, from the stores; on a machine that does nothing else they are seconds of a processor.
+A median is over seeds, networks or segments; one that failed counts as worse than any other. Seconds are those of workers, from the stores; on a machine that does nothing else they are seconds of a processor.
 Small settings are smaller than those of the papers: a *reached* there says that the figure is within reach, no more.
 
 {markdown(lines)}

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 type Stores = Mapping[str, StoreTree]
 """Stage -> its store; a file without stages has one, of the file's name."""
 type Measure = Callable[[Stores], Sequence[float]]
-"""Stores -> a value for each seed, network, segment or pair."""
+"""Stores -> a value for each seed, network, segment or pair; NaN for one that failed."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,11 @@ class Figure:
     """What the median of the small setting stays within on any machine ..."""
     why: str = ""
     """... and the reason of this tolerance."""
+
+    @property
+    def worst(self) -> float:
+        """What stands for a value that is not there, lest a row is reached by its survivors."""
+        return -np.inf if self.goal == "more" else np.inf
 
     def reached(self, median: float) -> bool | None:
         """Whether ours is as good as the published figure; None where there is none."""

@@ -29,15 +29,14 @@ if TYPE_CHECKING:
     from jobs.query.tree import StoreTree
 
 
-def items(store: StoreTree) -> pd.DataFrame:
-    """The items that have not failed."""
-    table = store.table()
-    return table[table["status"] != "failed"]
+def result(table: pd.DataFrame, name: str) -> pd.Series:
+    """A result of every item; NaN, which counts as the worst value, for those that failed."""
+    return table[name].where(table["status"] != "failed")
 
 
 def column(stage: str, name: str) -> Measure:
     """One result of every item of a stage."""
-    return lambda stores: items(stores[stage])[name].dropna().tolist()
+    return lambda stores: result(stores[stage].table(), name).tolist()
 
 
 def tables(store: StoreTree) -> list[xr.Dataset]:
@@ -120,14 +119,17 @@ def _groups(store: StoreTree) -> list[xr.Dataset]:
 
 def sine_explained(stores: Stores) -> list[float]:
     """Share of the variance of sines, 1/2, that each network generates in trials."""
-    return [1 - 2 * loss for loss in items(stores["train"])["eval_loss"]]
+    return (1 - 2 * result(stores["train"].table(), "eval_loss")).tolist()
 
 
 def sine_turn(stores: Stores) -> list[float]:
     """For each network and input: the turn per step at its fixed point, relative to the frequency that the input names."""
     task, found = Sines(), []
+    n_inputs = stores["points"].table()["x"].nunique()
     for table in tables(stores["points"]):
-        for x in np.unique(table.constant_input.values):
+        inputs = np.unique(table.constant_input.values)
+        found += [np.nan] * (n_inputs - len(inputs))  # those without any point
+        for x in inputs:
             here = (table.constant_input.values[:, 0] == x) & (table.q.values < 1e-12)
             # The point inside of the cycle has the fewest other unstable modes.
             order = np.argsort(table.n_unstable.values[here], kind="stable")
@@ -138,11 +140,11 @@ def sine_turn(stores: Stores) -> list[float]:
 
 def sine_unstable(stores: Stores) -> list[float]:
     """For each network: the share of inputs with a fixed point with one unstable pair of modes and no other."""
-    found = []
+    found, n_inputs = [], stores["points"].table()["x"].nunique()
     for table in tables(stores["points"]):
         inputs, fixed = table.constant_input.values[:, 0], table.q.values < 1e-12
         two = fixed & (table.n_unstable.values == 2)
-        found.append(len(np.unique(inputs[two])) / len(np.unique(inputs)))
+        found.append(len(np.unique(inputs[two])) / n_inputs)
     return found
 
 
@@ -151,10 +153,10 @@ def sine_unstable(stores: Stores) -> list[float]:
 
 def worst_task(stores: Stores) -> list[float]:
     """The accuracy of the worst task, of networks that learn one task each or of one that learns all."""
-    table = items(stores["yang"])
+    table = stores["yang"].table()
     if "task.rule" in table:
-        return [float(table["accuracy"].min())]
-    return table["worst_accuracy"].tolist()
+        return [float(result(table, "accuracy").min(skipna=False))]
+    return result(table, "worst_accuracy").tolist()
 
 
 def lint_rates(task: str) -> Measure:
@@ -197,8 +199,8 @@ def circuit_connections(stores: Stores) -> list[float]:
 
 def kappa(stores: Stores) -> list[float]:
     """Kappa of each network over that of the mean field."""
-    table = items(stores["mean_field"])
-    return [k / mean_field(s) for k, s in zip(table["kappa"], table["overlap"], strict=True)]
+    table = stores["mean_field"].table()
+    return (result(table, "kappa") / table["overlap"].map(mean_field)).tolist()
 
 
 # --- reservoirs -------------------------------------------------------------------------------------
@@ -206,9 +208,8 @@ def kappa(stores: Stores) -> list[float]:
 
 def narma_nmse(stores: Stores) -> list[float]:
     """The NMSE of each seed in the test, of the setting that is best in validation."""
-    table = items(stores["narma"]).sort_values(["input_scale", "bias", "seed"])
-    n = table["seed"].nunique()
-    squared = lambda name: table[name].to_numpy().reshape(-1, n) ** 2
+    table = stores["narma"].table().set_index(["input_scale", "bias", "seed"])
+    squared = lambda name: result(table, name).unstack("seed").to_numpy() ** 2
     return best_by(squared("validation_nrmse"), squared("replay_nrmse")).tolist()
 
 
@@ -217,8 +218,7 @@ def nvar(name: str) -> Measure:
 
     def measure(stores: Stores) -> list[float]:
         factor = whole_deviation(only(stores["series"], "targets"))
-        # A replay that diverged has no error: it is worse than any.
-        return (factor * stores["models"].table()[name].fillna(np.inf)).tolist()
+        return (factor * result(stores["models"].table(), name)).tolist()
 
     return measure
 
@@ -228,23 +228,26 @@ def nvar(name: str) -> Measure:
 
 def stitching_gain(stores: Stores) -> list[float]:
     """Rate R2 of the stitched model less the mean of those of single sessions."""
-    together, alone = (items(stores[stage])["rate_r2"].mean() for stage in ("stitched", "single"))
-    return [float(together - alone)]
+    mean = lambda stage: result(stores[stage].table(), "rate_r2").mean(skipna=False)
+    return [float(mean("stitched") - mean("single"))]
 
 
 def preset_gain(stores: Stores) -> list[float]:
     """Nats a trial by which the best member of the preset's population is better than the best random draw."""
-    member, draw = (items(stores[stage])["eval_nll"].min() for stage in ("preset", "random"))
-    return [float(draw - member)]
+    best = lambda stage: result(stores[stage].table(), "eval_nll").min()
+    return [float(best("random") - best("preset"))]
 
 
 def few_shot_picks(stores: Stores) -> list[float]:
     """For each truth, 1 if the model without extraneous dimensions has the best few-shot co-smoothing, else 0."""
-    best = items(stores["few_shot"]).sort_values("few_shot_co_bps").groupby("truth").last()
-    return (best["extraneous"] == 0).astype(float).tolist()
+    table = stores["few_shot"].table()
+    scored = table.assign(score=result(table, "few_shot_co_bps")).dropna(subset="score")
+    best = scored.sort_values("score").groupby("truth")["extraneous"].last()
+    return (best.reindex(table["truth"].unique()) == 0).astype(float).tolist()
 
 
 def co_bps_range(stores: Stores) -> list[float]:
     """For each truth, the best co-smoothing of its models less the worst, over the best."""
-    each = items(stores["few_shot"]).groupby("truth")["co_bps"]
+    table = stores["few_shot"].table()
+    each = result(table, "co_bps").groupby(table["truth"])
     return ((each.max() - each.min()) / each.max()).tolist()

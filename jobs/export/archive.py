@@ -18,7 +18,7 @@ from typing import Any
 
 from ctd.replacing import replacing
 from jobs import keys
-from jobs.errors import JobError, count, writing
+from jobs.errors import JobError, advised, count, writing
 from jobs.gather.check import check
 from jobs.gather.gather import gather_to_look
 from jobs.storage import objects
@@ -79,7 +79,7 @@ def write_archive(store: Store, path: Path, about: About = About()) -> int:
         gather_to_look(store)
     if wrong := [finding for finding in check(store.address) if finding.cure]:
         raise JobError(
-            f"{store.address}: {wrong[0].key} is {wrong[0].what}; `ctd check {store.address} --repair`, then archive it"
+            f"{store.address}: {wrong[0].key} is {wrong[0].what}; {advised('ctd', 'check', store.address, '--repair')}, then archive it"
         )
     card = current_card(store)
     named = sorted(k for k in objects.list_keys(store.objects, "") if not k.startswith(LEFT_OUT))

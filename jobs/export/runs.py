@@ -13,6 +13,7 @@ import numpy as np
 
 from jobs.inputs.items import WEIGHTS, row_params
 from jobs.query.query import Asked, rows
+from jobs.spec.job import leaves
 from jobs.store.store import Store
 
 BESIDE = ("item", "group", "row", "status")
@@ -155,21 +156,14 @@ class _Block:
         return list(range(n))
 
 
-def flat(params: Mapping[str, Any], path: str = "") -> dict[str, Plain]:
+def flat(params: Mapping[str, Any]) -> dict[str, Plain]:
     """Flatten nested parameters to values by path; None is left out.
 
     >>> flat({"n": 50, "task": {"name": "flipflop", "seed": None}, "push": [1, -1]})
     {'n': 50, 'task.name': 'flipflop', 'push': '[1, -1]'}
     """
-    found: dict[str, Plain] = {}
-    for name, value in params.items():
-        if isinstance(value, Mapping):
-            found |= flat(value, f"{path}{name}.")
-        elif isinstance(value, list | tuple):
-            found[f"{path}{name}"] = json.dumps(value)
-        elif value is not None:
-            found[f"{path}{name}"] = value
-    return found
+    plain = lambda value: json.dumps(value) if isinstance(value, list | tuple) else value
+    return {path: plain(value) for path, value in leaves(params).items() if value is not None}
 
 
 def metrics_of(results: Mapping[str, object]) -> dict[str, float]:

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import optuna
 from optuna.distributions import (
@@ -26,36 +26,20 @@ from sqlalchemy.exc import SQLAlchemyError
 from jobs.errors import JobError, count
 from jobs.export.runs import ABOUT, SEARCH_METRIC, Plain, Run, flat
 from jobs.inputs.items import row_params
-from jobs.query.best import require_metric
-from jobs.redact import masked
+from jobs.redact import redact
 from jobs.search.optuna import distribution
 from jobs.spec.search import Optuna, Population
 from jobs.spec.sweep import Choice, Geomspace, Integers, Linspace, Loguniform, Range, Uniform
-from jobs.store.store import Mode, Store
+from jobs.store.store import Metric, Store
 
 
-class Objective(NamedTuple):
-    """The metric that a study optimises, and its direction."""
-
-    metric: str
-    direction: Literal["minimize", "maximize"]
-
-
-def objective(store: Store, metric: str | None = None, mode: Mode | None = None) -> Objective:
-    """The objective of a study of the store, by default the metric of the job's search, or else of its kernel.
-
-    Raises:
-        JobError: the store has no such result, it is not one real number, or there is no default.
-
-    >>> objective(Store.open("points.zarr"), "q")
-    Objective(metric='q', direction='minimize')
-    """
-    found = require_metric(store, "--metric", metric, mode)
-    return Objective(found.name, "maximize" if found.more_is_better else "minimize")
+def direction(metric: Metric) -> Literal["minimize", "maximize"]:
+    """Return the direction in which a study optimises a metric."""
+    return "maximize" if metric.more_is_better else "minimize"
 
 
 def write_study(
-    storage: str, name: str, store: Store, runs: Iterable[Run], goal: Objective
+    storage: str, name: str, store: Store, runs: Iterable[Run], goal: Metric
 ) -> tuple[int, int]:
     """Write runs as trials of the study `name`; return how many were written, and how many were there already.
 
@@ -67,13 +51,13 @@ def write_study(
         JobError: none of the items is done, the storage cannot be opened or written, or its study has other trials.
     """
     found, fixed = _trials(store, runs, goal)
-    job = {"job": store.job.spec.digest(), "metric": goal.metric}
+    job = {"job": store.job.spec.digest(), "metric": goal.name}
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with _explained(masked(storage)):
+    with _explained(redact(storage)):
         study = optuna.create_study(
             study_name=name,
             storage=storage if "://" in storage else _journal(Path(storage)),
-            direction=goal.direction,
+            direction=direction(goal),
             load_if_exists=True,
         )
         new = _new(study, found, job, goal)
@@ -100,17 +84,17 @@ def _explained(storage: str) -> Iterator[None]:
     except JobError as error:
         raise JobError(f"{storage}: {error}") from None
     except (SQLAlchemyError, OSError, ImportError, ValueError) as error:
-        reason = masked(str(error).partition("\n")[0])
+        reason = redact(str(error).partition("\n")[0])
         raise JobError(f"{storage}: Optuna cannot write a study there: {reason}") from None
 
 
 def _new(
-    study: optuna.Study, found: Sequence[FrozenTrial], job: Mapping[str, str], goal: Objective
+    study: optuna.Study, found: Sequence[FrozenTrial], job: Mapping[str, str], goal: Metric
 ) -> list[FrozenTrial]:
     """The trials that the study lacks. Raises JobError if it has others than these."""
     there = {t.user_attrs.get("item"): t for t in study.get_trials(deepcopy=False)}
     has = {"direction": study.direction.name.lower(), **study.user_attrs}
-    wanted = {"direction": goal.direction, **(job if there else {})}
+    wanted = {"direction": direction(goal), **(job if there else {})}
     other = [f"its {k} is {has.get(k)}, not {v}" for k, v in wanted.items() if has.get(k) != v]
     if None in there:
         other.append(f"its trial {there[None].number} is no item of a store")
@@ -131,20 +115,20 @@ def _new(
 
 
 def _trials(
-    store: Store, runs: Iterable[Run], goal: Objective
+    store: Store, runs: Iterable[Run], goal: Metric
 ) -> tuple[list[FrozenTrial], dict[str, Plain]]:
     """The trials, by item, and the parameters that all items share. Raises JobError if no item is done."""
     space, search = _space(store), store.job.spec.search
-    compared = search is not None and search.metric == goal.metric
+    compared = search is not None and search.metric == goal.name
     made: dict[int, FrozenTrial] = {}
     fixed: dict[str, Plain] = {}
     for run in runs:
         points = run.curves.get(SEARCH_METRIC, []) if compared else []
-        made[run.item] = _trial(run, space, goal.metric, _stepped(store, points))
+        made[run.item] = _trial(run, space, goal.name, _stepped(store, points))
         fixed |= {k: v for k, v in run.params.items() if k not in space and k not in run.about}
     if not any(trial.state == TrialState.COMPLETE for trial in made.values()):
         raise JobError(
-            f"{store.address}: none of {count(len(made), 'item')} is done and has a {goal.metric}; `ctd status` says why"
+            f"{store.address}: none of {count(len(made), 'item')} is done and has a {goal.name}; `ctd status` says why"
         )
     return [made[item] for item in sorted(made)], fixed
 

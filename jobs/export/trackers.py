@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import batched
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -105,13 +106,12 @@ class MLflow:
         made = self._client.create_run(self._experiment, run_name=name, tags=dict(run.about))
         key, now = made.info.run_id, int(1000 * time.time())
         texts = [Param(_allowed(k), str(v)[: self.LONGEST]) for k, v in run.params.items()]
-        for at in range(0, len(texts), self.PARAMS):
-            self._client.log_batch(key, params=texts[at : at + self.PARAMS])
+        for some in batched(texts, self.PARAMS):
+            self._client.log_batch(key, params=list(some))
         values = [(k, v, step) for k, points in run.curves.items() for step, v in points]
         values += [(k, v, run.last_step) for k, v in run.metrics.items()]
-        for at in range(0, len(values), self.METRICS):
-            some = values[at : at + self.METRICS]
-            metrics = [Metric(_allowed(k), v, now, step) for k, v, step in some]
+        for points in batched(values, self.METRICS):
+            metrics = [Metric(_allowed(k), v, now, step) for k, v, step in points]
             self._client.log_batch(key, metrics=metrics)
         with tempfile.TemporaryDirectory() as scratch:
             if path := _write_file(run, Path(scratch)):

@@ -33,8 +33,7 @@ from jobs.errors import JobError
 from jobs.gather.tables import numeric_columns, write_items, write_reductions, write_shards
 from jobs.late import zarr
 from jobs.reduce import is_reduced, made_from, reduce_group, rows_of
-from jobs.run.executor import Executor
-from jobs.run.task import Reduction
+from jobs.run.task import Executor, Reduction
 from jobs.spec.job import options_of, set_field
 from jobs.spec.reductions import check_reductions, reductions_of
 from jobs.storage import connect, objects
@@ -185,7 +184,7 @@ def _make(
     lease.check()
     kept = before.get("groups", {})
     unchanged = {f"gathered/{g}" for g, d in about["groups"].items() if kept.get(g) == d}
-    _consolidate(store.objects, GATHERED, unchanged)
+    _consolidate(store.objects, unchanged)
     write_sums(store.objects, "gathered", _own_objects(store), **about, stamp=now.stamp)
     return errors
 
@@ -241,18 +240,16 @@ def _own_objects(store: Store) -> Iterator[str]:
             yield "gathered/zarr.json"
 
 
-def _consolidate(store: ObjectStore, parts: Sequence[str], unchanged: Set[str]) -> None:
-    """Update the consolidated metadata after a gather.
+def _consolidate(store: ObjectStore, unchanged: Set[str]) -> None:
+    """Update the consolidated metadata of what gather makes; all others are taken as they were.
 
-    Args:
-        parts: the folders at the root whose nodes are listed again; all others are taken as they were.
-        unchanged: PART/NAME, the nodes in `parts` whose known metadata, and of all below them, still holds.
+    unchanged: PART/NAME, the nodes in it whose known metadata, and of all below them, still holds.
     """
     # Read and written back without a lock of its own: one process gathers at a time (`_alone`).
     root = json.loads(objects.read(store, "zarr.json") or b"{}")
     known = root["consolidated_metadata"]["metadata"]
-    nodes = {path: node for path, node in known.items() if path.split("/")[0] not in parts}
-    for part in parts:
+    nodes = {path: node for path, node in known.items() if path.split("/")[0] not in GATHERED}
+    for part in GATHERED:
         for key in objects.list_keys(store, part):
             path, _, name = key.rpartition("/")
             if name == "zarr.json":

@@ -27,9 +27,8 @@ from jobs.storage.addresses import join
 from jobs.storage.lease import Lease
 from jobs.store.arrays import FAILED, plain
 from jobs.store.creation import Outputs, create_store
-from jobs.store.manifest import Job
+from jobs.store.manifest import Job, provenance
 from jobs.store.marker import Marker
-from jobs.store.provenance import provenance
 from jobs.store.store import Store
 from jobs.store.writer import ShardWriter
 
@@ -87,7 +86,7 @@ def _refuse(store: Store, first: Store) -> None:
     elif spec.keep_bits != of.keep_bits:
         why = f"rounds other results (keep_bits) than {first.address}"
     elif missing:
-        why = f"lacks {count(missing, 'shard')}; `ctd resume {store.address}` computes what is left"
+        why = f"lacks {count(missing, 'shard')}; {store.to_resume()} computes what is left"
     if why:
         raise JobError(f"{store.address}: cannot be merged: {why}")
 
@@ -260,7 +259,9 @@ def _fill(store: Store, origins: Sequence[Sequence[Part]], lease: Lease) -> None
         }
         old = [(part, m) for part in here for m in markers[part.store] if _overlap(part, m, shard)]
         entries = [
-            replace(entry, row=part.merged(entry.row), item=entry.item + part.first_item)
+            entry.model_copy(
+                update={"row": part.merged(entry.row), "item": entry.item + part.first_item}
+            )
             for part, marker in old
             for entry in failed[part.store].get(marker.shard.number, ())
             if shard.start <= part.merged(entry.row) < shard.stop

@@ -217,7 +217,9 @@ def _best(asked: Best, items: Items) -> Table:
 def _seeds(asked: Seeds, items: Items) -> Table:
     """One row per setting: its values, count, failed, mean, sd, p5 ..., low, high."""
     settings = [name for name in items.swept if name not in asked.over]
-    first, setting = combinations([items.columns[name] for name in settings], _n(items))
+    first, setting = combinations(
+        [items.columns[name] for name in settings], len(items.columns["item"])
+    )
     values, usable = _usable(items, asked.of)
     n, of = len(first), setting[usable]
     count = np.bincount(of, minlength=n)
@@ -253,7 +255,7 @@ def _counts(asked: Counts, items: Items) -> Table:
     """One row per combination that occurs: the named columns, status, outcome, count, share."""
     names = [*asked.by, *(name for name in ("status", "outcome") if name in items.columns)]
     names = list(dict.fromkeys(names))
-    first, which = combinations([items.column(name) for name in names], _n(items))
+    first, which = combinations([items.column(name) for name in names], len(items.columns["item"]))
     count = np.bincount(which, minlength=len(first))
     return {name: Column(items.pick(name, first)) for name in names} | {
         "count": Column(count, "1", "items"),
@@ -283,10 +285,6 @@ def _histogram(asked: Histogram, items: Items) -> Table:
         "right": Column(edges[1:], "1", f"right edge, of {asked.of}"),
         "count": Column(count, "1", "items"),
     }
-
-
-def _n(items: Items) -> int:
-    return len(items.columns["item"])
 
 
 def _usable(items: Items, name: str) -> tuple[np.ndarray, np.ndarray]:

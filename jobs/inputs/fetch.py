@@ -173,7 +173,10 @@ def _convert(address: str, to: Path) -> None:
         arrays = _arrays(node, Path(address).name.removesuffix(".zarr"))
         with hdf5_writer(to) as file:
             for name, array in arrays.items():
-                _check(array, f"{address}: {name}")
+                if packed := {"scale_factor", "add_offset"} & attributes(array).keys():
+                    raise JobError(
+                        f"{address}: {name}: is packed ({', '.join(sorted(packed))}); write the unpacked numbers"
+                    )
                 # No times in the file: the same data give the same bytes on each host.
                 _copy(array, file.create_dataset(name, array.shape, array.dtype, track_times=False))
     except JobError:
@@ -201,11 +204,3 @@ def _arrays(node: Any, name: str) -> dict[str, zarr.Array[Any]]:
         members = dict(node.members(max_depth=None))
         found = {path: member for path, member in members.items() if isinstance(member, zarr.Array)}
     return {path: array for path, array in found.items() if array.dtype.kind in "biufc"}
-
-
-def _check(array: zarr.Array[Any], where: str) -> None:
-    packed = {"scale_factor", "add_offset"} & attributes(array).keys()
-    if packed:
-        raise JobError(
-            f"{where}: is packed ({', '.join(sorted(packed))}); write the unpacked numbers"
-        )

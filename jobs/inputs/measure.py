@@ -33,7 +33,7 @@ from ctd.kernel import (
     traced_of,
 )
 from ctd.late import jax
-from jobs.errors import JobError
+from jobs.errors import JobError, within
 from jobs.inputs.fetch import local_file
 from jobs.inputs.items import materialise, parse_item
 from jobs.plan.layout import GroupLayout, Sizes
@@ -55,11 +55,8 @@ def with_files(params: Params, base: str) -> Params:
     """
     found: dict[str, Any] = {}
     for name, value in _files(params).items():
-        try:
+        with within(f"params: {name}"):
             here = tuple(_here(one, base) for one in _each(value))
-        except JobError as error:
-            kind = type(error) if isinstance(error, objects.StorageFailed) else JobError
-            raise kind(f"params: {name}: {error}") from None
         found[name] = here[0] if isinstance(value, str) else here
     return params.model_copy(update=found)
 

@@ -171,89 +171,61 @@ def lay_out(
     (3, Shard(number=2, group=0, start=128, stop=130))
     """
     # A worker holds the data of all groups that are searched together.
-    groups = [
-        _Group(
-            number,
-            n,
-            size._replace(shared=size.shared * ways),
-            search,
-            kernel.width,
-            settings,
-            machines,
-        )
-        for number, (n, size) in enumerate(sizes)
+    found = [(n, size._replace(shared=size.shared * ways)) for n, size in sizes]
+    layouts = [
+        _layout(group, n, size, search, kernel.width, settings, machines)
+        for group, (n, size) in enumerate(found)
     ]
-    return Plan(tuple(n for n, _ in sizes), tuple(group.layout() for group in groups), ways)
+    return Plan(tuple(n for n, _ in sizes), tuple(layouts), ways)
 
 
-@dataclass(frozen=True)
-class _Group:
-    """One group, to be laid out."""
-
-    number: int
-    n: int
-    size: Sizes
-    search: Search | None
-    width: int
-    settings: RunSettings
-    machines: Machines
-
-    def layout(self) -> GroupLayout:
-        """The group's layout. Raises JobError if the memory does not hold it."""
-        asked, size, per_item = self.settings, self.size, self._per_item
-        room = self.machines.memory - size.shared - self._waiting
-        if per_item > room:
-            raise JobError(self._too_large(per_item - room))
-        fitting = int(room // max(1, per_item))
-        if asked.slots and asked.slots > fitting:
-            raise JobError(
-                f"run.slots: {count(asked.slots, 'item')} would take "
-                f"{_bytes(asked.slots * per_item + size.shared)}, "
-                f"{_bytes(asked.slots * per_item - room)} more than the "
-                f"{_bytes(self.machines.memory)} of a worker; at most {fitting} fit"
-            )
-        slots = asked.slots or min(self.width, fitting)
-        shard_items = asked.shard_items or self._shard_items(slots)
-        # Slots beyond the rows of a shard would never be filled.
-        slots = max(1, min(slots, shard_items))
-        return GroupLayout(slots, min(asked.microbatch or 0, slots), shard_items)
-
-    @property
-    def _share(self) -> int:
-        """Items of one worker if all workers get the same number."""
-        return -(-self.n // self.machines.workers)
-
-    @property
-    def _per_item(self) -> int:
-        """Bytes of one item in a slot; a search also holds its state before and after the round."""
-        return self.size.state * (3 if self.search else 1) + self.size.work
-
-    @property
-    def _waiting(self) -> int:
-        """Bytes, per device, for items of a round that wait for a slot in the host's memory."""
-        # By default a round has no more items than slots (`_shard_items`), and nobody waits. Twice the state: that before the
-        # round and that after it.
-        asked = self.settings.shard_items or 0 if self.search else 0
-        return -(-2 * self.size.state * asked // self.machines.devices)
-
-    def _shard_items(self, slots: int) -> int:
-        """The rows of a shard if the job does not set them."""
-        if self.search:  # the most items of a round, so that all of them have a slot
-            return min(slots * self.machines.devices, self.search.in_round(self._share))
-        by_default = _shard_items(self.n, slots, self.size.result, self.machines.workers)
-        return _divisible(by_default, self.size.result)
-
-    def _too_large(self, missing: int) -> str:
-        waiting, devices = self._waiting, self.machines.devices
-        beside = f"{_bytes(self.size.shared)} of shared data"
+def _layout(
+    group: int,
+    n: int,
+    size: Sizes,
+    search: Search | None,
+    width: int,
+    asked: RunSettings,
+    machines: Machines,
+) -> GroupLayout:
+    """The layout of one group of n items. Raises JobError if the memory does not hold it."""
+    # A search also holds an item's state before and after the round.
+    per_item = size.state * (3 if search else 1) + size.work
+    # Bytes, per device, for items of a round that wait for a slot in the host's memory, with both states. By default a round has
+    # no more items than slots, and nobody waits.
+    waiting = -(-2 * size.state * (asked.shard_items or 0) // machines.devices) if search else 0
+    room = machines.memory - size.shared - waiting
+    if per_item > room:
+        beside = f"{_bytes(size.shared)} of shared data"
         beside += f" and {_bytes(waiting)} of items that wait for a slot" if waiting else ""
-        whose = f"each of a worker's {devices} devices" if devices > 1 else "a worker"
-        fewer = ", take fewer devices (JAX_NUM_CPU_DEVICES)" if devices > 1 else ""
-        return (
-            f"group {self.number}: one item takes {_bytes(self._per_item)} beside {beside}, "
-            f"{_bytes(missing)} more than the {_bytes(self.machines.memory)} of {whose}; make the "
+        many = machines.devices > 1
+        whose = f"each of a worker's {machines.devices} devices" if many else "a worker"
+        fewer = ", take fewer devices (JAX_NUM_CPU_DEVICES)" if many else ""
+        raise JobError(
+            f"group {group}: one item takes {_bytes(per_item)} beside {beside}, "
+            f"{_bytes(per_item - room)} more than the {_bytes(machines.memory)} of {whose}; make the "
             f"item smaller{fewer} or give the worker more (run.memory_gb, or a larger device)"
         )
+    fitting = int(room // max(1, per_item))
+    if asked.slots and asked.slots > fitting:
+        raise JobError(
+            f"run.slots: {count(asked.slots, 'item')} would take "
+            f"{_bytes(asked.slots * per_item + size.shared)}, "
+            f"{_bytes(asked.slots * per_item - room)} more than the "
+            f"{_bytes(machines.memory)} of a worker; at most {fitting} fit"
+        )
+    slots = asked.slots or min(width, fitting)
+    if asked.shard_items:
+        shard_items = asked.shard_items
+    elif search:  # the most items of a round, so that all of them have a slot
+        share = -(-n // machines.workers)
+        shard_items = min(slots * machines.devices, search.in_round(share))
+    else:
+        by_default = _shard_items(n, slots, size.result, machines.workers)
+        shard_items = _divisible(by_default, size.result)
+    # Slots beyond the rows of a shard would never be filled.
+    slots = max(1, min(slots, shard_items))
+    return GroupLayout(slots, min(asked.microbatch or 0, slots), shard_items)
 
 
 def _shard_items(n: int, slots: int, result: int, workers: int) -> int:

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jobs.errors import JobError, nearest
-from jobs.late import zarr
+from jobs.late import numcodecs, zarr
 
 MOST_OBJECTS = 10
 """Most objects of a shard, with its marker, before small results are packed: each object costs some milliseconds
@@ -168,10 +168,6 @@ def beside(parts: list[np.ndarray], dtype: np.dtype[Any]) -> np.ndarray:
 # --- rounding -------------------------------------------------------------------------------------
 
 
-MANTISSA = {2: 10, 4: 23, 8: 52}
-"""Bytes of a float -> bits of its mantissa."""
-
-
 def keep_bits(values: np.ndarray, bits: int) -> np.ndarray:
     """Round real `values`, of any shape, to `bits` bits of mantissa, ties to even.
 
@@ -180,17 +176,9 @@ def keep_bits(values: np.ndarray, bits: int) -> np.ndarray:
     >>> keep_bits(np.array([1.0, 1.1, np.inf], np.float32), 2).tolist()
     [1.0, 1.0, inf]
     """
-    drop = MANTISSA[values.dtype.itemsize] - bits
-    if drop <= 0:
+    if bits >= np.finfo(values.dtype).nmant:
         return values
-    integer = np.dtype(f"u{values.dtype.itemsize}")
-    raw = np.ascontiguousarray(values).view(integer)
-    one = integer.type(1)
-    last = (raw >> integer.type(drop)) & one
-    # Adding half of the last kept bit, less one unless that bit is odd, rounds ties to even. A carry out of the mantissa into
-    # the exponent is right, too: the next number above 1.11... is 10.0.
-    up = raw + ((one << integer.type(drop - 1)) - one) + last
-    rounded = (up & ~((one << integer.type(drop)) - one)).view(values.dtype)
+    rounded = numcodecs.BitRound(bits).encode(np.ascontiguousarray(values)).view(values.dtype)
     return np.where(np.isfinite(values) & np.isfinite(rounded), rounded, values)
 
 

@@ -20,11 +20,10 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
 
 from ctd.kernel import Kernel, Kind, Outcome, Var, field_kinds, inputs_of
 from ctd.late import jax
-from jobs.errors import JobError, count, explain, nearest
+from jobs.errors import JobError, count, nearest, validated
 from jobs.plan.items import Group, Items, chosen
 from jobs.search.optuna import check_installed
 from jobs.spec.job import JobSpec
@@ -246,10 +245,7 @@ def _check_values(
     """Raise JobError if the kernel does not take one of these values of a field."""
     content = group.params.model_dump(mode="json")
     for value in values:
-        try:
-            kernel.Params.model_validate({**content, name: value})
-        except ValidationError as error:
-            raise explain(error, f"{where}: search.params", {}) from None
+        validated(kernel.Params, {**content, name: value}, f"{where}: search.params")
 
 
 def _check_size(search: Search, group: Group, items: Items, where: str) -> None:

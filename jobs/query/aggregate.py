@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from jobs.errors import JobError, nearest
-from jobs.query.columns import Codes, Column, Text, factorize_rows
+from jobs.query.columns import Column, Text, categories
 from jobs.query.expression import Expression, fault, parse
 from jobs.query.tables import Table
 
@@ -93,40 +93,38 @@ def aggregate(
     """
     import pandas as pd
 
-    keys = [table.read(name, rows) for name in group_by]
-    columns = table.view(rows)
     n = table.n if isinstance(rows, slice) else len(rows)
-    # Group by the number of each row's combination, so that pandas never hashes a million texts.
-    codes = [table.factorized(name, key, rows) for name, key in zip(group_by, keys, strict=True)]
-    which, first = _combinations(codes, n)
-    grouped = {name: _at(key, first) for name, key in zip(group_by, keys, strict=True)}
-    found = {
-        entry.label: np.bincount(which, minlength=len(first))
-        for entry in wanted
-        if entry.of is None
-    }
+    columns, given = table.view(rows), [table.read(name, rows) for name in group_by]
+    keys = [_key(column) for column in given] or [np.zeros(n, np.int8)]
     values = {e.label: _values(e, e.of, columns, n) for e in wanted if e.of is not None}
-    by_combination = pd.DataFrame(values, pd.RangeIndex(n), copy=False).groupby(which)
+    groups = pd.DataFrame(values, pd.RangeIndex(n), copy=False).groupby(
+        keys, dropna=False, observed=True
+    )
+    sizes = groups.size()
+    found: dict[str, Any] = {}
+    for k, (name, column) in enumerate(zip(group_by, given, strict=True)):
+        kind = object if isinstance(column, Text) else column.dtype
+        found[name] = sizes.index.get_level_values(k).to_numpy().astype(kind)
     for entry in wanted:
-        if entry.of is not None:
-            share = [entry.share] if entry.function == "quantile" else []
-            found[entry.label] = getattr(by_combination[entry.label], entry.function)(*share)
-    return pd.DataFrame(grouped | {e.label: np.asarray(found[e.label]) for e in wanted})
+        share = [entry.share] if entry.function == "quantile" else []
+        found[entry.label] = np.asarray(
+            sizes if entry.of is None else getattr(groups[entry.label], entry.function)(*share)
+        )
+    return pd.DataFrame(found)
 
 
-def _combinations(keys: Sequence[Codes], n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Number the combinations in ascending order: (the number of each row's, the first row of each)."""
-    if not keys:
-        return np.zeros(n, np.int64), np.zeros(min(n, 1), np.int64)
-    label = factorize_rows(keys, n, rising=True)
-    # Assign in reverse, so that the first row of each combination is written last.
-    first = np.full(int(label.max()) + 1 if n else 0, 0)
-    first[label[::-1]] = np.arange(n)[::-1]
-    return label, first
+def _key(column: Column) -> "np.ndarray | pd.Index":
+    """The column as pandas can group by it: it has no index of float16, no order of complex numbers, and may take a list of
+    Categoricals for labels."""
+    import pandas as pd
 
-
-def _at(column: Column, rows: np.ndarray) -> np.ndarray:
-    return column[rows].array() if isinstance(column, Text) else column[rows]
+    key = categories(column)
+    if not isinstance(key, np.ndarray):
+        return pd.CategoricalIndex(key)
+    if key.dtype.kind == "c":
+        ordered, codes = np.unique(key, return_inverse=True)
+        return pd.CategoricalIndex(pd.Categorical.from_codes(codes, ordered))
+    return key.astype(np.float32) if key.dtype == np.float16 else key
 
 
 def _values(entry: Aggregate, of: Expression, columns: Mapping[str, Column], n: int) -> np.ndarray:

@@ -6,7 +6,7 @@ import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -47,7 +47,8 @@ def require_metric(
     return found
 
 
-class Spread(NamedTuple):
+@dataclass(frozen=True)
+class Spread:
     """Values of several items."""
 
     n: int
@@ -119,8 +120,7 @@ class Best:
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain values."""
-        spread = lambda of: of and of._asdict()
-        return asdict(self) | {"seeds": spread(self.seeds), "items": spread(self.items)}
+        return asdict(self)
 
 
 def best(store: Store, metric: Metric) -> Best | None:

@@ -11,9 +11,12 @@ import ast
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +88,16 @@ def as_array(column: Column) -> np.ndarray:
     return column.array() if isinstance(column, Text) else column
 
 
+def categories(column: Column) -> "np.ndarray | pd.Categorical":
+    """A column as an array, or of texts as a Categorical, which needs no Python object for each row."""
+    import pandas as pd
+
+    if not isinstance(column, Text):
+        return column
+    labels, place = np.unique(column.labels.astype(str), return_inverse=True)
+    return pd.Categorical.from_codes(place[column.codes], labels)
+
+
 def concat(columns: Sequence[Column]) -> Column:
     """Concatenate columns; if one is text, the result is text."""
     arrays = [column for column in columns if not isinstance(column, Text)]
@@ -140,25 +153,20 @@ class Codes(NamedTuple):
     """Larger than every code."""
 
 
-def factorize(column: Column, *, rising: bool = False) -> Codes:
-    """Number the values of a column: in ascending order with `rising`, else by first appearance.
+def factorize(column: Column) -> Codes:
+    """Number the values of a column by first appearance.
 
-    >>> factorize(np.array([30, 10, 30])).codes.tolist(), factorize(np.array([30, 10, 30]), rising=True).codes.tolist()
-    ([0, 1, 0], [1, 0, 1])
+    >>> factorize(np.array([30, 10, 30])).codes.tolist()
+    [0, 1, 0]
     """
     import pandas as pd
 
     codes, found = pd.factorize(sort_key(column, False), use_na_sentinel=False)
-    if rising:
-        codes = np.argsort(np.argsort(found, kind="stable"))[codes]
     return Codes(codes.astype(np.min_scalar_type(len(found))), len(found))
 
 
-def factorize_rows(keys: Iterable[Codes], n: int, *, rising: bool = False) -> np.ndarray:
-    """Number the combinations of keys in n rows: (n,) whole numbers from 0 on, without gaps.
-
-    The numbers follow the order of the keys with `rising`, else the first appearance.
-    """
+def factorize_rows(keys: Iterable[Codes], n: int) -> np.ndarray:
+    """Number the combinations of keys in n rows by first appearance: (n,) whole numbers from 0 on, without gaps."""
     import pandas as pd
 
     number, size = np.zeros(n, np.int64), 1
@@ -166,13 +174,9 @@ def factorize_rows(keys: Iterable[Codes], n: int, *, rising: bool = False) -> np
         number, size = number * key.n + key.codes, size * key.n
         # Renumber before the product of sizes overflows.
         if size > n:
-            number = pd.factorize(number, sort=rising)[0]
+            number = pd.factorize(number)[0]
             size = int(number.max(initial=-1)) + 1
-    if not rising:
-        return pd.factorize(number)[0]
-    occurs = np.zeros(size, np.int64)
-    occurs[number] = 1
-    return (np.cumsum(occurs) - 1)[number]
+    return pd.factorize(number)[0]
 
 
 def literal(text: str) -> Any:

@@ -13,7 +13,7 @@ import operator
 import warnings
 from collections.abc import Callable, Mapping
 from functools import reduce
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -179,24 +179,28 @@ class Expression:
             case ast.Constant(value=bool() | int() | float() | str() as value):
                 return lambda columns: value
             case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
-                a, b, apply = self._number(left), self._number(right), _BINARY[type(op)]
+                a, b, apply = (
+                    self._checked(left, "a number"),
+                    self._checked(right, "a number"),
+                    _BINARY[type(op)],
+                )
                 return lambda columns: _plain(apply(a(columns), b(columns)))
             case ast.UnaryOp(op=ast.Not(), operand=inner):
-                truth = self._truth(inner)
+                truth = self._checked(inner, "true or false")
                 return lambda columns: np.logical_not(truth(columns))
             case ast.UnaryOp(op=ast.USub(), operand=inner):
-                number = self._number(inner)
+                number = self._checked(inner, "a number")
                 return lambda columns: -number(columns)
             case ast.UnaryOp(op=ast.UAdd(), operand=inner):
-                return self._number(inner)
+                return self._checked(inner, "a number")
             case ast.BoolOp(op=op, values=parts):
-                truths = [self._truth(part) for part in parts]
+                truths = [self._checked(part, "true or false") for part in parts]
                 join = np.logical_and if isinstance(op, ast.And) else np.logical_or
                 return lambda columns: reduce(join, (part(columns) for part in truths))
             case ast.Compare():
                 return self._comparison(node)
             case ast.Call(func=ast.Name(id=name), args=[inner], keywords=[]) if name in FUNCTIONS:
-                number, function = self._number(inner), FUNCTIONS[name]
+                number, function = self._checked(inner, "a number"), FUNCTIONS[name]
                 return lambda columns: _plain(function(number(columns)))
             case ast.Call(func=ast.Name(id=name)):
                 raise self._fault(
@@ -211,31 +215,21 @@ class Expression:
         self._named.add(name)
         return lambda columns: as_column(columns[name])
 
-    def _number(self, node: ast.expr) -> Evaluate:
-        """Evaluates to a number, or an array of numbers; integers become int64, since in uint8 0 - 1 is 255."""
+    def _checked(self, node: ast.expr, wanted: Literal["a number", "true or false"]) -> Evaluate:
+        """Evaluates to no text; integers of a number become int64, since in uint8 0 - 1 is 255."""
         evaluate = self._compiled(node)
 
-        def number(columns: Mapping[str, object]) -> Any:
+        def checked(columns: Mapping[str, object]) -> Any:
             value = evaluate(columns)
             if isinstance(value, str | Text):
-                raise self._fault(node, "text where a number is expected")
+                raise self._fault(node, f"text where {wanted} is expected")
+            if wanted == "true or false":
+                return value
             if isinstance(value, np.ndarray):
                 return value.astype(np.int64) if value.dtype.kind in "biu" else value
             return float(value)
 
-        return number
-
-    def _truth(self, node: ast.expr) -> Evaluate:
-        """Evaluates to what `and`, `or` and `not` join."""
-        evaluate = self._compiled(node)
-
-        def truth(columns: Mapping[str, object]) -> Any:
-            value = evaluate(columns)
-            if isinstance(value, str | Text):
-                raise self._fault(node, "text where true or false is expected")
-            return value
-
-        return truth
+        return checked
 
     def _comparison(self, node: ast.Compare) -> Evaluate:
         """Evaluates a chain a < b < c as (a < b) and (b < c)."""

@@ -16,7 +16,7 @@ import numpy as np
 from ctd.installed import how_to_install, why_not
 from jobs.errors import JobError, nearest
 from jobs.query.aggregate import aggregate, canonical, parse_aggregates
-from jobs.query.columns import Column, Text, argsort, as_column, sort_key
+from jobs.query.columns import argsort, as_column, categories, sort_key
 from jobs.query.expression import Expression, condition
 from jobs.query.readers import ITEM, Rows
 from jobs.query.tables import Source, Table, ask
@@ -38,7 +38,7 @@ def tables(store: Store | Source) -> list[str]:
     return ask(store, lambda tables: tables.names())
 
 
-def table(store: Store | Source, name: str) -> pd.DataFrame:
+def table(store: Store | Source, name: str = "items") -> pd.DataFrame:
     """All rows of one table as a pandas frame, with the columns that are shown by default."""
     import pandas as pd
 
@@ -102,7 +102,7 @@ def rows(
         raise JobError(
             "--group-by needs --agg; give what to compute for each group, such as --agg count"
         )
-    test, columns = _parsed(where), _names(asked.get("columns"))
+    test, columns = Expression(where) if where else None, _names(asked.get("columns"))
 
     def found(tables: Source) -> tuple[str, dict[str, np.ndarray]]:
         given = asked.get("table"), test, asked.get("sort"), asked.get("limit")
@@ -129,7 +129,8 @@ def described(stores: Iterable[Store]) -> dict[str, dict[str, str]]:
 
 def _aggregates(store: Store | Source, where: str | None, asked: Asked) -> pd.DataFrame:
     columns, group_by = _names(asked.get("columns")), _names(asked.get("group_by"))
-    test, wanted, sort = _parsed(where), parse_aggregates(asked["agg"] or ""), asked.get("sort")
+    test, sort = Expression(where) if where else None, asked.get("sort")
+    wanted = parse_aggregates(asked["agg"] or "")
     named = [*group_by, *(name for entry in wanted if entry.of for name in entry.of.names)]
 
     def groups(tables: Source) -> pd.DataFrame:
@@ -154,10 +155,6 @@ def _aggregates(store: Store | Source, where: str | None, asked: Asked) -> pd.Da
         frame = frame[[keys[name] for name in columns]]
     limit = asked.get("limit")
     return (frame if limit is None else frame.head(limit)).reset_index(drop=True)
-
-
-def _parsed(where: str | None) -> Expression | None:
-    return Expression(where) if where else None
 
 
 def _names(given: str | Sequence[str] | None) -> list[str]:
@@ -232,8 +229,9 @@ def _hint(store: Store, name: str, tables: Mapping[str, Sequence[str]]) -> str:
     sign = {"asc": "", "desc": "-"}.get(word.strip().lower())
     if sign is not None and column in known:
         return f"; --sort={sign}{column} sorts by it"
-    if name in store.names(0) and (axes := _axes(store, name)):
-        shape = ", ".join(("item", *axes))
+    described = store.description.dims.get(name)
+    if name in store.names(0) and described and described.axes:
+        shape = ", ".join(("item", *described.axes))
         return f": it is an array ({shape}), not a column; read it as jobs.open_store(...)['results/0']['{name}']"
     value = inner(attributes(store.results(0))["params"], name)
     top = name.partition(".")[0]
@@ -246,11 +244,6 @@ def _hint(store: Store, name: str, tables: Mapping[str, Sequence[str]]) -> str:
     quoted = f"; write a text in quotes, '{name}'" if name.isidentifier() else ""
     listed = [f"\n  {table}: {', '.join(columns)}" for table, columns in tables.items()]
     return f"{quoted}; known:{''.join(listed)}"
-
-
-def _axes(store: Store, name: str) -> tuple[str, ...]:
-    dims = store.description.dims
-    return dims[name].axes if name in dims else ()
 
 
 def _candidates(tables: Source) -> Iterator[str]:
@@ -334,16 +327,6 @@ def _frames(tables: Source, text: str) -> dict[str, pd.DataFrame]:
             named = [] if _asks_for_all(text) else [c for c in table.names if has(c)]
             names = named or table.names
             table.prefetch(names)
-            columns = {column: _categories(table.read(column)) for column in names}
+            columns = {column: categories(table.read(column)) for column in names}
             frames[name] = pd.DataFrame(columns, copy=False)
     return frames
-
-
-def _categories(column: Column) -> np.ndarray | pd.Categorical:
-    """A column as an array, or of texts as a Categorical, which needs no Python object for each row."""
-    import pandas as pd
-
-    if not isinstance(column, Text):
-        return column
-    labels, place = np.unique(column.labels.astype(str), return_inverse=True)
-    return pd.Categorical.from_codes(place[column.codes], labels)

@@ -28,7 +28,7 @@ from jobs.query.columns import (
     rows_as_text,
 )
 from jobs.spec.job import leaves
-from jobs.spec.search import SEARCH_TABLE, Optuna, Population, Search
+from jobs.spec.search import Optuna, Population, Search
 from jobs.store.arrays import attributes, read_rows
 from jobs.store.store import Store
 
@@ -45,8 +45,6 @@ ITEM = "item"
 class Columns:
     """The columns of a table, before any is read."""
 
-    axis: str
-    """The axis of the rows, such as "item"."""
     n: int
     """Number of rows."""
     reads: dict[str, Read] = field(default_factory=dict)
@@ -121,7 +119,7 @@ def stored(group: zarr.Group, axis: str) -> Columns:
     # Order of columns: the row's number, the swept columns, then results.
     swept = str(attributes(group).get("coordinates", "")).split()
     first = [name for name in [axis, *swept] if name in arrays]
-    columns = Columns(axis, next(iter(arrays.values())).shape[0])
+    columns = Columns(next(iter(arrays.values())).shape[0])
     for name in [*first, *sorted(arrays.keys() - first)]:
         array, dims = arrays[name], _dims(arrays[name])
         if dims == (axis,):
@@ -158,7 +156,7 @@ def reduced(groups: list[tuple[int, zarr.Group]], axis: str) -> Columns:
             n = next(iter(arrays.values())).shape[0]
             parts.append((number, n, arrays, attributes(group)["swept"]))
     which = np.repeat(np.arange(len(parts)), [n for _, n, _, _ in parts])
-    columns = Columns(axis, len(which))
+    columns = Columns(len(which))
     if parts:
         columns.add_constants("group", [number for number, *_ in parts], which)
     for key in dict.fromkeys(key for *_, swept in parts for key in swept):
@@ -251,7 +249,7 @@ def search_columns(
     parts = [take(g) for g in numbers] or [_of_group(store, search, 0, ids, rows)]
     found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     reads: dict[str, Read] = {name: as_column(v).__getitem__ for name, v in found.items()}
-    return Columns(SEARCH_TABLE, len(found["item"]), reads, list(found))
+    return Columns(len(found["item"]), reads, list(found))
 
 
 def _of_group(

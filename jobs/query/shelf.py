@@ -13,26 +13,24 @@ from calendar import timegm
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any
 
 import numpy as np
 
 from jobs.errors import JobError, nearest
+from jobs.query import query as questions
 from jobs.query.columns import Column, Text, as_array, as_text, from_values, labelled
 from jobs.query.expression import Expression, condition
-from jobs.query.query import Asked, query, sql, table
 from jobs.query.readers import Columns, Read, end_to_end
-from jobs.query.tables import Table, Tables, tables_of
+from jobs.query.tables import Source, Table, Tables, tables_of
 from jobs.spec.job import leaves
 from jobs.storage import objects
+from jobs.storage.addresses import without_ending
 from jobs.store.arrays import attributes
 from jobs.store.card import Card, read_card
 from jobs.store.finding import Read as ReadObject
 from jobs.store.finding import find_stores, walk
 from jobs.store.store import Store
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 FEW = 4
 """Most values of a swept field that are listed; a longer list is summed up by its number and range."""
@@ -44,7 +42,7 @@ def open_all(given: Iterable[str], tell: Callable[[str], object]) -> Store | She
     return stores[0] if len(stores) == 1 else Shelf(stores)
 
 
-class Shelf:
+class Shelf(Source):
     """Several opened stores. `query`, `table` and `sql` are those of one store, over the rows of all.
 
     >>> shelf = Shelf([Store.open("points.zarr")])
@@ -53,24 +51,13 @@ class Shelf:
     """
 
     def __init__(self, stores: Sequence[Store]) -> None:
-        self.stores = stores
+        super().__init__(stores)
         self.labels = short_names([store.address for store in stores])
         """The value of the column `store` for each."""
         self._parts = [tables_of(store) for store in stores]
         self._stamps: list[Any] = []
-        self._tables: dict[str, Table] = {}
 
-    def query(self, where: str | None = None, **asked: Unpack[Asked]) -> pd.DataFrame:
-        """The rows of a table that satisfy `where`, or aggregates over them (see jobs.query.query)."""
-        return query(self, where, **asked)
-
-    def table(self, name: str = "items") -> pd.DataFrame:
-        """All rows of one table, with the columns that are shown by default."""
-        return table(self, name)
-
-    def sql(self, text: str) -> pd.DataFrame:
-        """The answer to a SQL query over the tables (see `jobs.query.query.sql`)."""
-        return sql(self, text)
+    query, table, sql = questions.query, questions.table, questions.sql
 
     @cached_property
     def differing(self) -> dict[str, list[Any]]:
@@ -96,10 +83,9 @@ class Shelf:
             ]
         return found
 
-    # --- what questions ask for: jobs.query.tables.Source ---------------------------------------------
+    # --- what questions ask for ---------------------------------------------------------------------
 
     def refresh(self) -> Any:
-        """Refresh the tables of every store; return their stamps, None while one changes."""
         stamps = list(objects.each(self.stores[0].objects, Tables.refresh, self._parts))
         if None in stamps or stamps != self._stamps:
             self._tables.clear()
@@ -107,23 +93,15 @@ class Shelf:
         return None if None in stamps else stamps
 
     def is_current(self) -> bool:
-        """Whether the tables of every store are still those of the last `refresh`."""
         return all(objects.each(self.stores[0].objects, Tables.is_current, self._parts))
 
     def names(self) -> list[str]:
-        """Names of the tables that a store has, `items` first and `shards` last."""
         named = dict.fromkeys(name for part in self._parts for name in part.names())
         return [*(name for name in named if name != "shards"), "shards"]
 
-    def __getitem__(self, name: str) -> Table:
-        """One table of all stores that have it. Raises JobError, with the nearest name, if none has it."""
-        if name not in self._tables:
-            if name not in self.names():
-                raise JobError(f"unknown table {name!r}{nearest(name, self.names())}")
-            self._tables[name] = Table(name, self._joined(name))
-        return self._tables[name]
-
-    def _joined(self, name: str) -> Columns:
+    def _columns(self, name: str) -> Columns:
+        if name not in self.names():
+            raise JobError(f"unknown table {name!r}{nearest(name, self.names())}")
         own = [part[name] if name in part.names() else None for part in self._parts]
         sizes = [one.n if one else 0 for one in own]
         which = np.repeat(np.arange(len(own)), sizes)
@@ -143,7 +121,7 @@ class Shelf:
         set_ones = [name for name in self.differing if name not in swept]
         varied = [c for c in rest if c.partition(".")[0].partition("[")[0] in swept or c in swept]
         shown = dict.fromkeys(["store", *first, *set_ones, *varied, *self.differing, *rest])
-        return Columns(tables[0].axis, len(which), reads, list(shown))
+        return Columns(len(which), reads, list(shown))
 
     def _piece(
         self, k: int, own: Table | None, n: int, column: str, values: Sequence[object] | None
@@ -175,7 +153,7 @@ def short_names(addresses: Sequence[str]) -> list[str]:
     (['a/gru', 'b/gru'], ['a.zarr', 'a.zip'])
     """
     paths = [PurePosixPath(address.rstrip("/")) for address in addresses]
-    for parts in ([path.with_suffix("").parts for path in paths], [path.parts for path in paths]):
+    for parts in ([without_ending(path).parts for path in paths], [path.parts for path in paths]):
         for k in range(1, max(map(len, parts)) + 1):
             names = ["/".join(part[-k:]) for part in parts]
             if len(set(names)) == len(names):

@@ -11,9 +11,10 @@ search      one row per item and generation, or rung, of the job's search
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -24,7 +25,7 @@ from jobs.errors import JobError, nearest
 from jobs.gather.gather import require_rows
 from jobs.gather.tables import reduction_tables
 from jobs.late import zarr
-from jobs.query.columns import Codes, Column, as_array, factorize
+from jobs.query.columns import Column, as_array
 from jobs.query.readers import (
     ALL,
     Columns,
@@ -64,11 +65,9 @@ class Table:
 
     def __init__(self, name: str, columns: Columns) -> None:
         self.name = name
-        self.axis, self.n = columns.axis, columns.n
-        self._reads, self.shown = columns.reads, columns.shown
+        self.n, self._reads, self.shown = columns.n, columns.reads, columns.shown
         self._kept: dict[str, Column] = {}
         self._picked: dict[str, list[tuple[np.ndarray, Column]]] = {}
-        self._coded: dict[str, Codes] = {}
 
     @property
     def names(self) -> list[str]:
@@ -101,15 +100,6 @@ class Table:
             self._kept[name] = self._reads[name](ALL)
         kept = self._kept[name]
         return kept if rows is ALL else kept[rows]
-
-    def factorized(self, name: str, column: Column, rows: Rows = ALL) -> Codes:
-        """The codes of `column`, which `read(name, rows)` has returned, in ascending order; kept if the column is."""
-        if name not in self._kept:
-            return factorize(column, rising=True)
-        if name not in self._coded:
-            self._coded[name] = factorize(self._kept[name], rising=True)
-        codes, n = self._coded[name]
-        return Codes(codes[rows], n)
 
     def view(self, rows: Rows) -> Lazy[Column]:
         """Column -> these rows of it."""
@@ -152,43 +142,53 @@ def shown_for(name: str, columns: Collection[str]) -> list[str]:
     return [name] if name in columns else [c for c in columns if c.startswith(f"{name}.")]
 
 
-class Source(Protocol):
+class Source(ABC):
     """Tables that answer questions: those of one store (`Tables`), or of several (jobs.query.shelf)."""
 
-    @property
-    def stores(self) -> Sequence[Store]:
+    def __init__(self, stores: Sequence[Store]) -> None:
+        self.stores = stores
         """The stores that are asked."""
+        self._tables: dict[str, Table] = {}
 
+    @abstractmethod
     def refresh(self) -> Any:
-        """Gather newly committed shards; return a stamp that changes with the tables, None while they change."""
+        """Gather newly committed shards; if the tables changed, forget what was read.
 
+        Returns a stamp of the tables, None while they change.
+
+        Raises:
+            JobError: a store was never gathered, and this process may not write to it.
+        """
+
+    @abstractmethod
     def is_current(self) -> bool:
         """Whether the tables are still those of the last `refresh`."""
 
+    @abstractmethod
     def names(self) -> list[str]:
         """Names of the tables, `items` first and `shards` last."""
 
+    @abstractmethod
+    def _columns(self, name: str) -> Columns:
+        """The columns of a table; JobError, with the nearest name, if there is none."""
+
     def __getitem__(self, name: str) -> Table:
         """One table by name. Raises JobError, with the nearest name, if there is none."""
+        if name not in self._tables:
+            self._tables[name] = Table(name, self._columns(name))
+        return self._tables[name]
 
 
-class Tables:
+class Tables(Source):
     """The tables of one store, as they were at the last `refresh`."""
 
     def __init__(self, store: Store) -> None:
-        self.store, self.stores = store, (store,)
+        super().__init__((store,))
+        self.store = store
         self._stamp: Any = None
-        self._tables: dict[str, Table] = {}
         self._root: zarr.Group | None = None
 
     def refresh(self) -> Any:
-        """Gather shards committed since the last gather; if the tables changed, forget what was read.
-
-        Returns a stamp of the tables, None while another process gathers.
-
-        Raises:
-            JobError: the store was never gathered, and this process may not write to it.
-        """
         try:
             require_rows(self.store)
         except Exception as error:
@@ -212,7 +212,6 @@ class Tables:
         return stamp
 
     def is_current(self) -> bool:
-        """Whether the tables are still those of the last `refresh`."""
         # Without a stamp the tables that were read may be half written, and nothing tells whether they still are.
         return self._stamp is not None and self._written() == self._stamp
 
@@ -240,7 +239,6 @@ class Tables:
         return [(g, child(self.root, path)) for g, path in paths.items() if path in self.root]
 
     def names(self) -> list[str]:
-        """Names of the tables, `items` first and `shards` last."""
         described = self.store.description.reduced.values()
         axes = [var.axes[0] for var in described if var.axes]
         for _, group in self.groups():
@@ -258,27 +256,21 @@ class Tables:
         named = [name for name in items.shown if name.partition(".")[0] in swept]
         return {name: read(name) for name in named}, read("item")
 
-    def __getitem__(self, name: str) -> Table:
-        """One table by name. Raises JobError, with the nearest name, if there is none."""
-        if name not in self._tables:
-            if name in ("items", "shards"):
-                found = stored(child(self.root, name), name.removesuffix("s"))
-            elif name in (further := reduction_tables(self.store)):
-                found = stored(child(self.root, further[name]), name)
-            elif name == SEARCH_TABLE and (search := self.store.job.spec.search):
-                items = self["items"]
-                places = (as_array(items.read(column)) for column in ("item", "group", "row"))
-                found = search_columns(self.store, search, *places)
-            elif name in self.names():
-                found = reduced(self.groups(), name)
-                if found.ids:
-                    found = with_swept(found, *self._swept())
-            elif name == SEARCH_TABLE:
-                raise JobError(f"table {name!r}: only a job with a search has it (docs/search.md)")
-            else:
-                raise JobError(f"unknown table {name!r}{nearest(name, self.names())}")
-            self._tables[name] = Table(name, found)
-        return self._tables[name]
+    def _columns(self, name: str) -> Columns:
+        if name in ("items", "shards"):
+            return stored(child(self.root, name), name.removesuffix("s"))
+        if name in (further := reduction_tables(self.store)):
+            return stored(child(self.root, further[name]), name)
+        if name == SEARCH_TABLE and (search := self.store.job.spec.search):
+            items = self["items"]
+            places = (as_array(items.read(column)) for column in ("item", "group", "row"))
+            return search_columns(self.store, search, *places)
+        if name in self.names():
+            found = reduced(self.groups(), name)
+            return with_swept(found, *self._swept()) if found.ids else found
+        if name == SEARCH_TABLE:
+            raise JobError(f"table {name!r}: only a job with a search has it (docs/search.md)")
+        raise JobError(f"unknown table {name!r}{nearest(name, self.names())}")
 
 
 _OPENED: WeakKeyDictionary[Store, Tables] = WeakKeyDictionary()

@@ -25,7 +25,7 @@ from jobs.query.columns import as_array, decode
 from jobs.query.tables import ask
 from jobs.reduce import Columns, GroupResults, columns_of, group_params, rows_with_results
 from jobs.report.sweep import Effect, axis_of, by_importance, effects, overview
-from jobs.storage.addresses import local_path
+from jobs.storage.addresses import beside, local_path
 from jobs.store.arrays import attributes
 from jobs.store.store import Store, metric_of
 
@@ -159,10 +159,9 @@ def _of_another(path: Path) -> bool:
 
 def saved_figures(address: str, n_groups: int) -> list[Path]:
     """The PNGs that `save_figures` left beside a store of so many groups: of all items first, then of each group in order."""
-    local = local_path(address)
-    if local is None:
+    if local_path(address) is None:
         return []
-    stem = local.with_suffix("")
+    stem = beside(address)
     # Not by a pattern: pictures of further numbers are left over from another job, or of another store.
     numbered = [stem.with_name(f"{stem.name}-{group}.png") for group in range(n_groups)]
     one = stem.with_name(f"{stem.name}.png")

@@ -5,6 +5,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import ctd
@@ -52,9 +53,9 @@ def by_shard(
             found.setdefault(event.shard, []).append(event)
     for shard, items in failed.items():
         for item in items:
-            about = {**item.to_json(), "shard": shard}
-            event = Event(time=about.pop("time"), kind="item failed", about=about)
-            found.setdefault(shard, []).append(event)
+            fields = {**item.model_dump(), "event": "item failed", "shard": shard}
+            with suppress(ValueError):  # further fields that a stranger wrote
+                found.setdefault(shard, []).append(Event.from_json(fields))
     for marker in markers:
         found.setdefault(marker.shard.number, []).append(_committed(marker))
     return {shard: sorted(of, key=lambda event: event.time) for shard, of in found.items()}
@@ -64,8 +65,8 @@ def _committed(marker: Marker) -> Event:
     """The event "committed" of a shard, from its marker."""
     kept = ("attempt", "host", "pid", "device_kind", "seconds", "rounds", "resumed_at", "outcomes")
     fields = {name: getattr(marker, name) for name in kept}
-    about = {name: value for name, value in fields.items() if value is not None}
-    return Event(time=marker.ended, kind="committed", shard=marker.shard.number, about=about)
+    said = {name: value for name, value in fields.items() if value is not None}
+    return Event(time=marker.ended, kind="committed", shard=marker.shard.number, **said)
 
 
 def _with_killed(store: Store) -> list[Event]:
@@ -144,7 +145,7 @@ def history_lines(
     for event in events:
         at = time.strftime("%Y-%m-%d %H:%M:%S", clock(event.time))
         lines.append(f"{at}  {_sentence(event)}")
-        trace = str(event.trace or event.about.get("trace", ""))
+        trace = event.trace or ""
         lines += ["    " + line for line in (trace.splitlines() if full else own_frames(trace))]
     return lines
 
@@ -175,7 +176,7 @@ def _sentence(event: Event) -> str:
         "committed": lambda: f"{shard} committed{_listed(work)}{place}",
         "error": lambda: f"{shard} failed{fault}{_rows(event)}: {error}{place}",
         "stopped": lambda: f"{shard} stopped: {error}{place}",
-        "item failed": lambda: f"item {about.get('item')} failed: {about.get('error', error)}",
+        "item failed": lambda: f"item {about.get('item')} failed: {error}",
         "second": lambda: f"{shard} begun a second time: {text}",
         "superseded": lambda: f"{shard} {text}",
         "decision": lambda: ": ".join(filter(None, [shard or group, text])),

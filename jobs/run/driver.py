@@ -13,12 +13,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from jobs.run.executor import Executor, ExecutorLost, ManyWorkers
 from jobs.run.ledger import Ledger, peers
 from jobs.run.limits import Patience
 from jobs.run.progress import Listener
 from jobs.run.stop import Stop
-from jobs.run.task import Heartbeat, Key, Report, ShardProgress, Task
+from jobs.run.task import (
+    Executor,
+    ExecutorLost,
+    Heartbeat,
+    Key,
+    ManyWorkers,
+    Report,
+    ShardProgress,
+    Task,
+)
 from jobs.store.checkpoint import clear
 from jobs.store.events import Event
 
@@ -219,9 +227,7 @@ class Driver:
         self.ledger.events.flush()
 
     def _show(self, heartbeats: Mapping[Key, Heartbeat]) -> None:
-        """Report the progress to the listener, and log remarks as events."""
-        for text in self.stop.remarks():
-            self.ledger.events.note(Event(kind="decision", text=text))
+        """Report the progress to the listener."""
         progress = self.ledger.progress
         counted = [beat.progress for key, beat in heartbeats.items() if self.attempts.counts(key)]
         running = [now for now in counted if now is not None]

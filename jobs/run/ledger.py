@@ -5,20 +5,18 @@ jobs.run.retry decides what to do about a failure; the ledger carries it out and
 
 import heapq
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from jobs.errors import count
-from jobs.plan.layout import Shard
 from jobs.run.limits import Patience, Pause, TimeLimits, storage_trouble
 from jobs.run.progress import progress_of
 from jobs.run.retry import Failures, GroupBreaker
 from jobs.run.search import Searches
-from jobs.run.task import Report, Task
+from jobs.run.task import Report, Task, error_text
 from jobs.search import Told
 from jobs.storage import objects
 from jobs.store.events import Event, Events
 from jobs.store.marker import Marker
-from jobs.store.provenance import error_text
 from jobs.store.rounds import Cost
 from jobs.store.store import Store
 
@@ -46,10 +44,10 @@ class Queue:
             return heapq.heappop(self._heap)[-1]
         return None
 
-    def drop(self, which: Callable[[Shard], bool]) -> list[Task]:
-        """Remove the tasks of the shards that `which` selects; return them."""
-        out = [entry[-1] for entry in self._heap if which(entry[-1].shard)]
-        self._heap = [entry for entry in self._heap if not which(entry[-1].shard)]
+    def drop(self, group: int) -> list[Task]:
+        """Remove the tasks of a group; return them."""
+        out = [entry[-1] for entry in self._heap if entry[-1].shard.group == group]
+        self._heap = [entry for entry in self._heap if entry[-1].shard.group != group]
         heapq.heapify(self._heap)
         return out
 
@@ -153,7 +151,7 @@ class Ledger:
             kind="stopped" if report.fault == "stopped" else "error",
             shard=report.shard, attempt=report.attempt, error=report.error,
             trace=report.trace, fault=report.fault, probe=task.probe,
-            rows=[task.shard.start, task.shard.stop], about=dict(report.about),
+            rows=[task.shard.start, task.shard.stop], **report.about,
         )  # fmt: skip
         self.events.note(failure)
 
@@ -218,16 +216,12 @@ class Ledger:
         """Give up the shards of a group that are not running."""
         text = f"not tried: nothing of group {group} could be computed before"
         self.searches.end(group, text)
-        n = self.abandon(lambda shard: shard.group == group, text)
-        self.events.note(Event(kind="decision", group=group, text=f"{count(n, 'shard')} {text}"))
-
-    def abandon(self, which: Callable[[Shard], bool], text: str) -> int:
-        """Give up the shards that `which` selects and that are not running; return how many there were."""
-        postponed = [task for task, _ in self.postponed if which(task.shard)]
-        self.postponed = [pair for pair in self.postponed if not which(pair[0].shard)]
-        dropped = {task.shard.number for task in [*self.queue.drop(which), *postponed]}
-        self.progress.failed |= dict.fromkeys(dropped, text)
-        return len(dropped)
+        waiting = [*self.queue.drop(group), *(task for task, _ in self.postponed)]
+        self.postponed = [pair for pair in self.postponed if pair[0].shard.group != group]
+        given_up = {task.shard.number for task in waiting if task.shard.group == group}
+        self.progress.failed |= dict.fromkeys(given_up, text)
+        n = count(len(given_up), "shard")
+        self.events.note(Event(kind="decision", group=group, text=f"{n} {text}"))
 
     def wait_for_storage(self, error: Exception) -> None:
         """Pause if the storage has failed; raise any other error."""

@@ -17,23 +17,22 @@ from pydantic import TypeAdapter, ValidationError
 
 from ctd.kernel import Kernel
 from jobs import keys
-from jobs.errors import Faults, JobError
+from jobs.errors import Faults, JobError, within
 from jobs.inputs.measure import data_sizes, evaluate_group
 from jobs.plan.items import Items, checked_items
 from jobs.plan.layout import Machines, Plan, Shard, Sizes, lay_out
 from jobs.plan.packing import check_keep_bits
 from jobs.plan.search import check_search
-from jobs.run.executor import Executor
-from jobs.run.serial import usable_memory
 from jobs.run.sources import refuse_changed, sources_of
+from jobs.run.task import Executor
+from jobs.run.worker import usable_memory
 from jobs.spec.job import JobSpec, find_kernel, leaves
 from jobs.spec.reductions import check_reductions, reductions_of
 from jobs.spec.trust import allow_and_remember, modules_of
 from jobs.storage import connect, objects
 from jobs.storage.lease import Lease
 from jobs.store.creation import Outputs, create_store
-from jobs.store.manifest import Job
-from jobs.store.provenance import provenance
+from jobs.store.manifest import Job, provenance
 from jobs.store.store import Store
 from jobs.store.writer import ShardWriter
 
@@ -68,10 +67,8 @@ def prepare(spec: JobSpec, base: str, where: str, machines: Callable[[], Machine
     allow_and_remember(base, modules_of(spec.kernel, *shared))
     evaluated, faults = [], Faults()
     for group in items.groups:
-        try:
+        with within(where):
             evaluated.append(evaluate_group(kernel, group.params, base))
-        except JobError as error:
-            raise JobError(f"{where}: {error}") from error
     outputs = [group.outputs for group in evaluated]
     shapes = [one.shapes for one in outputs]
     # Collected: a user hears of all faults at once.
@@ -87,10 +84,8 @@ def prepare(spec: JobSpec, base: str, where: str, machines: Callable[[], Machine
 
     def laid_out(sizes: list[Sizes], machines: Machines) -> Plan:
         given = [(len(g.items), size) for g, size in zip(items.groups, sizes, strict=True)]
-        try:
+        with within(where):
             return lay_out(given, kernel, spec.run, machines, spec.search, items.ways)
-        except JobError as error:
-            raise JobError(f"{where}: {error}") from None
 
     # The first plan assumes unlimited memory. Measuring an item compiles this plan's program, and the workers then run the
     # same one, unless memory forces a smaller layout.
@@ -116,10 +111,8 @@ def _check_reductions(
         for name, shape in found.items():
             if kernel.dims[name].axes == ():
                 numbers[name] = numbers.get(name, True) and shape.dtype.kind in "iufb"
-    try:
+    with within(where):
         check_reductions(reductions_of(spec, kernel), numbers)
-    except JobError as error:
-        raise JobError(f"{where}: {error}") from None
 
 
 def prepare_here(spec: JobSpec, base: str, where: str, workers: int) -> Prepared:

@@ -207,7 +207,7 @@ class Failures:
         # Before anything is counted: if the storage fails here, the same report is decided again, and must count once.
         if history.search or (len(rows) == 1 and report.fault != "outside"):
             self._look_up(shard)
-        if report.node_was_lost:
+        if report.about.get("died") == "node":  # lost as a whole, which no shard can be blamed for
             history.lost_nodes += 1
             if history.lost_nodes <= FREE_NODE_DEATHS:
                 return Verdict(again)
@@ -317,7 +317,7 @@ class Failures:
         failed = FailedItem(
             row=row, item=int(ids[row - shard.start]),
             error=str(report.error), trace=report.trace, fault=report.fault,
-            attempt=report.attempt, time=time.time(), about=dict(report.about),
+            attempt=report.attempt, time=time.time(), **report.about,
         )  # fmt: skip
         # A round of a search has rows of several planned shards; the record belongs to the planned one.
         (home,) = self._store.job.plan.overlapping(shard._replace(start=row, stop=row + 1))

@@ -18,14 +18,13 @@ from jobs import keys
 from jobs.errors import JobError, count
 from jobs.plan.layout import Shard
 from jobs.run.driver import Driver
-from jobs.run.executor import Executor
 from jobs.run.ledger import Ledger
 from jobs.run.progress import Listener, Progress, progress_of
 from jobs.run.retry import Failures
 from jobs.run.rounds import forget_search
 from jobs.run.sources import accept_changes, refuse_changed
 from jobs.run.stop import Stop
-from jobs.run.task import Begin
+from jobs.run.task import Begin, Executor
 from jobs.spec.search import Search
 from jobs.storage import objects
 from jobs.storage.checksums import digest
@@ -34,7 +33,7 @@ from jobs.storage.lease import (
     Held,
     Lease,
     LeaseRecord,
-    describe,
+    held_by,
     last_seen,
     part_place,
     part_places,
@@ -157,7 +156,8 @@ def claim(store: Store, part: Part | None = None) -> Lease:
     """
     # What has a lease after that of a living driver was refused is a dead driver's.
     dead = _beside(store, part, last_seen)
-    refuse_mixture(store, part)
+    if others := _beside(store, part, running):
+        raise held_by(store.address, others[0])
     place = store.objects if part is None else part_place(store.address, f"{part.number:04d}")
     lease = Lease.acquire(place, store.address)
     try:
@@ -165,18 +165,12 @@ def claim(store: Store, part: Part | None = None) -> Lease:
         end = time.monotonic() + (YIELD_S if part is None else 0.0)
         while others := [held for held in _beside(store, part, last_seen) if held not in dead]:
             if time.monotonic() >= end:
-                raise _mixed(store, others[0])
+                raise held_by(store.address, others[0])
             time.sleep(POLL_S)
     except BaseException:
         lease.release()
         raise
     return lease
-
-
-def refuse_mixture(store: Store, part: Part | None) -> None:
-    """Raise Held if a driver of the whole store would run beside drivers of its parts, or the reverse."""
-    if others := _beside(store, part, running):
-        raise _mixed(store, others[0])
 
 
 def _beside(
@@ -188,13 +182,6 @@ def _beside(
     # In parallel, because it takes seconds to tell the lease of a dead driver on another machine from a living one's.
     with ThreadPoolExecutor(16) as threads:
         return [held for held in threads.map(look, places) if held]
-
-
-def _mixed(store: Store, other: LeaseRecord) -> Held:
-    return Held(
-        f"{store.address}: is being run by {describe(other)}; wait for it, or stop it with "
-        f"`ctd cancel {store.address}`"
-    )
 
 
 def open_shards(store: Store, done: Set[int], part: Part | None) -> set[int]:

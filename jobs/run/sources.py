@@ -88,7 +88,7 @@ def refuse_changed(store: Store) -> None:
         raise JobError(
             f"{store.address}: the source of kernel {job.spec.kernel} has changed since the store was made: "
             f"{_shortened(edited)}. For results of the new source give --store another path, or delete the store; "
-            f"`ctd resume {store.address} --accept-changes` (or the same of run or submit) keeps what is "
+            f"{store.to_resume('--accept-changes')} (or the same of run or submit) keeps what is "
             "done and goes on with the new source"
         )
 

@@ -61,7 +61,6 @@ class Stop:
         self._deadline = float("inf")
         self._grace_s: float | None = None
         self._callbacks: list[Callable[[], None]] = []
-        self._remarks: list[str] = []
 
     def ask(self, reason: str, grace_s: float | None = None) -> None:
         """Ask for a stop because of `reason`; only the first request counts.
@@ -94,15 +93,6 @@ class Stop:
         """Raise Interrupted if a stop was asked for."""
         if self.reason is not None:
             raise Interrupted(self.reason)
-
-    def remark(self, text: str) -> None:
-        """Keep a text for `remarks` that is worth a line in the log, and no reason to stop."""
-        self._remarks.append(text)
-
-    def remarks(self) -> list[str]:
-        """Return the texts since the last call."""
-        found, self._remarks = self._remarks, []
-        return found
 
     def begin_grace(self, grace_s: float) -> None:
         """Start the workers' grace time: `grace_s` seconds, or fewer if the request says so. Later calls change nothing."""

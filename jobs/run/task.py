@@ -1,14 +1,20 @@
-"""Tasks that a driver hands to workers, and the reports that it gets back."""
+"""Tasks that a driver hands to workers, the reports that it gets back, and the executors between them."""
 
+import re
 import time
-from collections.abc import Iterator, Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from jobs.plan.layout import Shard
+from jobs.errors import JobError
+from jobs.plan.layout import Machines, Shard
+from jobs.redact import redact
+from jobs.run.stop import Stop
 from jobs.search import Round, Told
+from jobs.storage import objects
 from jobs.store.live import Value
 from jobs.store.marker import Marker
 from jobs.store.rounds import Cost
@@ -125,10 +131,40 @@ class Report(NamedTuple):
         """The name of the attempt."""
         return self.shard, self.attempt
 
-    @property
-    def node_was_lost(self) -> bool:
-        """Whether the attempt ended because its whole node was lost, which no shard can be blamed for."""
-        return self.about.get("died") == "node"
+
+MOST_TRACE = 8000
+"""Characters kept of a traceback, from its end: the innermost frames and the error."""
+
+
+def error_text(error: BaseException) -> str:
+    """Return an exception as text of at most 2,000 characters without credentials, even if its own `str` fails."""
+    return redact(_text(error)[:4000])[:2000]
+
+
+def traceback_text(error: BaseException) -> str:
+    """Return the end of an exception's traceback without credentials.
+
+    Of the text of a storage error it contains only what `error_text` lets through.
+    """
+    if objects.is_storage_error(error):
+        text = "".join(traceback.format_tb(error.__traceback__)) + _text(error)
+    else:
+        text = "".join(traceback.format_exception(error))
+    # Before it is cut: half a name hides nothing.
+    return redact(text[-2 * MOST_TRACE :])[-MOST_TRACE:]
+
+
+def _text(error: BaseException) -> str:
+    try:
+        # A server's answer may quote the request, including the name of the access key.
+        text = objects.reason(error) if objects.is_storage_error(error) else str(error)
+    except Exception:
+        text = "(no readable text)"
+    if "Traceback (most recent call last)" in text:
+        # An error in a callback contains its traceback; the last line names the exception.
+        ends = [line for line in text.splitlines() if re.match(r"[A-Za-z_][\w.]*: ", line)]
+        return ends[-1] if ends else text
+    return text if isinstance(error, JobError) else f"{type(error).__name__}: {text}"
 
 
 class ShardProgress(NamedTuple):
@@ -179,3 +215,74 @@ class Pulse:
             yield
         finally:
             self.beat()
+
+
+TICK_S = 0.25
+"""Least seconds between two ticks."""
+
+OnTick = Callable[[Mapping[Key, Heartbeat]], None]
+"""Called with attempt -> its last heartbeat, for the running attempts."""
+
+
+class ExecutorLost(Exception):
+    """Raised by `wait` if the executor can compute no more. Running attempts are lost; committed shards stay."""
+
+
+class Executor(Protocol):
+    """Runs shards: `submit` at most `capacity()` pieces of work, then `wait` for their reports."""
+
+    name: str
+
+    def machines(self) -> Machines:
+        """Return the number of workers, and the memory and devices of each; a cluster may take seconds to answer."""
+
+    def start(self, address: str, stop: Stop | None = None, on_tick: OnTick | None = None) -> None:
+        """Prepare for the store at `address`.
+
+        stop: once it is asked for, the workers leave their shards at a checkpoint, and `wait` returns the reports.
+        on_tick: called from within `wait`, every `TICK_S` seconds or later.
+        """
+
+    def capacity(self) -> int:
+        """Return how many more pieces of work it takes now."""
+
+    def submit(self, work: Work) -> None:
+        """Take a piece of work; `wait` returns its report."""
+
+    def wait(self, timeout: float) -> list[Report]:
+        """Return the reports that have come in; wait for the first at most `timeout` seconds.
+
+        Raises ExecutorLost if no further one will come.
+        """
+
+    def close(self) -> None:
+        """Release all workers at once; running attempts are lost."""
+
+
+@runtime_checkable
+class ManyWorkers(Protocol):
+    """An executor with several workers, each a process that can be killed."""
+
+    def try_elsewhere(self, task: Task) -> bool:
+        """Begin a second attempt at a running shard, if another node has an idle worker of the same kind; return whether it began."""
+
+    def end(self, attempt: Key, why: str | None = None) -> None:
+        """End an attempt, and the worker that runs it.
+
+        why: the error that `wait` reports, as a death of the worker; None: the attempt is superseded and not reported.
+        """
+
+
+class Ticker:
+    """Calls a function with the heartbeats of running attempts, at most every `TICK_S` seconds."""
+
+    def __init__(self, on_tick: OnTick | None) -> None:
+        self._on_tick, self._at = on_tick, time.monotonic()
+
+    def tick(self, heartbeats: Callable[[], Mapping[Key, Heartbeat]]) -> None:
+        """Call the function if `TICK_S` has passed."""
+        # `heartbeats` is a function, so that nobody collects them before it is time.
+        if self._on_tick is not None and time.monotonic() - self._at >= TICK_S:
+            self._on_tick(heartbeats())
+            # After the call, so that a slow listener does not make the next tick due at once.
+            self._at = time.monotonic()

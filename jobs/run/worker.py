@@ -1,8 +1,9 @@
-"""A worker: read a shard's items, compute, write the results, commit."""
+"""A worker: read a shard's items, compute, write the results, commit; and the executor that has one, in this process."""
 
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import threading
 import time
@@ -17,19 +18,27 @@ from ctd.kernel import Kernel
 from ctd.late import jax
 from jobs.errors import JobError
 from jobs.inputs.measure import load_group
+from jobs.plan.layout import Machines
 from jobs.reduce import reduce_group
 from jobs.run.attempt import Attempt, Computed, Group, States, Stopped
 from jobs.run.sources import source_here
+from jobs.run.stop import Stop
 from jobs.run.task import (
     Fault,
+    Heartbeat,
+    Key,
+    OnTick,
     Pulse,
     Reduction,
     Report,
     ShardProgress,
     Step,
     Task,
+    Ticker,
     Work,
+    error_text,
     rows_of,
+    traceback_text,
 )
 from jobs.search import Told
 from jobs.spec.search import Search
@@ -38,8 +47,8 @@ from jobs.storage import objects
 from jobs.store.arrays import DONE, DROPPED, FAILED
 from jobs.store.checkpoint import clear
 from jobs.store.live import EVERY_S, clear_live
+from jobs.store.manifest import host
 from jobs.store.marker import Marker
-from jobs.store.provenance import error_text, host, traceback_text
 from jobs.store.rounds import Cost, Damaged
 from jobs.store.store import Store, shared_fields
 from jobs.store.writer import ShardWriter
@@ -248,3 +257,76 @@ def fault_of(error: Exception) -> Fault:
     ):
         return "memory"
     return "storage" if objects.is_storage_error(error) else "error"
+
+
+IDLE_S = 0.05
+"""Longest sleep (s) of a `wait` with nothing to run, while retries wait for their time or the storage fails."""
+
+
+class SerialExecutor:
+    """Runs shards one after another in this process.
+
+    memory_gb: memory for the items, in GB; by default what is free now.
+    """
+
+    name = "serial"
+
+    def __init__(self, memory_gb: float | None = None) -> None:
+        self._memory = usable_memory(memory_gb)
+        self._waiting: list[Work] = []
+        self._worker: Worker | None = None
+        self._running: dict[Key, Heartbeat] = {}
+        self._ticker = Ticker(None)
+
+    def machines(self) -> Machines:
+        """Return one worker, whose CPU devices share the given memory, or else that which was free when this executor was made."""
+        devices = jax.local_device_count() if jax.default_backend() == "cpu" else 1
+        return Machines(1, self._memory // devices, devices)
+
+    def start(self, address: str, stop: Stop | None = None, on_tick: OnTick | None = None) -> None:
+        """Open the store."""
+        self._worker, self._ticker = Worker(address), Ticker(on_tick)
+        if stop is not None:
+            # Safe in a signal handler, which may run in the middle of an advance: it only sets an event.
+            stop.add_callback(self._worker.interrupt)
+
+    def capacity(self) -> int:
+        """Return 1 if no work waits, else 0: one shard runs at a time."""
+        return 1 - len(self._waiting)
+
+    def submit(self, work: Work) -> None:
+        """Keep the work for `wait`."""
+        self._waiting.append(work)
+
+    def wait(self, timeout: float) -> list[Report]:
+        """Run the waiting shard, however long it takes."""
+        assert self._worker is not None
+        self._ticker.tick(self.heartbeats)
+        if not self._waiting:
+            time.sleep(min(timeout, IDLE_S))
+        reports = []
+        # Blocks until the shard ends; the kernel's advances call `_note`, which ticks on the way.
+        while self._waiting:
+            work = self._waiting.pop(0)
+            note = lambda now, attempt=work.key: self._note(attempt, now)
+            reports.append(self._worker.do(work, note))
+            self._running.pop(work.key, None)
+        return reports
+
+    def _note(self, attempt: Key, now: ShardProgress) -> None:
+        # Never silent: the shard runs in this process, so nobody could end it as hung.
+        self._running[attempt] = Heartbeat(now, 0.0)
+        self._ticker.tick(self.heartbeats)
+
+    def heartbeats(self) -> Mapping[Key, Heartbeat]:
+        """Return how far the running shard has come."""
+        return dict(self._running)
+
+    def close(self) -> None:
+        """Forget the worker."""
+        self._worker = None
+
+
+def usable_memory(memory_gb: float | None) -> int:
+    """Return the given memory in bytes; without one, the memory that is free on this host."""
+    return int((memory_gb or 0) * 1e9) or os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -17,7 +17,7 @@ What belongs to a search elsewhere:
     jobs.run.rounds             the tasks of rounds, and the states that they go on from
     jobs.store.rounds           the states that a round leaves, and the log of decisions
     jobs.query.tables           the table `search` of a query
-    jobs.report.search_plots    what a report shows of it, beside jobs.report.page.content
+    jobs.report.search_plots    what a report shows of it, beside jobs.report.page
 """
 
 from collections.abc import Mapping, Sequence

@@ -12,8 +12,11 @@ driver that starts anew repeats what is written.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import numpy as np
+from numpy.typing import DTypeLike
+from pydantic import Field, PlainSerializer, PlainValidator
 
 from jobs.errors import JobError
 from jobs.spec.search import Search
@@ -22,21 +25,33 @@ TO_THE_END = 2**31 - 1
 """The length of a round that ends once all of its items have finished."""
 
 
+def _from_list(kind: DTypeLike | None) -> PlainValidator:
+    return PlainValidator(lambda values: np.array(values, kind))
+
+
+TO_LIST = PlainSerializer(lambda array: array.tolist())
+Whole = Annotated[np.ndarray, _from_list(np.int64), TO_LIST]
+Real = Annotated[np.ndarray, _from_list(np.float64), TO_LIST]
+Truth = Annotated[np.ndarray, _from_list(np.bool_), TO_LIST]
+Values = Annotated[np.ndarray, _from_list(None), TO_LIST]
+"""Arrays of rounds and reports, which are lists where jobs.store.rounds writes them."""
+
+
 @dataclass(frozen=True)
 class Round:
     """Items of a group that make their next advances together."""
 
-    rows: np.ndarray
+    rows: Whole
     """(n,) int64, rising: the items' rows in the group."""
-    rounds: np.ndarray
+    rounds: Whole
     """(n,) int64: the round that kept the state from which each goes on; -1: it starts."""
-    parents: np.ndarray
+    parents: Whole
     """(n,) int64: the row whose state that was."""
     length: int
     """Advances that each makes, or fewer if it finishes."""
-    values: Mapping[str, np.ndarray] = field(default_factory=dict)
+    values: Mapping[str, Values] = field(default_factory=dict)
     """Searched field -> (n,) its values in this round."""
-    group: int = 0
+    group: Annotated[int, Field(exclude_if=lambda group: group == 0)] = 0
     """The group of the items, among those that are searched together."""
 
 
@@ -44,15 +59,15 @@ class Round:
 class Told:
     """The report of a round: arrays over its rows, without those that failed with an error."""
 
-    rows: np.ndarray
+    rows: Whole
     """(n,) int64, rising."""
-    metric: np.ndarray
+    metric: Real
     """(n,) float64: the metric at the end of the round."""
-    advances: np.ndarray
+    advances: Whole
     """(n,) int64: the advances that each item made in the round."""
-    done: np.ndarray
+    done: Truth
     """(n,) bool: whether it has finished."""
-    broken: np.ndarray
+    broken: Truth
     """(n,) bool: whether its outcome is a failure of the kernel."""
     failed: tuple[int, ...] = ()
     """Rows of the round that failed with an error: they have no state and leave the search."""

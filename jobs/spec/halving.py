@@ -1,8 +1,8 @@
 """Successive halving in a job file, in step and asynchronous, and the fields that all searches share."""
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 
 class Compared(BaseModel):
@@ -20,13 +20,6 @@ class Compared(BaseModel):
         "min",
         description="min if a smaller value is better, max if a larger one is, as for an r2",
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _is_spread(cls, content: object) -> Any:
-        if isinstance(content, dict) and "spread" in content:
-            raise ValueError("spread: every search is spread over the workers; leave it out")
-        return content
 
     @property
     def rungs(self) -> "Rungs | None":

@@ -23,6 +23,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    FiniteFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -34,7 +35,7 @@ from pydantic import (
 from ctd.catalogue import UnknownKernel, find_module, load_kernel
 from ctd.contract import located
 from ctd.kernel import Kernel
-from jobs.errors import JobError, explain, meant
+from jobs.errors import JobError, advised, explain, meant, validated
 from jobs.spec.search import METHODS, Optuna, Population, Rungs, Search
 from jobs.spec.sweep import Sweep, Sweeps
 from jobs.spec.text import parse_file, parse_text
@@ -60,16 +61,16 @@ class RunSettings(BaseModel):
         None,
         description="worker processes; by default one for each GPU, or for each CPU core if there is no GPU",
     )
-    cpus_per_worker: PositiveFloat = Field(
-        1, description="CPU cores of a worker; without GPUs its items are split over them"
+    cpus_per_worker: FiniteFloat = Field(
+        1, gt=0, description="CPU cores of a worker; without GPUs its items are split over them"
     )
-    gpus_per_worker: float | None = Field(
+    gpus_per_worker: FiniteFloat | None = Field(
         None,
         ge=0,
         description="GPUs of a worker, or its share of one GPU, such as 0.5; by default 1 where there are GPUs",
     )
-    memory_gb: PositiveFloat | None = Field(
-        None, description="memory that one worker may use; by default what its device has"
+    memory_gb: FiniteFloat | None = Field(
+        None, gt=0, description="memory that one worker may use; by default what its device has"
     )
     retries: NonNegativeInt = Field(2, description="further attempts at a shard that failed")
     backoff_s: float = Field(1.0, ge=0, description="wait before a retry, doubled each time (s)")
@@ -192,7 +193,7 @@ def read_content(path: str | Path, overrides: list[str] | None = None) -> dict[s
     """
     path = Path(path)
     if (path / "zarr.json").exists():
-        raise JobError(f"{path}: is a store; give a job file, or `ctd resume {path}`")
+        raise JobError(f"{path}: is a store; give a job file, or {advised('ctd', 'resume', path)}")
     try:
         content = parse_file(path)
     except FileNotFoundError as error:
@@ -350,8 +351,5 @@ def options_of(spec: JobSpec, kernel: Kernel) -> BaseModel:
     Raises:
         JobError: a setting is unknown or not valid.
     """
-    try:
-        settings = {k: v for k, v in spec.gather.items() if k != "reductions"}
-        return kernel.Options.model_validate(settings)
-    except ValidationError as error:
-        raise explain(error, "gather", {(): kernel.Options.model_fields}) from None
+    settings = {k: v for k, v in spec.gather.items() if k != "reductions"}
+    return validated(kernel.Options, settings, "gather")

@@ -15,6 +15,9 @@ from typing import Any
 
 from ctd.kernel import Kernel
 from jobs.errors import JobError, nearest
+from jobs.spec.job import JobSpec
+from jobs.spec.reductions import LIST
+from jobs.spec.search import METHODS
 
 FORMS = ("uniform", "loguniform", "integers", "choice")
 """The forms of a range."""
@@ -34,9 +37,7 @@ def expand_preset(content: dict[str, object], kernel: Kernel, where: str) -> dic
         raise JobError(f"{where}: search.preset: kernel {kernel.name} has no preset {name!r}{hint}")
     preset = kernel.presets[name]
     given = content.get("params") or {}
-    # Validation of the job refuses params that are no mapping.
-    if not isinstance(given, Mapping):
-        return content
+    assert isinstance(given, Mapping)  # else jobs.pipeline.Stage has refused it
     sweep = content.get("sweep") or {}
     if isinstance(sweep, Mapping):
         sweep = {**preset.sweep, **sweep}
@@ -93,4 +94,46 @@ def _swept(sweep: object) -> set[str]:
         for block in blocks
         if isinstance(block, Mapping)
         for name in block
+    }
+
+
+# --- the schema of job files ----------------------------------------------------------------------
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+"""The version of JSON Schema that pydantic writes."""
+
+
+def job_schema(kernel: Kernel | None = None) -> dict[str, Any]:
+    """The JSON Schema of a job file; with a kernel it also covers that kernel's `params` and `gather`.
+
+    >>> sorted(job_schema()["properties"])[:3]
+    ['cluster', 'gather', 'keep_bits']
+    """
+    schema = {"$schema": DIALECT, **JobSpec.model_json_schema()}
+    if kernel is not None:
+        for field, model in (("params", kernel.Params), ("gather", kernel.Options)):
+            inner = model.model_json_schema()
+            if field == "gather":
+                reductions = LIST.json_schema(ref_template="#/$defs/{model}")
+                inner.setdefault("$defs", {}).update(reductions.pop("$defs"))
+                inner.setdefault("properties", {})["reductions"] = reductions
+            schema["$defs"].update(inner.pop("$defs", {}))
+            schema["properties"][field] = inner
+        if kernel.presets:
+            schema["properties"]["search"]["anyOf"].append(_preset_schema(kernel))
+    return schema
+
+
+def _preset_schema(kernel: Kernel) -> dict[str, Any]:
+    """The schema of a search by one of the kernel's presets, whose other fields may be left out."""
+    names = [{"const": name, "description": p.reason} for name, p in kernel.presets.items()]
+    fields = {
+        k: v for m in METHODS.values() for k, v in m.model_json_schema()["properties"].items()
+    }
+    given = {name: {"description": entry.get("description", "")} for name, entry in fields.items()}
+    return {
+        "type": "object",
+        "properties": {"preset": {"oneOf": names}, **given},
+        "required": ["preset"],
+        "additionalProperties": False,
     }

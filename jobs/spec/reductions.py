@@ -152,33 +152,17 @@ def reductions_of(spec: JobSpec, kernel: Kernel | Description) -> list[Reduction
             for name, model in KINDS.items()
         }
         raise explain(error, where, known) from None
-    columns, numbers = _column_names(spec, kernel)
+    scalars = [name for name, var in kernel.dims.items() if var.axes == ()]
+    check_reductions(found, {name: name != "outcome" for name in (*spec.swept(), *scalars)})
     taken = {"items", "shards", *(var.axes[0] for var in kernel.reduced.values() if var.axes)}
     taken |= {SEARCH_TABLE} if spec.search else set()
     for k, one in enumerate(found):
-        for field, column in one.named():
-            allowed = numbers if field in one.numbers else columns
-            if column not in allowed:
-                what = (
-                    f"{column!r} is not a number"
-                    if column in columns
-                    else f"unknown column {column!r}"
-                )
-                raise JobError(f"{where}.{k}.{field}: {what}{nearest(column, allowed)}")
         if one.label in taken:
             raise JobError(
                 f"{where}.{k}: there is a table {one.label!r} already; give this one `table: NAME`"
             )
         taken.add(one.label)
     return found
-
-
-def _column_names(spec: JobSpec, kernel: Kernel | Description) -> tuple[list[str], list[str]]:
-    """The columns of the item table: (all, those that a reduction may use as numbers)."""
-    swept = spec.swept()
-    scalars = [name for name, var in kernel.dims.items() if var.axes == ()]
-    numbers = [name for name in (*scalars, *swept) if name != "outcome"]
-    return [*swept, *scalars, *ALWAYS], numbers
 
 
 def check_reductions(found: Sequence[Reduction], columns: Mapping[str, bool]) -> None:
@@ -192,11 +176,11 @@ def check_reductions(found: Sequence[Reduction], columns: Mapping[str, bool]) ->
         for field, column in one.named():
             numeric = field in one.numbers
             known = [name for name, is_number in columns.items() if is_number or not numeric]
-            if column in (known if numeric else [*known, *ALWAYS]):
-                continue
-            what = (
-                f"{column!r} does not hold one number an item"
-                if column in columns
-                else f"this job has no result {column!r}"
-            )
-            raise JobError(f"gather: reductions.{k}.{field}: {what}{nearest(column, known)}")
+            known += () if numeric else ALWAYS
+            if column not in known:
+                what = (
+                    f"{column!r} does not hold one number an item"
+                    if column in columns
+                    else f"unknown column {column!r}"
+                )
+                raise JobError(f"gather: reductions.{k}.{field}: {what}{nearest(column, known)}")

@@ -139,6 +139,11 @@ def own_code(base: str, modules: Iterable[str]) -> list[Path]:
     return [code.file for code in found if code]
 
 
+def lies_in_store(base: str, modules: Iterable[str]) -> bool:
+    """Whether one of these modules lies inside of a store, so that every other process needs --trust."""
+    return any(map(_in_store, own_code(base, modules)))
+
+
 def put_on_path(folder: str) -> None:
     """Make a folder the first one that modules are looked for in, unless it is one already."""
     if folder not in sys.path:

@@ -10,10 +10,10 @@ Addresses appear in stores, events and messages, so one that contains a secret i
 """
 
 import re
-from pathlib import Path
+from pathlib import Path, PurePath
 from urllib.parse import unquote, urlsplit
 
-from jobs.errors import JobError, nearest
+from jobs.errors import JobError, advised, nearest
 
 BUCKETS = ("s3", "gs", "az")
 """Schemes of object stores, which can hold results and data."""
@@ -73,6 +73,23 @@ def join(base: str, name: str) -> str:
     return name if Path(name).is_absolute() else f"{plain(base)}/{name}"
 
 
+def beside(address: str) -> Path:
+    """Return the path of what is made of a store, such as its pictures, but for the ending; in this folder for a store elsewhere.
+
+    >>> str(beside("runs/v0.01.zarr")), str(beside("runs/v0.01")), str(beside("s3://lab/runs/a.zarr"))
+    ('runs/v0.01', 'runs/v0.01', 'a')
+    """
+    path = local_path(address) or Path(PurePath(address).name)
+    if path.name in ("", ".."):  # of `.`: the name is the folder's
+        path = path.resolve()
+    return without_ending(path)
+
+
+def without_ending[P: PurePath](path: P) -> P:
+    """Return the path without the ending of a store; any other is part of its name."""
+    return path.with_suffix("") if path.suffix in (".zarr", SUFFIX) else path
+
+
 def is_zip(path: Path | None) -> bool:
     """Whether a path is that of an archive."""
     return path is not None and path.suffix == SUFFIX and path.is_file()
@@ -80,10 +97,13 @@ def is_zip(path: Path | None) -> bool:
 
 def refuse_zip(path: Path | None) -> None:
     """Raise JobError if a path is that of an archive, which nothing writes to."""
-    if is_zip(path):
-        raise JobError(
-            f"{path}: an archive is only read; unpack it to go on: unzip {path} -d {path.with_suffix('.zarr')}"  # type: ignore[union-attr]
-        )
+    if path is not None and is_zip(path):
+        raise JobError(f"{path}: an archive is only read; unpack it to go on: {to_unpack(path)}")
+
+
+def to_unpack(path: Path) -> str:
+    """Return the command that unpacks an archive."""
+    return advised("unzip", path, "-d", path.with_suffix(".zarr"))
 
 
 def _check(address: str, name: str) -> None:

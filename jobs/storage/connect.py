@@ -165,7 +165,7 @@ def read_zip(path: Path) -> MemoryStore:
             if sum(m.file_size for m in members) > MOST_BYTES or sum(packed) > MOST_PACKED:
                 raise JobError(
                     f"{path}: holds more than is read into memory ({MOST_BYTES >> 30} GiB, {MOST_PACKED >> 20} MiB of it "
-                    f"compressed); unpack it, and open the folder: unzip {path} -d {path.with_suffix('.zarr')}"
+                    f"compressed); unpack it, and open the folder: {addresses.to_unpack(path)}"
                 )
             for member in members:
                 obstore.put(found, member.filename, archive.read(member))

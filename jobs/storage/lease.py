@@ -10,6 +10,7 @@ drivers run. This harms nothing: both write the same bytes, in whole objects.
 """
 
 import json
+import logging
 import secrets
 import threading
 import time
@@ -21,11 +22,13 @@ from typing import Any, Protocol
 from obstore.store import ObjectStore
 
 from jobs import keys
-from jobs.errors import JobError
+from jobs.errors import JobError, advised
 from jobs.storage import addresses, connect, objects
 from jobs.storage.addresses import refuse_zip
 from jobs.storage.checksums import parsed
 from jobs.storage.process import Process, this_process
+
+log = logging.getLogger("ctd")
 
 TTL_S = 30.0
 """Seconds of silence after which a holder on another machine may be dead; whoever asks then watches for a renewal."""
@@ -45,9 +48,6 @@ class Listener(Protocol):
 
     def ask(self, reason: str, grace_s: float | None = None) -> None:
         """Stop because of `reason`, within `grace_s` seconds."""
-
-    def remark(self, text: str) -> None:
-        """Log `text`, which is no reason to stop."""
 
 
 class Held(JobError):
@@ -104,10 +104,7 @@ class Lease:
         for _ in objects.read_attempts(keys.LEASE):
             held = holder(store)
             if held is not None and _is_alive(store, held):
-                raise Held(
-                    f"{address}: is being run by {describe(held)}; wait for it, or stop it with "
-                    f"`ctd cancel {address}`"
-                )
+                raise held_by(address, held)
             generation = held.generation + 1 if held else 0
             record = LeaseRecord(
                 **asdict(this_process()),
@@ -155,9 +152,6 @@ class Lease:
         """Have the next `check` stop the holder because of `reason`: the lease is the listener of who brings none."""
         del grace_s
         self._asked = self._asked or reason
-
-    def remark(self, text: str) -> None:
-        """Do nothing with `text`: who brings no listener has no log."""
 
     def check(self) -> None:
         """Raise Held if another process has taken the lease over, as it may while this one is suspended.
@@ -215,21 +209,21 @@ class Lease:
         except Exception as error:
             if not objects.is_storage_error(error):
                 raise
-            self._pass_over(f"{key}: cannot be read: {objects.reason(error)}", listener)
+            self._pass_over(f"{key}: cannot be read: {objects.reason(error)}")
             return
         if request is None:
             return
         try:
             by = Process.from_json(parsed(request))
         except ValueError:
-            self._pass_over(f"{key}: no request to stop, {request[:40]!r}", listener)
+            self._pass_over(f"{key}: no request to stop, {request[:40]!r}")
         else:
             listener.ask(f"cancelled by {by.user} on {by.host}", CANCEL_GRACE_S)
 
-    def _pass_over(self, what: str, listener: Listener) -> None:
+    def _pass_over(self, what: str) -> None:
         if what != self._passed_over:
             self._passed_over = what
-            listener.remark(f"{what}: passed over")
+            log.warning("%s: passed over", what)
 
     def _stamped(self) -> bytes:
         self._record = replace(self._record, renewed=time.time(), said=self.progress())
@@ -324,6 +318,12 @@ def describe(record: LeaseRecord) -> str:
         f"process {record.pid} of {record.user} on {record.host} (since "
         f"{now - record.since:.0f} s, last sign of life {now - record.renewed:.0f} s ago)"
     )
+
+
+def held_by(address: str, record: LeaseRecord) -> Held:
+    """Return the error that another driver, of this lease, runs the store at `address`."""
+    advice = f"wait for it, or stop it with {advised('ctd', 'cancel', address)}"
+    return Held(f"{address}: is being run by {describe(record)}; {advice}")
 
 
 def _is_alive(store: ObjectStore, record: LeaseRecord) -> bool:

@@ -16,7 +16,7 @@ from obstore.store import ObjectStore
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from jobs import keys
-from jobs.errors import JobError
+from jobs.errors import JobError, advised
 from jobs.spec.job import JobSpec
 from jobs.storage import addresses, objects
 from jobs.storage.addresses import refuse_zip
@@ -125,7 +125,7 @@ def write_card(store: Store, markers: list[Marker], stamp: str) -> Card:
         card = Card.model_validate(content)
     except ValidationError:
         raise JobError(
-            f"{store.address}: its markers are damaged; `ctd check {store.address}` names them"
+            f"{store.address}: its markers are damaged; {advised('ctd', 'check', store.address)} names them"
         ) from None
     # The card of an unfinished store would be out of date with the next shard. A reader who may not write makes it at each look.
     if not card.left:

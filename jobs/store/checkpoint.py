@@ -25,7 +25,7 @@ from ctd.late import jax
 from jobs import keys
 from jobs.plan.layout import Shard
 from jobs.storage import objects
-from jobs.store.provenance import host
+from jobs.store.manifest import host
 from jobs.store.store import Store
 
 COST = 0.02
@@ -49,7 +49,7 @@ class Checkpoints:
         microbatch: int,
         round_sha256: str | None = None,
     ) -> None:
-        self._objects, self._folder = store.objects, folder(shard)
+        self._objects, self._folder = store.objects, keys.checkpoints(shard.group, shard.number)
         self._every_s = store.job.spec.run.checkpoint_s
         here = host()
         # Everything that may change the bits: a checkpoint with another identity is not continued.
@@ -101,16 +101,12 @@ class Checkpoints:
         return best
 
 
-def folder(shard: Shard) -> str:
-    """Return the key of the folder that holds a shard's checkpoints."""
-    return keys.checkpoints(shard.group, shard.number)
-
-
 def clear(store: Store, shard: Shard) -> None:
     """Delete the checkpoints of a committed shard; those that a failing storage keeps harm nothing."""
+    folder = keys.checkpoints(shard.group, shard.number)
     with objects.may_fail():
         for generation in (0, 1):
-            objects.delete(store.objects, f"{folder(shard)}/{generation}")
+            objects.delete(store.objects, f"{folder}/{generation}")
 
 
 def encode(snapshot: Snapshot, identity: Mapping[str, object]) -> bytes:

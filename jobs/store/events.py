@@ -10,14 +10,14 @@ second      a running shard is    superseded  an attempt was ended, since the ot
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field
 
 from jobs import keys
+from jobs.errors import Text
 from jobs.storage import objects
 from jobs.storage.checksums import write_sums
 from jobs.store.store import Store
@@ -29,13 +29,17 @@ FLUSH_S = 30.0
 """Seconds after which the next event writes those that are in memory; failures and decisions are written at once."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Event:
-    """One event. Fields that do not apply to its kind have their defaults, and are not written."""
+class Event(BaseModel):
+    """One event. Fields that do not apply to its kind have their defaults, and are not written.
 
-    time: float = field(default_factory=time.time)
+    Further fields, of an executor or of another version of ctd, are kept beside these: `about`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow", validate_by_name=True)
+
+    time: float = Field(default_factory=time.time)
     """Seconds since 1970."""
-    kind: str
+    kind: str = Field(alias="event")
     """Kind of event; the line calls it `event`."""
 
     executor: str | None = None
@@ -46,7 +50,7 @@ class Event:
     """Shards committed."""
     failed: int | None = None
     """Shards given up."""
-    stopped: str | None = ""
+    stopped: Text | None = ""
     """Why the run was stopped before its end; None: it ran to its end."""
     lost: Sequence[int] | None = None
     """Shards that were still running."""
@@ -58,21 +62,24 @@ class Event:
     shard: int | None = None
     group: int | None = None
     attempt: int | None = None
-    error: str | None = None
-    trace: str | None = None
+    error: Text | None = None
+    trace: Text | None = None
     fault: str | None = None
     probe: bool | None = None
     rows: Sequence[int] | None = None
     """First row of the attempt, and the row after its last."""
-    text: str | None = None
+    text: Text | None = None
     """The decision."""
 
     host: str | None = None
     pid: int | None = None
     seconds: float | None = None
     n_failed: int | None = None
-    about: Mapping[str, Any] = field(default_factory=dict)
-    """Further fields, of an executor or of another version of ctd; written beside the others."""
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """The further fields."""
+        return self.model_extra or {}
 
     @property
     def process(self) -> tuple[str | None, int | None]:
@@ -81,21 +88,13 @@ class Event:
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of the event's line."""
-        own = (f for f in fields(self) if f.name not in _EVERY)
-        said = {f.name: value for f in own if (value := getattr(self, f.name)) != f.default}
-        return {"time": self.time, "event": self.kind, **said, **self.about}
+        # The time in any case: by a clock that stands still, it is its own default.
+        return {"time": self.time, **self.model_dump(by_alias=True, exclude_defaults=True)}
 
     @staticmethod
-    def from_json(content: Mapping[str, object]) -> "Event":
+    def from_json(content: object) -> "Event":
         """Return the event that `to_json` described. Raises ValueError if `content` describes none."""
-        rest, names = dict(content), {f.name for f in fields(Event)} - {"kind", "about"}
-        known = {name: rest.pop(name) for name in content if name in names}
-        return _PARSER.validate_python({"kind": rest.pop("event"), "about": rest, **known})
-
-
-_PARSER = TypeAdapter(Event)
-_EVERY = ("time", "kind", "about")
-"""The fields that every event has."""
+        return Event.model_validate(content, by_name=False)  # a further field may be called `kind`
 
 
 class Events:
@@ -163,9 +162,7 @@ def read_events(store: Store) -> list[Event]:
     found = []
     # A driver that was killed while it joined two objects has left lines twice; `dict.fromkeys` keeps the first.
     for line in dict.fromkeys(_lines(store)):
-        with suppress(
-            ValueError, KeyError, TypeError
-        ):  # a line that a full disk cut short, or a stranger wrote
+        with suppress(ValueError):  # a line that a full disk cut short, or a stranger wrote
             found.append(Event.from_json(json.loads(line)))
     return found
 

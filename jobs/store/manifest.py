@@ -5,14 +5,23 @@ run/kernel.json describes the job's kernel for readers. If it is missing, the ar
 
 from __future__ import annotations
 
+import os
+import platform
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from obstore.store import ObjectStore
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt, ValidationError
 
+from ctd.installed import version_of
 from ctd.kernel import Kernel, Outcome, Var
+from ctd.late import jax
 from jobs import keys
 from jobs.errors import JobError, count, explain
 from jobs.late import zarr
@@ -70,7 +79,7 @@ class Job:
             )
         found = _Content.model_validate(content)
         layouts = tuple(GroupLayout(**layout.model_dump()) for layout in found.layouts)
-        spec, sizes = parse_job(_without_spread(found.spec), where), found.group_sizes
+        spec, sizes = parse_job(found.spec, where), found.group_sizes
         # The checksum holds for a text that a stranger wrote, too: check what later code relies on.
         n, planned = sum(part.count() for part in spec.sweeps()), sum(sizes)
         # `ways` is not stored: groups that are searched together each have a row for every item (Plan.ways).
@@ -100,14 +109,6 @@ class _Content(BaseModel):
     layouts: tuple[_Layout, ...]
     provenance: dict[str, Any]
     sources: dict[str, str] = {}
-
-
-def _without_spread(spec: dict[str, object]) -> dict[str, Any]:
-    """Leave out `search.spread`, which an older head stored: every search is spread now."""
-    search = spec.get("search")
-    if not isinstance(search, dict):
-        return spec
-    return {**spec, "search": {name: v for name, v in search.items() if name != "spread"}}
 
 
 def read_job(store: ObjectStore, address: str) -> Job:
@@ -153,6 +154,41 @@ def _newer(data: bytes | None) -> dict[str, Any] | None:
     content = parsed(data) or {}
     found = content.get("format", 0)
     return content if isinstance(found, int) and found > FORMAT else None
+
+
+# --- provenance -----------------------------------------------------------------------------------
+
+PACKAGES = ("ctd", "jax", "jaxlib", "numpy", "zarr", "ray", "optax")
+
+
+def host() -> dict[str, Any]:
+    """Return this process's host, pid, platform and device kind."""
+    device = jax.local_devices()[0]
+    return {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "platform": device.platform,
+        "device_kind": device.device_kind,
+    }
+
+
+def provenance() -> dict[str, Any]:
+    """Return versions, git commit, host, time and command of this process, which creates a store."""
+    source = Path(__file__).parents[2]
+    commit = None
+    if (source / ".git").exists():  # an installed copy may lie inside somebody else's repository
+        commit = subprocess.run(
+            ["git", "-C", str(source), "rev-parse", "HEAD"],
+            capture_output=True, text=True, check=False,
+        ).stdout.strip()  # fmt: skip
+    return {
+        "versions": {name: version_of(name) for name in PACKAGES}
+        | {"python": platform.python_version()},
+        "git_commit": commit,
+        "host": socket.gethostname(),
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "command": sys.argv,
+    }
 
 
 # --- the kernel -----------------------------------------------------------------------------------

@@ -14,7 +14,6 @@ make that safe:
     record back meanwhile, the log has grown, and the segment is not added
 """
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
@@ -92,7 +91,8 @@ class Records[T: Record]:
         """
         folder = self.folder if group is None else f"{self.folder}/{group}"
         for _ in objects.read_attempts(folder):
-            read = self.read(objects.list_keys(self.objects, folder))
+            listed = list(objects.list_keys(self.objects, folder))
+            read = dict(objects.read_all(self.objects, listed))
             there = {key: line for key, line in read.items() if line is not None}
             gone = {keys.number_of(key) for key in read.keys() - there.keys()}
             # `compact` may have deleted both records of a shard while we read: the older one after we had read it, the
@@ -101,16 +101,6 @@ class Records[T: Record]:
                 break
         return there
 
-    def read(self, wanted: Iterable[str]) -> dict[str, bytes | None]:
-        """Return key -> the line of the record at that key; None if there is no object."""
-        found = objects.read_all(self.objects, list(wanted))
-        return {key: None if data is None else self.line(key, data) for key, data in found}
-
-    def line(self, key: str, data: bytes) -> bytes:
-        """Return the line that a segment holds for a record; by default the bytes of its object."""
-        del key
-        return data
-
     def whole(self, lines: Mapping[str, bytes]) -> dict[str, T]:
         """Return key -> record, of the lines that are not damaged and lie at their shard's key."""
         found = {key: self.record(line) for key, line in lines.items()}
@@ -118,7 +108,7 @@ class Records[T: Record]:
 
     def _is_place(self, key: str, shard: Shard) -> bool:
         place = keys.place(self.folder, shard.group, shard.number)
-        return re.match(f"{place}[-.]", key) is not None
+        return key.startswith(f"{place}-")
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Add a record with this content; `compact` deletes the earlier ones of its shard."""
@@ -141,8 +131,8 @@ class Records[T: Record]:
             seen = self.log.read()
             logged = resolved(seen)
             listed = list(objects.list_keys(self.objects, self.folder))
-            found = self.read(key for key in listed if key not in read)
-            read |= {key: line for key, line in found.items() if line is not None}
+            found = objects.read_all(self.objects, [key for key in listed if key not in read])
+            read |= {key: line for key, line in found if line is not None}
             if not read.keys() >= set(listed):
                 continue  # another process compacts: the newer of two records may be in the log, and not in `read`
             whole = self.whole({key: read[key] for key in listed})

@@ -14,11 +14,12 @@ The states of a round are one object, written whole or not at all:
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from ctd.batch import Snapshot
 from jobs import keys
@@ -93,7 +94,7 @@ def _record(leaves: Sequence[tuple[np.dtype[Any], tuple[int, ...]]]) -> np.dtype
 
 def round_digest(round_: Round) -> str:
     """Return a digest of what a round computes."""
-    return hashlib.sha256(repr(_of_round(round_)).encode()).hexdigest()
+    return hashlib.sha256(repr(_ROUND.dump_python(round_)).encode()).hexdigest()
 
 
 def write_round(
@@ -117,7 +118,7 @@ def write_round(
         "leaves": [[str(leaf.dtype), leaf.shape[1:]] for leaf in leaves],
         "sha256": [digest(row.tobytes()) for row in table],
     }
-    arrays = {name: np.asarray(getattr(told, name)) for name in _ARRAYS}
+    arrays = {name: np.asarray(array) for name, array in vars(told).items() if name != "failed"}
     head = encode(Snapshot(cost.rounds, arrays), identity)
     data = b"".join([f"{len(head):0{DIGITS}d}".encode(), head, table.tobytes()])
     # Not read back, as results are: states that turn out damaged are computed again (jobs.run.rounds).
@@ -165,7 +166,8 @@ def is_whole_round(store: Store, key: str) -> bool:
 # --- decisions ------------------------------------------------------------------------------------
 
 
-class Decision(NamedTuple):
+@dataclass(frozen=True)
+class Decision:
     """The reports since the last decision, and the round that follows from them."""
 
     told: Sequence[tuple[int, Told, Cost]]
@@ -178,15 +180,12 @@ class Decision(NamedTuple):
     """Rows that failed with an error and are tried again."""
 
 
+_ROUND, _DECISION = TypeAdapter(Round), TypeAdapter(Decision)
+
+
 def write_decision(store: Store, group: int, number: int, decision: Decision) -> None:
     """Write a decision; raises Held if another driver has written this one."""
-    content = {
-        "told": [[k, _of_told(told), asdict(cost)] for k, told, cost in decision.told],
-        "asked": None if decision.asked is None else _of_round(decision.asked),
-        "skipped": list(decision.skipped),
-        "again": list(decision.again),
-    }
-    key, data = keys.decision(group, number), checksummed(content)
+    key, data = keys.decision(group, number), checksummed(_DECISION.dump_python(decision))
     # Of two drivers, of which one has lost its lease and does not know yet, the second stops here. Equal bytes are no
     # conflict: a write that was reported as failed may have arrived.
     if not objects.create(store.objects, key, data) and not objects.holds(store.objects, key, data):
@@ -199,46 +198,8 @@ def read_decisions(store: Store, group: int) -> Iterator[Decision]:
     wanted = [keys.decision(group, k) for k in range(n)]
     for found in objects.each(store.objects, lambda key: read_verified(store.objects, key), wanted):
         # Each decision rests on all before it, so that those behind a gap say nothing.
-        if found is None:
+        try:
+            decision = _DECISION.validate_python(found)
+        except (ValueError, TypeError, OverflowError):  # none, or one whose arrays NumPy refuses
             return
-        told = [(k, _told_from(report), Cost(**cost)) for k, report, cost in found["told"]]
-        asked = None if found["asked"] is None else _round_from(found["asked"])
-        # Programs of before `again` did not write it.
-        yield Decision(told, asked, found["skipped"], found.get("again", ()))
-
-
-_ARRAYS = {
-    "rows": np.int64,
-    "metric": np.float64,
-    "advances": np.int64,
-    "done": np.bool_,
-    "broken": np.bool_,
-}
-"""The arrays of a report."""
-
-
-def _of_told(told: Told) -> dict[str, Any]:
-    return {name: getattr(told, name).tolist() for name in _ARRAYS} | {"failed": told.failed}
-
-
-def _told_from(found: Mapping[str, Any]) -> Told:
-    arrays: dict[str, Any] = {k: np.array(found[k], kind) for k, kind in _ARRAYS.items()}
-    return Told(**arrays, failed=tuple(found["failed"]))
-
-
-def _of_round(round_: Round) -> dict[str, Any]:
-    return {
-        "rows": round_.rows.tolist(),
-        "rounds": round_.rounds.tolist(),
-        "parents": round_.parents.tolist(),
-        "length": round_.length,
-        "values": {name: values.tolist() for name, values in round_.values.items()},
-        **({"group": round_.group} if round_.group else {}),
-    }
-
-
-def _round_from(found: Mapping[str, Any]) -> Round:
-    whole = lambda name: np.array(found[name], np.int64)
-    values = {name: np.asarray(values) for name, values in found["values"].items()}
-    rows, rounds, parents = whole("rows"), whole("rounds"), whole("parents")
-    return Round(rows, rounds, parents, found["length"], values, found.get("group", 0))
+        yield decision

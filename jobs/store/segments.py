@@ -25,8 +25,7 @@ from jobs.storage.checksums import checksummed, verified
 class Head(BaseModel):
     """The first and the last line of a segment."""
 
-    number: int | None = None
-    """The segment's number; missing in stores of an older head."""
+    number: int
     since: int
     shards: list[int]
     undone: frozenset[int]
@@ -41,7 +40,7 @@ class Head(BaseModel):
 
     def is_of(self, number: int) -> bool:
         """Whether it can be the head of this segment. A copied file has another number, and would replace those between."""
-        return self.number in (None, number) and self.since <= number
+        return self.number == number and self.since <= number
 
 
 class Segment(NamedTuple):

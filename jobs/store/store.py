@@ -18,7 +18,7 @@ from obstore.store import ObjectStore
 
 from ctd.kernel import Kernel
 from jobs import keys
-from jobs.errors import JobError
+from jobs.errors import JobError, advised
 from jobs.late import zarr
 from jobs.plan.packing import Part, Place, places_of
 from jobs.plan.search import searched
@@ -134,6 +134,11 @@ class Store:
         """
         store = connect.open_objects(address)
         return Store(address, store, read_job(store, address))
+
+    def to_resume(self, *options: str) -> str:
+        """Return the command, for messages, that goes on with the job; with --trust if its code lies inside of the store."""
+        inside = trust.lies_in_store(self.job.base, self.job.spec.modules())
+        return advised("ctd", "resume", self.address, *options, *["--trust"] * inside)
 
     def results(self, group: int) -> zarr.Group:
         """Return the Zarr group results/G."""

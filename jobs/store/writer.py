@@ -27,7 +27,6 @@ class ShardWriter:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._metadata: dict[str, dict[str, Any]] = {}
-        self._mirrors: dict[tuple[str, int], tuple[dict[str, Any], zarr.Array[Any]]] = {}
 
     def write(
         self,
@@ -121,22 +120,19 @@ class ShardWriter:
         On the store itself Zarr would first read an object that the rows do not fill, such as the last one of a group, and
         merge with it.
         """
-        if (path, len(whole)) not in self._mirrors:
-            # The same array, as long as this shard: its codecs and fill value make the same bytes.
-            shape = [len(whole), *self._metadata[path]["shape"][1:]]
-            metadata = json.dumps({**self._metadata[path], "shape": shape}).encode()
-            made: dict[str, Any] = {"zarr.json": zarr_buffer.Buffer.from_bytes(metadata)}
-            mirror = zarr.open_array(
-                zarr.storage.MemoryStore(made), mode="r+", config={"write_empty_chunks": True}
-            )
-            self._mirrors[path, len(whole)] = made, mirror
-        made, mirror = self._mirrors[path, len(whole)]
+        # The same array, as long as this shard: its codecs and fill value make the same bytes.
+        shape = [len(whole), *self._metadata[path]["shape"][1:]]
+        metadata = json.dumps({**self._metadata[path], "shape": shape}).encode()
+        made: dict[str, Any] = {"zarr.json": zarr_buffer.Buffer.from_bytes(metadata)}
+        mirror = zarr.open_array(
+            zarr.storage.MemoryStore(made), mode="r+", config={"write_empty_chunks": True}
+        )
         mirror[...] = whole
         size = (mirror.shards or mirror.chunks)[0]
+        del made["zarr.json"]
         encoded = {}
-        for key in [key for key in made if key != "zarr.json"]:
+        for key, data in made.items():
             _, first, *inner = key.split("/")
             place = "/".join([str(start // size + int(first)), *inner])
-            # `pop`, so that the mirror is empty for the next shard.
-            encoded[f"{path}/c/{place}"] = made.pop(key).as_buffer_like()
+            encoded[f"{path}/c/{place}"] = data.as_buffer_like()
         return encoded

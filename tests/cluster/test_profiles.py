@@ -3,6 +3,7 @@
 import json
 import shlex
 import subprocess
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -18,7 +19,7 @@ from cluster.profiles import (
     profile_names,
     slurm_seconds,
 )
-from cluster.slurm.script import clock, script
+from cluster.slurm.script import options, script
 from jobs.errors import JobError
 
 SLURM = {"kind": "slurm", "memory_gb": 8, "time": "4:00:00"}
@@ -40,8 +41,8 @@ def folder(tmp_path, monkeypatch):
     ],
 )  # fmt: skip
 def test_slurm_seconds(text, seconds):
-    """As sbatch(1) reads --time; and what is written from it is read the same."""
-    assert slurm_seconds(text) == slurm_seconds(clock(seconds)) == seconds
+    """As sbatch(1) reads --time."""
+    assert slurm_seconds(text) == seconds
 
 
 def test_time_without_quotes(folder):
@@ -88,6 +89,10 @@ def test_a_profile_in_this_folder_is_named_by_its_file(folder, tmp_path, monkeyp
             {"kind": "slrm"},
             "x: kind: local, ray or slurm expected, got 'slrm'; did you mean 'slurm'",
         ),
+        ({"kind": ["slurm"]}, r"x: kind: local, ray or slurm expected, got \['slurm'\]"),
+        ({"kind": {"slurm": 1}}, "x: kind: local, ray or slurm expected, got {'slurm': 1}"),
+        ({**SLURM, "setup": 5}, r"x: setup: Input should be a valid list \(given: 5\)"),
+        ({**SLURM, "memory_gb": float("inf")}, "x: memory_gb: Input should be a finite number"),
         ({**SLURM, "partiton": "gpu"}, "x: partiton: unknown field; did you mean 'partition'?"),
         ({"kind": "slurm", "time": 5}, "x: memory_gb: required, but not given"),
         ({**SLURM, "time": "4h"}, r"x: .*time: D-HH:MM:SS, HH:MM:SS or minutes expected, got '4h'"),
@@ -120,6 +125,7 @@ def test_bad_profiles(content, said):
         ("environment", {"AWS_SECRET_ACCESS_KEY": "hush"}, "AWS_SECRET_ACCESS_KEY"),
         ("environment", {"AZURE_STORAGE_ACCOUNT_KEY": "hush"}, "AZURE_STORAGE_ACCOUNT_KEY"),
         ("setup", ["export AWS_SESSION_TOKEN='hush'"], "AWS_SESSION_TOKEN"),
+        ("setup", "export AWS_SESSION_TOKEN='hush'", "AWS_SESSION_TOKEN"),
         ("sbatch", ["--export=ALL,DB_PASSWORD=hush"], "DB_PASSWORD"),
     ],
 )
@@ -195,6 +201,35 @@ def test_script_of_a_small_profile_asks_for_little(tmp_path):
     assert "partition" not in text.split("\n\n")[0]
     assert f'#SBATCH --output="{tmp_path}/a b/home/slurm-%j.out"' in text
     assert "#SBATCH --requeue" in text
+
+
+def read_by_sbatch(line):
+    """What `_get_argument` of Slurm's src/sbatch/opt.c makes of an #SBATCH line."""
+    text, quote, escaped = "", "", False
+    for letter in line:
+        if escaped or (quote and letter not in (quote, "\\")):
+            text, escaped = text + letter, False
+        elif letter == "\\":
+            escaped = True
+        elif letter in "'\"":
+            quote = "" if quote else letter
+        elif letter == "#" or letter.isspace():
+            break
+        else:
+            text += letter
+    assert not quote, "sbatch: fatal: Unmatched quote"
+    return text
+
+
+@pytest.mark.parametrize("array", [0, 2])
+def test_options_with_letters_that_mean_something_to_slurm(array):
+    home = Path('/a b/it\'s#1/50%j\\/"x"')
+    profile = SlurmProfile(kind="slurm", memory_gb=1, time=60, constraint="[a|b]&c")
+    found = [read_by_sbatch(line) for line in options(profile, "ctd-it's #1", home, array)]
+    assert "--job-name=ctd-it's #1" in found
+    assert "--constraint=[a|b]&c" in found
+    output = "slurm-%A_%a.out" if array else "slurm-%j.out"
+    assert f'--output=/a b/it\'s#1/50%%j\\/"x"/{output}' in found
 
 
 @pytest.mark.parametrize(

@@ -31,8 +31,8 @@ from cluster.submit import read_order, submit
 from cluster.tracking import cancel, log_tail, look, submissions
 from jobs.errors import JobError
 from jobs.run.prepare import open_or_create
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
+from jobs.run.worker import SerialExecutor
 from jobs.spec.job import RunSettings, read_job
 from jobs.store.store import Store
 
@@ -330,8 +330,7 @@ def test_nodes_with_other_gpus_and_one_that_joins_late(folder, connected, ray_cl
         )
         until(ready, "the new node has a worker for each of its GPUs", 600)
         assert not run_shards(store, executor).failed
-        places = ray.get([slot.actor.place.remote() for slot in executor._pool.slots])
-        nodes = [place.node for place in places]
+        nodes = [slot.node for slot in executor._pool.slots]
         found = [
             (n, e["CUDA_VISIBLE_DEVICES"])
             for n, e in zip(nodes, environments(executor), strict=True)

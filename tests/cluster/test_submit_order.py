@@ -3,19 +3,25 @@
 import json
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 from processes import run_ctd
+from stores import files
 
 from cluster import versions
 from cluster.cli.submit import file_system, preview
-from cluster.submit import check_python, read_order, submit, text_of
+from cluster.slurm.setup import check_python
+from cluster.submit import read_order, submit, text_of
 from jobs.errors import JobError
 from jobs.run.prepare import open_or_create
-from jobs.run.serial import SerialExecutor
-from jobs.spec.job import parse_job
+from jobs.run.shards import run_shards
+from jobs.run.worker import SerialExecutor
+from jobs.spec.job import RunSettings, parse_job, read_job
+from jobs.store.manifest import write_job
+from jobs.store.marker import FailedItem
 from jobs.store.store import Store
 
 
@@ -123,6 +129,133 @@ def test_store_of_another_job_is_refused(tmp_path, monkeypatch):
     with pytest.raises(JobError, match="n_steps"):
         submit(read_order(bad, None, store=str(tmp_path / "new.zarr")))
     assert not (tmp_path / "new.zarr").exists()
+
+
+def test_stage_that_refers_to_another_leaves_less_time_than_the_profile(tmp_path):
+    one = {"kernel": "toy"}
+    two = {"kernel": "fixed_points", "params": {"weights": {"stage": "one"}}, "run": {"grace_s": 120}}  # fmt: skip
+    path = tmp_path / "pipe.yaml"
+    path.write_text(yaml.safe_dump({"stages": {"one": one, "two": two}, "cluster": SLURM}))
+    with pytest.raises(JobError, match=r"stages\.two: run\.grace_s: 120 s must be less than"):
+        preview(read_order(path, None))
+
+
+def test_job_sent_to_a_ray_keeps_its_name(tmp_path, monkeypatch):
+    """The file that is shipped has another one."""
+    names = []
+
+    def sent(folder, *_):
+        (file,) = Path(folder).glob("job-*.yaml")
+        names.append(yaml.safe_load(file.read_text())["name"])
+        return "7"
+
+    monkeypatch.setattr("cluster.ray.jobs.submit", sent)
+    for name in (None, "mine"):
+        path = write(tmp_path, name=name, cluster={"kind": "ray", "address": "head:6379"})
+        submit(read_order(path, None))
+    assert names == ["job", "mine"]
+
+
+RAY = {"kind": "ray", "address": "head:6379"}
+EIGHT = {**SLURM, "cpus": 8}
+
+
+@pytest.mark.parametrize(
+    ("cluster", "run", "array", "workers"),
+    [
+        (EIGHT, {}, None, 8),
+        (EIGHT, {"cpus_per_worker": 4}, None, 2),
+        ({**EIGHT, "nodes": 2}, {"cpus_per_worker": 3}, None, 4),
+        (EIGHT, {"workers": 1}, None, 1),
+        (EIGHT, {"workers": 2, "cpus_per_worker": 4}, 3, 6),
+        ({**EIGHT, "gpus": "a100:4"}, {}, None, 4),
+        ({**EIGHT, "gpus": 4}, {"gpus_per_worker": 2}, None, 2),
+        ({**EIGHT, "gpus": 2}, {"gpus_per_worker": 0.5}, None, 4),
+        ({**EIGHT, "gpus": 2}, {"gpus_per_worker": 0}, None, 8),
+        ({**SLURM, "gpus": 4}, {}, None, 1),
+        (RAY, {"workers": 5}, None, 5),
+        (RAY, {}, None, 1),
+    ],
+)
+def test_workers_of_an_order(tmp_path, cluster, run, array, workers):
+    """As many as its nodes have room for, which `run.workers` bounds in each allocation."""
+    order = read_order(write(tmp_path, cluster=cluster, run=run), None, array=array)
+    assert order.machines(RunSettings(**run)).workers == workers
+
+
+def test_time_in_a_dry_run_is_that_of_the_workers(tmp_path, monkeypatch):
+    monkeypatch.setattr("cluster.cli.submit.remembered_pace", lambda spec: 30.0)
+    run = {"cpus_per_worker": 4, "shard_items": 1, "slots": 1, "microbatch": 1}
+    path = write(tmp_path, cluster=EIGHT, run=run, sweep={"seeds": 8})
+    assert preview(read_order(path, None))["time"].startswith("2 min 0 s on 2 workers")
+
+
+@pytest.fixture
+def changed(tmp_path):
+    """The address of the job's store: one of its shards has an item that failed, and its source was another one."""
+    run = {"shard_items": 1, "slots": 1, "microbatch": 1}
+    path = write(tmp_path, run=run)
+    address, executor = str(tmp_path / "job.zarr"), SerialExecutor(1)
+    store = open_or_create(read_job(path), str(tmp_path), "x", address, executor)
+    run_shards(store, executor)
+    shard = next(iter(store.job.plan.shards()))
+    store.failed.add(shard, [FailedItem(row=0, item=0, error="no")])
+    write_job(store.objects, replace(store.job, sources={"toy": "0"}))
+    return address
+
+
+def refuse(*_):
+    raise JobError("refused")
+
+
+@pytest.mark.parametrize(
+    ("cluster", "asked"),
+    [
+        ({}, "cluster.slurm.client.check_partition"),
+        ({"work_dir": "/proc/ctd"}, "cluster.slurm.client.submit"),
+        ({"grace_s": 10}, "cluster.slurm.client.submit"),
+        (RAY, "cluster.ray.jobs.client"),
+    ],
+)
+def test_refused_submission_leaves_the_store_as_it_was(tmp_path, monkeypatch, changed, cluster, asked):  # fmt: skip
+    if cluster is not RAY:
+        cluster = {**SLURM, "work_dir": str(tmp_path / "work"), **cluster}
+        monkeypatch.setattr("cluster.slurm.client.check_partition", lambda *_: None)
+    monkeypatch.setattr(asked, refuse)
+    content = yaml.safe_load((tmp_path / "job.yaml").read_text())
+    path, before = write(tmp_path, **content, cluster=cluster), files(changed)
+    with pytest.raises(JobError, match=r"refused|cannot be written|must be less"):
+        submit(read_order(path, None, failed=True, accept_changes=True))
+    assert files(changed) == before
+
+
+def test_submission_accepts_changes_and_takes_failed_items_again(tmp_path, monkeypatch, changed):
+    content = yaml.safe_load((tmp_path / "job.yaml").read_text())
+    cluster = {**SLURM, "work_dir": str(tmp_path / "work")}
+    path = write(tmp_path, **content, cluster=cluster)
+    with pytest.raises(JobError, match="has changed since the store was made: toy"):
+        preview(read_order(path, None, failed=True))
+    for failed, left in ((False, "0 of 2 shards left"), (True, "1 of 2 shards left")):
+        assert preview(read_order(path, None, failed=failed, accept_changes=True))["work"] == left
+    monkeypatch.setattr("cluster.slurm.client.check_partition", lambda *_: None)
+    monkeypatch.setattr("cluster.slurm.client.submit", lambda *_: "7")
+    submit(read_order(path, None, failed=True, accept_changes=True))
+    store = Store.open(changed)
+    assert store.job.sources["toy"] != "0"
+    assert store.committed.numbers() == {1}
+
+
+def test_setup_lines_that_do_not_end_are_told(tmp_path, monkeypatch):
+    monkeypatch.setattr("cluster.slurm.setup.LONGEST_S", 0.3)
+    order = read_order(write(tmp_path, cluster={**SLURM, "setup": ["exec sleep 9"]}), None)
+    with pytest.raises(JobError, match=r"cluster: its modules and setup lines .* 0\.3 s"):
+        check_python(order.profile, order.where)
+
+
+def test_setup_lines_that_end_the_shell_are_told(tmp_path):
+    order = read_order(write(tmp_path, cluster={**SLURM, "setup": ["exit 0"]}), None)
+    with pytest.raises(JobError, match="cluster: ctd does not run after its modules"):
+        check_python(order.profile, order.where)
 
 
 def test_versions_as_a_script(capsys):

@@ -1,15 +1,29 @@
 """cluster.tracking: a store's record of a submission sends nobody's token to a place that the store names."""
 
 import json
+import shutil
 import socket
 import threading
+import time
+from pathlib import Path
 
 import pytest
-from stores import make
+from stores import JOB, make, run
 
 from cluster.profiles import RayProfile
-from cluster.tracking import STRANGE, Submission, cancel, is_own, log_tail, look
+from cluster.slurm import client as slurm
+from cluster.tracking import (
+    STRANGE,
+    Submission,
+    Submitted,
+    cancel,
+    is_own,
+    log_tail,
+    look,
+    submissions,
+)
 from jobs import keys
+from jobs.errors import JobError
 from jobs.spec.trust import remember
 from jobs.storage import objects
 
@@ -29,7 +43,126 @@ def test_lines_that_are_no_events_are_left_out_of_the_history(tmp_path):
     (tmp_path / "allocations.tsv").write_text("\n".join(lines))
     assert [line[2] for line in record.history()] == ["started", "chained"]
     assert record.all_numbers() == ["7", "8"]
-    assert record.given_up() == ""
+    assert record.given_up() == {}
+
+
+RUNS = slurm.Allocation("4712", "RUNNING", "running on n1")
+
+
+@pytest.fixture
+def sent(tmp_path, monkeypatch):
+    """Record submissions to Slurm, of which it knows `known`, or cannot be asked; return the store's address."""
+    address = tmp_path / "a b.zarr"
+
+    def record(*submissions, known=None):
+        for k, (number, lines) in enumerate(submissions):
+            home = address / "run" / "submit" / str(k)
+            home.mkdir(parents=True)
+            told = {"id": str(k), "kind": "slurm", "numbers": [number], "home": str(home), "profile": {},
+                    "command": "", "submitted": 0.0}  # fmt: skip
+            (home / "record.json").write_text(json.dumps(told))
+            (home / "allocations.tsv").write_text(
+                "".join("\t".join([*line, ""][:4]) + "\n" for line in lines)
+            )
+
+        def ask(numbers):
+            if known is None:
+                raise JobError("squeue: not found")
+            return known
+
+        monkeypatch.setattr(slurm, "allocations", ask)
+        return str(address)
+
+    return record
+
+
+LIMIT = ("4711", [["1", "4711", "started", "n1"], ["2", "4711", "ended", "75"], ["3", "4711", "limit", "1"]])  # fmt: skip
+TASKS = [["1", "7_0", "limit", "1"], ["2", "7_1", "started", "n1"], ["3", "7_1", "ended", "0"]]
+OTHER_TASK = {"7_1": slurm.Allocation("7_1", "RUNNING", "running on n1")}
+
+
+@pytest.mark.parametrize(
+    ("submissions", "known", "given_up"),
+    [
+        ([LIMIT], {}, True),
+        ([LIMIT], None, True),
+        ([LIMIT], {"4711": slurm.Allocation("4711", "COMPLETING", "ending on n1")}, True),
+        ([LIMIT, ("4712", [])], {"4712": RUNS}, False),
+        ([("7", TASKS)], {}, True),
+        ([("7", TASKS[:2])], None, False),
+        ([("7", TASKS[:2])], OTHER_TASK, False),
+    ],
+)
+def test_status_says_given_up_of_what_goes_on_no_more(ctd, sent, submissions, known, given_up):
+    """Of the latest submission alone, and if no other of its allocations waits or runs."""
+    code, out, err = ctd("status", sent(*submissions, known=known))
+    assert (code, err) == (0, "")
+    assert ("given up: it has had max_allocations" in out) == given_up
+
+
+def test_nothing_is_given_up_that_is_done(ctd, sent, tmp_path):
+    """As after `ctd resume` without the cluster. Nor does one wait for what nobody can be asked about."""
+    address = sent(LIMIT, ("4712", [["1", "4712", "started", "n1"]]))
+    run(address, {**JOB, "sweep": {"seeds": 2}})
+    assert Submitted.of(address).wait(0, every_s=0).store.address == address
+    shutil.rmtree(f"{address}/run/submit/1")
+    assert "given up" not in ctd("status", address)[1]
+
+
+@pytest.mark.parametrize(
+    ("lines", "over"),
+    [
+        ([], False),
+        (["started n1"], False),
+        (["started n1", "ended 0"], True),
+        (["started n1", "ended 75", "requeued "], False),
+        (["started n1", "ended 75", "chained 4712"], False),
+        (["cancelled "], True),
+        (["stuck "], True),
+        (["ended 75"], False),
+    ],
+)
+def test_wait_ends_where_slurm_cannot_be_asked(sent, lines, over):
+    """By what the allocations wrote; one that has just ended with 75 is about to say what comes next."""
+    now = str(int(time.time()))
+    address = sent(("4711", [[now, "4711", *line.split(" ")] for line in lines]))
+    with pytest.raises(JobError if over else TimeoutError, match=r"ended before|not done after"):
+        Submitted.of(address).wait(-1, every_s=0)
+
+
+def test_an_allocation_that_ended_long_ago_hands_over_no_more(sent):
+    address = sent(("4711", [["1", "4711", "ended", "75"]]))
+    with pytest.raises(JobError, match="ended before all shards were done"):
+        Submitted.of(address).wait(0)
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ([], "Slurm cannot be asked from here; it ends when it starts"),
+        ([["1", "4711", "started", "n1"]], "Slurm cannot be asked from here; no other one follows it"),
+        ([["1", "4711", "ended", "0"]], None),
+    ],
+)  # fmt: skip
+def test_cancel_where_slurm_cannot_be_asked(ctd, sent, lines, said):
+    """A job that waits has no store yet: that is no fault."""
+    address = sent(("4711", lines))
+    code, out, err = ctd("cancel", address)
+    if said is None:
+        assert (code, "not a complete ctd store" in err) == (2, True)
+    else:
+        assert (code, out, err) == (0, f"allocation 4711: {said}\n", "")
+    assert (Path(address) / "run/submit/0/cancelled").exists()
+
+
+def test_damaged_records_are_left_out(tmp_path):
+    record = Submission("9", "slurm", ["7"], "/home", {}, "ctd run", 0.0)
+    texts = {"1": "{", "2": "", "3": "null", "4": "{}", "5": "[1]", "9": json.dumps(vars(record))}
+    for name, text in texts.items():
+        file = tmp_path / keys.submission(name)
+        file.parent.mkdir(parents=True)
+        file.write_text(text)
+    assert submissions(str(tmp_path)) == [record]
 
 
 @pytest.fixture

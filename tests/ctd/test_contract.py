@@ -8,8 +8,8 @@ from ctd.contract import located
 from jobs.errors import JobError
 from jobs.inputs import measure
 from jobs.run.prepare import open_or_create
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
+from jobs.run.worker import SerialExecutor
 from jobs.spec.job import parse_job
 from jobs.store.store import Store
 

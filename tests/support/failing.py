@@ -2,8 +2,8 @@
 
 import errno
 
-from jobs.run.serial import SerialExecutor
 from jobs.run.task import Report, rows_of
+from jobs.run.worker import SerialExecutor
 
 
 class Interrupted(SerialExecutor):

@@ -18,8 +18,8 @@ from stores import make, run
 
 from jobs.gather.gather import gather
 from jobs.run import search
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
+from jobs.run.worker import SerialExecutor
 from jobs.storage import objects
 from jobs.store import checkpoint
 from jobs.store.store import Store
@@ -166,7 +166,7 @@ LEFT_OUT = shutil.ignore_patterns("*#*", "lease")
 def stopped_at_writes(store, folder, monkeypatch, every=1):
     """Run and gather a store; (what was to be written or deleted, copy of what a kill leaves), one for each.
 
-    every: of each kind the first, and from there on one of so many. Leases are left out: they would be those of a process that lives.
+    every: of each kind the first, and from there on one of so many; the columns of a table, and the groups, are one kind. Leases are left out: they would be those of a process that lives.
     """
     import obstore
 
@@ -178,7 +178,8 @@ def stopped_at_writes(store, folder, monkeypatch, every=1):
         def wrapped(where, key, *rest, **options):
             if str(key).startswith("run/lease"):  # at times of its own, in a thread
                 return call(where, key, *rest, **options)
-            kind = name, *str(key).split("/")[:2]
+            parts = str(key).split("/")
+            kind = name, *parts[: 2 if parts[0] == "run" else 1]
             seen[kind] += 1
             if (seen[kind] - 1) % every:
                 return call(where, key, *rest, **options)

@@ -3,8 +3,8 @@
 import heapq
 from dataclasses import replace
 
-from jobs.run.serial import SerialExecutor
 from jobs.run.task import Report
+from jobs.run.worker import SerialExecutor
 
 
 class Nodes(SerialExecutor):

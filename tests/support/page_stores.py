@@ -16,9 +16,9 @@ from ctd.cells import Scales, get_cell
 from ctd.weights import write_weights
 from jobs.gather.gather import gather
 from jobs.run.prepare import open_or_create
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.run.task import Report
+from jobs.run.worker import SerialExecutor
 from jobs.spec.job import parse_job
 
 CHROMIUM = shutil.which("chromium")

@@ -16,8 +16,8 @@ from cluster.submit import read_order, submit, text_of
 from cluster.tracking import Submission, log_tail, submissions
 from jobs import Store
 from jobs.run.prepare import open_or_create
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
+from jobs.run.worker import SerialExecutor
 from jobs.spec.job import read_job
 
 JOB = """

@@ -92,7 +92,7 @@ class Stage:
             actor.pause()
         # Only now, without a pause between: the newest marker is the one that was written last.
         shard, now = Shard(k, 0, k, k + 1), float(next(self.clock))
-        rows = [FailedItem(row=k, item=k, error="no", time=now).to_json()]
+        rows = [FailedItem(row=k, item=k, error="no", time=now).model_dump()]
         contents = {
             "committed": Marker(shard=shard, started=now).to_json(),
             "failed": {"shard": shard._asdict(), "rows": rows},

@@ -7,8 +7,8 @@ import numpy as np
 from places import SUPPORT
 
 from jobs.run.prepare import open_or_create
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
+from jobs.run.worker import SerialExecutor
 from jobs.spec.job import parse_job
 
 BASE = str(SUPPORT)

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Set
 from pathlib import Path
 
 from jobs import keys
+from jobs.errors import advised
 from jobs.gather.check.mending import Finding as Finding
 from jobs.gather.check.mending import Mending, check_created, check_gathered, check_job
 from jobs.gather.check.records import LOST as LOST
@@ -32,7 +33,7 @@ from jobs.run.shards import claim
 from jobs.spec.trust import refuse_untrusted
 from jobs.storage import addresses, objects
 from jobs.storage.checksums import read_sums, read_verified, write_sums
-from jobs.store.checkpoint import decode, folder
+from jobs.store.checkpoint import decode
 from jobs.store.rounds import is_whole_round
 from jobs.store.store import Store, refuse_links
 
@@ -68,15 +69,15 @@ def damage(error: BaseException) -> str | None:
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     locals_ = (value for frame in reversed(frames) for value in frame.f_locals.values())
     for store in dict.fromkeys(value for value in locals_ if isinstance(value, Store)):
+        cure = advised("ctd", "check", store.address, "--repair")
         mending = Mending(store, False)
         parts = (check_job(mending), check_created(mending), check_gathered(mending))
         for found in itertools.chain(*parts):
             if found.cure:
-                what = f"{found.key} is {found.what}"
-                return f"{store.address}: {what}; `ctd check {store.address} --repair`"
+                return f"{store.address}: {found.key} is {found.what}; {cure}"
         if re.search(r"/(zarr|numcodecs)/", frames[-1].f_code.co_filename):
             what = f"is damaged ({str(error).partition(chr(10))[0]})"
-            return f"{store.address}: {what}; `ctd check {store.address} --repair`"
+            return f"{store.address}: {what}; {cure}"
     return None
 
 
@@ -107,13 +108,12 @@ def check_leftovers(mending: Mending, done: Set[int]) -> Iterator[Finding]:
     committed = {g for g in range(len(plan.group_sizes)) if done >= {*plan.numbers(g)}}
     over = {str(g) for g in committed if committed >= {*plan.together(g)}}
     is_over = lambda key: key.split("/")[2] in over
-    stale = {folder(shard) for shard in mending.shards if shard.number in done}
+    here = [shard for shard in mending.shards if shard.number in done]
+    stale = {keys.checkpoints(shard.group, shard.number) for shard in here}
     is_stale = lambda key: key.rpartition("/")[0] in stale or is_over(key)
     is_whole = lambda key: decode(objects.read(mending.objects, key) or b"") is not None
     yield from _left(mending, keys.CHECKPOINTS, is_stale, is_whole)
-    named = {
-        keys.live(shard.group, shard.number) for shard in mending.shards if shard.number in done
-    }
+    named = {keys.live(shard.group, shard.number) for shard in here}
     is_sealed = lambda key: read_verified(mending.objects, key) is not None
     yield from _left(mending, keys.LIVE, lambda key: key in named or is_over(key), is_sealed)
     # `resume --failed` goes on from the states beside items that failed.

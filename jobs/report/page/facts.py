@@ -16,6 +16,8 @@ from jobs.store.events import Event, read_events
 from jobs.store.marker import FailedItem, Marker
 from jobs.store.store import Store
 
+COUNTS = ("items", "items_done", "items_dropped", "items_failed", "shards", "shards_done")
+"""The numbers of the progress, which add up over stores."""
 MAX_FAILURES = 50
 """Most distinct errors shown."""
 MAX_TRACE = 6000
@@ -89,17 +91,7 @@ def status(found: dict[str, Any], failures: list[dict[str, Any]]) -> dict[str, s
 
 def progress(found: dict[str, Any], markers: list[Marker], events: list[Event]) -> dict[str, Any]:
     """Items and shards done; while a driver runs, also items per second and the seconds left."""
-    out = {
-        name: found[name]
-        for name in (
-            "items",
-            "items_done",
-            "items_dropped",
-            "items_failed",
-            "shards",
-            "shards_done",
-        )
-    }
+    out = {name: found[name] for name in COUNTS}
     out["counted"] = counted(found)
     # A store that was resumed has markers of earlier runs, too.
     since = max((e.time for e in events if e.kind == "run"), default=0.0)
@@ -148,12 +140,7 @@ def _listed(
 def _outcomes(store: Store, found: dict[str, Any]) -> list[dict[str, Any]]:
     """The number of items with each of the kernel's outcomes."""
     return [
-        {
-            "name": outcome.name,
-            "reason": outcome.reason,
-            "failed": outcome.failed,
-            "n": found["outcomes"].get(outcome.name, 0),
-        }
+        {**outcome._asdict(), "n": found["outcomes"].get(outcome.name, 0)}
         for outcome in store.description.outcomes
     ]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ctd.batch import precision
-from ctd.kernel import Kernel, Params, Var, inputs_of, static_of
+from ctd.kernel import Var, inputs_of, static_of
 from ctd.plots import Axis, Figure, Lines, Plot, is_wide
 from jobs.errors import count
 from jobs.inputs.measure import load_group
@@ -29,109 +29,98 @@ MAX_LIVE = 6
 """Most plots of running shards; there is one for each curve of a group."""
 
 
-class Groups:
-    """The groups of a store, whose plots can be made again while a run goes on; their input data are kept between calls."""
+def groups(store: Store) -> tuple[list[dict[str, Any]], int]:
+    """(label and plots of each group, up to MAX_BYTES, those of all together first; number of groups left out)."""
+    by_group: list[list[Marker]] = [[] for _ in store.job.plan.group_sizes]
+    # Markers are read after the tables, so that they cover every gathered item.
+    for marker in store.committed.markers():
+        by_group[marker.shard.group].append(marker)
+    made: list[dict[str, Any]] = []
+    size = 0
+    for group, markers in enumerate(by_group):
+        if not markers:
+            continue
+        if size > MAX_BYTES:
+            return _with_all(made), sum(bool(some) for some in by_group[group:])
+        n, done = store.job.plan.group_sizes[group], sum(m.n_items for m in markers)
+        found = {
+            "label": _label(store, group),
+            "items": f"{done:,} of {count(n, 'item')}",
+            **_pictures(store, group, _rows(store, group, markers)),
+        }
+        size += len(json.dumps(found))
+        made.append(found)
+    return _with_all(made), 0
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._shared: dict[int, tuple[Params, Any]] = {}
 
-    def all(self) -> tuple[list[dict[str, Any]], int]:
-        """(label and plots of each group, up to MAX_BYTES, those of all together first; number of groups left out)."""
-        store = self._store
-        by_group: list[list[Marker]] = [[] for _ in store.job.plan.group_sizes]
-        # Markers are read after the tables, so that they cover every gathered item.
-        for marker in store.committed.markers():
-            by_group[marker.shard.group].append(marker)
-        made: list[dict[str, Any]] = []
-        size = 0
-        for group, markers in enumerate(by_group):
-            if not markers:
-                continue
-            if size > MAX_BYTES:
-                return _with_all(made), sum(bool(some) for some in by_group[group:])
-            n, done = store.job.plan.group_sizes[group], sum(m.n_items for m in markers)
-            found = {
-                "label": self._label(group),
-                "items": f"{done:,} of {count(n, 'item')}",
-                **self._pictures(group, self._rows(group, markers)),
-            }
-            size += len(json.dumps(found))
-            made.append(found)
-        return _with_all(made), 0
+def keep(store: Store) -> None:
+    """Store the kernel's plots of the first groups, for readers who do not run its code."""
+    kernel = known_kernel(store)
+    if kernel is None or not (kernel.plots or kernel.figure):
+        return
+    for group in range(min(MAX_GROUPS, len(store.job.plan.group_sizes))):
+        rows = _rows(store, group, store.committed.markers(group))
+        if len(rows):
+            found = _of_kernel(store, group, *_read(store, group, rows))
+            write_pictures(store, group, found["plots"])
 
-    def keep(self) -> None:
-        """Store the kernel's plots of the first groups, for readers who do not run its code."""
-        store, kernel = self._store, known_kernel(self._store)
-        if kernel is None or not (kernel.plots or kernel.figure):
-            return
-        for group in range(min(MAX_GROUPS, len(store.job.plan.group_sizes))):
-            rows = self._rows(group, store.committed.markers(group))
-            if len(rows):
-                found = self._of_kernel(group, *self._read(group, rows))
-                write_pictures(store, group, found["plots"])
 
-    def _rows(self, group: int, markers: list[Marker]) -> np.ndarray:
-        """The numbers of the rows that have results; items that failed with an error have none."""
-        return np.flatnonzero(rows_with_results(self._store.job.plan.group_sizes[group], markers))
+def _rows(store: Store, group: int, markers: list[Marker]) -> np.ndarray:
+    """The numbers of the rows that have results; items that failed with an error have none."""
+    return np.flatnonzero(rows_with_results(store.job.plan.group_sizes[group], markers))
 
-    def _label(self, group: int) -> str:
-        swept = attributes(self._store.results(group))["swept"]
-        described = ", ".join(f"{name} = {value}" for name, value in swept.items())
-        return f"group {group}: {described}" if described else f"group {group}"
 
-    def _pictures(self, group: int, rows: np.ndarray) -> dict[str, Any]:
-        """The plots of `_of_kernel`, and those of the search if the job has one."""
-        store = self._store
-        if not len(rows):
-            return {"plots": [], "error": "every item of this group failed with an error"}
-        columns, results = self._read(group, rows)
-        found = self._of_kernel(group, columns, results)
-        if search := store.job.spec.search:
-            made = search_plots(search, columns["item"][:], results)
-            found["plots"] = [*found["plots"], *map(plot_json, made)]
-        return found
+def _label(store: Store, group: int) -> str:
+    swept = attributes(store.results(group))["swept"]
+    described = ", ".join(f"{name} = {value}" for name, value in swept.items())
+    return f"group {group}: {described}" if described else f"group {group}"
 
-    def _read(self, group: int, rows: np.ndarray) -> tuple[Columns, Lazy[Rows]]:
-        """The (columns, results) of these rows, which are read when they are used."""
-        store = self._store
-        lazy = lambda names: Lazy(names, lambda name: Rows(store.array(group, name), rows))
-        shared_params = attributes(store.results(group))["params"]
-        columns = Columns(lazy(column_names(store, group)), shared_params, len(rows))
-        return columns, lazy(store.names(group))
 
-    def _of_kernel(
-        self, group: int, columns: Columns, results: Mapping[str, Rows]
-    ) -> dict[str, Any]:
-        """The kernel's `plots`, else those of its `figure`, else its results as lines; `error` if that fails.
+def _pictures(store: Store, group: int, rows: np.ndarray) -> dict[str, Any]:
+    """The plots of `_of_kernel`, and those of the search if the job has one."""
+    if not len(rows):
+        return {"plots": [], "error": "every item of this group failed with an error"}
+    columns, results = _read(store, group, rows)
+    found = _of_kernel(store, group, columns, results)
+    if search := store.job.spec.search:
+        made = search_plots(search, columns["item"][:], results)
+        found["plots"] = [*found["plots"], *map(plot_json, made)]
+    return found
 
-        If the kernel's code is not trusted: the plots that the store keeps, else its results as lines.
-        """
-        store, kernel = self._store, known_kernel(self._store)
-        if kernel is None and (kept := read_pictures(store, group)):
-            return {"plots": kept}
-        draw: Any = kernel and (kernel.plots or kernel.figure)
-        if kernel is None or draw is None:
-            generic = generic_plots(store.description.dims, results, columns)
-            return {"plots": [plot_json(plot) for plot in generic]}
-        try:
-            params, shared = self._data(group, kernel)
-            reduced = reduced_values(store, group)
-            with precision(static_of(params)):
-                made = draw(inputs_of(params), shared, columns, results, reduced)
-                plots = made.plots if isinstance(made, Figure) else made
-                return {"plots": [plot_json(plot) for plot in plots]}
-        except Exception as error:
-            # A kernel's plots may fail on unforeseen results, or its data may be gone; show the rest of the page.
-            return {"plots": [], "error": f"no picture: {type(error).__name__}: {error}"}
 
-    def _data(self, group: int, kernel: Kernel) -> tuple[Params, Any]:
-        if group not in self._shared:
-            params = group_params(self._store, group)
-            with precision(static_of(params)):
-                shared = load_group(kernel, params, self._store.job.base)
-            self._shared[group] = params, shared
-        return self._shared[group]
+def _read(store: Store, group: int, rows: np.ndarray) -> tuple[Columns, Lazy[Rows]]:
+    """The (columns, results) of these rows, which are read when they are used."""
+    lazy = lambda names: Lazy(names, lambda name: Rows(store.array(group, name), rows))
+    shared_params = attributes(store.results(group))["params"]
+    columns = Columns(lazy(column_names(store, group)), shared_params, len(rows))
+    return columns, lazy(store.names(group))
+
+
+def _of_kernel(
+    store: Store, group: int, columns: Columns, results: Mapping[str, Rows]
+) -> dict[str, Any]:
+    """The kernel's `plots`, else those of its `figure`, else its results as lines; `error` if that fails.
+
+    If the kernel's code is not trusted: the plots that the store keeps, else its results as lines.
+    """
+    kernel = known_kernel(store)
+    if kernel is None and (kept := read_pictures(store, group)):
+        return {"plots": kept}
+    draw: Any = kernel and (kernel.plots or kernel.figure)
+    if kernel is None or draw is None:
+        generic = generic_plots(store.description.dims, results, columns)
+        return {"plots": [plot_json(plot) for plot in generic]}
+    try:
+        params = group_params(store, group)
+        shared = load_group(kernel, params, store.job.base)
+        reduced = reduced_values(store, group)
+        with precision(static_of(params)):
+            made = draw(inputs_of(params), shared, columns, results, reduced)
+            plots = made.plots if isinstance(made, Figure) else made
+            return {"plots": [plot_json(plot) for plot in plots]}
+    except Exception as error:
+        # A kernel's plots may fail on unforeseen results, or its data may be gone; show the rest of the page.
+        return {"plots": [], "error": f"no picture: {type(error).__name__}: {error}"}
 
 
 def _with_all(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:

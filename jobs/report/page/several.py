@@ -11,6 +11,7 @@ import numpy as np
 from jobs.query.columns import as_text
 from jobs.query.shelf import Shelf
 from jobs.report.page.encode import has_items, text_column, together
+from jobs.report.page.facts import COUNTS
 from jobs.report.sweep import effects
 
 OFFSET = 2**32
@@ -38,10 +39,7 @@ def several(contents: Sequence[dict[str, Any]], shelf: Shelf) -> dict[str, Any]:
         "swept": list(dict.fromkeys(["store", *shelf.differing, *joined("swept")])),
         "status": worst["status"],
         "trouble": " ".join(content["trouble"] for content in contents if content["trouble"]),
-        "progress": {
-            name: sum(one[name] for one in progress)
-            for name in ("items", "items_done", "items_dropped", "items_failed", "shards", "shards_done")
-        }
+        "progress": {name: sum(one[name] for one in progress) for name in COUNTS}
         | {"counted": "; ".join(f"{n}: {one['counted']}" for n, one in zip(names, progress, strict=True))},
         "facts": [[f"{n}: {k}", v] for n, c in zip(names, contents, strict=True) for k, v in c["facts"]],
         "outcomes": _outcomes(joined("outcomes")),

@@ -18,12 +18,14 @@ from stores import FOUR_SLOTS, SMALL_RNN
 
 import ctd.fixed_points
 from cluster import Job, Submitted
+from cluster.api.job import Stopped
 from cluster.cli.choice import make_executor
 from ctd.tasks import FlipFlop
 from ctd.train_rnn import Network
 from jobs import open_store
 from jobs.errors import JobError
 from jobs.pipeline import read_stages
+from jobs.run.stop import Interrupted
 from jobs.spec.job import parse_job
 
 FILES = [path for path in EXAMPLES.glob("*.yaml") if "stages" not in path.read_text()]
@@ -84,6 +86,20 @@ def test_run_goes_on_and_returns_the_store(tmp_path, capsys):
     assert (tmp_path / "walk.zarr" / "run" / "job.json").read_bytes() == before
 
 
+@pytest.mark.parametrize(("source", "options"), [("", ""), ("typed = 1", " --trust")])
+def test_a_job_that_was_stopped_says_what_goes_on(tmp_path, monkeypatch, source, options):
+    """With --trust if its code was typed into a notebook, and so lies in the store."""
+
+    def stops(*given):
+        raise Interrupted("Ctrl-C")
+
+    monkeypatch.setattr(Job, "_run", stops)
+    job = Job(toy, base=str(SUPPORT))
+    job._source = source
+    with pytest.raises(Stopped, match=f"`ctd resume '.*a b.zarr'{options}`, continues it"):
+        job.run(tmp_path / "a b.zarr")
+
+
 @pytest.mark.parametrize(
     ("call", "said"),
     [
@@ -114,6 +130,24 @@ def test_bad_input_is_named(call, said, tmp_path, monkeypatch):
     with pytest.raises(JobError, match=said):
         call()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("base: there", "job.yaml: base: unknown field"),
+        ("1: 2", "job.yaml: 1: Keys should be strings"),
+        ("parms: {}", "job.yaml: parms: unknown field; did you mean 'params'"),
+    ],
+)
+def test_file_with_what_is_no_field_is_refused(tmp_path, line, said):
+    (tmp_path / "job.yaml").write_text(f"kernel: esn\n{line}\n")
+    with pytest.raises(JobError, match=said):
+        Job.read(tmp_path / "job.yaml")
+
+
+def test_base_may_be_an_address():
+    assert Job("esn", base="file:///a%20b").base == "/a b"
 
 
 SCRIPT = """import numpy as np

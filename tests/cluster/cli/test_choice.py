@@ -10,8 +10,8 @@ from stores import BASE, JOB, make
 
 from cluster.cli.choice import RAY_S, choose_executor, remember_pace, remembered_pace
 from jobs.plan.layout import Shard
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
+from jobs.run.worker import SerialExecutor
 from jobs.spec.job import parse_job
 from jobs.store.events import Event, Events
 from jobs.store.marker import Marker
@@ -75,6 +75,16 @@ def test_choose_executor_of_a_new_job(tmp_path, changes, pace, address, name, wh
 def test_choose_executor_on_one_core(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3})
     assert choose_executor(spec_of(), str(tmp_path / "none.zarr"), None).name == "serial"
+    store = make(tmp_path / "s.zarr")
+    assert choose_executor(store.job.spec, store.address, None).why == "44 items, one CPU core"
+    note_error(store)
+    assert choose_executor(store.job.spec, store.address, None).name == "ray"
+
+
+def note_error(store):
+    events = Events(store)
+    events.note(Event(kind="error", shard=0, attempt=1, error="died"))
+    events.close()
 
 
 def test_choose_executor_of_a_store(tmp_path):
@@ -83,9 +93,7 @@ def test_choose_executor_of_a_store(tmp_path):
     remember(store.job.spec, 0.01)
     choose = lambda: choose_executor(store.job.spec, store.address, None)
     assert choose().name == "serial"
-    events = Events(store)
-    events.note(Event(kind="error", shard=0, attempt=1, error="died"))
-    events.close()
+    note_error(store)
     assert choose().name == "ray"
     run_shards(store, SerialExecutor(1))
     assert choose() == ("serial", "all items are computed")
@@ -111,7 +119,7 @@ def test_run_says_what_was_chosen(ctd, tmp_path):
     remember(spec, 0.001)
     job = tmp_path / "job.json"
     job.write_text(spec.model_dump_json(exclude_defaults=True))
-    code, _, err = ctd("run", job, "--base", BASE)
+    code, _, err = ctd("run", job, "--base", f"file://{BASE}")
     assert code == 0, err
     assert err.startswith("serial: 44 items of about 0.1 s, less than the start of Ray takes\n")
     code, _, err = ctd("resume", tmp_path / "job.zarr")

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import page_stores
 import pytest
 import xarray as xr
+import yaml
 from cli_jobs import TOY, refused
 from places import ROOT
+from stores import run
 
 from ctd.catalogue import load_kernel
 from ctd.cells import Scales, get_cell
@@ -85,8 +88,8 @@ def test_run_calls_the_users_command_at_its_end(ctd, job_file, tmp_path, monkeyp
     (tmp_path / "config" / "ctd").mkdir(parents=True)
     settings, path = tmp_path / "config" / "ctd" / "settings.yaml", job_file(TOY)
     store = path.with_suffix(".zarr")
-    settings.write_text("on_end: 'echo \"$CTD_TOLD\" >> told; test $CTD_ENDED = done'")
-    code, _, err = ctd("run", path, "--executor", "serial")
+    settings.write_text("on_end: 'echo \"$CTD_STORE|$CTD_TOLD\" >> told; test $CTD_ENDED = done'")
+    code, _, err = ctd("run", path, "--store", store.name, "--executor", "serial")
     assert (code, "on_end" in err) == (0, False)
     code, _, err = ctd("run", path, "--store", "/proc/none/x.zarr", "--executor", "serial")
     assert code == 2
@@ -96,14 +99,20 @@ def test_run_calls_the_users_command_at_its_end(ctd, job_file, tmp_path, monkeyp
     assert (code, "on_end: exit code 5" in err) == (0, True)
     assert "  on_end: exit code 5: exit 5" in ctd("logs", store)[1]
     told = (tmp_path / "told").read_text().splitlines()
-    assert told == [f"{store}: done, 6 of 6 items", "/proc/none/x.zarr: error"]
+    assert told == [
+        f"{store}|job.zarr: done, 6 of 6 items", "/proc/none/x.zarr|/proc/none/x.zarr: error"
+    ]  # fmt: skip
     settings.write_text("on_ends: x")
     refused(ctd("run", path, "--executor", "serial"), "settings.yaml: on_ends: unknown field")
 
 
 def test_run_json_is_json_alone(ctd, job_file):
-    code, out, _ = ctd("run", job_file(TOY), "--executor", "serial", "--json")
-    assert (code, json.loads(out)["items_done"]) == (0, 6)
+    """Its pictures have the whole name of a store without an ending."""
+    run = ["run", job_file(TOY), "--executor", "serial", "--json", "--store"]
+    found = [json.loads(ctd(*run, store)[1]) for store in ("s0.1", "s0.2")]
+    assert [one["items_done"] for one in found] == [6, 6]
+    assert [one["figures"] for one in found] == [["s0.1.png"], ["s0.2.png"]]
+    assert Path("s0.1.png").exists()
 
 
 def test_plan_writes_nothing_and_learns_the_time(ctd, job_file):
@@ -161,23 +170,16 @@ def test_kernels_of_a_module_without_docstring_begins_with_the_fields(ctd, tmp_p
     assert out.startswith("compiled in")
 
 
-def test_fixed_points_from_file_to_figure(ctd, job_file, network):
-    path = job_file(POINTS)
+def test_fixed_points_from_file_to_figure(ctd, job_file, tmp_path):
+    """By the programs of another job of as many slots; the points: tests/ctd/fixed_points/."""
+    page_stores.network(tmp_path)
+    path = job_file(json.dumps(page_stores.JOBS["fixed_points"]))
     code, out, err = ctd("run", path, "--executor", "serial")
     assert code == 0, err
     assert "basin_share" in out
     assert path.with_suffix(".png").stat().st_size > 10_000
     found = xr.open_datatree(path.with_suffix(".zarr"), engine="zarr")["results/0"]
     assert set(np.unique(found.outcome)) <= {0, 1}
-    h = found.point.values
-    w = {k: v.astype(float) for k, v in network.items()}
-    sigmoid = lambda a: 1 / (1 + np.exp(-a))
-    for point, q in zip(h, found.q.values, strict=True):
-        r, u = np.split(w["wRUHX"] @ np.append(point, 0) + w["bRU"], 2)
-        r, u = sigmoid(r), sigmoid(u + 0.5)
-        c = np.tanh(w["wCHX"] @ np.append(r * point, 0) + w["bC"])
-        # q is quoted to rounding: |F(h) - h| near 1e-10 is a difference of numbers near 1.
-        assert 0.5 * np.sum((u * point + (1 - u) * c - point) ** 2) == pytest.approx(q, abs=1e-24)
 
 
 def broken(name, value):
@@ -227,10 +229,22 @@ def test_version_and_starter_choices(ctd):
     )
 
 
+@pytest.fixture(scope="module")
+def toy_store(tmp_path_factory):
+    """The finished store of a toy job."""
+    path = tmp_path_factory.mktemp("store") / "some.zarr"
+    run(path, yaml.safe_load(TOY))
+    return path
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [
         (("run", "job.yaml", "--base", "nowhere"), "--base nowhere: there is no such folder"),
+        (
+            ("run", "job.yaml", "--base", "file:///nowhere"),
+            "file:///nowhere: there is no such folder",
+        ),
         (("run", "job.yaml", "--store", "job.yaml"), "job.yaml: is a file; a store is a folder"),
         (("status", "job.yaml"), "job.yaml: is a file; a store is a folder"),
         (("run", "some.zarr"), "some.zarr: is a store; give a job file, or `ctd resume some.zarr`"),
@@ -242,9 +256,9 @@ def test_version_and_starter_choices(ctd):
         (("new", "../lab/decay"), "the dotted path of a module expected, such as 'decay'"),
     ],
 )
-def test_what_is_given_in_the_wrong_place_is_told(ctd, job_file, tmp_path, args, said):
-    path = job_file(TOY)
-    assert ctd("run", path, "--executor", "serial", "--store", tmp_path / "some.zarr")[0] == 0
+def test_what_is_given_in_the_wrong_place_is_told(ctd, job_file, tmp_path, toy_store, args, said):
+    job_file(TOY)
+    (tmp_path / "some.zarr").symlink_to(toy_store)
     refused(ctd(*args), said)
 
 
@@ -266,6 +280,9 @@ BAD_JOBS = [
     ("sweep.seeds=0", ["sweep.seeds", "greater than"]),
     ("gather.unique_toll=1", ["unique_toll: unknown field; did you mean 'unique_tol'?"]),
     ("gather.unique_tol=-1", ["unique_tol", "greater than"]),
+    ("run.memory_gb=.inf", ["run.memory_gb: Input should be a finite number"]),
+    ("run.cpus_per_worker=.inf", ["run.cpus_per_worker: Input should be a finite number"]),
+    ("run.gpus_per_worker=.inf", ["run.gpus_per_worker: Input should be a finite number"]),
     ("run.memory_gb=1e-6", ["more than the 1 kB of a worker"]),
     ("run.slots=0", ["run.slots", "greater than 0"]),
 ]
@@ -342,6 +359,13 @@ def test_run_refuses_store_path(ctd, job_file, network, store, said):
         (["run", "job.yaml", "--executor", "seriall"], "did you mean"),
         (["run", "job.yaml", "--seed=4"], "seed=4"),
         (["run", "job.yaml", "--seed"], "seed=VALUE"),
+        (["run", "job.yaml", "--seed", "4"], "job file: --set seed=4"),
+        (["resume", "x.zarr", "--workers", "4"], "job file; give it to"),
+        (["logs", "x.zarr", "--item", "7", "--shard", "2"], "--shard 2: not with --item 7"),
+        (
+            ["plan", "stages.fine-tune.params.rate=3"],
+            "stages.fine-tune.params.rate=3: overrides fields of a job file",
+        ),
         (["plan", "a.yaml", "b.yaml"], "a.yaml, b.yaml: 2 job files given"),
         (["submit", "seed=4"], "seed=4: overrides fields of a job file; give the file too"),
         (["plan", f"sweep.grid.n={list(range(99))}"], "overrides fields of a job file; give"),

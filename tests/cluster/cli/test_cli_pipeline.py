@@ -7,9 +7,14 @@ import numpy as np
 import pytest
 import xarray as xr
 from cli_jobs import TOY, refused
-from stores import FOUR_SLOTS, SMALL_RNN
+from stores import FOUR_SLOTS, SMALL_RNN, make
 
+from cluster.cli.running import say_what_failed
 from jobs import Store, open_store
+from jobs.errors import EXIT_STOPPED
+from jobs.run.progress import Progress
+from jobs.run.shards import run_shards
+from jobs.run.stop import Interrupted
 
 PIPELINE = f"""
 stages:
@@ -45,8 +50,42 @@ stages:
 """
 
 
-def test_pipeline_trains_then_searches_the_best(ctd, job_file):
-    path = job_file(PIPELINE, "pipe.yaml")
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory):
+    """The file of a pipeline, in a folder that several tests share."""
+    path = tmp_path_factory.mktemp("pipeline") / "pipe.yaml"
+    path.write_text(PIPELINE)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("stages.points.params.weights.stage=tran", "stage 'tran' does not come before this one"),
+        ("stages.points.params.weights.where=eval_loss < 0", "has no item with 'eval_loss < 0'"),
+        ("stages.points.params.weights.where=evl_loss < 0", "did you mean 'eval_loss'"),
+        ("stages.points.params.weights={store: none.zarr}", "none.zarr: there is no such store"),
+        ("stages.points.params.n_trials={stage: train}", "n_trials: takes no file"),
+        ("stages.points.params.candidates.part=params", "train_rnn has no value for candidates"),
+        ("stages.points.params.weights.wher=1", "wher: unknown field; did you mean 'where'?"),
+        ("kernel=toy", "kernel: beside `stages` a file has only the field `cluster`"),
+        ("stages.points.kernel=nope", "stages.points: kernel: 'nope' is unknown"),
+        ("stages.points=3", "expected a job"),
+    ],
+)
+def test_pipeline_refuses(ctd, pipeline, override, said):
+    """Before its first stage, or after it, which the first of these trains for all."""
+    trained = pipeline.with_name("pipe.train.zarr")
+    if not trained.exists():
+        wrong = ("--set", "stages.points.params.q_tol=0")
+        assert ctd("run", pipeline, "--executor", "serial", *wrong)[0] == 2
+    assert Store.open(str(trained)).committed.numbers() == {0}
+    refused(ctd("run", pipeline, "--executor", "serial", "--set", override), said)
+    assert not pipeline.with_name("pipe.points.zarr").exists()
+
+
+def test_pipeline_trains_then_searches_the_best(ctd, pipeline):
+    path = pipeline
     code, _, err = ctd("run", path, "--executor", "serial")
     assert code == 0, err
     train, points = path.with_name("pipe.train.zarr"), path.with_name("pipe.points.zarr")
@@ -84,38 +123,35 @@ def test_pipeline_trains_then_searches_the_best(ctd, job_file):
         np.testing.assert_array_equal(file["weight_hh"], trained["weights.weight_hh"][row])
 
 
-@pytest.fixture(scope="module")
-def pipeline(tmp_path_factory):
-    """The file of a pipeline, in a folder that several tests share."""
-    path = tmp_path_factory.mktemp("pipeline") / "pipe.yaml"
-    path.write_text(PIPELINE)
-    return path
+@pytest.mark.parametrize("stopped", [0, 1])
+def test_a_stop_before_the_last_file_goes_on_with_the_same_command(
+    ctd, job_file, monkeypatch, stopped
+):
+    """Which alone runs the others, too; and so it is where an item has failed."""
+    job_file(TOY, "a.yaml"), job_file(TOY, "b.yaml")
+    begun = []
+
+    def stops(store, *given, **named):
+        begun.append(store)
+        if len(begun) == stopped + 1:
+            raise Interrupted("Ctrl-C")
+        return run_shards(store, *given, **named)
+
+    monkeypatch.setattr("jobs.run.shards.run_shards", stops)
+    code, _, err = ctd("run", "a.yaml", "b.yaml", "--executor", "serial")
+    assert code == EXIT_STOPPED
+    again = ["the same command", f"`ctd resume {begun[-1].address}`"][stopped]
+    assert f"stopped (Ctrl-C); {again} continues it" in err
 
 
-@pytest.mark.parametrize(
-    ("override", "said"),
-    [
-        ("stages.points.params.weights.stage=tran", "stage 'tran' does not come before this one"),
-        ("stages.points.params.weights.where=eval_loss < 0", "has no item with 'eval_loss < 0'"),
-        ("stages.points.params.weights.where=evl_loss < 0", "did you mean 'eval_loss'"),
-        ("stages.points.params.weights={store: none.zarr}", "none.zarr: there is no such store"),
-        ("stages.points.params.n_trials={stage: train}", "n_trials: takes no file"),
-        ("stages.points.params.candidates.part=params", "train_rnn has no value for candidates"),
-        ("stages.points.params.weights.wher=1", "wher: unknown field; did you mean 'where'?"),
-        ("kernel=toy", "kernel: beside `stages` a file has only the field `cluster`"),
-        ("stages.points.kernel=nope", "stages.points: kernel: 'nope' is unknown"),
-        ("stages.points=3", "expected a job"),
-    ],
-)
-def test_pipeline_refuses(ctd, pipeline, override, said):
-    """Before its first stage, or after it, which the first of these trains for all."""
-    trained = pipeline.with_name("pipe.train.zarr")
-    if not trained.exists():
-        wrong = ("--set", "stages.points.params.q_tol=0")
-        assert ctd("run", pipeline, "--executor", "serial", *wrong)[0] == 2
-    assert Store.open(str(trained)).committed.numbers() == {0}
-    refused(ctd("run", pipeline, "--executor", "serial", "--set", override), said)
-    assert not pipeline.with_name("pipe.points.zarr").exists()
+@pytest.mark.parametrize(("more", "again"), [
+    (False, "`ctd logs '{store}' --item 3` shows more, `ctd resume '{store}' --failed` tries again"),
+    (True, "`ctd logs '{store}' --item 3` shows more, the same command with --failed tries again"),
+])  # fmt: skip
+def test_what_is_advised_after_a_failure(tmp_path, capsys, more, again):
+    store = make(tmp_path / "a b.zarr")
+    say_what_failed(store, Progress(44, 8, failed_items={3: "no"}), more)
+    assert again.format(store=store.address) in capsys.readouterr().err
 
 
 def test_several_job_files_run_in_order(ctd, job_file):

@@ -182,6 +182,7 @@ def test_job_that_chooses_a_model(ctd, trained, job_file):
         (("--to", "out.h5", "--limit", "2"), "an HDF5 file holds one model; give --store"),
         (("--to", "out.h5", "--store", "out.zarr"), "give one of them"),
         (("--set", "params.keep=[rate]"), "keep"),
+        (("--set", "params=3"), "--set params=3: expected fields, such as params.samples=5"),
     ],
 )  # fmt: skip
 def test_posterior_refuses(ctd, trained, monkeypatch, args, said):

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
@@ -12,8 +13,8 @@ from stores import JOB, make, run
 
 from cluster.cli import display
 from jobs.gather.gather import gather
-from jobs.run.serial import SerialExecutor
 from jobs.run.task import Task
+from jobs.run.worker import SerialExecutor
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +72,28 @@ def test_query_of_a_narrow_terminal_cuts_no_value(ctd, monkeypatch):
     assert len(heads) > 1
     assert {"status", "row", "group"} <= {name for head in heads for name in head}
     assert all(len(line.rstrip()) <= 34 for line in out.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("limit", "lines", "said"),
+    [
+        (None, 102, "... 20 more rows; --json or --to FILE gives all"),
+        (110, 111, None),
+        (0, 0, None),
+    ],
+)
+def test_query_shows_all_rows_that_were_asked_for(ctd, monkeypatch, limit, lines, said):
+    """And without a limit it says how to get the others."""
+    found = {"item": np.arange(120)}
+    monkeypatch.setattr(
+        "cluster.cli.query.rows", lambda *a, limit, **b: ("items", {"item": found["item"][:limit]})
+    )
+    monkeypatch.setattr("cluster.cli.query.say_how_much", lambda store: None)
+    asked = [] if limit is None else ["--limit", limit]
+    code, out, err = ctd("whole.zarr", "--columns", "item", *asked)
+    shown = out.splitlines()[1:]  # below the title
+    assert (code, err, len(shown)) == (0, "", lines)
+    assert said is None or shown[-1] == said
 
 
 def test_query_groups_and_prints_json(ctd):
@@ -131,7 +154,7 @@ def test_query_of_several_stores_is_one_table(ctd, tmp_path):
     assert {row["store"]: row["count"] for row in json.loads(out)} == {
         "whole": 44, "other": 2, "part": 6,
     }  # fmt: skip
-    assert "52 of 134 items so far; ctd status empty.zarr shows more, and so for 1 other" in err
+    assert "52 of 134 items so far; `ctd status empty.zarr` shows more, and so for 1 other" in err
     text = "select store, count(*) as n from items group by store order by store"
     code, out, _ = ctd("whole.zarr", "other.zarr", "--sql", text, "--json")
     assert json.loads(out) == [{"store": "other", "n": 2}, {"store": "whole", "n": 44}]

@@ -15,14 +15,15 @@ from places import ROOT
 from stores import BASE, make
 from waiting import until
 
+from cluster.cli.running import Request, _is_complete
 from jobs.errors import EXIT_STOPPED
 from jobs.report.history import history
 from jobs.run.prepare import open_or_create
-from jobs.run.serial import SerialExecutor
+from jobs.run.progress import Progress
 from jobs.run.shards import run_shards
 from jobs.run.task import Task
-from jobs.run.worker import Worker
-from jobs.spec.job import read_job
+from jobs.run.worker import SerialExecutor, Worker
+from jobs.spec.job import parse_job, read_job
 from jobs.storage import connect, objects
 from jobs.storage.lease import Lease
 from jobs.store.events import Event, Events
@@ -74,14 +75,16 @@ def made(job_file):
     return open_or_create(read_job(path), str(path.parent), "job", address, SerialExecutor(1))
 
 
-def test_resume_needs_the_store_alone(ctd, made, job_file):
+def test_resume_needs_the_store_alone(ctd, made, job_file, monkeypatch):
     Path(made.address).with_suffix(".yaml").unlink()
     code, out, err = ctd("resume", made.address, "--executor", "serial")
     assert code == 0, err
     assert "best_norm" in out
     assert made.committed.numbers() == {0, 1, 2}
-    code, out, _ = ctd("resume", made.address, "--executor", "serial", "--json")
+    monkeypatch.chdir(made.address)
+    code, out, _ = ctd("resume", ".", "--executor", "serial", "--json")
     assert (code, json.loads(out)["complete"]) == (0, True)
+    assert json.loads(out)["figures"] == [made.address.removesuffix(".zarr") + ".png"]
 
 
 def test_resume_refuses(ctd, made):
@@ -113,9 +116,25 @@ def test_check_finds_repairs_and_resume_ends_it(ctd, made):
 
 
 def test_check_of_an_unfinished_store_finds_nothing_wrong(ctd, made):
-    code, out, _ = ctd("check", made.address)
+    """The command that it advises takes the store as one word."""
+    Path(made.address).rename("a b.zarr")
+    code, out, _ = ctd("check", "a b.zarr")
     assert code == 0
-    assert out == f"3 shards not computed; `ctd resume {made.address}` continues\n"
+    assert out == "3 shards not computed; `ctd resume 'a b.zarr'` continues\n"
+
+
+@pytest.mark.parametrize(
+    ("parts", "done", "failed", "complete"),
+    [
+        (None, 1, {}, True),
+        ((0, 2), 3, {}, True),
+        ((0, 2), 2, {1: "x"}, True),
+        ((0, 2), 1, {1: "x"}, False),
+    ],
+)
+def test_a_driver_of_parts_waits_for_no_shard_that_it_has_given_up(parts, done, failed, complete):
+    request = Request("x.zarr", parse_job({"kernel": "toy"}, "job"), "serial", parts=parts)
+    assert _is_complete(Progress(6, 3, shards_done=done, failed=failed), request) is complete
 
 
 def test_a_killed_driver_is_told_of(ctd, job_file, tmp_path):

@@ -64,6 +64,8 @@ def test_note_is_shown_by_ls_status_and_page(ctd, tmp_path):
         (["ls", "no*.zarr"], "no*.zarr: no store lies there"),
         (["ls", "--where", "bets < 1"], "unknown column 'bets'; did you mean 'best'?"),
         (["ls", "--to", "list.xlsx"], "list.xlsx: a name that ends in"),
+        (["ls", "--to", "list.csv", "--json"], "--json: not with --to list.csv"),
+        (["query", "whole.zarr", "--to", "a.csv", "--json"], "--json: not with --to a.csv"),
         (["note", "none.zarr", "x"], "none.zarr: no such store"),
         (["compare", "whole", "whole.zarr"], "whole: no such store; did you mean whole.zarr?"),
         (["best", "."], "it is a folder of stores, give one: whole.zarr"),

@@ -20,8 +20,8 @@ from jobs.gather.check import check
 from jobs.gather.gather import gather
 from jobs.query.query import query, table
 from jobs.report.page import Content
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
+from jobs.run.worker import SerialExecutor
 from jobs.storage import objects
 from jobs.store.store import Store
 
@@ -131,6 +131,12 @@ def test_computing_asks_for_trust_and_names_the_code(ctd, hostile, command):
     first, *rest = command
     place = str(hostile.code / "payload.py")
     refused(ctd(first, hostile.path, *rest), place, "inside of a store", "--trust")
+    assert not hostile.ran
+
+
+def test_the_advised_command_has_trust_where_it_takes_it(ctd, hostile):
+    lose(Store.open(str(hostile.path)), 0)
+    assert f"`ctd resume {hostile.path} --trust` continues" in ctd("check", hostile.path)[1]
     assert not hostile.ran
 
 

@@ -12,8 +12,8 @@ from hostile import reseal
 from jobs import open_store
 from jobs.errors import JobError
 from jobs.report.page import Content
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
+from jobs.run.worker import SerialExecutor
 from jobs.store.store import Store
 
 OWN = """
@@ -34,6 +34,8 @@ SPELLINGS = [
     "leaky:evil.F",
     "leaky:evil.F-x",
 ]
+OTHERS = [("given", "the same"), (".", "the same"), (".", "another")]
+"""(base, process), in which two spellings stand for all: how a text is judged depends on neither."""
 
 
 @pytest.fixture(scope="module")
@@ -79,14 +81,21 @@ def lab(ctd, tmp_path, found, monkeypatch):
     return Lab(folder, found)
 
 
-@pytest.mark.parametrize("process", ["the same", "another"])
-@pytest.mark.parametrize("base", ["given", "."])
-def test_looking_runs_nothing_that_lies_beside_the_users_code(lab, ctd, base, process, monkeypatch):
+@pytest.mark.parametrize(
+    ("base", "process", "spellings"),
+    [
+        ("given", "another", SPELLINGS),
+        *((base, process, ["evil.F", "leaky:evil.F-x"]) for base, process in OTHERS),
+    ],
+)
+def test_looking_runs_nothing_that_lies_beside_the_users_code(
+    lab, ctd, base, process, spellings, monkeypatch
+):
     """The store names a module that the user has run, which puts the folder on the import path, and another one."""
     if process == "another":
         monkeypatch.setattr("jobs.spec.trust._allowed", set())
     base = str(lab.folder) if base == "given" else base
-    for cell in SPELLINGS:
+    for cell in spellings:
         store = lab.unpack(base, cell=cell, dataset="ownsteps.kernel")
         for command in (
             ["query", store, "--table", "fixed_point"],

@@ -19,22 +19,27 @@ sweep: {grid: {g: {linspace: [0.5, 1.5, 6]}}}
 """
 
 
+def computed(folder, devices, **environment):
+    """The results of the job by `ctd run` with this environment, which takes so many devices."""
+    (folder / "job.yaml").write_text(JOB)
+    done = run_ctd("run", str(folder / "job.yaml"), "--executor", "serial", **environment)
+    assert done.returncode == 0, done.stderr
+    store = Store.open(str(folder / "job.zarr"))
+    assert {marker.layout.devices for marker in store.committed.markers()} == {devices}
+    return {key: array[:] for key, array in store.results(0).arrays()}
+
+
+@pytest.fixture(scope="module")
+def on_one(tmp_path_factory):
+    """The results on one device."""
+    return computed(tmp_path_factory.mktemp("one"), 1, JAX_NUM_CPU_DEVICES="1")
+
+
 @pytest.mark.parametrize(("asked", "devices"), [({}, CORES), ({"JAX_NUM_CPU_DEVICES": "3"}, 3)])
-def test_run_serial_takes_cores_and_keeps_bits(tmp_path, asked, devices):
-    (tmp_path / "job.yaml").write_text(JOB)
-    found = {}
-    for name, environment in (("one", {"JAX_NUM_CPU_DEVICES": "1"}), ("all", asked)):
-        address = str(tmp_path / f"{name}.zarr")
-        done = run_ctd(
-            "run", str(tmp_path / "job.yaml"), "--store", address, "--executor", "serial", **environment
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        store = Store.open(address)
-        layouts = {marker.layout.devices for marker in store.committed.markers()}
-        assert layouts == {1 if name == "one" else devices}
-        found[name] = {key: array[:] for key, array in store.results(0).arrays()}
-    for key, values in found["one"].items():
-        np.testing.assert_array_equal(found["all"][key], values)
+def test_run_serial_takes_cores_and_keeps_bits(tmp_path, on_one, asked, devices):
+    found = computed(tmp_path, devices, **asked)
+    for key, values in on_one.items():
+        np.testing.assert_array_equal(found[key], values)
 
 
 PYTHON = """
@@ -50,8 +55,8 @@ print(json.dumps(jax.local_device_count()))
 
 @pytest.mark.parametrize(
     ("before", "devices"),
-    [("", CORES), ("import jax", CORES), ("import jax; jax.numpy.zeros(3)", 1)],
-    ids=["first", "imported", "in use"],
+    [("import jax", CORES), ("import jax; jax.numpy.zeros(3)", 1)],
+    ids=["imported", "in use"],
 )
 def test_python_takes_cores_if_jax_made_no_devices(tmp_path, before, devices):
     code = PYTHON.format(before=before, store=str(tmp_path / "a.zarr"))

@@ -21,8 +21,8 @@ import sys, time
 from pathlib import Path
 from cluster.cli import choice, main, restart, run
 from cluster.ray.reach import NoRay
-from jobs.run.executor import ExecutorLost
-from jobs.run.serial import SerialExecutor
+from jobs.run.task import ExecutorLost
+from jobs.run.worker import SerialExecutor
 
 restart.WAITS_S = {waits}
 

@@ -12,8 +12,8 @@ from places import EXAMPLES
 
 from cluster.cli.main import COMMANDS, PANELS, LateCommand
 from jobs.run.prepare import open_or_create
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
+from jobs.run.worker import SerialExecutor
 from jobs.spec.job import parse_job, read_content
 
 COMPUTES = {"jax", "jaxlib", "optax", "scipy", "ray", "matplotlib", "pynwb", "torch"}

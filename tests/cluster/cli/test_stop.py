@@ -50,8 +50,17 @@ IN_PYTHON = {
 
 ON_RAY = {
     "connecting": "cluster.ray.pool.Pool._settle",
-    **STAGES,
+    "at the first shard": STAGES["at the first shard"],
+    "in gather": STAGES["in gather"],
 }
+"""Stages in which something is asked of the Ray."""
+
+NUMBERS = [
+    *((stage, number) for stage in STAGES for number in (signal.SIGTERM, signal.SIGINT)),
+    ("at the first shard", signal.SIGUSR1),
+    ("at the first shard", signal.SIGHUP),
+]
+"""(stage, signal): SIGUSR1 and SIGHUP have the handler of SIGTERM."""
 
 
 @pytest.fixture
@@ -91,8 +100,7 @@ def stops_and_goes_on(ctd, word, *options):
     assert json.loads(out)["complete"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT])
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(("stage", "number"), NUMBERS)
 def test_serial(ctd, job, stopped_at, stage, number):
     stopped_at(STAGES[stage], number)
     word = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name

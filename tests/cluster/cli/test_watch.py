@@ -17,9 +17,9 @@ from places import ROOT
 
 from cluster.watch import Watch
 from jobs.errors import JobError
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.run.task import Task
+from jobs.run.worker import SerialExecutor
 from jobs.storage.lease import Lease
 
 

@@ -111,7 +111,7 @@ def test_a_worker_killed_by_the_kernel_goes_on_narrower(executor, cgroup, tmp_pa
     content = {"kernel": "hungry_kernel", "sweep": {"grid": {"number": {"range": 8}}}, "run": run}
     spec = parse_job(content, "hungry")
     store = open_or_create(spec, str(tmp_path), "hungry", str(tmp_path / "hungry.zarr"), executor)
-    ray.get(executor._pool.slots[0].actor.place.remote())
+    ray.get(executor._pool.slots[0].actor.device_memory.remote())
     cgroup.limit(cgroup.taken() + ROOM)
     progress = run_shards(store, executor)
     assert (progress.failed, progress.failed_items) == ({}, {})

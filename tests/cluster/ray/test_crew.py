@@ -9,7 +9,7 @@ from obstore.exceptions import GenericError
 
 from cluster.ray.actor import Place, ShardWorker
 from cluster.ray.crew import ASKS_A_S, MAX_STARTS, Crew, Heartbeats, Places
-from cluster.ray.pool import Slot
+from cluster.ray.pool import Nodes, Slot
 from cluster.versions import versions
 from jobs.errors import JobError
 from jobs.plan.layout import Shard
@@ -99,7 +99,6 @@ class Opens:
     def __init__(self, answers):
         self.answers = answers
         self.open = SimpleNamespace(remote=lambda *_: SimpleNamespace(future=self._answer))
-        self.place = SimpleNamespace(remote=lambda: Place("node", "cpu", 0))
 
     def _answer(self):
         answer = Future()
@@ -109,7 +108,6 @@ class Opens:
 
 def opens(monkeypatch, *answers):
     """(what the crew did until the last answer, its slots, the slot) of actors that answer so to `open`."""
-    monkeypatch.setattr("ray.get", lambda found: found)
     answers, killed = iter(answers), []
     slot = Slot(Opens(answers))
     pool = SimpleNamespace(
@@ -125,9 +123,11 @@ def opens(monkeypatch, *answers):
 def test_a_storage_that_is_away_costs_no_slot(monkeypatch, caplog):
     """However long: the same actor tries again, and whatever else goes wrong is counted as before."""
     away, other = ("no server answers", "storage"), ("the source differs", "other")
-    killed, slots, slot = opens(monkeypatch, other, *[away] * 9, other, *[away] * 9, None)
+    killed, slots, slot = opens(
+        monkeypatch, other, *[away] * 9, other, *[away] * 9, Place("node", "cpu", 3)
+    )
     assert slots == [slot]
-    assert (slot.ready, len(killed)) == (True, 2)
+    assert (slot.ready, slot.node, slot.kernel_kills, len(killed)) == (True, "node", 3, 2)
     assert [r.getMessage() for r in caplog.records] == [
         "the workers wait for the storage: no server answers"
     ]
@@ -137,6 +137,26 @@ def test_a_storage_that_is_away_costs_no_slot(monkeypatch, caplog):
 def test_a_slot_whose_actors_cannot_start_is_given_up(monkeypatch, kind, starts):
     with pytest.raises(JobError, match=r"no worker could start on s3://lab/a.zarr: why"):
         opens(monkeypatch, *[("why", kind)] * starts)
+
+
+def test_actors_leave_a_node_that_is_set_aside(monkeypatch):
+    """Once an actor is ready elsewhere; the one that runs a shard, after it."""
+    moved = []
+    monkeypatch.setattr(Crew, "replace", lambda crew, slot: moved.append(slot))
+    idle, busy, other = (Slot(None, ready=node == "a", node=node) for node in "aab")
+    busy.held.append((Future(), Task(Shard(0, 0, 0, 1))))
+    pool = SimpleNamespace(slots=[idle, busy, other], nodes=Nodes(), reach=None)
+    crew = Crew(pool, "store")
+    assert [crew.note_death("a", shard) for shard in range(4)] == [{}] * 4
+    assert pool.nodes.selector() == {}
+    other.ready = True
+    said = "node a: set aside, workers died there in the midst of 3 shards"
+    assert crew.note_death("a", 4) == {"set_aside": said}
+    assert moved == [idle]
+    busy.held.clear()
+    crew.move_if_set_aside(busy)
+    assert moved == [idle, busy]
+    assert pool.nodes.selector() == {"ray.io/node-id": "!in(a)"}
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,9 @@ from jobs.errors import JobError
 from jobs.keys import number_of
 from jobs.run.limits import Patience
 from jobs.run.prepare import open_or_create
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.run.stop import Stop
+from jobs.run.worker import SerialExecutor
 from jobs.spec.job import RunSettings, parse_job
 from jobs.storage import objects
 from jobs.store.events import read_events
@@ -68,7 +68,7 @@ def test_a_ray_of_its_own_leaves_nothing_behind(folder, monkeypatch, tmp_path):
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # not looked at
     before = {name: os.environ.get(name) for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH")}
     executor = RayExecutor(RunSettings(workers=3))
-    temporary = executor._startup.local._folder
+    temporary = executor._local._folder
     try:
         store = make(folder, executor, "own", {"fault": [0] * 6}, workers=3)
         assert run_shards(store, executor).shards_done == 6
@@ -219,7 +219,7 @@ def test_a_stop_leaves_shards_at_checkpoints_that_the_next_run_goes_on_from(
     executor, folder, monkeypatch
 ):
     """Each shard that runs stays at half of its steps, at a gate that opens once the run is stopped."""
-    monkeypatch.setattr("jobs.run.executor.TICK_S", 0.0)
+    monkeypatch.setattr("jobs.run.task.TICK_S", 0.0)
     gate = folder / f"gate-{executor.name}"
     gate.touch()
     rates = np.linspace(-0.5, 0.9, 8)
@@ -266,7 +266,7 @@ def test_a_worker_dies_in_a_round_of_a_search(executor, folder, monkeypatch):
     whole, store = planned("whole", 16), planned("apart", 2)
     run_shards(whole, SerialExecutor())
     killed = []
-    monkeypatch.setattr("jobs.run.executor.TICK_S", 0.0)
+    monkeypatch.setattr("jobs.run.task.TICK_S", 0.0)
 
     def kill(_):
         if executor.name == "serial" or killed:

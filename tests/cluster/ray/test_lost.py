@@ -26,11 +26,10 @@ from cluster.ray.pool import Pool, Slot
 from cluster.ray.reach import Reach, accepts
 from jobs import Store
 from jobs.plan.layout import Shard
-from jobs.run.executor import ExecutorLost
 from jobs.run.prepare import open_or_create
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
-from jobs.run.task import Task
+from jobs.run.task import ExecutorLost, Task
+from jobs.run.worker import SerialExecutor
 from jobs.spec.job import RunSettings, parse_job
 from jobs.store.events import read_events
 
@@ -213,9 +212,10 @@ def cluster(port):
 @pytest.mark.slow
 def test_a_cluster_that_comes_back_is_waited_for(port, tmp_path, undisturbed):
     address = f"{socket.gethostbyname(socket.gethostname())}:{port}"
+    before = "from cluster.ray import pool\npool.PATIENCE_S = 2.0"
     with ExitStack() as ends:
         with cluster(port):
-            run = ends.enter_context(command(tmp_path, "--address", address))
+            run = ends.enter_context(command(tmp_path, "--address", address, before=before))
             arrives(tmp_path, 2, run)
         said = [run.stderr.readline()]
         while "waiting for it" not in said[-1]:

@@ -174,13 +174,13 @@ def array(lab, name, signal, told_of):
 def scancelled(lab):
     """Slurm's own scancel, which Ray and the driver get at the same moment; a token was left by an allocation before.
 
-    Another one is of a cluster whose name begins with that of this one.
+    Another one is of a cluster whose name begins with that of this one. The job's name has what means something to Slurm.
     """
     old, other = (lab.shared / "work" / f"token-ctdlab-{left}" for left in ("999999", "gpu-999999"))
     old.parent.mkdir(exist_ok=True)
     old.touch()
     other.touch()
-    with Sent(lab, job(lab, "scancelled"), **on(7, 8)) as sent:
+    with Sent(lab, job(lab, "it's#1-50%j-scancelled"), **on(7, 8)) as sent:
         sent.until(lambda: Store.exists(sent.address), "the driver runs", PATIENCE_S)
         slurm.command("scancel", sent.number)
         sent.await_end()
@@ -319,6 +319,9 @@ def test_scancel_leaves_nothing(end):
     end.sent.assert_nothing_left()
     assert not end.old.exists()
     assert end.other.exists()
+    # What Slurm wrote lies where it is looked for.
+    written = {path.name.partition("-")[0] for path in end.sent.home.glob(f"*-{end.sent.number}.*")}
+    assert written == {"slurm", "head", "worker"}
 
 
 def test_cancel(end):

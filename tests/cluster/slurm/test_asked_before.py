@@ -65,18 +65,19 @@ def test_clusters_checks_a_profile(lab, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("array", [None, 2])
 def test_job_that_slurm_took_without_an_answer_is_found(lab, monkeypatch, tmp_path, array):
-    """By the folder of its output: one job is queued, and recorded."""
+    """By the folder of its output: one job is queued, and recorded. Its name has what means something to Slurm."""
     late = tmp_path / "sbatch"
     late.write_text(
         f'#!/bin/bash\n{shutil.which("sbatch")} "$@" >/dev/null\n'
         "echo 'sbatch: error: Batch job submission failed: Socket timed out on send/recv operation' >&2; exit 1\n"
     )
     late.chmod(0o755)
-    path = job(lab, f"late{array}")
+    name = f"it's#1-50%j-late{array}"
+    path = job(lab, name)
     with monkeypatch.context() as patch:
         patch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
         submission = submit(read_order(path, profile(lab, "held", sbatch=["--hold"]), array=array))
-    queued = lab.run("squeue", "-h", f"--name=ctd-late{array}", "--format=%F").split()
+    queued = lab.run("squeue", "-h", f"--name=ctd-{name}", "--format=%F").split()
     cancel(str(path.with_suffix(".zarr")))
     assert submission.numbers == queued
 

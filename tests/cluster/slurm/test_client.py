@@ -90,6 +90,38 @@ def test_refusals_of_sbatch_in_words(tmp_path, monkeypatch, complaint, said):
         slurm.submit("#!/bin/bash\n", profile, "cluster lab", "/s/1")
 
 
+def partition(name, minutes=None, accounts="", nodes=2):
+    limit = {"set": minutes is not None, "number": minutes or 0}
+    return {"name": name, "maximums": {"time": limit}, "accounts": {"allowed": accounts},
+            "nodes": {"total": nodes}}  # fmt: skip
+
+
+PARTITIONS = [partition("debug", 30), partition("long"), partition("members", accounts="neuro")]
+OVER = "x: time: 60 is over the limit of partition debug, 30 minutes"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "nodes", "said"),
+    [
+        ("long", 1, ""),
+        ("debug,long", 1, ""),
+        ("debug", 1, OVER),
+        ("debug,members", 1, f"{OVER}\nx: account: partition members takes neuro; none is given"),
+        ("long", 3, "x: nodes: 3 wanted, partition long has 2"),
+        ("long,debgu", 1, "x: partition: there is no 'debgu'; did you mean 'debug'?"),
+    ],
+)
+def test_one_of_several_partitions_is_enough(tmp_path, monkeypatch, wanted, nodes, said):
+    fake(tmp_path, monkeypatch, "scontrol", f"echo '{json.dumps({'partitions': PARTITIONS})}'")
+    profile = SlurmProfile(kind="slurm", memory_gb=1, time=60, partition=wanted, nodes=nodes)
+    found = ""
+    try:
+        slurm.check_partition(profile, "x")
+    except JobError as error:
+        found = str(error)
+    assert found == said
+
+
 LATE = "Batch job submission failed: Socket timed out on send/recv operation"
 
 
@@ -98,11 +130,12 @@ LATE = "Batch job submission failed: Socket timed out on send/recv operation"
     [
         (LATE, {"job_id": 7}, 1, "7"),
         (LATE, {"job_id": 8, "array_task_string": "0-1"}, 1, "8"),
-        (LATE, {"job_id": 9, "standard_output": "/s/11/slurm-%j.out"}, 1, None),
+        (LATE, {"job_id": 6, "standard_output": "/s/5%%j/slurm-%j.out"}, 1, "6"),
+        (LATE, {"job_id": 9, "standard_output": "/s/5%j1/slurm-%j.out"}, 1, None),
         (LATE, None, 1, None),
         ("Unable to contact slurm controller (connect failure)", None, slurm.TRIES, "5"),
     ],
-    ids=["queued", "array", "another job", "squeue fails", "not sent"],
+    ids=["queued", "array", "as written", "another job", "squeue fails", "not sent"],
 )
 def test_job_that_may_be_queued_is_looked_for_and_not_sent_again(
     tmp_path, monkeypatch, complaint, queued, asked, number
@@ -113,10 +146,10 @@ def test_job_that_may_be_queued_is_looked_for_and_not_sent_again(
         echo x >>{tmp_path}/asked
         [ $(wc -l <{tmp_path}/asked) -gt 3 ] && echo '5;lab' && exit
         echo 'sbatch: error: {complaint}' >&2; exit 1""")  # fmt: skip
-    jobs = {"jobs": [{"standard_output": "/s/1/slurm-%j.out", **(queued or {})}]}
+    jobs = {"jobs": [{"standard_output": "/s/5%j/slurm-%j.out", **(queued or {})}]}
     fake(tmp_path, monkeypatch, "squeue", f"echo '{json.dumps(jobs)}'; exit {0 if queued else 1}")
     send = lambda: slurm.submit(
-        "#!/bin/bash\n", SlurmProfile(kind="slurm", memory_gb=1, time=60), "cluster lab", "/s/1"
+        "#!/bin/bash\n", SlurmProfile(kind="slurm", memory_gb=1, time=60), "cluster lab", "/s/5%j"
     )
     if number:
         assert send() == number

@@ -238,8 +238,11 @@ BAD = {
     ),
     "integers": ("vanilla", lambda w: w.update(bR=np.ones(N, int)), "bR has the type int64"),
     "nan": ("vanilla", lambda w: w.update(bR=np.full(N, np.nan)), "bR has 6 NaN or infinite"),
+    "leak": ("leaky", lambda w: w.update(alpha=np.array(1.5)), r"here: alpha has values outside of \(0, 1\]"),
+    "leaks": ("leaky_per_unit", lambda w: w["alphas"].__setitem__(3, 0), r"alphas has values outside of \(0, 1\]"),
+    "rectified": ("alrnn", lambda w: w["rectified"].__setitem__(3, 0.3), "rectified has other values than 0 and 1"),
     "inf": ("lstm", lambda w: w["bias_ih"].__setitem__(3, np.inf), r"the first at \(3,\)"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "spoil", "message"), BAD.values(), ids=BAD)

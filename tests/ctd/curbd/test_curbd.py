@@ -18,8 +18,8 @@ from ctd.plots.png import draw
 from ctd.rls import scaled_identity
 from jobs.gather.gather import gather
 from jobs.run.prepare import open_or_create
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
+from jobs.run.worker import SerialExecutor
 from jobs.spec.job import parse_job
 
 N, T, STEPS, RUNS = 4, 12, 4, 3
@@ -188,6 +188,16 @@ def test_a_fit_that_diverges_is_an_outcome(path):
     assert found["outcome"].tolist()[1] == 0
     assert found["outcome"].tolist()[0] in (1, 2)
     assert found["pvar"][1] > 0.8
+
+
+def test_recordings_that_begin_with_0(tmp_path):
+    """Noise moves the network from there; without noise it stays, which no weights change."""
+    x = network_activity(n=4, steps=30)
+    np.save(tmp_path / "x.npy", x - x[0])
+    given = GOOD | {"steps": 1, "n_runs": 5, "record": (), "data": str(tmp_path / "x.npy")}
+    found = run_items(kernel, Curbd(**given), {"noise": [0.0, 0.01]})
+    assert found["outcome"].tolist() == [3, 0]
+    assert found["runs"].tolist() == [0, 5]
 
 
 def test_the_best_fits_and_medians():

@@ -11,7 +11,7 @@ from ctd.batch import Layout, run_items
 from ctd.esn import EchoState, kernel
 from ctd.esn.force import Rls, update
 from ctd.kernel import static_of
-from ctd.rls import flush, in_blocks, scaled_identity, times
+from ctd.rls import flush, gain, in_blocks, scaled_identity, times
 
 
 def numpy_force(params, shared, state):
@@ -42,6 +42,14 @@ def numpy_force(params, shared, state):
                 R = R - c * np.outer(e, k)
         errors.append(np.sqrt(total / static.train / len(R) / float(shared.variance)))
     return R, errors[:-1], errors[-1]
+
+
+@pytest.mark.parametrize(("scale", "h", "sound"), [(1, 1, True), (1, 0, True), (-1, 1, False), (-1, 1e-18, True), (1, np.nan, True)])  # fmt: skip
+def test_what_tells_that_rls_is_no_longer_sound(scale, h, sound):
+    """Features of 0 do not, nor those that are NaN or about to vanish."""
+    P, one = scaled_identity(jnp.asarray(1.0 * scale), 3, "float32"), jnp.ones(())
+    found = gain(P, jnp.zeros((2, 3)), jnp.asarray(0), one, jnp.full(3, 1.0 * h))
+    assert bool(found.sound) == sound
 
 
 def rls_over(h, f, forgetting, block):

@@ -141,6 +141,36 @@ def test_networks_learn_a_sine(tmp_path):
     assert draw(kernel.figure(inputs, None, columns, found, {})).axes
 
 
+LATE = (np.arange(300) // 10 == 20)[None, :, None] * 1.0
+SILENT = {
+    "no inputs": {"inputs": None},
+    "inputs of 0": {"inputs": 0 * LATE},
+    "a late pulse": {"inputs": LATE, "targets": np.sin(np.arange(300) / 15)[None, :, None] * (np.cumsum(LATE, 1) > 0)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("arrays", SILENT.values(), ids=SILENT)
+def test_a_task_that_is_silent_for_long_is_learnt(tmp_path, arrays):
+    """A network that has learnt nothing is at 0 by then, where no step of RLS teaches it."""
+    given = {"n": 30, "n_train": 4, "n_test": 1, "dt": 0.002, "trials": sine(tmp_path, **arrays)}
+    found = run_items(kernel, FullForce(**given), {"seed": [0, 1]})
+    assert found["outcome"].tolist() == [0, 0]
+    assert (found["curve"][:, -1] < 0.5).all()
+
+
+def test_errors_of_a_trial_whose_target_is_0_throughout(tmp_path):
+    """They are relative to the trials of the file."""
+    t = np.arange(40)
+    two = np.stack([np.sin(t / 5), 0 * t])[:, :, None]
+    path = sine(tmp_path, inputs=1 + two, targets=two)
+    given = {"n": 10, "n_train": 6, "n_test": 1, "settle": 1}
+    found = run_items(kernel, FullForce(trials=path, **given), {"seed": range(6)})
+    assert found["outcome"].tolist() == [0] * 6
+    assert np.isfinite(found["curve"]).all()
+    assert np.isfinite(found["test_error"]).all()
+    assert not found["target"].any((1, 2)).all()
+
+
 def test_a_network_is_tested_on_the_trials_of_a_file(tmp_path):
     """With the sign of the targets turned, what the network has learnt is wrong by twice its size."""
     other = tmp_path / "other"

@@ -12,8 +12,8 @@ from ctd.batch import run_items
 from ctd.cells import check_params, get_cell, run
 from ctd.data import read_hdf5, write_hdf5
 from ctd.kernel import inputs_of, static_of, traced_of
-from ctd.latent_circuit import CELL, LatentCircuit, kernel
-from ctd.latent_circuit.data import Trials
+from ctd.latent_circuit import CELL, LatentCircuit, State, kernel
+from ctd.latent_circuit.data import Shared, Trials
 from ctd.latent_circuit.model import (
     Circuit,
     activity,
@@ -198,12 +198,42 @@ def test_a_circuit_is_recovered():
     draw(kernel.figure(inputs_of(params), shared, columns, found, table))
 
 
+def test_nodes_without_input_or_output_are_exchangeable():
+    """The same circuit with two of them exchanged, in the third fit also with other weights."""
+    rng, swapped = np.random.default_rng(0), [0, 1, 3, 2, 4, 5]
+    w, q = rng.normal(size=(6, 6)), np.linalg.qr(rng.normal(size=(9, 6)))[0]
+    others = rng.normal(size=(6, 6))
+    results = {
+        "nmse": np.arange(3.0),
+        "outcome": np.zeros(3, int),
+        "weights.wR": np.stack([w, w[np.ix_(swapped, swapped)], others]),
+        "embedding": np.stack([q, q[:, swapped], q[:, swapped]]),
+    }
+    shared = Shared(None, Trials(np.zeros((1, 1, 2)), np.zeros((1, 1, 2)), None))
+    columns = {"item": np.arange(3)}
+    found = kernel.reduce(None, shared, columns, results, kernel.Options())["connectivity_r"]
+    same = np.corrcoef(others[np.ix_(swapped, swapped)].ravel(), w.ravel())[0, 1]
+    np.testing.assert_allclose(found, [1, 1, same])
+
+
+def test_a_circuit_that_runs_away_in_evaluation_trials_is_lost():
+    params, given = LatentCircuit(n=NODES, n_saved=0), trials()
+    away = given._replace(inputs=given.inputs * 3e38)
+    curve, step = jnp.zeros(1), jnp.zeros((), int)
+    for evaluation, outcome in ((given, 0), (away, 1)):
+        state = State(first_circuit(), None, step, curve, jnp.asarray(0))
+        shared = Shared(given, evaluation)
+        found = kernel.result(static_of(params), shared, traced_of(params), jax.random.key(0), state)  # fmt: skip
+        assert found["outcome"] == outcome
+
+
 REFUSED = {
     "no file": ({}, {"trials": None}, "trials: a file of inputs, targets and rates"),
     "no rates": ({"rates": None}, {}, "has no dataset rates; it has inputs, targets"),
     "other trials": ({"rates": np.ones((3, 6, 5))}, {}, "rates has 3 trials of 6 steps, but inputs has 10 of 6"),
     "few trials": ({k: np.ones((4, 6, 5)) for k in ("inputs", "targets", "rates")}, {}, "holds 4 trials; at least 5"),
     "silent": ({"rates": np.ones((10, 6, 5))}, {}, "rates never change"),
+    "silent evaluation": ({"rates": waves(3, 10, 6, 5) * (np.arange(10) % 5 != 4)[:, None, None]}, {}, "rates of evaluation trials never change"),
     "few nodes": ({}, {"n": 3}, "n: 3 nodes given"),
     "many nodes": ({}, {"n": 6}, "expected 4 to 5"),
 }  # fmt: skip

@@ -6,8 +6,10 @@ from sklearn.linear_model import LogisticRegression
 
 from ctd.data import write_hdf5
 from ctd.mechanisms.classifier import calibration_error, fit, none_odds, softmax, temperature, train
+from ctd.mechanisms.evidence import kernel
 from ctd.mechanisms.families import NAMES
-from ctd.mechanisms.summary import NONE, UNSURE, Options, _judged, _placed, verdicts
+from ctd.mechanisms.fits import Shared
+from ctd.mechanisms.summary import NONE, UNJUDGED, UNSURE, Options, _judged, _placed, verdicts
 
 
 def clouds(apart, n=40, seed=0, d=4):
@@ -113,9 +115,41 @@ def test_an_atlas_is_judged_on_members_that_it_has_not_seen():
     assert found["accuracy"][0] < 0.65
 
 
-def test_too_few_members_are_not_judged():
-    x, y, _ = clouds(8.0, n=2)
-    assert _judged(table_of(x, y, np.tile(np.arange(2), 3)), x, Options()) == {}
+@pytest.mark.parametrize(("n", "mechanisms"), [(2, 3), (4, 2), (4, 0)])
+def test_too_few_members_are_not_judged(n, mechanisms):
+    """Two of each, and two mechanisms, of which one is left where the other is left out."""
+    x, y, _ = clouds(8.0, n=n)
+    some = y < mechanisms
+    table = table_of(x[some], y[some], np.tile(np.arange(n), 3)[some])
+    assert _judged(table, x[some], Options()) == {}
+
+
+@pytest.mark.parametrize("lost", [[0], [26], [0, 1, 2], [9, 19, 20]])
+def test_a_size_that_lost_a_member_is_left_out(lost):
+    """Three seeds at three sizes; where one of a mechanism is lost, no fold within a fold has it."""
+    x, y, _ = clouds(8.0, n=9)
+    table = table_of(x, y, np.tile(np.arange(9) // 3, 3))
+    table["n_neurons"] = np.tile(np.arange(9) % 3, 3)
+    kept = np.setdiff1d(np.arange(27), lost)
+    some = {name: values[kept] for name, values in table.items()}
+    found = _judged(some, x[kept], Options())
+    left_out = {int(table["n_neurons"][k]) for k in lost}
+    if len(left_out) == 3:
+        assert found == {}
+        return
+    assert found["size_n_neurons"].tolist() == sorted({0, 1, 2} - left_out)
+    # One of nine members lies at the rim of its cloud.
+    assert (found["accuracy"] >= 8 / 9).all()
+    unjudged = np.isin(some["n_neurons"], [*left_out])
+    assert (found["verdict"] == UNJUDGED).tolist() == unjudged.tolist()
+    assert np.isnan(found["p_none"]).tolist() == unjudged.tolist()
+
+
+def test_recordings_beyond_the_last_item_are_not_left_out_silently():
+    shared = Shared(np.zeros((5, 2, 4, 3)), {}, None, {}, None)
+    results = {"outcome": np.zeros(4, int)}
+    with pytest.raises(ValueError, match=r"there are 5 recordings.*sweep recording: \{range: 5\}"):
+        kernel.reduce(None, shared, {"recording": np.arange(4)}, results, Options())
 
 
 def test_recordings_are_placed_by_those_of_the_nearest_size(tmp_path):
@@ -127,11 +161,25 @@ def test_recordings_are_placed_by_those_of_the_nearest_size(tmp_path):
         table_of(x, 2 - y, member) | {"n_neurons": np.full(30, 100)},
     )
     atlas = {name: np.concatenate([small[name], large[name]]) for name in small}
-    write_hdf5(tmp_path / "atlas.h5", atlas | {"digest": 7})
-    mine = {name: values[:1] for name, values in small.items()} | {"digest": np.asarray(7)}
+    judged = {"accuracy": [1, 1], "size_n_neurons": [30, 100], "size_n_trials": [50, 50]}
+    write_hdf5(tmp_path / "atlas.h5", atlas | judged)
+    mine = {name: values[:1] for name, values in small.items()}
     for neurons, verdict in ((35, NAMES[0]), (90, NAMES[2])):
         mine["n_neurons"] = np.asarray([neurons])
         found = _placed(str(tmp_path / "atlas.h5"), mine, Options())
         assert found["verdict"].tolist() == [verdict]
-    with pytest.raises(ValueError, match="its fits have other settings than these"):
-        _placed(str(tmp_path / "atlas.h5"), mine | {"digest": np.asarray(8)}, Options())
+    np.testing.assert_allclose(found["atlas_place"][0], found["place"][0])
+    found["true"] = np.asarray(["unknown"])
+    (plot,) = kernel.plots(None, None, {}, {}, found)
+    assert [one.name for one in plot.layers] == [
+        *(f"{NAMES[k]}, atlas" for k in range(3)),
+        "unknown",
+    ]
+    # A size that was not judged places nothing; without any recording, nothing is placed.
+    write_hdf5(
+        tmp_path / "atlas.h5",
+        atlas | {"accuracy": [1], "size_n_neurons": [30], "size_n_trials": [50]},
+    )
+    assert _placed(str(tmp_path / "atlas.h5"), mine, Options())["verdict"].tolist() == [NAMES[0]]
+    none = {name: values[:0] for name, values in mine.items()}
+    assert not _placed(str(tmp_path / "atlas.h5"), none, Options())["verdict"].size

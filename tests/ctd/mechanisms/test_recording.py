@@ -1,9 +1,11 @@
 """Recordings of one's own: what is refused, and how; fits that do not belong to them."""
 
 import os
+import shutil
 import subprocess
 import sys
 
+import h5py
 import numpy as np
 import pytest
 from small import fitted_recordings
@@ -55,9 +57,34 @@ def test_bad_recordings_are_told_in_a_line(tmp_path, fault):
     assert "\n" not in str(told.value)
 
 
+TABLE = {"n_neurons": [20, 40], "n_trials": [100, 200], "mean_count": [0.5, 0.6], "accuracy": [1.0, 1.0]}  # fmt: skip
+ELSEWHERE = {
+    "one trial": ({}, counts(1, units=45), "has one trial"),
+    "wide bins": ({}, 26 * counts(100, units=45), "has a mean count of 1[23].* in a bin, and an atlas 10 at most; use narrower bins"),
+    "bins": ({"n_bins": 50}, counts(100, units=45), "its recordings have n_bins: 50, but this one 20"),
+    "factors": ({"n_factors": 4}, counts(100, units=45), "have n_factors: 4, but this one 3"),
+    "not judged": ({"accuracy": None}, counts(100, units=45), "is no table of an atlas that was judged; .* seeds: 3 or more"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("changed", "train", "said"), ELSEWHERE.values(), ids=ELSEWHERE)
+def test_a_recording_that_no_atlas_of_this_kind_can_place_is_refused(
+    tmp_path, changed, train, said
+):
+    there = {k: v for k, v in (TABLE | changed).items() if v is not None}
+    write_hdf5(tmp_path / "table.h5", there)
+    with pytest.raises(ValueError, match=said):
+        given(tmp_path, str(tmp_path / "table.h5"), train=train)()
+
+
+@pytest.mark.parametrize("field", [{"n_factors": 2}, {"mean_count": 20}])
+def test_fields_out_of_range_are_refused(field):
+    with pytest.raises(ValueError, match=next(iter(field))):
+        Recording(**field)
+
+
 def test_a_size_outside_of_the_atlas_is_told_with_the_command_that_adds_it(tmp_path):
-    table = {"n_neurons": [20, 40], "n_trials": [100, 200], "mean_count": [0.5, 0.6]}
-    write_hdf5(tmp_path / "table.h5", table)
+    write_hdf5(tmp_path / "table.h5", TABLE)
     # 45 neurons are within a quarter of 40; 30 trials are not within a quarter of 100.
     load_it = given(tmp_path, str(tmp_path / "table.h5"), train=counts(30, units=45))
     with pytest.raises(ValueError, match="n_trials 30, but the atlas goes from 100 to 200") as told:
@@ -83,6 +110,38 @@ def test_fits_are_matched_to_their_recordings(tmp_path):
         load_fits(inputs_of(Evidence(**files, cell="alrnn")))
     with pytest.raises(ValueError, match="is no recording of a mechanisms stage"):
         load_fits(inputs_of(Evidence(**files | {"recordings": files["weights"]})))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [("standardise", True, "standardise: false"), ("observation", "affine", "observation: identity"), ("n", 5, "n: 3")],
+)  # fmt: skip
+def test_fits_whose_states_are_not_the_factors_are_refused(tmp_path, name, value, told):
+    files = fitted_recordings()
+    spoilt = shutil.copy(files["weights"][2], tmp_path)
+    with h5py.File(spoilt, "a") as file:
+        file.attrs[name] = value
+    files = files | {"weights": [*files["weights"][:2], spoilt, files["weights"][3]]}
+    with pytest.raises(ValueError, match=f"fitted with {name}: .*; fit with {told}"):
+        load_fits(inputs_of(Evidence(**files)))
+
+
+def test_a_recording_is_read_as_those_of_its_atlas(tmp_path):
+    """As many trials of it, and nothing else where anything differs; an earlier ctd did not say all of it."""
+    files, path = fitted_recordings(), tmp_path / "atlas.h5"
+    digest = load_fits(inputs_of(Evidence(**files))).digest
+    placing = inputs_of(Evidence(**files, atlas=str(path)))
+    write_hdf5(path, TABLE | {"digest": digest})
+    assert load_fits(placing).x.shape[1] == 8
+    write_hdf5(path, TABLE | {"digest": digest, "trials_read": 5})
+    assert load_fits(placing).x.shape[1] == 5
+    for change, said in (
+        ({"digest": digest + 1}, "its fits have other settings than these"),
+        ({"smoothing": np.array([2.0, 2.0])}, "have smoothing: 2, but this one nan"),
+    ):
+        write_hdf5(path, TABLE | {"digest": digest} | change)
+        with pytest.raises(ValueError, match=said):
+            load_fits(placing)
 
 
 FACTORS = """

@@ -31,6 +31,16 @@ def test_divergence_of_bins_numpy(scheme):
     np.testing.assert_allclose(found, np.sum(p * np.log(p / q)), rtol=1e-9)
 
 
+@pytest.mark.parametrize("scheme", ["range", "legacy"])
+@pytest.mark.parametrize("value", [0.1, 0.0, -1e9])
+def test_divergence_of_bins_where_a_channel_never_changes(value, scheme):
+    x = jnp.asarray(X.astype("float32")).at[:, 1].set(value)
+    other = x.at[:, 1].mul(1.001)
+    assert measures.divergence_of_bins(x, x, 5, scheme) == 0
+    assert 0 <= measures.divergence_of_bins(x, other, 5, scheme) < 1
+    assert np.isposinf(measures.divergence_of_bins(x, x.at[:, 1].add(3e9), 5, scheme))
+
+
 def test_divergence_of_bins_is_infinite_where_no_bin_is_visited():
     assert np.isposinf(measures.divergence_of_bins(jnp.asarray(X), jnp.full((9, 2), 1e6), 5))
 

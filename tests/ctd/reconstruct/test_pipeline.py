@@ -8,8 +8,8 @@ from places import EXAMPLES, ROOT
 
 from jobs.pipeline import read_stages
 from jobs.run.prepare import open_or_create
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
+from jobs.run.worker import SerialExecutor
 
 PAGE = (ROOT / "docs" / "reconstruction.md").read_text()
 SPIKES = next(j for j in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL) if "lfads" in j)

@@ -115,7 +115,7 @@ def fitted(tmp_path_factory):
 
     @functools.cache
     def fit(name):
-        given = TINY | {"n_batches": 400, "report_every": 100} | FITS[name]
+        given = TINY | {"n_batches": 200, "report_every": 50} | FITS[name]
         params = Reconstruction(**given, data=str(path), transient=0.0)
         rates = {"learning_rate": [0.02, 0.02, 1e20], "final_learning_rate": [0.002, 0.002, 1e20]}
         return params, run_items(kernel, params, {"seed": [0, 1, 0]} | rates)

@@ -1,11 +1,14 @@
 """Trials of a file: what is read, what is refused, and how they are divided."""
 
+from contextlib import nullcontext
+
 import jax
 import numpy as np
 import pytest
 
 from ctd.data import write_hdf5
-from ctd.tasks import Recorded, divide
+from ctd.tasks import Recorded, Trial, divide
+from ctd.tasks.recorded import check_parts
 
 RNG = np.random.default_rng(0)
 GOOD = {
@@ -81,6 +84,30 @@ def test_read_refuses(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message) as caught:
         Recorded().read(written(tmp_path, **changes), "float32")
     assert "\n" not in str(caught.value)
+
+
+FIFTH = np.arange(20) % 5 == 4
+PARTS = {
+    "evaluation": (~FIFTH, np.zeros(20, int), "mask is 0 in all 4 evaluation trials"),
+    "training": (FIFTH, np.zeros(20, int), "mask is 0 in all 16 training trials"),
+    "turns of five": (
+        np.ones(20),
+        np.arange(20) % 5,
+        r"no other has its conditions \(4\); shuffle",
+    ),
+    "turns of ten": (np.ones(20), np.arange(20) % 10, r"no other has its conditions \(4, 9\)"),
+    "turns of three": (np.ones(20), np.arange(20) % 3, None),
+    "one trial each": (np.ones(20), np.arange(20), None),
+}
+
+
+@pytest.mark.parametrize(("weight", "condition", "message"), PARTS.values(), ids=PARTS)
+def test_parts_that_do_not_fit_each_other(weight, condition, message):
+    column = np.zeros((20, 3, 1))
+    trials = Trial(column, column, np.repeat(weight[:, None], 3, axis=1), condition)
+    refused = pytest.raises(ValueError, match=rf"^x\.h5: .*{message}")
+    with refused if message else nullcontext():
+        check_parts("x.h5", np.arange(20.0), trials, 20)
 
 
 def test_no_file_and_other_kernels():

@@ -230,6 +230,7 @@ def test_mixture_weights_and_conditions():
     drawn = np.asarray(jax.jit(lambda key: batch(task, key, 2000).condition)(jax.random.key(1)))
     assert task.conditions == Conditions("rule", ("dm1", "contextdm1"))
     assert abs(drawn.mean() - 5 / 6) < 5 * (5 / 36 / 2000) ** 0.5
+    assert Yang(rule="fdgo", time_scale=0.05).longest == 5, "its stimulus lasts as long as it takes"
 
 
 def test_noise_and_one_hot():
@@ -258,7 +259,11 @@ BAD = {
         r"n_steps: 100 steps cannot hold epochs of up to 170 steps \(3400 ms at dt = 20\)",
     ),
     "NaN": ({"noise": float("nan")}, "noise: .*finite number"),
-}
+    "response": ({"rule": "fdgo", "response": 110}, "response: 110 ms in rule fdgo, has 5 steps, but the 5"),
+    "no response": ({"rule": ["fdgo", "dm1"], "time_scale": 0.2, "dt": 40, "response": 120}, "response: 120 ms times time_scale"),
+    "response of its own": ({"rule": "dmcgo", "time_scale": 0.1, "stimulus": [900], "delay": [900], "dt": 40}, "time_scale: the response, 200 ms in rule dmcgo, has 0 steps"),
+    "scaled": ({"time_scale": 0.05}, "stimulus: 200 ms times time_scale is shorter than a step .dt: 20 ms.; raise time_scale"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("fields", "message"), BAD.values(), ids=BAD)

@@ -190,7 +190,26 @@ def test_a_file_of_categories(tmp_path):
     assert found["eval_loss"][0] == pytest.approx(loss, rel=1e-4)
 
 
-MIXTURE = {"name": "yang", "rule": ["dm1", "delaygo"], "n_ring": 4, "dt": 100, "time_scale": 0.3}
+def test_trials_without_weight_count_in_no_score(tmp_path):
+    """Two of three have none, and most minibatches of one trial: they teach nothing, and have no loss."""
+    rng = np.random.default_rng(0)
+    counts = np.arange(60) % 3 == 0
+    arrays = {"inputs": rng.normal(size=(60, 4, 1)), "targets": rng.choice([-1.0, 1.0], (60, 1, 1))}
+    arrays["targets"] = np.tile(arrays["targets"], (1, 4, 1))
+    write_hdf5(tmp_path / "t.h5", arrays | {"mask": np.tile(counts[:, None], (1, 4)) * 1.0})
+    task = {"name": "file", "score": "sign"}
+    fields = {"task": task, "trials": str(tmp_path / "t.h5"), "batch_size": 1, "n_saved": 12}
+    found = {k: v[0] for k, v in run_items(kernel, Network(**SMALL | fields)).items()}
+    assert (found["outcome"], found["batches"]) == (0, 60)
+    assert (found["curve"][np.isfinite(found["curve"])] > 0).all()
+    assert np.isfinite(found["train_loss"])
+    held = counts[4::5]
+    right = np.sign(found["outputs"].sum((1, 2))) == arrays["targets"][4::5, 0, 0]
+    assert found["accuracy"] == pytest.approx(right[held].mean())
+    assert found["accuracy"] < 1
+
+
+MIXTURE = {"name": "yang", "rule": ["dm1", "delaygo"], "n_ring": 4, "dt": 100, "time_scale": 0.5}
 
 
 def test_the_mixture_stores_the_accuracy_of_every_rule():

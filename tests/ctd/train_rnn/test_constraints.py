@@ -17,7 +17,7 @@ from ctd.fixed_points.candidates import cell_of
 from ctd.kernel import inputs_of, static_of, traced_of
 from ctd.train_rnn import Network, item_keys, kernel
 from ctd.train_rnn.checks import excitatory_counts
-from ctd.train_rnn.connections import connections, read_masks
+from ctd.train_rnn.connections import Connections, connections, read_masks
 from ctd.train_rnn.parameters import initial, stored, weights_of
 from ctd.train_rnn.step import SCALED, divided, optimizer
 from ctd.weights import write_weights
@@ -251,6 +251,20 @@ def test_sparse_weights_keep_their_variance_and_areas_their_densities():
     assert (w**2).sum(axis=1).mean() == pytest.approx(1, abs=0.05)
 
 
+@pytest.mark.parametrize(("cell", "name"), [("gru", "wCHX"), ("node", "wFHX")])
+def test_blocks_of_a_joint_matrix_keep_their_own_variance(cell, name):
+    """Of 64 units and 64 inputs, under a mask on the columns of the units."""
+    params = network(cell=cell, n=64)
+    static, traced = static_of(params), traced_of(params)
+    mask = np.ones((get_cell(cell).shapes(64, 64)[name][0], 128), bool)
+    mask[:, :64] = np.random.default_rng(0).random((len(mask), 64)) < 0.1
+    links = Connections({name: mask}, None)
+    w = initial(static, get_cell(cell), (64, 1), links, traced, jax.random.key(0))[name]
+    # At least 64 rows of 6.4 connections: a standard error of 7 %.
+    for block in (w[:, :64], w[:, 64:]):
+        assert (block**2).sum(axis=1).mean() == pytest.approx(1, abs=0.25)
+
+
 def test_rank_one_mean_field():
     """kappa of 1 = s E[sech^2(kappa z)] is 3.0629 at s = 4 (Mastrogiuseppe & Ostojic 2018); examples/published/mean_field.yaml."""
     found = []
@@ -380,8 +394,9 @@ BAD = {
         {"first_weights": "pytorch", "recurrent_scale": 0.5},
         "first_weights: pytorch, recurrent_scale: 0.5: PyTorch's first weights have one scale",
     ),
+    "warmup": ({"warmup": 4}, "warmup: 4 steps given, but training has n_batches = 4"),
     "optimizer": ({"optimizer": "adm"}, "optimizer\n.*'adam'"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("changes", "message"), BAD.values(), ids=BAD)

@@ -74,13 +74,15 @@ def test_r2_is_that_of_scikit_learn(fitted, recorded):
 
 @pytest.mark.parametrize("readout", ["trained", "fixed", "identity"])
 def test_readout_kept_from_training(readout):
-    params, none = Network(**SMALL | {"readout": readout}), Connections({}, None)
+    params = Network(**SMALL | {"readout": readout, "first_weights": "pytorch"})
+    none = Connections({}, None)
     static, traced = static_of(params), traced_of(params)
     p = initial(static, get_cell("leaky"), (2, 3), none, traced, jax.random.key(0))
     trained, constant = divided(static, p)
     own = {"wO", "bO"}
     expected = {"trained": (own, set()), "fixed": (set(), own), "identity": (set(), {"bO"})}
     assert (own & trained.keys(), own & constant.keys()) == expected[readout]
+    assert (p["bO"] == 0).all() == (readout == "identity"), "the outputs are the rates"
 
 
 def test_first_units_are_a_product():

@@ -7,7 +7,7 @@ import pytest
 from nets import assert_states, run_file
 
 from ctd.late import Late
-from ctd.weights import read_weights
+from ctd.weights import read_tensors, read_weights, understand
 
 os.environ["KERAS_BACKEND"] = "jax"  # before Keras is imported
 keras = Late("keras")
@@ -80,6 +80,53 @@ def test_every_layer_from_every_file(tmp_path, name):
         assert found.cell == cell
         assert_states(states[:, :N], hidden)
         np.testing.assert_allclose(outputs, np.asarray(model(XS[None])[0]), atol=5e-6)
+
+
+def two_of(first, second):
+    """The two layers one after the other, whose names are not those of their weights in a .keras file."""
+    return keras.Sequential([keras.Input((None, N_IN)), first("core_1"), second("core")])
+
+
+def layer_of(layer, **options):
+    """The function name -> a layer."""
+    return lambda name: getattr(keras.layers, layer)(N, return_sequences=True, name=name, **options)
+
+
+def wrapped(back):
+    """The function name -> a GRU cell in its wrapper."""
+    cell = lambda: keras.layers.GRUCell(N)
+    return lambda name: keras.layers.RNN(
+        cell(), return_sequences=True, name=name, go_backwards=back
+    )
+
+
+RELU, TANH, SELU = (layer_of("SimpleRNN", activation=name) for name in ("relu", "tanh", "selu"))
+BOTH = lambda name: keras.layers.Bidirectional(layer_of("GRU")("gru"), name=name)
+SELECTED = {
+    "units": (RELU, TANH, "simple_rnn", "simple_rnn_1", "vanilla:relu", "vanilla"),
+    "other units": (SELU, TANH, "simple_rnn", "simple_rnn_1", "activation='selu'", "vanilla"),
+    "wrapper": (wrapped(True), wrapped(False), "rnn", "rnn_1", "go_backwards=True", "gru_torch"),
+    "directions": (BOTH, layer_of("GRU"), "bidirectional.forward_layer", "gru", "Bidirectional", "gru_torch"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "a", "b", "of_a", "of_b"), SELECTED.values(), ids=SELECTED
+)
+def test_settings_are_those_of_the_selected_layer(tmp_path, first, second, a, b, of_a, of_b):
+    model = two_of(first, second)
+    model.save(tmp_path / "net.keras")
+    files = [("net.keras", a, of_a), ("net.keras", b, of_b)]
+    if a == "simple_rnn":
+        model.save(tmp_path / "net.h5")
+        files += [("net.h5", "core_1", of_a), ("net.h5", "core", of_b)]
+    for file, place, cell in files:
+        tensors = read_tensors(tmp_path / file).under([f"{place}."])
+        if "=" in cell or cell[0].isupper():
+            with pytest.raises(ValueError, match=cell):
+                understand(tensors)
+        else:
+            assert understand(tensors).cell == cell
 
 
 REFUSED = {

@@ -7,7 +7,7 @@ import pytest
 from ctd.cells import CELLS, get_cell
 from ctd.weights import read_tensors, read_weights, understand, write_named, write_weights
 from ctd.weights.formats import WRITERS
-from ctd.weights.tensors import Tensors
+from ctd.weights.tensors import Tensors, of_tree
 
 N, N_IN, N_OUT = 4, 3, 2
 RNG = np.random.default_rng(0)
@@ -18,7 +18,8 @@ def drawn(name, dtype=np.float32):
     cell = CELLS[name]
     shapes = cell.shapes(N, N_IN)
     shapes |= {"wO": (N_OUT, N), "bO": (N_OUT,), "h0": (cell.state_size(N),)}
-    return {key: RNG.normal(size=shape).astype(dtype) for key, shape in shapes.items()}
+    made = {key: RNG.normal(size=shape).astype(dtype) for key, shape in shapes.items()}
+    return made | {key: np.ones(shapes[key], dtype) for key in cell.constants}
 
 
 def assert_same(got, expected):
@@ -89,6 +90,23 @@ def test_double_biases_are_added_and_an_initial_state_is_kept():
         found["bR"], arrays["net.rnn.bias_ih_l0"] + arrays["net.rnn.bias_hh_l0"]
     )
     np.testing.assert_array_equal(found["h0"], arrays["h0"].ravel())
+    both = RNG.normal(size=(2, 1, N))  # h and c
+    np.testing.assert_array_equal(of(torch_names(4) | {"h0": both}).params["h0"], both.ravel())
+
+
+def test_the_state_of_training_is_left_out_by_whole_words():
+    own = {"step_readout": np.ones(2), "optimizer_head": np.ones(3, np.float16)}
+    words = (
+        "step",
+        "opt_state",
+        "optimizer",
+        "optimizer_state_dict",
+        "optimizer_states",
+        "lr_schedulers",
+    )
+    found = of_tree("net.pt", own | {word: {"a": np.ones(2)} for word in words}).arrays
+    assert found.keys() == own.keys()
+    assert found["optimizer_head"].dtype == np.float32, "no 16 bits, with which nothing is computed"
 
 
 NAN = np.where(np.arange(12).reshape(4, 3) == 7, np.nan, 1.0)
@@ -105,6 +123,8 @@ REFUSED = {
     "nan": (torch_names(1, "") | {"weight_ih_l0": NAN}, r"weight_ih_l0 has 1 NaN or infinite entries, the first at \(2, 1\)"),
     "whole numbers": (torch_names(1, "") | {"weight_ih_l0": np.ones((4, 3), int)}, "wI has the type int64"),
     "two cells": (torch_names(3) | torch_names(3, "other."), "2 recurrent cells, net.rnn.weight_hh_l0, other.weight_hh_l0"),
+    "two states": (torch_names(1) | {"a.h0": np.ones(N), "b.h0": np.ones(N)}, "b.h0 is a second h0"),
+    "a state of another shape": (torch_names(1) | {"h0": np.ones((2, N // 2))}, r"h0 has the shape \(2, 2\), expected \(4,\)"),
     "no cell": ({"out.weight": np.ones((2, 4))}, r"has no recurrent cell .*out.weight \(2, 4\)"),
     "before or after": (
         torch_names(3, **{"net.rnn.weight_ih_l0": (3 * N, N), "out.weight": (N, N), "out.bias": (N,)}),
@@ -200,4 +220,8 @@ def test_a_file_that_cannot_be_written_is_told(tmp_path):
         write_weights(tmp_path / "absent" / "net.pt", drawn("lstm"), "lstm")
     with pytest.raises(ValueError, match=r"net\.mat: cannot be written with this ending"):
         write_weights(tmp_path / "net.mat", drawn("lstm"), "lstm")
+    refused = {"pt": ["c8", "u4", "U1"], "safetensors": ["c16", "U1"], "h5": ["U1"]}
+    for ending, dtype in [(ending, dtype) for ending, types in refused.items() for dtype in types]:
+        with pytest.raises(ValueError, match=rf"r\.{ending}: b has the type {np.dtype(dtype)}, "):
+            write_named(tmp_path / f"r.{ending}", {"a": np.ones(2), "b": np.ones(2, dtype)}, {})
     assert not list(tmp_path.iterdir())

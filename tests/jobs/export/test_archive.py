@@ -17,8 +17,8 @@ from jobs.gather.check import check
 from jobs.gather.gather import gather
 from jobs.query.query import query, table, tables
 from jobs.query.shelf import list_stores
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
+from jobs.run.worker import SerialExecutor
 from jobs.storage import addresses, objects
 from jobs.storage.lease import Lease
 from jobs.store.card import Note, write_note

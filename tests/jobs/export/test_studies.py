@@ -13,8 +13,8 @@ from search_jobs import HALVING, POPULATION, changed
 from stores import JOB, make, run
 
 import jobs
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import reconsider, run_shards
+from jobs.run.worker import SerialExecutor
 
 RATE = {"rate": FloatDistribution(1e-3, 0.9, log=True)}
 

@@ -22,8 +22,8 @@ from jobs.errors import JobError
 from jobs.gather.check import check
 from jobs.gather.gather import GATHERED, gather, require_rows, set_gather
 from jobs.reduce import Columns, GroupResults, reduce_group
-from jobs.run.serial import SerialExecutor
 from jobs.run.task import Report
+from jobs.run.worker import SerialExecutor
 from jobs.storage import addresses, connect, objects
 from jobs.storage.checksums import checksummed, digest
 from jobs.storage.lease import Held, holder

@@ -20,8 +20,8 @@ from jobs.gather.check import check
 from jobs.gather.gather import gather
 from jobs.gather.merge import merge
 from jobs.query.query import query
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
+from jobs.run.worker import SerialExecutor
 from jobs.storage import connect, objects
 from jobs.storage.lease import Held, Lease, holder
 from jobs.store.store import Store
@@ -248,7 +248,7 @@ def test_cancelled_merge_stops_and_leaves_nothing(ctd, parts, tmp_path, monkeypa
 def test_merge_on_the_command_line(ctd, parts, tmp_path):
     code, out, err = ctd("merge", tmp_path / "m.zarr", *(store.address for store in parts))
     assert code == 0, err
-    assert out == f"merged 55 items of 2 stores; ctd query {tmp_path / 'm.zarr'}\n"
+    assert out == f"merged 55 items of 2 stores; `ctd query {tmp_path / 'm.zarr'}`\n"
     out = ctd("status", tmp_path / "m.zarr")[1]
     assert f"merged from  {parts[0].address}, {parts[1].address}\n" in out
     assert "\nruns " not in out

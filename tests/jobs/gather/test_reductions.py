@@ -196,7 +196,7 @@ def test_settings_are_told_apart_in_order_of_appearance():
         ([{"name": "bets", "by": "norm"}], "0: unknown reduction 'bets'; did you mean 'best'?"),
         ([{"name": "best", "by": "nrm"}], "0.by: unknown column 'nrm'; did you mean 'norm'?"),
         ([{"name": "best", "by": "x"}], "0.by: unknown column 'x'"),
-        ([{"name": "best", "by": "outcome"}], "0.by: 'outcome' is not a number"),
+        ([{"name": "best", "by": "outcome"}], "0.by: 'outcome' does not hold one number an item"),
         ([{"name": "seeds", "of": "norm", "over": ["sed"]}], "0.over: unknown column 'sed'; did you mean 'seed'?"),
         ([{"name": "counts", "by": ["rat"]}], "0.by: unknown column 'rat'; did you mean 'rate'?"),
         ([{"name": "histogram", "of": "norm", "bns": 3}], "bns: unknown field; did you mean 'bins'?"),
@@ -232,8 +232,8 @@ TASKS = {
 @pytest.mark.parametrize(
     ("job", "asked", "said"),
     [
-        (ESN, {"name": "seeds", "of": "lyapunov"}, "0.of: this job has no result 'lyapunov'"),
-        (ESN, {"name": "counts", "by": ["lyapunov"]}, "0.by: this job has no result 'lyapunov'"),
+        (ESN, {"name": "seeds", "of": "lyapunov"}, "0.of: unknown column 'lyapunov'"),
+        (ESN, {"name": "counts", "by": ["lyapunov"]}, "0.by: unknown column 'lyapunov'"),
         (TASKS, {"name": "histogram", "of": "cell"}, "0.of: 'cell' does not hold one number an item"),
         (TASKS, {"name": "best", "by": "task"}, "0.by: 'task' does not hold one number an item"),
         (JOB, {"name": "best", "by": "push"}, "0.by: 'push' does not hold one number an item"),
@@ -251,8 +251,8 @@ def test_reductions_of_a_store_are_not_changed_to_what_its_items_do_not_have(tmp
     store, _ = run(tmp_path / "e.zarr", {**ESN, "gather": {"reductions": [{"name": "counts"}]}})
     assert len(query(store, table="items")) == 4
     for asked, said in (
-        ("{name: seeds, of: lyapunov}", "no result 'lyapunov'"),
-        ("{name: counts, by: [lyapunov]}", "no result 'lyapunov'"),
+        ("{name: seeds, of: lyapunov}", "unknown column 'lyapunov'"),
+        ("{name: counts, by: [lyapunov]}", "unknown column 'lyapunov'"),
     ):
         with pytest.raises(JobError, match=said):
             set_gather(store, [f"reductions=[{asked}]"])

@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from stores import run
+from stores import FOUR_SLOTS, SMALL_RNN, run
 
 from ctd.data import read_hdf5
 from jobs.inputs import items
@@ -13,11 +13,7 @@ from jobs.inputs.items import ItemPart, materialise
 from jobs.storage import objects
 from jobs.storage.objects import StorageFailed
 
-NETS = {
-    "kernel": "train_rnn",
-    "params": {"cell": "vanilla", "task": "decision", "batch_size": 2, "n_batches": 1, "report_every": 1, "n_eval": 2},
-    "sweep": {"grid": {"n": [2, 3, 4]}},
-}  # fmt: skip
+NETS = {"kernel": "train_rnn", "params": SMALL_RNN, "sweep": {"seeds": 3}, "run": FOUR_SLOTS}
 
 
 def test_an_item_of_a_new_store_at_an_old_address(tmp_path):
@@ -28,8 +24,9 @@ def test_an_item_of_a_new_store_at_an_old_address(tmp_path):
         store, _ = run(address, {**NETS, "seed": seed})
         path = materialise(ItemPart(address, 1, "weights"))
         assert materialise(ItemPart(address, 1, "weights")) == path
-        np.testing.assert_array_equal(read_hdf5(path)["wR"], store.rows(1, "weights.wR", 0, 1)[0])
-        found.append(read_hdf5(path)["wR"])
+        kept = store.rows(0, "weights.weight_hh", 1, 2)[0]
+        np.testing.assert_array_equal(read_hdf5(path)["weight_hh"], kept)
+        found.append(kept)
         shutil.rmtree(address)
     assert not np.array_equal(*found)
 
@@ -37,14 +34,16 @@ def test_an_item_of_a_new_store_at_an_old_address(tmp_path):
 def test_many_items_of_a_store_cost_few_requests(tmp_path, monkeypatch):
     """A stage may refer to all items of the stage before: their places are looked up in what was read before."""
     address = str(tmp_path / "nets.zarr")
-    run(address, NETS)
+    store, _ = run(address, NETS)
+    kept = store.rows(0, "weights.weight_hh", 0, 3)
     materialise(ItemPart(address, 0, "weights"))
     read, asked = objects.read, []
     monkeypatch.setattr(objects, "read", lambda *given: asked.append(given) or read(*given))
     opened = []
     monkeypatch.setattr("jobs.store.store.Store.open", opened.append)
     for item in (1, 2):
-        assert len(read_hdf5(materialise(ItemPart(address, item, "weights")))["bR"]) == 2 + item
+        found = read_hdf5(materialise(ItemPart(address, item, "weights")))
+        np.testing.assert_array_equal(found["weight_hh"], kept[item])
     assert (len(asked), opened) == (2, [])
 
 

@@ -31,8 +31,8 @@ from jobs.plan.packing import (
 )
 from jobs.plan.search import shapes as search_shapes
 from jobs.run.prepare import open_or_create
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
+from jobs.run.worker import SerialExecutor
 from jobs.spec.job import find_kernel, parse_job
 from jobs.store.store import Store
 from jobs.store.writer import ShardWriter

@@ -18,8 +18,8 @@ from jobs.errors import JobError
 from jobs.inputs.measure import evaluate_group, outputs_of
 from jobs.plan.items import expand
 from jobs.plan.layout import CHUNK_BYTES, GroupLayout, Machines, Sizes, chunk_shape, lay_out
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
+from jobs.run.worker import SerialExecutor
 from jobs.spec.job import RunSettings, parse_job
 
 SIZES = Sizes(state=100, work=100, result=100, shared=1000)

@@ -12,8 +12,8 @@ from jobs import open_store
 from jobs.errors import JobError
 from jobs.plan.packing import keep_bits
 from jobs.run.prepare import open_or_create
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
+from jobs.run.worker import SerialExecutor
 from jobs.spec.job import parse_job
 
 

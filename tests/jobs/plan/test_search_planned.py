@@ -21,7 +21,7 @@ from jobs.plan.search import check_search, searched, shapes
 from jobs.report.summary import plan_rows
 from jobs.run.prepare import prepare
 from jobs.spec.job import find_kernel, parse_job
-from jobs.spec.schema import job_schema
+from jobs.spec.presets import job_schema
 from jobs.spec.search import Population
 
 
@@ -46,8 +46,6 @@ def planned(job):
         (HALVING, "search.method", "hyperband", "search: expected a mapping with `method:` halving, asha, population or optuna"),
         (HALVING, "search.method", ["halving"], "search: expected a mapping with `method:` halving, asha, population or optuna"),
         (HALVING, "search.method", {"halving": 1}, "search: expected a mapping with `method:` halving, asha, population or optuna"),
-        (HALVING, "search.spread", True, "search: spread: every search is spread over the workers; leave it out"),
-        (POPULATION, "search.spread", False, "search: spread: every search is spread over the workers; leave it out"),
         (HALVING, "search.size", 2, "search.size: 2 items given, but a comparison needs at least 3"),
         (HALVING, "search.size", 10, "search.size: group 0 has 27 items, which is not a multiple of 10"),
         (HALVING, "run.shard_items", 6, None),
@@ -109,7 +107,6 @@ OPTUNA = HALVING | {
         (ASHA, "search.size", 9, "search.size: unknown field"),
         (ASHA, "search.metric", "los", "search.metric: 'los' is not a scalar result of kernel hill; did you mean 'loss'?"),
         (ASHA, "sweep.samples", 2, "search.size: 2 items given, but a comparison needs at least 3; group 0 has 2 items"),
-        (ASHA, "search.spread", True, "search: spread: every search is spread"),
         (OPTUNA, "search.sampler", "tp", "search.sampler: Input should be 'tpe', 'gp', 'cmaes', 'random' or 'qmc' (given: 'tp')"),
         (OPTUNA, "search.params", {"rat": RATE}, "search.params: rat: unknown field; did you mean 'rate'?"),
         (OPTUNA, "search.params", {"n": {"integers": [3, 5]}}, "search.params: n: is a static field, which is compiled in or read before; list its values, `n: {choice: [...]}`"),

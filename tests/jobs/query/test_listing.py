@@ -14,8 +14,8 @@ from jobs.gather.check import check
 from jobs.gather.gather import gather
 from jobs.query.query import query
 from jobs.query.shelf import list_stores
-from jobs.run.serial import SerialExecutor
 from jobs.run.task import Task
+from jobs.run.worker import SerialExecutor
 from jobs.storage import connect, objects
 from jobs.storage.checksums import checksummed, read_verified
 from jobs.store import card as card_module

@@ -21,8 +21,8 @@ from ctd.cells import run as run_cell
 from jobs.errors import JobError
 from jobs.gather.gather import gather
 from jobs.run.prepare import open_or_create
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
+from jobs.run.worker import SerialExecutor
 from jobs.spec.job import parse_job
 
 EXAMPLE = EXAMPLES / "plot_store.py"

@@ -11,7 +11,7 @@ from jobs.errors import JobError
 from jobs.gather.gather import gather, set_gather
 from jobs.query import readers
 from jobs.query import tables as module
-from jobs.query.aggregate import parse_aggregates
+from jobs.query.aggregate import aggregate, parse_aggregates
 from jobs.query.columns import (
     argsort,
     as_array,
@@ -24,9 +24,9 @@ from jobs.query.columns import (
 from jobs.query.query import query, table, tables
 from jobs.query.tables import Tables, ask
 from jobs.run.prepare import open_or_create
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.run.task import Task
+from jobs.run.worker import SerialExecutor
 from jobs.spec.job import parse_job
 from jobs.storage import objects
 from jobs.store.store import Store
@@ -302,6 +302,26 @@ def test_hints_at_what_an_unknown_column_may_mean(store, name, said):
 def test_aggregates_are_called_as_written():
     labels = [entry.label for entry in parse_aggregates("q95( x ),quantile(x,.9), mean(a>1)")]
     assert labels == ["q95(x)", "quantile(x, 0.9)", "mean(a > 1)"]
+
+
+@pytest.mark.parametrize(
+    ("column", "keys"),
+    [
+        (np.array([np.nan, 2, 1, 2], np.float16), [1.0, 2.0, np.nan]),
+        (np.array([1, 2j, 1]), [2j, 1 + 0j]),
+        (np.array([True, False]), [False, True]),
+        (np.array([], np.uint8), []),
+        (labelled(np.array([0, -1, 1, 0]), ["b", "a"]), ["", "a", "b"]),
+        (labelled(np.array([0]), ["b"]), ["b"]),
+    ],
+)
+def test_rows_are_grouped_by_values_of_any_kind(column, keys):
+    """Pandas has no index of float16, and takes as many Categoricals as rows for labels."""
+    table = module.Table("t", readers.Columns(len(column), {"key": column.__getitem__}))
+    found = aggregate(table, slice(None), ["key"], parse_aggregates("count"))
+    assert repr(found["key"].tolist()) == repr(keys)
+    assert found["count"].sum() == len(column)
+    assert found["key"].dtype == getattr(column, "dtype", found["key"].dtype)
 
 
 # --- lists and mappings among what is swept -------------------------------------------------------

@@ -122,4 +122,5 @@ def test_short_names_are_as_short_as_they_differ():
     assert short_names(["x/a/r.zarr", "y/a/r.zarr"]) == ["x/a/r", "y/a/r"]
     assert short_names(["x/r.zarr", "x/s.zarr"]) == ["r", "s"]
     assert short_names(["r.zarr"]) == ["r"]
+    assert short_names(["x/v0.1", "x/w0.2.zarr"]) == ["v0.1", "w0.2"]
     assert short_names(["r.zarr", "r.zarr"]) == ["r.zarr", "r.zarr"]

@@ -8,8 +8,7 @@ from page_stores import finished
 from ctd.plots import is_geometric
 from jobs.query.best import best
 from jobs.query.query import query
-from jobs.report.page import Content
-from jobs.report.page.content import kinds
+from jobs.report.page import Content, kinds
 from jobs.store.store import Metric
 
 

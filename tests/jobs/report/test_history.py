@@ -4,26 +4,29 @@ import time
 
 import pytest
 
-from jobs.report.history import history_lines
+from ctd.batch import Layout
+from jobs.plan.layout import Shard
+from jobs.report.history import by_shard, history_lines
 from jobs.store.events import Event
+from jobs.store.marker import FailedItem, Marker
 
 TRACE = '  File "/me/hill.py", line 3, in advance\n    return 1 / 0\nZeroDivisionError: division by zero'
 HERE = {"host": "node7", "pid": 5}
 EVENTS = [
     (Event(kind="run", executor="ray", pending=12, workers=2, **HERE), "run: 12 shards to compute, ray, 2 workers (node7, process 5)"),
     (Event(kind="done", shard=4, attempt=1, seconds=0.5, n_failed=2, **HERE), "shard 4 done, 0.5 s, 2 items failed (node7, process 5)"),
-    (Event(kind="committed", shard=4, seconds=1234.5, about={"device_kind": "cpu", "rounds": 20, "outcomes": {"trained": 3, "diverged": 0}}),
+    (Event(kind="committed", shard=4, seconds=1234.5, device_kind="cpu", rounds=20, outcomes={"trained": 3, "diverged": 0}),
      "shard 4 committed, 20 min 34 s, 20 advances, 3 trained (cpu)"),
     (Event(kind="error", shard=3, attempt=2, error="ValueError: x", fault="error", probe=True, rows=[4, 8]), "shard 3, attempt 2 failed in rows 4 to 7 alone: ValueError: x"),
     (Event(kind="error", shard=3, attempt=1, error="no room", fault="memory", rows=[0, 8]), "shard 3 failed (memory): no room"),
-    (Event(kind="error", shard=3, error="the worker died (node): gone", fault="death", about={"died": "node"}), "shard 3 failed: the worker died (node): gone"),
+    (Event(kind="error", shard=3, error="the worker died (node): gone", fault="death", died="node"), "shard 3 failed: the worker died (node): gone"),
     (Event(kind="stopped", shard=1, error="stopped after 4 advances", fault="stopped"), "shard 1 stopped: stopped after 4 advances"),
     (Event(kind="decision", group=1, text="3 shards given up"), "group 1: 3 shards given up"),
     (Event(kind="decision", text="changed source accepted: hill"), "changed source accepted: hill"),
     (Event(kind="end", done=11, failed=1, stopped="SIGTERM", lost=[3, 4]), "end: 11 shards done, 1 failed, stopped: SIGTERM; running then: 3, 4"),
     (Event(kind="end", done=12, failed=0, stopped=None), "end: 12 shards done, 0 failed"),
     (Event(kind="killed", **HERE), "killed: the driver (node7, process 5)"),
-    (Event(kind="of another version", shard=2, about={"x": 1}), "of another version: shard 2, x 1"),
+    (Event(kind="of another version", shard=2, x=1), "of another version: shard 2, x 1"),
 ]  # fmt: skip
 
 
@@ -33,8 +36,25 @@ def test_line_of_an_event(event, line):
     assert said.split("  ", 1)[1] == line
 
 
+def test_a_commit_is_told_with_all_that_its_marker_says():
+    marker = Marker(
+        shard=Shard(4, 0, 0, 8), attempt=2, outcomes={"trained": 8}, layout=Layout(8, 8), rounds=20, seconds=28.61,
+        host="node7", pid=5, device_kind="cpu",
+    )  # fmt: skip
+    told = history_lines(by_shard([marker], [], {})[4], time.gmtime)
+    what = "shard 4, attempt 2 committed, 28.6 s, 20 advances, 8 trained (node7, process 5, cpu)"
+    assert told == [f"1970-01-01 00:00:28  {what}"]
+
+
+def test_an_item_with_fields_of_a_stranger_is_left_out():
+    items = [FailedItem(row=k, item=k, error="no", pid=pid) for k, pid in enumerate([5, "[/]"])]
+    assert history_lines(by_shard([], [], {0: items})[0], time.gmtime) == [
+        "1970-01-01 00:00:00  item 0 failed: no"
+    ]
+
+
 def test_lines_of_an_error_end_with_its_traceback():
-    event = Event(time=0, kind="item failed", about={"item": 7, "error": "ZeroDivisionError: x", "trace": TRACE})  # fmt: skip
+    event = Event(time=0, kind="item failed", item=7, error="ZeroDivisionError: x", trace=TRACE)
     first, *frames = history_lines([event], time.gmtime, full=False)
     assert first == "1970-01-01 00:00:00  item 7 failed: ZeroDivisionError: x"
     assert frames == ["    /me/hill.py:3 in advance: return 1 / 0"]

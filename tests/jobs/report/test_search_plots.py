@@ -12,7 +12,7 @@ from stores import run
 
 from jobs.query.query import query, table
 from jobs.query.shelf import Shelf
-from jobs.report.page.content import Content
+from jobs.report.page import Content
 from jobs.report.page.several import OFFSET, several
 from jobs.report.search_plots import (
     N_ITEMS,

@@ -10,10 +10,9 @@ from cluster.cli.recovery import status_lines
 from ctd.catalogue import load_kernel
 from jobs.plan.layout import Shard
 from jobs.report.summary import counted, nan_results, state, unreturned
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.run.stop import Stop
-from jobs.run.worker import nan_counts
+from jobs.run.worker import SerialExecutor, nan_counts
 from jobs.store.marker import Marker
 from jobs.store.store import Store
 
@@ -104,7 +103,7 @@ def test_status_counts_dropped_and_failed_items_apart(n, done, dropped, failed, 
 
 def test_status_says_what_a_stopped_run_left_in_checkpoints(tmp_path, monkeypatch):
     """Of six items in one shard, two end at once, and then the run is stopped."""
-    monkeypatch.setattr("jobs.run.executor.TICK_S", 0.0)
+    monkeypatch.setattr("jobs.run.task.TICK_S", 0.0)
     sweep = {"zip": {"n_steps": [1, 1, 60, 60, 60, 60], "rate": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]}}
     run_ = {"shard_items": 6, "slots": 2, "microbatch": 2, "checkpoint_s": 0.0}
     store = make(tmp_path / "s.zarr", {"kernel": "toy", "sweep": sweep, "run": run_})

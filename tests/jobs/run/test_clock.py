@@ -11,8 +11,8 @@ from jobs.gather.gather import gather
 from jobs.report.history import history, history_lines
 from jobs.report.page.facts import facts
 from jobs.report.summary import state
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
+from jobs.run.worker import SerialExecutor
 from jobs.storage import lease
 from jobs.storage.lease import Held, Lease
 from jobs.store.store import Store

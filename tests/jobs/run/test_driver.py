@@ -4,8 +4,8 @@ from collections import Counter
 
 from stores import make
 
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
+from jobs.run.worker import SerialExecutor
 
 
 class Counting(SerialExecutor):

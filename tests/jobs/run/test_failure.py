@@ -18,11 +18,10 @@ from jobs.plan.layout import Shard
 from jobs.run.driver import Driver
 from jobs.run.limits import LEAST_LIMIT_S, LONGEST_PAUSE_S, Pause, TimeLimits
 from jobs.run.retry import MAX_FOUND, Bisection, Failures
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import open_ledger, run_shards
 from jobs.run.stop import Stop
 from jobs.run.task import Heartbeat, Report, ShardProgress, Task
-from jobs.run.worker import Worker, fault_of
+from jobs.run.worker import SerialExecutor, Worker, fault_of
 from jobs.storage import objects
 from jobs.storage.checksums import checksummed
 from jobs.store.events import read_events

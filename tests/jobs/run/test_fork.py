@@ -10,8 +10,8 @@ from jobs.errors import JobError
 from jobs.gather.check import check
 from jobs.gather.gather import gather
 from jobs.run.prepare import difference, fork, has_grown, open_or_create, reopen
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
+from jobs.run.worker import SerialExecutor
 from jobs.spec.job import parse_job
 from jobs.store.store import Store
 from jobs.store.writer import ShardWriter

@@ -17,9 +17,9 @@ from jobs.report.summary import state
 from jobs.run import shards
 from jobs.run.prepare import open_or_create
 from jobs.run.progress import progress_of
-from jobs.run.serial import SerialExecutor
-from jobs.run.shards import Part, claim, open_shards, refuse_mixture, run_parts, run_shards
+from jobs.run.shards import Part, claim, open_shards, run_parts, run_shards
 from jobs.run.stop import Stop
+from jobs.run.worker import SerialExecutor
 from jobs.spec.job import parse_job
 from jobs.storage import objects
 from jobs.storage.lease import Held, Lease, holder, part_place, running
@@ -91,7 +91,7 @@ def test_a_driver_of_a_part_is_at_work_and_not_killed(store):
 def test_parts_beside_a_driver_of_the_whole(store):
     with Lease.acquire(store.objects, store.address).held(Stop()):
         with pytest.raises(Held, match="ctd cancel"):
-            refuse_mixture(store, Part(0, 2))
+            claim(store, Part(0, 2))
         progress = run_parts(store, SerialExecutor(1), 0, 2, lambda p: None, Stop())
     assert progress.shards_done == 0
 

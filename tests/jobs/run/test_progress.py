@@ -11,8 +11,8 @@ from cluster.cli.recovery import status_lines
 from jobs.errors import duration
 from jobs.report.summary import state
 from jobs.run.progress import Progress
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
+from jobs.run.worker import SerialExecutor
 from jobs.storage import lease
 from jobs.store.live import Value
 from jobs.store.store import Store
@@ -51,7 +51,7 @@ def test_best_of_a_run_never_gets_worse():
 
 def test_work_moves_with_advances_and_is_told_to_other_processes(tmp_path, monkeypatch):
     """Ten networks in one shard make 4 advances each: after one of them a quarter of the work is done, and the lease says so."""
-    monkeypatch.setattr("jobs.run.executor.TICK_S", -1.0)
+    monkeypatch.setattr("jobs.run.task.TICK_S", -1.0)
     monkeypatch.setattr(lease, "POLL_S", 0.01)
     monkeypatch.setattr(lease, "RENEW_S", 0.0)
     store, works, told = create(tmp_path, "train_rnn"), [], []

@@ -14,15 +14,16 @@ from jobs.errors import JobError
 from jobs.gather.check import check
 from jobs.gather.gather import set_gather
 from jobs.run.prepare import fork, open_or_create
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import reconsider, run_shards
 from jobs.run.sources import SourceDiffers, combined, sources_of
 from jobs.run.stop import Stop
+from jobs.run.worker import SerialExecutor
 from jobs.spec.job import parse_job
 from jobs.storage import objects
 from jobs.storage.checksums import checksummed, write_sums
 from jobs.store.events import read_events
 from jobs.store.manifest import write_job
+from jobs.store.marker import FailedItem
 from jobs.store.store import Store
 
 KERNEL = """
@@ -126,7 +127,7 @@ def test_sources_have_the_task_that_a_job_names(own, tmp_path):
 
 
 def test_an_edited_source_is_refused_until_it_is_accepted(own, tmp_path, monkeypatch):
-    monkeypatch.setattr("jobs.run.executor.TICK_S", 0.0)
+    monkeypatch.setattr("jobs.run.task.TICK_S", 0.0)
     store = make(own, tmp_path)
     stop = Stop()
     run_shards(store, SerialExecutor(1), lambda p: p.shards_done and stop.ask("enough", 0), stop)
@@ -179,11 +180,8 @@ def test_settings_and_accepted_source_of_two_processes_are_both_kept(own, tmp_pa
 def test_trying_failed_items_again_takes_nothing_away_before_it_may_run(own, tmp_path):
     store = make(own, tmp_path)
     run_shards(store, SerialExecutor(1))
-    objects.write(
-        store.objects,
-        "run/failed/0/000000.json",  # as an older head wrote it
-        checksummed({"rows": [{"row": 0, "item": 0, "error": "no"}]}),
-    )
+    shard = next(store.job.plan.shards())
+    store.failed.add(shard, [FailedItem(row=0, item=0, error="no")])
     edit(tmp_path, own, 5.0)
     assert [item.error for item in store.failed.items()[0]] == ["no"]
     with pytest.raises(JobError, match="has changed since"):

@@ -1,7 +1,5 @@
 """Searched jobs: the same bytes whatever happens, what a user sees, fork."""
 
-import json
-
 import numpy as np
 import pytest
 from failing import Interrupted
@@ -13,12 +11,11 @@ from jobs.errors import JobError
 from jobs.gather.gather import gather
 from jobs.query.query import query
 from jobs.run.prepare import fork
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.run.stop import Stop
+from jobs.run.worker import SerialExecutor
 from jobs.spec.job import parse_job
 from jobs.store.events import read_events
-from jobs.store.manifest import Job
 
 # --- the same bits, whatever happens --------------------------------------------------------------
 
@@ -97,17 +94,6 @@ def test_an_old_store_without_a_search_keeps_its_digest():
     job = changed(HALVING, "search", None)
     assert "search" not in parse_job(job, "job").science()
     assert parse_job(job, "job").digest() != parse_job(HALVING, "job").digest()
-
-
-def test_an_old_store_whose_search_was_spread_opens(whole):
-    """`search.spread` of an older head: every search is spread now, and a job that gives it is refused."""
-    content = json.loads(json.dumps(whole[0].job.to_json()))
-    content["spec"]["search"]["spread"] = True
-    assert Job.from_json(content, "store") == whole[0].job
-    with pytest.raises(
-        JobError, match="spread: every search is spread over the workers; leave it out"
-    ):
-        parse_job(content["spec"], "job")
 
 
 def test_fork_goes_on_with_a_search_of_fixed_size_only(tmp_path):

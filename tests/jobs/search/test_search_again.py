@@ -11,8 +11,8 @@ from stores import make, run, tree_bytes
 
 from jobs.gather.check import check
 from jobs.gather.gather import gather
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import reconsider, run_shards
+from jobs.run.worker import SerialExecutor
 from jobs.storage import objects
 from jobs.store.store import Store
 
@@ -99,7 +99,7 @@ def test_states_or_the_decision_that_are_lost_are_made_again(tmp_path, harm):
 
 @pytest.mark.parametrize(
     ("name", "every"),
-    [("asha", 15), *(pytest.param(k, 1, marks=pytest.mark.endurance) for k in ("asha", "prune"))],
+    [("asha", 30), *(pytest.param(k, 1, marks=pytest.mark.endurance) for k in ("asha", "prune"))],
 )
 def test_stopped_at_writes_while_items_are_tried_again(monkeypatch, tmp_path, name, every):
     """From some writes of each kind on, it comes to the same bytes."""

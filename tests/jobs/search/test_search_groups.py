@@ -1,5 +1,7 @@
 """Compiled-in fields that Optuna chooses from a list: one study over the groups, and rows that none of its items took."""
 
+from functools import cache
+
 import numpy as np
 import optuna
 import pytest
@@ -7,29 +9,33 @@ from failing import Failing, in_lap
 from killing import stopped_at_writes
 from nodes import Nodes
 from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from search_jobs import DECISIONS, HALVING, RATE, changed, cut, left, results
 from stores import BASE, make, run, tree_bytes
 
 from jobs import open_store
 from jobs.errors import JobError
 from jobs.export.runs import read_runs
-from jobs.export.studies import objective, write_study
+from jobs.export.studies import write_study
 from jobs.gather.check import check
 from jobs.gather.gather import gather
 from jobs.inputs.items import item_arrays, item_params
+from jobs.query.best import require_metric
 from jobs.report.history import shard_of
-from jobs.report.page.content import Content
+from jobs.report.page import Content
 from jobs.report.summary import state
 from jobs.run.prepare import fork
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import reconsider, run_shards
 from jobs.run.stop import Stop
+from jobs.run.worker import SerialExecutor
 from jobs.spec.job import parse_job
 from jobs.storage import objects
 from jobs.store.store import Store
 
 PLAIN = HALVING | {
     "sweep": {},
+    "run": HALVING["run"] | {"retries": 0},
     "search": {
         "method": "optuna", "metric": "loss", "trials": 18, "together": 4,
         "params": {"rate": RATE, "n": {"choice": [2, 3, 5]}},
@@ -40,14 +46,24 @@ JOBS = {name: cut(job, 4) for name, job in {"plain": PLAIN, "prune": PRUNED}.ite
 LAWS = {"rate": FloatDistribution(1e-3, 0.9, log=True), "n": CategoricalDistribution([2, 3, 5])}
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Name of JOBS -> its store, finished and gathered."""
+    folder = tmp_path_factory.mktemp("g")
+
+    @cache
+    def make(name):
+        store, progress = run(folder / f"{name}.zarr", JOBS[name])
+        assert (progress.n_items, progress.items_done, progress.failed) == (18, 18, {})
+        gather(store)
+        return store
+
+    return make
+
+
 @pytest.fixture(scope="module", params=sorted(JOBS))
-def whole(request, tmp_path_factory):
-    store, progress = run(
-        tmp_path_factory.mktemp("g") / f"{request.param}.zarr", JOBS[request.param]
-    )
-    assert (progress.n_items, progress.items_done, progress.failed) == (18, 18, {})
-    gather(store)
-    return store
+def whole(request, finished):
+    return finished(request.param)
 
 
 def by_item(store):
@@ -105,9 +121,11 @@ def test_readers_count_and_show_the_items_alone(whole):
 
 
 def test_the_study_is_exported_with_what_was_chosen(whole, tmp_path):
-    goal, (_, runs) = objective(whole), read_runs(whole)
-    assert write_study(f"sqlite:///{tmp_path}/s.db", "s", whole, runs, goal) == (18, 0)
-    study = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path}/s.db")
+    goal, (_, runs) = require_metric(whole, "--metric"), read_runs(whole)
+    journal = str(tmp_path / "s.log")
+    assert write_study(journal, "s", whole, runs, goal) == (18, 0)
+    storage = JournalStorage(JournalFileBackend(journal))
+    study = optuna.load_study(study_name="s", storage=storage)
     items = by_item(whole)
     assert [t.params["n"] for t in study.trials] == [
         [2, 3, 5][items[k]["group"]] for k in range(18)
@@ -115,11 +133,10 @@ def test_the_study_is_exported_with_what_was_chosen(whole, tmp_path):
     assert {t.distributions["n"] for t in study.trials} == {LAWS["n"]}
 
 
-def test_items_that_failed_are_tried_again_in_their_group(tmp_path):
-    job = changed(JOBS["prune"], "run.retries", 0)
-    whole, _ = run(tmp_path / "w.zarr", job)
+def test_items_that_failed_are_tried_again_in_their_group(tmp_path, finished):
+    whole = finished("prune")
     row = max(k for k, one in by_item(whole).items() if one["status"] == 1)
-    store = make(tmp_path / "f.zarr", job)
+    store = make(tmp_path / "f.zarr", JOBS["prune"])
     progress = run_shards(store, Failing(in_lap(1, row)))
     assert (list(progress.failed_items), progress.items_done) == ([row], 18)
     found = state(store)

@@ -8,8 +8,8 @@ from stores import make, run, tree_bytes
 
 from jobs.gather.check import check
 from jobs.gather.gather import gather
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
+from jobs.run.worker import SerialExecutor
 from jobs.store.store import Store
 
 

@@ -22,9 +22,9 @@ from search_jobs import (
 from stores import make, run
 
 from jobs.gather.check import check
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import Part, open_shards, run_parts, run_shards
 from jobs.run.stop import Stop
+from jobs.run.worker import SerialExecutor
 from jobs.storage import objects
 from jobs.storage.checksums import read_verified
 from jobs.store.events import read_events
@@ -86,7 +86,7 @@ def test_what_depends_on_who_is_first_goes_on_from_the_log(tmp_path, monkeypatch
         executor.store = store
         with monkeypatch.context() as patch:
             patch.setattr("time.monotonic", lambda: executor.now)  # noqa: B023
-            patch.setattr("jobs.run.executor.TICK_S", 0.0)
+            patch.setattr("jobs.run.task.TICK_S", 0.0)
             progress = run_shards(store, executor, enough, halt)
         assert progress.failed == {}
         log = [d.asked for d in read_decisions(store, 0) if d.asked is not None]
@@ -151,7 +151,7 @@ def test_rounds_are_told_apart_beyond_the_digits_of_their_names(tmp_path, monkey
     store, stop = make(tmp_path / "s.zarr", in_rounds("tournament")), Stop()
     executor = SerialExecutor(1)
     enough = lambda p: stop.ask("test") if len(left(store, DECISIONS)) > 20 else None
-    monkeypatch.setattr("jobs.run.executor.TICK_S", 0.0)
+    monkeypatch.setattr("jobs.run.task.TICK_S", 0.0)
     assert run_shards(store, executor, enough, stop).stopped == "test"
     assert run_shards(store, SerialExecutor(1)).failed == {}
     same(store, whole_store("tournament"))

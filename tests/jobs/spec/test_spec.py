@@ -7,7 +7,7 @@ import pytest
 from ctd.catalogue import load_kernel
 from jobs.errors import JobError
 from jobs.spec.job import parse_job, read_content, read_job
-from jobs.spec.schema import job_schema
+from jobs.spec.presets import job_schema
 
 
 def test_read_job_yaml_and_json_agree(job_file):

@@ -123,14 +123,18 @@ def test_the_loaders_import_what_a_text_names():
 
 SPELT = ["evil.F", "evil.x.F", "leaky:evil.F", "evil.F-x", "evil.F:x", ".evil", "evil..x", "évil.F", "evil.F ", "leaky:evil.F-x"]  # fmt: skip
 
+SOME = ["evil.F", "leaky:evil.x.F", "evil.F-x"]
+
 
 @pytest.mark.parametrize("name", KERNELS)
 def test_no_field_of_a_kernel_imports_what_was_not_judged(name):
     """Of all fields, files too, alone, in a list, as a mapping's value and as its key."""
     params = KERNELS[name].Params
     for field in params.model_fields:
+        # In a list or a mapping a text is judged as alone: some spellings stand for all there.
         for text in SPELT:
-            for value in (text, [text], {"name": text}, {text: text}):
+            inside = ([text], {"name": text}, {text: text}) if text in SOME else ()
+            for value in (text, *inside):
                 modules = modules_of(name, {field: value})
                 with imported() as asked, suppress(ValueError):
                     params.model_validate({field: value})

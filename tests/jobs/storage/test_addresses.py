@@ -1,5 +1,6 @@
 """jobs.storage.addresses and jobs.storage.connect: what an address means, and what never gets into one."""
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from s3 import clear_environment
 
 from jobs.errors import JobError
 from jobs.storage import connect
-from jobs.storage.addresses import join, local_path, plain
+from jobs.storage.addresses import beside, join, local_path, plain, refuse_zip
 from jobs.storage.connect import open_objects, remote
 
 
@@ -76,6 +77,35 @@ def test_plain():
     assert plain("file:///data/a.zarr/") == "/data/a.zarr"
     assert plain("s3://lab/a.zarr/") == "s3://lab/a.zarr"
     assert plain("a.zarr") == "a.zarr"
+
+
+@pytest.mark.parametrize(
+    ("address", "path"),
+    [
+        ("runs/a.zarr", "runs/a"),
+        ("runs/a.zip", "runs/a"),
+        ("s0.1", "s0.1"),
+        ("s0.2.zarr", "s0.2"),
+        (".", "{here}"),
+        ("deep/..", "{here}"),
+        ("file:///data/a%20b.zarr", "/data/a b"),
+        ("s3://lab/deep/v0.1/", "v0.1"),
+    ],
+)
+def test_beside(tmp_path, monkeypatch, address, path):
+    """What is made of two stores has two names, and of the working folder that of the folder."""
+    here = tmp_path / "run0.5.zarr" / "deep"
+    here.mkdir(parents=True)
+    monkeypatch.chdir(here.parent)
+    assert beside(address) == Path(path.format(here=tmp_path / "run0.5"))
+
+
+def test_command_of_an_archive_is_quoted(tmp_path):
+    (path := tmp_path / "a b.zip").touch()
+    with pytest.raises(JobError) as refused:
+        refuse_zip(path)
+    command = str(refused.value).split("`")[1]
+    assert shlex.split(command) == ["unzip", str(path), "-d", str(tmp_path / "a b.zarr")]
 
 
 # --- credentials ----------------------------------------------------------------------------------

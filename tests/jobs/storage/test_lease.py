@@ -16,9 +16,9 @@ from waiting import until
 
 from jobs import keys
 from jobs.errors import JobError
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.run.stop import Stop
+from jobs.run.worker import SerialExecutor
 from jobs.storage import connect, objects
 from jobs.storage import lease as module
 from jobs.storage.lease import Held, Lease, cancel, holder, running
@@ -195,18 +195,18 @@ def test_file_of_others_among_the_leases_is_passed_over(storage, name):
 
 
 @pytest.mark.parametrize("request_", REQUESTS, ids=lambda request: repr(request[:9]))
-def test_unreadable_request_is_named_and_passed_over(storage, monkeypatch, request_):
+def test_unreadable_request_is_named_and_passed_over(storage, monkeypatch, caplog, request_):
     monkeypatch.setattr(module, "POLL_S", 0.01)
     monkeypatch.setattr(module, "RENEW_S", 0.05)
-    stop, said, lease = Stop(), [], Lease.acquire(storage, "s")
+    stop, lease = Stop(), Lease.acquire(storage, "s")
     with lease.held(stop):
         before = holder(storage).renewed
         objects.write(storage, keys.cancel(0), request_)
-        until(lambda: said.extend(stop.remarks()) or said, "it is told")
+        until(lambda: caplog.messages, "it is told")
         until(lambda: holder(storage).renewed > before, "the lease is renewed all the same")
         assert stop.reason is None
         shown = f"no request to stop, {request_[:40]!r}"
-        assert said == [f"run/cancel/00000000.json: {shown}: passed over"]
+        assert caplog.messages == [f"run/cancel/00000000.json: {shown}: passed over"]
         cancelled = threading.Thread(target=cancel, args=(storage, 200))
         cancelled.start()
         until(lambda: stop.reason, "a true request is heard after it")
@@ -215,21 +215,21 @@ def test_unreadable_request_is_named_and_passed_over(storage, monkeypatch, reque
 
 
 def test_request_that_cannot_be_read_does_not_keep_the_lease_from_being_renewed(
-    tmp_path, monkeypatch
+    tmp_path, monkeypatch, caplog
 ):
     """Nobody reads a socket, root neither; who is not root is refused by a file's mode."""
     monkeypatch.setattr(module, "POLL_S", 0.01)
     monkeypatch.setattr(module, "RENEW_S", 0.02)
-    storage, stop, said = connect.open_objects(str(tmp_path)), Stop(), []
+    storage, stop = connect.open_objects(str(tmp_path)), Stop()
     with Lease.acquire(storage, "s").held(stop):
         (tmp_path / "run" / "cancel").mkdir()
         os.mknod(tmp_path / keys.cancel(0), stat.S_IFSOCK | 0o600)
-        until(lambda: said.extend(stop.remarks()) or said, "it is told")
+        until(lambda: caplog.messages, "it is told")
         before = holder(storage).renewed
         until(lambda: holder(storage).renewed > before + 0.1, "it is renewed, again and again")
         assert stop.reason is None
-        assert [text.partition(":")[0] for text in said] == ["run/cancel/00000000.json"]
-        assert "cannot be read" in said[0]
+        (said,) = caplog.messages
+        assert said.startswith("run/cancel/00000000.json: cannot be read")
 
 
 def test_run_ends_with_the_thread_that_keeps_its_lease(storage, monkeypatch):

@@ -25,8 +25,8 @@ from ctd.data import read_hdf5
 from jobs import Store, open_store
 from jobs.gather.check import check
 from jobs.gather.gather import gather
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
+from jobs.run.worker import SerialExecutor
 from jobs.storage import connect, objects
 from jobs.storage.lease import Lease
 
@@ -257,7 +257,7 @@ def test_server_that_is_away_for_long_is_waited_for(s3, address, whole, monkeypa
     impatient = {"max_retries": 1, "retry_timeout": lab.timedelta(seconds=1)}
     monkeypatch.setitem(connect.PATIENT, "retry_config", impatient)
     monkeypatch.setattr("jobs.run.limits.LONGEST_PAUSE_S", 0.5)
-    monkeypatch.setattr("jobs.run.executor.TICK_S", 0.0)
+    monkeypatch.setattr("jobs.run.task.TICK_S", 0.0)
     heard, away = [], threading.Event()
     with lab.Proxy(s3.url, lambda method, path: "busy" if away.is_set() else None) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
@@ -286,7 +286,7 @@ def test_keys_of_a_profile_that_run_out_and_are_renewed(s3, address, whole, monk
     monkeypatch.setenv("AWS_PROFILE", "lab")
     monkeypatch.setattr("jobs.storage.connect.REREAD", lab.timedelta(seconds=0.1))
     monkeypatch.setattr("jobs.run.limits.LONGEST_PAUSE_S", 0.5)
-    monkeypatch.setattr("jobs.run.executor.TICK_S", 0.0)
+    monkeypatch.setattr("jobs.run.task.TICK_S", 0.0)
     (tmp_path / "config").write_text(f"[profile lab]\nendpoint_url = {s3.url}\n")
 
     def write(secret):

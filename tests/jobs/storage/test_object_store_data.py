@@ -11,8 +11,8 @@ import zarr
 from ctd.data import write_hdf5
 from jobs import open_store
 from jobs.run.prepare import open_or_create
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
+from jobs.run.worker import SerialExecutor
 from jobs.spec.job import parse_job
 from jobs.storage import connect, objects
 
@@ -113,7 +113,7 @@ def test_data_whose_server_is_away_are_waited_for(
     once = {"max_retries": 1, "retry_timeout": lab.timedelta(seconds=0.2)}
     monkeypatch.setitem(connect.IMPATIENT, "retry_config", once)
     monkeypatch.setattr("jobs.run.limits.LONGEST_PAUSE_S", 0.5)
-    monkeypatch.setattr("jobs.run.executor.TICK_S", 0.0)
+    monkeypatch.setattr("jobs.run.task.TICK_S", 0.0)
     spec = lambda job: parse_job({**job, "run": {"retries": 0, "shard_items": 1}}, "job")
     executor = SerialExecutor(1)
     if names == "a file":

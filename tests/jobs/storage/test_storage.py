@@ -12,8 +12,8 @@ from waiting import until
 from jobs.errors import JobError
 from jobs.gather.gather import gather
 from jobs.run.prepare import open_or_create
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
+from jobs.run.worker import SerialExecutor
 from jobs.spec.job import parse_job
 from jobs.store.events import read_events
 from jobs.store.store import Store
@@ -58,7 +58,7 @@ def fill(path, leave):
 @pytest.mark.parametrize("trouble", ["full", "read-only"])
 def test_a_run_waits_for_the_disk_and_goes_on(disk, tmp_path, monkeypatch, trouble):
     monkeypatch.setattr("jobs.run.limits.LONGEST_PAUSE_S", 0.5)
-    monkeypatch.setattr("jobs.run.executor.TICK_S", 0.0)
+    monkeypatch.setattr("jobs.run.task.TICK_S", 0.0)
     whole = make(tmp_path / "whole.zarr")
     run_shards(whole, SerialExecutor(1))
     gather(whole)

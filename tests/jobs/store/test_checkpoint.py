@@ -16,12 +16,12 @@ from stores import JOB, make, run, tree_bytes
 from waiting import until
 
 from jobs.gather.gather import gather
+from jobs.keys import checkpoints
 from jobs.run.prepare import open_or_create
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.run.stop import Stop
 from jobs.run.task import Task
-from jobs.run.worker import Worker
+from jobs.run.worker import SerialExecutor, Worker
 from jobs.spec.job import read_job
 from jobs.storage import objects
 from jobs.store import checkpoint
@@ -95,7 +95,7 @@ def stopped_shard(tmp_path, after=7):
     run_shards(store, Interrupted(stop, after), stop=stop)
     shard = next(store.job.plan.shards())
     keys = sorted(objects.list_keys(store.objects, "run/checkpoints"))
-    assert keys == [f"{checkpoint.folder(shard)}/{k}" for k in (0, 1)]
+    assert keys == [f"{checkpoints(shard.group, shard.number)}/{k}" for k in (0, 1)]
     return store, shard
 
 
@@ -112,7 +112,9 @@ def test_checkpoint_that_cannot_be_deleted_fails_no_committed_shard(tmp_path, mo
 
 
 def rounds(store, shard):
-    data = [objects.read(store.objects, f"{checkpoint.folder(shard)}/{k}") for k in (0, 1)]
+    data = [
+        objects.read(store.objects, f"{checkpoints(shard.group, shard.number)}/{k}") for k in (0, 1)
+    ]
     return [decode(d)[1].rounds if d and decode(d) else None for d in data]
 
 
@@ -124,7 +126,7 @@ def test_damaged_checkpoint_falls_back(tmp_path, finished, damaged):
     newest = int(np.argmax(kept))
     assert min(kept) < max(kept) == 7
     for which in damaged:
-        key = f"{checkpoint.folder(shard)}/{newest if which == 'newest' else 1 - newest}"
+        key = f"{checkpoints(shard.group, shard.number)}/{newest if which == 'newest' else 1 - newest}"
         data = bytearray(objects.read(store.objects, key))
         data[len(data) // 2] ^= 1
         objects.write(store.objects, key, bytes(data))

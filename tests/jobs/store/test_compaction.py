@@ -19,10 +19,9 @@ from jobs import keys
 from jobs.gather.gather import gather, require_rows
 from jobs.report.page.facts import facts
 from jobs.report.summary import state
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import open_ledger, run_shards
+from jobs.run.worker import SerialExecutor
 from jobs.storage import objects
-from jobs.storage.checksums import checksummed
 from jobs.store.segments import live
 from jobs.store.store import Store
 
@@ -301,18 +300,3 @@ def test_what_is_asked_of_a_store_hardly_grows_with_its_shards(tmp_path, monkeyp
     # From one segment to two: 80 = 64 + 16, and 10 failing items = 8 + 2.
     assert all(0 <= counts[80][name] - counts[8][name] <= 2 for name in asks), counts
     assert counts[80]["query"] < counts[80]["status"] <= 20
-
-
-def test_store_of_single_markers_under_their_old_keys_is_read_and_moved(tmp_path):
-    store = make(tmp_path / "o.zarr")
-    run_shards(store, SerialExecutor(1))
-    before = store.committed.markers()
-    for marker in before:
-        key = f"{keys.place(keys.DONE, marker.shard.group, marker.shard.number)}.json"
-        objects.write(store.objects, key, checksummed(marker.to_json()))
-    objects.delete_all(store.objects, keys.SEGMENTS)
-    opened = Store.open(store.address)
-    assert opened.committed.markers() == before
-    opened.committed.forget([before[3].shard])
-    assert opened.committed.numbers() == set(range(8)) - {3}
-    assert list(objects.list_all(store.objects, keys.DONE)) == []

@@ -7,8 +7,8 @@ from page_stores import create
 from jobs import keys
 from jobs.gather.check import check
 from jobs.report.page.groups import live
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
+from jobs.run.worker import SerialExecutor
 from jobs.storage import objects
 from jobs.storage.checksums import checksummed
 from jobs.store import live as live_module
@@ -26,7 +26,7 @@ def watched(tmp_path_factory):
             patch.setattr(live_module, name, 0.0)
         patch.setattr(live_module, "COST", np.inf)
         patch.setattr("jobs.run.worker.EVERY_S", 0.0)
-        patch.setattr("jobs.run.executor.TICK_S", -1.0)
+        patch.setattr("jobs.run.task.TICK_S", -1.0)
         show = LiveCurves.show
 
         def and_look(self, run):

@@ -9,7 +9,7 @@ from jobs import keys
 from jobs.gather.check import check
 from jobs.gather.gather import gather
 from jobs.run.prepare import open_or_create
-from jobs.run.serial import SerialExecutor
+from jobs.run.worker import SerialExecutor
 from jobs.spec.description import Description
 from jobs.spec.job import parse_job
 from jobs.storage import objects

@@ -68,11 +68,19 @@ def test_a_driver_without_an_end_is_known_by_host_and_process():
 
 def test_a_failing_item_is_read_and_written_as_ever():
     content = {"row": 3, "item": 5, **FAILURE, "attempt": 4, "time": 1.5, **HERE}
-    item = FailedItem.from_json(content)
-    assert json.dumps(item.to_json()) == json.dumps(content)
+    item = FailedItem.model_validate(content)
+    assert json.dumps(item.model_dump()) == json.dumps(content)
     assert (item.row, item.item, item.host) == (3, 5, "node1")
     died = {name: value for name, value in content.items() if name not in HERE}
-    assert FailedItem.from_json({**died, "died": "killed", "node": "ab"}).host == ""
+    assert FailedItem.model_validate({**died, "died": "killed", "node": "ab"}).host == ""
+
+
+def test_an_error_may_quote_the_name_of_any_file():
+    """What is no character in it is escaped: neither the event nor the item is refused, here or by a reader."""
+    text = b"caf\xe9.npy".decode(errors="surrogateescape")
+    event, item = Event(kind="error", error=text), FailedItem(row=0, item=0, error=text)
+    assert (event.error, item.error) == (r"caf\udce9.npy",) * 2
+    assert Event.from_json({"event": "error", "error": text}).error == event.error
 
 
 @pytest.mark.parametrize("released", [{}, {"released": True}])

@@ -12,8 +12,8 @@ from jobs import keys
 from jobs.gather.check import check
 from jobs.plan.layout import GroupLayout, Plan, Shard
 from jobs.report.summary import state
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
+from jobs.run.worker import SerialExecutor
 from jobs.storage import objects
 from jobs.storage.checksums import checksummed
 from jobs.store.events import read_events

@@ -17,9 +17,9 @@ from jobs.errors import JobError
 from jobs.gather.check import check
 from jobs.gather.gather import gather, set_gather
 from jobs.run.prepare import difference, open_or_create, reopen
-from jobs.run.serial import SerialExecutor
 from jobs.run.shards import run_shards
 from jobs.run.task import Task
+from jobs.run.worker import SerialExecutor
 from jobs.spec.job import parse_job
 from jobs.storage import objects
 from jobs.storage.checksums import digest, read_verified

@@ -16,6 +16,19 @@ function el(tag, props = {}, ...children) {
 
 const card = (...children) => el("div", { className: "card" }, ...children);
 
+// [name, value, title of the name or nothing]
+const listed = (pairs) => el("dl", {}, ...pairs.flatMap(([name, value, title]) => [el("dt", { title: title || null }, name), el("dd", {}, value)]));
+
+// A table that does not sort. heads: [name, whether its values are numbers]; rows: texts.
+function plainTable(label, heads, rows) {
+  const kind = (k) => (heads[k][1] ? "number" : null), row = (texts) => el("tr", {}, ...texts.map((text, k) => el("td", { className: kind(k) }, text)));
+  return el("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": label }, el("table", {},
+    el("thead", {}, el("tr", {}, ...heads.map(([name], k) => el("th", { className: `plain ${kind(k) || ""}`, scope: "col" }, name)))), el("tbody", {}, ...rows.map(row))));
+}
+
+// The value of a row of a column: a number or a text.
+const valueOf = (column, row) => (column.kind === "text" ? column.labels[column.values[row]] : column.values[row]);
+
 function fmt(v) {
   if (v === null || v === undefined || Number.isNaN(v)) return "–";
   if (typeof v !== "number") return String(v);

@@ -7,7 +7,7 @@ const ITEMS = {
   rows: new Map(), // id -> [table, row]
 
   update(content) {
-    const tables = [content.live && content.live.table, content.tables.find((t) => t.name === "items")].filter(Boolean);
+    const tables = [content.live && content.live.table, itemTable()].filter(Boolean);
     this.rows = new Map();
     for (const table of tables) {
       (idsOf(table) || []).forEach((id, row) => this.rows.set(id, [table, row]));
@@ -19,8 +19,7 @@ const ITEMS = {
   // The value of a column for an item: a number, a text, or undefined where the page does not have it.
   value(id, name) {
     const [table, row] = this.rows.get(id) || [], column = table && table.columns.find((c) => c.name === name);
-    if (!column) return undefined;
-    return column.kind === "text" ? column.labels[column.values[row]] : column.values[row];
+    return column && valueOf(column, row);
   },
 
   // "rate: 0.1", one line for each swept column.
@@ -36,6 +35,8 @@ const ITEMS = {
     requestAnimationFrame(() => { this.waiting = false; for (const listener of this.listeners) listener(); });
   },
 };
+
+const itemTable = () => STATE.content.tables.find((t) => t.name === "items");
 
 // The page's numbers of a table's items, row by row: their ids, if the page is about one store.
 function idsOf(table) {
@@ -63,3 +64,80 @@ function grouped(ids, name, bins) {
   if (ends !== known) groups.forEach((g, k) => { g.label = `${name} ${fmt(Number(g.low.toPrecision(3)))} to ${fmt(Number(ends[k].toPrecision(3)))}`; });
   return groups.filter((g) => g.ids.size);
 }
+
+// --- one item in a dialog ---------------------------------------------------------------------------
+
+// What was swept, what came out, why it failed, its place in the pictures, and how to get at it.
+// #item=78 in the address opens it.
+
+const ITEM = { node: null, figures: [] };
+
+function showItem() {
+  const match = /^#item=(\d+)$/.exec(location.hash), id = match && Number(match[1]);
+  if (id === null || !ITEMS.rows.has(id)) { if (ITEM.node && ITEM.node.open) ITEM.node.close(); return; }
+  if (!ITEM.node) {
+    ITEM.node = el("dialog", { className: "card item", "aria-labelledby": "item-title" });
+    ITEM.node.addEventListener("close", () => {
+      ITEM.figures.splice(0).forEach((figure) => FIGURES.delete(figure));
+      if (location.hash.startsWith("#item=")) history.replaceState(null, "", location.pathname + location.search);
+      if (ITEM.from && ITEM.from.isConnected) ITEM.from.focus();
+    });
+    ITEM.node.addEventListener("click", (event) => { if (event.target === ITEM.node) ITEM.node.close(); });
+    document.body.append(ITEM.node);
+  }
+  const pictures = el("div", { className: "grid" });
+  ITEM.figures.splice(0).forEach((figure) => FIGURES.delete(figure));
+  ITEM.node.replaceChildren(...itemParts(id), pictures);
+  if (!ITEM.node.open) { ITEM.from = document.activeElement; ITEM.node.showModal(); }
+  for (const plot of itemPlots(id)) {
+    const figure = new Figure(plot);
+    ITEM.figures.push(figure);
+    pictures.append(figure.node);
+  }
+}
+
+function itemParts(id) {
+  const [table, row] = ITEMS.rows.get(id), own = id % OFFSET, store = (STATE.content.stores || [STATE.content.store])[Math.floor(id / OFFSET)], quoted = /^[\w./:@-]+$/.test(store) ? store : `'${store.replace(/'/g, "'\\''")}'`;
+  const swept = table.columns.filter((c) => ITEMS.names.includes(c.name)), rest = table.columns.filter((c) => !ITEMS.names.includes(c.name) && c.name !== "item");
+  const told = (columns) => listed(columns.map((c) => [c.name, fmt(valueOf(c, row)), c.title]));
+  const mine = STATE.content.failures.filter((f) => f.what === "item" && f.ids.includes(own) && (f.store || 0) === Math.floor(id / OFFSET));
+  const ids = [...ITEMS.rows.keys()].sort((a, b) => a - b), at = ids.indexOf(id), link = (to, text) => el("a", { href: `#item=${to}` }, text);
+  const commands = [`ctd query ${quoted} --where 'item == ${own}' --columns all`, `ctd logs ${quoted} --item ${own}`, `ctd export ${quoted} ${own} item-${own}.h5`];
+  return [
+    el("div", { className: "head" }, el("h2", { id: "item-title" }, `Item ${own}${STATE.content.stores ? ` of ${ITEMS.value(id, "store")}` : ""}`),
+      el("div", { className: "controls" }, ...(at > 0 ? [link(ids[at - 1], "‹ previous")] : []), ...(at < ids.length - 1 ? [link(ids[at + 1], "next ›")] : []),
+        link(id, "link to this item"), el("button", { type: "button", onclick: () => ITEM.node.close() }, "close"))),
+    el("div", { className: "grid" },
+      el("div", {}, el("h3", {}, "Swept"), told(swept)),
+      el("div", {}, el("h3", {}, "Results"), told(rest))),
+    ...mine.map((f) => el("details", { open: true }, el("summary", {}, el("span", { className: "tag mood-bad" }, "failed"), f.error.split("\n")[0]), el("pre", { tabIndex: 0 }, f.trace || f.error))),
+    ...log(table, row, Math.floor(id / OFFSET)),
+    el("h3", {}, "From a terminal"), el("pre", { tabIndex: 0 }, commands.join("\n")),
+  ];
+}
+
+// What happened to the shard that holds a row of the table of items.
+function log(table, row, store) {
+  const at = (name) => { const column = table.columns.find((c) => c.name === name); return column && column.values[row]; };
+  const group = at("group") ?? 0, place = at("row"), found = (STATE.content.logs || []).find((l) => l.group === group && l.start <= place && place < l.stop && (l.store || 0) === store);
+  return found ? [el("h3", {}, "Its log"), el("pre", { tabIndex: 0 }, found.lines.join("\n"))] : [];
+}
+
+// The pictures in which the item is, with its line strong among the others.
+function itemPlots(id) {
+  const all = [...(STATE.content.live ? STATE.content.live.plots : []), ...STATE.content.answers.filter((a) => a.picture).flatMap((a) => a.plots), ...STATE.content.groups.filter((g) => !g.shared).flatMap((g) => g.plots)];
+  return all.filter((plot) => plot.layers.some((l) => l.item && l.item.includes(id))).slice(0, 4).map((plot) => {
+    const layers = plot.layers.flatMap((layer) => {
+      if (!layer.item) return [];
+      const n = layer.item.length, k = layer.item.indexOf(id), quiet = { ...layer, colour: undefined, faint: true, name: "", dashed: false, hollow: true, hue: 7 };
+      if (k < 0) return [quiet];
+      const one = (v) => (Array.isArray(v) && v.length === n ? [v[k]] : v), own = { ...layer, colour: undefined, faint: false, strong: true, name: `item ${id % OFFSET}`, hue: 1, size: layer.kind === "points" ? [0.1] : undefined };
+      for (const name of ["text", "item", "key", "y"]) own[name] = one(layer[name]);
+      if (layer.kind === "points" || Array.isArray(layer.x[0])) own.x = one(layer.x);
+      return [quiet, own];
+    });
+    return { ...plot, layers, note: "" };
+  });
+}
+
+addEventListener("hashchange", showItem);

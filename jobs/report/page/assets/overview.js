@@ -12,11 +12,8 @@ function showAnswer(content) {
   });
   box.plots.hidden = !answers.some((a) => a.plots.length);
   if (isNew("answer", [answers, p.counted, content.warnings])) {
-    const listed = (pairs) => el("dl", {}, ...pairs.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
     const commands = (pairs) => pairs.flatMap(([what, command]) => [el("p", { className: "note" }, what), el("pre", { tabIndex: 0, className: "command" }, command)]);
-    const value = (c, k) => (c.kind === "text" ? c.labels[c.values[k]] : fmt(c.values[k])), kind = (c) => (c.kind === "number" ? "number" : "");
-    const rows = (t) => el("div", { className: "scroll rows", tabIndex: 0, role: "region", "aria-label": "the first of them" }, el("table", {}, el("thead", {}, el("tr", {}, ...t.columns.map((c) => el("th", { className: `plain ${kind(c)}`, scope: "col" }, c.name)))),
-      el("tbody", {}, ...t.columns[0].values.map((_, k) => el("tr", {}, ...t.columns.map((c) => el("td", { className: kind(c) }, value(c, k))))))));
+    const rows = ({ columns }) => plainTable("the first of them", columns.map((c) => [c.name, c.kind === "number"]), columns[0].values.map((_, k) => columns.map((c) => fmt(valueOf(c, k)))));
     const one = (a) => [el("h3", { className: "lead" }, a.lead), ...(a.facts.length ? [listed(a.facts)] : []), ...(a.table ? [rows(a.table)] : [])];
     box.said.replaceChildren(
       ...answers.flatMap(one), el("p", { className: "counted" }, `Items: ${p.counted}`),
@@ -62,12 +59,11 @@ function showRun(content) {
   box.tiles.replaceChildren(...tiles);
   showBar(box.bar, content);
   showFigures(box.plots, "run", content.plots);
-  if (isNew("facts", content.facts)) box.facts.replaceChildren(el("dl", {}, ...content.facts.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)])));
+  if (isNew("facts", content.facts)) box.facts.replaceChildren(listed(content.facts));
   box.workers.hidden = !content.hosts.length;
   if (isNew("hosts", content.hosts)) {
-    const names = ["host", "pid", "device", "shards", "items", "seconds"], number = (n) => (["shards", "items", "seconds"].includes(n) ? "number" : "");
-    box.workers.replaceChildren(el("h3", {}, "Workers"), el("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": "workers" }, el("table", {}, el("thead", {}, el("tr", {}, ...names.map((n) => el("th", { className: `plain ${number(n)}`, scope: "col" }, n)))),
-      el("tbody", {}, ...content.hosts.map((h) => el("tr", {}, ...names.map((n) => el("td", { className: number(n) }, n === "pid" ? String(h[n]) : fmt(h[n])))))))));
+    const names = ["host", "pid", "device", "shards", "items", "seconds"];
+    box.workers.replaceChildren(el("h3", {}, "Workers"), plainTable("workers", names.map((n, k) => [n, k > 2]), content.hosts.map((h) => names.map((n) => (n === "pid" ? String(h[n]) : fmt(h[n]))))));
   }
 }
 

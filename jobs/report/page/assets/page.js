@@ -124,9 +124,7 @@ function showStores(content) {
   const s = section("stores", "Stores"), columns = content.differing || [];
   s.show(columns.length > 0);
   if (!columns.length || !isNew("stores", columns)) return;
-  const rows = columns[0].values.map((_, k) => el("tr", {}, ...columns.map((c) => el("td", {}, c.values[k]))));
-  s.body.replaceChildren(card(el("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": "stores" }, el("table", {},
-    el("thead", {}, el("tr", {}, ...columns.map((c) => el("th", { className: "plain", scope: "col" }, c.name)))), el("tbody", {}, ...rows)))));
+  s.body.replaceChildren(card(plainTable("stores", columns.map((c) => [c.name]), columns[0].values.map((_, k) => columns.map((c) => c.values[k])))));
 }
 
 // --- the job --------------------------------------------------------------------------------------
@@ -135,7 +133,7 @@ function showJob(content) {
   const s = section("job", "Job");
   s.show(true);
   if (!isNew("job", [content.spec, content.versions, content.command])) return;
-  const versions = el("dl", {}, ...Object.entries(content.versions).flatMap(([name, v]) => [el("dt", {}, name), el("dd", {}, v)]), el("dt", {}, "command"), el("dd", {}, el("code", {}, content.command)));
+  const versions = listed([...Object.entries(content.versions), ["command", el("code", {}, content.command)]]);
   s.body.replaceChildren(el("div", { className: "grid" }, card(el("h3", {}, "As it was given"), el("pre", { tabIndex: 0 }, content.spec)), card(el("h3", {}, "With what"), el("p"), versions)));
 }
 

@@ -3,7 +3,7 @@
 const MAX_SLICES = 8; // Most parameters with a scatter plot of their own.
 
 function showSweep(content) {
-  const s = section("sweep", "Sweep"), items = content.tables.find((t) => t.name === "items"), sweep = content.sweep;
+  const s = section("sweep", "Sweep"), items = itemTable(), sweep = content.sweep;
   const useful = Boolean(sweep && items && sweep.results.length && (sweep.parameters.length || sweep.plots.length));
   s.show(useful);
   if (!useful) return;
@@ -61,7 +61,7 @@ function showParallel(node, sweep, items) {
     const boxes = el("div", { className: "controls" });
     node.append(card(el("h3", {}, "Parallel coordinates"), el("div", { className: "controls", style: { marginTop: "8px" } }, colour.node), boxes, plot.node));
     const draw = () => {
-      const table = STATE.content.tables.find((t) => t.name === "items");
+      const table = itemTable();
       plot.update(table.columns.filter((c) => chosen.has(c.name) || c.name === colour.value), colour.value);
     };
     const offer = (all) => {
@@ -69,7 +69,7 @@ function showParallel(node, sweep, items) {
       boxes.replaceChildren(...all.map((name) => el("label", {}, el("input", { type: "checkbox", checked: chosen.has(name), onchange: (e) => { e.target.checked ? chosen.add(name) : chosen.delete(name); draw(); } }), name)));
     };
     plot.onkeep = (kept) => {
-      const ids = idsOf(STATE.content.tables.find((t) => t.name === "items"));
+      const ids = idsOf(itemTable());
       ITEMS.keep(kept && new Set(ids.filter((_, row) => kept[row])));
     };
     return { colour, draw, offer, clear: () => plot.clear() };
@@ -92,6 +92,16 @@ function showScatters(node, sweep, items) {
   if (!slices.length && first) showScatter(node, items, first, result, second || "none");
 }
 
+// Draws a plot that the reader has chosen by controls; the reader's view stays while `about` does.
+function chosenFigure(node, controls, plot, about = () => NaN) {
+  let figure = null, before;
+  return () => {
+    if (figure) { figure.moved = figure.moved && before === about(); figure.update(plot()); }
+    else { figure = new Figure(plot()); figure.node.insertBefore(controls, figure.legend); node.append(figure.node); }
+    before = about();
+  };
+}
+
 // first, second, shade: the columns of x, y and colour, until the reader chooses others.
 function showScatter(node, items, first, second, shade) {
   const usable = items.columns.filter((c) => c.kind === "number" || c.labels.length <= 40).map((c) => c.name);
@@ -100,13 +110,7 @@ function showScatter(node, items, first, second, shade) {
     const colour = select("colour", ["none", ...usable], shade, () => draw());
     ITEMS.listeners.add(() => draw());
     const controls = el("div", { className: "controls" }, x.node, y.node, colour.node);
-    let figure = null;
-    const draw = () => {
-      const plot = scatter(STATE.content.tables.find((t) => t.name === "items"), x.value, y.value, colour.value);
-      if (figure) { figure.moved = figure.moved && figure.shown === `${x.value} ${y.value}`; figure.update(plot); }
-      else { figure = new Figure(plot); figure.node.insertBefore(controls, figure.legend); node.append(figure.node); }
-      figure.shown = `${x.value} ${y.value}`;
-    };
+    const draw = chosenFigure(node, controls, () => scatter(itemTable(), x.value, y.value, colour.value), () => `${x.value} ${y.value}`);
     return { draw, set(names) { x.set(names); y.set(names); colour.set(["none", ...names]); } };
   });
   box.set(usable);
@@ -119,9 +123,9 @@ function scatter(table, xName, yName, colourName) {
   const find = (name) => table.columns.find((c) => c.name === name), x = find(xName), y = find(yName), colour = find(colourName), ids = idsOf(table), item = find("item");
   const axis = (c) => ({ label: c.name, log: isLog(c), ticks: c.kind === "text" ? c.labels : [] });
   const at = (c) => c.values.map((v) => (Number.isFinite(v) ? v : null));
-  const logColour = colour && isLog(colour), value = (c, row) => (c.kind === "text" ? c.labels[c.values[row]] : fmt(c.values[row]));
+  const logColour = colour && isLog(colour);
   const told = [...new Set([...ITEMS.names, xName, yName, ...(colour ? [colourName] : [])])].map(find).filter((c) => c && c !== item), [X, Y, C] = [at(x), at(y), colour && at(colour)];
-  const text = (rows) => rows.map((row) => [item && `item ${item.values[row]}`, ...told.map((c) => `${c.name}: ${value(c, row)}`)].filter(Boolean).join("\n"));
+  const text = (rows) => rows.map((row) => [item && `item ${item.values[row]}`, ...told.map((c) => `${c.name}: ${fmt(valueOf(c, row))}`)].filter(Boolean).join("\n"));
   const kept = x.values.map((_, k) => k).filter((k) => !ids || ITEMS.isKept(ids[k])), base = { kind: "points", marker: "circle" };
   const part = (rows) => ({ ...base, x: rows.map((k) => X[k]), y: rows.map((k) => Y[k]), text: text(rows), key: ids ? rows.map((k) => ids[k]) : undefined });
   const layers = colour && colour.kind === "text"
@@ -139,14 +143,7 @@ function showMap(node, sweep, items) {
     if (usable.length < 2 || !sweep.results.length) return null;
     const x = select("x", usable, usable[0], () => draw()), y = select("y", usable, usable[1], () => draw()), value = select("median of", sweep.results, sweep.results[0], () => draw());
     const controls = el("div", { className: "controls" }, value.node, x.node, y.node);
-    let figure = null;
-    const draw = () => {
-      const plot = map(STATE.content.tables.find((t) => t.name === "items"), x.value, y.value, value.value);
-      if (figure) { figure.moved = false; figure.update(plot); return; }
-      figure = new Figure(plot);
-      figure.node.insertBefore(controls, figure.legend);
-      node.append(figure.node);
-    };
+    const draw = chosenFigure(node, controls, () => map(itemTable(), x.value, y.value, value.value));
     ITEMS.listeners.add(draw);
     return { draw };
   });

@@ -30,14 +30,12 @@ class Table {
     // A column with one value says it once, below; the row of a group says nothing to a reader.
     const same = (c) => this.n > 1 && c.name !== "item" && c.values.every((v) => v === c.values[0]);
     this.shown = this.columns.filter((c) => !same(c) && !(this.name === "items" && c.name === "row"));
-    const constant = this.columns.filter(same).map((c) => `${c.name} = ${fmt(this.value(c, 0))}`);
+    const constant = this.columns.filter(same).map((c) => `${c.name} = ${fmt(valueOf(c, 0))}`);
     this.note.textContent = [table.note, constant.length && `In all rows: ${constant.join(", ")}.`].filter(Boolean).join(" ");
     this.note.hidden = !this.note.textContent;
     if (this.sort && !this.columns.some((c) => c.name === this.sort.name)) this.sort = null;
     this.show();
   }
-
-  value(column, row) { return column.kind === "text" ? column.labels[column.values[row]] : column.values[row]; }
 
   // The rows that pass the filter; throws with what is wrong with it.
   rows() {
@@ -53,7 +51,7 @@ class Table {
     const match = CONDITION.exec(part);
     if (!match) {
       const wanted = part.toLowerCase();
-      return (row) => this.columns.some((c) => (c.kind === "text" ? this.value(c, row) : fmt(c.values[row])).toLowerCase().includes(wanted));
+      return (row) => this.columns.some((c) => fmt(valueOf(c, row)).toLowerCase().includes(wanted));
     }
     const [, name, op, given] = match, column = this.columns.find((c) => c.name === name);
     if (!column) throw new Error(`there is no column ${name}`);
@@ -65,21 +63,21 @@ class Table {
       "==": (v) => v === wanted, "=": (v) => v === wanted, "!=": (v) => v !== wanted,
       "~": (v) => String(v).toLowerCase().includes(text.toLowerCase()),
     }[op];
-    return (row) => { const v = this.value(column, row); return v !== null && compare(v); };
+    return (row) => { const v = valueOf(column, row); return v !== null && compare(v); };
   }
 
   // The rows that pass the filter, in the order shown.
   save() {
     let rows = [];
     try { rows = this.sorted(this.rows()); } catch { return; }
-    save(fileName(this.name, "csv"), "text/csv", csv([this.columns.map((c) => c.name), ...rows.map((row) => this.columns.map((c) => this.value(c, row)))]));
+    save(fileName(this.name, "csv"), "text/csv", csv([this.columns.map((c) => c.name), ...rows.map((row) => this.columns.map((c) => valueOf(c, row)))]));
   }
 
   sorted(rows) {
     if (!this.sort) return rows;
     const column = this.columns.find((c) => c.name === this.sort.name), sign = this.sort.falling ? -1 : 1;
     const compare = (a, b) => {
-      const [x, y] = [this.value(column, a), this.value(column, b)];
+      const [x, y] = [valueOf(column, a), valueOf(column, b)];
       if (x === null || y === null) return (x === null) - (y === null); // what is missing comes last
       return (column.kind === "text" ? x.localeCompare(y, undefined, { numeric: true }) : x - y) * sign || a - b;
     };
@@ -100,7 +98,7 @@ class Table {
     });
     this.head.replaceChildren(el("tr", {}, ...heads));
     this.body.replaceChildren(...some.map((row) => el("tr", {}, ...this.shown.map((column) => {
-      const v = this.value(column, row);
+      const v = valueOf(column, row);
       const id = column.name === "item" ? idsOf(this.table)[row] : null, isItem = id !== null && ITEMS.rows.has(id);
       return el("td", { className: column.kind === "number" ? "number" : "", title: column.kind === "text" && v.length > 40 ? v : null }, isItem ? el("a", { href: `#item=${id}`, title: "show this item" }, fmt(v)) : fmt(v));
     }))));
