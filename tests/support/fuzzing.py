@@ -60,12 +60,13 @@ class Outcome(NamedTuple):
 
 def complaint(outcome: Outcome, table: Table) -> str:
     """Which promise is broken; empty if none is."""
-    lines = outcome.told.strip().splitlines()
+    # A command that takes more than a second, as on a busy machine, says what it is at.
+    lines = [line for line in outcome.told.splitlines() if line and line != "planning"]
     if outcome.code < 0 or outcome.seconds > (WORK_S if outcome.code == 0 else LIMIT_S):
         return f"took {outcome.seconds:.1f} s: {outcome.told[-1500:]}"
     if outcome.code not in table.codes or "Traceback" in outcome.told:
         return f"exit code {outcome.code}: {outcome.told[-1500:]}"
-    if outcome.code > 1 and not 1 <= len([line for line in lines if line]) <= table.lines:
+    if outcome.code > 1 and not 1 <= len(lines) <= table.lines:
         return f"{len(lines)} lines of error: {outcome.told[:1500]}"
     if outcome.peak_mb > LIMIT_MB:
         return f"took {outcome.peak_mb:.0f} MB: {outcome.told[:300]}"
