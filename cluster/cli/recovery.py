@@ -16,7 +16,7 @@ from cluster.cli.options import (
     StorePath,
     Trust,
 )
-from cluster.cli.running import Request, open_to_compute, run_store
+from cluster.cli.running import Request, open_to_compute, run_store, to_resume
 from cluster.tracking import cancel as cancel_submissions
 from cluster.tracking import is_over, log_tail, look, said
 from jobs import keys
@@ -169,7 +169,7 @@ def cancel(store: StorePath) -> None:
     elif objects.read(place, keys.JOB) is None:
         out.print(f"stopped {describe(stopped)}; its command begins again")
     else:
-        out.print(f"stopped {describe(stopped)}; {Store.open(store).to_resume()} continues it")
+        out.print(f"stopped {describe(stopped)}; {to_resume(store)} continues it")
 
 
 def check(

@@ -218,10 +218,15 @@ def _leave(request: Request, why: str) -> NoReturn:
     if told and digest is not None:
         Path(told).write_text(digest)
     if not request.more and _if_it_answers(lambda: Store.exists(address), True):
-        plain = advised("ctd", "resume", address)
-        again = _if_it_answers(lambda: Store.open(address).to_resume(), plain)
+        again = to_resume(address)
     err.print(f"stopped ({why}); {again} continues it")
     raise typer.Exit(EXIT_STOPPED)
+
+
+def to_resume(address: str) -> str:
+    """Return the command, for messages, that goes on with a store, even if the store cannot be read now."""
+    plain = advised("ctd", "resume", address)
+    return _if_it_answers(lambda: Store.open(address).to_resume(), plain)
 
 
 def say_warnings(store: Store) -> None:

@@ -15,7 +15,7 @@ from places import ROOT
 from stores import BASE, make
 from waiting import until
 
-from cluster.cli.running import Request, _is_complete
+from cluster.cli.running import Request, _is_complete, to_resume
 from jobs.errors import EXIT_STOPPED
 from jobs.report.history import history
 from jobs.run.prepare import open_or_create
@@ -257,6 +257,12 @@ def test_fork_from_the_command_line(ctd, made, job_file):
         ctd("run", path, "--fork", made.address, "--set", "seed=1", "--store", "x.zarr", *serial),
         "seed", "further sweeps at the end",
     )  # fmt: skip
+
+
+def test_the_command_that_goes_on_is_told_of_a_store_that_cannot_be_read(tmp_path):
+    (tmp_path / "a b.zarr/run").mkdir(parents=True)
+    (tmp_path / "a b.zarr/run/job.json").write_text("{")
+    assert to_resume(str(tmp_path / "a b.zarr")) == f"`ctd resume '{tmp_path}/a b.zarr'`"
 
 
 @pytest.mark.slow
