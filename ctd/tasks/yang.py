@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from ctd.late import Array, jax, jnp
 from ctd.tasks.scores import last_step
 from ctd.tasks.task import Conditions, Trial
-from ctd.tasks.yang_rules import RULES, Draws, Experiment, Plan, epochs, longest
+from ctd.tasks.yang_rules import OWN_RESPONSE, RULES, Draws, Experiment, Plan, epochs, longest
 from ctd.words import meant
 
 OFTEN = {"contextdm1": 5.0, "contextdm2": 5.0}
@@ -90,10 +90,10 @@ class Yang(Experiment):
     def _answers(self) -> Yang:
         # 100 ms after go do not count: if the response ends by then, no step tells whether the network answers.
         for rule in self.rule:
-            own = rule.startswith("dmc")
-            ms, until = 200.0 if own else self.response, self.steps(100)
+            given, until = "response" in epochs(rule), self.steps(100)
+            ms = self.response if given else min(OWN_RESPONSE)
             if self.steps(ms) <= until:
-                what = "time_scale: the response," if own else "response:"
+                what = "response:" if given else "time_scale: the response,"
                 raise ValueError(
                     f"{what} {ms:g} ms in rule {rule}, has {self.steps(ms)} steps, but the {until} in the first 100 ms "
                     "after go do not count; make it longer, or lower dt"

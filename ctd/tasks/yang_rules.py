@@ -23,6 +23,9 @@ Durations = Annotated[tuple[Positive, ...], Field(min_length=1)]
 CATEGORIES = [pi * (0.1 + 0.2 * k) for k in range(10)]
 """Stimulus directions of dmcgo and dmcnogo (rad); directions below pi are one category, those above it the other."""
 
+OWN_RESPONSE = (200, 400, 600)
+"""Times after go of dmcgo and dmcnogo (ms), which do not take `response`."""
+
 
 class Draws(NamedTuple):
     """Independent uniform numbers in [0, 1), from which a rule makes a trial."""
@@ -220,7 +223,7 @@ def _match(exp: Experiment, draws: Draws, category: bool, on_match: bool) -> Pla
         dtype = t.dtype
         direction = among(jnp.stack([draws.direction, draws.distance]), CATEGORIES, dtype)
         match = (direction[0] < pi) == (direction[1] < pi)
-        end = go + exp.one_of(t[3], (200, 400, 600))
+        end = go + exp.one_of(t[3], OWN_RESPONSE)
     else:
         match = draws.sign[0] < 0.5
         side = jnp.where(draws.side < 0.5, 1, -1)
