@@ -88,16 +88,15 @@ def posterior(
     trained = _trained(store, trust)
     items = _chosen(trained, all_of(where), sort, limit)
     models = [model for item in items for model in _fields(trained, item, data)]
-    base = str(trained.job.base)
     compute = lambda ready, at: Request(at, ready.spec, executor, address, as_json)
     if results is not None:
-        ready = _job(models, base, (), overrides)
+        ready = _job(models, trained.job.base, (), overrides)
         with signals(stop := Stop()):
             run_store(partial(_open, ready, results), compute(ready, results), stop)
         return
     assert target is not None
     files = _of_sessions(target, models, to)
-    readies = [_job([model], base, ALL, overrides) for model in models]
+    readies = [_job([model], trained.job.base, ALL, overrides) for model in models]
     _refuse_samples(readies)
     for ready, file in zip(readies, files, strict=True):
         with _computed(ready, compute(ready, str(file)), file) as made:
