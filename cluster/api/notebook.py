@@ -24,7 +24,6 @@ from ctd.replacing import replacing
 from jobs import keys
 from jobs.errors import JobError
 from jobs.storage import addresses
-from jobs.storage.addresses import join
 
 AT_TOP = (
     "give values at the top level, by `x = ...` or `x.update(...)`, before the Job is made (a generator of random "
@@ -258,12 +257,12 @@ def with_files_from(content: Mapping[str, Any], kernel: Kernel, base: str) -> di
 
     def absolute(value: object) -> Any:
         if isinstance(value, str):
-            return join(base, value)
+            return addresses.join(base, value)
         if isinstance(value, list | tuple):
             return [absolute(inner) for inner in value]
         # A reference to an item of another store.
         if isinstance(value, dict) and isinstance(value.get("store"), str):
-            return value | {"store": join(base, value["store"])}
+            return value | {"store": addresses.join(base, value["store"])}
         return value
 
     def fields(block: Mapping[str, object]) -> dict[str, Any]:

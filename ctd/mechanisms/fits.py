@@ -165,9 +165,7 @@ def _fit(path: str) -> tuple[str, dict[str, Any], Weights]:
     return f"{store.rpartition('/')[2]}::{int(item)}", about, weights
 
 
-def _stacked(
-    fits: list[list[Weights]],
-) -> tuple[Weights, np.ndarray]:
+def _stacked(fits: list[list[Weights]]) -> tuple[Weights, np.ndarray]:
     most = max(map(len, fits))
     first = next(weights for several in fits for weights in several)
     stacked = {
