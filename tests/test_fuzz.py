@@ -31,5 +31,5 @@ def fork(tmp_path_factory):
 @pytest.mark.parametrize("first", [0, pytest.param(CASES, marks=pytest.mark.endurance)])
 @pytest.mark.parametrize("name", TABLES)
 def test_damaged_inputs_are_refused(fork, tmp_path, name, first):
-    n = 50 * CASES if first else CASES
+    n = 10 * CASES if first else CASES
     assert broken(fork, TABLES[name], tmp_path, range(first, first + n)) == {}
