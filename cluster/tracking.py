@@ -28,6 +28,7 @@ GIVEN_UP = {
     "limit": "it has had max_allocations allocations: `ctd submit` goes on",
     "stuck": "two allocations in a row have come no further: a longer `time` or a shorter `grace_s` in the "
     "profile, then `ctd submit` goes on",
+    "unqueued": "Slurm did not queue the next allocation: `ctd submit` goes on",
 }
 """The last word of an allocation in allocations.tsv -> what it means."""
 

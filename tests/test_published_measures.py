@@ -38,7 +38,13 @@ ONE_POINT = xr.Dataset(
     }
 )
 """Of two inputs, the second has a point, whose pair turns as it should."""
-POINTS = {"points": Held(ONE_POINT, status=["done"] * 2, x=["[0.27]", "[1.25]"])}
+OF_POINTS = Held(ONE_POINT, status=["done"] * 2, x=["[0.27]", "[1.25]"])
+POINTS = {"train": Held(status=["done"]), "points": OF_POINTS}
+UNTRAINED = {"train": Held(status=["done"] * 3), "points": OF_POINTS}
+"""Two of three networks did not learn their task, so that no points of theirs were searched."""
+CUBE = xr.Dataset(
+    {"q": ("point", [0.0] * 27), "n_unstable": ("point", np.repeat([0, 1, 2, 3], [8, 12, 6, 1]))}
+)
 MODELS = {
     "status": ["done", "failed", "done", "done"], "truth": [0, 0, 1, 1], "extraneous": [0, 8, 0, 8],
     "few_shot_co_bps": [0.1, np.nan, 0.3, 0.2],
@@ -59,6 +65,10 @@ MODELS = {
         ("few_shot", 0, {"few_shot": Held(**MODELS)}, 1.0),
         ("sines", 1, POINTS, 0.5),
         ("sines", 2, POINTS, np.inf),
+        ("sines", 1, UNTRAINED, 0.0),
+        ("sines", 2, UNTRAINED, np.inf),
+        ("flipflop", 0, {**UNTRAINED, "points": Held(CUBE, status=["done"])}, 0.0),
+        ("few_shot", 1, {"few_shot": Held(**MODELS, co_bps=[0.1, np.nan, 0.3, np.nan])}, np.inf),
     ],
 )  # fmt: skip
 def test_what_is_not_there_counts_as_the_worst_value(row, figure, stores, median):

@@ -217,6 +217,7 @@ if ((rc == 75)) && [ -n "$again" ] && [ ! -e "$home/cancelled" ]; then
     note cancelled
     say "cancelled"
   elif [ -z "$next" ]; then
+    note unqueued
     say "Slurm does not queue what comes next; ctd submit goes on"
   fi
 fi

@@ -275,8 +275,13 @@ def _placed(path: str, table: dict[str, np.ndarray], options: Options) -> dict[s
         apart = np.abs(np.log(sizes / [neurons, trials])).sum(1)
         size = sizes[apart.argmin()]
         here = (atlas["n_neurons"] == size[0]) & (atlas["n_trials"] == size[1])
-        fold = _folds(atlas["member"][here], options.folds)
-        placer = _trained(of[here], atlas["mechanism"][here], fold, options)
+        y, fold = atlas["mechanism"][here], _folds(atlas["member"][here], options.folds)
+        for one in classes:
+            if len(np.unique(fold[y == one])) < 2:
+                raise ValueError(
+                    f"folds: {options.folds} given, of which one has all members of {NAMES[one]}; give the atlas's own"
+                )
+        placer = _trained(of[here], y, fold, options)
         p[k] = placer.probabilities(x[k : k + 1])[0]
     found = verdicts(p, classes, options.sure)
     around = {"atlas_place": _components(of, of), "atlas_true": _names(atlas["mechanism"])}

@@ -52,10 +52,16 @@ def only(store: StoreTree, name: str) -> np.ndarray:
 # --- tutorials, fixed points ------------------------------------------------------------------------
 
 
+def untrained(stores: Stores) -> int:
+    """Number of networks that did not learn their task, of which no points were searched."""
+    return len(stores["train"].table()) - len(tables(stores["points"]))
+
+
 def as_a_cube(stores: Stores) -> list[float]:
     """1 for each network with 8, 12, 6 and 1 fixed points of 0, 1, 2 and 3 unstable directions, else 0."""
     found = tables(stores["points"])
-    return [float(census(one.q.values, one.n_unstable.values) == [8, 12, 6, 1]) for one in found]
+    have = [float(census(one.q.values, one.n_unstable.values) == [8, 12, 6, 1]) for one in found]
+    return have + [0.0] * untrained(stores)
 
 
 def between_cells(stores: Stores) -> list[float]:
@@ -124,8 +130,8 @@ def sine_explained(stores: Stores) -> list[float]:
 
 def sine_turn(stores: Stores) -> list[float]:
     """For each network and input: the turn per step at its fixed point, relative to the frequency that the input names."""
-    task, found = Sines(), []
-    n_inputs = stores["points"].table()["x"].nunique()
+    task, n_inputs = Sines(), stores["points"].table()["x"].nunique()
+    found = [np.nan] * (n_inputs * untrained(stores))
     for table in tables(stores["points"]):
         inputs = np.unique(table.constant_input.values)
         found += [np.nan] * (n_inputs - len(inputs))  # those without any point
@@ -145,7 +151,7 @@ def sine_unstable(stores: Stores) -> list[float]:
         inputs, fixed = table.constant_input.values[:, 0], table.q.values < 1e-12
         two = fixed & (table.n_unstable.values == 2)
         found.append(len(np.unique(inputs[two])) / n_inputs)
-    return found
+    return found + [0.0] * untrained(stores)
 
 
 # --- tasks, low rank --------------------------------------------------------------------------------
@@ -250,4 +256,5 @@ def co_bps_range(stores: Stores) -> list[float]:
     """For each truth, the best co-smoothing of its models less the worst, over the best."""
     table = stores["few_shot"].table()
     each = result(table, "co_bps").groupby(table["truth"])
-    return ((each.max() - each.min()) / each.max()).tolist()
+    # NumPy's range is NaN where a model failed; pandas would leave that model out.
+    return each.agg(lambda scores: np.ptp(scores.to_numpy()) / scores.max()).tolist()

@@ -203,6 +203,14 @@ def stuck(lab, limit=False, busy=""):
         return SimpleNamespace(sent=sent, history=sent.history(), said=ctd("status", sent.address))
 
 
+def unqueued(lab):
+    """Slurm takes no further allocation."""
+    setup = ["ctd() { return 75; }", "sbatch() { return 1; }", "sleep() { command sleep 0.2; }"]
+    with Sent(lab, job(lab, "unqueued"), go_on="chain", setup=setup, **on(3)) as sent:
+        sent.until(lambda: sent.history()[-1:] == ["unqueued"], "it gives up", PATIENCE_S)
+        return SimpleNamespace(history=sent.history(), said=ctd("status", sent.address))
+
+
 def cancelled_between(lab, go_on, busy):
     """The driver has ended, and Slurm is asked for what comes next, when the job is cancelled.
 
@@ -278,6 +286,7 @@ STORIES = {
     "test_no_progress_is_no_reason_to_go_on[at once]": stuck,
     "test_no_progress_is_no_reason_to_go_on[late]": partial(stuck, busy=ANSWERS_LATE),
     "test_no_progress_is_no_reason_to_go_on[again]": partial(stuck, busy=ANSWERS_AGAIN),
+    "test_a_refused_allocation_is_told": unqueued,
     "test_cancel_between_two_allocations[refused]": partial(
         cancelled_between, go_on="chain", busy=CANCELLED_AND_REFUSED
     ),
@@ -435,6 +444,11 @@ def test_no_progress_is_no_reason_to_go_on(end, early):
     assert end.history[-1] == "stuck"
     assert "given up: two allocations in a row have come no further" in end.said
     end.sent.assert_nothing_left()
+
+
+def test_a_refused_allocation_is_told(end):
+    assert end.history == ["started", "ended", "unqueued"]
+    assert "given up: Slurm did not queue the next allocation" in end.said
 
 
 @pytest.mark.parametrize(

@@ -183,3 +183,14 @@ def test_recordings_are_placed_by_those_of_the_nearest_size(tmp_path):
     assert _placed(str(tmp_path / "atlas.h5"), mine, Options())["verdict"].tolist() == [NAMES[0]]
     none = {name: values[:0] for name, values in mine.items()}
     assert not _placed(str(tmp_path / "atlas.h5"), none, Options())["verdict"].size
+
+
+def test_a_mechanism_whose_members_share_a_fold_is_told(tmp_path):
+    x, y, _ = clouds(8.0, n=10)
+    table = table_of(x, y, np.concatenate([2 * (np.arange(10) % 5), *[np.arange(10)] * 2]))
+    judged = {"accuracy": [1], "size_n_neurons": [30], "size_n_trials": [50]}
+    write_hdf5(tmp_path / "atlas.h5", table | judged)
+    mine = {name: values[:1] for name, values in table.items()}
+    assert _placed(str(tmp_path / "atlas.h5"), mine, Options(folds=5))["verdict"].size
+    with pytest.raises(ValueError, match=f"folds: 2 given, of which one has all .* {NAMES[0]}"):
+        _placed(str(tmp_path / "atlas.h5"), mine, Options(folds=2))
