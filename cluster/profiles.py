@@ -71,6 +71,10 @@ class RayProfile(_Profile):
         return "ray", self.dashboard_url(), self.token or ""
 
 
+def _gpu_count(gpus: int | str) -> int:
+    return int(str(gpus).rpartition(":")[2])
+
+
 class SlurmProfile(_Profile):
     """Allocations of a Slurm cluster; CPUs, GPUs and memory are per node."""
 
@@ -80,9 +84,13 @@ class SlurmProfile(_Profile):
     qos: str | None = Field(None, description="quality of service")
     constraint: str | None = Field(None, description="features that nodes must have, as in sbatch")
     nodes: PositiveInt = Field(1, description="nodes of an allocation")
-    cpus: PositiveInt = Field(1, description="CPU cores of each node")
     gpus: NonNegativeInt | str = Field(
         0, description="GPUs of each node; type:count where there are several types"
+    )
+    cpus: PositiveInt = Field(
+        # A worker has a core and a GPU: with one core three of four GPUs would have no work.
+        default_factory=lambda given: max(1, _gpu_count(given.get("gpus", 0))),
+        description="CPU cores of each node; by default one for each GPU, at least one",
     )
     memory_gb: FiniteFloat = Field(gt=0, description="memory of each node")
     time: str | int = Field(description="time limit: D-HH:MM:SS, HH:MM:SS, or minutes")
@@ -174,7 +182,7 @@ class SlurmProfile(_Profile):
 
     def n_gpus(self) -> int:
         """Return the number of GPUs per node."""
-        return int(str(self.gpus).rpartition(":")[2])
+        return _gpu_count(self.gpus)
 
     def image(self) -> Path | None:
         """Return `container` as an absolute path."""

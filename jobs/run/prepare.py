@@ -57,7 +57,7 @@ def prepare(spec: JobSpec, base: str, where: str, machines: Callable[[], Machine
     """Validate and plan a job; reads the groups' data and writes nothing.
 
     where: names the job in errors. machines: called once the job is known to be valid, since a cluster may take seconds to
-    answer; `run.workers` overrides its number of workers. Raises JobError if the job is not valid.
+    answer; `run.workers` may be more than it tells. Raises JobError if the job is not valid.
     """
     allow_and_remember(base, spec.modules())
     kernel = find_kernel(spec.kernel, base)
@@ -80,7 +80,8 @@ def prepare(spec: JobSpec, base: str, where: str, machines: Callable[[], Machine
         _check_reductions(spec, kernel, items, shapes, where)
     faults.tell()
     found = machines()
-    found = replace(found, workers=spec.run.workers or found.workers)
+    # The executor of this run may have fewer; an array of allocations has so many in each.
+    found = replace(found, workers=max(found.workers, spec.run.workers or 1))
 
     def laid_out(sizes: list[Sizes], machines: Machines) -> Plan:
         given = [(len(g.items), size) for g, size in zip(items.groups, sizes, strict=True)]
@@ -116,7 +117,8 @@ def _check_reductions(
 
 
 def prepare_here(spec: JobSpec, base: str, where: str, workers: int) -> Prepared:
-    """Plan the job for so many workers with the memory of this machine; see `prepare`."""
+    """Plan the job for so many workers, or for `run.workers`, with the memory of this machine; see `prepare`."""
+    workers = spec.run.workers or workers
     devices = spec.run.devices(on_gpus=bool(spec.run.gpus_per_worker))
     memory = usable_memory(spec.run.memory_gb) // devices
     return prepare(spec, base, where, partial(Machines, workers, memory, devices))

@@ -14,7 +14,7 @@ from stores import files
 from cluster import versions
 from cluster.cli.submit import file_system, preview
 from cluster.slurm.setup import check_python
-from cluster.submit import read_order, submit, text_of
+from cluster.submit import check_job, read_order, submit, text_of
 from jobs.errors import JobError
 from jobs.run.prepare import open_or_create
 from jobs.run.shards import run_shards
@@ -172,7 +172,8 @@ EIGHT = {**SLURM, "cpus": 8}
         ({**EIGHT, "gpus": 4}, {"gpus_per_worker": 2}, None, 2),
         ({**EIGHT, "gpus": 2}, {"gpus_per_worker": 0.5}, None, 4),
         ({**EIGHT, "gpus": 2}, {"gpus_per_worker": 0}, None, 8),
-        ({**SLURM, "gpus": 4}, {}, None, 1),
+        ({**SLURM, "gpus": 4}, {}, None, 4),
+        ({**SLURM, "gpus": "a100:4", "cpus": 1}, {}, None, 1),
         (RAY, {"workers": 5}, None, 5),
         (RAY, {}, None, 1),
     ],
@@ -181,6 +182,19 @@ def test_workers_of_an_order(tmp_path, cluster, run, array, workers):
     """As many as its nodes have room for, which `run.workers` bounds in each allocation."""
     order = read_order(write(tmp_path, cluster=cluster, run=run), None, array=array)
     assert order.machines(RunSettings(**run)).workers == workers
+
+
+def test_plan_of_an_array_counts_the_workers_of_all_allocations(tmp_path):
+    """Three of two workers each get as many shards as one of six."""
+    shards = [
+        check_job(
+            read_order(
+                write(tmp_path, cluster=EIGHT, run={"workers": n}, sweep={"seeds": 6000}), None, array=array
+            )
+        )[0][1].plan.n_shards
+        for n, array in ((2, 3), (6, None), (2, None))
+    ]  # fmt: skip
+    assert shards[0] == shards[1] > shards[2]
 
 
 def test_time_in_a_dry_run_is_that_of_the_workers(tmp_path, monkeypatch):
