@@ -31,7 +31,7 @@ import zarr
 from options import parse
 
 import cluster.ray.pool
-from cluster.ray.actor import ShardWorker
+from cluster.ray.actor import Place, ShardWorker
 from cluster.ray.executor import RayExecutor
 from jobs.plan.layout import Shard
 from jobs.run.prepare import open_or_create
@@ -86,9 +86,10 @@ class Bare:
 class EmptyWorker(ShardWorker):
     """An actor of the executor that computes nothing; it writes where the store's name says so."""
 
-    def open(self, address: str, workers: int, expected: Mapping[str, str]) -> None:
+    def open(self, address: str, workers: int, expected: Mapping[str, str]) -> Place:
         del workers, expected
         self.writes = Writes(f"{address}-{os.getpid()}", 100_000) if "writes" in address else None
+        return Place(str(ray.get_runtime_context().get_node_id()), "cpu", 0)
 
     def do(self, task: Task) -> Report:
         if self.writes:
