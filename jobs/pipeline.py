@@ -105,7 +105,7 @@ def resolve(
                 f"{where}: params.{name}: takes no file, so that it cannot name items of a store; give a value"
             )
     chosen: dict[tuple[Any, ...], Selected] = {}
-    axes: dict[str, list[str]] = {}
+    axes: dict[str, list[Any]] = {}
     for name, reference in found.items():
         place = f"{where}: params.{name}"
         address = _address(reference, base, stages, place)
@@ -114,7 +114,9 @@ def resolve(
             chosen[key] = _select(address, reference, place)
         files = _files(address, reference, chosen[key], base, place)
         if get_origin(kernel.Params.model_fields[name].annotation) is tuple:
-            params[name] = files
+            params[name] = [
+                one for file in files for one in (file if isinstance(file, list) else [file])
+            ]
         else:
             axes[name] = files
             del params[name]
@@ -131,7 +133,7 @@ def resolve(
     return {**content, "params": params, "sweep": swept if isinstance(sweeps, list) else swept[0]}
 
 
-def _cross(axes: dict[str, list[str]], selections: dict[str, object]) -> dict[str, list[str]]:
+def _cross(axes: dict[str, list[Any]], selections: dict[str, object]) -> dict[str, list[Any]]:
     """Arrange the axes side by side: fields with the same selection take files of the same item, and different selections
     are crossed, the first one slowest. If each axis has its own selection, they are returned unchanged, for a grid."""
     rows = {selections[name]: range(len(files)) for name, files in axes.items()}
@@ -187,13 +189,15 @@ def _address(reference: Reference, base: str, stages: dict[str, str], where: str
 
 
 def _relative(address: str, base: str) -> str:
-    return address if scheme(address) or scheme(base) else os.path.relpath(address, base)
+    if scheme(address):
+        return address
+    return os.path.abspath(address) if scheme(base) else os.path.relpath(address, base)
 
 
 def _files(
     address: str, reference: Reference, chosen: Selected, base: str, where: str
-) -> list[str]:
-    """The value of a field for each selected item or group."""
+) -> list[Any]:
+    """The value of a field for each selected item or group: a file's name, or a list of several."""
     if reference.part in OF_GROUPS:
         return _of_groups(address, reference, chosen.groups, base, where)
     suffix = "" if reference.part == "weights" else f"::{reference.part}"
@@ -203,7 +207,7 @@ def _files(
 
 def _of_groups(
     address: str, reference: Reference, groups: list[int], base: str, where: str
-) -> list[str]:
+) -> list[Any]:
     """The value of a field for each group of another store: its table, or the field's value there."""
     if reference.part == "table":
         return [_relative(f"{address}/gathered/{group}", base) for group in groups]
@@ -213,7 +217,15 @@ def _of_groups(
         raise JobError(
             f"{where}: {address}: kernel {store.job.spec.kernel} has no value for {field}"
         )
-    return [str(value) for value in values]
+
+    def from_here(value: Any) -> Any:
+        # Files are named from the folder of the job that made the store; a value may hold several.
+        if isinstance(value, list):
+            return [from_here(one) for one in value]
+        own = store.job.base
+        return str(value) if own == base else _relative(join(own, str(value)), base)
+
+    return [from_here(value) for value in values]
 
 
 def _select(address: str, reference: Reference, where: str) -> Selected:

@@ -117,7 +117,7 @@ def _stages(
     if base is not None and (folder := local_path(base)) is not None:
         if not folder.is_dir():
             raise JobError(f"--base {base}: there is no such folder")
-        base = str(folder)
+        base = str(folder.absolute())  # the store keeps it
     overrides = [*overrides, *among]
     return [stage for path in files for stage in read_stages(path, overrides, store, base)]
 

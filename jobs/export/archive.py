@@ -103,8 +103,11 @@ def _refuse(store: Store, path: Path, about: About) -> None:
         raise JobError(
             f"{store.address}: is being run by {describe(running[0])}; archive it when the run has ended"
         )
-    if about.date and not re.fullmatch(r"\d{4}-\d\d-\d\d", about.date):
-        raise JobError(f"--date {about.date}: a date such as 2026-11-28 expected")
+    if about.date:
+        try:
+            time.strptime(about.date, "%Y-%m-%d")
+        except ValueError:
+            raise JobError(f"--date {about.date}: a date such as 2026-11-28 expected") from None
 
 
 def _add(archive: zipfile.ZipFile, key: str, data: bytes) -> None:

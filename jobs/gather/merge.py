@@ -25,7 +25,7 @@ from jobs.spec.sweep import Sweep
 from jobs.storage import connect
 from jobs.storage.addresses import join
 from jobs.storage.lease import Lease
-from jobs.store.arrays import FAILED, plain
+from jobs.store.arrays import FAILED, attributes, plain
 from jobs.store.creation import Outputs, create_store
 from jobs.store.manifest import Job, provenance
 from jobs.store.marker import Marker
@@ -138,9 +138,15 @@ def _params(store: Store, base: str, kernel: Kernel) -> dict[str, Any]:
             f"{store.address}: cannot be merged: it sweeps files ({swept[0]}) of another folder, {own}"
         )
     return {
-        name: join(own, value) if name in files and isinstance(value, str) else value
-        for name, value in spec.params.items()
+        name: _joined(own, value) if name in files else value for name, value in spec.params.items()
     }
+
+
+def _joined(base: str, value: Any) -> Any:
+    """A file's name, or several, as seen from elsewhere than `base`."""
+    if isinstance(value, str):
+        return join(base, value)
+    return [join(base, one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def _listed(part: Sweep, store: Store) -> Sweep:
@@ -236,14 +242,26 @@ def _check_part(part: Part, items: Items, group: int, made: Outputs) -> None:
             f"{store.address}: cannot be merged: results/{part.group} has other results, or of other shapes, than this "
             f"ctd makes ({', '.join(differing[:3])})"
         )
+    _check_defaults(store, part.group, items, items.groups[group].params.model_dump(mode="json"))
     for name in items.columns:
         if name not in store.results(part.group):
             continue
         found = store.rows(part.group, name, part.row, part.row + part.n)
         expected = items.values(name, ids)
-        numbers = found.dtype.kind in "iuf" and expected.dtype.kind in "iuf"
+        numbers = found.dtype.kind in "iuf" or expected.dtype.kind in "iuf"
         if numbers and not np.array_equal(found, expected):
             raise JobError(f"{store.address}: cannot be merged: its {name} cannot be drawn again")
+
+
+def _check_defaults(store: Store, group: int, items: Items, now: Mapping[str, Any]) -> None:
+    """Raise JobError if a field that nobody gave has another default than when the store was made. now: the fields of the merged group."""
+    made = attributes(store.results(group))["params"]
+    given = {name.partition(".")[0] for name in (*items.columns, *store.job.spec.params)}
+    for name in sorted(now.keys() - given):
+        if made.get(name) != now[name]:
+            raise JobError(
+                f"{store.address}: cannot be merged: it was made with {name}: {made.get(name)}, whose default is {now[name]} by now"
+            )
 
 
 def _fill(store: Store, origins: Sequence[Sequence[Part]], lease: Lease) -> None:

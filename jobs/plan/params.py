@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from ctd.kernel import Kernel, Kind, Params, field_kinds
 from jobs.errors import Faults, JobError, explain, home_of
-from jobs.spec.sweep import Column
+from jobs.spec.sweep import Column, listed
 
 CHECKED = 10_000
 """Most listed values of a field that are validated; of generated values only the extremes are."""
@@ -97,11 +97,14 @@ class Reader(NamedTuple):
     def _valid(self, name: str, column: Column, check: Callable[[str, object], Params]) -> Column:
         """One column as `Params` reads it. check: (field, value) -> the item with this value."""
         if column.generated:
-            check(name, np.min(column.values).item())
-            check(name, np.max(column.values).item())
-            return column
-        checked = [_field(check(name, value), name) for value in column.values[:CHECKED]]
-        values = _plain([*checked, *column.values[CHECKED:]])
+            ends = [_field(check(name, f(column.values).item()), name) for f in (np.min, np.max)]
+            read = np.asarray(column.values, np.asarray(ends).dtype)
+            if len(odd := column.values[read != column.values]):
+                check(name, odd[0].item())  # raises: a fraction between two whole ends
+            return column._replace(values=read)
+        given = listed(column.values)
+        checked = [_field(check(name, value), name) for value in given[:CHECKED]]
+        values = _plain([*checked, *given[CHECKED:]])
         if isinstance(values, list) and any(isinstance(v, tuple) for v in values):
             lengths = sorted({len(v) for v in values})
             if field_kinds(self.kernel.Params).get(name) is Kind.TRACED and len(lengths) > 1:

@@ -95,6 +95,9 @@ def aggregate(
 
     n = table.n if isinstance(rows, slice) else len(rows)
     columns, given = table.view(rows), [table.read(name, rows) for name in group_by]
+    if not n and not group_by:  # pandas makes no group of no rows
+        none = {"count": 0, "sum": 0}
+        return pd.DataFrame({e.label: [none.get(e.function, np.nan)] for e in wanted})
     keys = [_key(column) for column in given] or [np.zeros(n, np.int8)]
     values = {e.label: _values(e, e.of, columns, n) for e in wanted if e.of is not None}
     groups = pd.DataFrame(values, pd.RangeIndex(n), copy=False).groupby(
@@ -136,4 +139,6 @@ def _values(entry: Aggregate, of: Expression, columns: Mapping[str, Column], n: 
         if isinstance(values, Text):
             values = np.where(values.map(bool), 1.0, np.nan)
     values = np.broadcast_to(np.asarray(values), n)
+    if values.dtype.kind == "c" and entry.function not in ("count", "mean", "sum"):
+        raise JobError(f"{entry.label}: its values are complex; aggregate abs(...) of them")
     return values.astype(np.int64) if values.dtype.kind == "b" else values

@@ -22,7 +22,7 @@ def save_frame(
     described: column -> its `units` and `long_name`, as the CF conventions have them, for a format that keeps such.
     """
     check_target(path)
-    plain = _without_complex(frame)
+    plain = without_complex(frame)
     plain.attrs["described"] = described or {}
     with writing(path), replacing(path) as new:
         WRITERS[path.suffix](plain, new)
@@ -95,7 +95,7 @@ def _nc3(values: np.ndarray) -> np.ndarray:
     return values.astype(object) if values.dtype.kind not in "biuf" else values
 
 
-def _without_complex(frame: pd.DataFrame) -> pd.DataFrame:
+def without_complex(frame: pd.DataFrame) -> pd.DataFrame:
     """Split each complex column into two real ones, which every format can hold."""
     columns = {}
     for name in frame.columns:

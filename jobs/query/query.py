@@ -319,6 +319,8 @@ def _frames(tables: Source, text: str) -> dict[str, pd.DataFrame]:
     """The tables that a SQL text names, with the columns that it names, or all if it asks for columns without their names."""
     import pandas as pd
 
+    from jobs.query.files import without_complex
+
     has = lambda name: re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text, re.IGNORECASE)
     frames = {}
     for name in tables.names():
@@ -328,5 +330,5 @@ def _frames(tables: Source, text: str) -> dict[str, pd.DataFrame]:
             names = named or table.names
             table.prefetch(names)
             columns = {column: categories(table.read(column)) for column in names}
-            frames[name] = pd.DataFrame(columns, copy=False)
+            frames[name] = without_complex(pd.DataFrame(columns, copy=False))
     return frames

@@ -276,6 +276,11 @@ def _tidy(values: list[object]) -> Any:
     return np.asarray(values) if numbers else list(values)
 
 
+def listed(values: np.ndarray | list[Any]) -> list[Any]:
+    """A column's values as Python's own: NumPy's whole numbers are no `int`, and would be taken for texts."""
+    return values.tolist() if isinstance(values, np.ndarray) else values
+
+
 def _values(axis: Axis) -> Any:
     return _tidy(axis) if isinstance(axis, list) else axis.values()
 
@@ -297,7 +302,7 @@ def join(
         for n, columns in parts:
             here = columns.get(name, Column(np.zeros(n, np.int32), [base[name]]))
             codes.append(here.codes.astype(np.int32) + len(values))
-            values.extend(list(here.values))
+            values += listed(here.values)
             generated &= here.generated
         joined[name] = Column(np.concatenate(codes).astype(np.int32), _tidy(values), generated)
     return joined

@@ -9,6 +9,7 @@ run/note.json holds what the user wrote about the store; the card repeats it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from jobs.storage.checksums import checksummed, read_verified, verified
 from jobs.store.arrays import DONE
 from jobs.store.finding import Read, is_store
 from jobs.store.marker import Marker
-from jobs.store.store import Store, metric_of
+from jobs.store.store import Metric, Store, metric_of
 
 Whole = Annotated[int, Field(ge=0, lt=2**53)]
 """A count: a card may be a stranger's."""
@@ -130,10 +131,7 @@ def write_card(store: Store, markers: list[Marker], stamp: str) -> Card:
     # The card of an unfinished store would be out of date with the next shard. A reader who may not write makes it at each look.
     if not card.left:
         with objects.may_fail():
-            _write(store.objects, card)
-            # `forget` deletes the card before and after it takes markers back: either it or this finds the other's work.
-            if store.committed.stamp() != stamp:
-                objects.delete(store.objects, keys.CARD)
+            _put(store, card, stamp)
     return card
 
 
@@ -151,8 +149,9 @@ def write_note(store: Store, note: Note) -> None:
     try:
         # The note first: after a kill in between the card shows the old one, until the same command is repeated.
         objects.write(store.objects, keys.NOTE, checksummed(note.model_dump(mode="json")))
+        stamp = store.committed.stamp()
         if card := _parsed(read_verified(store.objects, keys.CARD)):
-            _write(store.objects, card.model_copy(update=note.model_dump()))
+            _put(store, card.model_copy(update=note.model_dump()), stamp)
     except Exception as error:
         if not (isinstance(error, OSError) or objects.is_storage_error(error)):
             raise
@@ -161,10 +160,22 @@ def write_note(store: Store, note: Note) -> None:
 
 def _best(store: Store) -> tuple[float | None, int | None]:
     """The best value of the metric, and its item, as of the last gather."""
-    metric = metric_of(store)
-    if metric is None or "items" not in store.root:
+    metric, sums = metric_of(store), partial(objects.read, store.objects, keys.sums("gathered"))
+    # A gather deletes the checksums first and writes them last: what is read beside one may be of two.
+    made = sums()
+    if metric is None or made is None or "items" not in store.root:
         return None, None
-    table: Any = store.root["items"]
+    try:
+        found = _best_of(store.root["items"], metric)
+    except Exception:
+        if sums() == made:
+            raise
+        return None, None
+    return found if sums() == made else (None, None)
+
+
+def _best_of(table: Any, metric: Metric) -> tuple[float | None, int | None]:
+    """The same of a table of items, NumPy's or Zarr's."""
     if metric.name not in table:
         return None, None
     rows = np.flatnonzero(table["status"][...] == DONE)
@@ -173,6 +184,14 @@ def _best(store: Store) -> tuple[float | None, int | None]:
         return None, None
     first = int(metric.rank(values)[0])
     return float(values[first]), int(table["item"][int(rows[first])])
+
+
+def _put(store: Store, card: Card, stamp: str) -> None:
+    """Write a card that was made of the markers as they were at `stamp`, and take it back if they have changed."""
+    _write(store.objects, card)
+    # `forget` deletes the card before and after it takes markers back: either it or this finds the other's work.
+    if store.committed.stamp() != stamp:
+        objects.delete(store.objects, keys.CARD)
 
 
 def _write(store: ObjectStore, card: Card) -> None:

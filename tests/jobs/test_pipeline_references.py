@@ -1,11 +1,17 @@
 """What becomes of references to the items of other stores."""
 
+import os
+from pathlib import Path
+
 import pytest
 from stores import FOUR_SLOTS, run
 
 from ctd.lfads import kernel
+from ctd.similarity import kernel as similarity
 from jobs.errors import JobError
 from jobs.pipeline import resolve
+from jobs.storage.addresses import join
+from jobs.store.store import Store
 
 TWO = {"stage": "old", "limit": 2}
 THREE = {"stage": "old", "limit": 3}
@@ -56,3 +62,27 @@ def test_references_of_one_selection_go_together(params, block, expected, stages
 def test_reference_and_sweep_of_one_place_are_refused(params, sweep, said, stages):
     with pytest.raises(JobError, match=said):
         resolved({"params": params, "sweep": sweep}, stages)
+
+
+def test_files_of_a_store_from_another_folder_are_named_from_here(stages, tmp_path, monkeypatch):
+    """As the other job named them, one or several, they would be looked for beside this one."""
+    named = {"data": ["a.h5", "/lab/b.h5"], "core": "net.h5"}
+    monkeypatch.setattr("jobs.pipeline.shared_fields", lambda store, group: named)
+    content = {"params": {name: {"store": stages["old"], "part": "params"} for name in named}}
+    there = Path(Store.open(stages["old"]).job.base)
+    swept = resolve(content, kernel, str(tmp_path), {}, "job")["sweep"]["zip"]
+    absolute = lambda name: os.path.normpath(join(str(tmp_path), name))
+    assert [absolute(name) for name in swept["data"][0]] == [str(there / "a.h5"), "/lab/b.h5"]
+    assert [absolute(name) for name in swept["core"]] == [str(there / "net.h5")]
+    # A field of several files takes those of all groups.
+    monkeypatch.setattr("jobs.pipeline.shared_fields", lambda *_: {"weights": ["a.h5", "b.h5"]})
+    content = {"params": {"weights": {"store": stages["old"], "part": "params"}}}
+    files = resolve(content, similarity, str(tmp_path), {}, "job")["params"]["weights"]
+    assert [absolute(name) for name in files] == [str(there / "a.h5"), str(there / "b.h5")]
+
+
+def test_store_on_this_machine_beside_a_base_elsewhere(stages):
+    content = {"params": {"core": {"stage": "old", "limit": 1}}}
+    relative = {"old": os.path.relpath(stages["old"])}
+    job = resolve(content, kernel, "s3://lab/data", relative, "job")
+    assert job["sweep"]["grid"]["core"] == [f"{stages['old']}::0"]

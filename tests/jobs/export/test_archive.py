@@ -133,8 +133,9 @@ def test_archive_refuses(store, tmp_path):
     target.write_bytes(b"old")
     with pytest.raises(JobError, match=r"out.tar: a name that ends in .zip expected"):
         write_archive(store, tmp_path / "out.tar")
-    with pytest.raises(JobError, match="--date yesterday: a date such as"):
-        write_archive(store, target, About(date="yesterday"))
+    for date in ("yesterday", "2026-13-45"):
+        with pytest.raises(JobError, match=f"--date {date}: a date such as"):
+            write_archive(store, target, About(date=date))
     lease = Lease.acquire(damaged.objects, damaged.address)
     with pytest.raises(
         JobError, match=r"b.zarr: is being run by .*archive it when the run has ended"

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import zarr
 from failing import Failing, holds
 from page_stores import create
 from search_jobs import HALVING
@@ -18,7 +19,7 @@ from jobs import keys
 from jobs.errors import JobError
 from jobs.gather.check import check
 from jobs.gather.gather import gather
-from jobs.gather.merge import merge
+from jobs.gather.merge import _joined, merge
 from jobs.query.query import query
 from jobs.run.shards import run_shards
 from jobs.run.worker import SerialExecutor
@@ -139,6 +140,42 @@ def test_merged_files_are_found_from_another_folder(tmp_path):
         np.testing.assert_array_equal(q.q, query(store, table="items").q)
     weights = query(merged, columns="weights", table="items").weights.unique().tolist()
     assert weights == ["net.h5", str(tmp_path / "b" / "net.h5")]
+
+
+def test_merged_whole_numbers_stay_numbers(tmp_path):
+    """Seeds and steps that both stores sweep, more than ten, so that their texts have another order."""
+    steps = {
+        "kernel": "toy",
+        "sweep": {"grid": {"n_steps": {"range": [1, 13]}}, "seeds": 2},
+        "run": RUN,
+    }
+    stores = [
+        run(tmp_path / f"{k}.zarr", {**steps, "params": {"rate": rate}})[0]
+        for k, rate in enumerate((0.1, 0.2))
+    ]
+    merged = merge(stores, str(tmp_path / "m.zarr"))
+    gather(merged)
+    found = query(merged, columns="n_steps,seed,steps", table="items")
+    assert found.n_steps.tolist() == found.steps.tolist() == 2 * np.repeat(range(1, 13), 2).tolist()
+    assert found.seed.tolist() == 24 * [0, 1]
+
+
+def test_merge_refuses_other_defaults_than_those_of_the_stores(tmp_path):
+    stores = [
+        run(tmp_path / f"{k}.zarr", {"kernel": "toy", "params": {"n_steps": k}, "sweep": {"seeds": 2}})[0]
+        for k in (1, 2)
+    ]  # fmt: skip
+    # As an earlier version of the kernel had it.
+    store = zarr.open_group(stores[1].address)["results/0"]
+    store.attrs["params"] = {**store.attrs["params"], "rate": 0.25}
+    with pytest.raises(JobError, match=r"2.zarr: .* made with rate: 0.25, whose default is 0.5 by"):
+        merge([stores[0], Store.open(stores[1].address)], str(tmp_path / "m.zarr"))
+
+
+def test_files_of_a_merged_job_are_named_from_elsewhere():
+    assert _joined("/a", "net.h5") == "/a/net.h5"
+    assert _joined("/a", ["net.h5", "/b/net.h5"]) == ["/a/net.h5", "/b/net.h5"]
+    assert _joined("/a", None) is None
 
 
 def test_merge_leaves_nothing_half_written(parts, tmp_path, monkeypatch):

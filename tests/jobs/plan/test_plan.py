@@ -18,6 +18,7 @@ from jobs.errors import JobError
 from jobs.inputs.measure import evaluate_group, outputs_of
 from jobs.plan.items import expand
 from jobs.plan.layout import CHUNK_BYTES, GroupLayout, Machines, Sizes, chunk_shape, lay_out
+from jobs.plan.params import CHECKED
 from jobs.run.shards import run_shards
 from jobs.run.worker import SerialExecutor
 from jobs.spec.job import RunSettings, parse_job
@@ -67,6 +68,29 @@ def test_expand_sweep_list_appends():
     np.testing.assert_allclose(two.values("rate", np.arange(2)), one.values("rate", np.arange(2)))
     np.testing.assert_allclose(two.values("rate", np.arange(2, 5)), 0.5)
     np.testing.assert_array_equal(two.values("n_steps", np.arange(5)), [10, 10, 1, 2, 3])
+
+
+def test_values_have_the_kind_of_their_field():
+    """Whatever draws them: whole numbers of a real field, and long lists, of which the first ones alone are validated."""
+    long = [*range(CHECKED, 0, -1), CHECKED + 2, CHECKED + 1]
+    for sweep, name, expected, kind in (
+        ({"grid": {"rate": {"range": [1, 4]}}}, "rate", [1, 2, 3], "f"),
+        ({"grid": {"n_steps": {"linspace": [0, 4, 3]}}}, "n_steps", [0, 2, 4], "i"),
+        ([{"seeds": 12}, {"seeds": 12}], "seed", [*range(12)] * 2, "i"),
+        ({"zip": {"n_steps": long}}, "n_steps", long, "i"),
+        (
+            [{"grid": {"n_steps": {"range": 11}}}, {"zip": {"n_steps": long}}],
+            "n_steps",
+            [*range(11), *long],
+            "i",
+        ),
+    ):
+        items = items_of(sweep)
+        found = items.values(name, np.arange(items.n))
+        assert found.dtype.kind == kind
+        np.testing.assert_array_equal(found, expected)
+    with pytest.raises(JobError, match=r"n_steps: .*valid integer.*2\.5"):
+        items_of({"grid": {"n_steps": {"linspace": [0, 5, 3]}}})
 
 
 @pytest.mark.parametrize("n", [127, 128, 129, 40_000])

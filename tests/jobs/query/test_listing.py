@@ -187,3 +187,31 @@ def test_list_of_a_bucket_reads_one_object_a_finished_store(s3, lab, monkeypatch
     asked = [path for path in gets if ".zarr" in path]
     assert len(asked) == 5, asked
     assert len(seen) <= 5 + 5, seen
+
+
+def test_note_brings_no_card_back_that_was_taken_back(tmp_path, monkeypatch):
+    """A shard is taken back while a note is written."""
+    store, _ = run(tmp_path / "a.zarr", JOB)
+    gather(store)
+    write = card_module._write
+
+    def beside(*given):
+        store.committed.forget([next(iter(store.job.plan.shards()))])
+        write(*given)
+
+    monkeypatch.setattr(card_module, "_write", beside)
+    write_note(store, Note(tags=("paper",)))
+    monkeypatch.undo()
+    assert (card_of(store).left, card_of(store).tags) == (6, ("paper",))
+
+
+def test_list_beside_a_gather_has_no_best(tmp_path):
+    """It has deleted the checksums, and replaced one of the arrays."""
+    store, _ = run(tmp_path / "a.zarr", HALVING)
+    gather(store)
+    assert np.isfinite(card_of(store).best)
+    for key in (keys.CARD, keys.sums("gathered")):
+        objects.delete(store.objects, key)
+    array = store.root["items/loss"]
+    array.resize((2,))
+    assert card_of(store).best is None

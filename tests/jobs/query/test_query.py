@@ -21,7 +21,7 @@ from jobs.query.columns import (
     rows_as_text,
     sort_key,
 )
-from jobs.query.query import query, table, tables
+from jobs.query.query import query, sql, table, tables
 from jobs.query.tables import Tables, ask
 from jobs.run.prepare import open_or_create
 from jobs.run.shards import run_shards
@@ -113,7 +113,6 @@ def test_query_groups_as_pandas(store):
             assert found[name][k] == pytest.approx(value, rel=1e-6), name
     whole = query(store, where="n == 3", agg="count, mean(outcome == 'stopped'), count(outcome)")
     assert whole.to_numpy().tolist() == [[22, 1, 22]]
-    assert query(store, where="norm < 0", agg="count").empty
     top = query(
         store, group_by=["rate"], agg="quantile(norm,0.5)", sort="-quantile(norm, 0.5)", limit=2
     )
@@ -299,6 +298,13 @@ def test_hints_at_what_an_unknown_column_may_mean(store, name, said):
     assert said in str(caught.value)
 
 
+def test_aggregates_of_no_rows_are_a_row(store):
+    (row,) = query(store, "norm < 0", agg="count, sum(norm), mean(norm)").to_dict("records")
+    assert (row["count"], row["sum(norm)"]) == (0, 0)
+    assert np.isnan(row["mean(norm)"])
+    assert not len(query(store, "norm < 0", agg="count", group_by="n"))
+
+
 def test_aggregates_are_called_as_written():
     labels = [entry.label for entry in parse_aggregates("q95( x ),quantile(x,.9), mean(a>1)")]
     assert labels == ["q95(x)", "quantile(x, 0.9)", "mean(a > 1)"]
@@ -343,8 +349,8 @@ def reduce(inputs, shared, columns, results, options):
 
 
 kernel = one_shot(
-    "mapped", Item, {"y": Var()},
-    lambda static, shared, traced, key: {"y": traced.x * static.task.n_steps + traced.push[0]},
+    "mapped", Item, {"y": Var(), "z": Var()},
+    lambda static, shared, traced, key: {"y": traced.x * static.task.n_steps + traced.push[0], "z": traced.x * (1 + 2j)},
     reduce=reduce, reduced={"largest": Var(("place",))},
 )
 """
@@ -381,6 +387,18 @@ def test_query_mapping_has_columns_of_its_fields(mapped):
     ]  # fmt: skip
     reduced = query(mapped, where="largest > 11", columns=["task.n_steps", "layers[0]"])
     assert reduced.to_numpy().tolist() == [[7, 1], [7, 3]]
+
+
+def test_query_of_complex_numbers(mapped):
+    """They have a mean and no order; SQL has their parts."""
+    (row,) = query(mapped, agg="mean(z)", table="items").to_dict("records")
+    x = query(mapped, columns="x", table="items").x
+    assert row["mean(z)"] == pytest.approx(x.mean() * (1 + 2j))
+    for of in ("min(z)", "median(z)", "q95(z)", "std(z)"):
+        with pytest.raises(JobError, match="its values are complex; aggregate abs"):
+            query(mapped, agg=of, table="items")
+    found = sql(mapped, 'select count(*) n, max("z.imag") most from items')
+    assert (found.n[0], found.most[0]) == (len(x), pytest.approx(2 * x.max()))
 
 
 def test_query_list_is_text_and_elements(mapped):

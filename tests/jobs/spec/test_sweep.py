@@ -123,3 +123,23 @@ def test_join_keeps_earlier_items():
     value = lambda name: [joined[name].values[c] for c in joined[name].codes]
     assert value("a") == [1, 2, 9, 9]
     assert value("b") == [0.5, 0.5, 5.0, 6.0]
+
+
+@pytest.mark.parametrize(
+    "forms",
+    [
+        [{"range": 3}, {"range": [5, 13]}],
+        [{"range": 3}, {"linspace": [0, 1, 3]}],
+        [{"integers": [0, 1000]}, [7]],
+    ],
+)
+def test_joined_numbers_stay_numbers(forms):
+    """Of NumPy's whole numbers texts were made, in whose order items took each other's values."""
+    parts = [
+        Sweep(random={"k": form}, samples=20) if "integers" in form else Sweep(grid={"k": form})
+        for form in forms
+    ]
+    joined = join([(part.count(), part.columns(0)) for part in parts], {"k": 0})["k"]
+    expected = [value for part in parts for value in part.columns(0)["k"].values]
+    assert joined.values.dtype.kind in "if"
+    np.testing.assert_array_equal(joined.values[joined.codes], expected)
