@@ -36,7 +36,7 @@ from cluster.ray.executor import RayExecutor
 from jobs.plan.layout import Shard
 from jobs.run.prepare import open_or_create
 from jobs.run.shards import run_shards
-from jobs.run.task import Report, Task
+from jobs.run.task import Report, Task, Work
 from jobs.run.worker import Worker
 from jobs.spec.job import RunSettings, parse_job
 from jobs.storage import connect, objects
@@ -91,10 +91,10 @@ class EmptyWorker(ShardWorker):
         self.writes = Writes(f"{address}-{os.getpid()}", 100_000) if "writes" in address else None
         return Place(str(ray.get_runtime_context().get_node_id()), "cpu", 0)
 
-    def do(self, task: Task) -> Report:
+    def do(self, work: Work) -> Report:
         if self.writes:
-            self.writes.write(task.shard.number)
-        return report(task.shard.number, task.attempt)
+            self.writes.write(work.key[0])
+        return report(*work.key)
 
 
 def report(shard: int, attempt: int) -> Report:

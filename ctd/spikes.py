@@ -187,8 +187,10 @@ def _rates(static: View[Spikes], traced: Values[Spikes], followed: Array) -> Arr
     if static.rectifier == "linear":
         return tasks.rates_from_states(followed, traced.max_rate)
     # One mean and one deviation for all units, so that active units stay active.
-    standard = (followed - followed.mean()) / followed.std()
-    return jnp.exp(standard / traced.scaling) / traced.step_s
+    spread = followed.std()
+    standard = (followed - followed.mean()) / jnp.where(spread > 0, spread, 1)
+    # Counts have 16 bits: the rates that are told are those that counts were drawn from.
+    return jnp.minimum(jnp.exp(standard / traced.scaling), LARGEST_MEAN) / traced.step_s
 
 
 def make(

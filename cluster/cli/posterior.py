@@ -50,6 +50,8 @@ class Ready(NamedTuple):
     """Trials for training and for evaluation, of the last model."""
     windows: Any
     """Their places in chopped recordings, `ctd.lfads.chop.Windows`; None for data that were not chopped."""
+    splits: dict[str, int]
+    """`eval_every`, if every so many-th trial of the file was for evaluation."""
 
 
 def posterior(
@@ -100,7 +102,7 @@ def posterior(
     _refuse_samples(readies)
     for ready, file in zip(readies, files, strict=True):
         with _computed(ready, compute(ready, str(file)), file) as made:
-            _write(made, file, ready, {"store": trained.address, "item": items[0]})
+            _write(made, file, ready, {"store": trained.address, "item": items[0], **ready.splits})
     _tell(files, items[0], [ready.n for ready in readies], as_json)
 
 
@@ -202,13 +204,13 @@ def _job(
         raise JobError(f"--set params={params!r:.60}: expected fields, such as params.samples=5")
     models = [model | params for model in models]
     common = {k: v for k, v in models[0].items() if all(k in m and m[k] == v for m in models)}
-    sweep, n, windows = [], [0, 0], None
+    sweep: list[dict[str, Any]] = []
     for model in models:
-        n_chunks, n, windows = _count(model, base, where)
+        n_chunks, n, windows, splits = _count(model, base, where)
         own = {name: [value] for name, value in model.items() if name not in common}
         sweep.append({"grid": {**own, "chunk": {"range": n_chunks}}})
     content = {"kernel": KERNEL, "name": "posterior", "params": common, "sweep": sweep, **given}
-    return Ready(parse_job(content, where), base, where, n, windows)
+    return Ready(parse_job(content, where), base, where, n, windows, splits)
 
 
 def _fields(store: Store, item: int, data: str | None) -> list[dict[str, Any]]:
@@ -225,16 +227,21 @@ def _fields(store: Store, item: int, data: str | None) -> list[dict[str, Any]]:
     return by_session(params, here, lambda file: join(base, file))
 
 
-def _count(fields: dict[str, object], base: str, where: str) -> tuple[int, list[int], Any]:
-    """Read the data: (chunks, [trials for training, for evaluation], windows). Raises JobError if they do not fit."""
+def _count(
+    fields: dict[str, object], base: str, where: str
+) -> tuple[int, list[int], Any, dict[str, int]]:
+    """Read the data: (chunks, then the last three fields of `Ready`). Raises JobError if they do not fit."""
     from ctd.kernel import inputs_of
+    from ctd.lfads.numpy_file import splits_by_number
     from ctd.lfads.posterior import n_chunks
     from jobs.inputs.measure import load_group
 
     kernel = find_kernel(KERNEL, None)
     params = validated(kernel.Params, fields, where)
     fit = load_group(kernel, params, base)
-    return n_chunks(inputs_of(params), fit), [int(k) for k in fit.n], fit.windows
+    inputs = inputs_of(params)
+    splits = {"eval_every": inputs.eval_every} if splits_by_number(inputs.data) else {}
+    return n_chunks(inputs, fit), [int(k) for k in fit.n], fit.windows, splits
 
 
 # --- running and writing --------------------------------------------------------------------------

@@ -132,7 +132,7 @@ def posterior(
     found = {name: (sums.total[name] / n).swapaxes(0, 1) for name in averaged}
     found["initial_conditions"] = encoded.ic_mean
     if asked.spread:
-        variance = {name: sums.squares[name] / (n - 1) for name in averaged}
+        variance = {name: sums.squares[name] / max(n - 1, 1) for name in averaged}
         if "inferred_inputs" in variance:
             # The law of total variance: the mean variance given a draw is added to the variance of the means.
             variance["inferred_inputs"] += sums.total["input_variance"] / n

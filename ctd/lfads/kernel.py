@@ -17,7 +17,7 @@ from ctd.lfads.names import DIMS
 from ctd.lfads.params import Model
 from ctd.lfads.plots import plots
 from ctd.lfads.presets import PRESETS
-from ctd.lfads.results import as_stored, inferred, kept, named, of_all_sessions
+from ctd.lfads.results import Kept, as_stored, inferred, kept, named, of_all_sessions
 from ctd.lfads.sessions import load as load_data
 from ctd.lfads.summary import DIVERGED, METRICS, REDUCED, STOPPED_EARLY, TRAINED, next_jobs, reduce
 from ctd.lfads.train import STEP_TERMS, Position, optimizer, train_step
@@ -220,7 +220,8 @@ def coords(inputs: View[Model], shared: Dataset) -> dict[str, Coordinate | np.nd
     found: dict[str, Coordinate | np.ndarray] = {
         "batch": Coordinate(block_ends(inputs), "1", "training steps taken")
     }
-    n = kept(inputs, shared)
+    # Sessions store as many each, one after another.
+    n = Kept(*map(sum, zip(*(kept(inputs, one) for one in _sessions(shared)), strict=True)))
     if n.train or n.evaluation:
         bins = np.arange(shared.evaluation.data.shape[1])
         # Without a bin width the axis counts bins.

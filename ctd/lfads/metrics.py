@@ -103,8 +103,8 @@ def input_r2(
 ) -> Float[Array, "lag"]:
     """The squared correlation of the inferred input at t with the true one at t + lag, for each of `lags`.
 
-    Each true input counts with the inferred input that follows it best at that lag; mean over trials and true
-    inputs. A model that infers its input one bin early peaks at lag 1; its loss does not show that.
+    Each true input counts with the inferred input that follows it best at that lag; mean over trials and the true
+    inputs that vary within trials. A model that infers its input one bin early peaks at lag 1; its loss does not show that.
 
     >>> truth = jax.random.normal(jax.random.key(0), (1, 9, 1))
     >>> input_r2(jnp.roll(truth, -1, axis=1), truth).argmax()  # lags -2 ... 2
@@ -117,7 +117,8 @@ def input_r2(
         a = inferred[:, max(0, -lag) : n_steps - max(0, lag), :, None]
         b = truth[:, max(0, lag) : n_steps - max(0, -lag), None, :]
         # The best inferred input for each true one, since their order is arbitrary.
-        return jnp.nanmean(squared_correlation(a, b), axis=0).max(0).mean()
+        each = jnp.nanmean(squared_correlation(a, b), axis=0)
+        return jnp.nanmean(jnp.nanmax(each, axis=0))
 
     return jnp.stack([at(lag) for lag in lags(n_steps)])
 

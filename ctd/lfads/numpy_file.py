@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from ctd.containers import opened_zip
 from ctd.data import read_arrays
 from ctd.kernel import View
 from ctd.lfads.checks import check_entries
@@ -27,7 +28,7 @@ NAMED = ("train", "train_encod_data", "train_recon_data", "eval", "valid_encod_d
 def read_numpy(path: str, inputs: View[Model]) -> Mapping[str, Recordings]:
     """Read the arrays of a .npy or .npz file by name; trials without names become `train` and `eval`.
 
-    With `chop` these are lists of trials (time, unit), which may have unequal lengths. Raises ValueError, naming file and
+    With `chop` trials may have unequal lengths; they are lists of (time, unit) then. Raises ValueError, naming file and
     array, where trials have different units, unequal lengths without `chop`, or are fewer than `eval_every`.
 
     >>> np.save("counts.npy", np.ones((10, 8, 3), int))  # (trial, time, unit)
@@ -61,7 +62,20 @@ def read_numpy(path: str, inputs: View[Model]) -> Mapping[str, Recordings]:
         "train": [trial for trial, last in zip(trials, evaluation, strict=True) if not last],
         "eval": [trial for trial, last in zip(trials, evaluation, strict=True) if last],
     }
-    return split if inputs.chop is not None else {k: np.stack(v) for k, v in split.items()}
+    return split if shortest < max(lengths) else {k: np.stack(v) for k, v in split.items()}
+
+
+def splits_by_number(path: str) -> bool:
+    """Whether every `eval_every`-th trial of a file is for evaluation: one of NumPy's without names of splits.
+
+    >>> np.savez("named.npz", train=np.ones((4, 8, 3), int), eval=np.ones((1, 8, 3), int))
+    >>> splits_by_number("spikes.npy"), splits_by_number("named.npz"), splits_by_number("spikes.h5")
+    (True, False, False)
+    """
+    if not path.endswith(".npz"):
+        return path.endswith(".npy")
+    with opened_zip(path, "an .npz file") as archive:
+        return not {name.removesuffix(".npy") for name in archive.namelist()} & {*NAMED}
 
 
 def is_evaluation(n: int, every: int) -> np.ndarray:

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from ctd.containers import opened_hdf5
 from ctd.data import new_hdf5, read_hdf5
 from ctd.lfads.chop import Windows, merge_into, merged_shape
 from ctd.lfads.numpy_file import is_evaluation
@@ -117,12 +118,13 @@ def _put(
 
 
 def read_trials(
-    path: str | Path, name: str = "output_params", eval_every: int = 5
+    path: str | Path, name: str = "output_params", eval_every: int | None = None
 ) -> list[np.ndarray]:
     """Read one quantity of every trial, (time, ...) each, in the order of the .npy or .npz file that the model was trained on.
 
-    name: the quantity, without the split; `output_params` are rates (counts a bin). eval_every: as in the job. Raises
-    ValueError where the file lacks it, or where its splits are not those of `eval_every`.
+    name: the quantity, without the split; `output_params` are rates (counts a bin). eval_every: as in the job; by default as
+    `ctd posterior` noted it. Raises ValueError where the file lacks it, where that file named its splits, so that they have
+    no common order, and where the splits are not those of `eval_every`.
 
     >>> from ctd.data import write_hdf5
     >>> write_hdf5("rates.h5", {"train_factors": np.zeros((4, 7, 2)), "valid_factors": np.ones((1, 7, 2))})
@@ -130,6 +132,15 @@ def read_trials(
     [0.0, 0.0, 0.0, 0.0, 1.0]
     """
     arrays = read_hdf5(path)
+    if eval_every is None:
+        with opened_hdf5(path) as file:
+            noted = file.attrs.get("eval_every")
+        if noted is None:
+            raise ValueError(
+                f"{path}: does not say that every so many-th trial was for evaluation; read it by its names, train_{name} and "
+                f"valid_{name}, or give eval_every"
+            )
+        eval_every = int(noted)
     listed = {}
     for word in SPLITS:
         if f"{word}_{name}" not in arrays:

@@ -98,6 +98,13 @@ def read_core(inputs: View[Model], dataset: Dataset) -> Dataset:
                 f"core_model: {inputs.core_model}: was trained on one file and has no read-in, so its encoder fits the units "
                 "of that file alone; give core without core_model, or a model that was trained on a list of files"
             )
+    if (prior := weights.get("input_prior")) is not None:
+        of_core = "ar1" if "log_tau" in prior else "gaussian"
+        if inputs.input_prior != of_core:
+            raise ValueError(
+                f"input_prior: {inputs.input_prior} given, but the model of {inputs.core_model} has {of_core}; write "
+                f"input_prior: {of_core}"
+            )
     # Before arrays meet, so that the error names the field instead of a shape.
     check_sizes(inputs, weights, inputs.core)
     external = dataset.train.external

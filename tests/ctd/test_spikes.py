@@ -12,7 +12,7 @@ from ctd.batch import Layout, program, run_items
 from ctd.catalogue import load_kernel
 from ctd.cells import get_cell
 from ctd.kernel import inputs_of, static_of, traced_of
-from ctd.spikes import Spikes, kernel, load
+from ctd.spikes import LARGEST_MEAN, Spikes, kernel, load
 from ctd.weights import write_weights
 from jobs import open_store
 from jobs.inputs.measure import outputs_of, with_files
@@ -152,6 +152,20 @@ def test_exponential_rates_and_known_inputs(network):
     assert abs(counts.sum() - expected.sum()) < 4 * np.sqrt(6 * expected.sum())
     # Of 500 counts, Fano factors of 1 and of 6 are told apart.
     assert 3 < np.sum((counts - expected) ** 2) / expected.sum() < 12
+
+
+def test_exponential_rates_fit_the_counts(network, tmp_path):
+    """Sharp ones are cut off at the largest mean count; of units that never move the rates are one a bin."""
+    path, weights = network("leaky")
+    sizes = {"cell": "leaky", "rectifier": "exp", "n_train": 2, "n_eval": 20, "step_s": 0.1}
+    found = make(path, scaling=0.05, **sizes)
+    assert found["eval_rates"].max() == LARGEST_MEAN
+    assert found["eval"].max() < 1.02 * LARGEST_MEAN
+    still = {name: v if name == "alpha" else 0 * v for name, v in weights.items()}
+    write_weights(tmp_path / "still.h5", still, "leaky")
+    found = make(str(tmp_path / "still.h5"), **sizes)
+    assert (found["eval_rates"] == 1).all()
+    assert found["eval"].max() < 20
 
 
 def test_noise_on_states(vanilla, weights):

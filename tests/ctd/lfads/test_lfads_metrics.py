@@ -58,6 +58,13 @@ def test_input_r2_by_lag():
     assert max(r2[k] for k, lag in enumerate(lags) if lag != 1) < 0.3
 
 
+def test_inputs_that_never_move_are_left_out():
+    x = jax.random.normal(jax.random.key(0), (3, 9, 1))
+    still = jnp.concatenate([x, jnp.ones_like(x)], axis=-1)
+    for inferred, true in ((x, still), (still, x), (still, still)):
+        np.testing.assert_array_equal(metrics.input_r2(inferred, true), metrics.input_r2(x, x))
+
+
 def test_initial_state_r2_by_variance():
     """One direction of nine times the variance of another; half of the first is inferred, none of the other."""
     rng = np.random.default_rng(0)

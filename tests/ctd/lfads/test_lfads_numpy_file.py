@@ -42,15 +42,31 @@ def test_trials_of_unequal_length_come_back_in_their_order(tmp_path):
     back = read_trials(tmp_path / "rates.h5", eval_every=3)
     assert all(np.array_equal(a, b) for a, b in zip(back, UNEQUAL, strict=True))
     with pytest.raises(ValueError, match=r"6 trials for training and 2 for evaluation.*every 5th"):
+        read_trials(tmp_path / "rates.h5", eval_every=5)
+    with pytest.raises(
+        ValueError, match=r"does not say .* read it by its names, train_output_params"
+    ):
         read_trials(tmp_path / "rates.h5")
     # Trials of one array, which `ctd posterior` puts together as such.
     for word, n in (("train", 4), ("valid", 1)):
         made[f"{word}_output_params"] = np.ones((n, 8, 3))
         made[f"{word}_recording_bins"] = np.full(n, 8)
     write_hdf5(tmp_path / "trials.h5", made)
-    assert [trial.shape for trial in read_trials(tmp_path / "trials.h5")] == [(8, 3)] * 5
+    assert [trial.shape for trial in read_trials(tmp_path / "trials.h5", eval_every=5)] == [
+        (8, 3)
+    ] * 5
     with pytest.raises(ValueError, match="lacks train_factors; found train_output_params"):
-        read_trials(tmp_path / "rates.h5", "factors")
+        read_trials(tmp_path / "rates.h5", "factors", eval_every=3)
+
+
+def test_chopped_trials_of_one_length_stay_trials(tmp_path):
+    np.save(tmp_path / "long.npy", np.ones((10, 12, 3), int))
+    found = load(Model(data=str(tmp_path / "long.npy"), chop=CHOP))
+    merged = [
+        merge(part.data, at).shape
+        for part, at in zip((found.train, found.evaluation), found.windows, strict=True)
+    ]
+    assert merged == [(8, 12, 3), (2, 12, 3)]
 
 
 @pytest.mark.parametrize(

@@ -188,6 +188,8 @@ def test_new_session_with_a_core_that_stays(trained, tmp_path):
         cores["core" if part == "weights" else "core_model"] = str(tmp_path / f"{part}.h5")
     (new,) = write(tmp_path, new=session(7, 18, seed=5, train_condition=None))
     params = Model(data=new, **SIZES | cores)
+    with pytest.raises(ValueError, match=r"input_prior: gaussian given, but the model .* has ar1"):
+        load(inputs_of(params.model_copy(update={"input_prior": "gaussian"})))
     data, static = load(inputs_of(params)), static_of(params)
     traced = jax.tree.map(jnp.asarray, traced_of(params))
 
@@ -216,6 +218,15 @@ def test_new_session_with_a_core_that_stays(trained, tmp_path):
     assert made["readin"]["w"].shape == (1, 2, 7)
     assert (made["readin"]["b"] != 0).all(), "trained from 0"
     assert data.stitched.alignment is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "n"), [({"n_saved": 4}, {"trial": 8}), ({"save": 3}, {"trial": 6, "train_trial": 6})]
+)
+def test_coordinates_count_the_stored_trials_of_all_sessions(tmp_path, asked, n):
+    inputs = inputs_of(Model(data=write_sessions(tmp_path), chop=CHOP, **SIZES, **asked))
+    found = kernel.coordinates(inputs, load(inputs))
+    assert {name: len(one.values) for name, one in found.items() if "trial" in name} == n
 
 
 @pytest.mark.parametrize(
