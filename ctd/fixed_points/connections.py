@@ -79,7 +79,7 @@ DIMS = {
         (), "1", "number of the point that is left, by its row in the table; -1: none"
     ),
     "mode": Var((), "1", "number of the growing mode, by decreasing |eigenvalue|"),
-    "side": Var((), "1", "-1 or 1: along the mode or against it"),
+    "side": Var((), "1", "1 or -1: along the mode or against it"),
     "to_point": Var((), "1", "number of the nearest point at the end; -1 unless it arrived"),
     "steps": Var((), "step", "steps that were taken"),
     "end": Var(("state",), "1", "the state at the end"),

@@ -159,7 +159,7 @@ def dimension(exponents: Float[Array, "k"], n: int) -> Float[Array, ""]:
     # All n exponents may add up to 0 or more: there is no next one then, and the dimension is n.
     below = jnp.append(exponents, -jnp.inf)[j]
     upto = jnp.append(jnp.zeros(1, sums.dtype), sums)[j]  # l_1 + ... + l_j, 0 for j = 0
-    enough = (j < len(exponents)) | (len(exponents) == n)
+    enough = ((j < len(exponents)) | (len(exponents) == n)) & ~jnp.isnan(exponents).any()
     return jnp.where(enough, j + jnp.where(jnp.isfinite(below), upto / jnp.abs(below), 0), jnp.nan)
 
 

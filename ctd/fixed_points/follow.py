@@ -133,6 +133,14 @@ class Cycles:
             )
 
 
+def _starting(states: ArrayLike) -> np.ndarray:
+    """(k, n) the states to start from."""
+    found = np.atleast_2d(np.asarray(states, float))
+    if found.ndim > 2:
+        raise ValueError(f"states: shape {found.shape}, (k, state) expected")
+    return found
+
+
 def cycles(
     step: Callable[[Array], Array],
     states: ArrayLike,
@@ -162,7 +170,7 @@ def cycles(
 
     Raises ValueError if states and settings do not fit each other.
     """
-    states = np.atleast_2d(np.asarray(states, float))
+    states = _starting(states)
     params = LimitCycle.model_validate({"time": time, **settings})
     options = Options(unique_tol=unique_tol)
     try:
@@ -206,7 +214,7 @@ def lyapunov(
 
     Raises ValueError if states and settings do not fit each other.
     """
-    states = np.atleast_2d(np.asarray(states, float))
+    states = _starting(states)
     params = Trajectory.model_validate({"time": time, **settings})
     try:
         network = make_network({}, states, params.dtype)

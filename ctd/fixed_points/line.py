@@ -105,9 +105,11 @@ def line(
     if readout is not None:
         columns["readout"] = _cosine(tangent, _first_output(readout, points.shape[1]))
     # The tests above concern the open chain; the length of a ring includes the gap that closes it.
+    chain = points, position
     if closed:
         length, widest = length + between_ends, max(widest, between_ends)
-    drift = _drift(step, points, position, time) if step is not None else np.zeros((0, 2))
+        chain = np.vstack([points, points[:1]]), np.append(position, length)
+    drift = _drift(step, *chain, time) if step is not None else np.zeros((0, 2))
     aside, extent = np.setdiff1d(rows, chosen), (closed, length, widest, dimension)
     return Line(chosen, aside, position, *extent, tangent, columns, drift)
 

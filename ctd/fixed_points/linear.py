@@ -123,6 +123,8 @@ def growth(eigenvalues: np.ndarray, slow: np.ndarray, flow: bool = False) -> np.
     """
     rate = eigenvalues.real if flow else np.abs(eigenvalues) - 1
     found = np.where(np.abs(rate) <= MARGINAL, NEITHER, np.sign(rate)).astype(int)
+    if not slow.any():
+        return found
     drift = np.argmin(np.abs(eigenvalues - (0 if flow else 1)), axis=1)[:, None]
     is_drift = slow[:, None] & (np.arange(eigenvalues.shape[1]) == drift)
     return np.where(is_drift, NEITHER, found)

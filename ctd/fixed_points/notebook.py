@@ -93,6 +93,8 @@ def find(
     """
     chosen = {name: settings.pop(name) for name in Options.model_fields if name in settings}
     params = FixedPoint.model_validate({"method": method, **settings})  # refuses unknown names
+    if params.region == "linear" or params.method == "exact":
+        raise ValueError("region: linear and method: exact are for a cell that is linear by pieces")
     options = Options.model_validate(chosen)
     network, columns = _starts(candidates, x, params.dtype)
 

@@ -93,7 +93,7 @@ class Continuation(Params):
     stray: Traced[float] = Field(
         10.0,
         gt=0,
-        description="a branch ends as gone away once an |h_i| exceeds this many times the points' largest",
+        description="a branch ends as gone away once an |h_i| exceeds this many times the points' largest, or this if that is below 1",
     )
 
     @model_validator(mode="after")
@@ -258,8 +258,9 @@ class Followers:
             return value if static.time == "continuous" else value - h  # zero at a point
 
         bound = traced.stray * shared.largest
-        # The norm of a state whose entries are all half the largest one.
-        unit = shared.largest * shared.states.shape[-1] ** 0.5 / 2
+        # The norm of a state whose entries are all half the largest one; of points at 0 alone, as if it were 1.
+        largest = jnp.max(jnp.abs(shared.states))
+        unit = jnp.where(largest > 1e-6, largest, 1) * shared.states.shape[-1] ** 0.5 / 2
         frame = Frame(unit, traced.low, traced.high, traced.max_step, bound)
         return System(g, static.time == "continuous", frame)
 

@@ -81,13 +81,17 @@ def locate(system: System, a: Point, b: Point, found: Bifurcations) -> Bifurcati
 
     def next_one(carry: tuple[Point, Bifurcations]) -> tuple[Point, Bifurcations]:
         behind, found = carry
-        turns, more = _turns(behind, b), b.unstable - behind.unstable
+        turns = _turns(behind, b)
         low, high = _bisect(system, behind, b, turns)
-        # Where p turns, one eigenvalue is zero to rounding: at a fold it changes its sign, at the vertex of a
-        # pitchfork it does not, and what is counted so near to it means nothing.
-        at_fold = behind.unstable + jnp.where(more % 2 == 1, jnp.sign(more), 0)
-        high = high._replace(unstable=jnp.where(turns, at_fold, high.unstable))
-        is_fold = turns & (high.unstable != behind.unstable)
+        # Where p turns, one eigenvalue is zero to rounding: at a fold it changes its sign, and with it that of det dg/dh, at the
+        # vertex of a pitchfork it does not. What is counted so near to it means nothing.
+        modes = _simple_modes(system, low.w)
+        k = jnp.argmin(jnp.abs(modes))
+        others = _sign(modes.at[k].set(1))
+        before, after = (_sign(_simple_modes(system, w)) for w in (behind.w, b.w))
+        count = jnp.sum((system.growth(system.modes(low.w)) > 0).at[k].set(after * others > 0))
+        high = high._replace(unstable=jnp.where(turns, count.astype(jnp.int32), high.unstable))
+        is_fold = turns & (before != after)
         w = (low.w + high.w) / 2
         crossing = _crossing(system, w, jnp.linalg.norm(b.w - behind.w))
         # At folds, flips and Hopf points dg/dw has full rank, so that bisection located them to rounding.
@@ -126,6 +130,17 @@ def _critical(system: System, w: Array) -> Array:
     """The mode at w that is nearest to neither growing nor decaying."""
     modes = system.modes(w)
     return modes[jnp.argmin(jnp.abs(system.growth(modes)))]
+
+
+def _simple_modes(system: System, w: Array) -> Array:
+    """The eigenvalues of dg/dh at w: the modes of a flow, those of a map less 1."""
+    modes = system.modes(w)
+    return modes if system.flow else modes - 1
+
+
+def _sign(modes: Array) -> Array:
+    """The sign of the product of modes, of which complex ones come in conjugate pairs."""
+    return jnp.sign(jnp.real(jnp.prod(jnp.sign(modes))))
 
 
 def _is_simple(system: System, mode: Array) -> Array:
@@ -178,12 +193,18 @@ def _add(
 
 
 def _is_symmetric(system: System, w: Array) -> Array:
-    """Tell if g has no quadratic term along its null vector v at w, as far as its left null vector sees it."""
+    """Tell if g has no quadratic term along its null vector v at w, as far as its left null vector sees it.
+
+    Both terms are those of the equation that is left on the slow manifold (Lyapunov-Schmidt: Golubitsky & Schaeffer 1985, I.3).
+    """
     g = lambda z: system.residual(jnp.append(z, w[-1]))
-    u, _, vt = jnp.linalg.svd(jax.jacfwd(g)(w[:-1]))
+    u, size, vt = jnp.linalg.svd(jax.jacfwd(g)(w[:-1]))
     left, v = u[:, -1], vt[-1]
-    along = lambda s: left @ g(w[:-1] + s * v)
     zero = jnp.zeros((), w.dtype)
+    # The other modes follow as s^2. Where g is quadratic, the cubic term comes from them alone.
+    push = jax.jacfwd(jax.jacfwd(lambda s: g(w[:-1] + s * v)))(zero)
+    bend = -vt[:-1].T @ (u[:, :-1].T @ push / size[:-1])
+    along = lambda s: left @ g(w[:-1] + s * v + s**2 / 2 * bend)
     second = jax.grad(jax.grad(along))
     # Taylor's coefficients of s^2 and s^3.
     return jnp.abs(second(zero)) / 2 <= SYMMETRIC * jnp.abs(jax.grad(second)(zero)) / 6

@@ -55,15 +55,16 @@ def begin(system: System, h: Array, p: Array, n_steps: int, most: int) -> Branch
     h, p = system.frame.split(w)
     length = 2 * n_steps + 1
     fine = found & jnp.isfinite(start.t).all()
+    there = lambda value: jnp.where(fine, value, jnp.nan)  # else no point is on the branch
     return Branch(
         start._replace(t=-start.t),  # the back is walked against the start's tangent
         start,
         system.frame.longest / 4,  # each step that succeeds is GROWTH longer
         jnp.zeros((), bool),
         jnp.zeros((), jnp.int32),
-        jnp.full(length, jnp.nan, h.dtype).at[n_steps].set(p),
-        jnp.full((length, len(h)), jnp.nan, h.dtype).at[n_steps].set(h),
-        jnp.full(length, -1, jnp.int32).at[n_steps].set(start.unstable),
+        jnp.full(length, jnp.nan, h.dtype).at[n_steps].set(there(p)),
+        jnp.full((length, len(h)), jnp.nan, h.dtype).at[n_steps].set(there(h)),
+        jnp.full(length, -1, jnp.int32).at[n_steps].set(jnp.where(fine, start.unstable, -1)),
         none(most, h),
         jnp.full(2, jnp.where(fine, GOING, NOWHERE), jnp.int32),
     )

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ctd.fixed_points.candidates import Network, TimeField
-from ctd.fixed_points.continuation.bifurcation import KINDS
-from ctd.fixed_points.continuation.branch import END
+from ctd.fixed_points.continuation.bifurcation import FOLD, KINDS
+from ctd.fixed_points.continuation.branch import CLOSED, END, NOWHERE
 from ctd.kernel import NoOptions, Var, View
 from ctd.plots import Axis, Figure, Group, Layer, Lines, Plot, Points, of_group
 from ctd.principal import principal
@@ -39,7 +39,9 @@ REDUCED = {
     "branch_high": Var(_R, "1", "largest p on it"),
     "branch_stable": Var(_R, "1", "share of its points that are stable"),
     "branch_folds": Var(_R, "1", "folds on it"),
-    "branch_of_start": Var(("start_item",), "1", "number of the branch that each item followed"),
+    "branch_of_start": Var(
+        ("start_item",), "1", "number of the branch that each item followed; -1: nowhere"
+    ),
 }
 SUMMARY = ("kind", "bifurcation_parameter", "frequency", "branch", "count")
 
@@ -53,14 +55,15 @@ def reduce(
 ) -> dict[str, np.ndarray]:
     """The branches of a network, in order of their first items, and each bifurcation once, by p.
 
-    Two items are one branch if both of its ends are: at an end of the range of p, states are corrected to rounding.
+    Two items are one branch if both of its ends are: at an end of the range of p, states are corrected to rounding. The ends of
+    a closed branch are its folds of least and of largest p. An item that began nowhere followed none.
     """
     del shared, options
     found = {name: np.asarray(values[:]) for name, values in _arrays(results).items()}
     items = np.asarray(columns["item"]) if "item" in columns else np.arange(len(found["outcome"]))
     units = _units(found)
     branch_of = _branches(found, units)
-    first = np.unique(branch_of, return_index=True)[1]  # the first row of each branch stands for it
+    first = _first_rows(branch_of)
     met, kinds = _bifurcations(found, branch_of, first, units), np.asarray(KINDS)
     critical = met["mode"][:, 0] + 1j * met["mode"][:, 1]
     angle = critical.imag if inputs.time == "continuous" else np.angle(critical)
@@ -74,12 +77,12 @@ def reduce(
         "frequency": angle / (2 * np.pi),
         "branch": met["branch"],
         "count": met["count"],
-        "branch_starts": np.bincount(branch_of, minlength=len(first)),
+        "branch_starts": np.bincount(branch_of[branch_of >= 0], minlength=len(first)),
         "branch_item": items[first],
         "branch_low": np.where(there, p, np.inf).min(axis=1, initial=np.inf),
         "branch_high": np.where(there, p, -np.inf).max(axis=1, initial=-np.inf),
         "branch_stable": (found["n_unstable"][first] == 0).sum(1) / np.maximum(there.sum(1), 1),
-        "branch_folds": (found["met_kind"][first] == KINDS.index("fold")).sum(1),
+        "branch_folds": (found["met_kind"][first] == FOLD).sum(1),
         "branch_of_start": branch_of,
     }
 
@@ -105,27 +108,42 @@ def _units(found: Mapping[str, np.ndarray]) -> Units:
 
 
 def _branches(found: Mapping[str, np.ndarray], units: Units) -> np.ndarray:
-    """(row,) number of the branch that each row followed."""
+    """(row,) number of the branch that each row followed; -1 where there was none."""
     n = len(found["outcome"])
-    ends = np.zeros((n, 2, 1 + found["branch_state"].shape[-1]))  # (row, end, p and h)
+    ends = np.full(
+        (n, 2, 1 + found["branch_state"].shape[-1]), np.nan
+    )  # (row, end, p and h); NaN: equal to no other
     for row in range(n):
-        there = np.flatnonzero(found["n_unstable"][row] >= 0)
-        if found["outcome"][row] != END:
-            ends[row] = np.nan  # equal to no other
+        if found["outcome"][row] == END:
+            rows = np.flatnonzero(found["n_unstable"][row] >= 0)[[0, -1]]  # back and front
+            p, h = found["parameter"][row, rows], found["branch_state"][row, rows]
+        elif found["outcome"][row] == CLOSED:
+            folds = np.flatnonzero(found["met_kind"][row] == FOLD)
+            if not len(folds):
+                continue
+            rows = folds[np.argsort(found["met_parameter"][row, folds])[[0, -1]]]
+            p, h = found["met_parameter"][row, rows], found["met_state"][row, rows]
+        else:
             continue
-        rows = there[[0, -1]]  # back and front
-        ends[row, :, 0] = found["parameter"][row, rows] / units.p
-        ends[row, :, 1:] = found["branch_state"][row, rows] / units.h
+        ends[row, :, 0], ends[row, :, 1:] = p / units.p, h / units.h
     branch_of = np.full(n, -1)
     known: list[int] = []
-    for row in range(n):
+    for row in np.flatnonzero(found["outcome"] != NOWHERE):
         # One search's back may be the front of another.
         gap = [min(_gap(ends[row], ends[k]), _gap(ends[row][::-1], ends[k])) for k in known]
-        same = [k for k, size in enumerate(gap) if size < SAME]
+        # h at a fold is known to the root of rounding.
+        near = SAME if found["outcome"][row] == END else SAME * 100
+        same = [k for k, size in enumerate(gap) if size < near]
         branch_of[row] = same[0] if same else len(known)
         if not same:
             known.append(row)
     return branch_of
+
+
+def _first_rows(branch_of: np.ndarray) -> np.ndarray:
+    """(branch,) the first row of each branch, which stands for it."""
+    numbers, rows = np.unique(branch_of, return_index=True)
+    return rows[numbers >= 0]
 
 
 def _gap(a: np.ndarray, b: np.ndarray) -> float:
@@ -186,7 +204,7 @@ def _shown(group: Group) -> np.ndarray:
     """One row for each branch."""
     if "branch_of_start" not in group.reduced:
         return np.arange(min(MOST, len(group.results["outcome"])))  # not gathered yet
-    return np.unique(np.asarray(group.reduced["branch_of_start"]), return_index=True)[1][:MOST]
+    return _first_rows(np.asarray(group.reduced["branch_of_start"]))[:MOST]
 
 
 def _views(group: Group, rows: np.ndarray) -> list[tuple[str, np.ndarray, np.ndarray]]:

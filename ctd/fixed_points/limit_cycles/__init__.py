@@ -63,7 +63,7 @@ class LimitCycle(FromState):
 OUTCOMES = (
     Outcome("cycle", "a cycle was found"),
     Outcome("point", "the trajectory came to rest"),
-    Outcome("none", "no return: a longer period, a curve on which a map never comes back, or chaos"),
+    Outcome("none", "no return: a longer period, a curve on which a map never comes back, chaos, or a slow way to a point"),
     Outcome("lost", "Newton found no cycle, or another one, where the trajectory seemed to return"),
     Outcome("diverged", "the trajectory left all bounds", failed=True),
 )  # fmt: skip

@@ -47,7 +47,7 @@ class FixedPoint(Params):
     region: Static[Literal["none", "box", "sphere", "linear"]] = Field(
         "none",
         description="where else searches start, for points that no trial comes near. box: each |h_i| up to reach times the "
-        "candidates' largest; sphere: around their mean, its radius reach times their spread; linear: where the linear region "
+        "candidates' largest (at least 1); sphere: around their mean, its radius reach times their spread; linear: where the linear region "
         "number `candidate` of a piecewise linear cell has its fixed point, so that a sweep over all numbers misses none",
     )
     weights: File[str | None] = Field(None, description=WEIGHTS_TEXT)
@@ -99,7 +99,7 @@ class FixedPoint(Params):
     stray: Traced[float] = Field(
         3.0,
         gt=0,
-        description="lm, adam: a search has diverged if an |h_i| exceeds this many times the candidates' largest",
+        description="lm, adam: a search has diverged if an |h_i| exceeds this many times the candidates' largest, or this if that is below 1",
     )
     learning_rate: Traced[float] = Field(0.2, gt=0, description="adam: first step size")
     decay: Traced[float] = Field(

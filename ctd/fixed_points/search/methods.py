@@ -142,7 +142,8 @@ def _precondition(s: Descent, inverse: Array, r: Array) -> Array:
 
 def _begin(s: Descent, inverse: Array) -> Descent:
     """Start conjugate gradients at p = 0."""
-    d = _precondition(s, inverse, -s.g)
+    # Where the gradient is 0 at once, the curvature along some direction tells a maximum from a minimum.
+    d = jnp.where((s.g == 0).all(), 1, _precondition(s, inverse, -s.g))
     return s._replace(
         p=jnp.zeros_like(s.h),
         r=-s.g,
@@ -242,7 +243,8 @@ def _lengthen(s: Descent, hd: Array, inverse: Array, limits: Settings) -> Descen
     exhausted = products >= 2 * s.h.shape[0] + 8
     # The model is convex, and its minimum is a short step away with almost no gain: h is a minimum of q.
     minimum = solved & inside & ((short & (decrease <= TIGHT * s.q)) | invisible)
-    outcome = jnp.where(minimum, SLOW, RUNNING)
+    falls = stationary & (s.products == 0) & (curvature <= 0)
+    outcome = jnp.where(minimum, jnp.where(falls, LIMIT, SLOW), RUNNING)
     outcome = jnp.where(s.iterations >= limits.max_iterations, LIMIT, outcome)
     z = _precondition(s, inverse, r)
     return s._replace(

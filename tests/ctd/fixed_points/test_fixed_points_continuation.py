@@ -13,6 +13,7 @@ from places import EXAMPLES, ROOT
 from pydantic import ValidationError
 
 from ctd.batch import run_items
+from ctd.fixed_points import follow
 from ctd.fixed_points.candidates import make_network
 from ctd.fixed_points.continuation import OUTCOMES, Continuation, Followers, load, make_kernel
 from ctd.fixed_points.continuation.bifurcation import KINDS
@@ -30,34 +31,45 @@ FLOWS = {
     # Along p = h - h^2 / 5, where a corrector has no footing near the crossing; the points of h = 0 are exact.
     "curved transcritical": ((0, -1, 0.2, 0, 0, 1, 0, 0), 0.5, 0.45, "complete", [("transcritical", 0, 0)]),
     "hopf": ((0, 0, 0, 0, 0, 0, 1, 0), 0.0, -0.5, "complete", [("hopf", 0, 0)]),
+    # Quadratic: the cubic term of the pitchfork comes from the other mode.
+    "bent pitchfork": ((0, 0, 0, 0, 0, 0, 0, 0, 1), 0.0, -0.5, "complete", [("pitchfork", 0, 0)]),
     "circle": ((0, 0, 0, 0, 0, 0, 0, 1), 0.5, 0.0, "closed", [("fold", -0.5, 0), ("fold", 0.5, 0)]),
+    "its other side": ((0, 0, 0, 0, 0, 0, 0, 1), -0.5, 0.0, "closed", [("fold", -0.5, 0), ("fold", 0.5, 0)]),
     "no bifurcation": ((-1, 0, 0, 0, 1, 0, 0, 0), 0.0, 0.0, "complete", []),
     "no point": ((0, 1, 0, 0, 1, 0, 0, 0), 0.5, 0.5, "nowhere", []),
 }  # fmt: skip
+E = 0.004
 MAPS = {
     # p h (1 - h): its point 1 - 1/p crosses 0 at 1 and flips at 3. The other turns by 1 radian a step, with |.| = |p - 2|.
-    "logistic": ((1,), (0.6, 0.0), 2.5, [("transcritical", 1, 0), ("flip", 3, 2 / 3)]),
-    "neimark-sacker": ((0,), (0.0, 0.0), 2.5, [("hopf", 1, 0), ("hopf", 3, 0)]),
+    "logistic": ((1, 0), (0.6, 0.0), 2.5, [("transcritical", 1, 0), ("flip", 3, 2 / 3)]),
+    "neimark-sacker": ((0, 0), (0.0, 0.0), 2.5, [("hopf", 1, 0), ("hopf", 3, 0)]),
+    # Both in one step: at h1 = 0, and at -E.
+    "fold beside a flip": ((0, 1), (0.5, 0.0), 2.5, [("fold", 2, 0), ("flip", 2 + 2 * E**2, -E)]),
 }
 
 
 def flow(weights, h, x):
     """a h + b h^2 + c h^3 + d tanh h + p (e + f h) + circle (h^2 + p^2 - 1/4); a second unit decays, or (turn) turns
-    with the first."""
-    a, b, c, d, e, f, turn, circle, p = x
+    with the first, or (bent) follows its square, in rotated coordinates."""
+    a, b, c, d, e, f, turn, circle, bent, p = x
     one = a * h[0] + b * h[0] ** 2 + c * h[0] ** 3 + d * jnp.tanh(h[0]) + p * (e + f * h[0])
     one += circle * (h[0] ** 2 + p**2 - 0.25)
     r2 = h @ h
     both = jnp.array([p * h[0] - h[1] - h[0] * r2, h[0] + p * h[1] - h[1] * r2])
-    return (1 - turn) * jnp.array([one, -h[1]]) + turn * both
+    rotated = jnp.array([[0.8, -0.6], [0.6, 0.8]])
+    z = rotated.T @ h
+    square = rotated @ jnp.array([p * z[0] - z[0] * z[1], z[0] ** 2 - z[1]])
+    return (1 - turn - bent) * jnp.array([one, -h[1]]) + turn * both + bent * square
 
 
 def turning_map(weights, h, x):
-    logistic, p = x
+    logistic, beside, p = x
     angle = 1.0
     turn = jnp.array([[jnp.cos(angle), -jnp.sin(angle)], [jnp.sin(angle), jnp.cos(angle)]])
     one = jnp.array([p * h[0] * (1 - h[0]), 0 * h[1]])
-    return logistic * one + (1 - logistic) * (p - 2) * (turn @ h) * (1 - h @ h)
+    two = jnp.array([h[0] + (p - 2) / 2 - h[0] ** 2, -(1 - h[0] - E) * h[1]])
+    turned = (p - 2) * (turn @ h) * (1 - h @ h)
+    return logistic * one + beside * two + (1 - logistic - beside) * turned
 
 
 def followed(f, points, constants, starts, low, high, **settings):
@@ -82,7 +94,13 @@ def flows():
     cases = FLOWS.values()
     points = np.array([(h, 0.0) for _, h, *_ in cases])
     found = followed(
-        flow, points, [c for c, *_ in cases], [p for _, _, p, *_ in cases], -1, 1, time="continuous"
+        flow,
+        points,
+        [(*c, 0)[:9] for c, *_ in cases],
+        [p for _, _, p, *_ in cases],
+        -1,
+        1,
+        time="continuous",
     )
     return found[0]
 
@@ -142,20 +160,34 @@ def test_points_of_a_branch_are_zeros_in_order(flows):
 
 
 def test_reduce_lists_a_branch_and_its_folds_once(flows):
-    """Three items, two of which followed one folded branch from both of its ends."""
-    rows = [list(FLOWS).index(name) for name in ("tanh", "pitchfork", "tanh")]
+    """Two items followed one folded branch from both of its ends, two one circle; one began nowhere."""
+    names = ("tanh", "pitchfork", "tanh", "no point", "circle", "its other side")
+    rows = [list(FLOWS).index(name) for name in names]
     some = {name: values[rows].copy() for name, values in flows.items()}
     for name in ("parameter", "branch_state", "n_unstable"):
         some[name][2] = some[name][2, ::-1]
     inputs = inputs_of(Continuation(time="continuous"))
-    table = reduce(inputs, None, {"item": np.array([4, 5, 6])}, some, None)
-    assert table["branch_of_start"].tolist() == [0, 1, 0]
-    assert table["branch_starts"].tolist() == [2, 1]
-    assert table["branch_item"].tolist() == [4, 5]
-    assert table["branch_folds"].tolist() == [2, 0]
-    assert table["kind"].tolist() == ["fold", "pitchfork", "fold"]
-    assert table["count"].tolist() == [1, 1, 1]
-    np.testing.assert_allclose(table["bifurcation_parameter"], [-0.53284, 0, 0.53284], atol=1e-6)
+    table = reduce(inputs, None, {"item": np.arange(4, 10)}, some, None)
+    assert table["branch_of_start"].tolist() == [0, 1, 0, -1, 2, 2]
+    assert table["branch_starts"].tolist() == [2, 1, 2]
+    assert table["branch_item"].tolist() == [4, 5, 8]
+    assert table["branch_folds"].tolist() == [2, 0, 2]
+    assert table["kind"].tolist() == ["fold", "fold", "pitchfork", "fold", "fold"]
+    assert table["count"].tolist() == [1] * 5
+    expected = [-0.53284, -0.5, 0, 0.5, 0.53284]
+    np.testing.assert_allclose(table["bifurcation_parameter"], expected, atol=1e-6)
+    assert flows["n_points"][list(FLOWS).index("no point")] == 0
+
+
+def test_steps_are_in_units_of_the_points():
+    """The tanh flow, a thousand times smaller: both starts lie on one branch, whose folds no step jumps over."""
+    s = 1e-3
+    small = lambda x, u: s * (-(x / s) + 2 * jnp.tanh(x / s) + u / s)
+    found = follow(small, [[-1.915 * s], [1.915 * s]], low=-s, high=s, time="continuous")
+    assert found.branches["branch_starts"].tolist() == [2]
+    np.testing.assert_allclose(
+        found.branches["bifurcation_parameter"], [-5.328e-4, 5.328e-4], rtol=1e-3
+    )
 
 
 def test_hopf_frequency_is_that_of_the_critical_pair(flows, maps):

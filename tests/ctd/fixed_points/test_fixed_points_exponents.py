@@ -51,6 +51,7 @@ def test_exponents_of_linear_and_logistic_maps():
         ([1.0, -2.0], 5, 1.5),
         ([1.0, 0.5], 5, np.nan),  # the others are not known
         ([1.0, 0.5], 2, 2),
+        ([np.nan, np.nan], 2, np.nan),
     ],
 )
 def test_dimension_kaplan_yorke(exponents, n, expected):

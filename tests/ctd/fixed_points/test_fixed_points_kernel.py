@@ -368,6 +368,7 @@ def test_bad_fields_are_refused(fields, said):
 
 
 BAD_FIND = [
+    (np.zeros((3, 2)), {"region": "linear", "anywhere": 1}, "linear by pieces"),
     (np.zeros(3), {}, r"candidates: shape \(3,\)"),
     (np.zeros((0, 3)), {}, "at least one state"),
     (np.full((2, 3), np.nan), {}, "candidates: 6 of 6 entries are NaN"),

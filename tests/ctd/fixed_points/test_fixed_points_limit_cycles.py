@@ -140,9 +140,16 @@ def test_a_multiple_of_a_period_is_lost():
     assert found == [["cycle"], ["lost"], ["lost"]]
 
 
+def test_flow_of_one_unit_has_no_cycle():
+    found = cycles(lambda h: -h, [[1.0]], time="continuous", transient=100, n_steps=200)
+    assert ended(found) == ["none"]
+    assert not len(found.unique["cycle_period"])
+
+
 BAD = [
     (np.zeros((2, 0)), {}, "states: .*at least one state"),
     ([[np.nan]], {}, "states: 1 of 1 entries are NaN"),
+    (np.zeros((2, 3, 1)), {}, r"states: shape \(2, 3, 1\), \(k, state\) expected"),
     ([[0.0]], {"near": 2}, "near"),
     ([[0.0]], {"dtype": "float32"}, "dtype"),
     ([[0.0]], {"unique_tol": 0}, "unique_tol"),

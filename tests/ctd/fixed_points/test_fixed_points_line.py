@@ -53,6 +53,8 @@ def test_ring():
     np.testing.assert_allclose(found.columns["input"], 0.6)
     np.testing.assert_array_equal(found.columns["residual"], found.rows)
     assert repr(found).startswith("ring of 40 points, length 12.55, dimension 1\n")
+    drift = line(table_of(points, points), step=lambda h: h).drift
+    assert drift[-1, 0] == pytest.approx(found.length), "the gap that closes it included"
 
 
 def test_line_with_a_branch_an_outlier_and_uneven_gaps():

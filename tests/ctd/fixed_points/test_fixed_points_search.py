@@ -239,3 +239,10 @@ def test_adam_agrees_with_fixed_iteration():
     np.testing.assert_allclose(found.results["point"], np.tile(reference, (12, 1)), atol=1e-6)
     distance = np.linalg.norm(reference - starts(12, 8), axis=1)
     np.testing.assert_allclose(found.results["distance"], distance, atol=1e-6)
+
+
+def test_maximum_of_q_is_no_slow_point():
+    """q = 1 / 2 (1 + h^2)^2 is largest at 0, where its gradient is 0."""
+    found = find(lambda h: h + 1 / (1 + h**2), [[0.0]])
+    assert [found.outcomes[k] for k in found.results["outcome"]] == ["limit"]
+    assert not len(found.unique["point"])
