@@ -9,7 +9,8 @@ so that the loop runs over fewer microbatches.
                        `------'  microbatch = one vmapped program, never of another width
 
 Only m enters the arithmetic of an item: for one m the bits of an item depend neither on the number of slots
-nor on the items beside it. With D devices, logical slot p lies on device p mod D.
+nor on the items beside it. With D devices, logical slot p lies on device p mod D. For m > 1 XLA may compile another program for
+one device than for several, whose last digits differ.
 """
 
 from ctd.batch.items import run_items as run_items

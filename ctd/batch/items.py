@@ -42,10 +42,19 @@ def run_items(
     """
     given = {name: np.asarray(values) for name, values in (columns or {}).items()}
     _check(type(params), given)
+    # Whole numbers for a field of reals are reals, as in a job.
+    own = {name: np.asarray(getattr(params, name)).dtype for name in given}
+    given = {
+        name: values.astype(np.result_type(values, own[name]))
+        if values.dtype.kind in "iu"
+        else values
+        for name, values in given.items()
+    }
     sizes = {len(values) for values in given.values()} or {1}
     if len(sizes) > 1:
         raise ValueError(f"columns: lengths differ: { {k: len(v) for k, v in given.items()} }")
-    n = sizes.pop()
+    if not (n := sizes.pop()):
+        raise ValueError(f"columns: no values of {', '.join(given)}; give one for each item")
     # A program has an item axis on all traced fields: those without a column repeat their one value.
     names = set(traced_type(type(params))._fields) - given.keys()
     given |= {name: np.repeat(np.asarray(getattr(params, name))[None], n, axis=0) for name in names}

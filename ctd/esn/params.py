@@ -56,8 +56,8 @@ class OfSeries(Params):
         return self
 
 
-def check_horizon(horizon: int, **ranges: int) -> None:
-    """Raise ValueError if a replay is longer than one of the ranges.
+def check_horizon(horizon: int, starts: int, **ranges: int) -> None:
+    """Raise ValueError if a replay is longer than one of the ranges, or replays cannot all begin at another sample.
 
     horizon: samples of a replay. ranges: name -> samples; a range of 0 samples is skipped.
     """
@@ -65,6 +65,11 @@ def check_horizon(horizon: int, **ranges: int) -> None:
         if length and horizon > length:
             raise ValueError(
                 f"horizon: {horizon} samples given, but {name} has {length}; give at most {length}"
+            )
+        if length and horizon and length - horizon < starts - 1:
+            raise ValueError(
+                f"starts: {starts} replays of {horizon} samples cannot all begin at another sample of {name}, which has {length}; "
+                f"give at most {length - horizon + 1}"
             )
 
 
@@ -226,7 +231,8 @@ class EchoState(OfSeries):
         return self
 
     def _check_ranges(self) -> "EchoState":
-        check_horizon(self.horizon, validation=self.validation, test=self.test or self.train)
+        ranges = {"validation": self.validation, "test": self.test or self.train}
+        check_horizon(self.horizon, self.starts, **ranges)
         if self.starts > 1 and not (self.horizon and self.test):
             raise ValueError(
                 f"starts: {self.starts} replays need a test range and a horizon; give test and horizon"

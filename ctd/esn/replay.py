@@ -76,7 +76,6 @@ def replay(
     x, y, variance = stretch
     length = len(x)
     horizon = static.horizon or length
-    # The last replay ends where the stretch ends.
     stride = (length - horizon) // (static.starts - 1) if static.starts > 1 else 0
     forced = y.astype(static.state_dtype)
     silent = jnp.zeros((length, static.n), static.state_dtype)

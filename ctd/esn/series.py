@@ -48,13 +48,14 @@ def series(targets: np.ndarray, dt: float, inputs: np.ndarray | None = None) -> 
     """
     if inputs is None:
         inputs = np.zeros((len(targets), 0))
-    variance = targets.var(axis=0).mean() if len(targets) else 0.0
-    # NRMSE divides by it.
-    if not variance > 0:
+    # NRMSE divides by their variance, which rounding of the mean may make more than 0 for a constant.
+    if not len(targets) or not np.ptp(targets, axis=0).any():
         raise ValueError(
             "target: all samples are equal, so that the error relative to their variance is undefined; give a series that varies"
         )
-    return Series(on_host(inputs), on_host(targets), on_host(dt, float), on_host(variance))
+    return Series(
+        on_host(inputs), on_host(targets), on_host(dt, float), on_host(targets.var(axis=0).mean())
+    )
 
 
 def load_series(inputs: View[OfSeries], length: int) -> Series:

@@ -203,11 +203,11 @@ def is_geometric(values: ArrayLike) -> bool:
 def tick(value: float) -> str:
     """A number as a short text.
 
-    >>> tick(0.01), tick(3.1623), tick(1000), tick(1e5)
+    >>> tick(0.01), tick(3.1623), tick(999.6), tick(1e5)
     ('0.01', '3.16', '1000', '1e5')
     """
     # .3g would write 1234 as 1.23e+03.
-    if 1000 <= abs(value) < 1e5:
+    if 999.5 <= abs(value) < 1e5:
         return f"{value:.0f}"
     return f"{value:.3g}".replace("e+0", "e").replace("e-0", "e-").replace("e+", "e")
 

@@ -113,7 +113,8 @@ def divergence_of_mixtures(
 
 def spectra(x: Float[Array, "time channel"], smoothing: float) -> Float[Array, "frequency channel"]:
     """Power spectra of z-scored channels, smoothed by a Gaussian, each with the sum 1; 0 for a channel that does not change."""
-    centred = x - x.mean(axis=0)
+    # Not sd > 0 alone: rounding of the mean leaves a constant, whose power lies all at frequency 0.
+    centred = jnp.where(jnp.ptp(x, axis=0) > 0, x - x.mean(axis=0), 0)
     sd = centred.std(axis=0)
     power = jnp.abs(jnp.fft.rfft(centred / jnp.where(sd > 0, sd, 1), axis=0)) ** 2
     radius = int(TRUNCATE * smoothing + 0.5)

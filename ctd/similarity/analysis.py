@@ -80,7 +80,8 @@ def clusters(distances: np.ndarray, method: str, n_clusters: int | None) -> Clus
     condensed = distances[np.triu_indices(n, 1)]
     merges = hierarchy.linkage(condensed, method, optimal_ordering=n <= BEST_ORDER)
     order = hierarchy.leaves_list(merges)
-    cut = lambda k: hierarchy.fcluster(merges, k, "maxclust")
+    # Not `fcluster`, which gives fewer clusters where merges tie.
+    cut = lambda k: hierarchy.cut_tree(merges, k).ravel()
     # The silhouette is not defined for one cluster, nor for n clusters of one network.
     some = range(2, min(MOST_CLUSTERS, n - 1) + 1)
     if n_clusters is None:
@@ -139,20 +140,19 @@ def explained(
     >>> f"{found.r2:.3f} {found.mantel:.3f}"
     '1.000 1.000'
     """
-    orders = permutations(len(values), n_permutations, seed)
-    products = inner_products(distances)
-    r2, r2_p = _permuted(projection(values), products, orders)
-    scale = np.trace(products)
     apart = differences(values)
     # Mantel: the correlation over pairs of different networks; the zeros of the diagonal do not count.
     off = ~np.eye(len(values), dtype=bool)
+    if not (np.ptp(distances[off]) and np.ptp(apart[off])):
+        return Explained(*[float("nan")] * 4)
+    orders = permutations(len(values), n_permutations, seed)
+    products = inner_products(distances)
+    r2, r2_p = _permuted(projection(values), products, orders)
     a = np.where(off, apart - apart[off].mean(), 0)
     b = np.where(off, distances - distances[off].mean(), 0)
     size = np.linalg.norm(a) * np.linalg.norm(b)
     product, mantel_p = _permuted(a, b, orders)
-    if scale <= 0 or size <= 0:
-        return Explained(*[float("nan")] * 4)
-    return Explained(r2 / scale, r2_p, product / size, mantel_p)
+    return Explained(r2 / np.trace(products), r2_p, product / size, mantel_p)
 
 
 def permutations(n: int, count: int, seed: int) -> np.ndarray:

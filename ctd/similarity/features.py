@@ -120,7 +120,13 @@ def _of_samples(inputs: View[Comparison], x: np.ndarray, eps: float) -> np.ndarr
         return x / np.sqrt(np.linalg.norm(x.T @ x))
     # The median distance scales the kernel, so that it does not depend on the units' scale (Kornblith et al. 2019).
     if inputs.method == "rbf_cka":
-        return x / (inputs.bandwidth * np.median(scipy.spatial.distance.pdist(x)))
+        middle = np.median(scipy.spatial.distance.pdist(x))
+        if not middle:
+            raise ValueError(
+                "method: rbf_cka: more than half of a network's states coincide, so that their median distance, which scales "
+                "the kernel, is 0; give method cka"
+            )
+        return x / (inputs.bandwidth * middle)
     # SVCCA is canonical correlation after a cut of the principal components; plain CCA keeps all of them.
     return principal_directions(x, inputs.variance if inputs.method == "svcca" else 1.0, eps)
 

@@ -61,13 +61,15 @@ def advance(
     static: View[Comparison], shared: Features, traced: Values[Comparison], key: Array, s: Row
 ) -> Row:
     """Compute the distance of the next pair."""
+    del key
     values, size = jnp.asarray(shared.values), jnp.asarray(shared.size)
     # A row beyond the last network has no pairs, but its index must be valid.
     row = traced.matrix_row % len(values)
     other = (row + 1 + s.done) % len(values)
     sizes = jnp.stack([size[row], size[other]])
-    # The key of a pair depends on both networks alone, not on the order of work.
-    found = distance(static, values[row], values[other], sizes, jax.random.fold_in(key, other))
+    # Not the item's key: the distance of a pair would depend on the item's number.
+    pair = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), row), other)
+    found = distance(static, values[row], values[other], sizes, pair)
     return Row(s.done + 1, s.n_pairs, s.distance.at[other].set(found))
 
 

@@ -20,7 +20,7 @@ from ctd.late import Array, Float, jax, on_host
 from ctd.plots import tick
 from ctd.similarity.params import OF_INPUTS, OF_POINTS, Comparison
 from ctd.similarity.trials import Trials, trials
-from ctd.weights import read_weights
+from ctd.weights import keras_file, read_weights
 from ctd.words import count
 
 MOST = 10_000
@@ -273,7 +273,10 @@ def _attributes(path: str) -> dict[str, Label]:
     if not h5py.is_hdf5(path):
         return {}
     with opened_hdf5(path) as file:
-        attrs = {name: value for name, value in file.attrs.items() if name not in NOT_PARAMETERS}
+        if keras_file.is_keras(file):
+            return {}
+        told = {name: value for name, value in file.attrs.items() if name not in NOT_PARAMETERS}
+    attrs = {name: value for name, value in told.items() if np.ndim(value) == 0}
     # h5py returns NumPy's scalars; labels and tables take Python's.
     return {
         name: value.item() if hasattr(value, "item") else value for name, value in attrs.items()

@@ -70,7 +70,6 @@ def compare(
     *,
     inputs: Sequence[ArrayLike] | None = None,
     parameters: Mapping[str, Sequence[Label]] | None = None,
-    seed: int = 0,
     **settings: object,
 ) -> Compared:
     """Compute the distances between networks, embed and cluster them, and test what parameters explain of them.
@@ -84,7 +83,6 @@ def compare(
         inputs: methods dsa, dsa:...: the inputs (trial, time, input) of each network, which are then fitted apart from its
             dynamics.
         parameters: name -> one number or text for each network, such as its cell.
-        seed: of the rotations from which `dsa` starts.
         **settings: fields of `Comparison` (n_samples, variance, rank, dtype, ...) and of `Options` (n_clusters,
             n_permutations, ...).
 
@@ -109,7 +107,7 @@ def compare(
     features = features_of(view, _compared(view, names, given, inputs), len(given))
     rows = np.arange(len(given))  # an item for each row of the matrix
     # `shared` stands for the files that a job would read.
-    results = run_items(kernel, params, {"matrix_row": rows}, seed=seed, shared=features)
+    results = run_items(kernel, params, {"matrix_row": rows}, shared=features)
     with precision(view):  # as `gather` reduces a job
         found = tables(joined(rows, results, len(given)), told, np.asarray(features.size), options)
     return Compared(found["distances"], told.labels, found, told, method)
@@ -128,7 +126,15 @@ def _compared(
         raise ValueError(
             f"inputs: given, but method {view.method} does not fit dynamics; give method {', '.join(OF_DYNAMICS)}"
         )
-    return given if view.method in OF_POINTS else checked(given, names)
+    if view.method not in OF_POINTS:
+        return checked(given, names)
+    needed = {"n_unstable", "n_marginal", "q", *["leads"] * (view.method == "connections")}
+    for name, table in zip(names, given, strict=True):
+        if lacking := needed - (table.keys() if isinstance(table, Mapping) else set()):
+            raise ValueError(
+                f"{name}: method {view.method} compares tables of points, and this one lacks {', '.join(sorted(lacking))}"
+            )
+    return given
 
 
 def _trials(

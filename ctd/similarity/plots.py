@@ -48,7 +48,7 @@ def _matrix(reduced: Mapping[str, np.ndarray], order: np.ndarray, names: Axis, m
     note = ""
     if method == "procrustes" and units.min() < units.max():
         note = f"Networks have {units.min()} to {units.max()} units; narrower ones are padded with zeros. "
-    if not np.nanmax(reduced["pair_distance"], initial=0):
+    if (np.asarray(reduced["pair_distance"]) == 0).all():
         note += "All distances are 0. "
     if missing:
         note += (

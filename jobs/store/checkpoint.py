@@ -5,7 +5,8 @@
 
 A generation is written whole or not at all. A generation that is damaged, or that comes from another
 device kind, microbatch, set of items or version of JAX, is ignored: continuing from it could give other bits. The
-number of devices and of slots changes no bit, so a shard that was stopped on two cores goes on on one.
+number of slots changes no bit. Nor does that of devices where items are computed one by one, so a shard that was stopped on two
+cores goes on on one; a wider microbatch may differ in its last digits between one device and several (docs/running.md).
 """
 
 from __future__ import annotations

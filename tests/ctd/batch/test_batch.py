@@ -20,7 +20,7 @@ from ctd.batch import (
     run_items,
     traced_columns,
 )
-from ctd.kernel import inputs_of, static_of, traced_of
+from ctd.kernel import Params, Traced, Var, inputs_of, one_shot, static_of, traced_of
 from jobs.inputs.measure import load_group
 
 N = 23
@@ -144,11 +144,23 @@ def test_run_does_not_start_more_than_needed():
         ({"m": [1, 2]}, "Walk has no field 'm'; its traced fields: n_steps, rate, push"),
         ({"rate": 0.1}, "'rate': one value for each item expected, got 0.1"),
         ({"rate": [0.1], "n_steps": [1, 2]}, "lengths differ"),
+        ({"rate": []}, "columns: no values of rate"),
     ],
 )
 def test_run_items_bad_columns(columns, text):
     with pytest.raises(ValueError, match=text):
         run_items(toy.kernel, toy.Walk(), columns)
+
+
+def test_run_items_takes_whole_numbers_of_a_real_field_as_reals():
+    class Power(Params):
+        x: Traced[float] = 0.0
+
+    run = lambda static, shared, traced, key: {"y": traced.x**5}
+    kernel = one_shot("power", Power, {"y": Var()}, run)
+    np.testing.assert_array_equal(
+        run_items(kernel, Power(), {"x": [100, 101]})["y"], np.float32([1e10, 101.0**5])
+    )
 
 
 def test_layout_for_rounds_up_to_microbatch():

@@ -52,6 +52,10 @@ from ctd.kernel import inputs_of, static_of, traced_of
             "horizon: 30 samples given, but validation has 20",
         ),
         ({"horizon": 301}, "horizon: 301 samples given, but test has 300"),
+        (
+            {"starts": 7, "test": 40, "horizon": 35},
+            r"starts: 7 replays of 35 samples .* test, .*; give at most 6",
+        ),
         ({"starts": 2, "test": 50}, "starts: 2 replays need a test range and a horizon"),
         ({"record": ("wieghts",)}, "record"),
     ],

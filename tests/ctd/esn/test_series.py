@@ -108,9 +108,11 @@ def test_series_depend_on_seed_only(make):
     assert not np.allclose(make(1), make(2))
 
 
-def test_series_constant_refused():
+@pytest.mark.parametrize("value", [1.0, 0.1])
+def test_series_constant_refused(value):
+    """The mean of many .1 rounds, so that their variance is more than 0."""
     with pytest.raises(ValueError, match="target: all samples are equal"):
-        series.series(np.ones((10, 2)), 0.1)
+        series.series(np.full((300, 2), value), 0.1)
 
 
 @pytest.fixture

@@ -75,6 +75,13 @@ def test_hellinger_scipy():
     np.testing.assert_allclose(found, np.mean(distances), rtol=1e-9)
 
 
+@pytest.mark.parametrize("value", [0.0, 0.1, 0.3, 1.7])
+def test_hellinger_of_a_run_that_rests(value):
+    """Its mean rounds, and what is left of the run is a constant."""
+    x = jnp.sin(jnp.arange(1000) / 50)[:, None].astype("float32")
+    assert measures.hellinger(x, jnp.full_like(x, value), 20.0) == 1
+
+
 def test_prediction_error_numpy():
     """Of x' = 2 x + s, three steps ahead."""
     x, s = RNG.normal(size=(20, 1)), RNG.normal(size=(20, 1))

@@ -1,5 +1,6 @@
 """Rows of the matrix, what is made of it, and what is refused."""
 
+import h5py
 import jax
 import numpy as np
 import pytest
@@ -53,6 +54,18 @@ def test_clusters_are_those_of_the_plane():
     labels = RNG.integers(0, 4, 12)
     expected = metrics.silhouette_score(APART, labels, metric="precomputed")
     assert silhouette(APART, labels) == pytest.approx(expected, abs=1e-12)
+
+
+def test_clusters_are_as_many_as_asked_where_merges_tie():
+    two = np.ones((4, 4)) - np.kron(np.eye(2), np.ones((2, 2)))
+    for distances in (two, 1 - np.eye(4)):
+        for k in range(1, 5):
+            assert len(set(clusters(distances, "average", k).cluster)) == k
+    assert clusters(two, "average", 2).cluster.tolist() == [0, 0, 1, 1]
+
+
+def test_equal_distances_explain_nothing():
+    assert np.isnan(explained(0.1 * (1 - np.eye(5)), np.arange(5.0), 9, 0)).all()
 
 
 def test_explained_by_numbers_is_that_of_a_regression():
@@ -225,8 +238,32 @@ def test_networks_beyond_the_memory_are_refused_at_the_first_one():
 
 
 def test_compare_refuses():
+    points = {"n_unstable": [0, 1], "n_marginal": [0, 0], "q": [0, 0]}
+    states = RNG.normal(size=(30, 3))
+    silent = np.maximum(states - 2, 0)
+    for networks, method, said in (
+        (
+            [points, points],
+            "connections",
+            "0: method connections compares tables of points, .* lacks leads",
+        ),
+        ([states, states], "topology", "lacks n_marginal, n_unstable, q"),
+        ([silent, states], "rbf_cka", "states coincide, .* give method cka"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            compare(networks, method)
     with pytest.raises(ValueError, match="cell: 1 values given for 2 networks"):
         compare(RNG.normal(size=(2, 9, 3)), parameters={"cell": ["gru"]})
+
+
+def test_files_of_keras_tell_nothing(tmp_path):
+    for name in "ab":
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            file.attrs.update(layer_names=np.array([b"gru", name.encode()]), backend="tensorflow")
+    found = read_known(
+        inputs_of(Comparison(weights=[str(tmp_path / f"{name}.h5") for name in "ab"]))
+    )
+    assert found == (("a", "b"), {})
 
 
 def test_known_is_what_differs(files):

@@ -11,11 +11,14 @@ from scipy import linalg, optimize
 from scipy.spatial import distance as scipy_distance
 from scipy.spatial import procrustes
 
+from ctd.batch import precision, run_items
 from ctd.kernel import inputs_of, static_of
 from ctd.similarity.dynamics import alignment, linear_dynamics
 from ctd.similarity.features import features_of
+from ctd.similarity.kernel import kernel
 from ctd.similarity.pairs import distance
 from ctd.similarity.params import OF_DYNAMICS, Comparison
+from ctd.similarity.summary import joined
 from ctd.similarity.trials import trials
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -159,6 +162,21 @@ def test_dsa_is_the_best_alignment_of_the_linear_dynamics():
     fitted = linear_dynamics(X, 3, 1, 3)
     ours = np.linalg.eigvals(fitted / np.linalg.norm(fitted))
     np.testing.assert_allclose(np.sort_complex(ours), np.sort_complex(np.linalg.eigvals(a)), atol=1e-9)  # fmt: skip
+
+
+def test_distance_of_a_pair_does_not_depend_on_the_items_number():
+    """The rotations that `dsa` starts from are drawn by the pair."""
+    rng = np.random.default_rng(0)
+    states = map(trials, "abc", np.cumsum(rng.normal(size=(3, 4, 30, 5)), axis=2), [None] * 3)
+    inputs = inputs_of(params := Comparison(method="dsa", n_delays=2, rank=4))
+    with precision(inputs):
+        features = features_of(inputs, states, 3)
+    rows = np.arange(3)
+    one, two = (
+        joined(order, run_items(kernel, params, {"matrix_row": order}, shared=features), 3)
+        for order in (rows, rows[::-1])
+    )
+    np.testing.assert_array_equal(one, two)
 
 
 def test_dsa_agrees_with_its_authors_program():
