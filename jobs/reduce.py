@@ -24,7 +24,7 @@ from ctd.late import jax
 from jobs import keys
 from jobs.errors import validated
 from jobs.inputs.measure import load_group, with_files
-from jobs.spec.job import options_of
+from jobs.spec.reductions import options_of
 from jobs.storage import objects
 from jobs.storage.checksums import verified, write_sums
 from jobs.store.arrays import Lazy, attributes, put_array

@@ -42,14 +42,7 @@ def run_items(
     """
     given = {name: np.asarray(values) for name, values in (columns or {}).items()}
     _check(type(params), given)
-    # Whole numbers for a field of reals are reals, as in a job.
-    own = {name: np.asarray(getattr(params, name)).dtype for name in given}
-    given = {
-        name: values.astype(np.result_type(values, own[name]))
-        if values.dtype.kind in "iu"
-        else values
-        for name, values in given.items()
-    }
+    given = {name: _read(name, values, getattr(params, name)) for name, values in given.items()}
     sizes = {len(values) for values in given.values()} or {1}
     if len(sizes) > 1:
         raise ValueError(f"columns: lengths differ: { {k: len(v) for k, v in given.items()} }")
@@ -70,6 +63,20 @@ def run_items(
     while not run.finished:
         run.advance()
     return run.results
+
+
+def _read(name: str, values: np.ndarray, own: object) -> np.ndarray:
+    """A column in the type of its field, as in a job: whole numbers of a real field are reals. own: the field's value in params.
+
+    Raises ValueError where that changes a value.
+    """
+    kind = np.asarray(own).dtype
+    if kind.kind not in "biuf":
+        return values
+    read = values.astype(kind)
+    if not np.array_equal(read, values, equal_nan=values.dtype.kind == "f"):
+        raise ValueError(f"columns: {name!r}: {values} given; expected values such as {own!r}")
+    return read
 
 
 def _check(params: type[Params], columns: Mapping[str, np.ndarray]) -> None:

@@ -279,13 +279,22 @@ def _n_maps() -> int:
 def traced_columns(
     params: type[Params], columns: Mapping[str, np.ndarray], dtype: str
 ) -> Values[Params]:
-    """The named tuple of traced columns: reals in `dtype`, integers in int32, booleans unchanged."""
+    """The named tuple of traced columns: reals in `dtype`, integers in int32, booleans unchanged.
+
+    Raises ValueError for integers that int32 does not hold.
+    """
     kind = traced_type(params)
 
     def cast(values: np.ndarray) -> np.ndarray:
         values = np.asarray(values)
         if values.dtype.kind == "f":
             return values.astype(dtype)
-        return values if values.dtype.kind == "b" else values.astype(np.int32)
+        if values.dtype.kind == "b":
+            return values
+        if not np.array_equal(whole := values.astype(np.int32), values):
+            raise ValueError(
+                "whole numbers of more than 32 bits given; expected numbers up to 2147483647"
+            )
+        return whole
 
     return kind(*(cast(columns[name]) for name in kind._fields))

@@ -34,8 +34,8 @@ from jobs.gather.tables import numeric_columns, write_items, write_reductions, w
 from jobs.late import zarr
 from jobs.reduce import is_reduced, made_from, reduce_group, rows_of
 from jobs.run.task import Executor, Reduction
-from jobs.spec.job import options_of, set_field
-from jobs.spec.reductions import check_reductions, reductions_of
+from jobs.spec.job import set_field
+from jobs.spec.reductions import check_reductions, options_of, reductions_of
 from jobs.storage import connect, objects
 from jobs.storage.checksums import checksummed, read_verified, write_sums
 from jobs.storage.lease import Held, Lease

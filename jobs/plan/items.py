@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from ctd.kernel import Kernel, Kind, Params, field_kinds
 from jobs.errors import Faults, JobError, count, home_of, nearest
 from jobs.plan.params import Reader
-from jobs.spec.job import JobSpec, options_of, parse_job
-from jobs.spec.reductions import reductions_of
+from jobs.spec.job import JobSpec, parse_job
+from jobs.spec.reductions import options_of, reductions_of
 from jobs.spec.search import Optuna, Population, Search, extremes
 from jobs.spec.sweep import MAX_ITEMS, Choice, Column, join
 
@@ -116,14 +116,16 @@ def expand(spec: JobSpec, kernel: Kernel, where: str = "job") -> Items:
     bad = _check_names(spec, kinds, kernel, where, faults)
     base = dict(spec.params)
     # A sweep that lacks a field of another sweep has its value from `params`, or the default.
-    drawn = [(part.count(), part.columns(spec.seed)) for part in parts]
+    drawn = [
+        (part.count(), {k: c for k, c in part.columns(spec.seed).items() if k not in bad})
+        for part in parts
+    ]
     columns = (
-        join(drawn, {**_defaults(kernel), **base, "seed": 0}) if len(drawn) > 1 else drawn[0][1]
+        join(drawn, {"seed": 0, **_defaults(kernel), **base}) if len(drawn) > 1 else drawn[0][1]
     )
     with faults:
         drawn_starts, base = _starts(spec, base, total, kernel, where)
         columns = columns | drawn_starts
-    columns = {name: column for name, column in columns.items() if name not in bad}
     reader = Reader(kernel, where)
     columns = reader.columns(columns, base, faults)
     faults.tell()
@@ -153,7 +155,9 @@ def _check_names(
 ) -> set[str]:
     """The swept names that are not fields, or inner fields of a traced field, or also in `params`; each adds a fault."""
     bad = set()
-    for name in sorted({name for part in spec.sweeps() for name in part.names()}):
+    parts = [{*part.names()} for part in spec.sweeps()]
+    chosen_too = {*spec.search.params} if isinstance(spec.search, Optuna) else set()
+    for name in sorted(set().union(*parts)):
         with faults:
             top, _, rest = name.partition(".")
             # Bad until every check has passed: a fault ends the block.
@@ -166,6 +170,14 @@ def _check_names(
             if rest and kinds[top] is Kind.TRACED:
                 raise JobError(
                     f"{where}: sweep: {name!r}: {top!r} is a number and has no field {rest!r}"
+                )
+            if rest and top in chosen_too.union(*parts):
+                raise JobError(
+                    f"{where}: sweep: {name!r}: {top!r} is swept or searched as a whole, too; keep one of them"
+                )
+            if rest and not all(name in part for part in parts):
+                raise JobError(
+                    f"{where}: sweep: {name!r} is missing in a sweep of the list; give it in each"
                 )
             if name in spec.params:
                 raise JobError(

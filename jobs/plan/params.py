@@ -36,7 +36,7 @@ class Reader(NamedTuple):
             inner = content.get(parent, {})
             content[parent] = {"name": inner} if isinstance(inner, str) else dict(inner)
             content = content[parent]
-        content[last] = value.item() if isinstance(value, np.generic) else value
+        content[last] = value.tolist() if isinstance(value, np.generic | np.ndarray) else value
 
     def read(
         self,
@@ -52,7 +52,7 @@ class Reader(NamedTuple):
         """
         model = self.kernel.Params
         try:
-            return model.model_validate(content)
+            return in_32_bits(model.model_validate(content), self.where)
         except ValidationError as error:
             place = lambda field: (
                 "search.params" if field in searched else "sweep" if field in swept else "params"
@@ -94,6 +94,16 @@ class Reader(NamedTuple):
                 self.read(first)
         return valid
 
+    def _rest(
+        self, name: str, given: list[Any], check: Callable[[str, object], Params]
+    ) -> list[Any]:
+        """Listed values beyond those that are validated one by one: numbers by their ends, as generated ones are."""
+        rest = _plain(given)
+        are_numbers = isinstance(rest, np.ndarray) and rest.ndim == 1 and rest.dtype.kind in "iuf"
+        if len(rest) and are_numbers and not np.isnan(rest).any():
+            return listed(self._valid(name, Column(np.arange(0), rest, True), check).values)
+        return [_field(check(name, value), name) for value in given]
+
     def _valid(self, name: str, column: Column, check: Callable[[str, object], Params]) -> Column:
         """One column as `Params` reads it. check: (field, value) -> the item with this value."""
         if column.generated:
@@ -104,7 +114,7 @@ class Reader(NamedTuple):
             return column._replace(values=read)
         given = listed(column.values)
         checked = [_field(check(name, value), name) for value in given[:CHECKED]]
-        values = _plain([*checked, *given[CHECKED:]])
+        values = _plain([*checked, *self._rest(name, given[CHECKED:], check)])
         if isinstance(values, list) and any(isinstance(v, tuple) for v in values):
             lengths = sorted({len(v) for v in values})
             if field_kinds(self.kernel.Params).get(name) is Kind.TRACED and len(lengths) > 1:
@@ -115,6 +125,17 @@ class Reader(NamedTuple):
         return column._replace(values=values)
 
 
+def in_32_bits(params: Params, where: str) -> Params:
+    """Raise JobError if a traced whole number does not fit the int32 that the devices hold (ctd.batch.traced_columns)."""
+    for name, kind in field_kinds(type(params)).items():
+        value = getattr(params, name)
+        if kind is Kind.TRACED and isinstance(value, int) and not -(2**31) <= value < 2**31:
+            raise JobError(
+                f"{where}: {name}: {value} given; a traced whole number has 32 bits, so at most {2**31 - 1}"
+            )
+    return params
+
+
 def _plain(values: list[Any]) -> Any:
     """Return numbers, or tuples of numbers of one length, as an array; anything else as a list."""
     # True is an int to Python, and would become 1 in an array of numbers.
@@ -123,7 +144,7 @@ def _plain(values: list[Any]) -> Any:
         return np.asarray(values)
     tuples = all(isinstance(v, tuple) and all(number(x) for x in v) for v in values)
     if tuples and len({len(v) for v in values}) == 1:
-        return np.asarray(values, float)
+        return np.asarray(values)
     return values
 
 

@@ -25,6 +25,7 @@ from ctd.kernel import Kernel, Kind, Outcome, Var, field_kinds, inputs_of
 from ctd.late import jax
 from jobs.errors import JobError, count, nearest, validated
 from jobs.plan.items import Group, Items, chosen
+from jobs.plan.params import in_32_bits
 from jobs.search.optuna import check_installed
 from jobs.spec.job import JobSpec
 from jobs.spec.search import Optuna, Population, Search, bounds, dtype_of, extremes
@@ -213,6 +214,8 @@ def _check_searched(
             f"{at}: is a {kinds[name].value} field, which is compiled in or read before; list its values, "
             f"`{name}: {{choice: [...]}}`"
         )
+    if isinstance(law, Choice) and any(isinstance(value, str) for value in law.choice):
+        raise JobError(f"{at}: {law.choice} given; a traced field takes numbers, without quotes")
     real = isinstance(law, Uniform | Loguniform)
     who = "Optuna proposes traced numbers, whole ones where the field is whole"
     _searched_field(name, kernel, group, float if real else (float, int), who, where)
@@ -245,7 +248,8 @@ def _check_values(
     """Raise JobError if the kernel does not take one of these values of a field."""
     content = group.params.model_dump(mode="json")
     for value in values:
-        validated(kernel.Params, {**content, name: value}, f"{where}: search.params")
+        at = f"{where}: search.params"
+        in_32_bits(validated(kernel.Params, {**content, name: value}, at), at)
 
 
 def _check_size(search: Search, group: Group, items: Items, where: str) -> None:

@@ -185,7 +185,9 @@ class Attempt:
         columns = {name: read(name) if name in stored else same(name) for name in names}
         if step:
             at = np.searchsorted(step.round.rows, self.rows)
-            columns |= {name: values[at] for name, values in step.round.values.items()}
+            # In the type of their field: a list of whole numbers may be proposed for a real one.
+            kind = lambda name: np.asarray(getattr(params, name)).dtype
+            columns |= {n: values[at].astype(kind(n)) for n, values in step.round.values.items()}
         return ids, columns
 
     def _column(self, name: str) -> np.ndarray:

@@ -28,6 +28,7 @@ from jobs.run.task import Executor
 from jobs.run.worker import usable_memory
 from jobs.spec.job import JobSpec, find_kernel, leaves
 from jobs.spec.reductions import check_reductions, reductions_of
+from jobs.spec.sweep import Sweep
 from jobs.spec.trust import allow_and_remember, modules_of
 from jobs.storage import connect, objects
 from jobs.storage.lease import Lease
@@ -253,8 +254,12 @@ def _check_items(old: Store, new: Store, shard: Shard) -> None:
 
 def _same(a: JobSpec, b: JobSpec, kernel: Kernel) -> bool:
     """Whether two specs describe the same job."""
-    sweep_of = lambda spec: spec.science().get("sweep")
-    return a.digest() == b.digest() or (sweep_of(a) == sweep_of(b) and _alike(a, b, kernel))
+    return a.digest() == b.digest() or (_axes(a) == _axes(b) and _alike(a, b, kernel))
+
+
+def _axes(spec: JobSpec) -> list[tuple[Sweep, list[str]]]:
+    """The sweeps of a job with the order of their axes, which is that of the items; mappings are equal in any order."""
+    return [(part, [*part.grid]) for part in spec.sweeps()]
 
 
 def _normal(params: Mapping[str, object], kernel: Kernel) -> dict[str, Any]:
@@ -274,7 +279,7 @@ def _normal(params: Mapping[str, object], kernel: Kernel) -> dict[str, Any]:
 
 def has_grown(old: JobSpec, new: JobSpec, kernel: Kernel) -> bool:
     """Return whether `new` is `old` with further sweeps at the end of its list."""
-    before, after = old.sweeps(), new.sweeps()
+    before, after = _axes(old), _axes(new)
     # At the end alone: then every old item keeps its id, and with it its random numbers.
     grown = len(after) > len(before) and after[: len(before)] == before
     return grown and _alike(old, new, kernel)

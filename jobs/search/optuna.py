@@ -74,6 +74,8 @@ class OptunaSearcher(Searcher):
         self._trials: dict[int, optuna.Trial] = {}
         """Row -> its trial, until Optuna has been told its end."""
         self._ways, self.group = ways, np.full(self.n, -1)
+        self._asked: dict[int, dict[str, object]] = {}
+        """Row -> what was proposed for it, in Optuna's own types: an array of numbers and texts holds texts."""
         self._values = {
             name: np.zeros(self.n, dtype_of(law)) for name, law in search.params.items()
         }
@@ -107,14 +109,14 @@ class OptunaSearcher(Searcher):
         """Have rows that failed go on with the values that they had, each as a new trial; see Searcher."""
         super().retry(rows)
         for row in rows.tolist():
-            known = {name: values[row].item() for name, values in self._values.items()}
             # The study's next `ask` returns the trial that is queued.
-            self._studies[row // self.search.trials].enqueue_trial(known)
+            self._studies[row // self.search.trials].enqueue_trial(self._asked[row])
             self._ask(row)
 
     def _ask(self, row: int) -> None:
         """Ask Optuna for the trial of an item."""
         trial = self._trials[row] = self._studies[row // self.search.trials].ask(self._laws)
+        self._asked[row] = trial.params
         for name, values in self._values.items():
             values[row] = trial.params[name]
         is_of = lambda way: all(trial.params[name] == value for name, value in way.items())

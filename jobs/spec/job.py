@@ -35,7 +35,7 @@ from pydantic import (
 from ctd.catalogue import UnknownKernel, find_module, load_kernel
 from ctd.contract import located
 from ctd.kernel import Kernel
-from jobs.errors import JobError, advised, explain, meant, validated
+from jobs.errors import JobError, advised, explain, meant
 from jobs.spec.search import METHODS, Optuna, Population, Rungs, Search
 from jobs.spec.sweep import Sweep, Sweeps
 from jobs.spec.text import parse_file, parse_text
@@ -180,7 +180,11 @@ class JobSpec(BaseModel):
 
     def digest(self) -> str:
         """The sha256 of `science()`: two jobs with equal digests compute the same."""
-        text = json.dumps(self.science(), sort_keys=True)
+        # The order of axes decides which item is which, that of searched fields what is drawn. It is named where it is not the
+        # alphabet's, so that other digests stay.
+        orders = [[*part.grid] for part in self.sweeps()] + [[*getattr(self.search, "params", {})]]
+        unsorted = [names for names in orders if names != sorted(names)]
+        text = json.dumps(self.science(), sort_keys=True) + json.dumps(unsorted) * bool(unsorted)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -266,7 +270,9 @@ def set_field(content: dict[str, Any], override: str) -> None:
     *parents, last = key.split(".")
     here = content
     for name in parents:
-        here = here.setdefault(name, {})
+        if here.get(name) is None:  # `params:` with nothing below it
+            here[name] = {}
+        here = here[name]
         if not isinstance(here, dict):
             raise JobError(f"--set {override}: {name!r} is {here!r}, not a mapping with fields")
     here[last] = parse_text(text, f"--set {override}")
@@ -343,13 +349,3 @@ def _refuse_namesake(name: str, base: str) -> None:
             f"kernel: {name}: this process has imported {used}, but the job's module of that name is {beside}; "
             "run the jobs one by one, or give the modules different names"
         )
-
-
-def options_of(spec: JobSpec, kernel: Kernel) -> BaseModel:
-    """The validated settings of the kernel's own reduction: `gather` without `reductions`.
-
-    Raises:
-        JobError: a setting is unknown or not valid.
-    """
-    settings = {k: v for k, v in spec.gather.items() if k != "reductions"}
-    return validated(kernel.Options, settings, "gather")

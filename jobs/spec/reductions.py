@@ -17,7 +17,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from ctd.kernel import Kernel
-from jobs.errors import JobError, explain, nearest
+from jobs.errors import JobError, explain, nearest, validated
 from jobs.spec.description import Description
 from jobs.spec.job import JobSpec
 from jobs.spec.search import SEARCH_TABLE
@@ -184,3 +184,13 @@ def check_reductions(found: Sequence[Reduction], columns: Mapping[str, bool]) ->
                     else f"unknown column {column!r}"
                 )
                 raise JobError(f"gather: reductions.{k}.{field}: {what}{nearest(column, known)}")
+
+
+def options_of(spec: JobSpec, kernel: Kernel) -> BaseModel:
+    """The validated settings of the kernel's own reduction: `gather` without `reductions`.
+
+    Raises:
+        JobError: a setting is unknown or not valid.
+    """
+    settings = {k: v for k, v in spec.gather.items() if k != "reductions"}
+    return validated(kernel.Options, settings, "gather")

@@ -61,10 +61,16 @@ def one_of(message: str, *forms: str) -> Discriminator:
     )
 
 
+def _no_zero(step: int) -> int:
+    if step == 0:
+        raise ValueError("a step of 0 given; expected another")
+    return step
+
+
 class Range(_Form):
     """`range: n`, `range: [start, stop]` or `range: [start, stop, step]`, as in Python."""
 
-    range: int | tuple[int, int] | tuple[int, int, int]
+    range: int | tuple[int, int] | tuple[int, int, Annotated[int, AfterValidator(_no_zero)]]
 
     def _python(self) -> builtins.range:
         return builtins.range(*(self.range if isinstance(self.range, tuple) else (self.range,)))
@@ -300,7 +306,7 @@ def join(
         values: list[Any] = []
         codes, generated = [], True
         for n, columns in parts:
-            here = columns.get(name, Column(np.zeros(n, np.int32), [base[name]]))
+            here = columns.get(name) or Column(np.zeros(n, np.int32), [base[name]])
             codes.append(here.codes.astype(np.int32) + len(values))
             values += listed(here.values)
             generated &= here.generated

@@ -128,7 +128,7 @@ def _branches(found: Mapping[str, np.ndarray], units: Units) -> np.ndarray:
         ends[row, :, 0], ends[row, :, 1:] = p / units.p, h / units.h
     branch_of = np.full(n, -1)
     known: list[int] = []
-    for row in np.flatnonzero(found["outcome"] != NOWHERE):
+    for row in np.flatnonzero(found["outcome"] != NOWHERE).tolist():
         # One search's back may be the front of another.
         gap = [min(_gap(ends[row], ends[k]), _gap(ends[row][::-1], ends[k])) for k in known]
         # h at a fold is known to the root of rounding.

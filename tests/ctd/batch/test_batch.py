@@ -145,6 +145,8 @@ def test_run_does_not_start_more_than_needed():
         ({"rate": 0.1}, "'rate': one value for each item expected, got 0.1"),
         ({"rate": [0.1], "n_steps": [1, 2]}, "lengths differ"),
         ({"rate": []}, "columns: no values of rate"),
+        ({"n_steps": [0.5, 1.7]}, "'n_steps': .* given; expected values such as 10"),
+        ({"n_steps": [2**31]}, "whole numbers of more than 32 bits"),
     ],
 )
 def test_run_items_bad_columns(columns, text):

@@ -14,8 +14,8 @@ from jobs.gather.gather import gather, set_gather
 from jobs.gather.tables import Items, bootstrap_means, make, reduction_tables
 from jobs.query.query import query
 from jobs.run.prepare import prepare
-from jobs.spec.job import options_of, parse_job
-from jobs.spec.reductions import LIST, reductions_of
+from jobs.spec.job import parse_job
+from jobs.spec.reductions import LIST, options_of, reductions_of
 from jobs.store.arrays import attributes
 
 ASKED = [

@@ -9,11 +9,12 @@ import toy
 from hypothesis import given
 from hypothesis import strategies as st
 from places import SUPPORT
+from pydantic import Field
 from stores import make
 
 from ctd.batch import Placed, program
 from ctd.catalogue import load_kernel
-from ctd.kernel import Params, Traced, Var, one_shot
+from ctd.kernel import Data, Params, Traced, Var, one_shot
 from jobs.errors import JobError
 from jobs.inputs.measure import evaluate_group, outputs_of
 from jobs.plan.items import expand
@@ -68,6 +69,48 @@ def test_expand_sweep_list_appends():
     np.testing.assert_allclose(two.values("rate", np.arange(2)), one.values("rate", np.arange(2)))
     np.testing.assert_allclose(two.values("rate", np.arange(2, 5)), 0.5)
     np.testing.assert_array_equal(two.values("n_steps", np.arange(5)), [10, 10, 1, 2, 3])
+
+
+def test_texts_of_numbers_are_numbers_behind_long_lists_too():
+    items = items_of([{"zip": {"rate": [0.25] * (CHECKED + 1)}}, {"grid": {"rate": ["0.5"]}}])
+    assert items.values("rate", np.arange(items.n)).tolist() == [0.25] * (CHECKED + 1) + [0.5]
+
+
+class Seeded(Params):
+    seed: Traced[int] = 42
+    pair: Traced[tuple[int, int]] = (1, 2)
+    box: Data[dict[str, int]] = Field({})
+
+
+SEEDED = one_shot(
+    "seeded", Seeded, {"y": Var()}, lambda static, shared, traced, key: {"y": traced.seed}
+)
+
+
+def seeded(sweep):
+    return expand(parse_job({"kernel": "seeded", "sweep": sweep}, "job"), SEEDED)
+
+
+def test_a_sweep_without_a_field_has_its_default():
+    items = seeded([{"grid": {"pair": [[1, 2]]}}, {"seeds": 2}])
+    assert items.values("seed", np.arange(3)).tolist() == [42, 0, 1]
+
+
+def test_tuples_of_whole_numbers_stay_whole():
+    found = seeded({"grid": {"pair": [[4, 2], [16777217, 3]]}}).values("pair", np.arange(2))
+    assert (found.dtype.kind, found.tolist()) == ("i", [[4, 2], [16777217, 3]])
+
+
+def test_inner_fields_of_a_list_of_sweeps():
+    items = seeded([{"grid": {"box.a": [1, 2]}}, {"grid": {"box.a": [3]}}])
+    assert items.values("box.a", np.arange(3)).tolist() == [1, 2, 3]
+    assert [group.params.box for group in items.groups] == [{"a": 1}, {"a": 2}, {"a": 3}]
+    for sweep, said in (
+        ({"grid": {"box.a": [5, 10]}, "zip": {"box": [{"b": 1}, {"b": 2}]}}, "'box' is swept or searched as a whole"),
+        ([{"grid": {"box.a": [1]}}, {"seeds": 2}], "'box.a' is missing in a sweep of the list"),
+    ):  # fmt: skip
+        with pytest.raises(JobError, match=said):
+            seeded(sweep)
 
 
 def test_values_have_the_kind_of_their_field():
@@ -125,8 +168,13 @@ def test_codes_hold_every_value_of_an_axis_and_of_sweeps_end_to_end(n):
         ),
         ({"grid": {"rate": {"range": 0}}}, {}, "0 items"),
         ({"grid": {"push": [[0, 1], [1, 2, 3]]}}, {}, "push: tuples of the lengths"),
+        ([{"grid": {"zz": [1]}}, {"grid": {"zz": [2]}}], {}, "unknown field 'zz'"),
+        ({"grid": {"n_steps": [2**31]}}, {}, "n_steps: 2147483648 given; a traced whole number has 32 bits"),
+        # Behind the values that are validated one by one.
+        ([{"grid": {"rate": {"linspace": [0, 1, CHECKED + 1]}}}, {"grid": {"rate": [-5.0]}}], {}, "greater than -1"),
+        ([{"grid": {"n_steps": {"range": CHECKED + 1}}}, {"grid": {"n_steps": [0.5]}}], {}, "(given: 0.5)"),
     ],
-)
+)  # fmt: skip
 def test_expand_refuses(sweep, params, said):
     with pytest.raises(JobError) as caught:
         items_of(sweep, params)

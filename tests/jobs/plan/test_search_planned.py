@@ -119,6 +119,7 @@ OPTUNA = HALVING | {
         (OPTUNA, "search.params", {"rate": {"choice": [[1], 1]}}, "search.params: rate: [[1], 1] given; expected numbers or texts"),
         (OPTUNA, "search.params", {"rate": {"choice": [0.1, 11]}}, "search.params: rate: Input should be less than or equal to 10 (given: 11)"),
         (OPTUNA, "search.params", {"rate": {"uniform": [0.1, 11]}}, "search.params: rate: Input should be less than or equal to 10 (given: 11.0)"),
+        (OPTUNA, "search.params", {"rate": {"choice": ["1", "2"]}}, "search.params: rate: ['1', '2'] given; a traced field takes numbers, without quotes"),
         (OPTUNA, "search.params", {}, "search.params: Dictionary should have at least 1 item"),
         (OPTUNA, "sweep.grid", {"limit": [3, 4]}, "search.params: limit: is swept as well; leave it out of the sweep, or of search.params"),
         (OPTUNA, "sweep.seeds", 3, "sweep: seeds are given, but column `seed` numbers the trials of a study; leave them out"),

@@ -100,6 +100,8 @@ def test_fork_that_was_interrupted_goes_on(tmp_path, monkeypatch):
         ({"seed": 6}, "seed: 5 in the store, 6 in the job"),
         ({"params": {"n_steps": 8}}, "n_steps: 7 in the store, 8 in the job"),
         ({"sweep": [MORE, FIRST]}, "sweep"),
+        # Axes in another order: other items have these ids.
+        ({"sweep": [FIRST | {"grid": dict(reversed(FIRST["grid"].items()))}, MORE]}, "sweep"),
         ({"sweep": {"grid": {**FIRST["grid"], "n": [3, 5, 7]}}}, "sweep.grid.n"),
     ],
 )

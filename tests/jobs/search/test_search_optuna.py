@@ -16,7 +16,12 @@ from stores import run
 
 from jobs import open_store
 from jobs.errors import JobError
-from jobs.search import searcher_of
+from jobs.run.prepare import open_or_create
+from jobs.run.shards import run_shards
+from jobs.run.worker import SerialExecutor
+from jobs.search import Told, searcher_of
+from jobs.search.optuna import OptunaSearcher
+from jobs.spec.job import parse_job
 from jobs.spec.search import Optuna
 
 PARAMS = {
@@ -260,6 +265,52 @@ def test_an_item_tried_again_is_a_new_trial_with_the_same_values():
     assert len(trials) == 31
     assert (trials[5].state.name, trials[30].params) == ("FAIL", trials[5].params)
     assert (trials[30].state.name, trials[30].value) == ("COMPLETE", searcher.metric[5, 0])
+
+
+def test_an_item_tried_again_has_the_same_choice_of_texts_and_numbers():
+    """An array of both would hold texts, which Optuna does not know."""
+    law = {"mixed": {"choice": ["auto", 1, 2, 3]}, "rate": {"uniform": [0, 1]}}
+    asked = Optuna(method="optuna", metric="loss", trials=4, together=4, params=law)
+    searcher = OptunaSearcher(
+        asked, 0, np.arange(4), [{"mixed": one} for one in law["mixed"]["choice"]]
+    )
+    number = 0
+    while (asked := searcher.ask(4)) is not None:
+        n = len(asked.rows)
+        nothing, over = np.zeros(n, int), np.ones(n, bool)
+        failed = tuple(asked.rows.tolist())
+        searcher.tell(number, Told(asked.rows, np.full(n, np.nan), nothing, over, ~over, failed))
+        number += 1
+    searcher.retry(np.arange(4))
+    trials = searcher._studies[0].trials
+    assert [trial.params for trial in trials[4:]] == [trial.params for trial in trials[:4]]
+
+
+def test_a_real_field_is_computed_with_reals(tmp_path):
+    """Whatever list proposes them: 300^4 is more than 32 bits hold."""
+    (tmp_path / "fourth_kernel.py").write_text(FOURTH)
+    searched = {"method": "optuna", "sampler": "random", "metric": "y", "trials": 3, "together": 3}
+    searched |= {"params": {"g": {"choice": [300, 400]}, "h": {"integers": [1, 5]}}}
+    spec = parse_job({"kernel": "fourth_kernel", "search": searched}, "job")
+    store = open_or_create(spec, str(tmp_path), "job", str(tmp_path / "f.zarr"), SerialExecutor(1))
+    run_shards(store, SerialExecutor(1))
+    found = results(store)
+    np.testing.assert_allclose(
+        found["y"], found["final_g"].astype(float) ** 4 + found["final_h"], rtol=1e-6
+    )
+
+
+FOURTH = """
+from ctd.kernel import Params, Traced, Var, one_shot
+
+
+class Fourth(Params):
+    g: Traced[float] = 1.0
+    h: Traced[float] = 1.0
+
+
+kernel = one_shot("fourth_kernel", Fourth, {"y": Var()}, lambda static, shared, traced, key: {"y": traced.g**4 + traced.h})
+"""
 
 
 @pytest.mark.parametrize(

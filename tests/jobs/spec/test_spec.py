@@ -128,6 +128,20 @@ def test_digest_is_of_the_science():
     assert base.digest() == same.digest() != other.digest()
 
 
+@pytest.mark.parametrize("block", ["grid", "params"])
+def test_digest_tells_the_order_in_which_fields_are_swept_or_searched(block):
+    """It decides which item is which, and what is proposed."""
+    law = {"uniform": [0, 1]} if block == "params" else [0, 1]
+    fields = {"g": law, "h": law}
+
+    def digest(fields):
+        search = {"method": "optuna", "metric": "y", "trials": 9, "params": fields}
+        job = {"search": search} if block == "params" else {"sweep": {"grid": fields}}
+        return parse_job({"kernel": "toy", **job}, "job").digest()
+
+    assert digest(fields) != digest(dict(reversed(fields.items())))
+
+
 @pytest.mark.parametrize("name", ["toy", "train_rnn", "esn"])
 def test_schema_has_the_kernels_fields(name):
     kernel = load_kernel(name)

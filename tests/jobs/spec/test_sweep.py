@@ -125,6 +125,11 @@ def test_join_keeps_earlier_items():
     assert value("b") == [0.5, 0.5, 5.0, 6.0]
 
 
+def test_range_with_a_step_of_0_is_refused():
+    with pytest.raises(ValidationError, match="a step of 0 given"):
+        Sweep.model_validate({"grid": {"a": {"range": [0, 10, 0]}}})
+
+
 @pytest.mark.parametrize(
     "forms",
     [
