@@ -205,10 +205,12 @@ def _shades(plot: Plot) -> ScalarMappable | None:
     ends = (values.min(), values.max()) if len(values) else (0.0, 1.0)
     scale = plot.scale
     low, high = (ends[k] if end is None else end for k, end in enumerate((scale.low, scale.high)))
-    colours: str | ListedColormap = "coolwarm" if scale.diverging else "viridis"
-    if not scale.diverging and not any(isinstance(layer, Image) for layer in plot.layers):
-        # Lines and marks on white: the yellow end would have no contrast with it.
-        colours = ListedColormap(matplotlib.colormaps["viridis"](np.linspace(0, 0.75, 256)))
+    colours = matplotlib.colormaps["coolwarm" if scale.diverging else "viridis"]
+    if not any(isinstance(layer, Image) for layer in plot.layers):
+        if not scale.diverging:
+            # Lines and marks on white: the yellow end would have no contrast with it.
+            colours = ListedColormap(colours(np.linspace(0, 0.75, 256)))
+        colours = colours.with_extremes(bad="0.6")  # a line without a number would be invisible
     return ScalarMappable(Normalize(low, high), colours)
 
 

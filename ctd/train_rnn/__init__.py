@@ -194,6 +194,7 @@ def result(
     # Blocks that were not reached are NaN; a network that diverged in the first block has none that counts.
     last = len(state.curve) - 1 - jnp.argmax(~jnp.isnan(state.curve)[::-1])
     scores = evaluate(static, shared, cell, weights)
+    loss = scores.mean_loss()
     return (
         values
         | _accuracies(static, scores, state)
@@ -201,9 +202,10 @@ def result(
         | {
             "curve": state.curve,
             "train_loss": state.curve[last],
-            "eval_loss": scores.mean_loss(),
+            "eval_loss": loss,
             "batches": state.step,
-            "outcome": state.diverged.astype(jnp.int32),
+            # The last step may explode after its own loss was taken.
+            "outcome": (state.diverged | ~jnp.isfinite(loss)).astype(jnp.int32),
         }
     )
 

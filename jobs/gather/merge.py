@@ -327,6 +327,7 @@ def _marker(
         nan=nan_counts(values) or None,
         n_failed=int((values["status"] == FAILED).sum()),
         started=min(m.started for _, m in old),
+        end=max(m.ended for _, m in old),
         seconds=sum(m.seconds * part for part, (_, m) in zip(share, old, strict=True)),
         narrowed_to=None,
         copied_from=", ".join(dict.fromkeys(part.store.address for part, _ in old)),

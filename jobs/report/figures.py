@@ -190,6 +190,8 @@ def default_plots(store: Store, group: int | None = None) -> list[Plot]:
 def _by_item(store: Store, names: list[str]) -> list[Plot]:
     """Results of one number, item by item."""
     columns = ask(store, lambda tables: tables["items"].columns())
+    # Whole numbers of an item that failed are 0.
+    columns = {name: values[columns["status"] == "done"] for name, values in columns.items()}
     drawn = [name for name in names if columns.get(name, np.zeros(0, object)).dtype.kind in "iuf"]
     fine = spread(len(columns["item"]), 5000)
     return [

@@ -83,7 +83,8 @@ def _rungs(
     advances = take("search_advances")
     survived = (advances[:, None] > ages).sum(axis=1)
     some = _evenly(np.argsort(-survived, kind="stable"))
-    x = np.column_stack([np.tile(ages, (len(some), 1)), advances[some]])
+    # An item may end by itself before the rung at which it is looked at.
+    x = np.column_stack([np.minimum(ages, advances[some, None]), advances[some]])
     y = np.column_stack([metric[some], take(search.metric)[some]])
     text = [f"item {items[k]}: survived {survived[k]} of {len(ages)} rungs" for k in some]
     row, column = np.nonzero(np.isfinite(y))

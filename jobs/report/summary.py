@@ -228,19 +228,22 @@ MAX_GROUPS = 64
 def warnings_of(store: Store, markers: Sequence[Marker]) -> list[str]:
     """The warnings of a store, from its markers and the metadata of its groups; imports no Zarr."""
     metric = metric_of(store)
-    found = nan_results(markers, store.job.spec.kernel, metric.name if metric else "")
+    spec = store.job.spec
+    found = nan_results(markers, spec.kernel, metric.name if metric else "", bool(spec.search))
     returned = _returned(store)
     if returned is not None:
         found += unreturned(store.job.spec.kernel, store.description.dims, returned)
     return found
 
 
-def nan_results(markers: Iterable[Marker], kernel: str, metric: str) -> list[str]:
+def nan_results(
+    markers: Iterable[Marker], kernel: str, metric: str, searched: bool = False
+) -> list[str]:
     """Warn of each result that is NaN in done items: in any of them for the metric and for results of a user's own kernel, in many
     of them for other results of ctd's kernels."""
     done, nan = 0, dict[str, int]()
     for marker in markers:
-        done += marker.n_items - marker.n_failed
+        done += marker.n_items - marker.n_failed - marker.outcomes.get("dropped", 0) * searched
         for name, n in (marker.nan or {}).items():
             nan[name] = nan.get(name, 0) + n
     least = lambda name: MANY * done if is_ctds_kernel(kernel) and name != metric else 0

@@ -186,8 +186,8 @@ class Worker:
             longest_s=max(found.longest_s or 0.0, before.longest_s) or None,
             checkpoints=found.checkpoints, resumed_at=found.resumed_at,
             advances=None if ages is None else int(ages.sum()), source=self._source,
-            started=min(began.at, before.started),
-            seconds=before.seconds + began.seconds(), **host(),
+            started=min(began.at, before.started), end=began.at + (seconds := began.seconds()),
+            seconds=before.seconds + seconds, **host(),
         )  # fmt: skip
         # Checkpoints and curves go after the marker: a kill before it needs them, and after it they harm nothing.
         self._writer.write(marker, values, rows)
@@ -222,9 +222,14 @@ def _unused(task: Task) -> tuple[int, ...] | None:
 
 
 def outcome_counts(kernel: Kernel, values: Mapping[str, np.ndarray]) -> dict[str, int]:
-    """Return outcome -> number of items that ended with it; empty for a kernel without outcomes. The marker keeps the counts."""
+    """Return outcome -> number of items that ended with it, of a kernel without outcomes those that a search dropped. values: with `status`.
+
+    The marker keeps the counts.
+    """
     if "outcome" not in values:
-        return {}
+        # A search drops items of any kernel.
+        dropped = int((values["status"] == DROPPED).sum())
+        return {"dropped": dropped} if dropped else {}
     return {
         outcome.name: int((values["outcome"] == code).sum())
         for code, outcome in enumerate(kernel.outcomes)

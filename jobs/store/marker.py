@@ -57,6 +57,8 @@ class Marker:
     """When the attempt began (seconds since 1970); in a search, the first round of its items."""
     seconds: float = 0.0
     """Duration of the attempt (s); in a search, plus its items' share of their rounds."""
+    end: float = 0.0
+    """When the shard was committed, nearly (seconds since 1970); 0 in stores of an earlier ctd."""
     host: str = ""
     pid: int = 0
     platform: str = ""
@@ -82,8 +84,8 @@ class Marker:
 
     @property
     def ended(self) -> float:
-        """When the shard was committed, nearly: `started` + `seconds` (seconds since 1970)."""
-        return self.started + self.seconds
+        """When the shard was committed, nearly (seconds since 1970)."""
+        return self.end or self.started + self.seconds
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of the marker's object, without its checksum."""

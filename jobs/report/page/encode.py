@@ -53,6 +53,14 @@ def plot_json(plot: Plot) -> dict[str, Any]:
     }
     for name in ("x", "y"):
         out[name]["ticks"] = [str(tick) for tick in out[name]["ticks"]]
+    for layer in layers:
+        for name, shown, n in layer.pop(
+            "thinned", ()
+        ):  # cells lie at 0, 1, ...: their texts say which they are
+            ticks = out[name]["ticks"]
+            out[name]["ticks"] = (
+                [ticks[k] for k in shown] if len(ticks) == n else [str(k) for k in shown]
+            )
     out["scale"] = {
         k: v if isinstance(v, str | bool | None) else float(v) for k, v in out["scale"].items()
     }
@@ -121,12 +129,11 @@ def _image(layer: Image, notes: list[str]) -> dict[str, Any]:
     rows, columns = spread(z.shape[0], MAX_CELLS), spread(z.shape[1], MAX_CELLS)
     if len(rows) * len(columns) < z.size:
         notes.append(f"{len(rows)} of {z.shape[0]} rows, {len(columns)} of {z.shape[1]} columns.")
-    return {
-        "kind": "image",
-        "z": numbers(z[np.ix_(rows, columns)], 4),
-        "rows": rows.tolist(),
-        "columns": columns.tolist(),
-    }
+    axes = zip(("y", "x"), (rows, columns), z.shape, strict=True)
+    thinned = [(name, shown, n) for name, shown, n in axes if len(shown) < n]
+    return {"kind": "image", "z": numbers(z[np.ix_(rows, columns)], 4)} | (
+        {"thinned": thinned} if thinned else {}
+    )
 
 
 def table_json(name: str, frame: pd.DataFrame, titles: dict[str, str]) -> dict[str, Any]:

@@ -51,7 +51,8 @@ def facts(store: Store) -> dict[str, Any]:
         "outcomes": _outcomes(store, found),
         "failures": failures[:MAX_FAILURES],
         "failures_left_out": max(0, len(failures) - MAX_FAILURES),
-        "hosts": _hosts(markers),
+        "hosts": (hosts := _hosts(markers))[:MAX_HOSTS],
+        "n_workers": len(hosts),
         "logs": shard_logs(markers, events, failed),
         "learned": found["learned"],
         "warnings": found["warnings"],
@@ -86,7 +87,11 @@ def status(found: dict[str, Any], failures: list[dict[str, Any]]) -> dict[str, s
         failed = [f"{found['items_failed']:,} of {count(found['items'], 'item')} failed"]
         reasons = failed * bool(found["items_failed"]) + found["warnings"]
         return {"word": "complete", "mood": "warning", "text": "; ".join(reasons)}
-    return {"word": "complete", "mood": "good", "text": "every item was computed"}
+    return {
+        "word": "complete",
+        "mood": "good",
+        "text": f"every item was computed{' or dropped by the search' * bool(found['items_dropped'])}",
+    }
 
 
 def progress(found: dict[str, Any], markers: list[Marker], events: list[Event]) -> dict[str, Any]:
@@ -178,8 +183,7 @@ def failures_of(
         group["time"] = _date(entry.time)
     out = sorted(grouped.values(), key=lambda g: (not g["open"], g["what"], -g["n"]))
     for group in out:
-        ids = sorted(group["ids"])
-        group["ids"], group["n_ids"] = ids[:20], len(ids)
+        group["ids"], group["n_ids"] = sorted(group["ids"]), len(group["ids"])
     return out
 
 
@@ -194,7 +198,7 @@ def _hosts(markers: list[Marker]) -> list[dict[str, Any]]:
         row["shards"] += 1
         row["items"] += m.n_items
         row["seconds"] = round(row["seconds"] + m.seconds, 3)
-    return list(rows.values())[:MAX_HOSTS]
+    return list(rows.values())
 
 
 def shard_logs(
@@ -221,13 +225,13 @@ def run_plots(markers: list[Marker]) -> list[Plot]:
     """Plots of items over time and of shards by worker; [] without a committed shard."""
     if not markers:
         return []
-    start = np.array([m.started for m in markers])
+    start, end = (np.array([getattr(m, name) for m in markers]) for name in ("started", "ended"))
     seconds = np.array([m.seconds for m in markers])
     items = np.array([m.n_items for m in markers])
     zero = start.min()
-    unit, name = _unit(float((start + seconds).max() - zero))
-    order = np.argsort(start + seconds, kind="stable")
-    ends = np.concatenate([[0.0], (start + seconds)[order] - zero]) / unit
+    unit, name = _unit(float(end.max() - zero))
+    order = np.argsort(end, kind="stable")
+    ends = np.concatenate([[0.0], end[order] - zero]) / unit
     total = np.concatenate([[0], np.cumsum(items[order])])
     made = [
         Plot(
@@ -246,7 +250,7 @@ def run_plots(markers: list[Marker]) -> list[Plot]:
             for m, n, s in zip(markers, items, seconds, strict=True)
         ]
         rows = np.array([names.index(worker) for worker in workers])
-        left = (start - zero) / unit
+        left, right = (start - zero) / unit, (end - zero) / unit
         shown = slice(0, MAX_MARKS)
         groups = [m.shard.group for m in markers][shown]
         made.append(
@@ -254,7 +258,7 @@ def run_plots(markers: list[Marker]) -> list[Plot]:
                 "Shards by worker",
                 [
                     Spans(
-                        left[shown], (left + seconds / unit)[shown], rows[shown],
+                        left[shown], right[shown], rows[shown],
                         colour=groups if len(set(groups)) > 1 else None, text=text[shown],
                     )
                 ],

@@ -105,12 +105,10 @@ class _Lines(_Model):
 class _Image(_Model):
     kind: Literal["image"]
     z: Rows = Field(min_length=1)
-    rows: list[int]
-    columns: list[int]
 
     @model_validator(mode="after")
-    def _of_one_shape(self) -> Self:
-        if (len(self.rows), len(self.columns)) != (len(self.z), _width(self.z)):
+    def _of_one_width(self) -> Self:
+        if len({len(row) for row in self.z}) > 1:
             raise ValueError("as many numbers in each row expected")
         return self
 

@@ -48,6 +48,7 @@ def several(contents: Sequence[dict[str, Any]], shelf: Shelf) -> dict[str, Any]:
         ],
         "failures_left_out": sum(content["failures_left_out"] for content in contents),
         "hosts": joined("hosts"),
+        "n_workers": sum(content["n_workers"] for content in contents),
         "logs": [{**log, "store": k} for k, content in enumerate(contents) for log in content["logs"]],
         "learned": joined("learned"),
         "warnings": joined("warnings"),

@@ -189,6 +189,12 @@ def test_a_small_first_loss_is_no_measure():
     assert state.step == 6
 
 
+def test_a_network_that_explodes_at_its_last_step_has_diverged():
+    params = small(cell="vanilla:relu", n_batches=1, report_every=1, clip_norm=1e9)
+    found = run_items(kernel, params, {"learning_rate": [1e12, 1e-3]})
+    assert found["outcome"].tolist() == [1, 0], found["eval_loss"]
+
+
 @pytest.mark.parametrize("outcome", [(0, 1, 0, 0), (1, 1, 1, 1)])
 def test_reduce_and_figure(outcome):
     # The third stopped at its accuracy after two blocks.

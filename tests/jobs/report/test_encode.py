@@ -107,3 +107,12 @@ def test_a_boolean_that_one_store_fixes_reads_as_one_that_another_sweeps():
     (swept,) = table_json("items", pd.DataFrame({"noise": [True, False]}), {})["columns"]
     fixed = [_constant(value, 1)["labels"][0] for value in (True, False)]
     assert [swept["labels"][code] for code in swept["values"]] == fixed
+
+
+def test_a_thinned_image_names_the_cells_that_it_shows():
+    z = np.tile(np.arange(400.0), (300, 1))
+    units = [f"u{k}" for k in range(300)]
+    out = plot_json(Plot("t", [Image(z)], Axis("bin"), Axis("unit", ticks=units)))
+    assert [float(tick) for tick in out["x"]["ticks"]] == out["layers"][0]["z"][0]
+    assert (out["y"]["ticks"][-1], len(out["y"]["ticks"])) == ("u299", 256)
+    assert out["layers"][0].keys() == {"kind", "z"}

@@ -14,7 +14,14 @@ from jobs.errors import JobError
 from jobs.gather.gather import gather
 from jobs.query.query import table
 from jobs.query.tree import StoreTree
-from jobs.report.figures import default_plots, figure, save_figure, save_figures, saved_figures
+from jobs.report.figures import (
+    _by_item,
+    default_plots,
+    figure,
+    save_figure,
+    save_figures,
+    saved_figures,
+)
 from jobs.report.sweep import overview
 from jobs.run.shards import run_shards
 
@@ -84,6 +91,9 @@ def test_items_that_failed_are_not_drawn(tmp_path, monkeypatch):
     assert figure(made) is not None
     (plot,) = default_plots(made, 0)
     assert [*drawn, plot.layers[0].item.tolist()] == [[1, 2], [1, 2]]
+    gather(made)
+    (by_item,) = _by_item(made, ["steps"])
+    assert by_item.layers[0].x.tolist() == [1, 2], "their whole numbers are 0"
 
 
 def test_full_disk_leaves_the_old_pictures(store, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Results that are NaN for many items, and declared ones that none returns, are told by plan and status."""
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -8,11 +9,16 @@ from stores import make
 
 from cluster.cli.recovery import status_lines
 from ctd.catalogue import load_kernel
+from jobs.gather.gather import gather
 from jobs.plan.layout import Shard
+from jobs.query.query import table
 from jobs.report.summary import counted, nan_results, state, unreturned
+from jobs.run.prepare import open_or_create
 from jobs.run.shards import run_shards
 from jobs.run.stop import Stop
 from jobs.run.worker import SerialExecutor, nan_counts
+from jobs.spec.job import parse_job
+from jobs.store.events import read_events
 from jobs.store.marker import Marker
 from jobs.store.store import Store
 
@@ -82,6 +88,55 @@ def test_nan_is_told_of_the_metric_and_of_own_kernels_in_any_item(kernel, metric
         "b": "b is NaN in 3 of 20 done items",
     }
     assert found == [of[name] for name in told]
+
+
+def test_nan_is_counted_of_items_that_a_search_has_not_dropped():
+    marker = Marker(shard=Shard(0, 0, 0, 24), nan={"loss": 2}, outcomes={"dropped": 22})
+    assert nan_results([marker], "esn", "", True) == ["loss is NaN in 2 of 2 done items"]
+
+
+def test_dropped_items_of_a_kernel_without_outcomes_are_not_done(tmp_path):
+    (tmp_path / "plain_kernel.py").write_text(PLAIN)
+    job = {
+        "kernel": "plain_kernel",
+        "sweep": {"seeds": 9},
+        "run": {"shard_items": 3, "slots": 3, "microbatch": 1},
+    }
+    job |= {"search": {"method": "asha", "metric": "loss", "min_advances": 1, "eta": 3}}
+    path = str(tmp_path / "p.zarr")
+    store = open_or_create(parse_job(job, "job"), str(tmp_path), "job", path, SerialExecutor(1))
+    before = time.time()
+    run_shards(store, SerialExecutor(1))
+    gather(store)
+    dropped = (table(store, "items")["status"] == "dropped").sum()
+    found = state(store)
+    assert found["items_dropped"] == dropped > 0
+    assert found["items_done"] == 9 - dropped
+    # Each shard ends when it is committed, whatever its rounds cost.
+    done = {event.shard: event.time for event in read_events(store) if event.kind == "done"}
+    ended = {m.shard.number: m.ended for m in store.committed.markers()}
+    assert sorted(ended, key=ended.get) == sorted(done, key=done.get)
+    assert all(before <= ended[k] <= done[k] for k in done)
+
+
+PLAIN = """
+import jax
+import jax.numpy as jnp
+from ctd.kernel import Kernel, Params, Traced, Var
+
+
+class Plain(Params):
+    rate: Traced[float] = 1.0
+
+
+kernel = Kernel(
+    "plain_kernel", Plain, {"loss": Var()},
+    lambda static, shared, traced, key: {"age": jnp.int32(0), "loss": jax.random.uniform(key)},
+    lambda static, shared, traced, key, state: state | {"age": state["age"] + 1},
+    lambda state: state["age"] >= 9,
+    lambda static, shared, traced, key, state: {"loss": state["loss"]},
+)
+"""
 
 
 def test_ctds_own_kernels_declare_more_than_they_return():

@@ -55,7 +55,7 @@ function showRun(content) {
   const tiles = [tile(count(p.items_done), `of ${count(p.items)} ${plural(p.items, "item")} done`), tile(count(p.shards_done), `of ${count(p.shards)} ${plural(p.shards, "shard")}`), tile(count(p.items_failed), "items failed")];
   if (p.items_dropped) tiles.splice(1, 0, tile(count(p.items_dropped), "dropped by the search"));
   if (p.worker_time) tiles.push(tile(p.worker_time, "worker time of the last run"));
-  if (content.hosts.length) tiles.push(tile(count(content.hosts.length), content.hosts.length === 1 ? "worker" : "workers"));
+  if (content.hosts.length) tiles.push(tile(count(content.n_workers), content.n_workers === 1 ? "worker" : "workers"));
   box.tiles.replaceChildren(...tiles);
   showBar(box.bar, content);
   showFigures(box.plots, "run", content.plots);
@@ -77,7 +77,10 @@ function showBar(node, content) {
   const known = content.outcomes.reduce((sum, o) => sum + o.n, 0);
   const kinds = content.outcomes.map((o, k) => ({ ...o, colour: o.failed ? "var(--bad)" : `var(--c${[0, 2, 5, 3, 6, 7][k % 6]})` }));
   const tried = p.items_done + p.items_dropped + p.items_failed, errors = kinds.length ? tried - known : p.items_failed;
-  if (!kinds.length) kinds.push({ name: "done", reason: "computed", n: p.items_done, colour: "var(--c0)" });
+  if (!kinds.length) {
+    kinds.push({ name: "done", reason: "computed", n: p.items_done, colour: "var(--c0)" });
+    if (p.items_dropped) kinds.push({ name: "dropped", reason: "left out by the search", n: p.items_dropped, colour: "var(--c2)" });
+  }
   if (errors > 0) kinds.push({ name: "failed with an error", reason: "an exception; see failures", n: errors, colour: "var(--warning)" });
   if (tried < p.items) kinds.push({ name: "not computed", reason: "waiting, running, or given up", n: p.items - tried, colour: "var(--line)" });
   node.replaceChildren(
@@ -93,7 +96,7 @@ function showFailures(content) {
   s.show(list.length > 0);
   if (!list.length || !isNew("failures", [list, content.failures_left_out])) return;
   const entry = (f) => {
-    const ids = `${f.what}${f.n_ids > 1 ? "s" : ""} ${f.ids.join(", ")}${f.n_ids > f.ids.length ? ` ... (${f.n_ids})` : ""}`;
+    const ids = `${f.what}${f.n_ids > 1 ? "s" : ""} ${f.ids.slice(0, 20).join(", ")}${f.n_ids > 20 ? ` ... (${f.n_ids})` : ""}`;
     const word = f.what === "item" ? "failed" : f.open ? "not computed" : "succeeded later";
     const tag = el("span", { className: `tag mood-${f.open ? "bad" : "good"}` }, word);
     const where = [f.fault && `fault: ${f.fault}`, f.host && `on ${f.host}`, `last ${f.time} UTC`, f.n > 1 && `${f.n} times`].filter(Boolean).join(", ");

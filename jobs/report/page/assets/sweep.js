@@ -117,16 +117,22 @@ function showScatter(node, items, first, second, shade) {
   box.draw();
 }
 
+// Whether an item's status is another than these; whole numbers of an item that failed are 0.
+function isOther(table, ...words) {
+  const status = table.columns.find((c) => c.name === "status");
+  return (row) => !status || !words.includes(valueOf(status, row));
+}
+
 const isLog = (column) => isWide(column) || STATE.content.sweep.log.includes(column.name);
 
 function scatter(table, xName, yName, colourName) {
-  const find = (name) => table.columns.find((c) => c.name === name), x = find(xName), y = find(yName), colour = find(colourName), ids = idsOf(table), item = find("item");
+  const find = (name) => table.columns.find((c) => c.name === name), x = find(xName), y = find(yName), colour = find(colourName), ids = idsOf(table), item = find("item"), counts = isOther(table, "failed");
   const axis = (c) => ({ label: c.name, log: isLog(c), ticks: c.kind === "text" ? c.labels : [] });
   const at = (c) => c.values.map((v) => (Number.isFinite(v) ? v : null));
   const logColour = colour && isLog(colour);
   const told = [...new Set([...ITEMS.names, xName, yName, ...(colour ? [colourName] : [])])].map(find).filter((c) => c && c !== item), [X, Y, C] = [at(x), at(y), colour && at(colour)];
   const text = (rows) => rows.map((row) => [item && `item ${item.values[row]}`, ...told.map((c) => `${c.name}: ${fmt(valueOf(c, row))}`)].filter(Boolean).join("\n"));
-  const kept = x.values.map((_, k) => k).filter((k) => !ids || ITEMS.isKept(ids[k])), base = { kind: "points", marker: "circle" };
+  const kept = x.values.map((_, k) => k).filter((k) => counts(k) && (!ids || ITEMS.isKept(ids[k]))), base = { kind: "points", marker: "circle" };
   const part = (rows) => ({ ...base, x: rows.map((k) => X[k]), y: rows.map((k) => Y[k]), text: text(rows), key: ids ? rows.map((k) => ids[k]) : undefined });
   const layers = colour && colour.kind === "text"
     ? colour.labels.map((name, code) => ({ ...part(kept.filter((k) => colour.values[k] === code)), name }))
@@ -161,15 +167,15 @@ function categories(column) {
 }
 
 function map(table, xName, yName, valueName) {
-  const find = (name) => table.columns.find((c) => c.name === name), [x, y, v] = [xName, yName, valueName].map(find), ids = idsOf(table), X = categories(x), Y = categories(y);
+  const find = (name) => table.columns.find((c) => c.name === name), [x, y, v] = [xName, yName, valueName].map(find), ids = idsOf(table), done = isOther(table, "failed", "dropped"), X = categories(x), Y = categories(y);
   const cells = Y.ticks.map(() => X.ticks.map(() => []));
   v.values.forEach((value, row) => {
     const i = X.of(x.values[row]), k = Y.of(y.values[row]);
-    if (Number.isFinite(value) && i !== undefined && k !== undefined && (!ids || ITEMS.isKept(ids[row]))) cells[k][i].push(value);
+    if (done(row) && Number.isFinite(value) && i !== undefined && k !== undefined && (!ids || ITEMS.isKept(ids[row]))) cells[k][i].push(value);
   });
   let z = cells.map((row) => row.map((some) => (some.length ? median(some.map((value) => [value]))[0] : null)));
   const log = isWide({ kind: "number", values: z.flat() }), counts = cells.flat().map((some) => some.length).filter(Boolean);
   if (log) z = z.map((row) => row.map((value) => (value === null ? null : Math.log10(value))));
   const [few, many] = [Math.min(...counts), Math.max(...counts)];
-  return { title: `${valueName} over ${xName} and ${yName}`, layers: [{ kind: "image", z }], x: { label: xName, log: false, ticks: X.ticks }, y: { label: yName, log: false, ticks: Y.ticks }, scale: { label: `${log ? "log10 " : ""}${many > 1 ? "median " : ""}${valueName}`, diverging: false, low: null, high: null }, equal: false, note: many > 1 ? `Medians over ${few === many ? few : `${few} to ${many}`} items a cell${table.note ? `, of those that the page has` : ""}.` : "" };
+  return { title: `${valueName} over ${xName} and ${yName}`, layers: [{ kind: "image", z }], x: { label: xName, log: false, ticks: X.ticks }, y: { label: yName, log: false, ticks: Y.ticks }, scale: { label: `${log ? "log10 " : ""}${many > 1 ? "median " : ""}${valueName}`, diverging: false, low: null, high: null }, equal: false, note: many > 1 ? `Medians over ${few === many ? few : `${few} to ${many}`} done items a cell${table.note ? `, of those that the page has` : ""}.` : "" };
 }
