@@ -6,9 +6,11 @@ store = job.run("points.zarr")    runs what is left, and returns the opened stor
 sent = job.submit("lab")          sends it to a cluster; see cluster.tracking
 """
 
+import hashlib
+import sys
 import tempfile
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -49,6 +51,7 @@ from jobs.run.stop import Interrupted, Stop, signals
 from jobs.run.task import ExecutorLost
 from jobs.spec.job import JobSpec, parse_job, read_content
 from jobs.storage.addresses import join, local_path
+from jobs.store.store import Store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -190,9 +193,16 @@ class Job:
 
     def digest(self) -> str:
         """The sha256 of the fields that determine the results, equal to that of the same job as a file."""
-        # The module of typed code must lie somewhere to be imported, and there is no store.
+        with self._without_a_store() as scratch:
+            return self._stage(self._address(None), scratch).spec({}).digest()
+
+    @contextmanager
+    def _without_a_store(self) -> Iterator[Path]:
+        """A folder for the module of typed code, which must lie somewhere to be imported; the module goes with it."""
         with tempfile.TemporaryDirectory() as scratch:
-            return self._stage(self._address(None), Path(scratch)).spec({}).digest()
+            yield Path(scratch)
+        if self._source:
+            sys.modules.pop(self._module, None)
 
     def plan(self, workers: int = 1) -> Planned:
         """Plan a run on this number of workers; nothing is written.
@@ -206,8 +216,8 @@ class Job:
 
         from jobs.report.summary import plan_rows
 
-        with tempfile.TemporaryDirectory() as scratch:
-            stage = self._stage(self._address(None), Path(scratch))
+        with self._without_a_store() as scratch:
+            stage = self._stage(self._address(None), scratch)
             spec = stage.spec({})
             ready = prepare_here(spec, stage.base, stage.where, workers)
             groups, total = plan_rows(ready, stage.address, workers)
@@ -237,7 +247,7 @@ class Job:
             KeyboardInterrupt: Ctrl-C came a second time, and cut the workers' time for checkpoints short.
         """
         where = self._address(store)
-        with signals(stop := Stop()):
+        with signals(stop := Stop()), self._code_kept(where):
             try:
                 return self._run(where, executor, address, failed, accept_changes, stop)
             except (Interrupted, ExecutorLost) as early:
@@ -297,12 +307,27 @@ class Job:
             cluster if isinstance(cluster, str) else dict(cluster), told, "Job.run"
         )
         where = self._address(store or default_store(profile, self.name))
-        stage = self._stage(where, code_folder(where, self._source), accept_changes)
-        file = Path(stage.base) / f"{stage.name}.yaml"
-        order = Order(
-            file, stage.content, [stage], stage.base, profile, told, array or 0, failed, accept_changes
-        )  # fmt: skip
-        return Submitted(where, send(order))
+        with self._code_kept(where):
+            stage = self._stage(where, code_folder(where, self._source), accept_changes)
+            file = Path(stage.base) / f"{stage.name}.yaml"
+            order = Order(
+                file, stage.content, [stage], stage.base, profile, told, array or 0, failed, accept_changes
+            )  # fmt: skip
+            return Submitted(where, send(order))
+
+    @contextmanager
+    def _code_kept(self, where: str) -> Iterator[None]:
+        """Give a store its module back if it did not accept the new source: another driver runs it, or it holds another job."""
+        folder = code_folder(where, self._source)
+        path = folder / f"{self._module}.py"
+        before = path.read_text() if self._source and path.exists() else self._source
+        try:
+            yield
+        finally:
+            if before != self._source and Store.exists(where):
+                sha256 = hashlib.sha256(before.encode()).hexdigest()
+                if Store.open(where).job.sources.get(self._module) == sha256:
+                    write_module(folder, self._module, before)
 
     def _address(self, store: str | Path | None) -> str:
         if store is None:
@@ -318,7 +343,8 @@ class Job:
             return Stage(self.name, content, where, self.base, store)
         path = folder / f"{self._module}.py"
         # The shards in the store were computed with the module that lies there.
-        if path.exists() and path.read_text() != self._source and not accept_changes:
+        changed = path.exists() and path.read_text() != self._source
+        if changed and not accept_changes and Store.exists(store):
             raise JobError(
                 f"{store}: was made with another source of {self.content['kernel']}, {path}; give another store, "
                 "or accept_changes=True to keep what is done"

@@ -4,6 +4,7 @@ Workers cannot import objects of `__main__`. `slice` cuts out their source, whic
 in STORE/run/code, or in $CTD_CACHE/code for a store that is not a folder.
 """
 
+import functools
 import hashlib
 import importlib
 import re
@@ -29,6 +30,8 @@ AT_TOP = (
     "give values at the top level, by `x = ...` or `x.update(...)`, before the Job is made (a generator of random "
     "numbers anew, for each array), or write the kernel into a module of its own"
 )
+ALONE = "notebook_alone"
+"""Name of the module in which the cut out code is tried."""
 _folders: set[str] = set()
 """The folders in which this process has written modules."""
 
@@ -36,7 +39,9 @@ _folders: set[str] = set()
 def is_typed(thing: object) -> bool:
     """Whether a kernel, class or function was defined in this notebook or script, not in a module."""
     if isinstance(thing, Kernel):
-        return any(value is thing for value in vars(sys.modules["__main__"]).values())
+        return home_of(thing) is None and any(
+            value is thing for value in vars(sys.modules["__main__"]).values()
+        )
     return getattr(thing, "__module__", None) == "__main__"
 
 
@@ -86,16 +91,17 @@ def text_of(kernel: str | None, names: Sequence[str]) -> str:
     """
     wanted = [*names, *([kernel] if kernel else [])]
     text = module_text(wanted, cells(), line_now())
-    _refuse_other_values(text, " and ".join(wanted))
+    _refuse_other_values(text, wanted)
     named = f"\n\nkernel = {kernel}\n" if kernel and kernel != "kernel" else ""
     return (
         f'"""Cut out of a notebook or script: what defines {", ".join(wanted)}."""\n\n{text}{named}'
     )
 
 
-def _refuse_other_values(text: str, wanted: str) -> None:
+def _refuse_other_values(text: str, names: Sequence[str]) -> None:
     """Raise JobError if a module's functions would compute with other values than those of the notebook do now."""
-    module = types.ModuleType("notebook_alone")
+    wanted = " and ".join(names)
+    module = types.ModuleType(ALONE)
     # Classes look up the names in their annotations in their module.
     sys.modules[module.__name__] = module
     try:
@@ -108,7 +114,7 @@ def _refuse_other_values(text: str, wanted: str) -> None:
     finally:
         del sys.modules[module.__name__]
     here, there = vars(sys.modules["__main__"]), vars(module)
-    for name in sorted(names_at_call(text) & there.keys() & here.keys()):
+    for name in sorted((names_at_call(text) | set(names)) & there.keys() & here.keys()):
         if not _same(here[name], there[name]):
             raise JobError(
                 f"{name}: {wanted} reads it; it is {here[name]!r:.60} here, but {there[name]!r:.60} on a worker, which "
@@ -116,23 +122,62 @@ def _refuse_other_values(text: str, wanted: str) -> None:
             )
 
 
-def _same(a: Any, b: Any) -> bool:
-    """Whether two values are equal, as far as they are numbers, texts, arrays and collections of these; others count as equal."""
-    # A class of the notebook is defined twice, here and in the module.
-    if a is b or (type(a) is not type(b) and type(a).__module__ == "__main__"):
+def _same(a: Any, b: Any, seen: dict[tuple[int, int], Any] | None = None) -> bool:
+    """Whether two values compute the same, as far as it can be seen; of what is opaque, only the type is compared."""
+    seen = {} if seen is None else seen
+    # Kept, so that no other object gets their ids meanwhile; things may refer to themselves.
+    if a is b or (id(a), id(b)) in seen:
         return True
-    if type(a) is not type(b):
+    seen[id(a), id(b)] = a, b
+    same = lambda x, y: _same(x, y, seen)
+    # A class of the notebook is defined twice, here and in the module.
+    ours = type(a).__module__ == "__main__" and type(a).__qualname__ == type(b).__qualname__
+    if type(a) is not type(b) and not ours:
         return False
     if isinstance(a, Mapping):
-        return list(a) == list(b) and all(_same(a[k], b[k]) for k in a)
+        return list(a) == list(b) and all(same(a[k], b[k]) for k in a)
     if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(_same, a, b))
+        return len(a) == len(b) and all(map(same, a, b))
     if isinstance(a, bool | int | float | complex | str | bytes | set | frozenset):
         return bool(a == b or (a != a and b != b))
-    if isinstance(a, np.ndarray | np.generic | jax.Array) and a.dtype.kind in "biufcSUmM":
+    if isinstance(a, np.ndarray | np.generic | jax.Array) and getattr(a.dtype, "kind", "") in set(
+        "biufcSUmM"
+    ):
         equal = np.array_equal(np.asarray(a), np.asarray(b), equal_nan=a.dtype.kind in "fc")
         return a.dtype == b.dtype and bool(equal)
-    return True
+    if isinstance(a, types.ModuleType):
+        return True
+    return same(_parts(a), _parts(b))
+
+
+def _parts(thing: Any) -> Any:
+    """What a function, a class or an object computes with."""
+    if isinstance(thing, types.CodeType):
+        return thing.co_code, thing.co_names, thing.co_varnames, thing.co_freevars, thing.co_consts
+    if isinstance(thing, types.FunctionType):
+        cells = [cell.cell_contents for cell in thing.__closure__ or ()]
+        return thing.__code__, thing.__defaults__, thing.__kwdefaults__, cells
+    if isinstance(thing, jax.Array) and jax.numpy.issubdtype(thing.dtype, jax.dtypes.prng_key):
+        return jax.random.key_data(thing)
+    if isinstance(thing, types.MethodType):
+        return thing.__func__, thing.__self__
+    if isinstance(thing, functools.partial):
+        return thing.func, thing.args, thing.keywords
+    if isinstance(thing, type):
+        if not is_typed(thing) and thing.__module__ != ALONE:
+            return None
+        own = {
+            k: v
+            for k, v in vars(thing).items()
+            if isinstance(v, types.FunctionType | bool | int | float | str | tuple)
+        }
+        del own["__module__"]
+        own.pop("__firstlineno__", None)
+        fields = {k: f.default for k, f in getattr(thing, "model_fields", {}).items()}
+        return own, fields
+    if hasattr(thing, "__wrapped__"):  # by jax.jit
+        return thing.__wrapped__
+    return getattr(thing, "__dict__", None)
 
 
 def module_name(title: str) -> str:
@@ -227,6 +272,14 @@ def typed_names(value: object) -> set[str]:
     return set()
 
 
+def home_of(kernel: Kernel) -> str | None:
+    """The module that has a kernel as `kernel`; None if it was typed."""
+    home = kernel.Params.__module__
+    # `Params` stands in the kernel's module, or in a module of its package.
+    names = [name for name in (home, home.rpartition(".")[0]) if name != "__main__"]
+    return next((n for n in names if getattr(sys.modules.get(n), "kernel", None) is kernel), None)
+
+
 def kernel_name(kernel: object) -> str:
     """The name of a kernel in a job file, given as its name, its module, or the Kernel. Raises JobError without a module.
 
@@ -239,11 +292,8 @@ def kernel_name(kernel: object) -> str:
     if isinstance(kernel, types.ModuleType):
         return kernel.__name__.removeprefix("ctd.")
     if isinstance(kernel, Kernel):
-        home = kernel.Params.__module__
-        # `Params` stands in the kernel's module, or in a module of its package.
-        for name in (home, home.rpartition(".")[0]):
-            if getattr(sys.modules.get(name), "kernel", None) is kernel:
-                return name.removeprefix("ctd.")
+        if name := home_of(kernel):
+            return name.removeprefix("ctd.")
         raise JobError(
             f"kernel: {kernel.name}: no module has it as `kernel`; give the module's name, or define it here"
         )
@@ -273,8 +323,17 @@ def with_files_from(content: Mapping[str, Any], kernel: Kernel, base: str) -> di
         return {k: fields(v) if k in blocks and isinstance(v, dict) else v for k, v in part.items()}
 
     found = dict(content)
-    if isinstance(found.get("params"), dict):
-        found["params"] = fields(found["params"])
+    # Defaults too: from now on `base` is the folder of the module.
+    info = kernel.Params.model_fields
+    left = {
+        name: info[name].default for name in files if isinstance(info[name].default, str | tuple)
+    }
+    swept = found.get("sweep") or []
+    for part in swept if isinstance(swept, list) else [swept]:
+        for block in ("grid", "zip", "random"):
+            left = {k: v for k, v in left.items() if k not in (part.get(block) or {})}
+    if left or isinstance(found.get("params"), dict):
+        found["params"] = fields(left | (found.get("params") or {}))
     if isinstance(parts := found.get("sweep"), Sequence) and not isinstance(parts, str):
         found["sweep"] = [sweep(part) for part in parts]
     elif isinstance(parts, dict):

@@ -20,6 +20,10 @@ NOWHERE = (
 )
 
 
+BLOCKS = ast.If | ast.For | ast.While | ast.Try | ast.With | ast.Match
+"""Statements that may leave a name as it was: `if debug: gain = 1.0`."""
+
+
 class References(NamedTuple):
     """The global names that a statement reads."""
 
@@ -27,6 +31,8 @@ class References(NamedTuple):
     """Names read while the statement is executed."""
     later: frozenset[str]
     """Names read when a function that it defines is called."""
+    maybe: frozenset[str] = frozenset()
+    """Names that a block may leave as they were."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +96,7 @@ def module_text(names: Sequence[str], cells: Sequence[str], line: int | None = N
         kept.add(k)
         # Names that it reads at once were bound before it; those that its functions read may be bound later.
         reads = found[k].reads
-        waiting += [j for name in reads.now for j in _sources(found, name, k)]
+        waiting += [j for name in reads.now | reads.maybe for j in _sources(found, name, k)]
         waiting += [j for name in reads.later for j in _sources(found, name, len(found))]
     _refuse_unknown([found[k] for k in kept])
     return "\n\n".join(found[k].text for k in sorted(kept)) + "\n"
@@ -98,7 +104,7 @@ def module_text(names: Sequence[str], cells: Sequence[str], line: int | None = N
 
 def names_at_call(text: str) -> frozenset[str]:
     """The global names that functions of a module read when they are called."""
-    return _reads(text, set()).later
+    return _reads(text, set(), set()).later
 
 
 def _refuse_unknown(kept: Sequence[Statement]) -> None:
@@ -149,7 +155,9 @@ def _statement(node: ast.stmt, cell: str) -> Statement:
     binds -= changes
     changes -= {""}
     imports = isinstance(node, ast.Import | ast.ImportFrom)
-    reads = _reads(text, changes)
+    reads = _reads(text, changes, binds)
+    if isinstance(node, BLOCKS):
+        reads = reads._replace(maybe=frozenset(binds))
     return Statement(text, frozenset(binds), frozenset(changes), frozenset(calls), imports, reads)
 
 
@@ -173,7 +181,7 @@ def _root(node: ast.AST) -> str:
     return node.id if isinstance(node, ast.Name) else ""
 
 
-def _reads(text: str, changes: set[str]) -> References:
+def _reads(text: str, changes: set[str], binds: set[str]) -> References:
     now: set[str] = set(changes)
     later: set[str] = set()
 
@@ -183,6 +191,9 @@ def _reads(text: str, changes: set[str]) -> References:
         for symbol in table.get_symbols():
             at_top = table.get_type() == "module"
             used = symbol.is_referenced() or symbol.is_declared_global()
+            # Of a comprehension, whose names are its own, or of `except ... as e`.
+            if at_top and symbol.is_assigned() and symbol.get_name() not in binds | changes:
+                continue
             if used and (at_top or symbol.is_global()):
                 (later if called else now).add(symbol.get_name())
         for child in table.get_children():

@@ -170,6 +170,7 @@ def open_and_compute(
         else:
             progress = run_parts(store, executor, *request.parts, listener, stop)
     if progress.stopped is None and _is_complete(progress, request):
+        stop.check()  # asked for during the last advance
         with told_if_slow("reducing", request.as_json):
             _reduce(store, executor)
         if progress.items_done > progress.items_before:

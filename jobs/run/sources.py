@@ -22,7 +22,7 @@ from ctd.kernel import Kernel, Kind, field_kinds
 from jobs import keys
 from jobs.errors import JobError
 from jobs.spec.code import imports_of, locate
-from jobs.spec.job import JobSpec, find_kernel
+from jobs.spec.job import OURS, JobSpec, find_kernel
 from jobs.storage import objects
 from jobs.store.manifest import read_job, write_job
 from jobs.store.store import Store
@@ -50,7 +50,13 @@ def sources_of(spec: JobSpec, base: str, kernel: Kernel | None = None) -> dict[s
     kinds = field_kinds(kernel.Params)
     named = [name for name, kind in kinds.items() if kind in (Kind.STATIC, Kind.DATA)]
     waiting = [root, "ctd.batch", *_named(spec, set(named))]
-    own = cache(lambda top: top in packages or bool(folders & _import_folder(top)))
+    # What is cut out of a notebook lies in the store: what it imports of the user's lies wherever they have it.
+    typed = any(name.startswith("notebook_") for name in waiting)
+    here = lambda top: (
+        folders & _import_folder(top)
+        or (typed and top not in {*sys.stdlib_module_names, *OURS} and _import_folder(top))
+    )
+    own = cache(lambda top: top in packages or bool(here(top)))
     found: dict[str, str] = {}
     seen: set[str] = set()
     while waiting:

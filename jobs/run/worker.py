@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -126,6 +127,9 @@ class Worker:
             return Report(*work.key, None, str(stop), fault="stopped", about=host())
         except Exception as error:
             fault = fault_of(error)
+            # JAX would tell of a callback that raised once more, as the process ends.
+            with suppress(Exception):
+                jax.effects_barrier()
             # Outside of the kernel's functions no item is to blame: the shard is not searched for one.
             if fault == "error" and not (attempt and attempt.computing):
                 fault = "outside"

@@ -22,11 +22,14 @@ from cluster.api.job import Stopped
 from cluster.cli.choice import make_executor
 from ctd.tasks import FlipFlop
 from ctd.train_rnn import Network
-from jobs import open_store
+from jobs import keys, open_store
 from jobs.errors import JobError
 from jobs.pipeline import read_stages
+from jobs.run.shards import claim
 from jobs.run.stop import Interrupted
 from jobs.spec.job import parse_job
+from jobs.storage.lease import Held
+from jobs.store.store import Store
 
 FILES = [path for path in EXAMPLES.glob("*.yaml") if "stages" not in path.read_text()]
 FILES = [path for path in FILES if path.name != "kuberay_rayjob.yaml"]
@@ -72,6 +75,13 @@ def test_full_disk_leaves_the_old_file(tmp_path):
 @pytest.mark.parametrize("kernel", ["toy", toy, toy.kernel], ids=["name", "module", "kernel"])
 def test_kernel_is_given_by_name_module_or_itself(kernel):
     assert Job(kernel, base=str(SUPPORT)).content == {"kernel": "toy"}
+
+
+def test_kernel_that_a_notebook_imports_is_that_of_its_module(monkeypatch):
+    main = types.ModuleType("__main__")
+    main.kernel = toy.kernel
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    assert Job(toy.kernel, base=str(SUPPORT)).content == {"kernel": "toy"}
 
 
 def test_run_goes_on_and_returns_the_store(tmp_path, capsys):
@@ -163,9 +173,23 @@ wave = one_shot("wave", Wave, {"height": Var()}, height)
 """
 
 
+PUT = "def put():\n    global gain\n    gain = 2.0\nput()\n"
+HEIGHT = "def height(static, shared, traced, key{}): return {{'height': {}}}\n"
+AGAIN = "wave = one_shot('wave', Wave, {'height': Var()}, height)\njob = Job(wave)"
+
+
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
+        (PUT + HEIGHT.format(", g=gain", "g") + AGAIN, "wave: wave reads it"),
+        (PUT + "class Wave(Params):\n    rate: Traced[float] = gain\n" + HEIGHT.format("", "traced.rate") + AGAIN, "wave: wave reads it"),
+        ("from types import SimpleNamespace\nc = SimpleNamespace(g=1.0)\ndef put(c): c.g = 2.0\nput(c)\n"
+         + HEIGHT.format("", "c.g") + AGAIN, "c: wave reads it"),
+        ("def f(x): return x\ndef other(x): return 2 * x\nglobals()['f'] = other\n" + HEIGHT.format("", "f(traced.rate)") + AGAIN, "f: wave reads it"),
+        ("from functools import partial\nimport operator\nf = partial(operator.mul, 2)\nglobals()['f'] = partial(operator.mul, 9)\n"
+         + HEIGHT.format("", "f(traced.rate)") + AGAIN, "f: wave reads it"),
+        ("import jax\nk = jax.random.key(1)\ndef wrap(f): return jax.jit(lambda x, n=2: f(x) * n)\n@wrap\ndef twice(x): return x\n"
+         + HEIGHT.format("", "twice(jax.random.normal(k))") + AGAIN, "jax.random.key(1)"),
         ("job = Job(wave)\ngain = 2.0", "gain, settings, rng = 1.0"),
         ("gain = 2.0\njob = Job(wave)\ngain = 3.0", "\ngain = 2.0\n"),
         ("settings.update(unit=3)\njob = Job(wave)", "settings.update(unit=3)"),
@@ -191,6 +215,34 @@ def test_kernel_of_a_script_has_the_values_of_its_moment(lines, said, tmp_path, 
     except JobError as error:
         told = str(error)
     assert said in told
+
+
+def test_refused_and_mistaken_code_leaves_a_store_as_it_is(tmp_path, monkeypatch):
+    def job(gain):
+        main = types.ModuleType("__main__")
+        main.__file__ = str(tmp_path / "script.py")
+        text = SCRIPT.replace("rng = 1.0", f"rng = {gain}") + "job = Job(wave)\n"
+        Path(main.__file__).write_text(text)
+        monkeypatch.setitem(sys.modules, "__main__", main)
+        exec(compile(text, main.__file__, "exec"), vars(main))
+        return main.job
+
+    monkeypatch.setattr("sys.path", [*sys.path])
+    path = str(tmp_path / "a.zarr")
+    with pytest.raises(JobError):
+        job("[]").run(path, executor="serial")
+    assert job("1.0").run(path, executor="serial").table()["height"].tolist() == [1.0], (
+        "no store was made before"
+    )
+    code = tmp_path / "a.zarr" / keys.CODE / "notebook_wave.py"
+    before = code.read_text()
+    with claim(Store.open(path)).held(), pytest.raises(Held):
+        job("4.0").run(path, executor="serial", accept_changes=True)
+    assert code.read_text() == before
+    assert job("4.0").run(path, executor="serial", accept_changes=True).table()[
+        "height"
+    ].tolist() == [1.0]
+    assert code.read_text() != before
 
 
 CELLS = [

@@ -39,6 +39,21 @@ CASES = {
         ],
         "import abc\n\ndeco = abc.abstractmethod\n\nclass B: pass\n\n@deco\nclass f(B):\n    a: B = 1\n",
     ),
+    "comprehensions, whose names are their own": (
+        ["g = 2", "w = [g * i for i in range(3)]\nv = {k: 1 for k in w}", "def f(): return v"],
+        "g = 2\n\nw = [g * i for i in range(3)]\n\nv = {k: 1 for k in w}\n\ndef f(): return v\n",
+    ),
+    "the name of an exception": (
+        [
+            "try:\n    import nothing_there\nexcept ImportError as e:\n    m = str(e)",
+            "def f(): return m",
+        ],
+        "try:\n    import nothing_there\nexcept ImportError as e:\n    m = str(e)\n\ndef f(): return m\n",
+    ),
+    "a block that may leave a name as it was": (
+        ["g = 3.0\ndebug = False", "if debug:\n    g = 1.0", "def f(): return g"],
+        "g = 3.0\n\ndebug = False\n\nif debug:\n    g = 1.0\n\ndef f(): return g\n",
+    ),
     "magics and cells that failed": (["%matplotlib inline", "def f(:", "f = 1"], "f = 1\n"),
     "blocks, unpacking and aliases": (
         [
