@@ -286,6 +286,10 @@ class Stage:
         found = _references(self.content.get("params") or {}, self.where).values()
         return list(dict.fromkeys(one.stage for one in found if one.stage is not None))
 
+    def is_alone(self) -> bool:
+        """Whether it refers to no stage and no store. Raises as `needs`."""
+        return not _references(self.content.get("params") or {}, self.where)
+
     def kernel(self) -> Kernel:
         """The stage's kernel. Raises JobError if none is given or it is unknown."""
         name = self.content.get("kernel")

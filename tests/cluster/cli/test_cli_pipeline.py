@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from cli_jobs import TOY, refused
+from places import EXAMPLES
 from stores import FOUR_SLOTS, SMALL_RNN, make
 
 from cluster.cli.running import say_what_failed
@@ -161,3 +162,12 @@ def test_several_job_files_run_in_order(ctd, job_file):
     assert first.with_suffix(".zarr").exists()
     assert second.with_suffix(".zarr").exists()
     refused(ctd("run", first, second, "--store", "x.zarr"), "--store")
+
+
+def test_a_misspelt_field_of_the_second_job_is_told_before_the_first_runs(ctd, tmp_path):
+    """Of a job that refers to the first one's store, it can be told only once that is there."""
+    (tmp_path / "good.yaml").write_text("{kernel: kuramoto, sweep: {seeds: 1}}")
+    (tmp_path / "bad.yaml").write_text("{kernel: esn, params: {leek: 1}}")
+    code, _, err = ctd("run", "good.yaml", "bad.yaml", "--base", EXAMPLES, "--executor", "serial")
+    assert (code, "bad.yaml: params: leek: unknown field" in err) == (2, True), err
+    assert not (tmp_path / "good.zarr").exists()
