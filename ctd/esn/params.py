@@ -57,7 +57,7 @@ class OfSeries(Params):
 
 
 def check_horizon(horizon: int, starts: int, **ranges: int) -> None:
-    """Raise ValueError if a replay is longer than one of the ranges, or replays cannot all begin at another sample.
+    """Raise ValueError if a replay is longer than one of the ranges, or those of `test` cannot all begin at another sample.
 
     horizon: samples of a replay. ranges: name -> samples; a range of 0 samples is skipped.
     """
@@ -66,7 +66,7 @@ def check_horizon(horizon: int, starts: int, **ranges: int) -> None:
             raise ValueError(
                 f"horizon: {horizon} samples given, but {name} has {length}; give at most {length}"
             )
-        if length and horizon and length - horizon < starts - 1:
+        if name == "test" and length and horizon and length - horizon < starts - 1:
             raise ValueError(
                 f"starts: {starts} replays of {horizon} samples cannot all begin at another sample of {name}, which has {length}; "
                 f"give at most {length - horizon + 1}"

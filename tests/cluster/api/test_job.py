@@ -243,6 +243,7 @@ def test_refused_and_mistaken_code_leaves_a_store_as_it_is(tmp_path, monkeypatch
         "height"
     ].tolist() == [1.0]
     assert code.read_text() != before
+    del sys.modules["notebook_wave"]  # another test's store has one of this name
 
 
 CELLS = [
