@@ -206,18 +206,27 @@ def cancel(address: str) -> list[str]:
         for number, state in states.items():
             if is_over(state):
                 continue
-            if not isinstance(state, slurm.Allocation):
-                lines.append(f"allocation {number}: {_unasked(str(state), home)}")
-            elif first and state.state == "RUNNING":
-                # Signal the batch shell alone, so that Ray stays up while the driver writes checkpoints.
-                slurm.command("scancel", "--batch", "--signal=TERM", number)
-                lines.append(
-                    f"allocation {number}: told to stop; cancel once more to end it at once"
-                )
+            if isinstance(state, slurm.Allocation):
+                word = _cancel(number, gently=first and state.state == "RUNNING")
             else:
-                slurm.command("scancel", number)
-                lines.append(f"allocation {number}: cancelled")
+                word = _unasked(str(state), home)
+            lines.append(f"allocation {number}: {word}")
     return lines
+
+
+def _cancel(number: str, gently: bool) -> str:
+    """Cancel an allocation, or let its driver write checkpoints; return what was done."""
+    try:
+        if gently:
+            # Signal the batch shell alone, so that Ray stays up while the driver writes checkpoints.
+            slurm.command("scancel", "--batch", "--signal=TERM", number)
+            return "told to stop; cancel once more to end it at once"
+        slurm.command("scancel", number)
+    except slurm.SlurmError as error:
+        if "Invalid job id" not in error.complaint:
+            raise
+        return "has ended meanwhile"
+    return "cancelled"
 
 
 def _unasked(state: str, home: Path) -> str:

@@ -5,6 +5,7 @@ import shutil
 import socket
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -153,6 +154,25 @@ def test_cancel_where_slurm_cannot_be_asked(ctd, sent, lines, said):
     else:
         assert (code, out, err) == (0, f"allocation 4711: {said}\n", "")
     assert (Path(address) / "run/submit/0/cancelled").exists()
+
+
+@pytest.mark.parametrize(
+    ("complaint", "code"), [("Invalid job id specified", 0), ("Access denied", 2)]
+)
+def test_cancel_of_an_allocation_that_ends_meanwhile(ctd, sent, monkeypatch, complaint, code):
+    def refuses(program, *_):
+        raise slurm.SlurmError(program, f"error: Kill job error on job id 4711: {complaint}")
+
+    address = sent(
+        ("4711", [["1", "4711", "started", "n1"]]), known={"4711": replace(RUNS, number="4711")}
+    )
+    monkeypatch.setattr(slurm, "command", refuses)
+    found, out, err = ctd("cancel", address)
+    assert (found, "4711: has ended meanwhile" in out, complaint in err) == (
+        code,
+        not code,
+        bool(code),
+    )
 
 
 def test_damaged_records_are_left_out(tmp_path):
