@@ -6,7 +6,6 @@ store = job.run("points.zarr")    runs what is left, and returns the opened stor
 sent = job.submit("lab")          sends it to a cluster; see cluster.tracking
 """
 
-import hashlib
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -51,6 +50,7 @@ from jobs.run.stop import Interrupted, Stop, signals
 from jobs.run.task import ExecutorLost
 from jobs.spec.job import JobSpec, parse_job, read_content
 from jobs.storage.addresses import join, local_path
+from jobs.storage.checksums import digest
 from jobs.store.store import Store
 
 if TYPE_CHECKING:
@@ -325,8 +325,8 @@ class Job:
             yield
         finally:
             if before != self._source and Store.exists(where):
-                sha256 = hashlib.sha256(before.encode()).hexdigest()
-                if Store.open(where).job.sources.get(self._module) == sha256:
+                known = Store.open(where).job.sources.get(self._module)
+                if known == digest(before.encode()):
                     write_module(folder, self._module, before)
 
     def _address(self, store: str | Path | None) -> str:

@@ -30,7 +30,7 @@ AT_TOP = (
     "give values at the top level, by `x = ...` or `x.update(...)`, before the Job is made (a generator of random "
     "numbers anew, for each array), or write the kernel into a module of its own"
 )
-ALONE = "notebook_alone"
+ALONE = f"{keys.TYPED}alone"
 """Name of the module in which the cut out code is tried."""
 _folders: set[str] = set()
 """The folders in which this process has written modules."""
@@ -186,7 +186,7 @@ def module_name(title: str) -> str:
     >>> module_name("my sweep")
     'notebook_my_sweep'
     """
-    return "notebook_" + re.sub(r"\W", "_", title)
+    return keys.TYPED + re.sub(r"\W", "_", title)
 
 
 def code_folder(store: str, text: str) -> Path:

@@ -83,8 +83,8 @@ def run(
         stages = state.stages or _stages(job_files, overrides or [], store, base)
         shared = _parts(parts, len(stages)) if parts else None
         before = _before(fork, len(stages), trust) if fork else None
-        # The last job's fields, too, before the first one runs a night.
-        for stage in stages[state.finished :] if len(stages) > 1 else ():
+        # Those of later jobs, too, before the first one runs a night.
+        for stage in stages[state.finished + 1 :]:
             if stage.is_alone():
                 _check(stage, stage.spec({}))
         for k, stage in list(enumerate(stages))[state.finished :]:

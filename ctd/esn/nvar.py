@@ -103,7 +103,7 @@ class Polynomial(OfSeries):
             raise ValueError(
                 f"degrees: {list(self.degrees)}: whole numbers of 0 or more expected, each once"
             )
-        check_horizon(self.horizon, self.starts, validation=self.validation, test=self.test)
+        check_horizon(self.horizon, self.starts, self.validation, self.test)
         if self.starts > 1 and not self.horizon:
             raise ValueError(f"starts: {self.starts} replays need a horizon; give horizon")
         return self

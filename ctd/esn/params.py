@@ -56,21 +56,21 @@ class OfSeries(Params):
         return self
 
 
-def check_horizon(horizon: int, starts: int, **ranges: int) -> None:
-    """Raise ValueError if a replay is longer than one of the ranges, or those of `test` cannot all begin at another sample.
+def check_horizon(horizon: int, starts: int, validation: int, test: int) -> None:
+    """Raise ValueError if a replay is longer than a range, or those of `test` cannot all begin at another sample.
 
-    horizon: samples of a replay. ranges: name -> samples; a range of 0 samples is skipped.
+    horizon: samples of a replay; 0: all. starts: replays of `test`. validation, test: samples; a range of 0 samples is skipped.
     """
-    for name, length in ranges.items():
+    for name, length in (("validation", validation), ("test", test)):
         if length and horizon > length:
             raise ValueError(
                 f"horizon: {horizon} samples given, but {name} has {length}; give at most {length}"
             )
-        if name == "test" and length and horizon and length - horizon < starts - 1:
-            raise ValueError(
-                f"starts: {starts} replays of {horizon} samples cannot all begin at another sample of {name}, which has {length}; "
-                f"give at most {length - horizon + 1}"
-            )
+    if test and horizon and test - horizon < starts - 1:
+        raise ValueError(
+            f"starts: {starts} replays of {horizon} samples cannot all begin at another sample of test, which has {test}; "
+            f"give at most {test - horizon + 1}"
+        )
 
 
 class EchoState(OfSeries):
@@ -231,8 +231,7 @@ class EchoState(OfSeries):
         return self
 
     def _check_ranges(self) -> "EchoState":
-        ranges = {"validation": self.validation, "test": self.test or self.train}
-        check_horizon(self.horizon, self.starts, **ranges)
+        check_horizon(self.horizon, self.starts, self.validation, self.test or self.train)
         if self.starts > 1 and not (self.horizon and self.test):
             raise ValueError(
                 f"starts: {self.starts} replays need a test range and a horizon; give test and horizon"

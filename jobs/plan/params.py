@@ -12,7 +12,7 @@ from jobs.errors import Faults, JobError, explain, home_of
 from jobs.spec.sweep import Column, listed
 
 CHECKED = 10_000
-"""Most listed values of a field that are validated; of generated values only the extremes are."""
+"""Most listed values of a field that are validated one by one; of further numbers, and of generated values, the extremes are."""
 
 
 class Reader(NamedTuple):

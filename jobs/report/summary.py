@@ -65,7 +65,7 @@ def plan_rows(
     returned = {name for one in ready.outputs for name in one.shapes}
     warnings = unreturned(ready.spec.kernel, ready.kernel.dims, returned)
     metric = ready.spec.search.metric if ready.spec.search else ready.kernel.metric
-    warnings += nan_results(markers, ready.spec.kernel, metric)
+    warnings += nan_results(markers, ready.spec.kernel, metric, n_dropped(ready.spec, markers))
     if warnings:
         total["warnings"] = "; ".join(warnings)
     return columns, total
@@ -227,23 +227,21 @@ MAX_GROUPS = 64
 
 def warnings_of(store: Store, markers: Sequence[Marker]) -> list[str]:
     """The warnings of a store, from its markers and the metadata of its groups; imports no Zarr."""
-    metric = metric_of(store)
-    spec = store.job.spec
-    found = nan_results(markers, spec.kernel, metric.name if metric else "", bool(spec.search))
+    spec, metric = store.job.spec, metric_of(store)
+    dropped = n_dropped(spec, markers)
+    found = nan_results(markers, spec.kernel, metric.name if metric else "", dropped)
     returned = _returned(store)
     if returned is not None:
-        found += unreturned(store.job.spec.kernel, store.description.dims, returned)
+        found += unreturned(spec.kernel, store.description.dims, returned)
     return found
 
 
-def nan_results(
-    markers: Iterable[Marker], kernel: str, metric: str, searched: bool = False
-) -> list[str]:
+def nan_results(markers: Iterable[Marker], kernel: str, metric: str, dropped: int = 0) -> list[str]:
     """Warn of each result that is NaN in done items: in any of them for the metric and for results of a user's own kernel, in many
-    of them for other results of ctd's kernels."""
-    done, nan = 0, dict[str, int]()
+    of them for other results of ctd's kernels. dropped: items that a search took out, see `n_dropped`."""
+    done, nan = -dropped, dict[str, int]()
     for marker in markers:
-        done += marker.n_items - marker.n_failed - marker.outcomes.get("dropped", 0) * searched
+        done += marker.n_items - marker.n_failed
         for name, n in (marker.nan or {}).items():
             nan[name] = nan.get(name, 0) + n
     least = lambda name: MANY * done if is_ctds_kernel(kernel) and name != metric else 0

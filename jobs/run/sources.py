@@ -51,7 +51,7 @@ def sources_of(spec: JobSpec, base: str, kernel: Kernel | None = None) -> dict[s
     named = [name for name, kind in kinds.items() if kind in (Kind.STATIC, Kind.DATA)]
     waiting = [root, "ctd.batch", *_named(spec, set(named))]
     # What is cut out of a notebook lies in the store: what it imports of the user's lies wherever they have it.
-    typed = any(name.startswith("notebook_") for name in waiting)
+    typed = any(name.startswith(keys.TYPED) for name in waiting)
     here = lambda top: (
         folders & _import_folder(top)
         or (typed and top not in {*sys.stdlib_module_names, *OURS} and _import_folder(top))

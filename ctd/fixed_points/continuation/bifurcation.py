@@ -85,11 +85,12 @@ def locate(system: System, a: Point, b: Point, found: Bifurcations) -> Bifurcati
         low, high = _bisect(system, behind, b, turns)
         # Where p turns, one eigenvalue is zero to rounding: at a fold it changes its sign, and with it that of det dg/dh, at the
         # vertex of a pitchfork it does not. What is counted so near to it means nothing.
-        modes = _simple_modes(system, low.w)
-        k = jnp.argmin(jnp.abs(modes))
-        others = _sign(modes.at[k].set(1))
-        before, after = (_sign(_simple_modes(system, w)) for w in (behind.w, b.w))
-        count = jnp.sum((system.growth(system.modes(low.w)) > 0).at[k].set(after * others > 0))
+        modes = system.modes(low.w)
+        simple = _simple(system, modes)
+        k = jnp.argmin(jnp.abs(simple))
+        others = _sign(simple.at[k].set(1))
+        before, after = (_sign(_simple(system, system.modes(w))) for w in (behind.w, b.w))
+        count = jnp.sum((system.growth(modes) > 0).at[k].set(after * others > 0))
         high = high._replace(unstable=jnp.where(turns, count.astype(jnp.int32), high.unstable))
         is_fold = turns & (before != after)
         w = (low.w + high.w) / 2
@@ -132,9 +133,8 @@ def _critical(system: System, w: Array) -> Array:
     return modes[jnp.argmin(jnp.abs(system.growth(modes)))]
 
 
-def _simple_modes(system: System, w: Array) -> Array:
-    """The eigenvalues of dg/dh at w: the modes of a flow, those of a map less 1."""
-    modes = system.modes(w)
+def _simple(system: System, modes: Array) -> Array:
+    """The eigenvalues of dg/dh: the modes of a flow, those of a map less 1."""
     return modes if system.flow else modes - 1
 
 

@@ -110,9 +110,8 @@ def _units(found: Mapping[str, np.ndarray]) -> Units:
 def _branches(found: Mapping[str, np.ndarray], units: Units) -> np.ndarray:
     """(row,) number of the branch that each row followed; -1 where there was none."""
     n = len(found["outcome"])
-    ends = np.full(
-        (n, 2, 1 + found["branch_state"].shape[-1]), np.nan
-    )  # (row, end, p and h); NaN: equal to no other
+    # (row, end, p and h); NaN: equal to no other.
+    ends = np.full((n, 2, 1 + found["branch_state"].shape[-1]), np.nan)
     for row in range(n):
         if found["outcome"][row] == END:
             rows = np.flatnonzero(found["n_unstable"][row] >= 0)[[0, -1]]  # back and front

@@ -54,13 +54,10 @@ def plot_json(plot: Plot) -> dict[str, Any]:
     for name in ("x", "y"):
         out[name]["ticks"] = [str(tick) for tick in out[name]["ticks"]]
     for layer in layers:
-        for name, shown, n in layer.pop(
-            "thinned", ()
-        ):  # cells lie at 0, 1, ...: their texts say which they are
+        # Cells lie at 0, 1, ...: their texts say which of all cells they are.
+        for name, shown, n in layer.pop("thinned", ()):
             ticks = out[name]["ticks"]
-            out[name]["ticks"] = (
-                [ticks[k] for k in shown] if len(ticks) == n else [str(k) for k in shown]
-            )
+            out[name]["ticks"] = [ticks[k] if len(ticks) == n else str(k) for k in shown]
     out["scale"] = {
         k: v if isinstance(v, str | bool | None) else float(v) for k, v in out["scale"].items()
     }

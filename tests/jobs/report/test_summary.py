@@ -92,7 +92,7 @@ def test_nan_is_told_of_the_metric_and_of_own_kernels_in_any_item(kernel, metric
 
 def test_nan_is_counted_of_items_that_a_search_has_not_dropped():
     marker = Marker(shard=Shard(0, 0, 0, 24), nan={"loss": 2}, outcomes={"dropped": 22})
-    assert nan_results([marker], "esn", "", True) == ["loss is NaN in 2 of 2 done items"]
+    assert nan_results([marker], "esn", "", 22) == ["loss is NaN in 2 of 2 done items"]
 
 
 def test_dropped_items_of_a_kernel_without_outcomes_are_not_done(tmp_path):
