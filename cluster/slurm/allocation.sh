@@ -1,4 +1,6 @@
 set -u
+# Of an `sbatch --export=NONE` the steps would else get nothing of what is set here (sbatch(1), --export).
+export SLURM_EXPORT_ENV=ALL
 
 # --- What this allocation is to be known by -----------------------------------------------------------
 # allocations.tsv: time, allocation, what happened, detail. It is what `ctd status` reads once Slurm has
@@ -198,7 +200,7 @@ if ((rc == 75)) && [ -n "$again" ] && [ ! -e "$home/cancelled" ]; then
     trap '' USR1 TERM
     for pause in 5 20 60 0; do
       [ ! -e "$home/cancelled" ] || break
-      scontrol requeue "$SLURM_JOB_ID" && exit
+      scontrol requeue "$number" && exit
       sleep "$pause"
     done
   else

@@ -162,14 +162,10 @@ def check_partition(profile: SlurmProfile, where: str) -> None:
 def _refusal(profile: SlurmProfile, partition: Mapping[str, Any]) -> str:
     """Why a partition does not take what the profile asks for; "" if it does."""
     name, limit = partition["name"], partition["maximums"]["time"]
-    if limit["set"] and profile.time_s() > limit["number"] * 60:
+    # A qos may override the limit. The account is Slurm's to judge: it may be the default one, or one below an allowed one.
+    if limit["set"] and not profile.qos and profile.time_s() > limit["number"] * 60:
         most = count(limit["number"], "minute")
         return f"time: {profile.time} is over the limit of partition {name}, {most}"
-    # A partition without a list takes every account.
-    accounts = [account for account in partition["accounts"]["allowed"].split(",") if account]
-    if accounts and profile.account not in accounts:
-        given = f"given: {profile.account}" if profile.account else "none is given"
-        return f"account: partition {name} takes {', '.join(accounts)}; {given}"
     if profile.nodes > (total := partition["nodes"]["total"]):
         return f"nodes: {profile.nodes} wanted, partition {name} has {total}"
     return ""
@@ -235,11 +231,11 @@ def allocations(numbers: Iterable[str]) -> dict[str, Allocation]:
 
 def translate(job: Mapping[str, object]) -> Allocation:
     """Return one entry of `squeue --json` as an Allocation."""
-    # Newer versions give a list, the state and then flags: COMPLETING stands behind the state in which a job ended.
-    states = job["job_state"]
-    state = states[0] if isinstance(states, list) else str(states)
-    if isinstance(states, list) and "COMPLETING" in states:
-        state = "COMPLETING"
+    # Newer versions give a list, the state and then flags: COMPLETING stands behind the state in which a job ended, CONFIGURING
+    # behind RUNNING.
+    given = job["job_state"]
+    states = given if isinstance(given, list) else [str(given)]
+    state = next((s for s in states if s in ("COMPLETING", "CONFIGURING")), states[0])
     number = _label(job)
     code = job.get("exit_code") or {}
     fields = {
@@ -250,8 +246,11 @@ def translate(job: Mapping[str, object]) -> Allocation:
         "code": _number(code.get("return_code")) if isinstance(code, dict) else code,
     }
     if state != "PENDING":
-        words = STATES.get(state, state.lower()).format_map(fields)
-        return Allocation(number, state, words)
+        words = STATES.get(state, state.lower())
+        ended_by = code.get("signal", {}).get("id") if isinstance(code, dict) else None
+        if state == "FAILED" and (signal := _number(ended_by)):
+            words = f"ended by signal {signal}"
+        return Allocation(number, state, words.format_map(fields))
     reason = str(job.get("state_reason") or "None")
     if reason in REASONS:
         words = "waiting " + REASONS[reason].format_map(fields)

@@ -66,7 +66,7 @@ def script(
     """
     folder = profile.folder()
     lines = [
-        "#!/bin/bash",
+        "#!/bin/bash -l",  # as `check_python` tries it: `module` is a function of login shells
         *(f"#SBATCH {option}" for option in options(profile, name, home, array)),
         "",
     ]

@@ -178,6 +178,7 @@ def test_script_is_shell_and_says_what_was_asked(tmp_path):
         f"--output={tmp_path}/home/slurm-%j.out", "--no-requeue", "--exclude=n13",
     ]  # fmt: skip
     lines = text.splitlines()
+    assert lines[0] == "#!/bin/bash -l", "as the profile is checked: modules are of login shells"
     order = [
         lines.index("module load cuda/12.4"),
         lines.index('export PATH=/opt/ctd/bin:"$PATH"'),

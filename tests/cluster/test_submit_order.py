@@ -53,7 +53,7 @@ def test_dry_run_prints_the_script_and_touches_nothing(tmp_path):
     path = write(tmp_path, cluster=SLURM, kernel="esn", sweep={"grid": {"g": [0.5, 1.0]}})
     done = run_ctd("submit", str(path), "--dry-run", "--set", "seed=4")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("#!/bin/bash\n#SBATCH --job-name=ctd-job\n")
+    assert done.stdout.startswith("#!/bin/bash -l\n#SBATCH --job-name=ctd-job\n")
     home = next(line for line in done.stdout.splitlines() if line.startswith("home="))[5:]
     assert (
         f'run=("${{inside[@]}}" ctd run {home}/job.yaml --store {tmp_path}/job.zarr --base {tmp_path})'

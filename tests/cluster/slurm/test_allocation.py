@@ -6,6 +6,7 @@ the tests look at how they ended.
 
 import re
 import sys
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -60,6 +61,7 @@ def time_limit(go_on, lab, unheard=False):
     if go_on == "requeue":
         where |= container(lab)
         where["setup"] += [REQUEUES_AGAIN]
+        where["sbatch"] += ["--export=NONE"]
     where["sbatch"] += ["--signal=B:URG@30"] * unheard
     name = f"limit-{go_on}{'-unheard' * unheard}"
     with Sent(lab, job(lab, name), time=3, grace_s=30, go_on=go_on, **where) as sent:
@@ -383,6 +385,9 @@ def test_array_whose_own_task_is_stopped_first(end):
     assert states == dict.fromkeys(labels, "COMPLETED"), sent.log()
     again = [line[1] for line in end.events if line[2] == "requeued"]
     assert again == [end.base], sent.log()
+    # Asked to requeue the array's id, Slurm would start the others again as well.
+    starts = Counter(line[1] for line in end.events if line[2] == "started")
+    assert starts == {label: 1 + (label == end.base) for label in labels}, sent.log()
     _array_is_whole(end)
 
 

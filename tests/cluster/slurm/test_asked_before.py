@@ -22,7 +22,6 @@ NODES = 2
     ("changes", "said"),
     [
         ({"partition": "debgu"}, "partition: there is no 'debgu'; did you mean 'debug'?"),
-        ({"partition": "members"}, "account: partition members takes neuro; none is given"),
         ({"time": "1:00:00"}, "time: 1:00:00 is over the limit of partition debug, 30 minutes"),
         ({"nodes": 3}, "nodes: 3 wanted, partition debug has 2"),
         ({"gpus": 3}, "no node of the partition has cpus: 1, gpus: 3 and memory_gb: 2.0 at once"),

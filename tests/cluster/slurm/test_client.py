@@ -40,6 +40,12 @@ def pending(reason, **fields):
              "exit_code": {"return_code": {"set": True, "infinite": False, "number": 75}}},
             "ended with exit code 75",
         ),
+        (
+            {**pending("None"), "job_state": ["FAILED"],
+             "exit_code": {"return_code": {"set": False}, "signal": {"id": {"set": True, "number": 15}}}},
+            "ended by signal 15",
+        ),
+        ({**pending("None"), "job_state": ["RUNNING", "CONFIGURING"], "nodes": "n2"}, "waiting for n2 to boot"),
         ({**pending("None"), "job_state": ["NODE_FAIL"], "nodes": "n2"}, "lost a node (n2)"),
     ],
 )  # fmt: skip
@@ -106,7 +112,8 @@ OVER = "x: time: 60 is over the limit of partition debug, 30 minutes"
         ("long", 1, ""),
         ("debug,long", 1, ""),
         ("debug", 1, OVER),
-        ("debug,members", 1, f"{OVER}\nx: account: partition members takes neuro; none is given"),
+        # Slurm knows which accounts are the user's.
+        ("debug,members", 1, ""),
         ("long", 3, "x: nodes: 3 wanted, partition long has 2"),
         ("long,debgu", 1, "x: partition: there is no 'debgu'; did you mean 'debug'?"),
     ],
@@ -120,6 +127,12 @@ def test_one_of_several_partitions_is_enough(tmp_path, monkeypatch, wanted, node
     except JobError as error:
         found = str(error)
     assert found == said
+
+
+def test_a_qos_may_have_a_limit_of_its_own(tmp_path, monkeypatch):
+    fake(tmp_path, monkeypatch, "scontrol", f"echo '{json.dumps({'partitions': PARTITIONS})}'")
+    profile = SlurmProfile(kind="slurm", memory_gb=1, time=60, partition="debug", qos="long")
+    slurm.check_partition(profile, "x")
 
 
 LATE = "Batch job submission failed: Socket timed out on send/recv operation"
