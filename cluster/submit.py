@@ -61,6 +61,8 @@ class Order:
     failed: bool = False
     accept_changes: bool = False
     """What of an existing store to compute again: see `jobs.run.shards.reconsider`."""
+    sees: tuple[str, ...] = ()
+    """Further folders that a container must see: that of a notebook, where its file names begin."""
     id: str = field(
         default_factory=lambda: f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     )
@@ -182,7 +184,7 @@ def text_of(order: Order) -> str:
     stores = [
         path.absolute().parent for s in order.stages if (path := addresses.local_path(s.address))
     ]
-    folders = [Path(order.base), *stores]
+    folders = [Path(order.base), *map(Path, order.sees), *stores]
     return script(
         order.profile, f"ctd-{order.path.stem}", order.home(), _driver(order), order.array, folders
     )
@@ -246,7 +248,10 @@ def _driver(order: Order) -> list[str]:
 def _submit_to_slurm(order: Order, profile: SlurmProfile, text: str) -> Submission:
     where, home = order.where, order.home()
     check_folder(profile.folder(), f"{where}: work_dir")
-    slurm.check_partition(profile, where)
+    # Each allocation of an array has one node.
+    slurm.check_partition(
+        profile.model_copy(update={"nodes": 1}) if order.array else profile, where
+    )
     check_python(profile, where)
     ready = check_job(order)
     _refuse_second(order)

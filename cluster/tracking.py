@@ -132,13 +132,11 @@ def look(address: str) -> list[tuple[Submission, dict[str, Any]]]:
             continue
         states = {}
         for number in submission.all_numbers():
-            tasks = {n: state for n, state in known.items() if n.partition("_")[0] == number}
-            states |= tasks
-            if not tasks:
-                words = submission.last_words().items()
-                told = {n: text for n, text in words if n.partition("_")[0] == number}
-                for n, text in (told or {number: "it never started"}).items():
-                    states[n] = f"{text} ({unknown})"
+            # Tasks of an array that ended some minutes ago are forgotten while others run.
+            words = submission.last_words() | known
+            tasks = {n: state for n, state in words.items() if n.partition("_")[0] == number}
+            for n, state in (tasks or {number: "it never started"}).items():
+                states[n] = state if n in known else f"{state} ({unknown})"
         result.append((submission, states))
     return result
 

@@ -310,8 +310,9 @@ class Job:
         with self._code_kept(where):
             stage = self._stage(where, code_folder(where, self._source), accept_changes)
             file = Path(stage.base) / f"{stage.name}.yaml"
+            sees = (self.base,) if local_path(self.base) is not None else ()
             order = Order(
-                file, stage.content, [stage], stage.base, profile, told, array or 0, failed, accept_changes
+                file, stage.content, [stage], stage.base, profile, told, array or 0, failed, accept_changes, sees
             )  # fmt: skip
             return Submitted(where, send(order))
 

@@ -18,7 +18,7 @@ from cluster.cli.options import (
 )
 from cluster.cli.running import Request, open_to_compute, run_store, to_resume
 from cluster.tracking import cancel as cancel_submissions
-from cluster.tracking import is_over, log_tail, look, said
+from cluster.tracking import is_over, log_tail, look, said, submissions
 from jobs import keys
 from jobs.errors import JobError, advised, count
 from jobs.report.summary import counted, state
@@ -240,8 +240,8 @@ def logs(
     if shard is not None and item is not None:
         raise JobError(f"--shard {shard}: not with --item {item}; leave one out")
     printed = "" if as_json or shard is not None or item is not None else log_tail(store)
-    if printed and not Store.exists(store):
-        out.print(printed)
+    if not Store.exists(store) and (printed or submissions(store)):
+        out.print(printed or "nothing was printed yet; `ctd status` says what the job waits for")
         return
     opened = Store.open(store)
     found = history(opened, shard, item)

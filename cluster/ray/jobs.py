@@ -111,8 +111,14 @@ def modules() -> list[str]:
 def _await_versions(api: Any, number: str, where: str) -> None:
     end = time.monotonic() + START_S
     while time.monotonic() < end:
-        info = api.get_job_info(number)
-        log = api.get_job_logs(number)
+        try:
+            info, log = api.get_job_info(number), api.get_job_logs(number)
+        except (
+            ConnectionError,
+            RuntimeError,
+        ):  # the job is sent: one question without an answer is asked again
+            time.sleep(1)
+            continue
         if AGREE in log:
             return
         if info.status.is_terminal():
@@ -136,15 +142,21 @@ def states(profile: RayProfile, number: str) -> dict[str, Any]:
 
 def cancel(profile: RayProfile, number: str) -> list[str]:
     """Stop the job; return a line that says so, or nothing if the job has ended already."""
-    with client(profile) as api:
-        if api.get_job_info(number).status.is_terminal():
-            return []
-        api.stop_job(number)
+    try:
+        with client(profile) as api:
+            if api.get_job_info(number).status.is_terminal():
+                return []
+            api.stop_job(number)
+    except JobError as error:  # of a Ray that is gone; the store's other submissions are to be cancelled all the same
+        return [f"job {number}: not told to stop: {error}"]
     return [f"job {number}: told to stop"]
 
 
 def log(profile: RayProfile, number: str, n_lines: int) -> str:
     """Return the last `n_lines` lines of the driver's output."""
-    with client(profile) as api:
-        text = api.get_job_logs(number)
+    try:
+        with client(profile) as api:
+            text = api.get_job_logs(number)
+    except JobError as error:
+        text = f"the output of job {number} is not known: {error}"
     return "\n".join(str(text).splitlines()[-n_lines:])

@@ -7,11 +7,13 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from stores import JOB, make, run
 
 from cluster.profiles import RayProfile
+from cluster.ray import jobs as rayjobs
 from cluster.slurm import client as slurm
 from cluster.tracking import (
     STRANGE,
@@ -173,6 +175,64 @@ def test_cancel_of_an_allocation_that_ends_meanwhile(ctd, sent, monkeypatch, com
         not code,
         bool(code),
     )
+
+
+def test_tasks_that_slurm_has_forgotten_stay_in_the_status(sent):
+    lines = [*TASKS, ["4", "7_2", "started", "n2"]]
+    states = Submitted.of(sent(("7", lines), known=OTHER_TASK)).allocations()
+    assert states == {"7_0": "limit 1 (Slurm has forgotten it)", "7_1": "running on n1",
+                      "7_2": "started n2 (Slurm has forgotten it)"}  # fmt: skip
+
+
+def test_logs_of_a_job_that_waits(ctd, sent):
+    code, out, err = ctd("logs", sent(("4711", []), known={}))
+    assert (code, err) == (0, "")
+    assert "nothing was printed yet" in out
+
+
+GONE = {"kind": "ray", "address": "127.0.0.1:9", "dashboard": "http://127.0.0.1:9"}
+
+
+def test_a_ray_that_is_gone_keeps_nothing_else_from_being_cancelled(sent, monkeypatch):
+    address = sent(
+        ("4711", [["1", "4711", "started", "n1"]]), known={"4711": replace(RUNS, number="4711")}
+    )
+    home = Path(address) / "run/submit/1"
+    record = {"id": "1", "kind": "ray", "numbers": ["ctd-1"], "home": "", "profile": GONE,
+              "command": "", "submitted": 1.0}  # fmt: skip
+    home.mkdir()
+    (home / "record.json").write_text(json.dumps(record))
+    remember(*RayProfile.model_validate(GONE).jobs_api())
+    asked = []
+    monkeypatch.setattr(slurm, "command", lambda *words: asked.append(words) or "")
+    said = {line.partition(":")[0]: line for line in cancel(address)}
+    assert sorted(said) == ["allocation 4711", "job ctd-1"]
+    assert "not told to stop" in said["job ctd-1"]
+    assert [words[0] for words in asked] == ["scancel"]
+    assert "is not known" in log_tail(address)
+
+
+def test_one_question_without_an_answer_fails_no_submission(monkeypatch):
+    """The job is sent: it is asked again for the versions that it compares."""
+    answers = [RuntimeError("502: Bad Gateway"), SimpleNamespace(status=None)]
+
+    class Api:
+        def submit_job(self, submission_id, **_):
+            return submission_id
+
+        def get_job_info(self, number):
+            answer = answers.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        def get_job_logs(self, number):
+            return rayjobs.AGREE
+
+    monkeypatch.setattr("ray.job_submission.JobSubmissionClient", lambda url: Api())
+    profile = RayProfile(kind="ray", address="h:6379", installed=True)
+    assert rayjobs.submit("/tmp", profile, "x", "ctd-9", "cluster dept", lambda: None) == "ctd-9"
+    assert not answers
 
 
 def test_damaged_records_are_left_out(tmp_path):
