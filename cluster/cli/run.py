@@ -152,7 +152,8 @@ def _opener(
     stage: Stage, spec: JobSpec, before: Store | None, trusted: bool
 ) -> Callable[[Executor], Store]:
     """The function that makes or opens the stage's store, for the executor that it is planned for."""
-    from jobs.run.prepare import fork, open_or_create
+    from jobs.run.fork import fork
+    from jobs.run.prepare import open_or_create
 
     where = (spec, stage.base, stage.where, stage.address)
     if before is None:

@@ -26,7 +26,7 @@ from jobs.errors import JobError, advised
 from jobs.storage import addresses, connect, objects
 from jobs.storage.addresses import refuse_zip
 from jobs.storage.checksums import parsed
-from jobs.storage.process import Process, this_process
+from jobs.storage.process import Process, born, this_process
 
 log = logging.getLogger("ctd")
 
@@ -114,17 +114,19 @@ class Lease:
             try:
                 if not objects.create(store, keys.lease(generation), lease._stamped()):
                     continue  # another driver was quicker
+                newest = max(_generations(store))
             except Exception as error:
                 if not objects.is_storage_error(error):
                     raise
+                lease.release()  # what was written may have arrived all the same
                 raise objects.unwritable(address, error) from None
-            newest = max(_generations(store))
             if newest == generation:
                 break
             # After we had read the holder, others took this generation and higher ones, and pruned it: what we created
             # is an old generation.
             objects.delete(store, keys.lease(generation))
-        lease._prune()
+        with objects.may_fail():  # the next holder deletes what stays
+            lease._prune()
         return lease
 
     @contextmanager
@@ -329,7 +331,7 @@ def held_by(address: str, record: LeaseRecord) -> Held:
 def _is_alive(store: ObjectStore, record: LeaseRecord) -> bool:
     if record.released or record.has_ended:
         return False
-    if record.is_here:
+    if record.is_here and born(record.pid) == record.born:
         return True
     # abs: the clock of the holder may be ahead of ours, so that its renewal lies in the future.
     if abs(time.time() - record.renewed) < TTL_S:

@@ -11,6 +11,9 @@ from typing import Self
 
 from pydantic import TypeAdapter
 
+HIDDEN = "hidden"
+"""The start time of a process that there is, and of which /proc tells nothing."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Process:
@@ -45,7 +48,7 @@ class Process:
     @property
     def has_ended(self) -> bool:
         """Whether it was a process of this machine that has ended."""
-        return self.is_here and born(self.pid) != self.born
+        return self.is_here and born(self.pid) not in (self.born, HIDDEN)
 
 
 def this_process() -> Process:
@@ -81,4 +84,15 @@ def born(pid: int) -> str:
         state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return "" if state == "Z" else rest[18]
     except OSError:
-        return ""
+        return HIDDEN if _is_hidden(pid) else ""
+
+
+def _is_hidden(pid: int) -> bool:
+    """Whether /proc hides a process: with `hidepid`, those of other users. A signal finds it all the same."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (OSError, OverflowError):
+        pass
+    return False  # /proc shows ours: it has ended

@@ -9,10 +9,12 @@ from stores import BASE, JOB, make, run
 from jobs.errors import JobError
 from jobs.gather.check import check
 from jobs.gather.gather import gather
-from jobs.run.prepare import difference, fork, has_grown, open_or_create, reopen
-from jobs.run.shards import run_shards
+from jobs.run.fork import fork
+from jobs.run.prepare import difference, has_grown, open_or_create, reopen
+from jobs.run.shards import claim, run_shards
 from jobs.run.worker import SerialExecutor
 from jobs.spec.job import parse_job
+from jobs.storage.lease import Held
 from jobs.store.store import Store
 from jobs.store.writer import ShardWriter
 
@@ -125,3 +127,13 @@ def test_run_over_a_store_whose_sweep_has_grown_names_the_fork(tmp_path):
         reopen(parse_job(longer, "job"), old.address)
     with pytest.raises(JobError, match=r"--store NEW --fork .*old\.zarr` keeps its items"):
         open_or_create(spec, BASE, "job", old.address, SerialExecutor(1))
+
+
+def test_a_store_that_is_being_run_takes_no_shards(tmp_path):
+    old, _ = run(tmp_path / "old.zarr")
+    new = forked(tmp_path / "new.zarr", old)
+    new.committed.forget([marker.shard for marker in new.committed.markers()[:2]])
+    before = new.committed.numbers()
+    with claim(new).held(), pytest.raises(Held):
+        forked(tmp_path / "new.zarr", old)
+    assert Store.open(new.address).committed.numbers() == before

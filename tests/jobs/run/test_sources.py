@@ -13,7 +13,8 @@ from jobs import keys
 from jobs.errors import JobError
 from jobs.gather.check import check
 from jobs.gather.gather import set_gather
-from jobs.run.prepare import fork, open_or_create
+from jobs.run.fork import fork
+from jobs.run.prepare import open_or_create
 from jobs.run.shards import reconsider, run_shards
 from jobs.run.sources import SourceDiffers, combined, sources_of
 from jobs.run.stop import Stop

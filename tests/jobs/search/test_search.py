@@ -10,7 +10,7 @@ from jobs import Store, open_store
 from jobs.errors import JobError
 from jobs.gather.gather import gather
 from jobs.query.query import query
-from jobs.run.prepare import fork
+from jobs.run.fork import fork
 from jobs.run.shards import run_shards
 from jobs.run.stop import Stop
 from jobs.run.worker import SerialExecutor

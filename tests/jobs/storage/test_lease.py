@@ -10,6 +10,7 @@ import time
 from dataclasses import replace
 
 import pytest
+from obstore.exceptions import GenericError
 from obstore.store import MemoryStore, S3Store
 from stores import JOB, make, run
 from waiting import until
@@ -46,6 +47,46 @@ def put(storage, **changes):
 def elsewhere(storage, **changes):
     """Make the lease one that a process of another machine holds."""
     put(storage, machine="other", host="node7", **changes)
+
+
+def test_a_process_that_proc_hides_is_not_taken_for_dead(storage, monkeypatch):
+    """As `hidepid` hides another user's, of whom a signal tells all the same."""
+
+    def refused(pid, number):
+        raise PermissionError
+
+    Lease.acquire(storage, "s.zarr")
+    put(storage, pid=2**22 - 1, born="7")
+    assert running(storage) is None
+    monkeypatch.setattr("jobs.storage.process.os.kill", refused)
+    assert running(storage) is not None
+    with pytest.raises(Held):
+        Lease.acquire(storage, "s.zarr")
+
+
+@pytest.mark.parametrize(("name", "refused"), [("list_keys", True), ("delete", False)])
+def test_a_lease_that_is_not_handed_over_is_free(storage, monkeypatch, name, refused):
+    """The storage fails once behind the write of the lease."""
+    Lease.acquire(storage, "s.zarr").release()
+    create = objects.create
+
+    def fail(*_):
+        raise GenericError("timed out")
+
+    def created(*args):
+        patch.setattr(objects, name, fail)
+        return create(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(objects, "create", created)
+        if refused:
+            with pytest.raises(JobError, match="timed out"):
+                Lease.acquire(storage, "s.zarr")
+        else:
+            lease = Lease.acquire(storage, "s.zarr")
+    if not refused:
+        lease.release()
+    Lease.acquire(storage, "s.zarr")
 
 
 def test_second_driver_is_refused_with_holder_and_age(storage):

@@ -1,0 +1,93 @@
+"""A grown job: a new store that begins with the shards of the old one."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from jobs import keys
+from jobs.errors import JobError
+from jobs.plan.layout import Plan, Shard
+from jobs.run.prepare import Prepared, create, difference, has_grown, prepare, reopen
+from jobs.run.shards import claim
+from jobs.run.sources import refuse_changed
+from jobs.run.task import Executor
+from jobs.spec.job import JobSpec, find_kernel
+from jobs.storage import objects
+from jobs.storage.lease import Lease
+from jobs.store.store import Store
+from jobs.store.writer import ShardWriter
+
+
+def fork(
+    spec: JobSpec, base: str, where: str, address: str, old: Store, executor: Executor
+) -> Store:
+    """Return the store of `spec` at `address`, with every shard that it shares with `old` copied from there.
+
+    Raises Held if a driver runs the new store; JobError if anything but the added sweeps differs, if the kernel's source
+    has changed, or if the search compares all items of a group.
+    """
+    kernel = find_kernel(spec.kernel, base)
+    if not has_grown(old.job.spec, spec, kernel):
+        raise JobError(
+            f"--fork {old.address}: its items can be kept only if the job differs in nothing but further sweeps at "
+            f"the end of the list\n{difference(old.job.spec, spec)}"
+        )
+    if spec.search is not None and spec.search.size is None:
+        raise JobError(
+            f"--fork {old.address}: its search compares all items that share a program, so a grown sweep "
+            "is another search; only a search with search.size can go on"
+        )
+    refuse_changed(old)
+    if Store.exists(address):
+        store = reopen(spec, address, kernel)
+    else:
+        ready = prepare(spec, base, where, executor.machines)
+        store = create(_as_before(ready, old), address)
+    if len(store.committed.numbers()) < store.job.plan.n_shards:
+        lease = claim(store)
+        with lease.held():
+            _copy(old, store, lease)
+    return store
+
+
+def _as_before(ready: Prepared, old: Store) -> Prepared:
+    """Return the planned job with the layouts of the old groups: a new layout could change their bits."""
+    layouts = [*old.job.plan.layouts, *ready.plan.layouts[len(old.job.plan.layouts) :]]
+    return replace(ready, plan=Plan(ready.plan.group_sizes, tuple(layouts), ready.plan.ways))
+
+
+def _copy(old: Store, new: Store, lease: Lease) -> None:
+    """Copy the shards that both stores have and `new` lacks; it may be interrupted and repeated."""
+    groups = range(len(old.job.plan.group_sizes))
+    # Microbatches and slots come first: the old ones hold for the new rows of a group, too.
+    for prefix in (keys.LAYOUT, keys.SLOTS):
+        for key in list(objects.list_keys(old.objects, prefix)):
+            # Not over one that is there: shards of the new store may have been computed with it before an interruption.
+            objects.create(new.objects, key, objects.read(old.objects, key) or b"")
+    done, writer = new.committed.numbers(), ShardWriter(new)
+    # By group and rows, because shards may be numbered differently.
+    target = {shard[1:]: shard for shard in new.job.plan.shards() if shard.group in groups}
+    failed = old.failed.items()
+    for marker in old.committed.markers():
+        source = marker.shard
+        shard = target.get(source[1:])
+        if shard is None or shard.number in done:
+            continue
+        _check_items(old, new, shard)
+        # Before the marker: it lacks the rows that these records explain.
+        if entries := failed.get(source.number):
+            new.failed.add(shard, entries)
+        # Other rows hold fill values, which the writer puts there again.
+        rows = np.setdiff1d(np.arange(shard.start, shard.stop), marker.without + marker.others)
+        read = lambda name, s=shard, r=rows: old.rows(s.group, name, s.start, s.stop)[r - s.start]
+        values = {name: read(name) for name in [*old.names(shard.group), "status"]}
+        lease.check()  # another driver may have taken this process for dead
+        writer.write(replace(marker, shard=shard, copied_from=old.address), values, rows)
+
+
+def _check_items(old: Store, new: Store, shard: Shard) -> None:
+    before, after = (s.rows(shard.group, "item", shard.start, shard.stop) for s in (old, new))
+    if not np.array_equal(before, after):
+        raise JobError(
+            f"--fork {old.address}: shard {shard.number} has other items there; it cannot be kept"
+        )
