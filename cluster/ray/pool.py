@@ -229,9 +229,13 @@ class Pool:
         """Return the bytes that XLA may use of the GPU of the actor that answers first; None if it has no limit."""
 
         def first() -> int | None:
-            answered, _ = ray.wait([slot.actor.device_memory.remote() for slot in self.slots])
-            found: int | None = ray.get(answered[0])
-            return found
+            waiting = [slot.actor.device_memory.remote() for slot in self.slots]
+            while waiting:
+                answered, waiting = ray.wait(waiting)
+                with suppress(RayError):  # of an actor that cannot start, Crew.opened tells
+                    found: int | None = ray.get(answered[0])
+                    return found
+            return None
 
         return self.reach.ask(first)
 

@@ -72,7 +72,7 @@ class Ledger:
         """The numbers of the committed shards."""
         self.progress = progress_of(store, markers, failures.failed)
         self._last_errors: dict[int, str] = {}
-        """Shard -> the last error of an attempt at all of it."""
+        """Shard -> the last error of an attempt at all of it, or of a part of it outside of its items."""
         self._loose = 0
         """Shards committed since markers were last moved into a segment."""
         self.events, self.storage = Events(store), Pause()
@@ -145,7 +145,7 @@ class Ledger:
             return
         if report.fault == "storage":
             self.storage.begin(storage_trouble(self.store.address, report.error))
-        if not task.probe:
+        if not task.probe or report.fault == "outside":
             self._last_errors[report.shard] = report.error
         failure = Event(
             kind="stopped" if report.fault == "stopped" else "error",
@@ -181,7 +181,7 @@ class Ledger:
             if task.step:
                 self.searches.end(shard.group, text)
             else:
-                self.progress.failed[report.shard] = text
+                self.progress.give_up([shard], text)
         else:
             again = report.error is not None and not task.probe and not verdict.task.probe
             self.progress.retried += again and report.fault != "stopped"
@@ -219,7 +219,7 @@ class Ledger:
         waiting = [*self.queue.drop(group), *(task for task, _ in self.postponed)]
         self.postponed = [pair for pair in self.postponed if pair[0].shard.group != group]
         given_up = {task.shard.number for task in waiting if task.shard.group == group}
-        self.progress.failed |= dict.fromkeys(given_up, text)
+        self.progress.give_up([self.shards[number] for number in given_up], text)
         n = count(len(given_up), "shard")
         self.events.note(Event(kind="decision", group=group, text=f"{n} {text}"))
 

@@ -41,7 +41,8 @@ class TimeLimits:
     def note(self, group: int, longest_s: float | None) -> None:
         """Note a committed shard's longest advance in seconds, compilation included."""
         # The longest, because it includes the compilation that the next worker has to do as well.
-        self._longest[group] = max(self._longest.get(group, 0.0), longest_s or 0.0)
+        if longest_s:  # of a shard in which nothing was computed it says nothing
+            self._longest[group] = max(self._longest.get(group, 0.0), longest_s)
 
     def of(self, group: int) -> float:
         """Return the limit of a group in seconds."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from jobs.errors import count, duration
+from jobs.plan.layout import Shard
 from jobs.store.live import Value
 from jobs.store.marker import FailedItem, Marker
 from jobs.store.store import Store
@@ -26,6 +27,8 @@ class Progress:
     outcomes: dict[str, int] = field(default_factory=dict)
     failed: dict[int, str] = field(default_factory=dict)
     """Shards given up -> the last error."""
+    items_given_up: int = 0
+    """Items of those shards."""
     failed_items: dict[int, str] = field(default_factory=dict)
     """Items that fail by themselves -> the error. A failure that is an outcome of the kernel does not count here."""
     retried: int = 0
@@ -56,11 +59,20 @@ class Progress:
     """Why the run cannot go on for now: the storage fails, or no worker is ready."""
 
     def add(self, marker: Marker) -> None:
-        """Count a committed shard."""
+        """Count a committed shard, which another worker or driver may have finished after it was given up."""
+        if self.failed.pop(marker.shard.number, None):
+            self.items_given_up -= marker.n_items
         self.shards_done += 1
         self.items_done += marker.n_items
         for name, n in marker.outcomes.items():
             self.outcomes[name] = self.outcomes.get(name, 0) + n
+
+    def give_up(self, shards: Iterable[Shard], text: str) -> None:
+        """Note shards that are given up, and why."""
+        for shard in shards:
+            if shard.number not in self.failed:
+                self.items_given_up += shard.n_items
+            self.failed[shard.number] = text
 
     def wait_for(self, what: str) -> None:
         """Note what the run waits for; "" for nothing."""
@@ -99,7 +111,7 @@ class Progress:
     @property
     def left_s(self) -> float | None:
         """Seconds left at this rate; None if there is none, or nothing is left."""
-        left, rate = self.n_items - self.items_done - self.work, self.rate
+        left, rate = self.n_items - self.items_done - self.items_given_up - self.work, self.rate
         return left / rate if rate and left > 0 else None
 
     def text(self) -> str:

@@ -143,7 +143,7 @@ class ShardHistory:
     """Failed attempts that count against `run.retries`."""
     lost_nodes: int = 0
     last_fault: Fault = "error"
-    """Fault of the last charged attempt."""
+    """Fault of the last charged attempt at all of it."""
     search: Bisection | None = None
     """The search for failing items, while it runs."""
     searched: bool = False
@@ -213,12 +213,13 @@ class Failures:
                 return Verdict(again)
         if report.fault == "memory" and (narrower := self._narrowed(again, task.slots)):
             return narrower
-        if history.search:
+        if history.search and report.fault != "outside":
             if history.search.tell(failed=True):
                 self._blame(report, shard, history.search.found[-1])
             return self._probe(task, shard, history.search)
         # From here on the attempt is charged. The wait doubles, so that a cause that passes has the time to pass.
-        history.last_fault = report.fault
+        if not history.search:
+            history.last_fault = report.fault
         history.charged += 1
         if history.charged <= self._settings.retries:
             return Verdict(again, self._settings.backoff_s * 2 ** (history.charged - 1))
@@ -231,7 +232,8 @@ class Failures:
             self._blame(report, shard, rows[0])
             # Nothing is left to compute; an attempt that goes on clears the checkpoints of those before it.
             return Verdict(self._anew(task, shard, "resume"))
-        history.searched = True
+        # A probe that fails outside of the items has retries of its own.
+        history.searched, history.charged = True, 0
         confirm = max(LEAST_CONFIRM, self._settings.retries + 1)
         history.search = search = Bisection(rows, confirm)
         return self._probe(task, shard, search)._replace(note="looking for the items that fail")
@@ -302,7 +304,8 @@ class Failures:
         if history.last_fault == "death" and (
             narrower := self._narrowed(whole, whole.slots, history.widest)
         ):
-            history.searched = False
+            # The next failure is searched at once.
+            history.searched, history.charged = False, self._settings.retries
             return narrower
         return Verdict(None)
 

@@ -300,7 +300,8 @@ class Searches:
         search = self._found[group] = GroupSearch(self._store, group, self._failures, self._done)
         with self._may_end(group):
             search.open()
-        return search.orphaned
+        # Of a search that cannot go on, the decisions behind the one that differs were not repeated: they say nothing.
+        return search.orphaned if group in self._found else []
 
     def next_task(self) -> Task | None:
         """Return the next task of any search; None if there is none now. Raises the errors of the storage."""
@@ -334,8 +335,7 @@ class Searches:
     def end(self, group: int, text: str) -> None:
         """Give up the shards of a group whose search cannot go on. text: why."""
         if search := self._found.pop(self._store.job.plan.together(group)[0], None):
-            left = [shard.number for shard in search.shards.open]
-            self._progress.failed |= dict.fromkeys(left, text)
+            self._progress.give_up(search.shards.open, text)
             self._events.note(Event(kind="decision", group=group, text=f"its search ends: {text}"))
 
     @contextmanager

@@ -115,10 +115,13 @@ def run_parts(
             if done[-1].stopped:
                 break
     stopped = done[-1].stopped if done else None
+    # A stop may have come because of a storage that fails: nothing more is asked of it.
+    last = done[-1] if stopped else _without_a_run(store)
+    # Others may have committed since what this driver gave up.
+    there = set() if stopped else store.committed.numbers()
     return replace(
-        # A stop may have come because of a storage that fails: nothing more is asked of it.
-        done[-1] if stopped else _without_a_run(store),
-        failed={k: text for one in done for k, text in one.failed.items()},
+        last,
+        failed={k: text for one in done for k, text in one.failed.items() if k not in there},
         failed_items={k: text for one in done for k, text in one.failed_items.items()},
         stopped=stopped,
     )
@@ -202,11 +205,11 @@ def open_shards(store: Store, done: Set[int], part: Part | None) -> set[int]:
 
 
 def progress_digest(store: Store) -> str:
-    """Return a digest that changes with every committed shard, failing item and checkpoint."""
+    """Return a digest that changes with every committed shard, failing item and checkpoint; "" while there is none."""
     records = (store.committed.latest(), store.failed.latest())
     known = [[(number, one.version) for number, one in found.items()] for found in records]
     left = objects.digest_of(store.objects, (keys.CHECKPOINTS, keys.DECISIONS, keys.ROUNDS))
-    return digest(repr((known, left)).encode())
+    return digest(repr((known, left)).encode()) if left or any(known) else ""
 
 
 def reconsider(store: Store, failed: bool = False, changes: bool = False) -> None:

@@ -297,7 +297,12 @@ class SerialExecutor:
         self._worker, self._ticker = Worker(address), Ticker(on_tick)
         if stop is not None:
             # Safe in a signal handler, which may run in the middle of an advance: it only sets an event.
-            stop.add_callback(self._worker.interrupt)
+            stop.add_callback(self._interrupt)
+
+    def _interrupt(self) -> None:
+        # Not the worker's own method: `stop` outlives the worker, and would keep the data of its group in memory.
+        if self._worker is not None:
+            self._worker.interrupt()
 
     def capacity(self) -> int:
         """Return 1 if no work waits, else 0: one shard runs at a time."""

@@ -379,6 +379,9 @@ def test_workers_that_do_not_start_are_said_to_be_waited_for(tmp_path, monkeypat
 
 def test_time_limit_comes_from_measured_times():
     limits = TimeLimits(None)
+    # A shard in which nothing was computed, and a round in which everything failed, tell nothing of compilation.
+    limits.note(0, None)
+    limits.note(0, 0.0)
     assert limits.of(0) == float("inf")
     limits.note(0, 0.1)
     assert limits.of(0) == LEAST_LIMIT_S
@@ -387,6 +390,19 @@ def test_time_limit_comes_from_measured_times():
     assert limits.of(0) == 200
     assert limits.of(1) == float("inf")
     assert TimeLimits(3.0).of(1) == 3.0
+
+
+def test_a_probe_that_cannot_load_blames_no_item(tmp_path):
+    store = make(tmp_path / "o.zarr", {**JOB, "run": {**RUN, "retries": 1}})
+    fails = lambda task: task.shard.number == 0 and ("outside" if task.probe else "error")
+    executor = Failing(fails)
+    progress = run_shards(store, executor)
+    assert (progress.failed, progress.failed_items) == ({0: "outside of 0"}, {})
+    # The attempts at the whole, then those at the first part.
+    seen = [task.probe for task in executor.seen if task.shard.number == 0]
+    assert seen == [False, False, True, True]
+    left = progress.n_items - progress.items_done
+    assert (progress.items_given_up, progress.left_s) == (left, None)
 
 
 # --- storage --------------------------------------------------------------------------------------

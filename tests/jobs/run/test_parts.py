@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
-from failing import Flaky
+from failing import Failing, Flaky
 from stores import BASE
 
 from jobs import keys
@@ -41,6 +41,20 @@ def store(tmp_path):
 def test_parts_cover_every_shard_once():
     parts = [Part(k, 5) for k in range(5)]
     assert all(sum(shard in part for part in parts) == 1 for shard in range(23))
+
+
+def test_a_shard_that_another_driver_commits_has_not_failed(store):
+    """The first of two parts gives up a shard, which another driver computes during the second."""
+    others = []
+
+    def listen(progress):
+        if progress.failed == {} and progress.shards_done >= 6 and not others:
+            others.append(run_shards(store, SerialExecutor(1), part=Part(0, 2)))
+
+    executor = Failing(lambda task: task.shard.number == 0 and "input")
+    progress = run_parts(store, executor, 0, 2, listen, Stop())
+    assert others
+    assert (progress.shards_done, progress.failed) == (12, {})
 
 
 def test_drivers_share_the_shards(store):

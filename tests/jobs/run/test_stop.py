@@ -1,11 +1,16 @@
 """jobs.run.stop: what a signal does, by real signals to this process."""
 
+import gc
 import os
 import signal
+import weakref
 
 import pytest
+from stores import make
 
+from jobs.run.shards import run_shards
 from jobs.run.stop import Interrupted, Stop, signals
+from jobs.run.worker import SerialExecutor
 
 ALL = [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP]
 
@@ -58,3 +63,20 @@ def test_grace_is_the_shorter_of_the_jobs_and_the_requests(asked, over):
     stop.ask("taken over", asked)
     stop.begin_grace(60.0)
     assert stop.is_over == over
+
+
+def test_a_closed_executor_leaves_no_worker_in_memory(tmp_path):
+    """With the data of its group, beside the stores that the same command still runs."""
+    stop, executor = Stop(), SerialExecutor(1)
+    start = executor.start
+    workers = []
+
+    def started(*arguments):
+        start(*arguments)
+        workers.append(weakref.ref(executor._worker))
+
+    executor.start = started
+    run_shards(make(tmp_path / "a.zarr"), executor, stop=stop)
+    executor.close()
+    gc.collect()
+    assert [worker() for worker in workers] == [None]

@@ -25,12 +25,13 @@ from jobs.query.best import require_metric
 from jobs.report.history import shard_of
 from jobs.report.page import Content
 from jobs.report.summary import state
-from jobs.run.prepare import fork
+from jobs.run.fork import fork
 from jobs.run.shards import reconsider, run_shards
 from jobs.run.stop import Stop
 from jobs.run.worker import SerialExecutor
 from jobs.spec.job import parse_job
 from jobs.storage import objects
+from jobs.storage.checksums import checksummed, read_verified
 from jobs.store.store import Store
 
 PLAIN = HALVING | {
@@ -90,6 +91,21 @@ def test_one_study_proposes_over_all_groups(whole):
     for row, trial in enumerate(first):
         assert items[row]["final_rate"] == trial.params["rate"]
         assert at[items[row]["group"]] == trial.params["n"]
+
+
+def test_a_log_that_is_refused_costs_no_committed_shard(tmp_path):
+    """As where another version of Optuna proposes otherwise: what was told after that decision is not known."""
+    store, stop = make(tmp_path / "r.zarr", JOBS["plain"]), Stop()
+    run_shards(store, SerialExecutor(1), lambda p: p.shards_done >= 6 and stop.ask("test"), stop)
+    before = store.committed.numbers()
+    found = {key: read_verified(store.objects, key) for key in sorted(left(store, DECISIONS))}
+    key = [key for key, one in found.items() if one["asked"]][1]
+    content = {k: v for k, v in found[key].items() if k != "sha256"}
+    content["asked"]["length"] += 1
+    objects.write(store.objects, key, checksummed(content))
+    progress = run_shards(Store.open(store.address), SerialExecutor(1))
+    assert {"the search decided otherwise" in text for text in progress.failed.values()} == {True}
+    assert Store.open(store.address).committed.numbers() == before
 
 
 def test_readers_count_and_show_the_items_alone(whole):
