@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import jax
+import numpy as np
 import pytest
 import yaml
 from places import EXAMPLES, ROOT
@@ -12,7 +13,7 @@ from places import EXAMPLES, ROOT
 from ctd.cells import CELLS
 from ctd.lfads.data import NAMES
 from ctd.lfads.names import SCORES
-from ctd.tasks import TASKS
+from ctd.tasks import TASKS, batch
 from jobs.plan.layout import Machines
 from jobs.plan.search import searched
 from jobs.run.prepare import prepare
@@ -139,3 +140,17 @@ def test_shown_code_runs_in_the_folder_of_the_examples(page, session, tmp_path):
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_tasks_page_has_a_task_of_ones_own():
+    (code,) = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "tasks.md").read_text(), re.DOTALL
+    )
+    space = {"__name__": "mytasks"}
+    exec(code, space)
+    task = space["Sign"]()
+    trials = batch(task, jax.random.key(0), 8)
+    assert trials.inputs.shape == (8, task.n_steps, task.n_in)
+    right = np.sign(trials.targets)
+    assert jax.vmap(task.success)(trials, right).all()
+    assert not jax.vmap(task.success)(trials, -right).any()
