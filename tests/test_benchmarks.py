@@ -17,10 +17,10 @@ from quick import QUICK
 from jobs import open_store
 
 LONG = {
-    "continuation", "dispatch", "esn", "fixed_points", "gather", "growth", "lfads", "recovery",
-    "search_methods", "startup", "train_rnn",
+    "attack", "continuation", "dispatch", "esn", "fixed_points", "gather", "growth", "lfads", "recovery", "search",
+    "search_methods", "startup", "store", "train_rnn",
 }  # fmt: skip
-"""They take half a minute or more whatever the sizes: a Ray, children, programs to compile."""
+"""They take ten seconds or more whatever the sizes: a Ray, children, programs to compile."""
 PARTS = {
     "options",
     "loops",
