@@ -4,6 +4,7 @@ Slurm's clocks count in minutes. The stories below are therefore played side by 
 the tests look at how they ended.
 """
 
+import os
 import re
 import sys
 from collections import Counter
@@ -61,7 +62,9 @@ def time_limit(go_on, lab, unheard=False):
     if go_on == "requeue":
         where |= container(lab)
         where["setup"] += [REQUEUES_AGAIN]
+        # What Slurm does not hand on, the script and the profile set; how programs are compiled decides their bits.
         where["sbatch"] += ["--export=NONE"]
+        where["environment"] = {"XLA_FLAGS": os.environ.get("XLA_FLAGS", "")}
     where["sbatch"] += ["--signal=B:URG@30"] * unheard
     name = f"limit-{go_on}{'-unheard' * unheard}"
     with Sent(lab, job(lab, name), time=3, grace_s=30, go_on=go_on, **where) as sent:
