@@ -26,7 +26,7 @@ from jobs.errors import JobError, advised
 from jobs.storage import addresses, connect, objects
 from jobs.storage.addresses import refuse_zip
 from jobs.storage.checksums import parsed
-from jobs.storage.process import Process, born, this_process
+from jobs.storage.process import Process, this_process
 
 log = logging.getLogger("ctd")
 
@@ -177,8 +177,10 @@ class Lease:
     def release(self) -> None:
         """Release the lease, so that the next driver need not wait; its generation is never used again."""
         with objects.may_fail():  # then the lease runs out by itself
-            # If it was pruned, another driver has the lease: writing it would bring an old generation back.
-            if objects.read(self._objects, keys.lease(self.generation)) is not None:
+            # If it was pruned, another driver has the lease: writing it would bring an old generation back. If our write failed,
+            # another one may have this very generation.
+            data, own = objects.read(self._objects, keys.lease(self.generation)), self._record.id
+            if data is not None and (parsed(data) or {}).get("id", own) == own:
                 self._record = replace(self._record, released=True)
                 objects.write(self._objects, keys.lease(self.generation), self._stamped())
                 objects.delete(self._objects, keys.cancel(self.generation))
@@ -331,7 +333,7 @@ def held_by(address: str, record: LeaseRecord) -> Held:
 def _is_alive(store: ObjectStore, record: LeaseRecord) -> bool:
     if record.released or record.has_ended:
         return False
-    if record.is_here and born(record.pid) == record.born:
+    if record.is_running:
         return True
     # abs: the clock of the holder may be ahead of ours, so that its renewal lies in the future.
     if abs(time.time() - record.renewed) < TTL_S:

@@ -46,6 +46,11 @@ class Process:
         return self.machine == machine()
 
     @property
+    def is_running(self) -> bool:
+        """Whether it is a process of this machine that is seen to run."""
+        return self.is_here and born(self.pid) == self.born
+
+    @property
     def has_ended(self) -> bool:
         """Whether it was a process of this machine that has ended."""
         return self.is_here and born(self.pid) not in (self.born, HIDDEN)

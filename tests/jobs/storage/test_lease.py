@@ -89,6 +89,25 @@ def test_a_lease_that_is_not_handed_over_is_free(storage, monkeypatch, name, ref
     Lease.acquire(storage, "s.zarr")
 
 
+def test_a_write_that_fails_releases_nobody_elses_lease(storage, monkeypatch):
+    """Another driver was quicker, and our storage does not say so."""
+    create, others = objects.create, []
+
+    def lost(store, key, data):
+        others.append(Lease.acquire(storage, "s.zarr"))
+        raise GenericError("timed out")
+
+    def once(*args):
+        monkeypatch.setattr(objects, "create", create)
+        return lost(*args)
+
+    monkeypatch.setattr(objects, "create", once)
+    with pytest.raises(JobError, match="timed out"):
+        Lease.acquire(storage, "s.zarr")
+    assert len(others) == 1
+    assert running(storage).generation == others[0].generation
+
+
 def test_second_driver_is_refused_with_holder_and_age(storage):
     first = Lease.acquire(storage, "s.zarr")
     with pytest.raises(
