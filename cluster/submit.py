@@ -82,6 +82,12 @@ class Order:
                 "GPU its items may use"
             )
 
+    @property
+    def nodes(self) -> int:
+        """Nodes of an allocation of Slurm: one in an array."""
+        assert isinstance(self.profile, SlurmProfile)
+        return 1 if self.array else self.profile.nodes
+
     def home(self) -> Path:
         """Return the folder of a Slurm submission: in the first stage's store, or below the profile's work_dir."""
         assert isinstance(self.profile, SlurmProfile)
@@ -111,7 +117,7 @@ class Order:
             share = (1 if share is None else share) if gpus else 0
             cores = profile.cpus / run.cpus_per_worker
             room = int(min(cores, gpus / share) if share else cores)
-            room *= 1 if self.array else profile.nodes
+            room *= self.nodes
             workers = max(1, min(room, run.workers or room)) * (self.array or 1)
             if not share:
                 on_gpus, memory = False, int(profile.memory_gb * 0.8e9 / profile.cpus)
@@ -248,10 +254,7 @@ def _driver(order: Order) -> list[str]:
 def _submit_to_slurm(order: Order, profile: SlurmProfile, text: str) -> Submission:
     where, home = order.where, order.home()
     check_folder(profile.folder(), f"{where}: work_dir")
-    # Each allocation of an array has one node.
-    slurm.check_partition(
-        profile.model_copy(update={"nodes": 1}) if order.array else profile, where
-    )
+    slurm.check_partition(profile.model_copy(update={"nodes": order.nodes}), where)
     check_python(profile, where)
     ready = check_job(order)
     _refuse_second(order)

@@ -130,10 +130,9 @@ def look(address: str) -> list[tuple[Submission, dict[str, Any]]]:
                 states = rayjobs.states(*_on_ray(submission))
             result.append((submission, states))
             continue
-        states = {}
+        # Tasks of an array that ended some minutes ago are forgotten while others run.
+        states, words = {}, submission.last_words() | known
         for number in submission.all_numbers():
-            # Tasks of an array that ended some minutes ago are forgotten while others run.
-            words = submission.last_words() | known
             tasks = {n: state for n, state in words.items() if n.partition("_")[0] == number}
             for n, state in (tasks or {number: "it never started"}).items():
                 states[n] = state if n in known else f"{state} ({unknown})"

@@ -239,8 +239,9 @@ def logs(
 
     if shard is not None and item is not None:
         raise JobError(f"--shard {shard}: not with --item {item}; leave one out")
-    printed = "" if as_json or shard is not None or item is not None else log_tail(store)
-    if not Store.exists(store) and (printed or submissions(store)):
+    whole = not as_json and shard is None and item is None
+    printed = log_tail(store) if whole else ""
+    if whole and not Store.exists(store) and (printed or submissions(store)):
         out.print(printed or "nothing was printed yet; `ctd status` says what the job waits for")
         return
     opened = Store.open(store)

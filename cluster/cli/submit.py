@@ -131,7 +131,7 @@ def _of_plan(ready: "Prepared", order: "Order") -> tuple[str, str]:
 
 def _of_slurm(order: "Order", profile: SlurmProfile) -> dict[str, str]:
     """The lines on allocations, and on folders."""
-    n, nodes = order.array or 1, 1 if order.array else profile.nodes
+    n, nodes = order.array or 1, order.nodes
     kind, n_gpus = str(profile.gpus).rpartition(":")[0], profile.n_gpus()
     gpus = f", {count(n_gpus, f'{kind} GPU'.strip())}" if n_gpus else ""
     found = {

@@ -25,6 +25,8 @@ from jobs.errors import JobError
 EXCLUDED = ["*.zarr", ".git", ".venv", "__pycache__", "*.png"]
 """Results and environments, which are never shipped."""
 
+NO_ANSWER = (ConnectionError, RuntimeError)
+"""Errors of the client of the Jobs API."""
 START_S = 120.0
 """Longest wait (s) of `submit` for the cluster to compare its versions with ours; then it returns anyway."""
 
@@ -70,7 +72,7 @@ def client(profile: RayProfile) -> Iterator[Any]:
     before = set_environment(environment(profile))
     try:
         yield JobSubmissionClient(url)
-    except (ConnectionError, RuntimeError) as error:
+    except NO_ANSWER as error:
         raise JobError(f"{url}: the Jobs API of Ray: {error}") from None
     finally:
         set_environment(before)
@@ -113,10 +115,7 @@ def _await_versions(api: Any, number: str, where: str) -> None:
     while time.monotonic() < end:
         try:
             info, log = api.get_job_info(number), api.get_job_logs(number)
-        except (
-            ConnectionError,
-            RuntimeError,
-        ):  # the job is sent: one question without an answer is asked again
+        except NO_ANSWER:  # the job is sent: it is asked again
             time.sleep(1)
             continue
         if AGREE in log:

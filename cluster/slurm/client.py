@@ -237,18 +237,18 @@ def translate(job: Mapping[str, object]) -> Allocation:
     states = given if isinstance(given, list) else [str(given)]
     state = next((s for s in states if s in ("COMPLETING", "CONFIGURING")), states[0])
     number = _label(job)
-    code = job.get("exit_code") or {}
+    given_code: Any = job.get("exit_code")
+    code = given_code if isinstance(given_code, Mapping) else {"return_code": given_code}
     fields = {
         "number": number,
         "partition": job["partition"],
         "nodes": job.get("nodes") or "no node",
         "wanted": _wanted(str(job.get("tres_req_str", ""))),
-        "code": _number(code.get("return_code")) if isinstance(code, dict) else code,
+        "code": _number(code.get("return_code")),
     }
     if state != "PENDING":
         words = STATES.get(state, state.lower())
-        ended_by = code.get("signal", {}).get("id") if isinstance(code, dict) else None
-        if state == "FAILED" and (signal := _number(ended_by)):
+        if state == "FAILED" and (signal := _number((code.get("signal") or {}).get("id"))):
             words = f"ended by signal {signal}"
         return Allocation(number, state, words.format_map(fields))
     reason = str(job.get("state_reason") or "None")

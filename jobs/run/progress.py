@@ -27,8 +27,10 @@ class Progress:
     outcomes: dict[str, int] = field(default_factory=dict)
     failed: dict[int, str] = field(default_factory=dict)
     """Shards given up -> the last error."""
-    items_given_up: int = 0
-    """Items of those shards."""
+    items_given_up: float = 0
+    """Items of those shards; of groups that are searched together, on average."""
+    ways: int = 1
+    """Groups that have a row for each item: `Plan.ways`."""
     failed_items: dict[int, str] = field(default_factory=dict)
     """Items that fail by themselves -> the error. A failure that is an outcome of the kernel does not count here."""
     retried: int = 0
@@ -61,7 +63,7 @@ class Progress:
     def add(self, marker: Marker) -> None:
         """Count a committed shard, which another worker or driver may have finished after it was given up."""
         if self.failed.pop(marker.shard.number, None):
-            self.items_given_up -= marker.n_items
+            self.items_given_up -= marker.shard.n_items / self.ways
         self.shards_done += 1
         self.items_done += marker.n_items
         for name, n in marker.outcomes.items():
@@ -71,7 +73,7 @@ class Progress:
         """Note shards that are given up, and why."""
         for shard in shards:
             if shard.number not in self.failed:
-                self.items_given_up += shard.n_items
+                self.items_given_up += shard.n_items / self.ways
             self.failed[shard.number] = text
 
     def wait_for(self, what: str) -> None:
@@ -170,7 +172,7 @@ def progress_of(
 ) -> Progress:
     """Return the progress of a store before a run, from its markers and failing items."""
     plan = store.job.plan
-    progress = Progress(plan.n_items, plan.n_shards)
+    progress = Progress(plan.n_items, plan.n_shards, ways=plan.ways)
     for marker in markers:
         progress.add(marker)
     for items in failed.values():

@@ -116,11 +116,11 @@ def run_parts(
                 break
     stopped = done[-1].stopped if done else None
     # A stop may have come because of a storage that fails: nothing more is asked of it.
-    last = done[-1] if stopped else _without_a_run(store)
-    # Others may have committed since what this driver gave up.
-    there = set() if stopped else store.committed.numbers()
+    markers = [] if stopped else store.committed.markers()
+    there = {marker.shard.number for marker in markers}
     return replace(
-        last,
+        done[-1] if stopped else progress_of(store, markers, store.failed.items()),
+        # Without those that others have committed since.
         failed={k: text for one in done for k, text in one.failed.items() if k not in there},
         failed_items={k: text for one in done for k, text in one.failed_items.items()},
         stopped=stopped,

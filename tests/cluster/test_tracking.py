@@ -190,6 +190,12 @@ def test_logs_of_a_job_that_waits(ctd, sent):
     assert "nothing was printed yet" in out
 
 
+def test_json_of_a_job_that_waits_is_none(ctd, sent):
+    code, out, err = ctd("logs", sent(("4711", []), known={}), "--json")
+    assert (code, out) == (2, "")
+    assert "not a complete ctd store" in err
+
+
 GONE = {"kind": "ray", "address": "127.0.0.1:9", "dashboard": "http://127.0.0.1:9"}
 
 
