@@ -12,31 +12,39 @@ import numpy as np
 import pytest
 from places import ROOT
 
+from ctd.batch import run_items
 from ctd.fixed_points import cycles
-from ctd.fixed_points.limit_cycles import OUTCOMES
+from ctd.fixed_points.candidates import make_network
+from ctd.fixed_points.follow import Cycles
+from ctd.fixed_points.limit_cycles import OUTCOMES, Hunts, LimitCycle, make_kernel
+from ctd.fixed_points.limit_cycles.table import Options
+from ctd.kernel import inputs_of
 
 MU, OMEGA = 0.25, 3.0
+PERIOD = 2 * np.pi / OMEGA
 R = 3.2
 """The logistic map has a stable cycle of two steps there."""
+DOUBLED, CHAOS = 3.566, 3.99
+"""A cycle of 16 steps, between 3.5644 and 3.5688 (Feigenbaum), beside one of 8 that repels with -1.17; and chaos."""
 
 
 def flow(h):
-    """Which: 0 Hopf's normal form, 1 decay, 2 an outward spiral."""
+    """Which: 0 Hopf's normal form, 1 decay, 2 an outward spiral, 3 the normal form backwards in time."""
     x, y, which = h
     r2 = x**2 + y**2
-    hopf = [MU * x - OMEGA * y - x * r2, OMEGA * x + MU * y - y * r2]
-    kinds = jnp.array([hopf, [-x, -2 * y], [x * r2, y * r2]])
+    hopf = jnp.array([MU * x - OMEGA * y - x * r2, OMEGA * x + MU * y - y * r2])
+    kinds = jnp.array([hopf, jnp.array([-x, -2 * y]), jnp.array([x * r2, y * r2]), -hopf])
     return jnp.append(kinds[jnp.round(which).astype(int)], jnp.round(which) - which)
 
 
 def step(h):
-    """Which: 0 the logistic map, 1 a turn by 1 radian on the circle, 2 half of it."""
+    """Which: 0 the logistic map, 1 a turn by 1 radian on the circle, 2 half of it, 3 and 4 other logistic maps."""
     x, y, which = h
     c, s = jnp.cos(1.0), jnp.sin(1.0)
     pull = 1.5 - 0.5 * (x**2 + y**2)
-    kinds = jnp.array(
-        [[R * x * (1 - x), 0 * y], [pull * (c * x - s * y), pull * (s * x + c * y)], [x / 2, y / 2]]
-    )
+    turn = [pull * (c * x - s * y), pull * (s * x + c * y)]
+    logistic = lambda r: [r * x * (1 - x), 0 * y]
+    kinds = jnp.array([logistic(R), turn, [x / 2, y / 2], logistic(DOUBLED), logistic(CHAOS)])
     return jnp.append(kinds[jnp.round(which).astype(int)], (jnp.round(which) + which) / 2)
 
 
@@ -44,20 +52,65 @@ def ended(found):
     return [OUTCOMES[k].name for k in found.results["outcome"]]
 
 
-def test_cycles_of_flows():
+def hunted(f, params, cases):
+    """{name: what `cycles` finds from these states with these settings} for {name: (states, settings)}, in one run."""
+    states = np.concatenate([states for states, _ in cases.values()])
+    sizes = [len(states) for states, _ in cases.values()]
+    network = make_network({}, states, "float64")
+    of = Hunts(lambda *_: lambda weights, h, x: f(h), lambda _: None)
+    kernel = make_kernel("cycles", of, lambda _: network)
+    columns = {"start": np.arange(len(states))}
+    for name in {name for _, settings in cases.values() for name in settings}:
+        each = [settings.get(name, getattr(params, name)) for _, settings in cases.values()]
+        columns[name] = np.repeat(each, sizes)
+    results, inputs = run_items(kernel, params, columns, shared=network), inputs_of(params)
+    found = {}
+    for name, rows in zip(cases, np.split(np.arange(len(states)), np.cumsum(sizes)), strict=False):
+        some = {key: values[rows] for key, values in results.items()}
+        unique = kernel.reduce(inputs, network, {}, some, Options())
+        found[name] = Cycles(some, unique, kernel, network, inputs)
+    return found
+
+
+@pytest.fixture(scope="module")
+def flows():
+    guess = lambda k: ([[0.4, 0.1, 0]], {"dt": 0.05, "transient": 1000, "period_guess": k * PERIOD + 0.01})  # fmt: skip
+    cases = {
+        "kinds": (
+            [[0.1, 0, 0], [0, 1, 0], [1, 1, 1], [1, 1, 2]],
+            {"dt": 0.005, "transient": 8000, "n_steps": 4000},
+        ),
+        "backwards": ([[0.45, 0.1, 3]], {"transient": 0, "period_guess": 2.0}),
+        **{f"{k} turns": guess(k) for k in (1, 2, 3)},
+    }
+    return hunted(flow, LimitCycle(time="continuous"), cases)
+
+
+@pytest.fixture(scope="module")
+def maps():
+    starts = np.random.default_rng(0).uniform(0.1, 0.9, 20)
+    many = lambda which: np.column_stack([starts, 0 * starts, np.full(20, which)])
+    cases = {
+        "kinds": ([[0.3, 0, 0], [0.6, 0, 0], [0.5, 0.1, 1], [0.4, 0.4, 2]], {"transient": 2000}),
+        DOUBLED: (many(3), {}),
+        CHAOS: (many(4), {}),
+    }
+    return hunted(step, LimitCycle(n_points=32), cases)
+
+
+def test_cycles_of_flows(flows):
     """Radius sqrt(mu), period 2 pi / omega, multiplier exp(-2 mu T); that of the last state, which decays, is exp(-T).
     Runge and Kutta's error is of order dt^4 = 6e-10."""
-    states = [[0.1, 0, 0], [0, 1, 0], [1, 1, 1], [1, 1, 2]]
-    found = cycles(flow, states, time="continuous", dt=0.005, transient=8000, n_steps=4000)
+    found = flows["kinds"]
     assert ended(found) == ["cycle", "cycle", "point", "diverged"]
     assert np.isnan(found.results["period"][2:]).all()
-    unique, period = found.unique, 2 * np.pi / OMEGA
-    assert unique["cycle_period"].tolist() == pytest.approx([period], rel=1e-8)
+    unique = found.unique
+    assert unique["cycle_period"].tolist() == pytest.approx([PERIOD], rel=1e-8)
     assert unique["cycle_count"].tolist() == [2]
     assert unique["cycle_size"].tolist() == pytest.approx([2 * np.sqrt(MU)], rel=1e-8)
     radius = np.linalg.norm(found.results["cycle_state"][:2, :, :2], axis=-1)
     np.testing.assert_allclose(radius, np.sqrt(MU), rtol=1e-8)
-    expected = [1, np.exp(-2 * MU * period), np.exp(-period)]
+    expected = [1, np.exp(-2 * MU * PERIOD), np.exp(-PERIOD)]
     np.testing.assert_allclose(unique["cycle_multiplier"][0], expected, rtol=1e-6)
     assert unique["cycle_stability"].tolist() == ["stable"]
     assert len(found.figure().axes) == 2
@@ -81,11 +134,10 @@ def test_cycle_of_van_der_pol_as_the_page_prints_it():
     assert unique["cycle_leading"].tolist() == pytest.approx([np.exp(divergence)], rel=1e-6)
 
 
-def test_cycles_of_maps():
+def test_cycles_of_maps(maps):
     """The logistic map's two states (r + 1 +- sqrt((r - 3) (r + 1))) / 2 r, whose multiplier is 4 + 2 r - r^2; a turn by an
     irrational part of the circle never comes back."""
-    states = [[0.3, 0, 0], [0.6, 0, 0], [0.5, 0.1, 1], [0.4, 0.4, 2]]
-    found = cycles(step, states, n_points=32, transient=2000)
+    found = maps["kinds"]
     assert ended(found) == ["cycle", "cycle", "none", "point"]
     unique = found.unique
     assert unique["cycle_period"].tolist() == [2]
@@ -100,43 +152,24 @@ def test_cycles_of_maps():
 
 
 @pytest.mark.parametrize(
-    ("r", "period", "ends"),
-    [
-        (
-            3.566,
-            [16],
-            {"cycle"},
-        ),  # between 3.5644 and 3.5688 (Feigenbaum); its 8 states repel with -1.17
-        (3.99, [], {"none", "lost"}),  # chaos: its returns are beside cycles that repel
-    ],
+    ("r", "period", "ends"), [(DOUBLED, [16], {"cycle"}), (CHAOS, [], {"none", "lost"})]
 )
-def test_a_return_beside_a_cycle_that_repels_is_none(r, period, ends):
-    starts = np.random.default_rng(0).uniform(0.1, 0.9, (20, 1))
-    found = cycles(lambda h: r * h * (1 - h), starts)
-    assert set(ended(found)) <= ends
-    assert found.unique["cycle_period"].tolist() == period
+def test_a_return_beside_a_cycle_that_repels_is_none(maps, r, period, ends):
+    assert set(ended(maps[r])) <= ends
+    assert maps[r].unique["cycle_period"].tolist() == period
 
 
-def test_unstable_cycle_by_a_guess_of_its_period():
+def test_unstable_cycle_by_a_guess_of_its_period(flows):
     """The normal form backwards in time: the multiplier is the inverse of the one forwards."""
-    backwards = lambda h: -flow(jnp.append(h, 0.0))[:2]
-    settings = {"time": "continuous", "dt": 0.01, "transient": 0, "period_guess": 2.0}
-    unique = cycles(backwards, [0.45, 0.1], **settings).unique
-    period = 2 * np.pi / OMEGA
-    assert unique["cycle_period"].tolist() == pytest.approx([period], rel=1e-8)
+    unique = flows["backwards"].unique
+    assert unique["cycle_period"].tolist() == pytest.approx([PERIOD], rel=1e-8)
     assert unique["cycle_stability"].tolist() == ["unstable"]
-    assert unique["cycle_leading"].tolist() == pytest.approx([np.exp(2 * MU * period)], rel=1e-6)
+    assert unique["cycle_leading"].tolist() == pytest.approx([np.exp(2 * MU * PERIOD)], rel=1e-6)
 
 
-def test_a_multiple_of_a_period_is_lost():
+def test_a_multiple_of_a_period_is_lost(flows):
     """Of the normal form, whose cycle Newton closes after any number of turns."""
-    period = 2 * np.pi / OMEGA
-    settings = {"time": "continuous", "dt": 0.05, "transient": 1000}
-    normal = lambda h: flow(jnp.append(h, 0.0))[:2]
-    found = [
-        ended(cycles(normal, [0.4, 0.1], period_guess=k * period + 0.01, **settings))
-        for k in (1, 2, 3)
-    ]
+    found = [ended(flows[f"{k} turns"]) for k in (1, 2, 3)]
     assert found == [["cycle"], ["lost"], ["lost"]]
 
 
