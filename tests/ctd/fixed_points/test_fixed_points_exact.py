@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import pytest
 
-from ctd.batch import precision, run_items
+from ctd.batch import Layout, precision, run_items
 from ctd.cells import get_cell
 from ctd.data import write_hdf5
 from ctd.fixed_points import kernel, limit_cycles
@@ -67,8 +67,10 @@ def files(tmp_path, name, w, n_states=50):
     return given | {"cell": name}
 
 
-def search(params, n):
-    results = run_items(kernel, params, {"candidate": np.arange(n)})
+def search(params, n, microbatch=1):
+    """(results, table); item by item a program compiles in half of the time."""
+    layout = Layout(64, microbatch)
+    results = run_items(kernel, params, {"candidate": np.arange(n)}, layout=layout)
     inputs = inputs_of(params)
     with precision(inputs):
         shared = kernel.load(inputs)
@@ -80,6 +82,8 @@ def sorted_rows(points):
 
 
 REGIONS = {"shplrnn": 2**HIDDEN, "shplrnn:clipped": 3**HIDDEN, "alrnn": 2**6}
+MICROBATCH = {"shplrnn": 64, "shplrnn:clipped": 1, "alrnn": 1}
+SWEEP = {"method": "exact", "region": "linear"}
 SEEDS = {"shplrnn": (0, 2, 6), "shplrnn:clipped": (0, 6), "alrnn": (4, 5)}
 
 
@@ -90,8 +94,8 @@ def swept(tmp_path_factory):
     @functools.cache
     def sweep(name, seed):
         given = files(tmp_path_factory.mktemp("swept"), name, weights_of(name, seed))
-        region = {"method": "exact", "region": "linear", "anywhere": 1.0}
-        return given, *search(kernel.Params(**given | region), REGIONS[name])
+        params = kernel.Params(**given | SWEEP, anywhere=1.0)
+        return given, *search(params, REGIONS[name], MICROBATCH[name])
 
     return sweep
 
@@ -128,11 +132,17 @@ def test_exact_and_lm_agree_on_every_stable_point(swept, name, seed, n_stable):
 
 
 def test_a_search_without_a_point_ends(tmp_path):
-    """z' = z / 2 + 2 relu(z) + 1 has none: the region left of 0 sends it to the right one, and back. Its round is noticed."""
-    one = np.ones((1, 1))
-    w = {"A": np.full(1, 0.5), "W1": 2 * one, "W2": one, "h1": np.ones(1), "h2": np.zeros(1)}
-    given = files(tmp_path, "shplrnn", w | {"C": np.zeros((1, 0))})
-    results, _ = search(kernel.Params(**given, method="exact"), 20)
+    """z' = z / 2 + 2 relu(z) + 1 has none: the region left of 0 sends it to the right one, and back. Its round is noticed.
+
+    All other weights are 0, so that the program is that of a sweep; but no search starts anywhere in its regions.
+    """
+    w = {k: np.zeros(shape) for k, shape in get_cell("shplrnn").shapes(N, 0, HIDDEN).items()}
+    for name, value in {"A": 0.5, "W1": 2, "W2": 1, "h1": 1}.items():
+        w[name].flat[0] = value
+    given = files(tmp_path, "shplrnn", w)
+    params = kernel.Params(**given | SWEEP, anywhere=1e-12)
+    results, _ = search(params, 20, MICROBATCH["shplrnn"])
+    assert not results["anywhere_start"].any()
     assert (results["outcome"] == LIMIT).all()
     assert results["iterations"].max() < 10
 
@@ -144,8 +154,9 @@ def test_other_cells_are_refused(tmp_path, given):
     cell = get_cell("vanilla")
     w = {k: np.zeros(shape) for k, shape in cell.shapes(2, 1).items()}
     write_weights(tmp_path / "net.h5", w, "vanilla")
-    params = kernel.Params(weights=str(tmp_path / "net.h5"), **given)
-    inputs = inputs_of(params)
+    write_hdf5(tmp_path / "states.h5", {"hiddens": np.zeros((1, 2))})
+    read = {"weights": str(tmp_path / "net.h5"), "candidates": str(tmp_path / "states.h5")}
+    inputs = inputs_of(kernel.Params(**read, **given))
     with (
         precision(inputs),
         pytest.raises(ValueError, match=r"cell vanilla is not linear by pieces, as shplrnn, alrnn"),
