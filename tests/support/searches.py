@@ -1,12 +1,20 @@
 """What tests of `ctd.fixed_points` start from, how a search ends, and a map of known modes."""
 
+import jax
 import numpy as np
+
+from ctd.cells import get_cell
 
 FIXED, SLOW, LIMIT, DIVERGED = range(4)
 
 
 def starts(n_candidates, n, scale=1.0, seed=0):
     return scale * np.random.default_rng(seed).standard_normal((n_candidates, n))
+
+
+def drawn(cell, seed, *sizes):
+    """The weights of a network; by one program, not by one for each of their draws."""
+    return jax.jit(lambda key: get_cell(cell).init(key, *sizes))(jax.random.key(seed))
 
 
 def spiral(radius, angle):

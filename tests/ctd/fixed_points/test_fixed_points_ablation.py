@@ -3,9 +3,9 @@
 import jax
 import numpy as np
 import pytest
+from searches import drawn
 
 from ctd.batch import precision, run_items
-from ctd.cells import get_cell
 from ctd.data import write_hdf5
 from ctd.fixed_points.ablation import Ablation, kernel
 from ctd.kernel import inputs_of
@@ -18,9 +18,9 @@ N = 6
 def network(tmp_path_factory):
     """(fields of a job, the weights, the modes at a random state)"""
     folder = tmp_path_factory.mktemp("net")
-    drawn = get_cell("vanilla").init(jax.random.key(1), N, 1, 1)
-    w = {name: np.asarray(value, float) for name, value in drawn.items()}
-    write_weights(folder / "net.h5", drawn, "vanilla")
+    weights = drawn("vanilla", 1, N, 1, 1)
+    w = {name: np.asarray(value, float) for name, value in weights.items()}
+    write_weights(folder / "net.h5", weights, "vanilla")
     values, right = np.linalg.eig(w["wR"])
     order = np.argsort(-np.abs(values), kind="stable")
     values, right = values[order], right[:, order]

@@ -1,11 +1,10 @@
 """Networks linearised along trials: against linear systems and the derivative of tanh."""
 
-import jax
 import numpy as np
 import pytest
+from searches import drawn
 
 from ctd.batch import precision, run_items
-from ctd.cells import get_cell
 from ctd.fixed_points import linearise
 from ctd.fixed_points.trials import Trial, kernel
 from ctd.kernel import inputs_of
@@ -29,7 +28,7 @@ def test_modes_carry_what_the_system_does():
 
 @pytest.fixture
 def network(tmp_path):
-    weights = get_cell("vanilla").init(jax.random.key(0), 5, 1, 2)
+    weights = drawn("vanilla", 0, 5, 1, 2)
     write_weights(tmp_path / "net.h5", weights, "vanilla")
     return str(tmp_path / "net.h5"), {name: np.asarray(w, float) for name, w in weights.items()}
 

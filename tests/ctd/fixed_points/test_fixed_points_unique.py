@@ -7,12 +7,13 @@ import scipy.spatial
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from searches import starts
+from searches import FIXED, starts
 
-from ctd.batch import precision
-from ctd.fixed_points import find, kernel
-from ctd.fixed_points.search.kernel import Searches, make_kernel
+from ctd.fixed_points.candidates import make_network
+from ctd.fixed_points.search.kernel import FixedPoint
+from ctd.fixed_points.search.summary import Options, reduce
 from ctd.fixed_points.search.unique import N_CROWDS, Basins, cover, nearest_distance
+from ctd.kernel import inputs_of
 
 
 def cover_by_brute_force(points, tol):
@@ -168,22 +169,20 @@ def test_nearest_distance_in_blocks():
 
 
 def test_reduce_keeps_the_largest_basins_and_flags_outliers():
-    """Points at -1, 1 and 0 of F(h) = h + 0.1 sin(pi h), seen from candidates around 0."""
-    step = lambda h: h + 0.1 * jnp.sin(jnp.pi * h)
-    centre = np.repeat([-0.9, 0.9, 0.1], [50, 30, 5])[:, None]
-    found = find(step, centre, max_points=2, outlier_tol=0.01)
-    assert found.unique["n_unique"] == 3
-    np.testing.assert_allclose(found.unique["point"][:, 0], [-1, 1], atol=1e-9)
-    np.testing.assert_array_equal(found.unique["count"], [50, 30])
-    np.testing.assert_allclose(found.unique["nearest_state"], 0.1, atol=1e-9)
-    # 0.1 is more than a hundredth of the spread of the candidates, and less than twice it.
-    assert found.unique["outlier"].all()
-    with precision(found.inputs):
-        args = (found.inputs, found.network, {}, found.results)
-        assert not kernel_of_find(step).reduce(*args, kernel.Options())["outlier"].any()
-
-
-def kernel_of_find(step):
-    return make_kernel(
-        "find", Searches(lambda *_: lambda w, h, x: step(h), lambda *_: None), lambda _: None
+    """Points at -1, 1 and 0 of F(h) = h + 0.1 sin(pi h), at which searches from candidates around them have ended."""
+    counts = [50, 30, 5]
+    network = make_network({}, np.repeat([-0.9, 0.9, 0.1], counts)[:, None], "float64")
+    ends = {"point": np.repeat([-1.0, 1.0, 0.0], counts)[:, None]}
+    ends |= {"constant_input": np.zeros((85, 0)), "q": np.zeros(85), "outcome": np.full(85, FIXED)}
+    step = lambda weights, h, x: h + 0.1 * jnp.sin(jnp.pi * h)
+    table = lambda **options: reduce(
+        lambda *_: step, inputs_of(FixedPoint()), network, {}, ends, Options(**options)
     )
+    found = table(max_points=2, outlier_tol=0.01)
+    assert found["n_unique"] == 3
+    np.testing.assert_allclose(found["point"][:, 0], [-1, 1], atol=1e-9)
+    np.testing.assert_array_equal(found["count"], [50, 30])
+    np.testing.assert_allclose(found["nearest_state"], 0.1, atol=1e-9)
+    # 0.1 is more than a hundredth of the spread of the candidates, and less than twice it.
+    assert found["outlier"].all()
+    assert not table()["outlier"].any()
