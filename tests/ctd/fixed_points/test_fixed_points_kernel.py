@@ -1,16 +1,16 @@
-"""The kernel: every cell, every way to give candidates, what is refused."""
+"""The kernel: every cell, every way to give candidates, its pictures."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from places import DATA
-from searches import FIXED, LIMIT, SLOW, starts
+from searches import DIVERGED, FIXED, LIMIT, SLOW, drawn, starts
 
 from ctd.batch import Layout, precision, run_items
 from ctd.cells import CELLS, Scales, get_cell
 from ctd.data import write_hdf5
-from ctd.fixed_points import find, kernel
+from ctd.fixed_points import kernel
 from ctd.fixed_points.candidates import make_network, with_inverse
 from ctd.fixed_points.search.kernel import FixedPoint
 from ctd.fixed_points.starts import draw_start
@@ -25,19 +25,16 @@ def doubling(weights, h, x):
     return h / 2 + x
 
 
-def driven(weights, h, x):
-    """A user's map that cannot do without its two inputs."""
-    return jnp.tanh(h + jnp.ones((len(h), 2)) @ x)
-
-
 LAYOUT = Layout(8, 8)
 """One layout for most tests: they share compiled programs."""
+ALONE = Layout(8, 1)
+"""For programs that one test needs: item by item they compile in half of the time."""
 
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
     """A file of a small GRU's weights."""
-    weights = get_cell("gru").init(jax.random.key(11), 12, 1, 1, Scales(2.0))
+    weights = drawn("gru", 11, 12, 1, 1, Scales(2.0))
     path = tmp_path_factory.mktemp("network") / "net.h5"
     write_weights(path, weights, "gru")
     return str(path)
@@ -47,19 +44,28 @@ def search(params, n, layout=LAYOUT, **columns):
     return run_items(kernel, params, {"candidate": np.arange(n), **columns}, layout=layout)
 
 
+def sigmoid(a):
+    return 1 / (1 + np.exp(-a))
+
+
+NOISY = {"n_trials": 8, "x": (0.2,), "noise": 0.1}
+
+
 @pytest.fixture(scope="module")
 def searched(network):
-    """(inputs, shared, results) of 40 noisy candidates at x = 0.2."""
-    params = FixedPoint(weights=network, n_trials=8, x=(0.2,), noise=0.1)
+    """(inputs, shared, results, table) of 40 noisy candidates at x = 0.2."""
+    params = FixedPoint(weights=network, **NOISY)
+    inputs = inputs_of(params)
     with precision(params):
-        shared = kernel.load(inputs_of(params))
-    return inputs_of(params), shared, search(params, 40)
+        shared = kernel.load(inputs)
+    results = search(params, 40)
+    with precision(params):
+        return inputs, shared, results, kernel.reduce(inputs, shared, {}, results, kernel.Options())
 
 
 def test_point_is_fixed_in_numpy(searched):
-    _, shared, results = searched
+    _, shared, results, _ = searched
     w = shared.weights
-    sigmoid = lambda a: 1 / (1 + np.exp(-a))
     for h, q, residual in zip(results["point"], results["q"], results["residual"], strict=True):
         r, u = np.split(w["wRUHX"] @ np.append(h, 0.2) + w["bRU"], 2)
         r, u = sigmoid(r), sigmoid(u + 0.5)
@@ -69,22 +75,18 @@ def test_point_is_fixed_in_numpy(searched):
         assert 0.5 * speed**2 == pytest.approx(q, abs=1e-24)
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 @pytest.mark.parametrize(
-    "cell",
-    [
-        pytest.param(cell, marks=[pytest.mark.endurance] * (cell != "lstm"))
-        for cell in sorted({*CELLS} - {"gru", "gru_candidate_bias", "vanilla", "node"})
-    ],
+    "cell", sorted({*CELLS} - {"gru", "gru_candidate_bias", "vanilla", "node"})
 )
 def test_every_cell(tmp_path, cell):
     """Small random networks are contractions: one stable point, h = F(h) by iteration.
 
-    Of an lstm, whose state is twice its units, always. Steps of each cell: tests/ctd/cells/test_cells.py. Points of
-    gru and vanilla are held to NumPy's formulas here, and with their linearisations by tests/origin/; those of
-    node to closed forms below.
+    Steps of each cell: tests/ctd/cells/test_cells.py. Always, points of gru, vanilla and an lstm, whose state is twice its
+    units, are held to NumPy's formulas here, those of gru with their linearisations by tests/origin/, those of node to
+    closed forms below.
     """
-    weights = get_cell(cell).init(jax.random.key(0), 7, 2, 1, Scales(0.4))
+    weights = drawn(cell, 0, 7, 2, 1, Scales(0.4))
     path = tmp_path / "net.h5"
     write_weights(path, weights, cell)
     params = FixedPoint(
@@ -107,25 +109,21 @@ def test_every_cell(tmp_path, cell):
     assert table["output"].shape == (1, 1)
 
 
-def test_what_is_known_beforehand_changes_no_answer(network):
-    """With and without the mean of J'J from which `lm` is preconditioned: the same points, in fewer products."""
-    params = FixedPoint(weights=network, n_trials=8, x=(0.2,), noise=0.1)
-    columns = {"candidate": np.arange(40)}
+def test_what_is_known_beforehand_changes_no_answer(network, searched):
+    """With and without the mean of J'J from which `lm` is preconditioned: the same points, in fewer products.
+
+    The identity preconditions as nothing does, and in the same program; that of nothing, of size 0, is what `find` runs.
+    """
+    inputs, shared, results, some = searched
+    assert np.linalg.eigvalsh(shared.inverse).min() > 0
+    unknown = shared._replace(inverse=np.eye(12))
+    params, columns = FixedPoint(weights=network, **NOISY), {"candidate": np.arange(40)}
+    slower = run_items(kernel, params, columns, shared=unknown, layout=LAYOUT)
+    assert results["iterations"].mean() < slower["iterations"].mean()
+    for ends in (results, slower):
+        assert np.isin(ends["outcome"], (FIXED, SLOW)).all()
     with precision(params):
-        shared = kernel.load(inputs_of(params))
-        assert np.linalg.eigvalsh(shared.inverse).min() > 0
-    ends = {}
-    for name, known in {
-        "with": shared,
-        "without": shared._replace(inverse=np.zeros((0, 0))),
-    }.items():
-        results = run_items(kernel, params, columns, shared=known, layout=LAYOUT)
-        assert np.isin(results["outcome"], (FIXED, SLOW)).all()
-        with precision(params):
-            table = kernel.reduce(inputs_of(params), shared, {}, results, kernel.Options())
-        ends[name] = table, results["iterations"].mean()
-    (some, few), (others, many) = ends["with"], ends["without"]
-    assert few < many
+        others = kernel.reduce(inputs, unknown, {}, slower, kernel.Options())
     by_place = [np.argsort(table["point"][:, 0]) for table in (some, others)]
     for row in ("point", "q", "n_unstable"):
         a, b = (table[row][order] for table, order in zip((some, others), by_place, strict=True))
@@ -186,23 +184,40 @@ def test_starts_wrap_mix_and_vary(network):
     assert 0.4 < half.mean() < 0.6
 
 
+def test_diverged_start_and_neighbours(network):
+    """A candidate at which F is NaN ends at once and changes nothing for those beside it."""
+    params, half = FixedPoint(weights=network, n_trials=8), np.arange(32)
+    lost = half % 5 == 3
+    x = np.concatenate([np.full(32, 0.2), np.where(lost, np.nan, 0.2)])[:, None]
+    columns = {"candidate": np.tile(half, 2), "x": x}
+    found = run_items(kernel, params, columns, layout=LAYOUT)
+    results = {name: values.reshape(2, 32, *values.shape[1:]) for name, values in found.items()}
+    assert (results["outcome"][1, lost] == DIVERGED).all()
+    assert (results["iterations"][1, lost] == 0).all()
+    assert np.isin(results["outcome"][0], (FIXED, SLOW)).all()
+    # Where x is the same twice, the second half of the items repeats the first to the bit.
+    for name, values in results.items():
+        np.testing.assert_array_equal(values[1, ~lost], values[0, ~lost], err_msg=name)
+
+
 @pytest.mark.parametrize("region", ["box", "sphere"])
 def test_starts_anywhere(region):
     """Half of them at the state plus noise; the others in the box, or on a sphere around the mean, of the given size."""
-    network = jax.tree.map(jnp.asarray, make_network({}, starts(50, 3) + 4, "float32"))
+    network = make_network({}, starts(50, 3) + 4, "float32")
     params = FixedPoint(region=region, anywhere=0.5, reach=2.5)
-    keys = jax.random.split(jax.random.key(0), 400)
-    drawn = jax.vmap(lambda key: draw_start(params, network, params, key))(keys)
-    far = np.asarray(drawn.anywhere)
+    there = jax.tree.map(jnp.asarray, network)
+    draw = jax.jit(jax.vmap(lambda key: draw_start(params, there, params, key)))
+    begun = jax.tree.map(np.asarray, draw(jax.random.split(jax.random.key(0), 400)))
+    far = begun.anywhere
     assert 0.4 < far.mean() < 0.6
-    np.testing.assert_array_equal(drawn.h[~far], np.tile(network.states[0, 0], ((~far).sum(), 1)))
+    np.testing.assert_array_equal(begun.h[~far], np.tile(network.states[0, 0], ((~far).sum(), 1)))
     if region == "box":
         half = 2.5 * float(network.largest)
-        assert np.abs(drawn.h[far]).max() <= half
+        assert np.abs(begun.h[far]).max() <= half
         # Uniform, of sd half / sqrt 3; 600 numbers tell it to 2 %, three times over.
-        assert np.std(drawn.h[far]) == pytest.approx(half / np.sqrt(3), rel=0.06)
+        assert np.std(begun.h[far]) == pytest.approx(half / np.sqrt(3), rel=0.06)
     else:
-        out = np.asarray(drawn.h[far] - network.states.reshape(-1, 3).mean(0))
+        out = begun.h[far] - network.states.reshape(-1, 3).mean(0)
         radius = 2.5 * float(network.spread)
         np.testing.assert_allclose(np.linalg.norm(out, axis=1), radius, rtol=1e-5)
         assert np.abs(out.mean(axis=0)).max() < 0.2 * radius
@@ -217,27 +232,56 @@ def test_candidates_from_file(network, tmp_path):
     np.testing.assert_array_equal(search(params, 200)["point"], states.reshape(-1, 12))
 
 
-def test_same_points_from_pytorchs_file_as_from_hdf5(tmp_path):
-    """A network that PyTorch wrote, its states by .npy; the cell is what the file says."""
-    found = read_weights(DATA / "torch_nets" / "rnn.pt")
+def rnn_step(p, h):
+    """PyTorch's formula, without input."""
+    return np.tanh(p["wR"] @ h + p["bR"])
+
+
+def lstm_step(p, h):
+    """PyTorch's formulas, without input."""
+    h, c = np.split(h, 2)
+    i, f, g, o = np.split(p["weight_hh"] @ h + p["bias_ih"] + p["bias_hh"], 4)
+    c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+    return np.append(sigmoid(o) * np.tanh(c), c)
+
+
+@pytest.mark.parametrize(
+    ("name", "cell", "step", "n"),
+    [("rnn", "vanilla", rnn_step, 6), ("lstm", "lstm", lstm_step, 12)],
+)
+def test_same_points_from_pytorchs_file_as_from_hdf5(tmp_path, name, cell, step, n):
+    """A network that PyTorch wrote, its states by .npy; the cell is what the file says.
+
+    NumPy's formulas keep its points. The lstm is a contraction: one stable point, to which iterating them leads.
+    """
+    path = DATA / "torch_nets" / f"{name}.pt"
+    found = read_weights(path)
     write_weights(tmp_path / "net.h5", found.params, found.cell)
-    states = starts(10, 6, 0.3)
+    states = starts(10, n, 0.3)
     np.save(tmp_path / "states.npy", states)
     write_hdf5(tmp_path / "states.h5", {"hiddens": states})
-    torch = FixedPoint(
-        weights=str(DATA / "torch_nets" / "rnn.pt"), candidates=str(tmp_path / "states.npy")
-    )
+    torch = FixedPoint(weights=str(path), candidates=str(tmp_path / "states.npy"))
     hdf5 = FixedPoint(
-        weights=str(tmp_path / "net.h5"), candidates=str(tmp_path / "states.h5"), cell="vanilla"
+        weights=str(tmp_path / "net.h5"), candidates=str(tmp_path / "states.h5"), cell=cell
     )
     with precision(torch):
         ours, theirs = (kernel.load(inputs_of(params)) for params in (hdf5, torch))
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
-    results = search(torch, 10)
-    fixed = results["point"][results["outcome"] == FIXED]
-    assert len(fixed)
-    p = found.params
-    np.testing.assert_allclose(np.tanh(fixed @ p["wR"].T + p["bR"]), fixed, atol=1e-9)
+    results = search(torch, 10, ALONE)
+    assert (results["outcome"] == FIXED).all()
+    stays = np.array([step(found.params, h) for h in results["point"]])
+    np.testing.assert_allclose(stays, results["point"], atol=1e-9)
+    if cell != "lstm":
+        return
+    h = states[0]
+    for _ in range(2000):
+        h = step(found.params, h)
+    np.testing.assert_allclose(results["point"], np.tile(h, (10, 1)), atol=1e-8)
+    with precision(torch):
+        table = kernel.reduce(inputs_of(torch), theirs, {}, results, kernel.Options())
+    assert list(table["stable"]) == [True]
+    readout = found.params["wO"] @ h[:6] + found.params["bO"]
+    np.testing.assert_allclose(table["output"], [readout], atol=1e-7)
 
 
 def test_users_map_by_dotted_path(tmp_path):
@@ -245,7 +289,7 @@ def test_users_map_by_dotted_path(tmp_path):
     params = FixedPoint(
         cell=f"{__name__}.doubling", candidates=str(tmp_path / "states.h5"), x=(0.5, -1.5)
     )
-    results = search(params, 5)
+    results = search(params, 5, ALONE)
     np.testing.assert_allclose(results["point"], np.tile([1.0, -3.0], (5, 1)), atol=1e-9)
 
 
@@ -268,7 +312,7 @@ def test_flow_in_closed_form(tmp_path):
     write_hdf5(tmp_path / "states.h5", {"hiddens": starts(24, 3)})
     files = {"weights": str(tmp_path / "net.h5"), "candidates": str(tmp_path / "states.h5")}
     params = FixedPoint(**files, time="continuous", dt=0.01, method="adam", q_tol=1e-18)
-    results = search(params, 24, max_iterations=np.where(np.arange(24) < 23, 10_000, 7))
+    results = search(params, 24, ALONE, max_iterations=np.where(np.arange(24) < 23, 10_000, 7))
     assert (results["outcome"][-1], results["iterations"][-1]) == (LIMIT, 7)
     inputs = inputs_of(params)
     with precision(params):
@@ -293,23 +337,20 @@ def test_flow_in_closed_form(tmp_path):
     assert spectra.layers[0].name == "imaginary axis"
 
 
-def test_map_is_no_flow(network):
-    with pytest.raises(
-        ValueError,
-        match="time: continuous, but cell gru is a map; write time: steps, or cell: node",
-    ):
-        kernel.load(inputs_of(FixedPoint(weights=network, time="continuous")))
-
-
-@pytest.mark.slow
-def test_float32_stops_at_rounding(network):
-    """q_tol below what float32 can reach: the search ends at rounding, near the float64 point."""
-    params = FixedPoint(weights=network, n_trials=8, q_tol=1e-30, dtype="float32", x=(0.0,))
-    single = search(params, 20)
-    double = search(params.model_copy(update={"dtype": "float64"}), 20)
-    assert single["point"].dtype == np.float32
-    assert np.isin(single["outcome"], (FIXED, SLOW)).all()
-    np.testing.assert_allclose(single["point"], double["point"], atol=2e-4)
+def test_network_in_float32(network, tmp_path):
+    """Of a job in float32 all that its searches see; how they end at rounding: `test_fixed_points_search.py`."""
+    write_hdf5(tmp_path / "states.h5", {"hiddens": starts(200, 12, 0.3)})
+    given = {"weights": network, "candidates": str(tmp_path / "states.h5")}
+    loaded = []
+    for dtype in ("float32", "float64"):
+        params = FixedPoint(**given, dtype=dtype)
+        with precision(params):
+            loaded.append(kernel.load(inputs_of(params)))
+    single, double = loaded
+    assert {leaf.dtype for leaf in jax.tree.leaves(single)} == {np.dtype("float32")}
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), single, double
+    )
 
 
 def test_max_iterations_is_exact(network):
@@ -320,75 +361,12 @@ def test_max_iterations_is_exact(network):
     assert (results["iterations"] == 7).all()
 
 
-BAD = [
-    ({"weights": None}, "weights: a network needs a file"),
-    ({"task": "flipflop"}, "task: flipflop has 3 inputs, but the network in .* takes 1"),
-    ({"candidates": "STATES", "dataset": "nope"}, "no such dataset; found nan, small, states"),
-    ({"candidates": "STATES", "dataset": "nan"}, "nan: 1 of 24 entries are NaN"),
-    ({"candidates": "STATES", "dataset": "small"}, r"\(2, 3\), but the state .* 12 entries"),
-    ({"cell": "lstm"}, "lacks .*weight_hh"),
-    ({"x": (1.0, 2.0)}, "x: 2 numbers given, but the network has 1 input"),
-    ({"cell": f"{__name__}.doubling"}, "give a file of candidate states"),
-    (
-        {"cell": f"{__name__}.driven", "candidates": "STATES", "dataset": "states"},
-        "x: the map needs an input, of 2 numbers .*; give `x`",
-    ),
-]
-
-
-@pytest.mark.parametrize(("fields", "said"), BAD)
-def test_bad_input_is_refused(network, tmp_path, fields, said):
-    states = {"states": starts(2, 12), "small": starts(2, 3), "nan": starts(2, 12)}
-    states["nan"][1, 2] = np.nan
-    write_hdf5(tmp_path / "states.h5", states)
-    if fields.get("candidates"):
-        fields = {**fields, "candidates": str(tmp_path / "states.h5")}
-    with pytest.raises(ValueError, match=said):
-        run_items(kernel, FixedPoint(**{"weights": network, "n_trials": 2, **fields}))
-
-
-BAD_FIELDS = [
-    ({"q_tol": 0}, "q_tol"),
-    ({"q_tol": -1e-3}, "q_tol"),
-    ({"cell": "gruu"}, "did you mean 'gru'"),
-    ({"cell": "no_such_module.f"}, "no module no_such_module"),
-    ({"cell": "numpy.no_such_function"}, "has no no_such_function"),
-    ({"method": "newton"}, "'lm', 'adam' or 'exact'"),
-    ({"mix": 1.5}, "mix"),
-    ({"tolerance": 1}, "tolerance"),
-    ({"anywhere": 0.5}, "anywhere: there is no region to start in; give region: box or sphere"),
-    ({"region": "box"}, "region: no search starts in the box; give anywhere: 0.2"),
-]
-
-
-@pytest.mark.parametrize(("fields", "said"), BAD_FIELDS)
-def test_bad_fields_are_refused(fields, said):
-    with pytest.raises(ValueError, match=said):
-        FixedPoint(**fields)
-
-
-BAD_FIND = [
-    (np.zeros((3, 2)), {"region": "linear", "anywhere": 1}, "linear by pieces"),
-    (np.zeros(3), {}, r"candidates: shape \(3,\)"),
-    (np.zeros((0, 3)), {}, "at least one state"),
-    (np.full((2, 3), np.nan), {}, "candidates: 6 of 6 entries are NaN"),
-    (np.zeros((2, 3)), {"x": np.zeros((3, 1))}, r"x: shape \(3, 1\)"),
-]
-
-
-@pytest.mark.parametrize(("candidates", "more", "said"), BAD_FIND)
-def test_find_refuses(candidates, more, said):
-    with pytest.raises(ValueError, match=said):
-        find(lambda h, x=None: h, candidates, **more)
-
-
 def test_pictures_have_no_axis_without_variance(searched):
     """States on a line in the space of five units: only the spectra are drawn of them."""
-    inputs, shared, results = searched
+    inputs, shared, results, table = searched
     states = np.asarray(shared.states)
     line = shared._replace(states=states[..., :1] * np.arange(1, states.shape[-1] + 1))
     with precision(inputs):
-        table = kernel.reduce(inputs, shared, {}, results, kernel.Options())
         flat, full = (kernel.plots(inputs, s, {}, results, table) for s in (line, shared))
         (plane,) = kernel.figure(inputs, line, {}, results, table).plots
     assert plane.title == "Spectra of the linearisation"
@@ -398,11 +376,12 @@ def test_pictures_have_no_axis_without_variance(searched):
 
 
 def test_figure_is_drawn(searched, tmp_path):
-    inputs, shared, results = searched
-    for n in (len(results["q"]), 0):
-        some = {name: values[:n] for name, values in results.items()}
+    inputs, shared, results, full = searched
+    none = {name: values[:0] for name, values in results.items()}
+    with precision(inputs):
+        empty = kernel.reduce(inputs, shared, {}, none, kernel.Options())
+    for some, table in ((results, full), (none, empty)):
         with precision(inputs):
-            table = kernel.reduce(inputs, shared, {}, some, kernel.Options())
             figure = kernel.figure(inputs, shared, {}, some, table)
         draw(figure).savefig(tmp_path / "points.png")
         space, plane = figure.plots
