@@ -27,7 +27,7 @@ def network(tmp_path_factory):
     table = {"point": np.full((1, N), 0.1), "eigenvalue": values[None], "right": right[None]}
     table["left"] = np.linalg.inv(right).conj().T[None]
     write_hdf5(folder / "points.h5", table)
-    given = {"weights": str(folder / "net.h5"), "task": "decision", "n_trials": 20}
+    given = {"weights": str(folder / "net.h5"), "task": "decision", "n_trials": 8}
     return given | {"dtype": "float64"}, w, table, str(folder / "points.h5")
 
 

@@ -21,9 +21,16 @@ def test_zero_line_of_a_circle():
 
 
 def test_phase_portrait_of_two_parabolas():
-    """h1 stays where h2 = h1^2, h2 where h1 = h2^2; they cross in the points (0, 0) and (1, 1)."""
-    step = lambda h: h + 0.1 * jnp.array([h[1] - h[0] ** 2, h[0] - h[1] ** 2])
-    found = find(step, [[0.1, 0.05], [0.9, 0.95], [-0.5, 0.4]], method="adam", q_tol=1e-12)
+    """h1 stays where h2 = h1^2, h2 where h1 = h2^2; they cross in the points (0, 0) and (1, 1).
+
+    `find` passes on an input that all candidates share, and the settings of the table.
+    """
+    step = lambda h, x: h + x * jnp.array([h[1] - h[0] ** 2, h[0] - h[1] ** 2])
+    candidates = [[0.1, 0.05], [0.9, 0.95], [-0.5, 0.4]]
+    settings = {"method": "adam", "q_tol": 1e-12, "max_points": 1}
+    found = find(step, candidates, x=[0.1], **settings)
+    assert found.results["constant_input"].tolist() == [[0.1]] * 3
+    assert (found.unique["n_unique"], len(found.unique["point"])) == (2, 1)
     made = found.figure()
     assert [axes.get_title() for axes in made.axes][:2] == ["Phase portrait", "Spectra of the linearisation"]  # fmt: skip
     with precision(found.inputs):

@@ -6,6 +6,7 @@ import pytest
 from searches import drawn, starts
 
 from ctd.batch import run_items
+from ctd.cells import Scales
 from ctd.data import write_hdf5
 from ctd.fixed_points import find, kernel
 from ctd.fixed_points.search.kernel import FixedPoint
@@ -27,7 +28,7 @@ def driven(weights, h, x):
 def network(tmp_path_factory):
     """A file of a small GRU's weights."""
     path = tmp_path_factory.mktemp("network") / "net.h5"
-    write_weights(path, drawn("gru", 11, 12, 1, 1), "gru")
+    write_weights(path, drawn("gru", 11, 12, 1, 1, Scales(2.0)), "gru")
     return str(path)
 
 
