@@ -4,13 +4,12 @@ Every step against Adam written out: tests/origin/.
 """
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from ctd import tasks
-from ctd.batch import Layout, program, run_items
+from ctd.batch import Layout, Run, program, run_items, traced_columns
 from ctd.cells import CELLS, check_params, get_cell
 from ctd.kernel import inputs_of, static_of, traced_of
 from ctd.plots import Lines
@@ -49,11 +48,11 @@ def numpy_vanilla(w, inputs):
 
 def test_minibatch_each_step_its_own():
     static = static_of(small())
-    first = [np.asarray(minibatch(static, (), item_key(), step).inputs) for step in range(20)]
-    other = [np.asarray(minibatch(static, (), item_key(1), step).inputs) for step in range(20)]
+    draw = jax.jit(lambda key, step: minibatch(static, (), key, step).inputs)
+    first, other = ([np.asarray(draw(item_key(k), i)) for i in range(20)] for k in range(2))
     trials = np.concatenate(first + other).reshape(-1, TASK.n_steps)
     assert len(np.unique(trials, axis=0)) == 2 * 20 * static.batch_size
-    np.testing.assert_array_equal(minibatch(static, (), item_key(), 3).inputs, first[3])
+    np.testing.assert_array_equal(draw(item_key(), 3), first[3])
 
 
 # --- bookkeeping ----------------------------------------------------------------------------------
@@ -173,26 +172,33 @@ def test_diverged_is_data(rate, batches):
         np.testing.assert_array_equal(value[0], calm[name][0], err_msg=name)
 
 
+def further(step, first, learning_rate):
+    """Two networks before any training that are told to have taken `step` steps, the first with the loss `first`; a block later."""
+    params, n = small(), len(learning_rate)
+    columns = {name: np.repeat(value, n) for name, value in traced_of(params)._asdict().items()}
+    traced = traced_columns(Network, columns | {"learning_rate": learning_rate}, "float32")
+    made = program(kernel, static_of(params), PAIR)
+    run = Run(made, kernel.load(inputs_of(params)), 0, np.arange(n), traced)
+    told = {"step": np.full(n, step, np.int32), "first": np.full(n, first, np.float32)}
+    run._slots = run._slots._replace(state=run._slots.state._replace(**told))
+    run.advance()
+    return run
+
+
 def test_a_small_first_loss_is_no_measure():
     """As that of a minibatch of one trial may be by chance."""
-    params = small(task=tasks.Decision(n_steps=6), n_saved=0)
-    static, traced, shared = static_of(params), traced_of(params), kernel.load(inputs_of(params))
-    traced = type(traced)(*map(jnp.asarray, traced))
-
-    def run(key):
-        state = kernel.init(static, shared, traced, key)
-        state = state._replace(step=jnp.int32(3), first=jnp.float32(1e-9))
-        return kernel.advance(static, shared, traced, key, state)
-
-    state = jax.jit(run)(item_key())
-    assert not state.diverged
-    assert state.step == 6
+    state = further(3, 1e-9, [0.02, 0.02])._slots.state
+    assert not np.asarray(state.diverged).any()
+    np.testing.assert_array_equal(state.step, 6)
 
 
 def test_a_network_that_explodes_at_its_last_step_has_diverged():
-    params = small(cell="vanilla:relu", n_batches=1, report_every=1, clip_norm=1e9)
-    found = run_items(kernel, params, {"learning_rate": [1e12, 1e-3]})
-    assert found["outcome"].tolist() == [1, 0], found["eval_loss"]
+    """The loss of that step, taken before it, is as small as ever."""
+    run = further(6, 1, [1e30, 1e-3])
+    assert run.finished
+    np.testing.assert_array_equal(run._slots.state.diverged, False)
+    assert run.results["outcome"].tolist() == [1, 0], run.results["eval_loss"]
+    assert np.isfinite(run.results["train_loss"]).all()
 
 
 @pytest.mark.parametrize("outcome", [(0, 1, 0, 0), (1, 1, 1, 1)])
