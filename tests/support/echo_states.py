@@ -27,7 +27,7 @@ def begin(params):
         shared = esn.load(inputs_of(params))
     traced = kind(*(np.asarray([v], static.dtype) for v in traced_of(params)))
     run = Run(program(kernel, static, ALONE), shared, 0, np.arange(1), traced)
-    return run, shared, jax.tree.map(lambda leaf: leaf[0], run._slots.state)
+    return run, shared, jax.tree.map(lambda leaf: np.asarray(leaf)[0], run._slots.state)
 
 
 def finish(run):
@@ -63,7 +63,8 @@ def see(static, h):
 
 
 def whole(P):
-    return np.block([[P.A, P.B.T], [P.B, P.C]])
+    A, B, C = map(np.asarray, P)
+    return np.block([[A, B.T], [B, C]])
 
 
 def relative(a, b):

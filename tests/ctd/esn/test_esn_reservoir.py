@@ -77,11 +77,16 @@ def test_discrete_map_is_the_closed_network():
         "intercept": True,
     }
     static, w = static_of(EchoState(**given)), network(**given)
-    readout = jax.random.normal(jax.random.key(1), (2, 9))
-    now = begin(static, w, readout)
-    moved, _ = free_step(static, w, readout, now, jnp.zeros(0))
-    found = discrete(closed(static, w, readout), now.units.a, jnp.zeros(0))
-    np.testing.assert_allclose(found, moved.units.a, atol=1e-6)  # float32
+    readout = np.random.default_rng(1).standard_normal((2, 9), np.float32)
+
+    @jax.jit
+    def both(w, readout, x):
+        now = begin(static, w, readout)
+        moved, _ = free_step(static, w, readout, now, x)
+        return moved.units.a, discrete(closed(static, w, readout), now.units.a, x)
+
+    moved, found = both(w, readout, np.zeros(0, np.float32))
+    np.testing.assert_allclose(found, moved, atol=1e-6)  # float32
 
 
 def test_layers_drive_one_another():
@@ -91,9 +96,8 @@ def test_layers_drive_one_another():
     static, w = static_of(EchoState(**given)), network(**given)
     drive, size = np.asarray(w.drive, float), 4
     h, z = np.random.default_rng(0).uniform(-1, 1, 12), np.array([0.3, -0.2])
-    found = step(
-        static, w, units(static, jnp.asarray(h, jnp.float32)), jnp.zeros(0), jnp.asarray(z)
-    )
+    stepped = jax.jit(lambda w, h, z: step(static, w, units(static, h), jnp.zeros(0), z).h)
+    found = stepped(w, np.float32(h), np.float32(z))
     below = z
     for k in range(3):
         rows = slice(k * size, (k + 1) * size)
@@ -102,10 +106,14 @@ def test_layers_drive_one_another():
         from_below = drive[rows, 12:] if k == 0 else drive[rows, rows.start - size : rows.start]
         assert np.count_nonzero(drive[rows]) == own.size + from_below.size
         below = 0.6 * h[rows] + 0.4 * np.tanh(own @ h[rows] + from_below @ below)
-        np.testing.assert_allclose(found.h[rows], below, atol=1e-6)  # float32
+        np.testing.assert_allclose(found[rows], below, atol=1e-6)  # float32
+
     # At rest, where tanh' = 1, by the derivative of the step.
-    open_ = {"wR": w.drive[:, :12], "alpha": w.rate}
-    at = lambda h: (
-        step(static, w._replace(bias=0 * w.bias), units(static, h), jnp.zeros(0), jnp.zeros(2)).h
-    )
-    np.testing.assert_allclose(linearised(static, open_), jax.jacfwd(at)(jnp.zeros(12)), atol=1e-6)
+    @jax.jit
+    def both(w):
+        rest = w._replace(bias=0 * w.bias)
+        slope = jax.jacfwd(lambda h: step(static, rest, units(static, h), jnp.zeros(0), 0 * z).h)
+        product = linearised(static, {"wR": w.drive[:, :12], "alpha": w.rate})
+        return product, slope(jnp.zeros(12))
+
+    np.testing.assert_allclose(*both(w), atol=1e-6)
