@@ -1,15 +1,13 @@
-"""Echo-state networks: what a user gives, its data, and how the results are described."""
+"""Echo-state networks: what a user gives, and its data."""
 
 import h5py
 import numpy as np
 import pytest
-from echo_states import SMALL
 from pydantic import ValidationError
 
 from ctd import esn
-from ctd.batch import Layout, program, run_items
-from ctd.esn import EchoState, kernel
-from ctd.kernel import inputs_of, static_of, traced_of
+from ctd.esn import EchoState
+from ctd.kernel import inputs_of
 
 
 @pytest.mark.parametrize(
@@ -113,22 +111,3 @@ def test_load_ranges(target, m, k):
     assert found.inputs.shape == (35, k)
     assert found.targets.shape == (35, m)
     assert found.variance == pytest.approx(found.targets.var(axis=0).mean())
-
-
-def test_results_described_and_shaped():
-    every = {"validation": 30, "test": 40, "record": ("readout", "weights", "traces", "lyapunov")}
-    params = EchoState(**SMALL | every, dtype="float64", memory_delays=4, alpha=1e7)
-    found = run_items(kernel, params)
-    assert found["outcome"][0] == esn.DONE  # a learning rate that float32 does not take, see above
-    assert found.keys() == kernel.dims.keys()
-    axes = {"pass": 3, "output": 2, "feature": 40, "time": 40, "delay": 4}
-    axes |= {"unit": 40, "unit_from": 40, "state": 40, "input": 0}
-    for name, values in found.items():
-        assert values.shape == (1, *(axes[axis] for axis in kernel.dims[name].axes)), name
-    coords = kernel.coordinates(inputs_of(params), None)
-    assert {axis: len(one.values) for axis, one in coords.items()}.items() <= axes.items()
-    least = EchoState(**SMALL | {"record": ()})
-    shared = kernel.load(inputs_of(least))
-    made = program(kernel, static_of(least), Layout(1, 1))
-    _, shapes = made.abstract(shared, traced_of(least))
-    assert shapes.keys() < found.keys()
