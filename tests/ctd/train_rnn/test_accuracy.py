@@ -1,4 +1,4 @@
-"""Losses, accuracy and the end of training by it, against NumPy; trials of a file."""
+"""Losses, accuracy and the end of training by it, against NumPy; trials of a file; weights of a low rank."""
 
 import numpy as np
 import pytest
@@ -6,13 +6,15 @@ from pydantic import ValidationError
 
 from ctd import tasks
 from ctd.batch import Layout, program, run_items
+from ctd.cells import check_params, get_cell
 from ctd.data import write_hdf5
 from ctd.kernel import inputs_of, static_of, traced_of
 from ctd.train_rnn import Network, kernel
 from ctd.train_rnn.loss import weighted_loss
 
 TASK = tasks.RandomDots(dt=100, delay=100, coherences=(-16, -4, 4, 16))
-SMALL = {"task": TASK, "cell": "vanilla", "n": 8, "batch_size": 16, "n_eval": 40, "n_saved": 6}
+# Two minibatches of evaluation trials and no rest, which would be compiled as a second run (test_train_rnn.py has one).
+SMALL = {"task": TASK, "cell": "vanilla", "n": 8, "batch_size": 16, "n_eval": 32, "n_saved": 6}
 SMALL |= {"n_batches": 60, "report_every": 5, "learning_rate": 0.02, "adam_eps": 1e-6, "l2": 0}
 
 
@@ -105,26 +107,31 @@ def test_pictures(stopped):
     np.testing.assert_allclose((flat**2).sum(axis=1), expected, rtol=1e-3)
 
 
+ONE_NETWORK = {"curve": np.ones((1, 1)), "eval_loss": np.ones(1), "train_loss": np.ones(1)}
+ONE_NETWORK |= {"outcome": np.zeros(1, int)}
+"""What every plot of a trained network reads."""
+
+
 def test_conditions_without_a_trial_have_no_bar():
-    """Two trials cannot show all conditions of a task: no median of nothing, of which NumPy warns."""
+    """As of two trials, which cannot show all of a task: no median of nothing, of which NumPy warns."""
     task = {"name": "yang", "rule": "dm1", "n_ring": 4, "dt": 40, "time_scale": 0.2}
-    params = Network(**SMALL | {"task": task, "n_batches": 5, "n_eval": 2, "n_saved": 2})
-    found = run_items(kernel, params, {"learning_rate": [0.02]}, layout=Layout(1, 1))
-    shared = kernel.load(inputs_of(params))
-    seen = np.unique(shared.evaluation.condition)
-    plots = kernel.plots(inputs_of(params), shared, {"item": np.arange(1)}, found, {})
+    params, seen = Network(**SMALL | {"task": task, "n_batches": 5}), [0, 2]
+    assert len(params.task.conditions.values) > 2
+    # NaN where no trial is: test_a_file_of_categories.
+    share = np.full((1, len(params.task.conditions.values)), np.nan)
+    share[0, seen] = [0.25, 0.75]
+    found = ONE_NETWORK | {"accuracy": np.ones(1), "condition_accuracy": share}
+    plots = kernel.plots(inputs_of(params), None, {"item": np.arange(1)}, found, {})
     bars, lines = next(plot for plot in plots if plot.title.startswith("Accuracy by")).layers
-    assert len(seen) < found["condition_accuracy"].shape[1]
     np.testing.assert_array_equal(bars.left + 0.4, seen)
-    np.testing.assert_array_equal(bars.height, found["condition_accuracy"][0, seen])
-    assert lines.y.shape == found["condition_accuracy"].shape
+    np.testing.assert_array_equal(bars.height, share[0, seen])
+    assert lines.y.shape == share.shape
 
 
 def test_a_target_of_one_step_is_drawn():
     params = Network(**SMALL | {"task": tasks.Decision(n_steps=6), "n_batches": 5, "n_saved": 2})
     shared = kernel.load(inputs_of(params))
-    results = {"curve": np.ones((1, 1)), "eval_loss": np.ones(1), "train_loss": np.ones(1)}
-    results |= {"outcome": np.zeros(1, int), "outputs": np.zeros((1, 2, 6, 1))}
+    results = ONE_NETWORK | {"outputs": np.zeros((1, 2, 6, 1))}
     results |= {"states": np.random.default_rng(0).normal(size=(1, 2, 6, 8))}
     plots = kernel.plots(inputs_of(params), shared, {"item": np.arange(1)}, results, {})
     (outputs,) = (p for p in plots if p.title.startswith("Outputs"))
@@ -141,8 +148,7 @@ def test_weights_are_drawn_by_area_and_type():
     dale = {"dale": True, "areas": 2, "mask": "random", "excitatory": 2 / 3, "n": 6}
     params = Network(**SMALL | dale | {"cell": "leaky", "n_batches": 5})
     weights = np.tile([1.0, 2, -3, 4, 5, -6], (6, 1)) + np.arange(6)[:, None] / 10
-    results = {"curve": np.ones((1, 1)), "eval_loss": np.ones(1), "train_loss": np.ones(1)}
-    results |= {"outcome": np.zeros(1, int), "weights.wR": weights[None]}
+    results = ONE_NETWORK | {"weights.wR": weights[None]}
     shared = kernel.load(inputs_of(params))
     drawn = kernel.plots(inputs_of(params), shared, {"item": np.arange(1)}, results, {})[-1]
     image, borders = drawn.layers
@@ -169,20 +175,26 @@ def test_weighted_loss_numpy(whole):
 
 
 def test_a_file_of_categories(tmp_path):
-    """A step says which of two categories a trial is of: learned by cross-entropy from a file."""
+    """A step says which of two categories a trial is of: learned by cross-entropy from a file.
+
+    Of a third condition there is one trial, in training.
+    """
     rng = np.random.default_rng(0)
     which = rng.integers(0, 2, 60)
     inputs = np.where(which, 1.0, -1.0)[:, None, None] + 0.1 * rng.normal(size=(60, 4, 1))
     targets = np.tile(np.eye(2)[which][:, None], (1, 4, 1))
     path = tmp_path / "trials.h5"
-    write_hdf5(path, {"inputs": inputs, "targets": targets, "conditions": 10 * which})
+    conditions = np.where(np.arange(60) == 0, 20, 10 * which)
+    write_hdf5(path, {"inputs": inputs, "targets": targets, "conditions": conditions})
     fields = SMALL | {"task": {"name": "file", "score": "category"}, "trials": str(path)}
     params = Network(**fields, loss="cross_entropy")
     found = run_items(kernel, params)
-    assert found["accuracy"][0] == 1
+    assert found["accuracy"][0] == found["worst_accuracy"][0] == 1
+    np.testing.assert_array_equal(found["condition_accuracy"][0], [1, 1, np.nan])
     assert found["outputs"].shape == (1, 6, 4, 2)
     shared = kernel.load(inputs_of(params))
-    np.testing.assert_array_equal(kernel.coords(inputs_of(params), shared)["condition"], [0, 10])
+    told = kernel.coords(inputs_of(params), shared)["condition"]
+    np.testing.assert_array_equal(told, [0, 10, 20])
     assert len(shared.evaluation.inputs) == 12
     outputs = numpy_outputs(found, 0, np.asarray(shared.evaluation.inputs))
     p = np.exp(outputs) / np.exp(outputs).sum(-1, keepdims=True)
@@ -190,16 +202,24 @@ def test_a_file_of_categories(tmp_path):
     assert found["eval_loss"][0] == pytest.approx(loss, rel=1e-4)
 
 
-def test_trials_without_weight_count_in_no_score(tmp_path):
-    """Two of three have none, and most minibatches of one trial: they teach nothing, and have no loss."""
+@pytest.fixture(scope="module")
+def weightless(tmp_path_factory):
+    """(arrays, which trials have a weight, results) of a network of rank 2 on a file: two of three trials have none."""
     rng = np.random.default_rng(0)
     counts = np.arange(60) % 3 == 0
+    path = tmp_path_factory.mktemp("weightless") / "t.h5"
     arrays = {"inputs": rng.normal(size=(60, 4, 1)), "targets": rng.choice([-1.0, 1.0], (60, 1, 1))}
     arrays["targets"] = np.tile(arrays["targets"], (1, 4, 1))
-    write_hdf5(tmp_path / "t.h5", arrays | {"mask": np.tile(counts[:, None], (1, 4)) * 1.0})
-    task = {"name": "file", "score": "sign"}
-    fields = {"task": task, "trials": str(tmp_path / "t.h5"), "batch_size": 1, "n_saved": 12}
-    found = {k: v[0] for k, v in run_items(kernel, Network(**SMALL | fields)).items()}
+    write_hdf5(path, arrays | {"mask": np.tile(counts[:, None], (1, 4)) * 1.0})
+    fields = {"task": {"name": "file", "score": "sign"}, "trials": str(path), "rank": 2}
+    params = Network(**SMALL | fields | {"batch_size": 1, "n_saved": 12})
+    return arrays, counts, run_items(kernel, params)
+
+
+def test_trials_without_weight_count_in_no_score(weightless):
+    """Most minibatches of one trial have none: they teach nothing, and have no loss."""
+    arrays, counts, found = weightless
+    found = {k: v[0] for k, v in found.items()}
     assert (found["outcome"], found["batches"]) == (0, 60)
     assert (found["curve"][np.isfinite(found["curve"])] > 0).all()
     assert np.isfinite(found["train_loss"])
@@ -207,6 +227,17 @@ def test_trials_without_weight_count_in_no_score(tmp_path):
     right = np.sign(found["outputs"].sum((1, 2))) == arrays["targets"][4::5, 0, 0]
     assert found["accuracy"] == pytest.approx(right[held].mean())
     assert found["accuracy"] < 1
+
+
+def test_low_rank_training_stays_low_rank(weightless):
+    arrays, _, found = weightless
+    m, n, w = (found[name][0] for name in ("low_rank.m", "low_rank.n", "weights.wR"))
+    np.testing.assert_allclose(w, m @ n.T / 8, rtol=1e-5, atol=1e-7)
+    assert np.linalg.matrix_rank(w, tol=1e-5) == 2
+    weights = {name: found[f"weights.{name}"][0] for name in get_cell("vanilla").axes}
+    check_params("vanilla", weights, "here")
+    outputs = numpy_outputs(found, 0, arrays["inputs"][4::5])
+    np.testing.assert_allclose(found["outputs"][0], outputs, rtol=1e-4, atol=1e-5)
 
 
 MIXTURE = {"name": "yang", "rule": ["dm1", "delaygo"], "n_ring": 4, "dt": 100, "time_scale": 0.5}
@@ -244,7 +275,10 @@ def test_params_refused(changes, message):
 
 @pytest.mark.parametrize(
     ("task", "hint"),
-    [("decision", "decision do not"), (MIXTURE, "do not; give the task code: one_hot")],
+    [
+        (tasks.Decision(n_steps=6), "decision do not"),
+        (MIXTURE, "do not; give the task code: one_hot"),
+    ],
     ids=["decision", "yang"],
 )
 def test_cross_entropy_needs_probabilities(task, hint):
