@@ -26,7 +26,15 @@ MODULES = tuple(
 )
 
 
-@pytest.mark.parametrize("name", MODULES)
+SLOW = {"ctd.fixed_points.follow", "ctd.lfads"}
+"""Their examples compile three solvers and a fit, a tenth each of the time of all examples; tests/ctd/fixed_points/ and
+tests/ctd/lfads/ call the same functions in the same way."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.endurance] * (name in SLOW)) for name in MODULES],
+)
 def test_examples_of_a_module(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     module = importlib.import_module(name)
