@@ -7,6 +7,7 @@ import origin
 import pytest
 from stores import item_of
 
+from ctd.batch import Layout, run_items
 from ctd.catalogue import load_kernel
 from ctd.data import write_hdf5
 from ctd.esn import series
@@ -18,14 +19,19 @@ linear_model = Late("sklearn.linear_model")
 ESN = {"n": 30, "m": 2, "dtype": "float64", "state_dtype": "float64", "record": ["readout", "weights"]}  # fmt: skip
 
 
-def notebook_params(job, params):
-    """The notebook's a0, wR, wF, wO of item 0 before any training, from what two jobs store.
+def notebook_params(params):
+    """The notebook's a0, wR, wF, wO of item 0 before any training, from the results of two networks by the job's program.
 
-    A store has the closed network, wR + wF wO. Without feedback that is wR; without recurrence, and with
+    Results have the closed network, wR + wF wO. Without feedback that is wR; without recurrence, and with
     a learning rate of 0, it is wF wO with the first wO.
     """
-    bare = item_of(job("esn", params | {"feedback_scale": 0.0}, "bare"))
-    fed = item_of(job("esn", params | {"g": 0.0, "alpha": 1e-200}, "fed"))
+    kernel = load_kernel("esn")
+
+    def results(**changes):
+        found = run_items(kernel, kernel.Params(**params | changes), layout=Layout(4, 1))
+        return {name: values[0] for name, values in found.items()}
+
+    bare, fed = results(feedback_scale=0.0), results(g=0.0, alpha=1e-200)
     wO = fed["readout_weights"][:, : params["n"]]
     return {
         "a0": bare["weights.h0"],
@@ -44,9 +50,10 @@ def test_force_file(job, tmp_path):
     f_t = np.sin(time * [1.0, 2.3]) * [1.0, 0.5]
     x_t = np.cos(0.7 * time)
     write_hdf5(tmp_path / "series.h5", {"f": f_t, "x": x_t})
-    params = ESN | {"target": "file", "path": "series.h5", "dataset": "f", "input_dataset": "x"}
+    path = str(tmp_path / "series.h5")
+    params = ESN | {"target": "file", "path": path, "dataset": "f", "input_dataset": "x"}
     params |= {"train": 80, "passes": 3, "block": 7, "g": 1.5, "tau": 1.0, "dt": 0.1, "alpha": 1.0}
-    notebook = notebook_params(job, params)
+    notebook = notebook_params(params)
     found = item_of(job("esn", params))
     assert notebook["dt_over_tau"] == pytest.approx(0.1, rel=1e-15)
     assert np.std(notebook["wF"]) == pytest.approx(1, rel=0.5)

@@ -7,6 +7,7 @@ import pytest
 from stores import item_of
 
 from ctd import train_rnn
+from ctd.batch import Layout, run_items
 from ctd.kernel import static_of, traced_of
 from ctd.train_rnn.loss import eval_trials, minibatch
 
@@ -37,7 +38,7 @@ def as_numpy(trials):
 def test_train_steps(job, cell, step, task, mask):
     """Four steps of the origin's loop from the same weights on the same trials, their losses, and the evaluation loss.
 
-    Of this project there are only the trials and, by a job whose steps are too small to move anything,
+    Of this project there are only the trials and, by its program with steps too small to move anything,
     the first weights. Gradients are complex steps of the origin's loss; of two networks, one has its gradients clipped.
     """
     task = {"name": task, "n_steps": 6, "sd": 0.1}
@@ -46,9 +47,9 @@ def test_train_steps(job, cell, step, task, mask):
     params |= {"learning_rate": 0.03, "decay": 0.9, "l2": 0.01, "adam_eps": 0.1}
     # A gradient of these networks has a norm of 0.4 to 5: the first of these clips it.
     clip_norms = [0.05, 10.0]
-    sweep = {"grid": {"clip_norm": clip_norms}}
-    first = job("train_rnn", params | {"learning_rate": 1e-300}, "first", sweep=sweep)
-    trained = job("train_rnn", params, sweep=sweep)
+    still = train_rnn.Network(**params | {"learning_rate": 1e-300})
+    first = run_items(train_rnn.kernel, still, {"clip_norm": clip_norms}, layout=Layout(4, 1))
+    trained = job("train_rnn", params, sweep={"grid": {"clip_norm": clip_norms}})
     weights = lambda values: {
         name.removeprefix("weights."): value
         for name, value in values.items()
@@ -63,7 +64,8 @@ def test_train_steps(job, cell, step, task, mask):
             key = jax.random.fold_in(jax.random.key(0), item)
             _, key_data = train_rnn.item_keys(key, traced_of(network))
             batches = [as_numpy(draw(key_data, i)) for i in range(4)]
-        start, found = weights(item_of(first, item)), item_of(trained, item)
+        start = weights({name: values[item] for name, values in first.items()})
+        found = item_of(trained, item)
         expected, losses = origin.train(step, start, batches, mask, 0.01, clip_norm, 0.03, 0.9, 0.1)
         # A block is three steps, and what is left. The origin's loss has the penalty, this project's curve has not.
         curve = [np.mean(losses[:3]), losses[3]]
