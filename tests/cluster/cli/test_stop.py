@@ -41,7 +41,7 @@ STAGES = {
     "in gather": "jobs.gather.gather._make",
     "in the picture": "jobs.report.figures.save_figures",
 }
-"""What is called at a stage of a command, and asks for a stop here."""
+"""What is called at a stage of a command, and asks for a stop here; the stages in their order."""
 
 IN_PYTHON = {
     "before the plan": "cluster.api.job.Job._stage",
@@ -55,12 +55,13 @@ ON_RAY = {
 }
 """Stages in which something is asked of the Ray."""
 
-NUMBERS = [
-    *((stage, number) for stage in STAGES for number in (signal.SIGTERM, signal.SIGINT)),
-    ("at the first shard", signal.SIGUSR1),
-    ("at the first shard", signal.SIGHUP),
-]
-"""(stage, signal): SIGUSR1 and SIGHUP have the handler of SIGTERM."""
+NUMBERS = {
+    signal.SIGTERM: STAGES,
+    signal.SIGINT: STAGES,
+    signal.SIGUSR1: ["at the first shard"],
+    signal.SIGHUP: ["at the first shard"],
+}
+"""Signal -> the stages in which it comes: SIGUSR1 and SIGHUP have the handler of SIGTERM."""
 
 
 @pytest.fixture
@@ -90,21 +91,29 @@ def job(tmp_path):
     (tmp_path / "job.yaml").write_text(JOB)
 
 
-def stops_and_goes_on(ctd, word, *options):
-    code, out, err = ctd("run", "job.yaml", *options)
-    assert code == EXIT_STOPPED, err
-    assert f"stopped ({word})" in err
-    assert "Traceback" not in out + err
-    code, out, err = ctd("run", "job.yaml", "--executor", "serial", "--json")
-    assert code == 0, err
-    assert json.loads(out)["complete"]
+@pytest.fixture
+def stops_and_goes_on(ctd, job, stopped_at):
+    """Run the job, which is stopped at one stage after the other: each time the same command goes on until the next."""
+
+    def run(stages, number, *options):
+        word = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        for stage in stages:
+            stopped_at(stages[stage], number)
+            code, out, err = ctd("run", "job.yaml", *options)
+            assert code == EXIT_STOPPED, (stage, err)
+            assert f"stopped ({word})" in err, stage
+            assert "Traceback" not in out + err, stage
+        code, out, err = ctd("run", "job.yaml", "--executor", "serial", "--json")
+        assert code == 0, err
+        assert json.loads(out)["complete"]
+
+    return run
 
 
-@pytest.mark.parametrize(("stage", "number"), NUMBERS)
-def test_serial(ctd, job, stopped_at, stage, number):
-    stopped_at(STAGES[stage], number)
-    word = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-    stops_and_goes_on(ctd, word, "--executor", "serial")
+@pytest.mark.parametrize("number", NUMBERS)
+def test_serial(stops_and_goes_on, number):
+    stages = {stage: STAGES[stage] for stage in NUMBERS[number]}
+    stops_and_goes_on(stages, number, "--executor", "serial")
 
 
 def test_while_the_storage_fails(ctd, job, monkeypatch, tmp_path):
@@ -142,10 +151,8 @@ def ray():
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("stage", ON_RAY)
-def test_on_a_ray(ctd, job, stopped_at, ray, stage):
-    stopped_at(ON_RAY[stage], signal.SIGTERM)
-    stops_and_goes_on(ctd, "SIGTERM", "--executor", "ray", "--address", ray)
+def test_on_a_ray(stops_and_goes_on, ray):
+    stops_and_goes_on(ON_RAY, signal.SIGTERM, "--executor", "ray", "--address", ray)
 
 
 SLEEPS = """
@@ -214,12 +221,12 @@ def drain(terminal):
             pass
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_of_a_job_in_python(monkeypatch, tmp_path, stopped_at, stage):
-    """Ctrl-C is `Stopped` at whatever moment, and the same call goes on."""
+def test_of_a_job_in_python(monkeypatch, tmp_path, stopped_at):
+    """Ctrl-C is `Stopped` at whatever moment, and the same call goes on until the next."""
     monkeypatch.chdir(tmp_path)
-    stopped_at(IN_PYTHON.get(stage, STAGES[stage]), signal.SIGINT)
     make = lambda: Job("toy", params={"n_steps": 5}, sweep={"grid": {"n": [3, 4]}}, base=BASE)
-    with pytest.raises(Stopped, match=r"stopped \(Ctrl-C\); the same call"):
-        make().run(tmp_path / "a.zarr", executor="serial")
+    for stage in STAGES:
+        stopped_at(IN_PYTHON.get(stage, STAGES[stage]), signal.SIGINT)
+        with pytest.raises(Stopped, match=r"stopped \(Ctrl-C\); the same call"):
+            make().run(tmp_path / "a.zarr", executor="serial")
     assert make().run(tmp_path / "a.zarr", executor="serial")["items"].item.size == 2
