@@ -1,7 +1,6 @@
 """What a command imports before it answers, and that the table of commands says what the commands say."""
 
 import inspect
-import os
 import subprocess
 import sys
 from importlib import import_module
@@ -22,31 +21,33 @@ TABLES = COMPUTES | {"pandas", "xarray", "pyarrow", "duckdb"}
 READS = TABLES | {"zarr", "numcodecs", "fsspec"}
 PARSES = READS | {"numpy", "pydantic", "yaml", "obstore", "h5py", "jobs", "ctd"}
 
-LINES = {
-    "--help": (PARSES, 450),
-    "--version": (PARSES, 300),
-    "run --help": (READS, 850),
-    "kernels": (READS, 850),
-    "kernels lfads": (READS, 850),
-    "new fixed_points": (READS, 850),
-    "schema esn": (READS, 850),
-    "status STORE": (READS, 850),
-    "logs STORE": (READS, 850),
-    "cancel STORE": (READS, 850),
-    "report STORE": ({"scipy", "matplotlib", "xarray", "duckdb"}, 2500),
-    "ls STORE": (READS, 850),
-    "query STORE": (TABLES, 1000),
-    "query STORE --where rate>0.2 --sort -norm --columns item,norm --json": (TABLES, 1000),
-}
-"""Command -> (packages that it must not import, modules that it may load)."""
+LINES = [
+    (["--version"], PARSES, 300),
+    (["--help"], PARSES, 450),
+    (
+        ["run --help", "kernels", "kernels lfads", "new fixed_points", "schema esn", "status STORE", "logs STORE",
+         "cancel STORE", "ls STORE"],
+        READS, 850,
+    ),
+    (
+        ["query STORE", "query STORE --where rate>0.2 --sort -norm --columns item,norm --json"],
+        TABLES, 1000,
+    ),
+    (["report STORE"], {"scipy", "matplotlib", "xarray", "duckdb"}, 2500),
+]  # fmt: skip
+"""Commands, packages that none of them must import, modules that all of them together may load."""
 
 COUNTED = """
 import sys
 from cluster.cli.main import main
-try:
-    main()
-finally:
-    print(*sys.modules, sep="\\n", file=sys.stderr)
+for line in sys.argv[1:]:
+    sys.argv = ["ctd", *line.split()]
+    try:
+        main()
+    except SystemExit as end:
+        assert not end.code, line
+    for modules, file in ([], sys.stdout), (sys.modules, sys.stderr):
+        print(*modules, "END", sep="\\n", file=file)
 """
 
 
@@ -66,45 +67,42 @@ def store(tmp_path_factory):
     return address
 
 
-def loaded(line, environ=()):
-    """(standard output, the modules that are loaded at the end) of `ctd LINE`, in a process of its own."""
+def loaded(*lines, code=COUNTED):
+    """(standard output, the modules that are loaded then) of `ctd LINE` after `ctd LINE`, in a process of their own."""
     done = subprocess.run(
-        [sys.executable, "-c", COUNTED, *line], capture_output=True, text=True, check=True,
-        env={**os.environ, **dict(environ)},
-    )  # fmt: skip
-    return done.stdout, set(done.stderr.splitlines())
-
-
-@pytest.mark.parametrize("line", LINES)
-def test_a_command_imports_what_it_needs(store, line):
-    out, modules = loaded(line.replace("STORE", store).split())
-    assert out.strip()
-    unwanted, most = LINES[line]
-    assert not unwanted & {name.partition(".")[0] for name in modules}
-    assert len(modules) <= most
+        [sys.executable, "-c", code, *lines], capture_output=True, text=True, check=True
+    )
+    told = (text.split("END\n")[:-1] for text in (done.stdout, done.stderr))
+    return [(out, set(modules.splitlines())) for out, modules in zip(*told, strict=True)]
 
 
 @pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        ("ctd st", {"status"}),
-        ("ctd query --gr", {"--group-by"}),
-        ("ctd resume --exec", {"--executor"}),
-    ],
+    ("lines", "unwanted", "most"), LINES, ids=[lines[0] for lines, *_ in LINES]
 )
-def test_completion_answers_without_what_computes(words, expected):
-    environ = {
-        "_CTD_COMPLETE": "complete_bash",
-        "COMP_WORDS": words,
-        "COMP_CWORD": str(len(words.split()) - 1),
-    }
-    code = COUNTED.replace("main()\nf", "sys.argv = ['ctd']; main()\nf")
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False,
-        env={**os.environ, **environ},
-    )  # fmt: skip
-    assert set(done.stdout.split()) == expected, done.stderr[-2000:]
-    assert not READS & {name.partition(".")[0] for name in done.stderr.splitlines()}
+def test_a_command_imports_what_it_needs(store, lines, unwanted, most):
+    found = loaded(*(line.replace("STORE", store) for line in lines))
+    for line, (out, modules) in zip(lines, found, strict=True):
+        assert out.strip(), line
+        assert not unwanted & {name.partition(".")[0] for name in modules}, line
+        assert len(modules) <= most, line
+
+
+COMPLETED = f"""
+import os
+os.environ["_CTD_COMPLETE"] = "complete_bash"
+{COUNTED}
+""".replace(
+    "*line.split()]", "]; os.environ.update(COMP_WORDS=line, COMP_CWORD=str(line.count(' ')))"
+)
+
+
+def test_completion_answers_without_what_computes():
+    words = {"ctd st": "status", "ctd query --gr": "--group-by", "ctd resume --exec": "--executor"}
+    for (line, expected), (out, modules) in zip(
+        words.items(), loaded(*words, code=COMPLETED), strict=True
+    ):
+        assert out.split() == [expected], line
+        assert not READS & {name.partition(".")[0] for name in modules}, line
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -128,5 +126,5 @@ def test_help_lists_every_command_and_each_has_its_own(ctd):
 
 
 def test_an_example_is_planned_without_pandas_or_ray(tmp_path):
-    _, modules = loaded(["plan", str(EXAMPLES / "force_map.yaml")])
+    ((_, modules),) = loaded(f"plan {EXAMPLES / 'force_map.yaml'}")
     assert not (TABLES - {"jax", "jaxlib", "scipy"}) & {name.partition(".")[0] for name in modules}
