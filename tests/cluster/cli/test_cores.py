@@ -7,7 +7,9 @@ import sys
 
 import numpy as np
 import pytest
+import yaml
 from processes import run_ctd
+from stores import BASE, run
 
 from jobs.store.store import Store
 
@@ -24,15 +26,19 @@ def computed(folder, devices, **environment):
     (folder / "job.yaml").write_text(JOB)
     done = run_ctd("run", str(folder / "job.yaml"), "--executor", "serial", **environment)
     assert done.returncode == 0, done.stderr
-    store = Store.open(str(folder / "job.zarr"))
+    return results(Store.open(str(folder / "job.zarr")), devices)
+
+
+def results(store, devices):
     assert {marker.layout.devices for marker in store.committed.markers()} == {devices}
     return {key: array[:] for key, array in store.results(0).arrays()}
 
 
 @pytest.fixture(scope="module")
 def on_one(tmp_path_factory):
-    """The results on one device."""
-    return computed(tmp_path_factory.mktemp("one"), 1, JAX_NUM_CPU_DEVICES="1")
+    """The results on the one device of this process."""
+    store, _ = run(tmp_path_factory.mktemp("one") / "job.zarr", yaml.safe_load(JOB))
+    return results(store, 1)
 
 
 @pytest.mark.parametrize(("asked", "devices"), [({}, CORES), ({"JAX_NUM_CPU_DEVICES": "3"}, 3)])
@@ -46,7 +52,7 @@ PYTHON = """
 import json, sys
 {before}
 from cluster import Job
-job = Job("esn", params=dict(n=20, washout=10, train=40), sweep=dict(grid=dict(g=[0.5, 0.9, 1.3])))
+job = Job("toy", base={base!r}, sweep=dict(grid=dict(rate=[0.1, 0.2, 0.3])))
 job.run({store!r}, executor="serial")
 import jax
 print(json.dumps(jax.local_device_count()))
@@ -59,7 +65,7 @@ print(json.dumps(jax.local_device_count()))
     ids=["imported", "in use"],
 )
 def test_python_takes_cores_if_jax_made_no_devices(tmp_path, before, devices):
-    code = PYTHON.format(before=before, store=str(tmp_path / "a.zarr"))
+    code = PYTHON.format(before=before, base=BASE, store=str(tmp_path / "a.zarr"))
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False
     )
