@@ -283,7 +283,6 @@ BAD_JOBS = [
     ("run.memory_gb=.inf", ["run.memory_gb: Input should be a finite number"]),
     ("run.cpus_per_worker=.inf", ["run.cpus_per_worker: Input should be a finite number"]),
     ("run.gpus_per_worker=.inf", ["run.gpus_per_worker: Input should be a finite number"]),
-    ("run.memory_gb=1e-6", ["more than the 1 kB of a worker"]),
     ("run.slots=0", ["run.slots", "greater than 0"]),
 ]
 
@@ -322,6 +321,14 @@ def test_all_faults_of_a_job_file_are_told_at_once(ctd, job_file, network):
 def test_run_refuses_job(ctd, job_file, network, override, said):
     path = job_file(POINTS)
     refused(ctd("run", path, "--executor", "serial", "--set", override), *said)
+    assert not path.with_suffix(".zarr").exists()
+
+
+def test_run_refuses_memory_that_no_item_fits_in(ctd, job_file):
+    """Of a kernel that compiles soon: what an item takes is asked of its program."""
+    tight = ("--set", "params.n=1000", "--set", "run.memory_gb=1e-6")
+    path = job_file(TOY)
+    refused(ctd("run", path, "--executor", "serial", *tight), "more than the 1 kB of a worker")
     assert not path.with_suffix(".zarr").exists()
 
 
