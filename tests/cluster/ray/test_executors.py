@@ -67,10 +67,10 @@ def test_a_ray_of_its_own_leaves_nothing_behind(folder, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # not looked at
     before = {name: os.environ.get(name) for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH")}
-    executor = RayExecutor(RunSettings(workers=3))
+    executor = RayExecutor(RunSettings(workers=2))
     temporary = executor._local._folder
     try:
-        store = make(folder, executor, "own", {"fault": [0] * 6}, workers=3)
+        store = make(folder, executor, "own", {"fault": [0] * 6}, workers=2)
         assert run_shards(store, executor).shards_done == 6
         assert mentioning(temporary)
         assert temporary.stat().st_mode & 0o077 == 0, (
