@@ -230,7 +230,7 @@ def test_version_mismatch_is_refused(folder, tmp_path, monkeypatch):
 def test_cancel_leaves_it_resumable(folder, tmp_path):
     content = yaml.safe_load((folder / "walk.yaml").read_text())
     content["params"]["n_steps"] = 10**9
-    content["run"]["checkpoint_s"] = 1
+    content["run"] |= {"checkpoint_s": 1, "workers": 1}
     (folder / "walk.yaml").write_text(yaml.safe_dump(content))
     submit(read_order(folder / "walk.yaml", None))
     address = str(tmp_path / "stores" / "walk.zarr")
@@ -262,17 +262,16 @@ def test_clusters_checks_a_ray(folder, tmp_path):
 @has_jobs_api
 @pytest.mark.slow
 @pytest.mark.ray
-def test_interactive_driver(folder, tmp_path, ray_address):
+def test_interactive_driver(folder, connected, command_line):
     """ctd run --address, with the token; without it, words."""
     job = folder / "walk.yaml"
-    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": ray_address["token"]}
-    done = run_ctd("run", str(job), "--address", ray_address["address"], "--json", **token)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1])["complete"]
+    code, out, err = command_line("run", job, "run.workers=1", "--address", connected, "--json")
+    assert code == 0, err
+    assert json.loads(out.splitlines()[-1])["complete"]
     shutil.rmtree(job.with_suffix(".zarr"))
     # Ray asks again and again, by itself for 20 s.
     wrong = {"RAY_AUTH_MODE": "disabled", "RAY_NUM_REDIS_GET_RETRIES": "2"}
-    done = run_ctd("run", str(job), "--address", ray_address["address"], **wrong)
+    done = run_ctd("run", str(job), "--address", connected, **wrong)
     assert done.returncode == 2
     assert "token" in done.stderr
     assert "Traceback" not in done.stderr
@@ -291,7 +290,7 @@ def test_interactive_driver_of_other_versions(folder, connected, monkeypatch, na
         other = {**versions.versions(), "jax": "0.0.1"}
         monkeypatch.setattr("cluster.ray.crew.versions", lambda: other)
         said = r"versions differ: jax is .* and 0\.0\.1 here; install the same everywhere"
-    spec = read_job(folder / "walk.yaml")
+    spec = read_job(folder / "walk.yaml", ["run.workers=1"])
     executor = RayExecutor(spec.run, connected)
     try:
         where = (str(folder), "walk", str(folder / "x.zarr"))
