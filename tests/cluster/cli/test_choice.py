@@ -114,6 +114,7 @@ def test_pace_is_the_least_of_this_machine():
     assert remembered_pace(spec) is None
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_run_says_what_was_chosen(ctd, tmp_path):
     spec = spec_of()
     remember(spec, 0.001)

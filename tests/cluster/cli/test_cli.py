@@ -61,6 +61,7 @@ def test_run_status_query_gather(ctd, job_file):
     assert (code, len(Path("rows.csv").read_text().splitlines())) == (0, 7), err
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_run_again_and_changed(ctd, job_file):
     path = job_file(TOY)
     assert ctd("run", path, "--executor", "serial")[0] == 0
@@ -70,6 +71,7 @@ def test_run_again_and_changed(ctd, job_file):
     assert "params.n_steps: 5 in the store, 6 in the job" in err
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_run_takes_overrides_among_the_files(ctd, job_file):
     """The store is that of --set; --trust beside them changes no other word."""
     path = job_file(TOY)
@@ -82,6 +84,7 @@ def test_run_takes_overrides_among_the_files(ctd, job_file):
     assert ctd("run", path, "--executor", "serial")[0] == 2
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_run_calls_the_users_command_at_its_end(ctd, job_file, tmp_path, monkeypatch):
     """However it ends; a command that fails, or settings that are not valid, are told."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
@@ -115,6 +118,7 @@ def test_run_json_is_json_alone(ctd, job_file):
     assert Path("s0.1.png").exists()
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_plan_writes_nothing_and_learns_the_time(ctd, job_file):
     path = job_file(TOY)
     before = json.loads(ctd("plan", path, "--json")[1])

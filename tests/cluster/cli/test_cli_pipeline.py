@@ -17,6 +17,8 @@ from jobs.run.progress import Progress
 from jobs.run.shards import run_shards
 from jobs.run.stop import Interrupted
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 PIPELINE = f"""
 stages:
   train:

@@ -98,6 +98,7 @@ def test_resume_refuses(ctd, made):
     lease.release()
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_check_finds_repairs_and_resume_ends_it(ctd, made):
     assert ctd("resume", made.address, "--executor", "serial")[0] == 0
     assert ctd("check", made.address)[:2] == (0, "the store is complete and undamaged\n")
@@ -232,6 +233,7 @@ def test_items_with_errors_end_in_exit_1_and_are_told_of(ctd, job_file, tmp_path
     )
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_fork_from_the_command_line(ctd, made, job_file):
     assert ctd("resume", made.address, "--executor", "serial")[0] == 0
     grown = TOY.replace(

@@ -67,7 +67,7 @@ class Lab:
 
 
 @pytest.fixture
-def lab(ctd, tmp_path, found, monkeypatch):
+def lab(ctd, no_pictures, tmp_path, found, monkeypatch):
     for name in ("evil", "ownsteps"):
         sys.modules.pop(name, None)
     folder = tmp_path / "lab"
