@@ -23,6 +23,12 @@ from jobs.run.worker import SerialExecutor
 from jobs.storage.lease import Lease
 
 
+@pytest.fixture(scope="module")
+def idle(tmp_path_factory):
+    """A store of which nothing is computed, for tests that leave it so."""
+    return create(tmp_path_factory.mktemp("idle"), "toy")
+
+
 @pytest.fixture
 def store(tmp_path):
     return create(tmp_path, "toy")
@@ -66,8 +72,8 @@ def content(watch):
     return json.loads(body)
 
 
-def test_watch_needs_the_token(store, serve):
-    watch = serve(store)
+def test_watch_needs_the_token(idle, serve):
+    watch = serve(idle)
     for path in (
         "/",
         "/content",
@@ -77,7 +83,7 @@ def test_watch_needs_the_token(store, serve):
     ):
         status, body = get(watch, path)
         assert status == 403, path
-        assert store.address not in body
+        assert idle.address not in body
     status, page = get(watch, f"/?token={watch.token}")
     assert (status, page[:15]) == (200, "<!doctype html>")
     assert "connect-src &#x27;self&#x27;" in page
@@ -86,9 +92,9 @@ def test_watch_needs_the_token(store, serve):
     assert len(watch.token) >= 32
 
 
-def test_watch_answers_to_its_own_name_alone(store, serve):
+def test_watch_answers_to_its_own_name_alone(idle, serve):
     """A page of another host whose name was made to point here could send requests, with that name."""
-    watch = serve(store)
+    watch = serve(idle)
     for host, expected in (
         ("localhost:80", 200), ("127.0.0.1", 200), ("[::1]:9", 200), ("evil.example", 403), ("", 403),
         ("127.0.0.1.evil.example", 403), ("[::1", 403), ("[::1]x", 403),
@@ -104,8 +110,8 @@ def test_watch_answers_to_its_own_name_alone(store, serve):
     ],
     ids=lambda line: line[:20].decode("latin-1"),
 )  # fmt: skip
-def test_watch_refuses_what_is_no_request(store, serve, request_line, capfd):
-    watch = serve(store)
+def test_watch_refuses_what_is_no_request(idle, serve, request_line, capfd):
+    watch = serve(idle)
     with socket.create_connection(("127.0.0.1", watch.port), timeout=60) as connection:
         connection.sendall(request_line + b"\r\nHost: localhost\r\n\r\n")
         connection.shutdown(socket.SHUT_WR)
@@ -113,12 +119,12 @@ def test_watch_refuses_what_is_no_request(store, serve, request_line, capfd):
         while part := connection.recv(65536):
             answer += part
     assert not answer or any(code in answer[:200] for code in (b"40", b"41", b"50")), answer[:200]
-    assert store.address.encode() not in answer
+    assert idle.address.encode() not in answer
     assert capfd.readouterr() == ("", "")
 
 
-def test_watch_is_bound_to_loopback(store, serve):
-    watch = serve(store)
+def test_watch_is_bound_to_loopback(idle, serve):
+    watch = serve(idle)
     assert watch.is_private
     assert watch._server.server_address[0] == "127.0.0.1"
     address = _own_address()
@@ -149,16 +155,16 @@ def _own_address():
     return None if found.startswith("127.") else found
 
 
-def test_watch_is_open_to_others_where_asked(store, serve):
-    watch = serve(store, host="0.0.0.0")
+def test_watch_is_open_to_others_where_asked(idle, serve):
+    watch = serve(idle, host="0.0.0.0")
     assert not watch.is_private
     assert watch.url.startswith(f"http://{socket.gethostname()}:{watch.port}/")
     assert get(watch, f"/?token={watch.token}", "login.cluster.example")[0] == 200
     assert get(watch, "/", "login.cluster.example")[0] == 403
 
 
-def test_watch_allows_reading_alone(store, serve):
-    watch = serve(store)
+def test_watch_allows_reading_alone(idle, serve):
+    watch = serve(idle)
     for method in ("POST", "PUT", "DELETE"):
         request = urllib.request.Request(watch.url, method=method, data=b"x")
         with pytest.raises(urllib.error.HTTPError, match="501"):
@@ -230,22 +236,22 @@ def test_page_follows_a_run_and_keeps_what_the_reader_did(store, serve):
         page.close()
 
 
-def test_watch_refuses(ctd, store, tmp_path):
+def test_watch_refuses(ctd, idle, tmp_path):
     (tmp_path / "notes.txt").write_text("no store")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         for args, said in (
             ([tmp_path], "not a complete ctd store"),
-            ([store.address, "--port", port], f"--port {port}: cannot listen there"),
-            ([store.address, "--host", "no.such.host.invalid"], "--host no.such.host.invalid"),
-            ([store.address, "--port", "70000"], "65535"),
+            ([idle.address, "--port", port], f"--port {port}: cannot listen there"),
+            ([idle.address, "--host", "no.such.host.invalid"], "--host no.such.host.invalid"),
+            ([idle.address, "--port", "70000"], "65535"),
         ):
             code, _, err = ctd("watch", *args)
             assert code == 2, err
             assert said in err.replace("\n", " ")
             assert "Traceback" not in err
     with pytest.raises(JobError, match="cannot listen"):
-        Watch(store, host="192.0.2.1")
+        Watch(idle, host="192.0.2.1")
 
 
 def test_watch_command_waits_for_a_store_and_serves_until_interrupted(store, tmp_path):
