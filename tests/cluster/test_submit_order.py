@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from processes import run_ctd
 from stores import files
 
 from cluster import versions
@@ -49,18 +48,18 @@ def test_bad_clusters(tmp_path, cluster, said):
         submit(read_order(write(tmp_path, cluster=cluster), None))
 
 
-def test_dry_run_prints_the_script_and_touches_nothing(tmp_path):
+def test_dry_run_prints_the_script_and_touches_nothing(tmp_path, command_line):
     path = write(tmp_path, cluster=SLURM, kernel="esn", sweep={"grid": {"g": [0.5, 1.0]}})
-    done = run_ctd("submit", str(path), "--dry-run", "--set", "seed=4")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("#!/bin/bash -l\n#SBATCH --job-name=ctd-job\n")
-    home = next(line for line in done.stdout.splitlines() if line.startswith("home="))[5:]
+    code, out, err = command_line("submit", path, "--dry-run", "--set", "seed=4")
+    assert code == 0, err
+    assert out.startswith("#!/bin/bash -l\n#SBATCH --job-name=ctd-job\n")
+    home = next(line for line in out.splitlines() if line.startswith("home="))[5:]
     assert (
         f'run=("${{inside[@]}}" ctd run {home}/job.yaml --store {tmp_path}/job.zarr --base {tmp_path})'
-        in done.stdout
+        in out
     )
     assert [p.name for p in tmp_path.iterdir()] == ["job.yaml"]
-    said = dict(line.split(maxsplit=1) for line in done.stderr.splitlines())
+    said = dict(line.split(maxsplit=1) for line in err.splitlines())
     assert said["store"] == f"{tmp_path}/job.zarr"
     assert re.fullmatch("2 items, 1 group, 1 shard", said["work"])
     assert re.fullmatch(
