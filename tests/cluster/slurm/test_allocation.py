@@ -6,6 +6,7 @@ the tests look at how they ended.
 
 import os
 import re
+import shlex
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -13,9 +14,10 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+import lean_ray
 import pytest
 from places import SUPPORT
-from slurm_jobs import Sent, ctd, job, profile, send
+from slurm_jobs import ONE_AT_A_TIME, Sent, ctd, job, profile, send
 
 from cluster.slurm import client as slurm
 from cluster.submit import read_order, text_of
@@ -34,15 +36,23 @@ PATIENCE_S = 900
 """Until a step of a story has failed: far beyond Slurm's clocks, whose minutes a busy machine stretches."""
 
 
-def on(*nodes):
-    """Options of a profile: these nodes and no others."""
-    return {"nodes": len(nodes), "sbatch": [f"--nodelist={','.join(f'n{n}' for n in nodes)}"]}
-
-
-# Functions of the shell in the place of Slurm's commands: a busy controller that has queued the job when its answer comes
-# too late, and one that does nothing the first time.
+# Functions of the shell. Ray without its dashboard's agents and its server for clients, whose port it takes for a fault: three
+# Python processes on a head and one on another node. The stories of a time limit and of two submissions have all of it.
+_NO_CLIENTS = "${@/#--ray-client-server-port=*/--log-color=false}"
+LEAN = f'ray() {{ exec {shlex.join(lean_ray.COMMAND)} "{_NO_CLIENTS}"; }}; export -f ray'
+# In the place of Ray's head and of the driver, where a story begins once these have ended: one that is up at once and ends
+# when it is told to, and one that has computed nothing.
+NO_RAY = (
+    'ray() { mkdir "$own_tmp/ray"; echo up >"$own_tmp/ray/ray_current_cluster"; exec sleep infinity; }; '
+    "export -f ray"
+)
+ENDS_EARLY = [NO_RAY, "ctd() { return 75; }"]
+# In the place of Slurm's commands: a busy controller that has queued the job when its answer comes
+# too late (the next driver outlasts the pause before Slurm is asked for it), and one that does nothing the first time.
 _FIRST = '[ -e "$home/asked" ] || { touch "$home/asked"; return 1; }'
-ANSWERS_LATE = 'sbatch() { command sbatch "$@" >/dev/null; return 1; }'
+ANSWERS_LATE = (
+    'sbatch() { command sbatch "$@" >/dev/null; return 1; }; ctd() { sleep 15; return 75; }'
+)
 ANSWERS_AGAIN = f'sbatch() {{ {_FIRST}; command sbatch "$@"; }}'
 REQUEUES_AGAIN = f'scontrol() {{ [ "$1" != requeue ] || {_FIRST}; command scontrol "$@"; }}'
 # Ones that do not answer before somebody cancels the job: what was asked for is refused, or done all the same.
@@ -51,6 +61,16 @@ _REFUSED = f'[ -e "$home/asked" ] || {{ {_CANCELLED}; return 1; }}'
 CANCELLED_AND_REFUSED = f'sbatch() {{ {_REFUSED}; command sbatch "$@"; }}'
 CANCELLED_AND_DONE = f'sbatch() {{ {_CANCELLED}; command sbatch "$@"; }}'
 CANCELLED_NO_REQUEUE = f'scontrol() {{ [ "$1" != requeue ] || {_REFUSED}; command scontrol "$@"; }}'
+
+
+def on(*nodes):
+    """Options of a profile: these nodes and no others."""
+    return {"nodes": len(nodes), "sbatch": [f"--nodelist={','.join(f'n{n}' for n in nodes)}"]}
+
+
+def lean_on(*nodes):
+    """The same, with a Ray that starts sooner."""
+    return {**on(*nodes), "setup": [LEAN]}
 
 
 def time_limit(go_on, lab, unheard=False):
@@ -118,7 +138,7 @@ def preemption(lab):
 
 def node_killed(lab):
     """A node loses power while both have a running shard."""
-    with Sent(lab, job(lab, "killed", items=8), **on(5, 6)) as sent:
+    with Sent(lab, job(lab, "killed", items=8), **lean_on(5, 6)) as sent:
         sent.await_checkpoints(2)
         lab.kill_node(6)
         sent.until(lambda: sent.state() != "RUNNING", "Slurm notices", PATIENCE_S)
@@ -158,7 +178,10 @@ def two_submissions(lab):
 
 def array(lab, name, signal, told_of):
     """Three heads of one node each deal eight shards out. That of the array's own id gets a signal, and ends, before the others."""
-    elsewhere = {"sbatch": ["--exclude=n[4-6]"]}  # those are taken whole, or lose their power
+    elsewhere = {
+        "setup": [LEAN],
+        "sbatch": ["--exclude=n[4-6]"],
+    }  # those are taken whole, or lose their power
     with Sent(lab, job(lab, name, items=16), array=3, **elsewhere) as sent:
         sent.await_checkpoints(3)
         states = look(sent.address)[0][1]
@@ -185,7 +208,7 @@ def scancelled(lab):
     old.parent.mkdir(exist_ok=True)
     old.touch()
     other.touch()
-    with Sent(lab, job(lab, "it's#1-50%j-scancelled"), **on(7, 8)) as sent:
+    with Sent(lab, job(lab, "it's#1-50%j-scancelled"), **lean_on(7, 8)) as sent:
         sent.until(lambda: Store.exists(sent.address), "the driver runs", PATIENCE_S)
         slurm.command("scancel", sent.number)
         sent.await_end()
@@ -197,7 +220,7 @@ def stuck(lab, limit=False, busy=""):
 
     busy: a function of the shell, the `sbatch` of a controller that is busy. Slurm may send its signal a minute early: of a limit of one minute, before the allocation's script listens.
     """
-    early = {"setup": ["ctd() { return 75; }", *([busy] if busy else [])]}
+    early = {"setup": [*ENDS_EARLY, *([busy] if busy else [])]}
     if limit:
         early = {"time": 2, "grace_s": 30, "environment": {"SLOW_START": "200"}}
     name = f"stuck{'-limit' * limit}{len(busy) or ''}"
@@ -205,15 +228,15 @@ def stuck(lab, limit=False, busy=""):
         sent.until(
             lambda: sent.history()[-1:] == ["stuck"], "no further allocation comes", PATIENCE_S
         )
-        return SimpleNamespace(sent=sent, history=sent.history(), said=ctd("status", sent.address))
+        return SimpleNamespace(sent=sent, history=sent.history())
 
 
 def unqueued(lab):
     """Slurm takes no further allocation."""
-    setup = ["ctd() { return 75; }", "sbatch() { return 1; }", "sleep() { command sleep 0.2; }"]
+    setup = [*ENDS_EARLY, "sbatch() { return 1; }", "sleep() { command sleep 0.2; }"]
     with Sent(lab, job(lab, "unqueued"), go_on="chain", setup=setup, **on(3)) as sent:
         sent.until(lambda: sent.history()[-1:] == ["unqueued"], "it gives up", PATIENCE_S)
-        return SimpleNamespace(history=sent.history(), said=ctd("status", sent.address))
+        return SimpleNamespace(sent=sent, history=sent.history())
 
 
 def cancelled_between(lab, go_on, busy):
@@ -221,7 +244,7 @@ def cancelled_between(lab, go_on, busy):
 
     busy: a function of the shell, the command of Slurm's that is asked.
     """
-    early = {"setup": ["ctd() { return 75; }", busy], "go_on": go_on}
+    early = {"setup": [*ENDS_EARLY, busy], "go_on": go_on}
     with Sent(lab, job(lab, f"between-{go_on}-{len(busy)}"), **early, **on(3)) as sent:
         asked = sent.home / "asked"
         sent.until(asked.exists, "it asks for what comes next", PATIENCE_S)
@@ -240,7 +263,7 @@ def _step(lab, sent, name):
 
 def head_ended(lab, times):
     """The head of the Ray gets a TERM in mid-run, or several: what runs there ends first, the GCS a moment later."""
-    with Sent(lab, job(lab, f"head-ended-{times}", items=8), cpus=2, **on(2)) as sent:
+    with Sent(lab, job(lab, f"head-ended-{times}", items=8), cpus=2, **lean_on(2)) as sent:
         sent.await_checkpoints(2)
         head = _step(lab, sent, "ray-head")
         for _ in range(times):
@@ -253,7 +276,7 @@ def head_ended(lab, times):
 
 def step_killed(lab):
     """The step of the second node is killed while both have a running shard."""
-    with Sent(lab, job(lab, "step-killed", items=8), **on(5, 6)) as sent:
+    with Sent(lab, job(lab, "step-killed", items=8), **lean_on(5, 6)) as sent:
         sent.await_checkpoints(2)
         lab.run("scancel", "--signal=KILL", _step(lab, sent, "ray-workers"))
         sent.until(lambda: not lab.processes(6, f"SLURM_JOB_ID={sent.number}"), "it is gone", 60)
@@ -264,7 +287,7 @@ def step_killed(lab):
 
 def slurmd_killed(lab):
     """A node's daemon is killed, and Slurm gives the node up, while the run goes on there; the daemon comes back."""
-    with Sent(lab, job(lab, "slurmd-killed", items=8), **on(7)) as sent:
+    with Sent(lab, job(lab, "slurmd-killed", items=8), **lean_on(7)) as sent:
         sent.await_checkpoints()
         lab.kill_slurmd(7)
         sent.until(lambda: sent.state() != "RUNNING", "Slurm notices", PATIENCE_S)
@@ -326,6 +349,19 @@ def played(lab, request):
 def end(played, request):
     """What the test's story returned, once it is over."""
     return played[STORIES[request.node.name]].result()
+
+
+@pytest.fixture
+def status(command_line):
+    """What `ctd status` prints, once a story has ended."""
+
+    def show(end):
+        with ONE_AT_A_TIME:
+            code, out, err = command_line("status", end.sent.address)
+        assert code == 0, err
+        return out
+
+    return show
 
 
 def test_scancel_leaves_nothing(end):
@@ -442,7 +478,7 @@ def test_part_of_it_ends(end, noted):
 @pytest.mark.parametrize(
     "early", ["at once", "late", "again", pytest.param("limit", marks=pytest.mark.endurance)]
 )
-def test_no_progress_is_no_reason_to_go_on(end, early):
+def test_no_progress_is_no_reason_to_go_on(end, status, early):
     """Two allocations that computed nothing are the last ones, and `ctd status` says why.
 
     There is one chain, and each of its allocations is known, also where `sbatch` is answered late or at the second time.
@@ -450,13 +486,13 @@ def test_no_progress_is_no_reason_to_go_on(end, early):
     noted = ["chained", "ended", "ended", "started", "started", "stuck"]
     assert sorted(end.history) == noted, end.sent.log()
     assert end.history[-1] == "stuck"
-    assert "given up: two allocations in a row have come no further" in end.said
+    assert "given up: two allocations in a row have come no further" in status(end)
     end.sent.assert_nothing_left()
 
 
-def test_a_refused_allocation_is_told(end):
+def test_a_refused_allocation_is_told(end, status):
     assert end.history == ["started", "ended", "unqueued"]
-    assert "given up: Slurm did not queue the next allocation" in end.said
+    assert "given up: Slurm did not queue the next allocation" in status(end)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 
 import pytest
-from processes import run_ctd
 from slurm_jobs import job, profile
 
 from cluster.slurm import client as slurm
@@ -47,14 +46,15 @@ def test_refused_at_submission(lab, changes, said):
     assert not path.with_suffix(".zarr").exists()
 
 
-def test_clusters_checks_a_profile(lab, monkeypatch, tmp_path):
+def test_clusters_checks_a_profile(lab, command_line, monkeypatch, tmp_path):
     folder = tmp_path / "ctd" / "clusters"
     folder.mkdir(parents=True)
     shutil.copy(profile(lab, "good", gpus=2), folder / "good.yaml")
     shutil.copy(profile(lab, "bad", partition="nowhere"), folder / "bad.yaml")
-    done = run_ctd("clusters", "--json", XDG_CONFIG_HOME=str(tmp_path))
-    assert done.returncode == 1, done.stderr
-    lines = {(line["cluster"], line["check"]): line for line in json.loads(done.stdout)}
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    code, out, err = command_line("clusters", "--json")
+    assert code == 1, err
+    lines = {(line["cluster"], line["check"]): line for line in json.loads(out)}
     assert lines["good", "reachable"]["found"].startswith("2 nodes")
     assert lines["good", "GPUs"]["found"] == "n1 gpu:2, n2 gpu:2"
     assert lines["good", "work_dir writable"]["ok"]
