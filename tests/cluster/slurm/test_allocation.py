@@ -37,7 +37,7 @@ PATIENCE_S = 900
 
 
 # Functions of the shell. Ray without its dashboard's agents and its server for clients, whose port it takes for a fault: three
-# Python processes on a head and one on another node. The stories of a time limit and of two submissions have all of it.
+# Python processes on a head and one on another node. The stories of a time limit, of two submissions, and of what ends on its own have all of it.
 _NO_CLIENTS = "${@/#--ray-client-server-port=*/--log-color=false}"
 LEAN = f'ray() {{ exec {shlex.join(lean_ray.COMMAND)} "{_NO_CLIENTS}"; }}; export -f ray'
 # In the place of Ray's head and of the driver, where a story begins once these have ended: one that is up at once and ends
@@ -263,7 +263,7 @@ def _step(lab, sent, name):
 
 def head_ended(lab, times):
     """The head of the Ray gets a TERM in mid-run, or several: what runs there ends first, the GCS a moment later."""
-    with Sent(lab, job(lab, f"head-ended-{times}", items=8), cpus=2, **lean_on(2)) as sent:
+    with Sent(lab, job(lab, f"head-ended-{times}", items=8), cpus=2, **on(2)) as sent:
         sent.await_checkpoints(2)
         head = _step(lab, sent, "ray-head")
         for _ in range(times):
@@ -276,7 +276,7 @@ def head_ended(lab, times):
 
 def step_killed(lab):
     """The step of the second node is killed while both have a running shard."""
-    with Sent(lab, job(lab, "step-killed", items=8), **lean_on(5, 6)) as sent:
+    with Sent(lab, job(lab, "step-killed", items=8), **on(5, 6)) as sent:
         sent.await_checkpoints(2)
         lab.run("scancel", "--signal=KILL", _step(lab, sent, "ray-workers"))
         sent.until(lambda: not lab.processes(6, f"SLURM_JOB_ID={sent.number}"), "it is gone", 60)
@@ -287,7 +287,7 @@ def step_killed(lab):
 
 def slurmd_killed(lab):
     """A node's daemon is killed, and Slurm gives the node up, while the run goes on there; the daemon comes back."""
-    with Sent(lab, job(lab, "slurmd-killed", items=8), **lean_on(7)) as sent:
+    with Sent(lab, job(lab, "slurmd-killed", items=8), **on(7)) as sent:
         sent.await_checkpoints()
         lab.kill_slurmd(7)
         sent.until(lambda: sent.state() != "RUNNING", "Slurm notices", PATIENCE_S)
