@@ -5,7 +5,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.flatten_util import ravel_pytree
 from places import DATA
 from scipy import integrate
 
@@ -14,8 +13,16 @@ from ctd.cells import CELLS, Scales, check_params, get_cell, readout, run, sizes
 N, N_IN, N_OUT = 6, 3, 2
 
 
-def network(name, key=0, **scales):
-    return get_cell(name).init(jax.random.key(key), N, N_IN, N_OUT, **scales)
+def network(name, dtype="float64"):
+    """Weights as large as those of `init`, which has a test of its own; drawn in NumPy, so that nothing is compiled."""
+    cell, rng = get_cell(name), np.random.default_rng(0)
+    of_readout = {"wO": (N_OUT, N), "bO": (N_OUT,), "h0": (cell.state_size(N),)}
+    scale = lambda shape: shape[1] ** -0.5 if len(shape) == 2 else 0.3
+    shapes = cell.shapes(N, N_IN) | of_readout
+    weights = {name: scale(shape) * rng.standard_normal(shape) for name, shape in shapes.items()}
+    inside = np.linspace(0.1, 0.9, N)
+    given = {"alpha": np.array(0.2), "alphas": inside, "A": inside, "rectified": np.eye(N)[-1]}
+    return {name: given.get(name, w).astype(dtype) for name, w in weights.items()}
 
 
 def sigmoid(a):
@@ -48,6 +55,12 @@ def numpy_step(name, w, h, x):
     return u * h + (1 - u) * c
 
 
+def states_of(name, weights, *given):
+    """States of a trial, from one program."""
+    states = jax.jit(lambda weights, given: run(get_cell(name), weights, *given)[0])
+    return np.asarray(states(weights, given))
+
+
 WITHOUT_TORCH = ["vanilla", "leaky", "leaky_per_unit", "leaky_rates", "gru", "gru_candidate_bias"]
 OTHER_UNITS = [
     "vanilla:relu",
@@ -60,47 +73,39 @@ OTHER_UNITS = [
 
 @pytest.mark.parametrize("name", [*WITHOUT_TORCH, *OTHER_UNITS])
 def test_step_numpy(name):
+    weights, rng = network(name), np.random.default_rng(1)
+    h, x = rng.standard_normal(N), rng.standard_normal(N_IN)
     with jax.enable_x64(True):
-        weights = network(name, dtype=jnp.float64)
-        if "alphas" in weights:
-            weights["alphas"] = jnp.linspace(0.1, 0.9, N)
-        h, x = jax.random.normal(jax.random.key(1), (2, N), jnp.float64)[:, :N]
-        x = x[:N_IN]
-        got = get_cell(name).step(weights, h, x)
-        plain = {k: np.asarray(v) for k, v in weights.items()}
-        np.testing.assert_allclose(
-            got, numpy_step(name, plain, np.asarray(h), np.asarray(x)), 1e-12
-        )
+        got = jax.jit(get_cell(name).step)(weights, h, x)
+    np.testing.assert_allclose(got, numpy_step(name, weights, h, x), 1e-12)
 
 
 def test_gru_conventions_are_one_family():
     """The bias moves from the candidate to the update gate: the same network, to rounding."""
+    old = network("gru_candidate_bias")
+    new = old | {"bC": old["bC"] + 0.5, "bRU": old["bRU"] - 0.5 * (np.arange(2 * N) >= N)}
+    inputs = np.random.default_rng(1).standard_normal((50, N_IN))
     with jax.enable_x64(True):
-        old = network("gru_candidate_bias", dtype=jnp.float64)
-        new = old | {"bC": old["bC"] + 0.5, "bRU": old["bRU"].at[N:].add(-0.5)}
-        inputs = jax.random.normal(jax.random.key(1), (50, N_IN), jnp.float64)
-        states, _ = run(get_cell("gru_candidate_bias"), old, inputs)
-        np.testing.assert_allclose(run(get_cell("gru"), new, inputs)[0], states, atol=1e-14)
+        states = states_of("gru_candidate_bias", old, inputs)
+        np.testing.assert_allclose(states_of("gru", new, inputs), states, atol=1e-14)
 
 
 @pytest.mark.parametrize("name", ["gru_torch", "lstm"])
 def test_step_torch(name):
     with jax.enable_x64(True), h5py.File(DATA / "torch_cells.h5") as file:
-        stored = {k: jnp.asarray(v[...]) for k, v in file[name].items()}
+        stored = {k: v[...] for k, v in file[name].items()}
         inputs, start, states = (stored.pop(k) for k in ("inputs", "start", "states"))
-        got, _ = run(get_cell(name), stored, inputs, start)
+        got = states_of(name, stored, inputs, start)
         np.testing.assert_allclose(got, states, rtol=0, atol=1e-6)
 
 
 def test_node_follows_its_field():
     """Against SciPy at tolerances of 1e-12, input by input. A mode of this field has at most |l| = 0.2, and l^5 / 120 is 3e-6."""
+    w, inputs = network("node"), np.random.default_rng(1).standard_normal((6, N_IN))
     with jax.enable_x64(True):
-        weights = network("node", dtype=jnp.float64)
-        inputs = jax.random.normal(jax.random.key(1), (6, N_IN), jnp.float64)
-        states, _ = run(get_cell("node"), weights, inputs)
-        w = {name: np.asarray(value) for name, value in weights.items()}
+        states = states_of("node", w, inputs)
     h = w["h0"]
-    for x, got in zip(np.asarray(inputs), states, strict=True):
+    for x, got in zip(inputs, states, strict=True):
         hidden = lambda h, x=x: np.tanh(w["wFHX"] @ np.concatenate([h, x]) + w["bF"])
         field = lambda t, h, hidden=hidden: 0.1 * (w["wV"] @ hidden(h) + w["bV"])
         h = integrate.solve_ivp(field, (0, 1), h, rtol=1e-12, atol=1e-12).y[:, -1]
@@ -110,39 +115,35 @@ def test_node_follows_its_field():
 @pytest.mark.parametrize("name", CELLS)
 def test_gradient_finite_differences(name):
     """d loss / d weight of a whole trial along random directions, central differences."""
+    cell, weights, rng = get_cell(name), network(name), np.random.default_rng(2)
+    inputs = rng.standard_normal((8, N_IN))
+    # Central differences err by step^2 |third derivative| and 1e-16 / step: about 1e-9 here.
+    step = 1e-5
+
+    def loss(w):
+        states, outputs = run(cell, w, inputs)
+        return jnp.sum(jnp.sin(outputs)) + jnp.sum(states**2)
+
+    # One random direction for each weight, the others held.
+    directions = {k: rng.standard_normal(w.shape) for k, w in weights.items()}
+    ends = {
+        k: np.stack([w + sign * step * directions[k] * (k == moved) for sign in (1, -1) for moved in weights])
+        for k, w in weights.items()
+    }  # fmt: skip
     with jax.enable_x64(True):
-        cell, weights = get_cell(name), network(name, dtype=jnp.float64)
-        inputs = jax.random.normal(jax.random.key(2), (8, N_IN), jnp.float64)
-        # Central differences err by step^2 |third derivative| and 1e-16 / step: about 1e-9 here.
-        step = 1e-5
-
-        def loss(w):
-            states, outputs = run(cell, w, inputs)
-            return jnp.sum(jnp.sin(outputs)) + jnp.sum(states**2)
-
-        flat, unravel = ravel_pytree(weights)
-        # One random direction for each weight, the others held.
-        blocks = [jnp.full(w.size, k) for k, w in enumerate(unravel(flat).values())]
-        own = jnp.concatenate(blocks) == jnp.arange(len(blocks))[:, None]
-        directions = own * jax.random.normal(jax.random.key(3), flat.shape, jnp.float64)
-        ends = flat + step * jnp.concatenate([directions, -directions])
-
-        @jax.jit
-        def both(flat, ends):
-            of_flat = lambda v: loss(unravel(v))
-            return jax.grad(of_flat)(flat), jax.vmap(of_flat)(ends)
-
-        gradient, losses = both(flat, ends)
-        plus, minus = jnp.split(losses, 2)
-        slopes = directions @ gradient
-        np.testing.assert_allclose(slopes, (plus - minus) / (2 * step), rtol=1e-6, atol=1e-8)
-        assert jnp.all(jnp.abs(slopes) > 1e-3)
+        both = jax.jit(lambda weights, ends: (jax.grad(loss)(weights), jax.vmap(loss)(ends)))
+        gradient, losses = jax.tree.map(np.asarray, both(weights, ends))
+    plus, minus = np.split(losses, 2)
+    slopes = np.array([np.sum(directions[k] * gradient[k]) for k in weights])
+    np.testing.assert_allclose(slopes, (plus - minus) / (2 * step), rtol=1e-6, atol=1e-8)
+    assert (np.abs(slopes) > 1e-3).all()
 
 
 @pytest.mark.parametrize("name", CELLS)
 def test_init_shapes_and_scales(name):
     cell = get_cell(name)
-    weights = cell.init(jax.random.key(0), 200, 50, N_OUT, Scales(0.5, 2.0))
+    draw = jax.jit(lambda key: cell.init(key, 200, 50, N_OUT, Scales(0.5, 2.0)))
+    weights = {k: np.asarray(w) for k, w in draw(jax.random.key(0)).items()}
     check_params(name, weights, "here")
     assert sizes(name, weights) == (200, 50, N_OUT)
     assert weights["h0"].shape == (cell.state_size(200),)
@@ -155,14 +156,14 @@ def test_init_shapes_and_scales(name):
         recurrent = weights["wR" if "wR" in weights else "weight_hh"]
         inputs = weights["wI" if "wI" in weights else "weight_ih"]
     # At least 10,000 entries: the standard deviation is known to 1 %, bounds are 5 of those.
-    np.testing.assert_allclose(jnp.std(recurrent), 0.5 / 200**0.5, rtol=0.05)
-    np.testing.assert_allclose(jnp.std(inputs), 2.0 / 50**0.5, rtol=0.05)
+    np.testing.assert_allclose(np.std(recurrent), 0.5 / 200**0.5, rtol=0.05)
+    np.testing.assert_allclose(np.std(inputs), 2.0 / 50**0.5, rtol=0.05)
 
 
 @pytest.mark.parametrize("name", ["leaky", "lstm"])
 def test_run_is_steps(name):
     """Of the cell whose readout sees other numbers than its state, and of that which has two states a unit."""
-    cell, weights = get_cell(name), network(name)
+    cell, weights = get_cell(name), network(name, "float32")
     inputs = np.random.default_rng(3).standard_normal((4, N_IN), np.float32)
 
     @jax.jit
@@ -180,18 +181,20 @@ def test_run_is_steps(name):
 
 
 def test_run_without_readout():
-    weights = {k: v for k, v in network("lstm").items() if k not in ("wO", "bO", "h0")}
+    weights = {k: v for k, v in network("lstm", "float32").items() if k not in ("wO", "bO", "h0")}
     check_params("lstm", weights, "here")
-    states, outputs = run(get_cell("lstm"), weights, jnp.ones((4, N_IN)))
+    inputs = np.ones((4, N_IN), np.float32)
+    states, outputs = jax.jit(lambda w, x: run(get_cell("lstm"), w, x))(weights, inputs)
     assert states.shape == (4, 2 * N)
     assert outputs.shape == (4, 0)
     assert sizes("lstm", weights) == (N, N_IN, 0)
 
 
 def test_readout_sees_rates_of_leaky():
-    weights, h = network("leaky"), jnp.linspace(-3, 3, N)
+    weights, h = network("leaky", "float32"), np.linspace(-3, 3, N, dtype=np.float32)
     expected = weights["wO"] @ np.tanh(h) + weights["bO"]
-    np.testing.assert_allclose(readout(get_cell("leaky"), weights, h), expected, rtol=1e-5)
+    found = jax.jit(lambda w, h: readout(get_cell("leaky"), w, h))(weights, h)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_units_belong_to_the_cell(tmp_path, monkeypatch):
@@ -200,7 +203,7 @@ def test_units_belong_to_the_cell(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     cell = get_cell("leaky:mylab_units.square")
     assert cell.name == "leaky:mylab_units.square"
-    np.testing.assert_array_equal(cell.hidden(jnp.arange(3.0)), [0, 1, 4])
+    np.testing.assert_array_equal(cell.hidden(np.arange(3.0)), [0, 1, 4])
     assert get_cell("leaky:tanh") is get_cell("leaky")
 
 
@@ -247,7 +250,7 @@ BAD = {
 
 @pytest.mark.parametrize(("name", "spoil", "message"), BAD.values(), ids=BAD)
 def test_check_params_refuses(name, spoil, message):
-    weights = {k: np.array(v) for k, v in network(name).items()}
+    weights = network(name)
     check_params(name, weights, "here")
     spoil(weights)
     with pytest.raises(ValueError, match=message):

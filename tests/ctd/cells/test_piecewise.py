@@ -1,6 +1,7 @@
 """Piecewise linear cells against NumPy from the formulas of their papers: steps, Jacobians, linear regions."""
 
 import itertools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -43,13 +44,18 @@ def by_formula(name, w, z, s):
 def test_step_and_jacobian_numpy(name):
     weights, states, s = drawn(name)
     step = get_cell(name).step
+
+    @jax.jit
+    @partial(jax.vmap, in_axes=(None, 0, None))
+    def both(w, z, s):
+        return step(w, z, s), jax.jacfwd(lambda z: step(w, z, s))(z)
+
     with jax.enable_x64(True):
-        w = {k: jnp.asarray(v) for k, v in weights.items()}
-        for z in states:
-            f, j = by_formula(name, weights, z, s)
-            np.testing.assert_allclose(step(w, jnp.asarray(z), jnp.asarray(s)), f, atol=1e-13)
-            got = jax.jacfwd(lambda z: step(w, z, jnp.asarray(s)))(jnp.asarray(z))
-            np.testing.assert_allclose(got, j, atol=1e-13)
+        found = both(weights, states, s)
+    for z, f, j in zip(states, *found, strict=True):
+        expected = by_formula(name, weights, z, s)
+        np.testing.assert_allclose(f, expected[0], atol=1e-13)
+        np.testing.assert_allclose(j, expected[1], atol=1e-13)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -57,11 +63,10 @@ def test_linear_regions_are_those_of_the_step(name):
     """The region in which a state lies is among all of them, with the step's own J and b."""
     weights, states, s = drawn(name)
     pieces = get_cell(name).pieces
+    all_digits = np.array(list(itertools.product(range(pieces.base), repeat=pieces.count(weights))))
     with jax.enable_x64(True):
-        w = {k: jnp.asarray(v) for k, v in weights.items()}
-        n = pieces.count(w)
-        all_digits = np.array(list(itertools.product(range(pieces.base), repeat=n)))
-        js, bs = jax.vmap(lambda d: pieces.affine(w, d, jnp.asarray(s)))(jnp.asarray(all_digits))
+        affine = jax.jit(jax.vmap(pieces.affine, in_axes=(None, 0, None)))
+        js, bs = jax.tree.map(np.asarray, affine(weights, all_digits, s))
     for z in states:
         f, j = by_formula(name, weights, z, s)
         same = np.isclose(js, j, atol=1e-12).all((1, 2)) & np.isclose(bs, f - j @ z).all(1)
@@ -70,23 +75,31 @@ def test_linear_regions_are_those_of_the_step(name):
 
 def test_clipped_orbits_are_bounded():
     """|z'| <= |A| |z| + |W1| |h2|, where the other form grows without bound."""
-    weights = get_cell("shplrnn").init(jax.random.key(0), 3, 0, 1, Scales(30.0))
-    ends = {}
-    for name in ("shplrnn", "shplrnn:clipped"):
-        states, _ = run(get_cell(name), weights, jnp.zeros((200, 0)), jnp.ones(3))
-        ends[name] = jnp.abs(states[-1])
-    bound = jnp.abs(weights["W1"]) @ jnp.abs(weights["h2"]) / (1 - jnp.abs(weights["A"]).max())
-    assert (ends["shplrnn:clipped"] <= bound).all()
-    assert not ends["shplrnn"].max() < 1e6
+    names = "shplrnn", "shplrnn:clipped"
+
+    @jax.jit
+    def draw_and_run(key):
+        weights = get_cell("shplrnn").init(key, 3, 0, 1, Scales(30.0))
+        runs = (run(get_cell(name), weights, jnp.zeros((200, 0)), jnp.ones(3)) for name in names)
+        return weights, [states[-1] for states, _ in runs]
+
+    weights, ends = jax.tree.map(np.abs, draw_and_run(jax.random.key(0)))
+    other, clipped = ends
+    assert (clipped <= weights["W1"] @ weights["h2"] / (1 - weights["A"].max())).all()
+    assert not other.max() < 1e6
 
 
 def test_drawn_weights_follow_the_papers():
-    w = get_cell("shplrnn").init(jax.random.key(0), 50, 20, 1, Scales(0.5, 2.0))
+    @jax.jit
+    def draw(key):
+        shallow = get_cell("shplrnn").init(key, 50, 20, 1, Scales(0.5, 2.0))
+        return shallow, get_cell("alrnn").init(key, 20, 1, 1)["rectified"]
+
+    w, rectified = jax.tree.map(np.asarray, draw(jax.random.key(0)))
     assert 0 < w["A"].min() <= w["A"].max() < 1
     # Uniform entries up to g / sqrt(fan-in), whose standard deviation is 1 / sqrt(3) of that.
     for name, bound in (("W1", 0.5 / 10), ("W2", 50**-0.5)):
-        assert bound * 0.99 < jnp.abs(w[name]).max() <= bound
+        assert bound * 0.99 < np.abs(w[name]).max() <= bound
         np.testing.assert_allclose(w[name].std(), bound / 3**0.5, rtol=0.05)
     np.testing.assert_allclose(w["C"].std(), 2 / 20**0.5, rtol=0.1)
-    almost = get_cell("alrnn").init(jax.random.key(0), 20, 1, 1)
-    assert np.flatnonzero(almost["rectified"]).tolist() == [18, 19]
+    assert np.flatnonzero(rectified).tolist() == [18, 19]
