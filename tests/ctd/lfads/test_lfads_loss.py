@@ -30,17 +30,18 @@ pytestmark = pytest.mark.usefixtures("float64")
 def test_training_loss_terms():
     """The sum of terms at the scales and ramps of the step; L2 over recurrent weights alone."""
     case = Case(kl_ic=0.5, kl_input=2.0, kl_start=0.1, kl_ramp=10, l2_ramp=20, l2_generator=0.3)
-    value, terms = case.loss()(case.weights, 5)
+    value, terms = jax.tree.map(float, case.loss()(case.weights, 5))
     k, l = 0.1 + 0.9 * 0.5, 0.25
     kl = 0.5 * terms["kl_ic"] + 2 * terms["kl_input"]
-    assert float(value) == pytest.approx(float(terms["nll"] + k * kl + l * terms["l2"]), rel=1e-12)
+    assert value == pytest.approx(terms["nll"] + k * kl + l * terms["l2"], rel=1e-12)
     expected = 0.0
     for name, scale, n in (("generator", 0.3, 6), ("controller", 1e-5, 4)):
         cell = case.weights[name]
         recurrent = [np.asarray(cell["wRUHX"])[:, :n], np.asarray(cell["wCHX"])[:, :n]]
         expected += scale * sum((w**2).sum() for w in recurrent)
-    assert float(terms["l2"]) == pytest.approx(expected, rel=1e-12)
+    assert terms["l2"] == pytest.approx(expected, rel=1e-12)
     gradient = jax.jit(jax.grad(lambda w: penalty(case.static, case.traced, w)))(case.weights)
+    gradient = jax.tree.map(np.asarray, gradient)
     touched = {name for name, part in gradient.items() if any(g.any() for g in part.values())}
     assert touched == {"generator", "controller"}
 
@@ -52,7 +53,9 @@ def test_penalty_of_a_neural_ode():
     square = (field["wFHX"][:, :6] ** 2).sum() + (field["wV"] ** 2).sum()
     for penalties, expected in (("trial", 0.3 * square), ("entry", 0.3 * square / 2 / 60)):
         model = Model(**SIZES | {"controller": 0, "penalties": penalties, "l2_generator": 0.3})
-        found = penalty(static_of(model), traced_of(model), {"generator": field})
+        found = jax.jit(lambda w, m=model: penalty(static_of(m), traced_of(m), w))(
+            {"generator": field}
+        )
         assert float(found) == pytest.approx(expected, rel=1e-12)
 
 
@@ -77,7 +80,8 @@ def test_penalties_beside_the_nll_of_an_entry():
     # Weights that no penalty is on do not count.
     without = case.traced._replace(l2_controller=np.zeros(()))
     alone = 0.3 * square["generator"] / 2 / size["generator"]
-    assert float(penalty(case.static, without, case.weights)) == pytest.approx(alone, rel=1e-12)
+    found = jax.jit(lambda w: penalty(case.static, without, w))(case.weights)
+    assert float(found) == pytest.approx(alone, rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -115,50 +119,55 @@ def test_learning_rate(step, changes, expected):
 def test_dropout_keeps_expectations():
     """Masks have mean 1; entries hidden by coordinated dropout are those that count, at mean weight 1."""
     case = Case(dropout=0.2, coordinated_dropout=0.3, batch_size=500)
-    noise, weights = case.drawn
+    noise, weights = jax.tree.map(np.asarray, case.drawn)
     for mask in (noise.data, noise.ends, noise.encoded, noise.states):
         # 4 standard errors of the largest relative deviation, over 5,000 entries or more.
         spread = math.sqrt(1 / (0.8 * 0.7) - 1) / math.sqrt(mask.size)
         assert float(mask.mean()) == pytest.approx(1, abs=4 * spread)
     assert set(np.unique(weights)) == {0.0, 1 / 0.3}
-    assert not np.asarray(noise.data)[np.asarray(weights) > 0].any()
+    assert not noise.data[weights > 0].any()
     assert float(weights.mean()) == pytest.approx(1, abs=4 * 1.6 / math.sqrt(weights.size))
-    shown = np.asarray(noise.data)[np.asarray(weights) == 0]
+    shown = noise.data[weights == 0]
     assert (shown > 0).mean() == pytest.approx(0.8, abs=0.02)
 
 
 def test_coordinated_dropout_off_counts_all():
     case = Case(dropout=0.2)
-    assert np.asarray(case.drawn[1] == 1).all()
+    assert (np.asarray(case.drawn[1]) == 1).all()
 
 
 def test_coordinated_dropout_ignores_what_the_encoder_sees():
     """The gradient of the nll with respect to data that were shown is none: no pass-through of spikes."""
     case = Case(coordinated_dropout=0.5)
     noise, seen_weights = case.drawn
-    spread = spread_weights(case.dataset, seen_weights, N_STEPS, N_UNITS)
 
-    def nll(data, weights, batch, noise, spread):
-        batch = batch._replace(data=data)
-        return bound(case.static, weights, case.floor, batch, noise, spread)["nll"].sum()
+    @jax.jit
+    def slope_of(data, weights, batch, noise, seen_weights):
+        spread = spread_weights(case.dataset, seen_weights, N_STEPS, N_UNITS)
 
-    slope = np.asarray(
-        jax.jit(jax.grad(nll))(case.batch.data, case.weights, case.batch, noise, spread)
-    )
+        def nll(data):
+            given = batch._replace(data=data), noise, spread
+            return bound(case.static, weights, case.floor, *given)["nll"].sum()
+
+        return jax.grad(nll)(data), spread
+
+    given = case.batch.data, case.weights, case.batch, noise, seen_weights
+    slope, spread = map(np.asarray, slope_of(*given))
     assert not slope[np.asarray(noise.data) > 0].any()
-    assert slope[np.asarray(spread) > 0].all()
+    assert slope[spread > 0].all()
 
 
 def test_spread_weights_held_out():
     """What the encoder never sees always counts."""
     case = Case(**CASES["held out"], coordinated_dropout=0.5)
-    seen_weights = case.drawn[1]
-    spread = np.asarray(spread_weights(case.dataset, seen_weights, N_STEPS, N_UNITS))
+    seen_weights, batch = np.asarray(case.drawn[1]), jax.tree.map(np.asarray, case.batch)
+    spread = jax.jit(lambda seen: spread_weights(case.dataset, seen, N_STEPS, N_UNITS))
+    spread = np.asarray(spread(seen_weights))
     seen = [0, 2, 3, 4, 6, 7]
     assert (spread[:, :, [1, 5]] == 1).all()
     assert (spread[-2:] == 1).all()
     np.testing.assert_array_equal(spread[:-2][:, :, seen], seen_weights)
-    np.testing.assert_array_equal(case.batch.seen, case.batch.data[:-2][:, :, np.array(seen)])
+    np.testing.assert_array_equal(batch.seen, batch.data[:-2][:, :, seen])
 
 
 # --- trials ---------------------------------------------------------------------------------------
@@ -184,14 +193,15 @@ def test_evaluate_covers_all_trials():
 
     @jax.jit
     def compare(weights, traced, dataset, key):
-        found = evaluate(case.static, traced, dataset, weights, key)
-        parts = []
-        for number, rows in enumerate(([0, 1, 2, 3], [4, 5, 5, 5])):
-            batch = gather(case.static, dataset, dataset.evaluation, jnp.array(rows))
+        def nll(chunk):
+            number, rows = chunk
+            batch = gather(case.static, dataset, dataset.evaluation, rows)
             noise = draw_noise(case.static, jax.random.fold_in(key, number), batch)
-            terms = bound(case.static, weights, traced.variance_floor, batch, noise)
-            parts.append(terms["nll"][: len(set(rows))])
-        return found["nll"], jnp.concatenate(parts).mean()
+            return bound(case.static, weights, traced.variance_floor, batch, noise)["nll"]
+
+        each = jax.lax.map(nll, (jnp.arange(2), jnp.array([[0, 1, 2, 3], [4, 5, 5, 5]])))
+        found = evaluate(case.static, traced, dataset, weights, key)
+        return found["nll"], each.ravel()[:6].mean()
 
     found, expected = compare(case.weights, case.traced, case.dataset, case.key)
     assert float(found) == pytest.approx(float(expected), rel=1e-12)
