@@ -115,5 +115,7 @@ CASES = {
     "no controller": {"controller": 0, "n_external": 2},
     "held out": {"held_out_units": (1, 5), "held_out_bins": 2, "lag": 1, "n_external": 2},
     "ode": {"generator_cell": "node", "field_units": 5, "n_external": 2},
-    "ode, no controller": {"generator_cell": "node", "field_units": 5, "controller": 0},
-}
+    "ode, no controller": {
+        "generator_cell": "node", "field_units": 5, "controller": 0, "readout": "states", "n_factors": 6,
+    },
+}  # fmt: skip

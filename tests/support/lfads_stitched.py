@@ -7,11 +7,12 @@ from ctd.data import write_hdf5
 
 SIZES = {
     "encoder": 4, "controller": 3, "generator": 5, "n_factors": 2, "batch_size": 4, "n_batches": 4,
-    "report_every": 4, "warm_up": 2, "kl_ramp": 2, "n_samples": 2, "n_metric": 4,
+    "report_every": 2, "warm_up": 2, "kl_ramp": 2, "n_samples": 2, "n_metric": 4,
     "coordinated_dropout": 0.2,
 }  # fmt: skip
 CHOP = {"window": 6, "overlap": 2}
-PARAMS = SIZES | {"chop": CHOP, "save": "all"}
+PARAMS = SIZES | {"chop": CHOP, "save": "all", "criterion": "last", "learning_rate": 0.3}
+"""At this rate the second of two evaluations is worse than the first."""
 LAYOUT = Layout(1, 1)
 N_BINS, UNITS = 23, (7, 5)
 """Of each recording."""

@@ -139,6 +139,14 @@ def test_padding_is_not_trained(trained):
     assert np.isfinite(results["rate_r2"]).all()
 
 
+def test_last_parameters_are_reported(trained):
+    """`criterion: last` reports the end of the curve though it was lower before."""
+    _, results = trained
+    curve = results["curve.eval.loss"][0]
+    assert results["best_batch"].tolist() == [4]
+    assert results["eval_loss"][0] == curve[-1] > curve.min()
+
+
 def test_models_start_from_read_ins_of_conditions(tmp_path):
     """With 0 where a session has no unit."""
     files = write(tmp_path, a=session(7, 20), b=session(5, 14, seed=1))
