@@ -12,10 +12,9 @@ from ctd.tasks.noise import deviates, first_state, noisy, seeded
 
 
 def draws(seeds):
-    seeds = jnp.asarray(seeds, jnp.float32)
-    entry = jnp.arange(50, dtype=jnp.uint32)
+    entry = np.arange(50, dtype=np.uint32)
     many = jax.jit(jax.vmap(lambda s: deviates(s[0], s[1], entry, jnp.float32)))
-    return np.asarray(many(seeds), float)
+    return np.asarray(many(np.asarray(seeds, np.float32)), float)
 
 
 @pytest.mark.parametrize("kind", ["drawn", "neighbours"])
@@ -43,16 +42,21 @@ def test_noise_is_added_to_state_and_input():
     weights = {"wI": normal(4, 1), "wR": normal(4, 4), "bR": normal(4)}
     weights |= {"wO": normal(1, 4), "bO": normal(1), "h0": normal(4)}
     trials = tasks.Trial(normal(5, 3, 1), normal(5, 3, 1), np.ones((5, 3), np.float32))
-    given = seeded(trials, key, 0.7).inputs
+    given = np.asarray(jax.jit(lambda key: seeded(trials, key, 0.7).inputs)(key))
     assert given.shape == (5, 3, 3)
     h, x, seeds = weights["h0"], trials.inputs[0], given[0, :, 1:]
-    loud = noisy(cell, jnp.asarray(0.3), 1)
-    states, _ = jax.jit(lambda x: run(loud, weights, x))(given[0])
-    draw = jax.jit(lambda seeds, number: deviates(seeds[0], seeds[1], number, jnp.float32))
+
+    @jax.jit
+    def run_and_draw(given, seeds, numbers):
+        states, _ = run(noisy(cell, jnp.asarray(0.3), 1), weights, given)
+        draw = jax.vmap(lambda s: deviates(s[0], s[1], numbers, jnp.float32))
+        return states, draw(seeds)
+
+    numbers = np.array([0, 1, 2, 3, 2**32 - 1], np.uint32)  # of units; of the input
+    states, xi = map(np.asarray, run_and_draw(given[0], seeds, numbers))
     for t in range(3):
-        xi = draw(seeds[t], jnp.arange(4, dtype=jnp.uint32))
-        of_input = draw(seeds[t], jnp.uint32(2**32 - 1))
-        h = cell.step(weights, h, x[t] + 0.7 * of_input) + 0.3 * xi
+        drive = weights["wI"] @ (x[t] + 0.7 * xi[t, 4:]) + weights["wR"] @ h + weights["bR"]
+        h = np.tanh(drive) + 0.3 * xi[t, :4]
         np.testing.assert_allclose(states[t], h, rtol=1e-5, atol=1e-6)
 
 
@@ -60,13 +64,18 @@ def test_noise_of_first_states():
     """N(0, 0.3^2) about h0, other noise in each trial and entry, and none of the noise of the first step's state."""
     h0, many = np.linspace(-1, 1, 20, dtype=np.float32), 2000
     blank = np.zeros((many, 1, 1), np.float32)
-    given = seeded(tasks.Trial(blank, blank, blank), jax.random.key(0), 0.0).inputs
-    start = jax.jit(jax.vmap(lambda x: first_state(h0, x, 0.3, 1)))(given)
+    entry = np.arange(20, dtype=np.uint32)
+
+    @jax.jit
+    def draw(key):
+        given = seeded(tasks.Trial(blank, blank, blank), key, 0.0).inputs
+        of_step = jax.vmap(lambda s: deviates(s[0], s[1], entry, jnp.float32))(given[:, 0, 1:])
+        return jax.vmap(lambda x: first_state(h0, x, 0.3, 1))(given), of_step
+
+    start, of_step = draw(jax.random.key(0))
     x = (np.asarray(start, float) - h0) / 0.3
     # 40,000 values, standard error of their variance 0.7 %.
     assert scipy.stats.kstest(x.ravel(), "norm").statistic < 0.01
     assert x.var() == pytest.approx(1, abs=0.03)
-    entry = jnp.arange(20, dtype=jnp.uint32)
-    of_step = jax.jit(jax.vmap(lambda s: deviates(s[0], s[1], entry, jnp.float32)))(given[:, 0, 1:])
     r = np.corrcoef(np.concatenate([x, of_step], axis=1).T)[np.triu_indices(40, 1)]
     assert np.abs(r).max() < 5 / np.sqrt(many)

@@ -53,7 +53,7 @@ def test_scores(tmp_path, score, expected):
     task, two = Recorded(score=score, within=0.1), jax.tree.map(lambda leaf: leaf[:2], trials)
     outputs = np.array(two.targets)
     outputs[1] = -outputs[1]
-    np.testing.assert_array_equal(jax.vmap(task.success)(two, outputs), expected)
+    np.testing.assert_array_equal(jax.jit(jax.vmap(task.success))(two, outputs), expected)
 
 
 BAD = {

@@ -6,7 +6,7 @@ import pytest
 
 from ctd.tasks import RULES, Conditions, Trial, Yang, batch, get_task
 
-N = 24
+N = 12
 ALL = Yang(rule="all", noise=0, weights=(1.0,) * 20)
 PREFERRED = np.arange(32) * 2 * np.pi / 32
 
@@ -194,7 +194,7 @@ def test_rule_match(trials, rule):
         expected = 0.05 + responds * bump(second)
         np.testing.assert_allclose(trial.targets[end - 1, 1:], expected, atol=1e-4)
         assert (trial.targets[end - 1, 0] < 0.5) == responds
-    # A binomial of at least 24 trials: 5 standard errors.
+    # A binomial of more than N trials: 5 standard errors.
     assert abs(np.mean(matches) - 0.5) < 5 * 0.5 / len(matches) ** 0.5
 
 
