@@ -3,7 +3,6 @@
 import hill
 import numpy as np
 import pytest
-from devices import assert_same_on_eight_devices
 from small import small
 
 from ctd.batch import Layout, Run, precision, program, traced_columns
@@ -157,26 +156,3 @@ def test_round_snapshot_goes_on_with_the_same_bits(name):
         run.restore(saved)
     same(run.results, whole.results())
     np.testing.assert_array_equal(run.advances, whole.ages - np.isin(np.arange(N), [1, 2, 5]))
-
-
-DEVICES = """
-import sys; sys.path[:0] = {path!r}
-import numpy as np, jax, hill, test_round as t
-from ctd.batch import Layout
-assert len(jax.local_devices()) == 8
-ends = np.arange(23) % 7 + 1
-found = []
-for layout in (Layout(4, 2), Layout(2, 2, devices=8), Layout(4, 2, devices=8)):
-    items = t.Items(hill.kernel, hill.Descent(noise=0.1), layout, 23, limit=ends)
-    items.advance(np.arange(23), 1)
-    for rows, length in ((np.arange(5, 23), 3), (np.arange(23), t.TO_THE_END)):
-        items.advance(rows, length)
-        items.copy(np.roll(np.arange(23), 1))
-    found.append(items.results() | {{"ages": items.ages}})
-t.same(found[0], found[1]); t.same(found[0], found[2])
-print("same")
-"""
-
-
-def test_rounds_eight_devices_same_bits():
-    assert_same_on_eight_devices(DEVICES)
