@@ -137,8 +137,9 @@ def test_forward_pass_numpy(name):
 )
 def test_gradient_finite_differences(name, likelihood):
     """Along one random direction of each weight. Central differences at 1e-5 are good to about 1e-9 of
-    the loss; 1e-6 of the slope, or 1e-6 where it is smaller than 1."""
-    case = Case(**CASES[name], likelihood=likelihood, coordinated_dropout=0.2)
+    the loss; 1e-6 of the slope, or 1e-6 where it is smaller than 1. With external inputs: test_lfads_recurrence.py."""
+    changes = CASES[name] | {"n_external": 0, "likelihood": likelihood}
+    case = Case(**changes, coordinated_dropout=0.2)
     loss = case.loss(lambda f: jax.value_and_grad(f, has_aux=True))
     _, gradient = loss(case.weights, 4)
     leaves, tree = jax.tree.flatten(case.weights)

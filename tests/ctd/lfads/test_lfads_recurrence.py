@@ -77,12 +77,14 @@ def loop(rng):
     )
 
 
-def given(rng, external, mask):
+def given(rng):
     rows = lambda n: draw(rng, T, TRIALS, n)
     start = draw(rng, TRIALS, N_C), draw(rng, TRIALS, N_G), draw(rng, TRIALS, FACTORS)
-    drives = (rows(3 * N_C), rows(3 * N_G) if external else None)
-    fixed = (rows(INPUTS), np.abs(rows(N_G)) if mask else None, np.asarray(1e-2))
-    return start, drives, fixed
+    return (
+        start,
+        (rows(3 * N_C), rows(3 * N_G)),
+        (rows(INPUTS), np.abs(rows(N_G)), np.asarray(1e-2)),
+    )
 
 
 def over(run, fixed):
@@ -92,23 +94,19 @@ def over(run, fixed):
 
 
 def test_run_loop_slopes():
-    """With external inputs and a mask; without them, of models side by side."""
+    """With external inputs and a mask, of one model and of several side by side.
+
+    Training always draws a mask; slopes without external inputs: `test_gradient_finite_differences` in test_lfads_forward.py.
+    """
     rng = np.random.default_rng(3)
-    w = loop(rng)
-    start, drives, fixed = given(rng, external=True, mask=True)
-    plain = lambda *a: generator._run_loop(*a)[0]
-    assert_same_slopes(over(generator.run_loop, fixed), over(plain, fixed), w, start, drives)
-
-
-def test_run_loop_slopes_of_models_side_by_side():
-    rng = np.random.default_rng(4)
     models = [loop(rng) for _ in range(3)]
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *models)
-    start, drives, fixed = given(rng, external=False, mask=False)
+    start, drives, fixed = given(rng)
     ours = slopes(over(generator.run_loop, fixed), 3)
     plain = jax.jit(slopes(over(lambda *a: generator._run_loop(*a)[0], fixed), 3))
-    got = jax.jit(jax.vmap(ours, (0, None, None)))(stacked, start, drives)
-    got = jax.tree.map(np.asarray, got)
-    for k, model in enumerate(models):
-        expected = plain(model, start, drives)
-        jax.tree.map(lambda a, b, k=k: np.testing.assert_allclose(a[k], b, **TOLERANCE), got, expected)  # fmt: skip
+    together = jax.jit(jax.vmap(ours, (0, None, None)))(stacked, start, drives)
+    together = jax.tree.map(np.asarray, together)
+    found = [jax.tree.map(lambda leaf, k=k: leaf[k], together) for k in range(3)]
+    expected = [plain(model, start, drives) for model in models]
+    for got, of in zip([*found, jax.jit(ours)(models[0], start, drives)], [*expected, expected[0]], strict=True):  # fmt: skip
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **TOLERANCE), got, of)
