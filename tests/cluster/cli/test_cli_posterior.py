@@ -119,11 +119,20 @@ def _check_decoder(w, b, kept):
     )
 
 
-def test_store_of_other_trials(ctd, trained, kept):
-    """A trial's draws depend on its number and split alone: the first evaluation trials have the same bits."""
-    args = ("--data", trained.with_name("others.h5"), "--store", "out.zarr", "--where", "item == 1")
-    code, _, err = ctd("posterior", trained, *args, *SMALL_CHUNKS, *KEEP, "--json")
+def test_several_models_and_other_trials_go_into_a_store(ctd, trained, kept):
+    """Planned alone: of each model all chunks, the better one first, with the values that it was trained with.
+
+    A trial's draws depend on its number and split alone: the first evaluation trials have the bits of the training store.
+    """
+    args = ("--data", trained.with_name("others.h5"), "--store", "out.zarr", "--limit", 2)
+    args = (*args, "--where", "item < 2", *SMALL_CHUNKS, *KEEP, "--json")
+    code, _, err = ctd("posterior", trained, *args)
     assert code == 0, err
+    _, out, _ = ctd("query", "out.zarr", "--columns", "of_item,chunk,variance_floor", "--json")
+    found = [
+        tuple(row[k] for k in ("of_item", "chunk", "variance_floor")) for row in json.loads(out)
+    ]
+    assert found == [(1, k, 2e-4) for k in range(6)] + [(0, k, 1e-4) for k in range(6)]
     store = Store.open("out.zarr")
     rows = {name: store.rows(0, name, 0, 6) for name in store.names(0)}
     full = [0] * 16
@@ -133,17 +142,6 @@ def test_store_of_other_trials(ctd, trained, kept):
     assert rates[:17].tobytes() == kept["rates"][:17].tobytes()
     assert np.isnan(rates[17:]).all()
     assert np.isfinite(rows["decoded_behavior"][0]).all(), "of a file without behaviour, too"
-
-
-def test_several_models_go_into_a_store(ctd, trained):
-    """Planned alone: of each model all chunks, with the values that it was trained with."""
-    args = ("--limit", 2, "--store", "two.zarr", "--data", trained.with_name("others.h5"))
-    assert ctd("posterior", trained, *args, *SMALL_CHUNKS, *KEEP)[0] == 0
-    _, out, _ = ctd("query", "two.zarr", "--columns", "of_item,chunk,variance_floor", "--json")
-    found = [
-        tuple(row[k] for k in ("of_item", "chunk", "variance_floor")) for row in json.loads(out)
-    ]
-    assert found == [(1, k, 2e-4) for k in range(6)] + [(0, k, 1e-4) for k in range(6)]
 
 
 PIPELINE = """
