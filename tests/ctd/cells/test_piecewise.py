@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ctd.cells import Scales, get_cell, run
+from ctd.cells import Scales, check_params, get_cell, run, sizes
 
 N, N_IN, HIDDEN = 4, 2, 5
 NAMES = ["shplrnn", "shplrnn:clipped", "alrnn"]
@@ -51,7 +51,7 @@ def test_step_and_jacobian_numpy(name):
         return step(w, z, s), jax.jacfwd(lambda z: step(w, z, s))(z)
 
     with jax.enable_x64(True):
-        found = both(weights, states, s)
+        found = jax.tree.map(np.asarray, both(weights, states, s))
     for z, f, j in zip(states, *found, strict=True):
         expected = by_formula(name, weights, z, s)
         np.testing.assert_allclose(f, expected[0], atol=1e-13)
@@ -93,13 +93,17 @@ def test_drawn_weights_follow_the_papers():
     @jax.jit
     def draw(key):
         shallow = get_cell("shplrnn").init(key, 50, 20, 1, Scales(0.5, 2.0))
-        return shallow, get_cell("alrnn").init(key, 20, 1, 1)["rectified"]
+        return shallow, get_cell("alrnn").init(key, 20, 1, 1)
 
-    w, rectified = jax.tree.map(np.asarray, draw(jax.random.key(0)))
+    w, almost = jax.tree.map(np.asarray, draw(jax.random.key(0)))
+    for name, weights, n, n_in in (("shplrnn", w, 50, 20), ("alrnn", almost, 20, 1)):
+        check_params(name, weights, "here")
+        assert sizes(name, weights) == (n, n_in, 1)
+        assert weights["h0"].shape == (n,)
     assert 0 < w["A"].min() <= w["A"].max() < 1
     # Uniform entries up to g / sqrt(fan-in), whose standard deviation is 1 / sqrt(3) of that.
     for name, bound in (("W1", 0.5 / 10), ("W2", 50**-0.5)):
         assert bound * 0.99 < np.abs(w[name]).max() <= bound
         np.testing.assert_allclose(w[name].std(), bound / 3**0.5, rtol=0.05)
     np.testing.assert_allclose(w["C"].std(), 2 / 20**0.5, rtol=0.1)
-    assert np.flatnonzero(rectified).tolist() == [18, 19]
+    assert np.flatnonzero(almost["rectified"]).tolist() == [18, 19]
