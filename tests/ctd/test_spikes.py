@@ -5,6 +5,7 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
+from small import FOUR, small
 from stores import FOUR_SLOTS
 
 from cluster import Job
@@ -118,30 +119,38 @@ def test_rates_follow_a_vanilla_network(items, weights):
 
 
 def test_rates_follow_an_lstm_from_a_line(network):
-    """Of fewer units than there are. The law of the states on a line: tests/origin/."""
+    """Of fewer units than there are, with overdispersed counts. The law of the states on a line: tests/origin/."""
     path, weights = network("lstm")
-    sizes = {"n_train": 2, "n_eval": 3, "n_units": 4, "step_s": 0.1, "max_rate": 30.0}
-    found = make(path, cell="lstm", initial="line", **sizes)
+    sizes = {"n_train": 2, "n_eval": 5, "n_units": 4, "step_s": 0.1, "max_rate": 30.0}
+    found = make(path, cell="lstm", initial="line", dispersion=6, **sizes)
     found, w = {name: value[0] for name, value in found.items()}, in_float64(weights)
     for trial in range(3):
         assert not np.array_equal(found["eval_initial_states"][trial], w["h0"])
         states = check_trial(found, w, "lstm", trial)[:, :4]
         np.testing.assert_allclose(found["eval_rates"][trial], 1.5 * (states + 1), rtol=1e-12)
+    counts, rates = found["eval"], found["eval_rates"]
+    assert abs(counts.sum() - rates.sum()) < 4 * np.sqrt(6 * rates.sum())
+    # Of 500 counts, Fano factors of 1 and of 6 are told apart.
+    assert 3 < np.sum((counts - rates) ** 2) / rates.sum() < 12
+
+
+EXPONENTIAL = {
+    "cell": "leaky", "rectifier": "exp", "external": True, "n_train": 2, "n_eval": 20, "n_units": 4, "step_s": 0.1,
+}  # fmt: skip
 
 
 def test_exponential_rates_and_known_inputs(network):
     """Of all trials, run again from their inputs in NumPy; one mean and one deviation over these."""
     path, weights = network("leaky")
-    sizes = {"n_train": 2, "n_eval": 3, "n_units": 4, "step_s": 0.1, "scaling": 1.5}
-    found = make(path, cell="leaky", rectifier="exp", external=True, dispersion=6, **sizes)
+    found = make(path, scaling=1.5, **EXPONENTIAL)
     found, w = {name: value[0] for name, value in found.items()}, in_float64(weights)
     for trial in range(3):
         assert np.array_equal(found["eval_initial_states"][trial], w["h0"])
         check_trial(found, w, "leaky", trial)
     inputs = np.concatenate([found["train_external"], found["eval_external"]])
     np.testing.assert_array_equal(inputs[2:], found["eval_inputs"])
-    states = np.empty((5, 25, 4))
-    for trial in range(5):
+    states = np.empty((22, 25, 4))
+    for trial in range(22):
         h = w["h0"]
         for t, x in enumerate(inputs[trial]):
             h, followed = step("leaky", w, h, x)
@@ -149,21 +158,18 @@ def test_exponential_rates_and_known_inputs(network):
     expected = np.exp((states - states.mean()) / (1.5 * states.std()))
     np.testing.assert_allclose(found["eval_rates"], expected[2:], rtol=1e-10)
     counts = np.concatenate([found["train"], found["eval"]])
-    assert abs(counts.sum() - expected.sum()) < 4 * np.sqrt(6 * expected.sum())
-    # Of 500 counts, Fano factors of 1 and of 6 are told apart.
-    assert 3 < np.sum((counts - expected) ** 2) / expected.sum() < 12
+    assert abs(counts.sum() - expected.sum()) < 4 * np.sqrt(expected.sum())
 
 
 def test_exponential_rates_fit_the_counts(network, tmp_path):
     """Sharp ones are cut off at the largest mean count; of units that never move the rates are one a bin."""
     path, weights = network("leaky")
-    sizes = {"cell": "leaky", "rectifier": "exp", "n_train": 2, "n_eval": 20, "step_s": 0.1}
-    found = make(path, scaling=0.05, **sizes)
+    found = make(path, scaling=0.05, **EXPONENTIAL)
     assert found["eval_rates"].max() == LARGEST_MEAN
     assert found["eval"].max() < 1.02 * LARGEST_MEAN
     still = {name: v if name == "alpha" else 0 * v for name, v in weights.items()}
     write_weights(tmp_path / "still.h5", still, "leaky")
-    found = make(str(tmp_path / "still.h5"), **sizes)
+    found = make(str(tmp_path / "still.h5"), **EXPONENTIAL)
     assert (found["eval_rates"] == 1).all()
     assert found["eval"].max() < 20
 
@@ -254,11 +260,12 @@ def test_bad_input(network, changes, said):
 TRUTHS = ("rate_r2", "input_r2", "initial_state_r2", "behavior_r2", "bits_per_spike")
 
 
-def test_spikes_are_what_lfads_reads(command_line, network, tmp_path):
+def test_spikes_are_what_lfads_reads(command_line, tmp_path):
     """An item of a store is the data of a model, with all of its truth."""
-    params = {"cell": "vanilla", "weights": network()[0], "n_train": 12, "n_eval": 6}
-    store = tmp_path / "spikes.zarr"
-    Job("spikes", params=params, sweep={"seeds": 2}, run=FOUR_SLOTS).run(store, executor="serial")
+    params, store = small("spikes")[1].model_dump(exclude_defaults=True), tmp_path / "spikes.zarr"
+    # The layout whose programs other tests of the smallest case have.
+    layout = FOUR_SLOTS | {"microbatch": FOUR.microbatch}
+    Job("spikes", params=params, sweep={"seeds": 2}, run=layout).run(store, executor="serial")
     lfads = load_kernel("lfads")
     given = lfads.Params(data="spikes.zarr::1::results", controller=3, generator=4, n_metric=4)
     assert set(TRUTHS) < set(outputs_of(lfads, given, str(tmp_path)).shapes)
