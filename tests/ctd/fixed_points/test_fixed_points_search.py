@@ -12,7 +12,7 @@ from jax import lax
 from searches import DIVERGED, FIXED, SLOW, cube, spiral, starts
 
 from ctd.batch import Layout, precision, run_items
-from ctd.fixed_points import kernel
+from ctd.fixed_points import find, kernel
 from ctd.fixed_points.candidates import make_network
 from ctd.fixed_points.notebook import Found
 from ctd.fixed_points.search.kernel import FixedPoint, Searches, make_kernel
@@ -232,6 +232,13 @@ def test_points_tell_how_coarsely_they_were_searched():
     np.testing.assert_allclose(coarse["error"], np.abs(coarse["point"][:, 0]) / 3, rtol=1e-9)
     assert len(exact["error"]) == 1
     assert exact["error"][0] < 1e-3
+
+
+def test_find_takes_an_input_for_each_candidate():
+    """h / 2 + x has the fixed point 2 x. By `lm`, several searches side by side."""
+    x = np.array([[0.1], [0.2], [-0.3], [0.4]])
+    found = find(lambda h, x: h / 2 + x, np.zeros((4, 1)), x=x, dtype="float64")
+    np.testing.assert_allclose(found.results["point"], 2 * x, atol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
