@@ -6,9 +6,10 @@ import subprocess
 import sys
 
 import h5py
+import jax
 import numpy as np
 import pytest
-from small import fitted_recordings
+from small_files import fitted_recordings
 
 from ctd.data import write_hdf5
 from ctd.kernel import inputs_of
@@ -176,7 +177,8 @@ def test_factors_are_the_principal_components_of_smoothed_counts():
     x = np.sqrt(np.einsum("ts,ksu->ktu", weights / weights.sum(1, keepdims=True), given_))
     flat = (x - x.mean((0, 1))).reshape(-1, 8)
     _, s, vt = np.linalg.svd(flat, full_matrices=False)
-    factors, variances = factors_of(given_, np.float32(sd), n, "float32")
+    found = jax.jit(lambda counts: factors_of(counts, np.float32(sd), n, "float32"))
+    factors, variances = map(np.asarray, found(given_))
     np.testing.assert_allclose(variances, s**2 / len(flat), rtol=1e-4)
     expected = (flat @ vt[:n].T).reshape(30, 40, n)
     expected /= np.sqrt(np.mean(np.sum(expected**2, -1)))

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import small_files
+from small import FOUR, SMALL
 
 from ctd.batch import run_items
 from ctd.cells import check_params, get_cell, readout, run
@@ -15,15 +17,8 @@ from ctd.reconstruct import Reconstruction, kernel
 from ctd.reconstruct.model import bound, draw, forced, states_of, strengths
 
 RNG = np.random.default_rng(0)
-TINY = {"length": 10, "batch_size": 4, "n_batches": 20, "report_every": 10, "hidden": 6, "ahead": 3}
-TINY |= {"bins": 5, "smoothing": 2.0, "n_saved": 20}
-
-
-def spiral(steps=300):
-    """A rotation with a slow decay, (time, 2)."""
-    turn, size = 0.3, 0.999 ** np.arange(steps)
-    at = turn * np.arange(steps)
-    return np.stack([size * np.cos(at), size * np.sin(at)], axis=1)
+TINY = SMALL["reconstruct"]
+X = np.load(small_files.spiral())[:50]
 
 
 class Traced:
@@ -38,7 +33,8 @@ class Traced:
 def test_forced_states_numpy(observation, forcing):
     """Three units of which two are channels: the third is forced only where the observation is affine."""
     params = Reconstruction(
-        **TINY, n=3, cell="shplrnn", observation=observation, forcing=forcing, dtype="float64"
+        **TINY | {"n": 3, "cell": "shplrnn", "observation": observation, "forcing": forcing},
+        dtype="float64",
     )
     static, channels = static_of(params), 2
     x, s = RNG.normal(size=(11, channels)), RNG.normal(size=(11, 1))
@@ -68,7 +64,7 @@ def test_forced_states_numpy(observation, forcing):
 @pytest.mark.parametrize("name", ["shplrnn", "shplrnn:clipped"])
 def test_bound_numpy(name):
     """max(0, 1 - 1 / G), G the largest over sequences of the geometric mean of Jacobian norms."""
-    static = static_of(Reconstruction(**TINY, n=3, cell=name, dtype="float64"))
+    static = static_of(Reconstruction(**TINY | {"n": 3, "cell": name}, dtype="float64"))
     z = RNG.normal(size=(4, 8, 3))
 
     @jax.jit
@@ -94,9 +90,17 @@ def test_bound_numpy(name):
 
 
 FITS = {
-    "bound": {"cell": "shplrnn:clipped", "n": 2},
+    # The smallest case: a program that the kernel's contract compiles, too.
+    "bound": {"cell": "shplrnn:clipped"},
     # 1001^2 bins are too many: mixtures measure it.
-    "sparse": {"cell": "shplrnn", "forcing": "sparse", "n": 4, "bins": 1001},
+    "sparse": {
+        "cell": "shplrnn",
+        "forcing": "sparse",
+        "n": 4,
+        "bins": 1001,
+        "n_batches": 200,
+        "report_every": 50,
+    },
     "affine": {
         "cell": "alrnn",
         "forcing": "constant",
@@ -107,25 +111,17 @@ FITS = {
 }
 
 
-@pytest.fixture(scope="module")
-def fitted(tmp_path_factory):
-    """Name of FITS -> (its parameters, the results of seeds 0 and 1, and of one whose learning rate is far too large)."""
-    path = tmp_path_factory.mktemp("fits") / "x.npy"
-    np.save(path, spiral())
-
-    @functools.cache
-    def fit(name):
-        given = TINY | {"n_batches": 200, "report_every": 50} | FITS[name]
-        params = Reconstruction(**given, data=str(path), transient=0.0)
-        rates = {"learning_rate": [0.02, 0.02, 1e20], "final_learning_rate": [0.002, 0.002, 1e20]}
-        return params, run_items(kernel, params, {"seed": [0, 1, 0]} | rates)
-
-    return fit
+@functools.cache
+def fitted(name):
+    """(parameters of FITS, the results of seeds 0 and 1, and of one whose learning rate is far too large)."""
+    params = Reconstruction(**TINY | FITS[name], data=small_files.spiral())
+    rates = {"learning_rate": [0.06, 0.06, 1e20], "final_learning_rate": [0.006, 0.006, 1e20]}
+    return params, run_items(kernel, params, {"seed": [0, 1, 0]} | rates, layout=FOUR)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fit", FITS)
-def test_a_fit_learns_and_its_weights_are_a_network(fitted, fit):
+def test_a_fit_learns_and_its_weights_are_a_network(fit):
     """The error of forced predictions falls, and the stored network, run from h0, gives the stored states."""
     params, found = fitted(fit)
     assert (found["outcome"][:2] == 0).all()
@@ -147,14 +143,14 @@ def test_a_fit_learns_and_its_weights_are_a_network(fitted, fit):
 
 
 @pytest.mark.parametrize("fit", FITS)
-def test_too_many_bins_give_way_to_mixtures(fitted, fit):
+def test_too_many_bins_give_way_to_mixtures(fit):
     found = fitted(fit)[1]
     assert np.isfinite(found["d_stsp"][:2]).all()
     assert ("d_stsp_legacy" in found) == (fit != "sparse")
 
 
 @pytest.mark.parametrize("fit", FITS)
-def test_a_fit_that_diverges_is_an_outcome(fitted, fit):
+def test_a_fit_that_diverges_is_an_outcome(fit):
     """Beside it, the other two go on."""
     assert fitted(fit)[1]["outcome"].tolist() == [0, 0, 1]
 
@@ -178,7 +174,6 @@ def recordings(tmp_path, **arrays):
     return str(tmp_path / "r.h5")
 
 
-X = spiral(50)
 BAD = {
     "no file": ({}, {"data": None}, "data: a file of recordings .* is needed"),
     "one array each": ({"a": X, "b": X[:40]}, {}, r"2 recordings, .* the shortest, b with 40 samples"),
@@ -228,7 +223,7 @@ def test_fields_out_of_range_are_refused(given):
 
 
 def test_load_standardises_recordings_with_inputs(tmp_path):
-    x = np.stack([spiral(50), 3 + spiral(50)])
+    x = np.stack([X, 3 + X])
     path = recordings(tmp_path, data=x, u=np.ones((2, 50, 3)))
     shared = kernel.load(inputs_of(Reconstruction(**TINY, data=path, input_dataset="u")))
     assert shared.fitted.inputs.shape == (2, 50, 3)
