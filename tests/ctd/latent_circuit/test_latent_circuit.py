@@ -87,19 +87,14 @@ def waves(k, *shape):
 
 
 def first_circuit():
-    return constrained(
-        Circuit(
-            *map(
-                jnp.asarray,
-                (
-                    0.4 * waves(1, NODES, NODES),
-                    0.5 + 0.4 * waves(2, NODES, N_IN),
-                    0.5 + 0.4 * waves(3, N_OUT, NODES),
-                    waves(4, UNITS, UNITS),
-                ),
-            )
-        )
+    """In the precision of the test."""
+    first = Circuit(
+        0.4 * waves(1, NODES, NODES),
+        0.5 + 0.4 * waves(2, NODES, N_IN),
+        0.5 + 0.4 * waves(3, N_OUT, NODES),
+        waves(4, UNITS, UNITS),
     )
+    return Circuit(*map(np.asarray, jax.jit(constrained)(first)))
 
 
 def trials():
@@ -108,7 +103,7 @@ def trials():
     y, z = np.abs(waves(6, TRIALS, STEPS, UNITS)), waves(7, TRIALS, STEPS, N_OUT)
     y[:, 0], z[:, 0] = 0, 0
     u = np.concatenate([np.zeros_like(u[:, :1]), u[:, :-1]], axis=1)
-    return Trials(*map(jnp.asarray, (u, z, y)))
+    return Trials(u, z, y)
 
 
 @pytest.mark.usefixtures("float64")
@@ -116,24 +111,33 @@ def test_the_authors_numbers():
     """Loss, errors, and three steps of Adam: to rounding, since both are float64."""
     params, c, given = LatentCircuit(**FIELDS), first_circuit(), trials()
     traced = traced_of(params)
-    run_free = lambda c: activity(c, params.alpha, given.inputs, jnp.zeros(()))
-    assert loss(c, traced, given, jnp.zeros(())) == pytest.approx(THEIR_LOSS, rel=1e-12)
-    np.testing.assert_allclose(errors(c, run_free(c), given), THEIR_ERRORS, rtol=1e-12)
     adam = optimizer(traced)
-    moments = adam.init(c)
-    for _ in range(3):
+
+    @jax.jit
+    def seen(c):
+        x = activity(c, params.alpha, given.inputs, jnp.zeros(()))
+        return loss(c, traced, given, jnp.zeros(())), errors(c, x, given), x, embedding(c)
+
+    @jax.jit
+    def step(c, moments):
         slope = jax.grad(loss)(c, traced, given, jnp.zeros(()))
         change, moments = adam.update(slope, moments, c)
-        c = constrained(optax.apply_updates(c, change))
+        return constrained(optax.apply_updates(c, change)), moments
+
+    first, found, _, _ = seen(c)
+    assert first == pytest.approx(THEIR_LOSS, rel=1e-12)
+    np.testing.assert_allclose(found, THEIR_ERRORS, rtol=1e-12)
+    moments = jax.jit(adam.init)(c)
+    for _ in range(3):
+        c, moments = step(c, moments)
     # Adam divides by the root of squares of gradients near 0, which keeps fewer digits than they have.
     close = lambda ours, theirs: np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-10)
     close(c.wR, THEIR_WR)
     close(np.diag(c.wI), THEIR_WI)
-    close(np.diag(c.wO[:, -N_OUT:]), THEIR_WO)
-    close(embedding(c).T, THEIR_Q)
-    x = run_free(c)
-    close(x[:, -1], THEIR_LAST)
-    found = errors(c, x, given)
+    close(np.diag(np.asarray(c.wO)[:, -N_OUT:]), THEIR_WO)
+    _, found, x, q = seen(c)
+    close(np.asarray(q).T, THEIR_Q)
+    close(np.asarray(x)[:, -1], THEIR_LAST)
     close([found.rates, found.outputs], THEIR_END)
 
 
@@ -141,7 +145,7 @@ def test_the_authors_numbers():
 def test_errors_numpy():
     """The definitions, by NumPy's loops; and an embedding with orthonormal columns."""
     c, given = first_circuit(), trials()
-    q = np.asarray(embedding(c))
+    q = np.asarray(jax.jit(embedding)(c))
     np.testing.assert_allclose(q.T @ q, np.eye(NODES), atol=1e-14)
     within, x = waves(8, TRIALS, STEPS, NODES), np.zeros((TRIALS, NODES))
     u, z, y = map(np.asarray, given)
@@ -150,11 +154,11 @@ def test_errors_numpy():
         x = 0.8 * x + 0.2 * np.maximum(x @ c.wR.T + u[:, t] @ c.wI.T + within[:, t], 0)
         found.append(x)
     x = np.stack(found, axis=1)
-    ours = activity(c, 0.2, given.inputs, jnp.asarray(within))
+    ours = jax.jit(lambda c, xi: activity(c, 0.2, given.inputs, xi))(c, within)
     np.testing.assert_allclose(ours, x, atol=1e-14)
     flat = y.reshape(-1, UNITS)
     scale = np.square(flat - flat.mean(0)).sum()
-    got = errors(c, ours, given)
+    got = jax.jit(errors)(c, ours, given)
     assert got.rates == pytest.approx(np.square(x @ q.T - y).sum() / scale)
     assert got.outside == pytest.approx(np.square(y @ q @ q.T - y).sum() / scale)
     assert got.outputs == pytest.approx(np.square(x @ c.wO.T - z).sum() / TRIALS / STEPS)
@@ -163,7 +167,9 @@ def test_errors_numpy():
 def test_noise_has_its_deviation():
     """sqrt(2 .2) .15 = .0949, of 40,000 numbers: .5 % is 1.4 standard errors of a deviation, 2 % is allowed."""
     params = LatentCircuit()
-    xi = drawn(static_of(params), traced_of(params), jnp.zeros((50, 100, 6)), jax.random.key(1))
+    static, traced = static_of(params), traced_of(params)
+    draw = jax.jit(lambda key: drawn(static, traced, jnp.zeros((50, 100, 6)), key))
+    xi = np.asarray(draw(jax.random.key(1)))
     assert xi.shape == (50, 100, 8)
     assert float(xi.std()) == pytest.approx(0.09487, rel=0.02)
 
@@ -186,7 +192,8 @@ def test_a_circuit_is_recovered():
     weights = {k.removeprefix("weights."): v[best] for k, v in found.items() if "weights." in k}
     check_params(CELL, weights, "here")
     shared = kernel.load(inputs_of(params))
-    states, outputs = run(get_cell(CELL), weights, jnp.asarray(shared.evaluation.inputs[0]))
+    alone = jax.jit(lambda w, u: run(get_cell(CELL), w, u))
+    states, outputs = alone(weights, shared.evaluation.inputs[0])
     np.testing.assert_allclose(states, found["activity"][best, 0], atol=1e-5)
     np.testing.assert_allclose(outputs, shared.evaluation.targets[0], atol=0.1)
     columns = {"item": np.arange(4)}
@@ -219,12 +226,11 @@ def test_nodes_without_input_or_output_are_exchangeable():
 def test_a_circuit_that_runs_away_in_evaluation_trials_is_lost():
     params, given = LatentCircuit(n=NODES, n_saved=0), trials()
     away = given._replace(inputs=given.inputs * 3e38)
-    curve, step = jnp.zeros(1), jnp.zeros((), int)
+    static, traced, key = static_of(params), traced_of(params), jax.random.key(0)
+    state = State(first_circuit(), None, np.int32(0), np.zeros(1, np.float32), np.int32(0))
+    ended = jax.jit(lambda shared: kernel.result(static, shared, traced, key, state)["outcome"])
     for evaluation, outcome in ((given, 0), (away, 1)):
-        state = State(first_circuit(), None, step, curve, jnp.asarray(0))
-        shared = Shared(given, evaluation)
-        found = kernel.result(static_of(params), shared, traced_of(params), jax.random.key(0), state)  # fmt: skip
-        assert found["outcome"] == outcome
+        assert ended(Shared(given, evaluation)) == outcome
 
 
 REFUSED = {
