@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
 from ctd.mechanisms.counts import factors_of, poisson
 from ctd.mechanisms.plain import PLAIN, plain
@@ -20,7 +21,12 @@ def _reader():
         # Linear, and beyond radius 1 pulled back if a[2, 2] > 0: a cycle, or a rotation that decays.
         return jnp.concatenate([a[:2, :2] @ z[:2] * jnp.minimum(1, 1 / (1e-9 + jnp.linalg.norm(z[:2]))) ** a[2, 2], 0.5 * z[2:]])  # fmt: skip
 
-    return step, jax.jit(lambda a, x: read(lambda z: step(a, z), x))
+    def features(a, start):
+        one = lambda x, _: (jax.vmap(lambda z: step(a, z))(x),) * 2
+        x = jnp.concatenate([start[None], lax.scan(one, start, length=N - 1)[1]])
+        return read(lambda z: step(a, z), jnp.swapaxes(x, 0, 1))
+
+    return jax.jit(features)
 
 
 def read_of(scale, angle, cycle):
@@ -30,11 +36,8 @@ def read_of(scale, angle, cycle):
         [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
     )
     a[2, 2] = cycle
-    step, reader = _reader()
-    x = [np.random.default_rng(0).normal(size=(30, 3)).astype(np.float32)]
-    for _ in range(N - 1):
-        x.append(np.asarray(jax.vmap(lambda z: step(a, z))(x[-1])))
-    values = np.asarray(reader(a, np.stack(x, 1)))
+    start = np.random.default_rng(0).normal(size=(30, 3)).astype(np.float32)
+    values = np.asarray(_reader()(a, start))
     return dict(zip(FEATURES, values.tolist(), strict=True))
 
 
@@ -75,7 +78,8 @@ def test_plain_features_of_a_rotation_and_of_a_decay():
     t = np.arange(50)
     phase = 2 * np.pi * np.random.default_rng(0).random((200, 1))
     turning = np.stack([np.cos(0.2 * t + phase), np.sin(0.2 * t + phase), 0 * t + 0 * phase], -1)
-    read_plain = lambda x: dict(zip(PLAIN, np.asarray(plain(x, np.asarray([2.0, 1.0, 1.0]))), strict=True))  # fmt: skip
+    variances, of = np.asarray([2.0, 1.0, 1.0], np.float32), jax.jit(plain)
+    read_plain = lambda x: dict(zip(PLAIN, np.asarray(of(x, variances)), strict=True))
     found = read_plain(turning.astype(np.float32))
     assert found["jpca_ratio"] == pytest.approx(1, abs=0.02)
     assert found["correlation_short"] == pytest.approx(np.cos(1.0), abs=0.02)
@@ -88,8 +92,9 @@ def test_plain_features_of_a_rotation_and_of_a_decay():
 
 
 def test_counts_are_poisson():
+    draw = jax.jit(poisson)
     for mean in (0.3, 20.0):
-        counts = np.asarray(poisson(jax.random.key(0), jnp.full(20_000, mean)))
+        counts = np.asarray(draw(jax.random.key(0), np.full(20_000, mean, np.float32)))
         # Five standard errors.
         assert counts.mean() == pytest.approx(mean, abs=5 * np.sqrt(mean / 20_000))
         assert counts.var() == pytest.approx(mean, rel=0.06)
@@ -99,7 +104,8 @@ def test_factors_are_the_signals_that_units_share():
     rng = np.random.default_rng(0)
     signal = np.repeat(rng.normal(size=(100, 1, 1)), 50, 1)
     counts = rng.poisson(3 * np.exp(0.5 * signal * rng.choice([-1, 1], 30)))
-    factors, variances = factors_of(counts, np.float32(3), 3, "float32")
+    found = jax.jit(lambda counts: factors_of(counts, np.float32(3), 3, "float32"))
+    factors, variances = found(counts)
     assert np.mean(np.sum(np.asarray(factors) ** 2, -1)) == pytest.approx(1, abs=1e-4)
     assert abs(np.corrcoef(np.asarray(factors)[:, 25, 0], signal[:, 0, 0])[0, 1]) > 0.97
     assert variances[0] > 5 * variances[1]
