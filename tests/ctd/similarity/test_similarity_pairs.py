@@ -10,6 +10,7 @@ from places import DATA
 from scipy import linalg, optimize
 from scipy.spatial import distance as scipy_distance
 from scipy.spatial import procrustes
+from scipy.spatial.transform import Rotation
 
 from ctd.batch import precision, run_items
 from ctd.kernel import inputs_of, static_of
@@ -135,18 +136,12 @@ def dynamics_by_svd(states, n_delays, rank):
 
 
 def best_cosine(a, b):
-    """max <A, C B C'> over both halves of O(3), by BFGS from many rotations exp(skew)."""
-    i, j = np.triu_indices(len(a), 1)
-
-    def rotation(p, flip):
-        skew = np.zeros_like(a)
-        skew[i, j] = p
-        return linalg.expm(skew - skew.T) @ np.diag([flip, *np.ones(len(a) - 1)])
-
+    """max <A, C B C'> over both halves of O(3), by BFGS from many rotations."""
+    rotation = lambda p, flip: Rotation.from_rotvec(p).as_matrix() @ np.diag([flip, 1, 1])
     loss = lambda p, flip: -np.sum(a * ((c := rotation(p, flip)) @ b @ c.T))
     rng = np.random.default_rng(0)
     return max(
-        -optimize.minimize(loss, 2 * rng.normal(size=len(i)), flip).fun
+        -optimize.minimize(loss, 2 * rng.normal(size=3), flip).fun
         for flip in (-1, 1)
         for _ in range(3)
     )
