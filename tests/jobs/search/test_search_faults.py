@@ -61,6 +61,13 @@ def outcomes(whole):
     return run_shards(whole, SerialExecutor(1)).outcomes
 
 
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    """Pauses of a storage that fails are short; that they grow and end is a matter of tests/jobs/run/test_failure.py."""
+    monkeypatch.setattr("jobs.run.limits.LONGEST_PAUSE_S", 0.01)
+    monkeypatch.setattr("jobs.run.worker.IDLE_S", 0.01)
+
+
 # --- items that fail ------------------------------------------------------------------------------
 
 ONCE = {"retries": 0}
@@ -136,9 +143,8 @@ def test_a_round_that_cannot_be_made_ends_the_search_of_its_group(tmp_path):
 
 
 @pytest.mark.parametrize("fault", ["death", "memory", "storage", "outside"])
-def test_rounds_that_are_tried_again(tmp_path, monkeypatch, disturbed, fault):
+def test_rounds_that_are_tried_again(tmp_path, disturbed, fault):
     """Each third attempt fails; where memory runs out, the slots are halved on the way."""
-    monkeypatch.setattr("jobs.run.limits.LONGEST_PAUSE_S", 0.01)
     job, whole = disturbed
     store, calls = make(tmp_path / "t.zarr", changed(job, "run.retries", 99)), iter(range(10**6))
     progress = run_shards(store, Failing(lambda task: fault if next(calls) % 3 == 2 else None))
@@ -199,7 +205,7 @@ def test_states_that_are_damaged_are_computed_again(tmp_path, disturbed, which, 
     ends_as(store, whole)
 
 
-def test_states_that_are_lost_again_and_again_end_the_search(tmp_path, disturbed, monkeypatch):
+def test_states_that_are_lost_again_and_again_end_the_search(tmp_path, disturbed):
     """It says so, and the next run goes on."""
     job, whole = disturbed
     store = make(tmp_path / "d.zarr", job)
@@ -315,7 +321,6 @@ def test_check_knows_states_and_decisions(tmp_path, disturbed):
 )
 def test_a_storage_that_fails_between_two_decisions(tmp_path, monkeypatch, disturbed, call, part):
     """At one request in five; the driver waits, and goes on where it was."""
-    monkeypatch.setattr("jobs.run.limits.LONGEST_PAUSE_S", 0.01)
     job, whole = disturbed
     store, draw = make(tmp_path / "e.zarr", job), random.Random(0)
     fails = lambda where, key, *rest: key.startswith(part) and draw.random() < 0.4
