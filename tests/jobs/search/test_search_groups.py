@@ -186,14 +186,15 @@ def test_several_workers_over_several_groups(tmp_path, monkeypatch):
 
 def test_points_of_a_sweep_have_a_study_each(tmp_path):
     job = changed(JOBS["plain"], "sweep", {"grid": {"noise": [0.0, 0.05], "steps": [30, 60]}})
+    job = changed(job, "search.trials", 9)
     store, progress = run(
         tmp_path / "s.zarr",
         changed(changed(job, "params.noise", None), "params", {"dtype": "float64"}),
     )
-    assert (progress.n_items, progress.items_done, progress.failed) == (72, 72, {})
+    assert (progress.n_items, progress.items_done, progress.failed) == (36, 36, {})
     table = open_store(store.address).table()
-    assert len(table) == 72
-    assert set(table.groupby(["noise", "steps"]).size()) == {18}
+    assert len(table) == 36
+    assert set(table.groupby(["noise", "steps"]).size()) == {9}
     assert set(table.n) == {2, 3, 5}
 
 
@@ -225,25 +226,26 @@ def test_decisions_that_are_lost_leave_no_item_in_two_groups(tmp_path, monkeypat
 
 def test_fork_keeps_whole_studies(tmp_path):
     grid = lambda *steps: [{"grid": {"steps": [k]}} for k in steps]
-    job = changed(JOBS["plain"], "params", {"dtype": "float64"})
+    job = changed(changed(JOBS["plain"], "params", {"dtype": "float64"}), "search.trials", 9)
     old, _ = run(tmp_path / "a.zarr", changed(job, "sweep", grid(30)))
     grown = parse_job(changed(job, "sweep", grid(30, 40)), "job")
     store = fork(grown, BASE, "job", str(tmp_path / "b.zarr"), old, SerialExecutor(1))
     executor = Failing(lambda task: None)
     progress = run_shards(store, executor)
-    assert (progress.n_items, progress.items_done) == (36, 36)
+    assert (progress.n_items, progress.items_done) == (18, 18)
     assert min(task.shard.group for task in executor.seen) == 3
     before, after = by_item(old), open_store(store.address).table()
-    np.testing.assert_array_equal(after.loss[:18], [before[k]["loss"] for k in range(18)])
-    assert len(after) == 36
+    np.testing.assert_array_equal(after.loss[:9], [before[k]["loss"] for k in range(9)])
+    assert len(after) == 18
 
 
 @pytest.mark.parametrize("every", [30, pytest.param(1, marks=pytest.mark.endurance)])
 def test_stopped_at_writes(monkeypatch, tmp_path, every):
-    """From some writes of each kind on, it comes to the same bytes."""
-    store = make(tmp_path / "s.zarr", JOBS["prune"])
+    """From some writes of each kind on, it comes to the same bytes; half of the trials are enough."""
+    store = make(tmp_path / "s.zarr", changed(JOBS["prune"], "search.trials", 9))
     states = stopped_at_writes(store, tmp_path, monkeypatch, every)
     assert any(what.startswith(f"put {DECISIONS}") for what, _ in states)
+    assert {one["group"] for one in by_item(store).values()} == {0, 1, 2}
     for what, copy in states:
         try:
             again = Store.open(str(copy))
