@@ -26,8 +26,10 @@ OPTUNA = HALVING | {
 PRUNED = changed(OPTUNA, "search.prune", {"min_advances": 2, "eta": 3})
 JOBS = {
     name: cut(changed(job, "run.retries", 0), 4)
-    for name, job in {"asha": ASHA, "optuna": OPTUNA, "prune": PRUNED}.items()
-}
+    for name, job in {
+        "asha": ASHA, "asha of 9": changed(ASHA, "sweep.samples", 9), "optuna": OPTUNA, "prune": PRUNED,
+    }.items()
+}  # fmt: skip
 
 
 def far(job, path):
@@ -99,7 +101,10 @@ def test_states_or_the_decision_that_are_lost_are_made_again(tmp_path, harm):
 
 @pytest.mark.parametrize(
     ("name", "every"),
-    [("asha", 30), *(pytest.param(k, 1, marks=pytest.mark.endurance) for k in ("asha", "prune"))],
+    [
+        ("asha of 9", 30),
+        *(pytest.param(k, 1, marks=pytest.mark.endurance) for k in ("asha", "prune")),
+    ],
 )
 def test_stopped_at_writes_while_items_are_tried_again(monkeypatch, tmp_path, name, every):
     """From some writes of each kind on, it comes to the same bytes."""
