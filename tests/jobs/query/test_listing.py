@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -25,11 +26,22 @@ from jobs.store.store import Store
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory):
+def computed(tmp_path_factory):
+    """JOB's store, of which nothing has been gathered."""
+    return run(tmp_path_factory.mktemp("computed") / "a.zarr", JOB)[0].address
+
+
+def copied(address, tmp_path):
+    """A store that a test may change."""
+    return Store.open(str(shutil.copytree(address, tmp_path / "a.zarr")))
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory, computed):
     """whole.zarr (44 items), searched.zarr (halving by the least loss), part.zarr (one shard of 8), empty.zarr."""
     lab = tmp_path_factory.mktemp("lab")
-    for name, job in (("whole.zarr", JOB), ("searched.zarr", HALVING)):
-        gather(run(lab / name, job)[0])
+    gather(Store.open(str(shutil.copytree(computed, lab / "whole.zarr"))))
+    gather(run(lab / "searched.zarr", HALVING)[0])
     part = make(lab / "part.zarr")
     executor = SerialExecutor(1)
     executor.start(part.address)
@@ -102,9 +114,9 @@ def test_list_is_sorted_by_time_and_filtered(lab, tmp_path):
         list_stores([str(tmp_path / "none")])
 
 
-def test_card_is_there_only_while_all_items_are(tmp_path):
+def test_card_is_there_only_while_all_items_are(computed, tmp_path):
     """It goes when shards are taken back, and comes with the gather after they are computed again."""
-    store, _ = run(tmp_path / "a.zarr", JOB)
+    store = copied(computed, tmp_path)
     there = lambda: objects.read(store.objects, keys.CARD) is not None
     assert not there(), "nothing has been gathered"
     gather(store)
@@ -119,9 +131,11 @@ def test_card_is_there_only_while_all_items_are(tmp_path):
 
 
 @pytest.mark.parametrize("at", ["before the write", "after the write"])
-def test_card_that_is_written_as_shards_are_taken_back_does_not_stay(tmp_path, monkeypatch, at):
+def test_card_that_is_written_as_shards_are_taken_back_does_not_stay(
+    computed, tmp_path, monkeypatch, at
+):
     """A reader has read the markers, and then `ctd check --repair` takes one back before or after the card is written."""
-    store, _ = run(tmp_path / "a.zarr", JOB)
+    store = copied(computed, tmp_path)
     write = card_module._write
 
     def beside(*given):
@@ -139,8 +153,8 @@ def test_card_that_is_written_as_shards_are_taken_back_does_not_stay(tmp_path, m
     assert card_of(store).left == 6
 
 
-def test_note_is_kept_over_a_gather_and_damage_is_found(tmp_path):
-    store, _ = run(tmp_path / "a.zarr", JOB)
+def test_note_is_kept_over_a_gather_and_damage_is_found(computed, tmp_path):
+    store = copied(computed, tmp_path)
     note = Note(note="for figure 2", tags=("paper", "gru"))
     write_note(store, note)
     gather(store)
@@ -189,10 +203,9 @@ def test_list_of_a_bucket_reads_one_object_a_finished_store(s3, lab, monkeypatch
     assert len(seen) <= 5 + 5, seen
 
 
-def test_note_brings_no_card_back_that_was_taken_back(tmp_path, monkeypatch):
+def test_note_brings_no_card_back_that_was_taken_back(lab, tmp_path, monkeypatch):
     """A shard is taken back while a note is written."""
-    store, _ = run(tmp_path / "a.zarr", JOB)
-    gather(store)
+    store = copied(lab / "whole.zarr", tmp_path)
     write = card_module._write
 
     def beside(*given):
@@ -205,10 +218,9 @@ def test_note_brings_no_card_back_that_was_taken_back(tmp_path, monkeypatch):
     assert (card_of(store).left, card_of(store).tags) == (6, ("paper",))
 
 
-def test_list_beside_a_gather_has_no_best(tmp_path):
+def test_list_beside_a_gather_has_no_best(lab, tmp_path):
     """It has deleted the checksums, and replaced one of the arrays."""
-    store, _ = run(tmp_path / "a.zarr", HALVING)
-    gather(store)
+    store = copied(lab / "searched.zarr", tmp_path)
     assert np.isfinite(card_of(store).best)
     for key in (keys.CARD, keys.sums("gathered")):
         objects.delete(store.objects, key)
