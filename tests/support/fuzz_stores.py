@@ -22,8 +22,9 @@ from jobs.store.live import Growing
 
 JOB = {
     "kernel": "esn",
-    "params": {"m": 1, "target": "narma10", "train": 40, "test": 20},
-    "sweep": {"grid": {"n": [5, 6], "g": [0.5, 1.0, 1.5]}, "seeds": 2},
+    "params": {"n": 5, "m": 1, "target": "narma10", "train": 40, "test": 20},
+    # Two groups, since their data differ, with the same programs.
+    "sweep": {"grid": {"target_seed": [0, 1], "g": [0.5, 1.0, 1.5]}, "seeds": 2},
     "run": {"microbatch": 1, "slots": 2, "shard_items": 2, "retries": 0, "backoff_s": 0},
 }
 
