@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 from failing import Failing
+from fuzz_stores import JOB as ESN  # its programs are there
 from search_jobs import HALVING, POPULATION, changed, cut, results
-from stores import SMALL_RNN, make, run
+from stores import make, run
 
 import jobs
 from jobs.errors import JobError
@@ -94,17 +95,16 @@ def test_table_is_asked_as_every_other(tmp_path):
 
 def test_texts_that_a_search_chooses_are_texts(tmp_path):
     """A field that is compiled in; on a shelf, the other stores have none."""
-    params = {name: value for name, value in SMALL_RNN.items() if name != "cell"}
-    search = {"method": "optuna", "metric": "eval_loss", "trials": 4, "sampler": "random"}
-    search["params"] = {"cell": {"choice": ["gru_torch", "vanilla"]}}
-    job = {"kernel": "train_rnn", "params": params, "search": search, "run": {"slots": 4}}
-    store, _ = run(tmp_path / "o.zarr", job)
-    falling = query(store, table="search", sort="-cell").cell.tolist()
-    assert falling == sorted(query(store, table="search").cell, reverse=True)
-    assert query(store, "cell != 'vanilla'", table="search").cell.eq("gru_torch").all()
+    search = {"method": "optuna", "metric": "replay_nrmse", "trials": 4, "sampler": "random"}
+    search["params"] = {"topology": {"choice": ["gaussian", "ring"]}}
+    store, _ = run(tmp_path / "o.zarr", {**ESN, "sweep": {}, "search": search})
+    falling = query(store, table="search", sort="-topology").topology.tolist()
+    assert falling == sorted(query(store, table="search").topology, reverse=True)
+    assert set(falling) == {"gaussian", "ring"}
+    assert query(store, "topology != 'ring'", table="search").topology.eq("gaussian").all()
     run(tmp_path / "p.zarr", POPULATION)
     found = jobs.open_stores([tmp_path]).query(table="search")
-    assert set(found.cell[found.store == "p"]) == {""}
+    assert set(found.topology[found.store == "p"]) == {""}
 
 
 def test_the_name_is_taken_where_there_is_a_search(tmp_path):
