@@ -26,7 +26,12 @@ from jobs.store.store import Metric
 def trained(tmp_path_factory):
     """Six small networks: two learning rates, three seeds each."""
     sweep = {"grid": {"learning_rate": [1e-3, 0.1]}, "seeds": 3}
-    job = {"kernel": "train_rnn", "params": stores.SMALL_RNN, "sweep": sweep, "run": {"slots": 6}}
+    job = {
+        "kernel": "train_rnn",
+        "params": stores.SMALL_RNN,
+        "sweep": sweep,
+        "run": stores.FOUR_SLOTS,
+    }
     return stores.run(tmp_path_factory.mktemp("best") / "nets.zarr", job)[0]
 
 
@@ -76,7 +81,7 @@ def test_items_of_other_tasks_are_no_seeds(tmp_path):
     """The columns shown by default, which the page has, lack a swept mapping and have its fields."""
     params = {k: v for k, v in stores.SMALL_RNN.items() if k != "task"}
     sweep = {"grid": {"task": ["decision", "flipflop"]}, "seeds": 3}
-    job = {"kernel": "train_rnn", "params": params, "sweep": sweep, "run": {"slots": 6}}
+    job = {"kernel": "train_rnn", "params": params, "sweep": sweep, "run": stores.FOUR_SLOTS}
     store, _ = stores.run(tmp_path / "nets.zarr", job)
     shown = ask(store, lambda tables: tables["items"].columns())
     assert "task" not in shown
