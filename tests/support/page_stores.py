@@ -1,8 +1,8 @@
 """Small finished stores, one a kernel, whose pages the tests look at; and a browser that does."""
 
-import atexit
+import fcntl
+import os
 import shutil
-import tempfile
 import time
 from contextlib import contextmanager
 from functools import cache
@@ -20,6 +20,7 @@ from jobs.run.shards import run_shards
 from jobs.run.task import Report
 from jobs.run.worker import SerialExecutor
 from jobs.spec.job import parse_job
+from jobs.store.store import Store
 
 CHROMIUM = shutil.which("chromium")
 
@@ -75,7 +76,7 @@ class Unlucky(SerialExecutor):
                 trace = f"Traceback\n  {HOSTILE}\n  password={SECRET}"
                 error = f"ValueError: {HOSTILE}"
                 reports.append(Report(*task.key, error=error, trace=trace))
-        return reports + super().wait(timeout)
+        return reports + super().wait(0 if reports else timeout)
 
 
 def network(folder: Path) -> None:
@@ -93,15 +94,23 @@ def create(folder: Path, name: str):
     return open_or_create(spec, base, "job", str(folder / f"{name}.zarr"), SerialExecutor(1))
 
 
+SHARED = Path(os.environ["XDG_CONFIG_HOME"]) / "stores"
+"""In the folder of a run of the tests (tests/conftest.py): each store is made by the first of its processes that needs it."""
+
+
 @cache
 def finished(name: str):
-    """The finished, gathered store of a job above; an item of the toy job fails with an error."""
-    folder = Path(tempfile.mkdtemp(prefix="page-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    store = create(folder, name)
-    run_shards(store, Unlucky() if name == "toy" else SerialExecutor(1))
-    gather(store)
-    return store
+    """The finished, gathered store of a job above, to be read only; an item of the toy job fails with an error."""
+    folder = SHARED / name
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "done").exists():
+            store = create(folder, name)
+            run_shards(store, Unlucky() if name == "toy" else SerialExecutor(1))
+            gather(store)
+            (folder / "done").touch()
+    return Store.open(str(folder / f"{name}.zarr"))
 
 
 @contextmanager

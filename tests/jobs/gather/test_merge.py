@@ -4,13 +4,14 @@ import json
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import zarr
 from failing import Failing, holds
-from page_stores import create
+from page_stores import create, finished
 from search_jobs import HALVING
 from stores import JOB, make, run
 
@@ -127,11 +128,8 @@ def test_merge_refuses_what_does_not_fit(parts, tmp_path, job, said):
 
 def test_merged_files_are_found_from_another_folder(tmp_path):
     """Both jobs name net.h5, each in its own folder; the merged one finds both."""
-    stores = []
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        stores.append(create(tmp_path / name, "fixed_points"))
-        run_shards(stores[-1], SerialExecutor(1))
+    stores = [create(tmp_path, "fixed_points"), finished("fixed_points")]
+    run_shards(stores[0], SerialExecutor(1))
     merged = merge(stores, str(tmp_path / "m.zarr"))
     gather(merged)
     assert check(merged.address) == []
@@ -139,7 +137,7 @@ def test_merged_files_are_found_from_another_folder(tmp_path):
         q = query(merged, f"item >= {24 * k} and item < {24 * (k + 1)}", columns="q", table="items")
         np.testing.assert_array_equal(q.q, query(store, table="items").q)
     weights = query(merged, columns="weights", table="items").weights.unique().tolist()
-    assert weights == ["net.h5", str(tmp_path / "b" / "net.h5")]
+    assert weights == ["net.h5", str(Path(stores[1].address).parent / "net.h5")]
 
 
 def test_merged_whole_numbers_stay_numbers(tmp_path):
