@@ -16,7 +16,12 @@ from jobs.store.store import Metric
 def swept(tmp_path_factory):
     """The page of a geometric sweep of one parameter of train_rnn, with two seeds."""
     sweep = {"grid": {"learning_rate": [1e-3, 2e-3, 4e-3]}, "seeds": 2}
-    job = {"kernel": "train_rnn", "params": stores.SMALL_RNN, "sweep": sweep, "run": stores.FOUR_SLOTS}
+    job = {
+        "kernel": "train_rnn",
+        "params": stores.SMALL_RNN,
+        "sweep": sweep,
+        "run": stores.FOUR_SLOTS,
+    }
     store = stores.run(tmp_path_factory.mktemp("answer") / "nets.zarr", job)[0]
     return store, Content(store).all()
 
