@@ -58,7 +58,7 @@ def begun_again(monkeypatch, tmp_path, whole, choose, every):
 def test_stopped_at_writes_of_each_kind(monkeypatch, tmp_path, whole):
     """At the one in the middle."""
     some = lambda kinds, n: [found[len(found) // 2] for found in kinds.values()]
-    begun_again(monkeypatch, tmp_path, whole, some, 5)
+    begun_again(monkeypatch, tmp_path, whole, some, 15)
 
 
 @pytest.mark.endurance
