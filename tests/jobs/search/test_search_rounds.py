@@ -160,6 +160,7 @@ def test_rounds_are_told_apart_beyond_the_digits_of_their_names(tmp_path, monkey
 # --- several groups, several drivers --------------------------------------------------------------
 
 GROUPS = changed(POPULATION, "sweep", {"grid": {"n": [2, 3, 5]}, **POPULATION["sweep"]})
+GROUPS = changed(GROUPS, "search.generations", 5)
 """A population of 8 in each of three groups."""
 
 
