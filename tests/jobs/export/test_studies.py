@@ -155,7 +155,8 @@ FORMS = {
 @pytest.mark.parametrize("name", FORMS)
 def test_parameters_have_the_distributions_of_the_sweep(tmp_path, study, name):
     sweep, expected = FORMS[name]
-    job = {"kernel": "toy", "seed": 1, "sweep": sweep, "run": {"shard_items": 48}}
+    run_in = {**JOB["run"], "shard_items": 48}  # the programs of JOB
+    job = {"kernel": "toy", "seed": 1, "sweep": sweep, "run": run_in}
     store, _ = run(tmp_path / "t.zarr", job)
     found = study(store.address, "--metric", "norm")
     items = jobs.open_store(store.address).query(sort="item")
