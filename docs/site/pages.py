@@ -3,6 +3,7 @@
 import base64
 import io
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from importlib import import_module
@@ -34,9 +35,11 @@ def begin() -> None:
 
 
 def end() -> None:
-    """Go back."""
+    """Go back, and delete the folder."""
     display.err.quiet = False
+    folder = os.getcwd()
     os.chdir(_there[0])
+    shutil.rmtree(folder)
 
 
 def drawn(figure: object, text: str) -> str:
