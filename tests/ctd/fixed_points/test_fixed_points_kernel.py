@@ -31,15 +31,6 @@ ALONE = Layout(8, 1)
 """For programs that one test needs: item by item they compile in half of the time."""
 
 
-@pytest.fixture(scope="module")
-def network(tmp_path_factory):
-    """A file of a small GRU's weights."""
-    weights = drawn("gru", 11, 12, 1, 1, Scales(2.0))
-    path = tmp_path_factory.mktemp("network") / "net.h5"
-    write_weights(path, weights, "gru")
-    return str(path)
-
-
 def search(params, n, layout=LAYOUT, **columns):
     return run_items(kernel, params, {"candidate": np.arange(n), **columns}, layout=layout)
 

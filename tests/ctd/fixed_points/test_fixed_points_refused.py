@@ -3,15 +3,13 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from searches import drawn, starts
+from searches import starts
 
 from ctd.batch import run_items
-from ctd.cells import Scales
 from ctd.data import write_hdf5
 from ctd.fixed_points import find, kernel
 from ctd.fixed_points.search.kernel import FixedPoint
 from ctd.kernel import inputs_of
-from ctd.weights import write_weights
 
 
 def doubling(weights, h, x):
@@ -22,14 +20,6 @@ def doubling(weights, h, x):
 def driven(weights, h, x):
     """A user's map that cannot do without its two inputs."""
     return jnp.tanh(h + jnp.ones((len(h), 2)) @ x)
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory):
-    """A file of a small GRU's weights."""
-    path = tmp_path_factory.mktemp("network") / "net.h5"
-    write_weights(path, drawn("gru", 11, 12, 1, 1, Scales(2.0)), "gru")
-    return str(path)
 
 
 def test_map_is_no_flow(network):
