@@ -120,9 +120,10 @@ def expand(spec: JobSpec, kernel: Kernel, where: str = "job") -> Items:
         (part.count(), {k: c for k, c in part.columns(spec.seed).items() if k not in bad})
         for part in parts
     ]
-    columns = (
-        join(drawn, {"seed": 0, **_defaults(kernel), **base}) if len(drawn) > 1 else drawn[0][1]
-    )
+    # A required field has no default: `_check_names` has told it, and any value serves until `faults` are told.
+    firsts = {name: column.values[0] for _, part in drawn for name, column in part.items()}
+    fill = {**firsts, "seed": 0, **_defaults(kernel), **base}
+    columns = join(drawn, fill) if len(drawn) > 1 else drawn[0][1]
     with faults:
         drawn_starts, base = _starts(spec, base, total, kernel, where)
         columns = columns | drawn_starts
@@ -146,15 +147,16 @@ def chosen(search: Search | None, kernel: Kernel) -> list[dict[str, Any]]:
 
 
 def _defaults(kernel: Kernel) -> dict[str, Any]:
-    fields = kernel.Params.model_fields
-    return {name: info.get_default(call_default_factory=True) for name, info in fields.items()}
+    fields = kernel.Params.model_fields.items()
+    optional = {name: info for name, info in fields if not info.is_required()}
+    return {name: info.get_default(call_default_factory=True) for name, info in optional.items()}
 
 
 def _check_names(
     spec: JobSpec, kinds: Mapping[str, Kind], kernel: Kernel, where: str, faults: Faults
 ) -> set[str]:
     """The swept names that are not fields, or inner fields of a traced field, or also in `params`; each adds a fault."""
-    bad = set()
+    bad, fields = set(), kernel.Params.model_fields
     parts = [{*part.names()} for part in spec.sweeps()]
     chosen_too = {*spec.search.params} if isinstance(spec.search, Optuna) else set()
     for name in sorted(set().union(*parts)):
@@ -164,7 +166,7 @@ def _check_names(
             bad.add(name)
             if top not in kinds and name != "seed":
                 home = home_of(name, _first_value(spec, name), spec.params, kernel.Params)
-                listed = nearest(name, kernel.Params.model_fields, f"ctd kernels {kernel.name}")
+                listed = nearest(name, fields, f"ctd kernels {kernel.name}")
                 hint = f"; {home} has it, swept as {home}.{name}" if home else listed
                 raise JobError(f"{where}: sweep: unknown field {name!r}{hint}")
             if rest and kinds[top] is Kind.TRACED:
@@ -184,6 +186,11 @@ def _check_names(
                     f"{where}: {name!r} is given in params and in sweep; keep one of them"
                 )
             bad.remove(name)
+            required = name in fields and fields[name].is_required()
+            if required and not all(name in part for part in parts):
+                raise JobError(
+                    f"{where}: sweep: {name!r} is missing in a sweep of the list, and has no default; give it in each"
+                )
     return bad
 
 

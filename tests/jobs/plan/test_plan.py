@@ -82,6 +82,14 @@ class Seeded(Params):
     box: Data[dict[str, int]] = Field({})
 
 
+class Required(Params):
+    gain: Traced[float]
+
+
+REQUIRED = one_shot(
+    "required", Required, {"y": Var()}, lambda static, shared, traced, key: {"y": traced.gain}
+)
+
 SEEDED = one_shot(
     "seeded", Seeded, {"y": Var()}, lambda static, shared, traced, key: {"y": traced.seed}
 )
@@ -94,6 +102,18 @@ def seeded(sweep):
 def test_a_sweep_without_a_field_has_its_default():
     items = seeded([{"grid": {"pair": [[1, 2]]}}, {"seeds": 2}])
     assert items.values("seed", np.arange(3)).tolist() == [42, 0, 1]
+
+
+def test_a_sweep_without_a_required_field_is_refused():
+    spec = parse_job(
+        {"kernel": "required", "sweep": [{"seeds": 2}, {"grid": {"gain": [1]}}]}, "job"
+    )
+    with pytest.raises(JobError) as refused:
+        expand(spec, REQUIRED)
+    said = (
+        "job: sweep: 'gain' is missing in a sweep of the list, and has no default; give it in each"
+    )
+    assert str(refused.value) == said
 
 
 def test_tuples_of_whole_numbers_stay_whole():
