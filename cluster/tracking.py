@@ -219,8 +219,10 @@ def _cancel(number: str, gently: bool) -> str:
             slurm.command("scancel", "--batch", "--signal=TERM", number)
             return "told to stop; cancel once more to end it at once"
         slurm.command("scancel", number)
-    except slurm.SlurmError as error:
-        if "Invalid job id" not in error.complaint:
+    except slurm.SlurmError:
+        # scancel complains in several ways, or in no words, of an allocation that has just ended.
+        state = slurm.allocations([number]).get(number)
+        if state is not None and not state.is_over and state.state != "COMPLETING":
             raise
         return "has ended meanwhile"
     return "cancelled"

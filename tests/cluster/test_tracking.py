@@ -159,18 +159,29 @@ def test_cancel_where_slurm_cannot_be_asked(ctd, sent, lines, said):
 
 
 @pytest.mark.parametrize(
-    ("complaint", "code"), [("Invalid job id specified", 0), ("Access denied", 2)]
+    ("complaint", "state", "code"),
+    [
+        ("Invalid job id specified", None, 0),
+        ("", "CANCELLED", 0),  # scancel may fail without a word
+        ("Job/step already completing or completed", "COMPLETING", 0),
+        ("Access denied", "RUNNING", 2),
+    ],
 )
-def test_cancel_of_an_allocation_that_ends_meanwhile(ctd, sent, monkeypatch, complaint, code):
-    def refuses(program, *_):
-        raise slurm.SlurmError(program, f"error: Kill job error on job id 4711: {complaint}")
+def test_cancel_of_an_allocation_that_ends_meanwhile(
+    ctd, sent, monkeypatch, complaint, state, code
+):
+    known = {"4711": replace(RUNS, number="4711")}
 
-    address = sent(
-        ("4711", [["1", "4711", "started", "n1"]]), known={"4711": replace(RUNS, number="4711")}
-    )
+    def refuses(program, *_):
+        known.clear()
+        if state:
+            known["4711"] = slurm.Allocation("4711", state, "")
+        raise slurm.SlurmError(program, complaint)
+
+    address = sent(("4711", [["1", "4711", "started", "n1"]]), known=known)
     monkeypatch.setattr(slurm, "command", refuses)
     found, out, err = ctd("cancel", address)
-    assert (found, "4711: has ended meanwhile" in out, complaint in err) == (
+    assert (found, "4711: has ended meanwhile" in out, f"scancel: {complaint}" in err) == (
         code,
         not code,
         bool(code),
