@@ -294,16 +294,20 @@ def ask[T](asked: Store | Source, question: Callable[[Source], T]) -> T:
         JobError: the tables kept changing.
     """
     tables: Source = tables_of(asked) if isinstance(asked, Store) else asked
+    reason = ""
     for _ in range(ATTEMPTS):
         tables.refresh()
         try:
             answer = question(tables)
-        except Exception:
+        except Exception as error:
             if tables.is_current():
                 raise
+            reason = f" ({type(error).__name__}: {error})"
         else:
             if tables.is_current():
                 return answer
         time.sleep(WAIT_S)
     where = ", ".join(store.address for store in tables.stores)
-    raise JobError(f"{where}: another process is gathering it; try again in a moment")
+    raise JobError(
+        f"{where}: its tables cannot be read{reason}: another process may be gathering it; try again in a moment"
+    )

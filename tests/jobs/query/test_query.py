@@ -217,8 +217,15 @@ def test_query_while_another_process_gathers(tmp_path, monkeypatch):
 
     assert (ask(store, lambda tables: question(tables, 2))[:22] == 1).all()
     assert len(tried) == 3
-    with pytest.raises(JobError, match="another process is gathering it; try again"):
+    with pytest.raises(JobError, match="another process may be gathering it; try again"):
         ask(store, lambda tables: question(tables, 1000))
+
+    def fails(tables: Tables):
+        question(tables, 1000)
+        raise OSError("too many levels of links")
+
+    with pytest.raises(JobError, match=r"cannot be read \(OSError: too many levels of links\): "):
+        ask(store, fails)
 
 
 def test_query_of_a_store_that_cannot_be_written(tmp_path, monkeypatch):
@@ -237,7 +244,7 @@ def test_query_of_a_store_that_cannot_be_written(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "WAIT_S", 0)
     objects.delete(store.objects, "run/sums/gathered.json")
     for asked in (store, Store.open(store.address)):
-        with pytest.raises(JobError, match="another process is gathering it; try again"):
+        with pytest.raises(JobError, match="another process may be gathering it; try again"):
             query(asked)
 
 
