@@ -59,9 +59,8 @@ Traced = Annotated[T, Kind.TRACED]
 """A number, or a tuple of numbers: vmapped, one value for each item."""
 
 Data = Annotated[T, Kind.DATA]
-"""A choice of what `load` reads (a network's index, a number of trials). It splits groups as a static field does,
-but is not compiled in: `init`, `advance` and `result` do not see it, and groups that differ in data alone
-share one compiled program."""
+"""A choice of what `load` reads (a network's index, a number of trials). It splits groups as a static field does, but is not
+compiled in: `init`, `advance` and `result` do not see it, and groups that differ in data alone share a program."""
 
 File = Annotated[T, Kind.FILE]
 """A `Data` field that is a path; a relative path starts at the job file's folder."""
@@ -223,14 +222,9 @@ class NoOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def _load_nothing(inputs: PyTree) -> tuple[()]:
-    del inputs
-    return ()
-
-
 ANYWHERE, ON_CPU = (0, 1), (1, 0)
-"""Microbatches worth measuring for a kernel that names none: on a CPU one by one (1) comes first, since an item's arrays then
-stay in cache; elsewhere all slots side by side (0)."""
+"""Microbatches worth measuring for a kernel that names none. On a CPU, one by one (1) comes first, since an item's arrays then
+stay in cache; elsewhere, all slots side by side (0)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,7 +240,7 @@ class Kernel:
     advance: Callable[..., PyTree]
     finished: Callable[[PyTree], Array]
     result: Callable[..., dict[str, jax.Array]]
-    load: Callable[[Any], PyTree] = _load_nothing
+    load: Callable[[Any], PyTree] = lambda inputs: ()
     outcomes: tuple[Outcome, ...] = ()
     """Unless this is empty, `result` returns an integer `outcome`, an index into it."""
     coords: Callable[[Any, PyTree], Mapping[str, np.ndarray | Coordinate]] | None = None

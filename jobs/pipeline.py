@@ -28,6 +28,7 @@ A field that holds a list of files (`tuple[str, ...]`) gets all selected files, 
 """
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -98,12 +99,7 @@ def resolve(
     found = _references(params, where)
     if not found:
         return content
-    kinds = field_kinds(kernel.Params)
-    for name in found:
-        if kinds.get(name) is not Kind.FILE:
-            raise JobError(
-                f"{where}: params.{name}: takes no file, so that it cannot name items of a store; give a value"
-            )
+    _refuse_no_files(kernel, found, where)
     chosen: dict[tuple[Any, ...], Selected] = {}
     axes: dict[str, list[Any]] = {}
     for name, reference in found.items():
@@ -131,6 +127,16 @@ def resolve(
     # References come first, so that items that use the same network are neighbours.
     swept = [{**part, block: {**crossed, **(part.get(block) or {})}} for part in parts]
     return {**content, "params": params, "sweep": swept if isinstance(sweeps, list) else swept[0]}
+
+
+def _refuse_no_files(kernel: Kernel, names: Iterable[str], where: str) -> None:
+    """Raise JobError for a field that takes no file, and so no item of a store."""
+    kinds = field_kinds(kernel.Params)
+    for name in names:
+        if kinds.get(name) is not Kind.FILE:
+            raise JobError(
+                f"{where}: params.{name}: takes no file, so that it cannot name items of a store; give a value"
+            )
 
 
 def _cross(axes: dict[str, list[Any]], selections: dict[str, object]) -> dict[str, list[Any]]:
@@ -273,8 +279,7 @@ class Stage:
     def spec(self, stages: dict[str, str]) -> JobSpec:
         """The validated job, with references resolved. stages: name -> store of each earlier stage.
 
-        Raises:
-            JobError: the job is not valid, or a reference cannot be resolved.
+        Raises JobError if the job is not valid, or a reference cannot be resolved.
         """
         kernel = self.kernel()
         content = expand_preset(self.content, kernel, self.where)
@@ -312,8 +317,7 @@ def read_stages(
         store: address of the store; in a file with stages, the part of the stores' names before .STAGE.zarr.
         base: the folder that relative file names start from; by default the file's.
 
-    Raises:
-        JobError: it is not a job file, or a stage has a bad name.
+    Raises JobError if it is not a job file, or a stage has a bad name.
 
     >>> _ = Path("job.yaml").write_text("{stages: {train: {kernel: esn}, test: {kernel: esn}}}")
     >>> [(stage.name, Path(stage.address).name) for stage in read_stages("job.yaml")]
@@ -325,8 +329,7 @@ def read_stages(
     stem = store or str(path.resolve().with_suffix(""))
     if "stages" not in content:
         return [Stage(path.stem, content, str(path), base, store or f"{stem}.zarr")]
-    extra = sorted(content.keys() - {"stages", "cluster"})
-    if extra:
+    if extra := sorted(content.keys() - {"stages", "cluster"}):
         raise JobError(
             f"{path}: {', '.join(extra)}: beside `stages` a file has only the field `cluster`; move it into a stage"
         )

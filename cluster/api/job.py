@@ -21,6 +21,7 @@ from cluster.api.notebook import (
     code_folder,
     is_typed,
     kernel_name,
+    module_kept,
     module_name,
     name_of,
     plain,
@@ -50,7 +51,6 @@ from jobs.run.stop import Interrupted, Stop, signals
 from jobs.run.task import ExecutorLost
 from jobs.spec.job import JobSpec, parse_job, read_content
 from jobs.storage.addresses import join, local_path
-from jobs.storage.checksums import digest
 from jobs.store.store import Store
 
 if TYPE_CHECKING:
@@ -106,8 +106,7 @@ class Job:
             functions in `params` such as a task, may be defined in this notebook or script.
         base: the folder that relative file names start from.
 
-    Raises:
-        JobError: a field is unknown or not valid; the text names it.
+    Raises JobError if a field is unknown or not valid; the text names it.
 
     >>> job = Job("esn", params={"n": 50}, sweep={"grid": {"g": [0.5, 1.5]}, "seeds": 2})
     >>> job.plan().total["items"]
@@ -207,8 +206,7 @@ class Job:
     def plan(self, workers: int = 1) -> Planned:
         """Plan a run on this number of workers; nothing is written.
 
-        Raises:
-            JobError: the job is not valid, or `workers` is below 1.
+        Raises JobError if the job is not valid, or `workers` is below 1.
         """
         if workers < 1:
             raise JobError(f"workers: {workers!r} given; expected a whole number of at least 1")
@@ -247,7 +245,7 @@ class Job:
             KeyboardInterrupt: Ctrl-C came a second time, and cut the workers' time for checkpoints short.
         """
         where = self._address(store)
-        with signals(stop := Stop()), self._code_kept(where):
+        with signals(stop := Stop()), module_kept(where, self._module, self._source):
             try:
                 return self._run(where, executor, address, failed, accept_changes, stop)
             except (Interrupted, ExecutorLost) as early:
@@ -299,15 +297,14 @@ class Job:
             failed: see `run`.
             accept_changes: see `run`.
 
-        Raises:
-            JobError: the job cannot run there, or the cluster refuses it.
+        Raises JobError if the job cannot run there, or the cluster refuses it.
         """
         told = f"cluster {cluster}" if isinstance(cluster, str) else f"job {self.name}: cluster"
         profile = read_profile(
             cluster if isinstance(cluster, str) else dict(cluster), told, "Job.run"
         )
         where = self._address(store or default_store(profile, self.name))
-        with self._code_kept(where):
+        with module_kept(where, self._module, self._source):
             stage = self._stage(where, code_folder(where, self._source), accept_changes)
             file = Path(stage.base) / f"{stage.name}.yaml"
             sees = (self.base,) if local_path(self.base) is not None else ()
@@ -315,20 +312,6 @@ class Job:
                 file, stage.content, [stage], stage.base, profile, told, array or 0, failed, accept_changes, sees
             )  # fmt: skip
             return Submitted(where, send(order))
-
-    @contextmanager
-    def _code_kept(self, where: str) -> Iterator[None]:
-        """Give a store its module back if it did not accept the new source: another driver runs it, or it holds another job."""
-        folder = code_folder(where, self._source)
-        path = folder / f"{self._module}.py"
-        before = path.read_text() if self._source and path.exists() else self._source
-        try:
-            yield
-        finally:
-            if before != self._source and Store.exists(where):
-                known = Store.open(where).job.sources.get(self._module)
-                if known == digest(before.encode()):
-                    write_module(folder, self._module, before)
 
     def _address(self, store: str | Path | None) -> str:
         if store is None:

@@ -10,7 +10,8 @@ import importlib
 import re
 import sys
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.util import cache_from_source
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from ctd.replacing import replacing
 from jobs import keys
 from jobs.errors import JobError
 from jobs.storage import addresses
+from jobs.storage.checksums import digest
+from jobs.store.store import Store
 
 AT_TOP = (
     "give values at the top level, by `x = ...` or `x.update(...)`, before the Job is made (a generator of random "
@@ -86,16 +89,14 @@ def line_now() -> int | None:
 def text_of(kernel: str | None, names: Sequence[str]) -> str:
     """The source of a module with these names of the notebook. kernel: the name that becomes the module's `kernel`.
 
-    Raises:
-        JobError: a name that functions read has another value in the module than in the notebook.
+    Raises JobError if a name that functions read has another value in the module than in the notebook.
     """
     wanted = [*names, *([kernel] if kernel else [])]
     text = module_text(wanted, cells(), line_now())
     _refuse_other_values(text, wanted)
     named = f"\n\nkernel = {kernel}\n" if kernel and kernel != "kernel" else ""
-    return (
-        f'"""Cut out of a notebook or script: what defines {", ".join(wanted)}."""\n\n{text}{named}'
-    )
+    head = f"Cut out of a notebook or script: what defines {', '.join(wanted)}."
+    return f'"""{head}"""\n\n{text}{named}'
 
 
 def _refuse_other_values(text: str, names: Sequence[str]) -> None:
@@ -166,11 +167,8 @@ def _parts(thing: Any) -> Any:
     if isinstance(thing, type):
         if not is_typed(thing) and thing.__module__ != ALONE:
             return None
-        own = {
-            k: v
-            for k, v in vars(thing).items()
-            if isinstance(v, types.FunctionType | bool | int | float | str | tuple)
-        }
+        used = types.FunctionType | bool | int | float | str | tuple
+        own = {k: v for k, v in vars(thing).items() if isinstance(v, used)}
         del own["__module__"]
         own.pop("__firstlineno__", None)
         fields = {k: f.default for k, f in getattr(thing, "model_fields", {}).items()}
@@ -206,9 +204,8 @@ def write_module(folder: Path, name: str, text: str) -> None:
         with replacing(path) as new:
             new.write_text(text)
     _folders.add(str(folder))
-    sys.path[:] = [
-        entry for entry in sys.path if entry not in _folders
-    ]  # the job puts its own there
+    # The job puts its own folder there.
+    sys.path[:] = [entry for entry in sys.path if entry not in _folders]
     sys.modules.pop(name, None)
     importlib.invalidate_caches()
 
@@ -223,8 +220,7 @@ def plain(value: object, where: str, module: str) -> Any:
         where: the field, for errors.
         module: the name of the notebook's module.
 
-    Raises:
-        JobError: a job file cannot hold such a value.
+    Raises JobError if a job file cannot hold such a value.
 
     >>> plain({"candidate": range(3), "g": np.float32(1.5)}, "sweep", "")
     {'candidate': [0, 1, 2], 'g': 1.5}
@@ -325,9 +321,7 @@ def with_files_from(content: Mapping[str, Any], kernel: Kernel, base: str) -> di
     found = dict(content)
     # Defaults too: from now on `base` is the folder of the module.
     info = kernel.Params.model_fields
-    left = {
-        name: info[name].default for name in files if isinstance(info[name].default, str | tuple)
-    }
+    left = {k: info[k].default for k in files if isinstance(info[k].default, str | tuple)}
     swept = found.get("sweep") or []
     for part in swept if isinstance(swept, list) else [swept]:
         for block in ("grid", "zip", "random"):
@@ -339,3 +333,18 @@ def with_files_from(content: Mapping[str, Any], kernel: Kernel, base: str) -> di
     elif isinstance(parts, dict):
         found["sweep"] = sweep(parts)
     return found
+
+
+@contextmanager
+def module_kept(store: str, name: str, source: str) -> Iterator[None]:
+    """Give a store its module back if it did not accept the new source: another driver runs it, or it holds another job."""
+    folder = code_folder(store, source)
+    path = folder / f"{name}.py"
+    before = path.read_text() if source and path.exists() else source
+    try:
+        yield
+    finally:
+        if before != source and Store.exists(store):
+            known = Store.open(store).job.sources.get(name)
+            if known == digest(before.encode()):
+                write_module(folder, name, before)

@@ -40,17 +40,7 @@ def run_items(
     >>> {len(values) for values in found.values()}  # two items
     {2}
     """
-    given = {name: np.asarray(values) for name, values in (columns or {}).items()}
-    _check(type(params), given)
-    given = {name: _read(name, values, getattr(params, name)) for name, values in given.items()}
-    sizes = {len(values) for values in given.values()} or {1}
-    if len(sizes) > 1:
-        raise ValueError(f"columns: lengths differ: { {k: len(v) for k, v in given.items()} }")
-    if not (n := sizes.pop()):
-        raise ValueError(f"columns: no values of {', '.join(given)}; give one for each item")
-    # A program has an item axis on all traced fields: those without a column repeat their one value.
-    names = set(traced_type(type(params))._fields) - given.keys()
-    given |= {name: np.repeat(np.asarray(getattr(params, name))[None], n, axis=0) for name in names}
+    given, n = _full_columns(params, columns or {})
     static = static_of(params)
     if shared is None:
         # Data are read under the items' precision, or float64 data would become float32.
@@ -63,6 +53,24 @@ def run_items(
     while not run.finished:
         run.advance()
     return run.results
+
+
+def _full_columns(
+    params: Params, columns: Mapping[str, ArrayLike]
+) -> tuple[dict[str, np.ndarray], int]:
+    """(a column for every traced field, number of items). Raises ValueError as `run_items`."""
+    given = {name: np.asarray(values) for name, values in columns.items()}
+    _check(type(params), given)
+    given = {name: _read(name, values, getattr(params, name)) for name, values in given.items()}
+    sizes = {len(values) for values in given.values()} or {1}
+    if len(sizes) > 1:
+        raise ValueError(f"columns: lengths differ: { {k: len(v) for k, v in given.items()} }")
+    if not (n := sizes.pop()):
+        raise ValueError(f"columns: no values of {', '.join(given)}; give one for each item")
+    # A program has an item axis on all traced fields: those without a column repeat their one value.
+    names = set(traced_type(type(params))._fields) - given.keys()
+    given |= {name: np.repeat(np.asarray(getattr(params, name))[None], n, axis=0) for name in names}
+    return given, n
 
 
 def _read(name: str, values: np.ndarray, own: object) -> np.ndarray:

@@ -91,12 +91,7 @@ def line(
     points, rows = _points(table)
     order = _longest_path(points)
     points, chosen = points[order], rows[order]
-    gaps = np.linalg.norm(np.diff(points, axis=0), axis=1)
-    between_ends = float(np.linalg.norm(points[-1] - points[0]))
-    length, widest = float(gaps.sum()), float(gaps.max())
-    # Three points that form a triangle would pass both tests; they count as a line.
-    closed = len(points) > 3 and between_ends <= min(CLOSES * widest, ROUND * length)
-    position = np.append(0, np.cumsum(gaps))
+    position, closed, length, widest = _measured(points)
     tangent = _tangents(points, closed)
     values = np.asarray(table["eigenvalue"])[chosen]
     dimension = float(np.median((np.abs(values - _rest(time)) <= slow).sum(axis=1)))
@@ -104,10 +99,8 @@ def line(
     columns |= _modes(table, chosen, tangent, time)
     if readout is not None:
         columns["readout"] = _cosine(tangent, _first_output(readout, points.shape[1]))
-    # The tests above concern the open chain; the length of a ring includes the gap that closes it.
     chain = points, position
     if closed:
-        length, widest = length + between_ends, max(widest, between_ends)
         chain = np.vstack([points, points[:1]]), np.append(position, length)
     drift = _drift(step, *chain, time) if step is not None else np.zeros((0, 2))
     aside, extent = np.setdiff1d(rows, chosen), (closed, length, widest, dimension)
@@ -158,6 +151,18 @@ def _longest_path(points: np.ndarray) -> np.ndarray:
     while path[-1] != end:
         path.append(int(before[path[-1]]))
     return np.asarray(path)
+
+
+def _measured(points: np.ndarray) -> tuple[np.ndarray, bool, float, float]:
+    """(distance of each point from the first one along the chain, whether it is a ring, its length, its widest gap)."""
+    gaps = np.linalg.norm(np.diff(points, axis=0), axis=1)
+    between_ends = float(np.linalg.norm(points[-1] - points[0]))
+    length, widest = float(gaps.sum()), float(gaps.max())
+    # Three points that form a triangle would pass both tests; they count as a line.
+    closed = len(points) > 3 and between_ends <= min(CLOSES * widest, ROUND * length)
+    if closed:  # the length of a ring includes the gap that closes it
+        length, widest = length + between_ends, max(widest, between_ends)
+    return np.append(0, np.cumsum(gaps)), closed, length, widest
 
 
 def _tangents(points: np.ndarray, closed: bool) -> np.ndarray:

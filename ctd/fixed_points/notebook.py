@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -91,11 +91,7 @@ def find(
 
     Raises ValueError if candidates, input and settings do not fit each other.
     """
-    chosen = {name: settings.pop(name) for name in Options.model_fields if name in settings}
-    params = FixedPoint.model_validate({"method": method, **settings})  # refuses unknown names
-    if params.region == "linear" or params.method == "exact":
-        raise ValueError("region: linear and method: exact are for a cell that is linear by pieces")
-    options = Options.model_validate(chosen)
+    params, options = _validated({"method": method, **settings})
     network, columns = _starts(candidates, x, params.dtype)
 
     def f(
@@ -113,6 +109,16 @@ def find(
     outcomes = tuple(outcome.name for outcome in kernel.outcomes)
     shown = euler(f, params.time)  # a portrait draws F(h) - h: dh/dt of a flow
     return Found(results, unique, outcomes, network, inputs, lambda h, x: shown({}, h, x))
+
+
+def _validated(settings: Mapping[str, object]) -> tuple[FixedPoint, Options]:
+    """The settings of the search and those of its reduction; ValueError as `find`."""
+    chosen = {name: value for name, value in settings.items() if name in Options.model_fields}
+    # Unknown names are left here, and refused.
+    params = FixedPoint.model_validate({k: v for k, v in settings.items() if k not in chosen})
+    if params.region == "linear" or params.method == "exact":
+        raise ValueError("region: linear and method: exact are for a cell that is linear by pieces")
+    return params, Options.model_validate(chosen)
 
 
 def _starts(

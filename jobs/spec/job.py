@@ -261,8 +261,7 @@ def _search_fields(content: object) -> Mapping[str, Any]:
 def set_field(content: dict[str, Any], override: str) -> None:
     """Apply the override `a.b.c=value`, its value read as YAML, to `content` in place.
 
-    Raises:
-        JobError: the override has no `=`, the value is not YAML, or a parent is not a mapping.
+    Raises JobError if the override has no `=`, the value is not YAML, or a parent is not a mapping.
     """
     key, equals, text = override.partition("=")
     if not equals or not key:

@@ -96,9 +96,7 @@ class Lease:
     def acquire(store: ObjectStore, address: str) -> "Lease":
         """Acquire the lease of the store at `address`.
 
-        Raises:
-            Held: another driver holds it; the text names holder and age.
-            JobError: the store cannot be written.
+        Raises Held if another driver holds it, with holder and age; JobError if the store cannot be written.
         """
         refuse_zip(addresses.local_path(address))
         for _ in objects.read_attempts(keys.LEASE):
@@ -296,11 +294,9 @@ def drivers(store: ObjectStore, address: str) -> list[LeaseRecord]:
 def cancel(store: ObjectStore, timeout_s: float = 30.0) -> LeaseRecord | None:
     """Ask the store's driver to stop, wait until it has, and return its lease record; None if none runs.
 
-    Raises:
-        TimeoutError: the driver has not stopped within `timeout_s`.
+    Raises TimeoutError if the driver has not stopped within `timeout_s`.
     """
-    held = running(store)
-    if held is None:
+    if (held := running(store)) is None:
         return None
     request = json.dumps(asdict(this_process())).encode()
     # Addressed to one generation: a driver that takes over meanwhile is not meant, and does not hear it.
