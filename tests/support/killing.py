@@ -163,6 +163,13 @@ def killed_at_random(store, seen):
 LEFT_OUT = shutil.ignore_patterns("*#*", "lease")
 
 
+def middle(states, *kinds):
+    """Of these kinds of writes the one in the middle, of what `stopped_at_writes` found."""
+    of_kind = [[state for state in states if state[0].startswith(kind)] for kind in kinds]
+    assert all(of_kind)
+    return [found[len(found) // 2] for found in of_kind]
+
+
 def stopped_at_writes(store, folder, monkeypatch, every=1):
     """Run and gather a store; (what was to be written or deleted, copy of what a kill leaves), one for each.
 

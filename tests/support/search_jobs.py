@@ -46,10 +46,12 @@ def changed(job, path, value):
     return job if value is not None else {k: v for k, v in job.items() if k != path}
 
 
+SHORT = changed(POPULATION, "search.generations", 6)
+
 JOBS = {
     "halving": HALVING,
-    "tournament": POPULATION,
-    "truncation": changed(POPULATION, "search.exploit", "truncation"),
+    "tournament": SHORT,
+    "truncation": changed(SHORT, "search.exploit", "truncation"),
 }
 
 

@@ -32,12 +32,12 @@ def test_stop_and_resume_at_many_places_ends_in_the_same_bytes(tmp_path, whole):
     """And no advance is made twice."""
     undisturbed, job = whole
     store, stops, made = make(tmp_path / "s.zarr", job), 0, 0
-    for after in [1, 2, 3, 5, 8, 13, 21]:
+    for after in [1, 3, 8, 21]:
         stop = Stop()
         executor = Interrupted(stop, after)
         stops += run_shards(Store.open(store.address), executor, stop=stop).stopped == "test"
         made += after - executor.after
-    assert stops == 7
+    assert stops == 4
     executor = Interrupted(Stop(), 10**6)
     assert run_shards(store, executor).shards_done == store.job.plan.n_shards
     assert made + 10**6 - executor.after == sum(m.rounds for m in undisturbed.committed.markers())
@@ -50,12 +50,12 @@ def test_stop_and_resume_at_many_places_ends_in_the_same_bytes(tmp_path, whole):
     ("name", "slots", "shard_items"),
     [
         ("halving", 2, 27),
-        ("halving", 32, 9),
         ("halving", None, None),  # as planned: as many as there are slots
-        ("tournament", 2, 8),
-        ("tournament", 4, 1),
         ("tournament", 2, 4),
         ("truncation", None, 3),
+        pytest.param("halving", 32, 9, marks=pytest.mark.endurance),
+        pytest.param("tournament", 2, 8, marks=pytest.mark.endurance),
+        pytest.param("tournament", 4, 1, marks=pytest.mark.endurance),
     ],
 )
 def test_bits_do_not_depend_on_slots_and_rounds(tmp_path, name, slots, shard_items):
@@ -114,7 +114,7 @@ def test_fork_goes_on_with_a_search_of_fixed_size_only(tmp_path):
         job, "search", {k: v for k, v in job["search"].items() if k != "size"}
     )
     with pytest.raises(JobError, match=r"search\.size"):
-        made(loose(grown), run(tmp_path / "l.zarr", loose(bare))[0], "x.zarr")
+        made(loose(grown), make(tmp_path / "l.zarr", loose(bare)), "x.zarr")
 
 
 def test_events_and_markers_tell_of_the_search(whole):

@@ -1,11 +1,12 @@
 """`resume --failed` of searches out of step: the items that failed are tried again, the others stay as they are."""
 
 import shutil
+from functools import cache
 
 import numpy as np
 import pytest
 from failing import Failing, in_lap
-from killing import stopped_at_writes
+from killing import middle, stopped_at_writes
 from search_jobs import DECISIONS, HALVING, RATE, ROUNDS, changed, cut, left, results
 from stores import make, run, tree_bytes
 
@@ -32,25 +33,44 @@ JOBS = {
 }  # fmt: skip
 
 
-def far(job, path):
-    """The undisturbed store, and the row of its last item that made most laps."""
-    whole, _ = run(path, job)
-    return whole, int(np.flatnonzero(results(whole)["status"] == 1)[-1])
+@pytest.fixture(scope="module")
+def far(tmp_path_factory):
+    """Name of JOBS -> the undisturbed store, and the row of its last item that made most laps."""
+    folder = tmp_path_factory.mktemp("whole")
+
+    @cache
+    def made(name):
+        whole, _ = run(folder / f"{name}.zarr", JOBS[name])
+        return whole, int(np.flatnonzero(results(whole)["status"] == 1)[-1])
+
+    return made
 
 
-def with_a_failure(path, job, lap, row):
-    """A store whose search is over, with an item that failed in this lap."""
-    store = make(path, job)
-    progress = run_shards(store, Failing(in_lap(lap, row)))
-    assert (list(progress.failed_items), progress.failed) == ([row], {})
-    return store
+@pytest.fixture(scope="module")
+def with_a_failure(far, tmp_path_factory):
+    """Of a name of JOBS and a lap, a copy of a store whose search is over, with an item that failed in this lap."""
+    folder = tmp_path_factory.mktemp("failed")
+
+    @cache
+    def made(name, lap):
+        _, row = far(name)
+        store = make(folder / f"{name}-{lap}.zarr", JOBS[name])
+        progress = run_shards(store, Failing(in_lap(lap, row)))
+        assert (list(progress.failed_items), progress.failed) == ([row], {})
+        return store.address
+
+    def copied(path, name, lap):
+        shutil.copytree(made(name, lap), path)
+        return Store.open(str(path))
+
+    return copied
 
 
 @pytest.mark.parametrize(("name", "lap"), [("asha", 0), ("asha", 2), ("optuna", 0), ("prune", 1)])
-def test_only_the_items_that_failed_are_tried_again(tmp_path, name, lap):
+def test_only_the_items_that_failed_are_tried_again(tmp_path, far, with_a_failure, name, lap):
     """From the lap in which they failed; what they come to is what they would have come to."""
-    whole, row = far(JOBS[name], tmp_path / "w.zarr")
-    store = with_a_failure(tmp_path / "f.zarr", JOBS[name], lap, row)
+    whole, row = far(name)
+    store = with_a_failure(tmp_path / "f.zarr", name, lap)
     before = results(store)
     assert before["status"][row] == 2
     assert check(store.address) == []
@@ -76,13 +96,11 @@ def test_only_the_items_that_failed_are_tried_again(tmp_path, name, lap):
 
 
 @pytest.mark.parametrize("harm", ["states", "decision"])
-def test_states_or_the_decision_that_are_lost_are_made_again(tmp_path, harm):
+def test_states_or_the_decision_that_are_lost_are_made_again(tmp_path, with_a_failure, harm):
     """States are computed again; without the decision the driver decides the same once more."""
-    job = JOBS["asha"]
-    _, row = far(job, tmp_path / "w.zarr")
     stores = []
     for name in ("a.zarr", "b.zarr"):
-        store = with_a_failure(tmp_path / name, job, 2, row)
+        store = with_a_failure(tmp_path / name, "asha", 2)
         reconsider(store, failed=True)
         stores.append(store)
     run_shards(stores[0], SerialExecutor(1))
@@ -102,19 +120,20 @@ def test_states_or_the_decision_that_are_lost_are_made_again(tmp_path, harm):
 @pytest.mark.parametrize(
     ("name", "every"),
     [
-        ("asha of 9", 30),
+        ("asha of 9", 5),
         *(pytest.param(k, 1, marks=pytest.mark.endurance) for k in ("asha", "prune")),
     ],
 )
-def test_stopped_at_writes_while_items_are_tried_again(monkeypatch, tmp_path, name, every):
-    """From some writes of each kind on, it comes to the same bytes."""
-    _, row = far(JOBS[name], tmp_path / "w.zarr")
-    store = with_a_failure(tmp_path / "f.zarr", JOBS[name], 1, row)
+def test_stopped_at_writes_while_items_are_tried_again(
+    monkeypatch, tmp_path, with_a_failure, name, every
+):
+    """From each write on, or from one of each kind, it comes to the same bytes."""
+    store = with_a_failure(tmp_path / "f.zarr", name, 1)
     reconsider(store, failed=True)
     states = stopped_at_writes(store, tmp_path, monkeypatch, every)
-    assert any(what.startswith(f"put {DECISIONS}") for what, _ in states)
+    kinds = middle(states, f"put {DECISIONS}", f"put {ROUNDS}", "put results", "put run/done")
     whole, tree = results(store), tree_bytes(store.address)
-    for what, copy in states:
+    for what, copy in states if every == 1 else kinds:
         try:
             again = Store.open(str(copy))
             searched = len(again.committed.numbers()) == again.job.plan.n_shards

@@ -2,6 +2,7 @@
 
 import random
 from functools import cache
+from itertools import cycle
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from search_jobs import (
     JOBS,
     POPULATION,
     ROUNDS,
+    SHORT,
     changed,
     cut,
     in_rounds,
@@ -35,10 +37,19 @@ from jobs.store.events import read_events
 from jobs.store.store import Store
 
 
-@pytest.fixture(scope="module", params=["halving", "tournament"])
+@pytest.fixture(
+    scope="module", params=["halving", pytest.param("tournament", marks=pytest.mark.endurance)]
+)
 def disturbed(request):
-    """A job in rounds, and its results where each lap is one round."""
+    """A job in rounds, and its results where each lap is one round.
+
+    What a store keeps of a search, and what is done where that is lost, knows nothing of the method: one is enough.
+    """
     return in_rounds(request.param), whole_store(request.param)
+
+
+BOTH = pytest.mark.parametrize("disturbed", ["halving", "tournament"], indirect=True)
+"""Where it matters that a member goes on from another one's states."""
 
 
 def stopped(path, job, nth):
@@ -73,12 +84,18 @@ def impatient(monkeypatch):
 ONCE = {"retries": 0}
 
 
-@pytest.mark.parametrize(("lap", "n"), [(0, 2), (2, 27)])
-@pytest.mark.parametrize("method", ["halving", "population"])
+@pytest.mark.parametrize(
+    ("method", "lap", "n"),
+    [
+        ("halving", 2, 27),
+        ("tournament", 0, 2),
+        pytest.param("halving", 0, 2, marks=pytest.mark.endurance),
+        pytest.param("tournament", 2, 27, marks=pytest.mark.endurance),
+    ],
+)
 def test_an_item_that_fails_is_left_out_from_there_on(tmp_path, method, lap, n):
     """The first is one that comes far; the others are compared without it. Once it is well again, with it."""
-    job, row = (HALVING, 4) if method == "halving" else (POPULATION, 4)
-    whole = whole_store("halving" if method == "halving" else "tournament")
+    job, row, whole = JOBS[method], 4, whole_store(method)
     if method == "halving":
         row = int(np.flatnonzero(results(whole)["search_rung"] >= 2)[0])
     store = make(tmp_path / "f.zarr", cut(changed(job, "run", job["run"] | ONCE), n))
@@ -92,7 +109,7 @@ def test_an_item_that_fails_is_left_out_from_there_on(tmp_path, method, lap, n):
         rungs = np.array([gone.get(m.item, 3) for m in members])
         np.testing.assert_array_equal(found["search_rung"][others], rungs[others])
     else:
-        train_population(members, 3, 9, "tournament", 0.1, 0.0, fails=fails)
+        train_population(members, 3, 6, "tournament", 0.1, 0.0, fails=fails)
         parents = [m.parents for m in members if m.item != row]
         np.testing.assert_array_equal(found["search_parent"][others], parents)
     reconsider(store, failed=True)
@@ -101,7 +118,7 @@ def test_an_item_that_fails_is_left_out_from_there_on(tmp_path, method, lap, n):
 
 def test_all_items_of_a_round_fail(tmp_path):
     """Of one shard, which the others do not wait for."""
-    job = changed(POPULATION, "run", POPULATION["run"] | ONCE)
+    job = changed(SHORT, "run", SHORT["run"] | ONCE)
     fails = lambda task: "error" if holds(task, {2, 3}) else None
     found = []
     for n in (8, 2):
@@ -111,7 +128,9 @@ def test_all_items_of_a_round_fail(tmp_path):
     same(*found)
 
 
-@pytest.mark.parametrize("name", sorted(JOBS))
+@pytest.mark.parametrize(
+    "name", ["halving", "tournament", pytest.param("truncation", marks=pytest.mark.endurance)]
+)
 def test_a_metric_that_is_nan_for_all(tmp_path, name):
     """Nobody is better: all keep their own states, and halving goes by the order of the items."""
     job = changed(in_rounds(name), "kernel", "hill_unknown")
@@ -128,7 +147,8 @@ def test_a_metric_that_is_nan_for_all(tmp_path, name):
 
 def test_a_round_that_cannot_be_made_ends_the_search_of_its_group(tmp_path):
     """The other groups go on, and so does this one in the next run."""
-    job = cut(changed(POPULATION, "sweep.grid", {"n": [2, 3]}), 2)
+    job = changed(SHORT, "params", {"dtype": "float64", "noise": 0.05})
+    job = cut(changed(job, "sweep.grid", {"steps": [50, 60]}), 2)
     whole, _ = run(tmp_path / "w.zarr", cut(job, 8))
     store = make(tmp_path / "s.zarr", job)
     progress = run_shards(
@@ -142,19 +162,23 @@ def test_a_round_that_cannot_be_made_ends_the_search_of_its_group(tmp_path):
 # --- attempts that fail ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fault", ["death", "memory", "storage", "outside"])
-def test_rounds_that_are_tried_again(tmp_path, disturbed, fault):
-    """Each third attempt fails; where memory runs out, the slots are halved on the way."""
+@BOTH
+def test_rounds_that_are_tried_again(tmp_path, disturbed):
+    """Each third attempt fails, of each fault in turn; where memory runs out, the slots are halved on the way."""
     job, whole = disturbed
-    store, calls = make(tmp_path / "t.zarr", changed(job, "run.retries", 99)), iter(range(10**6))
-    progress = run_shards(store, Failing(lambda task: fault if next(calls) % 3 == 2 else None))
+    store = make(tmp_path / "t.zarr", changed(job, "run.retries", 99))
+    faults = ("death", "memory", "storage", "outside")
+    turns = cycle(fault for each in faults for fault in (None, None, each))
+    progress = run_shards(store, Failing(lambda task: next(turns)))
     assert progress.failed == {}
+    said = [e.error for e in read_events(store) if e.kind == "error"]
+    assert {text.split()[0] for text in said} == {*faults}
     same(store, whole)
 
 
 def test_memory_that_forces_a_smaller_microbatch_midway(tmp_path):
     """The search goes on with it from there; what was told before stays as it is."""
-    job = cut(changed(POPULATION, "run.microbatch", 4), 4)
+    job = cut(changed(SHORT, "run.microbatch", 4), 4)
     store, calls = make(tmp_path / "m.zarr", job), iter(range(10**6))
     progress = run_shards(store, Failing(lambda task: "memory" if next(calls) == 5 else None))
     assert (progress.failed, progress.shards_done) == ({}, 2)
@@ -184,15 +208,16 @@ HARMS = ("cut", "removed", "head", "end")
     ("which", "harm", "at"),
     [
         ("all", "removed", "once"),
-        ("all", "end", "next run"),
         ("one", "cut", "next run"),
-        ("one", "head", "once"),
+        pytest.param("all", "end", "next run", marks=pytest.mark.endurance),
+        pytest.param("one", "head", "once", marks=pytest.mark.endurance),
     ],
 )
+@BOTH
 def test_states_that_are_damaged_are_computed_again(tmp_path, disturbed, which, harm, at):
     """Under a driver that lives, or before the next one; all that there are, and with them whole lineages."""
     job, whole = disturbed
-    nth = 5 if job["search"]["method"] == "halving" else 18
+    nth = 5 if job["search"]["method"] == "halving" else 14
     store, stop = make(tmp_path / "d.zarr", job), Stop()
 
     def damage():
@@ -274,7 +299,8 @@ def test_a_log_of_another_search_ends_it(tmp_path, disturbed):
     ends_as(store, whole)
 
 
-@pytest.mark.parametrize("harm", ["removed", "cut"])
+@pytest.mark.parametrize("harm", ["removed", pytest.param("cut", marks=pytest.mark.endurance)])
+@BOTH
 def test_a_committed_shard_that_is_damaged_is_computed_again(tmp_path, disturbed, harm):
     """From the log, with all that its items descend from; the other shards stay as they are."""
     job, whole = disturbed
@@ -315,26 +341,30 @@ def test_check_knows_states_and_decisions(tmp_path, disturbed):
 # --- a storage that fails, drivers ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("call", "part"),
-    [("create", DECISIONS), ("write", ROUNDS), ("read_range", ROUNDS), ("delete", ROUNDS)],
-)
-def test_a_storage_that_fails_between_two_decisions(tmp_path, monkeypatch, disturbed, call, part):
-    """At one request in five; the driver waits, and goes on where it was."""
+@BOTH
+def test_a_storage_that_fails_between_two_decisions(tmp_path, monkeypatch, disturbed):
+    """At one request in five of each kind; the driver waits, and goes on where it was."""
     job, whole = disturbed
     store, draw = make(tmp_path / "e.zarr", job), random.Random(0)
-    fails = lambda where, key, *rest: key.startswith(part) and draw.random() < 0.4
-    flaky = Flaky(getattr(objects, call), fails)
+    parts = {"create": DECISIONS, "write": ROUNDS, "read_range": ROUNDS, "delete": ROUNDS}
+    flaky = {
+        call: Flaky(
+            getattr(objects, call),
+            lambda where, key, *rest, part=part: key.startswith(part) and draw.random() < 0.4,
+        )
+        for call, part in parts.items()
+    }
     with monkeypatch.context() as patch:
-        patch.setattr(objects, call, flaky)
+        for call, fails in flaky.items():
+            patch.setattr(objects, call, fails)
         progress = run_shards(store, SerialExecutor(1))
     assert (progress.failed, progress.shards_done) == ({}, progress.n_shards)
-    assert flaky.n
+    assert all(fails.n for fails in flaky.values())
     check(store.address, repair=True)  # what could not be deleted
     same(store, whole)
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.endurance)])
 def test_a_storage_that_fails_while_others_report(tmp_path, monkeypatch, seed):
     """A decision that could not be written is written later, and its round handed out, whoever has ended meanwhile."""
     job = changed(POPULATION, "search.size", 4)

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from killing import killed_at_a_write, killed_at_random, stopped_at_writes
-from search_jobs import DECISIONS, ROUNDS, in_rounds, left, results
+from killing import killed_at_a_write, killed_at_random, middle, stopped_at_writes
+from search_jobs import DECISIONS, HALVING, ROUNDS, changed, cut, in_rounds, left, results
 from stores import make, run, tree_bytes
 
 from jobs.gather.check import check
@@ -12,10 +12,23 @@ from jobs.run.shards import run_shards
 from jobs.run.worker import SerialExecutor
 from jobs.store.store import Store
 
+JOBS = {
+    "halving of 9": cut(changed(HALVING, "sweep.samples", 9), 2),
+    "halving": in_rounds("halving"),
+    "tournament": in_rounds("tournament"),
+}
 
-@pytest.fixture(scope="module", params=["halving", "tournament"])
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        "halving of 9",
+        pytest.param("halving", marks=pytest.mark.endurance),
+        pytest.param("tournament", marks=pytest.mark.endurance),
+    ],
+)
 def whole(request, tmp_path_factory):
-    job = in_rounds(request.param)
+    job = JOBS[request.param]
     store, _ = run(tmp_path_factory.mktemp("store") / "whole.zarr", job)
     gather(store)
     return store, job
@@ -39,38 +52,25 @@ KINDS = [
 ]  # fmt: skip
 
 
-def begun_again(monkeypatch, tmp_path, whole, choose, every):
+@pytest.mark.parametrize("every", [15, pytest.param(1, marks=pytest.mark.endurance)])
+def test_stopped_at_writes(monkeypatch, tmp_path, whole, every):
+    """At the one in the middle of each kind, or at all of them."""
     undisturbed, job = whole
     states = stopped_at_writes(make(tmp_path / "s.zarr", job), tmp_path, monkeypatch, every)
-    kinds = {
-        kind: [k for k, (what, _) in enumerate(states) if what.startswith(kind)] for kind in KINDS
-    }
-    assert all(kinds.values())
-    for k in choose(kinds, len(states)):
-        what, copy = states[k]
+    some = middle(states, *KINDS)
+    for what, copy in states if every == 1 else some:
         try:
             ends_as(Store.open(str(copy)), undisturbed)
         except Exception as error:
-            error.add_note(f"stopped at write {k}: {what}")
+            error.add_note(f"stopped before {what} ({copy.name})")
             raise
-
-
-def test_stopped_at_writes_of_each_kind(monkeypatch, tmp_path, whole):
-    """At the one in the middle."""
-    some = lambda kinds, n: [found[len(found) // 2] for found in kinds.values()]
-    begun_again(monkeypatch, tmp_path, whole, some, 15)
-
-
-@pytest.mark.endurance
-def test_stopped_at_every_write(monkeypatch, tmp_path, whole):
-    begun_again(monkeypatch, tmp_path, whole, lambda kinds, n: range(n), 1)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("when", "what", "nth"),
     [
-        ("after", DECISIONS, 6),
+        ("after", DECISIONS, 4),
         *(
             pytest.param(*rest, marks=pytest.mark.endurance)
             for rest in (

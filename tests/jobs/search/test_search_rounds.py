@@ -11,6 +11,7 @@ from search_jobs import (
     HALVING,
     JOBS,
     POPULATION,
+    SHORT,
     changed,
     cut,
     in_rounds,
@@ -57,7 +58,13 @@ class Watched(Nodes):
 
 
 @pytest.mark.parametrize(
-    ("name", "n"), [("halving", 1), ("halving", 3), ("tournament", 4), ("truncation", 2)]
+    ("name", "n"),
+    [
+        ("halving", 3),
+        ("tournament", 4),
+        pytest.param("halving", 1, marks=pytest.mark.endurance),
+        pytest.param("truncation", 2, marks=pytest.mark.endurance),
+    ],
 )
 def test_bits_do_not_depend_on_the_workers_and_who_is_first(tmp_path, monkeypatch, name, n):
     """And a decision is written before anything that follows from it is handed out."""
@@ -69,7 +76,7 @@ def test_bits_do_not_depend_on_the_workers_and_who_is_first(tmp_path, monkeypatc
     same(store, whole_store(name))
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.endurance)])
 def test_what_depends_on_who_is_first_goes_on_from_the_log(tmp_path, monkeypatch, seed):
     """ASHA on four workers is stopped, and another driver decides on from what is written: nothing is asked anew."""
     draw = np.random.default_rng(seed)
@@ -150,7 +157,7 @@ def test_rounds_are_told_apart_beyond_the_digits_of_their_names(tmp_path, monkey
     monkeypatch.setattr("jobs.keys.is_ours", lambda key: True)
     store, stop = make(tmp_path / "s.zarr", in_rounds("tournament")), Stop()
     executor = SerialExecutor(1)
-    enough = lambda p: stop.ask("test") if len(left(store, DECISIONS)) > 20 else None
+    enough = lambda p: stop.ask("test") if len(left(store, DECISIONS)) > 13 else None
     monkeypatch.setattr("jobs.run.task.TICK_S", 0.0)
     assert run_shards(store, executor, enough, stop).stopped == "test"
     assert run_shards(store, SerialExecutor(1)).failed == {}
@@ -159,8 +166,9 @@ def test_rounds_are_told_apart_beyond_the_digits_of_their_names(tmp_path, monkey
 
 # --- several groups, several drivers --------------------------------------------------------------
 
-GROUPS = changed(POPULATION, "sweep", {"grid": {"n": [2, 3, 5]}, **POPULATION["sweep"]})
-GROUPS = changed(GROUPS, "search.generations", 5)
+GROUPS = changed(POPULATION, "params", {"dtype": "float64", "noise": 0.05})
+GROUPS = changed(GROUPS, "sweep", {"grid": {"steps": [40, 50, 60]}, **POPULATION["sweep"]})
+GROUPS = changed(GROUPS, "search.generations", 4)
 """A population of 8 in each of three groups."""
 
 
@@ -198,11 +206,11 @@ def test_rounds_in_a_bucket(s3):
     """A driver is killed, and another one goes on from its decisions."""
     del s3
     address = "s3://lab/rounds.zarr"
-    killed(dies_after_a_decision, address, in_rounds("tournament"), 6)
+    killed(dies_after_a_decision, address, in_rounds("halving"), 6)
     store = Store.open(address)
     assert len(left(store, DECISIONS)) == 6
     assert run_shards(store, SerialExecutor(1)).failed == {}
-    same(store, whole_store("tournament"))
+    same(store, whole_store("halving"))
 
 
 # --- what is told ---------------------------------------------------------------------------------
@@ -210,7 +218,7 @@ def test_rounds_in_a_bucket(s3):
 
 def test_markers_tell_of_all_rounds(tmp_path):
     """Of the time from the first one on, and of the longest advance, which the last step has not made."""
-    job = cut(changed(POPULATION, "run", {"slots": 2, "checkpoint_s": 0}), 2)
+    job = cut(changed(SHORT, "run", {"slots": 2, "checkpoint_s": 0}), 2)
     store, _ = run(tmp_path / "t.zarr", job)
     events = read_events(store)
     ended = {e.shard: e.time for e in events if e.kind == "done"}
