@@ -308,7 +308,13 @@ OBJECTS = {
 """Example -> (params beside its own, objects that one of its shards is, marker included)."""
 
 
-@pytest.mark.parametrize("example", OBJECTS)
+@pytest.mark.parametrize(
+    "example",
+    [
+        pytest.param(name, marks=pytest.mark.endurance if name == "decision_fixed_points" else ())
+        for name in OBJECTS
+    ],
+)
 def test_objects_of_a_shard_of_the_examples(example):
     params, n = OBJECTS[example]
     job = yaml.safe_load((EXAMPLES / f"{example}.yaml").read_text())

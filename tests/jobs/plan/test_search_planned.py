@@ -9,7 +9,7 @@ import pytest
 from hill import Descent, kernel
 from pydantic import Field
 from search_jobs import HALVING, POPULATION, RATE, changed
-from stores import BASE, FOUR_SLOTS, run
+from stores import BASE, FOUR_SLOTS, SMALL_RNN, run
 
 from ctd.installed import how_to_install, install
 from ctd.kernel import Traced
@@ -256,15 +256,24 @@ def test_searches_that_would_compare_nothing_or_the_wrong_way(job, path, value, 
     assert said in str(caught.value)
 
 
-def test_items_make_the_advances_that_their_kernel_tells(tmp_path):
-    store, _ = run(tmp_path / "r.zarr", RNN)
-    params = RNN["params"]
-    assert store.rows(0, "search_advances", 0, 4).max() == -(-params["n_batches"] // 4) == 6
-    ready = prepare(parse_job(RNN, "job"), BASE, "job", lambda: Machines(1, 10**9))
+@pytest.mark.parametrize(
+    ("params", "advances", "compared"),
+    [
+        (SMALL_RNN, 2, 1),
+        # Its last advance makes one of four steps.
+        pytest.param(RNN["params"], 6, 2, marks=pytest.mark.endurance),
+    ],
+)
+def test_items_make_the_advances_that_their_kernel_tells(tmp_path, params, advances, compared):
+    job = RNN | {"params": params}
+    store, _ = run(tmp_path / "r.zarr", job)
+    assert store.rows(0, "search_advances", 0, 4).max() == advances
+    ready = prepare(parse_job(job, "job"), BASE, "job", lambda: Machines(1, 10**9))
     _, total = plan_rows(ready, str(tmp_path / "none"), 1)
     said = "halving by least eval_loss: 4, 2, 1 items, up to 1, 2 advances and the end"
     assert total["search"].startswith(said)
-    assert total["search"].endswith("; items make 6 advances at most and are compared 2 times")
+    told = f"; items make {advances} advances at most and are compared {compared} time"
+    assert total["search"].rstrip("s").endswith(told)
     kernel = replace(ready.kernel, advances=None)
     _, total = plan_rows(replace(ready, kernel=kernel), str(tmp_path / "none"), 1)
     assert (

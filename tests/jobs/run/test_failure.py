@@ -90,8 +90,8 @@ def whole(tmp_path_factory):
     [
         ("error", {6, 11}),
         ("error", {0, 1, 2, 3, 4, 5}),
-        ("death", {8}),
         ("death", {21}),
+        pytest.param("death", {8}, marks=pytest.mark.endurance),
     ],
 )
 def test_items_that_fail_are_found_and_the_others_are_as_without_them(tmp_path, whole, fault, rows):
@@ -445,7 +445,9 @@ def test_a_group_that_is_given_up_is_not_tried_for_what_was_postponed(tmp_path):
     assert set(ledger.progress.failed) >= {0, 1}
 
 
-@pytest.mark.parametrize("fault", ["error", "death", "death of the whole"])
+@pytest.mark.parametrize(
+    "fault", ["error", pytest.param("death", marks=pytest.mark.endurance), "death of the whole"]
+)
 def test_storage_that_fails_while_a_failure_is_decided(tmp_path, monkeypatch, fault):
     """The decision waits for the storage; nothing is blamed, forgotten or tried more often for it."""
     monkeypatch.setattr("jobs.run.limits.LONGEST_PAUSE_S", 0.01)
@@ -460,7 +462,7 @@ def test_storage_that_fails_while_a_failure_is_decided(tmp_path, monkeypatch, fa
     for name in ("quiet", "flaky"):
         store = make(tmp_path / f"{name}.zarr", job)
         whole_shard = next(store.job.plan.shards())
-        objects.write(store.objects, "run/layout/0-cpu.json", checksummed({"microbatch": 1}))
+        objects.write(store.objects, "run/layout/0-cpu.json", checksummed({"microbatch": 2}))
         if name == "flaky":
             layouts = Flaky(objects.list_keys, lambda where, prefix: prefix == "run/layout")
             monkeypatch.setattr(store, "rows", rows := Flaky(store.rows))

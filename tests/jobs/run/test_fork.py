@@ -42,8 +42,9 @@ def test_search_that_compares_all_items_is_not_told_to_fork(tmp_path):
 @pytest.mark.parametrize(
     ("first", "more", "gone", "kept", "total"),
     [
-        (FIRST, MORE, [], set(range(8)), 10),  # the new items are groups of their own
+        # The new items are groups of their own, and an old shard is not there.
         (FIRST, MORE, [2], set(range(8)) - {2}, 10),
+        pytest.param(FIRST, MORE, [], set(range(8)), 10, marks=pytest.mark.endurance),
         (LINE, {"grid": {"rate": [0.7, 0.8, 0.9, 1.0]}}, [], {0, 1, 2}, 5),  # the last was not full
     ],
 )

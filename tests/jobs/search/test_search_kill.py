@@ -47,9 +47,9 @@ def ends_as(store, whole):
 
 
 KINDS = [
-    f"put {DECISIONS}", f"put {ROUNDS}", f"delete {ROUNDS}", "put run/checkpoints", "delete run/checkpoints",
-    "put results", "put run/done", "put run/segments",
+    f"put {DECISIONS}", f"put {ROUNDS}", f"delete {ROUNDS}", "put run/checkpoints", "put run/done",
 ]  # fmt: skip
+"""What a search writes and other runs do not, or at other times; for the rest see tests/jobs/run/test_kill.py."""
 
 
 @pytest.mark.parametrize("every", [15, pytest.param(1, marks=pytest.mark.endurance)])

@@ -4,7 +4,6 @@ import random
 
 import numpy as np
 import pytest
-from killing import dies_after_a_decision, killed
 from nodes import Nodes
 from search_jobs import (
     DECISIONS,
@@ -30,7 +29,6 @@ from jobs.storage import objects
 from jobs.storage.checksums import read_verified
 from jobs.store.events import read_events
 from jobs.store.rounds import read_decisions, round_digest
-from jobs.store.store import Store
 
 # --- the same bits --------------------------------------------------------------------------------
 
@@ -200,17 +198,6 @@ def test_groups_are_dealt_out_to_drivers(tmp_path, groups):
     progress = run_parts(store, SerialExecutor(1), 1, 2, lambda p: None, Stop())
     assert (progress.shards_done, progress.failed) == (6, {})
     same(store, groups)
-
-
-def test_rounds_in_a_bucket(s3):
-    """A driver is killed, and another one goes on from its decisions."""
-    del s3
-    address = "s3://lab/rounds.zarr"
-    killed(dies_after_a_decision, address, in_rounds("halving"), 6)
-    store = Store.open(address)
-    assert len(left(store, DECISIONS)) == 6
-    assert run_shards(store, SerialExecutor(1)).failed == {}
-    same(store, whole_store("halving"))
 
 
 # --- what is told ---------------------------------------------------------------------------------

@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import s3 as lab
-from killing import dies_after_a_checkpoint, killed
+from killing import dies_after_a_checkpoint, dies_after_a_decision, killed
 from obstore.exceptions import BaseError
 from places import ROOT
+from search_jobs import DECISIONS, in_rounds, left, same, whole_store
 from stores import BASE, make, run, tree_bytes
 from waiting import until
 
@@ -32,8 +33,8 @@ from jobs.storage.lease import Lease
 
 JOB = {
     "kernel": "toy",
-    "params": {"n_steps": 30},
-    "sweep": {"grid": {"rate": {"linspace": [-0.5, 0.5, 24]}}},
+    "params": {"n_steps": 12},
+    "sweep": {"grid": {"rate": {"linspace": [-0.5, 0.5, 12]}}},
     "run": {"shard_items": 6, "slots": 4, "microbatch": 2, "checkpoint_s": 0, "backoff_s": 0},
 }
 
@@ -132,7 +133,7 @@ def test_a_server_that_is_away_is_no_range_that_is_not_there(s3, monkeypatch):
 
 def test_same_bytes_as_on_a_disk(s3, address, whole):
     store, progress = run(address, JOB)
-    assert progress.items_done == 24
+    assert progress.items_done == 12
     gather(store)
     assert bucket_bytes(s3, address) == tree_bytes(whole.address)
     assert check(address) == []
@@ -148,12 +149,21 @@ def test_killed_between_checkpoint_and_marker_and_resumed(s3, address, whole, tm
     store = Store.open(address)
     assert store.committed.numbers() == {0}
     progress = run_shards(store, SerialExecutor(1))
-    assert (progress.items_before, progress.items_done) == (6, 24)
+    assert (progress.items_before, progress.items_done) == (6, 12)
     assert any(marker.resumed_at for marker in store.committed.markers())
     gather(store)
     assert bucket_bytes(s3, address) == tree_bytes(whole.address)
     after = s3.objects(address.removeprefix("s3://lab/"))
     assert lab.hides_secrets(*left.values(), *after.values(), said)
+
+
+def test_a_search_that_is_killed_goes_on_from_its_decisions(s3, address):
+    del s3
+    killed(dies_after_a_decision, address, in_rounds("halving"), 6)
+    store = Store.open(address)
+    assert len(left(store, DECISIONS)) == 6
+    assert run_shards(store, SerialExecutor(1)).failed == {}
+    same(store, whole_store("halving"))
 
 
 def test_two_drivers_and_a_cancel_from_elsewhere(s3, ctd, job_file, address):
@@ -186,9 +196,9 @@ def test_two_drivers_and_a_cancel_from_elsewhere(s3, ctd, job_file, address):
 
 def test_commands_take_an_address(s3, ctd, address, tmp_path, monkeypatch):
     run(address, JOB)
-    assert json.loads(ctd("status", address, "--json")[1])["items_done"] == 24
-    rows = json.loads(ctd("query", address, "--where", "rate > 0.45", "--json")[1])
-    assert [round(row["rate"], 3) for row in rows] == [0.457, 0.5]
+    assert json.loads(ctd("status", address, "--json")[1])["items_done"] == 12
+    rows = json.loads(ctd("query", address, "--where", "rate > 0.4", "--json")[1])
+    assert [round(row["rate"], 3) for row in rows] == [0.409, 0.5]
     assert ctd("gather", address, "--set", "top=2")[0] == 0
     assert open_store(address)["gathered/0"].sizes["place"] == 2
     for target in ("item.h5", "s3://lab/item.h5"):
@@ -207,7 +217,7 @@ def test_commands_take_an_address(s3, ctd, address, tmp_path, monkeypatch):
         for command in ("status", "query", "logs", "check"):
             code, out, err = ctd(command, address)
             assert code == 0, out + err
-    objects.delete(connect.open_objects(address), "results/0/x/c/2/0")
+    objects.delete(connect.open_objects(address), "results/0/x/c/1/0")
     assert ctd("check", address)[0] == 1
     assert ctd("check", address, "--repair")[0] == 0
     assert ctd("resume", address, "--executor", "serial")[0] == 0
@@ -215,6 +225,7 @@ def test_commands_take_an_address(s3, ctd, address, tmp_path, monkeypatch):
 
 
 @pytest.mark.ray
+@pytest.mark.endurance
 def test_workers_of_a_local_ray_reach_the_bucket(s3, ctd, job_file, address, monkeypatch):
     """They have the driver's environment; none of it is in what Ray writes down."""
     from cluster.ray.local import LocalRay
@@ -232,7 +243,7 @@ def test_workers_of_a_local_ray_reach_the_bucket(s3, ctd, job_file, address, mon
     run = ("run", job_file(text), "--store", address, "--base", BASE)
     code, out, err = ctd(*run, "--executor", "ray")
     assert code == 0, err
-    assert json.loads(ctd("status", address, "--json")[1])["items_done"] == 24
+    assert json.loads(ctd("status", address, "--json")[1])["items_done"] == 12
     assert written
     assert lab.hides_secrets(out.encode(), err.encode(), *written.values())
 
@@ -247,7 +258,7 @@ def test_busy_server_slows_a_run_down_and_no_more(s3, address, whole, monkeypatc
         gather(store)
         assert proxy.counts["busy"] > 3
         assert proxy.counts["lost"] > 3
-    assert progress.items_done == 24
+    assert progress.items_done == 12
     assert (progress.failed, progress.retried) == ({}, 0)
     assert bucket_bytes(s3, address) == tree_bytes(whole.address)
 
@@ -271,7 +282,7 @@ def test_server_that_is_away_for_long_is_waited_for(s3, address, whole, monkeypa
 
         store = make(address, JOB)
         progress = run_shards(store, SerialExecutor(1), listen)
-    assert progress.items_done == 24
+    assert progress.items_done == 12
     assert progress.failed == {}
     assert heard == [f"{address}: the storage fails: GenericError: Reduce your rate (SlowDown)"]
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3.url)
@@ -306,7 +317,7 @@ def test_keys_of_a_profile_that_run_out_and_are_renewed(s3, address, whole, monk
     write(lab.SECRET)
     store = make(address, JOB)
     progress = run_shards(store, SerialExecutor(1), listen)
-    assert (progress.items_done, progress.failed) == (24, {})
+    assert (progress.items_done, progress.failed) == (12, {})
     (said,) = heard
     assert "the credentials are wrong: the secret does not belong to the access key" in said
     gather(store)

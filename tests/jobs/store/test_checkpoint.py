@@ -57,7 +57,7 @@ def finished(tmp_path_factory):
 def test_stop_and_resume_at_many_places_ends_in_the_same_bytes(tmp_path, finished):
     store = make(tmp_path / "s.zarr", SLOW)
     stops = resumed = 0
-    for after in [1, 2, 3, 5, 8, 13, 21, 34]:
+    for after in [1, 2, 5, 13, 34]:
         stop = Stop()
         progress = run_shards(Store.open(store.address), Interrupted(stop, after), stop=stop)
         if progress.stopped is None:
@@ -68,7 +68,7 @@ def test_stop_and_resume_at_many_places_ends_in_the_same_bytes(tmp_path, finishe
     gather(store)
     assert tree_bytes(store.address) == tree_bytes(finished.address)
     resumed = sum(marker.resumed_at is not None for marker in store.committed.markers())
-    assert stops == 8
+    assert stops == 5
     assert resumed >= 3
     assert list(objects.list_keys(store.objects, "run/checkpoints")) == []
     assert [e.kind for e in read_events(store)].count("stopped") == stops
@@ -190,7 +190,9 @@ run: {microbatch: 2, slots: 4, shard_items: 4, workers: 1, checkpoint_s: 0.2}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("executor", ["serial", pytest.param("ray", marks=pytest.mark.ray)])
+@pytest.mark.parametrize(
+    "executor", ["serial", pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.endurance])]
+)
 def test_a_driver_that_gets_sigterm_exits_75_and_resume_ends_the_job(
     tmp_path, executor, monkeypatch, command_line
 ):
