@@ -2,7 +2,9 @@
 
 With a fixed seed, workers, raylets, nodes, the driver and the whole cluster get SIGKILL while the stores
 are computed. At the end every result array has the bytes of an undisturbed run. A kernel and a search of another see
-four kinds of kill in every run of the tests; all kernels see twenty kills with `-m endurance`.
+four kinds of kill, all kernels see twenty. In every run of the tests there is one kind of death at a time:
+tests/cluster/ray/test_dispatch.py and test_executors.py (workers), test_lost.py (a Ray, a cluster),
+tests/jobs/run/test_kill.py and tests/jobs/search/test_search_kill.py (a driver at its writes).
 """
 
 import contextlib
@@ -279,11 +281,12 @@ def pieces(store):
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.endurance
 @pytest.mark.parametrize(
     ("jobs", "plan"),
     [
         pytest.param(FEW, SHORT, id="a kernel and a search"),
-        pytest.param(JOBS, LONG, id="all kernels", marks=pytest.mark.endurance),
+        pytest.param(JOBS, LONG, id="all kernels"),
     ],
 )
 def test_chaos_ends_in_the_bytes_of_an_undisturbed_run(folder, jobs, plan):
