@@ -13,7 +13,7 @@ import pytest
 from hostile import Hostile
 from page_stores import CHROMIUM, HOSTILE, JOBS, browser, finished, until
 from search_jobs import HALVING, RATE
-from stores import run
+from stores import FOUR_SLOTS, SMALL_RNN, run
 
 from ctd.plots import Axis, Plot, Points, Scale
 from jobs import keys
@@ -58,28 +58,38 @@ def pages(tmp_path_factory):
     return Pages()
 
 
-@pytest.fixture
-def visit(chromium, pages):
-    """Open the page of a store; whatever it complains of or asks for must be nothing at the end."""
-    opened = []
+@pytest.fixture(scope="module")
+def tab(chromium):
+    """The tests' one tab, in which each loads its page anew: a process for each would take most of the time."""
+    return chromium.new_page()
 
-    def open_page(name, width=1280, **options):
-        page = chromium.new_page(viewport={"width": width, "height": 900}, **options)
-        trouble = []
-        page.on("console", lambda message: trouble.append(message.text))
-        page.on("pageerror", lambda error: trouble.append(str(error)))
-        address = pages[name][1]
-        page.on("request", lambda r: None if r.url == address else trouble.append(r.url))
-        page.goto(address)
-        until(page, "FIGURES.size > 0 && [...FIGURES].every((f) => f.box)")
-        opened.append((page, trouble))
-        return page
+
+@pytest.fixture
+def visit(tab, pages):
+    """Open the page of a store, or in a file; whatever it complains of or asks for must be nothing at the end."""
+    trouble, addresses = [], []
+    heard = {
+        "console": lambda message: trouble.append(message.text),
+        "pageerror": lambda error: trouble.append(str(error)),
+        "request": lambda r: None if r.url in addresses else trouble.append(r.url),
+    }
+    for event, listener in heard.items():
+        tab.on(event, listener)
+
+    def open_page(what, width=1280, scheme="light"):
+        addresses.append(what.as_uri() if isinstance(what, Path) else pages[what][1])
+        tab.mouse.move(0, 0)
+        tab.set_viewport_size({"width": width, "height": 900})
+        tab.emulate_media(color_scheme=scheme)
+        tab.goto(addresses[-1])
+        until(tab, "FIGURES.size > 0 && [...FIGURES].every((f) => f.box)")
+        return tab
 
     yield open_page
-    for page, trouble in opened:
-        page.close()
-        # A picture in the page itself is no request to anybody.
-        assert [t for t in trouble if not t.startswith("data:")] == []
+    for event, listener in heard.items():
+        tab.remove_listener(event, listener)
+    # A picture in the page itself is no request to anybody.
+    assert [t for t in trouble if not t.startswith("data:")] == []
 
 
 def view(page, title):
@@ -100,13 +110,22 @@ def centre(canvas):
 @pytest.mark.parametrize(
     ("name", "width", "scheme"),
     [
-        *((name, 390, "dark") for name in JOBS),
-        ("toy", 1280, "light"),
+        ("toy", 390, "dark"),
+        ("train_rnn", 390, "dark"),
+        ("fixed_points", 1280, "light"),
         ("esn", 1920, "light"),
+        *(
+            pytest.param(*case, marks=pytest.mark.endurance)
+            for case in (
+                ("esn", 390, "dark"),
+                ("fixed_points", 390, "dark"),
+                ("toy", 1280, "light"),
+            )
+        ),
     ],
 )
 def test_page_shows_everything_without_overflow(visit, name, width, scheme):
-    page = visit(name, width, color_scheme=scheme)
+    page = visit(name, width, scheme)
     # What axe-core knows of accessibility: names, contrast, reach by keyboard.
     page.evaluate(AXE)
     faults = page.evaluate("axe.run().then((found) => found.violations.map((v) => [v.id, v.nodes.map((n) => n.html)]))")  # fmt: skip
@@ -139,7 +158,7 @@ def test_hostile_names_and_traces_are_only_text(visit):
     assert "<script>hacked()</script>" in page.locator("#failures pre").first.inner_text()
 
 
-def test_a_strangers_store_is_only_text_and_pictures(chromium, tmp_path, monkeypatch):
+def test_a_strangers_store_is_only_text_and_pictures(visit, tmp_path, monkeypatch):
     """Whatever a store says of its kernel, and the pictures that it keeps, is the stranger's."""
     monkeypatch.delitem(sys.modules, "payload", raising=False)
     evil = Hostile(tmp_path / "evil.zarr")
@@ -154,18 +173,12 @@ def test_a_strangers_store_is_only_text_and_pictures(chromium, tmp_path, monkeyp
     write_pictures(store, 0, [plot_json(plot)])
     path = tmp_path / "page.html"
     path.write_text(render(Content(Store.open(store.address)).all()), encoding="utf-8")
-    page = chromium.new_page()
-    trouble = []
-    page.on("console", lambda message: trouble.append(message.text))
-    page.on("pageerror", lambda error: trouble.append(str(error)))
-    page.goto(path.as_uri())
-    until(page, "FIGURES.size > 0 && [...FIGURES].every((f) => f.box)")
+    page = visit(path)
     assert page.get_by_role("heading", name=f"Kept {HOSTILE}", exact=True).is_visible()
     canvas(page, f"Kept {HOSTILE}").hover()
     assert page.evaluate("typeof hacked") == "undefined"
     assert page.locator("img").count() == 0
-    page.close()
-    assert (trouble, evil.ran) == ([], False)
+    assert not evil.ran
 
 
 def cells(page, column):
@@ -339,7 +352,7 @@ def test_parallel_coordinates_keep_a_range(visit):
 
 
 def test_page_follows_the_colour_scheme(visit):
-    page = visit("esn", color_scheme="dark")
+    page = visit("esn", scheme="dark")
     dark = page.evaluate("[getComputedStyle(document.body).backgroundColor, THEME.ink]")
     image = page.evaluate("[...FIGURES][0].base.toDataURL()")
     page.emulate_media(color_scheme="light")
@@ -417,16 +430,14 @@ def test_map_over_two_parameters_has_the_medians(visit, pages):
     assert plot["x"]["ticks"] == ["0.5", "1.5", "2.5"]
 
 
-def test_a_search_has_slices_and_two_parameters_in_colours_of_the_metric(chromium, tmp_path):
+def test_a_search_has_slices_and_two_parameters_in_colours_of_the_metric(visit, tmp_path):
     """Draws, each with a value of its own; the grid of `esn` has a map alone."""
     draws = {"random": {"rate": RATE, "noise": {"uniform": [0.0, 0.2]}}, "samples": 9}
     params = {"dtype": "float64", "steps": 60}
     store, _ = run(tmp_path / "h.zarr", HALVING | {"sweep": draws, "params": params})
     path = tmp_path / "page.html"
     path.write_text(render(Content(store).all()), encoding="utf-8")
-    page = chromium.new_page()
-    page.goto(path.as_uri())
-    until(page, "FIGURES.size > 0 && [...FIGURES].every((f) => f.box)")
+    page = visit(path)
     frame = table(store, "items")
     x, y = page.evaluate("GIVEN.content.sweep.parameters")
     assert {x, y} == {"rate", "noise"}
@@ -445,7 +456,6 @@ def test_a_search_has_slices_and_two_parameters_in_colours_of_the_metric(chromiu
             np.testing.assert_allclose(found, values[name], rtol=1e-4, err_msg=f"{title}: {key}")
     last = page.evaluate(f"(t) => ({FIGURE})(t).plot.layers.at(-1)", "Best loss so far")
     assert (last["name"], last["strong"]) == ("best so far", True)
-    page.close()
 
 
 def test_an_item_opens_by_its_link_with_all_that_is_known_of_it(visit, pages):
@@ -500,36 +510,30 @@ def test_a_plot_is_saved_as_png_svg_and_csv(visit, pages):
     assert frame[frame.item == 4].iloc[:, 3].to_numpy() == pytest.approx(curve, rel=1e-4)
 
 
-def test_several_stores_stand_on_one_page_with_what_differs(chromium, pages, tmp_path):
+def test_several_stores_stand_on_one_page_with_what_differs(visit, pages, tmp_path):
     store = pages["train_rnn"][0]
-    job = JOBS["train_rnn"]
-    other, _ = run(tmp_path / "another.zarr", {**job, "params": {**job["params"], "n": 5}})
+    # Of another size, and with the programs of other tests.
+    job = {**JOBS["train_rnn"], "params": SMALL_RNN, "run": FOUR_SLOTS}
+    other, _ = run(tmp_path / "another.zarr", job)
     path = tmp_path / "two.html"
     contents = [Content(one).all() for one in (store, other)]
     path.write_text(render(several(contents, Shelf([store, other]))), encoding="utf-8")
-    page = chromium.new_page()
-    trouble = []
-    page.on("console", lambda message: trouble.append(message.text))
-    page.on("pageerror", lambda error: trouble.append(str(error)))
-    page.goto(path.as_uri())
-    until(page, "FIGURES.size > 0 && [...FIGURES].every((f) => f.box)")
+    page = visit(path)
     assert page.locator(".tile b").first.inner_text() == "20"
     rows = page.locator("#stores tr").all_inner_texts()
-    assert [row.split("\t")[:2] for row in rows] == [
-        ["store", "n"], ["train_rnn", "6"], ["another", "5"],
-    ]  # fmt: skip
+    columns = list(zip(*(row.split("\t") for row in rows), strict=True))
+    assert columns[0] == ("store", "train_rnn", "another")
+    assert ("n", "6", "4") in columns
     title = "mean squared error against training step"
     assert page.get_by_role("heading", name="Training vanilla").count() == 0, (
         "no curve is of one n alone"
     )
     figure = page.locator(".figure", has=page.get_by_role("heading", name=title))
-    for field, shown in (("n", {"n = 5", "n = 6"}), ("store", {"store = another", "store = train_rnn"})):  # fmt: skip
+    for field, shown in (("n", {"n = 4", "n = 6"}), ("store", {"store = another", "store = train_rnn"})):  # fmt: skip
         figure.get_by_label("colour by").select_option(field)
         assert shown <= set(page.evaluate(f"({FIGURE})('{title}').layers.map((l) => l.name)"))
-    page.get_by_role("searchbox").fill("store == another and n == 5 and item == 4")
+    page.get_by_role("searchbox").fill("store == another and n == 4 and item == 4")
     page.locator("#tables tbody a").click()
     dialog = page.get_by_role("dialog")
     assert "Item 4 of another" in dialog.inner_text()
     assert "another.zarr --item 4" in dialog.inner_text()
-    page.close()
-    assert trouble == []
