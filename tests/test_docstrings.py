@@ -26,9 +26,13 @@ MODULES = tuple(
 )
 
 
-SLOW = {"ctd.fixed_points.follow", "ctd.lfads"}
-"""Their examples compile three solvers and a fit, a tenth each of the time of all examples; tests/ctd/fixed_points/ and
-tests/ctd/lfads/ call the same functions in the same way."""
+SLOW = {
+    "ctd.batch.items", "ctd.cells.piecewise", "ctd.fixed_points.follow", "ctd.fixed_points.notebook", "ctd.lfads",
+    "ctd.lfads.distributions", "ctd.lfads.metrics", "ctd.lfads.scores", "ctd.reconstruct.measures",
+    "ctd.similarity.dynamics", "ctd.tasks.decisions", "ctd.tasks.flipflop", "ctd.tasks.spiking",
+}  # fmt: skip
+"""Their examples compile dozens of programs, two thirds of those of all examples; the tests beside them in tests/ctd/ call the
+same functions in the same way."""
 
 
 @pytest.mark.parametrize(
