@@ -1,4 +1,4 @@
-"""Every benchmark runs: at sizes that prove nothing, and for a minute as it is without options."""
+"""Every benchmark runs: at sizes that prove nothing, two of them in the suite, and for a minute as it is without options."""
 
 import os
 import signal
@@ -16,11 +16,8 @@ from quick import QUICK
 
 from jobs import open_store
 
-LONG = {
-    "attack", "continuation", "dispatch", "esn", "fixed_points", "gather", "growth", "lfads", "recovery", "search",
-    "search_methods", "startup", "store", "train_rnn",
-}  # fmt: skip
-"""They take ten seconds or more whatever the sizes: a Ray, children, programs to compile."""
+BRIEF = {"gpu", "similarity"}
+"""The others take seconds whatever the sizes: a Ray, children, programs to compile."""
 PARTS = {
     "options",
     "loops",
@@ -28,7 +25,7 @@ PARTS = {
 }
 """Of other benchmarks."""
 NAMES = sorted({p.stem for p in (ROOT / "benchmarks").glob("*.py")} - PARTS)
-SMOKE = [pytest.param(name, marks=[pytest.mark.endurance] * (name in LONG)) for name in NAMES]
+SMOKE = [pytest.param(name, marks=[pytest.mark.endurance] * (name not in BRIEF)) for name in NAMES]
 MINUTE = 60.0
 """Seconds that a benchmark runs with its defaults, which take some of them hours."""
 
