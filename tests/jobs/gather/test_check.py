@@ -357,8 +357,19 @@ METADATA = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("key", METADATA)
-@pytest.mark.parametrize("content", [b"[", b"{}", b'{"node_type": 3}'])
+@pytest.mark.parametrize(
+    ("key", "content"),
+    [
+        *((key, b"[") for key in METADATA),
+        ("zarr.json", b"{}"),
+        ("results/0/zarr.json", b'{"node_type": 3}'),
+        *(
+            pytest.param(key, content, marks=pytest.mark.endurance)
+            for key in METADATA
+            for content in (b"{}", b'{"node_type": 3}')
+        ),
+    ],
+)
 def test_unreadable_metadata_is_named_with_the_cure(
     tmp_path, monkeypatch, finished, ctd, key, content
 ):
@@ -392,7 +403,8 @@ NO_KEYS = [
 """Files whose names are not UTF-8, or hold a character that no key can: no listing tells of them."""
 
 
-def test_files_of_others_are_passed_over_and_counted(tmp_path, finished, ctd):
+def test_files_of_others_are_passed_over_and_counted(tmp_path, finished, ctd, monkeypatch):
+    monkeypatch.setattr("jobs.report.figures.save_figures", lambda *_: [])
     path = tmp_path / "s.zarr"
     shutil.copytree(finished.address, path)
     whole = Store.open(str(path))
