@@ -1,6 +1,7 @@
 """jobs.gather.merge: the merged store has the rows of its parts, to the bit, and is an ordinary store."""
 
 import json
+import shutil
 import threading
 import time
 from dataclasses import replace
@@ -11,7 +12,8 @@ import pandas as pd
 import pytest
 import zarr
 from failing import Failing, holds
-from page_stores import create, finished
+from hostile import reseal
+from page_stores import finished, network
 from search_jobs import HALVING
 from stores import JOB, make, run
 
@@ -100,8 +102,6 @@ def test_merged_store_says_where_everything_comes_from(parts, merged):
 
 def test_merged_store_computes_nothing_again(merged, tmp_path):
     """With the merged ids, its items would draw other random numbers."""
-    import shutil
-
     store = Store.open(str(shutil.copytree(merged.address, tmp_path / "m.zarr")))
     run_shards(store, SerialExecutor(1))
     store.committed.forget([next(iter(store.job.plan.shards()))])
@@ -128,8 +128,11 @@ def test_merge_refuses_what_does_not_fit(parts, tmp_path, job, said):
 
 def test_merged_files_are_found_from_another_folder(tmp_path):
     """Both jobs name net.h5, each in its own folder; the merged one finds both."""
-    stores = [create(tmp_path, "fixed_points"), finished("fixed_points")]
-    run_shards(stores[0], SerialExecutor(1))
+    network(tmp_path)
+    path = str(tmp_path / "copy.zarr")
+    shutil.copytree(finished("fixed_points").address, path)
+    reseal(Store.open(path), str(tmp_path), "fixed_points")
+    stores = [Store.open(path), finished("fixed_points")]
     merged = merge(stores, str(tmp_path / "m.zarr"))
     gather(merged)
     assert check(merged.address) == []
