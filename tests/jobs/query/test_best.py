@@ -77,21 +77,35 @@ def test_the_best_of_a_search_is_the_best_of_all_that_it_compared(tmp_path):
     assert "all items" not in facts
 
 
-def test_items_of_other_tasks_are_no_seeds(tmp_path):
+TRIED = """
+from ctd import tasks
+from ctd.kernel import Params, Static, Traced, Var, one_shot
+
+
+class Item(Params):
+    task: Static[tasks.AnyTask] = tasks.Decision()
+    x: Traced[float] = 1.0
+
+
+kernel = one_shot("tried", Item, {"loss": Var()}, lambda static, shared, traced, key: {"loss": traced.x})
+"""
+
+
+def test_items_of_other_tasks_are_no_seeds(tmp_path, monkeypatch):
     """The columns shown by default, which the page has, lack a swept mapping and have its fields."""
-    params = {k: v for k, v in stores.SMALL_RNN.items() if k != "task"}
+    (tmp_path / "tried_kernel.py").write_text(TRIED)
+    monkeypatch.syspath_prepend(tmp_path)
     sweep = {"grid": {"task": ["decision", "flipflop"]}, "seeds": 3}
-    job = {"kernel": "train_rnn", "params": params, "sweep": sweep, "run": stores.FOUR_SLOTS}
-    store, _ = stores.run(tmp_path / "nets.zarr", job)
+    store, _ = stores.run(tmp_path / "t.zarr", {"kernel": "tried_kernel", "sweep": sweep})
     shown = ask(store, lambda tables: tables["items"].columns())
     assert "task" not in shown
-    found, page = best(store, Metric("eval_loss")), best_of(store, shown, Metric("eval_loss"))
+    found, page = best(store, Metric("loss")), best_of(store, shown, Metric("loss"))
     assert page.seeds == found.seeds
     assert page.seeds.n == 3
     assert page.params["task.name"] in found.params["task"]
     assert not {"nan", ""} & {*page.facts().values()}
     assert "task.name" in sweep_of(store, shown)["parameters"]
-    assert overview(store, "eval_loss").title == "eval_loss against task.name"
+    assert overview(store, "loss").title == "loss against task.name"
 
 
 def test_what_was_not_judged_is_told():
