@@ -172,7 +172,7 @@ def test_best_so_far_is_in_the_order_in_which_shards_ended(tmp_path):
 
 @pytest.mark.parametrize("job", [HALVING, POPULATION])
 def test_page_shows_the_best_so_far_by_the_metric_of_the_search(tmp_path, job):
-    job = changed(job, "run.slots", 32)  # one shard: its items end at the same time
+    job = changed(job, "run.shard_items", 32)  # one shard: its items end at the same time
     store, _ = run(tmp_path / "p.zarr", changed(job, "search.mode", "max"))
     content = Content(store).all()
     sweep, frame = content["sweep"], query(store)
