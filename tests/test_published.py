@@ -213,6 +213,12 @@ def test_miss_at_the_bound_says_so():
 # --- rows, run --------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Of rows that are only measured; `-m endurance` draws each row's."""
+    monkeypatch.setattr("jobs.report.figures.save_figures", lambda *_: [])
+
+
 def run_row(name, folder, command_line):
     """Run a row's small setting in a folder of its own."""
     for path in FOLDER.glob("*.py"):
@@ -231,6 +237,7 @@ def holds(name, folder):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_pictures")
 def test_a_row_from_its_file_to_the_table(tmp_path, command_line, monkeypatch):
     """And what the table says where versions or settings are others, or a package is not there."""
     row = BY_NAME["mean_field"]
@@ -264,6 +271,7 @@ def test_a_row_from_its_file_to_the_table(tmp_path, command_line, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_pictures")
 def test_a_row_whose_second_stage_is_missing_is_unfinished(tmp_path, command_line):
     path = tmp_path / "nvar.yaml"
     first = (FOLDER / "nvar.yaml").read_text().partition("  models:")[0]
