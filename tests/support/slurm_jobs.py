@@ -3,11 +3,11 @@
 import json
 import shutil
 import subprocess
+import time
 from pathlib import Path
 from threading import Lock
 
 import numpy as np
-from processes import run_ctd
 from slurm_lab import Lab
 from waiting import until
 
@@ -96,7 +96,11 @@ class Sent:
 
     def await_end(self, seconds: float = 900) -> None:
         """Until the allocation is over."""
-        is_over = lambda: slurm.allocations([self.number])[self.number].is_over
+
+        def is_over() -> bool:
+            time.sleep(0.5)  # Slurm answers by a process of its own
+            return slurm.allocations([self.number])[self.number].is_over
+
         self.until(is_over, "the allocation ends", seconds)
 
     def until(self, holds, what: str, seconds: float) -> None:
@@ -135,10 +139,3 @@ class Sent:
             assert not files, f"n{node}: {files}"
         history, left = self.history(), (self.lab.shared / "work").glob(f"token-*-{number}")
         assert history.count("ended") < history.count("started") or not list(left), self.log()
-
-
-def ctd(*arguments: str) -> str:
-    """What a command prints."""
-    done = run_ctd(*arguments)
-    assert done.returncode == 0, done.stderr
-    return done.stdout

@@ -1,7 +1,8 @@
 """Whole allocations on a real Slurm: nodes with their own network, processes and /tmp (tests/support/slurm_lab).
 
 Slurm's clocks count in minutes. The stories below are therefore played side by side, by threads that only wait, and
-the tests look at how they ended.
+the tests look at how they ended. The suite plays one of each kind: an allocation that ends, one that goes on in a second one,
+one that is cancelled; and those that need no Ray. The others, and Slurm's own clocks, are for -m endurance.
 """
 
 import os
@@ -17,7 +18,7 @@ from types import SimpleNamespace
 import lean_ray
 import pytest
 from places import SUPPORT
-from slurm_jobs import ONE_AT_A_TIME, Sent, ctd, job, profile, send
+from slurm_jobs import ONE_AT_A_TIME, Sent, job, profile, send
 
 from cluster.slurm import client as slurm
 from cluster.submit import read_order, text_of
@@ -37,14 +38,15 @@ PATIENCE_S = 900
 
 
 # Functions of the shell. Ray without its dashboard's agents and its server for clients, whose port it takes for a fault: three
-# Python processes on a head and one on another node. The stories of a time limit, of two submissions, and of what ends on its own have all of it.
+# Python processes on a head and one on another node. The stories of two submissions, of Slurm's own time limit, and of what ends on its own have all of it.
 _NO_CLIENTS = "${@/#--ray-client-server-port=*/--log-color=false}"
-LEAN = f'ray() {{ exec {shlex.join(lean_ray.COMMAND)} "{_NO_CLIENTS}"; }}; export -f ray'
+EXEC_LEAN = f'exec {shlex.join(lean_ray.COMMAND)} "{_NO_CLIENTS}"'
+LEAN = f"ray() {{ {EXEC_LEAN}; }}; export -f ray"
 # In the place of Ray's head and of the driver, where a story begins once these have ended: one that is up at once and ends
 # when it is told to, and one that has computed nothing.
 NO_RAY = (
-    'ray() { mkdir "$own_tmp/ray"; echo up >"$own_tmp/ray/ray_current_cluster"; exec sleep infinity; }; '
-    "export -f ray"
+    'ray() { mkdir "$own_tmp/ray"; echo up >"$own_tmp/ray/ray_current_cluster"; echo "Ray runtime started"; '
+    "exec sleep infinity; }; export -f ray"
 )
 ENDS_EARLY = [NO_RAY, "ctd() { return 75; }"]
 # In the place of Slurm's commands: a busy controller that has queued the job when its answer comes
@@ -73,21 +75,26 @@ def lean_on(*nodes):
     return {**on(*nodes), "setup": [LEAN]}
 
 
-def time_limit(go_on, lab, unheard=False):
+def time_limit(go_on, lab, unheard=False, told=False):
     """The time limit comes while the job is at the gate, which opens once it was left at a checkpoint.
 
-    unheard: Slurm's signal before the limit is one that nobody waits for. What is requeued runs in a container.
+    unheard: Slurm's signal before the limit is one that nobody waits for. told: the signal comes as soon as there is something
+    to leave, by our hand, and not by Slurm's clock; the job runs in a container.
     """
     where = on(8 if unheard else 3)
-    if go_on == "requeue":
+    if told:
         where |= container(lab)
         where["setup"] += [REQUEUES_AGAIN]
         # What Slurm does not hand on, the script and the profile set; how programs are compiled decides their bits.
         where["sbatch"] += ["--export=NONE"]
         where["environment"] = {"XLA_FLAGS": os.environ.get("XLA_FLAGS", "")}
     where["sbatch"] += ["--signal=B:URG@30"] * unheard
-    name = f"limit-{go_on}{'-unheard' * unheard}"
-    with Sent(lab, job(lab, name), time=3, grace_s=30, go_on=go_on, **where) as sent:
+    name = f"limit-{go_on}{'-unheard' * unheard}{'-told' * told}"
+    limit = {"time": 15 if told else 3, "grace_s": 30}
+    with Sent(lab, job(lab, name), go_on=go_on, **limit, **where) as sent:
+        if told:
+            sent.await_checkpoints()
+            slurm.command("scancel", "--signal=USR1", "--batch", sent.number)
         stopped = lambda: any(
             event.kind == "stopped"
             for event in (
@@ -99,6 +106,8 @@ def time_limit(go_on, lab, unheard=False):
         newest = lambda: submissions(sent.address)[-1].all_numbers()[-1]
 
         def over():  # a newer allocation may come between two lines
+            if sent.history()[-1:] != ["ended"]:
+                return False
             known = slurm.allocations([last := newest()])
             return last in known and known[last].is_over and sent.history()[-1:] == ["ended"]
 
@@ -106,16 +115,19 @@ def time_limit(go_on, lab, unheard=False):
         last = newest()
         return SimpleNamespace(
             sent=sent, last=last, state=sent.state(last), history=sent.history(),
-            inside=said.read_text() if (said := lab.shared / "ctd.sif.log").exists() else "",
+            inside=(lab.shared / "ctd.sif.log").read_text() if told else "",
         )  # fmt: skip
 
 
 def container(lab):
-    """Options of a profile: an image with this Python, run by the stand-in for apptainer."""
+    """Options of a profile: an image with this Python and a lean Ray, run by the stand-in for apptainer."""
     (lab.shared / "bin").mkdir()
     (lab.shared / "bin" / "apptainer").symlink_to(SUPPORT / "apptainer.sh")
+    (lean := lab.shared / "lean").mkdir()
+    (lean / "ray").write_text(f"#!/bin/bash\n{EXEC_LEAN}\n")
+    (lean / "ray").chmod(0o755)
     image = lab.shared / "ctd.sif"
-    image.write_text(f"{Path(sys.executable).parent}:/usr/bin:/bin")
+    image.write_text(f"{lean}:{Path(sys.executable).parent}:/usr/bin:/bin")
     return {"container": str(image), "setup": [f"export PATH={lab.shared}/bin:/usr/bin:/bin"]}
 
 
@@ -150,29 +162,28 @@ def node_killed(lab):
 
 
 def two_submissions(lab):
-    """Two jobs are at the gate on one node: `ctd cancel` of one, with what is said before and after; the other goes on.
-
-    And one that waits.
+    """Two jobs are at the gate on one node: one, which has a second node, is cancelled, with what is said before; the other
+    goes on. And one that waits.
     """
     jobs = [job(lab, name, seed, items=8) for name, seed in (("cancelled", 1), ("beside", 2))]
-    with Sent(lab, jobs[0], **on(1)) as sent, Sent(lab, jobs[1], **on(1)) as beside:
+    with Sent(lab, jobs[0], **lean_on(1, 2)) as sent, Sent(lab, jobs[1], **on(1)) as beside:
         waiting, _ = send(job(lab, "waiting"), profile(lab, "later", sbatch=["--hold"]))
-        for one in (sent, beside):
-            one.await_checkpoints()
+        sent.await_checkpoints(2)
+        beside.await_checkpoints()
         together = [sent.state(), beside.state()]
         with pytest.raises(JobError) as refused:
             send(sent.path, profile(lab))
-        before, said = ctd("status", sent.address), ctd("cancel", sent.address)
+        says = lambda address, number: look(address)[0][1][number].text
+        before, said = says(sent.address, sent.number), cancel(sent.address)
         sent.await_end()
-        after, logs = ctd("status", sent.address), ctd("logs", sent.address)
         held = str(lab.shared / "waiting.zarr")
-        waits = look(held)[0][1][waiting.numbers[0]].text, ctd("status", held)
+        waits = says(held, waiting.numbers[0])
         ended = cancel(held), sent.state(waiting.numbers[0])
         beside.gate.unlink()
         beside.await_end()
         return SimpleNamespace(
             sent=sent, beside=beside, together=together, refused=str(refused.value), before=before, said=said,
-            after=after, logs=logs, waiting=waiting.numbers[0], waits=waits, ended=ended,
+            waiting=waiting.numbers[0], waits=waits, ended=ended,
         )  # fmt: skip
 
 
@@ -199,17 +210,21 @@ def array(lab, name, signal, told_of):
         )  # fmt: skip
 
 
-def scancelled(lab):
+def scancelled(lab, ray):
     """Slurm's own scancel, which Ray and the driver get at the same moment; a token was left by an allocation before.
 
     Another one is of a cluster whose name begins with that of this one. The job's name has what means something to Slurm.
+    ray: with a Ray and a driver, or with what waits in their place.
     """
-    old, other = (lab.shared / "work" / f"token-ctdlab-{left}" for left in ("999999", "gpu-999999"))
+    number = 999999 - ray
+    old, other = (lab.shared / "work" / f"token-ctdlab-{left}{number}" for left in ("", "gpu-"))
     old.parent.mkdir(exist_ok=True)
     old.touch()
     other.touch()
-    with Sent(lab, job(lab, "it's#1-50%j-scancelled"), **lean_on(7, 8)) as sent:
-        sent.until(lambda: Store.exists(sent.address), "the driver runs", PATIENCE_S)
+    setup = [LEAN] if ray else [NO_RAY, 'ctd() { touch "$home/runs"; exec sleep infinity; }']
+    with Sent(lab, job(lab, f"it's#1-50%j-scancelled{ray:d}"), **on(7, 8), setup=setup) as sent:
+        runs = lambda: Store.exists(sent.address) if ray else (sent.home / "runs").exists()
+        sent.until(runs, "the driver runs", PATIENCE_S)
         slurm.command("scancel", sent.number)
         sent.await_end()
         return SimpleNamespace(sent=sent, old=old, other=other)
@@ -231,12 +246,15 @@ def stuck(lab, limit=False, busy=""):
         return SimpleNamespace(sent=sent, history=sent.history())
 
 
-def unqueued(lab):
-    """Slurm takes no further allocation."""
-    setup = [*ENDS_EARLY, "sbatch() { return 1; }", "sleep() { command sleep 0.2; }"]
-    with Sent(lab, job(lab, "unqueued"), go_on="chain", setup=setup, **on(3)) as sent:
-        sent.until(lambda: sent.history()[-1:] == ["unqueued"], "it gives up", PATIENCE_S)
-        return SimpleNamespace(sent=sent, history=sent.history())
+def unqueued(lab, array=None):
+    """Slurm takes no further allocation, or requeues none of an array."""
+    refuses = f"{'scontrol' if array else 'sbatch'}() {{ return 1; }}"
+    setup = [*ENDS_EARLY, refuses, "sleep() { command sleep 0.2; }"]
+    go_on = "requeue" if array else "chain"
+    with Sent(lab, job(lab, f"unqueued-{go_on}"), array, go_on=go_on, setup=setup, **on(3)) as sent:
+        over = lambda: sent.history().count("unqueued") == (array or 1)
+        sent.until(over, "it gives up", PATIENCE_S)
+        return SimpleNamespace(sent=sent, lines=submissions(sent.address)[-1].history())
 
 
 def cancelled_between(lab, go_on, busy):
@@ -301,6 +319,7 @@ def slurmd_killed(lab):
 STORIES = {
     "test_no_progress_is_no_reason_to_go_on[limit]": partial(stuck, limit=True),
     "test_time_limit[requeue]": partial(time_limit, "requeue"),
+    "test_time_limit[told]": partial(time_limit, "requeue", told=True),
     "test_node_killed": node_killed,
     "test_preemption": preemption,
     "test_time_limit[unheard]": partial(time_limit, "chain", unheard=True),
@@ -315,6 +334,7 @@ STORIES = {
     "test_no_progress_is_no_reason_to_go_on[late]": partial(stuck, busy=ANSWERS_LATE),
     "test_no_progress_is_no_reason_to_go_on[again]": partial(stuck, busy=ANSWERS_AGAIN),
     "test_a_refused_allocation_is_told": unqueued,
+    "test_tasks_of_an_array_are_told_apart": partial(unqueued, array=2),
     "test_cancel_between_two_allocations[refused]": partial(
         cancelled_between, go_on="chain", busy=CANCELLED_AND_REFUSED
     ),
@@ -328,7 +348,8 @@ STORIES = {
     "test_part_of_it_ends[head told often]": partial(head_ended, times=5),
     "test_part_of_it_ends[step]": step_killed,
     "test_part_of_it_ends[slurmd]": slurmd_killed,
-    "test_scancel_leaves_nothing": scancelled,
+    "test_scancel_leaves_nothing[no ray]": partial(scancelled, ray=False),
+    "test_scancel_leaves_nothing[ray]": partial(scancelled, ray=True),
 }
 """What each test looks at, the longest first."""
 
@@ -352,19 +373,20 @@ def end(played, request):
 
 
 @pytest.fixture
-def status(command_line):
-    """What `ctd status` prints, once a story has ended."""
+def ctd(command_line):
+    """What `ctd COMMAND` prints of its store, once a story has ended."""
 
-    def show(end):
+    def show(command, end):
         with ONE_AT_A_TIME:
-            code, out, err = command_line("status", end.sent.address)
+            code, out, err = command_line(command, end.sent.address)
         assert code == 0, err
         return out
 
     return show
 
 
-def test_scancel_leaves_nothing(end):
+@pytest.mark.parametrize("ray", ["no ray", pytest.param("ray", marks=pytest.mark.endurance)])
+def test_scancel_leaves_nothing(end, ray):
     assert end.sent.state() == "CANCELLED"
     end.sent.assert_nothing_left()
     assert not end.old.exists()
@@ -374,18 +396,20 @@ def test_scancel_leaves_nothing(end):
     assert written == {"slurm", "head", "worker"}
 
 
-def test_cancel(end):
+def test_cancel(end, ctd):
     """The run is left at a checkpoint, resumable; nothing of it is left on the nodes."""
     sent = end.sent
-    assert re.search(f"allocation {sent.number} of .* is running on n1; wait for it", end.refused)
-    assert f"allocation {sent.number}: running on n1" in end.before
+    assert re.search(
+        f"allocation {sent.number} of .* is running on n\\[1-2\\]; wait for it", end.refused
+    )
+    assert end.before == "running on n[1-2]"
     assert f"allocation {sent.number}: told to stop; cancel once more to end it at once" in end.said
     assert sent.history() == ["started", "ended"], sent.log()
     assert sent.checkpoints()
     sent.assert_nothing_left()
-    assert f"allocation {sent.number}: ended with exit code 75" in end.after
-    assert "cancelled" in end.logs
-    assert all("waiting because you hold it" in said for said in end.waits)
+    assert f"allocation {sent.number}: ended with exit code 75" in ctd("status", end)
+    assert "cancelled" in ctd("logs", end)
+    assert "waiting because you hold it" in end.waits
     assert end.ended == ([f"allocation {end.waiting}: cancelled"], "CANCELLED")
 
 
@@ -405,6 +429,7 @@ def _array_is_whole(end):
     return store
 
 
+@pytest.mark.endurance
 def test_array_shares_the_store(end):
     """Single-node heads deal the shards out among themselves; each shard is computed once."""
     sent = end.sent
@@ -441,13 +466,14 @@ def test_two_submissions_on_the_same_node(end):
     sent.assert_nothing_left()
 
 
-@pytest.mark.endurance  # as a time limit, but that Slurm requeues by itself, as it does after a lost node
+@pytest.mark.endurance  # as a time limit, but that Slurm requeues by itself, as it does after a lost node, too
 def test_preemption(end):
     """The run is checkpointed, requeued, and ends with the same bytes."""
     end.assert_same_as_here()
     end.assert_nothing_left()
 
 
+@pytest.mark.endurance
 def test_node_killed(end):
     """Slurm notices, requeues the allocation, and the run goes on when the node is back."""
     end.assert_same_as_here()
@@ -457,7 +483,7 @@ def test_node_killed(end):
 AGAIN = [["started"], ["ended", "75"], ["requeued"], ["started"], ["ended", "0"]]
 
 
-@pytest.mark.endurance  # a lost node is much the same
+@pytest.mark.endurance
 @pytest.mark.parametrize(
     "noted",
     [
@@ -478,7 +504,7 @@ def test_part_of_it_ends(end, noted):
 @pytest.mark.parametrize(
     "early", ["at once", "late", "again", pytest.param("limit", marks=pytest.mark.endurance)]
 )
-def test_no_progress_is_no_reason_to_go_on(end, status, early):
+def test_no_progress_is_no_reason_to_go_on(end, ctd, early):
     """Two allocations that computed nothing are the last ones, and `ctd status` says why.
 
     There is one chain, and each of its allocations is known, also where `sbatch` is answered late or at the second time.
@@ -486,13 +512,24 @@ def test_no_progress_is_no_reason_to_go_on(end, status, early):
     noted = ["chained", "ended", "ended", "started", "started", "stuck"]
     assert sorted(end.history) == noted, end.sent.log()
     assert end.history[-1] == "stuck"
-    assert "given up: two allocations in a row have come no further" in status(end)
+    assert "given up: two allocations in a row have come no further" in ctd("status", end)
     end.sent.assert_nothing_left()
 
 
-def test_a_refused_allocation_is_told(end, status):
-    assert end.history == ["started", "ended", "unqueued"]
-    assert "given up: Slurm did not queue the next allocation" in status(end)
+def test_a_refused_allocation_is_told(end, ctd):
+    assert [line[2] for line in end.lines] == ["started", "ended", "unqueued"]
+    assert "given up: Slurm did not queue the next allocation" in ctd("status", end)
+
+
+def test_tasks_of_an_array_are_told_apart(end):
+    """Each notes what it does by its own label, and compares its own progress."""
+    labels = [f"{end.sent.number}_{k}" for k in range(2)]
+    for label in labels:
+        noted = [line[2] for line in end.lines if line[1] == label]
+        assert noted == ["started", "ended", "requeued", "unqueued"]
+    compared = sorted(path.name for path in end.sent.home.glob("progress*"))
+    assert compared == ["progress-0.still", "progress-1.still"]
+    end.sent.assert_nothing_left()
 
 
 @pytest.mark.parametrize(
@@ -515,7 +552,8 @@ def test_cancel_between_two_allocations(end, noted):
 @pytest.mark.parametrize(
     "again",
     [
-        pytest.param("requeued", id="requeue"),
+        pytest.param("requeued", id="told"),
+        pytest.param("requeued", id="requeue", marks=pytest.mark.endurance),
         pytest.param("chained", id="chain", marks=pytest.mark.endurance),
         pytest.param("chained", id="unheard", marks=pytest.mark.endurance),
     ],
@@ -529,7 +567,7 @@ def test_time_limit(end, again):
     assert end.state == "COMPLETED", sent.log()
     sent.assert_same_as_here()
     sent.assert_nothing_left(end.last)
-    if again == "requeued":
+    if end.inside:
         ran = [line.split()[:2] for line in end.inside.splitlines()]
         # The versions are asked for as it is submitted; then two allocations, each with a head and a driver.
         assert ran == [["python", "-m"], *[["ray", "start"], ["ctd", "run"]] * 2], sent.log()
