@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from obstore.exceptions import GenericError
+from ray.exceptions import ActorDiedError
 
 from cluster.ray.actor import Place, ShardWorker
 from cluster.ray.crew import ASKS_A_S, MAX_STARTS, Crew, Heartbeats, Places
@@ -101,8 +102,11 @@ class Opens:
         self.open = SimpleNamespace(remote=lambda *_: SimpleNamespace(future=self._answer))
 
     def _answer(self):
-        answer = Future()
-        answer.set_result(next(self.answers))
+        answer, given = Future(), next(self.answers)
+        if isinstance(given, Exception):
+            answer.set_exception(given)
+        else:
+            answer.set_result(given)
         return answer
 
 
@@ -110,8 +114,9 @@ def opens(monkeypatch, *answers):
     """(what the crew did until the last answer, its slots, the slot) of actors that answer so to `open`."""
     answers, killed = iter(answers), []
     slot = Slot(Opens(answers))
+    reach = SimpleNamespace(look=lambda: True)
     pool = SimpleNamespace(
-        slots=[slot], n=1, reach=None, kill=killed.append, actor=lambda: Opens(answers)
+        slots=[slot], n=1, reach=reach, kill=killed.append, actor=lambda: Opens(answers)
     )
     crew = Crew(pool, "s3://lab/a.zarr")
     crew.open(slot)
@@ -133,10 +138,17 @@ def test_a_storage_that_is_away_costs_no_slot(monkeypatch, caplog):
     ]
 
 
-@pytest.mark.parametrize(("kind", "starts"), [("other", MAX_STARTS), ("in vain", 1)])
-def test_a_slot_whose_actors_cannot_start_is_given_up(monkeypatch, kind, starts):
-    with pytest.raises(JobError, match=r"no worker could start on s3://lab/a.zarr: why"):
-        opens(monkeypatch, *[("why", kind)] * starts)
+@pytest.mark.parametrize(
+    ("answer", "starts"),
+    [
+        (("why", "other"), MAX_STARTS),
+        (("why", "in vain"), 1),
+        (ActorDiedError(), MAX_STARTS),
+    ],
+)
+def test_a_slot_whose_actors_cannot_start_is_given_up(monkeypatch, answer, starts):
+    with pytest.raises(JobError, match=r"no worker could start on s3://lab/a.zarr: (why|.* died)"):
+        opens(monkeypatch, *[answer] * starts)
 
 
 def test_actors_leave_a_node_that_is_set_aside(monkeypatch):

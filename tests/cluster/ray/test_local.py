@@ -9,6 +9,7 @@ import time
 
 import pytest
 from processes import listening, mentioning
+from waiting import until
 
 from cluster.ray import local
 from cluster.ray.local import LocalRay
@@ -137,10 +138,15 @@ def test_what_a_killed_helper_left_is_removed_by_the_next_start(helper):
 
 
 @pytest.mark.ray
-def test_a_real_one_has_no_dashboard_and_listens_on_loopback_alone():
+def test_a_real_one_has_no_dashboard_and_listens_on_loopback_alone(monkeypatch, tmp_path):
+    """It leaves nothing behind."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # not looked at
     local = LocalRay(1)
     try:
         local.address()
+        mode = local._folder.stat().st_mode
+        assert mode & 0o077 == 0, "its sockets and token are for this user alone"
         assert not mentioning(local._folder, "ray::Dashboard")
         assert not mentioning(local._folder, "/dashboard.py")
         found = listening(mentioning(local._folder))
@@ -152,4 +158,6 @@ def test_a_real_one_has_no_dashboard_and_listens_on_loopback_alone():
                 assert b" 200 " not in asked.recv(20)
     finally:
         local.stop()
+    until(lambda: not mentioning(local._folder), "it has ended")
     assert not local._folder.exists()
+    assert not (tmp_path / ".ray").exists()

@@ -78,20 +78,39 @@ def answered(pids):
     return found
 
 
+@pytest.fixture
+def helper(tmp_path):
+    """A helper that finds no private names."""
+    begin = f"{HIDE}\nimport runpy\nrunpy.run_path({str(local.HELPER)!r}, run_name='__main__')"
+    (tmp_path / "helper.py").write_text(begin)
+    return tmp_path / "helper.py"
+
+
 @pytest.mark.ray
-@pytest.mark.slow
-def test_job_runs_without_private_names_and_ports_answer_nobody(tmp_path):
+def test_ray_that_is_started_without_private_names_answers_nobody(helper, monkeypatch, caplog):
+    monkeypatch.setattr(local, "HELPER", helper)
+    own = local.LocalRay(1)
+    try:
+        own.address()
+        assert "this Ray is started by ray.init: its ports are open to the network" in caplog.text
+        assert len(listening(mentioning(own._folder))) >= 3  # of head, node, its object manager
+        assert answered(mentioning(own._folder)) == set()
+    finally:
+        own.stop()
+
+
+@pytest.mark.ray
+@pytest.mark.endurance
+def test_job_runs_without_private_names_and_ports_answer_nobody(helper, tmp_path):
     gated.prepare(tmp_path)
     (gate := tmp_path / "gate").touch()
     (tmp_path / "job.yaml").write_text(
         f"kernel: gated_walk\nparams: {{n_steps: 12, gate: {gate}}}\nrun: {{checkpoint_s: 0.2, workers: 1}}\n"
     )
-    helper = f"{HIDE}\nimport runpy\nrunpy.run_path({str(local.HELPER)!r}, run_name='__main__')"
-    (tmp_path / "helper.py").write_text(helper)
     begin = f"""{HIDE}
 from pathlib import Path
 from cluster.ray import local
-local.HELPER = Path({str(tmp_path / "helper.py")!r})
+local.HELPER = Path({str(helper)!r})
 from cluster.cli.main import main
 main()
 """
