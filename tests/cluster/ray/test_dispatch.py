@@ -86,10 +86,11 @@ def test_an_attempt_is_ended_with_a_reason_or_forgotten(pool, folder, monkeypatc
 
 @pytest.mark.ray
 @pytest.mark.parametrize(
-    ("fault", "said"), [(3, "worker died (killed)"), (6, "no advance has ended for")],
+    ("fault", "said"),
+    [(3, "worker died (killed)"), (6, "no advance has ended for")],
     ids=["exits", "hangs"],
-)  # fmt: skip
-@pytest.mark.slow
+)
+@pytest.mark.endurance  # how a worker ends is seen here, what the driver then does in jobs/run/test_failure.py
 def test_an_item_that_takes_its_worker_with_it_is_found(pool, folder, monkeypatch, fault, said):
     """Among the four of a shard; one that hangs, which takes the time limit at each try, in a shard of its own."""
     hangs = fault == 6
@@ -132,7 +133,7 @@ def test_running_out_of_memory_is_a_death_too(pool, folder, monkeypatch):
 
 
 @pytest.mark.ray
-@pytest.mark.slow
+@pytest.mark.endurance  # the driver's part of it is in test_crew.py
 def test_workers_that_die_at_once_end_the_run(pool, folder):
     module = folder / "stillborn_kernel.py"
     sign = folder / "stillborn"

@@ -62,7 +62,7 @@ def test_a_ray_without_room_is_refused(ray_address, settings, address, text):
 
 
 @pytest.mark.ray
-@pytest.mark.slow
+@pytest.mark.endurance  # that a Ray without a job leaves nothing is seen in test_local.py
 def test_a_ray_of_its_own_leaves_nothing_behind(folder, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # not looked at
@@ -151,12 +151,12 @@ def test_progress_counts_items_shards_and_outcomes(executor, folder):
 
 
 def test_progress_inside_a_running_shard_is_seen(executor, folder):
-    store = make(folder, executor, "live", {"fault": [5] * 8}, shard_items=8, slots=1)
+    store = make(folder, executor, "live", {"fault": [5] * 6}, shard_items=6, slots=1)
     heard = set()
     run_shards(store, executor, lambda p: heard.add((p.running_items, p.advances)))
-    inside = {(n, advances) for n, advances in heard if 0 < n < 8}
+    inside = {(n, advances) for n, advances in heard if 0 < n < 6}
     # One item on the devices at a time, of one advance each.
-    assert inside <= {(n, (n,)) for n in range(1, 8)}
+    assert inside <= {(n, (n,)) for n in range(1, 6)}
     assert len(inside) >= 2, heard
 
 
@@ -247,40 +247,41 @@ def test_a_stop_leaves_shards_at_checkpoints_that_the_next_run_goes_on_from(
         assert store.rows(0, name, 0, 8).tobytes() == values.tobytes(), name
 
 
-def test_a_worker_dies_in_a_round_of_a_search(executor, folder, monkeypatch):
-    """A population of 16 in rounds of 2 on two workers, or one; the bits are those of rounds of 16."""
+@pytest.mark.ray
+def test_a_worker_dies_in_a_round_of_a_search(ray_pool, folder, monkeypatch):
+    """A population of 8 in rounds of 2 on two workers; the bits are those of rounds of 8."""
     law = {"loguniform": [1e-3, 0.9]}
     content = {
         "kernel": "hill", "seed": 5, "params": {"dtype": "float64", "noise": 0.05, "steps": 60},
-        "sweep": {"random": {"rate": law}, "samples": 16},
-        "search": {"method": "population", "metric": "loss", "every": 3, "generations": 9,
+        "sweep": {"random": {"rate": law}, "samples": 8},
+        "search": {"method": "population", "metric": "loss", "every": 3, "generations": 6,
                    "params": {"rate": law}},
         "run": {"microbatch": 2, "slots": 4, "checkpoint_s": 0, "backoff_s": 0},
     }  # fmt: skip
 
     def planned(name, shard_items):
         job = content | {"run": content["run"] | {"shard_items": shard_items}}
-        address = str(folder / f"{name}-{executor.name}.zarr")
-        return open_or_create(parse_job(job, name), str(folder), name, address, executor)
+        address = str(folder / f"{name}.zarr")
+        return open_or_create(parse_job(job, name), str(folder), name, address, ray_pool)
 
-    whole, store = planned("whole", 16), planned("apart", 2)
+    whole, store = planned("whole", 8), planned("apart", 2)
     run_shards(whole, SerialExecutor())
     killed = []
     monkeypatch.setattr("jobs.run.task.TICK_S", 0.0)
 
     def kill(_):
-        if executor.name == "serial" or killed:
+        if killed:
             return
-        # Beyond the second generation of eight rounds.
-        if any(number_of(key) >= 20 for key in objects.list_keys(store.objects, "run/decisions")):
-            killed.extend(list(executor.heartbeats())[:1])
+        # Beyond the second generation of four rounds.
+        if any(number_of(key) >= 10 for key in objects.list_keys(store.objects, "run/decisions")):
+            killed.extend(list(ray_pool.heartbeats())[:1])
             for attempt in killed:
-                executor.end(attempt, "ended by the test")
+                ray_pool.end(attempt, "ended by the test")
 
-    assert run_shards(store, executor, kill).failed == {}
-    assert bool(killed) == (executor.name == "ray")
+    assert run_shards(store, ray_pool, kill).failed == {}
+    assert killed
     for name in [*whole.names(0), "status"]:
-        assert store.rows(0, name, 0, 16).tobytes() == whole.rows(0, name, 0, 16).tobytes(), name
+        assert store.rows(0, name, 0, 8).tobytes() == whole.rows(0, name, 0, 8).tobytes(), name
 
 
 @pytest.mark.ray
