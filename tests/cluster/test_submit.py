@@ -227,6 +227,21 @@ def test_version_mismatch_is_refused(folder, tmp_path, monkeypatch):
 @has_jobs_api
 @pytest.mark.slow
 @pytest.mark.ray
+def test_job_is_cancelled_once(folder, ray_address):
+    """It sleeps in a driver's place, of which other tests see what it does when it is told to stop."""
+    profile = RayProfile.model_validate(ray_address)
+    command = f"echo {versions.AGREE} && exec sleep 1000"
+    number = rayjobs.submit(str(folder), profile, command, "ctd-sleeps", "here", lambda: None)
+    state = lambda: rayjobs.states(profile, number)[number]
+    assert state().startswith("running")
+    assert rayjobs.cancel(profile, number) == [f"job {number}: told to stop"]
+    until(lambda: state().startswith("stopped"), "it has stopped")
+    assert rayjobs.cancel(profile, number) == []
+
+
+@has_jobs_api
+@pytest.mark.ray
+@pytest.mark.endurance
 def test_cancel_leaves_it_resumable(folder, tmp_path):
     content = yaml.safe_load((folder / "walk.yaml").read_text())
     content["params"]["n_steps"] = 10**9
@@ -300,23 +315,34 @@ def test_interactive_driver_of_other_versions(folder, connected, monkeypatch, na
         executor.close()
 
 
+def environments(executor):
+    """Of the workers."""
+    return ray.get(
+        [s.actor.__ray_call__.remote(lambda _: dict(os.environ)) for s in executor._pool.slots]
+    )
+
+
 @has_jobs_api
 @pytest.mark.slow
 @pytest.mark.ray
-def test_nodes_with_other_gpus_and_one_that_joins_late(folder, connected, ray_cluster):
-    """One GPU on the head, none on the second node, two on the one that joins."""
-    environments = lambda executor: ray.get(
-        [s.actor.__ray_call__.remote(lambda _: dict(os.environ)) for s in executor._pool.slots]
-    )
-    executor = RayExecutor(RunSettings(gpus_per_worker=0.5), connected)
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.endurance)])
+def test_worker_of_half_a_gpu(connected, workers):
+    executor = RayExecutor(RunSettings(gpus_per_worker=0.5, workers=workers), connected)
     try:
-        assert executor.machines().workers == 2
+        assert executor.machines().workers == workers
         shares = environments(executor)
         assert {e["XLA_PYTHON_CLIENT_MEM_FRACTION"] for e in shares} == {"0.450"}
         assert {e["CUDA_VISIBLE_DEVICES"] for e in shares} == {"0"}
         assert {e["NPROC"] for e in shares} == {"1"}
     finally:
         executor.close()
+
+
+@has_jobs_api
+@pytest.mark.ray
+@pytest.mark.endurance
+def test_nodes_with_other_gpus_and_one_that_joins_late(folder, connected, ray_cluster):
+    """One GPU on the head, none on the second node, two on the one that joins."""
     executor = RayExecutor(RunSettings(), connected)
     try:
         assert executor.machines().workers == 1  # the cluster has a GPU, and so a worker takes one

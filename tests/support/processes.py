@@ -83,6 +83,11 @@ kernel = one_shot("faulty", Faulty, {"value": Var((), "1", "ten")}, run, load=lo
 '''
 
 
+NO_PICTURES = "from cluster.cli import running\nrunning.finish = lambda *given: None"
+"""Code before a command in a process of its own, which at its end draws nothing: to draw takes as long as to start a Ray, and
+is the same whatever happened before."""
+
+
 def hear_signals():
     """Let programs that this process starts get signals as from a terminal, whoever started it.
 

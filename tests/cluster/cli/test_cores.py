@@ -1,16 +1,17 @@
 """The serial executor runs on all cores: one CPU device each, unless the user or JAX has decided before."""
 
-import json
 import os
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 import yaml
-from processes import run_ctd
-from stores import BASE, run
+from processes import NO_PICTURES
+from stores import run
 
+from cluster.cli.choice import take_cores
 from jobs.store.store import Store
 
 CORES = len(os.sched_getaffinity(0))
@@ -19,12 +20,16 @@ kernel: esn
 params: {n: 20, washout: 10, train: 40}
 sweep: {grid: {g: {linspace: [0.5, 1.5, 6]}}}
 """
+RUN = f"{NO_PICTURES}\nfrom cluster.cli.main import main\nmain()"
 
 
 def computed(folder, devices, **environment):
     """The results of the job by `ctd run` with this environment, which takes so many devices."""
     (folder / "job.yaml").write_text(JOB)
-    done = run_ctd("run", str(folder / "job.yaml"), "--executor", "serial", **environment)
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, "run", str(folder / "job.yaml"), "--executor", "serial"],
+        capture_output=True, text=True, check=False, env=os.environ | environment,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return results(Store.open(str(folder / "job.zarr")), devices)
 
@@ -41,33 +46,38 @@ def on_one(tmp_path_factory):
     return results(store, 1)
 
 
-@pytest.mark.parametrize(("asked", "devices"), [({}, CORES), ({"JAX_NUM_CPU_DEVICES": "3"}, 3)])
+@pytest.mark.parametrize(
+    ("asked", "devices"),
+    [
+        ({}, CORES),
+        pytest.param({"JAX_NUM_CPU_DEVICES": "3"}, 3, marks=pytest.mark.endurance),
+    ],
+)
 def test_run_serial_takes_cores_and_keeps_bits(tmp_path, on_one, asked, devices):
     found = computed(tmp_path, devices, **asked)
     for key, values in on_one.items():
         np.testing.assert_array_equal(found[key], values)
 
 
-PYTHON = """
-import json, sys
-{before}
-from cluster import Job
-job = Job("toy", base={base!r}, sweep=dict(grid=dict(rate=[0.1, 0.2, 0.3])))
-job.run({store!r}, executor="serial")
-import jax
-print(json.dumps(jax.local_device_count()))
-"""
+def test_python_takes_cores_if_jax_was_imported():
+    code = "import jax\nfrom cluster.cli.choice import take_cores\ntake_cores()\nprint(jax.local_device_count())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == f"{CORES}\n", done.stderr
 
 
 @pytest.mark.parametrize(
-    ("before", "devices"),
-    [("import jax", CORES), ("import jax; jax.numpy.zeros(3)", 1)],
-    ids=["imported", "in use"],
+    ("name", "value"),
+    [
+        ("JAX_NUM_CPU_DEVICES", "3"),
+        ("XLA_FLAGS", "--xla_force_host_platform_device_count=3"),
+        (None, None),
+    ],
 )
-def test_python_takes_cores_if_jax_made_no_devices(tmp_path, before, devices):
-    code = PYTHON.format(before=before, base=BASE, store=str(tmp_path / "a.zarr"))
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1]) == devices
+def test_devices_that_were_asked_for_or_made_stay_as_they_are(monkeypatch, name, value):
+    """JAX has made one in this process."""
+    told = []
+    if name:
+        monkeypatch.setenv(name, value)
+        monkeypatch.setattr(jax.config, "update", lambda *given: told.append(given))
+    take_cores()
+    assert (told, jax.local_device_count()) == ([], 1)

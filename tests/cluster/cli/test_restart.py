@@ -69,6 +69,7 @@ def test_a_ray_that_is_lost_each_time_is_given_up(tmp_path):
     assert (tmp_path / "progress").exists()
 
 
+@pytest.mark.endurance  # that a run which got on ends is seen with a real Ray, and how starts are counted below
 def test_a_run_that_gets_on_is_started_again_as_often_as_it_takes(tmp_path):
     """One further start is allowed in a row, and two are needed: each commits a shard."""
     run = command(tmp_path, "run", "job.yaml", "--json", commits=1)
@@ -78,7 +79,9 @@ def test_a_run_that_gets_on_is_started_again_as_often_as_it_takes(tmp_path):
     assert json.loads(out)["shards_done"] == 3
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.endurance)]
+)
 def test_a_signal_ends_the_wait(tmp_path, number):
     run = command(tmp_path, "run", "job.yaml", waits=(1000,))
     said = []

@@ -55,14 +55,6 @@ ON_RAY = {
 }
 """Stages in which something is asked of the Ray."""
 
-NUMBERS = {
-    signal.SIGTERM: STAGES,
-    signal.SIGINT: STAGES,
-    signal.SIGUSR1: ["at the first shard"],
-    signal.SIGHUP: ["at the first shard"],
-}
-"""Signal -> the stages in which it comes: SIGUSR1 and SIGHUP have the handler of SIGTERM."""
-
 
 @pytest.fixture
 def stopped_at(monkeypatch):
@@ -110,10 +102,10 @@ def stops_and_goes_on(ctd, job, stopped_at):
     return run
 
 
-@pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_serial(stops_and_goes_on, number):
-    stages = {stage: STAGES[stage] for stage in NUMBERS[number]}
-    stops_and_goes_on(stages, number, "--executor", "serial")
+    """(SIGUSR1 and SIGHUP have the handler of SIGTERM, and come below.)"""
+    stops_and_goes_on(STAGES, number, "--executor", "serial")
 
 
 def test_while_the_storage_fails(ctd, job, monkeypatch, tmp_path):
@@ -151,8 +143,13 @@ def ray():
 
 
 @pytest.mark.ray
-def test_on_a_ray(stops_and_goes_on, ray):
-    stops_and_goes_on(ON_RAY, signal.SIGTERM, "--executor", "ray", "--address", ray)
+@pytest.mark.parametrize(
+    "n", [1, pytest.param(len(ON_RAY), marks=pytest.mark.endurance)], ids=["one", "all"]
+)
+def test_on_a_ray(stops_and_goes_on, ray, n):
+    """In the first of the stages, or in all."""
+    stages = dict([*ON_RAY.items()][:n])
+    stops_and_goes_on(stages, signal.SIGTERM, "--executor", "ray", "--address", ray)
 
 
 SLEEPS = """

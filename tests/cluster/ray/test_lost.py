@@ -16,7 +16,7 @@ from types import SimpleNamespace
 
 import lean_ray
 import pytest
-from processes import mentioning
+from processes import NO_PICTURES, mentioning
 from ray.exceptions import ActorDiedError
 from waiting import until
 
@@ -64,8 +64,6 @@ def run(static, shared, traced, key):
 
 kernel = one_shot("gated", Gated, {"value": Var((), "1", "noise at a gate")}, run)
 """
-# At its end a command draws, which takes as long as to start a Ray, and is the same whatever happened before.
-NO_PICTURES = "from cluster.cli import running\nrunning.finish = lambda *given: None"
 RUN = {
     "shard_items": 1, "slots": 1, "microbatch": 1, "workers": 1, "retries": 0, "cluster_wait_s": 300,
 }  # fmt: skip
