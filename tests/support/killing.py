@@ -9,6 +9,7 @@ import os
 import random
 import shutil
 import signal
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -60,6 +61,14 @@ def die():
 
 
 # --- what they do -----------------------------------------------------------------------------------
+
+
+def command(*arguments):
+    """`ctd ARGUMENTS`."""
+    from cluster.cli.main import main
+
+    sys.argv = ["ctd", *arguments]
+    main()
 
 
 def checkpoint_often():

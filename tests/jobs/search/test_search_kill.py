@@ -66,21 +66,16 @@ def test_stopped_at_writes(monkeypatch, tmp_path, whole, every):
             raise
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 @pytest.mark.parametrize(
     ("when", "what", "nth"),
     [
+        ("before", DECISIONS, 1),
         ("after", DECISIONS, 4),
-        *(
-            pytest.param(*rest, marks=pytest.mark.endurance)
-            for rest in (
-                ("before", DECISIONS, 1),
-                ("before", ROUNDS, 1),
-                ("after", ROUNDS, 4),
-                ("after", "run/checkpoints", 33),
-                ("before", "run/done", 2),
-            )
-        ),
+        ("before", ROUNDS, 1),
+        ("after", ROUNDS, 4),
+        ("after", "run/checkpoints", 33),
+        ("before", "run/done", 2),
     ],
 )
 def test_killed_at_a_write_and_run_again(tmp_path, whole, when, what, nth):

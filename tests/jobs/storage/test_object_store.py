@@ -5,9 +5,6 @@ server here, and that the project rests on nothing else.
 """
 
 import json
-import os
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -15,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import s3 as lab
-from killing import dies_after_a_checkpoint, dies_after_a_decision, killed
+from failing import Meddling
+from killing import begun, command, dies_after_a_checkpoint, killed
 from obstore.exceptions import BaseError
-from places import ROOT
 from search_jobs import DECISIONS, in_rounds, left, same, whole_store
 from stores import BASE, make, run, tree_bytes
 from waiting import until
@@ -27,6 +24,7 @@ from jobs import Store, open_store
 from jobs.gather.check import check
 from jobs.gather.gather import gather
 from jobs.run.shards import run_shards
+from jobs.run.stop import Stop
 from jobs.run.worker import SerialExecutor
 from jobs.storage import connect, objects
 from jobs.storage.lease import Lease
@@ -64,6 +62,11 @@ def bucket_bytes(s3, address):
         key: data for key, data in found.items()
         if key.partition("/")[0] not in ("run", "shards", "zarr.json")
     }  # fmt: skip
+
+
+def results_of(tree):
+    """The part of a tree's bytes that a run writes before anything is gathered."""
+    return {key: data for key, data in tree.items() if key.startswith("results")}
 
 
 # --- what everything stands on --------------------------------------------------------------------
@@ -151,31 +154,26 @@ def test_killed_between_checkpoint_and_marker_and_resumed(s3, address, whole, tm
     progress = run_shards(store, SerialExecutor(1))
     assert (progress.items_before, progress.items_done) == (6, 12)
     assert any(marker.resumed_at for marker in store.committed.markers())
-    gather(store)
-    assert bucket_bytes(s3, address) == tree_bytes(whole.address)
+    assert results_of(bucket_bytes(s3, address)) == results_of(tree_bytes(whole.address))
     after = s3.objects(address.removeprefix("s3://lab/"))
     assert lab.hides_secrets(*left.values(), *after.values(), said)
 
 
-def test_a_search_that_is_killed_goes_on_from_its_decisions(s3, address):
+def test_a_search_goes_on_from_its_decisions(s3, address):
     del s3
-    killed(dies_after_a_decision, address, in_rounds("halving"), 6)
-    store = Store.open(address)
-    assert len(left(store, DECISIONS)) == 6
-    assert run_shards(store, SerialExecutor(1)).failed == {}
+    store, stop = make(address, in_rounds("halving")), Stop()
+    run_shards(store, Meddling(6, lambda: stop.ask("test")), stop=stop)
+    assert left(store, DECISIONS)
+    assert run_shards(Store.open(address), SerialExecutor(1)).failed == {}
     same(store, whole_store("halving"))
 
 
-def test_two_drivers_and_a_cancel_from_elsewhere(s3, ctd, job_file, address):
-    path = job_file(SLOW)
-    command = [sys.executable, "-m", "cluster.cli.main", "run", path, "--store", address]
-    first = subprocess.Popen(
-        [*command, "--executor", "serial"], cwd=ROOT, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, env={**os.environ, "PYTHONPATH": BASE},
-    )  # fmt: skip
+def test_two_drivers_and_a_cancel_from_elsewhere(s3, ctd, job_file, address, tmp_path):
+    given, log = ("run", str(job_file(SLOW)), "--store", address), tmp_path / "log"
+    first = begun(command, *given, "--executor", "serial", said=log)
     store = connect.open_objects(address)
     under_way = lambda: (
-        list(objects.list_keys(store, "run/checkpoints")) or first.poll() is not None
+        list(objects.list_keys(store, "run/checkpoints")) or first.exitcode is not None
     )
     until(under_way, "a checkpoint")
     code, _, err = ctd("resume", address, "--executor", "serial")
@@ -184,8 +182,9 @@ def test_two_drivers_and_a_cancel_from_elsewhere(s3, ctd, job_file, address):
     code, out, err = ctd("cancel", address)
     assert code == 0, err
     assert f"stopped process {first.pid}" in out
-    said = first.communicate(timeout=300)[0]
-    assert first.returncode == 75, said
+    first.join(300)
+    said = log.read_bytes()
+    assert first.exitcode == 75, said
     assert b"cancelled by" in said
     code, out, err = ctd("logs", address)
     assert (code, "cancelled by" in out) == (0, True), err
@@ -286,8 +285,7 @@ def test_server_that_is_away_for_long_is_waited_for(s3, address, whole, monkeypa
     assert progress.failed == {}
     assert heard == [f"{address}: the storage fails: GenericError: Reduce your rate (SlowDown)"]
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3.url)
-    gather(Store.open(address))
-    assert bucket_bytes(s3, address) == tree_bytes(whole.address)
+    assert results_of(bucket_bytes(s3, address)) == results_of(tree_bytes(whole.address))
 
 
 def test_keys_of_a_profile_that_run_out_and_are_renewed(s3, address, whole, monkeypatch, tmp_path):
@@ -320,7 +318,6 @@ def test_keys_of_a_profile_that_run_out_and_are_renewed(s3, address, whole, monk
     assert (progress.items_done, progress.failed) == (12, {})
     (said,) = heard
     assert "the credentials are wrong: the secret does not belong to the access key" in said
-    gather(store)
-    assert bucket_bytes(s3, address) == tree_bytes(whole.address)
+    assert results_of(bucket_bytes(s3, address)) == results_of(tree_bytes(whole.address))
     assert lab.hides_secrets(*s3.objects(address.removeprefix("s3://lab/")).values())
     assert not any(b"hush" in data for data in s3.objects().values())
