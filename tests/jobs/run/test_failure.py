@@ -146,8 +146,8 @@ def test_an_item_that_fails_after_a_checkpoint_leaves_none(tmp_path, shard_items
     job = {**JOB, "sweep": {"grid": {"rate": {"linspace": [-0.5, 0.5, 6]}}}}
     given = {
         "shard_items": shard_items,
-        "slots": 2,
-        "microbatch": 1,
+        "slots": 4,
+        "microbatch": 2,
         "retries": 0,
         "checkpoint_s": 0,
     }
@@ -196,7 +196,10 @@ def test_fault_outside_of_the_items_is_not_searched_for_in_them(tmp_path, fault,
     assert len([task for task in executor.seen if task.shard.number == 1]) == attempts
 
 
-@pytest.mark.parametrize(("shard_items", "n", "tried"), [(100, 400, 2), (1, 80, 64)])
+@pytest.mark.parametrize(
+    ("shard_items", "n", "tried"),
+    [(100, 400, 2), pytest.param(1, 80, 64, marks=pytest.mark.endurance)],
+)
 def test_group_of_which_nothing_can_be_computed_is_given_up(tmp_path, shard_items, n, tried):
     """A mistake in a kernel is not searched for in every shard; another group is none the worse."""
     rates = {"linspace": [0, 1, n]}, {"linspace": [0, 1, 2 * shard_items]}

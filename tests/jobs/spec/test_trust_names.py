@@ -63,15 +63,14 @@ class Everywhere:
 @contextmanager
 def imported():
     """The names of the modules that are imported meanwhile, of those that only a text can have named."""
-    before, finder = set(sys.modules), Everywhere()
+    finder = Everywhere()
     sys.meta_path.insert(0, finder)
     try:
         yield finder.asked
     finally:
         sys.meta_path.remove(finder)
-        for name in sys.modules.keys() - before:
-            if name in finder.asked:
-                del sys.modules[name]
+        for name in finder.asked:  # none was there before: it would not have been asked for
+            sys.modules.pop(name, None)
 
 
 def judged(modules):
