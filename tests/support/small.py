@@ -145,4 +145,6 @@ def _of_trained():
     for part, path in parts.items():
         found = {name: v[0] for name, v in first.items() if name.startswith(f"{part}.")}
         write_hdf5(path, {name.removeprefix(f"{part}."): v for name, v in found.items()})
-    return SMALL["lfads"] | read_by("lfads") | parts | {"chunk_batches": 2, "samples": ["factors"]}
+    # What tests/ctd/lfads/test_lfads_posterior.py infers: both are one program.
+    asked = {"samples": ("factors", "inferred_inputs", "initial_conditions"), "n_samples": 200}
+    return SMALL["lfads"] | {"data": files.few_spikes(), "chunk_batches": 1} | parts | asked

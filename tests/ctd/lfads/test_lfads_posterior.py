@@ -5,8 +5,7 @@ That its means have the bits of a training store: tests/cluster/cli/test_cli_pos
 
 import numpy as np
 import pytest
-from places import EXAMPLES
-from small import small
+from small import FOUR, small
 
 from ctd.batch import run_items
 from ctd.data import read_hdf5, write_hdf5
@@ -18,16 +17,10 @@ N_TRAIN, N_EVAL = 5, 3
 
 
 @pytest.fixture(scope="module")
-def some(tmp_path_factory):
+def some():
     """(parameters, results of all chunks and one beyond): chunks of 4 trials, 5 for training, 3 for evaluation."""
-    given = read_hdf5(EXAMPLES / "lfads_spikes.h5")
-    path = tmp_path_factory.mktemp("data") / "spikes.h5"
-    write_hdf5(path, {"train": given["train"][:N_TRAIN], "eval": given["eval"][:N_EVAL]})
     kernel, params = small("lfads.posterior")
-    names = ("factors", "inferred_inputs", "initial_conditions")
-    changed = {"samples": names, "n_samples": 200, "chunk_batches": 1}
-    params = params.model_copy(update={"data": str(path), **changed})
-    return params, run_items(kernel, params, {"chunk": np.arange(4)})
+    return params, run_items(kernel, params, {"chunk": np.arange(4)}, layout=FOUR)
 
 
 def test_chunks_hold_every_trial_once(some):
