@@ -167,10 +167,14 @@ SILENT = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("arrays", SILENT.values(), ids=SILENT)
-def test_a_task_that_is_silent_for_long_is_learnt(tmp_path, arrays):
+@pytest.mark.parametrize(
+    "name",
+    # A network of no inputs is another program.
+    [pytest.param("no inputs", marks=pytest.mark.endurance), "inputs of 0", "a late pulse"],
+)
+def test_a_task_that_is_silent_for_long_is_learnt(tmp_path, name):
     """A network that has learnt nothing is at 0 by then, where no step of RLS teaches it."""
-    params = FullForce(trials=twice(tmp_path, **arrays), **BRIEF)
+    params = FullForce(trials=twice(tmp_path, **SILENT[name]), **BRIEF)
     found = run_items(kernel, params, {"seed": [0, 1]})
     assert found["outcome"].tolist() == [0, 0]
     assert (found["curve"][:, -1] < 0.5).all()
@@ -265,7 +269,7 @@ def test_fields_out_of_range_are_refused(given):
         FullForce(**given)
 
 
-@pytest.mark.slow
+@pytest.mark.endurance  # what learns a sine stays; its file is read in tests/cluster/api/test_job.py
 def test_the_example_runs():
     """With a tenth of its trials and fewer units: while it learns, its output is nearer than silence would be."""
     job = yaml.safe_load((EXAMPLES / "full_force_oscillation.yaml").read_text())

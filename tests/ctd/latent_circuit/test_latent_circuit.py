@@ -176,13 +176,13 @@ def test_noise_has_its_deviation():
 
 @pytest.mark.slow
 def test_a_circuit_is_recovered():
-    """The job of the example: weights and errors, its form as a network of ctd.cells, the reduction and the figure."""
+    """Two items of the example: weights and errors, its form as a network of ctd.cells, the reduction and the figure."""
     job = yaml.safe_load((EXAMPLES / "latent_circuit.yaml").read_text())
     trials = EXAMPLES / job["params"].pop("trials")
     params = LatentCircuit(trials=str(trials), **job["params"], n_saved=3)
-    found = run_items(kernel, params, {"seed": range(job["sweep"]["seeds"])})
+    found = run_items(kernel, params, {"seed": [0, 1]})
     best = int(np.argmin(found["nmse"]))
-    assert found["outcome"].tolist() == [0] * 4
+    assert found["outcome"].tolist() == [0, 0]
     # .0004 to .003 in six fits, .002 to .005 with their noise; weights correlate with the true ones by .97 to .99.
     assert found["nmse"].max() < 0.01
     assert np.all(found["noisy_nmse"] > found["nmse"])
@@ -196,7 +196,7 @@ def test_a_circuit_is_recovered():
     states, outputs = alone(weights, shared.evaluation.inputs[0])
     np.testing.assert_allclose(states, found["activity"][best, 0], atol=1e-5)
     np.testing.assert_allclose(outputs, shared.evaluation.targets[0], atol=0.1)
-    columns = {"item": np.arange(4)}
+    columns = {"item": np.arange(2)}
     table = kernel.reduce(inputs_of(params), shared, columns, found, kernel.Options())
     assert table["item"][0] == best
     assert table["connectivity_r"][0] == pytest.approx(1)
