@@ -23,8 +23,7 @@ def trained(tmp_path_factory):
     """A store of one stitched model of two chopped recordings, which keeps all windows."""
     folder = tmp_path_factory.mktemp("trained")
     write_sessions(folder)
-    other = np.random.default_rng(1).poisson(1.0, (N_BINS, UNITS[1]))
-    write_hdf5(folder / "new.h5", {"train": other, "eval": other})
+    (folder / "again.h5").symlink_to(folder / "b.h5")
     write_hdf5(folder / "six.h5", {"train": np.ones((9, 6)), "eval": np.ones((9, 6))})
     params = PARAMS | {"data": ["a.h5", "b.h5"]}
     job = Job("lfads", name="train", seed=7, base=str(folder), params=params, run=ONE_PROGRAM)
@@ -32,42 +31,54 @@ def trained(tmp_path_factory):
     return folder / "train.zarr"
 
 
-def test_a_file_for_each_session_with_merged_rates(ctd, trained):
-    """Where windows do not overlap, rates have the bits that the training store kept of these windows."""
+def check_rates(path, kept, k):
+    """Where windows of session k do not overlap, rates have the bits that the training store kept of these windows."""
+    units = UNITS[k]
+    with h5py.File(path) as file:
+        w, b = file["decoder_w"][:], file["decoder_b"][:]
+        assert len(b) == 2 - k, "channels of the session"
+        assert (w == kept["model.decoders.w"][k, : len(b)]).all()
+        # Of merged windows as of windows: their weights sum to 1.
+        decoded, factors = file["train_decoded_behavior"][:], file["train_factors"][:]
+        np.testing.assert_allclose(decoded, factors @ w.T + b, rtol=0, atol=1e-4)
+        for split, word in (("train_", "train"), ("", "valid")):
+            rates, start = file[f"{word}_output_params"][:], file[f"{word}_window_start"][:]
+            assert rates.shape == (N_BINS, units)
+            assert file[f"{word}_ic_mean"].shape == (len(start), 5)
+            mine = kept[f"{split}rates"][kept[f"{split}trial_session"] == k]
+            assert np.isnan(mine[..., units:]).all()
+            assert start.tolist() == STARTS
+            for window, s in zip(mine[:4, 2:4, :units], start[:4], strict=True):
+                assert rates[s + 2 : s + 4].tobytes() == window.tobytes()
+
+
+@pytest.fixture(scope="module")
+def kept(trained):
+    """Results of the model, by name."""
+    store = Store.open(str(trained))
+    found = {name: store.rows(0, name, 0, 1)[0] for name in store.names(0)}
+    assert found["model.sessions.n_channels"].tolist() == [2, 1]
+    return found
+
+
+@pytest.mark.endurance  # one session, with merged rates, stays below
+def test_a_file_for_each_session_with_merged_rates(ctd, trained, kept):
     code, out, err = ctd("posterior", trained, "--json", *ONE)
     assert code == 0, err
     files = [trained.with_name(f"train-posterior-{name}.h5") for name in "ab"]
     assert [one["file"] for one in json.loads(out)] == [str(file) for file in files]
-    store = Store.open(str(trained))
-    kept = {name: store.rows(0, name, 0, 1)[0] for name in store.names(0)}
-    assert kept["model.sessions.n_channels"].tolist() == [2, 1]
-    for k, (path, units) in enumerate(zip(files, UNITS, strict=True)):
-        with h5py.File(path) as file:
-            w, b = file["decoder_w"][:], file["decoder_b"][:]
-            assert len(b) == 2 - k, "channels of the session"
-            assert (w == kept["model.decoders.w"][k, : len(b)]).all()
-            # Of merged windows as of windows: their weights sum to 1.
-            decoded, factors = file["train_decoded_behavior"][:], file["train_factors"][:]
-            np.testing.assert_allclose(decoded, factors @ w.T + b, rtol=0, atol=1e-4)
-            for split, word in (("train_", "train"), ("", "valid")):
-                rates, start = file[f"{word}_output_params"][:], file[f"{word}_window_start"][:]
-                assert rates.shape == (N_BINS, units)
-                assert file[f"{word}_ic_mean"].shape == (len(start), 5)
-                mine = kept[f"{split}rates"][kept[f"{split}trial_session"] == k]
-                assert np.isnan(mine[..., units:]).all()
-                assert start.tolist() == STARTS
-                for window, s in zip(mine[:4, 2:4, :units], start[:4], strict=True):
-                    assert rates[s + 2 : s + 4].tobytes() == window.tobytes()
+    for k, path in enumerate(files):
+        check_rates(path, kept, k)
         path.unlink()
 
 
-def test_session_is_chosen_by_its_units(ctd, trained, monkeypatch):
+def test_session_is_chosen_by_its_units(ctd, trained, kept, monkeypatch):
+    """Whatever its file is called; with its merged rates."""
     monkeypatch.chdir(trained.parent)
-    args = ("--data", "new.h5", "--to", "out.h5", *ONE)
+    args = ("--data", "again.h5", "--to", "out.h5", *ONE)
     code, _, err = ctd("posterior", trained, *args)
     assert code == 0, err
-    with h5py.File("out.h5") as file:
-        assert file["valid_output_params"].shape == (N_BINS, UNITS[1])
+    check_rates("out.h5", kept, 1)
     Path("out.h5").unlink()
 
 
@@ -78,7 +89,7 @@ def test_session_is_chosen_by_its_units(ctd, trained, monkeypatch):
             ("--data", "six.h5"),
             "six.h5 has 6 units, no session fits; the model's sessions have (0: 7, 1: 5) units",
         ),
-        (("--data", "new.h5", "--set", "params.session=0"), "session: 0 given, but"),
+        (("--data", "again.h5", "--set", "params.session=0"), "session: 0 given, but"),
         (("--to", "out.h5"), "the model has 2 sessions, each of which is a file"),
         (("--set", "params.samples=[rates]"), "samples: draws of neighbouring windows"),
     ],
