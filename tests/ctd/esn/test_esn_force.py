@@ -197,7 +197,7 @@ def test_force_diverged():
     assert kernel.outcomes[esn.DIVERGED].failed
 
 
-@pytest.mark.slow
+@pytest.mark.endurance  # one by one each run is compared with NumPy above; items side by side: tests/ctd/test_kernel.py
 def test_modes_of_execution_agree():
     columns = {"g": np.linspace(0.5, 1.6, 6)}
     one, all_ = run(columns, ALONE, **BLOCKS), run(columns, Layout(6, 6), **BLOCKS)
@@ -207,14 +207,8 @@ def test_modes_of_execution_agree():
     )
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("target", "bound"),
-    [
-        pytest.param("chaotic", 0.005, marks=pytest.mark.endurance),
-        ("chaotic-feedback", 0.016),
-    ],
-)
+@pytest.mark.endurance  # test_force_step_by_step stays, to rounding, and the origin's file
+@pytest.mark.parametrize(("target", "bound"), [("chaotic", 0.005), ("chaotic-feedback", 0.016)])
 def test_force_notebook_settings(target, bound):
     # n=500, m=20, 300 steps, 15 passes, alpha=1: replay, and distance of a float32 readout. The notebook's
     # own code came to .004-.006 with its fori_loop's targets and .006-.016 with its unrolled ones.

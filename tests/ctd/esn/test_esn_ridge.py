@@ -107,7 +107,7 @@ def test_effective_spectral_radius():
     assert found["spectral_radius"] == pytest.approx(expected, rel=1e-3)
 
 
-@pytest.mark.endurance  # test_narma10_published stays, and every replay step by step
+@pytest.mark.endurance  # every replay stays, step by step
 def test_mackey_glass_published():
     # Jaeger 2001: NRMSE84 = 2.8e-4 with 400 units, 3,000 steps of which 1,000 are washed out.
     given = RIDGE | {"n": 400, "washout": 1000, "train": 2000, "record": ()}
@@ -117,10 +117,8 @@ def test_mackey_glass_published():
     assert found["replay_last_nrmse"].min() <= 2.8e-4
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("n", "published"), [(50, 0.16), pytest.param(100, 0.11, marks=pytest.mark.endurance)]
-)
+@pytest.mark.endurance
+@pytest.mark.parametrize(("n", "published"), [(50, 0.16), (100, 0.11)])
 def test_narma10_published(n, published):
     given = {"target": "narma10", "m": 1, "readout": "ridge", "dynamics": "discrete", "n": n}
     given |= {"scale": "spectral_radius", "feedback": False, "intercept": True, "washout": 200}
