@@ -133,7 +133,12 @@ def test_forward_pass_numpy(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "likelihood"), [("ode, no controller", "gaussian"), ("held out", "poisson")]
+    ("name", "likelihood"),
+    [
+        # Plain autodiff of what is compared with NumPy above.
+        pytest.param("ode, no controller", "gaussian", marks=pytest.mark.endurance),
+        ("held out", "poisson"),
+    ],
 )
 def test_gradient_finite_differences(name, likelihood):
     """Along one random direction of each weight. Central differences at 1e-5 are good to about 1e-9 of
