@@ -125,9 +125,8 @@ def sine(tmp_path, **more):
     return str(tmp_path / "t.h5")
 
 
+# Two trials in each file and two items in each run: one program.
 SMALL = {"n": 60, "n_train": 25, "n_test": 3, "dt": 0.002}
-# Of what does not learn for long; two trials in each file and two items in each run are one program.
-BRIEF = {"n": 30, "n_train": 4, "n_test": 1, "dt": 0.002}
 
 
 def twice(tmp_path, **more):
@@ -139,7 +138,7 @@ def twice(tmp_path, **more):
 
 def test_networks_learn_a_sine(tmp_path):
     """Several g and seeds; the stored weights, run as a leaky network from h0, give the stored output."""
-    params = FullForce(trials=sine(tmp_path), **SMALL)
+    params = FullForce(trials=twice(tmp_path), **SMALL)
     found = run_items(kernel, params, {"g": [1.0, 1.5], "seed": [0, 1]})
     assert found["outcome"].tolist() == [0, 0]
     assert (found["curve"][:, -1] < 0.05).all()
@@ -174,7 +173,7 @@ SILENT = {
 )
 def test_a_task_that_is_silent_for_long_is_learnt(tmp_path, name):
     """A network that has learnt nothing is at 0 by then, where no step of RLS teaches it."""
-    params = FullForce(trials=twice(tmp_path, **SILENT[name]), **BRIEF)
+    params = FullForce(trials=twice(tmp_path, **SILENT[name]), **SMALL)
     found = run_items(kernel, params, {"seed": [0, 1]})
     assert found["outcome"].tolist() == [0, 0]
     assert (found["curve"][:, -1] < 0.5).all()
@@ -185,7 +184,7 @@ def test_errors_of_a_trial_whose_target_is_0_throughout(tmp_path):
     t = np.arange(300)
     two = np.stack([np.sin(t / 5), 0 * t])[:, :, None]
     path = sine(tmp_path, inputs=1 + two, targets=two)
-    found = run_items(kernel, FullForce(trials=path, **BRIEF), {"seed": [0, 1]})
+    found = run_items(kernel, FullForce(trials=path, **SMALL), {"seed": [0, 1]})
     assert found["outcome"].tolist() == [0] * 2
     assert np.isfinite(found["curve"]).all()
     assert np.isfinite(found["test_error"]).all()
@@ -197,8 +196,8 @@ def test_a_network_is_tested_on_the_trials_of_a_file(tmp_path):
     """With the sign of the targets turned, what the network has learnt is wrong by twice its size."""
     other = tmp_path / "other"
     other.mkdir()
-    turned = sine(other, targets=-np.sin(np.arange(300) * 2 * np.pi / 100)[None, :, None])
-    params = FullForce(trials=sine(tmp_path), test=turned, **SMALL)
+    turned = twice(other, targets=-np.sin(np.arange(300) * 2 * np.pi / 100)[:, None])
+    params = FullForce(trials=twice(tmp_path), test=turned, **SMALL)
     found = run_items(kernel, params, {"seed": [0, 1]})
     assert found["curve"][0, -1] < 0.05
     assert found["test_error"][0] == pytest.approx(4, abs=1.2)
@@ -218,17 +217,17 @@ def test_hints_drive_the_target_generating_network_alone(tmp_path):
     hint = np.linspace(-1, 1, 300)[:, None]
     columns, runs = {"hint_scale": [0.0, 1.0]}, []
     for arrays in ({}, {"hints": hint}):
-        params = FullForce(trials=twice(tmp_path, **arrays), **BRIEF)
+        params = FullForce(trials=twice(tmp_path, **arrays), **SMALL)
         runs.append(run_items(kernel, params, columns))
     without, found = runs
     np.testing.assert_allclose(found["weights.wR"][0], without["weights.wR"][0], atol=1e-4)
     assert np.abs(found["weights.wR"][1] - without["weights.wR"][1]).max() > 1e-3
-    assert found["weights.wI"].shape == (2, 30, 1)
+    assert found["weights.wI"].shape == (2, 60, 1)
 
 
 def test_a_network_that_diverges_is_an_outcome(tmp_path):
     """A step 100 times the time constant, beside a network that learns."""
-    params = FullForce(trials=sine(tmp_path), **SMALL)
+    params = FullForce(trials=twice(tmp_path), **SMALL)
     found = run_items(kernel, params, {"tau": [1e-40, 0.01]})
     assert found["outcome"].tolist() == [1, 0]
     assert found["curve"][1, -1] < 0.05
