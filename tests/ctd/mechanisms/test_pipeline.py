@@ -1,11 +1,57 @@
-"""The job files of examples/mechanisms, tiny: an atlas of three mechanisms, and one of its recordings placed as a file of one's own."""
+"""Evidence that is judged and that places a recording: of files as stages leave them, and by the job files of examples/mechanisms."""
 
 import numpy as np
+import pytest
 import xarray as xr
 from places import EXAMPLES
-from small import SMALL
+from small import FOUR, SMALL
+from small_files import fitted_recordings
 
+from ctd.batch import precision, run_items
+from ctd.data import write_hdf5
+from ctd.kernel import inputs_of
+from ctd.mechanisms.evidence import kernel
 from ctd.mechanisms.families import NAMES
+from ctd.mechanisms.fits import Evidence
+
+
+def evidence(columns, about=None, **given):
+    """The table of recordings, whose program is that of the kernel's smallest case. about: what is said of them instead."""
+    params = Evidence(**given)
+    inputs = inputs_of(params)
+    with precision(params):
+        shared = kernel.load(inputs)
+    results = run_items(kernel, params, columns, layout=FOUR)
+    shared = shared._replace(about=shared.about | (about or {}))
+    return kernel.reduce(inputs, shared, columns, results, kernel.Options(folds=3))
+
+
+def test_what_is_read_off_fits_is_judged_and_places_a_recording(tmp_path):
+    """Three members of each of three mechanisms, whose true systems differ and whose fits are random."""
+    files, made = fitted_recordings(9, (30, 20), 10), np.repeat([0, 4, 7], 3)
+    about = {"mechanism": made, "member": np.tile(np.arange(3), 3), "truth": np.eye(22)[made]}
+    columns = {"recording": np.arange(9)}
+    table = evidence(columns, about, **files)
+    assert table["accuracy_truth"] == [1]
+    assert table["confusion"].sum() == 9
+    p = np.stack([table[f"p_{name}"] for name in (*NAMES, "none")])
+    np.testing.assert_allclose(p.sum(0), 1, atol=1e-6)
+    # The same files once more, as of one who does not know what made them.
+    numbers = {name: v for name, v in table.items() if np.asarray(v).dtype.kind in "if"}
+    write_hdf5(tmp_path / "atlas.h5", numbers)
+    unknown = {"mechanism": np.full(9, -1)}
+    placed = evidence(columns, unknown, **files, atlas=str(tmp_path / "atlas.h5"))
+    np.testing.assert_array_equal(placed["evidence"], table["evidence"])
+    assert set(placed["true"]) == {"unknown"}
+    assert set(placed["verdict"]) <= {
+        NAMES[0],
+        NAMES[4],
+        NAMES[7],
+        "none of these",
+        "cannot be told",
+    }
+    np.testing.assert_allclose(placed["place"], table["place"], atol=1e-9)
+
 
 FITS = ("fits.params.n_batches=200", "fits.params.report_every=100", "fits.params.length=15", "fits.params.hidden=10")  # fmt: skip
 # Recordings and evidence have the shapes and the layout of the kernels' smallest cases: programs that their contract compiles, too.
@@ -21,6 +67,7 @@ def overrides(*words):
     return [f"stages.{word}" for word in words]
 
 
+@pytest.mark.endurance
 def test_an_atlas_and_a_place_in_it(command_line, tmp_path):
     for name in ("atlas", "place"):
         (tmp_path / f"{name}.yaml").write_text(

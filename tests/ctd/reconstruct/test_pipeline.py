@@ -5,9 +5,11 @@ import re
 import numpy as np
 import pytest
 import small_files
+import yaml
 from places import ROOT
 from small import SMALL
 
+from ctd.catalogue import load_kernel
 from jobs.pipeline import read_stages
 from jobs.run.prepare import open_or_create
 from jobs.run.shards import run_shards
@@ -26,7 +28,23 @@ GIVEN = {
 }
 
 
-@pytest.mark.slow
+def test_stages_read_what_the_stages_before_them_store():
+    stages = yaml.safe_load(SPIKES)["stages"]
+    handed = []
+    for stage in stages.values():
+        params = stage["params"]
+        load_kernel(stage["kernel"]).Params.model_validate(
+            {k: "a file" if isinstance(v, dict) else v for k, v in params.items()}
+        )
+        for field in {"data", "candidates"} & params.keys():
+            if isinstance(source := params[field], dict):
+                before = load_kernel(stages[source["stage"]]["kernel"])
+                assert params["dataset"] in before.dims
+                handed.append((before.name, params["dataset"]))
+    assert handed == [("lfads", "factors"), ("reconstruct", "states")]
+
+
+@pytest.mark.endurance
 def test_from_spikes_to_points(tmp_path):
     """Every stage takes what the one before it stored; the fit sees LFADS' factors."""
     (tmp_path / "lorenz_spikes.h5").symlink_to(small_files.spikes())
