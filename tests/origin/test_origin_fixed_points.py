@@ -9,16 +9,20 @@ from scipy.optimize import linear_sum_assignment
 
 from ctd.data import write_hdf5
 
-N = 8
+N = 12
+"""Units, as in the tests of the kernel (tests/ctd/fixed_points/): these searches run the program of those."""
 
 
 def random_network(cell):
-    """Weights of a network with several fixed points, biases included."""
+    """Weights of a network with several fixed points, since two of its units excite themselves, biases included."""
     rng = np.random.default_rng(1 if cell == "vanilla" else 5)
+    memories = np.diag(2.5 * (np.arange(N) < 2))
     if cell == "vanilla":
-        params = origin.random_vrnn_params(rng, 1, N, 1, g=2.0)
+        params = origin.random_vrnn_params(rng, 1, N, 1, g=0.7)
+        params["wR"] = params["wR"] + memories
         return params | {"bR": 0.3 * rng.standard_normal(N), "bO": np.array([0.2])}
-    params = origin.gru_params(rng, 1, N, 1, h_factor=3.0)
+    params = origin.gru_params(rng, 1, N, 1, h_factor=0.7)
+    params["wCHX"] = params["wCHX"] + np.pad(memories, [(0, 0), (0, 1)])
     bRU, bC = 0.3 * rng.standard_normal(2 * N), 0.3 * rng.standard_normal(N)
     if cell == "gru":
         # One network in two conventions: here the constant is in the candidate's bias.
@@ -45,7 +49,7 @@ def transposed(params, h, x):
             "vanilla",
             origin.vrnn,
             transposed,
-            # its points by NumPy: tests/ctd/fixed_points/test_fixed_points_kernel.py
+            # points of a tanh map: tests/ctd/fixed_points/test_fixed_points_search.py
             marks=pytest.mark.endurance,
         ),
     ],
@@ -55,13 +59,14 @@ def test_fixed_points_cells(job, tmp_path, cell, step, wrong):
     params = random_network(cell)
     # As the tutorials write it: nothing in the file says which cell it is.
     write_hdf5(tmp_path / "net.h5", params)
-    states = np.random.default_rng(0).uniform(-1, 1, (6, 8, N))
+    states = np.random.default_rng(0).uniform(-1, 1, (8, 25, N))
     write_hdf5(tmp_path / "states.h5", {"hiddens": states})
     x = np.array([0.2])
     tree = job(
         "fixed_points",
         {"cell": cell, "weights": "net.h5", "candidates": "states.h5", "x": [0.2], "noise": 0.05},
         sweep={"grid": {"candidate": {"range": 48}}},
+        run={"slots": 8, "microbatch": 8, "shard_items": 48},
     )
     rnn_fun = partial(step, params, x=x)
     found = tree["results/0"].load()
@@ -84,7 +89,7 @@ def test_fixed_points_cells(job, tmp_path, cell, step, wrong):
         at = table.isel(fixed_point=row)
         h = at.point.to_numpy()
         expected = origin.jacobian(rnn_fun, h)
-        # Rounding of products of eight.
+        # Rounding of products of twelve.
         np.testing.assert_allclose(at.jacobian, expected, rtol=0, atol=1e-13)
         by_input = origin.jacobian(lambda x, h=h: step(params, h, x), x)
         np.testing.assert_allclose(at.input_jacobian, by_input, rtol=0, atol=1e-13)

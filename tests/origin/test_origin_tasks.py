@@ -27,8 +27,14 @@ def origins(function, seed):
     [
         ("integrator", partial(ours, "integrator")),
         ("decision", partial(ours, "decision")),
-        ("integrator", partial(origins, origin.pure_integration)),
-        ("decision", partial(origins, origin.binary_decision)),
+        # That the origin has these laws, too, is a matter of tests/support/ alone.
+        *(
+            pytest.param(task, partial(origins, function), marks=pytest.mark.endurance)
+            for task, function in (
+                ("integrator", origin.pure_integration),
+                ("decision", origin.binary_decision),
+            )
+        ),
     ],
     ids=["integrator", "decision", "integrator-origin", "decision-origin"],
 )
