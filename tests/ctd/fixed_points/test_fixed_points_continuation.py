@@ -15,6 +15,7 @@ from places import EXAMPLES, ROOT
 from pydantic import ValidationError
 
 from ctd.batch import Layout, run_items
+from ctd.fixed_points import follow
 from ctd.fixed_points.candidates import make_network
 from ctd.fixed_points.continuation import OUTCOMES, Continuation, Followers, load, make_kernel
 from ctd.fixed_points.continuation.bifurcation import KINDS
@@ -151,6 +152,7 @@ def test_flow_bifurcations(flows, name):
     assert_met(flows, row, expected)
 
 
+@pytest.mark.endurance  # test_follow_a_map meets all but the fold, which is that of a flow
 @pytest.mark.parametrize("name", MAPS)
 def test_map_bifurcations(maps, name):
     assert_met(maps, list(MAPS).index(name), MAPS[name][-1])
@@ -201,17 +203,35 @@ def test_steps_are_in_units_of_the_points():
     np.testing.assert_allclose(branches["bifurcation_parameter"], [-5.328e-4, 5.328e-4], rtol=1e-3)
 
 
-def test_hopf_frequency_is_that_of_the_critical_pair(flows, maps):
-    """The flow's normal form turns by 1 radian a unit of time, the map by 1 radian a step."""
+def test_hopf_frequency_is_that_of_the_critical_pair(flows):
+    """The flow's normal form turns by 1 radian a unit of time."""
     row = list(FLOWS).index("hopf")
     np.testing.assert_allclose(flows["met_mode"][row, 0], [0, 1], atol=1e-8)
-    row = list(MAPS).index("neimark-sacker")
-    at = np.nanargmin(np.abs(maps["met_parameter"][row] - 3))
-    re, im = maps["met_mode"][row, at]
+
+
+def logistic_beside_a_turn(h, p):
+    """The first and the second map of MAPS, in one of three units; the second one's p is less by 0.2."""
+    a, b, c = h
+    turned = (p - 2.2) * jnp.stack([C * b - S * c, S * b + C * c])
+    return jnp.append(p * a * (1 - a), turned - (b**2 + c**2) * h[1:])
+
+
+def test_follow_a_map():
+    """As in a notebook. The map turns by 1 radian a step where its modes grow."""
+    found = follow(logistic_beside_a_turn, [0.6, 0.0, 0.0], low=0.5, high=3.9, start=2.5)
+    assert found.branches["kind"].tolist() == ["transcritical", "hopf", "flip", "hopf"]
+    met = found.branches["bifurcation_parameter"]
+    np.testing.assert_allclose(met, [1, 1.2, 3, 3.2], atol=1e-8)
+    re, im = found.results["met_mode"][
+        0, np.nanargmin(np.abs(found.results["met_parameter"] - 3.2))
+    ]
     assert np.hypot(re, im) == pytest.approx(1, abs=1e-8)
     assert np.arctan2(im, re) == pytest.approx(1, abs=1e-8)
+    assert repr(found).splitlines()[0] == "1 start on 1 branch"
+    assert {ax.get_xlabel() for ax in found.figure().axes} == {"p, input"}
 
 
+@pytest.mark.endurance
 def test_follow_in_a_notebook_as_the_page_prints_it():
     page = (ROOT / "docs" / "dynamics.md").read_text()
     code, shown = re.findall(r"```python\n((?:(?!```)[\s\S])*)\n```\n\n((?:    .*\n)+)", page)[0]
