@@ -94,21 +94,18 @@ FITS = {
     "bound": {"cell": "shplrnn:clipped"},
     # 1001^2 bins are too many: mixtures measure it.
     "sparse": {
-        "cell": "shplrnn",
+        "cell": "alrnn",
         "forcing": "sparse",
+        "observation": "affine",
         "n": 4,
         "bins": 1001,
         "n_batches": 200,
         "report_every": 50,
     },
-    "affine": {
-        "cell": "alrnn",
-        "forcing": "constant",
-        "alpha": 0.2,
-        "observation": "affine",
-        "n": 4,
-    },
+    # Forcing and observation of either kind against NumPy: test_forced_states_numpy.
+    "constant": {"cell": "shplrnn", "forcing": "constant", "alpha": 0.2, "n": 4},
 }
+EACH_FIT = [pytest.param(fit, marks=[pytest.mark.endurance] * (fit == "constant")) for fit in FITS]
 
 
 @functools.cache
@@ -120,7 +117,7 @@ def fitted(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fit", FITS)
+@pytest.mark.parametrize("fit", EACH_FIT)
 def test_a_fit_learns_and_its_weights_are_a_network(fit):
     """The error of forced predictions falls, and the stored network, run from h0, gives the stored states."""
     params, found = fitted(fit)
@@ -142,14 +139,14 @@ def test_a_fit_learns_and_its_weights_are_a_network(fit):
         assert (found["alpha_curve"][:2, -1] < 1).all()
 
 
-@pytest.mark.parametrize("fit", FITS)
+@pytest.mark.parametrize("fit", EACH_FIT)
 def test_too_many_bins_give_way_to_mixtures(fit):
     found = fitted(fit)[1]
     assert np.isfinite(found["d_stsp"][:2]).all()
     assert ("d_stsp_legacy" in found) == (fit != "sparse")
 
 
-@pytest.mark.parametrize("fit", FITS)
+@pytest.mark.parametrize("fit", EACH_FIT)
 def test_a_fit_that_diverges_is_an_outcome(fit):
     """Beside it, the other two go on."""
     assert fitted(fit)[1]["outcome"].tolist() == [0, 0, 1]
