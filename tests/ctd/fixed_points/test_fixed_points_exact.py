@@ -100,7 +100,11 @@ def swept(tmp_path_factory):
     return sweep
 
 
-@pytest.mark.parametrize("name", REGIONS)
+@pytest.mark.parametrize(
+    # The regions of alrnn: tests/ctd/cells/test_piecewise.py.
+    "name",
+    [pytest.param(name, marks=[pytest.mark.endurance] * (name == "alrnn")) for name in REGIONS],
+)
 def test_a_sweep_over_all_linear_regions_finds_every_point(swept, name):
     """Networks with one point and with several; the searches that leave their region end at the same ones."""
     several = False
@@ -114,16 +118,13 @@ def test_a_sweep_over_all_linear_regions_finds_every_point(swept, name):
     assert several
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 @pytest.mark.parametrize(
     ("name", "seed", "n_stable"),
-    [
-        ("shplrnn:clipped", 6, 2),
-        pytest.param("shplrnn", 2, 1, marks=pytest.mark.endurance),
-        pytest.param("alrnn", 4, 1, marks=pytest.mark.endurance),
-    ],
+    [("shplrnn:clipped", 6, 2), ("shplrnn", 2, 1), ("alrnn", 4, 1)],
 )
 def test_exact_and_lm_agree_on_every_stable_point(swept, name, seed, n_stable):
+    """Always, both find what NumPy finds: above, and in test_fixed_points_search.py."""
     given, _, table = swept(name, seed)
     tables = table, search(kernel.Params(**given, method="lm"), 50)[1]
     exact, lm = (sorted_rows(t["point"][np.asarray(t["stable"], bool)]) for t in tables)

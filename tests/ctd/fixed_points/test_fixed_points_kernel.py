@@ -73,9 +73,9 @@ def test_point_is_fixed_in_numpy(searched):
 def test_every_cell(tmp_path, cell):
     """Small random networks are contractions: one stable point, h = F(h) by iteration.
 
-    Steps of each cell: tests/ctd/cells/test_cells.py. Always, points of gru, vanilla and an lstm, whose state is twice its
-    units, are held to NumPy's formulas here, those of gru with their linearisations by tests/origin/, those of node to
-    closed forms below.
+    Steps of each cell: tests/ctd/cells/test_cells.py. Always, points of gru and of an lstm, whose state is twice its units,
+    are held to NumPy's formulas here, those of gru with their linearisations by tests/origin/, those of node to closed
+    forms below, and those of a tanh map to its iterates in test_fixed_points_search.py.
     """
     weights = drawn(cell, 0, 7, 2, 1, Scales(0.4))
     path = tmp_path / "net.h5"
@@ -238,7 +238,10 @@ def lstm_step(p, h):
 
 @pytest.mark.parametrize(
     ("name", "cell", "step", "n"),
-    [("rnn", "vanilla", rnn_step, 6), ("lstm", "lstm", lstm_step, 12)],
+    [
+        pytest.param("rnn", "vanilla", rnn_step, 6, marks=pytest.mark.endurance),
+        ("lstm", "lstm", lstm_step, 12),
+    ],
 )
 def test_same_points_from_pytorchs_file_as_from_hdf5(tmp_path, name, cell, step, n):
     """A network that PyTorch wrote, its states by .npy; the cell is what the file says.
