@@ -28,4 +28,4 @@ def noisy_dale():
         noise=True,
         learning_rate=0.05,
     )
-    return params, Layout(100, 100)
+    return params, Layout(8, 1)  # item by item a program compiles in less time

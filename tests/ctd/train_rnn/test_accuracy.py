@@ -33,7 +33,7 @@ def stopped():
     """(parameters, results) of three networks that stop at their accuracy; the last one is too slow to get there."""
     params = Network(**SMALL, stop_at=0.9)
     return params, run_items(
-        kernel, params, {"learning_rate": [0.02, 0.05, 1e-7]}, layout=Layout(2, 2)
+        kernel, params, {"learning_rate": [0.02, 0.05, 1e-7]}, layout=Layout(2, 1)
     )
 
 

@@ -90,29 +90,12 @@ def test_networks_differ_by_item_and_seed():
         np.testing.assert_array_equal(value, together[name][:2], err_msg=name)
 
 
-ALIKE = {
-    "alrnn",
-    "gru_candidate_bias",
-    "gru_torch",
-    "leaky",
-    "leaky_per_unit",
-    "leaky_rates",
-    "node",
-    "shplrnn",
-}
-"""Cells whose state is one number a unit, as that of gru and vanilla; leaky is trained in test_readout.py."""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "cell",
-    [
-        pytest.param(cell, marks=[pytest.mark.endurance] * (cell in ALIKE))
-        for cell in sorted({*CELLS} - {"gru", "vanilla"})
-    ],
-)
+@pytest.mark.endurance
+@pytest.mark.parametrize("cell", sorted({*CELLS} - {"gru", "vanilla"}))
 def test_every_cell_learns(cell):
-    """Gradients of each cell: tests/ctd/cells/test_cells.py. tests/origin/ trains gru step by step, test_accuracy.py vanilla."""
+    """Always: gradients of each cell (tests/ctd/cells/test_cells.py), the first weights of an lstm, whose state is two numbers a unit
+    (test_constraints.py), and training of gru step by step (tests/origin/), vanilla (test_accuracy.py) and leaky (test_readout.py).
+    """
     fast = {"alpha_min": 0.3, "alpha_max": 0.7}
     fast |= {"alpha": 0.5} if "alpha" in get_cell(cell).axes else {}
     params = small(
