@@ -1,10 +1,10 @@
 """Rows of the matrix, what is made of it, and what is refused."""
 
 import h5py
-import jax
 import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
+from small_files import drawn
 
 from ctd.batch import precision
 from ctd.cells import get_cell
@@ -176,7 +176,7 @@ def test_compare_draws_what_it_found(compared):
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("networks")
     for name, n_in in (("one", 1), ("two", 2)):
-        weights = get_cell("vanilla").init(jax.random.key(0), 3, n_in, 1)
+        weights = drawn(get_cell("vanilla").shapes(3, n_in), 3, 1, 0)
         write_named(folder / f"{name}.h5", weights, {"cell": "vanilla", "g": 0.5 * n_in, "item": 7})
     states = {
         "x": RNG.normal(size=(2, 10, 3)),

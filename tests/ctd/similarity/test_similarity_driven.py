@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
+from searches import drawn
 
 from ctd.batch import precision
-from ctd.cells import get_cell
 from ctd.data import write_hdf5
 from ctd.kernel import inputs_of
 from ctd.similarity import compare
@@ -115,7 +115,7 @@ def test_eigenvalues_are_matched_as_scipy_does():
     cost = ((a[:, None] - b) ** 2).sum(-1)
     row, column = linear_sum_assignment(cost)
     np.testing.assert_allclose(
-        eigenvalue_distance(a, b), np.sqrt(cost[row, column].mean()), rtol=1e-6
+        jax.jit(eigenvalue_distance)(a, b), np.sqrt(cost[row, column].mean()), rtol=1e-6
     )
 
 
@@ -133,7 +133,7 @@ def test_files_have_their_inputs_beside_the_states(tmp_path):
 def test_networks_are_driven_by_their_task(tmp_path):
     """tanh is linear at small inputs: the fit has the eigenvalues of the weights."""
     path = tmp_path / "a.h5"
-    weights = dict(get_cell("vanilla").init(jax.random.key(0), 2, 1, 1))
+    weights = dict(drawn("vanilla", 0, 2, 1, 1))
     weights |= {"wR": np.array([[0.8, 0.1], [0.0, 0.5]]), "wI": np.full((2, 1), 1e-3)}
     write_named(path, weights, {"cell": "vanilla"})
     job = Comparison(
