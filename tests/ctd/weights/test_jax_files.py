@@ -31,7 +31,7 @@ def inputs(dtype):
 
 
 def enlarged(tree, dtype):
-    """Every array drawn anew, biases too, so that the gates leave their linear range."""
+    """Every array, of which there need be no more than the shape, drawn anew, biases too, so that the gates leave their linear range."""
     return jax.tree.map(lambda x: jnp.asarray(0.6 * RNG.normal(size=x.shape), dtype), tree)
 
 
@@ -73,7 +73,7 @@ def test_linen(tmp_path, dtype, make, cell):
     zeros = jnp.zeros(N, dtype)
     carry = (zeros, zeros) if cell == "lstm" else zeros
     xs = inputs(dtype)
-    params = enlarged(model.init(jax.random.key(0), carry, xs[0]), dtype)
+    params = enlarged(jax.eval_shape(model.init, jax.random.key(0), carry, xs[0]), dtype)
     (tmp_path / "net.msgpack").write_bytes(serialization.to_bytes(params))
 
     def step(carry, x):
@@ -90,7 +90,7 @@ def test_linen(tmp_path, dtype, make, cell):
     ("make", "cell"), [("GRUCell", "gru_torch"), ("OptimizedLSTMCell", "lstm")]
 )
 def test_nnx_by_orbax(tmp_path, make, cell):
-    model = getattr(nnx, make)(N_IN, N, rngs=nnx.Rngs(0))
+    model = nnx.eval_shape(lambda: getattr(nnx, make)(N_IN, N, rngs=nnx.Rngs(0)))
     state = enlarged(nnx.state(model, nnx.Param), "float32")
     nnx.update(model, state)
     with ocp.StandardCheckpointer() as writer:
@@ -132,7 +132,8 @@ def equinox():
     indirect=["dtype"],
 )
 def test_equinox(tmp_path, dtype, make, cell, header):
-    model = enlarged(equinox()(getattr(eqx.nn, make), jax.random.key(0)), dtype)
+    drawn = lambda key: equinox()(getattr(eqx.nn, make), key)
+    model = enlarged(eqx.filter_eval_shape(drawn, jax.random.key(0)), dtype)
     with (tmp_path / "net.eqx").open("wb") as file:
         file.write(header)
         eqx.tree_serialise_leaves(file, model)
@@ -166,7 +167,8 @@ def test_equinox_leaves_that_do_not_tell_the_network(tmp_path):
 
 
 def test_minimal_gated_unit_is_refused(tmp_path):
-    params = nn.MGUCell(N).init(jax.random.key(0), jnp.zeros(N), jnp.zeros(N_IN))
+    shapes = jax.eval_shape(nn.MGUCell(N).init, jax.random.key(0), jnp.zeros(N), jnp.zeros(N_IN))
+    params = enlarged(shapes, "float32")
     (tmp_path / "net.msgpack").write_bytes(serialization.to_bytes(params))
     with pytest.raises(ValueError, match="an MGUCell, which ctd does not have"):
         read_weights(tmp_path / "net.msgpack")
