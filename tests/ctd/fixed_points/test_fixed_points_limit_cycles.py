@@ -173,6 +173,7 @@ def test_a_multiple_of_a_period_is_lost(flows):
     assert found == [["cycle"], ["lost"], ["lost"]]
 
 
+@pytest.mark.endurance  # of a map of one unit: the example of `cycles` (tests/test_docstrings.py)
 def test_flow_of_one_unit_has_no_cycle():
     found = cycles(lambda h: -h, [[1.0]], time="continuous", transient=100, n_steps=200)
     assert ended(found) == ["none"]
