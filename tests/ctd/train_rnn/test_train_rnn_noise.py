@@ -25,5 +25,7 @@ def test_noise_in_training_and_evaluation_each_on_its_own(noisy_dale):
     assert differs("states") == [False, True, True, True, True, True]
     weights = {k[8:]: v[0] for k, v in without.items() if k.startswith("weights.")}
     trials = kernel.load(params).evaluation
-    plain = jax.vmap(lambda x: run(get_cell(params.cell), weights, x)[0])(trials.inputs[:2])
+    plain = jax.jit(jax.vmap(lambda x: run(get_cell(params.cell), weights, x)[0]))(
+        trials.inputs[:2]
+    )
     np.testing.assert_allclose(without["states"][0], plain, rtol=1e-5, atol=1e-6)
