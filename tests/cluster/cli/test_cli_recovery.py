@@ -205,7 +205,9 @@ def test_items_with_errors_end_in_exit_1_and_are_told_of(ctd, job_file, tmp_path
     assert f"`ctd resume {store} --failed` tries again" in err
     source = tmp_path / "cli_faulty.py"
     source.write_text(FAULTY.replace("if fault:", "if fault > 1:"))
-    refused(ctd("resume", store, "--failed"), "cli_faulty.py: was edited after")
+    refused(
+        ctd("resume", store, "--executor", "serial", "--failed"), "cli_faulty.py: was edited after"
+    )
     command = [
         sys.executable,
         "-m",

@@ -28,8 +28,8 @@ from jobs.run.shards import run_shards
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    """Two groups, n of 2 and 3, and three rates."""
-    grid = {"n": [2, 3], "rate": [0.1, 0.2, 0.4]}
+    """Two groups, with the programs of JOB, and three rates."""
+    grid = {"n": [3, 5], "rate": [0.1, 0.2, 0.4]}
     made, _ = run(tmp_path_factory.mktemp("s") / "t.zarr", {**JOB, "sweep": {"grid": grid}})
     gather(made)
     made.description = replace(made.description, metric="norm")
