@@ -35,8 +35,9 @@ run: {microbatch: 4, slots: 4}
 @pytest.fixture
 def network(tmp_path):
     """A small GRU's weights in a file; returns them."""
-    weights = get_cell("gru").init(jax.random.key(0), 5, 1, 1, Scales(0.5))
-    arrays = {name: np.asarray(value) for name, value in weights.items()}
+    init = lambda key: get_cell("gru").init(key, 5, 1, 1, Scales(0.5))
+    shapes, rng = jax.eval_shape(init, jax.random.key(0)), np.random.default_rng(0)
+    arrays = {name: rng.normal(size=shape.shape) for name, shape in shapes.items()}
     write_hdf5(tmp_path / "net.h5", arrays)
     return arrays
 

@@ -126,5 +126,5 @@ def test_help_lists_every_command_and_each_has_its_own(ctd):
 
 
 def test_an_example_is_planned_without_pandas_or_ray(tmp_path):
-    ((_, modules),) = loaded(f"plan {EXAMPLES / 'force_map.yaml'}")
+    ((_, modules),) = loaded(f"plan {EXAMPLES / 'kuramoto.yaml'}")
     assert not (TABLES - {"jax", "jaxlib", "scipy"}) & {name.partition(".")[0] for name in modules}

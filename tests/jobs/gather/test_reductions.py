@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import scipy.stats
 import toy
+from fuzz_stores import JOB as WITH_PROGRAMS  # of tests/test_fuzz.py
 from stores import BASE, JOB, run
 
 from ctd.rows import combinations
@@ -221,7 +222,7 @@ def test_reductions_refuse(reductions, said):
     assert options_of(spec, toy.kernel).top == 3  # the kernel's own settings are apart
 
 
-ESN = {"kernel": "esn", "params": {"n": 5}, "sweep": {"grid": {"g": [0.9, 1.1]}, "seeds": 2}}
+ESN = WITH_PROGRAMS | {"sweep": {"grid": {"g": [0.9, 1.1]}, "seeds": 2}}
 TASKS = {
     "kernel": "train_rnn",
     "params": {"n": 4, "n_batches": 2},
