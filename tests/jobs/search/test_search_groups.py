@@ -170,6 +170,7 @@ def test_items_that_failed_are_tried_again_in_their_group(tmp_path, finished):
     assert check(store.address) == []
 
 
+@pytest.mark.endurance
 def test_several_workers_over_several_groups(tmp_path, monkeypatch):
     """Rounds of all groups run at a time; every item ends, once."""
     rng = np.random.default_rng(0)
