@@ -18,7 +18,6 @@ from pathlib import Path
 from stores import make, run
 
 from jobs.gather.gather import gather
-from jobs.run import search
 from jobs.run.shards import run_shards
 from jobs.run.worker import SerialExecutor
 from jobs.storage import objects
@@ -115,20 +114,6 @@ def _dies_at_a_write(path, job, when, what, nth, often):
     store = make(path, job)
     run_shards(store, SerialExecutor(1))
     gather(store)
-
-
-def dies_after_a_decision(address, job, nth):
-    """Make and run a store, killed after the nth decision of its search."""
-    write, left = search.write_decision, [nth]
-
-    def dying(*args):
-        write(*args)
-        left[0] -= 1
-        if not left[0]:
-            die()
-
-    search.write_decision = dying
-    run(address, job)
 
 
 def dies_after_a_checkpoint(address, job, shard):
