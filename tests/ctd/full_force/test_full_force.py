@@ -9,12 +9,12 @@ import pytest
 import yaml
 from places import EXAMPLES
 
-from ctd.batch import run_items
+from ctd.batch import abstract, run_items
 from ctd.cells import check_params, get_cell, run
 from ctd.data import write_hdf5
 from ctd.full_force import FullForce, kernel
 from ctd.full_force.model import Fixed, Trained, begin, free_trial, settled, training_trial
-from ctd.kernel import inputs_of
+from ctd.kernel import inputs_of, static_of, traced_of
 from ctd.plots.png import draw
 from ctd.rls import scaled_identity
 
@@ -168,7 +168,7 @@ SILENT = {
 
 @pytest.mark.parametrize(
     "name",
-    # A network of no inputs is another program.
+    # A network of no inputs is another program, whose shapes are in the next test.
     [pytest.param("no inputs", marks=pytest.mark.endurance), "inputs of 0", "a late pulse"],
 )
 def test_a_task_that_is_silent_for_long_is_learnt(tmp_path, name):
@@ -177,6 +177,14 @@ def test_a_task_that_is_silent_for_long_is_learnt(tmp_path, name):
     found = run_items(kernel, params, {"seed": [0, 1]})
     assert found["outcome"].tolist() == [0, 0]
     assert (found["curve"][:, -1] < 0.5).all()
+
+
+def test_a_task_without_inputs_has_no_input_weights(tmp_path):
+    """Shapes alone: nothing is compiled."""
+    params = FullForce(trials=twice(tmp_path, inputs=None), **SMALL)
+    traced = jax.tree.map(np.asarray, traced_of(params))
+    _, found = abstract(kernel, static_of(params), kernel.load(inputs_of(params)), traced)
+    assert found["weights.wI"].shape == (60, 0)
 
 
 def test_errors_of_a_trial_whose_target_is_0_throughout(tmp_path):
