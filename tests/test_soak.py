@@ -26,8 +26,8 @@ def resident():
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.endurance
-@pytest.mark.parametrize("n", [10_000])
-def test_soak(tmp_path, n):
+def test_soak(tmp_path):
+    n = 10_000
     (tmp_path / "soaked_kernel.py").write_text(KERNEL)
     # All but two are exceptions, two are deaths, each at the first attempt only; no two of a shard.
     faults = [2 if k % 100 == 50 else 0 for k in range(n)]

@@ -202,7 +202,7 @@ def test_query_while_another_process_gathers(tmp_path, monkeypatch):
     """What was read of half-written tables is no answer; the question is asked again."""
     store, _ = run(tmp_path / "h.zarr", JOB)
     other = Store.open(store.address)
-    monkeypatch.setattr(module, "ATTEMPTS", 4)
+    monkeypatch.setattr(module, "ATTEMPTS", 3)
     monkeypatch.setattr(module, "WAIT_S", 0)
     tried = []
 
@@ -241,6 +241,7 @@ def test_query_of_a_store_that_cannot_be_written(tmp_path, monkeypatch):
     gather(store)
     assert len(query(store)) == 44
     # While its owner gathers, or after a gather that was killed.
+    monkeypatch.setattr(module, "ATTEMPTS", 2)
     monkeypatch.setattr(module, "WAIT_S", 0)
     objects.delete(store.objects, "run/sums/gathered.json")
     for asked in (store, Store.open(store.address)):
