@@ -167,7 +167,7 @@ def _parts(thing: Any) -> Any:
     if isinstance(thing, type):
         if not is_typed(thing) and thing.__module__ != ALONE:
             return None
-        used = types.FunctionType | bool | int | float | str | tuple
+        used = (types.FunctionType, bool, int, float, str, tuple)
         own = {k: v for k, v in vars(thing).items() if isinstance(v, used)}
         del own["__module__"]
         own.pop("__firstlineno__", None)
