@@ -235,6 +235,9 @@ def hold(folder: str, cpus: int) -> None:
         if held is not None:
             held.ends()
         shutil.rmtree(folder, ignore_errors=True)
+        # The agent of a raylet that was killed would call a GCS that is gone for a minute. It is in this group, as this process is.
+        if os.getpgrp() == os.getpid():
+            os.killpg(0, signal.SIGKILL)
 
 
 if __name__ == "__main__":

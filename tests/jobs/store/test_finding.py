@@ -68,20 +68,20 @@ def test_find_stores_says_where_there_is_none(lab, monkeypatch, given):
 def test_find_stores_in_a_bucket(s3, lab):
     del s3
     for name in ("a1.zarr", "a2.zarr", "deep/b.zarr"):
-        place = connect.open_objects(f"s3://lab/shelf/{name}")
+        place = connect.open_objects(f"s3://lab/found/{name}")
         for key in ("run/job.json", "zarr.json"):
             objects.write(place, key, (lab / name / key).read_bytes())
-    at = lambda *names: [f"s3://lab/shelf/{name}" for name in names]
+    at = lambda *names: [f"s3://lab/found/{name}" for name in names]
     assert find_stores(at("")) == at("a1.zarr", "a2.zarr", "deep/b.zarr")
     assert find_stores(at("a*")) == at("a1.zarr", "a2.zarr")
-    assert find_stores(["s3://lab/sh*/*/*.zarr"]) == at("deep/b.zarr")
+    assert find_stores(["s3://lab/fo*/*/*.zarr"]) == at("deep/b.zarr")
     assert find_stores(at("a1.zarr")) == at("a1.zarr")
     assert set(at("a1.zarr", "deep/b.zarr")) <= set(find_stores(["s3://lab"], tell=[].append))
     assert find_stores(at("none.zarr")) == at("none.zarr"), (
         "whoever opens it says that it is not there"
     )
     with pytest.raises(JobError, match="the bucket does not exist"):
-        find_stores(["s3://none/shelf/*"])
+        find_stores(["s3://none/found/*"])
 
 
 @pytest.fixture(scope="module")
