@@ -156,14 +156,15 @@ def pytest_configure(config):
 
 
 WAIT = (
-    "test_allocation.py", "test_chaos.py", "test_lost.py", "test_executors.py", "test_submit.py", "test_soak.py",
+    "test_allocation.py", "test_submit.py", "test_executors.py", "test_fuzz.py", "test_object_store.py", "test_watch.py",
 )  # fmt: skip
 """Files that mostly wait, the longest first."""
 APART = 15
 """How many files that compute are begun between two of them: at any time one of three processes or two wait, and both
 cores have work."""
 LONG = (
-    "test_fuzz.py", "test_search_groups.py", "test_benchmarks.py", "test_kernel.py", "test_search_faults.py",
+    "test_kernel.py", "test_fixed_points_kernel.py", "test_cli_posterior_sessions.py", "test_cli_posterior.py", "test_job.py",
+    "test_search_groups.py", "test_cli_trust.py", "test_cli.py", "test_search_faults.py",
 )  # fmt: skip
 """Files that compute for longest, in the order in which they are begun: begun last, they would leave a core without work."""
 

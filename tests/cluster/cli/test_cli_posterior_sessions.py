@@ -13,6 +13,10 @@ from cluster import Job
 from ctd.data import write_hdf5
 from jobs import Store
 
+# One model, whose program takes ten seconds to compile. Always: posteriors by the command (test_cli_posterior.py), models of
+# sessions (tests/ctd/lfads/test_lfads_sessions.py), windows (test_lfads_chop.py).
+pytestmark = pytest.mark.endurance
+
 ONE_PROGRAM = {"slots": 1, "microbatch": 1}
 """The layout that a plan measures with, so that the run compiles nothing further."""
 ONE = ("--set", f"run={json.dumps(ONE_PROGRAM)}")
@@ -61,7 +65,6 @@ def kept(trained):
     return found
 
 
-@pytest.mark.endurance  # one session, with merged rates, stays below
 def test_a_file_for_each_session_with_merged_rates(ctd, trained, kept):
     code, out, err = ctd("posterior", trained, "--json", *ONE)
     assert code == 0, err

@@ -174,7 +174,7 @@ def test_noise_has_its_deviation():
     assert float(xi.std()) == pytest.approx(0.09487, rel=0.02)
 
 
-@pytest.mark.slow
+@pytest.mark.endurance  # always: steps and errors in NumPy, the authors' numbers, and the contract of kernels
 def test_a_circuit_is_recovered():
     """Two items of the example: weights and errors, its form as a network of ctd.cells, the reduction and the figure."""
     job = yaml.safe_load((EXAMPLES / "latent_circuit.yaml").read_text())
