@@ -210,7 +210,7 @@ def check(
             )  # fmt: skip
         missing = _missing(store) if repair else len(findings) - len(wrong) - len(others)
         if missing:
-            resumes = Store.open(store).to_resume()
+            resumes = to_resume(store)
             out.print(f"{count(missing, 'shard')} not computed; {resumes} continues")
         if lost := [finding.key for finding in findings if finding.what == LOST]:
             out.print(f"{len(lost)} of them have results but no marker: {lost[0]}")

@@ -32,7 +32,7 @@ from jobs.spec.job import JobSpec
 from jobs.spec.trust import allow_edited, own_code, refuse_untrusted, trust
 from jobs.storage.addresses import beside, local_path
 from jobs.storage.objects import StorageFailed, is_storage_error, reason
-from jobs.store.store import Store, refuse_links
+from jobs.store.store import Store, refuse_links, resume_command
 
 MOST_TRACES = 100
 """Most failing items whose tracebacks are looked at for the last words of a run."""
@@ -227,7 +227,7 @@ def _leave(request: Request, why: str) -> NoReturn:
 def to_resume(address: str) -> str:
     """Return the command, for messages, that goes on with a store, even if the store cannot be read now."""
     plain = advised("ctd", "resume", address)
-    return _if_it_answers(lambda: Store.open(address).to_resume(), plain)
+    return _if_it_answers(lambda: resume_command(Store.open(address)), plain)
 
 
 def say_warnings(store: Store) -> None:
@@ -249,7 +249,7 @@ def say_what_failed(store: Store, progress: Progress, more: bool = False) -> Non
         if found:
             options = ["--failed"] * (what == "item")
             same = " with ".join(["the same command", *options])
-            again = same if more else store.to_resume(*options)
+            again = same if more else resume_command(store, *options)
             shows = advised("ctd", "logs", store.address, f"--{what}", next(iter(found)))
             err.print(f"{count(len(found), what)} failed; {shows} shows more, {again} tries again")
 

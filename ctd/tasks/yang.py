@@ -153,22 +153,13 @@ class Yang(Experiment):
         wanted, given = trial.targets[last], output[last]
         fixates, must = given[0] > 0.5, wanted[0] > 0.5
         # The target's own bump gives the wanted direction, so that both are read in the same way.
-        apart = jnp.abs(self._population(wanted[1:]) - self._population(given[1:]))
+        apart = jnp.abs(_population(wanted[1:]) - _population(given[1:]))
         near = jnp.minimum(apart, 2 * pi - apart) < NEAR
         return jnp.where(must, fixates, ~fixates & near)
 
-    def _population(self, ring: Array) -> Array:
-        """The direction of the population vector of a ring (n_ring,), in [0, 2 pi) rad."""
-        at = self._preferred(ring.dtype)
-        found: Array = jnp.arctan2(ring @ jnp.sin(at), ring @ jnp.cos(at)) % (2 * pi)
-        return found
-
-    def _preferred(self, dtype: jax.typing.DTypeLike) -> Array:
-        return jnp.arange(self.n_ring, dtype=dtype) * (2 * pi / self.n_ring)
-
     def _distance(self, direction: Array) -> Array:
         """Angles (n_ring,) between a direction and the preferred directions of a ring (rad)."""
-        apart = jnp.abs(direction - self._preferred(direction.dtype))
+        apart = jnp.abs(direction - _preferred(self.n_ring, direction.dtype))
         return jnp.minimum(apart, 2 * pi - apart)
 
     def _bump(self, direction: Array) -> Array:
@@ -205,3 +196,15 @@ class Yang(Experiment):
         # Twice the cost mask for fixation, squared.
         of_output = jnp.ones(self.n_out, dtype).at[0].set(4)
         return (before + 25 * after).astype(dtype)[:, None] * of_output
+
+
+def _preferred(n_ring: int, dtype: jax.typing.DTypeLike) -> Array:
+    """(n_ring,) the preferred directions of a ring (rad)."""
+    return jnp.arange(n_ring, dtype=dtype) * (2 * pi / n_ring)
+
+
+def _population(ring: Array) -> Array:
+    """The direction of the population vector of a ring (n_ring,), in [0, 2 pi) rad."""
+    at = _preferred(len(ring), ring.dtype)
+    found: Array = jnp.arctan2(ring @ jnp.sin(at), ring @ jnp.cos(at)) % (2 * pi)
+    return found

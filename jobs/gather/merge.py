@@ -29,7 +29,7 @@ from jobs.store.arrays import FAILED, attributes, plain
 from jobs.store.creation import Outputs, create_store
 from jobs.store.manifest import Job, provenance
 from jobs.store.marker import Marker
-from jobs.store.store import Store
+from jobs.store.store import Store, resume_command
 from jobs.store.writer import ShardWriter
 
 MOST_LISTED = 100_000
@@ -86,7 +86,7 @@ def _refuse(store: Store, first: Store) -> None:
     elif spec.keep_bits != of.keep_bits:
         why = f"rounds other results (keep_bits) than {first.address}"
     elif missing:
-        why = f"lacks {count(missing, 'shard')}; {store.to_resume()} computes what is left"
+        why = f"lacks {count(missing, 'shard')}; {resume_command(store)} computes what is left"
     if why:
         raise JobError(f"{store.address}: cannot be merged: {why}")
 

@@ -25,7 +25,7 @@ from jobs.spec.code import imports_of, locate
 from jobs.spec.job import OURS, JobSpec, find_kernel
 from jobs.storage import objects
 from jobs.store.manifest import read_job, write_job
-from jobs.store.store import Store
+from jobs.store.store import Store, resume_command
 
 _imported: dict[str, tuple[ModuleSpec, str]] = {}
 """Module -> (its import, checksum of its file when this process first looked at it)."""
@@ -94,7 +94,7 @@ def refuse_changed(store: Store) -> None:
         raise JobError(
             f"{store.address}: the source of kernel {job.spec.kernel} has changed since the store was made: "
             f"{_shortened(edited)}. For results of the new source give --store another path, or delete the store; "
-            f"{store.to_resume('--accept-changes')} (or the same of run or submit) keeps what is "
+            f"{resume_command(store, '--accept-changes')} (or the same of run or submit) keeps what is "
             "done and goes on with the new source"
         )
 

@@ -135,11 +135,6 @@ class Store:
         store = connect.open_objects(address)
         return Store(address, store, read_job(store, address))
 
-    def to_resume(self, *options: str) -> str:
-        """Return the command, for messages, that goes on with the job; with --trust if its code lies inside of the store."""
-        inside = trust.lies_in_store(self.job.base, self.job.spec.modules())
-        return advised("ctd", "resume", self.address, *options, *["--trust"] * inside)
-
     def results(self, group: int) -> zarr.Group:
         """Return the Zarr group results/G."""
         # Cached: on an object store each opened group or array costs a request.
@@ -179,6 +174,12 @@ class Store:
     def rows(self, group: int, name: str, start: int, stop: int) -> np.ndarray:
         """Return rows start <= r < stop of a result or column."""
         return np.asarray(self.array(group, name)[start:stop])
+
+
+def resume_command(store: Store, *options: str) -> str:
+    """Return the command, for messages, that goes on with a store's job; with --trust if its code lies inside of the store."""
+    inside = trust.lies_in_store(store.job.base, store.job.spec.modules())
+    return advised("ctd", "resume", store.address, *options, *["--trust"] * inside)
 
 
 def known_kernel(store: Store) -> Kernel | None:

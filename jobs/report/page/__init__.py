@@ -35,7 +35,7 @@ from jobs.report.page.several import several as several
 from jobs.report.sweep import overview, sweep
 from jobs.spec.description import Description
 from jobs.store.events import read_events
-from jobs.store.store import Metric, Store, metric_of
+from jobs.store.store import Metric, Store, metric_of, resume_command
 
 SCRIPTS = (
     "dom.js", "items.js", "save.js", "layers.js", "plot.js", "traces.js", "parallel.js", "table.js",
@@ -131,7 +131,7 @@ def require_content(store: Store) -> None:
     ):
         raise JobError(
             f"{store.address}: no item has been computed yet, so that there is nothing to report; "
-            f"{store.to_resume()} continues the job, `ctd watch` shows its progress"
+            f"{resume_command(store)} continues the job, `ctd watch` shows its progress"
         )
 
 
