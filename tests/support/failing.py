@@ -2,8 +2,13 @@
 
 import errno
 
+from stores import JOB
+
 from jobs.run.task import Report, rows_of
 from jobs.run.worker import SerialExecutor
+
+RUN = {**JOB["run"], "retries": 1, "backoff_s": 0.0}
+"""Settings of a run that tries each shard twice."""
 
 
 class Interrupted(SerialExecutor):

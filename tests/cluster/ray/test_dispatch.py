@@ -90,7 +90,7 @@ def test_an_attempt_is_ended_with_a_reason_or_forgotten(pool, folder, monkeypatc
     [(3, "worker died (killed)"), (6, "no advance has ended for")],
     ids=["exits", "hangs"],
 )
-@pytest.mark.endurance  # how a worker ends is seen here, what the driver then does in jobs/run/test_failure.py
+@pytest.mark.endurance  # how a worker ends is seen here, what the driver then does in jobs/run/test_retry.py
 def test_an_item_that_takes_its_worker_with_it_is_found(pool, folder, monkeypatch, fault, said):
     """Among the four of a shard; one that hangs, which takes the time limit at each try, in a shard of its own."""
     hangs = fault == 6

@@ -129,7 +129,7 @@ def executor():
 
 
 @pytest.mark.ray
-@pytest.mark.endurance  # always: what decides whether memory ended a worker (test_actor.py), and narrower shards (test_failure.py)
+@pytest.mark.endurance  # always: what decides whether memory ended a worker (test_actor.py), and narrower shards (test_retry.py)
 def test_a_worker_killed_for_memory_goes_on_narrower(executor, tmp_path):
     (tmp_path / "greedy_kernel.py").write_text(KERNEL)
     run = {"microbatch": 8, "slots": 8, "shard_items": 8, "backoff_s": 0, "retries": 0}

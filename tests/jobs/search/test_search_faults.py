@@ -74,7 +74,7 @@ def outcomes(whole):
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    """Pauses of a storage that fails are short; that they grow and end is a matter of tests/jobs/run/test_failure.py."""
+    """Pauses of a storage that fails are short; that they grow and end is a matter of tests/jobs/run/test_limits.py."""
     monkeypatch.setattr("jobs.run.limits.LONGEST_PAUSE_S", 0.01)
     monkeypatch.setattr("jobs.run.worker.IDLE_S", 0.01)
 
