@@ -160,7 +160,7 @@ WAIT = (
 )  # fmt: skip
 """Files that mostly wait, the longest first."""
 APART = 15
-"""How many files that compute are begun between two of them: at any time one of three processes or two wait, and both
+"""How many files that compute are begun between two of them: at any time one of four processes or two wait, and both
 cores have work."""
 LONG = (
     "test_kernel.py", "test_fixed_points_kernel.py", "test_cli_posterior_sessions.py", "test_cli_posterior.py", "test_job.py",

@@ -27,9 +27,10 @@ MODULES = tuple(
 
 
 SLOW = {
-    "ctd.batch.items", "ctd.cells.piecewise", "ctd.fixed_points.follow", "ctd.fixed_points.notebook", "ctd.lfads",
-    "ctd.lfads.distributions", "ctd.lfads.metrics", "ctd.lfads.scores", "ctd.reconstruct.measures",
-    "ctd.similarity.dynamics", "ctd.tasks.decisions", "ctd.tasks.flipflop", "ctd.tasks.spiking",
+    "ctd.batch.items", "ctd.cells", "ctd.cells.piecewise", "ctd.esn.nvar", "ctd.fixed_points.follow", "ctd.fixed_points.notebook", "ctd.lfads",
+    "ctd.lfads.distributions", "ctd.lfads.generator", "ctd.lfads.metrics", "ctd.lfads.scores", "ctd.reconstruct.measures",
+    "ctd.similarity.dynamics", "ctd.tasks.chaotic", "ctd.tasks.decisions", "ctd.tasks.flipflop", "ctd.tasks.spiking",
+    "ctd.tasks.task", "ctd.tasks.white_noise",
 }  # fmt: skip
 """Their examples compile dozens of programs, two thirds of those of all examples; the tests beside them in tests/ctd/ call the
 same functions in the same way."""

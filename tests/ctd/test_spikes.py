@@ -118,6 +118,7 @@ def test_rates_follow_a_vanilla_network(items, weights):
             np.testing.assert_allclose(found["eval_rates"][trial], expected, **near)
 
 
+@pytest.mark.endurance  # always: rates of a vanilla network, and the law of overdispersed counts (tests/ctd/tasks/)
 def test_rates_follow_an_lstm_from_a_line(network):
     """Of fewer units than there are, with overdispersed counts. The law of the states on a line: tests/origin/."""
     path, weights = network("lstm")
@@ -174,6 +175,7 @@ def test_exponential_rates_fit_the_counts(network, tmp_path):
     assert found["eval"].max() < 20
 
 
+@pytest.mark.endurance  # always: rates of a network without noise, and what noise is (tests/ctd/tasks/)
 def test_noise_on_states(vanilla, weights):
     """Around the network's own steps, the rates follow what it makes, and a rerun has other noise on the same trials."""
     noise = {"state_noise": 0.2, "initial_noise": 0.5, "n_train": 2, "n_eval": 200}

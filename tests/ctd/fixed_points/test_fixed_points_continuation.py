@@ -152,7 +152,7 @@ def test_flow_bifurcations(flows, name):
     assert_met(flows, row, expected)
 
 
-@pytest.mark.endurance  # test_follow_a_map meets all but the fold, which is that of a flow
+@pytest.mark.endurance
 @pytest.mark.parametrize("name", MAPS)
 def test_map_bifurcations(maps, name):
     assert_met(maps, list(MAPS).index(name), MAPS[name][-1])
@@ -216,6 +216,7 @@ def logistic_beside_a_turn(h, p):
     return jnp.append(p * a * (1 - a), turned - (b**2 + c**2) * h[1:])
 
 
+@pytest.mark.endurance  # always: flows by the kernel, above; `follow` of flows by the pages of the site
 def test_follow_a_map():
     """As in a notebook. The map turns by 1 radian a step where its modes grow."""
     found = follow(logistic_beside_a_turn, [0.6, 0.0, 0.0], low=0.5, high=3.9, start=2.5)
