@@ -1,13 +1,13 @@
 """How long workers wait under halving and ASHA, and what a decision of the driver costs.
 
-    python benchmarks/search.py [--section simulated|decision|ray] [--items 10000] [--repeats 10]
+    python benchmarks/search.py [--section simulated|decision|ray] [--items 10000] [--repeats 10] [--step 0.05]
 
 simulated   Four workers with a simulated clock compute items whose advances differ fourfold in time. A worker holds 1 or 8
             items at a time and is free once the slowest of them is there. The searchers are the real ones. Shown is
             the share of worker time without work until the last item goes on from a rung, which halving and ASHA decide.
 decision    CPU time of tell, decide and ask together, once the reports of a round of 64 items are there (of Optuna: of as many
             as were proposed together, 16). 10,000 items; of Optuna the last 64 of 10,000 trials, those before proposed at random.
-ray         27 items on four Ray workers of this machine, one at a time each. An advance sleeps 50 to 200 ms, by item, so that more
+ray         27 items on four Ray workers of this machine, one at a time each. An advance sleeps STEP to 4 STEP, by item, so that more
             workers than cores are no matter. Read from the store's decisions: the share of worker time outside of rounds, from
             when each worker has begun one until the last item goes on from a rung. So it has what dispatch and writing cost.
 
@@ -262,7 +262,8 @@ def main():
     parser.add_argument("--section", choices=["simulated", "decision", "ray"])
     parser.add_argument("--items", type=int, default=10_000)
     parser.add_argument("--repeats", type=int, default=10)
-    args = parse(parser, items=200, repeats=1)
+    parser.add_argument("--step", type=float, default=0.05, help="ray: shortest advance (s)")
+    args = parse(parser, items=200, repeats=1, step=0.005)
     packages = ", ".join(f"{name} {version(name)}" for name in ("numpy", "optuna", "cmaes"))
     machine = platform.processor() or platform.machine()
     print(
@@ -274,7 +275,7 @@ def main():
     if args.section in (None, "decision"):
         show_decision(args.items)
     if args.section in (None, "ray"):
-        show_ray(min(args.repeats, 5), 0.05 if args.items >= 1000 else 0.005)
+        show_ray(min(args.repeats, 5), args.step)
 
 
 if __name__ == "__main__":
