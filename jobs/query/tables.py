@@ -291,7 +291,7 @@ def ask[T](asked: Store | Source, question: Callable[[Source], T]) -> T:
     afterwards; otherwise the question is asked again.
 
     Raises:
-        JobError: the tables kept changing.
+        JobError: the tables kept changing, or could not be read.
     """
     tables: Source = tables_of(asked) if isinstance(asked, Store) else asked
     reason = ""
