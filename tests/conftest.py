@@ -163,7 +163,7 @@ APART = 15
 """How many files that compute are begun between two of them: at any time one of four processes or two wait, and both
 cores have work."""
 LONG = (
-    "test_kernel.py", "test_fixed_points_kernel.py", "test_cli_posterior_sessions.py", "test_cli_posterior.py", "test_job.py",
+    "test_kernel.py", "test_fixed_points_kernel.py", "test_cli_posterior.py", "test_job.py",
     "test_search_groups.py", "test_cli_trust.py", "test_cli.py", "test_search_faults.py",
 )  # fmt: skip
 """Files that compute for longest, in the order in which they are begun: begun last, they would leave a core without work."""

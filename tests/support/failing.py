@@ -1,6 +1,7 @@
 """Workers and kernels that fail, stop or lose their storage when a test wants them to."""
 
 import errno
+from functools import partial
 
 from stores import JOB
 
@@ -11,30 +12,30 @@ RUN = {**JOB["run"], "retries": 1, "backoff_s": 0.0}
 """Settings of a run that tries each shard twice."""
 
 
-class Interrupted(SerialExecutor):
+class Overheard(SerialExecutor):
+    """Calls `heard(task, note, progress)` in the place of the `note(progress)` of a task's worker."""
+
+    def wait(self, timeout):
+        do = self._worker.do
+        self._worker.do = lambda task, note: do(task, partial(self.heard, task, note))
+        try:
+            return super().wait(timeout)
+        finally:
+            self._worker.do = do
+
+
+class Interrupted(Overheard):
     """Asks for a stop after so many advances."""
 
     def __init__(self, stop, after):
         super().__init__(1)
         self.stop, self.after = stop, after
 
-    def wait(self, timeout):
-        do = self._worker.do
-
-        def counted(task, note):
-            def count(n):
-                self.after -= n.advances > 0
-                if self.after == 0 and n.advances:
-                    self.stop.ask("test")
-                note(n)
-
-            return do(task, count)
-
-        self._worker.do = counted
-        try:
-            return super().wait(timeout)
-        finally:
-            self._worker.do = do
+    def heard(self, task, note, progress):
+        self.after -= progress.advances > 0
+        if self.after == 0 and progress.advances:
+            self.stop.ask("test")
+        note(progress)
 
 
 class Failing(SerialExecutor):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from failing import RUN, Failing, holds
+from failing import RUN, Failing, Overheard, holds
 from stores import JOB, make, run, tree_bytes
 
 from ctd.batch import Layout
@@ -12,7 +12,7 @@ from jobs.gather.check import check
 from jobs.gather.gather import gather
 from jobs.run.retry import MAX_FOUND, Bisection, Failures
 from jobs.run.shards import run_shards
-from jobs.run.worker import SerialExecutor, fault_of
+from jobs.run.worker import fault_of
 from jobs.storage import objects
 from jobs.store.store import Store
 
@@ -108,25 +108,13 @@ def test_items_that_fail_are_found_and_the_others_are_as_without_them(tmp_path, 
 
 @pytest.mark.parametrize("shard_items", [1, 3])
 def test_an_item_that_fails_after_a_checkpoint_leaves_none(tmp_path, shard_items):
-    class Late(SerialExecutor):
+    class Late(Overheard):
         """The items with odd rows fail in their second advance."""
 
-        def wait(self, timeout):
-            do = self._worker.do
-
-            def failing(task, note):
-                def second(now):
-                    note(now)
-                    if now.advances == 2 and holds(task, {1, 3, 5}):
-                        raise RuntimeError("no more")
-
-                return do(task, second)
-
-            self._worker.do = failing
-            try:
-                return super().wait(timeout)
-            finally:
-                self._worker.do = do
+        def heard(self, task, note, progress):
+            note(progress)
+            if progress.advances == 2 and holds(task, {1, 3, 5}):
+                raise RuntimeError("no more")
 
     job = {**JOB, "sweep": {"grid": {"rate": {"linspace": [-0.5, 0.5, 6]}}}}
     given = {
