@@ -55,10 +55,10 @@ class Effect(NamedTuple):
 def effects(
     columns: Mapping[str, object], parameters: list[str], results: list[str]
 ) -> list[Effect]:
-    """Measure the effect of every parameter on every result, over the items whose result is finite.
+    """Measure the effect of every parameter on every result, over the items that have the parameter and a finite result.
 
-    columns: name -> (n,) values. Results with too few items or a single value, and parameters with a single bin,
-    are left out.
+    columns: name -> (n,) values; items without a parameter have NaN or "" there. What is left out: a parameter with a
+    single bin, and whatever has too few items or a single value of the result.
 
     >>> g = np.repeat([0.5, 1.0, 1.5], 10)
     >>> found = effects({"g": g, "loss": g**2 + 1e-3 * np.arange(30)}, ["g"], ["loss"])[0]
@@ -66,21 +66,31 @@ def effects(
     (True, 30)
     """
     found = []
+    given = {name: np.asarray(columns[name]) for name in parameters}
+    present = {name: has_value(column) for name, column in given.items()}
     for result in results:
         values = np.asarray(columns[result], float)
-        rows = np.isfinite(values)
-        if rows.sum() < LEAST_ITEMS or np.ptp(values[rows]) == 0:
-            continue
-        ranks = ranks_of(values[rows])
-        for parameter in parameters:
-            column = np.asarray(columns[parameter])[rows]
+        for parameter, column in given.items():
             number = column.dtype.kind in "iuf"
-            bins = bins_of(column)
+            rows = np.isfinite(values) & present[parameter]
+            if rows.sum() < LEAST_ITEMS or np.ptp(values[rows]) == 0:
+                continue
+            own, ranks = column[rows], ranks_of(values[rows])
+            bins = bins_of(own)
             if bins.max() == 0:
                 continue
-            rho = _correlation(ranks_of(column), ranks) if number else None
+            rho = _correlation(ranks_of(own), ranks) if number else None
             found.append(Effect(parameter, result, variance_share(bins, ranks), rho, len(ranks)))
     return found
+
+
+def has_value(column: np.ndarray) -> np.ndarray:
+    """Which items have the parameter: those of other stores, or of another part of a joined sweep, have NaN or "" there.
+
+    >>> has_value(np.array([0.1, np.nan])).tolist(), has_value(np.array(["gru", ""])).tolist()
+    ([True, False], [True, False])
+    """
+    return column == column if column.dtype.kind == "f" else column.astype(str) != ""
 
 
 def by_importance(found: Iterable[Effect], parameters: Sequence[str], result: str) -> list[str]:

@@ -32,6 +32,17 @@ def test_ranks_are_those_of_scipy(values):
     np.testing.assert_array_equal(ranks_of(np.array(values)), rankdata(values))
 
 
+def test_effects_are_of_the_items_that_have_the_parameter():
+    """On a page of two stores, a parameter of one of them explains what it explains on that store's own page."""
+    rng = np.random.default_rng(0)
+    own = pd.DataFrame({"rate": rng.uniform(size=40), "cell": rng.choice(["gru", "lstm"], 40)})
+    own["loss"] = own.rate + (own.cell == "gru") + 0.1 * rng.normal(size=40)
+    other = pd.DataFrame({"rate": np.nan, "cell": "", "loss": rng.normal(size=30)})
+    alone = effects(own, ["rate", "cell"], ["loss"])
+    assert effects(pd.concat([own, other]), ["rate", "cell"], ["loss"]) == alone
+    assert [found.n for found in alone] == [40, 40]
+
+
 def test_effects_of_a_small_random_sweep():
     """12 items are enough to see what decides. Ranks 1 ... n have the variance (n^2 - 1) / 12."""
     frame = pd.DataFrame({"a": np.geomspace(1, 100, 12), "y": np.arange(12.0)})
