@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Unpack
 
 import numpy as np
@@ -15,11 +16,14 @@ from jobs.errors import JobError
 from jobs.inputs.items import item_arrays
 from jobs.late import zarr
 from jobs.plan.packing import by_pack, places_of
-from jobs.query.columns import as_array
+from jobs.query.columns import as_array, decode
 from jobs.query.expression import Expression
 from jobs.query.query import Asked, find, query, sql, table
 from jobs.query.tables import Source, ask
 from jobs.store.store import Store
+
+FLAGS = ("flag_values", "flag_meanings")
+"""The attributes by which the CF conventions name the codes of a variable."""
 
 
 class StoreTree(xr.DataTree):
@@ -28,7 +32,7 @@ class StoreTree(xr.DataTree):
     It works like any xarray DataTree, and has the methods below. They need the store and not only its arrays, so that
     they fail on a tree derived from this one, for example by `isel`; therefore they are no accessor.
     Without ctd, `xr.open_datatree(path, engine="zarr")` opens the same tree, except that packed results
-    stay packed (jobs.plan.packing).
+    stay packed (jobs.plan.packing) and texts are codes.
 
     >>> store = jobs.open_store("points.zarr")
     >>> store["results/0"].q.dims  # one value for each candidate
@@ -47,6 +51,8 @@ class StoreTree(xr.DataTree):
         for group in range(len(store.job.plan.group_sizes)):
             node = tree[f"results/{group}"]
             node.dataset = unpacked(node.to_dataset(), store, group)
+        for node in tree.subtree:
+            node.dataset = spelt(node.to_dataset(inherit=False))
         opened = StoreTree(tree.to_dataset(), children=dict(tree.children))
         opened._store = store
         return opened
@@ -100,10 +106,13 @@ class StoreTree(xr.DataTree):
             return [rows, *(as_array(items.read(name, rows)) for name in ("group", "row"))]
 
         rows, group, row = ask(self.store, places)
-        found = {"/": self.to_dataset(), "/items": _open(self.store, "items").isel(item=rows)}
+        found = {
+            "/": self.to_dataset(),
+            "/items": spelt(_open(self.store, "items")).isel(item=rows),
+        }
         for number in np.unique(group):
             path = f"results/{number}"
-            whole = unpacked(_open(self.store, path), self.store, int(number))
+            whole = spelt(unpacked(_open(self.store, path), self.store, int(number)))
             found[f"/{path}"] = whole.isel(item=row[group == number])
         return xr.DataTree.from_dict(found)
 
@@ -134,38 +143,53 @@ def _open(store: Store, group: str) -> xr.Dataset:
     )
 
 
-# --- packed results ---------------------------------------------------------------------------------
+# --- variables that are read when they are needed -----------------------------------------------------
 
 
 class _Lazy(BackendArray):
-    """One packed result as a backend array for xarray's lazy indexing; it opens nothing before it is read."""
+    """A backend array for xarray's lazy indexing that reads by calling `read` with slices and arrays, one for each axis."""
 
     def __init__(
-        self, store: Store, group: int, name: str, shape: tuple[int, ...], dtype: object
+        self, read: Callable[[Any], np.ndarray], shape: tuple[int, ...], dtype: object
     ) -> None:
-        self._store, self._group, self._name = store, group, name
-        self.shape, self.dtype = shape, dtype
+        self._read, self.shape, self.dtype = read, shape, dtype
 
     def __getitem__(self, key: Any) -> np.ndarray:
-        part = self._store.array(self._group, self._name)
         support = indexing.IndexingSupport.OUTER
-        return indexing.explicit_indexing_adapter(key, self.shape, support, part.__getitem__)
+        return indexing.explicit_indexing_adapter(key, self.shape, support, self._read)
+
+
+def _lazily(axes: tuple[Hashable, ...], lazy: Any, attrs: Mapping[Any, Any]) -> xr.Variable:
+    # The same wrappers as xarray's own: cached once read, copied before a user writes to it.
+    data: Any = indexing.LazilyIndexedArray(lazy)
+    return xr.Variable(axes, indexing.MemoryCachedArray(indexing.CopyOnWriteArray(data)), attrs)
 
 
 def unpacked(dataset: xr.Dataset, store: Store, group: int) -> xr.Dataset:
     """The dataset of results/G, with each pack replaced by the results in it."""
     places = places_of(dataset.attrs)
-    if not places:
-        return dataset
     found = {}
     for name, where in places.items():
         about = dict(dataset.attrs["packed"][where.pack][name])
         axes = ("item", *about.pop("axes"))
         attrs = {key: value for key, value in about.items() if key not in ("at", "shape")}
         shape = (dataset.sizes["item"], *where.shape)
-        lazy: Any = _Lazy(store, group, name, shape, dataset.variables[where.pack].dtype)
-        # The same wrappers as xarray's own: cached once read, copied before a user writes to it.
-        data: Any = indexing.LazilyIndexedArray(lazy)
-        data = indexing.MemoryCachedArray(indexing.CopyOnWriteArray(data))
-        found[name] = xr.Variable(axes, data, attrs)
+        read = lambda key, name=name: store.array(group, name)[key]
+        lazy = _Lazy(read, shape, dataset.variables[where.pack].dtype)
+        found[name] = _lazily(axes, lazy, attrs)
     return dataset.drop_vars(by_pack(places)).assign(found)
+
+
+def spelt(dataset: xr.Dataset) -> xr.Dataset:
+    """The dataset with its texts, which the store keeps as codes with `labels` (docs/store-format.md), as strings."""
+    found = {}
+    for name, variable in dataset.variables.items():
+        if "labels" not in variable.attrs:
+            continue
+        attrs = {k: v for k, v in variable.attrs.items() if k not in (*FLAGS, "labels")}
+        width = max(1, *map(len, variable.attrs["labels"]))
+        read = lambda key, v=variable: as_array(decode(v[key].to_numpy(), v.attrs)).astype(str)
+        found[name] = _lazily(
+            variable.dims, _Lazy(read, variable.shape, np.dtype(f"<U{width}")), attrs
+        )
+    return dataset.assign(found)

@@ -97,7 +97,7 @@ def test_fixed_points_cells(job, tmp_path, cell, step, wrong):
         distance = abs(values[:, None] - at.eigenvalue.to_numpy())
         # Eigenvalues move by the rounding of the matrix times their condition numbers, below 30 here.
         assert distance[linear_sum_assignment(distance)].max() < 1e-8
-        # Kind 0 is fixed; at a slow point one eigenvalue is near 1 and does not count.
-        if at.kind == 0:
+        # At a slow point one eigenvalue is near 1 and does not count.
+        if at.kind == "fixed":
             assert bool(at.stable) == (abs(values).max() < 1)
         np.testing.assert_allclose(at.output, origin.affine(params, h), rtol=0, atol=1e-14)

@@ -36,11 +36,21 @@ def tree(tmp_path_factory):
     return jobs.open_store(path)
 
 
-def test_open_is_xarrays_own_tree(tree):
+def test_open_is_xarrays_own_tree_with_texts_for_codes(tree):
     plain = xr.open_datatree(tree.store.address, engine="zarr")
     assert isinstance(tree, xr.DataTree)
     assert tree.groups == plain.groups
+    spelt = set()
+    for node in plain.subtree:
+        for name, variable in node.to_dataset(inherit=False).variables.items():
+            if labels := variable.attrs.pop("labels", None):
+                del variable.attrs["flag_values"]
+                variable.attrs.pop("flag_meanings", None)
+                variable.values = np.array(labels)[variable.to_numpy()]
+                spelt.add(name)
+    assert "source" in spelt
     xr.testing.assert_identical(xr.DataTree(tree.to_dataset(), dict(tree.children)), plain)
+    assert (tree["shards"].host == tree.table("shards").host[0]).any()
     with pytest.raises(JobError, match="derived from an opened store"):
         tree.isel(item=0).query("n == 3")
 
