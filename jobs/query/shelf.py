@@ -2,7 +2,8 @@
 
 A table of a shelf has the rows of all stores, one store after another, a column `store`, and a column for every parameter
 that differs between the stores, swept or not: the `kernel`, the job's seed (`job_seed`), and all fields of its params,
-defaults included. A store without a column has NaN there, or no text.
+defaults included. A store without a column has NaN there, or no text. What a search proposed as `final_X` is in column X, too,
+where another store has X.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import re
 import time
 from calendar import timegm
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -60,26 +61,47 @@ class Shelf(Source):
     query, table, sql = questions.query, questions.table, questions.sql
 
     @cached_property
+    def joined(self) -> list[dict[str, str]]:
+        """Of each store, its column `final_X` -> X, where it has no X itself but another store has: Optuna's trial has one X."""
+        held = [{*fixed(store), *store.swept} for store in self.stores]
+        return [
+            {
+                f"final_{name}": name
+                for name in searched(store)
+                if f"final_{name}" in store.description.dims
+                and name not in own
+                and any(name in other for other in held)
+            }
+            for store, own in zip(self.stores, held, strict=True)
+        ]
+
+    @cached_property
+    def swept(self) -> list[str]:
+        """What any of the stores sweeps, or searches under the name that another store gives it."""
+        swept = [name for store in self.stores for name in store.swept]
+        return list(
+            dict.fromkeys([*swept, *(name for one in self.joined for name in one.values())])
+        )
+
+    @cached_property
     def differing(self) -> dict[str, list[Any]]:
         """Parameter -> its value in each store, of those that differ; None where a store sweeps it or has no such field."""
         given = [fixed(store) for store in self.stores]
-        swept = {name for store in self.stores for name in store.swept}
         found = {}
         for name in dict.fromkeys(name for one in given for name in one):
             values = [one[name] for one in given if name in one]
-            if name in swept or any(value != values[0] for value in values):
+            if name in self.swept or any(value != values[0] for value in values):
                 found[name] = [one.get(name) for one in given]
         return found
 
     def overview(self) -> dict[str, list[Any]]:
         """A table of the stores: `store`, every parameter that differs, and what each store swept, in words."""
-        swept = dict.fromkeys(name for store in self.stores for name in store.swept)
         found: dict[str, list[Any]] = {"store": list(self.labels)}
-        for name in dict.fromkeys([*self.differing, *swept]):
+        for name in dict.fromkeys([*self.differing, *self.swept]):
             values = self.differing.get(name) or [None] * len(self.stores)
             found[name] = [
-                _in_words(part, name) if value is None else as_text(value)
-                for part, value in zip(self._parts, values, strict=True)
+                _in_words(self._own(k, "items"), name) if value is None else as_text(value)
+                for k, value in enumerate(values)
             ]
         return found
 
@@ -102,7 +124,10 @@ class Shelf(Source):
     def _columns(self, name: str) -> Columns:
         if name not in self.names():
             raise JobError(f"unknown table {name!r}{nearest(name, self.names())}")
-        own = [part[name] if name in part.names() else None for part in self._parts]
+        own = [
+            self._own(k, name) if name in part.names() else None
+            for k, part in enumerate(self._parts)
+        ]
         sizes = [one.n if one else 0 for one in own]
         which = np.repeat(np.arange(len(own)), sizes)
         reads: dict[str, Read] = {"store": lambda rows: labelled(which[rows], self.labels)}
@@ -116,12 +141,24 @@ class Shelf(Source):
             reads[column] = end_to_end(pieces)
         first = list(dict.fromkeys(one.shown[0] for one in tables))
         rest = [column for one in tables for column in one.shown]
-        swept = {name for store in self.stores for name in store.swept}
+        swept = self.swept
         # What no store sweeps, what one does, results.
         set_ones = [name for name in self.differing if name not in swept]
         varied = [c for c in rest if c.partition(".")[0].partition("[")[0] in swept or c in swept]
         shown = dict.fromkeys(["store", *first, *set_ones, *varied, *self.differing, *rest])
         return Columns(len(which), reads, list(shown))
+
+    def _own(self, k: int, name: str) -> Table:
+        """A table of store k, whose column `final_X` is also X if `joined` says so."""
+        table = self._parts[k][name]
+        also = {new: old for old, new in self.joined[k].items() if old in table.names}
+        if not also:
+            return table
+        reads = {
+            c: partial(table.read, also.get(c, c)) for c in dict.fromkeys([*also, *table.names])
+        }
+        shown = [self.joined[k].get(column, column) for column in table.shown]
+        return Table(name, Columns(table.n, reads, shown))
 
     def _piece(
         self, k: int, own: Table | None, n: int, column: str, values: Sequence[object] | None
@@ -139,11 +176,16 @@ class Shelf(Source):
 def fixed(store: Store) -> dict[str, Any]:
     """The parameters that all items of a store share, by dotted path, defaults included; `kernel` and `job_seed`."""
     spec = store.job.spec
-    varied = [*spec.swept(), *getattr(spec.search, "params", ())]
+    varied = [*spec.swept(), *searched(store)]
     is_varied = lambda path: any(path == name or path.startswith(f"{name}.") for name in varied)
     params = leaves(attributes(store.results(0))["params"])
     found = {path: value for path, value in params.items() if not is_varied(path)}
     return {"kernel": spec.kernel, "job_seed": spec.seed, **found}
+
+
+def searched(store: Store) -> Sequence[str]:
+    """The fields that the search of a store proposes or changes."""
+    return list(getattr(store.job.spec.search, "params", ()))
 
 
 def short_names(addresses: Sequence[str]) -> list[str]:
@@ -170,9 +212,8 @@ def _element(params: Mapping[str, object], column: str) -> Any:
     return value[int(found[2])] if isinstance(value, list) and int(found[2]) < len(value) else None
 
 
-def _in_words(tables: Tables, name: str) -> str:
+def _in_words(items: Table, name: str) -> str:
     """Describe the values of a field that a store sweeps: list them, or give their number and range; "" without such a column."""
-    items = tables["items"]
     if name not in items.names:
         return ""
     values = as_array(items.read(name))

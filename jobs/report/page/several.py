@@ -3,7 +3,7 @@
 An item's number on the page is its id + OFFSET * (number of its store), so that all numbers differ.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ MOODS = ("running", "bad", "warning", "good")
 def several(contents: Sequence[dict[str, Any]], shelf: Shelf) -> dict[str, Any]:
     """Join the contents of the stores of a shelf, from `Content.all`, into one."""
     names = shelf.labels
+    contents = [_named(content, new) for content, new in zip(contents, shelf.joined, strict=True)]
     worst = min(contents, key=lambda content: MOODS.index(content["status"]["mood"]))
     joined = lambda field: [entry for content in contents for entry in content[field]]
     progress = [content["progress"] for content in contents]
@@ -66,6 +67,22 @@ def several(contents: Sequence[dict[str, Any]], shelf: Shelf) -> dict[str, Any]:
         "tables": tables,
         "sweep": _sweep(contents, shelf, tables),
     }  # fmt: skip
+
+
+def _named(content: dict[str, Any], new: Mapping[str, str]) -> dict[str, Any]:
+    """A content whose columns and parameters have new names. new: old name -> new one, see `Shelf.joined`."""
+    called = lambda name: new.get(name, name)
+    tables = [
+        {**table, "columns": [{**c, "name": called(c["name"])} for c in table["columns"]]}
+        for table in content["tables"]
+    ]
+    sweep = content["sweep"]
+    if sweep:
+        sweep = {
+            **sweep,
+            **{field: [*map(called, sweep[field])] for field in ("parameters", "log")},
+        }
+    return {**content, "tables": tables, "sweep": sweep}
 
 
 def _whole(content: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,9 @@ from stores import JOB, make, run
 
 import jobs
 from jobs.errors import JobError
-from jobs.query.shelf import short_names
+from jobs.query.shelf import Shelf, short_names
+from jobs.report.page import Content, several
+from jobs.store.store import Store
 
 GRID = JOB["sweep"]["grid"]
 SETS_N = {
@@ -93,6 +95,31 @@ def test_shelf_says_in_words_what_differs(shelf):
     assert told.n_steps.to_dict() == {"a": "7", "b": "5", "c": "7"}
     assert told.rate["a"] == "11 values from -0.5 to 0.5"
     assert told.rate["b"] == "0.5, 0.7"
+
+
+def test_a_proposed_parameter_is_joined_to_the_one_that_others_have(folder, tmp_path):
+    """Optuna has `final_rate` alone; a sweep has `rate`, and so has a store that sets it."""
+    search = {"method": "optuna", "metric": "norm", "trials": 3, "sampler": "random", "params": {"rate": {"uniform": [-0.5, 0.5]}}}  # fmt: skip
+    run(tmp_path / "tpe.zarr", {**SETS_N, "sweep": {}, "search": search})
+    both = jobs.open_stores([tmp_path / "tpe.zarr", folder / "b.zarr"])
+    proposed = jobs.open_store(tmp_path / "tpe.zarr").table().final_rate.tolist()
+    found = both.table()
+    assert "final_rate" not in found
+    assert found.rate.tolist() == [*proposed, *found.rate[3:]]
+    assert both.query("rate < 0.5", columns="final_rate").final_rate.tolist() == proposed
+    told = dict(zip(both.overview()["store"], both.overview()["rate"], strict=True))
+    assert told == {"tpe": ", ".join(f"{v:.4g}" for v in sorted(proposed)), "b": "0.5, 0.7"}
+    content = several([Content(store).all() for store in both.stores], both)
+    (items,) = [table for table in content["tables"] if table["name"] == "items"]
+    columns = {column["name"]: column["values"] for column in items["columns"]}
+    assert columns["rate"] == pytest.approx(found.rate.tolist(), rel=1e-4), "five digits"
+    names = [name for name in content["sweep"]["parameters"] if "rate" in name]
+    assert (names, "final_rate" in columns) == (["rate"], False)
+    sets = jobs.open_stores([tmp_path / "tpe.zarr", folder / "deep" / "c.zarr"])
+    assert sets.table().rate.tolist() == [*proposed, 0.5, 0.5, 0.5]
+    # Without another store that has it, it keeps its name.
+    twice = Shelf([Store.open(str(tmp_path / "tpe.zarr"))] * 2)
+    assert {"final_rate"} == {name for name in twice.table() if "rate" in name}
 
 
 def test_shelf_with_a_store_that_has_no_item_yet(folder, tmp_path):
