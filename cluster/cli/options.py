@@ -100,6 +100,15 @@ def check_target(to: Path | None, as_json: bool) -> None:
     files.check_target(to)
 
 
+def words_of(given: Sequence[str] | None) -> list[str]:
+    """The words of an option that may be repeated, or list several separated by commas.
+
+    >>> words_of(["paper,old", "new"])
+    ['paper', 'old', 'new']
+    """
+    return [word.strip() for text in given or () for word in text.split(",") if word.strip()]
+
+
 def all_of(conditions: list[str] | None) -> str | None:
     """Join conditions by `and`. A single condition stays as it is, so that errors point into it.
 

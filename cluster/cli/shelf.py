@@ -8,7 +8,7 @@ import numpy as np
 import typer
 
 from cluster.cli.display import err, n_rows, out, records, show_json, show_table
-from cluster.cli.options import AsJson, StorePath, Trust, all_of, check_target
+from cluster.cli.options import AsJson, StorePath, Trust, all_of, check_target, words_of
 from jobs.errors import JobError, advised, count
 from jobs.store.store import Store
 
@@ -25,7 +25,9 @@ def ls(
         list[str] | None,
         typer.Option(help="condition, as in \"kernel == 'lfads' and best < 600\""),
     ] = None,
-    tag: Annotated[list[str] | None, typer.Option(help="only stores with this tag")] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option(help="only stores with these tags, separated by commas")
+    ] = None,
     to: Annotated[
         Path | None, typer.Option(help="write .csv, .json or .parquet instead of showing")
     ] = None,
@@ -36,7 +38,7 @@ def ls(
     check_target(to, as_json)
     from jobs.query.shelf import list_stores
 
-    found, wrong = list_stores(stores or ["."], all_of(where), tag or ())
+    found, wrong = list_stores(stores or ["."], all_of(where), words_of(tag))
     if as_json:
         show_json(records(found))
     elif to is not None:
@@ -88,8 +90,8 @@ def note(
     text: Annotated[
         str | None, typer.Argument(help="what to remember of it", show_default=False)
     ] = None,
-    tag: Annotated[list[str] | None, typer.Option(help="add a tag; may be repeated")] = None,
-    untag: Annotated[list[str] | None, typer.Option(help="take a tag away")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="add tags, separated by commas")] = None,
+    untag: Annotated[list[str] | None, typer.Option(help="take tags away, likewise")] = None,
 ) -> None:
     """Keep a note and tags with a store, which ls, status and the page show; without either, print
     them."""
@@ -100,8 +102,10 @@ def note(
     if text is None and not tag and not untag:
         out.print("; ".join(filter(None, [before.note, ", ".join(before.tags)])) or "no note")
         return
-    tags = dict.fromkeys([*before.tags, *(tag or ())])
-    kept = tuple(name for name in tags if name not in (untag or ()))
+    tags = dict.fromkeys([*before.tags, *words_of(tag)])
+    # A tag that an earlier version kept may have a comma.
+    gone = {*words_of(untag), *(untag or ())}
+    kept = tuple(name for name in tags if name not in gone)
     write_note(opened, Note(note=before.note if text is None else text, tags=kept))
 
 

@@ -41,12 +41,13 @@ def test_ls_shows_a_line_a_store(ctd, tmp_path):
 
 def test_note_is_shown_by_ls_status_and_page(ctd, tmp_path):
     assert ctd("note", "whole.zarr")[1] == "no note\n"
-    assert ctd("note", "whole.zarr", "for figure 2", "--tag", "paper", "--tag", "old") == (
+    assert ctd("note", "whole.zarr", "for figure 2", "--tag", "paper,old", "--tag", "new") == (
         0,
         "",
         "",
     )
-    assert ctd("note", "whole.zarr", "--untag", "old")[0] == 0
+    assert json.loads(ctd("ls", "--tag", "old, paper", "--json")[1])[0]["tags"] == "paper, old, new"
+    assert ctd("note", "whole.zarr", "--untag", "old,new")[0] == 0
     assert ctd("note", "whole.zarr")[1] == "for figure 2; paper\n"
     (row,) = json.loads(ctd("ls", "--tag", "paper", "--json")[1])
     assert (row["note"], row["tags"]) == ("for figure 2", "paper")
