@@ -11,10 +11,12 @@ MANY = 20
 def count(n: int, what: str) -> str:
     """A number of things as text.
 
-    >>> count(1, "item"), count(2000, "item")
-    ('1 item', '2,000 items')
+    >>> count(1, "item"), count(2000, "item"), count(2, "gain index")
+    ('1 item', '2,000 items', '2 gain indices')
     """
-    return f"{n:,} {what}{'' if n == 1 else 's'}"
+    if n == 1:
+        return f"{n} {what}"
+    return f"{n:,} {what[:-2]}ices" if what.endswith("index") else f"{n:,} {what}s"
 
 
 def duration(seconds: float) -> str:

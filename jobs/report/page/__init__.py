@@ -186,11 +186,17 @@ def answer(
 
 
 def first_rows(frame: pd.DataFrame, names: Sequence[str]) -> dict[str, Any] | None:
-    """Encode the first rows of a table, and its first columns among `names` whose values differ; None if no values differ."""
+    """Encode the first rows of a table, and its first columns among `names` whose values differ; None if no values differ.
+
+    Its note says how many rows there are.
+    """
     some = [name for name in names if name in frame and frame[name].astype(str).nunique() > 1]
     if not some:
         return None
-    return table_json("first", frame[some[:MAX_SHOWN]].head(MAX_SHOWN), {})
+    found = table_json("first", frame[some[:MAX_SHOWN]].head(MAX_SHOWN), {})
+    if len(frame) > MAX_SHOWN:
+        found["note"] = f"{MAX_SHOWN} of {len(frame):,} rows; more under Tables"
+    return found
 
 
 def summary_axis(described: Description) -> str:

@@ -1,6 +1,7 @@
 """The first screen of a page is an answer: the best item, or how many of what, with a picture; the table opens on it."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import stores
 from page_stores import finished
@@ -8,7 +9,7 @@ from page_stores import finished
 from ctd.plots import is_geometric
 from jobs.query.best import best
 from jobs.query.query import query
-from jobs.report.page import Content, kinds
+from jobs.report.page import Content, first_rows, kinds
 from jobs.store.store import Metric
 
 
@@ -49,6 +50,9 @@ def test_without_a_metric_what_was_found_is_counted(swept):
     assert answer["lead"] == f"{len(query(store, table='place'))} places"
     assert answer["opens"] == "place"
     assert [c["name"] for c in answer["table"]["columns"]] == ["best_norm", "best_item"]
+    assert answer["table"]["note"] == ""
+    cut = first_rows(pd.DataFrame({"gain_index": range(16)}), ["gain_index"])
+    assert cut["note"] == "6 of 16 rows; more under Tables"
     assert content["progress"]["counted"] == "done 43, failed 1"
     points = Content(finished("fixed_points")).all()
     [answer] = points["answers"]

@@ -14,7 +14,7 @@ function showAnswer(content) {
   if (isNew("answer", [answers, p.counted, content.warnings])) {
     const commands = (pairs) => pairs.flatMap(([what, command]) => [el("p", { className: "note" }, what), el("pre", { tabIndex: 0, className: "command" }, command)]);
     const rows = ({ columns }) => plainTable("the first of them", columns.map((c) => [c.name, c.kind === "number"]), columns[0].values.map((_, k) => columns.map((c) => fmt(valueOf(c, k)))));
-    const one = (a) => [el("h3", { className: "lead" }, a.lead), ...(a.facts.length ? [listed(a.facts)] : []), ...(a.table ? [rows(a.table)] : [])];
+    const one = (a) => [el("h3", { className: "lead" }, a.lead), ...(a.facts.length ? [listed(a.facts)] : []), ...(a.table ? [rows(a.table), ...(a.table.note ? [el("p", { className: "note" }, a.table.note)] : [])] : [])];
     box.said.replaceChildren(
       ...answers.flatMap(one), el("p", { className: "counted" }, `Items: ${p.counted}`),
       ...content.warnings.map((text) => el("p", { className: "note mood-warning warned" }, text)),
