@@ -266,8 +266,8 @@ def _matching(table: Table, test: Expression) -> np.ndarray:
 def sql(store: Store | Source, text: str) -> pd.DataFrame:
     """The answer to a SQL query over the tables of a store, or of several, as a pandas frame.
 
-    The query can read these tables and nothing else: no files, no network. Put a column name with a
-    dot or bracket in double quotes.
+    The query can read these tables and nothing else: no files, no network; `show tables` lists them. Put a column name
+    with a dot or bracket in double quotes.
 
     >>> sql(Store.open("points.zarr"), "select count(*) as n from shards").n[0] > 0
     np.True_
@@ -281,6 +281,10 @@ def sql(store: Store | Source, text: str) -> pd.DataFrame:
         raise JobError(f"SQL needs DuckDB{why}; {do}, or use .query()")
     import duckdb
 
+    if re.fullmatch(r"\s*show\s+tables\s*;?\s*", text, re.IGNORECASE):
+        import pandas as pd
+
+        return pd.DataFrame({"name": tables(store)})
     frames = ask(store, lambda tables: _frames(tables, text))
     # A cursor has its own frames: two threads may ask at once.
     with _database().cursor() as connection:
@@ -295,6 +299,9 @@ def sql(store: Store | Source, text: str) -> pd.DataFrame:
             # The query runs here, so that its errors are raised here.
             answer = found.df()
         except duckdb.Error as error:
+            if unknown := re.search(r"Table with name (\S+) does not exist", str(error)):
+                known = ", ".join(tables(store))
+                raise JobError(f"SQL: table {unknown[1]} does not exist; known: {known}") from None
             raise JobError(f"SQL: {error}") from None
     return answer.astype(dict.fromkeys(answer.select_dtypes("category"), str))
 

@@ -120,6 +120,7 @@ def test_sql_without_names_of_columns_has_all(tree):
     first = tree.sql("from items order by item limit 5")
     pd.testing.assert_frame_equal(first, every.sort_values("item")[:5].reset_index(drop=True))
     assert tree.sql("summarize items").column_name.tolist() == [*every.columns]
+    assert tree.sql(" SHOW tables;").name.tolist() == ["items", "place", "shards"]
     assert tree.sql("describe items").column_name.tolist() == [*every.columns]
     some = tree.sql("from items where norm in (select best_norm from place)")
     assert [*some.columns] == [*every.columns]
@@ -135,7 +136,10 @@ def test_sql_without_names_of_columns_has_all(tree):
         ("selec 1", "syntax error"),
         ("select * from read_csv('/etc/passwd')", "Permission Error"),
         ("copy items to '/tmp/x.csv'", "Permission Error"),
-        ("select * from frame", "does not exist"),  # nor variables of the caller
+        (
+            "select * from frame",
+            "table frame does not exist; known: items, place, shards",
+        ),  # nor variables of the caller
         ("set enable_external_access = true", "SQL"),
         ("-- nothing", "give a select"),
         ("select cast(outcome as int) from items", "Could not convert"),
