@@ -8,7 +8,7 @@ import numpy as np
 import typer
 
 from cluster.cli.display import err, n_rows, out, records, show_facts, show_json, show_table
-from cluster.cli.options import AsJson, ColumnNames, StorePath, all_of, check_target
+from cluster.cli.options import AsJson, ColumnNames, all_of, check_target
 from jobs.errors import JobError, advised, count
 from jobs.query.query import Asked, described, rows
 from jobs.query.query import query as ask
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from cluster.cli.display import Columns
+    from jobs.query.best import Best
     from jobs.query.compare import Comparison
 
 EVERY = "all"
@@ -209,7 +210,13 @@ def say_how_much(store: Store | Shelf) -> None:
 
 
 def best(
-    store: StorePath,
+    stores: Annotated[
+        list[str],
+        typer.Argument(
+            help="a store, or several: the best of each; also folders and patterns",
+            show_default=False,
+        ),
+    ],
     by: Annotated[
         str | None,
         typer.Option(help="the result to judge by; by default that of the search or the kernel"),
@@ -219,18 +226,13 @@ def best(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the best item of a store: its parameters, its metric, the spread over seeds, and the commands to type next."""
-    from cluster.cli.running import say_warnings
-    from jobs.query.best import best as find_best
-    from jobs.query.best import require_metric
-
-    opened = Store.open(store)
-    found = find_best(opened, require_metric(opened, "--by", by, mode))
-    if found is None:
-        raise JobError(
-            f"{store}: no item is done with a finite value; {advised('ctd', 'status', store)} says why"
-        )
-    say_warnings(opened)
+    """Show the best item of a store: its parameters, its metric, the spread over seeds, and the commands to type next;
+    of several stores the best of each, a line a store."""
+    opened = open_all(stores, err.print)
+    if isinstance(opened, Shelf):
+        _show_best_of_each(opened, by, mode, as_json)
+        return
+    found = _best(opened, by, mode)
     if as_json:
         show_json(found.to_json())
         return
@@ -239,6 +241,41 @@ def best(
     for what, command in found.next.items():
         out.print(f"# {what}", style="dim")
         out.print(command)
+
+
+def _best(store: Store, by: str | None, mode: Mode | None) -> "Best":
+    """The best item of a store, of whose results it prints the warnings. Raises JobError if there is none."""
+    from cluster.cli.running import say_warnings
+    from jobs.query.best import best as find_best
+    from jobs.query.best import require_metric
+
+    found = find_best(store, require_metric(store, "--by", by, mode))
+    if found is None:
+        raise JobError(
+            f"{store.address}: no item is done with a finite value; {advised('ctd', 'status', store.address)} says why"
+        )
+    say_warnings(store)
+    return found
+
+
+def _show_best_of_each(shelf: Shelf, by: str | None, mode: Mode | None, as_json: bool) -> None:
+    """Print the best item of each store, a line a store. Raises JobError, with the reasons, if none has one."""
+    from jobs.query.best import table_of
+
+    found, wrong = {}, []
+    for label, store in zip(shelf.labels, shelf.stores, strict=True):
+        try:
+            found[label] = _best(store, by, mode)
+        except JobError as error:
+            wrong.append(f"{label}: {error}")
+    if not found:
+        raise JobError("\n".join(wrong))
+    if as_json:
+        show_json([{"store": label, **one.to_json()} for label, one in found.items()])
+    else:
+        show_table(table_of(found), limit=None)
+    for line in wrong:
+        err.print(f"left out: {line}")
 
 
 def compare(

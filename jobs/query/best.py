@@ -169,6 +169,20 @@ def best_of(store: Store, columns: Mapping[str, np.ndarray], metric: Metric) -> 
     )
 
 
+def table_of(found: Mapping[str, Best]) -> dict[str, list[Any]]:
+    """The best items of several stores as a table, a row each: store, item, metric, and the fields that any of them has.
+
+    found: name of a store -> its best item.
+    """
+    every, metrics = found.values(), {one.metric for one in found.values()}
+    table: dict[str, list[Any]] = {"store": [*found], "item": [one.item for one in every]}
+    if len(metrics) > 1:
+        table["metric"] = [one.metric for one in every]
+    table["value" if len(metrics) > 1 else metrics.pop()] = [one.value for one in every]
+    fields = dict.fromkeys(name for one in every for name in one.params)
+    return table | {name: [one.params.get(name, "") for one in every] for name in fields}
+
+
 def commands(store: Store, item: int) -> dict[str, str]:
     """Next step for an item -> its command: write its files, or run a job that its kernel proposes."""
     where = shlex.quote(store.address)

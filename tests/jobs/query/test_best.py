@@ -145,6 +145,13 @@ def test_ctd_best(trained, ctd):
     )
     assert "3 seeds        mean" in out
     assert f"ctd export {trained.address} {found['item']} best.h5" in out
+    code, out, err = ctd("best", trained.address, finished("toy").address)
+    head, row = (line.split() for line in out.splitlines())
+    assert (code, head) == (0, ["store", "item", "eval_loss", "learning_rate", "seed"])
+    assert row[:3] == ["nets", str(found["item"]), f"{found['value']:.4g}"]
+    assert err.startswith("left out: toy: --by: kernel toy names no metric")
+    code, out, _ = ctd("best", trained.address, finished("toy").address, "--by", "norm", "--json")
+    assert [(one["store"], one["metric"]) for one in json.loads(out)] == [("toy", "norm")]
     assert ctd("best", trained.address, "--by", "eval_los") == (
         2, "", "error: --by eval_los: the store has no such result; did you mean 'eval_loss'?\n"
     )  # fmt: skip
