@@ -3,6 +3,7 @@
 count            number of rows; count(x): of the rows where x is not missing
 mean             of a condition: the fraction of rows that satisfy it
 median std min max sum
+sem              standard error of the mean: std / sqrt(number of rows), NaN for one row
 quantile(x, p)   the p-quantile, interpolated linearly between rows
 q05(x)           the same, with p in hundredths
 """
@@ -22,7 +23,7 @@ from jobs.query.tables import Table
 if TYPE_CHECKING:
     import pandas as pd
 
-FUNCTIONS = ("count", "mean", "median", "std", "min", "max", "sum", "quantile")
+FUNCTIONS = ("count", "mean", "median", "std", "sem", "min", "max", "sum", "quantile")
 
 
 class Aggregate(NamedTuple):
@@ -123,7 +124,9 @@ def _key(column: Column) -> "np.ndarray | pd.Index":
 
     key = categories(column)
     if not isinstance(key, np.ndarray):
-        return pd.CategoricalIndex(key)
+        # What is missing comes last, as among numbers.
+        labels = sorted(key.categories, key=lambda label: label == "")
+        return pd.CategoricalIndex(key.reorder_categories(labels))
     if key.dtype.kind == "c":
         ordered, codes = np.unique(key, return_inverse=True)
         return pd.CategoricalIndex(pd.Categorical.from_codes(codes, ordered))

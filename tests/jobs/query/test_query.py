@@ -90,7 +90,7 @@ def test_query_tells_arrays_from_unknown_columns(store):
 
 
 def test_query_groups_as_pandas(store):
-    asked = "median(norm), count(item), max(rate), std(norm), q25(norm), quantile(norm, 0.9), mean(norm > 2), count"
+    asked = "median(norm), count(item), max(rate), std(norm), sem(norm), q25(norm), quantile(norm, 0.9), mean(norm > 2), count"
     found = query(store, group_by=["push", "n"], agg=asked, sort="-n, push")
     assert list(zip(found.n, found.push, strict=True)) == [
         (n, push) for n in (5, 3) for push in ("[0, 0]", "[1, -1]")
@@ -103,6 +103,7 @@ def test_query_groups_as_pandas(store):
             "count(item)": 11,
             "max(rate)": 0.5,
             "std(norm)": norm.std(ddof=1),
+            "sem(norm)": pd.Series(norm).sem(),
             "q25(norm)": np.quantile(norm, 0.25),
             "quantile(norm, 0.9)": np.quantile(norm, 0.9),
             "mean(norm > 2)": (norm > 2).mean(),
@@ -307,6 +308,7 @@ def test_hints_at_what_an_unknown_column_may_mean(store, name, said):
 
 
 def test_aggregates_of_no_rows_are_a_row(store):
+    assert query(store, "item == 3", agg="sem(norm)").isna().to_numpy().tolist() == [[True]]
     (row,) = query(store, "norm < 0", agg="count, sum(norm), mean(norm)").to_dict("records")
     assert (row["count"], row["sum(norm)"]) == (0, 0)
     assert np.isnan(row["mean(norm)"])
@@ -325,7 +327,7 @@ def test_aggregates_are_called_as_written():
         (np.array([1, 2j, 1]), [2j, 1 + 0j]),
         (np.array([True, False]), [False, True]),
         (np.array([], np.uint8), []),
-        (labelled(np.array([0, -1, 1, 0]), ["b", "a"]), ["", "a", "b"]),
+        (labelled(np.array([0, -1, 1, 0]), ["b", "a"]), ["a", "b", ""]),
         (labelled(np.array([0]), ["b"]), ["b"]),
     ],
 )
