@@ -39,13 +39,15 @@ SortedBy = Annotated[
 Aggregates = Annotated[
     str | None,
     typer.Option(
-        help='"median(q), mean(stable), count"; also std, min, max, sum, quantile(q, 0.9), q90(q)'
+        help='"median(q), mean(stable), count"; also std, sem, min, max, sum, quantile(q, 0.9), q90(q)'
     ),
 ]
 
 Sql = Annotated[
     str | None,
-    typer.Option(help='a query in SQL over the tables: "select max(q) from items"; needs duckdb'),
+    typer.Option(
+        help='a query in SQL over the tables, which "show tables" lists: "select max(q) from items"; needs duckdb'
+    ),
 ]
 
 
@@ -91,16 +93,18 @@ def query(
         "table": table, "sort": ",".join(sort or ()), "limit": limit,
         "columns": ",".join(named), "group_by": ",".join(group_by or ()), "agg": agg,
     }  # fmt: skip
-    _reply(store, all_of(where), question, to, as_json, default=not (columns or as_json))
+    table = _reply(store, all_of(where), question, to, as_json, default=not (columns or as_json))
+    if "kernel" not in f"{asked}":
+        _say_kernels(store, table)
     say_how_much(store)
 
 
 def _reply_sql(store: Store | Shelf, text: str, to: Path | None, as_json: bool) -> None:
     """Print the answer to a SQL query or write it to a file."""
     frame = ask_sql(store, text)
-    frame.attrs["table"] = "of the query"
+    frame.attrs["table"] = ""
     if to is None:
-        _answer("sql", frame, as_json, True)
+        _answer("", frame, as_json, True)
     else:
         _write(store, frame, to)
 
@@ -112,19 +116,33 @@ def _reply(
     to: Path | None,
     as_json: bool,
     default: bool,
-) -> None:
-    """Print the answer or write it to a file. default: print the default columns of a terminal."""
+) -> str:
+    """Print the answer or write it to a file, and return its table. default: print the default columns of a terminal."""
     if question["agg"] is None and to is None:
         name, found = rows(store, where, **question)
         if default:
             found = _default_columns(name, found, store, (question["sort"] or "").split(","))
         _answer(name, found, as_json, not default, question["limit"])
-        return
+        return name
     frame = ask(store, where, **question)
+    name = str(frame.attrs["table"])
     if to is None:
-        _answer(frame.attrs["table"], frame, as_json, True, question["limit"])
+        # Of aggregates, only what they are grouped by are texts.
+        shown = frame if as_json else frame.replace({"": "-"})
+        _answer(name, shown, as_json, True, question["limit"])
     else:
         _write(store, frame, to)
+    return name
+
+
+def _say_kernels(store: Store | Shelf, table: str) -> None:
+    """Print how to ask one kernel alone, if a table has rows of several, whose parameters may share no more than a name."""
+    if not isinstance(store, Shelf):
+        return
+    having = [one for one in store.stores if table in tables_of(one).names()]
+    kernels = dict.fromkeys(one.job.spec.kernel for one in having)
+    if len(kernels) > 1:
+        err.print(f"several kernels: --where \"kernel == '{next(iter(kernels))}'\" asks one")
 
 
 def _default_columns(
@@ -165,14 +183,17 @@ def _default_columns(
 def _answer(
     table: str, found: "Columns", as_json: bool, all_columns: bool, limit: int | None = None
 ) -> None:
-    """Print the rows, or that there are none. limit: the most rows that were asked for, all of which are shown."""
+    """Print the rows, or that there are none.
+
+    table: the table's name, "" of SQL. limit: the most rows that were asked for, all of which are shown.
+    """
     if as_json:
         show_json(records(found))
     elif n_rows(found):
         most, hint = 100 if limit is None else None, "--json or --to FILE gives all"
-        show_table(found, table, most, all_columns, hint)
+        show_table(found, table or "sql", most, all_columns, hint)
     if not n_rows(found) and limit != 0:
-        err.print(f"no row of table {table} meets the conditions")
+        _say_none(table)
 
 
 def _write(store: Store | Shelf, frame: "pd.DataFrame", to: Path) -> None:
@@ -182,7 +203,14 @@ def _write(store: Store | Shelf, frame: "pd.DataFrame", to: Path) -> None:
     save_frame(frame, to, described(stores_of(store)))
     err.print(f"wrote {count(len(frame), 'row')} to {to}")
     if not len(frame):
-        err.print(f"no row of table {frame.attrs['table']} meets the conditions")
+        _say_none(frame.attrs["table"])
+
+
+def _say_none(table: str) -> None:
+    """Print that an answer has no rows. table: as of `_answer`."""
+    err.print(
+        f"no row of table {table} meets the conditions" if table else "the query found no row"
+    )
 
 
 def stores_of(store: Store | Shelf) -> Sequence[Store]:

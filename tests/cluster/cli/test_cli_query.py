@@ -9,6 +9,7 @@ import pytest
 import xarray as xr
 import zarr
 from disks import full_disk
+from page_stores import finished
 from stores import JOB, make, run
 
 from cluster.cli import display
@@ -162,6 +163,30 @@ def test_query_of_several_stores_is_one_table(ctd, tmp_path):
     assert pd.read_csv(tmp_path / "both.csv").store.value_counts().to_dict() == {
         "whole": 44, "other": 2,
     }  # fmt: skip
+
+
+def test_query_over_several_kernels_says_how_to_ask_one(ctd):
+    """A group without a name comes last and is marked."""
+    both = [finished("toy").address, finished("fixed_points").address]
+    code, out, err = ctd(*both, "--group-by", "push", "--agg", "count")
+    said = "several kernels: --where \"kernel == 'toy'\" asks one\n"
+    assert (code, err) == (0, said)
+    names = [line.split()[0] for line in out.splitlines()[2:]]
+    assert names == ["[0,", "[1,", "-"]
+    *_, last = json.loads(ctd(*both, "--group-by", "push", "--agg", "count", "--json")[1])
+    assert last == {"push": "", "count": 24}
+    assert ctd(*both, "--where", "kernel == 'toy'", "--limit", 1)[2] == ""
+    assert ctd(*both, "--table", "fixed_point", "--limit", 1)[2] == "", "only one has it"
+
+
+def test_sql_without_rows_says_so(ctd, tmp_path):
+    asked = ["whole.zarr", "--sql", "select * from items where n > 9"]
+    assert ctd(*asked) == (0, "", "the query found no row\n")
+    err = ctd(*asked, "--to", tmp_path / "none.csv")[2]
+    assert err == f"wrote 0 rows to {tmp_path / 'none.csv'}\nthe query found no row\n"
+    assert (
+        ctd("whole.zarr", "--where", "n > 9")[2] == "no row of table items meets the conditions\n"
+    )
 
 
 def test_compare_two_stores(command_line, monkeypatch, folder):
