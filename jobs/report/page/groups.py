@@ -147,13 +147,12 @@ def live(store: Store) -> dict[str, Any] | None:
     for group, found in sorted(by_group.items()):
         frame = _swept(store, group, [row for growing in found for row in growing.rows])
         frames.append(frame)
-        for name in dict.fromkeys(name for growing in found for name in growing.curves):
-            if len(plots) < MAX_LIVE:
-                plots.append(_plot(store, group, name, found, frame))
+        drawn = dict.fromkeys(n for one in found for n in one.curves if _has_a_line(one.curves[n]))
+        plots += [_plot(store, group, name, found, frame) for name in drawn]
     advances = [growing.advances for some in by_group.values() for growing in some]
     few, many = min(advances), max(advances)
     return {
-        "plots": [plot_json(plot) for plot in plots],
+        "plots": [plot_json(plot) for plot in plots[:MAX_LIVE]],
         "table": table_json("live", pd.concat(frames, ignore_index=True), {}),
         "advances": str(few) if few == many else f"{few}-{many}",
     }
@@ -168,6 +167,11 @@ def _swept(store: Store, group: int, rows: Sequence[int]) -> pd.DataFrame:
         columns[name] = values if values.ndim == 1 else [str(value.tolist()) for value in values]
     own = attributes(store.results(group))["swept"]
     return pd.DataFrame(columns | {name: str(value) for name, value in own.items()})
+
+
+def _has_a_line(curves: Sequence[Sequence[float | None]]) -> bool:
+    """Whether a curve has two points, between which a line can be drawn."""
+    return any(sum(value is not None for value in curve) > 1 for curve in curves)
 
 
 def _plot(store: Store, group: int, name: str, found: list[Growing], frame: pd.DataFrame) -> Plot:

@@ -57,6 +57,7 @@ def test_driver_hears_how_many_advances_there_may_be(watched):
 
 def test_page_shows_them_over_training_steps_with_what_was_swept(watched):
     store, _, pages, _ = watched
+    assert pages[0]["plots"] == [], "a point makes no line"
     [plot] = pages[-1]["plots"]
     assert plot["layers"][0]["x"] == [10, 20, 30, 40]
     assert plot["layers"][0]["item"] == list(range(10))

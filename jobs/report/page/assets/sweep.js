@@ -146,8 +146,9 @@ function scatter(table, xName, yName, colourName) {
 function showMap(node, sweep, items) {
   const usable = varied(sweep).filter((name) => new Set(items.columns.find((c) => c.name === name).values).size > 1);
   const box = part("map", () => {
-    if (usable.length < 2 || !sweep.results.length) return null;
-    const x = select("x", usable, usable[0], () => draw()), y = select("y", usable, usable[1], () => draw()), value = select("median of", sweep.results, sweep.results[0], () => draw());
+    const pairs = usable.flatMap((x, k) => usable.slice(k + 1).map((y) => [x, y])), first = pairs.find(([x, y]) => comparesCells(map(items, x, y, sweep.results[0])));
+    if (!first) return null;
+    const x = select("x", usable, first[0], () => draw()), y = select("y", usable, first[1], () => draw()), value = select("median of", sweep.results, sweep.results[0], () => draw());
     const controls = el("div", { className: "controls" }, value.node, x.node, y.node);
     const draw = chosenFigure(node, controls, () => map(itemTable(), x.value, y.value, value.value));
     ITEMS.listeners.add(draw);
@@ -155,6 +156,12 @@ function showMap(node, sweep, items) {
   });
   if (!box) { STATE.parts.delete("map"); return; }
   if (isNew("map", items)) box.draw();
+}
+
+// Whether a row and a column of a map have two filled cells each: less says nothing that the points do not.
+function comparesCells({ layers: [{ z }] }) {
+  const two = (cells) => cells.filter((value) => value !== null).length > 1;
+  return z.some(two) && z[0].some((_, k) => two(z.map((row) => row[k])));
 }
 
 // The values of a column as categories: themselves, or ten intervals where there are more than 24 numbers.
