@@ -524,6 +524,10 @@ def test_several_stores_stand_on_one_page_with_what_differs(visit, pages, tmp_pa
     columns = list(zip(*(row.split("\t") for row in rows), strict=True))
     assert columns[0] == ("store", "train_rnn", "another")
     assert ("n", "6", "4") in columns
+    titles = page.evaluate(
+        "[...FIGURES].map((f) => f.plot.title).filter((t) => t.includes('loss over'))"
+    )
+    assert titles == ["eval_loss over store and learning_rate"], "each store has a cell of its own"
     title = "mean squared error against training step"
     assert page.get_by_role("heading", name="Training vanilla").count() == 0, (
         "no curve is of one n alone"
