@@ -334,16 +334,20 @@ def open_to_compute(address: str, trusted: bool, edited: bool = False) -> Store:
 def summary(store: Store) -> None:
     """Print the table of reduced results that the kernel names in its `summary`, if any."""
     from jobs.query.query import rows
+    from jobs.query.readers import ITEM
 
     reduced, shown = store.description.reduced, store.description.summary
     if not shown or shown[0] not in reduced or not reduced[shown[0]].axes:
         return
     axis = reduced[shown[0]].axes[0]
     _, frame = rows(store, table=axis)
-    labels = [name for name in frame if name not in reduced and name != axis]
+    swept = store.swept
+    labels = [n for n in frame if n != axis and (n not in reduced or n in swept)]
     if len(store.job.plan.group_sizes) == 1:
         labels = [name for name in labels if name != "group"]
     # There are none if nothing was gathered.
-    if columns := [*labels, *(n for n in shown if n in frame)]:
+    if columns := dict.fromkeys([*labels, *(n for n in shown if n in frame)]):
         hint = f"{advised('ctd', 'query', store.address, '--table', axis)} shows them"
-        show_table({name: frame[name] for name in columns}, title=axis, hint=hint)
+        first = reduced[shown[0]]
+        title = f"{first.long_name} (table {axis})" if first.units == ITEM else axis
+        show_table({name: frame[name] for name in columns}, title=title, hint=hint)

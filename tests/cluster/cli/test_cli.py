@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from cli_jobs import TOY, refused
 from places import ROOT
 from stores import run
 
+from cluster.cli.running import summary
 from ctd.catalogue import load_kernel
 from ctd.cells import Scales, get_cell
 from ctd.data import write_hdf5
@@ -117,6 +119,21 @@ def test_run_json_is_json_alone(ctd, job_file):
     assert [one["items_done"] for one in found] == [6, 6]
     assert [one["figures"] for one in found] == [["s0.1.png"], ["s0.2.png"]]
     assert Path("s0.1.png").exists()
+
+
+def test_last_table_names_the_points_and_itself(capsys, monkeypatch):
+    """Swept fields that the kernel's `summary` does not list are columns too: without them all rows look alike."""
+    store = page_stores.finished("esn")
+    short = replace(store.description, summary=("count", "success_rate"))
+    monkeypatch.setitem(vars(store), "description", short)
+    summary(store)
+    name, heads, *rows = capsys.readouterr().out.splitlines()
+    assert (name.strip(), heads.split()[-2:]) == ("point", ["count", "success_rate"])
+    assert {"g", "alpha"} < {*heads.split()}
+    assert len({*rows}) == 6
+    summary(page_stores.finished("train_rnn"))
+    title = "item id, by increasing evaluation loss (table rank)"
+    assert capsys.readouterr().out.startswith(title)
 
 
 @pytest.mark.usefixtures("no_pictures")
