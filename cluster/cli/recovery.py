@@ -16,7 +16,8 @@ from cluster.cli.options import (
     StorePath,
     Trust,
 )
-from cluster.cli.running import Request, open_to_compute, run_store, to_resume
+from cluster.cli.running import Request, open_to_compute, run_store
+from cluster.cli.stopping import to_resume
 from cluster.tracking import cancel as cancel_submissions
 from cluster.tracking import is_over, log_tail, look, said, submissions
 from jobs import keys

@@ -22,6 +22,7 @@ from cluster.cli.display import (
 )
 from cluster.cli.ending import calls_on_end, note_progress
 from cluster.cli.restart import PROGRESS, Cluster, RestartState
+from cluster.cli.stopping import if_it_answers, to_resume, told_at_once
 from cluster.ray.reach import NoRay
 from jobs.errors import EXIT_STOPPED, JobError, advised, count
 from jobs.run.limits import storage_trouble
@@ -67,6 +68,12 @@ class Request:
             self.executor, self.spec, self.store, self.address, self.failed, self.as_json
         )
 
+    def again(self) -> str:
+        """Return the command, for messages, that goes on with the run."""
+        if self.more or not if_it_answers(lambda: Store.exists(self.store), True):
+            return "the same command"
+        return to_resume(self.store)
+
     def cluster(self) -> Cluster:
         """The Ray of that executor, if it is a Ray executor."""
         return Cluster.of(self.address, self.spec.run)
@@ -90,7 +97,7 @@ def run_store(
         NoRay: there was no Ray from the start.
     """
     state = state or RestartState.received()
-    with calls_on_end(request.store) as ending:
+    with calls_on_end(request.store) as ending, told_at_once(stop, request.again):
         try:
             if asked := state.asked_to_stop:
                 stop.ask(asked)
@@ -187,7 +194,7 @@ def _is_complete(progress: Progress, request: Request) -> bool:
 def _go_on(lost: ExecutorLost | NoRay, request: Request, state: RestartState) -> NoReturn:
     """Restart the process; it may then give up. Threads of the lost Ray could keep this process from ending in order."""
     now, why = time.monotonic(), str(lost).splitlines()[0]
-    digest = _if_it_answers(lambda: _progress_digest(request.store), state.progress)
+    digest = if_it_answers(lambda: _progress_digest(request.store), state.progress)
     then = state.after_loss(request.store, why, digest, now)
     if not then.over(request.cluster(), now):
         err.print(then.said(request.cluster(), now))
@@ -200,34 +207,14 @@ def _progress_digest(address: str) -> str:
     return progress_digest(Store.open(address)) if Store.exists(address) else ""
 
 
-def _if_it_answers[T](ask: Callable[[], T], otherwise: T) -> T:
-    """Return `ask()`, or `otherwise` if the store cannot be read: a stop then ends as one all the same."""
-    try:
-        return ask()
-    except JobError:
-        return otherwise
-    except Exception as fault:
-        if not is_storage_error(fault):
-            raise
-        return otherwise
-
-
 def _leave(request: Request, why: str) -> NoReturn:
     """Print that the run is stopped, write its progress for the next allocation if it is known, and exit with 75."""
-    told, address, again = os.environ.get(PROGRESS), request.store, "the same command"
-    digest = _if_it_answers(lambda: _progress_digest(address), None) if told else None
+    told, address = os.environ.get(PROGRESS), request.store
+    digest = if_it_answers(lambda: _progress_digest(address), None) if told else None
     if told and digest is not None:
         Path(told).write_text(digest)
-    if not request.more and _if_it_answers(lambda: Store.exists(address), True):
-        again = to_resume(address)
-    err.print(f"stopped ({why}); {again} continues it")
+    err.print(f"stopped ({why}); {request.again()} continues it")
     raise typer.Exit(EXIT_STOPPED)
-
-
-def to_resume(address: str) -> str:
-    """Return the command, for messages, that goes on with a store, even if the store cannot be read now."""
-    plain = advised("ctd", "resume", address)
-    return _if_it_answers(lambda: resume_command(Store.open(address)), plain)
 
 
 def say_warnings(store: Store) -> None:

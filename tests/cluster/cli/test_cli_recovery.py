@@ -15,7 +15,8 @@ from places import ROOT
 from stores import BASE, make
 from waiting import until
 
-from cluster.cli.running import Request, _is_complete, to_resume
+from cluster.cli.running import Request, _is_complete
+from cluster.cli.stopping import to_resume
 from jobs.errors import EXIT_STOPPED
 from jobs.report.history import history
 from jobs.run.prepare import open_or_create

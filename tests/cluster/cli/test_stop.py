@@ -21,11 +21,13 @@ from stores import BASE
 from waiting import until
 
 from cluster.api.job import Job, Stopped
+from cluster.cli.stopping import told_at_once
 from cluster.ray import local
 from cluster.ray.local import LocalRay
 from cluster.ray.private import set_environment
 from jobs.errors import EXIT_STOPPED
 from jobs.run.driver import Attempts
+from jobs.run.stop import Stop, signals
 
 JOB = (
     TOY.replace("grid: {", "grid: {n: [3, 4], ")
@@ -150,6 +152,21 @@ def test_on_a_ray(stops_and_goes_on, ray, n):
     """In the first of the stages, or in all."""
     stages = dict([*ON_RAY.items()][:n])
     stops_and_goes_on(stages, signal.SIGTERM, "--executor", "ray", "--address", ray)
+
+
+def test_a_stop_is_told_at_once_and_a_second_one_too(capsys):
+    """Before anything is tidied up, in which a second Ctrl-C may end the command."""
+
+    def stops_twice():
+        with signals(stop), told_at_once(stop, lambda: "the same command"), stop.deferred():
+            os.kill(os.getpid(), signal.SIGINT)
+            assert capsys.readouterr().err == "stopping (Ctrl-C); the same command continues it\n"
+            os.kill(os.getpid(), signal.SIGINT)
+
+    stop = Stop()
+    with pytest.raises(KeyboardInterrupt):
+        stops_twice()
+    assert capsys.readouterr().err == "stopped at once; the same command continues it\n"
 
 
 SLEEPS = """
