@@ -30,6 +30,7 @@ from jobs.spec.description import Description
 from jobs.spec.job import JobSpec, parse_job
 from jobs.spec.search import Optuna
 from jobs.storage import objects
+from jobs.storage.addresses import local_path
 from jobs.storage.checksums import checksummed, parsed, read_verified, verified
 from jobs.store.arrays import attributes
 from jobs.store.finding import stores_in
@@ -121,6 +122,11 @@ def read_job(store: ObjectStore, address: str) -> Job:
     # While a store is created the copy comes first: with run/creating.json there, the copy alone is not enough.
     if not any(copies) or (copies[0] is None and objects.read(store, keys.CREATING)):
         inside = stores_in(address)
+        if not inside and _is_of_other_files(address):
+            raise JobError(
+                f"{address}: is a folder of other files; give a store, or for a new one a path that does not exist, "
+                f"such as {address.rstrip('/')}/new.zarr"
+            )
         hint = f"; it is a folder of stores, give one: {', '.join(inside)}" if inside else ""
         raise JobError(f"{address}: not a complete ctd store (it has no run/job.json){hint}")
     trouble = damaged = f"{address}: run/job.json and its copy are damaged"
@@ -132,6 +138,13 @@ def read_job(store: ObjectStore, address: str) -> Job:
             except ValidationError as error:
                 trouble = str(explain(error, damaged, {}))
     raise JobError(f"{trouble.splitlines()[0]}; restore one from a backup")
+
+
+def _is_of_other_files(address: str) -> bool:
+    """Whether a folder of this machine has files, and nothing that a store begins with."""
+    path = local_path(address)
+    names = {file.name for file in path.iterdir()} if path is not None and path.is_dir() else set()
+    return bool(names) and not names & {"run", "zarr.json"}
 
 
 def is_job(data: bytes | None) -> bool:

@@ -241,7 +241,7 @@ def test_watch_refuses(ctd, idle, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         for args, said in (
-            ([tmp_path], "not a complete ctd store"),
+            ([tmp_path], "is a folder of other files; give a store"),
             ([idle.address, "--port", port], f"--port {port}: cannot listen there"),
             ([idle.address, "--host", "no.such.host.invalid"], "--host no.such.host.invalid"),
             ([idle.address, "--port", "70000"], "65535"),
