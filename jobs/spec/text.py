@@ -22,6 +22,13 @@ MOST_DEEP = 100
 KINDS = ("null", "bool", "int", "float", "str", "seq", "map")
 """The types of values; a date is a text, as in YAML 1.2."""
 
+HINTS = {
+    "'\\t'": "indent with spaces, not tabs",
+    "mapping values are not allowed here": "is this line indented as its neighbours?",
+    "expected <block end>": "is this line indented as its neighbours?",
+}
+"""Part of what PyYAML says -> what the user may do."""
+
 
 class _Yaml(yaml.SafeLoader):
     """YAML with the numbers of YAML 1.2: PyYAML reads 1e-4 as a string and 4:00:00 as 14400."""
@@ -73,10 +80,14 @@ class _Yaml(yaml.SafeLoader):
         """Compose a mapping; raise ComposerError for a repeated key, where PyYAML would keep the last."""
         node = super().compose_mapping_node(anchor)
         lines: dict[tuple[str, str], int] = {}
-        for key, _ in node.value:
+        for key, value in node.value:
             name = key.tag, key.value
             if not isinstance(key, yaml.ScalarNode) or key.tag.endswith(":merge"):
                 continue
+            is_nothing = value.start_mark.index == value.end_mark.index
+            if is_nothing and ":" in key.value and not key.style:  # `{n:8}`: a name without value
+                better = key.value.replace(":", ": ", 1)
+                raise _fault(f"write `{better}`, with a space after the colon", key)
             if name in lines:
                 raise _fault(
                     f"{key.value!r} is given twice, first in line {lines[name]}; keep one of them",
@@ -126,6 +137,7 @@ def parse_text(text: str, where: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         at = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "a character that is not text"
+        problem += next((f"; {hint}" for part, hint in HINTS.items() if part in problem), "")
         # Of a bracket that is left open, the fault shows lines later.
         began = getattr(error, "context_mark", None)
         if began and "flow" in str(getattr(error, "context", "")):
@@ -146,6 +158,8 @@ def parse_file(path: Path) -> Any:
             text = file.read(MOST_BYTES + 1)
     except FileNotFoundError:
         raise
+    except IsADirectoryError:
+        raise JobError(f"{path}: is a folder; give a file in YAML or JSON") from None
     except OSError as error:
         raise JobError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:

@@ -93,7 +93,11 @@ def test_read_job_refuses(job_file, text, override, said):
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("binary.yaml", "not text"), ("s.zarr", "is a store"), ("", "cannot be read")],
+    [
+        ("binary.yaml", "not text"),
+        ("s.zarr", "is a store"),
+        ("", "is a folder; give a file in YAML or JSON"),
+    ],
 )
 def test_read_job_of_what_is_no_job_file(tmp_path, name, said):
     (tmp_path / "binary.yaml").write_bytes(b"\x89HDF\r\n")

@@ -48,6 +48,26 @@ def test_text_beyond_the_bounds_is_refused_at_once(text, said):
     assert time.process_time() - began < 5  # the values that stand in the text, and no more
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: 1\n\tb: 2", "cannot start any token; indent with spaces, not tabs"),
+        ("a: 1\n  b: 2", "not allowed here; is this line indented as its neighbours?"),
+        ("a:\n  b: 2\n c: 3", "'<block mapping start>'; is this line indented as its neighbours?"),
+        ("params: {n:8, m: 3}", "line 1, column 10: not valid YAML or JSON: write `n: 8`, with a space after the colon"),
+    ],
+)  # fmt: skip
+def test_what_may_be_wrong_with_the_form_is_told(text, said):
+    with pytest.raises(JobError) as caught:
+        parse_text(text, "job.yaml")
+    assert str(caught.value).endswith(said)
+
+
+def test_a_name_may_hold_a_colon_or_have_no_value():
+    text = "{a, 'n:8', \"m:3\": , k:1: 2, b: }"
+    assert parse_text(text, "x") == {"a": None, "n:8": None, "m:3": None, "k:1": 2, "b": None}
+
+
 def test_text_holds_what_json_can_hold():
     text = "a: &a [1, 1e-4, .inf, null, yes, 2024-01-05, 1:30]\nb: *a\nc: {<<: {d: x}, 1: 0x1f}"
     same = [1, 1e-4, float("inf"), None, True, "2024-01-05", "1:30"]
