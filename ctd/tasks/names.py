@@ -68,6 +68,8 @@ def _own_class(name: str) -> type[Task]:
     module, _, attribute = name.rpartition(".")
     if not module:
         raise ValueError(f"there is no task {name!r}{meant(name, TASKS)}; the tasks are {NAMES}")
+    if attribute in ("h5", "hdf5"):
+        raise ValueError(f"task {name}: a file of trials is `task: file, trials: {name}`")
     cls = load(name, f"task {name}")
     if not (isinstance(cls, type) and issubclass(cls, Task)):
         raise ValueError(
