@@ -40,7 +40,7 @@ from ctd.kernel import Kernel, Kind, field_kinds
 from jobs.errors import JobError, validated, within
 from jobs.plan.items import checked_job
 from jobs.query.query import query
-from jobs.spec.job import JobSpec, find_kernel, read_content
+from jobs.spec.job import JobSpec, find_kernel, parse_job, read_content
 from jobs.spec.presets import expand_preset
 from jobs.spec.trust import allow_and_remember, modules_of
 from jobs.storage.addresses import join, scheme
@@ -299,7 +299,7 @@ class Stage:
         """The stage's kernel. Raises JobError if none is given or it is unknown."""
         name = self.content.get("kernel")
         if not isinstance(name, str):
-            raise JobError(f"{self.where}: kernel: required, but not given")
+            name = parse_job(self.content | {"search": None}, self.where).kernel  # it raises
         allow_and_remember(self.base, modules_of(name, self.content))
         with within(self.where):
             return find_kernel(name, self.base)

@@ -140,6 +140,22 @@ def _in_job_file(command: str, option: str, value: str) -> str:
     return f"; it is a field of the job file{where} --set {field}={value}"
 
 
+INSTEAD = {
+    "stop": "ctd cancel STORE",
+    "kill": "ctd cancel STORE",
+    "show": "ctd status STORE, or ctd query STORE for its tables",
+    "train": "ctd run JOB.yaml",
+    "start": "ctd run JOB.yaml",
+    "init": "ctd new KERNEL",
+    "create": "ctd new KERNEL",
+    "rm": "rm -r STORE; a store is a folder",
+    "delete": "rm -r STORE; a store is a folder",
+    "version": "ctd --version",
+    "help": "ctd --help",
+}
+"""Words that users try as commands -> what to type instead."""
+
+
 class Commands(TyperGroup):
     """All commands, before any is imported."""
 
@@ -150,6 +166,15 @@ class Commands(TyperGroup):
             for name in names
         ]
         super().__init__(**options | {"commands": commands})
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command; the error about an unknown one says what to type instead, where that is known."""
+        try:
+            return super().resolve_command(ctx, args)
+        except TyperException as error:
+            if args[0] in INSTEAD:
+                error.message = f"No such command {args[0]!r}. Type {INSTEAD[args[0]]}"
+            raise
 
 
 app = typer.Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False)

@@ -180,7 +180,7 @@ def plan(
             err.print(f"stage {stage.name}: can be planned once {', '.join(waits)} has run")
             continue
         spec = stage.spec(before)
-        with told_if_slow("planning", as_json):
+        with told_if_slow("planning", as_json or not err.is_terminal):
             ready = prepare_here(spec, stage.base, stage.where, workers)
         rows, total = plan_rows(ready, stage.address, workers)
         preset = meaning(stage.content, ready.kernel, stage.where)

@@ -137,8 +137,10 @@ def test_last_table_names_the_points_and_itself(capsys, monkeypatch):
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_plan_writes_nothing_and_learns_the_time(ctd, job_file):
+def test_plan_writes_nothing_and_learns_the_time(ctd, job_file, monkeypatch):
+    monkeypatch.setattr("cluster.cli.display.SLOW_S", 0.0)
     path = job_file(TOY)
+    assert "planning" not in ctd("plan", path)[2]  # it is no terminal
     before = json.loads(ctd("plan", path, "--json")[1])
     assert json.loads(ctd("plan", path, "sweep.seeds=2", "--json")[1])["items"] == 12
     assert (before["items"], before["groups"], before["estimated_s"]) == (6, 1, None)
@@ -346,6 +348,11 @@ def test_run_refuses_job(ctd, job_file, network, override, said):
     assert not path.with_suffix(".zarr").exists()
 
 
+def test_plan_names_a_misspelt_kernel(ctd, job_file):
+    wrong = job_file(POINTS.replace("kernel", "kernal"))
+    refused(ctd("plan", wrong), "kernal: unknown field; did you mean 'kernel'?")
+
+
 def test_run_refuses_memory_that_no_item_fits_in(ctd, job_file):
     """Of a kernel that compiles soon: what an item takes is asked of its program."""
     tight = ("--set", "params.n=1000", "--set", "run.memory_gb=1e-6")
@@ -368,7 +375,7 @@ def test_run_refuses_candidates_with_nan(ctd, job_file, network, tmp_path):
     [
         ("/proc/none/x.zarr", "/proc/none/x.zarr: cannot be written"),
         ("net.h5", "net.h5"),
-        (".", "not a complete ctd store"),
+        (".", ".: is a folder of other files; give a store, or for a new one a path that does not"),
     ],
 )
 def test_run_refuses_store_path(ctd, job_file, network, store, said):
@@ -383,6 +390,10 @@ def test_run_refuses_store_path(ctd, job_file, network, store, said):
         (["query", "loss < 1"], "loss < 1: no such store; give a condition as --where"),
         (["query", "."], "no store lies in this folder; `ctd ls` lists stores"),
         (["run", "none.yaml"], "none.yaml: cannot be read"),
+        (["plan", "."], ".: is a folder; give a file in YAML or JSON"),
+        (["stop", "x.zarr"], "No such command 'stop'. Type ctd cancel STORE"),
+        (["rm", "x.zarr"], "No such command 'rm'. Type rm -r STORE"),
+        (["list"], "No such command 'list'. Did you mean 'ls'?"),
         (["schema", "nope"], "kernel: 'nope' is unknown"),
         (["run", "job.yaml", "--frobnicate"], "frobnicate"),
         (["run", "job.yaml", "--workers", "4"], "run.workers=4"),
