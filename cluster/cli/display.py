@@ -89,7 +89,9 @@ def _bar() -> Iterator[Listener]:
         bar.update(task, completed=p.share, items=items, shards=shards)
 
     # Made anew by the thread that draws: the seconds of a wait move while nothing else does.
-    words = lambda: Group(bar, *(Text(shown(p.text())) for p in now))
+    # They wrap, where the console cuts.
+    line = lambda text: Text(shown(text), no_wrap=False, overflow="fold")
+    words = lambda: Group(bar, *(line(text) for p in now for text in p.lines() if text))
     with Live(get_renderable=words, console=err, refresh_per_second=4):
         yield draw
 

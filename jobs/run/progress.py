@@ -117,7 +117,11 @@ class Progress:
         return left / rate if rate and left > 0 else None
 
     def text(self) -> str:
-        """Return the progress in one line: outcomes, advances, metric, rate, time left, trouble."""
+        """Return the progress in one line."""
+        return ", ".join(filter(None, self.lines()))
+
+    def lines(self) -> list[str]:
+        """Return outcomes, advances, metric, rate and time left in one line, and each trouble in a further one."""
         # Threads that draw and that renew the lease call this while the driver writes: each field is read once.
         outcomes, advances, value, rate = (
             list(self.outcomes.items()),
@@ -129,7 +133,7 @@ class Progress:
         # Items of a single advance are counted already.
         if advances and max(advances) > 1:
             few, many = min(advances), max(advances)
-            of = f" of at most {self.most_advances}" if self.most_advances >= many else ""
+            of = f"/{self.most_advances}" if self.most_advances >= many else ""
             parts.append((f"advance {many}" if few == many else f"advances {few}-{many}") + of)
         # The last look came before the last advances: of a whole store it would say too little.
         is_whole = self.shards_done >= self.n_shards
@@ -139,19 +143,26 @@ class Progress:
             parts.append(f"{value.name} {value.now:.4g}, best {value.best:.4g}")
         if self.waiting:
             parts.append(f"{self.waiting}, {time.monotonic() - self.waiting_since:.0f} s")
-        if rate:
+        left_s = self.left_s
+        if rate and rate >= 1:
             parts.append(f"{rate:,.3g} items/s")
-        if left_s := self.left_s:
+        elif rate and not left_s:
+            parts.append(f"{duration(1 / rate)} an item")
+        if left_s:
             parts.append(f"{duration(round(left_s))} left")
         if self.retried:
             parts.append(f"{self.retried} retried")
+        return [", ".join(parts), *self._troubles()]
+
+    def _troubles(self) -> list[str]:
+        found = []
         if self.failed_items:
-            parts.append(f"{count(len(self.failed_items), 'item')} failed with an error")
+            found.append(f"{count(len(self.failed_items), 'item')} failed with an error")
         if self.trouble:
-            parts.append(f"waiting: {self.trouble}")
+            found.append(f"waiting: {self.trouble}")
         if self.failed:
-            parts.append(f"{count(len(self.failed), 'shard')} failed")
-        return ", ".join(parts)
+            found.append(f"{count(len(self.failed), 'shard')} failed")
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """Return what the lease tells other processes: work, rate and the line of text."""

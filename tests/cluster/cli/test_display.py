@@ -12,6 +12,9 @@ from waiting import until
 
 from cluster.cli import display
 from jobs.run.progress import Progress
+from jobs.store.live import Value
+
+IDLE = "no worker is ready since 66 s (ray's own logs may say why)"
 
 
 def test_plain_lines_say_at_once_that_a_program_is_compiled(capsys):
@@ -34,6 +37,23 @@ def test_bar_moves_by_advances_and_its_seconds_by_themselves(monkeypatch):
     assert "25%" in last
     assert "2/4 items" in last
     assert "75%" in last
+
+
+def test_words_below_the_bar_wrap_and_troubles_stand_alone(monkeypatch):
+    """A terminal of 60 columns; they were cut at its edge."""
+    told = io.StringIO()
+    terminal = display.Plain(**display.as_text, file=told, force_terminal=True, width=60)
+    monkeypatch.setattr(display, "err", terminal)
+    value = Value("loss in training", 0.9395, 0.921)
+    moving = Progress(4, 2, advances=(0, 23), most_advances=2000, value=value, work=1.0)
+    moving.moving_since, moving.trouble = time.monotonic() - 100, IDLE
+    with display.live_progress() as tell:
+        tell(moving)
+    drawn = told.getvalue().rpartition("\nadvances")[2].splitlines()
+    words, trouble = " ".join(map(str.strip, drawn)).split(" left ")
+    assert words.startswith("0-23/2000, loss in training 0.9395, best 0.921, 5 min")
+    assert trouble.startswith(f"waiting: {IDLE}")
+    assert max(map(len, drawn)) <= 60
 
 
 def test_notebook_has_one_line_that_changes(monkeypatch):
@@ -80,7 +100,7 @@ def test_plain_lines_get_rarer(capsys, monkeypatch):
         progress.items_done, progress.shards_done = 8, 1
         for _ in range(2):  # after the last shard, and at the end of the run
             tell(progress)
-    assert capsys.readouterr().err == "8/8 items, 1/1 shard, advance 7, 0.00111 items/s\n"
+    assert capsys.readouterr().err == "8/8 items, 1/1 shard, advance 7, 15 min 0 s an item\n"
     gaps = np.diff(times).tolist()
     assert times[0] == 0
     assert gaps[0] == 5

@@ -24,8 +24,8 @@ from jobs.store.store import Store
         ((), 0, ""),
         ((1, 0), 50, ""),
         ((37,), 0, "advance 37"),
-        ((37,), 50, "advance 37 of at most 50"),
-        ((12, 40, 12), 40, "advances 12-40 of at most 40"),
+        ((37,), 50, "advance 37/50"),
+        ((12, 40, 12), 40, "advances 12-40/40"),
     ],
 )
 def test_text_of_advances(advances, most, said):
@@ -37,7 +37,9 @@ def test_text_of_waits_metric_and_time_left():
     assert Progress(8, 1, waiting="tuning", waiting_since=now - 7).text() == "tuning, 7 s"
     value = Value("eval_loss", 0.312345, 0.24)
     going = Progress(8, 2, work=3.0, work_before=1.0, moving_since=now - 100, value=value)
-    assert going.text() == f"eval_loss 0.3123, best 0.24, 0.02 items/s, {duration(250)} left"
+    assert going.text() == f"eval_loss 0.3123, best 0.24, {duration(250)} left"
+    fast = replace(going, n_items=10**6, work=1e5)
+    assert " items/s, " in fast.text()
     whole = replace(going, shards_done=2)
     assert "eval_loss" not in whole.text(), "it is from before the last advances"
 
