@@ -62,13 +62,29 @@ def choose_executor(spec: JobSpec, store: str, address: str | None, failed: bool
     )
 
 
+def workers_here(spec: JobSpec, store: str) -> int:
+    """How many shards a run of the job would compute at a time on this machine, as far as is known without a Ray."""
+    run = spec.run
+    if run.workers or choose_executor(spec, store, None).name == "serial":
+        return run.workers or 1
+    cores, gpus = len(os.sched_getaffinity(0)) / run.cpus_per_worker, len(_gpus())
+    # As cluster.ray.pool counts them.
+    share = (1 if run.gpus_per_worker is None else run.gpus_per_worker) if gpus else 0
+    return max(1, int(min(cores, gpus / share) if share else cores))
+
+
+def _gpus() -> list[Path]:
+    """The devices of NVIDIA's GPUs on this machine."""
+    return [*Path("/dev").glob("nvidia[0-9]*")]
+
+
 def _asks_for_more(run: RunSettings, address: str | None) -> str:
     """The reason why only Ray can run the job; "" if there is none."""
     if address:
         return "--address was given"
     if (run.workers or 1) > 1 or run.cpus_per_worker > 1 or run.gpus_per_worker:
         return "the job sets its workers' number, cores or GPUs"
-    return "this machine has GPUs" if any(Path("/dev").glob("nvidia[0-9]*")) else ""
+    return "this machine has GPUs" if _gpus() else ""
 
 
 def _left(spec: JobSpec, address: str, failed: bool) -> tuple[int, float | None]:

@@ -10,7 +10,7 @@ import typer
 import yaml
 
 from cluster.cache import prune_compilation_cache
-from cluster.cli.choice import make_executor
+from cluster.cli.choice import make_executor, workers_here
 from cluster.cli.display import err, out, records, show_json, show_table, told_if_slow
 from cluster.cli.options import (
     AcceptChanges,
@@ -165,7 +165,10 @@ def plan(
     job: JobWords,
     store: Annotated[str | None, typer.Option(help="a store to take measured times from")] = None,
     overrides: Overrides = None,
-    workers: Annotated[int, typer.Option(min=1, help="how many shards can run at a time")] = 1,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="how many shards can run at a time; by default as in a run here"),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what a run would do: items, groups, shards, memory; nothing is written."""
@@ -181,8 +184,9 @@ def plan(
             continue
         spec = stage.spec(before)
         with told_if_slow("planning", as_json or not err.is_terminal):
-            ready = prepare_here(spec, stage.base, stage.where, workers)
-        rows, total = plan_rows(ready, stage.address, workers)
+            n = workers or workers_here(spec, stage.address)
+            ready = prepare_here(spec, stage.base, stage.where, n)
+        rows, total = plan_rows(ready, stage.address, n)
         preset = meaning(stage.content, ready.kernel, stage.where)
         if as_json:
             told = {"preset": preset} if preset else {}

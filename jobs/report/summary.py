@@ -28,32 +28,36 @@ def plan_rows(
 ) -> tuple[dict[str, list[Any]], dict[str, Any]]:
     """Summarise a plan: (columns over the groups, totals).
 
-    The estimated time comes from the committed shards of the store at `address`, and is None without any.
+    The estimated time comes from the committed shards of the store at `address`, and is None without any. If that store is
+    the job's own, it has the shards that it was made with, and what counts is what is `left`.
     """
+    store = Store.open(address) if Store.exists(address) else None
+    own = store if store and store.job.spec.digest() == ready.spec.digest() else None
+    markers = store.committed.markers() if store else []
+    plan = own.job.plan if own else ready.plan
+    left = ready.items.n - (sum(m.n_items for m in markers) if own else 0)
     rows: list[dict[str, Any]] = []
-    for group, layout, sizes in zip(
-        ready.items.groups, ready.plan.layouts, ready.sizes, strict=True
-    ):
+    for group, layout, sizes in zip(ready.items.groups, plan.layouts, ready.sizes, strict=True):
         per_item = sizes.state + sizes.work
         rows.append(
             {
                 "group": group.number,
                 **{name: str(value) for name, value in group.labels.items()},
                 "items": len(group.items),
-                "shards": ready.plan.counts[group.number],
+                "shards": plan.counts[group.number],
                 "slots": layout.slots,
                 "memory_MB": (sizes.shared + per_item * layout.slots) / 1e6,
                 "result_MB": sizes.result * len(group.items) / 1e6,
             }
         )
     columns = {name: [row[name] for row in rows] for name in rows[0]}
-    markers = Store.open(address).committed.markers() if Store.exists(address) else []
     seconds = seconds_per_item(markers)
-    estimate = None if seconds is None else float(f"{seconds * ready.items.n / workers:.3g}")
+    estimate = None if seconds is None else float(f"{seconds * left / workers:.3g}")
     total: dict[str, Any] = {
         "items": ready.items.n,
+        **({"left": left} if own else {}),
         "groups": len(rows),
-        "shards": ready.plan.n_shards,
+        "shards": plan.n_shards,
         "memory_MB": round(max(columns["memory_MB"]), 2),
         "result_MB": round(sum(columns["result_MB"]), 2),
         "estimated_s": estimate,

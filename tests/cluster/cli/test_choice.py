@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 from stores import BASE, JOB, make
 
-from cluster.cli.choice import RAY_S, choose_executor, remember_pace, remembered_pace
+from cluster.cli.choice import (
+    RAY_S,
+    choose_executor,
+    remember_pace,
+    remembered_pace,
+    workers_here,
+)
 from jobs.plan.layout import Shard
 from jobs.run.shards import run_shards
 from jobs.run.worker import SerialExecutor
@@ -79,6 +85,23 @@ def test_choose_executor_on_one_core(tmp_path, monkeypatch):
     assert choose_executor(store.job.spec, store.address, None).why == "44 items, one CPU core"
     note_error(store)
     assert choose_executor(store.job.spec, store.address, None).name == "ray"
+
+
+@pytest.mark.parametrize(
+    ("run", "pace", "n"),
+    [
+        ({}, None, 2),
+        ({}, 0.1, 1),  # in this process
+        ({"workers": 3}, 0.1, 3),
+        ({"cpus_per_worker": 2}, None, 1),
+        ({"cpus_per_worker": 0.5}, None, 4),
+    ],
+)
+def test_workers_of_a_run_here(tmp_path, run, pace, n):
+    spec = spec_of(run=run)
+    if pace is not None:
+        remember(spec, pace)
+    assert workers_here(spec, str(tmp_path / "none.zarr")) == n
 
 
 def note_error(store):

@@ -146,7 +146,12 @@ def test_plan_writes_nothing_and_learns_the_time(ctd, job_file, monkeypatch):
     assert (before["items"], before["groups"], before["estimated_s"]) == (6, 1, None)
     assert not path.with_suffix(".zarr").exists()
     assert ctd("run", path, "--executor", "serial")[0] == 0
-    assert json.loads(ctd("plan", path, "--json")[1])["estimated_s"] > 0
+    after = json.loads(ctd("plan", path, "--json")[1])
+    assert (after["items"], after["left"], after["estimated_s"]) == (6, 0, 0)
+    store = ["--store", path.with_suffix(".zarr")]
+    more = json.loads(ctd("plan", path, "sweep.seeds=2", *store, "--json")[1])
+    assert more["estimated_s"] > 0
+    assert "left" not in more
     assert "result_MB" in ctd("plan", path)[1]
 
 
