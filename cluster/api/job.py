@@ -17,17 +17,14 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import yaml
 
+from cluster.api.content import kernel_name, plain, typed_names, with_files_from
 from cluster.api.notebook import (
     code_folder,
     is_typed,
-    kernel_name,
     module_kept,
     module_name,
     name_of,
-    plain,
     text_of,
-    typed_names,
-    with_files_from,
     write_module,
 )
 from cluster.cache import prune_compilation_cache, use_compilation_cache
