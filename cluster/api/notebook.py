@@ -4,9 +4,11 @@ Workers cannot import objects of `__main__`. `slice` cuts out their source, whic
 in STORE/run/code, or in $CTD_CACHE/code for a store that is not a folder.
 """
 
+import dis
 import functools
 import hashlib
 import importlib
+import linecache
 import re
 import sys
 import types
@@ -35,6 +37,8 @@ AT_TOP = (
 )
 ALONE = f"{keys.TYPED}alone"
 """Name of the module in which the cut out code is tried."""
+MOST = 40
+"""Most characters of a value's text in an error."""
 _folders: set[str] = set()
 """The folders in which this process has written modules."""
 
@@ -69,13 +73,13 @@ def name_of(thing: object) -> str:
 
 
 def cells() -> list[str]:
-    """The source that was executed so far: the cells of a notebook, or the text of a script.
+    """The source that was executed so far: the cells of a notebook, or the text of a script. The last one is being executed.
 
     Raises JobError if Python keeps no source, as in its own prompt.
     """
     main = sys.modules["__main__"]
     if shell := getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)():
-        return [str(cell) for cell in shell.history_manager.input_hist_parsed]
+        return _cells_of_ipython([str(cell) for cell in shell.history_manager.input_hist_parsed])
     if path := getattr(main, "__file__", None):
         return [Path(path).read_text()]
     raise JobError(
@@ -84,14 +88,34 @@ def cells() -> list[str]:
     )
 
 
+def _cells_of_ipython(history: list[str]) -> list[str]:
+    """The cells, and the files that IPython has executed, which its history leaves out: by `%run` or on its command line."""
+    frame, here = _frame_now(), vars(sys.modules["__main__"]).values()
+    functions = [value for value in here if isinstance(value, types.FunctionType)]
+    # `%run` takes the name away from the globals of its functions.
+    functions = [f for f in functions if f.__globals__.get("__name__", "__main__") == "__main__"]
+    text_of_file = lambda name: "".join(linecache.getlines(name)).rstrip("\n")
+    files = dict.fromkeys(text_of_file(f.__code__.co_filename) for f in functions)
+    now = text_of_file(frame.f_code.co_filename) if frame else ""
+    if now and history[-1:] != [now]:
+        history = [*history, now]
+    return [*(text for text in files if text not in history), *history]
+
+
 def line_now() -> int | None:
     """The line of the cell or script that is being executed; None in another thread."""
+    frame = _frame_now()
+    return frame and frame.f_lineno
+
+
+def _frame_now() -> types.FrameType | None:
+    """The frame that executes a cell, or the script; None in another thread."""
     space = vars(sys.modules["__main__"])
     frame: types.FrameType | None = sys._getframe()
-    # The frame that executes a cell, or the script, has the names of `__main__` as its locals.
+    # It has the names of `__main__` as its locals.
     while frame is not None and frame.f_locals is not space:
         frame = frame.f_back
-    return frame and frame.f_lineno
+    return frame
 
 
 def text_of(kernel: str | None, names: Sequence[str]) -> str:
@@ -123,12 +147,34 @@ def _refuse_other_values(text: str, names: Sequence[str]) -> None:
     finally:
         del sys.modules[module.__name__]
     here, there = vars(sys.modules["__main__"]), vars(module)
-    for name in sorted((names_at_call(text) | set(names)) & there.keys() & here.keys()):
-        if not _same(here[name], there[name]):
-            raise JobError(
-                f"{name}: {wanted} reads it; it is {here[name]!r:.60} here, but {there[name]!r:.60} on a worker, which "
-                f"executes only the statements that define it; {AT_TOP}"
-            )
+    # In the order in which they are defined: what differs first makes the later ones differ.
+    others = [name for name in there if name in here and not _same(here[name], there[name])]
+    if refused := sorted((names_at_call(text) | set(names)) & set(others)):
+        causes = [name for name in others if name in refused or not name.startswith("__")]
+        name = next((name for name in [*refused, *causes] if not _is_code(here[name])), causes[0])
+        reads = "" if name in names else f"{wanted} reads it; "
+        raise JobError(
+            f"{name}: {reads}{_difference(here[name], there[name])}, which executes only the statements that define "
+            f"it; {AT_TOP}"
+        )
+
+
+def _is_code(value: object) -> bool:
+    """Whether the text of a value says nothing of what it computes."""
+    return callable(value) or isinstance(value, Kernel)
+
+
+def _difference(here: object, there: object) -> str:
+    """How a value differs, as the beginning of a sentence."""
+    # The text of an object without one of its own is its address.
+    texts = [re.sub(" at 0x[0-9a-f]+", "", repr(value)) for value in (here, there)]
+    if _is_code(here) or texts[0] == texts[1]:
+        what = (
+            type(here).__name__ if isinstance(here, Kernel) or not callable(here) else "definition"
+        )
+        return f"another {what} of this name is here than on a worker"
+    short = [text if len(text) <= MOST else text[: MOST - 3] + "..." for text in texts]
+    return f"it is {short[0]} here, but {short[1]} on a worker"
 
 
 def _same(a: Any, b: Any, seen: dict[tuple[int, int], Any] | None = None) -> bool:
@@ -159,10 +205,28 @@ def _same(a: Any, b: Any, seen: dict[tuple[int, int], Any] | None = None) -> boo
     return same(_parts(a), _parts(b))
 
 
+def _steps(code: types.CodeType) -> list[tuple[str, object]]:
+    """The instructions of a function with their arguments.
+
+    Left out is what depends on the text around it: Python compiles the call in `jnp.log(x)` in another way if the same text
+    imports `jnp`, as a script does and a cell of a notebook does not.
+    """
+    steps: list[dis.Instruction] = []
+    number = {}  # jumps name the offset of their target, which may be left out
+    for step in dis.get_instructions(code):
+        number[step.offset] = len(steps)
+        steps += [step] if step.opname not in ("PUSH_NULL", "EXTENDED_ARG", "NOP") else []
+    told = lambda step: (
+        number[step.argval] if step.opcode in dis.hasjrel
+        else step.argval if step.opname == "LOAD_ATTR" else step.arg
+    )  # fmt: skip
+    return [(step.opname, told(step)) for step in steps]
+
+
 def _parts(thing: Any) -> Any:
     """What a function, a class or an object computes with."""
     if isinstance(thing, types.CodeType):
-        return thing.co_code, thing.co_names, thing.co_varnames, thing.co_freevars, thing.co_consts
+        return _steps(thing), thing.co_names, thing.co_varnames, thing.co_freevars, thing.co_consts
     if isinstance(thing, types.FunctionType):
         cells = [cell.cell_contents for cell in thing.__closure__ or ()]
         return thing.__code__, thing.__defaults__, thing.__kwdefaults__, cells

@@ -181,8 +181,8 @@ AGAIN = "wave = one_shot('wave', Wave, {'height': Var()}, height)\njob = Job(wav
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
-        (PUT + HEIGHT.format(", g=gain", "g") + AGAIN, "wave: wave reads it"),
-        (PUT + "class Wave(Params):\n    rate: Traced[float] = gain\n" + HEIGHT.format("", "traced.rate") + AGAIN, "wave: wave reads it"),
+        (PUT + HEIGHT.format(", g=gain", "g") + AGAIN, "gain: wave reads it"),
+        (PUT + "class Wave(Params):\n    rate: Traced[float] = gain\n" + HEIGHT.format("", "traced.rate") + AGAIN, "gain: wave reads it"),
         ("from types import SimpleNamespace\nc = SimpleNamespace(g=1.0)\ndef put(c): c.g = 2.0\nput(c)\n"
          + HEIGHT.format("", "c.g") + AGAIN, "c: wave reads it"),
         ("def f(x): return x\ndef other(x): return 2 * x\nglobals()['f'] = other\n" + HEIGHT.format("", "f(traced.rate)") + AGAIN, "f: wave reads it"),
@@ -247,10 +247,10 @@ def test_refused_and_mistaken_code_leaves_a_store_as_it_is(tmp_path, monkeypatch
 
 
 CELLS = [
-    "import numpy as np\nfrom cluster import Job\nfrom ctd.kernel import Params, Traced, Var, one_shot\nfrom ctd.tasks import Decision",
+    "import jax.numpy as jnp\nimport numpy as np\nfrom cluster import Job\nfrom ctd.kernel import Params, Traced, Var, one_shot\nfrom ctd.tasks import Decision",
     "scale = 3.0\n\nclass Wave(Params):\n    rate: Traced[float] = 1.0",
     "%alias_magic t time",
-    'def run(static, shared, traced, key):\n    return {"y": scale * traced.rate}\n'
+    'def run(static, shared, traced, key):\n    return {"y": jnp.multiply(np.float32(scale), traced.rate)}\n'
     'wave = one_shot("wave", Wave, {"y": Var()}, run)',
     'def job(): return Job(wave, sweep={"grid": {"rate": np.linspace(0, 1, 5)}}, run={"workers": 1})',
     'job().run("wave.zarr")',
