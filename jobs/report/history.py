@@ -19,7 +19,7 @@ from jobs.store.store import Store
 
 
 def history(store: Store, shard: int | None = None, item: int | None = None) -> list[Event]:
-    """The events of all runs in order of time; or those of one shard, or of one item and its shard.
+    """The events of all runs in order of time; or those of one shard, or of the attempts that had one item in their rows.
 
     Raises:
         JobError: the store has no such shard or item.
@@ -30,7 +30,7 @@ def history(store: Store, shard: int | None = None, item: int | None = None) -> 
     """
     plan = store.job.plan
     if item is not None:
-        shard = shard_of(store, item)
+        shard, (_, row) = shard_of(store, item), place_of(store, item)
     if shard is None:
         return _with_killed(store)
     if shard >= plan.n_shards:
@@ -40,7 +40,14 @@ def history(store: Store, shard: int | None = None, item: int | None = None) -> 
     failed = {
         shard: [f for f in store.failed.items().get(shard, []) if item is None or f.item == item]
     }
-    return by_shard(store.committed.markers(), read_events(store), failed).get(shard, [])
+    found = by_shard(store.committed.markers(), read_events(store), failed).get(shard, [])
+    return found if item is None else [event for event in found if _concerns(event, row)]
+
+
+def _concerns(event: Event, row: int) -> bool:
+    """Whether a row of the event's group is among those of its attempt; of an event without rows, it may be."""
+    rows = event.rows or ()
+    return len(rows) != 2 or rows[0] <= row < rows[1]
 
 
 def by_shard(
@@ -203,7 +210,8 @@ def _place(event: Event) -> str:
 def _rows(event: Event) -> str:
     """The rows of a probe, which computes a part of a shard."""
     first, last = (event.rows or (0, 0))[0], (event.rows or (0, 0))[-1] - 1
-    return f" in rows {first} to {last} alone" if event.probe and event.rows else ""
+    rows = f"row {first}" if first == last else f"rows {first} to {last}"
+    return f" in {rows} alone" if event.probe and event.rows else ""
 
 
 def _why(event: Event) -> str:

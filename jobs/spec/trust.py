@@ -104,7 +104,14 @@ def refuse_untrusted(
 
     only_known: what looking may import, and no more.
     """
-    if code := _first_untrusted(base, modules, only_known):
+    if found := _first_untrusted(base, modules, only_known):
+        module, code = found
+        if not _in_store(code.file) and is_remembered(resolved(base), module):
+            raise Untrusted(
+                f"{where}: {code.file}, or a file that it imports, has changed since you ran it; if the change is "
+                "yours, --accept-changes of `ctd resume` goes on with it, and --trust of other commands runs it "
+                "(docs/security.md)"
+            )
         why = "is not on your import path"
         if only_known:
             why = "its job does not name"
@@ -151,8 +158,10 @@ def put_on_path(folder: str) -> None:
         _added.add(folder)
 
 
-def _first_untrusted(base: str, modules: Iterable[str], only_known: bool) -> Code | None:
-    """Return where the first module lies that may not be imported; None if all may."""
+def _first_untrusted(
+    base: str, modules: Iterable[str], only_known: bool
+) -> tuple[str, Code] | None:
+    """Return the first module that may not be imported, and where it lies; None if all may."""
     here = resolved(base)
     if here in _trusted:
         return None
@@ -162,9 +171,9 @@ def _first_untrusted(base: str, modules: Iterable[str], only_known: bool) -> Cod
         if code is None or (here, module, code.file) in _allowed:
             continue
         if _in_store(code.file):
-            return code
+            return module, code
         if code.folder not in mine and not is_remembered(*_as_run(module, code, base)):
-            return code
+            return module, code
     return None
 
 

@@ -202,6 +202,11 @@ def test_items_with_errors_end_in_exit_1_and_are_told_of(ctd, job_file, tmp_path
     assert len(full.splitlines()) > 2 * len(text.splitlines())
     events = json.loads(ctd("logs", store, "--shard", "0", "--json")[1])
     assert {"error", "decision", "item failed", "committed"} <= {e["event"] for e in events}
+    of_item = json.loads(ctd("logs", store, "--item", "0", "--json")[1])
+    without_others = [
+        e for e in events if e["event"] != "item failed" and e.get("rows", [0])[0] == 0
+    ]
+    assert (of_item, len(of_item) < len(events) - 1) == (without_others, True)
     assert json.loads(ctd("logs", store, "--json")[1])[0]["event"] == "run"
     assert f"`ctd resume {store} --failed` tries again" in err
     source = tmp_path / "cli_faulty.py"

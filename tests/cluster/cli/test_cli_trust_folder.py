@@ -133,4 +133,4 @@ def test_code_that_has_changed_since_is_not_looked_with(lab, ctd, monkeypatch):
     code, _, err = ctd("resume", own, "--executor", "serial")
     assert (code, lab.mark.exists()) == (2, False)
     assert "ownsteps.py" in err
-    assert "which you have not run from a job file as it is now; --trust" in err
+    assert "has changed since you ran it; if the change is yours, --accept-changes of `ctd" in err

@@ -18,6 +18,7 @@ EVENTS = [
     (Event(kind="committed", shard=4, seconds=1234.5, device_kind="cpu", rounds=20, outcomes={"trained": 3, "diverged": 0}),
      "shard 4 committed, 20 min 34 s, 20 advances, 3 trained (cpu)"),
     (Event(kind="error", shard=3, attempt=2, error="ValueError: x", fault="error", probe=True, rows=[4, 8]), "shard 3, attempt 2 failed in rows 4 to 7 alone: ValueError: x"),
+    (Event(kind="error", shard=3, error="x", probe=True, rows=[4, 5]), "shard 3 failed in row 4 alone: x"),
     (Event(kind="error", shard=3, attempt=1, error="no room", fault="memory", rows=[0, 8]), "shard 3 failed (memory): no room"),
     (Event(kind="error", shard=3, error="the worker died (node): gone", fault="death", died="node"), "shard 3 failed: the worker died (node): gone"),
     (Event(kind="stopped", shard=1, error="stopped after 4 advances", fault="stopped"), "shard 1 stopped: stopped after 4 advances"),

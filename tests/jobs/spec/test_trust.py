@@ -166,6 +166,10 @@ def test_a_module_that_has_changed_since_is_a_strangers(folder, later, change):
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_text(text)
     assert not is_known(str(folder), ["mine"])
+    with pytest.raises(JobError, match=r"mine\.py, or .* has changed .*yours, --accept-changes of"):
+        refuse_untrusted(str(folder), ["mine"], "store")
+    with pytest.raises(JobError, match=r"trap\.py, which .* you have not run .*; --trust runs it"):
+        refuse_untrusted(str(folder), ["trap"], "store")
     allow_and_remember(str(folder), ["mine"])
     later()
     assert is_known(str(folder), ["mine"])
