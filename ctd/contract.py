@@ -6,6 +6,7 @@ function and the line in it, before anything is compiled or computed.
 
 from __future__ import annotations
 
+import inspect
 import sysconfig
 import traceback
 from collections.abc import Callable, Iterator
@@ -16,6 +17,13 @@ from ctd.dotted import INSTALLED
 from ctd.kernel import Kernel, Params, Values, View
 from ctd.late import PyTree, jax
 
+ARGUMENTS = {
+    "init": ("static", "shared", "traced", "key"),
+    "advance": ("static", "shared", "traced", "key", "state"),
+    "finished": ("state",),
+    "result": ("static", "shared", "traced", "key", "state"),
+}
+"""Function of a kernel -> the arguments that it is called with."""
 LINES = 4
 """Lines of the kernel's own source that an error shows, the innermost last."""
 
@@ -32,24 +40,23 @@ def evaluate(
     Call it inside `ctd.batch.precision`. Raises ContractError where a function raises, `advance` changes the names,
     shapes or dtypes of the state, `finished` is not one boolean, or `result` and `dims` disagree.
     """
-    key = jax.random.key(0)
-    told, run = f"kernel {kernel.name}", partial(_run, getattr(traced, "_fields", ()))
-    state = run(f"{told}: init", kernel.init, static, shared, traced, key)
+    key, told = jax.random.key(0), f"kernel {kernel.name}"
+    run = partial(_run, kernel, getattr(traced, "_fields", ()))
+    state = run("init", static, shared, traced, key)
     # A weak type is lost when a state is stored: `advance` must not get one here that it would not get after a restart.
     state = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)
-    after = run(f"{told}: advance", kernel.advance, static, shared, traced, key, state)
+    after = run("advance", static, shared, traced, key, state)
     for fault in _differences(state, after):
         raise ContractError(
             f"{told}: advance: {fault}; a state must keep its names, shapes and dtypes from init on"
         )
-    # `finished` takes the state alone; _run passes static first.
-    done = run(f"{told}: finished", lambda _, state: kernel.finished(state), None, state)
+    done = run("finished", state)
     if not (hasattr(done, "dtype") and done.dtype == bool and done.shape == ()):
         raise ContractError(f"{told}: finished: one boolean expected, got {_short(done)}")
-    values = run(f"{told}: result", kernel.result, static, shared, traced, key, state)
+    values = run("result", static, shared, traced, key, state)
     if not isinstance(values, dict):
         raise ContractError(
-            f"{told}: result: a dict of name -> array expected, got {_short(values)}"
+            f"{told}: {_written(kernel, 'result')[0]}: a dict of name -> array expected, got {_short(values)}"
         )
     _check_dims(kernel, values)
     return state, values
@@ -83,20 +90,42 @@ def _is_own(filename: str) -> bool:
     return not (others or installed or standard)
 
 
-def _run(
-    fields: tuple[str, ...],
-    what: str,
-    function: Callable[..., PyTree],
-    static: View[Params] | None,
-    *args: PyTree,
-) -> PyTree:
+def _run(kernel: Kernel, fields: tuple[str, ...], which: str, *args: PyTree) -> PyTree:
+    function = getattr(kernel, which)
+    # `finished` takes the state alone; the others take the static fields first.
+    static = args[: which != "finished"]
     try:
-        return jax.eval_shape(lambda *args: function(static, *args), *args)
+        return jax.eval_shape(lambda *args: function(*static, *args), *args[len(static) :])
     except Exception as error:
         # An error that begins with a field's name is about the user's parameters: no line of the kernel would help.
         if isinstance(error, ValueError) and str(error).partition(":")[0] in fields:
             raise ContractError(f"params: {error}") from error
-        raise ContractError(f"{what}: {located(error)}") from error
+        first, *lines = located(error).split("\n")
+        text = "\n".join([first + _how_called(kernel, which), *lines])
+        raise ContractError(
+            f"kernel {kernel.name}: {_written(kernel, which)[0]}: {text}"
+        ) from error
+
+
+def _written(kernel: Kernel, which: str) -> tuple[str, Callable[..., PyTree], tuple[str, ...]]:
+    """What the kernel's author wrote for one of its functions, and what it is called with: (name, function, arguments)."""
+    # `one_shot` makes both of one function.
+    run = getattr(kernel.init, "__wrapped__", None)
+    if run is not None and run is getattr(kernel.advance, "__wrapped__", None):
+        return getattr(run, "__name__", which), run, ARGUMENTS["init"]
+    return which, getattr(kernel, which), ARGUMENTS[which]
+
+
+def _how_called(kernel: Kernel, which: str) -> str:
+    """How the author's function is called, to end a sentence, if it does not take these arguments."""
+    name, function, arguments = _written(kernel, which)
+    try:
+        inspect.signature(function).bind(*arguments)
+    except TypeError:
+        return f"; it is called as {name}({', '.join(arguments)})"
+    except ValueError:  # it has no signature
+        pass
+    return ""
 
 
 def _differences(before: PyTree, after: PyTree) -> Iterator[str]:
@@ -122,17 +151,19 @@ def _differences(before: PyTree, after: PyTree) -> Iterator[str]:
 
 
 def _check_dims(kernel: Kernel, values: dict[str, jax.ShapeDtypeStruct]) -> None:
+    told = f"kernel {kernel.name}: {_written(kernel, 'result')[0]}"
     # A result without axes could be stored, but nobody could read what its dimensions are.
     if unknown := sorted(set(values) - set(kernel.dims)):
         raise ContractError(
-            f"kernel {kernel.name}: result: {', '.join(unknown)} is returned, which `dims` does not "
-            f"describe; it has {sorted(kernel.dims)}"
+            f"{told}: {', '.join(unknown)} is returned, which `dims` does not describe; it has {sorted(kernel.dims)}"
         )
     for name, value in values.items():
-        axes = kernel.dims[name].axes
-        if not hasattr(value, "shape") or len(value.shape) != len(axes):
+        axes, shape = kernel.dims[name].axes, getattr(value, "shape", None)
+        if shape is None or len(shape) != len(axes):
+            written = 'Var(("step",), ...), with a name for each axis,' if shape else "Var((), ...)"
+            wanted = f"an array with the axes {axes}" if axes else "a scalar"
             raise ContractError(
-                f"kernel {kernel.name}: result: {name} is {_short(value)}, `dims` gives it the axes {axes}"
+                f"{told}: {name} is {_short(value)}, `dims` gives it the axes {axes}; write {written} or return {wanted}"
             )
     judged = values.get(kernel.metric)
     if judged is not None and (judged.shape or judged.dtype.kind == "c"):

@@ -30,7 +30,7 @@ from collections import namedtuple
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from functools import cache
+from functools import cache, wraps
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -345,6 +345,6 @@ def one_shot(
         return jnp.ones((), bool), run(*arguments[:-1])  # all but the state
 
     return Kernel(
-        name, params, dims, init, advance, finished=lambda s: s[0], result=lambda *arguments: arguments[-1][1],
-        advances=lambda inputs: 1, **optional,
+        name, params, dims, wraps(run)(init), wraps(run)(advance),  # errors name `run`
+        finished=lambda s: s[0], result=lambda *arguments: arguments[-1][1], advances=lambda inputs: 1, **optional,
     )  # fmt: skip

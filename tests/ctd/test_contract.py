@@ -54,12 +54,14 @@ MISTAKES = {
     "structure": ("{\"x\": traced.rate * s[\"x\"], \"k\": s[\"k\"] + 1}", "(s,)", ["advance: "]),
     "if": ("    return {\"x\": traced", "    if traced.rate > 1: s = s\n    return {\"x\": traced", ["jnp.where or lax.cond", "line 16, in advance: if traced.rate > 1"]),
     "key": ("s[\"k\"] >= 5", "s[\"kk\"] >= 5", ["finished: KeyError: 'kk'"]),
-    "arguments": ("def finished(s)", "def finished(s, t)", ["finished: TypeError", "'t'"]),
+    "arguments": ("def finished(s)", "def finished(s, t)", ["finished: TypeError", "'t'; it is called as finished(state)"]),
+    "arguments of init": ("def init(static, ", "def init(", ["init: TypeError", "given; it is called as init(static, shared, traced, key)"]),
     "one boolean": ("s[\"k\"] >= 5", "s[\"x\"] >= 5", ["finished: one boolean expected, got bool[3]"]),
     "a number": ("s[\"k\"] >= 5", "s[\"k\"]", ["finished: one boolean expected, got int32[]"]),
     "no dict": ("{\"x\": s[\"x\"]}", "s[\"x\"]", ["result: a dict of name -> array expected, got float32[3]"]),
     "unknown": ("{\"x\": s[\"x\"]}", "{\"y\": s[\"x\"]}", ["result: y is returned, which `dims` does not describe"]),
-    "axes": ("Var((\"unit\",))", "Var()", ["result: x is float32[3], `dims` gives it the axes ()"]),
+    "axes": ("Var((\"unit\",))", "Var()", ["result: x is float32[3], `dims` gives it the axes (); write Var((\"step\",), ...), with a name for each axis, or return a scalar"]),
+    "no axes": ("{\"x\": s[\"x\"]}", "{\"x\": s[\"x\"][0]}", ["the axes ('unit',); write Var((), ...) or return an array with the axes ('unit',)"]),
     "metric": ("result, load)", "result, load, metric=\"x\")", ["metric: x is float32[3], expected one real number an item"]),
     "complex metric": (
         "return {\"x\": s[\"x\"]}\n\nkernel = Kernel(\"own\", P, {\"x\": Var((\"unit\",))}, init, advance, finished, result, load)",
@@ -128,6 +130,21 @@ def test_a_mistake_is_told_and_nothing_is_made(make, tmp_path, mistake):
     assert not any(part in text for part in ("site-packages", "catalogue.py", "dotted.py"))
     assert len(text.splitlines()) <= 5
     assert not Store.exists(str(tmp_path / "s.zarr"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("static, shared, traced", "lyap: TypeError: lyap() takes 3 positional arguments but 4 were given; it is called as lyap(static, shared, traced, key)"),
+        ("static, shared, traced, key", "lyap: x is float32[3], `dims` gives it the axes ();"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_the_function_of_one_shot_names_it(make, arguments, said):
+    head = RIGHT.partition("def load")[0].replace("import Kernel,", "import one_shot,")
+    work = f'def lyap({arguments}):\n    return {{"x": jnp.ones(3)}}\n'
+    with pytest.raises(JobError) as caught:
+        make(f'{head}{work}kernel = one_shot("own", P, {{"x": Var()}}, lyap)\n')
+    assert f"kernel own: {said}" in str(caught.value)
 
 
 def test_located_of_an_exception_without_text_or_frames():
