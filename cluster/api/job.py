@@ -188,7 +188,11 @@ class Job:
                 new.write_text(text)
 
     def digest(self) -> str:
-        """The sha256 of the fields that determine the results, equal to that of the same job as a file."""
+        """The sha256 of the fields that determine the results, equal to that of the same job as a file.
+
+        The kernel's source is no part of it: a store keeps a checksum of each module (`sources` in run/job.json), by which
+        `run` refuses to go on with other source.
+        """
         with self._without_a_store() as scratch:
             return self._stage(self._address(None), scratch).spec({}).digest()
 

@@ -16,11 +16,13 @@ from jobs.errors import JobError
 from jobs.inputs.items import item_arrays
 from jobs.late import zarr
 from jobs.plan.packing import by_pack, places_of
+from jobs.query.best import Best, require_metric
+from jobs.query.best import best as find_best
 from jobs.query.columns import as_array, decode
 from jobs.query.expression import Expression
 from jobs.query.query import Asked, find, query, sql, table
 from jobs.query.tables import Source, ask
-from jobs.store.store import Store
+from jobs.store.store import Mode, Store
 
 FLAGS = ("flag_values", "flag_meanings")
 """The attributes by which the CF conventions name the codes of a variable."""
@@ -115,6 +117,17 @@ class StoreTree(xr.DataTree):
             whole = spelt(unpacked(_open(self.store, path), self.store, int(number)))
             found[f"/{path}"] = whole.isel(item=row[group == number])
         return xr.DataTree.from_dict(found)
+
+    def best(self, by: str | None = None, mode: Mode | None = None) -> Best | None:
+        """The best item, as `ctd best` shows it: its parameters, its metric, the spread over seeds, what to do next.
+
+        by, mode: the result to judge by, and "max" if larger values are better; by default those of the search or the kernel.
+        None: no item is done with a finite value. Raises JobError if there is no such metric.
+
+        >>> jobs.open_store("points.zarr").best(by="q").metric
+        'q'
+        """
+        return find_best(self.store, require_metric(self.store, "by", by, mode))
 
     def weights(self, item: int) -> dict[str, jax.Array]:
         """The trained model of an item: name -> array, the parameters of the functions of `ctd.cells`.

@@ -16,6 +16,7 @@ from jobs.errors import JobError
 from jobs.query.best import best, best_of, require_metric
 from jobs.query.query import query
 from jobs.query.tables import ask
+from jobs.query.tree import StoreTree
 from jobs.report.sweep import overview
 from jobs.report.sweep import sweep as sweep_of
 from jobs.spec.job import parse_job
@@ -46,6 +47,9 @@ def test_best_item_and_its_seeds(trained):
     assert np.allclose([found.seeds.mean, found.seeds.sd], [seeds.mean(), seeds.std()], rtol=1e-12)
     assert found.items.n == 6
     assert found.items.median == frame["eval_loss"].median()
+    tree = StoreTree.of(trained)
+    assert tree.best() == found
+    assert tree.best(mode="max").value == frame["eval_loss"].max()
 
 
 def test_failed_items_are_never_best():
