@@ -126,6 +126,8 @@ def _reply(
         return name
     frame = ask(store, where, **question)
     name = str(frame.attrs["table"])
+    for note in frame.attrs.get("notes", ()):
+        err.print(note)
     if to is None:
         # Of aggregates, only what they are grouped by are texts.
         shown = frame if as_json else frame.replace({"": "-"})

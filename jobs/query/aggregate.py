@@ -36,6 +36,8 @@ class Aggregate(NamedTuple):
     """The expression inside the parentheses; None for a plain `count`."""
     share: float = np.nan
     """p of a quantile, from 0 to 1."""
+    text: str = ""
+    """The expression as text."""
 
 
 def parse_aggregates(text: str) -> list[Aggregate]:
@@ -62,6 +64,9 @@ def canonical(label: str) -> str:
 
 def _aggregate(text: str, node: ast.expr) -> Aggregate:
     label = ast.unparse(node)
+    made = lambda name, of, share=np.nan: Aggregate(
+        label, name, Expression(text, of), share, ast.unparse(of)
+    )
     match node:
         case ast.Name(id="count"):
             return Aggregate(label, "count", None)
@@ -70,14 +75,14 @@ def _aggregate(text: str, node: ast.expr) -> Aggregate:
         ):
             if not 0 <= p <= 1:
                 raise fault(text, node, f"quantile of the share {p}; expected a number from 0 to 1")
-            return Aggregate(label, "quantile", Expression(text, of), float(p))
+            return made("quantile", of, float(p))
         case ast.Call(func=ast.Name(id="quantile")):
             raise fault(text, node, "expected quantile(column, share), such as quantile(q, 0.9)")
         case ast.Call(func=ast.Name(id=name), args=[of], keywords=[]):
             if re.fullmatch(r"q\d\d", name):
-                return Aggregate(label, "quantile", Expression(text, of), int(name[1:]) / 100)
+                return made("quantile", of, int(name[1:]) / 100)
             if name in FUNCTIONS:
-                return Aggregate(label, name, Expression(text, of))
+                return made(name, of)
             raise fault(
                 text, node, f"unknown function {name!r}{nearest(name, [*FUNCTIONS, 'q05', 'q95'])}"
             )
@@ -90,7 +95,7 @@ def aggregate(
     """Aggregate rows of a table: one row for each combination of values of `group_by`, in ascending order.
 
     rows: the rows to aggregate. The columns are those of `group_by`, then one per aggregate. Without `group_by`
-    there is one row.
+    there is one row. `attrs["notes"]` says how many values are NaN, which aggregates leave out.
     """
     import pandas as pd
 
@@ -114,7 +119,15 @@ def aggregate(
         found[entry.label] = np.asarray(
             sizes if entry.of is None else getattr(groups[entry.label], entry.function)(*share)
         )
-    return pd.DataFrame(found)
+    frame = pd.DataFrame(found)
+    nan = {e.text: int(np.isnan(values[e.label]).sum()) for e in wanted if _leaves_out(e, values)}
+    frame.attrs["notes"] = [f"{of}: {k:,} of {n:,} NaN left out" for of, k in nan.items() if k]
+    return frame
+
+
+def _leaves_out(entry: Aggregate, values: Mapping[str, np.ndarray]) -> bool:
+    """Whether an aggregate tells nobody that it leaves out NaN; a count is asked for that."""
+    return entry.function != "count" and values[entry.label].dtype.kind in "fc"
 
 
 def _key(column: Column) -> "np.ndarray | pd.Index":

@@ -71,7 +71,7 @@ def query(store: Store | Source, where: str | None = None, **asked: Unpack[Asked
         asked: table, sort, limit, columns, group_by and agg, see `Asked`.
 
     Returns:
-        A frame whose `attrs["table"]` names the table.
+        A frame whose `attrs["table"]` names the table; `attrs["notes"]` of aggregates says how many NaN they leave out.
 
     >>> from jobs.store.store import Store
     >>> store = Store.open("points.zarr")

@@ -221,7 +221,7 @@ def _unfinished(events: Sequence[Event]) -> dict[str, Any] | None:
 
 
 MANY = 0.1
-"""Share of the done items with NaN above which a further result of ctd's own kernels gets a warning: some results have no value
+"""Share of the done items with NaN or infinity above which a further result of ctd's own kernels gets a warning: some results have no value
 for some items, such as a limit cycle's period where there is none."""
 MAX_TEXT = 500
 """Characters of a driver's text that are shown."""
@@ -241,7 +241,7 @@ def warnings_of(store: Store, markers: Sequence[Marker]) -> list[str]:
 
 
 def nan_results(markers: Iterable[Marker], kernel: str, metric: str, dropped: int = 0) -> list[str]:
-    """Warn of each result that is NaN in done items: in any of them for the metric and for results of a user's own kernel, in many
+    """Warn of each result that is NaN or infinite in done items: in any of them for the metric and for results of a user's own kernel, in many
     of them for other results of ctd's kernels. dropped: items that a search took out, see `n_dropped`."""
     done, nan = -dropped, dict[str, int]()
     for marker in markers:
@@ -250,7 +250,7 @@ def nan_results(markers: Iterable[Marker], kernel: str, metric: str, dropped: in
             nan[name] = nan.get(name, 0) + n
     least = lambda name: MANY * done if is_ctds_kernel(kernel) and name != metric else 0
     return [
-        f"{name} is NaN in {n:,} of {count(done, 'done item')}"
+        f"{name} is NaN or infinite in {n:,} of {count(done, 'done item')}"
         for name, n in nan.items()
         if n > least(name)
     ]

@@ -241,14 +241,14 @@ def outcome_counts(kernel: Kernel, values: Mapping[str, np.ndarray]) -> dict[str
 
 
 def nan_counts(values: Mapping[str, np.ndarray]) -> dict[str, int]:
-    """Return result -> number of done items whose values are all NaN, if there are any. values: with `status`.
+    """Return result -> number of done items whose values are all NaN or infinite, if there are any. values: with `status`.
 
     The marker keeps the counts, so that readers need not read the results.
     """
     done = values["status"] == DONE
     floats = {k: v for k, v in values.items() if v.dtype.kind in "fc" and v[0:1].size}
     counts = {
-        name: int(np.isnan(v[done]).reshape(int(done.sum()), -1).all(axis=1).sum())
+        name: int((~np.isfinite(v[done])).reshape(int(done.sum()), -1).all(axis=1).sum())
         for name, v in floats.items()
         if done.any() and not name.startswith("search_")  # NaN where a search did not come to
     }

@@ -35,7 +35,7 @@ class Marker:
     """Outcome -> number of items."""
     n_failed: int = 0
     nan: Mapping[str, int] | None = None
-    """Result -> number of done items whose values are all NaN; results with no such item are left out."""
+    """Result -> number of done items whose values are all NaN or infinite; results with no such item are left out."""
     source: str = ""
     """Digest of the source code that computed the shard."""
 

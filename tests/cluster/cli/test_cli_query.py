@@ -108,6 +108,12 @@ def test_query_groups_and_prints_json(ctd):
     ]  # fmt: skip
 
 
+def test_aggregates_say_how_many_nan_they_leave_out(ctd):
+    code, out, err = ctd("whole.zarr", "--agg", "mean(0 / (n - 3)), count", "--json")
+    assert (code, json.loads(out)) == (0, [{"mean(0 / (n - 3))": 0, "count": 44}])
+    assert err == "0 / (n - 3): 22 of 44 NaN left out\n"
+
+
 def test_words_given_twice_are_all_heeded(ctd):
     once = ctd("whole.zarr", "--where", "(n == 5) and (norm > 1)", "--sort", "push,-norm", "--columns", "item,norm", "--json")  # fmt: skip
     twice = ctd("whole.zarr", "--where", "n == 5", "--where", "norm > 1", "--sort", "push", "--sort", "-norm",

@@ -315,6 +315,12 @@ def test_aggregates_of_no_rows_are_a_row(store):
     assert not len(query(store, "norm < 0", agg="count", group_by="n"))
 
 
+def test_aggregates_say_how_many_nan_they_leave_out(store):
+    asked = "mean(norm + 0 / (n - 3)), max(norm + 0 / (n - 3)), mean(norm), count(norm / 0), std(n)"
+    found = query(store, agg=asked, group_by="push")
+    assert found.attrs["notes"] == ["norm + 0 / (n - 3): 22 of 44 NaN left out"]
+
+
 def test_aggregates_are_called_as_written():
     labels = [entry.label for entry in parse_aggregates("q95( x ),quantile(x,.9), mean(a>1)")]
     assert labels == ["q95(x)", "quantile(x, 0.9)", "mean(a > 1)"]

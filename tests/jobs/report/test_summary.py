@@ -44,9 +44,9 @@ def test_plan_and_status_warn(ctd, job_file):
     assert json.loads(ctd("plan", path, "--json")[1])["warnings"] == declared
     code, _, err = ctd("run", path, "--executor", "serial")
     assert code == 0
-    assert "warning: norm is NaN in 3 of 6 done items" in err
+    assert "warning: norm is NaN or infinite in 3 of 6 done items" in err
     store = path.with_suffix(".zarr")
-    both = ["norm is NaN in 3 of 6 done items", declared]
+    both = ["norm is NaN or infinite in 3 of 6 done items", declared]
     assert json.loads(ctd("status", store, "--json")[1])["warnings"] == both
     assert f"warnings     {'; '.join(both)}" in ctd("status", store)[1]
     assert both[0] in ctd("plan", path)[1]
@@ -67,10 +67,11 @@ def test_nan_of_done_items_alone_is_counted():
         "gone": np.full((5, 2), nan),
         "none": np.zeros((5, 0)),
         "z": np.array([1j, 1, 1, 1, nan * 1j]),
+        "huge": np.array([np.inf, 1, nan, nan, -np.inf]),
         "search_metric": np.full((5, 2), nan),
         "n": np.arange(5),
     }
-    assert nan_counts(values) == {"loss": 2, "gone": 3, "z": 1}
+    assert nan_counts(values) == {"loss": 2, "gone": 3, "z": 1, "huge": 2}
     assert nan_counts({"status": np.array([2], np.int8), "loss": np.array([nan])}) == {}
 
 
@@ -84,15 +85,15 @@ def test_nan_is_told_of_the_metric_and_of_own_kernels_in_any_item(kernel, metric
     markers = [marked(10, {"a": 1}), marked(10, {"b": 3}), marked(0, None)]
     found = nan_results(markers, kernel, metric)
     of = {
-        "a": "a is NaN in 1 of 20 done items",
-        "b": "b is NaN in 3 of 20 done items",
+        "a": "a is NaN or infinite in 1 of 20 done items",
+        "b": "b is NaN or infinite in 3 of 20 done items",
     }
     assert found == [of[name] for name in told]
 
 
 def test_nan_is_counted_of_items_that_a_search_has_not_dropped():
     marker = Marker(shard=Shard(0, 0, 0, 24), nan={"loss": 2}, outcomes={"dropped": 22})
-    assert nan_results([marker], "esn", "", 22) == ["loss is NaN in 2 of 2 done items"]
+    assert nan_results([marker], "esn", "", 22) == ["loss is NaN or infinite in 2 of 2 done items"]
 
 
 def test_dropped_items_of_a_kernel_without_outcomes_are_not_done(tmp_path):
