@@ -79,7 +79,9 @@ def _committed(marker: Marker) -> Event:
 def _with_killed(store: Store) -> list[Event]:
     """All events, and events of two further kinds: "committed" for a shard without a "done" event, whose driver died or has
     not written it yet; "killed" at the last sign of life of a driver that died."""
-    events = read_events(store)
+    found = read_events(store)
+    dead = {event.process: event.time for event in found if event.kind == "killed"}
+    events = [event for event in found if event.kind != "killed"]
     noted = {event.shard for event in events if event.kind == "done"}
     events += [
         _committed(marker)
@@ -95,6 +97,7 @@ def _with_killed(store: Store) -> list[Event]:
             continue
         runs = [e.time for e in events if e.time > run.time and e.kind == "run"]
         signs = [e.time for e in events if run.time <= e.time < min(runs, default=math.inf)]
+        signs.append(dead.get(run.process, run.time))
         if held and run.process == (held.host, held.pid):
             signs.append(held.renewed)
         events.append(Event(time=max(signs), kind="killed", host=run.host, pid=run.pid))

@@ -34,6 +34,7 @@ from jobs.storage.lease import (
     Lease,
     LeaseRecord,
     held_by,
+    holder,
     last_seen,
     part_place,
     part_places,
@@ -162,7 +163,10 @@ def claim(store: Store, part: Part | None = None) -> Lease:
     if others := _beside(store, part, running):
         raise held_by(store.address, others[0])
     place = store.objects if part is None else part_place(store.address, f"{part.number:04d}")
+    before = holder(place)
     lease = Lease.acquire(place, store.address)
+    if before is not None and not before.released:
+        _note_killed(store, before)  # the lease that said so is gone now
     try:
         # Again: both may have looked before either had its lease. That of the whole waits for the other to give way.
         end = time.monotonic() + (YIELD_S if part is None else 0.0)
@@ -174,6 +178,13 @@ def claim(store: Store, part: Part | None = None) -> Lease:
         lease.release()
         raise
     return lease
+
+
+def _note_killed(store: Store, dead: LeaseRecord) -> None:
+    """Log the last sign of life of a driver that was killed."""
+    events = Events(store)
+    events.note(Event(time=dead.renewed, kind="killed", host=dead.host, pid=dead.pid))
+    events.close()
 
 
 def _beside(

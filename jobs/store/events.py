@@ -5,6 +5,7 @@ end         a driver ends         error       an attempt at a shard failed
 decision    what was decided      stopped     an attempt was left at a checkpoint
 second      a running shard is    superseded  an attempt was ended, since the other
             tried a second time               one at its shard was committed first
+killed      the last sign of life of a driver that was killed, noted by the next one
 """
 
 import json

@@ -4,6 +4,7 @@ import json
 import os
 import socket
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -22,7 +23,8 @@ from jobs.run.stop import Stop
 from jobs.run.worker import SerialExecutor
 from jobs.spec.job import parse_job
 from jobs.storage import objects
-from jobs.storage.lease import Held, Lease, holder, part_place, running
+from jobs.storage.lease import Held, Lease, LeaseRecord, holder, part_place, running
+from jobs.storage.process import machine
 from jobs.store.events import Event, Events, read_events
 
 JOB = {
@@ -100,6 +102,21 @@ def test_a_driver_of_a_part_is_at_work_and_not_killed(store):
         assert [event.kind for event in history(store)] == ["run"]
     assert "was killed" in state(store)["stopped"]
     assert [event.kind for event in history(store)] == ["run", "killed"]
+
+
+def test_the_last_sign_of_life_of_a_killed_driver_stays(store):
+    """Each driver that follows has a lease of its own, and the one that said it is deleted."""
+    dead = {"host": "node7", "pid": 2**22 + 5}  # no process has such a number
+    events, began = Events(store), time.time() - 100
+    events.note(Event(time=began, kind="run", **dead))
+    events.flush()
+    lease = LeaseRecord(generation=7, machine=machine(), born="1", renewed=began + 58, **dead)
+    objects.write(store.objects, keys.lease(7), json.dumps(lease.to_json()).encode())
+    before = history(store)
+    assert [(event.kind, event.time - began) for event in before] == [("run", 0), ("killed", 58)]
+    for _ in range(2):
+        claim(store).release()
+        assert history(store) == before
 
 
 def test_parts_beside_a_driver_of_the_whole(store):
