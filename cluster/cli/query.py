@@ -14,7 +14,7 @@ from jobs.query.query import Asked, described, rows
 from jobs.query.query import query as ask
 from jobs.query.query import sql as ask_sql
 from jobs.query.shelf import Shelf, open_all
-from jobs.query.tables import tables_of
+from jobs.query.tables import tables_of, varied
 from jobs.store.store import Mode, Store
 
 if TYPE_CHECKING:
@@ -150,11 +150,11 @@ def _say_kernels(store: Store | Shelf, table: str) -> None:
 def _default_columns(
     table: str, found: dict[str, np.ndarray], store: Store | Shelf, sort: list[str]
 ) -> dict[str, np.ndarray]:
-    """The columns that a terminal shows by default, in this order: the store and the row's number, what was swept or differs between
+    """The columns that a terminal shows by default, in this order: the store and the row's number, what was swept, searched or differs between
     stores, columns that the rows are sorted by, results in the kernel's order. Left out are an item's place, its group if there is one, and its status if all are done.
     """
     stores, differing = stores_of(store), store.differing if isinstance(store, Shelf) else {}
-    swept = {name for one in stores for name in one.swept} | set(differing)
+    swept = {name for one in stores for name in (*one.swept, *varied(one))} | set(differing)
     sorted_by = [name.strip().lstrip("-") for name in sort]
     described = [one.description for one in stores]
     results = [name for one in described for name in one.reduced]

@@ -249,9 +249,10 @@ class Tables(Source):
         )
 
     def _swept(self) -> tuple[dict[str, Read], Read]:
-        """The readers of the items' swept columns, and of their ids."""
+        """The readers of the items' swept and searched columns, and of their ids."""
         items = self["items"]
         swept = set(str(attributes(child(self.root, "items")).get("coordinates", "")).split())
+        swept |= set(varied(self.store))
         read = lambda name: lambda rows: items.read(name, rows)
         named = [name for name in items.shown if name.partition(".")[0] in swept]
         return {name: read(name) for name in named}, read("item")

@@ -107,6 +107,16 @@ def test_texts_that_a_search_chooses_are_texts(tmp_path):
     assert set(found.topology[found.store == "p"]) == {""}
 
 
+def test_a_table_about_items_has_what_was_searched(tmp_path):
+    search = {"method": "optuna", "metric": "norm", "trials": 4, "sampler": "random"}
+    search["params"] = {"rate": {"uniform": [0, 0.5]}}
+    store, _ = run(tmp_path / "s.zarr", {"kernel": "toy", "search": search})
+    gather(store)
+    found, proposed = query(store, table="place"), query(store, table="items")
+    assert list(found.columns) == ["group", "best_item", "seed", "final_rate", "best_norm"]
+    assert found.final_rate.tolist() == proposed.final_rate[found.best_item].tolist()
+
+
 def test_the_name_is_taken_where_there_is_a_search(tmp_path):
     best = {"name": "best", "by": "loss", "k": 1, "table": "search"}
     job = POPULATION | {"gather": {"reductions": [best]}}
