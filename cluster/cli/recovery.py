@@ -123,7 +123,8 @@ def _progress(told: dict[str, Any] | None) -> str:
     """How far the running shards are, as their drivers last told."""
     if told is None:
         return ""
-    return f"{told['share']:.0%}, {'; '.join(told['texts'])} (told {told['age_s']:.0f} s ago)"
+    said = ", ".join(filter(None, [f"{told['share']:.0%}", "; ".join(told["texts"])]))
+    return f"{said} (told {told['age_s']:.0f} s ago)"
 
 
 def resume(

@@ -77,15 +77,18 @@ def plan_rows(
 
 def _search_planned(ready: Prepared, search: Search) -> str:
     """Describe the comparisons of a search: which items, how often."""
-    compared = [search.n_compared(n) for n in ready.plan.group_sizes]
-    text = "; ".join(search.describe(n) for n in sorted(set(compared)))
+    of_item = ready.kernel.advances
+    advances = [of_item(inputs_of(g.params)) if of_item else 0 for g in ready.items.groups]
+    sizes = map(search.n_compared, ready.plan.group_sizes)
+    compared = sorted(set(zip(sizes, advances, strict=True)))
+    text = "; ".join(dict.fromkeys(search.describe(*one) for one in compared))
     rounds = {layout.shard_items for layout in ready.plan.layouts}
     text += f", up to {max(rounds)} of them in a round of one worker"
-    if ready.kernel.advances and search.n_laps(max(compared)) > 1:
-        most = max(ready.kernel.advances(inputs_of(g.params)) for g in ready.items.groups)
-        n = max(search.n_comparisons(size, most) for size in compared)
+    if of_item and search.n_laps(max(compared)[0]) > 1:
+        most = max(advances)
+        n = max(search.n_comparisons(*one) for one in compared)
         text += f"; items make {count(most, 'advance')} at most and are compared {count(n, 'time')}"
-    elif not ready.kernel.advances:
+    elif not of_item:
         text += "; that items make so many is not checked before they run: the kernel does not declare `advances`"
     return text
 
@@ -184,7 +187,7 @@ def _reported(living: Sequence[LeaseRecord], items: int, committed: int) -> dict
         "share": min(1.0, (committed + work) / items),
         "rate": float(f"{rate:.3g}") if rate else None,
         "left_s": round(left / rate) if rate and left else None,
-        "texts": [str(one["text"])[:MAX_TEXT] for one in reports],
+        "texts": [str(one["text"])[:MAX_TEXT] for one in reports if one["text"]],
         "age_s": round(max(0.0, time.time() - min(held.renewed for held in living)), 1),
     }
 

@@ -42,6 +42,8 @@ class Progress:
     """`items_done` and `work` when the first advance of this run ended; a checkpoint counts."""
     moving_since: float | None = None
     """When that was (time.monotonic)."""
+    moved_at: float | None = None
+    """When the work changed last (time.monotonic): between two advances nobody knows more of it."""
     value: Value | None = None
     """The running items' value of the first curve, where the kernel has curves."""
     advances: tuple[int, ...] = ()
@@ -55,6 +57,8 @@ class Progress:
     waiting_since: float = field(default_factory=time.monotonic)
     started: float = field(default_factory=time.monotonic)
     """When the run began (time.monotonic): no correction of the clock changes the duration shown."""
+    _seen: float = 0.0
+    """`items_done` and `work` when they changed last."""
     stopped: str | None = None
     """Why the run was stopped before its end."""
     trouble: str | None = None
@@ -83,7 +87,10 @@ class Progress:
 
     def move(self, work: float, has_advanced: bool) -> None:
         """Note the work that is done in shards that are not committed, and whether an advance of this run has ended."""
-        self.work = work
+        moves = self.items_done + work != self._seen
+        self.work, self._seen = work, self.items_done + work
+        if moves:
+            self.moved_at = time.monotonic()
         if self.moving_since is None and has_advanced:
             self.work_before, self.moving_since = self.items_done + work, time.monotonic()
 
@@ -102,19 +109,20 @@ class Progress:
 
     @property
     def rate(self) -> float | None:
-        """Items a second since the first advance of this run, which compiled; None before there is one to go by."""
+        """Items a second from the first advance of this run, which compiled, to the last; None before there is one to go by."""
         moved = self.items_done + self.work - self.work_before
         since = self.moving_since
         if since is None or moved <= 0:  # all was done in one advance
             moved, since = self.items_done - self.items_before, self.started
-        elapsed = time.monotonic() - since
+        elapsed = (self.moved_at or time.monotonic()) - since
         return moved / elapsed if moved > 0 and elapsed > 0 else None
 
     @property
     def left_s(self) -> float | None:
-        """Seconds left at this rate; None if there is none, or nothing is left."""
+        """Seconds left at this rate; None if there is none, nothing is left, or the next advance takes longer than they."""
         left, rate = self.n_items - self.items_done - self.items_given_up - self.work, self.rate
-        return left / rate if rate and left > 0 else None
+        since = time.monotonic() - self.moved_at if self.moved_at else 0.0
+        return left / rate - since if rate and left > since * rate else None
 
     def text(self) -> str:
         """Return the progress in one line."""
@@ -129,17 +137,18 @@ class Progress:
             self.value,
             self.rate,
         )
-        parts = [f"{n:,} {name}" for name, n in outcomes if n]
+        parts, made = [f"{n:,} {name}" for name, n in outcomes if n], ""
         # Items of a single advance are counted already.
         if advances and max(advances) > 1:
             few, many = min(advances), max(advances)
             of = f"/{self.most_advances}" if self.most_advances >= many else ""
-            parts.append((f"advance {many}" if few == many else f"advances {few}-{many}") + of)
+            made = (f"advance {many}" if few == many else f"advances {few}-{many}") + of
         # The last look came before the last advances: of a whole store it would say too little.
         is_whole = self.shards_done >= self.n_shards
-        if self.stage and not is_whole:
-            parts.append(self.stage)
-        elif value and not is_whole:
+        stage, _, best = ("" if is_whole else self.stage).partition(", ")
+        # The advances of a round are those of its lap.
+        parts += filter(None, [f"{stage} ({made})" if stage and made else stage or made, best])
+        if value and not best and not is_whole:
             parts.append(f"{value.name} {value.now:.4g}, best {value.best:.4g}")
         if self.waiting:
             parts.append(f"{self.waiting}, {time.monotonic() - self.waiting_since:.0f} s")

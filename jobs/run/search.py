@@ -58,6 +58,9 @@ class GroupSearch:
         advances = store.science.advances
         self._whole = advances(inputs_of(params)) if advances else 0
         """The most advances of an item; 0 if the kernel does not say."""
+        search = self.searcher.search
+        n_comparisons = search.n_comparisons(search.n_compared(self._n), self._whole)
+        self.searcher.most_laps = n_comparisons + 1
 
     # --- a driver begins ------------------------------------------------------------------------------
 
@@ -300,6 +303,7 @@ class Searches:
         search = self._found[group] = GroupSearch(self._store, group, self._failures, self._done)
         with self._may_end(group):
             search.open()
+        self._progress.stage = search.searcher.stage
         # Of a search that cannot go on, the decisions behind the one that differs were not repeated: they say nothing.
         return search.orphaned if group in self._found else []
 

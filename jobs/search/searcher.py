@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 from pydantic import Field, PlainSerializer, PlainValidator
 
-from jobs.errors import JobError
+from jobs.errors import JobError, count
 from jobs.spec.search import Search
 
 TO_THE_END = 2**31 - 1
@@ -82,6 +82,8 @@ class Searcher(ABC):
     def __init__(self, search: Search, items: np.ndarray, n_laps: int) -> None:
         n = len(items)
         self.search, self.items, self.n = search, items, n
+        self.most_laps = n_laps
+        """Fewer where an item ends before, if that is known: for `stage`."""
         self._sign = 1 if search.mode == "min" else -1
         self.group = np.zeros(n, np.int64)
         """(n,) the group of each item, among those that are searched together; -1: not chosen yet."""
@@ -193,9 +195,12 @@ class Searcher(ABC):
     def stage(self) -> str:
         """The progress of the search, as text."""
         over = np.flatnonzero(np.isfinite(self.metric).any(axis=0))
-        text = (
-            f"{self.search.lap_name} {int(self.lap.max(initial=0)) + 1} of {self.metric.shape[1]}"
-        )
+        # The last lap of a search on rungs leads from the last rung to the end.
+        n = self.most_laps - bool(self.search.rungs)
+        lap = int(self.lap.max(initial=0)) + 1
+        text = f"{self.search.lap_name} {lap} of {n}"
+        if lap > n:
+            text = f"past the last of {count(n, self.search.lap_name)}"
         if not len(over):
             return text
         values = self.metric[:, over[-1]]

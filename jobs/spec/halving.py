@@ -1,5 +1,6 @@
 """Successive halving in a job file, in step and asynchronous, and the fields that all searches share."""
 
+from collections.abc import Iterable
 from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
@@ -35,8 +36,8 @@ class Compared(BaseModel):
         return self.rungs.n_rungs(size) + 1 if self.rungs else 1
 
     def n_comparisons(self, size: int, advances: int) -> int:
-        """The number of comparisons of `size` items that make `advances` advances each."""
-        return self.rungs.n_passed(size, advances) if self.rungs else 0
+        """The number of comparisons of `size` items that make `advances` advances each; 0: it is not known."""
+        return len(self.rungs.ends(size, advances)) if self.rungs else 0
 
     def lap(self, number: int) -> int:
         """The advances of a lap other than the last."""
@@ -90,13 +91,10 @@ class Rungs(BaseModel):
         before = self.eta ** (rung - 1) if rung else 0
         return self.min_advances * (self.eta**rung - before)
 
-    def n_passed(self, size: int, advances: int) -> int:
-        """The number of rungs that `size` items pass which make `advances` advances each."""
-        return sum(self.min_advances * self.eta**k < advances for k in range(self.n_rungs(size)))
-
-    def ends(self, size: int) -> str:
-        """The advances at the rungs, as text."""
-        return ", ".join(str(self.min_advances * self.eta**k) for k in range(self.n_rungs(size)))
+    def ends(self, size: int, advances: int = 0) -> list[int]:
+        """The advances at the rungs that `size` items pass which make `advances` advances each; 0: it is not known."""
+        found = [self.min_advances * self.eta**k for k in range(self.n_rungs(size))]
+        return [end for end in found if end < advances or not advances]
 
 
 class _OnRungs(Compared, Rungs):
@@ -117,10 +115,11 @@ class Halving(_OnRungs, Sized):
 
     method: Literal["halving"]
 
-    def describe(self, size: int) -> str:
-        """Describe the search over `size` items, on one line."""
-        left = ", ".join(str(size // self.eta**k) for k in range(self.n_rungs(size) + 1))
-        return f"halving by {self.best} {self.metric}: {left} items, up to {self.ends(size)} advances and the end"
+    def describe(self, size: int, advances: int = 0) -> str:
+        """Describe the search over `size` items, on one line. advances: see `ends`."""
+        ends = self.ends(size, advances)
+        left = listed(size // self.eta**k for k in range(len(ends) + 1))
+        return f"halving by {self.best} {self.metric}: {left} items, up to {listed(ends)} advances and the end"
 
 
 class Asha(_OnRungs):
@@ -135,9 +134,14 @@ class Asha(_OnRungs):
         """A quarter of a worker's share: with few large rounds, workers would wait for the last ones."""
         return -(-share // 4)
 
-    def describe(self, size: int) -> str:
-        """Describe the search over `size` items, on one line."""
+    def describe(self, size: int, advances: int = 0) -> str:
+        """Describe the search over `size` items, on one line. advances: see `ends`."""
         return (
             f"asynchronous halving of {size} by {self.best} {self.metric}: the best 1 / {self.eta} of those that "
-            f"have come to {self.ends(size)} advances go on, the last to the end"
+            f"have come to {listed(self.ends(size, advances))} advances go on, the last to the end"
         )
+
+
+def listed(numbers: Iterable[int]) -> str:
+    """Return numbers as text, such as "4, 12"."""
+    return ", ".join(map(str, numbers))

@@ -43,6 +43,7 @@ from jobs.spec.halving import Asha as Asha
 from jobs.spec.halving import Compared, Sized
 from jobs.spec.halving import Halving as Halving
 from jobs.spec.halving import Rungs as Rungs
+from jobs.spec.halving import listed
 from jobs.spec.sweep import Choice, Distribution, Integers, Loguniform, Uniform, one_of
 
 SEARCH_TABLE = "search"
@@ -142,8 +143,9 @@ class Population(Sized):
         description="probability that a copied parameter is drawn from its range instead of moved",
     )
 
-    def describe(self, size: int) -> str:
-        """Describe the search over `size` items, on one line."""
+    def describe(self, size: int, advances: int = 0) -> str:
+        """Describe the search over `size` items, on one line; `advances` says no more of it."""
+        del advances
         first = f", the first of {self.burn_in}" if self.burn_in else ""
         end = (
             f"; it ends early after {self.patience} that are no better by more than {self.min_improvement:g}"
@@ -161,8 +163,10 @@ class Population(Sized):
         return "burn_in" if self.burn_in else "every"
 
     def n_comparisons(self, size: int, advances: int) -> int:
-        """The number of comparisons of members that make `advances` advances each, for any `size`."""
+        """The number of comparisons of members that make `advances` advances each, for any `size`; 0: it is not known."""
         del size
+        if not advances:
+            return self.generations - 1
         after = advances - 1 - self.lap(0)
         return min(self.generations - 1, 1 + after // self.every) if after >= 0 else 0
 
@@ -220,10 +224,10 @@ class Optuna(Compared):
         """A quarter of a worker's share, so that results can be read on the way, but no fewer than are asked at once."""
         return max(self.together, -(-share // 4))
 
-    def describe(self, size: int) -> str:
-        """Describe a study of `size` trials, on one line."""
+    def describe(self, size: int, advances: int = 0) -> str:
+        """Describe a study of `size` trials, on one line. advances: see `Rungs.ends`."""
         pruned = (
-            f"; the best 1 / {self.prune.eta} of those that have come to {self.prune.ends(size)} advances go on"
+            f"; the best 1 / {self.prune.eta} of those that have come to {listed(self.prune.ends(size, advances))} advances go on"
             if self.prune
             else ""
         )

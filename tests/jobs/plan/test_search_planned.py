@@ -257,20 +257,26 @@ def test_searches_that_would_compare_nothing_or_the_wrong_way(job, path, value, 
 
 
 @pytest.mark.parametrize(
-    ("params", "advances", "compared"),
+    ("params", "advances", "compared", "laps"),
     [
-        (SMALL_RNN, 2, 1),
+        (SMALL_RNN, 2, 1, "4, 2 items, up to 1"),
         # Its last advance makes one of four steps.
-        pytest.param(RNN["params"], 6, 2, marks=pytest.mark.endurance),
+        pytest.param(
+            RNN["params"], 6, 2, "4, 2, 1 items, up to 1, 2", marks=pytest.mark.endurance
+        ),
     ],
 )
-def test_items_make_the_advances_that_their_kernel_tells(tmp_path, params, advances, compared):
+def test_items_make_the_advances_that_their_kernel_tells(
+    tmp_path, params, advances, compared, laps
+):
+    """The plan and the progress leave out rungs that no item comes to before its end."""
     job = RNN | {"params": params}
-    store, _ = run(tmp_path / "r.zarr", job)
+    store, progress = run(tmp_path / "r.zarr", job)
     assert store.rows(0, "search_advances", 0, 4).max() == advances
+    assert progress.stage.startswith(f"past the last of {compared} rung")
     ready = prepare(parse_job(job, "job"), BASE, "job", lambda: Machines(1, 10**9))
     _, total = plan_rows(ready, str(tmp_path / "none"), 1)
-    said = "halving by least eval_loss: 4, 2, 1 items, up to 1, 2 advances and the end"
+    said = f"halving by least eval_loss: {laps} advances and the end"
     assert total["search"].startswith(said)
     told = f"; items make {advances} advances at most and are compared {compared} time"
     assert total["search"].rstrip("s").endswith(told)

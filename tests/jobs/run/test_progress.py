@@ -32,6 +32,33 @@ def test_text_of_advances(advances, most, said):
     assert Progress(8, 1, advances=advances, most_advances=most).text() == said
 
 
+@pytest.mark.parametrize(
+    ("stage", "said"),
+    [
+        ("", "advance 2 of at most 4, eval_loss 0.5, best 0.2"),
+        ("generation 1 of 8", "generation 1 of 8 (advance 2 of at most 4), eval_loss 0.5, best 0.2"),
+        ("generation 2 of 8, best eval_loss 0.3", "generation 2 of 8 (advance 2 of at most 4), best eval_loss 0.3"),
+    ],
+)  # fmt: skip
+def test_advances_of_a_search_stand_beside_its_lap(stage, said):
+    now = Progress(8, 1, advances=(2,), most_advances=4, stage=stage)
+    now.look([Value("eval_loss", 0.5, 0.2)])
+    assert now.text() == said
+
+
+def test_time_left_falls_between_two_advances_and_is_not_told_when_it_is_over():
+    now = time.monotonic()
+    going = Progress(8, 2, work=3.0, work_before=1.0, moving_since=now - 60, moved_at=now - 10)
+    assert going.text() == f"0.04 items/s, {duration(115)} left"
+    assert replace(going, moved_at=now - 50).text() == "0.2 items/s"
+    going.move(3.0, True)
+    assert going.moved_at is not None
+    assert going.moved_at >= now
+    moved = going.moved_at
+    going.move(3.0, True)
+    assert going.moved_at == moved
+
+
 def test_text_of_waits_metric_and_time_left():
     now = time.monotonic()
     assert Progress(8, 1, waiting="tuning", waiting_since=now - 7).text() == "tuning, 7 s"
@@ -69,5 +96,6 @@ def test_work_moves_with_advances_and_is_told_to_other_processes(tmp_path, monke
     assert [work for k, work in enumerate(works) if work not in works[:k]] == [0, 2.5, 5, 7.5, 10]
     assert progress.share == 1
     assert state(store)["progress"] is None
-    facts, _ = status_lines(state(store) | {"progress": told[0]})
-    assert facts["progress"].startswith("25%, ")
+    said = lambda told: status_lines(state(store) | {"progress": told})[0]["progress"]
+    assert said(told[0] | {"texts": ["advance 1"]}).startswith("25%, advance 1 (told ")
+    assert said(told[0] | {"texts": [], "age_s": 3}) == "25% (told 3 s ago)"

@@ -36,6 +36,16 @@ def made(name):
     return searcher_of(SEARCHES[name], 5, 100 + np.arange(N), {"rate": np.full(N, 0.1)})
 
 
+def test_stage_counts_the_laps_that_items_come_to():
+    searcher = made("halving")
+    assert searcher.stage == "rung 1 of 3"
+    searcher.most_laps = 3  # their advances end before the third rung
+    assert searcher.stage == "rung 1 of 2"
+    searcher.lap[0] = 2
+    assert searcher.stage == "past the last of 2 rungs"
+    assert made("tournament").stage == "generation 1 of 5"
+
+
 @st.composite
 def fates(draw):
     """What becomes of the items, how long each round takes, and what there is to compute them."""
