@@ -108,7 +108,6 @@ def check_search(
         return
     if isinstance(search, Optuna):
         _check_replicates(spec, where)
-        check_installed(search, where)
     for group, found in zip(items.groups, shapes, strict=True):
         _check_metric(search, kernel, found, where)
         _check_advances(search, kernel, group, where)
@@ -121,6 +120,9 @@ def check_search(
     _check_names(search, kernel, where)
     for group in items.groups:
         _check_size(search, group, items, where)
+    # Last, since it imports Optuna: who has to install it first should find that the job is right then.
+    if isinstance(search, Optuna):
+        check_installed(search, where)
 
 
 def _check_replicates(spec: JobSpec, where: str) -> None:

@@ -155,6 +155,10 @@ def test_what_a_sampler_needs_is_told_before_anything_is_written(monkeypatch, sa
     with pytest.raises(JobError) as caught:
         planned(changed(OPTUNA, "search.sampler", sampler))
     assert str(caught.value) == said
+    with pytest.raises(JobError, match="search.params: rat: unknown field"):
+        planned(changed(OPTUNA, "search.params", {"rat": RATE}))
+    with pytest.raises(JobError, match="search.metric: 'los' is not a scalar"):
+        planned(changed(OPTUNA, "search.metric", "los"))
 
 
 def test_a_broken_optuna_is_told_by_its_cause(monkeypatch, tmp_path):
