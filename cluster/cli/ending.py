@@ -66,8 +66,9 @@ class Ending:
     """One line for people."""
     items: int = 0
     items_done: int = 0
+    """Items in the store, however they ended."""
     items_failed: int = 0
-    """Items that fail with an error even alone."""
+    """Items that fail with an error even alone; a failing outcome, such as diverged, does not count here."""
     shards_failed: int = 0
     """Shards given up."""
     outcomes: Mapping[str, int] = field(default_factory=dict)
@@ -97,13 +98,22 @@ def calls_on_end(address: str) -> Iterator[Ending]:
     try:
         yield ending
     finally:
-        counts = f", {ending.items_done:,} of {count(ending.items, 'item')}" if ending.items else ""
-        ending.told = f"{address}: {ending.ended}{counts}"
+        ending.told = f"{address}: {ending.ended}{_counts(ending)}"
         if fault := call_on_end(settings, ending):
             err.print(fault)
             # There may be no store to log it in; the user has seen the line above.
             with suppress(Exception):
                 _note(Store.open(address), fault)
+
+
+def _counts(ending: Ending) -> str:
+    """How many items were computed and how they ended, after a comma; "" if no item is known."""
+    if not ending.items:
+        return ""
+    ways = [f"{n:,} {name}" for name, n in ending.outcomes.items()]
+    ways += [f"{ending.items_failed:,} failed with an error"] * bool(ending.items_failed)
+    computed = f", {ending.items_done:,} of {count(ending.items, 'item')} computed"
+    return f"{computed}: {', '.join(ways)}" if ways else computed
 
 
 def _note(store: Store, fault: str) -> None:

@@ -106,7 +106,8 @@ def test_run_calls_the_users_command_at_its_end(ctd, job_file, tmp_path, monkeyp
     assert "  on_end: exit code 5: exit 5" in ctd("logs", store)[1]
     told = (tmp_path / "told").read_text().splitlines()
     assert told == [
-        f"{store}|job.zarr: done, 6 of 6 items", "/proc/none/x.zarr|/proc/none/x.zarr: error"
+        f"{store}|job.zarr: done, 6 of 6 items computed: 6 stopped",
+        "/proc/none/x.zarr|/proc/none/x.zarr: error",
     ]  # fmt: skip
     settings.write_text("on_ends: x")
     refused(ctd("run", path, "--executor", "serial"), "settings.yaml: on_ends: unknown field")

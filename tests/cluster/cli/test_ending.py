@@ -13,10 +13,13 @@ from cluster.cli.ending import (
     Ending,
     Settings,
     call_on_end,
+    calls_on_end,
+    note_progress,
     read_settings,
     settings_file,
 )
 from jobs.errors import JobError
+from jobs.run.progress import Progress
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +57,20 @@ def test_command_learns_how_the_run_ended(tmp_path):
     told = "failed|s3://lab/x; rm -rf /|7 of 9 `items`|7/9|2|1\n"
     assert (tmp_path / "told").read_text() == told
     assert json.loads((tmp_path / "json").read_text()) == asdict(ENDING)
+
+
+@pytest.mark.parametrize(
+    ("progress", "told"),
+    [
+        (Progress(8, 1), "done, 0 of 8 items computed"),
+        (Progress(8, 1, items_done=8, outcomes={"trained": 4, "diverged": 4, "settled": 0}), "done, 8 of 8 items computed: 4 trained, 4 diverged"),
+        (Progress(8, 2, items_done=4, outcomes={"trained": 3}, failed_items={2: "no"}), "failed, 4 of 8 items computed: 3 trained, 1 failed with an error"),
+    ],
+)  # fmt: skip
+def test_people_are_told_how_items_ended(progress, told):
+    with calls_on_end("nets.zarr") as end:
+        note_progress(end, progress)
+    assert end.told == f"nets.zarr: {told}"
 
 
 @pytest.mark.parametrize(
