@@ -27,7 +27,7 @@ from jobs.run.stop import Stop, signals
 from jobs.storage import connect, objects
 from jobs.storage.lease import cancel as ask_to_stop
 from jobs.storage.lease import describe
-from jobs.store.store import Store
+from jobs.store.store import Store, resume_command
 
 
 def status(store: StorePath, as_json: AsJson = False) -> None:
@@ -41,13 +41,17 @@ def status(store: StorePath, as_json: AsJson = False) -> None:
         for line in [] if as_json else sent:
             out.print(f"{'submitted':15} {line}")
         return
-    found = state(Store.open(store))
+    opened = Store.open(store)
+    found = state(opened)
+    # What was submitted goes on by itself, unless it was given up.
+    idle = not (found["complete"] or found["running"]) and (given_up or not sent)
+    resumes = f"{resume_command(opened)} continues it" if idle else ""
     sent += [] if found["complete"] else given_up
     found |= {"submissions": sent} if sent else {}
     if as_json:
         show_json(found)
         return
-    show_facts(*status_lines(found))
+    show_facts(*status_lines(found, resumes))
     for line in found["errors"]:
         which = f"shard {line['shard']}" if "shard" in line else f"item {line['item']}"
         text = f"{which}, attempt {line['attempt']}: {line['error']}"
@@ -71,8 +75,10 @@ def _submitted(store: str) -> tuple[list[str], list[str]]:
     return lines, []
 
 
-def status_lines(found: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
-    """What a terminal shows of `state`: (name -> text, name -> style)."""
+def status_lines(
+    found: Mapping[str, Any], resumes: str = ""
+) -> tuple[dict[str, str], dict[str, str]]:
+    """What a terminal shows of `state`: (name -> text, name -> style). resumes: says what continues the job."""
     joined = "; ".join
     outcomes = [f"{n:,} {name}" for name, n in found["outcomes"].items() if n]
     shards = f"{found['shards_done']:,} of {count(found['shards'], 'shard')}"
@@ -92,6 +98,7 @@ def status_lines(found: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, st
         "progress": _progress(found["progress"]),
         "stopped": found["stopped"] or "",
         "unfinished": _unfinished(found["unfinished"], found["items"]),
+        "next": resumes,
         "warnings": joined(found["warnings"]),
         "computed on": ", ".join([*found["hosts"], *found["devices"]]),
         "merged from": ", ".join(found["merged_from"]),
@@ -115,6 +122,10 @@ def _unfinished(left: dict[str, Any] | None, items: int) -> str:
     """What is in checkpoints, and in no results yet."""
     if left is None:
         return ""
+    if not left["checkpoints"]:
+        return "no checkpoint yet: unfinished shards begin again"
+    if not left["work"]:
+        return f"{count(left['checkpoints'], 'checkpoint')}; a run goes on from there"
     ended = f"{count(left['items'], 'item')} ended, " if left["items"] else ""
     return f"{ended}{left['work'] / items:.1%} of the work; a run goes on from there"
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ctd.kernel import inputs_of
+from jobs import keys
 from jobs.errors import count
 from jobs.inputs.measure import MOST_DATA
 from jobs.run.prepare import Prepared
@@ -156,7 +157,7 @@ def state_of(
         "runs": len([e for e in events if e.kind == "run"]),
         "merged_from": merged_from(store),
         "stopped": None if living else _why_stopped(events),
-        "unfinished": None if living else _unfinished(events),
+        "unfinished": None if living else _unfinished(store, events, len(done)),
         "attempts_failed": len(failures),
         "items_with_errors": len(culprits),
         "warnings": warnings_of(store, markers),
@@ -215,12 +216,19 @@ def _why_stopped(events: Sequence[Event]) -> str | None:
     return ends[-1].stopped if ends else None
 
 
-def _unfinished(events: Sequence[Event]) -> dict[str, Any] | None:
-    """The items that had ended and the work, in items, of the shards that the last run left in checkpoints; None if it left none."""
+def _unfinished(store: Store, events: Sequence[Event], n_done: int) -> dict[str, Any] | None:
+    """What a run that ended early left of its unfinished shards: items that had ended and work in items, both 0 if its driver was
+    killed, and the number of checkpoints, or of rounds of a search, whose states are there. None if nothing was to do any more.
+
+    n_done: the number of committed shards.
+    """
     last = next((e for e in reversed(events) if e.kind in ("run", "end")), None)
-    if last is None or not (last.ended or last.work):
+    if last is None or n_done == store.job.plan.n_shards or not _why_stopped(events):
         return None
-    return {"items": last.ended or 0, "work": last.work or 0.0}
+    of_shard = lambda key: key.rpartition("/")[0]
+    kept = set(map(of_shard, objects.list_keys(store.objects, keys.CHECKPOINTS)))
+    kept |= set(objects.list_keys(store.objects, keys.ROUNDS))
+    return {"items": last.ended or 0, "work": last.work or 0.0, "checkpoints": len(kept)}
 
 
 MANY = 0.1

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -152,6 +153,10 @@ def test_a_killed_driver_is_told_of(ctd, job_file, tmp_path):
     out = ctd("status", store)[1]
     assert f", process {process.pid} on " in out
     assert "was killed" in out
+    assert re.search("\nunfinished +1 checkpoint; a run goes on from there\n", out)
+    assert re.search("\nnext +`ctd resume .*job.zarr` continues it\n", out)
+    shutil.rmtree(Path(store) / "run" / "checkpoints")
+    assert re.search("\nunfinished +no checkpoint yet: ", ctd("status", store)[1])
     lines = ctd("logs", store)[1].splitlines()
     assert [line.split()[2] for line in lines] == ["run:", "killed:"]
     assert f", process {process.pid})" in lines[1]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from stores import make
 
-from cluster.cli.recovery import status_lines
+from cluster.cli.recovery import _unfinished, status_lines
 from ctd.catalogue import load_kernel
 from jobs.gather.gather import gather
 from jobs.plan.layout import Shard
@@ -157,6 +157,18 @@ def test_status_counts_dropped_and_failed_items_apart(n, done, dropped, failed, 
     assert counted(found) == text
 
 
+@pytest.mark.parametrize(
+    ("left", "said"),
+    [
+        (None, ""),
+        ({"items": 0, "work": 0.0, "checkpoints": 0}, "no checkpoint yet: unfinished shards begin again"),
+        ({"items": 0, "work": 0.0, "checkpoints": 1}, "1 checkpoint; a run goes on from there"),
+    ],
+)  # fmt: skip
+def test_text_of_what_is_left(left, said):
+    assert _unfinished(left, 6) == said
+
+
 def test_status_says_what_a_stopped_run_left_in_checkpoints(tmp_path, monkeypatch):
     """Of six items in one shard, two end at once, and then the run is stopped."""
     monkeypatch.setattr("jobs.run.task.TICK_S", 0.0)
@@ -167,7 +179,7 @@ def test_status_says_what_a_stopped_run_left_in_checkpoints(tmp_path, monkeypatc
     run_shards(store, SerialExecutor(1), lambda p: p.running_items > 1 and stop.ask("test"), stop)
     found = state(store)
     assert (found["items_done"], found["stopped"]) == (0, "test")
-    assert found["unfinished"] == {"items": 2, "work": 2.0}
+    assert found["unfinished"] == {"items": 2, "work": 2.0, "checkpoints": 1}
     told = status_lines(found)[0]["unfinished"]
     assert told == "2 items ended, 33.3% of the work; a run goes on from there"
     run_shards(store, SerialExecutor(1))
