@@ -13,6 +13,7 @@ from cluster.slurm import client as slurm
 from cluster.slurm.setup import check_python
 from cluster.submit import check_folder
 from cluster.versions import differences, versions
+from ctd.installed import NO_PLUGIN
 from jobs.errors import JobError, count
 from jobs.storage import addresses
 
@@ -29,8 +30,12 @@ def check(profile: Profile) -> list[dict[str, Any]]:
         return str(profile.folder())
 
     def same_versions() -> str:
-        check_python(profile, "versions")
-        return _plain(versions())
+        plugins = check_python(profile, "versions")
+        if profile.n_gpus() and not plugins:
+            raise JobError(
+                f"gpus: {profile.gpus} wanted, and JAX would compute on the CPU: {NO_PLUGIN}"
+            )
+        return _plain(versions() | {"GPU plugin": ", ".join(plugins)} if plugins else versions())
 
     return _lines(
         {

@@ -1,6 +1,6 @@
 """The versions that must be equal wherever a job runs. As a script, it prints or compares them.
 
-python -m cluster.versions                  prints them as JSON
+python -m cluster.versions                  prints them, and JAX's plugins for GPUs, as JSON
 python -m cluster.versions '{"jax": ...}'   exits with 2 and says what differs
 """
 
@@ -10,9 +10,12 @@ import sys
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError
 
-from ctd.installed import version_of
+from ctd.installed import gpu_plugins, version_of
 
 PACKAGES = ("ray", "jax", "jaxlib", "ctd")
+
+PLUGINS = "GPU plugins"
+"""Beside the versions that are printed: the names of JAX's plugins. They may differ: a login node needs none."""
 
 
 def versions() -> dict[str, str]:
@@ -45,7 +48,7 @@ AGREE = "ctd: versions agree"
 def main(arguments: list[str]) -> int:
     """Print or compare versions; return the exit code."""
     if not arguments:
-        print(json.dumps(versions()))
+        print(json.dumps(versions() | {PLUGINS: ", ".join(gpu_plugins())}))
         return 0
     wrong = differences(json.loads(arguments[0]), versions(), "there")
     if wrong:

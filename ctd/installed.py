@@ -4,11 +4,26 @@ import re
 import shlex
 import sys
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, entry_points, requires, version
 from importlib.util import find_spec
+from pkgutil import iter_modules
 
 DISTRIBUTION = "ctd-jobs"
 """The name by which installers know ctd. On PyPI `ctd` is a package of oceanographers."""
+
+
+NO_PLUGIN = (
+    "it needs its plugin for GPUs (`uv pip install 'jax[cuda13]'` beside ctd) and the node's driver"
+)
+"""What to do where JAX sees no GPU."""
+
+
+def gpu_plugins() -> list[str]:
+    """Return the names of JAX's plugins that are installed, such as xla_cuda13; without one it computes on the CPU."""
+    spec = find_spec("jax_plugins")  # a namespace package, where plugins may lie that are no distributions
+    folders = spec.submodule_search_locations or [] if spec else []
+    found = {module.name for module in iter_modules(folders)}
+    return sorted(found | {plugin.name for plugin in entry_points(group="jax_plugins")})
 
 
 def version_of(package: str) -> str:

@@ -17,7 +17,9 @@ import ray
 
 from cluster.cache import prune_compilation_cache, use_compilation_cache
 from cluster.versions import differences, versions
-from jobs.errors import JobError
+from ctd.installed import NO_PLUGIN
+from jobs.errors import JobError, count
+from jobs.run.gpus import idle_gpus
 from jobs.run.sources import SourceDiffers
 from jobs.run.task import Heartbeat, Report, ShardProgress, Work, error_text
 from jobs.run.worker import Worker
@@ -67,6 +69,8 @@ class Place(NamedTuple):
     """Kind of its devices."""
     kernel_kills: int
     """See `kernel_kills`."""
+    warning: str = ""
+    """What the user should know of it; "" if nothing."""
 
 
 Kind = Literal["in vain", "storage", "other"]
@@ -89,6 +93,14 @@ def kind_of(error: BaseException) -> Kind:
     # The source may pass: a shared folder can lag behind for a moment.
     passes = isinstance(error, SourceDiffers) or not isinstance(error, JobError)
     return "other" if passes else "in vain"
+
+
+def _warning() -> str:
+    """Return what to say of this process' GPUs; "" if JAX sees them, or there are none."""
+    if not (n := idle_gpus()):
+        return ""
+    given = f"the worker on {socket.gethostname()} was given {count(n, 'GPU')}"
+    return f"{given}, and computes on the CPU: JAX sees no GPU there; {NO_PLUGIN}"
 
 
 class ShardWorker:
@@ -116,7 +128,7 @@ class ShardWorker:
             kills = kernel_kills()  # before anything that takes much memory
             self._worker = Worker(address, workers)
             node = str(ray.get_runtime_context().get_node_id())
-            return Place(node, jax.local_devices()[0].device_kind, kills)
+            return Place(node, jax.local_devices()[0].device_kind, kills, _warning())
         except BaseException as error:
             kind = kind_of(error)
             if kind == "storage":

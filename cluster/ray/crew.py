@@ -72,6 +72,8 @@ class Crew:
         self.slots, self.reach, self.places = pool.slots, pool.reach, Places()
         self.answered: SimpleQueue[Slot] = SimpleQueue()
         """Slots whose actors have answered, or died, in the order of their answers."""
+        self._warned = False
+        """Whether a worker's warning was logged: the others have the same one."""
         self._waits_for = ""
         """What the storage said that actors could not reach, as last logged; "" once one has reached it."""
 
@@ -116,8 +118,11 @@ class Crew:
             found = last_line(error), "other"
         slot.opening = None
         if isinstance(found, Place):
-            slot.node, slot.device, slot.kernel_kills = found
+            slot.node, slot.device, slot.kernel_kills, warning = found
             slot.ready, slot.failed_starts = True, 0
+            if warning and not self._warned:
+                log.warning(warning)
+                self._warned = True
             self._waits_for = ""
             self.places.note(slot)
             return

@@ -5,21 +5,22 @@ import subprocess
 
 from cluster.profiles import SlurmProfile
 from cluster.slurm.script import prologue
-from cluster.versions import differences, versions
+from cluster.versions import PLUGINS, differences, versions
+from ctd.installed import gpu_plugins
 from jobs.errors import JobError
 
 LONGEST_S = 120.0
 """Longest time that they may take here."""
 
 
-def check_python(profile: SlurmProfile, where: str) -> None:
-    """Raise JobError if the profile's interpreter and setup lines lead to versions other than ours.
+def check_python(profile: SlurmProfile, where: str) -> list[str]:
+    """Raise JobError if the profile's interpreter and setup lines lead to versions other than ours; return JAX's plugins there.
 
-    Runs them in a login shell on this machine, in the profile's container; does nothing if the profile has none.
+    Runs them in a login shell on this machine, in the profile's container; if the profile has none, this Python is meant.
     """
     image = profile.image()
     if not (profile.python or profile.setup or profile.modules or image):
-        return
+        return gpu_plugins()
     if image is not None and not image.exists():
         raise JobError(f"{where}: container: {image} does not exist; build one: docs/clusters.md")
     lines = ["set -e", *prologue(profile), 'exec "${inside[@]}" python -m cluster.versions']
@@ -39,3 +40,4 @@ def check_python(profile: SlurmProfile, where: str) -> None:
     there = json.loads(done.stdout.splitlines()[-1])
     if wrong := differences(versions(), there, "after its modules and setup lines"):
         raise JobError(f"{where}: {wrong}; install the same versions")
+    return list(filter(None, there.get(PLUGINS, "").split(", ")))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ctd.installed import NO_PLUGIN
 from ctd.kernel import inputs_of
 from jobs import keys
 from jobs.errors import count
@@ -236,6 +237,8 @@ MANY = 0.1
 for some items, such as a limit cycle's period where there is none."""
 MAX_TEXT = 500
 """Characters of a driver's text that are shown."""
+MAX_HOSTS = 8
+"""Most hosts that a warning names."""
 MAX_GROUPS = 64
 """Most groups whose metadata are read for results that are not returned."""
 
@@ -244,11 +247,23 @@ def warnings_of(store: Store, markers: Sequence[Marker]) -> list[str]:
     """The warnings of a store, from its markers and the metadata of its groups; imports no Zarr."""
     spec, metric = store.job.spec, metric_of(store)
     dropped = n_dropped(spec, markers)
-    found = nan_results(markers, spec.kernel, metric.name if metric else "", dropped)
+    found = on_cpu(markers)
+    found += nan_results(markers, spec.kernel, metric.name if metric else "", dropped)
     returned = _returned(store)
     if returned is not None:
         found += unreturned(spec.kernel, store.description.dims, returned)
     return found
+
+
+def on_cpu(markers: Iterable[Marker]) -> list[str]:
+    """Warn of shards that were computed on the CPU by workers with GPUs."""
+    hosts = [marker.host for marker in markers if marker.idle_gpus]
+    if not hosts:
+        return []
+    where = ", ".join(sorted(set(hosts))[:MAX_HOSTS])
+    return [
+        f"{count(len(hosts), 'shard')} ran on the CPU of {where}, although the workers had GPUs: JAX sees none there; {NO_PLUGIN}"
+    ]
 
 
 def nan_results(markers: Iterable[Marker], kernel: str, metric: str, dropped: int = 0) -> list[str]:

@@ -22,6 +22,7 @@ from jobs.inputs.measure import load_group
 from jobs.plan.layout import Machines
 from jobs.reduce import reduce_group
 from jobs.run.attempt import Attempt, Computed, Group, States, Stopped
+from jobs.run.gpus import idle_gpus
 from jobs.run.sources import source_here
 from jobs.run.stop import Stop
 from jobs.run.task import (
@@ -191,7 +192,7 @@ class Worker:
             checkpoints=found.checkpoints, resumed_at=found.resumed_at,
             advances=None if ages is None else int(ages.sum()), source=self._source,
             started=min(began.at, before.started), end=began.at + (seconds := began.seconds()),
-            seconds=before.seconds + seconds, **host(),
+            seconds=before.seconds + seconds, idle_gpus=idle_gpus() or None, **host(),
         )  # fmt: skip
         # Checkpoints and curves go after the marker: a kill before it needs them, and after it they harm nothing.
         self._writer.write(marker, values, rows)

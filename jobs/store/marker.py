@@ -63,6 +63,8 @@ class Marker:
     pid: int = 0
     platform: str = ""
     device_kind: str = ""
+    idle_gpus: int | None = None
+    """GPUs that the worker was given, and JAX did not see."""
     copied_from: str | None = None
     """The store that `--fork` copied the shard from."""
 

@@ -196,3 +196,21 @@ def test_what_an_actor_says_of_a_store_that_it_cannot_open(monkeypatch, error, k
     assert text
     _, said = actor.open("s3://lab/a.zarr", 1, {**versions(), "jax": "0.0"})
     assert said == "in vain"
+
+
+def test_a_worker_on_the_cpu_that_has_a_gpu_is_told_once(monkeypatch, caplog):
+    monkeypatch.setattr("cluster.ray.actor.Worker", lambda *_: None)
+    monkeypatch.setattr("cluster.ray.actor.idle_gpus", lambda: 1)
+    monkeypatch.setattr("socket.gethostname", lambda: "n1")
+    node = SimpleNamespace(get_node_id=lambda: "a")
+    monkeypatch.setattr("ray.get_runtime_context", lambda: node)
+    place = object.__new__(ShardWorker).open("/x.zarr", 1, versions())
+    slots = [Slot(None), Slot(None)]
+    crew = Crew(SimpleNamespace(slots=slots, nodes=Nodes(), reach=None), "store")
+    for slot in slots:
+        slot.opening = Future()
+        slot.opening.set_result(place)
+        crew.opened(slot)
+    said = "the worker on n1 was given 1 GPU, and computes on the CPU: JAX sees no GPU there"
+    assert [record.message.startswith(said) for record in caplog.records] == [True]
+    assert all(slot.ready for slot in slots)

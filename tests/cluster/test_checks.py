@@ -1,0 +1,38 @@
+"""cluster.checks: what `ctd clusters` says of a Slurm profile, by made-up answers of Slurm."""
+
+import pytest
+
+from cluster import checks
+from cluster.profiles import SlurmProfile
+from cluster.slurm import client as slurm
+
+
+@pytest.fixture
+def lines(tmp_path, monkeypatch):
+    """The checks of a profile, by name, on a cluster of one node with a GPU."""
+    monkeypatch.setattr(slurm, "check_partition", lambda *_: None)
+    monkeypatch.setattr(slurm, "command", lambda *words, **_: "n1|idle|gpu:1\n")
+
+    def check(**fields):
+        fields = {"memory_gb": 1, "time": 60, "work_dir": str(tmp_path), **fields}
+        found = checks.check(SlurmProfile(kind="slurm", **fields))
+        return {line["check"]: (line["ok"], line["found"]) for line in found}
+
+    return check
+
+
+def test_gpus_without_a_plugin_of_jax_are_refused(lines, monkeypatch):
+    assert lines()["versions"][0]
+    ok, found = lines(gpus=1)["versions"]
+    assert (ok, found.partition(":")[0]) == (False, "gpus")
+    assert "`uv pip install 'jax[cuda13]'`" in found
+    monkeypatch.setattr("cluster.slurm.setup.gpu_plugins", lambda: ["xla_cuda13"])
+    ok, found = lines(gpus=1)["versions"]
+    assert (ok, found.rpartition(", ")[2]) == (True, "GPU plugin xla_cuda13")
+
+
+def test_the_python_of_the_profile_is_asked_for_its_plugins(lines):
+    """Its setup lines may lead to another one."""
+    mine = """python() { command python "$@" | sed 's/"GPU plugins": ""/"GPU plugins": "xla_cuda12"/'; }"""
+    ok, found = lines(gpus=1, setup=[mine, 'exec() { "$@"; }'])["versions"]
+    assert (ok, found.rpartition(", ")[2]) == (True, "GPU plugin xla_cuda12")
