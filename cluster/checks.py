@@ -10,6 +10,7 @@ from typing import Any
 from cluster.profiles import LocalProfile, Profile, RayProfile, SlurmProfile
 from cluster.ray.reach import knock
 from cluster.slurm import client as slurm
+from cluster.slurm.script import options
 from cluster.slurm.setup import check_python
 from cluster.submit import check_folder
 from cluster.versions import differences, versions
@@ -75,6 +76,8 @@ def _local_gpus() -> str:
 
 def _slurm(profile: SlurmProfile) -> str:
     slurm.check_partition(profile, "profile")
+    asked = [f"#SBATCH {option}" for option in options(profile, "ctd", profile.folder())]
+    slurm.try_out("\n".join(["#!/bin/bash", *asked, ""]), profile, "profile")
     nodes = _nodes(profile)
     if not nodes:
         raise JobError("no node in the partition")

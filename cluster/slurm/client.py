@@ -17,8 +17,15 @@ TRIES = 4
 BUSY = r"(?i)unable to contact|timed out|try again|connect|no answer"
 """Complaints of a controller that cannot be reached, or has not answered in time."""
 
+UNREACHED = rf"{BUSY}|configuration source|munge|authentication error"
+"""Complaints where no controller was reached, such as those of a machine that belongs to no cluster."""
+
 UNSENT = r"(?i)connect failure"
 """Those of a controller that was not reached: it has done nothing."""
+
+
+SILENT = "Slurm does not answer here (are you on a login node? is SLURM_CONF set?)"
+"""What is said of such a complaint."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +82,11 @@ class SlurmError(JobError):
     """A Slurm command failed; `complaint` is its error message."""
 
     def __init__(self, program: str, complaint: str) -> None:
-        super().__init__(f"{program}: {complaint}")
-        self.complaint = complaint
+        lines = [line.removeprefix(f"{program}: ") for line in complaint.splitlines()]
+        self.complaint, self.unreached = complaint, bool(re.search(UNREACHED, complaint))
+        # Of those that follow from each other, the last one says most.
+        said = f"{SILENT}: {program}: {lines[-1]}" if self.unreached else f"{program}: {'\n'.join(lines)}"
+        super().__init__(said)
 
 
 # --- submission -----------------------------------------------------------------------------------------
@@ -115,14 +125,27 @@ def submit(script: str, profile: SlurmProfile, where: str, home: str) -> str:
                 f"{where}: {error}; whether the job is queued is not known: look with `squeue --me`, `scancel` what "
                 "is new there, since nothing records it, and `ctd submit` again"
             ) from None
-        for pattern, words in REFUSALS.items():
-            if pattern.lower() in error.complaint.lower():
-                fields = profile.model_dump() | {"complaint": error.complaint}
-                said = words.format_map(
-                    {k: v if v is not None else "none" for k, v in fields.items()}
-                )
-                raise JobError(f"{where}: {said}\n({error})") from None
-        raise JobError(f"{where}: not submitted: {error}") from None
+        raise _refused(error, profile, where) from None
+
+
+def try_out(script: str, profile: SlurmProfile, where: str) -> None:
+    """Raise JobError, as `submit` does, if Slurm would refuse a batch script; nothing is queued."""
+    try:
+        command("sbatch", "--test-only", text=script)
+    except SlurmError as error:
+        # Only now: what is submitted waits.
+        if "busy" not in error.complaint.lower():
+            raise _refused(error, profile, where) from None
+
+
+def _refused(error: SlurmError, profile: SlurmProfile, where: str) -> JobError:
+    """What a refusal of sbatch means, naming the field of the profile at fault where that is known."""
+    for pattern, words in REFUSALS.items():
+        if pattern.lower() in error.complaint.lower():
+            fields = profile.model_dump() | {"complaint": error.complaint}
+            said = words.format_map({k: v if v is not None else "none" for k, v in fields.items()})
+            return JobError(f"{where}: {said}\n({error})")
+    return JobError(f"{where}: {'' if error.unreached else 'not taken: '}{error}")
 
 
 def _queued(home: str) -> str | None:

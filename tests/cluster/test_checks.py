@@ -6,6 +6,8 @@ from cluster import checks
 from cluster.profiles import SlurmProfile
 from cluster.slurm import client as slurm
 
+ASKED_TOO_MUCH = "sbatch: error: Batch job submission failed: Requested node configuration is not available"
+
 
 @pytest.fixture
 def lines(tmp_path, monkeypatch):
@@ -36,3 +38,24 @@ def test_the_python_of_the_profile_is_asked_for_its_plugins(lines):
     mine = """python() { command python "$@" | sed 's/"GPU plugins": ""/"GPU plugins": "xla_cuda12"/'; }"""
     ok, found = lines(gpus=1, setup=[mine, 'exec() { "$@"; }'])["versions"]
     assert (ok, found.rpartition(", ")[2]) == (True, "GPU plugin xla_cuda12")
+
+
+def test_what_no_node_has_is_refused_as_at_submission(lines, monkeypatch):
+    """Slurm itself is asked, with the options that a submission has."""
+    asked = []
+
+    def answer(*words, text=None):
+        if words[0] == "sbatch":
+            asked.append((words, text))
+            raise slurm.SlurmError("sbatch", ASKED_TOO_MUCH)
+        return ""
+
+    monkeypatch.setattr(slurm, "command", answer)
+    ok, found = lines(gpus=4, memory_gb=64, sbatch=["--exclude=n13"])["reachable"]
+    assert not ok
+    assert found.startswith("profile: no node of the partition has cpus: 4, gpus: 4 and memory_gb")
+    ((words, text),) = asked
+    assert words == ("sbatch", "--test-only")
+    assert {"#SBATCH --gpus-per-node=4", "#SBATCH --mem=65536M", "#SBATCH --exclude=n13"} <= {
+        *text.splitlines()
+    }

@@ -86,14 +86,29 @@ def test_busy_controller_is_asked_again(tmp_path, monkeypatch):
             "Requested time limit is invalid (missing or exceeds some limit)",
             "time: 60 is more than",
         ),
-        ("Unspeakable", "not submitted: sbatch: sbatch: error: Unspeakable"),
+        ("Unspeakable", "x: not taken: sbatch: error: Unspeakable$"),
+        (
+            "DNS SRV lookup failed\nsbatch: fatal: Could not establish a configuration source",
+            r"x: Slurm does not answer here \(are you on a login node\? is SLURM_CONF set\?\): "
+            "sbatch: fatal: Could not establish a configuration source$",
+        ),
     ],
 )
 def test_refusals_of_sbatch_in_words(tmp_path, monkeypatch, complaint, said):
+    """Also where it is only asked whether Slurm would take it."""
     fake(tmp_path, monkeypatch, "sbatch", f"echo 'sbatch: error: {complaint}' >&2; exit 1")
     profile = SlurmProfile(kind="slurm", memory_gb=1, time=60)
     with pytest.raises(JobError, match=said):
-        slurm.submit("#!/bin/bash\n", profile, "cluster lab", "/s/1")
+        slurm.submit("#!/bin/bash\n", profile, "x", "/s/1")
+    with pytest.raises(JobError, match=said):
+        slurm.try_out("#!/bin/bash\n", profile, "x")
+
+
+def test_nodes_that_are_busy_are_no_refusal(tmp_path, monkeypatch):
+    fake(tmp_path, monkeypatch, "sbatch", """
+        [ "$1" = --test-only ] || exit 9
+        echo 'allocation failure: Requested nodes are busy' >&2; exit 1""")  # fmt: skip
+    slurm.try_out("#!/bin/bash\n", SlurmProfile(kind="slurm", memory_gb=1, time=60), "x")
 
 
 def partition(name, minutes=None, accounts="", nodes=2):
