@@ -26,10 +26,11 @@ from typing import Any
 import yaml
 
 from cluster.profiles import LocalProfile, Profile, RayProfile, SlurmProfile, parse_profile
+from cluster.record import Submission
 from cluster.slurm import client as slurm
 from cluster.slurm.script import script
 from cluster.slurm.setup import check_python
-from cluster.tracking import Submission, look
+from cluster.tracking import look
 from jobs import keys
 from jobs.errors import JobError
 from jobs.pipeline import Stage, read_stages

@@ -1,22 +1,21 @@
-"""The submissions of a store: their record, their states, their output, and how to cancel them."""
+"""The submissions of a store: their states, their output, and how to cancel them."""
 
-import json
 import os
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from cluster.profiles import RayProfile, load_profile, profile_names
+from cluster.record import GIVEN_UP, Submission, submissions
 from cluster.slurm import client as slurm
-from jobs import keys
-from jobs.errors import EXIT_STOPPED, JobError
+from jobs.errors import JobError
 from jobs.spec.trust import is_remembered
-from jobs.storage import addresses, connect, objects
+from jobs.storage import connect, objects
 from jobs.store.store import Store
 
 if TYPE_CHECKING:
@@ -24,99 +23,33 @@ if TYPE_CHECKING:
 
 STRANGE = "not known: it was sent to a Ray that you have no profile of, which is not asked (docs/security.md)"
 
-GIVEN_UP = {
-    "limit": "it has had max_allocations allocations: `ctd submit` goes on",
-    "stuck": "two allocations in a row have come no further: a longer `time` or a shorter `grace_s` in the "
-    "profile, then `ctd submit` goes on",
-    "unqueued": "Slurm did not queue the next allocation: `ctd submit` goes on",
-}
-"""The last word of an allocation in allocations.tsv -> what it means."""
-
 LAST = ("ended", "chained", "cancelled", *GIVEN_UP, "succeeded", "failed", "stopped")
 """First words of a state, of an allocation or of a job on a Ray, after which nothing comes."""
 
-HAND_OVER_S = 120
-"""Longest time that an allocation tries to queue the next one (s)."""
+FORGOTTEN = "Slurm has forgotten it"
 
 
 @dataclass(frozen=True)
-class Submission:
-    """A submission: one call of `ctd submit`, as the stores of its stages record it."""
+class Noted:
+    """The state of an allocation of which Slurm says nothing."""
 
-    id: str
-    kind: str
-    """slurm or ray."""
-    numbers: list[str]
-    """The id of the Slurm allocation or Ray job that was submitted; later allocations are in
-    allocations.tsv."""
-    home: str
-    """Folder of the submission; "" for Ray."""
-    profile: dict[str, Any]
-    command: str
-    """The driver's command."""
-    submitted: float
-    """When it was sent (time.time)."""
-
-    def history(self) -> list[list[str]]:
-        """Return the lines of allocations.tsv: [time, allocation, what happened, detail]; empty if there is none.
-
-        A line that a full disk cut short, or two nodes wrote into each other, has other fields: it is left out.
-        """
-        try:
-            text = (Path(self.home) / "allocations.tsv").read_text()
-        except OSError:
-            return []
-        return [line for each in text.splitlines() if len(line := each.split("\t")) == 4]
-
-    def last_words(self) -> dict[str, str]:
-        """Return {allocation: what it wrote last, and the detail}.
-
-        An allocation that ends to go on in another one writes next how it does that, unless it cannot.
-        """
-        found = {}
-        for written, number, what, detail in self.history():
-            found[number] = f"{what} {detail}".strip()
-            recent = written.isdecimal() and time.time() - int(written) < HAND_OVER_S
-            if found[number] == f"ended {EXIT_STOPPED}" and recent:
-                found[number] = "handing over"
-        return found
-
-    def given_up(self) -> dict[str, str]:
-        """Return {allocation: why it has queued no other one, although the job was not done}, of those that gave up."""
-        words = {n: text.partition(" ")[0] for n, text in self.last_words().items()}
-        return {n: GIVEN_UP[word] for n, word in words.items() if word in GIVEN_UP}
-
-    def all_numbers(self) -> list[str]:
-        """Return the submitted ids, and those of the allocations that they chained."""
-        return [*self.numbers, *(line[3] for line in self.history() if line[2] == "chained")]
-
-
-def submissions(address: str) -> list[Submission]:
-    """Return all submissions that a store records, the latest last; none where there is nothing, nor of a damaged record."""
-    path = addresses.local_path(address)
-    if path is not None and not path.is_dir():
-        return []
-    store = connect.open_objects(address)
-    listed = [key for key in objects.list_keys(store, keys.SUBMIT) if key.endswith("/record.json")]
-    found = []
-    for key in sorted(listed):
-        text = objects.read(store, key) or b""
-        with suppress(ValueError, TypeError):  # no JSON; other fields
-            found.append(Submission(**json.loads(text)))
-    return found
+    text: str
+    """What the allocation itself wrote last."""
+    why: str
+    """FORGOTTEN, or why Slurm cannot be asked."""
 
 
 def look(address: str) -> list[tuple[Submission, dict[str, Any]]]:
-    """Return each submission of a store with {id: state}, the latest last. A state is a `slurm.Allocation` or text.
+    """Return each submission of a store with {id: state}, the latest last. A state is a `slurm.Allocation`, `Noted` or,
+    of a job on a Ray, text.
 
-    Slurm is asked once for all allocations. If it has forgotten one, or cannot be asked from here, the state
-    is the last line that the allocation wrote to allocations.tsv.
+    Slurm is asked once for all allocations.
     """
     found = submissions(address)
     numbers = [n for s in found if s.kind == "slurm" for n in s.all_numbers()]
     try:
         known = slurm.allocations(numbers)
-        unknown = "Slurm has forgotten it"
+        unknown = FORGOTTEN
     except JobError as error:
         known, unknown = {}, str(error)
     result = []
@@ -131,13 +64,25 @@ def look(address: str) -> list[tuple[Submission, dict[str, Any]]]:
             result.append((submission, states))
             continue
         # Tasks of an array that ended some minutes ago are forgotten while others run.
-        states, words = {}, submission.last_words() | known
+        states, words = {}, submission.last_words()
         for number in submission.all_numbers():
-            tasks = {n: state for n, state in words.items() if n.partition("_")[0] == number}
-            for n, state in (tasks or {number: "it never started"}).items():
-                states[n] = state if n in known else f"{state} ({unknown})"
+            tasks = [n for n in words | known if n.partition("_")[0] == number]
+            for n in tasks or [number]:
+                word = words.get(n, "it never started")
+                states[n] = _state(known[n], word) if n in known else Noted(_plain(word), unknown)
         result.append((submission, states))
     return result
+
+
+def _state(known: slurm.Allocation, word: str) -> slurm.Allocation:
+    """A state as Slurm says it: of an allocation that left its work at a checkpoint for `ctd cancel`, that it failed."""
+    failed = known.state == "FAILED" and word == "cancelled"
+    return replace(known, text=_plain(word)) if failed else known
+
+
+def _plain(word: str) -> str:
+    """The last word of an allocation, for people."""
+    return slurm.STATES["CANCELLED"] if word == "cancelled" else word
 
 
 def is_own(submission: Submission) -> bool:
@@ -166,6 +111,8 @@ def _own_rays() -> Iterator[RayProfile]:
 
 def said(state: object) -> str:
     """Return a state from `look` as text."""
+    if isinstance(state, Noted):
+        return f"{state.text} ({state.why})"
     return state.text if isinstance(state, slurm.Allocation) else str(state)
 
 
@@ -173,14 +120,16 @@ def is_over(state: object) -> bool:
     """Whether a state from `look` is the last one."""
     if isinstance(state, slurm.Allocation):
         return state.is_over
-    return str(state).split()[0].rstrip(":") in LAST or "has forgotten" in str(state)
+    return said(state).split()[0].rstrip(":;") in LAST or (
+        isinstance(state, Noted) and state.why == FORGOTTEN
+    )
 
 
-def _is_going_on(state: object) -> bool:
+def is_going_on(state: object) -> bool:
     """Whether a state from `look` is that of something that waits or runs, as Slurm or Ray itself says."""
     if isinstance(state, slurm.Allocation):
         return not state.is_over
-    return str(state).partition(":")[0] in ("pending", "running")
+    return said(state).partition(":")[0] in ("pending", "running")
 
 
 def cancel(address: str) -> list[str]:
@@ -206,7 +155,7 @@ def cancel(address: str) -> list[str]:
             if isinstance(state, slurm.Allocation):
                 word = _cancel(number, gently=first and state.state == "RUNNING")
             else:
-                word = _unasked(str(state), home)
+                word = _unasked(said(state), home)
             lines.append(f"allocation {number}: {word}")
     return lines
 
@@ -321,7 +270,7 @@ class Submitted:
 
     def _is_over(self) -> bool:
         states = self._states().values()
-        if any(map(_is_going_on, states)):
+        if any(map(is_going_on, states)):
             return False
         if all(map(is_over, states)):
             return True

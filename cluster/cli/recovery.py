@@ -1,7 +1,7 @@
 """The commands status, resume, cancel, check and logs, which look after a store."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -18,8 +18,9 @@ from cluster.cli.options import (
 )
 from cluster.cli.running import Request, open_to_compute, run_store
 from cluster.cli.stopping import to_resume
+from cluster.record import submissions
+from cluster.tracking import FORGOTTEN, Noted, is_going_on, is_over, log_tail, look, said
 from cluster.tracking import cancel as cancel_submissions
-from cluster.tracking import is_over, log_tail, look, said, submissions
 from jobs import keys
 from jobs.errors import JobError, advised, count
 from jobs.report.summary import counted, state
@@ -32,47 +33,73 @@ from jobs.store.store import Store, resume_command
 
 def status(store: StorePath, as_json: AsJson = False) -> None:
     """Say how far a job is, where it was submitted to, and what went wrong."""
-    sent, given_up = _submitted(store)
+    sent = _submitted(store)
     # The job was submitted and has not run yet.
-    if sent and not Store.exists(store):
-        sent += given_up
+    if sent.lines and not Store.exists(store):
+        lines = sent.lines + sent.given_up
         if as_json:
-            show_json({"store": store, "submissions": sent})
-        for line in [] if as_json else sent:
+            show_json({"store": store, "submissions": lines})
+        for line in [] if as_json else lines:
             out.print(f"{'submitted':15} {line}")
         return
     opened = Store.open(store)
     found = state(opened)
-    # What was submitted goes on by itself, unless it was given up.
-    idle = not (found["complete"] or found["running"]) and (given_up or not sent)
-    resumes = f"{resume_command(opened)} continues it" if idle else ""
-    sent += [] if found["complete"] else given_up
-    found |= {"submissions": sent} if sent else {}
+    lines = sent.lines + ([] if found["complete"] else sent.given_up)
+    found |= {"submissions": lines} if lines else {}
     if as_json:
         show_json(found)
         return
-    show_facts(*status_lines(found, resumes))
+    idle = not (found["complete"] or found["running"] or sent.goes_on)
+    continues = "the same `ctd submit`" if sent.lines else resume_command(opened)
+    if sent.goes_on and found["stopped"]:
+        found |= {"running": _starting(found["stopped"]), "stopped": None}
+    show_facts(*status_lines(found, f"{continues} continues it" if idle else ""))
     for line in found["errors"]:
         which = f"shard {line['shard']}" if "shard" in line else f"item {line['item']}"
         text = f"{which}, attempt {line['attempt']}: {line['error']}"
         out.print(text, style="red")
 
 
-def _submitted(store: str) -> tuple[list[str], list[str]]:
-    """The submissions of a store: (a line for the state of each allocation, lines that say why no other follows)."""
+def _starting(stopped: str) -> str:
+    """What a submission does that was stopped and waits or runs, while it has no driver. stopped: why it was."""
+    if stopped == "SIGUSR1":
+        return "starts again, after its time limit or a preemption"
+    return f"starts again; before, it was stopped: {stopped}"
+
+
+class Sent(NamedTuple):
+    """What is known of the newest submission of a store."""
+
+    lines: list[str]
+    """The state of each of its allocations; also of older ones that wait or run."""
+    given_up: list[str]
+    """Why no other allocation follows."""
+    goes_on: bool
+    """Whether one waits or runs, and is not to stop."""
+
+
+def _submitted(store: str) -> Sent:
     what = {"slurm": "allocation", "ray": "job"}
     found = look(store)
-    lines = [
-        f"{what[submission.kind]} {number}: {said(state)}"
-        for submission, states in found
-        for number, state in states.items()
-    ]
+    if not found:
+        return Sent([], [], goes_on=False)
+    newest, last = found[-1]
+    lines, silent = list[str](), dict[str, None]()
+    for submission, states in found:
+        for number, now in states.items():
+            if submission is not newest and not is_going_on(now):
+                continue
+            text = said(now)
+            # Of all allocations the same, which is said once.
+            if isinstance(now, Noted) and now.why != FORGOTTEN:
+                text, silent[now.why] = now.text, None
+            lines.append(f"{what[submission.kind]} {number}: {text}")
     # What became of a submission before the latest one does not matter any more.
-    for submission, states in found[-1:]:
-        why = submission.given_up()
-        if all(number in why or is_over(state) for number, state in states.items()):
-            return lines, [f"given up: {text}" for text in dict.fromkeys(why.values())]
-    return lines, []
+    why = newest.given_up()
+    is_left = all(number in why or is_over(now) for number, now in last.items())
+    given_up = [f"given up: {text}" for text in dict.fromkeys(why.values())] if is_left else []
+    goes_on = any(map(is_going_on, last.values())) and not newest.is_cancelled
+    return Sent([*lines, *silent], given_up, goes_on)
 
 
 def status_lines(
@@ -158,8 +185,8 @@ def resume(
 
 
 def cancel(store: StorePath) -> None:
-    """Stop the run of a store from any machine, and cancel what was submitted for it; `ctd resume` goes
-    on."""
+    """Stop the run of a store from any machine, and cancel what was submitted for it; `ctd submit` or `ctd resume`
+    goes on."""
     sent = cancel_submissions(store)
     for line in sent:
         out.print(line)
@@ -182,7 +209,9 @@ def cancel(store: StorePath) -> None:
     elif objects.read(place, keys.JOB) is None:
         out.print(f"stopped {describe(stopped)}; its command begins again")
     else:
-        out.print(f"stopped {describe(stopped)}; {to_resume(store)} continues it")
+        # Of a submitted run: `ctd resume` would compute here, on a login node.
+        again = "the same `ctd submit`" if sent else to_resume(store)
+        out.print(f"stopped {describe(stopped)}; {again} continues it")
 
 
 def check(

@@ -85,7 +85,11 @@ class SlurmError(JobError):
         lines = [line.removeprefix(f"{program}: ") for line in complaint.splitlines()]
         self.complaint, self.unreached = complaint, bool(re.search(UNREACHED, complaint))
         # Of those that follow from each other, the last one says most.
-        said = f"{SILENT}: {program}: {lines[-1]}" if self.unreached else f"{program}: {'\n'.join(lines)}"
+        said = (
+            f"{SILENT}: {program}: {lines[-1]}"
+            if self.unreached
+            else f"{program}: {'\n'.join(lines)}"
+        )
         super().__init__(said)
 
 
@@ -227,7 +231,7 @@ STATES = {
     "COMPLETED": "ended in order",
     "FAILED": "ended with exit code {code}",
     "TIMEOUT": "stopped by its time limit",
-    "CANCELLED": "cancelled",
+    "CANCELLED": "cancelled; `ctd submit` goes on",
     "PREEMPTED": "preempted by another job",
     "NODE_FAIL": "lost a node ({nodes})",
     "OUT_OF_MEMORY": "used more memory than allocated",

@@ -27,8 +27,9 @@ from cluster.profiles import RayProfile
 from cluster.ray import jobs as rayjobs
 from cluster.ray.executor import RayExecutor
 from cluster.ray.private import set_environment
+from cluster.record import submissions
 from cluster.submit import read_order, submit
-from cluster.tracking import cancel, log_tail, look, submissions
+from cluster.tracking import cancel, log_tail, look
 from jobs.errors import JobError
 from jobs.run.prepare import open_or_create
 from jobs.run.shards import run_shards

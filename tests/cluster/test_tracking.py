@@ -15,39 +15,14 @@ from stores import JOB, make, run
 from cluster.profiles import RayProfile
 from cluster.ray import jobs as rayjobs
 from cluster.slurm import client as slurm
-from cluster.tracking import (
-    STRANGE,
-    Submission,
-    Submitted,
-    cancel,
-    is_own,
-    log_tail,
-    look,
-    submissions,
-)
+from cluster.tracking import STRANGE, Submitted, cancel, is_own, log_tail, look
 from jobs import keys
 from jobs.errors import JobError
+from jobs.run.shards import run_shards
+from jobs.run.stop import Stop
+from jobs.run.worker import SerialExecutor
 from jobs.spec.trust import remember
 from jobs.storage import objects
-
-
-def test_lines_that_are_no_events_are_left_out_of_the_history(tmp_path):
-    """Cut short by a full disk, or two in one: the others are read as ever."""
-    record = Submission("1", "slurm", ["7"], str(tmp_path), {}, "ctd run", 0.0)
-    assert record.history() == []
-    lines = [
-        "1\t7\tstarted\tn1",
-        "",
-        "2\t7",
-        "2\t7\tended\t2\t7\tended\t75",
-        "3\t7\tchained\t8",
-        "4\t8",
-    ]
-    (tmp_path / "allocations.tsv").write_text("\n".join(lines))
-    assert [line[2] for line in record.history()] == ["started", "chained"]
-    assert record.all_numbers() == ["7", "8"]
-    assert record.given_up() == {}
-
 
 RUNS = slurm.Allocation("4712", "RUNNING", "running on n1")
 
@@ -112,6 +87,51 @@ def test_nothing_is_given_up_that_is_done(ctd, sent, tmp_path):
     assert "given up" not in ctd("status", address)[1]
 
 
+ENDED = ("4711", [["1", "4711", "started", "n1"], ["2", "4711", "ended", "75"]])
+FAILED = slurm.Allocation("4711", "FAILED", "ended with exit code 75")
+
+
+@pytest.mark.parametrize(
+    ("known", "why"),
+    [({"4711": FAILED}, ""), ({}, " (Slurm has forgotten it)"), (None, "squeue: not found")],
+)
+def test_status_says_that_a_job_was_cancelled(ctd, sent, known, why):
+    """Its driver has left its work at a checkpoint, which looks like a failure to Slurm."""
+    address = sent(ENDED, known=known)
+    (Path(address) / "run/submit/0/cancelled").touch()
+    said = "allocation 4711: cancelled; `ctd submit` goes on"
+    told = [f"{said}{why}"] if known is not None else [said, why]
+    out = ctd("status", address)[1]
+    assert [line.split(maxsplit=1)[1] for line in out.splitlines()] == told
+
+
+def test_status_shows_the_newest_submission_and_a_silent_slurm_once(ctd, sent):
+    tasks = [["1", f"7_{k}", "started", "n1"] for k in range(3)]
+    run(address := sent(LIMIT, ("7", tasks)), {**JOB, "sweep": {"seeds": 2}})
+    said = json.loads(ctd("status", address, "--json")[1])["submissions"]
+    assert said == [*(f"allocation 7_{k}: started n1" for k in range(3)), "squeue: not found"]
+
+
+@pytest.mark.parametrize(
+    ("stopped", "cancelled", "said"),
+    [
+        ("SIGUSR1", False, "running starts again, after its time limit or a preemption"),
+        ("SIGTERM", False, "running starts again; before, it was stopped: SIGTERM"),
+        ("SIGTERM", True, "stopped SIGTERM"),
+    ],
+)
+def test_status_says_that_a_stopped_run_starts_again(ctd, sent, stopped, cancelled, said):
+    """While its allocation runs or waits and has no driver yet."""
+    address = sent(("4712", [["1", "4712", "started", "n1"]]), known={"4712": RUNS})
+    stop = Stop()
+    stop.ask(stopped)
+    run_shards(make(address, {**JOB, "sweep": {"seeds": 2}}), SerialExecutor(1), stop=stop)
+    if cancelled:
+        (Path(address) / "run/submit/0/cancelled").touch()
+    told = [line.split(maxsplit=1) for line in ctd("status", address)[1].splitlines()]
+    assert [line for line in told if line[0] in ("running", "stopped")] == [said.split(maxsplit=1)]
+
+
 @pytest.mark.parametrize(
     ("lines", "over"),
     [
@@ -156,6 +176,17 @@ def test_cancel_where_slurm_cannot_be_asked(ctd, sent, lines, said):
     else:
         assert (code, out, err) == (0, f"allocation 4711: {said}\n", "")
     assert (Path(address) / "run/submit/0/cancelled").exists()
+
+
+def test_cancel_of_a_submitted_run_says_that_submit_goes_on(ctd, sent, monkeypatch):
+    """`ctd resume` would compute on the login node."""
+    address = sent(("4712", [["1", "4712", "started", "n1"]]), known={"4712": RUNS})
+    make(address, {**JOB, "sweep": {"seeds": 2}})
+    monkeypatch.setattr(slurm, "command", lambda *_: "")
+    monkeypatch.setattr("cluster.cli.recovery.ask_to_stop", lambda _: object())
+    monkeypatch.setattr("cluster.cli.recovery.describe", lambda _: "process 5 on n1")
+    said = "stopped process 5 on n1; the same `ctd submit` continues it"
+    assert ctd("cancel", address)[1].splitlines()[-1] == said
 
 
 @pytest.mark.parametrize(
@@ -250,16 +281,6 @@ def test_one_question_without_an_answer_fails_no_submission(monkeypatch):
     profile = RayProfile(kind="ray", address="h:6379", installed=True)
     assert rayjobs.submit("/tmp", profile, "x", "ctd-9", "cluster dept", lambda: None) == "ctd-9"
     assert not answers
-
-
-def test_damaged_records_are_left_out(tmp_path):
-    record = Submission("9", "slurm", ["7"], "/home", {}, "ctd run", 0.0)
-    texts = {"1": "{", "2": "", "3": "null", "4": "{}", "5": "[1]", "9": json.dumps(vars(record))}
-    for name, text in texts.items():
-        file = tmp_path / keys.submission(name)
-        file.parent.mkdir(parents=True)
-        file.write_text(text)
-    assert submissions(str(tmp_path)) == [record]
 
 
 @pytest.fixture

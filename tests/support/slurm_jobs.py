@@ -11,9 +11,10 @@ import numpy as np
 from slurm_lab import Lab
 from waiting import until
 
+from cluster.record import Submission, submissions
 from cluster.slurm import client as slurm
 from cluster.submit import read_order, submit, text_of
-from cluster.tracking import Submission, log_tail, submissions
+from cluster.tracking import log_tail
 from jobs import Store
 from jobs.run.prepare import open_or_create
 from jobs.run.shards import run_shards

@@ -13,8 +13,9 @@ import pytest
 from places import SUPPORT
 from slurm_jobs import Sent, job, profile, send
 
+from cluster.record import submissions
 from cluster.slurm import client as slurm
-from cluster.tracking import cancel, look, submissions
+from cluster.tracking import cancel, look
 from jobs import Store
 from jobs.errors import JobError
 from jobs.store.events import read_events

@@ -74,10 +74,10 @@ def test_cancel(end, ctd):
     )
     assert end.before == "running on n[1-2]"
     assert f"allocation {sent.number}: told to stop; cancel once more to end it at once" in end.said
-    assert sent.history() == ["started", "ended"], sent.log()
+    assert sent.history() == ["started", "ended", "cancelled"], sent.log()
     assert sent.checkpoints()
     sent.assert_nothing_left()
-    assert f"allocation {sent.number}: ended with exit code 75" in ctd("status", end)
+    assert f"allocation {sent.number}: cancelled; `ctd submit` goes on" in ctd("status", end)
     assert "cancelled" in ctd("logs", end)
     assert "waiting because you hold it" in end.waits
     assert end.ended == ([f"allocation {end.waiting}: cancelled"], "CANCELLED")

@@ -11,7 +11,8 @@ from slurm_jobs import job, profile
 
 from cluster.slurm import client as slurm
 from cluster.submit import read_order, submit
-from cluster.tracking import cancel, look
+from cluster.tracking import FORGOTTEN, Noted, cancel, look
+from ctd.installed import gpu_plugins
 from jobs.errors import JobError
 
 NODES = 2
@@ -51,6 +52,7 @@ def test_clusters_checks_a_profile(lab, command_line, monkeypatch, tmp_path):
     folder.mkdir(parents=True)
     shutil.copy(profile(lab, "good", gpus=2), folder / "good.yaml")
     shutil.copy(profile(lab, "bad", partition="nowhere"), folder / "bad.yaml")
+    shutil.copy(profile(lab, "big", memory_gb=6000), folder / "big.yaml")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     code, out, err = command_line("clusters", "--json")
     assert code == 1, err
@@ -58,8 +60,10 @@ def test_clusters_checks_a_profile(lab, command_line, monkeypatch, tmp_path):
     assert lines["good", "reachable"]["found"].startswith("2 nodes")
     assert lines["good", "GPUs"]["found"] == "n1 gpu:2, n2 gpu:2"
     assert lines["good", "work_dir writable"]["ok"]
-    assert lines["good", "versions"]["ok"]
+    assert lines["good", "versions"]["ok"] == bool(gpu_plugins())
     assert "there is no 'nowhere'" in lines["bad", "reachable"]["found"]
+    assert lines["big", "reachable"]["found"].startswith("profile: ")
+    assert "memory_gb: 6000" in lines["big", "reachable"]["found"]
 
 
 @pytest.mark.parametrize("array", [None, 2])
@@ -89,4 +93,4 @@ def test_forgotten_allocation_is_told_from_the_store(lab, monkeypatch):
     (home / "allocations.tsv").write_text(f"{time.time():.0f}\t{submission.numbers[0]}\tended\t0\n")
     monkeypatch.setattr(slurm, "allocations", lambda numbers: {})
     ((_, states),) = look(str(path.with_suffix(".zarr")))
-    assert states == {submission.numbers[0]: "ended 0 (Slurm has forgotten it)"}
+    assert states == {submission.numbers[0]: Noted("ended 0", FORGOTTEN)}

@@ -1,0 +1,97 @@
+"""The record of a submission in the stores of its stages, and what its allocations wrote about themselves."""
+
+import json
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs import keys
+from jobs.errors import EXIT_STOPPED
+from jobs.storage import addresses, connect, objects
+
+GIVEN_UP = {
+    "limit": "it has had max_allocations allocations: `ctd submit` goes on",
+    "stuck": "two allocations in a row have come no further: a longer `time` or a shorter `grace_s` in the "
+    "profile, then `ctd submit` goes on",
+    "unqueued": "Slurm did not queue the next allocation: `ctd submit` goes on",
+}
+"""The last word of an allocation in allocations.tsv -> what it means."""
+
+HAND_OVER_S = 120
+"""Longest time that an allocation tries to queue the next one (s)."""
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A submission: one call of `ctd submit`, as the stores of its stages record it."""
+
+    id: str
+    kind: str
+    """slurm or ray."""
+    numbers: list[str]
+    """The id of the Slurm allocation or Ray job that was submitted; later allocations are in
+    allocations.tsv."""
+    home: str
+    """Folder of the submission; "" for Ray."""
+    profile: dict[str, Any]
+    command: str
+    """The driver's command."""
+    submitted: float
+    """When it was sent (time.time)."""
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether `ctd cancel` was called for it."""
+        return (Path(self.home) / "cancelled").exists()
+
+    def history(self) -> list[list[str]]:
+        """Return the lines of allocations.tsv: [time, allocation, what happened, detail]; empty if there is none.
+
+        A line that a full disk cut short, or two nodes wrote into each other, has other fields: it is left out.
+        """
+        try:
+            text = (Path(self.home) / "allocations.tsv").read_text()
+        except OSError:
+            return []
+        return [line for each in text.splitlines() if len(line := each.split("\t")) == 4]
+
+    def last_words(self) -> dict[str, str]:
+        """Return {allocation: what it wrote last, and the detail}.
+
+        An allocation that ends to go on in another one writes next how it does that, unless it cannot.
+        """
+        found = {}
+        for written, number, what, detail in self.history():
+            found[number] = f"{what} {detail}".strip()
+            if found[number] == f"ended {EXIT_STOPPED}":
+                if self.is_cancelled:
+                    found[number] = "cancelled"
+                elif written.isdecimal() and time.time() - int(written) < HAND_OVER_S:
+                    found[number] = "handing over"
+        return found
+
+    def given_up(self) -> dict[str, str]:
+        """Return {allocation: why it has queued no other one, although the job was not done}, of those that gave up."""
+        words = {n: text.partition(" ")[0] for n, text in self.last_words().items()}
+        return {n: GIVEN_UP[word] for n, word in words.items() if word in GIVEN_UP}
+
+    def all_numbers(self) -> list[str]:
+        """Return the submitted ids, and those of the allocations that they chained."""
+        return [*self.numbers, *(line[3] for line in self.history() if line[2] == "chained")]
+
+
+def submissions(address: str) -> list[Submission]:
+    """Return all submissions that a store records, the latest last; none where there is nothing, nor of a damaged record."""
+    path = addresses.local_path(address)
+    if path is not None and not path.is_dir():
+        return []
+    store = connect.open_objects(address)
+    listed = [key for key in objects.list_keys(store, keys.SUBMIT) if key.endswith("/record.json")]
+    found = []
+    for key in sorted(listed):
+        text = objects.read(store, key) or b""
+        with suppress(ValueError, TypeError):  # no JSON; other fields
+            found.append(Submission(**json.loads(text)))
+    return found

@@ -1,0 +1,34 @@
+"""cluster.record: what of a damaged record can be read."""
+
+import json
+
+from cluster.record import Submission, submissions
+from jobs import keys
+
+
+def test_lines_that_are_no_events_are_left_out_of_the_history(tmp_path):
+    """Cut short by a full disk, or two in one: the others are read as ever."""
+    record = Submission("1", "slurm", ["7"], str(tmp_path), {}, "ctd run", 0.0)
+    assert record.history() == []
+    lines = [
+        "1\t7\tstarted\tn1",
+        "",
+        "2\t7",
+        "2\t7\tended\t2\t7\tended\t75",
+        "3\t7\tchained\t8",
+        "4\t8",
+    ]
+    (tmp_path / "allocations.tsv").write_text("\n".join(lines))
+    assert [line[2] for line in record.history()] == ["started", "chained"]
+    assert record.all_numbers() == ["7", "8"]
+    assert record.given_up() == {}
+
+
+def test_damaged_records_are_left_out(tmp_path):
+    record = Submission("9", "slurm", ["7"], "/home", {}, "ctd run", 0.0)
+    texts = {"1": "{", "2": "", "3": "null", "4": "{}", "5": "[1]", "9": json.dumps(vars(record))}
+    for name, text in texts.items():
+        file = tmp_path / keys.submission(name)
+        file.parent.mkdir(parents=True)
+        file.write_text(text)
+    assert submissions(str(tmp_path)) == [record]
