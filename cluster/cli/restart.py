@@ -38,6 +38,11 @@ ENVIRONMENT = dict(os.environ)
 ENVIRONMENT.pop(HANDED, None)
 
 
+def same_command() -> str:
+    """The command that goes on with this run later, in words; in an allocation it is the one that submitted it."""
+    return "the same `ctd submit`" if PROGRESS in os.environ else "the same command"
+
+
 @dataclass(frozen=True)
 class Cluster:
     """The Ray that a command computes on."""

@@ -21,7 +21,7 @@ from cluster.cli.display import (
     told_if_slow,
 )
 from cluster.cli.ending import calls_on_end, note_progress
-from cluster.cli.restart import PROGRESS, Cluster, RestartState
+from cluster.cli.restart import PROGRESS, Cluster, RestartState, same_command
 from cluster.cli.stopping import if_it_answers, to_resume, told_at_once
 from cluster.ray.reach import NoRay
 from jobs.errors import EXIT_STOPPED, JobError, advised, count
@@ -70,8 +70,10 @@ class Request:
 
     def again(self) -> str:
         """Return the command, for messages, that goes on with the run."""
+        if PROGRESS in os.environ:
+            return f"the next allocation or {same_command()}"
         if self.more or not if_it_answers(lambda: Store.exists(self.store), True):
-            return "the same command"
+            return same_command()
         return to_resume(self.store)
 
     def cluster(self) -> Cluster:
@@ -235,8 +237,8 @@ def say_what_failed(store: Store, progress: Progress, more: bool = False) -> Non
                 err.print(f"    {line}")
         if found:
             options = ["--failed"] * (what == "item")
-            same = " with ".join(["the same command", *options])
-            again = same if more else resume_command(store, *options)
+            same = " with ".join([same_command(), *options])
+            again = same if more or PROGRESS in os.environ else resume_command(store, *options)
             shows = advised("ctd", "logs", store.address, f"--{what}", next(iter(found)))
             err.print(f"{count(len(found), what)} failed; {shows} shows more, {again} tries again")
 

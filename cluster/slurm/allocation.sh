@@ -9,6 +9,7 @@ export SLURM_EXPORT_ENV=ALL
 number=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
 number=${number:-$SLURM_JOB_ID}
 note() { printf '%(%s)T\t%s\t%s\t%s\n' -1 "$number" "$1" "${2:-}" >>"$home/allocations.tsv"; }
+count() { echo "$1 $2$([ "$1" = 1 ] || echo s)"; }
 say() { printf '%(%F %T)T [%s] %s\n' -1 "$number" "$*"; }
 # `ctd cancel` came between two allocations: nobody else tells this one.
 if [ -e "$home/cancelled" ]; then
@@ -126,7 +127,7 @@ logs=${home//%/%%}  # in a name of srun's, % and a letter stand for something el
 "${step[@]}" -N 1 -n 1 -w "$SLURMD_NODENAME" --job-name=ray-head --output="$logs/head-%j.$try.log" \
   bash -c "$on_node" - "${inside[@]}" ray start --block --head --node-ip-address="$address" \
   --include-dashboard=false "${head_ports[@]}" "${ports[@]}" "${offer[@]}" &
-steps=($!) rc=75
+steps=($!) rc=75 up=0
 for ((i = 0; i < 2000 && !stop; i++)); do  # three tries
   [ -s "$ray_tmp/ray_current_cluster" ] && break  # what ray start writes last
   kill -0 "${steps[0]}" 2>/dev/null || { rc=1; break; }
@@ -150,7 +151,8 @@ fi
 
 # --- The driver ---------------------------------------------------------------------------------------
 if ((rc == 75)) && [ -z "$stop" ]; then
-  say "Ray at $address:$port: $nodes nodes, each $cpus CPUs, $gpus GPUs, $memory_mb MB"
+  say "Ray at $address:$port: $((up + 1)) of $(count "$nodes" node), each $(count "$cpus" CPU), $(count "$gpus" GPU), $memory_mb MB"
+  ((up + 1 == nodes)) || say "the others are not up, and get work once they are: see $home/worker-$SLURM_JOB_ID.$try-*.log"
   "${run[@]}" --address "$address:$port" &
   driver=$!
   [ -z "$stop" ] || kill -USR1 "$driver"
@@ -184,7 +186,10 @@ done
 [ -z "$left" ] || "${step[@]}" -N "$nodes" -n "$nodes" --job-name=files rm -rf "$own_tmp"
 note ended "$rc"
 say "ended with $rc after $SECONDS s"
-if ((rc == 75)) && [ -n "$again" ] && [ ! -e "$home/cancelled" ]; then
+if ((rc == 75)) && { [ -z "$again" ] || [ -e "$home/cancelled" ]; }; then
+  note cancelled
+  say "cancelled; ctd submit goes on"
+elif ((rc == 75)); then
   # Again and again to the same point would go on for ever.
   if [ "$(progress)" = "$before" ]; then echo "$number" >>"$CTD_PROGRESS.still"; else rm -f "$CTD_PROGRESS.still"; fi
   if (($(cat "$CTD_PROGRESS.still" 2>/dev/null | wc -l) >= 2)); then
@@ -197,6 +202,7 @@ if ((rc == 75)) && [ -n "$again" ] && [ ! -e "$home/cancelled" ]; then
   next=
   if [ "$go_on" = requeue ]; then
     note requeued
+    say "Slurm is asked to start this allocation again"
     trap '' USR1 TERM
     for pause in 5 20 60 0; do
       [ ! -e "$home/cancelled" ] || break
@@ -213,7 +219,7 @@ if ((rc == 75)) && [ -n "$again" ] && [ ! -e "$home/cancelled" ]; then
       done | head -n 1)
       [ -z "$next" ] || break
     done
-    [ -z "$next" ] || note chained "${next%%;*}"
+    [ -z "$next" ] || { note chained "${next%%;*}"; say "allocation ${next%%;*} goes on"; }
   fi
   if [ -z "$next" ] && [ -e "$home/cancelled" ]; then
     note cancelled

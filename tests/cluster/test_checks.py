@@ -6,7 +6,9 @@ from cluster import checks
 from cluster.profiles import SlurmProfile
 from cluster.slurm import client as slurm
 
-ASKED_TOO_MUCH = "sbatch: error: Batch job submission failed: Requested node configuration is not available"
+ASKED_TOO_MUCH = (
+    "sbatch: error: Batch job submission failed: Requested node configuration is not available"
+)
 
 
 @pytest.fixture

@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import toy
 from cli_jobs import TOY
 
 from cluster.cli.restart import Cluster, RestartState
+from cluster.cli.running import say_what_failed
 
 OWN, THERE = Cluster(None, 100), Cluster("127.0.0.1:1", 100)
 
@@ -62,7 +64,7 @@ def test_a_ray_that_is_lost_each_time_is_given_up(tmp_path):
     assert [line for line in err.splitlines() if line.startswith(("Ray", "stopped"))] == [
         "Ray is gone (its GCS does not answer); starting it again in 0.1 s (1 of 1)",
         "stopped (Ray is gone (its GCS does not answer); it was started again 1 time); "
-        f"`ctd resume {tmp_path / 'job.zarr'}` continues it",
+        "the next allocation or the same `ctd submit` continues it",
     ]
     assert out == ""
     assert (tmp_path / "starts").read_text().splitlines() == ["--json"] * 2
@@ -117,4 +119,14 @@ def test_a_cluster_is_waited_for_as_long_as_the_job_says():
     assert why == (
         "the Ray at 127.0.0.1:1 is gone (it does not answer); "
         "it was waited for 0.3 s (run.cluster_wait_s)"
+    )
+
+
+def test_what_failed_in_an_allocation_is_tried_again_by_submit(monkeypatch, capsys):
+    monkeypatch.setenv("CTD_PROGRESS", "/x")
+    progress = SimpleNamespace(failed={3: "no data"}, failed_items={})
+    say_what_failed(SimpleNamespace(address="a.zarr"), progress)
+    assert (
+        "1 shard failed; `ctd logs a.zarr --shard 3` shows more, the same `ctd submit` tries"
+        in (capsys.readouterr().err)
     )

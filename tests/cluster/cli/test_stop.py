@@ -129,7 +129,7 @@ def test_while_the_storage_fails(ctd, job, monkeypatch, tmp_path):
         patch.setenv("CTD_PROGRESS", str(told))
         code, out, err = ctd("run", "job.yaml", "--executor", "serial")
     assert code == EXIT_STOPPED, err
-    assert "stopped (SIGTERM); `ctd resume" in err
+    assert "stopped (SIGTERM); the next allocation or the same `ctd submit` continues it" in err
     assert "Traceback" not in out + err
     assert told.read_text() == "before"
 
