@@ -148,7 +148,7 @@ class SlurmProfile(_Profile):
     def _interpreter(cls, value: str | None) -> str | None:
         if value is not None and len(value.split()) != 1:
             raise ValueError(
-                f"the path of an interpreter expected, got {value!r}; in a container: give its image in `container`"
+                "the path of an interpreter expected; in a container: give its image in `container`"
             )
         return value
 

@@ -1,4 +1,4 @@
-"""Numbers, durations and near words as text, for whatever a user reads."""
+"""Numbers, durations, near words and pydantic's messages as text, for whatever a user reads."""
 
 import difflib
 import re
@@ -35,6 +35,24 @@ def duration(seconds: float) -> str:
         if seconds >= size:
             return f"{seconds // size:.0f} {name} {seconds % size // below:.0f} {small}"
     raise AssertionError(seconds)
+
+
+KINDS = {"string": "text", "integer": "a whole number", "dictionary": "a mapping", "boolean": "true or false"}  # fmt: skip
+"""Pydantic's word for a kind of value -> ours."""
+
+
+def plainly(message: str) -> str:
+    """A message of pydantic's in our words: what was expected, and not how the value was read.
+
+    >>> plainly("Input should be a valid integer, unable to parse string as an integer")
+    'must be a whole number'
+    >>> plainly("Input should be greater than 0")
+    'must be greater than 0'
+    """
+    text = message.replace("Input should be ", "must be ", 1)
+    if kind := re.match(r"must be a valid (\w+)", text):
+        return f"must be {KINDS.get(kind[1], f'a {kind[1]}')}"
+    return text
 
 
 def meant(word: object, known: Iterable[str]) -> str:

@@ -13,6 +13,7 @@ from ctd.words import count as count
 from ctd.words import duration as duration
 from ctd.words import meant as meant
 from ctd.words import nearest as nearest
+from ctd.words import plainly
 
 EXIT_FAULT = 2
 """Exit code of a command with bad input, or that cannot go on; it has printed the reason."""
@@ -140,8 +141,7 @@ def explain(
             shown = f" (given: {shown})" if place else ""
             text = fault["msg"].removeprefix("Value error, ")
             text = text.removeprefix(f"{path}: ")
-            text = re.sub(r" or instance of \w+$", "", text)  # no file can hold an instance
-            line = f"{at}: {text}{shown}{_misspelt(fault)}"
+            line = f"{at}: {plainly(text)}{shown}{_misspelt(fault)}"
         lines[line] = None
         if fault["type"] == "missing" or not place:
             secondary.add(line)

@@ -13,7 +13,7 @@ from ctd.tasks.recorded import Recorded
 from ctd.tasks.task import Task
 from ctd.tasks.white_noise import ContextualIntegrator, Decision, Integrator
 from ctd.tasks.yang import Yang
-from ctd.words import meant
+from ctd.words import meant, plainly
 
 TASKS: dict[str, type[Task]] = {
     task.name: task
@@ -92,7 +92,7 @@ def _explain(error: ValidationError, cls: type[Task]) -> str:
                 f"{place}: {fault['ctx']['error']}" if place else str(fault["ctx"]["error"])
             )
         else:
-            lines.append(f"{place}: {fault['msg']} (given: {fault['input']!r:.60})")
+            lines.append(f"{place}: {plainly(fault['msg'])} (given: {fault['input']!r:.60})")
     return "; ".join(lines)
 
 

@@ -91,8 +91,10 @@ def test_a_profile_in_this_folder_is_named_by_its_file(folder, tmp_path, monkeyp
         ),
         ({"kind": ["slurm"]}, r"x: kind: local, ray or slurm expected, got \['slurm'\]"),
         ({"kind": {"slurm": 1}}, "x: kind: local, ray or slurm expected, got {'slurm': 1}"),
-        ({**SLURM, "setup": 5}, r"x: setup: Input should be a valid list \(given: 5\)"),
-        ({**SLURM, "memory_gb": float("inf")}, "x: memory_gb: Input should be a finite number"),
+        ({**SLURM, "sbatch": "-x n1"}, r"x: sbatch: must be a list \(given: '-x n1'\)"),
+        ({**SLURM, "memory_gb": "8G"}, r"x: memory_gb: must be a number \(given: '8G'\)"),
+        ({**SLURM, "setup": 5}, r"x: setup: must be a list \(given: 5\)"),
+        ({**SLURM, "memory_gb": float("inf")}, "x: memory_gb: must be a finite number"),
         ({**SLURM, "partiton": "gpu"}, "x: partiton: unknown field; did you mean 'partition'?"),
         ({"kind": "slurm", "time": 5}, "x: memory_gb: required, but not given"),
         ({**SLURM, "time": "4h"}, r"x: .*time: D-HH:MM:SS, HH:MM:SS or minutes expected, got '4h'"),
@@ -102,7 +104,7 @@ def test_a_profile_in_this_folder_is_named_by_its_file(folder, tmp_path, monkeyp
         ({**SLURM, "environment": {"A B": "1"}}, "x: environment: 'A B' is not the name of an env"),
         (
             {**SLURM, "python": "apptainer exec --nv ctd.sif python"},
-            r"x: python: the path of an interpreter expected, .*; in a container: give its image in `container`",
+            r"x: python: the path of an interpreter expected; in a container: give its image in `container` \(given: '.*'\)$",
         ),
         (
             {**SLURM, "container": "a.sif", "python": "/bin/python"},

@@ -39,7 +39,7 @@ SLURM = {"kind": "slurm", "memory_gb": 2, "time": 60, "work_dir": "/tmp/ctd-work
     [
         (None, "no cluster is given; name one by --cluster NAME, or in the field `cluster`"),
         ({"kind": "local"}, "is this machine; use ctd run"),
-        ({**SLURM, "nodes": 0}, "cluster: nodes: Input should be greater than 0"),
+        ({**SLURM, "nodes": 0}, "cluster: nodes: must be greater than 0"),
         ("nowhere", "cluster 'nowhere': .* does not exist"),
     ],
 )

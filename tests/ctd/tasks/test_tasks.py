@@ -173,7 +173,7 @@ BAD = {
     ),
     "far parameter": ({"name": "flipflop", "zzz": 2}, "zzz; its parameters are n_steps, n_bits"),
     "value": ({"name": "integrator", "n_steps": 0}, "task integrator: n_steps: .*greater than 0"),
-    "type": ({"name": "integrator", "sd": "much"}, "sd: .*valid number.*given: 'much'"),
+    "type": ({"name": "integrator", "sd": "much"}, "sd: must be a number.*given: 'much'"),
     "a file": ("my/t.h5", "task my/t.h5: a file of trials is `task: file, trials: my/t.h5`"),
     "no module": ("nowhere.Task", "task nowhere.Task: there is no module nowhere"),
     "no class": (f"{__name__}.Model", "has no class Model derived from ctd.tasks.Task"),

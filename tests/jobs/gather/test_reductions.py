@@ -203,7 +203,7 @@ def test_settings_are_told_apart_in_order_of_appearance():
         ([{"name": "histogram", "of": "norm", "bns": 3}], "bns: unknown field; did you mean 'bins'?"),
         ([{"name": "histogram", "of": "norm", "range": [2, 1]}], "expected two rising numbers"),
         ([{"name": "best"}], "by: required, but not given"),
-        ([{"name": "best", "by": "norm", "k": 0}], "k: Input should be greater than 0"),
+        ([{"name": "best", "by": "norm", "k": 0}], "k: must be greater than 0"),
         ([{"name": "counts"}, {"name": "counts"}], "1: there is a table 'counts' already"),
         ([{"name": "counts", "table": "items"}], "there is a table 'items' already"),
         ([{"name": "counts", "table": "place"}], "there is a table 'place' already"),

@@ -153,7 +153,7 @@ def test_values_have_the_kind_of_their_field():
         found = items.values(name, np.arange(items.n))
         assert found.dtype.kind == kind
         np.testing.assert_array_equal(found, expected)
-    with pytest.raises(JobError, match=r"n_steps: .*valid integer.*2\.5"):
+    with pytest.raises(JobError, match=r"n_steps: .*whole number.*2\.5"):
         items_of({"grid": {"n_steps": {"linspace": [0, 5, 3]}}})
 
 
@@ -173,14 +173,14 @@ def test_codes_hold_every_value_of_an_axis_and_of_sweeps_end_to_end(n):
         ({"grid": {"rat": [1]}}, {}, "sweep: unknown field 'rat'; did you mean 'rate'?"),
         ({}, {"rat": 1}, "params: rat: unknown field; did you mean 'rate'?"),
         ({"grid": {"rate": [0.1]}}, {"rate": 1}, "'rate' is given in params and in sweep"),
-        ({"grid": {"n": [2, 0]}}, {}, "sweep: n: Input should be greater than 0 (given: 0)"),
+        ({"grid": {"n": [2, 0]}}, {}, "sweep: n: must be greater than 0 (given: 0)"),
         (
             {"grid": {"n": {"range": 5000}}},
             {"offset": 1},
-            "sweep: n: Input should be greater than 0",
+            "sweep: n: must be greater than 0",
         ),
-        ({"grid": {"n": [2, "many"]}}, {}, "valid integer"),
-        ({"grid": {"rate": [0.1, [1, 2]]}}, {}, "rate: Input should be a valid number"),
+        ({"grid": {"n": [2, "many"]}}, {}, "a whole number"),
+        ({"grid": {"rate": [0.1, [1, 2]]}}, {}, "rate: must be a number"),
         ({"grid": {"rate.x": [1]}}, {}, "'rate' is a number"),
         (
             {"grid": {"rate": {"range": 100000}, "n_steps": {"range": 10000}}},

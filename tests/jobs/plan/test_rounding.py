@@ -76,7 +76,7 @@ def test_results_of_a_run(tmp_path):
     ("bits", "said"),
     [
         ({"nrm": 6}, "keep_bits: this job has no result 'nrm'; did you mean 'norm'?"),
-        ({"x": 0}, "keep_bits.x: Input should be greater than 0"),
+        ({"x": 0}, "keep_bits.x: must be greater than 0"),
         ({"steps": 6}, "keep_bits: steps holds int32, but only reals can be rounded"),
     ],
 )

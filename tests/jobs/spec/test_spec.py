@@ -33,7 +33,7 @@ def test_read_job_yaml_and_json_agree(job_file):
 def test_read_job_overrides(job_file, override, where, expected):
     path = job_file("kernel: toy\n")
     if expected is None:
-        with pytest.raises(JobError, match="name: Input should be a valid string"):
+        with pytest.raises(JobError, match="name: must be text"):
             read_job(path, [override])
     else:
         assert where(read_job(path, [override])) == expected
@@ -75,7 +75,7 @@ def test_read_job_overrides(job_file, override, where, expected):
             "n_steps: unknown field; write params.n_steps if it is a parameter of the kernel",
         ),
         ("params: {}", None, "kernel: required, but not given"),
-        ("kernel: toy\nseed: -1", None, "seed: Input should be greater than or equal to 0"),
+        ("kernel: toy\nseed: -1", None, "seed: must be greater than or equal to 0"),
         ("kernel: toy\nsweep: {grid: {a: {rnge: 3}}}", None, "sweep.grid.a"),
         ("kernel: toy", "seed", "expected key.path=value"),
         ("kernel: toy", "kernel.a=1", "'kernel' is 'toy', not a mapping"),
