@@ -26,7 +26,7 @@ Each other folder or file is a kernel:
     trials         the network linearised along trials
     ablation       the network without one unit or mode
 
-`reduce` makes the table: unique points with basin shares, Jacobians, eigenvalues, stability.
+`reduce` makes the table: unique points with their shares of the searches, Jacobians, eigenvalues, stability.
 """
 
 from ctd.fixed_points.candidates import load, map_of, n_in_of

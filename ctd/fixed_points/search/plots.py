@@ -84,7 +84,7 @@ def _space(seen: Portrait, texts: list[str], first: int, second: int) -> Plot:
                 where[rows, second],
                 f"{label} ({len(rows)})",
                 colour=seen.at_points[rows],
-                size=np.asarray(seen.reduced["basin_share"], float)[rows],
+                size=np.asarray(seen.reduced["search_share"], float)[rows],
                 marker=marker,
                 hollow=hollow,
                 text=[texts[row] for row in rows],
@@ -123,7 +123,7 @@ def _texts(reduced: Mapping[str, np.ndarray], flow: bool) -> list[str]:
     return [
         f"point {k}: {reduced['kind'][k]}, {reduced['stability'][k]}\n"
         f"q {reduced['q'][k]:.2g}, leading {leading} {reduced['leading'][k]:.4f}\n"
-        f"basin {reduced['basin_share'][k]:.1%} ({count(int(reduced['count'][k]), 'candidate')})"
+        f"basin {reduced['search_share'][k]:.1%} ({count(int(reduced['count'][k]), 'candidate')})"
         for k in range(len(reduced["kind"]))
     ]
 
@@ -197,7 +197,7 @@ def _border(values: np.ndarray, flow: bool) -> tuple[Lines, str]:
 
 def _basins(reduced: Mapping[str, np.ndarray], texts: list[str]) -> Plot:
     """The share of the candidates that ended at each point, largest first."""
-    share = np.asarray(reduced["basin_share"], float)
+    share = np.asarray(reduced["search_share"], float)
     order = np.argsort(-share, kind="stable")[:60]
     layers: list[Layer] = []
     for label, rows, _, _ in sorts(reduced):

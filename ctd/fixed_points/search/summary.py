@@ -84,8 +84,8 @@ REDUCED = {
         "1",
         "how far off a fixed point is, to first order: the length of Newton's step; NaN for slow points",
     ),
-    "count": Var(_P, "1", "candidates that ended here"),
-    "basin_share": Var(_P, "1", "their share of all candidates with this input"),
+    "count": Var(_P, "1", "searches that ended here"),
+    "search_share": Var(_P, "1", "share of all searches with this input that ended here"),
     "stability": Var(
         _P, "1", "unstable: a mode grows; marginal: none grows, one does not decay; stable"
     ),
@@ -120,7 +120,7 @@ REDUCED = {
     "frequency_hz": Var((*_P, "mode"), "Hz", "frequency in hertz, where dt is given"),
     "n_unique": Var((), "1", "unique points, those beyond max_points included"),
 }
-SUMMARY = ("kind", "q", "error", "stability", "n_unstable", "leading", "basin_share", "count", "outlier", "origin")  # fmt: skip
+SUMMARY = ("kind", "q", "error", "stability", "n_unstable", "leading", "search_share", "count", "outlier", "origin")  # fmt: skip
 
 
 def reduce(
@@ -167,7 +167,7 @@ def reduce(
         "q": q,
         "residual": np.sqrt(2 * q),
         "count": join("count", np.zeros(0, int)),
-        "basin_share": join("basin_share", np.zeros(0)),
+        "search_share": join("search_share", np.zeros(0)),
         "nearest_state": nearest,
         "outlier": nearest > options.outlier_tol * float(shared.spread),
         "n_unique": np.asarray(sum(table["n_unique"] for table in tables)),
@@ -216,7 +216,7 @@ class _Ends:
             "q": found.q[kept],
             "origin": np.asarray(origins)[origin[kept]],
             "count": found.n_members[kept],
-            "basin_share": found.n_members[kept] / self.n,
+            "search_share": found.n_members[kept] / self.n,
             "constant_input": np.tile(self.x, (len(kept), 1)),
             "n_unique": np.asarray(len(found.n_members)),
         }
@@ -272,7 +272,7 @@ class _More:
             "q": self._newton(x, points)[0] ** 2 / 2,
             "origin": np.full(m, origin),
             "count": np.zeros(m, int),
-            "basin_share": np.zeros(m),
+            "search_share": np.zeros(m),
             "constant_input": np.tile(x, (m, 1)),
         }
         joined = {name: np.concatenate([table[name], values]) for name, values in new.items()}

@@ -145,7 +145,7 @@ def test_inputs_are_reduced_apart(network):
     assert set(xs) == {0.5, -0.5}
     assert (np.diff(xs) <= 0).all()
     for value in (0.5, -0.5):
-        assert table["basin_share"][xs == value].sum() == pytest.approx(1)
+        assert table["search_share"][xs == value].sum() == pytest.approx(1)
     assert table["count"].sum() == 30
 
 

@@ -150,7 +150,7 @@ def test_saddles_are_found_between_memories():
     assert unique["origin"].tolist() == ["states"] * 8 + ["between points"] * 19
     assert unique["count"].tolist() == [1] * 8 + [0] * 19
     assert unique["n_unique"] == 27
-    assert unique["basin_share"].sum() == pytest.approx(1)
+    assert unique["search_share"].sum() == pytest.approx(1)
     zeros = (np.round(points) == 0).sum(axis=1)
     np.testing.assert_array_equal(unique["n_unstable"], zeros)
     first, heads, *rows = repr(found).splitlines()

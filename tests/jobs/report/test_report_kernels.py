@@ -41,7 +41,7 @@ def test_fixed_point_plots_show_the_points_of_the_store():
     np.testing.assert_allclose(drawn, expected[order], atol=2e-4)  # 5 digits
     basins = next(p for p in plots if p["title"] == "Basin shares")
     total = sum(h for layer in basins["layers"] for h in layer["height"])
-    assert total == pytest.approx(float(np.sum(reduced["basin_share"][...])), abs=1e-4)
+    assert total == pytest.approx(float(np.sum(reduced["search_share"][...])), abs=1e-4)
 
 
 def test_esn_map_and_replay_show_the_numbers_of_the_store():
