@@ -251,7 +251,7 @@ class Kernel:
     Options: type[BaseModel] = NoOptions
     """The settings of `reduce`, which can be changed after the run."""
     summary: tuple[str, ...] = ()
-    """The reduced names that a terminal shows as columns of a table; their first axis gives its rows."""
+    """The reduced names that a terminal shows as columns, rows along their first axis; lists, along a second, where rows differ."""
     plots: Callable[..., list[Plot]] | None = None
     """(inputs, shared, columns, results, reduced) -> the plots of a group in a report (see `ctd.plots`). Results are
     read when they are indexed: `results["curve"][:200]` reads 200 rows."""
@@ -303,7 +303,6 @@ class Kernel:
 
     def coordinates(self, inputs: View[BaseModel], shared: PyTree) -> dict[str, Coordinate]:
         """The coordinates of `coords`; values alone get the unit 1 and their axis as the long name."""
-        # Kernels give values alone where an axis needs no unit.
         given = self.coords(inputs, shared) if self.coords else {}
         plain = lambda value: value if isinstance(value, Coordinate) else Coordinate(value)
         found = {axis: plain(value) for axis, value in given.items()}

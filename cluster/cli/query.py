@@ -165,7 +165,7 @@ def _default_columns(
 
     def place(name: str) -> tuple[int, int]:
         kind = name.partition(".")[0].partition("[")[0]
-        if name in known[:n_first]:
+        if name in known[:n_first] or name == table:
             return 0, known.index(name)
         if name in sorted_by:
             return 2, sorted_by.index(name)

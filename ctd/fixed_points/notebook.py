@@ -43,7 +43,9 @@ class Found:
         codes = self.results["outcome"]
         ended = [f"{np.sum(codes == k):,} {name}" for k, name in enumerate(self.outcomes)]
         ended = [text for text in ended if not text.startswith("0 ")]
-        shown = {name: self.unique[name] for name in SUMMARY if name in self.unique}
+        x = self.unique["constant_input"]
+        left_out = {"constant_input"} if (x == x[:1]).all() else set()
+        shown = {n: self.unique[n] for n in SUMMARY if n in self.unique and n not in left_out}
         return "\n".join(
             [f"{count(len(codes), 'candidate')}: {', '.join(ended)}", *lines_of(shown)]
         )

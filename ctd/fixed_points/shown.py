@@ -19,4 +19,6 @@ def lines_of(columns: Mapping[str, np.ndarray]) -> list[str]:
 
 
 def _text(value: object) -> str:
+    if isinstance(value, np.ndarray):
+        return f"[{', '.join(map(_text, value))}]"
     return f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)

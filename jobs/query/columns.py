@@ -83,6 +83,16 @@ def as_column(values: object) -> Column:
     return _spelt(values.astype(object))
 
 
+def is_varied(column: Column) -> bool:
+    """Whether two rows of a column differ.
+
+    >>> is_varied(as_column(["a", "a"])), is_varied(np.array([1, 2]))
+    (False, True)
+    """
+    values = column.ranks() if isinstance(column, Text) else column
+    return bool((values[1:] != values[:-1]).any())
+
+
 def as_array(column: Column) -> np.ndarray:
     """A column as an array; texts become Python objects."""
     return column.array() if isinstance(column, Text) else column
@@ -197,7 +207,9 @@ def rows_as_text(values: np.ndarray) -> Text:
     """Spell the rows of an (n, k) array as texts such as '[1, -0.5]'."""
     codes = factorize_rows(map(factorize, values.T), len(values))
     first = np.unique(codes, return_index=True)[1]
-    return labelled(codes, [as_text(row) for row in values[first].tolist()])
+    # By way of its own shortest text, a float32 of 0.1 is '0.1', not 0.10000000149011612.
+    exact = (lambda one: float(str(one))) if values.dtype.kind == "f" else np.generic.item
+    return labelled(codes, [as_text([exact(one) for one in row]) for row in values[first]])
 
 
 def as_text(value: object) -> str:

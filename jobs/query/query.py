@@ -216,25 +216,31 @@ def _resolve(tables: Source, source: str | None, named: set[str]) -> Table:
             f"no table has all of the columns {', '.join(sorted(named))}; name one by --table: "
             f"{', '.join(tables.names())}"
         )
-    raise JobError(f"unknown column {missing[0]!r}{_hint(tables.stores[0], missing[0], known)}")
+    raise JobError(
+        f"unknown column {missing[0]!r}{_hint(tables.stores[0], missing[0], known, source)}"
+    )
 
 
-def _hint(store: Store, name: str, tables: Mapping[str, Sequence[str]]) -> str:
+def _hint(
+    store: Store, name: str, tables: Mapping[str, Sequence[str]], source: str | None = None
+) -> str:
     """The end of the error for a column that no table has: what the user may have meant.
 
-    tables: table -> its columns, of those searched.
+    tables: table -> its columns, of those searched. source: the table that was asked for.
     """
     known = {column for columns in tables.values() for column in columns}
     column, _, word = name.partition(" ")
     sign = {"asc": "", "desc": "-"}.get(word.strip().lower())
     if sign is not None and column in known:
         return f"; --sort={sign}{column} sorts by it"
-    described = store.description.dims.get(name)
-    if name in store.names(0) and described and described.axes:
-        shape = ", ".join(("item", *described.axes))
-        return f": it is an array ({shape}), not a column; read it as jobs.open_store(...)['results/0']['{name}']"
+    if array := _array(store, name, source):
+        folder, axes = array
+        return f": it is an array ({', '.join(axes)}), not a column; read it as jobs.open_store(...)['{folder}/0']['{name}']"
+    listed = "".join(f"\n  {table}: {', '.join(columns)}" for table, columns in tables.items())
     value = inner(attributes(store.results(0))["params"], name)
     top = name.partition(".")[0]
+    if source and top in store.swept and top not in known:
+        return f": the job sweeps it, but table {source} has no such column; known:{listed}"
     swept = any(column == top or column.startswith((f"{top}.", f"{top}[")) for column in known)
     if value is not None and not swept:
         return f": the job does not sweep it, and all its items have {value!r:.60}"
@@ -242,8 +248,18 @@ def _hint(store: Store, name: str, tables: Mapping[str, Sequence[str]]) -> str:
     if "did you mean" in near:
         return near
     quoted = f"; write a text in quotes, '{name}'" if name.isidentifier() else ""
-    listed = [f"\n  {table}: {', '.join(columns)}" for table, columns in tables.items()]
-    return f"{quoted}; known:{''.join(listed)}"
+    return f"{quoted}; known:{listed}"
+
+
+def _array(store: Store, name: str, source: str | None) -> tuple[str, tuple[str, ...]] | None:
+    """The folder and axes of an array of this name, of the table `source` before all others; None without one."""
+    reduced, result = store.description.reduced.get(name), store.description.dims.get(name)
+    made = ("gathered", reduced.axes) if reduced and len(reduced.axes) > 1 else None
+    if made and made[1][0] == source:
+        return made
+    if name in store.names(0) and result and result.axes:
+        return "results", ("item", *result.axes)
+    return made
 
 
 def _candidates(tables: Source) -> Iterator[str]:

@@ -7,7 +7,7 @@ which its values differ are shown by default.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
@@ -53,6 +53,8 @@ class Columns:
     """The columns that a query returns if it names none."""
     ids: str = ""
     """The column of item ids, if each row is about one item."""
+    if_varied: tuple[str, ...] = ()
+    """Columns of `shown` that are shown only where rows differ in them."""
 
     def add(self, name: str, read: Read, labels: Sequence[str] = ()) -> None:
         """Add a column; if all its texts (`labels`) are mappings or lists, add their fields or elements too."""
@@ -144,21 +146,35 @@ def _by_label(read: Read, labels: Sequence[str], values: Sequence[object]) -> Re
     return at
 
 
-def reduced(groups: list[tuple[int, zarr.Group]], axis: str) -> Columns:
+def reduced(
+    groups: list[tuple[int, zarr.Group]], axis: str, summary: Collection[str] = ()
+) -> Columns:
     """The table of reduced values along an axis: the rows of all groups, one group after another.
 
-    groups: (number, gathered group). A row also has its group's number and swept values.
+    A row also has its group's number, its own number in the group (in a column named like the axis, unless an array has that
+    name) and the group's swept values.
+
+    Args:
+        groups: (number, gathered group).
+        axis: the axis of the rows.
+        summary: arrays that are columns even if they have one more axis: of lists, shown where rows differ.
     """
-    parts = []
+    parts, lists = [], []
     for number, group in groups:
-        arrays = {name: array for name, array in group.arrays() if _dims(array) == (axis,)}
+        held = dict(group.arrays())
+        arrays = {name: array for name, array in held.items() if _dims(array) == (axis,)}
         if arrays:
             n = next(iter(arrays.values())).shape[0]
             parts.append((number, n, arrays, attributes(group)["swept"]))
-    which = np.repeat(np.arange(len(parts)), [n for _, n, _, _ in parts])
+            lists.append(_lists({name: held[name] for name in summary if name in held}, axis))
+    sizes = [n for _, n, _, _ in parts]
+    which = np.repeat(np.arange(len(parts)), sizes)
     columns = Columns(len(which))
     if parts:
         columns.add_constants("group", [number for number, *_ in parts], which)
+        columns.add(
+            axis, lambda rows: (np.arange(len(which)) - np.cumsum([0, *sizes])[which])[rows]
+        )
     for key in dict.fromkeys(key for *_, swept in parts for key in swept):
         columns.add_constants(key, [swept.get(key) for *_, swept in parts], which)
     names = {name for _, _, arrays, _ in parts for name in arrays}
@@ -167,10 +183,25 @@ def reduced(groups: list[tuple[int, zarr.Group]], axis: str) -> Columns:
             (n, _reader(arrays[name]) if name in arrays else None) for _, n, arrays, _ in parts
         ]
         columns.add(name, end_to_end(pieces))
+    for name in dict.fromkeys(name for one in lists for name in one.reads):
+        columns.reads[name] = end_to_end(
+            [(n, one.reads.get(name)) for n, one in zip(sizes, lists, strict=True)]
+        )
+    columns.if_varied = tuple(dict.fromkeys(name for one in lists for name in one.shown))
+    columns.shown = list(dict.fromkeys([*columns.shown, *columns.if_varied]))
     units = {
         name: attributes(a).get("units") for *_, found, _ in parts for name, a in found.items()
     }
     columns.ids = next((name for name in sorted(units) if units[name] == ITEM), "")
+    return columns
+
+
+def _lists(arrays: Mapping[str, zarr.Array[Any]], axis: str) -> Columns:
+    """The columns of those arrays that have one axis more than `axis`."""
+    columns = Columns(0)
+    for name, array in arrays.items():
+        if _dims(array)[:1] == (axis,) and array.ndim == 2:
+            columns.add_list(name, _reader(array), array.shape[1])
     return columns
 
 

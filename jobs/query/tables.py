@@ -14,6 +14,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -25,7 +26,7 @@ from jobs.errors import JobError, nearest
 from jobs.gather.gather import require_rows
 from jobs.gather.tables import reduction_tables
 from jobs.late import zarr
-from jobs.query.columns import Column, as_array
+from jobs.query.columns import Column, as_array, is_varied
 from jobs.query.readers import (
     ALL,
     Columns,
@@ -65,7 +66,7 @@ class Table:
 
     def __init__(self, name: str, columns: Columns) -> None:
         self.name = name
-        self.n, self._reads, self.shown = columns.n, columns.reads, columns.shown
+        self.n, self._reads, self._columns = columns.n, columns.reads, columns
         self._kept: dict[str, Column] = {}
         self._picked: dict[str, list[tuple[np.ndarray, Column]]] = {}
 
@@ -73,6 +74,12 @@ class Table:
     def names(self) -> list[str]:
         """Every column, whether shown by default or not."""
         return list(self._reads)
+
+    @cached_property
+    def shown(self) -> list[str]:
+        """The columns that a query returns if it names none."""
+        left_out = {name for name in self._columns.if_varied if not is_varied(self.read(name))}
+        return [name for name in self._columns.shown if name not in left_out]
 
     def read(self, name: str, rows: Rows = ALL) -> Column:
         """Some rows of a column. rows: a slice, or an array of row numbers.
@@ -267,7 +274,7 @@ class Tables(Source):
             places = (as_array(items.read(column)) for column in ("item", "group", "row"))
             return search_columns(self.store, search, *places)
         if name in self.names():
-            found = reduced(self.groups(), name)
+            found = reduced(self.groups(), name, self.store.description.summary)
             return with_swept(found, *self._swept()) if found.ids else found
         if name == SEARCH_TABLE:
             raise JobError(f"table {name!r}: only a job with a search has it (docs/search.md)")

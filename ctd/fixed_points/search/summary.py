@@ -120,7 +120,9 @@ REDUCED = {
     "frequency_hz": Var((*_P, "mode"), "Hz", "frequency in hertz, where dt is given"),
     "n_unique": Var((), "1", "unique points, those beyond max_points included"),
 }
-SUMMARY = ("kind", "q", "error", "stability", "n_unstable", "leading", "search_share", "count", "outlier", "origin")  # fmt: skip
+SUMMARY = (
+    "kind", "constant_input", "q", "error", "stability", "n_unstable", "leading", "search_share", "count", "outlier", "origin",
+)  # fmt: skip
 
 
 def reduce(
@@ -163,7 +165,7 @@ def reduce(
         "origin": join("origin", np.zeros(0, "<U1")),
         "kind": np.where(outcome == FIXED, "fixed", "slow"),
         "point": points,
-        "constant_input": x,
+        "constant_input": x.astype(inputs.dtype),  # an x of 0.1 stays 0.1
         "q": q,
         "residual": np.sqrt(2 * q),
         "count": join("count", np.zeros(0, int)),

@@ -3,6 +3,7 @@
 One program holds most maps: which of them an item is, the first number of its constant input says.
 """
 
+from dataclasses import replace
 from functools import partial
 
 import jax.numpy as jnp
@@ -158,6 +159,9 @@ def test_saddles_are_found_between_memories():
     assert heads.split()[:4] == ["kind", "q", "error", "stability"]
     assert len(rows[:-1]) == 20
     assert "7 more" in rows[-1]
+    inputs = {"constant_input": np.arange(54).reshape(27, 2) / 2}
+    driven = replace(found, unique=unique | inputs)  # shown where the points' inputs differ
+    assert repr(driven).splitlines()[2].split()[:3] == ["fixed", "[0,", "0.5]"]
 
 
 def newton_of_sine(points):

@@ -64,7 +64,7 @@ def test_query_of_a_table_about_items_has_their_swept_columns(store):
     items = table(store, "items").set_index("item")
     found = table(store, "place")
     ids = found["best_item"]
-    assert list(found.columns) == ["group", "n", "best_item", "rate", "push", "best_norm"]
+    assert list(found.columns) == ["group", "place", "n", "best_item", "rate", "push", "best_norm"]
     for name in ("n", "rate", "push"):
         assert found[name].tolist() == items[name][ids].tolist()
     few = query(
@@ -349,6 +349,8 @@ def test_rows_are_grouped_by_values_of_any_kind(column, keys):
 # --- lists and mappings among what is swept -------------------------------------------------------
 
 MAPPED = """
+import numpy as np
+
 from ctd.kernel import Params, Static, Traced, Var, one_shot
 from ctd.tasks import AnyTask, Decision
 
@@ -361,13 +363,16 @@ class Item(Params):
 
 
 def reduce(inputs, shared, columns, results, options):
-    return {"largest": results["y"].max(keepdims=True)}
+    steps = np.float32([inputs.task.n_steps / 10, 0])
+    y = np.sort(results["y"])[::-1][:2]
+    return {"largest": y, "tenth": np.tile(steps, (2, 1)), "alike": np.ones((2, 3)), "both": np.ones((2, 2))}
 
 
 kernel = one_shot(
     "mapped", Item, {"y": Var(), "z": Var()},
     lambda static, shared, traced, key: {"y": traced.x * static.task.n_steps + traced.push[0], "z": traced.x * (1 + 2j)},
-    reduce=reduce, reduced={"largest": Var(("place",))},
+    reduce=reduce, summary=("largest", "tenth", "alike"),
+    reduced={"largest": Var(("place",)), **{name: Var(("place", "part")) for name in ("tenth", "alike", "both")}},
 )
 """
 
@@ -402,7 +407,31 @@ def test_query_mapping_has_columns_of_its_fields(mapped):
         [7, "[1, 2]", 14.5], [7, "[3]", 14.5], [5, "[1, 2]", 10.5], [5, "[3]", 10.5],
     ]  # fmt: skip
     reduced = query(mapped, where="largest > 11", columns=["task.n_steps", "layers[0]"])
-    assert reduced.to_numpy().tolist() == [[7, 1], [7, 3]]
+    assert reduced.to_numpy().tolist() == [[7, 1]] * 2 + [[7, 3]] * 2
+
+
+def test_rows_of_a_reduction_have_numbers_and_lists(mapped):
+    """Their number in the group; lists that the kernel's summary names, shown where they differ, by the shortest decimals."""
+    found = table(mapped, "place")
+    assert list(found.columns)[:2] == ["group", "place"]
+    assert found["place"].tolist() == [0, 1] * 4
+    assert set(found["tenth"]) == {"[0.5, 0]", "[0.7, 0]"}
+    assert "alike" not in found
+    few = query(mapped, "tenth[0] > 0.6", table="place", columns="place, alike", limit=3)
+    assert few.to_numpy().tolist() == [[0, "[1, 1, 1]"], [1, "[1, 1, 1]"], [0, "[1, 1, 1]"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("x", "'x': the job sweeps it, but table place has no such column; known:\n  place: group, "),
+        ("both", "it is an array (place, part), not a column; read it as jobs.open_store(...)['gathered/0']['both']"),
+    ],
+)  # fmt: skip
+def test_hints_at_what_a_table_lacks(mapped, name, said):
+    with pytest.raises(JobError) as caught:
+        query(mapped, table="place", columns=["largest", name])
+    assert said in str(caught.value)
 
 
 def test_query_of_complex_numbers(mapped):

@@ -49,7 +49,7 @@ def test_without_a_metric_what_was_found_is_counted(swept):
     [answer] = content["answers"]
     assert answer["lead"] == f"{len(query(store, table='place'))} places"
     assert answer["opens"] == "place"
-    assert [c["name"] for c in answer["table"]["columns"]] == ["best_norm", "best_item"]
+    assert [c["name"] for c in answer["table"]["columns"]] == ["place", "best_norm", "best_item"]
     assert answer["table"]["note"] == ""
     cut = first_rows(pd.DataFrame({"gain_index": range(16)}), ["gain_index"])
     assert cut["note"] == "6 of 16 rows; more under Tables"
