@@ -16,13 +16,15 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from jobs.errors import count
+from jobs.errors import advised, count
 from jobs.query.columns import of_json
 from jobs.run.progress import Listener
 from jobs.run.progress import Progress as RunProgress
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from jobs.store.store import Store
 
     type Columns = Mapping[str, Sequence[Any] | np.ndarray] | pd.DataFrame
     """A table: columns by name."""
@@ -227,6 +229,13 @@ def show_facts(facts: Mapping[str, str], mood: Mapping[str, str] | None = None) 
     for name, text in said.items():
         out.print(name.ljust(width), style="dim", end="")
         out.print(text, style=(mood or {}).get(name))
+
+
+def no_rows(table: str, store: "Store") -> str:
+    """What to say of a table of a store that is empty without any condition."""
+    asked = advised("ctd", "query", store.address, "--group-by", "outcome", "--agg", "count")
+    why = f"; {asked} says how the items ended" if store.description.outcomes else ""
+    return f"table {table} has no rows{why}"
 
 
 def n_rows(table: "Columns") -> int:

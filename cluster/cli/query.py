@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
-from cluster.cli.display import err, n_rows, out, records, show_facts, show_json, show_table
+from cluster.cli.display import (
+    err,
+    n_rows,
+    no_rows,
+    out,
+    records,
+    show_facts,
+    show_json,
+    show_table,
+)
 from cluster.cli.options import AsJson, ColumnNames, all_of, check_target
 from jobs.errors import JobError, advised, count
 from jobs.query.query import Asked, described, rows
@@ -107,6 +116,7 @@ def _reply_sql(store: Store | Shelf, text: str, to: Path | None, as_json: bool) 
         _answer("", frame, as_json, True)
     else:
         _write(store, frame, to)
+    _say_if_none(frame, "", store, text)
 
 
 def _reply(
@@ -123,6 +133,7 @@ def _reply(
         if default:
             found = _default_columns(name, found, store, (question["sort"] or "").split(","))
         _answer(name, found, as_json, not default, question["limit"])
+        _say_if_none(found, name, store, where, question["limit"])
         return name
     frame = ask(store, where, **question)
     name = str(frame.attrs["table"])
@@ -134,6 +145,7 @@ def _reply(
         _answer(name, shown, as_json, True, question["limit"])
     else:
         _write(store, frame, to)
+    _say_if_none(frame, name, store, where, question["limit"])
     return name
 
 
@@ -185,7 +197,7 @@ def _default_columns(
 def _answer(
     table: str, found: "Columns", as_json: bool, all_columns: bool, limit: int | None = None
 ) -> None:
-    """Print the rows, or that there are none.
+    """Print the rows, if any.
 
     table: the table's name, "" of SQL. limit: the most rows that were asked for, all of which are shown.
     """
@@ -194,8 +206,22 @@ def _answer(
     elif n_rows(found):
         most, hint = 100 if limit is None else None, "--json or --to FILE gives all"
         show_table(found, table or "sql", most, all_columns, hint)
-    if not n_rows(found) and limit != 0:
-        _say_none(table)
+
+
+def _say_if_none(
+    found: "Columns", table: str, store: Store | Shelf, where: str | None, limit: int | None = None
+) -> None:
+    """Print that an answer has no rows, and whether a condition or the table is the reason.
+
+    table, limit: as of `_answer`.
+    """
+    if n_rows(found) or limit == 0:
+        return
+    if not table:
+        err.print("the query found no row")
+    else:
+        none = f"no row of table {table} meets the conditions"
+        err.print(none if where else no_rows(table, stores_of(store)[0]))
 
 
 def _write(store: Store | Shelf, frame: "pd.DataFrame", to: Path) -> None:
@@ -204,15 +230,6 @@ def _write(store: Store | Shelf, frame: "pd.DataFrame", to: Path) -> None:
 
     save_frame(frame, to, described(stores_of(store)))
     err.print(f"wrote {count(len(frame), 'row')} to {to}")
-    if not len(frame):
-        _say_none(frame.attrs["table"])
-
-
-def _say_none(table: str) -> None:
-    """Print that an answer has no rows. table: as of `_answer`."""
-    err.print(
-        f"no row of table {table} meets the conditions" if table else "the query found no row"
-    )
 
 
 def stores_of(store: Store | Shelf) -> Sequence[Store]:

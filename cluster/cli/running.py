@@ -14,6 +14,7 @@ from cluster.cli.choice import executor_for, remember_pace
 from cluster.cli.display import (
     err,
     live_progress,
+    no_rows,
     out,
     show_error,
     show_json,
@@ -331,11 +332,13 @@ def summary(store: Store) -> None:
     axis = reduced[shown[0]].axes[0]
     _, frame = rows(store, table=axis)
     swept = store.swept
-    labels = [n for n in frame if n != axis and (n not in reduced or n in swept)]
+    labels = [name for name in frame if name not in reduced or name in swept]
     if len(store.job.plan.group_sizes) == 1:
         labels = [name for name in labels if name != "group"]
-    # There are none if nothing was gathered.
-    if columns := dict.fromkeys([*labels, *(n for n in shown if n in frame)]):
+    columns = list(dict.fromkeys([*labels, *(n for n in shown if n in frame)]))
+    if columns and not len(frame[columns[0]]):
+        out.print(no_rows(axis, store))
+    elif columns:  # there are none if nothing was gathered
         hint = f"{advised('ctd', 'query', store.address, '--table', axis)} shows them"
         first = reduced[shown[0]]
         title = f"{first.long_name} (table {axis})" if first.units == ITEM else axis
