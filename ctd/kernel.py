@@ -59,8 +59,8 @@ Traced = Annotated[T, Kind.TRACED]
 """A number, or a tuple of numbers: vmapped, one value for each item."""
 
 Data = Annotated[T, Kind.DATA]
-"""A choice of what `load` reads (a network's index, a number of trials). It splits groups as a static field does, but is not
-compiled in: `init`, `advance` and `result` do not see it, and groups that differ in data alone share a program."""
+"""A choice of what `load` reads. It splits groups as a static field does, but is not compiled in: `init`, `advance` and
+`result` do not see it, and groups that differ in data alone share a program."""
 
 File = Annotated[T, Kind.FILE]
 """A `Data` field that is a path; a relative path starts at the job file's folder."""
@@ -183,6 +183,8 @@ class Var(NamedTuple):
     long_name: str = ""
     more_is_better: bool = False
     """True for a score: a search by this result must set `mode`, since a search minimises by default."""
+    may_be_nan: bool = False
+    """True if some items have no value by design: nobody is warned of their NaN."""
 
 
 class Coordinate(NamedTuple):
@@ -223,8 +225,7 @@ class NoOptions(BaseModel):
 
 
 ANYWHERE, ON_CPU = (0, 1), (1, 0)
-"""Microbatches worth measuring for a kernel that names none. On a CPU, one by one (1) comes first, since an item's arrays then
-stay in cache; elsewhere, all slots side by side (0)."""
+"""Microbatches worth measuring for a kernel that names none. On a CPU, one by one (1) is first, as an item's arrays then stay in cache."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -272,8 +273,8 @@ class Kernel:
     width: int = 256
     """Slots of one device by default."""
     microbatches: tuple[int, ...] = ()
-    """Microbatches worth measuring (0: all slots, 1: one by one), the likeliest first: the runner takes it where measuring
-    would cost more than it could save. A kernel whose best one is known names that one alone. Empty: ANYWHERE, ON_CPU."""
+    """Microbatches worth measuring (0: all slots, 1: one by one); the likeliest, first, is taken where measuring would cost more
+    than it could save. A kernel whose best one is known names that one alone. Empty: ANYWHERE, ON_CPU."""
     cpu_microbatches: tuple[int, ...] = ()
     """Microbatches worth measuring on a CPU, if they differ; empty: `microbatches`."""
 

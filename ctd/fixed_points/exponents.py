@@ -100,14 +100,14 @@ RUNNING, DONE, DIVERGED = -1, 0, 1
 DIMS = {
     "exponent": Var(("number",), "1/step", "Lyapunov exponents; of a flow, per unit of time"),
     "exponent_error": Var(
-        ("number",), "1/step", "standard error, from the means over the advances as if independent; NaN of one"
+        ("number",), "1/step", "standard error, from the means over the advances as if independent; NaN of one", may_be_nan=True
     ),
     "largest": Var((), "1/step", "the largest exponent: above 0, chaos"),
     "sum": Var((), "1/step", "sum of the exponents that were computed"),
     "dimension": Var(
         (), "1",
         "Kaplan-Yorke dimension, with exponents within two standard errors of 0, or within one over the time measured, as 0; "
-        "NaN if more exponents would be needed",
+        "NaN if more exponents would be needed", may_be_nan=True
     ),
     "end": Var(("state",), "1", "where the trajectory ended"),
     "outcome": Var((), "1", "how the trajectory ended"),

@@ -102,7 +102,7 @@ kernel = Kernel(
     dims={
         "per_fit": Var(("fit", "feature"), "1", "what was read off each fit"),
         "features": Var(("feature",), "1", "median over fits"),
-        "agreement": Var((), "1", "mean cosine of what two fits do at the states of the recording; NaN for one fit"),
+        "agreement": Var((), "1", "mean cosine of what two fits do at the states of the recording; NaN for one fit", may_be_nan=True),
         "outcome": Var((), "1", "whether there is a recording of this number, and a fit of it"),
     },
     load=load,

@@ -21,7 +21,10 @@ OUTCOMES = (
 
 DIMS = {
     "distance": Var(
-        ("network",), "1", "distance to each network; NaN: the other network's row has it"
+        ("network",),
+        "1",
+        "distance to each network; NaN: the other network's row has it",
+        may_be_nan=True,
     ),
     "outcome": Var((), "1", "whether there is a network of this number"),
 }

@@ -45,10 +45,8 @@ def figure_of(store: Store, group: int) -> Canvas | None:
 
     Raises JobError if the kernel's `figure` returns something else than a `ctd.plots.Figure`.
     """
-    kernel = store.kernel
-    rows = _rows(store, group)
-    reduced = kernel.reduce is None or f"gathered/{group}" in store.root
-    if kernel.figure is None or not reduced or not rows.any():
+    kernel, rows = store.kernel, _rows(store, group)
+    if kernel.figure is None or not _can_draw(store, group):
         return None
     params = group_params(store, group)
     results = GroupResults(store, group, rows, store.names(group))
@@ -70,6 +68,13 @@ def figure_of(store: Store, group: int) -> Canvas | None:
         if not figure.plots:
             return None
         return draw(_by_swept(store, figure, columns, results))
+
+
+def _can_draw(store: Store, group: int) -> bool:
+    """Whether the kernel has a figure, and what it draws is there."""
+    kernel = store.kernel
+    is_reduced = kernel.reduce is None or f"gathered/{group}" in store.root
+    return kernel.figure is not None and is_reduced and bool(_rows(store, group).any())
 
 
 def _rows(store: Store, group: int) -> np.ndarray:
@@ -125,13 +130,21 @@ def reduced_values(store: Store, group: int) -> dict[str, np.ndarray]:
 def figure(store: Store, group: int | None = None) -> Canvas:
     """Draw a group, or all items: the kernel's figure of a single group, else the metric over the sweep, else the kernel's
     figure of the first group, else the results (`default_plots`)."""
+    return _telling(store, group) or _default(store, group)
+
+
+def _telling(store: Store, group: int | None) -> Canvas | None:
+    """`figure` without the results as they are: None instead."""
     metric = metric_of(store) if group is None else None
-    some, compared = group or 0, metric is not None and len(store.job.plan.group_sizes) > 1
-    if not compared and (made := figure_of(store, some)) is not None:
+    compared = metric is not None and len(store.job.plan.group_sizes) > 1
+    if not compared and (made := figure_of(store, group or 0)) is not None:
         return made
     plot = overview(store, metric.name) if metric else None
-    if plot:
-        return draw(Figure([plot]))
+    return draw(Figure([plot])) if plot else None
+
+
+def _default(store: Store, group: int | None) -> Canvas:
+    some = group or 0
     rows = _rows(store, some)
     columns = columns_of(store, some, rows)
     results = GroupResults(store, some, rows, store.names(some))
@@ -142,9 +155,14 @@ def save_figures(store: Store, stem: Path, limit: int = 16) -> list[Path]:
     """Save stem.png of all items and, if there are several groups, stem-0.png ... of the first `limit`; return the paths.
 
     The picture of another store, stem-0.zarr, stays as it is. Without a metric nothing compares groups that the kernel draws, and stem.png shows the first one.
+    If the kernel's own figure has nothing to show, such as no cycle, there is none.
     """
     paths, n = [stem.with_name(f"{stem.name}.png")], len(store.job.plan.group_sizes)
-    _save(figure(store), paths[0])
+    made = _telling(store, None)
+    if made is None and _can_draw(store, 0):
+        paths.clear()
+    else:
+        _save(made or _default(store, None), paths[0])
     for group in range(min(n, limit) if n > 1 else 0):
         path = stem.with_name(f"{stem.name}-{group}.png")
         if not _of_another(path) and save_figure(store, group, path):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ctd.installed import NO_PLUGIN
-from ctd.kernel import inputs_of
+from ctd.kernel import Outcome, Var, inputs_of
 from jobs import keys
 from jobs.errors import count
 from jobs.inputs.measure import MOST_DATA
@@ -71,7 +71,8 @@ def plan_rows(
     returned = {name for one in ready.outputs for name in one.shapes}
     warnings = unreturned(ready.spec.kernel, ready.kernel.dims, returned)
     metric = ready.spec.search.metric if ready.spec.search else ready.kernel.metric
-    warnings += nan_results(markers, ready.spec.kernel, metric, n_dropped(ready.spec, markers))
+    dropped = n_dropped(ready.spec, markers)
+    warnings += nan_results(markers, ready.spec.kernel, metric, dropped, ready.kernel.dims)
     if warnings:
         total["warnings"] = "; ".join(warnings)
     return columns, total
@@ -233,8 +234,8 @@ def _unfinished(store: Store, events: Sequence[Event], n_done: int) -> dict[str,
 
 
 MANY = 0.1
-"""Share of the done items with NaN or infinity above which a further result of ctd's own kernels gets a warning: some results have no value
-for some items, such as a limit cycle's period where there is none."""
+"""Share of the items above which it is told that they ended in the same failing outcome, or, of the done ones, that a further
+result of ctd's own kernels is NaN or infinite."""
 MAX_TEXT = 500
 """Characters of a driver's text that are shown."""
 MAX_HOSTS = 8
@@ -246,12 +247,12 @@ MAX_GROUPS = 64
 def warnings_of(store: Store, markers: Sequence[Marker]) -> list[str]:
     """The warnings of a store, from its markers and the metadata of its groups; imports no Zarr."""
     spec, metric = store.job.spec, metric_of(store)
-    dropped = n_dropped(spec, markers)
-    found = on_cpu(markers)
-    found += nan_results(markers, spec.kernel, metric.name if metric else "", dropped)
+    dropped, dims = n_dropped(spec, markers), store.description.dims
+    found = on_cpu(markers) + failing_outcomes(markers, store.description.outcomes)
+    found += nan_results(markers, spec.kernel, metric.name if metric else "", dropped, dims)
     returned = _returned(store)
     if returned is not None:
-        found += unreturned(spec.kernel, store.description.dims, returned)
+        found += unreturned(spec.kernel, dims, returned)
     return found
 
 
@@ -266,9 +267,44 @@ def on_cpu(markers: Iterable[Marker]) -> list[str]:
     ]
 
 
-def nan_results(markers: Iterable[Marker], kernel: str, metric: str, dropped: int = 0) -> list[str]:
-    """Warn of each result that is NaN or infinite in done items: in any of them for the metric and for results of a user's own kernel, in many
-    of them for other results of ctd's kernels. dropped: items that a search took out, see `n_dropped`."""
+def failing_outcomes(markers: Iterable[Marker], outcomes: Iterable[Outcome]) -> list[str]:
+    """Warn of each outcome that is a failure and in which many items ended.
+
+    >>> from jobs.plan.layout import Shard
+    >>> failing_outcomes([Marker(shard=Shard(0, 0, 0, 9), outcomes={"diverged": 3})], [Outcome("diverged", "not finite", True)])
+    ['3 of 9 items ended as diverged: not finite']
+    """
+    n, ended = 0, Counter[str]()
+    for marker in markers:
+        n += marker.n_items
+        ended.update(marker.outcomes)
+    return [
+        f"{ended[one.name]:,} of {count(n, 'item')} ended as {one.name}"
+        + f": {one.reason}" * bool(one.reason)
+        for one in outcomes
+        if one.failed and ended[one.name] > MANY * n
+    ]
+
+
+def nan_results(
+    markers: Iterable[Marker],
+    kernel: str,
+    metric: str,
+    dropped: int = 0,
+    dims: Mapping[str, Var] | None = None,
+) -> list[str]:
+    """Warn of each result that is NaN or infinite in done items: in any of them for the metric and for results of a user's own
+    kernel, in many of them for other results of ctd's kernels; not of results that may be NaN by design.
+
+    Args:
+        markers: of the committed shards.
+        kernel: its name.
+        metric: the result that says how well an item did; "" without one.
+        dropped: items that a search took out, see `n_dropped`.
+        dims: the results of the kernel.
+    """
+    dims = dims or {}
+    by_design = {name for name, var in dims.items() if var.may_be_nan} - {metric}
     done, nan = -dropped, dict[str, int]()
     for marker in markers:
         done += marker.n_items - marker.n_failed
@@ -278,7 +314,7 @@ def nan_results(markers: Iterable[Marker], kernel: str, metric: str, dropped: in
     return [
         f"{name} is NaN or infinite in {n:,} of {count(done, 'done item')}"
         for name, n in nan.items()
-        if n > least(name)
+        if n > least(name) and name not in by_design
     ]
 
 

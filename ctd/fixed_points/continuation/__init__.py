@@ -132,10 +132,13 @@ DIMS = {
     "branch_output": Var((*_STEP, "output"), "1", "readout along the branch"),
     "n_unstable": Var(_STEP, "1", "unstable modes along the branch; -1 beyond its ends"),
     "met_kind": Var(_BIFURCATION, "1", f"bifurcations met, in order: {', '.join(KINDS)}; -1: none"),
-    "met_parameter": Var(_BIFURCATION, "1", "p there"),
-    "met_state": Var((*_BIFURCATION, "state"), "1", "h there"),
+    "met_parameter": Var(_BIFURCATION, "1", "p there; NaN: none", may_be_nan=True),
+    "met_state": Var((*_BIFURCATION, "state"), "1", "h there", may_be_nan=True),
     "met_mode": Var(
-        (*_BIFURCATION, "part"), "1", "real and imaginary part of the critical eigenvalue"
+        (*_BIFURCATION, "part"),
+        "1",
+        "real and imaginary part of the critical eigenvalue",
+        may_be_nan=True,
     ),
     "n_met": Var((), "1", "bifurcations met"),
     "n_points": Var((), "1", "points of the branch"),

@@ -68,7 +68,7 @@ OUTCOMES = (
     Outcome("diverged", "the trajectory left all bounds", failed=True),
 )  # fmt: skip
 
-DIMS = {
+OF_A_CYCLE = {
     "period": Var((), "step", "period; of a flow, in units of time; NaN without a cycle"),
     "cycle_state": Var(
         ("phase", "state"), "1", "states of the cycle, in order; NaN beyond a map's period"
@@ -79,6 +79,8 @@ DIMS = {
     ),
     "size": Var((), "1", "largest distance of a state of the cycle from its first one"),
     "residual": Var((), "1", "distance of the state after a period from the first one"),
+}
+DIMS = {name: var._replace(may_be_nan=True) for name, var in OF_A_CYCLE.items()} | {
     "constant_input": Var(("input",), "1", "the constant input x"),
     "outcome": Var((), "1", "how the trajectory ended"),
 }

@@ -73,6 +73,11 @@ def test_a_figure_needs_no_reduction(tmp_path, monkeypatch):
     monkeypatch.setattr(made, "kernel", replace(made.kernel, figure=norms, reduce=None, reduced={}))
     assert "gathered/0" not in made.root
     assert [axes.get_title() for axes in figure(made).axes] == ["norms"]
+    empty = replace(made.kernel, figure=lambda *given: Figure([]))
+    monkeypatch.setattr(made, "kernel", empty)
+    assert save_figures(made, tmp_path / "empty") == [], "as where no cycle was found"
+    assert not (tmp_path / "empty.png").exists()
+    assert figure(made) is not None
 
 
 def test_items_that_failed_are_not_drawn(tmp_path, monkeypatch):

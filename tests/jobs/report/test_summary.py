@@ -9,10 +9,11 @@ from stores import make
 
 from cluster.cli.recovery import _unfinished, status_lines
 from ctd.catalogue import load_kernel
+from ctd.kernel import Outcome, Var
 from jobs.gather.gather import gather
 from jobs.plan.layout import Shard
 from jobs.query.query import table
-from jobs.report.summary import counted, nan_results, state, unreturned
+from jobs.report.summary import counted, failing_outcomes, nan_results, state, unreturned
 from jobs.run.prepare import open_or_create
 from jobs.run.shards import run_shards
 from jobs.run.stop import Stop
@@ -89,6 +90,24 @@ def test_nan_is_told_of_the_metric_and_of_own_kernels_in_any_item(kernel, metric
         "b": "b is NaN or infinite in 3 of 20 done items",
     }
     assert found == [of[name] for name in told]
+
+
+def test_nan_by_design_is_not_told():
+    """Half of the rows of a matrix of distances, cycles where there is none; but of the metric it is."""
+    markers = [Marker(shard=Shard(0, 0, 0, 4), nan={"period": 2, "size": 3})]
+    dims = {"period": Var(may_be_nan=True), "size": Var()}
+    assert nan_results(markers, "esn", "", dims=dims) == ["size is NaN in 3 of 4 done items"]
+    assert nan_results(markers, "esn", "period", dims=dims)[0].startswith("period is NaN in 2")
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_many_items_that_failed_are_told(n):
+    """Above a tenth, over all shards; outcomes that are no failures never."""
+    halves = [Marker(shard=Shard(k, 0, 0, 5), outcomes={"bad": k * n, "slow": 4}) for k in (0, 1)]
+    found = failing_outcomes(
+        halves, [Outcome("slow"), Outcome("bad", "left all bounds", failed=True)]
+    )
+    assert found == ["2 of 10 items ended as bad: left all bounds"] * (n == 2)
 
 
 def test_nan_is_counted_of_items_that_a_search_has_not_dropped():
