@@ -33,7 +33,10 @@ class OfSeries(Params):
     dt: Data[float] = Field(
         0.1, gt=0, description="sampling interval, and Euler step of a continuous network"
     )
-    path: File[str | None] = Field(None, description="HDF5 file to read for `target: file`")
+    path: File[str | None] = Field(
+        None,
+        description="file to read for `target: file`: HDF5, .npz, or one array (time, output) as .npy",
+    )
     dataset: Data[str] = Field("targets", description="(time, output) dataset in `path`")
     input_dataset: Data[str | None] = Field(
         None, description="(time, input) dataset in `path` that drives the network"
@@ -48,10 +51,15 @@ class OfSeries(Params):
                 f"m: {self.m} given, but target {self.target} has {outputs} output(s); give m: {outputs}"
             )
         if self.target == "file" and self.path is None:
-            raise ValueError("path: `target: file` needs the path of an HDF5 file")
+            raise ValueError("path: `target: file` needs the path of a file: HDF5, .npz or .npy")
         if self.target != "file" and self.path is not None:
             raise ValueError(
-                f"path: {self.path} is read only for `target: file`, but target is {self.target}; leave path out"
+                f"path: {self.path} is read only for `target: file`, but target is {self.target}; give target: file, or leave path out"
+            )
+        if self.input_dataset is not None and (self.path or "").endswith(".npy"):
+            raise ValueError(
+                f"input_dataset: {self.input_dataset} given, but {self.path} is one array, of targets; write both with "
+                f"numpy.savez(path, {self.dataset}=..., {self.input_dataset}=...)"
             )
         return self
 

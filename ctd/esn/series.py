@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 
 from ctd.containers import checked_dataset, opened_hdf5
+from ctd.data import read_arrays
 from ctd.esn.params import OfSeries
 from ctd.kernel import View
 from ctd.late import Array, Float, on_host
@@ -272,22 +273,23 @@ def sines(
 def read_array(
     path: str | Path, dataset: str, length: int, columns: int | None = None
 ) -> np.ndarray:
-    """Read the first `length` rows of a (time, column) dataset of an HDF5 file, as float64; a (time,) dataset is one column.
+    """Read the first `length` rows of a (time, column) dataset of an HDF5 or .npz file, or of a .npy file, as float64; (time,) is one column.
 
     Raises ValueError, naming file and dataset, if the dataset is missing, has another shape or number of
     columns, is shorter, or holds NaN or infinity.
     """
     where = f"{path}: dataset {dataset!r}"
-    with opened_hdf5(path) as file:
-        if not isinstance(file.get(dataset), h5py.Dataset):
-            raise ValueError(f"{where} is missing; the file has {', '.join(sorted(file))}")
-        found = checked_dataset(path, file, dataset)
-        if found.dtype.kind not in "iuf":
-            raise ValueError(f"{where} has the type {found.dtype}; expected real numbers")
-        if found.ndim not in (1, 2):
-            raise ValueError(f"{where} has shape {found.shape}; expected (time, column)")
-        values, available = np.asarray(found[:length], float), found.shape[0]
-    values = values.reshape(len(values), -1)
+    if Path(path).suffix in (".npy", ".npz"):
+        arrays = read_arrays(path, dataset)
+        if dataset not in arrays:
+            raise ValueError(f"{where} is missing; the file has {', '.join(sorted(arrays))}")
+        values, available = _rows(where, arrays[dataset], length), len(arrays[dataset])
+    else:
+        with opened_hdf5(path) as file:
+            if not isinstance(file.get(dataset), h5py.Dataset):
+                raise ValueError(f"{where} is missing; the file has {', '.join(sorted(file))}")
+            found = checked_dataset(path, file, dataset)
+            values, available = _rows(where, found, length), found.shape[0]
     if columns is not None and values.shape[1] != columns:
         raise ValueError(f"{where} has {values.shape[1]} columns; expected {columns}, the field m")
     if available < length:
@@ -301,3 +303,13 @@ def read_array(
             f"{where} is {values[row, column]} at row {row}, column {column}; finite numbers are expected"
         )
     return values
+
+
+def _rows(where: str, found: np.ndarray | h5py.Dataset, length: int) -> np.ndarray:
+    """The first `length` rows, (time, column). Raises ValueError, beginning with `where`."""
+    if found.dtype.kind not in "iuf":
+        raise ValueError(f"{where} has the type {found.dtype}; expected real numbers")
+    if found.ndim not in (1, 2):
+        raise ValueError(f"{where} has shape {found.shape}; expected (time, column)")
+    values = np.asarray(found[:length], float)
+    return values.reshape(len(values), -1)

@@ -33,7 +33,11 @@ from ctd.kernel import inputs_of
         ({"target": "file"}, "path: `target: file` needs the path"),
         (
             {"path": "x.h5"},
-            "path: x.h5 is read only for `target: file`, but target is chaotic-feedback",
+            "path: x.h5 is read only for `target: file`, but target is chaotic-feedback; give target: file, or",
+        ),
+        (
+            {"target": "file", "path": "x.npy", "input_dataset": "u"},
+            "input_dataset: u given, but x.npy is one array, of targets; write both with numpy.savez",
         ),
         ({"layers": 3}, "layers: n = 500 units cannot be cut into 3 equal layers"),
         (

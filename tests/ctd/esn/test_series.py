@@ -136,6 +136,22 @@ def test_read_array_rows(file):
     assert series.read_array(file, "nan", 3).shape == (3, 2)
 
 
+def test_read_array_of_numpy_files(tmp_path):
+    table = np.arange(20.0).reshape(10, 2)
+    np.save(tmp_path / "a.npy", table)
+    np.savez(tmp_path / "a.npz", targets=table, line=table[:, 0])
+    for name in ("a.npy", "a.npz"):
+        found = series.read_array(tmp_path / name, "targets", 4, columns=2)
+        np.testing.assert_array_equal(found, table[:4])
+    assert series.read_array(tmp_path / "a.npz", "line", 3).shape == (3, 1)
+    with pytest.raises(ValueError, match=r"a\.npz: dataset 'x' is missing; the file has line, tar"):
+        series.read_array(tmp_path / "a.npz", "x", 3)
+    with pytest.raises(ValueError, match="'targets' has 10 samples, but washout"):
+        series.read_array(tmp_path / "a.npy", "targets", 11)
+    with pytest.raises(ValueError, match=r"none\.npy: does not exist"):
+        series.read_array(tmp_path / "none.npy", "targets", 3)
+
+
 @pytest.mark.parametrize(
     ("dataset", "length", "columns", "message"),
     [
