@@ -62,7 +62,9 @@ DIMS = {
     "replay_last_nrmse": Var((), "1", "NRMSE at the last sample of those replays"),
     "validation_nrmse": Var((), "1", "NRMSE of the replays of the validation range"),
     "valid_time": Var((), "time", "mean time for which a replay stays valid", True),
-    "spectral_radius": Var((), "1", "spectral radius of one step of the trained network at rest"),
+    "trained_spectral_radius": Var(
+        (), "1", "spectral radius of one step of the trained network at rest"
+    ),
     "memory": Var(("delay",), "1", "squared correlation of past input with its readout"),
     "memory_capacity": Var((), "1", "sum of `memory` over the delays", True),
     "lyapunov": Var((), "1/time", "largest Lyapunov exponent of the trained network on its own"),
@@ -217,7 +219,7 @@ def result(
         "replay_nrmse": or_nan(found.nrmse),
         "replay_last_nrmse": or_nan(found.last_nrmse),
         "valid_time": or_nan(found.valid_samples * dt),
-        "spectral_radius": spectral_radius(linearised(static, closed(static, w, readout))),
+        "trained_spectral_radius": spectral_radius(linearised(static, closed(static, w, readout))),
     }
     if static.validation:
         values["validation_nrmse"] = or_nan(validation)

@@ -113,7 +113,10 @@ class EchoState(OfSeries):
         "gain",
         description="gain: weights are N(0, g^2 / (n sparsity)); spectral_radius: they are scaled to spectral radius g",
     )
-    feedback: Static[bool] = Field(True, description="whether outputs are fed back")
+    feedback: Static[bool] = Field(
+        True,
+        description="whether outputs are fed back; give false where the network answers an input, as for narma10",
+    )
     intercept: Static[bool] = Field(False, description="whether the readout has a constant")
     n: Static[int] = Field(500, gt=0, description="units, over all layers")
     layers: Static[int] = Field(

@@ -70,6 +70,11 @@ def success(reduced: Mapping[str, np.ndarray]) -> list[Plot]:
     return _maps(varied, reduced) if len(varied) > 1 else _curves((*varied, None)[0], reduced)
 
 
+def _threshold(reduced: Mapping[str, np.ndarray]) -> str:
+    """The NRMSE below which a network succeeds; stores of an earlier ctd do not have it."""
+    return f"below {float(reduced['success_below']):g}" if "success_below" in reduced else "low"
+
+
 def _maps(varied: list[str], reduced: Mapping[str, np.ndarray]) -> list[Plot]:
     """Success rate and median error over the first two swept fields."""
     first, second, *others = varied
@@ -79,10 +84,11 @@ def _maps(varied: list[str], reduced: Mapping[str, np.ndarray]) -> list[Plot]:
     further = f" over {', '.join(others)}" if others else ""
     count = reduced["count"]
     seeds = f"{count.min():,} networks" if np.ptp(count) == 0 else "all networks"
+    threshold = _threshold(reduced)
     share = (
-        "1: the network at a point reaches the threshold, 0: it does not"
+        f"1: the replay NRMSE of the network at a point is {threshold}, 0: it is not"
         if count.max() == 1
-        else f"Share of the {seeds} at a point that reach the threshold"
+        else f"Share of the {seeds} at a point whose replay NRMSE is {threshold}"
     )
     return [
         Plot(
@@ -126,7 +132,8 @@ def _curves(name: str | None, reduced: Mapping[str, np.ndarray]) -> list[Plot]:
             ),
         ]
         title = value.replace("_", " ") + (f" over {name}" if name else "")
-        made.append(Plot(title, layers, axis, Axis(value, log=log)))
+        note = "" if log else f"Success: a replay NRMSE that is {_threshold(reduced)}."
+        made.append(Plot(title, layers, axis, Axis(value, log=log), note=note))
     return made
 
 

@@ -22,7 +22,10 @@ REDUCED = {
         name: Var(("point",), "1", EchoState.model_fields[name].description or "") for name in SWEPT
     },
     "count": Var(("point",), "1", "networks at this point"),
-    "success_rate": Var(("point",), "1", "share of these networks that reach the threshold"),
+    "success_rate": Var(
+        ("point",), "1", "share of these networks with an NRMSE below success_below"
+    ),
+    "success_below": Var((), "1", "replay NRMSE below which a network succeeds"),
     "success_rate_low": Var(("point",), "1", "lower end of its Wilson interval"),
     "success_rate_high": Var(("point",), "1", "upper end of its Wilson interval"),
     "nrmse_median": Var(("point",), "1", "median NRMSE; inf: most networks failed"),
@@ -84,6 +87,7 @@ def reduce(
     chosen = results["validation_nrmse"] if inputs.validation else error
     best = int(np.argmin(np.where(np.isfinite(chosen), chosen, np.inf)))
     return out | {
+        "success_below": np.asarray(options.success_below),
         "best_row": np.asarray(best),
         "best_item": np.asarray(columns["item"][best] if "item" in columns else best),
     }

@@ -104,7 +104,7 @@ def test_effective_spectral_radius():
     loop = w.drive[:, :40].astype(float) + w.drive[:, 40:] @ found["readout_weights"]
     step = np.eye(40) + w.rate * (loop - np.eye(40))
     expected = np.abs(np.linalg.eigvals(step)).max()
-    assert found["spectral_radius"] == pytest.approx(expected, rel=1e-3)
+    assert found["trained_spectral_radius"] == pytest.approx(expected, rel=1e-3)
 
 
 @pytest.mark.endurance  # every replay stays, step by step

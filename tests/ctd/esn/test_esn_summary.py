@@ -29,6 +29,7 @@ def test_reduce_points():
     # A failed network counts as infinitely wrong.
     assert out["nrmse_median"].tolist() == [0.09, np.inf]
     assert out["nrmse_best"].tolist() == [0.05, 0.01]
+    assert out["success_below"] == 0.1
     assert (out["best_row"], out["best_item"]) == (2, 102)
     assert (out["success_rate_low"] <= out["success_rate"]).all()
     assert (out["success_rate"] <= out["success_rate_high"]).all()

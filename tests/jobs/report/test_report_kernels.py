@@ -49,6 +49,7 @@ def test_esn_map_and_replay_show_the_numbers_of_the_store():
     plots = {p["title"].split(" of ")[0]: p for p in Content(store).results()["groups"][0]["plots"]}
     points = table(store, "point")
     image = plots["Success"]
+    assert "whose replay NRMSE is below 0.1" in image["note"]
     for _, point in points.iterrows():
         column = image["x"]["ticks"].index(tick(point.g))
         row = image["y"]["ticks"].index(tick(point.alpha))
