@@ -141,7 +141,10 @@ def explain(
             shown = f" (given: {shown})" if place else ""
             text = fault["msg"].removeprefix("Value error, ")
             text = text.removeprefix(f"{path}: ")
-            line = f"{at}: {plainly(text)}{shown}{_misspelt(fault)}"
+            text = plainly(text)
+            if fault["type"] == "tuple_type":
+                text = "expected a list; in a sweep, each value is one, as in [[0, 0], [0.5, 0]]"
+            line = f"{at}: {text}{shown}{_misspelt(fault)}"
         lines[line] = None
         if fault["type"] == "missing" or not place:
             secondary.add(line)

@@ -58,7 +58,8 @@ class FromState(Params):
     time: Static[Time] = Field("steps", description=TIME_TEXT)
     weights: File[str | None] = Field(None, description=WEIGHTS_TEXT)
     states: File[str | None] = Field(
-        None, description="HDF5 file of states to start from; without it, the network's h0"
+        None,
+        description="file of states to start from, HDF5, .npz or .npy; without it, the network's h0",
     )
     dataset: Data[str] = Field(
         "hiddens", description="name of the states in that file, (..., state)"

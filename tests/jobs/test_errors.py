@@ -33,6 +33,12 @@ def test_a_parameter_of_an_inner_field(params, sweep, said):
     assert said in str(caught.value)
 
 
+def test_a_sweep_over_lists_has_a_list_for_each_value():
+    spec = JobSpec.model_validate({"kernel": "esn", "sweep": {"grid": {"record": ["readout"]}}})
+    with pytest.raises(JobError, match="sweep: record: expected a list; in a sweep, each value is"):
+        expand(spec, esn, "job.yaml")
+
+
 def test_many_faults_fill_a_screen_at_most():
     with pytest.raises(JobError) as raised:
         parse_job({"kernel": "esn", **{f"field{k}": k for k in range(30)}}, "job.yaml")
