@@ -50,6 +50,12 @@ def test_job_files_have_fields_that_there_are(name, setting):
         assert len(expand(spec, kernel).groups) > 0
 
 
+@pytest.mark.parametrize("name", BY_NAME)
+def test_full_setting_is_another_than_the_small_one(name):
+    small, full = (read_stages(FOLDER / f"{name}.yaml", of) for of in (None, full_of(name)))
+    assert [stage.content for stage in small] != [stage.content for stage in full]
+
+
 @pytest.mark.parametrize("name", ["mackey_glass", "narma"])
 def test_full_setting_has_as_many_units_as_the_published_figure_is_of(name):
     (small,), (full,) = (read_stages(FOLDER / f"{name}.yaml", of) for of in (None, full_of(name)))

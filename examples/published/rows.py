@@ -201,8 +201,8 @@ RESERVOIR_ROWS = (
         ),
         Figure(
             "test NRMSE", "over one Lyapunov time on its own; medians of ten segments, as theirs is, are .98e-3 to 3.2e-3",
-            nvar("replay_nrmse"), published=1.34e-3, goal="less", slack=1.86e-3, hold=(0.9e-3, 2.7e-3),
-            why="medians of sixty segments were 1.55e-3 to 2.2e-3",
+            nvar("replay_nrmse"), published=1.34e-3, goal="less", slack=1.86e-3, hold=(0.9e-3, 3.3e-3),
+            why="medians of ten segments, as theirs is, are .98e-3 to 3.2e-3",
         ),
     )),
 )  # fmt: skip
