@@ -193,6 +193,28 @@ def test_reached_needs_the_published_figure_or_its_sampling_error():
     equal = replace(figure, goal="equal", slack=0.1)
     assert [equal.reached(x) for x in (0.39, 0.59, 0.61)] == [False, True, False]
     assert replace(figure, published=None).reached(1.0) is None
+    sign = replace(figure, published=0.0, goal="less", sign=True)
+    assert [sign.reached(x) for x in (-0.1, 0.0, 0.1)] == [True, False, False]
+    share = replace(figure, published=1.0, yes_no=True)
+    assert [share.reached(x) for x in (0.5, 0.6)] == [False, True]
+    told = [(one.told(), one.needed()) for one in (figure, less, equal, sign, share)]
+    assert told == [
+        ("0.5", "at least 0.5"), ("0.5", "at most 0.6"), ("0.5", "0.4 to 0.6"), ("< 0", "< 0"), ("yes", "yes in more than half"),
+    ]  # fmt: skip
+    assert not replace(figure, published=None).told()
+
+
+def test_marks_and_shares_of_the_table():
+    """Seconds have the mark of their machine where there are several; of yes and no, the table has the share."""
+    row, figure = next((r, f) for r, f in compare.all_figures() if f.yes_no)
+    stores = {"x": None}
+    yes = replace(figure, measure=lambda stores: [1.0] * 11 + [0.0])
+    one = compare.line(row, "small", yes, stores, "", {"seconds": 7.0, "device": "slow"})
+    assert compare.marked([one]) == {}
+    marks = compare.marked([one, replace(one, device="fast")])
+    found = dict(zip(compare.HEAD, compare.cells(one, marks), strict=True))
+    assert found["ours: median (lowest to highest, n)"] == "11 of 12"
+    assert (found["verdict"], found["seconds"]) == ("reached", "7 b")
 
 
 def test_miss_at_the_bound_says_so():
@@ -254,8 +276,8 @@ def test_a_row_from_its_file_to_the_table(tmp_path, command_line, monkeypatch):
     holds("mean_field", tmp_path)
     lines = measure(row, "small", tmp_path)
     assert [one.n for one in lines] == [40]
-    assert compare.cells(lines[0])[6] == "reached"
-    assert '<td data-name="reached">reached</td>' in compare.web_page(lines, tmp_path)
+    assert "reached" in compare.cells(lines[0], {})
+    assert '<td data-name="verdict">reached</td>' in compare.web_page(lines, tmp_path)
     monkeypatch.setattr(compare, "version_of", lambda name: "0")
     (other,) = measure(row, "small", tmp_path)
     assert other.note.startswith("made with ctd ")

@@ -67,7 +67,7 @@ MODELS = {
         ("sines", 2, POINTS, np.inf),
         ("sines", 1, UNTRAINED, 0.0),
         ("sines", 2, UNTRAINED, np.inf),
-        ("flipflop", 0, {**UNTRAINED, "points": Held(CUBE, status=["done"])}, 0.0),
+        ("flipflop", 0, {**UNTRAINED, "points": Held(CUBE, status=["done"])}, 1 / 3),
         ("few_shot", 1, {"few_shot": Held(**MODELS, co_bps=[0.1, np.nan, 0.3, np.nan])}, np.inf),
     ],
 )  # fmt: skip

@@ -16,8 +16,9 @@ import csv
 import html
 import re
 import shlex
+import string
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -26,7 +27,7 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from figure import Figure, Row, Stores  # noqa: E402
+from figure import Figure, Row, Stores, number  # noqa: E402
 from rows import ROWS  # noqa: E402
 
 from ctd.installed import version_of  # noqa: E402
@@ -52,6 +53,7 @@ class Measured:
     note: str = ""
     """Why there are no values, or what is to be known of them."""
     median: float = np.nan
+    """Of a figure of yes and no, the share of yes."""
     low: float = np.nan
     high: float = np.nan
     n: int = 0
@@ -115,7 +117,8 @@ def line(
             bound = float(np.median(bound(stores)))
     except Exception as error:
         return Measured(row.name, setting, figure.name, f"cannot be measured: {told(error)}")
-    spread = (float(f(values)) for f in (np.median, np.min, np.max))
+    middle = np.mean if figure.yes_no else np.median
+    spread = (float(f(values)) for f in (middle, np.min, np.max))
     best = np.nan if bound is None else bound
     return Measured(row.name, setting, figure.name, note, *spread, len(values), best, **about)
 
@@ -215,31 +218,33 @@ def all_figures() -> list[tuple[Row, Figure]]:
 # --- pages ------------------------------------------------------------------------------------------
 
 HEAD = (
-    "row", "paper", "figure", "published", "ours: median (lowest to highest, n)", "bound", "reached", "seconds", "setting", "made",
+    "row", "paper", "figure", "published", "reached if", "ours: median (lowest to highest, n)", "bound", "verdict", "seconds", "setting", "made",
 )  # fmt: skip
 
 
-def number(value: float | None) -> str:
-    """Three digits, as in .062, 1.34e-3 and 27; nothing for None."""
-    if value is None or np.isnan(value):
-        return ""
-    return f"{value:.3g}".replace("e-0", "e-")
-
-
-def cells(one: Measured) -> list[str]:
-    """The cells of a line of the table."""
+def cells(one: Measured, marks: Mapping[str, str]) -> list[str]:
+    """The cells of a line of the table. marks: device -> its mark beside the seconds."""
     row, figure = next(
         (r, f) for r, f in all_figures() if (r.name, f.name) == (one.row, one.figure)
     )
-    said = "; ".join(filter(None, (values(one), one.note)))
+    said = "; ".join(filter(None, (values(one, figure.yes_no), one.note)))
+    seconds = "" if np.isnan(one.seconds) else f"{one.seconds:.0f} {marks.get(one.device, '')}"
     return [
-        row.name, row.paper, f"{figure.name}: {figure.what}", number(figure.published), said, number(one.bound),
-        verdict(figure, one), f"{one.seconds:.0f}" if one.n else "", one.setting, " ".join(filter(None, (one.made, one.versions))),
+        row.name, row.paper, f"{figure.name}: {figure.what}", figure.told(), figure.needed(), said, number(one.bound),
+        verdict(figure, one), seconds.strip(), one.setting, " ".join(filter(None, (one.made, one.versions))),
     ]  # fmt: skip
 
 
-def values(one: Measured) -> str:
-    """The median and, of several values, their range and number."""
+def marked(lines: list[Measured]) -> dict[str, str]:
+    """Device -> a letter, where there are several."""
+    devices = sorted({one.device for one in lines if one.device})
+    return dict(zip(devices, string.ascii_lowercase, strict=False)) if len(devices) > 1 else {}
+
+
+def values(one: Measured, yes_no: bool) -> str:
+    """The median and, of several values, their range and number; of yes and no, how many are yes."""
+    if yes_no and one.n:
+        return f"{round(one.median * one.n)} of {one.n}"
     spread = f" ({number(one.low)} to {number(one.high)}, {one.n})" if one.n > 1 else ""
     return number(one.median) + spread
 
@@ -258,20 +263,29 @@ def verdict(figure: Figure, one: Measured) -> str:
 
 def markdown(lines: list[Measured]) -> str:
     """The table."""
-    rows = [HEAD, ["---"] * len(HEAD), *(cells(one) for one in lines)]
+    marks = marked(lines)
+    rows = [HEAD, ["---"] * len(HEAD), *(cells(one, marks) for one in lines)]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
+
+
+def about(row: Row) -> str:
+    """What a row is, and why its figures have tolerances."""
+    text = head(HERE / f"{row.name}.yaml")
+    for figure in row.figures:
+        if figure.slack:
+            text += f" Tolerance of {figure.name}: {figure.why}."
+    escaped = lambda text: re.sub(r"([_*<\[])", r"\\\1", text)
+    return f"**{escaped(row.name)}.** {escaped(text)}"
 
 
 def page(lines: list[Measured]) -> str:
     """docs/published.md."""
-    escaped = lambda text: re.sub(r"([_*<\[])", r"\\\1", text)
-    rows = "\n\n".join(
-        f"**{escaped(r.name)}.** {escaped(head(HERE / f'{r.name}.yaml'))}" for r in ROWS
-    )
-    run = [one for one in lines if one.n]
-    made = sorted({one.made for one in run})
+    rows = "\n\n".join(about(row) for row in ROWS)
+    made = sorted({one.made for one in lines if one.n})
     days = " to ".join(dict.fromkeys((made[0], made[-1]))) if made else "never"
-    devices = "; ".join(sorted({one.device for one in run}))
+    marks = marked(lines)
+    devices = marks or {one.device: "" for one in lines if one.device}
+    machine = "; ".join(f"{mark} = {one}".removeprefix(" = ") for one, mark in devices.items())
     return f"""# The figures of the papers
 
 What papers report, and what `ctd` gives for the same figure. Each row is a job file of [examples/published](../examples/published/), whose head
@@ -284,9 +298,17 @@ uv run python examples/published/compare.py --page figures.html  # the same with
 uv run python examples/published/compare.py --full flipflop      # the command that runs a row in the sizes of its paper
 ```
 
-The table was made {days} ({devices or "nothing"}). Published and ours are one figure by one definition, or the row says what differs. *missed* is a miss.
-A median is over seeds, networks or segments; one that failed counts as worse than any other. Seconds are those of workers, from the stores; on a machine that does nothing else they are seconds of a processor.
-Small settings are smaller than those of the papers: a *reached* there says that the figure is within reach, no more.
+The table was made {days}. Published and ours are one figure by one definition, or the row says what differs. A median is over seeds, networks or
+segments; a failed run is ranked last. Where each value is yes or no, the table says how many are yes. Small settings are smaller than those of the papers: a
+*reached* there says that the figure is within reach, no more.
+
+- *reached if* says what ours must be. Most figures have no tolerance; where one has, *What each row is* gives the reason. Where a paper tells a sign alone,
+  it is `> 0` or `< 0`. Cells are empty where the paper shows no number.
+- *bound* is the best value that there can be, where it is known.
+- *reached*: our median, or our share of yes, is what it must be. *missed*: it is not.
+- *missed, at the bound*: ours is within a hundredth of a bound that is no better than the published figure, so that little is left to gain.
+- *missed, undecided*: ours is the interval of an effect, and its ends lie on both sides of 0.
+- *seconds* are those of workers, from the stores; on an idle machine they equal CPU seconds. Machines: {machine or "none"}.
 
 {markdown(lines)}
 ## What each row is
@@ -305,8 +327,9 @@ def web_page(lines: list[Measured], folder: Path = HERE) -> str:
         inner = "".join(cell(tag, name, text) for name, text in zip(HEAD, texts, strict=True))
         return f'<tr class="{kind}">{inner}</tr>'
 
-    kinds = [cells(one)[6].partition(",")[0] or "none" for one in lines]
-    body = "".join(line("td", cells(one), kind) for one, kind in zip(lines, kinds, strict=True))
+    at, marks = HEAD.index("verdict"), marked(lines)
+    rows = [cells(one, marks) for one in lines]
+    body = "".join(line("td", row, row[at].partition(",")[0] or "none") for row in rows)
     pictures = ""
     for row in ROWS:
         drawn = sorted(folder.glob(f"{row.name}.png")) + sorted(folder.glob(f"{row.name}.*.png"))
@@ -319,7 +342,7 @@ def web_page(lines: list[Measured], folder: Path = HERE) -> str:
 <title>The figures of the papers</title><style>
 body {{ font: 15px/1.4 system-ui, sans-serif; margin: 1rem auto; max-width: 1360px; padding: 0 1rem }}
 div {{ overflow-x: auto }} table {{ border-collapse: collapse }} td, th {{ padding: .3rem .5rem; text-align: left; vertical-align: top;
-border-bottom: 1px solid #ccc }} .missed td:nth-child(7) {{ color: #b00020; font-weight: bold }} img {{ max-width: 100% }}
+border-bottom: 1px solid #ccc }} .missed td:nth-child({at + 1}) {{ color: #b00020; font-weight: bold }} img {{ max-width: 100% }}
 @media (max-width: 700px) {{ .head {{ display: none }} table, tbody, tr, td {{ display: block }} td {{ border: 0; padding: .1rem 0 }} td:empty {{ display: none }}
 tr {{ border-bottom: 1px solid #ccc; padding: .6rem 0 }} td:first-child {{ font-weight: bold }} td:not(:first-child)::before {{ content: attr(data-name) ": "; color: #555 }} }}
 </style><h1>The figures of the papers</h1><div role="region" aria-label="table" tabindex="0"><table>{line("th", HEAD, "head")}{body}</table></div>

@@ -65,13 +65,13 @@ DYNAMICS_ROWS = (
     Row("flipflop", "Sussillo & Barak 2013, figure 4", (
         Figure(
             "8/12/6/1 points", "whether a network has these fixed points of 0 to 3 unstable directions", as_a_cube,
-            published=1.0, bound=1.0, hold=(1, 1), why="a GRU may have a spurious pair of points: more than half have none",
+            published=1.0, yes_no=True, bound=1.0, hold=(0.51, 1), why="a GRU may have a spurious pair of points: more than half have none",
         ),
     )),
     Row("universality", "Maheswaranathan et al. 2019", (
         Figure(
             "8/12/6/1 points", "as above, networks of three cells", as_a_cube,
-            published=1.0, bound=1.0, hold=(1, 1), why="as above",
+            published=1.0, yes_no=True, bound=1.0, hold=(0.51, 1), why="as above",
         ),
         Figure(
             "topology", "distance of the graphs of connections between points, networks of different cells", between_cells,
@@ -151,8 +151,8 @@ def changes(factor: str, **signs: int) -> tuple[Figure, ...]:
     """The figures of what a factor does to the degeneracy of networks, of which the paper tells signs; 2 is a sign of ours too."""
     return tuple(
         Figure(
-            f"{factor}, {of}", f"change of the logarithm per level; theirs is {'above' if sign > 0 else 'below'} 0",
-            degeneracy(factor, of), published=0.0, decided=True, goal="more" if sign > 0 else "less", hold=(-2, 2) if abs(sign) < 2 else (0, 2) if sign > 0 else (-2, 0),
+            f"{factor}, {of}", "change of the logarithm per level",
+            degeneracy(factor, of), published=0.0, sign=True, decided=True, goal="more" if sign > 0 else "less", hold=(-2, 2) if abs(sign) < 2 else (0, 2) if sign > 0 else (-2, 0),
             why="four networks a setting decide signs of weights alone: other intervals hold 0",
         )
         for of, sign in signs.items()
@@ -184,7 +184,7 @@ RESERVOIR_ROWS = (
     Row("narma", "NARMA-10 (Atiya & Parlos 2000)", (
         Figure(
             "NMSE", "squared error over variance in the test, at the setting that is best in validation", narma_nmse,
-            published=0.16, goal="less", hold=(0.05, 0.2), why="seeds differ by a tenth around .154",
+            goal="less", hold=(0.05, 0.2), why="seeds differ by a tenth around .154",
         ),
     )),
     Row("mackey_glass", "Jaeger 2001", (
@@ -197,7 +197,7 @@ RESERVOIR_ROWS = (
         Figure(
             "training NRMSE", "one sample ahead, over the deviation of all entries", nvar("train_nrmse"),
             published=1.055e-4, goal="equal", slack=0.066e-4, hold=(0.98e-4, 1.13e-4),
-            why="theirs has a standard error of .022e-4, three of which are allowed",
+            why="theirs has a standard error of .022e-4, and ours may differ by three of them",
         ),
         Figure(
             "test NRMSE", "over one Lyapunov time on its own; medians of ten segments, as theirs is, are .98e-3 to 3.2e-3",
@@ -254,21 +254,21 @@ LFADS_ROWS = (
     )),
     Row("stitched", "Pandarinath et al. 2018", (
         Figure(
-            "gain", "rate R2 of the stitched model less the mean of single sessions; theirs is above 0", stitching_gain,
-            published=0.0, hold=(-0.15, 0.5), why="networks and steps move it by .1, docs/data.md",
+            "gain", "rate R2 of the stitched model less the mean of single sessions", stitching_gain,
+            published=0.0, sign=True, hold=(-0.15, 0.5), why="networks and steps move it by .1, docs/data.md",
         ),
         Figure("rate R2", "squared correlation over time, stitched model", column("stitched", "rate_r2"), hold=(0.6, 1.0), why="as above"),
     )),
     Row("preset", "AutoLFADS: Keshtkaran et al. 2022", (
         Figure(
-            "gain", "nats a trial by which the best member is better than the best random draw; theirs is above 0", preset_gain,
-            published=0.0, hold=(-5, 200), why="4.8 to 26.7 in three networks with 20 members; fewer members find less",
+            "gain", "nats a trial by which the best member is better than the best random draw", preset_gain,
+            published=0.0, sign=True, hold=(-5, 200), why="4.8 to 26.7 in three networks with 20 members; fewer members find less",
         ),
     )),
     Row("few_shot", "Dabholkar & Barak 2025", (
         Figure(
-            "choice", "whether few-shot co-smoothing is best for the model without extraneous dimensions; theirs is, without a number",
-            few_shot_picks, bound=1.0, hold=(1, 1), why="more than half of the truths: the metric says nothing else",
+            "choice", "whether few-shot co-smoothing is best for the model without extraneous dimensions",
+            few_shot_picks, published=1.0, yes_no=True, bound=1.0, hold=(0.51, 1), why="more than half of the truths: the metric says nothing else",
         ),
         Figure(
             "co-bps", "range of the co-smoothing of the same models, over the best", co_bps_range, goal="less", hold=(0, 0.05),
