@@ -171,7 +171,7 @@ def answer(
         }
         listed = {"all of them as a table": f"ctd query {where} --table {opens}"}
         listed |= dict(list(further.items())[:2])
-        lead = count(len(frames[opens]), opens.removesuffix("s").replace("_", " "))
+        lead = ", ".join(counted(frames[opens], opens, shown))
         if axis == opens:
             rows = first_rows(frames[opens], [opens, *shown])
     return {
@@ -204,6 +204,23 @@ def summary_axis(described: Description) -> str:
     reduced, shown = described.reduced, described.summary
     axes = reduced[shown[0]].axes if shown and shown[0] in reduced else ()
     return axes[0] if axes else ""
+
+
+def counted(frame: pd.DataFrame, table: str, names: Sequence[str]) -> list[str]:
+    """Count the rows of a table, by kind where the first of `names` is a text that takes the place of the table's adjective.
+
+    >>> counted(pd.DataFrame({"kind": ["fixed", "slow", "slow"]}), "fixed_point", ["kind", "q"])
+    ['1 fixed point', '2 slow points']
+    >>> counted(pd.DataFrame({"fewest_steps": [3, 4]}), "connections", ["fewest_steps"])
+    ['2 connections']
+    """
+    adjective, _, noun = table.removesuffix("s").replace("_", " ").rpartition(" ")
+    column = frame.get(names[0]) if adjective and names and len(frame) else None
+    if column is None or column.dtype.kind in "biufc":
+        return [count(len(frame), f"{adjective} {noun}".strip())]
+    found, n = np.unique(column.to_numpy().astype(str), return_counts=True)
+    order = np.argsort(found != adjective, kind="stable")
+    return [count(int(n[k]), f"{found[k]} {noun}") for k in order]
 
 
 def kinds(frame: pd.DataFrame, names: Sequence[str]) -> list[tuple[str, str]]:

@@ -57,7 +57,9 @@ def test_without_a_metric_what_was_found_is_counted(swept):
     points = Content(finished("fixed_points")).all()
     [answer] = points["answers"]
     assert answer["opens"] == "fixed_point"
-    assert sum(int(n) for _, n in answer["facts"]) == int(answer["lead"].split()[0])
+    of_kind = {k: sum(int(n) for text, n in answer["facts"] if text.startswith(k)) for k in ("fixed", "slow")}  # fmt: skip
+    lead = [f"{n} {kind} point{'s' * (n > 1)}" for kind, n in of_kind.items() if n]
+    assert answer["lead"] == ", ".join(lead)
     assert answer["plots"][0]["title"] == "State space, components 1 and 2"
     assert answer["plots"][0] not in points["groups"][0]["plots"]
 
