@@ -22,6 +22,8 @@ MOST_PACKED = 1032
 """Bytes that one byte can stand for: deflate, in HDF5 and zip, packs no better than 1032 to 1 (zlib's documentation)."""
 NUMBERS = "biufc"
 """NumPy's kinds of numbers."""
+LABELS = "; numpy.unique(labels, return_inverse=True)[1] makes numbers of labels"
+"""What to do with texts."""
 SLACK = 1 << 20
 """Bytes that a file may claim anyway, such as a small dataset that was made and never written."""
 
@@ -70,7 +72,8 @@ def checked_dataset(where: str | Path, file: h5py.File, name: str | bytes) -> h5
     node = file[name]
     what = f"{where}: dataset {name}"
     if node.dtype.kind not in NUMBERS:
-        raise ValueError(f"{what} has the type {node.dtype}, which is no number")
+        hint = LABELS if node.dtype.kind in "SO" else ""  # O: texts of any length
+        raise ValueError(f"{what} has the type {node.dtype}, which is no number{hint}")
     if node.shape is None:
         raise ValueError(f"{what} is empty, without a shape")
     number = lambda one: h5py.h5o.get_info(one.id).fileno

@@ -11,7 +11,7 @@ import yaml
 from places import EXAMPLES, ROOT
 
 from ctd.cells import CELLS
-from ctd.lfads.data import NAMES
+from ctd.lfads.layouts import NAMES
 from ctd.lfads.names import SCORES
 from ctd.tasks import TASKS, batch
 from jobs.inputs.measure import Evaluated

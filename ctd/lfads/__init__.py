@@ -17,7 +17,8 @@ Sussillo, Jozefowicz, Abbott & Pandarinath 2016 (arXiv 1608.06315); Pandarinath 
 
     params         Model: what one item is             distributions  densities and divergences
     data           trials from a file, checked         model          encoder, controller, generator
-    nwb            trials cut from NWB files           numpy_file     trials from .npy and .npz
+    layouts        the names of a file's datasets      numpy_file     trials from .npy and .npz
+    nwb            trials cut from NWB files
     chop           recordings into windows and back    sessions       several files as one dataset
     adapters       read-ins and readouts of sessions   alignment      what these start from
     trained        weights of a store, cores           recurrence     the scans and their gradients

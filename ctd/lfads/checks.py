@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ctd.containers import LABELS
 from ctd.lfads.distributions import COUNTS
 
 LARGEST_COUNT = 2**24
@@ -18,7 +19,8 @@ def check_entries(where: str, array: np.ndarray, likelihood: str | None = None) 
     ValueError: spikes.npz: train holds 1.5 at (0, 0, 0), but a Poisson likelihood needs counts 0, 1, 2, ...
     """
     if array.dtype.kind not in "biuf":
-        raise ValueError(f"{where} has the type {array.dtype}; real numbers expected")
+        hint = LABELS if array.dtype.kind in "SU" else ""
+        raise ValueError(f"{where} has the type {array.dtype}; real numbers expected{hint}")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         first = tuple(int(k) for k in np.argwhere(~np.isfinite(array))[0])
         raise ValueError(

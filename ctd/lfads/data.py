@@ -1,15 +1,8 @@
 """The trials that models are fitted to: read from HDF5, NumPy's files or NWB, checked, cut to what the encoder sees.
 
-An HDF5 file has one of two layouts, which the names of its datasets tell apart. NAME is train or eval in ctd's,
-train or valid in lfads-torch's:
-
-    ctd           NAME (trial, time, unit); if known NAME_external, NAME_behavior, eval_rates, eval_inputs,
-                  eval_initial_states (trial, state)
-    lfads-torch   NAME_encod_data, NAME_recon_data; if known NAME_ext_input, NAME_behavior, NAME_truth
-
-The encoder may see fewer units and bins than are reconstructed: in lfads-torch's layout if `encod` is smaller
-than `recon`, in ctd's by `held_out_units` and `held_out_bins`. True rates, inputs, states and initial states may
-cover only the first trials. A file may have the width of its bins, `bin_s` (s), and the conditions of its trials,
+`ctd.lfads.layouts` has the names of the datasets. The encoder may see fewer units and bins than are reconstructed: in
+lfads-torch's layout if `encod` is smaller than `recon`, in ctd's by `held_out_units` and `held_out_bins`. True rates,
+inputs, states and initial states may cover only the first trials. A file may have the width of its bins, `bin_s` (s), and the conditions of its trials,
 NAME_condition (trial,), whole numbers: PSTHs average over those of evaluation, sessions are aligned by those of training.
 With `chop`, all arrays are recordings (time, ...), or trials longer than a window; see `ctd.lfads.chop`.
 """
@@ -28,6 +21,7 @@ from ctd.late import Bool, Float, Int, PyTree, Real, scipy
 from ctd.lfads.checks import check_entries
 from ctd.lfads.chop import Found, Recordings, Windows, chop_found
 from ctd.lfads.distributions import COUNTS, first_outputs
+from ctd.lfads.layouts import find, unused
 from ctd.lfads.numpy_file import read_numpy
 from ctd.lfads.nwb import read_nwb
 from ctd.lfads.params import Model
@@ -101,33 +95,8 @@ class Dataset(NamedTuple):
     """The sessions by themselves; the other fields then hold the trials of all, with padded units."""
     core: PyTree = None
     """Weights that training does not change, part -> name -> array; None if all are trained."""
-
-
-NAMES: dict[str, dict[str, str | None]] = {
-    "ctd": {
-        "data": "{}",
-        "encoded": None,
-        "external": "{}_external",
-        "behavior": "{}_behavior",
-        "rates": "{}_rates",
-        "inputs": "{}_inputs",
-        "initial_states": "{}_initial_states",
-        "states": "{}_states",
-        "condition": "{}_condition",
-    },
-    "lfads-torch": {
-        "data": "{}_recon_data",
-        "encoded": "{}_encod_data",
-        "external": "{}_ext_input",
-        "behavior": "{}_behavior",
-        "rates": "{}_truth",
-        "inputs": "{}_inputs",
-        "initial_states": "{}_initial_states",
-        "states": "{}_states",
-        "condition": "{}_condition",
-    },
-}
-"""Layout -> field of `Trials` -> name of its dataset."""
+    unused: dict[str, None] = {}  # noqa: RUF012
+    """The names of the file's other datasets, as keys: names among arrays."""
 
 
 def read(path: str, inputs: View[Model]) -> Mapping[str, Recordings]:
@@ -150,7 +119,7 @@ def make_dataset(
     >>> dataset.train.data.shape, dataset.seen_units.tolist()
     ((4, 10, 4), [0, 1, 2])
     """
-    found = _find(arrays, where)
+    found, others = find(arrays, where), unused(arrays, where)
     for parts in found:
         _check_entries(where, parts, inputs.likelihood)
     windows: tuple[Windows, Windows] | None = None
@@ -184,26 +153,7 @@ def make_dataset(
     bias, table = _moments(where, train, evaluation, inputs)
     # In the layout of lfads-torch the seen units come first, so this holds there, too.
     held_units = np.setdiff1d(np.arange(train.data.shape[2]), units)
-    return Dataset(train, evaluation, units, held_units, bins, bias, table, windows)
-
-
-def _find(arrays: Mapping[str, Recordings], where: str) -> tuple[Found, Found]:
-    """The arrays for training, and those for evaluation, by the names of the file's layout."""
-    # A file of lfads-torch without held-out entries may have encod_data alone, so that name decides.
-    layout = "lfads-torch" if "train_encod_data" in arrays else "ctd"
-    found = []
-    for role in ("train", "eval" if layout == "ctd" else "valid"):
-        names = {k: pattern.format(role) for k, pattern in NAMES[layout].items() if pattern}
-        if names["data"] not in arrays and names.get("encoded") in arrays:
-            names["data"] = names["encoded"]  # nothing is held out
-        missing = sorted({names["data"], names.get("encoded", names["data"])} - set(arrays))
-        if missing:
-            raise ValueError(
-                f"{where}: lacks {', '.join(missing)}, (trial, time, unit); found "
-                f"{', '.join(sorted(arrays))}"
-            )
-        found.append({k: (name, arrays[name]) for k, name in names.items() if name in arrays})
-    return found[0], found[1]
+    return Dataset(train, evaluation, units, held_units, bins, bias, table, windows, unused=others)
 
 
 # --- checks ---------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +25,7 @@ from ctd.lfads.train import STEP_TERMS, Position, optimizer, train_step
 from ctd.lfads.weights import Tree, flatten, init_weights, unflatten
 from ctd.plots.curves import block_ends
 from ctd.rows import Best
+from ctd.words import count
 
 EVAL_TERMS = ("loss", *TERMS)
 
@@ -160,8 +162,18 @@ def advance(
 
 
 def load(inputs: View[Model]) -> Dataset:
-    """Read and check the trials. Raises ValueError, naming file and dataset, or where `save` asks for more trials than there are."""
+    """Read and check the trials; warns of minibatches of more trials than there are.
+
+    Raises ValueError, naming file and dataset, or where `save` asks for more trials than there are.
+    """
     shared = load_data(inputs)
+    n = len(shared.train.data)
+    if inputs.batch_size > n:
+        warnings.warn(
+            f"batch_size: {inputs.batch_size}, but there are {count(n, 'trial')} for training: a minibatch, drawn with "
+            f"replacement, has some of them several times; with batch_size: {n} a step takes less time",
+            stacklevel=2,
+        )
     if not isinstance(inputs.save, int):
         return shared
     files = (inputs.data,) if isinstance(inputs.data, str) else inputs.data or ()

@@ -126,7 +126,11 @@ class Model(Params):
     lag: Static[int] = Field(
         0, ge=0, description="bins around its own that the controller does not see"
     )
-    batch_size: Static[int] = Field(128, gt=0, description="trials of a minibatch")
+    batch_size: Static[int] = Field(
+        128,
+        gt=0,
+        description="trials of a minibatch, drawn with replacement: it may have more than there are for training",
+    )
     n_batches: Static[int] = Field(4000, gt=0, description="steps of training")
     report_every: Static[int] = Field(
         100, gt=0, description="steps of one advance, between two evaluations"

@@ -76,6 +76,7 @@ def stitch(files: Sequence[str], inputs: View[Model]) -> Dataset:
         bias=np.stack([_padded_bias(s.bias, len(r), int(r.sum())) for s, r in zip(sessions, real, strict=True)]),
         log_factorial=max(tables, key=len) if tables else None,
         stitched=stitched,
+        unused={name: None for session in sessions for name in session.unused},
     )  # fmt: skip
 
 

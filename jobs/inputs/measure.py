@@ -179,7 +179,9 @@ class Evaluated:
 
 
 MOST_DATA = 4
-"""Most arrays of a group's data that a plan names."""
+"""Most arrays of the groups' data that a plan names."""
+MOST_UNUSED = 10
+"""Most datasets of their files that it names as not used."""
 
 
 def data_sizes(shared: Any) -> list[str]:
@@ -196,6 +198,14 @@ def data_sizes(shared: Any) -> list[str]:
         for name, axes, shape in _annotated(shared, "")
         if len(axes) == len(shape) > 2 and 0 not in shape
     ][:MOST_DATA]
+
+
+def data_told(groups: Sequence[Any]) -> list[str]:
+    """`data_sizes` of the data of several groups, and what of their files is not used: the names in a field `unused`."""
+    sizes = dict.fromkeys(text for shared in groups for text in data_sizes(shared))
+    unused = dict.fromkeys(name for shared in groups for name in getattr(shared, "unused", ()))
+    names = [*unused][:MOST_UNUSED] + ["..."] * (len(unused) > MOST_UNUSED)
+    return [*sizes][:MOST_DATA] + ([f"not used: {', '.join(names)}"] if names else [])
 
 
 # The groups of a job mostly have data of one type.

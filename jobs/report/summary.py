@@ -12,7 +12,6 @@ from ctd.installed import NO_PLUGIN
 from ctd.kernel import Outcome, Var, inputs_of
 from jobs import keys
 from jobs.errors import count
-from jobs.inputs.measure import MOST_DATA
 from jobs.run.prepare import Prepared
 from jobs.spec.search import Search
 from jobs.spec.trust import is_ctds_kernel
@@ -65,7 +64,7 @@ def plan_rows(
         "estimated_s": estimate,
     }
     if ready.data:
-        total["data"] = "; ".join(ready.data[:MOST_DATA])
+        total["data"] = "; ".join(ready.data)
     if ready.spec.search:
         total["search"] = _search_planned(ready, ready.spec.search)
     returned = {name for one in ready.outputs for name in one.shapes}

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ctd.kernel import Kernel
 from jobs.errors import Faults, JobError, within
-from jobs.inputs.measure import data_sizes, evaluate_group
+from jobs.inputs.measure import data_told, evaluate_group
 from jobs.plan.items import Items, checked_items
 from jobs.plan.layout import Machines, Plan, Sizes, lay_out
 from jobs.plan.packing import check_keep_bits
@@ -48,7 +48,7 @@ class Prepared:
     """Sizes of each group."""
     outputs: list[Outputs]
     data: list[str]
-    """The sizes of the groups' data, as texts."""
+    """The sizes of the groups' data, and which of them are not used, as texts."""
 
 
 def prepare(spec: JobSpec, base: str, where: str, machines: Callable[[], Machines]) -> Prepared:
@@ -93,9 +93,8 @@ def prepare(spec: JobSpec, base: str, where: str, machines: Callable[[], Machine
         group.measured(layout, found.devices)
         for group, layout in zip(evaluated, first.layouts, strict=True)
     ]
-    data = [text for group in evaluated for text in data_sizes(group.shared)]
-    plan = laid_out(sizes, found)
-    return Prepared(spec, base, kernel, items, plan, sizes, outputs, list(dict.fromkeys(data)))
+    data = data_told([group.shared for group in evaluated])
+    return Prepared(spec, base, kernel, items, laid_out(sizes, found), sizes, outputs, data)
 
 
 def _check_reductions(

@@ -7,7 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 from ctd.data import write_hdf5
-from ctd.lfads import Model
+from ctd.kernel import inputs_of
+from ctd.lfads import Model, kernel
 from ctd.lfads.data import make_dataset
 from ctd.lfads.sessions import load
 
@@ -50,7 +51,17 @@ def torch_arrays(**changes):
         ),
         (arrays(train=with_entry(2**32 - 1)), {}, r"holds 4294967295.0 at .* up to 16,777,216"),
         (arrays(train=counts().astype(str)), {}, "train has the type <U.*; real numbers expected"),
-        (arrays(train=None), {}, "lacks train.*found eval"),
+        (arrays(train=None), {}, r"lacks train, \(trial, time, unit\); found eval$"),
+        (
+            {"spikes": counts()},
+            {},
+            r"lacks train and eval, .*; found spikes; name the trials .* numpy\.save\(.* every fifth trial",
+        ),
+        (
+            arrays(eval_condition=np.array(["left", "right", "left"])),
+            {},
+            r"eval_condition has the type <U5; .*; numpy\.unique\(labels, return_inverse=True\)\[1\]",
+        ),
         (arrays(train=counts()[0]), {}, r"train has the shape \(6, 5\); \(trial, time, ...\)"),
         (arrays(eval=counts(3, n_units=4)), {}, r"train has .* \(6, 5\), but eval has \(6, 4\)"),
         (arrays(eval=counts(3, n_steps=7)), {}, r"\(6, 5\), but eval has \(7, 5\)"),
@@ -146,6 +157,34 @@ def test_silent_units_are_warned_of_and_kept():
         dataset = make_dataset(arrays(train=train), Model())
     assert np.isfinite(dataset.bias).all()
     assert dataset.bias[2] == pytest.approx(np.log(0.5 / 24))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (arrays(conditions=np.arange(3)), r"spikes\.h5: not used: conditions; did you mean 'eval_condition'\?$"),
+        (torch_arrays(valid_truths=counts(3)), "not used: valid_truths; did you mean 'valid_truth'"),
+    ],
+)  # fmt: skip
+def test_datasets_of_names_that_are_almost_known_are_warned_of(given, said):
+    with pytest.warns(UserWarning, match=said):
+        make_dataset(given, Model(), "spikes.h5")
+
+
+def test_other_datasets_are_named():
+    """Nothing is said of a name whose like is there, and `bin_s` is used."""
+    given = arrays(subject=np.ones(()), eval_condition=np.arange(3), conditions=np.arange(3))
+    assert list(make_dataset(given | {"bin_s": np.ones(())}, Model()).unused) == [
+        "conditions",
+        "subject",
+    ]
+
+
+def test_minibatches_of_more_trials_than_there_are(tmp_path):
+    np.savez(tmp_path / "few.npz", **arrays())
+    few = Model(data=str(tmp_path / "few.npz"), batch_size=5)
+    with pytest.warns(UserWarning, match="batch_size: 5, but there are 4 trials for training: .*"):
+        kernel.load(inputs_of(few))
 
 
 def test_counts_take_few_bytes():

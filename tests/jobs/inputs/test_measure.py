@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jaxtyping import Float
 
-from jobs.inputs.measure import MOST_DATA, data_sizes
+from jobs.inputs.measure import MOST_DATA, MOST_UNUSED, data_sizes, data_told
 
 
 class Trials(NamedTuple):
@@ -18,6 +18,11 @@ class Trials(NamedTuple):
 class Shared(NamedTuple):
     train: Trials
     weights: Float[np.ndarray, "unit unit"]
+
+
+class Read(NamedTuple):
+    trials: Trials
+    unused: dict[str, None]
 
 
 counts, dt = np.zeros((200, 25, 1030)), np.zeros(())
@@ -45,6 +50,14 @@ def test_sizes_of_annotated_data(shared, said):
 def test_a_few_arrays_are_enough():
     many = NamedTuple("many", [(f"x{k}", Float[np.ndarray, "a b c"]) for k in range(9)])
     assert len(data_sizes(many(*[np.zeros((1, 1, 1))] * 9))) == MOST_DATA
+
+
+def test_datasets_that_are_not_used_are_named():
+    trials, many = Trials(counts, None, dt), {f"d{k}": None for k in range(MOST_UNUSED + 1)}
+    groups = [Read(trials, {"age": None}), Read(trials, {"age": None, "notes": None}), trials]
+    sizes = [f"{name}: trial 200, time 25, unit 1,030" for name in ("trials.counts", "counts")]
+    assert data_told(groups) == [*sizes, "not used: age, notes"]
+    assert data_told([Read(trials, many)])[1].endswith(f"d{MOST_UNUSED - 1}, ...")
 
 
 def test_plan_shows_exchanged_axes(ctd, job_file, tmp_path):
