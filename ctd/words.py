@@ -66,7 +66,8 @@ def meant(word: object, known: Iterable[str]) -> str:
 
 
 def nearest(word: str, known: Iterable[str], command: str = "") -> str:
-    """Return `meant` if there is a close word, else the known word whose description has this one, else "; known: ...".
+    """Return "; did you mean 'X'?" of words that begin with this one, are close to it, or whose descriptions have it; else
+    "; known: ...".
 
     Args:
         known: the words; as a mapping such as pydantic's `model_fields`, each may have a `description`.
@@ -75,13 +76,16 @@ def nearest(word: str, known: Iterable[str], command: str = "") -> str:
     >>> from ctd.catalogue import load_kernel
     >>> nearest("time_constant", load_kernel("esn").Params.model_fields)
     "; did you mean 'tau' (time constant, in the units of dt)?"
+    >>> nearest("eval", ["train_loss", "eval_loss"])
+    "; did you mean 'eval_loss'?"
     """
     words = sorted(known)
     about = known.items() if isinstance(known, Mapping) else ()
     texts = {name: getattr(value, "description", None) or "" for name, value in about}
     spoken = re.escape(word.replace("_", " ")) + r"\b"
-    # A text that is the word says more than a name that looks like it, and that one more than a text that has the word.
-    near = _told(f"{spoken}$", texts) or meant(word, words)
+    begun = [name for name in list(texts) or words if name.startswith(f"{word}_")]
+    # A text that is the word says more than a name that begins with it or looks like it, and these more than a text that has it.
+    near = _told(f"{spoken}$", texts) or _any_of(begun, texts) or meant(word, words)
     if near := near or _told(spoken, texts) or _told(rf".*\b{spoken}", texts):
         return near
     if command and len(words) > MANY:
@@ -90,9 +94,15 @@ def nearest(word: str, known: Iterable[str], command: str = "") -> str:
 
 
 def _told(pattern: str, texts: Mapping[str, str]) -> str:
-    """The names whose texts begin with a pattern, as `meant` says them; "" if there are none, or too many to choose."""
+    """`_any_of` the names whose texts begin with a pattern."""
     found = [name for name, text in texts.items() if re.match(pattern, text, re.IGNORECASE)]
-    if not 0 < len(found) <= 3:
+    return _any_of(found, texts)
+
+
+def _any_of(names: list[str], texts: Mapping[str, str]) -> str:
+    """The names with their texts, as `meant` says them; "" if there are none, or too many to choose."""
+    if not 0 < len(names) <= 3:
         return ""
     cut = lambda text: text if len(text) < 60 else text[:57] + "..."
-    return f"; did you mean {' or '.join(f'{name!r} ({cut(texts[name])})' for name in found)}?"
+    said = [f"{name!r} ({cut(texts[name])})" if texts.get(name) else repr(name) for name in names]
+    return f"; did you mean {' or '.join(said)}?"

@@ -18,6 +18,7 @@ from jobs.spec.job import JobSpec, parse_job
         ({"task": "decision", "n_bits": 2}, {}, "n_bits: unknown field; did you mean 'n_batches'?"),
         ({"units": 9}, {}, "units: unknown field; did you mean 'n' (units)?"),
         ({}, {"training_steps": [9]}, "sweep: unknown field 'training_steps'; did you mean 'n_batches' (training steps)?"),
+        ({"batch": 9}, {}, "params: batch: unknown field; did you mean 'batch_size' (trials of a minibatch)?"),
         ({"penalty": 1}, {}, "params: penalty: unknown field; `ctd kernels train_rnn` lists all"),
         ({"zzz": 1}, {}, "params: zzz: unknown field; `ctd kernels train_rnn` lists all"),
         ({}, {"zzz": [1]}, "sweep: unknown field 'zzz'; `ctd kernels train_rnn` lists all"),
