@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
 
-from ctd.kernel import JobFields, Var, View, changed
+from ctd.kernel import JobFields, Shapes, Var, View, changed
 from ctd.lfads.data import Dataset
 from ctd.lfads.params import Model
 from ctd.plots.curves import QUANTILES, curve_quantiles
@@ -74,18 +75,20 @@ def _order(inputs: View[Model], results: Mapping[str, np.ndarray]) -> np.ndarray
     return trained[np.argsort(value[trained], kind="stable")]
 
 
-def next_jobs(model: Model, item: str) -> dict[str, JobFields]:
-    """Find the fixed points of its generator; train it for twice as many steps."""
+def next_jobs(model: Model, item: str, shapes: Shapes) -> dict[str, JobFields]:
+    """Find the fixed points of its generator, from the stored states; train it for twice as many steps."""
+    longer = changed(model, n_batches=2 * model.n_batches)
+    train = {"train another for longer": {"kernel": "lfads", "params": longer}}
+    if "states" not in shapes:
+        return train
     points = {
         "cell": model.generator_cell, "weights": item, "candidates": f"{item}::results", "dataset": "states",
         "q_tol": 1e-10,
     }  # fmt: skip
-    longer = changed(model, n_batches=2 * model.n_batches)
-    return {
-        "its fixed points": {
-            "kernel": "fixed_points",
-            "params": points,
-            "sweep": {"grid": {"candidate": {"range": 1000}}},
-        },
-        "train another for longer": {"kernel": "lfads", "params": longer},
+    n = min(1000, math.prod(shapes["states"][:-1]))  # candidates beyond their number repeat
+    search = {
+        "kernel": "fixed_points",
+        "params": points,
+        "sweep": {"grid": {"candidate": {"range": n}}},
     }
+    return {"its fixed points": search, **train}

@@ -12,7 +12,7 @@ import numpy as np
 
 from ctd.kernel import Kind, field_kinds
 from jobs.errors import JobError, count, nearest
-from jobs.inputs.items import WEIGHTS, item_params
+from jobs.inputs.items import WEIGHTS, item_params, place_of
 from jobs.query.query import rows
 from jobs.query.tables import REPLICATES, ask, shown_for, varied
 from jobs.spec.trust import modules_of
@@ -199,7 +199,10 @@ def commands(store: Store, item: int) -> dict[str, str]:
     for name, kind in field_kinds(kernel.Params).items():
         if kind is Kind.FILE and isinstance(given[name], str):
             given[name] = join(store.job.base, given[name])
-    jobs = kernel.next_jobs(kernel.Params.model_validate(given), f"{store.address}::{item}")
+    group = place_of(store, item)[0]
+    shapes = {name: store.array(group, name).shape[1:] for name in store.names(group)}
+    params = kernel.Params.model_validate(given)
+    jobs = kernel.next_jobs(params, f"{store.address}::{item}", shapes)
     for what, content in jobs.items():
         name = what.replace(" ", "_") + ".yaml"
         # JSON is YAML on one line, with quotes that a shell leaves alone.

@@ -65,7 +65,10 @@ class FixedPoint(Params):
         None, gt=0, description="length of a step (s): frequencies and time constants in seconds"
     )
     candidate: Traced[int] = Field(
-        0, ge=0, lt=2**31, description="number of the state to start from, modulo their number"
+        0,
+        ge=0,
+        lt=2**31,
+        description="number of the state to start from, modulo their number: searches beyond it repeat, and count again",
     )
     x: Traced[tuple[float, ...]] = Field(
         (), description="constant input; without it, zeros", json_schema_extra={"units": "1"}

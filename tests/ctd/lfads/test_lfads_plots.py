@@ -69,5 +69,9 @@ def test_lfads_plots_scale_the_true_input_and_pair_data_with_rates():
 
 @pytest.mark.parametrize("cell", ["gru", "node"])
 def test_next_jobs_search_the_points_of_the_generator_that_was_trained(cell):
-    jobs = next_jobs(Model(data="spikes.h5", generator_cell=cell), "fit.zarr::3")
-    assert jobs["its fixed points"]["params"]["cell"] == cell
+    model, shapes = Model(data="spikes.h5", generator_cell=cell), {"states": (16, 60, 8)}
+    job = next_jobs(model, "fit.zarr::3", shapes)["its fixed points"]
+    assert job["params"]["cell"] == cell
+    # As many as there are states: others would repeat them.
+    assert job["sweep"]["grid"]["candidate"]["range"] == 960
+    assert list(next_jobs(model, "fit.zarr::3", {})) == ["train another for longer"]
