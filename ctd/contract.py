@@ -111,7 +111,7 @@ def _written(kernel: Kernel, which: str) -> tuple[str, Callable[..., PyTree], tu
     """What the kernel's author wrote for one of its functions, and what it is called with: (name, function, arguments)."""
     # `one_shot` makes both of one function.
     run = getattr(kernel.init, "__wrapped__", None)
-    if run is not None and run is getattr(kernel.advance, "__wrapped__", None):
+    if run is getattr(kernel.advance, "__wrapped__", None) and callable(run):
         return getattr(run, "__name__", which), run, ARGUMENTS["init"]
     return which, getattr(kernel, which), ARGUMENTS[which]
 

@@ -40,10 +40,9 @@ from pydantic import (
 
 from jobs.errors import count
 from jobs.spec.halving import Asha as Asha
-from jobs.spec.halving import Compared, Sized
+from jobs.spec.halving import Compared, Sized, listed
 from jobs.spec.halving import Halving as Halving
 from jobs.spec.halving import Rungs as Rungs
-from jobs.spec.halving import listed
 from jobs.spec.sweep import Choice, Distribution, Integers, Loguniform, Uniform, one_of
 
 SEARCH_TABLE = "search"

@@ -155,9 +155,9 @@ def test_what_a_sampler_needs_is_told_before_anything_is_written(monkeypatch, sa
     with pytest.raises(JobError) as caught:
         planned(changed(OPTUNA, "search.sampler", sampler))
     assert str(caught.value) == said
-    with pytest.raises(JobError, match="search.params: rat: unknown field"):
+    with pytest.raises(JobError, match=r"search.params: rat: unknown field"):
         planned(changed(OPTUNA, "search.params", {"rat": RATE}))
-    with pytest.raises(JobError, match="search.metric: 'los' is not a scalar"):
+    with pytest.raises(JobError, match=r"search.metric: 'los' is not a scalar"):
         planned(changed(OPTUNA, "search.metric", "los"))
 
 
@@ -265,9 +265,7 @@ def test_searches_that_would_compare_nothing_or_the_wrong_way(job, path, value, 
     [
         (SMALL_RNN, 2, 1, "4, 2 items, up to 1"),
         # Its last advance makes one of four steps.
-        pytest.param(
-            RNN["params"], 6, 2, "4, 2, 1 items, up to 1, 2", marks=pytest.mark.endurance
-        ),
+        pytest.param(RNN["params"], 6, 2, "4, 2, 1 items, up to 1, 2", marks=pytest.mark.endurance),
     ],
 )
 def test_items_make_the_advances_that_their_kernel_tells(
