@@ -154,8 +154,9 @@ class Shelf(Source):
         also = {new: old for old, new in self.joined[k].items() if old in table.names}
         if not also:
             return table
-        reads = {
-            c: partial(table.read, also.get(c, c)) for c in dict.fromkeys([*also, *table.names])
+        reads: dict[str, Read] = {
+            column: partial(table.read, also.get(column, column))
+            for column in dict.fromkeys([*also, *table.names])
         }
         shown = [self.joined[k].get(column, column) for column in table.shown]
         return Table(name, Columns(table.n, reads, shown))
