@@ -219,6 +219,29 @@ def show_table(
         )
 
 
+def show_summary(store: "Store") -> None:
+    """Print the table of reduced results that the kernel names in its `summary`, if any."""
+    from jobs.query.query import rows
+    from jobs.query.readers import ITEM
+
+    reduced, shown = store.description.reduced, store.description.summary
+    if not shown or shown[0] not in reduced or not reduced[shown[0]].axes:
+        return
+    axis, swept = reduced[shown[0]].axes[0], store.swept
+    _, frame = rows(store, table=axis)
+    labels = [name for name in frame if name not in reduced or name in swept]
+    if len(store.job.plan.group_sizes) == 1:
+        labels = [name for name in labels if name != "group"]
+    columns = list(dict.fromkeys([*labels, *(n for n in shown if n in frame)]))
+    if columns and not len(frame[columns[0]]):
+        out.print(no_rows(axis, store))
+    elif columns:  # there are none if nothing was gathered
+        hint = f"{advised('ctd', 'query', store.address, '--table', axis)} shows them"
+        first = reduced[shown[0]]
+        title = f"{first.long_name} (table {axis})" if first.units == ITEM else axis
+        show_table({name: frame[name] for name in columns}, title=title, hint=hint)
+
+
 def show_facts(facts: Mapping[str, str], mood: Mapping[str, str] | None = None) -> None:
     """Print named texts, aligned; empty ones are left out.
 

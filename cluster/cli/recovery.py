@@ -23,7 +23,7 @@ from cluster.tracking import FORGOTTEN, Noted, is_going_on, is_over, log_tail, l
 from cluster.tracking import cancel as cancel_submissions
 from jobs import keys
 from jobs.errors import JobError, advised, count
-from jobs.report.summary import counted, state
+from jobs.report.summary import counted, forked_from, state
 from jobs.run.stop import Stop, signals
 from jobs.storage import connect, objects
 from jobs.storage.lease import cancel as ask_to_stop
@@ -129,6 +129,7 @@ def status_lines(
         "warnings": joined(found["warnings"]),
         "computed on": ", ".join([*found["hosts"], *found["devices"]]),
         "merged from": ", ".join(found["merged_from"]),
+        "forked from": forked_from(found),
         "runs": ""
         if found["merged_from"]
         else count(found["runs"], "run") + (f", {count(fails, 'attempt')} failed" if fails else ""),

@@ -11,7 +11,15 @@ import yaml
 
 from cluster.cache import prune_compilation_cache
 from cluster.cli.choice import make_executor, workers_here
-from cluster.cli.display import err, out, records, show_json, show_table, told_if_slow
+from cluster.cli.display import (
+    err,
+    out,
+    records,
+    show_json,
+    show_summary,
+    show_table,
+    told_if_slow,
+)
 from cluster.cli.options import (
     AcceptChanges,
     AsJson,
@@ -33,7 +41,6 @@ from cluster.cli.running import (
     keep_pictures,
     open_to_compute,
     run_store,
-    summary,
 )
 from jobs.errors import JobError, count
 from jobs.pipeline import Stage, read_stages
@@ -104,8 +111,12 @@ FEW = 20_000
 
 
 def _check(stage: Stage, spec: JobSpec) -> None:
-    """Raise JobError, before the executor starts, if the job's fields are not valid."""
-    if sum(part.count() for part in spec.sweeps()) <= FEW and not Store.exists(stage.address):
+    """Raise JobError, before the executor starts, if the job's fields are not valid, or its store holds another job."""
+    from jobs.run.prepare import reopen
+
+    if Store.exists(stage.address):
+        reopen(spec, stage.address, stage.kernel())
+    elif sum(part.count() for part in spec.sweeps()) <= FEW:
         checked_items(spec, stage.kernel(), stage.where)
 
 
@@ -228,5 +239,5 @@ def gather(
         if local_path(store) is not None:
             save_figures(opened, beside(opened.address))
         keep_pictures(opened)
-    summary(opened)
+    show_summary(opened)
     out.print(f"gathered {count(n, 'item')}")

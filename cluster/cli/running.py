@@ -14,11 +14,10 @@ from cluster.cli.choice import executor_for, remember_pace
 from cluster.cli.display import (
     err,
     live_progress,
-    no_rows,
     out,
     show_error,
     show_json,
-    show_table,
+    show_summary,
     told_if_slow,
 )
 from cluster.cli.ending import calls_on_end, note_progress
@@ -174,6 +173,8 @@ def open_and_compute(
         store = open_store(executor)
     if not again:
         reconsider(store, request.failed, request.accept_changes)
+        if request.failed:
+            say_not_repeated(store)
     with live_progress(quiet=request.as_json) as listener:
         if request.parts is None:
             progress = run_shards(store, executor, listener, stop)
@@ -226,6 +227,17 @@ def say_warnings(store: Store) -> None:
 
     for text in warnings_of(store, store.committed.markers()):
         err.print(f"warning: {text}", style="yellow")
+
+
+def say_not_repeated(store: Store) -> None:
+    """Print how many items ended with a failing outcome: `ctd status` calls them failed, and `--failed` leaves them as they are."""
+    markers = store.committed.markers()
+    failing = [outcome.name for outcome in store.description.outcomes if outcome.failed]
+    found = {name: sum(marker.outcomes.get(name, 0) for marker in markers) for name in failing}
+    if ended := [f"{n:,} {name}" for name, n in found.items() if n]:
+        err.print(
+            f"{', '.join(ended)}: that is an outcome; --failed repeats items that raised an error"
+        )
 
 
 def say_what_failed(store: Store, progress: Progress, more: bool = False) -> None:
@@ -288,7 +300,7 @@ def finish(store: Store, as_json: bool) -> None:
     if as_json:
         show_json(state(store) | {"figures": [str(path) for path in paths]})
         return
-    summary(store)
+    show_summary(store)
     out.print(f"store   {store.address}")
     for path in paths:
         out.print(f"figure  {path}")
@@ -319,27 +331,3 @@ def open_to_compute(address: str, trusted: bool, edited: bool = False) -> Store:
     if found := own_code(base, modules):
         err.print(f"{address}: runs the code of {', '.join(map(str, found))}")
     return store
-
-
-def summary(store: Store) -> None:
-    """Print the table of reduced results that the kernel names in its `summary`, if any."""
-    from jobs.query.query import rows
-    from jobs.query.readers import ITEM
-
-    reduced, shown = store.description.reduced, store.description.summary
-    if not shown or shown[0] not in reduced or not reduced[shown[0]].axes:
-        return
-    axis = reduced[shown[0]].axes[0]
-    _, frame = rows(store, table=axis)
-    swept = store.swept
-    labels = [name for name in frame if name not in reduced or name in swept]
-    if len(store.job.plan.group_sizes) == 1:
-        labels = [name for name in labels if name != "group"]
-    columns = list(dict.fromkeys([*labels, *(n for n in shown if n in frame)]))
-    if columns and not len(frame[columns[0]]):
-        out.print(no_rows(axis, store))
-    elif columns:  # there are none if nothing was gathered
-        hint = f"{advised('ctd', 'query', store.address, '--table', axis)} shows them"
-        first = reduced[shown[0]]
-        title = f"{first.long_name} (table {axis})" if first.units == ITEM else axis
-        show_table({name: frame[name] for name in columns}, title=title, hint=hint)

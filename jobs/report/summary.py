@@ -156,7 +156,7 @@ def state_of(
         "running": "; ".join(map(describe, living[:3])) or None,
         "progress": _reported(living, plan.n_items, sum(m.n_items for m in markers)),
         "runs": len([e for e in events if e.kind == "run"]),
-        "merged_from": merged_from(store),
+        **_origin(store, markers),
         "stopped": None if living else _why_stopped(events),
         "unfinished": None if living else _unfinished(store, events, len(done)),
         "attempts_failed": len(failures),
@@ -167,9 +167,14 @@ def state_of(
     }
 
 
-def merged_from(store: Store) -> list[str]:
-    """The addresses that the stores had of which this one was merged; none if it was computed here."""
-    return [str(part.get("store", "?")) for part in merged_parts(store.job.provenance)]
+def _origin(store: Store, markers: Sequence[Marker]) -> dict[str, Any]:
+    """The addresses that the stores had of which this one was merged; or address -> items that a fork copied from there."""
+    merged = [str(part.get("store", "?")) for part in merged_parts(store.job.provenance)]
+    forked: Counter[str] = Counter()
+    for marker in [] if merged else markers:
+        if marker.copied_from is not None:
+            forked[marker.copied_from] += marker.n_items
+    return {"merged_from": merged, "forked_from": dict(forked)}
 
 
 def _reported(living: Sequence[LeaseRecord], items: int, committed: int) -> dict[str, Any] | None:
@@ -206,6 +211,15 @@ def counted(found: Mapping[str, Any]) -> str:
     parts = [f"done {done:,}"]
     parts += [f"dropped {dropped:,}"] * bool(dropped) + [f"failed {failed:,}"] * bool(failed)
     return ", ".join(parts) + (f", {left:,} of {count(n, 'item')} left" if left else "")
+
+
+def forked_from(found: Mapping[str, Any]) -> str:
+    """The stores from which a fork copied items, as text. found: from `state`.
+
+    >>> forked_from({"forked_from": {"sweep.zarr": 24}})
+    'sweep.zarr (24 items)'
+    """
+    return ", ".join(f"{of} ({count(n, 'item')})" for of, n in found["forked_from"].items())
 
 
 def _why_stopped(events: Sequence[Event]) -> str | None:

@@ -160,16 +160,16 @@ def reopen(spec: JobSpec, address: str, kernel: Kernel | None = None) -> Store:
     if not _same(store.job.spec, spec, kernel):
         alike = _alike(store.job.spec, spec, kernel)
         if alike and spec.search is not None and spec.search.size is None:
-            hint = "give --store another path, or delete it: a search compares all its items, and with others it is another search"
+            hint = "give --store another path: a search compares all its items, and with others it is another search"
         elif has_grown(store.job.spec, spec, kernel):
             hint = f"`--store NEW --fork {address}` keeps its items"
         elif alike:
             hint = (
-                "give --store another path, or delete it. To add items, leave the old sweep as it is and begin a list "
+                "give --store another path. To add items, leave the old sweep as it is and begin a list "
                 f"with it, `sweep: [{{...}}, {{...}}]`; then `--store NEW --fork {address}` keeps what is done"
             )
         else:
-            hint = "give --store another path, or delete it"
+            hint = "give --store another path"
         raise JobError(f"{address}: holds another job; {hint}\n{difference(store.job.spec, spec)}")
     return store
 

@@ -93,7 +93,7 @@ def refuse_changed(store: Store) -> None:
     if edited := changed(job.sources, sources_of(job.spec, job.base, store.science)):
         raise JobError(
             f"{store.address}: the source of kernel {job.spec.kernel} has changed since the store was made: "
-            f"{_shortened(edited)}. For results of the new source give --store another path, or delete the store; "
+            f"{_shortened(edited)}. For results of the new source give --store another path; "
             f"{resume_command(store, '--accept-changes')} (or the same of run or submit) keeps what is "
             "done and goes on with the new source"
         )

@@ -11,7 +11,7 @@ from ctd.plots import Axis, Lines, Plot, Spans, spread
 from jobs.errors import count, duration
 from jobs.report.history import by_shard, history_lines
 from jobs.report.page.encode import MAX_MARKS, plot_json
-from jobs.report.summary import counted, state_of
+from jobs.report.summary import counted, forked_from, state_of
 from jobs.store.events import Event, read_events
 from jobs.store.marker import FailedItem, Marker
 from jobs.store.store import Store
@@ -129,6 +129,8 @@ def _listed(
             ["devices", ", ".join(found["devices"])],
             ["hosts", ", ".join(found["hosts"][:8]) + (" ..." if len(found["hosts"]) > 8 else "")],
         ]
+    if found["forked_from"]:
+        out.append(["forked from", forked_from(found)])
     if found["merged_from"]:
         out.append(["merged from", ", ".join(found["merged_from"])])
     else:

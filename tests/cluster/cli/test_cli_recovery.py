@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from cli_jobs import TOY, refused
@@ -16,9 +17,11 @@ from places import ROOT
 from stores import BASE, make
 from waiting import until
 
-from cluster.cli.running import Request, _is_complete
+from cluster.cli.running import Request, _is_complete, say_not_repeated
 from cluster.cli.stopping import to_resume
+from ctd.kernel import Outcome
 from jobs.errors import EXIT_STOPPED
+from jobs.plan.layout import Shard
 from jobs.report.history import history
 from jobs.run.prepare import open_or_create
 from jobs.run.progress import Progress
@@ -29,6 +32,7 @@ from jobs.spec.job import parse_job, read_job
 from jobs.storage import connect, objects
 from jobs.storage.lease import Lease
 from jobs.store.events import Event, Events
+from jobs.store.marker import Marker
 from jobs.store.store import Store
 
 FAULTY = """
@@ -138,6 +142,23 @@ def test_check_of_an_unfinished_store_finds_nothing_wrong(ctd, made):
 def test_a_driver_of_parts_waits_for_no_shard_that_it_has_given_up(parts, done, failed, complete):
     request = Request("x.zarr", parse_job({"kernel": "toy"}, "job"), "serial", parts=parts)
     assert _is_complete(Progress(6, 3, shards_done=done, failed=failed), request) is complete
+
+
+def test_items_that_diverged_are_not_repeated_and_that_is_said(capsys):
+    outcomes = (Outcome("trained", ""), Outcome("diverged", "", failed=True))
+    markers = [
+        Marker(shard=Shard(0, 0, 0, 4), outcomes={"trained": 3, "diverged": k}) for k in (1, 3)
+    ]
+    store = SimpleNamespace(
+        committed=SimpleNamespace(markers=lambda: markers),
+        description=SimpleNamespace(outcomes=outcomes),
+    )
+    say_not_repeated(store)
+    said = "4 diverged: that is an outcome; --failed repeats items that raised an error\n"
+    assert capsys.readouterr().err == said
+    del markers[:]
+    say_not_repeated(store)
+    assert capsys.readouterr().err == ""
 
 
 def test_a_killed_driver_is_told_of(ctd, job_file, tmp_path):
@@ -256,8 +277,9 @@ def test_fork_from_the_command_line(ctd, made, job_file):
     )
     path = job_file(grown, "grown.yaml")
     serial = ["--executor", "serial"]
-    refused(
-        ctd("run", path, "--store", made.address, *serial), f"--store NEW --fork {made.address}"
+    refused(  # before it starts a Ray
+        ctd("run", path, "--store", made.address, "--executor", "ray"),
+        f"--store NEW --fork {made.address}",
     )
     code, _, err = ctd("run", path, "--fork", made.address, *serial)
     assert code == 0, err
@@ -268,6 +290,7 @@ def test_fork_from_the_command_line(ctd, made, job_file):
         True,
         False,
     ]
+    assert f"forked from  {made.address} (6 items)\n" in ctd("status", new.address)[1]
     refused(
         ctd("run", path, "--fork", made.address, "--set", "seed=1", "--store", "x.zarr", *serial),
         "seed", "further sweeps at the end",

@@ -155,9 +155,9 @@ def test_what_a_sampler_needs_is_told_before_anything_is_written(monkeypatch, sa
     with pytest.raises(JobError) as caught:
         planned(changed(OPTUNA, "search.sampler", sampler))
     assert str(caught.value) == said
-    with pytest.raises(JobError, match=r"search.params: rat: unknown field"):
+    with pytest.raises(JobError, match=r"search\.params: rat: unknown field"):
         planned(changed(OPTUNA, "search.params", {"rat": RATE}))
-    with pytest.raises(JobError, match=r"search.metric: 'los' is not a scalar"):
+    with pytest.raises(JobError, match=r"search\.metric: 'los' is not a scalar"):
         planned(changed(OPTUNA, "search.metric", "los"))
 
 
