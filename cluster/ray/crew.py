@@ -121,7 +121,7 @@ class Crew:
             slot.node, slot.device, slot.kernel_kills, warning = found
             slot.ready, slot.failed_starts = True, 0
             if warning and not self._warned:
-                log.warning(warning)
+                log.warning("warning: %s", warning)
                 self._warned = True
             self._waits_for = ""
             self.places.note(slot)

@@ -17,7 +17,7 @@ from cluster.ray.actor import ShardWorker
 from cluster.ray.local import LocalRay
 from cluster.ray.private import loopback_kept
 from cluster.ray.reach import NoRay, Reach, knock
-from jobs.errors import JobError
+from jobs.errors import JobError, count
 from jobs.run.task import ExecutorLost, ShardProgress, Work
 from jobs.run.worker import usable_memory
 from jobs.spec.job import RunSettings
@@ -188,8 +188,8 @@ class Pool:
         if not sum(counts) and not settings.workers:
             most = {kind: max(int(node.get(kind, 0)) for node in nodes) for kind in ("CPU", "GPU")}
             raise NoRay(
-                f"run: a worker takes {settings.cpus_per_worker:g} CPUs (cpus_per_worker) and {self.gpus:g} "
-                f"GPUs (gpus_per_worker); the largest node of this Ray has {most['CPU']} and {most['GPU']}"
+                f"run: a worker takes cpus_per_worker: {settings.cpus_per_worker:g} and gpus_per_worker: {self.gpus:g}; "
+                f"the largest node of this Ray has {count(most['CPU'], 'CPU')} and {count(most['GPU'], 'GPU')}"
             )
         self.n = settings.workers or sum(counts)
         self._looked_at = time.monotonic()

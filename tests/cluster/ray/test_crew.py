@@ -211,6 +211,8 @@ def test_a_worker_on_the_cpu_that_has_a_gpu_is_told_once(monkeypatch, caplog):
         slot.opening = Future()
         slot.opening.set_result(place)
         crew.opened(slot)
-    said = "the worker on n1 was given 1 GPU, and computes on the CPU: JAX sees no GPU there"
+    said = (
+        "warning: the worker on n1 was given 1 GPU, and computes on the CPU: JAX sees no GPU there"
+    )
     assert [record.message.startswith(said) for record in caplog.records] == [True]
     assert all(slot.ready for slot in slots)

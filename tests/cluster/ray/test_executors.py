@@ -50,8 +50,8 @@ def executor(request):
     ("settings", "address", "text"),
     [
         ({}, "127.0.0.1:1", "--address 127.0.0.1:1: no Ray answers there"),
-        ({"cpus_per_worker": 64}, None, "largest node of this Ray has 8 and 0"),
-        ({"gpus_per_worker": 8}, None, "8 GPUs"),
+        ({"cpus_per_worker": 64}, None, "largest node of this Ray has 8 CPUs and 0 GPUs"),
+        ({"gpus_per_worker": 8}, None, "gpus_per_worker: 8; the largest node"),
     ],
 )
 def test_a_ray_without_room_is_refused(ray_address, settings, address, text):
