@@ -203,9 +203,6 @@ class Outcome(NamedTuple):
     failed: bool = False
 
 
-type Shapes = Mapping[str, tuple[int, ...]]
-"""Result -> the shape of one item's."""
-
 type JobFields = Mapping[str, Any]
 """Fields of a job file, or of a section of it."""
 
@@ -265,7 +262,7 @@ class Kernel:
     """Name -> the search that `search: {preset: NAME}` stands for."""
     metric: str = ""
     """The scalar result that says best how well an item did; tables and reports show it by default."""
-    next_jobs: Callable[[Any, str, Shapes], Mapping[str, JobFields]] | None = None
+    next_jobs: Callable[[Any, str, Mapping[str, Any]], Mapping[str, JobFields]] | None = None
     """(params of an item, "STORE::ITEM", result -> shape of the item's) -> what may be done next with the best item, in a
     word or two -> the content of the job file that does it; `ctd best` shows the commands."""
     curves: tuple[str, ...] = ()

@@ -7,7 +7,7 @@ import numpy as np
 
 from ctd.curbd.data import Shared
 from ctd.curbd.params import Curbd
-from ctd.kernel import Shapes, Var, View
+from ctd.kernel import Var, View
 from ctd.rows import Best, ranked
 
 REDUCED = {
@@ -46,7 +46,9 @@ def reduce(
     }
 
 
-def next_jobs(params: Curbd, item: str, shapes: Shapes) -> dict[str, dict[str, Any]]:
+def next_jobs(
+    params: Curbd, item: str, shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, dict[str, Any]]:
     """Compute the largest exponent of the network without its noise."""
     del shapes
     if "weights" not in params.record:

@@ -2,8 +2,9 @@
 
 `ctd.lfads.layouts` has the names of the datasets. The encoder may see fewer units and bins than are reconstructed: in
 lfads-torch's layout if `encod` is smaller than `recon`, in ctd's by `held_out_units` and `held_out_bins`. True rates,
-inputs, states and initial states may cover only the first trials. A file may have the width of its bins, `bin_s` (s), and the conditions of its trials,
-NAME_condition (trial,), whole numbers: PSTHs average over those of evaluation, sessions are aligned by those of training.
+inputs, states and initial states may cover only the first trials. A file may have the width of its bins, `bin_s` (s),
+and the conditions of its trials, NAME_condition (trial,), whole numbers: PSTHs average over those of evaluation, sessions
+are aligned by those of training.
 With `chop`, all arrays are recordings (time, ...), or trials longer than a window; see `ctd.lfads.chop`.
 """
 

@@ -77,7 +77,7 @@ def find(arrays: Mapping[str, Recordings], where: str) -> tuple[Found, Found]:
 
 def unused(arrays: Mapping[str, Recordings], where: str) -> dict[str, None]:
     """The datasets that a model does not use; warns of those whose names are close to one that the file lacks."""
-    used, lacking = {"bin_s"}, set()
+    used, lacking = {"bin_s"}, set[str]()
     for pair in zip(*(names.values() for names in _names(arrays)), strict=True):
         used.update(pair)
         # A field of which one split has a dataset is known to whoever wrote the file.

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ctd.kernel import JobFields, Shapes, Var, View, changed
+from ctd.kernel import JobFields, Var, View, changed
 from ctd.lfads.data import Dataset
 from ctd.lfads.params import Model
 from ctd.plots.curves import QUANTILES, curve_quantiles
@@ -75,10 +75,14 @@ def _order(inputs: View[Model], results: Mapping[str, np.ndarray]) -> np.ndarray
     return trained[np.argsort(value[trained], kind="stable")]
 
 
-def next_jobs(model: Model, item: str, shapes: Shapes) -> dict[str, JobFields]:
+def next_jobs(
+    model: Model, item: str, shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, JobFields]:
     """Find the fixed points of its generator, from the stored states; train it for twice as many steps."""
     longer = changed(model, n_batches=2 * model.n_batches)
-    train = {"train another for longer": {"kernel": "lfads", "params": longer}}
+    train: dict[str, JobFields] = {
+        "train another for longer": {"kernel": "lfads", "params": longer}
+    }
     if "states" not in shapes:
         return train
     points = {

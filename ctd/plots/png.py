@@ -112,7 +112,8 @@ def _legend(ax: Axes, plot: Plot) -> None:
         labels.append(f"{plot.areas} {tick(size)}")
     if not handles:
         return
-    where = _corner(ax, plot, len(handles)) if plot.equal else "best"
+    shaded = any(_is_shaded(layer) for layer in plot.layers)
+    where = _corner(ax, plot, len(handles)) if plot.equal or shaded else "best"
     legend = ax.legend(
         handles, labels, loc=where, fontsize="small", edgecolor="none", framealpha=0.7
     )
@@ -134,16 +135,26 @@ def _grey(handle: Any, hollow: bool) -> None:
         handle.set_color("0.6")
 
 
+def _is_shaded(layer: Layer) -> bool:
+    """Whether these are lines that change their colour on the way."""
+    return isinstance(layer, Lines) and layer.colour is not None and np.ndim(layer.colour) == 2
+
+
 def _corner(ax: Axes, plot: Plot, n: int) -> str:
     """The corner with the fewest points, for a legend of n lines; where each has some, there is room made above all points.
 
-    matplotlib's "best" also counts the vertices of circles, and then covers points.
+    The vertices of shaded lines are points, too. matplotlib's "best" does not see these, but does count the vertices of
+    circles, and then covers points.
     """
-    points = [layer for layer in plot.layers if isinstance(layer, Points)]
+    points = [
+        np.broadcast_arrays(np.asarray(one.x, float), one.y)
+        for one in plot.layers
+        if isinstance(one, Points) or (isinstance(one, Lines) and _is_shaded(one))
+    ]
     x, y = (
-        (np.concatenate([np.zeros(0), *(np.ravel(getattr(p, axis)) for p in points)]) - low)
+        (np.concatenate([np.zeros(0), *(np.ravel(point[k]) for point in points)]) - low)
         / (high - low)
-        for axis, (low, high) in (("x", ax.get_xlim()), ("y", ax.get_ylim()))
+        for k, (low, high) in enumerate((ax.get_xlim(), ax.get_ylim()))
     )
     corners = {"upper right": (1, 1), "upper left": (0, 1), "lower left": (0, 0), "lower right": (1, 0)}  # fmt: skip
     near = {
@@ -235,7 +246,7 @@ def _lines(ax: Axes, layer: Lines, fixed: str, shades: ScalarMappable) -> None:
         "ls": "--" if layer.dashed else "-",
         "alpha": 0.5 if layer.faint and layer.colour is not None else 1.0 if layer.strong else 0.8,
     }
-    if layer.colour is not None and np.ndim(layer.colour) == 2:
+    if _is_shaded(layer):
         _shaded_lines(ax, np.stack([x, y], axis=-1), layer, shades, look)
         return
     # A line each: matplotlib shows a label once for each line, hence only the first has one.
@@ -269,6 +280,8 @@ def _shaded_lines(
 
 
 def _points(ax: Axes, layer: Points, fixed: str, shades: ScalarMappable) -> None:
+    from matplotlib.patheffects import withStroke
+
     x, y = np.asarray(layer.x, float), np.asarray(layer.y, float)
     # Many points are small and transparent, so that their density shows.
     fine, many = np.isfinite(x) & np.isfinite(y), len(x) > 600
@@ -278,12 +291,18 @@ def _points(ax: Axes, layer: Points, fixed: str, shades: ScalarMappable) -> None
     # Pixels of the page; _area turns them into points.
     radius = np.full(len(x), 2.2 if many else 3.4) if layer.size is None else _radius(layer.size)
     radius = radius[fine]
+    # A ring in the pale middle of a scale would be lost on white: it has dark edges on both sides.
+    edges = (
+        [withStroke(linewidth=2.8, foreground="0.25")]
+        if layer.hollow and layer.colour is not None
+        else None
+    )
     ax.scatter(
         x[fine], y[fine], s=_area(radius), label=layer.name or None, zorder=3,
         marker="D" if layer.marker == "diamond" else "o", alpha=0.6 if many else 0.92,
         facecolors="white" if layer.hollow else colours,
         edgecolors=colours if layer.hollow else "black" if layer.size is not None else "none",
-        linewidths=1.6 if layer.hollow else 0.08 * radius,  # type: ignore[arg-type]
+        linewidths=1.6 if layer.hollow else 0.08 * radius, path_effects=edges,  # type: ignore[arg-type]
     )  # fmt: skip
 
 

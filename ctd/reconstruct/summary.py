@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ctd.kernel import Shapes, Var, View
+from ctd.kernel import Var, View
 from ctd.reconstruct.data import Shared
 from ctd.reconstruct.params import Reconstruction
 from ctd.rows import Best, ranked
@@ -46,7 +46,9 @@ def reduce(
     return out | {"diverged": np.asarray(len(np.asarray(results["outcome"])) - len(fine))}
 
 
-def next_jobs(params: Reconstruction, item: str, shapes: Shapes) -> dict[str, dict[str, Any]]:
+def next_jobs(
+    params: Reconstruction, item: str, shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, dict[str, Any]]:
     """Find its fixed points by linear regions; compute all its exponents."""
     del shapes
     states = {"weights": item, "cell": params.cell}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ctd.kernel import JobFields, Shapes, Var, View, changed
+from ctd.kernel import JobFields, Var, View, changed
 from ctd.plots.curves import QUANTILES, curve_quantiles
 from ctd.rows import Best
 from ctd.train_rnn.loss import Shared
@@ -45,7 +45,9 @@ def reduce(
     }
 
 
-def next_jobs(network: Network, item: str, shapes: Shapes) -> dict[str, JobFields]:
+def next_jobs(
+    network: Network, item: str, shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, JobFields]:
     """Find its fixed points; train it for twice as many steps."""
     del shapes
     points = {"weights": item, **{k: v for k, v in changed(network).items() if k == "task"}}

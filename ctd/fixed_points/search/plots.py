@@ -135,12 +135,11 @@ def _spectra(seen: Portrait) -> Plot:
     shown = np.sort(np.argsort(-np.asarray(reduced["count"]), kind="stable")[:N_SPECTRA])
     values = np.asarray(reduced["eigenvalue"])[shown]
     tau = np.asarray(reduced["time_constant"])[shown]
-    unit = "units of time" if seen.flow else "steps"
     point, mode = (index.ravel() for index in np.indices(values.shape))
     flat, tau = values.ravel(), tau.ravel()  # as `point` and `mode` number them
     text = [
         f"point {shown[p]}, mode {m}\nλ = {v.real:.4f} {v.imag:+.4f}i, |λ| {abs(v):.4f}\n"
-        f"time constant {t:.3g} {unit}"
+        f"time constant {t:.3g} {'units of time' if seen.flow else 'steps'}"
         for p, m, v, t in zip(point, mode, flat, tau, strict=True)
     ]
     border, note = _border(values, seen.flow)
@@ -160,6 +159,7 @@ def _spectra(seen: Portrait) -> Plot:
                     flat.imag[rows],
                     f"{name} ({len(rows):,})",
                     colour=at_points[shown[point[rows]]],
+                    marker="diamond" if how == linear.NEITHER else "circle",
                     hollow=hollow,
                     # Most modes decay: small dots let the others be seen.
                     size=np.full(len(rows), 0.005 if how == linear.DECAYS else 0.02),

@@ -57,7 +57,8 @@ def portrait(group: Group) -> Portrait:
     at_points = colour(np.asarray(group.reduced["point"], float))
     limit = _colour_limit(colour, flat, at_points)
     # Without a readout, `output` has no columns.
-    label = "readout" if np.shape(group.reduced["output"])[1] else "principal component 1"
+    n = np.shape(group.reduced["output"])[1]
+    label = f"readout 1 of {n}" if n > 1 else "readout" if n else "principal component 1"
     scale = Scale(label, diverging=True, low=-limit, high=limit)
     flow = group.inputs.time == "continuous"
     return Portrait(states, group.reduced, project, share, colour, at_points, scale, flow)

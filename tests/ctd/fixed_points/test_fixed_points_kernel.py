@@ -383,3 +383,13 @@ def test_figure_is_drawn(searched, tmp_path):
         assert sum(len(layer.x) for layer in points) == len(table["q"])
         modes = [layer for layer in plane.layers if isinstance(layer, Points)]
         assert sum(len(layer.x) for layer in modes) == table["eigenvalue"].size
+        for layer in modes:
+            assert (layer.marker == "diamond") is layer.name.startswith("marginal")
+        assert plane.scale.label == "readout"
+    # The first of two outputs gives the colours.
+    two = full | {"output": np.repeat(full["output"], 2, axis=1)}
+    with precision(inputs):
+        assert (
+            kernel.figure(inputs, shared, {}, results, two).plots[-1].scale.label
+            == "readout 1 of 2"
+        )

@@ -104,6 +104,8 @@ def test_keys_of_marks_in_the_colours_of_a_scale_are_grey():
     assert grey(full.get_facecolor())
     assert grey(full.get_edgecolor())
     assert colors.to_hex(hollow.get_facecolor()[0]) == "#ffffff"
+    # A pale ring has dark edges; a disc has a rim of its own.
+    assert [bool(marks.get_path_effects()) for marks in ax.collections] == [False, True]
     assert not grey(colors.to_rgba(one.get_color()))
 
 
@@ -169,3 +171,14 @@ def test_a_legend_covers_no_marks(places):
     marks = axes.transData.transform(np.stack([x, y], axis=1))
     legend, whole = axes.get_legend().get_window_extent(), axes.get_window_extent()
     assert not [p for p in marks if legend.contains(*p) or not whole.contains(*p)]
+
+
+def test_a_legend_covers_no_shaded_lines():
+    """Their vertices, which matplotlib's "best" does not see, lie in all corners."""
+    x, y = np.random.default_rng(0).uniform(-1, 1, (2, 1, 300))
+    canvas = draw(Figure([Plot("space", [Lines(x, y, "trials", colour=x)])]))
+    canvas.canvas.draw()
+    axes = canvas.axes[0]
+    legend = axes.get_legend().get_window_extent()
+    places = axes.transData.transform(np.stack([x[0], y[0]], axis=1))
+    assert not [p for p in places if legend.contains(*p)]
