@@ -16,6 +16,7 @@ from cluster.cli import display
 from jobs.gather.gather import gather
 from jobs.run.task import Task
 from jobs.run.worker import SerialExecutor
+from jobs.store.store import Store
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,22 @@ def test_query_shows_a_table(ctd):
     assert len(lines) == 2
     assert "[1, -1]" in lines[0]
     assert "43  " in lines[0], "ids are whole numbers"
+
+
+def test_query_begins_with_the_numbers_of_rows(ctd):
+    """Connections name points by them."""
+    head = lambda *stores: ctd(*stores, "--table", "place")[1].splitlines()[1].split()
+    assert head("whole.zarr")[:3] == ["group", "place", "n"]
+    assert head("whole.zarr", "other.zarr")[:3] == ["store", "group", "place"]
+
+
+def test_query_says_why_there_are_no_rows(ctd):
+    nothing = ctd("whole.zarr", "--where", "norm > 1e9")
+    assert nothing == (0, "", "no row of table items meets the conditions\n")
+    store = Store.open("whole.zarr")
+    assert display.no_rows("place", store) == (
+        "table place has no rows; `ctd query whole.zarr --group-by outcome --agg count` says how the items ended"
+    )
 
 
 def test_query_of_a_narrow_terminal_cuts_no_value(ctd, monkeypatch):
