@@ -135,6 +135,19 @@ def test_shown_code_is_whole(page, session):
     assert found.returncode == 0, found.stdout
 
 
+def test_code_for_the_site_alone_is_hidden_in_the_files(monkeypatch):
+    """In comments, out of which the site takes it. The pages of reference/ are made by the site."""
+    monkeypatch.syspath_prepend(ROOT / "docs" / "site")
+    from pages import uncovered
+
+    docs = ROOT / "docs"
+    for path in [*docs.glob("*.md"), *docs.glob("tutorials/*.md")]:
+        seen = re.sub(r"<!-- site\n.*?-->\n", "", text := path.read_text(), flags=re.DOTALL)
+        assert "from pages import" not in seen, path
+        assert "<!-- site\n" not in uncovered(text), path
+    assert uncovered("a\n<!-- site\nb\n-->\nc") == "a\nb\nc"
+
+
 @pytest.mark.endurance
 @pytest.mark.parametrize(("page", "session"), SHOWN, ids=str)
 def test_shown_code_runs_in_the_folder_of_the_examples(page, session, tmp_path):

@@ -35,7 +35,7 @@ from ctd.kernel import Coordinate, Kernel, Outcome, Values, Var, View
 from ctd.late import Array, PyTree, jax, jnp, lax, optax
 from ctd.plots.curves import block_ends
 from ctd.reconstruct.data import Shared, load
-from ctd.reconstruct.measures import free_runs, measured
+from ctd.reconstruct.measures import free_runs, measured, rests
 from ctd.reconstruct.model import (
     OBSERVED,
     Parameters,
@@ -47,7 +47,7 @@ from ctd.reconstruct.model import (
     strengths,
     trained,
 )
-from ctd.reconstruct.params import Reconstruction
+from ctd.reconstruct.params import AT_REST, DIVERGED, FITTED, Reconstruction
 from ctd.reconstruct.plots import figure, plots
 from ctd.reconstruct.summary import REDUCED, next_jobs, reduce
 from ctd.rows import Best
@@ -232,6 +232,7 @@ def result(
     # The last block that is complete; a fit that diverges in its first one has that.
     last = jnp.maximum(state.step // static.report_every - 1, 0)
     lost = state.diverged | ~jnp.isfinite(states).all()  # a fit may diverge when it runs freely
+    at_rest = rests(observed(p, states, channels), x)
     return (
         values
         | {f"weights.{name}": value for name, value in weights.items()}
@@ -241,7 +242,7 @@ def result(
             "alpha_curve": state.alphas,
             "train_loss": state.curve[last],
             "batches": state.step,
-            "outcome": lost.astype(jnp.int32),
+            "outcome": jnp.where(lost, DIVERGED, jnp.where(at_rest, AT_REST, FITTED)),
         }
     )
 
@@ -271,11 +272,11 @@ kernel = Kernel(
     Params=Reconstruction,
     dims=_weight_dims()
     | {
-        "d_stsp": Var((), "1", "D_stsp: KL divergence of histograms over the range of the data and .1 sd more (Hess et al. 2023); of mixtures of Gaussians where bins^channels exceeds 10^6 (Koppe et al. 2019)"),
-        "d_stsp_legacy": Var((), "1", "D_stsp: KL divergence of histograms between -2 and 2 sd (Brenner et al. 2022)"),
-        "d_h": Var((), "1", "D_H: mean Hellinger distance of smoothed power spectra (Mikhaeil et al. 2022)"),
-        "prediction_error": Var((), "1", "PE(n): mean squared error `ahead` steps ahead (Hess et al. 2023)"),
-        "exponent": Var((), "1/time", "largest Lyapunov exponent of the free run (Benettin et al. 1980), per unit of dt"),
+        "d_stsp": Var((), "1", "D_stsp: KL divergence of histograms over the range of the data and .1 sd more (Hess et al. 2023); of mixtures of Gaussians where bins^channels exceeds 10^6 (Koppe et al. 2019); 0 is best"),
+        "d_stsp_legacy": Var((), "1", "D_stsp: KL divergence of histograms between -2 and 2 sd (Brenner et al. 2022); 0 is best"),
+        "d_h": Var((), "1", "D_H: mean Hellinger distance of smoothed power spectra (Mikhaeil et al. 2022); 0 is best, 1 worst"),
+        "prediction_error": Var((), "1", "PE(n): mean squared error `ahead` steps ahead (Hess et al. 2023); 0 is best"),
+        "exponent": Var((), "1/time", "largest Lyapunov exponent of the free run (Benettin et al. 1980), per unit of dt; about 0 on a cycle, below 0 at rest"),
         "lift": Var(("free_unit", "channel"), "1", "first values of the units that are not channels, from the channels"),
         "states": Var(("step", "state"), "1", "states of the free run, after its transient"),
         "curve": Var(("batch",), "1", "squared error of forced predictions, mean over each block"),
@@ -292,6 +293,7 @@ kernel = Kernel(
     outcomes=(
         Outcome("fitted", "all training steps were taken"),
         Outcome("diverged", "loss or gradient not finite, or the free run leaves all bounds", failed=True),
+        Outcome("at_rest", "all training steps were taken, but the free run stays at one point, unlike the data"),
     ),
     coords=coords,
     reduce=reduce,

@@ -30,6 +30,9 @@ MOST_CENTRES = 10_000
 TRUNCATE = 4
 """Half width of the kernel that smooths spectra, in standard deviations: that of scipy.ndimage.gaussian_filter1d."""
 
+STILL = 1e-3
+"""A run rests that moves by less than this share of the range of the data: rounding moves it by some 1e-7."""
+
 MIXTURE, TANGENT = 1, 2
 """Folded into the key of an item's minibatches, of which steps are folded in from 16 on."""
 
@@ -200,6 +203,19 @@ def free_runs(
         [states_of(p, x[:1]), free(cell, p, states_of(p, x[0]), s[1:])]
     )
     return jax.vmap(run)(x, inputs)[:, before:], inputs[:, before:]
+
+
+def rests(
+    y: Float[Array, "recording step channel"], x: Float[Array, "recording time channel"]
+) -> Array:
+    """Whether free runs y stay where they are in all channels, beside data x that move.
+
+    >>> x = jnp.sin(jnp.arange(100.0))[None, :, None]
+    >>> bool(rests(0 * x + 0.3, x)), bool(rests(0.1 * x, x))
+    (True, False)
+    """
+    moved = jnp.ptp(y, axis=1).max(axis=0)
+    return jnp.all(moved < STILL * jnp.ptp(x, axis=(0, 1)))
 
 
 def measured(

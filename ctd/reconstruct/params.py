@@ -8,6 +8,9 @@ from pydantic import Field, model_validator
 
 from ctd.kernel import Data, File, Params, Static, Traced
 
+FITTED, DIVERGED, AT_REST = range(3)
+"""The kernel's outcomes."""
+
 
 class Reconstruction(Params):
     """The parameters of one network that is fitted to recordings.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from ctd.plots import Axis, Figure, Group, Lines, Plot, Points, of_group
+from ctd.plots import Axis, Figure, Group, Layer, Lines, Plot, Points, of_group
 from ctd.plots.curves import Curves, block_ends, loss_curves
 from ctd.principal import principal
+from ctd.reconstruct.params import AT_REST
 from ctd.rows import best_row
 
 MOST = 3000
@@ -33,7 +34,10 @@ def _attractor(group: Group, row: int, item: int) -> Plot:
         # One channel alone is drawn against its next value.
         parts = lambda v: np.stack([v[:-1, 0], v[1:, 0]])
     (x, y), (u, v) = parts(true), parts(made)
-    layers = [Lines(x, y, "data", faint=True), Lines(u, v, f"network, item {item}")]
+    run: Layer = Lines(u, v, f"network, item {item}")
+    if group.results["outcome"][row] == AT_REST:  # a line of no length would not be seen
+        run = Points(u[-1:], v[-1:], f"network, item {item}, at rest", marker="diamond")
+    layers = [Lines(x, y, "data", faint=True), run]
     return Plot("Attractor, true and generated", layers, Axis(names[0]), Axis(names[1]))
 
 
@@ -83,17 +87,21 @@ def _curves(group: Group) -> Plot:
 
 @of_group
 def plots(group: Group) -> list[Plot]:
-    """The attractor and spectra of the best fit, loss curves, measures of all."""
-    row = best_row(group.results, "d_stsp")
+    """The attractor and spectra of the best fit, loss curves, measures of all. Where all runs rest, the point of the first one."""
+    row, still = (
+        best_row(group.results, "d_stsp"),
+        np.asarray(group.results["outcome"][:]) == AT_REST,
+    )
     made = [
         _curves(group),
         _beside_d_stsp(group, "d_h", "How near the attractors are", Axis("D_H")),
         _beside_d_stsp(group, "exponent", "Largest exponents", Axis("exponent (1 / unit of dt)")),
     ]
-    if row is None:
-        return made
-    item = int(np.asarray(group.columns["item"][:])[row])
-    return [_attractor(group, row, item), _spectra(group, row, item), *made]
+    items = [int(item) for item in group.columns["item"][:]]
+    if row is not None:
+        return [_attractor(group, row, items[row]), _spectra(group, row, items[row]), *made]
+    # Runs at rest have no spectrum.
+    return [*(_attractor(group, k, items[k]) for k in np.flatnonzero(still)[:1]), *made]
 
 
 @of_group

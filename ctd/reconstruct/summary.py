@@ -7,13 +7,13 @@ import numpy as np
 
 from ctd.kernel import Var, View
 from ctd.reconstruct.data import Shared
-from ctd.reconstruct.params import Reconstruction
+from ctd.reconstruct.params import DIVERGED, Reconstruction
 from ctd.rows import Best, ranked
 
 MEASURES = ("d_stsp", "d_h", "prediction_error", "exponent")
 
 REDUCED = {
-    "item": Var(("rank",), "item", "item id, by increasing D_stsp"),
+    "item": Var(("rank",), "item", "item id, by increasing D_stsp; runs at rest are left out"),
     **{name: Var(("rank",), "1", f"{name} of that fit") for name in MEASURES},
     **{f"{name}_median": Var((), "1", f"median of {name} over the fits that did not diverge") for name in MEASURES},
     **{f"{name}_mad": Var((), "1", f"median absolute deviation of {name} from that") for name in MEASURES},
@@ -28,9 +28,9 @@ def reduce(
     results: Mapping[str, np.ndarray],
     options: Best,
 ) -> dict[str, np.ndarray]:
-    """The fits with the smallest D_stsp, and medians over all that did not diverge."""
+    """The fits with the smallest D_stsp whose runs move, and medians over all that did not diverge."""
     del inputs, shared
-    fine = np.flatnonzero(np.asarray(results["outcome"]) == 0)
+    fine = np.flatnonzero(np.asarray(results["outcome"]) != DIVERGED)
     found = {name: np.asarray(results[name], float) for name in MEASURES}
     order = ranked(results, "d_stsp")[: options.n_best]
     out: dict[str, np.ndarray] = {"item": np.asarray(columns["item"])[order]}

@@ -38,7 +38,10 @@ def on_files(files, config):
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
-    """Name the files of the repository that pages link to: the site does not have them."""
+    """Run what is hidden, and name the files of the repository that pages link to: the site does not have them."""
+    from pages import uncovered
+
+    markdown = uncovered(markdown)
     return (
         re.sub(r"\[([^\]]+)\]\(\.\./[^)]*\)", r"`\1`", markdown)
         if "](../examples" in markdown

@@ -3,6 +3,7 @@
 import base64
 import io
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -40,6 +41,15 @@ def end() -> None:
     folder = os.getcwd()
     os.chdir(_there[0])
     shutil.rmtree(folder)
+
+
+def uncovered(markdown: str) -> str:
+    """Take code for the site out of the comments that hide it from those who read the Markdown file.
+
+    >>> uncovered("a\\n<!-- site\\nb\\n-->\\nc")
+    'a\\nb\\nc'
+    """
+    return re.sub(r"<!-- site\n(.*?)-->\n", r"\1", markdown, flags=re.DOTALL)
 
 
 def drawn(figure: object, text: str) -> str:

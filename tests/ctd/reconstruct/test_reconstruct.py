@@ -152,6 +152,16 @@ def test_a_fit_that_diverges_is_an_outcome(fit):
     assert fitted(fit)[1]["outcome"].tolist() == [0, 0, 1]
 
 
+def test_a_run_at_rest_is_drawn_as_a_point():
+    """And is an outcome of its own: the first fit is drawn as a curve, the second, which is said to rest, by its last state."""
+    params, found = fitted("bound")
+    shared = kernel.load(inputs_of(params))
+    group = lambda outcome: (inputs_of(params), shared, {"item": np.arange(3)}, found | {"outcome": np.array(outcome)}, {})  # fmt: skip
+    names = lambda outcome: [layer.name for layer in kernel.figure(*group(outcome)).plots[0].layers]
+    assert names([0, 2, 1]) == ["data", "network, item 0"]
+    assert names([1, 2, 1]) == ["data", "network, item 1, at rest"]
+
+
 def test_the_best_fits_and_medians():
     d_stsp = np.array([3.0, 1.0, np.inf, 2.0, 0.5])
     results = dict.fromkeys(("d_h", "prediction_error", "exponent"), np.arange(5.0))
