@@ -39,7 +39,7 @@ PANELS = {
     },
     "Ask and show": {
         "query": "query",
-        "best": "query",
+        "best": "best",
         "report": "report",
         "watch": "report",
         "compare": "query",

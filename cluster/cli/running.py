@@ -223,7 +223,7 @@ def _leave(request: Request, why: str) -> NoReturn:
 
 def say_warnings(store: Store) -> None:
     """Print the warnings of a store, such as results that are NaN."""
-    from jobs.report.summary import warnings_of
+    from jobs.report.warnings import warnings_of
 
     for text in warnings_of(store, store.committed.markers()):
         err.print(f"warning: {text}", style="yellow")

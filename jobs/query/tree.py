@@ -20,7 +20,8 @@ from jobs.query.best import Best, require_metric
 from jobs.query.best import best as find_best
 from jobs.query.columns import as_array, decode
 from jobs.query.expression import Expression
-from jobs.query.query import Asked, find, query, sql, table
+from jobs.query.query import Asked, find, query, table
+from jobs.query.sql import sql
 from jobs.query.tables import Source, ask
 from jobs.store.store import Mode, Store
 
@@ -141,7 +142,7 @@ class StoreTree(xr.DataTree):
             return {name: jax.numpy.asarray(value) for name, value in arrays.items()}
 
     def sql(self, text: str) -> pd.DataFrame:
-        """The answer to a SQL query over the store's tables, as a pandas frame (see `jobs.query.query.sql`)."""
+        """The answer to a SQL query over the store's tables, as a pandas frame (see `jobs.query.sql`)."""
         return sql(self.store, text)
 
 

@@ -1,27 +1,28 @@
 """The plan and the progress of a job, as numbers."""
 
-import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ctd.installed import NO_PLUGIN
-from ctd.kernel import Outcome, Var, inputs_of
+from ctd.kernel import inputs_of
 from jobs import keys
 from jobs.errors import count
+from jobs.report.warnings import warnings_of, warnings_planned
 from jobs.run.prepare import Prepared
 from jobs.spec.search import Search
-from jobs.spec.trust import is_ctds_kernel
 from jobs.storage import objects
 from jobs.storage.lease import LeaseRecord, describe, drivers
 from jobs.store.card import n_dropped, read_note
 from jobs.store.events import Event, read_events, unended
 from jobs.store.finding import merged_parts
 from jobs.store.marker import FailedItem, Marker
-from jobs.store.store import Store, metric_of
+from jobs.store.store import Store
+
+MAX_TEXT = 500
+"""Characters of a driver's text that are shown."""
 
 
 def plan_rows(
@@ -67,12 +68,7 @@ def plan_rows(
         total["data"] = "; ".join(ready.data)
     if ready.spec.search:
         total["search"] = _search_planned(ready, ready.spec.search)
-    returned = {name for one in ready.outputs for name in one.shapes}
-    warnings = unreturned(ready.spec.kernel, ready.kernel.dims, returned)
-    metric = ready.spec.search.metric if ready.spec.search else ready.kernel.metric
-    dropped = n_dropped(ready.spec, markers)
-    warnings += nan_results(markers, ready.spec.kernel, metric, dropped, ready.kernel.dims)
-    if warnings:
+    if warnings := warnings_planned(ready, markers):
         total["warnings"] = "; ".join(warnings)
     return columns, total
 
@@ -244,112 +240,3 @@ def _unfinished(store: Store, events: Sequence[Event], n_done: int) -> dict[str,
     kept = set(map(of_shard, objects.list_keys(store.objects, keys.CHECKPOINTS)))
     kept |= set(objects.list_keys(store.objects, keys.ROUNDS))
     return {"items": last.ended or 0, "work": last.work or 0.0, "checkpoints": len(kept)}
-
-
-MANY = 0.1
-"""Share of the items above which it is told that they ended in the same failing outcome, or, of the done ones, that a further
-result of ctd's own kernels is NaN or infinite."""
-MAX_TEXT = 500
-"""Characters of a driver's text that are shown."""
-MAX_HOSTS = 8
-"""Most hosts that a warning names."""
-MAX_GROUPS = 64
-"""Most groups whose metadata are read for results that are not returned."""
-
-
-def warnings_of(store: Store, markers: Sequence[Marker]) -> list[str]:
-    """The warnings of a store, from its markers and the metadata of its groups; imports no Zarr."""
-    spec, metric = store.job.spec, metric_of(store)
-    dropped, dims = n_dropped(spec, markers), store.description.dims
-    found = on_cpu(markers) + failing_outcomes(markers, store.description.outcomes)
-    found += nan_results(markers, spec.kernel, metric.name if metric else "", dropped, dims)
-    returned = _returned(store)
-    if returned is not None:
-        found += unreturned(spec.kernel, dims, returned)
-    return found
-
-
-def on_cpu(markers: Iterable[Marker]) -> list[str]:
-    """Warn of shards that were computed on the CPU by workers with GPUs."""
-    hosts = [marker.host for marker in markers if marker.idle_gpus]
-    if not hosts:
-        return []
-    where = ", ".join(sorted(set(hosts))[:MAX_HOSTS])
-    return [
-        f"{count(len(hosts), 'shard')} ran on the CPU of {where}, although the workers had GPUs: JAX sees none there; {NO_PLUGIN}"
-    ]
-
-
-def failing_outcomes(markers: Iterable[Marker], outcomes: Iterable[Outcome]) -> list[str]:
-    """Warn of each outcome that is a failure and in which many items ended.
-
-    >>> from jobs.plan.layout import Shard
-    >>> failing_outcomes([Marker(shard=Shard(0, 0, 0, 9), outcomes={"diverged": 3})], [Outcome("diverged", "not finite", True)])
-    ['3 of 9 items ended as diverged: not finite']
-    """
-    n, ended = 0, Counter[str]()
-    for marker in markers:
-        n += marker.n_items
-        ended.update(marker.outcomes)
-    return [
-        f"{ended[one.name]:,} of {count(n, 'item')} ended as {one.name}"
-        + f": {one.reason}" * bool(one.reason)
-        for one in outcomes
-        if one.failed and ended[one.name] > MANY * n
-    ]
-
-
-def nan_results(
-    markers: Iterable[Marker],
-    kernel: str,
-    metric: str,
-    dropped: int = 0,
-    dims: Mapping[str, Var] | None = None,
-) -> list[str]:
-    """Warn of each result that is NaN or infinite in done items: in any of them for the metric and for results of a user's own
-    kernel, in many of them for other results of ctd's kernels; not of results that may be NaN by design.
-
-    Args:
-        markers: of the committed shards.
-        kernel: its name.
-        metric: the result that says how well an item did; "" without one.
-        dropped: items that a search took out, see `n_dropped`.
-        dims: the results of the kernel.
-    """
-    dims = dims or {}
-    by_design = {name for name, var in dims.items() if var.may_be_nan} - {metric}
-    done, nan = -dropped, dict[str, int]()
-    for marker in markers:
-        done += marker.n_items - marker.n_failed
-        for name, n in (marker.nan or {}).items():
-            nan[name] = nan.get(name, 0) + n
-    least = lambda name: MANY * done if is_ctds_kernel(kernel) and name != metric else 0
-    return [
-        f"{name} is NaN or infinite in {n:,} of {count(done, 'done item')}"
-        for name, n in nan.items()
-        if n > least(name) and name not in by_design
-    ]
-
-
-def unreturned(kernel: str, dims: Mapping[str, object], returned: Iterable[str]) -> list[str]:
-    """Warn if a user's own kernel declares results that it does not return; params of ctd's own kernels leave results out."""
-    missing = sorted(dims.keys() - set(returned))
-    if is_ctds_kernel(kernel) or not missing:
-        return []
-    return [
-        f"{', '.join(missing)}: declared in `dims` of kernel {kernel}, but returned for no item"
-    ]
-
-
-def _returned(store: Store) -> set[str] | None:
-    """The names of the results of all groups; None if the groups are too many or cannot be read."""
-    found: set[str] = set()
-    groups = [f"results/{group}/zarr.json" for group in range(len(store.job.plan.group_sizes))]
-    if len(groups) > MAX_GROUPS or is_ctds_kernel(store.job.spec.kernel):
-        return None
-    for _, data in objects.read_all(store.objects, groups):
-        try:
-            found |= set(json.loads(data or b"")["attributes"]["results"])
-        except (ValueError, KeyError, TypeError):
-            return None
-    return found

@@ -21,7 +21,8 @@ from jobs.query.columns import (
     rows_as_text,
     sort_key,
 )
-from jobs.query.query import query, sql, table, tables
+from jobs.query.query import query, table, tables
+from jobs.query.sql import sql
 from jobs.query.tables import Tables, ask
 from jobs.run.prepare import open_or_create
 from jobs.run.shards import run_shards

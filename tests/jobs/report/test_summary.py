@@ -13,7 +13,8 @@ from ctd.kernel import Outcome, Var
 from jobs.gather.gather import gather
 from jobs.plan.layout import Shard
 from jobs.query.query import table
-from jobs.report.summary import counted, failing_outcomes, nan_results, state, unreturned
+from jobs.report.summary import counted, state
+from jobs.report.warnings import failing_outcomes, nan_results, unreturned
 from jobs.run.prepare import open_or_create
 from jobs.run.shards import run_shards
 from jobs.run.stop import Stop
@@ -96,8 +97,12 @@ def test_nan_by_design_is_not_told():
     """Half of the rows of a matrix of distances, cycles where there is none; but of the metric it is."""
     markers = [Marker(shard=Shard(0, 0, 0, 4), nan={"period": 2, "size": 3})]
     dims = {"period": Var(may_be_nan=True), "size": Var()}
-    assert nan_results(markers, "esn", "", dims=dims) == ["size is NaN in 3 of 4 done items"]
-    assert nan_results(markers, "esn", "period", dims=dims)[0].startswith("period is NaN in 2")
+    assert nan_results(markers, "esn", "", dims=dims) == [
+        "size is NaN or infinite in 3 of 4 done items"
+    ]
+    assert nan_results(markers, "esn", "period", dims=dims)[0].startswith(
+        "period is NaN or infinite in 2"
+    )
 
 
 @pytest.mark.parametrize("n", [1, 2])
