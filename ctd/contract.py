@@ -165,12 +165,13 @@ def _check_dims(kernel: Kernel, values: dict[str, jax.ShapeDtypeStruct]) -> None
             raise ContractError(
                 f"{told}: {name} is {_short(value)}, `dims` gives it the axes {axes}; write {written} or return {wanted}"
             )
-    judged = values.get(kernel.metric)
-    if judged is not None and (judged.shape or judged.dtype.kind == "c"):
-        raise ContractError(
-            f"kernel {kernel.name}: metric: {kernel.metric} is {_short(judged)}, expected one real number an item, by which "
-            "items are compared"
-        )
+    for field, name in (("metric", kernel.metric), ("chosen_by", kernel.chosen_by)):
+        judged = values.get(name)
+        if judged is not None and (judged.shape or judged.dtype.kind == "c"):
+            raise ContractError(
+                f"kernel {kernel.name}: {field}: {name} is {_short(judged)}, expected one real number an item, by which items "
+                "are compared"
+            )
 
 
 def _short(value: jax.ShapeDtypeStruct) -> str:

@@ -262,12 +262,13 @@ class Kernel:
     """Name -> the search that `search: {preset: NAME}` stands for."""
     metric: str = ""
     """The scalar result that says best how well an item did; tables and reports show it by default."""
+    chosen_by: str = ""
+    """The result in place of `metric` in stores that have it: of data kept for choosing, where `metric` is of the test."""
     next_jobs: Callable[[Any, str, Mapping[str, Any]], Mapping[str, JobFields]] | None = None
     """(params of an item, "STORE::ITEM", result -> shape of the item's) -> what may be done next with the best item, in a
     word or two -> the content of the job file that does it; `ctd best` shows the commands."""
     curves: tuple[str, ...] = ()
-    """Results of one axis that fill up while an item advances, NaN beyond; a live page shows them grow, so `result` must
-    work after every advance."""
+    """Results of one axis that fill up while an item advances, NaN beyond: a live page calls `result` after each advance."""
     advances: Callable[[Any], int] | None = None
     """inputs -> the largest number of advances of an item, if it is known beforehand; for progress."""
     width: int = 256
@@ -290,12 +291,11 @@ class Kernel:
             raise TypeError(
                 f'kernel {self.name}: outcomes: `dims` has no "outcome"; add "outcome": Var(), and return it from `result`'
             )
-        for name in filter(None, (self.metric, *self.curves)):
-            if name not in self.dims:
-                what = "metric" if name == self.metric else "curves"
-                raise TypeError(
-                    f"kernel {self.name}: {what}: `dims` has no {name!r}{nearest(name, self.dims)}"
-                )
+        named = [("metric", self.metric), ("chosen_by", self.chosen_by), *(("curves", name) for name in self.curves)]  # fmt: skip
+        for what, name in named:
+            if name and name not in self.dims:
+                said = f"`dims` has no {name!r}{nearest(name, self.dims)}"
+                raise TypeError(f"kernel {self.name}: {what}: {said}")
 
     @property
     def failing(self) -> list[int]:

@@ -308,6 +308,7 @@ kernel = Kernel(
     Options=Options,
     summary=("g", "alpha", "ridge", "count", "success_rate", "nrmse_median"),
     metric="replay_nrmse",
+    chosen_by="validation_nrmse",
     curves=("train_nrmse",),
     figure=figure,
     plots=plots,

@@ -334,5 +334,5 @@ def figure(group: Group) -> Figure:
 kernel = one_shot(
     "esn.nvar", Polynomial, DIMS, run, load=load, outcomes=OUTCOMES, coords=coords, reduce=reduce,
     reduced=REDUCED, Options=Options, summary=("ridge", "noise", "count", "success_rate", "nrmse_median"),
-    metric="replay_nrmse", figure=figure, plots=plots, microbatches=(0,), cpu_microbatches=(1,),
+    metric="replay_nrmse", chosen_by="validation_nrmse", figure=figure, plots=plots, microbatches=(0,), cpu_microbatches=(1,),
 )  # fmt: skip

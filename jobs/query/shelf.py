@@ -23,6 +23,7 @@ from jobs.query import query as questions
 from jobs.query.columns import Column, Text, as_array, as_text, from_values, labelled
 from jobs.query.expression import Expression, condition
 from jobs.query.readers import Columns, Read, end_to_end
+from jobs.query.sql import sql
 from jobs.query.tables import Source, Table, Tables, tables_of
 from jobs.spec.job import leaves
 from jobs.storage import objects
@@ -58,7 +59,7 @@ class Shelf(Source):
         self._parts = [tables_of(store) for store in stores]
         self._stamps: list[Any] = []
 
-    query, table, sql = questions.query, questions.table, questions.sql
+    query, table, sql = questions.query, questions.table, sql
 
     @cached_property
     def joined(self) -> list[dict[str, str]]:

@@ -188,7 +188,7 @@ def unpacked(dataset: xr.Dataset, store: Store, group: int) -> xr.Dataset:
         axes = ("item", *about.pop("axes"))
         attrs = {key: value for key, value in about.items() if key not in ("at", "shape")}
         shape = (dataset.sizes["item"], *where.shape)
-        read = lambda key, name=name: store.array(group, name)[key]
+        read = lambda key, name=name: np.asarray(store.array(group, name)[key])
         lazy = _Lazy(read, shape, dataset.variables[where.pack].dtype)
         found[name] = _lazily(axes, lazy, attrs)
     return dataset.drop_vars(by_pack(places)).assign(found)

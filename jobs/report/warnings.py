@@ -8,6 +8,7 @@ from ctd.installed import NO_PLUGIN
 from ctd.kernel import Outcome, Var
 from jobs.errors import count
 from jobs.run.prepare import Prepared
+from jobs.spec.description import Description
 from jobs.spec.trust import is_ctds_kernel
 from jobs.storage import objects
 from jobs.store.card import n_dropped
@@ -39,7 +40,7 @@ def warnings_planned(ready: Prepared, markers: Sequence[Marker]) -> list[str]:
     """The warnings of a plan. markers: of the shards that are committed already."""
     spec, dims = ready.spec, ready.kernel.dims
     returned = {name for one in ready.outputs for name in one.shapes}
-    metric = spec.search.metric if spec.search else ready.kernel.metric
+    metric = spec.search.metric if spec.search else Description.of(ready.kernel, returned).metric
     found = unreturned(spec.kernel, dims, returned)
     return found + nan_results(markers, spec.kernel, metric, n_dropped(spec, markers), dims)
 

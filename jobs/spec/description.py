@@ -1,6 +1,6 @@
 """The description of a kernel as data, which a store keeps, so that readers of the store need none of its code."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,7 @@ class Description:
     summary: tuple[str, ...] = ()
     """As `Kernel.summary`."""
     metric: str = ""
-    """As `Kernel.metric`."""
+    """`Kernel.metric`, or `Kernel.chosen_by` where it is stored."""
     curves: tuple[str, ...] = ()
     """As `Kernel.curves`."""
     fields: Mapping[str, str] = field(default_factory=dict)
@@ -30,12 +30,14 @@ class Description:
     """Whether the kernel has a `reduce`."""
 
     @staticmethod
-    def of(kernel: Kernel) -> "Description":
-        """Describe a kernel.
+    def of(kernel: Kernel, stored: Collection[str] = ()) -> "Description":
+        """Describe a kernel. stored: the results that a store has.
 
         >>> from ctd.esn import kernel
         >>> Description.of(kernel).metric
         'replay_nrmse'
+        >>> Description.of(kernel, ["replay_nrmse", "validation_nrmse"]).metric
+        'validation_nrmse'
         """
         fields = kernel.Params.model_fields
         return Description(
@@ -43,7 +45,7 @@ class Description:
             dict(kernel.reduced),
             kernel.outcomes,
             kernel.summary,
-            kernel.metric,
+            kernel.chosen_by if kernel.chosen_by in stored else kernel.metric,
             kernel.curves,
             {name: info.description or "" for name, info in fields.items()},
             kernel.reduce is not None,

@@ -21,11 +21,11 @@ from jobs.plan.packing import as_attribute, by_pack, place
 from jobs.plan.search import shapes as search_shapes
 from jobs.spec.job import JobSpec
 from jobs.storage import addresses, connect, objects
-from jobs.storage.checksums import write_sums
+from jobs.storage.checksums import checksummed, write_sums
 from jobs.storage.lease import Held
 from jobs.store.arrays import compressor, describe, fill_value, flags, plain, put_array
-from jobs.store.manifest import FORMAT, Job, description_of, write_job
-from jobs.store.store import BEFORE, Store
+from jobs.store.manifest import FORMAT, Job, write_job
+from jobs.store.store import BEFORE, Store, described
 
 STATUS = Var((), "1", "0 not computed, 1 done, 2 failed, 3 dropped")
 
@@ -66,7 +66,7 @@ def create_store(
         _clear(store)
         _lay_out(store, items, outputs)
         write_sums(store.objects, "created", keys_outside_run(store))
-        objects.write(store.objects, keys.KERNEL, description_of(store.kernel))
+        objects.write(store.objects, keys.KERNEL, description_of(store))
         fill(store)
         write_job(store.objects, store.job)
         # A kill before this line leaves a complete store: beside run/job.json nobody heeds run/creating.json.
@@ -79,6 +79,11 @@ def create_store(
             raise objects.unwritable(address, error) from None
         raise
     return store
+
+
+def description_of(store: Store) -> bytes:
+    """Return the content of run/kernel.json, of a store that has its arrays."""
+    return checksummed(described(store, store.science).to_json())
 
 
 def _lay_out(store: Store, items: Items, outputs: Sequence[Outputs]) -> None:

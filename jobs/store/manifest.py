@@ -20,7 +20,7 @@ from obstore.store import ObjectStore
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt, ValidationError
 
 from ctd.installed import version_of
-from ctd.kernel import Kernel, Outcome, Var
+from ctd.kernel import Outcome, Var
 from ctd.late import jax
 from jobs import keys
 from jobs.errors import JobError, count, explain
@@ -210,11 +210,6 @@ def provenance() -> dict[str, Any]:
 def read_description(store: ObjectStore) -> Description | None:
     """Return the description that a store keeps; None if it is missing or damaged."""
     return Description.from_json(read_verified(store, keys.KERNEL))
-
-
-def description_of(kernel: Kernel) -> bytes:
-    """Return the content of run/kernel.json. kernel: with the results that a search adds."""
-    return checksummed(Description.of(kernel).to_json())
 
 
 def described_by_arrays(root: zarr.Group, plan: Plan) -> Description:

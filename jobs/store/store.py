@@ -97,7 +97,7 @@ class Store:
         if found := read_description(self.objects):
             return found
         if trust.is_ctds_kernel(spec.kernel):
-            return Description.of(searched(find_kernel(spec.kernel, None), spec.search))
+            return described(self, find_kernel(spec.kernel, None))
         return described_by_arrays(self.root, self.job.plan)
 
     @cached_property
@@ -174,6 +174,14 @@ class Store:
     def rows(self, group: int, name: str, start: int, stop: int) -> np.ndarray:
         """Return rows start <= r < stop of a result or column."""
         return np.asarray(self.array(group, name)[start:stop])
+
+
+def described(store: Store, kernel: Kernel) -> Description:
+    """The description that this kernel gives of a store."""
+    stored: list[str] = []
+    with suppress(KeyError, TypeError, ValueError, OSError):  # of damaged metadata
+        stored = store.names(0)
+    return Description.of(searched(kernel, store.job.spec.search), stored)
 
 
 def resume_command(store: Store, *options: str) -> str:

@@ -68,7 +68,7 @@ def test_contract_names_do_not_collide(case):
     own = {"item", "status", "group", "row", "seed"}
     assert not set(kernel.dims) & (set(kernel.Params.model_fields) | own)
     assert set(kernel.summary) <= set(kernel.reduced)
-    assert all(kernel.dims[name].axes == () for name in (kernel.metric,) if name)
+    assert all(kernel.dims[name].axes == () for name in (kernel.metric, kernel.chosen_by) if name)
     assert all(len(kernel.dims[name].axes) == 1 for name in kernel.curves)
     assert ("outcome" in kernel.dims) == bool(kernel.outcomes)
 
@@ -203,7 +203,9 @@ def test_outcomes_that_are_none_are_refused_where_the_kernel_is_made(outcomes, d
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("given", [{"metric": "radiu"}, {"curves": ("radius", "radiu")}])
+@pytest.mark.parametrize(
+    "given", [{"metric": "radiu"}, {"chosen_by": "radiu"}, {"curves": ("radius", "radiu")}]
+)
 def test_results_that_there_are_not_are_refused_where_the_kernel_is_made(given):
     with pytest.raises(TypeError, match=r": `dims` has no 'radiu'; did you mean 'radius'\?"):
         one_shot("mine", Params, {"radius": Var()}, lambda *a: {}, **given)

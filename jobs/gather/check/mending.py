@@ -15,8 +15,8 @@ from jobs.plan.layout import Shard
 from jobs.storage import objects
 from jobs.storage.checksums import digest, is_intact, parsed, read_sums, read_verified, write_sums
 from jobs.storage.lease import Lease
-from jobs.store.creation import keys_outside_run, laid_out
-from jobs.store.manifest import description_of, is_job, read_description
+from jobs.store.creation import description_of, keys_outside_run, laid_out
+from jobs.store.manifest import is_job, read_description
 from jobs.store.store import Store, known_kernel
 
 OTHER = (
@@ -114,7 +114,7 @@ def check_job(mending: Mending) -> Iterator[Finding]:
             right = objects.read(mending.objects, other) or b""
             yield mending.mend(key, f"copied from {other}", right)
     if read_description(mending.objects) is None:
-        made = description_of(mending.store.kernel) if mending.repair else None
+        made = description_of(mending.store) if mending.repair else None
         yield mending.mend(keys.KERNEL, "made again from the kernel", made)
 
 

@@ -53,11 +53,16 @@ def test_the_arrays_say_most_of_it(tmp_path):
     assert Store.open(store.address).description == Description.of(kernel)
 
 
-def test_a_store_of_ctds_own_kernel_needs_no_copy(tmp_path):
-    job = {"kernel": "esn", "params": {"n": 20, "m": 2, "passes": 2, "train": 40}}
-    store = make(tmp_path / "e.zarr", job)
+@pytest.mark.parametrize(("validation", "metric"), [(0, "replay_nrmse"), (20, "validation_nrmse")])
+def test_a_store_of_ctds_own_kernel_needs_no_copy(tmp_path, validation, metric):
+    """Items that have an error in validation are judged by that."""
+    params = {"n": 20, "m": 2, "passes": 2, "train": 40, "test": 20, "validation": validation}
+    store = make(tmp_path / "e.zarr", {"kernel": "esn", "params": params})
+    kept = Store.open(store.address).description
+    assert kept.metric == metric
     objects.delete(store.objects, keys.KERNEL)
-    assert Store.open(store.address).description == Description.of(store.kernel)
+    assert Store.open(store.address).description == kept
+    assert kept == Description.of(store.kernel, store.names(0))
 
 
 @pytest.mark.parametrize(
