@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
+from functools import partial
 from typing import Any, Unpack
 
 import numpy as np
@@ -173,6 +174,17 @@ class _Lazy(BackendArray):
         return indexing.explicit_indexing_adapter(key, self.shape, support, self._read)
 
 
+# What reads is no closure: xarray pickles it where other processes read.
+
+
+def _read(store: Store, group: int, name: str, key: Any) -> np.ndarray:
+    return np.asarray(store.array(group, name)[key])
+
+
+def _spell(codes: xr.Variable, key: Any) -> np.ndarray:
+    return as_array(decode(codes[key].to_numpy(), codes.attrs)).astype(str)
+
+
 def _lazily(axes: tuple[Hashable, ...], lazy: Any, attrs: Mapping[Any, Any]) -> xr.Variable:
     # The same wrappers as xarray's own: cached once read, copied before a user writes to it.
     data: Any = indexing.LazilyIndexedArray(lazy)
@@ -188,8 +200,7 @@ def unpacked(dataset: xr.Dataset, store: Store, group: int) -> xr.Dataset:
         axes = ("item", *about.pop("axes"))
         attrs = {key: value for key, value in about.items() if key not in ("at", "shape")}
         shape = (dataset.sizes["item"], *where.shape)
-        read = lambda key, name=name: np.asarray(store.array(group, name)[key])
-        lazy = _Lazy(read, shape, dataset.variables[where.pack].dtype)
+        lazy = _Lazy(partial(_read, store, group, name), shape, dataset.variables[where.pack].dtype)
         found[name] = _lazily(axes, lazy, attrs)
     return dataset.drop_vars(by_pack(places)).assign(found)
 
@@ -202,8 +213,6 @@ def spelt(dataset: xr.Dataset) -> xr.Dataset:
             continue
         attrs = {k: v for k, v in variable.attrs.items() if k not in (*FLAGS, "labels")}
         width = max(1, *map(len, variable.attrs["labels"]))
-        read = lambda key, v=variable: as_array(decode(v[key].to_numpy(), v.attrs)).astype(str)
-        found[name] = _lazily(
-            variable.dims, _Lazy(read, variable.shape, np.dtype(f"<U{width}")), attrs
-        )
+        lazy = _Lazy(partial(_spell, variable), variable.shape, np.dtype(f"<U{width}"))
+        found[name] = _lazily(variable.dims, lazy, attrs)
     return dataset.assign(found)

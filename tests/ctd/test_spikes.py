@@ -269,7 +269,9 @@ def test_spikes_are_what_lfads_reads(command_line, tmp_path):
     layout = FOUR_SLOTS | {"microbatch": FOUR.microbatch}
     Job("spikes", params=params, sweep={"seeds": 2}, run=layout).run(store, executor="serial")
     lfads = load_kernel("lfads")
-    given = lfads.Params(data="spikes.zarr::1::results", controller=3, generator=4, n_metric=4)
+    given = lfads.Params(
+        data="spikes.zarr::1::results", batch_size=3, controller=3, generator=4, n_metric=4
+    )
     assert set(TRUTHS) < set(outputs_of(lfads, given, str(tmp_path)).shapes)
     found = lfads.load(inputs_of(with_files(given, str(tmp_path))))
     kept = open_store(store)["results/0"]

@@ -170,7 +170,7 @@ def test_lfads_gets_the_same_trials_from_hdf5_and_zarr(tmp_path):
     write_hdf5(tmp_path / "d.h5", arrays)
     write_zarr(tmp_path / "d.zarr", arrays)
     first, second = (
-        load_group(lfads.kernel, lfads.Model(data=name), str(tmp_path))
+        load_group(lfads.kernel, lfads.Model(data=name, batch_size=8), str(tmp_path))
         for name in ("d.h5", "d.zarr")
     )
     np.testing.assert_array_equal(first.train.data, arrays["train"])
