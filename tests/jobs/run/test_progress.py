@@ -35,9 +35,9 @@ def test_text_of_advances(advances, most, said):
 @pytest.mark.parametrize(
     ("stage", "said"),
     [
-        ("", "advance 2 of at most 4, eval_loss 0.5, best 0.2"),
-        ("generation 1 of 8", "generation 1 of 8 (advance 2 of at most 4), eval_loss 0.5, best 0.2"),
-        ("generation 2 of 8, best eval_loss 0.3", "generation 2 of 8 (advance 2 of at most 4), best eval_loss 0.3"),
+        ("", "advance 2/4, eval_loss 0.5, best 0.2"),
+        ("generation 1 of 8", "generation 1 of 8 (advance 2/4), eval_loss 0.5, best 0.2"),
+        ("generation 2 of 8, best eval_loss 0.3", "generation 2 of 8 (advance 2/4), best eval_loss 0.3"),
     ],
 )  # fmt: skip
 def test_advances_of_a_search_stand_beside_its_lap(stage, said):
@@ -49,8 +49,8 @@ def test_advances_of_a_search_stand_beside_its_lap(stage, said):
 def test_time_left_falls_between_two_advances_and_is_not_told_when_it_is_over():
     now = time.monotonic()
     going = Progress(8, 2, work=3.0, work_before=1.0, moving_since=now - 60, moved_at=now - 10)
-    assert going.text() == f"0.04 items/s, {duration(115)} left"
-    assert replace(going, moved_at=now - 50).text() == "0.2 items/s"
+    assert going.text() == f"{duration(115)} left"
+    assert replace(going, moved_at=now - 50).text() == f"{duration(5)} an item"
     going.move(3.0, True)
     assert going.moved_at is not None
     assert going.moved_at >= now
