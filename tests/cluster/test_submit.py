@@ -197,7 +197,8 @@ def test_submit_ships_project_and_kernel(folder, tmp_path):
     address = str(tmp_path / "stores" / "walk.zarr")
     assert submission == submissions(address)[0]
     wait(address, "succeeded")
-    assert sorted(path.name for path in folder.iterdir()) == ["my_walk.py", "walk.yaml"]
+    left = {path.name for path in folder.iterdir()} - {"__pycache__"}  # where Python may write it
+    assert left == {"my_walk.py", "walk.yaml"}
     store = Store.open(address)
     here = SerialExecutor(1)
     local = open_or_create(

@@ -24,8 +24,8 @@ def test_fields_may_be_left_empty(job_file):
 @pytest.mark.parametrize(
     ("reference", "said"),
     [
-        ("{stage: {a: 1}}", r"stage: .*string \(given: {'a': 1}\)"),
-        ("{stage: [a]}", r"stage: .*string \(given: \['a'\]\)"),
+        ("{stage: {a: 1}}", r"stage: must be text \(given: {'a': 1}\)"),
+        ("{stage: [a]}", r"stage: must be text \(given: \['a'\]\)"),
         ("{stage: a, limit: 0}", r"limit: .* \(given: 0\)"),
         ("{stage: a, store: b}", "expected either `store: PATH` or `stage: NAME`"),
     ],

@@ -18,7 +18,7 @@ from cli_jobs import TOY, refused
 from places import ROOT
 from stores import run
 
-from cluster.cli.running import summary
+from cluster.cli.display import show_summary
 from ctd.catalogue import load_kernel
 from ctd.cells import Scales, get_cell
 from ctd.data import write_hdf5
@@ -127,12 +127,12 @@ def test_last_table_names_the_points_and_itself(capsys, monkeypatch):
     store = page_stores.finished("esn")
     short = replace(store.description, summary=("count", "success_rate"))
     monkeypatch.setitem(vars(store), "description", short)
-    summary(store)
+    show_summary(store)
     name, heads, *rows = capsys.readouterr().out.splitlines()
     assert (name.strip(), heads.split()[-2:]) == ("point", ["count", "success_rate"])
     assert {"g", "alpha"} < {*heads.split()}
     assert len({*rows}) == 6
-    summary(page_stores.finished("train_rnn"))
+    show_summary(page_stores.finished("train_rnn"))
     title = "item id, by increasing evaluation loss (table rank)"
     assert capsys.readouterr().out.startswith(title)
 
