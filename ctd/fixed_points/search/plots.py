@@ -1,4 +1,4 @@
-"""The pictures of a network's fixed points: state space, spectra, basin shares, q of the candidates."""
+"""The pictures of a network's fixed points: state space, spectra, shares of the searches, q of the candidates."""
 
 from collections.abc import Mapping
 
@@ -27,7 +27,7 @@ from ctd.words import count
 N_TRIALS = 60
 """Largest number of trials that are drawn."""
 N_SPECTRA = 40
-"""Eigenvalues are drawn of at most so many points, those with the largest basins."""
+"""Eigenvalues are drawn of at most so many points, those with the most searches."""
 ROUNDING = 1e-9
 """A component with less than this part of the variance has none: an axis over it would show rounding."""
 N_STATES = 2000
@@ -36,7 +36,7 @@ N_STATES = 2000
 
 @of_group
 def plots(group: Group) -> list[Plot]:
-    """State space, spectra and basins of the unique points; q over all candidates."""
+    """State space, spectra and search shares of the unique points; q over all candidates."""
     ends = _q_of_candidates(group.results)
     if len(group.reduced.get("point", ())) == 0:
         return [ends]
@@ -44,7 +44,7 @@ def plots(group: Group) -> list[Plot]:
     texts = _texts(group.reduced, seen.flow)
     space = [_space(seen, texts, *pair) for pair in ((0, 1), (0, 2)) if _varies(seen, *pair)]
     space = _phase(group) or space
-    return [*space, _spectra(seen), _basins(group.reduced, texts), ends]
+    return [*space, _spectra(seen), _shares(group.reduced, texts), ends]
 
 
 @of_group
@@ -100,8 +100,8 @@ def _space(seen: Portrait, texts: list[str], first: int, second: int) -> Plot:
         axis(first),
         axis(second),
         seen.scale,
-        note="Area of a point: its basin's share of the candidates. Hollow: unstable; diamond: slow.",
-        areas="basin share",
+        note="Area of a point: share of the searches that ended there. Hollow: unstable; diamond: slow.",
+        areas="search share",
     )
 
 
@@ -123,7 +123,7 @@ def _texts(reduced: Mapping[str, np.ndarray], flow: bool) -> list[str]:
     return [
         f"point {k}: {reduced['kind'][k]}, {reduced['stability'][k]}\n"
         f"q {reduced['q'][k]:.2g}, leading {leading} {reduced['leading'][k]:.4f}\n"
-        f"basin {reduced['search_share'][k]:.1%} ({count(int(reduced['count'][k]), 'candidate')})"
+        f"{reduced['search_share'][k]:.1%} of the searches ({count(int(reduced['count'][k]), 'candidate')})"
         for k in range(len(reduced["kind"]))
     ]
 
@@ -131,7 +131,7 @@ def _texts(reduced: Mapping[str, np.ndarray], flow: bool) -> list[str]:
 def _spectra(seen: Portrait) -> Plot:
     """Eigenvalues of the linearisation in the complex plane."""
     reduced, at_points = seen.reduced, seen.at_points
-    # The points with the largest basins, back in the order of the table.
+    # The points with the most searches, back in the order of the table.
     shown = np.sort(np.argsort(-np.asarray(reduced["count"]), kind="stable")[:N_SPECTRA])
     values = np.asarray(reduced["eigenvalue"])[shown]
     tau = np.asarray(reduced["time_constant"])[shown]
@@ -168,7 +168,7 @@ def _spectra(seen: Portrait) -> Plot:
                 )
             )
     if len(shown) < len(at_points):
-        note += f" The {len(shown)} of {len(at_points)} points with the largest basins."
+        note += f" The {len(shown)} of {len(at_points)} points with the most searches."
     return Plot(
         "Spectra of the linearisation",
         layers,
@@ -195,7 +195,7 @@ def _border(values: np.ndarray, flow: bool) -> tuple[Lines, str]:
     )
 
 
-def _basins(reduced: Mapping[str, np.ndarray], texts: list[str]) -> Plot:
+def _shares(reduced: Mapping[str, np.ndarray], texts: list[str]) -> Plot:
     """The share of the candidates that ended at each point, largest first."""
     share = np.asarray(reduced["search_share"], float)
     order = np.argsort(-share, kind="stable")[:60]
@@ -208,10 +208,10 @@ def _basins(reduced: Mapping[str, np.ndarray], texts: list[str]) -> Plot:
             layers.append(Bars(places - 0.4, places + 0.4, share[at], label, text=text, key=at))
     note = "" if len(share) <= 60 else f"The largest 60 of {len(share):,} points."
     return Plot(
-        "Basin shares",
+        "Search shares",
         layers,
         Axis("point", ticks=[str(k) for k in order]),
-        Axis("share of candidates"),
+        Axis("share of the searches"),
         note=note,
     )
 

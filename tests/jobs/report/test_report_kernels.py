@@ -15,7 +15,7 @@ def test_content_has_the_pictures_of_the_kernel(name):
         "train_rnn": ["Training vanilla", "Evaluation against training loss", "Outputs of item", "State space",
                       "Recurrent weights"],
         "esn": ["Success", "Replay error", "Replay of item", "Training error by pass", "Replay error"],
-        "fixed_points": ["State space", "State space", "Spectra", "Basin shares", "Where the searches"],
+        "fixed_points": ["State space", "State space", "Spectra", "Search shares", "Where the searches"],
     }  # fmt: skip
     found = Content(finished(name)).results()
     groups, (answer,) = found["groups"], found["answers"]
@@ -39,8 +39,8 @@ def test_fixed_point_plots_show_the_points_of_the_store():
     expected = np.asarray(reduced["eigenvalue"][...]).ravel()
     order = np.lexsort((expected.imag, expected.real.round(4)))
     np.testing.assert_allclose(drawn, expected[order], atol=2e-4)  # 5 digits
-    basins = next(p for p in plots if p["title"] == "Basin shares")
-    total = sum(h for layer in basins["layers"] for h in layer["height"])
+    shares = next(p for p in plots if p["title"] == "Search shares")
+    total = sum(h for layer in shares["layers"] for h in layer["height"])
     assert total == pytest.approx(float(np.sum(reduced["search_share"][...])), abs=1e-4)
 
 
