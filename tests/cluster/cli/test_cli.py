@@ -206,7 +206,7 @@ def test_fixed_points_from_file_to_figure(ctd, job_file, tmp_path):
     path = job_file(json.dumps(page_stores.JOBS["fixed_points"]))
     code, out, err = ctd("run", path, "--executor", "serial")
     assert code == 0, err
-    assert "search_share" in out
+    assert "leading" in out
     assert path.with_suffix(".png").stat().st_size > 10_000
     found = xr.open_datatree(path.with_suffix(".zarr"), engine="zarr")["results/0"]
     assert set(np.unique(found.outcome)) <= {0, 1}
