@@ -20,9 +20,8 @@ NO_PLUGIN = (
 
 def gpu_plugins() -> list[str]:
     """Return the names of JAX's plugins that are installed, such as xla_cuda13; without one it computes on the CPU."""
-    spec = find_spec(
-        "jax_plugins"
-    )  # a namespace package, where plugins may lie that are no distributions
+    # A namespace package, where plugins may lie that are no distributions.
+    spec = find_spec("jax_plugins")
     folders = spec.submodule_search_locations or [] if spec else []
     found = {module.name for module in iter_modules(folders)}
     return sorted(found | {plugin.name for plugin in entry_points(group="jax_plugins")})

@@ -17,7 +17,7 @@ from cluster.cli.options import (
     Trust,
 )
 from cluster.cli.running import Request, open_to_compute, run_store
-from cluster.cli.stopping import to_resume
+from cluster.cli.stopping import SUBMIT_AGAIN, to_resume
 from cluster.record import submissions
 from cluster.tracking import FORGOTTEN, Noted, is_going_on, is_over, log_tail, look, said
 from cluster.tracking import cancel as cancel_submissions
@@ -50,7 +50,7 @@ def status(store: StorePath, as_json: AsJson = False) -> None:
         show_json(found)
         return
     idle = not (found["complete"] or found["running"] or sent.goes_on)
-    continues = "the same `ctd submit`" if sent.lines else resume_command(opened)
+    continues = SUBMIT_AGAIN if sent.lines else resume_command(opened)
     if sent.goes_on and found["stopped"]:
         found |= {"running": _starting(found["stopped"]), "stopped": None}
     show_facts(*status_lines(found, f"{continues} continues it" if idle else ""))
@@ -210,8 +210,7 @@ def cancel(store: StorePath) -> None:
     elif objects.read(place, keys.JOB) is None:
         out.print(f"stopped {describe(stopped)}; its command begins again")
     else:
-        # Of a submitted run: `ctd resume` would compute here, on a login node.
-        again = "the same `ctd submit`" if sent else to_resume(store)
+        again = SUBMIT_AGAIN if sent else to_resume(store)
         out.print(f"stopped {describe(stopped)}; {again} continues it")
 
 

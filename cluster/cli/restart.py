@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import NoReturn
 
+from cluster.cli.stopping import SUBMIT_AGAIN
 from cluster.ray.reach import accepts
 from jobs.errors import count
 from jobs.pipeline import Stage
@@ -40,7 +41,7 @@ ENVIRONMENT.pop(HANDED, None)
 
 def same_command() -> str:
     """The command that goes on with this run later, in words; in an allocation it is the one that submitted it."""
-    return "the same `ctd submit`" if PROGRESS in os.environ else "the same command"
+    return SUBMIT_AGAIN if PROGRESS in os.environ else "the same command"
 
 
 @dataclass(frozen=True)
