@@ -2,10 +2,26 @@
 
 import math
 import zlib
+from functools import cache, partial
 
 import jax
 import numpy as np
 from search_jobs import RATE, results
+
+
+@partial(jax.jit, static_argnums=2)
+def _drawn(seed, item, steps):
+    key = jax.random.fold_in(jax.random.key(seed), item)
+    noise = lambda step: jax.random.normal(jax.random.fold_in(key, step), (3,), np.float64)
+    start = jax.random.uniform(key, (3,), np.float64)
+    return start, jax.vmap(noise)(np.arange(steps, dtype=np.uint32))
+
+
+@cache
+def draws(seed, item, steps):
+    """Where an item of `hill.py` starts, and the noise of each of its steps; by one program, not one for each draw."""
+    with jax.enable_x64(True):
+        return [np.asarray(one) for one in _drawn(seed, item, steps)]
 
 
 class Member:
@@ -13,18 +29,15 @@ class Member:
 
     def __init__(self, item, rate, noise=0.05, end=60, seed=5):
         self.item, self.rate, self.noise, self.end = item, float(rate), noise, end
-        self.key = jax.random.fold_in(jax.random.key(seed), item)
-        with jax.enable_x64(True):
-            self.x = 1 + np.asarray(jax.random.uniform(self.key, (3,), np.float64))
+        start, self.draws = draws(seed, item, end)
+        self.x = 1 + start
         self.step = self.advances = 0
         self.parents, self.rates, self.metrics = [item], [self.rate], []
 
     def advance(self, n):
         while n and not self.finished:
-            with jax.enable_x64(True):
-                key = jax.random.fold_in(self.key, self.step)
-                noise = np.asarray(jax.random.normal(key, (3,), np.float64))
-            self.x = self.x - self.rate * np.array([1, 2, 3]) * self.x + self.noise * noise
+            noise = self.noise * self.draws[self.step]
+            self.x = self.x - self.rate * np.array([1, 2, 3]) * self.x + noise
             self.step, self.advances, n = self.step + 1, self.advances + 1, n - 1
 
     @property
