@@ -1,7 +1,5 @@
 """Compiled-in fields that Optuna chooses from a list: one study over the groups, and rows that none of its items took."""
 
-from functools import cache
-
 import numpy as np
 import optuna
 import pytest
@@ -36,6 +34,7 @@ from jobs.store.store import Store
 
 PLAIN = HALVING | {
     "sweep": {},
+    "params": HALVING["params"] | {"steps": 20},
     "run": HALVING["run"] | {"retries": 0},
     "search": {
         "method": "optuna", "metric": "loss", "trials": 18, "together": 4,
@@ -48,23 +47,12 @@ LAWS = {"rate": FloatDistribution(1e-3, 0.9, log=True), "n": CategoricalDistribu
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """Name of JOBS -> its store, finished and gathered."""
-    folder = tmp_path_factory.mktemp("g")
-
-    @cache
-    def make(name):
-        store, progress = run(folder / f"{name}.zarr", JOBS[name])
-        assert (progress.n_items, progress.items_done, progress.failed) == (18, 18, {})
-        gather(store)
-        return store
-
-    return make
-
-
-@pytest.fixture(scope="module", params=sorted(JOBS))
-def whole(request, finished):
-    return finished(request.param)
+def whole(tmp_path_factory):
+    """The store of the job that prunes, finished and gathered; that of the other one lacks its rungs alone."""
+    store, progress = run(tmp_path_factory.mktemp("g") / "whole.zarr", JOBS["prune"])
+    assert (progress.n_items, progress.items_done, progress.failed) == (18, 18, {})
+    gather(store)
+    return store
 
 
 def by_item(store):
@@ -149,8 +137,7 @@ def test_the_study_is_exported_with_what_was_chosen(whole, tmp_path):
     assert {t.distributions["n"] for t in study.trials} == {LAWS["n"]}
 
 
-def test_items_that_failed_are_tried_again_in_their_group(tmp_path, finished):
-    whole = finished("prune")
+def test_items_that_failed_are_tried_again_in_their_group(tmp_path, whole):
     row = max(k for k, one in by_item(whole).items() if one["status"] == 1)
     store = make(tmp_path / "f.zarr", JOBS["prune"])
     progress = run_shards(store, Failing(in_lap(1, row)))
@@ -186,7 +173,7 @@ def test_several_workers_over_several_groups(tmp_path, monkeypatch):
 
 
 def test_points_of_a_sweep_have_a_study_each(tmp_path):
-    job = changed(JOBS["plain"], "sweep", {"zip": {"noise": [0.0, 0.05], "steps": [30, 60]}})
+    job = changed(JOBS["plain"], "sweep", {"zip": {"noise": [0.0, 0.05], "steps": [10, 20]}})
     job = changed(job, "search.trials", 9)
     store, progress = run(
         tmp_path / "s.zarr",
@@ -228,8 +215,8 @@ def test_decisions_that_are_lost_leave_no_item_in_two_groups(tmp_path, monkeypat
 def test_fork_keeps_whole_studies(tmp_path):
     grid = lambda *steps: [{"grid": {"steps": [k]}} for k in steps]
     job = changed(changed(JOBS["plain"], "params", {"dtype": "float64"}), "search.trials", 9)
-    old, _ = run(tmp_path / "a.zarr", changed(job, "sweep", grid(30)))
-    grown = parse_job(changed(job, "sweep", grid(30, 40)), "job")
+    old, _ = run(tmp_path / "a.zarr", changed(job, "sweep", grid(10)))
+    grown = parse_job(changed(job, "sweep", grid(10, 20)), "job")
     store = fork(grown, BASE, "job", str(tmp_path / "b.zarr"), old, SerialExecutor(1))
     executor = Failing(lambda task: None)
     progress = run_shards(store, executor)
