@@ -17,8 +17,10 @@ from jobs.run.worker import SerialExecutor
 from jobs.storage import objects
 from jobs.store.store import Store
 
-ASHA = changed(HALVING, "search.method", "asha")
-OPTUNA = HALVING | {
+FEW_STEPS = changed(HALVING, "params.steps", 20)
+"""Two more than to the last rung."""
+ASHA = changed(FEW_STEPS, "search.method", "asha")
+OPTUNA = FEW_STEPS | {
     "sweep": {},
     "search": {
         "method": "optuna", "metric": "loss", "trials": 18, "together": 4, "params": {"rate": RATE},

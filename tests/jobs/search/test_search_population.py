@@ -5,9 +5,10 @@ import math
 import numpy as np
 import pytest
 from search_driver import play
-from search_jobs import POPULATION, RATE, changed, results
+from search_jobs import POPULATION, RATE, changed, cut, results
 from search_reference import Member, members_of, train_population
-from stores import make, run
+from stores import make
+from stores import run as run_in_shards
 
 from jobs.errors import JobError
 from jobs.search import Told, searcher_of
@@ -15,6 +16,11 @@ from jobs.search.population import moved, position, tournament, truncation, valu
 from jobs.spec.search import Population, bounds
 
 # --- decisions ------------------------------------------------------------------------------------
+
+
+def run(path, job):
+    """The store of a job, and how it ended; in one shard, since shards change no bit: see test_search.py."""
+    return run_in_shards(path, cut(job, 16))
 
 
 @pytest.mark.parametrize(
@@ -77,7 +83,7 @@ def test_a_population_that_has_ended_stays_as_it_is(tmp_path):
 
 
 SLOW_START = POPULATION | {
-    "params": {"steps": 60, "rate": 2e-3, "noise": 0.01},
+    "params": {"dtype": "float64", "steps": 60, "rate": 2e-3, "noise": 0.01},
     "sweep": {"seeds": 8},
     "search": POPULATION["search"] | {"perturb": 0.3},
 }
@@ -111,7 +117,7 @@ def test_population_replaces_diverged_members(tmp_path):
 def test_population_does_not_copy_finished_members(tmp_path, exploit):
     job = changed(POPULATION, "sweep", {"zip": {
         "rate": [0.3, 0.3, 0.01, 0.02, 0.01, 0.02], "seed": [0, 1, 2, 3, 4, 5]}})  # fmt: skip
-    job = changed(job, "params", {"steps": 60, "limit": 60})
+    job = changed(job, "params", {"dtype": "float64", "steps": 60, "limit": 60})
     job["search"] |= {"exploit": exploit, "fraction": 0.5}
     whole, _ = run(tmp_path / "w.zarr", job)
     assert (results(whole)["search_parent"][2:] < 2).any()
@@ -129,7 +135,7 @@ def test_populations_side_by_side_do_not_meet(tmp_path):
         job = changed(POPULATION, "sweep.grid", {"noise": [0.05, other]})
         job = changed(job, "params", {"dtype": "float64", "steps": 60})
         job["search"]["size"] = 8
-        store, _ = run(tmp_path / f"{other}.zarr", job | {"run": job["run"] | {"shard_items": 16}})
+        store, _ = run(tmp_path / f"{other}.zarr", job)
         found.append(results(store))
         parents = found[-1]["search_parent"]
         np.testing.assert_array_equal(parents // 8, np.repeat([0, 1], 8)[:, None] + 0 * parents)
