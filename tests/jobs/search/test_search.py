@@ -52,7 +52,7 @@ def test_stop_and_resume_at_many_places_ends_in_the_same_bytes(tmp_path, whole):
         ("halving", 2, 27),
         ("halving", None, None),  # as planned: as many as there are slots
         ("tournament", 2, 4),
-        ("truncation", None, 3),
+        ("truncation", None, 6),
         pytest.param("halving", 32, 9, marks=pytest.mark.endurance),
         pytest.param("tournament", 2, 8, marks=pytest.mark.endurance),
         pytest.param("tournament", 4, 1, marks=pytest.mark.endurance),

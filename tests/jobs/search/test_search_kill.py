@@ -13,7 +13,7 @@ from jobs.run.worker import SerialExecutor
 from jobs.store.store import Store
 
 JOBS = {
-    "halving of 9": cut(changed(HALVING, "sweep.samples", 9), 2),
+    "halving of 9": cut(changed(changed(HALVING, "sweep.samples", 9), "params.steps", 20), 2),
     "halving": in_rounds("halving"),
     "tournament": in_rounds("tournament"),
 }
@@ -74,7 +74,7 @@ def test_stopped_at_writes(monkeypatch, tmp_path, whole, every):
         ("after", DECISIONS, 4),
         ("before", ROUNDS, 1),
         ("after", ROUNDS, 4),
-        ("after", "run/checkpoints", 33),
+        ("after", "run/checkpoints", 17),
         ("before", "run/done", 2),
     ],
 )

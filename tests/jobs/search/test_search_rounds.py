@@ -112,7 +112,7 @@ def test_populations_end_each_by_itself(tmp_path):
     job = changed(POPULATION, "sweep", {"grid": {"limit": [14, 60], "rate": rates}})
     job = changed(changed(job, "params.noise", 0.05), "search.size", 8)
     whole, _ = run(tmp_path / "a.zarr", cut(job, 8))
-    store, _ = run(tmp_path / "s.zarr", cut(job, 3))
+    store, _ = run(tmp_path / "s.zarr", cut(job, 6))
     assert (results(whole)["search_parent"][:8, -1] == -1).all()
     same(store, whole)
 
