@@ -12,8 +12,15 @@ from jobs.inputs import items
 from jobs.inputs.items import ItemPart, materialise
 from jobs.storage import objects
 from jobs.storage.objects import StorageFailed
+from jobs.store.store import Store
 
 NETS = {"kernel": "train_rnn", "params": SMALL_RNN, "sweep": {"seeds": 3}, "run": FOUR_SLOTS}
+
+
+@pytest.fixture(scope="module")
+def nets(tmp_path_factory):
+    """A store of three networks."""
+    return run(tmp_path_factory.mktemp("nets") / "nets.zarr", NETS)[0].address
 
 
 def test_an_item_of_a_new_store_at_an_old_address(tmp_path):
@@ -31,29 +38,26 @@ def test_an_item_of_a_new_store_at_an_old_address(tmp_path):
     assert not np.array_equal(*found)
 
 
-def test_many_items_of_a_store_cost_few_requests(tmp_path, monkeypatch):
+def test_many_items_of_a_store_cost_few_requests(nets, monkeypatch):
     """A stage may refer to all items of the stage before: their places are looked up in what was read before."""
-    address = str(tmp_path / "nets.zarr")
-    store, _ = run(address, NETS)
-    kept = store.rows(0, "weights.weight_hh", 0, 3)
-    materialise(ItemPart(address, 0, "weights"))
+    kept = Store.open(nets).rows(0, "weights.weight_hh", 0, 3)
+    materialise(ItemPart(nets, 0, "weights"))
     read, asked = objects.read, []
     monkeypatch.setattr(objects, "read", lambda *given: asked.append(given) or read(*given))
     opened = []
     monkeypatch.setattr("jobs.store.store.Store.open", opened.append)
     for item in (1, 2):
-        found = read_hdf5(materialise(ItemPart(address, item, "weights")))
+        found = read_hdf5(materialise(ItemPart(nets, item, "weights")))
         np.testing.assert_array_equal(found["weight_hh"], kept[item])
     assert (len(asked), opened) == (2, [])
 
 
-def test_a_full_disk_of_temporary_files_is_no_fault_of_the_job(tmp_path, monkeypatch):
-    address = str(tmp_path / "nets.zarr")
-    run(address, NETS)
+def test_a_full_disk_of_temporary_files_is_no_fault_of_the_job(nets, tmp_path, monkeypatch):
+    address = shutil.copytree(nets, tmp_path / "nets.zarr")  # of which no item is a file yet
 
     def fail(*given):
         raise ValueError("w.h5: cannot be written: full") from OSError(errno.ENOSPC, "full")
 
     monkeypatch.setattr(items, "write_named", fail)
     with pytest.raises(StorageFailed, match=r"w.h5: cannot be written: full"):
-        materialise(ItemPart(address, 0, "weights"))
+        materialise(ItemPart(str(address), 0, "weights"))
