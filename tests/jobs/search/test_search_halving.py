@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from search_driver import Items, play
-from search_jobs import HALVING, changed, results
+from search_jobs import HALVING, changed, cut, results, whole_store
 from search_reference import halve, members_of
 from stores import run
 
@@ -11,11 +11,16 @@ from jobs.search import searcher_of
 from jobs.spec.search import Halving
 
 
+def in_one_shard(path, job):
+    """The store of a job, and how it ended; shards change no bit, as tests/jobs/search/test_search.py shows."""
+    return run(path, cut(job, 27))
+
+
 @pytest.mark.parametrize(("n", "eta", "first"), [(27, 3, 2), (16, 2, 1), (10, 3, 4)])
 def test_halving_decides_as_numpy_does(tmp_path, n, eta, first):
     job = changed(HALVING, "sweep.samples", n)
     job["search"] |= {"eta": eta, "min_advances": first}
-    store, progress = run(tmp_path / "h.zarr", job)
+    store, progress = in_one_shard(tmp_path / "h.zarr", job)
     found, members = results(store), members_of(store)
     n_rungs = Halving(**job["search"]).n_rungs(n)
     left = halve(members, first, eta, n_rungs)
@@ -33,9 +38,8 @@ def test_halving_decides_as_numpy_does(tmp_path, n, eta, first):
 
 
 def test_halving_survivors_have_the_bits_of_an_unsearched_run(tmp_path):
-    searched, _ = run(tmp_path / "h.zarr", HALVING)
     plain, _ = run(tmp_path / "p.zarr", changed(HALVING, "search", None))
-    a, b = results(searched), results(plain)
+    a, b = results(whole_store("halving")), results(plain)
     done = a["status"] == 1
     assert done.sum() == 1
     for name in b:
@@ -44,9 +48,9 @@ def test_halving_survivors_have_the_bits_of_an_unsearched_run(tmp_path):
 
 def test_halving_makes_the_advances_of_the_closed_form(tmp_path):
     """eta^K items: n r (1 + (K-1)(1 - 1/eta)), and for the last one what it lacks to its end."""
-    job = changed(HALVING, "params", {"steps": 60})
+    job = changed(HALVING, "params", {"dtype": "float64", "steps": 60})
     job["sweep"]["random"]["rate"] = {"loguniform": [1e-3, 0.5]}  # below 2/3 nothing diverges
-    store, _ = run(tmp_path / "h.zarr", job)
+    store, _ = in_one_shard(tmp_path / "h.zarr", job)
     r, eta, rungs = 2, 3, 3
     rest = 60 - r * eta ** (rungs - 1)
     expected = 27 * r * (1 + (rungs - 1) * (1 - 1 / eta)) + rest
@@ -67,9 +71,9 @@ def test_halving_compares_in_brackets(tmp_path):
 
 
 def test_halving_by_largest_is_halving_by_smallest_of_the_negative(tmp_path):
-    a, _ = run(tmp_path / "a.zarr", HALVING)
     job = changed(HALVING, "search", HALVING["search"] | {"metric": "gain", "mode": "max"})
-    b, _ = run(tmp_path / "b.zarr", job)
+    b, _ = in_one_shard(tmp_path / "b.zarr", job)
+    a = whole_store("halving")
     np.testing.assert_array_equal(results(a)["search_rung"], results(b)["search_rung"])
 
 
@@ -79,7 +83,7 @@ def test_halving_an_item_that_finishes_keeps_its_result(tmp_path):
         "zip": {"rate": [0.05, 0.3, 0.01, 0.4, 0.02, 0.4, 0.001, 0.002, 0.003],
                 "limit": [1, 99, 2, 99, 99, 2, 99, 99, 99]}})  # fmt: skip
     job = changed(job, "params.noise", 0.0)
-    store, _ = run(tmp_path / "h.zarr", job)
+    store, _ = in_one_shard(tmp_path / "h.zarr", job)
     found = results(store)
     np.testing.assert_array_equal(found["status"], [1, 3, 1, 1, 3, 1, 3, 3, 3])
     np.testing.assert_array_equal(found["search_rung"], [0, 1, 0, 2, 0, 1, 0, 0, 0])
