@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 import yaml
 import zarr
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from places import EXAMPLES
 
@@ -84,6 +84,7 @@ SHAPES = st.dictionaries(
 )
 
 
+@settings(max_examples=40)
 @given(SHAPES)
 def test_place_fills_every_pack_without_gap_or_overlap(shapes):
     places = place(shapes)

@@ -65,7 +65,7 @@ def fates(draw):
 
 
 @pytest.mark.parametrize("name", SEARCHES)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(fate=fates())
 def test_every_item_ends_and_a_new_driver_decides_the_same(name, fate):
     items = Items(
