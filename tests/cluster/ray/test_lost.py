@@ -16,7 +16,7 @@ from types import SimpleNamespace
 
 import lean_ray
 import pytest
-from processes import NO_PICTURES, mentioning
+from processes import NO_PICTURES, listening, mentioning
 from ray.exceptions import ActorDiedError
 from waiting import until
 
@@ -142,11 +142,29 @@ def same(folder, undisturbed, died=()):
     )
 
 
+def assert_closed(folder):
+    """A Ray with a worker has no dashboard, listens on loopback alone and tells its metrics to nobody."""
+    mode = Path(folder).stat().st_mode
+    assert mode & 0o077 == 0, "its sockets and token are for this user alone"
+    assert not mentioning(folder, "ray::Dashboard")
+    assert not mentioning(folder, "/dashboard.py")
+    found = listening(mentioning(folder))
+    assert len(found) >= 4  # its head, both ports of its node, its worker
+    assert {address for address, _ in found} <= {"0100007F", "0000000000000000FFFF00000100007F"}
+    for _, port in found:
+        with socket.create_connection(("127.0.0.1", port), 5) as asked:
+            asked.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+            assert b" 200 " not in asked.recv(20)
+
+
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.parametrize("n", [1, pytest.param(2, marks=pytest.mark.endurance)])
-def test_a_ray_of_its_own_is_started_again(tmp_path, undisturbed, n):
+def test_a_ray_of_its_own_is_started_again(tmp_path, undisturbed, monkeypatch, n):
     """After the loss of its head, and, once more was computed, of head and node at once; nothing is left behind."""
+    (home := tmp_path / "home").mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # not looked at
     folders = []
     before = "from cluster.cli import restart\nrestart.WAITS_S = (0.5,)"
     with command(tmp_path, before=before) as run:
@@ -155,6 +173,8 @@ def test_a_ray_of_its_own_is_started_again(tmp_path, undisturbed, n):
             folders.append(folder_of(run.pid))
             kill(folders[-1], *names)
             arrives(tmp_path, gate, run)
+            folders.append(folder_of(run.pid))
+            assert_closed(folders[-1])
             (tmp_path / f"open-{gate}").touch()
         (tmp_path / "open-3").touch()
         out, err = run.communicate(timeout=400)
@@ -167,6 +187,7 @@ def test_a_ray_of_its_own_is_started_again(tmp_path, undisturbed, n):
     for folder in folders:
         until(lambda here=folder: not mentioning(here), "nothing of that Ray runs")
         assert not Path(folder).exists()
+    assert not (home / ".ray").exists()
 
 
 @pytest.fixture
