@@ -2,6 +2,7 @@
 
 import math
 import os
+import time
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from faulty_jobs import attempts, errors, make
 from processes import mentioning
 from waiting import until
 
+from cluster.ray import dispatch
 from cluster.ray.executor import RayExecutor
 from ctd.batch import Layout, run_items
 from jobs.errors import JobError
@@ -20,6 +22,7 @@ from jobs.run.limits import Patience
 from jobs.run.prepare import open_or_create
 from jobs.run.shards import run_shards
 from jobs.run.stop import Stop
+from jobs.run.task import Task
 from jobs.run.worker import SerialExecutor
 from jobs.spec.job import RunSettings, parse_job
 from jobs.storage import objects
@@ -62,7 +65,7 @@ def test_a_ray_without_room_is_refused(ray_address, settings, address, text):
 
 
 @pytest.mark.ray
-@pytest.mark.endurance  # that a Ray without a job leaves nothing is seen in test_local.py
+@pytest.mark.endurance  # that a command's Ray leaves nothing is seen in test_lost.py
 def test_a_ray_of_its_own_leaves_nothing_behind(folder, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # not looked at
@@ -315,6 +318,71 @@ def test_a_straggler_is_superseded_on_another_node(ray_pool, folder, monkeypatch
     for name in [*here.names(0), "status"]:
         assert store.rows(0, name, 0, 4).tobytes() == here.rows(0, name, 0, 4).tobytes(), name
     until(lambda: ray_pool.wait(0.1) or ray_pool.capacity() >= 2, "another worker is ready")
+
+
+@pytest.fixture
+def pool(ray_pool):
+    """One worker of the pool: what is queued is queued behind what runs."""
+    aside = ray_pool._pool.slots.pop()
+    yield ray_pool
+    ray_pool._pool.slots.append(aside)
+
+
+def collect(executor, n):
+    reports = {}
+    deadline = time.monotonic() + 300
+    while len(reports) < n and time.monotonic() < deadline:
+        reports |= {report.shard: report for report in executor.wait(0.5)}
+    return reports
+
+
+@pytest.mark.ray
+def test_a_dead_worker_charges_only_the_shard_that_ran(pool, folder, monkeypatch):
+    monkeypatch.setattr(dispatch, "QUEUE_BELOW_S", 600)  # all shards count as short
+    store = make(folder, pool, "dead", {"fault": [0, 4, 0, 0]})
+    shards = list(store.job.plan.shards())
+    pool.start(store.address)
+    until(lambda: pool.wait(0.1) or pool.capacity() == 1, "one worker is left")
+    pool.submit(Task(shards[0]))
+    first = collect(pool, 1)[0]
+    assert pool.capacity() == 2  # one more is queued behind the running one
+    pool.submit(Task(shards[1]))
+    pool.submit(Task(shards[2]))
+    reports = collect(pool, 2)
+    assert reports[1].about["died"] == "killed"
+    assert reports[1].error.startswith("the worker died (killed)")
+    assert len(reports[1].error) < 120, reports[1].error
+    assert reports[1].attempt == 1
+    assert reports[2].error is None
+    assert reports[2].attempt == 1
+    assert reports[2].marker.pid != first.marker.pid
+    pool.submit(Task(shards[1], 2))
+    assert collect(pool, 1)[1].error is None
+
+
+@pytest.mark.ray
+def test_an_attempt_is_ended_with_a_reason_or_forgotten(pool, folder, monkeypatch):
+    """What runs is reported with the reason that is given; what is queued behind it is not reported."""
+    monkeypatch.setattr(dispatch, "QUEUE_BELOW_S", 600)
+    store = make(folder, pool, "ended", {"fault": [0, 6, 0, 0]})
+    shards = list(store.job.plan.shards())
+    pool.start(store.address)
+    until(lambda: pool.wait(0.1) or pool.capacity() == 1, "a worker is ready")
+    pool.submit(Task(shards[0]))
+    collect(pool, 1)
+    for shard in shards[1:3]:
+        pool.submit(Task(shard))
+    pool.end((2, 1))
+    pool.submit(Task(shards[3]))
+    pool.end((1, 1), "it hangs")
+    reports = collect(pool, 2)
+    assert reports.keys() == {1, 3}
+    assert (reports[1].error, reports[1].fault) == ("it hangs", "death")
+    assert reports[3].error is None
+    pool.submit(Task(shards[2]))
+    until(lambda: any(slot.held[0][0].done() for slot in pool._pool.slots), "its answer is in")
+    pool.end((2, 1), "late")
+    assert collect(pool, 1)[2].error is None
 
 
 def test_a_store_that_cannot_be_opened_is_the_users_error(executor, folder):
