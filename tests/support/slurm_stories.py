@@ -25,7 +25,7 @@ PATIENCE_S = 900
 
 
 # Functions of the shell. Ray without its dashboard's agents and its server for clients, whose port it takes for a fault: three
-# Python processes on a head and one on another node. The stories of two submissions, of Slurm's own time limit, and of what ends on its own have all of it.
+# Python processes on a head and one on another node. One of the two submissions, and the stories of Slurm's own time limit and of what ends on its own, have all of it.
 _NO_CLIENTS = "${@/#--ray-client-server-port=*/--log-color=false}"
 EXEC_LEAN = f'exec {shlex.join(lean_ray.COMMAND)} "{_NO_CLIENTS}"'
 LEAN = f"ray() {{ {EXEC_LEAN}; }}; export -f ray"
@@ -62,60 +62,60 @@ def lean_on(*nodes):
     return {**on(*nodes), "setup": [LEAN]}
 
 
-def time_limit(go_on, lab, unheard=False, told=False):
+def time_limit(go_on, lab, unheard=False):
     """The time limit comes while the job is at the gate, which opens once it was left at a checkpoint.
 
-    unheard: Slurm's signal before the limit is one that nobody waits for. told: the signal comes as soon as there is something
-    to leave, by our hand, and not by Slurm's clock; the job runs in a container.
+    unheard: Slurm's signal before the limit is one that nobody waits for.
     """
     where = on(8 if unheard else 3)
-    if told:
-        where |= container(lab)
-        where["setup"] += [REQUEUES_AGAIN]
-        # What Slurm does not hand on, the script and the profile set; how programs are compiled decides their bits.
-        where["sbatch"] += ["--export=NONE"]
-        where["environment"] = {"XLA_FLAGS": os.environ.get("XLA_FLAGS", "")}
     where["sbatch"] += ["--signal=B:URG@30"] * unheard
-    name = f"limit-{go_on}{'-unheard' * unheard}{'-told' * told}"
-    limit = {"time": 15 if told else 3, "grace_s": 30}
-    with Sent(lab, job(lab, name), go_on=go_on, **limit, **where) as sent:
-        if told:
-            sent.await_checkpoints()
-            slurm.command("scancel", "--signal=USR1", "--batch", sent.number)
-        stopped = lambda: any(
-            event.kind == "stopped"
-            for event in (
-                read_events(Store.open(sent.address)) if Store.exists(sent.address) else ()
-            )
-        )
-        sent.until(stopped, "the running shard is left at a checkpoint", PATIENCE_S)
-        sent.gate.unlink()
-        newest = lambda: submissions(sent.address)[-1].all_numbers()[-1]
+    name = f"limit-{go_on}{'-unheard' * unheard}"
+    with Sent(lab, job(lab, name), go_on=go_on, time=3, grace_s=30, **where) as sent:
+        return went_on(sent)
 
-        def over():  # a newer allocation may come between two lines
-            if sent.history()[-1:] != ["ended"]:
-                return False
-            known = slurm.allocations([last := newest()])
-            return last in known and known[last].is_over and sent.history()[-1:] == ["ended"]
 
-        sent.until(over, "the last allocation ends", PATIENCE_S)
-        last = newest()
-        return SimpleNamespace(
-            sent=sent, last=last, state=sent.state(last), history=sent.history(),
-            inside=(lab.shared / "ctd.sif.log").read_text() if told else "",
-        )  # fmt: skip
+def went_on(sent):
+    """What became of a job at its gate, which a signal reaches: the gate opens once it was left at a checkpoint."""
+    stops = lambda: [
+        event.error for event in read_events(Store.open(sent.address)) if event.kind == "stopped"
+    ]
+    stopped = lambda: Store.exists(sent.address) and stops()
+    sent.until(stopped, "the running shard is left at a checkpoint", PATIENCE_S)
+    sent.gate.unlink()
+    newest = lambda: submissions(sent.address)[-1].all_numbers()[-1]
+
+    def over():  # a newer allocation may come between two lines
+        if sent.history()[-1:] != ["ended"]:
+            return False
+        known = slurm.allocations([last := newest()])
+        return last in known and known[last].is_over and sent.history()[-1:] == ["ended"]
+
+    sent.until(over, "the last allocation ends", PATIENCE_S)
+    last = newest()
+    return SimpleNamespace(
+        sent=sent, last=last, state=sent.state(last), history=sent.history(), left_at=stops()
+    )
 
 
 def container(lab):
-    """Options of a profile: an image with this Python and a lean Ray, run by the stand-in for apptainer."""
+    """Options of a profile: an image with this Python and Ray, run by the stand-in for apptainer; after the first Ray, a lean one.
+
+    What Slurm does not hand on, the script and the profile set; how programs are compiled decides their bits.
+    """
     (lab.shared / "bin").mkdir()
     (lab.shared / "bin" / "apptainer").symlink_to(SUPPORT / "apptainer.sh")
-    (lean := lab.shared / "lean").mkdir()
-    (lean / "ray").write_text(f"#!/bin/bash\n{EXEC_LEAN}\n")
-    (lean / "ray").chmod(0o755)
+    (image_bin := lab.shared / "image").mkdir()
+    whole, seen = shlex.quote(str(Path(sys.executable).parent / "ray")), image_bin / "seen"
+    (image_bin / "ray").write_text(
+        f'#!/bin/bash\n[ -e {seen} ] || {{ touch {seen}; exec {whole} "$@"; }}\n{EXEC_LEAN}\n'
+    )
+    (image_bin / "ray").chmod(0o755)
     image = lab.shared / "ctd.sif"
-    image.write_text(f"{lean}:{Path(sys.executable).parent}:/usr/bin:/bin")
-    return {"container": str(image), "setup": [f"export PATH={lab.shared}/bin:/usr/bin:/bin"]}
+    image.write_text(f"{image_bin}:{Path(sys.executable).parent}:/usr/bin:/bin")
+    return {
+        "container": str(image), "setup": [f"export PATH={lab.shared}/bin:/usr/bin:/bin", REQUEUES_AGAIN],
+        "sbatch": ["--export=NONE"], "environment": {"XLA_FLAGS": os.environ.get("XLA_FLAGS", "")},
+    }  # fmt: skip
 
 
 def preemption(lab):
@@ -149,11 +149,19 @@ def node_killed(lab):
 
 
 def two_submissions(lab):
-    """Two jobs are at the gate on one node: one, which has a second node, is cancelled, with what is said before; the other
-    goes on. And one that waits.
+    """Two jobs are at the gate on one node: one, which has a second node, is cancelled, with what is said before; the other,
+    in a container, then gets the signal before its time limit, by our hand, and not by Slurm's clock. And one that waits.
     """
-    jobs = [job(lab, name, seed, items=8) for name, seed in (("cancelled", 1), ("beside", 2))]
-    with Sent(lab, jobs[0], **lean_on(1, 2)) as sent, Sent(lab, jobs[1], **on(1)) as beside:
+    jobs = [
+        job(lab, name, seed, items) for name, seed, items in (("cancelled", 1, 8), ("beside", 2, 4))
+    ]
+    inside, where = container(lab), on(1)
+    inside["sbatch"] += where["sbatch"]
+    limit = {"go_on": "requeue", "grace_s": 30}
+    with (
+        Sent(lab, jobs[0], **lean_on(1, 2)) as sent,
+        Sent(lab, jobs[1], **limit, **where | inside) as beside,
+    ):
         waiting, _ = send(job(lab, "waiting"), profile(lab, "later", sbatch=["--hold"]))
         sent.await_checkpoints(2)
         beside.await_checkpoints()
@@ -166,11 +174,12 @@ def two_submissions(lab):
         held = str(lab.shared / "waiting.zarr")
         waits = says(held, waiting.numbers[0])
         ended = cancel(held), sent.state(waiting.numbers[0])
-        beside.gate.unlink()
-        beside.await_end()
+        undisturbed = beside.history()
+        slurm.command("scancel", "--signal=USR1", "--batch", beside.number)
         return SimpleNamespace(
-            sent=sent, beside=beside, together=together, refused=str(refused.value), before=before, said=said,
-            waiting=waiting.numbers[0], waits=waits, ended=ended,
+            sent=sent, together=together, refused=str(refused.value), before=before, said=said,
+            waiting=waiting.numbers[0], waits=waits, ended=ended, undisturbed=undisturbed,
+            beside=went_on(beside), inside=(lab.shared / "ctd.sif.log").read_text(),
         )  # fmt: skip
 
 
@@ -208,8 +217,9 @@ def scancelled(lab, ray):
     old.parent.mkdir(exist_ok=True)
     old.touch()
     other.touch()
+    nodes = (7, 8) if ray else (1, 2)
     setup = [LEAN] if ray else [NO_RAY, 'ctd() { touch "$home/runs"; exec sleep infinity; }']
-    with Sent(lab, job(lab, f"it's#1-50%j-scancelled{ray:d}"), **on(7, 8), setup=setup) as sent:
+    with Sent(lab, job(lab, f"it's#1-50%j-scancelled{ray:d}"), **on(*nodes), setup=setup) as sent:
         runs = lambda: Store.exists(sent.address) if ray else (sent.home / "runs").exists()
         sent.until(runs, "the driver runs", PATIENCE_S)
         slurm.command("scancel", sent.number)
@@ -304,14 +314,13 @@ def slurmd_killed(lab):
 
 
 STORIES = {
+    "test_two_submissions_on_the_same_node": two_submissions,
     "test_no_progress_is_no_reason_to_go_on[limit]": partial(stuck, limit=True),
     "test_time_limit[requeue]": partial(time_limit, "requeue"),
-    "test_time_limit[told]": partial(time_limit, "requeue", told=True),
     "test_node_killed": node_killed,
     "test_preemption": preemption,
     "test_time_limit[unheard]": partial(time_limit, "chain", unheard=True),
     "test_time_limit[chain]": partial(time_limit, "chain"),
-    "test_two_submissions_on_the_same_node": two_submissions,
     "test_array_shares_the_store": partial(array, name="array", signal=(), told_of="ended"),
     "test_array_whose_own_task_is_stopped_first": partial(
         array, name="array-stopped", signal=("--signal=USR1", "--batch"), told_of="requeued"

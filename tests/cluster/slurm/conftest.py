@@ -11,16 +11,21 @@ import slurm_lab
 
 
 @pytest.fixture(scope="module")
-def lab(request):
-    """A cluster of the file's NODES nodes, which the commands of this process reach."""
+def n_nodes(request):
+    """How many nodes the file's cluster has."""
+    return request.module.NODES
+
+
+@pytest.fixture(scope="module")
+def lab(n_nodes):
+    """A cluster, which the commands of this process reach."""
     if reason := slurm_lab.missing():
         pytest.skip(f"no Slurm here: {reason}")
     with tempfile.TemporaryDirectory(prefix="ctdlab-", dir="/tmp") as folder:
         shared = Path(folder) / "shared"
         shared.mkdir()
         gated.prepare(shared)
-        nodes = request.module.NODES
-        with slurm_lab.Lab(Path(folder), slurm_lab.shared_folders(), nodes) as lab:
+        with slurm_lab.Lab(Path(folder), slurm_lab.shared_folders(), n_nodes) as lab:
             lab.shared = shared
             before = {name: os.environ.get(name) for name in lab.environment}
             os.environ.update(lab.environment)
