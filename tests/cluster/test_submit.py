@@ -212,8 +212,8 @@ def test_submit_ships_project_and_kernel(folder, tmp_path):
 
 
 @has_jobs_api
-@pytest.mark.slow
 @pytest.mark.ray
+@pytest.mark.endurance  # the same command, compared here: test_submit_order.py
 def test_version_mismatch_is_refused(folder, tmp_path, monkeypatch):
     names = ("python", "ray", "jax", "ctd")
     monkeypatch.setattr(
@@ -297,22 +297,14 @@ def test_interactive_driver(folder, connected, command_line):
 @has_jobs_api
 @pytest.mark.slow
 @pytest.mark.ray
-@pytest.mark.parametrize("name", ["python", "jax"])
-def test_interactive_driver_of_other_versions(folder, connected, monkeypatch, name):
-    """Python is compared by Ray itself, the others by every worker before it gets work."""
-    if name == "python":
-        monkeypatch.setattr(ray._private.utils, "compute_version_info", lambda: ("2.60.0", "3.9.1"))
-        said = r"(?s)the Ray there cannot be used: .*Python: 3\.9\.1"
-    else:
-        other = {**versions.versions(), "jax": "0.0.1"}
-        monkeypatch.setattr("cluster.ray.crew.versions", lambda: other)
-        said = r"versions differ: jax is .* and 0\.0\.1 here; install the same everywhere"
+def test_interactive_driver_of_another_python(folder, connected, monkeypatch):
+    """Ray itself compares it; other versions, every worker: see below."""
+    monkeypatch.setattr(ray._private.utils, "compute_version_info", lambda: ("2.60.0", "3.9.1"))
     spec = read_job(folder / "walk.yaml", ["run.workers=1"])
     executor = RayExecutor(spec.run, connected)
     try:
-        where = (str(folder), "walk", str(folder / "x.zarr"))
-        with pytest.raises(JobError, match=said):
-            run_shards(open_or_create(spec, *where, executor), executor)
+        with pytest.raises(JobError, match=r"(?s)the Ray there cannot be used: .*Python: 3\.9\.1"):
+            executor.machines()
     finally:
         executor.close()
 
@@ -328,7 +320,8 @@ def environments(executor):
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.endurance)])
-def test_worker_of_half_a_gpu(connected, workers):
+def test_worker_of_half_a_gpu(folder, connected, monkeypatch, workers):
+    """It has its share, and gets no work of a driver of other versions."""
     executor = RayExecutor(RunSettings(gpus_per_worker=0.5, workers=workers), connected)
     try:
         assert executor.machines().workers == workers
@@ -336,6 +329,13 @@ def test_worker_of_half_a_gpu(connected, workers):
         assert {e["XLA_PYTHON_CLIENT_MEM_FRACTION"] for e in shares} == {"0.450"}
         assert {e["CUDA_VISIBLE_DEVICES"] for e in shares} == {"0"}
         assert {e["NPROC"] for e in shares} == {"1"}
+        spec = read_job(folder / "walk.yaml")
+        store = open_or_create(spec, str(folder), "walk", str(folder / "x.zarr"), executor)
+        other = {**versions.versions(), "jax": "0.0.1"}
+        monkeypatch.setattr("cluster.ray.crew.versions", lambda: other)
+        said = r"versions differ: jax is .* and 0\.0\.1 here; install the same everywhere"
+        with pytest.raises(JobError, match=said):
+            run_shards(store, executor)
     finally:
         executor.close()
 

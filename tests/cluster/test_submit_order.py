@@ -2,9 +2,11 @@
 
 import json
 import re
+import shlex
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -153,6 +155,34 @@ def test_job_sent_to_a_ray_keeps_its_name(tmp_path, monkeypatch):
         path = write(tmp_path, name=name, cluster={"kind": "ray", "address": "head:6379"})
         submit(read_order(path, None))
     assert names == ["job", "mine"]
+
+
+def test_versions_that_differ_there_are_told(tmp_path, monkeypatch, capsys):
+    """By the command that is sent, which compares them before it makes a store; the job file that is shipped is removed."""
+
+    class Api:
+        def submit_job(self, entrypoint, submission_id, **_):
+            python, m, module, expected, *_ = shlex.split(entrypoint)
+            assert [python, m, module] == ["python", "-m", versions.__name__]
+            assert versions.main([expected]) == 2
+            return submission_id
+
+        def get_job_info(self, number):
+            return SimpleNamespace(status=SimpleNamespace(is_terminal=lambda: True), message="")
+
+        def get_job_logs(self, number):
+            return capsys.readouterr().out
+
+    names = ("python", "ray", "jax", "ctd")
+    other = {**versions.versions(), **dict.fromkeys(names, "0.0.1")}
+    monkeypatch.setattr("cluster.ray.jobs.versions", lambda: other)
+    monkeypatch.setattr("ray.job_submission.JobSubmissionClient", lambda url: Api())
+    cluster = {"kind": "ray", "address": "head:6379", "stores": str(tmp_path / "stores")}
+    path = write(tmp_path, cluster=cluster)
+    said = "; ".join(rf"{name} is \S+ there and 0\.0\.1 here" for name in names)
+    with pytest.raises(JobError, match=f"versions differ: {said}; install the same versions"):
+        submit(read_order(path, None))
+    assert [file.name for file in tmp_path.iterdir()] == ["job.yaml"]
 
 
 RAY = {"kind": "ray", "address": "head:6379"}
