@@ -1,8 +1,7 @@
 """Checkpoints, stops and resumption: a run that was disturbed ends with the bits of one that was not."""
 
 import errno
-import signal
-import subprocess
+import shutil
 import sys
 import time
 
@@ -10,7 +9,7 @@ import gated
 import numpy as np
 import pytest
 from failing import Interrupted
-from places import ROOT
+from killing import begun, command
 from small import runs
 from stores import JOB, make, run, tree_bytes
 from waiting import until
@@ -88,19 +87,27 @@ def test_no_advance_is_computed_twice(tmp_path, finished):
     assert report.marker.rounds == finished.committed.markers()[0].rounds
 
 
-def stopped_shard(tmp_path, after=7):
-    """(store, its first shard, which has two generations of checkpoints)."""
-    store = make(tmp_path / "c.zarr", SLOW)
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory):
+    """The address of a store whose run was stopped after seven advances."""
+    store = make(tmp_path_factory.mktemp("stopped") / "c.zarr", SLOW)
     stop = Stop()
-    run_shards(store, Interrupted(stop, after), stop=stop)
+    run_shards(store, Interrupted(stop, 7), stop=stop)
+    return store.address
+
+
+@pytest.fixture
+def stopped_shard(interrupted, tmp_path):
+    """(a copy of it, its first shard, which has two generations of checkpoints)."""
+    store = Store.open(str(shutil.copytree(interrupted, tmp_path / "c.zarr")))
     shard = next(store.job.plan.shards())
     keys = sorted(objects.list_keys(store.objects, "run/checkpoints"))
     assert keys == [f"{checkpoints(shard.group, shard.number)}/{k}" for k in (0, 1)]
     return store, shard
 
 
-def test_checkpoint_that_cannot_be_deleted_fails_no_committed_shard(tmp_path, monkeypatch):
-    store, shard = stopped_shard(tmp_path)
+def test_checkpoint_that_cannot_be_deleted_fails_no_committed_shard(stopped_shard, monkeypatch):
+    store, shard = stopped_shard
 
     def delete(*_):
         raise OSError(errno.EIO, "Input/output error")
@@ -119,9 +126,9 @@ def rounds(store, shard):
 
 
 @pytest.mark.parametrize("damaged", [["newest"], ["newest", "older"]])
-def test_damaged_checkpoint_falls_back(tmp_path, finished, damaged):
+def test_damaged_checkpoint_falls_back(stopped_shard, finished, damaged):
     """To the older generation, then to the start; the bytes are the same."""
-    store, shard = stopped_shard(tmp_path)
+    store, shard = stopped_shard
     kept = rounds(store, shard)
     newest = int(np.argmax(kept))
     assert min(kept) < max(kept) == 7
@@ -138,8 +145,8 @@ def test_damaged_checkpoint_falls_back(tmp_path, finished, damaged):
 
 
 @pytest.mark.parametrize("what", ["device_kind", "jax", "microbatch"])
-def test_checkpoint_of_another_machine_is_not_continued(tmp_path, monkeypatch, what):
-    store, shard = stopped_shard(tmp_path)
+def test_checkpoint_of_another_machine_is_not_continued(stopped_shard, monkeypatch, what):
+    store, shard = stopped_shard
     task = Task(shard, begin="resume")
     if what == "device_kind":
         here = checkpoint.host()
@@ -153,9 +160,9 @@ def test_checkpoint_of_another_machine_is_not_continued(tmp_path, monkeypatch, w
     assert report.marker.resumed_at is None
 
 
-def test_shard_that_was_too_large_goes_on_in_fewer_slots(tmp_path, finished):
+def test_shard_that_was_too_large_goes_on_in_fewer_slots(stopped_shard, finished):
     """A device that runs out of memory costs no advance that a checkpoint holds."""
-    store, shard = stopped_shard(tmp_path)
+    store, shard = stopped_shard
     report = Worker(store.address).do(Task(shard, begin="resume", slots=2))
     assert (report.marker.resumed_at, report.marker.layout.slots) == (7, 2)
     run_shards(store, SerialExecutor(1))
@@ -206,22 +213,18 @@ def test_a_driver_that_gets_sigterm_exits_75_and_resume_ends_the_job(
     run_shards(whole, SerialExecutor(1))
     gather(whole)
     gate.touch()
-    command = [sys.executable, "-m", "cluster.cli.main"]
-    process = subprocess.Popen(
-        [*command, "run", str(path), "--executor", executor],
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-    )
+    said = tmp_path / "said.txt"
+    process = begun(command, "run", str(path), "--executor", executor, said=said)
     run = tmp_path / "job.zarr" / "run"
     under_way = lambda: (
         any(run.glob("done/0/000000-*.json")) and any(run.glob("checkpoints/0/000001/*"))
     )
     until(under_way, "the second shard is under way", 600)
-    process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=600)
+    process.terminate()
+    process.join(600)
     gate.unlink()
-    assert process.returncode == 75, err
+    err = said.read_text()
+    assert process.exitcode == 75, err
     assert "stopped (SIGTERM); `ctd resume" in err
     store = Store.open(str(tmp_path / "job.zarr"))
     assert len(store.committed.numbers()) == 1
