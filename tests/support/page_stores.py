@@ -46,6 +46,12 @@ JOBS = {
         "sweep": {"random": {"learning_rate": {"loguniform": [1e-4, 0.1]}}, "samples": 10},
         "run": {"microbatch": 10, "slots": 10},
     },
+    "swept": {
+        "kernel": "train_rnn",
+        "params": stores.SMALL_RNN,
+        "sweep": {"grid": {"learning_rate": [1e-3, 2e-3, 4e-3]}, "seeds": 2},
+        "run": stores.FOUR_SLOTS,
+    },
     "esn": {
         "kernel": "esn",
         "params": {"n": 20, "m": 2, "passes": 2, "train": 40, "record": ["traces"]},
@@ -88,7 +94,8 @@ def network(folder: Path) -> None:
 
 def create(folder: Path, name: str):
     """The empty store of a job above."""
-    network(folder)
+    if name == "fixed_points":
+        network(folder)
     spec = parse_job({"name": name, **JOBS[name]}, "job")
     base = str(folder if name == "fixed_points" else Path(__file__).parent)
     return open_or_create(spec, base, "job", str(folder / f"{name}.zarr"), SerialExecutor(1))

@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 import pytest
-import stores
 from page_stores import finished
 
 from ctd.plots import is_geometric
@@ -14,16 +13,9 @@ from jobs.store.store import Metric
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory):
+def swept():
     """The page of a geometric sweep of one parameter of train_rnn, with two seeds."""
-    sweep = {"grid": {"learning_rate": [1e-3, 2e-3, 4e-3]}, "seeds": 2}
-    job = {
-        "kernel": "train_rnn",
-        "params": stores.SMALL_RNN,
-        "sweep": sweep,
-        "run": stores.FOUR_SLOTS,
-    }
-    store = stores.run(tmp_path_factory.mktemp("answer") / "nets.zarr", job)[0]
+    store = finished("swept")
     return store, Content(store).all()
 
 
