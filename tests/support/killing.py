@@ -7,6 +7,7 @@ of a core, and here dozens are killed.
 import multiprocessing
 import os
 import random
+import runpy
 import shutil
 import signal
 import sys
@@ -68,6 +69,14 @@ def command(*arguments):
 
     sys.argv = ["ctd", *arguments]
     main()
+
+
+def script(folder, path, *options):
+    """`python PATH OPTIONS` in a folder."""
+    os.chdir(folder)
+    sys.path.insert(0, str(Path(path).parent))
+    sys.argv = [path, *options]
+    runpy.run_path(path, run_name="__main__")
 
 
 def checkpoint_often():
