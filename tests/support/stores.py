@@ -1,7 +1,12 @@
 """Small stores of the toy kernel, and how they are run and compared."""
 
+import atexit
+import json
 import os
 import re
+import shutil
+import tempfile
+from functools import cache
 
 import numpy as np
 from places import SUPPORT
@@ -10,6 +15,7 @@ from jobs.run.prepare import open_or_create
 from jobs.run.shards import run_shards
 from jobs.run.worker import SerialExecutor
 from jobs.spec.job import parse_job
+from jobs.store.store import Store
 
 BASE = str(SUPPORT)
 
@@ -39,6 +45,18 @@ def run(path, job=JOB):
     store = make(path, job)
     progress = run_shards(store, SerialExecutor(1))
     return store, progress
+
+
+@cache
+def _run_once(job):
+    folder = tempfile.mkdtemp(prefix="stores-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return run(f"{folder}/s.zarr", json.loads(job))[0].address
+
+
+def copied_run(path, job=JOB):
+    """A store of a job that was run: in this process once, and copied for whoever asks."""
+    return Store.open(str(shutil.copytree(_run_once(json.dumps(job)), path)))
 
 
 def files(path):

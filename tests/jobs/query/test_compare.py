@@ -4,7 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
-from stores import JOB, make, run
+from stores import JOB, copied_run, make, run
 
 from jobs.errors import JobError
 from jobs.gather.gather import gather
@@ -15,7 +15,7 @@ from jobs.store.store import Store
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory):
-    return run(tmp_path_factory.mktemp("compare") / "a.zarr", JOB)[0]
+    return copied_run(tmp_path_factory.mktemp("compare") / "a.zarr")
 
 
 def test_compare_of_equal_jobs_finds_nothing(first, tmp_path):

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 from search_jobs import HALVING
-from stores import JOB, make, run
+from stores import JOB, copied_run, make, run
 
 from jobs import keys
 from jobs.errors import JobError
@@ -28,7 +28,7 @@ from jobs.store.store import Store
 @pytest.fixture(scope="module")
 def computed(tmp_path_factory):
     """JOB's store, of which nothing has been gathered."""
-    return run(tmp_path_factory.mktemp("computed") / "a.zarr", JOB)[0].address
+    return copied_run(tmp_path_factory.mktemp("computed") / "a.zarr").address
 
 
 def copied(address, tmp_path):
@@ -41,7 +41,7 @@ def lab(tmp_path_factory, computed):
     """whole.zarr (44 items), searched.zarr (halving by the least loss), part.zarr (one shard of 8), empty.zarr."""
     lab = tmp_path_factory.mktemp("lab")
     gather(Store.open(str(shutil.copytree(computed, lab / "whole.zarr"))))
-    gather(run(lab / "searched.zarr", HALVING)[0])
+    gather(copied_run(lab / "searched.zarr", HALVING))
     part = make(lab / "part.zarr")
     executor = SerialExecutor(1)
     executor.start(part.address)

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from stores import JOB, make, run
+from stores import JOB, copied_run, make, run
 
 import jobs
 from jobs.errors import JobError
@@ -25,7 +25,7 @@ STARTS = {**SETS_N, "params": {"n_steps": 7, "n": 3, "push": [1, -1]}, "sweep": 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("shelf")
-    run(folder / "a.zarr", JOB)
+    copied_run(folder / "a.zarr")
     run(folder / "b.zarr", SETS_N)
     run(folder / "deep" / "c.zarr", STARTS)
     return folder

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from failing import Flaky
-from stores import run
+from stores import copied_run
 
 from jobs import keys
 from jobs.report.history import history
@@ -14,7 +14,7 @@ from jobs.store.events import Event, Events, read_events
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    return run(tmp_path_factory.mktemp("events") / "toy.zarr")[0]
+    return copied_run(tmp_path_factory.mktemp("events") / "toy.zarr")
 
 
 def test_events_are_read_as_they_were_written(store):
