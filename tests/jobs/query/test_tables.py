@@ -5,7 +5,7 @@ import pytest
 from failing import Failing
 from fuzz_stores import JOB as ESN  # its programs are there
 from search_jobs import HALVING, POPULATION, changed, cut, results
-from stores import make, run
+from stores import copied_run, make, run
 
 import jobs
 from jobs.errors import JobError
@@ -76,7 +76,7 @@ def test_a_member_is_followed_to_its_ancestors(tmp_path):
 
 
 def test_table_is_asked_as_every_other(tmp_path):
-    store, _ = run(tmp_path / "q.zarr", POPULATION)
+    store = copied_run(tmp_path / "q.zarr", POPULATION)
     gather(store)
     assert tables(store) == ["items", "search", "shards"]
     found = query(store, group_by=["generation"], agg="min(loss), count", sort="generation")
@@ -102,7 +102,7 @@ def test_texts_that_a_search_chooses_are_texts(tmp_path):
     assert falling == sorted(query(store, table="search").topology, reverse=True)
     assert set(falling) == {"gaussian", "ring"}
     assert query(store, "topology != 'ring'", table="search").topology.eq("gaussian").all()
-    run(tmp_path / "p.zarr", POPULATION)
+    copied_run(tmp_path / "p.zarr", POPULATION)
     found = jobs.open_stores([tmp_path]).query(table="search")
     assert set(found.topology[found.store == "p"]) == {""}
 

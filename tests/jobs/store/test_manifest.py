@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from stores import BASE, JOB, make, run
+from stores import BASE, JOB, copied_run, make
 
 from jobs import keys
 from jobs.gather.check import check
@@ -40,7 +40,7 @@ def test_a_store_keeps_what_readers_need_of_its_kernel(tmp_path, job):
 
 
 def test_the_arrays_say_most_of_it(tmp_path):
-    store, _ = run(tmp_path / "s.zarr")
+    store = copied_run(tmp_path / "s.zarr")
     gather(store)
     objects.delete(store.objects, keys.KERNEL)
     said, kernel = Store.open(store.address).description, store.kernel
