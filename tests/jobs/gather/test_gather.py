@@ -1,4 +1,7 @@
-"""jobs.gather.gather and jobs.reduce: incremental, restartable, side by side, in bounded memory."""
+"""jobs.gather.gather and jobs.reduce: incremental, restartable, side by side, in bounded memory.
+
+On Ray: tests/cluster/ray/test_gather_on_ray.py.
+"""
 
 import dataclasses
 import json
@@ -13,7 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import toy
-from stores import run, tree_bytes
+from stores import copied_run, tree_bytes
 
 import jobs.reduce
 from ctd.rows import blocks
@@ -35,7 +38,7 @@ MODULE, TABLES = sys.modules["jobs.gather.gather"], sys.modules["jobs.gather.tab
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    store, _ = run(tmp_path_factory.mktemp("gather") / "toy.zarr")
+    store = copied_run(tmp_path_factory.mktemp("gather") / "toy.zarr")
     gather(store)
     return store
 
@@ -307,25 +310,6 @@ def test_groups_are_tried_again_on_another_worker(copied):
     with pytest.raises(JobError, match="group 0: the worker died"):
         gather(copied, Mortal({0: 3}))
     assert open_store(copied.address)["gathered/1"].sizes["place"] == 2
-
-
-@pytest.mark.ray
-def test_gather_on_ray_is_that_of_one_process(finished, tmp_path):
-    from cluster.ray.executor import RayExecutor
-    from jobs.spec.job import RunSettings
-
-    path = tmp_path / "ray.zarr"
-    shutil.copytree(finished.address, path)
-    store = Store.open(str(path))
-    for folder in (*GATHERED, "run/sums/gathered"):
-        objects.delete_all(store.objects, folder)
-    executor = RayExecutor(RunSettings(workers=2, cpus_per_worker=0.5))
-    try:
-        assert gather(store, executor) == 44
-    finally:
-        executor.close()
-    assert tree_bytes(path) == tree_bytes(finished.address)
-    assert check(str(path)) == []
 
 
 # --- blocks -------------------------------------------------------------------------------------------
