@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ import pytest
 import xarray as xr
 from page_stores import finished
 from places import EXAMPLES
-from stores import FOUR_SLOTS, JOB, SMALL_RNN, run
+from stores import SMALL_RNN, copied_run
 
 import jobs
 from ctd.cells import get_cell
@@ -31,7 +32,7 @@ EXAMPLE = EXAMPLES / "plot_store.py"
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
     path = tmp_path_factory.mktemp("opened") / "o.zarr"
-    store, _ = run(path, JOB)
+    store = copied_run(path)
     gather(store)
     return jobs.open_store(path)
 
@@ -194,8 +195,8 @@ def test_weights_go_on_in_jax(tmp_path):
     assert all(isinstance(value, jax.Array) for value in weights.values())
     cell, x = get_cell("vanilla"), np.arange(8.0).reshape(4, 2) / 8
     with jax.enable_x64(True):
-        states, _ = run_cell(cell, weights, jnp.asarray(x))
-        gradient = jax.grad(lambda w: jnp.sum(run_cell(cell, w, jnp.asarray(x))[1]))(weights)
+        states, _ = jax.jit(partial(run_cell, cell))(weights, x)
+        gradient = jax.jit(jax.grad(lambda w: jnp.sum(run_cell(cell, w, x)[1])))(weights)
     stored = {name: tree["results/0"].sel(item=1)[f"weights.{name}"].values for name in weights}
     h = stored["h0"]
     for k in range(4):
@@ -208,15 +209,12 @@ def test_weights_go_on_in_jax(tmp_path):
         tree.weights(7)
 
 
-def test_the_data_page_shows_how_a_network_goes_on(tmp_path):
-    job = {"kernel": "train_rnn", "params": SMALL_RNN, "sweep": {"seeds": 4}, "run": FOUR_SLOTS}
-    executor, address = SerialExecutor(1), str(tmp_path / "train.zarr")
-    store = open_or_create(parse_job(job, "t"), str(tmp_path), "t", address, executor)
-    assert not run_shards(store, executor).failed
+def test_the_data_page_shows_how_a_network_goes_on():
+    store = finished("swept")
     page = (EXAMPLE.parent.parent / "docs" / "data.md").read_text()
     (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     assert code.count('get_cell("gru")') == 1
-    code = code.replace('"gru"', f'"{SMALL_RNN["cell"]}"').replace("train.zarr", address)
+    code = code.replace('"gru"', f'"{SMALL_RNN["cell"]}"').replace("train.zarr", store.address)
     found = {}
     exec(code, found)
     trials, states, outputs = (found[name] for name in ("trials", "states", "outputs"))

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stores import JOB, make, run
+from stores import copied_run, make
 
 from jobs.errors import JobError
 from jobs.gather.gather import gather, set_gather
@@ -35,7 +35,7 @@ from jobs.store.store import Store
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    return run(tmp_path_factory.mktemp("query") / "q.zarr", JOB)[0]
+    return copied_run(tmp_path_factory.mktemp("query") / "q.zarr")
 
 
 def test_query_tables(store):
@@ -180,7 +180,7 @@ def test_query_of_a_long_table_goes_in_blocks(store, monkeypatch):
 
 
 def test_query_sees_a_new_gather(tmp_path):
-    store, _ = run(tmp_path / "g.zarr", JOB)
+    store = copied_run(tmp_path / "g.zarr")
     assert len(query(store, table="place")) == 6
     set_gather(store, ["top=2"])
     gather(store)
@@ -202,7 +202,7 @@ def test_query_while_the_job_runs(tmp_path):
 
 def test_query_while_another_process_gathers(tmp_path, monkeypatch):
     """What was read of half-written tables is no answer; the question is asked again."""
-    store, _ = run(tmp_path / "h.zarr", JOB)
+    store = copied_run(tmp_path / "h.zarr")
     other = Store.open(store.address)
     monkeypatch.setattr(module, "ATTEMPTS", 3)
     monkeypatch.setattr(module, "WAIT_S", 0)
@@ -236,7 +236,7 @@ def test_query_of_a_store_that_cannot_be_written(tmp_path, monkeypatch):
     def denied(store):
         raise PermissionError(13, "Permission denied")
 
-    store, _ = run(tmp_path / "r.zarr", JOB)
+    store = copied_run(tmp_path / "r.zarr")
     monkeypatch.setattr(module, "require_rows", denied)
     with pytest.raises(JobError, match="has not been gathered, and you may not write to it"):
         query(store)
