@@ -226,7 +226,7 @@ ESN = WITH_PROGRAMS | {"sweep": {"grid": {"g": [0.9, 1.1]}, "seeds": 2}}
 TASKS = {
     "kernel": "train_rnn",
     "params": {"n": 4, "n_batches": 2},
-    "sweep": {"grid": {"task": ["decision", "flipflop"], "cell": ["gru", "gru_torch"]}},
+    "sweep": {"zip": {"task": ["decision", "flipflop"], "cell": ["gru", "gru_torch"]}},
 }
 
 
