@@ -210,14 +210,13 @@ def test_commands_take_an_address(s3, ctd, address, tmp_path, monkeypatch):
     code, out, err = ctd("report", address)
     assert code == 0, err
     assert lab.hides_secrets(Path("test_commands_take_an_address.html").read_bytes())
+    objects.delete(connect.open_objects(address), "results/0/x/c/1/0")
     with monkeypatch.context() as reader:  # whoever may list and read can look
         reader.setenv("AWS_ACCESS_KEY_ID", lab.READER)
         reader.setenv("AWS_SECRET_ACCESS_KEY", lab.READER_SECRET)
         for command in ("status", "query", "logs", "check"):
             code, out, err = ctd(command, address)
-            assert code == 0, out + err
-    objects.delete(connect.open_objects(address), "results/0/x/c/1/0")
-    assert ctd("check", address)[0] == 1
+            assert code == (command == "check"), out + err
     assert ctd("check", address, "--repair")[0] == 0
     assert ctd("resume", address, "--executor", "serial")[0] == 0
     assert ctd("check", address)[0] == 0
