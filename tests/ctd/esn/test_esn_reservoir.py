@@ -6,13 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from echo_states import (
-    SMALL,
-    network,
-    run,
-)
+from echo_states import network
 
-from ctd import esn
 from ctd.esn import EchoState, closed, linearised
 from ctd.esn.force import begin, free_step
 from ctd.esn.reservoir import discrete, disturbances, step, units
@@ -44,17 +39,6 @@ def test_draw_gain_and_sparsity():
     assert feedback.shape == (400, 20)
     assert feedback.std() == pytest.approx(2.0, rel=0.05)
     assert np.asarray(w.bias).std() == pytest.approx(0.5, rel=0.15)
-
-
-def test_zero_matrix_is_data():
-    # With 2 units and 5 % of the weights most matrices are zero; the others run on beside them.
-    given = SMALL | {"n": 2, "scale": "spectral_radius"}
-    found = run({"sparsity": np.where(np.arange(16) < 8, 0.05, 1.0)}, **given)
-    assert (found["outcome"][:8] == esn.NO_SPECTRUM).any()
-    assert (found["outcome"][8:] == esn.DONE).all()
-    failed = found["outcome"] == esn.NO_SPECTRUM
-    assert np.isnan(found["replay_nrmse"][failed]).all()
-    assert np.isfinite(found["replay_nrmse"][~failed]).all()
 
 
 def test_noise_scale_and_absence():

@@ -97,6 +97,13 @@ def test_ridge_ill_conditioned():
     assert found["outcome"].tolist() == [esn.ILL_CONDITIONED, esn.DONE]
 
 
+def test_zero_matrix_is_data():
+    # Of 2,500 weights that are kept with probability 1e-5 most often none is; the others run on after them.
+    found = run({"sparsity": [1e-5, 1e-5, 1.0, 1.0]}, ALONE, **STEPS | REPLAYS)
+    assert found["outcome"].tolist() == [esn.NO_SPECTRUM] * 2 + [esn.DONE] * 2
+    assert np.isnan(found["replay_nrmse"]).tolist() == [True] * 2 + [False] * 2
+
+
 def test_effective_spectral_radius():
     # Of I + r (W_R + W_F readout - I), the step linearised at rest.
     run, _, state = begin(EchoState(**SMALL))
