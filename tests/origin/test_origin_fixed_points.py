@@ -6,11 +6,12 @@ import numpy as np
 import origin
 import pytest
 from scipy.optimize import linear_sum_assignment
+from stores import FOUR_SLOTS
 
 from ctd.data import write_hdf5
 
 N = 12
-"""Units, as in the tests of the kernel (tests/ctd/fixed_points/): these searches run the program of those."""
+"""Units, as in the tests of the kernel (tests/ctd/fixed_points/): these searches run the program of those, in their layout."""
 
 
 def random_network(cell):
@@ -66,7 +67,7 @@ def test_fixed_points_cells(job, tmp_path, cell, step, wrong):
         "fixed_points",
         {"cell": cell, "weights": "net.h5", "candidates": "states.h5", "x": [0.2], "noise": 0.05},
         sweep={"grid": {"candidate": {"range": 48}}},
-        run={"slots": 8, "microbatch": 8, "shard_items": 48},
+        run=FOUR_SLOTS | {"microbatch": 2},
     )
     rnn_fun = partial(step, params, x=x)
     found = tree["results/0"].load()

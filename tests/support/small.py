@@ -16,7 +16,8 @@ SMALL = {
     "kuramoto": {"n": 5, "n_steps": 20},
     "lyapunov": {"n": 5, "max_advances": 2},
     "toy": {"n_steps": 5},
-    "fixed_points": {"n_trials": 2},
+    # What tests/ctd/fixed_points/test_fixed_points_kernel.py and tests/origin/ search: one program.
+    "fixed_points": {"n_trials": 8, "x": (0.2,), "noise": 0.1},
     "fixed_points.ablation": {"cell": "vanilla", "task": "decision", "n_trials": 2},
     "fixed_points.continuation": {
         "cell": "vanilla",
@@ -92,6 +93,7 @@ def read_by(name):
         return files.fitted_recordings(9, (30, 20), 10)
     of_network = {"weights": files.network()} if name.startswith(("fixed_points", "spikes")) else {}
     further = {
+        "fixed_points": lambda: {"weights": files.gated_network()},
         "similarity": lambda: {"weights": [files.network()] * 3},
         "fixed_points.continuation": lambda: {"points": files.network()},
         "fixed_points.connections": lambda: {"points": files.points()},

@@ -41,6 +41,14 @@ def network():
 
 
 @cache
+def gated_network():
+    """A GRU of twelve units, the sizes of the network in tests/ctd/fixed_points/conftest.py."""
+    weights = drawn(get_cell("gru").shapes(12, 1), 12, 1, 0)
+    write_weights(place("gru.h5"), weights, "gru")
+    return place("gru.h5")
+
+
+@cache
 def points():
     """A table of two points of that network, of which one is said to be unstable along the first axis."""
     axes = np.tile(np.eye(4, dtype=complex), (2, 1, 1))
