@@ -116,6 +116,7 @@ def test_cycles_of_flows(flows):
     assert len(found.figure().axes) == 2
 
 
+@pytest.mark.endurance  # always: cycles of flows by the kernel, above
 def test_cycle_of_van_der_pol_as_the_page_prints_it():
     """The period for mu = 1 to ten digits; the multiplier is exp of the divergence, 1 - x^2, integrated around the cycle
     (Liouville)."""
