@@ -30,7 +30,17 @@ SMALL = {
     "fixed_points.limit_cycles": {"cell": "vanilla", "transient": 50, "n_points": 8},
     "fixed_points.trials": {"cell": "vanilla", "n_trials": 2, "every": 10, "n_modes": 2},
     "similarity": {"n_trials": 4, "n_samples": 50},
-    "train_rnn": {"n": 6, "batch_size": 4, "n_batches": 6, "report_every": 3, "n_eval": 8},
+    # The network of tests/ctd/train_rnn/test_train_rnn.py: of gated ones the program takes longer to compile.
+    "train_rnn": {
+        "cell": "vanilla",
+        "task": {"name": "integrator", "n_steps": 6},
+        "n": 8,
+        "batch_size": 5,
+        "n_batches": 7,
+        "report_every": 3,
+        "n_eval": 12,
+        "n_saved": 4,
+    },
     "esn": {"n": 12},
     "reconstruct": {
         "n": 2,
