@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import pytest
 from beartype import beartype
 from jaxtyping import jaxtyped
+from small_files import drawn
 
 from ctd.cells import get_cell, run
 
@@ -38,7 +39,7 @@ def test_annotations_can_be_evaluated(package):
 
 def test_wrong_shape_is_refused():
     cell = get_cell("vanilla")
-    weights = cell.init(jax.random.key(0), n=4, n_in=2, n_out=1)
+    weights = jax.tree.map(jnp.asarray, drawn(cell.shapes(4, 2), 4, 1, 0))
     checked = jaxtyped(run, typechecker=beartype)
     states, outputs = checked(cell, weights, jnp.zeros((3, 2)))
     assert (states.shape, outputs.shape) == ((3, 4), (3, 1))
