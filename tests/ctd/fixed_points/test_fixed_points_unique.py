@@ -25,7 +25,7 @@ def cover_by_brute_force(points, tol):
     return leader
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(
     arrays(np.int8, st.tuples(st.integers(0, 40), st.integers(1, 6)), elements=st.integers(-3, 3)),
     st.sampled_from([0.1, 1.01, 1.5, 2.3]),
@@ -113,7 +113,7 @@ def test_basins_of_settled_ends_do_not_depend_on_blocks(size):
         np.testing.assert_array_equal(got, expected)
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(
     arrays(np.int8, st.tuples(st.integers(1, 60), st.integers(1, 5)), elements=st.integers(-4, 4)),
     st.sampled_from([0.1, 1.01, 2.3]),
