@@ -68,17 +68,6 @@ def test_chaotic_network_activity(g, low, high):
     assert low <= late.std() <= high
 
 
-def test_chaotic_network_feedback_saturates():
-    """The notebook's two versions, its sizes: rates beyond 0.9 are .60-.69 with feedback, .16-.20 without."""
-
-    def share(seed, feedback):
-        return np.mean(abs(series.chaotic_network(300, 20, seed=seed, feedback=feedback)) > 0.9)
-
-    for seed in range(3):
-        assert share(seed, feedback=True) > 0.5
-        assert share(seed, feedback=False) < 0.3
-
-
 def test_chaotic_network_too_many_outputs():
     with pytest.raises(
         ValueError, match="m: 501 outputs given, but the chaotic network has 500 units"
