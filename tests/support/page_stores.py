@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import stores
+from small import FOUR, SMALL
 
 from ctd.cells import Scales, get_cell
 from ctd.weights import write_weights
@@ -54,9 +55,10 @@ JOBS = {
     },
     "esn": {
         "kernel": "esn",
-        "params": {"n": 20, "m": 2, "passes": 2, "train": 40, "record": ["traces"]},
+        "params": SMALL["esn"],
         "sweep": {"grid": {"g": [0.5, 1.5, 2.5], "alpha": [0.1, 10]}, "seeds": 2},
-        "run": {"microbatch": 4, "slots": 4},
+        # As in the kernels' contract, which compiles this program, too.
+        "run": {"microbatch": FOUR.microbatch, "slots": FOUR.slots},
     },
     "fixed_points": {
         "kernel": "fixed_points",

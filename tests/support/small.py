@@ -41,7 +41,8 @@ SMALL = {
         "n_eval": 12,
         "n_saved": 4,
     },
-    "esn": {"n": 12},
+    # That of a store of tests/support/page_stores.py, which has its program.
+    "esn": {"n": 20, "m": 2, "passes": 2, "train": 40, "record": ["traces"]},
     "reconstruct": {
         "n": 2,
         "hidden": 6,
