@@ -30,7 +30,8 @@ SMALL = {
     "fixed_points.limit_cycles": {"cell": "vanilla", "transient": 50, "n_points": 8},
     "fixed_points.trials": {"cell": "vanilla", "n_trials": 2, "every": 10, "n_modes": 2},
     "similarity": {"n_trials": 4, "n_samples": 50},
-    # The network of tests/ctd/train_rnn/test_train_rnn.py: of gated ones the program takes longer to compile.
+    # The network of tests/ctd/train_rnn/test_train_rnn.py: of gated ones the program takes longer to compile. Steps and
+    # evaluation trials are no multiples of a block and of a minibatch.
     "train_rnn": {
         "cell": "vanilla",
         "task": {"name": "integrator", "n_steps": 6},
