@@ -174,6 +174,11 @@ def test_weighted_loss_numpy(whole):
     np.testing.assert_allclose(entropy, (w * -y * np.log(p)).sum() / (w.sum() / 3), rtol=1e-5)
 
 
+CATEGORIES = SMALL | {"task": {"name": "file", "score": "category"}, "loss": "cross_entropy"}
+CATEGORIES |= {"rank": 2, "batch_size": 1, "n_saved": 12}
+"""Networks of rank 2 on the files below, which have arrays of the same shapes: one program."""
+
+
 def test_a_file_of_categories(tmp_path):
     """A step says which of two categories a trial is of: learned by cross-entropy from a file.
 
@@ -186,12 +191,11 @@ def test_a_file_of_categories(tmp_path):
     path = tmp_path / "trials.h5"
     conditions = np.where(np.arange(60) == 0, 20, 10 * which)
     write_hdf5(path, {"inputs": inputs, "targets": targets, "conditions": conditions})
-    fields = SMALL | {"task": {"name": "file", "score": "category"}, "trials": str(path)}
-    params = Network(**fields, loss="cross_entropy")
+    params = Network(**CATEGORIES, trials=str(path))
     found = run_items(kernel, params)
     assert found["accuracy"][0] == found["worst_accuracy"][0] == 1
     np.testing.assert_array_equal(found["condition_accuracy"][0], [1, 1, np.nan])
-    assert found["outputs"].shape == (1, 6, 4, 2)
+    assert found["outputs"].shape == (1, 12, 4, 2)
     shared = kernel.load(inputs_of(params))
     told = kernel.coords(inputs_of(params), shared)["condition"]
     np.testing.assert_array_equal(told, [0, 10, 20])
@@ -204,16 +208,15 @@ def test_a_file_of_categories(tmp_path):
 
 @pytest.fixture(scope="module")
 def weightless(tmp_path_factory):
-    """(arrays, which trials have a weight, results) of a network of rank 2 on a file: two of three trials have none."""
+    """(arrays, which trials have a weight, results) of a network on a file of chance: two of three trials have no weight."""
     rng = np.random.default_rng(0)
     counts = np.arange(60) % 3 == 0
     path = tmp_path_factory.mktemp("weightless") / "t.h5"
-    arrays = {"inputs": rng.normal(size=(60, 4, 1)), "targets": rng.choice([-1.0, 1.0], (60, 1, 1))}
-    arrays["targets"] = np.tile(arrays["targets"], (1, 4, 1))
-    write_hdf5(path, arrays | {"mask": np.tile(counts[:, None], (1, 4)) * 1.0})
-    fields = {"task": {"name": "file", "score": "sign"}, "trials": str(path), "rank": 2}
-    params = Network(**SMALL | fields | {"batch_size": 1, "n_saved": 12})
-    return arrays, counts, run_items(kernel, params)
+    targets = np.tile(np.eye(2)[rng.integers(0, 2, 60)][:, None], (1, 4, 1))
+    arrays = {"inputs": rng.normal(size=(60, 4, 1)), "targets": targets}
+    arrays |= {"mask": np.tile(counts[:, None], (1, 4)) * 1.0, "conditions": np.arange(60) // 20}
+    write_hdf5(path, arrays)
+    return arrays, counts, run_items(kernel, Network(**CATEGORIES, trials=str(path)))
 
 
 def test_trials_without_weight_count_in_no_score(weightless):
@@ -224,7 +227,7 @@ def test_trials_without_weight_count_in_no_score(weightless):
     assert (found["curve"][np.isfinite(found["curve"])] > 0).all()
     assert np.isfinite(found["train_loss"])
     held = counts[4::5]
-    right = np.sign(found["outputs"].sum((1, 2))) == arrays["targets"][4::5, 0, 0]
+    right = found["outputs"][:, -1].argmax(1) == arrays["targets"][4::5, -1].argmax(1)
     assert found["accuracy"] == pytest.approx(right[held].mean())
     assert found["accuracy"] < 1
 
