@@ -118,7 +118,14 @@ def np_input_kl(case, w, means, variances):
     return total
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        # Of its parts, `ode, no controller` has the field and `no controller` the external inputs.
+        pytest.param(name, marks=pytest.mark.endurance) if name == "ode" else name
+        for name in CASES
+    ],
+)
 def test_forward_pass_numpy(name):
     """Every term of every trial. 1e-10 relative: rounding of a few hundred operations in float64."""
     case = Case(**CASES[name], dropout=0.3)

@@ -90,31 +90,25 @@ def test_trials_are_kept(given, n_train, n_eval):
     assert kept(params, make_dataset(arrays(), inputs_of(params))) == (n_train, n_eval)
 
 
-@pytest.mark.parametrize("save", [0, 3])
-def test_kept_trials_are_stored(save):
-    """Shapes alone."""
-    found = abstract(model(n_metric=4, save=save))
-    for name in ("rates", "factors", "inferred_inputs", "states", "initial_conditions"):
-        for prefix in ("train_", ""):
-            shape = found[prefix + name].shape if prefix + name in found else (0,)
-            assert shape[0] == save, prefix + name
-    assert found["rate_r2"].shape == ()
-
-
 @pytest.mark.parametrize(
-    ("likelihood", "outputs"),
-    [("negative_binomial", 2), ("gamma", 2), ("zero_inflated_gamma", 3)],
+    ("likelihood", "outputs", "save"),
+    [("negative_binomial", 2, 3), ("zero_inflated_gamma", 3, 0)],
 )
-def test_other_likelihoods(likelihood, outputs):
-    """Sizes of the output layer; bits a spike where data are counts alone."""
-    params = model(likelihood=likelihood, save="eval")
+def test_other_likelihoods_and_kept_trials(likelihood, outputs, save):
+    """Shapes alone: the output layer, the trials that are stored, bits a spike where data are counts."""
     given = {
         k: v + 0.5 if k in ("train", "eval") and "gamma" in likelihood else v
         for k, v in arrays().items()
     }
-    found = abstract(params, given)
+    found = abstract(model(likelihood=likelihood, n_metric=4, save=save), given)
     assert found["model.output.w"].shape == (outputs * N_UNITS, 3)
-    assert found["rates"].shape == (N_EVAL, N_STEPS, N_UNITS)
+    for name in ("rates", "factors", "inferred_inputs", "states", "initial_conditions"):
+        for prefix in ("train_", ""):
+            shape = found[prefix + name].shape if prefix + name in found else (0,)
+            assert shape[0] == save, prefix + name
+    if save:
+        assert found["rates"].shape == (save, N_STEPS, N_UNITS)
+    assert found["rate_r2"].shape == ()
     assert ("bits_per_spike" in found) == ("co_bps" in found) == (likelihood == "negative_binomial")
 
 
@@ -159,10 +153,9 @@ def test_states_as_factors():
 
     That nothing else is read out, nor trained: `ode, no controller` in tests/ctd/lfads/test_lfads_forward.py.
     """
-    params = model(controller=0, n_factors=7, readout="states")
-    found = start(params).peek(("weights.wO",))[1]
-    np.testing.assert_array_equal(found["weights.wO"][0], np.eye(7))
-    assert abstract(params)["model.output.w"].shape == (N_UNITS, 7)
+    run = start(model(controller=0, n_factors=7, readout="states"))
+    np.testing.assert_array_equal(run.peek(("weights.wO",))[1]["weights.wO"][0], np.eye(7))
+    assert run.results["model.output.w"].shape == (1, N_UNITS, 7)
     with pytest.raises(ValueError, match=r"readout: states: .* give controller: 0, n_factors: 7"):
         model(readout="states")
 

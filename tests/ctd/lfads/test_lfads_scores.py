@@ -190,14 +190,16 @@ def test_cycle_by_a_readout_that_scikit_learn_refits():
 
 
 @pytest.mark.parametrize(
-    ("readout", "expected"),
+    ("gains", "expected"),
     [
-        (np.eye(4)[:, :3], 1.0),  # one to one
-        (np.diag([1.0, 1.0, 0.0]), 1 - 0.5 / 2.5),  # one factor of variance 0.5 is not seen
-        (np.diag([1.0, 1.0, 0.1]), 1 - 0.5 / 2.5),  # or with 0.25 % of the variance
+        ([1.0, 1.0, 1.0], 1.0),  # one to one
+        ([1.0, 1.0, 0.0], 1 - 0.5 / 2.5),  # one factor of variance 0.5 is not seen
+        ([1.0, 1.0, 0.1], 1 - 0.5 / 2.5),  # or with 0.25 % of the variance
     ],
 )
-def test_cycle_of_factors_that_are_not_seen(readout, expected):
+def test_cycle_of_factors_that_are_not_seen(gains, expected):
+    """By four units, of which the last is silent."""
+    readout = np.eye(4)[:, :3] * gains
     for cycle in (cycle_consistency, seen_share):
         found = float(jax.jit(cycle)(np.diag([1.0, 1.0, 0.5]), readout))
         assert found == pytest.approx(expected, rel=1e-12)
