@@ -1,6 +1,7 @@
 """ctd.batch: slots, microbatches, devices; an item's bits depend on its microbatch's width alone."""
 
 import sys
+from functools import cache
 
 import jax
 import numpy as np
@@ -28,7 +29,7 @@ COLUMNS = {
     "rate": np.linspace(-0.9, 0.9, N),
     "push": np.stack([np.arange(N) * 0.1, -np.arange(N) * 0.2], axis=1),
 }
-LAYOUTS = [Layout(23, 23), Layout(8, 4), Layout(4, 4), Layout(5, 1)]
+LAYOUTS = [Layout(23, 23), Layout(8, 4), Layout(5, 1)]
 
 
 # In float64, in which NumPy's walk is exact; float32: test_round.py.
@@ -82,14 +83,21 @@ def toy_run(layout):
     return Run(prog, toy.kernel.load(inputs_of(PARAMS)), 3, np.arange(N), traced)
 
 
+@cache
+def undisturbed(layout):
+    """A whole run."""
+    run = toy_run(layout)
+    while not run.finished:
+        run.advance()
+    return run
+
+
 def assert_goes_on(before, after, rounds, twice=None):
     """A run in `before`, stopped after so many advances, ends in `after` with the bits of an undisturbed run.
 
     twice: a layout in which it is stopped again, after one more advance.
     """
-    whole, first = toy_run(before), toy_run(before)
-    while not whole.finished:
-        whole.advance()
+    whole, first = undisturbed(before), toy_run(before)
     for _ in range(rounds):
         first.advance()
     if twice:
@@ -115,14 +123,15 @@ def test_run_snapshot_goes_on_with_same_bits(rounds):
     assert last == whole
 
 
-@pytest.mark.parametrize("rounds", [1, 2, 5])
+@pytest.mark.parametrize("rounds", [1, 5])
 @pytest.mark.parametrize(
     ("before", "after", "twice"),
     [
-        (Layout(4, 4), Layout(24, 4), None),
+        (Layout(8, 4), Layout(24, 4), None),
         (Layout(24, 4), Layout(8, 4), None),
-        (Layout(24, 4), Layout(4, 4), Layout(8, 4)),  # items that wait for a slot are stopped again
-        (Layout(5, 1), Layout(2, 1), Layout(1, 1)),
+        # Items that wait for a slot are stopped again.
+        (Layout(24, 4), Layout(24, 4), Layout(8, 4)),
+        (Layout(5, 1), Layout(5, 1), Layout(2, 1)),
     ],
 )
 def test_run_snapshot_goes_on_in_other_slots(before, after, twice, rounds):
@@ -182,7 +191,7 @@ def test_layout_for_rounds_up_to_microbatch():
     "name",
     [
         name
-        if name in ("toy", "esn", "fixed_points", "lfads")
+        if name in ("toy", "esn", "fixed_points")
         else pytest.param(name, marks=pytest.mark.endurance)
         for name in sorted(SMALL)
     ],

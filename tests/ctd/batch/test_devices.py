@@ -5,7 +5,7 @@ from devices import assert_same_on_eight_devices
 
 DEVICES = """
 import sys; sys.path[:0] = {path!r}
-import hill, jax, numpy as np, test_batch, test_round
+import jax, numpy as np, test_batch, test_round, toy
 from ctd.batch import Layout
 assert len(jax.local_devices()) == 8
 """
@@ -24,10 +24,9 @@ if len(SLOTS) > 1:
 """23 items on 8 devices, refilled or all at once, stopped on one and continued on 8, or stopped on 8 and continued on one."""
 
 ROUNDS = """
-ends = np.arange(23) % 7 + 1
 found = []
-for layout in (Layout(4, 2), *(Layout(slots, 2, devices=8) for slots in SLOTS)):
-    items = test_round.Items(hill.kernel, hill.Descent(noise=0.1), layout, 23, limit=ends)
+for layout in (Layout(24, 2), *(Layout(slots, 2, devices=8) for slots in SLOTS)):
+    items = test_round.Items(toy.kernel, test_batch.PARAMS, layout, 23, **test_batch.COLUMNS)
     items.advance(np.arange(23), 1)
     for rows, length in ((np.arange(5, 23), 3), (np.arange(23), test_round.TO_THE_END)):
         items.advance(rows, length)
