@@ -1,5 +1,7 @@
 """Networks of the tests, and those that files hold, run by ctd."""
 
+from functools import partial
+
 import jax
 import numpy as np
 import origin
@@ -13,13 +15,18 @@ TOLERANCE = {"float32": 1e-6, "float64": 1e-12}
 """Of states in (-1, 1), or not far from it, after 50 steps of rounding in another order."""
 
 
+@partial(jax.jit, static_argnums=0)
+def _run(cell, params, inputs, h0):
+    # Weights as arguments: networks of a cell and of equal sizes are one program.
+    return run(get_cell(cell), params, inputs, h0)
+
+
 def run_file(path, inputs, h0=None, cell=None):
     """(the network of a file, its states (time, state), its outputs) in the precision of `inputs`."""
     found = read_weights(path, cell)
-    cell = get_cell(found.cell)
     with precision(FixedPoint(dtype=str(inputs.dtype))):
         params = {name: np.asarray(value, inputs.dtype) for name, value in found.params.items()}
-        states, outputs = jax.jit(lambda x: run(cell, params, x, h0))(inputs)
+        states, outputs = _run(found.cell, params, inputs, h0)
     return found, np.asarray(states), np.asarray(outputs)
 
 
