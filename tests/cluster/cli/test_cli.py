@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from cluster.cli.display import show_summary
 from ctd.catalogue import load_kernel
 from ctd.cells import Scales, get_cell
 from ctd.data import write_hdf5
+from jobs.store.store import Store
 
 HERE = Path(__file__).parent
 
@@ -34,14 +36,19 @@ run: {microbatch: 4, slots: 4}
 """
 
 
-@pytest.fixture
-def network(tmp_path):
-    """A small GRU's weights in a file; returns them."""
+@cache
+def weights():
+    """A small GRU's weights."""
     init = lambda key: get_cell("gru").init(key, 5, 1, 1, Scales(0.5))
     shapes, rng = jax.eval_shape(init, jax.random.key(0)), np.random.default_rng(0)
-    arrays = {name: rng.normal(size=shape.shape) for name, shape in shapes.items()}
-    write_hdf5(tmp_path / "net.h5", arrays)
-    return arrays
+    return {name: rng.normal(size=shape.shape) for name, shape in shapes.items()}
+
+
+@pytest.fixture
+def network(tmp_path):
+    """Those weights in a file; returns them."""
+    write_hdf5(tmp_path / "net.h5", weights())
+    return weights()
 
 
 def test_run_status_query_gather(ctd, job_file):
@@ -116,25 +123,49 @@ def test_run_calls_the_users_command_at_its_end(ctd, job_file, tmp_path, monkeyp
 def test_run_json_is_json_alone(ctd, job_file):
     """Its pictures have the whole name of a store without an ending."""
     run = ["run", job_file(TOY), "--executor", "serial", "--json", "--store"]
-    found = [json.loads(ctd(*run, store)[1]) for store in ("s0.1", "s0.2")]
-    assert [one["items_done"] for one in found] == [6, 6]
-    assert [one["figures"] for one in found] == [["s0.1.png"], ["s0.2.png"]]
+    found = json.loads(ctd(*run, "s0.1")[1])
+    assert (found["items_done"], found["figures"]) == (6, ["s0.1.png"])
     assert Path("s0.1.png").exists()
 
 
-def test_last_table_names_the_points_and_itself(capsys, monkeypatch):
+RANKED = """
+from dataclasses import replace
+
+import toy
+from ctd.kernel import Var
+
+
+def reduce(inputs, shared, columns, results, options):
+    found = toy.reduce(inputs, shared, columns, results, options)
+    return found | {"rate": columns["rate"][found["best_item"]]}
+
+
+kernel = replace(
+    toy.kernel,
+    name="ranked",
+    reduce=reduce,
+    reduced=toy.kernel.reduced | {"rate": Var(("place",), "1", "their rates")},
+    summary=("best_norm",),
+)
+"""
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_last_table_names_the_points_and_itself(ctd, job_file, tmp_path, capsys, monkeypatch):
     """Swept fields that the kernel's `summary` does not list are columns too: without them all rows look alike."""
-    store = page_stores.finished("esn")
-    short = replace(store.description, summary=("count", "success_rate"))
-    monkeypatch.setitem(vars(store), "description", short)
+    (tmp_path / "ranked.py").write_text(RANKED)
+    path = job_file(TOY.replace("toy", "ranked") + "gather: {top: 6}\n")
+    code, _, err = ctd("run", path, "--executor", "serial")
+    assert code == 0, err
+    store = Store.open(str(path.with_suffix(".zarr")))
     show_summary(store)
     name, heads, *rows = capsys.readouterr().out.splitlines()
-    assert (name.strip(), heads.split()[-2:]) == ("point", ["count", "success_rate"])
-    assert {"g", "alpha"} < {*heads.split()}
-    assert len({*rows}) == 6
-    show_summary(page_stores.finished("train_rnn"))
-    title = "item id, by increasing evaluation loss (table rank)"
-    assert capsys.readouterr().out.startswith(title)
+    assert (name.strip(), heads.split()) == ("place", ["place", "rate", "best_norm"])
+    assert {row.split()[1] for row in rows} == {"0", "0.1", "0.2", "0.3", "0.4", "0.5"}
+    ids = replace(store.description, summary=("best_item",))
+    monkeypatch.setitem(vars(store), "description", ids)
+    show_summary(store)
+    assert capsys.readouterr().out.strip().startswith("their items (table place)")
 
 
 @pytest.mark.usefixtures("no_pictures")
