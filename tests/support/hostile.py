@@ -11,10 +11,6 @@ import stores
 
 from jobs import keys
 from jobs.gather.gather import gather
-from jobs.run.prepare import open_or_create
-from jobs.run.shards import run_shards
-from jobs.run.worker import SerialExecutor
-from jobs.spec.job import parse_job
 from jobs.storage import objects
 from jobs.storage.checksums import checksummed, digest
 from jobs.store.manifest import write_job
@@ -23,11 +19,17 @@ from jobs.store.store import Store
 PAYLOAD = "from pathlib import Path\nPath({mark!r}).write_text('run')\nfrom toy import *\n"
 
 
+def _folder() -> Path:
+    """A new folder, which is removed when the process ends."""
+    folder = Path(tempfile.mkdtemp(prefix="hostile-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
 @cache
 def finished() -> Path:
     """A finished toy store, one shard of which is not gathered."""
-    folder = Path(tempfile.mkdtemp(prefix="hostile-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder = _folder()
     store, _ = stores.run(folder / "toy.zarr")
     last = store.committed.markers()[-1]
     store.committed.forget([last.shard])
@@ -65,15 +67,20 @@ def reseal(store, base, kernel, **params):
     write_job(store.objects, store.job)
 
 
-def of_train_rnn(path: Path, base: Path):
-    """A finished store of `train_rnn`, ctd's own kernel, with a job in this base."""
+@cache
+def _trained() -> Path:
+    """A finished store of `train_rnn`."""
     job = {
         "kernel": "train_rnn",
         "params": stores.SMALL_RNN,
         "sweep": {"grid": {"learning_rate": [0.01, 0.02]}},
         "run": stores.FOUR_SLOTS,
     }
-    store = open_or_create(parse_job(job, "job"), str(base), "job", str(path), SerialExecutor(1))
-    run_shards(store, SerialExecutor(1))
+    store, _ = stores.run(_folder() / "trained.zarr", job)
     gather(store)
-    return store
+    return Path(store.address)
+
+
+def of_train_rnn(path: Path) -> Store:
+    """A copy of a finished store of `train_rnn`, ctd's own kernel."""
+    return Store.open(str(shutil.copytree(_trained(), path)))
