@@ -13,7 +13,9 @@ from types import SimpleNamespace
 
 import pytest
 from cli_jobs import TOY, refused
+from failing import Interrupted
 from places import ROOT
+from processes import sleeping
 from stores import BASE, make
 from waiting import until
 
@@ -26,6 +28,7 @@ from jobs.report.history import history
 from jobs.run.prepare import open_or_create
 from jobs.run.progress import Progress
 from jobs.run.shards import run_shards
+from jobs.run.stop import Stop
 from jobs.run.task import Task
 from jobs.run.worker import SerialExecutor, Worker
 from jobs.spec.job import parse_job, read_job
@@ -161,16 +164,19 @@ def test_items_that_diverged_are_not_repeated_and_that_is_said(capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_a_killed_driver_is_told_of(ctd, job_file, tmp_path):
-    (tmp_path / "toy.py").write_text((Path(BASE) / "toy.py").read_text())
-    path = job_file(LONG)
-    store = str(path.with_suffix(".zarr"))
-    command = [sys.executable, "-m", "cluster.cli.main", "run", str(path), "--executor", "serial"]
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE) as process:
-        until(lambda: list(Path(store).glob("run/checkpoints/0/000000/*")), "a checkpoint")
+def test_a_killed_driver_is_told_of(ctd, tmp_path, monkeypatch):
+    """By what it leaves: a checkpoint, its lease, and the first of its events. (That a run has written these: below.)"""
+    opened = make(tmp_path / "job.zarr")
+    run_shards(opened, Interrupted(stop := Stop(), 1), stop=stop)
+    store, events = opened.address, Events(opened)
+    with sleeping() as (process, driver):
+        with monkeypatch.context() as patch:
+            patch.setattr("jobs.storage.lease.this_process", lambda: driver)
+            Lease.acquire(opened.objects, store)
+        events.note(Event(kind="run", host=driver.host, pid=driver.pid))
+        events.flush()
         assert re.search("\nrunning +process", ctd("status", store)[1])
         assert "killed" not in ctd("logs", store)[1]
-        process.kill()
     out = ctd("status", store)[1]
     assert f", process {process.pid} on " in out
     assert "was killed" in out
@@ -179,8 +185,8 @@ def test_a_killed_driver_is_told_of(ctd, job_file, tmp_path):
     shutil.rmtree(Path(store) / "run" / "checkpoints")
     assert re.search("\nunfinished +no checkpoint yet: ", ctd("status", store)[1])
     lines = ctd("logs", store)[1].splitlines()
-    assert [line.split()[2] for line in lines] == ["run:", "killed:"]
-    assert f", process {process.pid})" in lines[1]
+    assert [line.split()[2] for line in lines][-2:] == ["run:", "killed:"]
+    assert f", process {process.pid})" in lines[-1]
 
 
 def test_logs_have_what_a_killed_driver_committed_without_a_word(tmp_path):
@@ -203,6 +209,7 @@ def test_logs_have_what_a_killed_driver_committed_without_a_word(tmp_path):
     assert len(after) == 4 + 2 + store.job.plan.n_shards - 2
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_items_with_errors_end_in_exit_1_and_are_told_of(ctd, job_file, tmp_path, caplog):
     (tmp_path / "cli_faulty.py").write_text(FAULTY)
     path = job_file(FAULTY_JOB)
@@ -240,17 +247,9 @@ def test_items_with_errors_end_in_exit_1_and_are_told_of(ctd, job_file, tmp_path
     refused(
         ctd("resume", store, "--executor", "serial", "--failed"), "cli_faulty.py: was edited after"
     )
-    command = [
-        sys.executable,
-        "-m",
-        "cluster.cli.main",
-        "resume",
-        str(store),
-        "--executor",
-        "serial",
-    ]
-    again = subprocess.run([*command, "--failed", "--accept-changes"], cwd=ROOT, check=False)
-    assert again.returncode == 0
+    del sys.modules["cli_faulty"]  # as in a process that starts now
+    again = ctd("resume", store, "--executor", "serial", "--failed", "--accept-changes")
+    assert again[0] == 0, again[2]
     opened = Store.open(str(store))
     assert opened.rows(0, "value", 0, 4).tolist() == [7, 7, 7, 7]
     assert opened.committed.markers()[0].without == ()
@@ -304,7 +303,11 @@ def test_the_command_that_goes_on_is_told_of_a_store_that_cannot_be_read(tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["cancel", "twice"])
+@pytest.mark.parametrize(
+    "how",
+    # A second Ctrl-C, always: test_a_stop_is_told_at_once_and_a_second_one_too (test_stop.py).
+    ["cancel", pytest.param("twice", marks=pytest.mark.endurance)],
+)
 def test_cancel_from_another_process_and_ctrl_c_twice(ctd, tmp_path, how):
     path = tmp_path / "job.yaml"
     path.write_text(LONG)
@@ -315,6 +318,9 @@ def test_cancel_from_another_process_and_ctrl_c_twice(ctd, tmp_path, how):
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     until(lambda: list(store.glob("run/checkpoints/0/000000/*")), "a checkpoint")
+    assert re.search(f"\nrunning +process {process.pid} ", ctd("status", store)[1])
+    (event,) = json.loads(ctd("logs", store, "--json")[1])
+    assert (event["event"], event["pid"]) == ("run", process.pid)
     if how == "cancel":
         code, said, problem = ctd("cancel", store)
         assert (code, "stopped process" in said) == (0, True), problem
