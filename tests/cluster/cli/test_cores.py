@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 import yaml
+from places import EXAMPLES
 from processes import NO_PICTURES
 from stores import run
 
@@ -16,10 +17,11 @@ from jobs.store.store import Store
 
 CORES = len(os.sched_getaffinity(0))
 JOB = """
-kernel: esn
-params: {n: 20, washout: 10, train: 40}
-sweep: {grid: {g: {linspace: [0.5, 1.5, 6]}}}
+kernel: kuramoto
+params: {n: 20, n_steps: 50}
+sweep: {grid: {coupling: {linspace: [0.5, 1.5, 6]}}}
 """
+"""Of a kernel that compiles soon. Several devices in one process: tests/ctd/batch/test_devices.py."""
 RUN = f"{NO_PICTURES}\nfrom cluster.cli.main import main\nmain()"
 
 
@@ -27,7 +29,7 @@ def computed(folder, devices, **environment):
     """The results of the job by `ctd run` with this environment, which takes so many devices."""
     (folder / "job.yaml").write_text(JOB)
     done = subprocess.run(
-        [sys.executable, "-c", RUN, "run", str(folder / "job.yaml"), "--executor", "serial"],
+        [sys.executable, "-c", RUN, "run", str(folder / "job.yaml"), "--base", str(EXAMPLES), "--executor", "serial"],
         capture_output=True, text=True, check=False, env=os.environ | environment,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
