@@ -13,9 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 from cli_jobs import TOY, refused
-from failing import Interrupted
 from places import ROOT
-from processes import sleeping
 from stores import BASE, make
 from waiting import until
 
@@ -28,7 +26,6 @@ from jobs.report.history import history
 from jobs.run.prepare import open_or_create
 from jobs.run.progress import Progress
 from jobs.run.shards import run_shards
-from jobs.run.stop import Stop
 from jobs.run.task import Task
 from jobs.run.worker import SerialExecutor, Worker
 from jobs.spec.job import parse_job, read_job
@@ -164,19 +161,16 @@ def test_items_that_diverged_are_not_repeated_and_that_is_said(capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_a_killed_driver_is_told_of(ctd, tmp_path, monkeypatch):
-    """By what it leaves: a checkpoint, its lease, and the first of its events. (That a run has written these: below.)"""
-    opened = make(tmp_path / "job.zarr")
-    run_shards(opened, Interrupted(stop := Stop(), 1), stop=stop)
-    store, events = opened.address, Events(opened)
-    with sleeping() as (process, driver):
-        with monkeypatch.context() as patch:
-            patch.setattr("jobs.storage.lease.this_process", lambda: driver)
-            Lease.acquire(opened.objects, store)
-        events.note(Event(kind="run", host=driver.host, pid=driver.pid))
-        events.flush()
+def test_a_killed_driver_is_told_of(ctd, job_file, tmp_path):
+    (tmp_path / "toy.py").write_text((Path(BASE) / "toy.py").read_text())
+    path = job_file(LONG)
+    store = str(path.with_suffix(".zarr"))
+    command = [sys.executable, "-m", "cluster.cli.main", "run", str(path), "--executor", "serial"]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE) as process:
+        until(lambda: list(Path(store).glob("run/checkpoints/0/000000/*")), "a checkpoint")
         assert re.search("\nrunning +process", ctd("status", store)[1])
         assert "killed" not in ctd("logs", store)[1]
+        process.kill()
     out = ctd("status", store)[1]
     assert f", process {process.pid} on " in out
     assert "was killed" in out
@@ -185,8 +179,8 @@ def test_a_killed_driver_is_told_of(ctd, tmp_path, monkeypatch):
     shutil.rmtree(Path(store) / "run" / "checkpoints")
     assert re.search("\nunfinished +no checkpoint yet: ", ctd("status", store)[1])
     lines = ctd("logs", store)[1].splitlines()
-    assert [line.split()[2] for line in lines][-2:] == ["run:", "killed:"]
-    assert f", process {process.pid})" in lines[-1]
+    assert [line.split()[2] for line in lines] == ["run:", "killed:"]
+    assert f", process {process.pid})" in lines[1]
 
 
 def test_logs_have_what_a_killed_driver_committed_without_a_word(tmp_path):

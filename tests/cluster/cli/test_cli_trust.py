@@ -1,12 +1,15 @@
 """A stranger's store runs no code of the stranger's: no command imports what it names, but after --trust."""
 
 import json
+import os
 import shutil
+import subprocess
 import sys
 
 import pytest
 from cli_jobs import refused
 from hostile import Hostile, of_train_rnn, reseal
+from places import SUPPORT
 from stores import files
 
 from cluster.cli.main import COMMANDS
@@ -277,33 +280,28 @@ def test_a_kernel_of_ones_own_needs_no_flag_and_its_pictures_are_kept(
     job = "kernel: ownwalk\nparams: {n_steps: 5}\nsweep: {grid: {rate: {linspace: [0, 0.5, 6]}}}\n"
     (tmp_path / "lab" / "job.yaml").write_text(f"{job}run: {{shard_items: 2}}\n")
     store = tmp_path / "lab" / "job.zarr"
-    path = [*sys.path]
 
-    def call(*args):
-        """The command in a process that has run nothing before: it has no module of the user's, and may import none."""
-        sys.modules.pop("ownwalk", None)
-        with monkeypatch.context() as patch:
-            patch.setattr("sys.path", [*path])
-            for told in ("_allowed", "_trusted", "_added"):
-                patch.setattr(f"jobs.spec.trust.{told}", set())
-            code, _, err = command_line(*args)
-        assert code == 0, err
-        return err
+    def call(*args, **env):
+        done = subprocess.run(
+            [sys.executable, "-m", "cluster.cli.main", *map(str, args)],
+            capture_output=True, text=True, check=False, cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(SUPPORT), "JAX_PLATFORMS": "cpu", **env},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stderr
 
     monkeypatch.chdir(tmp_path / "lab")
     assert command_line("run", "job.yaml", "--executor", "serial")[0] == 0
-    monkeypatch.chdir(tmp_path)
     opened = Store.open(str(store))
     lose(opened, 1)
     said = call("resume", store, "--executor", "serial")
     assert f"runs the code of {tmp_path / 'lab' / 'ownwalk.py'}" in said
     lose(opened, 2)
+    monkeypatch.chdir(tmp_path)
     code, _, err = command_line("report", store)
     assert (code, "last `ctd gather`" in err) == (0, False)  # what it shows is reduced again
     # Another user, who has never run it.
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "theirs"))
-    call("report", store, "--to", "theirs.html")
-    assert "ownwalk" not in sys.modules
+    call("report", store, "--to", "theirs.html", XDG_CONFIG_HOME=str(tmp_path / "theirs"))
     for page in (tmp_path / "lab" / "job.html", tmp_path / "theirs.html"):
         assert '"title":"Mine"' in page.read_text()
 
