@@ -19,18 +19,12 @@ from jobs.store.store import Store
 PAYLOAD = "from pathlib import Path\nPath({mark!r}).write_text('run')\nfrom toy import *\n"
 
 
-def _folder() -> Path:
-    """A new folder, which is removed when the process ends."""
-    folder = Path(tempfile.mkdtemp(prefix="hostile-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
-
-
 @cache
 def finished() -> Path:
     """A finished toy store, one shard of which is not gathered."""
-    folder = _folder()
-    store, _ = stores.run(folder / "toy.zarr")
+    folder = Path(tempfile.mkdtemp(prefix="hostile-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    store = stores.copied_run(folder / "toy.zarr")
     last = store.committed.markers()[-1]
     store.committed.forget([last.shard])
     gather(store)
@@ -67,20 +61,14 @@ def reseal(store, base, kernel, **params):
     write_job(store.objects, store.job)
 
 
-@cache
-def _trained() -> Path:
-    """A finished store of `train_rnn`."""
+def of_train_rnn(path: Path) -> Store:
+    """A finished store of `train_rnn`, ctd's own kernel."""
     job = {
         "kernel": "train_rnn",
         "params": stores.SMALL_RNN,
         "sweep": {"grid": {"learning_rate": [0.01, 0.02]}},
         "run": stores.FOUR_SLOTS,
     }
-    store, _ = stores.run(_folder() / "trained.zarr", job)
+    store = stores.copied_run(path, job)
     gather(store)
-    return Path(store.address)
-
-
-def of_train_rnn(path: Path) -> Store:
-    """A copy of a finished store of `train_rnn`, ctd's own kernel."""
-    return Store.open(str(shutil.copytree(_trained(), path)))
+    return store

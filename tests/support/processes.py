@@ -5,8 +5,7 @@ import re
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager, suppress
-from dataclasses import replace
+from contextlib import suppress
 from pathlib import Path
 
 # A user's kernel beside the job file, which misbehaves on demand: an item by its `fault` (each time, or
@@ -113,16 +112,6 @@ def mentioning(folder, command=""):
         if command.encode() in line and str(folder).encode() in line + environment:
             found.append(int(pid))
     return [pid for pid in found if pid != os.getpid()]
-
-
-@contextmanager
-def sleeping():
-    """Another process of this machine, and how leases name it; it is killed when the block ends, or before."""
-    from jobs.storage.process import born, this_process
-
-    with subprocess.Popen(["sleep", "600"]) as process:
-        yield process, replace(this_process(), pid=process.pid, born=born(process.pid))
-        process.kill()
 
 
 def listening(pids):

@@ -7,8 +7,8 @@ import h5py
 import numpy as np
 import pytest
 from cli_jobs import refused
+from killing import die, killed
 from lfads_trained import N_EVAL, N_TRAIN, SIZES, arrays
-from processes import sleeping
 from stores import make
 
 from cluster import Job
@@ -17,7 +17,6 @@ from ctd.data import write_hdf5
 from jobs import Store
 from jobs.storage import connect
 from jobs.storage.lease import Lease
-from jobs.storage.process import this_process
 
 ONE_PROGRAM = {"slots": 1, "microbatch": 1}
 """The layout that a plan measures with, so that the run compiles nothing further."""
@@ -89,17 +88,20 @@ def test_file_has_the_bits_of_the_training_store(ctd, trained, kept):
     assert [path.name for path in Path().iterdir()] == ["out.h5"], "the store in between is gone"
 
 
-def test_what_a_killed_command_left_beside_its_file_is_removed(tmp_path, monkeypatch):
+def test_what_a_killed_command_left_beside_its_file_is_removed(tmp_path):
     """And not what one that goes on computes in, or another file's."""
     to = tmp_path / "o[u]t.h5"
     folders = [tmp_path / f".{name}" for name in ("o[u]t-1", "o[u]t-2", "other-1")]
-    with sleeping() as (_, killed):
-        pass
-    for folder, process in zip(folders, (killed, this_process(), killed), strict=True):
-        monkeypatch.setattr("jobs.storage.lease.this_process", lambda process=process: process)
-        Lease.acquire(connect.open_objects(f"{folder}/posterior.zarr", create=True), "store")
+    killed(_computes_in, str(folders[0]))
+    killed(_computes_in, str(folders[2]))
+    Lease.acquire(connect.open_objects(f"{folders[1]}/posterior.zarr", create=True), "store")
     _remove_left(to)
     assert [folder.exists() for folder in folders] == [False, True, True]
+
+
+def _computes_in(folder):
+    Lease.acquire(connect.open_objects(f"{folder}/posterior.zarr", create=True), "store")
+    die()
 
 
 def _check_decoder(w, b, kept):
