@@ -51,7 +51,9 @@ class Progress:
     most_advances: int = 0
     """The most advances that one of them may make; 0 if unknown."""
     stage: str = ""
-    """Progress of the search in one of them, as text."""
+    """How far the search in one of them has come, as text."""
+    best: str = ""
+    """The best metric of that search, as text."""
     waiting: str = ""
     """The step that the run waits for, if no advance has ended yet or no worker is ready."""
     waiting_since: float = field(default_factory=time.monotonic)
@@ -145,7 +147,7 @@ class Progress:
             made = (f"advance {many}" if few == many else f"advances {few}-{many}") + of
         # The last look came before the last advances: of a whole store it would say too little.
         is_whole = self.shards_done >= self.n_shards
-        stage, _, best = ("" if is_whole else self.stage).partition(", ")
+        stage, best = ("", "") if is_whole else (self.stage, self.best)
         # The advances of a round are those of its lap.
         parts += filter(None, [f"{stage} ({made})" if stage and made else stage or made, best])
         if value and not best and not is_whole:

@@ -303,7 +303,7 @@ class Searches:
         search = self._found[group] = GroupSearch(self._store, group, self._failures, self._done)
         with self._may_end(group):
             search.open()
-        self._progress.stage = search.searcher.stage
+        self._progress.stage, self._progress.best = search.searcher.stage, search.searcher.best
         # Of a search that cannot go on, the decisions behind the one that differs were not repeated: they say nothing.
         return search.orphaned if group in self._found else []
 
@@ -319,7 +319,7 @@ class Searches:
         if (search := self._of(group)) and task.step:
             with self._may_end(group):
                 search.tell(task.step.number, told, cost)
-            self._progress.stage = search.searcher.stage
+            self._progress.stage, self._progress.best = search.searcher.stage, search.searcher.best
 
     def lose_states(self, task: Task, number: int) -> None:
         """Note that a task needs the states of a round that are missing or damaged."""

@@ -164,12 +164,14 @@ class OptunaSearcher(Searcher):
 
     @property
     def stage(self) -> str:
-        """The progress of the search, as text."""
-        text = f"{int(self.ended.sum())} of {count(self.n, 'trial')}"
+        """How far the search has come, as text."""
+        return f"{int(self.ended.sum())} of {count(self.n, 'trial')}"
+
+    @property
+    def best(self) -> str:
+        """The best metric of a trial that was not pruned, as text; "" if there is none."""
         whole = self.loss[self.done & ~np.isnan(self.loss)]
-        if not len(whole):
-            return text
-        return f"{text}, best {self.search.metric} {self._sign * whole.min():.4g}"
+        return f"best {self.search.metric} {self._sign * whole.min():.4g}" if len(whole) else ""
 
     def _best(self, rows: np.ndarray, rung: int) -> np.ndarray:
         """Note that rows have come to a rung; return which are among the best of their study, (n,) bool."""

@@ -193,19 +193,22 @@ class Searcher(ABC):
 
     @property
     def stage(self) -> str:
-        """The progress of the search, as text."""
-        over = np.flatnonzero(np.isfinite(self.metric).any(axis=0))
+        """How far the search has come, as text."""
         # The last lap of a search on rungs leads from the last rung to the end.
         n = self.most_laps - bool(self.search.rungs)
         lap = int(self.lap.max(initial=0)) + 1
         text = f"{self.search.lap_name} {lap} of {n}"
-        if lap > n:
-            text = f"past the last of {count(n, self.search.lap_name)}"
-        if not len(over):
-            return text
-        values = self.metric[:, over[-1]]
+        return text if lap <= n else f"past the last of {count(n, self.search.lap_name)}"
+
+    @property
+    def best(self) -> str:
+        """The best metric of the last lap that has one, as text; "" if there is none."""
+        laps = np.flatnonzero(np.isfinite(self.metric).any(axis=0))
+        if not len(laps):
+            return ""
+        values = self.metric[:, laps[-1]]
         best = np.nanmin(values) if self._sign > 0 else np.nanmax(values)
-        return f"{text}, best {self.search.metric} {best:.4g}"
+        return f"best {self.search.metric} {best:.4g}"
 
 
 class InStep(Searcher):

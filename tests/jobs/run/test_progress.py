@@ -33,15 +33,15 @@ def test_text_of_advances(advances, most, said):
 
 
 @pytest.mark.parametrize(
-    ("stage", "said"),
+    ("stage", "best", "said"),
     [
-        ("", "advance 2/4, eval_loss 0.5, best 0.2"),
-        ("generation 1 of 8", "generation 1 of 8 (advance 2/4), eval_loss 0.5, best 0.2"),
-        ("generation 2 of 8, best eval_loss 0.3", "generation 2 of 8 (advance 2/4), best eval_loss 0.3"),
+        ("", "", "advance 2/4, eval_loss 0.5, best 0.2"),
+        ("generation 1 of 8", "", "generation 1 of 8 (advance 2/4), eval_loss 0.5, best 0.2"),
+        ("generation 2 of 8", "best eval_loss 0.3", "generation 2 of 8 (advance 2/4), best eval_loss 0.3"),
     ],
 )  # fmt: skip
-def test_advances_of_a_search_stand_beside_its_lap(stage, said):
-    now = Progress(8, 1, advances=(2,), most_advances=4, stage=stage)
+def test_advances_of_a_search_stand_beside_its_lap(stage, best, said):
+    now = Progress(8, 1, advances=(2,), most_advances=4, stage=stage, best=best)
     now.look([Value("eval_loss", 0.5, 0.2)])
     assert now.text() == said
 

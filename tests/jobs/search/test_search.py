@@ -64,7 +64,7 @@ def test_bits_do_not_depend_on_slots_and_rounds(tmp_path, name, slots, shard_ite
     store, progress = run(tmp_path / "s.zarr", changed(job, "run.slots", slots) if slots else job)
     n, each = len(results(store)["status"]), shard_items or 4
     assert progress.shards_done == store.job.plan.n_shards == -(-n // each)
-    assert ", best loss " in progress.stage
+    assert progress.best.startswith("best loss ")
     assert progress.outcomes == run_shards(whole_store(name), SerialExecutor(1)).outcomes
     same(store, whole_store(name))
 

@@ -185,10 +185,11 @@ def test_progress_tells_the_best_so_far():
     spec = search(trials=4, together=2, sampler="random")
     searcher = made(spec)
     items = Items(lambda row, age: [3.0, 0.25, 2.0, 5.0][row], lambda row: 10, {1: 10})
-    assert searcher.stage == "0 of 4 trials"
+    assert (searcher.stage, searcher.best) == ("0 of 4 trials", "")
     asked = searcher.ask(2)
     searcher.tell(0, items.report(0, asked))
-    assert searcher.stage == "2 of 4 trials, best loss 3"  # the other one is broken
+    # The other one is broken.
+    assert (searcher.stage, searcher.best) == ("2 of 4 trials", "best loss 3")
 
 
 @pytest.mark.parametrize("together", [2, 5])
