@@ -68,6 +68,7 @@ MODELS = {
         ("sines", 1, UNTRAINED, 0.0),
         ("sines", 2, UNTRAINED, np.inf),
         ("flipflop", 0, {**UNTRAINED, "points": Held(CUBE, status=["done"])}, 1 / 3),
+        ("oscillation", 1, {"series": {"results/0": {"targets": xr.DataArray([[[1.0], [-1.0]]])}}, "force": Held(status=LOST, replay_nrmse=[1.0] * 3)}, np.inf),
         ("few_shot", 1, {"few_shot": Held(**MODELS, co_bps=[0.1, np.nan, 0.3, np.nan])}, np.inf),
     ],
 )  # fmt: skip
@@ -98,3 +99,19 @@ def test_damaged_store_leaves_the_other_rows(monkeypatch, error, note):
     monkeypatch.setattr(compare, "opened", damaged)
     (one,) = compare.measure(row, "small")
     assert (one.note, one.n) == (note, 0)
+
+
+def test_currents_within_a_region_do_not_count():
+    rng = np.random.default_rng(0)
+    true = rng.standard_normal((1, 3, 50, 6))  # (item, source, time, unit of all regions)
+    fits = np.repeat(true, 2, axis=0)
+    for region in range(3):
+        own = slice(2 * region, 2 * region + 2)
+        fits[:, region, :, own] = rng.standard_normal((2, 50, 2))
+    fits[1, 0, :, 2:4] *= -1  # one of the six pairs
+    stores = {
+        "simulation": {"results/0": {"currents": xr.DataArray(true)}},
+        "fit": {"results/0": {"currents": xr.DataArray(fits)}},
+    }
+    found = BY_NAME["regions"].figures[1].measure(stores)
+    np.testing.assert_allclose(found, [1, 4 / 6], rtol=1e-12)

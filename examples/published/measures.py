@@ -229,6 +229,33 @@ def nvar(name: str) -> Measure:
     return measure
 
 
+# --- networks fitted to recordings ------------------------------------------------------------------
+
+
+def force_error(stores: Stores) -> list[float]:
+    """The normalised error, sum (z - f)^2 / sum f^2, of each network whose readout alone was trained."""
+    wanted = only(stores["series"], "targets")
+    share = wanted.var() / (wanted**2).mean()
+    return (share * result(stores["force"].table(), "replay_nrmse") ** 2).tolist()
+
+
+def region_currents(stores: Stores) -> list[float]:
+    """For each fit: the correlation of its currents between regions with the true ones, mean over the pairs of regions."""
+    true = _by_region(only(stores["simulation"], "currents"))
+    apart = [(a, b) for a in range(len(true)) for b in range(len(true)) if a != b]
+    return [
+        float(np.mean([np.corrcoef(fit[a, b], true[a, b])[0, 1] for a, b in apart]))
+        for fit in map(_by_region, stores["fit"]["results/0"]["currents"].values)
+    ]
+
+
+def _by_region(currents: np.ndarray) -> np.ndarray:
+    """(source, time, unit) -> (source, target, sample)."""
+    n = len(currents)
+    parts = currents.reshape(n, currents.shape[1], n, -1)
+    return parts.transpose(0, 2, 1, 3).reshape(n, n, -1)
+
+
 # --- LFADS ------------------------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ from measures import (
     column,
     degeneracy,
     few_shot_picks,
+    force_error,
     geometry,
     kappa,
     lint_bound,
@@ -17,6 +18,7 @@ from measures import (
     narma_nmse,
     nvar,
     preset_gain,
+    region_currents,
     silhouettes,
     sine_explained,
     sine_turn,
@@ -207,6 +209,29 @@ RESERVOIR_ROWS = (
     )),
 )  # fmt: skip
 
+RECORDING_ROWS = (
+    Row("oscillation", "full-FORCE: DePasquale et al. 2018", (
+        Figure(
+            "error, full-FORCE", "sum (z - f)^2 / sum f^2 of free runs; theirs is a picture", column("oscillation", "test_error"),
+            goal="less", hold=(0, 0.02), why="4.6e-4 over 12 networks; up to a third of them lose the cycle",
+        ),
+        Figure(
+            "error, FORCE", "the same of networks whose readout alone is trained", force_error,
+            goal="less", hold=(0.1, 5), why="1.2 to 1.7 in four networks: they do not learn the task, and a run on its own goes anywhere",
+        ),
+    )),
+    Row("regions", "CURBD: Perich et al. 2020", (
+        Figure(
+            "pVar", "share of variance that free runs explain; .995 by two fits of the authors' code, 15 training runs", column("fit", "pvar"),
+            bound=1.0, hold=(0.98, 1.0), why=".992 to .996 over 16 fits after 15 runs",
+        ),
+        Figure(
+            "currents", "correlation of fitted and true currents between regions, mean over pairs", region_currents,
+            bound=1.0, hold=(-0.2, 0.4), why="true currents reach a twentieth of the units: .004 and .022 in two fits, .031 in one by the authors' code",
+        ),
+    )),
+)  # fmt: skip
+
 WEIGHTED = "R2 weighted by variance, no affine fit"
 
 
@@ -286,5 +311,6 @@ ROWS = (
     *NETWORK_ROWS,
     *COMPARISON_ROWS,
     *RESERVOIR_ROWS,
+    *RECORDING_ROWS,
     *LFADS_ROWS,
 )
