@@ -59,7 +59,7 @@ def merge(stores: Sequence[Store], address: str) -> Store:
         for part in parts:
             _check_part(part, items, group, made)
     about = provenance() | {"merged": [_about(*pair) for pair in zip(stores, starts, strict=False)]}
-    job = Job(spec, plan, first.job.base, about, first.job.sources)
+    job = Job(spec, plan, first.job.base, about, first.job.sources, first.job.inputs)
     lease = Lease.acquire(connect.open_objects(address, create=True), address)
     with lease.held():
         # Another process may have made a store there since the first look.

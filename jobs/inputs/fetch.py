@@ -61,7 +61,7 @@ def local_file(address: str) -> str:
     if path is not None and not (path.is_dir() and any((path / name).exists() for name in ZARR)):
         return str(path)
     try:
-        found = _versions(address)
+        found = versions(address)
         key = hashlib.sha256(json.dumps([address, sorted(found.items())]).encode()).hexdigest()[:32]
         # An object at the address itself, and none below it: a file.
         if set(found) == {""}:
@@ -81,7 +81,7 @@ def local_file(address: str) -> str:
 # --- versions -------------------------------------------------------------------------------------
 
 
-def _versions(address: str) -> dict[str, str]:
+def versions(address: str) -> dict[str, str]:
     """Object below the address -> a text that changes with its content; "" is the address itself."""
     if local_path(address) is not None:
         return _listed(connect.open_objects(address))

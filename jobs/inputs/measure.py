@@ -27,6 +27,7 @@ from ctd.kernel import (
     Kernel,
     Kind,
     Params,
+    Var,
     field_kinds,
     inputs_of,
     static_of,
@@ -95,9 +96,9 @@ def load_group(kernel: Kernel, params: Params, base: str) -> Any:
         JobError: a file does not exist, or `load` raises ValueError, OSError or KeyError.
         StorageFailed: as `with_files`; and `load` passes on the errors of the storage.
     """
-    given = _paths(params)
+    given = paths_of(params)
     params = with_files(params, base)
-    files = _paths(params)
+    files = paths_of(params)
     for name, path in files:
         if not Path(path).exists():
             raise JobError(f"params: {name}: {path}: there is no such file")
@@ -126,8 +127,8 @@ def load_group(kernel: Kernel, params: Params, base: str) -> Any:
         raise JobError(f"params: {text}") from None
 
 
-def _paths(params: Params) -> list[tuple[str, str]]:
-    """The files as (field, path)."""
+def paths_of(params: Params) -> list[tuple[str, str]]:
+    """The files of a job's parameters as (field, path)."""
     return [(name, one) for name, value in _files(params).items() for one in _each(value)]
 
 
@@ -298,21 +299,25 @@ def _check_names(
                 f"{where}: {name!r} is not allowed as a name; expected one without / that begins neither with a dot "
                 f"nor with {' or '.join(RESERVED)}, which are the store's own"
             )
-    _check_lengths(kernel, shapes, coords)
+    check_lengths(kernel.name, kernel.dims, shapes, coords)
 
 
-def _check_lengths(
-    kernel: Kernel, shapes: Mapping[str, Any], coords: Mapping[str, Coordinate]
+def check_lengths(
+    kernel: str,
+    dims: Mapping[str, Var],
+    values: Mapping[str, Any],
+    coords: Mapping[str, Coordinate],
 ) -> None:
+    """Raise JobError if an axis of a kernel's arrays, or its coordinates, has two lengths. values: what has a shape."""
     lengths = {
         name: (f"the coordinates of {name}", len(one.values)) for name, one in coords.items()
     }
-    for name, shape in shapes.items():
-        for axis, length in zip(kernel.dims[name].axes, shape.shape, strict=True):
+    for name, value in values.items():
+        for axis, length in zip(dims[name].axes, value.shape, strict=True):
             what, before = lengths.setdefault(axis, (name, length))
             if length != before:
                 raise JobError(
-                    f"kernel {kernel.name}: axis {axis!r} has length {length} in {name!r} and {before} in {what!r}; give axes of "
+                    f"kernel {kernel}: axis {axis!r} has length {length} in {name!r} and {before} in {what!r}; give axes of "
                     "different lengths different names"
                 )
 

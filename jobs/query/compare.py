@@ -48,7 +48,7 @@ class Comparison:
     """The answer of `compare`."""
 
     spec: pd.DataFrame
-    """Columns field, a, b: the fields in which the specs differ, except name and `run`."""
+    """Columns field, a, b: the fields in which the specs differ, except name and `run`, and input files with other contents."""
     matched_by: list[str]
     """The columns by which items were matched."""
     items: dict[str, int]
@@ -111,6 +111,11 @@ def _specs(a: Store, b: Store) -> pd.DataFrame:
             values = [_in_use(store, name) if v == NOT_GIVEN else v for store, v in pairs]
         if values[0] != values[1]:
             rows.append((path, *values))
+    # One name, two contents: of a file that was replaced between the runs.
+    for name, version in a.job.inputs.items():
+        other = b.job.inputs.get(name, version)
+        if other != version:
+            rows.append((f"content of {name}", version[-12:], other[-12:]))
     return pd.DataFrame(rows, columns=["field", "a", "b"])
 
 

@@ -16,7 +16,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from ctd.kernel import Kernel
 from jobs.errors import Faults, JobError, within
-from jobs.inputs.measure import data_told, evaluate_group
+from jobs.inputs.measure import data_told, evaluate_group, paths_of
+from jobs.inputs.versions import versions_of
 from jobs.plan.items import Items, checked_items
 from jobs.plan.layout import Machines, Plan, Sizes, lay_out
 from jobs.plan.packing import check_keep_bits
@@ -138,7 +139,9 @@ def create(ready: Prepared, address: str) -> Store:
     Raises JobError if another process is creating it, or `address` holds another job.
     """
     sources = sources_of(ready.spec, ready.base)
-    job = Job(ready.spec, ready.plan, ready.base, provenance(), sources)
+    named = [name for group in ready.items.groups for _, name in paths_of(group.params)]
+    inputs = versions_of(named, ready.base)
+    job = Job(ready.spec, ready.plan, ready.base, provenance(), sources, inputs)
     # Two processes that start together: one creates the store, the other gets Held or reopens it.
     lease = Lease.acquire(connect.open_objects(address, create=True), address)
     with lease.held():

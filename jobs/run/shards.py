@@ -236,9 +236,7 @@ def reconsider(store: Store, failed: bool = False, changes: bool = False) -> Non
         if not changes:
             refuse_changed(store)  # before anything is removed
         elif edited := accept_changes(store):
-            events.note(
-                Event(kind="decision", text=f"changed source accepted: {', '.join(edited)}")
-            )
+            events.note(Event(kind="decision", text=f"changes accepted: {', '.join(edited)}"))
         if failed and (n := _forget_failed(store)):
             events.note(
                 Event(kind="decision", text=f"computed again: {count(n, 'item')} that failed")

@@ -1,6 +1,6 @@
 """The source code behind a job's results: its kernel, and the modules of the user and of ctd that the kernel imports.
 
-A store keeps their checksums. If a module was edited since, a run is refused.
+A store keeps their checksums, and those of its input files. If a module was edited or a file replaced since, a run is refused.
 
 Import statements are followed, without executing any, from the kernel's module, from the modules that a field
 names as a dotted path (a task, a map), and from ctd.batch. They are followed into the kernel's own package,
@@ -21,6 +21,7 @@ from ctd.dotted import INSTALLED, modules_in
 from ctd.kernel import Kernel, Kind, field_kinds
 from jobs import keys
 from jobs.errors import JobError
+from jobs.inputs.versions import changed_files
 from jobs.spec.code import imports_of, locate
 from jobs.spec.job import OURS, JobSpec, find_kernel
 from jobs.storage import objects
@@ -88,14 +89,20 @@ def changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
 
 
 def refuse_changed(store: Store) -> None:
-    """Raise JobError if the source of a job has changed since its store was made."""
+    """Raise JobError if the source of a job, or an input file, has changed since its store was made."""
     job = store.job
+    kept = f"{resume_command(store, '--accept-changes')} (or the same of run or submit) keeps what is done and goes on with the new"
     if edited := changed(job.sources, sources_of(job.spec, job.base, store.science)):
+        all_done = len(store.committed.numbers()) == job.plan.n_shards
+        tables = f"; if only `reduce` or a picture has changed, `ctd gather {store.address}` makes them anew"
         raise JobError(
             f"{store.address}: the source of kernel {job.spec.kernel} has changed since the store was made: "
-            f"{_shortened(edited)}. For results of the new source give --store another path; "
-            f"{resume_command(store, '--accept-changes')} (or the same of run or submit) keeps what is "
-            "done and goes on with the new source"
+            f"{_shortened(edited)}. For results of the new source give --store another path; {kept} source{tables * all_done}"
+        )
+    if replaced := changed_files(job.inputs, job.base):
+        raise JobError(
+            f"{store.address}: was made from other input: {_shortened([*replaced])} changed since. For results of the new "
+            f"files give --store another path; {kept} files"
         )
 
 
@@ -115,13 +122,14 @@ def source_here(store: Store, host: str) -> str:
 
 
 def accept_changes(store: Store) -> list[str]:
-    """Make the present source the store's; return the modules that have changed.
+    """Make the present source and input files the store's; return the modules and files that have changed.
 
     The caller must hold the store's lease. Committed shards stay, those under way begin anew.
     """
     job = store.job
     now = sources_of(job.spec, job.base, store.science)
-    edited = changed(job.sources, now)
+    files = changed_files(job.inputs, job.base)
+    edited = [*changed(job.sources, now), *files]
     if edited:
         # States of the old source must not go on under the new one. First these: a kill in between loses only work. The
         # checksums of decisions before them, as in `rounds.forget_search`.
@@ -130,7 +138,9 @@ def accept_changes(store: Store) -> list[str]:
     # A kill between its two copies leaves run/job.json with the old sources: the changes have to be accepted again.
     if edited or not job.sources:
         # Read again: `ctd gather --set` changes settings without the lease.
-        store.job = replace(read_job(store.objects, store.address), sources=now)
+        store.job = replace(
+            read_job(store.objects, store.address), sources=now, inputs={**job.inputs, **files}
+        )
         write_job(store.objects, store.job)
     return edited
 

@@ -51,6 +51,8 @@ class Job:
     """Versions, git commit, host and command of the process that created the store."""
     sources: Mapping[str, str] = field(default_factory=dict)
     """Module -> sha256 of its source, for the kernel's modules (jobs.run.sources); empty in older stores."""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """Input file -> a text that changes with its content (jobs.inputs.versions); empty in older stores."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of run/job.json."""
@@ -63,6 +65,7 @@ class Job:
             "layouts": [layout._asdict() for layout in self.plan.layouts],
             "provenance": dict(self.provenance),
             "sources": dict(self.sources),
+            "inputs": dict(self.inputs),
         }
 
     @staticmethod
@@ -91,7 +94,8 @@ class Job:
                 f"{where}: run/job.json is damaged: its sweep has {count(n, 'item')} in {count(len(layouts), 'group')}, its plan "
                 f"{planned} in {len(sizes)}; restore it from a backup"
             )
-        return Job(spec, Plan(sizes, layouts, ways), found.base, found.provenance, found.sources)
+        plan = Plan(sizes, layouts, ways)
+        return Job(spec, plan, found.base, found.provenance, found.sources, found.inputs)
 
 
 class _Layout(BaseModel):
@@ -110,6 +114,7 @@ class _Content(BaseModel):
     layouts: tuple[_Layout, ...]
     provenance: dict[str, Any]
     sources: dict[str, str] = {}
+    inputs: dict[str, str] = {}
 
 
 def read_job(store: ObjectStore, address: str) -> Job:

@@ -4,6 +4,7 @@ import hashlib
 import importlib
 import sys
 
+import numpy as np
 import pytest
 from places import ROOT
 from stores import BASE
@@ -32,7 +33,7 @@ from typing import TYPE_CHECKING
 
 import numpy
 import jax.numpy as jnp
-from ctd.kernel import Params, Static, Traced, Var, one_shot
+from ctd.kernel import File, Params, Static, Traced, Var, one_shot
 from {name}_parts import factor
 if TYPE_CHECKING:
     import {name}_absent
@@ -40,13 +41,18 @@ if TYPE_CHECKING:
 
 class Scale(Params):
     by: Traced[float] = 1.0
+    path: File[str | None] = None
 
 
 def run(static, shared, traced, key):
-    return {{"value": traced.by * factor.FACTOR}}
+    return {{"value": traced.by * factor.FACTOR * shared}}
 
 
-kernel = one_shot("scale", Scale, {{"value": Var()}}, run)
+def load(inputs):
+    return numpy.load(inputs.path) if inputs.path else numpy.float32(1)
+
+
+kernel = one_shot("scale", Scale, {{"value": Var()}}, run, load=load)
 """
 SWEEP = {"grid": {"by": [1.0, 2.0, 3.0, 4.0]}}
 
@@ -146,7 +152,23 @@ def test_an_edited_source_is_refused_until_it_is_accepted(own, tmp_path, monkeyp
     first, second = [marker.source for marker in again.committed.markers()]
     assert first == combined(store.job.sources) != second == combined(again.job.sources)
     said = [event.text for event in read_events(again) if event.kind == "decision"]
-    assert said == [f"changed source accepted: {own}_parts.factor"]
+    assert said == [f"changes accepted: {own}_parts.factor"]
+
+
+def test_a_replaced_input_file_is_refused_until_it_is_accepted(own, tmp_path):
+    """Also where nothing is left to compute: the results are those of the file that was there."""
+    np.save(tmp_path / "fed.npy", np.float32(1))
+    store = make(own, tmp_path, spec=job(own, params={"path": "fed.npy"}))
+    run_shards(store, SerialExecutor(1))
+    np.save(tmp_path / "fed.npy", np.float32(2))
+    with pytest.raises(JobError, match=r"other input: fed.npy changed since.*--accept-changes"):
+        run_shards(Store.open(store.address), SerialExecutor(1))
+    reconsider(Store.open(store.address), changes=True)
+    again = Store.open(store.address)
+    run_shards(again, SerialExecutor(1))
+    assert again.rows(0, "value", 0, 4).tolist() == [2.0, 4.0, 6.0, 8.0]
+    said = [event.text for event in read_events(again) if event.kind == "decision"]
+    assert said == ["changes accepted: fed.npy"]
 
 
 def test_accepted_changes_leave_no_checksums_of_the_decisions_that_they_take(own, tmp_path):

@@ -1,0 +1,95 @@
+"""What the input files of a job held when its store was made: a store whose files have changed since is not gone on with.
+
+weights.h5                 a local file: the SHA-256 of its content
+trials.zarr                a local Zarr array or group: that of all of its files
+s3://lab/weights.h5        size and ETag, or else the modification time, of every object there
+train.zarr::3              an item of another store: that store's job, source and input files, which decide its results
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
+
+from jobs import keys
+from jobs.errors import JobError
+from jobs.inputs.fetch import versions
+from jobs.inputs.items import parse_item
+from jobs.storage import connect, objects
+from jobs.storage.addresses import join, local_path
+
+STORE = "store"
+"""What the text of another store begins with."""
+
+
+def versions_of(names: Iterable[str], base: str) -> dict[str, str]:
+    """Return file, as the job names it -> a text that changes with its content; of items of a store, the store alone.
+
+    base: the folder or address that relative names start from. What is not there, or cannot be read from here, is left out.
+
+    >>> versions_of(["weights.h5::7"], "/nowhere")
+    {}
+    """
+    found: dict[str, str] = {}
+    for name in names:
+        item = parse_item(name, base)
+        key = name.partition("::")[0] if item else name
+        if key not in found and (version := _version(join(base, key), item is not None)):
+            found[key] = version
+    return dict(sorted(found.items()))
+
+
+def changed_files(before: Mapping[str, str], base: str) -> dict[str, str]:
+    """Return the files that are other ones now -> their text now. before: those of `versions_of`.
+
+    A file that is not there, or cannot be read from here, has not changed.
+    """
+    found = {
+        name: _version(join(base, name), old.startswith(STORE)) for name, old in before.items()
+    }
+    return {name: now for name, now in found.items() if now and now != before[name]}
+
+
+def _version(address: str, is_store: bool) -> str:
+    """A text that changes with the content; "" if there is nothing that this process can read."""
+    try:
+        if is_store:
+            return _of_store(address)
+        path = local_path(address)
+        if path is None:
+            return _digest(sorted(versions(address).items()))
+        files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+        parts = [(p.relative_to(path).as_posix(), _sha256(p)) for p in files]
+        return parts[0][1] if path.is_file() else _digest(parts) if parts else ""
+    except (JobError, OSError):
+        return ""  # whoever reads the data tells
+    except Exception as error:
+        if not objects.is_storage_error(error):
+            raise
+        return ""
+
+
+def _of_store(address: str) -> str:
+    content = json.loads(objects.read(connect.open_objects(address), keys.JOB) or b"{}")
+    # Not the time nor the host of its run: a store that is made again in the same way has the same results.
+    decides = [content.get(name) for name in ("digest", "sources", "inputs")]
+    return f"{STORE} {_digest(decides)}" if content else ""
+
+
+def _sha256(path: Path) -> str:
+    status = path.stat()
+    return _of_file(str(path), status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(4096)
+def _of_file(path: str, *status: int) -> str:
+    """The SHA-256 of a file. status: tells one content of the path from the next, so that each is read once."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _digest(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
