@@ -212,7 +212,7 @@ def spelt(dataset: xr.Dataset) -> xr.Dataset:
         if "labels" not in variable.attrs:
             continue
         attrs = {k: v for k, v in variable.attrs.items() if k not in (*FLAGS, "labels")}
-        width = max(1, *map(len, variable.attrs["labels"]))
+        width = max([1, *map(len, variable.attrs["labels"])])  # an empty table has no texts
         lazy = _Lazy(partial(_spell, variable), variable.shape, np.dtype(f"<U{width}"))
         found[name] = _lazily(variable.dims, lazy, attrs)
     return dataset.assign(found)

@@ -21,6 +21,7 @@ from ctd.cells import get_cell
 from ctd.cells import run as run_cell
 from jobs.errors import JobError
 from jobs.gather.gather import gather
+from jobs.query.tree import spelt
 from jobs.run.prepare import open_or_create
 from jobs.run.shards import run_shards
 from jobs.run.worker import SerialExecutor
@@ -41,19 +42,25 @@ def test_open_is_xarrays_own_tree_with_texts_for_codes(tree):
     plain = xr.open_datatree(tree.store.address, engine="zarr")
     assert isinstance(tree, xr.DataTree)
     assert tree.groups == plain.groups
-    spelt = set()
+    decoded = set()
     for node in plain.subtree:
         for name, variable in node.to_dataset(inherit=False).variables.items():
             if labels := variable.attrs.pop("labels", None):
                 del variable.attrs["flag_values"]
                 variable.attrs.pop("flag_meanings", None)
                 variable.values = np.array(labels)[variable.to_numpy()]
-                spelt.add(name)
-    assert "source" in spelt
+                decoded.add(name)
+    assert "source" in decoded
     xr.testing.assert_identical(xr.DataTree(tree.to_dataset(), dict(tree.children)), plain)
     assert (tree["shards"].host == tree.table("shards").host[0]).any()
     with pytest.raises(JobError, match="derived from an opened store"):
         tree.isel(item=0).query("n == 3")
+
+
+def test_texts_of_a_table_without_rows_are_none():
+    """A network without unstable points, or a distance without its like, leaves such tables."""
+    empty = xr.Dataset({"name": ("row", np.zeros(0, int), {"flag_values": [], "labels": []})})
+    assert spelt(empty)["name"].shape == (0,)
 
 
 def test_open_reads_no_results(tree):
