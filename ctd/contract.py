@@ -157,6 +157,11 @@ def _check_dims(kernel: Kernel, values: dict[str, jax.ShapeDtypeStruct]) -> None
         raise ContractError(
             f"{told}: {', '.join(unknown)} is returned, which `dims` does not describe; it has {sorted(kernel.dims)}"
         )
+    if kernel.outcomes and "outcome" not in values:
+        raise ContractError(
+            f"{told}: outcome is not returned; return the index of how the item ended, 0 for "
+            f"{kernel.outcomes[0].name!r}, or leave `outcomes` out"
+        )
     for name, value in values.items():
         axes, shape = kernel.dims[name].axes, getattr(value, "shape", None)
         if shape is None or len(shape) != len(axes):

@@ -57,17 +57,23 @@ def on_cpu(markers: Iterable[Marker]) -> list[str]:
 
 
 def failing_outcomes(markers: Iterable[Marker], outcomes: Iterable[Outcome]) -> list[str]:
-    """Warn of each outcome that is a failure and in which many items ended.
+    """Warn of each outcome that is a failure and in which many items ended, and of each that the kernel does not have.
 
     >>> from jobs.plan.layout import Shard
     >>> failing_outcomes([Marker(shard=Shard(0, 0, 0, 9), outcomes={"diverged": 3})], [Outcome("diverged", "not finite", True)])
     ['3 of 9 items ended as diverged: not finite']
     """
-    n, ended = 0, Counter[str]()
+    n, ended, outcomes = 0, Counter[str](), tuple(outcomes)
     for marker in markers:
         n += marker.n_items
         ended.update(marker.outcomes)
-    return [
+    known = {one.name for one in outcomes}
+    strange = [
+        f"{count(ended[name], 'item')} ended as {name}, but the kernel has the outcomes 0 to {len(outcomes) - 1}"
+        for name in ended.keys() - known
+        if outcomes and name != "dropped"
+    ]
+    return strange + [
         f"{ended[one.name]:,} of {count(n, 'item')} ended as {one.name}"
         + f": {one.reason}" * bool(one.reason)
         for one in outcomes

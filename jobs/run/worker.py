@@ -235,10 +235,11 @@ def outcome_counts(kernel: Kernel, values: Mapping[str, np.ndarray]) -> dict[str
         # A search drops items of any kernel.
         dropped = int((values["status"] == DROPPED).sum())
         return {"dropped": dropped} if dropped else {}
-    return {
-        outcome.name: int((values["outcome"] == code).sum())
-        for code, outcome in enumerate(kernel.outcomes)
-    }
+    names = dict(enumerate(outcome.name for outcome in kernel.outcomes))
+    codes, counts = np.unique(values["outcome"], return_counts=True)
+    found = dict(zip(codes.tolist(), counts.tolist(), strict=True))
+    # An index beyond the kernel's outcomes is counted by its number, and warned of (jobs.report.warnings).
+    return {names.get(code, f"outcome {code}"): found.get(code, 0) for code in names | found}
 
 
 def nan_counts(values: Mapping[str, np.ndarray]) -> dict[str, int]:

@@ -15,7 +15,7 @@ from jobs.store.store import Store
 
 RIGHT = """
 import jax, jax.numpy as jnp
-from ctd.kernel import Kernel, Params, Static, Traced, Var
+from ctd.kernel import Kernel, Outcome, Params, Static, Traced, Var
 
 class P(Params):
     n: Static[int] = 3
@@ -68,6 +68,11 @@ MISTAKES = {
         "return {\"x\": s[\"x\"]}\n\nkernel = Kernel(\"own\", P, {\"x\": Var((\"unit\",))}, init, advance, finished, result, load)",
         "return {\"x\": 1j * s[\"x\"][0]}\n\nkernel = Kernel(\"own\", P, {\"x\": Var()}, init, advance, finished, result, load, metric=\"x\")",
         ["metric: x is complex64[], expected one real number an item"],
+    ),
+    "no outcome": (
+        "{\"x\": Var((\"unit\",))}, init, advance, finished, result, load)",
+        "{\"x\": Var((\"unit\",)), \"outcome\": Var()}, init, advance, finished, result, load, outcomes=(Outcome(\"fixed\"),))\n",
+        ["result: outcome is not returned; return the index of how the item ended, 0 for 'fixed'"],
     ),
     "coords": ("result, load)", "result, load, coords=lambda inputs, shared: inputs.m)", ["coords: AttributeError"]),
 }  # fmt: skip

@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 import pytest
+import toy
 from stores import make
 
 from cluster.cli.recovery import _unfinished, status_lines
@@ -18,7 +19,7 @@ from jobs.report.warnings import failing_outcomes, nan_results, unreturned
 from jobs.run.prepare import open_or_create
 from jobs.run.shards import run_shards
 from jobs.run.stop import Stop
-from jobs.run.worker import SerialExecutor, nan_counts
+from jobs.run.worker import SerialExecutor, nan_counts, outcome_counts
 from jobs.spec.job import parse_job
 from jobs.store.events import read_events
 from jobs.store.marker import Marker
@@ -113,6 +114,16 @@ def test_many_items_that_failed_are_told(n):
         halves, [Outcome("slow"), Outcome("bad", "left all bounds", failed=True)]
     )
     assert found == ["2 of 10 items ended as bad: left all bounds"] * (n == 2)
+
+
+def test_an_outcome_that_the_kernel_does_not_have_is_told():
+    values = {"outcome": np.array([0, 3, 3, 1]), "status": np.ones(4, np.int8)}
+    counts = outcome_counts(toy.kernel, values)
+    assert counts == {"stopped": 1, "diverged": 1, "outcome 3": 2}
+    found = failing_outcomes(
+        [Marker(shard=Shard(0, 0, 0, 99), outcomes=counts)], toy.kernel.outcomes
+    )
+    assert found == ["2 items ended as outcome 3, but the kernel has the outcomes 0 to 1"]
 
 
 def test_nan_is_counted_of_items_that_a_search_has_not_dropped():
