@@ -19,11 +19,12 @@ from typing import Any
 import numpy as np
 
 from ctd.batch import precision
-from ctd.kernel import Kernel, Params, Var, inputs_of, static_of
+from ctd.contract import located
+from ctd.kernel import Coordinate, Kernel, Params, Var, inputs_of, static_of
 from ctd.late import jax
 from jobs import keys
-from jobs.errors import validated
-from jobs.inputs.measure import load_group, with_files
+from jobs.errors import JobError, validated
+from jobs.inputs.measure import check_lengths, load_group, with_files
 from jobs.spec.reductions import options_of
 from jobs.storage import objects
 from jobs.storage.checksums import verified, write_sums
@@ -111,9 +112,9 @@ def group_params(store: Store, group: int) -> Params:
 
 
 class Columns(Lazy[Any]):
-    """The ids and swept columns of n items.
+    """The ids, swept and searched columns of n items.
 
-    A traced field that is not swept can be read too, from `params`, but is not listed among the names.
+    A traced field that neither a sweep nor a search varies can be read too, from `params`, but is not listed among the names.
     """
 
     def __init__(self, listed: Mapping[str, object], params: Mapping[str, object], n: int) -> None:
@@ -126,14 +127,23 @@ class Columns(Lazy[Any]):
         super().__init__(listed, read)
 
 
-def column_names(store: Store, group: int) -> list[str]:
-    """The names of the columns of ids and of swept fields."""
-    return ["item", *str(attributes(store.results(group))["coordinates"]).split()]
+def column_arrays(store: Store, group: int) -> dict[str, str]:
+    """Column of ids, of a swept or of a searched field -> the array that holds it.
+
+    A searched field that is not swept has the value that the item ended with, such as Optuna's proposal.
+    """
+    swept = ["item", *str(attributes(store.results(group))["coordinates"]).split()]
+    there = store.names(group)
+    searched = {name: f"final_{name}" for name in getattr(store.job.spec.search, "params", ())}
+    found = {name: array for name, array in searched.items() if array in there}
+    return {name: name for name in swept} | {k: v for k, v in found.items() if k not in swept}
 
 
 def columns_of(store: Store, group: int, rows: np.ndarray) -> Columns:
-    """The ids and swept columns of selected rows. rows: (rows of the group,) bool."""
-    listed = GroupResults(store, group, rows, column_names(store, group))
+    """The ids, swept and searched columns of selected rows. rows: (rows of the group,) bool."""
+    arrays = column_arrays(store, group)
+    read = GroupResults(store, group, rows, [*arrays.values()])
+    listed = Lazy(arrays, lambda name: read[arrays[name]])
     return Columns(listed, attributes(store.results(group))["params"], int(rows.sum()))
 
 
@@ -169,7 +179,7 @@ def reduce_group(store: Store, group: int, check: Callable[[], None] = lambda: N
 
     check: called before anything is written, and again when the values are there; raises if nothing may be written.
 
-    Exceptions of the kernel's `reduce` are passed on.
+    Raises JobError, with the line of its source, where the kernel's `reduce` raises, or returns what `reduced` does not describe.
     """
     kernel = store.kernel
     assert kernel.reduce is not None
@@ -187,8 +197,11 @@ def reduce_group(store: Store, group: int, check: Callable[[], None] = lambda: N
     with precision(static_of(params)), _on_cpu():
         shared = load_group(kernel, params, store.job.base)
         inputs = inputs_of(params)
-        reduced = kernel.reduce(inputs, shared, columns_of(store, group, rows), results, options)
+        columns = columns_of(store, group, rows)
+        with explained(kernel, "reduce", store.address):
+            reduced = kernel.reduce(inputs, shared, columns, results, options)
         coords = kernel.coordinates(inputs, shared)
+        _check(kernel, reduced, coords)
     check()
     out = store.root.require_group(folder)
     axes = {axis for name in reduced for axis in kernel.reduced[name].axes}
@@ -209,6 +222,43 @@ def reduce_group(store: Store, group: int, check: Callable[[], None] = lambda: N
     )
     found = objects.list_keys(store.objects, folder)
     write_sums(store.objects, folder, found, made_from=made_from(store, markers))
+
+
+@contextlib.contextmanager
+def explained(kernel: Kernel, which: str, address: str) -> Iterator[None]:
+    """Raise a JobError with the line of the author's source where the kernel's function `which` raises.
+
+    Errors of memory and of the storage stay as they are: another attempt may succeed.
+    """
+    try:
+        yield
+    except (JobError, MemoryError):
+        raise
+    except Exception as error:
+        if objects.is_storage_error(error):
+            raise
+        first, *lines = located(error).split("\n")
+        stored = f"\nthe results are stored; once {which} is mended, `ctd gather {address}` does the rest"
+        raise JobError(
+            "\n".join([f"kernel {kernel.name}: {which}: {first}", *lines]) + stored
+        ) from error
+
+
+def _check(kernel: Kernel, reduced: Mapping[str, Any], coords: Mapping[str, Coordinate]) -> None:
+    """Raise JobError if `reduced` does not describe what `reduce` returned."""
+    told = f"kernel {kernel.name}: reduce"
+    arrays = {name: np.asarray(value) for name, value in reduced.items()}
+    for name, value in arrays.items():
+        if name not in kernel.reduced:
+            raise JobError(
+                f"{told}: {name} is returned, which `reduced` does not describe; it has {sorted(kernel.reduced)}"
+            )
+        if value.ndim != len(axes := kernel.reduced[name].axes):
+            raise JobError(
+                f"{told}: {name} has the shape {value.shape}, but `reduced` gives it the axes {axes}; return an array with "
+                "these axes, or change them"
+            )
+    check_lengths(kernel.name, kernel.reduced, arrays, coords)
 
 
 def _on_cpu() -> Any:

@@ -38,7 +38,7 @@ from cluster.cli.options import (
 from cluster.cli.restart import RestartState
 from cluster.cli.running import (
     Request,
-    keep_pictures,
+    draw,
     open_to_compute,
     run_store,
 )
@@ -50,7 +50,7 @@ from jobs.run.task import Executor
 from jobs.spec.job import JobSpec
 from jobs.spec.presets import meaning
 from jobs.spec.trust import trust as trust_base
-from jobs.storage.addresses import beside, local_path
+from jobs.storage.addresses import local_path
 from jobs.store.store import Store
 
 
@@ -223,7 +223,6 @@ def gather(
     """Reduce what was committed since the last time, or everything if you give settings of the reduction."""
     from jobs.gather.gather import gather as reduce_store
     from jobs.gather.gather import set_gather
-    from jobs.report.figures import save_figures
 
     opened = open_to_compute(store, trust)
     if overrides:
@@ -235,9 +234,6 @@ def gather(
             n = reduce_store(opened, runner)
     finally:
         runner.close()
-    with told_if_slow("drawing"):
-        if local_path(store) is not None:
-            save_figures(opened, beside(opened.address))
-        keep_pictures(opened)
+    draw(opened)
     show_summary(opened)
     out.print(f"gathered {count(n, 'item')}")

@@ -289,14 +289,9 @@ def _reduce(store: Store, executor: Executor) -> None:
 
 def finish(store: Store, as_json: bool) -> None:
     """Save the figures; print the kernel's summary and the paths of store and figures, or the state as JSON."""
-    from jobs.report.figures import save_figures
     from jobs.report.summary import state
 
-    paths: list[Path] = []
-    with told_if_slow("drawing", as_json):
-        if local_path(store.address) is not None:
-            paths = save_figures(store, beside(store.address))
-        keep_pictures(store)
+    paths = draw(store, as_json)
     if as_json:
         show_json(state(store) | {"figures": [str(path) for path in paths]})
         return
@@ -304,6 +299,21 @@ def finish(store: Store, as_json: bool) -> None:
     out.print(f"store   {store.address}")
     for path in paths:
         out.print(f"figure  {path}")
+
+
+def draw(store: Store, as_json: bool = False) -> list[Path]:
+    """Save the pictures of a store; return the paths of those beside it. Warn if the kernel's own `figure` raises."""
+    from jobs.report.figures import save_figures
+
+    paths: list[Path] = []
+    with told_if_slow("drawing", as_json):
+        try:
+            if local_path(store.address) is not None:
+                paths = save_figures(store, beside(store.address))
+        except JobError as error:
+            err.print(f"warning: no picture: {error}", style="yellow")
+        keep_pictures(store)
+    return paths
 
 
 def keep_pictures(store: Store) -> None:

@@ -23,7 +23,14 @@ from jobs.inputs.measure import load_group
 from jobs.late import zarr
 from jobs.query.columns import as_array, decode
 from jobs.query.tables import ask
-from jobs.reduce import Columns, GroupResults, columns_of, group_params, rows_with_results
+from jobs.reduce import (
+    Columns,
+    GroupResults,
+    columns_of,
+    explained,
+    group_params,
+    rows_with_results,
+)
 from jobs.report.sweep import Effect, axis_of, by_importance, effects, overview
 from jobs.storage.addresses import beside, local_path
 from jobs.store.arrays import attributes
@@ -53,13 +60,9 @@ def figure_of(store: Store, group: int) -> Canvas | None:
     columns = columns_of(store, group, rows)
     with precision(static_of(params)):
         shared = load_group(kernel, params, store.job.base)
-        figure = kernel.figure(
-            inputs_of(params),
-            shared,
-            columns,
-            results,
-            reduced_values(store, group),
-        )
+        reduced = reduced_values(store, group)
+        with explained(kernel, "figure", store.address):
+            figure = kernel.figure(inputs_of(params), shared, columns, results, reduced)
         if not isinstance(figure, Figure):
             raise JobError(
                 f"kernel {kernel.name}: figure returned a {type(figure).__module__}.{type(figure).__name__}, "

@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 
 from ctd.batch import precision
+from ctd.contract import located
 from ctd.kernel import Var, inputs_of, static_of
 from ctd.plots import Axis, Figure, Lines, Plot, is_wide
 from jobs.errors import count
 from jobs.inputs.measure import load_group
-from jobs.reduce import Columns, column_names, group_params, rows_with_results
+from jobs.reduce import Columns, column_arrays, group_params, rows_with_results
 from jobs.report.figures import generic_plots, reduced_values
 from jobs.report.page.encode import is_curves, plot_json, table_json, together
 from jobs.report.page.pictures import MAX_GROUPS, read_pictures, write_pictures
@@ -90,10 +91,11 @@ def _pictures(store: Store, group: int, rows: np.ndarray) -> dict[str, Any]:
 
 def _read(store: Store, group: int, rows: np.ndarray) -> tuple[Columns, Lazy[Rows]]:
     """The (columns, results) of these rows, which are read when they are used."""
-    lazy = lambda names: Lazy(names, lambda name: Rows(store.array(group, name), rows))
+    read = lambda name: Rows(store.array(group, name), rows)
+    arrays = column_arrays(store, group)
     shared_params = attributes(store.results(group))["params"]
-    columns = Columns(lazy(column_names(store, group)), shared_params, len(rows))
-    return columns, lazy(store.names(group))
+    columns = Columns(Lazy(arrays, lambda name: read(arrays[name])), shared_params, len(rows))
+    return columns, Lazy(store.names(group), read)
 
 
 def _of_kernel(
@@ -120,7 +122,7 @@ def _of_kernel(
             return {"plots": [plot_json(plot) for plot in plots]}
     except Exception as error:
         # A kernel's plots may fail on unforeseen results, or its data may be gone; show the rest of the page.
-        return {"plots": [], "error": f"no picture: {type(error).__name__}: {error}"}
+        return {"plots": [], "error": f"no picture: {located(error)}"}
 
 
 def _with_all(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -162,7 +164,9 @@ def _swept(store: Store, group: int, rows: Sequence[int]) -> pd.DataFrame:
     """The swept parameters of some rows of a group: `item`, traced columns, and the group's own values."""
     at = np.asarray(rows)
     columns: dict[str, Any] = {}
-    for name in column_names(store, group):
+    for name, array in column_arrays(store, group).items():
+        if name != array:
+            continue  # what a search proposed is written when the item ends
         values = store.rows(group, name, int(at.min()), int(at.max()) + 1)[at - at.min()]
         columns[name] = values if values.ndim == 1 else [str(value.tolist()) for value in values]
     own = attributes(store.results(group))["swept"]

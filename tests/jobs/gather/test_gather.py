@@ -274,6 +274,29 @@ def test_a_reduction_that_fails_is_said_and_the_rest_is_gathered(copied, monkeyp
     assert open_store(copied.address)["gathered/0"].sizes["place"] == 1
 
 
+MISTAKES = {
+    "raises": (lambda *given: given[2]["drvie"], r"kernel toy: reduce: KeyError: 'drvie'\n.*test_gather.py, line \d+"),
+    "unknown": (lambda *given: {"best": [1.0]}, r"reduce: best is returned, which `reduced` does not describe"),
+    "axes": (lambda *given: {"best_norm": 1.0}, r"reduce: best_norm has the shape \(\), but `reduced` gives it the axes \('place',\)"),
+    "lengths": (lambda *given: {"best_norm": [1.0, 2.0], "best_item": [1]}, r"axis 'place' has length 1 in 'best_item' and 2 in 'best_norm'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_in_reduce_is_told_with_its_line_and_writes_nothing(copied, monkeypatch, mistake):
+    reduce, text = MISTAKES[mistake]
+    monkeypatch.setitem(
+        copied.__dict__, "kernel", dataclasses.replace(copied.kernel, reduce=reduce)
+    )
+    with pytest.raises(JobError, match=text) as told:
+        gather(copied)
+    if mistake == "raises":
+        assert f"`ctd gather {copied.address}` does the rest" in str(told.value)
+    again = Store.open(copied.address)
+    gather(again)
+    assert open_store(again.address)["gathered/0"].sizes["place"] == 3
+
+
 # --- side by side -------------------------------------------------------------------------------------
 
 

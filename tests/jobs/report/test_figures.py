@@ -67,6 +67,17 @@ def test_a_kernels_figure_is_drawn_if_it_is_one_of_plots(store, tmp_path, monkey
         save_figures(store, tmp_path / "u")
 
 
+def test_a_figure_that_raises_is_told_with_its_line(store, tmp_path, monkeypatch):
+    def broken(inputs, shared, columns, results, reduced):
+        return columns["n"][0].shape[2]
+
+    monkeypatch.setattr(store, "kernel", replace(store.kernel, figure=broken))
+    with pytest.raises(
+        JobError, match=r"figure: .*Error: .*\n.*test_figures.py, line \d+, in broken"
+    ):
+        save_figures(store, tmp_path / "t")
+
+
 def test_a_figure_needs_no_reduction(tmp_path, monkeypatch):
     """A kernel of one's own often has none, and its stores no gathered group."""
     made, _ = run(tmp_path / "t.zarr", {**JOB, "sweep": {"grid": {"rate": [0.1, 0.2]}}})

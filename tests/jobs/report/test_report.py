@@ -121,7 +121,9 @@ def test_a_picture_that_fails_is_said_and_the_rest_stays(store, monkeypatch):
         store.__dict__, "kernel", __import__("dataclasses").replace(store.kernel, plots=broken)
     )
     content = Content(store).results()
-    assert content["groups"][0]["error"] == "no picture: KeyError: 'curve'"
+    first, line = content["groups"][0]["error"].splitlines()
+    assert first == "no picture: KeyError: 'curve'"
+    assert line.endswith('in broken: raise KeyError("curve")')
     assert len(content["tables"]) == 3
 
 

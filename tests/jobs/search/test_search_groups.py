@@ -20,6 +20,7 @@ from jobs.gather.check import check
 from jobs.gather.gather import gather
 from jobs.inputs.items import item_arrays, item_params
 from jobs.query.best import require_metric
+from jobs.reduce import columns_of
 from jobs.report.history import shard_of
 from jobs.report.page import Content
 from jobs.report.summary import state
@@ -83,7 +84,8 @@ def test_one_study_proposes_over_all_groups(whole):
 
 def test_a_log_that_is_refused_costs_no_committed_shard(tmp_path):
     """As where another version of Optuna proposes otherwise: what was told after that decision is not known."""
-    store, stop = make(tmp_path / "r.zarr", JOBS["plain"]), Stop()
+    # So many that a stop comes before their end, though a compiled shard takes milliseconds.
+    store, stop = make(tmp_path / "r.zarr", changed(JOBS["plain"], "search.trials", 400)), Stop()
     run_shards(store, SerialExecutor(1), lambda p: p.shards_done >= 6 and stop.ask("test"), stop)
     before = store.committed.numbers()
     found = {key: read_verified(store.objects, key) for key in sorted(left(store, DECISIONS))}
@@ -94,6 +96,15 @@ def test_a_log_that_is_refused_costs_no_committed_shard(tmp_path):
     progress = run_shards(Store.open(store.address), SerialExecutor(1))
     assert {"the search decided otherwise" in text for text in progress.failed.values()} == {True}
     assert Store.open(store.address).committed.numbers() == before
+
+
+def test_kernels_see_what_was_proposed_as_if_it_were_swept(whole):
+    rows = results(whole, 1)["status"] == 1
+    columns = columns_of(whole, 1, rows)
+    assert "rate" in list(columns)
+    proposed = whole.rows(1, "final_rate", 0, len(rows))[rows]
+    assert len(set(proposed)) > 1
+    np.testing.assert_array_equal(columns["rate"], proposed)
 
 
 def test_readers_count_and_show_the_items_alone(whole):
