@@ -150,7 +150,7 @@ class SlurmProfile(_Profile):
             raise ValueError(
                 "the path of an interpreter expected; in a container: give its image in `container`"
             )
-        return value
+        return str(Path(value).expanduser()) if value else value
 
     @field_validator("environment")
     @classmethod

@@ -1,7 +1,10 @@
 """Whether the modules, setup lines and interpreter of a profile lead to the versions of this ctd."""
 
 import json
+import platform
+import shlex
 import subprocess
+from pathlib import Path
 
 from cluster.profiles import SlurmProfile
 from cluster.slurm.script import prologue
@@ -18,12 +21,16 @@ def check_python(profile: SlurmProfile, where: str) -> list[str]:
 
     Runs them in a login shell on this machine, in the profile's container; if the profile has none, this Python is meant.
     """
-    image = profile.image()
-    if not (profile.python or profile.setup or profile.modules or image):
+    image, given = profile.image(), profile.python
+    if not (given or profile.setup or profile.modules or image):
         return gpu_plugins()
     if image is not None and not image.exists():
         raise JobError(f"{where}: container: {image} does not exist; build one: docs/clusters.md")
-    lines = ["set -e", *prologue(profile), 'exec "${inside[@]}" python -m cluster.versions']
+    if given and "/" in given and not Path(given).exists():
+        raise JobError(f"{where}: python: {given} does not exist (on {platform.node()})")
+    # Found as the job finds ctd: the setup lines may lead to another one.
+    python = shlex.quote(Path(given or "python").name)
+    lines = ["set -e", *prologue(profile), f'exec "${{inside[@]}}" {python} -m cluster.versions']
     try:
         done = subprocess.run(
             ["bash", "-l", "-c", "\n".join(lines)], capture_output=True, text=True, check=False,
@@ -35,9 +42,17 @@ def check_python(profile: SlurmProfile, where: str) -> list[str]:
         ) from None
     if done.returncode or not done.stdout:
         raise JobError(
-            f"{where}: ctd does not run after its modules and setup lines:\n{done.stderr.strip()[-1000:]}"
+            f"{where}: ctd does not run {_place(profile)} (on {platform.node()}):\n{done.stderr.strip()[-1000:]}"
         )
     there = json.loads(done.stdout.splitlines()[-1])
-    if wrong := differences(versions(), there, "after its modules and setup lines"):
+    if wrong := differences(versions(), there, _place(profile)):
         raise JobError(f"{where}: {wrong}; install the same versions")
     return list(filter(None, there.get(PLUGINS, "").split(", ")))
+
+
+def _place(profile: SlurmProfile) -> str:
+    """Where a profile's ctd runs, in its own words."""
+    lines = "after its modules and setup lines" if profile.modules or profile.setup else ""
+    python = f"with python: {profile.python}" if profile.python else ""
+    image = f"in container: {profile.container}" if profile.container else ""
+    return ", ".join(filter(None, [python or image, lines]))

@@ -301,6 +301,19 @@ def test_setup_lines_that_end_the_shell_are_told(tmp_path):
         check_python(order.profile, order.where)
 
 
+def test_the_python_of_a_profile_is_the_one_that_runs(tmp_path):
+    """It is named, whether it is not there or has no ctd."""
+    python = tmp_path / "python3"
+    order = read_order(write(tmp_path, cluster={**SLURM, "python": str(python)}), None)
+    with pytest.raises(JobError, match=rf"^cluster: python: {python} does not exist \(on .+\)$"):
+        check_python(order.profile, "cluster")
+    python.write_text("#!/bin/sh\necho $0 has no ctd >&2; exit 1\n")
+    python.chmod(0o755)
+    said = rf"^cluster: ctd does not run with python: {python} \(on .+\):\n{python} has no ctd$"
+    with pytest.raises(JobError, match=said):
+        check_python(order.profile, "cluster")
+
+
 def test_versions_as_a_script(capsys):
     assert versions.main([json.dumps(versions.versions())]) == 0
     assert capsys.readouterr().out.strip() == versions.AGREE

@@ -27,7 +27,7 @@ NODES = 2
         ({"gpus": 3}, "no node of the partition has cpus: 1, gpus: 3 and memory_gb: 2.0 at once"),
         ({"constraint": "a100"}, "constraint: no node has the feature a100"),
         ({"work_dir": "/proc/ctd"}, "work_dir: /proc/ctd cannot be written"),
-        ({"python": "/usr/bin/python3"}, "ctd does not run after its modules and setup lines"),
+        ({"python": "/usr/bin/python3"}, "ctd does not run with python: /usr/bin/python3 (on "),
         ({"setup": ["python() { echo '{\"jax\": \"0.1\"}'; }", "exec() { \"$@\"; }"]},
          "jax is 0.1 after its modules and setup lines and"),
         ({"array": 2, "go_on": "chain"}, "--array goes with kind slurm and go_on: requeue"),
