@@ -11,6 +11,13 @@ number=${number:-$SLURM_JOB_ID}
 note() { printf '%(%s)T\t%s\t%s\t%s\n' -1 "$number" "$1" "${2:-}" >>"$home/allocations.tsv"; }
 count() { echo "$1 $2$([ "$1" = 1 ] || echo s)"; }
 say() { printf '%(%F %T)T [%s] %s\n' -1 "$number" "$*"; }
+# Tested first: without them Ray itself would fail, and speak of tokens.
+for folder in home work_dir; do
+  [ ! -d "${!folder}" ] || [ ! -w "${!folder}" ] || continue
+  say "$folder: ${!folder} is not there on $SLURMD_NODENAME, or cannot be written: give a folder that all nodes see"
+  { note ended 2; } 2>/dev/null
+  exit 2
+done
 # `ctd cancel` came between two allocations: nobody else tells this one.
 if [ -e "$home/cancelled" ]; then
   note cancelled
@@ -112,6 +119,7 @@ address=$(getent ahostsv4 "${address:-$SLURMD_NODENAME}" | sed -n '1s/ .*//p')
 # busy node exceeds now and then: it is started again then. While it starts it may not hear a TERM.
 on_node='end=; trap end=1 TERM INT; export TMPDIR=$own_tmp
   for attempt in 1 2 3; do
+    ((attempt == 1)) || echo "Ray did not start in time: try $attempt of 3"
     rm -rf "$own_tmp"; mkdir -m 700 "$own_tmp" || exit
     "$@" > >(trap "" TERM INT; exec tee "$own_tmp/said") 2>&1 & ray=$!
     while wait $ray; rc=$?; kill -0 $ray 2>/dev/null; do
@@ -123,27 +131,31 @@ on_node='end=; trap end=1 TERM INT; export TMPDIR=$own_tmp
     grep -qs "timed out during startup" "$own_tmp/said" || break
   done
   rm -rf "$own_tmp"; [ -z "$end" ] || exit 0; exit $rc'
-logs=${home//%/%%}  # in a name of srun's, % and a letter stand for something else
-"${step[@]}" -N 1 -n 1 -w "$SLURMD_NODENAME" --job-name=ray-head --output="$logs/head-%j.$try.log" \
+head=$home/head-$number.$try.log workers=$home/worker-$number.$try-
+say "starting Ray on $SLURMD_NODENAME (log: ${head##*/})"
+# In a name of srun's, % and a letter stand for something else.
+"${step[@]}" -N 1 -n 1 -w "$SLURMD_NODENAME" --job-name=ray-head --output="${head//%/%%}" \
   bash -c "$on_node" - "${inside[@]}" ray start --block --head --node-ip-address="$address" \
   --include-dashboard=false "${head_ports[@]}" "${ports[@]}" "${offer[@]}" &
-steps=($!) rc=75 up=0
+steps=($!) rc=75 up=0 late= told=
 for ((i = 0; i < 2000 && !stop; i++)); do  # three tries
   [ -s "$ray_tmp/ray_current_cluster" ] && break  # what ray start writes last
   kill -0 "${steps[0]}" 2>/dev/null || { rc=1; break; }
+  ((i % 25)) || late=$(grep -s '^Ray did not start in time' "$head" | tail -n 1)
+  [ "$late" = "$told" ] || { told=$late; say "$told"; }
   sleep 0.2
 done
 if ((rc == 1)); then
   say "the head did not start:"
-  tail -n 20 "$home/head-$SLURM_JOB_ID.$try.log"
+  tail -n 20 "$head"
 elif ((nodes > 1)) && [ -z "$stop" ]; then
   "${step[@]}" -N $((nodes - 1)) -n $((nodes - 1)) -x "$SLURMD_NODENAME" --job-name=ray-workers \
-    --output="$logs/worker-%j.$try-%n.log" \
+    --output="${workers//%/%%}%n.log" \
     bash -c "$on_node" - "${inside[@]}" ray start --block --address="$address:$port" "${ports[@]}" "${offer[@]}" &
   steps+=($!)
   # The plan of a new store counts the workers that are there.
   for ((i = 0; i < 600 && !stop; i++)); do
-    up=$(grep -ls 'Ray runtime started' "$home/worker-$SLURM_JOB_ID.$try"-*.log | wc -l)
+    up=$(grep -ls 'Ray runtime started' "$workers"*.log | wc -l)
     ((up < nodes - 1)) && kill -0 "${steps[1]}" 2>/dev/null || break
     sleep 0.2
   done
@@ -152,7 +164,7 @@ fi
 # --- The driver ---------------------------------------------------------------------------------------
 if ((rc == 75)) && [ -z "$stop" ]; then
   say "Ray at $address:$port: $((up + 1)) of $(count "$nodes" node), each $(count "$cpus" CPU), $(count "$gpus" GPU), $memory_mb MB"
-  ((up + 1 == nodes)) || say "the others are not up, and get work once they are: see $home/worker-$SLURM_JOB_ID.$try-*.log"
+  ((up + 1 == nodes)) || say "the others are not up, and get work once they are: see $workers*.log"
   "${run[@]}" --address "$address:$port" &
   driver=$!
   [ -z "$stop" ] || kill -USR1 "$driver"

@@ -1,6 +1,7 @@
 """What is submitted, without a cluster: the script or command, what is refused before anything is sent, its record."""
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -94,6 +95,24 @@ def test_dry_run_tells_an_image_that_is_not_there(tmp_path):
     assert ", 2 a100 GPUs, " in found["a node"]
     (tmp_path / "ctd.sif").touch()
     assert "not found" not in preview(read_order(path, None))
+
+
+@pytest.mark.parametrize("missing", ["home", "work_dir"])
+def test_the_script_tests_its_folders_before_anything_else(tmp_path, missing):
+    """What it can say and note of a folder that its node does not see."""
+    order = read_order(write(tmp_path, cluster={**SLURM, "work_dir": str(tmp_path / "work")}), None)
+    folders = {"home": order.home(), "work_dir": tmp_path / "work"}
+    absent = folders.pop(missing)
+    for folder in folders.values():
+        folder.mkdir(parents=True)
+    slurm = {"SLURM_JOB_ID": "7", "SLURMD_NODENAME": "n1", "PATH": os.environ["PATH"]}
+    done = subprocess.run(["bash"], input=text_of(order), capture_output=True, text=True, env=slurm, check=False)  # fmt: skip
+    assert (done.returncode, done.stderr) == (2, "")
+    said = f"[7] {missing}: {absent} is not there on n1, or cannot be written: give a folder that all nodes see\n"
+    assert done.stdout.endswith(said)
+    noted = order.home() / "allocations.tsv"
+    assert noted.exists() == (missing == "work_dir")
+    assert not noted.exists() or noted.read_text().split()[1:] == ["7", "ended", "2"]
 
 
 def test_dry_run_of_a_ray_prints_the_command(tmp_path):

@@ -84,7 +84,9 @@ def test_cancel(end, ctd):
     assert sent.checkpoints()
     sent.assert_nothing_left()
     assert f"allocation {sent.number}: cancelled; `ctd submit` goes on" in ctd("status", end)
-    assert "cancelled" in ctd("logs", end)
+    printed = ctd("logs", end)
+    assert "cancelled" in printed
+    assert f"[{sent.number}] starting Ray on n1 (log: head-{sent.number}.0.log)" in printed
     assert "waiting because you hold it" in end.waits
     assert end.ended == ([f"allocation {end.waiting}: cancelled"], "CANCELLED")
 
