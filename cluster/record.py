@@ -1,6 +1,8 @@
 """The record of a submission in the stores of its stages, and what its allocations wrote about themselves."""
 
 import json
+import os
+import re
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +20,9 @@ GIVEN_UP = {
     "unqueued": "Slurm did not queue the next allocation: `ctd submit` goes on",
 }
 """The last word of an allocation in allocations.tsv -> what it means."""
+
+SAID = re.compile(r"[\d-]{10} [\d:]{8} \[\S+\] (.*)")
+"""A line that an allocation's script prints, beside those of the driver."""
 
 HAND_OVER_S = 120
 """Longest time that an allocation tries to queue the next one (s)."""
@@ -71,6 +76,39 @@ class Submission:
                 elif written.isdecimal() and time.time() - int(written) < HAND_OVER_S:
                     found[number] = "handing over"
         return found
+
+    def place(self) -> str:
+        """Return the store or, if it is no folder, the work directory that the folder of the submission lies in."""
+        before, below, _ = self.home.rpartition(f"/{keys.SUBMIT}")
+        return before if below else str(Path(self.home).parent)
+
+    def tasks(self) -> list[str]:
+        """Return the ids of the tasks of an array; none of another submission."""
+        with suppress(OSError):
+            text = (Path(self.home) / "allocation.sbatch").read_text()
+            if last := re.search(r"^#SBATCH --array=0-(\d+)$", text, re.MULTILINE):
+                return [f"{self.numbers[0]}_{task}" for task in range(int(last[1]) + 1)]
+        return []
+
+    def output(self, number: str) -> Path:
+        """Return the file of what an allocation prints."""
+        return Path(self.home) / f"slurm-{number}.out"
+
+    def says(self, number: str) -> str:
+        """Return what an allocation's script said last, such as that it starts Ray; "" once its driver prints lines."""
+        try:
+            with self.output(number).open("rb") as file:
+                file.seek(-min(4096, file.seek(0, os.SEEK_END)), os.SEEK_END)
+                lines = file.read().decode(errors="replace").splitlines()
+        except OSError:
+            return ""
+        said = SAID.fullmatch(lines[-1]) if lines else None
+        return said[1] if said else ""
+
+    def is_unseen(self, number: str) -> bool:
+        """Whether nothing that an allocation wrote has arrived in the folder of the submission."""
+        noted = any(line[1] == number for line in self.history())
+        return Path(self.home).is_dir() and not noted and not self.output(number).exists()
 
     def given_up(self) -> dict[str, str]:
         """Return {allocation: why it has queued no other one, although the job was not done}, of those that gave up."""

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from cluster.profiles import RayProfile, load_profile, profile_names
 from cluster.record import GIVEN_UP, Submission, submissions
 from cluster.slurm import client as slurm
-from jobs.errors import JobError
+from jobs.errors import JobError, advised
 from jobs.spec.trust import is_remembered
 from jobs.storage import connect, objects
 from jobs.store.store import Store
@@ -27,6 +27,11 @@ LAST = ("ended", "chained", "cancelled", *GIVEN_UP, "succeeded", "failed", "stop
 """First words of a state, of an allocation or of a job on a Ray, after which nothing comes."""
 
 FORGOTTEN = "Slurm has forgotten it"
+
+RAN = ("FAILED", "COMPLETED", "TIMEOUT", "OUT_OF_MEMORY")
+"""Slurm's words for allocations that have run, and write what they do."""
+
+UNSEEN = "nothing that it wrote has arrived here: do the nodes see {}?"
 
 
 @dataclass(frozen=True)
@@ -65,19 +70,39 @@ def look(address: str) -> list[tuple[Submission, dict[str, Any]]]:
             continue
         # Tasks of an array that ended some minutes ago are forgotten while others run.
         states, words = {}, submission.last_words()
+        never = "it never started"
+        if unknown == FORGOTTEN and submission.is_cancelled:
+            never = "cancelled"
+        elif unknown == FORGOTTEN and Path(submission.home).is_dir():
+            never = f"it never started, or {UNSEEN.format(submission.place())}"
         for number in submission.all_numbers():
             tasks = [n for n in words | known if n.partition("_")[0] == number]
             for n in tasks or [number]:
-                word = words.get(n, "it never started")
-                states[n] = _state(known[n], word) if n in known else Noted(_plain(word), unknown)
+                word = words.get(n, never)
+                states[n] = (
+                    _state(known[n], word, submission)
+                    if n in known
+                    else Noted(_plain(word), unknown)
+                )
         result.append((submission, states))
     return result
 
 
-def _state(known: slurm.Allocation, word: str) -> slurm.Allocation:
-    """A state as Slurm says it: of an allocation that left its work at a checkpoint for `ctd cancel`, that it failed."""
-    failed = known.state == "FAILED" and word == "cancelled"
-    return replace(known, text=_plain(word)) if failed else known
+def _state(known: slurm.Allocation, word: str, submission: Submission) -> slurm.Allocation:
+    """A state as Slurm says it, with what the allocation itself says. Of one that left its work at a checkpoint for
+    `ctd cancel`, Slurm says that it failed.
+    """
+    text = known.text
+    if known.state == "FAILED" and word == "cancelled":
+        text = _plain(word)
+    elif known.state in RAN and submission.is_unseen(known.number):
+        text += f"; {UNSEEN.format(submission.place())}"
+    elif known.state == "RUNNING" and submission.is_cancelled:
+        text = text.replace("running", "stopping", 1)
+    elif known.state == "RUNNING" or word == "ended 2":  # its first test has failed, or its driver
+        says = submission.says(known.number)
+        text += f": {says}" if says and not says.startswith("ended with ") else ""
+    return replace(known, text=text)
 
 
 def _plain(word: str) -> str:
@@ -185,8 +210,14 @@ def _unasked(state: str, home: Path) -> str:
     return f"Slurm cannot be asked from here; {then}"
 
 
+SHORTEST = 5
+"""Lines of each task of an array that `log_tail` shows at least."""
+
+
 def log_tail(address: str, n_lines: int = 40) -> str:
-    """Return the last `n_lines` lines of the latest submission's output; "" if there are none."""
+    """Return the last `n_lines` lines of the latest submission's output, of an array those of all its tasks; "" if there
+    are none.
+    """
     found = submissions(address)
     if not found:
         return ""
@@ -200,8 +231,23 @@ def log_tail(address: str, n_lines: int = 40) -> str:
     files = sorted(Path(latest.home).glob("slurm-*.out"), key=os.path.getmtime)
     if not files:
         return ""
-    tail = files[-1].read_text(errors="replace").splitlines()[-n_lines:]
-    return "\n".join([f"--- {files[-1]}", *tail])
+    shown = [latest.output(task) for task in latest.tasks()] or files[-1:]
+    lines = list[str]()
+    for file in shown:
+        text = file.read_text(errors="replace") if file.exists() else ""
+        tail = text.splitlines()[-max(SHORTEST, n_lines // len(shown)) :]
+        lines += [f"--- {file}", *tail] if tail else [f"--- {file}: nothing was printed yet"]
+    return "\n".join(lines)
+
+
+def why_silent(address: str) -> str:
+    """Return why the latest submission has printed nothing."""
+    _, states = look(address)[-1]
+    if not all(map(is_over, states.values())):
+        waits = advised("ctd", "status", address)
+        return f"nothing was printed yet; {waits} says what the job waits for"
+    ended = "; ".join(f"allocation {number}: {said(state)}" for number, state in states.items())
+    return f"nothing was printed: {ended}"
 
 
 # --- from Python ------------------------------------------------------------------------------------

@@ -19,7 +19,16 @@ from cluster.cli.options import (
 from cluster.cli.running import Request, open_to_compute, run_store
 from cluster.cli.stopping import SUBMIT_AGAIN, to_resume
 from cluster.record import submissions
-from cluster.tracking import FORGOTTEN, Noted, is_going_on, is_over, log_tail, look, said
+from cluster.tracking import (
+    FORGOTTEN,
+    Noted,
+    is_going_on,
+    is_over,
+    log_tail,
+    look,
+    said,
+    why_silent,
+)
 from cluster.tracking import cancel as cancel_submissions
 from jobs import keys
 from jobs.errors import JobError, advised, count
@@ -49,10 +58,11 @@ def status(store: StorePath, as_json: AsJson = False) -> None:
     if as_json:
         show_json(found)
         return
-    idle = not (found["complete"] or found["running"] or sent.goes_on)
+    # Who has given up says itself what to do.
+    idle = not (found["complete"] or found["running"] or sent.goes_on or sent.given_up)
     continues = SUBMIT_AGAIN if sent.lines else resume_command(opened)
     if sent.goes_on and found["stopped"]:
-        found |= {"running": _starting(found["stopped"]), "stopped": None}
+        found |= {"running": _starting(found["stopped"], sent.has_begun), "stopped": None}
     show_facts(*status_lines(found, f"{continues} continues it" if idle else ""))
     for line in found["errors"]:
         which = f"shard {line['shard']}" if "shard" in line else f"item {line['item']}"
@@ -60,8 +70,10 @@ def status(store: StorePath, as_json: AsJson = False) -> None:
         out.print(text, style="red")
 
 
-def _starting(stopped: str) -> str:
-    """What a submission does that was stopped and waits or runs, while it has no driver. stopped: why it was."""
+def _starting(stopped: str, has_begun: bool) -> str:
+    """What a submission does that waits or runs, while it has no driver. stopped: why the last one ended."""
+    if not has_begun:
+        return "goes on where it was stopped, once an allocation begins"
     if stopped == "SIGUSR1":
         return "starts again, after its time limit or a preemption"
     return f"starts again; before, it was stopped: {stopped}"
@@ -76,13 +88,15 @@ class Sent(NamedTuple):
     """Why no other allocation follows."""
     goes_on: bool
     """Whether one waits or runs, and is not to stop."""
+    has_begun: bool
+    """Whether one has started."""
 
 
 def _submitted(store: str) -> Sent:
     what = {"slurm": "allocation", "ray": "job"}
     found = look(store)
     if not found:
-        return Sent([], [], goes_on=False)
+        return Sent([], [], goes_on=False, has_begun=False)
     newest, last = found[-1]
     lines, silent = list[str](), dict[str, None]()
     for submission, states in found:
@@ -99,7 +113,8 @@ def _submitted(store: str) -> Sent:
     is_left = all(number in why or is_over(now) for number, now in last.items())
     given_up = [f"given up: {text}" for text in dict.fromkeys(why.values())] if is_left else []
     goes_on = any(map(is_going_on, last.values())) and not newest.is_cancelled
-    return Sent([*lines, *silent], given_up, goes_on)
+    has_begun = newest.kind == "ray" or bool(newest.history())
+    return Sent([*lines, *silent], given_up, goes_on, has_begun)
 
 
 def status_lines(
@@ -284,7 +299,7 @@ def logs(
     whole = not as_json and shard is None and item is None
     printed = log_tail(store) if whole else ""
     if whole and not Store.exists(store) and (printed or submissions(store)):
-        out.print(printed or "nothing was printed yet; `ctd status` says what the job waits for")
+        out.print(printed or why_silent(store))
         return
     opened = Store.open(store)
     found = history(opened, shard, item)

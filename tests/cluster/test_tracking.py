@@ -78,6 +78,13 @@ def test_status_says_given_up_of_what_goes_on_no_more(ctd, sent, submissions, kn
     assert ("given up: it has had max_allocations" in out) == given_up
 
 
+def test_status_of_what_has_given_up_says_once_what_to_do(ctd, sent):
+    make(address := sent(LIMIT, known={}), {**JOB, "sweep": {"seeds": 2}})
+    out = ctd("status", address)[1]
+    assert "given up: it has had max_allocations allocations: `ctd submit` goes on" in out
+    assert "continues it" not in out
+
+
 def test_nothing_is_given_up_that_is_done(ctd, sent, tmp_path):
     """As after `ctd resume` without the cluster. Nor does one wait for what nobody can be asked about."""
     address = sent(LIMIT, ("4712", [["1", "4712", "started", "n1"]]))
@@ -118,18 +125,21 @@ def test_status_shows_the_newest_submission_and_a_silent_slurm_once(ctd, sent):
         ("SIGUSR1", False, "running starts again, after its time limit or a preemption"),
         ("SIGTERM", False, "running starts again; before, it was stopped: SIGTERM"),
         ("SIGTERM", True, "stopped SIGTERM"),
+        ("SIGUSR1", None, "running goes on where it was stopped, once an allocation begins"),
     ],
 )
 def test_status_says_that_a_stopped_run_starts_again(ctd, sent, stopped, cancelled, said):
-    """While its allocation runs or waits and has no driver yet."""
-    address = sent(("4712", [["1", "4712", "started", "n1"]]), known={"4712": RUNS})
+    """While its allocation runs or waits and has no driver yet. cancelled: None where it is a new submission."""
+    lines = [] if cancelled is None else [["1", "4712", "started", "n1"]]
+    address = sent(("4712", lines), known={"4712": RUNS})
     stop = Stop()
     stop.ask(stopped)
     run_shards(make(address, {**JOB, "sweep": {"seeds": 2}}), SerialExecutor(1), stop=stop)
     if cancelled:
         (Path(address) / "run/submit/0/cancelled").touch()
-    told = [line.split(maxsplit=1) for line in ctd("status", address)[1].splitlines()]
-    assert [line for line in told if line[0] in ("running", "stopped")] == [said.split(maxsplit=1)]
+    told = dict(line.split(maxsplit=1) for line in ctd("status", address)[1].splitlines())
+    assert [(key, told[key]) for key in ("running", "stopped") if key in told] == [tuple(said.split(maxsplit=1))]  # fmt: skip
+    assert told["submitted"].endswith("stopping on n1" if cancelled else "running on n1")
 
 
 @pytest.mark.parametrize(
@@ -226,10 +236,55 @@ def test_tasks_that_slurm_has_forgotten_stay_in_the_status(sent):
                       "7_2": "started n2 (Slurm has forgotten it)"}  # fmt: skip
 
 
-def test_logs_of_a_job_that_waits(ctd, sent):
-    code, out, err = ctd("logs", sent(("4711", []), known={}))
-    assert (code, err) == (0, "")
-    assert "nothing was printed yet" in out
+UNSEEN = "nothing that it wrote has arrived here: do the nodes see STORE?"
+
+
+@pytest.mark.parametrize(
+    ("state", "cancelled", "said"),
+    [
+        ("PENDING", False, "nothing was printed yet; `ctd status 'STORE'` says what the job waits for"),
+        ("FAILED", False, f"nothing was printed: allocation 4711: failed; {UNSEEN}"),
+        ("CANCELLED", True, "nothing was printed: allocation 4711: cancelled"),
+        ("", True, "nothing was printed: allocation 4711: cancelled; `ctd submit` goes on (Slurm has forgotten it)"),
+        ("", False, f"nothing was printed: allocation 4711: it never started, or {UNSEEN} (Slurm has forgotten it)"),
+    ],
+)  # fmt: skip
+def test_logs_of_a_job_that_printed_nothing(ctd, sent, state, cancelled, said):
+    known = {"4711": slurm.Allocation("4711", state, state.lower())} if state else {}
+    address = sent(("4711", []), known=known)
+    if cancelled:
+        (Path(address) / "run/submit/0/cancelled").touch()
+    assert ctd("logs", address) == (0, said.replace("STORE", address) + "\n", "")
+    told = said.rpartition("printed: ")[2] if "printed:" in said else "allocation 4711: pending"
+    assert ctd("status", address)[1].split(maxsplit=1)[1] == told.replace("STORE", address) + "\n"
+
+
+def test_logs_of_an_array_show_each_of_its_tasks(ctd, sent):
+    home = Path(address := sent(("7", TASKS), known={})) / "run/submit/0"
+    (home / "allocation.sbatch").write_text("#!/bin/bash -l\n#SBATCH --array=0-2\n")
+    (home / "slurm-7_0.out").write_text("one\ntwo\n")
+    (home / "slurm-7_2.out").write_text("three\n")
+    out = ctd("logs", address)[1].replace(f"{home}/", "")
+    silent = "--- slurm-7_1.out: nothing was printed yet"
+    assert out.splitlines() == ["--- slurm-7_0.out", "one", "two", silent, "--- slurm-7_2.out", "three"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("state", "word", "printed", "said"),
+    [
+        ("RUNNING", "started", "2026-03-01 12:00:00 [4711] starting Ray on n1", "x: starting Ray on n1"),
+        ("RUNNING", "started", "2026-03-01 12:00:00 [4711] Ray at n1\n0/4 items", "x"),
+        ("RUNNING", "started", "", "x"),
+        ("FAILED", "ended", "2026-03-01 12:00:00 [4711] work_dir: /w is not there on n1", "x: work_dir: /w is not there on n1"),
+        ("FAILED", "ended", "no such job\n2026-03-01 12:00:00 [4711] ended with 2 after 3 s", "x"),
+    ],
+)  # fmt: skip
+def test_status_says_what_an_allocation_says_itself(sent, state, word, printed, said):
+    """Until its driver prints lines."""
+    known = {"4711": slurm.Allocation("4711", state, "x")}
+    address = sent(("4711", [["1", "4711", word, "2"]]), known=known)
+    (Path(address) / "run/submit/0/slurm-4711.out").write_text(printed + "\n")
+    assert Submitted.of(address).allocations() == {"4711": said}
 
 
 def test_json_of_a_job_that_waits_is_none(ctd, sent):
