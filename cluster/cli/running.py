@@ -168,7 +168,8 @@ def open_and_compute(
     """
     from jobs.run.shards import reconsider, run_parts, run_shards
 
-    planning = "starting Ray, planning" if executor.name == "ray" else "planning"
+    starts = executor.name == "ray" and request.address is None
+    planning = "starting Ray, planning" if starts else "planning"
     with told_if_slow(planning, request.as_json):
         store = open_store(executor)
     if not again:
