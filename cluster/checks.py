@@ -1,6 +1,7 @@
 """Check a cluster profile for `ctd clusters`: reachable, equal versions, GPUs, shared folder."""
 
 import os
+import platform
 import secrets
 import subprocess
 from collections import Counter
@@ -10,9 +11,9 @@ from typing import Any
 from cluster.profiles import LocalProfile, Profile, RayProfile, SlurmProfile
 from cluster.ray.reach import knock
 from cluster.slurm import client as slurm
+from cluster.slurm.folders import check_folder, unshared
 from cluster.slurm.script import options
 from cluster.slurm.setup import check_python
-from cluster.submit import check_folder
 from cluster.versions import differences, versions
 from ctd.installed import NO_PLUGIN
 from jobs.errors import JobError, count
@@ -28,11 +29,12 @@ def check(profile: Profile) -> list[dict[str, Any]]:
 
     def folder() -> str:
         check_folder(profile.folder(), "work_dir")
-        return str(profile.folder())
+        why = unshared({"work_dir": profile.folder()})
+        return "; ".join(filter(None, [f"{profile.folder()}, from {platform.node()}", why]))
 
     def same_versions() -> str:
         plugins = check_python(profile, "versions")
-        if profile.n_gpus() and not plugins:
+        if profile.n_gpus() and not plugins and _gpu_nodes(profile):
             raise JobError(
                 f"gpus: {profile.gpus} wanted, and JAX would compute on the CPU: {NO_PLUGIN}"
             )
@@ -40,7 +42,8 @@ def check(profile: Profile) -> list[dict[str, Any]]:
 
     return _lines(
         {
-            "reachable": lambda: _slurm(profile),
+            "reachable": _partitions,
+            "nodes": lambda: _slurm(profile),
             "versions": same_versions,
             "GPUs": lambda: _slurm_gpus(profile),
             "work_dir writable": folder,
@@ -78,23 +81,25 @@ def _slurm(profile: SlurmProfile) -> str:
     slurm.check_partition(profile, "profile")
     asked = [f"#SBATCH {option}" for option in options(profile, "ctd", profile.folder())]
     slurm.try_out("\n".join(["#!/bin/bash", *asked, ""]), profile, "profile")
-    nodes = _nodes(profile)
+    nodes = slurm.nodes(profile)
     if not nodes:
         raise JobError("no node in the partition")
-    counts = Counter(state for _, state, _ in nodes)
+    counts = Counter(node.state for node in nodes)
     return ", ".join(f"{count(n, 'node')} {state}" for state, n in counts.items())
 
 
-def _nodes(profile: SlurmProfile) -> list[tuple[str, str, str]]:
-    """Return (name, state, generic resources such as GPUs) of each node of the partition."""
-    where = [f"--partition={profile.partition}"] if profile.partition else []
-    text = slurm.command("sinfo", "--noheader", "--Node", "--format=%N|%T|%G", *where)
-    lines = (line.split("|") for line in text.splitlines())
-    return list({name: (name, state, resources) for name, state, resources in lines}.values())
+def _partitions() -> str:
+    names = dict.fromkeys(slurm.command("sinfo", "--noheader", "--format=%R").split())
+    return f"partitions {', '.join(names)}"
+
+
+def _gpu_nodes(profile: SlurmProfile) -> list[str]:
+    """The nodes of the partition that have GPUs, and which."""
+    return [f"{n.name} {n.resources}" for n in slurm.nodes(profile) if "gpu" in n.resources]
 
 
 def _slurm_gpus(profile: SlurmProfile) -> str:
-    nodes = [f"{name} {resources}" for name, _, resources in _nodes(profile) if "gpu" in resources]
+    nodes = _gpu_nodes(profile)
     if profile.n_gpus() and not nodes:
         raise JobError(f"gpus: {profile.gpus} wanted, no node of the partition has any")
     return ", ".join(nodes[:8]) or "none"

@@ -15,7 +15,6 @@ import math
 import secrets
 import shlex
 import shutil
-import tempfile
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -28,6 +27,7 @@ import yaml
 from cluster.profiles import LocalProfile, Profile, RayProfile, SlurmProfile, parse_profile
 from cluster.record import Submission
 from cluster.slurm import client as slurm
+from cluster.slurm.folders import check_folder
 from cluster.slurm.script import script
 from cluster.slurm.setup import check_python
 from cluster.tracking import look
@@ -256,6 +256,7 @@ def _submit_to_slurm(order: Order, profile: SlurmProfile, text: str) -> Submissi
     where, home = order.where, order.home()
     check_folder(profile.folder(), f"{where}: work_dir")
     slurm.check_partition(profile.model_copy(update={"nodes": order.nodes}), where)
+    slurm.try_out(text, profile, where)
     check_python(profile, where)
     ready = check_job(order)
     _refuse_second(order)
@@ -275,18 +276,6 @@ def _submit_to_slurm(order: Order, profile: SlurmProfile, text: str) -> Submissi
                 folder.rmdir()
         raise
     return _record(order, number, str(home), shlex.join(_driver(order)))
-
-
-def check_folder(folder: Path, where: str) -> None:
-    """Make the folder and try to write to it; JobError, which begins with `where`, if that fails."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise JobError(
-            f"{where}: {folder} cannot be written ({error.strerror}); give a folder on the shared file system"
-        ) from None
 
 
 def _refuse_second(order: Order) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cluster.cli.choice import remembered_pace
-from cluster.cli.display import err, out, show_json, show_table
+from cluster.cli.display import err, out, show_json, show_table, told_if_slow
 from cluster.cli.options import (
     AcceptChanges,
     AsJson,
@@ -18,7 +18,8 @@ from cluster.cli.options import (
     one_file,
 )
 from cluster.profiles import SlurmProfile, load_profile, profile_names, profiles_folder
-from jobs.errors import JobError, count, duration
+from cluster.slurm.folders import unshared
+from jobs.errors import JobError, advised, count, duration
 from jobs.storage import addresses
 from jobs.store.store import Store
 
@@ -53,35 +54,68 @@ def submit(
     as_json: AsJson = False,
 ) -> None:
     """Send a job file to a cluster, where it goes on over as many allocations as it needs."""
-    from cluster.submit import read_order, text_of
+    from cluster.submit import read_order
     from cluster.submit import submit as send
 
     path, changes = one_file(job, overrides)
     order = read_order(path, cluster, changes, store, array, failed, accept_changes)
     if dry_run:
-        # To standard error: what is redirected to a file is the script alone.
-        for name, said in preview(order).items():
-            err.print(f"{name:16} {said}")
-        text = text_of(order)
-        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+        _show(order)
         return
-    submission = send(order)
+    if _is_complete(order):
+        if as_json:
+            show_json({"complete": True})
+        else:
+            out.print(f"{path}: nothing is left to compute; not submitted")
+        return
+    if isinstance(order.profile, SlurmProfile) and (why := unshared(_folders(order))):
+        err.print(f"warning: {why}", style="yellow")
+    with told_if_slow("planning", as_json or not err.is_terminal):
+        submission = send(order)
     if as_json:
         show_json({"id": submission.id, "kind": submission.kind, "number": submission.numbers[0],
                    "home": submission.home})  # fmt: skip
         return
     what = "allocation" if submission.kind == "slurm" else "job"
-    out.print(f"{what:10} {submission.numbers[0]}")
-    for stage in order.stages:
-        out.print(f"store      {stage.address}")
-    out.print("follow it with ctd status STORE and ctd logs STORE; end it with ctd cancel STORE")
+    _say_sent(f"{what:10} {submission.numbers[0]}", [stage.address for stage in order.stages])
+
+
+def _say_sent(what: str, stores: list[str]) -> None:
+    """Print what was sent, and the commands to type next."""
+    out.print(what)
+    for store in stores:
+        out.print(f"store      {store}")
+    follows, shows, ends = (
+        advised("ctd", name, stores[0]) for name in ("status", "logs", "cancel")
+    )
+    out.print(f"{follows} and {shows} follow it, {ends} ends it")
+
+
+def _is_complete(order: "Order") -> bool:
+    """Whether the job's stores have all of its results, and none is to be computed again."""
+    from cluster.submit import check_job
+
+    again = order.failed or order.accept_changes
+    if again or not all(Store.exists(stage.address) for stage in order.stages):
+        return False
+    check_job(order)
+    stores = [Store.open(stage.address) for stage in order.stages]
+    return all(len(s.committed.numbers()) == s.job.plan.n_shards for s in stores)
 
 
 # --- the preview ------------------------------------------------------------------------------------
 
 
-SHARED = ("nfs", "lustre", "gpfs", "beegfs", "ceph", "fuse", "wekafs", "pvfs2", "orangefs", "panfs", "afs", "cifs", "9p")  # fmt: skip
-"""How the types of file systems begin that several machines see."""
+def _show(order: "Order") -> None:
+    """Print what would be submitted, and below it the preview: to standard error, so that a file gets the script alone."""
+    from cluster.submit import text_of
+
+    with told_if_slow("planning", not err.is_terminal):
+        found, text = preview(order), text_of(order)
+    sys.stdout.write(text if text.endswith("\n") else text + "\n")
+    sys.stdout.flush()
+    for name, said in found.items():
+        err.print(f"{name:16} {said}")
 
 
 def preview(order: "Order") -> dict[str, str]:
@@ -135,37 +169,26 @@ def _of_slurm(order: "Order", profile: SlurmProfile) -> dict[str, str]:
     kind, n_gpus = str(profile.gpus).rpartition(":")[0], profile.n_gpus()
     gpus = f", {count(n_gpus, f'{kind} GPU'.strip())}" if n_gpus else ""
     found = {
-        "allocations": f"{n} of {count(nodes, 'node')} for {duration(profile.time_s())}, started at most {count(profile.max_allocations, 'time')}",
+        "allocations": f"{count(n, 'allocation')}{', each' * (n > 1)} of {count(nodes, 'node')}, for at most {duration(profile.time_s())}, started at most {count(profile.max_allocations, 'time')}",
         "a node": f"{count(profile.cpus, 'CPU')}{gpus}, {profile.memory_gb:g} GB",
     }
-    folders = {"work_dir": profile.folder(), "the job's folder": Path(order.base)}
-    if image := profile.image():
-        folders["container"] = image
-        if not image.exists():
-            found["not found"] = (
-                f"container: {image} does not exist on this machine; the nodes need it"
-            )
-    for stage in order.stages:
-        if (path := addresses.local_path(stage.address)) is not None:
-            folders[f"the store{_of(stage, order)}"] = path.absolute()
-    types = {name: file_system(path) for name, path in folders.items()}
-    here = [f"{name} ({kind})" for name, kind in types.items() if not kind.startswith(SHARED)]
-    if here:
-        found["not shared"] = (
-            f"{', '.join(here)}: nodes may not see what lies on a disk of this machine"
-        )
+    if (image := profile.image()) and not image.exists():
+        found["not found"] = f"container: {image} does not exist on this machine; the nodes need it"
+    if why := unshared(_folders(order)):
+        found["not shared"] = why
     return found
 
 
-def file_system(path: Path) -> str:
-    """Return the type of the file system on which a path lies or would lie, such as ext4 or nfs4."""
-    types = {}
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        # proc(5): the fifth field is where it is mounted; the type follows the dash that ends the optional fields.
-        before, _, after = line.partition(" - ")
-        types[before.split()[4].replace("\\040", " ")] = after.split()[0]
-    known = [str(folder) for folder in (path.resolve(), *path.resolve().parents)]
-    return next(types[folder] for folder in known if folder in types)
+def _folders(order: "Order") -> dict[str, Path]:
+    """The folders that the nodes of Slurm must see, by name; of a store that in which it lies."""
+    assert isinstance(order.profile, SlurmProfile)
+    found = {"work_dir": order.profile.folder(), "the job's folder": Path(order.base)}
+    if image := order.profile.image():
+        found["container"] = image
+    for stage in order.stages:
+        if (path := addresses.local_path(stage.address)) is not None:
+            found[f"the store{_of(stage, order)}"] = path.absolute().parent
+    return found
 
 
 # --- profiles ---------------------------------------------------------------------------------------

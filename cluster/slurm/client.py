@@ -5,8 +5,9 @@ import re
 import subprocess
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from cluster.profiles import SlurmProfile
 from jobs.errors import JobError, count, nearest
@@ -102,9 +103,9 @@ REFUSALS = {
     "lists them",
     "Invalid feature": "constraint: no node has the feature {constraint}; `sinfo -o '%P %f'` lists them",
     "Requested time limit is invalid": "time: {time} is more than the partition allows",
-    "Memory specification": "memory_gb: no node of the partition has {memory_gb} GB",
+    "Memory specification": "memory_gb: no node of the partition has {memory_gb} GB{most}",
     "Requested node configuration is not available": "no node of the partition has cpus: {cpus}, gpus: {gpus} "
-    "and memory_gb: {memory_gb} at once, or it has fewer nodes than {nodes}; `sinfo -N -o '%N %P %c %m %G'` "
+    "and memory_gb: {memory_gb} at once, or it has fewer nodes than {nodes}{most}; `sinfo -N -o '%N %P %c %m %G'` "
     "lists what there is",
     "allocate resources": "the cluster does not take it now: {complaint}",
 }
@@ -138,7 +139,7 @@ def try_out(script: str, profile: SlurmProfile, where: str) -> None:
         command("sbatch", "--test-only", text=script)
     except SlurmError as error:
         # Only now: what is submitted waits.
-        if "busy" not in error.complaint.lower():
+        if not re.search(r"(?i)busy|down, drained", error.complaint):
             raise _refused(error, profile, where) from None
 
 
@@ -146,10 +147,41 @@ def _refused(error: SlurmError, profile: SlurmProfile, where: str) -> JobError:
     """What a refusal of sbatch means, naming the field of the profile at fault where that is known."""
     for pattern, words in REFUSALS.items():
         if pattern.lower() in error.complaint.lower():
-            fields = profile.model_dump() | {"complaint": error.complaint}
+            most = _most(profile) if "{most}" in words else ""
+            fields = profile.model_dump() | {"complaint": error.complaint, "most": most}
             said = words.format_map({k: v if v is not None else "none" for k, v in fields.items()})
             return JobError(f"{where}: {said}\n({error})")
     return JobError(f"{where}: {'' if error.unreached else 'not taken: '}{error}")
+
+
+class Node(NamedTuple):
+    """A node of the partition of a profile."""
+
+    name: str
+    state: str
+    resources: str
+    """Generic ones, such as GPUs."""
+    cpus: int
+    memory_mb: int
+
+
+def nodes(profile: SlurmProfile) -> list[Node]:
+    """Return the nodes of the profile's partition."""
+    where = [f"--partition={profile.partition}"] if profile.partition else []
+    text = command("sinfo", "--noheader", "--Node", "--format=%N|%T|%G|%c|%m", *where)
+    rows = (line.replace("+", "").split("|") for line in text.splitlines())
+    return list({n: Node(n, s, r, int(cpus), int(mb)) for n, s, r, cpus, mb in rows}.values())
+
+
+def _most(profile: SlurmProfile) -> str:
+    """The most that nodes of the profile's partition have; "" if Slurm does not say."""
+    with suppress(JobError, ValueError):
+        if found := nodes(profile):
+            mb, cpus = max(node.memory_mb for node in found), max(node.cpus for node in found)
+            none = "" if any("gpu" in node.resources for node in found) else ", no GPU"
+            gb = mb * 10 // 1024 / 10
+            return f" (its nodes have at most {count(cpus, 'CPU')}, {gb:g} GB ({mb} MB){none})"
+    return ""
 
 
 def _queued(home: str) -> str | None:

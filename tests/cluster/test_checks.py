@@ -15,7 +15,7 @@ ASKED_TOO_MUCH = (
 def lines(tmp_path, monkeypatch):
     """The checks of a profile, by name, on a cluster of one node with a GPU."""
     monkeypatch.setattr(slurm, "check_partition", lambda *_: None)
-    monkeypatch.setattr(slurm, "command", lambda *words, **_: "n1|idle|gpu:1\n")
+    monkeypatch.setattr(slurm, "command", lambda *words, **_: "n1|idle|gpu:1|4|8000\n")
 
     def check(**fields):
         fields = {"memory_gb": 1, "time": 60, "work_dir": str(tmp_path), **fields}
@@ -50,12 +50,17 @@ def test_what_no_node_has_is_refused_as_at_submission(lines, monkeypatch):
         if words[0] == "sbatch":
             asked.append((words, text))
             raise slurm.SlurmError("sbatch", ASKED_TOO_MUCH)
-        return ""
+        return "n1|idle|(null)|2|6000\n" if words[0] == "sinfo" else ""
 
     monkeypatch.setattr(slurm, "command", answer)
-    ok, found = lines(gpus=4, memory_gb=64, sbatch=["--exclude=n13"])["reachable"]
+    ok, found = lines(gpus=4, memory_gb=64, sbatch=["--exclude=n13"])["nodes"]
     assert not ok
     assert found.startswith("profile: no node of the partition has cpus: 4, gpus: 4 and memory_gb")
+    assert "(its nodes have at most 2 CPUs, 5.8 GB (6000 MB), no GPU); `sinfo" in found
+    # Nobody is told to install what no node could use.
+    assert lines(gpus=4)["versions"][0]
+    assert lines(gpus=4)["GPUs"] == (False, "gpus: 4 wanted, no node of the partition has any")
+    asked = asked[:1]
     ((words, text),) = asked
     assert words == ("sbatch", "--test-only")
     assert {"#SBATCH --gpus-per-node=4", "#SBATCH --mem=65536M", "#SBATCH --exclude=n13"} <= {

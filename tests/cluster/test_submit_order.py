@@ -14,7 +14,8 @@ import yaml
 from stores import files
 
 from cluster import versions
-from cluster.cli.submit import file_system, preview
+from cluster.cli.submit import preview
+from cluster.slurm.folders import file_system, unshared
 from cluster.slurm.setup import check_python
 from cluster.submit import check_job, read_order, submit, text_of
 from jobs.errors import JobError
@@ -66,7 +67,8 @@ def test_dry_run_prints_the_script_and_touches_nothing(tmp_path, command_line):
     assert said["store"] == f"{tmp_path}/job.zarr"
     assert re.fullmatch("2 items, 1 group, 1 shard", said["work"])
     assert re.fullmatch(
-        r"1 of \d nodes? for 1 h 0 min, started at most 20 times", said["allocations"]
+        r"1 allocation of 1 node, for at most 1 h 0 min, started at most 20 times",
+        said["allocations"],
     )
 
 
@@ -76,6 +78,49 @@ def test_file_system_is_that_of_the_nearest_mount(tmp_path):
         ["df", "--output=fstype", str(tmp_path)], capture_output=True, text=True, check=True
     )
     assert file_system(tmp_path / "a" / "b") == here.stdout.split()[-1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "written", "said"),
+    [
+        ("nfs4", "", ""),
+        ("ext4", "", "work_dir (ext4), the store (ext4): nodes may not see what lies on a disk of this machine"),
+        ("ext4", "work/cache", "the store (ext4): nodes may not see what lies on a disk of this machine"),
+        ("ext4", "stores/a.zarr/run/submit/1/allocations.tsv", "work_dir (ext4): nodes may not"),
+        ("ext4", "cache", "work_dir (ext4), the store (ext4): "),
+    ],
+)  # fmt: skip
+def test_folders_that_nodes_have_written_to_are_shared(tmp_path, monkeypatch, kind, written, said):
+    monkeypatch.setattr("cluster.slurm.folders.file_system", lambda _: kind)
+    (tmp_path / written).mkdir(parents=True, exist_ok=True)
+    folders = {"work_dir": tmp_path / "work", "the store": tmp_path / "stores"}
+    found = unshared(folders)
+    assert found.startswith(said)
+    assert bool(found) == bool(said)
+
+
+def test_job_that_is_complete_is_not_sent(tmp_path, command_line, monkeypatch):
+    """Another one is, with a warning of folders that nodes may not see, and commands to type."""
+    address, executor = str(tmp_path / "job.zarr"), SerialExecutor(1)
+    path = write(tmp_path, cluster={**SLURM, "work_dir": str(tmp_path / "work")})
+    store = open_or_create(read_job(write(tmp_path)), str(tmp_path), "x", address, executor)
+    path = write(tmp_path, cluster={**SLURM, "work_dir": str(tmp_path / "work")})
+    monkeypatch.setattr("cluster.slurm.client.check_partition", lambda *_: None)
+    monkeypatch.setattr("cluster.slurm.client.try_out", lambda *_: None)
+    monkeypatch.setattr("cluster.slurm.client.submit", lambda *_: "7")
+    monkeypatch.setattr("cluster.slurm.folders.file_system", lambda _: "ext4")
+    code, out, err = command_line("submit", path)
+    assert (code, out.split()[:2]) == (0, ["allocation", "7"])
+    assert (
+        f"`ctd status {address}` and `ctd logs {address}` follow it, `ctd cancel {address}` ends it"
+        in out
+    )
+    assert (
+        "warning: work_dir (ext4), the job's folder (ext4), the store (ext4): nodes may not" in err
+    )
+    run_shards(store, executor)
+    code, out, err = command_line("submit", path)
+    assert (code, out, err) == (0, f"{path}: nothing is left to compute; not submitted\n", "")
 
 
 def test_container_that_is_not_there_is_refused(tmp_path):
@@ -138,6 +183,7 @@ def test_store_of_another_job_is_refused(tmp_path, monkeypatch):
     from cluster.slurm import client as slurm
 
     monkeypatch.setattr(slurm, "check_partition", lambda profile, where: {})
+    monkeypatch.setattr(slurm, "try_out", lambda *_: None)
     path = write(tmp_path, cluster={**SLURM, "work_dir": str(tmp_path / "work")})
     other = parse_job({"kernel": "toy", "seed": 1}, "x")
     open_or_create(other, str(tmp_path), "x", str(tmp_path / "job.zarr"), SerialExecutor(1))
@@ -283,6 +329,7 @@ def test_refused_submission_leaves_the_store_as_it_was(tmp_path, monkeypatch, ch
     if cluster is not RAY:
         cluster = {**SLURM, "work_dir": str(tmp_path / "work"), **cluster}
         monkeypatch.setattr("cluster.slurm.client.check_partition", lambda *_: None)
+        monkeypatch.setattr("cluster.slurm.client.try_out", lambda *_: None)
     monkeypatch.setattr(asked, refuse)
     content = yaml.safe_load((tmp_path / "job.yaml").read_text())
     path, before = write(tmp_path, **content, cluster=cluster), files(changed)
@@ -300,6 +347,7 @@ def test_submission_accepts_changes_and_takes_failed_items_again(tmp_path, monke
     for failed, left in ((False, "0 of 2 shards left"), (True, "1 of 2 shards left")):
         assert preview(read_order(path, None, failed=failed, accept_changes=True))["work"] == left
     monkeypatch.setattr("cluster.slurm.client.check_partition", lambda *_: None)
+    monkeypatch.setattr("cluster.slurm.client.try_out", lambda *_: None)
     monkeypatch.setattr("cluster.slurm.client.submit", lambda *_: "7")
     submit(read_order(path, None, failed=True, accept_changes=True))
     store = Store.open(changed)
