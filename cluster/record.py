@@ -5,12 +5,12 @@ import os
 import re
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from jobs import keys
-from jobs.errors import EXIT_STOPPED
+from jobs.errors import EXIT_STOPPED, advised
 from jobs.storage import addresses, connect, objects
 
 GIVEN_UP = {
@@ -20,6 +20,9 @@ GIVEN_UP = {
     "unqueued": "Slurm did not queue the next allocation: `ctd submit` goes on",
 }
 """The last word of an allocation in allocations.tsv -> what it means."""
+
+SUBMIT_AGAIN = "the same `ctd submit`"
+"""The command, for messages, that goes on with what was submitted: `ctd resume` would compute here, on a login node."""
 
 SAID = re.compile(r"[\d-]{10} [\d:]{8} \[\S+\] (.*)")
 """A line that an allocation's script prints, beside those of the driver."""
@@ -45,6 +48,12 @@ class Submission:
     """The driver's command."""
     submitted: float
     """When it was sent (time.time)."""
+    words: list[str] = field(default_factory=list)
+    """Those after `ctd submit` that sent it; none from Python."""
+
+    def again(self) -> str:
+        """Return the command, for messages, that goes on with it."""
+        return advised("ctd", "submit", *self.words) if self.words else SUBMIT_AGAIN
 
     @property
     def is_cancelled(self) -> bool:

@@ -64,6 +64,8 @@ class Order:
     """What of an existing store to compute again: see `jobs.run.shards.reconsider`."""
     sees: tuple[str, ...] = ()
     """Further folders that a container must see: that of a notebook, where its file names begin."""
+    words: tuple[str, ...] = ()
+    """Those after `ctd submit` that send the job again, from any folder."""
     id: str = field(
         default_factory=lambda: f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     )
@@ -161,7 +163,13 @@ def read_order(
         store = str(folder.expanduser().absolute())
     stages = read_stages(path, overrides, store)
     base = str(path.resolve().parent)
-    return Order(path, content, stages, base, profile, where, array or 0, failed, accept_changes)
+    given = str(Path(cluster).absolute()) if cluster and Path(cluster).suffix else cluster
+    options = {"--cluster": given, "--store": store, "--array": str(array) if array else None}
+    words = [str(path.absolute()), *(overrides or ())]
+    words += [word for option, value in options.items() if value for word in (option, value)]
+    return Order(
+        path, content, stages, base, profile, where, array or 0, failed, accept_changes, words=tuple(words)
+    )  # fmt: skip
 
 
 def read_profile(given: object, where: str, here: str) -> SlurmProfile | RayProfile:
@@ -329,7 +337,7 @@ def _record(order: Order, number: str, home: str, command: str) -> Submission:
     submission = Submission(
         order.id, profile.kind, [number], home,
         profile.model_dump(mode="json", exclude_defaults=True) | {"kind": profile.kind},
-        command, time.time(),
+        command, time.time(), list(order.words),
     )  # fmt: skip
     for stage in order.stages:
         store = connect.open_objects(stage.address, create=True)

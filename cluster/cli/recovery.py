@@ -17,7 +17,7 @@ from cluster.cli.options import (
     Trust,
 )
 from cluster.cli.running import Request, open_to_compute, run_store
-from cluster.cli.stopping import SUBMIT_AGAIN, to_resume
+from cluster.cli.stopping import to_resume
 from cluster.record import submissions
 from cluster.tracking import (
     FORGOTTEN,
@@ -60,7 +60,7 @@ def status(store: StorePath, as_json: AsJson = False) -> None:
         return
     # Who has given up says itself what to do.
     idle = not (found["complete"] or found["running"] or sent.goes_on or sent.given_up)
-    continues = SUBMIT_AGAIN if sent.lines else resume_command(opened)
+    continues = sent.again or resume_command(opened)
     if sent.goes_on and found["stopped"]:
         found |= {"running": _starting(found["stopped"], sent.has_begun), "stopped": None}
     show_facts(*status_lines(found, f"{continues} continues it" if idle else ""))
@@ -90,6 +90,8 @@ class Sent(NamedTuple):
     """Whether one waits or runs, and is not to stop."""
     has_begun: bool
     """Whether one has started."""
+    again: str = ""
+    """The command that goes on with it."""
 
 
 def _submitted(store: str) -> Sent:
@@ -114,7 +116,7 @@ def _submitted(store: str) -> Sent:
     given_up = [f"given up: {text}" for text in dict.fromkeys(why.values())] if is_left else []
     goes_on = any(map(is_going_on, last.values())) and not newest.is_cancelled
     has_begun = newest.kind == "ray" or bool(newest.history())
-    return Sent([*lines, *silent], given_up, goes_on, has_begun)
+    return Sent([*lines, *silent], given_up, goes_on, has_begun, newest.again())
 
 
 def status_lines(
@@ -225,7 +227,7 @@ def cancel(store: StorePath) -> None:
     elif objects.read(place, keys.JOB) is None:
         out.print(f"stopped {describe(stopped)}; its command begins again")
     else:
-        again = SUBMIT_AGAIN if sent else to_resume(store)
+        again = submissions(store)[-1].again() if sent else to_resume(store)
         out.print(f"stopped {describe(stopped)}; {again} continues it")
 
 

@@ -18,8 +18,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import NoReturn
 
-from cluster.cli.stopping import SUBMIT_AGAIN
 from cluster.ray.reach import accepts
+from cluster.record import SUBMIT_AGAIN
 from jobs.errors import count
 from jobs.pipeline import Stage
 from jobs.run.stop import blocked_signal

@@ -10,9 +10,6 @@ from jobs.run.stop import Stop
 from jobs.storage.objects import is_storage_error
 from jobs.store.store import Store, resume_command
 
-SUBMIT_AGAIN = "the same `ctd submit`"
-"""The command, for messages, that goes on with what was submitted: `ctd resume` would compute here, on a login node."""
-
 SAY_S = 1.0
 """Longest wait of a signal's handler until its line is printed (s)."""
 

@@ -101,26 +101,29 @@ def test_folders_that_nodes_have_written_to_are_shared(tmp_path, monkeypatch, ki
 
 def test_job_that_is_complete_is_not_sent(tmp_path, command_line, monkeypatch):
     """Another one is, with a warning of folders that nodes may not see, and commands to type."""
+    path, profile = write(tmp_path), tmp_path / "lab.yaml"
+    profile.write_text(yaml.safe_dump({**SLURM, "work_dir": str(tmp_path / "work")}))
     address, executor = str(tmp_path / "job.zarr"), SerialExecutor(1)
-    path = write(tmp_path, cluster={**SLURM, "work_dir": str(tmp_path / "work")})
-    store = open_or_create(read_job(write(tmp_path)), str(tmp_path), "x", address, executor)
-    path = write(tmp_path, cluster={**SLURM, "work_dir": str(tmp_path / "work")})
-    monkeypatch.setattr("cluster.slurm.client.check_partition", lambda *_: None)
-    monkeypatch.setattr("cluster.slurm.client.try_out", lambda *_: None)
-    monkeypatch.setattr("cluster.slurm.client.submit", lambda *_: "7")
+    store = open_or_create(read_job(path, ["seed=1"]), str(tmp_path), "x", address, executor)
+    slurm = "cluster.slurm.client."
+    monkeypatch.setattr(f"{slurm}check_partition", lambda *_: None)
+    monkeypatch.setattr(f"{slurm}try_out", lambda *_: None)
+    monkeypatch.setattr(f"{slurm}submit", lambda *_: "7")
+    monkeypatch.setattr(f"{slurm}allocations", lambda _: {})
     monkeypatch.setattr("cluster.slurm.folders.file_system", lambda _: "ext4")
-    code, out, err = command_line("submit", path)
+    monkeypatch.chdir(tmp_path)
+    submit = ("submit", "job.yaml", "seed=1", "--cluster", "lab.yaml")
+    code, out, err = command_line(*submit)
     assert (code, out.split()[:2]) == (0, ["allocation", "7"])
-    assert (
-        f"`ctd status {address}` and `ctd logs {address}` follow it, `ctd cancel {address}` ends it"
-        in out
-    )
-    assert (
-        "warning: work_dir (ext4), the job's folder (ext4), the store (ext4): nodes may not" in err
-    )
+    commands = [f"`ctd {name} {address}`" for name in ("status", "logs", "cancel")]
+    assert "{} and {} follow it, {} ends it".format(*commands) in out
+    assert "warning: work_dir (ext4), the job's folder (ext4), the store (ext4): nodes may" in err
+    out = command_line("status", address)[1]
+    assert f"`ctd submit {path} seed=1 --cluster {profile}` continues it\n" in out
     run_shards(store, executor)
-    code, out, err = command_line("submit", path)
-    assert (code, out, err) == (0, f"{path}: nothing is left to compute; not submitted\n", "")
+    said = "job.yaml: nothing is left to compute; not submitted\n"
+    assert command_line(*submit) == (0, said, "")
+    assert "continues it" not in command_line("status", address)[1]
 
 
 def test_container_that_is_not_there_is_refused(tmp_path):
