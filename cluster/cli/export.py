@@ -11,6 +11,7 @@ from cluster.cli.query import say_how_much
 from jobs.errors import JobError, advised, count
 from jobs.redact import redact
 from jobs.storage.addresses import beside
+from jobs.storage.connect import refuse_taken
 from jobs.store.store import Store
 
 What = Annotated[
@@ -142,6 +143,7 @@ def _one(store: str, item: str | None, path: str | None, results: bool) -> None:
         )
     from jobs.inputs.items import export as write
 
+    refuse_taken(path)
     write(Store.open(store), int(item), path, "results" if results else "weights")
     out.print(f"wrote {path}")
 

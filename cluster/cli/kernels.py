@@ -247,10 +247,12 @@ def weights(
     """Show the network that a file holds: its cell, sizes and tensors; or convert it."""
     from ctd.cells import sizes
     from ctd.weights import check_ending, read_tensors, understand, write_weights
+    from jobs.storage.connect import refuse_taken
 
     try:
         if to is not None:
             check_ending(to)
+            refuse_taken(str(to))
         tensors = read_tensors(_local(file))
         tensors = tensors.under(only) if only else tensors
         if not as_json:

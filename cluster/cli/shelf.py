@@ -10,6 +10,7 @@ import typer
 from cluster.cli.display import err, n_rows, out, records, show_json, show_table
 from cluster.cli.options import AsJson, StorePath, Trust, all_of, check_target, words_of
 from jobs.errors import JobError, advised, count
+from jobs.storage.connect import refuse_taken
 from jobs.store.store import Store
 
 
@@ -158,6 +159,7 @@ def archive(
     of it by RO-Crate."""
     from jobs.export.archive import About, write_archive
 
+    refuse_taken(str(to))
     opened = Store.open(store)
     n = write_archive(opened, to, About(license_, author or (), date))
     size = f"{to.stat().st_size / 1e6:.3g} MB"

@@ -195,7 +195,7 @@ def _about(store: Store, item: int) -> dict[str, Any]:
 
 
 def export(store: Store, item: int, path: str | Path, part: str = "weights") -> None:
-    """Write one item's trained model, or its other results, to a file, locally or on an object store.
+    """Write one item's trained model, or its other results, to a file, locally or on an object store; a file there is replaced.
 
     The path's ending chooses the format. The file of a network can be the `weights` of other jobs.
 

@@ -16,7 +16,7 @@ from jobs.inputs.items import WEIGHTS, item_params, place_of
 from jobs.query.query import rows
 from jobs.query.tables import REPLICATES, ask, shown_for, varied
 from jobs.spec.trust import modules_of
-from jobs.storage.addresses import join
+from jobs.storage.addresses import beside, join
 from jobs.store.arrays import plain
 from jobs.store.store import Metric, Mode, Store, known_kernel, metric_of
 
@@ -186,9 +186,10 @@ def table_of(found: Mapping[str, Best]) -> dict[str, list[Any]]:
 def commands(store: Store, item: int) -> dict[str, str]:
     """Next step for an item -> its command: write its files, or run a job that its kernel proposes."""
     where = shlex.quote(store.address)
-    found = {"its results as a file": f"ctd export {where} {item} best.h5 --results"}
+    file = shlex.quote(f"{beside(store.address).name}-{item}.h5")
+    found = {"its results as a file": f"ctd export {where} {item} {file} --results"}
     if any(name.startswith(WEIGHTS) for name in store.names(0)):
-        found = {"its trained model as a file": f"ctd export {where} {item} best.h5"}
+        found = {"its trained model as a file": f"ctd export {where} {item} {file}"}
     kernel = known_kernel(store)
     if kernel is None or kernel.next_jobs is None:
         return found

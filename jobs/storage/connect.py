@@ -146,6 +146,21 @@ def first_request[T](address: str, request: Callable[[], T]) -> T:
         raise objects.failed(text, error) from None
 
 
+def refuse_taken(address: str) -> None:
+    """Raise JobError if there is a file at an address, which a command would replace.
+
+    >>> refuse_taken("not_there.h5")
+    """
+    path = addresses.local_path(address)
+    if path is not None:
+        taken = path.is_file()
+    else:
+        place = remote(address, IMPATIENT)
+        taken = first_request(address, lambda: objects.read_range(place, "", 0, 1)) is not None
+    if taken:
+        raise JobError(f"{address}: exists already; delete it, or give another name")
+
+
 # --- a store in a zip archive ---------------------------------------------------------------------
 
 

@@ -1,6 +1,7 @@
 """`ctd weights` and `ctd export`: what a file holds, converted; a trained network for other frameworks."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 from cli_jobs import refused
@@ -63,6 +64,13 @@ def test_export_writes_a_trained_network_for_pytorch(ctd):
         code, out, err = ctd("export", "train.zarr", 0, name)
         assert code == 0, err
         assert f"wrote {name}" in out
+        before = Path(name).read_bytes()
+        for again in (
+            ("export", "train.zarr", 1, name),
+            ("weights", "train.zarr::1", "--to", name),
+        ):
+            refused(ctd(*again), f"{name}: exists already; delete it, or give another name")
+        assert Path(name).read_bytes() == before
         networks.append(read_weights(name))
     assert "rnn.weight_hh_l0" in read_tensors("net.pt").arrays
     for found in networks:

@@ -174,6 +174,8 @@ def test_archive_on_the_command_line(ctd, store, tmp_path):
     code, out, err = ctd("archive", store.address, tmp_path / "o.zip", "--author", "Ada", "--license", "CC-BY-4.0")  # fmt: skip
     assert (code, err) == (0, "")
     assert out.startswith("wrote ")
+    code, _, err = ctd("archive", store.address, tmp_path / "o.zip")
+    assert (code, "o.zip: exists already; delete it" in err) == (2, True), err
     for command in (
         ["status"],
         ["query"],

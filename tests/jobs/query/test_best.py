@@ -148,7 +148,7 @@ def test_ctd_best(trained, ctd):
         f"item           {found['item']}, the best of 6 by eval_loss (less is better)"
     )
     assert "3 seeds        mean" in out
-    assert f"ctd export {trained.address} {found['item']} best.h5" in out
+    assert f"ctd export {trained.address} {found['item']} nets-{found['item']}.h5" in out
     code, out, err = ctd("best", trained.address, finished("toy").address)
     head, row = (line.split() for line in out.splitlines())
     assert (code, head) == (0, ["store", "item", "eval_loss", "learning_rate", "seed"])

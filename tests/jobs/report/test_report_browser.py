@@ -474,7 +474,7 @@ def test_an_item_opens_by_its_link_with_all_that_is_known_of_it(visit, pages):
         "rate",
         "push",
         f"--item {failed}",
-        f"item-{failed}.h5",
+        f"-{failed}.h5",
         HOSTILE,
         " committed, ",
     ):

@@ -203,6 +203,8 @@ def test_commands_take_an_address(s3, ctd, address, tmp_path, monkeypatch):
     for target in ("item.h5", "s3://lab/item.h5"):
         code, out, err = ctd("export", address, 3, target, "--results")
         assert (code, out) == (0, f"wrote {target}\n"), err
+    code, _, err = ctd("export", address, 2, target, "--results")
+    assert (code, f"{target}: exists already; delete it" in err) == (2, True), err
     (tmp_path / "copy.h5").write_bytes(s3.objects("item.h5")["item.h5"])
     here, there = read_hdf5("item.h5"), read_hdf5("copy.h5")
     assert here.keys() == there.keys()

@@ -97,12 +97,12 @@ function showItem() {
 }
 
 function itemParts(id) {
-  const [table, row] = ITEMS.rows.get(id), own = id % OFFSET, store = (STATE.content.stores || [STATE.content.store])[Math.floor(id / OFFSET)], quoted = /^[\w./:@-]+$/.test(store) ? store : `'${store.replace(/'/g, "'\\''")}'`;
+  const [table, row] = ITEMS.rows.get(id), own = id % OFFSET, store = (STATE.content.stores || [STATE.content.store])[Math.floor(id / OFFSET)], quoted = shellQuoted(store);
   const swept = table.columns.filter((c) => ITEMS.names.includes(c.name)), rest = table.columns.filter((c) => !ITEMS.names.includes(c.name) && c.name !== "item");
   const told = (columns) => listed(columns.map((c) => [c.name, fmt(valueOf(c, row)), c.title]));
   const mine = STATE.content.failures.filter((f) => f.what === "item" && f.ids.includes(own) && (f.store || 0) === Math.floor(id / OFFSET));
   const ids = [...ITEMS.rows.keys()].sort((a, b) => a - b), at = ids.indexOf(id), link = (to, text) => el("a", { href: `#item=${to}` }, text);
-  const commands = [`ctd query ${quoted} --where 'item == ${own}' --columns all`, `ctd logs ${quoted} --item ${own}`, `ctd export ${quoted} ${own} item-${own}.h5`];
+  const commands = [`ctd query ${quoted} --where 'item == ${own}' --columns all`, `ctd logs ${quoted} --item ${own}`, `ctd export ${quoted} ${own} ${shellQuoted(`${store.replace(/^.*\//, "").replace(/\.(zarr|zip)$/, "")}-${own}.h5`)}`];
   return [
     el("div", { className: "head" }, el("h2", { id: "item-title" }, `Item ${own}${STATE.content.stores ? ` of ${ITEMS.value(id, "store")}` : ""}`),
       el("div", { className: "controls" }, ...(at > 0 ? [link(ids[at - 1], "‹ previous")] : []), ...(at < ids.length - 1 ? [link(ids[at + 1], "next ›")] : []),
@@ -114,6 +114,10 @@ function itemParts(id) {
     ...log(table, row, Math.floor(id / OFFSET)),
     el("h3", {}, "From a terminal"), el("pre", { tabIndex: 0 }, commands.join("\n")),
   ];
+}
+
+function shellQuoted(text) {
+  return /^[\w./:@-]+$/.test(text) ? text : `'${text.replace(/'/g, "'\\''")}'`;
 }
 
 // What happened to the shard that holds a row of the table of items.
