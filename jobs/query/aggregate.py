@@ -16,12 +16,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from jobs.errors import JobError, nearest
-from jobs.query.columns import Column, Text, categories
+from jobs.query.columns import Column, Text, as_array, categories
 from jobs.query.expression import Expression, fault, parse
 from jobs.query.tables import Table
 
 if TYPE_CHECKING:
     import pandas as pd
+
+MOST_GROUPS = 3
+"""Most groups that a note names."""
 
 FUNCTIONS = ("count", "mean", "median", "std", "sem", "min", "max", "sum", "quantile")
 
@@ -90,12 +93,17 @@ def _aggregate(text: str, node: ast.expr) -> Aggregate:
 
 
 def aggregate(
-    table: Table, rows: Any, group_by: Sequence[str], wanted: Sequence[Aggregate]
+    table: Table,
+    rows: Any,
+    group_by: Sequence[str],
+    wanted: Sequence[Aggregate],
+    tell_failed: bool = False,
 ) -> "pd.DataFrame":
     """Aggregate rows of a table: one row for each combination of values of `group_by`, in ascending order.
 
     rows: the rows to aggregate. The columns are those of `group_by`, then one per aggregate. Without `group_by`
-    there is one row. `attrs["notes"]` says how many values are NaN, which aggregates leave out.
+    there is one row. `attrs["notes"]` says how many values are NaN, which aggregates leave out, and with
+    `tell_failed` how many are of failed items, which count.
     """
     import pandas as pd
 
@@ -122,7 +130,42 @@ def aggregate(
     frame = pd.DataFrame(found)
     nan = {e.text: int(np.isnan(values[e.label]).sum()) for e in wanted if _leaves_out(e, values)}
     frame.attrs["notes"] = [f"{of}: {k:,} of {n:,} NaN left out" for of, k in nan.items() if k]
+    numbers = [values[e.label] for e in wanted if _leaves_out(e, values)]
+    if numbers and tell_failed and "status" in table.names:
+        failed = _is(columns["status"], "failed") & ~np.isnan(numbers).all(axis=0)
+        n_failed = pd.Series(failed).groupby(keys, dropna=False, observed=True).sum().to_numpy()
+        if failed.any():
+            why = _words(columns["outcome"][failed]) if "outcome" in table.names else ""
+            frame.attrs["notes"].append(_failed(frame[[*group_by]], n_failed, sizes, why))
     return frame
+
+
+def _is(column: Column, text: str) -> np.ndarray:
+    """Which rows of a column of texts are `text`."""
+    return as_array(column) == text
+
+
+def _words(column: Column) -> str:
+    """The texts of a column, in brackets."""
+    texts = sorted({*as_array(column)} - {""})
+    return f" ({', '.join(texts)})" * bool(texts)
+
+
+def _failed(groups: "pd.DataFrame", failed: Any, sizes: Any, why: str) -> str:
+    """Say how many of the items that aggregates count have failed, and in which groups. failed, sizes: items of each group."""
+    text = lambda value: f"{value:.4g}" if isinstance(value, float) else str(value)
+    having = np.flatnonzero(failed)
+    parts = [
+        f"{failed[k]:,} of {sizes.iloc[k]:,} in "
+        + ", ".join(f"{name} {text(groups[name].iloc[k])}" for name in groups)
+        for k in having[:MOST_GROUPS]
+    ]
+    more = f" and {len(having) - MOST_GROUPS:,} more groups" * (len(having) > MOST_GROUPS)
+    where = f": {', '.join(parts)}{more}" if len(groups.columns) else ""
+    return (
+        f"{failed.sum():,} of {sizes.sum():,} items that count failed{why}{where}; "
+        "--where \"status == 'done'\" leaves such out"
+    )
 
 
 def _leaves_out(entry: Aggregate, values: Mapping[str, np.ndarray]) -> bool:

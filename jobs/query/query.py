@@ -69,7 +69,8 @@ def query(store: Store | Source, where: str | None = None, **asked: Unpack[Asked
         asked: table, sort, limit, columns, group_by and agg, see `Asked`.
 
     Returns:
-        A frame whose `attrs["table"]` names the table; `attrs["notes"]` of aggregates says how many NaN they leave out.
+        A frame whose `attrs["table"]` names the table; `attrs["notes"]` of aggregates says how many NaN they leave out, and how many failed
+            items count.
 
     >>> from jobs.store.store import Store
     >>> store = Store.open("points.zarr")
@@ -134,7 +135,9 @@ def _aggregates(store: Store | Source, where: str | None, asked: Asked) -> pd.Da
     def groups(tables: Source) -> pd.DataFrame:
         table, rows = find(tables, asked.get("table"), test, named=named)
         table.prefetch(named)
-        frame = aggregate(table, rows, group_by, wanted)
+        # A condition or a group that names either sets failed items apart.
+        decides = {"status", "outcome"} & {*group_by, *(test.names if test else ())}
+        frame = aggregate(table, rows, group_by, wanted, tell_failed=not decides)
         frame.attrs["table"] = table.name
         return frame
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stores import copied_run, make
+from stores import JOB, copied_run, make, run
 
 from jobs.errors import JobError
 from jobs.gather.gather import gather, set_gather
@@ -320,6 +320,25 @@ def test_aggregates_say_how_many_nan_they_leave_out(store):
     asked = "mean(norm + 0 / (n - 3)), max(norm + 0 / (n - 3)), mean(norm), count(norm / 0), std(n)"
     found = query(store, agg=asked, group_by="push")
     assert found.attrs["notes"] == ["norm + 0 / (n - 3): 22 of 44 NaN left out"]
+
+
+def test_aggregates_say_how_many_failed_items_count(tmp_path):
+    """Unless the question sets them apart, or they have no value."""
+    rates = [-0.5, 0.5, 1e30, 1e31, 1e32, 1e33, 1e34]
+    ends, _ = run(tmp_path / "ends.zarr", {**JOB, "sweep": {"grid": {"rate": rates}}})
+    said = lambda *where, **asked: query(ends, *where, **asked).attrs["notes"]
+    leave = "--where \"status == 'done'\" leaves such out"
+    assert said(agg="mean(norm), count") == [f"5 of 7 items that count failed (diverged); {leave}"]
+    assert said("rate < 1e31", agg="min(norm)", group_by="rate") == [
+        f"1 of 3 items that count failed (diverged): 1 of 1 in rate 1e+30; {leave}"
+    ]
+    [many] = said(agg="mean(norm)", group_by="rate")
+    assert ": 1 of 1 in rate 1e+30, 1 of 1 in rate 1e+31, 1 of 1 in rate 1e+32 and 2 more groups; " in many  # fmt: skip
+    assert not said("status != 'dropped'", agg="mean(norm)")
+    assert not said(agg="mean(norm)", group_by="outcome")
+    assert not said(agg="mean(norm < 1), count(norm)")
+    without_values = said(agg="mean(norm + 0 * norm)", group_by="rate")
+    assert without_values == ["norm + 0 * norm: 5 of 7 NaN left out"]
 
 
 def test_aggregates_are_called_as_written():
