@@ -3,6 +3,7 @@
 import json
 import re
 import warnings
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from functools import partial
@@ -32,12 +33,13 @@ def find_stores(given: Iterable[str], tell: Callable[[str], object] = warnings.w
     """Return the addresses of stores, each once, in the order in which they are named.
 
     A store in a folder is left out if another one there has its items, so that no item counts twice: archives beside their
-    store, further archives of one store, and the stores that a merged one was made of.
+    store, copies, and the stores that a merged one was made of.
 
     Args:
         given: addresses. A store stands for itself, a folder for the stores up to three levels below it, and * ? [...] are
             patterns. So are s3://BUCKET/PREFIX and s3://BUCKET/*.zarr.
-        tell: called with a line if stores are left out.
+        tell: called with a line if stores are left out, and with a line if items count twice all the same: several stores are
+            named, or merged, that hold them.
 
     Raises:
         JobError: a pattern matches no store, or a folder has none. An address where nothing is, is returned as it is.
@@ -56,44 +58,79 @@ def find_stores(given: Iterable[str], tell: Callable[[str], object] = warnings.w
         is_itself = len(below) == 1 and _matching(address) == [*below]
         if _is_pattern(address) or is_itself:
             named |= below.keys()
-    copies = {} if found.keys() <= named else _copies(found, named)
+    if len(found) == 1:
+        return [*found]
+    ids, made_of = _identities(found)
+    copies = _copies(ids, made_of, named)
     if copies:
         some = [f"{where} ({why})" for where, why in copies.items()][:MOST_TOLD]
         more = f" and {len(copies) - MOST_TOLD} more" if len(copies) > MOST_TOLD else ""
         text = f"left out, so that no item counts twice: {', '.join(some)}{more}"
         tell(f"{text}; name a store to take it too")
-    return [where for where in found if where not in copies]
+    kept = [where for where in found if where not in copies]
+    for line in _twice(kept, ids, made_of):
+        tell(line)
+    return kept
 
 
-def _copies(found: Mapping[str, bytes], named: Collection[str]) -> dict[str, str]:
-    """Address -> why its items are those of another store, for stores that are not named. found: address -> its run/job.json."""
+Identities = Mapping[str, str | None]
+"""Address -> identity of the store there, None if it is not known."""
+Parts = Mapping[str, Mapping[str | None, str]]
+"""Address -> identity -> address at that time, of the stores that the store there was merged from."""
+
+
+def _identities(found: Mapping[str, bytes]) -> tuple[Identities, Parts]:
+    """found: address -> run/job.json of the store there."""
     jobs = {where: verified(data) or {} for where, data in found.items()}
     ids = {where: _identity(job, "digest") for where, job in jobs.items()}
-    # A store may have several archives: one that is named is taken first, then the store itself.
-    rank = lambda where: (where not in named, _is_archive(where))
-    whole: dict[str | None, str] = {}
-    for where in sorted(found, key=rank):
-        whole.setdefault(ids[where], where)
     made_of = {
-        where: {_identity(part, "spec_sha256") for part in _parts(job)}
+        where: {_identity(part, "spec_sha256"): str(part.get("store")) for part in _parts(job)}
         for where, job in jobs.items()
     }
+    return ids, made_of
+
+
+def _copies(ids: Identities, made_of: Parts, named: Collection[str]) -> dict[str, str]:
+    """Address -> why its items are those of another store, for stores that are not named."""
+    n_of = Counter(one for one in ids.values() if one is not None)
+    is_begun = lambda where: n_of[ids[where]] > 1 and _reader(where)(where)(keys.CARD) is None
+    # Of several copies one that is named is taken first, then a store before its archives, then one that is finished.
+    rank = lambda where: (where not in named, _is_archive(where), is_begun(where))
+    whole: dict[str | None, str] = {}
+    for where in sorted(ids, key=rank):
+        whole.setdefault(ids[where], where)
     inside = set[str | None]().union(*made_of.values())
     # Named after what is kept: neither merged itself, nor, where both are there, an archive.
-    outermost = [where for where in found if ids[where] not in inside]
+    outermost = [where for where in ids if ids[where] not in inside]
     outermost.sort(key=_is_archive, reverse=True)
     parts = {part: where for where in outermost for part in made_of[where]}
     copies = {}
-    for where in found:
-        one = ids[where]
+    for where, one in ids.items():
         if where in named or one is None:
             continue
         if one in parts:
             copies[where] = f"merged into {parts[one]}"
-        elif _is_archive(where) and whole[one] != where:
+        elif whole[one] != where:
             of = "of the store in " if _is_archive(whole[one]) else "of "
-            copies[where] = f"an archive {of}{whole[one]}"
+            copies[where] = f"{'an archive' if _is_archive(where) else 'a copy'} {of}{whole[one]}"
     return copies
+
+
+def _twice(kept: Collection[str], ids: Identities, made_of: Parts) -> Iterator[str]:
+    """Yield a line for each set of stores, of those kept, that hold the same items."""
+    here = {one: where for where, one in reversed(ids.items())}
+    names: dict[tuple[str, ...], list[str]] = {}
+    for one in dict.fromkeys(one for where in kept for one in (ids[where], *made_of[where])):
+        holders = tuple(where for where in kept if one in (ids[where], *made_of[where]))
+        if one is not None and len(holders) > 1:
+            name = here.get(one) or made_of[holders[0]][one]
+            names.setdefault(holders, []).append(name)
+    for holders, held in names.items():
+        *most, last = holders
+        often = "twice" if len(holders) == 2 else f"{len(holders)} times"
+        yield (
+            f"{', '.join(most)} and {last} hold the same items, which count {often}: those of {', '.join(held)}"
+        )
 
 
 def _identity(job: Mapping[str, object], digest: str) -> str | None:

@@ -4,6 +4,7 @@ import json
 import shutil
 import zipfile
 import zlib
+from pathlib import Path
 
 import pytest
 from stores import JOB, make, run
@@ -16,6 +17,7 @@ from jobs.gather.merge import merge
 from jobs.query.shelf import list_stores
 from jobs.storage import connect, objects
 from jobs.store.finding import find_stores
+from jobs.store.store import Store
 
 SMALL = {**JOB, "sweep": {"grid": {"rate": [0.1, 0.2]}}}
 
@@ -24,15 +26,10 @@ SMALL = {**JOB, "sweep": {"grid": {"rate": [0.1, 0.2]}}}
 def lab(tmp_path_factory):
     """lab/{a1.zarr, a2.zarr, deep/b.zarr, deep/er/c.zarr, 1/2/3/4.zarr}, and folders without a store."""
     lab = tmp_path_factory.mktemp("lab")
-    for name in (
-        "a1.zarr",
-        "a2.zarr",
-        "deep/b.zarr",
-        "deep/er/c.zarr",
-        "1/2/3/4.zarr",
-        ".hid/d.zarr",
+    for k, name in enumerate(
+        ("a1.zarr", "a2.zarr", "deep/b.zarr", "deep/er/c.zarr", "1/2/3/4.zarr", ".hid/d.zarr")
     ):
-        make(lab / name, SMALL)
+        make(lab / name, {**SMALL, "seed": k})
     (lab / "empty").mkdir()
     return lab
 
@@ -121,7 +118,39 @@ def test_no_item_of_a_folder_counts_twice(copies, tmp_path, monkeypatch, gone, g
     lines = []
     assert find_stores(given, lines.append) == found
     begins, ends = "left out, so that no item counts twice: ", "; name a store to take it too"
-    assert lines == ([f"{begins}{told}{ends}"] if told else [])
+    assert lines[: bool(told)] == ([f"{begins}{told}{ends}"] if told else [])
+    # What is named is taken all the same.
+    assert lines[bool(told) :] == {
+        "b.zarr": ["all.zarr and b.zarr hold the same items, which count twice: those of b.zarr"],
+        "a.zip": [
+            "a.zarr, all.zarr and a.zip hold the same items, which count 3 times: those of a.zarr"
+        ],
+    }.get(given[-1], [])
+
+
+def test_items_that_two_merged_stores_share_are_told(copies, tmp_path, monkeypatch):
+    for name in ("a.zarr", "b.zarr"):
+        shutil.copytree(copies / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    c, d = (run(tmp_path / f"{n}.zarr", {**SMALL, "seed": k})[0] for k, n in enumerate("cd", 8))
+    a = Store.open("a.zarr")
+    for other in (c, d):
+        merge([a, other], other.address.replace(".zarr", "+a.zarr"))
+    lines = []
+    assert find_stores(["."], lines.append) == ["b.zarr", "c+a.zarr", "d+a.zarr"]
+    assert lines[1:] == [
+        "c+a.zarr and d+a.zarr hold the same items, which count twice: those of a.zarr"
+    ]
+
+
+def test_a_copy_in_a_folder_is_left_out_and_a_finished_one_taken(copies, tmp_path, monkeypatch):
+    for name in ("early", "late", "latest"):
+        shutil.copytree(copies / "a.zarr", tmp_path / f"{name}.zarr")
+    monkeypatch.chdir(tmp_path)
+    Path("early.zarr/run/card.json").unlink()
+    lines = []
+    assert find_stores(["."], lines.append) == ["late.zarr"]
+    assert "early.zarr (a copy of late.zarr), latest.zarr (a copy of late.zarr); " in lines[0]
 
 
 def test_archives_without_their_store_count_once(copies, tmp_path, monkeypatch):
