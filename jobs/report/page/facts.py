@@ -12,6 +12,7 @@ from jobs.errors import count, duration
 from jobs.report.history import by_shard, history_lines
 from jobs.report.page.encode import MAX_MARKS, plot_json
 from jobs.report.summary import counted, forked_from, state_of
+from jobs.report.warnings import failing_outcomes
 from jobs.store.events import Event, read_events
 from jobs.store.marker import FailedItem, Marker
 from jobs.store.store import Store
@@ -40,15 +41,19 @@ def facts(store: Store) -> dict[str, Any]:
     found = state_of(store, markers, events, failing)
     made = dict(store.job.provenance)
     failures = failures_of(failing, events, {m.shard.number for m in markers})
+    described = store.description
+    outcomes = [
+        {**one._asdict(), "n": found["outcomes"].get(one.name, 0)} for one in described.outcomes
+    ]
     return {
         "title": store.job.spec.name or store.job.spec.kernel,
         "kernel": store.job.spec.kernel,
         "store": store.address,
         "swept": store.swept,
-        "status": status(found, failures),
+        "status": status(found, failures, outcomes, failing_outcomes(markers, described.outcomes)),
         "progress": progress(found, markers, events),
         "facts": _listed(store, found, markers, made),
-        "outcomes": _outcomes(store, found),
+        "outcomes": outcomes,
         "failures": failures[:MAX_FAILURES],
         "failures_left_out": max(0, len(failures) - MAX_FAILURES),
         "hosts": (hosts := _hosts(markers))[:MAX_HOSTS],
@@ -66,10 +71,16 @@ def facts(store: Store) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def status(found: dict[str, Any], failures: list[dict[str, Any]]) -> dict[str, str]:
+def status(
+    found: dict[str, Any],
+    failures: Sequence[dict[str, Any]],
+    outcomes: Sequence[dict[str, Any]],
+    of_outcomes: Sequence[str],
+) -> dict[str, str]:
     """The job's state: a word, its mood (running, good, warning or bad, which sets the colour), and an explanation.
 
-    found: from `state`. failures: from `failures_of`.
+    found: from `state`. failures: from `failures_of`. outcomes: of the page. of_outcomes: the warnings of failing ones, which
+    would say again what failed; the answer has them.
     """
     open_failures = [f for f in failures if f["open"]]
     if found["running"]:
@@ -84,14 +95,25 @@ def status(found: dict[str, Any], failures: list[dict[str, Any]]) -> dict[str, s
             "text": f"{left:,} of {count(found['shards'], 'shard')} not computed{why}; ctd resume continues",
         }
     if found["items_failed"] or found["warnings"]:
-        failed = [f"{found['items_failed']:,} of {count(found['items'], 'item')} failed"]
-        reasons = failed * bool(found["items_failed"]) + found["warnings"]
+        reasons = [text for text in found["warnings"] if text not in of_outcomes]
+        if found["items_failed"]:
+            reasons.insert(0, _failed(found, outcomes))
         return {"word": "complete", "mood": "warning", "text": "; ".join(reasons)}
     return {
         "word": "complete",
         "mood": "good",
         "text": f"every item was computed{' or dropped by the search' * bool(found['items_dropped'])}",
     }
+
+
+def _failed(found: dict[str, Any], outcomes: Sequence[dict[str, Any]]) -> str:
+    """How many items failed, and how they ended."""
+    n = found["items_failed"]
+    ended = {one["name"]: one["n"] for one in outcomes if one["failed"] and one["n"]}
+    if errors := n - sum(ended.values()):
+        ended["error"] = errors
+    how = [f"{k:,} {name}" * (len(ended) > 1) or name for name, k in ended.items()]
+    return f"{n:,} of {count(found['items'], 'item')} failed ({', '.join(how)})"
 
 
 def progress(found: dict[str, Any], markers: list[Marker], events: list[Event]) -> dict[str, Any]:
@@ -142,14 +164,6 @@ def _listed(
         out.append(["ctd commit", str(made["git_commit"])])
     out.append(["digest of the job", store.job.spec.digest()])
     return out
-
-
-def _outcomes(store: Store, found: dict[str, Any]) -> list[dict[str, Any]]:
-    """The number of items with each of the kernel's outcomes."""
-    return [
-        {**outcome._asdict(), "n": found["outcomes"].get(outcome.name, 0)}
-        for outcome in store.description.outcomes
-    ]
 
 
 def failures_of(

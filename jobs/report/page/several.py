@@ -3,6 +3,7 @@
 An item's number on the page is its id + OFFSET * (number of its store), so that all numbers differ.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,12 +13,14 @@ from jobs.query.columns import as_text
 from jobs.query.shelf import Shelf
 from jobs.report.page.encode import has_items, text_column, together
 from jobs.report.page.facts import COUNTS
-from jobs.report.sweep import effects
+from jobs.report.sweep import effects, has_value
 
 OFFSET = 2**32
 """Larger than every item id."""
 SHOWN = 3
 """Most stores that the title names."""
+MOST_TOLD = 5
+"""Most stores of which the header says what is amiss."""
 MOODS = ("running", "bad", "warning", "good")
 """The page shows the first of these that one of the stores has."""
 
@@ -26,8 +29,10 @@ def several(contents: Sequence[dict[str, Any]], shelf: Shelf) -> dict[str, Any]:
     """Join the contents of the stores of a shelf, from `Content.all`, into one."""
     names = shelf.labels
     contents = [_named(content, new) for content, new in zip(contents, shelf.joined, strict=True)]
-    worst = min(contents, key=lambda content: MOODS.index(content["status"]["mood"]))
     joined = lambda field: [entry for content in contents for entry in content[field]]
+    named = lambda field: [
+        f"{n}: {text}" for n, c in zip(names, contents, strict=True) for text in c[field]
+    ]
     progress = [content["progress"] for content in contents]
     tables = _tables([_with_fixed(c["tables"], shelf, k) for k, c in enumerate(contents)], names)
     return {
@@ -36,9 +41,9 @@ def several(contents: Sequence[dict[str, Any]], shelf: Shelf) -> dict[str, Any]:
         "kernel": ", ".join(dict.fromkeys(content["kernel"] for content in contents)),
         "store": ", ".join(content["store"] for content in contents),
         "stores": [content["store"] for content in contents],
-        "differing": [{"name": name, "values": values} for name, values in shelf.overview().items()],
+        "differing": [{"name": name, "values": values} for name, values in _overview(contents, shelf).items()],
         "swept": list(dict.fromkeys(["store", *shelf.differing, *joined("swept")])),
-        "status": worst["status"],
+        "status": _status([content["status"] for content in contents], names),
         "trouble": " ".join(content["trouble"] for content in contents if content["trouble"]),
         "progress": {name: sum(one[name] for one in progress) for name in COUNTS}
         | {"counted": "; ".join(f"{n}: {one['counted']}" for n, one in zip(names, progress, strict=True))},
@@ -51,8 +56,8 @@ def several(contents: Sequence[dict[str, Any]], shelf: Shelf) -> dict[str, Any]:
         "hosts": joined("hosts"),
         "n_workers": sum(content["n_workers"] for content in contents),
         "logs": [{**log, "store": k} for k, content in enumerate(contents) for log in content["logs"]],
-        "learned": joined("learned"),
-        "warnings": joined("warnings"),
+        "learned": named("learned"),
+        "warnings": named("warnings"),
         "live": None,
         "spec": "---\n".join(f"# {n}\n{c['spec']}" for n, c in zip(names, contents, strict=True)),
         "command": "\n".join(content["command"] for content in contents),
@@ -67,6 +72,41 @@ def several(contents: Sequence[dict[str, Any]], shelf: Shelf) -> dict[str, Any]:
         "tables": tables,
         "sweep": _sweep(contents, shelf, tables),
     }  # fmt: skip
+
+
+def _overview(contents: Sequence[dict[str, Any]], shelf: Shelf) -> dict[str, list[Any]]:
+    """The table of the stores: what `ctd ls` says of each, then what differs between them."""
+    found = shelf.overview()
+    first = {name: found[name] for name in ("store", "kernel") if name in found}
+    counts = {
+        name: [content["progress"][f"items_{name}"] for content in contents]
+        for name in ("done", "dropped", "failed")
+    }
+    metrics = [content["sweep"]["metric"] if content["sweep"] else "" for content in contents]
+    best = [
+        dict(fact for answer in content["answers"] for fact in answer["facts"]).get(metric, "")
+        for metric, content in zip(metrics, contents, strict=True)
+    ]
+    judged = {metric for metric, value in zip(metrics, best, strict=True) if value}
+    if len(judged) > 1:
+        best = [f"{m} {value}" if value else "" for m, value in zip(metrics, best, strict=True)]
+    return {
+        **first,
+        "swept": [", ".join(content["swept"]) for content in contents],
+        **{name: n for name, n in counts.items() if any(n) or name == "done"},
+        **({judged.pop() if len(judged) == 1 else "best": best} if judged else {}),
+        **{name: values for name, values in found.items() if name not in first},
+    }
+
+
+def _status(each: Sequence[dict[str, str]], names: Sequence[str]) -> dict[str, str]:
+    """The state that comes first in MOODS, and the texts of all stores that are not good, with their names."""
+    worst = min(each, key=lambda status: MOODS.index(status["mood"]))
+    told = [
+        f"{n}: {one['text']}" for n, one in zip(names, each, strict=True) if one["mood"] != "good"
+    ]
+    more = f" and {len(told) - MOST_TOLD} more stores" * (len(told) > MOST_TOLD)
+    return {**worst, "text": f"{'; '.join(told[:MOST_TOLD])}{more}"} if told else worst
 
 
 def _named(content: dict[str, Any], new: Mapping[str, str]) -> dict[str, Any]:
@@ -228,8 +268,15 @@ def _texts(part: dict[str, Any]) -> list[str]:
 def _sweep(
     contents: Sequence[dict[str, Any]], shelf: Shelf, tables: Sequence[dict[str, Any]]
 ) -> dict[str, Any] | None:
-    sweeps = [content["sweep"] for content in contents if content["sweep"]]
+    """The sweep over the items of all stores; of several kernels, over those of the one with the most."""
     items = next((table for table in tables if table["name"] == "items"), None)
+    kernels = [store.job.spec.kernel for store in shelf.stores]
+    n_of = Counter[str]()
+    for one, content in zip(kernels, contents, strict=True):
+        n_of[one] += content["progress"]["items_done"]
+    kernel = max(n_of, key=n_of.__getitem__)
+    mine = [content for content, one in zip(contents, kernels, strict=True) if one == kernel]
+    sweeps = [content["sweep"] for content in mine if content["sweep"]]
     if not sweeps or items is None:
         return None
     union = lambda field: list(dict.fromkeys(name for sweep in sweeps for name in sweep[field]))
@@ -241,11 +288,23 @@ def _sweep(
     }  # fmt: skip
     numbers = [name for name in results if columns[name].dtype.kind == "f"]
     # As of one store: results of items that a search dropped, or that failed, compare with no others.
-    status = next((_texts(c) for c in items["columns"] if c["name"] == "status"), None)
-    done = slice(None) if status is None else np.array(status) == "done"
-    found = effects({name: values[done] for name, values in columns.items()}, parameters, numbers)
+    told = {
+        c["name"]: np.array(_texts(c))
+        for c in items["columns"]
+        if c["name"] in ("status", "kernel")
+    }
+    done = told.get("status", np.array("done")) == "done"
+    # Those of another kernel share a name at most.
+    done = done & (told.get("kernel", np.array(kernel)) == kernel)
+    columns = {name: values[done & np.ones(len(values), bool)] for name, values in columns.items()}
+    if len(n_of) > 1:
+        parameters = [
+            name for name in parameters if len(set(columns[name][has_value(columns[name])])) > 1
+        ]
+    found = effects(columns, parameters, numbers)
     metrics = {sweep["metric"] for sweep in sweeps}
     return {
+        "kernel": kernel if len(n_of) > 1 else "",
         "parameters": parameters,
         "results": results,
         "metric": metrics.pop() if len(metrics) == 1 else "",

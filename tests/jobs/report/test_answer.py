@@ -8,7 +8,8 @@ from page_stores import finished
 from ctd.plots import is_geometric
 from jobs.query.best import best
 from jobs.query.query import query
-from jobs.report.page import Content, first_rows, kinds
+from jobs.query.shelf import Shelf
+from jobs.report.page import Content, first_rows, kinds, several
 from jobs.store.store import Metric
 
 
@@ -33,6 +34,29 @@ def test_a_sweep_of_one_parameter_opens_as_the_metric_against_it(swept):
     sweep = content["sweep"]
     assert (sweep["replicates"], sweep["log"], sweep["plots"]) == (["seed"], ["learning_rate"], [])
     assert (sweep["metric"], sweep["falling"]) == ("eval_loss", False)
+
+
+def test_stores_of_two_kernels_on_one_page_are_told_apart(swept):
+    store, content = swept
+    toy = finished("toy")
+    found = several([content, Content(toy).all()], Shelf([store, toy]))
+    assert found["status"]["text"] == "toy: 1 of 44 items failed (error)"
+    assert {line.partition(": ")[0] for line in found["learned"]} == {"toy"}
+    first = dict(content["answers"][0]["facts"])
+    table = {column["name"]: column["values"] for column in found["differing"]}
+    assert [*table][:6] == ["store", "kernel", "swept", "done", "failed", "eval_loss"]
+    assert table["swept"] == ["learning_rate, seed", "n, rate, push"]
+    assert (table["done"], table["failed"]) == ([6, 43], [0, 1])
+    assert table["eval_loss"] == [first["eval_loss"], ""]
+    # Results of one kernel compare with those of no other: the one with the most items is shown.
+    sweep = found["sweep"]
+    assert sweep["kernel"] == "toy"
+    assert {"n", "rate"} <= set(sweep["parameters"]) <= {"n", "rate", "push", "push[0]", "push[1]"}
+    assert (sweep["results"], sweep["metric"]) == (["norm", "steps"], "")
+    assert {effect["n"] for effect in sweep["effects"] if effect["result"] == "norm"} == {43}
+    alone = several([content, content], Shelf([store, store]))
+    assert alone["sweep"]["kernel"] == ""
+    assert "store" in alone["sweep"]["parameters"]
 
 
 def test_without_a_metric_what_was_found_is_counted(swept):

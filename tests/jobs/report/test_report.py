@@ -35,7 +35,7 @@ def test_content_counts_what_the_store_holds(store, content):
     assert (content["progress"]["items_done"], content["progress"]["items"]) == (43, 44)
     assert content["progress"]["items_failed"] == 1
     assert content["status"] == {
-        "word": "complete", "mood": "warning", "text": "1 of 44 items failed",
+        "word": "complete", "mood": "warning", "text": "1 of 44 items failed (error)",
     }  # fmt: skip
     assert {o["name"]: o["n"] for o in content["outcomes"]} == {"stopped": 43, "diverged": 0}
     assert sum(worker["shards"] for worker in content["hosts"]) == 8

@@ -100,7 +100,8 @@ function showFailures(content) {
     const word = f.what === "item" ? "failed" : f.open ? "not computed" : "succeeded later";
     const tag = el("span", { className: `tag mood-${f.open ? "bad" : "good"}` }, word);
     const where = [f.fault && `fault: ${f.fault}`, f.host && `on ${f.host}`, `last ${f.time} UTC`, f.n > 1 && `${f.n} times`].filter(Boolean).join(", ");
-    return el("details", {}, el("summary", {}, tag, `${ids}: ${f.error.split("\n")[0]}`), el("p", { className: "note" }, where), el("pre", { tabIndex: 0 }, f.trace || f.error));
+    const of = content.stores ? `${content.differing[0].values[f.store]}: ` : "";
+    return el("details", {}, el("summary", {}, tag, `${of}${ids}: ${f.error.split("\n")[0]}`), el("p", { className: "note" }, where), el("pre", { tabIndex: 0 }, f.trace || f.error));
   };
   const more = content.failures_left_out ? [el("p", { className: "note" }, `${content.failures_left_out} further errors are left out; ctd logs tells them.`)] : [];
   const learned = content.learned.length ? [el("p", { className: "note" }, `Decided on the way: ${content.learned.join("; ")}.`)] : [];

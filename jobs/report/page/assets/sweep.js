@@ -3,13 +3,13 @@
 const MAX_SLICES = 8; // Most parameters with a scatter plot of their own.
 
 function showSweep(content) {
-  const s = section("sweep", "Sweep"), items = itemTable(), sweep = content.sweep;
+  const s = section("sweep", "Sweep"), sweep = content.sweep, items = sweep && sweptItems();
   const useful = Boolean(sweep && items && sweep.results.length && (sweep.parameters.length || sweep.plots.length));
   s.show(useful);
   if (!useful) return;
   const box = part("sweep", () => {
     const importance = card(), grid = el("div", { className: "grid" }, importance), parallel = el("div");
-    s.body.append(grid, parallel);
+    s.body.append(...(sweep.kernel ? [el("p", { className: "note" }, `Over the items of ${sweep.kernel} alone, the kernel with the most items here: results of different kernels do not compare.`)] : []), grid, parallel);
     return { importance, parallel, scatter: grid };
   });
   showImportance(box.importance, sweep);
@@ -17,6 +17,19 @@ function showSweep(content) {
   showFigures(box.scatter, "sweep", sweep.plots);
   if (isNew("scatter", items)) showScatters(box.scatter, sweep, items);
   showMap(box.scatter, sweep, items);
+}
+
+// The table of the items that the sweep is about: of several kernels those of one, with the columns that they have.
+function sweptItems() {
+  const table = itemTable(), { kernel } = STATE.content.sweep, of = kernel && table && table.columns.find((c) => c.name === "kernel");
+  if (!of) return table;
+  const rows = of.values.map((_, row) => row).filter((row) => valueOf(of, row) === kernel), some = (values) => rows.map((row) => values[row]);
+  const mine = (c) => {
+    const values = some(c.values), used = [...new Set(values)].sort((a, b) => a - b);
+    return c.kind === "text" ? { ...c, labels: used.map((code) => c.labels[code]), values: values.map((code) => used.indexOf(code)) } : { ...c, values };
+  };
+  const columns = table.columns.map(mine).filter((c) => c.values.some((_, row) => ![null, ""].includes(valueOf(c, row))));
+  return { ...table, columns, ids: table.ids && some(table.ids) };
 }
 
 function select(label, names, chosen, action) {
@@ -61,7 +74,7 @@ function showParallel(node, sweep, items) {
     const boxes = el("div", { className: "controls" });
     node.append(card(el("h3", {}, "Parallel coordinates"), el("div", { className: "controls", style: { marginTop: "8px" } }, colour.node), boxes, plot.node));
     const draw = () => {
-      const table = itemTable();
+      const table = sweptItems();
       plot.update(table.columns.filter((c) => chosen.has(c.name) || c.name === colour.value), colour.value);
     };
     const offer = (all) => {
@@ -69,7 +82,7 @@ function showParallel(node, sweep, items) {
       boxes.replaceChildren(...all.map((name) => el("label", {}, el("input", { type: "checkbox", checked: chosen.has(name), onchange: (e) => { e.target.checked ? chosen.add(name) : chosen.delete(name); draw(); } }), name)));
     };
     plot.onkeep = (kept) => {
-      const ids = idsOf(itemTable());
+      const ids = idsOf(sweptItems());
       ITEMS.keep(kept && new Set(ids.filter((_, row) => kept[row])));
     };
     return { colour, draw, offer, clear: () => plot.clear() };
@@ -110,7 +123,7 @@ function showScatter(node, items, first, second, shade) {
     const colour = select("colour", ["none", ...usable], shade, () => draw());
     ITEMS.listeners.add(() => draw());
     const controls = el("div", { className: "controls" }, x.node, y.node, colour.node);
-    const draw = chosenFigure(node, controls, () => scatter(itemTable(), x.value, y.value, colour.value), () => `${x.value} ${y.value}`);
+    const draw = chosenFigure(node, controls, () => scatter(sweptItems(), x.value, y.value, colour.value), () => `${x.value} ${y.value}`);
     return { draw, set(names) { x.set(names); y.set(names); colour.set(["none", ...names]); } };
   });
   box.set(usable);
@@ -150,7 +163,7 @@ function showMap(node, sweep, items) {
     if (!first) return null;
     const x = select("x", usable, first[0], () => draw()), y = select("y", usable, first[1], () => draw()), value = select("median of", sweep.results, sweep.results[0], () => draw());
     const controls = el("div", { className: "controls" }, value.node, x.node, y.node);
-    const draw = chosenFigure(node, controls, () => map(itemTable(), x.value, y.value, value.value));
+    const draw = chosenFigure(node, controls, () => map(sweptItems(), x.value, y.value, value.value));
     ITEMS.listeners.add(draw);
     return { draw };
   });
