@@ -48,8 +48,11 @@ def best(
         out.print(command)
 
 
-def _best(store: Store, by: str | None, mode: Mode | None) -> "Best":
-    """The best item of a store, of whose results it prints the warnings. Raises JobError if there is none."""
+def _best(store: Store, by: str | None, mode: Mode | None, name: str = "") -> "Best":
+    """The best item of a store, of whose results it prints the warnings. Raises JobError if there is none.
+
+    name: of one of several stores.
+    """
     from cluster.cli.running import say_warnings
     from jobs.query.best import best as find_best
     from jobs.query.best import require_metric
@@ -59,7 +62,7 @@ def _best(store: Store, by: str | None, mode: Mode | None) -> "Best":
         raise JobError(
             f"{store.address}: no item is done with a finite value; {advised('ctd', 'status', store.address)} says why"
         )
-    say_warnings(store)
+    say_warnings(store, name)
     return found
 
 
@@ -70,7 +73,7 @@ def _show_best_of_each(shelf: Shelf, by: str | None, mode: Mode | None, as_json:
     found, wrong = {}, []
     for label, store in zip(shelf.labels, shelf.stores, strict=True):
         try:
-            found[label] = _best(store, by, mode)
+            found[label] = _best(store, by, mode, label)
         except JobError as error:
             wrong.append(f"{label}: {error}")
     if not found:
@@ -78,6 +81,9 @@ def _show_best_of_each(shelf: Shelf, by: str | None, mode: Mode | None, as_json:
     if as_json:
         show_json([{"store": label, **one.to_json()} for label, one in found.items()])
     else:
-        show_table(table_of(found), limit=None)
+        kept = Shelf(
+            [one for label, one in zip(shelf.labels, shelf.stores, strict=True) if label in found]
+        )
+        show_table(table_of(found, kept), limit=None)
     for line in wrong:
         err.print(f"left out: {line}")

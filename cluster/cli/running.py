@@ -222,12 +222,12 @@ def _leave(request: Request, why: str) -> NoReturn:
     raise typer.Exit(EXIT_STOPPED)
 
 
-def say_warnings(store: Store) -> None:
-    """Print the warnings of a store, such as results that are NaN."""
+def say_warnings(store: Store, name: str = "") -> None:
+    """Print the warnings of a store, such as results that are NaN. name: of one of several stores."""
     from jobs.report.warnings import warnings_of
 
     for text in warnings_of(store, store.committed.markers()):
-        err.print(f"warning: {text}", style="yellow")
+        err.print(f"warning: {name}{': ' * bool(name)}{text}", style="yellow")
 
 
 def say_not_repeated(store: Store) -> None:

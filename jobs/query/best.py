@@ -6,7 +6,7 @@ import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from jobs.spec.trust import modules_of
 from jobs.storage.addresses import beside, join
 from jobs.store.arrays import plain
 from jobs.store.store import Metric, Mode, Store, known_kernel, metric_of
+
+if TYPE_CHECKING:
+    from jobs.query.shelf import Shelf
 
 
 def require_metric(
@@ -169,18 +172,26 @@ def best_of(store: Store, columns: Mapping[str, np.ndarray], metric: Metric) -> 
     )
 
 
-def table_of(found: Mapping[str, Best]) -> dict[str, list[Any]]:
-    """The best items of several stores as a table, a row each: store, item, metric, and the fields that any of them has.
+def table_of(found: Mapping[str, Best], shelf: Shelf) -> dict[str, list[Any]]:
+    """The best items of several stores as a table, a row each, the best of each metric first: store, item, metric, what any of
+    the stores sweeps, and what differs between them.
 
-    found: name of a store -> its best item.
+    found: name of a store -> its best item. shelf: these stores, in the same order.
     """
-    every, metrics = found.values(), {one.metric for one in found.values()}
-    table: dict[str, list[Any]] = {"store": [*found], "item": [one.item for one in every]}
+    metrics = list(dict.fromkeys(one.metric for one in found.values()))
+    rows = [(k, name, one) for k, (name, one) in enumerate(found.items())]
+    sign = lambda one: -1 if one.more_is_better else 1
+    rows.sort(key=lambda row: (metrics.index(row[2].metric), sign(row[2]) * row[2].value))
+    of = lambda field: [getattr(one, field) for _, _, one in rows]
+    table = {"store": [name for _, name, _ in rows], "item": of("item")}
     if len(metrics) > 1:
-        table["metric"] = [one.metric for one in every]
-    table["value" if len(metrics) > 1 else metrics.pop()] = [one.value for one in every]
-    fields = dict.fromkeys(name for one in every for name in one.params)
-    return table | {name: [one.params.get(name, "") for one in every] for name in fields}
+        table["metric"] = of("metric")
+    table["value" if len(metrics) > 1 else metrics[0]] = of("value")
+    swept = [field for one in found.values() for field in one.params]
+    for name in dict.fromkeys([*swept, *shelf.differing]):
+        own = [one.params.get(name, shelf.value(k, name)) for k, _, one in rows]
+        table[name] = ["" if value is None else value for value in own]
+    return table
 
 
 def commands(store: Store, item: int) -> dict[str, str]:

@@ -134,9 +134,8 @@ class Shelf(Source):
         reads: dict[str, Read] = {"store": lambda rows: labelled(which[rows], self.labels)}
         tables = [one for one in own if one]
         for column in dict.fromkeys(c for one in tables for c in (*one.names, *self.differing)):
-            values = self.differing.get(column)
             pieces = [
-                (n, self._piece(k, one, n, column, values))
+                (n, self._piece(k, one, n, column))
                 for k, (one, n) in enumerate(zip(own, sizes, strict=True))
             ]
             reads[column] = end_to_end(pieces)
@@ -162,16 +161,20 @@ class Shelf(Source):
         shown = [self.joined[k].get(column, column) for column in table.shown]
         return Table(name, Columns(table.n, reads, shown))
 
-    def _piece(
-        self, k: int, own: Table | None, n: int, column: str, values: Sequence[object] | None
-    ) -> Read | None:
+    def value(self, k: int, column: str) -> object:
+        """The value of a parameter, or of an element such as push[0], that store k sets; None if it sweeps it or has no such one."""
+        values = self.differing.get(column)
+        value = values[k] if values else _element(fixed(self.stores[k]), column)
+        return value if value is None or isinstance(value, int | float) else as_text(value)
+
+    def _piece(self, k: int, own: Table | None, n: int, column: str) -> Read | None:
         """The reader of a column in store k: its table's, else its fixed parameter; None if it has neither."""
         if own and column in own.names:
             return lambda rows: own.read(column, rows)
-        value = values[k] if values else _element(fixed(self.stores[k]), column)
+        value = self.value(k, column)
         if value is None:
             return None
-        constant = from_values([value if isinstance(value, int | float) else as_text(value)])
+        constant = from_values([value])
         return lambda rows: constant[np.zeros(n, np.int64)[rows]]
 
 

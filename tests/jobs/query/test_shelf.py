@@ -7,9 +7,10 @@ from stores import JOB, copied_run, make, run
 
 import jobs
 from jobs.errors import JobError
+from jobs.query.best import best, table_of
 from jobs.query.shelf import Shelf, short_names
 from jobs.report.page import Content, several
-from jobs.store.store import Store
+from jobs.store.store import Metric, Store
 
 GRID = JOB["sweep"]["grid"]
 SETS_N = {
@@ -95,6 +96,19 @@ def test_shelf_says_in_words_what_differs(shelf):
     assert told.n_steps.to_dict() == {"a": "7", "b": "5", "c": "7"}
     assert told.rate["a"] == "11 values from -0.5 to 0.5"
     assert told.rate["b"] == "0.5, 0.7"
+
+
+def test_the_best_of_each_stand_in_order_with_what_differs(shelf, frames):
+    by_norm = Metric("norm", more_is_better=True)
+    found = {k: best(one, by_norm) for k, one in zip(shelf.labels, shelf.stores, strict=True)}
+    table = table_of(found, shelf)
+    most = {label: frame.norm.max() for label, frame in frames.items()}
+    assert table["store"] == sorted(most, key=most.get, reverse=True)
+    assert table["norm"] == sorted(most.values(), reverse=True)
+    of = lambda name: dict(zip(table["store"], table[name], strict=True))
+    assert (of("n_steps"), of("job_seed")) == ({"a": 7, "b": 5, "c": 7}, {"a": 5, "b": 6, "c": 6})
+    assert (of("n")["b"], of("rate")["c"]) == (5, 0.5), "set by the job, and by default"
+    assert (of("push")["c"], of("seed")["a"]) == ("[1, -1]", "")
 
 
 def test_a_proposed_parameter_is_joined_to_the_one_that_others_have(folder, tmp_path):
