@@ -73,7 +73,8 @@ def _netcdf(frame: pd.DataFrame, path: Path) -> None:
 
     first = str(frame.columns[0]) if len(frame.columns) else "row"
     numbers = len(frame) > 0 and frame[first].dtype.kind in "iu" and frame[first].is_unique
-    axis = first if numbers else "row"
+    # A variable named like its axis would be its coordinate: `row` of several stores is not unique.
+    axis = first if numbers else next(n for n in ("row", "index", "line") if n not in frame)
     described = frame.attrs.get("described", {})
     about = lambda name: dict(described.get(name.removesuffix(".real").removesuffix(".imag"), {}))
     columns = {

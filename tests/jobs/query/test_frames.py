@@ -136,3 +136,12 @@ def test_full_disk_leaves_the_old_file(tmp_path, ending):
     ):
         save_frame(FRAME, path)
     assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {path.name: "old"}
+
+
+def test_a_column_of_rows_that_repeat_is_no_coordinate(tmp_path):
+    """Those of several stores, whose first column is `store`."""
+    frame = pd.DataFrame({"store": ["a", "b", "b"], "item": [0, 0, 1], "row": [0, 0, 1]})
+    save_frame(frame, tmp_path / "t.nc")
+    with xr.open_dataset(tmp_path / "t.nc", engine="scipy") as found:
+        assert (found.row.dims, found.row.values.tolist()) == (("index",), [0, 0, 1])
+        assert not found.indexes
