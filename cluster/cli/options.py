@@ -60,6 +60,11 @@ Trust = Annotated[
     typer.Option("--trust", help="run the code that the store names, although it is not yours"),
 ]
 ColumnNames = Annotated[list[str] | None, typer.Option(help="columns, separated by commas")]
+SortedBy = Annotated[
+    list[str] | None,
+    typer.Option(help="column, -column for falling order; several separated by commas"),
+]
+Limit = Annotated[int | None, typer.Option(min=0, help="at most so many rows")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
 
 

@@ -16,7 +16,7 @@ from cluster.cli.display import (
     show_json,
     show_table,
 )
-from cluster.cli.options import AsJson, ColumnNames, all_of, check_target
+from cluster.cli.options import AsJson, ColumnNames, Limit, SortedBy, all_of, check_target
 from jobs.errors import JobError, advised, count
 from jobs.query.query import Asked, described, rows
 from jobs.query.query import query as ask
@@ -38,10 +38,6 @@ EVERY = "all"
 Conditions = Annotated[
     list[str] | None,
     typer.Option(help='condition, as in "q < 1e-10 and stable"; repeated, rows must meet all'),
-]
-SortedBy = Annotated[
-    list[str] | None,
-    typer.Option(help="column, -column for falling order; several separated by commas"),
 ]
 Aggregates = Annotated[
     str | None,
@@ -68,7 +64,7 @@ def query(
     ],
     where: Conditions = None,
     sort: SortedBy = None,
-    limit: Annotated[int | None, typer.Option(min=0, help="at most so many rows")] = None,
+    limit: Limit = None,
     columns: ColumnNames = None,
     group_by: ColumnNames = None,
     agg: Aggregates = None,

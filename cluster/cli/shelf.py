@@ -8,7 +8,16 @@ import numpy as np
 import typer
 
 from cluster.cli.display import err, n_rows, out, records, show_json, show_table
-from cluster.cli.options import AsJson, StorePath, Trust, all_of, check_target, words_of
+from cluster.cli.options import (
+    AsJson,
+    Limit,
+    SortedBy,
+    StorePath,
+    Trust,
+    all_of,
+    check_target,
+    words_of,
+)
 from jobs.errors import JobError, advised, count
 from jobs.storage.connect import refuse_taken
 from jobs.store.store import Store
@@ -29,17 +38,21 @@ def ls(
     tag: Annotated[
         list[str] | None, typer.Option(help="only stores with these tags, separated by commas")
     ] = None,
+    sort: SortedBy = None,
+    limit: Limit = None,
     to: Annotated[
         Path | None, typer.Option(help="write .csv, .json or .parquet instead of showing")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List stores, newest first: what was swept, how far each is, its best metric, size, time and
+    """List stores, newest first unless sorted: what was swept, how far each is, its best metric, size, time and
     versions."""
     check_target(to, as_json)
     from jobs.query.shelf import list_stores
 
-    found, wrong = list_stores(stores or ["."], all_of(where), words_of(tag))
+    found, wrong = list_stores(
+        stores or ["."], all_of(where), words_of(tag), ",".join(sort or ()), limit
+    )
     if as_json:
         show_json(records(found))
     elif to is not None:
@@ -53,7 +66,7 @@ def ls(
         _show(found)
     for line in wrong:
         err.print(f"not listed: {line}")
-    if not n_rows(found) and not wrong:
+    if not n_rows(found) and not wrong and limit != 0:
         err.print("no store meets the conditions")
 
 

@@ -142,14 +142,14 @@ def _aggregates(store: Store | Source, where: str | None, asked: Asked) -> pd.Da
         return frame
 
     frame = ask(store, groups)
-    keys = {key: canonical(key) for key in [*_keys(sort), *columns]}
+    keys = {key: canonical(key) for key in [*sort_keys(sort), *columns]}
     for key, name in keys.items():
         if name not in frame:
             raise JobError(f"unknown column {key!r}{nearest(key, frame)}")
     if sort:
         by = [
             sort_key(as_column(frame[keys[name]].to_numpy()), falling)
-            for name, falling in _keys(sort).items()
+            for name, falling in sort_keys(sort).items()
         ]
         frame = frame.iloc[argsort(by)]
     if columns:
@@ -178,7 +178,7 @@ def find(
 
     source: the table's name; None takes the first table that has the columns in `test`, `sort` and `named`.
     """
-    keys = _keys(sort)
+    keys = sort_keys(sort)
     first = [*keys, *(test.names if test else ())]
     table = _resolve(tables, source, {*named, *first})
     table.prefetch(first)
@@ -192,8 +192,12 @@ def find(
     return table, np.arange(min(limit, table.n)) if isinstance(rows, slice) else rows[:limit]
 
 
-def _keys(sort: str | None) -> dict[str, bool]:
-    """'a, -b' -> {a: False, b: True}: column -> whether to sort it in descending order."""
+def sort_keys(sort: str | None) -> dict[str, bool]:
+    """The columns to sort by, and whether in descending order.
+
+    >>> sort_keys("a, -b")
+    {'a': False, 'b': True}
+    """
     return {key.removeprefix("-"): key.startswith("-") for key in _names(sort or "")}
 
 

@@ -20,7 +20,16 @@ import numpy as np
 
 from jobs.errors import JobError, nearest
 from jobs.query import query as questions
-from jobs.query.columns import Column, Text, as_array, as_text, from_values, labelled
+from jobs.query.columns import (
+    Column,
+    Text,
+    argsort,
+    as_array,
+    as_text,
+    from_values,
+    labelled,
+    sort_key,
+)
 from jobs.query.expression import Expression, condition
 from jobs.query.readers import Columns, Read, end_to_end
 from jobs.query.sql import sql
@@ -237,11 +246,16 @@ VERSIONS = ("ctd", "jax", "python")
 
 
 def list_stores(
-    given: Iterable[str], where: str | None = None, tags: Sequence[str] = ()
+    given: Iterable[str],
+    where: str | None = None,
+    tags: Sequence[str] = (),
+    sort: str | None = None,
+    limit: int | None = None,
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """List the stores that addresses stand for (jobs.store.finding): (columns, a line for each store that cannot be read).
 
-    where: a condition over the columns (jobs.query.expression). tags: only stores that have all of these.
+    where: a condition over the columns (jobs.query.expression). tags: only stores that have all of these. sort, limit: as of a
+    query. A metric of a store is a column, too, for `where` and `sort`: its best value.
 
     >>> found, _ = list_stores(["points.zarr"], where="failed == 0")
     >>> found["store"].tolist(), found["left"].tolist()
@@ -273,12 +287,26 @@ def list_stores(
     newest = sorted(kept, key=lambda at: -_when(kept[at]))
     columns = _columns({at: kept[at] for at in newest})
     rows = np.arange(len(newest))
-    if where is not None and len(newest):
-        test = Expression(where)
-        if unknown := sorted({*test.names} - columns.keys()):
-            raise JobError(f"unknown column {unknown[0]!r}{nearest(unknown[0], columns)}")
-        rows = np.flatnonzero(condition(test, columns, len(newest)))
+    if len(newest):
+        rows = _rows(columns, Expression(where) if where else None, sort, limit)
     return {name: as_array(column[rows]) for name, column in columns.items()}, wrong
+
+
+def _rows(
+    columns: Mapping[str, Column], test: Expression | None, sort: str | None, limit: int | None
+) -> np.ndarray:
+    """The rows that satisfy `test`, sorted and limited. Raises JobError for an unknown column."""
+    metric, best = as_array(columns["metric"]), np.asarray(columns["best"])
+    known = {n: np.where(metric == n, best, np.nan) for n in {*metric} - {""}} | {**columns}
+    keys = questions.sort_keys(sort)
+    if unknown := sorted({*keys, *(test.names if test else ())} - known.keys()):
+        raise JobError(f"unknown column {unknown[0]!r}{nearest(unknown[0], known)}")
+    rows = np.arange(len(best))
+    if test:
+        rows = np.flatnonzero(condition(test, known, len(best)))
+    if keys:
+        rows = rows[argsort([sort_key(known[name][rows], down) for name, down in keys.items()])]
+    return rows[:limit]
 
 
 def _columns(found: dict[str, Card]) -> dict[str, Column]:

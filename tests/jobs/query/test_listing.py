@@ -94,16 +94,30 @@ def test_list_says_what_each_store_says(lab):
     )
 
 
-def test_list_is_sorted_by_time_and_filtered(lab, tmp_path):
+def test_list_is_sorted_by_time_and_filtered(command_line, tmp_path):
     for k, name in enumerate(("b.zarr", "c.zarr", "a.zarr")):
         store = make(tmp_path / name)
-        card = card_of(store)
-        whole = card.model_copy(update={"ended": 100.0 - k, "done": 44, "best": float(k)})
+        about = {"ended": 100.0 - k, "done": 44, "best": float(k), "metric": "loss" if k else ""}
+        whole = card_of(store).model_copy(update=about)
         objects.write(store.objects, keys.CARD, checksummed(whole.model_dump(mode="json")))
     assert list_stores([str(tmp_path)])[0]["store"].tolist() == ["b", "c", "a"]
     found = lambda where: list_stores([str(tmp_path)], where)[0]["store"].tolist()
     assert found("kernel == 'toy' and best >= 1") == ["c", "a"]
     assert found("kernel == 'lfads'") == []
+    # As a query sorts and limits; a metric is a column of its own.
+    asked = lambda **words: list_stores([str(tmp_path)], **words)[0]["store"].tolist()
+    assert asked(sort="-best", limit=2) == ["a", "c"]
+    assert asked(sort="done,store") == ["a", "b", "c"]
+    assert asked(where="loss < 2", sort="loss") == ["c"]
+    assert asked(sort="-loss", limit=1) == ["a"]
+    assert asked(limit=0) == []
+    with pytest.raises(JobError, match="unknown column 'lost'; did you mean 'loss'"):
+        asked(sort="lost")
+    code, out, err = command_line(
+        "ls", tmp_path, "--sort", "-best", "--sort", "store", "--limit", "2"
+    )
+    assert (code, err) == (0, "")
+    assert [line.split()[0] for line in out.splitlines()[:3]] == ["store", "a", "c"]
     # A card of an earlier version has no such field.
     old = {k: v for k, v in whole.model_dump(mode="json").items() if k != "dropped"}
     objects.write(store.objects, keys.CARD, checksummed(old))
