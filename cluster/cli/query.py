@@ -153,15 +153,30 @@ def _say_kernels(store: Store | Shelf, table: str) -> None:
         err.print(f"several kernels: --where \"kernel == '{next(iter(kernels))}'\" asks one")
 
 
+def _of_their_kernels(table: str, labels: np.ndarray, shelf: Shelf) -> tuple[Shelf, set[str]]:
+    """The stores of the kernels that rows are of, and the columns that a table of these has. labels: the stores of the rows."""
+    joined = {name for new in shelf.joined for name in new.values()}
+    named = zip(shelf.labels, shelf.stores, strict=True)
+    kernels = {one.job.spec.kernel for label, one in named if label in {*labels}}
+    own = [one for one in shelf.stores if one.job.spec.kernel in kernels]
+    if own and len(own) < len(shelf.stores):
+        shelf = Shelf(own)
+    return shelf, joined | {*shelf[table].names}
+
+
 def _default_columns(
     table: str, found: dict[str, np.ndarray], store: Store | Shelf, sort: list[str]
 ) -> dict[str, np.ndarray]:
     """The columns that a terminal shows by default, in this order: the store and the row's number, what was swept, searched or differs between
     stores, columns that the rows are sorted by, results in the kernel's order. Left out are an item's place, its group if there is one, and its status if all are done.
+    Rows of some kernels show nothing of the others.
     """
+    sorted_by = [name.strip().lstrip("-") for name in sort]
+    if isinstance(store, Shelf):
+        store, names = _of_their_kernels(table, found["store"], store)
+        found = {name: v for name, v in found.items() if name in names or name in sorted_by}
     stores, differing = stores_of(store), store.differing if isinstance(store, Shelf) else {}
     swept = {name for one in stores for name in (*one.swept, *varied(one))} | set(differing)
-    sorted_by = [name.strip().lstrip("-") for name in sort]
     described = [one.description for one in stores]
     results = [name for one in described for name in one.reduced]
     if table == "items":

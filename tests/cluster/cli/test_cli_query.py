@@ -198,7 +198,10 @@ def test_query_over_several_kernels_says_how_to_ask_one(ctd):
     assert names == ["[0,", "[1,", "-"]
     *_, last = json.loads(ctd(*both, "--group-by", "push", "--agg", "count", "--json")[1])
     assert last == {"push": "", "count": 24}
-    assert ctd(*both, "--where", "kernel == 'toy'", "--limit", 1)[2] == ""
+    _, out, err = ctd(*both, "--where", "kernel == 'toy'", "--limit", 1)
+    alone = ctd(both[0], "--limit", 1)[1]
+    heads = [text.splitlines()[1].split() for text in (out, alone)]
+    assert (heads[0], err) == (["store", *heads[1]], ""), "nothing of the other kernel"
     assert ctd(*both, "--table", "fixed_point", "--limit", 1)[2] == "", "only one has it"
 
 
