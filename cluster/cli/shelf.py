@@ -140,6 +140,8 @@ def merge(
     from jobs.store.finding import find_stores
 
     found = find_stores(stores, err.print)
+    if len(found) == 1 and len(stores) > 1:
+        raise JobError(f"{found[0]} is given twice; give two or more stores")
     if len(found) < 2:
         raise JobError(
             f"{', '.join(stores)}: {count(len(found), 'store')} given; two or more expected"

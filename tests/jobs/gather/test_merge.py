@@ -292,3 +292,6 @@ def test_merge_on_the_command_line(ctd, parts, tmp_path):
     assert "\nruns " not in out
     code, out, err = ctd("merge", tmp_path / "n.zarr", parts[0].address)
     assert (code, "1 store given; two or more expected" in err) == (2, True)
+    one = parts[0].address
+    said = f"error: {one} is given twice; give two or more stores\n"
+    assert ctd("merge", tmp_path / "y.zarr", one, f"{one}/") == (2, "", said)
