@@ -246,13 +246,11 @@ def weights(
 ) -> None:
     """Show the network that a file holds: its cell, sizes and tensors; or convert it."""
     from ctd.cells import sizes
-    from ctd.weights import check_ending, read_tensors, understand, write_weights
-    from jobs.storage.connect import refuse_taken
+    from ctd.weights import read_tensors, understand, write_weights
 
     try:
         if to is not None:
-            check_ending(to)
-            refuse_taken(str(to))
+            _check_target(to)
         tensors = read_tensors(_local(file))
         tensors = tensors.under(only) if only else tensors
         if not as_json:
@@ -273,6 +271,15 @@ def weights(
     out.print(f"from {'; '.join(found.told)}")
     if to is not None:
         out.print(f"wrote {to}")
+
+
+def _check_target(to: Path) -> None:
+    """Raise JobError or ValueError if the network cannot be written to `to`."""
+    from ctd.weights import check_ending
+    from jobs.storage.connect import refuse_taken
+
+    check_ending(to)
+    refuse_taken(str(to))
 
 
 def _local(file: str) -> str:

@@ -173,8 +173,8 @@ def _default_columns(
     """
     sorted_by = [name.strip().lstrip("-") for name in sort]
     if isinstance(store, Shelf):
-        store, names = _of_their_kernels(table, found["store"], store)
-        found = {name: v for name, v in found.items() if name in names or name in sorted_by}
+        store, there = _of_their_kernels(table, found["store"], store)
+        found = {name: v for name, v in found.items() if name in there or name in sorted_by}
     stores, differing = stores_of(store), store.differing if isinstance(store, Shelf) else {}
     swept = {name for one in stores for name in (*one.swept, *varied(one))} | set(differing)
     described = [one.description for one in stores]

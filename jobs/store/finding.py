@@ -92,8 +92,10 @@ def _identities(found: Mapping[str, bytes]) -> tuple[Identities, Parts]:
 
 def _copies(ids: Identities, made_of: Parts, named: Collection[str]) -> dict[str, str]:
     """Address -> why its items are those of another store, for stores that are not named."""
-    n_of = Counter(one for one in ids.values() if one is not None)
-    is_begun = lambda where: n_of[ids[where]] > 1 and _reader(where)(where)(keys.CARD) is None
+    n_of = Counter(ids.values())
+    is_begun = lambda where: (
+        ids[where] is not None and n_of[ids[where]] > 1 and _reader(where)(where)(keys.CARD) is None
+    )
     # Of several copies one that is named is taken first, then a store before its archives, then one that is finished.
     rank = lambda where: (where not in named, _is_archive(where), is_begun(where))
     whole: dict[str | None, str] = {}
@@ -118,7 +120,7 @@ def _copies(ids: Identities, made_of: Parts, named: Collection[str]) -> dict[str
 
 def _twice(kept: Collection[str], ids: Identities, made_of: Parts) -> Iterator[str]:
     """Yield a line for each set of stores, of those kept, that hold the same items."""
-    here = {one: where for where, one in reversed(ids.items())}
+    here = {ids[where]: where for where in reversed([*ids])}
     names: dict[tuple[str, ...], list[str]] = {}
     for one in dict.fromkeys(one for where in kept for one in (ids[where], *made_of[where])):
         holders = tuple(where for where in kept if one in (ids[where], *made_of[where]))

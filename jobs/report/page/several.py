@@ -77,7 +77,7 @@ def several(contents: Sequence[dict[str, Any]], shelf: Shelf) -> dict[str, Any]:
 def _overview(contents: Sequence[dict[str, Any]], shelf: Shelf) -> dict[str, list[Any]]:
     """The table of the stores: what `ctd ls` says of each, then what differs between them."""
     found = shelf.overview()
-    first = {name: found[name] for name in ("store", "kernel") if name in found}
+    first: dict[str, list[Any]] = {n: found[n] for n in ("store", "kernel") if n in found}
     counts = {
         name: [content["progress"][f"items_{name}"] for content in contents]
         for name in ("done", "dropped", "failed")
