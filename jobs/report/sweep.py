@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ctd.kernel import Var
-from ctd.plots import Axis, Layer, Lines, Plot, Points, is_geometric, is_wide, tick
+from ctd.plots import Axis, Layer, Lines, Plot, Points, Scale, is_geometric, is_wide, tick
 from jobs.query.tables import REPLICATES, ask, shown_for, varied
 from jobs.report.search_plots import best_so_far, ends
 from jobs.store.store import Store, metric_of
@@ -30,8 +30,8 @@ MAX_RESULTS = 12
 """Most results whose dependence on the parameters is measured."""
 MAX_ITEMS = 100_000
 """Most items drawn: reading a longer table would delay the end of a run."""
-MAX_KINDS = 10
-"""Most values of the second parameter that get a series each."""
+MAX_KINDS, MAX_SHADES = 8, 30
+"""Most values of the second parameter that get a series each: as many as there are colours, or, of numbers, shades of a scale."""
 MAX_MEDIANS = 40
 """Most values of the first parameter for which medians are drawn; random draws have more values."""
 
@@ -177,19 +177,24 @@ def overview(store: Store, metric: str) -> Plot | None:
     x, ticks = _places(fine[first])
     y, ids = fine[metric].astype(float), fine["item"]
     layers: list[Layer] = []
-    for hue, (name, here) in enumerate(_series(fine, others)):
+    series = list(_series(fine, others))
+    shaded = len(series) > MAX_KINDS
+    for hue, (name, shade, here) in enumerate(series):
         text = [f"item {item}" for item in ids[here]]
-        layers.append(Points(x[here], y[here], hue=hue, text=text, key=ids[here]))
+        looks = {"colour": np.full(here.sum(), shade)} if shaded else {"hue": hue}
+        layers.append(Points(x[here], y[here], text=text, key=ids[here], **looks))
         at = np.unique(x[here])
         if 1 < len(at) <= MAX_MEDIANS:
             middle = [np.median(y[here][x[here] == place]) for place in at]
-            layers.append(Lines(at, middle, name or "median", hue=hue))
+            looks = {"colour": [shade]} if shaded else {"hue": hue}
+            layers.append(Lines(at, middle, "" if shaded else name or "median", **looks))
     note = "Each mark is an item; lines are medians over items with equal values."
     return Plot(
         f"{metric} against {first}",
         layers,
         Axis(first, log=not len(ticks) and _is_log(x), ticks=ticks),
         axis_of(metric, store.description.dims[metric], log=is_wide(y)),
+        Scale(_shade_of(others[0], fine[others[0]])[0]) if shaded else Scale(),
         note=note + (f" Over all values of {', '.join(others[1:])}." if len(others) > 1 else ""),
     )
 
@@ -208,18 +213,29 @@ def _places(column: np.ndarray) -> tuple[np.ndarray, list[str]]:
     return codes.astype(float), kinds.tolist()
 
 
-def _series(fine: Mapping[str, np.ndarray], others: list[str]) -> Iterator[tuple[str, np.ndarray]]:
-    """One series (legend, rows) for each value of the second parameter, or one of all rows if the values are too many."""
+def _series(
+    fine: Mapping[str, np.ndarray], others: list[str]
+) -> Iterator[tuple[str, float, np.ndarray]]:
+    """One series (legend, shade, rows) for each value of the second parameter, or one of all rows if the values are too many."""
     if others:
         column = fine[others[0]]
         values = column if column.dtype.kind in "iufb" else column.astype(str)
         kinds = np.unique(values)
-        if len(kinds) <= MAX_KINDS:
-            for kind in kinds:
-                text = tick(float(kind)) if kinds.dtype.kind in "iuf" else str(kind)
-                yield f"{others[0]} = {text}", values == kind
+        number = kinds.dtype.kind in "iuf"
+        shades = _shade_of(others[0], kinds)[1] if number else np.arange(len(kinds))
+        if len(kinds) <= (MAX_SHADES if number else MAX_KINDS):
+            for kind, shade in zip(kinds, shades, strict=True):
+                text = tick(float(kind)) if number else str(kind)
+                yield f"{others[0]} = {text}", float(shade), values == kind
             return
-    yield "", np.ones(len(fine["item"]), bool)
+    yield "", 0.0, np.ones(len(fine["item"]), bool)
+
+
+def _shade_of(name: str, values: np.ndarray) -> tuple[str, np.ndarray]:
+    """(label of a colour scale, the numbers on it): logarithms of values that were spread geometrically."""
+    if _is_log(np.unique(values.astype(float))):
+        return f"log10 {name}", np.log10(values)
+    return name, values
 
 
 def is_replicate(values: np.ndarray) -> bool:

@@ -22,7 +22,7 @@ from jobs.report.figures import (
     save_figures,
     saved_figures,
 )
-from jobs.report.sweep import overview
+from jobs.report.sweep import _series, overview
 from jobs.run.shards import run_shards
 
 
@@ -141,6 +141,23 @@ def test_all_items_are_drawn_by_what_was_swept(store):
     assert sum(len(some.y) for some in points) == 6
     assert overview(store, "") is None
     assert overview(store, "x") is None, "it is no number"
+
+
+@pytest.mark.parametrize(
+    ("values", "n", "last"),
+    [
+        (np.arange(1.0, 9.0), 8, 8.0),
+        (np.arange(1.0, 21.0), 20, 20.0),
+        (10.0 ** np.arange(-8, 1), 9, 0.0),
+        (np.array(list("abcdefghi")), 1, 0.0),
+        (np.arange(31.0), 1, 0.0),
+    ],
+)
+def test_more_numbers_than_colours_get_shades_of_a_scale(values, n, last):
+    """Nine colours do not exist on a page: the ninth would be the first again. Texts have no scale."""
+    found = list(_series({"item": np.arange(len(values)), "g": values}, ["g"]))
+    assert len(found) == n
+    assert found[-1][1] == last
 
 
 def test_a_kernel_without_figure_has_a_default_one(store, tmp_path):
