@@ -323,7 +323,7 @@ def check_job(order: Order) -> list[tuple[Stage, Prepared]]:
         if spec is None:
             continue
         if Store.exists(stage.address):
-            store = reopen(spec, stage.address, stage.kernel())
+            store = reopen(spec, stage.address, stage.kernel(), stage.where)
             if not order.accept_changes:
                 refuse_changed(store)
             continue

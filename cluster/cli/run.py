@@ -115,7 +115,7 @@ def _check(stage: Stage, spec: JobSpec) -> None:
     from jobs.run.prepare import reopen
 
     if Store.exists(stage.address):
-        reopen(spec, stage.address, stage.kernel())
+        reopen(spec, stage.address, stage.kernel(), stage.where)
     elif sum(part.count() for part in spec.sweeps()) <= FEW:
         checked_items(spec, stage.kernel(), stage.where)
 

@@ -39,7 +39,7 @@ def fork(
         )
     refuse_changed(old)
     if Store.exists(address):
-        store = reopen(spec, address, kernel)
+        store = reopen(spec, address, kernel, where)
     else:
         ready = prepare(spec, base, where, executor.machines)
         store = create(_as_before(ready, old), address)

@@ -129,7 +129,7 @@ def open_or_create(spec: JobSpec, base: str, where: str, address: str, executor:
     running the store.
     """
     if Store.exists(address):
-        return reopen(spec, address, find_kernel(spec.kernel, base))
+        return reopen(spec, address, find_kernel(spec.kernel, base), where)
     return create(prepare(spec, base, where, executor.machines), address)
 
 
@@ -152,15 +152,18 @@ def create(ready: Prepared, address: str) -> Store:
         return create_store(address, job, ready.items, ready.outputs, look)
 
 
-def reopen(spec: JobSpec, address: str, kernel: Kernel | None = None) -> Store:
+def reopen(
+    spec: JobSpec, address: str, kernel: Kernel | None = None, where: str = "job"
+) -> Store:
     """Return the store at `address`.
 
-    kernel: the kernel that `spec` names; by default the store's. Raises JobError, with the differences, if the store
-    holds another job.
+    kernel: the kernel that `spec` names; by default the store's. where: names the job in errors. Raises JobError, with the
+    differences, if the store holds another job, or before that if the fields of `spec` are not valid.
     """
     store = Store.open(address)
     kernel = kernel or store.kernel
     if not _same(store.job.spec, spec, kernel):
+        checked_items(spec, kernel, where)  # a typo is no other job
         alike = _alike(store.job.spec, spec, kernel)
         if alike and spec.search is not None and spec.search.size is None:
             hint = "give --store another path: a search compares all its items, and with others it is another search"

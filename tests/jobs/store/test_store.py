@@ -44,14 +44,14 @@ def test_a_job_written_in_another_way_is_the_same(tmp_path, monkeypatch):
     open_or_create(job({"task": "integrator"}), BASE, "job", path, SerialExecutor(1))
     reopen(job({"task": {"name": "integrator"}}), path)
     reopen(job({"task": "integrator", "n": 100, "cell": "gru"}), path)
-    for other in (
-        {"task": "integrator", "n": 99},
-        {"task": {"name": "integrator", "n_steps": 24}},
-        {},
-        {"task": "integrator", "m": 3},
-        {"task": "integrator", "n": -1},
+    for other, told in (
+        ({"task": "integrator", "n": 99}, "holds another job"),
+        ({"task": {"name": "integrator", "n_steps": 24}}, "holds another job"),
+        ({}, "holds another job"),
+        ({"task": "integrator", "m": 3}, "^job: params: m: unknown field"),
+        ({"task": "integrator", "n": -1}, "^job: params: n: must be greater than 0"),
     ):
-        with pytest.raises(JobError, match="holds another job"):
+        with pytest.raises(JobError, match=told):
             reopen(job(other), path)
 
 
