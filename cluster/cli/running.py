@@ -107,7 +107,7 @@ def run_store(
             store, progress = _run_store(open_store, request, state, stop)
             note_progress(ending, progress)
             if progress.stopped is not None:
-                _leave(request, progress.stopped)
+                _leave(request, progress.stopped, progress.share)
             if _is_complete(progress, request):
                 with _storage_explained(store):
                     finish(store, request.as_json)
@@ -212,13 +212,17 @@ def _progress_digest(address: str) -> str:
     return progress_digest(Store.open(address)) if Store.exists(address) else ""
 
 
-def _leave(request: Request, why: str) -> NoReturn:
-    """Print that the run is stopped, write its progress for the next allocation if it is known, and exit with 75."""
+def _leave(request: Request, why: str, share: float = 0.0) -> NoReturn:
+    """Print that the run is stopped, write its progress for the next allocation if it is known, and exit with 75.
+
+    share: of the work that is kept.
+    """
     told, address = os.environ.get(PROGRESS), request.store
     digest = if_it_answers(lambda: _progress_digest(address), None) if told else None
     if told and digest is not None:
         Path(told).write_text(digest)
-    err.print(f"stopped ({why}); {request.again()} continues it")
+    where = f" at {share:.0%}" if share >= 0.005 else ""
+    err.print(f"stopped ({why}){where}; {request.again()} continues it")
     raise typer.Exit(EXIT_STOPPED)
 
 

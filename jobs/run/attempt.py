@@ -26,6 +26,8 @@ from jobs.store.live import LiveCurves
 from jobs.store.rounds import Cost, Damaged, read_round, round_digest, write_round
 from jobs.store.store import Store
 
+COMPILING = "compiling for the first advance"
+"""What an attempt waits for longest before its first advance has ended."""
 MANY = 100
 """Advances assumed of an item whose kernel does not say how many it makes."""
 
@@ -156,6 +158,7 @@ class Attempt:
         kept = self._states.of(self._task.shard.group, step, self.rows) if step else None
         traced = traced_columns(type(group.params), columns, group.static.dtype)
         self.computing = True
+        self._on_progress(ShardProgress(waiting=COMPILING))
         layout = self._layout(ids, traced)
         run: Run | RoundRun
         with self._pulse.advance():  # the first states may take as long as an advance
@@ -219,9 +222,16 @@ class Attempt:
         if saved:
             live = LiveCurves(self._store, self._task.shard, self.rows, self._group.kernel.curves)
         most, whole = self._most(len(ids), layout)
-        if not run.rounds:
-            # Report that the shard has begun: compiling its first advance takes long.
-            self._on_progress(ShardProgress(most=most))
+
+        def now(waiting: str = "") -> ShardProgress:
+            # The items of a round go on later.
+            finished = 0 if self._task.step else run.n_finished
+            done = len(ids) * run.rounds / whole if whole else 0.0
+            work, value = min(len(ids), max(finished, done)), live.value if live else None
+            return ShardProgress(finished, run.rounds, most, waiting, work=work, value=value)
+
+        # Where it stands at first, from a checkpoint or not: compiling its first advance takes long.
+        self._on_progress(now(COMPILING))
         longest, kept = 0.0, 0
         while not run.finished:
             # Between advances alone, where the state of every item is whole.
@@ -233,11 +243,7 @@ class Attempt:
             with self._pulse.advance():
                 run.advance()
             longest = max(longest, time.monotonic() - before)
-            # The items of a round go on later.
-            finished = 0 if self._task.step else run.n_finished
-            done = len(ids) * run.rounds / whole if whole else 0.0
-            work, value = min(len(ids), max(finished, done)), live.value if live else None
-            self._on_progress(ShardProgress(finished, run.rounds, most, work=work, value=value))
+            self._on_progress(now())
             # Not after the last advance, when the results themselves are written.
             if saved and saved.is_due and not run.finished:
                 saved.keep(run)
@@ -260,6 +266,8 @@ class Attempt:
             return None, None
         said = round_digest(task.step.round) if task.step else None
         saved = Checkpoints(self._store, task.shard, ids, layout.microbatch, said)
+        if task.begin != "fresh":
+            self._on_progress(ShardProgress(waiting="reading the checkpoint"))
         if task.begin != "fresh" and (before := saved.latest()):
             run.restore(before)
             resumed = run.rounds
@@ -309,7 +317,7 @@ class Attempt:
         def start(layout: Layout, n: int) -> Run:
             # Each run that is measured makes one advance.
             self._pulse.beat(advancing=True)
-            self._on_progress(ShardProgress(tuning=True))
+            self._on_progress(ShardProgress(waiting="tuning"))
             some = jax.tree.map(lambda leaf: leaf[:n], traced)
             of_layout = program(group.science, group.static, layout)
             return Run(of_layout, group.shared, self._job.spec.seed, ids[:n], some)
@@ -320,7 +328,7 @@ class Attempt:
         advances = each * plan.group_sizes[number] / min(self._workers, plan.counts[number])
         with self._pulse.advance():
             found = fastest_microbatch(group.science, start, len(ids), slots, devices, advances)
-        self._on_progress(ShardProgress())
+        self._on_progress(ShardProgress(waiting=COMPILING))
         return found
 
 

@@ -34,6 +34,10 @@ IDLE_S = 60.0
 """Seconds without a ready worker before the listener is told. Workers that all import JAX at once take 30 s to start."""
 
 
+STARTING = "starting the first worker"
+"""What a run waits for until a worker reports."""
+
+
 class Attempts:
     """The attempts that a driver has handed out and not heard of yet."""
 
@@ -105,8 +109,9 @@ class Driver:
         self.many = executor if isinstance(executor, ManyWorkers) else None
         self.idle_since = time.monotonic()
         self.has_advanced = False
-        self.reached = (0, 0.0)
-        """Items that have ended, and work in items, over all shards; as it was shown last before a stop."""
+        self.reached = self.before = (0, ledger.progress.items_done + ledger.progress.work)
+        """Items that have ended, and work in items, over all shards, as last shown before a stop; and the least that is shown, what
+        the run before left."""
 
     def run(self) -> None:
         """Run until every shard is committed or given up, or the run is stopped.
@@ -115,6 +120,7 @@ class Driver:
         """
         ledger, executor, stop = self.ledger, self.executor, self.stop
         with self._noted():
+            ledger.progress.wait_for(STARTING)
             self.listener(ledger.progress)
             # From here on the loop reads `stop.reason`; an exception from a signal would leave shards without checkpoints.
             with stop.deferred():
@@ -232,27 +238,32 @@ class Driver:
         counted = [beat.progress for key, beat in heartbeats.items() if self.attempts.counts(key)]
         running = [now for now in counted if now is not None]
         ended, work_before = self.ledger.searches.progress
-        progress.running_items = sum(now.finished for now in running) + ended
+        # A shard reports nothing until it has read its checkpoint, nor after a stop, once it has left one.
+        items, work = self.before if self.stop.reason is None else self.reached
+        seen = sum(now.finished for now in running) + ended
+        progress.running_items = max(seen, items - progress.items_done)
         progress.look([now.value for now in running if now.value])
         progress.advances = tuple(now.advances for now in running)
         progress.most_advances = max((now.most for now in running), default=0)
-        self.has_advanced |= any(progress.advances) or progress.items_done > progress.items_before
-        progress.move(sum(now.work for now in running) + work_before, self.has_advanced)
-        # After a stop, a shard that has left its checkpoint reports nothing any more.
+        self.has_advanced |= any(now.advances and not now.waiting for now in running)
+        self.has_advanced |= progress.items_done > progress.items_before
+        done = sum(now.work for now in running) + work_before
+        progress.move(max(done, work - progress.items_done), self.has_advanced)
         if self.stop.reason is None:
-            items = progress.items_done + progress.running_items
-            self.reached = items, progress.items_done + progress.work
+            seen = progress.items_done + progress.running_items
+            self.reached = seen, progress.items_done + progress.work
         progress.trouble = self.ledger.storage.reason or self._idle()
         progress.wait_for(self._waiting(running))
         self.listener(progress)
 
     def _waiting(self, running: Sequence[ShardProgress]) -> str:
         """Return what the run waits for before its first advance; "" afterwards."""
-        if any(now.tuning for now in running):
+        waiting = [now.waiting for now in running if now.waiting]
+        if "tuning" in waiting:
             return "tuning"
         if self.has_advanced or self.ledger.progress.trouble:
             return ""
-        return "compiling for the first advance" if self.attempts else "starting the first worker"
+        return waiting[0] if waiting else STARTING
 
     def _idle(self) -> str | None:
         """Return a message if shards wait and no worker has been ready for `IDLE_S` seconds; None otherwise."""

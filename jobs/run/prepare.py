@@ -152,9 +152,7 @@ def create(ready: Prepared, address: str) -> Store:
         return create_store(address, job, ready.items, ready.outputs, look)
 
 
-def reopen(
-    spec: JobSpec, address: str, kernel: Kernel | None = None, where: str = "job"
-) -> Store:
+def reopen(spec: JobSpec, address: str, kernel: Kernel | None = None, where: str = "job") -> Store:
     """Return the store at `address`.
 
     kernel: the kernel that `spec` names; by default the store's. where: names the job in errors. Raises JobError, with the

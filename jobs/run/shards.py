@@ -40,7 +40,7 @@ from jobs.storage.lease import (
     part_places,
     running,
 )
-from jobs.store.events import Event, Events
+from jobs.store.events import Event, Events, read_events
 from jobs.store.store import Store
 
 YIELD_S = 5.0
@@ -144,10 +144,21 @@ def open_ledger(store: Store, part: Part | None = None) -> Ledger:
         return open_ledger(store, part) if orphaned else ledger
     # One listing, instead of a request for each shard, tells which shards left a state to go on from.
     kept = {int(key.split("/")[-2]) for key in objects.list_keys(store.objects, keys.CHECKPOINTS)}
+    if kept and part is None:
+        ledger.progress.work = _work_left(store)
     for number in mine:
         begin: Begin = "resume" if number in kept else "fresh"
         ledger.queue.push(ledger.failures.task(ledger.shards[number], 1, begin))
     return ledger
+
+
+def _work_left(store: Store) -> float:
+    """Return the work, in items, that the last run left in checkpoints; 0 if its driver was killed, or the log cannot be read."""
+    events: list[Event] = []
+    with objects.may_fail():
+        events = read_events(store)
+    last = next((e for e in reversed(events) if e.kind in ("run", "end")), None)
+    return (last and last.work) or 0.0
 
 
 # --- parts ----------------------------------------------------------------------------------------

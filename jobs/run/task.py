@@ -176,8 +176,8 @@ class ShardProgress(NamedTuple):
     """Advances of the devices, including those before the checkpoint from which it went on."""
     most: int = 0
     """Upper bound of `advances`, reached if every item makes all that it may; 0 if unknown."""
-    tuning: bool = False
-    """Whether the microbatch is being measured."""
+    waiting: str = ""
+    """What lasts before the next advance ends, as text: reading, compiling, tuning; "" once one has ended here."""
     work: float = 0.0
     """Work done, in items: an item that has made half of its advances counts as half an item."""
     value: Value | None = None
@@ -279,10 +279,13 @@ class Ticker:
     def __init__(self, on_tick: OnTick | None) -> None:
         self._on_tick, self._at = on_tick, time.monotonic()
 
-    def tick(self, heartbeats: Callable[[], Mapping[Key, Heartbeat]]) -> None:
-        """Call the function if `TICK_S` has passed."""
+    def tick(
+        self, heartbeats: Callable[[], Mapping[Key, Heartbeat]], at_once: bool = False
+    ) -> None:
+        """Call the function if `TICK_S` has passed, or `at_once`."""
         # `heartbeats` is a function, so that nobody collects them before it is time.
-        if self._on_tick is not None and time.monotonic() - self._at >= TICK_S:
+        is_due = at_once or time.monotonic() - self._at >= TICK_S
+        if self._on_tick is not None and is_due:
             self._on_tick(heartbeats())
             # After the call, so that a slow listener does not make the next tick due at once.
             self._at = time.monotonic()

@@ -112,6 +112,7 @@ class Worker:
                 raise Stopped("stopped before it began")
             began, found = Began(), None
             if len(rows_of(work)):
+                on_progress(ShardProgress(waiting="reading the data"))
                 group = self._group(work.shard.group)
                 attempt = Attempt(
                     group, work, self._states, self._workers, self._stop, on_progress, self.pulse
@@ -287,6 +288,7 @@ class SerialExecutor:
         self._waiting: list[Work] = []
         self._worker: Worker | None = None
         self._running: dict[Key, Heartbeat] = {}
+        self._has_advanced = False
         self._ticker = Ticker(None)
 
     def machines(self) -> Machines:
@@ -332,7 +334,10 @@ class SerialExecutor:
     def _note(self, attempt: Key, now: ShardProgress) -> None:
         # Never silent: the shard runs in this process, so nobody could end it as hung.
         self._running[attempt] = Heartbeat(now, 0.0)
-        self._ticker.tick(self.heartbeats)
+        self._has_advanced |= (
+            not now.waiting
+        )  # until then a wait may last a minute, in which nothing ticks
+        self._ticker.tick(self.heartbeats, at_once=not self._has_advanced)
 
     def heartbeats(self) -> Mapping[Key, Heartbeat]:
         """Return how far the running shard has come."""

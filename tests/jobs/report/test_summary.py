@@ -211,12 +211,22 @@ def test_status_says_what_a_stopped_run_left_in_checkpoints(tmp_path, monkeypatc
     run_ = {"shard_items": 6, "slots": 2, "microbatch": 2, "checkpoint_s": 0.0}
     store = make(tmp_path / "s.zarr", {"kernel": "toy", "sweep": sweep, "run": run_})
     stop = Stop()
-    run_shards(store, SerialExecutor(1), lambda p: p.running_items > 1 and stop.ask("test"), stop)
+    listen = lambda p: p.running_items > 1 and stop.ask("test")
+    stopped = run_shards(store, SerialExecutor(1), listen, stop)
+    assert (stopped.running_items, stopped.share) == (
+        2,
+        1 / 3,
+    )  # after its shard has left a checkpoint, too
     found = state(store)
     assert (found["items_done"], found["stopped"]) == (0, "test")
     assert found["unfinished"] == {"items": 2, "work": 2.0, "checkpoints": 1}
     told = status_lines(found)[0]["unfinished"]
     assert told == "2 items ended, 33.3% of the work; a run goes on from there"
-    run_shards(store, SerialExecutor(1))
+    heard = []
+    run_shards(store, SerialExecutor(1), lambda p: heard.append((p.share, p.waiting)))
+    waits = ["starting the first worker", "reading the data", "compiling for the first advance"]
+    waits += ["reading the checkpoint", "compiling for the first advance", ""]
+    assert [wait for k, (_, wait) in enumerate(heard) if k == 0 or wait != heard[k - 1][1]] == waits
+    assert min(share for share, _ in heard) == heard[0][0] == 1 / 3
     found = state(store)
     assert (found["items_done"], found["unfinished"]) == (6, None)

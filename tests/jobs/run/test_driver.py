@@ -26,5 +26,6 @@ def test_all_that_runs_is_looked_at_now_and_then_and_not_with_every_report(tmp_p
     with monkeypatch.context() as patch:
         patch.setattr("time.monotonic", lambda: 0.0)
         run_shards(store, executor, lambda p: heard.append(p.shards_done))
-    assert executor.asked == {}
-    assert heard == [0, 8]
+    # What the first advance waits for is told at once.
+    assert executor.asked == {"heartbeats": 3}
+    assert heard == [0, 0, 0, 0, 8]
