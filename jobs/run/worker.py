@@ -110,7 +110,7 @@ class Worker:
                 return Report(*work.key)
             if self._stop.is_set():
                 raise Stopped("stopped before it began")
-            began, found = Began(), None
+            found, began = None, Began()
             if len(rows_of(work)):
                 on_progress(ShardProgress(waiting="reading the data"))
                 group = self._group(work.shard.group)
@@ -334,9 +334,8 @@ class SerialExecutor:
     def _note(self, attempt: Key, now: ShardProgress) -> None:
         # Never silent: the shard runs in this process, so nobody could end it as hung.
         self._running[attempt] = Heartbeat(now, 0.0)
-        self._has_advanced |= (
-            not now.waiting
-        )  # until then a wait may last a minute, in which nothing ticks
+        # Until then a wait may last a minute, in which nothing ticks.
+        self._has_advanced |= not now.waiting
         self._ticker.tick(self.heartbeats, at_once=not self._has_advanced)
 
     def heartbeats(self) -> Mapping[Key, Heartbeat]:
