@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,6 +44,8 @@ MAX_GENERIC = 6
 """Most results drawn as lines if the kernel has no plots."""
 AT_FIRST = 20
 """Lines shown initially."""
+TITLE_WIDTH = 100
+"""Most characters of what tells a group from the others, over its picture."""
 MAX_PLOTS = 4
 """Most plots of a default figure."""
 
@@ -70,7 +73,16 @@ def figure_of(store: Store, group: int) -> Canvas | None:
             )
         if not figure.plots:
             return None
-        return draw(_by_swept(store, figure, columns, results))
+        title = ", ".join(filter(None, [_which(store, group), figure.title]))
+        return draw(_by_swept(store, replace(figure, title=title), columns, results))
+
+
+def _which(store: Store, group: int) -> str:
+    """What tells a group from the others, as text; "" if there are none."""
+    if len(store.job.plan.group_sizes) == 1:
+        return ""
+    told = attributes(store.results(group))["swept"]
+    return shorten(", ".join(f"{name} {value}" for name, value in told.items()), TITLE_WIDTH)
 
 
 def _can_draw(store: Store, group: int) -> bool:
@@ -157,8 +169,8 @@ def _default(store: Store, group: int | None) -> Canvas:
 def save_figures(store: Store, stem: Path, limit: int = 16) -> list[Path]:
     """Save stem.png of all items and, if there are several groups, stem-0.png ... of the first `limit`; return the paths.
 
-    The picture of another store, stem-0.zarr, stays as it is. Without a metric nothing compares groups that the kernel draws, and stem.png shows the first one.
-    If the kernel's own figure has nothing to show, such as no cycle, there is none.
+    The picture of another store, stem-0.zarr, stays as it is. Without a metric nothing compares groups that the kernel draws, and stem.png shows the first one,
+    which then has no stem-0.png. If the kernel's own figure has nothing to show, such as no cycle, there is none.
     """
     paths, n = [stem.with_name(f"{stem.name}.png")], len(store.job.plan.group_sizes)
     made = _telling(store, None)
@@ -166,7 +178,8 @@ def save_figures(store: Store, stem: Path, limit: int = 16) -> list[Path]:
         paths.clear()
     else:
         _save(made or _default(store, None), paths[0])
-    for group in range(min(n, limit) if n > 1 else 0):
+    of_first = metric_of(store) is None and _can_draw(store, 0)
+    for group in range(int(of_first), min(n, limit) if n > 1 else 0):
         path = stem.with_name(f"{stem.name}-{group}.png")
         if not _of_another(path) and save_figure(store, group, path):
             paths.append(path)

@@ -58,8 +58,13 @@ def test_a_kernels_figure_is_drawn_if_it_is_one_of_plots(store, tmp_path, monkey
     assert save_figures(store, tmp_path / "t") == paths[:2]
     assert paths[2].read_text() == "of the store t-1.zarr"
     opened = StoreTree.of(store)
-    assert jobs.figure(opened, 1).axes[0].get_title() == "norms"
+    of_group = jobs.figure(opened, 1)
+    assert (of_group.get_suptitle(), of_group.axes[0].get_title()) == ("n 5", "norms")
     assert jobs.figure(opened).axes[0].get_title().startswith("norm against ")
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "description", replace(store.description, metric=""))
+        found = save_figures(store, tmp_path / "v")
+        assert [path.name for path in found] == ["v.png", "v-1.png"], "v.png is that of group 0"
     monkeypatch.setattr(store, "kernel", replace(store.kernel, figure=elsewhere))
     with pytest.raises(
         JobError, match=r"figure returned a matplotlib.figure.Figure, expected a ctd.plots.Figure"
