@@ -59,6 +59,7 @@ def test_export_writes_a_trained_network_for_pytorch(ctd):
         run=FOUR_SLOTS,
     )
     job.run("train.zarr", executor="serial")
+    refused(ctd("weights", "train.zarr"), "train.zarr: is a store; name an item: train.zarr::0")
     networks = []
     for name in ("net.h5", "net.pt", "net.safetensors", "net.npz"):
         code, out, err = ctd("export", "train.zarr", 0, name)
