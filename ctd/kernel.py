@@ -185,6 +185,8 @@ class Var(NamedTuple):
     """True for a score: a search by this result must set `mode`, since a search minimises by default."""
     may_be_nan: bool = False
     """True if some items have no value by design: nobody is warned of their NaN."""
+    usual: str = ""
+    """A text that goes without saying: a kernel's `summary` leaves the column out where all rows have it."""
 
 
 class Coordinate(NamedTuple):

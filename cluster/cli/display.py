@@ -178,20 +178,21 @@ def cell(value: object) -> str:
 
 def show_table(
     table: "Columns", title: str = "", limit: int | None = 40, all_columns: bool = True,
-    hint: str = "--json shows them",
+    hint: str = "--json shows them", keys: int = 1,
 ) -> None:  # fmt: skip
     """Print the first `limit` rows of a table (None: all). No value is cut; long texts continue on the next line.
 
-    all_columns: print columns that do not fit as further tables below, each with the first column; else leave them out
-    and name them.
+    all_columns: print columns that do not fit as further tables below, each with the first `keys` columns; else leave them
+    out and name them.
     hint: how to see the rows that are left out.
     """
     texts = {name: _texts(table[name][:limit], str(name)) for name in table}
     numbers = {name for name in table if np.asarray(table[name][:limit]).dtype.kind in "iufc"}
     widths = {name: max(map(len, column)) for name, column in texts.items()}
     narrow(widths, set(widths) - numbers, out.width)
-    parts = side_by_side(widths, out.width)
-    for part in parts if all_columns else parts[:1]:
+    parts = side_by_side(widths, out.width, keys)
+    for k, part in enumerate(parts if all_columns else parts[:1]):
+        out.print("\n" * (k > 0), end="")
         drawn = Table(
             title=title or None,
             title_justify="left",
@@ -232,14 +233,17 @@ def show_summary(store: "Store") -> None:
     labels = [name for name in frame if name not in reduced or name in swept]
     if len(store.job.plan.group_sizes) == 1:
         labels = [name for name in labels if name != "group"]
-    columns = list(dict.fromkeys([*labels, *(n for n in shown if n in frame)]))
+    says = [n for n in shown if n in frame and not (frame[n] == reduced[n].usual).all()]
+    # A row's key first: further tables below, of columns that do not fit, begin with it, too.
+    keys = [name for name in ("group", axis) if name in labels]
+    columns = list(dict.fromkeys([*keys, *labels, *says]))
     if columns and not len(frame[columns[0]]):
         out.print(no_rows(axis, store))
     elif columns:  # there are none if nothing was gathered
         hint = f"{advised('ctd', 'query', store.address, '--table', axis)} shows them"
         first = reduced[shown[0]]
         title = f"{first.long_name} (table {axis})" if first.units == ITEM else axis
-        show_table({name: frame[name] for name in columns}, title=title, hint=hint)
+        show_table({n: frame[n] for n in columns}, title=title, hint=hint, keys=len(keys) or 1)
 
 
 def show_facts(facts: Mapping[str, str], mood: Mapping[str, str] | None = None) -> None:
@@ -297,21 +301,19 @@ def narrow(widths: dict[str, int], texts: set[str], room: int) -> None:
         widths[widest] -= 1
 
 
-def side_by_side(widths: Mapping[str, int], room: int) -> list[list[str]]:
-    """Divide columns into tables that are at most `room` wide; each table begins with the first column.
+def side_by_side(widths: Mapping[str, int], room: int, keys: int = 1) -> list[list[str]]:
+    """Divide columns into tables that are at most `room` wide; each table begins with the first `keys` columns.
 
     >>> side_by_side({"item": 4, "q": 10, "text": 12}, room=20)
     [['item', 'q'], ['item', 'text']]
     """
-    first, *rest = widths
-    parts = [[first]]
-    used = widths[first]
+    first, rest = list(widths)[:keys], list(widths)[keys:]
+    parts = [[*first]]
+    wide = lambda part: sum(widths[name] + GAP for name in part)
     for name in rest:
-        if used + GAP + widths[name] > room and len(parts[-1]) > 1:
-            parts.append([first])
-            used = widths[first]
+        if wide(parts[-1]) + widths[name] > room and len(parts[-1]) > len(first):
+            parts.append([*first])
         parts[-1].append(name)
-        used += GAP + widths[name]
     return parts
 
 

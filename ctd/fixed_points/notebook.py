@@ -15,7 +15,7 @@ from ctd.fixed_points.linear import carried
 from ctd.fixed_points.search.kernel import FixedPoint, Searches, make_kernel
 from ctd.fixed_points.search.phase import phase
 from ctd.fixed_points.search.plots import figure
-from ctd.fixed_points.search.summary import SUMMARY, Options
+from ctd.fixed_points.search.summary import REDUCED, SUMMARY, Options
 from ctd.fixed_points.shown import lines_of
 from ctd.kernel import View, inputs_of
 from ctd.late import Array, Float, jax, jnp, lax
@@ -45,6 +45,9 @@ class Found:
         ended = [text for text in ended if not text.startswith("0 ")]
         x = self.unique["constant_input"]
         left_out = {"constant_input"} if (x == x[:1]).all() else set()
+        left_out |= (
+            {"origin"} if (self.unique["origin"] == REDUCED["origin"].usual).all() else set()
+        )
         shown = {n: self.unique[n] for n in SUMMARY if n in self.unique and n not in left_out}
         return "\n".join(
             [f"{count(len(codes), 'candidate')}: {', '.join(ended)}", *lines_of(shown)]

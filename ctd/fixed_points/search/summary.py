@@ -73,6 +73,7 @@ REDUCED = {
         _P,
         "1",
         "what led here first: searches from states, a box or a sphere; settled: the network itself; between points: Newton",
+        usual="states",
     ),
     "kind": Var(_P, "1", "fixed: q below q_tol; slow: a local minimum of q"),
     "point": Var((*_P, "state"), "1", "the state h"),
@@ -120,8 +121,10 @@ REDUCED = {
     "frequency_hz": Var((*_P, "mode"), "Hz", "frequency in hertz, where dt is given"),
     "n_unique": Var((), "1", "unique points, those beyond max_points included"),
 }
-SUMMARY = ("kind", "constant_input", "q", "error", "stability", "n_unstable", "leading", "count")
-"""Columns of the table that a run ends with: they fit a terminal of 80 columns."""
+SUMMARY = (
+    "kind", "constant_input", "q", "error", "stability", "n_unstable", "leading", "count", "origin",
+)  # fmt: skip
+"""Columns of the table that a run ends with: without the last, which is rare, they fit a terminal of 80 columns."""
 
 
 def reduce(

@@ -131,21 +131,24 @@ def test_run_json_is_json_alone(ctd, job_file):
 RANKED = """
 from dataclasses import replace
 
+import numpy as np
 import toy
 from ctd.kernel import Var
 
 
 def reduce(inputs, shared, columns, results, options):
     found = toy.reduce(inputs, shared, columns, results, options)
-    return found | {"rate": columns["rate"][found["best_item"]]}
+    rates = columns["rate"][found["best_item"]]
+    return found | {"rate": rates, "said": np.full(len(rates), "a")}
 
 
 kernel = replace(
     toy.kernel,
     name="ranked",
     reduce=reduce,
-    reduced=toy.kernel.reduced | {"rate": Var(("place",), "1", "their rates")},
-    summary=("best_norm",),
+    reduced=toy.kernel.reduced
+    | {"rate": Var(("place",), "1", "their rates"), "said": Var(("place",), usual="a")},
+    summary=("best_norm", "said"),
 )
 """
 
@@ -162,6 +165,11 @@ def test_last_table_names_the_points_and_itself(ctd, job_file, tmp_path, capsys,
     name, heads, *rows = capsys.readouterr().out.splitlines()
     assert (name.strip(), heads.split()) == ("place", ["place", "rate", "best_norm"])
     assert {row.split()[1] for row in rows} == {"0", "0.1", "0.2", "0.3", "0.4", "0.5"}
+    reduced = store.description.reduced
+    other = reduced | {"said": reduced["said"]._replace(usual="b")}
+    monkeypatch.setitem(vars(store), "description", replace(store.description, reduced=other))
+    show_summary(store)
+    assert capsys.readouterr().out.splitlines()[1].split()[-1] == "said"
     ids = replace(store.description, summary=("best_item",))
     monkeypatch.setitem(vars(store), "description", ids)
     show_summary(store)

@@ -164,6 +164,17 @@ def test_table_cuts_no_value(capsys, monkeypatch, width, tables):
     assert max(len(line.rstrip()) for line in told.splitlines()) <= max(width, 27)
 
 
+def test_further_tables_begin_with_all_columns_of_the_key(capsys, monkeypatch):
+    monkeypatch.setattr(display.out, "_width", 20)
+    table = {"group": [0, 1], "row": [7, 8], "first": [3, 3], "second": [4, 4]}
+    display.show_table(table, keys=2)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in lines] == [
+        ["group", "row", "first"], ["0", "7", "3"], ["1", "8", "3"], [],
+        ["group", "row", "second"], ["0", "7", "4"], ["1", "8", "4"],
+    ]  # fmt: skip
+
+
 def test_table_names_the_columns_that_it_leaves_out(capsys, monkeypatch):
     monkeypatch.setattr(display.out, "_width", 40)
     display.show_table(WIDE, all_columns=False)

@@ -216,6 +216,7 @@ def test_table_has_the_stable_point_behind_a_slow_one():
     assert found.unique["kind"].tolist() == ["fixed", "slow"]
     assert found.unique["origin"].tolist() == ["settled", "states"]
     assert found.unique["count"].tolist() == [0, 40]
+    assert repr(found).splitlines()[1].split()[-2:] == ["count", "origin"]
     assert found.unique["n_unique"] == 2
     assert found.unique["stable"][0]
     np.testing.assert_allclose(found.unique["point"][0], [3, 0, 0], rtol=1e-12)
