@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,7 @@ from jobs.spec.job import JobSpec
 from jobs.spec.trust import allow_edited, own_code, refuse_untrusted, trust
 from jobs.storage.addresses import beside, local_path
 from jobs.storage.objects import StorageFailed, is_storage_error, reason
+from jobs.store.events import planned_warnings, read_events
 from jobs.store.store import Store, refuse_links, resume_command
 
 MOST_TRACES = 100
@@ -172,6 +173,8 @@ def open_and_compute(
     planning = "starting Ray, planning" if starts else "planning"
     with told_if_slow(planning, request.as_json):
         store = open_store(executor)
+    if len(store.committed.numbers()) < store.job.plan.n_shards:
+        _warn(planned_warnings(read_events(store)))
     if not again:
         reconsider(store, request.failed, request.accept_changes)
         if request.failed:
@@ -230,8 +233,14 @@ def say_warnings(store: Store, name: str = "") -> None:
     """Print the warnings of a store, such as results that are NaN. name: of one of several stores."""
     from jobs.report.warnings import warnings_of
 
-    for text in warnings_of(store, store.committed.markers()):
-        err.print(f"warning: {name}{': ' * bool(name)}{text}", style="yellow")
+    _warn(
+        f"{name}{': ' * bool(name)}{text}" for text in warnings_of(store, store.committed.markers())
+    )
+
+
+def _warn(texts: Iterable[str]) -> None:
+    for text in texts:
+        err.print(f"warning: {text}", style="yellow")
 
 
 def say_not_repeated(store: Store) -> None:

@@ -21,6 +21,7 @@ from ctd.batch import (
     traced_columns,
 )
 from ctd.batch.tune import microbatch_candidates
+from ctd.batch.unread import unread
 from ctd.contract import ContractError, located
 from ctd.kernel import (
     Coordinate,
@@ -159,6 +160,14 @@ class Evaluated:
     """The sizes of its items; `work` is 0, since only the compiler knows it."""
     outputs: Outputs
 
+    def unread(self) -> frozenset[str]:
+        """The traced fields that none of its results depends on; groups with equal shapes are traced once in a process."""
+        known, key = _unread(self.kernel, self.static), shapes_of(self.shared, self.traced)
+        if key not in known:
+            first = jax.tree.map(lambda leaf: leaf[0], self.traced)
+            known[key] = unread(self.kernel, self.static, self.shared, first)
+        return known[key]
+
     def measured(self, layout: GroupLayout, devices: int) -> Sizes:
         """The sizes with the work of an item, from the compiler's memory analysis.
 
@@ -227,6 +236,12 @@ def _annotated(data: Any, place: str) -> Iterator[tuple[str, list[str], tuple[in
 @lru_cache(maxsize=64)
 def _works(kernel: Kernel, static: object) -> dict[Any, int]:
     """The measurements so far: (microbatch, shapes of data and traced values) -> work of an item."""
+    return {}
+
+
+@lru_cache(maxsize=64)
+def _unread(kernel: Kernel, static: object) -> dict[Any, frozenset[str]]:
+    """The answers so far: shapes of data and traced values -> `Evaluated.unread`."""
     return {}
 
 

@@ -13,7 +13,7 @@ from jobs.errors import JobError, count, duration
 from jobs.inputs.items import place_of, row_params
 from jobs.plan.layout import Shard
 from jobs.storage.lease import drivers, holder
-from jobs.store.events import Event, read_events, unended
+from jobs.store.events import WARNING, Event, read_events, unended
 from jobs.store.marker import FailedItem, Marker
 from jobs.store.store import Store
 
@@ -191,6 +191,7 @@ def _sentence(event: Event) -> str:
         "superseded": lambda: f"{shard} {text}",
         "decision": lambda: ": ".join(filter(None, [shard or group, text])),
         "on_end": lambda: error,
+        WARNING: lambda: f"warning: {text}",
     }
     if event.kind in told:
         return told[event.kind]()

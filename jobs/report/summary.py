@@ -16,7 +16,7 @@ from jobs.spec.search import Search
 from jobs.storage import objects
 from jobs.storage.lease import LeaseRecord, describe, drivers
 from jobs.store.card import n_dropped, read_note
-from jobs.store.events import Event, read_events, unended
+from jobs.store.events import Event, planned_warnings, read_events, unended
 from jobs.store.finding import merged_parts
 from jobs.store.marker import FailedItem, Marker
 from jobs.store.store import Store
@@ -68,7 +68,7 @@ def plan_rows(
         total["data"] = "; ".join(ready.data)
     if ready.spec.search:
         total["search"] = _search_planned(ready, ready.spec.search)
-    if warnings := warnings_planned(ready, markers):
+    if warnings := ready.without_effect + warnings_planned(ready, markers):
         total["warnings"] = "; ".join(warnings)
     return columns, total
 
@@ -157,7 +157,7 @@ def state_of(
         "unfinished": None if living else _unfinished(store, events, len(done)),
         "attempts_failed": len(failures),
         "items_with_errors": len(culprits),
-        "warnings": warnings_of(store, markers),
+        "warnings": planned_warnings(events) + warnings_of(store, markers),
         "learned": [e.text for e in events if e.kind == "decision"][-5:],
         "errors": errors[-10:],
     }

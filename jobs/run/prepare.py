@@ -14,9 +14,9 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
-from ctd.kernel import Kernel
+from ctd.kernel import Kernel, Kind, field_kinds
 from jobs.errors import Faults, JobError, within
-from jobs.inputs.measure import data_told, evaluate_group, paths_of
+from jobs.inputs.measure import Evaluated, data_told, evaluate_group, paths_of
 from jobs.inputs.versions import versions_of
 from jobs.plan.items import Items, checked_items
 from jobs.plan.layout import Machines, Plan, Sizes, lay_out
@@ -32,6 +32,7 @@ from jobs.spec.trust import allow_and_remember, modules_of
 from jobs.storage import connect
 from jobs.storage.lease import Lease
 from jobs.store.creation import Outputs, create_store
+from jobs.store.events import WARNING, Event, Events
 from jobs.store.manifest import Job, provenance
 from jobs.store.store import Store
 
@@ -50,6 +51,8 @@ class Prepared:
     outputs: list[Outputs]
     data: list[str]
     """The sizes of the groups' data, and which of them are not used, as texts."""
+    without_effect: list[str]
+    """What is said of given parameters on which no result depends."""
 
 
 def prepare(spec: JobSpec, base: str, where: str, machines: Callable[[], Machines]) -> Prepared:
@@ -95,7 +98,25 @@ def prepare(spec: JobSpec, base: str, where: str, machines: Callable[[], Machine
         for group, layout in zip(evaluated, first.layouts, strict=True)
     ]
     data = data_told([group.shared for group in evaluated])
-    return Prepared(spec, base, kernel, items, laid_out(sizes, found), sizes, outputs, data)
+    idle = _without_effect(spec, kernel, items, evaluated)
+    return Prepared(spec, base, kernel, items, laid_out(sizes, found), sizes, outputs, data, idle)
+
+
+def _without_effect(
+    spec: JobSpec, kernel: Kernel, items: Items, groups: Sequence[Evaluated]
+) -> list[str]:
+    """Say of each traced parameter that is swept, searched or not the default that no result of any group depends on it."""
+    fields, first = kernel.Params.model_fields, items.groups[0].params
+    is_set = lambda name: getattr(first, name) != fields[name].get_default()
+    found = {*spec.swept(), *getattr(spec.search, "params", ())}
+    found |= {name for name in spec.params if is_set(name)}
+    found &= {name for name, kind in field_kinds(kernel.Params).items() if kind is Kind.TRACED}
+    for group in groups:
+        found = found & group.unread() if found else found
+    about = {name: fields[name].description for name in sorted(found)}
+    return [
+        f"{name} has no effect here" + f" ({text})" * bool(text) for name, text in about.items()
+    ]
 
 
 def _check_reductions(
@@ -149,7 +170,12 @@ def create(ready: Prepared, address: str) -> Store:
             return reopen(ready.spec, address, ready.kernel)
         # Before the store is there: what was silent for long may have been taken for dead.
         look = lambda _: lease.check()
-        return create_store(address, job, ready.items, ready.outputs, look)
+        store = create_store(address, job, ready.items, ready.outputs, look)
+        events = Events(store)
+        for text in ready.without_effect:
+            events.note(Event(kind=WARNING, text=text))
+        events.close()
+        return store
 
 
 def reopen(spec: JobSpec, address: str, kernel: Kernel | None = None, where: str = "job") -> Store:

@@ -6,6 +6,7 @@ decision    what was decided      stopped     an attempt was left at a checkpoin
 second      a running shard is    superseded  an attempt was ended, since the other
             tried a second time               one at its shard was committed first
 killed      the last sign of life of a driver that was killed, noted by the next one
+warning     of the plan, noted when the store is made
 """
 
 import json
@@ -28,6 +29,10 @@ BYTES = 100_000
 
 FLUSH_S = 30.0
 """Seconds after which the next event writes those that are in memory; failures and decisions are written at once."""
+
+
+WARNING = "warning"
+"""The kind of an event with a warning of the plan."""
 
 
 class Event(BaseModel):
@@ -70,7 +75,7 @@ class Event(BaseModel):
     rows: Sequence[int] | None = None
     """First row of the attempt, and the row after its last."""
     text: Text | None = None
-    """The decision."""
+    """The decision, or the warning."""
 
     host: str | None = None
     pid: int | None = None
@@ -176,6 +181,11 @@ def _lines(store: Store) -> Iterator[str]:
             break
     for data in read:
         yield from (data or b"").decode(errors="replace").splitlines()
+
+
+def planned_warnings(events: Iterable[Event]) -> list[str]:
+    """Return the warnings that were noted when the store was made."""
+    return [event.text for event in events if event.kind == WARNING and event.text]
 
 
 def unended(events: Iterable[Event]) -> list[Event]:

@@ -28,30 +28,38 @@ from jobs.store.store import Store
 HOLED = """
 from dataclasses import replace
 import jax.numpy as jnp
-from ctd.kernel import Var
+from pydantic import Field
+from ctd.kernel import Traced, Var
 from toy import kernel as toy
+
+class Params(toy.Params):
+    gain: Traced[float] = Field(1.0, description="of another method")
 
 def result(static, shared, traced, key, state):
     values = toy.result(static, shared, traced, key, state)
     return values | {"norm": jnp.where(traced.rate > 0.25, jnp.nan, values["norm"])}
 
-kernel = replace(toy, name="holed", result=result, dims={**toy.dims, "norm2": Var(), "nrm": Var()})
+kernel = replace(toy, name="holed", Params=Params, result=result, dims={**toy.dims, "norm2": Var(), "nrm": Var()})
 """
-JOB = "kernel: holed\nparams: {n_steps: 5}\nsweep: {grid: {rate: {linspace: [0, 0.5, 6]}}}\n"
+JOB = (
+    "kernel: holed\nparams: {n_steps: 5, gain: 2}\nsweep: {grid: {rate: {linspace: [0, 0.5, 6]}}}\n"
+)
 
 
 def test_plan_and_status_warn(ctd, job_file):
     path = job_file(JOB)
     (path.parent / "holed.py").write_text(HOLED)
     declared = "norm2, nrm: declared in `dims` of kernel holed, but returned for no item"
-    assert json.loads(ctd("plan", path, "--json")[1])["warnings"] == declared
+    idle = "gain has no effect here (of another method)"
+    assert json.loads(ctd("plan", path, "--json")[1])["warnings"] == f"{idle}; {declared}"
     code, _, err = ctd("run", path, "--executor", "serial")
     assert code == 0
     assert "warning: norm is NaN or infinite in 3 of 6 done items" in err
+    assert f"warning: {idle}" in err
     store = path.with_suffix(".zarr")
     both = ["norm is NaN or infinite in 3 of 6 done items", declared]
-    assert json.loads(ctd("status", store, "--json")[1])["warnings"] == both
-    assert f"warnings     {'; '.join(both)}" in ctd("status", store)[1]
+    assert json.loads(ctd("status", store, "--json")[1])["warnings"] == [idle, *both]
+    assert f"warnings     {'; '.join([idle, *both])}" in ctd("status", store)[1]
     assert both[0] in ctd("plan", path)[1]
     assert f"warning: {both[0]}" in ctd("best", store, "--by", "norm")[2]
     code, out, err = ctd("best", store, "--by", "norm", "--json")
