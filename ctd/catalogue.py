@@ -96,8 +96,10 @@ def find_module(name: str) -> str:
             "with `kernel = Kernel(...)` or `kernel = one_shot(...)` of ctd.kernel"
         )
     known = kernel_names()
+    if near := meant(name, known):
+        raise UnknownKernel(f"kernel: {name!r} is unknown{near}")
     raise UnknownKernel(
-        f"kernel: {name!r} is unknown{meant(name, known) or ';'} ctd has {', '.join(known)}. A kernel of your own is "
+        f"kernel: {name!r} is unknown; ctd has {', '.join(known)}. A kernel of your own is "
         "named by the dotted path of its module, which defines `kernel` and lies beside the job file "
         "or is installed"
     )

@@ -1,9 +1,10 @@
 """Errors that a user can fix, explained in the terms of the job file."""
 
+import difflib
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,6 +48,21 @@ class JobError(ValueError):
     def _render_traceback_(self) -> list[str]:
         """Return the lines that IPython shows in place of a traceback."""
         return [f"{type(self).__name__}: {self}"]
+
+
+def near_file(path: str | Path, endings: Sequence[str] = ()) -> str:
+    """Return "; did you mean PATH?" of a file beside the one that is not there, with a near name and one of the endings; else "".
+
+    >>> _ = Path("job.yaml").write_text("")
+    >>> near_file("jop", [".yaml"]), near_file("a_network.h5", [".yaml"])
+    ('; did you mean job.yaml?', '')
+    """
+    path, there = Path(path), list[Path]()
+    with suppress(OSError):
+        there = [one for one in path.parent.iterdir() if not one.is_dir()]
+    of_stem = {one.stem: one for one in sorted(there) if not endings or one.suffix in endings}
+    near = difflib.get_close_matches(path.stem, of_stem, n=1, cutoff=0.65)
+    return f"; did you mean {of_stem[near[0]]}?" if near else ""
 
 
 @contextmanager

@@ -15,15 +15,6 @@ def unread(
     """Trace the functions of a kernel for one item; return the traced fields that none of them computes with.
 
     Only a field without any influence counts: inside of a loop or a branch, an input is taken to be used.
-
-    >>> import numpy as np
-    >>> from ctd.kernel import Traced, Var, one_shot, static_of, traced_of
-    >>> class Rates(Params):
-    ...     rate: Traced[float] = 0.1
-    ...     leak: Traced[float] = 0.5
-    >>> run = lambda static, shared, traced, key: {"x": traced.rate * 2.0}
-    >>> unread(one_shot("rates", Rates, {"x": Var()}, run), static_of(Rates()), (), traced_of(Rates()))
-    frozenset({'leak'})
     """
     read = set[str]()
 

@@ -35,7 +35,7 @@ from ctd.kernel import (
     traced_of,
 )
 from ctd.late import jax
-from jobs.errors import JobError, within
+from jobs.errors import JobError, near_file, within
 from jobs.inputs.fetch import local_file
 from jobs.inputs.items import materialise, parse_item
 from jobs.plan.layout import GroupLayout, Sizes
@@ -102,7 +102,7 @@ def load_group(kernel: Kernel, params: Params, base: str) -> Any:
     files = paths_of(params)
     for name, path in files:
         if not Path(path).exists():
-            raise JobError(f"params: {name}: {path}: there is no such file")
+            raise JobError(f"params: {name}: {path}: there is no such file{near_file(path)}")
     key = _identity(kernel, params, [path for _, path in files])
     for known, shared in tuple(_last):
         if known == key:

@@ -35,7 +35,7 @@ from pydantic import (
 from ctd.catalogue import UnknownKernel, find_module, load_kernel
 from ctd.contract import located
 from ctd.kernel import Kernel
-from jobs.errors import JobError, advised, explain, meant
+from jobs.errors import JobError, advised, explain, meant, near_file, nearest
 from jobs.spec.search import METHODS, Optuna, Population, Rungs, Search
 from jobs.spec.sweep import Sweep, Sweeps
 from jobs.spec.text import parse_file, parse_text
@@ -201,11 +201,11 @@ def read_content(path: str | Path, overrides: list[str] | None = None) -> dict[s
     try:
         content = parse_file(path)
     except FileNotFoundError as error:
-        raise JobError(f"{path}: cannot be read ({error.strerror}); give a job file") from None
+        near = near_file(path, (".yaml", ".yml", ".json")) or "; give a job file"
+        raise JobError(f"{path}: cannot be read ({error.strerror}){near}") from None
     if not isinstance(content, dict):
-        raise JobError(
-            f"{path}: {content!r:.60} given; expected a mapping (kernel: ..., params: ...)"
-        )
+        given = "an empty file" if content is None else f"{content!r:.60}"
+        raise JobError(f"{path}: {given} given; expected a mapping (kernel: ..., params: ...)")
     for override in overrides or []:
         set_field(content, override)
     return content
@@ -267,7 +267,10 @@ def set_field(content: dict[str, Any], override: str) -> None:
     if not equals or not key:
         raise JobError(f"--set {override}: expected key.path=value, such as --set seed=1")
     *parents, last = key.split(".")
-    here = content
+    here, stages = content, content.get("stages")
+    given = parents[1:2] if parents[:1] == ["stages"] and isinstance(stages, dict) else []
+    if given and (name := given[0]) not in stages:
+        raise JobError(f"--set {override}: there is no stage {name!r}{nearest(name, stages)}")
     for name in parents:
         if here.get(name) is None:  # `params:` with nothing below it
             here[name] = {}
@@ -311,12 +314,8 @@ OURS = ("jobs", "cluster")
 def find_kernel(name: str, base: str | None) -> Kernel:
     """Import the kernel called `name`, which runs its module's code; jobs.spec.trust decides who may.
 
-    Args:
-        base: the folder that is searched first for a user's own module; None: only the import path is searched.
-
-    Raises:
-        JobError: there is no such kernel, its module cannot be imported, or this process has already
-            imported a different module of that name.
+    base: the folder that is searched first for a user's own module; None: only the import path is searched. Raises JobError if
+    there is no such kernel, its module cannot be imported, or this process has already imported another one of that name.
     """
     top = name.partition(".")[0]
     if top in OURS:

@@ -318,6 +318,11 @@ def toy_store(tmp_path_factory):
         (("status", "job.yaml"), "job.yaml: is a file; a store is a folder"),
         (("run", "some.zarr"), "some.zarr: is a store; give a job file, or `ctd resume some.zarr`"),
         (
+            ("run", "jobb"),
+            "jobb: cannot be read (No such file or directory); did you mean job.yaml?",
+        ),
+        (("run", "/dev/null"), "/dev/null: an empty file given; expected a mapping"),
+        (
             ("export", "some.zarr", "0", "x.mat"),
             "x.mat: cannot be written with this ending; give one of .h5",
         ),
@@ -340,6 +345,7 @@ BAD_JOBS = [
     ("params.cell=gruu", ["params: cell", "'gru'"]),
     ("params.method=newton", ["params: method", "'lm', 'adam' or 'exact'"]),
     ("params.weights=none.h5", ["params: weights", "none.h5: there is no such file"]),
+    ("params.weights=nett.h5", ["nett.h5: there is no such file; did you mean ", "net.h5?"]),
     ("params.weights=job.yaml", ["job.yaml", "expected .h5"]),
     ("params.x=[1.0, 2.0]", ["job.yaml: params: x: 2 numbers given, but the network has 1 input"]),
     ("kernel=fixed_point", ["kernel: 'fixed_point' is unknown; did you mean 'fixed_points'?"]),

@@ -74,6 +74,7 @@ def pipeline(tmp_path_factory):
         ("kernel=toy", "kernel: beside `stages` a file has only the field `cluster`"),
         ("stages.points.kernel=nope", "stages.points: kernel: 'nope' is unknown"),
         ("stages.points=3", "expected a job"),
+        ("stages.trian.sweep.seeds=2", "there is no stage 'trian'; did you mean 'train'?"),
     ],
 )
 def test_pipeline_refuses(ctd, pipeline, override, said):
