@@ -268,8 +268,8 @@ def set_field(content: dict[str, Any], override: str) -> None:
         raise JobError(f"--set {override}: expected key.path=value, such as --set seed=1")
     *parents, last = key.split(".")
     here, stages = content, content.get("stages")
-    given = parents[1:2] if parents[:1] == ["stages"] and isinstance(stages, dict) else []
-    if given and (name := given[0]) not in stages:
+    is_in_stage = len(parents) > 1 and parents[0] == "stages"
+    if is_in_stage and isinstance(stages, dict) and (name := parents[1]) not in stages:
         raise JobError(f"--set {override}: there is no stage {name!r}{nearest(name, stages)}")
     for name in parents:
         if here.get(name) is None:  # `params:` with nothing below it
