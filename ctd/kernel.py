@@ -131,7 +131,6 @@ def field_kinds(params: type[Params]) -> dict[str, Kind]:
 def _view(params: type[Params], kinds: frozenset[Kind]) -> Any:
     # A named tuple, since it is hashable (static fields key the cache of programs) and a pytree (traced ones are vmapped).
     names = [name for name, kind in field_kinds(params).items() if kind in kinds]
-    # A name for error messages and reprs: Model_static.
     label = "_".join(sorted(kind.value for kind in kinds))
     return namedtuple(f"{params.__name__}_{label}", names)
 
@@ -286,8 +285,7 @@ class Kernel:
         for outcome in self.outcomes:
             if not isinstance(outcome, Outcome):
                 raise TypeError(
-                    f'kernel {self.name}: outcomes: {outcome!r} given; expected Outcome("{outcome}", "what it means"), '
-                    "of ctd.kernel"
+                    f'kernel {self.name}: outcomes: {outcome!r} given; expected Outcome("{outcome}", "what it means"), of ctd.kernel'
                 )
         if self.outcomes and "outcome" not in self.dims:
             raise TypeError(

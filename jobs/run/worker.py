@@ -332,9 +332,8 @@ class SerialExecutor:
         return reports
 
     def _note(self, attempt: Key, now: ShardProgress) -> None:
-        # Never silent: the shard runs in this process, so nobody could end it as hung.
+        # Never silent, since nobody could end a shard of this process as hung; nothing else ticks while a first advance compiles.
         self._running[attempt] = Heartbeat(now, 0.0)
-        # Until then a wait may last a minute, in which nothing ticks.
         self._has_advanced |= not now.waiting
         self._ticker.tick(self.heartbeats, at_once=not self._has_advanced)
 

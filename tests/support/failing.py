@@ -32,8 +32,9 @@ class Interrupted(Overheard):
         self.stop, self.after = stop, after
 
     def heard(self, task, note, progress):
-        self.after -= progress.advances > 0
-        if self.after == 0 and progress.advances:
+        has_advanced = progress.advances > 0 and not progress.waiting
+        self.after -= has_advanced
+        if self.after == 0 and has_advanced:
             self.stop.ask("test")
         note(progress)
 

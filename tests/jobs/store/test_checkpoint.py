@@ -83,7 +83,7 @@ def test_no_advance_is_computed_twice(tmp_path, finished):
     report = worker.do(Task(first, begin="resume"), advances.append)
     assert report.error is None
     assert report.marker.resumed_at == 7
-    assert len(advances) == report.marker.rounds - 7
+    assert len([now for now in advances if not now.waiting]) == report.marker.rounds - 7
     assert report.marker.rounds == finished.committed.markers()[0].rounds
 
 
@@ -225,7 +225,7 @@ def test_a_driver_that_gets_sigterm_exits_75_and_resume_ends_the_job(
     gate.unlink()
     err = said.read_text()
     assert process.exitcode == 75, err
-    assert "stopped (SIGTERM); `ctd resume" in err
+    assert "stopped (SIGTERM) at 50%; `ctd resume" in err
     store = Store.open(str(tmp_path / "job.zarr"))
     assert len(store.committed.numbers()) == 1
     code, _, err = command_line("resume", store.address, "--executor", "serial")
