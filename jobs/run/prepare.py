@@ -171,10 +171,11 @@ def create(ready: Prepared, address: str) -> Store:
         # Before the store is there: what was silent for long may have been taken for dead.
         look = lambda _: lease.check()
         store = create_store(address, job, ready.items, ready.outputs, look)
-        events = Events(store)
-        for text in ready.without_effect:
-            events.note(Event(kind=WARNING, text=text))
-        events.close()
+        if ready.without_effect:
+            events = Events(store)
+            for text in ready.without_effect:
+                events.note(Event(kind=WARNING, text=text))
+            events.close()
         return store
 
 
