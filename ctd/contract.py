@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from ctd.dotted import INSTALLED
 from ctd.kernel import Kernel, Params, Values, View
@@ -32,16 +33,27 @@ class ContractError(ValueError):
     """A function of a kernel raises, or returns something that does not fit the other functions."""
 
 
+class Evaluation(NamedTuple):
+    """What one item of a kernel has, as shapes and dtypes."""
+
+    state: PyTree
+    results: dict[str, jax.ShapeDtypeStruct]
+    unread: frozenset[str]
+    """The traced fields that no result depends on, given the static ones, such as settings of another method. Inside of a loop
+    or a branch, an input is taken to be used."""
+
+
 def evaluate(
     kernel: Kernel, static: View[Params], shared: PyTree, traced: Values[Params]
-) -> tuple[PyTree, dict[str, jax.ShapeDtypeStruct]]:
-    """Evaluate a kernel for one item: (state, results) as shapes and dtypes; nothing is computed.
+) -> Evaluation:
+    """Evaluate a kernel for one item; nothing is computed.
 
     Call it inside `ctd.batch.precision`. Raises ContractError where a function raises, `advance` changes the names,
     shapes or dtypes of the state, `finished` is not one boolean, or `result` and `dims` disagree.
     """
     key, told = jax.random.key(0), f"kernel {kernel.name}"
-    run = partial(_run, kernel, getattr(traced, "_fields", ()))
+    unread = set(getattr(traced, "_fields", ()))
+    run = partial(_run, kernel, unread)
     state = run("init", static, shared, traced, key)
     # A weak type is lost when a state is stored: `advance` must not get one here that it would not get after a restart.
     state = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)
@@ -59,7 +71,7 @@ def evaluate(
             f"{told}: {_written(kernel, 'result')[0]}: a dict of name -> array expected, got {_short(values)}"
         )
     _check_dims(kernel, values)
-    return state, values
+    return Evaluation(state, values, frozenset(unread))
 
 
 def located(error: BaseException) -> str:
@@ -90,12 +102,23 @@ def _is_own(filename: str) -> bool:
     return not (others or installed or standard)
 
 
-def _run(kernel: Kernel, fields: tuple[str, ...], which: str, *args: PyTree) -> PyTree:
-    function = getattr(kernel, which)
+def _run(kernel: Kernel, unread: set[str], which: str, *args: PyTree) -> PyTree:
+    """The shapes that a function returns; takes the traced fields that it depends on out of `unread`."""
+    function, fields = getattr(kernel, which), kernel.Params.model_fields
     # `finished` takes the state alone; the others take the static fields first.
     static = args[: which != "finished"]
+    run = lambda *args: function(*static, *args)
     try:
-        return jax.eval_shape(lambda *args: function(*static, *args), *args[len(static) :])
+        closed, shapes = jax.make_jaxpr(run, return_shape=True)(*args[len(static) :])
+        if static:
+            marks = jax.tree.unflatten(jax.tree.structure(args[1:]), _needed(closed.jaxpr))[1]
+            # A field without numbers, such as an empty tuple, may be read all the same.
+            unread -= {
+                name
+                for name in tuple(unread)
+                if any(found := jax.tree.leaves(getattr(marks, name))) or not found
+            }
+        return shapes
     except Exception as error:
         # An error that begins with a field's name is about the user's parameters: no line of the kernel would help.
         if isinstance(error, ValueError) and str(error).partition(":")[0] in fields:
@@ -105,6 +128,16 @@ def _run(kernel: Kernel, fields: tuple[str, ...], which: str, *args: PyTree) -> 
         raise ContractError(
             f"kernel {kernel.name}: {_written(kernel, which)[0]}: {text}"
         ) from error
+
+
+def _needed(jaxpr: Any) -> list[bool]:
+    """Whether an output of a traced function depends on each of its inputs."""
+    variables = lambda found: (v for v in found if not hasattr(v, "val"))  # literals have a value
+    needed = set(variables(jaxpr.outvars))
+    for equation in reversed(jaxpr.eqns):
+        if equation.effects or not needed.isdisjoint(equation.outvars):
+            needed.update(variables(equation.invars))
+    return [v in needed for v in jaxpr.invars]
 
 
 def _written(kernel: Kernel, which: str) -> tuple[str, Callable[..., PyTree], tuple[str, ...]]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ctd.contract import evaluate
+from ctd.contract import Evaluation, evaluate
 from ctd.kernel import Kernel, Params, Values, View, traced_type
 from ctd.late import Array, PyTree, jax, jnp, lax
 
@@ -198,7 +198,15 @@ class Program:
 def abstract(
     kernel: Kernel, static: View[Params], shared: PyTree, traced: Values[Params]
 ) -> tuple[PyTree, dict[str, jax.ShapeDtypeStruct]]:
-    """`ctd.contract.evaluate` under the item's precision, once in a process: (state, results) as shapes and dtypes."""
+    """(state, results) of one item as shapes and dtypes; raises as `ctd.contract.evaluate`."""
+    found = evaluated(kernel, static, shared, traced)
+    return found.state, found.results
+
+
+def evaluated(
+    kernel: Kernel, static: View[Params], shared: PyTree, traced: Values[Params]
+) -> Evaluation:
+    """`ctd.contract.evaluate` under the item's precision, once in a process."""
     known, key = _evaluations(kernel, static), shapes_of(shared, traced)
     if key not in known:
         with precision(static):
@@ -229,10 +237,8 @@ def _put(leaf: Array, new: Array, i: Array, m: int) -> Array:
 
 
 @lru_cache(maxsize=64)
-def _evaluations(
-    kernel: Kernel, static: View[Params]
-) -> dict[Hashable, tuple[PyTree, dict[str, jax.ShapeDtypeStruct]]]:
-    """The cache of `abstract`, by the shapes of data and traced values. Layouts share it: they do not change one item."""
+def _evaluations(kernel: Kernel, static: View[Params]) -> dict[Hashable, Evaluation]:
+    """The cache of `evaluated`, by the shapes of data and traced values. Layouts share it: they do not change one item."""
     return {}
 
 

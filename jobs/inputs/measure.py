@@ -14,14 +14,13 @@ import numpy as np
 from ctd.batch import (
     Layout,
     Placed,
-    abstract,
+    evaluated,
     precision,
     program,
     shapes_of,
     traced_columns,
 )
 from ctd.batch.tune import microbatch_candidates
-from ctd.batch.unread import unread
 from ctd.contract import ContractError, located
 from ctd.kernel import (
     Coordinate,
@@ -159,14 +158,8 @@ class Evaluated:
     sizes: Sizes
     """The sizes of its items; `work` is 0, since only the compiler knows it."""
     outputs: Outputs
-
-    def unread(self) -> frozenset[str]:
-        """The traced fields that none of its results depends on; groups with equal shapes are traced once in a process."""
-        known, key = _unread(self.kernel, self.static), shapes_of(self.shared, self.traced)
-        if key not in known:
-            first = jax.tree.map(lambda leaf: leaf[0], self.traced)
-            known[key] = unread(self.kernel, self.static, self.shared, first)
-        return known[key]
+    unread: frozenset[str]
+    """The traced fields that none of its results depends on."""
 
     def measured(self, layout: GroupLayout, devices: int) -> Sizes:
         """The sizes with the work of an item, from the compiler's memory analysis.
@@ -239,12 +232,6 @@ def _works(kernel: Kernel, static: object) -> dict[Any, int]:
     return {}
 
 
-@lru_cache(maxsize=64)
-def _unread(kernel: Kernel, static: object) -> dict[Any, frozenset[str]]:
-    """The answers so far: shapes of data and traced values -> `Evaluated.unread`."""
-    return {}
-
-
 def outputs_of(kernel: Kernel, params: Params, base: str) -> Outputs:
     """The results and coordinates of one group's items. Raises as `evaluate_group`."""
     return evaluate_group(kernel, params, base).outputs
@@ -269,7 +256,7 @@ def evaluate_group(kernel: Kernel, params: Params, base: str) -> Evaluated:
     traced = traced_columns(type(params), columns, static.dtype)
     first = jax.tree.map(lambda leaf: leaf[0], traced)
     try:
-        state, shapes = abstract(kernel, static, shared, first)
+        state, shapes, unread = evaluated(kernel, static, shared, first)
     except ContractError as error:
         raise JobError(str(error)) from error
     inputs = inputs_of(with_files(params, base))
@@ -281,7 +268,8 @@ def evaluate_group(kernel: Kernel, params: Params, base: str) -> Evaluated:
     _check_names(kernel, params, shapes, coords)
     nbytes = lambda tree: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
     sizes = Sizes(state=nbytes(state), work=0, result=nbytes(shapes), shared=_nbytes(shared))
-    return Evaluated(kernel, static, shared, traced, sizes, Outputs(shapes, coords))
+    outputs = Outputs(shapes, coords)
+    return Evaluated(kernel, static, shared, traced, sizes, outputs, unread)
 
 
 def _check_names(

@@ -112,7 +112,7 @@ def _without_effect(
     found |= {name for name in spec.params if is_set(name)}
     found &= {name for name, kind in field_kinds(kernel.Params).items() if kind is Kind.TRACED}
     for group in groups:
-        found = found & group.unread() if found else found
+        found &= group.unread
     about = {name: fields[name].description for name in sorted(found)}
     return [
         f"{name} has no effect here" + f" ({text})" * bool(text) for name, text in about.items()

@@ -1,12 +1,11 @@
-"""ctd.batch.unread: traced fields that no result depends on."""
+"""ctd.contract.evaluate: traced fields that no result depends on."""
 
 import jax
 import numpy as np
 import pytest
 from small import small
 
-from ctd.batch import precision, traced_columns
-from ctd.batch.unread import unread
+from ctd.batch import evaluated, precision, traced_columns
 from ctd.kernel import inputs_of, static_of, traced_of
 
 ADAM = {"learning_rate", "decay", "adam_eps"}
@@ -29,4 +28,4 @@ def test_settings_of_another_method_are_not_read(given, idle):
         shared = kernel.load(inputs_of(params))
     columns = {k: np.asarray(v)[None] for k, v in traced_of(params)._asdict().items()}
     first = jax.tree.map(lambda leaf: leaf[0], traced_columns(type(params), columns, static.dtype))
-    assert unread(kernel, static, shared, first) == idle
+    assert evaluated(kernel, static, shared, first).unread == idle
