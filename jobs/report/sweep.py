@@ -181,12 +181,15 @@ def overview(store: Store, metric: str) -> Plot | None:
     shaded = len(series) > MAX_KINDS
     for hue, (name, shade, here) in enumerate(series):
         text = [f"item {item}" for item in ids[here]]
-        looks = {"colour": np.full(here.sum(), shade)} if shaded else {"hue": hue}
+        looks: dict[str, Any] = {"hue": hue}
+        if shaded:
+            looks = {"colour": np.full(here.sum(), shade)}
         layers.append(Points(x[here], y[here], text=text, key=ids[here], **looks))
         at = np.unique(x[here])
         if 1 < len(at) <= MAX_MEDIANS:
             middle = [np.median(y[here][x[here] == place]) for place in at]
-            looks = {"colour": [shade]} if shaded else {"hue": hue}
+            if shaded:
+                looks = {"colour": [shade]}
             layers.append(Lines(at, middle, "" if shaded else name or "median", **looks))
     note = "Each mark is an item; lines are medians over items with equal values."
     return Plot(
