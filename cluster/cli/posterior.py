@@ -62,7 +62,10 @@ def posterior(
     ] = None,
     sort: Annotated[
         str | None,
-        typer.Option(help="columns that rank the models; by default their training's criterion"),
+        typer.Option(
+            help="columns that rank the models, of a metric its best first, -column for falling order; by default their "
+            "training's criterion"
+        ),
     ] = None,
     limit: Annotated[
         int, typer.Option(min=1, help="how many of the best models; more than one needs --store")
@@ -179,16 +182,29 @@ def _target(store: str, to: Path | None, limit: int) -> Path:
 def _chosen(store: Store, where: str | None, sort: str | None, limit: int) -> list[int]:
     """The ids of the selected models, the best first."""
     from ctd.lfads.summary import RANKED
-    from jobs.query.query import query
+    from jobs.query.query import rows
+    from jobs.store.arrays import plain
+    from jobs.store.store import metric_of
 
-    criterion = store.job.spec.params.get("criterion", "loss")
-    frame = query(
+    asked = sort or RANKED[store.job.spec.params.get("criterion", "loss")]
+    names = [name.strip() for name in asked.split(",")]
+    falls = lambda name: (metric := metric_of(store, name)) and metric.more_is_better
+    ranked = ["-" + name if falls(name) else name for name in names]
+    first = ranked[0].removeprefix("-")
+    _, found = rows(
         store, where or "outcome != 'diverged'", table="items",
-        sort=sort or RANKED[criterion], limit=limit,
+        sort=",".join(ranked), columns=["item", first],
     )  # fmt: skip
-    if frame.empty:
+    n, items = len(found["item"]), [int(item) for item in found["item"][:limit]]
+    if not n:
         raise JobError(f"{store.address}: no model with {where or 'a finite loss'}")
-    return [int(item) for item in frame["item"]]
+    by_metric = names == [first] and first in store.description.dims
+    order = f"the best of {n:,}" if by_metric else f"the first of {n:,} by {asked}"
+    for item, value in zip(items, map(plain, found[first]), strict=False):
+        shown = f"{value:.4g}" if isinstance(value, float) else value
+        err.print(f"model {item}, {first} {shown}, {order}")
+        order = "the next"
+    return items
 
 
 def _job(

@@ -67,6 +67,7 @@ def test_file_has_the_bits_of_the_training_store(ctd, trained, kept):
     code, out, err = ctd("posterior", trained, "--to", "out.h5", *SMALL_CHUNKS)
     assert code == 0, err
     assert f"wrote out.h5: model 1, trials {N_TRAIN} train, {N_EVAL} valid" in out
+    assert f"model 1, eval_loss {kept['eval_loss']:.4g}, the best of 2" in err
     with h5py.File("out.h5") as file:
         for name, torch in TORCH.items():
             for split, word in (("train_", "train"), ("", "valid")):
@@ -122,11 +123,21 @@ def _check_decoder(w, b, kept):
 
 def test_several_models_and_other_trials_go_into_a_store(ctd, trained, kept):
     """Planned alone: of each model all chunks, the better one first, with the values that it was trained with.
+    More bits a spike are better, without a sign before the name.
 
     A trial's draws depend on its number and split alone: the first evaluation trials have the bits of the training store.
     """
     args = ("--data", trained.with_name("others.h5"), "--store", "out.zarr", "--limit", 2)
-    args = (*args, "--where", "item < 2", *SMALL_CHUNKS, *KEEP, "--json")
+    args = (
+        *args,
+        "--where",
+        "item < 2",
+        "--sort",
+        "bits_per_spike",
+        *SMALL_CHUNKS,
+        *KEEP,
+        "--json",
+    )
     code, _, err = ctd("posterior", trained, *args)
     assert code == 0, err
     _, out, _ = ctd("query", "out.zarr", "--columns", "of_item,chunk,variance_floor", "--json")
