@@ -120,8 +120,13 @@ def check_search(
     _check_names(search, kernel, where)
     for group in items.groups:
         _check_size(search, group, items, where)
-    # Last, since it imports Optuna: who has to install it first should find that the job is right then.
     if isinstance(search, Optuna):
+        # Members of a population start there; a trial of Optuna would never have this value.
+        if both := [name for name in search.params if name in spec.params]:
+            raise JobError(
+                f"{where}: search.params: {both[0]}: is given in params as well; keep one of them"
+            )
+        # Last, since it imports Optuna: who has to install it first should find that the job is right then.
         check_installed(search, where)
 
 

@@ -92,7 +92,7 @@ def test_searches_that_do_not_fit_are_refused_before_anything_is_written(
 
 ASHA = changed(HALVING, "search.method", "asha")
 OPTUNA = HALVING | {
-    "params": {"dtype": "float64", "steps": 60, "rate": 0.5},
+    "params": {"dtype": "float64", "steps": 60},
     "sweep": {},
     "search": {
         "method": "optuna", "metric": "loss", "trials": 12, "together": 4,
@@ -122,6 +122,7 @@ OPTUNA = HALVING | {
         (OPTUNA, "search.params", {"rate": {"choice": ["1", "2"]}}, "search.params: rate: ['1', '2'] given; a traced field takes numbers, without quotes"),
         (OPTUNA, "search.params", {}, "search.params: Dictionary should have at least 1 item"),
         (OPTUNA, "sweep.grid", {"limit": [3, 4]}, "search.params: limit: is swept as well; leave it out of the sweep, or of search.params"),
+        (OPTUNA, "params.rate", 0.5, "search.params: rate: is given in params as well; keep one of them"),
         (OPTUNA, "sweep.seeds", 3, "sweep: seeds are given, but column `seed` numbers the trials of a study; leave them out"),
         (OPTUNA, "search.trials", 3, "search: together: 4 given, but there are 3 trials; lower it, or give more trials"),
         (OPTUNA, "search.metric", "los", "search.metric: 'los' is not a scalar result of kernel hill; did you mean 'loss'?"),
@@ -184,7 +185,7 @@ def test_items_of_optuna_are_trials_at_the_base_value():
         ["seed"],
         [12],
     )
-    assert items.groups[0].params.rate == 0.5
+    assert items.groups[0].params.rate == 0.1
     assert spec.swept() == ["seed"]
     assert parse_job(spec.science(), "again").digest() == spec.digest()
     job = changed(OPTUNA, "sweep.grid", {"n": [2, 3], "push": [[0.0], [1.0]]})
