@@ -148,6 +148,9 @@ def explain(
                 else nearest(place[-1], known.get(place[:-1], ()), command)
             )
             line = f"{at}: unknown field{hint}"
+        elif (key := _kind_key(fault)) is not None:
+            word, words = fault["input"][key], fault["ctx"]["known"].split()
+            line = f"{at}.{key}: {word!r:.60} given{nearest(str(word), words)}"
         elif fault["type"] == "missing":
             line = f"{at}: required, but not given"
         else:
@@ -185,10 +188,19 @@ def within(where: str) -> Iterator[None]:
         raise
 
 
-def _misspelt(fault: Mapping[str, Any]) -> str:
-    """`meant` for a value that is a word of a list, or a mapping of which a key, or the word under a key, tells its kind.
+def _kind_key(fault: Mapping[str, Any]) -> str | None:
+    """The key of a mapping under which the word stands that tells its kind, and is not known; None unless there is such a word.
 
-    A discriminator of ours gives the words as `known` in the context of its error, and that key as `key` (jobs.spec.sweep.one_of).
+    A discriminator of ours gives the key as `key`, and the words as `known`, in the context of its error (jobs.spec.search).
+    """
+    key = fault.get("ctx", {}).get("key")
+    return key if isinstance(fault["input"], Mapping) and key in fault["input"] else None
+
+
+def _misspelt(fault: Mapping[str, Any]) -> str:
+    """`meant` for a value that is a word of a list, or a mapping of which a key tells its kind.
+
+    A discriminator of ours gives the words as `known` in the context of its error (jobs.spec.sweep.one_of).
     """
     given, about = fault["input"], fault.get("ctx", {})
     quoted = lambda text: re.findall(r"'([^']*)'", text)
@@ -198,10 +210,9 @@ def _misspelt(fault: Mapping[str, Any]) -> str:
         return meant(about["tag"], quoted(about["expected_tags"]))
     if "known" not in about or not isinstance(given, Mapping):
         return ""
-    words = [given.get(about["key"], "")] if "key" in about else given
-    if "logspace" in words:  # of NumPy; it resembles linspace
+    if "logspace" in given:  # of NumPy; it resembles linspace
         return "; did you mean 'geomspace', whose ends are values and not exponents?"
-    found = (meant(word, about["known"].split()) for word in words)
+    found = (meant(word, about["known"].split()) for word in given)
     return next(filter(None, found), "")
 
 

@@ -65,7 +65,7 @@ def test_what_another_fault_may_have_caused_is_left_out():
         checked_job(content, esn, "job.yaml")
     told = [line.split(" (")[0].split(";")[0] for line in str(raised.value).splitlines()]
     assert told == [
-        "job.yaml: search: expected a mapping with `method:` halving, asha, population or optuna",
+        "job.yaml: search.method: 'no' given",
         "job.yaml: gather: zzz: unknown field",
     ]
 
