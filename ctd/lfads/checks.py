@@ -1,4 +1,6 @@
-"""Checks of data: entries must be finite reals for which the likelihood has a density."""
+"""Checks of data: entries must be finite reals for which the likelihood has a density, true rates of the size of counts."""
+
+import warnings
 
 import numpy as np
 
@@ -53,3 +55,21 @@ def _check_values(where: str, array: np.ndarray, likelihood: str) -> None:
     if bad.any():
         first = tuple(int(k) for k in np.argwhere(bad)[0])
         raise ValueError(f"{where} holds {array[first]} at {first}, but {needs}")
+
+
+FAR = 5
+"""Warned of are true rates whose mean is so many times that of the counts, or the counts' that of the rates."""
+
+
+def check_rates(where: str, rates: np.ndarray, counts: np.ndarray) -> None:
+    """Warn of true rates that cannot be expected counts of a bin, such as rates a second.
+
+    where: what the warning begins with, such as file and dataset. rates, counts: (trial, time, unit), of the same trials.
+    """
+    expected, found = float(rates.mean()), float(counts.mean())
+    if found > 0 and not found / FAR <= expected <= found * FAR:
+        warnings.warn(
+            f"{where} has the mean {expected:.3g}, the counts {found:.3g}: it should be expected counts a bin; multiply "
+            "rates a second by the width of a bin in s",
+            stacklevel=2,
+        )

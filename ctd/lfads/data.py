@@ -19,7 +19,7 @@ import numpy as np
 from ctd.data import read_hdf5
 from ctd.kernel import View
 from ctd.late import Bool, Float, Int, PyTree, Real, scipy
-from ctd.lfads.checks import check_entries
+from ctd.lfads.checks import check_entries, check_rates
 from ctd.lfads.chop import Found, Recordings, Windows, chop_found
 from ctd.lfads.distributions import COUNTS, first_outputs
 from ctd.lfads.layouts import find, unused
@@ -135,6 +135,9 @@ def make_dataset(
         _check_within(where, parts)
     _check_between(where, *found)
     train, evaluation = (_trials(parts, inputs) for parts in found)
+    if evaluation.rates is not None and inputs.likelihood in COUNTS:
+        name, rates = found[1]["rates"]
+        check_rates(f"{where}: {name}", rates, evaluation.data[: len(rates)])
     if "condition" in found[1]:
         given = found[1]["condition"][1]
         # One column for each number that occurs: numbers need not be 0, 1, 2, ...

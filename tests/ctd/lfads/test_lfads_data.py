@@ -164,9 +164,10 @@ def test_silent_units_are_warned_of_and_kept():
     [
         (arrays(conditions=np.arange(3)), r"spikes\.h5: not used: conditions; did you mean 'eval_condition'\?$"),
         (torch_arrays(valid_truths=counts(3)), "not used: valid_truths; did you mean 'valid_truth'"),
+        (arrays(eval_rates=counts(3) * 100.0), "spikes.h5: eval_rates has the mean .*, the counts .*: it should be expected counts a bin; multiply"),
     ],
 )  # fmt: skip
-def test_datasets_of_names_that_are_almost_known_are_warned_of(given, said):
+def test_what_a_file_has_probably_by_mistake_is_warned_of(given, said):
     with pytest.warns(UserWarning, match=said):
         make_dataset(given, Model(), "spikes.h5")
 
