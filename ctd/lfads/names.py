@@ -102,7 +102,7 @@ SCORES = {
     "fp_bps": ("bit", "bits a spike in held-out bins, all units taken together (Pei 2021)"),
     "psth_r2": (
         "1",
-        "R2 of averages over a condition's trials, rates for data, weighted by variance",
+        "R2 of averages over a condition's trials, of data with conditions; rates for data, weighted by variance",
     ),
     "cycle_consistency": (
         "1",

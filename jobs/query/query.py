@@ -180,7 +180,7 @@ def find(
     """
     keys = sort_keys(sort)
     first = [*keys, *(test.names if test else ())]
-    table = _resolve(tables, source, {*named, *first})
+    table = _resolve(tables, source, {*named, *first}, test.names if test else ())
     table.prefetch(first)
     rows: Rows = slice(None) if test is None else _matching(table, test)
     if keys:
@@ -201,8 +201,13 @@ def sort_keys(sort: str | None) -> dict[str, bool]:
     return {key.removeprefix("-"): key.startswith("-") for key in _names(sort or "")}
 
 
-def _resolve(tables: Source, source: str | None, named: set[str]) -> Table:
-    """The table `source`, or the first one that has all named columns; JobError if a column is missing."""
+def _resolve(
+    tables: Source, source: str | None, named: set[str], tested: Sequence[str] = ()
+) -> Table:
+    """The table `source`, or the first one that has all named columns; JobError if a column is missing.
+
+    tested: those of a condition, where a word may be meant as a text.
+    """
     known: dict[str, list[str]] = {}
     for name in [source] if source else _candidates(tables):
         table = tables[name]
@@ -221,17 +226,21 @@ def _resolve(tables: Source, source: str | None, named: set[str]) -> Table:
             f"no table has all of the columns {', '.join(sorted(named))}; name one by --table: "
             f"{', '.join(tables.names())}"
         )
-    raise JobError(
-        f"unknown column {missing[0]!r}{_hint(tables.stores[0], missing[0], known, source)}"
-    )
+    first, store = missing[0], tables.stores[0]
+    hint = _hint(store, first, known, source, first in tested)
+    raise JobError(f"unknown column {first!r}{hint}")
 
 
 def _hint(
-    store: Store, name: str, tables: Mapping[str, Sequence[str]], source: str | None = None
+    store: Store,
+    name: str,
+    tables: Mapping[str, Sequence[str]],
+    source: str | None = None,
+    text: bool = False,
 ) -> str:
     """The end of the error for a column that no table has: what the user may have meant.
 
-    tables: table -> its columns, of those searched. source: the table that was asked for.
+    tables: table -> its columns, of those searched. source: the table that was asked for. text: the name may be meant as a text.
     """
     known = {column for columns in tables.values() for column in columns}
     column, _, word = name.partition(" ")
@@ -249,10 +258,14 @@ def _hint(
     swept = any(column == top or column.startswith((f"{top}.", f"{top}[")) for column in known)
     if value is not None and not swept:
         return f": the job does not sweep it, and all its items have {value!r:.60}"
+    if (lacking := store.description.dims.get(name)) and name not in store.names(0):
+        kernel = store.job.spec.kernel
+        about = f" ({lacking.long_name})" if lacking.long_name else ""
+        return f": kernel {kernel} has this result{about}, this store does not: its data or params lack what it needs"
     near = nearest(name, known)
     if "did you mean" in near:
         return near
-    quoted = f"; write a text in quotes, '{name}'" if name.isidentifier() else ""
+    quoted = f"; write a text in quotes, '{name}'" if text and name.isidentifier() else ""
     return f"{quoted}; known:{listed}"
 
 

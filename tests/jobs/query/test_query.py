@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stores import JOB, copied_run, make, run
 
+from ctd.kernel import Var
 from jobs.errors import JobError
 from jobs.gather.gather import gather, set_gather
 from jobs.query import readers
@@ -299,13 +300,24 @@ def test_query_refuses(store, asked, said):
         ("zzz", "; known:\n  items: item, "),
         ("norm desc", "; --sort=-norm sorts by it"),
         ("norm asc", "; --sort=norm sorts by it"),
-        ("arrived", "; write a text in quotes, 'arrived'"),
+        (
+            "speed",
+            ": kernel toy has this result (distance a step), this store does not: its data or",
+        ),
     ],
 )
-def test_hints_at_what_an_unknown_column_may_mean(store, name, said):
+def test_hints_at_what_an_unknown_column_may_mean(store, monkeypatch, name, said):
+    monkeypatch.setitem(store.description.dims, "speed", Var((), "m", "distance a step"))
     with pytest.raises(JobError) as caught:
         query(store, sort=name)
     assert said in str(caught.value)
+
+
+def test_a_word_may_be_meant_as_a_text_in_a_condition_alone(store):
+    for asked, hinted in (({"where": "outcome == arrived"}, True), ({"columns": "arrived"}, False)):
+        with pytest.raises(JobError) as caught:
+            query(store, **asked)
+        assert ("write a text in quotes, 'arrived'" in str(caught.value)) == hinted
 
 
 def test_aggregates_of_no_rows_are_a_row(store):
