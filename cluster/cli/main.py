@@ -12,6 +12,7 @@ import os
 import re
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
@@ -248,6 +249,17 @@ def _explain(error: BaseException) -> int:
     return 1
 
 
+def _for_users(show: Callable[..., str]) -> Callable[..., str]:
+    """A `warnings.formatwarning` that gives warnings about a user's data as their text alone, and others as `show` does."""
+
+    def text(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> str:
+        if category is UserWarning:
+            return f"warning: {message}\n"
+        return show(message, category, *place, **more)
+
+    return text
+
+
 def command() -> None:
     """`main` as a process of its own, which ends as soon as it has said everything."""
     code = [1]
@@ -262,6 +274,7 @@ def command() -> None:
     # Imports and JAX's tracing make a million objects that stay: to look through them for rubbish 500 times took a tenth
     # of `ctd plan`.
     gc.set_threshold(GARBAGE_AFTER)
+    warnings.formatwarning = _for_users(warnings.formatwarning)
     # A thread of obstore may still be telling Zarr's loop that a read has ended. Python, as it is torn down, would end that
     # thread in the midst of Rust's frames, which aborts the process: one command of a hundred on a busy machine.
     # The handler that is registered first is called last.

@@ -472,7 +472,7 @@ def test_commands_refuse(ctd, args, said):
 
 
 LEAVES = """
-import atexit, sys
+import atexit, sys, warnings
 from cluster.cli import main
 
 class Torn:
@@ -483,6 +483,7 @@ kept = Torn()
 
 def ends():
     atexit.register(print, "handled")
+    warnings.warn("few trials")
     {end}
 
 main.main = ends
@@ -494,11 +495,13 @@ main.command()
     ("end", "code"), [("sys.exit(75)", 75), ("pass", 0), ("sys.exit('no')", 1), ("1 / 0", 1)]
 )
 def test_process_ends_with_its_code_before_python_is_torn_down(end, code):
-    """Exit handlers run. A thread of obstore would not survive the rest, and take the process with it."""
+    """Exit handlers run. A thread of obstore would not survive the rest, and take the process with it. Warnings about data are their
+    text alone."""
     done = subprocess.run(
         [sys.executable, "-c", LEAVES.format(end=end)], cwd=ROOT, capture_output=True, text=True, check=False
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (code, "handled\n"), done.stderr
+    assert done.stderr.startswith("warning: few trials\n")
 
 
 @pytest.mark.parametrize(
