@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ctd.kernel import Kind, field_kinds
+from ctd.kernel import JobFields, Kind, changed, field_kinds
 from jobs.errors import JobError, count, nearest
 from jobs.inputs.items import WEIGHTS, item_params, place_of
 from jobs.query.query import rows
+from jobs.query.settings import computes_once, ends
 from jobs.query.tables import REPLICATES, ask, shown_for, varied
 from jobs.spec.trust import modules_of
 from jobs.storage.addresses import beside, join
@@ -22,6 +23,9 @@ from jobs.store.store import Metric, Mode, Store, known_kernel, metric_of
 
 if TYPE_CHECKING:
     from jobs.query.shelf import Shelf
+
+SEEDS = 10
+"""Seeds of the job that repeats the best setting."""
 
 
 def require_metric(
@@ -82,6 +86,10 @@ class Best:
     """Its values of the swept and searched fields."""
     seeds: Spread | None
     """Over the items that differ from it in their seed alone, itself included; None if there is no other."""
+    once: bool
+    """Whether the job computes each setting once, although seeds would tell how much of a metric is luck."""
+    ends: Mapping[str, str]
+    """Parameter that lies at an end of the range it was drawn from -> which end."""
     items: Spread
     """Over all done items with a finite metric."""
     dropped: int = 0
@@ -107,6 +115,15 @@ class Best:
         if s := self.seeds:
             ends = f"{s.lowest:.4g} to {s.highest:.4g}"
             found[f"{s.n} seeds"] = f"mean {s.mean:.4g}, sd {s.sd:.2g}, {ends}"
+        elif self.once and n > 1:
+            luckiest = "highest" if self.more_is_better else "lowest"
+            found["seeds"] = (
+                f"one item a setting: the {luckiest} of {n:,} is partly luck, expect worse"
+            )
+        if self.ends:
+            found["range"] = ", ".join(
+                f"{name} is at the {end} end of its range" for name, end in self.ends.items()
+            )
         # Metrics of dropped items are of an earlier age: they compare with no others.
         if of.n > 1:
             which = "items to the end" if self.dropped else "all items"
@@ -164,6 +181,8 @@ def best_of(store: Store, columns: Mapping[str, np.ndarray], metric: Metric) -> 
         float(values[first]),
         params,
         seeds=Spread.of(values[fine[alike]]) if alike.sum() > 1 else None,
+        once=computes_once(store),
+        ends=ends(store.job.spec, params),
         items=Spread.of(values[fine]),
         next=commands(store, int(columns["item"][first])),
         dropped=int((status == "dropped").sum()),
@@ -202,7 +221,8 @@ def commands(store: Store, item: int) -> dict[str, str]:
     if any(name.startswith(WEIGHTS) for name in store.names(0)):
         found = {"its trained model as a file": f"ctd export {where} {item} {file}"}
     kernel = known_kernel(store)
-    if kernel is None or kernel.next_jobs is None:
+    once = computes_once(store)
+    if kernel is None or not (kernel.next_jobs or once):
         return found
     given = item_params(store, item)
     # Validating fields imports the modules that they name, and the arrays may name others than the job, which is trusted.
@@ -214,7 +234,13 @@ def commands(store: Store, item: int) -> dict[str, str]:
     group = place_of(store, item)[0]
     shapes = {name: store.array(group, name).shape[1:] for name in store.names(group)}
     params = kernel.Params.model_validate(given)
-    jobs = kernel.next_jobs(params, f"{store.address}::{item}", shapes)
+    jobs = dict[str, JobFields]()
+    if kernel.next_jobs:
+        jobs |= kernel.next_jobs(params, f"{store.address}::{item}", shapes)
+    if once:
+        fixed = {name: value for name, value in changed(params).items() if name not in REPLICATES}
+        name = f"its setting with {SEEDS} seeds"
+        jobs[name] = {"kernel": store.job.spec.kernel, "params": fixed, "sweep": {"seeds": SEEDS}}
     for what, content in jobs.items():
         name = what.replace(" ", "_") + ".yaml"
         # JSON is YAML on one line, with quotes that a shell leaves alone.

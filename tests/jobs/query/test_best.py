@@ -3,6 +3,8 @@
 import json
 import shlex
 import subprocess
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -120,6 +122,20 @@ def test_what_was_not_judged_is_told():
     found = best_of(finished("toy"), columns, Metric("norm"))
     assert found.facts()["item"] == "2, the best of 3 by norm (less is better)"
     assert found.facts()["not counted"] == "1 failed, 2 with a norm that is not finite"
+
+
+def test_of_one_item_a_setting_the_luck_is_told_and_seeds_are_proposed(trained, monkeypatch):
+    monkeypatch.setattr(sys.modules[best.__module__], "computes_once", lambda store: True)
+    found = replace(best(trained, Metric("eval_loss")), seeds=None, ends={"l2": "lower"})
+    facts = found.facts()
+    assert facts["seeds"] == "one item a setting: the lowest of 6 is partly luck, expect worse"
+    assert facts["range"] == "l2 is at the lower end of its range"
+    write = shlex.split(found.next["its setting with 10 seeds"])[1]
+    again = parse_job(json.loads(write), "again")
+    assert again.sweep.seeds == 10
+    given = load_kernel(again.kernel).Params.model_validate(again.params)
+    assert (given.learning_rate, given.seed) == (found.params["learning_rate"], 0)
+    assert given.n_batches == stores.SMALL_RNN["n_batches"]
 
 
 def test_commands_write_jobs_that_are_valid(trained, tmp_path):
