@@ -200,7 +200,9 @@ def reopen(spec: JobSpec, address: str, kernel: Kernel | None = None, where: str
                 f"with it, `sweep: [{{...}}, {{...}}]`; then `--store NEW --fork {address}` keeps what is done"
             )
         else:
-            hint = "give --store another path"
+            searches = spec.search is not None and spec.search != store.job.spec.search
+            anew = ", where the search begins anew" if searches else ""
+            hint = f"give --store another path{anew}"
         raise JobError(f"{address}: holds another job; {hint}\n{difference(store.job.spec, spec)}")
     return store
 

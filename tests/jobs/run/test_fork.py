@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from failing import Failing, holds
-from search_jobs import HALVING
+from search_jobs import HALVING, changed
 from stores import BASE, JOB, make, run
 
 from jobs.errors import JobError
@@ -37,6 +37,8 @@ def test_search_that_compares_all_items_is_not_told_to_fork(tmp_path):
         with pytest.raises(JobError, match="with others it is another search") as told:
             reopen(parse_job({**HALVING, "sweep": sweep}, "job"), store.address)
         assert "--fork" not in str(told.value)
+    with pytest.raises(JobError, match="another path, where the search begins anew"):
+        reopen(parse_job(changed(HALVING, "search.eta", 2), "job"), store.address)
 
 
 @pytest.mark.parametrize(
