@@ -117,6 +117,13 @@ SCORES = {
         "the same, by the readout that scikit-learn 1.6 to 1.8 refits without directions of small variance",
     ),
 }
+SCORES |= {
+    f"{name}_true": (
+        SCORES[name][0],
+        f"{name} of the true rates, which a model's can hardly exceed",
+    )
+    for name in ("co_bps", "co_bps_units", "fp_bps", "psth_r2")
+}
 """Metrics over all evaluation trials, computed by `ctd.lfads.scores`: name -> (unit, definition)."""
 
 MEANS = {

@@ -102,9 +102,23 @@ def _sums(
         inside = counted * (rows < len(values))
         return values[jnp.minimum(rows, len(values) - 1)], inside
 
-    for region, mean in null.items():
-        bins = _regions(model)[region]
-        found[f"gain_{region}"] = gains(data[:, bins], means["rates"][:, bins], mean, counted)
+    def beside_data(rates: Array) -> Sums:
+        """The sums that compare rates, the model's or the true ones, with the data."""
+        bins = _regions(model)
+        sums: Sums = {
+            f"gain_{name}": gains(data[:, bins[name]], rates[:, bins[name]], mean, counted)
+            for name, mean in null.items()
+        }
+        if trials.condition is not None:
+            which = jnp.asarray(trials.condition)[rows] * counted[:, None]
+            # Sums over the trials k of each condition c.
+            average = lambda x: jnp.einsum("kc,ktn->ctn", which, x)
+            sums["psth"] = which.sum(0), average(data), average(rates)
+        return sums
+
+    found["rates"] = beside_data(means["rates"])
+    if trials.rates is not None and len(trials.rates) == len(trials.data):
+        found["true_rates"] = beside_data(jnp.asarray(trials.rates)[rows])
     if trials.rates is not None:
         true, inside = known(trials.rates)
         residual = (means["rates"] - true) ** 2 * inside[:, None, None]
@@ -114,11 +128,6 @@ def _sums(
         # Centred before squares are summed: E x^2 - (E x)^2 of states far from 0 would cancel in float32.
         true = true - jnp.asarray(trials.states).mean((0, 1))
         found["states"] = moments(jnp.concatenate([true, means["states"]], axis=-1), inside)
-    if trials.condition is not None:
-        which = jnp.asarray(trials.condition)[rows] * counted[:, None]
-        # Sums over the trials k of each condition c.
-        average = lambda x: jnp.einsum("kc,ktn->ctn", which, x)
-        found["psth"] = which.sum(0), average(data), average(means["rates"])
     return found
 
 
@@ -153,7 +162,10 @@ def scores(model: Fitted, key: jax.Array, means: Means) -> dict[str, Float[Array
     found["cycle_consistency_states"] = seen_share(of_states, readout)
     refitted = readout @ fitted_directions(of_states, math.prod(model.dataset.train.data.shape[:2]))
     found["cycle_consistency_refitted"] = seen_share(of_states, refitted)
-    found |= _bits(model, null, sums)
+    found |= _of_rates(model, null, sums["rates"])
+    if "true_rates" in sums:
+        of_truth = _of_rates(model, null, sums["true_rates"])
+        found |= {f"{name}_true": value for name, value in of_truth.items()}
     if trials.rates is not None:
         found |= rate_scores(sums["residual"], squares(jnp.asarray(trials.rates)))
     if trials.states is not None:
@@ -165,8 +177,6 @@ def scores(model: Fitted, key: jax.Array, means: Means) -> dict[str, Float[Array
         turned = jnp.roll(jnp.roll(covariance, -k, axis=0), -k, axis=1)
         explained, spread = regression(turned, len(covariance) - k)
         found["state_r2_of_true"] = weighted_r2(spread - explained, spread)
-    if trials.condition is not None:
-        found["psth_r2"] = psth_r2(*sums["psth"])
     return found
 
 
@@ -186,10 +196,10 @@ def _null(model: Fitted) -> dict[str, Float[Array, "unit"]]:
     return {name: data[:, b].mean((0, 1), dtype=dtype) for name, b in _regions(model).items()}
 
 
-def _bits(model: Fitted, null: dict[str, Array], sums: Sums) -> dict[str, Float[Array, ""]]:
-    """Bits a spike: of held-out units in the bins that the encoder sees, of all units in held-out bins."""
+def _of_rates(model: Fitted, null: dict[str, Array], sums: Sums) -> dict[str, Float[Array, ""]]:
+    """Bits a spike: of held-out units in the bins that the encoder sees, of all units in held-out bins; and R2 of PSTHs."""
     shape, held = model.dataset.evaluation.data.shape, model.dataset.held_units
-    found = {}
+    found = {"psth_r2": psth_r2(*sums["psth"])} if "psth" in sums else {}
     for region, mean in null.items():
         gain = sums[f"gain_{region}"] / jnp.log(2).astype(mean.dtype)
         # Counts = mean count x trials x bins of the region.

@@ -19,6 +19,7 @@ TRAINED, STOPPED_EARLY, DIVERGED = range(3)
 METRICS = {
     "bits_per_spike": "bits a spike, seen units",
     "cosmoothing_bits_per_spike": "bits a spike, held-out units",
+    "co_bps": "bits a spike, held-out units together",
     "co_bps_units": "bits a spike of each held-out unit, their mean",
     "fp_bps": "bits a spike, held-out bins",
     "psth_r2": "R2 of averages by condition",

@@ -44,8 +44,8 @@ def arrays():
         "train": counts[:20],
         "eval": counts[20:],
         "eval_condition": CONDITION,
-        "eval_rates": rates[20:29],
-        "eval_states": rng.standard_normal((N_TRIALS, N_STEPS, 2)),
+        "eval_rates": rates[20:],
+        "eval_states": rng.standard_normal((9, N_STEPS, 2)),  # of the first trials alone
     }
 
 
@@ -76,6 +76,7 @@ def test_all_scores_are_compared(found):
     assert set(found[1]) == {
         "rate_r2_weighted", "rate_r2_units", "state_r2_from_true", "state_r2_from_true_mean", "state_r2_of_true",
         "co_bps", "co_bps_units", "fp_bps", "psth_r2",
+        "co_bps_true", "co_bps_units_true", "fp_bps_true", "psth_r2_true",
         "cycle_consistency", "cycle_consistency_states", "cycle_consistency_refitted",
     }  # fmt: skip
 
@@ -83,7 +84,7 @@ def test_all_scores_are_compared(found):
 def test_rates_scikit_learn(found):
     means, scored, *_ = found
     true = arrays()["eval_rates"].reshape(-1, N_UNITS)
-    rates = means["rates"][:9].reshape(-1, N_UNITS)  # the others have no true rates
+    rates = means["rates"].reshape(-1, N_UNITS)
     weighted = metrics.r2_score(true, rates, multioutput="variance_weighted")
     assert scored["rate_r2_weighted"] == pytest.approx(weighted, rel=1e-12)
     assert scored["rate_r2_units"] == pytest.approx(metrics.r2_score(true, rates), rel=1e-12)
@@ -91,7 +92,7 @@ def test_rates_scikit_learn(found):
 
 def test_states_scikit_learn(found):
     means, scored, *_ = found
-    true, inferred = arrays()["eval_states"].reshape(-1, 2), means["states"].reshape(-1, 5)
+    true, inferred = arrays()["eval_states"].reshape(-1, 2), means["states"][:9].reshape(-1, 5)
     for name, x, y, over in (
         ("from_true", true, inferred, "variance_weighted"),  # CtDBenchmark
         ("from_true_mean", true, inferred, "uniform_average"),  # Sedler 2023
@@ -104,28 +105,34 @@ def test_states_scikit_learn(found):
 
 
 def test_bits_per_spike_scipy(found):
+    """Of the model's rates and of the true ones."""
     means, scored, *_ = found
-    counts, rates = arrays()["eval"], means["rates"]
+    counts = arrays()["eval"]
 
-    def bits(units, bins):
+    def bits(rates, units, bins):
         x, r = counts[:, bins][..., units], rates[:, bins][..., units]
         null = np.broadcast_to(x.mean((0, 1)), x.shape)
         gain = stats.poisson.logpmf(x, r) - stats.poisson.logpmf(x, null)
         return gain.sum() / x.sum() / np.log(2)
 
     seen, later = slice(0, 6), slice(6, None)
-    # Unit 4 never fires: it counts with the others, and has no bits of its own.
-    assert scored["co_bps"] == pytest.approx(bits([1, 4], seen), rel=1e-12)
-    assert scored["co_bps_units"] == pytest.approx(bits([1], seen), rel=1e-12)
-    assert scored["fp_bps"] == pytest.approx(bits(list(range(6)), later), rel=1e-12)
+    for rates, suffix in ((means["rates"], ""), (arrays()["eval_rates"], "_true")):
+        # Unit 4 never fires: it counts with the others, and has no bits of its own.
+        for name, *which in (
+            ("co_bps", [1, 4], seen),
+            ("co_bps_units", [1], seen),
+            ("fp_bps", list(range(6)), later),
+        ):
+            assert scored[name + suffix] == pytest.approx(bits(rates, *which), rel=1e-12), name
 
 
 def test_psth_scikit_learn(found):
     means, scored, *_ = found
     psth = lambda x: np.concatenate([x[name == CONDITION].mean(0) for name in (2, 7, 9)])
-    true, model = psth(arrays()["eval"].astype(float)), psth(means["rates"])
-    expected = metrics.r2_score(true, model, multioutput="variance_weighted")
-    assert scored["psth_r2"] == pytest.approx(expected, rel=1e-12)
+    data = psth(arrays()["eval"].astype(float))
+    for rates, name in ((means["rates"], "psth_r2"), (arrays()["eval_rates"], "psth_r2_true")):
+        expected = metrics.r2_score(data, psth(rates), multioutput="variance_weighted")
+        assert scored[name] == pytest.approx(expected, rel=1e-12), name
     # Two conditions with one average are no reason to divide by a third, empty one.
     n, sums = np.array([2.0, 0.0]), np.arange(12.0).reshape(2, 3, 2) * [[[1]], [[0]]]
     assert jax.jit(psth_r2)(n, sums, sums) == 1
