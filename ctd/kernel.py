@@ -265,9 +265,9 @@ class Kernel:
     """The scalar result that says best how well an item did; tables and reports show it by default."""
     chosen_by: str = ""
     """The result in place of `metric` in stores that have it: of data kept for choosing, where `metric` is of the test."""
-    next_jobs: Callable[[Any, str, Mapping[str, Any]], Mapping[str, JobFields]] | None = None
+    next_jobs: Callable[[Any, str, Mapping[str, Any]], Mapping[str, JobFields | str]] | None = None
     """(params of an item, "STORE::ITEM", result -> shape of the item's) -> what may be done next with the best item, in a
-    word or two -> the content of the job file that does it; `ctd best` shows the commands."""
+    word or two -> the content of the job file that does it, or a command; `ctd best` shows the commands."""
     curves: tuple[str, ...] = ()
     """Results of one axis that fill up while an item advances, NaN beyond: a live page calls `result` after each advance."""
     advances: Callable[[Any], int] | None = None

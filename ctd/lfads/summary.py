@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping
 
 import numpy as np
@@ -78,14 +79,15 @@ def _order(inputs: View[Model], results: Mapping[str, np.ndarray]) -> np.ndarray
 
 def next_jobs(
     model: Model, item: str, shapes: Mapping[str, tuple[int, ...]]
-) -> dict[str, JobFields]:
-    """Find the fixed points of its generator, from the stored states; train it for twice as many steps."""
+) -> dict[str, JobFields | str]:
+    """Infer all trials; find the fixed points of its generator, from the stored states; train it for twice as many steps."""
+    store, _, number = item.rpartition("::")
+    infer = f"ctd posterior {shlex.quote(store)} --where 'item == {number}'"
     longer = changed(model, n_batches=2 * model.n_batches)
-    train: dict[str, JobFields] = {
-        "train another for longer": {"kernel": "lfads", "params": longer}
-    }
+    first: dict[str, JobFields | str] = {"rates of all trials": infer}
+    train = {"train another for longer": {"kernel": "lfads", "params": longer}}
     if "states" not in shapes:
-        return train
+        return first | train
     points = {
         "cell": model.generator_cell, "weights": item, "candidates": f"{item}::results", "dataset": "states",
         "q_tol": 1e-10,
@@ -96,4 +98,4 @@ def next_jobs(
         "params": points,
         "sweep": {"grid": {"candidate": {"range": n}}},
     }
-    return {"its fixed points": search, **train}
+    return {**first, "its fixed points": search, **train}

@@ -234,7 +234,7 @@ def commands(store: Store, item: int) -> dict[str, str]:
     group = place_of(store, item)[0]
     shapes = {name: store.array(group, name).shape[1:] for name in store.names(group)}
     params = kernel.Params.model_validate(given)
-    jobs = dict[str, JobFields]()
+    jobs = dict[str, JobFields | str]()
     if kernel.next_jobs:
         jobs |= kernel.next_jobs(params, f"{store.address}::{item}", shapes)
     if once:
@@ -242,6 +242,9 @@ def commands(store: Store, item: int) -> dict[str, str]:
         name = f"its setting with {SEEDS} seeds"
         jobs[name] = {"kernel": store.job.spec.kernel, "params": fixed, "sweep": {"seeds": SEEDS}}
     for what, content in jobs.items():
+        if isinstance(content, str):
+            found[what] = content
+            continue
         name = what.replace(" ", "_") + ".yaml"
         # JSON is YAML on one line, with quotes that a shell leaves alone.
         text = json.dumps(content)

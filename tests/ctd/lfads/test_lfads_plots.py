@@ -74,4 +74,6 @@ def test_next_jobs_search_the_points_of_the_generator_that_was_trained(cell):
     assert job["params"]["cell"] == cell
     # As many as there are states: others would repeat them.
     assert job["sweep"]["grid"]["candidate"]["range"] == 960
-    assert list(next_jobs(model, "fit.zarr::3", {})) == ["train another for longer"]
+    without = next_jobs(model, "my fit.zarr::3", {})
+    assert list(without) == ["rates of all trials", "train another for longer"]
+    assert without["rates of all trials"] == "ctd posterior 'my fit.zarr' --where 'item == 3'"
