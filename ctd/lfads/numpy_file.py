@@ -2,6 +2,7 @@
 
     numpy.save("spikes.npy", counts)       trials of one length
     numpy.savez("spikes.npz", *trials)     an array for each trial, of any length
+    numpy.savez("spikes.npz", *trials, condition=numbers)     with the condition of each trial, a whole number
     numpy.savez("spikes.npz", train=..., eval=...)    named as the datasets of an HDF5 file
 
 Without such names every `eval_every`-th trial is for evaluation.
@@ -21,6 +22,7 @@ from ctd.lfads.chop import Recordings
 from ctd.lfads.params import Model
 from ctd.words import count
 
+CONDITION = "condition"
 NAMED = ("train", "train_encod_data", "train_recon_data", "eval", "valid_encod_data")
 """Any of these names says that the file names its splits."""
 
@@ -38,13 +40,40 @@ def read_numpy(path: str, inputs: View[Model]) -> Mapping[str, Recordings]:
     arrays = read_arrays(path, "trials")
     if any(name in arrays for name in NAMED):
         return arrays
+    condition = arrays.pop(CONDITION, None)
     trials = _trials(path, arrays, inputs.likelihood)
+    if condition is not None and condition.shape != (len(trials),):
+        raise ValueError(
+            f"data: {path}: {CONDITION} has the shape {condition.shape}; one number for each of the {len(trials)} trials expected"
+        )
     lengths = [len(trial) for trial in trials]
     if len(trials) < inputs.eval_every:
+        (shape, *others) = {array.shape for array in arrays.values()}
+        recording = f", {shape} taken as (time, unit)" if len(shape) == 2 and not others else ""
         raise ValueError(
-            f"data: {path}: has {count(len(trials), 'trial')}, but every {inputs.eval_every}th is for evaluation; give more, a "
-            "smaller eval_every, or say which is which by names: numpy.savez(path, train=..., eval=...)"
+            f"data: {path}: has {count(len(trials), 'trial')}{recording}, but every {inputs.eval_every}th is for evaluation; give more, a "
+            "smaller eval_every, or say which is which by names: numpy.savez(path, train=..., eval=...), of recordings (time, unit) "
+            "with `chop`"
         )
+    _check_lengths(path, lengths, inputs)
+    # Spread over the recording, so that drifts meet both splits alike.
+    evaluation = is_evaluation(len(trials), inputs.eval_every)
+    split = {
+        "train": [trial for trial, last in zip(trials, evaluation, strict=True) if not last],
+        "eval": [trial for trial, last in zip(trials, evaluation, strict=True) if last],
+    }
+    uneven = min(lengths) < max(lengths)
+    found: dict[str, Recordings] = {k: v if uneven else np.stack(v) for k, v in split.items()}
+    if condition is not None:
+        found |= {
+            "train_condition": condition[~evaluation],
+            "eval_condition": condition[evaluation],
+        }
+    return found
+
+
+def _check_lengths(path: str, lengths: list[int], inputs: View[Model]) -> None:
+    """Raise ValueError unless trials have one length, or are as long as windows."""
     shortest = min(lengths)
     if inputs.chop is None and shortest < max(lengths):
         raise ValueError(
@@ -56,13 +85,6 @@ def read_numpy(path: str, inputs: View[Model]) -> Mapping[str, Recordings]:
             f"chop: {path}: trial {int(np.argmin(lengths))} has {shortest} bins, fewer than window = "
             f"{inputs.chop.window}; shorten the window, or leave out such trials"
         )
-    # Spread over the recording, so that drifts meet both splits alike.
-    evaluation = is_evaluation(len(trials), inputs.eval_every)
-    split = {
-        "train": [trial for trial, last in zip(trials, evaluation, strict=True) if not last],
-        "eval": [trial for trial, last in zip(trials, evaluation, strict=True) if last],
-    }
-    return split if shortest < max(lengths) else {k: np.stack(v) for k, v in split.items()}
 
 
 def splits_by_number(path: str) -> bool:
@@ -96,11 +118,17 @@ def _trials(path: str, arrays: dict[str, np.ndarray], likelihood: str) -> list[n
     whole = [name for name, array in listed if array.ndim == 3]
     if len(listed) == 1 and whole:
         return list(listed[0][1])
+    if len(whole) > 1:
+        raise ValueError(
+            f"data: {path}: {', '.join(whole)} are {len(whole)} arrays (trial, time, unit), whose names do not say which trials are "
+            "for what; did you mean 'train' and 'eval'? numpy.savez(path, train=..., eval=...)"
+        )
     if whole:
         others = ", ".join(name for name in arrays if name != whole[0])
         raise ValueError(
             f"data: {path}: beside {whole[0]}, (trial, time, unit), no other array is expected without names that say which "
-            f"trials are for what; leave {others} out, or numpy.savez(path, train=..., eval=..., eval_condition=...)"
+            f"trials are for what; leave {others} out, or numpy.savez(path, train=..., eval=..., eval_condition=...); "
+            f"the conditions of all trials are called {CONDITION}"
         )
     for name, trial in listed:
         if trial.ndim != 2 or trial.shape[1] != listed[0][1].shape[-1]:

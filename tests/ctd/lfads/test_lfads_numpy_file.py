@@ -17,9 +17,18 @@ def test_one_array_and_an_array_a_trial_are_the_same_trials(tmp_path):
     counts = np.random.default_rng(0).poisson(1.0, (12, 6, 3)) + 1
     np.save(tmp_path / "spikes.npy", counts)
     np.savez(tmp_path / "spikes.npz", *counts)
+    condition = np.arange(12) // 4
+    np.savez(tmp_path / "conditions.npz", *counts, condition=condition)
+    np.savez(tmp_path / "whole.npz", spikes=counts, condition=condition)
     np.savez(tmp_path / "named.npz", train=counts[:7], eval=counts[7:])
-    for name in ("spikes.npy", "spikes.npz"):
+    for name in ("spikes.npy", "spikes.npz", "conditions.npz", "whole.npz"):
         found = load(Model(data=str(tmp_path / name)))
+        # Trials 4 and 9: the second and the third condition.
+        told = found.evaluation.condition
+        assert (
+            (told is None) if "spikes" in name else told.tolist() == [[True, False], [False, True]]
+        )
+        assert not found.unused
         np.testing.assert_array_equal(found.evaluation.data, counts[4::5])
         np.testing.assert_array_equal(found.train.data[:5], counts[[0, 1, 2, 3, 5]])
     np.testing.assert_array_equal(
@@ -76,7 +85,16 @@ def test_chopped_trials_of_one_length_stay_trials(tmp_path):
         (UNEQUAL, {"chop": CHOP | {"window": 7}}, r"trial 0 has 6 bins, fewer than window = 7"),
         (UNEQUAL[:3], {}, "has 3 trials, but every 5th is for evaluation"),
         ([*UNEQUAL, np.ones((6, 2))], {}, r"arr_8 has the shape \(6, 2\).*units of the first"),
-        ([np.ones((4, 6))], {}, "has 1 trial,"),
+        (
+            [np.ones((4, 6))],
+            {},
+            r"has 1 trial, \(4, 6\) taken as \(time, unit\), but every 5th .*`chop`",
+        ),
+        (
+            [np.ones((9, 4, 6))] * 2,
+            {},
+            "arr_0, arr_1 are 2 arrays .*; did you mean 'train' and 'eval'",
+        ),
         (
             [np.array([{}])],
             {},
@@ -85,7 +103,7 @@ def test_chopped_trials_of_one_length_stay_trials(tmp_path):
         (
             [np.ones((9, 4, 6)), np.arange(9)],
             {},
-            r"beside arr_0, \(trial, time, unit\).*leave arr_1 out",
+            r"beside arr_0, \(trial, time, unit\).*leave arr_1 out.* are called condition",
         ),
         (
             [*UNEQUAL[:5], UNEQUAL[5] * np.nan],
@@ -99,3 +117,9 @@ def test_trials_refused(tmp_path, trials, params, said):
     np.savez(tmp_path / "spikes.npz", *trials)
     with pytest.raises(ValueError, match=said):
         load(Model(data=str(tmp_path / "spikes.npz"), **params))
+
+
+def test_conditions_are_one_a_trial(tmp_path):
+    np.savez(tmp_path / "spikes.npz", np.ones((9, 4, 6)), condition=np.arange(8))
+    with pytest.raises(ValueError, match=r"condition has the shape \(8,\); one number .* 9 trials"):
+        load(Model(data=str(tmp_path / "spikes.npz")))
