@@ -148,9 +148,8 @@ def explain(
                 else nearest(place[-1], known.get(place[:-1], ()), command)
             )
             line = f"{at}: unknown field{hint}"
-        elif (key := _kind_key(fault)) is not None:
-            word, words = fault["input"][key], fault["ctx"]["known"].split()
-            line = f"{at}.{key}: {word!r:.60} given{nearest(str(word), words)}"
+        elif unknown := _unknown_kind(fault):
+            line = f"{at}.{unknown}"
         elif fault["type"] == "missing":
             line = f"{at}: required, but not given"
         else:
@@ -158,8 +157,7 @@ def explain(
             shown = given if len(given) < 80 else given[:77] + "..."
             # Of all fields together, what was given is the file itself.
             shown = f" (given: {shown})" if place else ""
-            text = fault["msg"].removeprefix("Value error, ")
-            text = text.removeprefix(f"{path}: ")
+            text = fault["msg"].removeprefix("Value error, ").removeprefix(f"{path}: ")
             text = plainly(text)
             if fault["type"] == "tuple_type":
                 text = "expected a list; in a sweep, each value is one, as in [[0, 0], [0.5, 0]]"
@@ -188,13 +186,16 @@ def within(where: str) -> Iterator[None]:
         raise
 
 
-def _kind_key(fault: Mapping[str, Any]) -> str | None:
-    """The key of a mapping under which the word stands that tells its kind, and is not known; None unless there is such a word.
+def _unknown_kind(fault: Mapping[str, Any]) -> str:
+    """What is wrong with the word that tells the kind of a mapping, after the key that it stands under; "" if nothing is.
 
     A discriminator of ours gives the key as `key`, and the words as `known`, in the context of its error (jobs.spec.search).
     """
-    key = fault.get("ctx", {}).get("key")
-    return key if isinstance(fault["input"], Mapping) and key in fault["input"] else None
+    given, about = fault["input"], fault.get("ctx", {})
+    key = about.get("key")
+    if not isinstance(given, Mapping) or key not in given:
+        return ""
+    return f"{key}: {given[key]!r:.60} given{nearest(str(given[key]), about['known'].split())}"
 
 
 def _misspelt(fault: Mapping[str, Any]) -> str:

@@ -54,19 +54,22 @@ class Ready(NamedTuple):
     """`eval_every`, if every so many-th trial of the file was for evaluation."""
 
 
+Ranking = Annotated[
+    str | None,
+    typer.Option(
+        help="columns that rank the models, of a metric its best first, -column for falling order; by default their "
+        "training's criterion"
+    ),
+]
+
+
 def posterior(
     store: StorePath,
     where: Annotated[
         list[str] | None,
         typer.Option(help="condition on the models, as in ctd query; by default all trained ones"),
     ] = None,
-    sort: Annotated[
-        str | None,
-        typer.Option(
-            help="columns that rank the models, of a metric its best first, -column for falling order; by default their "
-            "training's criterion"
-        ),
-    ] = None,
+    sort: Ranking = None,
     limit: Annotated[
         int, typer.Option(min=1, help="how many of the best models; more than one needs --store")
     ] = 1,

@@ -64,9 +64,9 @@ FAR = 5
 def check_rates(where: str, rates: np.ndarray, counts: np.ndarray) -> None:
     """Warn of true rates that cannot be expected counts of a bin, such as rates a second.
 
-    where: what the warning begins with, such as file and dataset. rates, counts: (trial, time, unit), of the same trials.
+    where: what the warning begins with, such as file and dataset. rates: of the first trials of counts (trial, time, unit).
     """
-    expected, found = float(rates.mean()), float(counts.mean())
+    expected, found = float(rates.mean()), float(counts[: len(rates)].mean())
     if found > 0 and not found / FAR <= expected <= found * FAR:
         warnings.warn(
             f"{where} has the mean {expected:.3g}, the counts {found:.3g}: it should be expected counts a bin; multiply "

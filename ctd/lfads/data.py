@@ -136,8 +136,7 @@ def make_dataset(
     _check_between(where, *found)
     train, evaluation = (_trials(parts, inputs) for parts in found)
     if evaluation.rates is not None and inputs.likelihood in COUNTS:
-        name, rates = found[1]["rates"]
-        check_rates(f"{where}: {name}", rates, evaluation.data[: len(rates)])
+        check_rates(f"{where}: {found[1]['rates'][0]}", evaluation.rates, evaluation.data)
     if "condition" in found[1]:
         given = found[1]["condition"][1]
         # One column for each number that occurs: numbers need not be 0, 1, 2, ...
