@@ -456,6 +456,11 @@ def test_a_search_has_slices_and_two_parameters_in_colours_of_the_metric(visit, 
             np.testing.assert_allclose(found, values[name], rtol=1e-4, err_msg=f"{title}: {key}")
     last = page.evaluate(f"(t) => ({FIGURE})(t).plot.layers.at(-1)", "Best loss so far")
     assert (last["name"], last["strong"]) == ("best so far", True)
+    # Lines and the points on them share the entries of the legend.
+    figure = page.locator(".figure", has=page.get_by_role("heading", name="Successive halving"))
+    figure.locator("select").first.select_option("rate")
+    entries = figure.locator(".legend button").all_inner_texts()
+    assert len(entries) == len(set(entries)) > 1
 
 
 def test_an_item_opens_by_its_link_with_all_that_is_known_of_it(visit, pages):

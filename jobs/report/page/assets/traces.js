@@ -42,7 +42,7 @@ class Traces {
   show() {
     const by = this.by.value, grouping = by !== "as drawn", values = grouping ? grouped(this.ids, by, 5) : [];
     this.medianLabel.hidden = !grouping || !this.canGroup;
-    const layers = [], notes = [];
+    const layers = [], notes = [], named = new Set();
     let low = null;
     for (const layer of this.plot.layers) {
       if (!layer.item) { if (!(grouping && this.medians.checked && (layer.kind === "band" || layer.strong))) layers.push(layer); continue; }
@@ -51,21 +51,22 @@ class Traces {
         notes.push(`${this.many} of ${rows.length.toLocaleString("en")} lines, evenly spaced.`);
         rows = evenly(rows, this.many);
       }
-      layers.push(...(grouping ? this.groups(layer, rows, values) : [this.some(layer, rows)]));
+      layers.push(...(grouping ? this.groups(layer, rows, values, named) : [this.some(layer, rows)]));
       low = low ?? layer;
     }
     const scale = grouping ? { label: "", diverging: false, low: null, high: null } : this.plot.scale;
     this.figure.update({ ...this.plot, layers, scale, note: [this.plot.note, ...notes].filter(Boolean).join(" ") });
   }
 
-  // One layer for each value, and its median line.
-  groups(layer, rows, values) {
+  // One layer for each value, and its median line. named: values that the legend has already, as of the lines that points lie on.
+  groups(layer, rows, values, named) {
     const out = [];
     values.forEach((group, k) => {
       const mine = rows.filter((row) => group.ids.has(layer.item[row]));
       if (!mine.length) return;
       const colour = group.tone === null ? { hue: k } : { tone: group.tone };
-      const part = { ...this.some(layer, mine), colour: undefined, strong: false, name: group.label, ...colour, legend: layer.dashed ? "" : undefined };
+      const part = { ...this.some(layer, mine), colour: undefined, strong: false, name: group.label, ...colour, legend: layer.dashed || named.has(group.label) ? "" : undefined };
+      if (!layer.dashed) named.add(group.label);
       const medians = this.medians.checked && this.canGroup && layer.kind === "lines" && mine.length > 1 && !layer.dashed;
       out.push(medians ? { ...part, faint: true, pale: true, name: "", of: group.label } : part);
       if (medians) out.push({ ...part, y: [median(part.y)], item: undefined, text: [`median of ${mine.length}, ${group.label}`], name: group.label, wide: true });
