@@ -1,7 +1,7 @@
 """The commands run, plan and gather; `resume` is in `recovery`."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Annotated
@@ -103,7 +103,7 @@ def run(
                 partial(_check, stage, spec), k + 1 < len(stages),
             )  # fmt: skip
             past = replace(state, stages=tuple(stages), finished=k)
-            run_store(_opener(stage, spec, before, trust), request, stop, past)
+            run_store(_opener(stage, spec, before, trust, as_json), request, stop, past)
 
 
 FEW = 20_000
@@ -160,16 +160,25 @@ def _parts(text: str, n_stages: int) -> tuple[int, int]:
 
 
 def _opener(
-    stage: Stage, spec: JobSpec, before: Store | None, trusted: bool
+    stage: Stage, spec: JobSpec, before: Store | None, trusted: bool, quiet: bool
 ) -> Callable[[Executor], Store]:
-    """The function that makes or opens the stage's store, for the executor that it is planned for."""
+    """The function that makes or opens the stage's store, for the executor that it is planned for.
+
+    Unless it is quiet, it prints the axes of the data of a new one: who has exchanged axes sees it before the fit.
+    """
     from jobs.run.fork import fork
     from jobs.run.prepare import open_or_create
 
     where = (spec, stage.base, stage.where, stage.address)
     if before is None:
-        return lambda runner: _trusted(open_or_create(*where, runner), trusted)
+        tell = None if quiet else _say_data
+        return lambda runner: _trusted(open_or_create(*where, runner, tell), trusted)
     return lambda runner: _trusted(fork(*where, before, runner), trusted)
+
+
+def _say_data(data: Sequence[str]) -> None:
+    if data:
+        err.print(f"data  {'; '.join(data)}")
 
 
 def plan(

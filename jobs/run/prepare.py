@@ -143,15 +143,27 @@ def prepare_here(spec: JobSpec, base: str, where: str, workers: int) -> Prepared
     return prepare(spec, base, where, partial(Machines, workers, memory, devices))
 
 
-def open_or_create(spec: JobSpec, base: str, where: str, address: str, executor: Executor) -> Store:
+def open_or_create(
+    spec: JobSpec,
+    base: str,
+    where: str,
+    address: str,
+    executor: Executor,
+    tell: Callable[[Sequence[str]], None] | None = None,
+) -> Store:
     """Return the job's store; plan and create it if there is none.
+
+    tell: called with `Prepared.data` of a job that is planned.
 
     Raises JobError if `address` holds another job, the job is not valid, or another process is creating or
     running the store.
     """
     if Store.exists(address):
         return reopen(spec, address, find_kernel(spec.kernel, base), where)
-    return create(prepare(spec, base, where, executor.machines), address)
+    ready = prepare(spec, base, where, executor.machines)
+    if tell is not None:
+        tell(ready.data)
+    return create(ready, address)
 
 
 def create(ready: Prepared, address: str) -> Store:

@@ -72,10 +72,13 @@ def test_run_status_query_gather(ctd, job_file):
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_run_again_and_changed(ctd, job_file):
+def test_run_again_and_changed(ctd, job_file, monkeypatch):
+    """The axes of the data are told by the run that reads them."""
+    monkeypatch.setattr("jobs.run.prepare.data_told", lambda groups: ["x: trial 4, time 3"])
     path = job_file(TOY)
-    assert ctd("run", path, "--executor", "serial")[0] == 0
-    assert ctd("run", path, "--executor", "serial")[0] == 0
+    for told in (True, False):
+        code, _, err = ctd("run", path, "--executor", "serial")
+        assert (code, "data  x: trial 4, time 3\n" in err) == (0, told)
     code, _, err = ctd("run", path, "--executor", "serial", "--set", "params.n_steps=6")
     assert code == 2
     assert "params.n_steps: 5 in the store, 6 in the job" in err
