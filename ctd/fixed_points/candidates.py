@@ -35,6 +35,8 @@ class Network(NamedTuple):
     inverse: Float[Array, "state state"]
     """The inverse of the mean of J'J over some of the states, J = dF/dh - 1 (see `with_inverse`);
     (0, 0): unknown."""
+    inputs: Float[Array, "point input"]
+    """The constant input of each state, where the states are points of a table; (0, 0): unknown."""
     cell: dict[str, None]
     """{name of the cell: None}: a name among arrays, which JAX compiles in with the keys. Empty: a function that
     has no name."""
@@ -183,7 +185,7 @@ def make_network(
     scales = on_host(spread if spread > 0 else 1, dtype), on_host(largest, dtype)
     name = {} if cell is None else {cell: None}
     unknown = on_host(np.zeros((0, 0)), dtype)  # programs see by the shape that it is not known
-    return Network(as_dtype(weights, dtype), on_host(states), *scales, unknown, name)
+    return Network(as_dtype(weights, dtype), on_host(states), *scales, unknown, unknown, name)
 
 
 def as_dtype(weights: Mapping[str, ArrayLike], dtype: str) -> dict[str, Array]:

@@ -20,11 +20,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
+import numpy as np
 from pydantic import AfterValidator, Field, model_validator
 
 from ctd.cells import READOUT_AXES, Cell
+from ctd.data import read_arrays
 from ctd.fixed_points.candidates import (
     CELL_TEXT,
     TIME_TEXT,
@@ -46,7 +48,7 @@ from ctd.fixed_points.continuation.bifurcation import KINDS
 from ctd.fixed_points.continuation.branches import REDUCED, SUMMARY, figure, plots, reduce
 from ctd.fixed_points.continuation.curve import Frame, System
 from ctd.kernel import Data, File, Kernel, Outcome, Params, Static, Traced, Values, Var, View
-from ctd.late import Array, Float, jnp, lax
+from ctd.late import Array, Bool, Float, jnp, lax, on_host
 from ctd.words import count
 
 BLOCK = 16
@@ -77,14 +79,19 @@ class Continuation(Params):
         0, ge=0, lt=2**31, description="number of the point, modulo their number"
     )
     x: Traced[tuple[float, ...]] = Field(
-        (), description="constant input; without it, zeros", json_schema_extra={"units": "1"}
+        (),
+        description="constant input; without it, that of each point in its table, or zeros",
+        json_schema_extra={"units": "1"},
     )
     along: Traced[tuple[float, ...]] = Field(
         (), description="direction of the input that p moves; without it, the first input"
     )
     low: Traced[float] = Field(-1.0, description="lower end of p")
     high: Traced[float] = Field(1.0, description="upper end of p")
-    start: Traced[float] = Field(0.0, description="p at which the points were found")
+    start: Traced[float] = Field(
+        0.0,
+        description="p at which the points were found; over the input, a table of fixed_points tells it of each point",
+    )
     max_step: Traced[float] = Field(
         0.05,
         gt=0,
@@ -111,7 +118,7 @@ class Continuation(Params):
         return self
 
 
-# In the order of branch.END to branch.NOWHERE, whose numbers are these codes.
+# In the order of branch.END to branch.ELSEWHERE, whose numbers are these codes.
 OUTCOMES = (
     Outcome("complete", "both sides reached an end of the parameter's range"),
     Outcome("closed", "the branch came back to its start"),
@@ -123,6 +130,11 @@ OUTCOMES = (
         failed=True,
     ),
     Outcome("nowhere", "Newton found no fixed point at the start: it was a slow one, or too far"),
+    Outcome(
+        "elsewhere",
+        "the table has the point at a constant input that x, or x + p along between low and high, does not meet",
+        failed=True,
+    ),
 )
 
 _STEP, _BIFURCATION = ("step",), ("met",)
@@ -165,9 +177,14 @@ def load(inputs: View[Continuation]) -> Network:
         )
     points = stored_states(inputs.points, inputs.dataset, find_cell(name), weights)
     try:
-        return make_network(weights, points, inputs.dtype, name)
+        network = make_network(weights, points, inputs.dtype, name)
     except ValueError as error:
         raise ValueError(f"points: {inputs.points}: {inputs.dataset}: {error}") from None
+    # A table of fixed_points says at which input each of its points is one.
+    own = read_arrays(inputs.points, inputs.dataset).get("constant_input", np.zeros((0, 0)))
+    if own.ndim != 2 or len(own) != len(network.states):
+        return network
+    return network._replace(inputs=on_host(own, inputs.dtype))
 
 
 def _inputs(
@@ -175,6 +192,7 @@ def _inputs(
 ) -> tuple[Float[Array, "input"], Float[Array, "input"]]:
     """(constant input, direction). Raises ValueError where a length does not fit the network's inputs."""
     sizes = {name: len(getattr(traced, name)) for name in ("x", "along")}
+    sizes["points: constant_input"] = shared.inputs.shape[1]
     # A user's F has as many inputs as are given; p itself needs one.
     wanted = n_in if n_in is not None else max(*sizes.values(), 1)
     for name, size in sizes.items():
@@ -185,6 +203,39 @@ def _inputs(
     zeros = jnp.zeros(wanted, shared.states.dtype)
     first = zeros.at[:1].set(1)  # `:1` since a network may have no input
     return (traced.x if sizes["x"] else zeros), (traced.along if sizes["along"] else first)
+
+
+class Place(NamedTuple):
+    """Where a branch begins."""
+
+    x: Float[Array, "input"]
+    """The constant input; over the input, where p is 0."""
+    along: Float[Array, "input"]
+    p: Float[Array, ""]
+    there: Bool[Array, ""]
+    """Whether the point was found there."""
+
+
+def place_of(
+    n_in: int | None, static: View[Continuation], shared: Network, traced: Values[Continuation]
+) -> Place:
+    """The place of an item's point: where its table has it, or, of other files, where `x` and `start` say."""
+    x, along = _inputs(n_in, shared, traced)
+    if not shared.inputs.size:
+        return Place(x, along, traced.start, jnp.ones((), bool))
+    own = jnp.asarray(shared.inputs)[traced.start_point % len(shared.inputs)]
+    if static.over != "input":
+        x = x if len(traced.x) else own
+        return Place(x, along, traced.start, _equal(x, own))
+    p = (own - x) @ along / (along @ along)  # of the place on x + p along that is nearest
+    x = x if len(traced.x) else own - p * along
+    inside = (p >= traced.low) & (p <= traced.high)
+    return Place(x, along, p, inside & _equal(x + p * along, own))
+
+
+def _equal(x: Float[Array, "input"], own: Float[Array, "input"]) -> Bool[Array, ""]:
+    # A table of float32 has its inputs rounded.
+    return jnp.linalg.norm(x - own) <= 1e-6 * (1 + jnp.linalg.norm(own))
 
 
 @dataclass(frozen=True)
@@ -204,7 +255,10 @@ class Followers:
         points = jnp.asarray(shared.states).reshape(-1, shared.states.shape[-1])
         start = points[traced.start_point % len(points)]
         system = self._system(static, shared, traced)
-        return branch.begin(system, start, traced.start, static.n_steps, static.n_bifurcations)
+        place = place_of(self.n_in_of(shared), static, shared, traced)
+        h = jnp.where(place.there, start, jnp.nan)
+        b = branch.begin(system, h, place.p, static.n_steps, static.n_bifurcations)
+        return b._replace(ends=jnp.where(place.there, b.ends, branch.ELSEWHERE))
 
     def advance(
         self,
@@ -249,7 +303,7 @@ class Followers:
         self, static: View[Continuation], shared: Network, traced: Values[Continuation]
     ) -> System:
         f = self.map_of(shared, static.time)
-        x, along = _inputs(self.n_in_of(shared), shared, traced)
+        x, along, *_ = place_of(self.n_in_of(shared), static, shared, traced)
 
         def g(h: Float[Array, "state"], p: Float[Array, ""]) -> Float[Array, "state"]:
             if static.over == "input":

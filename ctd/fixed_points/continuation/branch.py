@@ -9,7 +9,7 @@ from ctd.fixed_points.continuation.curve import Point, System, along_parameter, 
 from ctd.late import Array, jax, jnp, lax
 
 GOING = -1
-END, CLOSED, AWAY, LIMIT, LOST, NOWHERE = range(6)
+END, CLOSED, AWAY, LIMIT, LOST, NOWHERE, ELSEWHERE = range(7)
 """Why a side ends, the graver the higher."""
 
 TURN = 0.95

@@ -40,7 +40,7 @@ REDUCED = {
     "branch_stable": Var(_R, "1", "share of its points that are stable"),
     "branch_folds": Var(_R, "1", "folds on it"),
     "branch_of_start": Var(
-        ("start_item",), "1", "number of the branch that each item followed; -1: nowhere"
+        ("start_item",), "1", "number of the branch that each item followed; -1: none"
     ),
 }
 SUMMARY = ("kind", "bifurcation_parameter", "frequency", "branch", "count")
@@ -56,7 +56,7 @@ def reduce(
     """The branches of a network, in order of their first items, and each bifurcation once, by p.
 
     Two items are one branch if both of its ends are: at an end of the range of p, states are corrected to rounding. The ends of
-    a closed branch are its folds of least and of largest p. An item that began nowhere followed none.
+    a closed branch are its folds of least and of largest p. An item that began nowhere, or elsewhere, followed none.
     """
     del shared, options
     found = {name: np.asarray(values[:]) for name, values in _arrays(results).items()}
@@ -127,7 +127,7 @@ def _branches(found: Mapping[str, np.ndarray], units: Units) -> np.ndarray:
         ends[row, :, 0], ends[row, :, 1:] = p / units.p, h / units.h
     branch_of = np.full(n, -1)
     known: list[int] = []
-    for row in np.flatnonzero(found["outcome"] != NOWHERE).tolist():
+    for row in np.flatnonzero(found["outcome"] < NOWHERE).tolist():
         # One search's back may be the front of another.
         gap = [min(_gap(ends[row], ends[k]), _gap(ends[row][::-1], ends[k])) for k in known]
         # h at a fold is known to the root of rounding.

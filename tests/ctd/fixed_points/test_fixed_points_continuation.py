@@ -7,6 +7,7 @@ formulas.
 
 import re
 import textwrap
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +18,14 @@ from pydantic import ValidationError
 from ctd.batch import Layout, run_items
 from ctd.fixed_points import follow
 from ctd.fixed_points.candidates import make_network
-from ctd.fixed_points.continuation import OUTCOMES, Continuation, Followers, load, make_kernel
+from ctd.fixed_points.continuation import (
+    OUTCOMES,
+    Continuation,
+    Followers,
+    load,
+    make_kernel,
+    place_of,
+)
 from ctd.fixed_points.continuation.bifurcation import KINDS
 from ctd.fixed_points.continuation.branches import reduce
 from ctd.kernel import inputs_of
@@ -269,3 +277,38 @@ def test_load_refuses(tmp_path):
     ):
         with pytest.raises(ValueError, match=said):
             load(inputs_of(Continuation(weights=weights, **fields)))
+
+
+@pytest.mark.parametrize(
+    ("over", "x", "point", "expected"),
+    [
+        # over, x, point, (x where p is 0, p of the point); None: elsewhere.
+        ("input", (), 0, ([0, 0], 0)),
+        ("input", (), 1, ([-0.5, 0.5], 0.5)),  # own input (0, 1): across `along`, and along it
+        ("input", (-0.5, 0.5), 1, ([-0.5, 0.5], 0.5)),
+        ("input", (0.0, 0.0), 1, None),
+        ("input", (), 2, None),  # p is 3, beyond `high`
+        ("wR", (), 2, ([3, 3], 1)),
+        ("wR", (0.0, 1.0), 1, ([0, 1], 1)),
+        ("wR", (0.0, 0.0), 1, None),
+    ],
+)
+def test_a_branch_begins_at_the_constant_input_of_its_point(over, x, point, expected):
+    network = SimpleNamespace(
+        inputs=np.array([[0, 0], [0, 1], [3, 3.0]]), states=np.zeros((3, 1, 5), np.float32)
+    )
+    traced = SimpleNamespace(x=np.array(x), along=np.array([1.0, 1.0]), start=1.0, low=-2.0, high=2.0, start_point=point)  # fmt: skip
+    found = place_of(2, SimpleNamespace(over=over), network, traced)
+    assert bool(found.there) == (expected is not None)
+    if expected:
+        np.testing.assert_allclose(found.x, expected[0], atol=1e-6)
+        assert float(found.p) == pytest.approx(expected[1], abs=1e-6)
+
+
+def test_load_takes_the_constant_inputs_of_a_table(tmp_path):
+    given = {"weights": str(EXAMPLES / "decision_gru.h5"), "points": str(tmp_path / "points.npz")}
+    inputs = inputs_of(Continuation(**given))
+    for own, size in (([[0.0], [0.5]], (2, 1)), (None, (0, 0)), ([[0.0]], (0, 0))):
+        table = {"point": np.zeros((2, 100))} | ({} if own is None else {"constant_input": own})
+        np.savez(given["points"], **table)
+        assert load(inputs).inputs.shape == size
