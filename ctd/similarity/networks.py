@@ -222,14 +222,18 @@ def _named(found: Mapping[str, np.ndarray], path: str, dataset: str, hint: str) 
 
 
 def read_points(inputs: View[Comparison]) -> list[dict[str, np.ndarray]]:
-    """Read each network's table of points: n_unstable, n_marginal, q (point,); for method connections also leads (point, point).
+    """Read each network's table of points: n_unstable, n_marginal, q (point,), and error and constant_input (point, input) where
+    it has them; for method connections also leads (point, point).
 
     Raises ValueError, naming the file.
     """
     files_of(inputs)
     check_count(len(inputs.points))
     stability = ("n_unstable", "n_marginal", "q")
-    tables = [_columns(path, "points", stability, "fixed_points") for path in inputs.points]
+    further = ("error", "constant_input")  # a table of the user's own may do without
+    tables = [
+        _columns(path, "points", stability, "fixed_points", further) for path in inputs.points
+    ]
     if inputs.method != "connections":
         return tables
     graphs = [
@@ -246,11 +250,14 @@ def read_points(inputs: View[Comparison]) -> list[dict[str, np.ndarray]]:
     return [{**table, **graph} for table, graph in zip(tables, graphs, strict=True)]
 
 
-def _columns(path: str, field: str, names: Sequence[str], kernel: str) -> dict[str, np.ndarray]:
+def _columns(
+    path: str, field: str, names: Sequence[str], kernel: str, further: Sequence[str] = ()
+) -> dict[str, np.ndarray]:
     # Jacobians and eigenvectors are nearly all of the file: read only what is compared.
     with opened_hdf5(path) as file:
         missing = [name for name in names if name not in file]
-        found = {name: read_dataset(path, file, name) for name in names if name not in missing}
+        there = [name for name in (*names, *further) if name in file]
+        found = {name: read_dataset(path, file, name) for name in there}
     if missing:
         raise ValueError(
             f"{field}: {path}: lacks {', '.join(missing)}; give STORE/gathered/GROUP of a store of {kernel}"

@@ -1,9 +1,11 @@
 """The fixed points of a network as counts: by stability, and by the graph of connections between them.
 
+Slow points do not count. Where networks have points of several constant inputs, a point is like points at its own input alone.
+
 A point with one growing mode leads to the two ends of a curve, its unstable manifold. A point with more leads to a region;
 its departures sample that region, depending on the directions of the modes, and are not compared.
 
-Round 0 labels each point by its stability. A round of Weisfeiler & Lehman (1968) gives each point a new label, made of its
+Round 0 labels each point by its stability and its input. A round of Weisfeiler & Lehman (1968) gives each point a new label, made of its
 old label, the labels of the points that it leads to, and the labels of the points that lead to it. The distance of two
 networks is the Bray-Curtis dissimilarity of the numbers n_l and m_l of their points with label l, over all rounds:
 
@@ -32,9 +34,12 @@ def counts(
 
     Args:
         tables: for each network n_unstable, n_marginal and q (point,); with rounds, leads (point, point), above 0
-            where the first point leads to the second.
+            where the first point leads to the second. If there are error, NaN for slow points, and
+            constant_input (point, input), slow points are left out and inputs told apart.
         max_q: points with a larger q are left out.
         rounds: rounds of relabelling.
+
+    Raises ValueError if there are several constant inputs of unequal sizes.
 
     >>> saddle = {"n_unstable": [0, 1, 0], "n_marginal": [0, 0, 0], "q": [0, 0, 0]}
     >>> attractor = {"n_unstable": [0], "n_marginal": [0], "q": [0]}
@@ -43,7 +48,9 @@ def counts(
     """
     here = [_counting(table, max_q) for table in tables]
     pairs = list(zip(tables, here, strict=True))
-    labels = _numbered([_stability(table)[rows].tolist() for table, rows in pairs])
+    stability = [_stability(table)[rows].tolist() for table, rows in pairs]
+    at = _inputs([_constant(table)[rows] for table, rows in pairs])
+    labels = _numbered([list(zip(*both, strict=True)) for both in zip(stability, at, strict=True)])
     found = [_counted(labels)]
     graphs = [_neighbours(table, rows) for table, rows in pairs if rounds]
     for _ in range(rounds):
@@ -54,9 +61,29 @@ def counts(
 
 
 def _counting(table: Mapping[str, ArrayLike], max_q: float | None) -> np.ndarray:
-    """The rows of the points with q <= max_q."""
+    """The rows of the fixed points with q <= max_q."""
     q = np.asarray(table["q"])
-    return np.flatnonzero(q <= (np.inf if max_q is None else max_q))
+    slow = np.isnan(np.asarray(table.get("error", np.zeros(len(q)))))  # they have no zero to be off
+    return np.flatnonzero(~slow & (q <= (np.inf if max_q is None else max_q)))
+
+
+def _constant(table: Mapping[str, ArrayLike]) -> np.ndarray:
+    """(point, input) the constant input of each point, float32 so that the type of a table makes no difference."""
+    found = table.get("constant_input", np.zeros((len(np.asarray(table["q"])), 0)))
+    return np.asarray(found, np.float32)
+
+
+def _inputs(at: Sequence[np.ndarray]) -> list[list[tuple[float, ...]]]:
+    """For each network the input of each point, as part of its label. at: of each (point, input)."""
+    # Networks with one input each may differ in it, as in its size.
+    if all(len(np.unique(x, axis=0)) < 2 for x in at):
+        return [[()] * len(x) for x in at]
+    if len(sizes := sorted({x.shape[1] for x in at if len(x)})) > 1:
+        raise ValueError(
+            f"points: of several constant inputs, of {' and '.join(map(str, sizes))} numbers, so that no network says which "
+            "of its inputs is which of another's; give tables of one constant input each"
+        )
+    return [[tuple(one) for one in x.tolist()] for x in at]
 
 
 def _stability(table: Mapping[str, ArrayLike]) -> np.ndarray:

@@ -206,6 +206,24 @@ def test_topology_is_bray_curtis_of_points_by_stability():
     slow = {**second, "q": np.array([0, 1, 1])}
     alone = scipy_distance.braycurtis([2, 0, 1, 2], [1, 0, 0, 0])
     assert between("topology", first, slow, max_q=0.5) == pytest.approx(alone, abs=1e-12)
+    slow = {**second, "error": [0, np.nan, np.nan]}
+    assert between("topology", first, slow) == pytest.approx(alone, abs=1e-12)
+
+
+def test_topology_tells_points_of_several_inputs_apart():
+    at = lambda unstable, x: {
+        "n_unstable": unstable, "n_marginal": np.zeros(len(x)), "q": np.zeros(len(x)), "constant_input": x
+    }  # fmt: skip
+    # Stable at 0.1, saddle at 0.1, stable at 1.
+    first = at([0, 0, 1, 0], np.array([[0.1], [0.1], [0.1], [1]]))
+    second = at([0, 1, 0, 0], np.array([[0.1], [0.1], [1], [1]], np.float32))
+    expected = scipy_distance.braycurtis([2, 1, 1], [1, 1, 2])
+    assert between("topology", first, second) == pytest.approx(expected, abs=1e-12)
+    # Networks with one input each need not have the same one, nor of the same size.
+    one, other = at([0, 1], np.zeros((2, 1))), at([0, 1], np.ones((2, 3)))
+    assert between("topology", one, other) == 0
+    with pytest.raises(ValueError, match="several constant inputs, of 1 and 3 numbers"):
+        between("topology", first, other)
 
 
 def graph(n_unstable, connections, order=None):
