@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from ctd import tasks
 from ctd.cells import Weights, get_cell, run
-from ctd.containers import opened_hdf5, read_dataset
+from ctd.containers import opened_hdf5, read_dataset, text_attribute
 from ctd.data import read_arrays
 from ctd.kernel import View
 from ctd.late import Array, Float, jax, on_host
@@ -29,7 +29,7 @@ MOST = 10_000
 SAVED = "train_rnn stores states if n_saved is above 0"
 """The source of states, for errors."""
 
-NOT_PARAMETERS = {"store", "item", "kernel", "weights", "candidates"}
+NOT_PARAMETERS = {"store", "item", "kernel", "weights", "candidates", "address"}
 """Attributes of a file that tell its origin, not a swept parameter."""
 
 
@@ -272,7 +272,16 @@ def read_known(inputs: View[Comparison]) -> Known:
     """Read labels and parameters of the networks; the file of a store's item has the parameters as attributes."""
     files = files_of(inputs)
     told = [_attributes(path) for path in files]
-    return known([Path(path).stem for path in files], told)
+    return known([_name(path) for path in files], told)
+
+
+def _name(path: str) -> str:
+    """STORE/gathered/GROUP of a copy of a table, whose own name tells nothing; else the file's name."""
+    address = None
+    if h5py.is_hdf5(path):
+        with opened_hdf5(path) as file:
+            address = text_attribute(file, "address")
+    return "/".join(address.split("/")[-3:]) if address else Path(path).stem
 
 
 def _attributes(path: str) -> dict[str, Label]:

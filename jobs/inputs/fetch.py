@@ -31,6 +31,7 @@ from ctd.data import hdf5_writer
 from ctd.replacing import replacing
 from jobs.errors import JobError
 from jobs.late import zarr
+from jobs.redact import redact
 from jobs.storage import connect, objects
 from jobs.storage.addresses import LINKS, local_path, scheme
 from jobs.store.arrays import attributes
@@ -172,6 +173,7 @@ def _convert(address: str, to: Path) -> None:
         node = zarr.open(zarr.storage.ObjectStore(_store(address), read_only=True), mode="r")
         arrays = _arrays(node, Path(address).name.removesuffix(".zarr"))
         with hdf5_writer(to) as file:
+            file.attrs["address"] = redact(address)
             for name, array in arrays.items():
                 if packed := {"scale_factor", "add_offset"} & attributes(array).keys():
                     raise JobError(

@@ -266,6 +266,15 @@ def test_files_of_keras_tell_nothing(tmp_path):
     assert found == (("a", "b"), {})
 
 
+def test_tables_of_points_are_named_by_their_addresses(tmp_path):
+    for name in "ab":
+        with h5py.File(tmp_path / f"{name}0.h5", "w") as file:
+            file.attrs["address"] = f"/lab/sweeps/{name}.zarr/gathered/0"
+    points = [str(tmp_path / f"{name}0.h5") for name in "ab"]
+    told = read_known(inputs_of(Comparison(method="topology", points=points)))
+    assert told == (("a.zarr/gathered/0", "b.zarr/gathered/0"), {})
+
+
 def test_known_is_what_differs(files):
     """Files tell with which parameters their networks were made; those that say nothing are named by their file."""
     told = read_known(

@@ -48,8 +48,9 @@ def write_zarr(path, arrays=ARRAYS, version=3):
 @pytest.mark.parametrize("version", [2, 3])
 def test_zarr_group_becomes_hdf5(tmp_path, version, monkeypatch):
     monkeypatch.setattr(files, "BLOCK", 1 << 14)  # several steps an array
-    path = local_file(write_zarr(tmp_path / "d.zarr", version=version))
-    with h5py.File(path) as file:
+    address = write_zarr(tmp_path / "d.zarr", version=version)
+    with h5py.File(local_file(address)) as file:
+        assert file.attrs["address"] == address
         for name, values in ARRAYS.items():
             np.testing.assert_array_equal(file[name], values)
             assert file[name].dtype == values.dtype
