@@ -154,10 +154,12 @@ class Plot:
 
 @dataclass(frozen=True)
 class Figure:
-    """Plots side by side in one PNG, which is written beside the store."""
+    """Plots side by side, in one row or several, in one PNG, which is written beside the store."""
 
     plots: Sequence[Plot]
     title: str = ""
+    rows: int = 1
+    """Rows of as many plots each."""
 
 
 def histogram(

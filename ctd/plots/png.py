@@ -55,14 +55,15 @@ def draw(figure: Figure) -> Canvas:
     from matplotlib.figure import Figure as Canvas
 
     n, height = len(figure.plots), TALL if any(p.equal for p in figure.plots) else HEIGHT
-    canvas = Canvas(figsize=(WIDTH * max(n, 1), height), layout="constrained")
+    shape = figure.rows, n // figure.rows
+    canvas = Canvas(figsize=(WIDTH * max(shape[1], 1), height * shape[0]), layout="constrained")
     FigureCanvasAgg(canvas)
     if n == 0:
         return canvas
     if figure.title:
         canvas.suptitle(figure.title)
     shown: list[Scale] = []
-    for ax, plot in zip(canvas.subplots(1, n, squeeze=False)[0], figure.plots, strict=True):
+    for ax, plot in zip(canvas.subplots(*shape, squeeze=False).flat, figure.plots, strict=True):
         shades = _shades(plot)
         draw_plot(ax, plot, shades)
         # Plots with one scale of fixed ends share one colour bar.

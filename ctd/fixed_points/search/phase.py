@@ -38,14 +38,18 @@ def zero_line(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, 
 
 
 def phase(
-    f: Callable[[Array, Array], Array], states: np.ndarray, reduced: Mapping[str, np.ndarray]
-) -> Plot:  # fmt: skip
+    f: Callable[[Array, Array], Array],
+    states: np.ndarray,
+    reduced: Mapping[str, np.ndarray],
+    numbers: np.ndarray | None = None,
+) -> Plot:
     """The phase portrait of the map f(h, x), h (2,), around states (trial, time, 2) and the points of a table.
 
-    x is the constant input of the first point.
+    x is the constant input of the first point. numbers: of the points, where the table is a part of another.
     """
+    numbers = np.arange(len(reduced["point"])) if numbers is None else numbers
     inputs = np.asarray(reduced["constant_input"], float)
-    of = f"the input {inputs[0].tolist()} of point 0" if inputs.shape[1] else "no input"
+    of = f"the input {inputs[0].tolist()} of point {numbers[0]}" if inputs.shape[1] else "no input"
     shown = np.concatenate([states.reshape(-1, 2), np.asarray(reduced["point"], float)])
     low, high = shown.min(axis=0), shown.max(axis=0)
     margin = 0.15 * np.where(high > low, high - low, 1)
@@ -64,10 +68,10 @@ def phase(
         layers.append(Lines(some[..., 0], some[..., 1], "trials", faint=True))
     at = np.asarray(reduced["point"], float)
     for label, rows, marker, hollow in sorts(reduced):
-        text = [f"point {row}: {label}" for row in rows]
+        text = [f"point {row}: {label}" for row in numbers[rows]]
         layers.append(
             Points(at[rows, 0], at[rows, 1], f"{label} ({len(rows)})", hue=2,
-                   marker=marker, hollow=hollow, text=text, key=rows)
+                   marker=marker, hollow=hollow, text=text, key=numbers[rows])
         )  # fmt: skip
     return Plot(
         "Phase portrait", layers, Axis("h1"), Axis("h2"), note=f"Nullclines and flow at {of}."

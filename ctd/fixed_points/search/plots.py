@@ -1,6 +1,6 @@
 """The pictures of a network's fixed points: state space, spectra, shares of the searches, q of the candidates."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from ctd.fixed_points import linear
 from ctd.fixed_points.candidates import euler, map_of
 from ctd.fixed_points.search.methods import FIXED, SLOW
 from ctd.fixed_points.search.phase import phase
-from ctd.fixed_points.search.portrait import Portrait, portrait, sorts
+from ctd.fixed_points.search.portrait import Portrait, by_input, named, portrait, sorts
 from ctd.plots import (
     Axis,
     Bars,
@@ -36,34 +36,35 @@ N_STATES = 2000
 
 @of_group
 def plots(group: Group) -> list[Plot]:
-    """State space, spectra and search shares of the unique points; q over all candidates."""
+    """State space and spectra of the unique points, by input; their search shares; q over all candidates."""
     ends = _q_of_candidates(group.results)
     if len(group.reduced.get("point", ())) == 0:
         return [ends]
     seen = portrait(group)
-    texts = _texts(group.reduced, seen.flow)
-    space = [_space(seen, texts, *pair) for pair in ((0, 1), (0, 2)) if _varies(seen, *pair)]
-    space = _phase(group) or space
-    return [*space, _spectra(seen), _shares(group.reduced, texts), ends]
+    parts = by_input(seen)
+    space = [plot for part in parts for plot in _spaces(group, part, [(0, 1), (0, 2)])]
+    return [*space, *map(_spectra, parts), _shares(seen), ends]
 
 
 @of_group
 def figure(group: Group) -> Figure:
-    """State space and spectra."""
-    seen = portrait(group)
-    space = [_space(seen, _texts(group.reduced, seen.flow), 0, 1)] if _varies(seen, 0, 1) else []
-    return Figure([*(_phase(group) or space), _spectra(seen)])
+    """State space and spectra; each in a row where there are several inputs."""
+    parts = by_input(portrait(group))
+    space = [plot for part in parts for plot in _spaces(group, part, [(0, 1)])]
+    return Figure([*space, *map(_spectra, parts)], rows=2 if space and len(parts) > 1 else 1)
 
 
-def _phase(group: Group) -> list[Plot]:
-    """The phase portrait of a network with two state variables; none of others, or of a function without a name."""
+def _spaces(group: Group, seen: Portrait, pairs: Sequence[tuple[int, int]]) -> list[Plot]:
+    """The phase portrait of a network with two state variables; of others, these pairs of components."""
     network = group.shared
     # A function without a name cannot be found again here; `Found.figure` draws its portrait.
-    if network.states.shape[-1] != 2 or not network.cell or not len(group.reduced["point"]):
-        return []
-    time = group.inputs.time
-    f = euler(map_of(network, time), time)
-    return [phase(lambda h, x: f(network.weights, h, x), network.states, group.reduced)]
+    if network.states.shape[-1] == 2 and network.cell and len(seen.rows):
+        time = group.inputs.time
+        f = euler(map_of(network, time), time)
+        step = lambda h, x: f(network.weights, h, x)
+        return [phase(step, network.states, seen.reduced, seen.rows)]
+    texts = _texts(seen)
+    return [_space(seen, texts, *pair) for pair in pairs if _varies(seen, *pair)]
 
 
 def _varies(seen: Portrait, *components: int) -> bool:
@@ -88,19 +89,20 @@ def _space(seen: Portrait, texts: list[str], first: int, second: int) -> Plot:
                 marker=marker,
                 hollow=hollow,
                 text=[texts[row] for row in rows],
-                key=rows,
+                key=seen.rows[rows],
             )
         )
     axis = lambda k: Axis(
         f"principal component {k + 1} ({tick(100 * float(seen.share[k]))} % of the variance)"
     )
     return Plot(
-        f"State space, components {first + 1} and {second + 1}",
+        f"State space, components {first + 1} and {second + 1}{seen.at}",
         layers,
         axis(first),
         axis(second),
         seen.scale,
-        note="Area of a point: share of the searches that ended there. Hollow: unstable; diamond: slow.",
+        note="Area of a point: share of the searches that ended there. Hollow: unstable; diamond: slow."
+        + seen.together,
         areas="search share",
     )
 
@@ -117,11 +119,14 @@ def _states(seen: Portrait, first: int, second: int) -> Layer:
     return Points(path[:, first], path[:, second], "states", colour=seen.colour(some))
 
 
-def _texts(reduced: Mapping[str, np.ndarray], flow: bool) -> list[str]:
+def _texts(seen: Portrait) -> list[str]:
     """The hover text of each point."""
-    leading = "Re λ" if flow else "|λ|"
+    reduced = seen.reduced
+    leading = "Re λ" if seen.flow else "|λ|"
+    inputs = np.asarray(reduced["constant_input"], float)
+    at = [f", {named(x)}" if seen.several else "" for x in inputs]
     return [
-        f"point {k}: {reduced['kind'][k]}, {reduced['stability'][k]}\n"
+        f"point {seen.rows[k]}{at[k]}: {reduced['kind'][k]}, {reduced['stability'][k]}\n"
         f"q {reduced['q'][k]:.2g}, leading {leading} {reduced['leading'][k]:.4f}\n"
         f"{reduced['search_share'][k]:.1%} of the searches ({count(int(reduced['count'][k]), 'candidate')})"
         for k in range(len(reduced["kind"]))
@@ -138,7 +143,7 @@ def _spectra(seen: Portrait) -> Plot:
     point, mode = (index.ravel() for index in np.indices(values.shape))
     flat, tau = values.ravel(), tau.ravel()  # as `point` and `mode` number them
     text = [
-        f"point {shown[p]}, mode {m}\nλ = {v.real:.4f} {v.imag:+.4f}i, |λ| {abs(v):.4f}\n"
+        f"point {seen.rows[shown[p]]}, mode {m}\nλ = {v.real:.4f} {v.imag:+.4f}i, |λ| {abs(v):.4f}\n"
         f"time constant {t:.3g} {'units of time' if seen.flow else 'steps'}"
         for p, m, v, t in zip(point, mode, flat, tau, strict=True)
     ]
@@ -164,19 +169,19 @@ def _spectra(seen: Portrait) -> Plot:
                     # Most modes decay: small dots let the others be seen.
                     size=np.full(len(rows), 0.005 if how == linear.DECAYS else 0.02),
                     text=[text[row] for row in rows],
-                    key=shown[point[rows]],
+                    key=seen.rows[shown[point[rows]]],
                 )
             )
     if len(shown) < len(at_points):
         note += f" The {len(shown)} of {len(at_points)} points with the most searches."
     return Plot(
-        "Spectra of the linearisation",
+        f"Spectra of the linearisation{seen.at}",
         layers,
         Axis("Re λ"),
         Axis("Im λ"),
         seen.scale,
         equal=True,
-        note=note,
+        note=note + seen.together,
     )
 
 
@@ -195,8 +200,9 @@ def _border(values: np.ndarray, flow: bool) -> tuple[Lines, str]:
     )
 
 
-def _shares(reduced: Mapping[str, np.ndarray], texts: list[str]) -> Plot:
+def _shares(seen: Portrait) -> Plot:
     """The share of the candidates that ended at each point, largest first."""
+    reduced, texts = seen.reduced, _texts(seen)
     share = np.asarray(reduced["search_share"], float)
     order = np.argsort(-share, kind="stable")[:60]
     layers: list[Layer] = []
@@ -206,7 +212,8 @@ def _shares(reduced: Mapping[str, np.ndarray], texts: list[str]) -> Plot:
             at = order[places]
             text = [texts[row] for row in at]
             layers.append(Bars(places - 0.4, places + 0.4, share[at], label, text=text, key=at))
-    note = "" if len(share) <= 60 else f"The largest 60 of {len(share):,} points."
+    note = "" if len(share) <= 60 else f"The largest 60 of {len(share):,} points. "
+    note += "Shares of the searches with the point's own constant input." if seen.several else ""
     return Plot(
         "Search shares",
         layers,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -11,8 +11,12 @@ import numpy as np
 from ctd.cells import Cell, readout
 from ctd.fixed_points.candidates import Network, cell_of
 from ctd.late import jax, jnp
-from ctd.plots import Group, Scale
+from ctd.plots import Group, Scale, tick
 from ctd.principal import principal
+from ctd.rows import combinations
+
+MOST_INPUTS = 3
+"""Constant inputs up to which each has pictures of its own."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,9 @@ class Portrait:
     states: np.ndarray
     """(trial, time, state) the states that the candidates were taken from."""
     reduced: Mapping[str, np.ndarray]
-    """The table of points."""
+    """The table of points, or of those at one input."""
+    rows: np.ndarray
+    """(point,) the number of each point in the whole table."""
     project: Callable[[np.ndarray], np.ndarray]
     """(..., state) -> (..., component), up to three principal components of the states."""
     share: np.ndarray
@@ -34,6 +40,12 @@ class Portrait:
     scale: Scale
     flow: bool
     """True if the eigenvalues are those of a flow."""
+    several: bool
+    """True if the whole table has points of several constant inputs."""
+    at: str = ""
+    """At which of them these points are, for titles."""
+    together: str = ""
+    """That the points are those of several inputs, for notes."""
 
 
 class Sort(NamedTuple):
@@ -61,7 +73,42 @@ def portrait(group: Group) -> Portrait:
     label = f"readout 1 of {n}" if n > 1 else "readout" if n else "principal component 1"
     scale = Scale(label, diverging=True, low=-limit, high=limit)
     flow = group.inputs.time == "continuous"
-    return Portrait(states, group.reduced, project, share, colour, at_points, scale, flow)
+    rows = np.arange(len(at_points))
+    several = len(np.unique(group.reduced["constant_input"], axis=0)) > 1
+    return Portrait(
+        states, group.reduced, rows, project, share, colour, at_points, scale, flow, several
+    )
+
+
+def by_input(seen: Portrait) -> list[Portrait]:
+    """The portrait of each constant input; of more than MOST_INPUTS, one of all."""
+    if not seen.several:
+        return [seen]
+    x = np.asarray(seen.reduced["constant_input"], float)
+    first, of_point = combinations([x], len(x))
+    n = len(first)
+    if n > MOST_INPUTS:
+        sizes = np.bincount(of_point)
+        told = f" Points of {n} constant inputs together, {sizes.min()} to {sizes.max()} at each."
+        return [replace(seen, together=told)]
+    names = [named(x[row]) for row in first]
+    return [_part(seen, np.flatnonzero(of_point == k), f", {names[k]}") for k in range(n)]
+
+
+def named(x: np.ndarray) -> str:
+    """A constant input in a title.
+
+    >>> named(np.array([0.25, 0.0]))
+    'x = (0.25, 0)'
+    """
+    return f"x = ({', '.join(tick(value) for value in x)})"
+
+
+def _part(seen: Portrait, rows: np.ndarray, at: str) -> Portrait:
+    """The portrait of some points."""
+    columns = {name: np.asarray(values) for name, values in seen.reduced.items()}
+    some = {name: values[rows] for name, values in columns.items() if values.ndim}
+    return replace(seen, reduced=some, rows=rows, at_points=seen.at_points[rows], at=at)
 
 
 def _colour_of(

@@ -373,7 +373,7 @@ def test_pictures_have_no_axis_without_variance(searched):
     assert len(spaces[1]) == 2
 
 
-def test_figure_is_drawn(searched, tmp_path):
+def test_figure_is_drawn(searched, tmp_path, monkeypatch):
     inputs, shared, results, full = searched
     none = {name: values[:0] for name, values in results.items()}
     with precision(inputs):
@@ -390,6 +390,22 @@ def test_figure_is_drawn(searched, tmp_path):
         for layer in modes:
             assert (layer.marker == "diamond") is layer.name.startswith("marginal")
         assert plane.scale.label == "readout"
+    # Two inputs: a row of state spaces, one of spectra; the points keep their numbers.
+    own = np.arange(len(full["q"]))[:, None] % 2 / 4
+    with precision(inputs):
+        figure = kernel.figure(inputs, shared, {}, results, full | {"constant_input": own})
+    draw(figure).canvas.draw()
+    assert figure.rows == 2
+    assert [plot.title.partition("x = ")[2] for plot in figure.plots] == ["(0)", "(0.25)"] * 2
+    for k, plot in enumerate(figure.plots):
+        keys = [layer.key for layer in plot.layers if isinstance(layer, Points)]
+        assert (np.concatenate(keys) % 2 == k % 2).all()
+    # Of more than MOST_INPUTS, one picture says so.
+    monkeypatch.setattr("ctd.fixed_points.search.portrait.MOST_INPUTS", 1)
+    with precision(inputs):
+        many = kernel.figure(inputs, shared, {}, results, full | {"constant_input": own}).plots
+    assert len(many) == 2
+    assert all("Points of 2 constant inputs together" in plot.note for plot in many)
     # The first of two outputs gives the colours.
     two = full | {"output": np.repeat(full["output"], 2, axis=1)}
     with precision(inputs):
