@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +26,10 @@ OWN = {name for cell in CELLS.values() for name in cell.axes} - {
 TORCH_ENDINGS = (".pt", ".pth", ".safetensors")
 """Files that get PyTorch's names if PyTorch has the cell."""
 
+UNTOLD = "the file does not tell the units"
+TAKEN = f"{UNTOLD}: tanh is taken; if they are relu"
+"""How sentences on a plain cell begin, whose units neither a file nor its user tells."""
+
 
 class Loaded(NamedTuple):
     """A network from a file.
@@ -46,7 +51,8 @@ class Loaded(NamedTuple):
 def read_weights(path: str | Path, cell: str | None = None) -> Loaded:
     """Read the network of a file, by the file's ending; `cell`: the cell that the file must hold.
 
-    Raises ValueError, naming file and tensor, if the file cannot be read, holds no network of ctd, or another cell.
+    Raises ValueError, naming file and tensor, if the file cannot be read, holds no network of ctd, or another cell. Warns where
+    neither file nor `cell` tells the units.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -55,7 +61,11 @@ def read_weights(path: str | Path, cell: str | None = None) -> Loaded:
     ...     print(read_weights(f"{folder}/net.npz").cell)
     vanilla
     """
-    return understand(read_tensors(path), cell)
+    found = understand(read_tensors(path), cell)
+    for line in found.told:
+        if line.startswith(TAKEN):
+            warnings.warn(f"{path}: {line}", stacklevel=2)
+    return found
 
 
 def understand(tensors: Tensors, cell: str | None = None) -> Loaded:
@@ -81,8 +91,9 @@ def understand(tensors: Tensors, cell: str | None = None) -> Loaded:
     if CELLS[name] in UNGATED and found.units is not None:
         name = get_cell(f"{name}:{found.units}").name
     elif CELLS[name] in UNGATED:
-        name = cell if cell is not None and cell.partition(":")[0] == name else name
-        told = (f"the file does not tell the units: cell {name}", *told)
+        given = cell is not None and cell.partition(":")[0] == name
+        told = (f"{UNTOLD}: cell {cell}" if given else f"{TAKEN}, give cell {name}:relu", *told)
+        name = cell if given and cell else name
     if cell is not None and cell != name:
         raise ValueError(
             f"{tensors.where}: holds the weights of cell {name} ({found.told}), but cell {cell} is given; give "

@@ -68,6 +68,7 @@ def linen():
     ],
     indirect=["dtype"],
 )
+@pytest.mark.filterwarnings("ignore:.*does not tell the units")
 def test_linen(tmp_path, dtype, make, cell):
     model = linen()(getattr(nn, make)(N, param_dtype=dtype))
     zeros = jnp.zeros(N, dtype)

@@ -29,6 +29,7 @@ def assert_same(got, expected):
         np.testing.assert_array_equal(got[name], value)
 
 
+@pytest.mark.filterwarnings("ignore:.*does not tell the units")
 @pytest.mark.parametrize("ending", WRITERS)
 @pytest.mark.parametrize("cell", CELLS)
 def test_every_cell_comes_back_from_every_kind_of_file(tmp_path, cell, ending):
@@ -147,11 +148,18 @@ def test_another_cell_than_the_expected_one_is_refused():
         understand(Tensors("net.pt", torch_names(3)), "lstm")
 
 
-def test_units_that_a_file_does_not_tell_are_the_users_word():
+def test_units_that_a_file_does_not_tell_are_the_users_word(tmp_path):
     """A state_dict of nn.RNN does not say whether it is of tanh or relu."""
     tensors = Tensors("net.pt", torch_names(1))
     assert understand(tensors).cell == "vanilla"
-    assert "the file does not tell the units: cell vanilla" in understand(tensors).told
+    taken = (
+        "the file does not tell the units: tanh is taken; if they are relu, give cell vanilla:relu"
+    )
+    assert taken in understand(tensors).told
+    np.savez(tmp_path / "net.npz", **tensors.arrays)
+    with pytest.warns(UserWarning, match=taken):
+        read_weights(tmp_path / "net.npz")
+    assert read_weights(tmp_path / "net.npz", "vanilla").cell == "vanilla"
     assert "does not tell the units: cell vanilla:relu" in " ".join(
         understand(tensors, "vanilla:relu").told
     )

@@ -26,6 +26,7 @@ CELLS = {
 }  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:.*does not tell the units")
 @pytest.mark.parametrize("name", CELLS)
 def test_states_are_those_of_torch(name):
     found, states, outputs = run_file(FOLDER / f"{name}.pt", STATES[f"{name}.inputs"])
