@@ -139,7 +139,7 @@ def reduce(
 
     Points are ordered by input x (as they first appear), then fixed before slow, then larger basins first,
     then lower q first. A basin's point is its member of lowest q; a fixed member comes before slow ones. Fixed points at
-    which no search ended have a basin of 0 candidates; those found between others come last.
+    which no search ended have a basin of 0 candidates; those found between others come last of these.
     Derivatives are computed in float64, whatever dtype the searches ran in. The ends are read in blocks.
     """
     del columns
@@ -249,18 +249,15 @@ class _More:
             found = settled(self._f, self._weights, x, newton, known, self._states, steps)
             known.add(found)
             table = self._joined(table, x, found, "settled")
-            order = np.argsort(
-                table["outcome"], kind="stable"
-            )  # with the fixed points, before slow ones
-            # `n_unique` is one number, not a column.
-            table |= {name: table[name][order] for name in table.keys() - {"n_unique"}}
         if options.between:
             found = between(newton, known, options.between)
             # Newton, unlike descent and the network itself, may leave the region of the states.
             away = nearest_distance(found, self._states)
             found = found[away <= options.outlier_tol * self._spread]
             table = self._joined(table, x, found, "between points")
-        return table
+        order = np.argsort(table["outcome"], kind="stable")  # fixed points before slow ones
+        # `n_unique` is one number, not a column.
+        return table | {name: table[name][order] for name in table.keys() - {"n_unique"}}
 
     def _joined(
         self, table: dict[str, np.ndarray], x: np.ndarray, points: np.ndarray, origin: str

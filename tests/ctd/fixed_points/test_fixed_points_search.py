@@ -18,7 +18,7 @@ from ctd.fixed_points.candidates import make_network
 from ctd.fixed_points.notebook import Found
 from ctd.fixed_points.search.kernel import FixedPoint, Searches, make_kernel
 from ctd.fixed_points.search.missed import Known, between, newton_of, settled
-from ctd.fixed_points.search.summary import Options, reduce
+from ctd.fixed_points.search.summary import Options, _More, reduce
 from ctd.kernel import inputs_of
 
 RNG = np.random.default_rng(1)
@@ -186,6 +186,19 @@ def test_between_adds_each_zero_once(fixed, slow, most, expected):
     known = Known(newton_of_sine, column(fixed), column(slow), 1.0, 1e-3)
     more = between(newton_of_sine, known, most)
     np.testing.assert_allclose(np.sort(more.ravel()), expected, atol=1e-9)
+
+
+def test_fixed_points_between_others_stand_before_slow_ones():
+    network = make_network({}, [[-1.0], [1.0], [0.4]], "float64")
+    more = _More(lambda weights, h, x: h + jnp.sin(jnp.pi * h), network, network.states[:, 0], Options())  # fmt: skip
+    table = {
+        "point": network.states[:, 0], "outcome": np.array([FIXED, FIXED, SLOW]), "q": np.zeros(3), "count": np.ones(3, int),
+        "origin": np.full(3, "states"), "search_share": np.ones(3) / 3, "constant_input": np.zeros((3, 0)), "n_unique": np.asarray(3),
+    }  # fmt: skip
+    found = more.added(table, np.zeros(0), 0)
+    assert found["outcome"].tolist() == [FIXED] * 3 + [SLOW]
+    np.testing.assert_allclose(found["point"][:, 0], [-1, 1, 0, 0.4], atol=1e-9)
+    assert (found["count"].tolist(), int(found["n_unique"])) == ([1, 1, 0, 1], 4)
 
 
 @pytest.mark.parametrize(
