@@ -221,11 +221,14 @@ def show_table(
 
 
 def show_summary(store: "Store") -> None:
-    """Print the table of reduced results that the kernel names in its `summary`, if any."""
+    """Print the table of reduced results, or of items, that the kernel names in its `summary`, if any."""
     from jobs.query.query import rows
     from jobs.query.readers import ITEM
 
     reduced, shown = store.description.reduced, store.description.summary
+    if shown and not reduced:
+        _show_items(store, shown)
+        return
     if not shown or shown[0] not in reduced or not reduced[shown[0]].axes:
         return
     axis, swept = reduced[shown[0]].axes[0], store.swept
@@ -244,6 +247,16 @@ def show_summary(store: "Store") -> None:
         first = reduced[shown[0]]
         title = f"{first.long_name} (table {axis})" if first.units == ITEM else axis
         show_table({n: frame[n] for n in columns}, title=title, hint=hint, keys=len(keys) or 1)
+
+
+def _show_items(store: "Store", shown: Sequence[str]) -> None:
+    """Print the items with what was swept and these results."""
+    from jobs.query.query import rows
+
+    _, frame = rows(store, table="items")
+    columns = [name for name in frame if name in ("item", *store.swept)]
+    hint = f"{advised('ctd', 'query', store.address)} shows them"
+    show_table({name: frame[name] for name in (*columns, *shown) if name in frame}, hint=hint)
 
 
 def show_facts(facts: Mapping[str, str], mood: Mapping[str, str] | None = None) -> None:

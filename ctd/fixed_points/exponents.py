@@ -13,6 +13,7 @@ An item is one trajectory. A flow, `time: continuous`, takes steps of the classi
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Literal, NamedTuple
@@ -36,16 +37,22 @@ from ctd.fixed_points.candidates import (
     stored_cell,
     stored_states,
 )
+from ctd.fixed_points.shown import named
 from ctd.fixed_points.starts import constant_input
 from ctd.kernel import Data, File, Kernel, Outcome, Params, Static, Traced, Values, Var, View
 from ctd.late import Array, Float, Int, Number, jax, jnp, lax
 from ctd.plots import Axis, Figure, Group, Lines, Plot, of_group
+from ctd.rows import combinations
+from ctd.words import count
 
 FRAMES = 50
 """Frames that are made orthogonal in one advance."""
 
 MOST = 200
 """Spectra that a picture shows."""
+
+MOST_INPUTS = 10
+"""Constant inputs up to which each has a colour."""
 
 
 class FromState(Params):
@@ -148,6 +155,19 @@ def load(inputs: View[FromState]) -> Network:
     else:
         raise ValueError(f"states: {name} is a function; give a file of states to start from")
     return make_network(weights, states, inputs.dtype, name)
+
+
+def load_exponents(inputs: View[Trajectory]) -> Network:
+    """The network of `load`. Warns where it has fewer exponents than are asked for, unless that is by default."""
+    network = load(inputs)
+    n = network.states.shape[-1]
+    if inputs.n_exponents > max(n, Trajectory.model_fields["n_exponents"].default):
+        warnings.warn(
+            f"n_exponents: {inputs.n_exponents} given, but this network has {count(n, 'exponent')}, one for each entry of its "
+            "state; these are computed",
+            stacklevel=2,
+        )
+    return network
 
 
 def dimension(exponents: Float[Array, "k"], n: int) -> Float[Array, ""]:
@@ -278,6 +298,7 @@ def make_kernel(name: str, of: Trajectories, load: Callable[[View[Trajectory]], 
         finished=lambda s: (s.taken >= s.steps) | ~jnp.isfinite(s.h).all(),
         result=of.result,
         outcomes=OUTCOMES,
+        summary=("largest", "dimension"),
         figure=figure,
         plots=plots,
         microbatches=(64, 1),
@@ -287,15 +308,24 @@ def make_kernel(name: str, of: Trajectories, load: Callable[[View[Trajectory]], 
 
 @of_group
 def plots(group: Group) -> list[Plot]:
-    """The spectra of the items."""
+    """The spectra of the items, named by their constant inputs where these differ."""
     values = np.asarray(group.results["exponent"][:MOST])
-    text = [
-        f"item {item}" for item in np.asarray(group.columns.get("item", range(len(values))))[:MOST]
-    ]
+    items = np.asarray(group.columns.get("item", range(len(values))))[:MOST]
+    text = [f"item {item}" for item in items]
     number = np.arange(1, values.shape[1] + 1)
     zero = Lines(number[[0, -1]], np.zeros(2), "0", faint=True)
     per = "step" if group.inputs.time == "steps" else "unit of time"
-    layers = [zero, Lines(number, values, "exponents", text=text)]
+    x = np.asarray(group.columns.get("x", np.zeros((len(values), 0))))[:MOST]
+    first, of_item = combinations([x], len(x))
+    if 1 < len(first) <= MOST_INPUTS:
+        lines = [
+            Lines(number, values[of_item == k], named(x[row]), hue=k,
+                  text=[text[i] for i in np.flatnonzero(of_item == k)])
+            for k, row in enumerate(first)
+        ]  # fmt: skip
+    else:  # coloured by what else was swept
+        lines = [Lines(number, values, "exponents", text=text, item=items)]
+    layers = [zero, *lines]
     return [Plot("Lyapunov exponents", layers, Axis("number"), Axis(f"exponent (1 / {per})"))]
 
 
@@ -305,4 +335,4 @@ def figure(group: Group) -> Figure:
     return Figure(plots(*group))
 
 
-kernel = make_kernel("fixed_points.exponents", Trajectories(map_of, n_in_of), load)
+kernel = make_kernel("fixed_points.exponents", Trajectories(map_of, n_in_of), load_exponents)

@@ -1,8 +1,10 @@
-"""A table as text: what a result shows of itself in a notebook."""
+"""A table as text, what a result shows of itself in a notebook; and the name of a constant input."""
 
 from collections.abc import Mapping
 
 import numpy as np
+
+from ctd.plots import tick
 
 ROWS = 20
 """Rows that are shown."""
@@ -22,3 +24,12 @@ def _text(value: object) -> str:
     if isinstance(value, np.ndarray):
         return f"[{', '.join(map(_text, value))}]"
     return f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)
+
+
+def named(x: np.ndarray) -> str:
+    """A constant input, in pictures.
+
+    >>> named(np.array([0.25, 0.0]))
+    'x = (0.25, 0)'
+    """
+    return f"x = ({', '.join(tick(value) for value in x)})"

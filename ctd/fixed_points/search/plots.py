@@ -8,7 +8,8 @@ from ctd.fixed_points import linear
 from ctd.fixed_points.candidates import euler, map_of
 from ctd.fixed_points.search.methods import FIXED, SLOW
 from ctd.fixed_points.search.phase import phase
-from ctd.fixed_points.search.portrait import Portrait, by_input, named, portrait, sorts
+from ctd.fixed_points.search.portrait import Portrait, by_input, portrait, sorts
+from ctd.fixed_points.shown import named
 from ctd.plots import (
     Axis,
     Bars,

@@ -10,8 +10,9 @@ import numpy as np
 
 from ctd.cells import Cell, readout
 from ctd.fixed_points.candidates import Network, cell_of
+from ctd.fixed_points.shown import named
 from ctd.late import jax, jnp
-from ctd.plots import Group, Scale, tick
+from ctd.plots import Group, Scale
 from ctd.principal import principal
 from ctd.rows import combinations
 
@@ -93,15 +94,6 @@ def by_input(seen: Portrait) -> list[Portrait]:
         return [replace(seen, together=told)]
     names = [named(x[row]) for row in first]
     return [_part(seen, np.flatnonzero(of_point == k), f", {names[k]}") for k in range(n)]
-
-
-def named(x: np.ndarray) -> str:
-    """A constant input in a title.
-
-    >>> named(np.array([0.25, 0.0]))
-    'x = (0.25, 0)'
-    """
-    return f"x = ({', '.join(tick(value) for value in x)})"
 
 
 def _part(seen: Portrait, rows: np.ndarray, at: str) -> Portrait:

@@ -177,6 +177,11 @@ def test_last_table_names_the_points_and_itself(ctd, job_file, tmp_path, capsys,
     monkeypatch.setitem(vars(store), "description", ids)
     show_summary(store)
     assert capsys.readouterr().out.strip().startswith("their items (table place)")
+    plain = replace(store.description, reduced={}, summary=("norm",))
+    monkeypatch.setitem(vars(store), "description", plain)
+    show_summary(store)
+    heads, *rows = capsys.readouterr().out.splitlines()
+    assert (heads.split(), len(rows)) == (["item", "rate", "norm"], 6)
 
 
 @pytest.mark.usefixtures("no_pictures")

@@ -4,9 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from places import EXAMPLES
 
 from ctd.fixed_points import lyapunov
-from ctd.fixed_points.exponents import dimension
+from ctd.fixed_points.exponents import Trajectory, dimension, kernel
+from ctd.kernel import inputs_of
 
 
 def lorenz(h):
@@ -93,3 +95,26 @@ def test_dimension_of_cycles_of_a_flow_is_one():
 def test_a_trajectory_that_leaves_all_bounds_has_diverged():
     found = lyapunov(halves, [[2.0]], transient=0, n_steps=500, every=100)
     assert found["outcome"].tolist() == [1]
+
+
+def test_pictures_name_the_spectra_by_their_inputs():
+    inputs = inputs_of(Trajectory(n_exponents=2))
+    columns = {"item": np.array([4, 5, 6]), "x": np.array([[0.0, 0], [0.5, 0], [0, 0]])}
+    results = {"exponent": np.array([[1.0, 0], [2, 0], [3, 0]])}
+    (plot,) = kernel.plots(inputs, None, columns, results, {})
+    zero, rest, driven = plot.layers
+    assert (zero.name, rest.name, driven.name) == ("0", "x = (0, 0)", "x = (0.5, 0)")
+    assert (rest.text, rest.y[:, 0].tolist(), driven.text) == (
+        ["item 4", "item 6"],
+        [1, 3],
+        ["item 5"],
+    )
+    (plot,) = kernel.plots(inputs, None, columns | {"x": np.zeros((3, 2))}, results, {})
+    assert plot.layers[1].item.tolist() == [4, 5, 6]  # the report colours them by what was swept
+
+
+def test_more_exponents_than_a_network_has_are_told():
+    given = {"weights": str(EXAMPLES / "decision_gru.h5")}
+    with pytest.warns(UserWarning, match="200 given, but this network has 100 exponents"):
+        kernel.load(inputs_of(Trajectory(**given, n_exponents=200)))
+    kernel.load(inputs_of(Trajectory(**given, n_exponents=100)))
