@@ -276,16 +276,17 @@ def stored_states(path: str, dataset: str, found: Cell | Map, weights: Weights) 
     """(..., state) a dataset of a file, which holds states of this network. Raises ValueError."""
     where = f"{path}: {dataset}"
     stored = read_arrays(path, dataset)
+    size = found.state_size(found.infer(weights)[0]) if isinstance(found, Cell) else None
     if dataset not in stored:
-        raise ValueError(f"{where}: no such dataset; found {', '.join(sorted(stored))}")
+        fits = [name for name, values in stored.items() if values.shape[-1:] == (size,)]
+        hint = f"give dataset: {fits[0]}" if len(fits) == 1 else "give one as dataset"
+        raise ValueError(f"{where}: no such dataset; found {', '.join(sorted(stored))}; {hint}")
     states = stored[dataset]
-    if isinstance(found, Cell):
-        size = found.state_size(found.infer(weights)[0])
-        if states.ndim == 0 or states.shape[-1] != size:
-            raise ValueError(
-                f"{where}: has the shape {states.shape}, but the state of this network has "
-                f"{size} entries, which the last axis must have"
-            )
+    if size is not None and (states.ndim == 0 or states.shape[-1] != size):
+        raise ValueError(
+            f"{where}: has the shape {states.shape}, but the state of this network has "
+            f"{size} entries, which the last axis must have"
+        )
     return states
 
 

@@ -33,7 +33,10 @@ def test_map_is_no_flow(network):
 BAD = [
     ({"weights": None}, "weights: a network needs a file"),
     ({"task": "flipflop"}, "task: flipflop has 3 inputs, but the network in .* takes 1"),
-    ({"candidates": "STATES", "dataset": "nope"}, "no such dataset; found nan, small, states"),
+    (
+        {"candidates": "STATES", "dataset": "nope"},
+        "no such dataset; found nan, small, states; give one as dataset",
+    ),
     ({"candidates": "STATES", "dataset": "nan"}, "nan: 1 of 24 entries are NaN"),
     ({"candidates": "STATES", "dataset": "small"}, r"\(2, 3\), but the state .* 12 entries"),
     ({"cell": "lstm"}, "lacks .*weight_hh"),
