@@ -100,6 +100,11 @@ REDUCED = {
         _P, "1", "modes between, and the drift of a slow point, whose eigenvalue is 1; of a flow 0"
     ),
     "leading": Var(_P, "1", "largest magnitude of an eigenvalue; of a flow, largest real part"),
+    "tau": Var(
+        _P,
+        "step",
+        "time constant of this leading mode, in steps or units of time; negative: it grows",
+    ),
     "curvature": Var(_P, "1", "smallest eigenvalue of the Hessian of q"),
     "nearest_state": Var(_P, "1", "distance to the nearest candidate state"),
     "outlier": Var(_P, "1", "far from every candidate state"),
@@ -307,6 +312,7 @@ def _linearise(
         "n_unstable": (growth == linear.GROWS).sum(axis=1),
         "n_marginal": (growth == linear.NEITHER).sum(axis=1),
         "leading": size.max(axis=1, initial=-np.inf if flow else 0),
+        "tau": tau[:, 0],
         "curvature": d.curvature,
         "error": np.where(slow, np.nan, d.error),  # a slow point has no zero to be off
         "output": output,
