@@ -46,8 +46,8 @@ import zarr  # noqa: F401
 from options import parse
 
 from cluster.cache import use_compilation_cache
+from cluster.cli.outcome import keep_pictures
 from cluster.cli.posterior import _chosen, _fields, _job
-from cluster.cli.running import keep_pictures
 from ctd.catalogue import kernel_names
 from ctd.cells import get_cell
 from ctd.data import write_hdf5

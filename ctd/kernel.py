@@ -253,8 +253,7 @@ class Kernel:
     Options: type[BaseModel] = NoOptions
     """The settings of `reduce`, which can be changed after the run."""
     summary: tuple[str, ...] = ()
-    """The reduced names that a terminal shows as columns, rows along their first axis; lists, along a second, where rows differ.
-    Of a kernel that reduces nothing, results of one number, rows the items."""
+    """The reduced names, or of a kernel without any its results, that a terminal shows as columns; lists, along a second axis, where rows differ."""
     plots: Callable[..., list[Plot]] | None = None
     """(inputs, shared, columns, results, reduced) -> the plots of a group in a report (see `ctd.plots`). Results are
     read when they are indexed: `results["curve"][:200]` reads 200 rows."""

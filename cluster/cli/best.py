@@ -53,7 +53,7 @@ def _best(store: Store, by: str | None, mode: Mode | None, name: str = "") -> "B
 
     name: of one of several stores.
     """
-    from cluster.cli.running import say_warnings
+    from cluster.cli.outcome import say_warnings
     from jobs.query.best import best as find_best
     from jobs.query.best import require_metric
 

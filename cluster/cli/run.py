@@ -35,10 +35,10 @@ from cluster.cli.options import (
     one_file,
     split_words,
 )
+from cluster.cli.outcome import draw
 from cluster.cli.restart import RestartState
 from cluster.cli.running import (
     Request,
-    draw,
     open_to_compute,
     run_store,
 )

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,30 +14,24 @@ from cluster.cli.choice import executor_for, remember_pace
 from cluster.cli.display import (
     err,
     live_progress,
-    out,
     show_error,
-    show_json,
-    show_summary,
     told_if_slow,
 )
 from cluster.cli.ending import calls_on_end, note_progress
+from cluster.cli.outcome import finish, say_not_repeated, say_warnings, say_what_failed, warn
 from cluster.cli.restart import PROGRESS, Cluster, RestartState, same_command
 from cluster.cli.stopping import if_it_answers, to_resume, told_at_once
 from cluster.ray.reach import NoRay
-from jobs.errors import EXIT_STOPPED, JobError, advised, count
+from jobs.errors import EXIT_STOPPED, JobError, advised
 from jobs.run.limits import storage_trouble
 from jobs.run.progress import Progress
 from jobs.run.stop import Interrupted, Stop, block_signals
 from jobs.run.task import Executor, ExecutorLost
 from jobs.spec.job import JobSpec
 from jobs.spec.trust import allow_edited, own_code, refuse_untrusted, trust
-from jobs.storage.addresses import beside, local_path
 from jobs.storage.objects import StorageFailed, is_storage_error, reason
 from jobs.store.events import planned_warnings, read_events
-from jobs.store.store import Store, refuse_links, resume_command
-
-MOST_TRACES = 100
-"""Most failing items whose tracebacks are looked at for the last words of a run."""
+from jobs.store.store import Store, refuse_links
 
 
 @dataclass(frozen=True)
@@ -174,7 +168,7 @@ def open_and_compute(
     with told_if_slow(planning, request.as_json):
         store = open_store(executor)
     if len(store.committed.numbers()) < store.job.plan.n_shards:
-        _warn(planned_warnings(read_events(store)))
+        warn(planned_warnings(read_events(store)))
     if not again:
         reconsider(store, request.failed, request.accept_changes)
         if request.failed:
@@ -229,55 +223,6 @@ def _leave(request: Request, why: str, share: float = 0.0) -> NoReturn:
     raise typer.Exit(EXIT_STOPPED)
 
 
-def say_warnings(store: Store, name: str = "") -> None:
-    """Print the warnings of a store, such as results that are NaN. name: of one of several stores."""
-    from jobs.report.warnings import warnings_of
-
-    _warn(
-        f"{name}{': ' * bool(name)}{text}" for text in warnings_of(store, store.committed.markers())
-    )
-
-
-def _warn(texts: Iterable[str]) -> None:
-    for text in texts:
-        err.print(f"warning: {text}", style="yellow")
-
-
-def say_not_repeated(store: Store) -> None:
-    """Print how many items ended with a failing outcome: `ctd status` calls them failed, and `--failed` leaves them as they are."""
-    markers = store.committed.markers()
-    failing = [outcome.name for outcome in store.description.outcomes if outcome.failed]
-    found = {name: sum(marker.outcomes.get(name, 0) for marker in markers) for name in failing}
-    if ended := [f"{n:,} {name}" for name, n in found.items() if n]:
-        err.print(
-            f"{', '.join(ended)}: that is an outcome; --failed repeats items that raised an error"
-        )
-
-
-def say_what_failed(store: Store, progress: Progress, more: bool = False) -> None:
-    """Print the first errors of shards and of items, and what the user can do. more: see `Request`."""
-    traces = _traces(store) if progress.failed_items else {}
-    for what, found in (("shard", progress.failed), ("item", progress.failed_items)):
-        for number, error in list(found.items())[:5]:
-            err.print(f"{what} {number} failed: {error}", style="red")
-            for line in traces.get(number, []) if what == "item" else []:
-                err.print(f"    {line}")
-        if found:
-            options = ["--failed"] * (what == "item")
-            same = " with ".join([same_command(), *options])
-            again = same if more or PROGRESS in os.environ else resume_command(store, *options)
-            shows = advised("ctd", "logs", store.address, f"--{what}", next(iter(found)))
-            err.print(f"{count(len(found), what)} failed; {shows} shows more, {again} tries again")
-
-
-def _traces(store: Store) -> dict[int, list[str]]:
-    """Item that fails by itself -> the frames of its traceback in the user's own files."""
-    from jobs.report.history import own_frames
-
-    failing = [item for items in store.failed.items().values() for item in items]
-    return {item.item: own_frames(item.trace) for item in failing[:MOST_TRACES]}
-
-
 @contextmanager
 def _storage_explained(store: Store) -> Iterator[None]:
     """Turn a storage error after the run into a JobError that tells what is left to do."""
@@ -299,44 +244,6 @@ def _reduce(store: Store, executor: Executor) -> None:
             gather(store, executor)
         except ExecutorLost:
             gather(store)
-
-
-def finish(store: Store, as_json: bool) -> None:
-    """Save the figures; print the kernel's summary and the paths of store and figures, or the state as JSON."""
-    from jobs.report.summary import state
-
-    paths = draw(store, as_json)
-    if as_json:
-        show_json(state(store) | {"figures": [str(path) for path in paths]})
-        return
-    show_summary(store)
-    out.print(f"store   {store.address}")
-    for path in paths:
-        out.print(f"figure  {path}")
-
-
-def draw(store: Store, as_json: bool = False) -> list[Path]:
-    """Save the pictures of a store; return the paths of those beside it. Warn if the kernel's own `figure` raises."""
-    from jobs.report.figures import save_figures
-
-    paths: list[Path] = []
-    with told_if_slow("drawing", as_json):
-        try:
-            if local_path(store.address) is not None:
-                paths = save_figures(store, beside(store.address))
-        except JobError as error:
-            err.print(f"warning: no picture: {error}", style="yellow")
-        keep_pictures(store)
-    return paths
-
-
-def keep_pictures(store: Store) -> None:
-    """Store the figures of a user's own kernel, for readers who do not run its code."""
-    if own_code(store.job.base, store.job.spec.modules()):
-        # Imported here, since pandas takes a second to import.
-        from jobs.report.page.groups import keep
-
-        keep(store)
 
 
 def open_to_compute(address: str, trusted: bool, edited: bool = False) -> Store:

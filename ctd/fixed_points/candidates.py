@@ -307,14 +307,11 @@ def stored_cell(inputs: View[NetworkFields]) -> tuple[str, Weights]:
     """
     name, weights = _stored_cell(inputs)
     found = find_cell(name)
-    if (
-        getattr(inputs, "time", "steps") == "continuous"
-        and isinstance(found, Cell)
-        and found.flow is None
-    ):
-        flows = ", ".join(cell.name for cell in CELLS.values() if cell.flow is not None)
+    flows = getattr(inputs, "time", "steps") == "continuous"
+    if flows and isinstance(found, Cell) and found.flow is None:
+        known = ", ".join(cell.name for cell in CELLS.values() if cell.flow is not None)
         raise ValueError(
-            f"time: continuous, but cell {name} is a map; write time: steps, or cell: {flows}, or the path of a function dh/dt"
+            f"time: continuous, but cell {name} is a map; write time: steps, or cell: {known}, or the path of a function dh/dt"
         )
     return name, weights
 

@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -228,19 +229,15 @@ def _unused(task: Task) -> tuple[int, ...] | None:
 
 
 def outcome_counts(kernel: Kernel, values: Mapping[str, np.ndarray]) -> dict[str, int]:
-    """Return outcome -> number of items that ended with it, of a kernel without outcomes those that a search dropped. values: with `status`.
-
-    The marker keeps the counts.
-    """
+    """Return, for the marker, outcome -> number of items that ended with it; without outcomes, those that a search dropped."""
     if "outcome" not in values:
         # A search drops items of any kernel.
         dropped = int((values["status"] == DROPPED).sum())
         return {"dropped": dropped} if dropped else {}
     names = dict(enumerate(outcome.name for outcome in kernel.outcomes))
-    codes, counts = np.unique(values["outcome"], return_counts=True)
-    found = dict(zip(codes.tolist(), counts.tolist(), strict=True))
-    # An index beyond the kernel's outcomes is counted by its number, and warned of (jobs.report.warnings).
-    return {names.get(code, f"outcome {code}"): found.get(code, 0) for code in names | found}
+    found = Counter(np.asarray(values["outcome"]).tolist())
+    # An index beyond them is counted by its number, and warned of.
+    return {names.get(code, f"outcome {code}"): found[code] for code in names | found}
 
 
 def nan_counts(values: Mapping[str, np.ndarray]) -> dict[str, int]:

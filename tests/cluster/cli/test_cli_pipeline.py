@@ -10,7 +10,7 @@ from cli_jobs import TOY, refused
 from places import EXAMPLES
 from stores import FOUR_SLOTS, SMALL_RNN, make
 
-from cluster.cli.running import say_what_failed
+from cluster.cli.outcome import say_what_failed
 from jobs import Store, open_store
 from jobs.errors import EXIT_STOPPED
 from jobs.run.progress import Progress

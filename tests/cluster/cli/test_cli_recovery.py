@@ -17,7 +17,8 @@ from places import ROOT
 from stores import BASE, make
 from waiting import until
 
-from cluster.cli.running import Request, _is_complete, say_not_repeated
+from cluster.cli.outcome import say_not_repeated
+from cluster.cli.running import Request, _is_complete
 from cluster.cli.stopping import to_resume
 from ctd.kernel import Outcome
 from jobs.errors import EXIT_STOPPED

@@ -13,8 +13,8 @@ import pytest
 import toy
 from cli_jobs import TOY
 
+from cluster.cli.outcome import say_what_failed
 from cluster.cli.restart import Cluster, RestartState
-from cluster.cli.running import say_what_failed
 
 OWN, THERE = Cluster(None, 100), Cluster("127.0.0.1:1", 100)
 
