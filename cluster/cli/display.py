@@ -5,6 +5,7 @@ import math
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -273,6 +274,12 @@ def show_facts(facts: Mapping[str, str], mood: Mapping[str, str] | None = None) 
 
 def no_rows(table: str, store: "Store") -> str:
     """What to say of a table of a store that is empty without any condition."""
+    ended = Counter[str]()
+    for marker in store.committed.markers():
+        ended.update({name: n for name, n in marker.outcomes.items() if n})
+    reasons = {one.name: one.reason for one in store.description.outcomes}
+    if len(ended) == 1 and (reason := reasons.get(name := next(iter(ended)))):
+        return f"table {table} has no rows: all {count(ended[name], 'item')} ended as {name} ({reason})"
     asked = advised("ctd", "query", store.address, "--group-by", "outcome", "--agg", "count")
     why = f"; {asked} says how the items ended" if store.description.outcomes else ""
     return f"table {table} has no rows{why}"

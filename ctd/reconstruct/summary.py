@@ -49,15 +49,16 @@ def reduce(
 def next_jobs(
     params: Reconstruction, item: str, shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, dict[str, Any]]:
-    """Find its fixed points by linear regions; compute all its exponents."""
+    """Find its fixed points; compute all its exponents."""
     del shapes
     states = {"weights": item, "cell": params.cell}
-    points = {"candidates": f"{item}::results", "dataset": "states", "method": "exact"}
+    # Halfway between states: `exact` finds no point inside a cycle from the states of the cycle alone.
+    points = {"candidates": f"{item}::results", "dataset": "states", "mix": 0.5}
     return {
         "its fixed points": {
             "kernel": "fixed_points",
             "params": states | points,
-            "sweep": {"grid": {"candidate": {"range": params.n_saved}}},  # from each stored state
+            "sweep": {"grid": {"candidate": {"range": params.n_saved}}},  # as many as stored states
         },
         "its exponents": {
             "kernel": "fixed_points.exponents",

@@ -69,9 +69,12 @@ def test_query_begins_with_the_numbers_of_rows(ctd):
 def test_query_says_why_there_are_no_rows(ctd):
     nothing = ctd("whole.zarr", "--where", "norm > 1e9")
     assert nothing == (0, "", "no row of table items meets the conditions\n")
-    store = Store.open("whole.zarr")
-    assert display.no_rows("place", store) == (
-        "table place has no rows; `ctd query whole.zarr --group-by outcome --agg count` says how the items ended"
+    said = lambda name: display.no_rows("place", Store.open(name))
+    assert said("whole.zarr") == (
+        "table place has no rows: all 44 items ended as stopped (ran its steps)"
+    )
+    assert said("empty.zarr") == (
+        "table place has no rows; `ctd query empty.zarr --group-by outcome --agg count` says how the items ended"
     )
 
 

@@ -11,6 +11,7 @@ import small_files
 from small import FOUR, SMALL
 
 from ctd.batch import abstract, run_items
+from ctd.catalogue import load_kernel
 from ctd.cells import check_params, get_cell, readout, run
 from ctd.kernel import inputs_of, static_of, traced_of
 from ctd.reconstruct import Reconstruction, kernel
@@ -175,6 +176,14 @@ def test_the_best_fits_and_medians():
     # The run that visits no bin is the worst; the one that diverged does not count.
     assert (table["d_stsp_median"], table["diverged"]) == (2.5, 1)
     assert table["d_h_median"] == 1.5
+
+
+def test_searches_for_its_points_begin_between_states():
+    """Inside a cycle there is none of its states."""
+    job = kernel.next_jobs(Reconstruction(n_saved=7), "fit.zarr::3", {})["its fixed points"]
+    of = load_kernel(job["kernel"]).Params.model_validate(job["params"])
+    assert (of.candidates, of.dataset, of.mix) == ("fit.zarr::3::results", "states", 0.5)
+    assert job["sweep"] == {"grid": {"candidate": {"range": 7}}}
 
 
 def recordings(tmp_path, **arrays):
