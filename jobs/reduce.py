@@ -102,13 +102,17 @@ def rows_with_results(n: int, markers: Sequence[Marker]) -> np.ndarray:
 
 
 def group_params(store: Store, group: int) -> Params:
-    """The parameters that the items of a group share, with file names resolved.
+    """`given_params`, with file names resolved."""
+    return with_files(given_params(store, group), store.job.base)
+
+
+def given_params(store: Store, group: int) -> Params:
+    """The parameters that the items of a group share, with files as the job names them.
 
     Raises JobError if they are not valid, since the kernel has changed or another program wrote the store.
     """
     where = f"{store.address}: group {group}: params"
-    params = validated(store.kernel.Params, shared_fields(store, group), where)
-    return with_files(params, store.job.base)
+    return validated(store.kernel.Params, shared_fields(store, group), where)
 
 
 class Columns(Lazy[Any]):

@@ -20,7 +20,8 @@ from ctd.plots.png import draw
 from ctd.plots.swept import by_swept
 from ctd.replacing import replacing
 from jobs.errors import JobError
-from jobs.inputs.measure import load_group
+from jobs.inputs.measure import load_group, paths_of
+from jobs.inputs.versions import changed_files
 from jobs.late import zarr
 from jobs.query.columns import as_array, decode
 from jobs.query.tables import ask
@@ -29,6 +30,7 @@ from jobs.reduce import (
     GroupResults,
     columns_of,
     explained,
+    given_params,
     group_params,
     rows_with_results,
 )
@@ -74,7 +76,21 @@ def figure_of(store: Store, group: int) -> Canvas | None:
         if not figure.plots:
             return None
         title = ", ".join(filter(None, [_which(store, group), figure.title]))
+        title = "\n".join(filter(None, [title, replaced(store, group)]))
         return draw(_by_swept(store, replace(figure, title=title), columns, results))
+
+
+def replaced(store: Store, group: int) -> str:
+    """What tells that pictures of a group show other data than it was computed from; "" if they do not.
+
+    The group's files are read once more, so that this is asked where its data are loaded anyway.
+    """
+    # An item of a store, train.zarr::3, is kept under the store's name.
+    given = [path for _, path in paths_of(given_params(store, group))]
+    files = {name for path in given for name in (path, path.partition("::")[0])}
+    before = {name: text for name, text in store.job.inputs.items() if name in files}
+    others = ", ".join(changed_files(before, store.job.base))
+    return f"not the data that this store was made from: {others} changed since" if others else ""
 
 
 def _which(store: Store, group: int) -> str:

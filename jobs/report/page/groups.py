@@ -14,7 +14,7 @@ from ctd.plots import Axis, Figure, Lines, Plot, is_wide
 from jobs.errors import count
 from jobs.inputs.measure import load_group
 from jobs.reduce import Columns, column_arrays, group_params, rows_with_results
-from jobs.report.figures import generic_plots, reduced_values
+from jobs.report.figures import generic_plots, reduced_values, replaced
 from jobs.report.page.encode import is_curves, plot_json, table_json, together
 from jobs.report.page.pictures import MAX_GROUPS, read_pictures, write_pictures
 from jobs.report.search_plots import search_plots
@@ -101,7 +101,8 @@ def _read(store: Store, group: int, rows: np.ndarray) -> tuple[Columns, Lazy[Row
 def _of_kernel(
     store: Store, group: int, columns: Columns, results: Mapping[str, Rows]
 ) -> dict[str, Any]:
-    """The kernel's `plots`, else those of its `figure`, else its results as lines; `error` if that fails.
+    """The kernel's `plots`, else those of its `figure`, else its results as lines; `error` if that fails, or
+    if the data that they show are others now.
 
     If the kernel's code is not trusted: the plots that the store keeps, else its results as lines.
     """
@@ -119,7 +120,8 @@ def _of_kernel(
         with precision(static_of(params)):
             made = draw(inputs_of(params), shared, columns, results, reduced)
             plots = made.plots if isinstance(made, Figure) else made
-            return {"plots": [plot_json(plot) for plot in plots]}
+            found: dict[str, Any] = {"plots": [plot_json(plot) for plot in plots]}
+            return found | ({"error": other} if (other := replaced(store, group)) else {})
     except Exception as error:
         # A kernel's plots may fail on unforeseen results, or its data may be gone; show the rest of the page.
         return {"plots": [], "error": f"no picture: {located(error)}"}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from disks import full_disk
 from failing import Failing, holds
+from page_stores import finished
 from stores import JOB, make, run
 
 import jobs
@@ -18,10 +19,12 @@ from jobs.report.figures import (
     _by_item,
     default_plots,
     figure,
+    replaced,
     save_figure,
     save_figures,
     saved_figures,
 )
+from jobs.report.page.groups import groups
 from jobs.report.sweep import _series, overview
 from jobs.run.shards import run_shards
 
@@ -70,6 +73,16 @@ def test_a_kernels_figure_is_drawn_if_it_is_one_of_plots(store, tmp_path, monkey
         JobError, match=r"figure returned a matplotlib.figure.Figure, expected a ctd.plots.Figure"
     ):
         save_figures(store, tmp_path / "u")
+
+
+def test_pictures_say_where_their_data_are_others_now(monkeypatch):
+    """Also the page: they show what an input file holds, and it was replaced since."""
+    store = finished("fixed_points")
+    assert replaced(store, 0) == "", "nothing was"
+    monkeypatch.setattr(store, "job", replace(store.job, inputs={"net.h5": "of another", "a": ""}))
+    said = "not the data that this store was made from: net.h5 changed since"
+    assert figure(store).get_suptitle().splitlines()[-1] == said
+    assert groups(store)[0][0]["error"] == said
 
 
 def test_a_figure_that_raises_is_told_with_its_line(store, tmp_path, monkeypatch):
