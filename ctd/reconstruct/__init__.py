@@ -219,7 +219,8 @@ def result(
     states, inputs = free_runs(static, cell, p, x, s)
     values = measured(static, cell, p, (x, s), (states, inputs), key_data)
     # The step of the network is the time between two samples.
-    values["exponent"] = values["exponent"] / jnp.asarray(shared.dt)
+    for name in ("exponent", "peak_frequency"):
+        values[name] = values[name] / jnp.asarray(shared.dt)
     # Observation identity as a readout, so that kernels which read weights need not know of it.
     wO = p.get("wO", jnp.eye(channels, static.n, dtype=static.dtype))
     weights = {k: v for k, v in p.items() if k not in OBSERVED} | {
@@ -233,6 +234,7 @@ def result(
     last = jnp.maximum(state.step // static.report_every - 1, 0)
     lost = state.diverged | ~jnp.isfinite(states).all()  # a fit may diverge when it runs freely
     at_rest = rests(observed(p, states, channels), x)
+    values["peak_frequency"] = jnp.where(at_rest, jnp.nan, values["peak_frequency"])  # rounding's
     return (
         values
         | {f"weights.{name}": value for name, value in weights.items()}
@@ -277,6 +279,7 @@ kernel = Kernel(
         "d_h": Var((), "1", "D_H: mean Hellinger distance of smoothed power spectra (Mikhaeil et al. 2022); 0 is best, 1 worst"),
         "prediction_error": Var((), "1", "PE(n): mean squared error `ahead` steps ahead (Hess et al. 2023); 0 is best"),
         "exponent": Var((), "1/time", "largest Lyapunov exponent of the free run (Benettin et al. 1980), per unit of dt; about 0 on a cycle, below 0 at rest"),
+        "peak_frequency": Var((), "1/time", "frequency at which the free run has most power, per unit of dt", may_be_nan=True),
         "lift": Var(("free_unit", "channel"), "1", "first values of the units that are not channels, from the channels"),
         "states": Var(("step", "state"), "1", "states of the free run, after its transient"),
         "curve": Var(("batch",), "1", "squared error of forced predictions, mean over each block"),
@@ -299,7 +302,7 @@ kernel = Kernel(
     reduce=reduce,
     reduced=REDUCED,
     Options=Best,
-    summary=("item", "d_stsp", "d_h", "prediction_error", "exponent"),
+    summary=("item", "d_stsp", "d_h", "prediction_error", "exponent", "peak_frequency", "data_peak_frequency"),
     figure=figure,
     plots=plots,
     metric="d_stsp",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -10,8 +11,12 @@ from jaxtyping import Float
 from ctd.data import read_arrays, recordings_of
 from ctd.kernel import View
 from ctd.late import Array, on_host
+from ctd.reconstruct.measures import peak
 from ctd.reconstruct.params import Reconstruction
 from ctd.words import count
+
+RHYTHM, PERIODS = 0.3, 4
+"""Share of the power in the peak of the spectrum, and periods recorded, from which on a recording has a rhythm."""
 
 
 class Recordings(NamedTuple):
@@ -54,7 +59,20 @@ def load(inputs: View[Reconstruction]) -> Shared:
         ((r.x - mean) / sd).astype(inputs.dtype), r.inputs.astype(inputs.dtype)
     )
     as_type = lambda value: on_host(value, inputs.dtype)
+    _warn_of_smoothing(inputs, (measured.x - mean) / sd)
     return Shared(scaled(fitted), scaled(measured), as_type(mean), as_type(sd), as_type(inputs.dt))
+
+
+def _warn_of_smoothing(inputs: View[Reconstruction], x: np.ndarray) -> None:
+    """Warn where D_H cannot tell the rhythm of the recordings: smoothed, their peak and its neighbours are one."""
+    frequency, share = peak(x, np)
+    at = frequency * x.shape[1]
+    if share > RHYTHM and PERIODS <= at < 2 * inputs.smoothing:
+        warnings.warn(
+            f"{inputs.test or inputs.data}: the spectrum's peak is at frequency {at:.0f} of the FFT, where smoothing: "
+            f"{inputs.smoothing:g} hides it from d_h: compare peak_frequency, or give smoothing: {max(1, at // 4):.0f}",
+            stacklevel=2,
+        )
 
 
 def _read(inputs: View[Reconstruction], path: str) -> Recordings:

@@ -7,7 +7,9 @@ Series are (time, channel), arrays of JAX; every measure works under jit and vma
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
 
 from ctd.cells import Cell
 from ctd.kernel import View
@@ -147,6 +149,30 @@ def hellinger(
     return jnp.mean(jnp.sqrt(jnp.maximum(1 - overlap, 0)))  # rounding may exceed 1
 
 
+def peak(x: Any, xp: Any = jnp) -> tuple[Any, Any]:
+    """(frequency of the spectral peak of recordings (recording, time, channel), in cycles per sample; share of the power there).
+
+    Of the power of all channels, seen through Hann's window, the parabola through the logarithms around the highest bin, from
+    bin 2 on. NaN for a series at rest. xp: numpy or jax.numpy.
+
+    >>> frequency, share = peak(np.sin(0.1 * np.arange(500.0))[None, :, None], np)
+    >>> print(f"{2 * np.pi * frequency:.3f} {share:.2f}")
+    0.100 1.00
+    """
+    centred = (x - x.mean(axis=1, keepdims=True)) * np.hanning(x.shape[1])[:, None].astype(x.dtype)
+    power = xp.sum(xp.abs(xp.fft.rfft(centred, axis=1)) ** 2, axis=(0, 2))
+    if len(power) < 4:  # shorter series have no peak
+        return xp.nan, 0.0
+    k = xp.argmax(power[2:-1]) + 2
+    parts = power[k + np.arange(-1, 2)]
+    # No power at all: 0 / 0 without NumPy's warning.
+    low, middle, high = xp.log(xp.where(parts > 0, parts, xp.nan))
+    # Where a side is higher, as at the lowest bins of a drift, the parabola has its top elsewhere.
+    apart = xp.clip((low - high) / (2 * (low - 2 * middle + high)), -0.5, 0.5)
+    total = power[1:].sum()
+    return (k + apart) / x.shape[1], parts.sum() / xp.where(total > 0, total, 1)
+
+
 def prediction_error(
     steps: Callable[[Array, Array], Array],
     x: Float[Array, "time channel"],
@@ -249,5 +275,6 @@ def measured(
     at = jax.random.fold_in(key, TANGENT)
     # The step from h_t takes the input s_(t+1).
     grown = jax.vmap(lambda h, s: largest_exponent(step, h[:-1], s[1:], at))
+    found["peak_frequency"] = peak(y)[0]
     found |= {"prediction_error": jnp.mean(errors), "exponent": jnp.mean(grown(states, inputs))}
     return {name: jnp.where(fine, value, jnp.nan) for name, value in found.items()}

@@ -105,7 +105,9 @@ class Reconstruction(Params):
     # D_stsp_bins, PSE_smoothing and PE_n of the same code.
     bins: Static[int] = Field(30, gt=1, description="bins of a channel for D_stsp")
     smoothing: Static[float] = Field(
-        20.0, gt=0, description="sd of the kernel that smooths spectra for D_H, in frequencies"
+        20.0,
+        gt=0,
+        description="sd of the kernel that smooths spectra for D_H, in frequencies of the FFT, 1 / (samples dt); well below that of the data's peak",
     )
     ahead: Static[int] = Field(20, gt=0, description="n of the prediction error PE(n)")
     transient: Static[float] = Field(

@@ -17,6 +17,7 @@ X, Y = RNG.normal(size=(500, 2)) * [1, 3], RNG.normal(size=(400, 2)) * [1.2, 2] 
 
 of_bins = jax.jit(partial(measures.divergence_of_bins, bins=7), static_argnames="scheme")
 of_mixtures = jax.jit(measures.divergence_of_mixtures)
+peak = jax.jit(measures.peak)
 hellinger = jax.jit(partial(measures.hellinger, smoothing=20.0))
 
 
@@ -115,3 +116,17 @@ def test_largest_exponent_of_the_logistic_map():
     exponent = jax.jit(lambda h, key: measures.largest_exponent(step, h, jnp.zeros((1001, 0)), key))
     found = exponent(np.array(states), jax.random.key(0))
     assert found == pytest.approx(np.log(2), abs=0.01)
+
+
+def test_the_peak_of_a_spectrum():
+    """Of sines of any frequency, in two recordings, in both libraries; a series at rest has none."""
+    at = np.arange(400)[:, None]
+    for cycles in (5.3, 40.0, 77.8):
+        turn = 2 * np.pi * cycles / 400
+        x = np.stack([np.sin(turn * at + [0, 1]), 3 + np.cos(turn * at + [2, 5])])
+        found, share = measures.peak(x, np)
+        # Of a tenth of a frequency, since the parabola is not the window's shape.
+        np.testing.assert_allclose(found * 400, cycles, atol=0.1)
+        assert share > 0.9
+        np.testing.assert_allclose(peak(x)[0], found, rtol=1e-9)
+    assert np.isnan(peak(np.ones((1, 400, 2)))[0])

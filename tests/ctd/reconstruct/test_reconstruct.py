@@ -168,14 +168,39 @@ def test_a_run_at_rest_is_drawn_as_a_point():
 
 def test_the_best_fits_and_medians():
     d_stsp = np.array([3.0, 1.0, np.inf, 2.0, 0.5])
-    results = dict.fromkeys(("d_h", "prediction_error", "exponent"), np.arange(5.0))
+    results = dict.fromkeys(
+        ("d_h", "prediction_error", "exponent", "peak_frequency"), np.arange(5.0)
+    )
+    params = Reconstruction(**TINY, data=small_files.spiral())
     results |= {"d_stsp": d_stsp, "outcome": np.array([0, 0, 0, 0, 1])}
     columns = {"item": np.arange(10, 15)}
-    table = kernel.reduce(None, None, columns, results, kernel.Options(n_best=2))
+    inputs = inputs_of(params)
+    table = kernel.reduce(inputs, kernel.load(inputs), columns, results, kernel.Options(n_best=2))
     assert table["item"].tolist() == [11, 13]
     # The run that visits no bin is the worst; the one that diverged does not count.
     assert (table["d_stsp_median"], table["diverged"]) == (2.5, 1)
     assert table["d_h_median"] == 1.5
+
+
+def test_the_table_has_the_frequency_of_the_data_beside_those_of_fits():
+    """.3 rad a sample, of spiral()."""
+    params, found = fitted("bound")
+    shared = kernel.load(inputs_of(params))
+    made = kernel.reduce(inputs_of(params), shared, {"item": np.arange(3)}, found, kernel.Options())
+    np.testing.assert_allclose(made["data_peak_frequency"] * 2 * np.pi * params.dt, 0.3, rtol=0.01)
+    assert made["peak_frequency"].shape == made["item"].shape
+
+
+def test_smoothing_that_hides_the_rhythm_is_warned_of():
+    """300 samples are 14 periods of spiral()."""
+    given = lambda width: inputs_of(
+        Reconstruction(**TINY | {"smoothing": width}, data=small_files.spiral())
+    )
+    with pytest.warns(
+        UserWarning, match="frequency 14 of the FFT, where smoothing: 20 .* smoothing: 3"
+    ):
+        kernel.load(given(20.0))
+    kernel.load(given(3.0))
 
 
 def test_searches_for_its_points_begin_between_states():
