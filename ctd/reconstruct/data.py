@@ -93,7 +93,16 @@ def _read(inputs: View[Reconstruction], path: str) -> Recordings:
 def _check(inputs: View[Reconstruction], fitted: Recordings, measured: Recordings) -> None:
     """Raise ValueError where the recordings do not fit the parameters."""
     channels, samples = fitted.x.shape[2], fitted.x.shape[1]
-    if inputs.observation == "identity" and channels > inputs.n:
+    what, too_many = f"{inputs.data}: {inputs.dataset}", channels > inputs.n
+    if samples == 1:
+        raise ValueError(
+            f"{what} has one sample; a recording of at least {max(inputs.length + 1, inputs.ahead + 2)} samples is needed"
+        )
+    if channels > samples and (too_many or samples < inputs.length + 1):
+        raise ValueError(
+            f"{what} has {count(samples, 'sample')} of {count(channels, 'channel')}; (time, channel) expected: is it (channel, time)?"
+        )
+    if inputs.observation == "identity" and too_many:
         raise ValueError(
             f"n: {inputs.n} units given, but {inputs.data} has {count(channels, 'channel')}, each of which observation identity "
             f"takes for a unit; give n: {channels} or more, or observation: affine"
@@ -111,5 +120,5 @@ def _check(inputs: View[Reconstruction], fitted: Recordings, measured: Recording
     constant = np.flatnonzero(np.ptp(fitted.x, axis=(0, 1)) == 0)
     if inputs.standardise and constant.size:
         raise ValueError(
-            f"{inputs.data}: {inputs.dataset}: channel {constant[0]} never changes; leave it out, or give standardise: false"
+            f"{what}: channel {constant[0]} never changes; leave it out, or give standardise: false"
         )

@@ -225,6 +225,8 @@ BAD = {
     "axes": ({"data": X[:, 0]}, {}, r"data has the shape \(50,\); \(time, channel\) or"),
     "NaN": ({"data": np.where(X > 0.9, np.nan, X)}, {}, r"data has \d+ NaN or infinite entries"),
     "channels": ({"data": np.tile(X, 2)}, {"n": 3}, "n: 3 units given, but .* has 4 channels"),
+    "exchanged axes": ({"data": X.T}, {}, r"has 2 samples of 50 channels; .* is it \(channel, time\)\?"),
+    "one sample": ({"data": X[:1]}, {"n": 2}, r"one sample; a recording of at least \d+ samples is needed"),
     "short": ({"data": X}, {"length": 50}, "length: 50 steps given, but .* have 50 samples; give at most 49"),
     "ahead": ({"data": X}, {"ahead": 49}, "ahead: 49 given"),
     "constant": ({"data": np.stack([X[:, 0], np.ones(50)], 1)}, {}, "channel 1 never changes"),
