@@ -153,9 +153,13 @@ def result(
 
 
 def coords(inputs: View[Curbd], shared: Shared) -> Mapping[str, Coordinate]:
-    """Runs, and the time of stored bins, in the unit of dt."""
+    """Runs, the time of stored bins, in the unit of dt, and the names of regions."""
     n = min(inputs.n_saved, shared.x.shape[1])
+    names = np.array(list(inputs.regions))
     return {
+        "source": Coordinate(names, "1", "region from which the current comes"),
+        "target": Coordinate(names, "1", "region that gets it"),
+        "unit": Coordinate(names[np.argmax(shared.member, axis=0)], "1", "region of the unit"),
         "run": Coordinate(np.arange(1, 1 + inputs.n_runs), "1", "number of the training run"),
         "time": Coordinate(inputs.dt * np.arange(n), "1", "time in the free run, as dt"),
     }

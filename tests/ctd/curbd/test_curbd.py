@@ -219,6 +219,14 @@ def test_recordings_that_begin_with_0():
     assert found["runs"].tolist() == [0, params.n_runs]
 
 
+def test_axes_carry_the_names_of_regions(path):
+    """In the order of `regions`, which is not that of the units here."""
+    inputs = inputs_of(small(path).model_copy(update={"regions": {"B": "1-11", "A": "0"}}))
+    found = kernel.coords(inputs, kernel.load(inputs))
+    told = {axis: found[axis].values.tolist() for axis in ("source", "target", "unit")}
+    assert told == {"source": ["B", "A"], "target": ["B", "A"], "unit": ["A", *11 * ["B"]]}
+
+
 def test_the_best_fits_and_medians():
     sizes = np.arange(16.0).reshape(4, 2, 2)
     results = {
