@@ -255,19 +255,10 @@ def measured(
     """The measures of free runs (states, inputs) beside data (x, inputs)."""
     (x, s), (states, inputs), channels = data, run, data[0].shape[2]
     y = observed(p, states, channels)
-    flat = lambda values: values.reshape(-1, channels)  # all recordings in one histogram
     # A run to infinity has no bin, and no spectrum.
     fine = jnp.isfinite(y).all()
     y = jnp.where(fine, y, 0)
-    if static.bins**channels <= MOST_BINS:
-        found = {
-            "d_stsp": divergence_of_bins(flat(x), flat(y), static.bins),
-            "d_stsp_legacy": divergence_of_bins(flat(x), flat(y), static.bins, "legacy"),
-        }
-    else:
-        at = jax.random.fold_in(key, MIXTURE)
-        found = {"d_stsp": divergence_of_mixtures(flat(x), flat(y), at)}
-    found["d_h"] = jnp.mean(jax.vmap(lambda x, y: hellinger(x, y, static.smoothing))(x, y))
+    found = _distances(static, x, y, jax.random.fold_in(key, MIXTURE), static.smoothing)
     ahead = lambda x, s: observed(p, free(cell, p, states_of(p, x), s)[-1], channels)
     # One recording after the other: each is predicted from all of its samples at once.
     errors = lax.map(lambda one: prediction_error(ahead, one[0], one[1], static.ahead), (x, s))
@@ -278,3 +269,33 @@ def measured(
     found["peak_frequency"] = peak(y)[0]
     found |= {"prediction_error": jnp.mean(errors), "exponent": jnp.mean(grown(states, inputs))}
     return {name: jnp.where(fine, value, jnp.nan) for name, value in found.items()}
+
+
+def _distances(
+    static: View[Reconstruction], x: Array, y: Array, key: jax.Array, smoothing: float
+) -> dict[str, jax.Array]:
+    """D_stsp, of both schemes if of histograms, and D_H of data x and others y, both (recording, time, channel)."""
+    flat = lambda values: values.reshape(-1, x.shape[2])  # all recordings in one histogram
+    if static.bins ** x.shape[2] <= MOST_BINS:
+        found = {
+            "d_stsp": divergence_of_bins(flat(x), flat(y), static.bins),
+            "d_stsp_legacy": divergence_of_bins(flat(x), flat(y), static.bins, "legacy"),
+        }
+    else:
+        found = {"d_stsp": divergence_of_mixtures(flat(x), flat(y), key)}
+    return found | {"d_h": jnp.mean(jax.vmap(lambda x, y: hellinger(x, y, smoothing))(x, y))}
+
+
+def of_halves(
+    static: View[Reconstruction], x: Float[Array, "recording time channel"]
+) -> dict[str, float]:
+    """D_stsp and D_H of the first half of the data against the second: of recordings, or of the time of a single one."""
+    of_time = len(x) == 1
+    x = jnp.asarray(x[0] if of_time else x)
+    n = len(x) // 2
+    first, second = (v[None] if of_time else v for v in (x[:n], x[n : 2 * n]))
+    # Half of the time has half as many frequencies: smoothed over as wide a band as the whole.
+    smoothing = static.smoothing / (2 if of_time else 1)
+    of = jax.jit(lambda a, b: _distances(static, a, b, jax.random.key(0), smoothing))
+    found = of(first, second)
+    return {name: float(found[name]) for name in ("d_stsp", "d_h")}

@@ -7,7 +7,7 @@ import numpy as np
 
 from ctd.kernel import Var, View
 from ctd.reconstruct.data import Shared
-from ctd.reconstruct.measures import peak
+from ctd.reconstruct.measures import of_halves, peak
 from ctd.reconstruct.params import DIVERGED, Reconstruction
 from ctd.rows import Best, ranked
 
@@ -18,6 +18,7 @@ REDUCED = {
     **{name: Var(("rank",), "1", f"{name} of that fit") for name in MEASURES},
     "peak_frequency": Var(("rank",), "1/time", "frequency at which its run has most power, per unit of dt", may_be_nan=True),
     "data_peak_frequency": Var(("rank",), "1/time", "the same of the data", may_be_nan=True),
+    **{f"data_{name}": Var(("rank",), "1", f"{name} of one half of the data against the other: what a good fit comes to") for name in ("d_stsp", "d_h")},
     **{f"{name}_median": Var((), "1", f"median of {name} over the fits that did not diverge") for name in MEASURES},
     **{f"{name}_mad": Var((), "1", f"median absolute deviation of {name} from that") for name in MEASURES},
     "diverged": Var((), "1", "fits that diverged"),
@@ -36,9 +37,11 @@ def reduce(
     found = {name: np.asarray(results[name], float) for name in MEASURES}
     order = ranked(results, "d_stsp")[: options.n_best]
     out: dict[str, np.ndarray] = {"item": np.asarray(columns["item"])[order]}
-    out["peak_frequency"] = np.asarray(results["peak_frequency"], float)[order]
+    if "peak_frequency" in results:  # older stores have none
+        out["peak_frequency"] = np.asarray(results["peak_frequency"], float)[order]
     of_data = peak(np.asarray(shared.measured.x, float), np)[0] / inputs.dt
-    out["data_peak_frequency"] = np.full(len(order), of_data)
+    data = of_halves(inputs, shared.measured.x) | {"peak_frequency": of_data}
+    out |= {f"data_{name}": np.full(len(order), value) for name, value in data.items()}
     for name, values in found.items():
         # A measure without a value, as PE(n) of predictions that overflow, is the worst of all: a median counts it as infinite.
         of = np.where(np.isnan(values[fine]), np.inf, values[fine])

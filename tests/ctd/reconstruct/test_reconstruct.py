@@ -15,6 +15,7 @@ from ctd.catalogue import load_kernel
 from ctd.cells import check_params, get_cell, readout, run
 from ctd.kernel import inputs_of, static_of, traced_of
 from ctd.reconstruct import Reconstruction, kernel
+from ctd.reconstruct.measures import of_halves
 from ctd.reconstruct.model import bound, draw, forced, states_of, strengths
 
 RNG = np.random.default_rng(0)
@@ -189,6 +190,16 @@ def test_the_table_has_the_frequency_of_the_data_beside_those_of_fits():
     made = kernel.reduce(inputs_of(params), shared, {"item": np.arange(3)}, found, kernel.Options())
     np.testing.assert_allclose(made["data_peak_frequency"] * 2 * np.pi * params.dt, 0.3, rtol=0.01)
     assert made["peak_frequency"].shape == made["item"].shape
+    assert ((made["data_d_h"] > 0) & (made["data_d_h"] < 1)).all()
+
+
+def test_a_yardstick_is_of_two_halves():
+    """Of the time of one recording, whose halves have half as many frequencies; or of several recordings."""
+    given = lambda smoothing: inputs_of(Reconstruction(**TINY | {"smoothing": smoothing}))
+    x = np.random.default_rng(1).normal(size=(1, 60, 2)).astype(np.float32)
+    time, several = of_halves(given(2.0), x), of_halves(given(1.0), x.reshape(2, 30, 2))
+    assert time == several
+    assert min(time.values()) > 0
 
 
 def test_smoothing_that_hides_the_rhythm_is_warned_of():
