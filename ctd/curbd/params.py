@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ctd.kernel import Data, File, Params, Static, Traced
 
@@ -68,6 +68,14 @@ class Curbd(Params):
         description="results to store: currents by source region, rates of the free run, weights",
     )
     seed: Traced[int] = Field(0, ge=0, lt=2**31, description="replicate: initial weights and noise")
+
+    @field_validator("regions", mode="before")
+    @classmethod
+    def _ranges_as_text(cls, given: object) -> object:
+        for name, units in given.items() if isinstance(given, dict) else ():
+            if not isinstance(units, str | int):
+                raise ValueError(f"{name}: units as text expected, such as '0-14' or '0-9, 12'")
+        return given
 
     @model_validator(mode="after")
     def _whole_advances(self) -> Self:

@@ -59,7 +59,7 @@ def load(inputs: View[Reconstruction]) -> Shared:
         ((r.x - mean) / sd).astype(inputs.dtype), r.inputs.astype(inputs.dtype)
     )
     as_type = lambda value: on_host(value, inputs.dtype)
-    _warn_of_smoothing(inputs, (measured.x - mean) / sd)
+    _warn_of_smoothing(inputs, np.asarray((measured.x - mean) / sd))
     return Shared(scaled(fitted), scaled(measured), as_type(mean), as_type(sd), as_type(inputs.dt))
 
 

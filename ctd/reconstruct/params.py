@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ctd.kernel import Data, File, Params, Static, Traced
 
@@ -122,6 +122,15 @@ class Reconstruction(Params):
     seed: Traced[int] = Field(
         0, ge=0, lt=2**31, description="replicate: initial weights and minibatches"
     )
+
+    @field_validator("data", "test", mode="before")
+    @classmethod
+    def _one_file(cls, given: object) -> object:
+        if isinstance(given, list | tuple):
+            raise ValueError(
+                "one file expected; stack several recordings as (recording, time, channel): numpy.stack([a, b])"
+            )
+        return given
 
     @model_validator(mode="after")
     def _whole_blocks(self) -> Self:

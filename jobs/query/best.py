@@ -138,6 +138,14 @@ class Best:
             found["not counted"] = ", ".join(f"{n:,} {how}" for how, n in parts.items() if n)
         return found
 
+    def __str__(self) -> str:
+        """The lines that `ctd best` shows."""
+        facts = self.facts()
+        width = max(map(len, facts)) + 2
+        told = [f"{name.ljust(width)}{text}" for name, text in facts.items()]
+        steps = [f"# {what}\n{command}" for what, command in self.next.items()]
+        return "\n".join([*told, *[""] * bool(steps), *steps])
+
     def to_json(self) -> dict[str, Any]:
         """The same as plain values."""
         return asdict(self)

@@ -203,18 +203,18 @@ def reopen(spec: JobSpec, address: str, kernel: Kernel | None = None, where: str
         checked_items(spec, kernel, where)  # a typo is no other job
         alike = _alike(store.job.spec, spec, kernel)
         if alike and spec.search is not None and spec.search.size is None:
-            hint = "give --store another path: a search compares all its items, and with others it is another search"
+            hint = "give another path as --store (store= in Python): a search compares all its items, and with others it is another search"
         elif has_grown(store.job.spec, spec, kernel):
             hint = f"`--store NEW --fork {address}` keeps its items"
         elif alike:
             hint = (
-                "give --store another path. To add items, leave the old sweep as it is and begin a list "
+                "give another path as --store (store= in Python). To add items, leave the old sweep as it is and begin a list "
                 f"with it, `sweep: [{{...}}, {{...}}]`; then `--store NEW --fork {address}` keeps what is done"
             )
         else:
             searches = spec.search is not None and spec.search != store.job.spec.search
             anew = ", where the search begins anew" if searches else ""
-            hint = f"give --store another path{anew}"
+            hint = f"give another path as --store (store= in Python){anew}"
         raise JobError(f"{address}: holds another job; {hint}\n{difference(store.job.spec, spec)}")
     return store
 

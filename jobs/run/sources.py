@@ -97,12 +97,12 @@ def refuse_changed(store: Store) -> None:
         tables = f"; if only `reduce` or a picture has changed, `ctd gather {store.address}` makes them anew"
         raise JobError(
             f"{store.address}: the source of kernel {job.spec.kernel} has changed since the store was made: "
-            f"{_shortened(edited)}. For results of the new source give --store another path; {kept} source{tables * all_done}"
+            f"{_shortened(edited)}. For results of the new source give another path as --store (store= in Python); {kept} source{tables * all_done}"
         )
     if replaced := changed_files(job.inputs, job.base):
         raise JobError(
             f"{store.address}: was made from other input: {_shortened([*replaced])} changed since. For results of the new "
-            f"files give --store another path; {kept} files"
+            f"files give another path as --store (store= in Python); {kept} files"
         )
 
 

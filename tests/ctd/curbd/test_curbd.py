@@ -271,7 +271,15 @@ def test_what_does_not_fit_is_refused(tmp_path, x, given, message):
 
 
 @pytest.mark.parametrize(
-    "given", [{"tau": 0}, {"steps": 0}, {"noise": -1}, {"n_runs": 7}, {"lag": 2}]
+    "given",
+    [
+        {"tau": 0},
+        {"steps": 0},
+        {"noise": -1},
+        {"n_runs": 7},
+        {"lag": 2},
+        {"regions": {"A": [0, 1]}},
+    ],
 )
 def test_fields_out_of_range_are_refused(given):
     with pytest.raises(ValueError, match=next(iter(given))):

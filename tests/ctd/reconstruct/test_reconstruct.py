@@ -271,6 +271,7 @@ def test_an_array_alone_has_no_inputs(tmp_path):
         {"report_every": 12},
         {"cell": "alrnn", "n": 1},
         {"n_batches": 150},
+        {"data": ["a.npy", "b.npy"]},
     ],
     ids=lambda given: next(iter(given)),
 )
