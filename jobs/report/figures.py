@@ -19,7 +19,7 @@ from ctd.plots import Axis, Figure, Lines, Plot, Points, is_wide, spread
 from ctd.plots.png import draw
 from ctd.plots.swept import by_swept
 from ctd.replacing import replacing
-from jobs.errors import JobError
+from jobs.errors import JobError, within
 from jobs.inputs.measure import load_group, paths_of
 from jobs.inputs.versions import changed_files
 from jobs.late import zarr
@@ -64,7 +64,8 @@ def figure_of(store: Store, group: int) -> Canvas | None:
     results = GroupResults(store, group, rows, store.names(group))
     columns = columns_of(store, group, rows)
     with precision(static_of(params)):
-        shared = load_group(kernel, params, store.job.base)
+        with within("a figure reads the input files again"):
+            shared = load_group(kernel, params, store.job.base)
         reduced = reduced_values(store, group)
         with explained(kernel, "figure", store.address):
             figure = kernel.figure(inputs_of(params), shared, columns, results, reduced)

@@ -17,7 +17,15 @@ from jobs.run.worker import SerialExecutor
 
 PAGE = (ROOT / "docs" / "reconstruction.md").read_text()
 SPIKES = next(j for j in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL) if "lfads" in j)
-FIT = {"hidden": 6, "n_batches": 20, "report_every": 10, "bins": 5, "length": 8, "ahead": 4}
+FIT = {
+    "smoothing": 2.0,
+    "hidden": 6,
+    "n_batches": 20,
+    "report_every": 10,
+    "bins": 5,
+    "length": 8,
+    "ahead": 4,
+}
 # The smallest LFADS in the layout of all small runs: a program that the kernel's contract compiles, too.
 GIVEN = {
     "lfads": {"sweep.seeds": 4, "run.slots": 4, "run.microbatch": 2}

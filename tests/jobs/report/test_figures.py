@@ -83,6 +83,9 @@ def test_pictures_say_where_their_data_are_others_now(monkeypatch):
     said = "not the data that this store was made from: net.h5 changed since"
     assert figure(store).get_suptitle().splitlines()[-1] == said
     assert groups(store)[0][0]["error"] == said
+    monkeypatch.setattr(store, "job", replace(store.job, base="/nowhere"))
+    with pytest.raises(JobError, match=r"a figure reads the input files again: .*no such file"):
+        figure(store)
 
 
 def test_a_figure_that_raises_is_told_with_its_line(store, tmp_path, monkeypatch):
