@@ -15,7 +15,7 @@ from ctd.containers import opened_hdf5, opened_zip, read_dataset
 from ctd.late import PyTree
 from ctd.weights.tensors import Array, Settings, Tensors, of_tree
 
-KERAS = {"layers", "model_weights", "layer_names", "keras_version"}
+GROUPS, ATTRIBUTES = {"layers", "model_weights"}, {"layer_names", "keras_version"}
 """Groups and attributes at the top of Keras' HDF5 files."""
 
 VARIABLES = re.compile(r"(?:^|/)vars/\d+$")
@@ -43,7 +43,8 @@ ASIDE = re.compile(
 
 def is_keras(file: h5py.File) -> bool:
     """Tell if Keras wrote an HDF5 file: by its marks at the top, or by numbered variables."""
-    if KERAS & (set(file) | set(file.attrs)):
+    # `layers` as an attribute is a parameter of `esn`, which a file of its weights has, too.
+    if GROUPS & set(file) or ATTRIBUTES & set(file.attrs):
         return True
     # Weights alone, of Keras 3, have none of these marks, but numbered variables.
     found: list[str] = []

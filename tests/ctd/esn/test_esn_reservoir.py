@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 from echo_states import network
 
+from ctd.batch import run_items
 from ctd.esn import EchoState, closed, linearised
 from ctd.esn.force import begin, free_step
 from ctd.esn.reservoir import discrete, disturbances, step, units
+from ctd.fixed_points import exponents
 from ctd.kernel import static_of
+from ctd.weights import write_named
 
 
 @pytest.mark.parametrize(
@@ -71,6 +74,38 @@ def test_discrete_map_is_the_closed_network():
 
     moved, found = both(w, readout, np.zeros(0, np.float32))
     np.testing.assert_allclose(found, moved, atol=1e-6)  # float32
+
+
+@pytest.mark.parametrize("dynamics", ["continuous", "discrete"])
+def test_exponents_of_a_stored_network(dynamics, tmp_path):
+    """As a stage after `esn` computes them: a file with the fields of `esn` as attributes, among them `layers`."""
+    given = {"n": 8, "m": 2, "target": "sines", "dynamics": dynamics, "leak": 0.3, "tau": 0.3}
+    static, w = static_of(EchoState(**given)), network(**given)
+    readout = np.random.default_rng(1).normal(size=(2, 8)) / 8
+    weights = {k: np.asarray(v, float) for k, v in closed(static, w, readout).items()}
+    path = str(tmp_path / "net.h5")
+    write_named(path, weights, {**given, "layers": 1})
+    cell = {"cell": "leaky"}
+    if dynamics == "discrete":
+        cell = {"cell": "ctd.esn.reservoir.discrete", "states": path, "dataset": "h0"}
+    steps = {"transient": 500, "n_steps": 2000}
+    params = exponents.Trajectory(weights=path, n_exponents=8, **cell, **steps)
+    found = run_items(exponents.kernel, params)["exponent"][0]
+
+    alpha, wR, h = weights["alpha"], weights["wR"], weights["h0"]
+    frame, grown = np.eye(8), []
+    for _ in range(2500):
+        # continuous: h + alpha (wR tanh(h) - h); discrete: h + alpha (tanh(wR h) - h).
+        r = np.tanh(h if dynamics == "continuous" else wR @ h)
+        slope = 1 - r**2
+        full = wR * slope if dynamics == "continuous" else slope[:, None] * wR
+        h = h + alpha * ((wR @ r if dynamics == "continuous" else r) - h)
+        frame, upper = np.linalg.qr((np.eye(8) + alpha * (full - np.eye(8))) @ frame)
+        grown.append(np.log(np.abs(np.diagonal(upper))))
+    expected = np.mean(grown[500:], axis=0)
+    # The sum needs no frame; the largest forgets the frame that it began with.
+    assert found.sum() == pytest.approx(expected.sum(), abs=1e-6)
+    assert found[0] == pytest.approx(expected.max(), abs=1e-3)
 
 
 def test_layers_drive_one_another():
