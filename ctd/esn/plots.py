@@ -105,7 +105,7 @@ def _maps(varied: list[str], reduced: Mapping[str, np.ndarray]) -> list[Plot]:
             x,
             y,
             Scale("log10 median NRMSE"),
-            note="Median over a point's networks; empty: most of them failed."
+            note="Median over a point's networks; empty: half of them or more failed."
             + (f" Lowest value{further}." if others else ""),
         ),
     ]

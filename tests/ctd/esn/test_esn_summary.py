@@ -35,6 +35,23 @@ def test_reduce_points():
     assert (out["success_rate"] <= out["success_rate_high"]).all()
 
 
+@pytest.mark.parametrize("failed", [0, 5, 6])
+def test_reduce_median_of_an_even_number(failed):
+    error = np.random.default_rng(0).uniform(0, 20, 12)
+    out = reduced({}, np.where(np.arange(12) < failed, np.nan, error))
+    whole = np.where(np.arange(12) < failed, np.inf, error)
+    assert out["nrmse_median"][0] == np.median(whole)
+    assert np.isinf(out["nrmse_median"][0]) == (failed == 6)
+    if not failed:
+        drawn = np.median(np.random.default_rng(1).choice(whole, (20_000, 12)), axis=1)
+        # Quantiles over 1,000 resamples of values that lie 2 apart.
+        np.testing.assert_allclose(
+            [out["nrmse_median_low"][0], out["nrmse_median_high"][0]],
+            np.quantile(drawn, [0.025, 0.975]),
+            atol=1,
+        )
+
+
 def test_reduce_best_by_validation():
     out = reduced({"item": [7, 8]}, [0.01, 0.02], validation=[0.5, 0.1])
     assert out["best_item"] == 8

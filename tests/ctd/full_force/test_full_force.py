@@ -249,8 +249,12 @@ def test_the_best_networks_and_their_median():
         None, None, {"item": np.arange(10, 14)}, results, kernel.Options(n_best=3)
     )
     assert table["item"].tolist() == [12, 10]
-    # Two of four failed: the lower median is the larger of the others.
-    assert (table["test_error_median"], table["failed"]) == (0.5, 2)
+    # Two of four failed: one of the middle two is infinite.
+    assert (table["test_error_median"], table["failed"]) == (np.inf, 2)
+    results["outcome"][3] = 0
+    assert kernel.reduce(None, None, {"item": np.arange(4)}, results, kernel.Options())[
+        "test_error_median"
+    ] == pytest.approx(0.3)
 
 
 BAD = {
