@@ -27,7 +27,7 @@ from ctd.esn import series
 from ctd.esn.force import Now, Rls, begin, force_pass
 from ctd.esn.params import EchoState as EchoState
 from ctd.esn.plots import figure, plots
-from ctd.esn.replay import Replay, Stretch, free_run, largest_exponent, replay
+from ctd.esn.replay import REPLAYED, Replay, Stretch, free_run, largest_exponent, replay
 from ctd.esn.reservoir import Weights, draw
 from ctd.esn.ridge import memory_capacity, ridge_fit, teacher_forced
 from ctd.esn.summary import REDUCED, reduce
@@ -58,10 +58,7 @@ DIMS = {
     "train_nrmse": Var(
         ("pass",), "1", "NRMSE in training, before each update; nan: pass not reached"
     ),
-    "replay_nrmse": Var((), "1", "NRMSE of the replays of the test range"),
-    "replay_last_nrmse": Var((), "1", "NRMSE at the last sample of those replays"),
-    "validation_nrmse": Var((), "1", "NRMSE of the replays of the validation range"),
-    "valid_time": Var((), "time", "mean time for which a replay stays valid", True),
+    **REPLAYED,
     "trained_spectral_radius": Var(
         (), "1", "spectral radius of one step of the trained network at rest"
     ),
@@ -158,8 +155,8 @@ def finished(state: State) -> Array:
 class Alone(NamedTuple):
     """A trained network's validation and test."""
 
-    validation: Float[Array, ""]
-    """NRMSE on the validation range; NaN without one."""
+    validation: Replay | None
+    """Replays of the validation range; None without one."""
     found: Replay
     """Replays of the test range, or of the training range without one."""
     start: Now
@@ -174,12 +171,12 @@ def _alone(static: View[EchoState], shared: series.Series, state: State) -> Alon
     y, variance = (leaf.astype(static.dtype) for leaf in (shared.targets, shared.variance))
     whole = Stretch(x, y, variance)
     at = static.washout + static.train
-    now, validation = state.now, jnp.asarray(jnp.nan, static.dtype)
+    now, validation = state.now, None
     if static.validation:
         end = at + static.validation
         # `now`, after the range, is where the test range starts.
-        found, now = replay(static, w, readout, now, whole.cut(at, end))
-        at, validation = end, found.nrmse
+        validation, now = replay(static, w, readout, now, whole.cut(at, end))
+        at = end
     if not static.test:
         # Return to the start of the training range, through the same washout as in training: FORCE fed
         # back its own outputs, ridge the targets.
@@ -221,8 +218,9 @@ def result(
         "valid_time": or_nan(found.valid_samples * dt),
         "trained_spectral_radius": spectral_radius(linearised(static, closed(static, w, readout))),
     }
-    if static.validation:
-        values["validation_nrmse"] = or_nan(validation)
+    if validation is not None:
+        values["validation_nrmse"] = or_nan(validation.nrmse)
+        values["validation_valid_time"] = or_nan(validation.valid_samples * dt)
     if static.memory_delays:
         values["memory"] = memory_capacity(static, traced, jax.random.fold_in(key, 2), w)
         values["memory_capacity"] = values["memory"].sum()

@@ -27,7 +27,7 @@ from pydantic import Field, model_validator
 from ctd.cells import Weights
 from ctd.esn.params import TARGET_TEXT, OfSeries, Target, check_horizon
 from ctd.esn.plots import errors, replayed, success, varied_fields
-from ctd.esn.replay import Replay, compared
+from ctd.esn.replay import REPLAYED, Replay, compared
 from ctd.esn.series import Series, load_series
 from ctd.esn.summary import REDUCED, Options, reduce
 from ctd.kernel import Coordinate, Data, Outcome, Static, Traced, Values, Var, View, one_shot
@@ -71,7 +71,9 @@ class Polynomial(OfSeries):
     starts: Static[int] = Field(1, gt=0, description="replays, evenly spaced over the range")
     horizon: Static[int] = Field(0, ge=0, description="samples of a replay; 0: the whole range")
     valid_error: Static[float] = Field(
-        0.4, gt=0, description="a replay is valid until its normalised error exceeds this"
+        0.4,
+        gt=0,
+        description="a replay is valid until its error exceeds this many deviations of the target (see `replay_nrmse`)",
     )
     record: Static[tuple[Literal["traces"], ...]] = Field(
         (), description="further results to store; traces: the first replay"
@@ -126,10 +128,7 @@ DONE, DIVERGED, ILL_CONDITIONED = range(3)
 DIMS = {
     "outcome": Var((), "1", "how the item ended"),
     "train_nrmse": Var((), "1", "NRMSE over the segment, one sample ahead or with inputs"),
-    "replay_nrmse": Var((), "1", "NRMSE of the replays of the test range"),
-    "replay_last_nrmse": Var((), "1", "NRMSE at the last sample of those replays"),
-    "validation_nrmse": Var((), "1", "NRMSE of the replays of the validation range"),
-    "valid_time": Var((), "time", "mean time for which a replay stays valid", True),
+    **REPLAYED,
     "trace": Var(("time", "output"), "1", "outputs of the first replay of the test range"),
     "weights.coefficients": Var(("output", "feature"), "1", "C, the coefficients of the features"),
     "weights.monomials": Var(
@@ -284,7 +283,9 @@ def run(
     at = at + static.train
     values = {}
     if static.validation:
-        values["validation_nrmse"] = _replay(static, shared, weights, at, static.validation).nrmse
+        validated = _replay(static, shared, weights, at, static.validation)
+        values["validation_nrmse"] = validated.nrmse
+        values["validation_valid_time"] = validated.valid_samples * shared.dt
         at = at + static.validation
     test = _replay(static, shared, weights, at, static.test)
     values |= {

@@ -146,7 +146,9 @@ class EchoState(OfSeries):
         "float32", description="precision of the network's weights and states"
     )
     valid_error: Static[float] = Field(
-        0.4, gt=0, description="a replay is valid until its normalised error exceeds this"
+        0.4,
+        gt=0,
+        description="a replay is valid until its error exceeds this many deviations of the target (see `replay_nrmse`)",
     )
     memory_delays: Static[int] = Field(
         0, ge=0, description="delays over which memory capacity is measured; 0: not measured"

@@ -8,8 +8,26 @@ from ctd.esn.force import Now, free_step
 from ctd.esn.params import EchoState
 from ctd.esn.reservoir import Weights
 from ctd.esn.ridge import teacher_forced
-from ctd.kernel import View
+from ctd.kernel import Var, View
 from ctd.late import Array, Float, jax, jnp, lax
+
+REPLAYED = {
+    "replay_nrmse": Var(
+        (),
+        "1",
+        "NRMSE of the replays of the test range: root mean square error, in deviations of the target over all samples read",
+    ),
+    "replay_last_nrmse": Var((), "1", "NRMSE at the last sample of those replays"),
+    "validation_nrmse": Var((), "1", "NRMSE of the replays of the validation range"),
+    "valid_time": Var(
+        (),
+        "time",
+        "mean time for which a replay of the test range stays valid, at most the horizon",
+        True,
+    ),
+    "validation_valid_time": Var((), "time", "the same of the validation range", True),
+}
+"""The results of replays, which `esn` and `esn.nvar` have."""
 
 
 class Replay(NamedTuple):

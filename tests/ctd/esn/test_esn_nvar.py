@@ -151,11 +151,14 @@ def test_inputs_with_noise_in_training(tmp_path):
     u = np.random.default_rng(0).standard_normal((20_010, 2))
     path = write(tmp_path / "u.h5", inputs=u, targets=1 + 2 * u[:, :1] + u[:, 1:] ** 3 / 2)
     given = {"target": "file", "path": path, "input_dataset": "inputs", "m": 1, "delays": 1}
-    params = Polynomial(**given, degrees=(0, 1, 3), washout=1, train=20_000, test=9)
+    params = Polynomial(**given, degrees=(0, 1, 3), washout=1, train=20_000, validation=4, test=5)
     found = run_items(kernel, params, {"noise": [0, 0.5]})
     exact, noisy = found["weights.coefficients"][:, 0]
     np.testing.assert_allclose(exact, [1, 2, 0, 0, 0, 0, 0.5], atol=1e-6)
     assert found["replay_nrmse"][0] < 1e-6
+    # All 4 and 5 samples are valid.
+    assert found["validation_valid_time"][0] == pytest.approx(4 * params.dt)
+    assert found["valid_time"][0] == pytest.approx(5 * params.dt)
     assert noisy[1] == pytest.approx(2 / 1.25, rel=0.05)
 
 

@@ -33,7 +33,10 @@ REPLAYS = {"validation": 30, "test": 80, "starts": 3, "horizon": 30, "valid_erro
 
 
 def numpy_ridge(params, shared, state):
-    """Readout by least squares; first replay, NRMSE over replays, at their ends, valid samples."""
+    """Readout by least squares; replays of the test range; those of the validation range, or None.
+
+    Of each range: first replay, NRMSE over replays, at their ends, valid samples.
+    """
     static = static_of(params)
     w, y, u = state.weights, shared.targets, shared.inputs
     a = h = np.asarray(w.start, float)
@@ -50,9 +53,19 @@ def numpy_ridge(params, shared, state):
     augmented = np.vstack([H, root * np.diag(kept)])
     f = np.vstack([y[rows], np.zeros((H.shape[1], static.m))])
     R = np.linalg.lstsq(augmented, f, rcond=None)[0].T
+
+    def replayed(begin, length):
+        starts = begin + np.linspace(0, max(length - static.horizon, 0), static.starts).astype(int)
+        return numpy_replays(static, w, R, starts, states, shared)
+
     # Without a test range the replay is that of the training range.
     begin = rows.stop + static.validation if static.test else rows.start
-    starts = np.linspace(0, max(static.test - static.horizon, 0), static.starts).astype(int) + begin
+    validation = replayed(rows.stop, static.validation) if static.validation else None
+    return R, replayed(begin, static.test), validation
+
+
+def numpy_replays(static, w, R, starts, states, shared):
+    y, u = shared.targets, shared.inputs
     trace = np.zeros((static.horizon, static.m))
     errors = np.zeros((static.starts, static.horizon))
     for i, start in enumerate(starts):
@@ -65,7 +78,7 @@ def numpy_ridge(params, shared, state):
     over = errors > static.valid_error
     valid = np.where(over.any(axis=1), over.argmax(axis=1), static.horizon)
     rms = lambda e: np.sqrt(np.mean(e**2))
-    return R, trace, rms(errors), rms(errors[:, -1]), valid.mean()
+    return trace, rms(errors), rms(errors[:, -1]), valid.mean()
 
 
 @pytest.mark.parametrize(
@@ -81,13 +94,17 @@ def test_ridge_step_by_step(given, tol):
     params = EchoState(**STEPS | given)
     run, shared, state = begin(params)
     found = finish(run)
-    readout, trace, nrmse, last, valid = numpy_ridge(params, shared, state)
+    readout, test, validation = numpy_ridge(params, shared, state)
+    trace, nrmse, last, valid = test
     assert found["outcome"] == esn.DONE
     assert relative(found["readout_weights"], readout) < tol
     assert relative(found["trace"], trace) < tol
     assert found["replay_nrmse"] == pytest.approx(nrmse, rel=100 * tol)
     assert found["replay_last_nrmse"] == pytest.approx(last, rel=100 * tol)
     assert found["valid_time"] == pytest.approx(valid, rel=100 * tol)
+    if validation is not None:
+        assert found["validation_nrmse"] == pytest.approx(validation[1], rel=100 * tol)
+        assert found["validation_valid_time"] == pytest.approx(validation[3], rel=100 * tol)
 
 
 def test_ridge_ill_conditioned():
