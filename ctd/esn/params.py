@@ -151,7 +151,10 @@ class EchoState(OfSeries):
         description="a replay is valid until its error exceeds this many deviations of the target (see `replay_nrmse`)",
     )
     memory_delays: Static[int] = Field(
-        0, ge=0, description="delays over which memory capacity is measured; 0: not measured"
+        0,
+        ge=0,
+        description="delays over which memory capacity is measured, by a random input of its own in place of the target's inputs "
+        "and feedback; 0: not measured",
     )
     record: Static[tuple[Literal["readout", "weights", "traces", "lyapunov"], ...]] = Field(
         (),

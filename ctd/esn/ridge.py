@@ -104,8 +104,9 @@ def memory_capacity(
     """Squared correlation (delay,) of a past input u(t - d) with its linear readout, d = 1 ... `memory_delays`.
 
     Jaeger 2002 (GMD report 152): u ~ U[-1, 1] drives the network through weights of standard deviation
-    `input_scale`, without feedback. The sum over all delays is the memory capacity, at most n. Readouts are
-    fitted to the first half of the samples after a washout and scored on the second half.
+    `input_scale`, without feedback; both are drawn here, whatever inputs and input weights the network has. The
+    sum over all delays is the memory capacity, at most n. After a washout of `memory_delays` + 100 samples, ridge
+    readouts are fitted to 10 n + 1000 samples and scored on the next 10 n + 1000.
     """
     delays, n = static.memory_delays, static.n
     # More than ten samples per feature in either half, so that the readout fits the signal, not the sample.

@@ -1,5 +1,6 @@
 """Ridge readouts and replay against least squares, closed forms and published figures."""
 
+import jax
 import numpy as np
 import pytest
 from echo_states import ALONE, SMALL, begin, finish, numpy_step, relative, run, see
@@ -29,7 +30,14 @@ RIDGE = {
 
 
 STEPS = {"horizon": 60, "ridge": 1e-4} | RIDGE
-REPLAYS = {"validation": 30, "test": 80, "starts": 3, "horizon": 30, "valid_error": 0.05}
+REPLAYS = {
+    "memory_delays": 30,
+    "validation": 30,
+    "test": 80,
+    "starts": 3,
+    "horizon": 30,
+    "valid_error": 0.05,
+}
 
 
 def numpy_ridge(params, shared, state):
@@ -81,6 +89,26 @@ def numpy_replays(static, w, R, starts, states, shared):
     return trace, rms(errors), rms(errors[:, -1]), valid.mean()
 
 
+def numpy_memory(params, w, key):
+    """Squared correlations of an input's past with readouts by least squares, on samples that the fit did not see."""
+    n, delays, half = params.n, params.memory_delays, 10 * params.n + 1000
+    keys = jax.random.split(jax.random.fold_in(key, 2))
+    with jax.enable_x64(True):
+        u = np.asarray(jax.random.uniform(keys[0], (delays + 100 + 2 * half,), "float64", -1, 1))
+        into = np.asarray(jax.random.normal(keys[1], (n,), "float64"))
+    h, rates = np.asarray(w.start), []
+    for value in u:
+        drive = np.asarray(w.drive)[:, :n] @ h + params.input_scale * into * value + w.bias
+        h = h + float(w.rate) * (np.tanh(drive) - h)
+        rates.append(np.append(h, 1.0))
+    past = np.stack([np.roll(u, d) for d in range(1, delays + 1)], axis=1)
+    H, f = np.array(rates)[-2 * half :], past[-2 * half :]
+    penalty = np.sqrt(params.ridge) * np.diag(np.append(np.ones(n), 0))
+    f_fit = np.vstack([f[:half], np.zeros((n + 1, delays))])
+    z = H[half:] @ np.linalg.lstsq(np.vstack([H[:half], penalty]), f_fit, rcond=None)[0]
+    return [np.corrcoef(a, b)[0, 1] ** 2 for a, b in zip(z.T, f[half:].T, strict=True)]
+
+
 @pytest.mark.parametrize(
     ("given", "tol"),
     [
@@ -102,6 +130,10 @@ def test_ridge_step_by_step(given, tol):
     assert found["replay_nrmse"] == pytest.approx(nrmse, rel=100 * tol)
     assert found["replay_last_nrmse"] == pytest.approx(last, rel=100 * tol)
     assert found["valid_time"] == pytest.approx(valid, rel=100 * tol)
+    if params.memory_delays:
+        memory = numpy_memory(params, state.weights, jax.random.fold_in(jax.random.key(0), 0))
+        np.testing.assert_allclose(found["memory"], memory, atol=tol)
+        assert found["memory_capacity"] == pytest.approx(sum(memory), rel=tol)
     if validation is not None:
         assert found["validation_nrmse"] == pytest.approx(validation[1], rel=100 * tol)
         assert found["validation_valid_time"] == pytest.approx(validation[3], rel=100 * tol)
