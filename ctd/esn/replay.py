@@ -19,13 +19,15 @@ REPLAYED = {
     ),
     "replay_last_nrmse": Var((), "1", "NRMSE at the last sample of those replays"),
     "validation_nrmse": Var((), "1", "NRMSE of the replays of the validation range"),
-    "valid_time": Var(
-        (),
-        "time",
-        "mean time for which a replay of the test range stays valid, at most the horizon",
-        True,
-    ),
-    "validation_valid_time": Var((), "time", "the same of the validation range", True),
+    **{
+        name: Var(
+            (),
+            "time",
+            f"mean time for which a replay of the {which} range stays valid, at most the horizon",
+            True,
+        )
+        for name, which in (("valid_time", "test"), ("validation_valid_time", "validation"))
+    },
 }
 """The results of replays, which `esn` and `esn.nvar` have."""
 
