@@ -30,7 +30,7 @@ from ctd.esn.plots import figure, plots
 from ctd.esn.replay import REPLAYED, Replay, Stretch, free_run, largest_exponent, replay
 from ctd.esn.reservoir import Weights, draw
 from ctd.esn.ridge import memory_capacity, ridge_fit, teacher_forced
-from ctd.esn.summary import REDUCED, reduce
+from ctd.esn.summary import REDUCED, SHOWN, SWEPT, reduce
 from ctd.esn.summary import Options as Options
 from ctd.kernel import Coordinate, Kernel, Outcome, Values, Var, View
 from ctd.late import Array, Float, Int, jax, jnp
@@ -309,7 +309,7 @@ kernel = Kernel(
     reduce=reduce,
     reduced=REDUCED,
     Options=Options,
-    summary=("g", "alpha", "ridge", "count", "success_rate", "nrmse_median"),
+    summary=(*SWEPT, *SHOWN),
     metric="replay_nrmse",
     chosen_by="validation_nrmse",
     curves=("train_nrmse",),

@@ -29,7 +29,7 @@ from ctd.esn.params import TARGET_TEXT, OfSeries, Target, check_horizon
 from ctd.esn.plots import errors, replayed, success, varied_fields
 from ctd.esn.replay import REPLAYED, Replay, compared
 from ctd.esn.series import Series, load_series
-from ctd.esn.summary import REDUCED, Options, reduce
+from ctd.esn.summary import REDUCED, SHOWN, Options, reduce
 from ctd.kernel import Coordinate, Data, Outcome, Static, Traced, Values, Var, View, one_shot
 from ctd.late import Array, Float, jax, jnp, lax
 from ctd.plots import Figure, Group, Plot, of_group
@@ -334,6 +334,6 @@ def figure(group: Group) -> Figure:
 # fields, takes the place of the seed.
 kernel = one_shot(
     "esn.nvar", Polynomial, DIMS, run, load=load, outcomes=OUTCOMES, coords=coords, reduce=reduce,
-    reduced=REDUCED, Options=Options, summary=("ridge", "noise", "count", "success_rate", "nrmse_median"),
+    reduced=REDUCED, Options=Options, summary=("ridge", "noise", *SHOWN),
     metric="replay_nrmse", chosen_by="validation_nrmse", figure=figure, plots=plots, microbatches=(0,), cpu_microbatches=(1,),
 )  # fmt: skip

@@ -1,11 +1,11 @@
-"""The figures of an ensemble: success over the sweep, the best network's replay, the errors."""
+"""The figures of an ensemble: success, errors and valid times over the sweep, the best network's replay."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
-from ctd.esn.summary import REDUCED, SWEPT
+from ctd.esn.summary import SWEPT
 from ctd.plots import (
     Axis,
     Figure,
@@ -44,7 +44,7 @@ def plots(group: Group) -> list[Plot]:
 
 @of_group
 def figure(group: Group) -> Figure:
-    """Success rate and median error over the sweep."""
+    """Success rate, median error and valid time over the sweep."""
     inputs = group.inputs
     title = f"{inputs.readout} on {inputs.target}, n = {inputs.n}"
     return Figure(success(group.reduced), title)
@@ -64,10 +64,42 @@ def errors(results: Mapping[str, np.ndarray]) -> Plot:
     )
 
 
+class Shown(NamedTuple):
+    """A reduced value that pictures show."""
+
+    name: str
+    title: str
+    label: str
+    note: str
+    """What it says of a point; `{seeds}` and `{threshold}` are filled in."""
+    best: np.ufunc | None
+    """Chooses among points that differ in further fields; None: their mean."""
+
+
+SHOWN = (
+    Shown(
+        "success_rate", "Success", "success rate",
+        "Share of {seeds} at a point whose replay NRMSE is {threshold}", None,
+    ),
+    Shown(
+        "nrmse_median", "Replay error", "median NRMSE",
+        "Median over a point's networks; empty or grey: half of them or more failed", np.fmin,
+    ),
+    Shown(
+        "valid_time_median", "Valid time", "median valid time",
+        "Median over a point's networks, 0 of one that failed", np.fmax,
+    ),
+)  # fmt: skip
+
+
 def success(reduced: Mapping[str, np.ndarray]) -> list[Plot]:
-    """Success rate and median error: maps over the first two varied fields, or curves over one."""
+    """Success rate, median error and valid time: maps or points over the first two varied fields, or curves over one."""
     varied = varied_fields(reduced)
-    return _maps(varied, reduced) if len(varied) > 1 else _curves((*varied, None)[0], reduced)
+    # Stores of an earlier ctd have no valid time of a point.
+    shown = [one for one in SHOWN if one.name in reduced]
+    if len(varied) > 1:
+        return [_over_two(one, varied, reduced) for one in shown]
+    return [_curve(one, (*varied, None)[0], reduced) for one in shown]
 
 
 def _threshold(reduced: Mapping[str, np.ndarray]) -> str:
@@ -75,66 +107,70 @@ def _threshold(reduced: Mapping[str, np.ndarray]) -> str:
     return f"below {float(reduced['success_below']):g}" if "success_below" in reduced else "low"
 
 
-def _maps(varied: list[str], reduced: Mapping[str, np.ndarray]) -> list[Plot]:
-    """Success rate and median error over the first two swept fields."""
+def _over_two(shown: Shown, varied: list[str], reduced: Mapping[str, np.ndarray]) -> Plot:
+    """A value over the first two varied fields: a map, or points on true axes where most cells of a map would be empty."""
     first, second, *others = varied
-    grid = success_grid(first, second, reduced)
-    x = Axis(first, ticks=[tick(v) for v in grid.xs])
-    y = Axis(second, ticks=[tick(v) for v in grid.ys])
-    further = f" over {', '.join(others)}" if others else ""
-    count = reduced["count"]
-    seeds = f"{count.min():,} networks" if np.ptp(count) == 0 else "all networks"
-    threshold = _threshold(reduced)
-    share = (
-        f"1: the replay NRMSE of the network at a point is {threshold}, 0: it is not"
-        if count.max() == 1
-        else f"Share of the {seeds} at a point whose replay NRMSE is {threshold}"
-    )
-    return [
-        Plot(
-            "Success",
-            [Image(grid.rate)],
-            x,
-            y,
-            Scale("success rate", low=0.0, high=1.0),
-            note=share + (f"; mean{further}." if others else "."),
-        ),
-        Plot(
-            "Replay error",
-            [Image(grid.error)],
-            x,
-            y,
-            Scale("log10 median NRMSE"),
-            note="Median over a point's networks; empty: half of them or more failed."
-            + (f" Lowest value{further}." if others else ""),
-        ),
-    ]
+    value = np.asarray(reduced[shown.name], float)
+    count, label, scale = reduced["count"], shown.label, Scale(shown.label)
+    if shown.name == "success_rate":
+        scale = Scale(label, low=0.0, high=1.0)
+    elif shown.name == "nrmse_median":
+        value, scale = _log(value), Scale(f"log10 {label}")
+    seeds = f"the {count.min():,} networks" if np.ptp(count) == 0 else "all networks"
+    note = shown.note.format(seeds=seeds, threshold=_threshold(reduced))
+    if shown.name == "success_rate" and count.max() == 1:
+        note = (
+            f"1: the replay NRMSE of the network at a point is {_threshold(reduced)}, 0: it is not"
+        )
+    x, y = (np.asarray(reduced[name], float) for name in (first, second))
+    if len(np.unique(x)) * len(np.unique(y)) > SPARSE * len(x):
+        text = [
+            f"{first} {a:.4g}, {second} {b:.4g}: {c:.4g}"
+            for a, b, c in zip(x, y, value, strict=True)
+        ]
+        points = Points(x, y, colour=value, text=text)
+        axes = Axis(first, log=is_wide(x)), Axis(second, log=is_wide(y))
+        note += f"; points differ in {', '.join(others)}, too" if others else ""
+        return Plot(shown.title, [points], *axes, scale, note=f"{note}.")
+    if others:
+        kind = "mean" if shown.best is None else "best value"
+        note += f"; {kind} over {', '.join(others)}"
+    xs, ys, z = on_grid(x, y, value, shown.best)
+    axes = Axis(first, ticks=[tick(v) for v in xs]), Axis(second, ticks=[tick(v) for v in ys])
+    return Plot(shown.title, [Image(z)], *axes, scale, note=f"{note}.")
 
 
-def _curves(name: str | None, reduced: Mapping[str, np.ndarray]) -> list[Plot]:
-    """Success rate and median error with their intervals, over the varied field; name None: of the only point."""
+SPARSE = 2
+"""Cells of a map for each point, above which points are drawn: those of a search or of random draws never share a row."""
+
+
+def _log(value: np.ndarray) -> np.ndarray:
+    """Log10; NaN where the value is infinite."""
+    with np.errstate(divide="ignore"):
+        return np.log10(np.where(np.isfinite(value), value, np.nan))
+
+
+def _curve(shown: Shown, name: str | None, reduced: Mapping[str, np.ndarray]) -> Plot:
+    """A value over the varied field, with its interval if it has one; name None: of the only point."""
     x = np.asarray(reduced[name], float) if name else np.zeros(1)
     order = np.argsort(x, kind="stable")
     x = x[order]
-    axis = Axis(name, log=is_wide(x)) if name else Axis(ticks=["all networks"])
-    made = []
-    for value, log in (("success_rate", False), ("nrmse_median", True)):
-        y, low, high = (
-            np.where(np.isfinite(reduced[value + end][order]), reduced[value + end][order], np.nan)
-            for end in ("", "_low", "_high")
+    finite = lambda v: np.where(np.isfinite(v[order]), v[order], np.nan)
+    y = finite(reduced[shown.name])
+    layers: list[Layer] = []
+    if f"{shown.name}_low" in reduced:
+        ends = [finite(reduced[f"{shown.name}_{end}"]) for end in ("low", "high")]
+        share = f"{100 * float(reduced['confidence']):g} % " if "confidence" in reduced else ""
+        bars = Lines(
+            np.stack([x, x], axis=1), np.stack(ends, axis=1), f"{share}interval", faint=True
         )
-        bars = np.stack([low, high], axis=1)
-        layers: list[Layer] = [
-            Lines(np.stack([x, x], axis=1), bars, "interval", faint=True),
-            Lines(x, y, REDUCED[value].long_name),
-            Points(
-                x, y, text=[f"{name} {a:.4g}: {b:.4g}" for a, b in zip(x, y, strict=True)], hue=0
-            ),
-        ]
-        title = value.replace("_", " ") + (f" over {name}" if name else "")
-        note = "" if log else f"Success: a replay NRMSE that is {_threshold(reduced)}."
-        made.append(Plot(title, layers, axis, Axis(value, log=log), note=note))
-    return made
+        layers.append(bars)
+    text = [f"{name} {a:.4g}: {b:.4g}" for a, b in zip(x, y, strict=True)]
+    layers += [Lines(x, y, shown.label), Points(x, y, text=text, hue=0)]
+    axis = Axis(name, log=is_wide(x)) if name else Axis(ticks=["all networks"])
+    note = f"Success: a replay NRMSE that is {_threshold(reduced)}." if shown.best is None else ""
+    title = shown.title + (f" over {name}" if name else "")
+    return Plot(title, layers, axis, Axis(shown.label, log=shown.name == "nrmse_median"), note=note)
 
 
 def replayed(group: Group, later: np.ndarray | None = None) -> Plot:
@@ -195,30 +231,24 @@ def varied_fields(reduced: Mapping[str, np.ndarray]) -> list[str]:
     return [name for name in SWEPT if name in reduced and len(np.unique(reduced[name])) > 1]
 
 
-class SuccessGrid(NamedTuple):
-    """Success rate and error over two swept fields."""
+def on_grid(
+    x: np.ndarray, y: np.ndarray, value: np.ndarray, best: np.ufunc | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Put points (x, y) on the grid of their values: (xs, ys, z (y, x)). Of points in one cell `best` chooses, None: their mean.
 
-    xs: np.ndarray
-    """(first,) values of the first field."""
-    ys: np.ndarray
-    """(second,) values of the second field."""
-    rate: np.ndarray
-    """(second, first) success rates."""
-    error: np.ndarray
-    """(second, first) log10 of the median NRMSE; NaN where it is infinite or missing."""
-
-
-def success_grid(first: str, second: str, reduced: Mapping[str, np.ndarray]) -> SuccessGrid:
-    """Put the points on a grid of two fields. Over points that differ in further fields, the rate is the mean and the error the minimum."""
-    xs, column = np.unique(reduced[first], return_inverse=True)
-    ys, row = np.unique(reduced[second], return_inverse=True)
+    >>> on_grid(np.array([1, 1, 2]), np.array([5, 5, 5]), np.array([3.0, 4, np.nan]), np.fmin)
+    (array([1, 2]), array([5]), array([[ 3., nan]]))
+    """
+    xs, column = np.unique(x, return_inverse=True)
+    ys, row = np.unique(y, return_inverse=True)
     cell, shape = row * len(xs) + column, (len(ys), len(xs))
-    n = np.bincount(cell, minlength=shape[0] * shape[1])
+    if best is not None:
+        z = np.full(len(xs) * len(ys), np.nan)
+        best.at(z, cell, value)
+        return xs, ys, z.reshape(shape)
     # A cell without points divides 0 by 0: it stays empty.
     with np.errstate(invalid="ignore"):
-        rate = np.bincount(cell, reduced["success_rate"], len(n)) / n
-    error = np.full(len(n), np.inf)
-    np.minimum.at(error, cell, reduced["nrmse_median"])
-    with np.errstate(divide="ignore"):
-        power = np.log10(np.where(np.isfinite(error), error, np.nan))
-    return SuccessGrid(xs, ys, rate.reshape(shape), power.reshape(shape))
+        z = np.bincount(cell, value, len(xs) * len(ys)) / np.bincount(
+            cell, minlength=len(xs) * len(ys)
+        )
+    return xs, ys, z.reshape(shape)

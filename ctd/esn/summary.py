@@ -1,4 +1,4 @@
-"""The reduction of an ensemble: success rate and median error at each point of the sweep, over the seeds."""
+"""The reduction of an ensemble: success rate, median error and valid time at each point of the sweep, over the seeds."""
 
 from __future__ import annotations
 
@@ -36,9 +36,17 @@ REDUCED = {
         ("point",), "1", "upper end of its bootstrap interval; NaN for one network"
     ),
     "nrmse_best": Var(("point",), "1", "lowest NRMSE of the point"),
+    "validation_nrmse_median": Var(("point",), "1", "median NRMSE of the validation range"),
+    "valid_time_median": Var(
+        ("point",), "time", "median valid time of the test range, 0 of a failed network", True
+    ),
+    "confidence": Var((), "1", "confidence of the intervals"),
     "best_row": Var((), "1", "row of the best network, by validation error if there is one"),
     "best_item": Var((), "item", "item id of that network"),
 }
+
+SHOWN = ("count", "success_rate", "validation_nrmse_median", "nrmse_median", "valid_time_median")
+"""What a terminal shows of a point, beside its swept fields."""
 
 
 class Options(BaseModel):
@@ -62,10 +70,11 @@ def reduce(
     results: Mapping[str, np.ndarray],
     options: Options,
 ) -> dict[str, np.ndarray]:
-    """Success rate and median replay NRMSE over the seeds of every point, with intervals.
+    """Success rate, median replay NRMSE and valid time over the seeds of every point, the first two with intervals.
 
     A point is one combination of values of the swept traced fields. A failed network counts as an infinite
-    error. The rate's interval is Wilson's (1927, JASA 22:209), which has a width even if all networks succeed, or none; the
+    error, and is valid for no time. Where each point has one network, as in a search, the best comes first, by validation
+    error if there is one. The rate's interval is Wilson's (1927, JASA 22:209), which has a width even if all networks succeed, or none; the
     median's is from percentiles over resamples of the seeds (Efron & Tibshirani 1993, ch. 13).
 
     Returns:
@@ -73,8 +82,12 @@ def reduce(
     """
     del shared
     # A replay that diverged, or was never run, is worse than any that ended.
-    error = np.asarray(results["replay_nrmse"], float)
-    error = np.where(np.isfinite(error), error, np.inf)
+    worst = {"replay_nrmse": np.inf, "valid_time": 0.0}
+    if inputs.validation:
+        worst["validation_nrmse"] = np.inf
+    value = {name: np.asarray(results[name], float) for name in worst}
+    value = {name: np.where(np.isfinite(v), v, worst[name]) for name, v in value.items()}
+    error = value["replay_nrmse"]
     swept = [name for name in SWEPT if name in columns]
     points, point_of = combinations([np.asarray(columns[name]) for name in swept], len(error))
     out = {name: np.asarray(columns[name])[points] for name in swept}
@@ -83,11 +96,17 @@ def reduce(
     members = np.split(order, np.cumsum(np.bincount(point_of))[:-1])
     rows = [_point(error[some], options) for some in members]
     out |= {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    for name in list(value)[1:]:
+        out[f"{name}_median"] = np.array([np.median(value[name][some]) for some in members])
     # Choosing by the test error would make the reported test error of the best too low.
-    chosen = results["validation_nrmse"] if inputs.validation else error
-    best = int(np.argmin(np.where(np.isfinite(chosen), chosen, np.inf)))
+    by = "validation_nrmse" if inputs.validation else "replay_nrmse"
+    if len(points) == len(error):
+        first = np.argsort(value[by][points], kind="stable")
+        out = {name: values[first] for name, values in out.items()}
+    best = int(np.argmin(value[by]))
     return out | {
         "success_below": np.asarray(options.success_below),
+        "confidence": np.asarray(options.confidence),
         "best_row": np.asarray(best),
         "best_item": np.asarray(columns["item"][best] if "item" in columns else best),
     }

@@ -10,8 +10,12 @@ from ctd.kernel import inputs_of
 from ctd.plots.png import draw
 
 
-def reduced(columns, nrmse, validation=None, **options):
-    results = {"replay_nrmse": np.asarray(nrmse)}
+def reduced(columns, nrmse, validation=None, valid_time=None, **options):
+    error = np.asarray(nrmse)
+    results = {
+        "replay_nrmse": error,
+        "valid_time": np.asarray(np.zeros(len(error)) if valid_time is None else valid_time),
+    }
     given = EchoState(validation=10 if validation is not None else 0)
     if validation is not None:
         results["validation_nrmse"] = np.asarray(validation)
@@ -58,6 +62,44 @@ def test_reduce_best_by_validation():
     assert out["count"].tolist() == [2]
 
 
+def test_reduce_valid_time():
+    """Two points of two networks, of which one failed."""
+    nrmse, valid = [0.5, 0.6, 0.7, np.nan], [3.0, 4, 5, np.nan]
+    out = reduced({"g": [1.0, 1, 2, 2]}, nrmse, valid_time=valid)
+    assert out["valid_time_median"].tolist() == [3.5, 2.5]
+
+
+def test_reduce_of_a_search_begins_with_the_best():
+    """Every point has one network: by the error of validation, and the one that failed last; else as the sweep has them."""
+    columns = {"item": np.arange(4), "leak": [0.1, 0.2, 0.3, 0.4]}
+    nrmse, validation = [0.1, np.nan, 0.4, 0.2], [0.4, np.nan, 0.1, 0.2]
+    out = reduced(columns, nrmse, validation, [1.0, 9, 3, 2])
+    assert out["leak"].tolist() == [0.3, 0.4, 0.1, 0.2]
+    assert out["nrmse_median"].tolist() == [0.4, 0.2, 0.1, np.inf]
+    assert out["validation_nrmse_median"].tolist() == [0.1, 0.2, 0.4, np.inf]
+    assert out["valid_time_median"].tolist() == [3, 2, 1, 9]
+    assert out["best_item"] == 2
+    assert reduced(columns, nrmse)["leak"].tolist() == [0.1, 0.4, 0.3, 0.2]
+    twice = {"item": np.arange(8), "leak": columns["leak"] * 2}
+    assert reduced(twice, nrmse * 2)["leak"].tolist() == columns["leak"]
+
+
+def test_a_search_is_drawn_on_true_axes():
+    rng = np.random.default_rng(0)
+    columns = {"leak": rng.uniform(0.2, 1, 12), "ridge": 10 ** rng.uniform(-8, 0, 12)}
+    nrmse = np.where(np.arange(12) == 5, np.nan, 0.3)
+    out = reduced(columns, nrmse, valid_time=np.arange(12.0))
+    made = esn.figure(inputs_of(EchoState()), None, columns, {}, out)
+    draw(made).canvas.draw()
+    for plot in made.plots:
+        assert (plot.x.log, plot.y.log) == (False, True)
+        assert sorted(plot.layers[0].x) == sorted(columns["leak"])
+    success, error, valid = (plot.layers[0].colour for plot in made.plots)
+    assert not success.any()
+    assert np.isnan(error).tolist() == [False] * 11 + [True]
+    assert valid.sum() == 66
+
+
 def test_reduce_threshold():
     assert reduced({}, [0.05, 0.3], success_below=0.04)["success_rate"].tolist() == [0.0]
     assert reduced({}, [0.05, 0.3], success_below=0.5)["success_rate"].tolist() == [1.0]
@@ -101,6 +143,6 @@ def test_figure_draws(swept):
     made = esn.figure(inputs, None, columns, {}, out)
     assert made.title == f"{inputs.readout} on {inputs.target}, n = {inputs.n}"
     draw(made).canvas.draw()
-    assert [plot.x.label for plot in made.plots] == 2 * [
+    assert [plot.x.label for plot in made.plots] == 3 * [
         "g" if "g" in swept else "alpha" if swept else ""
     ]
