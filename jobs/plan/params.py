@@ -63,6 +63,10 @@ class Reader(NamedTuple):
                 for name, value in content.items()
                 if (home := home_of(name, value, content, model))
             }
+            inner["seed"] = (
+                f"seed: {content.get('seed')} beside params, from which the job draws everything, or sweep: {{seeds: N}} for "
+                "N replicates"
+            )
             known: dict[tuple[str, ...], Any] = {(): model.model_fields}
             listed = f"ctd kernels {self.kernel.name}"
             raise explain(error, source, known, inner, listed) from None

@@ -173,6 +173,7 @@ def test_codes_hold_every_value_of_an_axis_and_of_sweeps_end_to_end(n):
         ({"grid": {"rat": [1]}}, {}, "sweep: unknown field 'rat'; did you mean 'rate'?"),
         ({}, {"rat": 1}, "params: rat: unknown field; did you mean 'rate'?"),
         ({"grid": {"rate": [0.1]}}, {"rate": 1}, "'rate' is given in params and in sweep"),
+        ({"seeds": 2}, {"seed": 3}, "job: params: seed: unknown field; write seed: 3 beside params"),
         ({"grid": {"n": [2, 0]}}, {}, "sweep: n: must be greater than 0 (given: 0)"),
         (
             {"grid": {"n": {"range": 5000}}},
@@ -200,6 +201,8 @@ def test_expand_refuses(sweep, params, said):
     with pytest.raises(JobError) as caught:
         items_of(sweep, params)
     assert said in str(caught.value)
+    # One fault, one line.
+    assert "\n" not in str(caught.value)
 
 
 @given(
