@@ -24,7 +24,7 @@ import numpy as np
 
 from ctd.cells import CELLS, spectral_radius
 from ctd.esn import series
-from ctd.esn.force import Now, Rls, begin, force_pass
+from ctd.esn.force import Now, Rls, begin, force_pass, free_step
 from ctd.esn.params import EchoState as EchoState
 from ctd.esn.plots import figure, plots
 from ctd.esn.replay import REPLAYED, Replay, Stretch, free_run, largest_exponent, replay
@@ -76,6 +76,14 @@ DIMS = {
         f"weights.{name}": Var(axes, "1", f"weight {name} of the closed network, see ctd.cells")
         for name, axes in CELLS["leaky"].axes.items()
     },
+    "weights.h0": Var(
+        ("state",), "1", "initial state, before the washout; see `replay_state` for the replay"
+    ),
+    "replay_state": Var(
+        ("state",),
+        "1",
+        "state of the closed network after the first sample of the first replay: `trace` goes on from it",
+    ),
 }
 
 
@@ -236,6 +244,8 @@ def result(
         values["readout_weights"] = readout
     if "weights" in static.record:
         values |= {f"weights.{name}": value for name, value in closed(static, w, readout).items()}
+        # At the first sample the last target is fed back, after which the network is closed.
+        values["replay_state"] = free_step(static, w, readout, now, x[0])[0].units.a
     if "traces" in static.record:
         values["trace"] = found.outputs[0]
     return values

@@ -158,7 +158,7 @@ class EchoState(OfSeries):
     )
     record: Static[tuple[Literal["readout", "weights", "traces", "lyapunov"], ...]] = Field(
         (),
-        description="further results to store. readout; weights: the network with its feedback folded in; "
+        description="further results to store. readout; weights: the network with its feedback folded in, and where its replay begins; "
         "traces: the first replay; lyapunov: the largest exponent",
     )
 

@@ -30,7 +30,9 @@ RIDGE = {
 
 
 STEPS = {"horizon": 60, "ridge": 1e-4} | RIDGE
+RECORD = ("readout", "traces", "weights")
 REPLAYS = {
+    "record": RECORD,
     "memory_delays": 30,
     "validation": 30,
     "test": 80,
@@ -130,6 +132,15 @@ def test_ridge_step_by_step(given, tol):
     assert found["replay_nrmse"] == pytest.approx(nrmse, rel=100 * tol)
     assert found["replay_last_nrmse"] == pytest.approx(last, rel=100 * tol)
     assert found["valid_time"] == pytest.approx(valid, rel=100 * tol)
+    if "replay_state" in found:
+        wO, bO, wR, bR, rate = (
+            found[f"weights.{name}"] for name in ("wO", "bO", "wR", "bR", "alpha")
+        )
+        h, outputs = found["replay_state"], []
+        for _ in trace:
+            outputs.append(wO @ h + bO)
+            h = h + rate * (np.tanh(wR @ h + bR) - h)
+        assert relative(outputs, trace) < tol
     if params.memory_delays:
         memory = numpy_memory(params, state.weights, jax.random.fold_in(jax.random.key(0), 0))
         np.testing.assert_allclose(found["memory"], memory, atol=tol)
