@@ -168,12 +168,14 @@ def explain(
     return JobError("\n".join(_a_screen(list(lines))), secondary)
 
 
-def validated[M: BaseModel](model: type[M], content: object, where: str) -> M:
-    """Return what a model reads; raise JobError, each line headed by `where`, if it is not valid."""
+def validated[M: BaseModel](
+    model: type[M], content: object, where: str, instead: Mapping[str, str] | None = None
+) -> M:
+    """Return what a model reads; raise JobError, each line headed by `where`, if it is not valid. instead: as in `explain`."""
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        raise explain(error, where, {(): model.model_fields}) from None
+        raise explain(error, where, {(): model.model_fields}, instead) from None
 
 
 @contextmanager

@@ -178,7 +178,8 @@ def _references(params: dict[str, object], where: str) -> dict[str, Reference]:
     found = {}
     for name, value in params.items():
         if isinstance(value, dict) and {"store", "stage"} & value.keys():
-            found[name] = validated(Reference, value, f"{where}: params.{name}")
+            instead = {"item": f'where: "item == {value.get("item")}"'}
+            found[name] = validated(Reference, value, f"{where}: params.{name}", instead)
     return found
 
 
@@ -247,8 +248,7 @@ def _select(address: str, reference: Reference, where: str) -> Selected:
     if frame.empty:
         asked = f" with {reference.where!r}" if reference.where else ""
         raise JobError(f"{where}: {address} has no item{asked}; ctd query shows what it has")
-    groups = frame["group"].drop_duplicates()
-    return Selected([int(item) for item in frame["item"]], [int(group) for group in groups])
+    return Selected(frame["item"].tolist(), frame["group"].drop_duplicates().tolist())
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ctd.cells import Weights
 from ctd.esn.params import TARGET_TEXT, OfSeries, Target, check_horizon
@@ -76,7 +76,8 @@ class Polynomial(OfSeries):
         description="a replay is valid until its error exceeds this many deviations of the target (see `replay_nrmse`)",
     )
     record: Static[tuple[Literal["traces"], ...]] = Field(
-        (), description="further results to store; traces: the first replay"
+        (),
+        description="further results to store; traces: the first replay. Weights are always stored",
     )
 
     segment: Traced[int] = Field(
@@ -93,6 +94,13 @@ class Polynomial(OfSeries):
         ge=0,
         description="standard deviation of noise added in training to the samples behind the features",
     )
+
+    @field_validator("record", mode="before")
+    @classmethod
+    def _has_weights(cls, given: object) -> object:
+        if isinstance(given, list | tuple) and "weights" in given:
+            raise ValueError("weights are always stored; leave weights out")
+        return given
 
     @model_validator(mode="after")
     def _fits(self) -> Polynomial:

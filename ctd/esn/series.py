@@ -283,6 +283,8 @@ def read_array(
         arrays = read_arrays(path, dataset)
         if dataset not in arrays:
             raise ValueError(f"{where} is missing; the file has {', '.join(sorted(arrays))}")
+        if Path(path).suffix == ".npy":  # its only array has no name
+            where = str(path)
         values, available = _rows(where, arrays[dataset], length), len(arrays[dataset])
     else:
         with opened_hdf5(path) as file:
@@ -291,7 +293,9 @@ def read_array(
             found = checked_dataset(path, file, dataset)
             values, available = _rows(where, found, length), found.shape[0]
     if columns is not None and values.shape[1] != columns:
-        raise ValueError(f"{where} has {values.shape[1]} columns; expected {columns}, the field m")
+        raise ValueError(
+            f"{where} has {count(values.shape[1], 'column')}; expected {columns}, the field m"
+        )
     if available < length:
         raise ValueError(
             f"{where} has {available} samples, but washout, train, validation and test need {length}; "

@@ -120,9 +120,7 @@ def _legend(ax: Axes, plot: Plot) -> None:
     )
     layers = {getattr(layer, "name", ""): layer for layer in plot.layers}
     for handle, label in zip(legend.legend_handles[:named], labels, strict=False):
-        if handle is not None and hasattr(
-            handle, "set_sizes"
-        ):  # else a mark is as large as the largest of its layer
+        if handle and hasattr(handle, "set_sizes"):  # else as large as the largest of its layer
             handle.set_sizes([40])
         # A key in the colour of one point would say that the colour is the class; the colour bar says what it is.
         if getattr(layers.get(label), "colour", None) is not None:
@@ -317,6 +315,8 @@ def _band(ax: Axes, layer: Band, fixed: str, shades: ScalarMappable) -> None:
 def _bars(ax: Axes, layer: Bars, fixed: str, shades: ScalarMappable) -> None:
     left, colours = np.asarray(layer.left), _fill(layer, fixed, shades)
     width = np.asarray(layer.right) - left
+    if np.asarray(layer.height).dtype.kind in "iu" and ax.get_yscale() == "linear":
+        ax.locator_params(axis="y", integer=True)  # counts have no fractions
     ax.bar(
         left, layer.height, width, align="edge", color=colours, alpha=0.75, label=layer.name or None
     )

@@ -57,9 +57,10 @@ def test_references_of_one_selection_go_together(params, block, expected, stages
         ({"core": TWO, "core_model": TWO}, {"zip": {"keep_prob": [0.5, 1]}}, "sweep.zip: core"),
         ({"core": TWO}, [3], "sweep: .* given; expected a mapping such as"),
         ({"core": TWO}, {"grid": [1]}, "sweep.grid: .* given; expected a mapping"),
+        ({"core": {"stage": "old", "item": 5}}, {}, "params.core: item: unknown field; write where: \"item == 5\""),
     ],
 )  # fmt: skip
-def test_reference_and_sweep_of_one_place_are_refused(params, sweep, said, stages):
+def test_references_that_are_refused(params, sweep, said, stages):
     with pytest.raises(JobError, match=said):
         resolved({"params": params, "sweep": sweep}, stages)
 

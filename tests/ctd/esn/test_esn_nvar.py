@@ -171,6 +171,7 @@ def test_inputs_with_noise_in_training(tmp_path):
         ({"horizon": 50}, "horizon: 50 samples given, but test has 44"),
         ({"starts": 2}, "starts: .* replays need a horizon"),
         ({"starts": 9, "horizon": 40}, "starts: 9 replays of 40 samples .*; give at most 5"),
+        ({"record": ["weights"]}, "weights are always stored; leave weights out"),
         ({"m": 2}, r"m: 2 given, but target lorenz has 3 output\(s\)"),
         ({"dtype": "float32"}, "float64"),
         ({"degrees": (6,), "delays": 5}, r"degrees: \[6\] of 15 delayed numbers give 38,760 features; at most 20,000"),

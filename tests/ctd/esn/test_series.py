@@ -135,7 +135,7 @@ def test_read_array_of_numpy_files(tmp_path):
     assert series.read_array(tmp_path / "a.npz", "line", 3).shape == (3, 1)
     with pytest.raises(ValueError, match=r"a\.npz: dataset 'x' is missing; the file has line, tar"):
         series.read_array(tmp_path / "a.npz", "x", 3)
-    with pytest.raises(ValueError, match="'targets' has 10 samples, but washout"):
+    with pytest.raises(ValueError, match=r"a\.npy has 10 samples, but washout"):
         series.read_array(tmp_path / "a.npy", "targets", 11)
     with pytest.raises(ValueError, match=r"none\.npy: does not exist"):
         series.read_array(tmp_path / "none.npy", "targets", 3)
@@ -149,6 +149,7 @@ def test_read_array_of_numpy_files(tmp_path):
         ("cube", 2, None, r"'cube' has shape \(2, 2, 2\); expected \(time, column\)"),
         ("words", 2, None, "dataset words has the type object, which is no number"),
         ("table", 5, 3, "'table' has 2 columns; expected 3"),
+        ("line", 5, 3, "'line' has 1 column; expected 3"),
         (
             "table",
             11,

@@ -130,6 +130,11 @@ def test_bars_spans_and_bands_cover_what_they_say():
     assert (low, high) == (0, 4)
 
 
+def test_counts_have_whole_ticks():
+    (ax,) = axes_of(Bars(X, X + 0.5, np.array([0, 1, 2, 1])))
+    assert ax.get_yticks().tolist() == np.round(ax.get_yticks()).tolist()
+
+
 @pytest.mark.parametrize("n", [3, 100])
 def test_categories_are_named_and_not_all_where_there_are_many(n):
     (ax,) = axes_of(Bars(np.arange(n) - 0.4, np.arange(n) + 0.4, np.ones(n)),
