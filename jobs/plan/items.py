@@ -181,8 +181,7 @@ def _check_names(
                 raise JobError(
                     f"{where}: sweep: {name!r} is missing in a sweep of the list; give it in each"
                 )
-            # As a parameter, a `seed` that is no field is unknown: the file may have no sweep, but a search that numbers its trials.
-            if name in spec.params and top in kinds:
+            if name in spec.params and top in kinds:  # a `seed` that is no field is told as unknown
                 raise JobError(
                     f"{where}: {name!r} is given in params and in sweep; keep one of them"
                 )
