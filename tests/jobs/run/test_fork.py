@@ -38,7 +38,7 @@ def test_search_that_compares_all_items_is_not_told_to_fork(tmp_path):
             reopen(parse_job({**HALVING, "sweep": sweep}, "job"), store.address)
         assert "--fork" not in str(told.value)
     with pytest.raises(
-        JobError, match="another path as --store .store= in Python., where the search begins anew"
+        JobError, match=r"another path as --store .store= in Python., where the search begins anew"
     ):
         reopen(parse_job(changed(HALVING, "search.eta", 2), "job"), store.address)
 
