@@ -62,11 +62,9 @@ DIMS = {
     "trained_spectral_radius": Var(
         (), "1", "spectral radius of one step of the trained network at rest"
     ),
+    # How it is measured: `memory_delays`.
     "memory": Var(
-        ("delay",),
-        "1",
-        "squared correlation of a past input with its ridge readout; u ~ U[-1, 1] through weights N(0, input_scale^2) of its own "
-        "drives the network, without feedback; fitted to 10 n + 1000 samples, scored on the next 10 n + 1000",
+        ("delay",), "1", "squared correlation of past noise with its readout, other samples"
     ),
     "memory_capacity": Var((), "1", "sum of `memory` over the delays", True),
     "lyapunov": Var((), "1/time", "largest Lyapunov exponent of the trained network on its own"),

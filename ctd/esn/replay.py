@@ -15,7 +15,7 @@ REPLAYED = {
     "replay_nrmse": Var(
         (),
         "1",
-        "NRMSE of the replays of the test range: root mean square error, in deviations of the target over all samples read",
+        "NRMSE of test replays, in deviations of the target over all samples read",
     ),
     "replay_last_nrmse": Var((), "1", "NRMSE at the last sample of those replays"),
     "validation_nrmse": Var((), "1", "NRMSE of the replays of the validation range"),

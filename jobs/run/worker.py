@@ -235,7 +235,9 @@ def outcome_counts(kernel: Kernel, values: Mapping[str, np.ndarray]) -> dict[str
         dropped = int((values["status"] == DROPPED).sum())
         return {"dropped": dropped} if dropped else {}
     names = dict(enumerate(outcome.name for outcome in kernel.outcomes))
-    found = Counter(np.asarray(values["outcome"]).tolist())
+    outcomes = np.asarray(values["outcome"])
+    # An item that failed with an error has none, -1.
+    found = Counter(outcomes[(outcomes >= 0) | (values["status"] == DONE)].tolist())
     # An index beyond them is counted by its number, and warned of.
     return {names.get(code, f"outcome {code}"): found[code] for code in names | found}
 

@@ -27,7 +27,7 @@ LINES = [
     (
         ["run --help", "kernels", "kernels lfads", "new fixed_points", "schema esn", "status STORE", "logs STORE",
          "cancel STORE", "ls STORE"],
-        READS, 850,
+        READS, 870,
     ),
     (
         ["query STORE", "query STORE --where rate>0.2 --sort -norm --columns item,norm --json"],
