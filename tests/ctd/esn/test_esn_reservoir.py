@@ -76,7 +76,9 @@ def test_discrete_map_is_the_closed_network():
     np.testing.assert_allclose(found, moved, atol=1e-6)  # float32
 
 
-@pytest.mark.parametrize("dynamics", ["continuous", "discrete"])
+@pytest.mark.parametrize(
+    "dynamics", ["continuous", pytest.param("discrete", marks=pytest.mark.endurance)]
+)
 def test_exponents_of_a_stored_network(dynamics, tmp_path):
     """As a stage after `esn` computes them: a file with the fields of `esn` as attributes, among them `layers`."""
     given = {"n": 8, "m": 2, "target": "sines", "dynamics": dynamics, "leak": 0.3, "tau": 0.3}

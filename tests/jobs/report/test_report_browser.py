@@ -548,6 +548,7 @@ def test_several_stores_stand_on_one_page_with_what_differs(visit, pages, tmp_pa
     assert "another.zarr --item 4" in dialog.inner_text()
 
 
+@pytest.mark.endurance  # what the page is sent: test_answer.py: test_stores_of_two_kernels_on_one_page_are_told_apart
 def test_the_sweep_of_several_kernels_is_that_of_one(visit, pages, tmp_path):
     stores = [pages[name][0] for name in ("train_rnn", "toy")]
     path = tmp_path / "kernels.html"
