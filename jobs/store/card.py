@@ -105,6 +105,7 @@ def write_card(store: Store, markers: list[Marker], stamp: str) -> Card:
     dropped = n_dropped(spec, markers)
     metric = metric_of(store)
     best, item = _best(store)
+    versions = about.get("versions")
     content = {
         "kernel": spec.kernel,
         "name": spec.name or "",
@@ -119,7 +120,9 @@ def write_card(store: Store, markers: list[Marker], stamp: str) -> Card:
         "size": objects.size_of(store.objects),
         "created": str(about.get("created", "")),
         "ended": max((marker.ended for marker in markers), default=0.0),
-        "versions": {name: str(text) for name, text in dict(about.get("versions", {})).items()},
+        "versions": {str(k): str(v) for k, v in versions.items()}
+        if isinstance(versions, dict)
+        else {},
         **read_note(store.objects).model_dump(),
     }
     try:

@@ -247,6 +247,7 @@ def lstm_step(p, h):
         ("lstm", "lstm", lstm_step, 12),
     ],
 )
+@pytest.mark.filterwarnings("ignore:.*tanh is taken")  # of rnn.pt
 def test_same_points_from_pytorchs_file_as_from_hdf5(tmp_path, name, cell, step, n):
     """A network that PyTorch wrote, its states by .npy; the cell is what the file says.
 
