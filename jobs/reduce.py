@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,7 +26,7 @@ from jobs.errors import JobError, validated
 from jobs.inputs.measure import check_lengths, load_group, with_files
 from jobs.spec.reductions import options_of
 from jobs.storage import objects
-from jobs.storage.checksums import verified, write_sums
+from jobs.storage.checksums import digest_of, verified, write_sums
 from jobs.store.arrays import Lazy, attributes, put_array
 from jobs.store.marker import Marker
 from jobs.store.store import Store, shared_fields
@@ -156,7 +155,7 @@ def made_from(store: Store, markers: Sequence[Marker]) -> str:
     options = options_of(store.job.spec, store.kernel).model_dump(mode="json")
     shards = [[m.shard.number, m.without, m.sha256] for m in markers]
     content = {"shards": shards, "options": options, "program": program_of(store.kernel)}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return digest_of(content)
 
 
 def program_of(kernel: Kernel) -> str:

@@ -90,7 +90,7 @@ def draw(store: Store, as_json: bool = False) -> list[Path]:
             if local_path(store.address) is not None:
                 paths = save_figures(store, beside(store.address))
         except JobError as error:
-            err.print(f"warning: no picture: {error}", style="yellow")
+            warn([f"no picture: {error}"])
         keep_pictures(store)
     return paths
 

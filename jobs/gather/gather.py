@@ -17,7 +17,6 @@ Queries gather too, but they run no `reduce` that the user has not trusted: gath
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
@@ -37,7 +36,7 @@ from jobs.run.task import Executor, Reduction
 from jobs.spec.job import set_field
 from jobs.spec.reductions import check_reductions, options_of, reductions_of
 from jobs.storage import connect, objects
-from jobs.storage.checksums import checksummed, read_verified, write_sums
+from jobs.storage.checksums import checksummed, digest_of, read_verified, write_sums
 from jobs.storage.lease import Held, Lease
 from jobs.store.card import write_card
 from jobs.store.manifest import read_job, write_job
@@ -147,7 +146,7 @@ class _Now:
         # With seconds and host, since the table `shards` shows them: a shard that was computed again counts as new.
         ran = [[m.shard.number, m.sha256, m.seconds, m.host] for m in self.markers]
         self.about: dict[str, Any] = {
-            "made_from": _digest(ran),
+            "made_from": digest_of(ran),
             "groups": digests,
             "reductions": [one.model_dump(mode="json") for one in self.reductions],
         }
@@ -224,10 +223,6 @@ def _gathered(store: Store) -> dict[str, Any]:
     """The record of the last gather; empty if it did not end or its tables are gone."""
     there = objects.read(store.objects, "items/zarr.json") is not None
     return (read_verified(store.objects, keys.sums("gathered")) or {}) if there else {}
-
-
-def _digest(content: object) -> str:
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def _own_objects(store: Store) -> Iterator[str]:

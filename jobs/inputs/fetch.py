@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
-import json
 import math
 import os
 import time
@@ -34,6 +32,7 @@ from jobs.late import zarr
 from jobs.redact import redact
 from jobs.storage import connect, objects
 from jobs.storage.addresses import LINKS, local_path, scheme
+from jobs.storage.checksums import digest_of
 from jobs.store.arrays import attributes
 
 ZARR = {"zarr.json", ".zarray", ".zgroup"}
@@ -63,7 +62,7 @@ def local_file(address: str) -> str:
         return str(path)
     try:
         found = versions(address)
-        key = hashlib.sha256(json.dumps([address, sorted(found.items())]).encode()).hexdigest()[:32]
+        key = digest_of([address, sorted(found.items())])[:32]
         # An object at the address itself, and none below it: a file.
         if set(found) == {""}:
             return _kept(key + Path(address).suffix, lambda to: _download(address, to))

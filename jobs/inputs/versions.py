@@ -9,7 +9,6 @@ train.zarr::3              an item of another store: that store's job, source an
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +19,7 @@ from jobs.inputs.fetch import versions
 from jobs.inputs.items import parse_item
 from jobs.storage import connect, objects
 from jobs.storage.addresses import join, local_path
+from jobs.storage.checksums import digest_of, read_verified
 
 STORE = "store"
 """What the text of another store begins with."""
@@ -33,24 +33,32 @@ def versions_of(names: Iterable[str], base: str) -> dict[str, str]:
     >>> versions_of(["weights.h5::7"], "/nowhere")
     {}
     """
-    found: dict[str, str] = {}
+    kinds: dict[str, bool] = {}
     for name in names:
-        item = parse_item(name, base)
-        key = name.partition("::")[0] if item else name
-        if key not in found and (version := _version(join(base, key), item is not None)):
-            found[key] = version
-    return dict(sorted(found.items()))
+        kinds.setdefault(_kept_as(name), parse_item(name, base) is not None)
+    found = {key: _version(join(base, key), is_store) for key, is_store in kinds.items()}
+    return {key: found[key] for key in sorted(found) if found[key]}
 
 
-def changed_files(before: Mapping[str, str], base: str) -> dict[str, str]:
+def changed_files(
+    before: Mapping[str, str], base: str, names: Iterable[str] | None = None
+) -> dict[str, str]:
     """Return the files that are other ones now -> their text now. before: those of `versions_of`.
 
-    A file that is not there, or cannot be read from here, has not changed.
+    A file that is not there, or cannot be read from here, has not changed. names: look at these alone, as the job names them.
     """
+    asked = before.keys() if names is None else before.keys() & set(map(_kept_as, names))
     found = {
-        name: _version(join(base, name), old.startswith(STORE)) for name, old in before.items()
+        name: _version(join(base, name), old.startswith(STORE))
+        for name, old in before.items()
+        if name in asked
     }
     return {name: now for name, now in found.items() if now and now != before[name]}
+
+
+def _kept_as(name: str) -> str:
+    """The name under which a file's text is kept: of an item of a store, train.zarr::3, the store's."""
+    return name.partition("::")[0] if parse_item(name, "") else name
 
 
 def _version(address: str, is_store: bool) -> str:
@@ -60,10 +68,10 @@ def _version(address: str, is_store: bool) -> str:
             return _of_store(address)
         path = local_path(address)
         if path is None:
-            return _digest(sorted(versions(address).items()))
+            return digest_of(sorted(versions(address).items()))
         files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
         parts = [(p.relative_to(path).as_posix(), _sha256(p)) for p in files]
-        return parts[0][1] if path.is_file() else _digest(parts) if parts else ""
+        return parts[0][1] if path.is_file() else digest_of(parts) if parts else ""
     except (JobError, OSError):
         return ""  # whoever reads the data tells
     except Exception as error:
@@ -73,10 +81,10 @@ def _version(address: str, is_store: bool) -> str:
 
 
 def _of_store(address: str) -> str:
-    content = json.loads(objects.read(connect.open_objects(address), keys.JOB) or b"{}")
+    content = read_verified(connect.open_objects(address), keys.JOB) or {}
     # Not the time nor the host of its run: a store that is made again in the same way has the same results.
     decides = [content.get(name) for name in ("digest", "sources", "inputs")]
-    return f"{STORE} {_digest(decides)}" if content else ""
+    return f"{STORE} {digest_of(decides)}" if content else ""
 
 
 def _sha256(path: Path) -> str:
@@ -89,7 +97,3 @@ def _of_file(path: str, *status: int) -> str:
     """The SHA-256 of a file. status: tells one content of the path from the next, so that each is read once."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _digest(content: object) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -86,11 +86,8 @@ def replaced(store: Store, group: int) -> str:
 
     The group's files are read once more, so that this is asked where its data are loaded anyway.
     """
-    # An item of a store, train.zarr::3, is kept under the store's name.
     given = [path for _, path in paths_of(given_params(store, group))]
-    files = {name for path in given for name in (path, path.partition("::")[0])}
-    before = {name: text for name, text in store.job.inputs.items() if name in files}
-    others = ", ".join(changed_files(before, store.job.base))
+    others = ", ".join(changed_files(store.job.inputs, store.job.base, given))
     return f"not the data that this store was made from: {others} changed since" if others else ""
 
 

@@ -92,3 +92,8 @@ def is_intact(store: ObjectStore, key: str, sha256: str) -> bool:
 def digest(data: Buffer) -> str:
     """Return the sha256 in hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
+
+
+def digest_of(content: object) -> str:
+    """Return the `digest` of numbers, texts, lists and mappings, whose keys may be in any order."""
+    return digest(json.dumps(content, sort_keys=True).encode())
