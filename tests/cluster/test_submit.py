@@ -6,11 +6,10 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
+from contextlib import suppress
 from pathlib import Path
 
 import lean_ray
@@ -19,7 +18,7 @@ import pytest
 import ray
 import toy
 import yaml
-from processes import mentioning, run_ctd
+from processes import free_ports, mentioning, run_ctd
 from waiting import until
 
 from cluster import checks, versions
@@ -45,17 +44,17 @@ has_jobs_api = pytest.mark.skipif(
 RAY = [str(Path(sys.executable).parent / "ray")]
 
 
-@pytest.fixture(scope="module")
-def ray_cluster():
-    """The profile of a Ray with two nodes and a token; nothing of it is left at the end."""
-    with tempfile.TemporaryDirectory(prefix="ctdray-", dir="/tmp") as folder:
-        token = Path(folder) / "token"
-        token.touch(mode=0o600)
-        token.write_text(secrets.token_hex(32))
-        port = free_port()
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {
+class Cluster:
+    """A Ray with two nodes and a token, started by `ray start`."""
+
+    def __init__(self, folder):
+        self.folder, self.nodes = Path(folder), []
+        self.token = self.folder / "token"
+        self.token.touch(mode=0o600)
+        self.token.write_text(secrets.token_hex(32))
+        self.environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {
             "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN_PATH": str(token),
+            "RAY_AUTH_TOKEN_PATH": str(self.token),
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_raylet_start_wait_time_s": "120",
             # Workers started in advance have not the environment of ours: they would serve nobody.
@@ -65,70 +64,89 @@ def ray_cluster():
             # The cluster's shell knows nothing of this project.
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         }
+        # All at once: asked for one after another, two may be the same.
+        port, dashboard, agent, client = free_ports(4)
+        self.profile = {
+            "kind": "ray",
+            "address": f"127.0.0.1:{port}",
+            "dashboard": f"http://127.0.0.1:{dashboard}",
+            "token": str(self.token),
+        }
+        self.head = [
+            "--head", "--no-monitor", "--num-cpus=2", "--num-gpus=1", f"--port={port}", f"--dashboard-port={dashboard}",
+            f"--dashboard-agent-listen-port={agent}", f"--ray-client-server-port={client}",
+        ]  # fmt: skip
+
+    def start(self, *arguments, ray):
+        """Start a node. Raises TimeoutError where Ray has not started it in its own 30 s, or in 100 s."""
+        path = self.folder / f"node{len(self.nodes)}.log"
         common = [
-            "--block",
-            "--object-store-memory=100000000",
-            "--include-log-monitor=false",
-            f"--temp-dir={folder}/r",
-        ]
-        nodes = []
-
-        def start(*arguments, ray=lean_ray.COMMAND, tries=6):
-            path = Path(f"{folder}/node{len(nodes)}.log")
-            with path.open("w") as log:
-                node = subprocess.Popen(
-                    [*ray, "start", *arguments, *common], stdout=log, stderr=log, cwd="/",
-                    env=environment, start_new_session=True,
-                )  # fmt: skip
-            end = time.monotonic() + 300
-            while "Ray runtime started" not in path.read_text() and node.poll() is None:
-                assert time.monotonic() < end, path.read_text()
-                time.sleep(0.2)
-            if node.poll() is None:
-                nodes.append(node)
-                return
-            # Ray gives its processes a fixed 30 s to start, which a busy machine exceeds now and then.
-            assert "timed out during startup" in path.read_text(), path.read_text()
-            assert tries > 1, path.read_text()
-            start(*arguments, ray=ray, tries=tries - 1)
-
-        try:
-            dashboard = free_port()
-            start(
-                "--head", "--no-monitor", "--num-cpus=2", "--node-ip-address=127.0.0.1", f"--port={port}",
-                f"--dashboard-port={dashboard}",
-                "--num-gpus=1", f"--dashboard-agent-listen-port={free_port()}",
-                f"--ray-client-server-port={free_port()}", ray=RAY,
+            "--block", "--node-ip-address=127.0.0.1", "--object-store-memory=100000000", "--include-log-monitor=false",
+            f"--temp-dir={self.folder}/r",
+        ]  # fmt: skip
+        with path.open("w") as log:
+            node = subprocess.Popen(
+                [*ray, "start", *arguments, *common], stdout=log, stderr=log, cwd="/",
+                env=self.environment, start_new_session=True,
             )  # fmt: skip
-            worker = (f"--address=127.0.0.1:{port}", "--node-ip-address=127.0.0.1", "--num-cpus=2")
-            start(*worker)
-            join = lambda: start(*worker, "--num-gpus=2")
-            yield (
-                {
-                    "kind": "ray",
-                    "address": f"127.0.0.1:{port}",
-                    "dashboard": f"http://127.0.0.1:{dashboard}",
-                    "token": str(token),
-                },
-                join,
-            )
-        finally:
-            for node in reversed(nodes):
-                node.terminate()
-            for node in reversed(nodes):
-                try:
-                    node.wait(40)
-                except subprocess.TimeoutExpired:
-                    os.killpg(node.pid, signal.SIGKILL)
-                    node.wait()
-            # A node ends before the last of its processes, which still write into the folder.
-            until(lambda: not mentioning(folder), "the cluster's processes have ended")
+        self.nodes.append(node)
+        started = lambda: "Ray runtime started" in path.read_text()
+        until(lambda: started() or node.poll() is not None, f"{arguments} has started", 100)
+        if node.poll() is not None:
+            said = path.read_text()
+            assert "timed out during startup" in said, said
+            raise TimeoutError(said)
+
+    def join(self, *arguments):
+        """Start a node beside the head."""
+        address = self.profile["address"]
+        self.start(f"--address={address}", "--num-cpus=2", *arguments, ray=lean_ray.COMMAND)
+
+    def stop(self):
+        """End all of it. A node ends before the last of its processes, which still write into the folder."""
+        for node in reversed(self.nodes):
+            node.terminate()
+        for node in reversed(self.nodes):
+            with suppress(subprocess.TimeoutExpired):
+                node.wait(40)
+        for pid in mentioning(self.folder):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for node in self.nodes:
+            node.wait()
+        until(lambda: not mentioning(self.folder), "the cluster's processes have ended")
+
+
+def started(folder, tries=3):
+    """A cluster of two nodes. On a busy machine a head does not answer now and then: the next one has other ports."""
+    cluster = Cluster(tempfile.mkdtemp(dir=folder))
+    try:
+        cluster.start(*cluster.head, ray=RAY)
+        cluster.join()
+    except TimeoutError:
+        cluster.stop()
+        if tries == 1:
+            raise
+        return started(folder, tries - 1)
+    except BaseException:
+        cluster.stop()
+        raise
+    return cluster
+
+
+@pytest.fixture(scope="module")
+def ray_cluster():
+    """A cluster of two nodes; nothing of it is left at the end."""
+    with tempfile.TemporaryDirectory(prefix="ctdray-", dir="/tmp") as folder:
+        cluster = started(folder)
+        yield cluster
+        cluster.stop()
 
 
 @pytest.fixture
 def ray_address(ray_cluster):
     """The fields of its profile."""
-    return ray_cluster[0]
+    return ray_cluster.profile
 
 
 @pytest.fixture
@@ -137,12 +155,6 @@ def connected(ray_address):
     before = set_environment(rayjobs.environment(RayProfile.model_validate(ray_address)))
     yield ray_address["address"]
     set_environment(before)
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 @pytest.fixture
@@ -351,7 +363,7 @@ def test_nodes_with_other_gpus_and_one_that_joins_late(folder, connected, ray_cl
         spec = read_job(folder / "walk.yaml")
         store = open_or_create(spec, str(folder), "walk", str(folder / "late.zarr"), executor)
         executor.start(store.address)
-        ray_cluster[1]()
+        ray_cluster.join("--num-gpus=2")
         ready = lambda: (
             executor.wait(0.1) or executor.machines().workers == executor.capacity() == 3
         )

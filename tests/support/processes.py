@@ -3,9 +3,10 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 # A user's kernel beside the job file, which misbehaves on demand: an item by its `fault` (each time, or
@@ -112,6 +113,15 @@ def mentioning(folder, command=""):
         if command.encode() in line and str(folder).encode() in line + environment:
             found.append(int(pid))
     return [pid for pid in found if pid != os.getpid()]
+
+
+def free_ports(n):
+    """Different ports of 127.0.0.1 that nobody listens on."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(n)]
+        for s in sockets:
+            s.bind(("127.0.0.1", 0))
+        return [s.getsockname()[1] for s in sockets]
 
 
 def listening(pids):

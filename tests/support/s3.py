@@ -4,13 +4,11 @@ It is real in what the tests are about: signatures are checked, and of several c
 exactly one succeeds.
 """
 
-import contextlib
 import http.client
 import json
 import os
 import random
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -25,6 +23,7 @@ from urllib.parse import urlsplit
 
 import obstore
 from obstore.store import S3Store
+from processes import free_ports
 
 KEY, SECRET = "AKIDFORTESTS", "x7/secret+of+the+tests"
 READER, READER_SECRET = "AKIDOFREADER", "another+secret"
@@ -103,14 +102,6 @@ class Server:
         for name in ("master", "volume", "filer", "s3"):  # no option puts these elsewhere
             socket_path = f"/tmp/seaweedfs-{name}-grpc-{self.ports[f'{name}.grpc']}.sock"
             Path(socket_path).unlink(missing_ok=True)
-
-
-def free_ports(n):
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(n)]
-        for s in sockets:
-            s.bind(("127.0.0.1", 0))
-        return [s.getsockname()[1] for s in sockets]
 
 
 @dataclass

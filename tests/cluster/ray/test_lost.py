@@ -16,7 +16,7 @@ from types import SimpleNamespace
 
 import lean_ray
 import pytest
-from processes import NO_PICTURES, listening, mentioning
+from processes import NO_PICTURES, free_ports, listening, mentioning
 from ray.exceptions import ActorDiedError
 from waiting import until
 
@@ -193,9 +193,7 @@ def test_a_ray_of_its_own_is_started_again(tmp_path, undisturbed, monkeypatch, n
 @pytest.fixture
 def port():
     """A port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+    return free_ports(1)[0]
 
 
 @contextmanager

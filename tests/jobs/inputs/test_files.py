@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import zarr
 from places import DATA
-from s3 import free_ports
+from processes import free_ports
 
 from ctd import esn, lfads, spikes
 from ctd.data import read_hdf5, write_hdf5
