@@ -252,8 +252,8 @@ def result(
 def closed(static: View[EchoState], w: Weights, readout: Array) -> dict[str, Array]:
     """Fold the feedback into the recurrent weights: the network as a cell of `ctd.cells`.
 
-    Outputs are linear in rates, so W_R h + W_F z = (W_R + W_F readout) h. A `continuous` network is a `leaky`
-    cell. A `discrete` one uses the same names in h' = (1 - alpha) h + alpha tanh(wR h + wI x + bR).
+    Outputs are linear in rates, so W_R h + W_F z = (W_R + W_F readout) h. A `continuous` network is a `leaky` cell, a
+    `discrete` one `leaky_rates`.
 
     Returns:
         Weights by name: wI (n, k), wR (n, n), bR (n,), alpha (), wO (m, n), bO (m,), h0 (n,), in `state_dtype`.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 from ctd.cells import spectral_radius
@@ -146,24 +145,6 @@ def step(
         a = now.a[rows] + w.rate * (drive - now.a[rows])
         now = units(static, a if static.layers == 1 else now.a.at[rows].set(a))
     return now
-
-
-def discrete(
-    weights: Mapping[str, Array | float], h: Float[Array, "n"], x: Float[Array, "k"]
-) -> Float[Array, "n"]:
-    """One step of a trained network with `dynamics: discrete`: rates h and inputs x -> next rates.
-
-    Kernels that take a network name it as `cell: ctd.esn.reservoir.discrete`.
-
-    Args:
-        weights: wR (n, n), wI (n, k), bR (n,), alpha (), as `record: weights` stores them.
-
-    >>> w = {"wR": jnp.zeros((2, 2)), "wI": jnp.ones((2, 1)), "bR": jnp.zeros(2), "alpha": 0.5}
-    >>> discrete(w, jnp.ones(2), jnp.zeros(1))
-    Array([0.5, 0.5], dtype=float32)
-    """
-    drive = weights["wR"] @ h + weights["wI"] @ x + weights["bR"]
-    return h + weights["alpha"] * (jnp.tanh(drive) - h)
 
 
 def disturbances(

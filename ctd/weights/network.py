@@ -26,6 +26,9 @@ OWN = {name for cell in CELLS.values() for name in cell.axes} - {
 TORCH_ENDINGS = (".pt", ".pth", ".safetensors")
 """Files that get PyTorch's names if PyTorch has the cell."""
 
+OF_DYNAMICS = {"continuous": "leaky", "discrete": "leaky_rates"}
+"""The field `dynamics` of an echo-state network -> its cell; their weights have the same names."""
+
 UNTOLD = "the file does not tell the units"
 TAKEN = f"{UNTOLD}: tanh is taken; if they are relu"
 """How sentences on a plain cell begin, whose units neither a file nor its user tells."""
@@ -182,7 +185,7 @@ def write_weights(path: str | Path, params: Mapping[str, Any], cell: str) -> Non
 def write_named(
     path: str | Path, arrays: Mapping[str, ArrayLike], about: Mapping[str, object]
 ) -> None:
-    """Write arrays and the attributes `about`; if `about` names their cell, as `write_weights` does.
+    """Write arrays and the attributes `about`; if `about` tells their cell (`cell` or `dynamics`), as `write_weights` does.
 
     Raises ValueError, naming the file, if it cannot be written.
 
@@ -194,8 +197,8 @@ def write_named(
     """
     values = {name: np.asarray(value) for name, value in arrays.items()}
     told = {name: value for name, value in about.items() if name != "cell"}
-    given = about.get("cell")
-    cell = str(given) if str(given).partition(":")[0] in _of_cell(values) else None
+    given = str(about.get("cell", OF_DYNAMICS.get(str(about.get("dynamics")))))
+    cell = given if given.partition(":")[0] in _of_cell(values) else None
     if cell in TORCH_LAYERS and Path(path).suffix in TORCH_ENDINGS:
         # Leave out the name of ctd's cell: load_state_dict refuses entries that the module does not have.
         values, cell = to_torch(cell, values), None

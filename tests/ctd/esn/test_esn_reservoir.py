@@ -9,9 +9,10 @@ import pytest
 from echo_states import network
 
 from ctd.batch import run_items
+from ctd.cells import leaky_rates
 from ctd.esn import EchoState, closed, linearised
 from ctd.esn.force import begin, free_step
-from ctd.esn.reservoir import discrete, disturbances, step, units
+from ctd.esn.reservoir import disturbances, step, units
 from ctd.fixed_points import exponents
 from ctd.kernel import static_of
 from ctd.weights import write_named
@@ -54,7 +55,7 @@ def test_noise_scale_and_absence():
 
 
 def test_discrete_map_is_the_closed_network():
-    """One step of `discrete` is one sample of the network on its own, its outputs fed back."""
+    """One step of its cell is one sample of the network on its own, its outputs fed back."""
     given = {
         "n": 8,
         "m": 2,
@@ -70,14 +71,14 @@ def test_discrete_map_is_the_closed_network():
     def both(w, readout, x):
         now = begin(static, w, readout)
         moved, _ = free_step(static, w, readout, now, x)
-        return moved.units.a, discrete(closed(static, w, readout), now.units.a, x)
+        return moved.units.a, leaky_rates.step(closed(static, w, readout), now.units.a, x)
 
     moved, found = both(w, readout, np.zeros(0, np.float32))
     np.testing.assert_allclose(found, moved, atol=1e-6)  # float32
 
 
 @pytest.mark.parametrize(
-    "dynamics", ["continuous", pytest.param("discrete", marks=pytest.mark.endurance)]
+    "dynamics", [pytest.param("continuous", marks=pytest.mark.endurance), "discrete"]
 )
 def test_exponents_of_a_stored_network(dynamics, tmp_path):
     """As a stage after `esn` computes them: a file with the fields of `esn` as attributes, among them `layers`."""
@@ -87,11 +88,8 @@ def test_exponents_of_a_stored_network(dynamics, tmp_path):
     weights = {k: np.asarray(v, float) for k, v in closed(static, w, readout).items()}
     path = str(tmp_path / "net.h5")
     write_named(path, weights, {**given, "layers": 1})
-    cell = {"cell": "leaky"}
-    if dynamics == "discrete":
-        cell = {"cell": "ctd.esn.reservoir.discrete", "states": path, "dataset": "h0"}
     steps = {"transient": 500, "n_steps": 2000}
-    params = exponents.Trajectory(weights=path, n_exponents=8, **cell, **steps)
+    params = exponents.Trajectory(weights=path, n_exponents=8, **steps)
     found = run_items(exponents.kernel, params)["exponent"][0]
 
     alpha, wR, h = weights["alpha"], weights["wR"], weights["h0"]
