@@ -16,6 +16,7 @@ import re
 import zipfile
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,12 @@ def open_objects(address: str, *, create: bool = False) -> ObjectStore:
         elif addresses.is_zip(path):
             return read_zip(path)
         elif path.exists() and not path.is_dir():
-            raise JobError(f"{path}: is a file; a store is a folder, beside JOB.yaml JOB.zarr")
+            # A pipeline JOB.yaml has a store for each stage, JOB.STAGE.zarr.
+            stores = sorted(str(p) for p in path.parent.glob(f"{escape(path.stem)}.*zarr"))
+            which = (
+                f"give one of its stores: {', '.join(stores)}" if stores else "a store is a folder"
+            )
+            raise JobError(f"{path}: is a file; {which}")
         elif not path.is_dir():
             # `ctd ls` shows names without the ending.
             near = [f"{path}{end}" for end in (".zarr", ".zip") if Path(f"{path}{end}").exists()]

@@ -324,6 +324,7 @@ def toy_store(tmp_path_factory):
         ),
         (("run", "job.yaml", "--store", "job.yaml"), "job.yaml: is a file; a store is a folder"),
         (("status", "job.yaml"), "job.yaml: is a file; a store is a folder"),
+        (("query", "some.yaml"), "some.yaml: is a file; give one of its stores: some.zarr"),
         (("run", "some.zarr"), "some.zarr: is a store; give a job file, or `ctd resume some.zarr`"),
         (
             ("run", "jobb"),
@@ -341,6 +342,7 @@ def toy_store(tmp_path_factory):
 def test_what_is_given_in_the_wrong_place_is_told(ctd, job_file, tmp_path, toy_store, args, said):
     job_file(TOY)
     (tmp_path / "some.zarr").symlink_to(toy_store)
+    (tmp_path / "some.yaml").touch()
     refused(ctd(*args), said)
 
 
