@@ -32,12 +32,12 @@ from ctd.fixed_points.candidates import (
     stored_cell,
 )
 from ctd.kernel import File, Kernel, NoOptions, Outcome, Params, Static, Traced, Values, Var, View
-from ctd.late import Array, Float, Int, Number, jnp, lax, on_host
+from ctd.late import Array, Float, Int, jnp, lax, on_host
 from ctd.plots import Axis, Figure, Group, Image, Layer, Lines, Plot, Points, of_group
 from ctd.principal import principal
 
 BLOCK = 100
-"""Steps of one advance."""
+"""Most steps of one advance."""
 
 
 class Departure(Params):
@@ -66,7 +66,7 @@ class Departure(Params):
 
 
 OUTCOMES = (
-    Outcome("arrived", "it came near another point, and its steps became shorter than near / 100"),
+    Outcome("arrived", "it is near another point, and its step is at most near / 100"),
     Outcome("limit", "n_steps were not enough: a cycle, chaos, or a slow way"),
     Outcome("diverged", "the state left all bounds", failed=True),
     Outcome("none", "the table has no unstable point"),
@@ -81,7 +81,7 @@ DIMS = {
     "mode": Var((), "1", "number of the growing mode, by decreasing |eigenvalue|"),
     "side": Var((), "1", "1 or -1: along the mode or against it"),
     "to_point": Var((), "1", "number of the nearest point at the end; -1 unless it arrived"),
-    "steps": Var((), "step", "steps that were taken"),
+    "steps": Var((), "step", "steps until the departure ended"),
     "end": Var(("state",), "1", "the state at the end"),
     "outcome": Var((), "1", "how the departure ended"),
 }
@@ -176,35 +176,33 @@ def init(static: View[Departure], shared: Table, traced: Values[Departure], key:
 def advance(
     static: View[Departure], shared: Table, traced: Values[Departure], key: Array, s: Flight
 ) -> Flight:
-    """BLOCK steps of the network, and a look where it is."""
+    """At most BLOCK steps of the network, none after the departure has ended."""
     del static, key
     leaves = jnp.asarray(shared.leaves)[_departure(shared, traced)]
     x = jnp.asarray(shared.inputs)[leaves]
     f = named_map(shared.cell)
-
-    def step(_: Number, carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        h, _ = carry
-        # `moved` is overwritten: the last step alone tells whether the network rests.
-        new = f(shared.weights, h, x)
-        return new, jnp.linalg.norm(new - h)
-
-    h, moved = lax.fori_loop(0, BLOCK, step, (s.h, jnp.zeros((), s.h.dtype)))
     # Points at another input are not points of this network.
     same = (jnp.asarray(shared.inputs) == x).all(axis=1)
-    other = same & (jnp.arange(len(shared.points)) != leaves)
     # The point that is left does not count: at first it is the nearest.
-    distance: Array = jnp.where(
-        other, jnp.linalg.norm(jnp.asarray(shared.points) - h, axis=1), jnp.inf
-    )
-    nearest: Array = jnp.argmin(distance).astype(jnp.int32)
-    steps: Array = s.steps + BLOCK
-    # The last rule that applies decides: diverged before arrived before limit.
-    outcome = jnp.where(steps >= traced.n_steps, LIMIT, RUNNING)
-    # A trajectory that passes a point on its way is near it, but goes on: it must hardly move as well.
-    there = (distance[nearest] <= traced.near) & (moved <= traced.near / 100)
-    outcome = jnp.where(there, ARRIVED, outcome)
-    outcome = jnp.where(jnp.isfinite(h).all(), outcome, DIVERGED).astype(jnp.int32)
-    return Flight(h, steps, nearest, outcome)
+    other = same & (jnp.arange(len(shared.points)) != leaves)
+
+    def step(now: Flight) -> Flight:
+        h = f(shared.weights, now.h, x)
+        distance: Array = jnp.where(
+            other, jnp.linalg.norm(jnp.asarray(shared.points) - h, axis=1), jnp.inf
+        )
+        nearest: Array = jnp.argmin(distance).astype(jnp.int32)
+        steps: Array = now.steps + 1
+        # The last rule that applies decides: diverged before arrived before limit.
+        outcome = jnp.where(steps >= traced.n_steps, LIMIT, RUNNING)
+        # A trajectory that passes a point on its way is near it, but goes on: it must hardly move as well.
+        rests = jnp.linalg.norm(h - now.h) <= traced.near / 100
+        outcome = jnp.where((distance[nearest] <= traced.near) & rests, ARRIVED, outcome)
+        outcome = jnp.where(jnp.isfinite(h).all(), outcome, DIVERGED).astype(jnp.int32)
+        return Flight(h, steps, nearest, outcome)
+
+    going = lambda now: (now.outcome == RUNNING) & (now.steps - s.steps < BLOCK)
+    return lax.while_loop(going, step, s)
 
 
 def result(

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from searches import cube
 
 from ctd.batch import run_items
 from ctd.data import write_hdf5
@@ -52,6 +53,29 @@ def test_saddles_lead_to_their_two_memories(table):
     assert [layer.name for layer in seen.layers] == names
     assert seen.note == ""
     assert (matrix.layers[0].z == graph["leads"]).all()
+
+
+def test_steps_are_those_until_the_end(table):
+    """A loop in NumPy ends at the same steps; `n_steps` cuts the third off."""
+    found, path = table
+    params = Departure(cell="searches.cube", points=str(path))
+    shared = kernel.load(inputs_of(params))
+    departure = np.arange(len(shared.leaves))
+    columns = {"departure": departure, "n_steps": np.where(departure == 2, 7, 100_000)}
+    results = run_items(kernel, params, columns, shared=shared)
+    for k, limit in enumerate(columns["n_steps"]):
+        h = found["point"][shared.leaves[k]] + params.distance * shared.side[k] * shared.direction[k]  # fmt: skip
+        others = np.delete(found["point"], shared.leaves[k], axis=0)
+        for steps in range(1, limit + 1):
+            h, before = cube(None, h, None), h
+            near = np.linalg.norm(others - h, axis=1).min() <= params.near
+            if near and np.linalg.norm(h - before) <= params.near / 100:
+                break
+        assert results["steps"][k] == steps
+        np.testing.assert_allclose(
+            results["end"][k], h, atol=1e-9
+        )  # rounding grows 1.4-fold a step
+    assert results["outcome"].tolist() == (departure == 2).tolist()  # arrived, limit
 
 
 @pytest.mark.parametrize(
