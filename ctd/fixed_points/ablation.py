@@ -115,7 +115,7 @@ def load(inputs: View[Ablation]) -> Whole:
     name, weights = stored_cell(inputs)
     found = find_cell(name)
     if not isinstance(found, Cell):
-        raise ValueError(f"cell: {name} is a function, which has no readout; a cell expected")
+        raise ValueError(f"cell: {name} is a function, which has no initial state; a cell expected")
     if "wO" not in weights:
         raise ValueError(f"weights: {inputs.weights} has no readout, so its task has no loss")
     sizes = {"input": (inputs.task.n_in, found.infer(weights)[1])}

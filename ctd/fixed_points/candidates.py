@@ -131,11 +131,14 @@ def cell_of(network: Network) -> Cell | Map | None:
 
 
 def outputs_of(network: Network, states: Float[Array, "k state"]) -> Float[Array, "k output"]:
-    """The readout at some states; of a function, which has none, (k, 0)."""
-    cell = cell_of(network)
-    if not isinstance(cell, Cell):
+    """The readout at some states; of a function wO h + bO where its weights have wO (output, state) and bO, else (k, 0)."""
+    cell, w = cell_of(network), network.weights
+    if isinstance(cell, Cell):
+        return jax.vmap(lambda h: readout(cell, w, h))(states)
+    # A function's weights have names of the user's choice: wO may be something else.
+    if not {"wO", "bO"} <= w.keys() or w["wO"].shape != (*w["bO"].shape, states.shape[-1]):
         return states[:, :0]
-    return jax.vmap(lambda h: readout(cell, network.weights, h))(states)
+    return states @ w["wO"].T + w["bO"]
 
 
 def map_of(network: Network, time: Time = "steps") -> Map:

@@ -18,10 +18,11 @@ from ctd.weights.gates import TORCH_LAYERS, Found, to_cell, to_torch
 from ctd.weights.rest import read_rest
 from ctd.weights.tensors import Array, Tensors
 
-OWN = {name for cell in CELLS.values() for name in cell.axes} - {
-    "weight_ih", "weight_hh", "bias_ih", "bias_hh", "h0"
-}  # fmt: skip
-"""Names of weights that no framework uses."""
+OWN = {
+    cell.name: set(cell.axes) - {*READOUT_AXES, "weight_ih", "weight_hh", "bias_ih", "bias_hh"}
+    for cell in CELLS.values()
+}
+"""Cell -> the names of its weights that no framework uses."""
 
 TORCH_ENDINGS = (".pt", ".pth", ".safetensors")
 """Files that get PyTorch's names if PyTorch has the cell."""
@@ -85,7 +86,8 @@ def understand(tensors: Tensors, cell: str | None = None) -> Loaded:
         if value.dtype.kind not in "biu":
             check_real(value, f"{tensors.where}: {name}")
     fits = _of_cell(tensors.arrays)
-    if fits or OWN & set(tensors.arrays):
+    # One name alone, such as W, may be that of any network.
+    if fits or any(2 * len(own & set(tensors.arrays)) > len(own) for own in OWN.values()):
         return _own(tensors, cell, fits)
     found = find_cell(tensors)
     name, params = to_cell(found.gates)
@@ -116,7 +118,8 @@ def find_cell(tensors: Tensors) -> Found:
             return layout.read(tensors, _only(tensors, places))
     raise ValueError(
         f"{tensors.where}: has no recurrent cell by the names of PyTorch, Flax, Equinox, Keras or ctd; it holds "
-        f"{tensors.names()}"
+        f"{tensors.names()}; write its step as F(weights, h, x), and give fixed_points cell: mymodule.F, or save it with "
+        f"ctd's names (vanilla: {', '.join(CELLS['vanilla'].shapes(1, 1))})"
     )
 
 

@@ -8,8 +8,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from ctd.cells import Cell, readout
-from ctd.fixed_points.candidates import Network, cell_of
+from ctd.fixed_points.candidates import Network, outputs_of
 from ctd.fixed_points.shown import named
 from ctd.late import jax, jnp
 from ctd.plots import Group, Scale
@@ -66,11 +65,11 @@ def portrait(group: Group) -> Portrait:
     states = np.asarray(group.shared.states, float)
     flat = states.reshape(-1, states.shape[-1])
     project, share = principal(flat, 3)  # the points do not turn the axes
-    colour = _colour_of(group.shared, project)
-    at_points = colour(np.asarray(group.reduced["point"], float))
-    limit = _colour_limit(colour, flat, at_points)
     # Without a readout, `output` has no columns.
     n = np.shape(group.reduced["output"])[1]
+    colour = _first_output(group.shared) if n else lambda h: project(h)[:, 0]
+    at_points = colour(np.asarray(group.reduced["point"], float))
+    limit = _colour_limit(colour, flat, at_points)
     label = f"readout 1 of {n}" if n > 1 else "readout" if n else "principal component 1"
     scale = Scale(label, diverging=True, low=-limit, high=limit)
     flow = group.inputs.time == "continuous"
@@ -103,14 +102,8 @@ def _part(seen: Portrait, rows: np.ndarray, at: str) -> Portrait:
     return replace(seen, reduced=some, rows=rows, at_points=seen.at_points[rows], at=at)
 
 
-def _colour_of(
-    shared: Network, project: Callable[[np.ndarray], np.ndarray]
-) -> Callable[[np.ndarray], np.ndarray]:
-    cell = cell_of(shared)
-    if "wO" not in shared.weights or not isinstance(cell, Cell):
-        return lambda h: project(h)[:, 0]  # a function, or a cell without a readout
-    weights = {name: jnp.asarray(w) for name, w in shared.weights.items()}
-    outputs = jax.jit(jax.vmap(lambda h: readout(cell, weights, h)[0]))
+def _first_output(shared: Network) -> Callable[[np.ndarray], np.ndarray]:
+    outputs = jax.jit(lambda h: outputs_of(shared, h)[:, 0])
     return lambda h: np.asarray(outputs(jnp.asarray(h, shared.states.dtype)))
 
 

@@ -10,14 +10,13 @@ from typing import Protocol
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from ctd.cells import Cell, readout
 from ctd.fixed_points import linear
-from ctd.fixed_points.candidates import Map, Network, SearchFields, as_dtype, cell_of, euler
+from ctd.fixed_points.candidates import Map, Network, SearchFields, as_dtype, euler, outputs_of
 from ctd.fixed_points.search.methods import FIXED, SLOW
 from ctd.fixed_points.search.missed import Known, between, newton_of, settled
 from ctd.fixed_points.search.unique import Basins, nearest_distance
 from ctd.kernel import Var, View
-from ctd.late import Array, jax, jnp
+from ctd.late import jax, jnp
 from ctd.rows import blocks
 
 
@@ -298,7 +297,7 @@ def _linearise(
     f = map_of(shared, inputs.time)
     with jax.enable_x64(True):
         weights = {name: jnp.asarray(w, jnp.float64) for name, w in shared.weights.items()}
-        output = _outputs(shared, weights, points)
+        output = np.asarray(outputs_of(shared._replace(weights=weights), jnp.asarray(points)))
     d = linear.derivatives(f, weights, points, x, flow)
     m = linear.modes(d.dh, flow)
     growth = linear.growth(m.eigenvalues, slow, flow)
@@ -327,11 +326,3 @@ def _linearise(
     if inputs.dt is not None:
         out |= {"time_constant_s": tau * inputs.dt, "frequency_hz": frequency / inputs.dt}
     return out
-
-
-def _outputs(network: Network, weights: dict[str, Array], points: np.ndarray) -> np.ndarray:
-    """(k, output) readouts of the points; no columns for a user's function."""
-    cell = cell_of(network)
-    if not isinstance(cell, Cell):
-        return np.zeros((len(points), 0))
-    return np.asarray(jax.vmap(lambda h: readout(cell, weights, h))(jnp.asarray(points)))

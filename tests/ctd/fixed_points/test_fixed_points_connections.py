@@ -66,11 +66,11 @@ def test_steps_are_those_until_the_end(table):
     for k, limit in enumerate(columns["n_steps"]):
         h = found["point"][shared.leaves[k]] + params.distance * shared.side[k] * shared.direction[k]  # fmt: skip
         others = np.delete(found["point"], shared.leaves[k], axis=0)
-        for steps in range(1, limit + 1):
-            h, before = cube(None, h, None), h
+        steps, arrived = 0, False
+        while steps < limit and not arrived:
+            h, before, steps = cube(None, h, None), h, steps + 1
             near = np.linalg.norm(others - h, axis=1).min() <= params.near
-            if near and np.linalg.norm(h - before) <= params.near / 100:
-                break
+            arrived = near and np.linalg.norm(h - before) <= params.near / 100
         assert results["steps"][k] == steps
         np.testing.assert_allclose(
             results["end"][k], h, atol=1e-9

@@ -12,7 +12,7 @@ from ctd.batch import Layout, precision, run_items
 from ctd.cells import CELLS, Scales, get_cell
 from ctd.data import write_hdf5
 from ctd.fixed_points import kernel
-from ctd.fixed_points.candidates import make_network, with_inverse
+from ctd.fixed_points.candidates import make_network, outputs_of, with_inverse
 from ctd.fixed_points.search.kernel import FixedPoint
 from ctd.fixed_points.starts import draw_start
 from ctd.kernel import inputs_of
@@ -290,6 +290,14 @@ def test_users_map_by_dotted_path(tmp_path):
     assert kernel.load(inputs_of(FixedPoint(**given))).inverse.size == 0
     results = search(FixedPoint(**given, x=(0.5, -1.5), method="adam"), 5, ALONE)
     np.testing.assert_allclose(results["point"], np.tile([1.0, -3.0], (5, 1)), atol=1e-9)
+
+
+def test_readout_of_a_users_map():
+    """It is that of weights which are named so, where their shapes are a readout's."""
+    w, b, states = np.array([[1.0, -2.0]]), np.array([0.5]), starts(3, 2)
+    of = lambda **weights: outputs_of(make_network(weights, states, "float64", f"{__name__}.doubling"), states)  # fmt: skip
+    np.testing.assert_allclose(of(wO=w, bO=b), states @ w.T + b, rtol=1e-6)  # float32
+    assert of(wO=w.T, bO=b).shape == of(wO=w).shape == (3, 0)
 
 
 FAST, SLOPE = 2.0, 1.25

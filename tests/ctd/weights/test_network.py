@@ -127,6 +127,8 @@ REFUSED = {
     "two states": (torch_names(1) | {"a.h0": np.ones(N), "b.h0": np.ones(N)}, "b.h0 is a second h0"),
     "a state of another shape": (torch_names(1) | {"h0": np.ones((2, N // 2))}, r"h0 has the shape \(2, 2\), expected \(4,\)"),
     "no cell": ({"out.weight": np.ones((2, 4))}, r"has no recurrent cell .*out.weight \(2, 4\)"),
+    "one name of ctd": ({"W": np.ones((4, 4)), "b": np.ones(4)}, r"has no recurrent cell .*; write its step as F\(weights, h, x\)"),
+    "most names of ctd": ({"wR": np.ones((4, 4)), "wI": np.ones((4, 1)), "b": np.ones(4)}, "cell vanilla lacks bR and does not know b"),
     "before or after": (
         torch_names(3, **{"net.rnn.weight_ih_l0": (3 * N, N), "out.weight": (N, N), "out.bias": (N,)}),
         r"out.weight \(4, 4\) may come before or after the cell, .*ctd weights net.pt --only net --to net.h5",
