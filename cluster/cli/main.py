@@ -250,11 +250,16 @@ def _explain(error: BaseException) -> int:
 
 
 def _for_users(show: Callable[..., str]) -> Callable[..., str]:
-    """A `warnings.formatwarning` that gives warnings about a user's data as their text alone, and others as `show` does."""
+    """A `warnings.formatwarning` that gives warnings about a user's data as their text alone, each once, and others as `show` does."""
+    told = set[str]()
 
     def text(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> str:
         if category is UserWarning:
-            return f"warning: {message}\n"
+            line = f"warning: {message}\n"
+            # Python forgets what it has shown whenever a filter changes.
+            new = line not in told
+            told.add(line)
+            return line if new else ""
         return show(message, category, *place, **more)
 
     return text

@@ -20,6 +20,7 @@ from places import ROOT
 from stores import run
 
 from cluster.cli.display import show_summary
+from cluster.cli.main import _for_users
 from ctd.catalogue import load_kernel
 from ctd.cells import Scales, get_cell
 from ctd.data import write_hdf5
@@ -182,6 +183,13 @@ def test_last_table_names_the_points_and_itself(ctd, job_file, tmp_path, capsys,
     show_summary(store)
     heads, *rows = capsys.readouterr().out.splitlines()
     assert (heads.split(), len(rows)) == (["item", "rate", "norm"], 6)
+
+
+def test_warnings_of_data_are_told_once():
+    told = _for_users(lambda *_: "other")
+    shown = [told("a", UserWarning), told("a", UserWarning), told("b", UserWarning)]
+    assert shown == ["warning: a\n", "", "warning: b\n"]
+    assert [told("a", RuntimeWarning) for _ in range(2)] == ["other"] * 2
 
 
 @pytest.mark.usefixtures("no_pictures")
