@@ -222,18 +222,18 @@ def show_table(
 
 
 def show_summary(store: "Store") -> None:
-    """Print the table of reduced results, or of items, that the kernel names in its `summary`, if any."""
+    """Print the first table with rows of those, of reduced results or of items, that the kernel names in its `summary`, if any."""
     from jobs.query.query import rows
     from jobs.query.readers import ITEM
 
-    reduced, shown = store.description.reduced, store.description.summary
-    if shown and not reduced:
-        _show_items(store, shown)
+    reduced, summaries = store.description.reduced, store.description.summaries()
+    if store.description.summary and not reduced:
+        _show_items(store, store.description.summary)
+    if not summaries:
         return
-    if not shown or shown[0] not in reduced or not reduced[shown[0]].axes:
-        return
-    axis, swept = reduced[shown[0]].axes[0], store.swept
-    _, frame = rows(store, table=axis)
+    frames = {table: rows(store, table=table)[1] for table in summaries}
+    axis = next((table for table, frame in frames.items() if n_rows(frame)), next(iter(frames)))
+    frame, shown, swept = frames[axis], summaries[axis], store.swept
     labels = [name for name in frame if name not in reduced or name in swept]
     if len(store.job.plan.group_sizes) == 1:
         labels = [name for name in labels if name != "group"]

@@ -10,7 +10,7 @@ from ctd.similarity.features import Features, load
 from ctd.similarity.pairs import distance
 from ctd.similarity.params import Comparison
 from ctd.similarity.plots import figure, plots
-from ctd.similarity.summary import REDUCED, SUMMARY, Options, reduce
+from ctd.similarity.summary import PAIRS, REDUCED, SUMMARY, Options, reduce
 
 COMPARED, NONE = range(2)
 
@@ -99,7 +99,7 @@ kernel = Kernel(
     reduce=reduce,
     reduced=REDUCED,
     Options=Options,
-    summary=SUMMARY,
+    summary=(*SUMMARY, *PAIRS),
     figure=figure,
     plots=plots,
     # Each pair is in one row: a row has about half as many as there are networks.

@@ -61,6 +61,8 @@ REDUCED = {
     "n_missing": Var((), "1", "pairs without a distance, whose rows were not swept or failed"),
 }  # fmt: skip
 SUMMARY = ("parameter", "n_values", "r2", "r2_p", "mantel", "mantel_p")
+PAIRS = ("first", "second", "pair_distance")
+"""The table that is shown of networks without a parameter."""
 
 
 def reduce(

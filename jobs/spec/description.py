@@ -51,6 +51,14 @@ class Description:
             kernel.reduce is not None,
         )
 
+    def summaries(self) -> dict[str, list[str]]:
+        """Table of reduced values -> those of its columns that are in the summary."""
+        found: dict[str, list[str]] = {}
+        for name in self.summary:
+            if name in self.reduced and (axes := self.reduced[name].axes):
+                found.setdefault(axes[0], []).append(name)
+        return found
+
     def to_json(self) -> dict[str, Any]:
         """The content of run/kernel.json."""
         variables = lambda found: {name: var._asdict() for name, var in found.items()}

@@ -33,7 +33,6 @@ from jobs.report.page.facts import facts
 from jobs.report.page.groups import groups, live
 from jobs.report.page.several import several as several
 from jobs.report.sweep import overview, sweep
-from jobs.spec.description import Description
 from jobs.store.events import read_events
 from jobs.store.store import Metric, Store, metric_of, resume_command
 
@@ -159,9 +158,10 @@ def answer(
         lead, listed, opens = f"Item {best}", dict(found.next), "items"
         plot = overview(store, metric.name)
     else:
-        axis = summary_axis(store.description)
-        opens = axis if axis in frames else "items"
-        shown = store.description.summary if axis in frames else ["outcome"]
+        summaries = {t: names for t, names in store.description.summaries().items() if t in frames}
+        # The first with rows; where none has any, the first.
+        opens = next((t for t in summaries if len(frames[t])), next(iter(summaries), "items"))
+        shown = summaries.get(opens, ["outcome"])
         facts = kinds(frames[opens], shown)
         # Which result says how well an item did is not known: any may be asked for.
         further = {
@@ -172,7 +172,7 @@ def answer(
         listed = {"all of them as a table": f"ctd query {where} --table {opens}"}
         listed |= dict(list(further.items())[:2])
         lead = ", ".join(counted(frames[opens], opens, shown))
-        if axis == opens:
+        if opens in summaries:
             rows = first_rows(frames[opens], [opens, *shown])
     return {
         "lead": lead,
@@ -197,13 +197,6 @@ def first_rows(frame: pd.DataFrame, names: Sequence[str]) -> dict[str, Any] | No
     if len(frame) > MAX_SHOWN:
         found["note"] = f"{MAX_SHOWN} of {len(frame):,} rows; more under Tables"
     return found
-
-
-def summary_axis(described: Description) -> str:
-    """The table in which a kernel sums up its results; "" without one."""
-    reduced, shown = described.reduced, described.summary
-    axes = reduced[shown[0]].axes if shown and shown[0] in reduced else ()
-    return axes[0] if axes else ""
 
 
 def counted(frame: pd.DataFrame, table: str, names: Sequence[str]) -> list[str]:

@@ -143,7 +143,7 @@ from ctd.kernel import Var
 def reduce(inputs, shared, columns, results, options):
     found = toy.reduce(inputs, shared, columns, results, options)
     rates = columns["rate"][found["best_item"]]
-    return found | {"rate": rates, "said": np.full(len(rates), "a")}
+    return found | {"rate": rates, "said": np.full(len(rates), "a"), "gap_width": np.zeros(0)}
 
 
 kernel = replace(
@@ -151,15 +151,16 @@ kernel = replace(
     name="ranked",
     reduce=reduce,
     reduced=toy.kernel.reduced
-    | {"rate": Var(("place",), "1", "their rates"), "said": Var(("place",), usual="a")},
-    summary=("best_norm", "said"),
+    | {"rate": Var(("place",), "1", "their rates"), "said": Var(("place",), usual="a"), "gap_width": Var(("gap",))},
+    summary=("gap_width", "best_norm", "said"),
 )
 """
 
 
 @pytest.mark.usefixtures("no_pictures")
 def test_last_table_names_the_points_and_itself(ctd, job_file, tmp_path, capsys, monkeypatch):
-    """Swept fields that the kernel's `summary` does not list are columns too: without them all rows look alike."""
+    """Swept fields that the kernel's `summary` does not list are columns too: without them all rows look alike. Its first
+    table has no rows."""
     (tmp_path / "ranked.py").write_text(RANKED)
     path = job_file(TOY.replace("toy", "ranked") + "gather: {top: 6}\n")
     code, _, err = ctd("run", path, "--executor", "serial")
