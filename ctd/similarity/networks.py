@@ -272,7 +272,10 @@ def read_known(inputs: View[Comparison]) -> Known:
     """Read labels and parameters of the networks; the file of a store's item has the parameters as attributes."""
     files = files_of(inputs)
     told = [_attributes(path) for path in files]
-    return known([_name(path) for path in files], told)
+    names = [_name(path) for path in files]
+    # The groups of one store have their numbers, too.
+    stores = [name.partition(".zarr/")[0] for name in names]
+    return known(stores if len(set(stores)) == len(stores) else names, told)
 
 
 def _name(path: str) -> str:

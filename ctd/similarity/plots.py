@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from ctd.plots import Axis, Figure, Group, Image, Layer, Lines, Plot, Points, Scale, of_group, tick
 from ctd.similarity.networks import Known, read_known
 from ctd.similarity.pairs import UNITS
+from ctd.similarity.params import OF_DYNAMICS, OF_POINTS
 
 MOST_TICKS = 30
 """Most networks whose names stand on an axis."""
@@ -22,7 +24,15 @@ def plots(group: Group) -> list[Plot]:
     """The three figures; only the matrix if a distance is missing, none before a gather."""
     if "distances" not in group.reduced:
         return []
-    return pictures(group.reduced, read_known(group.inputs), group.inputs.method)
+    inputs = group.inputs
+    matrix, *others = pictures(group.reduced, read_known(inputs), inputs.method)
+    n = np.shape(group.shared.values)[1]
+    if inputs.method not in OF_POINTS + OF_DYNAMICS and n == inputs.n_samples:
+        some = (
+            f"{n:,} states of each network, evenly spread, are compared (n_samples). {matrix.note}"
+        )
+        matrix = replace(matrix, note=some.strip())
+    return [matrix, *others]
 
 
 @of_group

@@ -13,11 +13,11 @@ from ctd.kernel import inputs_of
 from ctd.late import Late
 from ctd.similarity import compare
 from ctd.similarity.analysis import classical_mds, clusters, explained, silhouette
-from ctd.similarity.features import features_of, load
+from ctd.similarity.features import Features, features_of, load
 from ctd.similarity.kernel import n_pairs
 from ctd.similarity.networks import MOST, check_count, known, read_known
 from ctd.similarity.params import Comparison
-from ctd.similarity.plots import pictures
+from ctd.similarity.plots import pictures, plots
 from ctd.similarity.summary import Options, joined, tables
 from ctd.weights import write_named
 
@@ -267,12 +267,24 @@ def test_files_of_keras_tell_nothing(tmp_path):
 
 
 def test_tables_of_points_are_named_by_their_addresses(tmp_path):
-    for name in "ab":
-        with h5py.File(tmp_path / f"{name}0.h5", "w") as file:
-            file.attrs["address"] = f"/lab/sweeps/{name}.zarr/gathered/0"
-    points = [str(tmp_path / f"{name}0.h5") for name in "ab"]
-    told = read_known(inputs_of(Comparison(method="topology", points=points)))
-    assert told == (("a.zarr/gathered/0", "b.zarr/gathered/0"), {})
+    """By the store's name alone, where each has another one."""
+    for name in ("a0", "b0", "b1"):
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            file.attrs["address"] = f"/lab/sweeps/{name[0]}.zarr/gathered/{name[1]}"
+    of = lambda *names: read_known(
+        inputs_of(Comparison(method="topology", points=[str(tmp_path / f"{k}.h5") for k in names]))
+    )
+    assert of("a0", "b1") == (("a", "b"), {})
+    assert of("b0", "b1") == (("b.zarr/gathered/0", "b.zarr/gathered/1"), {})
+
+
+def test_pictures_say_that_some_states_are_compared(files):
+    states = [str(files / f"{name}.h5") for name in ("x", "nan")]
+    found = tables(1 - np.eye(2), known("ab", [{}, {}]), np.full(2, 3), Options())
+    shared = Features(np.zeros((2, 50, 3)), np.full(2, 3))
+    of = lambda **given: plots(inputs_of(Comparison(states=states, **given)), shared, {}, {}, found)
+    some = "50 states of each network, evenly spread, are compared (n_samples)."
+    assert [of(n_samples=50)[0].note, of()[0].note] == [some, ""]
 
 
 def test_known_is_what_differs(files):
