@@ -135,10 +135,8 @@ def outputs_of(network: Network, states: Float[Array, "k state"]) -> Float[Array
     cell, w = cell_of(network), network.weights
     if isinstance(cell, Cell):
         return jax.vmap(lambda h: readout(cell, w, h))(states)
-    # A function's weights have names of the user's choice: wO may be something else.
-    if not {"wO", "bO"} <= w.keys() or w["wO"].shape != (*w["bO"].shape, states.shape[-1]):
-        return states[:, :0]
-    return states @ w["wO"].T + w["bO"]
+    fits = {"wO", "bO"} <= w.keys() and w["wO"].shape == (*w["bO"].shape, states.shape[-1])
+    return states @ w["wO"].T + w["bO"] if fits else states[:, :0]
 
 
 def map_of(network: Network, time: Time = "steps") -> Map:
@@ -349,5 +347,4 @@ def simulate(
         inputs.task, jax.random.key(inputs.trial_seed), inputs.n_trials, inputs.dtype
     )
     network = {name: jnp.asarray(value, inputs.dtype) for name, value in weights.items()}
-    states = jax.jit(jax.vmap(lambda x: run(cell, network, x)[0]))(trials.inputs)
-    return np.asarray(states)
+    return np.asarray(jax.jit(jax.vmap(lambda x: run(cell, network, x)[0]))(trials.inputs))

@@ -33,7 +33,7 @@ from ctd.fixed_points.candidates import (
 )
 from ctd.kernel import File, Kernel, NoOptions, Outcome, Params, Static, Traced, Values, Var, View
 from ctd.late import Array, Float, Int, jnp, lax, on_host
-from ctd.plots import Axis, Figure, Group, Image, Layer, Lines, Plot, Points, of_group
+from ctd.plots import Axis, Figure, Group, Image, Layer, Lines, Plot, Points, Scale, of_group
 from ctd.principal import principal
 
 BLOCK = 100
@@ -260,7 +260,7 @@ def plots(group: Group) -> list[Plot]:
     leads = np.asarray(group.reduced["leads"])
     names = [str(k) for k in range(len(leads))] if len(leads) <= 30 else ()
     matrix = Plot("Departures from point to point", [Image(leads)],
-                  Axis("to", ticks=names), Axis("from", ticks=names))  # fmt: skip
+                  Axis("to point", ticks=names), Axis("from point", ticks=names), Scale("departures"))  # fmt: skip
     table: Table = group.shared
     points, growing, marginal = map(np.asarray, (table.points, table.growing, table.marginal))
     drawn = graph(points, growing, marginal, leads)
@@ -287,9 +287,13 @@ def graph(points: np.ndarray, growing: np.ndarray, marginal: np.ndarray, leads: 
         label = f"{name} ({len(rows)})"
         layers.append(Points(at[rows, 0], at[rows, 1], label, hollow=hollow, text=said, key=rows))
     axis = lambda k: Axis(f"principal component {k + 1} of the points")
-    note = "" if len(source) else "No departure came to rest at another point."
+    note = (
+        "Lines lead away from hollow points."
+        if len(source)
+        else "No departure came to rest at another point."
+    )
     note = note if growing.any() else "No point has a growing mode, along which to leave it."
-    return Plot("Which point leads to which", layers, axis(0), axis(1), note=note)
+    return Plot("Which point leads to which", layers, axis(0), axis(1), equal=True, note=note)
 
 
 def _sorts(growing: np.ndarray, marginal: np.ndarray) -> list[tuple[str, np.ndarray, bool]]:

@@ -138,8 +138,8 @@ def _by_swept(
     if metric and metric.name in results:
         judged = np.asarray(results[metric.name], float)
         found = effects(swept | {metric.name: judged}, list(swept), [metric.name])
-    if not swept:
-        return figure
+    if not swept.keys() - {"seed"}:
+        return figure  # a number of a replicate tells nothing
     measured = [effect.parameter for effect in found]
     field = by_importance(found, measured or list(swept), metric.name if metric else "")[0]
     values = dict(zip(np.asarray(columns["item"]).tolist(), swept[field].tolist(), strict=True))

@@ -51,7 +51,8 @@ def test_saddles_lead_to_their_two_memories(table):
     seen, matrix = kernel.plots(inputs_of(params), shared, {}, results, graph)
     names = ["leads to", "stable (8)", *(f"{n} growing mode{'s' * (n > 1)} ({k})" for n, k in ((1, 12), (2, 6), (3, 1)))]  # fmt: skip
     assert [layer.name for layer in seen.layers] == names
-    assert seen.note == ""
+    assert seen.note == "Lines lead away from hollow points."
+    assert matrix.scale.label == "departures"
     assert (matrix.layers[0].z == graph["leads"]).all()
 
 
@@ -83,7 +84,7 @@ def test_steps_are_those_until_the_end(table):
     [
         ([0, 0, 0], [], ["stable (1)", "marginal (2)"], "No point has a growing mode, along which to leave it."),
         ([0, 0, 2], [], ["stable (1)", "marginal (1)", "2 growing modes (1)"], "No departure came to rest at another point."),
-        ([0, 0, 1], [(2, 0)], ["leads to", "stable (1)", "marginal (1)", "1 growing mode (1)"], ""),
+        ([0, 0, 1], [(2, 0)], ["leads to", "stable (1)", "marginal (1)", "1 growing mode (1)"], "Lines lead away from hollow points."),
     ],
 )  # fmt: skip
 def test_pictures_tell_marginal_from_stable(growing, leads, names, note):
