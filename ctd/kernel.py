@@ -253,8 +253,7 @@ class Kernel:
     Options: type[BaseModel] = NoOptions
     """The settings of `reduce`, which can be changed after the run."""
     summary: tuple[str, ...] = ()
-    """The reduced names, or of a kernel without any its results, that a terminal shows as columns; lists, along a second axis, where rows differ.
-    Of several tables the first that has rows is shown."""
+    """The reduced names, or of a kernel without any its results, that a terminal shows, of several tables the first with rows; lists, along a second axis, where rows differ."""
     plots: Callable[..., list[Plot]] | None = None
     """(inputs, shared, columns, results, reduced) -> the plots of a group in a report (see `ctd.plots`). Results are
     read when they are indexed: `results["curve"][:200]` reads 200 rows."""
