@@ -1,6 +1,5 @@
 """Read the fields of items as a kernel's `Params`. An error names the file, the section of the job and the field."""
 
-import copy
 from collections.abc import Callable, Set
 from typing import Any, NamedTuple
 
@@ -13,6 +12,12 @@ from jobs.spec.sweep import Column, listed
 
 CHECKED = 10_000
 """Most listed values of a field that are validated one by one; of further numbers, and of generated values, the extremes are."""
+
+PART = 2**20
+"""Items that are looked at at once."""
+
+type Check = Callable[[str, object, int], Params]
+"""(field, value, item) -> the parameters of this item, with this value of the field. Raises JobError."""
 
 
 class Reader(NamedTuple):
@@ -74,19 +79,18 @@ class Reader(NamedTuple):
     def columns(
         self, columns: dict[str, Column], base: dict[str, object], faults: Faults
     ) -> dict[str, Column]:
-        """The columns as `Params` reads them. Each value is validated with the first value of the other columns.
+        """The columns as `Params` reads them. Each value is validated with the others of the first item that has it.
 
         A column is left after its first fault.
         """
-        first = copy.deepcopy(base)
-        for name, column in columns.items():
-            self.put(first, name, column.values[0])
         swept = {name.partition(".")[0] for name in columns}
 
-        def check(name: str, value: object) -> Params:
-            changed = copy.deepcopy(first) if "." in name else dict(first)
-            self.put(changed, name, value)
-            return self.read(changed, swept)
+        def check(name: str, value: object, item: int) -> Params:
+            content = dict(base)
+            for other, column in columns.items():
+                self.put(content, other, column.values[column.codes[item]])
+            self.put(content, name, value)
+            return self.read(content, swept)
 
         valid = {}
         for name, column in columns.items():
@@ -95,30 +99,27 @@ class Reader(NamedTuple):
         # With columns, the checks of their values have read the shared fields as well.
         if not columns:
             with faults:
-                self.read(first)
+                self.read(base)
         return valid
 
-    def _rest(
-        self, name: str, given: list[Any], check: Callable[[str, object], Params]
-    ) -> list[Any]:
-        """Listed values beyond those that are validated one by one: numbers by their ends, as generated ones are."""
-        rest = _plain(given)
+    def _valid(self, name: str, column: Column, check: Check) -> Column:
+        """One column as `Params` reads it."""
+        items = _first_items(column)
+        if column.generated:
+            return column._replace(values=self._numbers(name, column.values, items, check))
+        given = listed(column.values)
+        read = lambda values, items: [
+            _field(check(name, value, item), name)
+            for value, item in zip(values, items, strict=True)
+        ]
+        checked = read(given[:CHECKED], items[:CHECKED])
+        rest = _plain(given[CHECKED:])
         are_numbers = isinstance(rest, np.ndarray) and rest.ndim == 1 and rest.dtype.kind in "iuf"
         if len(rest) and are_numbers and not np.isnan(rest).any():
-            return listed(self._valid(name, Column(np.arange(0), rest, True), check).values)
-        return [_field(check(name, value), name) for value in given]
-
-    def _valid(self, name: str, column: Column, check: Callable[[str, object], Params]) -> Column:
-        """One column as `Params` reads it. check: (field, value) -> the item with this value."""
-        if column.generated:
-            ends = [_field(check(name, f(column.values).item()), name) for f in (np.min, np.max)]
-            read = np.asarray(column.values, np.asarray(ends).dtype)
-            if len(odd := column.values[read != column.values]):
-                check(name, odd[0].item())  # raises: a fraction between two whole ends
-            return column._replace(values=read)
-        given = listed(column.values)
-        checked = [_field(check(name, value), name) for value in given[:CHECKED]]
-        values = _plain([*checked, *self._rest(name, given[CHECKED:], check)])
+            further = listed(self._numbers(name, rest, items[CHECKED:], check))
+        else:
+            further = read(given[CHECKED:], items[CHECKED:])
+        values = _plain([*checked, *further])
         if isinstance(values, list) and any(isinstance(v, tuple) for v in values):
             lengths = sorted({len(v) for v in values})
             if field_kinds(self.kernel.Params).get(name) is Kind.TRACED and len(lengths) > 1:
@@ -127,6 +128,31 @@ class Reader(NamedTuple):
                     "run a job for each length"
                 )
         return column._replace(values=values)
+
+    def _numbers(
+        self, name: str, values: np.ndarray, items: np.ndarray, check: Check
+    ) -> np.ndarray:
+        """Many numbers as `Params` reads them, of which it reads the ends. items: the first item of each."""
+        at = lambda k: _field(check(name, values[k].item(), int(items[k])), name)
+        ends = [at(np.argmin(values)), at(np.argmax(values))]
+        found = np.asarray(values, np.asarray(ends).dtype)
+        if len(odd := np.flatnonzero(found != values)):
+            at(odd[0])  # raises: a fraction between two whole ends
+        return found
+
+
+def _first_items(column: Column) -> np.ndarray:
+    """The first item that has each value of a column, (values,) int32; 0 of a value that none has.
+
+    >>> _first_items(Column(np.array([1, 0, 1]), ["a", "b"])).tolist()
+    [1, 0]
+    """
+    found = np.zeros(len(column.values), np.int32)
+    # From the last item on, so that the first one of a value is written last; in parts, which bounds memory.
+    for stop in range(len(column.codes), 0, -PART):
+        some = np.arange(stop - 1, max(0, stop - PART) - 1, -1)
+        found[column.codes[some]] = some
+    return found
 
 
 def in_32_bits(params: Params, where: str) -> Params:

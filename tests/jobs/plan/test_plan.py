@@ -77,6 +77,21 @@ def test_texts_of_numbers_are_numbers_behind_long_lists_too():
     assert items.values("rate", np.arange(items.n)).tolist() == [0.25] * (CHECKED + 1) + [0.5]
 
 
+def test_values_are_checked_in_combinations_that_occur():
+    """Of fields that depend on each other: side by side, in sweeps of a list; with all others in a grid."""
+    kernel, pairs = load_kernel("esn"), {"target": ["lorenz", "mackey-glass-17"], "m": [3, 1]}
+    apart = [{"grid": {name: [v[k]] for name, v in pairs.items()}} for k in range(2)]
+    expanded = lambda sweep: expand(parse_job({"kernel": "esn", "sweep": sweep}, "job"), kernel)
+    for sweep in ({"zip": pairs}, {"zip": pairs, "grid": {"g": [1.1, 1.2]}, "seeds": 2}, apart):
+        groups = expanded(sweep).groups
+        assert [(g.params.target, g.params.m) for g in groups] == [("lorenz", 3), ("mackey-glass-17", 1)]  # fmt: skip
+    said = "job: params: m: 1 given, but target lorenz has 3 output(s); give m: 3"
+    for sweep in ({"grid": pairs}, {"zip": pairs | {"m": [1, 1]}}):
+        with pytest.raises(JobError) as refused:
+            expanded(sweep)
+        assert said in str(refused.value).splitlines()
+
+
 class Seeded(Params):
     seed: Traced[int] = 42
     pair: Traced[tuple[int, int]] = (1, 2)
