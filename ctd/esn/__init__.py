@@ -27,7 +27,7 @@ from ctd.esn import series
 from ctd.esn.force import Now, Rls, begin, force_pass, free_step
 from ctd.esn.params import EchoState as EchoState
 from ctd.esn.plots import figure, plots
-from ctd.esn.replay import REPLAYED, Replay, Stretch, free_run, largest_exponent, replay
+from ctd.esn.replay import EXPONENT, REPLAYED, Replay, Stretch, free_run, largest_exponent, replay
 from ctd.esn.reservoir import Weights, draw
 from ctd.esn.ridge import memory_capacity, ridge_fit, teacher_forced
 from ctd.esn.summary import REDUCED, SHOWN, SWEPT, reduce
@@ -67,7 +67,7 @@ DIMS = {
         ("delay",), "1", "squared correlation of past noise with its readout, other samples"
     ),
     "memory_capacity": Var((), "1", "sum of `memory` over the delays", True),
-    "lyapunov": Var((), "1/time", "largest Lyapunov exponent of the trained network on its own"),
+    **EXPONENT,
     "readout_weights": Var(("output", "feature"), "1", "readout, the constant last"),
     "trace": Var(("time", "output"), "1", "outputs of the first replay of the test range"),
     **{
@@ -235,9 +235,10 @@ def result(
     if static.memory_delays:
         values["memory"] = memory_capacity(static, traced, jax.random.fold_in(key, 2), w)
         values["memory_capacity"] = values["memory"].sum()
-    # From the start of the replayed range on, where the network has settled; per unit of time.
     if "lyapunov" in static.record:
-        values["lyapunov"] = or_nan(largest_exponent(static, w, readout, now, x) / dt)
+        exponent = largest_exponent(static, w, readout, now, x)  # per step
+        values["lyapunov"] = or_nan(exponent.value / dt)
+        values["lyapunov_error"] = or_nan(exponent.error / dt)
     if "readout" in static.record:
         values["readout_weights"] = readout
     if "weights" in static.record:

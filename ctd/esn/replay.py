@@ -31,6 +31,27 @@ REPLAYED = {
 }
 """The results of replays, which `esn` and `esn.nvar` have."""
 
+TRANSIENT, STEPS, MEAN_OVER = 1000, 20_000, 500
+"""Steps of a Lyapunov exponent, as `fixed_points.exponents` has them by default: before the measurement, of it, of a mean of which
+its error is made."""
+
+EXPONENT = {
+    "lyapunov": Var(
+        (),
+        "1/time",
+        "largest Lyapunov exponent of the trained network with its outputs fed back: without inputs over "
+        f"{STEPS:,} steps after {TRANSIENT:,} that do not count, from the start of the test range on; with inputs along those of "
+        "the test range, without its first tenth",
+    ),
+    "lyapunov_error": Var(
+        (),
+        "1/time",
+        f"standard error, from the means over {MEAN_OVER} steps as if independent; NaN of less than two",
+        may_be_nan=True,
+    ),
+}
+"""The largest Lyapunov exponent of `esn`."""
+
 
 class Replay(NamedTuple):
     """Replays of one range: s starts, h samples each."""
@@ -113,13 +134,21 @@ def replay(
     return found, teacher_forced(static, w, now, x, forced, silent)[0]
 
 
+class Exponent(NamedTuple):
+    """A Lyapunov exponent per sample, and its standard error."""
+
+    value: Float[Array, ""]
+    error: Float[Array, ""]
+
+
 def largest_exponent(
     static: View[EchoState], w: Weights, readout: Array, now: Now, x: Array
-) -> Array:
-    """Largest Lyapunov exponent, per sample, of the network driven by its own outputs over inputs x (t, k).
+) -> Exponent:
+    """Largest Lyapunov exponent of the network driven by its own outputs, from `now` on.
 
     It is the mean log growth of one tangent vector, renormalised at every sample (Benettin et al. 1980,
-    Meccanica 15:9). The first tenth of the samples is left out: there the vector aligns with the fastest direction.
+    Meccanica 15:9). Without inputs the network runs for TRANSIENT steps, in which it settles and the vector aligns with the
+    fastest direction, and for STEPS that count. Inputs x (t, k) last for t samples, of which the first tenth does not count.
     """
 
     def sample(c: tuple[Now, Now], x: Array) -> tuple[tuple[Now, Now], Array]:
@@ -130,7 +159,23 @@ def largest_exponent(
         norm = jnp.sqrt(sum(jnp.sum(leaf * leaf) for leaf in jax.tree.leaves(tangent)))
         return (now, jax.tree.map(lambda leaf: leaf / norm, tangent)), jnp.log(norm)
 
+    skip = len(x) // 10
+    if not x.shape[1]:
+        skip, x = TRANSIENT, jnp.zeros((TRANSIENT + STEPS, 0), x.dtype)
     # The tangent of the whole state: activations, rates, and the output that is fed back.
     ones = jax.tree.map(lambda leaf: jnp.ones_like(leaf) / leaf.size**0.5, now)
     _, growth = lax.scan(sample, (now, ones), x)
-    return jnp.mean(growth[len(x) // 10 :])
+    return mean_growth(growth[skip:])
+
+
+def mean_growth(growth: Float[Array, "t"]) -> Exponent:
+    """The mean growth a step, and its standard error from the means over MEAN_OVER steps as if independent; NaN of less than two.
+
+    >>> found = mean_growth(jnp.repeat(jnp.array([1.0, 2.0, 3.0]), MEAN_OVER))
+    >>> round(float(found.value), 4), round(float(found.error), 4)  # sd / sqrt(3)
+    (2.0, 0.5774)
+    """
+    n = len(growth) // MEAN_OVER
+    means = growth[: n * MEAN_OVER].reshape(n, MEAN_OVER).mean(axis=1)
+    error = means.std(ddof=1) / n**0.5 if n > 1 else jnp.full((), jnp.nan, growth.dtype)
+    return Exponent(growth.mean(), error)
