@@ -19,6 +19,15 @@ def count(n: int, what: str) -> str:
     return f"{n:,} {what[:-2]}ices" if what.endswith("index") else f"{n:,} {what}s"
 
 
+def left_out(n: int, what: str) -> str:
+    """A sentence for what a picture leaves out; "" of nothing.
+
+    >>> left_out(2, "failed item"), left_out(0, "failed item")
+    ('2 failed items left out.', '')
+    """
+    return f"{count(n, what)} left out." if n else ""
+
+
 def duration(seconds: float) -> str:
     """A duration (s) as text: 12.3 s, 4 min 5 s, 3 h 20 min, 2 d 3 h.
 

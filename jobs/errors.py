@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ValidationError
 
 from ctd.words import count as count
 from ctd.words import duration as duration
+from ctd.words import left_out as left_out
 from ctd.words import meant as meant
 from ctd.words import nearest as nearest
 from ctd.words import plainly

@@ -17,6 +17,7 @@ import numpy as np
 
 from ctd.kernel import Var
 from ctd.plots import Axis, Layer, Lines, Plot, Points, Scale, is_geometric, is_wide, tick
+from jobs.errors import left_out
 from jobs.query.tables import REPLICATES, ask, shown_for, varied
 from jobs.report.search_plots import best_so_far, ends
 from jobs.store.store import Store, metric_of
@@ -191,14 +192,17 @@ def overview(store: Store, metric: str) -> Plot | None:
             if shaded:
                 looks = {"colour": [shade]}
             layers.append(Lines(at, middle, "" if shaded else name or "median", **looks))
-    note = "Each mark is an item; lines are medians over items with equal values."
+    notes = ["Each mark is an item; lines are medians over items with equal values."]
+    if len(others) > 1:
+        notes.append(f"Over all values of {', '.join(others[1:])}.")
+    notes.append(left_out(int((columns["status"] == "failed").sum()), "failed item"))
     return Plot(
         f"{metric} against {first}",
         layers,
         Axis(first, log=not len(ticks) and _is_log(x), ticks=ticks),
         axis_of(metric, store.description.dims[metric], log=is_wide(y)),
         Scale(_shade_of(others[0], fine[others[0]])[0]) if shaded else Scale(),
-        note=note + (f" Over all values of {', '.join(others[1:])}." if len(others) > 1 else ""),
+        note=" ".join(filter(None, notes)),
     )
 
 

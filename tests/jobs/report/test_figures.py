@@ -14,6 +14,7 @@ from ctd.plots import Axis, Figure, Lines, Plot, Points
 from jobs.errors import JobError
 from jobs.gather.gather import gather
 from jobs.query.query import table
+from jobs.query.tables import ask
 from jobs.query.tree import StoreTree
 from jobs.report.figures import (
     _by_item,
@@ -163,6 +164,14 @@ def test_all_items_are_drawn_by_what_was_swept(store):
     assert sum(len(some.y) for some in points) == 6
     assert overview(store, "") is None
     assert overview(store, "x") is None, "it is no number"
+    assert "left out" not in plot.note
+
+
+def test_the_picture_of_all_items_says_how_many_failed(store, monkeypatch):
+    columns = ask(store, lambda tables: tables["items"].columns())
+    status = np.where(np.arange(6) < 2, "failed", columns["status"])
+    monkeypatch.setattr("jobs.report.sweep.ask", lambda *_: {**columns, "status": status})
+    assert overview(store, "norm").note.endswith("equal values. 2 failed items left out.")
 
 
 @pytest.mark.parametrize(

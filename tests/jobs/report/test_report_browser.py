@@ -328,6 +328,7 @@ def test_groups_scatter_and_importance_follow_their_choices(visit):
     scatter.get_by_label("colour", exact=True).select_option("push")
     layers = page.evaluate(f"({FIGURE})('norm against').layers.map((l) => l.name)")
     assert layers == ["[0, 0]", "[1, -1]"]
+    assert page.evaluate(f"({FIGURE})('norm against').plot.note") == "1 failed item left out."
     rows = page.locator("#sweep table tbody tr")
     effects = json.loads(page.locator("#content").text_content())["content"]["sweep"]["effects"]
     assert rows.count() == len([e for e in effects if e["result"] == "norm"]) > 0

@@ -136,6 +136,12 @@ function isOther(table, ...words) {
   return (row) => !status || !words.includes(valueOf(status, row));
 }
 
+// How many failed items a picture leaves out; "" of none.
+function leftOut(table) {
+  const counts = isOther(table, "failed"), n = table.columns[0].values.filter((_, row) => !counts(row)).length;
+  return n ? `${n} failed item${n > 1 ? "s" : ""} left out.` : "";
+}
+
 const isLog = (column) => isWide(column) || STATE.content.sweep.log.includes(column.name);
 
 function scatter(table, xName, yName, colourName) {
@@ -150,7 +156,7 @@ function scatter(table, xName, yName, colourName) {
   const layers = colour && colour.kind === "text"
     ? colour.labels.map((name, code) => ({ ...part(kept.filter((k) => colour.values[k] === code)), name }))
     : [{ ...part(kept), name: "", colour: colour ? kept.map((k) => (C[k] === null || !logColour ? C[k] : Math.log10(C[k]))) : undefined }];
-  return { title: `${yName} against ${xName}`, layers, x: axis(x), y: axis(y), scale: { label: colour ? (logColour ? `log10 ${colourName}` : colourName) : "", diverging: false, low: null, high: null }, equal: false, note: table.note };
+  return { title: `${yName} against ${xName}`, layers, x: axis(x), y: axis(y), scale: { label: colour ? (logColour ? `log10 ${colourName}` : colourName) : "", diverging: false, low: null, high: null }, equal: false, note: [table.note, leftOut(table)].filter(Boolean).join(" ") };
 }
 
 
@@ -197,5 +203,5 @@ function map(table, xName, yName, valueName) {
   const log = isWide({ kind: "number", values: z.flat() }), counts = cells.flat().map((some) => some.length).filter(Boolean);
   if (log) z = z.map((row) => row.map((value) => (value === null ? null : Math.log10(value))));
   const [few, many] = [Math.min(...counts), Math.max(...counts)];
-  return { title: `${valueName} over ${xName} and ${yName}`, layers: [{ kind: "image", z }], x: { label: xName, log: false, ticks: X.ticks }, y: { label: yName, log: false, ticks: Y.ticks }, scale: { label: `${log ? "log10 " : ""}${many > 1 ? "median " : ""}${valueName}`, diverging: false, low: null, high: null }, equal: false, note: many > 1 ? `Medians over ${few === many ? few : `${few} to ${many}`} done items a cell${table.note ? `, of those that the page has` : ""}.` : "" };
+  return { title: `${valueName} over ${xName} and ${yName}`, layers: [{ kind: "image", z }], x: { label: xName, log: false, ticks: X.ticks }, y: { label: yName, log: false, ticks: Y.ticks }, scale: { label: `${log ? "log10 " : ""}${many > 1 ? "median " : ""}${valueName}`, diverging: false, low: null, high: null }, equal: false, note: [many > 1 && `Medians over ${few === many ? few : `${few} to ${many}`} done items a cell${table.note ? `, of those that the page has` : ""}.`, leftOut(table)].filter(Boolean).join(" ") };
 }
