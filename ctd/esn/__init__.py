@@ -30,7 +30,7 @@ from ctd.esn.plots import figure, plots
 from ctd.esn.replay import EXPONENT, REPLAYED, Replay, Stretch, free_run, largest_exponent, replay
 from ctd.esn.reservoir import Weights, draw
 from ctd.esn.ridge import memory_capacity, ridge_fit, teacher_forced
-from ctd.esn.summary import REDUCED, SHOWN, SWEPT, reduce
+from ctd.esn.summary import MEMORY, SHOWN, SWEPT, reduce, reduced_of
 from ctd.esn.summary import Options as Options
 from ctd.kernel import Coordinate, Kernel, Outcome, Values, Var, View
 from ctd.late import Array, Float, Int, jax, jnp
@@ -316,9 +316,9 @@ kernel = Kernel(
     outcomes=OUTCOMES,
     coords=coords,
     reduce=reduce,
-    reduced=REDUCED,
+    reduced=reduced_of(EchoState) | MEMORY,
     Options=Options,
-    summary=(*SWEPT, *SHOWN),
+    summary=(*SWEPT, *SHOWN, *MEMORY),
     metric="replay_nrmse",
     chosen_by="validation_nrmse",
     curves=("train_nrmse",),

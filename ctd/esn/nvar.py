@@ -29,7 +29,7 @@ from ctd.esn.params import TARGET_TEXT, OfSeries, Target, check_horizon
 from ctd.esn.plots import errors, replayed, success, varied_fields
 from ctd.esn.replay import REPLAYED, Replay, compared
 from ctd.esn.series import Series, load_series
-from ctd.esn.summary import REDUCED, SHOWN, Options, reduce
+from ctd.esn.summary import SHOWN, Options, reduce, reduced_of
 from ctd.kernel import Coordinate, Data, Outcome, Static, Traced, Values, Var, View, one_shot
 from ctd.late import Array, Float, jax, jnp, lax
 from ctd.plots import Figure, Group, Plot, of_group
@@ -325,7 +325,7 @@ def coords(inputs: View[Polynomial], shared: Series) -> dict[str, Coordinate]:
 @of_group
 def plots(group: Group) -> list[Plot]:
     """Success over the sweep, the replay of the best model, the errors of all models."""
-    made = success(group.reduced) if varied_fields(group.reduced) else []
+    made = success(group) if varied_fields(group.reduced) else []
     if "trace" in group.results:
         segment = np.asarray(group.columns["segment"][:], int) % group.inputs.segments
         made.append(replayed(group, segment * group.inputs.train))
@@ -335,13 +335,13 @@ def plots(group: Group) -> list[Plot]:
 @of_group
 def figure(group: Group) -> Figure:
     """Success rate and median error over the sweep."""
-    return Figure(success(group.reduced), f"polynomials of delays on {group.inputs.target}")
+    return Figure(success(group), f"polynomials of delays on {group.inputs.target}")
 
 
 # The reduction of networks serves here too: it groups by ridge and noise, and `segment`, which is not among its
 # fields, takes the place of the seed.
 kernel = one_shot(
     "esn.nvar", Polynomial, DIMS, run, load=load, outcomes=OUTCOMES, coords=coords, reduce=reduce,
-    reduced=REDUCED, Options=Options, summary=("ridge", "noise", *SHOWN),
+    reduced=reduced_of(Polynomial), Options=Options, summary=("ridge", "noise", *SHOWN),
     metric="replay_nrmse", chosen_by="validation_nrmse", figure=figure, plots=plots, microbatches=(0,), cpu_microbatches=(1,),
 )  # fmt: skip

@@ -23,6 +23,7 @@ from ctd.plots import (
     stacked,
     tick,
 )
+from ctd.words import left_out
 
 N_OUTPUTS = 5
 """Most outputs drawn of a replay."""
@@ -34,7 +35,7 @@ N_CURVES = 200
 def plots(group: Group) -> list[Plot]:
     """Success over the sweep, the replay of the best network, errors in training and replay."""
     results = group.results
-    made = success(group.reduced) if varied_fields(group.reduced) else []
+    made = success(group) if varied_fields(group.reduced) else []
     if "trace" in results:
         made.append(replayed(group))
     if results["train_nrmse"].shape[1] > 1:
@@ -47,20 +48,22 @@ def figure(group: Group) -> Figure:
     """Success rate, median error and valid time over the sweep."""
     inputs = group.inputs
     title = f"{inputs.readout} on {inputs.target}, n = {inputs.n}"
-    return Figure(success(group.reduced), title)
+    return Figure(success(group), title)
 
 
 def errors(results: Mapping[str, np.ndarray]) -> Plot:
     """Histogram of the replay errors."""
-    error = np.asarray(results["replay_nrmse"][:], float)
+    given = np.asarray(results["replay_nrmse"][:], float)
     # The axis is log10.
-    error = error[np.isfinite(error) & (error > 0)]
+    error = given[np.isfinite(given) & (given > 0)]
     return Plot(
         "Replay error of all networks",
         [histogram(np.log10(error))],
         Axis("log10 replay NRMSE"),
         Axis("networks"),
-        note="" if len(error) else "No network has a finite replay error.",
+        note=left_out(int((~np.isfinite(given)).sum()), "failed network")
+        if len(error)
+        else "No network has a finite replay error.",
     )
 
 
@@ -71,7 +74,7 @@ class Shown(NamedTuple):
     title: str
     label: str
     note: str
-    """What it says of a point; `{seeds}` and `{threshold}` are filled in."""
+    """What it says of a point; `{seeds}`, `{threshold}` and `{horizon}` are filled in."""
     best: np.ufunc | None
     """Chooses among points that differ in further fields; None: their mean."""
 
@@ -83,60 +86,70 @@ SHOWN = (
     ),
     Shown(
         "nrmse_median", "Replay error", "median NRMSE",
-        "Median over a point's networks; empty or grey: half of them or more failed", np.fmin,
+        "Median over a point's networks; no value: half of them or more failed", np.fmin,
     ),
     Shown(
         "valid_time_median", "Valid time", "median valid time",
-        "Median over a point's networks, 0 of one that failed", np.fmax,
+        "Median over a point's networks, 0 of one that failed; at most {horizon}, the horizon", np.fmax,
     ),
 )  # fmt: skip
 
 
-def success(reduced: Mapping[str, np.ndarray]) -> list[Plot]:
+def success(group: Group) -> list[Plot]:
     """Success rate, median error and valid time: maps or points over the first two varied fields, or curves over one."""
-    varied = varied_fields(reduced)
+    varied = varied_fields(group.reduced)
     # Stores of an earlier ctd have no valid time of a point.
-    shown = [one for one in SHOWN if one.name in reduced]
+    shown = [one for one in SHOWN if one.name in group.reduced]
     if len(varied) > 1:
-        return [_over_two(one, varied, reduced) for one in shown]
-    return [_curve(one, (*varied, None)[0], reduced) for one in shown]
+        return [_over_two(one, varied, group) for one in shown]
+    return [_curve(one, (*varied, None)[0], group) for one in shown]
 
 
-def _threshold(reduced: Mapping[str, np.ndarray]) -> str:
-    """The NRMSE below which a network succeeds; stores of an earlier ctd do not have it."""
-    return f"below {float(reduced['success_below']):g}" if "success_below" in reduced else "low"
+def _label(name: str, group: Group) -> str:
+    """A swept field as the label of an axis: `g` says what it is."""
+    return f"g ({group.inputs.scale.replace('_', ' ')})" if name == "g" else name
 
 
-def _over_two(shown: Shown, varied: list[str], reduced: Mapping[str, np.ndarray]) -> Plot:
+def _note(shown: Shown, group: Group) -> str:
+    """What a value says of a point, with its numbers filled in."""
+    reduced, inputs = group.reduced, group.inputs
+    # Stores of an earlier ctd do not have the NRMSE below which a network succeeds.
+    low = f"below {float(reduced['success_below']):g}" if "success_below" in reduced else "low"
+    count = reduced["count"]
+    if shown.name == "success_rate" and count.max() == 1:
+        return f"1: the replay NRMSE of the network at a point is {low}, 0: it is not"
+    seeds = f"the {count.min():,} networks" if np.ptp(count) == 0 else "all networks"
+    horizon = inputs.dt * (inputs.horizon or inputs.test or inputs.train)
+    return shown.note.format(seeds=seeds, threshold=low, horizon=tick(horizon))
+
+
+def _over_two(shown: Shown, varied: list[str], group: Group) -> Plot:
     """A value over the first two varied fields: a map, or points on true axes where most cells of a map would be empty."""
-    first, second, *others = varied
+    reduced, (first, second, *others) = group.reduced, varied
     value = np.asarray(reduced[shown.name], float)
-    count, label, scale = reduced["count"], shown.label, Scale(shown.label)
+    label, scale, note = shown.label, Scale(shown.label), _note(shown, group)
     if shown.name == "success_rate":
         scale = Scale(label, low=0.0, high=1.0)
     elif shown.name == "nrmse_median":
         value, scale = _log(value), Scale(f"log10 {label}")
-    seeds = f"the {count.min():,} networks" if np.ptp(count) == 0 else "all networks"
-    note = shown.note.format(seeds=seeds, threshold=_threshold(reduced))
-    if shown.name == "success_rate" and count.max() == 1:
-        note = (
-            f"1: the replay NRMSE of the network at a point is {_threshold(reduced)}, 0: it is not"
-        )
     x, y = (np.asarray(reduced[name], float) for name in (first, second))
+    along = [_label(name, group) for name in (first, second)]
     if len(np.unique(x)) * len(np.unique(y)) > SPARSE * len(x):
         text = [
             f"{first} {a:.4g}, {second} {b:.4g}: {c:.4g}"
             for a, b, c in zip(x, y, value, strict=True)
         ]
         points = Points(x, y, colour=value, text=text)
-        axes = Axis(first, log=is_wide(x)), Axis(second, log=is_wide(y))
+        axes = [Axis(name, log=is_wide(at)) for name, at in zip(along, (x, y), strict=True)]
         note += f"; points differ in {', '.join(others)}, too" if others else ""
         return Plot(shown.title, [points], *axes, scale, note=f"{note}.")
     if others:
         kind = "mean" if shown.best is None else "best value"
         note += f"; {kind} over {', '.join(others)}"
     xs, ys, z = on_grid(x, y, value, shown.best)
-    axes = Axis(first, ticks=[tick(v) for v in xs]), Axis(second, ticks=[tick(v) for v in ys])
+    axes = [
+        Axis(name, ticks=[tick(v) for v in at]) for name, at in zip(along, (xs, ys), strict=True)
+    ]
     return Plot(shown.title, [Image(z)], *axes, scale, note=f"{note}.")
 
 
@@ -150,8 +163,9 @@ def _log(value: np.ndarray) -> np.ndarray:
         return np.log10(np.where(np.isfinite(value), value, np.nan))
 
 
-def _curve(shown: Shown, name: str | None, reduced: Mapping[str, np.ndarray]) -> Plot:
+def _curve(shown: Shown, name: str | None, group: Group) -> Plot:
     """A value over the varied field, with its interval if it has one; name None: of the only point."""
+    reduced = group.reduced
     x = np.asarray(reduced[name], float) if name else np.zeros(1)
     order = np.argsort(x, kind="stable")
     x = x[order]
@@ -167,10 +181,15 @@ def _curve(shown: Shown, name: str | None, reduced: Mapping[str, np.ndarray]) ->
         layers.append(bars)
     text = [f"{name} {a:.4g}: {b:.4g}" for a, b in zip(x, y, strict=True)]
     layers += [Lines(x, y, shown.label), Points(x, y, text=text, hue=0)]
-    axis = Axis(name, log=is_wide(x)) if name else Axis(ticks=["all networks"])
-    note = f"Success: a replay NRMSE that is {_threshold(reduced)}." if shown.best is None else ""
+    axis = Axis(_label(name, group), log=is_wide(x)) if name else Axis(ticks=["all networks"])
     title = shown.title + (f" over {name}" if name else "")
-    return Plot(title, layers, axis, Axis(shown.label, log=shown.name == "nrmse_median"), note=note)
+    return Plot(
+        title,
+        layers,
+        axis,
+        Axis(shown.label, log=shown.name == "nrmse_median"),
+        note=f"{_note(shown, group)}.",
+    )
 
 
 def replayed(group: Group, later: np.ndarray | None = None) -> Plot:

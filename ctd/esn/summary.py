@@ -11,16 +11,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ctd.esn.params import EchoState
 from ctd.esn.series import Series
-from ctd.kernel import Var, View, traced_type
+from ctd.kernel import Params, Var, View, traced_type
 from ctd.rows import combinations
 
 SWEPT = traced_type(EchoState)._fields
 """Items with equal values of these fields form a point; the items of a point are its seeds."""
 
-REDUCED = {
-    **{
-        name: Var(("point",), "1", EchoState.model_fields[name].description or "") for name in SWEPT
-    },
+OF_POINTS = {
     "count": Var(("point",), "1", "networks at this point"),
     "success_rate": Var(
         ("point",), "1", "share of these networks with an NRMSE below success_below"
@@ -44,6 +41,22 @@ REDUCED = {
     "best_row": Var((), "1", "row of the best network, by validation error if there is one"),
     "best_item": Var((), "item", "item id of that network"),
 }
+"""What `reduce` returns of any kernel, beside the swept fields."""
+
+
+def reduced_of(params: type[Params]) -> dict[str, Var]:
+    """What `reduce` returns of a kernel with these parameters: the swept fields, with their own descriptions, and OF_POINTS."""
+    fields = params.model_fields
+    swept = {name: fields[name].description or "" for name in SWEPT if name in fields}
+    return {name: Var(("point",), "1", text) for name, text in swept.items()} | OF_POINTS
+
+
+MEMORY = {
+    "memory_capacity_median": Var(
+        ("point",), "1", "median memory capacity, 0 of a network without one", True
+    )
+}
+"""What `reduce` returns besides of networks with `memory_delays`."""
 
 SHOWN = ("count", "success_rate", "validation_nrmse_median", "nrmse_median", "valid_time_median")
 """What a terminal shows of a point, beside its swept fields."""
@@ -78,13 +91,15 @@ def reduce(
     median's is from percentiles over resamples of the seeds (Efron & Tibshirani 1993, ch. 13).
 
     Returns:
-        The arrays of REDUCED.
+        The arrays of OF_POINTS, of the swept fields, and of MEMORY where it was measured.
     """
     del shared
     # A replay that diverged, or was never run, is worse than any that ended.
     worst = {"replay_nrmse": np.inf, "valid_time": 0.0}
     if inputs.validation:
         worst["validation_nrmse"] = np.inf
+    if "memory_capacity" in results:
+        worst["memory_capacity"] = 0.0
     value = {name: np.asarray(results[name], float) for name in worst}
     value = {name: np.where(np.isfinite(v), v, worst[name]) for name, v in value.items()}
     error = value["replay_nrmse"]

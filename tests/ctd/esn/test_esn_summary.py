@@ -5,7 +5,8 @@ import pytest
 from scipy.stats import binomtest
 
 from ctd import esn
-from ctd.esn import EchoState, Options, kernel
+from ctd.esn import EchoState, Options, kernel, nvar
+from ctd.esn.plots import errors
 from ctd.kernel import inputs_of
 from ctd.plots.png import draw
 
@@ -67,6 +68,24 @@ def test_reduce_valid_time():
     nrmse, valid = [0.5, 0.6, 0.7, np.nan], [3.0, 4, 5, np.nan]
     out = reduced({"g": [1.0, 1, 2, 2]}, nrmse, valid_time=valid)
     assert out["valid_time_median"].tolist() == [3.5, 2.5]
+
+
+def test_reduce_memory_capacity():
+    results = {"replay_nrmse": np.zeros(4), "valid_time": np.zeros(4)}
+    results["memory_capacity"] = np.array([5, 7, 9, np.nan])
+    columns = {"g": np.array([1.0, 1, 2, 2])}
+    given = EchoState(memory_delays=9, dtype="float64")
+    out = esn.reduce(inputs_of(given), None, columns, results, Options())
+    assert out["memory_capacity_median"].tolist() == [6.0, 4.5]
+    assert out.keys() <= kernel.reduced.keys()
+
+
+def test_swept_fields_are_described_by_their_own_kernel():
+    for of, fields in ((kernel, {"g", "ridge", "noise"}), (nvar.kernel, {"ridge", "noise"})):
+        described = of.reduced.keys() & of.Params.model_fields.keys()
+        assert fields <= described
+        assert all(of.reduced[k].long_name == of.Params.model_fields[k].description for k in described)  # fmt: skip
+    assert nvar.kernel.reduced.keys().isdisjoint({"g", "leak", "memory_capacity_median"})
 
 
 def test_reduce_of_a_search_begins_with_the_best():
@@ -144,5 +163,18 @@ def test_figure_draws(swept):
     assert made.title == f"{inputs.readout} on {inputs.target}, n = {inputs.n}"
     draw(made).canvas.draw()
     assert [plot.x.label for plot in made.plots] == 3 * [
-        "g" if "g" in swept else "alpha" if swept else ""
+        "g (gain)" if "g" in swept else "alpha" if swept else ""
     ]
+    # Without test and horizon, a replay lasts for the training range: 300 samples of 0.1.
+    notes = [plot.note for plot in made.plots]
+    assert "is below 0.1" in notes[0]
+    assert notes[1].startswith(
+        "Median over a point's networks; no value: half of them or more failed"
+    )
+    assert "0 of one that failed; at most 30, the horizon" in notes[2]
+
+
+def test_the_histogram_of_errors_says_what_it_leaves_out():
+    error = np.array([0.1, np.nan, 0.3, np.nan])
+    assert errors({"replay_nrmse": error}).note == "2 failed networks left out."
+    assert errors({"replay_nrmse": error[::2]}).note == ""
