@@ -236,8 +236,7 @@ class Kernel:
     name: str
     Params: type[Params]
     dims: Mapping[str, Var]
-    """Every name that `result` may return -> its axes, units and long name. The names that it does return may depend
-    on static fields: each cell has its own weights."""
+    """Every name that `result` may return -> its axes, units and long name; which ones it does may depend on static fields."""
     init: Callable[..., PyTree]
     advance: Callable[..., PyTree]
     finished: Callable[[PyTree], Array]
@@ -255,8 +254,7 @@ class Kernel:
     summary: tuple[str, ...] = ()
     """The reduced names, or of a kernel without any its results, that a terminal shows, of several tables the first with rows; lists, along a second axis, where rows differ."""
     plots: Callable[..., list[Plot]] | None = None
-    """(inputs, shared, columns, results, reduced) -> the plots of a group in a report (see `ctd.plots`). Results are
-    read when they are indexed: `results["curve"][:200]` reads 200 rows."""
+    """(inputs, shared, columns, results, reduced) -> the plots of a group in a report; `results["curve"][:200]` reads 200 rows."""
     figure: Callable[..., Figure] | None = None
     """(inputs, shared, columns, results, reduced) -> the plots of the PNG beside the store."""
     presets: Mapping[str, Preset] = field(default_factory=dict)
@@ -265,6 +263,8 @@ class Kernel:
     """The scalar result that says best how well an item did; tables and reports show it by default."""
     chosen_by: str = ""
     """The result in place of `metric` in stores that have it: of data kept for choosing, where `metric` is of the test."""
+    draws: bool = False
+    """True if items draw from their keys although there is no field `seed`: `ctd best` then proposes seeds, too."""
     next_jobs: Callable[[Any, str, Mapping[str, Any]], Mapping[str, JobFields | str]] | None = None
     """(params of an item, "STORE::ITEM", result -> shape of the item's) -> what may be done next with the best item, in a
     word or two -> the content of the job file that does it, or a command; `ctd best` shows the commands."""

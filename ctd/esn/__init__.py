@@ -321,6 +321,7 @@ kernel = Kernel(
     summary=(*SWEPT, *SHOWN, *MEMORY),
     metric="replay_nrmse",
     chosen_by="validation_nrmse",
+    draws=True,
     curves=("train_nrmse",),
     figure=figure,
     plots=plots,

@@ -17,7 +17,7 @@ NEAR = 0.01
 
 
 def computes_once(store: Store) -> bool:
-    """Whether the kernel has replicates, a field `seed`, and the job has no seeds.
+    """Whether the kernel has replicates, by a field `seed` or its keys alone, and the job has no seeds.
 
     >>> computes_once(Store.open("points.zarr"))  # fixed_points
     False
@@ -29,7 +29,8 @@ def computes_once(store: Store) -> bool:
     once = isinstance(spec.search, Optuna) or not (
         isinstance(spec.search, Population) or swept & {*REPLICATES}
     )
-    return once and any(name in store.description.fields for name in REPLICATES)
+    described = store.description
+    return once and (described.draws or any(name in described.fields for name in REPLICATES))
 
 
 def ends(spec: JobSpec, params: Mapping[str, Any]) -> dict[str, str]:

@@ -28,6 +28,8 @@ class Description:
     """Field of `Params` -> its description, or ""."""
     reduces: bool = False
     """Whether the kernel has a `reduce`."""
+    draws: bool = False
+    """As `Kernel.draws`."""
 
     @staticmethod
     def of(kernel: Kernel, stored: Collection[str] = ()) -> "Description":
@@ -49,6 +51,7 @@ class Description:
             kernel.curves,
             {name: info.description or "" for name, info in fields.items()},
             kernel.reduce is not None,
+            kernel.draws,
         )
 
     def summaries(self) -> dict[str, list[str]]:

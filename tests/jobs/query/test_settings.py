@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from jobs.query.settings import computes_once, ends
+from jobs.spec.description import Description
 from jobs.spec.job import parse_job
 
 RATE = {"loguniform": [1e-4, 1e-1]}
@@ -20,6 +21,8 @@ POPULATION = SEARCH | {"method": "population", "every": 1, "generations": 2}
         ({"seed": ""}, {"sweep": DRAWN}, True),
         ({"seed": ""}, {"search": OPTUNA}, True),
         ({}, {"sweep": DRAWN}, False),
+        ({"g": ""}, {"search": OPTUNA}, True),
+        ({"g": ""}, {"sweep": DRAWN | {"seeds": 3}}, False),
         ({"seed": ""}, {"sweep": DRAWN | {"seeds": 3}}, False),
         ({"seed": ""}, {"sweep": [DRAWN, {"grid": {"seed": [1, 2]}}]}, False),
         ({"seed": ""}, {"sweep": DRAWN, "search": POPULATION}, False),
@@ -27,9 +30,9 @@ POPULATION = SEARCH | {"method": "population", "every": 1, "generations": 2}
 )
 def test_settings_that_are_computed_once(fields, content, once):
     spec = parse_job({"kernel": "train_rnn", **content}, "job")
-    store = SimpleNamespace(
-        job=SimpleNamespace(spec=spec), description=SimpleNamespace(fields=fields)
-    )
+    # A kernel with the field `g`, as `esn` has it, draws without a field `seed`.
+    description = Description({}, fields=fields, draws="g" in fields)
+    store = SimpleNamespace(job=SimpleNamespace(spec=spec), description=description)
     assert computes_once(store) == once
 
 
