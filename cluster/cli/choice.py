@@ -62,10 +62,10 @@ def choose_executor(spec: JobSpec, store: str, address: str | None, failed: bool
     )
 
 
-def workers_here(spec: JobSpec, store: str) -> int:
-    """How many shards a run of the job would compute at a time on this machine, as far as is known without a Ray."""
+def workers_here(spec: JobSpec, executor: str) -> int:
+    """How many shards an executor would compute at a time on this machine, as far as is known without a Ray."""
     run = spec.run
-    if run.workers or choose_executor(spec, store, None).name == "serial":
+    if run.workers or executor == "serial":
         return run.workers or 1
     cores, gpus = len(os.sched_getaffinity(0)) / run.cpus_per_worker, len(_gpus())
     # As cluster.ray.pool counts them.

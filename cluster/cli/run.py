@@ -10,7 +10,7 @@ import typer
 import yaml
 
 from cluster.cache import prune_compilation_cache
-from cluster.cli.choice import make_executor, workers_here
+from cluster.cli.choice import choose_executor, make_executor, workers_here
 from cluster.cli.display import (
     err,
     out,
@@ -26,13 +26,11 @@ from cluster.cli.options import (
     ExecutorName,
     Failed,
     GatherExecutor,
-    JobWords,
     Overrides,
     RayAddress,
     ResultsPath,
     StorePath,
     Trust,
-    one_file,
     split_words,
 )
 from cluster.cli.outcome import draw
@@ -53,15 +51,17 @@ from jobs.spec.trust import trust as trust_base
 from jobs.storage.addresses import local_path
 from jobs.store.store import Store
 
+JobFiles = Annotated[
+    list[str],
+    typer.Argument(
+        help="job files, run in order; key.path=value overrides a field, as --set does",
+        show_default=False,
+    ),
+]
+
 
 def run(
-    job_files: Annotated[
-        list[str],
-        typer.Argument(
-            help="job files, run in order; key.path=value overrides a field, as --set does",
-            show_default=False,
-        ),
-    ],
+    job_files: JobFiles,
     store: ResultsPath = None,
     overrides: Overrides = None,
     address: RayAddress = None,
@@ -182,7 +182,7 @@ def _say_data(data: Sequence[str]) -> None:
 
 
 def plan(
-    job: JobWords,
+    job_files: JobFiles,
     store: Annotated[str | None, typer.Option(help="a store to take measured times from")] = None,
     overrides: Overrides = None,
     workers: Annotated[
@@ -195,8 +195,7 @@ def plan(
     from jobs.report.summary import plan_rows
     from jobs.run.prepare import prepare_here
 
-    path, changes = one_file(job, overrides)
-    for stage in (stages := read_stages(path, changes, store)):
+    for stage in (stages := _stages(job_files, overrides or [], store, None)):
         before = {s.name: s.address for s in stages[: stages.index(stage)]}
         waits = [name for name in stage.needs() if not Store.exists(before.get(name, ""))]
         if waits and set(waits) <= before.keys():
@@ -204,9 +203,11 @@ def plan(
             continue
         spec = stage.spec(before)
         with told_if_slow("planning", as_json or not err.is_terminal):
-            n = workers or workers_here(spec, stage.address)
+            name = "ray" if workers else choose_executor(spec, stage.address, None).name
+            n = workers or workers_here(spec, name)
             ready = prepare_here(spec, stage.base, stage.where, n)
         rows, total = plan_rows(ready, stage.address, n)
+        total["planned_for"] = f"{name}, {count(n, 'worker')}"
         preset = meaning(stage.content, ready.kernel, stage.where)
         if as_json:
             told = {"preset": preset} if preset else {}

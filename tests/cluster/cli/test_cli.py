@@ -210,6 +210,15 @@ def test_plan_writes_nothing_and_learns_the_time(ctd, job_file, monkeypatch):
     assert more["estimated_s"] > 0
     assert "left" not in more
     assert "result_MB" in ctd("plan", path)[1]
+    assert after["planned_for"] == "serial, 1 worker"
+    assert re.search("planned_for +ray, 3 workers", ctd("plan", path, "--workers", "3")[1])
+
+
+def test_plan_takes_several_files_as_run_does(ctd, job_file, tmp_path):
+    first, second = job_file(TOY), tmp_path / "second.yaml"
+    second.write_text(TOY)
+    code, out, _ = ctd("plan", first, second, "sweep.seeds=2", "--json")
+    assert (code, out.count('"planned_for"')) == (0, 2)
 
 
 def test_kernels_new_schema(ctd, job_file):
@@ -477,7 +486,7 @@ def test_run_refuses_store_path(ctd, job_file, network, store, said):
             ["plan", "stages.fine-tune.params.rate=3"],
             "stages.fine-tune.params.rate=3: overrides fields of a job file",
         ),
-        (["plan", "a.yaml", "b.yaml"], "a.yaml, b.yaml: 2 job files given"),
+        (["submit", "a.yaml", "b.yaml"], "a.yaml, b.yaml: 2 job files given"),
         (["submit", "seed=4"], "seed=4: overrides fields of a job file; give the file too"),
         (["plan", f"sweep.grid.n={list(range(99))}"], "overrides fields of a job file; give"),
         (["status", "a" * 300], "the name is too long; file systems take 255 bytes"),
