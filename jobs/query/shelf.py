@@ -38,7 +38,7 @@ from jobs.spec.job import leaves
 from jobs.storage import objects
 from jobs.storage.addresses import without_ending
 from jobs.store.arrays import attributes
-from jobs.store.card import Card, read_card
+from jobs.store.card import Card, read_card, searched
 from jobs.store.finding import Read as ReadObject
 from jobs.store.finding import find_stores, walk
 from jobs.store.store import Store
@@ -195,11 +195,6 @@ def fixed(store: Store) -> dict[str, Any]:
     params = leaves(attributes(store.results(0))["params"])
     found = {path: value for path, value in params.items() if not is_varied(path)}
     return {"kernel": spec.kernel, "job_seed": spec.seed, **found}
-
-
-def searched(store: Store) -> Sequence[str]:
-    """The fields that the search of a store proposes or changes."""
-    return list(getattr(store.job.spec.search, "params", ()))
 
 
 def short_names(addresses: Sequence[str]) -> list[str]:

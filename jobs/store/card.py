@@ -46,6 +46,7 @@ class Card(Note):
     kernel: str
     name: str
     swept: tuple[str, ...]
+    """What was swept, after what the search proposes or changes."""
     items: Whole
     done: Whole
     failed: Whole
@@ -90,6 +91,11 @@ def current_card(store: Store) -> Card:
     return write_card(store, store.committed.markers(), stamp)
 
 
+def searched(store: Store) -> Sequence[str]:
+    """The fields that the search of a store proposes or changes."""
+    return list(getattr(store.job.spec.search, "params", ()))
+
+
 def n_dropped(spec: JobSpec, markers: Sequence[Marker]) -> int:
     """The number of items that a search took out; without a search the outcome of this name is the kernel's own."""
     return sum(marker.outcomes.get("dropped", 0) for marker in markers) if spec.search else 0
@@ -109,7 +115,7 @@ def write_card(store: Store, markers: list[Marker], stamp: str) -> Card:
     content = {
         "kernel": spec.kernel,
         "name": spec.name or "",
-        "swept": tuple(store.swept),
+        "swept": tuple(dict.fromkeys([*searched(store), *store.swept])),
         "items": store.job.plan.n_items,
         "done": sum(marker.n_items for marker in markers) - failed - dropped,
         "failed": failed,

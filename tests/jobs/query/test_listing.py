@@ -20,7 +20,7 @@ from jobs.run.worker import SerialExecutor
 from jobs.storage import connect, objects
 from jobs.storage.checksums import checksummed, read_verified
 from jobs.store import card as card_module
-from jobs.store.card import Note, read_card, read_note, write_note
+from jobs.store.card import Note, current_card, read_card, read_note, write_note
 from jobs.store.finding import walk
 from jobs.store.store import Store
 
@@ -62,6 +62,13 @@ def size(path):
         for folder, _, names in os.walk(path)
         for name in names
     )
+
+
+def test_a_search_lists_what_it_proposes(tmp_path):
+    laws = {"rate": {"uniform": [0.01, 0.3]}}
+    search = {"method": "optuna", "metric": "loss", "trials": 3, "params": laws}
+    store = make(tmp_path / "o.zarr", {**HALVING, "sweep": {}, "search": search})
+    assert current_card(store).swept == ("rate", "seed")
 
 
 def test_list_says_what_each_store_says(lab):
