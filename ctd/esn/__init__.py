@@ -27,7 +27,16 @@ from ctd.esn import series
 from ctd.esn.force import Now, Rls, begin, force_pass, free_step
 from ctd.esn.params import EchoState as EchoState
 from ctd.esn.plots import figure, plots
-from ctd.esn.replay import EXPONENT, REPLAYED, Replay, Stretch, free_run, largest_exponent, replay
+from ctd.esn.replay import (
+    EXPONENT,
+    REPLAYED,
+    TRACES,
+    Replay,
+    Stretch,
+    free_run,
+    largest_exponent,
+    replay,
+)
 from ctd.esn.reservoir import Weights, draw
 from ctd.esn.ridge import memory_capacity, ridge_fit, teacher_forced
 from ctd.esn.summary import MEMORY, SHOWN, SWEPT, reduce, reduced_of
@@ -69,7 +78,7 @@ DIMS = {
     "memory_capacity": Var((), "1", "sum of `memory` over the delays", True),
     **EXPONENT,
     "readout_weights": Var(("output", "feature"), "1", "readout, the constant last"),
-    "trace": Var(("time", "output"), "1", "outputs of the first replay of the test range"),
+    **TRACES,
     **{
         f"weights.{name}": Var(axes, "1", f"weight {name} of the closed network, see ctd.cells")
         for name, axes in CELLS["leaky"].axes.items()
@@ -246,7 +255,7 @@ def result(
         # At the first sample the last target is fed back, after which the network is closed.
         values["replay_state"] = free_step(static, w, readout, now, x[0])[0].units.a
     if "traces" in static.record:
-        values["trace"] = found.outputs[0]
+        values |= {"trace": found.outputs[0], "trace_target": found.targets[0]}
     return values
 
 

@@ -27,7 +27,7 @@ from pydantic import Field, field_validator, model_validator
 from ctd.cells import Weights
 from ctd.esn.params import TARGET_TEXT, OfSeries, Target, check_horizon
 from ctd.esn.plots import errors, replayed, success, varied_fields
-from ctd.esn.replay import REPLAYED, Replay, compared
+from ctd.esn.replay import REPLAYED, TRACES, Replay, compared
 from ctd.esn.series import Series, load_series
 from ctd.esn.summary import SHOWN, Options, reduce, reduced_of
 from ctd.kernel import Coordinate, Data, Outcome, Static, Traced, Values, Var, View, one_shot
@@ -77,7 +77,7 @@ class Polynomial(OfSeries):
     )
     record: Static[tuple[Literal["traces"], ...]] = Field(
         (),
-        description="further results to store; traces: the first replay. Weights are always stored",
+        description="further results to store; traces: the first replay and its target. Weights are always stored",
     )
 
     segment: Traced[int] = Field(
@@ -137,7 +137,7 @@ DIMS = {
     "outcome": Var((), "1", "how the item ended"),
     "train_nrmse": Var((), "1", "NRMSE over the segment, one sample ahead or with inputs"),
     **REPLAYED,
-    "trace": Var(("time", "output"), "1", "outputs of the first replay of the test range"),
+    **TRACES,
     "weights.coefficients": Var(("output", "feature"), "1", "C, the coefficients of the features"),
     "weights.monomials": Var(
         ("feature", "factor"), "1", "factors of each feature: 0 stands for 1, i for entry i of `h0`, counted from 1"
@@ -308,7 +308,7 @@ def run(
     values["train_nrmse"] = jnp.sqrt(jnp.mean((o @ found.T - f) ** 2) / shared.variance)
     values |= {"outcome": outcome, "weights.h0": _state(static, x, at - 1)}
     if "traces" in static.record:
-        values["trace"] = test.outputs[0]
+        values |= {"trace": test.outputs[0], "trace_target": test.targets[0]}
     return values
 
 

@@ -159,7 +159,7 @@ class EchoState(OfSeries):
     record: Static[tuple[Literal["readout", "weights", "traces", "lyapunov"], ...]] = Field(
         (),
         description="further results to store. readout; weights: the network with its feedback folded in, and where its replay begins; "
-        "traces: the first replay; lyapunov: the largest exponent, whatever the length of `test` where the network has no inputs",
+        "traces: the first replay and its target; lyapunov: the largest exponent, whatever the length of `test` where the network has no inputs",
     )
 
     g: Traced[float] = Field(1.5, ge=0, description="gain or spectral radius, see `scale`")

@@ -31,6 +31,12 @@ REPLAYED = {
 }
 """The results of replays, which `esn` and `esn.nvar` have."""
 
+TRACES = {
+    "trace": Var(("time", "output"), "1", "outputs of the first replay of the test range"),
+    "trace_target": Var(("time", "output"), "1", "targets of that replay"),
+}
+"""The first replay, which both kernels store for `record: [traces]`."""
+
 TRANSIENT, STEPS, MEAN_OVER = 1000, 20_000, 500
 """Steps of a Lyapunov exponent, as `fixed_points.exponents` has them by default: before the measurement, of it, of a mean of which
 its error is made."""
@@ -63,6 +69,7 @@ class Replay(NamedTuple):
     valid_samples: Float[Array, ""]
     """Mean number of samples before the error of a replay exceeds `valid_error` standard deviations."""
     outputs: Float[Array, "s h m"]
+    targets: Float[Array, "s h m"]
 
 
 class Stretch(NamedTuple):
@@ -100,6 +107,7 @@ def compared(valid_error: float, z: Array, y: Array, variance: Array) -> Replay:
         jnp.sqrt(jnp.mean(error[:, -1])),
         jnp.mean(valid.astype(z.dtype)),
         z,
+        y,
     )
 
 

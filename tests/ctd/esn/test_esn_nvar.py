@@ -78,6 +78,7 @@ def test_forecast_is_that_of_numpy(forecast):
         error = o[now] @ c.T + y[now] - y[new]
         expected = np.sqrt(np.mean(error**2)) / deviation(y)
         assert found["train_nrmse"][segment] == pytest.approx(expected, rel=1e-6)
+        np.testing.assert_array_equal(found["trace_target"][segment], y[at + 400 :][:44])
         last = [y[at + 399], y[at + 398]]
         for z in found["trace"][segment]:
             last = [last[0] + c @ observed(np.concatenate(last)[None], 1, 1)[0], last[0]]

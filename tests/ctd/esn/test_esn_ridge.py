@@ -129,6 +129,8 @@ def test_ridge_step_by_step(given, tol):
     assert found["outcome"] == esn.DONE
     assert relative(found["readout_weights"], readout) < tol
     assert relative(found["trace"], trace) < tol
+    first = params.washout + bool(params.test) * (params.train + params.validation)
+    np.testing.assert_array_equal(found["trace_target"], shared.targets[first : first + len(trace)])
     assert found["replay_nrmse"] == pytest.approx(nrmse, rel=100 * tol)
     assert found["replay_last_nrmse"] == pytest.approx(last, rel=100 * tol)
     assert found["valid_time"] == pytest.approx(valid, rel=100 * tol)
