@@ -133,23 +133,21 @@ def _over_two(shown: Shown, varied: list[str], group: Group) -> Plot:
     elif shown.name == "nrmse_median":
         value, scale = _log(value), Scale(f"log10 {label}")
     x, y = (np.asarray(reduced[name], float) for name in (first, second))
-    along = [_label(name, group) for name in (first, second)]
+    across, up = (_label(name, group) for name in (first, second))
     if len(np.unique(x)) * len(np.unique(y)) > SPARSE * len(x):
         text = [
             f"{first} {a:.4g}, {second} {b:.4g}: {c:.4g}"
             for a, b, c in zip(x, y, value, strict=True)
         ]
         points = Points(x, y, colour=value, text=text)
-        axes = [Axis(name, log=is_wide(at)) for name, at in zip(along, (x, y), strict=True)]
+        axes = Axis(across, log=is_wide(x)), Axis(up, log=is_wide(y))
         note += f"; points differ in {', '.join(others)}, too" if others else ""
         return Plot(shown.title, [points], *axes, scale, note=f"{note}.")
     if others:
         kind = "mean" if shown.best is None else "best value"
         note += f"; {kind} over {', '.join(others)}"
     xs, ys, z = on_grid(x, y, value, shown.best)
-    axes = [
-        Axis(name, ticks=[tick(v) for v in at]) for name, at in zip(along, (xs, ys), strict=True)
-    ]
+    axes = Axis(across, ticks=[tick(v) for v in xs]), Axis(up, ticks=[tick(v) for v in ys])
     return Plot(shown.title, [Image(z)], *axes, scale, note=f"{note}.")
 
 
