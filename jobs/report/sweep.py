@@ -193,8 +193,7 @@ def overview(store: Store, metric: str) -> Plot | None:
                 looks = {"colour": [shade]}
             layers.append(Lines(at, middle, "" if shaded else name or "median", **looks))
     notes = ["Each mark is an item; lines are medians over items with equal values."]
-    if len(others) > 1:
-        notes.append(f"Over all values of {', '.join(others[1:])}.")
+    notes += [f"Over all values of {', '.join(others[1:])}."] * (len(others) > 1)
     notes.append(left_out(int((columns["status"] == "failed").sum()), "failed item"))
     return Plot(
         f"{metric} against {first}",
