@@ -17,6 +17,9 @@ from numpy.typing import ArrayLike
 from ctd.containers import opened_hdf5, opened_zip, read_array, read_datasets
 from ctd.replacing import replacing
 
+CONDITION = "condition"
+"""Name of the conditions of all trials, (trial,), in a file that names no splits."""
+
 TRIAL_AXES = {
     "inputs": ("trial", "time", "input"),
     "hiddens": ("trial", "time", "state"),
@@ -143,6 +146,49 @@ def read_arrays(path: str | Path, name: str) -> dict[str, np.ndarray]:
         return read_npz(path)
     with Path(path).open("rb") as file:
         return {name: read_array(path, file, Path(path).stat().st_size)}
+
+
+SPLITS = ("train", "train_encod_data", "train_recon_data", "eval", "valid_encod_data")
+"""Any of these names says that a file of trials names its splits."""
+
+
+def unsplit(path: str, arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """The trials (time, unit) of an .npz file that names no splits, in the file's order: of one array (trial, time, unit), or an
+    array for each.
+
+    Raises ValueError, naming the file.
+
+    >>> len(unsplit("spikes.npz", {"spikes": np.ones((10, 8, 3))})), len(unsplit("spikes.npz", {"a": np.ones((8, 3))}))
+    (10, 1)
+    """
+    listed = list(arrays.items())
+    if not listed:
+        raise ValueError(
+            f"data: {path}: holds no trials; numpy.savez(path, spikes=counts), (trial, time, unit)"
+        )
+    # One array of all trials needs no names.
+    whole = [name for name, array in listed if array.ndim == 3]
+    if len(listed) == 1 and whole:
+        return list(listed[0][1])
+    if len(whole) > 1:
+        raise ValueError(
+            f"data: {path}: {', '.join(whole)} are {len(whole)} arrays (trial, time, unit), whose names do not say which trials are "
+            "for what; did you mean 'train' and 'eval'? numpy.savez(path, train=..., eval=...)"
+        )
+    if whole:
+        others = ", ".join(name for name in arrays if name != whole[0])
+        raise ValueError(
+            f"data: {path}: beside {whole[0]}, (trial, time, unit), no other array is expected without names that say which "
+            f"trials are for what; leave {others} out, or numpy.savez(path, train=..., eval=..., eval_condition=...); "
+            f"the conditions of all trials are called {CONDITION}"
+        )
+    for name, trial in listed:
+        if trial.ndim != 2 or trial.shape[1] != listed[0][1].shape[-1]:
+            raise ValueError(
+                f"data: {path}: {name} has the shape {trial.shape}; one array (trial, time, unit) expected, or an array "
+                f"(time, unit) for each trial, with the units of the first, {listed[0][0]} {listed[0][1].shape}"
+            )
+    return [trial for _, trial in listed]
 
 
 def read_trials(path: str | Path) -> dict[str, np.ndarray]:

@@ -15,16 +15,12 @@ from collections.abc import Mapping
 import numpy as np
 
 from ctd.containers import opened_zip
-from ctd.data import read_arrays
+from ctd.data import CONDITION, SPLITS, read_arrays, unsplit
 from ctd.kernel import View
 from ctd.lfads.checks import check_entries
 from ctd.lfads.chop import Recordings
 from ctd.lfads.params import Model
 from ctd.words import count
-
-CONDITION = "condition"
-NAMED = ("train", "train_encod_data", "train_recon_data", "eval", "valid_encod_data")
-"""Any of these names says that the file names its splits."""
 
 
 def read_numpy(path: str, inputs: View[Model]) -> Mapping[str, Recordings]:
@@ -38,10 +34,12 @@ def read_numpy(path: str, inputs: View[Model]) -> Mapping[str, Recordings]:
     {'train': (8, 8, 3), 'eval': (2, 8, 3)}
     """
     arrays = read_arrays(path, "trials")
-    if any(name in arrays for name in NAMED):
+    if any(name in arrays for name in SPLITS):
         return arrays
     condition = arrays.pop(CONDITION, None)
-    trials = _trials(path, arrays, inputs.likelihood)
+    for name, array in arrays.items():  # while entries still have the file's names
+        check_entries(f"data: {path}: {name}", array, inputs.likelihood)
+    trials = unsplit(path, arrays)
     if condition is not None and condition.shape != (len(trials),):
         raise ValueError(
             f"data: {path}: {CONDITION} has the shape {condition.shape}; one number for each of the {len(trials)} trials expected"
@@ -97,7 +95,7 @@ def splits_by_number(path: str) -> bool:
     if not path.endswith(".npz"):
         return path.endswith(".npy")
     with opened_zip(path, "an .npz file") as archive:
-        return not {name.removesuffix(".npy") for name in archive.namelist()} & {*NAMED}
+        return not {name.removesuffix(".npy") for name in archive.namelist()} & {*SPLITS}
 
 
 def is_evaluation(n: int, every: int) -> np.ndarray:
@@ -107,33 +105,3 @@ def is_evaluation(n: int, every: int) -> np.ndarray:
     array([False, False,  True, False, False,  True, False])
     """
     return np.arange(n) % every == every - 1
-
-
-def _trials(path: str, arrays: dict[str, np.ndarray], likelihood: str) -> list[np.ndarray]:
-    """All trials (time, unit), in the file's order. Entries are checked here, while they still have the file's names."""
-    for name, array in arrays.items():
-        check_entries(f"data: {path}: {name}", array, likelihood)
-    listed = list(arrays.items())
-    # One array of all trials needs no names.
-    whole = [name for name, array in listed if array.ndim == 3]
-    if len(listed) == 1 and whole:
-        return list(listed[0][1])
-    if len(whole) > 1:
-        raise ValueError(
-            f"data: {path}: {', '.join(whole)} are {len(whole)} arrays (trial, time, unit), whose names do not say which trials are "
-            "for what; did you mean 'train' and 'eval'? numpy.savez(path, train=..., eval=...)"
-        )
-    if whole:
-        others = ", ".join(name for name in arrays if name != whole[0])
-        raise ValueError(
-            f"data: {path}: beside {whole[0]}, (trial, time, unit), no other array is expected without names that say which "
-            f"trials are for what; leave {others} out, or numpy.savez(path, train=..., eval=..., eval_condition=...); "
-            f"the conditions of all trials are called {CONDITION}"
-        )
-    for name, trial in listed:
-        if trial.ndim != 2 or trial.shape[1] != listed[0][1].shape[-1]:
-            raise ValueError(
-                f"data: {path}: {name} has the shape {trial.shape}; one array (trial, time, unit) expected, or an array "
-                f"(time, unit) for each trial, with the units of the first, {listed[0][0]} {listed[0][1].shape}"
-            )
-    return [trial for _, trial in listed]

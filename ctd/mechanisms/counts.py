@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ctd.data import read_arrays
+from ctd.data import CONDITION, SPLITS, read_arrays, unsplit
 from ctd.late import Array, Float, Int, jax, jnp, lax
 
 SPREAD = 0.5
@@ -94,6 +94,10 @@ def factors_of(
 def read_counts(path: str, dataset: str, n_bins: int) -> np.ndarray:
     """The counts (trial, time, unit) int32 of a file, cut to `n_bins`. Raises ValueError, naming file and dataset."""
     found = read_arrays(path, dataset)
+    if path.endswith(".npz") and not found.keys() & {dataset, *SPLITS}:
+        trials = unsplit(path, {name: array for name, array in found.items() if name != CONDITION})
+        shortest = min(map(len, trials), default=0)
+        found = {dataset: np.stack([trial[:shortest] for trial in trials])}
     if dataset not in found:
         raise ValueError(
             f"data: {path}: has no dataset {dataset}; it has {', '.join(sorted(found))}; give its name as `dataset`"

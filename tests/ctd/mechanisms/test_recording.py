@@ -35,6 +35,16 @@ def test_train_and_eval_are_joined_and_cut(tmp_path):
     np.testing.assert_array_equal(found[12:], counts(5)[:, :20])
 
 
+def test_files_that_name_no_splits_are_read_as_lfads_reads_them(tmp_path):
+    """An array of all trials, or one for each trial, of any lengths, with or without conditions."""
+    listed = {f"arr_{k}": trial for k, trial in enumerate(counts())} | {"arr_3": counts()[3, :25]}
+    for arrays in ({"spikes": counts()}, listed):
+        for more in ({}, {"condition": np.arange(12)}):
+            np.testing.assert_array_equal(
+                given(tmp_path, **arrays, **more)().counts, counts()[:, :20]
+            )
+
+
 SPOILT = {
     "rates": ({"train": counts() + 0.5}, "my.npz: train holds"),
     "negative": ({"train": counts() - 1}, "spike counts 0, 1, 2, ... expected"),
@@ -42,7 +52,16 @@ SPOILT = {
     "flat": ({"train": counts()[0]}, "train has the shape \\(30, 6\\)"),
     "text": ({"train": np.full((2, 20, 6), "a")}, "my.npz"),
     "nan": ({"train": np.where(counts() > 2, np.nan, counts())}, "train holds nan"),
-    "name": ({"spikes": counts()}, "has no dataset train; it has spikes"),
+    "name": ({"eval": counts()}, "has no dataset train; it has eval"),
+    "names": (
+        {"spikes": counts(), "rest": counts()},
+        "spikes, rest are 2 arrays .*; did you mean 'train' and 'eval'",
+    ),
+    "short trial": (
+        {"a": counts()[0], "b": counts(bins=19)[0]},
+        "has 19 bins a trial, but the atlas has 20",
+    ),
+    "only conditions": ({"condition": np.arange(3)}, "holds no trials"),
     "units": ({"train": counts(), "eval": counts(units=5)}, "train has 6 units, but eval has 5"),
     "silent": ({"train": counts() * (np.arange(6) != 3)}, "unit 3 never spikes"),
     "few": ({"train": counts(units=2)}, "has 2 units, of which 3 factors"),
