@@ -35,6 +35,12 @@ TRUNCATE = 4
 STILL = 1e-3
 """A run rests that moves by less than this share of the range of the data: rounding moves it by some 1e-7."""
 
+LONG = 10_000
+"""Least steps of the run of which the exponent is measured: over the few of a trial, that of a cycle may be far from 0."""
+
+RUNS = 8
+"""Recordings from whose runs it is measured, the first ones, where these are run on."""
+
 MIXTURE, TANGENT = 1, 2
 """Folded into the key of an item's minibatches, of which steps are folded in from 16 on."""
 
@@ -192,25 +198,25 @@ def prediction_error(
 
 def largest_exponent(
     step: Callable[[Array, Array], Array],
-    states: Float[Array, "time unit"],
+    h: Float[Array, "unit"],
     s: Float[Array, "time n_in"],
     key: jax.Array,
-) -> Float[Array, ""]:
-    """The largest Lyapunov exponent (1/step) along states: the mean growth of a tangent vector (Benettin et al. 1980).
+) -> tuple[Float[Array, ""], Float[Array, "unit"]]:
+    """The largest Lyapunov exponent (1/step) of a run from h on: the mean growth of a tangent vector (Benettin et al. 1980); its end.
 
-    states: those before the steps whose inputs are s. The first tenth turns the vector, and does not count.
+    s: the inputs of its steps. The first tenth turns the vector, and does not count.
     """
-    v = jax.random.normal(key, states.shape[1:], states.dtype)
+    v = jax.random.normal(key, h.shape, h.dtype)
 
-    def carry(v: Array, at: tuple[Array, Array]) -> tuple[Array, Array]:
-        h, s_now = at
-        new = jax.jvp(lambda h: step(h, s_now), (h,), (v,))[1]
+    def carry(at: tuple[Array, Array], s_now: Array) -> tuple[tuple[Array, Array], Array]:
+        h, v = at
+        h, new = jax.jvp(lambda h: step(h, s_now), (h,), (v,))
         size = jnp.linalg.norm(new)
         # A vector that a step contracts to 0 gives log 0 = -inf, and divided by 1 it stays 0 in place of NaN.
-        return new / jnp.where(size > 0, size, 1), jnp.log(size)
+        return (h, new / jnp.where(size > 0, size, 1)), jnp.log(size)
 
-    _, logs = lax.scan(carry, v / jnp.linalg.norm(v), (states, s))
-    return jnp.mean(logs[len(states) // 10 :])
+    (h, _), logs = lax.scan(carry, (h, v / jnp.linalg.norm(v)), s)
+    return jnp.mean(logs[len(s) // 10 :]), h
 
 
 # --- of a fit -------------------------------------------------------------------------------------
@@ -262,13 +268,32 @@ def measured(
     ahead = lambda x, s: observed(p, free(cell, p, states_of(p, x), s)[-1], channels)
     # One recording after the other: each is predicted from all of its samples at once.
     errors = lax.map(lambda one: prediction_error(ahead, one[0], one[1], static.ahead), (x, s))
-    step = lambda h, s: cell.step(p, h, s)
-    at = jax.random.fold_in(key, TANGENT)
-    # The step from h_t takes the input s_(t+1).
-    grown = jax.vmap(lambda h, s: largest_exponent(step, h[:-1], s[1:], at))
     found["peak_frequency"] = peak(y)[0]
-    found |= {"prediction_error": jnp.mean(errors), "exponent": jnp.mean(grown(states, inputs))}
+    found["prediction_error"] = jnp.mean(errors)
+    found |= _run_on(cell, p, x, run, jax.random.fold_in(key, TANGENT))
     return {name: jnp.where(fine, value, jnp.nan) for name, value in found.items()}
+
+
+def _run_on(
+    cell: Cell, p: Parameters, x: Array, run: tuple[Array, Array], key: jax.Array
+) -> dict[str, jax.Array]:
+    """The exponent of free runs (states, inputs), which are run on where no input drives them, and how far they move in the end."""
+    states, inputs = run
+    # The step from h_t takes the input s_(t+1).
+    s, driven = inputs[:, 1:], inputs.shape[2] > 0
+    if not driven:
+        states = states[:RUNS]
+        s = jnp.zeros((len(states), max(LONG, s.shape[1]), 0), x.dtype)
+    step = lambda h, s: cell.step(p, h, s)
+    grown, ends = jax.vmap(lambda h, s: largest_exponent(step, h, s, key))(states[:, 0], s)
+    found = {"exponent": jnp.mean(grown)}
+    if not driven:
+        # As many steps as a recording has.
+        last = jax.vmap(lambda h: free(cell, p, h, jnp.zeros((x.shape[1], 0), x.dtype)))(ends)
+        spread = lambda y: jnp.sqrt(jnp.mean(jnp.var(y, axis=1)))  # within runs, over all channels
+        share = spread(observed(p, last, x.shape[2])) / spread(x)
+        found["end_spread"] = jnp.where(jnp.isfinite(last).all(), share, jnp.inf)
+    return found
 
 
 def _distances(

@@ -16,6 +16,7 @@ MEASURES = ("d_stsp", "d_h", "prediction_error", "exponent")
 REDUCED = {
     "item": Var(("rank",), "item", "item id, by increasing D_stsp; runs at rest are left out"),
     **{name: Var(("rank",), "1", f"{name} of that fit") for name in MEASURES},
+    "end_spread": Var(("rank",), "1", "sd of its run after 10,000 steps or more, over that of the data"),
     "peak_frequency": Var(("rank",), "1/time", "frequency at which its run has most power, per unit of dt", may_be_nan=True),
     "data_peak_frequency": Var(("rank",), "1/time", "the same of the data", may_be_nan=True),
     **{f"data_{name}": Var(("rank",), "1", f"{name} of one half of the data against the other: what a good fit comes to") for name in ("d_stsp", "d_h")},
@@ -37,8 +38,9 @@ def reduce(
     found = {name: np.asarray(results[name], float) for name in MEASURES}
     order = ranked(results, "d_stsp")[: options.n_best]
     out: dict[str, np.ndarray] = {"item": np.asarray(columns["item"])[order]}
-    if "peak_frequency" in results:  # older stores have none
-        out["peak_frequency"] = np.asarray(results["peak_frequency"], float)[order]
+    for name in ("end_spread", "peak_frequency"):
+        if name in results:  # older stores have none; driven runs are not run on
+            out[name] = np.asarray(results[name], float)[order]
     of_data = peak(np.asarray(shared.measured.x, float), np)[0] / inputs.dt
     data = of_halves(inputs, shared.measured.x) | {"peak_frequency": of_data}
     out |= {f"data_{name}": np.full(len(order), value) for name, value in data.items()}

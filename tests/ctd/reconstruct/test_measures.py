@@ -1,6 +1,7 @@
 """The measures of reconstruct against NumPy and SciPy from their formulas."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -110,12 +111,25 @@ def test_prediction_error_numpy():
 def test_largest_exponent_of_the_logistic_map():
     """ln 2 at r = 4."""
     step = lambda h, s: 4 * h * (1 - h)
-    states = [np.array([0.3])]
-    for _ in range(1000):
-        states.append(step(states[-1], None))
     exponent = jax.jit(lambda h, key: measures.largest_exponent(step, h, jnp.zeros((1001, 0)), key))
-    found = exponent(np.array(states), jax.random.key(0))
+    found, end = exponent(np.array([0.3]), jax.random.key(0))
     assert found == pytest.approx(np.log(2), abs=0.01)
+    assert 0 < end < 1
+
+
+@pytest.mark.parametrize(("radius", "growth", "spread"), [(1.0, 0, 1), (0.99, np.log(0.99), 0)])
+def test_a_run_of_short_trials_is_run_on(radius, growth, spread):
+    """Of a turn by .3 in other axes, whose vectors grow and shrink in a trial; and of one that decays."""
+    turn = radius * np.array([[np.cos(0.3), -9 * np.sin(0.3)], [np.sin(0.3) / 9, np.cos(0.3)]])
+    cell = SimpleNamespace(step=lambda p, h, s: turn @ h)
+    at = [np.array([[1.0, 0.0], [0.0, 1.0]])]  # (recording, unit)
+    for _ in range(20):  # a period is 20.9
+        at.append(at[-1] @ (turn / radius).T)
+    x = np.stack(at, axis=1)
+    run_on = jax.jit(lambda x: measures._run_on(cell, {}, x, (x, x[..., :0]), jax.random.key(1)))
+    found = run_on(x)
+    assert found["exponent"] == pytest.approx(growth, abs=1e-3)
+    assert found["end_spread"] == pytest.approx(spread, abs=0.02)
 
 
 def test_the_peak_of_a_spectrum():
