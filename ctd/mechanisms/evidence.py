@@ -23,7 +23,7 @@ from ctd.late import Array, Float, jax, jnp
 from ctd.mechanisms.fits import Evidence, Shared, load
 from ctd.mechanisms.plots import figure, plots
 from ctd.mechanisms.reading import FEATURES, read, velocities
-from ctd.mechanisms.summary import REDUCED, Options, reduce
+from ctd.mechanisms.summary import REDUCED, TRUST, Options, reduce
 
 READ, NONE, UNFITTED = range(3)
 
@@ -115,7 +115,10 @@ kernel = Kernel(
     reduce=reduce,
     reduced=REDUCED,
     Options=Options,
-    summary=("recording_item", "true", "verdict", "probability"),
+    summary=(
+        "recording_item", "true", "verdict", "probability", "runner_up", "runner_up_probability",
+        "atlas_recordings", *(f"atlas_{name}" for name in TRUST),
+    ),
     plots=plots,
     figure=figure,
     advances=lambda inputs: 1,

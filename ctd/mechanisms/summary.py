@@ -34,12 +34,18 @@ class Options(BaseModel):
     folds: int = Field(5, gt=1, description="parts of the members, each judged by the others")
 
 
+TRUST = ("accuracy", "accuracy_plain", "calibration")
+"""Columns of an atlas's table of sizes that say how far to trust a verdict."""
 _R, _S, _C = ("recording",), ("size",), ("left_out",)
 REDUCED = {
     "recording_item": Var(_R, "1", "item of the recording in its stage"),
-    "true": Var(_R, "1", "mechanism that made it"),
+    "true": Var(_R, "1", "mechanism that made it", usual=UNKNOWN),
     "verdict": Var(_R, "1", "mechanism with the largest probability, if that is at least `sure`"),
     "probability": Var(_R, "1", "the largest probability"),
+    "runner_up": Var(_R, "1", "what has the next probability"),
+    "runner_up_probability": Var(_R, "1", "that probability"),
+    "atlas_recordings": Var(_R, "1", "recordings of the atlas, of the nearest size, by which it was placed"),
+    **{f"atlas_{name}": Var(_R, "1", f"{name} of the atlas at this size (table size)") for name in TRUST},
     **{f"p_{name}": Var(_R, "1", f"probability of {name}, by a classifier that has not seen this member") for name in NAMES},
     "p_none": Var(_R, "1", "probability of none of these"),
     "n_neurons": Var(_R, "1", "neurons"),
@@ -269,11 +275,12 @@ def _placed(path: str, table: dict[str, np.ndarray], options: Options) -> dict[s
     sizes = np.column_stack([atlas["size_n_neurons"], atlas["size_n_trials"]])
     x, of = known(table), known(atlas)
     classes = np.unique(atlas["mechanism"])
-    p = np.zeros((len(x), len(classes) + 1))
+    p, nearest = np.zeros((len(x), len(classes) + 1)), np.zeros(len(x), int)
     for k, (neurons, trials) in enumerate(zip(table["n_neurons"], table["n_trials"], strict=True)):
         # By recordings of the nearest size: how well mechanisms can be told depends on it.
         apart = np.abs(np.log(sizes / [neurons, trials])).sum(1)
-        size = sizes[apart.argmin()]
+        nearest[k] = apart.argmin()
+        size = sizes[nearest[k]]
         here = (atlas["n_neurons"] == size[0]) & (atlas["n_trials"] == size[1])
         y, fold = atlas["mechanism"][here], _folds(atlas["member"][here], options.folds)
         for one in classes:
@@ -283,6 +290,13 @@ def _placed(path: str, table: dict[str, np.ndarray], options: Options) -> dict[s
                 )
         placer = _trained(of[here], y, fold, options)
         p[k] = placer.probabilities(x[k : k + 1])[0]
+    names = np.asarray([*(NAMES[k] for k in classes), NONE])
     found = verdicts(p, classes, options.sure)
+    found |= {
+        "runner_up": names[p.argsort(1)[:, -2]],
+        "runner_up_probability": np.sort(p, 1)[:, -2],
+        "atlas_recordings": atlas["recordings"][nearest],
+        **{f"atlas_{name}": atlas[name][nearest] for name in TRUST},
+    }
     around = {"atlas_place": _components(of, of), "atlas_true": _names(atlas["mechanism"])}
     return found | around | {"place": _components(x, of)}

@@ -162,7 +162,8 @@ def answer(
         # The first with rows; where none has any, the first.
         opens = next((t for t in summaries if len(frames[t])), next(iter(summaries), "items"))
         shown = summaries.get(opens, ["outcome"])
-        facts = kinds(frames[opens], shown)
+        alone = opens in summaries and len(frames[opens]) == 1
+        facts = (row_facts if alone else kinds)(frames[opens], shown)
         # Which result says how well an item did is not known: any may be asked for.
         further = {
             f"the best by {name}": f"ctd best {where} --by {shlex.quote(name)}"
@@ -224,6 +225,16 @@ def kinds(frame: pd.DataFrame, names: Sequence[str]) -> list[tuple[str, str]]:
     rows = frame[texts].astype(str).agg(", ".join, axis=1).to_numpy()
     found, n = np.unique(rows.astype(str), return_counts=True)
     return [(str(found[k]), f"{n[k]:,}") for k in np.argsort(-n, kind="stable")[:MAX_KINDS]]
+
+
+def row_facts(frame: pd.DataFrame, names: Sequence[str]) -> list[tuple[str, str]]:
+    """The values of the only row of a table in the columns `names`, as texts.
+
+    >>> row_facts(pd.DataFrame({"verdict": ["chaos"], "probability": [0.63174]}), ["verdict", "probability"])
+    [('verdict', 'chaos'), ('probability', '0.6317')]
+    """
+    text = lambda value: f"{value:.4g}" if isinstance(value, float) else str(value)
+    return [(name, text(frame[name].iloc[0])) for name in names if name in frame]
 
 
 # --- the HTML around it ---------------------------------------------------------------------------

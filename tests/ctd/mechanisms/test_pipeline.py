@@ -51,6 +51,12 @@ def test_what_is_read_off_fits_is_judged_and_places_a_recording(tmp_path):
         "cannot be told",
     }
     np.testing.assert_allclose(placed["place"], table["place"], atol=1e-9)
+    # How far to trust it: what else it may be, and how the atlas does at this size.
+    p = np.sort([placed[f"p_{name}"] for name in (*NAMES, "none")], axis=0)
+    np.testing.assert_allclose(placed["runner_up_probability"], p[-2])
+    assert placed["atlas_recordings"].tolist() == [9] * 9
+    for name in ("accuracy", "accuracy_plain", "calibration"):
+        assert set(placed[f"atlas_{name}"]) == set(table[name])
 
 
 FITS = ("fits.params.n_batches=200", "fits.params.report_every=100", "fits.params.length=15", "fits.params.hidden=10")  # fmt: skip

@@ -70,12 +70,14 @@ def test_without_a_metric_what_was_found_is_counted(swept):
     cut = first_rows(pd.DataFrame({"gain_index": range(16)}), ["gain_index"])
     assert cut["note"] == "6 of 16 rows; more under Tables"
     assert content["progress"]["counted"] == "done 43, failed 1"
-    points = Content(finished("fixed_points")).all()
+    points = Content(store := finished("fixed_points")).all()
     [answer] = points["answers"]
     assert answer["opens"] == "fixed_point"
-    of_kind = {k: sum(int(n) for text, n in answer["facts"] if text.startswith(k)) for k in ("fixed", "slow")}  # fmt: skip
+    kind = query(store, table="fixed_point")["kind"]
+    of_kind = {k: int((kind == k).sum()) for k in ("fixed", "slow")}
     lead = [f"{n} {kind} point{'s' * (n > 1)}" for kind, n in of_kind.items() if n]
     assert answer["lead"] == ", ".join(lead)
+    assert (["kind", "fixed"] in answer["facts"]) == (len(kind) == 1)  # the values of one row
     assert answer["plots"][0]["title"] == "State space, components 1 and 2"
     assert answer["plots"][0] not in points["groups"][0]["plots"]
 
