@@ -104,6 +104,11 @@ REDUCED = {
         "step",
         "time constant of this leading mode, in steps or units of time; negative: it grows",
     ),
+    "leading_frequency": Var(
+        _P,
+        "1/step",
+        "frequency of this leading mode, per step or unit of time; 0: it does not turn",
+    ),
     "curvature": Var(_P, "1", "smallest eigenvalue of the Hessian of q"),
     "nearest_state": Var(_P, "1", "distance to the nearest candidate state"),
     "outlier": Var(_P, "1", "far from every candidate state"),
@@ -312,6 +317,7 @@ def _linearise(
         "n_marginal": (growth == linear.NEITHER).sum(axis=1),
         "leading": size.max(axis=1, initial=-np.inf if flow else 0),
         "tau": tau[:, 0],
+        "leading_frequency": np.abs(frequency[:, 0]),
         "curvature": d.curvature,
         "error": np.where(slow, np.nan, d.error),  # a slow point has no zero to be off
         "output": output,

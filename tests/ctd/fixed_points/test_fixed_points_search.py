@@ -132,6 +132,7 @@ def test_stability_types(planar, name, jacobian, n_unstable, angle):
     assert planar["leading"][row] == pytest.approx(magnitude, abs=1e-7)
     assert planar["time_constant"][row, 0] == pytest.approx(tau, rel=1e-5)
     assert planar["tau"][row] == planar["time_constant"][row, 0]
+    assert planar["leading_frequency"][row] == pytest.approx(abs(angle) / (2 * np.pi), abs=1e-7)
     assert planar["time_constant_s"][row, 0] == pytest.approx(0.01 * tau, rel=1e-5)
     assert abs(planar["frequency"][row, 0]) == pytest.approx(angle / (2 * np.pi), abs=1e-6)
     assert abs(planar["frequency_hz"][row, 0]) == pytest.approx(
