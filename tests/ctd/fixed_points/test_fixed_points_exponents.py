@@ -30,6 +30,7 @@ def test_exponents_of_lorenz():
     assert found["sum"][0] == pytest.approx(-13 - 2 / 3, abs=5e-4)
     largest, zero, _ = found["exponent"][0]
     assert largest == pytest.approx(0.9056, abs=0.02 + 4 * found["exponent_error"][0, 0])
+    assert found["largest_error"][0] == found["exponent_error"][0, 0]
     assert zero == pytest.approx(0, abs=0.01)
     assert found["dimension"][0] == pytest.approx(2.062, abs=0.005)
 
