@@ -21,9 +21,11 @@ METRICS = {
     "bits_per_spike": "bits a spike, seen units",
     "cosmoothing_bits_per_spike": "bits a spike, held-out units",
     "co_bps": "bits a spike, held-out units together",
+    "co_bps_true": "co_bps of the true rates, which a model can hardly exceed",
     "co_bps_units": "bits a spike of each held-out unit, their mean",
     "fp_bps": "bits a spike, held-out bins",
     "psth_r2": "R2 of averages by condition",
+    "psth_r2_true": "psth_r2 of the true rates",
     "rate_r2": "squared correlation with true rates",
     "rate_r2_weighted": "R2 of rates, units by variance",
     "state_r2_from_true": "R2 of the generator's states from true ones",
@@ -40,10 +42,15 @@ RANKED = {"loss": "eval_loss", "nll": "eval_nll", "last": "eval_loss"}
 """Criterion -> what ranks models that were trained by it."""
 
 REDUCED = {
-    "item": Var(("rank",), "item", "item id, by increasing criterion"),
+    "item": Var(
+        ("rank",), "item", "item id, by increasing eval_loss, or eval_nll with criterion: nll"
+    ),
     "eval_loss": Var(("rank",), "nat", "negative ELBO a trial, all evaluation trials"),
     "eval_nll": Var(("rank",), "nat", "negative log likelihood a trial, all evaluation trials"),
     **{name: Var(("rank",), "1", text) for name, text in METRICS.items()},
+    "co_bps_rank": Var(
+        ("rank",), "1", "rank by co_bps, 0 the best: what the penalties of eval_loss do not enter"
+    ),
     "curve_quantile": Var(("quantile", "batch"), "nat", "quantiles of the evaluation loss"),
     "quantile": Var(("quantile",), "1", "which quantile"),
 }
@@ -62,7 +69,12 @@ def reduce(
     best = order[: options.n_best]
     curves = np.asarray(results["curve.eval.loss"])
     names = ("eval_loss", "eval_nll", *(name for name in METRICS if name in results))
-    return {
+    if "co_bps" in results:
+        above = np.argsort(-np.asarray(results["co_bps"], float)[order], kind="stable")  # NaN last
+        held_out = {"co_bps_rank": np.argsort(above)[: options.n_best]}
+    else:
+        held_out = {}
+    return held_out | {
         "item": np.asarray(columns["item"])[best],
         **{name: np.asarray(results[name])[best] for name in names},
         "curve_quantile": curve_quantiles(curves[order]),

@@ -13,8 +13,9 @@ from ctd.lfads import Model, kernel
 from ctd.lfads.data import make_dataset
 from ctd.lfads.metrics import bits_per_spike
 from ctd.lfads.results import kept
-from ctd.lfads.summary import _order
+from ctd.lfads.summary import _order, reduce
 from ctd.lfads.trained import check_sizes, n_external
+from ctd.rows import Best
 
 
 def abstract(params, given=None):
@@ -166,6 +167,16 @@ def test_last_parameters_rank():
     assert list(_order(params, {"outcome": [0, 0], "eval_loss": np.array([2.0, 1.0])})) == [1, 0]
     with pytest.raises(ValueError, match="criterion: last: schedule plateau and patience go by"):
         model(criterion="last")
+
+
+def test_ranks_by_held_out_units():
+    """Beside those by the loss, of all models that did not diverge; one without a value is the last."""
+    results = {name: np.array([1.0, 2.0, 3.0, 4.0, 5.0]) for name in ("eval_loss", "eval_nll")}
+    results |= {"outcome": np.array([0, 2, 0, 0, 0]), "curve.eval.loss": np.ones((5, 2))}
+    results["co_bps"] = np.array([0.1, 0.9, np.nan, 0.3, 0.2])
+    found = reduce(model(), None, {"item": np.arange(5)}, results, Best(n_best=3))
+    assert found["item"].tolist() == [0, 2, 3]
+    assert found["co_bps_rank"].tolist() == [2, 3, 0]
 
 
 def test_plateau_lowers_the_learning_rate(several):
