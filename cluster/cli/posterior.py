@@ -253,10 +253,10 @@ def _count(
     from ctd.kernel import inputs_of
     from ctd.lfads.numpy_file import splits_by_number
     from ctd.lfads.posterior import n_chunks
-    from jobs.inputs.measure import load_group
+    from jobs.inputs.measure import load_group, with_files
 
     kernel = find_kernel(KERNEL, None)
-    params = validated(kernel.Params, fields, where)
+    params = with_files(validated(kernel.Params, fields, where), base)
     fit = load_group(kernel, params, base)
     inputs = inputs_of(params)
     splits = {"eval_every": inputs.eval_every} if splits_by_number(inputs.data) else {}

@@ -10,7 +10,7 @@ import numpy as np
 
 from ctd.cells import Cell, gru, node
 from ctd.data import read_hdf5
-from ctd.kernel import View
+from ctd.kernel import Kind, View, field_kinds
 from ctd.late import PyTree
 from ctd.lfads.data import Dataset
 from ctd.lfads.params import Model
@@ -128,11 +128,14 @@ def read_core(inputs: View[Model], dataset: Dataset) -> Dataset:
 def posterior_params(
     trained: Mapping[str, Any], store: str, item: int, seed: int
 ) -> dict[str, Any]:
-    """Return the parameters with which `lfads.posterior` infers by a model: those that it was trained with, and its place.
+    """Return the parameters with which `lfads.posterior` infers by a model: those that it was trained with and inference reads, and its place.
 
     trained: the item's parameters, of those that both kernels have. seed: of the job that trained it, whose draws are made again.
     """
-    of_training = {"n_saved", "save", "core", "core_model"}
+    kinds = field_kinds(Model)
+    of_training = {"n_saved", "save", "core", "core_model", "n_batches"}
+    # No traced field but these enters what is inferred; `kl_ramp` and others must fit n_batches.
+    of_training |= {k for k in kinds if kinds[k] is Kind.TRACED} - {"variance_floor", "seed"}
     found = {name: value for name, value in trained.items() if name not in of_training}
     found |= {"weights": f"{store}::{item}", "model": f"{store}::{item}::model"}
     return found | {"of_seed": seed, "of_item": item}

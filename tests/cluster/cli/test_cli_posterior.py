@@ -38,7 +38,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     given = arrays()
     train, evaluation = given["train"], given["eval"]
-    write_hdf5(folder / "spikes.h5", given)
+    np.savez(folder / "spikes.npz", **given)  # whose names are read again, from another folder
     # As many trials in all, which the same program infers.
     others = {"train": np.concatenate([evaluation[-3:], train]), "eval": evaluation[:-3]}
     write_hdf5(folder / "others.h5", others)
@@ -48,7 +48,7 @@ def trained(tmp_path_factory):
         name="train",
         seed=7,
         base=str(folder),
-        params=SIZES | {"data": "spikes.h5"},
+        params=SIZES | {"data": "spikes.npz"},
         sweep={"zip": {"learning_rate": [1e-7, 0.01], "variance_floor": [1e-4, 2e-4]}, "seeds": 1},
         run=ONE_PROGRAM,
     )
@@ -140,6 +140,7 @@ def test_several_models_and_other_trials_go_into_a_store(ctd, trained, kept):
     )
     code, _, err = ctd("posterior", trained, *args)
     assert code == 0, err
+    assert "no effect" not in err
     _, out, _ = ctd("query", "out.zarr", "--columns", "of_item,chunk,variance_floor", "--json")
     found = [
         tuple(row[k] for k in ("of_item", "chunk", "variance_floor")) for row in json.loads(out)
