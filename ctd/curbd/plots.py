@@ -17,8 +17,8 @@ UNITS, BINS = 100, 400
 def _sizes(group: Group, row: int, item: int) -> Plot:
     """The size of the current between each two regions."""
     names = list(group.inputs.regions)
-    size = np.asarray(group.results["current_rms"][row], float)
-    across, down = Axis("source region", ticks=names), Axis("target region", ticks=names)
+    size = np.asarray(group.results["current_rms"][row], float)[::-1]  # rows are drawn upwards
+    across, down = Axis("source region", ticks=names), Axis("target region", ticks=names[::-1])
     scale = Scale("root mean square of the current", low=0.0)
     return Plot(f"Currents between regions, item {item}", [Image(size)], across, down, scale)
 

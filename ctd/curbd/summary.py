@@ -16,6 +16,10 @@ REDUCED = {
     "pvar_median": Var((), "1", "median of pVar over the fits that did not fail"),
     "current_rms_median": Var(("target", "source"), "1", "median over these fits of the current that a unit of `target` gets from `source`"),
     "current_rms_mad": Var(("target", "source"), "1", "median absolute deviation from that"),
+    "current_target": Var(("current",), "1", "region that gets the current"),
+    "current_source": Var(("current",), "1", "region from which it comes"),
+    "current_median": Var(("current",), "1", "median over these fits of its root mean square, that a unit of the target gets"),
+    "current_mad": Var(("current",), "1", "median absolute deviation from that"),
     "failed": Var((), "1", "fits that diverged or were ill-conditioned"),
 }  # fmt: skip
 
@@ -28,11 +32,10 @@ def reduce(
     options: Best,
 ) -> dict[str, np.ndarray]:
     """The fits with the largest pVar, and medians over all that did not fail."""
-    del inputs
     fine = np.flatnonzero(np.asarray(results["outcome"]) == 0)
     pvar = np.asarray(results["pvar"], float)
     order = ranked(results, "pvar", more_is_better=True)[: options.n_best]
-    n = len(shared.member)  # regions
+    n, names = len(shared.member), np.asarray(list(inputs.regions))
     sizes = np.asarray(results["current_rms"], float)[fine]
     middle = np.median(sizes, 0) if len(fine) else np.full((n, n), np.nan)
     apart = np.median(np.abs(sizes - middle), 0) if len(fine) else np.full((n, n), np.nan)
@@ -42,6 +45,10 @@ def reduce(
         "pvar_median": np.asarray(np.median(pvar[fine]) if len(fine) else np.nan),
         "current_rms_median": middle,
         "current_rms_mad": apart,
+        "current_target": np.repeat(names, n),
+        "current_source": np.tile(names, n),
+        "current_median": middle.ravel(),
+        "current_mad": apart.ravel(),
         "failed": np.asarray(len(pvar) - len(fine)),
     }
 

@@ -247,7 +247,7 @@ class Tables(Source):
 
     def names(self) -> list[str]:
         described = self.store.description.reduced.values()
-        axes = [var.axes[0] for var in described if var.axes]
+        axes = [var.axes[0] for var in described if len(var.axes) == 1]
         for _, group in self.groups():
             axes += [dims[0] for name, dims in vectors(group) if name != dims[0]]
         searched = [SEARCH_TABLE] if self.store.job.spec.search else []

@@ -234,14 +234,21 @@ def test_the_best_fits_and_medians():
         "outcome": np.array([0, 0, 0, 1]),
         "current_rms": sizes,
     }
-    shared = Shared(None, np.eye(2), None)
+    shared, inputs = Shared(None, np.eye(2), None), inputs_of(Curbd(regions={"B": "0", "A": "1"}))
     table = kernel.reduce(
-        None, shared, {"item": np.arange(10, 14)}, results, kernel.Options(n_best=2)
+        inputs, shared, {"item": np.arange(10, 14)}, results, kernel.Options(n_best=2)
     )
     assert table["item"].tolist() == [11, 12]
     assert (table["pvar_median"], table["failed"]) == (0.7, 1)
     assert table["current_rms_median"].tolist() == sizes[1].tolist()
     assert (table["current_rms_mad"] == 4).all()
+    rows = [table[f"current_{name}"].tolist() for name in ("target", "source", "median", "mad")]
+    assert [*zip(*rows, strict=True)] == [
+        ("B", "B", 4, 4),
+        ("B", "A", 5, 4),
+        ("A", "B", 6, 4),
+        ("A", "A", 7, 4),
+    ]
 
 
 X = network_activity(n=4, steps=30)
