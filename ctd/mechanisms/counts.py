@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import numpy as np
 
 from ctd.data import CONDITION, SPLITS, read_arrays, unsplit
@@ -164,9 +166,21 @@ def _wider(mine: dict[str, float], sizes: dict[str, np.ndarray]) -> str:
     pairs = {*zip(sizes["n_neurons"].tolist(), sizes["n_trials"].tolist(), strict=True)}
     neurons, trials = zip(*sorted(pairs | {(mine["n_neurons"], mine["n_trials"])}), strict=True)
     told = lambda values: f"[{','.join(f'{v:.0f}' for v in values)}]"
-    made = f"stages.recordings.sweep.zip.n_neurons={told(neurons)} stages.recordings.sweep.zip.n_trials={told(trials)}"
-    count = f"stages.recordings.params.mean_count={min(mine['mean_count'], MOST_MEAN):.3g}"
+    made = {"sweep.zip.n_neurons": told(neurons), "sweep.zip.n_trials": told(trials)}
+    made["params.mean_count"] = f"{min(mine['mean_count'], MOST_MEAN):.3g}"
+    # What the atlas was made with; one by an earlier ctd does not say.
+    if "member" in sizes:
+        members = np.unique(sizes["member"])
+        counted = np.array_equal(members, np.arange(len(members)))
+        name, value = ("seeds", str(len(members))) if counted else ("grid.seed", told(members))
+        made |= {
+            f"sweep.{name}": value,
+            "sweep.grid.mechanism": told(np.unique(sizes["mechanism"])),
+        }
+    made |= {f"params.{k}": str(sizes[k]) for k in ("n_bins", "n_factors") if k in sizes}
+    words = (shlex.quote(f"stages.recordings.{name}={value}") for name, value in made.items())
+    given = " ".join(words)
     places = " ".join(
         f"stages.{stage}.params.atlas.store=wider.evidence.zarr" for stage in ("recording", "place")
     )
-    return f"ctd run atlas.yaml --store wider {made} {count}; then ctd run place.yaml {places}"
+    return f"ctd run atlas.yaml --store wider {given}; then ctd run place.yaml {places}"

@@ -104,14 +104,16 @@ def test_fields_out_of_range_are_refused(field):
 
 
 def test_a_size_outside_of_the_atlas_is_told_with_the_command_that_adds_it(tmp_path):
-    write_hdf5(tmp_path / "table.h5", TABLE)
+    write_hdf5(tmp_path / "table.h5", TABLE | {"n_bins": 20, "member": [0, 1], "mechanism": [7, 4]})
     # 45 neurons are within a quarter of 40; 30 trials are not within a quarter of 100.
     load_it = given(tmp_path, str(tmp_path / "table.h5"), train=counts(30, units=45))
     with pytest.raises(ValueError, match="n_trials 30, but the atlas goes from 100 to 200") as told:
         load_it()
     assert "n_neurons 45" not in str(told.value)
     assert "zip.n_neurons=[20,40,45]" in str(told.value)
-    assert "zip.n_trials=[100,200,30]" in str(told.value)
+    assert "'stages.recordings.sweep.zip.n_trials=[100,200,30]'" in str(told.value)  # of a shell
+    for made in ("sweep.seeds=2", "sweep.grid.mechanism=[4,7]", "params.n_bins=20"):
+        assert f"stages.recordings.{made}" in str(told.value)
     assert given(tmp_path, str(tmp_path / "table.h5"), train=counts(90, units=45))().counts.any()
 
 
