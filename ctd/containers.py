@@ -61,7 +61,8 @@ def opened_hdf5(path: str | Path, inside: IO[bytes] | None = None) -> Iterator[h
 
     Raises ValueError, naming the file, where it cannot be opened, and for what is raised in the block.
     """
-    with explained(path, "an HDF5 file"), h5py.File(inside or path, "r") as file:
+    matlab = " (MATLAB writes one with save(..., '-v7.3'))" * str(path).endswith(".mat")
+    with explained(path, f"an HDF5 file{matlab}"), h5py.File(inside or path, "r") as file:
         yield file
 
 

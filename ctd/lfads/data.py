@@ -222,8 +222,13 @@ def _check_between(where: str, first: Found, second: Found) -> None:
             )
         if field in first and first[field][1].shape[1:] != second[field][1].shape[1:]:
             (a, x), (b, y) = first[field], second[field]
+            turned = where.endswith(".mat") and x.shape[:-1] == y.shape[:-1]
+            hint = (
+                ". A file of MATLAB has its axes reversed: save them as (unit, time, trial)"
+                * turned
+            )
             raise ValueError(
-                f"{where}: {a} has (time, ...) {x.shape[1:]}, but {b} has {y.shape[1:]}; they must agree"
+                f"{where}: {a} has (time, ...) {x.shape[1:]}, but {b} has {y.shape[1:]}; they must agree{hint}"
             )
 
 

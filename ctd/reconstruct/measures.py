@@ -259,8 +259,8 @@ def measured(
     key: jax.Array,
 ) -> dict[str, jax.Array]:
     """The measures of free runs (states, inputs) beside data (x, inputs)."""
-    (x, s), (states, inputs), channels = data, run, data[0].shape[2]
-    y = observed(p, states, channels)
+    (x, s), channels = data, data[0].shape[2]
+    y = observed(p, run[0], channels)
     # A run to infinity has no bin, and no spectrum.
     fine = jnp.isfinite(y).all()
     y = jnp.where(fine, y, 0)

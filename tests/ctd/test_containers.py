@@ -63,6 +63,14 @@ def test_dataset_that_claims_more_than_the_file_holds_is_refused(tmp_path, optio
             read(tmp_path / "x.h5")
 
 
+def test_files_of_matlab_before_hdf5_are_told(tmp_path):
+    (tmp_path / "x.mat").write_bytes(b"MATLAB 5.0 MAT-file".ljust(200))
+    with pytest.raises(
+        ValueError, match=r"x.mat: not an HDF5 file \(MATLAB writes one with save\("
+    ):
+        read_hdf5(tmp_path / "x.mat")
+
+
 @pytest.mark.parametrize("read", [read_hdf5, check_hdf5])
 def test_name_that_is_no_text_is_refused(tmp_path, read):
     with h5py.File(tmp_path / "x.h5", "w") as file:

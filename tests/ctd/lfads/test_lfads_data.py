@@ -115,6 +115,11 @@ def test_data_refused(given, params, said):
         make_dataset(given, Model(**params), "spikes.h5")
 
 
+def test_reversed_axes_of_matlab_are_told():
+    with pytest.raises(ValueError, match=r"axes reversed: save them as \(unit, time, trial\)$"):
+        make_dataset(arrays(eval=counts()[..., :4]), Model(), "spikes.mat")
+
+
 @pytest.mark.parametrize(
     ("params", "said"),
     [
