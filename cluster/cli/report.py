@@ -35,9 +35,15 @@ def report(
     from jobs.query.shelf import Shelf
     from jobs.report.page import Content, render, require_content, several
 
-    opened = [Store.open(address) for address in find_stores(stores, err.print)]
-    for store in opened:
-        require_content(store)
+    opened, empty = [], []
+    for store in map(Store.open, find_stores(stores, err.print)):
+        try:
+            require_content(store)
+            opened.append(store)
+        except JobError as error:
+            empty.append(str(error))
+    if not opened:
+        raise JobError("\n".join(empty))
     path = to or _beside([store.address for store in opened])
     if path.suffix.lower() not in (".html", ".htm"):
         raise JobError(f"--to {path}: the report is a page; give a name that ends in .html")
@@ -47,6 +53,8 @@ def report(
     for store in opened:
         if why := left_out(store):
             err.print(why)
+    for line in empty:
+        err.print(f"left out: {line}")
     with writing(f"--to {path}"), replacing(path) as new:
         new.write_text(text, encoding="utf-8")
     out.print(f"report  {path}")

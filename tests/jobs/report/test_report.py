@@ -174,6 +174,12 @@ def test_report_writes_beside_the_store_or_where_asked(ctd, store, tmp_path):
     code, out, err = ctd("report", store.address, "--to", tmp_path / "page.html")
     assert code == 0, err
     assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
+    # As when a folder has a store whose run was stopped early.
+    (tmp_path / "empty").mkdir()
+    empty = create(tmp_path / "empty", "toy").address
+    code, out, err = ctd("report", empty, store.address)
+    assert (code, out.strip()) == (0, f"report  {beside}"), err
+    assert f"left out: {empty}: no item has been computed yet" in err
 
 
 def test_report_refuses(ctd, store, tmp_path):
