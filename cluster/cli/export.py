@@ -141,10 +141,14 @@ def _one(store: str, item: str | None, path: str | None, results: bool) -> None:
         raise JobError(
             f"{item}: expected an item id, a whole number; {advised('ctd', 'query', store)} lists them"
         )
+    from cluster.cli.outcome import warn
     from jobs.inputs.items import export as write
+    from jobs.inputs.items import how_failed
 
     refuse_taken(path)
-    write(Store.open(store), int(item), path, "results" if results else "weights")
+    opened = Store.open(store)
+    write(opened, int(item), path, "results" if results else "weights")
+    warn(f"item {item} failed ({how})" for how in how_failed(opened, [int(item)]).values())
     out.print(f"wrote {path}")
 
 

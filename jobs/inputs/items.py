@@ -2,6 +2,8 @@
 
 import hashlib
 import tempfile
+from collections import Counter
+from collections.abc import Iterable
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,10 +14,10 @@ from obstore.exceptions import BaseError
 
 from ctd.weights import check_ending, write_named
 from jobs import keys
-from jobs.errors import JobError
+from jobs.errors import JobError, count
 from jobs.storage import connect, objects
 from jobs.storage.addresses import join, local_path
-from jobs.store.arrays import attributes
+from jobs.store.arrays import FAILED, attributes
 from jobs.store.store import Store
 
 WEIGHTS = "weights."
@@ -44,6 +46,36 @@ def parse_item(text: str, base: str) -> ItemPart | None:
     return ItemPart(
         join(base, pieces[0]), int(pieces[1]), pieces[2] if len(pieces) == 3 else "weights"
     )
+
+
+def failed_inputs(files: Iterable[str], base: str) -> list[str]:
+    """Say of each store whose items are among the files of a job how many of these failed, if any did."""
+    used: dict[str, dict[int, str]] = {}
+    for file in files:
+        if (one := parse_item(file, base)) is not None:
+            used.setdefault(one.store, {})[one.item] = file.partition("::")[0]
+    found = []
+    for address, items in used.items():
+        how = Counter(how_failed(Store.open(address), items).values())
+        if how:
+            found.append(
+                f"{how.total():,} of {count(len(items), 'item')} of {next(iter(items.values()))} that are inputs failed "
+                f"({', '.join(how)}); add status == 'done' to where"
+            )
+    return found
+
+
+def how_failed(store: Store, items: Iterable[int]) -> dict[int, str]:
+    """Those of the items that failed: item -> its outcome, or "error" of one that raised."""
+    sizes, outcomes = store.job.plan.group_sizes, store.description.outcomes
+    column = cache(lambda group, name: store.rows(group, name, 0, sizes[group]))
+    found = {}
+    for item in items:
+        group, row = place_of(store, item)
+        if column(group, "status")[row] == FAILED:
+            code = column(group, "outcome")[row] if "outcome" in store.names(group) else -1
+            found[item] = outcomes[code].name if 0 <= code < len(outcomes) else "error"
+    return found
 
 
 def item_params(store: Store, item: int) -> dict[str, Any]:

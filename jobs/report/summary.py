@@ -68,7 +68,7 @@ def plan_rows(
         total["data"] = "; ".join(ready.data)
     if ready.spec.search:
         total["search"] = _search_planned(ready, ready.spec.search)
-    if warnings := ready.without_effect + warnings_planned(ready, markers):
+    if warnings := ready.warnings + warnings_planned(ready, markers):
         total["warnings"] = "; ".join(warnings)
     return columns, total
 

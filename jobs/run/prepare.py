@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ctd.kernel import Kernel, Kind, field_kinds
 from jobs.errors import Faults, JobError, within
+from jobs.inputs.items import failed_inputs
 from jobs.inputs.measure import Evaluated, data_told, evaluate_group, paths_of
 from jobs.inputs.versions import versions_of
 from jobs.plan.items import Items, checked_items
@@ -51,8 +52,8 @@ class Prepared:
     outputs: list[Outputs]
     data: list[str]
     """The sizes of the groups' data, and which of them are not used, as texts."""
-    without_effect: list[str]
-    """What is said of given parameters on which no result depends."""
+    warnings: list[str]
+    """What is said of given parameters on which no result depends, and of inputs that failed."""
 
 
 def prepare(spec: JobSpec, base: str, where: str, machines: Callable[[], Machines]) -> Prepared:
@@ -98,8 +99,16 @@ def prepare(spec: JobSpec, base: str, where: str, machines: Callable[[], Machine
         for group, layout in zip(evaluated, first.layouts, strict=True)
     ]
     data = data_told([group.shared for group in evaluated])
-    idle = _without_effect(spec, kernel, items, evaluated)
-    return Prepared(spec, base, kernel, items, laid_out(sizes, found), sizes, outputs, data, idle)
+    warnings = _without_effect(spec, kernel, items, evaluated)
+    warnings += failed_inputs(_files(items), base)
+    return Prepared(
+        spec, base, kernel, items, laid_out(sizes, found), sizes, outputs, data, warnings
+    )
+
+
+def _files(items: Items) -> list[str]:
+    """The files of all groups, as the job names them."""
+    return [name for group in items.groups for _, name in paths_of(group.params)]
 
 
 def _without_effect(
@@ -172,8 +181,7 @@ def create(ready: Prepared, address: str) -> Store:
     Raises JobError if another process is creating it, or `address` holds another job.
     """
     sources = sources_of(ready.spec, ready.base)
-    named = [name for group in ready.items.groups for _, name in paths_of(group.params)]
-    inputs = versions_of(named, ready.base)
+    inputs = versions_of(_files(ready.items), ready.base)
     job = Job(ready.spec, ready.plan, ready.base, provenance(), sources, inputs)
     # Two processes that start together: one creates the store, the other gets Held or reopens it.
     lease = Lease.acquire(connect.open_objects(address, create=True), address)
@@ -183,9 +191,9 @@ def create(ready: Prepared, address: str) -> Store:
         # Before the store is there: what was silent for long may have been taken for dead.
         look = lambda _: lease.check()
         store = create_store(address, job, ready.items, ready.outputs, look)
-        if ready.without_effect:
+        if ready.warnings:
             events = Events(store)
-            for text in ready.without_effect:
+            for text in ready.warnings:
                 events.note(Event(kind=WARNING, text=text))
             events.close()
         return store

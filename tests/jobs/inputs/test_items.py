@@ -1,6 +1,7 @@
 """jobs.inputs.items: items of a store as files."""
 
 import errno
+import json
 import shutil
 
 import numpy as np
@@ -36,6 +37,25 @@ def test_an_item_of_a_new_store_at_an_old_address(tmp_path):
         found.append(kept)
         shutil.rmtree(address)
     assert not np.array_equal(*found)
+
+
+def test_inputs_that_failed_are_told(ctd, tmp_path):
+    """A run, its plan and an export use diverged networks, which may be what is wanted, but say so."""
+    steps = {"learning_rate": [0.01, 1e20]}
+    hot, _ = run(tmp_path / "hot.zarr", {**NETS, "sweep": {"grid": steps, "seeds": 2}})
+    said = (
+        "2 of 3 items of hot.zarr that are inputs failed (diverged); add status == 'done' to where"
+    )
+    used = [f"hot.zarr::{item}" for item in (1, 2, 2, 3)]
+    assert items.failed_inputs([*used, "hot.zarr::3::results", "net.h5"], str(tmp_path)) == [said]
+    assert items.failed_inputs(["hot.zarr::0", "net.h5"], str(tmp_path)) == []
+    reference = "{store: hot.zarr, where: item > 0}"
+    (tmp_path / "points.yaml").write_text(
+        f"{{kernel: fixed_points, params: {{weights: {reference}, n_trials: 4}}}}"
+    )
+    assert json.loads(ctd("plan", "points.yaml", "--json")[1])["warnings"] == said
+    code, _, err = ctd("export", hot.address, 2, "net.h5")
+    assert (code, "warning: item 2 failed (diverged)" in err) == (0, True), err
 
 
 def test_many_items_of_a_store_cost_few_requests(nets, monkeypatch):
