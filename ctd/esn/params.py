@@ -97,6 +97,10 @@ class EchoState(OfSeries):
       Value error, m: 20 given, but target lorenz has 3 output(s); give m: 3 ...
     """
 
+    dtype: Static[Literal["float32", "float64"]] = Field(
+        "float32",
+        description="precision of readout, P of RLS and Gram matrix; float64 by default for `readout: ridge`, which needs it",
+    )
     readout: Static[Literal["force", "ridge"]] = Field(
         "force",
         description="force: recursive least squares with the outputs fed back; ridge: ridge regression after teacher forcing",

@@ -69,6 +69,10 @@ def test_params_bad_input(given, message):
 
 def test_params_ridge_is_float64():
     assert EchoState(readout="ridge").dtype == "float64"
+    said = EchoState.model_fields["dtype"].description
+    assert "float64 by default for `readout: ridge`" in said, (
+        "the default that schemas show is another"
+    )
     assert EchoState().dtype == "float32"
 
 
