@@ -137,10 +137,12 @@ def stability(growth: np.ndarray) -> np.ndarray:
 
 
 def time_constants(eigenvalues: np.ndarray, flow: bool = False) -> np.ndarray:
-    """-1 / ln|lambda|, the e-folding time in steps; negative for a growing mode, inf at |lambda| = 1; of a flow -1 / Re lambda."""
+    """-1 / ln|lambda|, the e-folding time in steps; negative for a growing mode, inf at |lambda| = 1, to MARGINAL; of a flow
+    -1 / Re lambda."""
     with np.errstate(divide="ignore"):
+        rate = eigenvalues.real if flow else np.log(np.abs(eigenvalues))
         # 0 - x, not -x: where x is 0, -x is -0, and 1 / -0 is -inf.
-        return 1 / (0 - (eigenvalues.real if flow else np.log(np.abs(eigenvalues))))
+        return 1 / (0 - np.where(np.abs(rate) <= MARGINAL, 0, rate))
 
 
 def frequencies(eigenvalues: np.ndarray, flow: bool = False) -> np.ndarray:

@@ -102,7 +102,7 @@ REDUCED = {
     "tau": Var(
         _P,
         "step",
-        "time constant of this leading mode, in steps or units of time; negative: it grows",
+        "time constant of this leading mode, in steps or units of time; negative: it grows; inf: it is marginal",
     ),
     "leading_frequency": Var(
         _P,

@@ -79,6 +79,7 @@ def test_time_constants_and_frequencies():
     values = np.array([np.exp(-0.1), -np.exp(-0.5), 1.0, np.exp(0.2 + 0.3j), 0.0])
     np.testing.assert_allclose(time_constants(values), [10, 2, np.inf, -5, 0])
     np.testing.assert_allclose(frequencies(values), [0, 0.5, 0, 0.3 / (2 * np.pi), 0])
+    assert np.isinf(time_constants(np.array([1 + 4e-11, 1 - 4e-11]))).all(), "a drift, to rounding"
     np.testing.assert_allclose(time_constants(np.array([-0.1, 0.2 + 3j]), True), [10, -5])
     np.testing.assert_allclose(frequencies(np.array([-0.1, 0.2 + 3j]), True), [0, 3 / (2 * np.pi)])
 
