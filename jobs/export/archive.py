@@ -26,7 +26,7 @@ from jobs.storage.addresses import SUFFIX
 from jobs.storage.checksums import digest
 from jobs.storage.lease import describe, drivers
 from jobs.store.card import Card, current_card
-from jobs.store.store import Store
+from jobs.store.store import Store, title_of
 
 CRATE = "ro-crate-metadata.json"
 
@@ -128,12 +128,11 @@ def describe_store(store: Store, card: Card, about: About) -> dict[str, Any]:
     programs, code = list(_programs(card)), list(_code(store))
     files = list(_files(store))
     license_, licensed = _license(about.license)
-    name = card.name or card.kernel
     done = f"{card.done + card.dropped:,} of {count(card.items, 'item')}"
     root = {
         "@id": "./",
         "@type": "Dataset",
-        "name": name,
+        "name": title_of(store),
         "description": card.note or f"Results of ctd, kernel {card.kernel}: {done} computed",
         "datePublished": about.date or time.strftime("%Y-%m-%d"),
         "license": license_,

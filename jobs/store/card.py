@@ -62,7 +62,7 @@ class Card(Note):
     created: str
     """When the store was created, as 2026-11-28T14:30:00Z."""
     ended: Annotated[float, Field(ge=0, lt=1e11)]
-    """When its last shard was committed (seconds since 1970); 0 without one."""
+    """When the last shard was committed that was computed in this store and not copied (seconds since 1970); 0 without one."""
     versions: dict[str, str]
 
     @property
@@ -125,7 +125,7 @@ def write_card(store: Store, markers: list[Marker], stamp: str) -> Card:
         "best_item": item,
         "size": objects.size_of(store.objects),
         "created": str(about.get("created", "")),
-        "ended": max((marker.ended for marker in markers), default=0.0),
+        "ended": max((m.ended for m in markers if m.copied_from is None), default=0.0),
         "versions": {str(k): str(v) for k, v in versions.items()}
         if isinstance(versions, dict)
         else {},

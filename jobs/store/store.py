@@ -190,6 +190,12 @@ def resume_command(store: Store, *options: str) -> str:
     return advised("ctd", "resume", store.address, *options, *["--trust"] * inside)
 
 
+def title_of(store: Store) -> str:
+    """The name of a store's job; that of the store if the job has none, or is a stage of a pipeline, whose name says less."""
+    name, of_store = store.job.spec.name, addresses.beside(store.address).name
+    return of_store if not name or of_store.endswith(f".{name}") else name
+
+
 def known_kernel(store: Store) -> Kernel | None:
     """Return the kernel if a command that only looks may run it: ctd's own, or one that this user has run.
 

@@ -15,7 +15,7 @@ from jobs.report.summary import counted, forked_from, state_of
 from jobs.report.warnings import failing_outcomes
 from jobs.store.events import Event, read_events
 from jobs.store.marker import FailedItem, Marker
-from jobs.store.store import Store
+from jobs.store.store import Store, title_of
 
 COUNTS = ("items", "items_done", "items_dropped", "items_failed", "shards", "shards_done")
 """The numbers of the progress, which add up over stores."""
@@ -40,13 +40,13 @@ def facts(store: Store) -> dict[str, Any]:
     failing = [item for items in failed.values() for item in items]
     found = state_of(store, markers, events, failing)
     made = dict(store.job.provenance)
-    failures = failures_of(failing, events, {m.shard.number for m in markers})
+    failures = failures_of(failed, events, {m.shard.number for m in markers})
     described = store.description
     outcomes = [
         {**one._asdict(), "n": found["outcomes"].get(one.name, 0)} for one in described.outcomes
     ]
     return {
-        "title": store.job.spec.name or store.job.spec.kernel,
+        "title": title_of(store),
         "kernel": store.job.spec.kernel,
         "store": store.address,
         "swept": store.swept,
@@ -167,16 +167,16 @@ def _listed(
 
 
 def failures_of(
-    failing: list[FailedItem], events: list[Event], done: set[int]
+    failed: Mapping[int, Sequence[FailedItem]], events: list[Event], done: set[int]
 ) -> list[dict[str, Any]]:
     """Errors of single items and of shards, grouped by text, unresolved ones first.
 
-    failing: items that fail by themselves. done: numbers of the committed shards. An entry is `open` if items, or shards
-    that are not yet committed, have its error.
+    failed: shard -> its items that fail by themselves. done: numbers of the committed shards. An entry is `open` if items, or
+    shards that are not yet committed, have its error, and `in_part` if all but such items of a shard succeeded later.
     """
     grouped: dict[tuple[str, str], dict[str, Any]] = {}
     entries: list[tuple[str, int | None, FailedItem | Event]] = [
-        ("item", e.item, e) for e in failing
+        ("item", e.item, e) for items in failed.values() for e in items
     ]
     entries += [("shard", e.shard, e) for e in events if e.kind == "error" and not e.probe]
     for what, number, entry in entries:
@@ -188,6 +188,7 @@ def failures_of(
                 "ids": set(),
                 "n": 0,
                 "open": False,
+                "in_part": False,
                 "trace": (entry.trace or "")[-MAX_TRACE:],
                 "host": entry.host or "",
                 "fault": entry.fault or "",
@@ -196,6 +197,7 @@ def failures_of(
         group["n"] += 1
         group["ids"].add(number)
         group["open"] |= what == "item" or number not in done
+        group["in_part"] |= what == "shard" and number in failed
         group["time"] = _date(entry.time)
     out = sorted(grouped.values(), key=lambda g: (not g["open"], g["what"], -g["n"]))
     for group in out:

@@ -16,6 +16,7 @@ from jobs.errors import EXIT_STOPPED
 from jobs.run.progress import Progress
 from jobs.run.shards import run_shards
 from jobs.run.stop import Interrupted
+from jobs.store.store import title_of
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -96,6 +97,7 @@ def test_pipeline_trains_then_searches_the_best(ctd, pipeline):
     items = json.loads(ctd("query", train, "--sort", "eval_loss", "--limit", "2", "--json")[1])
     tree = xr.open_datatree(points, engine="zarr")
     assert len(tree["results"].children) == 2
+    assert title_of(Store.open(str(points))) == "pipe.points", "`points` could be of any file"
     for group, item in enumerate(items):
         assert (
             tree[f"results/{group}"].attrs["swept"]["weights"] == f"pipe.train.zarr::{item['item']}"

@@ -28,7 +28,8 @@ from jobs.run.shards import run_shards
 from jobs.run.worker import SerialExecutor
 from jobs.storage import connect, objects
 from jobs.storage.lease import Held, Lease, holder
-from jobs.store.store import Store
+from jobs.store.card import current_card
+from jobs.store.store import Store, title_of
 from jobs.store.writer import ShardWriter
 
 RUN = {"shard_items": 6, "slots": 4, "microbatch": 2, "retries": 0, "backoff_s": 0}
@@ -90,6 +91,8 @@ def test_merged_store_says_where_everything_comes_from(parts, merged):
     assert [one["first_item"] for one in about] == [0, 44]
     assert [one["spec_sha256"] for one in about] == [store.job.spec.digest() for store in parts]
     assert about[1]["spec"]["seed"] == 6
+    card = current_card(merged)
+    assert (card.ended, title_of(merged)) == (0, "m"), "it is listed by when it was merged"
     known = {store.address for store in parts}
     assert all(set(m.copied_from.split(", ")) <= known for m in merged.committed.markers())
     entries = [entry for some in merged.failed.items().values() for entry in some]

@@ -70,9 +70,9 @@ def test_content_has_the_log_of_every_shard(store, content):
 
 def test_content_tells_failures_once_with_their_items(store, content):
     failed = content["failures"]
-    assert [(f["what"], f["n_ids"], f["open"]) for f in failed] == [
-        ("item", 1, True),
-        ("shard", 1, False),
+    assert [(f["what"], f["n_ids"], f["open"], f["in_part"]) for f in failed] == [
+        ("item", 1, True, False),
+        ("shard", 1, False, True),
     ]
     assert failed[0]["ids"] == [int(store.rows(0, "item", 8, 9)[0])]
     assert failed[0]["error"] == f"ValueError: {HOSTILE}"

@@ -97,7 +97,7 @@ function showFailures(content) {
   if (!list.length || !isNew("failures", [list, content.failures_left_out])) return;
   const entry = (f) => {
     const ids = `${f.what}${f.n_ids > 1 ? "s" : ""} ${f.ids.slice(0, 20).join(", ")}${f.n_ids > 20 ? ` ... (${f.n_ids})` : ""}`;
-    const word = f.what === "item" ? "failed" : f.open ? "not computed" : "succeeded later";
+    const word = f.what === "item" ? "failed" : f.open ? "not computed" : f.in_part ? "the rest succeeded" : "succeeded later";
     const tag = el("span", { className: `tag mood-${f.open ? "bad" : "good"}` }, word);
     const where = [f.fault && `fault: ${f.fault}`, f.host && `on ${f.host}`, `last ${f.time} UTC`, f.n > 1 && `${f.n} times`].filter(Boolean).join(", ");
     const of = content.stores ? `${content.differing[0].values[f.store]}: ` : "";
