@@ -63,11 +63,22 @@ def status(store: StorePath, as_json: AsJson = False) -> None:
     continues = sent.again or resume_command(opened)
     if sent.goes_on and found["stopped"]:
         found |= {"running": _starting(found["stopped"], sent.has_begun), "stopped": None}
-    show_facts(*status_lines(found, f"{continues} continues it" if idle else ""))
+    show_facts(
+        *status_lines(found, f"{continues} continues it" if idle else _repeats(opened, found))
+    )
     for line in found["errors"]:
         which = f"shard {line['shard']}" if "shard" in line else f"item {line['item']}"
         text = f"{which}, attempt {line['attempt']}: {line['error']}"
         out.print(text, style="red")
+
+
+def _repeats(store: Store, found: Mapping[str, Any]) -> str:
+    """What to do about items that failed with an error; "" without one, or if the job is not complete. found: from `state`."""
+    failed = [line["item"] for line in found["errors"] if "item" in line]
+    if not (failed and found["complete"]):
+        return ""
+    logs = advised("ctd", "logs", store.address, "--item", failed[0])
+    return f"{logs} says why an item failed, {resume_command(store, '--failed')} tries again"
 
 
 def _starting(stopped: str, has_begun: bool) -> str:

@@ -217,6 +217,8 @@ def test_items_with_errors_end_in_exit_1_and_are_told_of(ctd, job_file, tmp_path
     out = ctd("status", store)[1]
     assert "done 3, failed 1" in out
     assert "item 2, attempt" in out
+    why = f"`ctd logs {store} --item 2` says why an item failed"
+    assert f"next         {why}, `ctd resume {store} --failed` tries again\n" in out
     own = f"{tmp_path}/cli_faulty.py:13 in answer\n"
     assert own in err
     code, text, hint = ctd("logs", store, "--item", "2")
