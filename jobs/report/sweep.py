@@ -185,9 +185,12 @@ def overview(store: Store, metric: str) -> Plot | None:
         looks: dict[str, Any] = {"hue": hue}
         if shaded:
             looks = {"colour": np.full(here.sum(), shade)}
-        layers.append(Points(x[here], y[here], text=text, key=ids[here], **looks))
         at = np.unique(x[here])
-        if 1 < len(at) <= MAX_MEDIANS:
+        has_line = 1 < len(at) <= MAX_MEDIANS
+        # A legend names each series once: by its line, if it has one.
+        label = "" if has_line or shaded else name
+        layers.append(Points(x[here], y[here], label, text=text, key=ids[here], **looks))
+        if has_line:
             middle = [np.median(y[here][x[here] == place]) for place in at]
             if shaded:
                 looks = {"colour": [shade]}

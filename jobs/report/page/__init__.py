@@ -33,6 +33,7 @@ from jobs.report.page.facts import facts
 from jobs.report.page.groups import groups, live
 from jobs.report.page.several import several as several
 from jobs.report.sweep import overview, sweep
+from jobs.store.arrays import attributes
 from jobs.store.events import read_events
 from jobs.store.store import Metric, Store, metric_of, resume_command
 
@@ -174,7 +175,8 @@ def answer(
         listed |= dict(list(further.items())[:2])
         lead = ", ".join(counted(frames[opens], opens, shown))
         if opens in summaries:
-            rows = first_rows(frames[opens], [opens, *shown])
+            rows = first_rows(frames[opens], [opens, *_labels(store, frames[opens]), *shown])
+    listed |= _of_failed(store)
     return {
         "lead": lead,
         "facts": [list(fact) for fact in facts],
@@ -184,6 +186,25 @@ def answer(
         "picture": False,
         "table": rows,
     }
+
+
+def _of_failed(store: Store) -> dict[str, str]:
+    """Next step -> its command, if items failed with an error."""
+    where = shlex.quote(store.address)
+    failed = [one.item for items in store.failed.items().values() for one in items]
+    if not failed:
+        return {}
+    return {
+        "the items that failed with an error, again": f"ctd resume {where} --failed",
+        "why one of them failed": f"ctd logs {where} --item {failed[0]}",
+    }
+
+
+def _labels(store: Store, frame: pd.DataFrame) -> list[str]:
+    """The columns of a table that tell groups apart: the swept fields in which they differ, or `group` if these are many."""
+    own = attributes(store.results(0))["swept"]
+    differ = [name for name in own if name in frame and frame[name].astype(str).nunique() > 1]
+    return differ if len(differ) < MAX_SHOWN // 2 else ["group"]
 
 
 def first_rows(frame: pd.DataFrame, names: Sequence[str]) -> dict[str, Any] | None:

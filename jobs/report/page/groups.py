@@ -44,9 +44,10 @@ def groups(store: Store) -> tuple[list[dict[str, Any]], int]:
         if size > MAX_BYTES:
             return _with_all(made), sum(bool(some) for some in by_group[group:])
         n, done = store.job.plan.group_sizes[group], sum(m.n_items for m in markers)
+        failed = sum(m.n_failed for m in markers)
         found = {
             "label": _label(store, group),
-            "items": f"{done:,} of {count(n, 'item')}",
+            "items": f"{done:,} of {count(n, 'item')}" + f", {failed:,} failed" * bool(failed),
             **_pictures(store, group, _rows(store, group, markers)),
         }
         size += len(json.dumps(found))

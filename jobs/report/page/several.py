@@ -14,6 +14,7 @@ from jobs.query.shelf import Shelf
 from jobs.report.page.encode import has_items, text_column, together
 from jobs.report.page.facts import COUNTS
 from jobs.report.sweep import effects, has_value
+from jobs.spec.job import leaves
 
 OFFSET = 2**32
 """Larger than every item id."""
@@ -53,8 +54,8 @@ def several(contents: Sequence[dict[str, Any]], shelf: Shelf) -> dict[str, Any]:
             {**failure, "store": k} for k, content in enumerate(contents) for failure in content["failures"]
         ],
         "failures_left_out": sum(content["failures_left_out"] for content in contents),
-        "hosts": joined("hosts"),
-        "n_workers": sum(content["n_workers"] for content in contents),
+        "hosts": (hosts := _hosts(joined("hosts"))),
+        "n_workers": sum(c["n_workers"] for c in contents) - len(joined("hosts")) + len(hosts),
         "logs": [{**log, "store": k} for k, content in enumerate(contents) for log in content["logs"]],
         "learned": named("learned"),
         "warnings": named("warnings"),
@@ -77,6 +78,15 @@ def several(contents: Sequence[dict[str, Any]], shelf: Shelf) -> dict[str, Any]:
 def _overview(contents: Sequence[dict[str, Any]], shelf: Shelf) -> dict[str, list[Any]]:
     """The table of the stores: what `ctd ls` says of each, then what differs between them."""
     found = shelf.overview()
+    # What the job files name comes before defaults that differ, such as those of other kernels.
+    named = [
+        name for store in shelf.stores for name in (*leaves(store.job.spec.params), *store.swept)
+    ]
+    found = {
+        name: found[name]
+        for name in dict.fromkeys(["store", "kernel", *named, *found])
+        if name in found
+    }
     first: dict[str, list[Any]] = {n: found[n] for n in ("store", "kernel") if n in found}
     counts = {
         name: [content["progress"][f"items_{name}"] for content in contents]
@@ -142,6 +152,17 @@ def _outcomes(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(found.values())
 
 
+def _hosts(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The workers of all stores; one that computed for several is one row."""
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in rows:
+        key = row["host"], row["pid"], row["device"]
+        before = found.get(key, {})
+        sums = {name: row[name] + before.get(name, 0) for name in ("shards", "items", "seconds")}
+        found[key] = row | sums
+    return list(found.values())
+
+
 def _groups(contents: Sequence[dict[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
     """The groups of all stores, and before them the joined plots of items that all first groups have."""
     own = [
@@ -161,7 +182,8 @@ def _groups(contents: Sequence[dict[str, Any]], names: Sequence[str]) -> list[di
     shared = together(firsts, has_items) if len(firsts) == len(contents) else []
     if not shared:
         return own
-    note = "plots of every store's first group"
+    whole = all(c["groups"][0].get("shared") or len(c["groups"]) == 1 for c in contents)
+    note = "the items of all stores" if whole else "the items of every store's first group"
     return [{"label": "together", "items": note, "plots": shared, "shared": True}, *own]
 
 

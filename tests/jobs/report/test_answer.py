@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from page_stores import finished
+from stores import SMALL_RNN
 
 from ctd.plots import is_geometric
 from jobs.query.best import best
@@ -45,6 +46,8 @@ def test_stores_of_two_kernels_on_one_page_are_told_apart(swept):
     first = dict(content["answers"][0]["facts"])
     table = {column["name"]: column["values"] for column in found["differing"]}
     assert [*table][:6] == ["store", "kernel", "swept", "done", "failed", "eval_loss"]
+    given = [name for name in table if name in (*SMALL_RNN, "n_steps", "learning_rate", "seed")]
+    assert [*table][6 : 6 + len(given)] == given, "what job files name comes before defaults"
     assert table["swept"] == ["learning_rate, seed", "n, rate, push"]
     assert (table["done"], table["failed"]) == ([6, 43], [0, 1])
     assert table["eval_loss"] == [first["eval_loss"], ""]
@@ -57,6 +60,9 @@ def test_stores_of_two_kernels_on_one_page_are_told_apart(swept):
     alone = several([content, content], Shelf([store, store]))
     assert alone["sweep"]["kernel"] == ""
     assert "store" in alone["sweep"]["parameters"]
+    assert alone["groups"][0]["items"] == "the items of all stores"
+    [worker] = alone["hosts"]
+    assert (alone["n_workers"], worker["items"]) == (1, 2 * 6), "one process computed both"
 
 
 def test_without_a_metric_what_was_found_is_counted(swept):
@@ -65,10 +71,20 @@ def test_without_a_metric_what_was_found_is_counted(swept):
     [answer] = content["answers"]
     assert answer["lead"] == f"{len(query(store, table='place'))} places"
     assert answer["opens"] == "place"
-    assert [c["name"] for c in answer["table"]["columns"]] == ["place", "best_norm", "best_item"]
+    assert [c["name"] for c in answer["table"]["columns"]] == [
+        "place",
+        "n",
+        "best_norm",
+        "best_item",
+    ]
     assert answer["table"]["note"] == ""
     cut = first_rows(pd.DataFrame({"gain_index": range(16)}), ["gain_index"])
     assert cut["note"] == "6 of 16 rows; more under Tables"
+    [(item, *_)] = [[one.item for one in some] for some in store.failed.items().values()]
+    assert answer["next"][-2:] == [
+        ["the items that failed with an error, again", f"ctd resume {store.address} --failed"],
+        ["why one of them failed", f"ctd logs {store.address} --item {item}"],
+    ]
     assert content["progress"]["counted"] == "done 43, failed 1"
     points = Content(store := finished("fixed_points")).all()
     [answer] = points["answers"]

@@ -162,6 +162,7 @@ def test_all_items_are_drawn_by_what_was_swept(store):
         np.testing.assert_allclose(layer.x, rows[plot.x.label].astype(float))
         np.testing.assert_allclose(layer.y, rows["norm"])
     assert sum(len(some.y) for some in points) == 6
+    assert {some.name for some in points} == {""}, "the lines are named"
     assert overview(store, "") is None
     assert overview(store, "x") is None, "it is no number"
     assert "left out" not in plot.note
@@ -172,6 +173,19 @@ def test_the_picture_of_all_items_says_how_many_failed(store, monkeypatch):
     status = np.where(np.arange(6) < 2, "failed", columns["status"])
     monkeypatch.setattr("jobs.report.sweep.ask", lambda *_: {**columns, "status": status})
     assert overview(store, "norm").note.endswith("equal values. 2 failed items left out.")
+
+
+def test_a_series_of_one_mark_is_in_the_legend(tmp_path):
+    """It has no line of medians, which names the others."""
+    grids = [{"n": [3], "rate": [0.1, 0.2]}, {"n": [5], "rate": [0.1]}]
+    made, _ = run(tmp_path / "t.zarr", {**JOB, "sweep": [{"grid": grid} for grid in grids]})
+    gather(made)
+    plot = overview(made, "norm")
+    kinds = {layer.name: type(layer) for layer in plot.layers if layer.name}
+    assert kinds in (
+        {"n = 3": Lines, "n = 5": Points},
+        {"rate = 0.1": Lines, "rate = 0.2": Points},
+    )
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,8 @@ def test_content_counts_what_the_store_holds(store, content):
         "word": "complete", "mood": "warning", "text": "1 of 44 items failed (error)",
     }  # fmt: skip
     assert {o["name"]: o["n"] for o in content["outcomes"]} == {"stopped": 43, "diverged": 0}
+    of_group = ["22 of 22 items, 1 failed", "22 of 22 items"]
+    assert [group["items"] for group in content["groups"]][1:] == of_group
     assert sum(worker["shards"] for worker in content["hosts"]) == 8
     assert [group["label"] for group in content["groups"]] == [
         "all groups", "group 0: n = 3", "group 1: n = 5",

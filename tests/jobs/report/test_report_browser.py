@@ -37,6 +37,17 @@ AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(enc
 FIGURE = "(title) => [...FIGURES].find((f) => f.plot.title.startsWith(title))"
 
 
+AXIS_OF = """(ticks) => {
+    const axis = { label: "cell", log: false, ticks: [] }, svg = new Svg(260, 200);
+    const layers = [{ kind: "points", name: "", x: ticks.map((_, k) => k), y: ticks.map((_, k) => k) }];
+    const figure = new Figure({ title: "", note: "", layers, x: { ...axis, ticks }, y: { ...axis, label: "" }, scale: {} });
+    figure.paint(svg, 260, 200);
+    figure.remove();
+    return svg.text();
+}"""
+# The SVG of marks over these categories.
+
+
 @pytest.fixture(scope="module")
 def chromium():
     with browser() as found:
@@ -511,6 +522,10 @@ def test_a_plot_is_saved_as_png_svg_and_csv(visit, pages):
     texts = [node.text for node in root.iter("{http://www.w3.org/2000/svg}text")]
     assert "training step" in texts
     assert any(text.startswith("Training vanilla") for text in texts)
+    drawn = page.evaluate(AXIS_OF, ["leaky", "a cell with a very long name", "another cell"])
+    nodes = ElementTree.fromstring(drawn).iter("{http://www.w3.org/2000/svg}text")
+    *_, last, label = [node.text for node in nodes]
+    assert (last[:3], label) == ("ano", "cell"), "the last category has its text, too"
     frame = pd.read_csv(io.BytesIO(found["CSV"]))
     curve = np.asarray(pages["train_rnn"][0].array(0, "curve")[4], float)
     assert frame[frame.item == 4].iloc[:, 3].to_numpy() == pytest.approx(curve, rel=1e-4)

@@ -61,12 +61,19 @@ class Layers {
     const count = Math.max(2, (box.r - box.l) / 80);
     let free = -Infinity;
     for (const t of this.ticks(0, this.seen[0], this.seen[1], count)) {
-      const px = Math.round(this.px(t.at)) + 0.5, half = c.measureText(t.text).width / 2;
+      const px = Math.round(this.px(t.at)) + 0.5;
+      let { text } = t, at = px, half = c.measureText(text).width / 2;
       if (px < box.l - 1 || px > box.r + 1) continue;
       if (!x.ticks.length) stroke(c, px, box.t, px, box.b);
-      if (px - half < free || px + half > w) continue;
-      c.fillText(t.text, px, box.b + 6);
-      free = px + half + 8;
+      // The text of the last category moves to the left, and is cut where another one lies.
+      else if (px + half > w) {
+        text = clip(c, text, w - Math.max(0, free));
+        half = c.measureText(text).width / 2;
+        at = w - half;
+      }
+      if (at - half < free || at + half > w) continue;
+      c.fillText(text, at, box.b + 6);
+      free = at + half + 8;
     }
     c.strokeStyle = THEME.line;
     c.strokeRect(box.l + 0.5, box.t + 0.5, box.r - box.l, box.b - box.t);

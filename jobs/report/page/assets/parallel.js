@@ -91,6 +91,7 @@ class Parallel {
     write(axis.column.name, 2, "top", THEME.ink);
     write(text(axis.high), this.y(1) - 3, "bottom", THEME.muted);
     write(text(axis.low), this.y(0) + 5, "top", THEME.muted);
+    this.nameOthers(c, axis, x, room);
     const range = this.ranges.get(axis.column.name);
     if (!range) return;
     c.fillStyle = THEME.accent;
@@ -99,6 +100,13 @@ class Parallel {
     c.globalAlpha = 1;
     c.strokeStyle = THEME.accent;
     c.strokeRect(x - 7, this.y(range[1]), 14, this.y(range[0]) - this.y(range[1]));
+  }
+
+  // The categories between the first and the last, beside the axis, unless they would cover each other.
+  nameOthers(c, axis, x, room) {
+    if (axis.column.kind === "number" || (this.y(0) - this.y(1)) / (axis.high - axis.low) < 14) return;
+    [c.textAlign, c.textBaseline] = ["left", "middle"];
+    for (let code = axis.low + 1; code < axis.high; code++) c.fillText(clip(c, axis.column.labels[code], Math.min(room, this.frame.clientWidth - x - 6)), x + 6, this.y((code - axis.low) / (axis.high - axis.low)));
   }
 
   keep(k, low, high) {
