@@ -159,9 +159,7 @@ def answer(
         lead, listed, opens = f"Item {best}", dict(found.next), "items"
         plot = overview(store, metric.name)
     else:
-        summaries = {t: names for t, names in store.description.summaries().items() if t in frames}
-        # The first with rows; where none has any, the first.
-        opens = next((t for t in summaries if len(frames[t])), next(iter(summaries), "items"))
+        summaries, opens = _summaries(store, frames)
         shown = summaries.get(opens, ["outcome"])
         alone = opens in summaries and len(frames[opens]) == 1
         facts = (row_facts if alone else kinds)(frames[opens], shown)
@@ -186,6 +184,14 @@ def answer(
         "picture": False,
         "table": rows,
     }
+
+
+def _summaries(
+    store: Store, frames: Mapping[str, pd.DataFrame]
+) -> tuple[dict[str, list[str]], str]:
+    """The tables that the kernel sums up in, with their columns, and the one to open: the first with rows, else the first."""
+    found = {t: names for t, names in store.description.summaries().items() if t in frames}
+    return found, next((t for t in found if len(frames[t])), next(iter(found), "items"))
 
 
 def _of_failed(store: Store) -> dict[str, str]:
