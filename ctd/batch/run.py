@@ -23,6 +23,8 @@ class Snapshot:
 
     rounds: int
     arrays: dict[str, np.ndarray]
+    seconds: float = 0.0
+    """What the advances took, where it is known (s)."""
 
     def states(self) -> list[np.ndarray]:
         """The arrays called state.0, state.1, ...: the states of items, leaf by leaf."""

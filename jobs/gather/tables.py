@@ -99,7 +99,11 @@ def write_shards(store: Store, markers: Sequence[Marker]) -> None:
         "start": ([m.shard.start for m in markers], "1", "first row"),
         "stop": ([m.shard.stop for m in markers], "1", "row after the last"),
         "attempt": ([m.attempt for m in markers], "1", "attempt that succeeded"),
-        "seconds": ([m.seconds for m in markers], "s", "time to compute and write"),
+        "seconds": (
+            [m.seconds for m in markers],
+            "s",
+            "time to compute and write, attempts before a checkpoint included",
+        ),
         "host": ([m.host for m in markers], "1", "host"),
         "device_kind": ([m.device_kind for m in markers], "1", "kind of device"),
         "microbatch": ([m.layout.microbatch for m in markers], "1", "vmapped width"),

@@ -68,6 +68,8 @@ class Computed:
     longest_s: float | None = None
     checkpoints: int | None = None
     resumed_at: int | None = None
+    before_s: float = 0.0
+    """What the attempts before it took up to the checkpoint that it went on from (s)."""
     run: RoundRun | None = None
     """The round, if the attempt was one."""
 
@@ -217,7 +219,7 @@ class Attempt:
 
     def _advance(self, run: Run | RoundRun, ids: np.ndarray, layout: Layout) -> Computed:
         """Advance to the end, from where an earlier attempt stood; return how, without the results."""
-        saved, resumed = self._resume(run, ids, layout)
+        saved, resumed, before_s = self._resume(run, ids, layout)
         live = None
         if saved:
             live = LiveCurves(self._store, self._task.shard, self.rows, self._group.kernel.curves)
@@ -251,19 +253,21 @@ class Attempt:
             if live and not run.finished:
                 live.show(run)
         return Computed(
-            layout, rounds=run.rounds, checkpoints=kept, resumed_at=resumed, longest_s=longest
-        )
+            layout, rounds=run.rounds, checkpoints=kept, resumed_at=resumed, before_s=before_s,
+            longest_s=longest,
+        )  # fmt: skip
 
     def _resume(
         self, run: Run | RoundRun, ids: np.ndarray, layout: Layout
-    ) -> tuple[Checkpoints | None, int | None]:
+    ) -> tuple[Checkpoints | None, int | None, float]:
         """Restore the run if the attempt may go on from an earlier one.
 
-        Returns (its checkpoints, or None if it keeps none; advances already made, or None if it starts from the beginning).
+        Returns (its checkpoints, or None if it keeps none; advances already made, or None if it starts from the beginning;
+        the seconds that they took).
         """
         task, resumed = self._task, None
         if task.probe:
-            return None, None
+            return None, None, 0.0
         said = round_digest(task.step.round) if task.step else None
         saved = Checkpoints(self._store, task.shard, ids, layout.microbatch, said)
         if task.begin != "fresh":
@@ -272,7 +276,7 @@ class Attempt:
             run.restore(before)
             resumed = run.rounds
         # Both attempts share one checkpoint folder, in which the first one goes on writing.
-        return None if task.begin == "beside" else saved, resumed
+        return None if task.begin == "beside" else saved, resumed, saved.before_s
 
     def _most(self, n: int, layout: Layout) -> tuple[int, int]:
         """Return the most advances that the devices may make here, and for the whole of each item; 0 if the kernel does not

@@ -161,7 +161,7 @@ class Worker:
             return report, Cost(started=began.at)
         assert found.run is not None
         report = told(found.run, self.store.science, search, rows_of(task), step)
-        cost = Cost(began.seconds(), began.at, found.longest_s or 0.0, found.rounds)
+        cost = Cost(found.before_s + began.seconds(), began.at, found.longest_s or 0, found.rounds)
         # The states first, then the checkpoint goes: a kill in between leaves a checkpoint too many, never neither.
         self._states.keep(task, found.run, report, cost)
         self._tidy(task, found.checkpoints or 0, cost.seconds)
@@ -194,7 +194,7 @@ class Worker:
             checkpoints=found.checkpoints, resumed_at=found.resumed_at,
             advances=None if ages is None else int(ages.sum()), source=self._source,
             started=min(began.at, before.started), end=began.at + (seconds := began.seconds()),
-            seconds=before.seconds + seconds, idle_gpus=idle_gpus() or None, **host(),
+            seconds=before.seconds + found.before_s + seconds, idle_gpus=idle_gpus() or None, **host(),
         )  # fmt: skip
         # Checkpoints and curves go after the marker: a kill before it needs them, and after it they harm nothing.
         self._writer.write(marker, values, rows)

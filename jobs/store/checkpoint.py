@@ -16,6 +16,7 @@ import json
 import math
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -65,7 +66,10 @@ class Checkpoints:
         }
         # The generation to replace, until `latest` has found the newer one.
         self._next = 0
-        self._due = time.monotonic() + self._every_s
+        self._began = time.monotonic()
+        self._due = self._began + self._every_s
+        self.before_s = 0.0
+        """What earlier attempts took up to the checkpoint that `latest` has found (s)."""
 
     @property
     def is_due(self) -> bool:
@@ -81,7 +85,8 @@ class Checkpoints:
         # A full disk must not end a shard that does not need the room yet; if the results do not fit either, writing
         # them will raise. A failed write leaves `_next`: the older generation is tried again, the newer one is safe.
         with objects.may_fail():
-            data = encode(run.snapshot(), self._identity)
+            snapshot = replace(run.snapshot(), seconds=self.before_s + began - self._began)
+            data = encode(snapshot, self._identity)
             objects.write(self._objects, f"{self._folder}/{self._next}", data)
             self._next = 1 - self._next
         ended = time.monotonic()
@@ -99,6 +104,7 @@ class Checkpoints:
             # By advances, not by time: the clocks of two workers may differ.
             if best is None or found[1].rounds > best.rounds:
                 best, self._next = found[1], 1 - generation
+                self.before_s = best.seconds
         return best
 
 
@@ -115,6 +121,7 @@ def encode(snapshot: Snapshot, identity: Mapping[str, object]) -> bytes:
     head = {
         "identity": identity,
         "rounds": snapshot.rounds,
+        "seconds": snapshot.seconds,
         "named": [[name, str(a.dtype), list(a.shape)] for name, a in snapshot.arrays.items()],
     }
     parts = (array.tobytes() for array in snapshot.arrays.values())
@@ -135,7 +142,8 @@ def decode(data: bytes) -> tuple[dict[str, Any], Snapshot] | None:
             dtype, n = np.dtype(kind), math.prod(shape)
             arrays[name] = np.frombuffer(rest, dtype, n, at).reshape(shape)  # no copy
             at += n * dtype.itemsize
-        return dict(head["identity"]), Snapshot(int(head["rounds"]), arrays)
+        seconds = float(head.get("seconds", 0))  # of an older ctd: unknown
+        return dict(head["identity"]), Snapshot(int(head["rounds"]), arrays, seconds)
     # Of an older ctd, or of a stranger: a checksum says that nothing changed, not who wrote it. What NumPy raises at a
     # strange dtype differs from version to version.
     except Exception:

@@ -56,7 +56,8 @@ class Marker:
     started: float = 0.0
     """When the attempt began (seconds since 1970); in a search, the first round of its items."""
     seconds: float = 0.0
-    """Duration of the attempt (s); in a search, plus its items' share of their rounds."""
+    """Duration of the attempt (s), plus what earlier ones took up to the checkpoint that it went on from; in a search,
+    plus its items' share of their rounds."""
     end: float = 0.0
     """When the shard was committed, nearly (seconds since 1970); 0 in stores of an earlier ctd."""
     host: str = ""

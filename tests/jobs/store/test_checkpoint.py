@@ -1,9 +1,11 @@
 """Checkpoints, stops and resumption: a run that was disturbed ends with the bits of one that was not."""
 
 import errno
+import hashlib
 import shutil
 import sys
 import time
+from dataclasses import replace
 
 import gated
 import numpy as np
@@ -32,6 +34,12 @@ from jobs.store.store import Store
 def test_decode_refuses_any_damage():
     run = runs("toy")()
     data = encode(run.snapshot(), {})
+    _, _, body = data.replace(b'"seconds": 0.0, ', b"").partition(b"\n")
+    older = hashlib.sha256(body).hexdigest().encode() + b"\n" + body
+    assert older != data
+    assert decode(older)[1].rounds == 0, (
+        "a checkpoint of an older ctd, which does not tell the time"
+    )
     rng = np.random.default_rng(0)
     for _ in range(200):
         at = int(rng.integers(len(data)))
@@ -73,16 +81,30 @@ def test_stop_and_resume_at_many_places_ends_in_the_same_bytes(tmp_path, finishe
     assert [e.kind for e in read_events(store)].count("stopped") == stops
 
 
-def test_no_advance_is_computed_twice(tmp_path, finished):
+SPENT_S = 1000.0
+
+
+def make_longer(store, shard):
+    """Let the checkpoints of a shard say that it took 1,000 s so far."""
+    for k in (0, 1):
+        key = f"{checkpoints(shard.group, shard.number)}/{k}"
+        identity, snapshot = decode(objects.read(store.objects, key))
+        assert snapshot.seconds > 0
+        objects.write(store.objects, key, encode(replace(snapshot, seconds=SPENT_S), identity))
+
+
+def test_no_advance_is_computed_twice_and_its_time_is_kept(tmp_path, finished):
     store = make(tmp_path / "once.zarr", SLOW)
     stop = Stop()
     run_shards(store, Interrupted(stop, 7), stop=stop)
     advances = []
     worker = Worker(store.address)
     (first, *_) = store.job.plan.shards()
+    make_longer(store, first)
     report = worker.do(Task(first, begin="resume"), advances.append)
     assert report.error is None
     assert report.marker.resumed_at == 7
+    assert report.marker.seconds > SPENT_S
     assert len([now for now in advances if not now.waiting]) == report.marker.rounds - 7
     assert report.marker.rounds == finished.committed.markers()[0].rounds
 

@@ -54,7 +54,7 @@ function showRun(content) {
   const tile = (value, name) => el("div", { className: "card tile" }, el("b", {}, value), el("span", {}, name));
   const tiles = [tile(count(p.items_done), `of ${count(p.items)} ${plural(p.items, "item")} done`), tile(count(p.shards_done), `of ${count(p.shards)} ${plural(p.shards, "shard")}`), tile(count(p.items_failed), "items failed")];
   if (p.items_dropped) tiles.splice(1, 0, tile(count(p.items_dropped), "dropped by the search"));
-  if (p.worker_time) tiles.push(tile(p.worker_time, "worker time of the last run"));
+  if (p.worker_time) tiles.push(tile(p.worker_time, "worker time of the last run's shards"));
   if (content.hosts.length) tiles.push(tile(count(content.n_workers), content.n_workers === 1 ? "worker" : "workers"));
   box.tiles.replaceChildren(...tiles);
   showBar(box.bar, content);
