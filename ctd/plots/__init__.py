@@ -34,6 +34,7 @@ class Scale:
     """The colour scale of the layers' `colour` numbers."""
 
     label: str = ""
+    """Without one there is no colour bar."""
     diverging: bool = False
     """True for two hues around the middle of the range, False for dark to bright."""
     low: float | None = None

@@ -67,7 +67,7 @@ def draw(figure: Figure) -> Canvas:
         shades = _shades(plot)
         draw_plot(ax, plot, shades)
         # Plots with one scale of fixed ends share one colour bar.
-        if shades is not None and (plot.scale not in shown or plot.scale.low is None):
+        if shades and plot.scale.label and (plot.scale not in shown or plot.scale.low is None):
             canvas.colorbar(shades, ax=ax, label=plot.scale.label, shrink=0.9)
             shown.append(plot.scale)
     return canvas
@@ -123,7 +123,7 @@ def _legend(ax: Axes, plot: Plot) -> None:
         if handle and hasattr(handle, "set_sizes"):  # else as large as the largest of its layer
             handle.set_sizes([40])
         # A key in the colour of one point would say that the colour is the class; the colour bar says what it is.
-        if getattr(layers.get(label), "colour", None) is not None:
+        if plot.scale.label and getattr(layers.get(label), "colour", None) is not None:
             _grey(handle, getattr(layers[label], "hollow", False))
 
 

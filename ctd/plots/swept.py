@@ -17,6 +17,8 @@ MANY = 3
 def by_swept(plot: Plot, name: str, values: Mapping[int, Any]) -> Plot:
     """Colour the lines of a plot by the parameter `name`; add medians if few values have many lines each.
 
+    Up to MAX_VALUES values are told by the legend, more by a colour bar.
+
     values: item -> its value, a number or a text. The plot is returned unchanged if no layer has an `item`, if all items
     have one value, or if there are more than MAX_VALUES texts.
 
@@ -47,8 +49,10 @@ def by_swept(plot: Plot, name: str, values: Mapping[int, Any]) -> Plot:
             layers.append(layer)  # what sums up all lines would hide the medians
     # Strong lines last, so that nothing covers them.
     layers.sort(key=lambda layer: getattr(layer, "strong", False))
-    scale = Scale(f"log10 {name}" if wide else name) if number else plot.scale
-    return dataclasses.replace(plot, layers=layers, scale=scale)
+    label = f"log10 {name}" if wide else name
+    scale = Scale(label if len(kinds) > MAX_VALUES else "") if number else plot.scale
+    note = " ".join(filter(None, [plot.note, "Thick: median over items." if medians else ""]))
+    return dataclasses.replace(plot, layers=layers, scale=scale, note=note)
 
 
 def _grouped(

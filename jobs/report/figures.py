@@ -24,7 +24,7 @@ from jobs.inputs.measure import load_group, paths_of
 from jobs.inputs.versions import changed_files
 from jobs.late import zarr
 from jobs.query.columns import as_array, decode
-from jobs.query.tables import ask
+from jobs.query.tables import REPLICATES, ask
 from jobs.reduce import (
     Columns,
     GroupResults,
@@ -127,11 +127,11 @@ def _save(figure: Canvas, path: Path) -> None:
 def _by_swept(
     store: Store, figure: Figure, columns: Columns, results: Mapping[str, np.ndarray]
 ) -> Figure:
-    """Group the lines of items in a figure by the swept parameter that explains most of the metric."""
+    """Group the lines of items in a figure by the swept parameter that explains most of the metric; seeds are alike."""
     swept = {
         name: column
         for name in columns
-        if name != "item" and (column := np.asarray(columns[name])).ndim == 1
+        if name not in ("item", *REPLICATES) and (column := np.asarray(columns[name])).ndim == 1
     }
     metric = metric_of(store)
     found: list[Effect] = []

@@ -60,7 +60,7 @@ def test_numbers_become_colours_of_the_scale():
     np.testing.assert_array_equal(image.get_array().filled(np.nan), z)
     assert image.get_clim() == (0, 2)
     assert bar.get_ylabel() == "rate"
-    ax, _ = axes_of(Lines(X, np.stack([X, X]), colour=[0, 1]), Points(X, X, colour=X))
+    (ax,) = axes_of(Lines(X, np.stack([X, X]), colour=[0, 1]), Points(X, X, colour=X))
     ends = [colors.to_hex(line.get_color()) for line in ax.lines]
     assert ends[0] == colors.to_hex(
         ax.collections[0].get_facecolors()[0]
@@ -70,7 +70,7 @@ def test_numbers_become_colours_of_the_scale():
 
 def test_a_line_may_change_its_colour_and_has_gaps():
     y = np.array([[0, 1, np.nan, 3, 4.0]])
-    ax, _ = axes_of(Lines(np.arange(5), y, "path", colour=y))
+    (ax,) = axes_of(Lines(np.arange(5), y, "path", colour=y))
     (pieces,) = ax.collections
     drawn = np.array([segment[:, 0] for segment in pieces.get_segments()])
     np.testing.assert_array_equal(drawn, [[0, 1], [3, 4]])
@@ -86,7 +86,7 @@ def test_points_have_areas_and_markers():
     # The root of a quarter is a half: the second lies in the middle of the first and the last.
     np.testing.assert_allclose(radius[1], (radius[0] + radius[3]) / 2)
     np.testing.assert_array_equal(hollow.get_facecolors()[0, :3], 1)
-    ax, _ = axes_of(Points([0, np.nan, 2, 3], [0, 1, np.nan, 3], colour=X, size=X / 3))
+    (ax,) = axes_of(Points([0, np.nan, 2, 3], [0, 1, np.nan, 3], colour=X, size=X / 3))
     np.testing.assert_array_equal(ax.collections[0].get_offsets(), [[0, 0], [3, 3]])
 
 

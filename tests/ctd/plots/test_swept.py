@@ -19,10 +19,13 @@ def test_few_values_have_medians_over_their_lines():
     assert [layer.name for layer in medians] == ["rate = 0.01", "rate = 1"]
     for start, layer in enumerate(medians):
         assert np.array_equal(layer.y, np.median(Y[start::2], axis=0))
-    assert made.scale.label == "log10 rate"  # a factor of 100
     assert sorted(layer.colour[0] for layer in medians) == [-2.0, 0.0]
     assert not any(isinstance(layer, Band) for layer in made.layers)
-    draw(Figure([made]))
+    assert made.note == "Thick: median over items."
+    (ax,) = draw(Figure([made])).axes  # no colour bar: the legend tells the colours
+    keys = [handle.get_color() for handle in ax.get_legend().legend_handles]
+    assert [tuple(key) for key in keys] == [tuple(line.get_color()) for line in ax.lines[-2:]]
+    assert len({tuple(key[:3]) for key in keys}) == 2
 
 
 def test_many_values_colour_each_line_by_its_own():
@@ -37,9 +40,10 @@ def test_many_values_colour_each_line_by_its_own():
 
 def test_more_values_than_a_legend_holds_are_told_by_the_colour_bar():
     lines = Lines(np.arange(2), np.zeros((11, 2)), item=np.arange(11))
-    made = by_swept(Plot("curves", [lines]), "gain", {k: float(k) for k in range(11)})
+    made = by_swept(Plot("curves", [lines]), "gain", {k: 10.0**k for k in range(11)})
     assert {layer.name for layer in made.layers} == {""}
-    assert made.scale.label == "gain"
+    assert made.scale.label == "log10 gain"
+    assert len(draw(Figure([made])).axes) == 2
 
 
 @pytest.mark.parametrize(

@@ -188,6 +188,15 @@ def test_a_series_of_one_mark_is_in_the_legend(tmp_path):
     )
 
 
+def test_items_that_differ_in_their_seeds_alone_have_no_legend(store):
+    plot = Plot("curves", [Lines([0, 1], np.zeros((2, 2)), item=np.arange(2))])
+    drawn = Figure([plot])
+    two = np.arange(2)
+    assert _by_swept(store, drawn, {"item": two, "seed": two}, {}) is drawn
+    made = _by_swept(store, drawn, {"item": two, "seed": two, "rate": two / 2}, {})
+    assert [layer.name for layer in made.plots[0].layers] == ["rate = 0", "rate = 0.5"]
+
+
 @pytest.mark.parametrize(
     ("values", "n", "last"),
     [
