@@ -81,8 +81,8 @@ def live_progress(quiet: bool = False) -> Iterator[Listener]:
 @contextmanager
 def _bar() -> Iterator[Listener]:
     bar = Progress(
-        TextColumn("{task.fields[items]}", markup=False), BarColumn(), TaskProgressColumn(),
-        TextColumn("{task.fields[shards]}", markup=False), TimeElapsedColumn(),
+        TextColumn("{task.fields[items]}", markup=False), BarColumn(30), TaskProgressColumn(),
+        TextColumn("{task.fields[shards]}", markup=False), TimeElapsedColumn(), TextColumn("so far"),
     )  # fmt: skip
     task, now = bar.add_task("", total=1.0, items="", shards=""), list[RunProgress]()
 

@@ -110,7 +110,7 @@ class Driver:
         self.idle_since = time.monotonic()
         self.has_advanced = False
         self.reached = self.before = (0, ledger.progress.items_done + ledger.progress.work)
-        """Items that have ended, and work in items, over all shards, as last shown before a stop; and the least that is shown, what
+        """Items that have ended, and work in items, over all shards, as last shown; and the least that is shown, what
         the run before left."""
 
     def run(self) -> None:
@@ -249,9 +249,10 @@ class Driver:
         self.has_advanced |= progress.items_done > progress.items_before
         done = sum(now.work for now in running) + work_before
         progress.move(max(done, work - progress.items_done), self.has_advanced)
-        if self.stop.reason is None:
-            seen = progress.items_done + progress.running_items
-            self.reached = seen, progress.items_done + progress.work
+        # Advances that end after a stop are in the checkpoints, too.
+        seen = progress.items_done + progress.running_items
+        self.reached = seen, progress.items_done + progress.work
+        progress.stopping = self.stop.reason is not None
         progress.trouble = self.ledger.storage.reason or self._idle()
         progress.wait_for(self._waiting(running))
         self.listener(progress)

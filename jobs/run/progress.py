@@ -61,6 +61,8 @@ class Progress:
     """When the run began (time.monotonic): no correction of the clock changes the duration shown."""
     _seen: float = 0.0
     """`items_done` and `work` when they changed last."""
+    stopping: bool = False
+    """Whether a stop was asked for: no time is left of what goes on no more."""
     stopped: str | None = None
     """Why the run was stopped before its end."""
     trouble: str | None = None
@@ -121,7 +123,10 @@ class Progress:
 
     @property
     def left_s(self) -> float | None:
-        """Seconds left at this rate; None if there is none, nothing is left, or the next advance takes longer than they."""
+        """Seconds left at this rate; None if there is none, nothing is left, the run is stopping, or the next advance takes
+        longer than they."""
+        if self.stopping:
+            return None
         left, rate = self.n_items - self.items_done - self.items_given_up - self.work, self.rate
         since = time.monotonic() - self.moved_at if self.moved_at else 0.0
         return left / rate - since if rate and left > since * rate else None
@@ -141,7 +146,7 @@ class Progress:
         )
         parts, made = [f"{n:,} {name}" for name, n in outcomes if n], ""
         # Items of a single advance are counted already.
-        if advances and max(advances) > 1:
+        if advances and max(advances) > (self.most_advances <= 1):
             few, many = min(advances), max(advances)
             of = f"/{self.most_advances}" if self.most_advances >= many else ""
             made = (f"advance {many}" if few == many else f"advances {few}-{many}") + of
@@ -151,7 +156,8 @@ class Progress:
         # The advances of a round are those of its lap.
         parts += filter(None, [f"{stage} ({made})" if stage and made else stage or made, best])
         if value and not best and not is_whole:
-            parts.append(f"{value.name} {value.now:.4g}, best {value.best:.4g}")
+            median = "median " * (self.n_items > 1)
+            parts.append(f"{median}{value.name} {value.now:.4g}, best {value.best:.4g}")
         if self.waiting:
             parts.append(f"{self.waiting}, {time.monotonic() - self.waiting_since:.0f} s")
         left_s = self.left_s

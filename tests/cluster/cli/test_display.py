@@ -51,7 +51,7 @@ def test_words_below_the_bar_wrap_and_troubles_stand_alone(monkeypatch):
         tell(moving)
     drawn = told.getvalue().rpartition("\nadvances")[2].splitlines()
     words, trouble = " ".join(map(str.strip, drawn)).split(" left ")
-    assert words.startswith("0-23/2000, loss in training 0.9395, best 0.921, 5 min")
+    assert words.startswith("0-23/2000, median loss in training 0.9395, best 0.921, 5 min")
     assert trouble.startswith(f"waiting: {IDLE}")
     assert max(map(len, drawn)) <= 60
 

@@ -4,6 +4,7 @@ import time
 from dataclasses import replace
 
 import pytest
+from failing import Interrupted
 from page_stores import create
 from waiting import until
 
@@ -12,6 +13,7 @@ from jobs.errors import duration
 from jobs.report.summary import state
 from jobs.run.progress import Progress
 from jobs.run.shards import run_shards
+from jobs.run.stop import Stop
 from jobs.run.worker import SerialExecutor
 from jobs.storage import lease
 from jobs.store.live import Value
@@ -22,7 +24,9 @@ from jobs.store.store import Store
     ("advances", "most", "said"),
     [
         ((), 0, ""),
-        ((1, 0), 50, ""),
+        ((1, 0), 0, ""),
+        ((1,), 1, ""),
+        ((1, 0), 50, "advances 0-1/50"),
         ((37,), 0, "advance 37"),
         ((37,), 50, "advance 37/50"),
         ((12, 40, 12), 40, "advances 12-40/40"),
@@ -35,8 +39,8 @@ def test_text_of_advances(advances, most, said):
 @pytest.mark.parametrize(
     ("stage", "best", "said"),
     [
-        ("", "", "advance 2/4, eval_loss 0.5, best 0.2"),
-        ("generation 1 of 8", "", "generation 1 of 8 (advance 2/4), eval_loss 0.5, best 0.2"),
+        ("", "", "advance 2/4, median eval_loss 0.5, best 0.2"),
+        ("generation 1 of 8", "", "generation 1 of 8 (advance 2/4), median eval_loss 0.5, best 0.2"),
         ("generation 2 of 8", "best eval_loss 0.3", "generation 2 of 8 (advance 2/4), best eval_loss 0.3"),
     ],
 )  # fmt: skip
@@ -64,11 +68,22 @@ def test_text_of_waits_metric_and_time_left():
     assert Progress(8, 1, waiting="tuning", waiting_since=now - 7).text() == "tuning, 7 s"
     value = Value("eval_loss", 0.312345, 0.24)
     going = Progress(8, 2, work=3.0, work_before=1.0, moving_since=now - 100, value=value)
-    assert going.text() == f"eval_loss 0.3123, best 0.24, {duration(250)} left"
+    assert going.text() == f"median eval_loss 0.3123, best 0.24, {duration(250)} left"
+    assert "left" not in replace(going, stopping=True).text()
+    assert replace(going, n_items=1).text().startswith("eval_loss 0.3123"), "of one item"
     fast = replace(going, n_items=10**6, work=1e5)
     assert " items/s, " in fast.text()
     whole = replace(going, shards_done=2)
     assert "eval_loss" not in whole.text(), "it is from before the last advances"
+
+
+def test_advance_that_ends_after_a_stop_counts(tmp_path, monkeypatch):
+    """Its checkpoint holds it; the share fell by it as the run ended."""
+    monkeypatch.setattr("jobs.run.task.TICK_S", -1.0)
+    store, stop, works = create(tmp_path, "train_rnn"), Stop(), []
+    run_shards(store, Interrupted(stop, 3), lambda p: works.append((p.work, p.stopping)), stop)
+    assert [work for work, _ in works] == sorted(work for work, _ in works)
+    assert works[-1] == (7.5, True)
 
 
 def test_best_of_a_run_never_gets_worse():
