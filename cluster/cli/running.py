@@ -29,6 +29,7 @@ from jobs.run.stop import Interrupted, Stop, block_signals
 from jobs.run.task import Executor, ExecutorLost
 from jobs.spec.job import JobSpec
 from jobs.spec.trust import allow_edited, own_code, refuse_untrusted, trust
+from jobs.storage.lease import held_by, last_seen
 from jobs.storage.objects import StorageFailed, is_storage_error, reason
 from jobs.store.events import planned_warnings, read_events
 from jobs.store.store import Store, refuse_links
@@ -57,8 +58,16 @@ class Request:
     """Whether the same command runs further stages or files after this store."""
 
     def make(self) -> Executor:
-        """Make the executor of its shards."""
+        """Make the executor of its shards.
+
+        Raises Held, before a Ray starts, where a process of this machine runs the store. Of others `run_shards` says so: it may
+        have to watch for a sign of life.
+        """
         self.check()
+        if Store.exists(self.store):
+            held = last_seen(Store.open(self.store).objects)
+            if held is not None and held.is_running and self.parts is None:
+                raise held_by(self.store, held)
         return executor_for(
             self.executor, self.spec, self.store, self.address, self.failed, self.as_json
         )

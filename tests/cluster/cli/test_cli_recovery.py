@@ -98,10 +98,11 @@ def test_resume_refuses(ctd, made):
     refused(ctd("resume", "none.zarr"), "no such store")
     refused(ctd("resume", made.address, "--executor", "serial", "--address", "a:1"), "--address ")
     lease = Lease.acquire(made.objects, made.address)
-    refused(
-        ctd("resume", made.address, "--executor", "serial"), f"is being run by process {os.getpid()}",
-        f"ctd cancel {made.address}",
-    )  # fmt: skip
+    said = f"is being run by process {os.getpid()}", f"ctd cancel {made.address}"
+    refused(ctd("resume", made.address, "--executor", "serial"), *said)
+    found = ctd("resume", made.address, "--executor", "ray")
+    refused(found, *said)
+    assert "starting Ray" not in found[2]
     lease.release()
 
 
