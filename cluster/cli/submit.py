@@ -59,14 +59,14 @@ def submit(
 
     path, changes = one_file(job, overrides)
     order = read_order(path, cluster, changes, store, array, failed, accept_changes)
-    if dry_run:
-        _show(order)
-        return
     if _is_complete(order):
         if as_json:
             show_json({"complete": True})
         else:
             out.print(f"{path}: nothing is left to compute; not submitted")
+        return
+    if dry_run:
+        _show(order)
         return
     if isinstance(order.profile, SlurmProfile) and (why := unshared(_folders(order))):
         err.print(f"warning: {why}", style="yellow")
@@ -155,10 +155,15 @@ def _of_plan(ready: "Prepared", order: "Order") -> tuple[str, str]:
     """(The work of a planned stage, the time that it takes.)"""
     plan, pace = ready.plan, remembered_pace(ready.spec)
     sizes = (ready.items.n, "item"), (len(plan.group_sizes), "group"), (plan.n_shards, "shard")
-    work = ", ".join(count(n, what) for n, what in sizes)
+    work, workers = (
+        ", ".join(count(n, what) for n, what in sizes),
+        order.machines(ready.spec.run).workers,
+    )
+    busy = min(workers, plan.n_shards)
+    if busy < workers:
+        work += f": {workers - busy:,} of {count(workers, 'worker')} will have nothing to do"
     if pace is None:
         return work, "known once a shard of this kernel with these params has run on this machine"
-    busy = min(order.machines(ready.spec.run).workers, plan.n_shards)
     took = duration(max(1, pace * ready.items.n / busy))
     return work, f"{took} on {count(busy, 'worker')} as fast as this machine's"
 

@@ -122,7 +122,7 @@ def test_job_that_is_complete_is_not_sent(tmp_path, command_line, monkeypatch):
     assert f"`ctd submit {path} seed=1 --cluster {profile}` continues it\n" in out
     run_shards(store, executor)
     said = "job.yaml: nothing is left to compute; not submitted\n"
-    assert command_line(*submit) == (0, said, "")
+    assert command_line(*submit) == command_line(*submit, "--dry-run") == (0, said, "")
     assert "continues it" not in command_line("status", address)[1]
 
 
@@ -299,6 +299,9 @@ def test_time_in_a_dry_run_is_that_of_the_workers(tmp_path, monkeypatch):
     run = {"cpus_per_worker": 4, "shard_items": 1, "slots": 1, "microbatch": 1}
     path = write(tmp_path, cluster=EIGHT, run=run, sweep={"seeds": 8})
     assert preview(read_order(path, None))["time"].startswith("2 min 0 s on 2 workers")
+    path = write(tmp_path, cluster=EIGHT, run=run, sweep={"seeds": 1})
+    one = preview(read_order(path, None))
+    assert one["work"] == "1 item, 1 group, 1 shard: 1 of 2 workers will have nothing to do"
 
 
 @pytest.fixture
