@@ -19,6 +19,7 @@ from jobs.report.page.encode import is_curves, plot_json, table_json, together
 from jobs.report.page.pictures import MAX_GROUPS, read_pictures, write_pictures
 from jobs.report.search_plots import search_plots
 from jobs.report.sweep import axis_of
+from jobs.storage.lease import drivers
 from jobs.store.arrays import Lazy, Rows, attributes
 from jobs.store.live import Growing, read_live
 from jobs.store.marker import Marker
@@ -147,13 +148,19 @@ def live(store: Store) -> dict[str, Any] | None:
         by_group.setdefault(group, []).append(growing)
     if not by_group:
         return None
+    runs = bool(drivers(store.objects, store.address))
+    note = (
+        "Running items, updated every few seconds."
+        if runs
+        else "As they were when the run stopped."
+    )
     plots: list[Plot] = []
     frames = []
     for group, found in sorted(by_group.items()):
         frame = _swept(store, group, [row for growing in found for row in growing.rows])
         frames.append(frame)
         drawn = dict.fromkeys(n for one in found for n in one.curves if _has_a_line(one.curves[n]))
-        plots += [_plot(store, group, name, found, frame) for name in drawn]
+        plots += [_plot(store, group, name, found, frame, note) for name in drawn]
     advances = [growing.advances for some in by_group.values() for growing in some]
     few, many = min(advances), max(advances)
     return {
@@ -181,7 +188,9 @@ def _has_a_line(curves: Sequence[Sequence[float | None]]) -> bool:
     return any(sum(value is not None for value in curve) > 1 for curve in curves)
 
 
-def _plot(store: Store, group: int, name: str, found: list[Growing], frame: pd.DataFrame) -> Plot:
+def _plot(
+    store: Store, group: int, name: str, found: list[Growing], frame: pd.DataFrame, note: str
+) -> Plot:
     """Plot one curve of the items of a group, one line per item."""
     var = store.description.dims.get(name, Var(("point",)))
     places = np.unique(np.concatenate([growing.places[name] for growing in found]))
@@ -200,7 +209,7 @@ def _plot(store: Store, group: int, name: str, found: list[Growing], frame: pd.D
         [Lines(x, y, text=[f"item {item}" for item in items], item=items)],
         Axis(var.axes[0]),
         axis_of(name, var, log=is_wide(y)),
-        note="Running items, updated every few seconds.",
+        note=note,
     )
 
 

@@ -66,6 +66,7 @@ def test_page_shows_them_over_training_steps_with_what_was_swept(watched):
         store.rows(0, "learning_rate", 0, 10), rel=1e-5
     )
     assert pages[-1]["advances"] == "3"
+    assert plot["note"].startswith("Running items")
 
 
 def test_nothing_is_left_once_the_shard_is_committed(watched):
@@ -123,6 +124,7 @@ def test_what_does_not_fit_is_passed_over(tmp_path, name):
     good = {"rows": [0], "advances": 1, "places": {"curve": [0, 1, 2, 3]}, "curves": {"curve": [[1.0] * 4]}}  # fmt: skip
     objects.write(store.objects, keys.live(0, 0), checksummed(good))
     assert len(list(read_live(store))) == 1
+    assert live(store)["plots"][0]["note"] == "As they were when the run stopped."
     objects.delete(store.objects, keys.live(0, 0))
     hurt = good | (HURT[name] or {})
     objects.write(store.objects, keys.live(7 if HURT[name] is None else 0, 0), checksummed(hurt))
