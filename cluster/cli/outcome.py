@@ -1,6 +1,7 @@
 """What a run prints and draws at its end: warnings, what failed, the kernel's summary, pictures."""
 
 import os
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -75,9 +76,24 @@ def finish(store: Store, as_json: bool) -> None:
         show_json(state(store) | {"figures": [str(path) for path in paths]})
         return
     show_summary(store)
+    for line in other_outcomes(store):
+        out.print(line)
     out.print(f"store   {store.address}")
     for path in paths:
         out.print(f"figure  {path}")
+
+
+def other_outcomes(store: Store) -> list[str]:
+    """What became of the items whose outcome is neither the commonest nor a failure, which warnings are of."""
+    ended = Counter[str]()
+    for marker in store.committed.markers():
+        ended.update(marker.outcomes)
+    others = {name for name, _ in ended.most_common()[1:]}
+    return [
+        f"{ended[one.name]:,} {one.name}: {one.reason}"
+        for one in store.description.outcomes
+        if one.name in others and ended[one.name] and one.reason and not one.failed
+    ]
 
 
 def draw(store: Store, as_json: bool = False) -> list[Path]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -21,9 +22,11 @@ from stores import run
 
 from cluster.cli.display import show_summary
 from cluster.cli.main import _for_users
+from cluster.cli.outcome import other_outcomes
 from ctd.catalogue import load_kernel
 from ctd.cells import Scales, get_cell
 from ctd.data import write_hdf5
+from ctd.kernel import Outcome
 from jobs.store.store import Store
 
 HERE = Path(__file__).parent
@@ -191,6 +194,19 @@ def test_warnings_of_data_are_told_once():
     shown = [told("a", UserWarning), told("a", UserWarning), told("b", UserWarning)]
     assert shown == ["warning: a\n", "", "warning: b\n"]
     assert [told("a", RuntimeWarning) for _ in range(2)] == ["other"] * 2
+
+
+def test_last_words_say_what_became_of_the_few():
+    ends = Outcome("fixed", "found"), Outcome("limit", "gave up"), Outcome("bad", "no", failed=True)
+    markers = [
+        SimpleNamespace(outcomes={"fixed": 9, "bad": 1}),
+        SimpleNamespace(outcomes={"limit": 2, "fixed": 4}),
+    ]
+    store = SimpleNamespace(
+        committed=SimpleNamespace(markers=lambda: markers),
+        description=SimpleNamespace(outcomes=ends),
+    )
+    assert other_outcomes(store) == ["2 limit: gave up"]
 
 
 @pytest.mark.usefixtures("no_pictures")
