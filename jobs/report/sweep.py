@@ -177,9 +177,30 @@ def overview(store: Store, metric: str) -> Plot | None:
     first, *others = names
     x, ticks = _places(fine[first])
     y, ids = fine[metric].astype(float), fine["item"]
-    layers: list[Layer] = []
     series = list(_series(fine, others))
     shaded = len(series) > MAX_KINDS
+    notes = ["Each mark is an item; lines are medians over items with equal values."]
+    notes += [f"Over all values of {', '.join(others[1:])}."] * (len(others) > 1)
+    notes.append(left_out(int((columns["status"] == "failed").sum()), "failed item"))
+    return Plot(
+        f"{metric} against {first}",
+        _layers(x, y, ids, series, shaded),
+        Axis(first, log=not len(ticks) and _is_log(x), ticks=ticks),
+        axis_of(metric, store.description.dims[metric], log=is_wide(y)),
+        Scale(_shade_of(others[0], fine[others[0]])[0]) if shaded else Scale(),
+        note=" ".join(filter(None, notes)),
+    )
+
+
+def _layers(
+    x: np.ndarray,
+    y: np.ndarray,
+    ids: np.ndarray,
+    series: Sequence[tuple[str, float, np.ndarray]],
+    shaded: bool,
+) -> list[Layer]:
+    """Marks of the items and lines of their medians, for each of the `_series`. shaded: coloured by a scale, without a legend."""
+    layers: list[Layer] = []
     for hue, (name, shade, here) in enumerate(series):
         text = [f"item {item}" for item in ids[here]]
         looks: dict[str, Any] = {"hue": hue}
@@ -195,17 +216,7 @@ def overview(store: Store, metric: str) -> Plot | None:
             if shaded:
                 looks = {"colour": [shade]}
             layers.append(Lines(at, middle, "" if shaded else name or "median", **looks))
-    notes = ["Each mark is an item; lines are medians over items with equal values."]
-    notes += [f"Over all values of {', '.join(others[1:])}."] * (len(others) > 1)
-    notes.append(left_out(int((columns["status"] == "failed").sum()), "failed item"))
-    return Plot(
-        f"{metric} against {first}",
-        layers,
-        Axis(first, log=not len(ticks) and _is_log(x), ticks=ticks),
-        axis_of(metric, store.description.dims[metric], log=is_wide(y)),
-        Scale(_shade_of(others[0], fine[others[0]])[0]) if shaded else Scale(),
-        note=" ".join(filter(None, notes)),
-    )
+    return layers
 
 
 def axis_of(name: str, var: Var, log: bool = False) -> Axis:
