@@ -45,9 +45,7 @@ EXPONENT = {
     "lyapunov": Var(
         (),
         "1/time",
-        "largest Lyapunov exponent of the trained network with its outputs fed back: without inputs over "
-        f"{STEPS:,} steps after {TRANSIENT:,} that do not count, from the start of the test range on; with inputs along those of "
-        "the test range, without its first tenth",
+        f"largest Lyapunov exponent of the trained network on its own, over {STEPS:,} steps; with inputs, along those of the test range",
     ),
     "lyapunov_error": Var(
         (),
