@@ -136,8 +136,7 @@ def explain(
     lines: dict[str, None] = {}
     secondary = set()
     for fault in error.errors(include_url=False):
-        # Pydantic puts the names of union branches into the location; the user did not write those.
-        place = tuple(str(part) for part in fault["loc"] if not _is_branch(str(part)))
+        place = _place(fault)
         path = ".".join(place)
         where = source(place[0] if place else "") if callable(source) else source
         at = f"{where}: {path}" if path else where
@@ -220,8 +219,15 @@ def _misspelt(fault: Mapping[str, Any]) -> str:
     return next(filter(None, found), "")
 
 
-def _is_branch(part: str) -> bool:
-    return part[:1].isupper() or "[" in part
+def _place(fault: Mapping[str, Any]) -> tuple[str, ...]:
+    """Where a fault is, without the names of union branches, which pydantic puts there and the user did not write.
+
+    The first part is always a field, and so is the last one of an unknown field.
+    """
+    parts = tuple(map(str, fault["loc"]))
+    kept = len(parts) - 1 if fault["type"] == "extra_forbidden" else 0
+    is_branch = lambda part: part[:1].isupper() or "[" in part
+    return tuple(part for k, part in enumerate(parts) if k in (0, kept) or not is_branch(part))
 
 
 def home_of(

@@ -96,6 +96,7 @@ def test_a_profile_in_this_folder_is_named_by_its_file(folder, tmp_path, monkeyp
         ({**SLURM, "setup": 5}, r"x: setup: must be a list \(given: 5\)"),
         ({**SLURM, "memory_gb": float("inf")}, "x: memory_gb: must be a finite number"),
         ({**SLURM, "partiton": "gpu"}, "x: partiton: unknown field; did you mean 'partition'?"),
+        ({**SLURM, "Time": 3}, "x: Time: unknown field; did you mean 'time'?"),
         ({"kind": "slurm", "time": 5}, "x: memory_gb: required, but not given"),
         ({**SLURM, "time": "4h"}, r"x: .*time: D-HH:MM:SS, HH:MM:SS or minutes expected, got '4h'"),
         ({**SLURM, "time": 1}, r"x: .*grace_s: 120 s fill the whole time limit, 60 s"),

@@ -14,6 +14,7 @@ from jobs.spec.job import JobSpec, parse_job
     [
         ({"task": "flipflop", "n_bits": 2}, {}, "params: n_bits: unknown field; write task: {name: flipflop, n_bits: 2}"),
         ({"task": {"name": "rdm"}, "stimulus": 900.0}, {}, "stimulus: unknown field; write task: {name: rdm, stimulus: 900.0}"),
+        ({"N_batches": 9}, {}, "params: N_batches: unknown field; did you mean 'n_batches'"),
         ({"task": "flipflop"}, {"n_bits": [1, 2]}, "sweep: unknown field 'n_bits'; task has it, swept as task.n_bits"),
         ({"task": "decision", "n_bits": 2}, {}, "n_bits: unknown field; did you mean 'n_batches'?"),
         ({"units": 9}, {}, "units: unknown field; did you mean 'n' (units)?"),
@@ -50,6 +51,12 @@ def test_many_faults_fill_a_screen_at_most():
 
 
 UNEVEN = {"n": 100, "layers": 3}
+
+
+@pytest.mark.parametrize("content", [{"Kernel": "esn"}, {"kernel": "esn", "run": {"Workers": 2}}])
+def test_an_unknown_field_may_begin_with_a_capital_letter(content):
+    with pytest.raises(JobError, match=r"(Kernel|run\.Workers): unknown field; did you mean '(kernel|workers)'"):
+        parse_job(content, "job.yaml")
 
 
 def test_a_rule_on_several_fields_is_told_by_its_section_alone():
