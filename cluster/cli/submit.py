@@ -19,6 +19,7 @@ from cluster.cli.options import (
 )
 from cluster.profiles import SlurmProfile, load_profile, profile_names, profiles_folder
 from cluster.slurm.folders import unshared
+from cluster.slurm.script import interpreter
 from jobs.errors import JobError, advised, count, duration
 from jobs.storage import addresses
 from jobs.store.store import Store
@@ -185,11 +186,13 @@ def _of_slurm(order: "Order", profile: SlurmProfile) -> dict[str, str]:
 
 
 def _folders(order: "Order") -> dict[str, Path]:
-    """The folders that the nodes of Slurm must see, by name; of a store that in which it lies."""
+    """The folders that the nodes of Slurm must see, by name; of a store and of a python that in which it lies."""
     assert isinstance(order.profile, SlurmProfile)
     found = {"work_dir": order.profile.folder(), "the job's folder": Path(order.base)}
     if image := order.profile.image():
         found["container"] = image
+    if (python := interpreter(order.profile)) and python.is_absolute():
+        found["python"] = python.parent  # which may be a link to one that each node has
     for stage in order.stages:
         if (path := addresses.local_path(stage.address)) is not None:
             found[f"the store{_of(stage, order)}"] = path.absolute().parent

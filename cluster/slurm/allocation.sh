@@ -11,12 +11,18 @@ number=${number:-$SLURM_JOB_ID}
 note() { printf '%(%s)T\t%s\t%s\t%s\n' -1 "$number" "$1" "${2:-}" >>"$home/allocations.tsv"; }
 count() { echo "$1 $2$([ "$1" = 1 ] || echo s)"; }
 say() { printf '%(%F %T)T [%s] %s\n' -1 "$number" "$*"; }
-# Tested first: without them Ray itself would fail, and speak of tokens.
+# Tested first: without them Ray itself would fail, and speak of tokens. Slurm makes the folder of its output, `home`, on a node
+# that does not see ours: there it lacks what was submitted.
+refuse() { say "$*"; { note ended 2; } 2>/dev/null; exit 2; }
 for folder in home work_dir; do
-  [ ! -d "${!folder}" ] || [ ! -w "${!folder}" ] || continue
-  say "$folder: ${!folder} is not there on $SLURMD_NODENAME, or cannot be written: give a folder that all nodes see"
-  { note ended 2; } 2>/dev/null
-  exit 2
+  [ -e "$home/allocation.sbatch" ] && [ -d "${!folder}" ] && [ -w "${!folder}" ] ||
+    refuse "$folder: ${!folder} is not there on $SLURMD_NODENAME, or cannot be written: give a folder that all nodes see"
+done
+[ -z "$python" ] || command -v "$python" >/dev/null ||
+  refuse "python: $python is not there on $SLURMD_NODENAME: give one that all nodes see"
+for program in ${inside[0]:-ray ctd}; do
+  command -v "$program" >/dev/null ||
+    refuse "$program: not found on $SLURMD_NODENAME: give modules or setup lines that lead to it on all nodes"
 done
 # `ctd cancel` came between two allocations: nobody else tells this one.
 if [ -e "$home/cancelled" ]; then

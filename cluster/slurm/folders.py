@@ -25,11 +25,12 @@ def check_folder(folder: Path, where: str) -> None:
 def unshared(folders: Mapping[str, Path]) -> str:
     """Return a sentence on those of the folders (name -> path) that nodes may not see, "" if there are none.
 
-    They lie on a disk of this machine, and no allocation has written there.
+    They lie on a disk of this machine, and no allocation has written there. No allocation writes where `python` is: it counts
+    as seen where `work_dir` is written to, and an allocation tests it.
     """
     types = {name: file_system(path) for name, path in folders.items()}
     here = {name: kind for name, kind in types.items() if not kind.startswith(SHARED)}
-    seen = [folders[name] for name in here if _is_written(name, folders[name])]
+    seen = [folders[name] for name in here if _is_written(name, folders)]
     unseen = [
         f"{name} ({kind})"
         for name, kind in here.items()
@@ -39,10 +40,11 @@ def unshared(folders: Mapping[str, Path]) -> str:
     return f"{', '.join(unseen)}: {why}" if unseen else ""
 
 
-def _is_written(name: str, folder: Path) -> bool:
+def _is_written(name: str, folders: Mapping[str, Path]) -> bool:
     """Whether an allocation has written there: compiled programs to `work_dir`, or notes to a store."""
-    written = "cache" if name == "work_dir" else "*/run/submit/*/allocations.tsv"
-    return next(folder.glob(written), None) is not None
+    if name in ("python", "work_dir"):
+        return (folders["work_dir"] / "cache").exists()
+    return next(folders[name].glob("*/run/submit/*/allocations.tsv"), None) is not None
 
 
 def file_system(path: Path) -> str:

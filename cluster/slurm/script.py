@@ -74,6 +74,7 @@ def script(
     for key, value in {
         "home": home,
         "work_dir": folder,
+        "python": interpreter(profile) or "",
         "memory_mb": memory_mb(profile),
         "max_allocations": profile.max_allocations,
         "go_on": profile.go_on,
@@ -104,6 +105,12 @@ def prologue(profile: SlurmProfile, folders: Sequence[Path] = ()) -> list[str]:
         *(f"export {key}={shlex.quote(text)}" for key, text in profile.environment.items()),
         f"inside=({shlex.join(in_container(profile, folders))})",
     ]
+
+
+def interpreter(profile: SlurmProfile) -> Path | None:
+    """The interpreter that nodes must have; None where a container, modules or setup lines may lead to another one."""
+    elsewhere = profile.container or profile.modules or profile.setup
+    return Path(profile.python or sys.executable) if profile.python or not elsewhere else None
 
 
 def in_container(profile: SlurmProfile, folders: Sequence[Path]) -> list[str]:

@@ -248,6 +248,7 @@ def test_script_of_a_container_runs_ray_and_the_driver_in_it(tmp_path, changes, 
     words = ["apptainer", "exec", *["--nv"] * nv, *bind, "/images/my ctd.sif"]
     assert f"inside=({shlex.join(words)})" in lines
     assert 'run=("${inside[@]}" ctd run a.yaml)' in lines
+    assert "python=''" in lines
     assert not any(line.startswith("export PATH=") for line in lines)
     started = [line for line in lines if " ray start --block" in line]
     assert len(started) == 2

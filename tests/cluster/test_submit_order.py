@@ -84,16 +84,16 @@ def test_file_system_is_that_of_the_nearest_mount(tmp_path):
     ("kind", "written", "said"),
     [
         ("nfs4", "", ""),
-        ("ext4", "", "work_dir (ext4), the store (ext4): nodes may not see what lies on a disk of this machine"),
+        ("ext4", "", "work_dir (ext4), python (ext4), the store (ext4): nodes may not see what lies on a disk of this machine"),
         ("ext4", "work/cache", "the store (ext4): nodes may not see what lies on a disk of this machine"),
-        ("ext4", "stores/a.zarr/run/submit/1/allocations.tsv", "work_dir (ext4): nodes may not"),
-        ("ext4", "cache", "work_dir (ext4), the store (ext4): "),
+        ("ext4", "stores/a.zarr/run/submit/1/allocations.tsv", "work_dir (ext4), python (ext4): nodes may not"),
+        ("ext4", "cache", "work_dir (ext4), python (ext4), the store (ext4): "),
     ],
 )  # fmt: skip
 def test_folders_that_nodes_have_written_to_are_shared(tmp_path, monkeypatch, kind, written, said):
     monkeypatch.setattr("cluster.slurm.folders.file_system", lambda _: kind)
     (tmp_path / written).mkdir(parents=True, exist_ok=True)
-    folders = {"work_dir": tmp_path / "work", "the store": tmp_path / "stores"}
+    folders = {"work_dir": tmp_path / "work", "python": tmp_path / "python", "the store": tmp_path / "stores"}  # fmt: skip
     found = unshared(folders)
     assert found.startswith(said)
     assert bool(found) == bool(said)
@@ -117,7 +117,10 @@ def test_job_that_is_complete_is_not_sent(tmp_path, command_line, monkeypatch):
     assert (code, out.split()[:2]) == (0, ["allocation", "7"])
     commands = [f"`ctd {name} {address}`" for name in ("status", "logs", "cancel")]
     assert "{} and {} follow it, {} ends it".format(*commands) in out
-    assert "warning: work_dir (ext4), the job's folder (ext4), the store (ext4): nodes may" in err
+    assert (
+        "warning: work_dir (ext4), the job's folder (ext4), python (ext4), the store (ext4): nodes may"
+        in err
+    )
     out = command_line("status", address)[1]
     assert f"`ctd submit {path} seed=1 --cluster {profile}` continues it\n" in out
     run_shards(store, executor)
@@ -145,22 +148,24 @@ def test_dry_run_tells_an_image_that_is_not_there(tmp_path):
     assert "not found" not in preview(read_order(path, None))
 
 
-@pytest.mark.parametrize("missing", ["home", "work_dir"])
-def test_the_script_tests_its_folders_before_anything_else(tmp_path, missing):
-    """What it can say and note of a folder that its node does not see."""
-    order = read_order(write(tmp_path, cluster={**SLURM, "work_dir": str(tmp_path / "work")}), None)
-    folders = {"home": order.home(), "work_dir": tmp_path / "work"}
-    absent = folders.pop(missing)
-    for folder in folders.values():
-        folder.mkdir(parents=True)
+@pytest.mark.parametrize("missing", ["home", "work_dir", "python"])
+def test_the_script_tests_what_it_needs_before_anything_else(tmp_path, missing):
+    """What it can say and note of what its node does not see. Slurm has made the folder of the output there."""
+    cluster = {**SLURM, "work_dir": str(tmp_path / "work")}
+    if missing == "python":
+        cluster["python"] = str(tmp_path / "bin" / "python")
+    order = read_order(write(tmp_path, cluster=cluster), None)
+    needed = {"home": order.home() / "allocation.sbatch", "work_dir": tmp_path / "work", "python": tmp_path / "bin" / "python"}  # fmt: skip
+    absent = order.home() if missing == "home" else needed[missing]
+    order.home().mkdir(parents=True)
+    for name in {"home", "work_dir"} - {missing}:
+        needed[name].mkdir()
     slurm = {"SLURM_JOB_ID": "7", "SLURMD_NODENAME": "n1", "PATH": os.environ["PATH"]}
     done = subprocess.run(["bash"], input=text_of(order), capture_output=True, text=True, env=slurm, check=False)  # fmt: skip
     assert (done.returncode, done.stderr) == (2, "")
-    said = f"[7] {missing}: {absent} is not there on n1, or cannot be written: give a folder that all nodes see\n"
-    assert done.stdout.endswith(said)
-    noted = order.home() / "allocations.tsv"
-    assert noted.exists() == (missing == "work_dir")
-    assert not noted.exists() or noted.read_text().split()[1:] == ["7", "ended", "2"]
+    assert f"[7] {missing}: {absent} is not there on n1" in done.stdout
+    assert done.stdout.endswith(" that all nodes see\n")
+    assert (order.home() / "allocations.tsv").read_text().split()[1:] == ["7", "ended", "2"]
 
 
 def test_dry_run_of_a_ray_prints_the_command(tmp_path):

@@ -55,7 +55,9 @@ UNEVEN = {"n": 100, "layers": 3}
 
 @pytest.mark.parametrize("content", [{"Kernel": "esn"}, {"kernel": "esn", "run": {"Workers": 2}}])
 def test_an_unknown_field_may_begin_with_a_capital_letter(content):
-    with pytest.raises(JobError, match=r"(Kernel|run\.Workers): unknown field; did you mean '(kernel|workers)'"):
+    with pytest.raises(
+        JobError, match=r"(Kernel|run\.Workers): unknown field; did you mean '(kernel|workers)'"
+    ):
         parse_job(content, "job.yaml")
 
 
