@@ -103,16 +103,25 @@ class Submission:
         """Return the file of what an allocation prints."""
         return Path(self.home) / f"slurm-{number}.out"
 
-    def says(self, number: str) -> str:
-        """Return what an allocation's script said last, such as that it starts Ray; "" once its driver prints lines."""
+    def last_lines(self, number: str) -> list[str]:
+        """Return the last lines that an allocation has printed, those of 4 kB; none if nothing has arrived here."""
         try:
             with self.output(number).open("rb") as file:
                 file.seek(-min(4096, file.seek(0, os.SEEK_END)), os.SEEK_END)
-                lines = file.read().decode(errors="replace").splitlines()
+                return file.read().decode(errors="replace").splitlines()
         except OSError:
-            return ""
-        said = SAID.fullmatch(lines[-1]) if lines else None
+            return []
+
+    def says(self, number: str) -> str:
+        """Return what an allocation's script said last, such as that it starts Ray; "" once its driver prints lines."""
+        said = SAID.fullmatch((self.last_lines(number) or [""])[-1])
         return said[1] if said else ""
+
+    def fault(self, number: str) -> str:
+        """Return why an allocation ended early, as its driver said last, or its script; "" if neither has said it."""
+        errors = [line for line in self.last_lines(number) if line.startswith("error: ")]
+        said = self.says(number)
+        return errors[-1] if errors else "" if said.startswith("ended with ") else said
 
     def is_unseen(self, number: str) -> bool:
         """Whether nothing that an allocation wrote has arrived in the folder of the submission."""

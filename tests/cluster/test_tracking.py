@@ -276,15 +276,17 @@ def test_logs_of_an_array_show_each_of_its_tasks(ctd, sent):
         ("RUNNING", "started", "2026-03-01 12:00:00 [4711] Ray at n1\n0/4 items", "x"),
         ("RUNNING", "started", "", "x"),
         ("FAILED", "ended", "2026-03-01 12:00:00 [4711] work_dir: /w is not there on n1", "x: work_dir: /w is not there on n1"),
-        ("FAILED", "ended", "no such job\n2026-03-01 12:00:00 [4711] ended with 2 after 3 s", "x"),
+        ("FAILED", "ended", "no such job\n2026-03-01 12:00:00 [4711] ended with 2 after 3 s", "x: see `ctd logs 'STORE'`"),
+        ("FAILED", "ended", "planning\nerror: run: a\n2026-03-01 12:00:00 [4711] ended with 2 after 3 s", "x: error: run: a"),
+        ("", "ended", "error: run: a", "ended 2: error: run: a (Slurm has forgotten it)"),
     ],
 )  # fmt: skip
 def test_status_says_what_an_allocation_says_itself(sent, state, word, printed, said):
-    """Until its driver prints lines."""
-    known = {"4711": slurm.Allocation("4711", state, "x")}
+    """Until its driver prints lines; of one that failed, why."""
+    known = {"4711": slurm.Allocation("4711", state, "x")} if state else {}
     address = sent(("4711", [["1", "4711", word, "2"]]), known=known)
     (Path(address) / "run/submit/0/slurm-4711.out").write_text(printed + "\n")
-    assert Submitted.of(address).allocations() == {"4711": said}
+    assert Submitted.of(address).allocations() == {"4711": said.replace("STORE", address)}
 
 
 def test_json_of_a_job_that_waits_is_none(ctd, sent):
