@@ -13,9 +13,8 @@ from cluster.ray.reach import knock
 from cluster.slurm import client as slurm
 from cluster.slurm.folders import check_folder, unshared
 from cluster.slurm.script import options
-from cluster.slurm.setup import check_python
+from cluster.slurm.setup import check_python, without_gpu
 from cluster.versions import differences, versions
-from ctd.installed import NO_PLUGIN
 from jobs.errors import JobError, count
 from jobs.storage import addresses
 
@@ -34,10 +33,8 @@ def check(profile: Profile) -> list[dict[str, Any]]:
 
     def same_versions() -> str:
         plugins = check_python(profile, "versions")
-        if profile.n_gpus() and not plugins and _gpu_nodes(profile):
-            raise JobError(
-                f"gpus: {profile.gpus} wanted, and JAX would compute on the CPU: {NO_PLUGIN}"
-            )
+        if (why := without_gpu(profile, plugins)) and _gpu_nodes(profile):
+            raise JobError(why)
         return _plain(versions() | {"GPU plugin": ", ".join(plugins)} if plugins else versions())
 
     return _lines(

@@ -11,11 +11,12 @@ local folder, in ID/ of the profile's work directory.
 """
 
 import json
-import math
 import secrets
 import shlex
 import shutil
 import time
+import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -29,7 +30,7 @@ from cluster.record import Submission
 from cluster.slurm import client as slurm
 from cluster.slurm.folders import check_folder
 from cluster.slurm.script import script
-from cluster.slurm.setup import check_python
+from cluster.slurm.setup import check_run, check_there, without_gpu
 from cluster.tracking import look
 from jobs import keys
 from jobs.errors import JobError
@@ -205,11 +206,11 @@ def text_of(order: Order) -> str:
     )
 
 
-def submit(order: Order) -> Submission:
-    """Submit a job. Raises JobError if it cannot run there, or the cluster refuses it."""
+def submit(order: Order, tell: Callable[[str], object] = warnings.warn) -> Submission:
+    """Submit a job. Raises JobError if it cannot run there, or the cluster refuses it. tell: is given what may go wrong there."""
     text = text_of(order)
     if isinstance(order.profile, SlurmProfile):
-        return _submit_to_slurm(order, order.profile, text)
+        return _submit_to_slurm(order, order.profile, text, tell)
     return _submit_to_ray(order, order.profile, text)
 
 
@@ -260,12 +261,13 @@ def _driver(order: Order) -> list[str]:
     return ["ctd", *order.run_words(_file(order), order.base)]
 
 
-def _submit_to_slurm(order: Order, profile: SlurmProfile, text: str) -> Submission:
+def _submit_to_slurm(
+    order: Order, profile: SlurmProfile, text: str, tell: Callable[[str], object]
+) -> Submission:
     where, home = order.where, order.home()
     check_folder(profile.folder(), f"{where}: work_dir")
-    slurm.check_partition(profile.model_copy(update={"nodes": order.nodes}), where)
-    slurm.try_out(text, profile, where)
-    check_python(profile, where)
+    if why := without_gpu(profile, check_there(text, profile, order.nodes, where)):
+        tell(why)
     ready = check_job(order)
     _refuse_second(order)
     check_folder(home, "store")
@@ -306,20 +308,16 @@ def check_job(order: Order) -> list[tuple[Stage, Prepared]]:
 
     Raises:
         JobError: a stage is not valid, its kernel's source has changed since its store was made and the order does
-            not accept that, or its `run.grace_s` leaves no time of the profile's.
+            not accept that, its `run.grace_s` leaves no time of the profile's, or a worker has no room on a node.
     """
     ready = []
-    grace_s = order.profile.grace_s if isinstance(order.profile, SlurmProfile) else math.inf
     for stage in order.stages:
         # Of a stage that refers to another one, `run` alone is known before that has run.
         spec = None if stage.needs() else stage.spec({})
         known = {"kernel": "", "run": stage.content.get("run")}
         run = (spec or parse_job(known, stage.where)).run
-        if run.grace_s >= grace_s:
-            raise JobError(
-                f"{stage.where}: run.grace_s: {run.grace_s:g} s must be less than the cluster profile's "
-                f"grace_s, {grace_s:g} s, because Ray shuts down in that time too"
-            )
+        if isinstance(order.profile, SlurmProfile):
+            check_run(run, order.profile, stage.where)
         if spec is None:
             continue
         if Store.exists(stage.address):

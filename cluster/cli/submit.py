@@ -1,5 +1,6 @@
 """The commands submit, with the preview that --dry-run prints, and clusters."""
 
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,8 +19,10 @@ from cluster.cli.options import (
     one_file,
 )
 from cluster.profiles import SlurmProfile, load_profile, profile_names, profiles_folder
+from cluster.slurm.client import SlurmError
 from cluster.slurm.folders import unshared
 from cluster.slurm.script import interpreter
+from cluster.slurm.setup import check_there, without_gpu
 from jobs.errors import JobError, advised, count, duration
 from jobs.storage import addresses
 from jobs.store.store import Store
@@ -28,6 +31,9 @@ if TYPE_CHECKING:
     from cluster.submit import Order
     from jobs.pipeline import Stage
     from jobs.run.prepare import Prepared
+
+SHORT_S = 300
+"""Less than this time of an allocation, without its grace, is warned of (s)."""
 
 
 def submit(
@@ -69,10 +75,12 @@ def submit(
     if dry_run:
         _show(order)
         return
-    if isinstance(order.profile, SlurmProfile) and (why := unshared(_folders(order))):
-        err.print(f"warning: {why}", style="yellow")
+    warn = lambda why: err.print(f"warning: {why}", style="yellow")
+    if isinstance(order.profile, SlurmProfile):
+        for why in filter(None, (unshared(_folders(order)), _short(order.profile))):
+            warn(why)
     with told_if_slow("planning", as_json or not err.is_terminal):
-        submission = send(order)
+        submission = send(order, warn)
     if as_json:
         show_json({"id": submission.id, "kind": submission.kind, "number": submission.numbers[0],
                    "home": submission.home})  # fmt: skip
@@ -122,7 +130,7 @@ def _show(order: "Order") -> None:
 def preview(order: "Order") -> dict[str, str]:
     """Return what would be sent, by name: work, allocations, memory, time if it is known, stores, and what nodes may not see.
 
-    Raises JobError as `ctd submit` would for a job that is not valid.
+    Raises JobError as `ctd submit` would for a job that is not valid, or that Slurm refuses, if it can be asked here.
     """
     from cluster.submit import check_job
 
@@ -182,7 +190,36 @@ def _of_slurm(order: "Order", profile: SlurmProfile) -> dict[str, str]:
         found["not found"] = f"container: {image} does not exist on this machine; the nodes need it"
     if why := unshared(_folders(order)):
         found["not shared"] = why
-    return found
+    if why := _short(profile):
+        found["short"] = why
+    return found | _asked(order, profile)
+
+
+def _short(profile: SlurmProfile) -> str:
+    """A sentence on a time limit that leaves little beside the start of Ray; "" if it does not."""
+    left = profile.time_s() - profile.grace_s
+    return (
+        f"time: {profile.time} less grace_s: {profile.grace_s} leaves {duration(left)} of each allocation, of which Ray's start "
+        "may take more than one"
+        if left < SHORT_S
+        else ""
+    )
+
+
+def _asked(order: "Order", profile: SlurmProfile) -> dict[str, str]:
+    """The lines on what Slurm, and the profile's Python, were asked; JobError as at submission."""
+    from cluster.submit import text_of
+
+    if shutil.which("sbatch") is None:
+        return {"not asked": "Slurm: there is no sbatch on this machine"}
+    try:
+        plugins = check_there(text_of(order), profile, order.nodes, order.where)
+    except SlurmError as error:
+        if not error.unreached:
+            raise
+        return {"not asked": str(error)}
+    why = without_gpu(profile, plugins)
+    return {"no GPU": why} if why else {}
 
 
 def _folders(order: "Order") -> dict[str, Path]:

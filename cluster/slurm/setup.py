@@ -1,4 +1,4 @@
-"""Whether the modules, setup lines and interpreter of a profile lead to the versions of this ctd."""
+"""Whether a job can run by a profile: by what Slurm says, by the profile's nodes, and by the versions that it leads to."""
 
 import json
 import platform
@@ -7,13 +7,46 @@ import subprocess
 from pathlib import Path
 
 from cluster.profiles import SlurmProfile
+from cluster.slurm import client as slurm
 from cluster.slurm.script import prologue
 from cluster.versions import PLUGINS, differences, versions
-from ctd.installed import gpu_plugins
+from ctd.installed import NO_PLUGIN, gpu_plugins
 from jobs.errors import JobError
+from jobs.spec.job import RunSettings
 
 LONGEST_S = 120.0
 """Longest time that they may take here."""
+
+
+def check_there(text: str, profile: SlurmProfile, nodes: int, where: str) -> list[str]:
+    """Raise JobError if Slurm would refuse a batch script for so many nodes, or as `check_python` does, whose plugins it returns."""
+    slurm.check_partition(profile.model_copy(update={"nodes": nodes}), where)
+    slurm.try_out(text, profile, where)
+    return check_python(profile, where)
+
+
+def check_run(run: RunSettings, profile: SlurmProfile, where: str) -> None:
+    """Raise JobError if no node of the profile has room for one worker, or `run.grace_s` leaves no time of the profile's."""
+    if run.grace_s >= profile.grace_s:
+        raise JobError(
+            f"{where}: run.grace_s: {run.grace_s:g} s must be less than the cluster profile's "
+            f"grace_s, {profile.grace_s:g} s, because Ray shuts down in that time too"
+        )
+    for field, wanted, has in (
+        ("cpus", run.cpus_per_worker, profile.cpus),
+        ("gpus", run.gpus_per_worker or 0, profile.n_gpus()),
+    ):
+        if wanted > has:
+            raise JobError(
+                f"{where}: run.{field}_per_worker: {wanted:g} is more than the cluster profile's {field}, {has}, and a worker "
+                f"runs on one node; give at most that, or a larger `{field}`"
+            )
+
+
+def without_gpu(profile: SlurmProfile, plugins: list[str]) -> str:
+    """Return a sentence on GPUs that JAX would not use; "" if none are wanted, or it has a plugin."""
+    wants = bool(profile.n_gpus()) and not plugins
+    return f"gpus: {profile.gpus} wanted, and JAX would compute on the CPU: {NO_PLUGIN}" * wants
 
 
 def check_python(profile: SlurmProfile, where: str) -> list[str]:

@@ -66,6 +66,7 @@ def test_dry_run_prints_the_script_and_touches_nothing(tmp_path, command_line):
     said = dict(line.split(maxsplit=1) for line in err.splitlines())
     assert said["store"] == f"{tmp_path}/job.zarr"
     assert re.fullmatch("2 items, 1 group, 1 shard", said["work"])
+    assert "not asked  " in err
     assert re.fullmatch(
         r"1 allocation of 1 node, for at most 1 h 0 min, started at most 20 times",
         said["allocations"],
@@ -211,6 +212,40 @@ def test_stage_that_refers_to_another_leaves_less_time_than_the_profile(tmp_path
     path = tmp_path / "pipe.yaml"
     path.write_text(yaml.safe_dump({"stages": {"one": one, "two": two}, "cluster": SLURM}))
     with pytest.raises(JobError, match=r"stages\.two: run\.grace_s: 120 s must be less than"):
+        preview(read_order(path, None))
+
+
+@pytest.mark.parametrize(
+    ("cluster", "run", "said"),
+    [
+        ({"cpus": 2}, {"cpus_per_worker": 4}, r"job\.yaml: run\.cpus_per_worker: 4 is more than the cluster profile's cpus, 2"),
+        ({"gpus": 1}, {"gpus_per_worker": 2}, r"job\.yaml: run\.gpus_per_worker: 2 is more than the cluster profile's gpus, 1"),
+        ({}, {"gpus_per_worker": 0.5}, "run.gpus_per_worker: 0.5 is more than the cluster profile's gpus, 0"),
+    ],
+)  # fmt: skip
+def test_worker_that_fits_no_node_is_refused(tmp_path, cluster, run, said):
+    with pytest.raises(JobError, match=said):
+        preview(read_order(write(tmp_path, cluster={**SLURM, **cluster}, run=run), None))
+
+
+def test_what_slurm_refuses_is_refused_in_a_dry_run(tmp_path, monkeypatch):
+    """Where it can be asked; what JAX and the time limit lack is a warning of `ctd submit`, too."""
+    path = write(tmp_path, cluster={**SLURM, "gpus": 1, "time": 4, "work_dir": str(tmp_path / "w")})
+    asked, slurm = [], "cluster.slurm.client."
+    monkeypatch.setattr("shutil.which", lambda _: "/bin/sbatch")
+    monkeypatch.setattr(f"{slurm}check_partition", lambda *_: None)
+    monkeypatch.setattr(f"{slurm}try_out", lambda *_: None)
+    monkeypatch.setattr(f"{slurm}submit", lambda *_: "7")
+    monkeypatch.setattr("cluster.slurm.setup.gpu_plugins", list)
+    found = preview(read_order(path, None))
+    assert found["no GPU"].startswith("gpus: 1 wanted, and JAX would compute on the CPU: it needs")
+    assert found["short"].startswith(
+        "time: 4 less grace_s: 120 leaves 2 min 0 s of each allocation"
+    )
+    submit(read_order(path, None), asked.append)
+    assert asked == [found["no GPU"]]
+    monkeypatch.setattr(f"{slurm}try_out", refuse)
+    with pytest.raises(JobError, match="refused"):
         preview(read_order(path, None))
 
 

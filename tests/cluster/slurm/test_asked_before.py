@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from slurm_jobs import job, profile
 
+from cluster.cli.submit import preview
 from cluster.slurm import client as slurm
 from cluster.submit import read_order, submit
 from cluster.tracking import FORGOTTEN, Noted, cancel, look
@@ -40,9 +41,10 @@ def test_refused_at_submission(lab, changes, said):
     before = lab.run("squeue", "-h")
     array = changes.get("array")
     changes = {key: value for key, value in changes.items() if key != "array"}
-    with pytest.raises(JobError) as error:
-        submit(read_order(path, profile(lab, "bad", **changes), array=array))
-    assert said in str(error.value)
+    for send in (submit, preview) if changes.keys() & {"partition", "gpus"} else (submit,):
+        with pytest.raises(JobError) as error:
+            send(read_order(path, profile(lab, "bad", **changes), array=array))
+        assert said in str(error.value)
     assert lab.run("squeue", "-h") == before
     assert not path.with_suffix(".zarr").exists()
 
