@@ -135,6 +135,11 @@ class SlurmProfile(_Profile):
             raise ValueError("a number, or type:number such as a100:2, expected")
         return value
 
+    @field_validator("sbatch", "modules", "setup", "bind", mode="before")
+    @classmethod
+    def _one(cls, value: object) -> object:
+        return [value] if isinstance(value, str) else value
+
     @field_validator("sbatch")
     @classmethod
     def _options(cls, value: list[str]) -> list[str]:

@@ -91,7 +91,7 @@ def test_a_profile_in_this_folder_is_named_by_its_file(folder, tmp_path, monkeyp
         ),
         ({"kind": ["slurm"]}, r"x: kind: local, ray or slurm expected, got \['slurm'\]"),
         ({"kind": {"slurm": 1}}, "x: kind: local, ray or slurm expected, got {'slurm': 1}"),
-        ({**SLURM, "sbatch": "-x n1"}, r"x: sbatch: must be a list \(given: '-x n1'\)"),
+        ({**SLURM, "sbatch": 5}, r"x: sbatch: must be a list \(given: 5\)"),
         ({**SLURM, "memory_gb": "8G"}, r"x: memory_gb: must be a number \(given: '8G'\)"),
         ({**SLURM, "setup": 5}, r"x: setup: must be a list \(given: 5\)"),
         ({**SLURM, "memory_gb": float("inf")}, "x: memory_gb: must be a finite number"),
@@ -136,6 +136,11 @@ def test_profile_with_credentials_is_refused_without_repeating_them(field, value
     with pytest.raises(JobError, match=f"x: {field}: {name}: a profile is written") as refused:
         parse_profile({**SLURM, field: value}, "x")
     assert "hush" not in str(refused.value)
+
+
+def test_a_single_text_is_a_list_of_one():
+    profile = parse_profile({**SLURM, "sbatch": "--mail-type=END", "modules": "cuda/12.4"}, "x")
+    assert (profile.sbatch, profile.modules) == (["--mail-type=END"], ["cuda/12.4"])
 
 
 def test_profile_may_say_where_credentials_are():
