@@ -197,6 +197,10 @@ class SlurmProfile(_Profile):
         """Return `work_dir` as an absolute path."""
         return Path(self.work_dir).expanduser().absolute()
 
+    def cache(self) -> Path:
+        """Return the folder of what allocations keep for later ones: compiled programs, and how long items took."""
+        return self.folder() / "cache"
+
 
 Profile = LocalProfile | RayProfile | SlurmProfile
 

@@ -107,10 +107,13 @@ def _was_hurt(store: Store) -> bool:
     return any(event.kind == "error" for event in events) or bool(unended(events))
 
 
-def remembered_pace(spec: JobSpec) -> float | None:
-    """Return the seconds that a worker needs for an item of a job with this kernel and `params`; None if unknown here."""
+def remembered_pace(spec: JobSpec, home: Path | None = None) -> float | None:
+    """Return the seconds that a worker needs for an item of a job with this kernel and `params`; None if unknown.
+
+    home: the cache of the machines that remember it; by default this machine's.
+    """
     with suppress(OSError, ValueError, TypeError, KeyError):
-        return float(json.loads(_file(spec).read_text())["seconds_per_item"])
+        return float(json.loads(_file(spec, home or cache_home()).read_text())["seconds_per_item"])
     return None
 
 
@@ -124,7 +127,7 @@ def remember_pace(spec: JobSpec, markers: Sequence[Marker]) -> None:
     if pace is None or (before is not None and before <= pace):
         return
     with suppress(OSError):
-        file = _file(spec)
+        file = _file(spec, cache_home())
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(file) as new:
             new.write_text(json.dumps({"kernel": spec.kernel, "seconds_per_item": pace}))
@@ -139,11 +142,11 @@ def pace_of(markers: Sequence[Marker]) -> float | None:
     return median(paces) if paces else None
 
 
-def _file(spec: JobSpec) -> Path:
+def _file(spec: JobSpec, home: Path) -> Path:
     """Return the file for a kernel, its fixed parameters and the versions, on all of which the time depends."""
     about = json.dumps([spec.kernel, spec.params, versions()], sort_keys=True, default=str)
     name = hashlib.sha256(about.encode()).hexdigest()[:32]
-    return cache_home() / "pace" / f"{name}.json"
+    return home / "pace" / f"{name}.json"
 
 
 # --- making it -----------------------------------------------------------------------------------------

@@ -162,7 +162,11 @@ def _of(stage: "Stage", order: "Order") -> str:
 
 def _of_plan(ready: "Prepared", order: "Order") -> tuple[str, str]:
     """(The work of a planned stage, the time that it takes.)"""
-    plan, pace = ready.plan, remembered_pace(ready.spec)
+    plan, whose, pace = ready.plan, "the cluster's, by an earlier run", None
+    if isinstance(order.profile, SlurmProfile):
+        pace = remembered_pace(ready.spec, order.profile.cache())
+    if pace is None:
+        pace, whose = remembered_pace(ready.spec), "this machine's"
     sizes = (ready.items.n, "item"), (len(plan.group_sizes), "group"), (plan.n_shards, "shard")
     work, workers = (
         ", ".join(count(n, what) for n, what in sizes),
@@ -172,9 +176,12 @@ def _of_plan(ready: "Prepared", order: "Order") -> tuple[str, str]:
     if busy < workers:
         work += f": {workers - busy:,} of {count(workers, 'worker')} will have nothing to do"
     if pace is None:
-        return work, "known once a shard of this kernel with these params has run on this machine"
+        return (
+            work,
+            "known once a shard of this kernel with these params has run there, or on this machine",
+        )
     took = duration(max(1, pace * ready.items.n / busy))
-    return work, f"{took} on {count(busy, 'worker')} as fast as this machine's"
+    return work, f"{took} on {count(busy, 'worker')} as fast as {whose}"
 
 
 def _of_slurm(order: "Order", profile: SlurmProfile) -> dict[str, str]:

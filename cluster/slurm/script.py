@@ -80,7 +80,7 @@ def script(
         "go_on": profile.go_on,
     }.items():
         lines.append(f"{key}={shlex.quote(str(value))}")
-    lines.append(f"export CTD_CACHE={shlex.quote(str(folder / 'cache'))}")
+    lines.append(f"export CTD_CACHE={shlex.quote(str(profile.cache()))}")
     lines.append(f'run=("${{inside[@]}}" {shlex.join(run)})')
     if array:
         # Each allocation begins at parts of its own; then it takes those that no living driver holds (jobs.run.shards).

@@ -335,10 +335,16 @@ def test_plan_of_an_array_counts_the_workers_of_all_allocations(tmp_path):
 
 
 def test_time_in_a_dry_run_is_that_of_the_workers(tmp_path, monkeypatch):
-    monkeypatch.setattr("cluster.cli.submit.remembered_pace", lambda spec: 30.0)
+    """By shards that have run on the cluster, else on this machine."""
+    known = [None, 30.0]
+    monkeypatch.setattr("cluster.cli.submit.remembered_pace", lambda spec, home=None: known[home is None])  # fmt: skip
     run = {"cpus_per_worker": 4, "shard_items": 1, "slots": 1, "microbatch": 1}
     path = write(tmp_path, cluster=EIGHT, run=run, sweep={"seeds": 8})
-    assert preview(read_order(path, None))["time"].startswith("2 min 0 s on 2 workers")
+    took = "{} on 2 workers as fast as {}"
+    assert preview(read_order(path, None))["time"] == took.format("2 min 0 s", "this machine's")
+    known[0] = 60.0
+    there = took.format("4 min 0 s", "the cluster's, by an earlier run")
+    assert preview(read_order(path, None))["time"] == there
     path = write(tmp_path, cluster=EIGHT, run=run, sweep={"seeds": 1})
     one = preview(read_order(path, None))
     assert one["work"] == "1 item, 1 group, 1 shard: 1 of 2 workers will have nothing to do"
