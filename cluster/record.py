@@ -112,16 +112,21 @@ class Submission:
         except OSError:
             return []
 
-    def says(self, number: str) -> str:
-        """Return what an allocation's script said last, such as that it starts Ray; "" once its driver prints lines."""
-        said = SAID.fullmatch((self.last_lines(number) or [""])[-1])
-        return said[1] if said else ""
+    def now(self, number: str, has_store: bool) -> str:
+        """Return what an allocation said last, to be appended to its state: its script or, until there is a store, its driver."""
+        last = (self.last_lines(number) or [""])[-1]
+        text = _said(last) or ("" if has_store else last)
+        return f": {text}" if text else ""
 
-    def fault(self, number: str) -> str:
-        """Return why an allocation ended early, as its driver said last, or its script; "" if neither has said it."""
-        errors = [line for line in self.last_lines(number) if line.startswith("error: ")]
-        said = self.says(number)
-        return errors[-1] if errors else "" if said.startswith("ended with ") else said
+    def why(self, number: str, word: str, address: str) -> str:
+        """Return why an allocation ended with a fault, to be appended to its state; "" if it has not. word: its last one."""
+        if not word.startswith("ended ") or word in ("ended 0", f"ended {EXIT_STOPPED}"):
+            return ""
+        lines = self.last_lines(number) or [""]
+        errors = [line for line in lines if line.startswith("error: ")]
+        said = "" if _said(lines[-1]).startswith("ended with ") else _said(lines[-1])
+        text = errors[-1] if errors else said or f"see {advised('ctd', 'logs', address)}"
+        return f": {text}"
 
     def is_unseen(self, number: str) -> bool:
         """Whether nothing that an allocation wrote has arrived in the folder of the submission."""
@@ -136,6 +141,12 @@ class Submission:
     def all_numbers(self) -> list[str]:
         """Return the submitted ids, and those of the allocations that they chained."""
         return [*self.numbers, *(line[3] for line in self.history() if line[2] == "chained")]
+
+
+def _said(line: str) -> str:
+    """What an allocation's script says in a line; "" of a line of its driver."""
+    found = SAID.fullmatch(line)
+    return found[1] if found else ""
 
 
 def submissions(address: str) -> list[Submission]:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from cluster.profiles import RayProfile, load_profile, profile_names
 from cluster.record import GIVEN_UP, Submission, submissions
 from cluster.slurm import client as slurm
-from jobs.errors import EXIT_STOPPED, JobError, advised
+from jobs.errors import JobError, advised
 from jobs.spec.trust import is_remembered
 from jobs.storage import connect, objects
 from jobs.store.store import Store
@@ -79,28 +79,19 @@ def look(address: str) -> list[tuple[Submission, dict[str, Any]]]:
             tasks = [n for n in words | known if n.partition("_")[0] == number]
             for n in tasks or [number]:
                 word = words.get(n, never)
-                why = _why(word, submission, n, address)
-                states[n] = (
-                    _state(known[n], word, submission, why)
-                    if n in known
-                    else Noted(_plain(word) + why, unknown)
-                )
+                if n in known:
+                    states[n] = _state(known[n], word, submission, address)
+                else:
+                    states[n] = Noted(_plain(word) + submission.why(n, word, address), unknown)
         result.append((submission, states))
     return result
 
 
-def _why(word: str, submission: Submission, number: str, address: str) -> str:
-    """Why an allocation ended with a fault, to be appended to its state; "" if it has not. word: its last one."""
-    if not word.startswith("ended ") or word in ("ended 0", f"ended {EXIT_STOPPED}"):
-        return ""
-    return f": {submission.fault(number) or f'see {advised("ctd", "logs", address)}'}"
-
-
 def _state(
-    known: slurm.Allocation, word: str, submission: Submission, why: str
+    known: slurm.Allocation, word: str, submission: Submission, address: str
 ) -> slurm.Allocation:
     """A state as Slurm says it, with what the allocation itself says. Of one that left its work at a checkpoint for
-    `ctd cancel`, Slurm says that it failed. why: of `_why`.
+    `ctd cancel`, Slurm says that it failed.
     """
     text = known.text
     if known.state == "FAILED" and word == "cancelled":
@@ -110,10 +101,9 @@ def _state(
     elif known.state == "RUNNING" and submission.is_cancelled:
         text = text.replace("running", "stopping", 1)
     elif known.state == "RUNNING":
-        says = submission.says(known.number)
-        text += f": {says}" if says else ""
+        text += submission.now(known.number, Store.exists(address))
     elif known.state == "FAILED":
-        text += why
+        text += submission.why(known.number, word, address)
     return replace(known, text=text)
 
 

@@ -273,7 +273,7 @@ def test_logs_of_an_array_show_each_of_its_tasks(ctd, sent):
     ("state", "word", "printed", "said"),
     [
         ("RUNNING", "started", "2026-03-01 12:00:00 [4711] starting Ray on n1", "x: starting Ray on n1"),
-        ("RUNNING", "started", "2026-03-01 12:00:00 [4711] Ray at n1\n0/4 items", "x"),
+        ("RUNNING", "started", "2026-03-01 12:00:00 [4711] Ray at n1\nplanning", "x: planning"),
         ("RUNNING", "started", "", "x"),
         ("FAILED", "ended", "2026-03-01 12:00:00 [4711] work_dir: /w is not there on n1", "x: work_dir: /w is not there on n1"),
         ("FAILED", "ended", "no such job\n2026-03-01 12:00:00 [4711] ended with 2 after 3 s", "x: see `ctd logs 'STORE'`"),
@@ -282,7 +282,7 @@ def test_logs_of_an_array_show_each_of_its_tasks(ctd, sent):
     ],
 )  # fmt: skip
 def test_status_says_what_an_allocation_says_itself(sent, state, word, printed, said):
-    """Until its driver prints lines; of one that failed, why."""
+    """Its driver, once that prints lines and until there is a store; of one that failed, why."""
     known = {"4711": slurm.Allocation("4711", state, "x")} if state else {}
     address = sent(("4711", [["1", "4711", word, "2"]]), known=known)
     (Path(address) / "run/submit/0/slurm-4711.out").write_text(printed + "\n")
