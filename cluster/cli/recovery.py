@@ -1,6 +1,8 @@
 """The commands status, resume, cancel, check and logs, which look after a store."""
 
-from collections.abc import Mapping
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, NamedTuple
 
 import typer
@@ -42,13 +44,13 @@ from jobs.store.store import Store, resume_command
 
 def status(store: StorePath, as_json: AsJson = False) -> None:
     """Say how far a job is, where it was submitted to, and what went wrong."""
-    sent = _submitted(store)
+    sent = submitted(store)
     # The job was submitted and has not run yet.
     if sent.lines and not Store.exists(store):
         lines = sent.lines + sent.given_up
         if as_json:
             show_json({"store": store, "submissions": lines})
-        for line in [] if as_json else lines:
+        for line in [] if as_json else together(lines):
             out.print(f"{'submitted':15} {line}")
         return
     opened = Store.open(store)
@@ -105,7 +107,8 @@ class Sent(NamedTuple):
     """The command that goes on with it."""
 
 
-def _submitted(store: str) -> Sent:
+def submitted(store: str) -> Sent:
+    """Return what is known of the newest submission of a store; Slurm or Ray is asked."""
     what = {"slurm": "allocation", "ray": "job"}
     found = look(store)
     if not found:
@@ -130,6 +133,25 @@ def _submitted(store: str) -> Sent:
     return Sent([*lines, *silent], given_up, goes_on, has_begun, newest.again())
 
 
+MANY = 4
+"""Tasks of an array, alike but for their nodes, that a terminal shows on one line."""
+
+
+def together(lines: Iterable[str]) -> list[str]:
+    """Return the lines on allocations, one for all tasks of an array that are alike.
+
+    >>> together(f"allocation 7_{k}: running on n{k}" for k in range(20))
+    ['20 allocations like allocation 7_0: running on n0']
+    """
+    alike = defaultdict[str, list[str]](list)
+    for line in lines:
+        alike[re.sub(r"(_|\bon |\bstarted )\S+", "", line)].append(line)
+    told = []
+    for group in alike.values():
+        told += [f"{len(group)} allocations like {group[0]}"] if len(group) >= MANY else group
+    return told
+
+
 def status_lines(
     found: Mapping[str, Any], resumes: str = ""
 ) -> tuple[dict[str, str], dict[str, str]]:
@@ -145,7 +167,7 @@ def status_lines(
         "kernel": found["kernel"],
         "note": found["note"],
         "tags": ", ".join(found["tags"]),
-        "submitted": joined(found.get("submissions", ())),
+        "submitted": joined(together(found.get("submissions", ()))),
         "items": counted(found),
         "shards": shards + took,
         "outcomes": ", ".join(outcomes),

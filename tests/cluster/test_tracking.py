@@ -119,6 +119,20 @@ def test_status_shows_the_newest_submission_and_a_silent_slurm_once(ctd, sent):
     assert said == [*(f"allocation 7_{k}: started n1" for k in range(3)), "squeue: not found"]
 
 
+def test_status_tells_many_tasks_of_an_array_together(ctd, sent):
+    """Alike but for their nodes; one that failed is told by itself."""
+    tasks = [["1", f"7_{k}", "started", f"n{k}"] for k in range(20)]
+    known = {f"7_{k}": slurm.Allocation(f"7_{k}", "RUNNING", f"running on n{k}") for k in range(10)}
+    known["7_3"] = slurm.Allocation("7_3", "NODE_FAIL", "lost a node")
+    address = sent(("7", tasks), known=known)
+    assert [line.split(maxsplit=1)[1] for line in ctd("status", address)[1].splitlines()] == [
+        "9 allocations like allocation 7_0: running on n0",
+        "allocation 7_3: lost a node",
+        "10 allocations like allocation 7_10: started n10 (Slurm has forgotten it)",
+    ]
+    assert len(json.loads(ctd("status", address, "--json")[1])["submissions"]) == 20
+
+
 @pytest.mark.parametrize(
     ("stopped", "cancelled", "said"),
     [
