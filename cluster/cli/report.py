@@ -1,6 +1,7 @@
 """The commands report and watch, which show a store in a browser."""
 
 import time
+from itertools import count
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,8 @@ from jobs.store.store import Store
 
 LOOK_S = 1.0
 """Poll interval for a store that does not exist yet (s)."""
+ASK_EVERY = 10
+"""Polls between two questions to Slurm what its submission does."""
 
 
 def report(
@@ -90,11 +93,20 @@ def watch(
 
 
 def _once_there(store: str) -> Store:
-    """Wait until a store exists, and open it."""
-    if not Store.exists(store):
-        err.print(f"{store} does not exist yet; waiting for its run, Ctrl-C ends this")
-        while not Store.exists(store):
-            time.sleep(LOOK_S)
+    """Wait until a store exists, and open it; meanwhile tell what its submission does."""
+    from cluster.cli.recovery import submitted, together
+
+    if Store.exists(store):
+        return Store.open(store)
+    err.print(f"{store} does not exist yet; waiting for its run, Ctrl-C ends this")
+    told = list[str]()
+    for k in count():
+        if Store.exists(store):
+            break
+        if k % ASK_EVERY == 0 and (lines := submitted(store).lines) != told:
+            told = lines
+            err.print("\n".join(together(lines)))
+        time.sleep(LOOK_S)
     return Store.open(store)
 
 

@@ -15,6 +15,7 @@ import pytest
 from page_stores import CHROMIUM, browser, create, until
 from places import ROOT
 
+from cluster.record import Submission
 from cluster.watch import Watch
 from jobs.errors import JobError
 from jobs.run.shards import run_shards
@@ -256,11 +257,18 @@ def test_watch_refuses(ctd, idle, tmp_path):
 
 def test_watch_command_waits_for_a_store_and_serves_until_interrupted(store, tmp_path):
     later = tmp_path / "later.zarr"
+    home = later / "run" / "submit" / "0"
+    home.mkdir(parents=True)
+    record = Submission("0", "slurm", ["7"], str(home), {}, "", 0.0)
+    (home / "record.json").write_text(json.dumps(vars(record)))
+    (home / "allocations.tsv").write_text("1\t7\tstarted\tn1\n")
     command = [sys.executable, "-m", "cluster.cli.main", "watch", str(later)]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
     )
     assert "does not exist yet; waiting" in process.stderr.readline()
+    assert process.stderr.readline() == "allocation 7: started n1\n"
+    shutil.rmtree(later)
     shutil.copytree(store.address, tmp_path / "copy.zarr")
     (tmp_path / "copy.zarr").rename(later)
     url = process.stdout.readline().rpartition(" ")[2].strip()
