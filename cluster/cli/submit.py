@@ -76,9 +76,8 @@ def submit(
         _show(order)
         return
     warn = lambda why: err.print(f"warning: {why}", style="yellow")
-    if isinstance(order.profile, SlurmProfile):
-        for why in filter(None, (unshared(_folders(order)), _short(order.profile))):
-            warn(why)
+    for why in _risks(order).values():
+        warn(why)
     with told_if_slow("planning", as_json or not err.is_terminal):
         submission = send(order, warn)
     if as_json:
@@ -195,22 +194,21 @@ def _of_slurm(order: "Order", profile: SlurmProfile) -> dict[str, str]:
     }
     if (image := profile.image()) and not image.exists():
         found["not found"] = f"container: {image} does not exist on this machine; the nodes need it"
-    if why := unshared(_folders(order)):
-        found["not shared"] = why
-    if why := _short(profile):
-        found["short"] = why
-    return found | _asked(order, profile)
+    return found | _risks(order) | _asked(order, profile)
 
 
-def _short(profile: SlurmProfile) -> str:
-    """A sentence on a time limit that leaves little beside the start of Ray; "" if it does not."""
-    left = profile.time_s() - profile.grace_s
-    return (
-        f"time: {profile.time} less grace_s: {profile.grace_s} leaves {duration(left)} of each allocation, of which Ray's start "
-        "may take more than one"
-        if left < SHORT_S
-        else ""
-    )
+def _risks(order: "Order") -> dict[str, str]:
+    """What Slurm does not refuse, and may go wrong: folders that nodes may not see, a time limit that Ray's start nearly fills."""
+    profile = order.profile
+    if not isinstance(profile, SlurmProfile):
+        return {}
+    found = {"not shared": why} if (why := unshared(_folders(order))) else {}
+    if (left := profile.time_s() - profile.grace_s) < SHORT_S:
+        found["short"] = (
+            f"time: {profile.time} less grace_s: {profile.grace_s} leaves {duration(left)} of each allocation, and Ray may "
+            "take a minute or more of it to start"
+        )
+    return found
 
 
 def _asked(order: "Order", profile: SlurmProfile) -> dict[str, str]:
