@@ -264,7 +264,7 @@ class Driver:
             return "tuning"
         if self.has_advanced or self.ledger.progress.trouble:
             return ""
-        return waiting[0] if waiting else STARTING
+        return waiting[0] if waiting else "" if self.stop.reason is not None else STARTING
 
     def _idle(self) -> str | None:
         """Return a message if shards wait and no worker has been ready for `IDLE_S` seconds; None otherwise."""

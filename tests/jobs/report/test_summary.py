@@ -230,6 +230,10 @@ def test_status_says_what_a_stopped_run_left_in_checkpoints(tmp_path, monkeypatc
     assert found["unfinished"] == {"items": 2, "work": 2.0, "checkpoints": 1}
     told = status_lines(found)[0]["unfinished"]
     assert told == "2 items ended, 33.3% of the work; a run goes on from there"
+    early, heard = Stop(), []
+    listen = lambda p: (heard.append(p.waiting), p.waiting[:9] == "compiling" and early.ask("test"))
+    run_shards(store, SerialExecutor(1), listen, early)
+    assert heard[-1] != "starting the first worker", "nor when it has been told to stop"
     heard = []
     run_shards(store, SerialExecutor(1), lambda p: heard.append((p.share, p.waiting)))
     waits = ["starting the first worker", "reading the data", "compiling for the first advance"]
