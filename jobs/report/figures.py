@@ -231,7 +231,7 @@ def default_plots(store: Store, group: int | None = None) -> list[Plot]:
     made = [plot for plot in swept if plot is not None]
     rows = _rows(store, some)
     results = GroupResults(store, some, rows, store.names(some))
-    made += generic_plots(dims, results, columns_of(store, some, rows)) if rows.any() else []
+    made += generic_plots(store, some, results, columns_of(store, some, rows)) if rows.any() else []
     return made[:MAX_PLOTS] or _by_item(store, names)
 
 
@@ -253,12 +253,24 @@ def _by_item(store: Store, names: list[str]) -> list[Plot]:
     ] or [Plot("No results are numbers", [], Axis("item"), Axis(""))]
 
 
+def along(store: Store, group: int, axis: str, places: np.ndarray) -> tuple[np.ndarray, Axis]:
+    """The coordinate of an axis at these places, with its label; without a numeric one, the places and the axis' name."""
+    if axis not in store.results(group):
+        return places, Axis(axis)
+    array = store.stored(group, axis)
+    values, told = np.asarray(array[:]), attributes(array)
+    if values.dtype.kind not in "iuf" or values.ndim != 1 or len(values) <= places.max():
+        return places, Axis(axis)
+    var = Var((), str(told.get("units", "1")), str(told.get("long_name", "")))
+    return values[places], axis_of(axis, var)
+
+
 def generic_plots(
-    dims: Mapping[str, Var], results: Mapping[str, Any], columns: Columns
+    store: Store, group: int, results: Mapping[str, Any], columns: Columns
 ) -> list[Plot]:
     """Plots for a kernel that has none: each real result with one axis, one line per item."""
     made: list[Plot] = []
-    items = columns["item"][:]
+    items, dims = columns["item"][:], store.description.dims
     for name in results:
         rows, var = results[name], dims.get(name, Var())
         # Lines of weights say nothing; search_plots draws the search.
@@ -272,18 +284,19 @@ def generic_plots(
         note = (
             "" if len(some) == len(rows) else f"{len(some)} of {len(rows):,} items, evenly spaced."
         )
+        x, label = along(store, group, var.axes[0], np.arange(values.shape[1]))
         made.append(
             Plot(
                 name,
                 [
                     Lines(
-                        np.arange(values.shape[1]),
+                        x,
                         values,
                         text=[f"item {items[k]}" for k in some],
                         item=items[some],
                     )
                 ],
-                Axis(var.axes[0]),
+                label,
                 axis_of(name, var),
                 note=note,
                 at_first=AT_FIRST,

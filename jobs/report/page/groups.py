@@ -10,11 +10,11 @@ import pandas as pd
 from ctd.batch import precision
 from ctd.contract import located
 from ctd.kernel import Var, inputs_of, static_of
-from ctd.plots import Axis, Figure, Lines, Plot, is_wide
+from ctd.plots import Figure, Lines, Plot, is_wide
 from jobs.errors import count
 from jobs.inputs.measure import load_group
 from jobs.reduce import Columns, column_arrays, group_params, rows_with_results
-from jobs.report.figures import generic_plots, reduced_values, replaced
+from jobs.report.figures import along, generic_plots, reduced_values, replaced
 from jobs.report.page.encode import is_curves, plot_json, table_json, together
 from jobs.report.page.pictures import MAX_GROUPS, read_pictures, write_pictures
 from jobs.report.search_plots import search_plots
@@ -113,7 +113,7 @@ def _of_kernel(
         return {"plots": kept}
     draw: Any = kernel and (kernel.plots or kernel.figure)
     if kernel is None or draw is None:
-        generic = generic_plots(store.description.dims, results, columns)
+        generic = generic_plots(store, group, results, columns)
         return {"plots": [plot_json(plot) for plot in generic]}
     try:
         params = group_params(store, group)
@@ -201,23 +201,13 @@ def _plot(
         values = np.array(growing.curves[name], float)
         y[start : start + len(values), at] = values
         start += len(values)
-    x = _coordinate(store, group, var.axes[0], places)
+    x, label = along(store, group, var.axes[0], places)
     items = frame["item"].to_numpy()
     which = f", group {group}" if len(store.job.plan.group_sizes) > 1 else ""
     return Plot(
         f"{name} so far{which}",
         [Lines(x, y, text=[f"item {item}" for item in items], item=items)],
-        Axis(var.axes[0]),
+        label,
         axis_of(name, var, log=is_wide(y)),
         note=note,
     )
-
-
-def _coordinate(store: Store, group: int, axis: str, places: np.ndarray) -> np.ndarray:
-    """The coordinate of an axis at these places if the store has a numeric one; else the places."""
-    results = store.results(group)
-    if axis not in results:
-        return places
-    values = np.asarray(store.stored(group, axis)[:])
-    fits = values.dtype.kind in "iuf" and values.ndim == 1 and len(values) > places.max()
-    return values[places] if fits else places

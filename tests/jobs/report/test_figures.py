@@ -227,7 +227,10 @@ def test_a_kernel_without_figure_has_a_default_one(store, tmp_path):
     titles = lambda canvas: [axes.get_title() for axes in canvas.axes if axes.get_title()]
     plain = jobs.Store.open(store.address)
     assert {title.partition(" against ")[0] for title in titles(figure(plain))} >= {"norm", "x"}
-    assert titles(jobs.figure(store.address, 0)) == ["x"]
+    of_group = jobs.figure(store.address, 0)
+    assert titles(of_group) == ["x"]
+    assert of_group.axes[0].get_xlabel() == "place (m)", "of the coordinate along the axis"
+    np.testing.assert_array_equal(of_group.axes[0].lines[0].get_xdata(), [0, 0.5, 1])
     single, _ = run(
         tmp_path / "one.zarr", {**JOB, "params": {"n_steps": 7, "n": 1}, "sweep": {"seeds": 1}}
     )

@@ -60,6 +60,7 @@ def test_page_shows_them_over_training_steps_with_what_was_swept(watched):
     assert pages[0]["plots"] == [], "a point makes no line"
     [plot] = pages[-1]["plots"]
     assert plot["layers"][0]["x"] == [10, 20, 30, 40]
+    assert plot["x"]["label"] == "training steps taken"
     assert plot["layers"][0]["item"] == list(range(10))
     columns = {c["name"]: c["values"] for c in pages[-1]["table"]["columns"]}
     assert columns["learning_rate"] == pytest.approx(
