@@ -95,6 +95,7 @@ def _is_own(filename: str) -> bool:
     path = Path(filename)
     here = Path(__file__).parent
     finds_or_runs = {here / f"{name}.py" for name in ("catalogue", "contract", "dotted", "kernel")}
+    finds_or_runs.add(here / "plots" / "__init__.py")  # it says what is wrong with a layer
     runs_kernels = path.is_relative_to(here / "batch") or path in finds_or_runs
     others = runs_kernels or path.is_relative_to(here.parent / "jobs")
     installed = INSTALLED & set(path.parts)

@@ -29,7 +29,7 @@ from cluster.api.notebook import (
 )
 from cluster.cache import prune_compilation_cache, use_compilation_cache
 from cluster.cli.ending import calls_on_end, note_progress
-from cluster.cli.outcome import keep_pictures, say_warnings, say_what_failed
+from cluster.cli.outcome import keep_pictures, say_warnings, say_what_failed, warn
 from cluster.cli.running import Request, open_and_compute
 from cluster.submit import Order, default_store, read_profile
 from cluster.submit import submit as send
@@ -271,7 +271,7 @@ class Job:
         # The workers have left checkpoints; the caller hears of it as of a signal at any other moment.
         if progress.stopped is not None:
             raise Interrupted(progress.stopped)
-        keep_pictures(opened)
+        warn(filter(None, [keep_pictures(opened)]))
         say_what_failed(opened, progress)
         say_warnings(opened)
         return StoreTree.of(opened)

@@ -97,24 +97,28 @@ def other_outcomes(store: Store) -> list[str]:
 
 
 def draw(store: Store, as_json: bool = False) -> list[Path]:
-    """Save the pictures of a store; return the paths of those beside it. Warn if the kernel's own `figure` raises."""
+    """Save the pictures of a store; return the paths of those beside it. Warn if the kernel's own `figure` or `plots` raises."""
     from jobs.report.figures import save_figures
 
     paths: list[Path] = []
+    faults: list[str] = []
     with told_if_slow("drawing", as_json):
         try:
             if local_path(store.address) is not None:
                 paths = save_figures(store, beside(store.address))
         except JobError as error:
-            warn([f"no picture: {error}"])
-        keep_pictures(store)
+            faults.append(f"no picture: {error}")
+        faults.append(keep_pictures(store))
+    # `figure` and `plots` are mostly one function: both would say the same.
+    warn([fault for fault in faults if fault][:1])
     return paths
 
 
-def keep_pictures(store: Store) -> None:
-    """Store the figures of a user's own kernel, for readers who do not run its code."""
-    if own_code(store.job.base, store.job.spec.modules()):
-        # Imported here, since pandas takes a second to import.
-        from jobs.report.page.groups import keep
+def keep_pictures(store: Store) -> str:
+    """Store the figures of a user's own kernel, for readers who do not run its code; return why it has none, or ""."""
+    if not own_code(store.job.base, store.job.spec.modules()):
+        return ""
+    # Imported here, since pandas takes a second to import.
+    from jobs.report.page.groups import keep
 
-        keep(store)
+    return keep(store)

@@ -66,6 +66,14 @@ class Lines:
     item: Any = None
     """(line,) the item of each line; the page colours, groups and filters lines with items by the swept parameters."""
 
+    def __post_init__(self) -> None:
+        shape = np.shape(self.y)
+        if len(shape) not in (1, 2):
+            raise ValueError(f"Lines: y has the shape {shape}; expected (line, n), or (n,)")
+        lines, n = (1, *shape)[-2:]
+        either = {"x": ((n,), (lines, n)), "colour": ((lines,), (lines, n))}
+        _expect(self, "y", either | {"text": ((lines,), (0,)), "item": ((lines,),)})
+
 
 @dataclass(frozen=True)
 class Points:
@@ -88,6 +96,9 @@ class Points:
     item: Any = None
     """(n,) the item of each point, as in `Lines`."""
 
+    def __post_init__(self) -> None:
+        _expect_marks(self, "x", "y", "colour", "size", "key", "item", "text")
+
 
 @dataclass(frozen=True)
 class Band:
@@ -97,6 +108,9 @@ class Band:
     low: ArrayLike
     high: ArrayLike
     name: str = ""
+
+    def __post_init__(self) -> None:
+        _expect_marks(self, "x", "low", "high")
 
 
 @dataclass(frozen=True)
@@ -111,6 +125,9 @@ class Bars:
     text: Sequence[str] = ()
     key: ArrayLike | None = None
 
+    def __post_init__(self) -> None:
+        _expect_marks(self, "left", "right", "height", "colour", "key", "text")
+
 
 @dataclass(frozen=True)
 class Spans:
@@ -123,6 +140,9 @@ class Spans:
     colour: ArrayLike | None = None
     text: Sequence[str] = ()
 
+    def __post_init__(self) -> None:
+        _expect_marks(self, "left", "right", "row", "colour", "text")
+
 
 @dataclass(frozen=True)
 class Image:
@@ -130,8 +150,32 @@ class Image:
 
     z: ArrayLike
 
+    def __post_init__(self) -> None:
+        if len(shape := np.shape(self.z)) != 2:
+            raise ValueError(f"Image: z has the shape {shape}; expected (row, column)")
+
 
 Layer = Lines | Points | Band | Bars | Spans | Image
+
+
+def _expect_marks(layer: Layer, first: str, *others: str) -> None:
+    """Raise ValueError if the fields of a layer, each (n,), have several lengths; texts may be missing."""
+    shape = np.shape(getattr(layer, first))
+    if len(shape) != 1:
+        raise ValueError(f"{type(layer).__name__}: {first} has the shape {shape}; expected (n,)")
+    _expect(layer, first, {name: (shape, (0,))[: 1 + (name == "text")] for name in others})
+
+
+def _expect(layer: Layer, first: str, allowed: Mapping[str, tuple[tuple[int, ...], ...]]) -> None:
+    """Raise ValueError if a field of a layer has none of the shapes that are allowed beside its field `first`."""
+    for name, shapes in allowed.items():
+        value = getattr(layer, name)
+        if value is not None and (shape := np.shape(value)) not in shapes:
+            expected = " or ".join(map(str, dict.fromkeys(shapes)))
+            raise ValueError(
+                f"{type(layer).__name__}: {name} has the shape {shape} beside {first} of {np.shape(getattr(layer, first))}; "
+                f"expected {expected}"
+            )
 
 
 @dataclass(frozen=True)

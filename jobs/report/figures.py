@@ -78,7 +78,8 @@ def figure_of(store: Store, group: int) -> Canvas | None:
             return None
         title = ", ".join(filter(None, [_which(store, group), figure.title]))
         title = "\n".join(filter(None, [title, replaced(store, group)]))
-        return draw(_by_swept(store, replace(figure, title=title), columns, results))
+        with explained(kernel, "figure", store.address):
+            return draw(_by_swept(store, replace(figure, title=title), columns, results))
 
 
 def replaced(store: Store, group: int) -> str:

@@ -11,9 +11,9 @@ from ctd.batch import precision
 from ctd.contract import located
 from ctd.kernel import Var, inputs_of, static_of
 from ctd.plots import Figure, Lines, Plot, is_wide
-from jobs.errors import count
+from jobs.errors import JobError, count
 from jobs.inputs.measure import load_group
-from jobs.reduce import Columns, column_arrays, group_params, rows_with_results
+from jobs.reduce import Columns, column_arrays, explained, group_params, rows_with_results
 from jobs.report.figures import along, generic_plots, reduced_values, replaced
 from jobs.report.page.encode import is_curves, plot_json, table_json, together
 from jobs.report.page.pictures import MAX_GROUPS, read_pictures, write_pictures
@@ -56,16 +56,19 @@ def groups(store: Store) -> tuple[list[dict[str, Any]], int]:
     return _with_all(made), 0
 
 
-def keep(store: Store) -> None:
-    """Store the kernel's plots of the first groups, for readers who do not run its code."""
-    kernel = known_kernel(store)
+def keep(store: Store) -> str:
+    """Store the kernel's plots of the first groups, for readers who do not run its code; return why one has none, or ""."""
+    kernel, fault = known_kernel(store), ""
     if kernel is None or not (kernel.plots or kernel.figure):
-        return
+        return fault
     for group in range(min(MAX_GROUPS, len(store.job.plan.group_sizes))):
         rows = _rows(store, group, store.committed.markers(group))
         if len(rows):
             found = _of_kernel(store, group, *_read(store, group, rows))
             write_pictures(store, group, found["plots"])
+            if not found["plots"]:
+                fault = fault or found.get("error", "")
+    return fault
 
 
 def _rows(store: Store, group: int, markers: list[Marker]) -> np.ndarray:
@@ -119,14 +122,18 @@ def _of_kernel(
         params = group_params(store, group)
         shared = load_group(kernel, params, store.job.base)
         reduced = reduced_values(store, group)
-        with precision(static_of(params)):
+        which = "plots" if kernel.plots else "figure"
+        with precision(static_of(params)), explained(kernel, which, store.address):
             made = draw(inputs_of(params), shared, columns, results, reduced)
+            if isinstance(made, Plot):
+                raise TypeError("one Plot is returned; expected a list of them")
             plots = made.plots if isinstance(made, Figure) else made
             found: dict[str, Any] = {"plots": [plot_json(plot) for plot in plots]}
-            return found | ({"error": other} if (other := replaced(store, group)) else {})
+        return found | ({"error": other} if (other := replaced(store, group)) else {})
     except Exception as error:
         # A kernel's plots may fail on unforeseen results, or its data may be gone; show the rest of the page.
-        return {"plots": [], "error": f"no picture: {located(error)}"}
+        said = str(error) if isinstance(error, JobError) else located(error)
+        return {"plots": [], "error": f"no picture: {said}"}
 
 
 def _with_all(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -3,15 +3,18 @@
 import json
 import re
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from page_stores import HOSTILE, SECRET, create, finished
 
+from ctd.plots import Plot
 from jobs.query.query import table
 from jobs.redact import redact
 from jobs.report.history import history, history_lines
 from jobs.report.page import Content, render
+from jobs.report.page.groups import keep
 from jobs.run.task import Task
 from jobs.run.worker import Worker
 from jobs.storage.lease import Lease
@@ -119,14 +122,18 @@ def test_a_picture_that_fails_is_said_and_the_rest_stays(store, monkeypatch):
     def broken(*given):
         raise KeyError("curve")
 
-    monkeypatch.setitem(
-        store.__dict__, "kernel", __import__("dataclasses").replace(store.kernel, plots=broken)
+    draws = lambda plots: monkeypatch.setitem(
+        store.__dict__, "kernel", replace(store.kernel, plots=plots)
     )
+    draws(broken)
     content = Content(store).results()
-    first, line = content["groups"][0]["error"].splitlines()
-    assert first == "no picture: KeyError: 'curve'"
+    first, line, after = content["groups"][0]["error"].splitlines()
+    assert first == "no picture: kernel toy: plots: KeyError: 'curve'"
     assert line.endswith('in broken: raise KeyError("curve")')
+    assert "once plots is mended, `ctd gather " in after
     assert len(content["tables"]) == 3
+    draws(lambda *given: Plot("alone", []))
+    assert "one Plot is returned; expected a list" in keep(store), "in the terminal, too"
 
 
 def test_rows_read_only_what_is_indexed(store):
