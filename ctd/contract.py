@@ -7,6 +7,7 @@ function and the line in it, before anything is compiled or computed.
 from __future__ import annotations
 
 import inspect
+import linecache
 import sysconfig
 import traceback
 from collections.abc import Callable, Iterator
@@ -88,6 +89,16 @@ def located(error: BaseException) -> str:
         for frame in own[-LINES:]
     ]
     return "\n".join(lines)
+
+
+def is_worded(error: BaseException, function: Callable[..., object]) -> bool:
+    """Whether a `raise` of the package or folder of a kernel's function, or of ctd, made this exception: its words are for the user."""
+    ((frame, line),) = [*traceback.walk_tb(error.__traceback__)][-1:]
+    source = linecache.getline(frame.f_code.co_filename, line).strip()
+    packages = {"ctd", str(function.__module__).partition(".")[0]}
+    package = str(frame.f_globals.get("__name__")).partition(".")[0]
+    ours = package in packages or _is_own(frame.f_code.co_filename)
+    return ours and (not source or source.startswith("raise "))
 
 
 def _is_own(filename: str) -> bool:

@@ -21,7 +21,7 @@ from ctd.batch import (
     traced_columns,
 )
 from ctd.batch.tune import microbatch_candidates
-from ctd.contract import ContractError, located
+from ctd.contract import ContractError, is_worded, located
 from ctd.kernel import (
     Coordinate,
     Kernel,
@@ -93,7 +93,7 @@ def load_group(kernel: Kernel, params: Params, base: str) -> Any:
     """Load the group's shared data with the kernel's `load`. They are shared, so that no caller may change them.
 
     Raises:
-        JobError: a file does not exist, or `load` raises ValueError, OSError or KeyError.
+        JobError: a file does not exist, or `load` raises ValueError or OSError.
         StorageFailed: as `with_files`; and `load` passes on the errors of the storage.
     """
     given = paths_of(params)
@@ -116,15 +116,19 @@ def load_group(kernel: Kernel, params: Params, base: str) -> Any:
         return shared
     except JobError:
         raise
-    except (ValueError, OSError, KeyError) as error:
+    except (ValueError, OSError) as error:
         if objects.is_storage_error(error):
             raise
-        text = str(error)
+        # Words of a library, such as NumPy's on shapes, name neither a file nor a line.
+        worded = isinstance(error, OSError) or is_worded(error, kernel.load)
+        head, text = (
+            ("params", str(error)) if worded else (f"kernel {kernel.name}: load", located(error))
+        )
         for (_, path), (_, name) in zip(files, given, strict=True):
             # The user does not know the path of a copy: name what the job names.
             if not path.endswith(name):
                 text = text.replace(path, name)
-        raise JobError(f"params: {text}") from None
+        raise JobError(f"{head}: {text}") from None
 
 
 def paths_of(params: Params) -> list[tuple[str, str]]:

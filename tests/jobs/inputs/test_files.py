@@ -207,6 +207,30 @@ def test_load_group_loads_anew_only_what_has_changed(tmp_path):
     assert len(calls) == 3
 
 
+def test_an_error_in_load_is_told_with_its_line_unless_its_author_worded_it(tmp_path):
+    """The words of NumPy, and a key alone, name neither a file nor what to change."""
+    (tmp_path / "a.txt").write_text("1 2 3")
+    params = esn.EchoState(**ESN, path="a.txt")
+
+    def refused(load):
+        with pytest.raises(JobError) as error:
+            evaluate_group(replace(esn.kernel, load=load), params, str(tmp_path))
+        return str(error.value)
+
+    def worded(inputs):
+        raise ValueError(f"{inputs.path}: need (time,)")
+
+    assert refused(worded) == f"params: {tmp_path}/a.txt: need (time,)"
+    assert refused(lambda inputs: np.loadtxt(tmp_path / "none.txt")).startswith("params: ")
+    for load, said in (
+        (lambda inputs: np.loadtxt(inputs.path) @ np.ones(2), "ValueError: matmul"),
+        (lambda inputs: {}[inputs.path], "KeyError: "),
+    ):
+        first, line = refused(load).splitlines()
+        assert first.startswith(f"kernel esn: load: {said}")
+        assert line.startswith("  test_files.py, line ")
+
+
 # --- a web server ---------------------------------------------------------------------------------
 
 
