@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,12 +19,12 @@ from typing import Any
 import numpy as np
 
 from ctd.batch import precision
-from ctd.contract import located
+from ctd.contract import ContractError, located
 from ctd.kernel import Coordinate, Kernel, Params, Var, inputs_of, static_of
 from ctd.late import jax
 from jobs import keys
 from jobs.errors import JobError, validated
-from jobs.inputs.measure import check_lengths, load_group, with_files
+from jobs.inputs.measure import load_group, two_lengths, with_files
 from jobs.spec.reductions import options_of
 from jobs.storage import objects
 from jobs.storage.checksums import digest_of, verified, write_sums
@@ -201,10 +202,10 @@ def reduce_group(store: Store, group: int, check: Callable[[], None] = lambda: N
         shared = load_group(kernel, params, store.job.base)
         inputs = inputs_of(params)
         columns = columns_of(store, group, rows)
+        coords = kernel.coordinates(inputs, shared)
         with explained(kernel, "reduce", store.address):
             reduced = kernel.reduce(inputs, shared, columns, results, options)
-        coords = kernel.coordinates(inputs, shared)
-        _check(kernel, reduced, coords)
+            _check(kernel, reduced, coords)
     check()
     out = store.root.require_group(folder)
     axes = {axis for name in reduced for axis in kernel.reduced[name].axes}
@@ -231,7 +232,7 @@ def reduce_group(store: Store, group: int, check: Callable[[], None] = lambda: N
 def explained(kernel: Kernel, which: str, address: str) -> Iterator[None]:
     """Raise a JobError with the line of the author's source where the kernel's function `which` raises.
 
-    Errors of memory and of the storage stay as they are: another attempt may succeed.
+    A ContractError, about what it returns, is told with the line where the function begins. Errors of memory and of the storage stay as they are: another attempt may succeed.
     """
     try:
         yield
@@ -240,28 +241,35 @@ def explained(kernel: Kernel, which: str, address: str) -> Iterator[None]:
     except Exception as error:
         if objects.is_storage_error(error):
             raise
-        first, *lines = located(error).split("\n")
-        stored = f"\nthe results are stored; once {which} is mended, `ctd gather {address}` does the rest"
-        raise JobError(
-            "\n".join([f"kernel {kernel.name}: {which}: {first}", *lines]) + stored
-        ) from error
+        about = isinstance(error, ContractError)
+        said = f"{error}{_begins(getattr(kernel, which))}" if about else located(error)
+        stored = (
+            f"the results are stored; once {which} is mended, `ctd gather {address}` does the rest"
+        )
+        raise JobError(f"kernel {kernel.name}: {which}: {said}\n{stored}") from error
+
+
+def _begins(function: Callable[..., object]) -> str:
+    """The file and line where a function begins, as a line; "" if it has none."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return f"\n  {Path(code.co_filename).name}, line {code.co_firstlineno}" if code else ""
 
 
 def _check(kernel: Kernel, reduced: Mapping[str, Any], coords: Mapping[str, Coordinate]) -> None:
-    """Raise JobError if `reduced` does not describe what `reduce` returned."""
-    told = f"kernel {kernel.name}: reduce"
+    """Raise ContractError if `reduced` does not describe what `reduce` returned."""
     arrays = {name: np.asarray(value) for name, value in reduced.items()}
     for name, value in arrays.items():
         if name not in kernel.reduced:
-            raise JobError(
-                f"{told}: {name} is returned, which `reduced` does not describe; it has {sorted(kernel.reduced)}"
+            raise ContractError(
+                f"{name} is returned, which `reduced` does not describe; it has {sorted(kernel.reduced)}"
             )
         if value.ndim != len(axes := kernel.reduced[name].axes):
-            raise JobError(
-                f"{told}: {name} has the shape {value.shape}, but `reduced` gives it the axes {axes}; return an array with "
+            raise ContractError(
+                f"{name} has the shape {value.shape}, but `reduced` gives it the axes {axes}; return an array with "
                 "these axes, or change them"
             )
-    check_lengths(kernel.name, kernel.reduced, arrays, coords)
+    if fault := two_lengths(kernel.reduced, arrays, coords):
+        raise ContractError(fault)
 
 
 def _on_cpu() -> Any:

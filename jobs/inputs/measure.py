@@ -306,16 +306,14 @@ def _check_names(
                 f"{where}: {name!r} is not allowed as a name; expected one without / that begins neither with a dot "
                 f"nor with {' or '.join(RESERVED)}, which are the store's own"
             )
-    check_lengths(kernel.name, kernel.dims, shapes, coords)
+    if fault := two_lengths(kernel.dims, shapes, coords):
+        raise JobError(f"{where}: {fault}")
 
 
-def check_lengths(
-    kernel: str,
-    dims: Mapping[str, Var],
-    values: Mapping[str, Any],
-    coords: Mapping[str, Coordinate],
-) -> None:
-    """Raise JobError if an axis of a kernel's arrays, or its coordinates, has two lengths. values: what has a shape."""
+def two_lengths(
+    dims: Mapping[str, Var], values: Mapping[str, Any], coords: Mapping[str, Coordinate]
+) -> str:
+    """What is wrong if an axis of a kernel's arrays, or its coordinates, has two lengths; else "". values: what has a shape."""
     lengths = {
         name: (f"the coordinates of {name}", len(one.values)) for name, one in coords.items()
     }
@@ -323,10 +321,11 @@ def check_lengths(
         for axis, length in zip(dims[name].axes, value.shape, strict=True):
             what, before = lengths.setdefault(axis, (name, length))
             if length != before:
-                raise JobError(
-                    f"kernel {kernel}: axis {axis!r} has length {length} in {name!r} and {before} in {what!r}; give axes of "
+                return (
+                    f"axis {axis!r} has length {length} in {name!r} and {before} in {what!r}; give axes of "
                     "different lengths different names"
                 )
+    return ""
 
 
 def _nbytes(shared: object) -> int:

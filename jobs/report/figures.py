@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ctd.batch import precision
+from ctd.contract import ContractError
 from ctd.kernel import Var, inputs_of, static_of
 from ctd.plots import Axis, Figure, Lines, Plot, Points, is_wide, spread
 from ctd.plots.png import draw
 from ctd.plots.swept import by_swept
 from ctd.replacing import replacing
-from jobs.errors import JobError, within
+from jobs.errors import within
 from jobs.inputs.measure import load_group, paths_of
 from jobs.inputs.versions import changed_files
 from jobs.late import zarr
@@ -55,7 +56,7 @@ MAX_PLOTS = 4
 def figure_of(store: Store, group: int) -> Canvas | None:
     """Draw the kernel's figure of a group; None if the kernel has none, nothing to show, or a reduction that was not made.
 
-    Raises JobError if the kernel's `figure` returns something else than a `ctd.plots.Figure`.
+    Raises JobError if the kernel's `figure` fails, or returns something else than a `ctd.plots.Figure`.
     """
     kernel, rows = store.kernel, _rows(store, group)
     if kernel.figure is None or not _can_draw(store, group):
@@ -69,11 +70,9 @@ def figure_of(store: Store, group: int) -> Canvas | None:
         reduced = reduced_values(store, group)
         with explained(kernel, "figure", store.address):
             figure = kernel.figure(inputs_of(params), shared, columns, results, reduced)
-        if not isinstance(figure, Figure):
-            raise JobError(
-                f"kernel {kernel.name}: figure returned a {type(figure).__module__}.{type(figure).__name__}, "
-                "expected a ctd.plots.Figure; the results are stored"
-            )
+            if not isinstance(figure, Figure):
+                kind = f"{type(figure).__module__}.{type(figure).__name__}"
+                raise ContractError(f"a {kind} is returned, expected a ctd.plots.Figure")
         if not figure.plots:
             return None
         title = ", ".join(filter(None, [_which(store, group), figure.title]))

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ctd.batch import precision
-from ctd.contract import located
+from ctd.contract import ContractError, located
 from ctd.kernel import Var, inputs_of, static_of
 from ctd.plots import Figure, Lines, Plot, is_wide
 from jobs.errors import JobError, count
@@ -126,7 +126,7 @@ def _of_kernel(
         with precision(static_of(params)), explained(kernel, which, store.address):
             made = draw(inputs_of(params), shared, columns, results, reduced)
             if isinstance(made, Plot):
-                raise TypeError("one Plot is returned; expected a list of them")
+                raise ContractError("one Plot is returned, expected a list of them")
             plots = made.plots if isinstance(made, Figure) else made
             found: dict[str, Any] = {"plots": [plot_json(plot) for plot in plots]}
         return found | ({"error": other} if (other := replaced(store, group)) else {})

@@ -72,7 +72,8 @@ def test_a_kernels_figure_is_drawn_if_it_is_one_of_plots(store, tmp_path, monkey
         assert [path.name for path in found] == ["v.png", "v-1.png"], "v.png is that of group 0"
     monkeypatch.setattr(store, "kernel", replace(store.kernel, figure=elsewhere))
     with pytest.raises(
-        JobError, match=r"figure returned a matplotlib.figure.Figure, expected a ctd.plots.Figure"
+        JobError,
+        match=r"figure: a matplotlib.figure.Figure is returned, expected a ctd.plots.Figure",
     ):
         save_figures(store, tmp_path / "u")
 

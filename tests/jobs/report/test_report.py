@@ -133,7 +133,7 @@ def test_a_picture_that_fails_is_said_and_the_rest_stays(store, monkeypatch):
     assert "once plots is mended, `ctd gather " in after
     assert len(content["tables"]) == 3
     draws(lambda *given: Plot("alone", []))
-    assert "one Plot is returned; expected a list" in keep(store), "in the terminal, too"
+    assert "one Plot is returned, expected a list" in keep(store), "in the terminal, too"
 
 
 def test_rows_read_only_what_is_indexed(store):
