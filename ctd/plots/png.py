@@ -44,8 +44,8 @@ MAX_TICKS = 12
 """Texts on an axis of categories, at most."""
 LINE = 0.045
 """Height of a legend's line, as a share of the axes'."""
-NOTE_WIDTH = 78
-"""Letters in a line of a note."""
+NOTE_WIDTH, X_WIDTH, Y_WIDTH = 78, 62, 44
+"""Letters in a line of a note, and of the labels of both axes, which have two lines at most."""
 
 
 def draw(figure: Figure) -> Canvas:
@@ -91,7 +91,9 @@ def draw_plot(ax: Axes, plot: Plot, shades: ScalarMappable | None) -> None:
         ax.axhline(0, color="0.9", lw=0.8, zorder=0)
         ax.axvline(0, color="0.9", lw=0.8, zorder=0)
     ax.autoscale_view()
-    ax.set(xlabel=plot.x.label, ylabel=plot.y.label, title=plot.title)
+    folded = lambda text, width: textwrap.fill(text, width, max_lines=2, placeholder=" ...")
+    x, y = folded(plot.x.label, X_WIDTH), folded(plot.y.label, Y_WIDTH)
+    ax.set(xlabel=x, ylabel=y, title=plot.title)
     _legend(ax, plot)
     if plot.note:
         ax.annotate(
@@ -260,11 +262,7 @@ def _lines(ax: Axes, layer: Lines, fixed: str, shades: ScalarMappable) -> None:
 
 
 def _shaded_lines(
-    ax: Axes,
-    vertices: np.ndarray,
-    layer: Lines,
-    shades: ScalarMappable,
-    look: dict[str, Any],
+    ax: Axes, vertices: np.ndarray, layer: Lines, shades: ScalarMappable, look: dict[str, Any]
 ) -> None:
     """Draw lines with vertices (line, n, 2); each piece has the colour of the vertex that it ends at."""
     from matplotlib.collections import LineCollection

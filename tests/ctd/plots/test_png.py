@@ -35,6 +35,17 @@ def test_axes_say_what_the_plot_says():
     assert [text.get_text() for text in right.texts] == ["what to look for"]
 
 
+def test_a_long_label_has_two_lines_and_an_ellipsis():
+    """It was cut at both ends of the picture."""
+    (ax,) = axes_of(Lines(X, X), x=Axis("word " * 20), y=Axis("share of time in each bin, " * 9))
+    for axis, end in ((ax.xaxis, ax.figure.bbox.width), (ax.yaxis, ax.figure.bbox.height)):
+        box = axis.label.get_window_extent()
+        low, high = (box.x0, box.x1) if axis is ax.xaxis else (box.y0, box.y1)
+        assert 0 <= low < high <= end
+    assert ax.get_ylabel().startswith("share of time")
+    assert ax.get_ylabel().endswith(" ...")
+
+
 def test_layers_take_their_colours_in_turn_and_named_ones_stand_in_the_legend():
     (ax,) = axes_of(
         Lines(X, X, "first"),
