@@ -10,14 +10,15 @@ import inspect
 import linecache
 import sysconfig
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ctd.dotted import INSTALLED
-from ctd.kernel import Kernel, Params, Values, View
+from ctd.kernel import Kernel, Kind, Params, Values, View, field_kinds, traced_type
 from ctd.late import PyTree, jax
+from ctd.words import nearest
 
 ARGUMENTS = {
     "init": ("static", "shared", "traced", "key"),
@@ -136,10 +137,26 @@ def _run(kernel: Kernel, unread: set[str], which: str, *args: PyTree) -> PyTree:
         if isinstance(error, ValueError) and str(error).partition(":")[0] in fields:
             raise ContractError(f"params: {error}") from error
         first, *lines = located(error).split("\n")
-        text = "\n".join([first + _how_called(kernel, which), *lines])
+        first = _elsewhere(kernel, static, error) or first + _how_called(kernel, which)
+        text = "\n".join([first, *lines])
         raise ContractError(
             f"kernel {kernel.name}: {_written(kernel, which)[0]}: {text}"
         ) from error
+
+
+def _elsewhere(kernel: Kernel, static: Sequence[PyTree], error: Exception) -> str:
+    """Where a field is that `static` or `traced` was asked for in vain; "" if the error is another."""
+    views = {traced_type(kernel.Params): "traced"} | {type(one): "static" for one in static}
+    asked, name = views.get(type(getattr(error, "obj", None))), getattr(error, "name", "")
+    if asked is None:
+        return ""
+    if (kind := field_kinds(kernel.Params).get(name)) is None:
+        return f"{asked} has no field {name!r}{nearest(name, kernel.Params.model_fields)}"
+    if kind in (Kind.STATIC, Kind.TRACED):
+        return f"{name} is {kind.value}: write {kind.value}.{name}"
+    return (
+        f"{name} is for `load` alone: return what is needed of it from there, as part of `shared`"
+    )
 
 
 def _needed(jaxpr: Any) -> list[bool]:
@@ -210,7 +227,8 @@ def _check_dims(kernel: Kernel, values: dict[str, jax.ShapeDtypeStruct]) -> None
     for name, value in values.items():
         axes, shape = kernel.dims[name].axes, getattr(value, "shape", None)
         if shape is None or len(shape) != len(axes):
-            written = 'Var(("step",), ...), with a name for each axis,' if shape else "Var((), ...)"
+            names = str(tuple(f"axis{k}" for k in range(len(shape or ())))).replace("'", '"')
+            written = f"Var({names}, ...)" + ", with a name for each axis," * bool(shape)
             wanted = f"an array with the axes {axes}" if axes else "a scalar"
             raise ContractError(
                 f"{told}: {name} is {_short(value)}, `dims` gives it the axes {axes}; write {written} or return {wanted}"
