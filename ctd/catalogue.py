@@ -67,17 +67,17 @@ class UnknownKernel(ValueError):
     """No module of this name, or none that defines a kernel."""
 
 
-def load_kernel(name: str) -> Kernel:
-    """The kernel called `name`: a module of ctd, or the dotted path of a user's own module.
+def load_kernel(name: str, folder: str | None = None) -> Kernel:
+    """The kernel called `name`: a module of ctd, or the dotted path of a user's own module, perhaps in the job's folder.
 
     Raises UnknownKernel, naming the nearest kernel, where there is none. What the user's module raises on
     import is passed on.
     """
-    kernel: Kernel = load(f"{find_module(name)}.kernel", "kernel")
+    kernel: Kernel = load(f"{find_module(name, folder)}.kernel", "kernel")
     return kernel
 
 
-def find_module(name: str) -> str:
+def find_module(name: str, folder: str | None = None) -> str:
     """The dotted path of the module that holds the kernel called `name`; raises as `load_kernel`."""
     if name.endswith(".py") or "/" in name:
         raise UnknownKernel(
@@ -96,7 +96,8 @@ def find_module(name: str) -> str:
             "with `kernel = Kernel(...)` or `kernel = one_shot(...)` of ctd.kernel"
         )
     known = kernel_names()
-    if near := meant(name, known):
+    beside = [path.stem for path in Path(folder).glob("*.py")] if folder else []
+    if near := meant(name, {*known, *beside}):
         raise UnknownKernel(f"kernel: {name!r} is unknown{near}")
     raise UnknownKernel(
         f"kernel: {name!r} is unknown; ctd has {', '.join(known)}. A kernel of your own is "

@@ -325,7 +325,7 @@ def find_kernel(name: str, base: str | None) -> Kernel:
     if base is not None:
         put_on_path(base)
     try:
-        kernel = load_kernel(name)
+        kernel = load_kernel(name, base)
     except UnknownKernel as error:
         raise JobError(str(error)) from None
     except Exception as error:

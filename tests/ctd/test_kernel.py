@@ -168,6 +168,12 @@ def test_load_kernel_refuses(name, said):
         load_kernel(name)
 
 
+def test_an_unknown_kernel_is_also_looked_for_beside_the_job(tmp_path):
+    (tmp_path / "kuramoto.py").touch()
+    with pytest.raises(ValueError, match=r"'kuramotto' is unknown; did you mean 'kuramoto'\?"):
+        load_kernel("kuramotto", str(tmp_path))
+
+
 def test_load_kernel_shows_a_users_missing_import(tmp_path, monkeypatch):
     (tmp_path / "broken_kernel.py").write_text("import not_installed_anywhere\n")
     monkeypatch.syspath_prepend(str(tmp_path))
