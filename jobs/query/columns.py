@@ -69,8 +69,17 @@ def decode(values: np.ndarray, attrs: dict[str, Any]) -> Column:
     texts = attrs["labels"] if "labels" in attrs else str(attrs["flag_meanings"]).split()
     known = dict(zip(attrs["flag_values"], texts, strict=False))
     n = max(known, default=-1) + 1
-    codes = np.where((values < 0) | (values >= n), -1, values)
-    return labelled(codes, [known.get(code, "") for code in range(n)], "labels" not in attrs)
+    strange = values >= n
+    codes, named = (
+        np.where((values < 0) | strange, -1, values),
+        [known.get(k, "") for k in range(n)],
+    )
+    if "labels" not in attrs and strange.any():  # an index that the kernel's outcomes do not have
+        beyond, places = np.unique(values[strange], return_inverse=True)
+        codes = codes.astype(np.int64)
+        codes[strange] = n + places
+        named += [f"outcome {code}" for code in beyond]
+    return labelled(codes, named, "labels" not in attrs)
 
 
 def as_column(values: object) -> Column:

@@ -10,6 +10,7 @@ from stores import copied_run, make, run
 import jobs
 from jobs.errors import JobError
 from jobs.gather.gather import gather
+from jobs.query.columns import as_array, decode
 from jobs.query.query import query, tables
 from jobs.report.search_plots import descent
 from jobs.run.shards import run_shards
@@ -126,3 +127,10 @@ def test_the_name_is_taken_where_there_is_a_search(tmp_path):
     assert "search" not in tables(plain)
     with pytest.raises(JobError, match="table 'search': only a job with a search has it"):
         query(plain, table="search")
+
+
+def test_an_outcome_that_the_kernel_does_not_have_is_shown_by_its_number():
+    """A blank would be an item that has not ended."""
+    attrs = {"flag_values": [0, 1], "flag_meanings": "fixed wanders"}
+    found = decode(np.array([1, -1, 7, 2, 7], np.int32), attrs)
+    assert as_array(found).tolist() == ["wanders", "", "outcome 7", "outcome 2", "outcome 7"]
