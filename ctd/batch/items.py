@@ -4,11 +4,13 @@ from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import ArrayLike
+from pydantic import ValidationError
 
 from ctd.batch.program import Layout, layout_for, precision, program, traced_columns
 from ctd.batch.run import Run
 from ctd.kernel import Kernel, Kind, Params, field_kinds, inputs_of, static_of, traced_type
 from ctd.late import PyTree
+from ctd.words import plainly
 
 
 def run_items(
@@ -33,7 +35,7 @@ def run_items(
     Returns:
         name -> (n, ...) array for every name that `kernel.result` returns.
 
-    Raises ValueError where a column is no traced field, or columns differ in length.
+    Raises ValueError where a column is no traced field, columns differ in length, or a value is out of its field's limits.
 
     >>> from ctd.esn import kernel
     >>> found = run_items(kernel, kernel.Params(n=10, washout=2, train=20), {"g": [0.5, 1.5]})
@@ -67,10 +69,29 @@ def _full_columns(
         raise ValueError(f"columns: lengths differ: { {k: len(v) for k, v in given.items()} }")
     if not (n := sizes.pop()):
         raise ValueError(f"columns: no values of {', '.join(given)}; give one for each item")
+    _check_limits(params, given)
     # A program has an item axis on all traced fields: those without a column repeat their one value.
     names = set(traced_type(type(params))._fields) - given.keys()
     given |= {name: np.repeat(np.asarray(getattr(params, name))[None], n, axis=0) for name in names}
     return given, n
+
+
+def _check_limits(params: Params, columns: Mapping[str, np.ndarray]) -> None:
+    """Raise ValueError if the smallest or the largest value of a column is not valid for its field; NaN passes."""
+    some = lambda values, sign: np.argmax(np.where(np.isnan(values), -np.inf, sign * values), 0)
+    ends = [some(values, sign) for values in columns.values() for sign in (-1.0, 1.0)]
+    for item in sorted({int(k) for end in ends for k in np.ravel(end)}):
+        row = {name: values[item].tolist() for name, values in columns.items()}
+        try:
+            type(params).model_validate({**dict(params), **row})
+        except ValidationError as error:
+            for fault in error.errors():
+                # Of several fields together, a check is left to the kernel.
+                field, given = fault["loc"][:1], fault["input"]
+                if field and field[0] in columns and given == given:
+                    said = plainly(fault["msg"].removeprefix("Value error, "))
+                    text = f"columns: {field[0]!r} of item {item}: {said} (given: {given!r})"
+                    raise ValueError(text) from None
 
 
 def _read(name: str, values: np.ndarray, own: object) -> np.ndarray:
