@@ -33,6 +33,8 @@ MAX_ITEMS = 100_000
 """Most items drawn: reading a longer table would delay the end of a run."""
 MAX_KINDS, MAX_SHADES = 8, 30
 """Most values of the second parameter that get a series each: as many as there are colours, or, of numbers, shades of a scale."""
+MAX_DESCRIPTION = 40
+"""Most characters of a field's description beside its name at an axis."""
 MAX_MEDIANS = 40
 """Most values of the first parameter for which medians are drawn; random draws have more values."""
 
@@ -185,7 +187,7 @@ def overview(store: Store, metric: str) -> Plot | None:
     return Plot(
         f"{metric} against {first}",
         _layers(x, y, ids, series, shaded),
-        Axis(first, log=not len(ticks) and _is_log(x), ticks=ticks),
+        Axis(_described(store, first), log=not len(ticks) and _is_log(x), ticks=ticks),
         axis_of(metric, store.description.dims[metric], log=is_wide(y)),
         Scale(_shade_of(others[0], fine[others[0]])[0]) if shaded else Scale(),
         note=" ".join(filter(None, notes)),
@@ -217,6 +219,12 @@ def _layers(
                 looks = {"colour": [shade]}
             layers.append(Lines(at, middle, "" if shaded else name or "median", **looks))
     return layers
+
+
+def _described(store: Store, field: str) -> str:
+    """The label of a field's axis: its name, and its description, which has the unit, if that is short."""
+    said = store.description.fields.get(field, "")
+    return f"{field}, {said}" if 0 < len(said) <= MAX_DESCRIPTION else field
 
 
 def axis_of(name: str, var: Var, log: bool = False) -> Axis:

@@ -153,14 +153,16 @@ def test_all_items_are_drawn_by_what_was_swept(store):
     plot = overview(store, "norm")
     lines = [layer for layer in plot.layers if isinstance(layer, Lines)]
     points = [layer for layer in plot.layers if isinstance(layer, Points)]
-    other = ({"n", "rate"} - {plot.x.label}).pop()
-    found = table(store, "items").sort_values(plot.x.label)
+    first, described = plot.x.label.split(", ")
+    assert described == store.description.fields[first]
+    other = ({"n", "rate"} - {first}).pop()
+    found = table(store, "items").sort_values(first)
     for layer, some in zip(lines, points, strict=True):
         name, value = layer.name.split(" = ")
         rows = found[np.isclose(found[other].astype(float), float(value))]
         assert name == other
         assert sorted(some.y) == sorted(rows["norm"])
-        np.testing.assert_allclose(layer.x, rows[plot.x.label].astype(float))
+        np.testing.assert_allclose(layer.x, rows[first].astype(float))
         np.testing.assert_allclose(layer.y, rows["norm"])
     assert sum(len(some.y) for some in points) == 6
     assert {some.name for some in points} == {""}, "the lines are named"
