@@ -71,8 +71,9 @@ def figure_of(store: Store, group: int) -> Canvas | None:
         with explained(kernel, "figure", store.address):
             figure = kernel.figure(inputs_of(params), shared, columns, results, reduced)
             if not isinstance(figure, Figure):
-                kind = f"{type(figure).__module__}.{type(figure).__name__}"
-                raise ContractError(f"a {kind} is returned, expected a ctd.plots.Figure")
+                raise ContractError(
+                    f"a {type(figure).__module__}.{type(figure).__name__} is returned, expected a ctd.plots.Figure"
+                )
         if not figure.plots:
             return None
         title = ", ".join(filter(None, [_which(store, group), figure.title]))
