@@ -72,7 +72,9 @@ def run(
     executor: ExecutorName = "auto",
     fork: Annotated[
         str | None,
-        typer.Option(help="a store of this job from before its sweep grew; its items are copied"),
+        typer.Option(
+            help="a store of this job from before its sweep got more entries, or its last one more samples; its items are copied"
+        ),
     ] = None,
     parts: Annotated[
         str | None,

@@ -21,7 +21,7 @@ from jobs.plan.layout import GroupLayout, Plan, Shard
 from jobs.run.sources import combined
 from jobs.run.worker import nan_counts, outcome_counts
 from jobs.spec.job import JobSpec
-from jobs.spec.sweep import Sweep
+from jobs.spec.sweep import Sweep, columns_of
 from jobs.storage import connect
 from jobs.storage.addresses import join
 from jobs.storage.lease import Lease
@@ -33,7 +33,7 @@ from jobs.store.store import Store, resume_command
 from jobs.store.writer import ShardWriter
 
 MOST_LISTED = 100_000
-"""Most values that are listed in the merged job in place of a random sweep of another seed."""
+"""Most values of random sweeps of a store that are listed in the merged job, which would draw others."""
 
 
 def merge(stores: Sequence[Store], address: str) -> Store:
@@ -115,13 +115,16 @@ def _merged(stores: Sequence[Store], kernel: Kernel) -> JobSpec:
         for name, value in given[0].items()
         if name not in anywhere and all(name in one and one[name] == value for one in given)
     }
-    parts = []
+    parts, drawn = [], set[str]()
     for store, own in zip(stores, given, strict=True):
         fixed = {name: [value] for name, value in own.items() if name not in same}
-        for part in store.job.spec.sweeps():
-            if part.random and store.job.spec.seed != first.seed:
-                part = _listed(part, store)
-            parts.append(part.model_copy(update={"grid": {**fixed, **part.grid}}))
+        sweeps = store.job.spec.sweeps()
+        random = {name for part in sweeps for name in part.random}
+        # Behind the draws of an earlier store, those of the same field would go on.
+        if random and (store.job.spec.seed != first.seed or random & drawn):
+            sweeps = _listed(sweeps, store)
+        drawn |= random
+        parts += [part.model_copy(update={"grid": {**fixed, **part.grid}}) for part in sweeps]
     dumped = [part.model_dump(mode="json", exclude_defaults=True) for part in parts]
     update = {"params": same, "sweep": dumped, "name": None}
     return JobSpec.model_validate(first.model_dump(mode="json", exclude_defaults=True) | update)
@@ -149,17 +152,18 @@ def _joined(base: str, value: Any) -> Any:
     return [join(base, one) for one in value] if isinstance(value, list | tuple) else value
 
 
-def _listed(part: Sweep, store: Store) -> Sweep:
-    """The sweep with its drawn values as a list: another seed would draw other values."""
-    columns = part.columns(store.job.spec.seed)
-    n = part.count() * len(columns)
+def _listed(parts: list[Sweep], store: Store) -> list[Sweep]:
+    """The sweeps with their drawn values as lists: the merged job would draw others."""
+    n = sum(part.count() * len(part.names()) for part in parts if part.random)
     if n > MOST_LISTED:
         raise JobError(
-            f"{store.address}: cannot be merged: its {n:,} random values were drawn with another seed, and a job lists at "
-            f"most {MOST_LISTED:,}"
+            f"{store.address}: cannot be merged: the merged job would draw its {n:,} random values otherwise, and a job lists "
+            f"at most {MOST_LISTED:,}"
         )
     values = lambda column: [plain(column.values[code]) for code in column.codes]
-    return Sweep.model_validate({"zip": {name: values(column) for name, column in columns.items()}})
+    listed = lambda columns: Sweep(zip={name: values(one) for name, one in columns.items()})
+    drawn = columns_of(parts, store.job.spec.seed)
+    return [listed(c) if part.random else part for part, c in zip(parts, drawn, strict=True)]
 
 
 def _about(store: Store, start: np.integer[Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from jobs.plan.params import Reader
 from jobs.spec.job import JobSpec, parse_job
 from jobs.spec.reductions import options_of, reductions_of
 from jobs.spec.search import Optuna, Population, Search, extremes
-from jobs.spec.sweep import MAX_ITEMS, Choice, Column, join
+from jobs.spec.sweep import MAX_ITEMS, Choice, Column, columns_of, join
 
 
 class Group(NamedTuple):
@@ -117,8 +117,8 @@ def expand(spec: JobSpec, kernel: Kernel, where: str = "job") -> Items:
     base = dict(spec.params)
     # A sweep that lacks a field of another sweep has its value from `params`, or the default.
     drawn = [
-        (part.count(), {k: c for k, c in part.columns(spec.seed).items() if k not in bad})
-        for part in parts
+        (part.count(), {k: c for k, c in columns.items() if k not in bad})
+        for part, columns in zip(parts, columns_of(parts, spec.seed), strict=True)
     ]
     # A required field has no default: `_check_names` has told it, and any value serves until `faults` are told.
     firsts = {name: column.values[0] for _, part in drawn for name, column in part.items()}

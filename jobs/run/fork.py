@@ -30,7 +30,8 @@ def fork(
     if not has_grown(old.job.spec, spec, kernel):
         raise JobError(
             f"--fork {old.address}: its items can be kept only if the job differs in nothing but further sweeps at "
-            f"the end of the list\n{difference(old.job.spec, spec)}"
+            "the end of the list, `sweep: [{...}, {...}]`, or more `samples` in the last one, if it has neither grid nor zip\n"
+            f"{difference(old.job.spec, spec)}"
         )
     if spec.search is not None and spec.search.size is None:
         raise JobError(
@@ -86,8 +87,11 @@ def _copy(old: Store, new: Store, lease: Lease) -> None:
 
 
 def _check_items(old: Store, new: Store, shard: Shard) -> None:
-    before, after = (s.rows(shard.group, "item", shard.start, shard.stop) for s in (old, new))
-    if not np.array_equal(before, after):
-        raise JobError(
-            f"--fork {old.address}: shard {shard.number} has other items there; it cannot be kept"
-        )
+    # Of an older ctd, the draws of a second random sweep were those of the first once more.
+    drawn = {name for part in old.job.spec.sweeps() for name in part.random}
+    for name in ["item", *sorted(drawn & {*old.results(shard.group)})]:
+        before, after = (s.rows(shard.group, name, shard.start, shard.stop) for s in (old, new))
+        if not np.array_equal(before, after):
+            raise JobError(
+                f"--fork {old.address}: shard {shard.number} has other items there ({name} differs); it cannot be kept"
+            )

@@ -217,7 +217,8 @@ def reopen(spec: JobSpec, address: str, kernel: Kernel | None = None, where: str
         elif alike:
             hint = (
                 "give another path as --store (store= in Python). To add items, leave the old sweep as it is and begin a list "
-                f"with it, `sweep: [{{...}}, {{...}}]`; then `--store NEW --fork {address}` keeps what is done"
+                "with it, `sweep: [{...}, {...}]`, or raise the `samples` of a sweep without grid and zip; then "
+                f"`--store NEW --fork {address}` keeps what is done"
             )
         else:
             searches = spec.search is not None and spec.search != store.job.spec.search
@@ -256,10 +257,14 @@ def _normal(params: Mapping[str, object], kernel: Kernel) -> dict[str, Any]:
 
 
 def has_grown(old: JobSpec, new: JobSpec, kernel: Kernel) -> bool:
-    """Return whether `new` is `old` with further sweeps at the end of its list."""
+    """Return whether `new` is `old` with further sweeps at the end of its list, or more samples in the last one."""
     before, after = _axes(old), _axes(new)
+    if len(after) < len(before) or after == before:
+        return False
     # At the end alone: then every old item keeps its id, and with it its random numbers.
-    grown = len(after) > len(before) and after[: len(before)] == before
+    last = len(before) - 1
+    (was, order), (now, new_order) = before[last], after[last]
+    grown = after[:last] == before[:last] and order == new_order and was.grown_to(now)
     return grown and _alike(old, new, kernel)
 
 

@@ -9,12 +9,14 @@ A sweep is a product of blocks::
     seeds:   8                                              replicates
 
 or a list of such sweeps, one after another. Item ids count through the list, the last axis fastest.
-Appending a sweep to the list therefore keeps the ids and the random keys of the older items.
+Appending a sweep to the list therefore keeps the ids and the random keys of the older items. The draws of a random field
+go on where those of the sweeps before it end.
 """
 
 import builtins
 import math
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any, NamedTuple
@@ -241,10 +243,11 @@ class Sweep(BaseModel):
         """The number of items, without making them."""
         return math.prod(self.shape())
 
-    def columns(self, seed: int) -> dict[str, Column]:
+    def columns(self, seed: int, drawn: Mapping[str, int] | None = None) -> dict[str, Column]:
         """The swept fields as columns over the `count()` items, the last axis fastest.
 
-        seed: the job's seed, which determines the random draws.
+        seed: the job's seed, which determines the random draws. drawn: random field -> its draws in earlier sweeps of the
+        list, which are passed over.
         """
         shape = self.shape()
 
@@ -260,20 +263,45 @@ class Sweep(BaseModel):
         for name, form in self.zip.items():
             columns[name] = Column(codes(len(self.grid)), _values(form), not isinstance(form, list))
         for name, law in self.random.items():
-            columns[name] = self._drawn(name, law, seed, codes(len(shape) - 2))
+            before = (drawn or {}).get(name, 0)
+            columns[name] = self._drawn(name, law, seed, before, codes(len(shape) - 2))
         if self.seeds > 1:
             columns["seed"] = Column(codes(len(shape) - 1), np.arange(self.seeds), True)
         return columns
 
-    def _drawn(self, name: str, form: Distribution, seed: int, codes: np.ndarray) -> Column:
+    def grown_to(self, after: "Sweep") -> bool:
+        """Whether `after` is this sweep, perhaps with more samples, and its first items are those of this one."""
+        # Samples vary faster than grid and zip: there, further ones would lie between those that are there.
+        behind = math.prod(self.shape()[:-2]) == 1 and (after.samples or 0) >= (self.samples or 0)
+        more = behind and self == after.model_copy(update={"samples": self.samples})
+        return self == after or more
+
+    def _drawn(
+        self, name: str, form: Distribution, seed: int, before: int, codes: np.ndarray
+    ) -> Column:
         # One generator per field: adding a field does not change the draws of the others, and raising
         # `samples` keeps the earlier draws.
         rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
         assert self.samples is not None
+        n = before + self.samples
         if isinstance(form, Choice):
-            drawn = rng.integers(len(form.choice), size=self.samples).astype(np.int32)
+            drawn = rng.integers(len(form.choice), size=n)[before:].astype(np.int32)
             return Column(drawn[codes], _tidy(form.choice))
-        return Column(codes, form.draw(rng, self.samples), True)
+        return Column(codes, form.draw(rng, n)[before:], True)
+
+
+def columns_of(parts: Sequence[Sweep], seed: int) -> list[dict[str, Column]]:
+    """The columns of each sweep of a list. seed: the job's.
+
+    >>> part = Sweep(random={"k": {"integers": [0, 1000]}}, samples=2)
+    >>> [columns["k"].values.tolist() for columns in columns_of([part, part], 0)]
+    [[287, 490], [563, 940]]
+    """
+    made, drawn = [], Counter[str]()
+    for part in parts:
+        made.append(part.columns(seed, drawn))
+        drawn.update(dict.fromkeys(part.random, part.samples or 0))
+    return made
 
 
 def _tidy(values: list[object]) -> Any:

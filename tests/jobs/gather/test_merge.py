@@ -112,6 +112,14 @@ def test_merged_store_computes_nothing_again(merged, tmp_path):
         run_shards(store, SerialExecutor(1))
 
 
+def test_random_items_with_one_seed_stay_as_they_were_drawn(parts, tmp_path):
+    """In the merged list, those of the second store would go on behind those of the first."""
+    other, _ = run(tmp_path / "c.zarr", {**OTHER, "params": {"n_steps": 6, "n": 5}})
+    merged = merge([parts[1], other], str(tmp_path / "m.zarr"))
+    rates = [row for store in (parts[1], other) for row in store.rows(0, "rate", 0, 11).tolist()]
+    assert merged.rows(0, "rate", 0, 22).tolist() == rates
+
+
 @pytest.mark.parametrize(
     ("job", "said"),
     [

@@ -75,6 +75,25 @@ def test_fork_keeps_old_shards_and_equals_one_run(tmp_path, first, more, gone, k
     assert copied[0].seconds == before[0].seconds
 
 
+def test_a_random_sweep_grows_by_samples_or_by_a_further_one(tmp_path, monkeypatch):
+    drawn = {"random": {"rate": {"uniform": [-0.5, 0.5]}}, "samples": 12}
+    more, further = drawn | {"samples": 18}, [drawn, drawn | {"samples": 6}]
+    old, _ = run(tmp_path / "old.zarr", {**JOB, "sweep": drawn})
+    for k, sweep in enumerate([more, further]):
+        new = forked(tmp_path / f"{k}.zarr", old, {**JOB, "sweep": sweep})
+        assert new.committed.numbers() == {0, 1}
+        rates = new.rows(0, "rate", 0, 18)
+        assert len(set(rates.tolist())) == 18
+        assert rates[:12].tolist() == old.rows(0, "rate", 0, 12).tolist()
+    assert rates.tolist() == Store.open(str(tmp_path / "0.zarr")).rows(0, "rate", 0, 18).tolist()
+    before = lambda parts, seed: [part.columns(seed) for part in parts]
+    with monkeypatch.context() as patch:
+        patch.setattr("jobs.plan.items.columns_of", before)
+        twice, _ = run(tmp_path / "twice.zarr", {**JOB, "sweep": further})
+    with pytest.raises(JobError, match=r"other items there \(rate differs\)"):
+        forked(tmp_path / "thrice.zarr", twice, {**JOB, "sweep": [*further, drawn]})
+
+
 def test_fork_takes_items_with_errors_along(tmp_path):
     old = make(tmp_path / "old.zarr", {**JOB, "run": {**JOB["run"], "retries": 0}})
     run_shards(old, Failing(lambda t: t.shard.group == 1 and holds(t, {8}) and "error"))

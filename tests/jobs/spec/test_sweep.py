@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from jobs.spec.sweep import Sweep, join
+from jobs.spec.sweep import Sweep, columns_of, join
 
 FORMS = [
     ({"range": 3}, [0, 1, 2]),
@@ -80,6 +80,29 @@ def test_random_draws_lie_in_range_and_do_not_move():
     # Uniform in the logarithm: half lies below the geometric mean; sd of the share is 0.035.
     assert 0.35 < np.mean([row["l"] < 1e-3 for row in many]) < 0.65
     assert rows(make(10, {}), 8) != few
+    # A further sweep of a list draws what more samples would have drawn.
+    parts = columns_of([make(10, {}), Sweep(grid={"u": [0, 1]}), make(190, {})], 7)
+    for name in ("u", "l", "i", "c"):
+        assert [parts[2][name].values[k] for k in parts[2][name].codes] == [
+            row[name] for row in many[10:]
+        ]
+
+
+@pytest.mark.parametrize(
+    ("change", "grown"),
+    [
+        ({}, True), ({"samples": 9}, True), ({"samples": 7}, False), ({"seeds": 3}, False),
+        ({"random": {"u": {"uniform": [0, 2]}}, "samples": 9}, False),
+        ({"samples": 9, "grid": {"a": [1, 2]}}, False),
+    ],
+)  # fmt: skip
+def test_more_samples_keep_the_first_items(change, grown):
+    few = Sweep.model_validate({"random": {"u": {"uniform": [0, 1]}}, "samples": 8, "seeds": 2})
+    many = Sweep.model_validate(few.model_dump() | change)
+    assert few.grown_to(many) == grown
+    assert (rows(many)[:16] == rows(few)) == grown
+    crossed = few.model_copy(update={"grid": {"a": [1, 2]}})
+    assert not crossed.grown_to(crossed.model_copy(update={"samples": 9}))
 
 
 @pytest.mark.parametrize(
