@@ -24,7 +24,7 @@ from jobs.query.columns import (
     factorize_rows,
     literal,
 )
-from jobs.query.tables import Table, ask
+from jobs.query.tables import Table, ask, nothing_yet
 from jobs.run.prepare import NOT_GIVEN, differing
 from jobs.spec.job import inner
 from jobs.store.arrays import attributes
@@ -80,9 +80,7 @@ def compare(a: Store, b: Store) -> Comparison:
 def _compare(stores: tuple[Store, Store], tables: tuple[Table, Table]) -> Comparison:
     for store, table in zip(stores, tables, strict=True):
         if table.n == 0:
-            raise JobError(
-                f"{store.address}: no item has been computed yet; `ctd resume` continues it"
-            )
+            raise JobError(f"{store.address}: {nothing_yet([store])}; `ctd resume` continues it")
     keys: dict[str, list[Column]] = {}
     for name in dict.fromkeys(name for store in stores for name in store.swept):
         values = [_key(store, table, name) for store, table in zip(stores, tables, strict=True)]

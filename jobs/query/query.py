@@ -17,7 +17,7 @@ from jobs.query.aggregate import aggregate, canonical, parse_aggregates
 from jobs.query.columns import argsort, as_column, sort_key
 from jobs.query.expression import Expression, condition
 from jobs.query.readers import ITEM, Rows
-from jobs.query.tables import Source, Table, ask
+from jobs.query.tables import Source, Table, ask, nothing_yet
 from jobs.spec.job import inner
 from jobs.store.arrays import attributes
 from jobs.store.store import Store
@@ -214,8 +214,7 @@ def _resolve(
         if name == "items" and table.n == 0:
             where = ", ".join(store.address for store in tables.stores)
             raise JobError(
-                f"{where}: no item has been computed yet; `ctd status` shows its progress, "
-                "`ctd resume` continues it"
+                f"{where}: {nothing_yet(tables.stores)}; `ctd status` shows its progress, `ctd resume` continues it"
             )
         if named <= set(table.names):
             return table

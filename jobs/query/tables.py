@@ -22,7 +22,7 @@ import numpy as np
 import obstore
 
 from jobs import keys
-from jobs.errors import JobError, nearest
+from jobs.errors import JobError, count, nearest
 from jobs.gather.gather import require_rows
 from jobs.gather.tables import reduction_tables
 from jobs.late import zarr
@@ -43,6 +43,7 @@ from jobs.spec.search import SEARCH_TABLE
 from jobs.storage.addresses import is_zip, local_path
 from jobs.storage.objects import is_storage_error
 from jobs.store.arrays import Lazy, attributes
+from jobs.store.events import read_events
 from jobs.store.store import Store
 
 BLOCK = 1 << 22
@@ -319,3 +320,12 @@ def ask[T](asked: Store | Source, question: Callable[[Source], T]) -> T:
     raise JobError(
         f"{where}: its tables cannot be read{reason}: another process may be gathering it; try again in a moment"
     )
+
+
+def nothing_yet(stores: Sequence[Store]) -> str:
+    """Says why stores without a committed shard have no items to show."""
+    runs = [[e for e in read_events(store) if e.kind in ("run", "end")] for store in stores]
+    ended = sum(events[-1].ended or 0 for events in runs if events)
+    if not ended:
+        return "no item has been computed yet"
+    return f"{count(ended, 'item')} ended, which are committed with the rest of their shard"

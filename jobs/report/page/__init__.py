@@ -27,6 +27,7 @@ from jobs.errors import JobError, count
 from jobs.gather.gather import left_out
 from jobs.query.best import best_of
 from jobs.query.query import table, tables
+from jobs.query.tables import nothing_yet
 from jobs.redact import redact
 from jobs.report.page.encode import plot_json, table_json
 from jobs.report.page.facts import facts
@@ -130,7 +131,7 @@ def require_content(store: Store) -> None:
         event.kind == "error" for event in read_events(store)
     ):
         raise JobError(
-            f"{store.address}: no item has been computed yet, so that there is nothing to report; "
+            f"{store.address}: {nothing_yet([store])}: there is nothing to report; "
             f"{resume_command(store)} continues the job, `ctd watch` shows its progress"
         )
 

@@ -1,5 +1,7 @@
 """jobs.query.query, jobs.query.tables, jobs.query.aggregate: the answers against pandas, the refusals word by word."""
 
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -31,6 +33,7 @@ from jobs.run.task import Task
 from jobs.run.worker import SerialExecutor
 from jobs.spec.job import parse_job
 from jobs.storage import objects
+from jobs.store.events import Event
 from jobs.store.store import Store
 
 
@@ -188,11 +191,16 @@ def test_query_sees_a_new_gather(tmp_path):
     assert len(query(store, table="place")) == 4
 
 
-def test_query_while_the_job_runs(tmp_path):
+def test_query_while_the_job_runs(tmp_path, monkeypatch):
     store = make(tmp_path / "w.zarr")
     with pytest.raises(JobError, match=r"w.zarr: no item has been computed yet; `ctd status`"):
         query(store)
     assert query(store, table="place").empty
+    with monkeypatch.context() as patch:
+        stopped = [Event(kind="run"), Event(kind="end", stopped="Ctrl-C", ended=4)]
+        patch.setattr(sys.modules["jobs.query.tables"], "read_events", lambda store: stopped)
+        with pytest.raises(JobError, match="4 items ended, which are committed with the rest of"):
+            query(store)
     executor = SerialExecutor(1)
     executor.start(store.address)
     for k, shard in enumerate(list(store.job.plan.shards())[5:7]):
