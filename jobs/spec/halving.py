@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
 
 
 class Compared(BaseModel):
@@ -21,6 +21,15 @@ class Compared(BaseModel):
         "min",
         description="min if a smaller value is better, max if a larger one is, as for an r2",
     )
+
+    @field_validator("metric", mode="before")
+    @classmethod
+    def _one(cls, value: object) -> object:
+        if isinstance(value, list | tuple):
+            raise ValueError(
+                "expected one metric; a search with several objectives is not supported"
+            )
+        return value
 
     @property
     def rungs(self) -> "Rungs | None":

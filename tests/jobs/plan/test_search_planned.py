@@ -40,6 +40,7 @@ def planned(job):
     [
         (HALVING, "search.metric", "los", "search.metric: 'los' is not a scalar result of kernel hill; did you mean 'loss'?"),
         (HALVING, "search.metric", "x", "search.metric: 'x' is not a scalar"),
+        (HALVING, "search.metric", ["loss", "x"], "search.metric: expected one metric; a search with several objectives is not supported"),
         (HALVING, "search.metric", "outcome", "search.metric: 'outcome' is not a scalar"),
         (HALVING, "search.eta", 1, "search.eta: must be greater than or equal to 2"),
         (HALVING, "search.min_advance", 3, "search.min_advance: unknown field; did you mean 'min_advances'?"),
