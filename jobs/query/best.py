@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from jobs.inputs.items import WEIGHTS, item_params, place_of
 from jobs.query.query import rows
 from jobs.query.settings import computes_once, ends
 from jobs.query.tables import REPLICATES, ask, shown_for, varied
+from jobs.spec.search import Population
 from jobs.spec.trust import modules_of
 from jobs.storage.addresses import beside, join
 from jobs.store.arrays import plain
@@ -98,6 +99,8 @@ class Best:
     """Done items whose metric is NaN or infinite."""
     failed: int = 0
     """Items that failed, by an error or by their outcome."""
+    last: tuple[str, ...] = ()
+    """Those of `params` that a population changed on the way, which have their last values."""
     next: Mapping[str, str] = field(default_factory=dict)
     """Next step -> its command."""
 
@@ -110,7 +113,10 @@ class Best:
         found = {
             "item": f"{self.item}, the best of {n:,} by {self.metric} ({better} is better)",
             self.metric: text(self.value),
-            **{name: text(value) for name, value in self.params.items()},
+            **{
+                f"last {name}" if name in self.last else name: text(value)
+                for name, value in self.params.items()
+            },
         }
         if s := self.seeds:
             ends = f"{s.lowest:.4g} to {s.highest:.4g}"
@@ -192,11 +198,19 @@ def best_of(store: Store, columns: Mapping[str, np.ndarray], metric: Metric) -> 
         once=computes_once(store),
         ends=ends(store.job.spec, params),
         items=Spread.of(values[fine]),
+        last=_moved(store, names),
         next=commands(store, int(columns["item"][first])),
         dropped=int((status == "dropped").sum()),
         without=int((status == "done").sum()) - len(fine),
         failed=int((status == "failed").sum()),
     )
+
+
+def _moved(store: Store, names: Sequence[str]) -> tuple[str, ...]:
+    """The parameters among these columns that a population changed on the way."""
+    if not isinstance(store.job.spec.search, Population):
+        return ()
+    return tuple(name.removeprefix("final_") for name in names if name.startswith("final_"))
 
 
 def table_of(found: Mapping[str, Best], shelf: Shelf) -> dict[str, list[Any]]:
@@ -223,19 +237,36 @@ def table_of(found: Mapping[str, Best], shelf: Shelf) -> dict[str, list[Any]]:
 
 def commands(store: Store, item: int) -> dict[str, str]:
     """Next step for an item -> its command: write its files, or run a job that its kernel proposes."""
-    where = shlex.quote(store.address)
-    file = shlex.quote(f"{beside(store.address).name}-{item}.h5")
+    where, own = shlex.quote(store.address), f"{beside(store.address).name}-{item}"
+    file = shlex.quote(f"{own}.h5")
     found = {"its results as a file": f"ctd export {where} {item} {file} --results"}
     if any(name.startswith(WEIGHTS) for name in store.names(0)):
         found = {"its trained model as a file": f"ctd export {where} {item} {file}"}
-    kernel = known_kernel(store)
-    once = computes_once(store)
+    if isinstance(store.job.spec.search, Population):
+        found["how its parameters changed"] = (
+            f"ctd query {where} --table search --where 'item == {item}'"
+        )
+    for what, content in _proposed(store, item).items():
+        if isinstance(content, str):
+            found[what] = content
+            continue
+        # With store and item: another best item in this folder has jobs of its own.
+        job = shlex.quote(f"{own}-{what.removeprefix('its ').replace(' ', '-')}.yaml")
+        # JSON is YAML on one line, with quotes that a shell leaves alone.
+        text = json.dumps(content)
+        found[what] = f"echo {shlex.quote(text)} > {job} && ctd run {job}"
+    return found
+
+
+def _proposed(store: Store, item: int) -> dict[str, JobFields | str]:
+    """What an item's kernel proposes to do with it, and its setting with other seeds."""
+    spec, kernel, once = store.job.spec, known_kernel(store), computes_once(store)
     if kernel is None or not (kernel.next_jobs or once):
-        return found
+        return {}
     given = item_params(store, item)
     # Validating fields imports the modules that they name, and the arrays may name others than the job, which is trusted.
-    if modules_of(store.job.spec.kernel, given) - store.job.spec.modules():
-        return found
+    if modules_of(spec.kernel, given) - spec.modules():
+        return {}
     for name, kind in field_kinds(kernel.Params).items():
         if kind is Kind.FILE and isinstance(given[name], str):
             given[name] = join(store.job.base, given[name])
@@ -245,16 +276,21 @@ def commands(store: Store, item: int) -> dict[str, str]:
     jobs = dict[str, JobFields | str]()
     if kernel.next_jobs:
         jobs |= kernel.next_jobs(params, f"{store.address}::{item}", shapes)
+    if isinstance(spec.search, Population):
+        # A job of the same kernel would have the last values from its beginning.
+        jobs = {what: job for what, job in jobs.items() if isinstance(job, str) or job["kernel"] != spec.kernel}  # fmt: skip
     if once:
         fixed = {name: value for name, value in changed(params).items() if name not in REPLICATES}
-        name = f"its setting with {SEEDS} seeds"
-        jobs[name] = {"kernel": store.job.spec.kernel, "params": fixed, "sweep": {"seeds": SEEDS}}
-    for what, content in jobs.items():
-        if isinstance(content, str):
-            found[what] = content
-            continue
-        name = what.replace(" ", "_") + ".yaml"
-        # JSON is YAML on one line, with quotes that a shell leaves alone.
-        text = json.dumps(content)
-        found[what] = f"echo {shlex.quote(text)} > {name} && ctd run {name}"
-    return found
+        jobs[f"its setting with {SEEDS} seeds"] = {
+            "kernel": spec.kernel, "params": fixed, **_other_seeds(store, given)
+        }  # fmt: skip
+    return jobs
+
+
+def _other_seeds(store: Store, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a job that draws SEEDS times what no item of the store has drawn. given: the parameters of an item."""
+    own = given.get("seed")
+    if not isinstance(own, int):
+        return {"seed": (store.job.spec.seed + 1) % 2**32, "sweep": {"seeds": SEEDS}}
+    first = max(store.job.plan.n_items, own + 1)
+    return {"sweep": {"grid": {"seed": {"range": [first, first + SEEDS]}}}}

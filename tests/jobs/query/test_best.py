@@ -11,7 +11,7 @@ import pytest
 import stores
 import yaml
 from page_stores import finished
-from search_jobs import HALVING, changed
+from search_jobs import HALVING, POPULATION, changed
 
 from ctd.catalogue import load_kernel
 from jobs.errors import JobError
@@ -132,10 +132,33 @@ def test_of_one_item_a_setting_the_luck_is_told_and_seeds_are_proposed(trained, 
     assert facts["range"] == "l2 is at the lower end of its range"
     write = shlex.split(found.next["its setting with 10 seeds"])[1]
     again = parse_job(json.loads(write), "again")
-    assert again.sweep.seeds == 10
+    # Item 5 with seed 5 would draw what the sixth trial of a study draws.
+    assert again.sweep.grid["seed"].values().tolist() == list(range(6, 16))
     given = load_kernel(again.kernel).Params.model_validate(again.params)
     assert (given.learning_rate, given.seed) == (found.params["learning_rate"], 0)
     assert given.n_batches == stores.SMALL_RNN["n_batches"]
+
+
+def test_seeds_of_a_kernel_without_the_field_are_of_another_job(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[best.__module__], "computes_once", lambda store: True)
+    (write,) = [
+        text for what, text in best(finished("toy"), Metric("norm")).next.items() if "seeds" in what
+    ]
+    again = parse_job(json.loads(shlex.split(write)[1]), "again")
+    assert (again.seed, again.sweep.seeds) == (finished("toy").job.spec.seed + 1, 10)
+
+
+def test_last_values_of_a_population_are_no_setting(trained, monkeypatch, tmp_path):
+    found = best(stores.copied_run(tmp_path / "p.zarr", POPULATION), Metric("loss"))
+    assert found.last == ("rate",)
+    assert "last rate" in found.facts()
+    assert found.next["how its parameters changed"].endswith(
+        f"--table search --where 'item == {found.item}'"
+    )
+    # As if the search of this job, which it has not, were a population.
+    monkeypatch.setattr(sys.modules[best.__module__], "Population", type(None))
+    found = best(trained, Metric("eval_loss"))
+    assert [*found.next][1:] == ["how its parameters changed", "its fixed points"]
 
 
 def test_commands_write_jobs_that_are_valid(trained, tmp_path):
@@ -149,6 +172,7 @@ def test_commands_write_jobs_that_are_valid(trained, tmp_path):
     for what in list(found.next)[1:]:
         write = found.next[what].partition(" && ")[0]
         subprocess.run(["bash", "-c", write], cwd=tmp_path, check=True)
+        assert shlex.split(write)[-1].startswith(f"nets-{found.item}-")
         content = yaml.safe_load((tmp_path / shlex.split(write)[-1]).read_text())
         spec = parse_job(content, what)
         load_kernel(spec.kernel).Params.model_validate(spec.params)
