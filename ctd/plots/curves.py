@@ -14,6 +14,9 @@ N_CURVES = 200
 MANY = 10
 """Networks from which on quantiles are drawn. The 10-90 % of fewer are about their range, and the curves themselves say more."""
 
+TOP = 3
+"""Losses of diverged networks are drawn up to so many times the largest one of the others, so that these keep their room."""
+
 
 def some_curves(group: Group, name: str) -> tuple[np.ndarray, np.ndarray]:
     """(items, curves (item, ...)) the result `name` of up to N_CURVES items of a group, evenly spaced in their order."""
@@ -108,18 +111,23 @@ def loss_curves(curves: Curves, title: str, axis: Axis, name: str) -> Plot:
         layers.append(
             Lines(curves.steps, drawn[fine], name, shade[fine], said, item=items[some][fine])
         )
+    notes = []
     if (failed := np.flatnonzero(curves.failed[some])).size:
         said = [text[k] for k in failed]
+        top = TOP * np.nanmax(drawn[fine], initial=-np.inf) if fine.size else np.inf
+        high = drawn[failed] > top
         layers.append(
             Lines(
-                curves.steps, drawn[failed], "diverged", text=said, dashed=True,
+                curves.steps, np.where(high, np.nan, drawn[failed]), "diverged", text=said, dashed=True,
                 item=items[some][failed],
             )
         )  # fmt: skip
+        notes += [f"Losses above {top:.3g} of those that diverged are not drawn."] * bool(
+            high.any()
+        )
     if curves.has_quantiles:
         layers.append(Lines(curves.steps, curves.quantiles[1], "median", strong=True))
-    note = ""
     if len(some) < len(items):
-        note = f"{len(some)} of {len(items):,} {name}, evenly spaced in their final loss."
+        notes.append(f"{len(some)} of {len(items):,} {name}, evenly spaced in their final loss.")
     scale = Scale("log10 final loss" if axis.log else "final loss")
-    return Plot(title, layers, Axis("training step"), axis, scale, note=note)
+    return Plot(title, layers, Axis("training step"), axis, scale, note=" ".join(notes))

@@ -1,0 +1,17 @@
+"""ctd.plots.curves: the room that curves get."""
+
+import numpy as np
+
+from ctd.plots import Axis
+from ctd.plots.curves import Curves, loss_curves
+
+
+def test_losses_of_diverged_networks_leave_the_others_their_room():
+    losses = np.array([[2.0, 1, 0.5], [2, 1e30, np.nan], [1, 5, np.nan]])
+    failed = np.array([False, True, True])
+    curves = Curves(np.arange(3), losses, np.arange(3), losses[:, 2], failed)
+    plot = loss_curves(curves, "loss", Axis("loss"), "networks")
+    np.testing.assert_array_equal(plot.layers[1].y, [[2, np.nan, np.nan], [1, 5, np.nan]])
+    assert plot.note == "Losses above 6 of those that diverged are not drawn."
+    alone = Curves(np.arange(3), losses[1:], np.arange(2), losses[1:, 2], failed[1:])
+    assert loss_curves(alone, "loss", Axis("loss"), "networks").note == ""
