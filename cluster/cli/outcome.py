@@ -1,18 +1,23 @@
 """What a run prints and draws at its end: warnings, what failed, the kernel's summary, pictures."""
 
 import os
+import shlex
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from cluster.cli.display import err, out, show_json, show_summary, told_if_slow
+import numpy as np
+
+from cluster.cli.display import err, out, show_json, show_summary, show_table, told_if_slow
 from cluster.cli.restart import PROGRESS, same_command
 from jobs.errors import JobError, advised, count
 from jobs.run.progress import Progress
 from jobs.spec.trust import own_code
 from jobs.storage.addresses import beside, local_path
-from jobs.store.store import Store, resume_command
+from jobs.store.store import Store, metric_of, resume_command
 
+MOST_ITEMS = 10
+"""Items that are shown of a search by another metric than the kernel's."""
 MOST_TRACES = 100
 """Most failing items whose tracebacks are looked at for the last words of a run."""
 
@@ -75,7 +80,7 @@ def finish(store: Store, as_json: bool) -> None:
     if as_json:
         show_json(state(store) | {"figures": [str(path) for path in paths]})
         return
-    show_summary(store)
+    _show_results(store)
     for line in other_outcomes(store):
         out.print(line)
     out.print(f"store   {store.address}")
@@ -94,6 +99,29 @@ def other_outcomes(store: Store) -> list[str]:
         for one in store.description.outcomes
         if one.name in others and ended[one.name] and one.reason and not one.failed
     ]
+
+
+def _show_results(store: Store) -> None:
+    """Print the kernel's summary, or of a search by another metric than the kernel's the items that are best by that; and
+    the best item of a search."""
+    from jobs.query.query import rows
+    from jobs.query.tables import varied
+
+    search, metric = store.job.spec.search, metric_of(store)
+    if search is None or metric is None or not store.committed.numbers():
+        show_summary(store)
+        return
+    name, sign = metric.name, "-" * metric.more_is_better
+    columns = ", ".join(["item", *varied(store), name])
+    done = "status == 'done'"
+    _, best = rows(store, done, table="items", columns=columns, sort=sign + name, limit=MOST_ITEMS)
+    if name == store.description.metric:
+        show_summary(store)
+    else:
+        show_table(best, title=f"items, the best by {name} first")
+    if len(best["item"]) and np.isfinite(best[name][0]):
+        out.print(f"best    item {best['item'][0]}, {name} {best[name][0]:.4g}")
+        out.print(f"next    ctd best {shlex.quote(store.address)}")
 
 
 def draw(store: Store, as_json: bool = False) -> list[Path]:

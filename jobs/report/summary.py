@@ -45,7 +45,8 @@ def plan_rows(
             {
                 "group": group.number,
                 **{name: str(value) for name, value in group.labels.items()},
-                "items": len(group.items),
+                # Where a search chooses the group of each item, any may get all of them.
+                "items" if plan.ways == 1 else "items_at_most": len(group.items),
                 "shards": plan.counts[group.number],
                 "slots": layout.slots,
                 "memory_MB": (sizes.shared + per_item * layout.slots) / 1e6,

@@ -34,7 +34,7 @@ IDLE_S = 60.0
 """Seconds without a ready worker before the listener is told. Workers that all import JAX at once take 30 s to start."""
 
 
-STARTING = "starting the first worker"
+STARTING = "starting a worker"
 """What a run waits for until a worker reports."""
 
 

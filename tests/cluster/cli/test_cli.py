@@ -18,7 +18,8 @@ import xarray as xr
 import yaml
 from cli_jobs import TOY, refused
 from places import ROOT
-from stores import run
+from search_jobs import HALVING, changed
+from stores import BASE, run
 
 from cluster.cli.display import show_summary
 from cluster.cli.main import _for_users
@@ -562,3 +563,16 @@ def test_faults_of_fields_are_told_before_ray_starts(ctd, job_file, params, said
     assert (code, out) == (2, "")
     assert said in err
     assert "starting Ray" not in err
+
+
+def test_a_search_ends_with_its_best_by_its_own_metric(ctd, job_file):
+    job = changed(
+        HALVING, "sweep", [{"random": {"rate": {"loguniform": [1e-3, 0.9]}}, "samples": 9}]
+    )
+    path = job_file(yaml.safe_dump(job))
+    code, out, err = ctd("run", path, "--base", BASE, "--executor", "serial")
+    assert code == 0, err
+    assert "items, the best by loss first\nitem" in out
+    item, rate, loss = out.splitlines()[2].split()
+    assert f"\nbest    item {item}, loss {loss}\nnext    ctd best " in out
+    assert 1e-3 <= float(rate) <= 0.9

@@ -236,7 +236,7 @@ def test_status_says_what_a_stopped_run_left_in_checkpoints(tmp_path, monkeypatc
     assert heard[-1] != "starting the first worker", "nor when it has been told to stop"
     heard = []
     run_shards(store, SerialExecutor(1), lambda p: heard.append((p.share, p.waiting)))
-    waits = ["starting the first worker", "reading the data", "compiling for the first advance"]
+    waits = ["starting a worker", "reading the data", "compiling for the first advance"]
     waits += ["reading the checkpoint", "compiling for the first advance", ""]
     assert [wait for k, (_, wait) in enumerate(heard) if k == 0 or wait != heard[k - 1][1]] == waits
     assert min(share for share, _ in heard) == heard[0][0] == 1 / 3
