@@ -10,6 +10,7 @@ import numpy as np
 
 from ctd.plots import Axis, Layer, Lines, Plot, Points, Scale, is_wide, spread
 from jobs.spec.search import Search
+from jobs.spec.sweep import Loguniform
 from jobs.store.store import Store
 
 N_ITEMS = 100
@@ -119,6 +120,7 @@ def _lineages(
     some, best = _evenly(rank), descent(parents, int(rank[0]))
     made = []
     searched = [name.removeprefix("final_") for name in results if name.startswith("final_")]
+    laws = getattr(search, "params", {})
     for name in [search.metric, *searched[:N_PARAMS]]:
         is_metric = name == search.metric
         values = metric if is_metric else np.asarray(results[f"search_{name}"][:], float)
@@ -134,7 +136,10 @@ def _lineages(
                 f"{name} by generation",
                 layers,
                 Axis("generation"),
-                Axis(name, log=is_wide(values)),
+                Axis(
+                    name,
+                    log=is_wide(values) if is_metric else isinstance(laws.get(name), Loguniform),
+                ),
                 note=_left_out(some, items, "metric at the end"),
             )
         )

@@ -17,7 +17,7 @@ import numpy as np
 
 from ctd.kernel import Var
 from ctd.plots import Axis, Layer, Lines, Plot, Points, Scale, is_geometric, is_wide, tick
-from jobs.errors import left_out
+from jobs.errors import count, left_out
 from jobs.query.tables import REPLICATES, ask, shown_for, varied
 from jobs.report.search_plots import best_so_far, ends
 from jobs.store.store import Store, metric_of
@@ -169,10 +169,7 @@ def overview(store: Store, metric: str) -> Plot | None:
         return None
     drawn = (columns["status"] == "done") & np.isfinite(values.astype(float))
     fine = {name: column[drawn] for name, column in columns.items()}
-    names = [c for name in store.swept if name not in REPLICATES for c in shown_for(name, fine)]
-    # Items of a mapping without such a field have no place on its axis.
-    missing = lambda values: values.dtype.kind == "f" and np.isnan(values).any()
-    names = [name for name in names if not (is_replicate(fine[name]) or missing(fine[name]))]
+    names = _with_places(store, fine)
     names = by_importance(effects(fine, names, [metric]), names, metric)
     if not names:
         return None
@@ -225,6 +222,14 @@ def _described(store: Store, field: str) -> str:
     """The label of a field's axis: its name, and its description, which has the unit, if that is short."""
     said = store.description.fields.get(field, "")
     return f"{field}, {said}" if 0 < len(said) <= MAX_DESCRIPTION else field
+
+
+def _with_places(store: Store, fine: Mapping[str, np.ndarray]) -> list[str]:
+    """The swept parameters among these columns on whose axis each item has a place."""
+    names = [c for name in store.swept if name not in REPLICATES for c in shown_for(name, fine)]
+    # Items of a mapping without such a field have none.
+    missing = lambda values: values.dtype.kind == "f" and np.isnan(values).any()
+    return [name for name in names if not (is_replicate(fine[name]) or missing(fine[name]))]
 
 
 def axis_of(name: str, var: Var, log: bool = False) -> Axis:
@@ -295,9 +300,11 @@ def sweep(store: Store, columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
         if dims[name].axes == () and name not in ("outcome", *parameters) and number(name)
     ][:MAX_RESULTS]
     done, failed = columns["status"] == "done", columns["status"] == "failed"
-    found = effects({name: values[done] for name, values in columns.items()}, parameters, results)
+    # A seed numbers draws: what it explains is chance.
+    judging = [name for name in parameters if name not in REPLICATES]
+    found = effects({name: values[done] for name, values in columns.items()}, judging, results)
     if failed.any() and not failed.all():
-        found += effects({**columns, "failed": failed.astype(float)}, parameters, ["failed"])
+        found += effects({**columns, "failed": failed.astype(float)}, judging, ["failed"])
     parameters = by_importance(found, parameters, (results or [""])[0])
     metric = metric if metric in results else ""
     # On a grid, the order in which items end says nothing.
@@ -315,8 +322,20 @@ def sweep(store: Store, columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
         "falling": bool(judged and judged.more_is_better),
         "searched": store.job.spec.search is not None,
         "effects": [effect.to_json() for effect in found],
+        "unmeasured": "" if found or not judging else _unmeasured(columns["status"]),
         "plots": [best] if best else [],
     }
+
+
+def _unmeasured(status: np.ndarray) -> str:
+    """Says why no effect was measured. status: (n,) of the items."""
+    dropped = "; those that the search dropped compare with no others" * bool(
+        (status == "dropped").any()
+    )
+    return (
+        f"Which parameters matter is not measured: {count(int((status == 'done').sum()), 'item')} went to the end, and "
+        f"{LEAST_ITEMS} are needed whose results differ{dropped}."
+    )
 
 
 def _is_log(values: np.ndarray) -> bool:

@@ -114,6 +114,18 @@ def test_items_of_other_tasks_are_no_seeds(tmp_path, monkeypatch):
     assert overview(store, "loss").title == "loss against task.name"
 
 
+def test_a_seed_is_no_parameter_that_matters(trained, monkeypatch):
+    shown = ask(trained, lambda tables: tables["items"].columns())
+    found = sweep_of(trained, shown)
+    assert found["unmeasured"].endswith(
+        "6 items went to the end, and 8 are needed whose results differ."
+    )
+    monkeypatch.setattr("jobs.report.sweep.LEAST_ITEMS", 2)
+    found = sweep_of(trained, shown)
+    assert {effect["parameter"] for effect in found["effects"]} == {"learning_rate"}
+    assert (found["replicates"], found["unmeasured"]) == (["seed"], "")
+
+
 def test_what_was_not_judged_is_told():
     columns = {
         "item": np.arange(6), "rate": np.linspace(0, 1, 6), "norm": np.array([3, np.nan, 1, np.inf, 0, 2.0]),

@@ -71,6 +71,8 @@ def test_population_joins_members_to_their_parents(mode, best, line):
     loss, rate = search_plots(population(mode=mode), ITEMS, stored(metric))
     assert (loss.title, rate.title) == ("loss by generation", "rate by generation")
     assert (loss.y.log, rate.y.log) == (False, True)
+    even = population(mode=mode, params={"rate": {"uniform": [1e-3, 1]}})
+    assert not search_plots(even, ITEMS, stored(metric))[1].y.log, "as the range says"
     members, ancestors = loss.layers
     assert len(members.y) == 3 + 3 + 2  # the third has made three generations
     np.testing.assert_array_equal(members.x[:3], [[0, 1], [1, 2], [2, 3]])

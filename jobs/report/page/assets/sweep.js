@@ -42,8 +42,10 @@ function select(label, names, chosen, action) {
 }
 
 function showImportance(node, sweep) {
-  node.hidden = !sweep.effects.length;
-  if (node.hidden) return;
+  const none = part("unmeasured", () => { const said = el("p", { className: "note" }); node.append(said); return { said }; });
+  none.said.textContent = sweep.unmeasured || "";
+  node.hidden = !sweep.effects.length && !sweep.unmeasured;
+  if (!sweep.effects.length) return;
   const results = [...new Set(sweep.effects.map((e) => e.result))];
   const box = part("importance", () => {
     const choose = select("result", results, results[0], () => draw());
