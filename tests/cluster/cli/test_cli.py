@@ -18,12 +18,12 @@ import xarray as xr
 import yaml
 from cli_jobs import TOY, refused
 from places import ROOT
-from search_jobs import HALVING, changed
-from stores import BASE, run
+from search_jobs import HALVING
+from stores import copied_run, run
 
 from cluster.cli.display import show_summary
 from cluster.cli.main import _for_users
-from cluster.cli.outcome import other_outcomes
+from cluster.cli.outcome import _show_results, other_outcomes
 from ctd.catalogue import load_kernel
 from ctd.cells import Scales, get_cell
 from ctd.data import write_hdf5
@@ -565,14 +565,11 @@ def test_faults_of_fields_are_told_before_ray_starts(ctd, job_file, params, said
     assert "starting Ray" not in err
 
 
-def test_a_search_ends_with_its_best_by_its_own_metric(ctd, job_file):
-    job = changed(
-        HALVING, "sweep", [{"random": {"rate": {"loguniform": [1e-3, 0.9]}}, "samples": 9}]
-    )
-    path = job_file(yaml.safe_dump(job))
-    code, out, err = ctd("run", path, "--base", BASE, "--executor", "serial")
-    assert code == 0, err
-    assert "items, the best by loss first\nitem" in out
-    item, rate, loss = out.splitlines()[2].split()
-    assert f"\nbest    item {item}, loss {loss}\nnext    ctd best " in out
-    assert 1e-3 <= float(rate) <= 0.9
+def test_a_search_ends_with_its_best_by_its_own_metric(tmp_path, capsys):
+    store = copied_run(tmp_path / "h.zarr", HALVING)
+    _show_results(store)
+    title, head, row, best, following = capsys.readouterr().out.splitlines()
+    assert (title, head.split()) == ("items, the best by loss first", ["item", "rate", "loss"])
+    item, _, loss = row.split()
+    assert best == f"best    item {item}, loss {loss}"
+    assert following == f"next    ctd best {store.address}"

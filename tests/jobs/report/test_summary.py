@@ -2,21 +2,23 @@
 
 import json
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import toy
-from stores import make
+from search_jobs import HALVING
+from stores import BASE, make
 
 from cluster.cli.recovery import _unfinished, status_lines
 from ctd.catalogue import load_kernel
 from ctd.kernel import Outcome, Var
 from jobs.gather.gather import gather
-from jobs.plan.layout import Shard
+from jobs.plan.layout import Plan, Shard
 from jobs.query.query import table
-from jobs.report.summary import counted, state
+from jobs.report.summary import counted, plan_rows, state
 from jobs.report.warnings import failing_outcomes, nan_results, unreturned
-from jobs.run.prepare import open_or_create
+from jobs.run.prepare import open_or_create, prepare_here
 from jobs.run.shards import run_shards
 from jobs.run.stop import Stop
 from jobs.run.worker import SerialExecutor, nan_counts, outcome_counts
@@ -67,6 +69,14 @@ def test_plan_and_status_warn(ctd, job_file):
     assert ctd("report", store)[0] == 0
     assert both[0] in store.with_suffix(".html").read_text()
     assert [m.nan for m in Store.open(str(store)).committed.markers()] == [{"norm": 3}]
+
+
+def test_a_plan_counts_what_a_group_may_get_of_a_search_that_chooses():
+    """Here, as if another group had the same items."""
+    ready = prepare_here(parse_job(HALVING, "job"), BASE, "job", 1)
+    assert plan_rows(ready, "none.zarr", 1)[0]["items"] == [27]
+    ready = replace(ready, plan=Plan(ready.plan.group_sizes, ready.plan.layouts, 2))
+    assert plan_rows(ready, "none.zarr", 1)[0]["items_at_most"] == [27]
 
 
 def test_nan_of_done_items_alone_is_counted():
