@@ -301,7 +301,7 @@ def test_an_item_that_failed_with_an_error_leaves_fill_values(tmp_path):
 
 OBJECTS = {
     "decision_fixed_points": ({}, 10),
-    "force_map": ({"record": ["readout", "weights", "traces"]}, 8),
+    "force_map": ({"record": ["readout", "weights", "traces"]}, 9),
     "lfads_sweep": ({}, 12),
     "rnn_search": ({}, 6),
     "kuramoto": ({}, 3),

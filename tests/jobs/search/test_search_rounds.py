@@ -210,7 +210,9 @@ def test_markers_tell_of_all_rounds(tmp_path):
     events = read_events(store)
     ended = {e.shard: e.time for e in events if e.kind == "done"}
     for marker in store.committed.markers():
-        assert 0 < marker.longest_s < marker.seconds
+        # Its `seconds` are its items' share of the rounds, of which the longest advance may be more.
+        assert 0 < marker.longest_s < marker.ended - marker.started
+        assert marker.seconds > 0
         assert events[0].time < marker.started + 0.01
         assert marker.ended < ended[marker.shard.number] + 0.01
     (layout,) = objects.list_keys(store.objects, "run/layout")
