@@ -7,13 +7,16 @@ import sys
 import jax
 import numpy as np
 import pytest
+import xarray as xr
 import yaml
 from places import EXAMPLES, ROOT
 
+import jobs
 from ctd.cells import CELLS
 from ctd.lfads.layouts import NAMES
 from ctd.lfads.names import SCORES
-from ctd.tasks import TASKS, batch
+from ctd.tasks import TASKS, Mante, batch
+from ctd.train_rnn.loss import eval_trials
 from jobs.inputs.measure import Evaluated
 from jobs.plan.layout import Machines
 from jobs.plan.search import searched
@@ -160,10 +163,34 @@ def test_shown_code_runs_in_the_folder_of_the_examples(page, session, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-def test_tasks_page_has_a_task_of_ones_own():
-    (code,) = re.findall(
-        r"```python\n(.*?)```", (ROOT / "docs" / "tasks.md").read_text(), re.DOTALL
+def code_of_tasks_page():
+    text = (ROOT / "docs" / "tasks.md").read_text()
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
+def test_tasks_page_averages_saved_trials_by_context(monkeypatch):
+    trials = eval_trials(Mante(), 16)
+    inputs, cue = np.asarray(trials.inputs), np.asarray(trials.inputs)[:, 10, 3] > 0
+    states = xr.DataArray(
+        inputs[None], dims=("item", "trial", "time", "state"), coords={"item": [0]}
     )
+    made = {
+        "gathered/0": xr.Dataset({"inputs": (("trial", "time", "input"), inputs)}),
+        "results/0": xr.Dataset({"states": states}),
+    }
+    for tables in made:  # conditions repeat along `trial`
+        made[tables]["trial"] = np.asarray(trials.condition)
+    monkeypatch.setattr(jobs, "open_store", lambda name: made)
+    space = {}
+    exec(code_of_tasks_page()[0], space)
+    wanted = np.stack([inputs[cue == k].clip(min=0).mean(axis=0) for k in (False, True)])
+    np.testing.assert_allclose(
+        space["means"].transpose("context", ...), wanted, rtol=1e-6, atol=1e-7
+    )
+
+
+def test_tasks_page_has_a_task_of_ones_own():
+    _, code = code_of_tasks_page()
     space = {"__name__": "mytasks"}
     exec(code, space)
     task = space["Sign"]()

@@ -295,7 +295,11 @@ kernel = Kernel(
         "accuracy_curve": Var(("batch",), "1", "accuracy at the end of each block", True),
         "batches": Var((), "1", "training steps taken"),
         "outcome": Var((), "1", "how training ended"),
-        "states": Var(("trial", "time", "state"), "1", "hidden states of evaluation trials"),
+        "states": Var(
+            ("trial", "time", "state"),
+            "1",
+            "hidden states h of evaluation trials; the rates of cell leaky are f(h)",
+        ),
         "outputs": Var(("trial", "time", "output"), "1", "outputs of evaluation trials"),
     },
     load=load,

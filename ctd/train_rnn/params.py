@@ -54,7 +54,7 @@ class Network(Params):
     )
     n_eval: Static[int] = Field(8192, gt=0, description="evaluation trials")
     n_saved: Static[int] = Field(
-        0, ge=0, description="evaluation trials whose hidden states are stored"
+        0, ge=0, description="evaluation trials whose hidden states and outputs are stored"
     )
     # The tutorial's settings, see the module. Adam divides by sqrt(v) + 0.1: a gradient far below 0.1 is hardly normalised,
     # and the step is near that of gradient descent with momentum and ten times this learning rate.

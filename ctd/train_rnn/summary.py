@@ -19,7 +19,10 @@ REDUCED = {
     "accuracy": Var(("rank",), "1", "share of the evaluation trials that are answered correctly"),
     "curve_quantile": Var(("quantile", "batch"), "1", "quantiles of the loss over networks"),
     "quantile": Var(("quantile",), "1", "the quantiles' probabilities"),
-}
+    "inputs": Var(("trial", "time", "input"), "1", "inputs of the saved trials, without eval_input_noise"),
+    "targets": Var(("trial", "time", "output"), "1", "targets of the saved trials"),
+    "mask": Var(("trial", "time", "output"), "1", "weights of the saved trials' steps in the loss"),
+}  # fmt: skip
 
 
 def reduce(
@@ -29,20 +32,28 @@ def reduce(
     results: Mapping[str, np.ndarray],
     options: Best,
 ) -> dict[str, np.ndarray]:
-    """The trained networks with the smallest evaluation loss, and quantiles of the loss curves of all trained ones."""
-    del inputs, shared
+    """The trained networks with the smallest evaluation loss, quantiles of the loss curves of all trained ones, saved trials."""
     trained = np.flatnonzero(results["outcome"] == 0)
     loss = results["eval_loss"]
     # Stable: of equal losses, the earlier item comes first.
     best = trained[np.argsort(loss[trained], kind="stable")][: options.n_best]
     scored = {"accuracy": results["accuracy"][best]} if "accuracy" in results else {}
-    return scored | {
+    return scored | _saved(inputs, shared) | {
         "item": columns["item"][best],
         "eval_loss": loss[best],
         "train_loss": results["train_loss"][best],
         "curve_quantile": curve_quantiles(np.asarray(results["curve"])[trained]),
         "quantile": QUANTILES,
-    }
+    }  # fmt: skip
+
+
+def _saved(inputs: View[Network], shared: Shared) -> dict[str, np.ndarray]:
+    """The trials whose states and outputs are stored, which are the same for all networks of a group; none without `n_saved`."""
+    if not inputs.n_saved:
+        return {}
+    x, y, mask, _ = (np.asarray(leaf)[: inputs.n_saved] for leaf in shared.evaluation)
+    every = mask if mask.ndim == 3 else mask[..., None]
+    return {"inputs": x, "targets": y, "mask": np.broadcast_to(every, y.shape)}
 
 
 def next_jobs(

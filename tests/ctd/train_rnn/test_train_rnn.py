@@ -15,7 +15,7 @@ from ctd.cells import CELLS, check_params, get_cell
 from ctd.kernel import inputs_of, static_of, traced_of
 from ctd.plots import Lines
 from ctd.train_rnn import Network, kernel
-from ctd.train_rnn.loss import eval_trials, minibatch
+from ctd.train_rnn.loss import Shared, eval_trials, minibatch
 
 TASK = tasks.Integrator(n_steps=6)
 
@@ -196,7 +196,11 @@ def test_reduce_and_figure(outcome):
         "eval_loss": np.array([0.4, np.nan, 0.9, 0.2]),
     }
     columns, options = {"item": np.array([10, 11, 12, 13])}, kernel.Options(n_best=2)
-    reduced = kernel.reduce(small(), None, columns, results, options)
+    trials = eval_trials(TASK, 12)
+    reduced = kernel.reduce(small(), Shared(trials), columns, results, options)
+    np.testing.assert_array_equal(reduced["inputs"], trials.inputs[:4])
+    np.testing.assert_array_equal(reduced["targets"], trials.targets[:4])
+    np.testing.assert_array_equal(reduced["mask"], trials.mask[:4, :, None])
     assert list(reduced["item"]) == ([] if all(outcome) else [13, 10])
     for name, value in reduced.items():
         assert value.ndim == len(kernel.reduced[name].axes), name
