@@ -19,6 +19,7 @@ from ctd.kernel import Var
 from ctd.plots import Axis, Layer, Lines, Plot, Points, Scale, is_geometric, is_wide, tick
 from jobs.errors import count, left_out
 from jobs.query.tables import REPLICATES, ask, shown_for, varied
+from jobs.report.factors import MAX_KINDS, is_replicate, together, with_places, zipped
 from jobs.report.search_plots import best_so_far, ends
 from jobs.store.store import Store, metric_of
 
@@ -31,8 +32,8 @@ MAX_RESULTS = 12
 """Most results whose dependence on the parameters is measured."""
 MAX_ITEMS = 100_000
 """Most items drawn: reading a longer table would delay the end of a run."""
-MAX_KINDS, MAX_SHADES = 8, 30
-"""Most values of the second parameter that get a series each: as many as there are colours, or, of numbers, shades of a scale."""
+MAX_SHADES = 30
+"""Most numbers of the second parameter that get a series each, in shades of a scale; of texts, MAX_KINDS."""
 MAX_DESCRIPTION = 40
 """Most characters of a field's description beside its name at an axis."""
 MAX_MEDIANS = 40
@@ -169,7 +170,9 @@ def overview(store: Store, metric: str) -> Plot | None:
         return None
     drawn = (columns["status"] == "done") & np.isfinite(values.astype(float))
     fine = {name: column[drawn] for name, column in columns.items()}
-    names = _with_places(store, fine)
+    combined = zipped(store, fine)
+    fine |= combined
+    names = with_places(store, fine, combined)
     names = by_importance(effects(fine, names, [metric]), names, metric)
     if not names:
         return None
@@ -178,12 +181,13 @@ def overview(store: Store, metric: str) -> Plot | None:
     y, ids = fine[metric].astype(float), fine["item"]
     series = list(_series(fine, others))
     shaded = len(series) > MAX_KINDS
-    notes = ["Each mark is an item; lines are medians over items with equal values."]
+    medians = "strokes" if len(ticks) else "lines"
+    notes = [f"Each mark is an item; {medians} are medians over items with equal values."]
     notes += [f"Over all values of {', '.join(others[1:])}."] * (len(others) > 1)
     notes.append(left_out(int((columns["status"] == "failed").sum()), "failed item"))
     return Plot(
         f"{metric} against {first}",
-        _layers(x, y, ids, series, shaded),
+        _layers(x, y, ids, series, shaded, bool(len(ticks))),
         Axis(_described(store, first), log=not len(ticks) and _is_log(x), ticks=ticks),
         axis_of(metric, store.description.dims[metric], log=is_wide(y)),
         Scale(_shade_of(others[0], fine[others[0]])[0]) if shaded else Scale(),
@@ -197,8 +201,12 @@ def _layers(
     ids: np.ndarray,
     series: Sequence[tuple[str, float, np.ndarray]],
     shaded: bool,
+    categories: bool,
 ) -> list[Layer]:
-    """Marks of the items and lines of their medians, for each of the `_series`. shaded: coloured by a scale, without a legend."""
+    """Marks of the items and lines of their medians, for each of the `_series`.
+
+    shaded: coloured by a scale, without a legend. categories: of x, so that each median has a stroke of its own.
+    """
     layers: list[Layer] = []
     for hue, (name, shade, here) in enumerate(series):
         text = [f"item {item}" for item in ids[here]]
@@ -211,7 +219,10 @@ def _layers(
         label = "" if has_line or shaded else name
         layers.append(Points(x[here], y[here], label, text=text, key=ids[here], **looks))
         if has_line:
-            middle = [np.median(y[here][x[here] == place]) for place in at]
+            middle = np.array([np.median(y[here][x[here] == place]) for place in at])
+            if categories:
+                at = (at[:, None] + [-0.2, 0.2, 0.2]).ravel()
+                middle = (middle[:, None] + [0, 0, np.nan]).ravel()
             if shaded:
                 looks = {"colour": [shade]}
             layers.append(Lines(at, middle, "" if shaded else name or "median", **looks))
@@ -224,14 +235,6 @@ def _described(store: Store, field: str) -> str:
     return f"{field}, {said}" if 0 < len(said) <= MAX_DESCRIPTION else field
 
 
-def _with_places(store: Store, fine: Mapping[str, np.ndarray]) -> list[str]:
-    """The swept parameters among these columns on whose axis each item has a place."""
-    names = [c for name in store.swept if name not in REPLICATES for c in shown_for(name, fine)]
-    # Items of a mapping without such a field have none.
-    missing = lambda values: values.dtype.kind == "f" and np.isnan(values).any()
-    return [name for name in names if not (is_replicate(fine[name]) or missing(fine[name]))]
-
-
 def axis_of(name: str, var: Var, log: bool = False) -> Axis:
     """The axis of a result: its description, or else its name, with its unit."""
     unit = f" ({var.units})" if var.units not in ("", "1") else ""
@@ -242,8 +245,10 @@ def _places(column: np.ndarray) -> tuple[np.ndarray, list[str]]:
     """Place the values of a column on an axis: (positions, the ticks' texts if the values are no numbers)."""
     if column.dtype.kind in "iuf":
         return column.astype(float), []
-    kinds, codes = np.unique(column.astype(str), return_inverse=True)
-    return codes.astype(float), kinds.tolist()
+    kinds, first, codes = np.unique(column.astype(str), return_index=True, return_inverse=True)
+    # In the order of the job file: that of texts would put "100, 10" before "50, 5".
+    order = np.argsort(first)
+    return np.argsort(order)[codes].astype(float), kinds[order].tolist()
 
 
 def _series(
@@ -271,21 +276,13 @@ def _shade_of(name: str, values: np.ndarray) -> tuple[str, np.ndarray]:
     return name, values
 
 
-def is_replicate(values: np.ndarray) -> bool:
-    """Whether a swept field has a single value or only numbers the items, so that no result can depend on it."""
-    if values.dtype.kind not in "iufb":
-        values = values.astype(str)
-    kinds = np.unique(values)
-    return len(kinds) < 2 or (values.dtype.kind in "iu" and len(kinds) == len(values) > 12)
-
-
 # --- the sweep as the page shows it ---------------------------------------------------------------
 
 
 def sweep(store: Store, columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """The swept parameters, the results, how strongly each result depends on each parameter, and a plot of the best item so far.
 
-    columns: (n,) each, of the table `items`.
+    columns: (n,) each, of the table `items`, and the factors that `zipped` makes of them.
     """
     dims, judged = store.description.dims, metric_of(store)
     metric = judged.name if judged else ""
@@ -293,6 +290,7 @@ def sweep(store: Store, columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
     differs = lambda name: not is_replicate(columns[name])
     # Searched parameters count by their final values.
     parameters = [c for c, name in fields.items() if name not in store.swept or differs(c)]
+    parameters = together(parameters, zipped(store, columns))
     number = lambda name: name in columns and columns[name].dtype.kind in "iuf"
     results = [
         name

@@ -29,6 +29,7 @@ from jobs.query.best import best_of
 from jobs.query.query import table, tables
 from jobs.query.tables import nothing_yet
 from jobs.redact import redact
+from jobs.report.factors import zipped
 from jobs.report.page.encode import plot_json, table_json
 from jobs.report.page.facts import facts
 from jobs.report.page.groups import groups, live
@@ -89,7 +90,10 @@ class Content:
         if not first["plots"] and len(store.job.plan.group_sizes) == 1 and drawn:
             first |= {"plots": drawn[0]["plots"][:1], "picture": True}
             drawn[0]["plots"] = drawn[0]["plots"][1:]
-        swept = sweep(store, columns)
+        # The page draws columns of the table `items`.
+        combined = zipped(store, columns)
+        frames["items"] = frames["items"].assign(**combined)
+        swept = sweep(store, columns | combined)
         swept["plots"] = [plot_json(plot) for plot in swept["plots"]]
         listed = [table_json(name, f, self._titles(name)) for name, f in frames.items() if f.size]
         return redact(

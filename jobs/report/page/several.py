@@ -11,6 +11,7 @@ import numpy as np
 
 from jobs.query.columns import as_text
 from jobs.query.shelf import Shelf
+from jobs.report.factors import alike
 from jobs.report.page.encode import has_items, text_column, together
 from jobs.report.page.facts import COUNTS
 from jobs.report.sweep import effects, has_value
@@ -323,7 +324,12 @@ def _sweep(
         parameters = [
             name for name in parameters if len(set(columns[name][has_value(columns[name])])) > 1
         ]
-    found = effects(columns, parameters, numbers)
+    judging = [name for name in parameters if name not in union("replicates")]
+    called = {names[0]: ", ".join(names) for names in alike(columns, judging)}
+    found = [
+        effect._replace(parameter=called[effect.parameter])
+        for effect in effects(columns, list(called), numbers)
+    ]
     metrics = {sweep["metric"] for sweep in sweeps}
     return {
         "kernel": kernel if len(n_of) > 1 else "",

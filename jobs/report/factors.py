@@ -1,0 +1,70 @@
+"""What varies in a sweep: the fields that tell items apart. Those that move together are one factor, as nothing tells what each does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from jobs.query.tables import REPLICATES, shown_for
+from jobs.store.store import Store
+
+MAX_KINDS = 8
+"""Most values of a parameter that get a colour each."""
+
+
+def zipped(store: Store, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The one factor that a sweep's `zip` is: "dale, mask" -> (n,) texts, the combination of each item.
+
+    Empty without a `zip` of several fields, or if its combinations are too many to have a colour each.
+    """
+    first, *others = store.job.spec.sweeps()
+    fields = [c for name in first.zip for c in shown_for(name, columns)]
+    same = all(part.zip.keys() == first.zip.keys() for part in others)
+    if not same or len(fields) < 2 or max(map(len, first.zip.values())) > MAX_KINDS:
+        return {}
+    rows = zip(*(columns[name].astype(str) for name in fields), strict=True)
+    return {", ".join(fields): np.array([", ".join(row) for row in rows], object)}
+
+
+def together(names: Iterable[str], factors: Iterable[str]) -> list[str]:
+    """The parameters `names`, where each of the factors stands for its fields.
+
+    >>> together(["seed", "dale", "mask"], ["dale, mask"])
+    ['seed', 'dale, mask']
+    """
+    joined = {name: factor for factor in factors for name in factor.split(", ")}
+    return list(dict.fromkeys(joined.get(name, name) for name in names))
+
+
+def alike(columns: Mapping[str, np.ndarray], names: Iterable[str]) -> list[list[str]]:
+    """The parameters in lists of those that part the items alike, as parameters in which whole stores differ do.
+
+    >>> alike({"n": np.array([5, 5, 9]), "g": np.array([1, 2, 2]), "store": np.array(["a", "a", "b"])}, ["n", "g", "store"])
+    [['n', 'store'], ['g']]
+    """
+    found: dict[bytes, list[str]] = {}
+    for name in names:
+        _, first, codes = np.unique(
+            columns[name].astype(str), return_index=True, return_inverse=True
+        )
+        # (n,) of each item the first one with its value.
+        found.setdefault(first[codes].tobytes(), []).append(name)
+    return list(found.values())
+
+
+def with_places(store: Store, fine: Mapping[str, np.ndarray], combined: Iterable[str]) -> list[str]:
+    """The swept parameters among these columns on whose axis each item has a place. combined: factors of `zipped`."""
+    names = [c for name in store.swept if name not in REPLICATES for c in shown_for(name, fine)]
+    names = together(names, combined)
+    # Items of a mapping without such a field have none.
+    missing = lambda values: values.dtype.kind == "f" and np.isnan(values).any()
+    return [name for name in names if not (is_replicate(fine[name]) or missing(fine[name]))]
+
+
+def is_replicate(values: np.ndarray) -> bool:
+    """Whether a swept field has a single value or only numbers the items, so that no result can depend on it."""
+    if values.dtype.kind not in "iufb":
+        values = values.astype(str)
+    kinds = np.unique(values)
+    return len(kinds) < 2 or (values.dtype.kind in "iu" and len(kinds) == len(values) > 12)
