@@ -1,4 +1,4 @@
-"""Recorded trials: the task `file`, whose trials come from an HDF5 file."""
+"""Recorded trials: the task `file`, whose trials come from an HDF5 or .npz file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EVAL_EVERY = 5
 
 
 class Recorded(Task):
-    """Trials from the HDF5 file that the job's field `trials` names.
+    """Trials from the HDF5 or .npz file that the job's field `trials` names.
 
     Datasets: `inputs` (trial, time, input) and `targets` (trial, time, output); optionally `mask` (trial, time) or
     (trial, time, output), the weights of the steps in the loss, and `conditions` (trial,), a number for each trial.
@@ -66,13 +66,13 @@ class Recorded(Task):
         Arrays get the floating type `dtype`. Raises ValueError, naming file and dataset.
         """
         # Here, since it imports h5py, which nobody needs who only names a task.
-        from ctd.data import read_hdf5
+        from ctd.data import read_arrays
 
         if path is None:
             raise ValueError(
-                "trials: missing, but task file needs an HDF5 file of inputs and targets; give its path as `trials`"
+                "trials: missing, but task file needs an HDF5 or .npz file of inputs and targets; give its path as `trials`"
             )
-        found = read_hdf5(path)
+        found = read_arrays(path, "inputs")
         _check(path, found)
         # Without conditions all trials are of one kind.
         numbers = found.get("conditions", np.zeros(len(found["inputs"])))

@@ -36,7 +36,7 @@ class Network(Params):
     task: Static[tasks.AnyTask] = Field(tasks.Decision(), description=tasks.NAMES)
     trials: File[str | None] = Field(
         None,
-        description="HDF5 file of the trials of task `file`: inputs, targets, mask, conditions",
+        description="HDF5 or .npz file of the trials of task `file`: inputs, targets, mask, conditions",
     )
     loss: Static[Literal["squared_error", "cross_entropy"]] = Field(
         "squared_error",

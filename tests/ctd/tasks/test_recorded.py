@@ -42,6 +42,9 @@ def test_read_without_mask_and_conditions(tmp_path):
     trials, values = Recorded().read(written(tmp_path, mask=None, conditions=None), "float64")
     assert (trials.mask == 1).all()
     assert len(values) == 1
+    np.savez(tmp_path / "trials.npz", inputs=GOOD["inputs"], targets=GOOD["targets"])
+    again, _ = Recorded().read(str(tmp_path / "trials.npz"), "float64")
+    np.testing.assert_array_equal(again.targets, trials.targets)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +114,7 @@ def test_parts_that_do_not_fit_each_other(weight, condition, message):
 
 
 def test_no_file_and_other_kernels():
-    with pytest.raises(ValueError, match="trials: missing, but task file needs an HDF5 file"):
+    with pytest.raises(ValueError, match="trials: missing, but task file needs an HDF5 or"):
         Recorded().read(None, "float32")
     with pytest.raises(ValueError, match="only train_rnn reads trials from a file"):
         _ = Recorded().n_in
