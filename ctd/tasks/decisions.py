@@ -233,6 +233,10 @@ class Mante(Choice):
         values = tuple(sorted(set(map(float, self.coherences))))
         return Conditions("coherence that matters", values, choice=True)
 
+    @property
+    def constant_inputs(self) -> tuple[tuple[float, ...], ...]:
+        return (0.0, 0.0, self.context_scale, 0.0), (0.0, 0.0, 0.0, self.context_scale)
+
     def trial(self, key: Array, dtype: jax.typing.DTypeLike) -> Trial:
         key_noise, key_choice, key_context = jax.random.split(key, 3)
         values = self.conditions.values

@@ -104,6 +104,11 @@ class Task(BaseModel, ABC):
         """The conditions that `Trial.condition` indexes; None if all trials are of one kind."""
         return None
 
+    @property
+    def constant_inputs(self) -> tuple[tuple[float, ...], ...]:
+        """The inputs of each context without a stimulus, at which fixed points are sought; () of a task without contexts."""
+        return ()
+
     def success(self, trial: Trial, output: Array) -> Array:
         """Tell if `output` (time, n_out) answers one trial correctly: () bool.
 

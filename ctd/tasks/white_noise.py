@@ -114,6 +114,10 @@ class ContextualIntegrator(WhiteNoise):
     def n_in(self) -> int:
         return 4
 
+    @property
+    def constant_inputs(self) -> tuple[tuple[float, ...], ...]:
+        return (0.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0, 1.0)
+
     def trial(self, key: Array, dtype: jax.typing.DTypeLike) -> Trial:
         key_bias, key_noise, key_context = jax.random.split(key, 3)
         x = self.mean_input(key_bias, (2,), dtype) + self.noise(key_noise, (self.n_steps, 2), dtype)

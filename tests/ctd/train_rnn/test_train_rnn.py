@@ -233,3 +233,14 @@ BAD = {
 def test_params_refused(changes, message):
     with pytest.raises(ValidationError, match=message):
         small(**changes)
+
+
+@pytest.mark.parametrize("task", [tasks.Mante(), tasks.ContextualIntegrator()])
+def test_fixed_points_are_proposed_for_each_context(task):
+    proposed = kernel.next_jobs(Network(task=task), "net.zarr::0", {})["its fixed points"]
+    x = np.array(proposed["sweep"]["grid"]["x"])
+    assert (x[:, :2] == 0).all(), "no stimulus"
+    trials = eval_trials(task, 16)
+    np.testing.assert_array_equal(
+        np.unique(trials.inputs[:, 10, 2:], axis=0), x[::-1, 2:].astype("f4")
+    )
