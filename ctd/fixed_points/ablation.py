@@ -230,6 +230,7 @@ def plots(group: Group) -> list[Plot]:
     """Loss, and accuracy, by the unit or mode that is taken out."""
     results, named = group.results, "unit" if group.inputs.remove == "unit" else "mode"
     number = np.asarray(group.columns.get(named, np.arange(len(results["ablated_loss"][:]))), float)
+    note = f"On {count(group.inputs.n_trials, 'trial')} of the task, without state_noise and input_noise."
     made = []
     for name in ("loss", "accuracy"):
         if f"ablated_{name}" in results:
@@ -242,7 +243,7 @@ def plots(group: Group) -> list[Plot]:
                     number, np.asarray(results[f"ablated_{name}"][:], float), f"without the {named}"
                 ),
             ]
-            made.append(Plot(f"{name.capitalize()} without each {named}", layers, Axis(named), Axis(name)))  # fmt: skip
+            made.append(Plot(f"{name.capitalize()} without each {named}", layers, Axis(named), Axis(name), note=note))  # fmt: skip
     return made
 
 

@@ -11,7 +11,7 @@ from ctd.rows import Best, ranked
 
 REDUCED = {
     "item": Var(("rank",), "item", "item id, by increasing test error"),
-    "test_error": Var(("rank",), "1", "test error of that network"),
+    "test_error": Var(("rank",), "1", "test error of that network; 1 is that of an output of 0"),
     "test_error_median": Var((), "1", "median over all networks; those that failed count as infinite: inf if half or more did"),
     "failed": Var((), "1", "networks that diverged or were ill-conditioned"),
 }  # fmt: skip

@@ -244,11 +244,9 @@ def _explained(static: View[Network], shared: Shared, scores: Scores) -> dict[st
     return {"r2": scores.r2(shared.evaluation)}
 
 
-def coords(inputs: View[Network], shared: Shared) -> dict[str, Coordinate | np.ndarray]:
+def coords(inputs: View[Network], shared: Shared) -> dict[str, Coordinate]:
     """Coordinates of the results: training steps, time in a trial, conditions, and the condition or number of saved trials."""
-    found: dict[str, Coordinate | np.ndarray] = {
-        "batch": Coordinate(block_ends(inputs), "1", "training steps taken")
-    }
+    found = {"batch": Coordinate(block_ends(inputs), "1", "training steps taken")}
     values = np.asarray(condition_values(inputs.task, shared))
     if inputs.n_saved:
         length, unit = inputs.task.time_step
@@ -259,9 +257,12 @@ def coords(inputs: View[Network], shared: Shared) -> dict[str, Coordinate | np.n
             np.arange(inputs.n_saved), "1", "number of the evaluation trial"
         )
     if len(values) > 1:
-        found["condition"] = values
+        given = inputs.task.conditions
+        kinds = Coordinate(values, "1", given.name if given else "condition")
+        found["condition"] = kinds
         if inputs.n_saved:
-            found["trial"] = values[np.asarray(shared.evaluation.condition)[: inputs.n_saved]]
+            of = np.asarray(shared.evaluation.condition)[: inputs.n_saved]
+            found["trial"] = kinds._replace(values=values[of])
     return found
 
 

@@ -74,10 +74,10 @@ def test_conditions_are_coordinates(stopped):
     params, _ = stopped
     shared = kernel.load(inputs_of(params))
     found = kernel.coords(inputs_of(params), shared)
-    np.testing.assert_array_equal(found["condition"], [-16, -4, 4, 16])
+    np.testing.assert_array_equal(found["condition"].values, [-16, -4, 4, 16])
     # What the first saved trials show while the stimulus is on, but for its noise of 0.03.
     inputs = np.asarray(shared.evaluation.inputs)[:6, 1:9, 0].mean(axis=1) / 0.032
-    np.testing.assert_allclose(found["trial"], inputs, atol=5 * 0.03 / 8**0.5 / 0.032)
+    np.testing.assert_allclose(found["trial"].values, inputs, atol=5 * 0.03 / 8**0.5 / 0.032)
 
 
 def test_pictures(stopped):
@@ -197,7 +197,7 @@ def test_a_file_of_categories(tmp_path):
     np.testing.assert_array_equal(found["condition_accuracy"][0], [1, 1, np.nan])
     assert found["outputs"].shape == (1, 12, 4, 2)
     shared = kernel.load(inputs_of(params))
-    told = kernel.coords(inputs_of(params), shared)["condition"]
+    told = kernel.coords(inputs_of(params), shared)["condition"].values
     np.testing.assert_array_equal(told, [0, 10, 20])
     assert len(shared.evaluation.inputs) == 12
     outputs = numpy_outputs(found, 0, np.asarray(shared.evaluation.inputs))
@@ -253,8 +253,8 @@ def test_the_mixture_stores_the_accuracy_of_every_rule():
     assert shapes["condition_accuracy"].shape == (2,)
     assert shapes["worst_accuracy"].shape == ()
     found = kernel.coords(inputs_of(params), shared)
-    assert list(found["condition"]) == ["dm1", "delaygo"]
-    assert set(found["trial"]) <= {"dm1", "delaygo"}
+    assert list(found["condition"].values) == ["dm1", "delaygo"]
+    assert set(found["trial"].values) <= {"dm1", "delaygo"}
     assert (found["time"].units, found["time"].values[:3].tolist()) == ("ms", [0, 100, 200])
 
 
