@@ -19,6 +19,9 @@ SAME = 1e-5
 if h differs by less than a hundred times this. A pitchfork met along one of its arms is known to the square root of
 rounding only."""
 
+ROUNDING = 1e-9
+"""A component with less than this part of the variance has none: an axis over it would show rounding."""
+
 MOST = 500
 """Branches that a picture shows at most."""
 
@@ -37,7 +40,11 @@ REDUCED = {
     "branch_item": Var(_R, "item", "the first of them"),
     "branch_low": Var(_R, "1", "smallest p on it"),
     "branch_high": Var(_R, "1", "largest p on it"),
-    "branch_stable": Var(_R, "1", "share of its points that are stable"),
+    "branch_stable": Var(
+        _R,
+        "1",
+        "share of its length that is stable, in units of p's range and of the largest |h_i|",
+    ),
     "branch_folds": Var(_R, "1", "folds on it"),
     "branch_of_start": Var(
         ("start_item",), "1", "number of the branch that each item followed; -1: none"
@@ -67,8 +74,7 @@ def reduce(
     met, kinds = _bifurcations(found, branch_of, first, units), np.asarray(KINDS)
     critical = met["mode"][:, 0] + 1j * met["mode"][:, 1]
     angle = critical.imag if inputs.time == "continuous" else np.angle(critical)
-    there = found["n_unstable"][first] >= 0
-    p = found["parameter"][first]
+    lines = [_line(found, row, units) for row in first]
     return {
         "kind": kinds[met["kind"]] if len(met["kind"]) else np.array([], kinds.dtype),
         "bifurcation_parameter": met["parameter"],
@@ -79,9 +85,9 @@ def reduce(
         "count": met["count"],
         "branch_starts": np.bincount(branch_of[branch_of >= 0], minlength=len(first)),
         "branch_item": items[first],
-        "branch_low": np.where(there, p, np.inf).min(axis=1, initial=np.inf),
-        "branch_high": np.where(there, p, -np.inf).max(axis=1, initial=-np.inf),
-        "branch_stable": (found["n_unstable"][first] == 0).sum(1) / np.maximum(there.sum(1), 1),
+        "branch_low": np.array([line.p.min() for line in lines]),
+        "branch_high": np.array([line.p.max() for line in lines]),
+        "branch_stable": np.array([_stable_share(line, units) for line in lines]),
         "branch_folds": (found["met_kind"][first] == FOLD).sum(1),
         "branch_of_start": branch_of,
     }
@@ -139,6 +145,49 @@ def _branches(found: Mapping[str, np.ndarray], units: Units) -> np.ndarray:
     return branch_of
 
 
+class Line(NamedTuple):
+    """The k points of a branch in order: its steps, and between them the bifurcations that it meets."""
+
+    p: np.ndarray
+    """(k,)"""
+    h: np.ndarray
+    """(k, state)"""
+    unstable: np.ndarray
+    """(k,) unstable modes between a point and the next one."""
+
+
+def _line(found: Mapping[str, np.ndarray], row: int, units: Units) -> Line:
+    """The line of one row."""
+    there, met = found["n_unstable"][row] >= 0, found["met_kind"][row] >= 0
+    p, h = found["parameter"][row, there], found["branch_state"][row, there]
+    unstable = found["n_unstable"][row, there]
+    if len(p) < 2 or not met.any():
+        return Line(p, h, unstable)
+    met_p, met_h = found["met_parameter"][row, met], found["met_state"][row, met]
+    w, at = _scaled(p, h, units), _scaled(met_p, met_h, units)
+    away = np.linalg.norm(w[:, None] - at, axis=2)  # (step, met)
+    # A bifurcation lies in the step which it makes least longer.
+    longer = away[:-1] + away[1:] - np.linalg.norm(np.diff(w, axis=0), axis=1)[:, None]
+    step = longer.argmin(axis=0)
+    share = away[step, np.arange(len(at))]
+    share /= np.maximum(share + away[step + 1, np.arange(len(at))], np.finfo(float).tiny)
+    order = np.argsort(np.append(np.arange(len(p)), step + share), kind="stable")
+    joined = lambda steps, met: np.concatenate([steps, met])[order]
+    # Behind a bifurcation the branch is as stable as at the end of the step.
+    return Line(joined(p, met_p), joined(h, met_h), joined(unstable, unstable[step + 1]))
+
+
+def _scaled(p: np.ndarray, h: np.ndarray, units: Units) -> np.ndarray:
+    return np.column_stack([p / units.p, h / units.h])
+
+
+def _stable_share(line: Line, units: Units) -> float:
+    lengths = np.linalg.norm(np.diff(_scaled(line.p, line.h, units), axis=0), axis=1)
+    if not lengths.sum():
+        return float(line.unstable[0] == 0)  # a single point
+    return float(lengths[line.unstable[:-1] == 0].sum() / lengths.sum())
+
+
 def _first_rows(branch_of: np.ndarray) -> np.ndarray:
     """(branch,) the first row of each branch, which stands for it."""
     numbers, rows = np.unique(branch_of, return_index=True)
@@ -188,51 +237,66 @@ def _bifurcations(
 @of_group
 def plots(group: Group) -> list[Plot]:
     """The bifurcation diagram: for each output, or for the first principal component."""
-    rows = _shown(group)
-    return [_diagram(group, rows, *view) for view in _views(group, rows)]
+    line = _shown(group)
+    return [_diagram(group, line, *view) for view in _views(group, line)]
 
 
 @of_group
 def figure(group: Group) -> Figure:
     """The first diagrams."""
-    rows = _shown(group)
-    return Figure([_diagram(group, rows, *view) for view in _views(group, rows)[:2]])
+    line = _shown(group)
+    return Figure([_diagram(group, line, *view) for view in _views(group, line)[:2]])
 
 
-def _shown(group: Group) -> np.ndarray:
-    """One row for each branch."""
-    if "branch_of_start" not in group.reduced:
-        return np.arange(min(MOST, len(group.results["outcome"])))  # not gathered yet
-    return _first_rows(np.asarray(group.reduced["branch_of_start"]))[:MOST]
+def _shown(group: Group) -> Line:
+    """The lines of all branches, (branch, k): NaN, and -1 for `unstable`, beyond the end of a shorter one."""
+    found = _arrays(group.results)
+    if "branch_of_start" in group.reduced:
+        rows = _first_rows(np.asarray(group.reduced["branch_of_start"]))[:MOST]
+    else:  # not gathered yet
+        rows = np.arange(min(MOST, len(found["outcome"])))
+    some = {name: np.asarray(values[:])[rows] for name, values in found.items()}
+    units = _units(some)
+    lines = [_line(some, row, units) for row in range(len(rows))]
+    longest = max((len(line.p) for line in lines), default=0)
+    whole = Line(
+        np.full((len(lines), longest), np.nan),
+        np.full((len(lines), longest, some["branch_state"].shape[-1]), np.nan),
+        np.full((len(lines), longest), -1),
+    )
+    for row, line in enumerate(lines):
+        for values, part in zip(whole, line, strict=True):
+            values[row, : len(part)] = part
+    return whole
 
 
-def _views(group: Group, rows: np.ndarray) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """(label, (branch, step) heights, (bifurcation,) heights) of each diagram."""
-    states = np.asarray(group.results["branch_state"][:])[rows]
-    # No bifurcations, (0, state), before the job is gathered.
-    bifurcations = np.asarray(group.reduced.get("bifurcation_state", states[0, :0]))
-    if states.shape[-1] == 1:
-        return [("h", states[..., 0], bifurcations[..., 0])]
-    there = states[np.isfinite(states).all(-1)]  # rows beyond a branch's ends are NaN
+def _views(group: Group, line: Line) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    """(label, (branch, k) heights, (bifurcation,) heights) of each diagram."""
+    # No bifurcations before the job is gathered.
+    none = np.zeros((0, line.h.shape[-1]))
+    bifurcations = np.asarray(group.reduced.get("bifurcation_state", none))
+    if line.h.shape[-1] == 1:
+        return [("h", line.h[..., 0], bifurcations[..., 0])]
+    there = line.h[np.isfinite(line.h).all(-1)]
     if not len(there):
         return []
     project, share = principal(there, 2)
+    if not share.any():  # p moves no point, as a weight does not move one at 0
+        return [("h, the same at every p", project(line.h)[..., 0], project(bifurcations)[..., 0])]
     return [
         (
             f"principal component {k + 1} of h ({share[k]:.0%} of the variance)",
-            project(states)[..., k],
+            project(line.h)[..., k],
             project(bifurcations)[..., k],
         )
         for k in range(len(share))
+        if share[k] > ROUNDING
     ]
 
 
-def _diagram(
-    group: Group, rows: np.ndarray, label: str, heights: np.ndarray, at: np.ndarray
-) -> Plot:
+def _diagram(group: Group, line: Line, label: str, heights: np.ndarray, at: np.ndarray) -> Plot:
     """Heights of the points over p: full lines where they are stable, dashed where they are not."""
-    p = np.asarray(group.results["parameter"][:])[rows]
-    unstable = np.asarray(group.results["n_unstable"][:])[rows]
+    p, unstable = line.p, line.unstable
     layers: list[Layer] = []
     for name, some, dashed in (("stable", unstable == 0, False), ("unstable", unstable > 0, True)):
         # The point at which a line ends belongs to both, so that no gap is left.

@@ -27,7 +27,7 @@ from ctd.fixed_points.continuation import (
     place_of,
 )
 from ctd.fixed_points.continuation.bifurcation import KINDS
-from ctd.fixed_points.continuation.branches import reduce
+from ctd.fixed_points.continuation.branches import figure, reduce
 from ctd.kernel import inputs_of
 
 
@@ -197,6 +197,32 @@ def test_reduce_lists_a_branch_and_its_folds_once(flows):
     expected = [-0.53284, -0.5, 0, 0.5, 0.53284]
     np.testing.assert_allclose(table["bifurcation_parameter"], expected, atol=1e-6)
     assert flows["n_points"][list(FLOWS).index("no point")] == 0
+    # The circle is stable where h < 0; a piece shorter than a step, where it closes, is missing or counts twice.
+    np.testing.assert_allclose(
+        [table["branch_low"][2], table["branch_high"][2]], [-0.5, 0.5], atol=1e-9
+    )
+    assert table["branch_stable"][2] == pytest.approx(0.5, abs=0.02)
+    # The straight line h = 0 is stable up to p = 0, the middle of its range.
+    assert table["branch_stable"][1] == pytest.approx(0.5, abs=1e-8)
+
+
+def test_lines_change_at_the_bifurcations(flows):
+    """A pitchfork at p = 0 on a branch whose h does not vary, and the folds of another, which are ends of its lines."""
+    inputs = inputs_of(Continuation(time="continuous"))
+    for name, ends, label in (
+        ("pitchfork", ([-1, 0], [0, 1]), "h, the same at every p"),
+        (
+            "tanh",
+            ([-1, 1], [-0.53284, 0.53284]),
+            "principal component 1 of h (100% of the variance)",
+        ),
+    ):
+        some = {key: values[[list(FLOWS).index(name)]] for key, values in flows.items()}
+        drawn = figure(inputs, None, {}, some, reduce(inputs, None, {}, some, None)).plots
+        assert [plot.y.label for plot in drawn] == [label]
+        for layer, expected in zip(drawn[0].layers, ends, strict=False):
+            p = np.asarray(layer.x)[np.isfinite(layer.y)]
+            np.testing.assert_allclose([p.min(), p.max()], expected, atol=1e-6)
 
 
 def test_steps_are_in_units_of_the_points():
