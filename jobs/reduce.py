@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import inspect
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -203,7 +204,7 @@ def reduce_group(store: Store, group: int, check: Callable[[], None] = lambda: N
         inputs = inputs_of(params)
         columns = columns_of(store, group, rows)
         coords = kernel.coordinates(inputs, shared)
-        with explained(kernel, "reduce", store.address):
+        with explained(kernel, "reduce", store.address), _told() as told:
             reduced = kernel.reduce(inputs, shared, columns, results, options)
             _check(kernel, reduced, coords)
     check()
@@ -222,10 +223,25 @@ def reduce_group(store: Store, group: int, check: Callable[[], None] = lambda: N
             "options": options.model_dump(mode="json"),
             "items": int(rows.sum()),
             "swept": attributes(store.results(group))["swept"],
+            "warnings": told,
         }
     )
     found = objects.list_keys(store.objects, folder)
     write_sums(store.objects, folder, found, made_from=made_from(store, markers))
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[list[str]]:
+    """Collect what the kernel warns its users of, by `warnings.warn(text)`; all other warnings are shown."""
+    told: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield told
+    for one in caught:
+        if one.category is UserWarning:
+            told.append(str(one.message))
+        else:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,5 @@
-"""Warnings of a job, planned or run: results that are NaN or were not returned, items that failed, GPUs that were not used."""
+"""Warnings of a job, planned or run: results that are NaN or were not returned, items that failed, GPUs that were not used, and
+what the kernel's `reduce` warns of."""
 
 import json
 from collections import Counter
@@ -21,11 +22,11 @@ result of ctd's own kernels is NaN or infinite."""
 MAX_HOSTS = 8
 """Most hosts that a warning names."""
 MAX_GROUPS = 64
-"""Most groups whose metadata are read for results that are not returned."""
+"""Most groups whose metadata are read."""
 
 
 def warnings_of(store: Store, markers: Sequence[Marker]) -> list[str]:
-    """The warnings of a store, from its markers and the metadata of its groups; imports no Zarr."""
+    """The warnings of a store, from its markers and the metadata of its groups and tables; imports no Zarr."""
     spec, metric = store.job.spec, metric_of(store)
     dropped, dims = n_dropped(spec, markers), store.description.dims
     found = on_cpu(markers) + failing_outcomes(markers, store.description.outcomes)
@@ -33,7 +34,7 @@ def warnings_of(store: Store, markers: Sequence[Marker]) -> list[str]:
     returned = _returned(store)
     if returned is not None:
         found += unreturned(spec.kernel, dims, returned)
-    return found
+    return found + (of_tables(store) if store.description.reduced else [])
 
 
 def warnings_planned(ready: Prepared, markers: Sequence[Marker]) -> list[str]:
@@ -43,6 +44,20 @@ def warnings_planned(ready: Prepared, markers: Sequence[Marker]) -> list[str]:
     metric = spec.search.metric if spec.search else Description.of(ready.kernel, returned).metric
     found = unreturned(spec.kernel, dims, returned)
     return found + nan_results(markers, spec.kernel, metric, n_dropped(spec, markers), dims)
+
+
+def of_tables(store: Store) -> list[str]:
+    """What the kernel's `reduce` warned of, of the first groups; where there are several, each text begins with its group."""
+    n = len(store.job.plan.group_sizes)
+    keys = [f"gathered/{group}/zarr.json" for group in range(min(n, MAX_GROUPS))]
+    found: list[str] = []
+    for group, (_, data) in enumerate(objects.read_all(store.objects, keys)):
+        try:
+            told = [str(text) for text in json.loads(data or b"")["attributes"]["warnings"]]
+        except (ValueError, KeyError, TypeError):
+            continue  # not gathered, or by an earlier version
+        found += [f"group {group}: {text}" if n > 1 else text for text in told]
+    return found
 
 
 def on_cpu(markers: Iterable[Marker]) -> list[str]:

@@ -28,6 +28,7 @@ from jobs.store.marker import Marker
 from jobs.store.store import Store
 
 HOLED = """
+import warnings
 from dataclasses import replace
 import jax.numpy as jnp
 from pydantic import Field
@@ -41,7 +42,11 @@ def result(static, shared, traced, key, state):
     values = toy.result(static, shared, traced, key, state)
     return values | {"norm": jnp.where(traced.rate > 0.25, jnp.nan, values["norm"])}
 
-kernel = replace(toy, name="holed", Params=Params, result=result, dims={**toy.dims, "norm2": Var(), "nrm": Var()})
+def reduce(*arguments):
+    warnings.warn("three places are few")
+    return toy.reduce(*arguments)
+
+kernel = replace(toy, name="holed", reduce=reduce, Params=Params, result=result, dims={**toy.dims, "norm2": Var(), "nrm": Var()})
 """
 JOB = (
     "kernel: holed\nparams: {n_steps: 5, gain: 2}\nsweep: {grid: {rate: {linspace: [0, 0.5, 6]}}}\n"
@@ -57,9 +62,11 @@ def test_plan_and_status_warn(ctd, job_file):
     code, _, err = ctd("run", path, "--executor", "serial")
     assert code == 0
     assert "warning: norm is NaN or infinite in 3 of 6 done items" in err
+    assert err.count("three places are few") == 1
     assert f"warning: {idle}" in err
     store = path.with_suffix(".zarr")
-    both = ["norm is NaN or infinite in 3 of 6 done items", declared]
+    # A kernel's warnings from `reduce` are kept with its tables.
+    both = ["norm is NaN or infinite in 3 of 6 done items", declared, "three places are few"]
     assert json.loads(ctd("status", store, "--json")[1])["warnings"] == [idle, *both]
     assert f"warnings     {'; '.join([idle, *both])}" in ctd("status", store)[1]
     assert both[0] in ctd("plan", path)[1]
