@@ -65,6 +65,9 @@ def portrait(group: Group) -> Portrait:
     states = np.asarray(group.shared.states, float)
     flat = states.reshape(-1, states.shape[-1])
     project, share = principal(flat, 3)  # the points do not turn the axes
+    if "plane_axes" in group.reduced:  # another machine may turn an axis round
+        mean, axes = (np.asarray(group.reduced[f"plane_{name}"]) for name in ("mean", "axes"))
+        project = lambda values: (np.asarray(values, float) - mean) @ axes
     # Without a readout, `output` has no columns.
     n = np.shape(group.reduced["output"])[1]
     colour = _first_output(group.shared) if n else lambda h: project(h)[:, 0]
@@ -98,7 +101,8 @@ def by_input(seen: Portrait) -> list[Portrait]:
 def _part(seen: Portrait, rows: np.ndarray, at: str) -> Portrait:
     """The portrait of some points."""
     columns = {name: np.asarray(values) for name, values in seen.reduced.items()}
-    some = {name: values[rows] for name, values in columns.items() if values.ndim}
+    n = len(seen.rows)
+    some = {name: values[rows] for name, values in columns.items() if values.shape[:1] == (n,)}
     return replace(seen, reduced=some, rows=rows, at_points=seen.at_points[rows], at=at)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
@@ -12,12 +12,18 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ctd.fixed_points import linear
 from ctd.fixed_points.candidates import Map, Network, SearchFields, as_dtype, euler, outputs_of
+from ctd.fixed_points.search import ends
 from ctd.fixed_points.search.methods import FIXED, SLOW
 from ctd.fixed_points.search.missed import Known, between, newton_of, settled
 from ctd.fixed_points.search.unique import Basins, nearest_distance
 from ctd.kernel import Var, View
 from ctd.late import jax, jnp
+from ctd.principal import principal_axes
 from ctd.rows import blocks
+from ctd.words import count
+
+N_AXES = 3
+"""Principal axes of the states that the pictures need."""
 
 
 class Options(BaseModel):
@@ -109,6 +115,9 @@ REDUCED = {
         "1/step",
         "frequency of this leading mode, per step or unit of time; 0: it does not turn",
     ),
+    "tau_decaying": Var(
+        _P, "step", "time constant of the slowest mode that decays; NaN: none does"
+    ),
     "curvature": Var(_P, "1", "smallest eigenvalue of the Hessian of q"),
     "nearest_state": Var(_P, "1", "distance to the nearest candidate state"),
     "outlier": Var(_P, "1", "far from every candidate state"),
@@ -129,6 +138,8 @@ REDUCED = {
     "time_constant_s": Var((*_P, "mode"), "s", "time constant in seconds, where dt is given"),
     "frequency_hz": Var((*_P, "mode"), "Hz", "frequency in hertz, where dt is given"),
     "n_unique": Var((), "1", "unique points, those beyond max_points included"),
+    "plane_mean": Var(("state",), "1", "mean of the candidate states: 0 in the pictures"),
+    "plane_axes": Var(("state", "component"), "1", "their principal axes, those of the pictures"),
 }
 SUMMARY = (
     "kind", "constant_input", "q", "error", "stability", "n_unstable", "leading", "count", "origin",
@@ -153,13 +164,13 @@ def reduce(
     """
     del columns
     n_states = n_in = 0
-    by_input: dict[bytes, _Ends] = {}
+    by_input: dict[bytes, ends.Ends] = {}
     names = _ENDS if inputs.region != "none" else _ENDS[:-1]
     for block in blocks(results, names):
         n_states, n_in = block["point"].shape[1], block["constant_input"].shape[1]
-        for x, members in _by_input(np.asarray(block["constant_input"], float)):
+        for x, members in ends.by_input(np.asarray(block["constant_input"], float)):
             basins = Basins(options.unique_tol, n_states)
-            by_input.setdefault(x.tobytes(), _Ends(x, basins)).add(block, members)
+            by_input.setdefault(x.tobytes(), ends.Ends(x, basins)).add(block, members)
     origins = ("states", inputs.region)  # anywhere_start is 0 or 1
     tables = [found.table(options.max_points, origins) for found in by_input.values()]
     states = np.asarray(shared.states, float).reshape(-1, n_states)
@@ -172,6 +183,8 @@ def reduce(
     outcome, q = join("outcome", np.zeros(0, int)), join("q", np.zeros(0))
     x = join("constant_input", np.zeros((0, n_in)))
     nearest = nearest_distance(points, states)
+    linearised = _linearise(map_of, inputs, shared, points, x, outcome == SLOW)
+    _warn_of_error(linearised["error"], options.unique_tol)
     return {
         "origin": join("origin", np.zeros(0, "<U1")),
         "kind": np.where(outcome == FIXED, "fixed", "slow"),
@@ -184,55 +197,20 @@ def reduce(
         "nearest_state": nearest,
         "outlier": nearest > options.outlier_tol * float(shared.spread),
         "n_unique": np.asarray(sum(table["n_unique"] for table in tables)),
-        **_linearise(map_of, inputs, shared, points, x, outcome == SLOW),
+        "plane_mean": states.mean(axis=0),
+        "plane_axes": principal_axes(states, N_AXES),
+        **linearised,
     }
 
 
-def _by_input(x: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(x, its rows) for each distinct input, in order of first appearance."""
-    if not len(x):
-        return []
-    if (x == x[0]).all():  # one input needs no sort
-        return [(x[0], np.arange(len(x)))]
-    values, first, inverse = np.unique(x, axis=0, return_index=True, return_inverse=True)
-    order = np.argsort(inverse.ravel(), kind="stable")
-    rows = np.split(order, np.cumsum(np.bincount(inverse.ravel())))  # np.split adds an empty part
-    return [(values[k], rows[k]) for k in np.argsort(first)]
-
-
-@dataclass
-class _Ends:
-    """The ends of all searches with one input x."""
-
-    x: np.ndarray
-    basins: Basins
-    n: int = 0
-
-    def add(self, block: Mapping[str, np.ndarray], members: np.ndarray) -> None:
-        """Add the rows `members` of a block."""
-        self.n += len(members)
-        # Searches that ended at no point count in `n` alone, the base of the basins' shares.
-        rows = members[np.isin(block["outcome"][members], (FIXED, SLOW))]
-        q = np.asarray(block["q"][rows], float)
-        origin = block["anywhere_start"][rows] if "anywhere_start" in block else None
-        # The outcome is the rank: FIXED is less than SLOW, so that a fixed end stands for its basin.
-        self.basins.add(np.asarray(block["point"][rows], float), block["outcome"][rows], q, origin)
-
-    def table(self, max_points: int, origins: tuple[str, ...]) -> dict[str, np.ndarray]:
-        """The distinct points; if there are more than `max_points`, those with the largest basins. origins: their names."""
-        found, origin = self.basins.points_and_origins()
-        # The largest basins, back in the order of rank, size and q.
-        kept = np.sort(np.argsort(-found.n_members, kind="stable")[:max_points])
-        return {
-            "point": found.points[kept],
-            "outcome": found.rank[kept],
-            "q": found.q[kept],
-            "origin": np.asarray(origins)[origin[kept]],
-            "count": found.n_members[kept],
-            "search_share": found.n_members[kept] / self.n,
-            "constant_input": np.tile(self.x, (len(kept), 1)),
-            "n_unique": np.asarray(len(found.n_members)),
-        }
+def _warn_of_error(error: np.ndarray, unique_tol: float) -> None:
+    """Warn of fixed points, those whose error is not NaN, that may be none."""
+    if n := int((error > unique_tol).sum()):
+        warnings.warn(
+            f"{count(n, 'fixed point')} of {(error == error).sum()} have an error above unique_tol: {unique_tol:g}. They may be slow "
+            "points, or several may be one; give a lower q_tol",
+            stacklevel=2,
+        )
 
 
 class _More:
@@ -318,6 +296,9 @@ def _linearise(
         "leading": size.max(axis=1, initial=-np.inf if flow else 0),
         "tau": tau[:, 0],
         "leading_frequency": np.abs(frequency[:, 0]),
+        "tau_decaying": np.fmax.reduce(
+            np.where(growth == linear.DECAYS, tau, np.nan), axis=1, initial=np.nan
+        ),
         "curvature": d.curvature,
         "error": np.where(slow, np.nan, d.error),  # a slow point has no zero to be off
         "output": output,

@@ -1,10 +1,13 @@
 """The kernel: every cell, every way to give candidates, its pictures."""
 
+import re
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from places import DATA
+from places import DATA, ROOT
 from searches import DIVERGED, FIXED, LIMIT, SLOW, drawn, starts
 from small import FOUR
 
@@ -366,6 +369,30 @@ def test_max_iterations_is_exact(network):
     results = search(params, 10)
     assert (results["outcome"] == LIMIT).all()
     assert (results["iterations"] == 7).all()
+
+
+def test_the_table_has_the_plane_of_the_pictures(searched, tmp_path, monkeypatch):
+    """The page's lines draw the trials where the picture has them."""
+    inputs, shared, results, table = searched
+    turned = table | {"plane_axes": -table["plane_axes"]}  # as on another machine
+    page = (ROOT / "docs" / "dynamics.md").read_text()
+    (code,) = re.findall(r"```python\n(figure = jobs(?:(?!```)[\s\S])*)```", page)
+    with precision(inputs):
+        made = kernel.figure(inputs, shared, {}, results, turned)
+    names = {
+        "jobs": SimpleNamespace(figure=lambda store: draw(made)),
+        "store": None,
+        "found": SimpleNamespace(
+            **{name: SimpleNamespace(values=values) for name, values in turned.items()}
+        ),
+        "states": np.asarray(shared.states, float),
+    }
+    monkeypatch.chdir(tmp_path)
+    exec(code, names)
+    trials, lines = made.plots[0].layers[0], names["figure"].axes[0].lines
+    for k in range(len(trials.x)):
+        line = lines[len(lines) - len(trials.x) + k]
+        np.testing.assert_allclose(line.get_xydata().T, [trials.x[k], trials.y[k]], atol=1e-12)
 
 
 def test_pictures_have_no_axis_without_variance(searched):
