@@ -201,12 +201,16 @@ def _unknown_kind(fault: Mapping[str, Any]) -> str:
 
 
 def _misspelt(fault: Mapping[str, Any]) -> str:
-    """`meant` for a value that is a word of a list, or a mapping of which a key tells its kind.
+    """`meant` for a value that is a word of a list, or a mapping of which a key tells its kind; a sweep for a list of lists.
 
     A discriminator of ours gives the words as `known` in the context of its error (jobs.spec.sweep.one_of).
     """
     given, about = fault["input"], fault.get("ctx", {})
     quoted = lambda text: re.findall(r"'([^']*)'", text)
+    if fault["type"] in ("float_type", "int_type") and isinstance(given, list):
+        place = [one for one in fault["loc"] if isinstance(one, str) and not _is_branch(one)]
+        name = place[-1] if place else "FIELD"
+        return f"; several values of a field go into the sweep: {{grid: {{{name}: [...]}}}}"
     if fault["type"] in ("literal_error", "enum"):
         return meant(given, quoted(about["expected"]))
     if fault["type"] == "union_tag_invalid":

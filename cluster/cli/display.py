@@ -277,11 +277,12 @@ def no_rows(table: str, store: "Store") -> str:
     ended = Counter[str]()
     for marker in store.committed.markers():
         ended.update({name: n for name, n in marker.outcomes.items() if n})
-    reasons = {one.name: one.reason for one in store.description.outcomes}
-    if len(ended) == 1 and (reason := reasons.get(name := next(iter(ended)))):
-        return f"table {table} has no rows: all {count(ended[name], 'item')} ended as {name} ({reason})"
-    asked = advised("ctd", "query", store.address, "--group-by", "outcome", "--agg", "count")
-    why = f"; {asked} says how the items ended" if store.description.outcomes else ""
+    reasons = {one.name: f" ({one.reason})" for one in store.description.outcomes if one.reason}
+    told = [
+        f"{count(n, 'item')} ended as {name}{reasons.get(name, '')}"
+        for name, n in ended.most_common()
+    ]
+    why = f": {'; '.join(told) or 'no item has a result'}" if store.description.outcomes else ""
     return f"table {table} has no rows{why}"
 
 

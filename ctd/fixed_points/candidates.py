@@ -279,7 +279,7 @@ def stored_states(path: str, dataset: str, found: Cell | Map, weights: Weights) 
     stored = read_arrays(path, dataset)
     size = found.state_size(found.infer(weights)[0]) if isinstance(found, Cell) else None
     if dataset not in stored:
-        fits = [name for name, values in stored.items() if values.shape[-1:] == (size,)]
+        fits = [name for name, values in stored.items() if size in (None, *values.shape[-1:])]
         hint = f"give dataset: {fits[0]}" if len(fits) == 1 else "give one as dataset"
         raise ValueError(f"{where}: no such dataset; found {', '.join(sorted(stored))}; {hint}")
     states = stored[dataset]

@@ -42,8 +42,8 @@ WIDTH, HEIGHT, TALL = 6.0, 4.4, 5.6
 """Inches of one plot; TALL replaces HEIGHT in a figure with a plot whose axes have equal units."""
 MAX_TICKS = 12
 """Texts on an axis of categories, at most."""
-LINE = 0.045
-"""Height of a legend's line, as a share of the axes'."""
+LINE, LEGEND_SIZE = 0.045, 0.2
+"""Height of a legend's line, as a share of the axes'; size of a point whose circle is as high."""
 NOTE_WIDTH, X_WIDTH, Y_WIDTH = 78, 62, 44
 """Letters in a line of a note, and of the labels of both axes, which have two lines at most."""
 
@@ -172,15 +172,15 @@ def _corner(ax: Axes, plot: Plot, n: int) -> str:
 
 
 def _sizes(plot: Plot) -> list[float]:
-    """Two sizes for the legend: the largest of the plot's points and a fifth of it, with one digit."""
+    """Two sizes for the legend: the largest of the plot's points, at most LEGEND_SIZE, and a fifth of it, with one digit."""
     given = [
         np.ravel(layer.size)
         for layer in plot.layers
         if isinstance(layer, Points) and layer.size is not None
     ]
-    sizes = np.concatenate([np.zeros(0), *given]).astype(float)
-    sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
-    return [float(f"{share * sizes.max():.1g}") for share in (1, 0.2)] if len(sizes) else []
+    sizes = np.nan_to_num(np.concatenate([np.zeros(1), *given]), posinf=0)
+    largest = min(sizes.max(), LEGEND_SIZE)
+    return [float(f"{share * largest:.1g}") for share in (1, 0.2)] if largest else []
 
 
 def _radius(size: ArrayLike) -> np.ndarray:

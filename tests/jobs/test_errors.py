@@ -1,6 +1,7 @@
 """Errors in the words of the job file: one line a fault, with the section, the field and what to write."""
 
 import pytest
+import toy
 
 from ctd.esn import kernel as esn
 from ctd.train_rnn import kernel
@@ -99,6 +100,13 @@ def test_a_near_miss_of_a_word_is_told(content, said):
 def test_a_word_like_none_of_a_list_is_told_with_the_list_alone():
     with pytest.raises(JobError, match=r"'gaussian', 'orthogonal' or 'ring' \(given: 'torus'\)$"):
         expand(JobSpec(kernel="esn", params={"topology": "torus"}), esn)
+
+
+def test_several_values_of_a_field_are_sent_to_the_sweep():
+    with pytest.raises(
+        JobError, match=r"push\.1: .* \(given: \[1, 0\]\); several .*: {grid: {push:"
+    ):
+        expand(JobSpec(kernel="toy", params={"push": [[0, 0], [1, 0]]}), toy.kernel)
 
 
 def test_a_rule_that_names_its_field_does_not_name_it_twice():

@@ -41,6 +41,10 @@ BAD = [
     ({"candidates": "STATES", "dataset": "small"}, r"\(2, 3\), but the state .* 12 entries"),
     ({"cell": "lstm"}, "lacks .*weight_hh"),
     ({"x": (1.0, 2.0)}, "x: 2 numbers given, but the network has 1 input"),
+    (
+        {"cell": f"{__name__}.driven", "candidates": "ONE"},
+        "hiddens: no such dataset; found zero; give dataset: zero",
+    ),
     ({"cell": f"{__name__}.doubling"}, "give a file of candidate states"),
     (
         {"cell": f"{__name__}.driven", "candidates": "STATES", "dataset": "states"},
@@ -53,9 +57,10 @@ BAD = [
 def test_bad_input_is_refused(network, tmp_path, fields, said):
     states = {"states": starts(2, 12), "small": starts(2, 3), "nan": starts(2, 12)}
     states["nan"][1, 2] = np.nan
-    write_hdf5(tmp_path / "states.h5", states)
+    write_hdf5(tmp_path / "STATES.h5", states)
+    write_hdf5(tmp_path / "ONE.h5", {"zero": np.zeros((1, 12))})
     if fields.get("candidates"):
-        fields = {**fields, "candidates": str(tmp_path / "states.h5")}
+        fields = {**fields, "candidates": str(tmp_path / f"{fields['candidates']}.h5")}
     with pytest.raises(ValueError, match=said):
         run_items(kernel, FixedPoint(**{"weights": network, "n_trials": 8, **fields}))
 

@@ -121,13 +121,15 @@ def test_keys_of_marks_in_the_colours_of_a_scale_are_grey():
 
 
 def test_a_legend_tells_what_areas_stand_for():
-    """Its marks are as large as points of these sizes."""
-    points = Points(X, X, "sized", size=[0.1, 0.2, 0.4, 0])
+    """Its marks are as large as points of these sizes, and none covers its neighbour."""
+    points = Points(X, X, "sized", size=[0.1, 0.05, 0.2, 0])
     (ax,) = axes_of(points, areas="share")
     legend = ax.get_legend()
-    assert [text.get_text() for text in legend.get_texts()] == ["sized", "share 0.4", "share 0.08"]
+    assert [text.get_text() for text in legend.get_texts()] == ["sized", "share 0.2", "share 0.04"]
     large = legend.legend_handles[1].get_markersize()
     assert large**2 == pytest.approx(ax.collections[0].get_sizes().max(), rel=1e-12)
+    (ax,) = axes_of(Points(X, X, "sized", size=[1, 0.05, 0.2, 0]), areas="share")
+    assert ax.get_legend().legend_handles[1].get_markersize() == large
     (ax,) = axes_of(points)
     assert len(ax.get_legend().get_texts()) == 1
 
