@@ -113,6 +113,8 @@ class Table(NamedTuple):
     """Modes of the point that grow."""
     marginal: Int[Array, "point"]
     """Its modes that neither grow nor decay."""
+    seen: Float[Array, "point component"] = np.zeros((0, 0))
+    """The points in the plane of the pictures of fixed_points; (0, 0): unknown."""
 
 
 def load(inputs: View[Departure]) -> Table:
@@ -144,7 +146,10 @@ def load(inputs: View[Departure]) -> Table:
     # A table of the user's own may do without marginal modes.
     marginal = table.get("n_marginal", np.zeros(len(points)))
     counts = whole(table["n_unstable"]), whole(marginal)
-    return Table({name: None}, as_dtype(weights, inputs.dtype), points, real(table["constant_input"]), whole(leaves), whole(modes), whole(sides), real(directions), *counts)  # fmt: skip
+    seen = np.zeros((0, 0))
+    if "plane_axes" in table:
+        seen = ((table["point"] - table["plane_mean"]) @ table["plane_axes"])[:, :2]
+    return Table({name: None}, as_dtype(weights, inputs.dtype), points, real(table["constant_input"]), whole(leaves), whole(modes), whole(sides), real(directions), *counts, real(seen))  # fmt: skip
 
 
 class Flight(NamedTuple):
@@ -263,19 +268,25 @@ def plots(group: Group) -> list[Plot]:
                   Axis("to point", ticks=names), Axis("from point", ticks=names), Scale("departures"))  # fmt: skip
     table: Table = group.shared
     points, growing, marginal = map(np.asarray, (table.points, table.growing, table.marginal))
-    drawn = graph(points, growing, marginal, leads)
+    drawn = graph(points, growing, marginal, leads, np.asarray(table.seen))
     return [drawn, *([matrix] if leads.any() else [])]
 
 
-def graph(points: np.ndarray, growing: np.ndarray, marginal: np.ndarray, leads: np.ndarray) -> Plot:
-    """Points in their first two principal components, by their stability; a line for each connection.
+def graph(
+    points: np.ndarray,
+    growing: np.ndarray,
+    marginal: np.ndarray,
+    leads: np.ndarray,
+    seen: np.ndarray,
+) -> Plot:
+    """Points in two dimensions, by their stability; a line for each connection.
 
-    points: (point, state). growing, marginal: (point,) modes of each, as in a `Table`. leads: (point, point) as in the
-    table of connections.
+    points: (point, state). growing, marginal: (point,) modes of each, seen: as in a `Table`; without it, the points are drawn
+    in their own principal components. leads: (point, point) as in the table of connections.
     """
-    project, share = principal(points, 2)
+    where = seen if len(seen) else principal(points, 2)[0](points)
     at = np.zeros((len(points), 2))
-    at[:, : len(share)] = project(points)  # one unit has one component, and height 0
+    at[:, : where.shape[1]] = where  # one unit has one component, and height 0
     source, target = np.nonzero(leads)
     layers: list[Layer] = []
     if len(source):
@@ -286,7 +297,8 @@ def graph(points: np.ndarray, growing: np.ndarray, marginal: np.ndarray, leads: 
         said = [f"point {row}" for row in rows]
         label = f"{name} ({len(rows)})"
         layers.append(Points(at[rows, 0], at[rows, 1], label, hollow=hollow, text=said, key=rows))
-    axis = lambda k: Axis(f"principal component {k + 1} of the points")
+    of = "states" if len(seen) else "points"
+    axis = lambda k: Axis(f"principal component {k + 1} of the {of}")
     note = (
         "Lines lead away from hollow points."
         if len(source)

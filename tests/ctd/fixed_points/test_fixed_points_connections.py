@@ -23,6 +23,8 @@ def table(tmp_path_factory):
         "right": np.eye(3, dtype=complex)[first].swapaxes(1, 2),
         "n_unstable": growing.sum(axis=1),
         "n_marginal": np.zeros(27, int),
+        "plane_mean": np.ones(3),
+        "plane_axes": np.eye(3)[:, [2, 0, 1]],
     }
     path = tmp_path_factory.mktemp("points") / "points.h5"
     write_hdf5(path, found)
@@ -52,6 +54,9 @@ def test_saddles_lead_to_their_two_memories(table):
     names = ["leads to", "stable (8)", *(f"{n} growing mode{'s' * (n > 1)} ({k})" for n, k in ((1, 12), (2, 6), (3, 1)))]  # fmt: skip
     assert [layer.name for layer in seen.layers] == names
     assert seen.note == "Lines lead away from hollow points."
+    # In the plane of the table's own pictures.
+    np.testing.assert_array_equal(seen.layers[1].x, points[unstable == 0][:, 2] - 1)
+    np.testing.assert_array_equal(seen.layers[1].y, points[unstable == 0][:, 0] - 1)
     assert matrix.scale.label == "departures"
     assert (matrix.layers[0].z == graph["leads"]).all()
 
