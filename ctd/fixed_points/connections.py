@@ -113,7 +113,7 @@ class Table(NamedTuple):
     """Modes of the point that grow."""
     marginal: Int[Array, "point"]
     """Its modes that neither grow nor decay."""
-    seen: Float[Array, "point component"] = np.zeros((0, 0))
+    seen: Float[Array, "point component"]
     """The points in the plane of the pictures of fixed_points; (0, 0): unknown."""
 
 

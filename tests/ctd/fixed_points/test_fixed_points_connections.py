@@ -96,7 +96,7 @@ def test_pictures_tell_marginal_from_stable(growing, leads, names, note):
     """And have no matrix where it would be 0 all over. Of the three points the first alone has decaying modes only."""
     nothing = np.zeros(0)
     points = np.eye(3)
-    shared = Table({}, {}, points, points, nothing, nothing, nothing, nothing, np.array(growing), np.array([0, 1, 1]))  # fmt: skip
+    shared = Table({}, {}, points, points, nothing, nothing, nothing, nothing, np.array(growing), np.array([0, 1, 1]), np.zeros((0, 0)))  # fmt: skip
     counts = np.zeros((3, 3), int)
     counts[tuple(np.reshape(leads, (-1, 2)).astype(int).T)] = 1
     seen, *matrix = kernel.plots(None, shared, {}, {}, {"leads": counts})
