@@ -132,7 +132,8 @@ def test_line_of_the_decision_network():
     with precision(params):
         shared = kernel.load(inputs_of(params))
         results = run_items(kernel, params, columns, shared=shared)
-        table = kernel.reduce(inputs_of(params), shared, columns, results, kernel.Options())
+        with pytest.warns(UserWarning, match="may be slow points"):  # as those of a line are
+            table = kernel.reduce(inputs_of(params), shared, columns, results, kernel.Options())
     wO = read_hdf5(path)["wO"]
     found = line(table, readout=wO)
     assert not found.closed
