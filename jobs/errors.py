@@ -208,8 +208,7 @@ def _misspelt(fault: Mapping[str, Any]) -> str:
     given, about = fault["input"], fault.get("ctx", {})
     quoted = lambda text: re.findall(r"'([^']*)'", text)
     if fault["type"] in ("float_type", "int_type") and isinstance(given, list):
-        place = [one for one in fault["loc"] if isinstance(one, str) and not _is_branch(one)]
-        name = place[-1] if place else "FIELD"
+        name = next((part for part in reversed(_place(fault)) if not part.isdigit()), "FIELD")
         return f"; several values of a field go into the sweep: {{grid: {{{name}: [...]}}}}"
     if fault["type"] in ("literal_error", "enum"):
         return meant(given, quoted(about["expected"]))

@@ -163,21 +163,14 @@ def reduce(
     Derivatives are computed in float64, whatever dtype the searches ran in. The ends are read in blocks.
     """
     del columns
-    n_states = n_in = 0
-    by_input: dict[bytes, ends.Ends] = {}
-    names = _ENDS if inputs.region != "none" else _ENDS[:-1]
-    for block in blocks(results, names):
-        n_states, n_in = block["point"].shape[1], block["constant_input"].shape[1]
-        for x, members in ends.by_input(np.asarray(block["constant_input"], float)):
-            basins = Basins(options.unique_tol, n_states)
-            by_input.setdefault(x.tobytes(), ends.Ends(x, basins)).add(block, members)
+    by_input, n_states, n_in = _by_input(inputs, results, options.unique_tol)
     origins = ("states", inputs.region)  # anywhere_start is 0 or 1
-    tables = [found.table(options.max_points, origins) for found in by_input.values()]
+    tables = [found.table(options.max_points, origins) for found in by_input]
     states = np.asarray(shared.states, float).reshape(-1, n_states)
     more = _More(euler(map_of(shared, inputs.time), inputs.time), shared, states, options)
     # A step of a flow's Euler map is as long as its unit of time: it would not go where the flow does.
     steps = options.settle if inputs.time == "steps" else 0
-    tables = [more.added(t, e.x, steps) for t, e in zip(tables, by_input.values(), strict=True)]
+    tables = [more.added(t, e.x, steps) for t, e in zip(tables, by_input, strict=True)]
     join = lambda name, empty: np.concatenate([empty, *(table[name] for table in tables)])
     points = join("point", np.zeros((0, n_states)))
     outcome, q = join("outcome", np.zeros(0, int)), join("q", np.zeros(0))
@@ -201,6 +194,21 @@ def reduce(
         "plane_axes": principal_axes(states, N_AXES),
         **linearised,
     }
+
+
+def _by_input(
+    inputs: View[PointFields], results: Mapping[str, np.ndarray], unique_tol: float
+) -> tuple[list[ends.Ends], int, int]:
+    """The ends of the searches at each input, in the order in which inputs appear; the numbers of states and of inputs."""
+    n_states = n_in = 0
+    found: dict[bytes, ends.Ends] = {}
+    names = _ENDS if inputs.region != "none" else _ENDS[:-1]
+    for block in blocks(results, names):
+        n_states, n_in = block["point"].shape[1], block["constant_input"].shape[1]
+        for x, members in ends.by_input(np.asarray(block["constant_input"], float)):
+            basins = Basins(unique_tol, n_states)
+            found.setdefault(x.tobytes(), ends.Ends(x, basins)).add(block, members)
+    return list(found.values()), n_states, n_in
 
 
 def _warn_of_error(error: np.ndarray, unique_tol: float) -> None:
