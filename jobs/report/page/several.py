@@ -305,21 +305,8 @@ def _sweep(
     union = lambda field: list(dict.fromkeys(name for sweep in sweeps for name in sweep[field]))
     parameters = list(dict.fromkeys(["store", *shelf.differing, *union("parameters")]))
     results = [name for name in union("results") if name not in parameters]
-    columns = {
-        c["name"]: np.array(_texts(c) if c["kind"] == "text" else c["values"], str if c["kind"] == "text" else float)
-        for c in items["columns"] if c["name"] in (*parameters, *results)
-    }  # fmt: skip
+    columns = _done_columns(items, (*parameters, *results), kernel)
     numbers = [name for name in results if columns[name].dtype.kind == "f"]
-    # As of one store: results of items that a search dropped, or that failed, compare with no others.
-    told = {
-        c["name"]: np.array(_texts(c))
-        for c in items["columns"]
-        if c["name"] in ("status", "kernel")
-    }
-    done = told.get("status", np.array("done")) == "done"
-    # Those of another kernel share a name at most.
-    done = done & (told.get("kernel", np.array(kernel)) == kernel)
-    columns = {name: values[done & np.ones(len(values), bool)] for name, values in columns.items()}
     if len(n_of) > 1:
         parameters = [
             name for name in parameters if len(set(columns[name][has_value(columns[name])])) > 1
@@ -343,3 +330,21 @@ def _sweep(
         "effects": [effect.to_json() for effect in found],
         "plots": _titled([content["sweep"] or {"plots": []} for content in contents], shelf.labels),
     }
+
+
+def _done_columns(
+    items: Mapping[str, Any], names: Sequence[str], kernel: str
+) -> dict[str, np.ndarray]:
+    """The columns `names` of the table of items, of those items of this kernel that are done.
+
+    As of one store, results of items that a search dropped, or that failed, compare with no others; and those of another kernel
+    share a name at most.
+    """
+    columns = {
+        c["name"]: np.array(_texts(c) if c["kind"] == "text" else c["values"], str if c["kind"] == "text" else float)
+        for c in items["columns"] if c["name"] in names
+    }  # fmt: skip
+    told = {c["name"]: np.array(_texts(c)) for c in items["columns"] if c["name"] in ("status", "kernel")}  # fmt: skip
+    kept = told.get("status", np.array("done")) == "done"
+    kept = kept & (told.get("kernel", np.array(kernel)) == kernel)
+    return {name: values[kept & np.ones(len(values), bool)] for name, values in columns.items()}
