@@ -11,6 +11,9 @@ from ctd.mechanisms.families import NAMES
 from ctd.mechanisms.fits import Shared
 from ctd.mechanisms.summary import NONE, UNJUDGED, UNSURE, Options, _judged, _placed, verdicts
 
+TRUSTED = {"recordings": 20, "accuracy": 0.9, "accuracy_plain": 0.8, "calibration": 0.1}
+"""Columns of an atlas's table of sizes."""
+
 
 def clouds(apart, n=40, seed=0, d=4):
     """(x, y, fold): three classes of n samples around corners `apart` from each other."""
@@ -161,13 +164,17 @@ def test_recordings_are_placed_by_those_of_the_nearest_size(tmp_path):
         table_of(x, 2 - y, member) | {"n_neurons": np.full(30, 100)},
     )
     atlas = {name: np.concatenate([small[name], large[name]]) for name in small}
-    judged = {"accuracy": [1, 1], "size_n_neurons": [30, 100], "size_n_trials": [50, 50]}
+    judged = {name: [1, value] for name, value in TRUSTED.items()}
+    judged |= {"size_n_neurons": [30, 100], "size_n_trials": [50, 50]}
     write_hdf5(tmp_path / "atlas.h5", atlas | judged)
     mine = {name: values[:1] for name, values in small.items()}
     for neurons, verdict in ((35, NAMES[0]), (90, NAMES[2])):
         mine["n_neurons"] = np.asarray([neurons])
         found = _placed(str(tmp_path / "atlas.h5"), mine, Options())
         assert found["verdict"].tolist() == [verdict]
+        # What says how far to trust it is of the same size.
+        expected = 1 if neurons == 35 else TRUSTED["accuracy"]
+        assert found["atlas_accuracy"].tolist() == [expected]
     np.testing.assert_allclose(found["atlas_place"][0], found["place"][0])
     found["true"] = np.asarray(["unknown"])
     (plot,) = kernel.plots(None, None, {}, {}, found)
@@ -178,7 +185,9 @@ def test_recordings_are_placed_by_those_of_the_nearest_size(tmp_path):
     # A size that was not judged places nothing; without any recording, nothing is placed.
     write_hdf5(
         tmp_path / "atlas.h5",
-        atlas | {"accuracy": [1], "size_n_neurons": [30], "size_n_trials": [50]},
+        atlas
+        | {name: [value] for name, value in TRUSTED.items()}
+        | {"size_n_neurons": [30], "size_n_trials": [50]},
     )
     assert _placed(str(tmp_path / "atlas.h5"), mine, Options())["verdict"].tolist() == [NAMES[0]]
     none = {name: values[:0] for name, values in mine.items()}
@@ -188,7 +197,8 @@ def test_recordings_are_placed_by_those_of_the_nearest_size(tmp_path):
 def test_a_mechanism_whose_members_share_a_fold_is_told(tmp_path):
     x, y, _ = clouds(8.0, n=10)
     table = table_of(x, y, np.concatenate([2 * (np.arange(10) % 5), *[np.arange(10)] * 2]))
-    judged = {"accuracy": [1], "size_n_neurons": [30], "size_n_trials": [50]}
+    judged = {name: [value] for name, value in TRUSTED.items()}
+    judged |= {"size_n_neurons": [30], "size_n_trials": [50]}
     write_hdf5(tmp_path / "atlas.h5", table | judged)
     mine = {name: values[:1] for name, values in table.items()}
     assert _placed(str(tmp_path / "atlas.h5"), mine, Options(folds=5))["verdict"].size
