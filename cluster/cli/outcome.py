@@ -89,14 +89,15 @@ def finish(store: Store, as_json: bool) -> None:
 
 
 def other_outcomes(store: Store) -> list[str]:
-    """What became of the items whose outcome is neither the commonest nor a failure, which warnings are of."""
+    """What became of the items whose outcome is neither the commonest, nor the one that items are to have, which a kernel names
+    first, nor a failure, which warnings are of."""
     ended = Counter[str]()
     for marker in store.committed.markers():
         ended.update(marker.outcomes)
     others = {name for name, _ in ended.most_common()[1:]}
     return [
         f"{ended[one.name]:,} {one.name}: {one.reason}"
-        for one in store.description.outcomes
+        for one in store.description.outcomes[1:]
         if one.name in others and ended[one.name] and one.reason and not one.failed
     ]
 

@@ -208,6 +208,8 @@ def test_last_words_say_what_became_of_the_few():
         description=SimpleNamespace(outcomes=ends),
     )
     assert other_outcomes(store) == ["2 limit: gave up"]
+    markers.append(SimpleNamespace(outcomes={"limit": 40}))
+    assert other_outcomes(store) == []
 
 
 @pytest.mark.usefixtures("no_pictures")
