@@ -44,7 +44,7 @@ MAX_TICKS = 12
 """Texts on an axis of categories, at most."""
 LINE, LEGEND_SIZE = 0.045, 0.2
 """Height of a legend's line, as a share of the axes'; size of a point whose circle is as high."""
-NOTE_WIDTH, X_WIDTH, Y_WIDTH = 78, 62, 44
+NOTE_WIDTH, X_WIDTH, Y_WIDTH = 78, 62, 48
 """Letters in a line of a note, and of the labels of both axes, which have two lines at most."""
 
 
