@@ -134,13 +134,13 @@ def _by_swept(
         for name in columns
         if name not in ("item", *REPLICATES) and (column := np.asarray(columns[name])).ndim == 1
     }
+    if not swept:
+        return figure
     metric = metric_of(store)
     found: list[Effect] = []
     if metric and metric.name in results:
         judged = np.asarray(results[metric.name], float)
         found = effects(swept | {metric.name: judged}, list(swept), [metric.name])
-    if not swept.keys() - {"seed"}:
-        return figure  # a number of a replicate tells nothing
     measured = [effect.parameter for effect in found]
     field = by_importance(found, measured or list(swept), metric.name if metric else "")[0]
     values = dict(zip(np.asarray(columns["item"]).tolist(), swept[field].tolist(), strict=True))
