@@ -10,6 +10,7 @@ from ctd.esn.reservoir import Weights
 from ctd.esn.ridge import teacher_forced
 from ctd.kernel import Var, View
 from ctd.late import Array, Float, jax, jnp, lax
+from ctd.tangent import MEAN_OVER, Exponent, mean_growth, tangent_growth
 
 REPLAYED = {
     "replay_nrmse": Var(
@@ -37,9 +38,8 @@ TRACES = {
 }
 """The first replay, which both kernels store for `record: [traces]`."""
 
-TRANSIENT, STEPS, MEAN_OVER = 1000, 20_000, 500
-"""Steps of a Lyapunov exponent, as `fixed_points.exponents` has them by default: before the measurement, of it, of a mean of which
-its error is made."""
+TRANSIENT, STEPS = 1000, 20_000
+"""Steps before the measurement of a Lyapunov exponent, and of it: the defaults of `fixed_points.exponents`."""
 
 EXPONENT = {
     "lyapunov": Var(
@@ -140,48 +140,18 @@ def replay(
     return found, teacher_forced(static, w, now, x, forced, silent)[0]
 
 
-class Exponent(NamedTuple):
-    """A Lyapunov exponent per sample, and its standard error."""
-
-    value: Float[Array, ""]
-    error: Float[Array, ""]
-
-
 def largest_exponent(
     static: View[EchoState], w: Weights, readout: Array, now: Now, x: Array
 ) -> Exponent:
-    """Largest Lyapunov exponent of the network driven by its own outputs, from `now` on.
+    """Largest Lyapunov exponent, per sample, of the network driven by its own outputs, from `now` on.
 
-    It is the mean log growth of one tangent vector, renormalised at every sample (Benettin et al. 1980,
-    Meccanica 15:9). Without inputs the network runs for TRANSIENT steps, in which it settles and the vector aligns with the
-    fastest direction, and for STEPS that count. Inputs x (t, k) last for t samples, of which the first tenth does not count.
+    Without inputs the network runs for TRANSIENT steps, in which it settles and the tangent turns to the fastest
+    direction, and for STEPS that count. Inputs x (t, k) last for t samples, of which the first tenth does not count.
     """
-
-    def sample(c: tuple[Now, Now], x: Array) -> tuple[tuple[Now, Now], Array]:
-        now, tangent = c
-        move = lambda now: free_step(static, w, readout, now, x)[0]
-        # One forward-mode product moves the tangent; no Jacobian is formed.
-        now, tangent = jax.jvp(move, (now,), (tangent,))
-        norm = jnp.sqrt(sum(jnp.sum(leaf * leaf) for leaf in jax.tree.leaves(tangent)))
-        return (now, jax.tree.map(lambda leaf: leaf / norm, tangent)), jnp.log(norm)
-
     skip = len(x) // 10
     if not x.shape[1]:
         skip, x = TRANSIENT, jnp.zeros((TRANSIENT + STEPS, 0), x.dtype)
     # The tangent of the whole state: activations, rates, and the output that is fed back.
     ones = jax.tree.map(lambda leaf: jnp.ones_like(leaf) / leaf.size**0.5, now)
-    _, growth = lax.scan(sample, (now, ones), x)
-    return mean_growth(growth[skip:])
-
-
-def mean_growth(growth: Float[Array, "t"]) -> Exponent:
-    """The mean growth a step, and its standard error from the means over MEAN_OVER steps as if independent; NaN of less than two.
-
-    >>> found = mean_growth(jnp.repeat(jnp.array([1.0, 2.0, 3.0]), MEAN_OVER))
-    >>> round(float(found.value), 4), round(float(found.error), 4)  # sd / sqrt(3)
-    (2.0, 0.5774)
-    """
-    n = len(growth) // MEAN_OVER
-    means = growth[: n * MEAN_OVER].reshape(n, MEAN_OVER).mean(axis=1)
-    error = means.std(ddof=1) / n**0.5 if n > 1 else jnp.full((), jnp.nan, growth.dtype)
-    return Exponent(growth.mean(), error)
+    step = lambda now, x: free_step(static, w, readout, now, x)[0]
+    return mean_growth(tangent_growth(step, now, ones, x)[0][skip:])

@@ -16,6 +16,7 @@ from ctd.kernel import View
 from ctd.late import Array, Float, jax, jnp, lax
 from ctd.reconstruct.model import Parameters, free, observed, states_of
 from ctd.reconstruct.params import Reconstruction
+from ctd.tangent import tangent_growth
 
 LAPLACE = 1e-5
 """Added to each bin's count, so that a bin that only one of both visits has a logarithm."""
@@ -196,29 +197,6 @@ def prediction_error(
     return jnp.mean((found - x[n:]) ** 2)
 
 
-def largest_exponent(
-    step: Callable[[Array, Array], Array],
-    h: Float[Array, "unit"],
-    s: Float[Array, "time n_in"],
-    key: jax.Array,
-) -> tuple[Float[Array, ""], Float[Array, "unit"]]:
-    """The largest Lyapunov exponent (1/step) of a run from h on: the mean growth of a tangent vector (Benettin et al. 1980); its end.
-
-    s: the inputs of its steps. The first tenth turns the vector, and does not count.
-    """
-    v = jax.random.normal(key, h.shape, h.dtype)
-
-    def carry(at: tuple[Array, Array], s_now: Array) -> tuple[tuple[Array, Array], Array]:
-        h, v = at
-        h, new = jax.jvp(lambda h: step(h, s_now), (h,), (v,))
-        size = jnp.linalg.norm(new)
-        # A vector that a step contracts to 0 gives log 0 = -inf, and divided by 1 it stays 0 in place of NaN.
-        return (h, new / jnp.where(size > 0, size, 1)), jnp.log(size)
-
-    (h, _), logs = lax.scan(carry, (h, v / jnp.linalg.norm(v)), s)
-    return jnp.mean(logs[len(s) // 10 :]), h
-
-
 # --- of a fit -------------------------------------------------------------------------------------
 
 
@@ -285,8 +263,10 @@ def _run_on(
         states = states[:RUNS]
         s = jnp.zeros((len(states), max(LONG, s.shape[1]), 0), x.dtype)
     step = lambda h, s: cell.step(p, h, s)
-    grown, ends = jax.vmap(lambda h, s: largest_exponent(step, h, s, key))(states[:, 0], s)
-    found = {"exponent": jnp.mean(grown)}
+    tangent = jax.random.normal(key, states.shape[2:], states.dtype)
+    grown, ends = jax.vmap(lambda h, s: tangent_growth(step, h, tangent, s))(states[:, 0], s)
+    # The first tenth turns the tangent to the fastest direction, and does not count.
+    found = {"exponent": jnp.mean(grown[:, s.shape[1] // 10 :])}
     if not driven:
         # As many steps as a recording has.
         last = jax.vmap(lambda h: free(cell, p, h, jnp.zeros((x.shape[1], 0), x.dtype)))(ends)

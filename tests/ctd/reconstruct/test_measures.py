@@ -108,15 +108,6 @@ def test_prediction_error_numpy():
     np.testing.assert_allclose(found, np.mean(expected), rtol=1e-12)
 
 
-def test_largest_exponent_of_the_logistic_map():
-    """ln 2 at r = 4."""
-    step = lambda h, s: 4 * h * (1 - h)
-    exponent = jax.jit(lambda h, key: measures.largest_exponent(step, h, jnp.zeros((1001, 0)), key))
-    found, end = exponent(np.array([0.3]), jax.random.key(0))
-    assert found == pytest.approx(np.log(2), abs=0.01)
-    assert 0 < end < 1
-
-
 @pytest.mark.parametrize(("radius", "growth", "spread"), [(1.0, 0, 1), (0.99, np.log(0.99), 0)])
 def test_a_run_of_short_trials_is_run_on(radius, growth, spread):
     """Of a turn by .3 in other axes, whose vectors grow and shrink in a trial; and of one that decays."""
