@@ -13,11 +13,13 @@ import few_shot
 import jax
 import numpy as np
 import pytest
+import table
 from channel_tasks import Channels
-from compare import PAGE, Measured, measure, overrides, page, read_kept
+from compare import PAGE, measure, overrides, read_kept
 from figure import Figure
 from places import EXAMPLES
 from rows import ROWS
+from table import Measured, page
 
 from ctd.late import Late
 from jobs.pipeline import read_stages
@@ -36,7 +38,7 @@ def test_every_job_file_has_a_row():
 
 
 @pytest.mark.parametrize("name", BY_NAME)
-@pytest.mark.parametrize("setting", compare.SETTINGS)
+@pytest.mark.parametrize("setting", table.SETTINGS)
 def test_job_files_have_fields_that_there_are(name, setting):
     path = FOLDER / f"{name}.yaml"
     for stage in read_stages(path, overrides(path) if setting == "full" else None):
@@ -206,20 +208,39 @@ def test_reached_needs_the_published_figure_or_its_sampling_error():
 
 def test_marks_and_shares_of_the_table():
     """Seconds have the mark of their machine where there are several; of yes and no, the table has the share."""
-    row, figure = next((r, f) for r, f in compare.all_figures() if f.yes_no)
+    row, figure = next((r, f) for r, f in table.all_figures() if f.yes_no)
     stores = {"x": None}
     yes = replace(figure, measure=lambda stores: [1.0] * 11 + [0.0])
     one = compare.line(row, "small", yes, stores, "", {"seconds": 7.0, "device": "slow"})
-    assert compare.marked([one]) == {}
-    marks = compare.marked([one, replace(one, device="fast")])
-    found = dict(zip(compare.HEAD, compare.cells(one, marks), strict=True))
+    assert table.marked([one]) == {}
+    marks = table.marked([one, replace(one, device="fast")])
+    found = dict(zip(table.HEAD, table.cells(one, marks), strict=True))
     assert found["ours: median (lowest to highest, n)"] == "11 of 12"
     assert (found["verdict"], found["seconds"]) == ("reached", "7 b")
 
 
+def test_page_opens_with_each_figure_once_and_how_many_are_reached():
+    """In the size of its paper, where that was run."""
+    lines = [
+        Measured("flipflop", "small", "8/12/6/1 points", median=0.4, n=10),
+        Measured("flipflop", "full", "8/12/6/1 points", median=0.7, n=10),
+        Measured("decision", "small", "loss", median=0.05, n=3, low=0.04, high=0.06),
+        Measured("integrator", "small", "loss", "not run"),
+    ]
+    found = table.glance(lines)
+    assert (
+        "we reach 1 of 1 figures. The others ran in small sizes alone, where we reach 0 of 1."
+        in found
+    )
+    assert [row.split(" | ")[2:] for row in found.splitlines()[-2:]] == [
+        ["0.0355", "0.05 (0.04 to 0.06, 3)", "missed", "small |"],
+        ["yes", "7 of 10", "reached", "full |"],
+    ]
+
+
 def test_miss_at_the_bound_says_so():
     figure = Figure("x", "", lambda stores: [], published=0.98)
-    told = lambda median, bound=np.nan: compare.verdict(
+    told = lambda median, bound=np.nan: table.verdict(
         figure, Measured("x", "small", "x", median=median, bound=bound, n=1)
     )
     assert told(0.98) == "reached"
@@ -230,12 +251,12 @@ def test_miss_at_the_bound_says_so():
     ]
     # The published figure is below this bound, so that the bound does not excuse the miss.
     assert told(0.979, 0.982) == "missed"
-    assert compare.verdict(figure, Measured("x", "small", "x", "not run")) == ""
+    assert table.verdict(figure, Measured("x", "small", "x", "not run")) == ""
     effect = replace(figure, published=0.0, decided=True)
     of = lambda low, high: Measured("x", "small", "x", median=high - 0.1, low=low, high=high, n=9)
-    assert compare.verdict(effect, of(0.1, 0.4)) == "reached"
-    assert compare.verdict(effect, of(-0.1, 0.4)) == "missed, undecided"
-    assert compare.verdict(effect, of(-0.4, -0.1)) == "missed"
+    assert table.verdict(effect, of(0.1, 0.4)) == "reached"
+    assert table.verdict(effect, of(-0.1, 0.4)) == "missed, undecided"
+    assert table.verdict(effect, of(-0.4, -0.1)) == "missed"
 
 
 # --- rows, run --------------------------------------------------------------------------------------
@@ -276,8 +297,8 @@ def test_a_row_from_its_file_to_the_table(tmp_path, command_line, monkeypatch):
     holds("mean_field", tmp_path)
     lines = measure(row, "small", tmp_path)
     assert [one.n for one in lines] == [40]
-    assert "reached" in compare.cells(lines[0], {})
-    assert '<td data-name="verdict">reached</td>' in compare.web_page(lines, tmp_path)
+    assert "reached" in table.cells(lines[0], {})
+    assert '<td data-name="verdict">reached</td>' in table.web_page(lines, tmp_path)
     monkeypatch.setattr(compare, "version_of", lambda name: "0")
     (other,) = measure(row, "small", tmp_path)
     assert other.note.startswith("made with ctd ")
