@@ -24,6 +24,6 @@ from ctd.batch.program import precision as precision
 from ctd.batch.program import program as program
 from ctd.batch.program import shapes_of as shapes_of
 from ctd.batch.program import traced_columns as traced_columns
-from ctd.batch.run import Placed as Placed
 from ctd.batch.run import Run as Run
 from ctd.batch.run import Snapshot as Snapshot
+from ctd.batch.slots import Placed as Placed

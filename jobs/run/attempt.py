@@ -12,7 +12,7 @@ import numpy as np
 
 from ctd.batch import Layout, Run, program, traced_columns
 from ctd.batch.round import RoundRun
-from ctd.batch.run import Kept
+from ctd.batch.slots import Kept
 from ctd.batch.tune import fastest_microbatch
 from ctd.kernel import Kernel, Params, inputs_of, static_of, traced_type
 from ctd.late import jax

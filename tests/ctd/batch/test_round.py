@@ -7,7 +7,7 @@ from small import small
 
 from ctd.batch import Layout, Run, precision, program, traced_columns
 from ctd.batch.round import RoundRun
-from ctd.batch.run import Kept
+from ctd.batch.slots import Kept
 from ctd.kernel import inputs_of, static_of, traced_of
 
 N = 7

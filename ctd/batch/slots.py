@@ -1,0 +1,238 @@
+"""Items in the slots of a program on the devices: put in, advanced, taken out; what stays behind goes on as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ctd.batch.program import Program, Slots, precision
+from ctd.kernel import Params, Values
+from ctd.late import Array, PyTree, jax, jnp
+
+SENT = 1 << 18
+"""Arrays of zeros up to this many entries are sent to a device; larger ones are made there."""
+
+
+class Kept(NamedTuple):
+    """States from which items go on: host arrays, as `to_host` copies them."""
+
+    rows: np.ndarray
+    """(k,) which of the n items have one."""
+    leaves: Sequence[np.ndarray]
+    """Leaf by leaf, (k, ...) each."""
+    done: np.ndarray
+    """(k,) bool: whether the item has finished."""
+
+
+NO_STATES = Kept(np.zeros(0, int), (), np.zeros(0, bool))
+
+
+class Placed:
+    """The items of a group and the slots of a program on the devices, which `Run` and `RoundRun` fill; arguments as those of `Run`."""
+
+    def __init__(
+        self, program: Program, shared: PyTree, seed: int, ids: np.ndarray, traced: Values[Params]
+    ) -> None:
+        self.program, self.n = program, len(ids)
+        self.layout = program.layout
+        self.total = self.layout.slots * self.layout.devices
+        self.rounds = 0
+        self._slots: PyTree = None
+        # fold_in takes 32 bits.
+        self._ids, self._traced = np.asarray(ids, np.uint32), traced
+        self._root, self._no_one = program.root(seed), program.no_one
+        with precision(program.static):
+            self._shared = jax.device_put(shared, program.whole)
+        # Of one item, as shapes: slots are made from it.
+        first = jax.tree.map(lambda leaf: leaf[0], traced)
+        self._state, self._values = program.abstract(shared, first)
+
+    @cached_property
+    def _physical(self) -> np.ndarray:
+        """Logical slot -> physical row: consecutive logical slots go round the devices."""
+        # Round the devices, so that when few items are left each device still has some.
+        p = np.arange(self.total)
+        return (p % self.layout.devices) * self.layout.slots + p // self.layout.devices
+
+    def _held(self, rows: np.ndarray) -> np.ndarray:
+        """Physical row -> the one of `rows` that lies there, in logical order; 0 for an empty slot."""
+        held = np.zeros(self.total, int)
+        held[self._physical[: len(rows)]] = rows
+        return held
+
+    def _bounds(self, start: int, stop: int) -> np.ndarray:
+        """The first and the last microbatch (exclusive) of every device that hold the logical slots start <= p < stop."""
+        per_microbatch = self.layout.microbatch * self.layout.devices
+        return np.array([start // per_microbatch, -(-stop // per_microbatch)], np.int32)
+
+    def _put(self, host: PyTree) -> PyTree:
+        """Send arrays with a slot axis to the devices; one call for a tree takes half the time of one for each leaf."""
+        return jax.device_put(host, self.program.by_item)
+
+    def _blank(self) -> PyTree:
+        """States to be overwritten, for `_put`."""
+
+        def blank(shape: jax.ShapeDtypeStruct) -> Array | np.ndarray:
+            if jnp.issubdtype(shape.dtype, jax.dtypes.prng_key):
+                return jax.random.split(jax.random.key(0), (self.total, *shape.shape))
+            # To compile a program that makes zeros takes longer than to send a few.
+            zeros = np.zeros if self.total * shape.size <= SENT else jnp.zeros
+            return zeros((self.total, *shape.shape), shape.dtype)
+
+        return jax.tree.map(blank, self._state)
+
+    def _values_of(
+        self, slots: Slots, n: int, names: tuple[str, ...] = ()
+    ) -> dict[str, np.ndarray]:
+        """The present results of the items in the first n logical slots: name -> (n, ...). No names means all names."""
+        compute = self.program.some_results(names) if names else self.program.result
+        shapes = {name: self._values[name] for name in names or self._values}
+        with precision(self.program.static):
+            # The memory that the results are written into; it is given away to the program.
+            blank = {name: np.zeros((self.total, *v.shape), v.dtype) for name, v in shapes.items()}
+            found = compute(
+                self._shared, self._root, self._bounds(0, n), self._no_one, slots, self._put(blank)
+            )
+        places = self._physical[:n]
+        return {name: np.asarray(value)[places] for name, value in found.items()}
+
+    def temporaries(self) -> int:
+        """Bytes of device memory that an advance needs beyond the slots, as XLA counts them."""
+        with precision(self.program.static):
+            args = (self._shared, self._root, self._bounds(0, 1), self._no_one)
+            compiled = self.program.step.lower(*args, None, self.abstract_slots()).compile()
+            analysis = compiled.memory_analysis()
+        return int(getattr(analysis, "temp_size_in_bytes", 0))
+
+    def abstract_slots(self) -> Slots:
+        """The slots as shapes, dtypes and shardings, so that an advance can be compiled before there are slots."""
+        of = lambda shape, dtype: jax.ShapeDtypeStruct(
+            (self.total, *shape), dtype, sharding=self.program.by_item
+        )
+        ids, done = of((), self._ids.dtype), of((), bool)
+        traced = jax.tree.map(lambda leaf: of(leaf.shape[1:], leaf.dtype), self._traced)
+        state = jax.tree.map(lambda leaf: of(leaf.shape, leaf.dtype), self._state)
+        return Slots(ids, traced, state, done)  # type: ignore[arg-type]
+
+    def _start(self, queue: np.ndarray, kept: Kept, begun: int = 0) -> None:
+        """Empty the slots, and fill them. queue: rows of items, of which the first `begun` have begun. kept: the states of items that go on."""
+        # _rows[p]: the row of `ids` in logical slot p; -1 where the slot is empty.
+        self._rows, self._slots = np.full(self.total, -1), None
+        self._queue, self._next, self._kept = queue, begun, kept
+        self._fill(live=0)
+
+    def _fill(self, live: int) -> None:
+        """Fill the empty logical slots, those from `live` on: with the items that a snapshot left begun, then with the
+        next items of the queue."""
+        going = min(self.total - live, len(self._kept.rows))
+        count = min(self.total - live - going, len(self._queue) - self._next)
+        if going + count == 0:
+            return
+        start, stop = live + going, live + going + count
+        self._rows[live:start] = self._kept.rows[:going]
+        self._rows[start:stop] = self._queue[self._next : self._next + count]
+        self._next += count
+        with precision(self.program.static):
+            held = self._held(np.maximum(self._rows, 0))
+            traced = jax.tree.map(lambda leaf: leaf[held], self._traced)
+            ids, traced = self._put((self._ids[held], traced))
+            if self._slots is None:
+                self._slots = Slots(
+                    ids, traced, *self._put((self._blank(), np.ones(self.total, bool)))
+                )
+            self._slots = self._slots._replace(ids=ids, traced=traced)
+            if going:
+                self._go_on(live, going)
+            if count:
+                fresh = np.zeros(self.total, bool)
+                fresh[self._physical[start:stop]] = True
+                args = (self._shared, self._root, self._bounds(start, stop), self._put(fresh))
+                self._slots = self.program.init(*args, None, self._slots)
+
+    def _go_on(self, live: int, count: int) -> None:
+        """Put the first `count` kept states into the logical slots from `live` on."""
+        places, kept = self._physical[live : live + count], self._kept
+        leaves, tree = jax.tree.flatten(self._slots.state)
+        held = [to_host(leaf).copy() for leaf in leaves]
+        for leaf, states in zip(held, kept.leaves, strict=True):
+            leaf[places] = states[:count]
+        done = np.asarray(self._slots.done).copy()
+        done[places] = kept.done[:count]
+        leaves = [from_host(leaf, like) for leaf, like in zip(held, leaves, strict=True)]
+        state, done = self._put((jax.tree.unflatten(tree, leaves), done))
+        self._slots = self._slots._replace(state=state, done=done)
+        left = [states[count:] for states in kept.leaves]
+        self._kept = Kept(kept.rows[count:], left, kept.done[count:])
+
+    def _done(self) -> np.ndarray:
+        return np.asarray(self._slots.done)[self._physical] & (self._rows >= 0)
+
+    @property
+    def finished(self) -> bool:
+        return self._next == len(self._queue) and not self._live
+
+    @property
+    def _live(self) -> int:
+        """How many items are in slots, which are the first ones."""
+        return int((self._rows >= 0).sum())
+
+    def step(self) -> None:
+        """Advance every live item once, without reading which have finished."""
+        bounds = self._bounds(0, self._live)
+        with precision(self.program.static):
+            self._slots = self.program.step(
+                self._shared, self._root, bounds, self._no_one, None, self._slots
+            )
+        self.rounds += 1
+
+    def block(self) -> None:
+        """Wait until the devices have finished the work given to them."""
+        jax.block_until_ready(self._slots)
+
+    def _harvest(self, gone: np.ndarray, at_once: bool = False) -> None:
+        """Take the items out of the slots `gone`, pack the others to the front, and refill the slots.
+
+        To move items costs more than to carry a few along: unless `at_once`, those that are gone stay until they fill a microbatch and
+        are an eighth of the live ones, or all of them.
+        """
+        live, count = self._live, int(gone.sum())
+        if not (at_once or count == live or count >= max(self.layout.microbatch, live // 8)):
+            return
+        self._arrange(np.argsort(~gone, kind="stable"))
+        # They lie in front now, where they are read in one piece.
+        self._collect(self._rows[:count])
+        self._rows[:count] = -1
+        self._arrange(np.argsort(self._rows < 0, kind="stable"))
+        self._fill(live - count)
+
+    def _collect(self, rows: np.ndarray) -> None:
+        """Read what is kept of items that leave; they lie in the first slots."""
+        raise NotImplementedError
+
+    def _arrange(self, order: np.ndarray) -> None:
+        """Move the item in logical slot order[p] to logical slot p."""
+        # A permutation of everything on the devices: not worth it for nothing.
+        if (order == np.arange(self.total)).all():
+            return
+        source = np.empty(self.total, int)
+        source[self._physical] = self._physical[order]
+        with precision(self.program.static):
+            self._slots = self.program.permute(self._slots, source)
+        self._rows = self._rows[order]
+
+
+def to_host(leaf: Array) -> np.ndarray:
+    """Copy a device array to the host; random keys become their uint32 words."""
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return np.asarray(jax.random.key_data(leaf))
+    return np.asarray(leaf)
+
+
+def from_host(saved: np.ndarray, like: Array) -> Any:
+    """Undo `to_host`: make random keys of their words if `like` holds keys; other arrays stay on the host."""
+    if jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(jnp.asarray(saved), impl=jax.random.key_impl(like))
+    return saved
