@@ -42,23 +42,23 @@ class Attempts:
     """The attempts that a driver has handed out and not heard of yet."""
 
     def __init__(self) -> None:
-        self._tasks: dict[Key, Task] = {}
-        self._began: dict[Key, float] = {}
+        self._running: dict[Key, tuple[Task, float]] = {}
+        """Attempt -> (its task, the time.monotonic of its beginning)."""
         self._both: dict[int, tuple[Task, Task]] = {}
         """Shard -> its first and second attempt, once there were two."""
 
     def __len__(self) -> int:
-        return len(self._tasks)
+        return len(self._running)
 
     def begin(self, task: Task) -> None:
         """Add an attempt that is handed out."""
         # The driver's monotonic clock: neither a correction of the time nor a worker's clock makes a shard look slow.
-        self._tasks[task.key], self._began[task.key] = task, time.monotonic()
+        self._running[task.key] = task, time.monotonic()
 
     def end(self, attempt: Key) -> Task | None:
         """Remove an attempt that has ended, and return its task; None if it was dropped before."""
-        self._began.pop(attempt, None)
-        return self._tasks.pop(attempt, None)
+        task, _ = self._running.pop(attempt, (None, 0.0))
+        return task
 
     def add_second(self, first: Task, second: Task) -> None:
         """Add the second attempt at a running shard."""
@@ -68,7 +68,7 @@ class Attempts:
     def other(self, task: Task) -> Task | None:
         """Return the other attempt at the task's shard; None if there is none, or it has ended."""
         both = self._both.get(task.shard.number, ())
-        return next((t for t in both if t.key != task.key and t.key in self._tasks), None)
+        return next((t for t in both if t.key != task.key and t.key in self._running), None)
 
     def last(self, task: Task) -> int:
         """Return the number of the last attempt at the task's shard."""
@@ -77,12 +77,12 @@ class Attempts:
 
     def counts(self, attempt: Key) -> bool:
         """Whether the progress counts an attempt: of two attempts at a shard, only the first."""
-        task = self._tasks.get(attempt)
+        task, _ = self._running.get(attempt, (None, 0.0))
         return task is not None and not (task.begin == "beside" and self.other(task))
 
     def shards(self) -> list[int]:
         """Return the numbers of the running shards, rising."""
-        return sorted({number for number, _ in self._tasks})
+        return sorted({number for number, _ in self._running})
 
     def slow(self, patience: Patience) -> list[tuple[Task, float]]:
         """Return (attempt, seconds) of attempts that have lasted far longer than their peers, longest first.
@@ -91,12 +91,12 @@ class Attempts:
         """
         now = time.monotonic()
         # A shard in `_both` had its second attempt in this run, which may have ended; there is no third.
-        found = [
-            (task, now - self._began[key])
-            for key, task in self._tasks.items()
+        slow = [
+            (task, now - began)
+            for task, began in self._running.values()
             if not (task.probe or task.shard.number in self._both)
+            and now - began > patience.of(peers(task))
         ]
-        slow = [(t, s) for t, s in found if s > patience.of(peers(t))]
         return sorted(slow, key=lambda pair: -pair[1])
 
 
@@ -108,7 +108,6 @@ class Driver:
         self.attempts = Attempts()
         self.many = executor if isinstance(executor, ManyWorkers) else None
         self.idle_since = time.monotonic()
-        self.has_advanced = False
         self.reached = self.before = (0, ledger.progress.items_done + ledger.progress.work)
         """Items that have ended, and work in items, over all shards, as last shown; and the least that is shown, what
         the run before left."""
@@ -164,27 +163,23 @@ class Driver:
         )  # fmt: skip
         events.note(begun)
         events.flush()  # now: a driver that is killed writes nothing later
-        lost = None
+        lost, left = None, dict[str, Any]()
         try:
             yield
         except ExecutorLost as error:
             lost = str(error)
             raise
         finally:
+            if self.stop.reason is not None:  # what is left in checkpoints
+                (items, work), done = self.reached, progress.items_done
+                left = {"ended": max(0, items - done), "work": round(max(0.0, work - done), 3)}
             ended = Event(
                 kind="end", done=progress.shards_done, failed=len(progress.failed),
                 stopped=self.stop.reason or lost, lost=self.attempts.shards(), host=host, pid=pid,
-                **self._unfinished(),
+                **left,
             )  # fmt: skip
             events.note(ended)
             events.close()
-
-    def _unfinished(self) -> dict[str, Any]:
-        """Return what a run that was stopped leaves in checkpoints: the fields `ended` and `work` of its event."""
-        if self.stop.reason is None:
-            return {}
-        (items, work), done = self.reached, self.ledger.progress.items_done
-        return {"ended": max(0, items - done), "work": round(max(0.0, work - done), 3)}
 
     # --- called by the executor at each tick -----------------------------------------------------------
 
@@ -201,10 +196,9 @@ class Driver:
     def _end_hung(self, heartbeats: Mapping[Key, Heartbeat], many: ManyWorkers) -> None:
         limits = self.ledger.limits
         for attempt, (progress, silent_s) in heartbeats.items():
-            group = self.ledger.shards[attempt[0]].group
             # Of an attempt that has not answered yet nobody knows; it begins by loading.
             advancing = progress is not None and progress.advancing
-            limit = limits.of(group) if advancing else limits.of_rest(group)
+            limit = limits.of(self.ledger.shards[attempt[0]].group, advancing)
             if silent_s > limit:
                 # The worker may still commit until it is dead: harmless, as its successor writes the same objects again.
                 what = "no advance has ended" if advancing else "loading or writing has not ended"
@@ -235,8 +229,11 @@ class Driver:
     def _show(self, heartbeats: Mapping[Key, Heartbeat]) -> None:
         """Report the progress to the listener."""
         progress = self.ledger.progress
-        counted = [beat.progress for key, beat in heartbeats.items() if self.attempts.counts(key)]
-        running = [now for now in counted if now is not None]
+        running = [
+            beat.progress
+            for key, beat in heartbeats.items()
+            if beat.progress is not None and self.attempts.counts(key)
+        ]
         ended, work_before = self.ledger.searches.progress
         # A shard reports nothing until it has read its checkpoint, nor after a stop, once it has left one.
         items, work = self.before if self.stop.reason is None else self.reached
@@ -245,10 +242,10 @@ class Driver:
         progress.look([now.value for now in running if now.value])
         progress.advances = tuple(now.advances for now in running)
         progress.most_advances = max((now.most for now in running), default=0)
-        self.has_advanced |= any(now.advances and not now.waiting for now in running)
-        self.has_advanced |= progress.items_done > progress.items_before
+        has_advanced = any(now.advances and not now.waiting for now in running)
+        has_advanced |= progress.items_done > progress.items_before
         done = sum(now.work for now in running) + work_before
-        progress.move(max(done, work - progress.items_done), self.has_advanced)
+        progress.move(max(done, work - progress.items_done), has_advanced)
         # Advances that end after a stop are in the checkpoints, too.
         seen = progress.items_done + progress.running_items
         self.reached = seen, progress.items_done + progress.work
@@ -262,9 +259,10 @@ class Driver:
         waiting = [now.waiting for now in running if now.waiting]
         if "tuning" in waiting:
             return "tuning"
-        if self.has_advanced or self.ledger.progress.trouble:
+        progress = self.ledger.progress
+        if progress.moving_since is not None or progress.trouble:
             return ""
-        return waiting[0] if waiting else "" if self.stop.reason is not None else STARTING
+        return waiting[0] if waiting else "" if progress.stopping else STARTING
 
     def _idle(self) -> str | None:
         """Return a message if shards wait and no worker has been ready for `IDLE_S` seconds; None otherwise."""
@@ -273,9 +271,8 @@ class Driver:
         idle_s = time.monotonic() - self.idle_since
         if idle_s < IDLE_S:
             return None
-        return (
-            f"no worker is ready since {idle_s:.0f} s ({self.executor.name}'s own logs may say why)"
-        )
+        logs = f"{self.executor.name}'s own logs may say why"
+        return f"no worker is ready since {idle_s:.0f} s ({logs})"
 
     # --- once a turn of the loop ------------------------------------------------------------------------
 
@@ -303,7 +300,7 @@ class Driver:
             if report.told:
                 self.ledger.tell(task, *report.told)
             elif report.marker:
-                self.ledger.commit(report.shard, report.attempt, report.marker)
+                self.ledger.commit(report.marker)
             if other and self.many:
                 self._drop(other, self.many)
         else:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from jobs.errors import count
 from jobs.run.limits import Patience, Pause, TimeLimits, storage_trouble
 from jobs.run.progress import progress_of
-from jobs.run.retry import Failures, GroupBreaker
+from jobs.run.retry import Failures
 from jobs.run.search import Searches
 from jobs.run.task import Report, Task, error_text
 from jobs.search import Told
@@ -28,15 +28,13 @@ class Queue:
     """Tasks that wait to be handed out, each no earlier than its time."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, int, Task]] = []
-        self._pushed = 0
+        self._heap: list[tuple[float, int, Task]] = []
+        """(time, number of the shard, task): a shard waits once at most, so no two tasks are compared."""
 
     def push(self, task: Task, wait_s: float = 0.0) -> None:
         """Add a task, which `pop` returns no earlier than `wait_s` seconds from now."""
-        # Ties go to the lowest shard, then to the first pushed: a heap never compares two tasks.
-        self._pushed += 1
         at = time.monotonic() + wait_s if wait_s else 0.0
-        heapq.heappush(self._heap, (at, task.shard.number, self._pushed, task))
+        heapq.heappush(self._heap, (at, task.shard.number, task))
 
     def pop(self) -> Task | None:
         """Return a task whose time has come, or None."""
@@ -71,15 +69,12 @@ class Ledger:
         self.done = {marker.shard.number for marker in markers}
         """The numbers of the committed shards."""
         self.progress = progress_of(store, markers, failures.failed)
-        self._last_errors: dict[int, str] = {}
-        """Shard -> the last error of an attempt at all of it, or of a part of it outside of its items."""
         self._loose = 0
-        """Shards committed since markers were last moved into a segment."""
+        """Markers and failing items since records were last moved into a segment."""
         self.events, self.storage = Events(store), Pause()
         self.searches = Searches(store, failures, self.done, self.progress, self.events)
         run = store.job.spec.run
         self.limits, self.patience = TimeLimits(run.time_limit_s), Patience(run.straggler_factor)
-        self._breaker = GroupBreaker()
         for marker in markers:
             self._learn(marker, len(marker.without))
 
@@ -113,17 +108,17 @@ class Ledger:
 
     # --- one report ------------------------------------------------------------------------------------
 
-    def commit(self, number: int, attempt: int, marker: Marker) -> None:
+    def commit(self, marker: Marker) -> None:
         """Record a committed shard."""
-        shard = self.shards[number]
+        shard = marker.shard
         # A commit wrote to the storage, so the storage works again.
         self.storage.end()
-        self.done.add(number)
+        self.done.add(shard.number)
         self.progress.add(marker)
         self._learn(marker, len(self.failures.failing(shard)))
         self.searches.committed(shard)
         done = Event(
-            kind="done", shard=number, attempt=attempt, host=marker.host,
+            kind="done", shard=shard.number, attempt=marker.attempt, host=marker.host,
             pid=marker.pid, seconds=marker.seconds, n_failed=marker.n_failed,
         )  # fmt: skip
         self.events.note(done)
@@ -134,7 +129,7 @@ class Ledger:
     def tell(self, task: Task, told: Told, cost: Cost) -> None:
         """Record the end of a round of a search."""
         self.storage.end()
-        self._breaker.done(task.shard.group, len(told.rows))
+        self.failures.note_fine(task.shard.group, len(told.rows))
         self.limits.note(task.shard.group, cost.longest_s)
         self.patience.note(peers(task), cost.seconds)
         self.searches.tell(task, told, cost)
@@ -145,8 +140,6 @@ class Ledger:
             return
         if report.fault == "storage":
             self.storage.begin(storage_trouble(self.store.address, report.error))
-        if not task.probe or report.fault == "outside":
-            self._last_errors[report.shard] = report.error
         failure = Event(
             kind="stopped" if report.fault == "stopped" else "error",
             shard=report.shard, attempt=report.attempt, error=report.error,
@@ -161,11 +154,7 @@ class Ledger:
         if task.step and shard.group not in self.searches:
             return  # its search has ended meanwhile
         try:
-            if report.error is None:
-                verdict = self.failures.passed(task, shard)
-                self.storage.end()
-            else:
-                verdict = self.failures.decide(task, report, shard)
+            verdict = self.failures.decide(task, report, shard)
         except Exception as error:
             # Deciding reads the store first and changes nothing before it has, so it can be repeated.
             self.wait_for_storage(error)
@@ -174,10 +163,11 @@ class Ledger:
         if verdict.note:
             self.events.note(Event(kind="decision", shard=report.shard, text=verdict.note))
         # From here on nothing is repeated: a storage failure has returned above.
-        found = self.progress.blame(self.failures.failing(shard))
+        if report.error is None:
+            self.storage.end()
+        self._loose += self.progress.blame(self.failures.failing(shard))
         if verdict.task is None:
-            last = self._last_errors[report.shard]
-            text = f"{last} ({verdict.note})" if verdict.note else last
+            text = f"{verdict.error} ({verdict.note})" if verdict.note else verdict.error
             if task.step:
                 self.searches.end(shard.group, text)
             else:
@@ -186,9 +176,7 @@ class Ledger:
             again = report.error is not None and not task.probe and not verdict.task.probe
             self.progress.retried += again and report.fault != "stopped"
             self.queue.push(verdict.task, verdict.wait_s)
-        # Too many shards or items of a group fail and none was fine: the kernel or the data is at fault.
-        broken = verdict.task is None and self._breaker.given_up(shard.group)
-        if self._breaker.blamed(shard.group, found) or broken:
+        if self.failures.is_hopeless(shard.group):
             self.give_up_group(shard.group)
         self.compact(COMPACT_EVERY)
         self.events.flush()
@@ -203,14 +191,12 @@ class Ledger:
     # --- several shards at once -----------------------------------------------------------------------
 
     def compact(self, least: int = 1) -> None:
-        """Compact the new markers, and the new records of failing items, if there are at least `least` of them."""
-        with objects.may_fail():  # if it fails, they are compacted with the next ones
-            if self._loose >= least:
+        """Move new records into segments, if there are at least `least` of them."""
+        if self._loose >= least:
+            with objects.may_fail():  # if it fails, they are compacted with the next ones
                 self.store.committed.compact()
-                self._loose = 0
-            if self.failures.loose >= least:
                 self.store.failed.compact()
-                self.failures.loose = 0
+                self._loose = 0
 
     def give_up_group(self, group: int) -> None:
         """Give up the shards of a group that are not running."""
@@ -220,8 +206,9 @@ class Ledger:
         self.postponed = [pair for pair in self.postponed if pair[0].shard.group != group]
         given_up = {task.shard.number for task in waiting if task.shard.group == group}
         self.progress.give_up([self.shards[number] for number in given_up], text)
-        n = count(len(given_up), "shard")
-        self.events.note(Event(kind="decision", group=group, text=f"{n} {text}"))
+        if given_up:
+            n = count(len(given_up), "shard")
+            self.events.note(Event(kind="decision", group=group, text=f"{n} {text}"))
 
     def wait_for_storage(self, error: Exception) -> None:
         """Pause if the storage has failed; raise any other error."""
@@ -234,7 +221,7 @@ class Ledger:
         group = marker.shard.group
         self.limits.note(group, marker.longest_s)
         self.patience.note((group, None), marker.seconds)
-        self._breaker.done(group, marker.n_items - n_blamed)
+        self.failures.note_fine(group, marker.n_items - n_blamed)
 
 
 def peers(task: Task) -> tuple[int, int | None]:

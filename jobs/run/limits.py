@@ -1,5 +1,4 @@
-"""Three time limits: when an advance counts as hung, when a shard gets a second attempt, how long to wait for a failing
-storage."""
+"""Three time limits: when an advance hangs, when a shard gets a second attempt, how long a failing storage is waited for."""
 
 import shutil
 import statistics
@@ -44,25 +43,20 @@ class TimeLimits:
         if longest_s:  # of a shard in which nothing was computed it says nothing
             self._longest[group] = max(self._longest.get(group, 0.0), longest_s)
 
-    def of(self, group: int) -> float:
-        """Return the limit of a group in seconds."""
-        if self._fixed_s is not None:
-            return self._fixed_s
-        if group not in self._longest:
-            return float("inf")
-        return max(LEAST_LIMIT_S, LIMIT_FACTOR * self._longest[group])
-
-    def of_rest(self, group: int) -> float:
-        """Return the limit of what lies before, between and after the advances of a group, in seconds."""
-        return max(REST_LIMIT_S, self.of(group))
+    def of(self, group: int, advancing: bool = True) -> float:
+        """Return the limit of a group in seconds: of an advance, or of what lies before, between and after its advances."""
+        limit = self._fixed_s
+        if limit is None:
+            longest = self._longest.get(group, float("inf"))
+            limit = max(LEAST_LIMIT_S, LIMIT_FACTOR * longest)
+        return limit if advancing else max(REST_LIMIT_S, limit)
 
 
 class Patience:
-    """The time that a shard may run before a second attempt begins on another node.
+    """The time that a shard may run before a second attempt begins on another node: `factor` times the median of its peers.
 
-    factor: a multiple of the median of its peers, the committed shards of its group, or the rounds of its group's search
-    that are as long; 0: no second attempts. A second
-    attempt takes about one median, so it likely ends sooner than a shard that has taken `factor` of them already.
+    Its peers are the committed shards of its group, or the rounds of its search that are as long. A second attempt takes about
+    one median, so it likely ends sooner than a shard that has taken `factor` of them already. factor: 0: no second attempts.
     """
 
     def __init__(self, factor: float) -> None:
@@ -112,9 +106,9 @@ def storage_trouble(address: str, error: str) -> str:
     """Return a message: what failed, where, and how much room is left there."""
     text = f"{address}: the storage fails: {error.splitlines()[0]}"
     path = addresses.local_path(address)
-    if path is not None:
-        try:
-            text += f" ({shutil.disk_usage(path).free / 1e6:,.1f} MB free)"
-        except OSError as gone:
-            text += f" ({gone.strerror})"
-    return text
+    if path is None:
+        return text
+    try:
+        return f"{text} ({shutil.disk_usage(path).free / 1e6:,.1f} MB free)"
+    except OSError as gone:
+        return f"{text} ({gone.strerror})"

@@ -16,7 +16,7 @@ slot left, running out of memory counts as an exception. The store keeps two les
 """
 
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -26,7 +26,7 @@ import numpy as np
 from jobs import keys
 from jobs.errors import count
 from jobs.plan.layout import Shard
-from jobs.run.task import Begin, Fault, Report, Task, rows_of
+from jobs.run.task import Begin, Report, Step, Task, rows_of
 from jobs.spec.job import RunSettings
 from jobs.storage import objects
 from jobs.storage.checksums import checksummed, read_verified
@@ -36,44 +36,14 @@ from jobs.store.store import Store
 MAX_FOUND = 32
 """A shard in which this many items fail while the search still goes on is given up as a whole."""
 
-
 LEAST_CONFIRM = 2
 """Deaths of a worker before a row is blamed: the cause may lie in what the worker computed earlier."""
-
 
 FREE_NODE_DEATHS = 3
 """Lost nodes that a shard is not charged for; later ones count as failures of the shard, which may bring nodes down."""
 
-
-class GroupBreaker:
-    """Finds groups in which nothing can be computed: the kernel or the data is at fault, not an item.
-
-    Without it, every shard of a large sweep would be searched for the same mistake in a kernel.
-    """
-
-    # Shards given up, or items that fail, before a group without a single fine item is given up: a few may be bad by chance.
-    SHARDS, ITEMS = 3, 64
-
-    def __init__(self) -> None:
-        self._fine: set[int] = set()
-        self._shards: Counter[int] = Counter()
-        self._items: Counter[int] = Counter()
-
-    def done(self, group: int, n_fine: int) -> None:
-        """Note that `n_fine` items of a shard did not fail with an error."""
-        # One fine item is enough: then the kernel works, and failures are the items' own.
-        if n_fine:
-            self._fine.add(group)
-
-    def given_up(self, group: int) -> bool:
-        """Count a shard that was given up; return whether the rest of its group should be."""
-        self._shards[group] += 1
-        return group not in self._fine and self._shards[group] >= self.SHARDS
-
-    def blamed(self, group: int, n: int) -> bool:
-        """Count `n` more items that fail with an error; return whether the rest of the group should be given up."""
-        self._items[group] += n
-        return group not in self._fine and self._items[group] >= self.ITEMS
+HOPELESS_SHARDS, HOPELESS_ITEMS = 3, 64
+"""A group without a single fine item is hopeless after so many shards given up, or failing items: a few may be bad by chance."""
 
 
 class Verdict(NamedTuple):
@@ -84,6 +54,8 @@ class Verdict(NamedTuple):
     wait_s: float = 0.0
     note: str = ""
     """The reason, for the events."""
+    error: str = ""
+    """The last error of a shard that is given up."""
 
 
 class Bisection:
@@ -139,15 +111,16 @@ class Bisection:
 class ShardHistory:
     """The failures of one shard in this run."""
 
+    shard: Shard
     charged: int = 0
     """Failed attempts that count against `run.retries`."""
     lost_nodes: int = 0
-    last_fault: Fault = "error"
-    """Fault of the last charged attempt at all of it."""
+    died: bool = False
+    """Whether the last charged attempt at all of it ended with the death of its worker."""
+    error: str = ""
+    """Last error of an attempt at all of it, or of a probe outside of its items."""
     search: Bisection | None = None
     """The search for failing items, while it runs."""
-    searched: bool = False
-    """Whether the rows that are left have been searched."""
     ids: np.ndarray | None = None
     """(n,) the items of the shard; read before a row may be blamed."""
     widest: int = 1
@@ -160,7 +133,8 @@ class Failures:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._settings: RunSettings = store.job.spec.run
-        self._histories: defaultdict[int, ShardHistory] = defaultdict(ShardHistory)
+        self._histories: dict[int, ShardHistory] = {}
+        """Shard -> its failures."""
         self.slots = {
             keys.number_of(key): int(known["slots"])
             for key in objects.list_keys(store.objects, keys.SLOTS)
@@ -169,13 +143,15 @@ class Failures:
         """Group -> items that a device holds at a time, where memory allows fewer than planned."""
         self.failed = store.failed.items()
         """Shard -> its failing items."""
-        self.loose = 0
-        """Records of failing items written since the last compaction."""
+        self._fine: set[int] = set()
+        """Groups with an item that did not fail with an error."""
+        self._given_up, self._blamed = Counter[int](), Counter[int]()
+        """Group -> its shards that were given up, its items that were found to fail."""
 
-    def task(self, shard: Shard, attempt: int, begin: Begin) -> Task:
-        """Return an attempt at a whole shard, with the group's slots and without the rows known to fail."""
+    def task(self, shard: Shard, attempt: int, begin: Begin, step: Step | None = None) -> Task:
+        """Return an attempt at a shard or a part of it, with the group's slots and without the rows known to fail."""
         rows = tuple(sorted(entry.row for entry in self.failing(shard)))
-        return Task(shard, attempt, self.slots.get(shard.group), rows, begin=begin)
+        return Task(shard, attempt, self.slots.get(shard.group), rows, step=step, begin=begin)
 
     def failing(self, shard: Shard) -> list[FailedItem]:
         """Return the items known to fail between the start and the stop of a shard."""
@@ -183,152 +159,162 @@ class Failures:
         entries = [entry for k in homes for entry in self.failed.get(k, ())]
         return [entry for entry in entries if shard.start <= entry.row < shard.stop]
 
-    def passed(self, task: Task, shard: Shard) -> Verdict:
-        """Return the decision after a probe of `shard` that was computed: its rows are not at fault. Raises as `decide`."""
-        self._look_up(shard)
-        search = self._histories[shard.number].search
-        assert search is not None
-        search.tell(failed=False)
-        return self._probe(task, shard, search)
+    def note_fine(self, group: int, n: int) -> None:
+        """Note that `n` items of a group did not fail with an error. One is enough: then failures are the items' own."""
+        if n:
+            self._fine.add(group)
+
+    def is_hopeless(self, group: int) -> bool:
+        """Whether nothing of a group can be computed: the kernel or the data is at fault, not an item.
+
+        Otherwise every shard of a large sweep would be searched for the same mistake in a kernel.
+        """
+        shards, items = self._given_up[group], self._blamed[group]
+        return group not in self._fine and (shards >= HOPELESS_SHARDS or items >= HOPELESS_ITEMS)
 
     def decide(self, task: Task, report: Report, shard: Shard) -> Verdict:
-        """Return the decision about `shard` after an attempt that failed with this report.
+        """Return the decision about `shard` after an attempt that failed, or a probe that passed.
 
         Raises the errors of the storage; then it may be called again.
         """
         # The order of the questions is the order of the table at the top: from faults of others to faults of the items.
+        history = self._histories.setdefault(shard.number, ShardHistory(shard))
+        search, outside = history.search, report.fault == "outside"
         again = task._replace(attempt=task.attempt + 1, begin="resume")
+        # Before anything is counted: if the storage fails here, the same report is decided again, and must count once.
+        if search:
+            self._look_up(history)
+            if report.error is None:
+                search.tell(failed=False)
+                return self._probe(again, history, search)
+        if not task.probe or outside:
+            history.error = report.error or ""
         if report.fault == "input":
-            return Verdict(None)
+            return self._give_up(history)
         if report.fault in ("stopped", "storage"):
             return Verdict(again)
-        history = self._histories[shard.number]
-        rows = rows_of(task._replace(shard=shard)).tolist()
-        # Before anything is counted: if the storage fails here, the same report is decided again, and must count once.
-        if history.search or (len(rows) == 1 and report.fault != "outside"):
-            self._look_up(shard)
         if report.about.get("died") == "node":  # lost as a whole, which no shard can be blamed for
             history.lost_nodes += 1
             if history.lost_nodes <= FREE_NODE_DEATHS:
                 return Verdict(again)
-        if report.fault == "memory" and (narrower := self._narrowed(again, task.slots)):
+        if report.fault == "memory" and (narrower := self._narrowed(again)):
             return narrower
-        if history.search and report.fault != "outside":
-            if history.search.tell(failed=True):
-                self._blame(report, shard, history.search.found[-1])
-            return self._probe(task, shard, history.search)
-        # From here on the attempt is charged. The wait doubles, so that a cause that passes has the time to pass.
+        if search and not outside:
+            if search.tell(failed=True):
+                self._blame(report, history, search.found[-1])
+            return self._probe(again, history, search)
+        return self._charge(again, report, history)
+
+    def _charge(self, again: Task, report: Report, history: ShardHistory) -> Verdict:
+        """Count an attempt against `run.retries`; once they are used up, look for the items that fail. again: the next attempt."""
+        outside = report.fault == "outside"
+        rows = rows_of(again._replace(shard=history.shard)).tolist()
+        if len(rows) == 1 and not outside:
+            self._look_up(history)  # before anything is counted, as in `decide`
         if not history.search:
-            history.last_fault = report.fault
+            history.died = report.fault == "death"
         history.charged += 1
         if history.charged <= self._settings.retries:
+            # The wait doubles, so that a cause that passes has the time to pass.
             return Verdict(again, self._settings.backoff_s * 2 ** (history.charged - 1))
-        if report.fault == "outside" or history.searched or not rows:
-            return Verdict(None)
+        if outside or not rows:
+            return self._give_up(history)
         if len(rows) == 1:
             # With `retries: 0` a single death would blame the row.
-            if report.fault == "death" and history.charged < LEAST_CONFIRM:
+            if history.died and history.charged < LEAST_CONFIRM:
                 return Verdict(again)
-            self._blame(report, shard, rows[0])
+            self._blame(report, history, rows[0])
             # Nothing is left to compute; an attempt that goes on clears the checkpoints of those before it.
-            return Verdict(self._anew(task, shard, "resume"))
+            return Verdict(self.task(history.shard, again.attempt, "resume", again.step))
         # A probe that fails outside of the items has retries of its own.
-        history.searched, history.charged = True, 0
+        history.charged = 0
         confirm = max(LEAST_CONFIRM, self._settings.retries + 1)
-        history.search = search = Bisection(rows, confirm)
-        return self._probe(task, shard, search)._replace(note="looking for the items that fail")
+        history.search = Bisection(rows, confirm)
+        first = self._probe(again, history, history.search)
+        return first._replace(note="looking for the items that fail")
 
-    def _look_up(self, shard: Shard) -> None:
+    def _give_up(self, history: ShardHistory, note: str = "") -> Verdict:
+        self._given_up[history.shard.group] += 1
+        return Verdict(None, note=note, error=history.error)
+
+    def _look_up(self, history: ShardHistory) -> None:
         """Read from the store what blaming a row or halving the slots needs: if the storage fails, nothing is decided yet."""
-        history = self._histories[shard.number]
+        shard = history.shard
         if history.ids is None:
             history.ids = self._store.rows(shard.group, "item", shard.start, shard.stop)
-        history.widest = self._microbatch(shard.group)
+        # The microbatch decides the bits; more slots change none.
+        history.widest = self._store.job.plan.layouts[shard.group].microbatch or max(
+            (
+                int((read_verified(self._store.objects, key) or {}).get("microbatch", 1))
+                for key in objects.list_keys(self._store.objects, keys.LAYOUT)
+                if key.split("/")[-1].startswith(f"{shard.group}-")
+            ),
+            default=1,
+        )
 
-    # --- memory -----------------------------------------------------------------------------------
-
-    def _narrowed(self, again: Task, had: int | None, floor: int = 1) -> Verdict | None:
+    def _narrowed(self, again: Task, floor: int = 1) -> Verdict | None:
         """Halve the slots of the task's group, unless that was done since the last attempt was handed out.
 
-        had: the slots of that attempt; None: as planned. Returns the next attempt with the new slots; None if fewer than
-        `floor` slots would be left.
+        again: the next attempt, with the slots of the last one. None if fewer than `floor` slots would be left.
         """
         group = again.shard.group
         planned = self._store.job.plan.layouts[group].slots
         now = self.slots.get(group, planned)
         # Many shards of the group run out of memory together: the first report halves, the others only try again.
-        if (had or planned) > now:
+        if (again.slots or planned) > now:
             note = "the slots of its group have been halved meanwhile"
             return Verdict(again._replace(slots=now), note=note)
-        if now // 2 < floor:
+        fewer = now // 2
+        if fewer < floor:
             return None
-        self.slots[group] = now // 2
-        record = checksummed({"slots": now // 2, "planned": planned})
+        self.slots[group] = fewer
         # If the write fails, this run knows the number; only the next one has to find it again.
         with objects.may_fail():
+            record = checksummed({"slots": fewer, "planned": planned})
             objects.write(self._store.objects, keys.slots(group), record)
-        note = f"group {group}: {now // 2} slots in place of {now}"
-        return Verdict(again._replace(slots=now // 2), note=note)
+        note = f"group {group}: {fewer} slots in place of {now}"
+        return Verdict(again._replace(slots=fewer), note=note)
 
-    def _microbatch(self, group: int) -> int:
-        """Return the widest microbatch of the group's shards. The microbatch decides the bits; more slots change none."""
-        planned = self._store.job.plan.layouts[group].microbatch
-        chosen = [
-            int((read_verified(self._store.objects, key) or {}).get("microbatch", 1))
-            for key in objects.list_keys(self._store.objects, keys.LAYOUT)
-            if key.split("/")[-1].startswith(f"{group}-")
-        ]
-        return planned or max(chosen, default=1)
-
-    # --- items ------------------------------------------------------------------------------------
-
-    def _probe(self, task: Task, shard: Shard, search: Bisection) -> Verdict:
-        """Return the next probe; after the last one, the whole shard without the rows found."""
-        history = self._histories[shard.number]
+    def _probe(self, again: Task, history: ShardHistory, search: Bisection) -> Verdict:
+        """Return the next probe; after the last one, the whole shard without the rows found. again: has the attempt's number."""
+        shard = history.shard
         if search.probe is not None and len(search.found) < MAX_FOUND:
             part = shard._replace(start=search.probe[0], stop=search.probe[1])
-            return Verdict(self._anew(task, part, "fresh")._replace(probe=True))
+            probe = self.task(part, again.attempt, "fresh", again.step)
+            return Verdict(probe._replace(probe=True))
         history.search = None
-        whole = self._anew(task, shard, "resume")
         if search.probe is not None:
-            return Verdict(
-                None, note=f"{MAX_FOUND} of its items fail; the shard is at fault as a whole"
-            )
+            note = f"{MAX_FOUND} of its items fail; the shard is at fault as a whole"
+            return self._give_up(history, note)
+        whole = self.task(shard, again.attempt, "resume", again.step)
         if search.found:
             # Without these rows the shard has all its retries again.
-            history.searched, history.charged = False, 0
-            return Verdict(
-                whole, note=f"going on without {count(len(whole.without), 'item')} that failed"
-            )
+            history.charged = 0
+            failed = count(len(whole.without), "item")
+            return Verdict(whole, note=f"going on without {failed} that failed")
         # No part fails alone: the whole may take too much memory, which kills a worker without a message.
-        if history.last_fault == "death" and (
-            narrower := self._narrowed(whole, whole.slots, history.widest)
-        ):
-            # The next failure is searched at once.
-            history.searched, history.charged = False, self._settings.retries
+        if history.died and (narrower := self._narrowed(whole, history.widest)):
+            history.charged = self._settings.retries  # the next failure is searched at once
             return narrower
-        return Verdict(None)
+        return self._give_up(history)
 
-    def _anew(self, task: Task, shard: Shard, begin: Begin) -> Task:
-        """Return the next attempt after `task`, at all of a shard or a part of it."""
-        return self.task(shard, task.attempt + 1, begin)._replace(step=task.step)
-
-    def _blame(self, report: Report, shard: Shard, row: int) -> None:
+    def _blame(self, report: Report, history: ShardHistory, row: int) -> None:
         """Record that the item in a row fails by itself."""
-        ids = self._histories[shard.number].ids
-        assert ids is not None
+        shard = history.shard
+        assert history.ids is not None
         failed = FailedItem(
-            row=row, item=int(ids[row - shard.start]),
+            row=row, item=int(history.ids[row - shard.start]),
             error=str(report.error), trace=report.trace, fault=report.fault,
             attempt=report.attempt, time=time.time(), **report.about,
         )  # fmt: skip
+        self._blamed[shard.group] += 1
         # A round of a search has rows of several planned shards; the record belongs to the planned one.
-        (home,) = self._store.job.plan.overlapping(shard._replace(start=row, stop=row + 1))
+        plan = self._store.job.plan
+        (home,) = plan.overlapping(shard._replace(start=row, stop=row + 1))
+        planned = plan.shard(home)
+        assert planned is not None
         # In memory first, then in the store: this run leaves the item out even if the record cannot be written.
         entries = self.failed.setdefault(home, [])
         entries.append(failed)
-        planned = self._store.job.plan.shard(home)
-        assert planned is not None
         with objects.may_fail():  # as in `_narrowed`
             self._store.failed.add(planned, entries)
-            self.loose += 1
