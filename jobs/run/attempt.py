@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -14,7 +15,7 @@ from ctd.batch import Layout, Run, program, traced_columns
 from ctd.batch.round import RoundRun
 from ctd.batch.slots import Kept
 from ctd.batch.tune import fastest_microbatch
-from ctd.kernel import Kernel, Params, inputs_of, static_of, traced_type
+from ctd.kernel import Params, inputs_of, static_of, traced_type
 from ctd.late import jax
 from jobs import keys
 from jobs.errors import count
@@ -38,13 +39,8 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class Group:
-    """The kernel, fixed fields and data that all items of a group share.
+    """The fixed fields and data that all items of a group share."""
 
-    kernel: with the results that a search adds. science: without them, so that a search compiles the same program.
-    """
-
-    kernel: Kernel
-    science: Kernel
     params: Params
     shared: Any
     """The data that `Kernel.load` read."""
@@ -65,7 +61,7 @@ class Computed:
     values: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Result -> (rows, ...)."""
     rounds: int = 0
-    longest_s: float | None = None
+    longest_s: float = 0.0
     checkpoints: int | None = None
     resumed_at: int | None = None
     before_s: float = 0.0
@@ -144,8 +140,9 @@ class Attempt:
     ) -> None:
         self._store, self._group, self._task, self._states = states.store, group, task, states
         self._workers, self._stop, self._on_progress = workers, stop, on_progress
-        self._pulse = pulse
-        self._job = self._store.job
+        self._pulse, self._job = pulse, self._store.job
+        # Without the results that a search adds, so that it compiles the same program.
+        self._kernel = self._store.science
         self.rows = rows_of(task)
         self.computing = False
         """Whether the kernel's functions run: an exception is then the fault of the items."""
@@ -164,17 +161,14 @@ class Attempt:
         layout = self._layout(ids, traced)
         run: Run | RoundRun
         with self._pulse.advance():  # the first states may take as long as an advance
-            prog = program(group.science, group.static, layout)
+            prog = program(self._kernel, group.static, layout)
             if step is None:
                 run = Run(prog, group.shared, seed, ids, traced)
             else:
                 run = RoundRun(prog, group.shared, seed, ids, traced, step.round.length, kept)
         found = self._advance(run, ids, layout)
         if isinstance(run, RoundRun):
-            found = replace(found, run=run)
-            if step and step.added is not None:
-                with self._pulse.advance():
-                    found = replace(found, values=results(run, group.science, self._added()))
+            found = replace(found, run=run, values=self._last_results(run))
         else:
             found = replace(found, values=dict(run.results))
         self.computing = False
@@ -210,19 +204,25 @@ class Attempt:
             held[name] = start, values
         return values[self.rows - start]
 
-    def _added(self) -> dict[str, np.ndarray]:
-        """Return the results that the search adds for the rows that are computed."""
+    def _last_results(self, run: RoundRun) -> dict[str, np.ndarray]:
+        """Return the results of items that have ended, with what the search adds to them; none if they go on."""
         step, shard = self._task.step, self._task.shard
-        assert step is not None
-        assert step.added is not None
-        return {name: values[self.rows - shard.start] for name, values in step.added.items()}
+        if step is None or step.added is None:
+            return {}
+        added = {name: values[self.rows - shard.start] for name, values in step.added.items()}
+        with self._pulse.advance():
+            found = run.results
+        if self._kernel.outcomes:
+            left = added["search_dropped"] | ~run.done  # at a rung, or with their population
+            found["outcome"][left] = len(self._kernel.outcomes)  # see jobs.plan.search
+        return {**found, **added}
 
     def _advance(self, run: Run | RoundRun, ids: np.ndarray, layout: Layout) -> Computed:
         """Advance to the end, from where an earlier attempt stood; return how, without the results."""
         saved, resumed, before_s = self._resume(run, ids, layout)
         live = None
         if saved:
-            live = LiveCurves(self._store, self._task.shard, self.rows, self._group.kernel.curves)
+            live = LiveCurves(self._store, self._task.shard, self.rows, self._store.kernel.curves)
         most, whole = self._most(len(ids), layout)
 
         def now(waiting: str = "") -> ShardProgress:
@@ -260,34 +260,37 @@ class Attempt:
     def _resume(
         self, run: Run | RoundRun, ids: np.ndarray, layout: Layout
     ) -> tuple[Checkpoints | None, int | None, float]:
-        """Restore the run if the attempt may go on from an earlier one.
+        """Go on from the checkpoint of an earlier attempt, if there may be one.
 
-        Returns (its checkpoints, or None if it keeps none; advances already made, or None if it starts from the beginning;
-        the seconds that they took).
+        Returns (checkpoints, or None if this attempt keeps none; advances already made, or None if it starts from the
+        beginning; the seconds that they took).
         """
-        task, resumed = self._task, None
+        task = self._task
         if task.probe:
             return None, None, 0.0
         said = round_digest(task.step.round) if task.step else None
-        saved = Checkpoints(self._store, task.shard, ids, layout.microbatch, said)
+        saved, resumed = Checkpoints(self._store, task.shard, ids, layout.microbatch, said), None
         if task.begin != "fresh":
             self._on_progress(ShardProgress(waiting="reading the checkpoint"))
-        if task.begin != "fresh" and (before := saved.latest()):
-            run.restore(before)
-            resumed = run.rounds
+            if before := saved.latest():
+                run.restore(before)
+                resumed = run.rounds
         # Both attempts share one checkpoint folder, in which the first one goes on writing.
         return None if task.begin == "beside" else saved, resumed, saved.before_s
 
     def _most(self, n: int, layout: Layout) -> tuple[int, int]:
         """Return the most advances that the devices may make here, and for the whole of each item; 0 if the kernel does not
         say. Both are equal without a search, whose rounds are parts of an item's work."""
-        of_item, at_once = self._group.science.advances, layout.slots * layout.devices
-        most = whole = of_item(inputs_of(self._group.params)) if of_item else 0
+        most = whole = self._of_item()
         if step := self._task.step:
             most = min(most or step.round.length, step.round.length)
-        # -(-n // k) rounds up: the last items fill their slots only in part.
-        turns = -(-n // at_once)
+        # Rounded up: the last items fill their slots only in part.
+        turns = math.ceil(n / (layout.slots * layout.devices))
         return most * turns, whole * turns
+
+    def _of_item(self) -> int:
+        """Return the most advances of an item; 0 if the kernel does not say."""
+        return self._kernel.advances(inputs_of(self._group.params)) if self._kernel.advances else 0
 
     # --- how the items lie on the devices -------------------------------------------------------------
 
@@ -323,25 +326,16 @@ class Attempt:
             self._pulse.beat(advancing=True)
             self._on_progress(ShardProgress(waiting="tuning"))
             some = jax.tree.map(lambda leaf: leaf[:n], traced)
-            of_layout = program(group.science, group.static, layout)
+            of_layout = program(self._kernel, group.static, layout)
             return Run(of_layout, group.shared, self._job.spec.seed, ids[:n], some)
 
         # The item advances that one worker makes in the group bound what measuring may cost.
-        of_item = group.science.advances
-        each = of_item(inputs_of(group.params)) if of_item else MANY
-        advances = each * plan.group_sizes[number] / min(self._workers, plan.counts[number])
+        advances = (
+            (self._of_item() or MANY)
+            * plan.group_sizes[number]
+            / min(self._workers, plan.counts[number])
+        )
         with self._pulse.advance():
-            found = fastest_microbatch(group.science, start, len(ids), slots, devices, advances)
+            found = fastest_microbatch(self._kernel, start, len(ids), slots, devices, advances)
         self._on_progress(ShardProgress(waiting=COMPILING))
         return found
-
-
-def results(
-    run: RoundRun, kernel: Kernel, added: Mapping[str, np.ndarray]
-) -> dict[str, np.ndarray]:
-    """Return the results of items that have ended. added: what the search stores beside those of the kernel."""
-    found = run.results
-    if kernel.outcomes:
-        left = added["search_dropped"] | ~run.done  # at a rung, or with their population
-        found["outcome"][left] = len(kernel.outcomes)  # see jobs.plan.search
-    return {**found, **added}

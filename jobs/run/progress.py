@@ -138,29 +138,19 @@ class Progress:
     def lines(self) -> list[str]:
         """Return outcomes, advances, metric, rate and time left in one line, and each trouble in a further one."""
         # Threads that draw and that renew the lease call this while the driver writes: each field is read once.
-        outcomes, advances, value, rate = (
-            list(self.outcomes.items()),
-            self.advances,
-            self.value,
-            self.rate,
-        )
-        parts, made = [f"{n:,} {name}" for name, n in outcomes if n], ""
-        # Items of a single advance are counted already.
-        if advances and max(advances) > (self.most_advances <= 1):
-            few, many = min(advances), max(advances)
-            of = f"/{self.most_advances}" if self.most_advances >= many else ""
-            made = (f"advance {many}" if few == many else f"advances {few}-{many}") + of
+        outcomes, rate, left_s = list(self.outcomes.items()), self.rate, self.left_s
+        stage, best, value, made = self.stage, self.best, self.value, self._made(self.advances)
         # The last look came before the last advances: of a whole store it would say too little.
-        is_whole = self.shards_done >= self.n_shards
-        stage, best = ("", "") if is_whole else (self.stage, self.best)
+        if self.shards_done >= self.n_shards:
+            stage, best, value = "", "", None
+        parts = [f"{n:,} {name}" for name, n in outcomes if n]
         # The advances of a round are those of its lap.
-        parts += filter(None, [f"{stage} ({made})" if stage and made else stage or made, best])
-        if value and not best and not is_whole:
+        parts += [f"{stage} ({made})" if stage and made else stage or made, best]
+        if value and not best:
             median = "median " * (self.n_items > 1)
             parts.append(f"{median}{value.name} {value.now:.4g}, best {value.best:.4g}")
         if self.waiting:
             parts.append(f"{self.waiting}, {time.monotonic() - self.waiting_since:.0f} s")
-        left_s = self.left_s
         if rate and rate >= 1:
             parts.append(f"{rate:,.3g} items/s")
         elif rate and not left_s:
@@ -169,17 +159,21 @@ class Progress:
             parts.append(f"{duration(round(left_s))} left")
         if self.retried:
             parts.append(f"{self.retried} retried")
-        return [", ".join(parts), *self._troubles()]
+        troubles = [
+            f"{count(len(self.failed_items), 'item')} failed with an error"
+            * bool(self.failed_items),
+            f"waiting: {self.trouble}" if self.trouble else "",
+            f"{count(len(self.failed), 'shard')} failed" * bool(self.failed),
+        ]
+        return [", ".join(filter(None, parts)), *filter(None, troubles)]
 
-    def _troubles(self) -> list[str]:
-        found = []
-        if self.failed_items:
-            found.append(f"{count(len(self.failed_items), 'item')} failed with an error")
-        if self.trouble:
-            found.append(f"waiting: {self.trouble}")
-        if self.failed:
-            found.append(f"{count(len(self.failed), 'shard')} failed")
-        return found
+    def _made(self, advances: Sequence[int]) -> str:
+        """Return the advances of the running shards as text; items of a single advance are counted already."""
+        if not advances or max(advances) <= (self.most_advances <= 1):
+            return ""
+        few, many = min(advances), max(advances)
+        of = f"/{self.most_advances}" if self.most_advances >= many else ""
+        return (f"advance {many}" if few == many else f"advances {few}-{many}") + of
 
     def to_json(self) -> dict[str, Any]:
         """Return what the lease tells other processes: work, rate and the line of text."""

@@ -10,7 +10,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -57,19 +56,6 @@ from jobs.store.store import Store, shared_fields
 from jobs.store.writer import ShardWriter
 
 
-@dataclass(frozen=True)
-class Began:
-    """The beginning of an attempt: wall time for display, monotonic time for durations."""
-
-    at: float = field(default_factory=time.time)
-    """Seconds since 1970."""
-    clock: float = field(default_factory=time.monotonic)
-
-    def seconds(self) -> float:
-        """Seconds since then."""
-        return time.monotonic() - self.clock
-
-
 class Worker:
     """Computes shards of one store in this process; it caches the data of a group and the compiled programs.
 
@@ -111,8 +97,8 @@ class Worker:
                 return Report(*work.key)
             if self._stop.is_set():
                 raise Stopped("stopped before it began")
-            found, began = None, Began()
-            if len(rows_of(work)):
+            began, found = time.monotonic(), None
+            if len(rows_of(work)):  # else every item fails by itself
                 on_progress(ShardProgress(waiting="reading the data"))
                 group = self._group(work.shard.group)
                 attempt = Attempt(
@@ -146,22 +132,20 @@ class Worker:
                 del self._groups[other]
             params = self.kernel.Params.model_validate(shared_fields(self.store, index))
             shared = load_group(self.kernel, params, self.job.base)
-            self._groups[index] = Group(self.kernel, self.store.science, params, shared)
+            self._groups[index] = Group(params, shared)
         return self._groups[index]
 
-    def _keep(self, task: Task, began: Began, found: Computed | None) -> tuple[Told, Cost]:
-        """Write the end of a round; return its report and its cost. found: None if all of its items fail by themselves."""
-        step, search, none = task.step, self.job.spec.search, np.zeros(0)
+    def _keep(self, task: Task, began: float, found: Computed | None) -> tuple[Told, Cost]:
+        """Write the end of a round; return its report and its cost. found: None if no row is computed."""
+        step, search, cost = task.step, self.job.spec.search, _cost(began, found)
         assert step is not None
         assert search is not None
-        # No item has a state, so nothing is written. If the driver dies before it notes the report, the next one hands the round out again.
         if found is None:
-            rows = tuple(step.round.rows.tolist())
-            report = Told(none.astype(int), none, none.astype(int), none > 0, none > 0, rows)
-            return report, Cost(started=began.at)
+            # No item has a state to write. If the driver dies before it notes the report, the next one hands the round out again.
+            rows, none = tuple(step.round.rows.tolist()), np.zeros(0)
+            return Told(none.astype(int), none, none.astype(int), none > 0, none > 0, rows), cost
         assert found.run is not None
         report = told(found.run, self.store.science, search, rows_of(task), step)
-        cost = Cost(found.before_s + began.seconds(), began.at, found.longest_s or 0, found.rounds)
         # The states first, then the checkpoint goes: a kill in between leaves a checkpoint too many, never neither.
         self._states.keep(task, found.run, report, cost)
         self._tidy(task, found.checkpoints or 0, cost.seconds)
@@ -176,10 +160,10 @@ class Worker:
         if self.kernel.curves and (again or seconds >= EVERY_S / 2):
             clear_live(self.store, task.shard)
 
-    def _commit(self, task: Task, began: Began, found: Computed | None) -> Marker:
+    def _commit(self, task: Task, began: float, found: Computed | None) -> Marker:
         """Write the results, then the marker; return it without its checksums. found: None if no row is computed."""
-        rows = rows_of(task)
-        if found is None:  # every item fails by itself: commit the fill values
+        rows, cost = rows_of(task), _cost(began, found)
+        if found is None:  # the fill values are committed
             planned = self.job.plan.layouts[task.shard.group]
             found = Computed(Layout(planned.slots, planned.microbatch, jax.local_device_count()))
         before = task.step.before if task.step else Cost()
@@ -189,12 +173,12 @@ class Worker:
             shard=task.shard, attempt=task.attempt, without=task.without, unused=_unused(task),
             outcomes=outcome_counts(self.kernel, values), nan=nan_counts(values) or None,
             n_failed=int((values["status"] == FAILED).sum()) + len(task.without),
-            layout=found.layout, rounds=found.rounds + before.rounds, narrowed_to=task.slots,
-            longest_s=max(found.longest_s or 0.0, before.longest_s) or None,
+            layout=found.layout, rounds=cost.rounds + before.rounds, narrowed_to=task.slots,
+            longest_s=max(cost.longest_s, before.longest_s) or None,
             checkpoints=found.checkpoints, resumed_at=found.resumed_at,
             advances=None if ages is None else int(ages.sum()), source=self._source,
-            started=min(began.at, before.started), end=began.at + (seconds := began.seconds()),
-            seconds=before.seconds + found.before_s + seconds, idle_gpus=idle_gpus() or None, **host(),
+            started=min(cost.started, before.started), end=time.time(),
+            seconds=cost.seconds + before.seconds, idle_gpus=idle_gpus() or None, **host(),
         )  # fmt: skip
         # Checkpoints and curves go after the marker: a kill before it needs them, and after it they harm nothing.
         self._writer.write(marker, values, rows)
@@ -208,6 +192,16 @@ class Worker:
         if n and "search_dropped" in values:
             status[values["search_dropped"]] = DROPPED
         return status
+
+
+def _cost(began: float, found: Computed | None) -> Cost:
+    """Return what an attempt that began at this time.monotonic has cost so far, with those before it up to its checkpoint."""
+    # The clock tells when, for display; no correction of it may change a duration.
+    seconds = time.monotonic() - began
+    started = time.time() - seconds
+    if found is None:
+        return Cost(seconds, started)
+    return Cost(found.before_s + seconds, started, found.longest_s, found.rounds)
 
 
 def told(run: RoundRun, kernel: Kernel, search: Search, rows: np.ndarray, step: Step) -> Told:
