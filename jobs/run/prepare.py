@@ -206,26 +206,25 @@ def reopen(spec: JobSpec, address: str, kernel: Kernel | None = None, where: str
     differences, if the store holds another job, or before that if the fields of `spec` are not valid.
     """
     store = Store.open(address)
-    kernel = kernel or store.kernel
-    if not _same(store.job.spec, spec, kernel):
-        checked_items(spec, kernel, where)  # a typo is no other job
-        alike = _alike(store.job.spec, spec, kernel)
-        if alike and spec.search is not None and spec.search.size is None:
-            hint = "give another path as --store (store= in Python): a search compares all its items, and with others it is another search"
-        elif has_grown(store.job.spec, spec, kernel):
-            hint = f"`--store NEW --fork {address}` keeps its items"
-        elif alike:
-            hint = (
-                "give another path as --store (store= in Python). To add items, leave the old sweep as it is and begin a list "
-                "with it, `sweep: [{...}, {...}]`, or raise the `samples` of a sweep without grid and zip; then "
-                f"`--store NEW --fork {address}` keeps what is done"
-            )
-        else:
-            searches = spec.search is not None and spec.search != store.job.spec.search
-            anew = ", where the search begins anew" if searches else ""
-            hint = f"give another path as --store (store= in Python){anew}"
-        raise JobError(f"{address}: holds another job; {hint}\n{difference(store.job.spec, spec)}")
-    return store
+    kernel, old = kernel or store.kernel, store.job.spec
+    if _same(old, spec, kernel):
+        return store
+    checked_items(spec, kernel, where)  # a typo is no other job
+    hint = "give another path as --store (store= in Python)"
+    forked = f"`--store NEW --fork {address}` keeps"
+    if not _alike(old, spec, kernel):
+        if spec.search is not None and spec.search != old.search:
+            hint += ", where the search begins anew"
+    elif spec.search is not None and spec.search.size is None:
+        hint += ": a search compares all its items, and with others it is another search"
+    elif has_grown(old, spec, kernel):
+        hint = f"{forked} its items"
+    else:
+        hint += (
+            ". To add items, leave the old sweep as it is and begin a list with it, `sweep: [{...}, {...}]`, "
+            f"or raise the `samples` of a sweep without grid and zip; then {forked} what is done"
+        )
+    raise JobError(f"{address}: holds another job; {hint}\n{difference(old, spec)}")
 
 
 # --- do two specs describe one job? ---------------------------------------------------------------
@@ -271,19 +270,15 @@ def has_grown(old: JobSpec, new: JobSpec, kernel: Kernel) -> bool:
 def _alike(a: JobSpec, b: JobSpec, kernel: Kernel) -> bool:
     """Whether two jobs differ in their sweeps alone.
 
-    Validating fields imports the modules that they name, and one of the jobs may be a stranger's.
-    """
-    named = modules_of(a.kernel, a.params) == modules_of(b.kernel, b.params)
-    return named and _bare(a, kernel) == _bare(b, kernel)
-
-
-def _bare(spec: JobSpec, kernel: Kernel) -> dict[str, Any]:
-    """Return the part of a spec, beside its sweep, that decides the results, in one notation.
-
     `task: decision` equals `task: {name: decision}`, and a field that is given its default equals one left out.
     """
-    found = {**spec.science(), "params": _normal(spec.params, kernel)}
-    return {name: value for name, value in found.items() if name != "sweep"}
+    # Validating fields imports the modules that they name, and one of the jobs may be a stranger's.
+    if modules_of(a.kernel, a.params) != modules_of(b.kernel, b.params):
+        return False
+    first, second = (
+        {**spec.science(), "sweep": None, "params": _normal(spec.params, kernel)} for spec in (a, b)
+    )
+    return first == second
 
 
 def difference(old: JobSpec, new: JobSpec) -> str:

@@ -79,7 +79,7 @@ def run_shards(
     refuse_changed(store)
     # Nothing to do needs no lease, and so no right to write.
     if len(store.committed.numbers()) == store.job.plan.n_shards:
-        return _without_a_run(store)
+        return progress_of(store, store.committed.markers(), store.failed.items())
     if store.job.provenance.get("merged"):
         raise JobError(
             f"{store.address}: was merged, and the random numbers of its items are those of the stores that it came from, "
@@ -126,10 +126,6 @@ def run_parts(
         failed_items={k: text for one in done for k, text in one.failed_items.items()},
         stopped=stopped,
     )
-
-
-def _without_a_run(store: Store) -> Progress:
-    return progress_of(store, store.committed.markers(), store.failed.items())
 
 
 def open_ledger(store: Store, part: Part | None = None) -> Ledger:
