@@ -115,17 +115,16 @@ def run_parts(
             done.append(run_shards(store, executor, listener, stop, part))
             if done[-1].stopped:
                 break
-    stopped = done[-1].stopped if done else None
+    failed = {number: text for one in done for number, text in one.failed.items()}
+    items = {item: text for one in done for item, text in one.failed_items.items()}
     # A stop may have come because of a storage that fails: nothing more is asked of it.
-    markers = [] if stopped else store.committed.markers()
-    there = {marker.shard.number for marker in markers}
-    return replace(
-        done[-1] if stopped else progress_of(store, markers, store.failed.items()),
-        # Without those that others have committed since.
-        failed={k: text for one in done for k, text in one.failed.items() if k not in there},
-        failed_items={k: text for one in done for k, text in one.failed_items.items()},
-        stopped=stopped,
-    )
+    if done and done[-1].stopped:
+        return replace(done[-1], failed=failed, failed_items=items)
+    markers = store.committed.markers()
+    for marker in markers:  # another driver may have committed them since
+        failed.pop(marker.shard.number, None)
+    whole = progress_of(store, markers, store.failed.items())
+    return replace(whole, failed=failed, failed_items=items)
 
 
 def open_ledger(store: Store, part: Part | None = None) -> Ledger:
@@ -150,11 +149,11 @@ def open_ledger(store: Store, part: Part | None = None) -> Ledger:
 
 def _work_left(store: Store) -> float:
     """Return the work, in items, that the last run left in checkpoints; 0 if its driver was killed, or the log cannot be read."""
-    events: list[Event] = []
     with objects.may_fail():
-        events = read_events(store)
-    last = next((e for e in reversed(events) if e.kind in ("run", "end")), None)
-    return (last and last.work) or 0.0
+        for event in reversed(read_events(store)):
+            if event.kind in ("run", "end"):
+                return event.work or 0.0
+    return 0.0
 
 
 # --- parts ----------------------------------------------------------------------------------------
@@ -206,12 +205,9 @@ def _beside(
 
 
 def open_shards(store: Store, done: Set[int], part: Part | None) -> set[int]:
-    """Return the shards of a part (None: of the store) that are not committed.
-
-    done: the committed shards.
-    """
-    by_group, plan = store.job.spec.search is not None, store.job.plan
-    turn = lambda shard: shard.group // plan.ways if by_group else shard.number
+    """Return the shards of a part (None: of the store) that are not among the committed ones, `done`."""
+    searched, plan = store.job.spec.search is not None, store.job.plan
+    turn = lambda shard: shard.group // plan.ways if searched else shard.number
     return {
         shard.number
         for shard in plan.shards()
@@ -245,9 +241,8 @@ def reconsider(store: Store, failed: bool = False, changes: bool = False) -> Non
         elif edited := accept_changes(store):
             events.note(Event(kind="decision", text=f"changes accepted: {', '.join(edited)}"))
         if failed and (n := _forget_failed(store)):
-            events.note(
-                Event(kind="decision", text=f"computed again: {count(n, 'item')} that failed")
-            )
+            text = f"computed again: {count(n, 'item')} that failed"
+            events.note(Event(kind="decision", text=text))
         events.close()
 
 
@@ -256,9 +251,8 @@ def _forget_failed(store: Store) -> int:
 
     The caller must hold the store's lease.
     """
-    rows = {
-        marker.shard: {*marker.without} for marker in store.committed.markers() if marker.without
-    }
+    markers = store.committed.markers()
+    rows = {marker.shard: {*marker.without} for marker in markers if marker.without}
     for record in store.failed.latest().values():
         rows.setdefault(record.shard, set()).update(item.row for item in record.items)
     # In a search out of step the driver has the failed items tried again: GroupSearch.open.

@@ -2,14 +2,14 @@
 
 A store keeps their checksums, and those of its input files. If a module was edited or a file replaced since, a run is refused.
 
-Import statements are followed, without executing any, from the kernel's module, from the modules that a field
-names as a dotted path (a task, a map), and from ctd.batch. They are followed into the kernel's own package,
-ctd, and the folders of the job and the kernel; the rest counts as versions, not source.
+Nothing is executed: import statements are read, from the kernel's module, the modules that a field names as a dotted
+path (a task, a map), and ctd.batch, into the kernel's own package, ctd, and the folders of the job and the kernel. The
+rest counts as versions, not source.
 """
 
 import hashlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
@@ -48,15 +48,12 @@ def sources_of(spec: JobSpec, base: str, kernel: Kernel | None = None) -> dict[s
     folders = _import_folder(root)
     with suppress(OSError):  # "." of a Ray job whose folder Ray has replaced
         folders.add(Path(base).resolve())
-    kinds = field_kinds(kernel.Params)
-    named = [name for name, kind in kinds.items() if kind in (Kind.STATIC, Kind.DATA)]
-    waiting = [root, "ctd.batch", *_named(spec, set(named))]
+    waiting = [root, "ctd.batch", *_named(spec, kernel)]
     # What is cut out of a notebook lies in the store: what it imports of the user's lies wherever they have it.
     typed = any(name.startswith(keys.TYPED) for name in waiting)
-    here = lambda top: (
-        folders & _import_folder(top)
-        or (typed and top not in {*sys.stdlib_module_names, *OURS} and _import_folder(top))
-    )
+    others = {*sys.stdlib_module_names, *OURS}
+    anywhere = lambda top: typed and top not in others and _import_folder(top)
+    here = lambda top: folders & _import_folder(top) or anywhere(top)
     own = cache(lambda top: top in packages or bool(here(top)))
     found: dict[str, str] = {}
     seen: set[str] = set()
@@ -80,11 +77,8 @@ def combined(sources: Mapping[str, str]) -> str:
 
 
 def changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Return the modules that were edited: those on both sides whose checksums differ.
-
-    A module that only one side has lies elsewhere on the other side, installed or not. A new import shows up in the module
-    that imports it.
-    """
+    """Return the modules on both sides whose checksums differ."""
+    # One that a single side has is installed on the other, or lies elsewhere. A new import shows in the module that imports it.
     return sorted(name for name in before.keys() & now.keys() if before[name] != now[name])
 
 
@@ -107,10 +101,7 @@ def refuse_changed(store: Store) -> None:
 
 
 def source_here(store: Store, host: str) -> str:
-    """Return the digest of the source with which a worker is about to compute.
-
-    host: the worker's host, for the error. Raises SourceDiffers if its source is not the store's.
-    """
+    """Return the digest of the source with which a worker on `host` computes; raise SourceDiffers if it is not the store's."""
     job = store.job
     here = sources_of(job.spec, job.base, store.science)
     if other := changed(job.sources, here):
@@ -163,19 +154,16 @@ def _refuse_stale(module: str, path: Path, sha256: str) -> None:
         )
 
 
-def _named(spec: JobSpec, fields: set[str]) -> Iterator[str]:
-    """Yield the modules that fields name as `module.attribute`, in params and in sweeps."""
-    content = spec.model_dump(mode="json")
-    blocks = [content["params"]]
-    for sweep in content["sweep"] if isinstance(content["sweep"], list) else [content["sweep"]]:
-        blocks += [sweep["grid"], sweep["zip"], sweep["random"]]
-    named = [
-        value
-        for block in blocks
-        for name, value in block.items()
-        if name.partition(".")[0] in fields
-    ]
-    yield from sorted(set(modules_in(named)))
+def _named(spec: JobSpec, kernel: Kernel) -> set[str]:
+    """Return the modules that params and sweeps name as `module.attribute`, but for those of fields that are files."""
+    kinds = field_kinds(kernel.Params)
+    swept = [part.model_dump(mode="json") for part in spec.sweeps()]
+    blocks = [spec.params, *(part[kind] for part in swept for kind in ("grid", "zip", "random"))]
+    fields = [field for block in blocks for field in block.items()]
+    importing = (Kind.STATIC, Kind.DATA)
+    return set(
+        modules_in([v for name, v in fields if kinds.get(name.partition(".")[0]) in importing])
+    )
 
 
 def _import_folder(module: str) -> set[Path]:

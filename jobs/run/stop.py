@@ -27,10 +27,7 @@ class Interrupted(BaseException):
 
 
 def block_signals() -> int:
-    """Block the signals that ask for a stop, also across `exec`, until `signals` handles them.
-
-    Returns a descriptor for `blocked_signal`.
-    """
+    """Block the signals that ask for a stop, also across `exec`, until `signals` handles them; return what `blocked_signal` reads."""
     # Blocking holds for this thread alone. Another thread may still receive a signal, and `exec` would come before Python
     # calls its handler. The pipe, to which Python writes the number at once, survives the `exec`.
     come, go = os.pipe()
@@ -58,8 +55,7 @@ class Stop:
         self.reason: str | None = None
         self.is_deferred = False
         """Whether a loop looks at `reason`, so that a signal need not raise."""
-        self._deadline = float("inf")
-        self._grace_s: float | None = None
+        self._deadline = self._grace_s = float("inf")
         self._callbacks: list[Callable[[], None]] = []
 
     def ask(self, reason: str, grace_s: float | None = None) -> None:
@@ -68,8 +64,9 @@ class Stop:
         grace_s: seconds for the workers, if fewer than the job gives.
         """
         if self.reason is None:
-            # The reason last: another thread that sees it must find the grace time.
-            self._grace_s, self.reason = grace_s, reason
+            if grace_s is not None:
+                self._grace_s = grace_s
+            self.reason = reason  # last: another thread that sees it must find the grace time
             for callback in self._callbacks:
                 callback()
 
@@ -97,9 +94,7 @@ class Stop:
     def begin_grace(self, grace_s: float) -> None:
         """Start the workers' grace time: `grace_s` seconds, or fewer if the request says so. Later calls change nothing."""
         if self._deadline == float("inf"):
-            self._deadline = time.monotonic() + min(
-                grace_s, grace_s if self._grace_s is None else self._grace_s
-            )
+            self._deadline = time.monotonic() + min(grace_s, self._grace_s)
 
     @property
     def is_over(self) -> bool:
@@ -111,11 +106,10 @@ class Stop:
 def signals(stop: Stop) -> Iterator[None]:
     """Make SIGTERM, SIGUSR1, SIGHUP and Ctrl-C ask for a stop; a second Ctrl-C or SIGTERM raises KeyboardInterrupt.
 
-    A SIGHUP that is ignored, as under `nohup`, stays ignored. Python handles signals in the main thread alone: in
-    another thread this changes nothing. Signals that `block_signals` blocked ask for a stop now, and do not raise.
+    An ignored SIGHUP, as under `nohup`, stays ignored. Signals that `block_signals` blocked ask for a stop now, and do not
+    raise. Outside of the main thread, which alone handles signals in Python, this changes nothing.
 
-    Raises:
-        Interrupted: a stop is asked for outside `stop.deferred()`.
+    Raises Interrupted if a stop is asked for outside `stop.deferred()`.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
