@@ -19,12 +19,12 @@ from ctd.kernel import Params, inputs_of, static_of, traced_type
 from ctd.late import jax
 from jobs import keys
 from jobs.errors import count
-from jobs.run.task import Pulse, ShardProgress, Step, Task, rows_of
-from jobs.search import Told
+from jobs.run.task import Pulse, ShardProgress, Task, rows_of
+from jobs.search import Round
 from jobs.storage.checksums import agree, read_verified
 from jobs.store.checkpoint import Checkpoints
 from jobs.store.live import LiveCurves
-from jobs.store.rounds import Cost, Damaged, read_round, round_digest, write_round
+from jobs.store.rounds import Damaged, read_round, round_digest
 from jobs.store.store import Store
 
 COMPILING = "compiling for the first advance"
@@ -70,58 +70,10 @@ class Computed:
     """The round, if the attempt was one."""
 
 
-class States:
-    """The states from which the items of a store's searches go on; those of this worker's last round are in memory."""
-
-    def __init__(self, store: Store) -> None:
-        self.store = store
-        self._last: tuple[tuple[int, int], np.ndarray, np.ndarray, list[np.ndarray]] | None = None
-        """((group, round), rows, done, leaves) of the last round that was computed here."""
-
-    def of(self, group: int, step: Step, rows: np.ndarray) -> Kept | None:
-        """Return the states that some rows of a round go on from; None if all start. Raises Damaged."""
-        at = np.searchsorted(step.round.rows, rows)
-        numbers, parents = step.round.rounds[at], step.round.parents[at]
-        there = [np.flatnonzero(numbers == number) for number in np.unique(numbers[numbers >= 0])]
-        if not there:
-            return None
-        first = self.store.job.plan.together(group)[0]
-        found = [self._read(first, int(numbers[here[0]]), parents[here]) for here in there]
-        leaves = [np.concatenate(parts) for parts in zip(*(kept for _, kept in found), strict=True)]
-        return Kept(np.concatenate(there), leaves, np.concatenate([done for done, _ in found]))
-
-    def _read(
-        self, group: int, number: int, rows: np.ndarray
-    ) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Return (done, leaves) of some rows at the end of a round."""
-        if self._last and self._last[0] == (group, number):
-            _, kept, done, leaves = self._last
-            at = np.searchsorted(kept, rows)
-            return done[at], [leaf[at] for leaf in leaves]
-        # A member may be copied many times: each state is read once.
-        once, again = np.unique(rows, return_inverse=True)
-        there = read_round(self.store, group, number)
-        if there is None:
-            raise Damaged(number)
-        at = np.searchsorted(there.told.rows, once)
-        leaves = there.states(self.store, once)
-        return there.told.done[at][again], [leaf[again] for leaf in leaves]
-
-    def keep(self, task: Task, run: RoundRun, told: Told, cost: Cost) -> None:
-        """Write the end of a round to the store, and keep it here."""
-        assert task.step is not None
-        group = self.store.job.plan.together(task.shard.group)[0]
-        step, leaves = task.step, run.states()
-        # Kept here only once they are in the store: after a write that fails, the round is computed again.
-        write_round(self.store, group, step.number, step.round, (told, cost), leaves)
-        self._last = (group, step.number), told.rows, told.done, leaves
-
-
 class Attempt:
     """One attempt at a shard; at least one of its items must not be left out.
 
     Args:
-        states: the worker's store, and where the items of a search go on from.
         workers: shards that can run at a time. The fewer, the more advances a measured microbatch serves here.
         stop: set it to leave the shard at a checkpoint.
         on_progress: called after every advance.
@@ -130,15 +82,15 @@ class Attempt:
 
     def __init__(
         self,
+        store: Store,
         group: Group,
         task: Task,
-        states: States,
         workers: int,
         stop: threading.Event,
         on_progress: Callable[[ShardProgress], None],
         pulse: Pulse,
     ) -> None:
-        self._store, self._group, self._task, self._states = states.store, group, task, states
+        self._store, self._group, self._task = store, group, task
         self._workers, self._stop, self._on_progress = workers, stop, on_progress
         self._pulse, self._job = pulse, self._store.job
         # Without the results that a search adds, so that it compiles the same program.
@@ -154,7 +106,7 @@ class Attempt:
         """
         group, seed, step = self._group, self._job.spec.seed, self._task.step
         ids, columns = self._read()
-        kept = self._states.of(self._task.shard.group, step, self.rows) if step else None
+        kept = self._states(step.round) if step else None
         traced = traced_columns(type(group.params), columns, group.static.dtype)
         self.computing = True
         self._on_progress(ShardProgress(waiting=COMPILING))
@@ -203,6 +155,28 @@ class Attempt:
             values = self._store.rows(shard.group, name, start, stop)
             held[name] = start, values
         return values[self.rows - start]
+
+    def _states(self, round_: Round) -> Kept | None:
+        """Return the states that the rows of a round go on from; None if all start. Raises Damaged."""
+        at = np.searchsorted(round_.rows, self.rows)
+        numbers, parents = round_.rounds[at], round_.parents[at]
+        group = self._job.plan.together(self._task.shard.group)[0]
+        found: list[tuple[np.ndarray, np.ndarray, list[np.ndarray]]] = []
+        for number in np.unique(numbers[numbers >= 0]).tolist():
+            here = np.flatnonzero(numbers == number)
+            # A member may be copied many times: each state is read once.
+            once, again = np.unique(parents[here], return_inverse=True)
+            there = read_round(self._store, group, number)
+            if there is None:
+                raise Damaged(number)
+            leaves = [leaf[again] for leaf in there.states(self._store, once)]
+            done = there.told.done[np.searchsorted(there.told.rows, once)]
+            found.append((here, done[again], leaves))
+        if not found:
+            return None
+        rows, dones, states = zip(*found, strict=True)
+        leaves = [np.concatenate(parts) for parts in zip(*states, strict=True)]
+        return Kept(np.concatenate(rows), leaves, np.concatenate(dones))
 
     def _last_results(self, run: RoundRun) -> dict[str, np.ndarray]:
         """Return the results of items that have ended, with what the search adds to them; none if they go on."""

@@ -21,7 +21,7 @@ from jobs.errors import JobError
 from jobs.inputs.measure import load_group
 from jobs.plan.layout import Machines
 from jobs.reduce import reduce_group
-from jobs.run.attempt import Attempt, Computed, Group, States, Stopped
+from jobs.run.attempt import Attempt, Computed, Group, Stopped
 from jobs.run.gpus import idle_gpus
 from jobs.run.sources import source_here
 from jobs.run.stop import Stop
@@ -51,7 +51,7 @@ from jobs.store.checkpoint import clear
 from jobs.store.live import EVERY_S, clear_live
 from jobs.store.manifest import host
 from jobs.store.marker import Marker
-from jobs.store.rounds import Cost, Damaged
+from jobs.store.rounds import Cost, Damaged, write_round
 from jobs.store.store import Store, shared_fields
 from jobs.store.writer import ShardWriter
 
@@ -71,7 +71,6 @@ class Worker:
         self._workers, self._writer = workers, ShardWriter(self.store)
         self._source = source_here(self.store, socket.gethostname())
         self._groups: dict[int, Group] = {}
-        self._states = States(self.store)
         self._stop = threading.Event()
         self.pulse = Pulse()
         """Tells whether an advance of the running shard lasts, and since when."""
@@ -102,7 +101,7 @@ class Worker:
                 on_progress(ShardProgress(waiting="reading the data"))
                 group = self._group(work.shard.group)
                 attempt = Attempt(
-                    group, work, self._states, self._workers, self._stop, on_progress, self.pulse
+                    self.store, group, work, self._workers, self._stop, on_progress, self.pulse
                 )
                 found = attempt.compute()
             if work.probe:
@@ -147,7 +146,8 @@ class Worker:
         assert found.run is not None
         report = told(found.run, self.store.science, search, rows_of(task), step)
         # The states first, then the checkpoint goes: a kill in between leaves a checkpoint too many, never neither.
-        self._states.keep(task, found.run, report, cost)
+        group, states = self.job.plan.together(task.shard.group)[0], found.run.states()
+        write_round(self.store, group, step.number, step.round, (report, cost), states)
         self._tidy(task, found.checkpoints or 0, cost.seconds)
         return report, cost
 
