@@ -129,29 +129,29 @@ class Attempt:
     def _read(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Return (ids of the items, traced field -> its value for each item); swept values come from the store."""
         shard, params, step = self._task.shard, self._group.params, self._task.step
-        read, ids = self._column, self._column("item")
         stored = str(self._store.results(shard.group).attrs["coordinates"]).split()
-        same = lambda name: np.repeat(np.asarray(getattr(params, name))[None], len(ids), axis=0)
-        names = traced_type(type(params))._fields
-        columns = {name: read(name) if name in stored else same(name) for name in names}
-        if step:
-            at = np.searchsorted(step.round.rows, self.rows)
-            # In the type of their field: a list of whole numbers may be proposed for a real one.
-            kind = lambda name: np.asarray(getattr(params, name)).dtype
-            columns |= {n: values[at].astype(kind(n)) for n, values in step.round.values.items()}
-        return ids, columns
+        columns = {}
+        for name in traced_type(type(params))._fields:
+            same = np.asarray(getattr(params, name))
+            if step and name in step.round.values:
+                values = step.round.values[name][np.searchsorted(step.round.rows, self.rows)]
+                # In the type of its field: a list of whole numbers may be proposed for a real one.
+                columns[name] = values.astype(same.dtype)
+            elif name in stored:
+                columns[name] = self._column(name)
+            else:
+                columns[name] = np.repeat(same[None], len(self.rows), axis=0)
+        return self._column("item"), columns
 
     def _column(self, name: str) -> np.ndarray:
         """Return a stored column of the rows that are computed."""
         shard, held = self._task.shard, self._group.columns
-        n = self._job.plan.group_sizes[shard.group]
-        # Of a search any rows are computed. Otherwise neighbouring shards share a chunk of the column, megabytes of it:
-        # it is decoded once.
-        first, last = (0, n) if self._task.step else (shard.start, shard.stop)
+        first, last = int(self.rows[0]), int(self.rows[-1]) + 1
         start, values = held.get(name, (0, np.zeros(0)))
-        if not start <= first <= last <= start + len(values):
+        if not start <= first < last <= start + len(values):
+            # Whole chunks, megabytes each, which neighbouring shards share: each is decoded once.
             chunk = self._store.array(shard.group, name).chunks[0]
-            start, stop = first // chunk * chunk, min(-(-last // chunk) * chunk, n)
+            start, stop = first // chunk * chunk, math.ceil(last / chunk) * chunk
             values = self._store.rows(shard.group, name, start, stop)
             held[name] = start, values
         return values[self.rows - start]
@@ -304,11 +304,8 @@ class Attempt:
             return Run(of_layout, group.shared, self._job.spec.seed, ids[:n], some)
 
         # The item advances that one worker makes in the group bound what measuring may cost.
-        advances = (
-            (self._of_item() or MANY)
-            * plan.group_sizes[number]
-            / min(self._workers, plan.counts[number])
-        )
+        items = plan.group_sizes[number] / min(self._workers, plan.counts[number])
+        advances = (self._of_item() or MANY) * items
         with self._pulse.advance():
             found = fastest_microbatch(self._kernel, start, len(ids), slots, devices, advances)
         self._on_progress(ShardProgress(waiting=COMPILING))

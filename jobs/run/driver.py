@@ -1,6 +1,4 @@
-"""One run over a store: hand out shards, record their reports, retry, stop in order.
-
-The executor decides where a shard runs. Everything else about a run is here, once for all executors.
+"""One run over a store: hand out shards, record their reports, retry, stop in order, whatever the executor.
 
 A shard has one running attempt, or two if it takes far longer than its peers. The attempt that is committed first counts; the
 other one is dropped. If one of them fails, the shard has not failed: the other attempt goes on.
@@ -39,7 +37,7 @@ STARTING = "starting a worker"
 
 
 class Attempts:
-    """The attempts that a driver has handed out and not heard of yet."""
+    """The attempts that a driver has handed out, and whose reports it awaits."""
 
     def __init__(self) -> None:
         self._running: dict[Key, tuple[Task, float]] = {}
@@ -56,7 +54,7 @@ class Attempts:
         self._running[task.key] = task, time.monotonic()
 
     def end(self, attempt: Key) -> Task | None:
-        """Remove an attempt that has ended, and return its task; None if it was dropped before."""
+        """Remove an attempt that has ended; return its task, or None if it was dropped before."""
         task, _ = self._running.pop(attempt, (None, 0.0))
         return task
 
@@ -66,7 +64,7 @@ class Attempts:
         self._both[first.shard.number] = first, second
 
     def other(self, task: Task) -> Task | None:
-        """Return the other attempt at the task's shard; None if there is none, or it has ended."""
+        """Return the other running attempt at the task's shard, if there is one."""
         both = self._both.get(task.shard.number, ())
         return next((t for t in both if t.key != task.key and t.key in self._running), None)
 
@@ -76,7 +74,7 @@ class Attempts:
         return max(t.attempt for t in (task, *both))
 
     def counts(self, attempt: Key) -> bool:
-        """Whether the progress counts an attempt: of two attempts at a shard, only the first."""
+        """Whether the progress counts an attempt: of two at a shard, only the first."""
         task, _ = self._running.get(attempt, (None, 0.0))
         return task is not None and not (task.begin == "beside" and self.other(task))
 
@@ -85,12 +83,9 @@ class Attempts:
         return sorted({number for number, _ in self._running})
 
     def slow(self, patience: Patience) -> list[tuple[Task, float]]:
-        """Return (attempt, seconds) of attempts that have lasted far longer than their peers, longest first.
-
-        Left out: shards with a second attempt already, and probes.
-        """
+        """Return (attempt, its seconds so far), longest first, of those that have lasted far longer than their peers; no probes."""
         now = time.monotonic()
-        # A shard in `_both` had its second attempt in this run, which may have ended; there is no third.
+        # One second attempt a run, even if it has ended.
         slow = [
             (task, now - began)
             for task, began in self._running.values()
@@ -109,8 +104,7 @@ class Driver:
         self.many = executor if isinstance(executor, ManyWorkers) else None
         self.idle_since = time.monotonic()
         self.reached = self.before = (0, ledger.progress.items_done + ledger.progress.work)
-        """Items that have ended, and work in items, over all shards, as last shown; and the least that is shown, what
-        the run before left."""
+        """(Items that have ended, work in items), over all shards: as last shown, and as the run before left them."""
 
     def run(self) -> None:
         """Run until every shard is committed or given up, or the run is stopped.

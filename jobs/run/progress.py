@@ -43,7 +43,7 @@ class Progress:
     moving_since: float | None = None
     """When that was (time.monotonic)."""
     moved_at: float | None = None
-    """When the work changed last (time.monotonic): between two advances nobody knows more of it."""
+    """When the work changed last (time.monotonic), as it does after each advance."""
     value: Value | None = None
     """The running items' value of the first curve, where the kernel has curves."""
     advances: tuple[int, ...] = ()
@@ -62,7 +62,7 @@ class Progress:
     _seen: float = 0.0
     """`items_done` and `work` when they changed last."""
     stopping: bool = False
-    """Whether a stop was asked for: no time is left of what goes on no more."""
+    """Whether a stop was asked for."""
     stopped: str | None = None
     """Why the run was stopped before its end."""
     trouble: str | None = None
@@ -123,8 +123,7 @@ class Progress:
 
     @property
     def left_s(self) -> float | None:
-        """Seconds left at this rate; None if there is none, nothing is left, the run is stopping, or the next advance takes
-        longer than they."""
+        """Seconds left at this rate; None without a rate, at a stop, once they are over, and if nothing is left."""
         if self.stopping:
             return None
         left, rate = self.n_items - self.items_done - self.items_given_up - self.work, self.rate

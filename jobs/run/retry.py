@@ -118,7 +118,7 @@ class ShardHistory:
     died: bool = False
     """Whether the last charged attempt at all of it ended with the death of its worker."""
     error: str = ""
-    """Last error of an attempt at all of it, or of a probe outside of its items."""
+    """Last error of an attempt at all of it, or of a probe, if no item was at fault."""
     search: Bisection | None = None
     """The search for failing items, while it runs."""
     ids: np.ndarray | None = None
@@ -128,7 +128,7 @@ class ShardHistory:
 
 
 class Failures:
-    """Decides, shard by shard, what to do after a failure; see the module's docstring."""
+    """What has failed in this run, and what follows from it: see the module's docstring."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

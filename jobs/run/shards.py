@@ -67,10 +67,8 @@ def run_shards(
 ) -> Progress:
     """Run every shard of the store that is not committed; return the progress (`failed`: shards given up).
 
-    part: run the shards of this part only, beside other drivers that have other parts.
-
-    stop: after a request, no further shard begins, and the workers have `run.grace_s` seconds to leave theirs at a
-    checkpoint; `stopped` then has the reason.
+    part: only the shards of this part, beside drivers that have other parts. stop: once it is asked for, no further shard begins,
+    and the workers have `run.grace_s` seconds to leave theirs at a checkpoint; `stopped` then has the reason.
 
     Raises Held if another driver runs the store or the part; JobError if the kernel's source has changed since
     the store was made; ExecutorLost if the executor is lost: committed shards stay, and another executor can go on.
@@ -101,9 +99,9 @@ def run_shards(
 def run_parts(
     store: Store, executor: Executor, first: int, n: int, listener: Listener, stop: Stop
 ) -> Progress:
-    """Run the parts, of `n`, that no other driver holds, from part `first` on; return the whole store's progress.
+    """Run those of `n` parts that no other driver holds, from part `first` on; return the progress of the whole store.
 
-    After a stop, it is the progress that the last part has seen.
+    After a stop, the progress is that of the last part's driver.
     """
     done: list[Progress] = []
     for k in range(n):
@@ -160,11 +158,11 @@ def _work_left(store: Store) -> float:
 
 
 def claim(store: Store, part: Part | None = None) -> Lease:
-    """Return the lease of a store, or of a part of it, while no driver of the other kind runs; raise Held if one does.
+    """Return the lease of a store, or of a part of it; raise Held if a driver of it runs, or one of the other kind.
 
-    Of a driver of the whole and drivers of parts that start at the same moment, that of the whole wins.
+    If a driver of the whole and drivers of parts start at the same moment, that of the whole wins.
     """
-    # What has a lease after that of a living driver was refused is a dead driver's.
+    # Leases that are here already and that nobody renews are dead drivers': they keep nobody out.
     dead = _beside(store, part, last_seen)
     if others := _beside(store, part, running):
         raise held_by(store.address, others[0])
@@ -196,7 +194,7 @@ def _note_killed(store: Store, dead: LeaseRecord) -> None:
 def _beside(
     store: Store, part: Part | None, look: Callable[[ObjectStore], LeaseRecord | None]
 ) -> list[LeaseRecord]:
-    """Return what `look` finds of the drivers of the whole, beside a part, or of the parts, beside the whole."""
+    """Return the drivers that `look` finds: of the whole, if we run a part, else of the parts."""
     # Their leases lie in different folders, so neither would exclude the other.
     places = [store.objects] if part is not None else part_places(store.objects, store.address)
     # In parallel, because it takes seconds to tell the lease of a dead driver on another machine from a living one's.

@@ -40,18 +40,18 @@ Begin = Literal["fresh", "resume", "beside"]
 """
 
 Key = tuple[int, int]
-"""Identifies an attempt: (number of its shard, number of the attempt)."""
+"""(Number of the shard, number of the attempt)."""
 
 
 class Step(NamedTuple):
-    """The part that an attempt has in a search.
+    """What an attempt does in a search: a round, or the last step of a planned shard.
 
-    A round advances them, and keeps their states. Once all items of a planned shard have ended, a last step of no
-    advances writes their results.
+    A round advances its items and stores their states. Once all items of a planned shard have ended, the last step writes
+    their results; its round has no advances.
     """
 
     number: int
-    """Number of the round in its group; -1: the last step."""
+    """Number of the round in its search; -1: the last step."""
     round: Round
     added: Mapping[str, Any] | None = None
     """In the last step: the results that the search adds, name -> (rows of the shard, ...)."""
@@ -71,13 +71,13 @@ class Task(NamedTuple):
     probe: bool = False
     """Compute without writing. `shard` is then part of a planned one, to find the items that fail."""
     step: Step | None = None
-    """Its part in the job's search; None without a search. With one, `shard` is a planned one, or has the number of a round,
-    and the rows of the round that lie between its start and its stop."""
+    """None without a search. In a round, `shard` has a number of the round's own, and the attempt computes the rows of the round
+    between its start and its stop."""
     begin: Begin = "fresh"
 
     @property
     def key(self) -> Key:
-        """The attempt's name."""
+        """Identifies the attempt."""
         return self.shard.number, self.attempt
 
 
@@ -98,7 +98,7 @@ class Reduction(NamedTuple):
 
     @property
     def key(self) -> Key:
-        """The attempt's name; no shard runs while groups are reduced."""
+        """Identifies the attempt; no shard runs while groups are reduced."""
         return self.group, self.attempt
 
 
@@ -128,7 +128,7 @@ class Report(NamedTuple):
 
     @property
     def key(self) -> Key:
-        """The name of the attempt."""
+        """Identifies the attempt."""
         return self.shard, self.attempt
 
 
@@ -175,15 +175,15 @@ class ShardProgress(NamedTuple):
     advances: int = 0
     """Advances of the devices, including those before the checkpoint from which it went on."""
     most: int = 0
-    """Upper bound of `advances`, reached if every item makes all that it may; 0 if unknown."""
+    """`advances` if every item makes all that it may; 0 if unknown."""
     waiting: str = ""
-    """What lasts before the next advance ends, as text: reading, compiling, tuning; "" once one has ended here."""
+    """What the shard waits for before its first advance ends here, as text: reading, compiling, tuning; "" afterwards."""
     work: float = 0.0
-    """Work done, in items: an item that has made half of its advances counts as half an item."""
+    """Work done, in items: half of an item's advances are half an item."""
     value: Value | None = None
-    """Its items' value of the first curve, where the kernel has curves."""
+    """The items' value of the first curve, if the kernel has curves."""
     advancing: bool = False
-    """Whether an advance runs, the first one's compilation included; otherwise the shard loads, reads or writes."""
+    """Whether an advance runs, its compilation included; otherwise the shard loads, reads or writes."""
 
 
 class Heartbeat(NamedTuple):
@@ -196,14 +196,14 @@ class Heartbeat(NamedTuple):
 
 
 class Pulse:
-    """When a worker's attempt last began or ended an advance; another thread reads it."""
+    """When a worker last began or ended an advance; another thread reads it."""
 
     def __init__(self) -> None:
         self.last = (False, time.monotonic())
         """(whether an advance runs, the time.monotonic of its beginning or else of the last one's end)."""
 
     def beat(self, advancing: bool = False) -> None:
-        """Note that an advance begins, or that what runs is none."""
+        """Note that an advance begins, or that something else does."""
         # In one assignment: the other thread reads both or neither.
         self.last = advancing, time.monotonic()
 
