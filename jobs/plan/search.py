@@ -65,7 +65,7 @@ def _records(
     real, whole = np.dtype(np.float64), np.dtype(np.int32)
     found = {"search_advances": (Var((), "1", "advances made"), _shape((), whole))}
     if search.rungs:
-        n = (search.rungs.n_rungs(size),)
+        n = (len(search.ends(size)),)
         found["search_rung"] = (Var((), "1", "rungs survived"), _shape((), whole))
         text = f"{search.metric} at every rung"
         found["search_metric"] = (Var(("rung",), "1", text), _shape(n, real))
@@ -160,8 +160,9 @@ def _check_metric(search: Search, kernel: Kernel, shapes: Mapping[str, Any], whe
 
 def _check_advances(search: Search, kernel: Kernel, group: Group, where: str) -> None:
     """Raise JobError if items finish before the first comparison. Only a kernel with `advances` tells when they finish."""
-    # With one lap nothing is compared before the end, as by Optuna without `prune`.
-    if kernel.advances is None or search.n_laps(len(group.items)) == 1:
+    # Optuna compares nothing before the end without `prune`.
+    n = len(group.items)
+    if kernel.advances is None or not search.ends(n):
         return
     most = kernel.advances(inputs_of(group.params))
     if most == 1:
@@ -169,13 +170,9 @@ def _check_advances(search: Search, kernel: Kernel, group: Group, where: str) ->
             f"{where}: search: an item of kernel {kernel.name} makes a single advance here, so that nothing can be "
             "compared before its end; leave the section out"
         )
-    if not search.n_comparisons(len(group.items), most) and len(group.items) > 1:
+    if not search.ends(n, most):
         hint = " (lower report_every)" if "report_every" in kernel.Params.model_fields else ""
-        field = search.length_field
-        raise JobError(
-            f"{where}: search.{field}: {count(search.lap(0), 'advance')} given, but items finish after {most}, "
-            f"before their first comparison; lower it, or let items make more and shorter advances{hint}"
-        )
+        raise JobError(f"{where}: {search.too_late(n, most)}{hint}")
 
 
 def _check_names(search: Search, kernel: Kernel, where: str) -> None:

@@ -83,9 +83,9 @@ def _search_planned(ready: Prepared, search: Search) -> str:
     text = "; ".join(dict.fromkeys(search.describe(*one) for one in compared))
     rounds = {layout.shard_items for layout in ready.plan.layouts}
     text += f", up to {max(rounds)} of them in a round of one worker"
-    if of_item and search.n_laps(max(compared)[0]) > 1:
+    if of_item and search.ends(max(compared)[0]):
         most = max(advances)
-        n = max(search.n_comparisons(*one) for one in compared)
+        n = max(len(search.ends(*one)) for one in compared)
         text += f"; items make {count(most, 'advance')} at most and are compared {count(n, 'time')}"
     elif not of_item:
         text += "; that items make so many is not checked before they run: the kernel does not declare `advances`"

@@ -59,8 +59,7 @@ class GroupSearch:
         self._whole = advances(inputs_of(params)) if advances else 0
         """The most advances of an item; 0 if the kernel does not say."""
         search = self.searcher.search
-        n_comparisons = search.n_comparisons(search.n_compared(self._n), self._whole)
-        self.searcher.most_laps = n_comparisons + 1
+        self.searcher.most_laps = len(search.ends(search.n_compared(self._n), self._whole)) + 1
 
     # --- a driver begins ------------------------------------------------------------------------------
 
@@ -179,7 +178,8 @@ class GroupSearch:
         added = found.records() | {
             "search_advances": found.ages.astype(np.int32), "search_dropped": found.dropped
         }  # fmt: skip
-        last = Round(rows, found.sources(rows), rows, 0, found.values(rows))
+        kept = np.where(found.failed[rows], -1, found.kept[rows])
+        last = Round(rows, kept, rows, 0, found.values(rows))
         whole = slice(shard.start, shard.stop)
         step = Step(
             -1,
@@ -209,10 +209,11 @@ class GroupSearch:
         """Return the rounds whose states open shards still need, or, out of step, shards that `resume --failed` may take back."""
         found, rows = self.searcher, self.shards.open_items(self.searcher.group)
         if found.search.in_step:
-            return {*found.sources(np.flatnonzero(rows)).tolist()}
-        for shard in self.shards.all if found.failed.any() else ():
-            mine = self.shards.rows(shard, found.group)
-            rows[mine] |= found.failed[mine].any()
+            rows &= ~found.failed
+        else:
+            for shard in self.shards.all:
+                mine = self.shards.rows(shard, found.group)
+                rows[mine] |= found.failed[mine].any()
         return {*found.kept[rows].tolist()} - {-1}
 
     def seal(self) -> None:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jobs.search.searcher import InStep, Searcher, Told, too_late
+from jobs.search.searcher import InStep, Searcher, Told
 from jobs.spec.search import Asha, Halving
 
 
@@ -61,8 +61,8 @@ class AshaSearcher(Searcher):
     search: Asha
 
     def __init__(self, search: Asha, items: np.ndarray) -> None:
-        super().__init__(search, items, search.n_laps(len(items)))
-        self._rungs = [Rung() for _ in range(self.metric.shape[1] - 1)]
+        super().__init__(search, items)
+        self._rungs = [Rung() for _ in self._lengths[1:]]
 
     def choose(self, most: int) -> np.ndarray:
         """Return the rows of the next round; see the class."""
@@ -105,11 +105,11 @@ class AshaSearcher(Searcher):
             return
         age = int(self.ages.max(initial=0))
         if (
-            age <= self.search.lap(0)
+            age <= self._lengths[0]
             and (self.done | self.failed).all()
             and not np.isnan(self.loss).all()
         ):
-            raise too_late(self.search, age)
+            raise self.search.too_late(self.n, age)
         # Nothing runs, and no further report can lift an item that waits at its rung.
         self.dropped |= ~self.ended
         self.ended[:] = True

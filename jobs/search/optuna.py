@@ -67,10 +67,10 @@ class OptunaSearcher(Searcher):
         ways: Sequence[Mapping[str, object]] = ({},),
     ) -> None:
         check_installed(search, "search")
-        super().__init__(search, items, search.n_laps(search.trials))
+        super().__init__(search, items)
         self._laws = {name: distribution(law) for name, law in search.params.items()}
         self._studies = [study_of(search, seed) for _ in range(self.n // search.trials)]
-        self._rungs = [[Rung() for _ in range(self.metric.shape[1] - 1)] for _ in self._studies]
+        self._rungs = [[Rung() for _ in self._lengths[1:]] for _ in self._studies]
         self._trials: dict[int, optuna.Trial] = {}
         """Row -> its trial, until Optuna has been told its end."""
         self._ways, self.group = ways, np.full(self.n, -1)
@@ -135,9 +135,9 @@ class OptunaSearcher(Searcher):
         if not len(rows := told.rows):
             return
         lap, good = int(self.lap[rows[0]]), ~np.isnan(self.loss[rows])
-        over = self.done[rows] | (lap == self.metric.shape[1] - 1)
+        over = self.done[rows] | (lap == len(self._lengths) - 1)
         goes = ~over & good
-        if lap < self.metric.shape[1] - 1:
+        if lap < len(self._lengths) - 1:
             goes &= self._best(rows, lap)
         for k, row in enumerate(rows.tolist()):
             value = float(told.metric[k])

@@ -65,7 +65,7 @@ class PopulationSearcher(InStep):
         chosen = choose(u[:, 0], self.loss[rows], self.done[rows], self.search.fraction)
         parents = rows[chosen]
         self._lineage[rows, lap + 1] = self.items[parents]
-        self._from[rows], self._parent[rows] = self.kept[parents], parents
+        self.kept[rows], self._parent[rows] = self.kept[parents], parents
         self.done[rows] = self.done[parents]
         copies = parents != rows
         for k, (name, found) in enumerate(self._params.items()):

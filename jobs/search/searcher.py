@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 from pydantic import Field, PlainSerializer, PlainValidator
 
-from jobs.errors import JobError, count
+from jobs.errors import count
 from jobs.spec.search import Search
 
 TO_THE_END = 2**31 - 1
@@ -74,15 +74,18 @@ class Told:
 
 
 class Searcher(ABC):
-    """The state of a search over the n items of one group.
+    """The state of a search over the n items of one group. A lap is what an item does between two comparisons.
 
-    items: (n,) their ids. n_laps: the most laps of an item; a lap is what it does between two decisions.
+    items: (n,) their ids.
     """
 
-    def __init__(self, search: Search, items: np.ndarray, n_laps: int) -> None:
+    def __init__(self, search: Search, items: np.ndarray) -> None:
         n = len(items)
         self.search, self.items, self.n = search, items, n
-        self.most_laps = n_laps
+        self._size = search.n_compared(n)
+        self._lengths = [*np.diff([0, *search.ends(self._size)]).tolist(), TO_THE_END]
+        """The advances of each lap."""
+        self.most_laps = n_laps = len(self._lengths)
         """Fewer where an item ends before, if that is known: for `stage`."""
         self._sign = 1 if search.mode == "min" else -1
         self.group = np.zeros(n, np.int64)
@@ -103,14 +106,13 @@ class Searcher(ABC):
         """(n,) which have finished: the kernel has no further advance for them."""
         self.ages = np.zeros(n, np.int64)
         """(n,) advances that each has made."""
-        self.kept = np.full(n, -1, np.int64)
-        """(n,) the round that kept each item's last state; -1: none."""
         self.metric = np.full((n, n_laps), np.nan)
         """(n, laps) the metric at the end of each lap; NaN where an item did not come to it."""
         self.loss = np.full(n, np.nan)
         """(n,) the metric at the end of the last lap, signed so that less is better; NaN: broken."""
-        # The state from which each goes on: that of row _parent at the end of round _from.
-        self._from = np.full(n, -1, np.int64)
+        self.kept = np.full(n, -1, np.int64)
+        """(n,) the round that kept the state from which each goes on, or, once it has ended, that of its results; -1: none."""
+        # The row whose state that is.
         self._parent = np.arange(n)
 
     # --- what each kind of search decides -------------------------------------------------------------
@@ -123,10 +125,6 @@ class Searcher(ABC):
         """Return what the store keeps of the search, name -> (n, ...): by default, the metric at every rung, and the rungs from
         which items went on; see jobs.plan.search."""
         return {"search_metric": self.metric[:, :-1], "search_rung": self.lap.astype(np.int32)}
-
-    def length(self, lap: int) -> int:
-        """Return the advances of a lap; the last one goes to the end."""
-        return TO_THE_END if lap == self.metric.shape[1] - 1 else self.search.lap(lap)
 
     def choose(self, most: int) -> np.ndarray:
         """Return the rows of the next round, at most `most`; they are in one lap and group. None are ready: no rows."""
@@ -150,8 +148,8 @@ class Searcher(ABC):
         if not len(rows):
             return None
         self.take(rows)
-        length, group = self.length(int(self.lap[rows[0]])), int(self.group[rows[0]])
-        return Round(rows, self._from[rows], self._parent[rows], length, self.values(rows), group)
+        length, group = self._lengths[self.lap[rows[0]]], int(self.group[rows[0]])
+        return Round(rows, self.kept[rows], self._parent[rows], length, self.values(rows), group)
 
     def tell(self, number: int, told: Told) -> None:
         """Note the report of the round with this number: the first that was asked for has number 0."""
@@ -160,8 +158,7 @@ class Searcher(ABC):
         self.ages[rows] += told.advances
         self.done[rows] = told.done
         # An item goes on from its own state, unless a population has it copy another one (`select`).
-        self.kept[rows] = self._from[rows] = number
-        self._parent[rows] = rows
+        self.kept[rows], self._parent[rows] = number, rows
         self.metric[rows, self.lap[rows]] = told.metric
         loss = self._sign * told.metric
         self.loss[rows] = np.where(np.isfinite(loss) & ~told.broken, loss, np.nan)
@@ -170,19 +167,13 @@ class Searcher(ABC):
             self.failed[lost] = self.ended[lost] = True
             self.loss[lost] = np.nan
 
-    def sources(self, rows: np.ndarray) -> np.ndarray:
-        """Return (n,) the round that kept the state from which each row goes on, or that its results come from; -1: none."""
-        found = np.where(self.ended[rows], self.kept[rows], self._from[rows])
-        return np.where(self.failed[rows], -1, found)
-
     def skip(self, rows: np.ndarray) -> np.ndarray:
         """Leave out rows whose results are there before the search begins; return those that are left out.
 
         An item stays if the results of one that it is compared with are not there: that one needs it.
         """
-        size = self.search.n_compared(self.n)
-        blocks, n = np.unique(rows // size, return_counts=True)
-        out = rows[np.isin(rows // size, blocks[n == size])]
+        blocks, n = np.unique(rows // self._size, return_counts=True)
+        out = rows[np.isin(rows // self._size, blocks[n == self._size])]
         self.ended[out], self.ready[out] = True, False
         return out
 
@@ -214,10 +205,6 @@ class Searcher(ABC):
 class InStep(Searcher):
     """A search in which `size` neighbouring items, a block, make their laps in step and are then compared."""
 
-    def __init__(self, search: Search, items: np.ndarray) -> None:
-        self._size = search.n_compared(len(items))
-        super().__init__(search, items, search.n_laps(self._size))
-
     def decide(self) -> None:
         """Compare the blocks whose items have all made their lap."""
         blocks = np.arange(self.n).reshape(-1, self._size)
@@ -243,9 +230,9 @@ class InStep(Searcher):
         """End a block, or begin its next lap."""
         lap = int(self.lap[rows[0]])
         if lap == 0 and self.done[rows].all() and not np.isnan(self.loss[rows]).all():
-            raise too_late(self.search, int(self.ages[rows].max()))
+            raise self.search.too_late(self._size, int(self.ages[rows].max()))
         settled = self.is_settled(rows, lap)
-        if lap == self.metric.shape[1] - 1 or settled or self.done[rows].all():
+        if lap == len(self._lengths) - 1 or settled or self.done[rows].all():
             self.ended[rows] = True
             return
         going = self.select(rows, lap)
@@ -258,11 +245,3 @@ class InStep(Searcher):
         # Those that have finished wait: the next lap changes nothing of theirs.
         rows = rows[self.done[rows]]
         self.metric[rows, lap + 1] = self.metric[rows, lap]
-
-
-def too_late(search: Search, advances: int) -> JobError:
-    return JobError(
-        f"search.{search.length_field}: the items finish after {advances} "
-        "advances, before the search has compared them; lower it, or have an item make more "
-        "and shorter advances"
-    )

@@ -5,6 +5,8 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
 
+from jobs.errors import JobError, count
+
 
 class Compared(BaseModel):
     """The fields of every search: the metric, and which values of it are better."""
@@ -36,31 +38,41 @@ class Compared(BaseModel):
         """The rungs at which items leave; None: they leave at none."""
         return None
 
-    def n_compared(self, n: int) -> int:
-        """The number of a group's n items that are compared with one another: all, unless the search has a `size`."""
-        return getattr(self, "size", None) or n
-
-    def n_laps(self, size: int) -> int:
-        """The most laps of `size` compared items, including the last one, to their end."""
-        return self.rungs.n_rungs(size) + 1 if self.rungs else 1
-
-    def n_comparisons(self, size: int, advances: int) -> int:
-        """The number of comparisons of `size` items that make `advances` advances each; 0: it is not known."""
-        return len(self.rungs.ends(size, advances)) if self.rungs else 0
-
-    def lap(self, number: int) -> int:
-        """The advances of a lap other than the last."""
-        assert self.rungs is not None
-        return self.rungs.advances(number)
-
-    def in_round(self, share: int) -> int:
-        """The most items of a round, if each worker has `share` of a group's items."""
-        return share
+    @property
+    def length_field(self) -> str:
+        """The field that sets the length of the first lap."""
+        return "min_advances"
 
     @property
     def best(self) -> str:
         """The best value of the metric as a word: "least" or "largest"."""
         return "least" if self.mode == "min" else "largest"
+
+    def n_compared(self, n: int) -> int:
+        """The number of a group's n items that are compared with one another: all, unless the search has a `size`."""
+        return getattr(self, "size", None) or n
+
+    def in_round(self, share: int) -> int:
+        """The most items of a round, if each worker has `share` of a group's items."""
+        return share
+
+    def ends(self, size: int, advances: int = 0) -> list[int]:
+        """The advances after which `size` items are compared.
+
+        advances: those that each of them makes in all; 0: it is not known, and no comparison is left out.
+        """
+        found = self._all_ends(size)
+        return [end for end in found if end < advances] if advances else found
+
+    def _all_ends(self, size: int) -> list[int]:
+        return self.rungs.ages(size) if self.rungs else []
+
+    def too_late(self, size: int, advances: int) -> JobError:
+        """The error of items that finish after so many advances, before any comparison of `size` items."""
+        return JobError(
+            f"search.{self.length_field}: {count(self._all_ends(size)[0], 'advance')} given, but items finish after "
+            f"{advances}, before their first comparison; lower it, or let items make more and shorter advances"
+        )
 
 
 class Sized(Compared):
@@ -78,9 +90,8 @@ class Sized(Compared):
 class Rungs(BaseModel):
     """The rungs of successive halving: min_advances * eta^k advances, k = 0, 1, ...
 
-    >>> rungs = Rungs(min_advances=4)
-    >>> rungs.n_rungs(27), [rungs.advances(k) for k in range(3)]
-    (3, [4, 8, 24])
+    >>> Rungs(min_advances=4).ages(27)
+    [4, 12, 36]
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -88,22 +99,12 @@ class Rungs(BaseModel):
     eta: int = Field(3, ge=2, description="one item in eta goes on from a rung")
     min_advances: PositiveInt = Field(description="least number of advances of every item")
 
-    def n_rungs(self, size: int) -> int:
-        """The number of rungs: how often `size` can be divided by `eta` and stay at least 1."""
-        n = 0
-        while size >= self.eta ** (n + 1):
-            n += 1
-        return n
-
-    def advances(self, rung: int) -> int:
-        """The advances from the previous rung (for rung 0: from the start) to this one."""
-        before = self.eta ** (rung - 1) if rung else 0
-        return self.min_advances * (self.eta**rung - before)
-
-    def ends(self, size: int, advances: int = 0) -> list[int]:
-        """The advances at the rungs that `size` items pass which make `advances` advances each; 0: it is not known."""
-        found = [self.min_advances * self.eta**k for k in range(self.n_rungs(size))]
-        return [end for end in found if end < advances or not advances]
+    def ages(self, size: int) -> list[int]:
+        """The advances at each rung: as many rungs as `size` can be divided by `eta` and stay at least 1."""
+        found = []
+        while size >= self.eta ** (len(found) + 1):
+            found.append(self.min_advances * self.eta ** len(found))
+        return found
 
 
 class _OnRungs(Compared, Rungs):
@@ -111,11 +112,6 @@ class _OnRungs(Compared, Rungs):
     def rungs(self) -> Rungs:
         """The rungs at which items leave."""
         return self
-
-    @property
-    def length_field(self) -> str:
-        """The field that sets the length of the first lap."""
-        return "min_advances"
 
 
 class Halving(_OnRungs, Sized):
@@ -125,7 +121,7 @@ class Halving(_OnRungs, Sized):
     method: Literal["halving"]
 
     def describe(self, size: int, advances: int = 0) -> str:
-        """Describe the search over `size` items, on one line. advances: see `ends`."""
+        """Describe the search over `size` items, on one line. advances: as for `ends`."""
         ends = self.ends(size, advances)
         left = listed(size // self.eta**k for k in range(len(ends) + 1))
         return f"halving by {self.best} {self.metric}: {left} items, up to {listed(ends)} advances and the end"
@@ -144,7 +140,7 @@ class Asha(_OnRungs):
         return -(-share // 4)
 
     def describe(self, size: int, advances: int = 0) -> str:
-        """Describe the search over `size` items, on one line. advances: see `ends`."""
+        """Describe the search over `size` items, on one line. advances: as for `ends`."""
         return (
             f"asynchronous halving of {size} by {self.best} {self.metric}: the best 1 / {self.eta} of those that "
             f"have come to {listed(self.ends(size, advances))} advances go on, the last to the end"

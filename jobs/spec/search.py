@@ -161,22 +161,10 @@ class Population(Sized):
         """The field that sets the length of the first lap."""
         return "burn_in" if self.burn_in else "every"
 
-    def n_comparisons(self, size: int, advances: int) -> int:
-        """The number of comparisons of members that make `advances` advances each, for any `size`; 0: it is not known."""
+    def _all_ends(self, size: int) -> list[int]:
         del size
-        if not advances:
-            return self.generations - 1
-        after = advances - 1 - self.lap(0)
-        return min(self.generations - 1, 1 + after // self.every) if after >= 0 else 0
-
-    def n_laps(self, size: int) -> int:
-        """The number of laps, for any `size`."""
-        del size
-        return self.generations
-
-    def lap(self, number: int) -> int:
-        """The advances of a generation other than the last."""
-        return self.burn_in if self.burn_in and number == 0 else self.every
+        first = self.burn_in or self.every
+        return [first + self.every * k for k in range(self.generations - 1)]
 
 
 class Optuna(Compared):
@@ -224,9 +212,9 @@ class Optuna(Compared):
         return max(self.together, -(-share // 4))
 
     def describe(self, size: int, advances: int = 0) -> str:
-        """Describe a study of `size` trials, on one line. advances: see `Rungs.ends`."""
+        """Describe a study of `size` trials, on one line. advances: as for `ends`."""
         pruned = (
-            f"; the best 1 / {self.prune.eta} of those that have come to {listed(self.prune.ends(size, advances))} advances go on"
+            f"; the best 1 / {self.prune.eta} of those that have come to {listed(self.ends(size, advances))} advances go on"
             if self.prune
             else ""
         )

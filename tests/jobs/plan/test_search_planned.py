@@ -51,8 +51,8 @@ def planned(job):
         (HALVING, "search.size", 10, "search.size: group 0 has 27 items, which is not a multiple of 10"),
         (HALVING, "run.shard_items", 6, None),
         (POPULATION, "run.shard_items", 3, None),
-        (HALVING, "search.min_advances", 60, "search.min_advances: the items finish after 60 advances"),
-        (POPULATION, "search.every", 100, "search.every: the items finish after 60 advances"),
+        (HALVING, "search.min_advances", 60, "search.min_advances: 60 advances given, but items finish after 60"),
+        (POPULATION, "search.every", 100, "search.every: 100 advances given, but items finish after 60"),
         (POPULATION, "search.params", {"rat": RATE}, "search.params: rat: unknown field; did you mean 'rate'?"),
         (POPULATION, "search.params", {"n": RATE}, "search.params: n: is a static field; a population moves traced real numbers: rate, noise"),
         (POPULATION, "search.params", {"steps": RATE}, "steps: is a data field"),
@@ -301,7 +301,7 @@ def test_how_often_a_population_is_compared(every, generations, advances, n):
         method="population", metric="loss", every=every, generations=generations,
         params={"rate": RATE},
     )  # fmt: skip
-    assert search.n_comparisons(8, advances) == n
+    assert len(search.ends(8, advances)) == n
     assert n == sum(every * g < advances for g in range(1, generations))
 
 

@@ -101,7 +101,9 @@ def test_asha_an_item_that_finishes_keeps_its_place_and_its_results():
 
 def test_asha_that_compares_nothing_is_refused():
     items = Items(lambda row, age: row, lambda row: 2)
-    with pytest.raises(JobError, match=r"search\.min_advances: the items finish after 2 advances"):
+    with pytest.raises(
+        JobError, match=r"search\.min_advances: 2 advances given, but items finish after 2"
+    ):
         play(searcher(9), lambda k, asked: (1, items.report(k, asked)), most=4)
 
 

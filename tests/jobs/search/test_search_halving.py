@@ -22,7 +22,7 @@ def test_halving_decides_as_numpy_does(tmp_path, n, eta, first):
     job["search"] |= {"eta": eta, "min_advances": first}
     store, progress = in_one_shard(tmp_path / "h.zarr", job)
     found, members = results(store), members_of(store)
-    n_rungs = Halving(**job["search"]).n_rungs(n)
+    n_rungs = len(Halving(**job["search"]).ends(n))
     left = halve(members, first, eta, n_rungs)
     for k, member in enumerate(members):
         assert found["search_advances"][k] == member.advances == found["taken"][k]
@@ -101,7 +101,7 @@ def test_halving_in_rounds_decides_as_sorted_lists_do(n, size, eta, workers, mos
     searcher = searcher_of(search, 0, np.arange(n), {})
     items = Items(lambda row, age: loss[row, age], lambda row: 50)
     play(searcher, lambda k, asked: (rng.random(), items.report(k, asked)), workers, most)
-    size, rungs = size or n, search.n_rungs(size or n)
+    size, rungs = size or n, len(search.ends(size or n))
     for block in range(0, n, size):
         here = list(range(block, block + size))
         for rung in range(rungs):

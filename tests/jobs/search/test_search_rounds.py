@@ -229,7 +229,7 @@ def test_a_search_that_compares_too_late_says_so(tmp_path):
     store, progress = run(tmp_path / "l.zarr", job)
     for again in (progress, run_shards(store, SerialExecutor(1))):
         assert sorted(again.failed) == [0, 1]
-        assert "search.every: the items finish after 20 advances" in again.failed[0]
+        assert "search.every: 30 advances given, but items finish after 20" in again.failed[0]
         assert again.shards_done == 2
 
 
