@@ -28,7 +28,7 @@ from jobs.plan.items import Group, Items, chosen
 from jobs.plan.params import in_32_bits
 from jobs.search.optuna import check_installed
 from jobs.spec.job import JobSpec
-from jobs.spec.search import Optuna, Population, Search, bounds, dtype_of, extremes
+from jobs.spec.search import Optuna, Population, Search, dtype_of, extremes
 from jobs.spec.sweep import Choice, Distribution, Loguniform, Uniform
 
 
@@ -192,7 +192,7 @@ def _check_parameter(
     value = _searched_field(
         name, kernel, group, float, "a population moves traced real numbers", where
     )
-    low, high = bounds(search.params[name])
+    low, high = extremes(search.params[name])
     _check_values(name, (low, high), kernel, group, where)
     starts = items.values(name, group.items) if name in items.columns else np.asarray([value])
     outside = starts[(starts < low) | (starts > high)]

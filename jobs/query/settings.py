@@ -8,7 +8,7 @@ from typing import Any
 
 from jobs.query.tables import REPLICATES
 from jobs.spec.job import JobSpec
-from jobs.spec.search import Optuna, Population, bounds
+from jobs.spec.search import Optuna, Population, extremes
 from jobs.spec.sweep import Loguniform, Uniform
 from jobs.store.store import Store
 
@@ -49,7 +49,7 @@ def ends(spec: JobSpec, params: Mapping[str, Any]) -> dict[str, str]:
         if name not in params or not isinstance(law, Uniform | Loguniform):
             continue
         scale = math.log if isinstance(law, Loguniform) else float
-        low, high = bounds(law)
+        low, high = extremes(law)
         share = (scale(params[name]) - scale(low)) / (scale(high) - scale(low))
         if min(share, 1 - share) < NEAR:
             found[name] = "lower" if share < 0.5 else "upper"

@@ -28,7 +28,7 @@ from ctd.installed import how_to_install, install, why_not
 from jobs.errors import JobError, count
 from jobs.search.halving import Rung
 from jobs.search.searcher import Round, Searcher, Told
-from jobs.spec.search import Optuna, bounds, dtype_of
+from jobs.spec.search import Optuna, dtype_of, extremes
 from jobs.spec.sweep import Choice, Distribution, Integers, Loguniform
 
 if TYPE_CHECKING:
@@ -202,9 +202,9 @@ def distribution(law: Distribution) -> optuna.distributions.BaseDistribution:
     if isinstance(law, Choice):
         return distributions.CategoricalDistribution(law.choice)
     if isinstance(law, Integers):
-        # Optuna's range includes its high end.
-        return distributions.IntDistribution(law.integers[0], law.integers[1] - 1)
-    return distributions.FloatDistribution(*bounds(law), log=isinstance(law, Loguniform))
+        return distributions.IntDistribution(*extremes(law))
+    low, high = extremes(law)
+    return distributions.FloatDistribution(low, high, log=isinstance(law, Loguniform))
 
 
 def study_of(search: Optuna, seed: int) -> optuna.Study:

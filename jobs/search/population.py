@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from jobs.search.searcher import InStep
-from jobs.spec.search import Moved, Population, bounds
+from jobs.spec.search import Moved, Population, extremes
 from jobs.spec.sweep import Loguniform
 
 SALT = zlib.crc32(b"search")
@@ -156,7 +156,7 @@ def moved(search: Population, name: str, values: np.ndarray, u: np.ndarray) -> n
 
 def position(law: Moved, values: np.ndarray) -> np.ndarray:
     """Return where values lie in their range: 0 at the low end, 1 at the high end."""
-    low, high = bounds(law)
+    low, high = extremes(law)
     if isinstance(law, Loguniform):
         return (np.log(values) - math.log(low)) / (math.log(high) - math.log(low))
     return (values - low) / (high - low)
@@ -164,7 +164,7 @@ def position(law: Moved, values: np.ndarray) -> np.ndarray:
 
 def value_at(law: Moved, x: np.ndarray) -> np.ndarray:
     """Return the values at positions `x`, never outside the range; the inverse of `position`."""
-    low, high = bounds(law)
+    low, high = extremes(law)
     if isinstance(law, Loguniform):
         values = np.exp(math.log(low) + x * (math.log(high) - math.log(low)))
     else:

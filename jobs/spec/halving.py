@@ -101,7 +101,7 @@ class Rungs(BaseModel):
 
     def ages(self, size: int) -> list[int]:
         """The advances at each rung: as many rungs as `size` can be divided by `eta` and stay at least 1."""
-        found = []
+        found: list[int] = []
         while size >= self.eta ** (len(found) + 1):
             found.append(self.min_advances * self.eta ** len(found))
         return found

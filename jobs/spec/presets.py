@@ -16,7 +16,7 @@ from typing import Any
 from ctd.kernel import Kernel
 from jobs.errors import JobError, nearest
 from jobs.spec.job import JobSpec
-from jobs.spec.reductions import LIST
+from jobs.spec.reductions import Listed
 from jobs.spec.search import METHODS
 
 FORMS = ("uniform", "loguniform", "integers", "choice")
@@ -28,39 +28,44 @@ def expand_preset(content: dict[str, object], kernel: Kernel, where: str) -> dic
 
     Raises JobError, which begins with `where`, if the kernel has no such preset.
     """
+    added = meaning(content, kernel, where)
+    if not added:
+        return content
+    whole = {**content, "search": added["search"]}
+    for section in ("params", "sweep"):
+        given = content.get(section) or {}
+        whole[section] = (
+            {**added.get(section, {}), **given} if isinstance(given, Mapping) else given
+        )
+    return whole
+
+
+def meaning(content: Mapping[str, object], kernel: Kernel, where: str) -> dict[str, Any]:
+    """The fields that a job's preset adds to those of the job itself, as in a job file; {} without a preset.
+
+    Raises JobError as `expand_preset` does.
+    """
     search = content.get("search")
     if not isinstance(search, Mapping) or "preset" not in search:
-        return content
+        return {}
     name = search["preset"]
     if not isinstance(name, str) or name not in kernel.presets:
         hint = nearest(str(name), kernel.presets) or ", it has none"
         raise JobError(f"{where}: search.preset: kernel {kernel.name} has no preset {name!r}{hint}")
     preset = kernel.presets[name]
-    given = content.get("params") or {}
-    assert isinstance(given, Mapping)  # else jobs.pipeline.Stage has refused it
-    sweep = content.get("sweep") or {}
+    params = content.get("params") or {}
+    assert isinstance(params, Mapping)  # else jobs.pipeline.Stage has refused it
+    sweep, added = content.get("sweep") or {}, {}
     if isinstance(sweep, Mapping):
-        sweep = {**preset.sweep, **sweep}
-    own = set(given) | _swept(sweep)
-    return {
-        **content,
-        "params": {k: v for k, v in preset.params.items() if k not in own} | dict(given),
-        "sweep": sweep,
+        added = {k: v for k, v in preset.sweep.items() if k not in sweep}
+        sweep = {**added, **sweep}
+    own = {*params, *_swept(sweep)}
+    found = {
+        "params": {k: v for k, v in preset.params.items() if k not in own},
+        "sweep": added,
         "search": _search(preset.search, search, own),
     }
-
-
-def meaning(content: dict[str, Any], kernel: Kernel, where: str) -> dict[str, Any]:
-    """The fields that a job's preset adds to those of the job itself, as in a job file; {} without a preset."""
-    whole = expand_preset(content, kernel, where)
-    if whole is content:
-        return {}
-    given = content.get("params") or {}
-    found: dict[str, Any] = {"params": {k: v for k, v in whole["params"].items() if k not in given}}
-    swept = content.get("sweep") or {}
-    if isinstance(swept, Mapping):
-        found["sweep"] = {k: v for k, v in whole["sweep"].items() if k not in swept}
-    return {k: v for k, v in {**found, "search": whole["search"]}.items() if v}
+    return {section: fields for section, fields in found.items() if fields}
 
 
 def _search(preset: Mapping[str, Any], given: Mapping[str, Any], own: set[str]) -> dict[str, Any]:
@@ -85,16 +90,14 @@ def _search(preset: Mapping[str, Any], given: Mapping[str, Any], own: set[str]) 
 
 def _swept(sweep: object) -> set[str]:
     """The fields that a sweep names, as far as it is well formed; `a` for an inner field `a.b`."""
-    parts = sweep if isinstance(sweep, list | tuple) else [sweep]
-    blocks = [
-        part.get(block) for part in parts if isinstance(part, Mapping) for block in ("grid", "zip", "random")
-    ]  # fmt: skip
-    return {
-        str(name).partition(".")[0]
-        for block in blocks
-        if isinstance(block, Mapping)
-        for name in block
-    }
+    parts = [
+        part
+        for part in (sweep if isinstance(sweep, list | tuple) else [sweep])
+        if isinstance(part, Mapping)
+    ]
+    blocks = [part.get(block) for part in parts for block in ("grid", "zip", "random")]
+    names = [name for block in blocks if isinstance(block, Mapping) for name in block]
+    return {str(name).partition(".")[0] for name in names}
 
 
 # --- the schema of job files ----------------------------------------------------------------------
@@ -114,9 +117,9 @@ def job_schema(kernel: Kernel | None = None) -> dict[str, Any]:
         for field, model in (("params", kernel.Params), ("gather", kernel.Options)):
             inner = model.model_json_schema()
             if field == "gather":
-                reductions = LIST.json_schema(ref_template="#/$defs/{model}")
-                inner.setdefault("$defs", {}).update(reductions.pop("$defs"))
-                inner.setdefault("properties", {})["reductions"] = reductions
+                listed = Listed.model_json_schema()
+                inner.setdefault("$defs", {}).update(listed["$defs"])
+                inner.setdefault("properties", {}).update(listed["properties"])
             schema["$defs"].update(inner.pop("$defs", {}))
             schema["properties"][field] = inner
         if kernel.presets:

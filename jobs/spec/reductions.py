@@ -14,13 +14,13 @@ Each makes one table of the store, reduced/TABLE, where TABLE is `table`, by def
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, Tag, ValidationError, model_validator
 
 from ctd.kernel import Kernel
 from jobs.errors import JobError, explain, nearest, validated
 from jobs.spec.description import Description
 from jobs.spec.job import JobSpec
-from jobs.spec.search import SEARCH_TABLE
+from jobs.spec.search import SEARCH_TABLE, kind_by
 
 
 class _Reduction(BaseModel):
@@ -28,6 +28,8 @@ class _Reduction(BaseModel):
 
     numbers: ClassVar[tuple[str, ...]] = ()
     """The fields of the reduction that name numeric columns."""
+    columns: ClassVar[tuple[str, ...]] = ()
+    """The fields that list columns of any kind."""
 
     name: str
     table: str | None = Field(
@@ -41,7 +43,8 @@ class _Reduction(BaseModel):
 
     def named(self) -> list[tuple[str, str]]:
         """The columns that the reduction names, as (field, column)."""
-        return [(field, getattr(self, field)) for field in self.numbers]
+        lists = [(field, column) for field in self.columns for column in getattr(self, field)]
+        return [(field, getattr(self, field)) for field in self.numbers] + lists
 
 
 class Best(_Reduction):
@@ -58,6 +61,7 @@ class Seeds(_Reduction):
     """Mean, sd, quantiles and a bootstrap interval of a column over the seeds of every other setting."""
 
     numbers: ClassVar[tuple[str, ...]] = ("of",)
+    columns: ClassVar[tuple[str, ...]] = ("over",)
     name: Literal["seeds"]
     of: str = Field(description="the column")
     over: tuple[str, ...] = Field(
@@ -72,20 +76,13 @@ class Seeds(_Reduction):
     )
     confidence: float = Field(0.95, gt=0, lt=1, description="confidence of that interval")
 
-    def named(self) -> list[tuple[str, str]]:
-        """The columns that the reduction names, including those of `over`."""
-        return [*super().named(), *(("over", name) for name in self.over)]
-
 
 class Counts(_Reduction):
     """The number of items by status and outcome."""
 
+    columns: ClassVar[tuple[str, ...]] = ("by",)
     name: Literal["counts"]
     by: tuple[str, ...] = Field((), description="further columns whose values separate items")
-
-    def named(self) -> list[tuple[str, str]]:
-        """The columns that the reduction names, those of `by`."""
-        return [("by", name) for name in self.by]
 
 
 class Histogram(_Reduction):
@@ -109,18 +106,27 @@ class Histogram(_Reduction):
         return self
 
 
-Reduction = Best | Seeds | Counts | Histogram
-ALWAYS = ("status", "item", "group")
-"""The columns that every item table has."""
-LIST: TypeAdapter[list[Reduction]] = TypeAdapter(
-    list[Annotated[Reduction, Field(discriminator="name")]]
-)
-KINDS: dict[str, type[BaseModel]] = {
+KINDS: dict[str, type[_Reduction]] = {
     "best": Best,
     "seeds": Seeds,
     "counts": Counts,
     "histogram": Histogram,
 }
+Reduction = Annotated[
+    Annotated[Best, Tag("Best")]
+    | Annotated[Seeds, Tag("Seeds")]
+    | Annotated[Counts, Tag("Counts")]
+    | Annotated[Histogram, Tag("Histogram")],
+    kind_by("name", KINDS),
+]
+ALWAYS = ("status", "item", "group")
+"""The columns that every item table has."""
+
+
+class Listed(BaseModel):
+    """The section `gather` without the settings of the kernel's own reduction."""
+
+    reductions: list[Reduction] = []
 
 
 def reductions_of(spec: JobSpec, kernel: Kernel | Description) -> list[Reduction]:
@@ -130,28 +136,21 @@ def reductions_of(spec: JobSpec, kernel: Kernel | Description) -> list[Reduction
         JobError: a reduction or a field is unknown or not valid, a column does not exist or is not
             numeric, or two tables have one name. The text names the field.
     """
-    where = "gather: reductions"
     asked = spec.gather.get("reductions") or []
     if not isinstance(asked, list):
         raise JobError(
-            f"{where}: {asked!r:.80} given; expected a list such as [{{name: best, by: RESULT}}], with the names "
-            f"{', '.join(KINDS)}"
+            f"gather: reductions: {asked!r:.80} given; expected a list such as [{{name: best, by: RESULT}}], with the "
+            f"names {', '.join(KINDS)}"
         )
-    for k, one in enumerate(asked):
-        name = one.get("name") if isinstance(one, dict) else None
-        if isinstance(one, dict) and name is None:
-            raise JobError(f"{where}.{k}: `name` is missing; give one of {', '.join(KINDS)}")
-        if isinstance(name, str) and name not in KINDS:
-            raise JobError(f"{where}.{k}: unknown reduction {name!r}{nearest(name, KINDS)}")
     try:
-        found: list[Reduction] = LIST.validate_python(asked)
+        found = Listed.model_validate({"reductions": asked}).reductions
     except ValidationError as error:
         known: dict[tuple[str, ...], Iterable[str]] = {
-            (str(k), name): model.model_fields
-            for k in range(len(asked))
-            for name, model in KINDS.items()
+            ("reductions", str(k)): KINDS[one["name"]].model_fields
+            for k, one in enumerate(asked)
+            if isinstance(one, dict) and str(one.get("name")) in KINDS
         }
-        raise explain(error, where, known) from None
+        raise explain(error, "gather", known) from None
     scalars = [name for name, var in kernel.dims.items() if var.axes == ()]
     check_reductions(found, {name: name != "outcome" for name in (*spec.swept(), *scalars)})
     taken = {"items", "shards", *(var.axes[0] for var in kernel.reduced.values() if var.axes)}
@@ -159,7 +158,7 @@ def reductions_of(spec: JobSpec, kernel: Kernel | Description) -> list[Reduction
     for k, one in enumerate(found):
         if one.label in taken:
             raise JobError(
-                f"{where}.{k}: there is a table {one.label!r} already; give this one `table: NAME`"
+                f"gather: reductions.{k}: there is a table {one.label!r} already; give this one `table: NAME`"
             )
         taken.add(one.label)
     return found

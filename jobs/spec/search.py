@@ -24,6 +24,7 @@ search: {preset: NAME}         a search that the kernel declares: see jobs.spec.
 """
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -244,18 +245,14 @@ class Optuna(Compared):
         return self
 
 
-def bounds(law: Uniform | Loguniform) -> tuple[float, float]:
-    """The ends (low, high) of a range."""
-    return law.uniform if isinstance(law, Uniform) else law.loguniform
-
-
-def extremes(law: Distribution) -> list[float]:
-    """The values of a searched field that are at its ends: all of a choice."""
-    if isinstance(law, Choice):
-        return law.choice
-    if isinstance(law, Integers):
-        return [law.integers[0], law.integers[1] - 1]
-    return list(bounds(law))
+def extremes(law: Distribution) -> list[Any]:
+    """The ends of a range, both of which may be drawn; all values of a choice."""
+    match law:
+        case Uniform(uniform=(low, high)) | Loguniform(loguniform=(low, high)):
+            return [low, high]
+        case Integers(integers=(low, high)):
+            return [low, high - 1]
+    return law.choice
 
 
 def dtype_of(law: Distribution) -> np.dtype[Any]:
@@ -263,7 +260,7 @@ def dtype_of(law: Distribution) -> np.dtype[Any]:
     return np.asarray(extremes(law)).dtype
 
 
-METHODS: dict[Any, type[BaseModel]] = {
+METHODS: dict[str, type[BaseModel]] = {
     "halving": Halving,
     "asha": Asha,
     "population": Population,
@@ -271,10 +268,21 @@ METHODS: dict[Any, type[BaseModel]] = {
 }
 
 
-def _method(content: object) -> str | None:
-    name = content.get("method") if isinstance(content, dict) else getattr(content, "method", "")
-    # A list or a mapping cannot be looked up.
-    return METHODS[name].__name__ if isinstance(name, str) and name in METHODS else None
+def kind_by(key: str, kinds: Mapping[str, type[BaseModel]]) -> Discriminator:
+    """A discriminator of mappings of which `key` tells the kind: a word of `kinds`. Tags are the names of the classes."""
+
+    def tag(value: object) -> str | None:
+        word = value.get(key) if isinstance(value, Mapping) else getattr(value, key, None)
+        # A list or a mapping cannot be looked up.
+        return kinds[word].__name__ if isinstance(word, str) and word in kinds else None
+
+    *others, last = kinds
+    return Discriminator(
+        tag,
+        custom_error_type="kind",
+        custom_error_message=f"expected a mapping with `{key}:` {', '.join(others)} or {last}",
+        custom_error_context={"known": " ".join(kinds), "key": key},
+    )
 
 
 Search = Annotated[
@@ -282,10 +290,5 @@ Search = Annotated[
     | Annotated[Asha, Tag("Asha")]
     | Annotated[Population, Tag("Population")]
     | Annotated[Optuna, Tag("Optuna")],
-    Discriminator(
-        _method,
-        custom_error_type="search_method",
-        custom_error_message="expected a mapping with `method:` halving, asha, population or optuna",
-        custom_error_context={"known": " ".join(METHODS), "key": "method"},
-    ),
+    kind_by("method", METHODS),
 ]

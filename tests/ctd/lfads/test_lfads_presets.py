@@ -11,7 +11,7 @@ from jobs.pipeline import read_stages
 from jobs.plan.items import expand
 from jobs.plan.search import searched
 from jobs.spec.presets import expand_preset
-from jobs.spec.search import Population, bounds
+from jobs.spec.search import Population, extremes
 
 PUBLISHED = {
     "learning_rate": (1e-5, 5e-3, 0.3),
@@ -34,7 +34,7 @@ def spec():
 def test_ranges_are_the_published_ones(spec):
     search = spec.search
     assert isinstance(search, Population)
-    assert {name: bounds(law) for name, law in search.params.items()} == {
+    assert {name: extremes(law) for name, law in search.params.items()} == {
         name: (low, high) for name, (low, high, _) in PUBLISHED.items()
     }
     assert (search.metric, search.mode, search.exploit) == ("smoothed_nll", "min", "tournament")

@@ -16,7 +16,7 @@ from jobs.gather.tables import Items, bootstrap_means, make, reduction_tables
 from jobs.query.query import query
 from jobs.run.prepare import prepare
 from jobs.spec.job import parse_job
-from jobs.spec.reductions import LIST, options_of, reductions_of
+from jobs.spec.reductions import Listed, options_of, reductions_of
 from jobs.store.arrays import attributes
 
 ASKED = [
@@ -194,7 +194,7 @@ def test_settings_are_told_apart_in_order_of_appearance():
 @pytest.mark.parametrize(
     ("reductions", "said"),
     [
-        ([{"name": "bets", "by": "norm"}], "0: unknown reduction 'bets'; did you mean 'best'?"),
+        ([{"name": "bets", "by": "norm"}], "reductions.0.name: 'bets' given; did you mean 'best'?"),
         ([{"name": "best", "by": "nrm"}], "0.by: unknown column 'nrm'; did you mean 'norm'?"),
         ([{"name": "best", "by": "x"}], "0.by: unknown column 'x'"),
         ([{"name": "best", "by": "outcome"}], "0.by: 'outcome' does not hold one number an item"),
@@ -207,7 +207,7 @@ def test_settings_are_told_apart_in_order_of_appearance():
         ([{"name": "counts"}, {"name": "counts"}], "1: there is a table 'counts' already"),
         ([{"name": "counts", "table": "items"}], "there is a table 'items' already"),
         ([{"name": "counts", "table": "place"}], "there is a table 'place' already"),
-        ([{"by": "norm"}], "0: `name` is missing; give one of best, seeds, counts, histogram"),
+        ([{"by": "norm"}], "reductions.0: expected a mapping with `name:` best, seeds, counts or histogram (given: {'by': 'norm'})"),
         ({"name": "best"}, "expected a list such as [{name: best"),
         ("best", "with the names best, seeds, counts, histogram"),
     ],
@@ -268,4 +268,4 @@ def test_reductions_of_a_store_are_not_changed_to_what_its_items_do_not_have(tmp
 def test_reductions_of_a_column_that_is_not_there_say_so(asked):
     items = Items({"item": np.arange(3), "status": np.ones(3, np.int8)}, {}, [])
     with pytest.raises(JobError, match="gather: reductions: no item has 'q'"):
-        make(LIST.validate_python([asked])[0], items)
+        make(Listed(reductions=[asked]).reductions[0], items)

@@ -13,7 +13,7 @@ from stores import run as run_in_shards
 from jobs.errors import JobError
 from jobs.search import Told, searcher_of
 from jobs.search.population import moved, position, tournament, truncation, value_at
-from jobs.spec.search import Population, bounds
+from jobs.spec.search import Population, extremes
 
 # --- decisions ------------------------------------------------------------------------------------
 
@@ -279,7 +279,7 @@ def walkers(law, weight, moves, n=4000):
         perturb=weight,
     )
     law = search.params["a"]
-    rng, low, high = np.random.default_rng(0), *bounds(law)
+    rng, low, high = np.random.default_rng(0), *extremes(law)
     values = value_at(law, np.full(n, 0.5))
     for _ in range(moves):
         values = moved(search, "a", values, rng.random((n, 2)))
