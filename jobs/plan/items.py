@@ -204,34 +204,38 @@ def _starts(
 ) -> tuple[dict[str, Column], dict[str, Any]]:
     """The starts of searched fields: (columns of those that start anywhere in their ranges, `params` with the others).
 
-    Optuna's proposals replace the value in `params` or the default; a field with neither starts at an end of its range, so
-    that the item is valid. A start does not depend on the number of items.
+    Optuna proposes a value in place of the default; a field without one starts at an end of its range, so that the item is
+    valid. A start does not depend on the number of items.
 
-    Raises JobError if a field has a start and is also given in `params` or swept.
+    Raises JobError if a field has a start, or is proposed, and is also given in `params` or swept.
     """
-    columns, fixed = {}, {}
-    if isinstance(spec.search, Optuna):
-        fields = kernel.Params.model_fields
-        for name, law in spec.search.params.items():
-            if name in fields and fields[name].is_required() and name not in base:
-                fixed[name] = extremes(law)[0]
-    laws = spec.search.params if isinstance(spec.search, Population) else {}
-    for name, law in laws.items():
-        if law.start is None:
+    columns, fixed, search = {}, {}, spec.search
+    if isinstance(search, Optuna):
+        parts = spec.sweep if isinstance(spec.sweep, list) else [spec.sweep]
+        if any("seed" in part.names() for part in parts):
+            raise JobError(
+                f"{where}: sweep: seeds are given, but column `seed` numbers the trials of a study; leave them out"
+            )
+    fields = kernel.Params.model_fields
+    for name, law in search.params.items() if isinstance(search, Optuna | Population) else ():
+        start = getattr(law, "start", None)
+        if isinstance(search, Population) and start is None:
             continue
         for place, given in (("params", spec.params), ("sweep", spec.swept())):
             if name in given:
                 raise JobError(
-                    f"{where}: {name!r} is given in {place} and as search.params.{name}.start; keep one of them"
+                    f"{where}: {name!r} is given in {place}, but its values begin in search.params; keep one of them"
                 )
-        if law.start == "range":
+        if start == "range" and not isinstance(law, Choice):
             # A stream for each field: a further searched field moves no draw of the others.
             rng = np.random.default_rng(
                 [spec.seed, zlib.crc32(b"start"), zlib.crc32(name.encode())]
             )
             columns[name] = Column(np.arange(n, dtype=np.int32), law.draw(rng, n), True)
-        else:
-            fixed[name] = float(law.start)
+        elif start is not None:
+            fixed[name] = float(start)
+        elif name in fields and fields[name].is_required():
+            fixed[name] = extremes(law)[0]
     return columns, base | fixed
 
 

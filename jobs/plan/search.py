@@ -8,39 +8,30 @@ search_parent               (item, generation)  the item whose state began the g
 search_NAME                 (item, generation)  the value of a searched parameter in each generation
 final_NAME                  (item)              the last value of the parameter, which the results belong to; Optuna: the proposal
 
-Halving, asynchronous halving and Optuna with `prune` are on rungs. An item that left at a rung has the status and the outcome *dropped*, and its results at that rung. An item whose
-population ended early (`patience`) has the outcome *settled*, and its results at that time.
+Halving, asynchronous halving and Optuna with `prune` are on rungs. An item that left at a rung has the status and the outcome
+*dropped*, and its results at that rung. An item whose population ended early (`patience`) has the outcome *settled*, and its
+results at that time.
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 import numpy as np
 
 from ctd.kernel import Kernel, Kind, Outcome, Var, field_kinds, inputs_of
-from ctd.late import jax
 from jobs.errors import JobError, count, nearest, validated
 from jobs.plan.items import Group, Items, chosen
 from jobs.plan.params import in_32_bits
 from jobs.search.optuna import check_installed
-from jobs.spec.job import JobSpec
 from jobs.spec.search import Optuna, Population, Search, dtype_of, extremes
-from jobs.spec.sweep import Choice, Distribution, Loguniform, Uniform
+from jobs.spec.sweep import Choice, Loguniform, Uniform
 
 
 def searched(kernel: Kernel, search: Search | None) -> Kernel:
     """The kernel with the results and outcomes that a search adds; the kernel itself without a search."""
-    # As a text: a search holds dictionaries, so that it cannot be the key of a cache itself.
-    return kernel if search is None else _searched(kernel, search.model_dump_json(), type(search))
-
-
-@cache
-def _searched(kernel: Kernel, text: str, kind: Any) -> Kernel:
-    search = kind.model_validate_json(text)
+    if search is None:
+        return kernel
     outcomes = kernel.outcomes
     if outcomes and search.rungs:
         outcomes = (*outcomes, Outcome("dropped", "left at a rung of the search"))
@@ -51,110 +42,76 @@ def _searched(kernel: Kernel, text: str, kind: Any) -> Kernel:
     return replace(kernel, dims=dims, outcomes=outcomes)
 
 
-def shapes(search: Search | None, kernel: Kernel, n_items: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """The results that a search adds -> shape and dtype of one item. n_items: number of items in the group."""
+def shapes(search: Search | None, kernel: Kernel, n_items: int) -> dict[str, np.ndarray]:
+    """The results that a search adds -> an array like that of one item. n_items: number of items in the group."""
     if search is None:
         return {}
     found = _records(search, kernel, search.n_compared(n_items))
-    return {name: shape for name, (_, shape) in found.items()}
+    return {name: like for name, (_, like) in found.items()}
 
 
-def _records(
-    search: Search, kernel: Kernel, size: int
-) -> dict[str, tuple[Var, jax.ShapeDtypeStruct]]:
-    real, whole = np.dtype(np.float64), np.dtype(np.int32)
-    found = {"search_advances": (Var((), "1", "advances made"), _shape((), whole))}
+def _records(search: Search, kernel: Kernel, size: int) -> dict[str, tuple[Var, np.ndarray]]:
+    number = lambda text, like: (Var((), "1", text), np.zeros((), like))
+    found: dict[str, tuple[Var, np.ndarray]] = {}
+    found["search_advances"] = number("advances made", np.int32)
     if search.rungs:
-        n = (len(search.ends(size)),)
-        found["search_rung"] = (Var((), "1", "rungs survived"), _shape((), whole))
-        text = f"{search.metric} at every rung"
-        found["search_metric"] = (Var(("rung",), "1", text), _shape(n, real))
+        found["search_rung"] = number("rungs survived", np.int32)
+        var = Var(("rung",), "1", f"{search.metric} at every rung")
+        found["search_metric"] = var, np.zeros(len(search.ends(size)))
     if isinstance(search, Optuna):
-        of_group = chosen(search, kernel)[0]  # they are in the labels of the group
         for name, law in search.params.items():
-            if name not in of_group:
-                var = Var((), "1", f"{name} proposed")
-                found[f"final_{name}"] = var, _shape((), dtype_of(law))
-    if not isinstance(search, Population):
-        return found
-    g = (search.generations,)
-    along = lambda text: Var(("generation",), "1", text)
-    found["search_metric"] = (along(f"{search.metric} at its end"), _shape(g, real))
-    found["search_parent"] = (along("item whose state it began with"), _shape(g, whole))
-    for name in search.params:
-        found[f"search_{name}"] = (along(f"{name} during it"), _shape(g, real))
-        found[f"final_{name}"] = (Var((), "1", f"last value of {name}"), _shape((), real))
+            if name not in chosen(search, kernel)[0]:  # they are in the labels of the group
+                found[f"final_{name}"] = number(f"{name} proposed", dtype_of(law))
+    if isinstance(search, Population):
+        each = lambda text, like=float: (
+            Var(("generation",), "1", text),
+            np.zeros(search.generations, like),
+        )
+        found["search_metric"] = each(f"{search.metric} at its end")
+        found["search_parent"] = each("item whose state it began with", np.int32)
+        for name in search.params:
+            found[f"search_{name}"] = each(f"{name} during it")
+            found[f"final_{name}"] = number(f"last value of {name}", float)
     return found
 
 
-def _shape(shape: tuple[int, ...], dtype: np.dtype[Any]) -> jax.ShapeDtypeStruct:
-    with jax.enable_x64(True):
-        return jax.ShapeDtypeStruct(shape, dtype)
-
-
 def check_search(
-    spec: JobSpec, kernel: Kernel, items: Items, shapes: Sequence[Mapping[str, object]], where: str
+    search: Search, kernel: Kernel, items: Items, shapes: Sequence[Mapping[str, object]], where: str
 ) -> None:
-    """Check the search of a job.
+    """Raise JobError, which names the field, if the search of a job does not fit its items.
 
-    Args:
-        shapes: for each group, result -> shape and dtype of one item.
-
-    Raises:
-        JobError: the search does not fit the job; the text names the field.
+    shapes: for each group, result -> shape and dtype of one item.
     """
-    search = spec.search
-    if search is None:
-        return
-    if isinstance(search, Optuna):
-        _check_replicates(spec, where)
     for group, found in zip(items.groups, shapes, strict=True):
         _check_metric(search, kernel, found, where)
         _check_advances(search, kernel, group, where)
-        if isinstance(search, Optuna):
-            for name, law in search.params.items():
-                _check_searched(law, name, kernel, group, items, where)
-        if isinstance(search, Population):
+        if isinstance(search, Population | Optuna):
             for name in search.params:
-                _check_parameter(search, name, kernel, group, items, where)
+                _check_param(name, search, kernel, group, where)
+        if isinstance(search, Population):
+            _check_starts(search, group, items, where)
     _check_names(search, kernel, where)
     for group in items.groups:
         _check_size(search, group, items, where)
     if isinstance(search, Optuna):
-        # Members of a population start there; a trial of Optuna would never have this value.
-        if both := [name for name in search.params if name in spec.params]:
-            raise JobError(
-                f"{where}: search.params: {both[0]}: is given in params as well; keep one of them"
-            )
         # Last, since it imports Optuna: who has to install it first should find that the job is right then.
         check_installed(search, where)
 
 
-def _check_replicates(spec: JobSpec, where: str) -> None:
-    """Raise JobError if the sweep has replicates of its own: the trials of a study are replicates of one point."""
-    for part in spec.sweep if isinstance(spec.sweep, list) else [spec.sweep]:
-        if "seed" in part.names():
-            raise JobError(
-                f"{where}: sweep: seeds are given, but column `seed` numbers the trials of a study; leave them out"
-            )
-
-
 def _check_metric(search: Search, kernel: Kernel, shapes: Mapping[str, Any], where: str) -> None:
-    scalars = [k for k, s in shapes.items() if s.shape == () and s.dtype.kind in "fiu"]
-    scalars = [name for name in scalars if name != "outcome"]
-    at, name = f"{where}: search.metric: {search.metric!r}", kernel.name
-    if search.metric not in scalars:
-        if search.metric in kernel.dims and search.metric not in shapes:
-            raise JobError(
-                f"{at}: kernel {name} has no such result with these params and data (`ctd kernels {name}`)"
-            )
-        raise JobError(
-            f"{at} is not a scalar result of kernel {name}{nearest(search.metric, scalars)}"
-        )
+    metric, name = search.metric, kernel.name
+    scalars = [
+        k for k, s in shapes.items() if s.shape == () and s.dtype.kind in "fiu" and k != "outcome"
+    ]
+    if metric not in scalars:
+        hint = f" is not a scalar result of kernel {name}{nearest(metric, scalars)}"
+        if metric in kernel.dims and metric not in shapes:
+            hint = f": kernel {name} has no such result with these params and data (`ctd kernels {name}`)"
+        raise JobError(f"{where}: search.metric: {metric!r}{hint}")
     # The default, min, would silently keep the worst items.
-    if kernel.dims[search.metric].more_is_better and "mode" not in search.model_fields_set:
+    if kernel.dims[metric].more_is_better and "mode" not in search.model_fields_set:
         raise JobError(
-            f"{where}: search.mode: missing, but a larger {search.metric} is better; give `mode: max`"
+            f"{where}: search.mode: missing, but a larger {metric} is better; give `mode: max`"
         )
 
 
@@ -186,34 +143,19 @@ def _check_names(search: Search, kernel: Kernel, where: str) -> None:
         )
 
 
-def _check_parameter(
-    search: Population, name: str, kernel: Kernel, group: Group, items: Items, where: str
+def _check_param(
+    name: str, search: Population | Optuna, kernel: Kernel, group: Group, where: str
 ) -> None:
-    value = _searched_field(
-        name, kernel, group, float, "a population moves traced real numbers", where
-    )
-    low, high = extremes(search.params[name])
-    _check_values(name, (low, high), kernel, group, where)
-    starts = items.values(name, group.items) if name in items.columns else np.asarray([value])
-    outside = starts[(starts < low) | (starts > high)]
-    if len(outside):
-        raise JobError(
-            f"{where}: search.params: {name}: starts at {float(outside[0])!r}, outside of its range {[low, high]}; widen "
-            f"the range, or give a start inside of it as search.params.{name}.start"
-        )
-
-
-def _check_searched(
-    law: Distribution, name: str, kernel: Kernel, group: Group, items: Items, where: str
-) -> None:
-    """Raise JobError if Optuna cannot propose a field: it does not exist, is swept, is no number, or not in this range."""
-    kinds = field_kinds(kernel.Params)
+    """Raise JobError if a searched field is unknown, or does not take what the search gives it."""
+    kinds, law = field_kinds(kernel.Params), search.params[name]
+    traced = [field for field, kind in kinds.items() if kind is Kind.TRACED]
     at = f"{where}: search.params: {name}"
-    if name in items.columns:
-        raise JobError(f"{at}: is swept as well; leave it out of the sweep, or of search.params")
-    if kinds.get(name, Kind.TRACED) is not Kind.TRACED:
+    if name not in kinds:
+        known = {field: kernel.Params.model_fields[field] for field in traced}
+        raise JobError(f"{at}: unknown field{nearest(name, known)}")
+    if name not in traced and isinstance(search, Optuna):
         if isinstance(law, Choice):
-            return
+            return  # its values have been read: each has a group
         raise JobError(
             f"{at}: is a {kinds[name].value} field, which is compiled in or read before; list its values, "
             f"`{name}: {{choice: [...]}}`"
@@ -221,39 +163,29 @@ def _check_searched(
     if isinstance(law, Choice) and any(isinstance(value, str) for value in law.choice):
         raise JobError(f"{at}: {law.choice} given; a traced field takes numbers, without quotes")
     real = isinstance(law, Uniform | Loguniform)
-    who = "Optuna proposes traced numbers, whole ones where the field is whole"
-    _searched_field(name, kernel, group, float if real else (float, int), who, where)
-    _check_values(name, extremes(law), kernel, group, where)
-
-
-def _searched_field(
-    name: str, kernel: Kernel, group: Group, kind: Any, who: str, where: str
-) -> Any:
-    """The field's value in the group's first item. Raises JobError if it is no traced number of this kind."""
-    kinds = field_kinds(kernel.Params)
-    traced = [field for field, k in kinds.items() if k is Kind.TRACED]
-    at = f"{where}: search.params: {name}"
-    if name not in kinds:
-        known = {field: kernel.Params.model_fields[field] for field in traced}
-        raise JobError(f"{at}: unknown field{nearest(name, known)}")
-    value = getattr(group.params, name)
-    if kinds[name] is not Kind.TRACED or not isinstance(value, kind):
-        what = (
-            f"a {kinds[name].value} field" if kinds[name] is not Kind.TRACED else "no real number"
-        )
-        can = ", ".join(f for f in traced if isinstance(getattr(group.params, f), kind))
-        raise JobError(f"{at}: is {what}; {who}: {can}")
-    return value
-
-
-def _check_values(
-    name: str, values: Iterable[object], kernel: Kernel, group: Group, where: str
-) -> None:
-    """Raise JobError if the kernel does not take one of these values of a field."""
-    content = group.params.model_dump(mode="json")
-    for value in values:
-        at = f"{where}: search.params"
+    kind: Any = float if real else (float, int)
+    can = [field for field in traced if isinstance(getattr(group.params, field), kind)]
+    if name not in can:
+        what = f"no {'real ' * real}number" if name in traced else f"a {kinds[name].value} field"
+        who = "Optuna proposes" if isinstance(search, Optuna) else "a population moves"
+        raise JobError(f"{at}: is {what}; {who} traced numbers, here {', '.join(can)}")
+    content, at = group.params.model_dump(mode="json"), f"{where}: search.params"
+    for value in extremes(law):
         in_32_bits(validated(kernel.Params, {**content, name: value}, at), at)
+
+
+def _check_starts(search: Population, group: Group, items: Items, where: str) -> None:
+    """Raise JobError if members start outside of the range of a searched field."""
+    for name, law in search.params.items():
+        low, high = extremes(law)
+        own = np.array([getattr(group.params, name)])
+        starts = items.values(name, group.items) if name in items.columns else own
+        outside = starts[(starts < low) | (starts > high)]
+        if len(outside):
+            raise JobError(
+                f"{where}: search.params: {name}: starts at {float(outside[0])!r}, outside of its range {[low, high]}; widen "
+                f"the range, or give a start inside of it as search.params.{name}.start"
+            )
 
 
 def _check_size(search: Search, group: Group, items: Items, where: str) -> None:

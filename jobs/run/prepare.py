@@ -78,7 +78,8 @@ def prepare(spec: JobSpec, base: str, where: str, machines: Callable[[], Machine
     with faults:
         check_keep_bits(spec.keep_bits, shapes, where)
     with faults:
-        check_search(spec, kernel, items, shapes, where)
+        if spec.search:
+            check_search(spec.search, kernel, items, shapes, where)
     with faults:
         _check_reductions(spec, kernel, items, shapes, where)
     faults.tell()

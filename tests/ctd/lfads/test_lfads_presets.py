@@ -35,7 +35,7 @@ def test_ranges_are_the_published_ones(spec):
     search = spec.search
     assert isinstance(search, Population)
     assert {name: extremes(law) for name, law in search.params.items()} == {
-        name: (low, high) for name, (low, high, _) in PUBLISHED.items()
+        name: [low, high] for name, (low, high, _) in PUBLISHED.items()
     }
     assert (search.metric, search.mode, search.exploit) == ("smoothed_nll", "min", "tournament")
     assert (search.burn_in, search.every, search.patience) == (105, 25, 4)

@@ -31,7 +31,7 @@ def planned(job):
     used = find_kernel(spec.kernel, BASE)
     items = checked_items(spec, used, "job")
     found = [evaluate_group(used, group.params, BASE).outputs.shapes for group in items.groups]
-    check_search(spec, used, items, found, "job")
+    check_search(spec.search, used, items, found, "job")
     return spec, items
 
 
@@ -54,7 +54,7 @@ def planned(job):
         (HALVING, "search.min_advances", 60, "search.min_advances: 60 advances given, but items finish after 60"),
         (POPULATION, "search.every", 100, "search.every: 100 advances given, but items finish after 60"),
         (POPULATION, "search.params", {"rat": RATE}, "search.params: rat: unknown field; did you mean 'rate'?"),
-        (POPULATION, "search.params", {"n": RATE}, "search.params: n: is a static field; a population moves traced real numbers: rate, noise"),
+        (POPULATION, "search.params", {"n": RATE}, "search.params: n: is a static field; a population moves traced numbers, here rate, noise"),
         (POPULATION, "search.params", {"steps": RATE}, "steps: is a data field"),
         (POPULATION, "search.params", {"limit": {"uniform": [1, 9]}}, "limit: is no real number"),
         (POPULATION, "search.params", {"push": {"uniform": [0, 1]}}, "push: is no real number"),
@@ -111,8 +111,8 @@ OPTUNA = HALVING | {
         (OPTUNA, "search.sampler", "tp", "search.sampler: must be 'tpe', 'gp', 'cmaes', 'random' or 'qmc' (given: 'tp')"),
         (OPTUNA, "search.params", {"rat": RATE}, "search.params: rat: unknown field; did you mean 'rate'?"),
         (OPTUNA, "search.params", {"n": {"integers": [3, 5]}}, "search.params: n: is a static field, which is compiled in or read before; list its values, `n: {choice: [...]}`"),
-        (OPTUNA, "search.params", {"steps": {"integers": [3, 4]}}, "search.params: steps: is a data field"),
-        (OPTUNA, "search.params", {"push": {"uniform": [0, 1]}}, "search.params: push: is no real number; Optuna proposes traced numbers, whole ones where the field is whole: rate, noise"),
+        (OPTUNA, "search.params", {"steps": {"integers": [3, 4]}}, "job: 'steps' is given in params, but"),
+        (OPTUNA, "search.params", {"push": {"uniform": [0, 1]}}, "search.params: push: is no real number; Optuna proposes traced numbers, here rate, noise"),
         (OPTUNA, "search.params", {"limit": {"uniform": [1, 9]}}, "search.params: limit: is no real number; Optuna proposes"),
         (OPTUNA, "search.params", {"rate": {"uniform": [1, 0.5]}}, "search.params.rate.uniform: [1.0, 0.5] given; expected low < high"),
         (OPTUNA, "search.params", {"rate": {"loguniform": [0, 1]}}, "search.params.rate.loguniform.0: must be greater than 0"),
@@ -122,8 +122,8 @@ OPTUNA = HALVING | {
         (OPTUNA, "search.params", {"rate": {"uniform": [0.1, 11]}}, "search.params: rate: must be less than or equal to 10 (given: 11.0)"),
         (OPTUNA, "search.params", {"rate": {"choice": ["1", "2"]}}, "search.params: rate: ['1', '2'] given; a traced field takes numbers, without quotes"),
         (OPTUNA, "search.params", {}, "search.params: Dictionary should have at least 1 item"),
-        (OPTUNA, "sweep.grid", {"limit": [3, 4]}, "search.params: limit: is swept as well; leave it out of the sweep, or of search.params"),
-        (OPTUNA, "params.rate", 0.5, "search.params: rate: is given in params as well; keep one of them"),
+        (OPTUNA, "sweep.grid", {"limit": [3, 4]}, "job: 'limit' is given in sweep, but its values begin in search.params; keep one of them"),
+        (OPTUNA, "params.rate", 0.5, "job: 'rate' is given in params, but its values begin in search.params; keep one of them"),
         (OPTUNA, "sweep.seeds", 3, "sweep: seeds are given, but column `seed` numbers the trials of a study; leave them out"),
         (OPTUNA, "search.trials", 3, "search: together: 4 given, but there are 3 trials; lower it, or give more trials"),
         (OPTUNA, "search.metric", "los", "search.metric: 'los' is not a scalar result of kernel hill; did you mean 'loss'?"),

@@ -254,7 +254,7 @@ def test_starts_lie_apart_from_ranges(tmp_path):
         ({"start": 2.0}, "rate: starts at 2.0, outside of its range"),
         ({"start": "middle"}, "start: expected a number, or `range`"),
         ({"start": True}, "start: expected a number, or `range`"),
-        ({"start": 0.1}, "'rate' is given in sweep and as search.params.rate.start"),
+        ({"start": 0.1}, "'rate' is given in sweep, but its values begin in search.params"),
     ],
 )
 def test_bad_starts_are_told(tmp_path, change, told):
