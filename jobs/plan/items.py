@@ -158,39 +158,33 @@ def _check_names(
     """The swept names that are not fields, or inner fields of a traced field, or also in `params`; each adds a fault."""
     bad, fields = set(), kernel.Params.model_fields
     parts = [{*part.names()} for part in spec.sweeps()]
-    chosen_too = {*spec.search.params} if isinstance(spec.search, Optuna) else set()
+    whole = set().union(*parts)
+    if isinstance(spec.search, Optuna):
+        whole |= spec.search.params.keys()
     for name in sorted(set().union(*parts)):
-        with faults:
-            top, _, rest = name.partition(".")
-            # Bad until every check has passed: a fault ends the block.
+        fault = ""
+        top, _, rest = name.partition(".")
+        missing = f"{name!r} is missing in a sweep of the list" * any(name not in p for p in parts)
+        if top not in kinds and name != "seed":
+            home = home_of(name, _first_value(spec, name), spec.params, kernel.Params)
+            listed = nearest(name, fields, f"ctd kernels {kernel.name}")
+            hint = f"; {home} has it, swept as {home}.{name}" if home else listed
+            fault = f"unknown field {name!r}{hint}"
+        elif rest and kinds[top] is Kind.TRACED:
+            fault = f"{name!r}: {top!r} is a number and has no field {rest!r}"
+        elif rest and top in whole:
+            fault = f"{name!r}: {top!r} is swept or searched as a whole, too; keep one of them"
+        elif rest and missing:
+            fault = f"{missing}; give it in each"
+        elif name in spec.params and top in kinds:  # a `seed` that is no field is told as unknown
+            fault = f"{name!r} is given in params and in sweep; keep one of them"
+        if fault:
             bad.add(name)
-            if top not in kinds and name != "seed":
-                home = home_of(name, _first_value(spec, name), spec.params, kernel.Params)
-                listed = nearest(name, fields, f"ctd kernels {kernel.name}")
-                hint = f"; {home} has it, swept as {home}.{name}" if home else listed
-                raise JobError(f"{where}: sweep: unknown field {name!r}{hint}")
-            if rest and kinds[top] is Kind.TRACED:
-                raise JobError(
-                    f"{where}: sweep: {name!r}: {top!r} is a number and has no field {rest!r}"
-                )
-            if rest and top in chosen_too.union(*parts):
-                raise JobError(
-                    f"{where}: sweep: {name!r}: {top!r} is swept or searched as a whole, too; keep one of them"
-                )
-            if rest and not all(name in part for part in parts):
-                raise JobError(
-                    f"{where}: sweep: {name!r} is missing in a sweep of the list; give it in each"
-                )
-            if name in spec.params and top in kinds:  # a `seed` that is no field is told as unknown
-                raise JobError(
-                    f"{where}: {name!r} is given in params and in sweep; keep one of them"
-                )
-            bad.remove(name)
-            required = name in fields and fields[name].is_required()
-            if required and not all(name in part for part in parts):
-                raise JobError(
-                    f"{where}: sweep: {name!r} is missing in a sweep of the list, and has no default; give it in each"
-                )
+        elif missing and name in fields and fields[name].is_required():
+            fault = f"{missing}, and has no default; give it in each"
+        if fault:
+            with faults:
+                raise JobError(f"{where}: sweep: {fault}")
     return bad
 
 
@@ -306,16 +300,10 @@ def _labels(columns: list[Column]) -> np.ndarray:
 def checked_items(spec: JobSpec, kernel: Kernel, where: str) -> Items:
     """All items of a job. Raises JobError, with a line for each fault of `params`, `sweep` and `gather`."""
     faults = Faults()
-    for settings_of in (options_of, reductions_of):
-        with faults:
-            try:
-                settings_of(spec, kernel)
-            except JobError as error:
-                lines = {line: f"{where}: {line}" for line in str(error).splitlines()}
-                raise JobError(
-                    "\n".join(lines.values()),
-                    {lines[line] for line in error.secondary & lines.keys()},
-                ) from None
+    with faults:
+        options_of(spec, kernel, f"{where}: gather")
+    with faults:
+        reductions_of(spec, kernel, f"{where}: gather")
     with faults:
         items = expand(spec, kernel, where)
     faults.tell()

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from ctd.kernel import Kernel, Kind, Params, field_kinds
 from jobs.errors import Faults, JobError, explain, home_of
-from jobs.spec.sweep import Column, listed
+from jobs.spec.sweep import Column, compact, listed
 
 CHECKED = 10_000
 """Most listed values of a field that are validated one by one; of further numbers, and of generated values, the extremes are."""
@@ -113,13 +113,13 @@ class Reader(NamedTuple):
             for value, item in zip(values, items, strict=True)
         ]
         checked = read(given[:CHECKED], items[:CHECKED])
-        rest = _plain(given[CHECKED:])
+        rest = compact(given[CHECKED:])
         are_numbers = isinstance(rest, np.ndarray) and rest.ndim == 1 and rest.dtype.kind in "iuf"
         if len(rest) and are_numbers and not np.isnan(rest).any():
             further = listed(self._numbers(name, rest, items[CHECKED:], check))
         else:
             further = read(given[CHECKED:], items[CHECKED:])
-        values = _plain([*checked, *further])
+        values = compact([*checked, *further])
         if isinstance(values, list) and any(isinstance(v, tuple) for v in values):
             lengths = sorted({len(v) for v in values})
             if field_kinds(self.kernel.Params).get(name) is Kind.TRACED and len(lengths) > 1:
@@ -164,18 +164,6 @@ def in_32_bits(params: Params, where: str) -> Params:
                 f"{where}: {name}: {value} given; a traced whole number has 32 bits, so at most {2**31 - 1}"
             )
     return params
-
-
-def _plain(values: list[Any]) -> Any:
-    """Return numbers, or tuples of numbers of one length, as an array; anything else as a list."""
-    # True is an int to Python, and would become 1 in an array of numbers.
-    number = lambda v: isinstance(v, int | float) and not isinstance(v, bool)
-    if all(number(v) for v in values):
-        return np.asarray(values)
-    tuples = all(isinstance(v, tuple) and all(number(x) for x in v) for v in values)
-    if tuples and len({len(v) for v in values}) == 1:
-        return np.asarray(values)
-    return values
 
 
 def _field(params: Params, name: str) -> Any:

@@ -129,8 +129,10 @@ class Listed(BaseModel):
     reductions: list[Reduction] = []
 
 
-def reductions_of(spec: JobSpec, kernel: Kernel | Description) -> list[Reduction]:
-    """The validated reductions of a job.
+def reductions_of(
+    spec: JobSpec, kernel: Kernel | Description, where: str = "gather"
+) -> list[Reduction]:
+    """The validated reductions of a job. where: the beginning of an error's lines.
 
     Raises:
         JobError: a reduction or a field is unknown or not valid, a column does not exist or is not
@@ -139,7 +141,7 @@ def reductions_of(spec: JobSpec, kernel: Kernel | Description) -> list[Reduction
     asked = spec.gather.get("reductions") or []
     if not isinstance(asked, list):
         raise JobError(
-            f"gather: reductions: {asked!r:.80} given; expected a list such as [{{name: best, by: RESULT}}], with the "
+            f"{where}: reductions: {asked!r:.80} given; expected a list such as [{{name: best, by: RESULT}}], with the "
             f"names {', '.join(KINDS)}"
         )
     try:
@@ -150,21 +152,24 @@ def reductions_of(spec: JobSpec, kernel: Kernel | Description) -> list[Reduction
             for k, one in enumerate(asked)
             if isinstance(one, dict) and str(one.get("name")) in KINDS
         }
-        raise explain(error, "gather", known) from None
+        raise explain(error, where, known) from None
     scalars = [name for name, var in kernel.dims.items() if var.axes == ()]
-    check_reductions(found, {name: name != "outcome" for name in (*spec.swept(), *scalars)})
+    columns = {name: name != "outcome" for name in (*spec.swept(), *scalars)}
+    check_reductions(found, columns, where)
     taken = {"items", "shards", *(var.axes[0] for var in kernel.reduced.values() if var.axes)}
     taken |= {SEARCH_TABLE} if spec.search else set()
     for k, one in enumerate(found):
         if one.label in taken:
             raise JobError(
-                f"gather: reductions.{k}: there is a table {one.label!r} already; give this one `table: NAME`"
+                f"{where}: reductions.{k}: there is a table {one.label!r} already; give this one `table: NAME`"
             )
         taken.add(one.label)
     return found
 
 
-def check_reductions(found: Sequence[Reduction], columns: Mapping[str, bool]) -> None:
+def check_reductions(
+    found: Sequence[Reduction], columns: Mapping[str, bool], where: str = "gather"
+) -> None:
     """Raise JobError if a reduction names a column that the items will not have, or, for numbers, one of something else.
 
     A kernel may leave out results that it declares, so that this is known only with the shapes of its results.
@@ -173,23 +178,21 @@ def check_reductions(found: Sequence[Reduction], columns: Mapping[str, bool]) ->
     """
     for k, one in enumerate(found):
         for field, column in one.named():
-            numeric = field in one.numbers
-            known = [name for name, is_number in columns.items() if is_number or not numeric]
-            known += () if numeric else ALWAYS
+            known = [name for name, is_number in columns.items() if is_number]
+            if field not in one.numbers:
+                known = [*columns, *ALWAYS]
             if column not in known:
-                what = (
-                    f"{column!r} does not hold one number an item"
-                    if column in columns
-                    else f"unknown column {column!r}"
-                )
-                raise JobError(f"gather: reductions.{k}.{field}: {what}{nearest(column, known)}")
+                what = f"unknown column {column!r}"
+                if column in columns:
+                    what = f"{column!r} does not hold one number an item"
+                hint = nearest(column, known)
+                raise JobError(f"{where}: reductions.{k}.{field}: {what}{hint}")
 
 
-def options_of(spec: JobSpec, kernel: Kernel) -> BaseModel:
+def options_of(spec: JobSpec, kernel: Kernel, where: str = "gather") -> BaseModel:
     """The validated settings of the kernel's own reduction: `gather` without `reductions`.
 
-    Raises:
-        JobError: a setting is unknown or not valid.
+    Raises JobError, whose lines begin with `where`, if a setting is unknown or not valid.
     """
     settings = {k: v for k, v in spec.gather.items() if k != "reductions"}
-    return validated(kernel.Options, settings, "gather")
+    return validated(kernel.Options, settings, where)

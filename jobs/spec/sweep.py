@@ -74,15 +74,14 @@ class Range(_Form):
 
     range: int | tuple[int, int] | tuple[int, int, Annotated[int, AfterValidator(_no_zero)]]
 
-    def _python(self) -> builtins.range:
-        return builtins.range(*(self.range if isinstance(self.range, tuple) else (self.range,)))
-
     def __len__(self) -> int:
-        return len(self._python())
+        return len(builtins.range(*self._ends()))
 
     def values(self) -> np.ndarray:
-        steps = self._python()
-        return np.arange(steps.start, steps.stop, steps.step)
+        return np.arange(*self._ends())
+
+    def _ends(self) -> tuple[int, ...]:
+        return self.range if isinstance(self.range, tuple) else (self.range,)
 
 
 class Linspace(_Form):
@@ -186,8 +185,7 @@ class Column(NamedTuple):
     """The values of one field over n items: item i has `values[codes[i]]`.
 
     codes: (n,) integers.
-    values: the settings in order: an array if all are numbers, else a list (after validation, tuples of
-        numbers of one length are an array too).
+    values: the settings in order: an array of numbers, or of lists of numbers of one length; else a list.
     generated: whether a formula made the values; then only the smallest and the largest are validated.
     """
 
@@ -259,9 +257,9 @@ class Sweep(BaseModel):
 
         columns = {}
         for axis, (name, form) in enumerate(self.grid.items()):
-            columns[name] = Column(codes(axis), _values(form), not isinstance(form, list))
+            columns[name] = _column(codes(axis), form)
         for name, form in self.zip.items():
-            columns[name] = Column(codes(len(self.grid)), _values(form), not isinstance(form, list))
+            columns[name] = _column(codes(len(self.grid)), form)
         for name, law in self.random.items():
             before = (drawn or {}).get(name, 0)
             columns[name] = self._drawn(name, law, seed, before, codes(len(shape) - 2))
@@ -286,8 +284,14 @@ class Sweep(BaseModel):
         n = before + self.samples
         if isinstance(form, Choice):
             drawn = rng.integers(len(form.choice), size=n)[before:].astype(np.int32)
-            return Column(drawn[codes], _tidy(form.choice))
+            return Column(drawn[codes], compact(form.choice))
         return Column(codes, form.draw(rng, n)[before:], True)
+
+
+def _column(codes: np.ndarray, axis: Axis) -> Column:
+    if isinstance(axis, list):
+        return Column(codes, compact(axis))
+    return Column(codes, axis.values(), True)
 
 
 def columns_of(parts: Sequence[Sweep], seed: int) -> list[dict[str, Column]]:
@@ -304,10 +308,14 @@ def columns_of(parts: Sequence[Sweep], seed: int) -> list[dict[str, Column]]:
     return made
 
 
-def _tidy(values: list[object]) -> Any:
-    """A list of numbers (not booleans) as an array, any other list as it is."""
-    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
-    return np.asarray(values) if numbers else list(values)
+def compact(values: list[Any]) -> Any:
+    """Numbers (not booleans), or tuples of numbers of one length, as an array; any other list as it is."""
+    # True is an int to Python, and would become 1 in an array of numbers.
+    number = lambda v: isinstance(v, int | float) and not isinstance(v, bool)
+    if all(number(v) for v in values):
+        return np.asarray(values)
+    tuples = all(isinstance(v, tuple) and all(number(x) for x in v) for v in values)
+    return np.asarray(values) if tuples and len({len(v) for v in values}) == 1 else list(values)
 
 
 def listed(values: np.ndarray | list[Any]) -> list[Any]:
@@ -315,22 +323,15 @@ def listed(values: np.ndarray | list[Any]) -> list[Any]:
     return values.tolist() if isinstance(values, np.ndarray) else values
 
 
-def _values(axis: Axis) -> Any:
-    return _tidy(axis) if isinstance(axis, list) else axis.values()
-
-
 def join(
     parts: Sequence[tuple[int, Mapping[str, Column]]], base: Mapping[str, object]
 ) -> dict[str, Column]:
     """Join the columns of several sweeps end to end. A sweep without a field gets the field's base value.
 
-    Args:
-        parts: (number of items, columns) of each sweep.
-        base: field -> its value outside the sweep.
+    parts: (number of items, columns) of each sweep. base: field -> its value outside the sweep.
     """
-    names = list(dict.fromkeys(name for _, columns in parts for name in columns))
     joined = {}
-    for name in names:
+    for name in dict.fromkeys(name for _, columns in parts for name in columns):
         values: list[Any] = []
         codes, generated = [], True
         for n, columns in parts:
@@ -338,7 +339,7 @@ def join(
             codes.append(here.codes.astype(np.int32) + len(values))
             values += listed(here.values)
             generated &= here.generated
-        joined[name] = Column(np.concatenate(codes).astype(np.int32), _tidy(values), generated)
+        joined[name] = Column(np.concatenate(codes).astype(np.int32), compact(values), generated)
     return joined
 
 
