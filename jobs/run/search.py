@@ -9,7 +9,7 @@ A driver that starts anew repeats the decisions that are written; jobs.run.round
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 
 import numpy as np
@@ -50,7 +50,7 @@ class GroupSearch:
         self._news: list[tuple[int, Told, Cost]] = []
         """Reports since the last decision."""
         self._unwritten: Decision | None = None
-        """The last decision, if the storage failed when it was to be written."""
+        """The last decision, while the storage has not taken it."""
         self._n_decisions = 0
         self._writing: set[int] = set()
         """Shards whose last step has been handed out."""
@@ -77,9 +77,8 @@ class GroupSearch:
         skipped = [] if decisions else self.searcher.skip(is_there).tolist()
         again = self._taken_back()
         if skipped or again:
-            self._unwritten = Decision((), None, skipped, again)
             self.searcher.retry(np.array(again, np.int64))
-            self._write()
+            self._decide(None, skipped, again)
         for number in sorted(self.rounds.running):
             if report := self.rounds.resume(number):
                 self.tell(number, *report)
@@ -88,8 +87,8 @@ class GroupSearch:
         """Return the rows that failed and are no longer recorded as failing: `resume --failed` has taken them back."""
         if self.searcher.search.in_step:
             return []
-        whole = [Shard(-1, group, 0, self._n) for group in self.shards.groups]
-        recorded = [entry.row for part in whole for entry in self._failures.failing(part)]
+        groups = [Shard(-1, group, 0, self._n) for group in self.shards.groups]
+        recorded = [entry.row for group in groups for entry in self._failures.failing(group)]
         lost = np.flatnonzero(self.searcher.failed & self.shards.open_items(self.searcher.group))
         return np.setdiff1d(lost, recorded).tolist()
 
@@ -117,13 +116,12 @@ class GroupSearch:
 
         The decisions were lost or begin anew, and may have the items in other groups now.
         """
-        found, several = self.searcher, len(self.shards.groups) > 1
+        if len(self.shards.groups) == 1:
+            return []
+        found = self.searcher
         may_be = lambda shard: np.isin(found.group, (-1, shard.group - self._group)) & ~found.ended
-        return [
-            shard
-            for shard in (self.shards.all if several else ())
-            if shard.number in self.shards.done and may_be(shard)[shard.start : shard.stop].any()
-        ]
+        committed = [shard for shard in self.shards.all if shard.number in self.shards.done]
+        return [shard for shard in committed if may_be(shard)[shard.start : shard.stop].any()]
 
     # --- reports --------------------------------------------------------------------------------------
 
@@ -144,33 +142,29 @@ class GroupSearch:
 
     def next_task(self) -> Task | None:
         """Return the next task; None if there is none now. Raises the errors of the storage; then nothing is lost."""
+        self._write()
         if task := self.rounds.next_task():
             return task
-        if not self._add_last_step():
-            if self._unwritten is None and (asked := self.searcher.ask(self._most)) is not None:
-                self._unwritten, self._news = Decision(tuple(self._news), asked), []
-            self._write()
+        if shard := self._complete():
+            # Reports are written down before the results that rest on them. Otherwise the next driver would find shards
+            # committed whose items, by the decisions, have not ended (`orphaned`).
+            if self._news:
+                self._decide(None)
+            self._writing.add(shard.number)
+            self.rounds.waiting.append(self._last_step(shard))
+        elif asked := self.searcher.ask(self._most):
+            self._decide(asked)
         return self.rounds.next_task()
 
-    def _add_last_step(self) -> bool:
-        """Add the last step of a planned shard whose items have all ended; return whether there is one."""
+    def _complete(self) -> Shard | None:
+        """Return a planned shard whose items have all ended, and whose last step has not been handed out."""
         if not self._is_changed:
-            return False
+            return None
         over = lambda shard: self.searcher.ended[shard.start : shard.stop].all()
         waiting = (s for s in self.shards.open if s.number not in self._writing and over(s))
         shard = next(waiting, None)
         self._is_changed = shard is not None
-        if shard is None:
-            return False
-        # Reports are written down before the results that rest on them. Otherwise the next driver would find shards committed
-        # whose items, by the decisions, have not ended (`orphaned`).
-        self._write()
-        if self._news:
-            self._unwritten, self._news = Decision(tuple(self._news), None), []
-            self._write()
-        self._writing.add(shard.number)
-        self.rounds.waiting.append(self._last_step(shard))
-        return True
+        return shard
 
     def _last_step(self, shard: Shard) -> Task:
         """Return the task that writes the results of a planned shard."""
@@ -180,24 +174,25 @@ class GroupSearch:
         }  # fmt: skip
         kept = np.where(found.failed[rows], -1, found.kept[rows])
         last = Round(rows, kept, rows, 0, found.values(rows))
-        whole = slice(shard.start, shard.stop)
-        step = Step(
-            -1,
-            last,
-            {name: values[whole] for name, values in added.items()},
-            self.rounds.cost(rows),
-        )
+        of_shard = {name: values[shard.start : shard.stop] for name, values in added.items()}
         task = self._failures.task(shard, 1, "fresh")
         failed = {*task.without, *rows[found.failed[rows]].tolist()}
+        step = Step(-1, last, of_shard, self.rounds.cost(rows))
         return task._replace(step=step, without=tuple(sorted(failed)))
 
+    def _decide(
+        self, asked: Round | None, skipped: Sequence[int] = (), again: Sequence[int] = ()
+    ) -> None:
+        """Write down what was told since the last decision, and the round that follows."""
+        self._unwritten, self._news = Decision(tuple(self._news), asked, skipped, again), []
+        self._write()
+
     def _write(self) -> None:
-        """Write the last decision; the round that follows from it is handed out from then on."""
+        """Write the last decision; from then on the round that follows is handed out."""
         if self._unwritten is None:
             return
-        # A kill before this write leaves the reports in run/rounds: the next driver decides anew, and nobody has computed what
-        # would have followed. After a kill behind it, the next driver repeats the decision (`open`). If the write fails,
-        # `_unwritten` stays for the next call.
+        # Killed before this write, the driver leaves the reports in run/rounds: the next one decides anew, and nobody has computed
+        # what would have followed. Killed after it, the next one repeats the decision (`open`).
         write_decision(self._store, self._group, self._n_decisions, self._unwritten)
         asked, self._unwritten = self._unwritten.asked, None
         self._n_decisions += 1
