@@ -196,16 +196,7 @@ def _layout(
     waiting = -(-2 * size.state * (asked.shard_items or 0) // machines.devices) if search else 0
     room = machines.memory - size.shared - waiting
     if per_item > room:
-        beside = f"{_bytes(size.shared)} of shared data"
-        beside += f" and {_bytes(waiting)} of items that wait for a slot" if waiting else ""
-        many = machines.devices > 1
-        whose = f"each of a worker's {machines.devices} devices" if many else "a worker"
-        fewer = ", take fewer devices (JAX_NUM_CPU_DEVICES)" if many else ""
-        raise JobError(
-            f"group {group}: one item takes {_bytes(per_item)} beside {beside}, "
-            f"{_bytes(per_item - room)} more than the {_bytes(machines.memory)} of {whose}; make the "
-            f"item smaller{fewer} or give the worker more (run.memory_gb, or a larger device)"
-        )
+        raise _too_large(group, per_item, size.shared, waiting, machines)
     fitting = int(room // max(1, per_item))
     if asked.slots and asked.slots > fitting:
         raise JobError(
@@ -218,28 +209,40 @@ def _layout(
     if asked.shard_items:
         shard_items = asked.shard_items
     elif search:  # the most items of a round, so that all of them have a slot
-        share = -(-n // machines.workers)
-        shard_items = min(slots * machines.devices, search.in_round(share))
+        shard_items = min(slots * machines.devices, search.in_round(-(-n // machines.workers)))
     else:
-        by_default = _shard_items(n, slots, size.result, machines.workers)
-        shard_items = _divisible(by_default, size.result)
+        shard_items = _shard_items(n, slots, size.result, machines.workers)
     # Slots beyond the rows of a shard would never be filled.
     slots = max(1, min(slots, shard_items))
     return GroupLayout(slots, min(asked.microbatch or 0, slots), shard_items)
 
 
+def _too_large(
+    group: int, per_item: int, shared: int, waiting: int, machines: Machines
+) -> JobError:
+    beside, whose, fewer = f"{_bytes(shared)} of shared data", "a worker", ""
+    if waiting:
+        beside += f" and {_bytes(waiting)} of items that wait for a slot"
+    if machines.devices > 1:
+        whose = f"each of a worker's {machines.devices} devices"
+        fewer = ", take fewer devices (JAX_NUM_CPU_DEVICES)"
+    return JobError(
+        f"group {group}: one item takes {_bytes(per_item)} beside {beside}, "
+        f"{_bytes(per_item + shared + waiting - machines.memory)} more than the {_bytes(machines.memory)} of {whose}; make the "
+        f"item smaller{fewer} or give the worker more (run.memory_gb, or a larger device)"
+    )
+
+
 def _shard_items(n: int, slots: int, result: int, workers: int) -> int:
     """The default rows of a shard: one shard per worker if it fits the slots; else at most SHARD_BYTES and a quarter of
-    a worker's share, so that no worker waits long at the end, but no fewer rows than slots."""
-    even = -(-n // workers)
-    if even <= slots:
-        return even
-    by_bytes = max(1, SHARD_BYTES // max(1, result))
-    return max(1, min(max(slots, -(-n // (4 * workers))), max(by_bytes, slots), n))
+    a worker's share, so that no worker waits long at the end, but no fewer rows than slots.
 
-
-def _divisible(items: int, result: int) -> int:
-    """`items`, or up to 1/16 more if the shard needs inner chunks: then a number with small divisors."""
+    A shard that needs inner chunks has up to 1/16 more: a number with small divisors.
+    """
+    items = -(-n // workers)
+    if items > slots:
+        by_bytes = max(1, SHARD_BYTES // max(1, result))
+        items = max(1, min(max(slots, -(-n // (4 * workers))), max(by_bytes, slots), n))
     if items * result <= CHUNK_BYTES[1]:
         return items
     # The largest power of two within a sixteenth: its multiples have the divisors that `chunk_shape` looks for.

@@ -58,14 +58,14 @@ class Rounds:
 
     def __init__(self, store: Store, group: int, failures: Failures, n: int) -> None:
         self._store, self._group, self._failures = store, group, failures
-        folder = f"{keys.ROUNDS}/{group}"
         self.asked: list[Round] = []
         """The rounds that were asked for, by number."""
         self.told: dict[int, Told] = {}
         """Round -> its report."""
         self.running: set[int] = set()
         """Rounds that were asked for and have not been told."""
-        self.kept = {keys.number_of(key) for key in objects.list_keys(store.objects, folder)}
+        there = objects.list_keys(store.objects, f"{keys.ROUNDS}/{group}")
+        self.kept = {keys.number_of(key) for key in there}
         """Rounds whose states are in the store."""
         self.waiting: list[Task] = []
         """Tasks that were not handed out yet."""
@@ -127,7 +127,8 @@ class Rounds:
     def next_task(self) -> Task | None:
         """Return a task whose states are there, or that of a round whose states such a task lacks."""
         for k, task in enumerate(self.waiting):
-            missing = _sources(task) - self.kept
+            assert task.step is not None
+            missing = {*task.step.round.rounds.tolist()} - self.kept - {-1}
             if not missing:
                 return self.waiting.pop(k)
             if new := missing - self._repeated - {t.step.number for t in self.waiting if t.step}:
@@ -155,19 +156,14 @@ class Rounds:
 
     def forget(self, needed: set[int]) -> None:
         """Delete the states of rounds that have been told, unless they are needed, or a task goes on from them."""
-        sources = [_sources(task) for task in self.waiting]
         # A round that runs may fail and be handed out again; one that is repeated reads its sources again.
-        sources += [{*self.asked[n].rounds.tolist()} for n in self.running | self._repeated]
+        going = [self.asked[number] for number in self.running | self._repeated]
+        going += [task.step.round for task in self.waiting if task.step]
+        sources = [{*asked.rounds.tolist()} for asked in going]
         for number in (self.kept & self.told.keys()) - needed.union(self._repeated, *sources):
             with objects.may_fail():  # `ctd check` finds what stays
                 objects.delete(self._store.objects, keys.round_states(self._group, number))
                 self.kept.discard(number)
-
-
-def _sources(task: Task) -> set[int]:
-    """Return the rounds whose states a task goes on from."""
-    assert task.step is not None
-    return {int(number) for number in np.unique(task.step.round.rounds) if number >= 0}
 
 
 def forget_search(store: Store, group: int) -> None:

@@ -1,11 +1,15 @@
 """Successive halving in a job file, in step and asynchronous, and the fields that all searches share."""
 
-from collections.abc import Iterable
 from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
 
 from jobs.errors import JobError, count
+
+
+def in_words(numbers: list[int]) -> str:
+    """Return numbers as text, such as "4, 12"."""
+    return ", ".join(map(str, numbers))
 
 
 class Compared(BaseModel):
@@ -123,8 +127,8 @@ class Halving(_OnRungs, Sized):
     def describe(self, size: int, advances: int = 0) -> str:
         """Describe the search over `size` items, on one line. advances: as for `ends`."""
         ends = self.ends(size, advances)
-        left = listed(size // self.eta**k for k in range(len(ends) + 1))
-        return f"halving by {self.best} {self.metric}: {left} items, up to {listed(ends)} advances and the end"
+        left = [size // self.eta**k for k in range(len(ends) + 1)]
+        return f"halving by {self.best} {self.metric}: {in_words(left)} items, up to {in_words(ends)} advances and the end"
 
 
 class Asha(_OnRungs):
@@ -143,10 +147,5 @@ class Asha(_OnRungs):
         """Describe the search over `size` items, on one line. advances: as for `ends`."""
         return (
             f"asynchronous halving of {size} by {self.best} {self.metric}: the best 1 / {self.eta} of those that "
-            f"have come to {listed(self.ends(size, advances))} advances go on, the last to the end"
+            f"have come to {in_words(self.ends(size, advances))} advances go on, the last to the end"
         )
-
-
-def listed(numbers: Iterable[int]) -> str:
-    """Return numbers as text, such as "4, 12"."""
-    return ", ".join(map(str, numbers))

@@ -41,7 +41,7 @@ from pydantic import (
 
 from jobs.errors import count
 from jobs.spec.halving import Asha as Asha
-from jobs.spec.halving import Compared, Sized, listed
+from jobs.spec.halving import Compared, Sized, in_words
 from jobs.spec.halving import Halving as Halving
 from jobs.spec.halving import Rungs as Rungs
 from jobs.spec.sweep import Choice, Distribution, Integers, Loguniform, Uniform, one_of
@@ -146,16 +146,12 @@ class Population(Sized):
     def describe(self, size: int, advances: int = 0) -> str:
         """Describe the search over `size` items, on one line; `advances` says no more of it."""
         del advances
-        first = f", the first of {self.burn_in}" if self.burn_in else ""
-        end = (
-            f"; it ends early after {self.patience} that are no better by more than {self.min_improvement:g}"
-            if self.patience
-            else ""
-        )
-        return (
-            f"population of {size} by {self.best} {self.metric}: {self.generations} generations of {self.every} "
-            f"advances{first}{end}, {', '.join(self.params)} searched"
-        )
+        text = f"population of {size} by {self.best} {self.metric}: {self.generations} generations of {self.every} advances"
+        if self.burn_in:
+            text += f", the first of {self.burn_in}"
+        if self.patience:
+            text += f"; it ends early after {self.patience} that are no better by more than {self.min_improvement:g}"
+        return f"{text}, {', '.join(self.params)} searched"
 
     @property
     def length_field(self) -> str:
@@ -214,26 +210,22 @@ class Optuna(Compared):
 
     def describe(self, size: int, advances: int = 0) -> str:
         """Describe a study of `size` trials, on one line. advances: as for `ends`."""
-        pruned = (
-            f"; the best 1 / {self.prune.eta} of those that have come to {listed(self.ends(size, advances))} advances go on"
-            if self.prune
-            else ""
-        )
-        return (
-            f"{count(size, 'trial')} of Optuna's {self.sampler} by {self.best} {self.metric}, {self.together} together, "
-            f"{', '.join(self.params)} searched{pruned}"
-        )
+        text = f"{count(size, 'trial')} of Optuna's {self.sampler} by {self.best} {self.metric}, {self.together} together, "
+        text += f"{', '.join(self.params)} searched"
+        if self.prune:
+            ends = in_words(self.ends(size, advances))
+            text += (
+                f"; the best 1 / {self.prune.eta} of those that have come to {ends} advances go on"
+            )
+        return text
 
     @field_validator("params")
     @classmethod
     def _proposable(cls, params: dict[str, object]) -> dict[str, Any]:
+        fine = lambda v: isinstance(v, str) or (isinstance(v, int | float) and math.isfinite(v))
         for name, law in params.items():
-            if isinstance(law, Choice):
-                fine = lambda v: (
-                    isinstance(v, str) or (isinstance(v, int | float) and math.isfinite(v))
-                )
-                if not all(map(fine, law.choice)):
-                    raise ValueError(f"{name}: {law.choice} given; expected numbers or texts")
+            if isinstance(law, Choice) and not all(map(fine, law.choice)):
+                raise ValueError(f"{name}: {law.choice} given; expected numbers or texts")
         return params
 
     @model_validator(mode="after")
