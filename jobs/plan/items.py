@@ -12,11 +12,11 @@ from pydantic import ValidationError
 
 from ctd.kernel import Kernel, Kind, Params, field_kinds
 from jobs.errors import Faults, JobError, count, home_of, nearest
-from jobs.plan.params import Reader
+from jobs.plan.params import Reader, join
 from jobs.spec.job import JobSpec, parse_job
 from jobs.spec.reductions import options_of, reductions_of
 from jobs.spec.search import Optuna, Population, Search, extremes
-from jobs.spec.sweep import MAX_ITEMS, Choice, Column, columns_of, join
+from jobs.spec.sweep import MAX_ITEMS, Choice, Column, columns_of
 
 
 class Group(NamedTuple):

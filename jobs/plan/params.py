@@ -1,6 +1,9 @@
-"""Read the fields of items as a kernel's `Params`. An error names the file, the section of the job and the field."""
+"""Columns over the items: those of several sweeps, joined, and read as fields of a kernel's `Params`.
 
-from collections.abc import Callable, Set
+An error names the file, the section of the job and the field.
+"""
+
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +18,27 @@ CHECKED = 10_000
 
 PART = 2**20
 """Items that are looked at at once."""
+
+
+def join(
+    parts: Sequence[tuple[int, Mapping[str, Column]]], base: Mapping[str, object]
+) -> dict[str, Column]:
+    """Join the columns of several sweeps end to end. A sweep without a field gets the field's base value.
+
+    parts: (number of items, columns) of each sweep. base: field -> its value outside the sweep.
+    """
+    joined = {}
+    for name in dict.fromkeys(name for _, columns in parts for name in columns):
+        values: list[Any] = []
+        codes, generated = [], True
+        for n, columns in parts:
+            here = columns.get(name) or Column(np.zeros(n, np.int32), [base[name]])
+            codes.append(here.codes.astype(np.int32) + len(values))
+            values += listed(here.values)
+            generated &= here.generated
+        joined[name] = Column(np.concatenate(codes).astype(np.int32), compact(values), generated)
+    return joined
+
 
 type Check = Callable[[str, object, int], Params]
 """(field, value, item) -> the parameters of this item, with this value of the field. Raises JobError."""

@@ -12,6 +12,7 @@ driver that starts anew repeats what is written.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Annotated
 
 import numpy as np
@@ -83,7 +84,8 @@ class Searcher(ABC):
         n = len(items)
         self.search, self.items, self.n = search, items, n
         self._size = search.n_compared(n)
-        self._lengths = [*np.diff([0, *search.ends(self._size)]).tolist(), TO_THE_END]
+        ends = [0, *search.ends(self._size)]
+        self._lengths = [after - before for before, after in pairwise(ends)] + [TO_THE_END]
         """The advances of each lap."""
         self.most_laps = n_laps = len(self._lengths)
         """Fewer where an item ends before, if that is known: for `stage`."""

@@ -100,6 +100,7 @@ class Population(Sized):
     )
     generations: int = Field(
         ge=2,
+        le=1_000_000,
         description="number of generations; the last one lasts until its members have finished",
     )
     patience: int | None = Field(

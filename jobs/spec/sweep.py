@@ -31,11 +31,17 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     Tag,
+    field_validator,
     model_validator,
 )
 
+LARGEST = 2**62
+"""Whole numbers of a sweep are smaller: NumPy counts with 64 bits."""
 MAX_ITEMS = 10**8
 """Most items of a sweep: a larger one is a likely mistake, and ids must stay below 2**32."""
+
+
+Count = Annotated[int, Field(gt=0, le=MAX_ITEMS)]
 
 
 class _Form(BaseModel):
@@ -63,16 +69,23 @@ def one_of(message: str, *forms: str) -> Discriminator:
     )
 
 
-def _no_zero(step: int) -> int:
-    if step == 0:
-        raise ValueError("a step of 0 given; expected another")
-    return step
-
-
 class Range(_Form):
     """`range: n`, `range: [start, stop]` or `range: [start, stop, step]`, as in Python."""
 
-    range: int | tuple[int, int] | tuple[int, int, Annotated[int, AfterValidator(_no_zero)]]
+    range: int | tuple[int, int] | tuple[int, int, int]
+
+    @field_validator("range", mode="before")
+    @classmethod
+    def _as_in_python(cls, value: Any) -> Any:
+        # Here, since an error of the union would list the faults under each of its forms.
+        ends: list[Any] = [*value] if isinstance(value, list | tuple) else [value, value]
+        number = lambda v: isinstance(v, int | float | np.number)
+        whole = all(number(v) and abs(v) < LARGEST and v == int(v) for v in ends)
+        if not whole or len(ends) not in (2, 3) or 0 in ends[2:]:
+            raise ValueError(
+                "expected whole numbers: n, [start, stop] or [start, stop, step], no step of 0"
+            )
+        return value
 
     def __len__(self) -> int:
         return len(builtins.range(*self._ends()))
@@ -87,7 +100,7 @@ class Range(_Form):
 class Linspace(_Form):
     """`linspace: [first, last, count]`, evenly spaced, ends included."""
 
-    linspace: tuple[float, float, PositiveInt]
+    linspace: tuple[float, float, Count]
 
     def __len__(self) -> int:
         return self.linspace[2]
@@ -99,7 +112,7 @@ class Linspace(_Form):
 class Geomspace(_Form):
     """`geomspace: [first, last, count]`, evenly spaced in the logarithm, ends included."""
 
-    geomspace: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], PositiveInt]
+    geomspace: tuple[PositiveFloat, PositiveFloat, Count]
 
     def __len__(self) -> int:
         return self.geomspace[2]
@@ -150,10 +163,13 @@ class Loguniform(_Form):
         return np.exp(low + (high - low) * rng.random(n))
 
 
+Whole = Annotated[int, Field(ge=-LARGEST, le=LARGEST)]
+
+
 class Integers(_Form):
     """`integers: [low, high]`, high excluded."""
 
-    integers: Annotated[tuple[int, int], AfterValidator(_rising)]
+    integers: Annotated[tuple[Whole, Whole], AfterValidator(_rising)]
 
     def draw(self, rng: np.random.Generator, n: int) -> np.ndarray:
         return rng.integers(*self.integers, size=n)
@@ -321,26 +337,6 @@ def compact(values: list[Any]) -> Any:
 def listed(values: np.ndarray | list[Any]) -> list[Any]:
     """A column's values as Python's own: NumPy's whole numbers are no `int`, and would be taken for texts."""
     return values.tolist() if isinstance(values, np.ndarray) else values
-
-
-def join(
-    parts: Sequence[tuple[int, Mapping[str, Column]]], base: Mapping[str, object]
-) -> dict[str, Column]:
-    """Join the columns of several sweeps end to end. A sweep without a field gets the field's base value.
-
-    parts: (number of items, columns) of each sweep. base: field -> its value outside the sweep.
-    """
-    joined = {}
-    for name in dict.fromkeys(name for _, columns in parts for name in columns):
-        values: list[Any] = []
-        codes, generated = [], True
-        for n, columns in parts:
-            here = columns.get(name) or Column(np.zeros(n, np.int32), [base[name]])
-            codes.append(here.codes.astype(np.int32) + len(values))
-            values += listed(here.values)
-            generated &= here.generated
-        joined[name] = Column(np.concatenate(codes).astype(np.int32), compact(values), generated)
-    return joined
 
 
 Sweeps = Annotated[
