@@ -113,7 +113,7 @@ def _of_kernel(
     """
     kernel = known_kernel(store)
     if kernel is None and (kept := read_pictures(store, group)):
-        return {"plots": kept}
+        return {"plots": [plot_json(plot) for plot in kept]}
     draw: Any = kernel and (kernel.plots or kernel.figure)
     if kernel is None or draw is None:
         generic = generic_plots(store, group, results, columns)

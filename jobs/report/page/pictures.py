@@ -1,10 +1,14 @@
 """Plots that a store keeps for readers who do not run its kernel. They may be a stranger's: every field is validated."""
 
 import json
-from typing import Annotated, Any, Literal, Self
+from dataclasses import MISSING, fields
+from typing import Annotated, Any, Literal, Union, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+import numpy as np
+from numpy.typing import ArrayLike
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, create_model
 
+from ctd.plots import Axis, Layer, Plot, Scale
 from jobs import keys
 from jobs.storage import objects
 from jobs.storage.checksums import checksummed, verified
@@ -15,147 +19,38 @@ MAX_GROUPS = 16
 MAX_BYTES = 1_000_000
 """Largest size of the plots of one group."""
 
-Number = Annotated[float, Field(allow_inf_nan=False)] | None
-Numbers = list[Number]
-Rows = list[Numbers]
+Number = int | Annotated[float, Field(allow_inf_nan=False)] | None
+Numbers = list[Number] | list[list[Number]]
+WRITTEN: dict[Any, Any] = {
+    ArrayLike: Numbers,
+    ArrayLike | None: Numbers | None,
+    Any: Numbers | None,
+    int | None: Annotated[int, Field(ge=0)] | None,
+}
+"""Type of a field in ctd.plots -> type of what `plot_json` writes of it, where they differ."""
+LAYERS: dict[str, type] = {layer.__name__.lower(): layer for layer in get_args(Layer)}
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+def _model(part: type, **others: Any) -> Any:
+    """The fields of a class of ctd.plots as `plot_json` writes them. others: fields that it writes in another form."""
+    own = {
+        one.name: (WRITTEN.get(one.type, one.type), ... if one.default is MISSING else one.default)
+        for one in fields(part)
+    }
+    forbids = ConfigDict(extra="forbid")
+    return create_model(part.__name__, __config__=forbids, **{**own, **others})
 
 
-class _Marks(_Model):
-    """A layer whose lists have one entry per mark; texts may be missing altogether."""
-
-    name: str = ""
-    text: list[str] = []
-    hue: int | None = Field(None, ge=0)
-
-    @model_validator(mode="after")
-    def _equally_long(self) -> Self:
-        lengths = {len(value) for name, value in self if isinstance(value, list) and name != "text"}
-        if len(lengths | ({len(self.text)} if self.text else set())) > 1:
-            raise ValueError("lists of different lengths; expected one length")
-        return self
-
-
-class _Points(_Marks):
-    kind: Literal["points"]
-    x: Numbers
-    y: Numbers
-    colour: Numbers | None = None
-    size: Numbers | None = None
-    key: Numbers | None = None
-    marker: Literal["circle", "diamond"] = "circle"
-    hollow: bool = False
-    item: Numbers | None = None
-
-
-class _Bars(_Marks):
-    kind: Literal["bars"]
-    left: Numbers
-    right: Numbers
-    height: Numbers
-    colour: Numbers | None = None
-    key: Numbers | None = None
-
-
-class _Spans(_Marks):
-    kind: Literal["spans"]
-    left: Numbers
-    right: Numbers
-    row: Numbers
-    colour: Numbers | None = None
-
-
-class _Band(_Marks):
-    kind: Literal["band"]
-    x: Numbers
-    low: Numbers
-    high: Numbers
-
-
-class _Lines(_Model):
-    kind: Literal["lines"]
-    x: Numbers | Rows
-    y: Rows
-    name: str = ""
-    colour: Numbers | Rows | None = None
-    text: list[str] = []
-    strong: bool = False
-    faint: bool = False
-    dashed: bool = False
-    hue: int | None = Field(None, ge=0)
-    item: list[int] | None = None
-
-    @model_validator(mode="after")
-    def _of_one_shape(self) -> Self:
-        lines, n = len(self.y), _width(self.y)
-        fits = [
-            _shape(self.x) in ((n,), (lines, n)),
-            self.colour is None or _shape(self.colour) in ((lines,), (lines, n)),
-            len(self.text) in (0, lines),
-            self.item is None or len(self.item) == lines,
-        ]
-        if not all(fits):
-            raise ValueError("lines of different lengths; expected one length")
-        return self
-
-
-class _Image(_Model):
-    kind: Literal["image"]
-    z: Rows = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _of_one_width(self) -> Self:
-        if len({len(row) for row in self.z}) > 1:
-            raise ValueError("as many numbers in each row expected")
-        return self
-
-
-class _Axis(_Model):
-    label: str
-    log: bool
-    ticks: list[str]
-
-
-class _Scale(_Model):
-    label: str
-    diverging: bool
-    low: Number = None
-    high: Number = None
-
-
-class _Plot(_Model):
-    """A plot in the form of `plot_json`."""
-
-    title: str
-    layers: list[
-        Annotated[_Lines | _Points | _Bars | _Spans | _Band | _Image, Field(discriminator="kind")]
-    ]
-    x: _Axis
-    y: _Axis
-    scale: _Scale
-    equal: bool
-    note: str
-    areas: str = ""
-    at_first: int | None = Field(None, ge=1)
-
-
-_PLOTS = TypeAdapter(list[_Plot])
-
-
-def _width(rows: Rows) -> int:
-    widths = {len(row) for row in rows}
-    if len(widths) > 1:
-        raise ValueError("as many numbers in each row expected")
-    return max(widths, default=0)
-
-
-def _shape(values: list[Any]) -> tuple[int, ...]:
-    if values and isinstance(values[0], list):
-        return len(values), _width(values)
-    return (len(values),)
+_LAYERS: Any = tuple(_model(layer, kind=(Literal[kind], ...)) for kind, layer in LAYERS.items())
+_LAYER: Any = Annotated[Union[_LAYERS], Field(discriminator="kind")]  # noqa: UP007  of a tuple
+_PLOT: Any = _model(
+    Plot,
+    layers=(list[_LAYER], ...),
+    x=(_model(Axis), ...),
+    y=(_model(Axis), ...),
+    scale=(_model(Scale), ...),
+)
+_PLOTS: TypeAdapter[Any] = TypeAdapter(list[_PLOT])
 
 
 def write_pictures(store: Store, group: int, plots: list[dict[str, object]]) -> None:
@@ -170,13 +65,31 @@ def write_pictures(store: Store, group: int, plots: list[dict[str, object]]) -> 
     objects.write(store.objects, keys.pictures(group), checksummed({"plots": kept}))
 
 
-def read_pictures(store: Store, group: int) -> list[dict[str, Any]]:
+def read_pictures(store: Store, group: int) -> list[Plot]:
     """The plots that a store keeps of a group; [] if any of them is not valid."""
     data = objects.read(store.objects, keys.pictures(group))
     if data is None or len(data) > 2 * MAX_BYTES:
         return []
     try:
-        plots = _PLOTS.validate_python((verified(data) or {}).get("plots"))
-    except ValidationError:
+        return [
+            _plot(given) for given in _PLOTS.validate_python((verified(data) or {}).get("plots"))
+        ]
+    except ValueError:  # pydantic's, or that of a layer whose arrays have several lengths
         return []
-    return [plot.model_dump(mode="json", exclude_none=True) for plot in plots]
+
+
+def _plot(given: BaseModel) -> Plot:
+    values = dict(given)
+    layers = [
+        LAYERS[layer.kind](**{name: _array(name, value) for name, value in layer if name != "kind"})
+        for layer in values["layers"]
+    ]
+    axes = {name: Axis(**dict(values[name])) for name in ("x", "y")}
+    return Plot(**values | axes | {"layers": layers, "scale": Scale(**dict(values["scale"]))})
+
+
+def _array(name: str, value: Any) -> Any:
+    if not isinstance(value, list) or name == "text":
+        return value
+    found = np.array(value)
+    return found.astype(float) if found.dtype == object else found  # None among them
