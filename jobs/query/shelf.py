@@ -148,7 +148,7 @@ class Shelf(Source):
                 for k, (one, n) in enumerate(zip(own, sizes, strict=True))
             ]
             reads[column] = end_to_end(pieces)
-        first = list(dict.fromkeys(one.shown[0] for one in tables))
+        first = list(dict.fromkeys(name for one in tables for name in one.shown[:1]))
         rest = [column for one in tables for column in one.shown]
         swept = self.swept
         # What no store sweeps, what one does, results.
