@@ -30,7 +30,7 @@ from jobs.query.query import table, tables
 from jobs.query.tables import nothing_yet
 from jobs.redact import redact
 from jobs.report.factors import zipped
-from jobs.report.page.encode import plot_json, table_json
+from jobs.report.page.encode import plot_json, table_json, titles_of
 from jobs.report.page.facts import facts
 from jobs.report.page.groups import groups, live
 from jobs.report.page.several import several as several
@@ -95,7 +95,8 @@ class Content:
         frames["items"] = frames["items"].assign(**combined)
         swept = sweep(store, columns | combined)
         swept["plots"] = [plot_json(plot) for plot in swept["plots"]]
-        listed = [table_json(name, f, self._titles(name)) for name, f in frames.items() if f.size]
+        titles = titles_of([store])
+        listed = [table_json(name, frame, titles) for name, frame in frames.items() if frame.size]
         return redact(
             {
                 "answers": [first],
@@ -109,16 +110,6 @@ class Content:
     def all(self) -> dict[str, Any]:
         """`facts` and `results` together."""
         return self.facts() | self.results()
-
-    def _titles(self, name: str) -> dict[str, str]:
-        """Column -> its description with its unit, for the table `name`."""
-        described = self._store.description
-        variables = described.dims if name in ("items", "shards") else described.reduced
-        titles = {
-            key: f"{var.long_name} ({var.units})" if var.units not in ("", "1") else var.long_name
-            for key, var in variables.items()
-        }
-        return {**described.fields, **titles}
 
 
 def _ordered(items: pd.DataFrame, swept: Iterable[str], metric: str) -> pd.DataFrame:

@@ -4,13 +4,15 @@ import dataclasses
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ctd.plots import Image, Layer, Lines, Plot, spread
+from jobs.query.query import described
+from jobs.store.store import Store
 
 MAX_LINES, MAX_VERTICES = 400, 60_000
 """Most lines in a layer, and most vertices of all its lines together."""
@@ -133,9 +135,19 @@ def _image(layer: Image, notes: list[str]) -> dict[str, Any]:
     )
 
 
-def table_json(name: str, frame: pd.DataFrame, titles: dict[str, str]) -> dict[str, Any]:
-    """A table as JSON, column by column, with all rows or those of `some_rows`. titles: column -> tooltip."""
-    kept, notes = some_rows(frame), []
+def titles_of(stores: Sequence[Store]) -> dict[str, str]:
+    """Column of a table -> its description with its unit."""
+    return {
+        name: one["long_name"] + (f" ({one['units']})" if one["units"] not in ("", "1") else "")
+        for name, one in described(stores).items()
+    }
+
+
+def table_json(
+    name: str, frame: pd.DataFrame, titles: Mapping[str, str], rows: np.ndarray | None = None
+) -> dict[str, Any]:
+    """A table as JSON, column by column. titles: column -> tooltip. rows: numbers of those shown, by default `some_rows`."""
+    kept, notes = some_rows(frame) if rows is None else rows, []
     if len(kept) < len(frame):
         notes.append(
             f"{len(kept):,} of {len(frame):,} rows: evenly spaced, and the {EXTREMES} lowest and "

@@ -4,15 +4,17 @@ An item's number on the page is its id + OFFSET * (number of its store), so that
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from jobs.query.columns import as_text
+from jobs.query.query import table, tables
 from jobs.query.shelf import Shelf
-from jobs.report.factors import alike
-from jobs.report.page.encode import has_items, text_column, together
+from jobs.redact import redact
+from jobs.report.factors import alike, zipped
+from jobs.report.page.encode import has_items, some_rows, table_json, titles_of, together
 from jobs.report.page.facts import COUNTS
 from jobs.report.sweep import effects, has_value
 from jobs.spec.job import leaves
@@ -30,34 +32,36 @@ MOODS = ("running", "bad", "warning", "good")
 def several(contents: Sequence[dict[str, Any]], shelf: Shelf) -> dict[str, Any]:
     """Join the contents of the stores of a shelf, from `Content.all`, into one."""
     names = shelf.labels
-    contents = [_named(content, new) for content, new in zip(contents, shelf.joined, strict=True)]
-    joined = lambda field: [entry for content in contents for entry in content[field]]
+    frames = _frames(shelf)
+    all_of = lambda field: [entry for content in contents for entry in content[field]]
     named = lambda field: [
         f"{n}: {text}" for n, c in zip(names, contents, strict=True) for text in c[field]
     ]
+    numbered = lambda field: [
+        {**one, "store": k} for k, c in enumerate(contents) for one in c[field]
+    ]
+    total = lambda field: sum(content[field] for content in contents)
     progress = [content["progress"] for content in contents]
-    tables = _tables([_with_fixed(c["tables"], shelf, k) for k, c in enumerate(contents)], names)
-    return {
+    hosts = _hosts(all_of("hosts"))
+    return redact({
         **contents[0],
-        "title": ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if names[SHOWN:] else ""),
+        "title": ", ".join(names[:SHOWN]) + f" and {len(names) - SHOWN} more" * (len(names) > SHOWN),
         "kernel": ", ".join(dict.fromkeys(content["kernel"] for content in contents)),
         "store": ", ".join(content["store"] for content in contents),
         "stores": [content["store"] for content in contents],
         "differing": [{"name": name, "values": values} for name, values in _overview(contents, shelf).items()],
-        "swept": list(dict.fromkeys(["store", *shelf.differing, *joined("swept")])),
+        "swept": list(dict.fromkeys(["store", *shelf.differing, *all_of("swept")])),
         "status": _status([content["status"] for content in contents], names),
         "trouble": " ".join(content["trouble"] for content in contents if content["trouble"]),
         "progress": {name: sum(one[name] for one in progress) for name in COUNTS}
         | {"counted": "; ".join(f"{n}: {one['counted']}" for n, one in zip(names, progress, strict=True))},
         "facts": [[f"{n}: {k}", v] for n, c in zip(names, contents, strict=True) for k, v in c["facts"]],
-        "outcomes": _outcomes(joined("outcomes")),
-        "failures": [
-            {**failure, "store": k} for k, content in enumerate(contents) for failure in content["failures"]
-        ],
-        "failures_left_out": sum(content["failures_left_out"] for content in contents),
-        "hosts": (hosts := _hosts(joined("hosts"))),
-        "n_workers": sum(c["n_workers"] for c in contents) - len(joined("hosts")) + len(hosts),
-        "logs": [{**log, "store": k} for k, content in enumerate(contents) for log in content["logs"]],
+        "outcomes": _outcomes(all_of("outcomes")),
+        "failures": numbered("failures"),
+        "failures_left_out": total("failures_left_out"),
+        "hosts": hosts,
+        "n_workers": total("n_workers") - len(all_of("hosts")) + len(hosts),
+        "logs": numbered("logs"),
         "learned": named("learned"),
         "warnings": named("warnings"),
         "live": None,
@@ -70,10 +74,10 @@ def several(contents: Sequence[dict[str, Any]], shelf: Shelf) -> dict[str, Any]:
             for answer in content["answers"]
         ],
         "groups": _groups([_whole(content) for content in contents], names),
-        "groups_left_out": sum(content["groups_left_out"] for content in contents),
-        "tables": tables,
-        "sweep": _sweep(contents, shelf, tables),
-    }  # fmt: skip
+        "groups_left_out": total("groups_left_out"),
+        "tables": [_table(name, frame, shelf) for name, frame in frames.items() if frame.size],
+        "sweep": _sweep(contents, shelf, frames["items"]),
+    })  # fmt: skip
 
 
 def _overview(contents: Sequence[dict[str, Any]], shelf: Shelf) -> dict[str, list[Any]]:
@@ -118,22 +122,6 @@ def _status(each: Sequence[dict[str, str]], names: Sequence[str]) -> dict[str, s
     ]
     more = f" and {len(told) - MOST_TOLD} more stores" * (len(told) > MOST_TOLD)
     return {**worst, "text": f"{'; '.join(told[:MOST_TOLD])}{more}"} if told else worst
-
-
-def _named(content: dict[str, Any], new: Mapping[str, str]) -> dict[str, Any]:
-    """A content whose columns and parameters have new names. new: old name -> new one, see `Shelf.joined`."""
-    called = lambda name: new.get(name, name)
-    tables = [
-        {**table, "columns": [{**c, "name": called(c["name"])} for c in table["columns"]]}
-        for table in content["tables"]
-    ]
-    sweep = content["sweep"]
-    if sweep:
-        sweep = {
-            **sweep,
-            **{field: [*map(called, sweep[field])] for field in ("parameters", "log")},
-        }
-    return {**content, "tables": tables, "sweep": sweep}
 
 
 def _whole(content: dict[str, Any]) -> dict[str, Any]:
@@ -213,100 +201,63 @@ def _moved(plot: dict[str, Any], k: int) -> dict[str, Any]:
     return {**plot, "layers": [moved(layer) for layer in plot["layers"]]}
 
 
-def _with_fixed(tables: Sequence[dict[str, Any]], shelf: Shelf, k: int) -> list[dict[str, Any]]:
-    """The tables of store k; that of its items also has the parameters that it sets and in which the stores differ."""
-
-    def extended(table: dict[str, Any]) -> dict[str, Any]:
-        n = len(table["columns"][0]["values"])
-        own = {column["name"] for column in table["columns"]}
-        new = [
-            {"name": name, "title": "", **_constant(values[k], n)}
-            for name, values in shelf.differing.items()
-            if values[k] is not None and name not in own
-        ]
-        first, *rest = table["columns"]
-        return {**table, "columns": [first, *new, *rest]}
-
-    return [extended(table) if table["name"] == "items" else table for table in tables]
+def _frames(shelf: Shelf) -> dict[str, pd.DataFrame]:
+    """The tables of all stores; that of the items also has the factors of each store's own `zip`."""
+    frames = {name: table(shelf, name) for name in tables(shelf)}
+    items = frames["items"]
+    for rows, store in zip(_rows_of(items, shelf), shelf.stores, strict=True):
+        own = {str(name): column.to_numpy()[rows] for name, column in items.items()}
+        own = {name: values for name, values in own.items() if has_value(values).any()}
+        for name, texts in zipped(store, own).items():
+            items[name] = items.get(name, "")
+            items.loc[items.index[rows], name] = texts
+    return frames
 
 
-def _constant(value: object, n: int) -> dict[str, Any]:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return {"kind": "number", "values": [value] * n}
-    # As `encode` writes a column of them, with which this one is joined.
-    text = ("no", "yes")[value] if isinstance(value, bool) else as_text(value)
-    return text_column([text] * n)
+def _rows_of(frame: pd.DataFrame, shelf: Shelf) -> list[np.ndarray]:
+    """The row numbers of each store's rows in a table of a shelf."""
+    return [np.flatnonzero(frame["store"] == label) for label in shelf.labels]
 
 
-def _tables(
-    contents: Sequence[Sequence[dict[str, Any]]], names: Sequence[str]
-) -> list[dict[str, Any]]:
-    """The tables of all stores; tables of one name are joined, with a column `store`."""
-    by_name: dict[str, list[tuple[int, dict[str, Any]]]] = {}
-    for k, content in enumerate(contents):
-        for table in content:
-            by_name.setdefault(table["name"], []).append((k, table))
-    return [_table(name, found, names) for name, found in by_name.items()]
-
-
-def _table(
-    name: str, found: Sequence[tuple[int, dict[str, Any]]], names: Sequence[str]
-) -> dict[str, Any]:
-    rows = [len(table["columns"][0]["values"]) if table["columns"] else 0 for _, table in found]
-    titles = {c["name"]: c["title"] for _, table in found for c in table["columns"]}
-    stores = [names[k] for (k, _), n in zip(found, rows, strict=True) for _ in range(n)]
-    columns = [{"name": "store", "title": "", **text_column(stores)}]
-    for column, title in titles.items():
-        parts: list[dict[str, Any]] = [
-            next((c for c in table["columns"] if c["name"] == column), {"kind": "none", "values": [None] * n})
-            for (_, table), n in zip(found, rows, strict=True)
-        ]  # fmt: skip
-        text = any(part["kind"] == "text" for part in parts)
-        values = [v for part in parts for v in (_texts(part) if text else part["values"])]
-        kind = text_column(values) if text else {"kind": "number", "values": values}
-        columns.append({"name": column, "title": title, **kind})
-    made: dict[str, Any] = {
-        "name": name,
-        "n": sum(table["n"] for _, table in found),
-        "columns": columns,
-    }
-    if "item" in titles:
-        made["ids"] = [
-            v + k * OFFSET
-            for k, table in found
-            for column in table["columns"]
-            if column["name"] == "item"
-            for v in column["values"]
-        ]
-    made["note"] = " ".join(dict.fromkeys(table["note"] for _, table in found if table["note"]))
-    return made  # fmt: skip
-
-
-def _texts(part: dict[str, Any]) -> list[str]:
-    if part["kind"] == "text":
-        return [part["labels"][code] for code in part["values"]]
-    return ["" if v is None else str(v) for v in part["values"]]
+def _table(name: str, frame: pd.DataFrame, shelf: Shelf) -> dict[str, Any]:
+    """A table of all stores as JSON, with the numbers of its items on the page."""
+    rows = _rows_of(frame, shelf)
+    shown = [own[some_rows(frame.iloc[own])] for own in rows]
+    made = table_json(name, frame, titles_of(shelf.stores), np.concatenate(shown))
+    if "item" in frame and frame["item"].dtype.kind in "iu":
+        items = frame["item"].to_numpy(np.int64)
+        ids = [items[own] + k * OFFSET for k, own in enumerate(shown)]
+        made["ids"] = np.concatenate(ids).tolist()
+    return made
 
 
 def _sweep(
-    contents: Sequence[dict[str, Any]], shelf: Shelf, tables: Sequence[dict[str, Any]]
+    contents: Sequence[dict[str, Any]], shelf: Shelf, items: pd.DataFrame
 ) -> dict[str, Any] | None:
-    """The sweep over the items of all stores; of several kernels, over those of the one with the most."""
-    items = next((table for table in tables if table["name"] == "items"), None)
+    """The sweep over the done items of all stores; of several kernels, over those of the one with the most."""
     kernels = [store.job.spec.kernel for store in shelf.stores]
     n_of = Counter[str]()
     for one, content in zip(kernels, contents, strict=True):
         n_of[one] += content["progress"]["items_done"]
     kernel = max(n_of, key=n_of.__getitem__)
-    mine = [content for content, one in zip(contents, kernels, strict=True) if one == kernel]
-    sweeps = [content["sweep"] for content in mine if content["sweep"]]
-    if not sweeps or items is None:
+    mine = [
+        (content["sweep"], new)
+        for content, one, new in zip(contents, kernels, shelf.joined, strict=True)
+        if one == kernel and content["sweep"]
+    ]
+    if not mine:
         return None
-    union = lambda field: list(dict.fromkeys(name for sweep in sweeps for name in sweep[field]))
+    union = lambda field: list(
+        dict.fromkeys(new.get(name, name) for sweep, new in mine for name in sweep[field])
+    )
     parameters = list(dict.fromkeys(["store", *shelf.differing, *union("parameters")]))
     results = [name for name in union("results") if name not in parameters]
-    columns = _done_columns(items, (*parameters, *results), kernel)
-    numbers = [name for name in results if columns[name].dtype.kind == "f"]
+    # Results of items that a search dropped, or that failed, compare with no others; nor do those of another kernel.
+    rows = items["status"] == "done"
+    if len(n_of) > 1:
+        rows &= items["kernel"] == kernel
+    columns = {name: items.loc[rows, name].to_numpy() for name in (*parameters, *results)}
+    numbers = [name for name in results if columns[name].dtype.kind in "iuf"]
     if len(n_of) > 1:
         parameters = [
             name for name in parameters if len(set(columns[name][has_value(columns[name])])) > 1
@@ -317,34 +268,16 @@ def _sweep(
         effect._replace(parameter=called[effect.parameter])
         for effect in effects(columns, list(called), numbers)
     ]
-    metrics = {sweep["metric"] for sweep in sweeps}
+    metrics = {sweep["metric"] for sweep, _ in mine}
     return {
         "kernel": kernel if len(n_of) > 1 else "",
         "parameters": parameters,
         "results": results,
         "metric": metrics.pop() if len(metrics) == 1 else "",
-        "falling": any(sweep["falling"] for sweep in sweeps),
-        "searched": any(sweep["searched"] for sweep in sweeps),
+        "falling": any(sweep["falling"] for sweep, _ in mine),
+        "searched": any(sweep["searched"] for sweep, _ in mine),
         "replicates": union("replicates"),
         "log": union("log"),
         "effects": [effect.to_json() for effect in found],
         "plots": _titled([content["sweep"] or {"plots": []} for content in contents], shelf.labels),
     }
-
-
-def _done_columns(
-    items: Mapping[str, Any], names: Sequence[str], kernel: str
-) -> dict[str, np.ndarray]:
-    """The columns `names` of the table of items, of those items of this kernel that are done.
-
-    As of one store, results of items that a search dropped, or that failed, compare with no others; and those of another kernel
-    share a name at most.
-    """
-    columns = {
-        c["name"]: np.array(_texts(c) if c["kind"] == "text" else c["values"], str if c["kind"] == "text" else float)
-        for c in items["columns"] if c["name"] in names
-    }  # fmt: skip
-    told = {c["name"]: np.array(_texts(c)) for c in items["columns"] if c["name"] in ("status", "kernel")}  # fmt: skip
-    kept = told.get("status", np.array("done")) == "done"
-    kept = kept & (told.get("kernel", np.array(kernel)) == kernel)
-    return {name: values[kept & np.ones(len(values), bool)] for name, values in columns.items()}

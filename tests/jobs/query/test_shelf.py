@@ -140,6 +140,9 @@ def test_shelf_with_a_store_that_has_no_item_yet(folder, tmp_path):
     empty = make(tmp_path / "empty.zarr", SETS_N)
     both = jobs.open_stores([folder / "b.zarr", tmp_path / "*.zarr"])
     assert len(both.table()) == 4
+    assert both.table("place").store.unique().tolist() == ["b"]
+    content = several([Content(store).all() for store in both.stores], both)
+    assert (content["tables"][0]["name"], content["tables"][0]["n"]) == ("items", 4)
     with pytest.raises(JobError, match="no item has been computed yet"):
         jobs.open_stores([empty.address]).query()
 

@@ -11,6 +11,7 @@ from jobs.query.best import best
 from jobs.query.query import query
 from jobs.query.shelf import Shelf
 from jobs.report.page import Content, first_rows, kinds, several
+from jobs.report.page.several import OFFSET
 from jobs.store.store import Metric
 
 
@@ -51,6 +52,8 @@ def test_stores_of_two_kernels_on_one_page_are_told_apart(swept):
     assert table["swept"] == ["learning_rate, seed", "n, rate, push"]
     assert (table["done"], table["failed"]) == ([6, 43], [0, 1])
     assert table["eval_loss"] == [first["eval_loss"], ""]
+    ids = found["tables"][0]["ids"]
+    assert ids == [*range(6), *range(OFFSET, OFFSET + 44)], "each item has a number of its own"
     # Results of one kernel compare with those of no other: the one with the most items is shown.
     sweep = found["sweep"]
     assert sweep["kernel"] == "toy"

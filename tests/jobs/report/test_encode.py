@@ -19,7 +19,6 @@ from jobs.report.page.encode import (
     table_json,
     together,
 )
-from jobs.report.page.several import _constant
 
 
 def test_numbers_are_json_with_five_digits():
@@ -101,12 +100,6 @@ def test_spread_has_both_ends(n, most):
     assert len(found) == min(n, most)
     if n:
         assert (found[0], found[-1]) == (0, n - 1)
-
-
-def test_a_boolean_that_one_store_fixes_reads_as_one_that_another_sweeps():
-    (swept,) = table_json("items", pd.DataFrame({"noise": [True, False]}), {})["columns"]
-    fixed = [_constant(value, 1)["labels"][0] for value in (True, False)]
-    assert [swept["labels"][code] for code in swept["values"]] == fixed
 
 
 def test_a_thinned_image_names_the_cells_that_it_shows():
