@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from textwrap import shorten
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -56,30 +56,44 @@ MAX_PLOTS = 4
 def figure_of(store: Store, group: int) -> Canvas | None:
     """Draw the kernel's figure of a group; None if the kernel has none, nothing to show, or a reduction that was not made.
 
-    Raises JobError if the kernel's `figure` fails, or returns something else than a `ctd.plots.Figure`.
+    Raises JobError if the kernel's `figure` fails, see `of_kernel`.
     """
-    kernel, rows = store.kernel, _rows(store, group)
-    if kernel.figure is None or not _can_draw(store, group):
+    if not _can_draw(store, group):
         return None
-    params = group_params(store, group)
-    results = GroupResults(store, group, rows, store.names(group))
-    columns = columns_of(store, group, rows)
+    columns, results = _data(store, group)
+    made = of_kernel(store, group, "figure", columns, results)
+    if not made.plots:
+        return None
+    title = ", ".join(filter(None, [_which(store, group), made.title]))
+    title = "\n".join(filter(None, [title, replaced(store, group)]))
+    with explained(store.kernel, "figure", store.address):
+        return draw(_by_swept(store, replace(made, title=title), columns, results))
+
+
+def of_kernel(
+    store: Store,
+    group: int,
+    which: Literal["figure", "plots"],
+    columns: Columns,
+    results: Mapping[str, Any],
+) -> Figure:
+    """What the kernel's `figure` or `plots` makes of a group.
+
+    Raises JobError if an input file is gone, or if the function raises or returns something else than it should.
+    """
+    kernel, params, reduced = store.kernel, group_params(store, group), reduced_values(store, group)
     with precision(static_of(params)):
         with within("a figure reads the input files again"):
             shared = load_group(kernel, params, store.job.base)
-        reduced = reduced_values(store, group)
-        with explained(kernel, "figure", store.address):
-            figure = kernel.figure(inputs_of(params), shared, columns, results, reduced)
-            if not isinstance(figure, Figure):
+        with explained(kernel, which, store.address):
+            made: Any = getattr(kernel, which)(inputs_of(params), shared, columns, results, reduced)
+            if which == "figure" and not isinstance(made, Figure):
                 raise ContractError(
-                    f"a {type(figure).__module__}.{type(figure).__name__} is returned, expected a ctd.plots.Figure"
+                    f"a {type(made).__module__}.{type(made).__name__} is returned, expected a ctd.plots.Figure"
                 )
-        if not figure.plots:
-            return None
-        title = ", ".join(filter(None, [_which(store, group), figure.title]))
-        title = "\n".join(filter(None, [title, replaced(store, group)]))
-        with explained(kernel, "figure", store.address):
-            return draw(_by_swept(store, replace(figure, title=title), columns, results))
+            if isinstance(made, Plot):
+                raise ContractError("one Plot is returned, expected a list of them")
+            return made if isinstance(made, Figure) else Figure(made)
 
 
 def replaced(store: Store, group: int) -> str:
@@ -100,6 +114,12 @@ def _which(store: Store, group: int) -> str:
     return shorten(", ".join(f"{name} {value}" for name, value in told.items()), TITLE_WIDTH)
 
 
+def _data(store: Store, group: int) -> tuple[Columns, GroupResults]:
+    """The (columns, results) of the rows of a group that have results."""
+    rows = _rows(store, group)
+    return columns_of(store, group, rows), GroupResults(store, group, rows, store.names(group))
+
+
 def _can_draw(store: Store, group: int) -> bool:
     """Whether the kernel has a figure, and what it draws is there."""
     kernel = store.kernel
@@ -110,14 +130,6 @@ def _can_draw(store: Store, group: int) -> bool:
 def _rows(store: Store, group: int) -> np.ndarray:
     """Mark the rows of a group that have results, (rows,) bool; those of items with errors hold fill values."""
     return rows_with_results(store.job.plan.group_sizes[group], store.committed.markers(group))
-
-
-def save_figure(store: Store, group: int, path: Path) -> bool:
-    """Save the figure of a group as `path`; return False if there is nothing to draw, see `figure_of`."""
-    figure = figure_of(store, group)
-    if figure is not None:
-        _save(figure, path)
-    return figure is not None
 
 
 def _save(figure: Canvas, path: Path) -> None:
@@ -174,11 +186,7 @@ def _telling(store: Store, group: int | None) -> Canvas | None:
 
 
 def _default(store: Store, group: int | None) -> Canvas:
-    some = group or 0
-    rows = _rows(store, some)
-    columns = columns_of(store, some, rows)
-    results = GroupResults(store, some, rows, store.names(some))
-    return draw(_by_swept(store, Figure(default_plots(store, group)), columns, results))
+    return draw(_by_swept(store, Figure(default_plots(store, group)), *_data(store, group or 0)))
 
 
 def save_figures(store: Store, stem: Path, limit: int = 16) -> list[Path]:
@@ -196,7 +204,8 @@ def save_figures(store: Store, stem: Path, limit: int = 16) -> list[Path]:
     of_first = metric_of(store) is None and _can_draw(store, 0)
     for group in range(int(of_first), min(n, limit) if n > 1 else 0):
         path = stem.with_name(f"{stem.name}-{group}.png")
-        if not _of_another(path) and save_figure(store, group, path):
+        if not _of_another(path) and (one := figure_of(store, group)) is not None:
+            _save(one, path)
             paths.append(path)
     return paths
 
@@ -230,9 +239,8 @@ def default_plots(store: Store, group: int | None = None) -> list[Plot]:
     names = [name for name in names if name != "outcome"]
     swept = [overview(store, name) for name in names] if group is None else []
     made = [plot for plot in swept if plot is not None]
-    rows = _rows(store, some)
-    results = GroupResults(store, some, rows, store.names(some))
-    made += generic_plots(store, some, results, columns_of(store, some, rows)) if rows.any() else []
+    if _rows(store, some).any():
+        made += generic_plots(store, some, *_data(store, some))
     return made[:MAX_PLOTS] or _by_item(store, names)
 
 
@@ -267,7 +275,7 @@ def along(store: Store, group: int, axis: str, places: np.ndarray) -> tuple[np.n
 
 
 def generic_plots(
-    store: Store, group: int, results: Mapping[str, Any], columns: Columns
+    store: Store, group: int, columns: Columns, results: Mapping[str, Any]
 ) -> list[Plot]:
     """Plots for a kernel that has none: each real result with one axis, one line per item."""
     made: list[Plot] = []
@@ -275,32 +283,16 @@ def generic_plots(
     for name in results:
         rows, var = results[name], dims.get(name, Var())
         # Lines of weights say nothing; search_plots draws the search.
-        drawn = name.startswith(("weights.", "search_"))
-        if len(var.axes) != 1 or drawn or len(made) == MAX_GENERIC:
+        if len(var.axes) != 1 or name.startswith(("weights.", "search_")):
             continue
         some = spread(len(rows), 100)
         values = rows[some]
         if values.dtype.kind not in "iufb" or values.ndim != 2 or values.shape[1] < 2:
             continue
-        note = (
-            "" if len(some) == len(rows) else f"{len(some)} of {len(rows):,} items, evenly spaced."
-        )
+        few = f"{len(some)} of {len(rows):,} items, evenly spaced." * (len(some) < len(rows))
         x, label = along(store, group, var.axes[0], np.arange(values.shape[1]))
-        made.append(
-            Plot(
-                name,
-                [
-                    Lines(
-                        x,
-                        values,
-                        text=[f"item {items[k]}" for k in some],
-                        item=items[some],
-                    )
-                ],
-                label,
-                axis_of(name, var),
-                note=note,
-                at_first=AT_FIRST,
-            )
-        )
+        lines = Lines(x, values, text=[f"item {item}" for item in items[some]], item=items[some])
+        made.append(Plot(name, [lines], label, axis_of(name, var), note=few, at_first=AT_FIRST))
+        if len(made) == MAX_GENERIC:
+            break
     return made

@@ -7,14 +7,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ctd.batch import precision
-from ctd.contract import ContractError, located
-from ctd.kernel import Var, inputs_of, static_of
-from ctd.plots import Figure, Lines, Plot, is_wide
+from ctd.contract import located
+from ctd.kernel import Var
+from ctd.plots import Lines, Plot, is_wide
 from jobs.errors import JobError, count
-from jobs.inputs.measure import load_group
-from jobs.reduce import Columns, column_arrays, explained, group_params, rows_with_results
-from jobs.report.figures import along, generic_plots, reduced_values, replaced
+from jobs.reduce import Columns, column_arrays, rows_with_results
+from jobs.report.figures import along, generic_plots, of_kernel, replaced
 from jobs.report.page.encode import is_curves, plot_json, table_json, together
 from jobs.report.page.pictures import MAX_GROUPS, read_pictures, write_pictures
 from jobs.report.search_plots import search_plots
@@ -114,21 +112,12 @@ def _of_kernel(
     kernel = known_kernel(store)
     if kernel is None and (kept := read_pictures(store, group)):
         return {"plots": [plot_json(plot) for plot in kept]}
-    draw: Any = kernel and (kernel.plots or kernel.figure)
-    if kernel is None or draw is None:
-        generic = generic_plots(store, group, results, columns)
+    if kernel is None or not (kernel.plots or kernel.figure):
+        generic = generic_plots(store, group, columns, results)
         return {"plots": [plot_json(plot) for plot in generic]}
     try:
-        params = group_params(store, group)
-        shared = load_group(kernel, params, store.job.base)
-        reduced = reduced_values(store, group)
-        which = "plots" if kernel.plots else "figure"
-        with precision(static_of(params)), explained(kernel, which, store.address):
-            made = draw(inputs_of(params), shared, columns, results, reduced)
-            if isinstance(made, Plot):
-                raise ContractError("one Plot is returned, expected a list of them")
-            plots = made.plots if isinstance(made, Figure) else made
-            found: dict[str, Any] = {"plots": [plot_json(plot) for plot in plots]}
+        made = of_kernel(store, group, "plots" if kernel.plots else "figure", columns, results)
+        found: dict[str, Any] = {"plots": [plot_json(plot) for plot in made.plots]}
         return found | ({"error": other} if (other := replaced(store, group)) else {})
     except Exception as error:
         # A kernel's plots may fail on unforeseen results, or its data may be gone; show the rest of the page.
