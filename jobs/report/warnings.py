@@ -3,7 +3,8 @@ what the kernel's `reduce` warns of."""
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from ctd.installed import NO_PLUGIN
 from ctd.kernel import Outcome, Var
@@ -22,19 +23,43 @@ result of ctd's own kernels is NaN or infinite."""
 MAX_HOSTS = 8
 """Most hosts that a warning names."""
 MAX_GROUPS = 64
-"""Most groups whose metadata are read."""
+"""Most groups whose own warnings are told."""
 
 
 def warnings_of(store: Store, markers: Sequence[Marker]) -> list[str]:
     """The warnings of a store, from its markers and the metadata of its groups and tables; imports no Zarr."""
-    spec, metric = store.job.spec, metric_of(store)
-    dropped, dims = n_dropped(spec, markers), store.description.dims
-    found = on_cpu(markers) + failing_outcomes(markers, store.description.outcomes)
-    found += nan_results(markers, spec.kernel, metric.name if metric else "", dropped, dims)
-    returned = _returned(store)
-    if returned is not None:
-        found += unreturned(spec.kernel, dims, returned)
-    return found + (of_tables(store) if store.description.reduced else [])
+    spec, described, metric = store.job.spec, store.description, metric_of(store)
+    found = on_cpu(markers) + failing_outcomes(markers, described.outcomes)
+    name, dropped = metric.name if metric else "", n_dropped(spec, markers)
+    found += nan_results(markers, spec.kernel, name, dropped, described.dims)
+    own = not is_ctds_kernel(spec.kernel)
+    nodes = _attributes(store) if own or described.reduced else {}
+    groups = range(len(store.job.plan.group_sizes))
+    returned = [nodes.get(f"results/{group}", {}).get("results") for group in groups]
+    if all(isinstance(names, list) for names in returned):
+        found += unreturned(
+            spec.kernel, described.dims, {str(n) for names in returned for n in names}
+        )
+    return found + list(_of_tables(nodes, groups))
+
+
+def _attributes(store: Store) -> dict[str, Any]:
+    """The attributes of the store's groups and arrays by their paths, as of the last gather; {} if they cannot be read."""
+    # The consolidated metadata: one object, however many groups there are.
+    try:
+        root = json.loads(objects.read(store.objects, "zarr.json") or b"")
+        nodes = root["consolidated_metadata"]["metadata"]
+        return {path: dict(node["attributes"]) for path, node in nodes.items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _of_tables(nodes: Mapping[str, Any], groups: Sequence[int]) -> Iterator[str]:
+    """What the kernel's `reduce` warned of, of the first groups; where there are several, each text begins with its group."""
+    for group in groups[:MAX_GROUPS]:
+        told = nodes.get(f"gathered/{group}", {}).get("warnings")
+        for text in told if isinstance(told, list) else ():
+            yield f"group {group}: {text}" if len(groups) > 1 else str(text)
 
 
 def warnings_planned(ready: Prepared, markers: Sequence[Marker]) -> list[str]:
@@ -44,20 +69,6 @@ def warnings_planned(ready: Prepared, markers: Sequence[Marker]) -> list[str]:
     metric = spec.search.metric if spec.search else Description.of(ready.kernel, returned).metric
     found = unreturned(spec.kernel, dims, returned)
     return found + nan_results(markers, spec.kernel, metric, n_dropped(spec, markers), dims)
-
-
-def of_tables(store: Store) -> list[str]:
-    """What the kernel's `reduce` warned of, of the first groups; where there are several, each text begins with its group."""
-    n = len(store.job.plan.group_sizes)
-    keys = [f"gathered/{group}/zarr.json" for group in range(min(n, MAX_GROUPS))]
-    found: list[str] = []
-    for group, (_, data) in enumerate(objects.read_all(store.objects, keys)):
-        try:
-            told = [str(text) for text in json.loads(data or b"")["attributes"]["warnings"]]
-        except (ValueError, KeyError, TypeError):
-            continue  # not gathered, or by an earlier version
-        found += [f"group {group}: {text}" if n > 1 else text for text in told]
-    return found
 
 
 def on_cpu(markers: Iterable[Marker]) -> list[str]:
@@ -136,17 +147,3 @@ def unreturned(kernel: str, dims: Mapping[str, object], returned: Iterable[str])
     return [
         f"{', '.join(missing)}: declared in `dims` of kernel {kernel}, but returned for no item"
     ]
-
-
-def _returned(store: Store) -> set[str] | None:
-    """The names of the results of all groups; None if the groups are too many or cannot be read."""
-    found: set[str] = set()
-    groups = [f"results/{group}/zarr.json" for group in range(len(store.job.plan.group_sizes))]
-    if len(groups) > MAX_GROUPS or is_ctds_kernel(store.job.spec.kernel):
-        return None
-    for _, data in objects.read_all(store.objects, groups):
-        try:
-            found |= set(json.loads(data or b"")["attributes"]["results"])
-        except (ValueError, KeyError, TypeError):
-            return None
-    return found
