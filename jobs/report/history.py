@@ -37,17 +37,14 @@ def history(store: Store, shard: int | None = None, item: int | None = None) -> 
         raise JobError(
             f"--shard {shard}: there is no such shard; the store has the shards 0 to {plan.n_shards - 1}"
         )
-    failed = {
-        shard: [f for f in store.failed.items().get(shard, []) if item is None or f.item == item]
-    }
+    failing = store.failed.items().get(shard, [])
+    failed = {shard: [one for one in failing if item in (None, one.item)]}
     found = by_shard(store.committed.markers(), read_events(store), failed).get(shard, [])
-    return found if item is None else [event for event in found if _concerns(event, row)]
-
-
-def _concerns(event: Event, row: int) -> bool:
-    """Whether a row of the event's group is among those of its attempt; of an event without rows, it may be."""
-    rows = event.rows or ()
-    return len(rows) != 2 or rows[0] <= row < rows[1]
+    if item is None:
+        return found
+    # An event without rows may be of any.
+    has_row = lambda rows: len(rows) != 2 or rows[0] <= row < rows[1]
+    return [event for event in found if has_row(event.rows or ())]
 
 
 def by_shard(
@@ -88,10 +85,8 @@ def _with_killed(store: Store) -> list[Event]:
         for marker in store.committed.markers()
         if marker.shard.number not in noted and marker.copied_from is None
     ]
-    held, living = (
-        holder(store.objects),
-        {(lease.host, lease.pid) for lease in drivers(store.objects, store.address)},
-    )
+    held = holder(store.objects)
+    living = {(lease.host, lease.pid) for lease in drivers(store.objects, store.address)}
     for run in unended(events):
         if run.process in living:
             continue
@@ -162,60 +157,58 @@ def history_lines(
 
 def _sentence(event: Event) -> str:
     """What happened, to which shard, and where; an event of another version of ctd: its fields."""
-    about, attempt = event.about, f", attempt {event.attempt}" if (event.attempt or 1) > 1 else ""
+    place, text, error, about = _place(event), event.text or "", event.error or "", event.about
+    attempt = f", attempt {event.attempt}" if (event.attempt or 1) > 1 else ""
     shard = "" if event.shard is None else f"shard {event.shard}{attempt}"
     group = "" if event.group is None else f"group {event.group}"
-    text, error = event.text or "", event.error or ""
     # The text of a death says its kind.
     fault = "" if "died" in about or event.fault in (None, "error") else f" ({event.fault})"
-    outcomes = [f"{n:,} {name}" for name, n in dict(about.get("outcomes", {})).items() if n]
-    fails = [f"{count(event.n_failed, 'item')} failed"] if event.n_failed else []
-    took = [] if event.seconds is None else [duration(event.seconds)]
-    advances = [count(about["rounds"], "advance")] if about.get("rounds") else []
-    work, place = [*took, *advances, *outcomes, *fails], _place(event)
-    told: dict[str, Callable[[], str]] = {
-        "run": lambda: (
-            f"run: {count(event.pending or 0, 'shard')} to compute, {event.executor or 'unknown'}, "
-            f"{count(event.workers or 1, 'worker')}{place}"
-        ),
-        "end": lambda: (
-            f"end: {count(event.done or 0, 'shard')} done, {event.failed or 0} failed{_why(event)}"
-        ),
-        "killed": lambda: f"killed: the driver{place}",
-        "done": lambda: f"{shard} done{_listed(work)}{place}",
-        "committed": lambda: f"{shard} committed{_listed(work)}{place}",
-        "error": lambda: f"{shard} failed{fault}{_rows(event)}: {error}{place}",
-        "stopped": lambda: f"{shard} stopped: {error}{place}",
-        "item failed": lambda: f"item {about.get('item')} failed: {error}",
-        "second": lambda: f"{shard} begun a second time: {text}",
-        "superseded": lambda: f"{shard} {text}",
-        "decision": lambda: ": ".join(filter(None, [shard or group, text])),
-        "on_end": lambda: error,
-        WARNING: lambda: f"warning: {text}",
+    to_compute, executor = count(event.pending or 0, "shard"), event.executor or "unknown"
+    told = {
+        "run": f"run: {to_compute} to compute, {executor}, {count(event.workers or 1, 'worker')}{place}",
+        "end": f"end: {count(event.done or 0, 'shard')} done, {event.failed or 0} failed{_why(event)}",
+        "killed": f"killed: the driver{place}",
+        "done": f"{shard} done{_work(event)}{place}",
+        "committed": f"{shard} committed{_work(event)}{place}",
+        "error": f"{shard} failed{fault}{_rows(event)}: {error}{place}",
+        "stopped": f"{shard} stopped: {error}{place}",
+        "item failed": f"item {about.get('item')} failed: {error}",
+        "second": f"{shard} begun a second time: {text}",
+        "superseded": f"{shard} {text}",
+        "decision": ": ".join(filter(None, [shard or group, text])),
+        "on_end": error,
+        WARNING: f"warning: {text}",
     }
     if event.kind in told:
-        return told[event.kind]()
+        return told[event.kind]
     rest = {k: v for k, v in event.to_json().items() if k not in ("time", "event", "trace")}
     return f"{event.kind}: {', '.join(f'{name} {value}' for name, value in rest.items())}"
 
 
-def _listed(texts: Iterable[str]) -> str:
-    return "".join(f", {text}" for text in texts)
+def _work(event: Event) -> str:
+    """How long a shard took, and what came out."""
+    parts = [] if event.seconds is None else [duration(event.seconds)]
+    if advances := event.about.get("rounds"):
+        parts.append(count(advances, "advance"))
+    parts += [f"{n:,} {name}" for name, n in dict(event.about.get("outcomes", {})).items() if n]
+    if event.n_failed:
+        parts.append(f"{count(event.n_failed, 'item')} failed")
+    return "".join(f", {part}" for part in parts)
 
 
 def _place(event: Event) -> str:
-    """The host and the process, and the devices if they are known."""
-    parts = [event.host or "", f"process {event.pid}" if event.pid else ""]
-    parts.append(str(event.about.get("device_kind", "")))
-    found = ", ".join(filter(None, parts))
+    process = f"process {event.pid}" if event.pid else ""
+    device = str(event.about.get("device_kind", ""))
+    found = ", ".join(filter(None, [event.host, process, device]))
     return f" ({found})" if found else ""
 
 
 def _rows(event: Event) -> str:
     """The rows of a probe, which computes a part of a shard."""
-    first, last = (event.rows or (0, 0))[0], (event.rows or (0, 0))[-1] - 1
-    rows = f"row {first}" if first == last else f"rows {first} to {last}"
-    return f" in {rows} alone" if event.probe and event.rows else ""
+    if not event.probe or not event.rows:
+        return ""
+    first, last = event.rows[0], event.rows[-1] - 1
+    return f" in row {first} alone" if first == last else f" in rows {first} to {last} alone"
 
 
 def _why(event: Event) -> str:

@@ -75,15 +75,15 @@ def effects(
     for result in results:
         values = np.asarray(columns[result], float)
         for parameter, column in given.items():
-            number = column.dtype.kind in "iuf"
             rows = np.isfinite(values) & present[parameter]
             if rows.sum() < LEAST_ITEMS or np.ptp(values[rows]) == 0:
                 continue
             own, ranks = column[rows], ranks_of(values[rows])
-            bins = bins_of(own)
+            bins, rho = bins_of(own), None
             if bins.max() == 0:
                 continue
-            rho = _correlation(ranks_of(own), ranks) if number else None
+            if own.dtype.kind in "iuf":
+                rho = float(np.corrcoef(ranks_of(own), ranks)[0, 1])
             found.append(Effect(parameter, result, variance_share(bins, ranks), rho, len(ranks)))
     return found
 
@@ -145,12 +145,6 @@ def variance_share(bins: np.ndarray, values: np.ndarray) -> float:
     between = np.sum(counts * (means - values.mean()) ** 2)
     total = np.sum((values - values.mean()) ** 2)
     return max(0.0, float(1 - (1 - between / total) * (n - 1) / (n - k)))
-
-
-def _correlation(a: np.ndarray, b: np.ndarray) -> float | None:
-    a, b = a - a.mean(), b - b.mean()
-    size = np.sqrt(np.sum(a * a) * np.sum(b * b))
-    return float(np.sum(a * b) / size) if size > 0 else None
 
 
 # --- the metric against the sweep -----------------------------------------------------------------
@@ -327,11 +321,10 @@ def sweep(store: Store, columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 def _unmeasured(status: np.ndarray) -> str:
     """Says why no effect was measured. status: (n,) of the items."""
-    dropped = "; those that the search dropped compare with no others" * bool(
-        (status == "dropped").any()
-    )
+    done = count(int((status == "done").sum()), "item")
+    dropped = "; those that the search dropped compare with no others" * ("dropped" in status)
     return (
-        f"Which parameters matter is not measured: {count(int((status == 'done').sum()), 'item')} went to the end, and "
+        f"Which parameters matter is not measured: {done} went to the end, and "
         f"{LEAST_ITEMS} are needed whose results differ{dropped}."
     )
 

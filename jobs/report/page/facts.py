@@ -27,6 +27,8 @@ MAX_WORKERS = 60
 """Most workers on the timeline; with more it is left out."""
 MAX_HOSTS = 200
 """Most workers in the table of hosts."""
+FEW_HOSTS = 8
+"""Most hosts in the list of facts."""
 MAX_LOGS = 300
 """Most committed shards whose log is on the page, evenly spaced; errors have their own section."""
 MAX_LINES = 30
@@ -82,28 +84,23 @@ def status(
     found: from `state`. failures: from `failures_of`. outcomes: of the page. of_outcomes: the warnings of failing ones, which
     would say again what failed; the answer has them.
     """
-    open_failures = [f for f in failures if f["open"]]
+    said = lambda word, mood, text: {"word": word, "mood": mood, "text": text}
     if found["running"]:
-        return {"word": "running", "mood": "running", "text": f"by {found['running']}"}
+        return said("running", "running", f"by {found['running']}")
     if not found["complete"]:
         left = found["shards"] - found["shards_done"]
         why = f"; {found['stopped']}" if found["stopped"] else ""
-        mood = "bad" if open_failures else "warning"
-        return {
-            "word": "incomplete",
-            "mood": mood,
-            "text": f"{left:,} of {count(found['shards'], 'shard')} not computed{why}; ctd resume continues",
-        }
+        text = (
+            f"{left:,} of {count(found['shards'], 'shard')} not computed{why}; ctd resume continues"
+        )
+        is_bad = any(failure["open"] for failure in failures)
+        return said("incomplete", "bad" if is_bad else "warning", text)
     if found["items_failed"] or found["warnings"]:
-        reasons = [text for text in found["warnings"] if text not in of_outcomes]
-        if found["items_failed"]:
-            reasons.insert(0, _failed(found, outcomes))
-        return {"word": "complete", "mood": "warning", "text": "; ".join(reasons)}
-    return {
-        "word": "complete",
-        "mood": "good",
-        "text": f"every item was computed{' or dropped by the search' * bool(found['items_dropped'])}",
-    }
+        reasons = [_failed(found, outcomes)] if found["items_failed"] else []
+        reasons += [text for text in found["warnings"] if text not in of_outcomes]
+        return said("complete", "warning", "; ".join(reasons))
+    dropped = " or dropped by the search" * bool(found["items_dropped"])
+    return said("complete", "good", f"every item was computed{dropped}")
 
 
 def _failed(found: dict[str, Any], outcomes: Sequence[dict[str, Any]]) -> str:
@@ -134,36 +131,31 @@ def _listed(
     store: Store, found: dict[str, Any], markers: list[Marker], made: dict[str, Any]
 ) -> list[list[str]]:
     """The page's list of facts, as [label, value] pairs."""
-    noted = [["note", found["note"]], ["tags", ", ".join(found["tags"])]]
-    out = [
-        *(entry for entry in noted if entry[1]),
-        ["kernel", store.job.spec.kernel],
-        ["groups", f"{len(store.job.plan.group_sizes):,}"],
-        ["created", f"{made.get('created', '?')} on {made.get('host', '?')}"],
-        ["seed", str(store.job.spec.seed)],
-    ]
+    out = {
+        "note": found["note"],
+        "tags": ", ".join(found["tags"]),
+        "kernel": store.job.spec.kernel,
+        "groups": f"{len(store.job.plan.group_sizes):,}",
+        "created": f"{made.get('created', '?')} on {made.get('host', '?')}",
+        "seed": str(store.job.spec.seed),
+    }
     if markers:
-        first = min(m.started for m in markers)
-        last = max(m.ended for m in markers)
-        out += [
-            ["computed", f"{_date(first)} to {_date(last)} UTC ({duration(last - first)})"],
-            ["median shard", duration(float(np.median([m.seconds for m in markers])))],
-            ["devices", ", ".join(found["devices"])],
-            ["hosts", ", ".join(found["hosts"][:8]) + (" ..." if len(found["hosts"]) > 8 else "")],
-        ]
-    if found["forked_from"]:
-        out.append(["forked from", forked_from(found)])
-    if found["merged_from"]:
-        out.append(["merged from", ", ".join(found["merged_from"])])
-    else:
-        out += [
-            ["runs", str(found["runs"])],
-            ["attempts that failed", str(found["attempts_failed"])],
-        ]
-    if made.get("git_commit"):
-        out.append(["ctd commit", str(made["git_commit"])])
-    out.append(["digest of the job", store.job.spec.digest()])
-    return out
+        first, last = min(m.started for m in markers), max(m.ended for m in markers)
+        hosts = found["hosts"]
+        out |= {
+            "computed": f"{_date(first)} to {_date(last)} UTC ({duration(last - first)})",
+            "median shard": duration(float(np.median([m.seconds for m in markers]))),
+            "devices": ", ".join(found["devices"]),
+            "hosts": ", ".join(hosts[:FEW_HOSTS]) + " ..." * (len(hosts) > FEW_HOSTS),
+        }
+    out |= {"forked from": forked_from(found), "merged from": ", ".join(found["merged_from"])}
+    if not found["merged_from"]:
+        out |= {"runs": str(found["runs"]), "attempts that failed": str(found["attempts_failed"])}
+    out |= {
+        "ctd commit": str(made.get("git_commit") or ""),
+        "digest of the job": store.job.spec.digest(),
+    }
+    return [[name, text] for name, text in out.items() if text]
 
 
 def failures_of(
@@ -174,45 +166,40 @@ def failures_of(
     failed: shard -> its items that fail by themselves. done: numbers of the committed shards. An entry is `open` if items, or
     shards that are not yet committed, have its error, and `in_part` if all but such items of a shard succeeded later.
     """
-    grouped: dict[tuple[str, str], dict[str, Any]] = {}
-    entries: list[tuple[str, int | None, FailedItem | Event]] = [
-        ("item", e.item, e) for items in failed.values() for e in items
-    ]
-    entries += [("shard", e.shard, e) for e in events if e.kind == "error" and not e.probe]
-    for what, number, entry in entries:
-        group = grouped.setdefault(
-            (what, str(entry.error)),
+    grouped: dict[tuple[str, str], list[tuple[int, FailedItem | Event]]] = {}
+    for items in failed.values():
+        for one in items:
+            grouped.setdefault(("item", one.error), []).append((one.item, one))
+    for event in events:
+        if event.kind == "error" and event.shard is not None and not event.probe:
+            grouped.setdefault(("shard", str(event.error)), []).append((event.shard, event))
+    out = []
+    for (what, error), entries in grouped.items():
+        first, ids = entries[0][1], {number for number, _ in entries}
+        out.append(
             {
                 "what": what,
-                "error": str(entry.error),
-                "ids": set(),
-                "n": 0,
-                "open": False,
-                "in_part": False,
-                "trace": (entry.trace or "")[-MAX_TRACE:],
-                "host": entry.host or "",
-                "fault": entry.fault or "",
-            },
+                "error": error,
+                "ids": sorted(ids),
+                "n_ids": len(ids),
+                "n": len(entries),
+                "open": what == "item" or not ids <= done,
+                "in_part": what == "shard" and not ids.isdisjoint(failed),
+                "trace": (first.trace or "")[-MAX_TRACE:],
+                "host": first.host or "",
+                "fault": first.fault or "",
+                "time": _date(entries[-1][1].time),
+            }
         )
-        group["n"] += 1
-        group["ids"].add(number)
-        group["open"] |= what == "item" or number not in done
-        group["in_part"] |= what == "shard" and number in failed
-        group["time"] = _date(entry.time)
-    out = sorted(grouped.values(), key=lambda g: (not g["open"], g["what"], -g["n"]))
-    for group in out:
-        group["ids"], group["n_ids"] = sorted(group["ids"]), len(group["ids"])
-    return out
+    return sorted(out, key=lambda one: (not one["open"], one["what"], -one["n"]))
 
 
 def _hosts(markers: list[Marker]) -> list[dict[str, Any]]:
     """The shards, items and seconds of each worker."""
     rows: dict[tuple[str, int, str], dict[str, Any]] = {}
     for m in markers:
-        row = rows.setdefault(
-            (m.host, m.pid, m.device_kind),
-            {"host": m.host, "pid": m.pid, "device": m.device_kind, "shards": 0, "items": 0, "seconds": 0.0},
-        )  # fmt: skip
+        new = {"host": m.host, "pid": m.pid, "device": m.device_kind, "shards": 0, "items": 0, "seconds": 0.0}  # fmt: skip
+        row = rows.setdefault((m.host, m.pid, m.device_kind), new)
         row["shards"] += 1
         row["items"] += m.n_items
         row["seconds"] = round(row["seconds"] + m.seconds, 3)
@@ -244,48 +231,33 @@ def run_plots(markers: list[Marker]) -> list[Plot]:
     if not markers:
         return []
     start, end = (np.array([getattr(m, name) for m in markers]) for name in ("started", "ended"))
-    seconds = np.array([m.seconds for m in markers])
-    items = np.array([m.n_items for m in markers])
-    zero = start.min()
+    zero, order = start.min(), np.argsort(end, kind="stable")
     unit, name = _unit(float(end.max() - zero))
-    order = np.argsort(end, kind="stable")
-    ends = np.concatenate([[0.0], end[order] - zero]) / unit
-    total = np.concatenate([[0], np.cumsum(items[order])])
-    made = [
-        Plot(
-            "Items over time",
-            [Lines(np.repeat(ends, 2)[1:], np.repeat(total, 2)[:-1], strong=True)],
-            Axis(f"time since the first shard began ({name})"),
-            Axis("items committed"),
-        )
-    ]
+    start, end = (start - zero) / unit, (end - zero) / unit
+    time_axis = Axis(f"time since the first shard began ({name})")
+    ends = np.append(0.0, end[order])
+    total = np.append(0, np.cumsum([markers[k].n_items for k in order]))
+    steps = Lines(np.repeat(ends, 2)[1:], np.repeat(total, 2)[:-1], strong=True)
+    made = [Plot("Items over time", [steps], time_axis, Axis("items committed"))]
     workers = [f"{m.host}:{m.pid}" for m in markers]
     names = list(dict.fromkeys(workers))
-    if len(names) <= MAX_WORKERS:
-        text = [
-            f"shard {m.shard.number} (group {m.shard.group}), {count(n, 'item')}\n"
-            f"{s:.3g} s, attempt {m.attempt}, {m.n_failed:,} failed"
-            for m, n, s in zip(markers, items, seconds, strict=True)
-        ]
-        rows = np.array([names.index(worker) for worker in workers])
-        left, right = (start - zero) / unit, (end - zero) / unit
-        shown = slice(0, MAX_MARKS)
-        groups = [m.shard.group for m in markers][shown]
-        made.append(
-            Plot(
-                "Shards by worker",
-                [
-                    Spans(
-                        left[shown], right[shown], rows[shown],
-                        colour=groups if len(set(groups)) > 1 else None, text=text[shown],
-                    )
-                ],
-                Axis(f"time since the first shard began ({name})"),
-                Axis("", ticks=names),
-                note="" if len(markers) <= MAX_MARKS else f"The first {MAX_MARKS:,} of {len(markers):,}.",
-            )
-        )  # fmt: skip
-    return made
+    if len(names) > MAX_WORKERS:
+        return made
+    shown = slice(0, MAX_MARKS)
+    groups = [m.shard.group for m in markers[shown]]
+    spans = Spans(
+        start[shown],
+        end[shown],
+        [names.index(worker) for worker in workers[shown]],
+        colour=groups if len(set(groups)) > 1 else None,
+        text=[
+            f"shard {m.shard.number} (group {m.shard.group}), {count(m.n_items, 'item')}\n"
+            f"{m.seconds:.3g} s, attempt {m.attempt}, {m.n_failed:,} failed"
+            for m in markers[shown]
+        ],
+    )
+    few = f"The first {MAX_MARKS:,} of {len(markers):,}." * (len(markers) > MAX_MARKS)
+    return [*made, Plot("Shards by worker", [spans], time_axis, Axis("", ticks=names), note=few)]
 
 
 def _unit(seconds: float) -> tuple[float, str]:
