@@ -1,10 +1,10 @@
 """Encode plots and tables as JSON of bounded size, whose notes tell what was left out; join encoded plots of several groups."""
 
-import dataclasses
 import json
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -46,92 +46,80 @@ def numbers(values: object, digits: int = 5) -> Any:
 
 def plot_json(plot: Plot) -> dict[str, Any]:
     """A plot as JSON for the page's script."""
-    notes: list[str] = []
-    layers = [_layer(layer, notes) for layer in plot.layers]
-    out = {
-        field.name: dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value  # type: ignore[arg-type]
-        for field in dataclasses.fields(plot)
-        if (value := getattr(plot, field.name)) is not None and field.name != "layers"
-    }
-    for name in ("x", "y"):
-        out[name]["ticks"] = [str(tick) for tick in out[name]["ticks"]]
-    for layer in layers:
+    notes = [plot.note]
+    layers = [_thinned(layer, notes) for layer in plot.layers]
+    axes = {"x": plot.x, "y": plot.y}
+    for image in (layer for layer in plot.layers if isinstance(layer, Image)):
         # Cells lie at 0, 1, ...: their texts say which of all cells they are.
-        for name, shown, n in layer.pop("thinned", ()):
-            ticks = out[name]["ticks"]
-            out[name]["ticks"] = [ticks[k] if len(ticks) == n else str(k) for k in shown]
-    out["scale"] = {
-        k: v if isinstance(v, str | bool | None) else float(v) for k, v in out["scale"].items()
+        for name, n in zip("yx", np.shape(image.z), strict=True):
+            shown, ticks = spread(n, MAX_CELLS), axes[name].ticks
+            if len(shown) < n:
+                texts = [ticks[k] if len(ticks) == n else str(k) for k in shown]
+                axes[name] = replace(axes[name], ticks=texts)
+    note = " ".join(filter(None, notes))
+    made = _fields(replace(plot, layers=(), note=note, x=axes["x"], y=axes["y"]))
+    return made | {
+        "layers": [{"kind": type(one).__name__.lower()} | _fields(one) for one in layers]
     }
-    out["note"] = " ".join(part for part in (plot.note, *notes) if part)
-    return out | {"layers": layers}
 
 
-def _layer(layer: Layer, notes: list[str]) -> dict[str, Any]:
+def _fields(part: Any) -> dict[str, Any]:
+    """The fields of a plot, an axis, a scale or a layer as JSON, without those that are not given."""
+    given = {field.name: getattr(part, field.name) for field in fields(part)}
+    absent = lambda name, value: value is None or (name == "text" and not len(value))
+    return {name: _json(value) for name, value in given.items() if not absent(name, value)}
+
+
+def _json(value: Any) -> Any:
+    if is_dataclass(value):
+        return _fields(value)
+    if np.ndim(value) == 0:
+        return value if isinstance(value, str | bool | int) else float(value)
+    if len(value) == 0 or isinstance(value[0], str):
+        return [str(text) for text in value]
+    return numbers(value)
+
+
+def _thinned(layer: Layer, notes: list[str]) -> Layer:
+    """The layer, or some of it if it is large; a note then says how much."""
     if isinstance(layer, Lines):
-        return _lines(layer, notes)
+        return _some_lines(layer, notes)
     if isinstance(layer, Image):
-        return _image(layer, notes)
-    fields = {field.name: getattr(layer, field.name) for field in dataclasses.fields(layer)}
-    sizes = {np.shape(v)[0] for v in fields.values() if np.ndim(v) == 1 and len(v)}
-    n = max(sizes, default=0)
+        z = np.asarray(layer.z, float)
+        rows, columns = (spread(n, MAX_CELLS) for n in z.shape)
+        if len(rows) * len(columns) < z.size:
+            notes.append(
+                f"{len(rows)} of {z.shape[0]} rows, {len(columns)} of {z.shape[1]} columns."
+            )
+        return Image(z[np.ix_(rows, columns)])
+    given = {field.name: getattr(layer, field.name) for field in fields(layer)}
+    marks = {name: value for name, value in given.items() if np.ndim(value) == 1 and len(value)}
+    n = max((len(value) for value in marks.values()), default=0)
     some = spread(n, MAX_MARKS)
-    if len(some) < n:
-        notes.append(f"{len(some):,} of {n:,} {layer.name or 'marks'}, evenly spaced.")
-    return {"kind": type(layer).__name__.lower()} | {
-        name: _picked(value, some) for name, value in fields.items() if value is not None
-    }
+    if len(some) == n:
+        return layer
+    notes.append(f"{len(some):,} of {n:,} {layer.name or 'marks'}, evenly spaced.")
+    return replace(layer, **{name: np.asarray(value)[some] for name, value in marks.items()})
 
 
-def _picked(value: Any, some: np.ndarray) -> Any:
-    if isinstance(value, str | bool | int):
-        return value
-    if len(value) and isinstance(value[0], str):
-        return [str(value[k]) for k in some]
-    value = np.asarray(value)
-    return numbers(value[some] if len(value) else value)
-
-
-def _lines(layer: Lines, notes: list[str]) -> dict[str, Any]:
-    y = np.atleast_2d(np.asarray(layer.y, float))
-    x = np.asarray(layer.x, float)
-    colour = None if layer.colour is None else np.asarray(layer.colour, float)
-    some = spread(len(y), MAX_LINES)
-    if len(some) < len(y):
-        notes.append(f"{len(some):,} of {len(y):,} {layer.name or 'lines'}, evenly spaced.")
-    length = y.shape[1]
+def _some_lines(layer: Lines, notes: list[str]) -> Lines:
+    y, x = np.atleast_2d(np.asarray(layer.y, float)), np.asarray(layer.x, float)
+    lines, length = y.shape
+    some = spread(lines, MAX_LINES)
+    if len(some) < lines:
+        notes.append(f"{len(some):,} of {lines:,} {layer.name or 'lines'}, evenly spaced.")
     places = spread(length, max(2, MAX_VERTICES // max(1, len(some))))
     if len(places) < length:
         notes.append(f"{len(places):,} of {length:,} samples of each line, evenly spaced.")
     cut = np.ix_(some, places)
-    out = {
-        "kind": "lines",
-        "x": numbers(x[places] if x.ndim == 1 else x[cut]),
-        "y": numbers(y[cut]),
-        "name": layer.name,
-        "strong": layer.strong,
-        "faint": layer.faint,
-        "dashed": layer.dashed,
-        "hue": layer.hue,
-    }
-    if colour is not None:
-        out["colour"] = numbers(colour[some] if colour.ndim == 1 else colour[cut], 4)
-    if layer.item is not None:
-        out["item"] = np.asarray(layer.item)[some].tolist()
-    if len(layer.text):
-        out["text"] = [str(layer.text[k]) for k in some]
-    return out
-
-
-def _image(layer: Image, notes: list[str]) -> dict[str, Any]:
-    z = np.asarray(layer.z, float)
-    rows, columns = spread(z.shape[0], MAX_CELLS), spread(z.shape[1], MAX_CELLS)
-    if len(rows) * len(columns) < z.size:
-        notes.append(f"{len(rows)} of {z.shape[0]} rows, {len(columns)} of {z.shape[1]} columns.")
-    axes = zip(("y", "x"), (rows, columns), z.shape, strict=True)
-    thinned = [(name, shown, n) for name, shown, n in axes if len(shown) < n]
-    return {"kind": "image", "z": numbers(z[np.ix_(rows, columns)], 4)} | (
-        {"thinned": thinned} if thinned else {}
+    colour = None if layer.colour is None else np.asarray(layer.colour, float)
+    return replace(
+        layer,
+        x=x[places] if x.ndim == 1 else x[cut],
+        y=y[cut],
+        colour=colour if colour is None else colour[some if colour.ndim == 1 else cut],
+        item=None if layer.item is None else np.asarray(layer.item)[some],
+        text=[layer.text[k] for k in some] if len(layer.text) else (),
     )
 
 
@@ -198,22 +186,14 @@ def _column(values: pd.Series) -> dict[str, Any]:
     kind = array.dtype.kind
     if kind in "iuf":
         found = numbers(array, 6)
-        if kind == "f":
-            for row in np.flatnonzero(np.isinf(array)):
-                found[row] = "inf" if array[row] > 0 else "-inf"
+        for row in np.flatnonzero(np.isinf(array)):
+            found[row] = "inf" if array[row] > 0 else "-inf"
         return {"kind": "number", "values": found}
     if kind == "c":
-        texts = np.array([f"{v.real:.5g}{v.imag:+.5g}i" for v in array], object)
+        array = np.array([f"{v.real:.5g}{v.imag:+.5g}i" for v in array])
     elif kind == "b":
-        texts = np.where(array, "yes", "no").astype(object)
-    else:
-        texts = np.array([str(v) for v in array], object)
-    return text_column(texts)
-
-
-def text_column(values: Sequence[str] | np.ndarray) -> dict[str, Any]:
-    """A column of texts as JSON: `values` are codes into `labels`."""
-    labels, codes = np.unique(np.asarray(values, str), return_inverse=True)
+        array = np.where(array, "yes", "no")
+    labels, codes = np.unique(array.astype(str), return_inverse=True)
     return {"kind": "text", "labels": labels.tolist(), "values": codes.tolist()}
 
 
@@ -242,16 +222,12 @@ def together(
     keyed = [dict(zip(_keys(plots), plots, strict=True)) for plots in pictures]
     made: list[dict[str, Any]] = []
     for key, plot in keyed[0].items() if keyed else ():
-        layers = [
-            layer
-            for plots in keyed
-            for layer in plots.get(key, {"layers": []})["layers"]
-            if wanted(layer)
-        ]
-        if layers and all(key in plots for plots in keyed):
-            titles = {plots[key]["title"] for plots in keyed}
+        same = [plots[key] for plots in keyed if key in plots]
+        layers = [layer for one in same for layer in one["layers"] if wanted(layer)]
+        if layers and len(same) == len(keyed):
             # The title of one of them would speak of its cell and its sizes alone.
-            title = plot["title"] if len(titles) == 1 else f"{key[1]} against {key[0]}"
+            is_one = len({one["title"] for one in same}) == 1
+            title = plot["title"] if is_one else f"{key[1]} against {key[0]}"
             made.append({**plot, "title": title, "layers": _merged(layers)})
     return made
 
@@ -282,10 +258,10 @@ def _merged(layers: Sequence[dict[str, object]]) -> list[dict[str, Any]]:
 
 
 def _bounded(layer: dict[str, Any]) -> dict[str, Any]:
-    n = len(layer["y"])
-    length = max(1, len(layer["y"][0])) if n else 1
-    some = spread(n, max(1, min(MAX_LINES, MAX_VERTICES // length)))
-    if len(some) == n or _per_line(layer["x"]):
+    lines = layer["y"]
+    length = max(1, len(lines[0])) if lines else 1
+    some = spread(len(lines), max(1, min(MAX_LINES, MAX_VERTICES // length)))
+    if len(some) == len(lines) or _per_line(layer["x"]):
         return layer
     return layer | {name: [layer[name][k] for k in some] for name in OF_ITEMS if name in layer}
 
