@@ -30,13 +30,8 @@ from jobs.store.store import Store, title_of
 
 CRATE = "ro-crate-metadata.json"
 
-LEFT_OUT = tuple(
-    f"{folder}/"
-    for folder in (
-        *(keys.LEASE, keys.CANCEL, keys.PARTS, keys.GATHERING, keys.SUBMIT),
-        *(keys.CHECKPOINTS, keys.ROUNDS, keys.LIVE),
-    )
-)
+_OF_RUNS = keys.LEASE, keys.CANCEL, keys.PARTS, keys.GATHERING, keys.SUBMIT
+LEFT_OUT = tuple(f"{folder}/" for folder in (*_OF_RUNS, keys.CHECKPOINTS, keys.ROUNDS, keys.LIVE))
 """Prefixes of the keys that an archive leaves out."""
 
 ORCID = re.compile(r"\s*<?(?:https://orcid\.org/)?((?:\d{4}-){3}\d{3}[\dX])>?\s*$")
@@ -125,45 +120,50 @@ def _add(archive: zipfile.ZipFile, key: str, data: bytes) -> None:
 def describe_store(store: Store, card: Card, about: About) -> dict[str, Any]:
     """Describe a store by RO-Crate 1.1: the content of ro-crate-metadata.json."""
     people = [_person(name, k) for k, name in enumerate(about.authors)]
-    programs, code = list(_programs(card)), list(_code(store))
-    files = list(_files(store))
+    programs = [
+        _entity(f"#{name}", "SoftwareApplication", name=name, softwareVersion=version)
+        for name, version in card.versions.items()
+    ]
+    code, files = list(_code(store)), list(_files(store))
     license_, licensed = _license(about.license)
     done = f"{card.done + card.dropped:,} of {count(card.items, 'item')}"
-    root = {
-        "@id": "./",
-        "@type": "Dataset",
-        "name": title_of(store),
-        "description": card.note or f"Results of ctd, kernel {card.kernel}: {done} computed",
-        "datePublished": about.date or time.strftime("%Y-%m-%d"),
-        "license": license_,
-        "hasPart": _refer(files),
-        "mentions": {"@id": "#run"},
-        **({"author": _refer(people)} if people else {}),
-        **({"keywords": ", ".join(card.tags)} if card.tags else {}),
-    }
+    root = _entity(
+        "./",
+        "Dataset",
+        name=title_of(store),
+        description=card.note or f"Results of ctd, kernel {card.kernel}: {done} computed",
+        datePublished=about.date or time.strftime("%Y-%m-%d"),
+        license=license_,
+        hasPart=_refer(files),
+        mentions={"@id": "#run"},
+        author=_refer(people),
+        keywords=", ".join(card.tags),
+    )
     command = " ".join(map(str, dict(store.job.provenance).get("command", ())))
-    run = {
-        "@id": "#run",
-        "@type": "CreateAction",
-        "name": f"ctd computed {done}",
-        "description": command or "ctd run",
-        "object": {"@id": keys.JOB},
-        "result": {"@id": "./"},
-        "instrument": _refer([*programs, *code]),
-        **({"startTime": card.created} if card.created else {}),
-        **({"endTime": _time(card.ended)} if card.ended else {}),
-        **({"agent": _refer(people)} if people else {}),
-    }
-    descriptor = {
-        "@id": CRATE,
-        "@type": "CreativeWork",
-        "conformsTo": {"@id": "https://w3id.org/ro/crate/1.1"},
-        "about": {"@id": "./"},
-    }
+    run = _entity(
+        "#run",
+        "CreateAction",
+        name=f"ctd computed {done}",
+        description=command or "ctd run",
+        object={"@id": keys.JOB},
+        result={"@id": "./"},
+        instrument=_refer([*programs, *code]),
+        startTime=card.created,
+        endTime=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(card.ended)) if card.ended else "",
+        agent=_refer(people),
+    )
+    version = {"@id": "https://w3id.org/ro/crate/1.1"}
+    descriptor = _entity(CRATE, "CreativeWork", conformsTo=version, about={"@id": "./"})
     return {
         "@context": "https://w3id.org/ro/crate/1.1/context",
         "@graph": [descriptor, root, *licensed, *people, *files, run, *programs, *code],
     }
+
+
+def _entity(where: str, kind: str, **fields: Any) -> dict[str, Any]:
+    """An entity with the fields that have a value."""
+    given = {name: value for name, value in fields.items() if value}
+    return {"@id": where, "@type": kind, **given}
 
 
 def _refer(entities: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
@@ -174,7 +174,7 @@ def _person(text: str, k: int) -> dict[str, Any]:
     found = ORCID.search(text)
     name = text[: found.start()].strip() if found else text.strip()
     where = f"https://orcid.org/{found[1]}" if found else f"#author-{k + 1}"
-    return {"@id": where, "@type": "Person", "name": name or where}
+    return _entity(where, "Person", name=name or where)
 
 
 def _license(text: str) -> tuple[Any, list[dict[str, Any]]]:
@@ -182,49 +182,28 @@ def _license(text: str) -> tuple[Any, list[dict[str, Any]]]:
     if not text:
         return "No license is given: ask the authors before you use the data.", []
     where = text if "://" in text else f"https://spdx.org/licenses/{text}"
-    return {"@id": where}, [{"@id": where, "@type": "CreativeWork", "name": text}]
+    return {"@id": where}, [_entity(where, "CreativeWork", name=text)]
 
 
 def _files(store: Store) -> Iterator[dict[str, Any]]:
     for key, text in FILES.items():
-        data = objects.read(store.objects, key)
-        if data is not None:
-            yield {
-                "@id": key,
-                "@type": "File",
-                "name": text,
-                "encodingFormat": "application/json",
-                "contentSize": str(len(data)),
-                "identifier": f"sha256:{digest(data)}",
-            }
+        if (data := objects.read(store.objects, key)) is not None:
+            about = {"contentSize": str(len(data)), "identifier": f"sha256:{digest(data)}"}
+            yield _entity(key, "File", name=text, encodingFormat="application/json", **about)
     for folder, text in FOLDERS.items():
         if objects.read(store.objects, f"{folder}/zarr.json") is not None or folder == "results":
-            yield {"@id": f"{folder}/", "@type": "Dataset", "name": text}
-
-
-def _programs(card: Card) -> Iterator[dict[str, Any]]:
-    for name, version in card.versions.items():
-        yield {
-            "@id": f"#{name}",
-            "@type": "SoftwareApplication",
-            "name": name,
-            "softwareVersion": version,
-        }
+            yield _entity(f"{folder}/", "Dataset", name=text)
 
 
 def _code(store: Store) -> Iterator[dict[str, Any]]:
     """The modules that the results come from, by the digests of their files."""
     commit = dict(store.job.provenance).get("git_commit")
     for module, sha256 in store.job.sources.items():
-        yield {
-            "@id": f"#source-{module}",
-            "@type": "SoftwareSourceCode",
-            "name": module,
-            "programmingLanguage": "Python",
-            "identifier": f"sha256:{sha256}",
-            **({"version": str(commit)} if commit and module.startswith("ctd") else {}),
-        }
-
-
-def _time(seconds: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+        yield _entity(
+            f"#source-{module}",
+            "SoftwareSourceCode",
+            name=module,
+            programmingLanguage="Python",
+            identifier=f"sha256:{sha256}",
+            version=str(commit) if commit and module.startswith("ctd") else "",
+        )

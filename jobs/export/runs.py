@@ -6,13 +6,13 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
-from operator import itemgetter
 from typing import Any, Literal
 
 import numpy as np
 
 from jobs.inputs.items import WEIGHTS, row_params
-from jobs.query.query import Asked, rows
+from jobs.plan.layout import Shard
+from jobs.query.query import rows
 from jobs.spec.job import leaves
 from jobs.store.store import Store
 
@@ -55,10 +55,7 @@ class Run:
 
 
 def read_runs(
-    store: Store,
-    where: str | None = None,
-    arrays: Arrays = "model",
-    **asked: Any,
+    store: Store, where: str | None = None, arrays: Arrays = "model", **asked: Any
 ) -> tuple[int, Iterator[Run]]:
     """Read the computed items that satisfy `where`: (their number, an iterator over them in the order of the store).
 
@@ -77,39 +74,34 @@ def read_runs(
     Raises:
         JobError: the condition does not fit the table `items`, or no item is computed yet.
     """
-    question: Asked = {"table": "items", "sort": asked.get("sort"), "limit": asked.get("limit")}
-    _, found = rows(store, where, **question)
+    _, found = rows(store, where, table="items", **asked)
     return len(found["item"]), _runs(store, found, arrays)
 
 
 def _runs(store: Store, found: Mapping[str, np.ndarray], arrays: Arrays) -> Iterator[Run]:
-    without = {
-        (marker.shard.group, row) for marker in store.committed.markers() for row in marker.without
-    }
-    layouts, sizes = store.job.plan.layouts, store.job.plan.group_sizes
-    order = np.lexsort((found["row"], found["group"]))
-    shards = (
-        (int(g), int(r) // layouts[g].shard_items)
-        for g, r in zip(found["group"][order], found["row"][order], strict=True)
-    )
-    for (group, shard), members in groupby(zip(shards, order, strict=True), itemgetter(0)):
-        width = layouts[group].shard_items
-        start = shard * width
-        block = _Block(store, group, start, min(start + width, sizes[group]), arrays)
-        for _, k in members:
-            row = int(found["row"][k])
+    plan = store.job.plan
+    without = {(m.shard.group, row) for m in store.committed.markers() for row in m.without}
+    places = list(zip(found["group"].tolist(), found["row"].tolist(), strict=True))
+    shard_of = lambda k: plan.overlapping(Shard(-1, places[k][0], places[k][1], places[k][1] + 1))[
+        0
+    ]
+    for number, members in groupby(np.lexsort((found["row"], found["group"])), shard_of):
+        shard = plan.shard(number)
+        assert shard is not None
+        rows = _Rows(store, shard, arrays)
+        for k in members:
             one = {name: column[k] for name, column in found.items()}
-            yield block.run(one, row - start, (group, row) in without)
+            yield rows.run(one, places[k] in without)
 
 
-class _Block:
+class _Rows:
     """The rows of one shard, which are read once."""
 
-    def __init__(self, store: Store, group: int, start: int, stop: int, arrays: Arrays) -> None:
-        self._store, self._group = store, group
-        self._params = row_params(store, group, start, stop)
-        names = store.names(group)
-        read = lambda name: store.rows(group, name, start, stop)
+    def __init__(self, store: Store, shard: Shard, arrays: Arrays) -> None:
+        self._store, self._shard = store, shard
+        names = store.names(shard.group)
+        self._params = row_params(store, shard.group, shard.start, shard.stop)
+        read = lambda name: store.rows(shard.group, name, shard.start, shard.stop)
         curves = (*store.description.curves, SEARCH_METRIC)
         self._curves = {name: read(name) for name in curves if name in names}
         trained = [name for name in names if name.startswith(WEIGHTS)]
@@ -117,9 +109,10 @@ class _Block:
         kept = {"model": trained or others, "all": others, "none": []}[arrays]
         self._arrays = {name.removeprefix(WEIGHTS): read(name) for name in kept}
 
-    def run(self, row: Mapping[str, Any], place: int, lost: bool) -> Run:
+    def run(self, row: Mapping[str, Any], lost: bool) -> Run:
         """The run of one row. row: its columns of `items`. lost: it failed with an error and has no results."""
         described, job = self._store.description, self._store.job
+        place = int(row["row"]) - self._shard.start
         names = [n for n, var in described.dims.items() if var.axes == () and n in row]
         names.sort(key=lambda name: name != described.metric)
         about = {
@@ -141,16 +134,14 @@ class _Block:
 
     def _points(self, name: str, values: np.ndarray) -> list[tuple[int, float]]:
         steps = self._steps(self._store.description.dims[name].axes[0], len(values))
-        return [
-            (step, value)
-            for step, value in zip(steps, values.astype(float).tolist(), strict=True)
-            if not np.isnan(value)
-        ]
+        points = zip(steps, values.astype(float).tolist(), strict=True)
+        return [(step, value) for step, value in points if not np.isnan(value)]
 
     def _steps(self, axis: str, n: int) -> list[int]:
         """The coordinate of an axis if it consists of increasing whole numbers; else 0, 1, ..."""
-        if axis in self._store.results(self._group):
-            found = np.asarray(self._store.stored(self._group, axis)[:])
+        group = self._shard.group
+        if axis in self._store.results(group):
+            found = np.asarray(self._store.stored(group, axis)[:])
             if found.shape == (n,) and found.dtype.kind in "iu" and (np.diff(found) > 0).all():
                 return [int(step) for step in found]
         return list(range(n))
