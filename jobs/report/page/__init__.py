@@ -16,7 +16,7 @@ import json
 import re
 import shlex
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -30,14 +30,14 @@ from jobs.query.query import table, tables
 from jobs.query.tables import nothing_yet
 from jobs.redact import redact
 from jobs.report.factors import zipped
-from jobs.report.page.encode import plot_json, table_json, titles_of
+from jobs.report.page.encode import ordered, plot_json, table_json, titles_of
 from jobs.report.page.facts import facts
 from jobs.report.page.groups import groups, live
 from jobs.report.page.several import several as several
 from jobs.report.sweep import overview, sweep
 from jobs.store.arrays import attributes
 from jobs.store.events import read_events
-from jobs.store.store import Metric, Store, metric_of, resume_command
+from jobs.store.store import Store, metric_of, resume_command
 
 SCRIPTS = (
     "dom.js", "items.js", "save.js", "layers.js", "plot.js", "traces.js", "parallel.js", "table.js",
@@ -55,10 +55,7 @@ EMPTY: dict[str, Any] = {
 
 
 class Content:
-    """The content of a store's page, which can be collected again while a run goes on.
-
-    Each call reads the store anew.
-    """
+    """The content of a store's page, which can be collected again while a run goes on: each call reads the store anew."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -67,11 +64,8 @@ class Content:
         """The facts about the run, without results; fast."""
         made = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
         found = facts(self._store)
-        found["live"] = (
-            None
-            if found["progress"]["shards"] == found["progress"]["shards_done"]
-            else live(self._store)
-        )
+        is_done = found["progress"]["shards"] == found["progress"]["shards_done"]
+        found["live"] = None if is_done else live(self._store)
         return redact(found | {"made": made, "trouble": left_out(self._store)})
 
     def results(self) -> dict[str, Any]:
@@ -80,11 +74,9 @@ class Content:
         if not store.committed.numbers():
             return dict(EMPTY)
         frames = {name: table(store, name) for name in tables(store)}
-        metric = metric_of(store)
-        name = metric.name if metric else ""
-        frames["items"] = _ordered(frames["items"], store.swept, name)
+        frames["items"] = ordered(frames["items"], store.swept, [store])
         columns = {str(name): column.to_numpy() for name, column in frames["items"].items()}
-        first = answer(store, frames, columns, metric)
+        first = answer(store, frames, columns)
         drawn, n_left_out = groups(store)
         # Of one group, the first picture is a part of the answer.
         if not first["plots"] and len(store.job.plan.group_sizes) == 1 and drawn:
@@ -93,38 +85,25 @@ class Content:
         # The page draws columns of the table `items`.
         combined = zipped(store, columns)
         frames["items"] = frames["items"].assign(**combined)
-        swept = sweep(store, columns | combined)
-        swept["plots"] = [plot_json(plot) for plot in swept["plots"]]
-        titles = titles_of([store])
-        listed = [table_json(name, frame, titles) for name, frame in frames.items() if frame.size]
-        return redact(
-            {
-                "answers": [first],
-                "groups": drawn,
-                "groups_left_out": n_left_out,
-                "tables": listed,
-                "sweep": swept,
-            }
-        )
+        swept, titles = sweep(store, columns | combined), titles_of([store])
+        found = {
+            "answers": [first],
+            "groups": drawn,
+            "groups_left_out": n_left_out,
+            "tables": [table_json(name, one, titles) for name, one in frames.items() if one.size],
+            "sweep": swept | {"plots": [plot_json(plot) for plot in swept["plots"]]},
+        }
+        return redact(found)
 
     def all(self) -> dict[str, Any]:
         """`facts` and `results` together."""
         return self.facts() | self.results()
 
 
-def _ordered(items: pd.DataFrame, swept: Iterable[str], metric: str) -> pd.DataFrame:
-    """Order the columns: item, swept parameters, metric, outcome, other results, then status, group and row."""
-    last = [name for name in ("status", "group", "row") if name in items]
-    first = [name for name in ("item", *swept, metric, "outcome") if name in items]
-    rest = [name for name in items if name not in (*first, *last)]
-    return items[[*dict.fromkeys(first), *rest, *last]]
-
-
 def require_content(store: Store) -> None:
     """Raise JobError if there is nothing to report yet: no committed shard and no error."""
-    if not store.committed.numbers() and not any(
-        event.kind == "error" for event in read_events(store)
-    ):
+    errors = (event for event in read_events(store) if event.kind == "error")
+    if not store.committed.numbers() and not any(errors):
         raise JobError(
             f"{store.address}: {nothing_yet([store])}: there is nothing to report; "
             f"{resume_command(store)} continues the job, `ctd watch` shows its progress"
@@ -135,70 +114,60 @@ def require_content(store: Store) -> None:
 
 
 def answer(
-    store: Store,
-    frames: Mapping[str, pd.DataFrame],
-    columns: Mapping[str, np.ndarray],
-    metric: Metric | None,
+    store: Store, frames: Mapping[str, pd.DataFrame], columns: Mapping[str, np.ndarray]
 ) -> dict[str, Any]:
     """Describe the best item; without a metric, count the rows of the kernel's summary.
 
     Returns `lead`, a sentence; `facts`, [name, text] pairs; `next`, [what, command] pairs; `plots`; `opens`, the table
     to open; `table`, rows of the summary or None; `picture`, whether the plots are a group's own, which the caller decides.
 
-    frames: the tables by name. columns: of the table `items`. metric: of the store.
+    frames: the tables by name. columns: of the table `items`.
     """
-    where = shlex.quote(store.address)
+    metric = metric_of(store)
     judged = metric and metric.name in columns and columns[metric.name].dtype.kind in "iuf"
-    plot = rows = None
     if metric and judged and (found := best_of(store, columns, metric)):
         (_, best), *facts = found.facts().items()
-        lead, listed, opens = f"Item {best}", dict(found.next), "items"
         plot = overview(store, metric.name)
-    else:
-        summaries, opens = _summaries(store, frames)
-        shown = summaries.get(opens, ["outcome"])
-        alone = opens in summaries and len(frames[opens]) == 1
-        facts = (row_facts if alone else kinds)(frames[opens], shown)
-        # Which result says how well an item did is not known: any may be asked for.
-        further = {
-            f"the best by {name}": f"ctd best {where} --by {shlex.quote(name)}"
-            for name, var in store.description.dims.items()
-            if opens == "items" and var.axes == () and name != "outcome" and name in columns
+        said: dict[str, Any] = {
+            "lead": f"Item {best}",
+            "facts": facts,
+            "opens": "items",
+            "table": None,
         }
-        listed = {"all of them as a table": f"ctd query {where} --table {opens}"}
-        listed |= dict(list(further.items())[:2])
-        lead = ", ".join(counted(frames[opens], opens, shown))
-        if opens in summaries:
-            rows = first_rows(frames[opens], [opens, *_labels(store, frames[opens]), *shown])
-    listed |= _of_failed(store)
-    return {
-        "lead": lead,
-        "facts": [list(fact) for fact in facts],
-        "next": [list(pair) for pair in listed.items()],
-        "plots": [plot_json(plot)] if plot else [],
-        "opens": opens,
-        "picture": False,
-        "table": rows,
-    }
+        said |= {"next": dict(found.next), "plots": [plot_json(plot)] if plot else []}
+    else:
+        said = {"plots": [], **_summed_up(store, frames, columns)}
+    if failed := [one.item for items in store.failed.items().values() for one in items]:
+        where = shlex.quote(store.address)
+        said["next"] |= {
+            "the items that failed with an error, again": f"ctd resume {where} --failed",
+            "why one of them failed": f"ctd logs {where} --item {failed[0]}",
+        }
+    pairs = {"facts": list(map(list, said["facts"])), "next": list(map(list, said["next"].items()))}
+    return said | pairs | {"picture": False}
 
 
-def _summaries(
-    store: Store, frames: Mapping[str, pd.DataFrame]
-) -> tuple[dict[str, list[str]], str]:
-    """The tables that the kernel sums up in, with their columns, and the one to open: the first with rows, else the first."""
-    found = {t: names for t, names in store.description.summaries().items() if t in frames}
-    return found, next((t for t in found if len(frames[t])), next(iter(found), "items"))
-
-
-def _of_failed(store: Store) -> dict[str, str]:
-    """Next step -> its command, if items failed with an error."""
+def _summed_up(
+    store: Store, frames: Mapping[str, pd.DataFrame], columns: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    """`answer` without a best item: what the kernel sums up in, the first of its tables with rows, else the first; else the items."""
     where = shlex.quote(store.address)
-    failed = [one.item for items in store.failed.items().values() for one in items]
-    if not failed:
-        return {}
+    summaries = {t: names for t, names in store.description.summaries().items() if t in frames}
+    opens = next((t for t in summaries if len(frames[t])), next(iter(summaries), "items"))
+    frame, shown = frames[opens], summaries.get(opens, ["outcome"])
+    listed = {"all of them as a table": f"ctd query {where} --table {opens}"}
+    if opens == "items":
+        # Which result says how well an item did is not known: any may be asked for.
+        single = [name for name, var in store.description.dims.items() if var.axes == ()]
+        asked = [name for name in single if name != "outcome" and name in columns][:2]
+        listed |= {f"the best by {n}": f"ctd best {where} --by {shlex.quote(n)}" for n in asked}
+    alone = opens in summaries and len(frame) == 1
     return {
-        "the items that failed with an error, again": f"ctd resume {where} --failed",
-        "why one of them failed": f"ctd logs {where} --item {failed[0]}",
+        "lead": ", ".join(counted(frame, opens, shown)),
+        "facts": (row_facts if alone else kinds)(frame, shown),
+        "next": listed,
+        "opens": opens,
+        "table": first_rows(frame, [opens, *_labels(store, frame), *shown]) if summaries else None,
     }
 
 

@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ import pandas as pd
 
 from ctd.plots import Image, Layer, Lines, Plot, spread
 from jobs.query.query import described
-from jobs.store.store import Store
+from jobs.store.store import Store, metric_of
 
 MAX_LINES, MAX_VERTICES = 400, 60_000
 """Most lines in a layer, and most vertices of all its lines together."""
@@ -129,6 +129,15 @@ def titles_of(stores: Sequence[Store]) -> dict[str, str]:
         name: one["long_name"] + (f" ({one['units']})" if one["units"] not in ("", "1") else "")
         for name, one in described(stores).items()
     }
+
+
+def ordered(items: pd.DataFrame, swept: Iterable[str], stores: Sequence[Store]) -> pd.DataFrame:
+    """Order the columns: item, swept parameters, metrics, outcome, other results, then status, group and row."""
+    last = [name for name in ("status", "group", "row") if name in items]
+    metrics = [metric.name for store in stores if (metric := metric_of(store))]
+    first = [name for name in ("store", "item", *swept, *metrics, "outcome") if name in items]
+    rest = [name for name in items if name not in (*first, *last)]
+    return items[[*dict.fromkeys(first), *rest, *last]]
 
 
 def table_json(

@@ -14,7 +14,7 @@ from jobs.query.query import table, tables
 from jobs.query.shelf import Shelf
 from jobs.redact import redact
 from jobs.report.factors import alike, zipped
-from jobs.report.page.encode import has_items, some_rows, table_json, titles_of, together
+from jobs.report.page.encode import has_items, ordered, some_rows, table_json, titles_of, together
 from jobs.report.page.facts import COUNTS
 from jobs.report.sweep import effects, has_value
 from jobs.spec.job import leaves
@@ -211,7 +211,8 @@ def _frames(shelf: Shelf) -> dict[str, pd.DataFrame]:
         for name, texts in zipped(store, own).items():
             items[name] = items.get(name, "")
             items.loc[items.index[rows], name] = texts
-    return frames
+    swept = [*shelf.differing, *shelf.swept]
+    return frames | {"items": ordered(items, swept, shelf.stores)}
 
 
 def _rows_of(frame: pd.DataFrame, shelf: Shelf) -> list[np.ndarray]:
