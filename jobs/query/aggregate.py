@@ -18,7 +18,7 @@ import numpy as np
 from jobs.errors import JobError, nearest
 from jobs.query.columns import Column, Text, as_array, categories
 from jobs.query.expression import Expression, fault, parse
-from jobs.query.tables import Table
+from jobs.query.table import Table
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,7 +11,8 @@ import ast
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from types import NoneType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -70,11 +71,9 @@ def decode(values: np.ndarray, attrs: dict[str, Any]) -> Column:
     known = dict(zip(attrs["flag_values"], texts, strict=False))
     n = max(known, default=-1) + 1
     strange = values >= n
-    codes, named = (
-        np.where((values < 0) | strange, -1, values),
-        [known.get(k, "") for k in range(n)],
-    )
-    if "labels" not in attrs and strange.any():  # an index that the kernel's outcomes do not have
+    codes = np.where((values < 0) | strange, -1, values)
+    named = [known.get(k, "") for k in range(n)]
+    if strange.any():  # an index that the kernel's outcomes do not have
         beyond, places = np.unique(values[strange], return_inverse=True)
         codes = codes.astype(np.int64)
         codes[strange] = n + places
@@ -87,19 +86,7 @@ def as_column(values: object) -> Column:
     if isinstance(values, Text):
         return values
     values = np.asarray(values)
-    if values.dtype.kind not in "OUST":
-        return values
-    return _spelt(values.astype(object))
-
-
-def is_varied(column: Column) -> bool:
-    """Whether two rows of a column differ.
-
-    >>> is_varied(as_column(["a", "a"])), is_varied(np.array([1, 2]))
-    (False, True)
-    """
-    values = column.ranks() if isinstance(column, Text) else column
-    return bool((values[1:] != values[:-1]).any())
+    return _spelt(values) if values.dtype.kind in "OUST" else values
 
 
 def as_array(column: Column) -> np.ndarray:
@@ -129,14 +116,15 @@ def concat(columns: Sequence[Column]) -> Column:
     return labelled(np.concatenate(codes), list(union), all(text.is_complete for text in texts))
 
 
-def _spelt(values: np.ndarray) -> Text:
-    import pandas as pd
+def _spelt(values: Iterable[object]) -> Text:
+    """The texts of values; none for a missing one."""
+    codes = {"": -1}
+    texts = ("" if value is None or value != value else str(value) for value in values)
+    rows = [codes.setdefault(text, len(codes) - 1) for text in texts]
+    return labelled(np.asarray(rows, np.int64), list(codes)[1:])
 
-    codes, found = pd.factorize(values)
-    return labelled(codes, [str(value) for value in found])
 
-
-def sort_key(column: Column, falling: bool) -> np.ndarray:
+def sort_key(column: Column, falling: bool = False) -> np.ndarray:
     """Numbers that sort like the column, or in reverse; NaN stays NaN and so sorts last either way."""
     values = column.ranks() if isinstance(column, Text) else column
     if not falling:
@@ -164,40 +152,6 @@ def argsort(keys: Sequence[np.ndarray], limit: int | None = None) -> np.ndarray:
     return picked[np.lexsort([key[picked] for key in reversed(keys)])][:limit]
 
 
-class Codes(NamedTuple):
-    """A column as whole numbers from 0 on, equal where its values are equal."""
-
-    codes: np.ndarray
-    n: int
-    """Larger than every code."""
-
-
-def factorize(column: Column) -> Codes:
-    """Number the values of a column by first appearance.
-
-    >>> factorize(np.array([30, 10, 30])).codes.tolist()
-    [0, 1, 0]
-    """
-    import pandas as pd
-
-    codes, found = pd.factorize(sort_key(column, False), use_na_sentinel=False)
-    return Codes(codes.astype(np.min_scalar_type(len(found))), len(found))
-
-
-def factorize_rows(keys: Iterable[Codes], n: int) -> np.ndarray:
-    """Number the combinations of keys in n rows by first appearance: (n,) whole numbers from 0 on, without gaps."""
-    import pandas as pd
-
-    number, size = np.zeros(n, np.int64), 1
-    for key in keys:
-        number, size = number * key.n + key.codes, size * key.n
-        # Renumber before the product of sizes overflows.
-        if size > n:
-            number = pd.factorize(number)[0]
-            size = int(number.max(initial=-1)) + 1
-    return pd.factorize(number)[0]
-
-
 def literal(text: str) -> Any:
     """The dict or list that a text spells, or None for any other text.
 
@@ -214,7 +168,11 @@ def literal(text: str) -> Any:
 
 def rows_as_text(values: np.ndarray) -> Text:
     """Spell the rows of an (n, k) array as texts such as '[1, -0.5]'."""
-    codes = factorize_rows(map(factorize, values.T), len(values))
+    import pandas as pd
+
+    # pandas groups by no float16.
+    keys = pd.DataFrame(values.astype(np.float32) if values.dtype == np.float16 else values)
+    codes = keys.groupby(list(keys), sort=False, dropna=False).ngroup().to_numpy()
     first = np.unique(codes, return_index=True)[1]
     # By way of its own shortest text, a float32 of 0.1 is '0.1', not 0.10000000149011612.
     exact = (lambda one: float(str(one))) if values.dtype.kind == "f" else np.generic.item
@@ -231,7 +189,9 @@ def as_text(value: object) -> str:
         return str(value)
     if any(isinstance(one, str) for one in value):
         return ", ".join(map(str, value))
-    return str([_short(one) for one in value])
+    # A whole float reads better as an integer.
+    short = lambda one: int(one) if isinstance(one, float) and one.is_integer() else one
+    return str([short(one) for one in value])
 
 
 def of_json(value: object) -> Any:
@@ -252,17 +212,11 @@ def of_json(value: object) -> Any:
     return None if type(value).__name__ in ("NAType", "NaTType") else value
 
 
-def _short(value: object) -> Any:
-    """Turn a whole float into the equal integer, which reads better; return other values unchanged."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
 def from_values(values: Sequence[object]) -> Column:
     """Make a column of Python values: booleans; numbers, with NaN for None; anything else as text."""
-    present = [value for value in values if value is not None]
-    if present and all(isinstance(value, bool) for value in values):
+    kinds = {type(value) for value in values}
+    if kinds == {bool}:
         return np.asarray(values)
-    if present and all(isinstance(v, int | float) and not isinstance(v, bool) for v in present):
+    if kinds & {int, float} and kinds <= {int, float, NoneType}:
         return np.asarray([np.nan if value is None else value for value in values])
-    texts = ["" if value is None else str(value) for value in values]
-    return as_column(np.asarray(texts, object))
+    return _spelt(values)

@@ -20,11 +20,11 @@ from jobs.query.columns import (
     as_column,
     as_text,
     concat,
-    factorize,
-    factorize_rows,
     literal,
+    sort_key,
 )
-from jobs.query.tables import Table, ask, nothing_yet
+from jobs.query.table import Table
+from jobs.query.tables import ask, nothing_yet
 from jobs.run.prepare import NOT_GIVEN, differing
 from jobs.spec.job import inner
 from jobs.store.arrays import attributes
@@ -183,14 +183,16 @@ def _rounded(values: np.ndarray) -> np.ndarray:
 
 def _match(keys: dict[str, list[Column]], sizes: list[int]) -> tuple[np.ndarray, np.ndarray]:
     """The rows of a and of b that match; if several items have equal keys, the k-th matches the k-th."""
-    n = sum(sizes)
-    label = factorize_rows((factorize(concat(values)) for values in keys.values()), n)
-    split = [label[: sizes[0]], label[sizes[0] :]]
-    nth = [pd.Series(part).groupby(part).cumcount().to_numpy() for part in split]
-    a, b = (part * (n + 1) + k for part, k in zip(split, nth, strict=True))
-    _, rows_a, rows_b = np.intersect1d(a, b, assume_unique=True, return_indices=True)
-    order = np.argsort(rows_a, kind="stable")
-    return rows_a[order], rows_b[order]
+    # By number: a field may be called `row`.
+    columns: dict[Any, np.ndarray] = {
+        k: sort_key(concat(values)) for k, values in enumerate(keys.values())
+    }
+    frame = pd.DataFrame({**columns, "side": np.repeat([0, 1], sizes)})
+    frame["nth"] = frame.groupby(list(frame), sort=False, dropna=False).cumcount()
+    frame["row"] = np.concatenate([np.arange(n) for n in sizes])
+    a, b = (frame[frame["side"] == side] for side in (0, 1))
+    both = a.merge(b, on=[*columns, "nth"])
+    return both["row_x"].to_numpy(), both["row_y"].to_numpy()
 
 
 def _changed(a: Matched, b: Matched, keys: list[str]) -> pd.DataFrame:

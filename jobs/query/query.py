@@ -16,8 +16,9 @@ from jobs.errors import JobError, nearest
 from jobs.query.aggregate import aggregate, canonical, parse_aggregates
 from jobs.query.columns import argsort, as_column, sort_key
 from jobs.query.expression import Expression, condition
-from jobs.query.readers import ITEM, Rows
-from jobs.query.tables import Source, Table, ask, nothing_yet
+from jobs.query.readers import ITEM
+from jobs.query.table import Rows, Table
+from jobs.query.tables import Source, ask, nothing_yet
 from jobs.spec.job import inner
 from jobs.store.arrays import attributes
 from jobs.store.store import Store

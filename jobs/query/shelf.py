@@ -31,9 +31,9 @@ from jobs.query.columns import (
     sort_key,
 )
 from jobs.query.expression import Expression, condition
-from jobs.query.readers import Columns, Read, end_to_end
 from jobs.query.sql import sql
-from jobs.query.tables import Source, Table, Tables, tables_of
+from jobs.query.table import Read, Table, end_to_end
+from jobs.query.tables import Source, Tables, tables_of
 from jobs.spec.job import leaves
 from jobs.storage import objects
 from jobs.storage.addresses import without_ending
@@ -131,44 +131,40 @@ class Shelf(Source):
         named = dict.fromkeys(name for part in self._parts for name in part.names())
         return [*(name for name in named if name != "shards"), "shards"]
 
-    def _columns(self, name: str) -> Columns:
+    def _made(self, name: str) -> Table:
         if name not in self.names():
             raise JobError(f"unknown table {name!r}{nearest(name, self.names())}")
-        own = [
-            self._own(k, name) if name in part.names() else None
-            for k, part in enumerate(self._parts)
-        ]
-        sizes = [one.n if one else 0 for one in own]
-        which = np.repeat(np.arange(len(own)), sizes)
-        reads: dict[str, Read] = {"store": lambda rows: labelled(which[rows], self.labels)}
-        tables = [one for one in own if one]
-        for column in dict.fromkeys(c for one in tables for c in (*one.names, *self.differing)):
-            pieces = [
-                (n, self._piece(k, one, n, column))
-                for k, (one, n) in enumerate(zip(own, sizes, strict=True))
-            ]
-            reads[column] = end_to_end(pieces)
-        first = list(dict.fromkeys(name for one in tables for name in one.shown[:1]))
-        rest = [column for one in tables for column in one.shown]
+        own = [self._own(k, name) for k in range(len(self.stores))]
+        columns = dict.fromkeys(c for one in own for c in (*one.names, *self.differing))
+        for k, one in enumerate(own):
+            for column in columns.keys() - one.reads.keys():
+                if (value := self.value(k, column)) is not None:
+                    one.reads[column] = _constant(value, one.n)
+        which = np.repeat(np.arange(len(own)), [one.n for one in own])
+        table = end_to_end(own)
+        table.reads = {"store": lambda rows: labelled(which[rows], self.labels), **table.reads}
+        first = [one.listed[0] for one in own if one.listed]
         swept = self.swept
         # What no store sweeps, what one does, results.
         set_ones = [name for name in self.differing if name not in swept]
-        varied = [c for c in rest if c.partition(".")[0].partition("[")[0] in swept or c in swept]
-        shown = dict.fromkeys(["store", *first, *set_ones, *varied, *self.differing, *rest])
-        return Columns(len(which), reads, list(shown))
+        is_swept = lambda c: c in swept or c.partition(".")[0].partition("[")[0] in swept
+        varied = filter(is_swept, table.listed)
+        table.listed = list(
+            dict.fromkeys(["store", *first, *set_ones, *varied, *self.differing, *table.listed])
+        )
+        return table
 
     def _own(self, k: int, name: str) -> Table:
-        """A table of store k, whose column `final_X` is also X if `joined` says so."""
+        """A table of store k, without rows if it has none; its column `final_X` is also X if `joined` says so."""
+        if name not in self._parts[k].names():
+            return Table(0)
         table = self._parts[k][name]
-        also = {new: old for old, new in self.joined[k].items() if old in table.names}
-        if not also:
-            return table
+        new = {old: new for old, new in self.joined[k].items() if old in table.names}
+        named = {**{new[old]: old for old in new}, **{name: name for name in table.names}}
         reads: dict[str, Read] = {
-            column: partial(table.read, also.get(column, column))
-            for column in dict.fromkeys([*also, *table.names])
+            column: partial(table.read, stored) for column, stored in named.items()
         }
-        shown = [self.joined[k].get(column, column) for column in table.shown]
-        return Table(name, Columns(table.n, reads, shown))
+        return Table(table.n, reads, [new.get(column, column) for column in table.shown])
 
     def value(self, k: int, column: str) -> object:
         """The value of a parameter, or of an element such as push[0], that store k sets; None if it sweeps it or has no such one."""
@@ -176,15 +172,11 @@ class Shelf(Source):
         value = values[k] if values else _element(fixed(self.stores[k]), column)
         return value if value is None or isinstance(value, int | float) else as_text(value)
 
-    def _piece(self, k: int, own: Table | None, n: int, column: str) -> Read | None:
-        """The reader of a column in store k: its table's, else its fixed parameter; None if it has neither."""
-        if own and column in own.names:
-            return lambda rows: own.read(column, rows)
-        value = self.value(k, column)
-        if value is None:
-            return None
-        constant = from_values([value])
-        return lambda rows: constant[np.zeros(n, np.int64)[rows]]
+
+def _constant(value: object, n: int) -> Read:
+    """The reader of a column of n rows with one value."""
+    column = from_values([value])
+    return lambda rows: column[np.zeros(n, np.int64)[rows]]
 
 
 def fixed(store: Store) -> dict[str, Any]:

@@ -12,13 +12,10 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import numpy as np
 import obstore
 
 from jobs import keys
@@ -26,110 +23,25 @@ from jobs.errors import JobError, count, nearest
 from jobs.gather.gather import require_rows
 from jobs.gather.tables import reduction_tables
 from jobs.late import zarr
-from jobs.query.columns import Column, as_array, is_varied
+from jobs.query.columns import as_array
 from jobs.query.readers import (
-    ALL,
-    Columns,
-    Read,
-    Rows,
     child,
+    join_swept,
     reduced,
-    search_columns,
+    search_table,
     stored,
     vectors,
-    with_swept,
 )
+from jobs.query.table import Read, Table
 from jobs.spec.search import SEARCH_TABLE
 from jobs.storage.addresses import is_zip, local_path
 from jobs.storage.objects import is_storage_error
-from jobs.store.arrays import Lazy, attributes
+from jobs.store.arrays import attributes
 from jobs.store.events import read_events
 from jobs.store.store import Store
 
-BLOCK = 1 << 22
-"""Rows processed together, which bounds memory. A longer table is read in blocks and not kept."""
-
-FEW = 1000
-"""If a question needs less than one row in this many, only those rows are read, which takes half the time."""
-
-PICKS = 4
-"""Most such reads of a column before it is read whole."""
-
 REPLICATES = ("seed",)
 """Swept fields that only repeat an item."""
-
-READERS = 8
-"""Columns read in parallel: enough to decode on two cores, or to wait for an object store."""
-
-
-class Table:
-    """One table. `read` returns rows of one column, `columns` of several."""
-
-    def __init__(self, name: str, columns: Columns) -> None:
-        self.name = name
-        self.n, self._reads, self._columns = columns.n, columns.reads, columns
-        self._kept: dict[str, Column] = {}
-        self._picked: dict[str, list[tuple[np.ndarray, Column]]] = {}
-
-    @property
-    def names(self) -> list[str]:
-        """Every column, whether shown by default or not."""
-        return list(self._reads)
-
-    @cached_property
-    def shown(self) -> list[str]:
-        """The columns that a query returns if it names none."""
-        left_out = {name for name in self._columns.if_varied if not is_varied(self.read(name))}
-        return [name for name in self._columns.shown if name not in left_out]
-
-    def read(self, name: str, rows: Rows = ALL) -> Column:
-        """Some rows of a column. rows: a slice, or an array of row numbers.
-
-        A column of a short table is read whole and kept. Only the first requests for few rows read just those rows:
-        most columns are only shown, and most stores are asked few questions.
-
-        Raises:
-            JobError: there is no such column.
-        """
-        if name not in self._reads:
-            raise JobError(f"unknown column {name!r}{nearest(name, self._reads)}")
-        if self.n > BLOCK:
-            return self._reads[name](rows)
-        if name not in self._kept:
-            if isinstance(rows, np.ndarray) and len(rows) * FEW < self.n:
-                picked = self._picked.get(name, [])
-                for before, found in picked:
-                    if np.array_equal(before, rows):
-                        return found
-                if len(picked) < PICKS:
-                    found = self._reads[name](rows)
-                    self._picked[name] = [*picked, (rows, found)]
-                    return found
-            self._kept[name] = self._reads[name](ALL)
-        kept = self._kept[name]
-        return kept if rows is ALL else kept[rows]
-
-    def view(self, rows: Rows) -> Lazy[Column]:
-        """Column -> these rows of it."""
-        return Lazy(self._reads, lambda name: self.read(name, rows))
-
-    def prefetch(self, names: Iterable[str], rows: Rows = ALL) -> None:
-        """Read columns of a short table in parallel and keep them for `read`."""
-        unread = [name for name in dict.fromkeys(names) if name not in self._kept]
-        if self.n <= BLOCK and len(unread) > 1:
-            with ThreadPoolExecutor(READERS) as threads:
-                list(threads.map(lambda name: self.read(name, rows), unread))
-
-    def blocks(self) -> Iterator[slice]:
-        """The blocks of rows to process together, at least one."""
-        for start in range(0, max(1, self.n), BLOCK):
-            yield slice(start, min(start + BLOCK, self.n))
-
-    def columns(self, names: Sequence[str] = (), rows: Rows = ALL) -> dict[str, np.ndarray]:
-        """Columns as arrays, by default those shown."""
-        names = names or self.shown
-        self.prefetch(names, rows)
-        return {name: as_array(self.read(name, rows)) for name in names}
 
 
 def varied(store: Store) -> list[str]:
@@ -177,13 +89,14 @@ class Source(ABC):
         """Names of the tables, `items` first and `shards` last."""
 
     @abstractmethod
-    def _columns(self, name: str) -> Columns:
-        """The columns of a table; JobError, with the nearest name, if there is none."""
+    def _made(self, name: str) -> Table:
+        """A table, of which nothing is read yet; JobError, with the nearest name, if there is none."""
 
     def __getitem__(self, name: str) -> Table:
         """One table by name. Raises JobError, with the nearest name, if there is none."""
         if name not in self._tables:
-            self._tables[name] = Table(name, self._columns(name))
+            self._tables[name] = self._made(name)
+            self._tables[name].name = name
         return self._tables[name]
 
 
@@ -265,7 +178,7 @@ class Tables(Source):
         named = [name for name in items.shown if name.partition(".")[0] in swept]
         return {name: read(name) for name in named}, read("item")
 
-    def _columns(self, name: str) -> Columns:
+    def _made(self, name: str) -> Table:
         if name in ("items", "shards"):
             return stored(child(self.root, name), name.removesuffix("s"))
         if name in (further := reduction_tables(self.store)):
@@ -273,10 +186,12 @@ class Tables(Source):
         if name == SEARCH_TABLE and (search := self.store.job.spec.search):
             items = self["items"]
             places = (as_array(items.read(column)) for column in ("item", "group", "row"))
-            return search_columns(self.store, search, *places)
+            return search_table(self.store, search, *places)
         if name in self.names():
             found = reduced(self.groups(), name, self.store.description.summary)
-            return with_swept(found, *self._swept()) if found.ids else found
+            if found.ids:
+                join_swept(found, *self._swept())
+            return found
         if name == SEARCH_TABLE:
             raise JobError(f"table {name!r}: only a job with a search has it (docs/search.md)")
         raise JobError(f"unknown table {name!r}{nearest(name, self.names())}")

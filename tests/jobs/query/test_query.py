@@ -13,6 +13,7 @@ from ctd.kernel import Var
 from jobs.errors import JobError
 from jobs.gather.gather import gather, set_gather
 from jobs.query import readers
+from jobs.query import table as one_table
 from jobs.query import tables as module
 from jobs.query.aggregate import aggregate, parse_aggregates
 from jobs.query.columns import (
@@ -152,8 +153,8 @@ def test_query_reads_few_rows_alone_and_then_the_column(store, monkeypatch):
         lambda array: lambda rows: seen.append((array.basename, rows)) or reader(array)(rows),
     )
     monkeypatch.setattr(module, "_OPENED", type(module._OPENED)())
-    monkeypatch.setattr(module, "FEW", 2)
-    monkeypatch.setattr(module, "PICKS", 1)
+    monkeypatch.setattr(one_table, "FEW", 2)
+    monkeypatch.setattr(one_table, "PICKS", 1)
     frame = table(store, "items").sort_values("norm", kind="stable").reset_index(drop=True)
     monkeypatch.setattr(module, "_OPENED", type(module._OPENED)())
     seen.clear()
@@ -177,7 +178,7 @@ def test_query_of_a_long_table_goes_in_blocks(store, monkeypatch):
     ]
     expected = [query(store, **words) for words in asked]
     monkeypatch.setattr(module, "_OPENED", type(module._OPENED)())
-    monkeypatch.setattr(module, "BLOCK", 8)
+    monkeypatch.setattr(one_table, "BLOCK", 8)
     for words, frame in zip(asked, expected, strict=True):
         pd.testing.assert_frame_equal(query(store, **words), frame)
     assert ask(store, lambda tables: tables["items"]._kept) == {}
@@ -379,7 +380,7 @@ def test_aggregates_are_called_as_written():
 )
 def test_rows_are_grouped_by_values_of_any_kind(column, keys):
     """Pandas has no index of float16, and takes as many Categoricals as rows for labels."""
-    table = module.Table("t", readers.Columns(len(column), {"key": column.__getitem__}))
+    table = one_table.Table(len(column), {"key": column.__getitem__})
     found = aggregate(table, slice(None), ["key"], parse_aggregates("count"))
     assert repr(found["key"].tolist()) == repr(keys)
     assert found["count"].sum() == len(column)

@@ -1,0 +1,229 @@
+"""One table: its columns, each of which is read when it is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from typing import Any
+
+import numpy as np
+
+from jobs.errors import JobError, nearest
+from jobs.query.columns import (
+    Column,
+    Text,
+    as_array,
+    concat,
+    from_values,
+    labelled,
+    literal,
+    rows_as_text,
+    sort_key,
+)
+from jobs.spec.job import leaves
+from jobs.store.arrays import Lazy
+
+Rows = slice | np.ndarray
+Read = Callable[[Rows], Column]
+
+ALL = slice(None)
+
+BLOCK = 1 << 22
+"""Rows processed together, which bounds memory. A longer table is read in blocks and not kept."""
+
+FEW = 1000
+"""If a question needs less than one row in this many, only those rows are read, which takes half the time."""
+
+PICKS = 4
+"""Most such reads of a column before it is read whole."""
+
+READERS = 8
+"""Columns read in parallel: enough to decode on two cores, or to wait for an object store."""
+
+
+@dataclass(eq=False)
+class Table:
+    """One table. `add...` give it columns; `read` returns rows of one, `columns` of several."""
+
+    n: int
+    """Number of rows."""
+    reads: dict[str, Read] = field(default_factory=dict)
+    """Column -> function that reads given rows of it."""
+    listed: list[str] = field(default_factory=list)
+    """The columns that a query returns if it names none."""
+    if_varied: tuple[str, ...] = ()
+    """Those of `listed` that are left out where all rows are equal in them."""
+    ids: str = ""
+    """The column of item ids, if each row is about one item."""
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        self._kept: dict[str, Column] = {}
+        self._picked: dict[str, list[tuple[np.ndarray, Column]]] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """Every column, whether shown by default or not."""
+        return list(self.reads)
+
+    @cached_property
+    def shown(self) -> list[str]:
+        """The columns that a query returns if it names none, without those of `if_varied` that do not vary."""
+        keys = {name: sort_key(self.read(name)) for name in self.if_varied}
+        alike = {name for name, key in keys.items() if (key[1:] == key[:-1]).all()}
+        return [name for name in self.listed if name not in alike]
+
+    def read(self, name: str, rows: Rows = ALL) -> Column:
+        """Some rows of a column. rows: a slice, or an array of row numbers.
+
+        A column of a short table is read whole and kept. Only the first requests for few rows read just those rows:
+        most columns are only shown, and most stores are asked few questions.
+
+        Raises:
+            JobError: there is no such column.
+        """
+        if name not in self.reads:
+            raise JobError(f"unknown column {name!r}{nearest(name, self.reads)}")
+        if self.n > BLOCK:
+            return self.reads[name](rows)
+        if name not in self._kept:
+            if isinstance(rows, np.ndarray) and len(rows) * FEW < self.n:
+                picked = self._picked.setdefault(name, [])
+                for before, found in picked:
+                    if np.array_equal(before, rows):
+                        return found
+                if len(picked) < PICKS:
+                    found = self.reads[name](rows)
+                    picked.append((rows, found))
+                    return found
+            self._kept[name] = self.reads[name](ALL)
+        kept = self._kept[name]
+        return kept if rows is ALL else kept[rows]
+
+    def view(self, rows: Rows) -> Lazy[Column]:
+        """Column -> these rows of it."""
+        return Lazy(self.reads, lambda name: self.read(name, rows))
+
+    def prefetch(self, names: Iterable[str], rows: Rows = ALL) -> None:
+        """Read columns of a short table in parallel and keep them for `read`."""
+        unread = [name for name in dict.fromkeys(names) if name not in self._kept]
+        if self.n <= BLOCK and len(unread) > 1:
+            with ThreadPoolExecutor(READERS) as threads:
+                list(threads.map(lambda name: self.read(name, rows), unread))
+
+    def blocks(self) -> Iterator[slice]:
+        """The blocks of rows to process together, at least one."""
+        for start in range(0, max(1, self.n), BLOCK):
+            yield slice(start, min(start + BLOCK, self.n))
+
+    def columns(
+        self,
+        names: Sequence[str] = (),
+        rows: Rows = ALL,
+        form: Callable[[Column], Any] = as_array,
+    ) -> dict[str, Any]:
+        """Columns, by default those shown, as arrays or in another form."""
+        names = names or self.shown
+        self.prefetch(names, rows)
+        return {name: form(self.read(name, rows)) for name in names}
+
+    # --- its making -------------------------------------------------------------------------------
+
+    def add(self, name: str, read: Read, labels: Sequence[str] = ()) -> None:
+        """Add a column; if all its texts (`labels`) are mappings or lists, add their fields or elements too."""
+        self.reads[name] = read
+        parts = [literal(label) for label in labels]
+        if parts and all(isinstance(part, dict) for part in parts):
+            flat = [{f".{path}": v for path, v in leaves(part).items()} for part in parts]
+        elif parts and all(isinstance(part, list) for part in parts):
+            flat = [{f"[{k}]": v for k, v in enumerate(part)} for part in parts]
+        else:
+            self.listed += [name] * (name not in self.listed)
+            return
+        fields = {
+            f: [part.get(f) for part in flat] for f in dict.fromkeys(f for p in flat for f in p)
+        }
+        for f, values in fields.items():
+            self.reads.setdefault(f"{name}{f}", _by_label(read, labels, values))
+        differing = [f for f, values in fields.items() if len({repr(v) for v in values}) > 1]
+        named = [f"{name}{f}" for f in fields if f == ".name" or f in differing]
+        self.listed += named if named and isinstance(parts[0], dict) else [name]
+
+    def add_list(self, name: str, read: Read, k: int) -> None:
+        """Add a column whose rows are lists of k numbers, and a column for each element."""
+        self.reads[name] = lambda rows: rows_as_text(as_array(read(rows)))
+        for j in range(k):
+            self.reads[f"{name}[{j}]"] = lambda rows, j=j: as_array(read(rows))[:, j]  # type: ignore[misc]
+        self.listed.append(name)
+
+    def add_constants(self, name: str, values: list[object], which: np.ndarray) -> None:
+        """Add a column with one value per group. which: (n,) the index into `values` for each row."""
+        column = from_values([str(v) if isinstance(v, list | dict) else v for v in values])
+        labels = [label for label in column.labels if label] if isinstance(column, Text) else []
+        self.add(name, lambda rows: column[which[rows]], labels)
+
+
+def _by_label(read: Read, labels: Sequence[str], values: Sequence[object]) -> Read:
+    """The reader of a column derived from a text column: it has `values[k]` where the text is `labels[k]`."""
+    place = {label: k for k, label in enumerate(labels)}
+    column = from_values(values)
+
+    def at(rows: Rows) -> Column:
+        text = read(rows)
+        assert isinstance(text, Text)
+        # Every row has one of `labels`; the 0 for the final "" of text.labels is never used.
+        index = np.asarray([place.get(label, 0) for label in text.labels])
+        return column[index[text.codes]]
+
+    return at
+
+
+def end_to_end(tables: Sequence[Table]) -> Table:
+    """The rows of several tables, one table after another.
+
+    A table without a column has NaN there, or no text. Of each table only the rows that are asked for are read.
+    """
+    each = lambda names: list(dict.fromkeys(name for one in tables for name in names(one)))
+    starts = np.cumsum([0, *(one.n for one in tables)])
+    reads = {
+        name: _joined([one.reads.get(name) for one in tables], starts)
+        for name in each(lambda one: one.reads)
+    }
+    return Table(
+        int(starts[-1]),
+        reads,
+        listed=each(lambda one: one.listed),
+        if_varied=tuple(each(lambda one: one.if_varied)),
+    )
+
+
+def _joined(pieces: Sequence[Read | None], starts: np.ndarray) -> Read:
+    """The reader of a column that is cut into pieces. pieces: their readers; None: without the column. starts: (piece + 1,) rows."""
+
+    @cache
+    def is_text() -> bool:
+        return any(read and isinstance(read(slice(0, 0)), Text) for read in pieces)
+
+    def part(read: Read | None, rows: Rows, n: int) -> Column:
+        if read is None:
+            return labelled(np.full(n, -1), []) if is_text() else np.full(n, np.nan)
+        return read(rows)
+
+    def at(rows: Rows) -> Column:
+        if isinstance(rows, slice) and rows == ALL:
+            sizes = np.diff(starts).tolist()
+            return concat([part(read, ALL, n) for read, n in zip(pieces, sizes, strict=True)])
+        wanted = np.arange(starts[-1])[rows] if isinstance(rows, slice) else rows
+        which = np.searchsorted(starts, wanted, side="right") - 1
+        cut = [wanted[which == k] - starts[k] for k in range(len(pieces))]
+        # Of no rows at all, each piece tells the kind of its values.
+        found = [
+            part(read, own, len(own))
+            for read, own in zip(pieces, cut, strict=True)
+            if len(own) or not len(wanted)
+        ]
+        return concat(found)[np.argsort(np.argsort(which, kind="stable"))]
+
+    return at
