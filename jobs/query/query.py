@@ -128,8 +128,10 @@ def described(stores: Iterable[Store]) -> dict[str, dict[str, str]]:
 
 
 def _aggregates(store: Store | Source, where: str | None, asked: Asked) -> pd.DataFrame:
+    import pandas as pd
+
     columns, group_by = _names(asked.get("columns")), _names(asked.get("group_by"))
-    test, sort = Expression(where) if where else None, asked.get("sort")
+    test = Expression(where) if where else None
     wanted = parse_aggregates(asked["agg"] or "")
     named = [*group_by, *(name for entry in wanted if entry.of for name in entry.of.names)]
 
@@ -143,28 +145,21 @@ def _aggregates(store: Store | Source, where: str | None, asked: Asked) -> pd.Da
         return frame
 
     frame = ask(store, groups)
-    keys = {key: canonical(key) for key in [*sort_keys(sort), *columns]}
-    for key, name in keys.items():
-        if name not in frame:
-            raise JobError(f"unknown column {key!r}{nearest(key, frame)}")
-    if sort:
-        by = [
-            sort_key(as_column(frame[keys[name]].to_numpy()), falling)
-            for name, falling in sort_keys(sort).items()
-        ]
-        frame = frame.iloc[argsort(by)]
-    if columns:
-        frame = frame[[keys[name] for name in columns]]
-    limit = asked.get("limit")
-    return (frame if limit is None else frame.head(limit)).reset_index(drop=True)
+    column = lambda name: lambda rows: as_column(frame[name].to_numpy())[rows]
+    answer = Table(len(frame), {name: column(name) for name in frame}, list(frame))
+    order = select(answer, None, asked.get("sort"), asked.get("limit"))
+    found = pd.DataFrame(answer.columns(columns, order))
+    found.attrs = frame.attrs
+    return found
 
 
 def _names(given: str | Sequence[str] | None) -> list[str]:
-    """Column names, from a list of them or from a text with commas."""
-    if not isinstance(given, str):
-        return list(given or ())
-    # Do not split at the comma inside quantile(x, 0.9).
-    return [name.strip() for name in re.split(r",(?![^()]*\))", given)] if given else []
+    """Column names, from a list of them or from a text with commas; of aggregates with the spacing of their columns."""
+    if isinstance(given, str):
+        # Do not split at the comma inside quantile(x, 0.9).
+        given = re.split(r",(?![^()]*\))", given) if given else []
+    stripped = [name.strip() for name in given or ()]
+    return [canonical(name) if "(" in name else name for name in stripped]
 
 
 def find(
@@ -175,22 +170,30 @@ def find(
     limit: int | None = None,
     named: Sequence[str] = (),
 ) -> tuple[Table, Rows]:
-    """Find rows: (the table that has all named columns, its rows that satisfy `test`, sorted and limited).
+    """Find rows: (the table that has all named columns, those of its rows that `select` returns).
 
     source: the table's name; None takes the first table that has the columns in `test`, `sort` and `named`.
     """
+    tested = test.names if test else []
+    table = _resolve(tables, source, {*named, *sort_keys(sort), *tested}, tested)
+    return table, select(table, test, sort, limit)
+
+
+def select(
+    table: Table, test: Expression | None, sort: str | None = None, limit: int | None = None
+) -> Rows:
+    """The rows of a table that satisfy `test`, sorted and limited. Raises JobError for an unknown column."""
     keys = sort_keys(sort)
-    first = [*keys, *(test.names if test else ())]
-    table = _resolve(tables, source, {*named, *first}, test.names if test else ())
-    table.prefetch(first)
+    table.prefetch([*keys, *(test.names if test else ())])
     rows: Rows = slice(None) if test is None else _matching(table, test)
     if keys:
-        by = [sort_key(table.read(name, rows), falling) for name, falling in keys.items()]
-        sorted_rows = argsort(by, limit)
-        rows = sorted_rows if isinstance(rows, slice) else rows[sorted_rows]
+        order = argsort(
+            [sort_key(table.read(name, rows), down) for name, down in keys.items()], limit
+        )
+        rows = order if isinstance(rows, slice) else rows[order]
     if limit is None:
-        return table, rows
-    return table, np.arange(min(limit, table.n)) if isinstance(rows, slice) else rows[:limit]
+        return rows
+    return np.arange(min(limit, table.n)) if isinstance(rows, slice) else rows[:limit]
 
 
 def sort_keys(sort: str | None) -> dict[str, bool]:
@@ -202,9 +205,7 @@ def sort_keys(sort: str | None) -> dict[str, bool]:
     return {key.removeprefix("-"): key.startswith("-") for key in _names(sort or "")}
 
 
-def _resolve(
-    tables: Source, source: str | None, named: set[str], tested: Sequence[str] = ()
-) -> Table:
+def _resolve(tables: Source, source: str | None, named: set[str], tested: Sequence[str]) -> Table:
     """The table `source`, or the first one that has all named columns; JobError if a column is missing.
 
     tested: those of a condition, where a word may be meant as a text.
@@ -227,16 +228,15 @@ def _resolve(
             f"{', '.join(tables.names())}"
         )
     first, store = missing[0], tables.stores[0]
-    hint = _hint(store, first, known, source, first in tested)
-    raise JobError(f"unknown column {first!r}{hint}")
+    raise JobError(f"unknown column {first!r}{_hint(store, first, known, source, first in tested)}")
 
 
 def _hint(
     store: Store,
     name: str,
     tables: Mapping[str, Sequence[str]],
-    source: str | None = None,
-    text: bool = False,
+    source: str | None,
+    text: bool,
 ) -> str:
     """The end of the error for a column that no table has: what the user may have meant.
 
@@ -251,12 +251,11 @@ def _hint(
         folder, axes = array
         return f": it is an array ({', '.join(axes)}), not a column; read it as jobs.open_store(...)['{folder}/0']['{name}']"
     listed = "".join(f"\n  {table}: {', '.join(columns)}" for table, columns in tables.items())
-    value = inner(attributes(store.results(0))["params"], name)
     top = name.partition(".")[0]
     if source and top in store.swept and top not in known:
         return f": the job sweeps it, but table {source} has no such column; known:{listed}"
-    swept = any(column == top or column.startswith((f"{top}.", f"{top}[")) for column in known)
-    if value is not None and not swept:
+    value = inner(attributes(store.results(0))["params"], name)
+    if value is not None and not any(re.match(rf"{re.escape(top)}([.\[]|$)", one) for one in known):
         return f": the job does not sweep it, and all its items have {value!r:.60}"
     if (lacking := store.description.dims.get(name)) and name not in store.names(0):
         kernel = store.job.spec.kernel
@@ -281,7 +280,7 @@ def _array(store: Store, name: str, source: str | None) -> tuple[str, tuple[str,
 
 
 def _candidates(tables: Source) -> Iterator[str]:
-    yield "items"
+    yield "items"  # before the others, whose names are to be looked up
     yield from tables.names()[1:]
 
 
@@ -292,6 +291,3 @@ def _matching(table: Table, test: Expression) -> np.ndarray:
         here = condition(test, table.view(block), block.stop - block.start)
         found.append(block.start + np.flatnonzero(here))
     return np.concatenate(found)
-
-
-# --- SQL ------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import time
 from calendar import timegm
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import PurePosixPath
 from typing import Any
@@ -20,17 +20,8 @@ import numpy as np
 
 from jobs.errors import JobError, nearest
 from jobs.query import query as questions
-from jobs.query.columns import (
-    Column,
-    Text,
-    argsort,
-    as_array,
-    as_text,
-    from_values,
-    labelled,
-    sort_key,
-)
-from jobs.query.expression import Expression, condition
+from jobs.query.columns import as_array, as_column, as_text, from_values, labelled
+from jobs.query.expression import Expression
 from jobs.query.sql import sql
 from jobs.query.table import Read, Table, end_to_end
 from jobs.query.tables import Source, Tables, tables_of
@@ -197,7 +188,7 @@ def short_names(addresses: Sequence[str]) -> list[str]:
     """
     paths = [PurePosixPath(address.rstrip("/")) for address in addresses]
     for parts in ([without_ending(path).parts for path in paths], [path.parts for path in paths]):
-        for k in range(1, max(map(len, parts)) + 1):
+        for k in range(1, max(map(len, parts), default=0) + 1):
             names = ["/".join(part[-k:]) for part in parts]
             if len(set(names)) == len(names):
                 return names
@@ -272,37 +263,21 @@ def list_stores(
         raise JobError(f"{', '.join(addresses)}: no store lies there; give a folder of stores")
     kept = {at: card for at, card in found.items() if set(tags) <= set(card.tags)}
     newest = sorted(kept, key=lambda at: -_when(kept[at]))
-    columns = _columns({at: kept[at] for at in newest})
-    rows = np.arange(len(newest))
-    if len(newest):
-        rows = _rows(columns, Expression(where) if where else None, sort, limit)
-    return {name: as_array(column[rows]) for name, column in columns.items()}, wrong
+    table = _table({at: kept[at] for at in newest})
+    if not newest:  # no metric is known, of which a condition may speak
+        where = sort = None
+    rows = questions.select(table, Expression(where) if where else None, sort, limit)
+    return table.columns((), rows), wrong
 
 
-def _rows(
-    columns: Mapping[str, Column], test: Expression | None, sort: str | None, limit: int | None
-) -> np.ndarray:
-    """The rows that satisfy `test`, sorted and limited. Raises JobError for an unknown column."""
-    metric, best = as_array(columns["metric"]), np.asarray(columns["best"])
-    known = {n: np.where(metric == n, best, np.nan) for n in {*metric} - {""}} | {**columns}
-    keys = questions.sort_keys(sort)
-    if unknown := sorted({*keys, *(test.names if test else ())} - known.keys()):
-        raise JobError(f"unknown column {unknown[0]!r}{nearest(unknown[0], known)}")
-    rows = np.arange(len(best))
-    if test:
-        rows = np.flatnonzero(condition(test, known, len(best)))
-    if keys:
-        rows = rows[argsort([sort_key(known[name][rows], down) for name, down in keys.items()])]
-    return rows[:limit]
-
-
-def _columns(found: dict[str, Card]) -> dict[str, Column]:
+def _table(found: dict[str, Card]) -> Table:
     cards = list(found.values())
     numbers = lambda values: np.asarray([np.nan if v is None else v for v in values], float)
     whole = lambda values: np.asarray(list(values), np.int64)
+    texts = lambda values: as_column(np.asarray(list(values), str))
     times = [time.localtime(_when(card)) for card in cards]
-    return {
-        "store": texts(short_names(list(found)) if found else []),
+    columns = {
+        "store": texts(short_names(list(found))),
         "kernel": texts(card.kernel for card in cards),
         "swept": texts(", ".join(card.swept) for card in cards),
         "items": whole(card.items for card in cards),
@@ -321,12 +296,13 @@ def _columns(found: dict[str, Card]) -> dict[str, Column]:
         "note": texts(card.note for card in cards),
         "address": texts(found),
     }
-
-
-def texts(values: Iterable[str]) -> Text:
-    """A column of texts, made without pandas."""
-    labels, codes = np.unique(np.asarray([*values], str), return_inverse=True)
-    return labelled(codes, labels.tolist())
+    table = Table(len(cards))
+    for metric in dict.fromkeys(card.metric for card in cards if card.metric):
+        best = numbers(card.best if card.metric == metric else None for card in cards)
+        table.reads[metric] = best.__getitem__
+    for name, column in columns.items():
+        table.add(name, column.__getitem__)
+    return table
 
 
 def _when(card: Card) -> float:

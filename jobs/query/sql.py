@@ -84,12 +84,8 @@ def _frames(tables: Source, text: str) -> dict[str, pd.DataFrame]:
 
     has = lambda name: re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text, re.IGNORECASE)
     frames = {}
-    for name in tables.names():
-        if has(name):
-            table = tables[name]
-            named = [] if _asks_for_all(text) else [c for c in table.names if has(c)]
-            names = named or table.names
-            table.prefetch(names)
-            columns = {column: categories(table.read(column)) for column in names}
-            frames[name] = without_complex(pd.DataFrame(columns, copy=False))
+    for table in (tables[name] for name in tables.names() if has(name)):
+        named = [] if _asks_for_all(text) else [c for c in table.names if has(c)]
+        columns = table.columns(named or table.names, form=categories)
+        frames[table.name] = without_complex(pd.DataFrame(columns, copy=False))
     return frames
