@@ -35,12 +35,10 @@ class Aggregate(NamedTuple):
     label: str
     """The aggregate as text, the name of its column."""
     function: str
-    of: Expression | None
+    of: Expression | None = None
     """The expression inside the parentheses; None for a plain `count`."""
-    share: float = np.nan
+    shares: tuple[float, ...] = ()
     """p of a quantile, from 0 to 1."""
-    text: str = ""
-    """The expression as text."""
 
 
 def parse_aggregates(text: str) -> list[Aggregate]:
@@ -67,12 +65,12 @@ def canonical(label: str) -> str:
 
 def _aggregate(text: str, node: ast.expr) -> Aggregate:
     label = ast.unparse(node)
-    made = lambda name, of, share=np.nan: Aggregate(
-        label, name, Expression(text, of), share, ast.unparse(of)
+    made = lambda function, of, *shares: Aggregate(
+        label, function, Expression(ast.unparse(of)), shares
     )
     match node:
         case ast.Name(id="count"):
-            return Aggregate(label, "count", None)
+            return Aggregate(label, "count")
         case ast.Call(
             func=ast.Name(id="quantile"), args=[of, ast.Constant(value=float(p) | int(p))]
         ):
@@ -113,46 +111,38 @@ def aggregate(
         none = {"count": 0, "sum": 0}
         return pd.DataFrame({e.label: [none.get(e.function, np.nan)] for e in wanted})
     keys = [_key(column) for column in given] or [np.zeros(n, np.int8)]
-    values = {e.label: _values(e, e.of, columns, n) for e in wanted if e.of is not None}
-    groups = pd.DataFrame(values, pd.RangeIndex(n), copy=False).groupby(
-        keys, dropna=False, observed=True
-    )
+    values = {e.label: _values(e, e.of, columns, n) for e in wanted if e.of}
+    frame = pd.DataFrame(values, pd.RangeIndex(n), copy=False)
+    groups = frame.groupby(keys, dropna=False, observed=True)
     sizes = groups.size()
     found: dict[str, Any] = {}
     for k, (name, column) in enumerate(zip(group_by, given, strict=True)):
         kind = object if isinstance(column, Text) else column.dtype
         found[name] = sizes.index.get_level_values(k).to_numpy().astype(kind)
-    for entry in wanted:
-        share = [entry.share] if entry.function == "quantile" else []
-        found[entry.label] = np.asarray(
-            sizes if entry.of is None else getattr(groups[entry.label], entry.function)(*share)
-        )
-    frame = pd.DataFrame(found)
-    nan = {e.text: int(np.isnan(values[e.label]).sum()) for e in wanted if _leaves_out(e, values)}
-    frame.attrs["notes"] = [f"{of}: {k:,} of {n:,} NaN left out" for of, k in nan.items() if k]
-    numbers = [values[e.label] for e in wanted if _leaves_out(e, values)]
-    if numbers and tell_failed and "status" in table.names:
-        failed = _is(columns["status"], "failed") & ~np.isnan(numbers).all(axis=0)
-        n_failed = pd.Series(failed).groupby(keys, dropna=False, observed=True).sum().to_numpy()
+    for e in wanted:
+        answer = getattr(groups[e.label], e.function)(*e.shares) if e.of else sizes
+        found[e.label] = np.asarray(answer)
+    answers = pd.DataFrame(found)
+    # A count is asked for how many values are there.
+    numbers = {e.of.text: values[e.label] for e in wanted if e.of and e.function != "count"}
+    isnan = {of: np.isnan(v) for of, v in numbers.items() if v.dtype.kind in "fc"}
+    notes = [f"{of}: {nan.sum():,} of {n:,} NaN left out" for of, nan in isnan.items() if nan.any()]
+    status = columns["status"] if isnan and tell_failed and "status" in table.names else None
+    if isinstance(status, Text):
+        failed = status.map("failed".__eq__) & ~np.all([*isnan.values()], axis=0)
         if failed.any():
-            why = _words(columns["outcome"][failed]) if "outcome" in table.names else ""
-            frame.attrs["notes"].append(_failed(frame[[*group_by]], n_failed, sizes, why))
-    return frame
+            counted = pd.Series(failed).groupby(keys, dropna=False, observed=True).sum().to_numpy()
+            outcomes = columns["outcome"][failed] if "outcome" in table.names else np.zeros(0)
+            notes.append(_failed(answers[[*group_by]], counted, sizes, outcomes))
+    answers.attrs["notes"] = notes
+    return answers
 
 
-def _is(column: Column, text: str) -> np.ndarray:
-    """Which rows of a column of texts are `text`."""
-    return as_array(column) == text
+def _failed(groups: "pd.DataFrame", failed: Any, sizes: Any, outcomes: Column) -> str:
+    """Say how many of the items that aggregates count have failed, and in which groups.
 
-
-def _words(column: Column) -> str:
-    """The texts of a column, in brackets."""
-    texts = sorted({*as_array(column)} - {""})
-    return f" ({', '.join(texts)})" * bool(texts)
-
-
-def _failed(groups: "pd.DataFrame", failed: Any, sizes: Any, why: str) -> str:
-    """Say how many of the items that aggregates count have failed, and in which groups. failed, sizes: items of each group."""
+    failed, sizes: items of each group. outcomes: of those that failed.
+    """
     text = lambda value: f"{value:.4g}" if isinstance(value, float) else str(value)
     having = np.flatnonzero(failed)
     parts = [
@@ -162,15 +152,12 @@ def _failed(groups: "pd.DataFrame", failed: Any, sizes: Any, why: str) -> str:
     ]
     more = f" and {len(having) - MOST_GROUPS:,} more groups" * (len(having) > MOST_GROUPS)
     where = f": {', '.join(parts)}{more}" if len(groups.columns) else ""
+    texts = sorted({*as_array(outcomes)} - {""})
+    why = f" ({', '.join(texts)})" * bool(texts)
     return (
         f"{failed.sum():,} of {sizes.sum():,} items that count failed{why}{where}; "
         "--where \"status == 'done'\" leaves such out"
     )
-
-
-def _leaves_out(entry: Aggregate, values: Mapping[str, np.ndarray]) -> bool:
-    """Whether an aggregate tells nobody that it leaves out NaN; a count is asked for that."""
-    return entry.function != "count" and values[entry.label].dtype.kind in "fc"
 
 
 def _key(column: Column) -> "np.ndarray | pd.Index":

@@ -142,9 +142,8 @@ class Expression:
         JobError: the text is not an expression of the form above; the message shows where.
     """
 
-    def __init__(self, text: str, tree: ast.expr | None = None) -> None:
-        """text: the expression, or with `tree` a larger text that contains this node."""
-        self.text, tree = (text, tree) if tree is not None else parse(text)
+    def __init__(self, text: str) -> None:
+        self.text, tree = parse(text)
         self._named: set[str] = set()
         try:
             self._value = self._compiled(tree)
