@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +15,10 @@ from ctd.kernel import JobFields, Kind, changed, field_kinds
 from jobs.errors import JobError, count, nearest
 from jobs.inputs.items import WEIGHTS, item_params, place_of
 from jobs.query.query import rows
-from jobs.query.settings import computes_once, ends
 from jobs.query.tables import REPLICATES, ask, shown_for, varied
-from jobs.spec.search import Population
+from jobs.spec.job import JobSpec
+from jobs.spec.search import Optuna, Population, extremes
+from jobs.spec.sweep import Loguniform, Uniform
 from jobs.spec.trust import modules_of
 from jobs.storage.addresses import beside, join
 from jobs.store.arrays import plain
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 
 SEEDS = 10
 """Seeds of the job that repeats the best setting."""
+
+NEAR = 0.01
+"""Share of a range, or of its logarithm's, that counts as its end."""
 
 
 def require_metric(
@@ -42,17 +47,14 @@ def require_metric(
     known = [name for name in stored if name != "outcome" and real(name)]
     found = metric_of(store, by, mode)
     if found is None:
-        raise JobError(
-            f"{option}: kernel {store.job.spec.kernel} names no metric to judge items by; give one{nearest('', known)}"
-        )
-    if found.name not in known:
-        what = (
-            "is not one real number an item"
-            if found.name in stored
-            else "the store has no such result"
-        )
-        raise JobError(f"{option} {found.name}: {what}{nearest(found.name, known)}")
-    return found
+        what = f": kernel {store.job.spec.kernel} names no metric to judge items by; give one"
+    elif found.name in known:
+        return found
+    elif found.name in stored:
+        what = f" {found.name}: is not one real number an item"
+    else:
+        what = f" {found.name}: the store has no such result"
+    raise JobError(f"{option}{what}{nearest(found.name if found else '', known)}")
 
 
 @dataclass(frozen=True)
@@ -113,35 +115,30 @@ class Best:
         found = {
             "item": f"{self.item}, the best of {n:,} by {self.metric} ({better} is better)",
             self.metric: text(self.value),
-            **{
-                f"last {name}" if name in self.last else name: text(value)
-                for name, value in self.params.items()
-            },
         }
+        for name, value in self.params.items():
+            found[f"last {name}" if name in self.last else name] = text(value)
         if s := self.seeds:
-            ends = f"{s.lowest:.4g} to {s.highest:.4g}"
-            found[f"{s.n} seeds"] = f"mean {s.mean:.4g}, sd {s.sd:.2g}, {ends}"
+            found[f"{s.n} seeds"] = (
+                f"mean {s.mean:.4g}, sd {s.sd:.2g}, {s.lowest:.4g} to {s.highest:.4g}"
+            )
         elif self.once and n > 1:
             luckiest = "highest" if self.more_is_better else "lowest"
             found["seeds"] = (
                 f"one item a setting: the {luckiest} of {n:,} is partly luck, expect worse"
             )
         if self.ends:
-            found["range"] = ", ".join(
-                f"{name} is at the {end} end of its range" for name, end in self.ends.items()
-            )
+            at_end = [f"{name} is at the {end} end of its range" for name, end in self.ends.items()]
+            found["range"] = ", ".join(at_end)
         # Metrics of dropped items are of an earlier age: they compare with no others.
         if of.n > 1:
             which = "items to the end" if self.dropped else "all items"
             found[which] = f"median {of.median:.4g}, worst {worst:.4g}"
         if self.dropped:
             found["dropped"] = f"{count(self.dropped, 'item')} on the way, {of.n:,} went to the end"
-        if self.without or self.failed:
-            parts = {
-                "failed": self.failed,
-                f"with a {self.metric} that is not finite": self.without,
-            }
-            found["not counted"] = ", ".join(f"{n:,} {how}" for how, n in parts.items() if n)
+        lost = {"failed": self.failed, f"with a {self.metric} that is not finite": self.without}
+        if any(lost.values()):
+            found["not counted"] = ", ".join(f"{n:,} {how}" for how, n in lost.items() if n)
         return found
 
     def __str__(self) -> str:
@@ -198,19 +195,16 @@ def best_of(store: Store, columns: Mapping[str, np.ndarray], metric: Metric) -> 
         once=computes_once(store),
         ends=ends(store.job.spec, params),
         items=Spread.of(values[fine]),
-        last=_moved(store, names),
+        last=tuple(
+            name.removeprefix("final_")
+            for name in names
+            if name.startswith("final_") and isinstance(store.job.spec.search, Population)
+        ),
         next=commands(store, int(columns["item"][first])),
         dropped=int((status == "dropped").sum()),
         without=int((status == "done").sum()) - len(fine),
         failed=int((status == "failed").sum()),
     )
-
-
-def _moved(store: Store, names: Sequence[str]) -> tuple[str, ...]:
-    """The parameters among these columns that a population changed on the way."""
-    if not isinstance(store.job.spec.search, Population):
-        return ()
-    return tuple(name.removeprefix("final_") for name in names if name.startswith("final_"))
 
 
 def table_of(found: Mapping[str, Best], shelf: Shelf) -> dict[str, list[Any]]:
@@ -294,3 +288,43 @@ def _other_seeds(store: Store, given: Mapping[str, Any]) -> dict[str, Any]:
         return {"seed": (store.job.spec.seed + 1) % 2**32, "sweep": {"seeds": SEEDS}}
     first = max(store.job.plan.n_items, own + 1)
     return {"sweep": {"grid": {"seed": {"range": [first, first + SEEDS]}}}}
+
+
+def computes_once(store: Store) -> bool:
+    """Whether the kernel has replicates, by a field `seed` or its keys alone, and the job has no seeds.
+
+    >>> computes_once(Store.open("points.zarr"))  # fixed_points
+    False
+    """
+    spec = store.job.spec
+    swept = {name for part in spec.sweeps() for name in part.names()}
+    # A trial of Optuna is a setting of its own, and its seed the number of the trial.
+    # The parameters of a population's member move, so that no setting is its own.
+    once = isinstance(spec.search, Optuna) or not (
+        isinstance(spec.search, Population) or swept & {*REPLICATES}
+    )
+    described = store.description
+    return once and (described.draws or any(name in described.fields for name in REPLICATES))
+
+
+def ends(spec: JobSpec, params: Mapping[str, Any]) -> dict[str, str]:
+    """The parameters that lie at an end of the range that a sweep or a search draws them from -> "lower" or "upper".
+
+    params: field -> its value.
+
+    >>> job = {"kernel": "esn", "sweep": {"random": {"g": {"loguniform": [0.01, 1]}}, "samples": 9}}
+    >>> ends(JobSpec.model_validate(job), {"g": 0.0101}), ends(JobSpec.model_validate(job), {"g": 0.02})
+    ({'g': 'lower'}, {})
+    """
+    laws = {name: law for part in spec.sweeps() for name, law in part.random.items()}
+    laws |= getattr(spec.search, "params", {})
+    found = {}
+    for name, law in laws.items():
+        if name not in params or not isinstance(law, Uniform | Loguniform):
+            continue
+        scale = math.log if isinstance(law, Loguniform) else float
+        low, high = extremes(law)
+        share = (scale(params[name]) - scale(low)) / (scale(high) - scale(low))
+        if min(share, 1 - share) < NEAR:
+            found[name] = "lower" if share < 0.5 else "upper"
+    return found
