@@ -24,7 +24,7 @@ from jobs.query.columns import as_array, as_column, as_text, from_values, labell
 from jobs.query.expression import Expression
 from jobs.query.sql import sql
 from jobs.query.table import Read, Table, end_to_end
-from jobs.query.tables import Source, Tables, tables_of
+from jobs.query.tables import Source, Tables, ask, tables_of
 from jobs.spec.job import leaves
 from jobs.storage import objects
 from jobs.storage.addresses import without_ending
@@ -97,14 +97,19 @@ class Shelf(Source):
 
     def overview(self) -> dict[str, list[Any]]:
         """A table of the stores: `store`, every parameter that differs, and what each store swept, in words."""
-        found: dict[str, list[Any]] = {"store": list(self.labels)}
-        for name in dict.fromkeys([*self.differing, *self.swept]):
-            values = self.differing.get(name) or [None] * len(self.stores)
-            found[name] = [
-                _in_words(self._own(k, "items"), name) if value is None else as_text(value)
-                for k, value in enumerate(values)
-            ]
-        return found
+
+        def told(_: Source) -> dict[str, list[Any]]:
+            items = [self._own(k, "items") for k in range(len(self.stores))]
+            found: dict[str, list[Any]] = {"store": list(self.labels)}
+            for name in dict.fromkeys([*self.differing, *self.swept]):
+                values = self.differing.get(name) or [None] * len(items)
+                found[name] = [
+                    _in_words(table, name) if value is None else as_text(value)
+                    for table, value in zip(items, values, strict=True)
+                ]
+            return found
+
+        return ask(self, told)
 
     # --- what questions ask for ---------------------------------------------------------------------
 

@@ -90,8 +90,9 @@ def test_shelf_aggregates_and_answers_sql(shelf, frames):
     assert shards["count"].tolist() == [Store.job.plan.n_shards for Store in shelf.stores]
 
 
-def test_shelf_says_in_words_what_differs(shelf):
-    told = pd.DataFrame(shelf.overview()).set_index("store")
+def test_shelf_says_in_words_what_differs(folder):
+    """Of stores that nobody has asked anything before."""
+    told = pd.DataFrame(jobs.open_stores(str(folder)).overview()).set_index("store")
     assert told.n.to_dict() == {"a": "3, 5", "b": "5", "c": "3"}
     assert told.n_steps.to_dict() == {"a": "7", "b": "5", "c": "7"}
     assert told.rate["a"] == "11 values from -0.5 to 0.5"
