@@ -56,7 +56,8 @@ def failed_inputs(files: Iterable[str], base: str) -> list[str]:
             used.setdefault(one.store, {})[one.item] = file.partition("::")[0]
     found = []
     for address, items in used.items():
-        how = Counter(how_failed(Store.open(address), items).values())
+        store = _opened(address, _job_of(address))
+        how = Counter(how_failed(store, items).values())
         if how:
             found.append(
                 f"{how.total():,} of {count(len(items), 'item')} of {next(iter(items.values()))} that are inputs failed "
@@ -191,14 +192,16 @@ def materialise(reference: ItemPart) -> str:
 
     In a notebook another store may lie there by now, whose item is another one: the file is that of the present store.
     """
-    # The bytes of run/job.json tell one store from another at the same address, at one request for each reference.
-    job = objects.read(connect.open_objects(reference.store), keys.JOB)
-    return _written(reference, job)
+    return _written(reference, _job_of(reference.store))
+
+
+def _job_of(address: str) -> bytes | None:
+    """The bytes of run/job.json, which tell one store from another at the same address, at one request."""
+    return objects.read(connect.open_objects(address), keys.JOB)
 
 
 @cache
 def _written(reference: ItemPart, job: bytes | None) -> str:
-    """Write the file. job: the store's run/job.json."""
     store = _opened(reference.store, job)
     arrays = item_arrays(store, reference.item, reference.part)
     which = hashlib.sha256(repr((reference, job)).encode()).hexdigest()[:16]

@@ -70,6 +70,9 @@ def test_many_items_of_a_store_cost_few_requests(nets, monkeypatch):
         found = read_hdf5(materialise(ItemPart(nets, item, "weights")))
         np.testing.assert_array_equal(found["weight_hh"], kept[item])
     assert (len(asked), opened) == (2, [])
+    monkeypatch.setattr(items, "how_failed", lambda store, of: dict.fromkeys(of, "diverged"))
+    (said,) = items.failed_inputs([f"{nets}::1"], "")
+    assert (said.startswith("1 of 1 item of "), opened) == (True, [])
 
 
 def test_a_full_disk_of_temporary_files_is_no_fault_of_the_job(nets, tmp_path, monkeypatch):
