@@ -28,9 +28,8 @@ A field that holds a list of files (`tuple[str, ...]`) gets all selected files, 
 """
 
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import Any, NamedTuple, get_origin
 
@@ -39,7 +38,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 from ctd.kernel import Kernel, Kind, field_kinds
 from jobs.errors import JobError, validated, within
 from jobs.plan.items import checked_job
-from jobs.query.query import query
+from jobs.query.query import rows
 from jobs.spec.job import JobSpec, find_kernel, parse_job, read_content
 from jobs.spec.presets import expand_preset
 from jobs.spec.trust import allow_and_remember, modules_of
@@ -97,46 +96,34 @@ def resolve(
     """
     params = dict(content.get("params") or {})
     found = _references(params, where)
-    if not found:
-        return content
-    _refuse_no_files(kernel, found, where)
+    kinds = field_kinds(kernel.Params)
     chosen: dict[tuple[Any, ...], Selected] = {}
     axes: dict[str, list[Any]] = {}
     for name, reference in found.items():
         place = f"{where}: params.{name}"
+        if kinds.get(name) is not Kind.FILE:
+            raise JobError(
+                f"{place}: takes no file, so that it cannot name items of a store; give a value"
+            )
         address = _address(reference, base, stages, place)
         key = reference.selection()
         if key not in chosen:
             chosen[key] = _select(address, reference, place)
         files = _files(address, reference, chosen[key], base, place)
         if get_origin(kernel.Params.model_fields[name].annotation) is tuple:
-            params[name] = [
-                one for file in files for one in (file if isinstance(file, list) else [file])
-            ]
+            lists = [file if isinstance(file, list) else [file] for file in files]
+            params[name] = [*chain.from_iterable(lists)]
         else:
             axes[name] = files
             del params[name]
     if not axes:
-        return {**content, "params": params}
+        return {**content, "params": params} if found else content
     crossed = _cross(axes, {name: found[name].selection() for name in axes})
     block = "grid" if crossed is axes else "zip"
     sweeps = content.get("sweep") or {}
     parts = sweeps if isinstance(sweeps, list) else [sweeps]
-    for part in parts:
-        _refuse_swept(part, list(axes), block, where)
-    # References come first, so that items that use the same network are neighbours.
-    swept = [{**part, block: {**crossed, **(part.get(block) or {})}} for part in parts]
+    swept = [_swept(part, block, crossed, where) for part in parts]
     return {**content, "params": params, "sweep": swept if isinstance(sweeps, list) else swept[0]}
-
-
-def _refuse_no_files(kernel: Kernel, names: Iterable[str], where: str) -> None:
-    """Raise JobError for a field that takes no file, and so no item of a store."""
-    kinds = field_kinds(kernel.Params)
-    for name in names:
-        if kinds.get(name) is not Kind.FILE:
-            raise JobError(
-                f"{where}: params.{name}: takes no file, so that it cannot name items of a store; give a value"
-            )
 
 
 def _cross(axes: dict[str, list[Any]], selections: dict[str, object]) -> dict[str, list[Any]]:
@@ -153,8 +140,8 @@ def _cross(axes: dict[str, list[Any]], selections: dict[str, object]) -> dict[st
     }
 
 
-def _refuse_swept(part: object, names: list[str], block: str, where: str) -> None:
-    """Raise JobError if a sweep already uses the place of a reference."""
+def _swept(part: object, block: str, axes: dict[str, list[Any]], where: str) -> dict[str, Any]:
+    """A sweep that runs over the files, too, in its grid or zip. Raises JobError if that place is taken."""
     if not isinstance(part, dict):
         raise JobError(
             f"{where}: sweep: {part!r:.60} given; expected a mapping such as {{seeds: 3}}"
@@ -162,15 +149,17 @@ def _refuse_swept(part: object, names: list[str], block: str, where: str) -> Non
     given = part.get(block) or {}
     if not isinstance(given, dict):
         raise JobError(f"{where}: sweep.{block}: {given!r:.60} given; expected a mapping")
-    if twice := sorted(given.keys() & set(names)):
+    if twice := sorted(given.keys() & axes.keys()):
         raise JobError(
             f"{where}: sweep.{block}.{twice[0]}: params.{twice[0]} names items of a store and is swept already; keep one of them"
         )
     if block == "zip" and given:
         raise JobError(
-            f"{where}: sweep.zip: {', '.join(names)} of params take this place, side by side, item by item; sweep "
+            f"{where}: sweep.zip: {', '.join(axes)} of params take this place, side by side, item by item; sweep "
             f"{', '.join(map(str, given))} by `grid`, or as a list of sweeps"
         )
+    # Files come first, so that items that use the same network are neighbours.
+    return {**part, block: {**axes, **given}}
 
 
 def _references(params: dict[str, object], where: str) -> dict[str, Reference]:
@@ -184,15 +173,14 @@ def _references(params: dict[str, object], where: str) -> dict[str, Reference]:
 
 
 def _address(reference: Reference, base: str, stages: dict[str, str], where: str) -> str:
-    if reference.stage is not None:
-        if reference.stage not in stages:
-            known = ", ".join(stages) or "none"
-            raise JobError(
-                f"{where}: stage {reference.stage!r} does not come before this one; earlier stages: {known}"
-            )
-        return stages[reference.stage]
-    assert reference.store is not None
-    return join(base, reference.store)
+    if reference.store is not None:
+        return join(base, reference.store)
+    if reference.stage not in stages:
+        known = ", ".join(stages) or "none"
+        raise JobError(
+            f"{where}: stage {reference.stage!r} does not come before this one; earlier stages: {known}"
+        )
+    return stages[reference.stage]
 
 
 def _relative(address: str, base: str) -> str:
@@ -205,31 +193,27 @@ def _files(
     address: str, reference: Reference, chosen: Selected, base: str, where: str
 ) -> list[Any]:
     """The value of a field for each selected item or group: a file's name, or a list of several."""
-    if reference.part in OF_GROUPS:
-        return _of_groups(address, reference, chosen.groups, base, where)
-    suffix = "" if reference.part == "weights" else f"::{reference.part}"
     near = _relative(address, base)
+    if reference.part == "table":
+        return [f"{near}/gathered/{group}" for group in chosen.groups]
+    if reference.part == "params":
+        return _params_of(Store.open(address), chosen.groups, base, where)
+    suffix = "" if reference.part == "weights" else f"::{reference.part}"
     return [f"{near}::{item}{suffix}" for item in chosen.items]
 
 
-def _of_groups(
-    address: str, reference: Reference, groups: list[int], base: str, where: str
-) -> list[Any]:
-    """The value of a field for each group of another store: its table, or the field's value there."""
-    if reference.part == "table":
-        return [_relative(f"{address}/gathered/{group}", base) for group in groups]
-    field, store = where.rpartition(".")[2], Store.open(address)
+def _params_of(store: Store, groups: list[int], base: str, where: str) -> list[Any]:
+    """The value of a field in each group of another store, as files that are named from here."""
+    field, own = where.rpartition(".")[2], store.job.base
     values = [shared_fields(store, group).get(field) for group in groups]
     if None in values:
-        raise JobError(
-            f"{where}: {address}: kernel {store.job.spec.kernel} has no value for {field}"
-        )
+        kernel = store.job.spec.kernel
+        raise JobError(f"{where}: {store.address}: kernel {kernel} has no value for {field}")
 
     def from_here(value: Any) -> Any:
         # Files are named from the folder of the job that made the store; a value may hold several.
         if isinstance(value, list):
             return [from_here(one) for one in value]
-        own = store.job.base
         return str(value) if own == base else _relative(join(own, str(value)), base)
 
     return [from_here(value) for value in values]
@@ -240,15 +224,13 @@ def _select(address: str, reference: Reference, where: str) -> Selected:
         raise JobError(
             f"{where}: {address}: there is no such store; run the job that makes it first"
         )
+    asked = reference.model_dump(include={"where", "sort", "limit"})
     with within(where):
-        frame = query(
-            Store.open(address), table="items",
-            where=reference.where, sort=reference.sort, limit=reference.limit,
-        )  # fmt: skip
-    if frame.empty:
-        asked = f" with {reference.where!r}" if reference.where else ""
-        raise JobError(f"{where}: {address} has no item{asked}; ctd query shows what it has")
-    return Selected(frame["item"].tolist(), frame["group"].drop_duplicates().tolist())
+        _, found = rows(Store.open(address), table="items", columns=("item", "group"), **asked)
+    if not len(found["item"]):
+        which = f" with {reference.where!r}" if reference.where else ""
+        raise JobError(f"{where}: {address} has no item{which}; ctd query shows what it has")
+    return Selected(found["item"].tolist(), list(dict.fromkeys(found["group"].tolist())))
 
 
 @dataclass(frozen=True)
