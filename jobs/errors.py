@@ -142,30 +142,27 @@ def explain(
         at = f"{where}: {path}" if path else where
         if fault["type"] == "extra_forbidden":
             better = (instead or {}).get(path)
-            hint = (
-                f"; write {better}"
-                if better
-                else nearest(place[-1], known.get(place[:-1], ()), command)
-            )
-            line = f"{at}: unknown field{hint}"
+            near = nearest(place[-1], known.get(place[:-1], ()), command)
+            line = f"{at}: unknown field{f'; write {better}' if better else near}"
         elif unknown := _unknown_kind(fault):
             line = f"{at}.{unknown}"
         elif fault["type"] == "missing":
             line = f"{at}: required, but not given"
         else:
-            given = repr(fault["input"])
-            shown = given if len(given) < 80 else given[:77] + "..."
             # Of all fields together, what was given is the file itself.
-            shown = f" (given: {shown})" if place else ""
-            text = fault["msg"].removeprefix("Value error, ").removeprefix(f"{path}: ")
-            text = plainly(text)
+            given = f" (given: {_cut(repr(fault['input']))})" if place else ""
+            text = plainly(fault["msg"].removeprefix("Value error, ").removeprefix(f"{path}: "))
             if fault["type"] == "tuple_type":
                 text = "expected a list; in a sweep, each value is one, as in [[0, 0], [0.5, 0]]"
-            line = f"{at}: {text}{shown}{_misspelt(fault)}"
+            line = f"{at}: {text}{given}{_misspelt(fault)}"
         lines[line] = None
         if fault["type"] == "missing" or not place:
             secondary.add(line)
     return JobError("\n".join(_a_screen(list(lines))), secondary)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) < 80 else text[:77] + "..."
 
 
 def validated[M: BaseModel](
@@ -247,9 +244,8 @@ def home_of(
         if field not in model.model_fields or not isinstance(inner, dict) or "name" not in inner:
             continue
         # A field that accepts any parameter, such as a misspelt one, tells nothing.
-        if _takes(model, field, inner | {name: value}) and not _takes(
-            model, field, inner | {name + "_": value}
-        ):
+        takes = [_takes(model, field, inner | {own: value}) for own in (name, f"{name}_")]
+        if takes == [True, False]:
             return field
     return None
 

@@ -51,24 +51,14 @@ def redact(content: object, secrets: list[str] | None = None) -> Any:
     secrets: texts to hide; by default those of `secrets_of`.
     """
     known = secrets_of() if secrets is None else secrets
-    if isinstance(content, str):
-        return redact_text(content, known)
     if isinstance(content, dict):
-        return {
-            redact_text(str(key), known): redact(value, known) for key, value in content.items()
-        }
+        return {redact(str(key), known): redact(value, known) for key, value in content.items()}
     if isinstance(content, list):
-        return [
-            redact(value, known) if isinstance(value, str | dict | list) else value
-            for value in content
-        ]
-    return content
-
-
-def redact_text(text: str, secrets: list[str]) -> str:
-    """The text with *** in place of credentials; `secrets` are hidden too."""
-    for secret in secrets:
-        text = text.replace(secret, HIDDEN)
+        return [redact(value, known) for value in content]
+    if not isinstance(content, str):
+        return content
+    for secret in known:
+        content = content.replace(secret, HIDDEN)
     for pattern, replacement in _PATTERNS:
-        text = pattern.sub(replacement, text)
-    return text
+        content = pattern.sub(replacement, content)
+    return content
