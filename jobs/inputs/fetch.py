@@ -61,7 +61,7 @@ def local_file(address: str) -> str:
     if path is not None and not (path.is_dir() and any((path / name).exists() for name in ZARR)):
         return str(path)
     try:
-        found = versions(address)
+        found = objects_at(address)
         key = digest_of([address, sorted(found.items())])[:32]
         # An object at the address itself, and none below it: a file.
         if set(found) == {""}:
@@ -81,7 +81,7 @@ def local_file(address: str) -> str:
 # --- versions -------------------------------------------------------------------------------------
 
 
-def versions(address: str) -> dict[str, str]:
+def objects_at(address: str) -> dict[str, str]:
     """Object below the address -> a text that changes with its content; "" is the address itself."""
     if local_path(address) is not None:
         return _listed(connect.open_objects(address))

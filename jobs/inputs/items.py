@@ -29,7 +29,7 @@ class ItemPart(NamedTuple):
 
     store: str
     item: int
-    part: str
+    part: str = "weights"
 
 
 def parse_item(text: str, base: str) -> ItemPart | None:
@@ -40,12 +40,10 @@ def parse_item(text: str, base: str) -> ItemPart | None:
     >>> parse_item("net.h5", "/lab") is None
     True
     """
-    pieces = text.split("::")
-    if len(pieces) not in (2, 3) or not pieces[1].isdigit():
+    store, *rest = text.split("::")
+    if len(rest) not in (1, 2) or not rest[0].isdigit():
         return None
-    return ItemPart(
-        join(base, pieces[0]), int(pieces[1]), pieces[2] if len(pieces) == 3 else "weights"
-    )
+    return ItemPart(join(base, store), int(rest[0]), *rest[1:])
 
 
 def failed_inputs(files: Iterable[str], base: str) -> list[str]:
@@ -96,20 +94,17 @@ def item_params(store: Store, item: int) -> dict[str, Any]:
 
 def row_params(store: Store, group: int, start: int, stop: int) -> list[dict[str, Any]]:
     """The `item_params` of the rows start <= r < stop of a group, computed or not."""
-    shared = dict(attributes(store.results(group))["params"])
-    swept = str(attributes(store.results(group)).get("coordinates", ""))
-    columns = {name: name for name in swept.split()}
+    about = attributes(store.results(group))
+    columns = {name: name for name in str(about.get("coordinates", "")).split()}
     # A population changes parameters as it runs: final_NAME has the last values (jobs.plan.search).
-    final = {n.removeprefix("final_"): n for n in store.names(group) if n.startswith("final_")}
+    columns |= {n.removeprefix("final_"): n for n in store.names(group) if n.startswith("final_")}
     read = {
         name: store.rows(group, stored, start, stop).tolist()
-        for name, stored in (columns | final).items()
-        if name in shared
+        for name, stored in columns.items()
+        if name in about["params"]
     }
-    return [
-        {**shared, **{name: values[k] for name, values in read.items()}}
-        for k in range(stop - start)
-    ]
+    own = lambda k: {name: values[k] for name, values in read.items()}
+    return [about["params"] | own(k) for k in range(stop - start)]
 
 
 def place_of(store: Store, item: int) -> tuple[int, int]:
@@ -169,9 +164,7 @@ def item_arrays(store: Store, item: int, part: str = "weights") -> dict[str, np.
     names = [n for n in store.names(group) if _is_in(part, n)]
     if not names:
         kernel = store.job.spec.kernel
-        could = (
-            any(name.startswith(WEIGHTS) for name in store.description.dims) and part == "weights"
-        )
+        could = part == "weights" and any(n.startswith(WEIGHTS) for n in store.description.dims)
         hint = f"; it does where its params ask for them, see `ctd new {kernel}`" if could else ""
         raise JobError(f"{store.address}: kernel {kernel} stores no {part} in this job{hint}")
     return {n.removeprefix(f"{part}."): store.rows(group, n, row, row + 1)[0] for n in names}

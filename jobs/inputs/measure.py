@@ -55,10 +55,10 @@ def with_files(params: Params, base: str) -> Params:
         StorageFailed: it cannot be read now, and another attempt may succeed.
     """
     found: dict[str, Any] = {}
-    for name, value in _files(params).items():
+    for name, paths in _files(params).items():
         with within(f"params: {name}"):
-            here = tuple(_here(one, base) for one in _each(value))
-        found[name] = here[0] if isinstance(value, str) else here
+            here = tuple(_here(path, base) for path in paths)
+        found[name] = here[0] if isinstance(getattr(params, name), str) else here
     return params.model_copy(update=found)
 
 
@@ -68,18 +68,15 @@ def _here(value: str, base: str) -> str:
     return local_file(join(base, value)) if item is None else materialise(item)
 
 
-def _files(params: Params) -> dict[str, str | tuple[str, ...]]:
-    """The `File` fields that are not None, each with one path or several."""
+def _files(params: Params) -> dict[str, tuple[str, ...]]:
+    """The `File` fields that are not None, each with its paths."""
     kinds = field_kinds(type(params))
+    given = {name: getattr(params, name) for name, kind in kinds.items() if kind is Kind.FILE}
     return {
-        name: value
-        for name, kind in kinds.items()
-        if kind is Kind.FILE and (value := getattr(params, name)) is not None
+        name: (value,) if isinstance(value, str) else value
+        for name, value in given.items()
+        if value is not None
     }
-
-
-def _each(value: str | tuple[str, ...]) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else value
 
 
 KEPT_BYTES = 256 << 20
@@ -121,19 +118,17 @@ def load_group(kernel: Kernel, params: Params, base: str) -> Any:
             raise
         # Words of a library, such as NumPy's on shapes, name neither a file nor a line.
         worded = isinstance(error, OSError) or is_worded(error, kernel.load)
-        head, text = (
-            ("params", str(error)) if worded else (f"kernel {kernel.name}: load", located(error))
-        )
+        text = f"params: {error}" if worded else f"kernel {kernel.name}: load: {located(error)}"
         for (_, path), (_, name) in zip(files, given, strict=True):
             # The user does not know the path of a copy: name what the job names.
             if not path.endswith(name):
                 text = text.replace(path, name)
-        raise JobError(f"{head}: {text}") from None
+        raise JobError(text) from None
 
 
 def paths_of(params: Params) -> list[tuple[str, str]]:
     """The files of a job's parameters as (field, path)."""
-    return [(name, one) for name, value in _files(params).items() for one in _each(value)]
+    return [(name, one) for name, paths in _files(params).items() for one in paths]
 
 
 def _identity(kernel: Kernel, params: Params, files: Sequence[str]) -> Any:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from jobs import keys
 from jobs.errors import JobError
-from jobs.inputs.fetch import versions
+from jobs.inputs.fetch import objects_at
 from jobs.inputs.items import parse_item
 from jobs.storage import connect, objects
 from jobs.storage.addresses import join, local_path
@@ -68,7 +68,7 @@ def _version(address: str, is_store: bool) -> str:
             return _of_store(address)
         path = local_path(address)
         if path is None:
-            return digest_of(sorted(versions(address).items()))
+            return digest_of(sorted(objects_at(address).items()))
         files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
         parts = [(p.relative_to(path).as_posix(), _sha256(p)) for p in files]
         return parts[0][1] if path.is_file() else digest_of(parts) if parts else ""
