@@ -29,7 +29,9 @@ def _power(a: Any, b: Any) -> Any:
     return np.power(a.astype(float) if isinstance(a, np.ndarray) and a.dtype.kind == "i" else a, b)
 
 
-_BINARY: dict[type, Callable[[Any, Any], Any]] = {
+_OPERATORS: dict[type, Callable[..., Any]] = {
+    ast.UAdd: np.positive,
+    ast.USub: np.negative,
     ast.Add: np.add,
     ast.Sub: np.subtract,
     ast.Mult: np.multiply,
@@ -60,6 +62,8 @@ _HINTS: dict[type, str] = {
     ast.Invert: "write `not`, not ~",
     ast.Is: "write ==, not `is`",
     ast.IsNot: "write !=, not `is not`",
+    ast.In: "write `in` with its list in parentheses, as in (a in [1, 2]) == b",
+    ast.NotIn: "write `not in` with its list in parentheses, as in (a not in [1, 2]) == b",
 }
 _WORDS: dict[type, str] = {
     ast.Attribute: "attribute access",
@@ -177,34 +181,29 @@ class Expression:
                 raise self._fault(node, "an integer beyond 64 bits")
             case ast.Constant(value=bool() | int() | float() | str() as value):
                 return lambda columns: value
-            case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
-                a, b, apply = (
-                    self._checked(left, "a number"),
-                    self._checked(right, "a number"),
-                    _BINARY[type(op)],
-                )
-                return lambda columns: _plain(apply(a(columns), b(columns)))
             case ast.UnaryOp(op=ast.Not(), operand=inner):
                 truth = self._checked(inner, "true or false")
                 return lambda columns: np.logical_not(truth(columns))
-            case ast.UnaryOp(op=ast.USub(), operand=inner):
-                number = self._checked(inner, "a number")
-                return lambda columns: -number(columns)
-            case ast.UnaryOp(op=ast.UAdd(), operand=inner):
-                return self._checked(inner, "a number")
+            case ast.UnaryOp(op=op, operand=inner) if type(op) in _OPERATORS:
+                return self._applied(_OPERATORS[type(op)], inner)
+            case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
+                return self._applied(_OPERATORS[type(op)], left, right)
+            case ast.Call(func=ast.Name(id=name), args=[inner], keywords=[]) if name in FUNCTIONS:
+                return self._applied(FUNCTIONS[name], inner)
             case ast.BoolOp(op=op, values=parts):
                 truths = [self._checked(part, "true or false") for part in parts]
                 join = np.logical_and if isinstance(op, ast.And) else np.logical_or
                 return lambda columns: reduce(join, (part(columns) for part in truths))
+            case ast.Compare(left=left, ops=[ast.In()], comparators=[right]):
+                return self._member(left, right)
+            case ast.Compare(left=left, ops=[ast.NotIn()], comparators=[right]):
+                member = self._member(left, right)
+                return lambda columns: np.logical_not(member(columns))
             case ast.Compare():
-                return self._comparison(node)
-            case ast.Call(func=ast.Name(id=name), args=[inner], keywords=[]) if name in FUNCTIONS:
-                number, function = self._checked(inner, "a number"), FUNCTIONS[name]
-                return lambda columns: _plain(function(number(columns)))
+                return self._chain(node)
             case ast.Call(func=ast.Name(id=name)):
-                raise self._fault(
-                    node, f"unknown function {name!r} of one argument{nearest(name, FUNCTIONS)}"
-                )
+                what = f"unknown function {name!r} of one argument{nearest(name, FUNCTIONS)}"
+                raise self._fault(node, what)
         what = f"{_WORDS.get(type(node), type(node).__name__)} is not allowed in an expression"
         raise self._fault(node, _HINTS.get(type(getattr(node, "op", None)), what))
 
@@ -230,34 +229,42 @@ class Expression:
 
         return checked
 
-    def _comparison(self, node: ast.Compare) -> Evaluate:
-        """Evaluates a chain a < b < c as (a < b) and (b < c)."""
-        first, links = self._compiled(node.left), []
-        for op, right in zip(node.ops, node.comparators, strict=True):
-            parts = [right]
-            if isinstance(op, ast.In | ast.NotIn):
-                if not isinstance(right, ast.List | ast.Tuple):
-                    raise self._fault(right, "expected a list after `in`, such as [1, 2]")
-                parts = right.elts
-            elif type(op) not in _COMPARE:
+    def _applied(self, function: Callable[..., Any], *operands: ast.expr) -> Evaluate:
+        """Evaluates a function of numbers."""
+        numbers = [self._checked(node, "a number") for node in operands]
+
+        def apply(columns: Mapping[str, object]) -> Any:
+            value = function(*(number(columns) for number in numbers))
+            # NumPy compares a Python number in the column's precision, as in rate == 2 * 0.05.
+            return value if isinstance(value, np.ndarray) else value.item()
+
+        return apply
+
+    def _member(self, left: ast.expr, right: ast.expr) -> Evaluate:
+        """Evaluates `a in [b, c]` as a == b or a == c."""
+        if not isinstance(right, ast.List | ast.Tuple):
+            raise self._fault(right, "expected a list after `in`, such as [1, 2]")
+        value, parts = self._compiled(left), [(part, self._compiled(part)) for part in right.elts]
+
+        def member(columns: Mapping[str, object]) -> Any:
+            a = value(columns)
+            equal = (self._pair(ast.Eq, part, a, b(columns)) for part, b in parts)
+            return reduce(np.logical_or, equal, False)
+
+        return member
+
+    def _chain(self, node: ast.Compare) -> Evaluate:
+        """Evaluates a < b < c as (a < b) and (b < c)."""
+        for op in node.ops:
+            if type(op) not in _COMPARE:
                 raise self._fault(node, _HINTS[type(op)])
-            links.append((op, [(part, self._compiled(part)) for part in parts]))
+        first, *rights = [self._compiled(side) for side in (node.left, *node.comparators)]
 
         def compare(columns: Mapping[str, object]) -> Any:
-            result: Any = True
-            a = first(columns)
-            for op, parts in links:
-                if isinstance(op, ast.In | ast.NotIn):
-                    b: Any = None
-                    equal = (self._pair(ast.Eq, part, a, value(columns)) for part, value in parts)
-                    here: Any = reduce(np.logical_or, equal, False)
-                    here = here if isinstance(op, ast.In) else np.logical_not(here)
-                else:
-                    [(part, value)] = parts
-                    b = value(columns)
-                    here = self._pair(type(op), part, a, b)
-                result = np.logical_and(result, here)
-                a = b
+            result, a = True, first(columns)
+            for op, side, right in zip(node.ops, node.comparators, rights, strict=True):
+                b = right(columns)
+                result, a = np.logical_and(result, self._pair(type(op), side, a, b)), b
             return result
 
         return compare
@@ -280,11 +287,6 @@ class Expression:
         if isinstance(b, Text):
             return b.map(lambda label: test(a, label))
         return test(a, b)
-
-
-def _plain(value: Any) -> Any:
-    """Turn a NumPy scalar into a Python number, which NumPy compares in the column's precision: rate == 2 * 0.05."""
-    return value if isinstance(value, np.ndarray) else value.item()
 
 
 def condition(expression: Expression, columns: Mapping[str, Column], n: int) -> np.ndarray:

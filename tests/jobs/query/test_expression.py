@@ -78,6 +78,7 @@ def test_expression_means(text, expected):
         ("a > 1 & ok", "write `and`, not &", 5),
         ("~ok", "write `not`, not ~", 1),
         ("a is 1", "write ==, not `is`", 1),
+        ("a in [1] == ok", "write `in` with its list in parentheses", 1),
         ("a in b", "expected a list after `in`", 6),
         ("a == [1, 2]", "List is not allowed", 6),
         ("a + 1j", "Constant is not allowed", 5),
