@@ -7,8 +7,8 @@ which its values differ are shown by default.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from functools import cache
+from collections.abc import Collection
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from jobs.query.columns import (
     as_column,
     decode,
 )
-from jobs.query.table import ALL, Read, Rows, Table, end_to_end
+from jobs.query.table import Read, Rows, Table, end_to_end
 from jobs.spec.search import Optuna, Population, Search
 from jobs.store.arrays import attributes, read_rows
 from jobs.store.store import Store
@@ -34,12 +34,6 @@ def child(root: zarr.Group, path: str) -> zarr.Group:
     node = root[path]
     assert isinstance(node, zarr.Group)
     return node
-
-
-def vectors(group: zarr.Group) -> list[tuple[str, tuple[str, ...]]]:
-    """The one-dimensional arrays of a group as (name, axes)."""
-    found = [(name, _dims(array)) for name, array in group.arrays()]
-    return [(name, dims) for name, dims in found if len(dims) == 1]
 
 
 def _dims(array: zarr.Array[Any]) -> tuple[str, ...]:
@@ -121,29 +115,22 @@ def _of_group(group: zarr.Group, axis: str, summary: Collection[str]) -> Table |
     return table
 
 
-def join_swept(table: Table, swept: Mapping[str, Read], item: Read) -> None:
-    """Join the items' swept columns to a table that has a column of item ids; columns of the same name stay.
-
-    Args:
-        swept: swept column of the items -> function that reads it.
-        item: reads the ids of the items, in the order of their table.
-    """
+def join_items(table: Table, items: Table, swept: Collection[str]) -> None:
+    """Join the columns of swept fields to a table that has a column of item ids; columns of the same name stay."""
 
     @cache
     def sorted_ids() -> tuple[np.ndarray, np.ndarray]:
-        ids = as_array(item(ALL))
+        ids = as_array(items.read("item"))
         return ids, np.argsort(ids, kind="stable")
 
-    def at(read: Read) -> Read:
-        def look_up(rows: Rows) -> Column:
-            ids, order = sorted_ids()
-            wanted = as_array(table.reads[table.ids](rows))
-            return read(order[np.searchsorted(ids, wanted, sorter=order)])
+    def at(name: str, rows: Rows) -> Column:
+        ids, order = sorted_ids()
+        wanted = as_array(table.reads[table.ids](rows))
+        return items.read(name, order[np.searchsorted(ids, wanted, sorter=order)])
 
-        return look_up
-
-    new = {name: at(read) for name, read in swept.items() if name not in table.reads}
-    table.reads |= new
+    is_new = lambda name: name.partition(".")[0] in swept and name not in table.reads
+    new = [name for name in items.shown if is_new(name)]
+    table.reads |= {name: partial(at, name) for name in new}
     behind = table.listed.index(table.ids) + 1
     table.listed[behind:behind] = new
 
@@ -151,16 +138,13 @@ def join_swept(table: Table, swept: Mapping[str, Read], item: Read) -> None:
 # --- the table of a search ------------------------------------------------------------------------
 
 
-def search_table(
-    store: Store, search: Search, ids: np.ndarray, groups: np.ndarray, rows: np.ndarray
-) -> Table:
+def search_table(store: Store, search: Search, items: Table) -> Table:
     """The table `search`: a row for each item and each generation (or rung) that it took part in, group after group.
 
     item  generation  METRIC  parent  PARAM ...      (population) METRIC at the generation's end; parent and PARAM as it began
     item  rung        METRIC  PARAM ...              (on rungs) PARAM of Optuna; without `prune` it has one rung, the end
-
-    ids, groups, rows: (n,) the id, group and row in its group of every computed item.
     """
+    ids, groups, rows = (as_array(items.read(column)) for column in ("item", "group", "row"))
     take = lambda g: _searched(store, search, int(g), ids[groups == g], rows[groups == g])
     # Without an item, the columns of the first group, of no rows.
     parts = [take(g) for g in np.unique(groups)] or [take(0)]

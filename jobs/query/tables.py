@@ -23,16 +23,8 @@ from jobs.errors import JobError, count, nearest
 from jobs.gather.gather import require_rows
 from jobs.gather.tables import reduction_tables
 from jobs.late import zarr
-from jobs.query.columns import as_array
-from jobs.query.readers import (
-    child,
-    join_swept,
-    reduced,
-    search_table,
-    stored,
-    vectors,
-)
-from jobs.query.table import Read, Table
+from jobs.query.readers import child, join_items, reduced, search_table, stored
+from jobs.query.table import Table
 from jobs.spec.search import SEARCH_TABLE
 from jobs.storage.addresses import is_zip, local_path
 from jobs.storage.objects import is_storage_error
@@ -107,7 +99,8 @@ class Tables(Source):
         super().__init__((store,))
         self.store = store
         self._stamp: Any = None
-        self._root: zarr.Group | None = None
+        self.root: zarr.Group
+        """The store's Zarr hierarchy, with metadata as of the last `refresh`."""
 
     def refresh(self) -> Any:
         try:
@@ -126,7 +119,7 @@ class Tables(Source):
         if stamp is None or stamp != self._stamp:
             self._tables.clear()
             # One read of the consolidated metadata instead of one per array.
-            self._root = zarr.open_group(
+            self.root = zarr.open_group(
                 zarr.storage.ObjectStore(self.store.objects), mode="r", zarr_format=3
             )
             self._stamp = stamp
@@ -147,12 +140,6 @@ class Tables(Source):
             return None
         return found["e_tag"], found["last_modified"]
 
-    @property
-    def root(self) -> zarr.Group:
-        """The store's Zarr hierarchy, with metadata as of the last `refresh`."""
-        assert self._root is not None
-        return self._root
-
     def groups(self) -> list[tuple[int, zarr.Group]]:
         """The gathered groups as (number, Zarr group)."""
         numbers = range(len(self.store.job.plan.group_sizes))
@@ -162,21 +149,9 @@ class Tables(Source):
     def names(self) -> list[str]:
         described = self.store.description.reduced.values()
         axes = [var.axes[0] for var in described if len(var.axes) == 1]
-        for _, group in self.groups():
-            axes += [dims[0] for name, dims in vectors(group) if name != dims[0]]
         searched = [SEARCH_TABLE] if self.store.job.spec.search else []
-        return list(
-            dict.fromkeys(["items", *axes, *reduction_tables(self.store), *searched, "shards"])
-        )
-
-    def _swept(self) -> tuple[dict[str, Read], Read]:
-        """The readers of the items' swept and searched columns, and of their ids."""
-        items = self["items"]
-        swept = set(str(attributes(child(self.root, "items")).get("coordinates", "")).split())
-        swept |= set(varied(self.store))
-        read = lambda name: lambda rows: items.read(name, rows)
-        named = [name for name in items.shown if name.partition(".")[0] in swept]
-        return {name: read(name) for name in named}, read("item")
+        named = ["items", *axes, *reduction_tables(self.store), *searched, "shards"]
+        return list(dict.fromkeys(named))
 
     def _made(self, name: str) -> Table:
         if name in ("items", "shards"):
@@ -184,13 +159,12 @@ class Tables(Source):
         if name in (further := reduction_tables(self.store)):
             return stored(child(self.root, further[name]), name)
         if name == SEARCH_TABLE and (search := self.store.job.spec.search):
-            items = self["items"]
-            places = (as_array(items.read(column)) for column in ("item", "group", "row"))
-            return search_table(self.store, search, *places)
+            return search_table(self.store, search, self["items"])
         if name in self.names():
             found = reduced(self.groups(), name, self.store.description.summary)
             if found.ids:
-                join_swept(found, *self._swept())
+                swept = attributes(child(self.root, "items")).get("coordinates", "")
+                join_items(found, self["items"], {*str(swept).split(), *varied(self.store)})
             return found
         if name == SEARCH_TABLE:
             raise JobError(f"table {name!r}: only a job with a search has it (docs/search.md)")
