@@ -47,20 +47,16 @@ FORMULA = r"^([=+\-@\t\r])"
 def _csv(frame: pd.DataFrame, path: Path) -> None:
     """Texts and names that begin like a formula get a `'` in front, as spreadsheets themselves write it."""
     texts = frame.select_dtypes(["object", "string", "category"]).columns
-    quoted = {
-        name: frame[name].astype(str).str.replace(FORMULA, r"'\1", regex=True) for name in texts
-    }
-    frame = frame.assign(**quoted)
-    frame.columns = frame.columns.astype(str).str.replace(FORMULA, r"'\1", regex=True)
+    quoted = lambda texts: texts.astype(str).str.replace(FORMULA, r"'\1", regex=True)
+    frame = frame.assign(**{name: quoted(frame[name]) for name in texts})
+    frame.columns = quoted(frame.columns)
     frame.to_csv(path, index=False)
 
 
 def _json(frame: pd.DataFrame, path: Path) -> None:
-    # pandas rounds to 15 decimals at most, which leaves one digit of 1e-15.
-    names = [str(name) for name in frame.columns]
-    rows = zip(*(map(of_json, frame[name].tolist()) for name in frame.columns), strict=True)
-    records = [dict(zip(names, row, strict=True)) for row in rows]
-    path.write_text(json.dumps(records, indent=1, ensure_ascii=False), encoding="utf-8")
+    # Not by pandas, which rounds to 15 decimals: that leaves one digit of 1e-15.
+    rows = of_json(frame.to_dict("records"))
+    path.write_text(json.dumps(rows, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 def _parquet(frame: pd.DataFrame, path: Path) -> None:
