@@ -5,9 +5,10 @@ Two items match if their sweep columns are equal, numbers to 12 digits, so that 
 gives. The distance of two results is max |a - b| over their elements, one number per item.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -87,15 +88,25 @@ def _compare(stores: tuple[Store, Store], tables: tuple[Table, Table]) -> Compar
         found = [value for value in values if value is not None]
         if len(found) == len(stores):
             keys[name] = found
-    both = _match(keys, [table.n for table in tables])
-    a, b = (Matched(*parts) for parts in zip(stores, tables, both, strict=True))
-    n = len(a.rows)
+    rows = _match(keys, [table.n for table in tables])
+    both = pd.DataFrame(
+        {
+            f"{name} {side}": as_array(table.read(name, own))
+            for side, table, own in zip("ab", tables, rows, strict=True)
+            for name in ("item", "group", "row", *CODED)
+            if name in table.names
+        }
+    )
+    for name in keys:
+        table, own = next(one for one in zip(tables, rows, strict=True) if name in one[0].names)
+        both[name] = as_array(table.read(name, own))
+    alone = {side: table.n - len(both) for side, table in zip("ab", tables, strict=True)}
     return Comparison(
         _specs(*stores),
         list(keys),
-        {"both": n, "a": tables[0].n - n, "b": tables[1].n - n},
-        _results(a, b),
-        _changed(a, b, list(keys)),
+        {"both": len(both), **alone},
+        _results(stores, both),
+        _changed(both, list(keys)),
     )
 
 
@@ -129,18 +140,6 @@ def _asked(store: Store) -> dict[str, Any]:
     """The spec without the job's name and its `run` settings."""
     spec = store.job.spec
     return spec.model_dump(mode="json", exclude={"name", "run"}, exclude_defaults=True)
-
-
-class Matched(NamedTuple):
-    """One store, its item table, and the rows that match an item of the other store, in matching order."""
-
-    store: Store
-    table: Table
-    rows: np.ndarray
-
-    def read(self, name: str) -> np.ndarray:
-        """One column, at these rows."""
-        return as_array(self.table.read(name, self.rows))
 
 
 # --- which items are the same ---------------------------------------------------------------------
@@ -195,18 +194,12 @@ def _match(keys: dict[str, list[Column]], sizes: list[int]) -> tuple[np.ndarray,
     return both["row_x"].to_numpy(), both["row_y"].to_numpy()
 
 
-def _changed(a: Matched, b: Matched, keys: list[str]) -> pd.DataFrame:
+def _changed(both: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     """The matched items whose status or outcome differs."""
-    coded = [name for name in CODED if name in a.table.names and name in b.table.names]
-    differs = np.zeros(len(a.rows), bool)
-    for name in coded:
-        differs |= a.read(name) != b.read(name)
-    a, b = a._replace(rows=a.rows[differs]), b._replace(rows=b.rows[differs])
-    columns = {"item a": a.read("item"), "item b": b.read("item")}
-    columns |= {name: (a if name in a.table.names else b).read(name) for name in keys}
-    for name in coded:
-        columns |= {f"{name} a": a.read(name), f"{name} b": b.read(name)}
-    return pd.DataFrame(columns)
+    coded = [name for name in CODED if {f"{name} a", f"{name} b"} <= {*both}]
+    differs = np.any([both[f"{name} a"] != both[f"{name} b"] for name in coded], axis=0)
+    shown = ["item a", "item b", *keys, *(f"{name} {side}" for name in coded for side in "ab")]
+    return both.loc[differs, shown].reset_index(drop=True)
 
 
 # --- how far results lie apart --------------------------------------------------------------------
@@ -215,24 +208,25 @@ def _changed(a: Matched, b: Matched, keys: list[str]) -> pd.DataFrame:
 RESULT_COLUMNS = ["result", "items", "differ", "max |a-b|", "median |a-b|", "note"]
 
 
-def _results(a: Matched, b: Matched) -> pd.DataFrame:
+def _results(stores: Sequence[Store], both: pd.DataFrame) -> pd.DataFrame:
     """One row per result that both stores have, over the items that both computed, including those a search dropped."""
-    both = np.isin(a.read("status"), COMPUTED) & np.isin(b.read("status"), COMPUTED)
-    a, b = a._replace(rows=a.rows[both]), b._replace(rows=b.rows[both])
-    groups = a.read("group"), b.read("group")
-    rows = a.read("row"), b.read("row")
+    computed = both["status a"].isin(COMPUTED) & both["status b"].isin(COMPUTED)
     apart: dict[str, list[np.ndarray]] = {}
     unlike: set[str] = set()
-    for group_a, group_b in np.unique(np.stack(groups), axis=1).T:
-        here = np.flatnonzero((groups[0] == group_a) & (groups[1] == group_b))
-        for name in set(a.store.names(group_a)) & set(b.store.names(group_b)):
-            x, y = a.store.array(group_a, name), b.store.array(group_b, name)
+    for groups, items in both[computed].groupby(["group a", "group b"]):
+        rows = items["row a"].to_numpy(), items["row b"].to_numpy()
+        has = [set(store.names(group)) for store, group in zip(stores, groups, strict=True)]
+        for name in set.intersection(*has):
+            x, y = (store.array(group, name) for store, group in zip(stores, groups, strict=True))
             if x.shape[1:] != y.shape[1:]:
                 unlike.add(name)
                 continue
-            for part in _parts(here, x):
-                values = np.asarray(x.oindex[rows[0][part]]), np.asarray(y.oindex[rows[1][part]])
-                apart.setdefault(name, []).append(_distance(*values, name in CODED))
+            size = max(1, math.prod(x.shape[1:]) * x.dtype.itemsize)
+            step = max(1, BLOCK_BYTES // size)
+            for start in range(0, len(items), step):
+                a, b = (own[start : start + step] for own in rows)
+                found = _distance(np.asarray(x.oindex[a]), np.asarray(y.oindex[b]), name in CODED)
+                apart.setdefault(name, []).append(found)
     table = []
     for name in sorted(apart.keys() | unlike):
         found = np.concatenate(apart.get(name, [np.zeros(0)]))
@@ -240,13 +234,6 @@ def _results(a: Matched, b: Matched) -> pd.DataFrame:
         note = "shapes differ" if name in unlike else ""
         table.append((name, len(found), np.count_nonzero(found), largest, half, note))
     return pd.DataFrame(table, columns=RESULT_COLUMNS)
-
-
-def _parts(rows: np.ndarray, array: Any) -> Iterator[np.ndarray]:
-    size = max(1, int(np.prod(array.shape[1:], dtype=np.int64)) * array.dtype.itemsize)
-    step = max(1, BLOCK_BYTES // size)
-    for start in range(0, len(rows), step):
-        yield rows[start : start + step]
 
 
 def _distance(x: np.ndarray, y: np.ndarray, coded: bool) -> np.ndarray:
