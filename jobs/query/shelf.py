@@ -8,10 +8,9 @@ where another store has X.
 
 from __future__ import annotations
 
-import re
 import time
 from calendar import timegm
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import PurePosixPath
 from typing import Any
@@ -62,9 +61,13 @@ class Shelf(Source):
     query, table, sql = questions.query, questions.table, sql
 
     @cached_property
+    def _fixed(self) -> list[dict[str, Any]]:
+        return [fixed(store) for store in self.stores]
+
+    @cached_property
     def joined(self) -> list[dict[str, str]]:
         """Of each store, its column `final_X` -> X, where it has no X itself but another store has: Optuna's trial has one X."""
-        held = [{*fixed(store), *store.swept} for store in self.stores]
+        held = [{*own, *store.swept} for own, store in zip(self._fixed, self.stores, strict=True)]
         return [
             {
                 f"final_{name}": name
@@ -80,19 +83,17 @@ class Shelf(Source):
     def swept(self) -> list[str]:
         """What any of the stores sweeps, or searches under the name that another store gives it."""
         swept = [name for store in self.stores for name in store.swept]
-        return list(
-            dict.fromkeys([*swept, *(name for one in self.joined for name in one.values())])
-        )
+        searched = [name for one in self.joined for name in one.values()]
+        return list(dict.fromkeys(swept + searched))
 
     @cached_property
     def differing(self) -> dict[str, list[Any]]:
         """Parameter -> its value in each store, of those that differ; None where a store sweeps it or has no such field."""
-        given = [fixed(store) for store in self.stores]
         found = {}
-        for name in dict.fromkeys(name for one in given for name in one):
-            values = [one[name] for one in given if name in one]
+        for name in dict.fromkeys(name for own in self._fixed for name in own):
+            values = [own[name] for own in self._fixed if name in own]
             if name in self.swept or any(value != values[0] for value in values):
-                found[name] = [one.get(name) for one in given]
+                found[name] = [own.get(name) for own in self._fixed]
         return found
 
     def overview(self) -> dict[str, list[Any]]:
@@ -164,8 +165,11 @@ class Shelf(Source):
 
     def value(self, k: int, column: str) -> object:
         """The value of a parameter, or of an element such as push[0], that store k sets; None if it sweeps it or has no such one."""
-        values = self.differing.get(column)
-        value = values[k] if values else _element(fixed(self.stores[k]), column)
+        params = self._fixed[k]
+        name, _, place = column.removesuffix("]").partition("[")
+        value = params.get(column)
+        if place.isdigit() and isinstance(params.get(name), list):
+            value = dict(enumerate(params[name])).get(int(place))
         return value if value is None or isinstance(value, int | float) else as_text(value)
 
 
@@ -198,15 +202,6 @@ def short_names(addresses: Sequence[str]) -> list[str]:
             if len(set(names)) == len(names):
                 return names
     return list(addresses)
-
-
-def _element(params: Mapping[str, object], column: str) -> Any:
-    """The value of a column such as push[0], of which another store sweeps the list; None without one."""
-    found = re.fullmatch(r"(.+)\[(\d+)\]", column)
-    value = params.get(found[1]) if found else params.get(column)
-    if not found:
-        return value
-    return value[int(found[2])] if isinstance(value, list) and int(found[2]) < len(value) else None
 
 
 def _in_words(items: Table, name: str) -> str:
