@@ -11,15 +11,7 @@ from typing import Any, get_args, get_type_hints
 
 import numpy as np
 
-from ctd.batch import (
-    Layout,
-    Placed,
-    evaluated,
-    precision,
-    program,
-    shapes_of,
-    traced_columns,
-)
+from ctd.batch import Layout, Placed, evaluated, precision, program, shapes_of, traced_columns
 from ctd.batch.tune import microbatch_candidates
 from ctd.contract import ContractError, is_worded, located
 from ctd.kernel import (

@@ -14,16 +14,7 @@ import numpy as np
 import pandas as pd
 
 from jobs.errors import JobError
-from jobs.query.columns import (
-    Column,
-    Text,
-    as_array,
-    as_column,
-    as_text,
-    concat,
-    literal,
-    sort_key,
-)
+from jobs.query.columns import Column, Text, as_array, as_column, as_text, concat, literal, sort_key
 from jobs.query.table import Table
 from jobs.query.tables import ask, nothing_yet
 from jobs.run.prepare import NOT_GIVEN, differing

@@ -232,11 +232,7 @@ def _resolve(tables: Source, source: str | None, named: set[str], tested: Sequen
 
 
 def _hint(
-    store: Store,
-    name: str,
-    tables: Mapping[str, Sequence[str]],
-    source: str | None,
-    text: bool,
+    store: Store, name: str, tables: Mapping[str, Sequence[str]], source: str | None, text: bool
 ) -> str:
     """The end of the error for a column that no table has: what the user may have meant.
 

@@ -14,12 +14,7 @@ from typing import Any
 import numpy as np
 
 from jobs.late import zarr
-from jobs.query.columns import (
-    Column,
-    as_array,
-    as_column,
-    decode,
-)
+from jobs.query.columns import Column, as_array, as_column, decode
 from jobs.query.table import Read, Rows, Table, end_to_end
 from jobs.spec.search import Optuna, Population, Search
 from jobs.store.arrays import attributes, read_rows

@@ -119,10 +119,7 @@ class Table:
             yield slice(start, min(start + BLOCK, self.n))
 
     def columns(
-        self,
-        names: Sequence[str] = (),
-        rows: Rows = ALL,
-        form: Callable[[Column], Any] = as_array,
+        self, names: Sequence[str] = (), rows: Rows = ALL, form: Callable[[Column], Any] = as_array
     ) -> dict[str, Any]:
         """Columns, by default those shown, as arrays or in another form."""
         names = names or self.shown
