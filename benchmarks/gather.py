@@ -32,7 +32,7 @@ from options import parse
 
 from jobs import keys
 from jobs.storage.checksums import checksummed, digest
-from jobs.store.writer import ShardWriter
+from jobs.store.writer import write_shard
 
 N_SHARDS = 8
 """Shards that each process writes."""
@@ -115,7 +115,7 @@ def fill(store, units: int, points: int) -> None:
     for shard in store.job.plan.shards():
         if shard.number not in store.committed.numbers():
             values = results(shard, units, points)
-            ShardWriter(store).write(report(shard), values, np.arange(shard.start, shard.stop))
+            write_shard(store, report(shard), values, np.arange(shard.start, shard.stop))
 
 
 # --- gather -------------------------------------------------------------------------------------------
@@ -224,7 +224,7 @@ def write(how: str, address: str, which: int, units: int, points: int, start, en
     before = time.process_time()
     for shard, some, here in zip(shards, values, rows, strict=True):
         if how == "write_shard":
-            ShardWriter(store).write(report(shard), some, here)
+            write_shard(store, report(shard), some, here)
         else:
             for name, array in arrays.items():
                 array[shard.start : shard.stop] = some[name]

@@ -5,14 +5,12 @@ from typing import TYPE_CHECKING
 from ctd.late import Late
 
 if TYPE_CHECKING:
-    import google_crc32c
     import numcodecs
     import zarr
     from zarr import codecs as zarr_codecs
     from zarr.buffer import cpu as zarr_buffer
 else:
-    names = "zarr", "zarr.codecs", "zarr.buffer.cpu"
-    zarr, zarr_codecs, zarr_buffer = map(Late, names)
-    numcodecs, google_crc32c = map(Late, ("numcodecs", "google_crc32c"))
+    names = "numcodecs", "zarr", "zarr.codecs", "zarr.buffer.cpu"
+    numcodecs, zarr, zarr_codecs, zarr_buffer = map(Late, names)
 
-__all__ = ["google_crc32c", "numcodecs", "zarr", "zarr_buffer", "zarr_codecs"]
+__all__ = ["numcodecs", "zarr", "zarr_buffer", "zarr_codecs"]

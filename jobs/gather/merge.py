@@ -30,7 +30,7 @@ from jobs.store.creation import Outputs, create_store
 from jobs.store.manifest import Job, provenance
 from jobs.store.marker import Marker
 from jobs.store.store import Store, resume_command
-from jobs.store.writer import ShardWriter
+from jobs.store.writer import write_shard
 
 MOST_LISTED = 100_000
 """Most values of random sweeps of a store that are listed in the merged job, which would draw others."""
@@ -270,7 +270,6 @@ def _check_defaults(store: Store, group: int, items: Items, now: Mapping[str, An
 
 def _fill(store: Store, origins: Sequence[Sequence[Part]], lease: Lease) -> None:
     """Copy all rows, a shard at a time. Raises, before it writes more, as `Lease.check`."""
-    writer = ShardWriter(store)
     markers = {part.store: part.store.committed.markers() for parts in origins for part in parts}
     failed = {one: one.failed.items() for one in markers}
     for shard in store.job.plan.shards():
@@ -293,7 +292,8 @@ def _fill(store: Store, origins: Sequence[Sequence[Part]], lease: Lease) -> None
         if entries:
             store.failed.add(shard, entries)
         # All rows count as computed: those of failed items hold fill values already, and their status says so.
-        writer.write(_marker(store, shard, values, old), values, np.arange(shard.start, shard.stop))
+        rows = np.arange(shard.start, shard.stop)
+        write_shard(store, _marker(store, shard, values, old), values, rows)
 
 
 def _rows(part: Part, name: str, shard: Shard) -> np.ndarray:

@@ -17,7 +17,7 @@ from jobs.late import zarr
 from jobs.query.columns import Column, as_array, as_column, decode
 from jobs.query.table import Read, Rows, Table, end_to_end
 from jobs.spec.search import Optuna, Population, Search
-from jobs.store.arrays import attributes, read_rows
+from jobs.store.arrays import attributes
 from jobs.store.store import Store
 
 ITEM = "item"
@@ -38,9 +38,8 @@ def _dims(array: zarr.Array[Any]) -> tuple[str, ...]:
 
 def _reader(array: zarr.Array[Any]) -> Read:
     attrs = attributes(array)
-    return lambda rows: decode(
-        np.asarray(array[rows]) if isinstance(rows, slice) else read_rows(array, rows), attrs
-    )
+    read = lambda rows: array[rows] if isinstance(rows, slice) else array.oindex[rows]
+    return lambda rows: decode(np.asarray(read(rows)), attrs)
 
 
 def stored(group: zarr.Group, axis: str) -> Table:

@@ -15,7 +15,7 @@ from jobs.spec.job import JobSpec, find_kernel
 from jobs.storage import objects
 from jobs.storage.lease import Lease
 from jobs.store.store import Store
-from jobs.store.writer import ShardWriter
+from jobs.store.writer import write_shard
 
 
 def fork(
@@ -65,7 +65,7 @@ def _copy(old: Store, new: Store, lease: Lease) -> None:
         for key in list(objects.list_keys(old.objects, prefix)):
             # Not over one that is there: shards of the new store may have been computed with it before an interruption.
             objects.create(new.objects, key, objects.read(old.objects, key) or b"")
-    done, writer = new.committed.numbers(), ShardWriter(new)
+    done = new.committed.numbers()
     # By group and rows, because shards may be numbered differently.
     target = {shard[1:]: shard for shard in new.job.plan.shards() if shard.group in groups}
     failed = old.failed.items()
@@ -83,7 +83,7 @@ def _copy(old: Store, new: Store, lease: Lease) -> None:
         read = lambda name, s=shard, r=rows: old.rows(s.group, name, s.start, s.stop)[r - s.start]
         values = {name: read(name) for name in [*old.names(shard.group), "status"]}
         lease.check()  # another driver may have taken this process for dead
-        writer.write(replace(marker, shard=shard, copied_from=old.address), values, rows)
+        write_shard(new, replace(marker, shard=shard, copied_from=old.address), values, rows)
 
 
 def _check_items(old: Store, new: Store, shard: Shard) -> None:

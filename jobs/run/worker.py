@@ -53,7 +53,7 @@ from jobs.store.manifest import host
 from jobs.store.marker import Marker
 from jobs.store.rounds import Cost, Damaged, write_round
 from jobs.store.store import Store, shared_fields
-from jobs.store.writer import ShardWriter
+from jobs.store.writer import write_shard
 
 
 class Worker:
@@ -68,7 +68,7 @@ class Worker:
         # The driver has checked that the user trusts this code, or it would not have begun.
         allow(self.job.base, self.job.spec.modules())
         self.kernel = self.store.kernel
-        self._workers, self._writer = workers, ShardWriter(self.store)
+        self._workers = workers
         self._source = source_here(self.store, socket.gethostname())
         self._groups: dict[int, Group] = {}
         self._stop = threading.Event()
@@ -181,7 +181,7 @@ class Worker:
             seconds=cost.seconds + before.seconds, idle_gpus=idle_gpus() or None, **host(),
         )  # fmt: skip
         # Checkpoints and curves go after the marker: a kill before it needs them, and after it they harm nothing.
-        self._writer.write(marker, values, rows)
+        write_shard(self.store, marker, values, rows)
         self._tidy(task, marker.checkpoints or 0, marker.seconds)
         return marker
 

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 
 from ctd.kernel import Kernel, Var
-from jobs.late import google_crc32c, numcodecs, zarr, zarr_codecs
+from jobs.late import zarr, zarr_codecs
 from jobs.plan.items import Lookup
 from jobs.plan.packing import Part
 from jobs.spec.description import Description
-from jobs.storage import objects
 
 DONE, FAILED, DROPPED = 1, 2, 3
 """The status of an item. 0 means not computed; DROPPED means that a search took the item out at a rung."""
@@ -43,58 +42,6 @@ def compressor() -> Any:
     return zarr_codecs.BloscCodec(
         cname="zstd", clevel=5, shuffle="shuffle"
     ), zarr_codecs.Crc32cCodec()
-
-
-def has_plain_chunks(metadata: Mapping[str, Any]) -> bool:
-    """Whether an array, by its zarr.json, has no shards, and the codecs of `compressor`."""
-    return [codec["name"] for codec in metadata["codecs"]] == ["bytes", "blosc", "crc32c"]
-
-
-def encode_chunk(metadata: Mapping[str, Any], values: np.ndarray) -> tuple[int, bytes]:
-    """Encode values that begin a chunk of an array with plain chunks: (rows of a chunk, its bytes).
-
-    The bytes are those that Zarr makes, whose event loop and threads take ten times as long for a small chunk. Where the
-    values end, the fill value follows.
-    """
-    shape = metadata["chunk_grid"]["configuration"]["chunk_shape"]
-    dtype = np.dtype(metadata["data_type"]).newbyteorder("<")
-    if list(values.shape) != shape:
-        # JSON has no NaN, so that zarr.json spells it as a text; all our floats have it (`fill_value`).
-        fill = np.nan if dtype.kind in "fc" else metadata["fill_value"]
-        part, values = values, np.full(shape, fill, dtype)
-        values[tuple(map(slice, part.shape))] = part
-    raw = np.ascontiguousarray(values, dtype).reshape(-1).view(np.uint8)
-    options = dict(metadata["codecs"][1]["configuration"])
-    shuffle = ("noshuffle", "shuffle", "bitshuffle").index(options.pop("shuffle"))
-    packed = numcodecs.Blosc(shuffle=shuffle, **options).encode(raw)
-    # Zarr's codec crc32c puts the checksum behind the data, in four bytes.
-    return shape[0], packed + google_crc32c.value(packed).to_bytes(4, "little")
-
-
-def read_rows(array: zarr.Array[Any], rows: np.ndarray) -> np.ndarray:
-    """Read these rows of an array in a store, in half of Zarr's time where its chunks are plain: there are fewer copies."""
-    metadata: Mapping[str, Any] = array.metadata.to_dict()
-    whole_rows = array.chunks[1:] == array.shape[1:]
-    if not (
-        isinstance(array.store, zarr.storage.ObjectStore)
-        and has_plain_chunks(metadata)
-        and whole_rows
-    ):
-        return np.asarray(array.oindex[rows])
-    found = np.empty((len(rows), *array.shape[1:]), array.dtype)
-    chunks = rows // array.chunks[0]
-    for chunk in np.unique(chunks).tolist():
-        place = "/".join([array.path, "c", str(chunk), *"0" * (array.ndim - 1)])
-        data = objects.read(array.store.store, place) or b""
-        packed, checksum = data[:-4], data[-4:]
-        if google_crc32c.value(packed).to_bytes(4, "little") != checksum:
-            # Missing or damaged: Zarr knows what to say or to return.
-            return np.asarray(array.oindex[rows])
-        raw = numcodecs.Blosc().decode(packed)
-        here = chunks == chunk
-        values = np.frombuffer(raw, array.dtype.newbyteorder("<")).reshape(array.chunks)
-        found[here] = values[rows[here] - chunk * array.chunks[0]]
-    return found
 
 
 def describe(var: Var) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from jobs.run.worker import SerialExecutor
 from jobs.storage import addresses, connect, objects
 from jobs.storage.checksums import checksummed, digest
 from jobs.storage.lease import Held, holder
-from jobs.store.writer import ShardWriter
+from jobs.store.writer import write_shard
 
 MODULE, TABLES = sys.modules["jobs.gather.gather"], sys.modules["jobs.gather.tables"]
 """`jobs.gather.gather` itself is the function."""
@@ -251,7 +251,7 @@ def test_gather_leaves_out_items_that_failed(copied):
         n: copied.rows(0, n, shard.start, shard.stop)[1:] for n in [*copied.names(0), "status"]
     }
     marker = next(m for m in copied.committed.markers() if m.shard.number == 0)
-    ShardWriter(copied).write(replace(marker, without=(shard.start,)), values, rows)
+    write_shard(copied, replace(marker, without=(shard.start,)), values, rows)
     assert gather(copied) == 44
     tree = open_store(copied.address)
     assert tree["gathered/0"].attrs["items"] == 21

@@ -20,6 +20,7 @@ from stores import JOB, make, run
 import jobs
 from jobs import keys
 from jobs.errors import JobError
+from jobs.gather import merge as merging
 from jobs.gather.check import check
 from jobs.gather.gather import gather
 from jobs.gather.merge import _joined, merge
@@ -30,7 +31,7 @@ from jobs.storage import connect, objects
 from jobs.storage.lease import Held, Lease, holder
 from jobs.store.card import current_card
 from jobs.store.store import Store, title_of
-from jobs.store.writer import ShardWriter
+from jobs.store.writer import write_shard
 
 RUN = {"shard_items": 6, "slots": 4, "microbatch": 2, "retries": 0, "backoff_s": 0}
 OTHER = {
@@ -198,15 +199,15 @@ def test_merge_leaves_nothing_half_written(parts, tmp_path, monkeypatch):
         merge([parts[0], empty], str(tmp_path / "m.zarr"))
     with pytest.raises(JobError, match="holds something already"):
         merge(parts, str(tmp_path / "empty.zarr"))
-    write, calls = ShardWriter.write, []
+    calls = []
 
-    def fails(self, *given):
+    def fails(*given):
         calls.append(given)
         if len(calls) == 3:
             raise OSError(5, "Input/output error")
-        write(self, *given)
+        write_shard(*given)
 
-    monkeypatch.setattr(ShardWriter, "write", fails)
+    monkeypatch.setattr(merging, "write_shard", fails)
     with pytest.raises(JobError, match=r"m.zarr: cannot be written: Input/output error"):
         merge(parts, str(tmp_path / "m.zarr"))
     assert not (tmp_path / "m.zarr").exists()
@@ -214,15 +215,15 @@ def test_merge_leaves_nothing_half_written(parts, tmp_path, monkeypatch):
 
 def at_the_third_shard(monkeypatch, does):
     """Have `does(store)` called once, before the third shard is written."""
-    write, calls = ShardWriter.write, []
+    calls = []
 
-    def written(self, *given):
+    def written(store, *given):
         calls.append(given)
         if len(calls) == 3:
-            does(self._store)
-        write(self, *given)
+            does(store)
+        write_shard(store, *given)
 
-    monkeypatch.setattr(ShardWriter, "write", written)
+    monkeypatch.setattr(merging, "write_shard", written)
 
 
 def test_merge_is_alone_at_its_address(parts, tmp_path, monkeypatch):

@@ -35,7 +35,7 @@ from jobs.run.shards import run_shards
 from jobs.run.worker import SerialExecutor
 from jobs.spec.job import find_kernel, parse_job
 from jobs.store.store import Store
-from jobs.store.writer import ShardWriter
+from jobs.store.writer import write_shard
 
 SHAPE = lambda shape, dtype: jax.ShapeDtypeStruct(shape, np.dtype(dtype))
 
@@ -286,7 +286,7 @@ def test_an_item_that_failed_with_an_error_leaves_fill_values(tmp_path):
     whole = {name: store.rows(0, name, 0, 2) for name in store.names(0)}
     marker = store.committed.markers()[0]
     rest = {name: values[1:] for name, values in whole.items()} | {"status": np.ones(1, np.int8)}
-    ShardWriter(store).write(replace(marker, without=(0,)), rest, np.array([1]))
+    write_shard(store, replace(marker, without=(0,)), rest, np.array([1]))
     again = Store.open(address)
     assert again.rows(0, "status", 0, 2).tolist() == [2, 1]
     for name, values in whole.items():
@@ -296,7 +296,7 @@ def test_an_item_that_failed_with_an_error_leaves_fill_values(tmp_path):
         np.testing.assert_array_equal(found[0], np.full_like(found[0], fill), err_msg=name)
     missing = {name: values for name, values in rest.items() if name != "number5"}
     with pytest.raises(ValueError, match="kernel many_kernel has not returned 'number5'"):
-        ShardWriter(store).write(marker, missing, np.array([1]))
+        write_shard(store, marker, missing, np.array([1]))
 
 
 OBJECTS = {

@@ -20,7 +20,7 @@ from jobs.storage import objects
 from jobs.storage.checksums import checksummed
 from jobs.store.events import read_events
 from jobs.store.marker import Marker
-from jobs.store.writer import ShardWriter
+from jobs.store.writer import write_shard
 
 # --- time -----------------------------------------------------------------------------------------
 
@@ -101,7 +101,7 @@ def test_the_pulse_tells_an_advance_from_all_else(tmp_path, monkeypatch):
     for place, name in (
         ("jobs.run.worker.load_group", "load"),
         ("jobs.store.checkpoint.Checkpoints.keep", "keep"),
-        ("jobs.store.writer.ShardWriter.write", "write"),
+        ("jobs.run.worker.write_shard", "write"),
         ("jobs.run.attempt.Attempt._column", "read"),
         ("ctd.batch.run.Run.step", "advance"),
     ):
@@ -260,7 +260,7 @@ def test_values_that_do_not_read_back_are_the_storages_fault(tmp_path, monkeypat
     values = {name: np.ones((6, *store.array(0, name).shape[1:])) for name in store.names(0)}
     values["status"] = np.ones(6, np.int8)
     with pytest.raises(OSError, match="does not read back") as caught:
-        ShardWriter(store).write(Marker(shard=shard), values, np.arange(6))
+        write_shard(store, Marker(shard=shard), values, np.arange(6))
     assert fault_of(caught.value) == "storage"
     assert store.committed.numbers() == set()
 

@@ -8,6 +8,7 @@ from stores import JOB, run
 
 import jobs
 from jobs.errors import JobError
+from jobs.gather import merge as merging
 from jobs.gather.check import check
 from jobs.gather.gather import gather
 from jobs.gather.merge import merge
@@ -58,14 +59,12 @@ def test_a_shelf_in_a_bucket(shelf, address, command_line, tmp_path):
 
 
 def test_a_merge_that_fails_leaves_no_store_in_a_bucket(shelf, address, monkeypatch):
-    from jobs.store.writer import ShardWriter
-
-    def fails(self, *given):
+    def fails(*given):
         raise OSError(5, "Input/output error")
 
     stores = jobs.open_stores([shelf]).stores
     with monkeypatch.context() as broken:
-        broken.setattr(ShardWriter, "write", fails)
+        broken.setattr(merging, "write_shard", fails)
         with pytest.raises(JobError, match="cannot be written"):
             merge(stores, address)
     assert not Store.exists(address)

@@ -26,7 +26,7 @@ from jobs.storage.checksums import digest, read_verified
 from jobs.store.events import read_events
 from jobs.store.manifest import FORMAT
 from jobs.store.marker import Marker
-from jobs.store.writer import ShardWriter
+from jobs.store.writer import write_shard
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_a_result_that_is_missing_is_not_made_up(tmp_path):
         "status": np.ones(n),
     }
     with pytest.raises(ValueError, match="kernel toy has not returned 'norm'"):
-        ShardWriter(store).write(Marker(shard=shard), values, np.arange(shard.start, shard.stop))
+        write_shard(store, Marker(shard=shard), values, np.arange(shard.start, shard.stop))
     assert store.committed.numbers() == set()
 
 
