@@ -1,7 +1,6 @@
 """The keys of a store below run/, and which objects there are ours. docs/store-format.md describes the objects.
 
-A constant is a key or a folder (the prefix of keys). A function returns a key or takes one apart (`sums_name`,
-`number_of`).
+A constant is a key or a folder (the prefix of keys). A function returns the key of what its name says.
 """
 
 import re
@@ -27,79 +26,56 @@ CODE, TYPED = "run/code", "notebook_"
 """Source of a kernel that was typed into a notebook; how the name of its module begins."""
 
 
-def place(folder: str, group: int, shard: int) -> str:
-    """Return the common prefix of the keys of a shard's records (markers, or failing items) in a folder."""
-    return f"{folder}/{group}/{shard:06d}"
+def place(folder: str, group: int, number: int) -> str:
+    """Return where the objects of a shard, or of a round, lie in a folder: a key, or what their keys begin with."""
+    return f"{folder}/{group}/{number:06d}"
 
 
 def record(folder: str, group: int, shard: int, sha256: str) -> str:
-    """Return the key of the record with this checksum: two records of a shard have different keys."""
+    """A shard's marker, or failing items: two records of a shard, which differ in their checksum, have different keys."""
     return f"{place(folder, group, shard)}-{sha256[:8]}.json"
 
 
-def segment(folder: str, number: int) -> str:
-    """Return the key of a segment, which holds the records of many shards."""
-    return f"{folder}/{number:08d}.jsonl"
-
-
 def slots(group: int) -> str:
-    """Return the key of a group's number of slots, written when memory allows fewer than planned."""
+    """Written when memory allows a group fewer slots than planned."""
     return f"{SLOTS}/{group}.json"
 
 
 def layout(group: int, device_kind: str) -> str:
-    """Return the key of the microbatch chosen for a group on one kind of device."""
+    """The microbatch chosen for a group on one kind of device."""
     return f"{LAYOUT}/{group}-{device_kind.replace(' ', '_')}.json"
 
 
 def pictures(group: int) -> str:
-    """Return the key of a group's pictures."""
     return f"{PICTURES}/{group}.json"
 
 
 def live(group: int, shard: int) -> str:
-    """Return the key of the curves of a shard that is being computed."""
-    return f"{LIVE}/{group}/{shard:06d}.json"
-
-
-def checkpoints(group: int, shard: int) -> str:
-    """Return the folder of a shard's checkpoints."""
-    return f"{CHECKPOINTS}/{group}/{shard:06d}"
-
-
-def round_states(group: int, number: int) -> str:
-    """Return the key of the states that a round of a group's search kept."""
-    return f"{ROUNDS}/{group}/{number:06d}"
+    """The curves of a shard that is being computed."""
+    return f"{place(LIVE, group, shard)}.json"
 
 
 def decision(group: int, number: int) -> str:
-    """Return the key of the decision of a group's search from which the round with this number follows."""
-    return f"{DECISIONS}/{group}/{number:06d}.json"
+    """The decision of a group's search from which the round with this number follows."""
+    return f"{place(DECISIONS, group, number)}.json"
 
 
 def lease(generation: int) -> str:
-    """Return the key of one generation of the lease."""
     return f"{LEASE}/{generation:08d}.json"
 
 
 def cancel(generation: int) -> str:
-    """Return the key of a request to stop, addressed to the holder of one generation of the lease."""
+    """A request to stop, addressed to the holder of one generation of the lease."""
     return f"{CANCEL}/{generation:08d}.json"
 
 
 def submission(name: str) -> str:
-    """Return the key of the record of a submission."""
     return f"{SUBMIT}/{name}/record.json"
 
 
 def sums(name: str) -> str:
-    """Return the key of the checksums called `name`."""
+    """The checksums called `name`."""
     return f"{SUMS}/{name}.json"
-
-
-def sums_name(key: str) -> str:
-    """Return the name in a key of checksums: the inverse of `sums`."""
-    return key.removeprefix(f"{SUMS}/").removesuffix(".json")
 
 
 OURS = re.compile(

@@ -162,7 +162,7 @@ class Rounds:
         sources = [{*asked.rounds.tolist()} for asked in going]
         for number in (self.kept & self.told.keys()) - needed.union(self._repeated, *sources):
             with objects.may_fail():  # `ctd check` finds what stays
-                objects.delete(self._store.objects, keys.round_states(self._group, number))
+                objects.delete(self._store.objects, keys.place(keys.ROUNDS, self._group, number))
                 self.kept.discard(number)
 
 

@@ -51,7 +51,10 @@ class Checkpoints:
         microbatch: int,
         round_sha256: str | None = None,
     ) -> None:
-        self._objects, self._folder = store.objects, keys.checkpoints(shard.group, shard.number)
+        self._objects, self._folder = (
+            store.objects,
+            keys.place(keys.CHECKPOINTS, shard.group, shard.number),
+        )
         self._every_s = store.job.spec.run.checkpoint_s
         here = host()
         # Everything that may change the bits: a checkpoint with another identity is not continued.
@@ -110,7 +113,7 @@ class Checkpoints:
 
 def clear(store: Store, shard: Shard) -> None:
     """Delete the checkpoints of a committed shard; those that a failing storage keeps harm nothing."""
-    folder = keys.checkpoints(shard.group, shard.number)
+    folder = keys.place(keys.CHECKPOINTS, shard.group, shard.number)
     with objects.may_fail():
         for generation in (0, 1):
             objects.delete(store.objects, f"{folder}/{generation}")

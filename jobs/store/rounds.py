@@ -122,14 +122,14 @@ def write_round(
     head = encode(Snapshot(cost.rounds, arrays), identity)
     data = b"".join([f"{len(head):0{DIGITS}d}".encode(), head, table.tobytes()])
     # Not read back, as results are: states that turn out damaged are computed again (jobs.run.rounds).
-    objects.write(store.objects, keys.round_states(group, number), data)
+    objects.write(store.objects, keys.place(keys.ROUNDS, group, number), data)
 
 
 def read_round(
     store: Store, group: int, number: int, round_: Round | None = None
 ) -> KeptRound | None:
     """Return the object of a round; None if it is missing, damaged, or of another round than `round_` (None: of any)."""
-    key = keys.round_states(group, number)
+    key = keys.place(keys.ROUNDS, group, number)
     length = objects.read_range(store.objects, key, 0, DIGITS)
     if length is None or not length.isdigit():
         return None

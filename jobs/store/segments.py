@@ -149,7 +149,7 @@ class Log:
 
     def key(self, number: int) -> str:
         """Return the key of a segment."""
-        return keys.segment(self._folder, number)
+        return f"{self._folder}/{number:08d}.jsonl"
 
     def keys(self) -> list[str]:
         """Return the keys of all segments, in order."""

@@ -64,9 +64,7 @@ class Store:
     def __init__(self, address: str, store: ObjectStore, job: Job) -> None:
         self.address, self.objects, self.job = addresses.plain(address), store, job
         self.committed, self.failed = Committed(store, job.plan), Failed(store, job.plan)
-        self._groups: dict[int, zarr.Group] = {}
-        self._arrays: dict[tuple[int, str], zarr.Array[Any]] = {}
-        self._places: dict[int, dict[str, Place]] = {}
+        self._nodes: dict[str, Any] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the address alone: xarray variables that read from the store are sent to other processes."""
@@ -137,10 +135,18 @@ class Store:
 
     def results(self, group: int) -> zarr.Group:
         """Return the Zarr group results/G."""
-        # Cached: on an object store each opened group or array costs a request.
-        if group not in self._groups:
-            self._groups[group] = self.root[f"results/{group}"]  # type: ignore[assignment]
-        return self._groups[group]
+        return self._node(f"results/{group}")
+
+    def stored(self, group: int, name: str) -> zarr.Array[Any]:
+        """Return the stored array `name` of a group, which may be a pack."""
+        return self._node(f"results/{group}/{name}")
+
+    def _node(self, path: str) -> Any:
+        objects.refuse_fork()
+        # Kept: on an object store each opened group or array costs a request.
+        if path not in self._nodes:
+            self._nodes[path] = self.root[path]
+        return self._nodes[path]
 
     def array(self, group: int, name: str) -> zarr.Array[Any] | Part:
         """Return one result or column of a group, leading axis `item`; a packed result as a `Part`."""
@@ -148,18 +154,9 @@ class Store:
             return Part(self.stored(group, where.pack), where)
         return self.stored(group, name)
 
-    def stored(self, group: int, name: str) -> zarr.Array[Any]:
-        """Return the stored array `name` of a group, which may be a pack."""
-        objects.refuse_fork()
-        if (group, name) not in self._arrays:
-            self._arrays[group, name] = self.results(group)[name]  # type: ignore[assignment]
-        return self._arrays[group, name]
-
     def places(self, group: int) -> Mapping[str, Place]:
         """Return packed result -> its place in its pack, for one group."""
-        if group not in self._places:
-            self._places[group] = places_of(attributes(self.results(group)))
-        return self._places[group]
+        return places_of(attributes(self.results(group)))
 
     @cached_property
     def swept(self) -> list[str]:

@@ -109,7 +109,7 @@ def check_leftovers(mending: Mending, done: Set[int]) -> Iterator[Finding]:
     over = {str(g) for g in committed if committed >= {*plan.together(g)}}
     is_over = lambda key: key.split("/")[2] in over
     here = [shard for shard in mending.shards if shard.number in done]
-    stale = {keys.checkpoints(shard.group, shard.number) for shard in here}
+    stale = {keys.place(keys.CHECKPOINTS, shard.group, shard.number) for shard in here}
     is_stale = lambda key: key.rpartition("/")[0] in stale or is_over(key)
     is_whole = lambda key: decode(objects.read(mending.objects, key) or b"") is not None
     yield from _left(mending, keys.CHECKPOINTS, is_stale, is_whole)

@@ -94,7 +94,7 @@ class Mending:
     def summed(self, folder: str) -> set[str]:
         """The names of the checksums below a folder of run/sums."""
         found = objects.list_keys(self.objects, f"{keys.SUMS}/{folder}")
-        return {keys.sums_name(key) for key in found}
+        return {key.removeprefix(f"{keys.SUMS}/").removesuffix(".json") for key in found}
 
     def has_gathered(self) -> bool:
         """Whether the store holds anything that a gather wrote."""

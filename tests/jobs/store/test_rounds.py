@@ -40,7 +40,7 @@ def written(store):
     round_ = Round(ROWS, np.full(3, -1), ROWS, 2)
     told = Told(ROWS, np.arange(3.0), np.full(3, 2), np.zeros(3, bool), np.zeros(3, bool))
     write_round(store, 0, 1, round_, (told, Cost(1.0, 2.0, 0.5, 2)), LEAVES)
-    key = keys.round_states(0, 1)
+    key = keys.place(keys.ROUNDS, 0, 1)
     data = objects.read(store.objects, key)
     length = int(data[:DIGITS])
     _, head, rest = data[DIGITS : DIGITS + length].split(b"\n", 2)

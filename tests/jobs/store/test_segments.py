@@ -35,7 +35,7 @@ def test_reader_whose_listing_missed_a_new_segment_lists_again(monkeypatch):
     def late(*args):
         monkeypatch.setattr(objects, "list_keys", listing)
         log.append(seen, {2: line})
-        objects.delete(store, keys.segment(keys.SEGMENTS, 0))
+        objects.delete(store, log.key(0))
         return []
 
     monkeypatch.setattr(objects, "list_keys", late)
@@ -53,7 +53,7 @@ def test_log_stays_short_and_is_written_again_seldom(monkeypatch):
     for k in range(200):
         log.append(log.read(), {k: line(k)})
         kept = {s.number for s in live(log.read())}
-        gone = [keys.segment(keys.SEGMENTS, s.number) for s in log.read() if s.number not in kept]
+        gone = [log.key(s.number) for s in log.read() if s.number not in kept]
         objects.delete_each(store, gone)
         assert len(log.keys()) <= 9
     assert resolved(log.read()).keys() == set(range(200))
