@@ -91,7 +91,7 @@ def rows_of(n: int, markers: Sequence[Marker]) -> np.ndarray:
     rows = np.zeros(n, bool)
     for marker in markers:
         rows[marker.shard.start : marker.shard.stop] = True
-        rows[[*marker.others]] = False
+        rows[[*marker.unused]] = False
     return rows
 
 

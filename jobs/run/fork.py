@@ -79,7 +79,7 @@ def _copy(old: Store, new: Store, lease: Lease) -> None:
         if entries := failed.get(source.number):
             new.failed.add(shard, entries)
         # Other rows hold fill values, which the writer puts there again.
-        rows = np.setdiff1d(np.arange(shard.start, shard.stop), marker.without + marker.others)
+        rows = np.setdiff1d(np.arange(shard.start, shard.stop), marker.without + marker.unused)
         read = lambda name, s=shard, r=rows: old.rows(s.group, name, s.start, s.stop)[r - s.start]
         values = {name: read(name) for name in [*old.names(shard.group), "status"]}
         lease.check()  # another driver may have taken this process for dead

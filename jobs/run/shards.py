@@ -220,7 +220,7 @@ def progress_digest(store: Store) -> str:
     """Return a digest that changes with every committed shard, failing item and checkpoint; "" while there is none."""
     records = (store.committed.latest(), store.failed.latest())
     known = [[(number, one.version) for number, one in found.items()] for found in records]
-    left = objects.digest_of(store.objects, (keys.CHECKPOINTS, keys.DECISIONS, keys.ROUNDS))
+    left = objects.stamp(store.objects, (keys.CHECKPOINTS, keys.DECISIONS, keys.ROUNDS))
     return digest(repr((known, left)).encode()) if left or any(known) else ""
 
 

@@ -216,10 +216,10 @@ def told(run: RoundRun, kernel: Kernel, search: Search, rows: np.ndarray, step: 
     return Told(rows, metric, run.advances, run.done, broken, failed)
 
 
-def _unused(task: Task) -> tuple[int, ...] | None:
-    """Return the rows of a shard that a search does not use; None if it uses all."""
+def _unused(task: Task) -> tuple[int, ...]:
+    """Return the rows of a shard that a search does not use."""
     used = task.step.round.rows if task.step else np.arange(task.shard.start, task.shard.stop)
-    return tuple(np.setdiff1d(np.arange(task.shard.start, task.shard.stop), used).tolist()) or None
+    return tuple(np.setdiff1d(np.arange(task.shard.start, task.shard.stop), used).tolist())
 
 
 def outcome_counts(kernel: Kernel, values: Mapping[str, np.ndarray]) -> dict[str, int]:

@@ -207,7 +207,7 @@ def size_of(objects: ObjectStore) -> int:
     return sum(meta["size"] for meta in _metas(objects, ""))
 
 
-def digest_of(objects: ObjectStore, folders: Iterable[str]) -> str:
+def stamp(objects: ObjectStore, folders: Iterable[str]) -> str:
     """Return a digest of the objects below some folders: their keys, sizes and times; "" if there are none."""
     found = [
         (meta["path"], meta["size"], meta["last_modified"].isoformat())

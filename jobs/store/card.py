@@ -25,7 +25,7 @@ from jobs.storage.checksums import checksummed, read_verified, verified
 from jobs.store.arrays import DONE
 from jobs.store.finding import Read, is_store
 from jobs.store.marker import Marker
-from jobs.store.store import Metric, Store, metric_of
+from jobs.store.store import Store, metric_of
 
 Whole = Annotated[int, Field(ge=0, lt=2**53)]
 """A count: a card may be a stranger's."""
@@ -112,6 +112,7 @@ def write_card(store: Store, markers: list[Marker], stamp: str) -> Card:
     metric = metric_of(store)
     best, item = _best(store)
     versions = about.get("versions")
+    versions = versions if isinstance(versions, dict) else {}
     content = {
         "kernel": spec.kernel,
         "name": spec.name or "",
@@ -126,9 +127,7 @@ def write_card(store: Store, markers: list[Marker], stamp: str) -> Card:
         "size": objects.size_of(store.objects),
         "created": str(about.get("created", "")),
         "ended": max((m.ended for m in markers if m.copied_from is None), default=0.0),
-        "versions": {str(k): str(v) for k, v in versions.items()}
-        if isinstance(versions, dict)
-        else {},
+        "versions": {str(k): str(v) for k, v in versions.items()},
         **read_note(store.objects).model_dump(),
     }
     try:
@@ -168,43 +167,31 @@ def write_note(store: Store, note: Note) -> None:
 
 
 def _best(store: Store) -> tuple[float | None, int | None]:
-    """The best value of the metric, and its item, as of the last gather."""
+    """The best value of the metric over the done items, and its item, as of the last gather; (None, None) without one."""
     metric, sums = metric_of(store), partial(objects.read, store.objects, keys.sums("gathered"))
-    # A gather deletes the checksums first and writes them last: what is read beside one may be of two.
-    made = sums()
-    if metric is None or made is None or "items" not in store.root:
+    made, found = sums(), None
+    if metric is None or made is None or f"items/{metric.name}" not in store.root:
         return None, None
     try:
-        found = _best_of(store.root["items"], metric)
+        table: Any = store.root["items"]
+        rows = np.flatnonzero(table["status"][...] == DONE)
+        values = np.asarray(table[metric.name][...], float)[rows]
+        if np.isfinite(values).any():
+            first = int(metric.rank(values)[0])
+            found = float(values[first]), int(table["item"][int(rows[first])])
     except Exception:
         if sums() == made:
             raise
-        return None, None
-    return found if sums() == made else (None, None)
-
-
-def _best_of(table: Any, metric: Metric) -> tuple[float | None, int | None]:
-    """The same of a table of items, NumPy's or Zarr's."""
-    if metric.name not in table:
-        return None, None
-    rows = np.flatnonzero(table["status"][...] == DONE)
-    values = np.asarray(table[metric.name][...], float)[rows]
-    if not np.isfinite(values).any():
-        return None, None
-    first = int(metric.rank(values)[0])
-    return float(values[first]), int(table["item"][int(rows[first])])
+    # A gather deletes the checksums first and writes them last: what was read while they changed may be of two gathers.
+    return found if found and sums() == made else (None, None)
 
 
 def _put(store: Store, card: Card, stamp: str) -> None:
     """Write a card that was made of the markers as they were at `stamp`, and take it back if they have changed."""
-    _write(store.objects, card)
+    objects.write(store.objects, keys.CARD, checksummed(card.model_dump(mode="json")))
     # `forget` deletes the card before and after it takes markers back: either it or this finds the other's work.
     if store.committed.stamp() != stamp:
         objects.delete(store.objects, keys.CARD)
-
-
-def _write(store: ObjectStore, card: Card) -> None:
-    objects.write(store, keys.CARD, checksummed(card.model_dump(mode="json")))
 
 
 def _parsed(content: dict[str, object] | None) -> Card | None:

@@ -11,7 +11,6 @@ cores goes on on one; a wider microbatch may differ in its last digits between o
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import time
@@ -27,6 +26,7 @@ from ctd.late import jax
 from jobs import keys
 from jobs.plan.layout import Shard
 from jobs.storage import objects
+from jobs.storage.checksums import digest
 from jobs.store.manifest import host
 from jobs.store.store import Store
 
@@ -61,7 +61,7 @@ class Checkpoints:
         self._identity = {
             "job": store.job.spec.digest(),
             "shard": list(shard),
-            "items": hashlib.sha256(np.asarray(ids, np.uint32).tobytes()).hexdigest(),
+            "items": digest(np.asarray(ids, np.uint32).tobytes()),
             "microbatch": microbatch,
             "device": [here["platform"], here["device_kind"]],
             "jax": jax.__version__,
@@ -129,13 +129,13 @@ def encode(snapshot: Snapshot, identity: Mapping[str, object]) -> bytes:
     }
     parts = (array.tobytes() for array in snapshot.arrays.values())
     body = b"".join([json.dumps(head).encode(), b"\n", *parts])
-    return hashlib.sha256(body).hexdigest().encode() + b"\n" + body
+    return digest(body).encode() + b"\n" + body
 
 
 def decode(data: bytes) -> tuple[dict[str, Any], Snapshot] | None:
     """Return (identity, snapshot) from the bytes of `encode`; None if they are damaged, or of another form."""
     checksum, newline, body = data.partition(b"\n")
-    if not newline or hashlib.sha256(body).hexdigest().encode() != checksum:
+    if not newline or digest(body).encode() != checksum:
         return None
     line, _, rest = body.partition(b"\n")
     arrays, at = {}, 0
@@ -147,7 +147,7 @@ def decode(data: bytes) -> tuple[dict[str, Any], Snapshot] | None:
             at += n * dtype.itemsize
         seconds = float(head.get("seconds", 0))  # of an older ctd: unknown
         return dict(head["identity"]), Snapshot(int(head["rounds"]), arrays, seconds)
-    # Of an older ctd, or of a stranger: a checksum says that nothing changed, not who wrote it. What NumPy raises at a
-    # strange dtype differs from version to version.
+    # Of a stranger: a checksum says that nothing changed, not who wrote it. What NumPy raises at a strange dtype differs
+    # from version to version.
     except Exception:
         return None

@@ -29,8 +29,8 @@ class Marker:
     attempt: int = 1
     without: tuple[int, ...] = ()
     """Rows that were not computed, because their items fail even alone."""
-    unused: tuple[int, ...] | None = None
-    """Rows that stay empty, because the search has their items in another group."""
+    unused: tuple[int, ...] = ()
+    """Rows that stay empty, because the search has their items in another group; not written if there are none."""
     outcomes: Mapping[str, int] = field(default_factory=dict)
     """Outcome -> number of items."""
     n_failed: int = 0
@@ -70,14 +70,9 @@ class Marker:
     """The store that `--fork` copied the shard from."""
 
     @property
-    def others(self) -> tuple[int, ...]:
-        """The unused rows."""
-        return self.unused or ()
-
-    @property
     def n_items(self) -> int:
         """The number of items, failing ones included."""
-        return self.shard.n_items - len(self.others)
+        return self.shard.n_items - len(self.unused)
 
     @property
     def version(self) -> tuple[float, int]:
@@ -92,7 +87,7 @@ class Marker:
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of the marker's object, without its checksum."""
-        said = {name: value for name, value in asdict(self).items() if value is not None}
+        said = {k: v for k, v in asdict(self).items() if v is not None and (v or k != "unused")}
         return said | {"shard": self.shard._asdict(), "layout": self.layout._asdict()}
 
     @staticmethod

@@ -104,11 +104,8 @@ class Records[T: Record]:
     def whole(self, lines: Mapping[str, bytes]) -> dict[str, T]:
         """Return key -> record, of the lines that are not damaged and lie at their shard's key."""
         found = {key: self.record(line) for key, line in lines.items()}
-        return {k: one for k, one in found.items() if one and self._is_place(k, one.shard)}
-
-    def _is_place(self, key: str, shard: Shard) -> bool:
-        place = keys.place(self.folder, shard.group, shard.number)
-        return key.startswith(f"{place}-")
+        place = lambda shard: f"{keys.place(self.folder, shard.group, shard.number)}-"
+        return {k: one for k, one in found.items() if one and k.startswith(place(one.shard))}
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Add a record with this content; `compact` deletes the earlier ones of its shard."""

@@ -12,7 +12,6 @@ The states of a round are one object, written whole or not at all:
     states        one item after another, so that one can be read without the rest
 """
 
-import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -94,7 +93,7 @@ def _record(leaves: Sequence[tuple[np.dtype[Any], tuple[int, ...]]]) -> np.dtype
 
 def round_digest(round_: Round) -> str:
     """Return a digest of what a round computes."""
-    return hashlib.sha256(repr(_ROUND.dump_python(round_)).encode()).hexdigest()
+    return digest(repr(_ROUND.dump_python(round_)).encode())
 
 
 def write_round(

@@ -87,7 +87,7 @@ def _whole(
     if some is not None:
         whole[rows - shard.start] = some
     if name == "status":
-        whole[np.array(marker.others, int) - shard.start] = 0
+        whole[np.array(marker.unused, int) - shard.start] = 0
     return whole
 
 

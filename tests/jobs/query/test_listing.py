@@ -19,7 +19,6 @@ from jobs.run.task import Task
 from jobs.run.worker import SerialExecutor
 from jobs.storage import connect, objects
 from jobs.storage.checksums import checksummed, read_verified
-from jobs.store import card as card_module
 from jobs.store.card import Note, current_card, read_card, read_note, write_note
 from jobs.store.finding import walk
 from jobs.store.store import Store
@@ -157,17 +156,18 @@ def test_card_that_is_written_as_shards_are_taken_back_does_not_stay(
 ):
     """A reader has read the markers, and then `ctd check --repair` takes one back before or after the card is written."""
     store = copied(computed, tmp_path)
-    write = card_module._write
+    write = objects.write
 
-    def beside(*given):
+    def beside(where, key, data):
         steps = [
             lambda: store.committed.forget([next(iter(store.job.plan.shards()))]),
-            lambda: write(*given),
+            lambda: write(where, key, data),
         ]
+        assert key == keys.CARD
         for step in steps if at == "before the write" else reversed(steps):
             step()
 
-    monkeypatch.setattr(card_module, "_write", beside)
+    monkeypatch.setattr(objects, "write", beside)
     assert card_of(store).left == 0
     assert objects.read(store.objects, keys.CARD) is None
     monkeypatch.undo()
@@ -227,13 +227,14 @@ def test_list_of_a_bucket_reads_one_object_a_finished_store(s3, lab, monkeypatch
 def test_note_brings_no_card_back_that_was_taken_back(lab, tmp_path, monkeypatch):
     """A shard is taken back while a note is written."""
     store = copied(lab / "whole.zarr", tmp_path)
-    write = card_module._write
+    write = objects.write
 
-    def beside(*given):
-        store.committed.forget([next(iter(store.job.plan.shards()))])
-        write(*given)
+    def beside(where, key, data):
+        if key == keys.CARD:
+            store.committed.forget([next(iter(store.job.plan.shards()))])
+        write(where, key, data)
 
-    monkeypatch.setattr(card_module, "_write", beside)
+    monkeypatch.setattr(objects, "write", beside)
     write_note(store, Note(tags=("paper",)))
     monkeypatch.undo()
     assert (card_of(store).left, card_of(store).tags) == (6, ("paper",))

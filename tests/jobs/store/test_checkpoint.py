@@ -17,7 +17,7 @@ from stores import JOB, make, run, tree_bytes
 from waiting import until
 
 from jobs.gather.gather import gather
-from jobs.keys import checkpoints
+from jobs.keys import CHECKPOINTS, place
 from jobs.run.prepare import open_or_create
 from jobs.run.shards import run_shards
 from jobs.run.stop import Stop
@@ -87,7 +87,7 @@ SPENT_S = 1000.0
 def make_longer(store, shard):
     """Let the checkpoints of a shard say that it took 1,000 s so far."""
     for k in (0, 1):
-        key = f"{checkpoints(shard.group, shard.number)}/{k}"
+        key = f"{place(CHECKPOINTS, shard.group, shard.number)}/{k}"
         identity, snapshot = decode(objects.read(store.objects, key))
         assert snapshot.seconds > 0
         objects.write(store.objects, key, encode(replace(snapshot, seconds=SPENT_S), identity))
@@ -124,7 +124,7 @@ def stopped_shard(interrupted, tmp_path):
     store = Store.open(str(shutil.copytree(interrupted, tmp_path / "c.zarr")))
     shard = next(store.job.plan.shards())
     keys = sorted(objects.list_keys(store.objects, "run/checkpoints"))
-    assert keys == [f"{checkpoints(shard.group, shard.number)}/{k}" for k in (0, 1)]
+    assert keys == [f"{place(CHECKPOINTS, shard.group, shard.number)}/{k}" for k in (0, 1)]
     return store, shard
 
 
@@ -142,7 +142,8 @@ def test_checkpoint_that_cannot_be_deleted_fails_no_committed_shard(stopped_shar
 
 def rounds(store, shard):
     data = [
-        objects.read(store.objects, f"{checkpoints(shard.group, shard.number)}/{k}") for k in (0, 1)
+        objects.read(store.objects, f"{place(CHECKPOINTS, shard.group, shard.number)}/{k}")
+        for k in (0, 1)
     ]
     return [decode(d)[1].rounds if d and decode(d) else None for d in data]
 
@@ -155,7 +156,7 @@ def test_damaged_checkpoint_falls_back(stopped_shard, finished, damaged):
     newest = int(np.argmax(kept))
     assert min(kept) < max(kept) == 7
     for which in damaged:
-        key = f"{checkpoints(shard.group, shard.number)}/{newest if which == 'newest' else 1 - newest}"
+        key = f"{place(CHECKPOINTS, shard.group, shard.number)}/{newest if which == 'newest' else 1 - newest}"
         data = bytearray(objects.read(store.objects, key))
         data[len(data) // 2] ^= 1
         objects.write(store.objects, key, bytes(data))
