@@ -72,13 +72,7 @@ class LeaseRecord(Process):
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of run/lease/NNNNNNNN.json."""
-        content = asdict(self)
-        return {k: v for k, v in content.items() if v or k not in ("released", "said")}
-
-    @classmethod
-    def of(cls, content: Mapping[str, object], generation: int) -> "LeaseRecord":
-        """Return the record of a generation that `to_json` described."""
-        return cls.from_json({**content, "generation": generation})
+        return {k: v for k, v in asdict(self).items() if v or k not in ("released", "said")}
 
 
 class Lease:
@@ -170,7 +164,7 @@ class Lease:
 
     def _successor(self) -> LeaseRecord | None:
         newest = holder(self._objects)
-        return newest if newest is not None and newest.generation > self.generation else None
+        return newest if newest and newest.generation > self.generation else None
 
     def release(self) -> None:
         """Release the lease, so that the next driver need not wait; its generation is never used again."""
@@ -208,24 +202,20 @@ class Lease:
         key = keys.cancel(self.generation)
         try:
             request = objects.read(self._objects, key)
+            by = None if request is None else Process.from_json(parsed(request))
+        except ValueError:
+            why = f"no request to stop, {(request or b'')[:40]!r}"
         except Exception as error:
             if not objects.is_storage_error(error):
                 raise
-            self._pass_over(f"{key}: cannot be read: {objects.reason(error)}")
-            return
-        if request is None:
-            return
-        try:
-            by = Process.from_json(parsed(request))
-        except ValueError:
-            self._pass_over(f"{key}: no request to stop, {request[:40]!r}")
+            why = f"cannot be read: {objects.reason(error)}"
         else:
-            listener.ask(f"cancelled by {by.user} on {by.host}", CANCEL_GRACE_S)
-
-    def _pass_over(self, what: str) -> None:
-        if what != self._passed_over:
-            self._passed_over = what
-            log.warning("%s: passed over", what)
+            if by:
+                listener.ask(f"cancelled by {by.user} on {by.host}", CANCEL_GRACE_S)
+            return
+        if why != self._passed_over:
+            self._passed_over = why
+            log.warning("%s: %s: passed over", key, why)
 
     def _stamped(self) -> bytes:
         self._record = replace(self._record, renewed=time.time(), said=self.progress())
@@ -247,7 +237,7 @@ def holder(store: ObjectStore) -> LeaseRecord | None:
         # one soon: `acquire` looks again at the generations, `_keep` at each renewal.
         if data is not None:
             try:
-                return LeaseRecord.of(parsed(data) or {}, generation)
+                return LeaseRecord.from_json({**(parsed(data) or {}), "generation": generation})
             except ValueError:  # damaged; a living holder rewrites it within RENEW_S
                 return LeaseRecord(generation=generation)
     return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,15 +33,37 @@ def attributes(node: zarr.Group | zarr.Array[Any]) -> dict[str, Any]:
     return dict(node.attrs)
 
 
-def compressor() -> Any:
-    """Return the codecs of every array: zstd over shuffled bytes, then a CRC-32C.
+def create_array(
+    group: zarr.Group,
+    name: str,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    axes: Sequence[str],
+    chunks: tuple[int, ...],
+    shards: tuple[int, ...] | None = None,
+    overwrite: bool = False,
+) -> zarr.Array[Any]:
+    """Create an empty array in `group`.
 
-    docs/store-format.md has the measurements. With the checksum a reader rejects a damaged object
-    instead of returning wrong numbers.
+    The codecs are zstd over shuffled bytes, which docs/store-format.md measures, then a CRC-32C, by which a reader rejects a
+    damaged object instead of returning wrong numbers.
     """
-    return zarr_codecs.BloscCodec(
-        cname="zstd", clevel=5, shuffle="shuffle"
-    ), zarr_codecs.Crc32cCodec()
+    return group.create_array(
+        name,
+        shape=shape,
+        chunks=chunks,
+        shards=shards,
+        dtype=dtype,
+        fill_value=fill_value(name, dtype),
+        compressors=(
+            zarr_codecs.BloscCodec(cname="zstd", clevel=5, shuffle="shuffle"),
+            zarr_codecs.Crc32cCodec(),
+        ),
+        dimension_names=axes,
+        overwrite=overwrite,
+        # An object full of fill values is written too: one that is missing is then a damage that `ctd check` sees.
+        config={"write_empty_chunks": True},
+    )
 
 
 def describe(var: Var) -> dict[str, Any]:
@@ -85,18 +107,8 @@ def put_array(group: zarr.Group, name: str, values: np.ndarray | Lookup, var: Va
     shape = values.shape
     # Whole rows, at least one however large it is, so that a row is read with one request.
     rows = max(1, CHUNK // max(1, math.prod(shape[1:]) * values.dtype.itemsize))
-    array = group.create_array(
-        name,
-        shape=shape,
-        chunks=tuple(max(1, k) for k in (min(rows, shape[0]), *shape[1:])) if shape else (),
-        dtype=values.dtype,
-        fill_value=fill_value(name, values.dtype),
-        compressors=compressor(),
-        dimension_names=var.axes,
-        overwrite=True,
-        # A chunk full of fill values is written too: an object that is missing is then a damage that `ctd check` sees.
-        config={"write_empty_chunks": True},
-    )
+    chunks = tuple(max(1, k) for k in (min(rows, shape[0]), *shape[1:])) if shape else ()
+    array = create_array(group, name, shape, values.dtype, var.axes, chunks, overwrite=True)
     # In steps, because `values` may be a `Lookup` that makes its rows on demand: ten million would fill the memory.
     step = AT_ONCE * rows
     for at in range(0, shape[0], step) if shape else ():

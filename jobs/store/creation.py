@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,10 @@ from jobs.plan.items import Group, Items
 from jobs.plan.layout import chunk_shape
 from jobs.plan.packing import as_attribute, by_pack, place
 from jobs.plan.search import shapes as search_shapes
-from jobs.spec.job import JobSpec
 from jobs.storage import addresses, connect, objects
 from jobs.storage.checksums import checksummed, write_sums
 from jobs.storage.lease import Held
-from jobs.store.arrays import compressor, describe, fill_value, flags, plain, put_array
+from jobs.store.arrays import create_array, describe, flags, plain, put_array
 from jobs.store.manifest import FORMAT, Job, write_job
 from jobs.store.store import BEFORE, Store, described
 
@@ -92,7 +91,7 @@ def _lay_out(store: Store, items: Items, outputs: Sequence[Outputs]) -> None:
     root = zarr.create_group(zarr.storage.ObjectStore(store.objects))
     for group, own in zip(items.groups, outputs, strict=True):
         shapes = {**own.shapes, **search_shapes(spec.search, store.science, len(group.items))}
-        _create_group(root, store.job, store.kernel, items, group, Outputs(shapes, own.coords))
+        _create_group(store, root, items, group, replace(own, shapes=shapes))
     root.attrs.put(
         {
             "ctd_format": FORMAT,
@@ -144,12 +143,13 @@ def _remove(path: Path) -> None:
 
 
 def _create_group(
-    root: zarr.Group, job: Job, kernel: Kernel, items: Items, group: Group, outputs: Outputs
+    store: Store, root: zarr.Group, items: Items, group: Group, outputs: Outputs
 ) -> None:
     """Create results/G with empty result arrays, and write its columns and coordinates."""
-    spec, layout, shapes = job.spec, job.plan.layouts[group.number], outputs.shapes
-    packed = place(shapes)
-    about = lambda name, var: describe(var) | flags(kernel, name) | _rounded(spec, name)
+    kernel, bits, shapes = store.kernel, store.job.spec.keep_bits, outputs.shapes
+    layout, packed = store.job.plan.layouts[group.number], place(shapes)
+    rounded = lambda name: {"keep_bits": bits[name]} if name in bits else {}
+    about = lambda name, var: describe(var) | flags(kernel, name) | rounded(name)
     entry = lambda name: {
         "axes": list(kernel.dims[name].axes),
         **about(name, kernel.dims[name]),
@@ -177,8 +177,12 @@ def _create_group(
         arrays[pack] = Var((f"{pack}.entry",), "1", "results side by side, see `packed`"), like
     arrays["status"] = STATUS, np.zeros((), np.int8)
     for name, (var, one) in arrays.items():
-        array = _create_results(out, name, var, one, (len(group.items), layout.shard_items))
-        array.attrs.put(about(name, var))
+        # One object for each shard; a large one has inner chunks, so that one item can be read alone.
+        whole = (layout.shard_items, *(max(1, k) for k in one.shape))
+        chunk = chunk_shape(whole, one.dtype.itemsize)
+        shape, axes = (len(group.items), *one.shape), ("item", *var.axes)
+        shards = None if chunk == whole else whole
+        create_array(out, name, shape, one.dtype, axes, chunk, shards).attrs.put(about(name, var))
 
 
 def _put_columns(
@@ -192,36 +196,6 @@ def _put_columns(
         described = kernel.Params.model_fields.get(name)
         text = (described.description if described else None) or name
         put_array(out, name, values, Var(axes, "1", text))
-
-
-def _create_results(
-    out: zarr.Group, name: str, var: Var, one: Any, rows: tuple[int, int]
-) -> zarr.Array[Any]:
-    """Create an empty array for a result, one object per shard.
-
-    one: shape and dtype of one item. rows: number of rows of the group, and of a shard.
-    """
-    n_items, shard_items = rows
-    # A large object has inner chunks, so that one item can be read alone.
-    whole = (shard_items, *(max(1, k) for k in one.shape))
-    chunk = chunk_shape(whole, one.dtype.itemsize)
-    return out.create_array(
-        name,
-        shape=(n_items, *one.shape),
-        chunks=chunk,
-        shards=None if chunk == whole else whole,
-        dtype=one.dtype,
-        fill_value=fill_value(name, one.dtype),
-        compressors=compressor(),
-        dimension_names=("item", *var.axes),
-        # Every object of a committed shard exists, also one full of fill values: a missing one is a damage.
-        config={"write_empty_chunks": True},
-    )
-
-
-def _rounded(spec: JobSpec, name: str) -> dict[str, int]:
-    bits = spec.keep_bits.get(name)
-    return {} if bits is None else {"keep_bits": bits}
 
 
 def _consolidate(store: ObjectStore) -> None:
