@@ -51,9 +51,7 @@ def find_stores(given: Iterable[str], tell: Callable[[str], object] = warnings.w
         if not below and (_is_pattern(address) or _is_folder(address)):
             what = "no store matches" if _is_pattern(address) else "no store lies in this folder"
             raise JobError(f"{address}: {what}; `ctd ls` lists stores")
-        found |= {
-            where: data for where, data in (below or {address: b""}).items() if where not in found
-        }
+        found |= below or {address: b""}
         # The address of a store stands for that store alone: `walk` looks for none inside of it.
         is_itself = len(below) == 1 and _matching(address) == [*below]
         if _is_pattern(address) or is_itself:

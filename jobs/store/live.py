@@ -103,17 +103,13 @@ class LiveCurves:
     def _look(self, values: dict[str, np.ndarray]) -> None:
         """Note the last finite point of each item's first curve."""
         name = next(iter(values), None)
-        if name is None or not np.isfinite(values[name]).any(axis=-1).any():
+        if name is None or not np.isfinite(values[name]).any():
             return
-        var = self._store.description.dims[name]
-        found = values[name][np.isfinite(values[name]).any(axis=-1)]
-        last = found.shape[1] - 1 - np.argmax(np.isfinite(found[:, ::-1]), axis=1)
-        points = found[np.arange(len(found)), last].astype(float)
-        best = float(
-            (np.nanmax if var.more_is_better else np.nanmin)(
-                np.where(np.isfinite(found), found, np.nan)
-            )
-        )
+        var, finite = self._store.description.dims[name], np.isfinite(values[name])
+        begun = finite.any(axis=1)
+        last = finite.shape[1] - 1 - np.argmax(finite[begun, ::-1], axis=1)
+        points, known = values[name][begun, last].astype(float), values[name][finite]
+        best = float(known.max() if var.more_is_better else known.min())
         # curve.eval.loss is the evaluation's loss on its way: its name as a metric is eval_loss.
         called = name.removeprefix("curve").strip(".").replace(".", "_")
         called = called or var.long_name.partition(",")[0] or name
@@ -153,34 +149,29 @@ def _number(value: float) -> float | None:
 def read_live(store: Store) -> Iterator[tuple[int, int, Growing]]:
     """Yield (group, shard, curves) of shards that are not committed; at most MAX_SHARDS, damaged ones left out."""
     committed = store.committed.numbers()
-    found = []
-    for key in objects.list_keys(store.objects, keys.LIVE):
-        parts = key.split("/")
-        # A worker that was killed between its commit and `clear_live` leaves its curves behind.
-        if keys.is_ours(key) and keys.number_of(key) not in committed:
-            found.append((int(parts[-2]), keys.number_of(key), key))
-    wanted = {key: (group, shard) for group, shard, key in sorted(found)[:MAX_SHARDS]}
-    for key, data in objects.read_all(store.objects, list(wanted)):
-        group, shard = wanted[key]
+    place = lambda key: (int(key.split("/")[-2]), keys.number_of(key))
+    # A worker that was killed between its commit and `clear_live` leaves its curves behind.
+    listed = objects.list_keys(store.objects, keys.LIVE)
+    wanted = sorted((key for key in listed if keys.number_of(key) not in committed), key=place)
+    for key, data in objects.read_all(store.objects, wanted[:MAX_SHARDS]):
         try:
             growing = Growing.model_validate(verified(data))
         except ValidationError:
             continue  # damaged, or deleted since the listing because its shard was committed
+        group, shard = place(key)
         if _fits(growing, store, group):
             yield group, shard, growing
 
 
 def _fits(growing: Growing, store: Store, group: int) -> bool:
     """Whether the numbers agree with each other and with the store: it may be a stranger's."""
-    sizes = store.job.plan.group_sizes
-    if not 0 <= group < len(sizes) or not growing.rows:
-        return False
-    if not all(0 <= row < sizes[group] for row in growing.rows):
-        return False
-    widths = {name: len(at) for name, at in growing.places.items()}
-    return all(
-        name in widths
-        and len(curves) == len(growing.rows)
-        and all(len(curve) == widths[name] for curve in curves)
-        for name, curves in growing.curves.items()
+    n, sizes, places = len(growing.rows), store.job.plan.group_sizes, growing.places
+    return (
+        n > 0
+        and group < len(sizes)
+        and all(0 <= row < sizes[group] for row in growing.rows)
+        and all(
+            name in places and [len(curve) for curve in curves] == n * [len(places[name])]
+            for name, curves in growing.curves.items()
+        )
     )
