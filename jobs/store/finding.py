@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import obstore
+from obstore.store import ObjectStore
 
 from jobs import keys
 from jobs.errors import JobError
@@ -92,7 +93,9 @@ def _copies(ids: Identities, made_of: Parts, named: Collection[str]) -> dict[str
     """Address -> why its items are those of another store, for stores that are not named."""
     n_of = Counter(ids.values())
     is_begun = lambda where: (
-        ids[where] is not None and n_of[ids[where]] > 1 and _reader(where)(where)(keys.CARD) is None
+        ids[where] is not None
+        and n_of[ids[where]] > 1
+        and _read(_bucket(where), where, keys.CARD) is None
     )
     # Of several copies one that is named is taken first, then a store before its archives, then one that is finished.
     rank = lambda where: (where not in named, _is_archive(where), is_begun(where))
@@ -170,9 +173,11 @@ def walk[T](address: str, look: Callable[[str, Read], T | None]) -> Iterator[tup
 
     Raises JobError, within seconds, if the bucket cannot be read.
     """
-    level, reader = _matching(address), _reader(address)
+    level, bucket = _matching(address), _bucket(address)
+    call = lambda at: look(at, partial(_read, bucket, at))
     for _ in range(DEEP + 1):
-        seen = list(zip(level, _each(level, lambda at: look(at, reader(at))), strict=True))
+        looked = map(call, level) if bucket is None else objects.each(bucket, call, level)
+        seen = list(zip(level, looked, strict=True))
         yield from ((where, found) for where, found in seen if found is not None)
         # A store is not entered: its thousands of folders hold no other store.
         level = [inner for where, found in seen if found is None for inner in _folders(where)]
@@ -182,7 +187,7 @@ def stores_in(folder: str, limit: int = 5) -> list[str]:
     """Return the addresses of the first stores directly in a folder of this machine, sorted; none for a bucket."""
     if addresses.local_path(folder) is None:
         return []
-    found = (at for at in _folders(folder) if is_store(partial(_on_disk, Path(at))))
+    found = (at for at in _folders(folder) if is_store(partial(_read, None, at)))
     return list(islice(found, limit))
 
 
@@ -197,29 +202,24 @@ def _job(read: Read) -> bytes | None:
     return next((data for data in found if data is not None), None)
 
 
-def _reader(address: str) -> Callable[[str], Read]:
-    """Return a function: the address of a store, at or below `address` -> a reader of its objects."""
+def _bucket(address: str) -> ObjectStore | None:
+    """Return the bucket of an address; None for a path. One client for all stores there: making one takes as long as a request."""
     if addresses.scheme(address) not in addresses.BUCKETS:
-        return lambda at: partial(_on_disk, addresses.local_path(at))
-    # One client for all: making one takes as long as a request.
-    bucket = "/".join(address.split("/")[:3])
-    place = connect.remote(bucket, connect.IMPATIENT)
-
-    def read(at: str, key: str) -> bytes | None:
-        whole = f"{at.removeprefix(bucket).strip('/')}/{key}"
-        return connect.first_request(at, lambda: objects.read(place, whole))
-
-    return lambda at: partial(read, at)
-
-
-def _on_disk(path: Path | None, key: str) -> bytes | None:
-    if path is None:
         return None
-    if is_zip(path):
-        return read_member(path, key)
+    return connect.remote("/".join(address.split("/")[:3]), connect.IMPATIENT)
+
+
+def _read(bucket: ObjectStore | None, address: str, key: str) -> bytes | None:
+    """Return an object of the store at an address; None if there is none, or it is of somebody else."""
+    if bucket is not None:
+        prefix = address.split("/", 3)[3]
+        return connect.first_request(address, lambda: objects.read(bucket, f"{prefix}/{key}"))
+    path = addresses.local_path(address)
+    if path is None or is_zip(path):
+        return read_member(path, key) if path else None
     try:
         return (path / key).read_bytes()
-    except OSError:  # not there, or of somebody else
+    except OSError:
         return None
 
 
@@ -262,8 +262,3 @@ def _folders(address: str) -> list[str]:
             return []
     head = "" if address == "." else f"{address.rstrip('/')}/"
     return [head + name for name in sorted(names) if not name.startswith(".")]
-
-
-def _each[T](level: list[str], look: Callable[[str], T | None]) -> Iterator[T | None]:
-    place = connect.remote(level[0]) if level and addresses.local_path(level[0]) is None else None
-    return map(look, level) if place is None else objects.each(place, look, level)

@@ -230,22 +230,16 @@ def refuse_links(store: Store) -> None:
     """
     path = addresses.local_path(store.address)
     refuse_zip(path)
-    waiting = [os.path.realpath(path)] if path else []
-    results = {os.path.join(top, "results") for top in waiting}
-    while waiting:
-        # A run beside this one may have removed a folder that was listed.
-        with suppress(FileNotFoundError), os.scandir(waiting.pop()) as entries:
-            for entry in entries:
-                if entry.path in results:
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    waiting.append(entry.path)
-                # (The entry itself raises OSError of a link that leads to itself.)
-                elif entry.is_symlink() and os.path.isdir(entry.path):
-                    raise JobError(
-                        f"{store.address}: {entry.path} is a link to {os.path.realpath(entry.path)}, where ctd writes and "
-                        "deletes nothing; make it a folder of the store"
-                    )
+    top = os.path.realpath(path) if path else ""
+    for folder, inner, _ in os.walk(top) if path else ():
+        if folder == top and "results" in inner:
+            inner.remove("results")
+        for link in (os.path.join(folder, name) for name in inner):
+            if os.path.islink(link):
+                raise JobError(
+                    f"{store.address}: {link} is a link to {os.path.realpath(link)}, where ctd writes and deletes nothing; make it "
+                    "a folder of the store"
+                )
 
 
 def metric_of(store: Store, by: str | None = None, mode: Mode | None = None) -> Metric | None:
