@@ -5,11 +5,11 @@
 
 import hashlib
 import json
-from collections.abc import Buffer, Iterable, Mapping
+from collections.abc import Buffer, Callable, Iterable, Mapping
 from typing import Any
 
 from obstore.store import ObjectStore
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel
 
 from jobs import keys
 from jobs.storage import objects
@@ -39,11 +39,24 @@ def verified(data: bytes | None) -> dict[str, Any] | None:
 def parsed(text: str | bytes | None) -> dict[str, Any] | None:
     """Return the mapping in a JSON text; None if the text is no JSON mapping."""
     try:
-        # A checksum does not say who wrote the text: a stranger may have nested brackets a million deep.
+        # A stranger may have nested brackets a million deep.
         found = json.loads(text or b"null")
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
+
+
+def verified_as[T](model: Callable[[Any], T], data: bytes | None) -> T | None:
+    """Return what `model` makes of the mapping that `checksummed` wrote; None if `data` is None, damaged or refused by it.
+
+    >>> verified_as(lambda found: found["slots"], checksummed({"slots": 4}))
+    4
+    """
+    # A checksum does not say who wrote the text.
+    try:
+        return model(verified(data))
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def read_verified(store: ObjectStore, key: str) -> dict[str, Any] | None:
@@ -74,13 +87,12 @@ def write_sums(store: ObjectStore, name: str, of: Iterable[str], **about: object
 
 def read_sums(store: ObjectStore, name: str) -> dict[str, str] | None:
     """Return key -> checksum as `write_sums` wrote them; None if the file is missing or damaged."""
-    try:
-        return _SUMS.validate_python((read_verified(store, keys.sums(name)) or {}).get("sha256"))
-    except ValidationError:
-        return None
+    found = verified_as(_Sums.model_validate, objects.read(store, keys.sums(name)))
+    return None if found is None else found.sha256
 
 
-_SUMS = TypeAdapter(dict[str, str])
+class _Sums(BaseModel):
+    sha256: dict[str, str]
 
 
 def is_intact(store: ObjectStore, key: str, sha256: str) -> bool:

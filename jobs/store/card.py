@@ -21,7 +21,7 @@ from jobs.errors import JobError, advised
 from jobs.spec.job import JobSpec
 from jobs.storage import addresses, objects
 from jobs.storage.addresses import refuse_zip
-from jobs.storage.checksums import checksummed, read_verified, verified
+from jobs.storage.checksums import checksummed, verified_as
 from jobs.store.arrays import DONE
 from jobs.store.finding import Read, is_store
 from jobs.store.marker import Marker
@@ -78,11 +78,8 @@ def read_card(address: str, read: Read) -> Card | None:
 
     Raises JobError if the store is damaged or out of reach.
     """
-    if (found := _parsed(verified(read(keys.CARD)))) is not None:
-        return found
-    if not is_store(read):
-        return None
-    return current_card(Store.open(address))
+    found = verified_as(Card.model_validate, read(keys.CARD))
+    return found or (current_card(Store.open(address)) if is_store(read) else None)
 
 
 def current_card(store: Store) -> Card:
@@ -145,10 +142,7 @@ def write_card(store: Store, markers: list[Marker], stamp: str) -> Card:
 
 def read_note(store: ObjectStore) -> Note:
     """Return what the user wrote about a store; an empty note if there is none, or it is damaged."""
-    try:
-        return Note.model_validate(read_verified(store, keys.NOTE) or {})
-    except ValidationError:
-        return Note()
+    return verified_as(Note.model_validate, objects.read(store, keys.NOTE)) or Note()
 
 
 def write_note(store: Store, note: Note) -> None:
@@ -158,7 +152,7 @@ def write_note(store: Store, note: Note) -> None:
         # The note first: after a kill in between the card shows the old one, until the same command is repeated.
         objects.write(store.objects, keys.NOTE, checksummed(note.model_dump(mode="json")))
         stamp = store.committed.stamp()
-        if card := _parsed(read_verified(store.objects, keys.CARD)):
+        if card := verified_as(Card.model_validate, objects.read(store.objects, keys.CARD)):
             _put(store, card.model_copy(update=note.model_dump()), stamp)
     except Exception as error:
         if not (isinstance(error, OSError) or objects.is_storage_error(error)):
@@ -192,10 +186,3 @@ def _put(store: Store, card: Card, stamp: str) -> None:
     # `forget` deletes the card before and after it takes markers back: either it or this finds the other's work.
     if store.committed.stamp() != stamp:
         objects.delete(store.objects, keys.CARD)
-
-
-def _parsed(content: dict[str, object] | None) -> Card | None:
-    try:
-        return Card.model_validate(content)
-    except ValidationError:
-        return None

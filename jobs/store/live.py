@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Annotated, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from ctd.batch import Run
 from ctd.batch.round import RoundRun
@@ -16,7 +16,7 @@ from ctd.plots import spread
 from jobs import keys
 from jobs.plan.layout import Shard
 from jobs.storage import objects
-from jobs.storage.checksums import checksummed, verified
+from jobs.storage.checksums import checksummed, verified_as
 from jobs.store.store import Store
 
 EVERY_S, SHARE, COST = 5.0, 0.01, 0.01
@@ -154,12 +154,10 @@ def read_live(store: Store) -> Iterator[tuple[int, int, Growing]]:
     listed = objects.list_keys(store.objects, keys.LIVE)
     wanted = sorted((key for key in listed if keys.number_of(key) not in committed), key=place)
     for key, data in objects.read_all(store.objects, wanted[:MAX_SHARDS]):
-        try:
-            growing = Growing.model_validate(verified(data))
-        except ValidationError:
-            continue  # damaged, or deleted since the listing because its shard was committed
         group, shard = place(key)
-        if _fits(growing, store, group):
+        # None: damaged, or deleted since the listing because its shard was committed.
+        growing = verified_as(Growing.model_validate, data)
+        if growing and _fits(growing, store, group):
             yield group, shard, growing
 
 

@@ -22,7 +22,7 @@ from obstore.store import ObjectStore
 from jobs import keys
 from jobs.plan.layout import Plan, Shard
 from jobs.storage import objects
-from jobs.storage.checksums import checksummed, digest, verified
+from jobs.storage.checksums import checksummed, digest, verified_as
 from jobs.store.segments import Log, live, resolved
 
 
@@ -46,19 +46,16 @@ class Records[T: Record]:
     ) -> None:
         """Args:
         folders: the folder of single records, and that of segments.
-        read: returns the record in an object's content; raises ValueError, KeyError or TypeError if there is none.
+        read: as in `verified_as`.
         """
         self.objects, self.plan = store, plan
         self.folder, self.log = folders[0], Log(store, folders[1])
-        self._from_json = read
+        self._read = read
 
     def record(self, line: bytes) -> T | None:
         """Return the record in a line; None if it is damaged, or of a shard that the plan does not have."""
-        try:
-            found = self._from_json(verified(line))
-        except (ValueError, KeyError, TypeError):
-            return None
-        return found if found.shard == self.plan.shard(found.shard.number) else None
+        found = verified_as(self._read, line)
+        return found if found and found.shard == self.plan.shard(found.shard.number) else None
 
     def numbers(self) -> set[int]:
         """Return the numbers of all shards that have a record."""

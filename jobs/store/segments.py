@@ -15,11 +15,11 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import NamedTuple
 
 from obstore.store import ObjectStore
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from jobs import keys
 from jobs.storage import objects
-from jobs.storage.checksums import checksummed, verified
+from jobs.storage.checksums import checksummed, verified_as
 
 
 class Head(BaseModel):
@@ -29,14 +29,6 @@ class Head(BaseModel):
     since: int
     shards: list[int]
     undone: frozenset[int]
-
-    @staticmethod
-    def of(line: bytes) -> "Head | None":
-        """Return the head in a line; None if the line is damaged or no head."""
-        try:
-            return Head.model_validate(verified(line))
-        except ValidationError:
-            return None
 
     def is_of(self, number: int) -> bool:
         """Whether it can be the head of this segment. A copied file has another number, and would replace those between."""
@@ -92,7 +84,8 @@ def decode(number: int, data: bytes) -> Segment:
 def _lines(data: bytes) -> tuple[list[bytes], list[Head]]:
     """Return the lines of a segment's object, and its undamaged heads (two at most)."""
     lines = data.removesuffix(b"\n").split(b"\n")
-    return lines, [head for line in (lines[0], lines[-1]) if (head := Head.of(line))]
+    ends = (verified_as(Head.model_validate, line) for line in (lines[0], lines[-1]))
+    return lines, [head for head in ends if head]
 
 
 def by_shard(lines: Iterable[bytes]) -> dict[int, bytes]:
@@ -101,8 +94,7 @@ def by_shard(lines: Iterable[bytes]) -> dict[int, bytes]:
 
 
 def _shard_of(line: bytes) -> int | None:
-    shard = (verified(line) or {}).get("shard")
-    number = shard.get("number") if isinstance(shard, dict) else None
+    number: object = verified_as(lambda found: found["shard"]["number"], line)
     return number if isinstance(number, int) else None
 
 
