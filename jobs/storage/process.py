@@ -41,19 +41,14 @@ class Process:
         return parser.validate_python(content)
 
     @property
-    def is_here(self) -> bool:
-        """Whether it is, or was, a process of this machine."""
-        return self.machine == machine()
-
-    @property
     def is_running(self) -> bool:
         """Whether it is a process of this machine that is seen to run."""
-        return self.is_here and born(self.pid) == self.born
+        return self.machine == machine() and born(self.pid) == self.born
 
     @property
     def has_ended(self) -> bool:
         """Whether it was a process of this machine that has ended."""
-        return self.is_here and born(self.pid) not in (self.born, HIDDEN)
+        return self.machine == machine() and born(self.pid) not in (self.born, HIDDEN)
 
 
 def this_process() -> Process:

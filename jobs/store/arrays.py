@@ -149,7 +149,7 @@ class Lazy[T](Mapping[str, T]):
 class Rows:
     """Selected rows of an array in a store. `rows[3]`, `rows[:200]` and `rows[[1, 5]]` read only those.
 
-    >>> Rows(np.arange(10) ** 2, np.array([2, 3, 4, 7]))[:3]
+    >>> Rows(zarr.array(np.arange(10) ** 2), np.array([2, 3, 4, 7]))[:3]
     array([ 4,  9, 16])
     """
 
@@ -165,18 +165,11 @@ class Rows:
         return len(self._rows)
 
     def __getitem__(self, key: Any) -> np.ndarray:
-        if isinstance(key, tuple):
-            return self[key[0]][(slice(None), *key[1:]) if np.ndim(self._rows[key[0]]) else key[1:]]
-        wanted = self._rows[key]
-        if np.ndim(wanted) == 0:
-            return np.asarray(self._array[int(wanted)])
-        if len(wanted) == 0:
-            return np.zeros((0, *self._array.shape[1:]), self._array.dtype)
-        low, high = int(wanted.min()), int(wanted.max()) + 1
-        # Dense rows: one contiguous read and a selection in memory are faster than single rows.
-        if high - low <= 2 * len(wanted):
-            return np.asarray(self._array[low:high])[wanted - low]
-        return np.asarray(self._array.oindex[wanted])
+        first, *inner = key if isinstance(key, tuple) else (key,)
+        rows = self._rows[first]
+        if np.ndim(rows) == 0:
+            return np.asarray(self._array[int(rows)])[tuple(inner)]
+        return np.asarray(self._array.oindex[rows])[(slice(None), *inner)]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         # Reading always makes a new array.

@@ -226,11 +226,11 @@ def described_by_arrays(root: zarr.Group, plan: Plan) -> Description:
         for name, axes, attrs in _results(root[f"results/{group}"]):
             dims.setdefault(name, _var(axes, attrs))
             if name == "outcome":
-                names = str(attrs.get("flag_meanings", "")).split()
-                outcomes = tuple(Outcome(word, "") for word in names)
-        if f"gathered/{group}" in root:
-            for name, array in root[f"gathered/{group}"].arrays():  # type: ignore[union-attr]
-                reduced.setdefault(name, _var(_axes(array), attributes(array)))
+                words = str(attrs.get("flag_meanings", "")).split()
+                outcomes = tuple(Outcome(word, "") for word in words)
+        gathered: Any = root.get(f"gathered/{group}")
+        for name, array in () if gathered is None else gathered.arrays():
+            reduced.setdefault(name, _var(_axes(array), attributes(array)))
     reduced = {name: var for name, var in reduced.items() if var.axes != (name,)}  # coordinates
     # Arrays do not say whether the kernel has a `reduce`; whoever gathers imports the kernel and finds out.
     return Description(dims, reduced, outcomes, reduces=True)
