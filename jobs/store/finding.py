@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import obstore
 from obstore.store import ObjectStore
@@ -59,81 +59,37 @@ def find_stores(given: Iterable[str], tell: Callable[[str], object] = warnings.w
             named |= below.keys()
     if len(found) == 1:
         return [*found]
-    ids, made_of = _identities(found)
-    copies = _copies(ids, made_of, named)
+    origins = {where: _origin(data) for where, data in found.items()}
+    copies = _copies(origins, named)
     if copies:
         some = [f"{where} ({why})" for where, why in copies.items()][:MOST_TOLD]
         more = f" and {len(copies) - MOST_TOLD} more" if len(copies) > MOST_TOLD else ""
         text = f"left out, so that no item counts twice: {', '.join(some)}{more}"
         tell(f"{text}; name a store to take it too")
     kept = [where for where in found if where not in copies]
-    for line in _twice(kept, ids, made_of):
+    for line in _twice(kept, origins):
         tell(line)
     return kept
 
 
-Identities = Mapping[str, str | None]
-"""Address -> identity of the store there, None if it is not known."""
-Parts = Mapping[str, Mapping[str | None, str]]
-"""Address -> identity -> address at that time, of the stores that the store there was merged from."""
+class Origin(NamedTuple):
+    """The job whose items a store holds."""
+
+    id: str | None
+    """The identity of the store; None if it is not known."""
+    parts: Mapping[str | None, str]
+    """Identity -> address at that time, of the stores that it was merged from, and of those that these were merged from."""
 
 
-def _identities(found: Mapping[str, bytes]) -> tuple[Identities, Parts]:
-    """found: address -> run/job.json of the store there."""
-    jobs = {where: verified(data) or {} for where, data in found.items()}
-    ids = {where: _identity(job, "digest") for where, job in jobs.items()}
-    made_of = {
-        where: {_identity(part, "spec_sha256"): str(part.get("store")) for part in _parts(job)}
-        for where, job in jobs.items()
-    }
-    return ids, made_of
-
-
-def _copies(ids: Identities, made_of: Parts, named: Collection[str]) -> dict[str, str]:
-    """Address -> why its items are those of another store, for stores that are not named."""
-    n_of = Counter(ids.values())
-    is_begun = lambda where: (
-        ids[where] is not None
-        and n_of[ids[where]] > 1
-        and _read(_bucket(where), where, keys.CARD) is None
-    )
-    # Of several copies one that is named is taken first, then a store before its archives, then one that is finished.
-    rank = lambda where: (where not in named, _is_archive(where), is_begun(where))
-    whole: dict[str | None, str] = {}
-    for where in sorted(ids, key=rank):
-        whole.setdefault(ids[where], where)
-    inside = set[str | None]().union(*made_of.values())
-    # Named after what is kept: neither merged itself, nor, where both are there, an archive.
-    outermost = [where for where in ids if ids[where] not in inside]
-    outermost.sort(key=_is_archive, reverse=True)
-    parts = {part: where for where in outermost for part in made_of[where]}
-    copies = {}
-    for where, one in ids.items():
-        if where in named or one is None:
-            continue
-        if one in parts:
-            copies[where] = f"merged into {parts[one]}"
-        elif whole[one] != where:
-            of = "of the store in " if _is_archive(whole[one]) else "of "
-            copies[where] = f"{'an archive' if _is_archive(where) else 'a copy'} {of}{whole[one]}"
-    return copies
-
-
-def _twice(kept: Collection[str], ids: Identities, made_of: Parts) -> Iterator[str]:
-    """Yield a line for each set of stores, of those kept, that hold the same items."""
-    here = {ids[where]: where for where in reversed([*ids])}
-    names: dict[tuple[str, ...], list[str]] = {}
-    for one in dict.fromkeys(one for where in kept for one in (ids[where], *made_of[where])):
-        holders = tuple(where for where in kept if one in (ids[where], *made_of[where]))
-        if one is not None and len(holders) > 1:
-            name = here.get(one) or made_of[holders[0]][one]
-            names.setdefault(holders, []).append(name)
-    for holders, held in names.items():
-        *most, last = holders
-        often = "twice" if len(holders) == 2 else f"{len(holders)} times"
-        yield (
-            f"{', '.join(most)} and {last} hold the same items, which count {often}: those of {', '.join(held)}"
-        )
+def _origin(data: bytes) -> Origin:
+    """data: run/job.json of the store."""
+    job = verified(data) or {}
+    waiting, parts = [job], dict[str | None, str]()
+    while waiting:
+        found = merged_parts(waiting.pop().get("provenance"))
+        parts |= {_identity(part, "spec_sha256"): str(part.get("store")) for part in found}
+        waiting += found
+    return Origin(_identity(job, "digest"), parts)
 
 
 def _identity(job: Mapping[str, object], digest: str) -> str | None:
@@ -146,19 +102,59 @@ def _identity(job: Mapping[str, object], digest: str) -> str | None:
     return None if None in about else json.dumps(about, sort_keys=True)
 
 
-def _parts(job: Mapping[str, object]) -> Iterator[Mapping[str, Any]]:
-    """Yield the entries of the stores that a store was merged from, and of those that these were merged from (jobs.gather.merge)."""
-    waiting = [job]
-    while waiting:
-        found = merged_parts(waiting.pop().get("provenance"))
-        yield from found
-        waiting += found
-
-
-def merged_parts(provenance: object) -> list[Mapping[str, Any]]:
+def merged_parts(provenance: object) -> list[dict[str, Any]]:
     """Return the entries of the stores that a store was merged from, by its provenance; none if it was computed, or is damaged."""
     parts = provenance.get("merged") if isinstance(provenance, dict) else None
     return [one for one in parts if isinstance(one, dict)] if isinstance(parts, list) else []
+
+
+def _copies(origins: Mapping[str, Origin], named: Collection[str]) -> dict[str, str]:
+    """Address -> why its items are those of another store, for stores that are not named."""
+    n_of = Counter[str | None](one.id for one in origins.values() if one.id)
+    is_begun = lambda where: (
+        n_of[origins[where].id] > 1 and _read(_bucket(where), where, keys.CARD) is None
+    )
+    # Of several copies one that is named is taken first, then a store before its archives, then one that is finished.
+    rank = lambda where: (where not in named, _is_archive(where), is_begun(where))
+    whole: dict[str | None, str] = {}
+    for where in sorted(origins, key=rank):
+        whole.setdefault(origins[where].id, where)
+    inside = {part for one in origins.values() for part in one.parts}
+    # Named after what is kept: neither merged itself, nor, where both are there, an archive.
+    outermost = [where for where, one in origins.items() if one.id not in inside]
+    outermost.sort(key=_is_archive, reverse=True)
+    parts = {part: where for where in outermost for part in origins[where].parts}
+    copies = {}
+    for where, one in origins.items():
+        if where in named or one.id is None:
+            continue
+        if one.id in parts:
+            copies[where] = f"merged into {parts[one.id]}"
+        elif whole[one.id] != where:
+            of = "of the store in " if _is_archive(whole[one.id]) else "of "
+            what = "an archive" if _is_archive(where) else "a copy"
+            copies[where] = f"{what} {of}{whole[one.id]}"
+    return copies
+
+
+def _twice(kept: Collection[str], origins: Mapping[str, Origin]) -> Iterator[str]:
+    """Yield a line for each set of stores, of those kept, that hold the same items."""
+    here = {origins[where].id: where for where in reversed([*origins])}
+    holders: dict[str | None, list[str]] = {}
+    for where in kept:
+        for one in {origins[where].id: "", **origins[where].parts}:
+            holders.setdefault(one, []).append(where)
+    names: dict[tuple[str, ...], list[str]] = {}
+    for one, those in holders.items():
+        if one is not None and len(those) > 1:
+            name = here.get(one) or origins[those[0]].parts[one]
+            names.setdefault(tuple(those), []).append(name)
+    for stores, held in names.items():
+        *most, last = stores
+        often = "twice" if len(stores) == 2 else f"{len(stores)} times"
+        yield (
+            f"{', '.join(most)} and {last} hold the same items, which count {often}: those of {', '.join(held)}"
+        )
 
 
 def _is_archive(address: str) -> bool:
