@@ -2,7 +2,7 @@
 
 import sys
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,17 @@ from jobs.errors import JobError
 from jobs.storage import addresses
 
 
-def plain(value: object, where: str, module: str) -> Any:
+def plain(value: object, where: str, module: str, typed: set[str]) -> Any:
     """Convert a value for YAML: arrays and ranges to lists, paths to texts, a class or function to `module.name`.
 
     Args:
         where: the field, for errors.
         module: the name of the notebook's module.
+        typed: gets the names of the classes and functions in the value that were defined in the notebook.
 
     Raises JobError if a job file cannot hold such a value.
 
-    >>> plain({"candidate": range(3), "g": np.float32(1.5)}, "sweep", "")
+    >>> plain({"candidate": range(3), "g": np.float32(1.5)}, "sweep", "", set())
     {'candidate': [0, 1, 2], 'g': 1.5}
     """
     # First, since np.float64 is a float and np.str_ a str.
@@ -34,13 +35,14 @@ def plain(value: object, where: str, module: str) -> Any:
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, Mapping):
-        return {str(k): plain(inner, f"{where}.{k}", module) for k, inner in value.items()}
+        return {str(k): plain(v, f"{where}.{k}", module, typed) for k, v in value.items()}
     if isinstance(value, list | tuple | range):
-        return [plain(inner, where, module) for inner in value]
+        return [plain(inner, where, module, typed) for inner in value]
     if isinstance(value, type | types.FunctionType):
-        if is_typed(value):
-            return f"{module}.{name_of(value)}"
-        return f"{_home(value)}.{value.__qualname__}"
+        if not is_typed(value):
+            return f"{_home(value)}.{value.__qualname__}"
+        typed.add(name := name_of(value))
+        return f"{module}.{name}"
     if hasattr(value, "__array__"):  # of JAX, pandas, xarray
         return np.asarray(value).tolist()
     raise JobError(
@@ -58,17 +60,6 @@ def _home(value: Any) -> str:
     return str(value.__module__)
 
 
-def typed_names(value: object) -> set[str]:
-    """The names of the classes and functions in a value that were defined in the notebook."""
-    if isinstance(value, Mapping):
-        return {name for inner in value.values() for name in typed_names(inner)}
-    if isinstance(value, list | tuple):
-        return {name for inner in value for name in typed_names(inner)}
-    if isinstance(value, type | types.FunctionType) and is_typed(value):
-        return {name_of(value)}
-    return set()
-
-
 def kernel_name(kernel: object) -> str:
     """The name of a kernel in a job file, given as its name, its module, or the Kernel. Raises JobError without a module.
 
@@ -80,21 +71,21 @@ def kernel_name(kernel: object) -> str:
         return kernel
     if isinstance(kernel, types.ModuleType):
         return kernel.__name__.removeprefix("ctd.")
-    if isinstance(kernel, Kernel):
-        if name := home_of(kernel):
-            return name.removeprefix("ctd.")
-        raise JobError(
-            f"kernel: {kernel.name}: no module has it as `kernel`; give the module's name, or define it here"
-        )
-    raise JobError(f"kernel: {kernel!r:.60} given; expected a name, a module or a Kernel")
+    if not isinstance(kernel, Kernel):
+        raise JobError(f"kernel: {kernel!r:.60} given; expected a name, a module or a Kernel")
+    if name := home_of(kernel):
+        return name.removeprefix("ctd.")
+    raise JobError(
+        f"kernel: {kernel.name}: no module has it as `kernel`; give the module's name, or define it here"
+    )
 
 
 def with_files_from(content: Mapping[str, Any], kernel: Kernel, base: str) -> dict[str, Any]:
-    """Make the file names in a job absolute; relative ones start from `base`."""
-    kinds = field_kinds(kernel.Params)
+    """Make the file names in a valid job absolute; relative ones, also those that are defaults, start from `base`."""
+    kinds, info = field_kinds(kernel.Params), kernel.Params.model_fields
     files = {name for name, kind in kinds.items() if kind is Kind.FILE}
 
-    def absolute(value: object) -> Any:
+    def absolute(value: Any) -> Any:
         if isinstance(value, str):
             return addresses.join(base, value)
         if isinstance(value, list | tuple):
@@ -104,25 +95,18 @@ def with_files_from(content: Mapping[str, Any], kernel: Kernel, base: str) -> di
             return value | {"store": addresses.join(base, value["store"])}
         return value
 
-    def fields(block: Mapping[str, object]) -> dict[str, Any]:
-        return {k: absolute(v) if k in files else v for k, v in block.items()}
+    def fields(block: Any) -> Any:
+        if not isinstance(block, dict):  # samples, seeds
+            return block
+        return {name: absolute(v) if name in files else v for name, v in block.items()}
 
-    def sweep(part: Mapping[str, object]) -> dict[str, Any]:
-        blocks = ("grid", "zip", "random")
-        return {k: fields(v) if k in blocks and isinstance(v, dict) else v for k, v in part.items()}
-
-    found = dict(content)
-    # Defaults too: from now on `base` is the folder of the module.
-    info = kernel.Params.model_fields
-    left = {k: info[k].default for k in files if isinstance(info[k].default, str | tuple)}
-    swept = found.get("sweep") or []
-    for part in swept if isinstance(swept, list) else [swept]:
-        for block in ("grid", "zip", "random"):
-            left = {k: v for k, v in left.items() if k not in (part.get(block) or {})}
-    if left or isinstance(found.get("params"), dict):
-        found["params"] = fields(left | (found.get("params") or {}))
-    if isinstance(parts := found.get("sweep"), Sequence) and not isinstance(parts, str):
-        found["sweep"] = [sweep(part) for part in parts]
-    elif isinstance(parts, dict):
-        found["sweep"] = sweep(parts)
+    sweep = content.get("sweep") or {}
+    parts = sweep if isinstance(sweep, list) else [sweep]
+    blocks = [block for part in parts for block in part.values() if isinstance(block, dict)]
+    left = sorted(files.difference(*blocks))
+    defaults = {k: info[k].default for k in left if isinstance(info[k].default, str | tuple)}
+    found = {**content, "params": fields(defaults | content.get("params", {}))}
+    if sweep:
+        moved = [{key: fields(block) for key, block in part.items()} for part in parts]
+        found["sweep"] = moved if isinstance(sweep, list) else moved[0]
     return found

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import yaml
 
-from cluster.api.content import kernel_name, plain, typed_names, with_files_from
+from cluster.api.content import kernel_name, plain, with_files_from
 from cluster.api.notebook import (
     code_folder,
     is_typed,
@@ -120,22 +120,19 @@ class Job:
     def __init__(self, kernel: Any, base: str = ".", **fields: Unpack[Fields]) -> None:
         folder = local_path(base)
         self.base = base if folder is None else str(folder.absolute())
-        typed = isinstance(kernel, Kernel) and is_typed(kernel)
-        title = str(fields.get("name") or (kernel.name if isinstance(kernel, Kernel) else ""))
-        self._module = module_name(title or kernel_name(kernel))
-        self._source = ""
-        self._typed = kernel if typed else None
-        names = sorted(typed_names(fields.get("params")) | typed_names(fields.get("sweep")))
-        # Now, because later cells may bind the names to other values: the job computes with those of this moment.
-        if typed or names:
-            self._source = text_of(name_of(kernel) if typed else None, names)
-        called = self._module if typed else kernel_name(kernel)
-        content = {k: plain(v, k, self._module) for k, v in fields.items() if v is not None}
+        self._typed = kernel if isinstance(kernel, Kernel) and is_typed(kernel) else None
+        named = kernel.name if self._typed else kernel_name(kernel).rpartition(".")[2]
+        self.name = str(fields.get("name") or named)
+        self._module = module_name(self.name)
+        called = self._module if self._typed else kernel_name(kernel)
+        names = set[str]()
+        content = {k: plain(v, k, self._module, names) for k, v in fields.items() if v is not None}
         self.content: dict[str, Any] = {"kernel": called, **content}
         """The content of the job file."""
-        self.name = str(
-            content.get("name") or (kernel.name if typed else called.rpartition(".")[2])
-        )
+        self._source = ""
+        # Now, because later cells may bind the names to other values: the job computes with those of this moment.
+        if self._typed or names:
+            self._source = text_of(name_of(kernel) if self._typed else None, sorted(names))
         parse_job(self._unresolved(), f"job {self.name}")
 
     @classmethod

@@ -6,7 +6,6 @@ in STORE/run/code, or in $CTD_CACHE/code for a store that is not a folder.
 
 import dis
 import functools
-import hashlib
 import importlib
 import linecache
 import re
@@ -72,40 +71,18 @@ def name_of(thing: object) -> str:
     return names[0]
 
 
-def cells() -> list[str]:
-    """The source that was executed so far: the cells of a notebook, or the text of a script. The last one is being executed.
+def text_of(kernel: str | None, names: Sequence[str]) -> str:
+    """The source of a module with these names of the notebook. kernel: the name that becomes the module's `kernel`.
 
-    Raises JobError if Python keeps no source, as in its own prompt.
+    Raises JobError if there is no source, or a name that functions read has another value in the module than in the notebook.
     """
-    main = sys.modules["__main__"]
-    if shell := getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)():
-        return _cells_of_ipython([str(cell) for cell in shell.history_manager.input_hist_parsed])
-    if path := getattr(main, "__file__", None):
-        return [Path(path).read_text()]
-    raise JobError(
-        "a kernel or task typed at Python's prompt has no source that could be kept; write it into a module, "
-        "a script or a notebook"
-    )
-
-
-def _cells_of_ipython(history: list[str]) -> list[str]:
-    """The cells, and the files that IPython has executed, which its history leaves out: by `%run` or on its command line."""
-    frame, here = _frame_now(), vars(sys.modules["__main__"]).values()
-    functions = [value for value in here if isinstance(value, types.FunctionType)]
-    # `%run` takes the name away from the globals of its functions.
-    functions = [f for f in functions if f.__globals__.get("__name__", "__main__") == "__main__"]
-    text_of_file = lambda name: "".join(linecache.getlines(name)).rstrip("\n")
-    files = dict.fromkeys(text_of_file(f.__code__.co_filename) for f in functions)
-    now = text_of_file(frame.f_code.co_filename) if frame else ""
-    if now and history[-1:] != [now]:
-        history = [*history, now]
-    return [*(text for text in files if text not in history), *history]
-
-
-def line_now() -> int | None:
-    """The line of the cell or script that is being executed; None in another thread."""
+    wanted = [*names, *([kernel] if kernel else [])]
     frame = _frame_now()
-    return frame and frame.f_lineno
+    text = module_text(wanted, _cells(frame), frame and frame.f_lineno)
+    _refuse_other_values(text, wanted)
+    named = f"\n\nkernel = {kernel}\n" if kernel and kernel != "kernel" else ""
+    head = f"Cut out of a notebook or script: what defines {', '.join(wanted)}."
+    return f'"""{head}"""\n\n{text}{named}'
 
 
 def _frame_now() -> types.FrameType | None:
@@ -118,17 +95,35 @@ def _frame_now() -> types.FrameType | None:
     return frame
 
 
-def text_of(kernel: str | None, names: Sequence[str]) -> str:
-    """The source of a module with these names of the notebook. kernel: the name that becomes the module's `kernel`.
+def _cells(frame: types.FrameType | None) -> list[str]:
+    """The source that was executed so far: the cells of a notebook, or the text of a script. The last one is being executed.
 
-    Raises JobError if a name that functions read has another value in the module than in the notebook.
+    Raises JobError if Python keeps no source, as in its own prompt.
     """
-    wanted = [*names, *([kernel] if kernel else [])]
-    text = module_text(wanted, cells(), line_now())
-    _refuse_other_values(text, wanted)
-    named = f"\n\nkernel = {kernel}\n" if kernel and kernel != "kernel" else ""
-    head = f"Cut out of a notebook or script: what defines {', '.join(wanted)}."
-    return f'"""{head}"""\n\n{text}{named}'
+    main = sys.modules["__main__"]
+    if shell := getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)():
+        history = [str(cell) for cell in shell.history_manager.input_hist_parsed]
+        return _cells_of_ipython(history, frame)
+    if path := getattr(main, "__file__", None):
+        return [Path(path).read_text()]
+    raise JobError(
+        "a kernel or task typed at Python's prompt has no source that could be kept; write it into a module, "
+        "a script or a notebook"
+    )
+
+
+def _cells_of_ipython(history: list[str], frame: types.FrameType | None) -> list[str]:
+    """The cells, and the files that IPython has executed, which its history leaves out: by `%run` or on its command line."""
+    here = vars(sys.modules["__main__"]).values()
+    functions = [value for value in here if isinstance(value, types.FunctionType)]
+    # `%run` takes the name away from the globals of its functions.
+    codes = [f.__code__ for f in functions if f.__globals__.get("__name__", "__main__") == "__main__"]  # fmt: skip
+    text_of_file = lambda code: "".join(linecache.getlines(code.co_filename)).rstrip("\n")
+    files = dict.fromkeys(map(text_of_file, codes))
+    now = text_of_file(frame.f_code) if frame else ""
+    if now and history[-1:] != [now]:
+        history = [*history, now]
+    return [*(text for text in files if text not in history), *history]
 
 
 def _refuse_other_values(text: str, names: Sequence[str]) -> None:
@@ -136,22 +131,23 @@ def _refuse_other_values(text: str, names: Sequence[str]) -> None:
     wanted = " and ".join(names)
     module = types.ModuleType(ALONE)
     # Classes look up the names in their annotations in their module.
-    sys.modules[module.__name__] = module
+    sys.modules[ALONE] = module
     try:
-        exec(compile(text, module.__name__, "exec"), vars(module))  # noqa: S102  what the user has executed
+        exec(compile(text, ALONE, "exec"), vars(module))  # noqa: S102  what the user has executed
     except Exception as error:
-        told = f"{type(error).__name__}: {error}"
         raise JobError(
-            f"{wanted}: its source, executed without the rest of this notebook or script, raises {told}; {AT_TOP}"
+            f"{wanted}: its source, executed without the rest of this notebook or script, raises {type(error).__name__}: {error}; "
+            f"{AT_TOP}"
         ) from None
     finally:
-        del sys.modules[module.__name__]
+        del sys.modules[ALONE]
     here, there = vars(sys.modules["__main__"]), vars(module)
     # In the order in which they are defined: what differs first makes the later ones differ.
     others = [name for name in there if name in here and not _same(here[name], there[name])]
     if refused := sorted((names_at_call(text) | set(names)) & set(others)):
         causes = [name for name in others if name in refused or not name.startswith("__")]
-        name = next((name for name in [*refused, *causes] if not _is_code(here[name])), causes[0])
+        # A value says more than code.
+        name = next((n for n in [*refused, *causes] if not _is_code(here[n])), causes[0])
         reads = "" if name in names else f"{wanted} reads it; "
         raise JobError(
             f"{name}: {reads}{_difference(here[name], there[name])}, which executes only the statements that define "
@@ -169,10 +165,7 @@ def _difference(here: object, there: object) -> str:
     # The text of an object without one of its own is its address.
     texts = [re.sub(" at 0x[0-9a-f]+", "", repr(value)) for value in (here, there)]
     if _is_code(here) or texts[0] == texts[1]:
-        what = (
-            type(here).__name__ if isinstance(here, Kernel) or not callable(here) else "definition"
-        )
-        return f"another {what} of this name is here than on a worker"
+        return f"another {type(here).__name__} of this name is here than on a worker"
     short = [text if len(text) <= MOST else text[: MOST - 3] + "..." for text in texts]
     return f"it is {short[0]} here, but {short[1]} on a worker"
 
@@ -195,11 +188,11 @@ def _same(a: Any, b: Any, seen: dict[tuple[int, int], Any] | None = None) -> boo
         return len(a) == len(b) and all(map(same, a, b))
     if isinstance(a, bool | int | float | complex | str | bytes | set | frozenset):
         return bool(a == b or (a != a and b != b))
-    if isinstance(a, np.ndarray | np.generic | jax.Array) and getattr(a.dtype, "kind", "") in set(
-        "biufcSUmM"
-    ):
+    # Not arrays of objects, nor JAX's random keys, of which `_parts` takes the numbers.
+    arrays = np.ndarray | np.generic | jax.Array
+    if isinstance(a, arrays) and getattr(a.dtype, "kind", "O") != "O":
         equal = np.array_equal(np.asarray(a), np.asarray(b), equal_nan=a.dtype.kind in "fc")
-        return a.dtype == b.dtype and bool(equal)
+        return a.dtype == b.dtype and equal
     if isinstance(a, types.ModuleType):
         return True
     return same(_parts(a), _parts(b))
@@ -211,16 +204,15 @@ def _steps(code: types.CodeType) -> list[tuple[str, object]]:
     Left out is what depends on the text around it: Python compiles the call in `jnp.log(x)` in another way if the same text
     imports `jnp`, as a script does and a cell of a notebook does not.
     """
-    steps: list[dis.Instruction] = []
-    number = {}  # jumps name the offset of their target, which may be left out
-    for step in dis.get_instructions(code):
-        number[step.offset] = len(steps)
-        steps += [step] if step.opname not in ("PUSH_NULL", "EXTENDED_ARG", "NOP") else []
-    told = lambda step: (
-        number[step.argval] if step.opcode in dis.hasjrel
-        else step.argval if step.opname == "LOAD_ATTR" else step.arg
-    )  # fmt: skip
-    return [(step.opname, told(step)) for step in steps]
+    left_out = ("PUSH_NULL", "EXTENDED_ARG", "NOP")
+    steps = [step for step in dis.get_instructions(code) if step.opname not in left_out]
+
+    def argument(step: dis.Instruction) -> object:
+        if step.opcode in dis.hasjrel:  # the offset of its target, which may be left out
+            return sum(other.offset < step.argval for other in steps)
+        return step.argval if step.opname == "LOAD_ATTR" else step.arg
+
+    return [(step.opname, argument(step)) for step in steps]
 
 
 def _parts(thing: Any) -> Any:
@@ -240,9 +232,8 @@ def _parts(thing: Any) -> Any:
         if not is_typed(thing) and thing.__module__ != ALONE:
             return None
         used = (types.FunctionType, bool, int, float, str, tuple)
-        own = {k: v for k, v in vars(thing).items() if isinstance(v, used)}
-        del own["__module__"]
-        own.pop("__firstlineno__", None)
+        apart = ("__module__", "__firstlineno__")
+        own = {k: v for k, v in vars(thing).items() if isinstance(v, used) and k not in apart}
         fields = {k: f.default for k, f in getattr(thing, "model_fields", {}).items()}
         return own, fields
     if hasattr(thing, "__wrapped__"):  # by jax.jit
@@ -263,7 +254,7 @@ def code_folder(store: str, text: str) -> Path:
     """The folder of a store's module with this text."""
     if (path := addresses.local_path(store)) is not None:
         return path.expanduser().absolute() / keys.CODE
-    return cache_home() / "code" / hashlib.sha256(text.encode()).hexdigest()[:16]
+    return cache_home() / "code" / digest(text.encode())[:16]
 
 
 def write_module(folder: Path, name: str, text: str) -> None:

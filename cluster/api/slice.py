@@ -9,7 +9,6 @@ import ast
 import builtins
 import symtable
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from jobs.errors import JobError
@@ -19,43 +18,90 @@ NOWHERE = (
     "the block in which a Job is made is left out); define it in a cell, or in a module of its own"
 )
 
-
 BLOCKS = ast.If | ast.For | ast.While | ast.Try | ast.With | ast.Match
 """Statements that may leave a name as it was: `if debug: gain = 1.0`."""
 
-
-class References(NamedTuple):
-    """The global names that a statement reads."""
-
-    now: frozenset[str]
-    """Names read while the statement is executed."""
-    later: frozenset[str]
-    """Names read when a function that it defines is called."""
-    maybe: frozenset[str] = frozenset()
-    """Names that a block may leave as they were."""
+SCOPES = (
+    ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda
+    | ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
+)  # fmt: skip
+"""Nodes with a scope of their own: the names that they bind inside are no names of the module."""
 
 
-@dataclass(frozen=True)
-class Statement:
+class Statement(NamedTuple):
     """A top-level statement."""
 
     text: str
-    binds: frozenset[str]
+    is_import: bool
+    binds: set[str]
     """Names that it binds."""
-    changes: frozenset[str]
+    changes: set[str]
     """Names whose values it changes: `d` in `d["a"] = 1` and in `d += 1`."""
-    calls: frozenset[str]
+    calls: set[str]
     """Names whose methods it calls as a statement: `d` in `d.update(a=1)`. That changes `d`, unless it is a module."""
-    imports: bool
-    reads: References
+    now: set[str]
+    """Names that must be bound before it."""
+    later: set[str]
+    """Names read when a function that it defines is called."""
 
 
-def statements(cells: Sequence[str], line: int | None = None) -> list[Statement]:
-    """The top-level statements of cells in the order of execution; cells that are not Python are skipped.
+def module_text(names: Sequence[str], cells: Sequence[str], line: int | None = None) -> str:
+    """The source of a module that defines `names` as the cells did, executed in this order.
 
     line: the line of the last cell that is being executed; statements that end there or later are left out. None if the
     whole cell was executed.
+
+    Raises JobError if nothing in the cells defines one of the names, or a name that they need.
+
+    >>> print(module_text(["f"], ["import math", "a = 2", "print(a)", "def f(): return math.pi * a"]))
+    import math
+    <BLANKLINE>
+    a = 2
+    <BLANKLINE>
+    def f(): return math.pi * a
+    <BLANKLINE>
     """
+    found = _statements(cells, line)
+    kept: set[int] = set()
+    waiting: list[int] = []
+    for name in names:
+        if not (sources := _sources(found, name, len(found))):
+            raise JobError(f"{name}: {NOWHERE}")
+        waiting += sources
+    while waiting:
+        k = waiting.pop()
+        if k in kept:
+            continue
+        kept.add(k)
+        waiting += [j for name in found[k].now for j in _sources(found, name, k)]
+        # Names that its functions read may be bound after it.
+        waiting += [j for name in found[k].later for j in _sources(found, name, len(found))]
+    cut = [found[k] for k in sorted(kept)]
+    known = {"__file__", *dir(builtins)}.union(*(statement.binds for statement in cut))
+    for statement in cut:
+        if unknown := sorted((statement.now | statement.later) - known):
+            first = statement.text.partition("\n")[0]
+            raise JobError(f"{unknown[0]}: is used by `{first:.60}`, and {NOWHERE}")
+    return "\n\n".join(statement.text for statement in cut) + "\n"
+
+
+def names_at_call(text: str) -> set[str]:
+    """The global names that functions of a module read when they are called."""
+    return _reads(text, set())[1]
+
+
+def _sources(found: Sequence[Statement], name: str, before: int) -> list[int]:
+    """The last statement before number `before` that binds `name`, and the later ones that change its value."""
+    bound = [k for k in range(before) if name in found[k].binds]
+    if not bound:
+        return []
+    last, is_module = bound[-1], found[bound[-1]].is_import
+    changing = lambda one: name in one.changes or (name in one.calls and not is_module)
+    return [last, *(k for k in range(last + 1, before) if changing(found[k]))]
+
+
+def _statements(cells: Sequence[str], line: int | None) -> list[Statement]:
+    """The statements of all cells in the order of execution; cells that are not Python are skipped. line: see `module_text`."""
     found = []
     for number, cell in enumerate(cells, start=1):
         try:
@@ -69,107 +115,39 @@ def statements(cells: Sequence[str], line: int | None = None) -> list[Statement]
     return found
 
 
-def module_text(names: Sequence[str], cells: Sequence[str], line: int | None = None) -> str:
-    """The source of a module that defines `names` as the cells did, executed in this order up to `line` of the last.
-
-    Raises:
-        JobError: nothing in the cells defines one of the names.
-
-    >>> print(module_text(["f"], ["import math", "a = 2", "print(a)", "def f(): return math.pi * a"]))
-    import math
-    <BLANKLINE>
-    a = 2
-    <BLANKLINE>
-    def f(): return math.pi * a
-    <BLANKLINE>
-    """
-    found = statements(cells, line)
-    missing = next((name for name in names if not _sources(found, name, len(found))), None)
-    if missing is not None:
-        raise JobError(f"{missing}: {NOWHERE}")
-    kept: set[int] = set()
-    waiting = [k for name in names for k in _sources(found, name, len(found))]
-    while waiting:
-        k = waiting.pop()
-        if k in kept:
-            continue
-        kept.add(k)
-        # Names that it reads at once were bound before it; those that its functions read may be bound later.
-        reads = found[k].reads
-        waiting += [j for name in reads.now | reads.maybe for j in _sources(found, name, k)]
-        waiting += [j for name in reads.later for j in _sources(found, name, len(found))]
-    _refuse_unknown([found[k] for k in kept])
-    return "\n\n".join(found[k].text for k in sorted(kept)) + "\n"
-
-
-def names_at_call(text: str) -> frozenset[str]:
-    """The global names that functions of a module read when they are called."""
-    return _reads(text, set(), set()).later
-
-
-def _refuse_unknown(kept: Sequence[Statement]) -> None:
-    """Raise JobError for a name that a statement reads and no statement defines."""
-    known = {"__file__", *dir(builtins)}.union(*(statement.binds for statement in kept))
-    for statement in kept:
-        if unknown := sorted((statement.reads.now | statement.reads.later) - known):
-            line = statement.text.partition("\n")[0]
-            raise JobError(f"{unknown[0]}: is used by `{line:.60}`, and {NOWHERE}")
-
-
-def _sources(found: Sequence[Statement], name: str, before: int) -> Iterator[int] | list[int]:
-    """The last statement before number `before` that binds `name`, and the later ones that change its value."""
-    bound = [k for k in range(before) if name in found[k].binds]
-    if not bound:
-        return []
-    later = range(bound[-1] + 1, before)
-    changed = [k for k in later if name in found[k].changes]
-    if not found[bound[-1]].imports:
-        changed += [k for k in later if name in found[k].calls]
-    return [bound[-1], *changed]
-
-
 def _statement(node: ast.stmt, cell: str) -> Statement:
-    first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
-    lines = cell.splitlines()[first - 1 : node.end_lineno]
     # ast's segment tells `a = 1; b = 2` apart, but leaves decorators out.
-    if not getattr(node, "decorator_list", []):
-        text = ast.get_source_segment(cell, node) or ""
-    else:
-        text = "\n".join(lines)
-    binds, changes, calls = set(), set(), set()
+    text = ast.get_source_segment(cell, node) or ""
+    if decorators := getattr(node, "decorator_list", []):
+        text = "\n".join(cell.splitlines()[decorators[0].lineno - 1 : node.end_lineno])
+    binds, changes, calls = set[str](), set[str](), set[str]()
     for part in _at_top(node):
-        if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            binds.add(part.name)
-        elif isinstance(part, ast.Import | ast.ImportFrom):
-            binds |= {alias.asname or alias.name.partition(".")[0] for alias in part.names}
-        elif isinstance(part, ast.AugAssign):
-            changes.add(_root(part.target))
-        elif isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):
-            binds.add(part.id)
-        elif isinstance(part, ast.Subscript | ast.Attribute) and isinstance(part.ctx, ast.Store):
-            changes.add(_root(part))
-        elif isinstance(part, ast.Expr):
-            called = part.value.func if isinstance(part.value, ast.Call) else None
-            calls |= {_root(called)} if isinstance(called, ast.Attribute) else set()
+        match part:
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                binds.add(part.name)
+            case ast.Import() | ast.ImportFrom():
+                binds |= {alias.asname or alias.name.partition(".")[0] for alias in part.names}
+            case ast.AugAssign():
+                changes.add(_root(part.target))
+            case ast.Name(ctx=ast.Store()):
+                binds.add(part.id)
+            case ast.Subscript(ctx=ast.Store()) | ast.Attribute(ctx=ast.Store()):
+                changes.add(_root(part))
+            case ast.Expr(value=ast.Call(func=ast.Attribute() as called)):
+                calls.add(_root(called))
     # `x += 1` stores x as well, but needs the statement that bound it before.
     binds -= changes
-    changes -= {""}
-    imports = isinstance(node, ast.Import | ast.ImportFrom)
-    reads = _reads(text, changes, binds)
-    if isinstance(node, BLOCKS):
-        reads = reads._replace(maybe=frozenset(binds))
-    return Statement(text, frozenset(binds), frozenset(changes), frozenset(calls), imports, reads)
+    changes.discard("")
+    now, later = _reads(text, binds | changes)
+    now |= changes | (binds if isinstance(node, BLOCKS) else set())
+    is_import = isinstance(node, ast.Import | ast.ImportFrom)
+    return Statement(text, is_import, binds, changes, calls, now, later)
 
 
 def _at_top(node: ast.AST) -> Iterator[ast.AST]:
     """The parts of a statement that are executed in the module's own scope."""
     yield node
-    scopes = (
-        ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda,
-        ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp,
-    )  # fmt: skip
-    # Names that are bound inside of these are their own.
-    if not isinstance(node, scopes):
+    if not isinstance(node, SCOPES):
         for child in ast.iter_child_nodes(node):
             yield from _at_top(child)
 
@@ -181,18 +159,18 @@ def _root(node: ast.AST) -> str:
     return node.id if isinstance(node, ast.Name) else ""
 
 
-def _reads(text: str, changes: set[str], binds: set[str]) -> References:
-    now: set[str] = set(changes)
-    later: set[str] = set()
+def _reads(text: str, own: set[str]) -> tuple[set[str], set[str]]:
+    """The global names that a text reads: (while it is executed, when functions that it defines are called). own: those it binds."""
+    now, later = set[str](), set[str]()
 
     def look(table: symtable.SymbolTable, called: bool) -> None:
         # Annotations and type parameters have tables of their own, which are read at once.
         called = called or table.get_type() == "function"
+        at_top = table.get_type() == "module"
         for symbol in table.get_symbols():
-            at_top = table.get_type() == "module"
             used = symbol.is_referenced() or symbol.is_declared_global()
             # Of a comprehension, whose names are its own, or of `except ... as e`.
-            if at_top and symbol.is_assigned() and symbol.get_name() not in binds | changes:
+            if at_top and symbol.is_assigned() and symbol.get_name() not in own:
                 continue
             if used and (at_top or symbol.is_global()):
                 (later if called else now).add(symbol.get_name())
@@ -200,4 +178,4 @@ def _reads(text: str, changes: set[str], binds: set[str]) -> References:
             look(child, called)
 
     look(symtable.symtable(text, "<cell>", "exec"), called=False)
-    return References(frozenset(now), frozenset(later))
+    return now, later
