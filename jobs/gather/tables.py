@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import singledispatch
+from functools import partial, singledispatch
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ctd.kernel import Var
 from ctd.rows import combinations
-from jobs.errors import JobError
 from jobs.late import zarr
 from jobs.spec.reductions import Best, Counts, Histogram, Seeds
 from jobs.store.arrays import DONE, Lazy, attributes, describe, flags, put_array
@@ -26,7 +25,6 @@ def write_items(store: Store, rows: list[np.ndarray]) -> None:
 
     rows: for each group, (rows,) bool: the committed rows.
     """
-    described = store.description
     out = store.root.require_group("items")
     ids = np.concatenate([store.rows(g, "item", 0, len(r))[r] for g, r in enumerate(rows)])
     order = np.argsort(ids, kind="stable")
@@ -42,29 +40,26 @@ def write_items(store: Store, rows: list[np.ndarray]) -> None:
     row = Var(("item",), "1", "row in the group's results")
     put("row", lambda g, r: np.flatnonzero(r).astype(np.uint32), row)
     for name in store.swept:
-        first = _column(store, 0, name, rows[0])
-        axes = ("item", f"{name}_index")[: first.ndim]
-        put(name, lambda g, r, name=name: _column(store, g, name, r), Var(axes, "1", name))  # type: ignore[misc]
-    scalars = {name: var for name, var in described.dims.items() if var.axes == ()}
-    scalars["status"] = Var((), "1", "item status")
-    for name, var in scalars.items():
-        has = {g for g in range(len(rows)) if name == "status" or name in store.names(g)}
-        if has:
-            read = lambda g, r, name=name, has=has: _scalar(store, g, name, r, g in has)
-            put(name, read, var._replace(axes=("item",)))
-            out[name].attrs.update(describe(var) | flags(described, name))
+        read = partial(_column, store, name)
+        axes = ("item", f"{name}_index")[: read(0, rows[0]).ndim]
+        put(name, read, Var(axes, "1", name))
+    dims = {**store.description.dims, "status": Var((), "1", "item status")}
+    has = {"status"}.union(*(store.names(g) for g in range(len(rows))))
+    for name in [name for name, var in dims.items() if var.axes == () and name in has]:
+        var = dims[name]._replace(axes=("item",))
+        put(name, partial(_scalar, store, name), var)
+        out[name].attrs.update(describe(var) | flags(store.description, name))
     out.attrs.put({"coordinates": " ".join(store.swept)})
 
 
-def _scalar(store: Store, group: int, name: str, rows: np.ndarray, has: bool) -> np.ndarray:
+def _scalar(store: Store, name: str, group: int, rows: np.ndarray) -> np.ndarray:
     """A scalar result over the committed rows; NaN if the group has no such result."""
-    if not has:
+    if name not in ("status", *store.names(group)):
         return np.full(int(rows.sum()), np.nan)
-    values = store.rows(group, name, 0, len(rows))
-    return values if rows.all() else values[rows]
+    return store.rows(group, name, 0, len(rows))[rows]
 
 
-def _column(store: Store, group: int, name: str, rows: np.ndarray) -> np.ndarray:
+def _column(store: Store, name: str, group: int, rows: np.ndarray) -> np.ndarray:
     """A swept field over the committed rows: its column, or the group's one value repeated."""
     swept = attributes(store.results(group))["swept"]
     if name not in swept:
@@ -82,7 +77,7 @@ def numeric_columns(store: Store, names: Iterable[str]) -> dict[str, bool]:
     found: dict[str, bool] = {}
     for name in names:
         if name in store.swept:
-            parts = [_column(store, g, name, none) for g in groups]
+            parts = [_column(store, name, g, none) for g in groups]
         else:
             parts = [store.rows(g, name, 0, 0) for g in groups if name in store.names(g)]
         if parts:
@@ -174,12 +169,6 @@ class Items(NamedTuple):
         values = self.columns[name][rows]
         return np.asarray(self.labels[name])[values] if name in self.labels else values
 
-    def column(self, name: str) -> np.ndarray:
-        """A column that a reduction names. Raises JobError if no item has it."""
-        if name not in self.columns:
-            raise JobError(f"gather: reductions: no item has {name!r}; give a column of the items")
-        return self.columns[name]
-
 
 class Column(NamedTuple):
     """One column of a reduction."""
@@ -194,9 +183,7 @@ Table = dict[str, Column]
 
 @singledispatch
 def make(asked: object, items: Items) -> Table:
-    """Make the table of one reduction.
-
-    Raises JobError if a column does not hold one number per item.
+    """Make the table of one reduction, whose columns `check_reductions` has found.
 
     >>> columns = {"item": np.arange(3), "loss": np.array([0.3, 0.1, 0.2]), "status": np.full(3, DONE)}
     >>> best = make(Best(name="best", by="loss", k=2), Items(columns, {}, []))
@@ -220,6 +207,8 @@ def _best(asked: Best, items: Items) -> Table:
 @make.register
 def _seeds(asked: Seeds, items: Items) -> Table:
     """One row per setting: its values, count, failed, mean, sd, p5 ..., low, high."""
+    import pandas as pd
+
     settings = [name for name in items.swept if name not in asked.over]
     first, setting = combinations(
         [items.columns[name] for name in settings], len(items.columns["item"])
@@ -227,30 +216,27 @@ def _seeds(asked: Seeds, items: Items) -> Table:
     values, usable = _usable(items, asked.of)
     n, of = len(first), setting[usable]
     count = np.bincount(of, minlength=n)
-    # A setting without a value has the mean 0 / 0, one with a single value the sd 0 / 0: both are NaN.
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = np.bincount(of, values, n) / count
-        sd = np.sqrt(np.bincount(of, (values - mean[of]) ** 2, n) / (count - 1))
-    sd[count < 2] = np.nan
+    # A setting without a value has none of these, one with a single value no sd: both are NaN.
+    of_setting = pd.Series(values).groupby(of)
+    column = lambda statistic: statistic.reindex(range(n)).to_numpy(float)
     table = {name: Column(items.pick(name, first)) for name in settings} | {
         "count": Column(count, "1", "items with a value"),
         "failed": Column(np.bincount(setting, minlength=n) - count, "1", "items without a value"),
-        "mean": Column(mean, "1", f"mean of {asked.of}"),
-        "sd": Column(sd, "1", f"standard deviation of {asked.of}, with n - 1"),
+        "mean": Column(column(of_setting.mean()), "1", f"mean of {asked.of}"),
+        "sd": Column(
+            column(of_setting.std()), "1", f"standard deviation of {asked.of}, with n - 1"
+        ),
     }
-    at = np.full((n, len(asked.quantiles)), np.nan)
-    ends = np.full((n, 2), np.nan)
-    for some, samples in _by_size(values[np.argsort(of, kind="stable")], count):
-        at[some] = np.quantile(samples, asked.quantiles, axis=1).T
-        if asked.bootstrap:
-            ends[some] = bootstrap_means(samples, asked.bootstrap, asked.confidence)
-    for q, column in zip(asked.quantiles, at.T, strict=True):
+    for q in asked.quantiles:
         label = f"p{100 * q:g}".replace(".", "_")
-        table[label] = Column(column, "1", f"quantile {q:g} of {asked.of}")
+        table[label] = Column(column(of_setting.quantile(q)), "1", f"quantile {q:g} of {asked.of}")
     if asked.bootstrap:
+        ends = np.full((n, 2), np.nan)
+        for some, samples in _by_size(values[np.argsort(of, kind="stable")], count):
+            ends[some] = bootstrap_means(samples, asked.bootstrap, asked.confidence)
         text = f"end of the {asked.confidence:.0%} bootstrap interval of the mean"
-        for k, name in enumerate(("low", "high")):
-            table[name] = Column(ends[:, k], "1", f"{('lower', 'upper')[k]} {text}")
+        table["low"] = Column(ends[:, 0], "1", f"lower {text}")
+        table["high"] = Column(ends[:, 1], "1", f"upper {text}")
     return table
 
 
@@ -259,7 +245,7 @@ def _counts(asked: Counts, items: Items) -> Table:
     """One row per combination that occurs: the named columns, status, outcome, count, share."""
     names = [*asked.by, *(name for name in ("status", "outcome") if name in items.columns)]
     names = list(dict.fromkeys(names))
-    first, which = combinations([items.column(name) for name in names], len(items.columns["item"]))
+    first, which = combinations([items.columns[name] for name in names], len(items.columns["item"]))
     count = np.bincount(which, minlength=len(first))
     return {name: Column(items.pick(name, first)) for name in names} | {
         "count": Column(count, "1", "items"),
@@ -293,12 +279,7 @@ def _histogram(asked: Histogram, items: Items) -> Table:
 
 def _usable(items: Items, name: str) -> tuple[np.ndarray, np.ndarray]:
     """The items that are done and have a finite value: (values, rows)."""
-    values = items.column(name)
-    if name in items.labels or values.dtype.kind not in "iufb" or values.ndim != 1:
-        raise JobError(
-            f"gather: reductions: {name!r} does not hold one number per item; give a column that does"
-        )
-    values = values.astype(float)
+    values = items.columns[name].astype(float)
     rows = np.flatnonzero((items.columns["status"] == DONE) & np.isfinite(values))
     return values[rows], rows
 

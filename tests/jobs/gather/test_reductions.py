@@ -12,7 +12,7 @@ from ctd.rows import combinations
 from jobs import Store, open_store
 from jobs.errors import JobError
 from jobs.gather.gather import gather, set_gather
-from jobs.gather.tables import Items, bootstrap_means, make, reduction_tables
+from jobs.gather.tables import bootstrap_means, reduction_tables
 from jobs.query.query import query
 from jobs.run.prepare import prepare
 from jobs.spec.job import parse_job
