@@ -45,12 +45,7 @@ class GroupResults(Lazy[np.ndarray]):
 
     def __init__(self, store: Store, group: int, rows: np.ndarray, names: list[str]) -> None:
         self._store, self._group, self._rows = store, group, rows
-        super().__init__(names, self._whole)
-
-    def _whole(self, name: str) -> np.ndarray:
-        if name not in self:
-            raise KeyError(name)
-        return self._read_rows([name], 0, len(self._rows))[name]
+        super().__init__(names, lambda name: self._read_rows([name], 0, len(rows))[name])
 
     def blocks(self, names: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
         """Iterate over these arrays in blocks of rows; the next block is read while one is used."""
@@ -123,7 +118,6 @@ class Columns(Lazy[Any]):
     """
 
     def __init__(self, listed: Mapping[str, object], params: Mapping[str, object], n: int) -> None:
-
         def read(name: str) -> Any:
             if name in listed or name not in params:
                 return listed[name]
@@ -259,10 +253,10 @@ def explained(kernel: Kernel, which: str, address: str) -> Iterator[None]:
             raise
         about = isinstance(error, ContractError)
         said = f"{error}{_begins(getattr(kernel, which))}" if about else located(error)
-        stored = (
+        raise JobError(
+            f"kernel {kernel.name}: {which}: {said}\n"
             f"the results are stored; once {which} is mended, `ctd gather {address}` does the rest"
-        )
-        raise JobError(f"kernel {kernel.name}: {which}: {said}\n{stored}") from error
+        ) from error
 
 
 def _begins(function: Callable[..., object]) -> str:

@@ -19,14 +19,13 @@ from __future__ import annotations
 import errno
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 from obstore.store import ObjectStore
 
-from ctd.kernel import Kernel
 from jobs import keys
 from jobs.errors import JobError
 from jobs.gather.tables import numeric_columns, write_items, write_reductions, write_shards
@@ -52,9 +51,6 @@ BEHIND = "behind"
 WAIT_S = 0.2
 """Poll interval (s) while another process gathers."""
 
-Reducing = Literal["runs", "left out", "none"]
-"""The kernel's `reduce` runs; is left out, since the user has not trusted its code; or does not exist."""
-
 ATTEMPTS = 3
 """Attempts at a group's reduction if its worker dies or stops, or memory or the storage fails."""
 
@@ -74,12 +70,12 @@ def gather(store: Store, executor: Executor | None = None) -> int:
     >>> gather(Store.open("points.zarr")) > 0
     True
     """
-    return _gather(store, executor, _reducing(store, lambda: store.kernel))
+    return _gather(store, executor, to_look=False)
 
 
 def gather_to_look(store: Store) -> int:
     """Gather for a query: like `gather`, but leave out a kernel's `reduce` that is not trusted; see `left_out`."""
-    return _gather(store, None, _reducing(store, lambda: known_kernel(store)))
+    return _gather(store, None, to_look=True)
 
 
 def left_out(store: Store) -> str:
@@ -92,20 +88,11 @@ def left_out(store: Store) -> str:
     )
 
 
-def _reducing(store: Store, kernel: Callable[[], Kernel | None]) -> Reducing:
-    """Whether the kernel's `reduce` runs. kernel: returns the kernel, or None if its code is not trusted."""
-    if not store.description.reduces:
-        return "none"
-    if (found := kernel()) is None:
-        return "left out"
-    return "runs" if found.reduce is not None else "none"
-
-
-def _gather(store: Store, executor: Executor | None, reducing: Reducing) -> int:
+def _gather(store: Store, executor: Executor | None, to_look: bool) -> int:
     for _ in objects.read_attempts("gathered"):
         # First without the lease: a look at a store in which nothing is new needs no right to write.
         before = _gathered(store)
-        now = _Now(store, reducing, before)
+        now = _Now(store, before, to_look)
         kept = {key: value for key, value in before.items() if key not in ("sha256", "stamp")}
         if not now.behind and now.about == kept:
             if before.get("stamp") != now.stamp:
@@ -128,7 +115,10 @@ def _gather(store: Store, executor: Executor | None, reducing: Reducing) -> int:
 class _Now:
     """The state of a store: its markers, committed rows, and the groups whose reduction is out of date."""
 
-    def __init__(self, store: Store, reducing: Reducing, before: Mapping[str, object]) -> None:
+    def __init__(self, store: Store, before: Mapping[str, object], to_look: bool) -> None:
+        kernel = None
+        if store.description.reduces:
+            kernel = known_kernel(store) if to_look else store.kernel
         sizes = store.job.plan.group_sizes
         self.reductions = reductions_of(store.job.spec, store.description)
         self.stamp = store.committed.stamp()
@@ -140,7 +130,7 @@ class _Now:
         self.rows = [rows_of(n, here) for n, here in zip(sizes, by_group, strict=True)]
         self.n_items = int(sum(here.sum() for here in self.rows))
         digests: dict[str, str] = {}
-        if reducing == "runs":
+        if kernel is not None and kernel.reduce is not None:
             digests = {str(g): made_from(store, here) for g, here in enumerate(by_group) if here}
         self.behind = [int(g) for g, d in digests.items() if not is_reduced(store, int(g), d)]
         # With seconds and host, since the table `shards` shows them: a shard that was computed again counts as new.
@@ -150,7 +140,7 @@ class _Now:
             "groups": digests,
             "reductions": [one.model_dump(mode="json") for one in self.reductions],
         }
-        if reducing == "left out":
+        if store.description.reduces and kernel is None:
             same = before.get("made_from") == self.about["made_from"]
             self.about["groups"] = before.get("groups", {})
             if not same or before.get(BEHIND):
@@ -168,7 +158,12 @@ def _make(
     # notice that tables change.
     objects.delete(store.objects, keys.sums("gathered"))
     objects.delete(store.objects, keys.CARD)
-    errors = _reduce_groups(store, now.behind, executor, lease)
+    errors: dict[int, str] = {}
+    if executor is not None and len(now.behind) > 1:
+        errors = _reduce_side_by_side(store, now.behind, executor, lease)
+    else:
+        for group in now.behind:
+            reduce_group(store, group, lease.check)
     lease.check()
     about = now.about | {
         "groups": {g: d for g, d in now.about["groups"].items() if int(g) not in errors}
@@ -257,23 +252,10 @@ def _consolidate(store: ObjectStore, unchanged: Set[str]) -> None:
     objects.write(store, "zarr.json", json.dumps(root, indent=2).encode())
 
 
-# --- groups -------------------------------------------------------------------------------------------
-
-
-def _reduce_groups(
-    store: Store, groups: Sequence[int], executor: Executor | None, lease: Lease
-) -> dict[int, str]:
-    """Reduce these groups; return group -> error for those that an executor could not reduce."""
-    if executor is not None and len(groups) > 1:
-        return _reduce_side_by_side(store, groups, executor, lease)
-    for group in groups:
-        reduce_group(store, group, lease.check)
-    return {}
-
-
 def _reduce_side_by_side(
     store: Store, groups: Sequence[int], executor: Executor, lease: Lease
 ) -> dict[int, str]:
+    """Reduce groups on an executor; return group -> error for those that it could not reduce."""
     executor.start(store.address)
     waiting = [Reduction(group) for group in groups]
     running: dict[int, Reduction] = {}
