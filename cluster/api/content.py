@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from cluster.api.notebook import home_of, is_typed, name_of
-from ctd.kernel import Kernel, Kind, field_kinds
+from ctd.kernel import Kernel
 from jobs.errors import JobError
-from jobs.storage import addresses
 
 
 def plain(value: object, where: str, module: str, typed: set[str]) -> Any:
@@ -78,35 +77,3 @@ def kernel_name(kernel: object) -> str:
     raise JobError(
         f"kernel: {kernel.name}: no module has it as `kernel`; give the module's name, or define it here"
     )
-
-
-def with_files_from(content: Mapping[str, Any], kernel: Kernel, base: str) -> dict[str, Any]:
-    """Make the file names in a valid job absolute; relative ones, also those that are defaults, start from `base`."""
-    kinds, info = field_kinds(kernel.Params), kernel.Params.model_fields
-    files = {name for name, kind in kinds.items() if kind is Kind.FILE}
-
-    def absolute(value: Any) -> Any:
-        if isinstance(value, str):
-            return addresses.join(base, value)
-        if isinstance(value, list | tuple):
-            return [absolute(inner) for inner in value]
-        # A reference to an item of another store.
-        if isinstance(value, dict) and isinstance(value.get("store"), str):
-            return value | {"store": addresses.join(base, value["store"])}
-        return value
-
-    def fields(block: Any) -> Any:
-        if not isinstance(block, dict):  # samples, seeds
-            return block
-        return {name: absolute(v) if name in files else v for name, v in block.items()}
-
-    sweep = content.get("sweep") or {}
-    parts = sweep if isinstance(sweep, list) else [sweep]
-    blocks = [block for part in parts for block in part.values() if isinstance(block, dict)]
-    left = sorted(files.difference(*blocks))
-    defaults = {k: info[k].default for k in left if isinstance(info[k].default, str | tuple)}
-    found = {**content, "params": fields(defaults | content.get("params", {}))}
-    if sweep:
-        moved = [{key: fields(block) for key, block in part.items()} for part in parts]
-        found["sweep"] = moved if isinstance(sweep, list) else moved[0]
-    return found

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import yaml
 
-from cluster.api.content import kernel_name, plain, with_files_from
+from cluster.api.content import kernel_name, plain
 from cluster.api.notebook import (
     code_folder,
     is_typed,
@@ -41,6 +41,7 @@ from jobs.pipeline import Stage
 from jobs.run.prepare import open_or_create, prepare_here
 from jobs.run.stop import Interrupted, Stop, signals
 from jobs.run.task import ExecutorLost
+from jobs.spec.files import with_files_from
 from jobs.spec.job import JobSpec, parse_job, read_content
 from jobs.storage.addresses import join, local_path
 from jobs.store.store import Store

@@ -12,18 +12,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel
 
-from ctd.kernel import Kernel, Kind, field_kinds
+from ctd.kernel import Kernel
 from jobs.errors import JobError, count
 from jobs.inputs.measure import outputs_of
 from jobs.plan.items import Items, expand
 from jobs.plan.layout import GroupLayout, Plan, Shard
 from jobs.run.sources import combined
 from jobs.run.worker import nan_counts, outcome_counts
+from jobs.spec.files import with_files_from
 from jobs.spec.job import JobSpec
 from jobs.spec.sweep import Sweep, columns_of
 from jobs.storage import connect
-from jobs.storage.addresses import join
 from jobs.storage.lease import Lease
 from jobs.store.arrays import FAILED, attributes, plain
 from jobs.store.creation import Outputs, create_store
@@ -74,21 +75,22 @@ def _refuse_taken(address: str) -> None:
         raise JobError(f"{address}: holds something already; give another path")
 
 
+def _unfit(store: Store, why: str) -> JobError:
+    return JobError(f"{store.address}: cannot be merged: {why}")
+
+
 def _refuse(store: Store, first: Store) -> None:
     """Raise JobError if a store cannot be merged into one with the first."""
     spec, of = store.job.spec, first.job.spec
-    missing = store.job.plan.n_shards - len(store.committed.numbers())
-    why = ""
     if spec.kernel != of.kernel:
-        why = f"is of kernel {spec.kernel}, and {first.address} of {of.kernel}"
-    elif spec.search is not None:
-        why = "has a search, which compares the items of one store"
-    elif spec.keep_bits != of.keep_bits:
-        why = f"rounds other results (keep_bits) than {first.address}"
-    elif missing:
-        why = f"lacks {count(missing, 'shard')}; {resume_command(store)} computes what is left"
-    if why:
-        raise JobError(f"{store.address}: cannot be merged: {why}")
+        raise _unfit(store, f"is of kernel {spec.kernel}, and {first.address} of {of.kernel}")
+    if spec.search is not None:
+        raise _unfit(store, "has a search, which compares the items of one store")
+    if spec.keep_bits != of.keep_bits:
+        raise _unfit(store, f"rounds other results (keep_bits) than {first.address}")
+    if missing := store.job.plan.n_shards - len(store.committed.numbers()):
+        left = f"{resume_command(store)} computes what is left"
+        raise _unfit(store, f"lacks {count(missing, 'shard')}; {left}")
 
 
 # --- the merged job -------------------------------------------------------------------------------
@@ -96,16 +98,15 @@ def _refuse(store: Store, first: Store) -> None:
 
 def _merged(stores: Sequence[Store], kernel: Kernel) -> JobSpec:
     """The job whose items are those of the stores, in order."""
-    first = stores[0].job.spec
-    given = [_params(store, stores[0].job.base, kernel) for store in stores]
-    seen: list[tuple[str, dict[str, Any]]] = []
-    for store, own in zip(stores, given, strict=True):
-        if (store.job.spec.digest(), own) in seen:
-            raise JobError(
-                f"{store.address}: cannot be merged: has the same job as another, and so the same items"
-            )
-        seen.append((store.job.spec.digest(), own))
-    swept = [set(store.job.spec.swept()) for store in stores]
+    base = stores[0].job.base
+    specs: list[JobSpec] = []
+    for store in stores:
+        spec = _from(base, store, kernel)
+        if spec.digest() in [one.digest() for one in specs]:
+            raise _unfit(store, "has the same job as another, and so the same items")
+        specs.append(spec)
+    given = [spec.params for spec in specs]
+    swept = [set(spec.swept()) for spec in specs]
     anywhere = set().union(*swept)
     for name in sorted(name for name in anywhere if "." in name):
         if not all(name in own for own in swept):
@@ -115,54 +116,43 @@ def _merged(stores: Sequence[Store], kernel: Kernel) -> JobSpec:
         for name, value in given[0].items()
         if name not in anywhere and all(name in one and one[name] == value for one in given)
     }
-    parts, drawn = [], set[str]()
-    for store, own in zip(stores, given, strict=True):
-        fixed = {name: [value] for name, value in own.items() if name not in same}
-        sweeps = store.job.spec.sweeps()
+    parts, drawn = list[Sweep](), set[str]()
+    for store, spec in zip(stores, specs, strict=True):
+        fixed = {name: [value] for name, value in spec.params.items() if name not in same}
+        sweeps = spec.sweeps()
         random = {name for part in sweeps for name in part.random}
         # Behind the draws of an earlier store, those of the same field would go on.
-        if random and (store.job.spec.seed != first.seed or random & drawn):
-            sweeps = _listed(sweeps, store)
+        if random and (spec.seed != specs[0].seed or random & drawn):
+            sweeps = _listed(sweeps, spec.seed, store)
         drawn |= random
         parts += [part.model_copy(update={"grid": {**fixed, **part.grid}}) for part in sweeps]
-    dumped = [part.model_dump(mode="json", exclude_defaults=True) for part in parts]
-    update = {"params": same, "sweep": dumped, "name": None}
-    return JobSpec.model_validate(first.model_dump(mode="json", exclude_defaults=True) | update)
+    update = {"params": same, "sweep": [_dumped(part) for part in parts], "name": None}
+    return JobSpec.model_validate(_dumped(specs[0]) | update)
 
 
-def _params(store: Store, base: str, kernel: Kernel) -> dict[str, Any]:
-    """The parameters that a job sets; relative paths of files become absolute if they start at another folder than `base`."""
-    spec, own = store.job.spec, store.job.base
-    files = {name for name, kind in field_kinds(kernel.Params).items() if kind is Kind.FILE}
-    if own == base:
-        return dict(spec.params)
-    if swept := sorted(files & set(spec.swept())):
-        raise JobError(
-            f"{store.address}: cannot be merged: it sweeps files ({swept[0]}) of another folder, {own}"
-        )
-    return {
-        name: _joined(own, value) if name in files else value for name, value in spec.params.items()
-    }
+def _dumped(model: BaseModel) -> dict[str, Any]:
+    return model.model_dump(mode="json", exclude_defaults=True)
 
 
-def _joined(base: str, value: Any) -> Any:
-    """A file's name, or several, as seen from elsewhere than `base`."""
-    if isinstance(value, str):
-        return join(base, value)
-    return [join(base, one) for one in value] if isinstance(value, list | tuple) else value
+def _from(base: str, store: Store, kernel: Kernel) -> JobSpec:
+    """The job of a store, with relative files that start at another folder than `base` made absolute."""
+    job = store.job
+    if job.base == base:
+        return job.spec
+    return JobSpec.model_validate(with_files_from(_dumped(job.spec), kernel, job.base))
 
 
-def _listed(parts: list[Sweep], store: Store) -> list[Sweep]:
+def _listed(parts: list[Sweep], seed: int, store: Store) -> list[Sweep]:
     """The sweeps with their drawn values as lists: the merged job would draw others."""
     n = sum(part.count() * len(part.names()) for part in parts if part.random)
     if n > MOST_LISTED:
-        raise JobError(
-            f"{store.address}: cannot be merged: the merged job would draw its {n:,} random values otherwise, and a job lists "
-            f"at most {MOST_LISTED:,}"
+        raise _unfit(
+            store,
+            f"the merged job would draw its {n:,} random values otherwise, and a job lists at most {MOST_LISTED:,}",
         )
     values = lambda column: [plain(column.values[code]) for code in column.codes]
     listed = lambda columns: Sweep(zip={name: values(one) for name, one in columns.items()})
-    drawn = columns_of(parts, store.job.spec.seed)
+    drawn = columns_of(parts, seed)
     return [listed(c) if part.random else part for part, c in zip(parts, drawn, strict=True)]
 
 
@@ -173,7 +163,7 @@ def _about(store: Store, start: np.integer[Any]) -> dict[str, Any]:
         "store": store.address,
         "first_item": int(start),
         "items": sum(job.plan.group_sizes),
-        "spec": job.spec.model_dump(mode="json", exclude_defaults=True),
+        "spec": _dumped(job.spec),
         "spec_sha256": job.spec.digest(),
         "base": job.base,
         "source": combined(job.sources),
@@ -223,7 +213,7 @@ def _origins(ids: np.ndarray, stores: Sequence[Store], starts: np.ndarray) -> li
                 parts.append(Part(store, group, int(first), row, at, len(own)))
                 break
         else:
-            raise JobError(f"{store.address}: cannot be merged: the merged job groups it otherwise")
+            raise _unfit(store, "the merged job groups it otherwise")
         row += len(own)
     return parts
 
@@ -242,11 +232,19 @@ def _check_part(part: Part, items: Items, group: int, made: Outputs) -> None:
     shapes = {name: (array.shape[1:], array.dtype) for name, array in own.items()}
     if shapes != {name: (one.shape, one.dtype) for name, one in made.shapes.items()}:
         differing = [name for name in made.shapes if name not in shapes] or list(shapes)
-        raise JobError(
-            f"{store.address}: cannot be merged: results/{part.group} has other results, or of other shapes, than this "
-            f"ctd makes ({', '.join(differing[:3])})"
+        named = ", ".join(differing[:3])
+        raise _unfit(
+            store,
+            f"results/{part.group} has other results, or of other shapes, than this ctd makes ({named})",
         )
-    _check_defaults(store, part.group, items, items.groups[group].params.model_dump(mode="json"))
+    # Fields that nobody gave: each must still have the default with which the store was made.
+    then = attributes(store.results(part.group))["params"]
+    now = items.groups[group].params.model_dump(mode="json")
+    given = {name.partition(".")[0] for name in (*items.columns, *store.job.spec.params)}
+    for name in sorted(now.keys() - given):
+        if then.get(name) != now[name]:
+            made_with = f"it was made with {name}: {then.get(name)}"
+            raise _unfit(store, f"{made_with}, whose default is {now[name]} by now")
     for name in items.columns:
         if name not in store.results(part.group):
             continue
@@ -254,18 +252,7 @@ def _check_part(part: Part, items: Items, group: int, made: Outputs) -> None:
         expected = items.values(name, ids)
         numbers = found.dtype.kind in "iuf" or expected.dtype.kind in "iuf"
         if numbers and not np.array_equal(found, expected):
-            raise JobError(f"{store.address}: cannot be merged: its {name} cannot be drawn again")
-
-
-def _check_defaults(store: Store, group: int, items: Items, now: Mapping[str, Any]) -> None:
-    """Raise JobError if a field that nobody gave has another default than when the store was made. now: the fields of the merged group."""
-    made = attributes(store.results(group))["params"]
-    given = {name.partition(".")[0] for name in (*items.columns, *store.job.spec.params)}
-    for name in sorted(now.keys() - given):
-        if made.get(name) != now[name]:
-            raise JobError(
-                f"{store.address}: cannot be merged: it was made with {name}: {made.get(name)}, whose default is {now[name]} by now"
-            )
+            raise _unfit(store, f"its {name} cannot be drawn again")
 
 
 def _fill(store: Store, origins: Sequence[Sequence[Part]], lease: Lease) -> None:

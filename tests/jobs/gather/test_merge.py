@@ -23,7 +23,7 @@ from jobs.errors import JobError
 from jobs.gather import merge as merging
 from jobs.gather.check import check
 from jobs.gather.gather import gather
-from jobs.gather.merge import _joined, merge
+from jobs.gather.merge import merge
 from jobs.query.query import query
 from jobs.run.shards import run_shards
 from jobs.run.worker import SerialExecutor
@@ -183,12 +183,6 @@ def test_merge_refuses_other_defaults_than_those_of_the_stores(tmp_path):
     store.attrs["params"] = {**store.attrs["params"], "rate": 0.25}
     with pytest.raises(JobError, match=r"2.zarr: .* made with rate: 0.25, whose default is 0.5 by"):
         merge([stores[0], Store.open(stores[1].address)], str(tmp_path / "m.zarr"))
-
-
-def test_files_of_a_merged_job_are_named_from_elsewhere():
-    assert _joined("/a", "net.h5") == "/a/net.h5"
-    assert _joined("/a", ["net.h5", "/b/net.h5"]) == ["/a/net.h5", "/b/net.h5"]
-    assert _joined("/a", None) is None
 
 
 def test_merge_leaves_nothing_half_written(parts, tmp_path, monkeypatch):

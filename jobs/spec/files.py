@@ -1,0 +1,45 @@
+"""The files that a job names, as seen from another folder."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ctd.kernel import Kernel, Kind, field_kinds
+from jobs.storage.addresses import join
+
+
+def with_files_from(content: Mapping[str, Any], kernel: Kernel, base: str) -> dict[str, Any]:
+    """Make the names of files in a valid job absolute; relative ones, also those that are defaults, start from `base`.
+
+    content: the fields of a job file, of which `params` and `sweep` change.
+
+    >>> from ctd.esn import kernel
+    >>> with_files_from({"params": {"n": 5}, "sweep": {"grid": {"path": ["a.h5"]}}}, kernel, "/lab")
+    {'params': {'n': 5}, 'sweep': {'grid': {'path': ['/lab/a.h5']}}}
+    """
+    kinds, info = field_kinds(kernel.Params), kernel.Params.model_fields
+    files = {name for name, kind in kinds.items() if kind is Kind.FILE}
+
+    def absolute(value: Any) -> Any:
+        if isinstance(value, str):
+            return join(base, value)
+        if isinstance(value, list | tuple):
+            return [absolute(one) for one in value]
+        if isinstance(value, dict):  # a reference to an item of another store; a draw from a list
+            return value | {k: absolute(value[k]) for k in ("store", "choice") if k in value}
+        return value
+
+    def fields(block: Any) -> Any:
+        if not isinstance(block, dict):  # samples, seeds
+            return block
+        return {name: absolute(v) if name in files else v for name, v in block.items()}
+
+    sweep = content.get("sweep") or {}
+    parts = sweep if isinstance(sweep, list) else [sweep]
+    blocks = [block for part in parts for block in part.values() if isinstance(block, dict)]
+    left = sorted(files.difference(*blocks))
+    defaults = {k: info[k].default for k in left if isinstance(info[k].default, str | tuple)}
+    found = {**content, "params": fields(defaults | content.get("params", {}))}
+    if sweep:
+        moved = [{key: fields(block) for key, block in part.items()} for part in parts]
+        found["sweep"] = moved if isinstance(sweep, list) else moved[0]
+    return found
