@@ -27,6 +27,7 @@ from jobs.gather.merge import merge
 from jobs.query.query import query
 from jobs.run.shards import run_shards
 from jobs.run.worker import SerialExecutor
+from jobs.spec.sweep import Sweep
 from jobs.storage import connect, objects
 from jobs.storage.lease import Held, Lease, holder
 from jobs.store.card import current_card
@@ -138,13 +139,21 @@ def test_merge_refuses_what_does_not_fit(parts, tmp_path, job, said):
     assert not (tmp_path / "m.zarr").exists()
 
 
-def test_merged_files_are_found_from_another_folder(tmp_path):
-    """Both jobs name net.h5, each in its own folder; the merged one finds both."""
+@pytest.mark.parametrize("swept", [False, True])
+def test_merged_files_are_found_from_another_folder(tmp_path, swept):
+    """Both jobs name net.h5, each in its own folder, or one sweeps it; the merged one finds both."""
     network(tmp_path)
     path = str(tmp_path / "copy.zarr")
     shutil.copytree(finished("fixed_points").address, path)
     reseal(Store.open(path), str(tmp_path), "fixed_points")
     stores = [Store.open(path), finished("fixed_points")]
+    if swept:
+        job = stores[1].job
+        params = {name: value for name, value in job.spec.params.items() if name != "weights"}
+        grid = {"weights": ["net.h5"], "candidate": list(range(24))}
+        changed = {"params": params, "sweep": Sweep(grid=grid)}
+        stores[1] = Store.open(stores[1].address)
+        stores[1].job = replace(job, spec=job.spec.model_copy(update=changed))
     merged = merge(stores, str(tmp_path / "m.zarr"))
     gather(merged)
     assert check(merged.address) == []
