@@ -204,12 +204,13 @@ class SlurmProfile(_Profile):
 
 Profile = LocalProfile | RayProfile | SlurmProfile
 
-_kinds: dict[str, type[Profile]] = {
-    "local": LocalProfile,
-    "ray": RayProfile,
-    "slurm": SlurmProfile,
-}
+KINDS: dict[str, type[Profile]] = {"local": LocalProfile, "ray": RayProfile, "slurm": SlurmProfile}
 
+MAIL = (
+    "sbatch: [--mail-user=YOU@LAB, --mail-type=END,FAIL] for mail from Slurm; a command of yours that ctd calls at the end of a "
+    "run is `on_end`, docs/workflows.md"
+)
+"""What to write in place of a field for an address."""
 
 SECRET = re.compile(
     r"\b(\w*(?:SECRET|PASSWORD|TOKEN|ACCESS_KEY|ACCOUNT_KEY|SAS_KEY)\w*(?<!_PATH)(?<!_FILE))=(?![\"']?\$)"
@@ -219,18 +220,16 @@ SECRET = re.compile(
 
 def _refuse_secrets(content: dict[str, Any], where: str) -> None:
     """Raise JobError if a profile holds credentials, since it is written into batch scripts and stores."""
-    environment = content.get("environment")
-    pairs = environment.items() if isinstance(environment, dict) else ()
-    lines = {"environment": [f"{name}={value}" for name, value in pairs]}
-    for name in ("setup", "sbatch"):  # validated later: it may be no list
-        given = content.get(name)
-        lines[name] = given if isinstance(given, list) else [str(given)]
-    for field, texts in lines.items():
-        for found in filter(None, (SECRET.search(str(text)) for text in texts)):
-            raise JobError(
-                f"{where}: {field}: {found[1]}: a profile is written into batch scripts and stores, where "
-                "others read it; keep credentials in ~/.aws/credentials or set them by a line that reads them"
-            )
+    for field in ("environment", "setup", "sbatch"):
+        given = content.get(field)  # not validated yet: an error would repeat it
+        if isinstance(given, dict):
+            given = [f"{name}={value}" for name, value in given.items()]
+        for text in given if isinstance(given, list) else [given]:
+            if found := SECRET.search(str(text)):
+                raise JobError(
+                    f"{where}: {field}: {found[1]}: a profile is written into batch scripts and stores, where "
+                    "others read it; keep credentials in ~/.aws/credentials or set them by a line that reads them"
+                )
 
 
 def slurm_seconds(text: str | int) -> int:
@@ -287,21 +286,16 @@ def parse_profile(content: Any, where: str) -> Profile:
     """
     if isinstance(content, str):
         return load_profile(content)
-    kind = content.get("kind") if isinstance(content, dict) else None
-    if not isinstance(kind, str) or kind not in _kinds:
-        written = content.items() if isinstance(content, dict) else ()
-        found = [
-            f"; write kind: {value} in place of {key}: {value}"
-            for key, value in written
-            if value in list(_kinds)
+    fields = content if isinstance(content, dict) else {}
+    kind = fields.get("kind")
+    if kind not in [*KINDS]:
+        named = [
+            f"; write kind: {value} in place of {name}: {value}"
+            for name, value in fields.items()
+            if value in [*KINDS]
         ]
-        near = found[0] if found else meant(kind, _kinds)
-        raise JobError(f"{where}: kind: local, ray or slurm expected, got {kind!r}{near}")
-    model = _kinds[kind]
-    _refuse_secrets(content, where)
-    if mail := {"email", "mail", "mail_user"} & content.keys():
-        raise JobError(
-            f"{where}: {mail.pop()}: unknown field; Slurm writes to you by sbatch: [--mail-user=YOU@LAB, --mail-type=END,FAIL], "
-            "and ctd calls a command of yours at the end of a run: `on_end`, docs/workflows.md"
-        )
-    return validated(model, content, where)
+        better = named[0] if named else meant(kind, KINDS)
+        raise JobError(f"{where}: kind: local, ray or slurm expected, got {kind!r}{better}")
+    _refuse_secrets(fields, where)
+    instead = dict.fromkeys(("email", "mail", "mail_user"), MAIL)
+    return validated(KINDS[kind], fields, where, instead)

@@ -20,7 +20,8 @@ import itertools
 import os
 import re
 import traceback
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Iterator, Set
+from functools import partial
 from pathlib import Path
 
 from jobs import keys
@@ -107,26 +108,33 @@ def check_leftovers(mending: Mending, done: Set[int]) -> Iterator[Finding]:
     # Rounds of a search have numbers of their own; they are over once all shards of their group are committed.
     committed = {g for g in range(len(plan.group_sizes)) if done >= {*plan.numbers(g)}}
     over = {str(g) for g in committed if committed >= {*plan.together(g)}}
-    is_over = lambda key: key.split("/")[2] in over
     here = [shard for shard in mending.shards if shard.number in done]
     stale = {keys.place(keys.CHECKPOINTS, shard.group, shard.number) for shard in here}
-    is_stale = lambda key: key.rpartition("/")[0] in stale or is_over(key)
-    is_whole = lambda key: decode(objects.read(mending.objects, key) or b"") is not None
-    yield from _left(mending, keys.CHECKPOINTS, is_stale, is_whole)
-    named = {keys.live(shard.group, shard.number) for shard in here}
-    is_sealed = lambda key: read_verified(mending.objects, key) is not None
-    yield from _left(mending, keys.LIVE, lambda key: key in named or is_over(key), is_sealed)
+    stale |= {keys.live(shard.group, shard.number) for shard in here}
     # `resume --failed` goes on from the states beside items that failed.
     records = mending.store.failed.latest().values()
-    failed = {str(plan.together(record.shard.group)[0]) for record in records}
-    is_unused = lambda key: is_over(key) and key.split("/")[2] not in failed
-    is_whole_states = lambda key: is_whole_round(mending.store, key)
-    yield from _left(mending, keys.ROUNDS, is_unused, is_whole_states)
-    # Those of a search that is over have checksums: check_logs.
+    needed = {str(plan.together(record.shard.group)[0]) for record in records}
+    # The decisions of a search that is over have checksums: check_logs.
     logged = mending.summed("decisions")
-    is_known = lambda key: _log(key) in logged or is_sealed(key)
-    yield from _left(mending, keys.DECISIONS, lambda key: False, is_known)
-    yield from _left(mending, keys.PICTURES, lambda key: False, is_sealed)
+
+    is_over = lambda key: key.split("/")[2] in over
+    is_stale = lambda key: key in stale or key.rpartition("/")[0] in stale or is_over(key)
+    is_unused = lambda key: is_over(key) and key.split("/")[2] not in needed
+    never = lambda key: False
+    is_sealed = lambda key: read_verified(mending.objects, key) is not None
+    is_checkpoint = lambda key: decode(objects.read(mending.objects, key) or b"") is not None
+    for folder, is_left, is_whole in (
+        (keys.CHECKPOINTS, is_stale, is_checkpoint),
+        (keys.LIVE, is_stale, is_sealed),
+        (keys.ROUNDS, is_unused, partial(is_whole_round, mending.store)),
+        (keys.DECISIONS, never, lambda key: _log(key) in logged or is_sealed(key)),
+        (keys.PICTURES, never, is_sealed),
+    ):
+        for key in sorted(objects.list_keys(mending.objects, folder)):
+            if is_left(key):
+                yield mending.mend(key, "removed", what="left over: its shard is committed")
+            elif not is_whole(key):
+                yield mending.mend(key, "removed", what="damaged")
     for key, cure in ((keys.CARD, "removed"), (keys.NOTE, "removed; `ctd note` writes another")):
         if mending.exists(key) and not is_sealed(key):
             yield mending.mend(key, cure, what="damaged")
@@ -137,20 +145,6 @@ def check_leftovers(mending: Mending, done: Set[int]) -> Iterator[Finding]:
             path.unlink(missing_ok=True)
         key = str(path.relative_to(Path(mending.store.address)))
         yield Finding(key, "left over: half written", "removed")
-
-
-def _left(
-    mending: Mending,
-    prefix: str,
-    is_stale: Callable[[str], bool],
-    is_whole: Callable[[str], bool],
-) -> Iterator[Finding]:
-    """Check the objects that running shards left below `prefix`; a repair removes stale and damaged ones."""
-    for key in sorted(objects.list_keys(mending.objects, prefix)):
-        if is_stale(key):
-            yield mending.mend(key, "removed", what="left over: its shard is committed")
-        elif not is_whole(key):
-            yield mending.mend(key, "removed", what="damaged")
 
 
 def _half_written(address: str) -> Iterator[Path]:

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import obstore
 from obstore.store import ObjectStore
 
 from jobs import keys
@@ -59,11 +58,7 @@ class Mending:
 
     def exists(self, key: str) -> bool:
         """Whether there is an object at `key`."""
-        try:
-            obstore.head(self.objects, key)
-        except FileNotFoundError:
-            return False
-        return True
+        return objects.read(self.objects, key) is not None
 
     def mend(self, key: str, cure: str, right: bytes | None = None, what: str = "") -> Finding:
         """Report an object as wrong; a repair writes `right` to it, or without `right` deletes it.
@@ -121,16 +116,16 @@ def check_job(mending: Mending) -> Iterator[Finding]:
 def check_created(mending: Mending) -> Iterator[Finding]:
     """Check metadata and columns; record the groups whose rows cannot be read."""
     sums = read_sums(mending.objects, "created")
-    # Making these checksums again would run a kernel that the user has not trusted.
-    if sums is None and not mending.repair and known_kernel(mending.store) is None:
-        key = keys.sums("created")
-        yield Finding(key, mending.state(key), "made again")
-        return
     if sums is None:
-        made, key = _made_again(mending.store), keys.sums("created")
+        key = keys.sums("created")
+        # Making these checksums again would run a kernel that the user has not trusted.
+        if not mending.repair and known_kernel(mending.store) is None:
+            yield Finding(key, mending.state(key), "made again")
+            return
+        made = _made_again(mending.store)
         write_sums(made.objects, "created", keys_outside_run(made))
         sums = read_sums(made.objects, "created") or {}
-        yield mending.mend(key, "made again", objects.read(made.objects, key) or b"")
+        yield mending.mend(key, "made again", objects.read(made.objects, key))
     bad = mending.altered(sums)
     # A gather changes the root's metadata, and keeps its own checksum of it.
     if "zarr.json" in bad and _root_is_as_gathered(mending):

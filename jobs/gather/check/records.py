@@ -22,13 +22,16 @@ MOST_NAMED = 10
 """Most shards that a finding names."""
 
 
-def check_segments[T: Record](
+def check_records[T: Record](
     mending: Mending, records: Records[T]
 ) -> Generator[Finding, None, dict[int, T]]:
-    """Yield findings; return shard -> intact record, as the segments hold them.
+    """Yield findings; return shard -> intact record.
 
-    A repair replaces all segments by one of the intact records; the shards of lost records are computed again.
+    A repair replaces all segments by one of the intact records, and removes damaged single ones; the shards of lost records are
+    computed again.
     """
+    # Before the segments, as every reader does: a record that moves meanwhile may be seen in both, never in neither.
+    read = records.singles()
     seen = records.log.read()
     bad = list(_damaged(mending, records, seen)) or list(_missing(records.log, seen))
     yield from bad
@@ -39,7 +42,10 @@ def check_segments[T: Record](
         mending.check_lease()
         records.log.rewrite(seen, {number: lines[number] for number in found})
         records.compact()
-    return found
+    single = records.whole(read)
+    for key in sorted(read.keys() - single.keys()):
+        yield mending.mend(key, f"removed: {AGAIN}", what="damaged")
+    return found | {number: single[key] for number, key in newest(single).items()}
 
 
 def _damaged[T: Record](
@@ -67,23 +73,14 @@ def _missing(log: Log, seen: list[Segment]) -> Generator[Finding]:
 def _without(lost: Collection[int]) -> str:
     if not lost:
         return ""
-    named = ", ".join(map(str, sorted(lost)[:MOST_NAMED])) + (
-        ", ..." if len(lost) > MOST_NAMED else ""
-    )
-    return f" without the records of {count(len(lost), 'shard')}, to be computed again: {named}"
+    named = [*map(str, sorted(lost)[:MOST_NAMED]), *["..."] * (len(lost) > MOST_NAMED)]
+    told = f"{count(len(lost), 'shard')}, to be computed again: {', '.join(named)}"
+    return f" without the records of {told}"
 
 
 def check_markers(mending: Mending) -> Generator[Finding, None, dict[int, Marker]]:
     """Yield findings; return shard -> marker for the intact markers."""
-    committed = mending.store.committed
-    # Before the segments, as every reader does: a marker that moves meanwhile may be seen in both, never in neither.
-    read = committed.singles()
-    found = yield from check_segments(mending, committed)
-    single = committed.whole(read)
-    for key in sorted(read):
-        if key not in single:
-            yield mending.mend(key, f"removed: {AGAIN}", what="damaged")
-    good = found | {number: single[key] for number, key in newest(single).items()}
+    good = yield from check_records(mending, mending.store.committed)
     for shard in mending.shards:
         if shard.number not in good:
             what = LOST if _has_results(mending, shard) else NOT_COMPUTED
@@ -137,59 +134,40 @@ def compute_again(mending: Mending, shards: Iterable[Shard]) -> None:
 
 def check_notes(mending: Mending, markers: Mapping[int, Marker]) -> Iterator[Finding]:
     """Check the notes; each marker repeats what its shard ran with, so that most notes can be restored."""
-    layouts, slots = _layouts(mending, markers), _slots(mending, markers)
-    yield from _of(mending, keys.LAYOUT, layouts, "taken from the markers, or measured again")
-    yield from _of(mending, keys.SLOTS, slots, "taken from the markers, or learned again")
+    wanted = _notes(mending, markers.values())
+    listed = [k for folder in (keys.LAYOUT, keys.SLOTS) for k in objects.list_keys(mending.objects, folder)]  # fmt: skip
+    for key in sorted({*listed, *wanted}):
+        if read_verified(mending.objects, key) is None:
+            right = checksummed(wanted[key]) if key in wanted else None
+            yield mending.mend(key, "taken from the markers, or learned again", right)
     yield from _check_failed(mending, markers)
+
+
+def _notes(mending: Mending, markers: Iterable[Marker]) -> dict[str, dict[str, Any]]:
+    """The notes that follow from the markers: key -> content."""
+    slots: dict[int, int] = {}
+    microbatches: dict[str, int] = {}
+    layouts = mending.store.job.plan.layouts
+    for marker in markers:
+        group = marker.shard.group
+        if marker.narrowed_to:
+            slots[group] = min(slots.get(group, marker.narrowed_to), marker.narrowed_to)
+        # Without an advance nothing was computed, and the marker repeats the plan, which leaves the microbatch open.
+        if layouts[group].microbatch == 0 and marker.longest_s:
+            key = keys.layout(group, marker.device_kind)
+            microbatches[key] = max(microbatches.get(key, 0), marker.layout.microbatch)
+    halved = {keys.slots(g): {"slots": n, "planned": layouts[g].slots} for g, n in slots.items()}
+    chosen = {k: {"microbatch": n, "seconds_per_item": {}} for k, n in microbatches.items()}
+    return {**halved, **chosen}
 
 
 def _check_failed(mending: Mending, markers: Mapping[int, Marker]) -> Iterator[Finding]:
     """Check the records of failing items; a marker names the items of its shard that need one."""
-    failed, again = mending.store.failed, []
-    read = failed.singles()
-    found = yield from check_segments(mending, failed)
-    single = failed.whole(read)
-    for key in sorted(read.keys() - single.keys()):
-        again += [shard for shard in mending.shards if shard.number == keys.number_of(key)]
-        yield mending.mend(key, AGAIN, what="damaged")
-    found |= {number: single[key] for number, key in newest(single).items()}
+    found = yield from check_records(mending, mending.store.failed)
+    again = []
     for number, marker in markers.items():
         known = {item.row for item in found[number].items} if number in found else set()
         if not known >= {*marker.without}:
             again.append(marker.shard)
-            key = keys.place(keys.FAILED, marker.shard.group, number)
-            yield Finding(key, "missing", AGAIN)
+            yield Finding(keys.place(keys.FAILED, marker.shard.group, number), "missing", AGAIN)
     compute_again(mending, again)
-
-
-def _of(
-    mending: Mending, folder: str, wanted: Mapping[str, dict[str, object]], cure: str
-) -> Iterator[Finding]:
-    """Check the notes in a folder, and the notes that it must hold. wanted: key -> content."""
-    for key in sorted({*objects.list_keys(mending.objects, folder), *wanted}):
-        if read_verified(mending.objects, key) is None:
-            yield mending.mend(key, cure, checksummed(wanted[key]) if key in wanted else None)
-
-
-def _slots(mending: Mending, markers: Mapping[int, Marker]) -> dict[str, dict[str, Any]]:
-    """The notes of halved slots that follow from the markers."""
-    wanted: dict[str, dict[str, Any]] = {}
-    for marker in markers.values():
-        group, slots = marker.shard.group, marker.narrowed_to
-        key = keys.slots(group)
-        if slots and slots <= wanted.get(key, {"slots": slots})["slots"]:
-            planned = mending.store.job.plan.layouts[group].slots
-            wanted[key] = {"slots": slots, "planned": planned}
-    return wanted
-
-
-def _layouts(mending: Mending, markers: Mapping[int, Marker]) -> dict[str, dict[str, Any]]:
-    """The notes of chosen microbatches that follow from the markers."""
-    widest: dict[str, int] = {}
-    for marker in markers.values():
-        group = marker.shard.group
-        # Without an advance nothing was computed, and the marker repeats the plan, which leaves the microbatch open.
-        if mending.store.job.plan.layouts[group].microbatch == 0 and marker.longest_s:
-            key = keys.layout(group, marker.device_kind)
-            widest[key] = max(widest.get(key, 0), marker.layout.microbatch)
-    return {key: {"microbatch": m, "seconds_per_item": {}} for key, m in widest.items()}
