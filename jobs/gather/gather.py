@@ -35,7 +35,7 @@ from jobs.run.task import Executor, Reduction
 from jobs.spec.job import set_field
 from jobs.spec.reductions import check_reductions, options_of, reductions_of
 from jobs.storage import connect, objects
-from jobs.storage.checksums import checksummed, digest_of, read_verified, write_sums
+from jobs.storage.checksums import digest_of, read_verified, write_sums
 from jobs.storage.lease import Held, Lease
 from jobs.store.card import write_card
 from jobs.store.manifest import read_job, write_job
@@ -93,10 +93,8 @@ def _gather(store: Store, executor: Executor | None, to_look: bool) -> int:
         # First without the lease: a look at a store in which nothing is new needs no right to write.
         before = _gathered(store)
         now = _Now(store, before, to_look)
-        kept = {key: value for key, value in before.items() if key not in ("sha256", "stamp")}
+        kept = {key: value for key, value in before.items() if key != "sha256"}
         if not now.behind and now.about == kept:
-            if before.get("stamp") != now.stamp:
-                _restamp(store, before, now.stamp)
             break
         refuse_links(store)
         with _alone(store) as lease:
@@ -139,6 +137,7 @@ class _Now:
             "made_from": digest_of(ran),
             "groups": digests,
             "reductions": [one.model_dump(mode="json") for one in self.reductions],
+            "stamp": self.stamp,
         }
         if store.description.reduces and kernel is None:
             same = before.get("made_from") == self.about["made_from"]
@@ -179,21 +178,8 @@ def _make(
     kept = before.get("groups", {})
     unchanged = {f"gathered/{g}" for g, d in about["groups"].items() if kept.get(g) == d}
     _consolidate(store.objects, unchanged)
-    write_sums(store.objects, "gathered", _own_objects(store), **about, stamp=now.stamp)
+    write_sums(store.objects, "gathered", _own_objects(store), **about)
     return errors
-
-
-def _restamp(store: Store, before: Mapping[str, object], stamp: str) -> None:
-    """Record the new stamp of unchanged tables: markers were compacted, and none is new.
-
-    A process that may not write skips this and reads the markers again the next time.
-    """
-    with objects.may_fail(), _alone(store):
-        if _gathered(store) == before:
-            kept = {key: value for key, value in before.items() if key != "stamp"}
-            objects.write(
-                store.objects, keys.sums("gathered"), checksummed({**kept, "stamp": stamp})
-            )
 
 
 @contextmanager
