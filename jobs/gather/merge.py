@@ -182,20 +182,26 @@ class Part:
     group: int
     first_item: int
     """The merged id of the store's item 0."""
-    start: int
-    """Its first merged row."""
-    row: int
-    """The row of the old group that it is."""
-    n: int
+    rows: range
+    """Its merged rows."""
+    shift: int
+    """What is added to a row of the old group to get the merged row."""
 
-    def merged(self, row: int) -> int:
-        """The merged row of a row of the old group."""
-        return row - self.row + self.start
+    def read(self, name: str, rows: range) -> np.ndarray:
+        """A result or column in some of its merged rows."""
+        return self.store.rows(self.group, name, rows.start - self.shift, rows.stop - self.shift)
 
-    @property
-    def stop(self) -> int:
-        """The merged row after its last."""
-        return self.start + self.n
+    def committed(self, marker: Marker, rows: range) -> range:
+        """Those of some of its merged rows that an old marker committed."""
+        old = marker.shard
+        if old.group != self.group:
+            return range(0)
+        return _both(rows, range(old.start + self.shift, old.stop + self.shift))
+
+
+def _both(a: range, b: range) -> range:
+    """The numbers in both ranges."""
+    return range(max(a.start, b.start), min(a.stop, b.stop))
 
 
 def _origins(ids: np.ndarray, stores: Sequence[Store], starts: np.ndarray) -> list[Part]:
@@ -210,7 +216,8 @@ def _origins(ids: np.ndarray, stores: Sequence[Store], starts: np.ndarray) -> li
             # Ids rise within a group: the part is the range of rows from its first id on, or lies in another group.
             at = int(np.searchsorted(there, own[0]))
             if np.array_equal(there[at : at + len(own)], own):
-                parts.append(Part(store, group, int(first), row, at, len(own)))
+                rows = range(row, row + len(own))
+                parts.append(Part(store, group, int(first), rows, row - at))
                 break
         else:
             raise _unfit(store, "the merged job groups it otherwise")
@@ -227,7 +234,7 @@ def _layout(part: Part) -> GroupLayout:
 
 def _check_part(part: Part, items: Items, group: int, made: Outputs) -> None:
     """Raise JobError unless a part has the results of the merged group, and its swept values to the bit."""
-    store, ids = part.store, items.groups[group].items[part.start : part.stop]
+    store, ids = part.store, items.groups[group].items[part.rows.start : part.rows.stop]
     own = {name: store.array(part.group, name) for name in store.names(part.group)}
     shapes = {name: (array.shape[1:], array.dtype) for name, array in own.items()}
     if shapes != {name: (one.shape, one.dtype) for name, one in made.shapes.items()}:
@@ -248,7 +255,7 @@ def _check_part(part: Part, items: Items, group: int, made: Outputs) -> None:
     for name in items.columns:
         if name not in store.results(part.group):
             continue
-        found = store.rows(part.group, name, part.row, part.row + part.n)
+        found = part.read(name, part.rows)
         expected = items.values(name, ids)
         numbers = found.dtype.kind in "iuf" or expected.dtype.kind in "iuf"
         if numbers and not np.array_equal(found, expected):
@@ -260,66 +267,55 @@ def _fill(store: Store, origins: Sequence[Sequence[Part]], lease: Lease) -> None
     markers = {part.store: part.store.committed.markers() for parts in origins for part in parts}
     failed = {one: one.failed.items() for one in markers}
     for shard in store.job.plan.shards():
-        here = [p for p in origins[shard.group] if p.start < shard.stop and shard.start < p.stop]
+        rows = range(shard.start, shard.stop)
+        here = [(part, _both(part.rows, rows)) for part in origins[shard.group]]
+        here = [(part, some) for part, some in here if some]
         values = {
-            name: np.concatenate([_rows(part, name, shard) for part in here])
+            name: np.concatenate([part.read(name, some) for part, some in here])
             for name in (*store.names(shard.group), "status")
         }
-        old = [(part, m) for part in here for m in markers[part.store] if _overlap(part, m, shard)]
+        old = [
+            (part, marker, len(found))
+            for part, some in here
+            for marker in markers[part.store]
+            if (found := part.committed(marker, some))
+        ]
         entries = [
-            entry.model_copy(
-                update={"row": part.merged(entry.row), "item": entry.item + part.first_item}
-            )
-            for part, marker in old
+            entry.model_copy(update={"row": row, "item": entry.item + part.first_item})
+            for part, marker, _ in old
             for entry in failed[part.store].get(marker.shard.number, ())
-            if shard.start <= part.merged(entry.row) < shard.stop
+            if (row := entry.row + part.shift) in rows
         ]
         lease.check()
         # Before the marker: it lacks the rows that these records explain.
         if entries:
             store.failed.add(shard, entries)
         # All rows count as computed: those of failed items hold fill values already, and their status says so.
-        rows = np.arange(shard.start, shard.stop)
-        write_shard(store, _marker(store, shard, values, old), values, rows)
-
-
-def _rows(part: Part, name: str, shard: Shard) -> np.ndarray:
-    """A result in the rows of a part that lie in a shard."""
-    start, stop = max(part.start, shard.start), min(part.stop, shard.stop)
-    old = start - part.merged(0), stop - part.merged(0)
-    return part.store.rows(part.group, name, *old)
-
-
-def _overlap(part: Part, marker: Marker, shard: Shard) -> int:
-    """The number of rows of a shard that an old marker committed."""
-    old = marker.shard
-    if old.group != part.group:
-        return 0
-    start = max(part.merged(old.start), part.start, shard.start)
-    return max(0, min(part.merged(old.stop), part.stop, shard.stop) - start)
+        write_shard(store, _marker(store, shard, values, old), values, np.array(rows))
 
 
 def _marker(
     store: Store,
     shard: Shard,
     values: Mapping[str, np.ndarray],
-    old: Sequence[tuple[Part, Marker]],
+    old: Sequence[tuple[Part, Marker, int]],
 ) -> Marker:
-    """The marker of a merged shard: counts from its rows, and where and when as the old markers say."""
-    first = old[0][1]
-    # The new shards may cut an old one: each gets seconds by its rows.
-    share = [_overlap(part, m, shard) / m.shard.n_items for part, m in old]
-    without = [part.merged(row) for part, m in old for row in m.without]
+    """The marker of a merged shard: counts from its rows, and where and when as the old markers say.
+
+    old: the old markers, and how many of its rows each committed.
+    """
+    without = [row + part.shift for part, m, _ in old for row in m.without]
     return replace(
-        first,
+        old[0][1],
         shard=shard,
         without=tuple(row for row in without if shard.start <= row < shard.stop),
         outcomes=outcome_counts(store.kernel, values),
         nan=nan_counts(values) or None,
         n_failed=int((values["status"] == FAILED).sum()),
-        started=min(m.started for _, m in old),
-        end=max(m.ended for _, m in old),
-        seconds=sum(m.seconds * part for part, (_, m) in zip(share, old, strict=True)),
+        started=min(m.started for _, m, _ in old),
+        end=max(m.ended for _, m, _ in old),
+        # The new shards may cut an old one: each gets seconds by its rows.
+        seconds=sum(m.seconds * n / m.shard.n_items for _, m, n in old),
         narrowed_to=None,
-        copied_from=", ".join(dict.fromkeys(part.store.address for part, _ in old)),
+        copied_from=", ".join(dict.fromkeys(part.store.address for part, _, _ in old)),
     )
