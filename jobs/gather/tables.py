@@ -126,9 +126,9 @@ def write_reductions(store: Store, reductions: Sequence[Any]) -> None:
         made = make(one, items)
         for stale in set(here.array_keys()) - made.keys():
             del here[stale]
-        for name, (values, units, text) in made.items():
+        for name, (values, text) in made.items():
             axes = (one.label, f"{name}_index")[: values.ndim]
-            put_array(here, name, values, Var(axes, units, text or name))
+            put_array(here, name, values, Var(axes, "1", text or name))
         first = [name for name in made if name in ("rank", "item", *items.swept)]
         here.attrs.put({"reduction": one.model_dump(mode="json"), "coordinates": " ".join(first)})
 
@@ -174,7 +174,6 @@ class Column(NamedTuple):
     """One column of a reduction."""
 
     values: np.ndarray
-    units: str = "1"
     long_name: str = ""
 
 
@@ -201,7 +200,7 @@ def _best(asked: Best, items: Items) -> Table:
     rows = usable[order]
     names = ["item", asked.by, *items.swept]
     table = {name: Column(items.pick(name, rows)) for name in dict.fromkeys(names)}
-    return {"rank": Column(np.arange(len(rows)), "1", "place")} | table
+    return {"rank": Column(np.arange(len(rows)), "place")} | table
 
 
 @make.register
@@ -220,23 +219,21 @@ def _seeds(asked: Seeds, items: Items) -> Table:
     of_setting = pd.Series(values).groupby(of)
     column = lambda statistic: statistic.reindex(range(n)).to_numpy(float)
     table = {name: Column(items.pick(name, first)) for name in settings} | {
-        "count": Column(count, "1", "items with a value"),
-        "failed": Column(np.bincount(setting, minlength=n) - count, "1", "items without a value"),
-        "mean": Column(column(of_setting.mean()), "1", f"mean of {asked.of}"),
-        "sd": Column(
-            column(of_setting.std()), "1", f"standard deviation of {asked.of}, with n - 1"
-        ),
+        "count": Column(count, "items with a value"),
+        "failed": Column(np.bincount(setting, minlength=n) - count, "items without a value"),
+        "mean": Column(column(of_setting.mean()), f"mean of {asked.of}"),
+        "sd": Column(column(of_setting.std()), f"standard deviation of {asked.of}, with n - 1"),
     }
     for q in asked.quantiles:
         label = f"p{100 * q:g}".replace(".", "_")
-        table[label] = Column(column(of_setting.quantile(q)), "1", f"quantile {q:g} of {asked.of}")
+        table[label] = Column(column(of_setting.quantile(q)), f"quantile {q:g} of {asked.of}")
     if asked.bootstrap:
         ends = np.full((n, 2), np.nan)
         for some, samples in _by_size(values[np.argsort(of, kind="stable")], count):
             ends[some] = bootstrap_means(samples, asked.bootstrap, asked.confidence)
         text = f"end of the {asked.confidence:.0%} bootstrap interval of the mean"
-        table["low"] = Column(ends[:, 0], "1", f"lower {text}")
-        table["high"] = Column(ends[:, 1], "1", f"upper {text}")
+        table["low"] = Column(ends[:, 0], f"lower {text}")
+        table["high"] = Column(ends[:, 1], f"upper {text}")
     return table
 
 
@@ -248,8 +245,8 @@ def _counts(asked: Counts, items: Items) -> Table:
     first, which = combinations([items.columns[name] for name in names], len(items.columns["item"]))
     count = np.bincount(which, minlength=len(first))
     return {name: Column(items.pick(name, first)) for name in names} | {
-        "count": Column(count, "1", "items"),
-        "share": Column(count / max(1, len(which)), "1", "share of all items"),
+        "count": Column(count, "items"),
+        "share": Column(count / max(1, len(which)), "share of all items"),
     }
 
 
@@ -271,9 +268,9 @@ def _histogram(asked: Histogram, items: Items) -> Table:
     edges[0], edges[-1] = low, high
     count, _ = np.histogram(values, edges)
     return {
-        "left": Column(edges[:-1], "1", f"left edge, of {asked.of}"),
-        "right": Column(edges[1:], "1", f"right edge, of {asked.of}"),
-        "count": Column(count, "1", "items"),
+        "left": Column(edges[:-1], f"left edge, of {asked.of}"),
+        "right": Column(edges[1:], f"right edge, of {asked.of}"),
+        "count": Column(count, "items"),
     }
 
 
