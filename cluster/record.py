@@ -22,13 +22,13 @@ GIVEN_UP = {
 """The last word of an allocation in allocations.tsv -> what it means."""
 
 SUBMIT_AGAIN = "the same `ctd submit`"
-"""The command, for messages, that goes on with what was submitted: `ctd resume` would compute here, on a login node."""
+"""The command, for messages, that continues a submission: `ctd resume` would compute here, on a login node."""
 
 SAID = re.compile(r"[\d-]{10} [\d:]{8} \[\S+\] (.*)")
 """A line that an allocation's script prints, beside those of the driver."""
 
 HAND_OVER_S = 120
-"""Longest time that an allocation tries to queue the next one (s)."""
+"""Longest time (s) for which an allocation tries to queue the next one."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,10 @@ class Submission:
     submitted: float
     """When it was sent (time.time)."""
     words: list[str] = field(default_factory=list)
-    """Those after `ctd submit` that sent it; none from Python."""
+    """The words after `ctd submit` that sent it; none from Python."""
 
     def again(self) -> str:
-        """Return the command, for messages, that goes on with it."""
+        """Return the command, for messages, that continues it."""
         return advised("ctd", "submit", *self.words) if self.words else SUBMIT_AGAIN
 
     @property
@@ -74,7 +74,7 @@ class Submission:
     def last_words(self) -> dict[str, str]:
         """Return {allocation: what it wrote last, and the detail}.
 
-        An allocation that ends to go on in another one writes next how it does that, unless it cannot.
+        An allocation that was stopped in order writes as its next line how the job goes on, unless it was cancelled or cannot.
         """
         found = {}
         for written, number, what, detail in self.history():
@@ -104,7 +104,7 @@ class Submission:
         return Path(self.home) / f"slurm-{number}.out"
 
     def last_lines(self, number: str) -> list[str]:
-        """Return the last lines that an allocation has printed, those of 4 kB; none if nothing has arrived here."""
+        """Return the lines in the last 4 kB of what an allocation has printed; none if nothing has arrived here."""
         try:
             with self.output(number).open("rb") as file:
                 file.seek(-min(4096, file.seek(0, os.SEEK_END)), os.SEEK_END)
@@ -113,13 +113,13 @@ class Submission:
             return []
 
     def now(self, number: str, has_store: bool) -> str:
-        """Return what an allocation said last, to be appended to its state: its script or, until there is a store, its driver."""
+        """Return the last line of an allocation's script or, until there is a store, of its driver, to append to its state."""
         last = (self.last_lines(number) or [""])[-1]
         text = _said(last) or ("" if has_store else last)
         return f": {text}" if text else ""
 
     def why(self, number: str, word: str, address: str) -> str:
-        """Return why an allocation ended with a fault, to be appended to its state; "" if it has not. word: its last one."""
+        """Return why an allocation ended with a fault, to append to its state; "" if it did not. word: its last one."""
         if not word.startswith("ended ") or word in ("ended 0", f"ended {EXIT_STOPPED}"):
             return ""
         lines = self.last_lines(number) or [""]
@@ -134,9 +134,9 @@ class Submission:
         return Path(self.home).is_dir() and not noted and not self.output(number).exists()
 
     def given_up(self) -> dict[str, str]:
-        """Return {allocation: why it has queued no other one, although the job was not done}, of those that gave up."""
-        words = {n: text.partition(" ")[0] for n, text in self.last_words().items()}
-        return {n: GIVEN_UP[word] for n, word in words.items() if word in GIVEN_UP}
+        """Return {allocation: why it queued no further one although the job was not done}, for those that gave up."""
+        words = {number: text.partition(" ")[0] for number, text in self.last_words().items()}
+        return {number: GIVEN_UP[word] for number, word in words.items() if word in GIVEN_UP}
 
     def all_numbers(self) -> list[str]:
         """Return the submitted ids, and those of the allocations that they chained."""
@@ -144,13 +144,13 @@ class Submission:
 
 
 def _said(line: str) -> str:
-    """What an allocation's script says in a line; "" of a line of its driver."""
+    """What an allocation's script says in a line; "" for a line of its driver."""
     found = SAID.fullmatch(line)
     return found[1] if found else ""
 
 
 def submissions(address: str) -> list[Submission]:
-    """Return all submissions that a store records, the latest last; none where there is nothing, nor of a damaged record."""
+    """Return all submissions that a store records, the latest last; damaged records are left out."""
     path = addresses.local_path(address)
     if path is not None and not path.is_dir():
         return []

@@ -99,7 +99,7 @@ class Watch:
 
 
 class Maker:
-    """Keeps the page's content. Each look renews the facts; it renews results only after a commit or a new state of the job."""
+    """Keeps the page's content. Each look reads the facts; results are read only after a commit or a change of the job's state."""
 
     def __init__(self, store: Store) -> None:
         self._page, self._store = Content(store), store
