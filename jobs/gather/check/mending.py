@@ -93,9 +93,8 @@ class Mending:
 
     def has_gathered(self) -> bool:
         """Whether the store holds anything that a gather wrote."""
-        return self.exists(keys.sums("gathered")) or any(
-            True for part in GATHERED for _ in objects.list_keys(self.objects, part)
-        )
+        parts = (objects.list_keys(self.objects, part) for part in GATHERED)
+        return self.exists(keys.sums("gathered")) or any(map(any, parts))
 
 
 # --- what can be made again -----------------------------------------------------------------------
@@ -122,18 +121,22 @@ def check_created(mending: Mending) -> Iterator[Finding]:
         if not mending.repair and known_kernel(mending.store) is None:
             yield Finding(key, mending.state(key), "made again")
             return
-        made = _made_again(mending.store)
-        write_sums(made.objects, "created", keys_outside_run(made))
-        sums = read_sums(made.objects, "created") or {}
-        yield mending.mend(key, "made again", objects.read(made.objects, key))
+        again = _made_again(mending.store)
+        write_sums(again.objects, "created", keys_outside_run(again))
+        sums = read_sums(again.objects, "created") or {}
+        yield mending.mend(key, "made again", objects.read(again.objects, key))
     bad = mending.altered(sums)
     # A gather changes the root's metadata, and keeps its own checksum of it.
     if "zarr.json" in bad and _root_is_as_gathered(mending):
         bad.remove("zarr.json")
-    found = [Finding(key, mending.state(key), "made again from the job") for key in bad]
-    if bad and mending.repair:
-        lost = _write_again(mending, {key: sums[key] for key in bad})
-        found = [f._replace(cure=OTHER) if f.key in lost else f for f in found]
+    made = _made_again(mending.store) if bad and mending.repair else None
+    for key in bad:
+        right = None if made is None else objects.read(made.objects, key) or b""
+        if right is None or digest(right) == sums[key]:
+            yield mending.mend(key, "made again from the job", right)
+        else:
+            yield Finding(key, mending.state(key), OTHER)
+    if made is not None:
         # The old Store has cached the damaged metadata.
         mending.store = Store.open(mending.store.address)
     elif bad:
@@ -141,19 +144,6 @@ def check_created(mending: Mending) -> Iterator[Finding]:
         hit = lambda g: any(key.startswith(f"results/{g}/") for key in bad)
         at_root = any(key.count("/") < 2 for key in bad)
         mending.broken_groups = {g for g in groups if at_root or hit(g)}
-    yield from found
-
-
-def _write_again(mending: Mending, sums: dict[str, str]) -> set[str]:
-    """Write objects (key -> checksum) again; return the keys of those that would get another checksum."""
-    made, lost = _made_again(mending.store), set()
-    for key, sha in sums.items():
-        data = objects.read(made.objects, key) or b""
-        if digest(data) == sha:
-            objects.write(mending.objects, key, data)
-        else:
-            lost.add(key)
-    return lost
 
 
 def _made_again(store: Store) -> Store:

@@ -269,11 +269,12 @@ def test_repair_beside_a_driver_of_a_part_is_refused(tmp_path, finished):
     assert check(str(path), repair=True) == []
 
 
-def test_repair_renews_its_lease_and_stops_once_it_is_lost(tmp_path, finished, monkeypatch):
-    """Nothing more is removed after another process has taken the store over."""
+@pytest.mark.parametrize("key", ["run/checkpoints/0/000001/0", "results/0/zarr.json"])
+def test_repair_renews_its_lease_and_stops_once_it_is_lost(tmp_path, finished, monkeypatch, key):
+    """Nothing more is removed or written after another process has taken the store over."""
     path = tmp_path / "t.zarr"
     shutil.copytree(finished.address, path)
-    left = path / "run/checkpoints/0/000001/0"
+    left = path / key
     left.parent.mkdir(parents=True, exist_ok=True)
     left.write_bytes(b"half")
     monkeypatch.setattr("jobs.storage.lease.POLL_S", 0.01)
@@ -292,7 +293,7 @@ def test_repair_renews_its_lease_and_stops_once_it_is_lost(tmp_path, finished, m
     monkeypatch.setattr(Lease, "check", slow)
     with pytest.raises(Held, match="took over"):
         check(str(path), repair=True)
-    assert left.exists()
+    assert left.read_bytes() == b"half"
 
 
 def test_a_driver_that_folds_meanwhile_is_no_damage(tmp_path, monkeypatch):
