@@ -8,10 +8,10 @@ in gathered/G counts.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import inspect
 import sys
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -28,7 +28,7 @@ from jobs.errors import JobError, validated
 from jobs.inputs.measure import load_group, two_lengths, with_files
 from jobs.spec.reductions import options_of
 from jobs.storage import objects
-from jobs.storage.checksums import digest_of, verified, write_sums
+from jobs.storage.checksums import digest, digest_of, read_verified, write_sums
 from jobs.store.arrays import Lazy, attributes, put_array
 from jobs.store.marker import Marker
 from jobs.store.store import Store, shared_fields
@@ -49,16 +49,14 @@ class GroupResults(Lazy[np.ndarray]):
 
     def blocks(self, names: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
         """Iterate over these arrays in blocks of rows; the next block is read while one is used."""
-        spans = self._spans(names)
+        due: deque[Future[dict[str, np.ndarray]]] = deque()
         with ThreadPoolExecutor(1, "read-ahead") as thread:
-            due: Future[dict[str, np.ndarray]] | None = None
-            for span in spans:
-                coming = thread.submit(self._read_rows, names, *span)
-                if due is not None:
-                    yield due.result()
-                due = coming
-            if due is not None:
-                yield due.result()
+            for span in self._spans(names):
+                due.append(thread.submit(self._read_rows, names, *span))
+                if len(due) > 1:
+                    yield due.popleft().result()
+            if due:
+                yield due.popleft().result()
 
     def _spans(self, names: Sequence[str]) -> list[tuple[int, int]]:
         """(first row, row after the last) of each block: whole shards, or stored objects if shards are too large."""
@@ -159,18 +157,14 @@ def program_of(kernel: Kernel) -> str:
     module = sys.modules.get(getattr(kernel.reduce, "__module__", ""))
     path = Path(getattr(module, "__file__", None) or "")
     files = sorted(path.parent.glob("*.py")) if getattr(module, "__package__", "") else [path]
-    total = hashlib.sha256()
-    for file in files:
-        if file.is_file():
-            total.update(file.read_bytes())
-    return total.hexdigest()
+    return digest(b"".join(file.read_bytes() for file in files if file.is_file()))
 
 
-def is_reduced(store: Store, group: int, digest: str) -> bool:
-    """Whether gathered/G is complete and was made from what `digest` stands for, see `made_from`."""
-    sums = verified(objects.read(store.objects, keys.sums(f"gathered/{group}")))
+def is_reduced(store: Store, group: int, origin: str) -> bool:
+    """Whether gathered/G is complete and was made from what `origin` stands for, see `made_from`."""
+    sums = read_verified(store.objects, keys.sums(f"gathered/{group}"))
     there = objects.read(store.objects, f"gathered/{group}/zarr.json") is not None
-    return sums is not None and sums["made_from"] == digest and there
+    return sums is not None and sums["made_from"] == origin and there
 
 
 def reduce_group(store: Store, group: int, check: Callable[[], None] = lambda: None) -> None:

@@ -209,11 +209,10 @@ def _gathered(store: Store) -> dict[str, Any]:
 def _own_objects(store: Store) -> Iterator[str]:
     """Iterate over the objects that a gather writes, except those of groups, which have checksums of their own."""
     yield "zarr.json"
-    for part in GATHERED:
-        if part != "gathered":
-            yield from objects.list_keys(store.objects, part)
-        elif objects.read(store.objects, "gathered/zarr.json") is not None:
-            yield "gathered/zarr.json"
+    if objects.read(store.objects, "gathered/zarr.json") is not None:
+        yield "gathered/zarr.json"
+    for part in ("items", "reduced", "shards"):
+        yield from objects.list_keys(store.objects, part)
 
 
 def _consolidate(store: ObjectStore, unchanged: Set[str]) -> None:
