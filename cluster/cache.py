@@ -21,22 +21,17 @@ EVERY_S = 3600.0
 
 
 def cache_home() -> Path:
-    """Return $CTD_CACHE, by default ~/.cache/ctd."""
+    """Return $CTD_CACHE, by default ~/.cache/ctd; its folder `xla` holds the compiled programs."""
     return Path(os.environ.get("CTD_CACHE", "~/.cache/ctd")).expanduser()
 
 
-def cache_folder() -> Path:
-    """Return the folder of compiled programs, `xla` in the cache."""
-    return cache_home() / "xla"
-
-
 def use_compilation_cache() -> None:
-    """Make JAX keep all its compiled programs in the cache folder; does not import JAX.
+    """Make JAX keep all its compiled programs in the cache; does not import JAX.
 
-    Workers on several nodes share the cache if that folder is on a shared file system.
+    Workers on several nodes share the cache if it lies on a shared file system.
     """
     settings: dict[str, str | int] = {
-        "jax_compilation_cache_dir": str(cache_folder()),
+        "jax_compilation_cache_dir": str(cache_home() / "xla"),
         "jax_persistent_cache_min_compile_time_secs": 0,
         "jax_persistent_cache_min_entry_size_bytes": -1,
     }
@@ -53,7 +48,7 @@ def prune_compilation_cache(limit: int = LIMIT) -> None:
 
     Several processes may do so at once. A folder that cannot be read or written stays as it is.
     """
-    folder = cache_folder()
+    folder = cache_home() / "xla"
     looked = folder / ".looked-through"
     with suppress(OSError):
         if looked.exists() and time.time() - looked.stat().st_mtime < EVERY_S:

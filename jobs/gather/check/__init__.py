@@ -141,6 +141,7 @@ def check_leftovers(mending: Mending, done: Set[int]) -> Iterator[Finding]:
     if mending.exists(keys.CREATING):
         yield mending.mend(keys.CREATING, "removed", what="left over: the store is complete")
     for path in _half_written(mending.store.address):
+        mending.check_lease()
         if mending.repair:
             path.unlink(missing_ok=True)
         key = str(path.relative_to(Path(mending.store.address)))
@@ -188,5 +189,6 @@ def check_logs(mending: Mending) -> Iterator[Finding]:
             bad = [keys.sums(name)] if ended or name in summed else []
         found = [Finding(key, mending.state(key), "what is readable is kept") for key in bad]
         if bad and mending.repair:
+            mending.check_lease()
             write_sums(mending.objects, name, own)
         yield from found
