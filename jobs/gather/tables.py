@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial, singledispatch
 from typing import Any, NamedTuple
 
@@ -228,12 +228,9 @@ def _seeds(asked: Seeds, items: Items) -> Table:
         label = f"p{100 * q:g}".replace(".", "_")
         table[label] = Column(column(of_setting.quantile(q)), f"quantile {q:g} of {asked.of}")
     if asked.bootstrap:
-        ends = np.full((n, 2), np.nan)
-        for some, samples in _by_size(values[np.argsort(of, kind="stable")], count):
-            ends[some] = bootstrap_means(samples, asked.bootstrap, asked.confidence)
+        low, high = _intervals(values[np.argsort(of, kind="stable")], count, asked)
         text = f"end of the {asked.confidence:.0%} bootstrap interval of the mean"
-        table["low"] = Column(ends[:, 0], f"lower {text}")
-        table["high"] = Column(ends[:, 1], f"upper {text}")
+        table["low"], table["high"] = Column(low, f"lower {text}"), Column(high, f"upper {text}")
     return table
 
 
@@ -254,19 +251,16 @@ def _counts(asked: Counts, items: Items) -> Table:
 def _histogram(asked: Histogram, items: Items) -> Table:
     """One row per bin: left, right, count; the last bin includes its right edge."""
     values, _ = _usable(items, asked.of)
+    ends = asked.range
     if asked.log:
-        values = values[values > 0]
-    low, high = asked.range or (
-        (values.min(), values.max()) if len(values) else (0.1, 1.0) if asked.log else (0.0, 1.0)
-    )
-    # Widen an empty range, as NumPy does, so that there are bins.
+        values, ends = np.log10(values[values > 0]), ends and tuple(np.log10(ends))
+    low, high = ends or ((values.min(), values.max()) if len(values) else (0.0, 1.0))
+    # Widen an empty range, as NumPy does, which would refuse one that is only as wide as the rounding of its values.
     if low == high:
-        low, high = (low / 2, high * 2) if asked.log else (low - 0.5, high + 0.5)
-    space = np.geomspace if asked.log else np.linspace
-    edges = space(low, high, asked.bins + 1)
-    # geomspace may miss the ends by rounding, and the extreme values would fall out.
-    edges[0], edges[-1] = low, high
+        low, high = low - 0.5, high + 0.5
+    edges = np.linspace(low, high, asked.bins + 1)
     count, _ = np.histogram(values, edges)
+    edges = 10**edges if asked.log else edges
     return {
         "left": Column(edges[:-1], f"left edge, of {asked.of}"),
         "right": Column(edges[1:], f"right edge, of {asked.of}"),
@@ -281,16 +275,18 @@ def _usable(items: Items, name: str) -> tuple[np.ndarray, np.ndarray]:
     return values[rows], rows
 
 
-def _by_size(values: np.ndarray, count: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Iterate over settings with equally many values: (the settings, their values (setting, sample)).
+def _intervals(values: np.ndarray, count: np.ndarray, asked: Seeds) -> np.ndarray:
+    """The bootstrap intervals (2, settings) of the means; NaN where a setting has no value.
 
     values: of the first setting, then of the second, ...; count: number of values of each setting.
     """
+    ends, start = np.full((2, len(count)), np.nan), np.cumsum(count) - count
     # Settings with equally many values make a rectangle, which NumPy takes in one call.
-    start = np.cumsum(count) - count
     for size in np.unique(count[count > 0]):
         same = np.flatnonzero(count == size)
-        yield same, values[start[same][:, None] + np.arange(size)]
+        samples = values[start[same][:, None] + np.arange(size)]
+        ends[:, same] = bootstrap_means(samples, asked.bootstrap, asked.confidence).T
+    return ends
 
 
 def bootstrap_means(samples: np.ndarray, n_resamples: int, confidence: float) -> np.ndarray:
