@@ -38,7 +38,7 @@ BLOCK_BYTES = 4 << 20
 
 
 class GroupResults(Lazy[np.ndarray]):
-    """Selected rows of a group's results; an array is read when it is first used, or in `blocks`.
+    """Selected rows of a group's results; an array is read at each access, or in `blocks`.
 
     rows: (rows of the group,) bool.
     """

@@ -275,16 +275,16 @@ def _fill(store: Store, origins: Sequence[Sequence[Part]], lease: Lease) -> None
             for name in (*store.names(shard.group), "status")
         }
         old = [
-            (part, marker, len(found))
+            (part, marker, found)
             for part, some in here
             for marker in markers[part.store]
             if (found := part.committed(marker, some))
         ]
         entries = [
             entry.model_copy(update={"row": row, "item": entry.item + part.first_item})
-            for part, marker, _ in old
+            for part, marker, found in old
             for entry in failed[part.store].get(marker.shard.number, ())
-            if (row := entry.row + part.shift) in rows
+            if (row := entry.row + part.shift) in found
         ]
         lease.check()
         # Before the marker: it lacks the rows that these records explain.
@@ -298,24 +298,24 @@ def _marker(
     store: Store,
     shard: Shard,
     values: Mapping[str, np.ndarray],
-    old: Sequence[tuple[Part, Marker, int]],
+    old: Sequence[tuple[Part, Marker, range]],
 ) -> Marker:
     """The marker of a merged shard: counts from its rows, and where and when as the old markers say.
 
-    old: the old markers, and how many of its rows each committed.
+    old: the old markers, with those of its rows that each committed.
     """
-    without = [row + part.shift for part, m, _ in old for row in m.without]
+    without = [row + p.shift for p, m, rows in old for row in m.without if row + p.shift in rows]
     return replace(
         old[0][1],
         shard=shard,
-        without=tuple(row for row in without if shard.start <= row < shard.stop),
+        without=tuple(without),
         outcomes=outcome_counts(store.kernel, values),
         nan=nan_counts(values) or None,
         n_failed=int((values["status"] == FAILED).sum()),
         started=min(m.started for _, m, _ in old),
         end=max(m.ended for _, m, _ in old),
         # The new shards may cut an old one: each gets seconds by its rows.
-        seconds=sum(m.seconds * n / m.shard.n_items for _, m, n in old),
+        seconds=sum(m.seconds * len(rows) / m.shard.n_items for _, m, rows in old),
         narrowed_to=None,
         copied_from=", ".join(dict.fromkeys(part.store.address for part, _, _ in old)),
     )

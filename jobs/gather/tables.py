@@ -158,7 +158,7 @@ class Items(NamedTuple):
     """The item table in the form that reductions take."""
 
     columns: Mapping[str, np.ndarray]
-    """Every column, which is read when it is first used; texts are codes."""
+    """Every column, which is read at each access; texts are codes."""
     labels: Mapping[str, Sequence[str]]
     """Column of codes -> the text of each code, from 0 on."""
     swept: Sequence[str]
