@@ -32,54 +32,52 @@ SHARE = 0.1
 """Largest share of a core spent on rebuilding the page."""
 
 
-class Watch:
-    """A server of one store's page, and a thread that keeps the page up to date.
+class Watch(ThreadingHTTPServer):
+    """A server of one store's page, and a thread that keeps the page up to date; close it, or use it in a `with` statement.
 
-    Close it, or use it in a `with` statement. `port` 0 takes a free port.
+    port: 0 takes a free one, which `server_port` tells.
 
-    Raises:
-        JobError: the server cannot listen at host and port.
+    Raises JobError if it cannot listen at host and port.
     """
+
+    daemon_threads = True
+    allow_reuse_address = False
 
     def __init__(self, store: Store, host: str = "127.0.0.1", port: int = 0) -> None:
         self.token = secrets.token_urlsafe(24)
-        self.is_private = _is_loopback(host)
+        self.host, self.is_private = host, _is_loopback(host)
         self.maker = Maker(store)
+        self._ended = threading.Event()
+        if ":" in host:
+            self.address_family = socket.AF_INET6
         try:
-            self._server = _Server((host, port), self)
+            super().__init__((host, port), _Handler)
         except OSError as error:
             reason = error.strerror or error
             raise JobError(f"--host {host} --port {port}: cannot listen there: {reason}") from None
-        self.host, self.port = host, int(self._server.server_address[1])
-        self._ended = threading.Event()
-        self._looking = threading.Thread(target=self._look, daemon=True, name="look")
-        self._looking.start()
+        threading.Thread(target=self._look, daemon=True, name="look").start()
 
     @property
     def url(self) -> str:
         """The address to open, including the token."""
         name = socket.gethostname() if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104  compares
         name = f"[{name}]" if ":" in name else name
-        return f"http://{name}:{self.port}/?token={self.token}"
+        return f"http://{name}:{self.server_port}/?token={self.token}"
 
-    def serve(self) -> None:
-        """Answer requests until `stop` or a KeyboardInterrupt."""
-        self._server.serve_forever(poll_interval=0.2)
+    def server_bind(self) -> None:
+        """Bind without a DNS lookup of this host's name, which the base class would do."""
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = "", int(self.server_address[1])
 
-    def stop(self) -> None:
-        """End `serve`; call it from another thread."""
-        self._server.shutdown()
-
-    def close(self) -> None:
-        """Stop looking at the store, and free the port."""
+    def server_close(self) -> None:
+        """Free the port, and stop looking at the store."""
         self._ended.set()
-        self._server.server_close()
+        super().server_close()
 
-    def __enter__(self) -> "Watch":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Print the error, unless a reader just went away in the middle of an answer."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
     def admits(self, token: str, host: str) -> bool:
         """Whether to answer a request with this token and Host header."""
@@ -128,35 +126,14 @@ class Maker:
             self.latest = version, new
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    allow_reuse_address = False
-
-    def __init__(self, address: tuple[str, int], watch: Watch) -> None:
-        self.watch = watch
-        if ":" in address[0]:
-            self.address_family = socket.AF_INET6
-        super().__init__(address, _Handler)
-
-    def server_bind(self) -> None:
-        """Bind without a DNS lookup of this host's name, which the base class would do."""
-        socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = "", self.server_address[1]
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Print the error, unless a reader just went away in the middle of an answer."""
-        if not isinstance(sys.exc_info()[1], ConnectionError):
-            super().handle_error(request, client_address)
-
-
 class _Handler(BaseHTTPRequestHandler):
-    server: _Server
+    server: Watch
     server_version, sys_version = "ctd", ""
     timeout = 60  # a reader that sends no more keeps no thread
 
     def do_GET(self) -> None:
         """Send the page, its content, or a refusal."""
-        watch = self.server.watch
+        watch = self.server
         try:
             parts = urlsplit(self.path)
         except ValueError:  # no address: half an IPv6 address

@@ -87,7 +87,7 @@ def watch(
             err.print(f"open to other hosts: whoever has this address can read {store}")
         err.print("Ctrl-C ends it; the run goes on")
         try:
-            watching.serve()
+            watching.serve_forever()
         except KeyboardInterrupt:
             err.print("no longer watching")
 

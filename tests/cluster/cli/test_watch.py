@@ -42,21 +42,21 @@ def serve():
 
     def start(store, **options):
         watch = Watch(store, **options)
-        thread = threading.Thread(target=watch.serve)
+        thread = threading.Thread(target=watch.serve_forever)
         thread.start()
         started.append((watch, thread))
         return watch
 
     yield start
     for watch, thread in started:
-        watch.stop()
+        watch.shutdown()
         thread.join()
-        watch.close()
+        watch.server_close()
 
 
 def get(watch, path, host=None):
     """(status, body) of a request to the server."""
-    request = urllib.request.Request(f"http://127.0.0.1:{watch.port}{path}")
+    request = urllib.request.Request(f"http://127.0.0.1:{watch.server_port}{path}")
     if host is not None:
         request.add_header("Host", host)
     try:
@@ -89,7 +89,7 @@ def test_watch_needs_the_token(idle, serve):
     assert (status, page[:15]) == (200, "<!doctype html>")
     assert "connect-src &#x27;self&#x27;" in page
     assert get(watch, f"/elsewhere?token={watch.token}")[0] == 404
-    assert watch.url == f"http://127.0.0.1:{watch.port}/?token={watch.token}"
+    assert watch.url == f"http://127.0.0.1:{watch.server_port}/?token={watch.token}"
     assert len(watch.token) >= 32
 
 
@@ -113,7 +113,7 @@ def test_watch_answers_to_its_own_name_alone(idle, serve):
 )  # fmt: skip
 def test_watch_refuses_what_is_no_request(idle, serve, request_line, capfd):
     watch = serve(idle)
-    with socket.create_connection(("127.0.0.1", watch.port), timeout=60) as connection:
+    with socket.create_connection(("127.0.0.1", watch.server_port), timeout=60) as connection:
         connection.sendall(request_line + b"\r\nHost: localhost\r\n\r\n")
         connection.shutdown(socket.SHUT_WR)
         answer = b""
@@ -127,7 +127,7 @@ def test_watch_refuses_what_is_no_request(idle, serve, request_line, capfd):
 def test_watch_is_bound_to_loopback(idle, serve):
     watch = serve(idle)
     assert watch.is_private
-    assert watch._server.server_address[0] == "127.0.0.1"
+    assert watch.server_address[0] == "127.0.0.1"
     address = _own_address()
     if address:
         assert "doctype" not in _page_at(address, watch)
@@ -135,7 +135,7 @@ def test_watch_is_bound_to_loopback(idle, serve):
 
 def _page_at(address, watch):
     """What answers to a request for the page at another address; nothing, or another program that has this port there."""
-    connection = http.client.HTTPConnection(address, watch.port, timeout=3)
+    connection = http.client.HTTPConnection(address, watch.server_port, timeout=3)
     try:
         connection.request("GET", f"/?token={watch.token}", headers={"Host": "127.0.0.1"})
         return connection.getresponse().read().decode(errors="replace").lower()
@@ -159,7 +159,7 @@ def _own_address():
 def test_watch_is_open_to_others_where_asked(idle, serve):
     watch = serve(idle, host="0.0.0.0")
     assert not watch.is_private
-    assert watch.url.startswith(f"http://{socket.gethostname()}:{watch.port}/")
+    assert watch.url.startswith(f"http://{socket.gethostname()}:{watch.server_port}/")
     assert get(watch, f"/?token={watch.token}", "login.cluster.example")[0] == 200
     assert get(watch, "/", "login.cluster.example")[0] == 403
 
