@@ -6,12 +6,13 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.console import Console, Group, JustifyMethod
+from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -187,38 +188,30 @@ def show_table(
     out and name them.
     hint: how to see the rows that are left out.
     """
-    texts = {name: _texts(table[name][:limit], str(name)) for name in table}
-    numbers = {name for name in table if np.asarray(table[name][:limit]).dtype.kind in "iufc"}
-    widths = {name: max(map(len, column)) for name, column in texts.items()}
-    narrow(widths, set(widths) - numbers, out.width)
-    parts = side_by_side(widths, out.width, keys)
+    values = {shown(str(name)): table[name][:limit] for name in table}
+    numbers = {name for name in values if np.asarray(values[name]).dtype.kind in "iufc"}
+    texts = {name: [*map(cell, column)] for name, column in values.items()}
+    widths = {name: max(map(len, [name, *column])) for name, column in texts.items()}
+    # Rich narrows texts to these as far as it must.
+    least = {name: w if name in numbers else min(w, TEXT_WIDTH) for name, w in widths.items()}
+    parts = side_by_side(least, out.width, keys)
     for k, part in enumerate(parts if all_columns else parts[:1]):
         out.print("\n" * (k > 0), end="")
-        drawn = Table(
-            title=title or None,
-            title_justify="left",
-            box=None,
-            pad_edge=False,
-            padding=(0, GAP, 0, 0),
-        )
+        drawn = Table(title="" if k else title or None, title_justify="left", box=None, pad_edge=False, padding=(0, GAP, 0, 0))  # fmt: skip
         for name in part:
-            side: JustifyMethod = "right" if name in numbers else "left"
-            wraps = name not in numbers
             drawn.add_column(
-                texts[name][0], justify=side, overflow="fold", no_wrap=not wraps,
-                min_width=widths[name], max_width=widths[name],
+                name, justify="right" if name in numbers else "left", overflow="fold",
+                no_wrap=name in numbers, min_width=least[name], max_width=widths[name],
             )  # fmt: skip
-        for row in zip(*(texts[name][1:] for name in part), strict=True):
+        for row in zip(*(texts[name] for name in part), strict=True):
             drawn.add_row(*row)
         out.print(drawn, crop=False)
-        title = ""
     if limit is not None and n_rows(table) > limit:
         out.print(f"... {count(n_rows(table) - limit, 'more row')}; {hint}")
     if not all_columns and len(parts) > 1:
         left_out = [name for name in texts if name not in parts[0]]
-        out.print(
-            f"+{count(len(left_out), 'column')}, --columns all shows them: {', '.join(map(str, left_out))}"
-        )
+        shows = f"+{count(len(left_out), 'column')}, --columns all shows them"
+        out.print(f"{shows}: {', '.join(left_out)}")
 
 
 def show_summary(store: "Store") -> None:
@@ -301,25 +294,11 @@ def records(table: "Columns") -> list[dict[str, Any]]:
     return [dict(zip(table, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
-def _texts(column: Iterable[object], name: str) -> list[str]:
-    """A column's heading and its values as text."""
-    return [shown(name), *(cell(value) for value in column)]
-
-
 GAP = 2
 """Spaces between two columns of a table."""
 
 TEXT_WIDTH = 20
 """Least width to which a column of texts is narrowed; longer texts continue on the next line."""
-
-
-def narrow(widths: dict[str, int], texts: set[str], room: int) -> None:
-    """Narrow the widest columns of texts, in place, until the table fits or they are `TEXT_WIDTH` wide."""
-    while texts and sum(widths.values()) + GAP * (len(widths) - 1) > room:
-        widest = max(texts, key=widths.__getitem__)
-        if widths[widest] <= TEXT_WIDTH:
-            return
-        widths[widest] -= 1
 
 
 def side_by_side(widths: Mapping[str, int], room: int, keys: int = 1) -> list[list[str]]:
@@ -336,6 +315,18 @@ def side_by_side(widths: Mapping[str, int], room: int, keys: int = 1) -> list[li
             parts.append([*first])
         parts[-1].append(name)
     return parts
+
+
+def write_table(
+    table: "Columns", to: Path, described: Mapping[str, Mapping[str, str]] | None = None
+) -> None:
+    """Write a table to a file, and print how many rows it has. described: see `save_frame`."""
+    import pandas as pd
+
+    from jobs.query.files import save_frame
+
+    save_frame(pd.DataFrame(table), to, described)
+    err.print(f"wrote {count(n_rows(table), 'row')} to {to}")
 
 
 def show_error(text: str) -> None:

@@ -18,6 +18,7 @@ from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,37 +29,20 @@ from typer.exceptions import TyperException
 from cluster.cache import use_compilation_cache
 
 PANELS = {
-    "Run": {
-        "run": "run",
-        "plan": "run",
-        "status": "recovery",
-        "resume": "recovery",
-        "cancel": "recovery",
-        "check": "recovery",
-        "logs": "recovery",
-        "gather": "run",
-    },
-    "Ask and show": {
-        "query": "query",
-        "best": "best",
-        "report": "report",
-        "watch": "report",
-        "compare": "query",
-        "export": "export",
-        "posterior": "posterior",
-    },
-    "Keep stores": {"ls": "shelf", "note": "shelf", "merge": "shelf", "archive": "shelf"},
-    "Write jobs": {
-        "kernels": "kernels",
-        "new": "kernels",
-        "schema": "kernels",
-        "weights": "kernels",
-    },
-    "Clusters": {"submit": "submit", "clusters": "submit"},
+    "Run": "run.run run.plan recovery.status recovery.resume recovery.cancel recovery.check recovery.logs run.gather",
+    "Ask and show": "query.query query.best report.report report.watch query.compare export.export posterior.posterior",
+    "Keep stores": "shelf.ls shelf.note shelf.merge shelf.archive",
+    "Write jobs": "kernels.kernels kernels.new kernels.schema kernels.weights",
+    "Clusters": "submit.submit submit.clusters",
 }
-"""The commands in the order and under the headings of `ctd --help`, each with the module of its function in cluster.cli."""
+"""The commands, MODULE.FUNCTION of cluster.cli, in the order and under the headings of `ctd --help`."""
 
-COMMANDS = {name: module for panel in PANELS.values() for name, module in panel.items()}
+COMMANDS = {
+    name: module
+    for panel in PANELS.values()
+    for module, name in (word.split(".") for word in panel.split())
+}
+"""Command -> the module of its function."""
 
 GARBAGE_AFTER = 50_000
 """New objects after which Python looks for rubbish among them; by default 2,000."""
@@ -66,14 +50,14 @@ GARBAGE_AFTER = 50_000
 
 @cache
 def _docstrings(module: str) -> dict[str, str]:
-    """Docstrings of a module's functions, read from its source: to import what all commands import takes seconds."""
+    """The docstrings of a module's functions, read from its source, since importing all commands takes seconds."""
     source = Path(__file__).with_name(f"{module}.py").read_text(encoding="utf-8")
     functions = (node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef))
     return {node.name: ast.get_docstring(node) or "" for node in functions}
 
 
 class LateCommand(TyperCommand):
-    """A command of which `ctd --help` knows name and help alone; its module is imported when it is called or completed."""
+    """A command whose module is imported when it is called or completed; `ctd --help` needs its name and help alone."""
 
     @property
     def help(self) -> str:
@@ -88,23 +72,21 @@ class LateCommand(TyperCommand):
     def make_context(self, *args: Any, **options: Any) -> Any:
         """The context of the whole command."""
         name = str(self.name)
-        module = import_module(f"cluster.cli.{COMMANDS[name]}")
-        function: Callable[..., None] = getattr(module, name)
-        alone = typer.Typer(add_completion=False)
-        alone.command(self.name)(function)
+        whole = typer.Typer(add_completion=False)
+        whole.command(name)(getattr(import_module(f"cluster.cli.{COMMANDS[name]}"), name))
         # Copy the words: parsing empties the list.
         words = [str(word) for word in args[1]] if len(args) > 1 else []
         try:
-            return typer.main.get_command(alone).make_context(*args, **options)
+            return typer.main.get_command(whole).make_context(*args, **options)
         except TyperException as error:
             if option := getattr(error, "option_name", ""):
-                error.message += _in_job_file(name, option, _value_of(option, words))
+                error.message += _in_job_file(name, option, words)
             error.message = _with_choice(error.message)
             raise
 
 
 def _with_choice(message: str) -> str:
-    """An error about a value, and if it is nearly one of the choices that the text lists, that one."""
+    """An error about a value, and the choice that was probably meant if the text lists choices."""
     text = message.replace("Value error, ", "")  # pydantic's, of what the type of an option refuses
     if " is not one of " not in text:
         return text
@@ -114,22 +96,12 @@ def _with_choice(message: str) -> str:
     return text.rstrip(".") + (meant(word, choices) or ".")
 
 
-def _value_of(option: str, words: list[str]) -> str:
-    """The value of an option on the command line; "VALUE" without one."""
-    for k, word in enumerate(words):
-        if word.startswith(f"{option}="):
-            return word.partition("=")[2]
-        if word == option and k + 1 < len(words):
-            return words[k + 1]
-    return "VALUE"
-
-
 WITH_SET = ("run", "plan", "submit", "posterior")
 """The commands whose --set overrides fields of a job; that of gather sets its options."""
 
 
-def _in_job_file(command: str, option: str, value: str) -> str:
-    """A hint for an option that a command does not know and that is a field of the job file; "" for others."""
+def _in_job_file(command: str, option: str, words: list[str]) -> str:
+    """A hint for an unknown option that is a field of the job file; "" for others. words: the command line."""
     from jobs.spec.job import JobSpec, RunSettings
 
     field = option.lstrip("-").replace("-", "_")
@@ -138,6 +110,8 @@ def _in_job_file(command: str, option: str, value: str) -> str:
     elif field not in JobSpec.model_fields:
         return ""
     where = ":" if command in WITH_SET else "; give it to ctd run:"
+    parts = [part for w in words for part in (w.split("=", 1) if w.startswith(option) else [w])]
+    value = dict(pairwise(parts)).get(option, "VALUE")
     return f"; it is a field of the job file{where} --set {field}={value}"
 
 
@@ -162,9 +136,9 @@ class Commands(TyperGroup):
 
     def __init__(self, **options: Any) -> None:
         commands = [
-            LateCommand(name, rich_help_panel=panel)
-            for panel, names in PANELS.items()
-            for name in names
+            LateCommand(word.partition(".")[2], rich_help_panel=panel)
+            for panel, words in PANELS.items()
+            for word in words.split()
         ]
         super().__init__(**options | {"commands": commands})
 

@@ -19,6 +19,12 @@ JobWords = Annotated[
     ),
 ]
 StorePath = Annotated[str, typer.Argument(help="store of a job", show_default=False)]
+StorePaths = Annotated[
+    list[str],
+    typer.Argument(
+        help="stores, folders of stores, patterns such as 's3://lab/gru*.zarr'", show_default=False
+    ),
+]
 ResultsPath = Annotated[
     str | None, typer.Option("--store", help="where results go; by default beside the job file")
 ]
@@ -58,6 +64,10 @@ AcceptChanges = Annotated[
 Trust = Annotated[
     bool,
     typer.Option("--trust", help="run the code that the store names, although it is not yours"),
+]
+Where = Annotated[
+    list[str] | None,
+    typer.Option(help='condition, as in "q < 1e-10 and stable"; repeated, rows must meet all'),
 ]
 ColumnNames = Annotated[list[str] | None, typer.Option(help="columns, separated by commas")]
 SortedBy = Annotated[

@@ -1,8 +1,8 @@
-"""The commands query and compare, which answer questions about stores."""
+"""The commands query, best and compare, which answer questions about stores."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
@@ -13,39 +13,42 @@ from cluster.cli.display import (
     no_rows,
     out,
     records,
+    show_facts,
     show_json,
     show_table,
+    write_table,
 )
-from cluster.cli.options import AsJson, ColumnNames, Limit, SortedBy, all_of, check_target
+from cluster.cli.options import (
+    AsJson,
+    ColumnNames,
+    Limit,
+    SortedBy,
+    StorePaths,
+    Where,
+    all_of,
+    check_target,
+)
 from jobs.errors import JobError, advised, count
-from jobs.query.query import Asked, described, rows
+from jobs.query.query import Asked, described, rows, sort_keys
 from jobs.query.query import query as ask
 from jobs.query.shelf import Shelf, open_all
 from jobs.query.sql import sql as ask_sql
 from jobs.query.tables import tables_of, varied
-from jobs.store.store import Store
+from jobs.store.store import Mode, Store
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from cluster.cli.display import Columns
-    from jobs.query.compare import Comparison
+    from jobs.query.best import Best
 
 EVERY = "all"
 """The value of --columns for all columns that a table shows, in the table's order."""
 
-
-Conditions = Annotated[
-    list[str] | None,
-    typer.Option(help='condition, as in "q < 1e-10 and stable"; repeated, rows must meet all'),
-]
 Aggregates = Annotated[
     str | None,
     typer.Option(
         help='"median(q), mean(stable), count"; also std, sem, min, max, sum, quantile(q, 0.9), q90(q)'
     ),
 ]
-
 Sql = Annotated[
     str | None,
     typer.Option(
@@ -55,14 +58,8 @@ Sql = Annotated[
 
 
 def query(
-    stores: Annotated[
-        list[str],
-        typer.Argument(
-            help="stores, folders of stores, patterns such as 's3://lab/gru*.zarr'",
-            show_default=False,
-        ),
-    ],
-    where: Conditions = None,
+    stores: StorePaths,
+    where: Where = None,
     sort: SortedBy = None,
     limit: Limit = None,
     columns: ColumnNames = None,
@@ -84,63 +81,56 @@ def query(
         "where": where, "sort": sort, "limit": limit, "columns": columns,
         "group-by": group_by, "agg": agg, "table": table,
     }  # fmt: skip
-    store = open_all(stores, err.print)
-    if sql is not None:
-        if given := [word for word, value in asked.items() if value is not None]:
-            raise JobError(f"--{given[0]}: not with --sql, which says it in SQL; leave one out")
-        _reply_sql(store, sql, to, as_json)
-        say_how_much(store)
-        return
-    named = [] if columns == [EVERY] else columns or []
+    store, condition = open_all(stores, err.print), all_of(where)
+    given = [word for word, value in asked.items() if value is not None]
+    if sql is not None and given:
+        raise JobError(f"--{given[0]}: not with --sql, which says it in SQL; leave one out")
     question: Asked = {
-        "table": table, "sort": ",".join(sort or ()), "limit": limit,
-        "columns": ",".join(named), "group_by": ",".join(group_by or ()), "agg": agg,
+        "table": table, "sort": ",".join(sort or ()), "limit": limit, "agg": agg,
+        "columns": ",".join([] if columns == [EVERY] else columns or ()), "group_by": ",".join(group_by or ()),
     }  # fmt: skip
-    table = _reply(store, all_of(where), question, to, as_json, default=not (columns or as_json))
-    if "kernel" not in f"{asked}":
-        _say_kernels(store, table)
+    is_default = not (columns or agg or sql or as_json or to)
+    if sql is not None:
+        name, found = "", ask_sql(store, sql)
+    else:
+        name, found = _answer(store, condition, question, to, as_json)
+    if is_default:
+        found = _default_columns(name, found, store, [*sort_keys(question["sort"])])
+    if to is not None:
+        write_table(found, to, described(_stores_of(store)))
+    elif as_json:
+        show_json(records(found))
+    elif n_rows(found):
+        most, hint = 100 if limit is None else None, "--json or --to FILE gives all"
+        show_table(found, name or "sql", most, not is_default, hint)
+    if not n_rows(found) and limit != 0:
+        err.print(_why_none(name, store, bool(where)))
+    if sql is None and "kernel" not in f"{asked}":
+        _say_kernels(store, name)
     say_how_much(store)
 
 
-def _reply_sql(store: Store | Shelf, text: str, to: Path | None, as_json: bool) -> None:
-    """Print the answer to a SQL query or write it to a file."""
-    frame = ask_sql(store, text)
-    frame.attrs["table"] = ""
-    if to is None:
-        _answer("", frame, as_json, True)
-    else:
-        _write(store, frame, to)
-    _say_if_none(frame, "", store, text)
-
-
-def _reply(
-    store: Store | Shelf,
-    where: str | None,
-    question: Asked,
-    to: Path | None,
-    as_json: bool,
-    default: bool,
-) -> str:
-    """Print the answer or write it to a file, and return its table. default: print the default columns of a terminal."""
-    if question["agg"] is None and to is None:
-        name, found = rows(store, where, **question)
-        if default:
-            found = _default_columns(name, found, store, (question["sort"] or "").split(","))
-        _answer(name, found, as_json, not default, question["limit"])
-        _say_if_none(found, name, store, where, question["limit"])
-        return name
+def _answer(
+    store: Store | Shelf, where: str | None, question: Asked, to: Path | None, as_json: bool
+) -> "tuple[str, Columns]":
+    """The name of the table that was asked, and the answer."""
+    if question["agg"] is None and to is None:  # without pandas, which takes a second to import
+        return rows(store, where, **question)
     frame = ask(store, where, **question)
-    name = str(frame.attrs["table"])
     for note in frame.attrs.get("notes", ()):
         err.print(note)
-    if to is None:
-        # Of aggregates, only what they are grouped by are texts.
-        shown = frame if as_json else frame.replace({"": "-"})
-        _answer(name, shown, as_json, True, question["limit"])
-    else:
-        _write(store, frame, to)
-    _say_if_none(frame, name, store, where, question["limit"])
-    return name
+    # Of aggregates, only what they are grouped by are texts.
+    shown = frame if as_json or to is not None else frame.replace({"": "-"})
+    return frame.attrs["table"], shown
+
+
+def _why_none(table: str, store: Store | Shelf, has_condition: bool) -> str:
+    """Why an answer has no rows. table: "" for SQL."""
+    if not table:
+        return "the query found no row"
+    if has_condition:
+        return f"no row of table {table} meets the conditions"
+    return no_rows(table, _stores_of(store)[0])
 
 
 def _say_kernels(store: Store | Shelf, table: str) -> None:
@@ -165,84 +155,39 @@ def _of_their_kernels(table: str, labels: np.ndarray, shelf: Shelf) -> tuple[She
 
 
 def _default_columns(
-    table: str, found: dict[str, np.ndarray], store: Store | Shelf, sort: list[str]
-) -> dict[str, np.ndarray]:
-    """The columns that a terminal shows by default, in this order: the store and the row's number, what was swept, searched or differs between
-    stores, columns that the rows are sorted by, results in the kernel's order. Left out are an item's place, its group if there is one, and its status if all are done.
-    Rows of some kernels show nothing of the others.
+    table: str, found: "Columns", store: Store | Shelf, sorted_by: list[str]
+) -> "Columns":
+    """The columns that a terminal shows by default, in this order: the store and the row's number; what was swept, searched or
+    differs between stores; what the rows are sorted by; results in the kernel's order; others.
+
+    Left out are an item's place, its group if there is one, its status if all are done, and columns of kernels without rows.
     """
-    sorted_by = [name.strip().lstrip("-") for name in sort]
-    if isinstance(store, Shelf):
-        store, there = _of_their_kernels(table, found["store"], store)
-        found = {name: v for name, v in found.items() if name in there or name in sorted_by}
-    stores, differing = stores_of(store), store.differing if isinstance(store, Shelf) else {}
-    swept = {name for one in stores for name in (*one.swept, *varied(one))} | set(differing)
-    described = [one.description for one in stores]
-    results = [name for one in described for name in one.reduced]
-    if table == "items":
-        results = [*(name for one in described for name in one.dims), *results]
+    n_first, differing = 1, set[str]()
     known = list(found)
-    n_first = 2 if isinstance(store, Shelf) else 1
-
-    def place(name: str) -> tuple[int, int]:
-        kind = name.partition(".")[0].partition("[")[0]
-        if name in known[:n_first] or name == table:
-            return 0, known.index(name)
-        if name in sorted_by:
-            return 2, sorted_by.index(name)
-        if name in swept or kind in swept:
-            return 1, known.index(name)
-        return (3, results.index(name)) if name in results else (4, 0)
-
-    plumbing = {"row"}
+    if isinstance(store, Shelf):
+        n_first, differing = 2, set(store.differing)
+        store, there = _of_their_kernels(table, np.asarray(found["store"]), store)
+        known = [name for name in known if name in there or name in sorted_by]
+    stores = _stores_of(store)
+    swept = differing.union(*([*one.swept, *varied(one)] for one in stores))
+    kind = lambda name: name.partition(".")[0].partition("[")[0]
+    is_swept = lambda name: not swept.isdisjoint((name, kind(name)))
+    first = [name for name in known if name in known[:n_first] or name == table]
+    results = [name for one in stores for name in one.description.reduced]
+    if table == "items":
+        results = [*(name for one in stores for name in one.description.dims), *results]
+    inputs = [name for name in known if is_swept(name) and name not in sorted_by]
+    hidden = {"row"}
     if all(len(one.job.plan.group_sizes) == 1 for one in stores):
-        plumbing.add("group")
-    if "status" in found and set(found["status"]) <= {"done"}:
-        plumbing.add("status")
-    names = [name for name in known if name not in plumbing or name in sorted_by]
-    return {name: found[name] for name in sorted(names, key=place)}
+        hidden.add("group")
+    if "status" in known and set(found["status"]) <= {"done"}:
+        hidden.add("status")
+    hidden -= set(sorted_by)
+    order = dict.fromkeys([*first, *inputs, *sorted_by, *results, *known])
+    return {name: found[name] for name in order if name in known and name not in hidden}
 
 
-def _answer(
-    table: str, found: "Columns", as_json: bool, all_columns: bool, limit: int | None = None
-) -> None:
-    """Print the rows, if any.
-
-    table: the table's name, "" of SQL. limit: the most rows that were asked for, all of which are shown.
-    """
-    if as_json:
-        show_json(records(found))
-    elif n_rows(found):
-        most, hint = 100 if limit is None else None, "--json or --to FILE gives all"
-        show_table(found, table or "sql", most, all_columns, hint)
-
-
-def _say_if_none(
-    found: "Columns", table: str, store: Store | Shelf, where: str | None, limit: int | None = None
-) -> None:
-    """Print that an answer has no rows, and whether a condition or the table is the reason.
-
-    table, limit: as of `_answer`.
-    """
-    if n_rows(found) or limit == 0:
-        return
-    if not table:
-        err.print("the query found no row")
-    else:
-        none = f"no row of table {table} meets the conditions"
-        err.print(none if where else no_rows(table, stores_of(store)[0]))
-
-
-def _write(store: Store | Shelf, frame: "pd.DataFrame", to: Path) -> None:
-    """Write the rows to a file, and print how many they are."""
-    from jobs.query.files import save_frame
-
-    save_frame(frame, to, described(stores_of(store)))
-    err.print(f"wrote {count(len(frame), 'row')} to {to}")
-
-
-def stores_of(store: Store | Shelf) -> Sequence[Store]:
-    """The stores that were asked."""
+def _stores_of(store: Store | Shelf) -> Sequence[Store]:
     return store.stores if isinstance(store, Shelf) else [store]
 
 
@@ -250,16 +195,86 @@ def say_how_much(store: Store | Shelf) -> None:
     """Print how many items the answer covers, if a store is not complete."""
     from jobs.gather.gather import left_out
 
-    stores = stores_of(store)
+    stores = _stores_of(store)
     done = [tables_of(one)["items"].n for one in stores]
     total = [one.job.plan.n_items for one in stores]
     for why in dict.fromkeys(filter(None, map(left_out, stores))):
         err.print(why)
     if behind := [one.address for one, n, of in zip(stores, done, total, strict=True) if n < of]:
+        others = f", and so for {count(len(behind) - 1, 'other')}" if behind[1:] else ""
+        shows = advised("ctd", "status", behind[0])
         err.print(
-            f"{sum(done):,} of {count(sum(total), 'item')} so far; {advised('ctd', 'status', behind[0])} shows more"
-            + (f", and so for {count(len(behind) - 1, 'other')}" if behind[1:] else "")
+            f"{sum(done):,} of {count(sum(total), 'item')} so far; {shows} shows more{others}"
         )
+
+
+# --- the best -----------------------------------------------------------------------------------------
+
+
+def best(
+    stores: StorePaths,
+    by: Annotated[
+        str | None,
+        typer.Option(help="the result to judge by; by default that of the search or the kernel"),
+    ] = None,
+    mode: Annotated[
+        Mode | None, typer.Option(help="max if larger values are better", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the best item of a store: its parameters, its metric, the spread over seeds, and the commands to type next;
+    of several stores the best of each, a line a store."""
+    opened = open_all(stores, err.print)
+    if isinstance(opened, Shelf):
+        _show_best_of_each(opened, by, mode, as_json)
+        return
+    found = _best(opened, by, mode)
+    if as_json:
+        show_json(found.to_json())
+        return
+    show_facts(found.facts())
+    out.print()
+    for what, command in found.next.items():
+        out.print(f"# {what}", style="dim")
+        out.print(command)
+
+
+def _best(store: Store, by: str | None, mode: Mode | None, name: str = "") -> "Best":
+    """The best item of a store, of whose results it prints the warnings. Raises JobError if there is none.
+
+    name: of one of several stores.
+    """
+    from cluster.cli.outcome import say_warnings
+    from jobs.query.best import best as find_best
+    from jobs.query.best import require_metric
+
+    found = find_best(store, require_metric(store, "--by", by, mode))
+    if found is None:
+        why = advised("ctd", "status", store.address)
+        raise JobError(f"{store.address}: no item is done with a finite value; {why} says why")
+    say_warnings(store, name)
+    return found
+
+
+def _show_best_of_each(shelf: Shelf, by: str | None, mode: Mode | None, as_json: bool) -> None:
+    """Print the best item of each store, a line a store. Raises JobError, with the reasons, if none has one."""
+    from jobs.query.best import table_of
+
+    found, having, wrong = {}, [], []
+    for label, store in zip(shelf.labels, shelf.stores, strict=True):
+        try:
+            found[label] = _best(store, by, mode, label)
+            having.append(store)
+        except JobError as error:
+            wrong.append(f"{label}: {error}")
+    if not found:
+        raise JobError("\n".join(wrong))
+    if as_json:
+        show_json([{"store": label, **one.to_json()} for label, one in found.items()])
+    else:
+        show_table(table_of(found, Shelf(having)), limit=None)
+    for line in wrong:
+        err.print(f"left out: {line}")
 
 
 # --- two stores side by side ---------------------------------------------------------------------------
@@ -276,34 +291,25 @@ def compare(
 
     stores = Store.open(a), Store.open(b)
     found = compare_stores(*stores)
+    n, matched_by = found.items, found.matched_by
     if as_json:
-        show_json(_comparison(found))
+        tables = {
+            name: getattr(found, name).to_dict("records") for name in ("spec", "results", "changed")
+        }
+        show_json({"matched_by": matched_by, "items": n, **tables})
     else:
-        _show_comparison(found, [a, b])
+        out.print(f"a  {a}\nb  {b}")
+        if not len(found.spec):
+            out.print("the jobs are the same")
+        _show_any(found.spec, "the jobs differ in")
+        by = f", matched by {', '.join(matched_by)}" if matched_by else ""
+        out.print(f"items: {n['both']:,} in both{by}; {n['a']:,} in a alone, {n['b']:,} in b alone")
+        _show_any(found.results, "results of the items that both have computed")
+        _show_any(found.changed, f"items that ended differently: {len(found.changed):,}")
     for store in stores:
         say_how_much(store)
 
 
-def _comparison(found: "Comparison") -> dict[str, Any]:
-    return {
-        "spec": found.spec.to_dict("records"),
-        "matched_by": found.matched_by,
-        "items": found.items,
-        "results": found.results.to_dict("records"),
-        "changed": found.changed.to_dict("records"),
-    }
-
-
-def _show_comparison(found: "Comparison", stores: list[str]) -> None:
-    out.print(f"a  {stores[0]}\nb  {stores[1]}")
-    if len(found.spec):
-        show_table(found.spec, title="the jobs differ in")
-    else:
-        out.print("the jobs are the same")
-    n = found.items
-    by = f", matched by {', '.join(found.matched_by)}" if found.matched_by else ""
-    out.print(f"items: {n['both']:,} in both{by}; {n['a']:,} in a alone, {n['b']:,} in b alone")
-    if len(found.results):
-        show_table(found.results, title="results of the items that both have computed")
-    if len(found.changed):
-        show_table(found.changed, title=f"items that ended differently: {len(found.changed):,}")
+def _show_any(table: "Columns", title: str) -> None:
+    if n_rows(table):
+        show_table(table, title)

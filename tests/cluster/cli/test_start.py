@@ -124,7 +124,7 @@ def test_the_list_of_commands_says_what_each_says(name):
 
 
 def test_help_lists_every_command_and_each_has_its_own(ctd):
-    assert sum(map(len, PANELS.values())) == len(COMMANDS), "each under one heading"
+    assert len(" ".join(PANELS.values()).split()) == len(COMMANDS), "each under one heading"
     out = ctd("--help")[1]
     assert all(f"─ {panel} ─" in out for panel in PANELS)
     assert all(f" {name} " in out for name in COMMANDS)
