@@ -1,15 +1,18 @@
 """The commands kernels, new, schema and weights, for whoever writes a job file: its fields, a first one, a network for it."""
 
 import json
+import os
 import sys
 import textwrap
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from string import Template
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
-from pydantic_core import PydanticUndefined
+from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
 
 from cluster.cli.display import out, records, show_json, show_table
 from cluster.cli.options import AsJson
@@ -19,6 +22,7 @@ from jobs import keys
 from jobs.errors import JobError, count
 from jobs.spec.job import find_kernel
 from jobs.spec.presets import job_schema
+from jobs.storage.connect import refuse_taken
 
 
 def schema(
@@ -28,11 +32,7 @@ def schema(
     ] = None,
 ) -> None:
     """Print the JSON Schema of a job file, for an editor to complete and check it."""
-    show_json(job_schema(_kernel(kernel) if kernel else None))
-
-
-def _kernel(name: str) -> Kernel:
-    return find_kernel(name, str(Path.cwd()))
+    show_json(job_schema(find_kernel(kernel, os.getcwd()) if kernel else None))
 
 
 def kernels(
@@ -46,30 +46,34 @@ def kernels(
 ) -> None:
     """List the kernels that come with ctd, or say what one of them computes: its fields and results."""
     if kernel is None:
-        _list_kernels(as_json)
+        listed = {name: text.splitlines()[0] for name, text in summaries().items()}
+        if as_json:
+            show_json(listed)
+            return
+        for name, text in listed.items():
+            out.print(_hanging(name, text, 27))
         return
-
-    known = _kernel(kernel)
+    known = find_kernel(kernel, os.getcwd())
     found = contents(known)
+    own = getattr(sys.modules.get(kernel), "__doc__", None) or ""
+    about = summaries().get(kernel, own.strip().removeprefix("Kernel: "))
     if as_json:
         show_json({title: records(table) for title, table in found.items()})
-        return
-    own = (sys.modules[kernel].__doc__ or "").strip() if kernel in sys.modules else ""
-    about = summaries().get(kernel, own.removeprefix("Kernel: "))
-    if everything:
+    elif everything:
         out.print(about)
         for title, table in found.items():
             show_table(table, title, limit=None)
-        return
-    # Examples and lists of modules are for those who read the source.
-    paragraphs = [p for p in about.split("\n\n") if p and not p.startswith((">>>", " "))]
-    for paragraph in paragraphs[:2]:
-        out.print(_hanging("", " ".join(paragraph.split()), 0) + "\n")
-    for title, text in overview(known).items():
-        out.print(_hanging(title, text, 18))
-    out.print(
-        f"\nctd new {kernel} writes a job file that explains each field; ctd kernels {kernel} --all explains each result"
-    )
+    else:
+        # Examples and lists of modules are for those who read the source.
+        paragraphs = [p for p in about.split("\n\n") if p and not p.startswith((">>>", " "))]
+        for paragraph in paragraphs[:2]:
+            out.print(_hanging("", " ".join(paragraph.split()), 0) + "\n")
+        for title, text in overview(known).items():
+            out.print(_hanging(title, text, 18))
+        out.print(
+            f"\nctd new {kernel} writes a job file that explains each field; "
+            f"ctd kernels {kernel} --all explains each result"
+        )
 
 
 def overview(kernel: Kernel) -> dict[str, str]:
@@ -108,21 +112,11 @@ def _hanging(title: str, text: str, indent: int) -> str:
     return f"{title:{indent}}" + f"\n{'':{indent}}".join(lines)
 
 
-def _list_kernels(as_json: bool) -> None:
-    about = {name: text.splitlines()[0] for name, text in summaries().items()}
-    if as_json:
-        show_json(about)
-        return
-    for name, text in about.items():
-        out.print(_hanging(name, text, 27))
-
-
 def new(
     kernel: Annotated[str, typer.Argument(help="a kernel of ctd, or a dotted path")],
 ) -> None:
     """Print a commented starter job for a kernel."""
-
-    sys.stdout.write(starter(kernel, _kernel(kernel)))
+    sys.stdout.write(starter(kernel, find_kernel(kernel, os.getcwd())))
 
 
 def contents(kernel: Kernel) -> dict[str, dict[str, list[Any]]]:
@@ -153,6 +147,32 @@ def _variables(named: Mapping[str, Var], lead: list[str]) -> dict[str, list[Any]
     }
 
 
+STARTER = """\
+# A job for kernel $name. Run it: ctd run FILE.yaml
+kernel: $name
+seed: 0            # item i draws from fold_in(key(seed), i)
+params:            # what all items share
+${params}sweep:             # what differs; a field that is swept is not given in params
+  grid: {}         # every combination: {name: [1, 2, 3]}, {range: 10}, {linspace: [0, 1, 5]}
+  # zip: {}        # side by side
+  # random: {}     # {name: {loguniform: [1e-4, 1e-2]}}, with samples: 64
+  # seeds: 8       # replicates
+  # numbers that cost no compilation when swept: $traced
+# search:          # compare items as they go on
+#   {method: halving, metric: NAME, mode: min, min_advances: 4, eta: 3}    # asha: nobody waits
+#   {method: optuna, metric: NAME, mode: min, trials: 200, together: 16,
+#    params: {NAME: {loguniform: [1.0e-4, 1.0e-1]}}}
+#   {method: population, metric: NAME, mode: min, every: 5, generations: 8,
+#    params: {NAME: {loguniform: [1.0e-4, 1.0e-1]}}}
+${presets}${gather}run: {}            # slots, shard_items, workers, retries ...: see ctd schema
+"""
+
+STARTER_GATHER = """\
+gather:            # settings of the reduction; can be changed after the run
+$options  # reductions: []  # tables over all items: best, seeds, counts, histogram
+"""
+
+
 def starter(name: str, kernel: Kernel) -> str:
     """Write a job file for a kernel, with every field commented: its default, kind and meaning.
 
@@ -160,38 +180,16 @@ def starter(name: str, kernel: Kernel) -> str:
     >>> starter("esn", kernel).splitlines()[1]
     'kernel: esn'
     """
-    lines = [
-        f"# A job for kernel {name}. Run it: ctd run FILE.yaml",
-        f"kernel: {name}",
-        "seed: 0            # item i draws from fold_in(key(seed), i)",
-        "params:            # what all items share",
-    ]
     kinds = field_kinds(kernel.Params)
-    lines += _fields(kernel.Params, {k: v.value for k, v in kinds.items()})
-    traced = [field for field, kind in kinds.items() if kind is Kind.TRACED]
-    lines += [
-        "sweep:             # what differs; a field that is swept is not given in params",
-        "  grid: {}         # every combination: {name: [1, 2, 3]}, {range: 10}, {linspace: [0, 1, 5]}",
-        "  # zip: {}        # side by side",
-        "  # random: {}     # {name: {loguniform: [1e-4, 1e-2]}}, with samples: 64",
-        "  # seeds: 8       # replicates",
-        f"  # numbers that cost no compilation when swept: {', '.join(traced) or 'none'}",
-    ]
-    lines += [
-        "# search:          # compare items as they go on",
-        "#   {method: halving, metric: NAME, mode: min, min_advances: 4, eta: 3}    # asha: nobody waits",
-        "#   {method: optuna, metric: NAME, mode: min, trials: 200, together: 16,",
-        "#    params: {NAME: {loguniform: [1.0e-4, 1.0e-1]}}}",
-        "#   {method: population, metric: NAME, mode: min, every: 5, generations: 8,",
-        "#    params: {NAME: {loguniform: [1.0e-4, 1.0e-1]}}}",
-        *(f"#   {{preset: {name}}}   # {preset.reason}" for name, preset in kernel.presets.items()),
-    ]
-    if kernel.Options.model_fields:
-        lines += ["gather:            # settings of the reduction; can be changed after the run"]
-        lines += _fields(kernel.Options, {})
-        lines += ["  # reductions: []  # tables over all items: best, seeds, counts, histogram"]
-    lines += ["run: {}            # slots, shard_items, workers, retries ...: see ctd schema"]
-    return "\n".join(lines) + "\n"
+    presets = kernel.presets.items()
+    options = _fields(kernel.Options, {})
+    return Template(STARTER).substitute(
+        name=name,
+        params=_fields(kernel.Params, kinds),
+        traced=", ".join(name for name in kinds if kinds[name] is Kind.TRACED) or "none",
+        presets="".join(f"#   {{preset: {k}}}   # {preset.reason}\n" for k, preset in presets),
+        gather=Template(STARTER_GATHER).substitute(options=options) if options else "",
+    )
 
 
 def _choices(annotation: object) -> list[str]:
@@ -201,23 +199,21 @@ def _choices(annotation: object) -> list[str]:
     return list(dict.fromkeys(c for part in get_args(annotation) for c in _choices(part)))
 
 
-def _fields(model: Any, kinds: dict[str, str]) -> list[str]:
+def _fields(model: type[BaseModel], kinds: Mapping[str, Kind]) -> str:
+    """The fields of a model as lines of a job file; those with a default are comments."""
     lines = []
     for name, info in model.model_fields.items():
-        notes = [kinds[name]] if name in kinds else []
+        notes = [kinds[name].value] if name in kinds else []
         choices = _choices(info.annotation)
         if choices and not all(choice in (info.description or "") for choice in choices):
             notes.append(", ".join(choices))
-        notes += [info.description] if info.description else []
-        comment = f"  # {': '.join(notes)}" if notes else ""
-        default = info.get_default(call_default_factory=True)
-        if default is PydanticUndefined:
-            lines.append(f"  {name}:  # REQUIRED, {': '.join(notes)}")
-            continue
-        if hasattr(default, "model_dump"):
-            default = default.model_dump(mode="json")
-        lines.append(f"  # {name}: {json.dumps(default)}{comment}")
-    return lines
+        about = ": ".join([*notes, info.description] if info.description else notes)
+        if info.is_required():
+            lines.append(f"  {name}:  # REQUIRED, {about}\n")
+        else:
+            default = json.dumps(to_jsonable_python(info.get_default(call_default_factory=True)))
+            lines.append(f"  # {name}: {default}{f'  # {about}' if about else ''}\n")
+    return "".join(lines)
 
 
 # --- networks ---------------------------------------------------------------------------------------
@@ -247,15 +243,19 @@ def weights(
 ) -> None:
     """Show the network that a file holds: its cell, sizes and tensors; or convert it."""
     from ctd.cells import sizes
-    from ctd.weights import read_tensors, understand, write_weights
+    from ctd.weights import check_ending, read_tensors, understand, write_weights
 
     try:
         if to is not None:
-            _check_target(to)
+            check_ending(to)
+            refuse_taken(str(to))
         tensors = read_tensors(_local(file))
         tensors = tensors.under(only) if only else tensors
+        shapes = {name: list(value.shape) for name, value in tensors.arrays.items()}
         if not as_json:
-            _show_tensors(tensors.arrays)
+            shown = [" x ".join(map(str, shape)) or "a number" for shape in shapes.values()]
+            types = [str(value.dtype) for value in tensors.arrays.values()]
+            show_table({"tensor": list(shapes), "shape": shown, "type": types}, limit=None)
         found = understand(tensors, cell)
         if to is not None:
             write_weights(to, found.params, found.cell)
@@ -263,24 +263,15 @@ def weights(
         raise JobError(str(error)) from None
     n, n_in, n_out = sizes(found.cell, found.params)
     if as_json:
-        shapes = {name: list(value.shape) for name, value in tensors.arrays.items()}
         numbers = {"n": n, "n_in": n_in, "n_out": n_out}
         show_json({"cell": found.cell, **numbers, "from": list(found.told), "tensors": shapes})
         return
-    counts = map(count, (n, n_in, n_out), ("unit", "input", "output"))
-    out.print(f"cell {found.cell}: {', '.join(counts)}")
+    out.print(
+        f"cell {found.cell}: {count(n, 'unit')}, {count(n_in, 'input')}, {count(n_out, 'output')}"
+    )
     out.print(f"from {'; '.join(found.told)}")
     if to is not None:
         out.print(f"wrote {to}")
-
-
-def _check_target(to: Path) -> None:
-    """Raise JobError or ValueError if the network cannot be written to `to`."""
-    from ctd.weights import check_ending
-    from jobs.storage.connect import refuse_taken
-
-    check_ending(to)
-    refuse_taken(str(to))
 
 
 def _local(file: str) -> str:
@@ -288,19 +279,7 @@ def _local(file: str) -> str:
     from jobs.inputs.fetch import local_file
     from jobs.inputs.items import materialise, parse_item
 
-    here = str(Path.cwd())
-    item = parse_item(file, here)
+    item = parse_item(file, os.getcwd())
     if item is None and (Path(file) / keys.JOB).exists():
         raise JobError(f"{file}: is a store; name an item: {file}::0")
     return local_file(file) if item is None else materialise(item)
-
-
-def _show_tensors(arrays: Any) -> None:
-    show_table(
-        {
-            "tensor": list(arrays),
-            "shape": [" x ".join(map(str, value.shape)) or "a number" for value in arrays.values()],
-            "type": [str(value.dtype) for value in arrays.values()],
-        },
-        limit=None,
-    )
