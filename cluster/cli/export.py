@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from cluster.cli.display import err, out
-from cluster.cli.options import StorePath, all_of
+from cluster.cli.options import StorePath, Where, all_of
 from cluster.cli.query import say_how_much
 from jobs.errors import JobError, advised, count
 from jobs.redact import redact
@@ -60,9 +60,7 @@ def export(
     ] = None,
     metric: Metric = None,
     mode: Mode = None,
-    where: Annotated[
-        list[str] | None, typer.Option(help="which items become runs, as in ctd query")
-    ] = None,
+    where: Where = None,
     sort: Annotated[
         str | None, typer.Option(help="with --limit: the first items by these columns")
     ] = None,
@@ -86,19 +84,21 @@ def export(
         raise JobError(f"--to {to}: takes all items; --where 'item == {item}' chooses one")
     else:
         _refuse(f"not with --to {to}, only with --to optuna", **study)
-        _runs(store, to, folder or _beside(store, to), "all" if results else "model", **asked)
+        place = beside(store)
+        folder = folder or place.with_name(f"{place.name}-{to}")
+        _runs(store, to, folder, "all" if results else "model", **asked)
 
 
 def _refuse(why: str, **given: object) -> None:
     """Raise JobError if an option is given."""
-    if found := [name for name, value in given.items() if value is not None]:
-        raise JobError(f"--{found[0]}: {why}")
+    for name, value in given.items():
+        if value is not None:
+            raise JobError(f"--{name}: {why}")
 
 
 def _study(
-    store: str, storage: str, metric: str | None, mode: Any, where: Any, **first: Any
+    store: str, storage: str, metric: str | None, mode: Any, where: Any, **asked: Any
 ) -> None:
-    """first: `sort` and `limit`."""
     from jobs.export.runs import read_runs
     from jobs.export.trackers import require
 
@@ -108,7 +108,7 @@ def _study(
 
     opened, name = Store.open(store), beside(store).name
     goal = require_metric(opened, "--metric", metric, mode)
-    n, runs = read_runs(opened, all_of(where), "none", **first)
+    n, runs = read_runs(opened, all_of(where), "none", **asked)
     say_how_much(opened)
     err.print(f"writing {count(n, 'trial')} to study {name}: {direction(goal)} {goal.name}")
     new, there = write_study(storage, name, opened, runs, goal)
@@ -116,15 +116,14 @@ def _study(
     out.print(f"wrote {count(new, 'trial')}{told}; optuna-dashboard {redact(storage)}")
 
 
-def _runs(store: str, to: str, folder: Path, arrays: Any, where: Any, **first: Any) -> None:
-    """first: `sort` and `limit`."""
+def _runs(store: str, to: str, folder: Path, arrays: Any, where: Any, **asked: Any) -> None:
     from jobs.export.runs import read_runs
     from jobs.export.trackers import require, write_runs
     from jobs.report.figures import saved_figures
 
     require(to)
     opened = Store.open(store)
-    n, runs = read_runs(opened, all_of(where), arrays, **first)
+    n, runs = read_runs(opened, all_of(where), arrays, **asked)
     say_how_much(opened)
     err.print(f"writing {count(n, 'run')} to {folder}")
     pictures = saved_figures(store, len(opened.job.plan.group_sizes))
@@ -150,9 +149,3 @@ def _one(store: str, item: str | None, path: str | None, results: bool) -> None:
     write(opened, int(item), path, "results" if results else "weights")
     warn(f"item {item} failed ({how})" for how in how_failed(opened, [int(item)]).values())
     out.print(f"wrote {path}")
-
-
-def _beside(store: str, to: str) -> Path:
-    """The folder for runs beside the store; for a store elsewhere, in the working directory."""
-    place = beside(store)
-    return place.with_name(f"{place.name}-{to}")
