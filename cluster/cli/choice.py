@@ -12,7 +12,6 @@ from statistics import median
 from typing import NamedTuple
 
 from cluster.cache import cache_home
-from cluster.cli.display import err
 from cluster.versions import versions
 from ctd.late import jax
 from ctd.replacing import replacing
@@ -182,19 +181,3 @@ def take_cores() -> None:
     # JAX makes its devices when somebody first asks for them; later it refuses.
     with suppress(RuntimeError):
         jax.config.update("jax_num_cpu_devices", cores)
-
-
-def executor_for(
-    asked: str, spec: JobSpec, store: str, address: str | None, failed: bool, quiet: bool
-) -> Executor:
-    """Make the executor that was asked for, or that `auto` chooses; prints the choice unless `quiet`.
-
-    store, failed: see `choose_executor`.
-    """
-    if asked == "auto":
-        asked, why = choose_executor(spec, store, address, failed)
-        if not quiet:
-            err.print(f"{asked}: {why}")
-    if asked == "ray" and not quiet:
-        err.print(f"connecting to the Ray at {address}" if address else "starting Ray")
-    return make_executor(asked, spec, address)

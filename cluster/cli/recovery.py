@@ -18,8 +18,7 @@ from cluster.cli.options import (
     StorePath,
     Trust,
 )
-from cluster.cli.running import Request, open_to_compute, run_store
-from cluster.cli.stopping import to_resume
+from cluster.cli.running import Request, open_to_compute, run_store, to_resume
 from cluster.record import submissions
 from cluster.tracking import (
     FORGOTTEN,

@@ -23,7 +23,6 @@ from cluster.record import SUBMIT_AGAIN
 from jobs.errors import count
 from jobs.pipeline import Stage
 from jobs.run.stop import blocked_signal
-from jobs.spec.job import RunSettings
 
 WAITS_S = (5.0, 20.0, 60.0)
 """Wait before each start of a Ray of our own (s)."""
@@ -45,33 +44,18 @@ def same_command() -> str:
 
 
 @dataclass(frozen=True)
-class Cluster:
-    """The Ray that a command computes on."""
-
-    address: str | None
-    """host:port; None: the command starts its own."""
-    wait_s: float
-    """Longest wait for it after it is lost (s)."""
-
-    @classmethod
-    def of(cls, address: str | None, settings: RunSettings) -> "Cluster":
-        """The Ray of a job. Inside an allocation a lost Ray is not waited for: Slurm starts another allocation sooner."""
-        in_allocation = PROGRESS in os.environ
-        return cls(address, 0 if in_allocation else settings.cluster_wait_s)
-
-    def __str__(self) -> str:
-        return f"the Ray at {self.address}" if self.address else "Ray"
-
-
-@dataclass(frozen=True)
 class RestartState:
     """State passed to the restarted process; the defaults are those of a first start. Times are of time.monotonic, which
     all processes of a machine share."""
 
     store: str = ""
     """Address of the store that was being run."""
+    address: str | None = None
+    """host:port of the Ray that was lost; None: one of our own."""
+    wait_s: float = 0.0
+    """Longest wait for a Ray that is not our own (s)."""
     why: str = ""
-    """How its Ray was lost."""
+    """How the Ray was lost."""
     progress: str = ""
     """The store's progress, from `jobs.run.shards.progress_digest`."""
     tries: int = 0
@@ -98,41 +82,44 @@ class RestartState:
         content["stages"] = tuple(Stage(**stage) for stage in content["stages"])
         return cls(**content, asked_to_stop=blocked_signal(come))
 
-    def after_loss(self, store: str, why: str, progress: str, now: float) -> "RestartState":
+    def after_loss(
+        self, store: str, why: str, progress: str, now: float, address: str | None = None, wait_s: float = 0.0
+    ) -> "RestartState":  # fmt: skip
         """The state for the next start, after the Ray of the run of `store` was lost."""
         first = progress != self.progress or store != self.store
         tries = 1 if first else self.tries + 1
-        wait_s = WAITS_S[min(tries, len(WAITS_S)) - 1]
         return replace(
-            self, store=store, why=why, progress=progress, tries=tries,
-            lost_at=now if first else self.lost_at, begin_at=now + wait_s,
+            self, store=store, address=address, wait_s=wait_s, why=why, progress=progress, tries=tries,
+            lost_at=now if first else self.lost_at, begin_at=now + WAITS_S[min(tries, len(WAITS_S)) - 1],
         )  # fmt: skip
 
-    def over(self, cluster: Cluster, now: float) -> str | None:
+    @property
+    def _gone(self) -> str:
+        return f"{f'the Ray at {self.address}' if self.address else 'Ray'} is gone ({self.why})"
+
+    def over(self, now: float) -> str | None:
         """The reason to give up, or None to start again."""
-        gone = f"{cluster} is gone ({self.why})"
-        if cluster.address is None and self.tries > len(WAITS_S):
-            return f"{gone}; it was started again {count(len(WAITS_S), 'time')}"
-        if cluster.address is not None and now - self.lost_at >= cluster.wait_s:
-            return f"{gone}; it was waited for {cluster.wait_s:g} s (run.cluster_wait_s)"
+        if self.address is None and self.tries > len(WAITS_S):
+            return f"{self._gone}; it was started again {count(len(WAITS_S), 'time')}"
+        if self.address is not None and now - self.lost_at >= self.wait_s:
+            return f"{self._gone}; it was waited for {self.wait_s:g} s (run.cluster_wait_s)"
         return None
 
-    def said(self, cluster: Cluster, now: float) -> str:
+    def said(self, now: float) -> str:
         """One line for the user: what happened, and what the command does next."""
-        gone = f"{cluster} is gone ({self.why})"
-        if cluster.address is None:
-            in_s = self.begin_at - now
-            return f"{gone}; starting it again in {in_s:.3g} s ({self.tries} of {len(WAITS_S)})"
-        left_s = cluster.wait_s - (now - self.lost_at)
-        return f"{gone}; waiting for it, {left_s:.3g} s at most (run.cluster_wait_s)"
+        if self.address is None:
+            starts = f"starting it again in {self.begin_at - now:.3g} s"
+            return f"{self._gone}; {starts} ({self.tries} of {len(WAITS_S)})"
+        left_s = self.wait_s - (now - self.lost_at)
+        return f"{self._gone}; waiting for it, {left_s:.3g} s at most (run.cluster_wait_s)"
 
-    def wait(self, cluster: Cluster) -> str | None:
+    def wait(self) -> str | None:
         """Wait until the Ray may be started or answers; return the reason to give up, or None to continue."""
         while True:
             now = time.monotonic()
-            if why := self.over(cluster, now):
+            if why := self.over(now):
                 return why
-            if now >= self.begin_at and (cluster.address is None or accepts(cluster.address)):
+            if now >= self.begin_at and (self.address is None or accepts(self.address)):
                 return None
             time.sleep(0.2)
 

@@ -90,8 +90,11 @@ def run(
     with signals(stop := Stop()):
         state = RestartState.received()
         stages = state.stages or _stages(job_files, overrides or [], store, base)
-        shared = _parts(parts, len(stages)) if parts else None
-        before = _before(fork, len(stages), trust) if fork else None
+        for option, value in ("--parts", parts), ("--fork", fork):
+            if value and len(stages) > 1:
+                raise JobError(f"{option} {value}: {len(stages)} jobs given; give one")
+        shared = _parts(parts) if parts else None
+        before = _trusted(Store.open(fork), trust) if fork else None
         # Those of later jobs, too, before the first one runs a night.
         for stage in stages[state.finished + 1 :]:
             if stage.is_alone():
@@ -139,12 +142,6 @@ def _stages(
     return [stage for path in files for stage in read_stages(path, overrides, store, base)]
 
 
-def _before(fork: str, n_stages: int, trusted: bool) -> Store:
-    if n_stages > 1:
-        raise JobError(f"--fork {fork}: {n_stages} jobs given; give one")
-    return _trusted(Store.open(fork), trusted)
-
-
 def _trusted(store: Store, trusted: bool) -> Store:
     """The store, whose code may run if --trust was given."""
     if trusted:
@@ -152,12 +149,10 @@ def _trusted(store: Store, trusted: bool) -> Store:
     return store
 
 
-def _parts(text: str, n_stages: int) -> tuple[int, int]:
+def _parts(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d+)/(\d+)", text)
     if match is None or int(match[1]) >= int(match[2]):
         raise JobError(f"--parts {text}: expected I/N with I below N, such as 0/8")
-    if n_stages > 1:
-        raise JobError(f"--parts {text}: {n_stages} jobs given; give one")
     return int(match[1]), int(match[2])
 
 
@@ -166,21 +161,19 @@ def _opener(
 ) -> Callable[[Executor], Store]:
     """The function that makes or opens the stage's store, for the executor that it is planned for.
 
-    Unless it is quiet, it prints the axes of the data of a new one: who has exchanged axes sees it before the fit.
+    Unless it is quiet, it prints the axes of the data of a new one, so that exchanged axes are seen before the fit.
     """
     from jobs.run.fork import fork
     from jobs.run.prepare import open_or_create
 
+    def say_data(data: Sequence[str]) -> None:
+        if data and not quiet:
+            err.print(f"data  {'; '.join(data)}")
+
     where = (spec, stage.base, stage.where, stage.address)
     if before is None:
-        tell = None if quiet else _say_data
-        return lambda runner: _trusted(open_or_create(*where, runner, tell), trusted)
+        return lambda runner: _trusted(open_or_create(*where, runner, say_data), trusted)
     return lambda runner: _trusted(fork(*where, before, runner), trusted)
-
-
-def _say_data(data: Sequence[str]) -> None:
-    if data:
-        err.print(f"data  {'; '.join(data)}")
 
 
 def plan(

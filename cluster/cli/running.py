@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from typing import NoReturn
 
 import typer
 
-from cluster.cli.choice import executor_for, remember_pace
+from cluster.cli.choice import choose_executor, make_executor, remember_pace
 from cluster.cli.display import (
     err,
     live_progress,
@@ -19,8 +20,7 @@ from cluster.cli.display import (
 )
 from cluster.cli.ending import calls_on_end, note_progress
 from cluster.cli.outcome import finish, say_not_repeated, say_warnings, say_what_failed, warn
-from cluster.cli.restart import PROGRESS, Cluster, RestartState, same_command
-from cluster.cli.stopping import if_it_answers, to_resume, told_at_once
+from cluster.cli.restart import PROGRESS, RestartState, same_command
 from cluster.ray.reach import NoRay
 from jobs.errors import EXIT_STOPPED, JobError, advised
 from jobs.run.limits import storage_trouble
@@ -32,7 +32,7 @@ from jobs.spec.trust import allow_edited, own_code, refuse_untrusted, trust
 from jobs.storage.lease import held_by, last_seen
 from jobs.storage.objects import StorageFailed, is_storage_error, reason
 from jobs.store.events import planned_warnings, read_events
-from jobs.store.store import Store, refuse_links
+from jobs.store.store import Store, refuse_links, resume_command
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,16 @@ class Request:
             held = last_seen(Store.open(self.store).objects)
             if held is not None and held.is_running and self.parts is None:
                 raise held_by(self.store, held)
-        return executor_for(
-            self.executor, self.spec, self.store, self.address, self.failed, self.as_json
-        )
+        name = self.executor
+        if name == "auto":
+            name, why = choose_executor(self.spec, self.store, self.address, self.failed)
+            if not self.as_json:
+                err.print(f"{name}: {why}")
+        if name == "ray" and not self.as_json:
+            err.print(
+                f"connecting to the Ray at {self.address}" if self.address else "starting Ray"
+            )
+        return make_executor(name, self.spec, self.address)
 
     def again(self) -> str:
         """Return the command, for messages, that goes on with the run."""
@@ -79,10 +86,6 @@ class Request:
         if self.more or not if_it_answers(lambda: Store.exists(self.store), True):
             return same_command()
         return to_resume(self.store)
-
-    def cluster(self) -> Cluster:
-        """The Ray of that executor, if it is a Ray executor."""
-        return Cluster.of(self.address, self.spec.run)
 
 
 def run_store(
@@ -134,7 +137,7 @@ def _run_store(
 ) -> tuple[Store, Progress]:
     """Wait until a lost Ray may be started again, then open the store, run what is left and gather."""
     again = state.store == request.store
-    if again and (why := state.wait(request.cluster())):
+    if again and (why := state.wait()):
         _leave(request, why)
     executor = request.make()
     try:
@@ -206,9 +209,11 @@ def _go_on(lost: ExecutorLost | NoRay, request: Request, state: RestartState) ->
     """Restart the process; it may then give up. Threads of the lost Ray could keep this process from ending in order."""
     now, why = time.monotonic(), str(lost).splitlines()[0]
     digest = if_it_answers(lambda: _progress_digest(request.store), state.progress)
-    then = state.after_loss(request.store, why, digest, now)
-    if not then.over(request.cluster(), now):
-        err.print(then.said(request.cluster(), now))
+    # In an allocation a lost Ray is not waited for: Slurm starts another allocation sooner.
+    wait_s = 0 if PROGRESS in os.environ else request.spec.run.cluster_wait_s
+    then = state.after_loss(request.store, why, digest, now, request.address, wait_s)
+    if not then.over(now):
+        err.print(then.said(now))
     then.begin(block_signals())
 
 
@@ -253,6 +258,58 @@ def _reduce(store: Store, executor: Executor) -> None:
             gather(store, executor)
         except ExecutorLost:
             gather(store)
+
+
+# --- a stop ---------------------------------------------------------------------------------------------
+
+SAY_S = 1.0
+"""Longest wait of a signal's handler until its line is printed (s)."""
+
+
+@contextmanager
+def told_at_once(stop: Stop, again: Callable[[], str]) -> Iterator[None]:
+    """Print a line as soon as a stop is asked for within this block, before the run has tidied up, and one if a second
+    signal ends the block at once.
+
+    again: returns the command, for messages, that goes on.
+    """
+    asked = [again]
+    say = lambda command: err.print(f"stopping ({stop.reason}); {command()} continues it")
+
+    def tell() -> None:
+        # A thread of its own: what the signal has interrupted may hold the lock of the terminal.
+        for command in asked:
+            thread = Thread(target=say, args=[command], daemon=True)
+            thread.start()
+            thread.join(SAY_S)
+
+    stop.add_callback(tell)
+    try:
+        yield
+    except KeyboardInterrupt:
+        err.print(f"stopped at once; {again()} continues it")
+        raise
+    finally:
+        asked.clear()  # `stop` outlives this block
+
+
+def to_resume(address: str) -> str:
+    """Return the command, for messages, that goes on with a store, even if the store cannot be read now."""
+    plain = advised("ctd", "resume", address)
+    return if_it_answers(lambda: resume_command(Store.open(address)), plain)
+
+
+def if_it_answers[T](ask: Callable[[], T], otherwise: T) -> T:
+    """Return `ask()`, or `otherwise` if the store cannot be read: a stop then ends as one all the same."""
+    try:
+        return ask()
+    except Exception as fault:
+        if not isinstance(fault, JobError) and not is_storage_error(fault):
+            raise
+        return otherwise
+
+
+# --- code that is not ours ------------------------------------------------------------------------------
 
 
 def open_to_compute(address: str, trusted: bool, edited: bool = False) -> Store:

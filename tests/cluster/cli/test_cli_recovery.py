@@ -18,8 +18,7 @@ from stores import BASE, make
 from waiting import until
 
 from cluster.cli.outcome import say_not_repeated
-from cluster.cli.running import Request, _is_complete
-from cluster.cli.stopping import to_resume
+from cluster.cli.running import Request, _is_complete, to_resume
 from ctd.kernel import Outcome
 from jobs.errors import EXIT_STOPPED
 from jobs.plan.layout import Shard

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -14,14 +15,12 @@ import toy
 from cli_jobs import TOY
 
 from cluster.cli.outcome import say_what_failed
-from cluster.cli.restart import Cluster, RestartState
-
-OWN, THERE = Cluster(None, 100), Cluster("127.0.0.1:1", 100)
+from cluster.cli.restart import RestartState
 
 LOST = """
 import sys, time
 from pathlib import Path
-from cluster.cli import choice, main, restart, run
+from cluster.cli import main, restart, run, running
 from cluster.ray.reach import NoRay
 from jobs.run.task import ExecutorLost
 from jobs.run.worker import SerialExecutor
@@ -41,7 +40,7 @@ class Lost(SerialExecutor):
             return super().wait(timeout)
         raise ExecutorLost("its GCS does not answer")
 
-choice.make_executor = run.make_executor = lambda *given: Lost(1)
+running.make_executor = run.make_executor = lambda *given: Lost(1)
 main.main()
 """
 """A command on an executor that is lost once it has committed so many shards."""
@@ -109,14 +108,14 @@ def test_losses_are_counted_while_nothing_comes_of_the_starts():
             before.after_loss("b.zarr", "", "0", 200.0),
         ):
             assert (further.tries, further.lost_at, further.begin_at) == (1, 200, 205)
-    assert [bool(one.over(OWN, 100.0)) for one in (first, second, fourth)] == [False, False, True]
-    assert [bool(fourth.over(THERE, now)) for now in (100.0, 111.0)] == [False, True]
+    assert [bool(one.over(100.0)) for one in (first, second, fourth)] == [False, False, True]
+    there = replace(fourth, address="127.0.0.1:1", wait_s=100)
+    assert [bool(there.over(now)) for now in (100.0, 111.0)] == [False, True]
 
 
 def test_a_cluster_is_waited_for_as_long_as_the_job_says():
-    lost = RestartState().after_loss("a.zarr", "it does not answer", "0", time.monotonic())
-    why = lost.wait(Cluster("127.0.0.1:1", 0.3))
-    assert why == (
+    lost = RestartState().after_loss("a.zarr", "it does not answer", "0", time.monotonic(), "127.0.0.1:1", 0.3)  # fmt: skip
+    assert lost.wait() == (
         "the Ray at 127.0.0.1:1 is gone (it does not answer); "
         "it was waited for 0.3 s (run.cluster_wait_s)"
     )

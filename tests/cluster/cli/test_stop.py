@@ -21,7 +21,7 @@ from stores import BASE
 from waiting import until
 
 from cluster.api.job import Job, Stopped
-from cluster.cli.stopping import told_at_once
+from cluster.cli.running import told_at_once
 from cluster.ray import local
 from cluster.ray.local import LocalRay
 from cluster.ray.private import set_environment
