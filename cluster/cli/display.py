@@ -5,7 +5,6 @@ import math
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,15 +17,13 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from jobs.errors import advised, count
+from jobs.errors import count
 from jobs.query.columns import of_json
 from jobs.run.progress import Listener
 from jobs.run.progress import Progress as RunProgress
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from jobs.store.store import Store
 
     type Columns = Mapping[str, Sequence[Any] | np.ndarray] | pd.DataFrame
     """A table: columns by name."""
@@ -214,45 +211,6 @@ def show_table(
         out.print(f"{shows}: {', '.join(left_out)}")
 
 
-def show_summary(store: "Store") -> None:
-    """Print the first table with rows of those, of reduced results or of items, that the kernel names in its `summary`, if any."""
-    from jobs.query.query import rows
-    from jobs.query.readers import ITEM
-
-    reduced, summaries = store.description.reduced, store.description.summaries()
-    if store.description.summary and not reduced:
-        _show_items(store, store.description.summary)
-    if not summaries:
-        return
-    frames = {table: rows(store, table=table)[1] for table in summaries}
-    axis = next((table for table, frame in frames.items() if n_rows(frame)), next(iter(frames)))
-    frame, shown, swept = frames[axis], summaries[axis], store.swept
-    labels = [name for name in frame if name not in reduced or name in swept]
-    if len(store.job.plan.group_sizes) == 1:
-        labels = [name for name in labels if name != "group"]
-    says = [n for n in shown if n in frame and not (frame[n] == reduced[n].usual).all()]
-    # A row's key first: further tables below, of columns that do not fit, begin with it, too.
-    keys = [name for name in ("group", axis) if name in labels]
-    columns = list(dict.fromkeys([*keys, *labels, *says]))
-    if columns and not len(frame[columns[0]]):
-        out.print(no_rows(axis, store))
-    elif columns:  # there are none if nothing was gathered
-        hint = f"{advised('ctd', 'query', store.address, '--table', axis)} shows them"
-        first = reduced[shown[0]]
-        title = f"{first.long_name} (table {axis})" if first.units == ITEM else axis
-        show_table({n: frame[n] for n in columns}, title=title, hint=hint, keys=len(keys) or 1)
-
-
-def _show_items(store: "Store", shown: Sequence[str]) -> None:
-    """Print the items with what was swept and these results."""
-    from jobs.query.query import rows
-
-    _, frame = rows(store, table="items")
-    columns = [name for name in frame if name in ("item", *store.swept)]
-    hint = f"{advised('ctd', 'query', store.address)} shows them"
-    show_table({name: frame[name] for name in (*columns, *shown) if name in frame}, hint=hint)
-
-
 def show_facts(facts: Mapping[str, str], mood: Mapping[str, str] | None = None) -> None:
     """Print named texts, aligned; empty ones are left out.
 
@@ -263,20 +221,6 @@ def show_facts(facts: Mapping[str, str], mood: Mapping[str, str] | None = None) 
     for name, text in said.items():
         out.print(name.ljust(width), style="dim", end="")
         out.print(text, style=(mood or {}).get(name))
-
-
-def no_rows(table: str, store: "Store") -> str:
-    """What to say of a table of a store that is empty without any condition."""
-    ended = Counter[str]()
-    for marker in store.committed.markers():
-        ended.update({name: n for name, n in marker.outcomes.items() if n})
-    reasons = {one.name: f" ({one.reason})" for one in store.description.outcomes if one.reason}
-    told = [
-        f"{count(n, 'item')} ended as {name}{reasons.get(name, '')}"
-        for name, n in ended.most_common()
-    ]
-    why = f": {'; '.join(told) or 'no item has a result'}" if store.description.outcomes else ""
-    return f"table {table} has no rows{why}"
 
 
 def n_rows(table: "Columns") -> int:

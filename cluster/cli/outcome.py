@@ -1,23 +1,18 @@
-"""What a run prints and draws at its end: warnings, what failed, the kernel's summary, pictures."""
+"""What a run prints and draws at its end: warnings, what failed, the summary, pictures."""
 
 import os
-import shlex
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
-
-from cluster.cli.display import err, out, show_json, show_summary, show_table, told_if_slow
+from cluster.cli.display import err, out, show_json, told_if_slow
 from cluster.cli.restart import PROGRESS, same_command
+from cluster.cli.summary import other_outcomes, outcomes_of, show_results
 from jobs.errors import JobError, advised, count
 from jobs.run.progress import Progress
 from jobs.spec.trust import own_code
 from jobs.storage.addresses import beside, local_path
-from jobs.store.store import Store, metric_of, resume_command
+from jobs.store.store import Store, resume_command
 
-MOST_ITEMS = 10
-"""Items that are shown of a search by another metric than the kernel's."""
 MOST_TRACES = 100
 """Most failing items whose tracebacks are looked at for the last words of a run."""
 
@@ -39,13 +34,11 @@ def warn(texts: Iterable[str]) -> None:
 
 def say_not_repeated(store: Store) -> None:
     """Print how many items ended with a failing outcome: `ctd status` calls them failed, and `--failed` leaves them as they are."""
-    markers = store.committed.markers()
-    failing = [outcome.name for outcome in store.description.outcomes if outcome.failed]
-    found = {name: sum(marker.outcomes.get(name, 0) for marker in markers) for name in failing}
-    if ended := [f"{n:,} {name}" for name, n in found.items() if n]:
-        err.print(
-            f"{', '.join(ended)}: that is an outcome; --failed repeats items that raised an error"
-        )
+    ended = outcomes_of(store)
+    failing = [one.name for one in store.description.outcomes if one.failed and ended[one.name]]
+    if failing:
+        told = ", ".join(f"{ended[name]:,} {name}" for name in failing)
+        err.print(f"{told}: that is an outcome; --failed repeats items that raised an error")
 
 
 def say_what_failed(store: Store, progress: Progress, more: bool = False) -> None:
@@ -80,49 +73,12 @@ def finish(store: Store, as_json: bool) -> None:
     if as_json:
         show_json(state(store) | {"figures": [str(path) for path in paths]})
         return
-    _show_results(store)
+    show_results(store)
     for line in other_outcomes(store):
         out.print(line)
     out.print(f"store   {store.address}")
     for path in paths:
         out.print(f"figure  {path}")
-
-
-def other_outcomes(store: Store) -> list[str]:
-    """What became of the items whose outcome is neither the commonest, nor the one that items are to have, which a kernel names
-    first, nor a failure, which warnings are of."""
-    ended = Counter[str]()
-    for marker in store.committed.markers():
-        ended.update(marker.outcomes)
-    others = {name for name, _ in ended.most_common()[1:]}
-    return [
-        f"{ended[one.name]:,} {one.name}: {one.reason}"
-        for one in store.description.outcomes[1:]
-        if one.name in others and ended[one.name] and one.reason and not one.failed
-    ]
-
-
-def _show_results(store: Store) -> None:
-    """Print the kernel's summary, or of a search by another metric than the kernel's the items that are best by that; and
-    the best item of a search."""
-    from jobs.query.query import rows
-    from jobs.query.tables import varied
-
-    search, metric = store.job.spec.search, metric_of(store)
-    if search is None or metric is None or not store.committed.numbers():
-        show_summary(store)
-        return
-    name, sign = metric.name, "-" * metric.more_is_better
-    columns = ", ".join(["item", *varied(store), name])
-    done = "status == 'done'"
-    _, best = rows(store, done, table="items", columns=columns, sort=sign + name, limit=MOST_ITEMS)
-    if name == store.description.metric:
-        show_summary(store)
-    else:
-        show_table(best, title=f"items, the best by {name} first")
-    if len(best["item"]) and np.isfinite(best[name][0]):
-        out.print(f"best    item {best['item'][0]}, {name} {best[name][0]:.4g}")
-        out.print(f"next    ctd best {shlex.quote(store.address)}")
 
 
 def draw(store: Store, as_json: bool = False) -> list[Path]:

@@ -10,7 +10,6 @@ import typer
 from cluster.cli.display import (
     err,
     n_rows,
-    no_rows,
     out,
     records,
     show_facts,
@@ -28,6 +27,7 @@ from cluster.cli.options import (
     all_of,
     check_target,
 )
+from cluster.cli.summary import no_rows
 from jobs.errors import JobError, advised, count
 from jobs.query.query import Asked, described, rows, sort_keys
 from jobs.query.query import query as ask

@@ -16,7 +16,6 @@ from cluster.cli.display import (
     out,
     records,
     show_json,
-    show_summary,
     show_table,
     told_if_slow,
 )
@@ -40,6 +39,7 @@ from cluster.cli.running import (
     open_to_compute,
     run_store,
 )
+from cluster.cli.summary import show_summary
 from jobs.errors import JobError, count
 from jobs.pipeline import Stage, read_stages
 from jobs.plan.items import checked_items

@@ -21,9 +21,8 @@ from places import ROOT
 from search_jobs import HALVING
 from stores import copied_run, run
 
-from cluster.cli.display import show_summary
 from cluster.cli.main import _for_users
-from cluster.cli.outcome import _show_results, other_outcomes
+from cluster.cli.summary import other_outcomes, show_results, show_summary
 from ctd.catalogue import load_kernel
 from ctd.cells import Scales, get_cell
 from ctd.data import write_hdf5
@@ -569,7 +568,7 @@ def test_faults_of_fields_are_told_before_ray_starts(ctd, job_file, params, said
 
 def test_a_search_ends_with_its_best_by_its_own_metric(tmp_path, capsys):
     store = copied_run(tmp_path / "h.zarr", HALVING)
-    _show_results(store)
+    show_results(store)
     title, head, row, best, following = capsys.readouterr().out.splitlines()
     assert (title, head.split()) == ("items, the best by loss first", ["item", "rate", "loss"])
     item, _, loss = row.split()

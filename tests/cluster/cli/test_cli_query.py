@@ -13,6 +13,7 @@ from page_stores import finished
 from stores import JOB, make, run
 
 from cluster.cli import display
+from cluster.cli.summary import no_rows
 from jobs.gather.gather import gather
 from jobs.run.task import Task
 from jobs.run.worker import SerialExecutor
@@ -69,7 +70,7 @@ def test_query_begins_with_the_numbers_of_rows(ctd):
 def test_query_says_why_there_are_no_rows(ctd):
     nothing = ctd("whole.zarr", "--where", "norm > 1e9")
     assert nothing == (0, "", "no row of table items meets the conditions\n")
-    said = lambda name: display.no_rows("place", Store.open(name))
+    said = lambda name: no_rows("place", Store.open(name))
     assert said("whole.zarr") == (
         "table place has no rows: 44 items ended as stopped (ran its steps)"
     )

@@ -1,0 +1,98 @@
+"""The results of a store in short: the kernel's summary, the best items of a search, how items ended."""
+
+import shlex
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from cluster.cli.display import n_rows, out, show_table
+from jobs.errors import advised, count
+from jobs.query.query import rows
+from jobs.query.readers import ITEM
+from jobs.query.tables import varied
+from jobs.store.store import Store, metric_of
+
+MOST_ITEMS = 10
+"""Items that are shown of a search by another metric than the kernel's."""
+
+
+def show_results(store: Store) -> None:
+    """Print the kernel's summary and, of a search, the best item; a search by a metric of its own shows its best items instead."""
+    search, metric = store.job.spec.search, metric_of(store)
+    if search is None or metric is None or not store.committed.numbers():
+        show_summary(store)
+        return
+    name, sign = metric.name, "-" * metric.more_is_better
+    columns = ", ".join(["item", *varied(store), name])
+    done = "status == 'done'"
+    _, best = rows(store, done, table="items", columns=columns, sort=sign + name, limit=MOST_ITEMS)
+    if name == store.description.metric:
+        show_summary(store)
+    else:
+        show_table(best, title=f"items, the best by {name} first")
+    if len(best["item"]) and np.isfinite(best[name][0]):
+        out.print(f"best    item {best['item'][0]}, {name} {best[name][0]:.4g}")
+        out.print(f"next    ctd best {shlex.quote(store.address)}")
+
+
+def show_summary(store: Store) -> None:
+    """Print the results that the kernel names in its `summary`: of its tables the first one with rows, or of items."""
+    reduced, summaries = store.description.reduced, store.description.summaries()
+    if store.description.summary and not reduced:
+        _show_items(store, store.description.summary)
+    if not summaries:
+        return
+    frames = {table: rows(store, table=table)[1] for table in summaries}
+    axis = next((table for table, frame in frames.items() if n_rows(frame)), next(iter(frames)))
+    frame, shown, swept = frames[axis], summaries[axis], store.swept
+    labels = [name for name in frame if name not in reduced or name in swept]
+    if len(store.job.plan.group_sizes) == 1:
+        labels = [name for name in labels if name != "group"]
+    says = [n for n in shown if n in frame and not (frame[n] == reduced[n].usual).all()]
+    # A row's key first: further tables below, of columns that do not fit, begin with it, too.
+    keys = [name for name in ("group", axis) if name in labels]
+    columns = list(dict.fromkeys([*keys, *labels, *says]))
+    if columns and not len(frame[columns[0]]):
+        out.print(no_rows(axis, store))
+    elif columns:  # there are none if nothing was gathered
+        hint = f"{advised('ctd', 'query', store.address, '--table', axis)} shows them"
+        first = reduced[shown[0]]
+        title = f"{first.long_name} (table {axis})" if first.units == ITEM else axis
+        show_table({n: frame[n] for n in columns}, title=title, hint=hint, keys=len(keys) or 1)
+
+
+def _show_items(store: Store, shown: Sequence[str]) -> None:
+    """Print the items with what was swept and these results."""
+    _, frame = rows(store, table="items")
+    columns = [name for name in frame if name in ("item", *store.swept)]
+    hint = f"{advised('ctd', 'query', store.address)} shows them"
+    show_table({name: frame[name] for name in (*columns, *shown) if name in frame}, hint=hint)
+
+
+def other_outcomes(store: Store) -> list[str]:
+    """What became of items with unusual outcomes: not the commonest one, nor the first that the kernel names, as which items
+    should end, nor failures, of which warnings tell."""
+    ended = outcomes_of(store)
+    others = {name for name, _ in ended.most_common()[1:]}
+    return [
+        f"{ended[one.name]:,} {one.name}: {one.reason}"
+        for one in store.description.outcomes[1:]
+        if one.name in others and ended[one.name] and one.reason and not one.failed
+    ]
+
+
+def no_rows(table: str, store: Store) -> str:
+    """What to say of a table of a store that is empty without any condition."""
+    reasons = {one.name: f" ({one.reason})" for one in store.description.outcomes if one.reason}
+    told = [
+        f"{count(n, 'item')} ended as {name}{reasons.get(name, '')}"
+        for name, n in outcomes_of(store).most_common()
+    ]
+    why = f": {'; '.join(told) or 'no item has a result'}" if store.description.outcomes else ""
+    return f"table {table} has no rows{why}"
+
+
+def outcomes_of(store: Store) -> Counter[str]:
+    """The kernel's word for how items ended -> how many of the committed ones did."""
+    return sum((Counter(marker.outcomes) for marker in store.committed.markers()), Counter[str]())
