@@ -47,11 +47,11 @@ from options import parse
 
 from cluster.cache import use_compilation_cache
 from cluster.cli.outcome import keep_pictures
-from cluster.cli.posterior import _chosen, _fields, _job
 from ctd.catalogue import kernel_names
 from ctd.cells import get_cell
 from ctd.data import write_hdf5
 from ctd.weights import write_weights
+from jobs.export.posterior import choose_models, model_params, posterior_job
 from jobs.gather.check import check
 from jobs.gather.gather import gather
 from jobs.run.prepare import open_or_create
@@ -189,9 +189,10 @@ def specified(name: str, folder: Path) -> JobSpec:
     """The job called `name`, whose files lie in `folder`."""
     if name == "lfads.posterior":
         trained = Store.open(str(folder / "lfads.zarr"))
-        models = _fields(trained, _chosen(trained, None, None, 1)[0], None)
+        (best,) = choose_models(trained, None, None, 1, lambda line: None)
+        models = model_params(trained, best, None)
         overrides = ["params.chunk_batches=16", "run.shard_items=1"]
-        return _job(models, str(folder), (), overrides).spec
+        return posterior_job(models, str(folder), (), overrides).spec
     return parse_job({"kernel": name, "run": TWO, **JOBS[name]}, name)
 
 

@@ -1,0 +1,131 @@
+"""The posterior of all trials by trained models of a store of lfads: as a job of `lfads.posterior`, and as an HDF5 file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ctd.kernel import inputs_of
+from jobs.errors import JobError, validated
+from jobs.inputs.items import item_params
+from jobs.inputs.measure import load_group, with_files
+from jobs.query.query import rows
+from jobs.spec.job import JobSpec, find_kernel, parse_job, set_field
+from jobs.storage.addresses import join, local_path
+from jobs.store.arrays import plain
+from jobs.store.store import Store, metric_of
+
+if TYPE_CHECKING:
+    from ctd.lfads.chop import Windows
+
+WHERE = "ctd posterior"
+"""Names the job in errors."""
+ALL = ("rates", "factors", "inferred_inputs", "states", "initial_conditions", "decoded_behavior")
+"""Results that an HDF5 file has unless the user says otherwise."""
+
+
+class Posterior(NamedTuple):
+    """A job that infers all trials, and what an HDF5 file needs beside its results."""
+
+    spec: JobSpec
+    n: list[int]
+    """Trials for training and for evaluation, of the last model."""
+    windows: Sequence[Windows] | None
+    """Their places in chopped recordings; None for data that were not chopped."""
+    splits: dict[str, int]
+    """`eval_every`, if every so many-th trial of the file was for evaluation."""
+
+
+def choose_models(
+    store: Store, where: str | None, sort: str | None, limit: int, tell: Callable[[str], object]
+) -> list[int]:
+    """The ids of the selected models, the best first, which `tell` is told of. Raises JobError if there is none.
+
+    sort: columns that rank them; by default the criterion of their training.
+    """
+    from ctd.lfads.summary import RANKED
+
+    asked = sort or RANKED[store.job.spec.params.get("criterion", "loss")]
+    names = [name.strip() for name in asked.split(",")]
+    falls = lambda name: (metric := metric_of(store, name)) and metric.more_is_better
+    ranked = ["-" + name if falls(name) else name for name in names]
+    first = ranked[0].removeprefix("-")
+    finite = where or "outcome != 'diverged'"
+    _, found = rows(store, finite, table="items", sort=",".join(ranked), columns=["item", first])
+    n, items = len(found["item"]), [int(item) for item in found["item"][:limit]]
+    if not n:
+        raise JobError(f"{store.address}: no model with {where or 'a finite loss'}")
+    by_metric = names == [first] and first in store.description.dims
+    order = f"the best of {n:,}" if by_metric else f"the first of {n:,} by {asked}"
+    for item, value in zip(items, map(plain, found[first]), strict=False):
+        shown = f"{value:.4g}" if isinstance(value, float) else value
+        tell(f"model {item}, {first} {shown}, {order}")
+        order = "the next"
+    return items
+
+
+def model_params(store: Store, item: int, data: str | None) -> list[dict[str, Any]]:
+    """The parameters of a model's posterior for each of its sessions. data: see `ctd.lfads.trained.by_session`."""
+    from ctd.lfads.trained import by_session, posterior_params
+
+    path, base = local_path(store.address), str(store.job.base)
+    at = store.address if path is None else str(path.absolute())
+    known = find_kernel("lfads.posterior", None).Params.model_fields
+    trained = {name: v for name, v in item_params(store, item).items() if name in known}
+    params = posterior_params(trained, at, item, store.job.spec.seed)
+    here = join(os.getcwd(), data) if data else None
+    return by_session(params, here, lambda file: join(base, file))
+
+
+def posterior_job(
+    models: Sequence[Mapping[str, Any]], base: str, keep: Sequence[str], overrides: Sequence[str]
+) -> Posterior:
+    """The job that infers all trials with these models: their common parameters, and a sweep for each model.
+
+    models: from `model_params`. keep: results to keep, by default the kernel's. overrides: as of `ctd run --set`.
+    """
+    given: dict[str, Any] = {"params": {"keep": list(keep)} if keep else {}}
+    for override in overrides:
+        set_field(given, override)
+    params = given.pop("params")
+    if not isinstance(params, dict):
+        raise JobError(f"--set params={params!r:.60}: expected fields, such as params.samples=5")
+    models = [{**model, **params} for model in models]
+    common = {k: v for k, v in models[0].items() if all(k in m and m[k] == v for m in models)}
+    sweep: list[dict[str, Any]] = []
+    for model in models:
+        n_chunks, n, windows, splits = _read(model, base)
+        own = {name: [value] for name, value in model.items() if name not in common}
+        sweep.append({"grid": {**own, "chunk": {"range": n_chunks}}})
+    content = {"kernel": "lfads.posterior", "name": "posterior", "params": common, "sweep": sweep}
+    return Posterior(parse_job(content | given, WHERE), n, windows, splits)
+
+
+def _read(
+    fields: Mapping[str, Any], base: str
+) -> tuple[int, list[int], Sequence[Windows] | None, dict[str, int]]:
+    """Read the data: (chunks, then the last three fields of `Posterior`). Raises JobError if they do not fit the model."""
+    from ctd.lfads.numpy_file import splits_by_number
+    from ctd.lfads.posterior import n_chunks
+
+    kernel = find_kernel("lfads.posterior", None)
+    params = with_files(validated(kernel.Params, fields, WHERE), base)
+    fit, inputs = load_group(kernel, params, base), inputs_of(params)
+    splits = {"eval_every": inputs.eval_every} if splits_by_number(inputs.data) else {}
+    return n_chunks(inputs, fit), [int(k) for k in fit.n], fit.windows, splits
+
+
+def write_posterior(
+    store: Store, to: Path, job: Posterior, attributes: Mapping[str, object]
+) -> None:
+    """Write the results of a store of the job as one HDF5 file, a chunk at a time. Raises JobError if that fails."""
+    from ctd.lfads.torch_file import write
+
+    chunk = lambda row: {name: store.rows(0, name, row, row + 1)[0] for name in store.names(0)}
+    chunks = map(chunk, range(store.job.plan.group_sizes[0]))
+    try:
+        write(to, chunks, job.n, {**attributes, **job.splits}, job.windows)
+    except (ValueError, OSError) as error:
+        raise JobError(f"--to: {error}") from None
