@@ -5,7 +5,7 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -277,6 +277,12 @@ def show_error(text: str) -> None:
     """Print an error to standard error."""
     err.print("error:", style="red", end=" ")
     err.print(text)
+
+
+def warn(texts: Iterable[str]) -> None:
+    """Print warnings, a line each."""
+    for text in texts:
+        err.print(f"warning: {text}", style="yellow")
 
 
 def show_json(content: object) -> None:

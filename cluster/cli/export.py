@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from cluster.cli.display import err, out
+from cluster.cli.display import err, out, warn
 from cluster.cli.options import StorePath, Where, all_of
 from cluster.cli.query import say_how_much
 from jobs.errors import JobError, advised, count
@@ -140,7 +140,6 @@ def _one(store: str, item: str | None, path: str | None, results: bool) -> None:
         raise JobError(
             f"{item}: expected an item id, a whole number; {advised('ctd', 'query', store)} lists them"
         )
-    from cluster.cli.outcome import warn
     from jobs.inputs.items import export as write
     from jobs.inputs.items import how_failed
 

@@ -1,10 +1,9 @@
 """What a run prints and draws at its end: warnings, what failed, the summary, pictures."""
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
-from cluster.cli.display import err, out, show_json, told_if_slow
+from cluster.cli.display import err, out, show_json, told_if_slow, warn
 from cluster.cli.restart import PROGRESS, same_command
 from cluster.cli.summary import other_outcomes, outcomes_of, show_results
 from jobs.errors import JobError, advised, count
@@ -24,12 +23,6 @@ def say_warnings(store: Store, name: str = "") -> None:
     warn(
         f"{name}{': ' * bool(name)}{text}" for text in warnings_of(store, store.committed.markers())
     )
-
-
-def warn(texts: Iterable[str]) -> None:
-    """Print warnings, a line each."""
-    for text in texts:
-        err.print(f"warning: {text}", style="yellow")
 
 
 def say_not_repeated(store: Store) -> None:

@@ -151,16 +151,20 @@ def together(lines: Iterable[str]) -> list[str]:
     return told
 
 
+STYLES = {"warnings": "yellow", "stopped": "yellow", "running": "blue", "progress": "blue"}
+"""Names of facts -> the style of their text on a terminal."""
+
+
 def status_lines(
     found: Mapping[str, Any], resumes: str = ""
 ) -> tuple[dict[str, str], dict[str, str]]:
     """What a terminal shows of `state`: (name -> text, name -> style). resumes: says what continues the job."""
     joined = "; ".join
-    outcomes = [f"{n:,} {name}" for name, n in found["outcomes"].items() if n]
     shards = f"{found['shards_done']:,} of {count(found['shards'], 'shard')}"
-    took = "" if found["shard_s"] is None else f", {found['shard_s']:.3g} s"
-    took += " each" * (found["shards_done"] > 1)
-    fails = found["attempts_failed"]
+    if found["shard_s"] is not None:
+        shards += f", {found['shard_s']:.3g} s" + " each" * (found["shards_done"] > 1)
+    runs, fails = count(found["runs"], "run"), found["attempts_failed"]
+    runs += f", {count(fails, 'attempt')} failed" if fails else ""
     facts = {
         "store": found["store"],
         "kernel": found["kernel"],
@@ -168,8 +172,8 @@ def status_lines(
         "tags": ", ".join(found["tags"]),
         "submitted": joined(together(found.get("submissions", ()))),
         "items": counted(found),
-        "shards": shards + took,
-        "outcomes": ", ".join(outcomes),
+        "shards": shards,
+        "outcomes": ", ".join(f"{n:,} {name}" for name, n in found["outcomes"].items() if n),
         "running": found["running"] or "",
         "progress": _progress(found["progress"]),
         "stopped": found["stopped"] or "",
@@ -179,19 +183,12 @@ def status_lines(
         "computed on": ", ".join([*found["hosts"], *found["devices"]]),
         "merged from": ", ".join(found["merged_from"]),
         "forked from": forked_from(found),
-        "runs": ""
-        if found["merged_from"]
-        else count(found["runs"], "run") + (f", {count(fails, 'attempt')} failed" if fails else ""),
+        "runs": "" if found["merged_from"] else runs,
         "decided": joined(found["learned"]),
     }
     failed = found["items_failed"] or found["errors"]
-    items = "red" if failed else "green" if found["complete"] else "yellow"
-    return facts, {
-        "items": items,
-        "warnings": "yellow",
-        "stopped": "yellow",
-        "running": "blue",
-        "progress": "blue",
+    return facts, STYLES | {
+        "items": "red" if failed else "green" if found["complete"] else "yellow"
     }
 
 
@@ -251,11 +248,11 @@ def cancel(store: StorePath) -> None:
             "the run was asked to stop, and has not stopped yet; a long advance may have to end first"
         )
         raise typer.Exit(1) from None
-    if stopped is None and sent:
-        return
-    if stopped is None:
+    if stopped is None and not sent:
         Store.open(store)  # refuses what is no store
         out.print(f"{store}: nothing runs")
+    elif stopped is None:
+        return
     elif objects.read(place, keys.JOB) is None:
         out.print(f"stopped {describe(stopped)}; its command begins again")
     else:
@@ -295,25 +292,22 @@ def check(
             out.print(f"{advised('ctd', 'check', store, '--repair')} repairs it")
         others = [finding.key for finding in findings if finding.what == OTHERS]
         if others:
+            more = ", ..." if others[1:] else ""
             out.print(
-                f"{count(len(others), 'object')} not of ctd's own, left alone: {others[0]}"
-                f"{', ...' if others[1:] else ''}",
-            )  # fmt: skip
-        missing = _missing(store) if repair else len(findings) - len(wrong) - len(others)
+                f"{count(len(others), 'object')} not of ctd's own, left alone: {others[0]}{more}"
+            )
+        missing = len(findings) - len(wrong) - len(others)
+        if repair:  # which may have taken markers away
+            opened = Store.open(store)
+            missing = opened.job.plan.n_shards - len(opened.committed.numbers())
         if missing:
-            resumes = to_resume(store)
-            out.print(f"{count(missing, 'shard')} not computed; {resumes} continues")
+            out.print(f"{count(missing, 'shard')} not computed; {to_resume(store)} continues")
         if lost := [finding.key for finding in findings if finding.what == LOST]:
             out.print(f"{len(lost)} of them have results but no marker: {lost[0]}")
         if not findings:
             out.print("the store is complete and undamaged")
     if wrong and not repair:
         raise typer.Exit(1)
-
-
-def _missing(store: str) -> int:
-    opened = Store.open(store)
-    return opened.job.plan.n_shards - len(opened.committed.numbers())
 
 
 def logs(

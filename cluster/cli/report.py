@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cluster.cli.display import err, out
-from cluster.cli.options import StorePath
+from cluster.cli.options import StorePath, StorePaths
 from ctd.late import jax
 from ctd.replacing import replacing
 from jobs.errors import JobError, writing
@@ -23,17 +23,13 @@ ASK_EVERY = 10
 
 
 def report(
-    stores: Annotated[
-        list[str],
-        typer.Argument(
-            help="a store, or several on one page: also folders and patterns", show_default=False
-        ),
-    ],
+    stores: StorePaths,
     to: Annotated[
         Path | None, typer.Option(help="file to write; by default beside the (first) store")
     ] = None,
 ) -> None:
-    """Write one HTML page that shows what ran, what failed and what the results are; it needs no network."""
+    """Write one HTML page that shows what ran, what failed and what the results are, of one store or of several; it
+    needs no network."""
     from jobs.gather.gather import left_out
     from jobs.query.shelf import Shelf
     from jobs.report.page import Content, render, require_content, several

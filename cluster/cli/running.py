@@ -17,9 +17,10 @@ from cluster.cli.display import (
     live_progress,
     show_error,
     told_if_slow,
+    warn,
 )
 from cluster.cli.ending import calls_on_end, note_progress
-from cluster.cli.outcome import finish, say_not_repeated, say_warnings, say_what_failed, warn
+from cluster.cli.outcome import finish, say_not_repeated, say_warnings, say_what_failed
 from cluster.cli.restart import PROGRESS, RestartState, same_command
 from cluster.ray.reach import NoRay
 from jobs.errors import EXIT_STOPPED, JobError, advised

@@ -2,17 +2,18 @@
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
 
-from cluster.cli.display import err, n_rows, out, records, show_json, show_table
+from cluster.cli.display import err, n_rows, out, records, show_json, show_table, write_table
 from cluster.cli.options import (
     AsJson,
     Limit,
     SortedBy,
     StorePath,
+    StorePaths,
     Trust,
     all_of,
     check_target,
@@ -56,12 +57,7 @@ def ls(
     if as_json:
         show_json(records(found))
     elif to is not None:
-        import pandas as pd
-
-        from jobs.query.files import save_frame
-
-        save_frame(pd.DataFrame(found), to)
-        err.print(f"wrote {count(n_rows(found), 'row')} to {to}")
+        write_table(found, to)
     elif n_rows(found):
         _show(found)
     for line in wrong:
@@ -75,23 +71,24 @@ def _show(found: dict[str, np.ndarray]) -> None:
     from jobs.query.shelf import VERSIONS
 
     metrics, this_year = set(found["metric"]) - {""}, time.strftime("%Y-")
-    texts = lambda values: np.asarray(list(values), object)
+    of_metric = metrics.pop() if len(metrics) == 1 else ""
     best = [
-        f"{value:.4g}" if len(metrics) == 1 else f"{metric} {value:.4g}"
+        (f"{value:.4g}" if of_metric else f"{metric} {value:.4g}") * bool(np.isfinite(value))
         for metric, value in zip(found["metric"], found["best"], strict=True)
     ]
     shared = [name for name in VERSIONS if len(set(found[name])) == 1]
-    counts = ("done", "dropped", "failed", "left")
-    columns = {
-        **{name: found[name] for name in ("store", "kernel", "swept", *counts)},
-        metrics.pop() if len(metrics) == 1 else "best": texts(best) * np.isfinite(found["best"]),
-        "size": texts(f"{size:,.3g} MB" for size in found["size_mb"]),
-        "when": texts(when.removeprefix(this_year) for when in found["when"]),
+    names = ["store", "kernel", "swept", "done", "dropped", "failed", "left"]
+    columns: dict[str, Any] = {
+        **{name: found[name] for name in names},
+        of_metric or "best": best,
+        "size": [f"{size:,.3g} MB" for size in found["size_mb"]],
+        "when": [when.removeprefix(this_year) for when in found["when"]],
         **{name: found[name] for name in ("ctd", "jax") if name not in shared},
     }
-    optional = [*columns][2:8]
-    empty = {name for name in optional if not any(columns[name])} - {"done"}
-    show_table({name: v for name, v in columns.items() if name not in empty}, limit=None)
+    for name in ("swept", "dropped", "failed", "left", of_metric or "best"):
+        if not any(columns[name]):
+            del columns[name]
+    show_table(columns, limit=None)
     for name, note, tags in zip(found["store"], found["note"], found["tags"], strict=True):
         if note or tags:
             out.print(f"{name}: {' '.join(filter(None, [note, tags and f'[{tags}]']))}")
@@ -125,10 +122,7 @@ def note(
 
 def merge(
     to: Annotated[str, typer.Argument(help="the new store", show_default=False)],
-    stores: Annotated[
-        list[str],
-        typer.Argument(help="finished stores of one kernel, folders, patterns", show_default=False),
-    ],
+    stores: StorePaths,
     trust: Trust = False,
 ) -> None:
     """Copy the items of several finished stores of one kernel into one, renumbered, and check it. Where

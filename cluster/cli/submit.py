@@ -3,12 +3,12 @@
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cluster.cli.choice import remembered_pace
-from cluster.cli.display import err, out, show_json, show_table, told_if_slow
+from cluster.cli.display import err, out, show_json, show_table, told_if_slow, warn
 from cluster.cli.options import (
     AcceptChanges,
     AsJson,
@@ -75,28 +75,18 @@ def submit(
     if dry_run:
         _show(order)
         return
-    warn = lambda why: err.print(f"warning: {why}", style="yellow")
-    for why in _risks(order).values():
-        warn(why)
+    warn(_risks(order).values())
     with told_if_slow("planning", as_json or not err.is_terminal):
-        submission = send(order, warn)
+        submission = send(order, lambda why: warn([why]))
+    kind, number = submission.kind, submission.numbers[0]
     if as_json:
-        show_json({"id": submission.id, "kind": submission.kind, "number": submission.numbers[0],
-                   "home": submission.home})  # fmt: skip
+        show_json({"id": submission.id, "kind": kind, "number": number, "home": submission.home})
         return
-    what = "allocation" if submission.kind == "slurm" else "job"
-    _say_sent(f"{what:10} {submission.numbers[0]}", [stage.address for stage in order.stages])
-
-
-def _say_sent(what: str, stores: list[str]) -> None:
-    """Print what was sent, and the commands to type next."""
-    out.print(what)
-    for store in stores:
-        out.print(f"store      {store}")
-    follows, shows, ends = (
-        advised("ctd", name, stores[0]) for name in ("status", "logs", "cancel")
-    )
-    out.print(f"{follows} and {shows} follow it, {ends} ends it")
+    out.print(f"{'allocation' if kind == 'slurm' else 'job':10} {number}")
+    for stage in order.stages:
+        out.print(f"store      {stage.address}")
+    of = lambda command: advised("ctd", command, order.stages[0].address)
+    out.print(f"{of('status')} and {of('logs')} follow it, {of('cancel')} ends it")
 
 
 def _is_complete(order: "Order") -> bool:
@@ -120,7 +110,7 @@ def _show(order: "Order") -> None:
 
     with told_if_slow("planning", not err.is_terminal):
         found, text = preview(order), text_of(order)
-    sys.stdout.write(text if text.endswith("\n") else text + "\n")
+    sys.stdout.write(text.removesuffix("\n") + "\n")
     sys.stdout.flush()
     for name, said in found.items():
         err.print(f"{name:16} {said}")
@@ -145,8 +135,8 @@ def preview(order: "Order") -> dict[str, str]:
             done = store.committed.numbers()
             if order.failed:
                 done = done.difference(store.failed.items())
-            left = store.job.plan.n_shards - len(done)
-            found[f"work{of}"] = f"{left:,} of {count(store.job.plan.n_shards, 'shard')} left"
+            n = store.job.plan.n_shards
+            found[f"work{of}"] = f"{n - len(done):,} of {count(n, 'shard')} left"
         else:
             found[f"work{of}"] = f"known once {', '.join(stage.needs())} has run"
     if isinstance(order.profile, SlurmProfile):
@@ -166,30 +156,29 @@ def _of_plan(ready: "Prepared", order: "Order") -> tuple[str, str]:
         pace = remembered_pace(ready.spec, order.profile.cache())
     if pace is None:
         pace, whose = remembered_pace(ready.spec), "this machine's"
-    sizes = (ready.items.n, "item"), (len(plan.group_sizes), "group"), (plan.n_shards, "shard")
-    work, workers = (
-        ", ".join(count(n, what) for n, what in sizes),
-        order.machines(ready.spec.run).workers,
-    )
+    groups, shards = count(len(plan.group_sizes), "group"), count(plan.n_shards, "shard")
+    work = f"{count(ready.items.n, 'item')}, {groups}, {shards}"
+    workers = order.machines(ready.spec.run).workers
     busy = min(workers, plan.n_shards)
     if busy < workers:
         work += f": {workers - busy:,} of {count(workers, 'worker')} will have nothing to do"
     if pace is None:
-        return (
-            work,
-            "known once a shard of this kernel with these params has run there, or on this machine",
+        unknown = (
+            "known once a shard of this kernel with these params has run there, or on this machine"
         )
+        return work, unknown
     took = duration(max(1, pace * ready.items.n / busy))
     return work, f"{took} on {count(busy, 'worker')} as fast as {whose}"
 
 
 def _of_slurm(order: "Order", profile: SlurmProfile) -> dict[str, str]:
     """The lines on allocations, and on folders."""
-    n, nodes = order.array or 1, order.nodes
+    n = order.array or 1
     kind, n_gpus = str(profile.gpus).rpartition(":")[0], profile.n_gpus()
     gpus = f", {count(n_gpus, f'{kind} GPU'.strip())}" if n_gpus else ""
+    starts = f"started at most {count(profile.max_allocations, 'time')}"
     found = {
-        "allocations": f"{count(n, 'allocation')}{', each' * (n > 1)} of {count(nodes, 'node')}, for at most {duration(profile.time_s())}, started at most {count(profile.max_allocations, 'time')}",
+        "allocations": f"{count(n, 'allocation')}{', each' * (n > 1)} of {count(order.nodes, 'node')}, for at most {duration(profile.time_s())}, {starts}",
         "a node": f"{count(profile.cpus, 'CPU')}{gpus}, {profile.memory_gb:g} GB",
     }
     if (image := profile.image()) and not image.exists():
@@ -254,7 +243,7 @@ def clusters(
     """List the cluster profiles and check them: reachable, versions, GPUs, shared folder."""
     from cluster.checks import check
 
-    found = []
+    found: list[dict[str, Any]] = []
     for name in names or profile_names():
         try:
             profile = load_profile(name)
@@ -268,9 +257,9 @@ def clusters(
     if as_json:
         show_json(found)
     else:
-        one_line = lambda value: "; ".join(value.splitlines()) if isinstance(value, str) else value
-        rows = [{key: one_line(value) for key, value in line.items()} for line in found]
-        show_table({key: [row[key] for row in rows] for key in (rows[0] if rows else ())})
+        for line in found:
+            line["found"] = "; ".join(line["found"].splitlines())
+        show_table({key: [line[key] for line in found] for key in (found[0] if found else ())})
         err.print(f"profiles are in {profiles_folder()}; docs/clusters.md shows how to write one")
     if not all(line["ok"] for line in found):
         raise typer.Exit(1)
