@@ -39,25 +39,23 @@ def choose_executor(spec: JobSpec, store: str, address: str | None, failed: bool
 
     address: of a running Ray, if one was given. failed: whether shards with failed items run again.
     """
-    cores = len(os.sched_getaffinity(0))
     if asked := _asks_for_more(spec.run, address):
         return Choice("ray", asked)
-    n, pace = _left(spec, store, failed)
+    opened = Store.open(store) if Store.exists(store) else None
+    n, pace = _left(spec, opened, failed)
     if n == 0:
         return Choice("serial", "all items are computed")
     what = count(n, "item")
     if pace is not None:
         what += f" of about {max(0.1, pace * n):.2g} s"
-    small = n == 1 or (pace is not None and pace * n < RAY_S)
-    serial = small or cores == 1
-    if serial and Store.exists(store) and _was_hurt(Store.open(store)):
+    is_short = n == 1 or (pace is not None and pace * n < RAY_S)
+    if not is_short and len(os.sched_getaffinity(0)) > 1:
+        unknown = "; how long one takes is not known yet" if pace is None else ""
+        return Choice("ray", f"{what}{unknown}")
+    if opened is not None and _was_hurt(opened):
         return Choice("ray", "something failed before, and Ray replaces a worker that dies")
-    if small:
-        return Choice("serial", f"{what}, less than the start of Ray takes")
-    if serial:
-        return Choice("serial", f"{what}, one CPU core")
     return Choice(
-        "ray", what if pace is not None else f"{what}; how long one takes is not known yet"
+        "serial", f"{what}, {'less than the start of Ray takes' if is_short else 'one CPU core'}"
     )
 
 
@@ -86,18 +84,15 @@ def _asks_for_more(run: RunSettings, address: str | None) -> str:
     return "this machine has GPUs" if _gpus() else ""
 
 
-def _left(spec: JobSpec, address: str, failed: bool) -> tuple[int, float | None]:
+def _left(spec: JobSpec, store: Store | None, failed: bool) -> tuple[int, float | None]:
     """The work left: (items to compute, worker seconds per item or None if unknown)."""
     n, remembered = sum(part.count() for part in spec.sweeps()), remembered_pace(spec)
-    if not Store.exists(address):
-        return n, remembered
-    store = Store.open(address)
     # Of another job: `run` refuses it, or compares what it sets, and its shards say nothing of this one.
-    if store.job.spec.digest() != spec.digest():
+    if store is None or store.job.spec.digest() != spec.digest():
         return n, remembered
     markers = store.committed.markers()
     done = sum(m.n_items for m in markers if not (failed and m.n_failed))
-    return max(0, n - done), pace_of(markers) or remembered
+    return max(0, n - done), _pace_of(markers) or remembered
 
 
 def _was_hurt(store: Store) -> bool:
@@ -106,8 +101,11 @@ def _was_hurt(store: Store) -> bool:
     return any(event.kind == "error" for event in events) or bool(unended(events))
 
 
+# --- how long items took --------------------------------------------------------------------------------
+
+
 def remembered_pace(spec: JobSpec, home: Path | None = None) -> float | None:
-    """Return the seconds that a worker needs for an item of a job with this kernel and `params`; None if unknown.
+    """The seconds that a worker needs for an item of a job with this kernel and `params`; None if unknown.
 
     home: the cache of the machines that remember it; by default this machine's.
     """
@@ -122,7 +120,7 @@ def remember_pace(spec: JobSpec, markers: Sequence[Marker]) -> None:
     The least counts, because other work on the machine only adds to it. A folder that cannot be written is ignored.
     """
     here = [m for m in markers if m.host == socket.gethostname() and not m.copied_from]
-    pace, before = pace_of(here), remembered_pace(spec)
+    pace, before = _pace_of(here), remembered_pace(spec)
     if pace is None or (before is not None and before <= pace):
         return
     with suppress(OSError):
@@ -132,27 +130,26 @@ def remember_pace(spec: JobSpec, markers: Sequence[Marker]) -> None:
             new.write_text(json.dumps({"kernel": spec.kernel, "seconds_per_item": pace}))
 
 
-def pace_of(markers: Sequence[Marker]) -> float | None:
-    """Return the median over shards of a worker's seconds per item; None without shards.
-
-    The median, because a worker's first shard includes the compilation.
-    """
+def _pace_of(markers: Sequence[Marker]) -> float | None:
+    """The median over shards, since a worker's first one includes the compilation, of its seconds per item."""
     paces = [m.seconds / m.n_items for m in markers if m.n_items]
     return median(paces) if paces else None
 
 
 def _file(spec: JobSpec, home: Path) -> Path:
-    """Return the file for a kernel, its fixed parameters and the versions, on all of which the time depends."""
+    """The file for a kernel, its fixed parameters and the versions, on all of which the time depends."""
     about = json.dumps([spec.kernel, spec.params, versions()], sort_keys=True, default=str)
-    name = hashlib.sha256(about.encode()).hexdigest()[:32]
-    return home / "pace" / f"{name}.json"
+    return home / "pace" / f"{hashlib.sha256(about.encode()).hexdigest()[:32]}.json"
 
 
 # --- making it -----------------------------------------------------------------------------------------
 
 
 def make_executor(name: str, spec: JobSpec, address: str | None) -> Executor:
-    """Make the executor "serial" or "ray". Raises JobError for another name, or for `serial` with an address."""
+    """Make the executor "serial" or "ray". Raises JobError for another name, or for `serial` with an address.
+
+    From Python the name is not checked before.
+    """
     if name not in ("serial", "ray"):
         raise JobError(f"executor: {name!r} given; expected 'auto', 'ray' or 'serial'")
     if name == "serial":

@@ -74,11 +74,6 @@ class Ending:
     outcomes: Mapping[str, int] = field(default_factory=dict)
     """The kernel's word for how items ended -> how many."""
 
-    def environment(self) -> dict[str, str]:
-        """Return the variables of the command."""
-        said = {name: value for name, value in asdict(self).items() if name != "outcomes"}
-        return {f"CTD_{name.upper()}": str(value) for name, value in said.items()}
-
 
 def note_progress(ending: Ending, progress: Progress) -> None:
     """Record the progress of a run for the user's `on_end`."""
@@ -103,7 +98,9 @@ def calls_on_end(address: str) -> Iterator[Ending]:
             err.print(fault)
             # There may be no store to log it in; the user has seen the line above.
             with suppress(Exception):
-                _note(Store.open(address), fault)
+                events = Events(Store.open(address))
+                events.note(Event(kind="on_end", error=fault))
+                events.close()
 
 
 def _counts(ending: Ending) -> str:
@@ -116,31 +113,26 @@ def _counts(ending: Ending) -> str:
     return f"{computed}: {', '.join(ways)}" if ways else computed
 
 
-def _note(store: Store, fault: str) -> None:
-    events = Events(store)
-    events.note(Event(kind="on_end", error=fault))
-    events.close()
-
-
 def call_on_end(settings: Settings, ending: Ending) -> str | None:
     """Call the user's command; return its error, or None. Raises nothing."""
-    if settings.on_end is None:
+    if (command := settings.on_end) is None:
         return None
     try:
-        return _call(settings.on_end, ending)
+        return _call(command, ending)
     except (KeyboardInterrupt, Interrupted):
-        return f"on_end: interrupted: {settings.on_end}"
+        return f"on_end: interrupted: {command}"
     except (OSError, ValueError) as error:  # no memory for a process; a NUL in the command
-        return f"on_end: cannot be called: {error}: {settings.on_end}"
+        return f"on_end: cannot be called: {error}: {command}"
 
 
 def _call(command: str, ending: Ending) -> str | None:
+    told = {f"CTD_{k.upper()}": str(v) for k, v in asdict(ending).items() if k != "outcomes"}
     # Files, not pipes: a child that the command leaves behind would hold a pipe open.
     with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as said:
         given.write(json.dumps(asdict(ending)).encode() + b"\n")
         given.seek(0)
         process = subprocess.Popen(  # noqa: S602  the user's own command
-            command, shell=True, env=os.environ | ending.environment(), stdin=given, stdout=said,
+            command, shell=True, env=os.environ | told, stdin=given, stdout=said,
             stderr=said, start_new_session=True,
         )  # fmt: skip
         try:

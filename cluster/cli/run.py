@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from typing import Annotated
@@ -11,14 +12,7 @@ import yaml
 
 from cluster.cache import prune_compilation_cache
 from cluster.cli.choice import choose_executor, make_executor, workers_here
-from cluster.cli.display import (
-    err,
-    out,
-    records,
-    show_json,
-    show_table,
-    told_if_slow,
-)
+from cluster.cli.display import err, out, records, show_json, show_table, told_if_slow
 from cluster.cli.options import (
     AcceptChanges,
     AsJson,
@@ -34,11 +28,7 @@ from cluster.cli.options import (
 )
 from cluster.cli.outcome import draw
 from cluster.cli.restart import RestartState
-from cluster.cli.running import (
-    Request,
-    open_to_compute,
-    run_store,
-)
+from cluster.cli.running import Request, open_to_compute, run_store
 from cluster.cli.summary import show_summary
 from jobs.errors import JobError, count
 from jobs.pipeline import Stage, read_stages
@@ -234,11 +224,8 @@ def gather(
         set_gather(opened, overrides)
     prune_compilation_cache()
     runner = make_executor(executor, opened.job.spec, address)
-    try:
-        with told_if_slow("reducing"):
-            n = reduce_store(opened, runner)
-    finally:
-        runner.close()
+    with closing(runner), told_if_slow("reducing"):
+        n = reduce_store(opened, runner)
     draw(opened)
     show_summary(opened)
     out.print(f"gathered {count(n, 'item')}")
