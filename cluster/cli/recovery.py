@@ -33,12 +33,16 @@ from cluster.tracking import (
 from cluster.tracking import cancel as cancel_submissions
 from jobs import keys
 from jobs.errors import JobError, advised, count
-from jobs.report.summary import counted, forked_from, state
+from jobs.report.status import facts
+from jobs.report.summary import state
 from jobs.run.stop import Stop, signals
 from jobs.storage import connect, objects
 from jobs.storage.lease import cancel as ask_to_stop
 from jobs.storage.lease import describe
 from jobs.store.store import Store, resume_command
+
+STYLES = {"warnings": "yellow", "stopped": "yellow", "running": "blue", "progress": "blue"}
+"""Names of facts -> the style of their text on a terminal."""
 
 
 def status(store: StorePath, as_json: AsJson = False) -> None:
@@ -64,13 +68,13 @@ def status(store: StorePath, as_json: AsJson = False) -> None:
     continues = sent.again or resume_command(opened)
     if sent.goes_on and found["stopped"]:
         found |= {"running": _starting(found["stopped"], sent.has_begun), "stopped": None}
-    show_facts(
-        *status_lines(found, f"{continues} continues it" if idle else _repeats(opened, found))
-    )
+    failed = found["items_failed"] or found["errors"]
+    styles = STYLES | {"items": "red" if failed else "green" if found["complete"] else "yellow"}
+    resumes = f"{continues} continues it" if idle else _repeats(opened, found)
+    show_facts(facts(found, "; ".join(together(lines)), resumes), styles)
     for line in found["errors"]:
         which = f"shard {line['shard']}" if "shard" in line else f"item {line['item']}"
-        text = f"{which}, attempt {line['attempt']}: {line['error']}"
-        out.print(text, style="red")
+        out.print(f"{which}, attempt {line['attempt']}: {line['error']}", style="red")
 
 
 def _repeats(store: Store, found: Mapping[str, Any]) -> str:
@@ -149,67 +153,6 @@ def together(lines: Iterable[str]) -> list[str]:
     for group in alike.values():
         told += [f"{len(group)} allocations like {group[0]}"] if len(group) >= MANY else group
     return told
-
-
-STYLES = {"warnings": "yellow", "stopped": "yellow", "running": "blue", "progress": "blue"}
-"""Names of facts -> the style of their text on a terminal."""
-
-
-def status_lines(
-    found: Mapping[str, Any], resumes: str = ""
-) -> tuple[dict[str, str], dict[str, str]]:
-    """What a terminal shows of `state`: (name -> text, name -> style). resumes: says what continues the job."""
-    joined = "; ".join
-    shards = f"{found['shards_done']:,} of {count(found['shards'], 'shard')}"
-    if found["shard_s"] is not None:
-        shards += f", {found['shard_s']:.3g} s" + " each" * (found["shards_done"] > 1)
-    runs, fails = count(found["runs"], "run"), found["attempts_failed"]
-    runs += f", {count(fails, 'attempt')} failed" if fails else ""
-    facts = {
-        "store": found["store"],
-        "kernel": found["kernel"],
-        "note": found["note"],
-        "tags": ", ".join(found["tags"]),
-        "submitted": joined(together(found.get("submissions", ()))),
-        "items": counted(found),
-        "shards": shards,
-        "outcomes": ", ".join(f"{n:,} {name}" for name, n in found["outcomes"].items() if n),
-        "running": found["running"] or "",
-        "progress": _progress(found["progress"]),
-        "stopped": found["stopped"] or "",
-        "unfinished": _unfinished(found["unfinished"], found["items"]),
-        "next": resumes,
-        "warnings": joined(found["warnings"]),
-        "computed on": ", ".join([*found["hosts"], *found["devices"]]),
-        "merged from": ", ".join(found["merged_from"]),
-        "forked from": forked_from(found),
-        "runs": "" if found["merged_from"] else runs,
-        "decided": joined(found["learned"]),
-    }
-    failed = found["items_failed"] or found["errors"]
-    return facts, STYLES | {
-        "items": "red" if failed else "green" if found["complete"] else "yellow"
-    }
-
-
-def _unfinished(left: dict[str, Any] | None, items: int) -> str:
-    """What is in checkpoints, and in no results yet."""
-    if left is None:
-        return ""
-    if not left["checkpoints"]:
-        return "no checkpoint yet: unfinished shards begin again"
-    if not left["work"]:
-        return f"{count(left['checkpoints'], 'checkpoint')}; a run goes on from there"
-    ended = f"{count(left['items'], 'item')} ended, " if left["items"] else ""
-    return f"{ended}{left['work'] / items:.1%} of the work; a run goes on from there"
-
-
-def _progress(told: dict[str, Any] | None) -> str:
-    """How far the running shards are, as their drivers last told."""
-    if told is None:
-        return ""
-    said = ", ".join(filter(None, [f"{told['share']:.0%}", "; ".join(told["texts"])]))
-    return f"{said} (told {told['age_s']:.0f} s ago)"
 
 
 def resume(

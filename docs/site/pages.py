@@ -13,10 +13,11 @@ from pathlib import Path
 import typer.main
 
 from cluster.cli import display
-from cluster.cli.kernels import contents, starter
+from cluster.cli.kernels import contents
 from cluster.cli.main import app
 from ctd.catalogue import kernel_names, load_kernel
 from ctd.kernel import field_kinds
+from jobs.spec.starter import starter
 
 ROOT = Path(__file__).parents[2]
 _there = [""]

@@ -10,12 +10,12 @@ import toy
 from search_jobs import HALVING
 from stores import BASE, make
 
-from cluster.cli.recovery import _unfinished, status_lines
 from ctd.catalogue import load_kernel
 from ctd.kernel import Outcome, Var
 from jobs.gather.gather import gather
 from jobs.plan.layout import Plan, Shard
 from jobs.query.query import table
+from jobs.report.status import _unfinished, facts
 from jobs.report.summary import counted, plan_rows, state
 from jobs.report.warnings import failing_outcomes, nan_results, unreturned
 from jobs.run.prepare import open_or_create, prepare_here
@@ -245,7 +245,7 @@ def test_status_says_what_a_stopped_run_left_in_checkpoints(tmp_path, monkeypatc
     found = state(store)
     assert (found["items_done"], found["stopped"]) == (0, "test")
     assert found["unfinished"] == {"items": 2, "work": 2.0, "checkpoints": 1}
-    told = status_lines(found)[0]["unfinished"]
+    told = facts(found)["unfinished"]
     assert told == "2 items ended, 33.3% of the work; a run goes on from there"
     early, heard = Stop(), []
     listen = lambda p: (heard.append(p.waiting), p.waiting[:9] == "compiling" and early.ask("test"))

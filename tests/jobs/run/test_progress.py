@@ -8,8 +8,8 @@ from failing import Interrupted
 from page_stores import create
 from waiting import until
 
-from cluster.cli.recovery import status_lines
 from jobs.errors import duration
+from jobs.report.status import facts
 from jobs.report.summary import state
 from jobs.run.progress import Progress
 from jobs.run.shards import run_shards
@@ -111,6 +111,6 @@ def test_work_moves_with_advances_and_is_told_to_other_processes(tmp_path, monke
     assert [work for k, work in enumerate(works) if work not in works[:k]] == [0, 2.5, 5, 7.5, 10]
     assert progress.share == 1
     assert state(store)["progress"] is None
-    said = lambda told: status_lines(state(store) | {"progress": told})[0]["progress"]
+    said = lambda told: facts(state(store) | {"progress": told})["progress"]
     assert said(told[0] | {"texts": ["advance 1"]}).startswith("25%, advance 1 (told ")
     assert said(told[0] | {"texts": [], "age_s": 3}) == "25% (told 3 s ago)"
