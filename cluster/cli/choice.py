@@ -1,26 +1,18 @@
 """Make the executor of a run, and choose it for `--executor auto`: a Ray of its own only if that saves more time than it costs."""
 
-import hashlib
-import json
 import os
-import socket
 import sys
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from statistics import median
 from typing import NamedTuple
 
-from cluster.cache import cache_home
-from cluster.versions import versions
+from cluster.pace import pace_of, remembered_pace
 from ctd.late import jax
-from ctd.replacing import replacing
 from jobs.errors import JobError, count
 from jobs.run.task import Executor
 from jobs.run.worker import SerialExecutor
 from jobs.spec.job import JobSpec, RunSettings
 from jobs.store.events import read_events, unended
-from jobs.store.marker import Marker
 from jobs.store.store import Store
 
 RAY_S = 10.0
@@ -92,54 +84,13 @@ def _left(spec: JobSpec, store: Store | None, failed: bool) -> tuple[int, float 
         return n, remembered
     markers = store.committed.markers()
     done = sum(m.n_items for m in markers if not (failed and m.n_failed))
-    return max(0, n - done), _pace_of(markers) or remembered
+    return max(0, n - done), pace_of(markers) or remembered
 
 
 def _was_hurt(store: Store) -> bool:
     """Whether attempts at the store's shards failed or a driver was killed, so that the kernel may end its process."""
     events = read_events(store)
     return any(event.kind == "error" for event in events) or bool(unended(events))
-
-
-# --- how long items took --------------------------------------------------------------------------------
-
-
-def remembered_pace(spec: JobSpec, home: Path | None = None) -> float | None:
-    """The seconds that a worker needs for an item of a job with this kernel and `params`; None if unknown.
-
-    home: the cache of the machines that remember it; by default this machine's.
-    """
-    with suppress(OSError, ValueError, TypeError, KeyError):
-        return float(json.loads(_file(spec, home or cache_home()).read_text())["seconds_per_item"])
-    return None
-
-
-def remember_pace(spec: JobSpec, markers: Sequence[Marker]) -> None:
-    """Remember the seconds per item of shards that this machine computed, if fewer than before.
-
-    The least counts, because other work on the machine only adds to it. A folder that cannot be written is ignored.
-    """
-    here = [m for m in markers if m.host == socket.gethostname() and not m.copied_from]
-    pace, before = _pace_of(here), remembered_pace(spec)
-    if pace is None or (before is not None and before <= pace):
-        return
-    with suppress(OSError):
-        file = _file(spec, cache_home())
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(file) as new:
-            new.write_text(json.dumps({"kernel": spec.kernel, "seconds_per_item": pace}))
-
-
-def _pace_of(markers: Sequence[Marker]) -> float | None:
-    """The median over shards, since a worker's first one includes the compilation, of its seconds per item."""
-    paces = [m.seconds / m.n_items for m in markers if m.n_items]
-    return median(paces) if paces else None
-
-
-def _file(spec: JobSpec, home: Path) -> Path:
-    """The file for a kernel, its fixed parameters and the versions, on all of which the time depends."""
-    about = json.dumps([spec.kernel, spec.params, versions()], sort_keys=True, default=str)
-    return home / "pace" / f"{hashlib.sha256(about.encode()).hexdigest()[:32]}.json"
 
 
 # --- making it -----------------------------------------------------------------------------------------

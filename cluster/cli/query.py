@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import typer
 
 from cluster.cli.display import (
@@ -29,11 +28,12 @@ from cluster.cli.options import (
 )
 from cluster.cli.summary import no_rows
 from jobs.errors import JobError, advised, count
+from jobs.query.default_columns import default_columns
 from jobs.query.query import Asked, described, rows, sort_keys
 from jobs.query.query import query as ask
 from jobs.query.shelf import Shelf, open_all
 from jobs.query.sql import sql as ask_sql
-from jobs.query.tables import tables_of, varied
+from jobs.query.tables import tables_of
 from jobs.store.store import Mode, Store
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def query(
     else:
         name, found = _answer(store, condition, question, to, as_json)
     if is_default:
-        found = _default_columns(name, found, store, [*sort_keys(question["sort"])])
+        found = default_columns(name, found, store, [*sort_keys(question["sort"])])
     if to is not None:
         write_table(found, to, described(_stores_of(store)))
     elif as_json:
@@ -141,50 +141,6 @@ def _say_kernels(store: Store | Shelf, table: str) -> None:
     kernels = dict.fromkeys(one.job.spec.kernel for one in having)
     if len(kernels) > 1:
         err.print(f"several kernels: --where \"kernel == '{next(iter(kernels))}'\" asks one")
-
-
-def _of_their_kernels(table: str, labels: np.ndarray, shelf: Shelf) -> tuple[Shelf, set[str]]:
-    """The stores of the kernels that rows are of, and the columns that a table of these has. labels: the stores of the rows."""
-    joined = {name for new in shelf.joined for name in new.values()}
-    named = zip(shelf.labels, shelf.stores, strict=True)
-    kernels = {one.job.spec.kernel for label, one in named if label in {*labels}}
-    own = [one for one in shelf.stores if one.job.spec.kernel in kernels]
-    if own and len(own) < len(shelf.stores):
-        shelf = Shelf(own)
-    return shelf, joined | {*shelf[table].names}
-
-
-def _default_columns(
-    table: str, found: "Columns", store: Store | Shelf, sorted_by: list[str]
-) -> "Columns":
-    """The columns that a terminal shows by default, in this order: the store and the row's number; what was swept, searched or
-    differs between stores; what the rows are sorted by; results in the kernel's order; others.
-
-    Left out are an item's place, its group if there is one, its status if all are done, and columns of kernels without rows.
-    """
-    n_first, differing = 1, set[str]()
-    known = list(found)
-    if isinstance(store, Shelf):
-        n_first, differing = 2, set(store.differing)
-        store, there = _of_their_kernels(table, np.asarray(found["store"]), store)
-        known = [name for name in known if name in there or name in sorted_by]
-    stores = _stores_of(store)
-    swept = differing.union(*([*one.swept, *varied(one)] for one in stores))
-    kind = lambda name: name.partition(".")[0].partition("[")[0]
-    is_swept = lambda name: not swept.isdisjoint((name, kind(name)))
-    first = [name for name in known if name in known[:n_first] or name == table]
-    results = [name for one in stores for name in one.description.reduced]
-    if table == "items":
-        results = [*(name for one in stores for name in one.description.dims), *results]
-    inputs = [name for name in known if is_swept(name) and name not in sorted_by]
-    hidden = {"row"}
-    if all(len(one.job.plan.group_sizes) == 1 for one in stores):
-        hidden.add("group")
-    if "status" in known and set(found["status"]) <= {"done"}:
-        hidden.add("status")
-    hidden -= set(sorted_by)
-    order = dict.fromkeys([*first, *inputs, *sorted_by, *results, *known])
-    return {name: found[name] for name in order if name in known and name not in hidden}
 
 
 def _stores_of(store: Store | Shelf) -> Sequence[Store]:

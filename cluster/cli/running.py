@@ -11,11 +11,12 @@ from typing import NoReturn
 
 import typer
 
-from cluster.cli.choice import choose_executor, make_executor, remember_pace
+from cluster.cli.choice import choose_executor, make_executor
 from cluster.cli.display import err, live_progress, show_error, told_if_slow, warn
 from cluster.cli.ending import calls_on_end, note_progress
 from cluster.cli.outcome import finish, say_not_repeated, say_warnings, say_what_failed
 from cluster.cli.restart import PROGRESS, RestartState, same_command
+from cluster.pace import remember_pace
 from cluster.ray.reach import NoRay
 from jobs.errors import EXIT_STOPPED, JobError, advised
 from jobs.run.limits import storage_trouble

@@ -1,13 +1,10 @@
-"""The commands submit, with the preview that --dry-run prints, and clusters."""
+"""The commands submit and clusters."""
 
-import shutil
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cluster.cli.choice import remembered_pace
 from cluster.cli.display import err, out, show_json, show_table, told_if_slow, warn
 from cluster.cli.options import (
     AcceptChanges,
@@ -18,22 +15,12 @@ from cluster.cli.options import (
     ResultsPath,
     one_file,
 )
-from cluster.profiles import SlurmProfile, load_profile, profile_names, profiles_folder
-from cluster.slurm.client import SlurmError
-from cluster.slurm.folders import unshared
-from cluster.slurm.script import interpreter
-from cluster.slurm.setup import check_there, without_gpu
-from jobs.errors import JobError, advised, count, duration
-from jobs.storage import addresses
+from cluster.profiles import load_profile, profile_names, profiles_folder
+from jobs.errors import JobError, advised
 from jobs.store.store import Store
 
 if TYPE_CHECKING:
     from cluster.submit import Order
-    from jobs.pipeline import Stage
-    from jobs.run.prepare import Prepared
-
-SHORT_S = 300
-"""Less than this time of an allocation, without its grace, is warned of (s)."""
 
 
 def submit(
@@ -61,6 +48,7 @@ def submit(
     as_json: AsJson = False,
 ) -> None:
     """Send a job file to a cluster, where it goes on over as many allocations as it needs."""
+    from cluster.preview import risks
     from cluster.submit import read_order
     from cluster.submit import submit as send
 
@@ -75,7 +63,7 @@ def submit(
     if dry_run:
         _show(order)
         return
-    warn(_risks(order).values())
+    warn(risks(order).values())
     with told_if_slow("planning", as_json or not err.is_terminal):
         submission = send(order, lambda why: warn([why]))
     kind, number = submission.kind, submission.numbers[0]
@@ -101,11 +89,9 @@ def _is_complete(order: "Order") -> bool:
     return all(len(s.committed.numbers()) == s.job.plan.n_shards for s in stores)
 
 
-# --- the preview ------------------------------------------------------------------------------------
-
-
 def _show(order: "Order") -> None:
     """Print what would be submitted, and below it the preview: to standard error, so that a file gets the script alone."""
+    from cluster.preview import preview
     from cluster.submit import text_of
 
     with told_if_slow("planning", not err.is_terminal):
@@ -114,120 +100,6 @@ def _show(order: "Order") -> None:
     sys.stdout.flush()
     for name, said in found.items():
         err.print(f"{name:16} {said}")
-
-
-def preview(order: "Order") -> dict[str, str]:
-    """Return what would be sent, by name: work, allocations, memory, time if it is known, stores, and what nodes may not see.
-
-    Raises JobError as `ctd submit` would for a job that is not valid, or that Slurm refuses, if it can be asked here.
-    """
-    from cluster.submit import check_job
-
-    planned = {stage.address: ready for stage, ready in check_job(order)}
-    found: dict[str, str] = {}
-    for stage in order.stages:
-        of = _of(stage, order)
-        found[f"store{of}"] = stage.address
-        if stage.address in planned:
-            found[f"work{of}"], found[f"time{of}"] = _of_plan(planned[stage.address], order)
-        elif Store.exists(stage.address):
-            store = Store.open(stage.address)
-            done = store.committed.numbers()
-            if order.failed:
-                done = done.difference(store.failed.items())
-            n = store.job.plan.n_shards
-            found[f"work{of}"] = f"{n - len(done):,} of {count(n, 'shard')} left"
-        else:
-            found[f"work{of}"] = f"known once {', '.join(stage.needs())} has run"
-    if isinstance(order.profile, SlurmProfile):
-        found |= _of_slurm(order, order.profile)
-    return found
-
-
-def _of(stage: "Stage", order: "Order") -> str:
-    """Which stage, where a file has several."""
-    return f" of {stage.name}" if len(order.stages) > 1 else ""
-
-
-def _of_plan(ready: "Prepared", order: "Order") -> tuple[str, str]:
-    """(The work of a planned stage, the time that it takes.)"""
-    plan, whose, pace = ready.plan, "the cluster's, by an earlier run", None
-    if isinstance(order.profile, SlurmProfile):
-        pace = remembered_pace(ready.spec, order.profile.cache())
-    if pace is None:
-        pace, whose = remembered_pace(ready.spec), "this machine's"
-    groups, shards = count(len(plan.group_sizes), "group"), count(plan.n_shards, "shard")
-    work = f"{count(ready.items.n, 'item')}, {groups}, {shards}"
-    workers = order.machines(ready.spec.run).workers
-    busy = min(workers, plan.n_shards)
-    if busy < workers:
-        work += f": {workers - busy:,} of {count(workers, 'worker')} will have nothing to do"
-    if pace is None:
-        unknown = (
-            "known once a shard of this kernel with these params has run there, or on this machine"
-        )
-        return work, unknown
-    took = duration(max(1, pace * ready.items.n / busy))
-    return work, f"{took} on {count(busy, 'worker')} as fast as {whose}"
-
-
-def _of_slurm(order: "Order", profile: SlurmProfile) -> dict[str, str]:
-    """The lines on allocations, and on folders."""
-    n = order.array or 1
-    kind, n_gpus = str(profile.gpus).rpartition(":")[0], profile.n_gpus()
-    gpus = f", {count(n_gpus, f'{kind} GPU'.strip())}" if n_gpus else ""
-    starts = f"started at most {count(profile.max_allocations, 'time')}"
-    found = {
-        "allocations": f"{count(n, 'allocation')}{', each' * (n > 1)} of {count(order.nodes, 'node')}, for at most {duration(profile.time_s())}, {starts}",
-        "a node": f"{count(profile.cpus, 'CPU')}{gpus}, {profile.memory_gb:g} GB",
-    }
-    if (image := profile.image()) and not image.exists():
-        found["not found"] = f"container: {image} does not exist on this machine; the nodes need it"
-    return found | _risks(order) | _asked(order, profile)
-
-
-def _risks(order: "Order") -> dict[str, str]:
-    """What Slurm does not refuse, and may go wrong: folders that nodes may not see, a time limit that Ray's start nearly fills."""
-    profile = order.profile
-    if not isinstance(profile, SlurmProfile):
-        return {}
-    found = {"not shared": why} if (why := unshared(_folders(order))) else {}
-    if (left := profile.time_s() - profile.grace_s) < SHORT_S:
-        found["short"] = (
-            f"time: {profile.time} less grace_s: {profile.grace_s} leaves {duration(left)} of each allocation, and Ray may "
-            "take a minute or more of it to start"
-        )
-    return found
-
-
-def _asked(order: "Order", profile: SlurmProfile) -> dict[str, str]:
-    """The lines on what Slurm, and the profile's Python, were asked; JobError as at submission."""
-    from cluster.submit import text_of
-
-    if shutil.which("sbatch") is None:
-        return {"not asked": "Slurm: there is no sbatch on this machine"}
-    try:
-        plugins = check_there(text_of(order), profile, order.nodes, order.where)
-    except SlurmError as error:
-        if not error.unreached:
-            raise
-        return {"not asked": str(error)}
-    why = without_gpu(profile, plugins)
-    return {"no GPU": why} if why else {}
-
-
-def _folders(order: "Order") -> dict[str, Path]:
-    """The folders that the nodes of Slurm must see, by name; of a store and of a python that in which it lies."""
-    assert isinstance(order.profile, SlurmProfile)
-    found = {"work_dir": order.profile.folder(), "the job's folder": Path(order.base)}
-    if image := order.profile.image():
-        found["container"] = image
-    if (python := interpreter(order.profile)) and python.is_absolute():
-        found["python"] = python.parent  # which may be a link to one that each node has
-    for stage in order.stages:
-        if (path := addresses.local_path(stage.address)) is not None:
-            found[f"the store{_of(stage, order)}"] = path.absolute().parent
-    return found
 
 
 # --- profiles ---------------------------------------------------------------------------------------

@@ -11,10 +11,9 @@ from stores import BASE, JOB, make
 from cluster.cli.choice import (
     RAY_S,
     choose_executor,
-    remember_pace,
-    remembered_pace,
     workers_here,
 )
+from cluster.pace import remember_pace, remembered_pace
 from jobs.plan.layout import Shard
 from jobs.run.shards import run_shards
 from jobs.run.worker import SerialExecutor
