@@ -44,7 +44,7 @@ def choose_executor(spec: JobSpec, store: str, address: str | None, failed: bool
     if not is_short and len(os.sched_getaffinity(0)) > 1:
         unknown = "; how long one takes is not known yet" if pace is None else ""
         return Choice("ray", f"{what}{unknown}")
-    if opened is not None and _was_hurt(opened):
+    if opened is not None and _had_failures(opened):
         return Choice("ray", "something failed before, and Ray replaces a worker that dies")
     return Choice(
         "serial", f"{what}, {'less than the start of Ray takes' if is_short else 'one CPU core'}"
@@ -79,7 +79,7 @@ def _asks_for_more(run: RunSettings, address: str | None) -> str:
 def _left(spec: JobSpec, store: Store | None, failed: bool) -> tuple[int, float | None]:
     """The work left: (items to compute, worker seconds per item or None if unknown)."""
     n, remembered = sum(part.count() for part in spec.sweeps()), remembered_pace(spec)
-    # Of another job: `run` refuses it, or compares what it sets, and its shards say nothing of this one.
+    # A store of another job tells nothing of this one; `run` will refuse it.
     if store is None or store.job.spec.digest() != spec.digest():
         return n, remembered
     markers = store.committed.markers()
@@ -87,8 +87,8 @@ def _left(spec: JobSpec, store: Store | None, failed: bool) -> tuple[int, float 
     return max(0, n - done), pace_of(markers) or remembered
 
 
-def _was_hurt(store: Store) -> bool:
-    """Whether attempts at the store's shards failed or a driver was killed, so that the kernel may end its process."""
+def _had_failures(store: Store) -> bool:
+    """Whether attempts at shards failed or a driver was killed: the kernel may be one that ends its process."""
     events = read_events(store)
     return any(event.kind == "error" for event in events) or bool(unended(events))
 
@@ -97,10 +97,8 @@ def _was_hurt(store: Store) -> bool:
 
 
 def make_executor(name: str, spec: JobSpec, address: str | None) -> Executor:
-    """Make the executor "serial" or "ray". Raises JobError for another name, or for `serial` with an address.
-
-    From Python the name is not checked before.
-    """
+    """Make the executor "serial" or "ray". Raises JobError for another name, which Python users may give, or for `serial` with
+    an address."""
     if name not in ("serial", "ray"):
         raise JobError(f"executor: {name!r} given; expected 'auto', 'ray' or 'serial'")
     if name == "serial":

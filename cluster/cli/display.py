@@ -63,8 +63,7 @@ PLAIN_SHARE = 0.01
 
 @contextmanager
 def live_progress(quiet: bool = False) -> Iterator[Listener]:
-    """A listener that shows the progress: a bar on a terminal, a line that changes in a notebook, elsewhere a line now and
-    then; nothing if `quiet`."""
+    """A listener that shows the progress: a bar on a terminal, one changing line in a notebook, elsewhere a line now and then."""
     if quiet:
         yield lambda p: None
     elif err.is_terminal:
@@ -89,8 +88,7 @@ def _bar() -> Iterator[Listener]:
         items, shards, _ = progress_words(p)
         bar.update(task, completed=p.share, items=items, shards=shards)
 
-    # Made anew by the thread that draws: the seconds of a wait move while nothing else does.
-    # They wrap, where the console cuts.
+    # Rendered anew at each refresh, so that the seconds of a wait move; folded, because the console would cut them.
     line = lambda text: Text(shown(text), no_wrap=False, overflow="fold")
     words = lambda: Group(bar, *(line(text) for p in now for text in p.lines() if text))
     with Live(get_renderable=words, console=err, refresh_per_second=4):
@@ -98,7 +96,7 @@ def _bar() -> Iterator[Listener]:
 
 
 def progress_words(p: RunProgress) -> list[str]:
-    """Items, shards and all else of a progress, as texts."""
+    """The items, the shards, and all else that there is to say of a progress."""
     items = f"{p.items_done + p.running_items:,}/{count(p.n_items, 'item')}"
     return [items, f"{p.shards_done:,}/{count(p.n_shards, 'shard')}", p.text()]
 
@@ -142,7 +140,7 @@ def _plain_lines() -> Listener:
 
 @contextmanager
 def told_if_slow(what: str, quiet: bool = False) -> Iterator[None]:
-    """Print `what` if the block takes longer than a second; nothing if `quiet`. On a terminal, with the seconds that it takes."""
+    """Print `what` if the block takes longer than a second, on a terminal with the seconds so far; nothing if `quiet`."""
     if not quiet and err.is_terminal:
         began = time.monotonic()
         seconds = lambda: time.monotonic() - began
@@ -211,16 +209,13 @@ def show_table(
         out.print(f"{shows}: {', '.join(left_out)}")
 
 
-def show_facts(facts: Mapping[str, str], mood: Mapping[str, str] | None = None) -> None:
-    """Print named texts, aligned; empty ones are left out.
-
-    mood: name -> the style of its text on a terminal.
-    """
+def show_facts(facts: Mapping[str, str], styles: Mapping[str, str] | None = None) -> None:
+    """Print named texts, aligned; empty ones are left out. styles: name -> the style of its text on a terminal."""
     said = {name: text for name, text in facts.items() if text}
     width = max(map(len, said), default=0) + GAP
     for name, text in said.items():
         out.print(name.ljust(width), style="dim", end="")
-        out.print(text, style=(mood or {}).get(name))
+        out.print(text, style=(styles or {}).get(name))
 
 
 def n_rows(table: "Columns") -> int:

@@ -45,7 +45,7 @@ COMMANDS = {
 """Command -> the module of its function."""
 
 GARBAGE_AFTER = 50_000
-"""New objects after which Python looks for rubbish among them; by default 2,000."""
+"""New objects after which Python collects garbage; its default is 2,000."""
 
 
 @cache
@@ -224,7 +224,7 @@ def _explain(error: BaseException) -> int:
 
 
 def _for_users(show: Callable[..., str]) -> Callable[..., str]:
-    """A `warnings.formatwarning` that gives warnings about a user's data as their text alone, each once, and others as `show` does."""
+    """A `warnings.formatwarning` that shows warnings about a user's data as their text alone, each once; others as `show` does."""
     told = set[str]()
 
     def text(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> str:
@@ -250,12 +250,11 @@ def command() -> None:
             sys.stderr.flush()
         os._exit(code[0])
 
-    # Imports and JAX's tracing make a million objects that stay: to look through them for rubbish 500 times took a tenth
-    # of `ctd plan`.
+    # Imports and JAX's tracing make a million objects that stay; collecting garbage 500 times took a tenth of `ctd plan`.
     gc.set_threshold(GARBAGE_AFTER)
     warnings.formatwarning = _for_users(warnings.formatwarning)
-    # A thread of obstore may still be telling Zarr's loop that a read has ended. Python, as it is torn down, would end that
-    # thread in the midst of Rust's frames, which aborts the process: one command of a hundred on a busy machine.
+    # A thread of obstore may still report a finished read to Zarr's loop. Python's shutdown would end it inside of Rust's
+    # frames, which aborts the process: one command in a hundred on a busy machine.
     # The handler that is registered first is called last.
     atexit.register(leave)
     try:

@@ -168,7 +168,7 @@ def _computed(
 
 
 def _remove_left(to: Path) -> None:
-    """Remove the stores that commands for this file left beside it as they were killed, on this machine."""
+    """Remove the stores that killed commands for this file left beside it on this machine."""
     for left in to.parent.glob(f".{glob.escape(to.stem)}-*/posterior.zarr"):
         with suppress(JobError):  # gone meanwhile
             held = holder(open_objects(str(left)))

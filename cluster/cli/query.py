@@ -196,7 +196,7 @@ def best(
 
 
 def _best(store: Store, by: str | None, mode: Mode | None, name: str = "") -> "Best":
-    """The best item of a store, of whose results it prints the warnings. Raises JobError if there is none.
+    """Find the best item of a store, and print the warnings of its results. Raises JobError if there is none.
 
     name: of one of several stores.
     """

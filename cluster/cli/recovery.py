@@ -63,7 +63,7 @@ def status(store: StorePath, as_json: AsJson = False) -> None:
     if as_json:
         show_json(found)
         return
-    # Who has given up says itself what to do.
+    # A submission that has given up says itself what to do.
     idle = not (found["complete"] or found["running"] or sent.goes_on or sent.given_up)
     continues = sent.again or resume_command(opened)
     if sent.goes_on and found["stopped"]:
@@ -123,7 +123,7 @@ def submitted(store: str) -> Sent:
             if submission is not newest and not is_going_on(now):
                 continue
             text = said(now)
-            # Of all allocations the same, which is said once.
+            # The reason is the same for all allocations, and is said once.
             if isinstance(now, Noted) and now.why != FORGOTTEN:
                 text, silent[now.why] = now.text, None
             lines.append(f"{what[submission.kind]} {number}: {text}")
@@ -182,7 +182,7 @@ def cancel(store: StorePath) -> None:
         out.print(line)
     if sent and not Store.exists(store):
         return
-    # Not of a store: a merge holds the lease of an address at which there is none yet.
+    # Not Store.open: a merge holds the lease before its store exists.
     place = connect.open_objects(store)
     try:
         stopped = ask_to_stop(place)

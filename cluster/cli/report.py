@@ -1,7 +1,6 @@
 """The commands report and watch, which show a store in a browser."""
 
 import time
-from itertools import count
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +18,7 @@ from jobs.store.store import Store
 LOOK_S = 1.0
 """Poll interval for a store that does not exist yet (s)."""
 ASK_EVERY = 10
-"""Polls between two questions to Slurm what its submission does."""
+"""Polls of the store for each look at its submission."""
 
 
 def report(
@@ -92,16 +91,14 @@ def _once_there(store: str) -> Store:
     """Wait until a store exists, and open it; meanwhile tell what its submission does."""
     from cluster.cli.recovery import submitted, together
 
-    if Store.exists(store):
-        return Store.open(store)
-    err.print(f"{store} does not exist yet; waiting for its run, Ctrl-C ends this")
-    told = list[str]()
-    for k in count():
-        if Store.exists(store):
-            break
-        if k % ASK_EVERY == 0 and (lines := submitted(store).lines) != told:
+    told, polls = list[str](), 0
+    while not Store.exists(store):
+        if polls == 0:
+            err.print(f"{store} does not exist yet; waiting for its run, Ctrl-C ends this")
+        if polls % ASK_EVERY == 0 and (lines := submitted(store).lines) != told:
             told = lines
             err.print("\n".join(together(lines)))
+        polls += 1
         time.sleep(LOOK_S)
     return Store.open(store)
 

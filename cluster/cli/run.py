@@ -85,7 +85,7 @@ def run(
                 raise JobError(f"{option} {value}: {len(stages)} jobs given; give one")
         shared = _parts(parts) if parts else None
         before = _trusted(Store.open(fork), trust) if fork else None
-        # Those of later jobs, too, before the first one runs a night.
+        # Find the faults of later jobs before the first one runs a night.
         for stage in stages[state.finished + 1 :]:
             if stage.is_alone():
                 _check(stage, stage.spec({}))
@@ -102,7 +102,7 @@ def run(
 
 
 FEW = 20_000
-"""Items up to which a job is expanded before Ray starts, and once more when it is planned; a second for more would be lost."""
+"""Most items of a job that is expanded before Ray starts, to find its faults early; the plan expands it again."""
 
 
 def _check(stage: Stage, spec: JobSpec) -> None:

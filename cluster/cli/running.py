@@ -56,8 +56,8 @@ class Request:
     def make(self) -> Executor:
         """Make the executor of its shards.
 
-        Raises Held, before a Ray starts, where a process of this machine runs the store. Of others `run_shards` says so: it may
-        have to watch for a sign of life.
+        Raises Held, before a Ray starts, if a process of this machine runs the store. Of other machines `run_shards` finds out,
+        which may have to wait for a sign of life.
         """
         self.check()
         if Store.exists(self.store):
@@ -150,7 +150,7 @@ def _run_store(
         show_error(str(fault))
         raise typer.Exit(fault.exit_code) from None
     except Exception as fault:
-        # Nor is it the storage's fault that a run ended which was to stop.
+        # A run that was asked to stop ends as stopped, even if its storage failed meanwhile.
         if is_storage_error(fault):
             stop.check()
         raise
@@ -196,13 +196,13 @@ def open_and_compute(
 
 
 def _is_complete(progress: Progress, request: Request) -> bool:
-    """Whether nothing is left for other drivers: of a shard that this one has given up, they do no more."""
+    """Whether all shards are done or given up, so that drivers of other parts have nothing left to do."""
     ended = progress.shards_done + len(progress.failed)
     return request.parts is None or ended >= progress.n_shards
 
 
 def _go_on(lost: ExecutorLost | NoRay, request: Request, state: RestartState) -> NoReturn:
-    """Restart the process; it may then give up. Threads of the lost Ray could keep this process from ending in order."""
+    """Restart the process, even if it then gives up: threads of the lost Ray could keep this one from ending in order."""
     now, why = time.monotonic(), str(lost).splitlines()[0]
     digest = if_it_answers(lambda: _progress_digest(request.store), state.progress)
     # In an allocation a lost Ray is not waited for: Slurm starts another allocation sooner.
@@ -296,7 +296,7 @@ def to_resume(address: str) -> str:
 
 
 def if_it_answers[T](ask: Callable[[], T], otherwise: T) -> T:
-    """Return `ask()`, or `otherwise` if the store cannot be read: a stop then ends as one all the same."""
+    """Return `ask()`, or `otherwise` if the store cannot be read, which must not turn a stop into an error."""
     try:
         return ask()
     except Exception as fault:

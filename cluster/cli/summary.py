@@ -50,7 +50,7 @@ def show_summary(store: Store) -> None:
     if len(store.job.plan.group_sizes) == 1:
         labels = [name for name in labels if name != "group"]
     says = [n for n in shown if n in frame and not (frame[n] == reduced[n].usual).all()]
-    # A row's key first: further tables below, of columns that do not fit, begin with it, too.
+    # The row's key first: further tables, of columns that do not fit, begin with it, too.
     keys = [name for name in ("group", axis) if name in labels]
     columns = list(dict.fromkeys([*keys, *labels, *says]))
     if columns and not len(frame[columns[0]]):
@@ -83,7 +83,7 @@ def other_outcomes(store: Store) -> list[str]:
 
 
 def no_rows(table: str, store: Store) -> str:
-    """What to say of a table of a store that is empty without any condition."""
+    """Why a table of a store is empty, though no condition was given."""
     reasons = {one.name: f" ({one.reason})" for one in store.description.outcomes if one.reason}
     told = [
         f"{count(n, 'item')} ended as {name}{reasons.get(name, '')}"
