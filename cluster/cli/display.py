@@ -69,10 +69,8 @@ def live_progress(quiet: bool = False) -> Iterator[Listener]:
     elif err.is_terminal:
         with _bar() as draw:
             yield draw
-    elif err.is_jupyter:
-        yield _line_of_notebook()
     else:
-        yield _plain_lines()
+        yield _line_of_notebook() if err.is_jupyter else _plain_lines()
 
 
 @contextmanager

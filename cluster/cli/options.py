@@ -96,14 +96,6 @@ def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
     return files, among
 
 
-def one_file(words: Sequence[str], overrides: Sequence[str] | None) -> tuple[Path, list[str]]:
-    """Split words into (the job file, `overrides` and those among the words). Raises JobError if there are several files."""
-    files, among = split_words(words)
-    if len(files) > 1:
-        raise JobError(f"{', '.join(files)}: {len(files)} job files given; give one")
-    return Path(files[0]), [*(overrides or ()), *among]
-
-
 def check_target(to: Path | None, as_json: bool) -> None:
     """Raise JobError if a table cannot be written to `to`, or is to be printed as well."""
     if to is None:

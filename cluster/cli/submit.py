@@ -1,6 +1,7 @@
 """The commands submit and clusters."""
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,7 +14,7 @@ from cluster.cli.options import (
     JobWords,
     Overrides,
     ResultsPath,
-    one_file,
+    split_words,
 )
 from cluster.profiles import load_profile, profile_names, profiles_folder
 from jobs.errors import JobError, advised
@@ -52,7 +53,10 @@ def submit(
     from cluster.submit import read_order
     from cluster.submit import submit as send
 
-    path, changes = one_file(job, overrides)
+    files, among = split_words(job)
+    if len(files) > 1:
+        raise JobError(f"{', '.join(files)}: {len(files)} job files given; give one")
+    path, changes = Path(files[0]), [*(overrides or ()), *among]
     order = read_order(path, cluster, changes, store, array, failed, accept_changes)
     if _is_complete(order):
         if as_json:
