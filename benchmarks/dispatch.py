@@ -4,7 +4,7 @@
 
 In one run, on one Ray and with the same number of actors, round after round:
 
-    bare              an actor method that returns a report-sized tuple; `ray.wait`, one call queued an actor
+    bare              an actor method that returns a report-sized tuple; `ray.wait`, one call at a time
     bare + writes     the same, and the method makes the two writes of a shard: a Zarr chunk and a marker
     empty             `run_shards` with actors that compute nothing: queue, retries, events, progress
     empty + writes    the same with the two writes
@@ -103,11 +103,11 @@ def report(shard: int, attempt: int) -> Report:
 
 
 def bare(actors, method: str, n: int) -> float:
-    """Seconds a call, with one call queued behind the running one on every actor."""
+    """Seconds a call, of which each actor gets the next one when it has answered."""
     start = time.perf_counter()
     numbers = iter(range(n))
     call = lambda actor: getattr(actor, method).remote(next(numbers))
-    due = {call(actor): actor for _ in range(2) for actor in actors}
+    due = {call(actor): actor for actor in actors}
     left = n - len(due)
     while due:
         (ref, *_), _ = ray.wait(list(due))

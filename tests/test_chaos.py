@@ -3,7 +3,7 @@
 With a fixed seed, workers, raylets, nodes, the driver and the whole cluster get SIGKILL while the stores
 are computed. At the end every result array has the bytes of an undisturbed run. A kernel and a search of another see
 four kinds of kill, all kernels see twenty. In every run of the tests there is one kind of death at a time:
-tests/cluster/ray/test_dispatch.py and test_executors.py (workers), test_lost.py (a Ray, a cluster),
+tests/cluster/ray/test_crew.py and test_executors.py (workers), test_lost.py (a Ray, a cluster),
 tests/jobs/run/test_kill.py and tests/jobs/search/test_search_kill.py (a driver at its writes).
 """
 
@@ -398,7 +398,7 @@ kernel = one_shot("bad_node", Item, {"value": Var((), "1", "2 x")}, run)
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.endurance  # without a Ray: tests/cluster/ray/test_pool.py, test_crew.py
+@pytest.mark.endurance  # without a Ray: tests/cluster/ray/test_crew.py
 def test_node_on_which_workers_keep_dying_is_set_aside(folder):
     (folder / "bad_node_kernel.py").write_text(BAD_NODE)
     machines = Machines(folder)

@@ -1,252 +1,295 @@
-"""Keep in every slot of a pool an actor that has opened the store, and ask it now and then how far its shard is.
+"""The actors of a pool at work on one store: each opens it, runs one shard at a time, and is replaced if it dies.
 
-Ray never restarts an actor (`max_restarts=0`): one that dies, or cannot open the store, is replaced here.
+Ray never restarts an actor (`max_restarts=0`). A death costs the shard that ran one attempt; its cause is known once the next
+actor in its slot tells whether the kernel ran out of memory. The answers of actors come as futures, which put their slot in a
+queue: nobody goes through all actors to find one.
 """
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from queue import SimpleQueue
-from typing import Any
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple
 
-from ray.exceptions import ActorUnavailableError, NodeDiedError, OutOfMemoryError, RayError
+from ray.exceptions import (
+    ActorUnavailableError,
+    NodeDiedError,
+    OutOfMemoryError,
+    RayError,
+    RayTaskError,
+)
 
-from cluster.ray.actor import Place
-from cluster.ray.pool import DEATHS, Answer, Pool, Slot
+from cluster.ray.actor import Kind, Place
+from cluster.ray.pool import Pool
+from cluster.ray.slots import Answer, Slot
 from cluster.versions import versions
 from jobs.errors import JobError
 from jobs.redact import redact
-from jobs.run.task import Heartbeat, Key
+from jobs.run.task import MOST_TRACE, Fault, Key, Report, Task, Work
 
 log = logging.getLogger("ctd")
 
 MAX_STARTS = 3
 """A slot is given up after this many actors in a row failed before they were ready."""
 
-MOST = 2
-"""An actor holds at most this many tasks: one that runs, one that is queued behind it."""
+DEATHS = 3
+"""A node is set aside once workers died on it during this many different shards. One shard that kills its
+workers wherever it runs is no evidence against a node."""
 
-POLL_S = 1.0
-"""Least time after an actor's answer until it is asked again."""
-ASKS_A_S = 50.0
-"""Actors that are asked in a second; if there are more, each is asked less often."""
+EXPLAIN_S = 60.0
+"""Longest wait (s) of the report of a death for the next actor."""
 
 
-class Places:
-    """The slots with ready actors, by how many tasks they hold, kept up to date slot by slot: nobody looks at all of them."""
+class Death(NamedTuple):
+    """The death of an actor as it ran a shard."""
 
-    def __init__(self) -> None:
-        self._holding: list[dict[int, Slot]] = [{} for _ in range(MOST + 1)]
-
-    def note(self, slot: Slot) -> None:
-        """Note that the slot's actor became ready or unready, or that what it holds has changed."""
-        for slots in self._holding:
-            slots.pop(id(slot), None)
-        # Added at the end of its dict, which keeps that order: the first of a dict has waited longest.
-        if slot.ready:
-            self._holding[len(slot.held)][id(slot)] = slot
-
-    def free(self, depth: int) -> int:
-        """Return how many more tasks the actors take, if each may hold `depth`."""
-        return sum((depth - k) * len(slots) for k, slots in enumerate(self._holding[:depth]))
-
-    def emptiest(self) -> Slot:
-        """Return a slot whose actor holds the fewest tasks; the one that has waited longest among them."""
-        return next(slot for slots in self._holding for slot in slots.values())
-
-    def idle(self) -> Iterator[Slot]:
-        """Iterate over the slots whose actors hold no task."""
-        return iter(self._holding[0].values())
+    slot: Slot
+    """Its slot, to which the next actor comes."""
+    node: str
+    """Id of the node that it was on."""
+    kernel_kills: int
+    """Its count of whom the kernel killed for memory, as last heard."""
+    report: Report
+    at: float
+    """The time.monotonic at which it was noticed."""
 
 
 class Crew:
-    """The actors of a pool, at work on one store.
-
-    Args:
-        pool: where the actors live.
-        address: the store.
-    """
+    """The actors of a pool, at work on the store at an address. They are told to open it, and not waited for."""
 
     def __init__(self, pool: Pool, address: str) -> None:
         self._pool, self._address = pool, address
-        self.slots, self.reach, self.places = pool.slots, pool.reach, Places()
-        self.answered: SimpleQueue[Slot] = SimpleQueue()
-        """Slots whose actors have answered, or died, in the order of their answers."""
-        self._warned = False
-        """Whether a worker's warning was logged: the others have the same one."""
-        self._waits_for = ""
-        """What the storage said that actors could not reach, as last logged; "" once one has reached it."""
+        self.idle: dict[Slot, None] = {}
+        """Slots whose actors are ready and run nothing, in order: the first one has waited longest."""
+        self._answers: SimpleQueue[tuple[Slot, Answer]] = SimpleQueue()
+        """What actors have answered, an error if they died, in the order in which it came."""
+        self._reports: list[Report] = []
+        """Reports of actors that `end` has replaced, for the next `wait`."""
+        self._unexplained: list[Death] = []
+        """Deaths whose reports wait until their cause is known; until then the driver takes the shard for running."""
+        self._warned: set[str] = set()
+        """What was warned of: all workers have much the same to say."""
+        self._stopping = self._told = False
+        """Whether a stop was asked for; whether the actors have been told."""
+        for slot in pool.slots:
+            self._open(slot)
 
-    def open(self, slot: Slot) -> None:
-        """Tell the slot's actor to open the store; does not wait for it."""
+    def stop(self) -> None:
+        """Make the next `wait` tell all actors to stop at a checkpoint; callable from a signal handler or another thread."""
+        # No call of Ray here: a signal may have interrupted one that holds a lock, for which a second call would wait for ever.
+        self._stopping = True
+
+    def submit(self, work: Work) -> None:
+        """Give the work to the actor that has been idle longest."""
+        self._give(next(iter(self.idle)), work)
+
+    def try_elsewhere(self, task: Task) -> bool:
+        """Give a second attempt at a running shard to an idle actor; return whether there was one.
+
+        It is on another node than the first attempt, which may be slow as a whole, and has devices of the same kind:
+        others might compute other bits.
+        """
+        first = self._holder((task.shard.number, task.attempt - 1))
+        fits = lambda slot: first and slot.node != first.node and slot.device == first.device
+        slot = next(filter(fits, self.idle), None)
+        if slot is not None:
+            self._give(slot, task)
+        return slot is not None
+
+    def end(self, attempt: Key, why: str | None) -> None:
+        """Replace the actor that runs an attempt, if there is one.
+
+        why: the error of the death that `wait` reports; None: it reports none.
+        """
+        slot = self._holder(attempt)
+        if slot is not None and why is None:
+            # Without a report: the other attempt was committed, and the driver expects nothing more of this one.
+            self._replace(slot)
+        elif (
+            slot is not None and slot.answer and not slot.answer.done()
+        ):  # else `wait` returns its report
+            self._reports.append(charged(self._pool, self._bury(slot, "killed", str(why))))
+
+    def wait(self, timeout: float) -> list[Report]:
+        """Return the reports of shards that ended, after at most about `timeout` seconds.
+
+        Raises:
+            JobError: no actor could start.
+        """
+        if not self._stopping:
+            for slot in self._pool.joined():
+                self._open(slot)
+        elif not self._told:
+            self._told = True
+            for slot in self._pool.slots:
+                slot.actor.interrupt.options(concurrency_group="watch").remote()
+        reports, self._reports = self._reports, []
+        for slot, answer in _arrived(self._answers, 0 if reports else timeout):
+            if answer is slot.answer:  # else it is of an actor that was replaced
+                reports += self._take(slot, answer)
+        reports += self._explained()
+        for slot in [slot for slot in self.idle if slot.node in self._pool.aside]:
+            self._replace(slot)  # the new one starts on another node
+        return reports
+
+    def _holder(self, attempt: Key) -> Slot | None:
+        """Return the slot whose actor runs an attempt; None if there is none."""
+        runs = lambda slot: slot.work is not None and slot.work.key == attempt
+        return next(filter(runs, self._pool.slots), None)
+
+    def _open(self, slot: Slot) -> None:
+        """Tell the slot's actor to open the store."""
         # A heartbeat that another run asked for, or of an actor that is gone, comes to nobody here: it is asked for anew.
-        slot.ready, slot.node, slot.asked = False, "", None
-        self.places.note(slot)
-        slot.opening = self.expect(
-            slot, slot.actor.open.remote(self._address, self._pool.n, versions())
-        )
+        slot.ready, slot.work, slot.node, slot.asked = False, None, "", None
+        self.idle.pop(slot, None)
+        self._expect(slot, slot.actor.open.remote(self._address, self._pool.n, versions()))
 
-    def expect(self, slot: Slot, ref: Any) -> Answer:
-        """Return the future of an answer of the slot's actor; once it is there, the slot is in `answered`."""
-        answer: Answer = ref.future()
+    def _give(self, slot: Slot, work: Work) -> None:
+        del self.idle[slot]
+        slot.begin(work)
+        self._expect(slot, slot.actor.do.remote(work))
+
+    def _expect(self, slot: Slot, ref: Any) -> None:
+        slot.answer = ref.future()
         # A thread of Ray's calls back. It touches nothing but the queue, so that slots belong to the driver's thread alone.
-        answer.add_done_callback(lambda _: self.answered.put(slot))
-        return answer
+        slot.answer.add_done_callback(lambda answer: self._answers.put((slot, answer)))
 
-    def grow(self) -> None:
-        """Add actors on nodes that have joined the cluster."""
-        for slot in self._pool.joined():
-            self.slots.append(slot)
-            self.open(slot)
+    def _take(self, slot: Slot, answer: Answer) -> list[Report]:
+        """Handle the answer of an actor; return the report in it, or that of the actor's death, if there is one."""
+        work = slot.work
+        try:
+            found = answer.result()
+        except RayError as error:
+            if work is None or not isinstance(error, RayTaskError):
+                return self._lost(slot, answer, error)
+            # The actor is alive, but its answer could not be sent.
+            found = Report(*work.key, error=last_line(error))
+        if work is None and not isinstance(found, Place):
+            self._not_opened(slot, *found)
+            return []
+        slot.work = None
+        self.idle[slot] = None
+        if work is not None:
+            return [found]
+        slot.node, slot.device, slot.kernel_kills, warning = found
+        slot.ready, slot.failed_starts = True, 0
+        if warning and "place" not in self._warned:
+            self._warned.add("place")
+            log.warning("warning: %s", warning)
+        return []
 
-    def opened(self, slot: Slot) -> None:
-        """Handle the answer of an opening actor: mark it ready, let it try again, replace it, or give its slot up.
+    def _not_opened(self, slot: Slot, text: str, kind: Kind) -> None:
+        """Let an actor that could not open the store try again, replace it, or give its slot up.
 
         Raises:
             JobError: this was the last slot.
         """
-        assert slot.opening is not None
-        try:
-            found = slot.opening.result()
-        except RayError as error:
-            if not self.reach.look():  # asked again, if the Ray comes back
-                self.answered.put(slot)
-                return
-            if kind_of_death(error) == "node":  # not the actor's fault: does not count
-                self.replace(slot)
-                return
-            found = last_line(error), "other"
-        slot.opening = None
-        if isinstance(found, Place):
-            slot.node, slot.device, slot.kernel_kills, warning = found
-            slot.ready, slot.failed_starts = True, 0
-            if warning and not self._warned:
-                log.warning("warning: %s", warning)
-                self._warned = True
-            self._waits_for = ""
-            self.places.note(slot)
-            return
-        text, kind = found
         # As with a shard: nobody is charged, however long the storage is away.
         if kind == "storage":
-            if text != self._waits_for:
+            if kind not in self._warned:
+                self._warned.add(kind)
                 log.warning("the workers wait for the storage: %s", text)
-            self._waits_for = text
-            self.open(slot)
+            self._open(slot)
             return
         # In vain: a wrong version or a job that cannot be read stays so, however often an actor starts.
         slot.failed_starts = MAX_STARTS if kind == "in vain" else slot.failed_starts + 1
         if slot.failed_starts < MAX_STARTS:
-            self.replace(slot)
+            self._replace(slot)
             return
+        slots = self._pool.slots
         self._pool.kill(slot.actor)
-        self.slots.remove(slot)
-        log.warning("a worker could not start, %d left: %s", len(self.slots), text)
-        if not self.slots:
+        slots.remove(slot)
+        log.warning("a worker could not start, %d left: %s", len(slots), text)
+        if not slots:
             raise JobError(f"no worker could start on {self._address}: {text}")
 
-    def replace(self, slot: Slot) -> None:
+    def _lost(self, slot: Slot, answer: Answer, error: RayError) -> list[Report]:
+        """Handle an answer that will not come; return the report of the actor's death, if its cause is known."""
+        if not self._pool.reach.look():  # asked again, if the Ray comes back
+            self._answers.put((slot, answer))
+            return []
+        kind = kind_of_death(error)
+        if slot.work is None:
+            if kind == "node":  # not the actor's fault: does not count
+                self._replace(slot)
+            else:
+                self._not_opened(slot, last_line(error), "other")
+            return []
+        # Ray goes on with a list of what may have been the cause; the trace keeps it.
+        said, _, _ = last_line(error).partition(" Worker exit type")
+        trace = redact(str(error))[-MOST_TRACE:]
+        death = self._bury(slot, kind, f"the worker died ({kind}): {said}", trace)
+        if kind != "killed":
+            return [death.report]
+        self._unexplained.append(death)
+        return []
+
+    def _bury(self, slot: Slot, kind: str, text: str, trace: str = "") -> Death:
+        """Replace an actor that died, or is to die, as it ran a shard."""
+        assert slot.work is not None
+        fault: Fault = "memory" if kind == "oom" else "death"
+        about = {"died": kind, "node": slot.node}
+        report = Report(*slot.work.key, None, text, trace, fault, about)
+        death = Death(slot, slot.node, slot.kernel_kills, report, time.monotonic())
+        self._replace(slot)
+        return death
+
+    def _replace(self, slot: Slot) -> None:
         """Put a new actor in the slot, after killing the old one, which may be dead or out of reach."""
         # The kill first: the resources of the old one are those that the new one waits for. If the old one is out of reach and
         # commits its shard all the same, it writes the bytes that the next attempt writes.
         self._pool.kill(slot.actor)
-        slot.actor, slot.held = self._pool.actor(), []
-        self.open(slot)
+        slot.actor = self._pool.actor()
+        self._open(slot)
 
-    def note_death(self, node: str, shard: int) -> dict[str, str]:
-        """Count the death of an actor on a node; set the node aside after too many.
-
-        A node is set aside only if an actor is ready on some other node. Returns what to add to the
-        report: {"set_aside": text}, or nothing.
-        """
-        nodes = self._pool.nodes
-        if not nodes.note_death(node, shard):
-            return {}
-        if not any(s.ready and s.node not in {node, *nodes.aside} for s in self.slots):
-            return {}
-        nodes.aside.add(node)
-        for slot in self.slots:
-            self.move_if_set_aside(slot)
-        text = f"node {node}: set aside, workers died there in the midst of {DEATHS} shards"
-        log.warning(text)
-        return {"set_aside": text}
-
-    def move_if_set_aside(self, slot: Slot) -> None:
-        """Replace an actor without a shard whose node is set aside: the new one starts elsewhere."""
-        if slot.node in self._pool.nodes.aside and not slot.held:
-            self.replace(slot)
-
-    def tell_to_stop(self) -> None:
-        """Tell every actor to stop at a checkpoint."""
-        for slot in self.slots:
-            slot.actor.interrupt.options(concurrency_group="watch").remote()
-
-    def holder(self, attempt: Key) -> Slot | None:
-        """Return the slot whose actor runs an attempt, or has it queued; None if there is none."""
-        held = lambda slot: any(task.key == attempt for _, task in slot.held)
-        return next(filter(held, self.slots), None)
+    def _explained(self) -> list[Report]:
+        """Return the reports of the deaths whose slots have new actors, or that waited long enough."""
+        deaths, self._unexplained = self._unexplained, []
+        reports = []
+        for death in deaths:
+            slot, report = death.slot, death.report
+            if not (slot.ready or self._stopping or time.monotonic() - death.at > EXPLAIN_S):
+                self._unexplained.append(death)
+            # Another node's count says nothing; then the death is charged as if memory had been enough.
+            elif slot.ready and slot.node == death.node and slot.kernel_kills > death.kernel_kills:
+                text = "the worker died (oom): the kernel killed it, memory ran out"
+                about = {**report.about, "died": "oom"}
+                reports.append(report._replace(error=text, fault="memory", about=about))
+            else:
+                reports.append(charged(self._pool, death))
+        return reports
 
 
-class Heartbeats:
-    """The heartbeats of the actors of `slots`, which are asked in turn.
+def charged(pool: Pool, death: Death) -> Report:
+    """Return the report of a death that its node is charged for; set the node aside after too many.
 
-    The list belongs to the pool, which adds and removes slots.
+    A node is set aside only if an actor is ready on some other node.
     """
+    node, report = death.node, death.report
+    shards = pool.deaths[node]
+    shards.add(report.shard)
+    elsewhere = any(slot.ready and slot.node not in {node, *pool.aside} for slot in pool.slots)
+    if node in pool.aside or len(shards) < DEATHS or not elsewhere:
+        return report
+    pool.aside.add(node)
+    text = f"node {node}: set aside, workers died there in the midst of {DEATHS} shards"
+    log.warning(text)
+    return report._replace(about={**report.about, "set_aside": text})
 
-    def __init__(self, slots: Sequence[Slot]) -> None:
-        self._slots = slots
-        self._asked_at = 0.0
-        self._next = 0
-        """Number of slots that were looked at so far, one after another, to see whether to ask them."""
 
-    def last(self) -> Mapping[Key, Heartbeat]:
-        """Return the last heartbeat of each running shard, heard seconds ago, or more with many actors.
+def _arrived(
+    answers: SimpleQueue[tuple[Slot, Answer]], timeout: float
+) -> list[tuple[Slot, Answer]]:
+    """Return the answers that have come; wait for the first at most `timeout` seconds.
 
-        An actor that was not asked lately is not silent; one that was asked and does not answer is.
-        """
-        for slot in self._slots:
-            if slot.asked is not None and slot.asked.done():
-                self._note(slot, slot.asked)
-        now = time.monotonic()
-        # A budget that grows with the time, up to a second's: ten thousand actors are not asked at once after a pause.
-        n = int(min(now - self._asked_at, POLL_S) * ASKS_A_S)
-        if n:
-            self._asked_at = now
-            self._ask_some(n)
-
-        def of(slot: Slot) -> Heartbeat:
-            # An actor whose process is stopped, or in which the kernel holds Python's lock, cannot say that it is silent.
-            unanswered = now - slot.asked_at if slot.asked is not None else 0.0
-            return Heartbeat(slot.progress, max(slot.heard_at - slot.alive_at, unanswered))
-
-        return {slot.held[0][1].key: of(slot) for slot in self._slots if slot.held}
-
-    def _ask_some(self, most: int) -> None:
-        """Ask at most so many of the actors that have not answered for `POLL_S` seconds."""
-        now = time.monotonic()
-        for _ in range(len(self._slots)):
-            slot = self._slots[self._next % len(self._slots)]
-            self._next += 1
-            if slot.held and slot.asked is None and now - slot.heard_at > POLL_S:
-                ask = slot.actor.heartbeat.options(concurrency_group="watch")
-                slot.asked, slot.asked_at = ask.remote().future(), now
-                most -= 1
-            if not most:
-                return
-
-    def _note(self, slot: Slot, answer: Answer) -> None:
-        slot.asked = None
-        try:
-            shard, beat, kernel_kills = answer.result()
-        except RayError:
-            return  # if the actor died, the answer of its shard says so
-        now = slot.heard_at = time.monotonic()
-        slot.kernel_kills = kernel_kills
-        # Of another shard: the answer came after that shard's report, or before the actor began this one.
-        if slot.held and slot.held[0][1].key[0] == shard:
-            slot.progress = beat.progress
-            # The actor tells a duration, never a time: the clocks of two machines are not compared.
-            slot.alive_at = max(slot.alive_at, now - beat.silent_s)
+    All at once: one that is put back, because its Ray does not answer, comes again at the next call.
+    """
+    arrived = []
+    with suppress(Empty):
+        arrived.append(answers.get(timeout=timeout))
+        while True:
+            arrived.append(answers.get_nowait())
+    return arrived
 
 
 def kind_of_death(error: RayError) -> str:

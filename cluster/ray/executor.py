@@ -6,13 +6,10 @@
     on_tick(heartbeats)      <--->  heartbeat: answered by a second thread of the actor
     a stop                   ---->  interrupt: the same thread; the report says where the shard was left
 
-Parts: `RayExecutor` brings a Ray up; `pool` makes actors on it, whose class is in `actor`; `crew` keeps one
-that has opened the store in every slot, and asks how far its shard is; `dispatch` gives them shards;
-`reach` watches whether the Ray is there. The reports of shards come as futures, which put their slot in a queue: nobody goes
-through all actors to find one.
+`RayExecutor` brings a Ray up; `Pool` makes actors on it, whose class is `ShardWorker`; a `Crew` is those actors at work on
+one store; `Reach` watches whether the Ray is there.
 """
 
-import logging
 import math
 import os
 import sys
@@ -20,7 +17,6 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import jax
@@ -35,11 +31,8 @@ from jobs.spec.job import RunSettings
 from jobs.storage import addresses
 
 if TYPE_CHECKING:  # Ray is imported once its environment is set, in `RayExecutor`
-    from cluster.ray.crew import Crew, Heartbeats
-    from cluster.ray.dispatch import Dispatch
+    from cluster.ray.crew import Crew
     from cluster.ray.pool import Pool
-
-log = logging.getLogger("ctd")
 
 
 def _is_connected() -> bool:
@@ -74,14 +67,11 @@ class RayExecutor:
     name = "ray"
 
     _crew: "Crew"
-    _dispatch: "Dispatch"
-    _heartbeats: "Heartbeats"
     _ticker: Ticker
 
     def __init__(self, settings: RunSettings, address: str | None = None) -> None:
         # Before the driver plans: JAX would take most of a GPU's memory with its first computation.
         jax.config.update("jax_platforms", "cpu")
-        self._settings = settings
         self._environment: dict[str, str | None] = {}
         self._local: LocalRay | None = None
         """The Ray that was started here, if one was."""
@@ -100,59 +90,40 @@ class RayExecutor:
         return self._starting.result()
 
     def machines(self) -> Machines:
-        """Return the actors: `run.workers`, or as many as the cluster has room for.
-
-        The memory of a device: a worker's `run.memory_gb` comes first, divided by its devices. Otherwise: on a GPU, XLA's
-        limit; on a CPU, the worker's share of its node, divided by its devices. Devices that share a worker's memory: its
-        CPU cores, or 1 if it has GPUs.
-        """
-        return Machines(self._pool.n, self._device_memory, self._pool.devices)
-
-    @cached_property
-    def _device_memory(self) -> int:
-        if self._settings.memory_gb:
-            return int(self._settings.memory_gb * 1e9) // self._pool.devices
-        if self._pool.gpus:
-            return self._pool.gpu_memory() or self._pool.node_share
-        return self._pool.node_share // self._pool.devices
+        """Return the actors: `run.workers`, or as many as the cluster has room for."""
+        return self._pool.machines()
 
     def start(self, address: str, stop: Stop | None = None, on_tick: OnTick | None = None) -> None:
         """Tell every actor to open the store at `address`; does not wait for them."""
         # First: its thread imports Ray, and two threads that do so at once may each find half of a module.
         pool = self._pool
-        from cluster.ray.crew import Crew, Heartbeats
-        from cluster.ray.dispatch import Dispatch
+        from cluster.ray.crew import Crew
 
         # Absolute: an actor's working directory is not the driver's.
         path = addresses.local_path(address)
         self._crew = Crew(pool, str(path.absolute()) if path is not None else address)
-        self._dispatch, self._heartbeats = Dispatch(self._crew), Heartbeats(pool.slots)
         self._ticker = Ticker(on_tick)
-        for slot in pool.slots:
-            self._crew.open(slot)
         if stop is not None:
-            stop.add_callback(self._dispatch.stop)
+            stop.add_callback(self._crew.stop)
 
     def capacity(self) -> int:
-        """Return how many more shards the ready actors take now."""
-        return self._dispatch.capacity()
+        """Return the number of idle actors."""
+        return len(self._crew.idle)
 
     def submit(self, work: Work) -> None:
-        """Give the work to a ready actor."""
-        self._dispatch.submit(work)
+        """Give the work to an idle actor."""
+        self._crew.submit(work)
 
     def try_elsewhere(self, task: Task) -> bool:
         """Give a second attempt at a running shard to an idle actor on another node; return whether there was one."""
-        return self._dispatch.try_elsewhere(task)
+        return self._crew.try_elsewhere(task)
 
     def end(self, attempt: Key, why: str | None = None) -> None:
         """Replace the actor that runs an attempt, whose death is reported only if a reason is given."""
-        self._dispatch.end(attempt, why)
+        self._crew.end(attempt, why)
 
     def wait(self, timeout: float) -> list[Report]:
-        """Return the reports of shards that ended, after at most about `timeout` seconds.
-
-        Also hands out the shards that dead actors left behind, and adds actors on new nodes.
+        """Return the reports of shards that ended, after at most about `timeout` seconds; add actors on new nodes.
 
         Raises:
             JobError: no actor could start.
@@ -164,25 +135,23 @@ class RayExecutor:
         if not reach.holds:  # what it is asked now it might never answer
             time.sleep(timeout)
             return []
-        return self._dispatch.wait(timeout)
+        return self._crew.wait(timeout)
 
     def heartbeats(self) -> Mapping[Key, Heartbeat]:
         """Return the last heartbeats, a second or two old; older with more than some fifty actors.
 
         None while the Ray does not answer: nobody is silent then.
         """
-        return self._heartbeats.last() if self._pool.reach.holds else {}
+        from cluster.ray.slots import heartbeats
+
+        return heartbeats(self._pool.slots) if self._pool.reach.holds else {}
 
     def close(self) -> None:
         """Kill the actors, and stop the Ray if this executor started it."""
         if self._local is not None and not self._local.is_up:
             self._local.stop()  # else the next line would wait for it to come up
-        try:
-            pool = self._pool
-        except Exception as error:
-            log.debug("closing a Ray that never came up: %s", error)
-        else:
-            pool.close()
+        if self._starting.exception() is None:
+            self._pool.close()
         if self._local is not None:
             self._local.stop()
             with suppress(NoRay):  # it stays as it was for this Ray

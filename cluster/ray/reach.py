@@ -7,7 +7,7 @@ may not be answered. One that loses the daemon of its own node (the raylet) wait
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future, wait
 from contextlib import suppress
 
@@ -41,30 +41,24 @@ def accepts(address: str) -> bool:
 
 
 class Reach:
-    """Whether a Ray can be reached.
+    """Whether a Ray can be reached; a thread looks every `LOOK_S` seconds, until `close`.
 
     patience_s: how long it may accept no connection before it is lost.
     """
 
     def __init__(self, patience_s: float) -> None:
         self._patience_s = patience_s
-        self._ends: Mapping[str, str] = {}
+        self._ends: dict[str, str] = {}
         self._silent: list[str] = []
         """The ends that accepted no connection at the last look."""
-        self._heard_at = 0.0
-        """The time.monotonic at which all did."""
+        self._heard_at = time.monotonic()
+        """When all did."""
         self._closing = threading.Event()
+        threading.Thread(target=self._watch, name="ray-reach", daemon=True).start()
 
-    def watch(self, ends: Mapping[str, str]) -> None:
-        """Look every `LOOK_S` seconds, in a thread, whether the ends, name -> host:port, accept connections.
-
-        Called again, it looks at other ends.
-        """
-        # The thread reads `_ends` at each look, so that one thread serves for all calls.
-        began, self._ends = bool(self._ends), ends
-        if not began:
-            self._heard_at = time.monotonic()
-            threading.Thread(target=self._watch, name="ray-reach", daemon=True).start()
+    def watch(self, **ends: str) -> None:
+        """Look from now on whether these ends, name=host:port, accept connections, too."""
+        self._ends = self._ends | ends  # a new one: the thread may be reading the old one
 
     @property
     def holds(self) -> bool:

@@ -3,20 +3,16 @@
 import os
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import ray
 
 from cluster.ray.actor import kernel_kills
-from cluster.ray.dispatch import Death, Dispatch
 from cluster.ray.executor import RayExecutor
 from cluster.ray.local import LocalRay
-from cluster.ray.pool import Slot
 from cluster.ray.private import set_environment
 from jobs.run.prepare import open_or_create
 from jobs.run.shards import run_shards
-from jobs.run.task import Report
 from jobs.spec.job import RunSettings, parse_job
 from jobs.store.events import read_events
 
@@ -125,21 +121,6 @@ def test_a_worker_killed_by_the_kernel_goes_on_narrower(executor, cgroup, tmp_pa
     assert error.error == "the worker died (oom): the kernel killed it, memory ran out"
     (marker,) = store.committed.markers()
     assert marker.narrowed_to == 4
-
-
-@pytest.mark.parametrize(
-    ("node", "count", "died"),
-    [("here", 4, "oom"), ("here", 3, "killed"), ("elsewhere", 4, "killed")],
-)
-def test_death_is_the_kernel_s_if_it_has_counted_one_more_since(node, count, died):
-    """By what the next worker says, on the same node."""
-    dispatch = Dispatch(SimpleNamespace(note_death=lambda node, shard: {}))
-    report = Report(7, 1, None, "the worker died (killed)", "", "death", {"died": "killed"})
-    slot = Slot(None, ready=True, node=node, kernel_kills=count)
-    dispatch._deaths.append(Death(slot, "here", 3, report, time.monotonic()))
-    (found,) = dispatch._explained()
-    assert found.about["died"] == died
-    assert found.fault == ("memory" if died == "oom" else "death")
 
 
 @pytest.mark.parametrize(

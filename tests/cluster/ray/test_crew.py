@@ -1,26 +1,37 @@
-"""cluster.ray.crew: heartbeats and free places of many actors, whose answers the tests give themselves."""
+"""cluster.ray.crew and slots: actors that open a store, say how far they are, and die; mostly, the tests answer for them."""
 
 import errno
+import math
+from collections import defaultdict
 from concurrent.futures import Future
 from types import SimpleNamespace
 
 import pytest
+from faulty_jobs import make
 from obstore.exceptions import GenericError
-from ray.exceptions import ActorDiedError
+from processes import KERNEL
+from ray.exceptions import ActorDiedError, OutOfMemoryError
 
 from cluster.ray.actor import Place, ShardWorker
-from cluster.ray.crew import ASKS_A_S, MAX_STARTS, Crew, Heartbeats, Places
-from cluster.ray.pool import Nodes, Slot
+from cluster.ray.crew import MAX_STARTS, Crew
+from cluster.ray.executor import RayExecutor
+from cluster.ray.pool import Pool
+from cluster.ray.slots import ASKS, Slot, heartbeats
 from cluster.versions import versions
 from jobs.errors import JobError
 from jobs.plan.layout import Shard
+from jobs.run.limits import TimeLimits
+from jobs.run.shards import run_shards
 from jobs.run.sources import SourceDiffers
 from jobs.run.task import Heartbeat, ShardProgress, Task
+from jobs.spec.job import RunSettings
 from jobs.storage.objects import StorageFailed
+
+# --- heartbeats ---------------------------------------------------------------------------------------
 
 
 class Actor:
-    """What `Heartbeats` asks of an actor: `heartbeat.options(...).remote().future()`."""
+    """What `heartbeats` asks of an actor: `heartbeat.options(...).remote().future()`."""
 
     def __init__(self):
         self.asked = []
@@ -42,56 +53,42 @@ def running(n, clock):
     """Slots whose actors all run a shard, which began now."""
     slots = [Slot(Actor(), ready=True) for _ in range(n)]
     for number, slot in enumerate(slots):
-        slot.held.append((Future(), Task(Shard(number, 0, number, number + 1))))
-        slot.heard_at = slot.alive_at = clock.now
+        slot.begin(Task(Shard(number, 0, number, number + 1)))
     return slots
 
 
 def test_many_actors_are_asked_in_turn_and_never_all_at_once(clock):
     slots = running(1000, clock)
-    beats, asked = Heartbeats(slots), lambda: sum(len(slot.actor.asked) for slot in slots)
+    asked = lambda: sum(len(slot.actor.asked) for slot in slots)
     for second in range(1, 25):
         for _ in range(4):
             clock.now += 0.25
-            beats.last()
+            heartbeats(slots)
             for slot in slots:
                 if slot.asked and not slot.asked.done():
-                    shard = slot.held[0][1].shard.number
+                    shard = slot.work.shard.number
                     slot.asked.set_result((shard, Heartbeat(ShardProgress(1, second), 0.1), 0))
-        assert asked() <= ASKS_A_S * (second + 1)
+        assert asked() <= ASKS * 4 * second
     assert {len(slot.actor.asked) for slot in slots} == {1, 2}
     clock.now += 0.1
-    assert {beat.progress.finished for beat in beats.last().values()} == {1}
+    assert {beat.progress.finished for beat in heartbeats(slots).values()} == {1}
 
 
 def test_silence_is_what_is_known(clock):
     """An actor that was not asked is not silent; one that does not answer is, from the question on."""
-    slots = running(3, clock)
-    beats = Heartbeats(slots[:2])
+    slots = running(2, clock)
     clock.now += 10
-    assert beats.last() == {(0, 1): (None, 0.0), (1, 1): (None, 0.0)}
+    assert heartbeats(slots) == {(0, 1): (None, 0.0), (1, 1): (None, 0.0)}
     slots[0].asked.set_result((0, Heartbeat(ShardProgress(2), 4.0), 0))
     clock.now += 7
-    assert beats.last() == {(0, 1): (ShardProgress(2), 4.0), (1, 1): (None, 7.0)}
+    assert heartbeats(slots) == {(0, 1): (ShardProgress(2), 4.0), (1, 1): (None, 7.0)}
     slots[1].asked.set_result(
         (-1, Heartbeat(ShardProgress(), 90.0), 0)
     )  # it has not begun this shard
-    assert beats.last()[1, 1] == (None, 17.0)
+    assert heartbeats(slots)[1, 1] == (None, 17.0)
 
 
-def test_places_follow_each_slot(clock):
-    places, slots = Places(), running(3, clock)
-    for slot in slots:
-        places.note(slot)
-    assert (places.free(1), places.free(2), list(places.idle())) == (0, 3, [])
-    slots[1].held.clear()
-    places.note(slots[1])
-    assert (places.free(1), places.free(2)) == (1, 4)
-    assert places.emptiest() is slots[1]
-    slots[0].ready = False
-    places.note(slots[0])
-    assert places.free(2) == 3
-    assert list(places.idle()) == [slots[1]]
+# --- opening ------------------------------------------------------------------------------------------
 
 
 class Opens:
@@ -103,6 +100,8 @@ class Opens:
 
     def _answer(self):
         answer, given = Future(), next(self.answers)
+        if isinstance(given, Future):
+            return given
         if isinstance(given, Exception):
             answer.set_exception(given)
         else:
@@ -110,27 +109,29 @@ class Opens:
         return answer
 
 
-def opens(monkeypatch, *answers):
-    """(what the crew did until the last answer, its slots, the slot) of actors that answer so to `open`."""
+def crew_of(slots, **pool):
+    """A crew that tells the actors of these slots to open the store, on a pool whose new actors never do."""
+    default = {
+        "n": len(slots), "reach": SimpleNamespace(look=lambda: True), "joined": list, "aside": set(),
+        "deaths": defaultdict(set), "kill": lambda actor: None, "actor": lambda: Opens(iter([Future()])),
+    }  # fmt: skip
+    return Crew(SimpleNamespace(slots=slots, **default | pool), "s3://lab/a.zarr")
+
+
+def opens(*answers):
+    """(the actors that were killed until the last answer, the slots, the slot) of actors that answer so to `open`."""
     answers, killed = iter(answers), []
-    slot = Slot(Opens(answers))
-    reach = SimpleNamespace(look=lambda: True)
-    pool = SimpleNamespace(
-        slots=[slot], n=1, reach=reach, kill=killed.append, actor=lambda: Opens(answers)
-    )
-    crew = Crew(pool, "s3://lab/a.zarr")
-    crew.open(slot)
-    while not crew.answered.empty() and crew.slots and not slot.ready:
-        crew.opened(crew.answered.get())
-    return killed, crew.slots, slot
+    slots = [slot := Slot(Opens(answers))]
+    crew = crew_of(slots, kill=killed.append, actor=lambda: Opens(answers))
+    while slots and not slot.ready:
+        crew.wait(0)
+    return killed, slots, slot
 
 
-def test_a_storage_that_is_away_costs_no_slot(monkeypatch, caplog):
+def test_a_storage_that_is_away_costs_no_slot(caplog):
     """However long: the same actor tries again, and whatever else goes wrong is counted as before."""
     away, other = ("no server answers", "storage"), ("the source differs", "other")
-    killed, slots, slot = opens(
-        monkeypatch, other, *[away] * 9, other, *[away] * 9, Place("node", "cpu", 3)
-    )
+    killed, slots, slot = opens(other, *[away] * 9, other, *[away] * 9, Place("node", "cpu", 3))
     assert slots == [slot]
     assert (slot.ready, slot.node, slot.kernel_kills, len(killed)) == (True, "node", 3, 2)
     assert [r.getMessage() for r in caplog.records] == [
@@ -146,29 +147,9 @@ def test_a_storage_that_is_away_costs_no_slot(monkeypatch, caplog):
         (ActorDiedError(), MAX_STARTS),
     ],
 )
-def test_a_slot_whose_actors_cannot_start_is_given_up(monkeypatch, answer, starts):
+def test_a_slot_whose_actors_cannot_start_is_given_up(answer, starts):
     with pytest.raises(JobError, match=r"no worker could start on s3://lab/a.zarr: (why|.* died)"):
-        opens(monkeypatch, *[answer] * starts)
-
-
-def test_actors_leave_a_node_that_is_set_aside(monkeypatch):
-    """Once an actor is ready elsewhere; the one that runs a shard, after it."""
-    moved = []
-    monkeypatch.setattr(Crew, "replace", lambda crew, slot: moved.append(slot))
-    idle, busy, other = (Slot(None, ready=node == "a", node=node) for node in "aab")
-    busy.held.append((Future(), Task(Shard(0, 0, 0, 1))))
-    pool = SimpleNamespace(slots=[idle, busy, other], nodes=Nodes(), reach=None)
-    crew = Crew(pool, "store")
-    assert [crew.note_death("a", shard) for shard in range(4)] == [{}] * 4
-    assert pool.nodes.selector() == {}
-    other.ready = True
-    said = "node a: set aside, workers died there in the midst of 3 shards"
-    assert crew.note_death("a", 4) == {"set_aside": said}
-    assert moved == [idle]
-    busy.held.clear()
-    crew.move_if_set_aside(busy)
-    assert moved == [idle, busy]
-    assert pool.nodes.selector() == {"ray.io/node-id": "!in(a)"}
+        opens(*[answer] * starts)
 
 
 @pytest.mark.parametrize(
@@ -205,14 +186,123 @@ def test_a_worker_on_the_cpu_that_has_a_gpu_is_told_once(monkeypatch, caplog):
     node = SimpleNamespace(get_node_id=lambda: "a")
     monkeypatch.setattr("ray.get_runtime_context", lambda: node)
     place = object.__new__(ShardWorker).open("/x.zarr", 1, versions())
-    slots = [Slot(None), Slot(None)]
-    crew = Crew(SimpleNamespace(slots=slots, nodes=Nodes(), reach=None), "store")
-    for slot in slots:
-        slot.opening = Future()
-        slot.opening.set_result(place)
-        crew.opened(slot)
+    slots = [Slot(Opens(iter([place]))) for _ in range(2)]
+    crew_of(slots).wait(0)
     said = (
         "warning: the worker on n1 was given 1 GPU, and computes on the CPU: JAX sees no GPU there"
     )
     assert [record.message.startswith(said) for record in caplog.records] == [True]
     assert all(slot.ready for slot in slots)
+
+
+# --- deaths -------------------------------------------------------------------------------------------
+
+
+class Dies(Opens):
+    """An actor on a node, with its count of whom the kernel killed, that dies as soon as it has work."""
+
+    def __init__(self, node, count=0, error=None):
+        super().__init__(iter([Place(node, "cpu", count)]))
+        self.do = SimpleNamespace(remote=lambda _: SimpleNamespace(future=self._die))
+        self._error = error or ActorDiedError()
+
+    def _die(self):
+        (died := Future()).set_exception(self._error)
+        return died
+
+
+def death(crew, shard):
+    """What the crew reports of the death of the actor to which it gives a shard."""
+    crew.wait(0)
+    crew.submit(Task(Shard(shard, 0, 0, 1), 2))
+    (report,) = crew.wait(0) or crew.wait(0)
+    return report
+
+
+def test_running_out_of_memory_is_a_death_too():
+    """Ray's own error, of which it is known at once that memory ran out: another worker comes, the shard may be narrowed."""
+    actor, killed = Dies("n1", error=OutOfMemoryError("low on memory")), []
+    report = death(crew_of([Slot(actor)], kill=killed.append), 3)
+    assert (report.shard, report.attempt, report.fault) == (3, 2, "memory")
+    assert report.about == {"died": "oom", "node": "n1"}
+    assert report.error == "the worker died (oom): low on memory"
+    assert killed == [actor]
+
+
+@pytest.mark.parametrize(
+    ("node", "count", "died"),
+    [("here", 4, "oom"), ("here", 3, "killed"), ("elsewhere", 4, "killed")],
+)
+def test_death_is_the_kernel_s_if_it_has_counted_one_more_since(node, count, died):
+    """By what the next worker says, on the same node."""
+    report = death(crew_of([Slot(Dies("here", 3))], actor=lambda: Dies(node, count)), 7)
+    assert report.about["died"] == died
+    assert report.fault == ("memory" if died == "oom" else "death")
+
+
+def test_actors_leave_a_node_on_which_workers_died_in_three_shards():
+    """Once an actor is ready elsewhere. A shard that kills its workers again and again is no evidence."""
+    killed, elsewhere = [], Opens(iter([coming := Future()]))
+    crew = crew_of(
+        slots := [Slot(Dies("a")), Slot(elsewhere)], kill=killed.append, actor=lambda: Dies("a")
+    )
+    said = [death(crew, shard).about.get("set_aside") for shard in (7, 7, 7, 7, 8, 9)]
+    assert said == [None] * 6
+    assert Pool.allowed(crew._pool) == {}
+    coming.set_result(Place("b", "cpu", 0))
+    crew.wait(0)
+    slots[1].begin(Task(Shard(0, 0, 0, 1)))
+    del crew.idle[slots[1]]
+    assert death(crew, 10).about["set_aside"] == (
+        "node a: set aside, workers died there in the midst of 3 shards"
+    )
+    assert Pool.allowed(crew._pool) == {"ray.io/node-id": "!in(a)"}
+    assert len(killed) == 8  # an idle one, too
+    assert elsewhere not in killed
+
+
+@pytest.fixture(scope="module")
+def pool(ray_address):
+    """A single worker."""
+    executor = RayExecutor(RunSettings(workers=1), ray_address)
+    yield executor
+    executor.close()
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [(3, "worker died (killed)"), (6, "no advance has ended for")],
+    ids=["exits", "hangs"],
+)
+@pytest.mark.endurance  # how a worker ends is seen here, what the driver then does in jobs/run/test_retry.py
+def test_an_item_that_takes_its_worker_with_it_is_found(pool, folder, monkeypatch, fault, said):
+    """Among the four of a shard; one that hangs, which takes the time limit at each try, in a shard of its own."""
+    hangs = fault == 6
+    faults = [0, fault] if hangs else [0, 0, fault, 0]
+    # The limit is short, and therefore none before both items have begun: a busy machine may compile for as long.
+    begun = lambda: len(list(folder.glob(f"tried-kills{fault}-*"))) == 2
+    limit = TimeLimits.of
+    monkeypatch.setattr(TimeLimits, "of", lambda *given: limit(*given) if begun() else math.inf)
+    store = make(
+        folder, pool, f"kills{fault}", {"fault": faults}, retries=0, shard_items=1 if hangs else 4,
+        slots=4, time_limit_s=2 if hangs else None,
+    )  # fmt: skip
+    progress = run_shards(store, pool)
+    assert progress.failed == {}
+    at = faults.index(fault)
+    assert list(progress.failed_items) == [at]
+    assert said in progress.failed_items[at]
+    assert store.rows(0, "status", 0, len(faults)).tolist() == [2 if f else 1 for f in faults]
+
+
+@pytest.mark.ray
+@pytest.mark.endurance  # the crew's part of it is above
+def test_workers_that_die_at_once_end_the_run(pool, folder):
+    module = folder / "stillborn_kernel.py"
+    sign = folder / "stillborn"
+    module.write_text(f"import os\nif os.path.exists({str(sign)!r}):\n    os._exit(3)\n{KERNEL}")
+    store = make(folder, pool, "stillborn", {"fault": [0]}, kernel="stillborn_kernel")
+    sign.touch()
+    with pytest.raises(JobError, match="no worker could start"):
+        run_shards(store, pool)

@@ -13,7 +13,6 @@ from faulty_jobs import attempts, errors, make
 from processes import mentioning
 from waiting import until
 
-from cluster.ray import dispatch
 from cluster.ray.executor import RayExecutor
 from ctd.batch import Layout, run_items
 from jobs.errors import JobError
@@ -337,52 +336,35 @@ def collect(executor, n):
 
 
 @pytest.mark.ray
-def test_a_dead_worker_charges_only_the_shard_that_ran(pool, folder, monkeypatch):
-    monkeypatch.setattr(dispatch, "QUEUE_BELOW_S", 600)  # all shards count as short
-    store = make(folder, pool, "dead", {"fault": [0, 4, 0, 0]})
-    shards = list(store.job.plan.shards())
-    pool.start(store.address)
-    until(lambda: pool.wait(0.1) or pool.capacity() == 1, "one worker is left")
-    pool.submit(Task(shards[0]))
-    first = collect(pool, 1)[0]
-    assert pool.capacity() == 2  # one more is queued behind the running one
-    pool.submit(Task(shards[1]))
-    pool.submit(Task(shards[2]))
-    reports = collect(pool, 2)
-    assert reports[1].about["died"] == "killed"
-    assert reports[1].error.startswith("the worker died (killed)")
-    assert len(reports[1].error) < 120, reports[1].error
-    assert reports[1].attempt == 1
-    assert reports[2].error is None
-    assert reports[2].attempt == 1
-    assert reports[2].marker.pid != first.marker.pid
-    pool.submit(Task(shards[1], 2))
-    assert collect(pool, 1)[1].error is None
-
-
-@pytest.mark.ray
-def test_an_attempt_is_ended_with_a_reason_or_forgotten(pool, folder, monkeypatch):
-    """What runs is reported with the reason that is given; what is queued behind it is not reported."""
-    monkeypatch.setattr(dispatch, "QUEUE_BELOW_S", 600)
-    store = make(folder, pool, "ended", {"fault": [0, 6, 0, 0]})
+def test_an_attempt_that_dies_or_is_ended_is_reported_and_another_worker_comes(pool, folder):
+    store = make(folder, pool, "ended", {"fault": [0, 4, 6, 6, 0]})
     shards = list(store.job.plan.shards())
     pool.start(store.address)
     until(lambda: pool.wait(0.1) or pool.capacity() == 1, "a worker is ready")
     pool.submit(Task(shards[0]))
-    collect(pool, 1)
-    for shard in shards[1:3]:
-        pool.submit(Task(shard))
-    pool.end((2, 1))
-    pool.submit(Task(shards[3]))
-    pool.end((1, 1), "it hangs")
-    reports = collect(pool, 2)
-    assert reports.keys() == {1, 3}
-    assert (reports[1].error, reports[1].fault) == ("it hangs", "death")
-    assert reports[3].error is None
-    pool.submit(Task(shards[2]))
-    until(lambda: any(slot.held[0][0].done() for slot in pool._pool.slots), "its answer is in")
-    pool.end((2, 1), "late")
-    assert collect(pool, 1)[2].error is None
+    assert pool.capacity() == 0
+    first = collect(pool, 1)[0]
+    pool.submit(Task(shards[1]))
+    died = collect(pool, 1)[1]
+    assert (died.about["died"], died.attempt) == ("killed", 1)
+    assert died.error.startswith("the worker died (killed)")
+    assert len(died.error) < 120, died.error
+    for shard, why in ((2, "it hangs"), (3, None)):
+        until(lambda: pool.wait(0.1) or pool.capacity() == 1, "another worker is ready")
+        pool.submit(Task(shards[shard]))
+        pool.end((shard, 1), why)
+        if why:
+            ended = collect(pool, 1)[shard]
+            assert (ended.error, ended.fault) == ("it hangs", "death")
+    until(lambda: pool.wait(0.1) or pool.capacity() == 1, "another worker is ready")
+    pool.submit(Task(shards[1], 2))
+    again = collect(pool, 1)[1]
+    assert (again.error, again.attempt) == (None, 2)
+    assert again.marker.pid != first.marker.pid
+    pool.submit(Task(shards[4]))
+    until(lambda: any(slot.answer.done() for slot in pool._pool.slots), "its answer is in")
+    pool.end((4, 1), "late")
+    assert collect(pool, 1)[4].error is None
 
 
 def test_a_store_that_cannot_be_opened_is_the_users_error(executor, folder):

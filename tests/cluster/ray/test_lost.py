@@ -21,14 +21,13 @@ from ray.exceptions import ActorDiedError
 from waiting import until
 
 from cluster.ray.crew import Crew
-from cluster.ray.dispatch import Dispatch
-from cluster.ray.pool import Pool, Slot
+from cluster.ray.pool import Pool
 from cluster.ray.reach import Reach, accepts
+from cluster.ray.slots import Slot
 from jobs import Store
-from jobs.plan.layout import Shard
 from jobs.run.prepare import open_or_create
 from jobs.run.shards import run_shards
-from jobs.run.task import ExecutorLost, Task
+from jobs.run.task import ExecutorLost
 from jobs.run.worker import SerialExecutor
 from jobs.spec.job import RunSettings, parse_job
 from jobs.store.events import read_events
@@ -281,7 +280,7 @@ def test_reach_is_patient(port, monkeypatch):
     assert not accepts(address)
     reach = Reach(patience_s=0.5)
     server = socket.create_server(("127.0.0.1", port))
-    reach.watch({"GCS": address})
+    reach.watch(GCS=address)
     assert reach.look()
     server.close()
     until(lambda: not reach.holds, "it is seen that nobody answers")
@@ -299,7 +298,7 @@ def test_call_that_never_returns_is_given_up_with_its_ray(port, monkeypatch):
     monkeypatch.setattr("cluster.ray.reach.LOOK_S", 0.05)
     reach, forever = Reach(patience_s=0.3), threading.Event()
     with socket.create_server(("127.0.0.1", port)):
-        reach.watch({"GCS": f"127.0.0.1:{port}"})
+        reach.watch(GCS=f"127.0.0.1:{port}")
         assert reach.ask(lambda: 7) == 7
         with pytest.raises(ZeroDivisionError):
             reach.ask(lambda: 1 / 0)
@@ -334,15 +333,18 @@ def test_ray_lost_while_the_driver_connects_is_given_up(port, monkeypatch):
 
 def test_death_that_cannot_be_looked_into_is_left_until_the_ray_counts_as_lost(port):
     """Looked into without end, it would keep the driver from noticing that the Ray is lost, and Ray would end the driver."""
-    slot, answer = Slot(actor=None, ready=True), Future()
-    crew = Crew(SimpleNamespace(slots=[slot], reach=Reach(patience_s=0.0), joined=list), "store")
-    crew.reach.watch({"GCS": f"127.0.0.1:{port}"})
-    ref = SimpleNamespace(future=lambda: answer)
-    slot.held.append((crew.expect(slot, ref), Task(Shard(0, 0, 0, 1))))
-    answer.set_exception(ActorDiedError())
-    dispatch, waited = Dispatch(crew), Future()
-    threading.Thread(target=lambda: waited.set_result(dispatch.wait(0.1)), daemon=True).start()
+    died, reach = Future(), Reach(patience_s=0.0)
+    died.set_exception(ActorDiedError())
+    actor = SimpleNamespace(
+        open=SimpleNamespace(remote=lambda *_: SimpleNamespace(future=lambda: died))
+    )
+    reach.watch(GCS=f"127.0.0.1:{port}")
+    crew = Crew(
+        SimpleNamespace(slots=[Slot(actor)], n=1, reach=reach, joined=list, aside=()), "store"
+    )
+    waited = Future()
+    threading.Thread(target=lambda: waited.set_result(crew.wait(0.1)), daemon=True).start()
     assert waited.result(timeout=60) == []
     with pytest.raises(ExecutorLost, match="its GCS does not answer"):
-        crew.reach.refuse_lost()
-    crew.reach.close()
+        reach.refuse_lost()
+    reach.close()
