@@ -16,10 +16,9 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
 
 from cluster.ray.private import MISSED, start_node
 from cluster.ray.reach import NoRay
@@ -178,62 +177,45 @@ ENVIRONMENT = {
 }
 
 
-class Held(NamedTuple):
-    """A Ray that this process keeps up."""
+@contextmanager
+def up(folder: str, cpus: int) -> Iterator[tuple[str, str, Callable[[], bool]]]:
+    """Keep a Ray up; yield its address, what it lacks ("" if nothing), and whether it has ended by itself.
 
-    address: str
-    ends: Callable[[], None]
-    """Ends it."""
-    is_dead: Callable[[], bool]
-    """Whether it has ended by itself."""
-    lost: str = ""
-    """Text for the log on the lacks of this Ray; "" if it has none."""
-
-
-def start(folder: str, cpus: int) -> Held:
-    """Start Ray, by its private names, which listens on 127.0.0.1 alone and is up in a third of the time, or by `ray.init`.
-
-    Its processes die with this one. Ray opens its own folder to every user; the one around it is closed."""
+    It is started by private names, which listens on 127.0.0.1 alone and takes a third of the time, or else by `ray.init`.
+    Its processes die with this one. Ray opens its own folder to every user; the one around it is closed.
+    """
     settings = {"num_cpus": cpus, "object_store_memory": OBJECT_STORE}
     try:
         node = start_node(temp_dir=f"{folder}/r", **settings)
     except MISSED as missed:
-        return _start_publicly(f"{folder}/p", settings, repr(missed))
-    return Held(
-        node.gcs_address,
-        lambda: node.kill_all_processes(check_alive=False, allow_graceful=True),
-        lambda: bool(VITAL & {kind for kind, _ in node.dead_processes()}),
-    )
+        import ray
 
-
-def _start_publicly(folder: str, settings: dict[str, int], why: str) -> Held:
-    import ray
-
-    context = ray.init(
-        include_dashboard=False, log_to_driver=False, logging_level="error", _temp_dir=folder, **settings
-    )  # fmt: skip
-    lost = (
-        "its ports are open to the network, and only its token keeps others out; it starts slower"
-    )
-    address = context.address_info["gcs_address"]
-    # A process that loses the head of its Ray is ended by Ray.
-    return Held(address, ray.shutdown, lambda: False, f"{lost} ({why})")
+        context = ray.init(
+            include_dashboard=False, log_to_driver=False, logging_level="error", _temp_dir=f"{folder}/p", **settings
+        )  # fmt: skip
+        lost = f"its ports are open to the network, and only its token keeps others out; it starts slower ({missed!r})"
+        address, end = context.address_info["gcs_address"], ray.shutdown
+        is_dead = lambda: False  # a process that loses the head of its Ray is ended by Ray
+    else:
+        address, lost = node.gcs_address, ""
+        end = lambda: node.kill_all_processes(check_alive=False, allow_graceful=True)
+        is_dead = lambda: bool(VITAL & {kind for kind, _ in node.dead_processes()})
+    try:
+        yield address, lost, is_dead
+    finally:
+        end()
 
 
 def hold(folder: str, cpus: int) -> None:
     """Start Ray, print its address and what it lacks, and keep it up until standard input closes."""
     os.environ.pop("RAY_ADDRESS", None)
     os.environ.update(ENVIRONMENT)
-    held = None
     try:
-        held = start(folder, cpus)
-        print(json.dumps([held.address, held.lost]), flush=True)
-        while not select.select([sys.stdin], [], [], LOOK_S)[0]:
-            if held.is_dead():
-                break
+        with up(folder, cpus) as (address, lost, is_dead):
+            print(json.dumps([address, lost]), flush=True)
+            while not select.select([sys.stdin], [], [], LOOK_S)[0] and not is_dead():
+                pass
     finally:
-        if held is not None:
-            held.ends()
         shutil.rmtree(folder, ignore_errors=True)
         # The agent of a raylet that was killed would call a GCS that is gone for a minute. It is in this group, as this process is.
         if os.getpgrp() == os.getpid():
