@@ -293,7 +293,7 @@ def _refuse_second(order: Order) -> None:
     for stage in order.stages:
         for submission, states in look(stage.address):
             for number, state in states.items():
-                if isinstance(state, slurm.Allocation) and not state.is_over:
+                if state.word and state.is_going_on:
                     raise JobError(
                         f"{stage.address}: allocation {number} of submission {submission.id} is {state.text}; "
                         "wait for it, or end it by ctd cancel"

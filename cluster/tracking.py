@@ -2,15 +2,15 @@
 
 import os
 import time
-from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from cluster.profiles import RayProfile, load_profile, profile_names
+from cluster.ray import jobs as rayjobs
 from cluster.record import GIVEN_UP, Submission, submissions
 from cluster.slurm import client as slurm
 from jobs.errors import JobError, advised
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 STRANGE = "not known: it was sent to a Ray that you have no profile of, which is not asked (docs/security.md)"
 
-LAST = ("ended", "chained", "cancelled", *GIVEN_UP, "succeeded", "failed", "stopped")
-"""First words of a state, of an allocation or of a job on a Ray, after which nothing comes."""
+LAST = ("ended", "chained", "cancelled", *GIVEN_UP)
+"""First words of what an allocation wrote after which it does nothing."""
 
 FORGOTTEN = "Slurm has forgotten it"
 
@@ -35,76 +35,88 @@ UNSEEN = "nothing that it wrote has arrived here: do the nodes see {}?"
 
 
 @dataclass(frozen=True)
-class Noted:
-    """The state of an allocation of which Slurm says nothing."""
+class State:
+    """The state of an allocation or of a job on a Ray."""
 
     text: str
-    """What the allocation itself wrote last."""
-    why: str
-    """FORGOTTEN, or why Slurm cannot be asked."""
+    is_over: bool
+    """Whether it has ended for good."""
+    is_going_on: bool
+    """Whether it waits or runs, as Slurm or Ray itself says."""
+    word: str = ""
+    """Slurm's word: PENDING, RUNNING ...; "" where Slurm says nothing of it."""
+    unasked: str = ""
+    """Why Slurm cannot be asked, if it cannot; `text` is then what the allocation itself wrote last."""
+
+    def __str__(self) -> str:
+        return f"{self.text} ({self.unasked})" if self.unasked else self.text
 
 
-def look(address: str) -> list[tuple[Submission, dict[str, Any]]]:
-    """Return each submission of a store with {id: state}, the latest last. A state is a `slurm.Allocation`, `Noted` or,
-    of a job on a Ray, text.
-
-    Slurm is asked once for all allocations.
-    """
+def look(address: str) -> list[tuple[Submission, dict[str, State]]]:
+    """Return each submission of a store with {id: state}, the latest last. Slurm is asked once for all allocations."""
     found = submissions(address)
     numbers = [n for s in found if s.kind == "slurm" for n in s.all_numbers()]
+    known, unasked = dict[str, slurm.Allocation](), ""
     try:
         known = slurm.allocations(numbers)
-        unknown = FORGOTTEN
     except JobError as error:
-        known, unknown = {}, str(error)
-    result = []
-    states: dict[str, Any]
-    for submission in found:
-        if submission.kind == "ray":
-            states = dict.fromkeys(submission.numbers, STRANGE)
-            if is_own(submission):
-                from cluster.ray import jobs as rayjobs
+        unasked = str(error)
+    on_slurm = lambda s: _on_slurm(s, known, unasked, address)
+    return [(s, _on_ray(s) if s.kind == "ray" else on_slurm(s)) for s in found]
 
-                states = rayjobs.states(*_on_ray(submission))
-            result.append((submission, states))
-            continue
+
+def _on_ray(submission: Submission) -> dict[str, State]:
+    text = STRANGE
+    if there := own_ray(submission):
+        text = rayjobs.state(there, submission.numbers[0])
+    word = text.partition(":")[0]
+    over, going_on = word in ("succeeded", "failed", "stopped"), word in ("pending", "running")
+    return dict.fromkeys(submission.numbers, State(text, over, going_on))
+
+
+def _on_slurm(
+    submission: Submission, known: dict[str, slurm.Allocation], unasked: str, address: str
+) -> dict[str, State]:
+    """The states of allocations. known: what Slurm says of those that it has not forgotten; unasked: see `State`."""
+    words, never = submission.last_words(), "it never started"
+    if not unasked and submission.is_cancelled:
+        never = "cancelled"
+    elif not unasked and Path(submission.home).is_dir():
+        never = f"it never started, or {UNSEEN.format(submission.place())}"
+    states = {}
+    for number in submission.all_numbers():
         # Tasks of an array that ended some minutes ago are forgotten while others run.
-        states, words = {}, submission.last_words()
-        never = "it never started"
-        if unknown == FORGOTTEN and submission.is_cancelled:
-            never = "cancelled"
-        elif unknown == FORGOTTEN and Path(submission.home).is_dir():
-            never = f"it never started, or {UNSEEN.format(submission.place())}"
-        for number in submission.all_numbers():
-            tasks = [n for n in words | known if n.partition("_")[0] == number]
-            for n in tasks or [number]:
-                word = words.get(n, never)
-                if n in known:
-                    states[n] = _state(known[n], word, submission, address)
-                else:
-                    states[n] = Noted(_plain(word) + submission.why(n, word, address), unknown)
-        result.append((submission, states))
-    return result
+        tasks = [n for n in words | known if n.partition("_")[0] == number]
+        for n in tasks or [number]:
+            word = words.get(n, never)
+            if (told := known.get(n)) is not None:
+                text = _told(told, word, submission, address)
+                states[n] = State(text, told.is_over, not told.is_over, told.state)
+                continue
+            text = _plain(word) + submission.why(n, word, address)
+            if unasked:
+                states[n] = State(text, word.split()[0] in LAST, False, unasked=unasked)
+            else:
+                states[n] = State(f"{text} ({FORGOTTEN})", True, False)
+    return states
 
 
-def _state(
-    known: slurm.Allocation, word: str, submission: Submission, address: str
-) -> slurm.Allocation:
-    """A state as Slurm says it, with what the allocation itself says. Of one that left its work at a checkpoint for
+def _told(told: slurm.Allocation, word: str, submission: Submission, address: str) -> str:
+    """What Slurm says of an allocation, and what the allocation itself says. Of one that left its work at a checkpoint for
     `ctd cancel`, Slurm says that it failed.
     """
-    text = known.text
-    if known.state == "FAILED" and word == "cancelled":
-        text = _plain(word)
-    elif known.state in RAN and submission.is_unseen(known.number):
-        text += f"; {UNSEEN.format(submission.place())}"
-    elif known.state == "RUNNING" and submission.is_cancelled:
-        text = text.replace("running", "stopping", 1)
-    elif known.state == "RUNNING":
-        text += submission.now(known.number, Store.exists(address))
-    elif known.state == "FAILED":
-        text += submission.why(known.number, word, address)
-    return replace(known, text=text)
+    number, text = told.number, told.text
+    if told.state == "FAILED" and word == "cancelled":
+        return _plain(word)
+    if told.state in RAN and submission.is_unseen(number):
+        return f"{text}; {UNSEEN.format(submission.place())}"
+    if told.state == "FAILED":
+        return text + submission.why(number, word, address)
+    if told.state == "RUNNING" and submission.is_cancelled:
+        return text.replace("running", "stopping", 1)
+    if told.state == "RUNNING":
+        return text + submission.now(number, Store.exists(address))
+    return text
 
 
 def _plain(word: str) -> str:
@@ -112,51 +124,25 @@ def _plain(word: str) -> str:
     return slurm.STATES["CANCELLED"] if word == "cancelled" else word
 
 
-def is_own(submission: Submission) -> bool:
-    """Whether this user has sent a job to the Ray of a submission, or has a profile of it.
+def own_ray(submission: Submission) -> RayProfile | None:
+    """The Ray of a submission, if this user has sent a job there or has a profile of it.
 
     No other Ray is asked: a stranger's store may name any address, and the file of a token that would be sent there.
     """
-    try:
-        asked = RayProfile.model_validate(submission.profile).jobs_api()
-    except ValidationError:
-        return False
-    return is_remembered(*asked) or any(asked == own.jobs_api() for own in _own_rays())
+    with suppress(ValidationError):
+        there = RayProfile.model_validate(submission.profile)
+        if is_remembered(*there.jobs_api()) or _has_profile(there):
+            return there
+    return None
 
 
-def _on_ray(submission: Submission) -> tuple[RayProfile, str]:
-    """The Ray that a job was sent to, and its id there."""
-    return RayProfile.model_validate(submission.profile), submission.numbers[0]
-
-
-def _own_rays() -> Iterator[RayProfile]:
+def _has_profile(there: RayProfile) -> bool:
     for name in profile_names():
         with suppress(JobError):  # one that is not valid
-            if isinstance(profile := load_profile(name), RayProfile):
-                yield profile
-
-
-def said(state: object) -> str:
-    """Return a state from `look` as text."""
-    if isinstance(state, Noted):
-        return f"{state.text} ({state.why})"
-    return state.text if isinstance(state, slurm.Allocation) else str(state)
-
-
-def is_over(state: object) -> bool:
-    """Whether a state from `look` is the last one."""
-    if isinstance(state, slurm.Allocation):
-        return state.is_over
-    return said(state).split()[0].rstrip(":;") in LAST or (
-        isinstance(state, Noted) and state.why == FORGOTTEN
-    )
-
-
-def is_going_on(state: object) -> bool:
-    """Whether a state from `look` is that of something that waits or runs, as Slurm or Ray itself says."""
-    if isinstance(state, slurm.Allocation):
-        return not state.is_over
-    return said(state).partition(":")[0] in ("pending", "running")
+            own = load_profile(name)
+            if isinstance(own, RayProfile) and own.jobs_api() == there.jobs_api():
+                return True
+    return False
 
 
 def cancel(address: str) -> list[str]:
@@ -167,23 +153,25 @@ def cancel(address: str) -> list[str]:
     lines = []
     for submission, states in look(address):
         if submission.kind == "ray":
-            if is_own(submission):
-                from cluster.ray import jobs as rayjobs
-
-                lines += rayjobs.cancel(*_on_ray(submission))
+            if there := own_ray(submission):
+                lines += rayjobs.cancel(there, submission.numbers[0])
             continue
         home = Path(submission.home)
         first = not (home / "cancelled").exists()
         if home.is_dir():  # stops the chain of allocations, even if Slurm cannot be asked from here
             (home / "cancelled").touch()
         for number, state in states.items():
-            if is_over(state):
+            if state.is_over:
                 continue
-            if isinstance(state, slurm.Allocation):
-                word = _cancel(number, gently=first and state.state == "RUNNING")
+            if state.word:
+                done = _cancel(number, gently=first and state.word == "RUNNING")
+            elif home.is_dir():
+                started = state.text.startswith("started")
+                then = "no other one follows it" if started else "it ends when it starts"
+                done = f"Slurm cannot be asked from here; {then}"
             else:
-                word = _unasked(said(state), home)
-            lines.append(f"allocation {number}: {word}")
+                done = f"neither Slurm nor {home} can be reached from here; cancel it on a login node of the cluster"
+            lines.append(f"allocation {number}: {done}")
     return lines
 
 
@@ -204,14 +192,6 @@ def _cancel(number: str, gently: bool) -> str:
     return "cancelled"
 
 
-def _unasked(state: str, home: Path) -> str:
-    """What becomes of a cancelled allocation where Slurm cannot be asked."""
-    if not home.is_dir():
-        return f"neither Slurm nor {home} can be reached from here; cancel it on a login node of the cluster"
-    then = "no other one follows it" if state.startswith("started") else "it ends when it starts"
-    return f"Slurm cannot be asked from here; {then}"
-
-
 SHORTEST = 5
 """Lines of each task of an array that `log_tail` shows at least."""
 
@@ -225,11 +205,8 @@ def log_tail(address: str, n_lines: int = 40) -> str:
         return ""
     latest = found[-1]
     if latest.kind == "ray":
-        if not is_own(latest):
-            return ""
-        from cluster.ray import jobs as rayjobs
-
-        return rayjobs.log(*_on_ray(latest), n_lines)
+        there = own_ray(latest)
+        return rayjobs.log(there, latest.numbers[0], n_lines) if there else ""
     files = sorted(Path(latest.home).glob("slurm-*.out"), key=os.path.getmtime)
     if not files:
         return ""
@@ -245,10 +222,10 @@ def log_tail(address: str, n_lines: int = 40) -> str:
 def why_silent(address: str) -> str:
     """Return why the latest submission has printed nothing."""
     _, states = look(address)[-1]
-    if not all(map(is_over, states.values())):
+    if not all(state.is_over for state in states.values()):
         waits = advised("ctd", "status", address)
         return f"nothing was printed yet; {waits} says what the job waits for"
-    ended = "; ".join(f"allocation {number}: {said(state)}" for number, state in states.items())
+    ended = "; ".join(f"allocation {number}: {state}" for number, state in states.items())
     return f"nothing was printed: {ended}"
 
 
@@ -272,7 +249,7 @@ class Submitted:
 
     def allocations(self) -> dict[str, str]:
         """The state, in words, of each allocation or of the job on a Ray: number -> state."""
-        return {number: said(state) for number, state in self._states().items()}
+        return {number: str(state) for number, state in self._states().items()}
 
     def status(self) -> dict[str, Any]:
         """The content of `ctd status --json`: submissions, and counts of items, shards, outcomes and errors."""
@@ -318,9 +295,9 @@ class Submitted:
 
     def _is_over(self) -> bool:
         states = self._states().values()
-        if any(map(is_going_on, states)):
+        if any(state.is_going_on for state in states):
             return False
-        if all(map(is_over, states)):
+        if all(state.is_over for state in states):
             return True
         if (opened := self._complete()) is None:
             return False
@@ -339,5 +316,5 @@ class Submitted:
         is_whole = len(opened.committed.numbers()) == opened.job.plan.n_shards
         return opened if is_whole else None
 
-    def _states(self) -> dict[str, Any]:
+    def _states(self) -> dict[str, State]:
         return next(states for sent, states in look(self.store) if sent.id == self.submission.id)

@@ -20,17 +20,8 @@ from cluster.cli.options import (
 )
 from cluster.cli.running import Request, open_to_compute, run_store, to_resume
 from cluster.record import submissions
-from cluster.tracking import (
-    FORGOTTEN,
-    Noted,
-    is_going_on,
-    is_over,
-    log_tail,
-    look,
-    said,
-    why_silent,
-)
 from cluster.tracking import cancel as cancel_submissions
+from cluster.tracking import log_tail, look, why_silent
 from jobs import keys
 from jobs.errors import JobError, advised, count
 from jobs.report.status import facts
@@ -120,18 +111,16 @@ def submitted(store: str) -> Sent:
     lines, silent = list[str](), dict[str, None]()
     for submission, states in found:
         for number, now in states.items():
-            if submission is not newest and not is_going_on(now):
+            if submission is not newest and not now.is_going_on:
                 continue
-            text = said(now)
-            # The reason is the same for all allocations, and is said once.
-            if isinstance(now, Noted) and now.why != FORGOTTEN:
-                text, silent[now.why] = now.text, None
-            lines.append(f"{what[submission.kind]} {number}: {text}")
+            if now.unasked:  # of all allocations the same, which is said once
+                silent[now.unasked] = None
+            lines.append(f"{what[submission.kind]} {number}: {now.text}")
     # What became of a submission before the latest one does not matter any more.
     why = newest.given_up()
-    is_left = all(number in why or is_over(now) for number, now in last.items())
+    is_left = all(number in why or now.is_over for number, now in last.items())
     given_up = [f"given up: {text}" for text in dict.fromkeys(why.values())] if is_left else []
-    goes_on = any(map(is_going_on, last.values())) and not newest.is_cancelled
+    goes_on = any(now.is_going_on for now in last.values()) and not newest.is_cancelled
     has_begun = newest.kind == "ray" or bool(newest.history())
     return Sent([*lines, *silent], given_up, goes_on, has_begun, newest.again())
 

@@ -129,14 +129,14 @@ def _await_versions(api: Any, number: str, where: str) -> None:
         time.sleep(0.3)
 
 
-def states(profile: RayProfile, number: str) -> dict[str, Any]:
-    """Return {job id: its state in words}."""
+def state(profile: RayProfile, number: str) -> str:
+    """Return the state of a job in words, Ray's own first: pending, running, stopped, succeeded, failed."""
     try:
         with client(profile) as api:
             info = api.get_job_info(number)
     except JobError as error:
-        return {number: f"not known: {error}"}
-    return {number: f"{info.status.value.lower()}: {info.message}"}
+        return f"not known: {error}"
+    return f"{info.status.value.lower()}: {info.message}"
 
 
 def cancel(profile: RayProfile, number: str) -> list[str]:

@@ -188,7 +188,7 @@ def wait(address, word, seconds=600):
 
     def come():
         submission, states = look(address)[-1]
-        text = states[submission.numbers[0]]
+        text = states[submission.numbers[0]].text
         over = not text.startswith(word) and text.startswith(("failed", "stopped"))
         assert word == "running" or not over, log_tail(address)
         return text.startswith(word)
@@ -246,7 +246,7 @@ def test_job_is_cancelled_once(folder, ray_address):
     profile = RayProfile.model_validate(ray_address)
     command = f"echo {versions.AGREE} && exec sleep 1000"
     number = rayjobs.submit(str(folder), profile, command, "ctd-sleeps", "here", lambda: None)
-    state = lambda: rayjobs.states(profile, number)[number]
+    state = lambda: rayjobs.state(profile, number)
     assert state().startswith("running")
     assert rayjobs.cancel(profile, number) == [f"job {number}: told to stop"]
     until(lambda: state().startswith("stopped"), "it has stopped")

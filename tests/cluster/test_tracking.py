@@ -15,7 +15,7 @@ from stores import JOB, make, run
 from cluster.profiles import RayProfile
 from cluster.ray import jobs as rayjobs
 from cluster.slurm import client as slurm
-from cluster.tracking import STRANGE, Submitted, cancel, is_own, log_tail, look
+from cluster.tracking import STRANGE, State, Submitted, cancel, log_tail, look, own_ray
 from jobs import keys
 from jobs.errors import JobError
 from jobs.run.shards import run_shards
@@ -383,15 +383,15 @@ def test_a_strangers_ray_is_not_asked(tmp_path, monkeypatch, listener):
               "command": "", "submitted": 0.0}  # fmt: skip
     objects.write(store.objects, keys.submission("1"), json.dumps(record).encode())
     ((submission, states),) = look(store.address)
-    assert states == {"ctd-1": STRANGE}
+    assert states == {"ctd-1": State(STRANGE, False, False)}
     assert (cancel(store.address), log_tail(store.address)) == ([], "")
     assert calls == []
     # One's own profile, or a job that one has sent there.
     folder = tmp_path / "settings" / "ctd" / "clusters"
     folder.mkdir(parents=True)
     (folder / "lab.yaml").write_text(json.dumps({**profile, "stores": "/data"}))
-    assert is_own(submission)
+    assert own_ray(submission)
     (folder / "lab.yaml").write_text(json.dumps({**profile, "token": None}))
-    assert not is_own(submission)
+    assert not own_ray(submission)
     remember(*RayProfile.model_validate(profile).jobs_api())
-    assert is_own(submission)
+    assert own_ray(submission)

@@ -112,7 +112,7 @@ def test_array_shares_the_store(end):
     """Single-node heads deal the shards out among themselves; each shard is computed once."""
     sent = end.sent
     ended = {f"{sent.number}_{k}": "COMPLETED" for k in range(3)} | {end.base: "CANCELLED"}
-    assert {label: state.state for label, state in end.states.items()} == ended, sent.log()
+    assert {label: state.word for label, state in end.states.items()} == ended, sent.log()
     noted = ["cancelled", *["ended"] * 3, *["started"] * 3]
     assert sorted(line[2] for line in end.events) == noted, sent.log()
     store = _array_is_whole(end)
@@ -124,7 +124,7 @@ def test_array_whose_own_task_is_stopped_first(end):
     """What the array's own task ends is its own: asked for its id, Slurm tells of the steps of all."""
     sent = end.sent
     labels = [f"{sent.number}_{k}" for k in range(3)]
-    states = {label: state.state for label, state in end.states.items()}
+    states = {label: state.word for label, state in end.states.items()}
     assert states == dict.fromkeys(labels, "COMPLETED"), sent.log()
     again = [line[1] for line in end.events if line[2] == "requeued"]
     assert again == [end.base], sent.log()
