@@ -11,9 +11,8 @@ from typing import Any
 from cluster.profiles import LocalProfile, Profile, RayProfile, SlurmProfile
 from cluster.ray.reach import knock
 from cluster.slurm import client as slurm
-from cluster.slurm.folders import check_folder, unshared
 from cluster.slurm.script import options
-from cluster.slurm.setup import check_python, without_gpu
+from cluster.slurm.setup import check_folder, check_python, unshared, without_gpu
 from cluster.versions import differences, versions
 from jobs.errors import JobError, count
 from jobs.storage import addresses

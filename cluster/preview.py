@@ -6,9 +6,8 @@ from pathlib import Path
 from cluster.pace import remembered_pace
 from cluster.profiles import SlurmProfile
 from cluster.slurm.client import SlurmError
-from cluster.slurm.folders import unshared
 from cluster.slurm.script import interpreter
-from cluster.slurm.setup import check_there, without_gpu
+from cluster.slurm.setup import check_there, unshared, without_gpu
 from cluster.submit import Order, check_job, text_of
 from jobs.errors import count, duration
 from jobs.pipeline import Stage

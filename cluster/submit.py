@@ -26,11 +26,11 @@ from typing import Any
 import yaml
 
 from cluster.profiles import LocalProfile, Profile, RayProfile, SlurmProfile, parse_profile
+from cluster.ray import jobs as rayjobs
 from cluster.record import Submission
 from cluster.slurm import client as slurm
-from cluster.slurm.folders import check_folder
 from cluster.slurm.script import script
-from cluster.slurm.setup import check_run, check_there, without_gpu
+from cluster.slurm.setup import check_folder, check_run, check_there, without_gpu
 from cluster.tracking import look
 from jobs import keys
 from jobs.errors import JobError
@@ -100,16 +100,21 @@ class Order:
             return first.absolute() / "run" / "submit" / self.id
         return self.profile.folder() / self.id
 
-    def run_words(self, file: Path | str, base: str) -> list[str]:
-        """Return the words after `ctd` that run the whole job, as `file` has it, on the cluster."""
-        return ["run", str(file), "--store", self._store(), "--base", base]
+    @property
+    def file(self) -> Path:
+        """The job file that the cluster reads; to a Ray it is shipped with the folder of the user's own."""
+        if isinstance(self.profile, SlurmProfile):
+            return self.home() / f"{self.path.stem}.yaml"
+        return Path(self.base) / f"{self.path.stem}-{self.id}.yaml"
 
-    def _store(self) -> str:
-        """The store; of a file with stages, the common part of their stores before .STAGE.zarr."""
-        stage = self.stages[0]
-        if len(self.stages) == 1 and "stages" not in self.content:
-            return stage.address
-        return stage.address.removesuffix(f".{stage.name}.zarr") + ".zarr"
+    def run_words(self) -> list[str]:
+        """Return the words after `ctd` that run the whole job on the cluster, each time what is left of it."""
+        store = self.stages[0].address
+        if "stages" in self.content:  # the common part of their stores, before .STAGE.zarr
+            store = store.removesuffix(f".{self.stages[0].name}.zarr") + ".zarr"
+        shipped = isinstance(self.profile, RayProfile)
+        file, base = (self.file.name, ".") if shipped else (str(self.file), self.base)
+        return ["run", file, "--store", store, "--base", base]
 
     def machines(self, run: RunSettings) -> Machines:
         """Return what a job finds there. Memory that is not known here, of a GPU or a Ray, counts as endless."""
@@ -194,15 +199,14 @@ def default_store(profile: Profile, name: str) -> str | None:
 def text_of(order: Order) -> str:
     """Return the batch script or, for an existing Ray, the driver's command."""
     if isinstance(order.profile, RayProfile):
-        from cluster.ray import jobs as rayjobs
-
-        return rayjobs.entrypoint(order.run_words(_shipped(order), "."))
+        return rayjobs.entrypoint(order.run_words())
     stores = [
         path.absolute().parent for s in order.stages if (path := addresses.local_path(s.address))
     ]
     folders = [Path(order.base), *map(Path, order.sees), *stores]
+    driver = ["ctd", *order.run_words()]
     return script(
-        order.profile, f"ctd-{order.path.stem}", order.home(), _driver(order), order.array, folders
+        order.profile, f"ctd-{order.path.stem}", order.home(), driver, order.array, folders
     )
 
 
@@ -215,24 +219,15 @@ def submit(order: Order, tell: Callable[[str], object] = warnings.warn) -> Submi
 
 
 def _submit_to_ray(order: Order, profile: RayProfile, text: str) -> Submission:
-    from cluster.ray import jobs as rayjobs
-
     check_job(order)
-    # It is shipped with its folder.
-    file = Path(order.base) / _shipped(order)
-    file.write_text(_yaml(order))
+    order.file.write_text(_yaml(order))
     try:
         ready = partial(_change_stores, order)
         number = rayjobs.submit(order.base, profile, text, f"ctd-{order.id}", order.where, ready)
     finally:
-        file.unlink()
+        order.file.unlink()
     remember(*profile.jobs_api())
     return _record(order, number, "", text)
-
-
-def _shipped(order: Order) -> str:
-    """Name, in the working directory, of the job file to ship to a Ray, which has the overrides applied."""
-    return f"{order.path.stem}-{order.id}.yaml"
 
 
 def _yaml(order: Order) -> str:
@@ -251,16 +246,6 @@ def _change_stores(order: Order) -> None:
 # --- Slurm ------------------------------------------------------------------------------------------------
 
 
-def _file(order: Order) -> Path:
-    """The job file of a Slurm submission."""
-    return order.home() / f"{order.path.stem}.yaml"
-
-
-def _driver(order: Order) -> list[str]:
-    """The driver's command. Each later allocation runs it again, and computes what is left."""
-    return ["ctd", *order.run_words(_file(order), order.base)]
-
-
 def _submit_to_slurm(
     order: Order, profile: SlurmProfile, text: str, tell: Callable[[str], object]
 ) -> Submission:
@@ -275,7 +260,7 @@ def _submit_to_slurm(
     for stage, plan in ready if order.array else []:
         create(plan, stage.address)
     (home / "allocation.sbatch").write_text(text)
-    _file(order).write_text(_yaml(order))
+    order.file.write_text(_yaml(order))
     try:
         _change_stores(order)
         number = slurm.submit(text, profile, where, str(home))
@@ -285,7 +270,7 @@ def _submit_to_slurm(
             for folder in list(home.parents)[:3]:
                 folder.rmdir()
         raise
-    return _record(order, number, str(home), shlex.join(_driver(order)))
+    return _record(order, number, str(home), shlex.join(["ctd", *order.run_words()]))
 
 
 def _refuse_second(order: Order) -> None:

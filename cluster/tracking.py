@@ -243,9 +243,9 @@ class Submitted:
     def of(store: str) -> "Submitted":
         """The latest submission of a store. Raises JobError if there is none, or no store."""
         connect.open_objects(store)
-        if not (found := look(store)):
+        if not (found := submissions(store)):
             raise JobError(f"{store}: nothing was submitted for it; give a store that was")
-        return Submitted(store, found[-1][0])
+        return Submitted(store, found[-1])
 
     def allocations(self) -> dict[str, str]:
         """The state, in words, of each allocation or of the job on a Ray: number -> state."""

@@ -18,15 +18,11 @@ TRIES = 4
 BUSY = r"(?i)unable to contact|timed out|try again|connect|no answer"
 """Complaints of a controller that cannot be reached, or has not answered in time."""
 
-UNREACHED = rf"{BUSY}|configuration source|munge|authentication error"
-"""Complaints where no controller was reached, such as those of a machine that belongs to no cluster."""
-
 UNSENT = r"(?i)connect failure"
 """Those of a controller that was not reached: it has done nothing."""
 
-
-SILENT = "Slurm does not answer here (are you on a login node? is SLURM_CONF set?)"
-"""What is said of such a complaint."""
+UNREACHED = rf"{BUSY}|configuration source|munge|authentication error"
+"""Complaints where no controller was reached, such as those of a machine that belongs to no cluster."""
 
 
 @dataclass(frozen=True)
@@ -58,19 +54,17 @@ def command(*arguments: str, text: str | None = None, again: str = BUSY) -> str:
     """
     for attempt in range(TRIES):
         try:
-            done = subprocess.run(
-                arguments, input=text, capture_output=True, text=True, check=False, timeout=60
-            )
+            return subprocess.run(
+                arguments, input=text, capture_output=True, text=True, check=True, timeout=60
+            ).stdout
         except FileNotFoundError:
             raise JobError(
                 f"{arguments[0]}: not found; run ctd on a login node of the Slurm cluster"
             ) from None
         except subprocess.TimeoutExpired:
             complaint = "no answer within 60 s"
-        else:
-            if done.returncode == 0:
-                return done.stdout
-            complaint = done.stderr.strip()
+        except subprocess.CalledProcessError as error:
+            complaint = error.stderr.strip()
         # Any other complaint is an answer of the controller, and would be the same again.
         if not re.search(again, complaint):
             break
@@ -83,15 +77,12 @@ class SlurmError(JobError):
     """A Slurm command failed; `complaint` is its error message."""
 
     def __init__(self, program: str, complaint: str) -> None:
-        lines = [line.removeprefix(f"{program}: ") for line in complaint.splitlines()]
         self.complaint, self.unreached = complaint, bool(re.search(UNREACHED, complaint))
-        # Of those that follow from each other, the last one says most.
-        said = (
-            f"{SILENT}: {program}: {lines[-1]}"
-            if self.unreached
-            else f"{program}: {'\n'.join(lines)}"
-        )
-        super().__init__(said)
+        lines, silent = [line.removeprefix(f"{program}: ") for line in complaint.splitlines()], ""
+        if self.unreached:
+            silent = "Slurm does not answer here (are you on a login node? is SLURM_CONF set?): "
+            lines = lines[-1:]  # of those that follow from each other, the last one says most
+        super().__init__(f"{silent}{program}: {'\n'.join(lines)}")
 
 
 # --- submission -----------------------------------------------------------------------------------------

@@ -15,8 +15,7 @@ from stores import files
 
 from cluster import versions
 from cluster.preview import preview
-from cluster.slurm.folders import file_system, unshared
-from cluster.slurm.setup import check_python
+from cluster.slurm.setup import check_python, file_system, unshared
 from cluster.submit import check_job, read_order, submit, text_of
 from jobs.errors import JobError
 from jobs.run.prepare import open_or_create
@@ -92,7 +91,7 @@ def test_file_system_is_that_of_the_nearest_mount(tmp_path):
     ],
 )  # fmt: skip
 def test_folders_that_nodes_have_written_to_are_shared(tmp_path, monkeypatch, kind, written, said):
-    monkeypatch.setattr("cluster.slurm.folders.file_system", lambda _: kind)
+    monkeypatch.setattr("cluster.slurm.setup.file_system", lambda _: kind)
     (tmp_path / written).mkdir(parents=True, exist_ok=True)
     folders = {"work_dir": tmp_path / "work", "python": tmp_path / "python", "the store": tmp_path / "stores"}  # fmt: skip
     found = unshared(folders)
@@ -111,7 +110,7 @@ def test_job_that_is_complete_is_not_sent(tmp_path, command_line, monkeypatch):
     monkeypatch.setattr(f"{slurm}try_out", lambda *_: None)
     monkeypatch.setattr(f"{slurm}submit", lambda *_: "7")
     monkeypatch.setattr(f"{slurm}allocations", lambda _: {})
-    monkeypatch.setattr("cluster.slurm.folders.file_system", lambda _: "ext4")
+    monkeypatch.setattr("cluster.slurm.setup.file_system", lambda _: "ext4")
     monkeypatch.chdir(tmp_path)
     submit = ("submit", "job.yaml", "seed=1", "--cluster", "lab.yaml")
     code, out, err = command_line(*submit)

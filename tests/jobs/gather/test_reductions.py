@@ -16,7 +16,7 @@ from jobs.gather.tables import bootstrap_means, reduction_tables
 from jobs.query.query import query
 from jobs.run.prepare import prepare
 from jobs.spec.job import parse_job
-from jobs.spec.reductions import Listed, options_of, reductions_of
+from jobs.spec.reductions import options_of, reductions_of
 from jobs.store.arrays import attributes
 
 ASKED = [
@@ -260,12 +260,3 @@ def test_reductions_of_a_store_are_not_changed_to_what_its_items_do_not_have(tmp
     set_gather(store, ["reductions=[{name: best, by: g, k: 1}]"])
     gather(store)
     assert query(store, table="best").g.tolist() == [0.9]
-
-
-@pytest.mark.parametrize(
-    "asked", [{"name": "seeds", "of": "q"}, {"name": "counts", "by": ["q"]}], ids=lambda a: a["name"]
-)  # fmt: skip
-def test_reductions_of_a_column_that_is_not_there_say_so(asked):
-    items = Items({"item": np.arange(3), "status": np.ones(3, np.int8)}, {}, [])
-    with pytest.raises(JobError, match="gather: reductions: no item has 'q'"):
-        make(Listed(reductions=[asked]).reductions[0], items)
