@@ -155,7 +155,8 @@ def read_order(
         JobError: the job or the profile is not valid, or the job cannot run there.
     """
     content = read_content(path, overrides)
-    given = cluster or content.pop("cluster", None)
+    named = content.pop("cluster", None)
+    given = cluster or named
     if given is None:
         raise JobError(
             f"{path}: no cluster is given; name one by --cluster NAME, or in the field `cluster`; "
@@ -163,7 +164,6 @@ def read_order(
         )
     where = f"cluster {given}" if isinstance(given, str) else f"{path}: cluster"
     profile = read_profile(given, where, f"ctd run {path}")
-    content.pop("cluster", None)
     store = store or default_store(profile, path.stem)
     if store is not None and (folder := addresses.local_path(store)) is not None:
         store = str(folder.expanduser().absolute())

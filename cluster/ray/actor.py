@@ -25,8 +25,6 @@ from jobs.run.task import Heartbeat, Report, ShardProgress, Work, error_text
 from jobs.run.worker import Worker
 from jobs.storage.objects import StorageFailed, is_refusal, is_storage_error
 
-NAME = "oom_kill"
-"""The count's name in the files of the kernel."""
 PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 
 
@@ -38,8 +36,8 @@ def kernel_kills(proc: Path = PROC, mount: Path = CGROUPS) -> int:
     for file in _counters(proc, mount):
         with suppress(OSError, ValueError):
             counts = dict(line.split() for line in file.read_text().splitlines())
-            if NAME in counts:
-                return int(counts[NAME])
+            if "oom_kill" in counts:
+                return int(counts["oom_kill"])
     return 0
 
 
@@ -68,9 +66,9 @@ class Place(NamedTuple):
     device: str
     """Kind of its devices."""
     kernel_kills: int
-    """See `kernel_kills`."""
+    """As last heard, see `kernel_kills`."""
     warning: str = ""
-    """What the user should know of it; "" if nothing."""
+    """What the user should know of it, if anything."""
 
 
 Kind = Literal["in vain", "storage", "other"]
@@ -93,14 +91,6 @@ def kind_of(error: BaseException) -> Kind:
     # The source may pass: a shared folder can lag behind for a moment.
     passes = isinstance(error, SourceDiffers) or not isinstance(error, JobError)
     return "other" if passes else "in vain"
-
-
-def _warning() -> str:
-    """Return what to say of this process' GPUs; "" if JAX sees them, or there are none."""
-    if not (n := idle_gpus()):
-        return ""
-    given = f"the worker on {socket.gethostname()} was given {count(n, 'GPU')}"
-    return f"{given}, and computes on the CPU: JAX sees no GPU there; {NO_PLUGIN}"
 
 
 class ShardWorker:
@@ -127,8 +117,13 @@ class ShardWorker:
         try:
             kills = kernel_kills()  # before anything that takes much memory
             self._worker = Worker(address, workers)
-            node = str(ray.get_runtime_context().get_node_id())
-            return Place(node, jax.local_devices()[0].device_kind, kills, _warning())
+            node, warning = str(ray.get_runtime_context().get_node_id()), ""
+            if n := idle_gpus():
+                warning = (
+                    f"the worker on {socket.gethostname()} was given {count(n, 'GPU')}, and computes on the CPU: "
+                    f"JAX sees no GPU there; {NO_PLUGIN}"
+                )
+            return Place(node, jax.local_devices()[0].device_kind, kills, warning)
         except BaseException as error:
             kind = kind_of(error)
             if kind == "storage":
@@ -151,7 +146,7 @@ class ShardWorker:
             return Report(*work.key, error=error_text(error))
 
     def interrupt(self) -> None:
-        """Stop the running shard at a checkpoint, and do not begin a queued one."""
+        """Stop the running shard at a checkpoint, and begin no other."""
         if self._worker is not None:
             self._worker.interrupt()
 

@@ -45,10 +45,8 @@ class Death(NamedTuple):
 
     slot: Slot
     """Its slot, to which the next actor comes."""
-    node: str
-    """Id of the node that it was on."""
-    kernel_kills: int
-    """Its count of whom the kernel killed for memory, as last heard."""
+    place: Place
+    """Where it was."""
     report: Report
     at: float
     """The time.monotonic at which it was noticed."""
@@ -90,11 +88,13 @@ class Crew:
         others might compute other bits.
         """
         first = self._holder((task.shard.number, task.attempt - 1))
-        fits = lambda slot: first and slot.node != first.node and slot.device == first.device
-        slot = next(filter(fits, self.idle), None)
-        if slot is not None:
-            self._give(slot, task)
-        return slot is not None
+        there = first.place if first else None
+        for slot in self.idle:
+            here = slot.place
+            if here and there and here.node != there.node and here.device == there.device:
+                self._give(slot, task)
+                return True
+        return False
 
     def end(self, attempt: Key, why: str | None) -> None:
         """Replace the actor that runs an attempt, if there is one.
@@ -128,8 +128,9 @@ class Crew:
             if answer is slot.answer:  # else it is of an actor that was replaced
                 reports += self._take(slot, answer)
         reports += self._explained()
-        for slot in [slot for slot in self.idle if slot.node in self._pool.aside]:
-            self._replace(slot)  # the new one starts on another node
+        for slot in list(self.idle):
+            if slot.place and slot.place.node in self._pool.aside:
+                self._replace(slot)  # the new one starts on another node
         return reports
 
     def _holder(self, attempt: Key) -> Slot | None:
@@ -140,7 +141,7 @@ class Crew:
     def _open(self, slot: Slot) -> None:
         """Tell the slot's actor to open the store."""
         # A heartbeat that another run asked for, or of an actor that is gone, comes to nobody here: it is asked for anew.
-        slot.ready, slot.work, slot.node, slot.asked = False, None, "", None
+        slot.place = slot.work = slot.asked = None
         self.idle.pop(slot, None)
         self._expect(slot, slot.actor.open.remote(self._address, self._pool.n, versions()))
 
@@ -171,11 +172,10 @@ class Crew:
         self.idle[slot] = None
         if work is not None:
             return [found]
-        slot.node, slot.device, slot.kernel_kills, warning = found
-        slot.ready, slot.failed_starts = True, 0
-        if warning and "place" not in self._warned:
+        slot.place, slot.failed_starts = found, 0
+        if found.warning and "place" not in self._warned:
             self._warned.add("place")
-            log.warning("warning: %s", warning)
+            log.warning("warning: %s", found.warning)
         return []
 
     def _not_opened(self, slot: Slot, text: str, kind: Kind) -> None:
@@ -227,10 +227,11 @@ class Crew:
     def _bury(self, slot: Slot, kind: str, text: str, trace: str = "") -> Death:
         """Replace an actor that died, or is to die, as it ran a shard."""
         assert slot.work is not None
+        assert slot.place is not None
         fault: Fault = "memory" if kind == "oom" else "death"
-        about = {"died": kind, "node": slot.node}
+        about = {"died": kind, "node": slot.place.node}
         report = Report(*slot.work.key, None, text, trace, fault, about)
-        death = Death(slot, slot.node, slot.kernel_kills, report, time.monotonic())
+        death = Death(slot, slot.place, report, time.monotonic())
         self._replace(slot)
         return death
 
@@ -247,11 +248,11 @@ class Crew:
         deaths, self._unexplained = self._unexplained, []
         reports = []
         for death in deaths:
-            slot, report = death.slot, death.report
-            if not (slot.ready or self._stopping or time.monotonic() - death.at > EXPLAIN_S):
+            before, after, report = death.place, death.slot.place, death.report
+            if not (after or self._stopping or time.monotonic() - death.at > EXPLAIN_S):
                 self._unexplained.append(death)
             # Another node's count says nothing; then the death is charged as if memory had been enough.
-            elif slot.ready and slot.node == death.node and slot.kernel_kills > death.kernel_kills:
+            elif after and after.node == before.node and after.kernel_kills > before.kernel_kills:
                 text = "the worker died (oom): the kernel killed it, memory ran out"
                 about = {**report.about, "died": "oom"}
                 reports.append(report._replace(error=text, fault="memory", about=about))
@@ -265,11 +266,11 @@ def charged(pool: Pool, death: Death) -> Report:
 
     A node is set aside only if an actor is ready on some other node.
     """
-    node, report = death.node, death.report
+    node, report = death.place.node, death.report
     shards = pool.deaths[node]
     shards.add(report.shard)
-    elsewhere = any(slot.ready and slot.node not in {node, *pool.aside} for slot in pool.slots)
-    if node in pool.aside or len(shards) < DEATHS or not elsewhere:
+    others = {slot.place.node for slot in pool.slots if slot.place} - {node} - pool.aside
+    if node in pool.aside or len(shards) < DEATHS or not others:
         return report
     pool.aside.add(node)
     text = f"node {node}: set aside, workers died there in the midst of {DEATHS} shards"

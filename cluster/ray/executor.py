@@ -123,7 +123,7 @@ class RayExecutor:
         self._crew.end(attempt, why)
 
     def wait(self, timeout: float) -> list[Report]:
-        """Return the reports of shards that ended, after at most about `timeout` seconds; add actors on new nodes.
+        """Return the reports of shards that ended, after at most about `timeout` seconds.
 
         Raises:
             JobError: no actor could start.

@@ -9,6 +9,7 @@ from typing import Any
 
 from ray.exceptions import RayError
 
+from cluster.ray.actor import Place
 from jobs.run.task import Heartbeat, Key, ShardProgress, Work
 
 POLL_S = 1.0
@@ -26,18 +27,12 @@ class Slot:
     """A place in the pool, and the actor in it. Times are those of time.monotonic."""
 
     actor: Any
-    ready: bool = False
-    """Whether the actor has opened the store."""
+    place: Place | None = None
+    """Where the actor is; None until it has opened the store."""
     work: Work | None = None
     """What it runs; None while it opens the store or is idle."""
     answer: Answer | None = None
     """Its answer to the last thing that it was told to do: to open the store or to run `work`."""
-    node: str = ""
-    """Id of its node, once it is ready."""
-    device: str = ""
-    """Kind of its devices, once it is ready."""
-    kernel_kills: int = 0
-    """Its count of whom the kernel killed for memory (`oom`), as last heard."""
     failed_starts: int = 0
     """Actors in a row that failed to start in this slot."""
     asked: Answer | None = None
@@ -88,7 +83,8 @@ def _note(slot: Slot, answer: Answer) -> None:
     except RayError:
         return  # if the actor died, the answer of its shard says so
     now = slot.heard_at = time.monotonic()
-    slot.kernel_kills = kernel_kills
+    if slot.place is not None:
+        slot.place = slot.place._replace(kernel_kills=kernel_kills)
     # Of another shard: the answer came after that shard's report, or before the actor began this one.
     if slot.work is not None and slot.work.key[0] == shard:
         slot.progress = beat.progress

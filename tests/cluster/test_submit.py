@@ -369,7 +369,7 @@ def test_nodes_with_other_gpus_and_one_that_joins_late(folder, connected, ray_cl
         )
         until(ready, "the new node has a worker for each of its GPUs", 600)
         assert not run_shards(store, executor).failed
-        nodes = [slot.node for slot in executor._pool.slots]
+        nodes = [slot.place.node for slot in executor._pool.slots]
         found = [
             (n, e["CUDA_VISIBLE_DEVICES"])
             for n, e in zip(nodes, environments(executor), strict=True)

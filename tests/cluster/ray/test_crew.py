@@ -51,7 +51,7 @@ def clock(monkeypatch):
 
 def running(n, clock):
     """Slots whose actors all run a shard, which began now."""
-    slots = [Slot(Actor(), ready=True) for _ in range(n)]
+    slots = [Slot(Actor(), Place(f"n{k % 9}", "cpu", 0)) for k in range(n)]
     for number, slot in enumerate(slots):
         slot.begin(Task(Shard(number, 0, number, number + 1)))
     return slots
@@ -123,7 +123,7 @@ def opens(*answers):
     answers, killed = iter(answers), []
     slots = [slot := Slot(Opens(answers))]
     crew = crew_of(slots, kill=killed.append, actor=lambda: Opens(answers))
-    while slots and not slot.ready:
+    while slots and not slot.place:
         crew.wait(0)
     return killed, slots, slot
 
@@ -133,7 +133,7 @@ def test_a_storage_that_is_away_costs_no_slot(caplog):
     away, other = ("no server answers", "storage"), ("the source differs", "other")
     killed, slots, slot = opens(other, *[away] * 9, other, *[away] * 9, Place("node", "cpu", 3))
     assert slots == [slot]
-    assert (slot.ready, slot.node, slot.kernel_kills, len(killed)) == (True, "node", 3, 2)
+    assert (slot.place, len(killed)) == (Place("node", "cpu", 3), 2)
     assert [r.getMessage() for r in caplog.records] == [
         "the workers wait for the storage: no server answers"
     ]
@@ -192,7 +192,7 @@ def test_a_worker_on_the_cpu_that_has_a_gpu_is_told_once(monkeypatch, caplog):
         "warning: the worker on n1 was given 1 GPU, and computes on the CPU: JAX sees no GPU there"
     )
     assert [record.message.startswith(said) for record in caplog.records] == [True]
-    assert all(slot.ready for slot in slots)
+    assert all(slot.place == place for slot in slots)
 
 
 # --- deaths -------------------------------------------------------------------------------------------

@@ -303,7 +303,7 @@ def test_a_straggler_is_superseded_on_another_node(ray_pool, folder, monkeypatch
 
     def apart(_):  # the two workers are on one node
         for k, slot in enumerate(ray_pool._pool.slots):
-            slot.node = f"node {k}"
+            slot.place = slot.place and slot.place._replace(node=f"node {k}")
 
     progress = run_shards(store, ray_pool, apart)
     # Another one may seem slow on a busy machine, with no patience at all.
