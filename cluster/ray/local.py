@@ -6,6 +6,7 @@ because Ray's daemons die with the *thread* that started them, and because it go
 compiling) during the seconds that the start takes.
 """
 
+import fcntl
 import json
 import logging
 import os
@@ -22,7 +23,6 @@ from pathlib import Path
 
 from cluster.ray.private import MISSED, start_node
 from cluster.ray.reach import NoRay
-from jobs.storage.process import Process, born, machine
 
 log = logging.getLogger("ctd")
 
@@ -34,17 +34,16 @@ STOP_S = 20.0
 TRIES = 3
 """Attempts to start Ray."""
 
-OWNER = "owner"
-"""File that says which process keeps a Ray up."""
+LOG = "start.log"
+"""File of what the helper says, locked as long as it or the asking process lives."""
 
 
 def remove_abandoned(parent: Path) -> None:
-    """Remove the folders of this user's local Rays whose helpers were killed."""
-    for owner in parent.glob(f"ctd-*/{OWNER}"):
-        with suppress(OSError, ValueError, TypeError):
-            helper = Process.from_json(json.loads(owner.read_text()))
-            if owner.stat().st_uid == os.getuid() and helper.has_ended:
-                shutil.rmtree(owner.parent, ignore_errors=True)
+    """Remove the folders of this user's local Rays that were killed with all their processes."""
+    for log in parent.glob(f"ctd-*/{LOG}"):
+        with suppress(OSError), log.open("r+") as file:  # others' cannot be opened
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(log.parent, ignore_errors=True)
 
 
 class LocalRay:
@@ -71,27 +70,25 @@ class LocalRay:
         self._cpus = cpus
         self._address: str | None = None
         self._stopped = False
-        self._helper = self._start()
+        self._start()
 
-    def _start(self) -> "subprocess.Popen[str]":
+    def _start(self) -> None:
         self.is_up = False
         """Whether the helper has said an address; before, it does not hear that its standard input closes."""
-        if not self._folder.exists():  # a helper that failed has removed it
-            self._folder.mkdir(mode=0o700)
+        self._folder.mkdir(mode=0o700, exist_ok=True)  # a helper that failed has removed it
         # Closed before it has content: nobody else can read it, not even for a moment.
         self._token.touch(mode=0o600)
         self._token.write_text(self._secret)
-        self._log = (self._folder / "start.log").open("w+")
-        helper = subprocess.Popen(
+        # It gets its name once it is locked. The helper inherits the lock with the file.
+        self._log = (self._folder / "log").open("w+")
+        fcntl.flock(self._log, fcntl.LOCK_EX)
+        Path(self._log.name).rename(self._folder / LOG)
+        self._helper = subprocess.Popen(
             [sys.executable, "-P", str(HELPER), str(self._folder), str(self._cpus)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True,
             env={**os.environ, **self.environment},
             start_new_session=True,  # Ctrl-C must reach the driver alone, which then stops Ray in order
         )  # fmt: skip
-        held_by = {"machine": machine(), "pid": helper.pid, "born": born(helper.pid)}
-        with suppress(FileNotFoundError):  # it has failed already
-            (self._folder / OWNER).write_text(json.dumps(held_by))
-        return helper
 
     def address(self, use: Callable[[str], None] = lambda address: None) -> str:
         """Wait until Ray is up, and return its host:port, with which `use` is called before.
@@ -118,7 +115,7 @@ class LocalRay:
                     ) from None
                 log.warning("Ray did not start (%s); once more", fault)
                 self._end()
-                self._helper = self._start()
+                self._start()
         return self._address
 
     def _said(self) -> str:

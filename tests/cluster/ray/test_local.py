@@ -122,10 +122,12 @@ def test_what_a_killed_helper_left_is_removed_by_the_next_start(helper):
         ray.address()
     killed._helper.kill()
     killed._helper.wait()
+    LocalRay(1).stop()
+    assert killed._folder.exists()  # whoever asked for it lives
+    killed._log.close()
     other = killed._folder.with_name(f"{killed._folder.name}-other")
     other.mkdir()  # of somebody else, or of another program
-    (other / "owner").write_text("[")
-    assert killed._folder.exists()
+    (other / "log").touch()
     LocalRay(1).stop()
     assert not killed._folder.exists()
     assert alive._folder.exists()
