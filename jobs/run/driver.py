@@ -9,7 +9,6 @@ import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from jobs.run.ledger import Ledger, peers
 from jobs.run.limits import Patience
@@ -103,8 +102,6 @@ class Driver:
         self.attempts = Attempts()
         self.many = executor if isinstance(executor, ManyWorkers) else None
         self.idle_since = time.monotonic()
-        self.reached = self.before = (0, ledger.progress.items_done + ledger.progress.work)
-        """(Items that have ended, work in items), over all shards: as last shown, and as the run before left them."""
 
     def run(self) -> None:
         """Run until every shard is committed or given up, or the run is stopped.
@@ -157,20 +154,17 @@ class Driver:
         )  # fmt: skip
         events.note(begun)
         events.flush()  # now: a driver that is killed writes nothing later
-        lost, left = None, dict[str, Any]()
+        lost = None
         try:
             yield
         except ExecutorLost as error:
             lost = str(error)
             raise
         finally:
-            if self.stop.reason is not None:  # what is left in checkpoints
-                (items, work), done = self.reached, progress.items_done
-                left = {"ended": max(0, items - done), "work": round(max(0.0, work - done), 3)}
             ended = Event(
                 kind="end", done=progress.shards_done, failed=len(progress.failed),
                 stopped=self.stop.reason or lost, lost=self.attempts.shards(), host=host, pid=pid,
-                **left,
+                **(progress.left if self.stop.reason is not None else {}),
             )  # fmt: skip
             events.note(ended)
             events.close()
@@ -228,22 +222,8 @@ class Driver:
             for key, beat in heartbeats.items()
             if beat.progress is not None and self.attempts.counts(key)
         ]
-        ended, work_before = self.ledger.searches.progress
-        # A shard reports nothing until it has read its checkpoint, nor after a stop, once it has left one.
-        items, work = self.before if self.stop.reason is None else self.reached
-        seen = sum(now.finished for now in running) + ended
-        progress.running_items = max(seen, items - progress.items_done)
-        progress.look([now.value for now in running if now.value])
-        progress.advances = tuple(now.advances for now in running)
-        progress.most_advances = max((now.most for now in running), default=0)
-        has_advanced = any(now.advances and not now.waiting for now in running)
-        has_advanced |= progress.items_done > progress.items_before
-        done = sum(now.work for now in running) + work_before
-        progress.move(max(done, work - progress.items_done), has_advanced)
-        # Advances that end after a stop are in the checkpoints, too.
-        seen = progress.items_done + progress.running_items
-        self.reached = seen, progress.items_done + progress.work
         progress.stopping = self.stop.reason is not None
+        progress.update(running, self.ledger.searches.progress)
         progress.trouble = self.ledger.storage.reason or self._idle()
         progress.wait_for(self._waiting(running))
         self.listener(progress)

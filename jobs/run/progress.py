@@ -9,6 +9,7 @@ import numpy as np
 
 from jobs.errors import count, duration
 from jobs.plan.layout import Shard
+from jobs.run.task import ShardProgress
 from jobs.store.live import Value
 from jobs.store.marker import FailedItem, Marker
 from jobs.store.store import Store
@@ -59,8 +60,10 @@ class Progress:
     waiting_since: float = field(default_factory=time.monotonic)
     started: float = field(default_factory=time.monotonic)
     """When the run began (time.monotonic): no correction of the clock changes the duration shown."""
-    _seen: float = 0.0
-    """`items_done` and `work` when they changed last."""
+    _before: tuple[int, float] = (0, 0.0)
+    """(Items that have ended, work in items) over all shards, as the last run left them."""
+    _shown: tuple[int, float] = (0, 0.0)
+    """The same, as last shown."""
     stopping: bool = False
     """Whether a stop was asked for."""
     stopped: str | None = None
@@ -89,16 +92,38 @@ class Progress:
         if what != self.waiting:
             self.waiting, self.waiting_since = what, time.monotonic()
 
-    def move(self, work: float, has_advanced: bool) -> None:
-        """Note the work that is done in shards that are not committed, and whether an advance of this run has ended."""
-        moves = self.items_done + work != self._seen
-        self.work, self._seen = work, self.items_done + work
-        if moves:
-            self.moved_at = time.monotonic()
-        if self.moving_since is None and has_advanced:
-            self.work_before, self.moving_since = self.items_done + work, time.monotonic()
+    def begin(self, work: float = 0.0) -> None:
+        """Note that a run begins. work: what the last one left in checkpoints, in items."""
+        self.items_before, self.work = self.items_done, work
+        self._before = self._shown = (0, self.items_done + work)
 
-    def look(self, values: Sequence[Value]) -> None:
+    def update(
+        self, running: Sequence[ShardProgress], rounds: tuple[int, float] = (0, 0.0)
+    ) -> None:
+        """Note how far the running shards have come. rounds: items that have ended, and work, in past rounds of searches."""
+        # A shard reports nothing until it has read its checkpoint, nor after a stop, once it has left one.
+        items, work = self._shown if self.stopping else self._before
+        ended = sum(now.finished for now in running) + rounds[0]
+        self.running_items = max(ended, items - self.items_done)
+        self.work = max(sum(now.work for now in running) + rounds[1], work - self.items_done)
+        shown = self.items_done + self.running_items, self.items_done + self.work
+        if shown[1] != self._shown[1]:
+            self.moved_at = time.monotonic()
+        self._shown = shown
+        has_advanced = any(now.advances and not now.waiting for now in running)
+        if self.moving_since is None and (has_advanced or self.items_done > self.items_before):
+            self.work_before, self.moving_since = shown[1], time.monotonic()
+        self.advances = tuple(now.advances for now in running)
+        self.most_advances = max((now.most for now in running), default=0)
+        self._look([now.value for now in running if now.value])
+
+    @property
+    def left(self) -> dict[str, Any]:
+        """What shards without results had done when last shown, as their checkpoints have it: items that had ended, work."""
+        items, work = (max(0, one - self.items_done) for one in self._shown)
+        return {"ended": items, "work": round(float(work), 3)}
+
+    def _look(self, values: Sequence[Value]) -> None:
         """Note how well the items of each running shard do."""
         if not values:
             return
@@ -198,5 +223,5 @@ def progress_of(
         progress.add(marker)
     for items in failed.values():
         progress.blame(items)
-    progress.items_before = progress.items_done
+    progress.begin()
     return progress

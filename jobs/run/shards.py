@@ -138,7 +138,7 @@ def open_ledger(store: Store, part: Part | None = None) -> Ledger:
     # One listing, instead of a request for each shard, tells which shards left a state to go on from.
     kept = {int(key.split("/")[-2]) for key in objects.list_keys(store.objects, keys.CHECKPOINTS)}
     if kept and part is None:
-        ledger.progress.work = _work_left(store)
+        ledger.progress.begin(_work_left(store))
     for number in mine:
         begin: Begin = "resume" if number in kept else "fresh"
         ledger.queue.push(ledger.failures.task(ledger.shards[number], 1, begin))

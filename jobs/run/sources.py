@@ -84,20 +84,20 @@ def changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
 
 def refuse_changed(store: Store) -> None:
     """Raise JobError if the source of a job, or an input file, has changed since its store was made."""
-    job = store.job
-    kept = f"{resume_command(store, '--accept-changes')} (or the same of run or submit) keeps what is done and goes on with the new"
+    job, more = store.job, ""
     if edited := changed(job.sources, sources_of(job.spec, job.base, store.science)):
-        all_done = len(store.committed.numbers()) == job.plan.n_shards
-        tables = f"; if only `reduce` or a picture has changed, `ctd gather {store.address}` makes them anew"
-        raise JobError(
-            f"{store.address}: the source of kernel {job.spec.kernel} has changed since the store was made: "
-            f"{_shortened(edited)}. For results of the new source give another path as --store (store= in Python); {kept} source{tables * all_done}"
-        )
-    if replaced := changed_files(job.inputs, job.base):
-        raise JobError(
-            f"{store.address}: was made from other input: {_shortened([*replaced])} changed since. For results of the new "
-            f"files give another path as --store (store= in Python); {kept} files"
-        )
+        what, new = f"the source of kernel {job.spec.kernel}", "source"
+        if len(store.committed.numbers()) == job.plan.n_shards:
+            more = f"; if only `reduce` or a picture has changed, `ctd gather {store.address}` makes them anew"
+    elif edited := [*changed_files(job.inputs, job.base)]:
+        what, new = "an input file", "files"
+    else:
+        return
+    raise JobError(
+        f"{store.address}: {what} has changed since the store was made: {_shortened(edited)}. For results of the new {new} give "
+        f"another path as --store (store= in Python); {resume_command(store, '--accept-changes')} (or the same of run or submit) "
+        f"keeps what is done and goes on with the new {new}{more}"
+    )
 
 
 def source_here(store: Store, host: str) -> str:

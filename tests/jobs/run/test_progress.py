@@ -14,6 +14,7 @@ from jobs.report.summary import state
 from jobs.run.progress import Progress
 from jobs.run.shards import run_shards
 from jobs.run.stop import Stop
+from jobs.run.task import ShardProgress
 from jobs.run.worker import SerialExecutor
 from jobs.storage import lease
 from jobs.store.live import Value
@@ -45,8 +46,8 @@ def test_text_of_advances(advances, most, said):
     ],
 )  # fmt: skip
 def test_advances_of_a_search_stand_beside_its_lap(stage, best, said):
-    now = Progress(8, 1, advances=(2,), most_advances=4, stage=stage, best=best)
-    now.look([Value("eval_loss", 0.5, 0.2)])
+    now = Progress(8, 1, stage=stage, best=best)
+    now.update([ShardProgress(advances=2, most=4, value=Value("eval_loss", 0.5, 0.2))])
     assert now.text() == said
 
 
@@ -55,11 +56,11 @@ def test_time_left_falls_between_two_advances_and_is_not_told_when_it_is_over():
     going = Progress(8, 2, work=3.0, work_before=1.0, moving_since=now - 60, moved_at=now - 10)
     assert going.text() == f"{duration(115)} left"
     assert replace(going, moved_at=now - 50).text() == f"{duration(5)} an item"
-    going.move(3.0, True)
+    going.update([ShardProgress(work=3.0)])
     assert going.moved_at is not None
     assert going.moved_at >= now
     moved = going.moved_at
-    going.move(3.0, True)
+    going.update([ShardProgress(work=3.0)])
     assert going.moved_at == moved
 
 
@@ -89,7 +90,8 @@ def test_advance_that_ends_after_a_stop_counts(tmp_path, monkeypatch):
 def test_best_of_a_run_never_gets_worse():
     progress = Progress(8, 2)
     for values in ([3.0, 5.0], [4.0], [2.5]):
-        progress.look([Value("r2", one, one, more_is_better=True) for one in values])
+        seen = [Value("r2", one, one, more_is_better=True) for one in values]
+        progress.update([ShardProgress(value=value) for value in seen])
     assert progress.value == Value("r2", 2.5, 5.0, True)
 
 
