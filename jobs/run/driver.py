@@ -14,16 +14,7 @@ from jobs.run.ledger import Ledger, peers
 from jobs.run.limits import Patience
 from jobs.run.progress import Listener
 from jobs.run.stop import Stop
-from jobs.run.task import (
-    Executor,
-    ExecutorLost,
-    Heartbeat,
-    Key,
-    ManyWorkers,
-    Report,
-    ShardProgress,
-    Task,
-)
+from jobs.run.task import Executor, ExecutorLost, Heartbeat, Key, Report, ShardProgress, Task
 from jobs.store.checkpoint import clear
 from jobs.store.events import Event
 
@@ -100,7 +91,6 @@ class Driver:
     def __init__(self, ledger: Ledger, executor: Executor, listener: Listener, stop: Stop) -> None:
         self.ledger, self.executor, self.listener, self.stop = ledger, executor, listener, stop
         self.attempts = Attempts()
-        self.many = executor if isinstance(executor, ManyWorkers) else None
         self.idle_since = time.monotonic()
 
     def run(self) -> None:
@@ -173,15 +163,14 @@ class Driver:
 
     def _tick(self, heartbeats: Mapping[Key, Heartbeat]) -> None:
         """End hung attempts, report progress, and try slow shards a second time on another node."""
-        if self.many:
-            self._end_hung(heartbeats, self.many)
+        self._end_hung(heartbeats)
         self._show(heartbeats)
         # Workers are to spare only once no shard waits.
         spare = self.stop.reason is None and not self.ledger.has_task
-        if self.many and spare and self.executor.capacity() > 0:
-            self._try_elsewhere(self.many)
+        if spare and self.executor.capacity() > 0:
+            self._try_elsewhere()
 
-    def _end_hung(self, heartbeats: Mapping[Key, Heartbeat], many: ManyWorkers) -> None:
+    def _end_hung(self, heartbeats: Mapping[Key, Heartbeat]) -> None:
         limits = self.ledger.limits
         for attempt, (progress, silent_s) in heartbeats.items():
             # Of an attempt that has not answered yet nobody knows; it begins by loading.
@@ -190,22 +179,22 @@ class Driver:
             if silent_s > limit:
                 # The worker may still commit until it is dead: harmless, as its successor writes the same objects again.
                 what = "no advance has ended" if advancing else "loading or writing has not ended"
-                many.end(attempt, f"{what} for {silent_s:.0f} s (limit {limit:.0f} s)")
+                self.executor.end(attempt, f"{what} for {silent_s:.0f} s (limit {limit:.0f} s)")
 
-    def _try_elsewhere(self, many: ManyWorkers) -> None:
+    def _try_elsewhere(self) -> None:
         """Begin a second attempt, on another node, at each shard that takes far longer than its peers."""
         for task, seconds in self.attempts.slow(self.ledger.patience):
             second = task._replace(attempt=task.attempt + 1, begin="beside")
             # With other slots the second attempt might give other bits than the first, and both write the same objects.
             same = task.slots == self.ledger.failures.slots.get(task.shard.group)
-            if same and many.try_elsewhere(second):
+            if same and self.executor.try_elsewhere(second):
                 self.attempts.add_second(task, second)
                 self._note("second", second, f"the first attempt has run for {seconds:.0f} s")
 
-    def _drop(self, task: Task, many: ManyWorkers) -> None:
+    def _drop(self, task: Task) -> None:
         """End an attempt at a shard that the other attempt has committed."""
         self.attempts.end(task.key)
-        many.end(task.key)
+        self.executor.end(task.key)
         clear(self.ledger.store, task.shard)  # it may have kept one after the other removed them
         self._note("superseded", task, "dropped: the other attempt was committed first")
 
@@ -275,8 +264,8 @@ class Driver:
                 self.ledger.tell(task, *report.told)
             elif report.marker:
                 self.ledger.commit(report.marker)
-            if other and self.many:
-                self._drop(other, self.many)
+            if other:
+                self._drop(other)
         else:
             # A failure, or a probe that passed: it has neither an error nor a marker.
             self.ledger.fail(task, report)

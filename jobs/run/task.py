@@ -5,7 +5,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -255,22 +255,17 @@ class Executor(Protocol):
         Raises ExecutorLost if no further one will come.
         """
 
-    def close(self) -> None:
-        """Release all workers at once; running attempts are lost."""
-
-
-@runtime_checkable
-class ManyWorkers(Protocol):
-    """An executor with several workers, each a process that can be killed."""
-
     def try_elsewhere(self, task: Task) -> bool:
         """Begin a second attempt at a running shard, if another node has an idle worker of the same kind; return whether it began."""
 
     def end(self, attempt: Key, why: str | None = None) -> None:
-        """End an attempt, and the worker that runs it.
+        """End an attempt that hangs or has a second one, and the worker that runs it.
 
         why: the error that `wait` reports, as a death of the worker; None: the attempt is superseded and not reported.
         """
+
+    def close(self) -> None:
+        """Release all workers at once; running attempts are lost."""
 
 
 class Ticker:

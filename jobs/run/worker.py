@@ -96,8 +96,10 @@ class Worker:
                 return Report(*work.key)
             if self._stop.is_set():
                 raise Stopped("stopped before it began")
-            began, found = time.monotonic(), None
-            if len(rows_of(work)):  # else every item fails by itself
+            began, planned = time.monotonic(), self.job.plan.layouts[work.shard.group]
+            # Nothing, if every item fails by itself.
+            found = Computed(Layout(planned.slots, planned.microbatch, jax.local_device_count()))
+            if len(rows_of(work)):
                 on_progress(ShardProgress(waiting="reading the data"))
                 group = self._group(work.shard.group)
                 attempt = Attempt(
@@ -134,16 +136,15 @@ class Worker:
             self._groups[index] = Group(params, shared)
         return self._groups[index]
 
-    def _keep(self, task: Task, began: float, found: Computed | None) -> tuple[Told, Cost]:
-        """Write the end of a round; return its report and its cost. found: None if no row is computed."""
+    def _keep(self, task: Task, began: float, found: Computed) -> tuple[Told, Cost]:
+        """Write the end of a round; return its report and its cost."""
         step, search, cost = task.step, self.job.spec.search, _cost(began, found)
         assert step is not None
         assert search is not None
-        if found is None:
+        if found.run is None:
             # No item has a state to write. If the driver dies before it notes the report, the next one hands the round out again.
             rows, none = tuple(step.round.rows.tolist()), np.zeros(0)
             return Told(none.astype(int), none, none.astype(int), none > 0, none > 0, rows), cost
-        assert found.run is not None
         report = told(found.run, self.store.science, search, rows_of(task), step)
         # The states first, then the checkpoint goes: a kill in between leaves a checkpoint too many, never neither.
         group, states = self.job.plan.together(task.shard.group)[0], found.run.states()
@@ -160,12 +161,9 @@ class Worker:
         if self.kernel.curves and (again or seconds >= EVERY_S / 2):
             clear_live(self.store, task.shard)
 
-    def _commit(self, task: Task, began: float, found: Computed | None) -> Marker:
-        """Write the results, then the marker; return it without its checksums. found: None if no row is computed."""
+    def _commit(self, task: Task, began: float, found: Computed) -> Marker:
+        """Write the results, then the marker; return it without its checksums."""
         rows, cost = rows_of(task), _cost(began, found)
-        if found is None:  # the fill values are committed
-            planned = self.job.plan.layouts[task.shard.group]
-            found = Computed(Layout(planned.slots, planned.microbatch, jax.local_device_count()))
         before = task.step.before if task.step else Cost()
         ages = found.values.get("search_advances")
         values = {**found.values, "status": self._status(found.values, len(rows))}
@@ -194,14 +192,11 @@ class Worker:
         return status
 
 
-def _cost(began: float, found: Computed | None) -> Cost:
+def _cost(began: float, found: Computed) -> Cost:
     """Return what an attempt that began at this time.monotonic has cost so far, with those before it up to its checkpoint."""
     # The clock tells when, for display; no correction of it may change a duration.
     seconds = time.monotonic() - began
-    started = time.time() - seconds
-    if found is None:
-        return Cost(seconds, started)
-    return Cost(found.before_s + seconds, started, found.longest_s, found.rounds)
+    return Cost(found.before_s + seconds, time.time() - seconds, found.longest_s, found.rounds)
 
 
 def told(run: RoundRun, kernel: Kernel, search: Search, rows: np.ndarray, step: Step) -> Told:
@@ -218,8 +213,10 @@ def told(run: RoundRun, kernel: Kernel, search: Search, rows: np.ndarray, step: 
 
 def _unused(task: Task) -> tuple[int, ...]:
     """Return the rows of a shard that a search does not use."""
-    used = task.step.round.rows if task.step else np.arange(task.shard.start, task.shard.stop)
-    return tuple(np.setdiff1d(np.arange(task.shard.start, task.shard.stop), used).tolist())
+    if task.step is None:
+        return ()
+    rows = np.arange(task.shard.start, task.shard.stop)
+    return tuple(np.setdiff1d(rows, task.step.round.rows).tolist())
 
 
 def outcome_counts(kernel: Kernel, values: Mapping[str, np.ndarray]) -> dict[str, int]:
@@ -308,6 +305,13 @@ class SerialExecutor:
     def submit(self, work: Work) -> None:
         """Keep the work for `wait`."""
         self._waiting.append(work)
+
+    def try_elsewhere(self, task: Task) -> bool:
+        """Return False: there is no other worker."""
+        return False
+
+    def end(self, attempt: Key, why: str | None = None) -> None:
+        """Do nothing: no attempt here hangs, by its heartbeats, or has a second one."""
 
     def wait(self, timeout: float) -> list[Report]:
         """Run the waiting shard, however long it takes."""

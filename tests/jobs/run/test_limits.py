@@ -81,7 +81,7 @@ def test_loading_and_writing_are_no_hung_advance(tmp_path, progress):
     executor = Hanging(lambda task: False, None)
     driver = Driver(open_ledger(store), executor, lambda progress: None, Stop())
     for silent_s in (0.0, 11.0, 3600.0):
-        driver._end_hung({(0, 1): Heartbeat(progress, silent_s)}, executor)
+        driver._end_hung({(0, 1): Heartbeat(progress, silent_s)})
     assert executor.ended == []
 
 

@@ -161,7 +161,9 @@ def test_a_replaced_input_file_is_refused_until_it_is_accepted(own, tmp_path):
     store = make(own, tmp_path, spec=job(own, params={"path": "fed.npy"}))
     run_shards(store, SerialExecutor(1))
     np.save(tmp_path / "fed.npy", np.float32(2))
-    with pytest.raises(JobError, match=r"an input file has changed .*: fed.npy. For .*--accept-changes"):
+    with pytest.raises(
+        JobError, match=r"an input file has changed .*: fed.npy. For .*--accept-changes"
+    ):
         run_shards(Store.open(store.address), SerialExecutor(1))
     reconsider(Store.open(store.address), changes=True)
     again = Store.open(store.address)
