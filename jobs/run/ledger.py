@@ -176,7 +176,8 @@ class Ledger:
             again = report.error is not None and not task.probe and not verdict.task.probe
             self.progress.retried += again and report.fault != "stopped"
             self.queue.push(verdict.task, verdict.wait_s)
-        if self.failures.is_hopeless(shard.group):
+        # A stop and the storage say nothing of a group.
+        if report.fault not in ("stopped", "storage") and self.failures.is_hopeless(shard.group):
             self.give_up_group(shard.group)
         self.compact(COMPACT_EVERY)
         self.events.flush()
