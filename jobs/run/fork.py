@@ -59,7 +59,6 @@ def _as_before(ready: Prepared, old: Store) -> Prepared:
 
 def _copy(old: Store, new: Store, lease: Lease) -> None:
     """Copy the shards that both stores have and `new` lacks; it may be interrupted and repeated."""
-    groups = range(len(old.job.plan.group_sizes))
     # Microbatches and slots come first: the old ones hold for the new rows of a group, too.
     for prefix in (keys.LAYOUT, keys.SLOTS):
         for key in list(objects.list_keys(old.objects, prefix)):
@@ -67,21 +66,22 @@ def _copy(old: Store, new: Store, lease: Lease) -> None:
             objects.create(new.objects, key, objects.read(old.objects, key) or b"")
     done = new.committed.numbers()
     # By group and rows, because shards may be numbered differently.
-    target = {shard[1:]: shard for shard in new.job.plan.shards() if shard.group in groups}
+    target = {shard[1:]: shard for shard in new.job.plan.shards()}
     failed = old.failed.items()
     for marker in old.committed.markers():
-        source = marker.shard
-        shard = target.get(source[1:])
+        shard = target.get(marker.shard[1:])
         if shard is None or shard.number in done:
             continue
         _check_items(old, new, shard)
         # Before the marker: it lacks the rows that these records explain.
-        if entries := failed.get(source.number):
+        if entries := failed.get(marker.shard.number):
             new.failed.add(shard, entries)
         # Other rows hold fill values, which the writer puts there again.
         rows = np.setdiff1d(np.arange(shard.start, shard.stop), marker.without + marker.unused)
-        read = lambda name, s=shard, r=rows: old.rows(s.group, name, s.start, s.stop)[r - s.start]
-        values = {name: read(name) for name in [*old.names(shard.group), "status"]}
+        values = {
+            name: old.rows(shard.group, name, shard.start, shard.stop)[rows - shard.start]
+            for name in [*old.names(shard.group), "status"]
+        }
         lease.check()  # another driver may have taken this process for dead
         write_shard(new, replace(marker, shard=shard, copied_from=old.address), values, rows)
 
