@@ -11,7 +11,8 @@ from jobs.errors import JobError
 from jobs.gather.check import check
 from jobs.gather.gather import gather
 from jobs.run.retry import MAX_FOUND, Bisection, Failures
-from jobs.run.shards import run_shards
+from jobs.run.shards import open_ledger, run_shards
+from jobs.run.task import Report
 from jobs.run.worker import fault_of
 from jobs.storage import objects
 from jobs.store.store import Store
@@ -190,6 +191,17 @@ def test_group_of_which_nothing_can_be_computed_is_given_up(tmp_path, shard_item
     first = n // shard_items
     done = {m.shard.number for m in store.committed.markers() if m.shard.group == 1}
     assert done == {first, first + 1}
+
+
+def test_a_stop_says_nothing_of_a_group_that_was_given_up(tmp_path, monkeypatch):
+    """A shard of it that was running waits for the next run, which may find the mistake mended."""
+    monkeypatch.setattr("jobs.run.retry.HOPELESS_SHARDS", 1)
+    ledger = open_ledger(make(tmp_path / "s.zarr", {**JOB, "run": RUN}))
+    first, second = ledger.next_task(), ledger.next_task()
+    ledger.decide(first, Report(*first.key, error="bad", fault="input"))
+    ledger.decide(second, Report(*second.key, error="stopped", fault="stopped"))
+    assert set(ledger.progress.failed) == {0, 2, 3}
+    assert ledger.queue.drop(0) == [second._replace(attempt=2, begin="resume")]
 
 
 # --- memory ---------------------------------------------------------------------------------------
