@@ -32,8 +32,8 @@ class Attempts:
     def __init__(self) -> None:
         self._running: dict[Key, tuple[Task, float]] = {}
         """Attempt -> (its task, the time.monotonic of its beginning)."""
-        self._both: dict[int, tuple[Task, Task]] = {}
-        """Shard -> its first and second attempt, once there were two."""
+        self._seconds: dict[int, int] = {}
+        """Shard -> the number of its second attempt, which may have ended."""
 
     def __len__(self) -> int:
         return len(self._running)
@@ -42,26 +42,23 @@ class Attempts:
         """Add an attempt that is handed out."""
         # The driver's monotonic clock: neither a correction of the time nor a worker's clock makes a shard look slow.
         self._running[task.key] = task, time.monotonic()
+        if task.begin == "beside":
+            self._seconds[task.shard.number] = task.attempt
 
     def end(self, attempt: Key) -> Task | None:
         """Remove an attempt that has ended; return its task, or None if it was dropped before."""
         task, _ = self._running.pop(attempt, (None, 0.0))
         return task
 
-    def add_second(self, first: Task, second: Task) -> None:
-        """Add the second attempt at a running shard."""
-        self.begin(second)
-        self._both[first.shard.number] = first, second
-
     def other(self, task: Task) -> Task | None:
         """Return the other running attempt at the task's shard, if there is one."""
-        both = self._both.get(task.shard.number, ())
-        return next((t for t in both if t.key != task.key and t.key in self._running), None)
+        number, attempt = task.key  # the second one is numbered after the first
+        found = (self._running.get((number, k)) for k in (attempt - 1, attempt + 1))
+        return next((other for other, _ in filter(None, found)), None)
 
     def last(self, task: Task) -> int:
         """Return the number of the last attempt at the task's shard."""
-        both = self._both.get(task.shard.number, ())
-        return max(t.attempt for t in (task, *both))
+        return max(task.attempt, self._seconds.get(task.shard.number, 0))
 
     def counts(self, attempt: Key) -> bool:
         """Whether the progress counts an attempt: of two at a shard, only the first."""
@@ -79,7 +76,7 @@ class Attempts:
         slow = [
             (task, now - began)
             for task, began in self._running.values()
-            if not (task.probe or task.shard.number in self._both)
+            if not (task.probe or task.shard.number in self._seconds)
             and now - began > patience.of(peers(task))
         ]
         return sorted(slow, key=lambda pair: -pair[1])
@@ -188,7 +185,7 @@ class Driver:
             # With other slots the second attempt might give other bits than the first, and both write the same objects.
             same = task.slots == self.ledger.failures.slots.get(task.shard.group)
             if same and self.executor.try_elsewhere(second):
-                self.attempts.add_second(task, second)
+                self.attempts.begin(second)
                 self._note("second", second, f"the first attempt has run for {seconds:.0f} s")
 
     def _drop(self, task: Task) -> None:
