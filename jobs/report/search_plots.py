@@ -89,16 +89,10 @@ def _rungs(
     y = np.column_stack([metric[some], take(search.metric)[some]])
     text = [f"item {items[k]}: survived {survived[k]} of {len(ages)} rungs" for k in some]
     row, column = np.nonzero(np.isfinite(y))
-    texts, dots = [text[k] for k in row], (x[row, column], y[row, column])
+    of_point = {"colour": survived[some][row], "key": items[some][row], "item": items[some][row]}
     layers: list[Layer] = [
         Lines(x, y, "items", survived[some], text, item=items[some]),
-        Points(
-            *dots,
-            colour=survived[some][row],
-            text=texts,
-            key=items[some][row],
-            item=items[some][row],
-        ),
+        Points(x[row, column], y[row, column], text=[text[k] for k in row], **of_point),
     ]
     return Plot(
         f"Successive halving by {search.best} {search.metric}",
@@ -118,12 +112,14 @@ def _lineages(
     final = np.asarray(results[search.metric][:], float) * (1 if search.mode == "min" else -1)
     rank = np.argsort(np.where(np.isfinite(final), final, np.inf), kind="stable")
     some, best = _evenly(rank), descent(parents, int(rank[0]))
-    made = []
     searched = [name.removeprefix("final_") for name in results if name.startswith("final_")]
+    drawn = {search.metric: metric} | {
+        name: np.asarray(results[f"search_{name}"][:], float) for name in searched[:N_PARAMS]
+    }
     laws = getattr(search, "params", {})
-    for name in [search.metric, *searched[:N_PARAMS]]:
-        is_metric = name == search.metric
-        values = metric if is_metric else np.asarray(results[f"search_{name}"][:], float)
+    note = _left_out(some, items, "metric at the end")
+    made = []
+    for name, values in drawn.items():
         generation = np.arange(values.shape[1])
         line = np.array([values[row, g] if row >= 0 else np.nan for g, row in enumerate(best)])
         x, y, text = _segments(parents, values, items, some)
@@ -131,18 +127,9 @@ def _lineages(
             Lines(x, y, "members", text=text, faint=True),
             Lines(generation, line, f"item {items[rank[0]]}, the best, and its ancestors", strong=True),
         ]  # fmt: skip
-        made.append(
-            Plot(
-                f"{name} by generation",
-                layers,
-                Axis("generation"),
-                Axis(
-                    name,
-                    log=is_wide(values) if is_metric else isinstance(laws.get(name), Loguniform),
-                ),
-                note=_left_out(some, items, "metric at the end"),
-            )
-        )
+        log = is_wide(values) if values is metric else isinstance(laws.get(name), Loguniform)
+        axes = Axis("generation"), Axis(name, log=log)
+        made.append(Plot(f"{name} by generation", layers, *axes, note=note))
     return made
 
 

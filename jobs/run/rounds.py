@@ -24,11 +24,13 @@ LOSSES = 3
 
 
 class SearchedShards:
-    """The planned shards of the groups that are searched together. done: the numbers of the committed shards."""
+    """The planned shards of the groups that are searched together.
 
-    def __init__(self, plan: Plan, groups: range, done: Set[int]) -> None:
-        self.groups, self.done = groups, done
-        self.n = plan.group_sizes[groups[0]]
+    done: the numbers of the committed shards. group: (n,) `Searcher.group` of the n items. The caller keeps both up to date.
+    """
+
+    def __init__(self, plan: Plan, groups: range, done: Set[int], group: np.ndarray) -> None:
+        self.groups, self.done, self._group = groups, done, group
         self.all = [s for g in groups for k in plan.numbers(g) if (s := plan.shard(k))]
 
     @property
@@ -40,17 +42,17 @@ class SearchedShards:
         """Return (groups, n) bool: whether the shard of the row is not committed."""
         is_open = [shard.number not in self.done for shard in self.all]
         rows = np.repeat(is_open, [shard.n_items for shard in self.all])
-        return rows.reshape(len(self.groups), self.n)
+        return rows.reshape(len(self.groups), -1)
 
-    def open_items(self, group: np.ndarray) -> np.ndarray:
-        """Return (n,) bool: whether the shard that holds an item is not committed. group: (n,) as `Searcher.group`."""
-        found: np.ndarray = self.open_rows()[group, np.arange(self.n)]
+    def open_items(self) -> np.ndarray:
+        """Return (n,) bool: whether the shard that holds an item is not committed."""
+        found: np.ndarray = self.open_rows()[self._group, np.arange(len(self._group))]
         return found
 
-    def rows(self, shard: Shard, group: np.ndarray) -> np.ndarray:
-        """Return the rows of a shard whose items are in its group. group: (n,) as `Searcher.group`."""
+    def rows(self, shard: Shard) -> np.ndarray:
+        """Return the rows of a shard whose items are in its group."""
         rows = np.arange(shard.start, shard.stop)
-        return rows[group[rows] == shard.group - self.groups[0]]
+        return rows[self._group[rows] == shard.group - self.groups[0]]
 
 
 class Rounds:

@@ -40,12 +40,14 @@ class GroupSearch:
 
     def __init__(self, store: Store, group: int, failures: Failures, done: Set[int]) -> None:
         self._store, self._group, self._failures = store, group, failures
-        plan = store.job.plan
-        self.shards = SearchedShards(plan, plan.together(group), done)
-        self._n = self.shards.n
-        self._most = min(plan.layouts[g].shard_items for g in self.shards.groups)
+        plan, groups = store.job.plan, store.job.plan.together(group)
+        self._n, self._most = (
+            plan.group_sizes[group],
+            min(plan.layouts[g].shard_items for g in groups),
+        )
         params = store.science.Params.model_validate(shared_fields(store, group))
         self.searcher = _searcher(store, group, self._n, params)
+        self.shards = SearchedShards(plan, groups, done, self.searcher.group)
         self.rounds = Rounds(store, group, failures, self._n)
         self._news: list[tuple[int, Told, Cost]] = []
         """Reports since the last decision."""
@@ -89,7 +91,7 @@ class GroupSearch:
             return []
         groups = [Shard(-1, group, 0, self._n) for group in self.shards.groups]
         recorded = [entry.row for group in groups for entry in self._failures.failing(group)]
-        lost = np.flatnonzero(self.searcher.failed & self.shards.open_items(self.searcher.group))
+        lost = np.flatnonzero(self.searcher.failed & self.shards.open_items())
         return np.setdiff1d(lost, recorded).tolist()
 
     def _repeat(self, decision: Decision) -> None:
@@ -168,7 +170,7 @@ class GroupSearch:
 
     def _last_step(self, shard: Shard) -> Task:
         """Return the task that writes the results of a planned shard."""
-        found, rows = self.searcher, self.shards.rows(shard, self.searcher.group)
+        found, rows = self.searcher, self.shards.rows(shard)
         added = found.records() | {
             "search_advances": found.ages.astype(np.int32), "search_dropped": found.dropped
         }  # fmt: skip
@@ -202,12 +204,12 @@ class GroupSearch:
 
     def _needed(self) -> set[int]:
         """Return the rounds whose states open shards still need, or, out of step, shards that `resume --failed` may take back."""
-        found, rows = self.searcher, self.shards.open_items(self.searcher.group)
+        found, rows = self.searcher, self.shards.open_items()
         if found.search.in_step:
             rows &= ~found.failed
         else:
             for shard in self.shards.all:
-                mine = self.shards.rows(shard, found.group)
+                mine = self.shards.rows(shard)
                 rows[mine] |= found.failed[mine].any()
         return {*found.kept[rows].tolist()} - {-1}
 
@@ -234,7 +236,7 @@ class GroupSearch:
     @property
     def progress(self) -> tuple[int, float]:
         """(items that have ended, work of past rounds in items), over the items whose shards are not committed."""
-        found, rows = self.searcher, self.shards.open_items(self.searcher.group)
+        found, rows = self.searcher, self.shards.open_items()
         part = np.minimum(1.0, found.ages / self._whole) if self._whole else np.zeros(self._n)
         work = float(np.where(found.ended, 1.0, part)[rows].sum())
         return int((found.ended & rows).sum()), work
@@ -297,9 +299,8 @@ class Searches:
     def begin(self, group: int) -> list[Shard]:
         """Begin the search of a group, or go on with it; return committed shards that must be taken back first."""
         search = self._found[group] = GroupSearch(self._store, group, self._failures, self._done)
-        with self._may_end(group):
+        with self._may_end(group, search):
             search.open()
-        self._progress.stage, self._progress.best = search.searcher.stage, search.searcher.best
         # Of a search that cannot go on, the decisions behind the one that differs were not repeated: they say nothing.
         return search.orphaned if group in self._found else []
 
@@ -313,9 +314,8 @@ class Searches:
         """Note the end of a round."""
         group = task.shard.group
         if (search := self._of(group)) and task.step:
-            with self._may_end(group):
+            with self._may_end(group, search):
                 search.tell(task.step.number, told, cost)
-            self._progress.stage, self._progress.best = search.searcher.stage, search.searcher.best
 
     def lose_states(self, task: Task, number: int) -> None:
         """Note that a task needs the states of a round that are missing or damaged."""
@@ -323,7 +323,7 @@ class Searches:
         if search := self._of(group):
             text = f"the states of round {number} of group {group} are damaged; they are computed again"
             self._events.note(Event(kind="decision", shard=task.shard.number, text=text))
-            with self._may_end(group):
+            with self._may_end(group, search):
                 search.rounds.lose_states(number, task)
 
     def committed(self, shard: Shard) -> None:
@@ -339,8 +339,10 @@ class Searches:
             self._events.note(Event(kind="decision", group=group, text=f"its search ends: {text}"))
 
     @contextmanager
-    def _may_end(self, group: int) -> Iterator[None]:
+    def _may_end(self, group: int, search: GroupSearch) -> Iterator[None]:
+        """End the search of a group if it cannot go on; tell how far it has come."""
         try:
             yield
         except JobError as error:
             self.end(group, str(error))
+        self._progress.stage, self._progress.best = search.searcher.stage, search.searcher.best

@@ -135,9 +135,10 @@ class OptunaSearcher(Searcher):
         if not len(rows := told.rows):
             return
         lap, good = int(self.lap[rows[0]]), ~np.isnan(self.loss[rows])
-        over = self.done[rows] | (lap == len(self._lengths) - 1)
-        goes = ~over & good
-        if lap < len(self._lengths) - 1:
+        is_last = lap == len(self._lengths) - 1
+        over = self.done[rows] | is_last
+        goes = good & ~over
+        if not is_last:
             goes &= self._best(rows, lap)
         for k, row in enumerate(rows.tolist()):
             value = float(told.metric[k])
@@ -175,14 +176,13 @@ class OptunaSearcher(Searcher):
 
     def _best(self, rows: np.ndarray, rung: int) -> np.ndarray:
         """Note that rows have come to a rung; return which are among the best of their study, (n,) bool."""
+        assert self.search.prune is not None
         found, studies = np.zeros(len(rows), bool), rows // self.search.trials
         for study in np.unique(studies):
-            here = self._rungs[study][rung]
             mine = studies == study
-            here.add(rows[mine], self.loss[rows[mine]])
-            assert self.search.prune is not None
+            here, loss = self._rungs[study][rung], self.loss[rows[mine]]
+            here.add(rows[mine], loss)
             quota = max(1, len(here.rows) // self.search.prune.eta)
-            loss = self.loss[rows[mine]]
             # Of equal losses all pass; NaN never does. The limit is NaN where fewer losses than the quota are numbers: they pass.
             found[mine] = ~(loss > here.loss[quota - 1]) & ~np.isnan(loss)
         return found
@@ -212,9 +212,8 @@ def study_of(search: Optuna, seed: int) -> optuna.Study:
     import optuna
 
     told = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(
-        optuna.logging.WARNING
-    )  # that it was made in memory tells nobody anything
+    # That it was made in memory tells nobody anything.
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         return optuna.create_study(
             sampler=sampler_of(search, seed),
