@@ -103,13 +103,14 @@ def expand(spec: JobSpec, kernel: Kernel, where: str = "job") -> Items:
     (6, [50, 100])
     """
     parts = spec.sweeps()
-    total = sum(part.count() for part in parts)
+    counts = [part.count() for part in parts]
+    total = sum(counts)
     if total > MAX_ITEMS:
         shapes = " + ".join(" x ".join(str(k) for k in part.shape()) for part in parts)
         raise JobError(
             f"{where}: sweep: {count(total, 'item')} ({shapes}) given; a job has at most {MAX_ITEMS:,}"
         )
-    if total == 0:
+    if total == 0 or 0 in counts:
         raise JobError(f"{where}: sweep: 0 items; give every axis at least one value")
     kinds = field_kinds(kernel.Params)
     faults = Faults()
@@ -117,8 +118,8 @@ def expand(spec: JobSpec, kernel: Kernel, where: str = "job") -> Items:
     base = dict(spec.params)
     # A sweep that lacks a field of another sweep has its value from `params`, or the default.
     drawn = [
-        (part.count(), {k: c for k, c in columns.items() if k not in bad})
-        for part, columns in zip(parts, columns_of(parts, spec.seed), strict=True)
+        (n, {k: c for k, c in columns.items() if k not in bad})
+        for n, columns in zip(counts, columns_of(parts, spec.seed), strict=True)
     ]
     # A required field has no default: `_check_names` has told it, and any value serves until `faults` are told.
     firsts = {name: column.values[0] for _, part in drawn for name, column in part.items()}

@@ -204,6 +204,8 @@ def test_codes_hold_every_value_of_an_axis_and_of_sweeps_end_to_end(n):
             "1,000,000,000 items",
         ),
         ({"grid": {"rate": {"range": 0}}}, {}, "0 items"),
+        ([{"grid": {"rate": {"range": 0}}}, {"seeds": 2}], {}, "0 items"),
+        ([], {}, "0 items"),
         ({"grid": {"push": [[0, 1], [1, 2, 3]]}}, {}, "push: tuples of the lengths"),
         ([{"grid": {"zz": [1]}}, {"grid": {"zz": [2]}}], {}, "unknown field 'zz'"),
         ({"grid": {"n_steps": [2**31]}}, {}, "n_steps: 2147483648 given; a traced whole number has 32 bits"),
