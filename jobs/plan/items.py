@@ -16,7 +16,7 @@ from jobs.plan.params import Reader, join
 from jobs.spec.job import JobSpec, parse_job
 from jobs.spec.reductions import options_of, reductions_of
 from jobs.spec.search import Optuna, Population, Search, extremes
-from jobs.spec.sweep import MAX_ITEMS, Choice, Column, columns_of
+from jobs.spec.sweep import MAX_ITEMS, Choice, Column, columns_of, listed
 
 
 class Group(NamedTuple):
@@ -139,12 +139,12 @@ def chosen(search: Search | None, kernel: Kernel) -> list[dict[str, Any]]:
     """The combinations, field -> value, of the compiled-in fields that a search chooses; a single empty one without such fields."""
     laws = search.params if isinstance(search, Optuna) else {}
     kinds = field_kinds(kernel.Params)
-    listed = {
+    choices = {
         name: law.choice
         for name, law in laws.items()
         if isinstance(law, Choice) and kinds.get(name) not in (None, Kind.TRACED)
     }
-    return [dict(zip(listed, values, strict=True)) for values in product(*listed.values())]
+    return [dict(zip(choices, values, strict=True)) for values in product(*choices.values())]
 
 
 def _defaults(kernel: Kernel) -> dict[str, Any]:
@@ -168,8 +168,8 @@ def _check_names(
         missing = f"{name!r} is missing in a sweep of the list" * any(name not in p for p in parts)
         if top not in kinds and name != "seed":
             home = home_of(name, _first_value(spec, name), spec.params, kernel.Params)
-            listed = nearest(name, fields, f"ctd kernels {kernel.name}")
-            hint = f"; {home} has it, swept as {home}.{name}" if home else listed
+            near = nearest(name, fields, f"ctd kernels {kernel.name}")
+            hint = f"; {home} has it, swept as {home}.{name}" if home else near
             fault = f"unknown field {name!r}{hint}"
         elif rest and kinds[top] is Kind.TRACED:
             fault = f"{name!r}: {top!r} is a number and has no field {rest!r}"
@@ -191,7 +191,7 @@ def _check_names(
 
 def _first_value(spec: JobSpec, name: str) -> Any:
     column = next(part for part in spec.sweeps() if name in part.names()).columns(spec.seed)[name]
-    return np.asarray(column.values).tolist()[0]
+    return listed(column.values)[0]
 
 
 def _starts(

@@ -186,6 +186,7 @@ def test_codes_hold_every_value_of_an_axis_and_of_sweeps_end_to_end(n):
     ("sweep", "params", "said"),
     [
         ({"grid": {"rat": [1]}}, {}, "sweep: unknown field 'rat'; did you mean 'rate'?"),
+        ({"grid": {"rat": [1, [2]]}}, {}, "sweep: unknown field 'rat'; did you mean 'rate'?"),
         ({}, {"rat": 1}, "params: rat: unknown field; did you mean 'rate'?"),
         ({"grid": {"rate": [0.1]}}, {"rate": 1}, "'rate' is given in params and in sweep"),
         ({"seeds": 2}, {"seed": 3}, "job: params: seed: unknown field; write seed: 3 beside params"),
