@@ -12,6 +12,7 @@ from contextlib import suppress
 from functools import lru_cache
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
+from itertools import accumulate
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import NamedTuple
@@ -146,7 +147,7 @@ def imports_of(text: bytes, module: str, is_package: bool) -> tuple[str, ...]:
     except (SyntaxError, ValueError, RecursionError, MemoryError):  # nobody can import it either
         return ()
     found: dict[str, None] = {}
-    for node in _statements(tree):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 found |= dict.fromkeys(_with_parents(alias.name))
@@ -158,17 +159,6 @@ def imports_of(text: bytes, module: str, is_package: bool) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _statements(tree: ast.Module) -> Iterator[ast.AST]:
-    """Yield all statements, in whatever blocks they stand; expressions, which import nothing, are not entered."""
-    waiting: list[ast.AST] = [tree]
-    while waiting:
-        node = waiting.pop()
-        yield node
-        for block in ("body", "orelse", "handlers", "finalbody", "cases"):
-            waiting += getattr(node, block, ())
-
-
 def _with_parents(module: str) -> Iterator[str]:
-    parts = module.split(".")
-    for k in range(1, len(parts) + 1):
-        yield ".".join(parts[:k])
+    """Yield a, a.b and a.b.c for a.b.c."""
+    return accumulate(module.split("."), "{}.{}".format)

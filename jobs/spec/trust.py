@@ -112,9 +112,7 @@ def refuse_untrusted(
                 "yours, --accept-changes of `ctd resume` goes on with it, and --trust of other commands runs it "
                 "(docs/security.md)"
             )
-        why = "is not on your import path"
-        if only_known:
-            why = "its job does not name"
+        why = "its job does not name" if only_known else "is not on your import path"
         if _in_store(code.file):
             why = "lies inside of a store"
         raise Untrusted(
@@ -200,8 +198,8 @@ def _in_store(file: Path) -> bool:
 
 def _note(what: Sequence[str]) -> Path:
     config = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
-    digest = hashlib.sha256("\0".join(what).encode()).hexdigest()
-    return config / "ctd" / "trusted" / digest[:32]
+    name = hashlib.sha256("\0".join(what).encode()).hexdigest()[:32]
+    return config / "ctd" / "trusted" / name
 
 
 def _file_fields(kernel: str) -> set[str]:
