@@ -207,7 +207,7 @@ class GroupSearch:
         found, rows = self.searcher, self.shards.open_items()
         if found.search.in_step:
             rows &= ~found.failed
-        else:
+        elif found.failed.any():
             for shard in self.shards.all:
                 mine = self.shards.rows(shard)
                 rows[mine] |= found.failed[mine].any()
@@ -231,7 +231,8 @@ class GroupSearch:
     @property
     def has_task(self) -> bool:
         """Whether a task could be handed out now."""
-        return bool(self.rounds.waiting) or self._is_changed or bool(len(self.searcher.choose(1)))
+        waiting = self.rounds.waiting or self._unwritten or self._is_changed
+        return bool(waiting) or len(self.searcher.choose(1)) > 0
 
     @property
     def progress(self) -> tuple[int, float]:
