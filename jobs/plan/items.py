@@ -246,39 +246,34 @@ def _groups(
     base: the fields that all items share. ways: what a search chooses from; each has a group of its own with the same items.
     """
     kinds = field_kinds(reader.kernel.Params)
-    splitting = [
-        name
-        for name in columns
-        if kinds.get(name.partition(".")[0], Kind.TRACED) is not Kind.TRACED
-    ]
-    if splitting:
-        # A stable sort, so that ids rise within a group.
-        label = _labels([columns[name] for name in splitting])
-        order = np.argsort(label, kind="stable").astype(np.uint32)
-        bounds = np.append(0, np.cumsum(np.bincount(label)))
-    else:
-        order, bounds = np.arange(n, dtype=np.uint32), np.array([0, n])
+    kind_of = lambda name: kinds.get(name.partition(".")[0], Kind.TRACED)
+    splitting = [name for name in columns if kind_of(name) is not Kind.TRACED]
+    # A stable sort, so that ids rise within a group.
+    label = _labels(n, [columns[name] for name in splitting])
+    order = np.argsort(label, kind="stable").astype(np.uint32)
+    bounds = np.append(0, np.cumsum(np.bincount(label)))
     groups: list[Group] = []
     # In the order of their first items: when a sweep grows at its end, the old groups keep their numbers (jobs.run.prepare).
     for which in np.argsort(order[bounds[:-1]]):
         items = order[bounds[which] : bounds[which + 1]]
+        first = {name: column.values[column.codes[items[0]]] for name, column in columns.items()}
         content = copy.deepcopy(base)
-        for name, column in columns.items():
-            reader.put(content, name, column.values[column.codes[items[0]]])
-        labels = {name: columns[name].values[columns[name].codes[items[0]]] for name in splitting}
+        for name, value in first.items():
+            reader.put(content, name, value)
+        labels = {name: first[name] for name in splitting}
         for way in ways:
             params = reader.read({**content, **way}, searched=way.keys())
             groups.append(Group(len(groups), params, items, {**labels, **way}))
     return groups
 
 
-def _labels(columns: list[Column]) -> np.ndarray:
-    """The number of each item's combination of values, (n,), from 0 on in the order of the values.
+def _labels(n_items: int, columns: list[Column]) -> np.ndarray:
+    """The number of each item's combination of values, (n_items,), from 0 on in the order of the values.
 
     It has the smallest integer type that holds it: a column of int64 takes 80 MB for ten million items, and NumPy sorts
     16 bits by radix.
     """
-    label, n = np.zeros(len(columns[0].codes), np.int32), 1
+    label, n = np.zeros(n_items, np.int32), 1
     for column in columns:
         k = len(column.values)
         # Where a table of all combinations fits, those that occur are numbered without a sort.
