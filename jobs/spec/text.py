@@ -154,7 +154,7 @@ def parse_file(path: Path) -> Any:
     Raises JobError, headed by the path, as `parse_text` does, and where the file cannot be read.
     """
     try:
-        with path.open() as file:
+        with path.open(encoding="utf-8") as file:  # whatever the locale of this machine
             text = file.read(MOST_BYTES + 1)
     except FileNotFoundError:
         raise

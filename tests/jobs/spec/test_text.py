@@ -1,5 +1,8 @@
 """jobs.spec.text: what a text in YAML may hold, and how much of it."""
 
+import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -86,3 +89,16 @@ def test_a_bracket_that_is_left_open_is_told_where_it_is():
     with pytest.raises(JobError) as caught:
         parse_text("kernel: esn\nparams: {n: 5\nsweep: {seeds: 3}\n", "job.yaml")
     assert str(caught.value).endswith("; { in line 2, column 9 may lack its end")
+
+
+def test_a_file_is_utf_8_whatever_the_locale(tmp_path):
+    """As on a node whose locale is C, where Python is kept from taking UTF-8 for it."""
+    (tmp_path / "job.yaml").write_text("name: Kötter", encoding="utf-8")
+    code = "from pathlib import Path; from jobs.spec.text import parse_file; print(ascii(parse_file(Path('job.yaml'))))"
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    path = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, **plain, **path}, check=True,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert found.stdout == "{'name': 'K\\xf6tter'}\n"
