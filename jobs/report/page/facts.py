@@ -1,7 +1,7 @@
 """The facts of a page, without results: state, times, hosts, outcomes, failures, logs, the job itself."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -195,15 +195,21 @@ def failures_of(
 
 
 def _hosts(markers: list[Marker]) -> list[dict[str, Any]]:
-    """The shards, items and seconds of each worker."""
-    rows: dict[tuple[str, int, str], dict[str, Any]] = {}
-    for m in markers:
-        new = {"host": m.host, "pid": m.pid, "device": m.device_kind, "shards": 0, "items": 0, "seconds": 0.0}  # fmt: skip
-        row = rows.setdefault((m.host, m.pid, m.device_kind), new)
-        row["shards"] += 1
-        row["items"] += m.n_items
-        row["seconds"] = round(row["seconds"] + m.seconds, 3)
-    return list(rows.values())
+    return by_worker(
+        {"host": m.host, "pid": m.pid, "device": m.device_kind, "shards": 1, "items": m.n_items, "seconds": m.seconds}
+        for m in markers
+    )  # fmt: skip
+
+
+def by_worker(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The shards, items and seconds of each worker, from rows of parts of them."""
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in rows:
+        worker = row["host"], row["pid"], row["device"]
+        if before := found.get(worker):
+            row = row | {n: round(row[n] + before[n], 3) for n in ("shards", "items", "seconds")}
+        found[worker] = row
+    return list(found.values())
 
 
 def shard_logs(

@@ -15,7 +15,7 @@ from jobs.query.shelf import Shelf
 from jobs.redact import redact
 from jobs.report.factors import alike, zipped
 from jobs.report.page.encode import has_items, ordered, some_rows, table_json, titles_of, together
-from jobs.report.page.facts import COUNTS
+from jobs.report.page.facts import COUNTS, by_worker
 from jobs.report.sweep import effects, has_value
 from jobs.spec.job import leaves
 
@@ -31,18 +31,15 @@ MOODS = ("running", "bad", "warning", "good")
 
 def several(contents: Sequence[dict[str, Any]], shelf: Shelf) -> dict[str, Any]:
     """Join the contents of the stores of a shelf, from `Content.all`, into one."""
-    names = shelf.labels
-    frames = _frames(shelf)
+    names, frames = shelf.labels, _frames(shelf)
+    each = list(zip(names, contents, strict=True))
     all_of = lambda field: [entry for content in contents for entry in content[field]]
-    named = lambda field: [
-        f"{n}: {text}" for n, c in zip(names, contents, strict=True) for text in c[field]
-    ]
+    named = lambda field: [f"{n}: {text}" for n, content in each for text in content[field]]
     numbered = lambda field: [
         {**one, "store": k} for k, c in enumerate(contents) for one in c[field]
     ]
     total = lambda field: sum(content[field] for content in contents)
-    progress = [content["progress"] for content in contents]
-    hosts = _hosts(all_of("hosts"))
+    hosts = by_worker(all_of("hosts"))
     return redact({
         **contents[0],
         "title": ", ".join(names[:SHOWN]) + f" and {len(names) - SHOWN} more" * (len(names) > SHOWN),
@@ -53,9 +50,9 @@ def several(contents: Sequence[dict[str, Any]], shelf: Shelf) -> dict[str, Any]:
         "swept": list(dict.fromkeys(["store", *shelf.differing, *all_of("swept")])),
         "status": _status([content["status"] for content in contents], names),
         "trouble": " ".join(content["trouble"] for content in contents if content["trouble"]),
-        "progress": {name: sum(one[name] for one in progress) for name in COUNTS}
-        | {"counted": "; ".join(f"{n}: {one['counted']}" for n, one in zip(names, progress, strict=True))},
-        "facts": [[f"{n}: {k}", v] for n, c in zip(names, contents, strict=True) for k, v in c["facts"]],
+        "progress": {name: sum(content["progress"][name] for content in contents) for name in COUNTS}
+        | {"counted": "; ".join(f"{n}: {c['progress']['counted']}" for n, c in each)},
+        "facts": [[f"{n}: {k}", v] for n, c in each for k, v in c["facts"]],
         "outcomes": _outcomes(all_of("outcomes")),
         "failures": numbered("failures"),
         "failures_left_out": total("failures_left_out"),
@@ -65,12 +62,12 @@ def several(contents: Sequence[dict[str, Any]], shelf: Shelf) -> dict[str, Any]:
         "learned": named("learned"),
         "warnings": named("warnings"),
         "live": None,
-        "spec": "---\n".join(f"# {n}\n{c['spec']}" for n, c in zip(names, contents, strict=True)),
+        "spec": "---\n".join(f"# {n}\n{c['spec']}" for n, c in each),
         "command": "\n".join(content["command"] for content in contents),
         "plots": _titled(contents, names),
         "answers": [
             {**answer, "lead": f"{name}: {answer['lead']}", "plots": []}
-            for name, content in zip(names, contents, strict=True)
+            for name, content in each
             for answer in content["answers"]
         ],
         "groups": _groups([_whole(content) for content in contents], names),
@@ -82,36 +79,32 @@ def several(contents: Sequence[dict[str, Any]], shelf: Shelf) -> dict[str, Any]:
 
 def _overview(contents: Sequence[dict[str, Any]], shelf: Shelf) -> dict[str, list[Any]]:
     """The table of the stores: what `ctd ls` says of each, then what differs between them."""
-    found = shelf.overview()
+    overview = shelf.overview()
     # What the job files name comes before defaults that differ, such as those of other kernels.
-    named = [
-        name for store in shelf.stores for name in (*leaves(store.job.spec.params), *store.swept)
-    ]
-    found = {
-        name: found[name]
-        for name in dict.fromkeys(["store", "kernel", *named, *found])
-        if name in found
+    named = [n for store in shelf.stores for n in (*leaves(store.job.spec.params), *store.swept)]
+    differing = {
+        name: overview[name] for name in dict.fromkeys([*named, *overview]) if name in overview
     }
-    first: dict[str, list[Any]] = {n: found[n] for n in ("store", "kernel") if n in found}
-    counts = {
-        name: [content["progress"][f"items_{name}"] for content in contents]
-        for name in ("done", "dropped", "failed")
-    }
-    metrics = [content["sweep"]["metric"] if content["sweep"] else "" for content in contents]
-    best = [
-        dict(fact for answer in content["answers"] for fact in answer["facts"]).get(metric, "")
-        for metric, content in zip(metrics, contents, strict=True)
-    ]
-    judged = {metric for metric, value in zip(metrics, best, strict=True) if value}
-    if len(judged) > 1:
-        best = [f"{m} {value}" if value else "" for m, value in zip(metrics, best, strict=True)]
-    return {
-        **first,
-        "swept": [", ".join(content["swept"]) for content in contents],
-        **{name: n for name, n in counts.items() if any(n) or name == "done"},
-        **({judged.pop() if len(judged) == 1 else "best": best} if judged else {}),
-        **{name: values for name, values in found.items() if name not in first},
-    }
+    first: dict[str, list[Any]] = {"store": differing.pop("store")}
+    if "kernel" in differing:
+        first["kernel"] = differing.pop("kernel")
+    first["swept"] = [", ".join(content["swept"]) for content in contents]
+    for name in ("done", "dropped", "failed"):
+        counts = [content["progress"][f"items_{name}"] for content in contents]
+        if any(counts) or name == "done":
+            first[name] = counts
+    best: dict[int, tuple[str, str]] = {}
+    for k, content in enumerate(contents):
+        metric = content["sweep"]["metric"] if content["sweep"] else ""
+        facts = dict(fact for answer in content["answers"] for fact in answer["facts"])
+        if value := facts.get(metric):
+            best[k] = metric, value
+    metrics = {metric for metric, _ in best.values()}
+    if len(metrics) == 1:
+        first[metrics.pop()] = [best[k][1] if k in best else "" for k in range(len(contents))]
+    elif metrics:
+        first["best"] = [" ".join(best.get(k, ())) for k in range(len(contents))]
+    return first | differing
 
 
 def _status(each: Sequence[dict[str, str]], names: Sequence[str]) -> dict[str, str]:
@@ -141,39 +134,26 @@ def _outcomes(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def _hosts(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The workers of all stores; one that computed for several is one row."""
-    found: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for row in rows:
-        key = row["host"], row["pid"], row["device"]
-        before = found.get(key, {})
-        sums = {name: row[name] + before.get(name, 0) for name in ("shards", "items", "seconds")}
-        found[key] = row | sums
-    return list(found.values())
-
-
 def _groups(contents: Sequence[dict[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
     """The groups of all stores, and before them the joined plots of items that all first groups have."""
     own = [
-        {
-            **group,
-            "label": f"{name}, {group['label']}",
-            "plots": [_moved(plot, k) for plot in group["plots"]],
-        }
+        [
+            {
+                **one,
+                "label": f"{name}, {one['label']}",
+                "plots": [_moved(p, k) for p in one["plots"]],
+            }
+            for one in content["groups"]
+        ]
         for k, (name, content) in enumerate(zip(names, contents, strict=True))
-        for group in content["groups"]
     ]
-    firsts = [
-        [_moved(plot, k) for plot in content["groups"][0]["plots"]]
-        for k, content in enumerate(contents)
-        if content["groups"]
-    ]
-    shared = together(firsts, has_items) if len(firsts) == len(contents) else []
+    flat = [group for groups in own for group in groups]
+    shared = together([groups[0]["plots"] for groups in own], has_items) if all(own) else []
     if not shared:
-        return own
-    whole = all(c["groups"][0].get("shared") or len(c["groups"]) == 1 for c in contents)
+        return flat
+    whole = all(groups[0].get("shared") or len(groups) == 1 for groups in own)
     note = "the items of all stores" if whole else "the items of every store's first group"
-    return [{"label": "together", "items": note, "plots": shared, "shared": True}, *own]
+    return [{"label": "together", "items": note, "plots": shared, "shared": True}, *flat]
 
 
 def _titled(owners: Sequence[dict[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
@@ -189,14 +169,8 @@ def _moved(plot: dict[str, Any], k: int) -> dict[str, Any]:
     """A plot with its items numbered as those of store k."""
 
     def moved(layer: dict[str, Any]) -> dict[str, Any]:
-        if not layer.get("item"):
-            return layer
-        shifted = {
-            name: [v + k * OFFSET for v in layer[name]]
-            for name in ("item", "key")
-            if layer.get(name)
-        }
-        return layer | shifted  # fmt: skip
+        given = [name for name in ("item", "key") if layer.get("item") and layer.get(name)]
+        return layer | {name: [v + k * OFFSET for v in layer[name]] for name in given}
 
     return {**plot, "layers": [moved(layer) for layer in plot["layers"]]}
 
