@@ -114,7 +114,7 @@ def _failed(found: dict[str, Any], outcomes: Sequence[dict[str, Any]]) -> str:
 
 
 def progress(found: dict[str, Any], markers: list[Marker], events: list[Event]) -> dict[str, Any]:
-    """Items and shards done; while a driver runs, also items per second and the seconds left."""
+    """Items and shards done; while a driver runs, also the share of the work, the seconds left, and its texts."""
     out = {name: found[name] for name in COUNTS}
     out["counted"] = counted(found)
     # A store that was resumed has markers of earlier runs, too.
@@ -123,7 +123,7 @@ def progress(found: dict[str, Any], markers: list[Marker], events: list[Event]) 
     if mine:
         out["worker_time"] = duration(sum(m.seconds for m in mine))
     if reported := found["progress"]:
-        out |= {name: reported[name] for name in ("share", "rate", "left_s", "texts")}
+        out |= {name: reported[name] for name in ("share", "left_s", "texts")}
     return out
 
 

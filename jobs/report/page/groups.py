@@ -47,7 +47,7 @@ def groups(store: Store) -> tuple[list[dict[str, Any]], int]:
         found = {
             "label": _label(store, group),
             "items": f"{done:,} of {count(n, 'item')}" + f", {failed:,} failed" * bool(failed),
-            **_pictures(store, group, _rows(store, group, markers)),
+            **_pictures(store, group, markers),
         }
         size += len(json.dumps(found))
         made.append(found)
@@ -60,18 +60,13 @@ def keep(store: Store) -> str:
     if kernel is None or not (kernel.plots or kernel.figure):
         return fault
     for group in range(min(MAX_GROUPS, len(store.job.plan.group_sizes))):
-        rows = _rows(store, group, store.committed.markers(group))
-        if len(rows):
-            found = _of_kernel(store, group, *_read(store, group, rows))
+        columns, results = _read(store, group, store.committed.markers(group))
+        if len(columns["item"]):
+            found = _of_kernel(store, group, columns, results)
             write_pictures(store, group, found["plots"])
             if not found["plots"]:
                 fault = fault or found.get("error", "")
     return fault
-
-
-def _rows(store: Store, group: int, markers: list[Marker]) -> np.ndarray:
-    """The numbers of the rows that have results; items that failed with an error have none."""
-    return np.flatnonzero(rows_with_results(store.job.plan.group_sizes[group], markers))
 
 
 def _label(store: Store, group: int) -> str:
@@ -80,11 +75,11 @@ def _label(store: Store, group: int) -> str:
     return f"group {group}: {described}" if described else f"group {group}"
 
 
-def _pictures(store: Store, group: int, rows: np.ndarray) -> dict[str, Any]:
+def _pictures(store: Store, group: int, markers: list[Marker]) -> dict[str, Any]:
     """The plots of `_of_kernel`, and those of the search if the job has one."""
-    if not len(rows):
+    columns, results = _read(store, group, markers)
+    if not len(columns["item"]):
         return {"plots": [], "error": "every item of this group failed with an error"}
-    columns, results = _read(store, group, rows)
     found = _of_kernel(store, group, columns, results)
     if search := store.job.spec.search:
         made = search_plots(search, columns["item"][:], results)
@@ -92,8 +87,9 @@ def _pictures(store: Store, group: int, rows: np.ndarray) -> dict[str, Any]:
     return found
 
 
-def _read(store: Store, group: int, rows: np.ndarray) -> tuple[Columns, Lazy[Rows]]:
-    """The (columns, results) of these rows, which are read when they are used."""
+def _read(store: Store, group: int, markers: list[Marker]) -> tuple[Columns, Lazy[Rows]]:
+    """The (columns, results) of the rows that have results, which are read when they are used."""
+    rows = np.flatnonzero(rows_with_results(store.job.plan.group_sizes[group], markers))
     read = lambda name: Rows(store.array(group, name), rows)
     arrays = column_arrays(store, group)
     shared_params = attributes(store.results(group))["params"]
@@ -138,31 +134,24 @@ def _with_all(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def live(store: Store) -> dict[str, Any] | None:
-    """The plots of growing curves, their items' swept parameters, and their advances; None if no shard runs."""
+    """The plots of growing curves and their items' swept parameters; None if no shard runs."""
     by_group: dict[int, list[Growing]] = {}
     for group, _, growing in read_live(store):
         by_group.setdefault(group, []).append(growing)
     if not by_group:
         return None
     runs = bool(drivers(store.objects, store.address))
-    note = (
-        "Running items, updated every few seconds."
-        if runs
-        else "As they were when the run stopped."
-    )
+    now, then = "Running items, updated every few seconds.", "As they were when the run stopped."
     plots: list[Plot] = []
     frames = []
     for group, found in sorted(by_group.items()):
         frame = _swept(store, group, [row for growing in found for row in growing.rows])
         frames.append(frame)
         drawn = dict.fromkeys(n for one in found for n in one.curves if _has_a_line(one.curves[n]))
-        plots += [_plot(store, group, name, found, frame, note) for name in drawn]
-    advances = [growing.advances for some in by_group.values() for growing in some]
-    few, many = min(advances), max(advances)
+        plots += [_plot(store, group, name, found, frame, now if runs else then) for name in drawn]
     return {
         "plots": [plot_json(plot) for plot in plots[:MAX_LIVE]],
         "table": table_json("live", pd.concat(frames, ignore_index=True), {}),
-        "advances": str(few) if few == many else f"{few}-{many}",
     }
 
 
@@ -190,20 +179,16 @@ def _plot(
     """Plot one curve of the items of a group, one line per item."""
     var = store.description.dims.get(name, Var(("point",)))
     places = np.unique(np.concatenate([growing.places[name] for growing in found]))
-    y = np.full((sum(len(growing.rows) for growing in found), len(places)), np.nan)
-    start = 0
+    parts = []
     for growing in found:
+        part = np.full((len(growing.rows), len(places)), np.nan)
         at = np.searchsorted(places, growing.places[name])
-        values = np.array(growing.curves[name], float)
-        y[start : start + len(values), at] = values
-        start += len(values)
+        part[:, at] = np.array(growing.curves[name], float)  # None is NaN
+        parts.append(part)
+    y = np.concatenate(parts)
     x, label = along(store, group, var.axes[0], places)
     items = frame["item"].to_numpy()
     which = f", group {group}" if len(store.job.plan.group_sizes) > 1 else ""
-    return Plot(
-        f"{name} so far{which}",
-        [Lines(x, y, text=[f"item {item}" for item in items], item=items)],
-        label,
-        axis_of(name, var, log=is_wide(y)),
-        note=note,
-    )
+    lines = Lines(x, y, text=[f"item {item}" for item in items], item=items)
+    y_axis = axis_of(name, var, log=is_wide(y))
+    return Plot(f"{name} so far{which}", [lines], label, y_axis, note=note)

@@ -66,7 +66,6 @@ def test_page_shows_them_over_training_steps_with_what_was_swept(watched):
     assert columns["learning_rate"] == pytest.approx(
         store.rows(0, "learning_rate", 0, 10), rel=1e-5
     )
-    assert pages[-1]["advances"] == "3"
     assert plot["note"].startswith("Running items")
 
 
