@@ -36,26 +36,25 @@ def plan_rows(
     store = Store.open(address) if Store.exists(address) else None
     own = store if store and store.job.spec.digest() == ready.spec.digest() else None
     markers = store.committed.markers() if store else []
-    plan = own.job.plan if own else ready.plan
-    left = ready.items.n - (sum(m.n_items for m in markers) if own else 0)
+    plan, n_done = own.job.plan if own else ready.plan, sum(m.n_items for m in markers)
+    left = ready.items.n - (n_done if own else 0)
+    # Where a search chooses the group of each item, any may get all of them.
+    items = "items" if plan.ways == 1 else "items_at_most"
     rows: list[dict[str, Any]] = []
     for group, layout, sizes in zip(ready.items.groups, plan.layouts, ready.sizes, strict=True):
-        per_item = sizes.state + sizes.work
         rows.append(
             {
                 "group": group.number,
                 **{name: str(value) for name, value in group.labels.items()},
-                # Where a search chooses the group of each item, any may get all of them.
-                "items" if plan.ways == 1 else "items_at_most": len(group.items),
+                items: len(group.items),
                 "shards": plan.counts[group.number],
                 "slots": layout.slots,
-                "memory_MB": (sizes.shared + per_item * layout.slots) / 1e6,
+                "memory_MB": (sizes.shared + (sizes.state + sizes.work) * layout.slots) / 1e6,
                 "result_MB": sizes.result * len(group.items) / 1e6,
             }
         )
     columns = {name: [row[name] for row in rows] for name in rows[0]}
-    seconds = seconds_per_item(markers)
-    estimate = None if seconds is None else float(f"{seconds * left / workers:.3g}")
+    seconds = sum(m.seconds for m in markers)
     total: dict[str, Any] = {
         "items": ready.items.n,
         **({"left": left} if own else {}),
@@ -63,7 +62,7 @@ def plan_rows(
         "shards": plan.n_shards,
         "memory_MB": round(max(columns["memory_MB"]), 2),
         "result_MB": round(sum(columns["result_MB"]), 2),
-        "estimated_s": estimate,
+        "estimated_s": float(f"{seconds / n_done * left / workers:.3g}") if n_done else None,
     }
     if ready.data:
         total["data"] = "; ".join(ready.data)
@@ -92,12 +91,6 @@ def _search_planned(ready: Prepared, search: Search) -> str:
     return text
 
 
-def seconds_per_item(markers: Sequence[Marker]) -> float | None:
-    """Worker seconds per item over the committed shards; None without any."""
-    items = sum(m.n_items for m in markers)
-    return sum(m.seconds for m in markers) / items if items else None
-
-
 def state(store: Store) -> dict[str, Any]:
     """The progress of a job: counts, outcomes, hosts, times, and the latest unresolved errors.
 
@@ -123,16 +116,13 @@ def state_of(
     outcomes: Counter[str] = Counter()
     for marker in markers:
         outcomes.update(marker.outcomes)
-    failed = sum(m.n_failed for m in markers)
+    n_items, failed = sum(m.n_items for m in markers), sum(m.n_failed for m in markers)
     dropped = n_dropped(store.job.spec, markers)
     done = {m.shard.number for m in markers}
     failures = [e for e in events if e.kind == "error"]
-    errors = [
-        {"shard": e.shard, "attempt": e.attempt, "error": e.error}
-        for e in failures
-        if e.shard not in done
-    ]
-    errors += [{"item": e.item, "attempt": e.attempt, "error": e.error} for e in culprits]
+    about = lambda one, what: {what: getattr(one, what), "attempt": one.attempt, "error": one.error}
+    errors = [about(event, "shard") for event in failures if event.shard not in done]
+    errors += [about(item, "item") for item in culprits]
     living = drivers(store.objects, store.address)
     seconds = [m.seconds for m in markers]
     return {
@@ -140,7 +130,7 @@ def state_of(
         "kernel": store.job.spec.kernel,
         **read_note(store.objects).model_dump(mode="json"),
         "items": plan.n_items,
-        "items_done": sum(m.n_items for m in markers) - failed - dropped,
+        "items_done": n_items - failed - dropped,
         "items_dropped": dropped,
         "items_failed": failed,
         "shards": plan.n_shards,
@@ -151,7 +141,7 @@ def state_of(
         "devices": sorted({m.device_kind for m in markers}),
         "shard_s": round(float(np.median(seconds)), 3) if seconds else None,
         "running": "; ".join(map(describe, living[:3])) or None,
-        "progress": _reported(living, plan.n_items, sum(m.n_items for m in markers)),
+        "progress": _reported(living, plan.n_items, n_items),
         "runs": len([e for e in events if e.kind == "run"]),
         **_origin(store, markers),
         "stopped": None if living else _why_stopped(events),
@@ -202,12 +192,12 @@ def counted(found: Mapping[str, Any]) -> str:
     >>> counted({"items": 20, "items_done": 7, "items_dropped": 12, "items_failed": 1})
     'done 7, dropped 12, failed 1'
     """
-    n, done = found["items"], found["items_done"]
-    dropped, failed = found["items_dropped"], found["items_failed"]
-    left = n - done - dropped - failed
-    parts = [f"done {done:,}"]
-    parts += [f"dropped {dropped:,}"] * bool(dropped) + [f"failed {failed:,}"] * bool(failed)
-    return ", ".join(parts) + (f", {left:,} of {count(n, 'item')} left" if left else "")
+    n = found["items"]
+    counts = {word: found[f"items_{word}"] for word in ("done", "dropped", "failed")}
+    parts = [f"{word} {k:,}" for word, k in counts.items() if k or word == "done"]
+    if left := n - sum(counts.values()):
+        parts.append(f"{left:,} of {count(n, 'item')} left")
+    return ", ".join(parts)
 
 
 def forked_from(found: Mapping[str, Any]) -> str:
