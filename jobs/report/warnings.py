@@ -76,28 +76,26 @@ def on_cpu(markers: Iterable[Marker]) -> list[str]:
     hosts = [marker.host for marker in markers if marker.idle_gpus]
     if not hosts:
         return []
-    where = ", ".join(sorted(set(hosts))[:MAX_HOSTS])
+    shards, where = count(len(hosts), "shard"), ", ".join(sorted(set(hosts))[:MAX_HOSTS])
     return [
-        f"{count(len(hosts), 'shard')} ran on the CPU of {where}, although the workers had GPUs: JAX sees none there; {NO_PLUGIN}"
+        f"{shards} ran on the CPU of {where}, although the workers had GPUs: JAX sees none there; {NO_PLUGIN}"
     ]
 
 
-def failing_outcomes(markers: Iterable[Marker], outcomes: Iterable[Outcome]) -> list[str]:
+def failing_outcomes(markers: Sequence[Marker], outcomes: Sequence[Outcome]) -> list[str]:
     """Warn of each outcome that is a failure and in which many items ended, and of each that the kernel does not have.
 
     >>> from jobs.plan.layout import Shard
     >>> failing_outcomes([Marker(shard=Shard(0, 0, 0, 9), outcomes={"diverged": 3})], [Outcome("diverged", "not finite", True)])
     ['3 of 9 items ended as diverged: not finite']
     """
-    n, ended, outcomes = 0, Counter[str](), tuple(outcomes)
+    n, ended = sum(marker.n_items for marker in markers), Counter[str]()
     for marker in markers:
-        n += marker.n_items
         ended.update(marker.outcomes)
-    known = {one.name for one in outcomes}
+    unknown = ended.keys() - {one.name for one in outcomes} - {"dropped"} if outcomes else ()
     strange = [
         f"{count(ended[name], 'item')} ended as {name}, but the kernel has the outcomes 0 to {len(outcomes) - 1}"
-        for name in ended.keys() - known
-        if outcomes and name != "dropped"
+        for name in unknown
     ]
     return strange + [
         f"{ended[one.name]:,} of {count(n, 'item')} ended as {one.name}"
@@ -108,7 +106,7 @@ def failing_outcomes(markers: Iterable[Marker], outcomes: Iterable[Outcome]) -> 
 
 
 def nan_results(
-    markers: Iterable[Marker],
+    markers: Sequence[Marker],
     kernel: str,
     metric: str,
     dropped: int = 0,
@@ -124,13 +122,11 @@ def nan_results(
         dropped: items that a search took out, see `n_dropped`.
         dims: the results of the kernel.
     """
-    dims = dims or {}
-    by_design = {name for name, var in dims.items() if var.may_be_nan} - {metric}
-    done, nan = -dropped, dict[str, int]()
+    by_design = {name for name, var in (dims or {}).items() if var.may_be_nan} - {metric}
+    done = sum(marker.n_items - marker.n_failed for marker in markers) - dropped
+    nan = Counter[str]()
     for marker in markers:
-        done += marker.n_items - marker.n_failed
-        for name, n in (marker.nan or {}).items():
-            nan[name] = nan.get(name, 0) + n
+        nan.update(marker.nan or {})
     least = lambda name: MANY * done if is_ctds_kernel(kernel) and name != metric else 0
     return [
         f"{name} is NaN or infinite in {n:,} of {count(done, 'done item')}"
@@ -141,9 +137,7 @@ def nan_results(
 
 def unreturned(kernel: str, dims: Mapping[str, object], returned: Iterable[str]) -> list[str]:
     """Warn if a user's own kernel declares results that it does not return; params of ctd's own kernels leave results out."""
-    missing = sorted(dims.keys() - set(returned))
+    missing = ", ".join(sorted(dims.keys() - set(returned)))
     if is_ctds_kernel(kernel) or not missing:
         return []
-    return [
-        f"{', '.join(missing)}: declared in `dims` of kernel {kernel}, but returned for no item"
-    ]
+    return [f"{missing}: declared in `dims` of kernel {kernel}, but returned for no item"]
