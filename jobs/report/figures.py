@@ -49,6 +49,8 @@ AT_FIRST = 20
 """Lines shown initially."""
 TITLE_WIDTH = 100
 """Most characters of what tells a group from the others, over its picture."""
+MAX_GROUPS = 16
+"""Most groups that have a PNG of their own."""
 MAX_PLOTS = 4
 """Most plots of a default figure."""
 
@@ -132,11 +134,6 @@ def _rows(store: Store, group: int) -> np.ndarray:
     return rows_with_results(store.job.plan.group_sizes[group], store.committed.markers(group))
 
 
-def _save(figure: Canvas, path: Path) -> None:
-    with replacing(path) as new:
-        figure.savefig(new, dpi=150)
-
-
 def _by_swept(
     store: Store, figure: Figure, columns: Columns, results: Mapping[str, np.ndarray]
 ) -> Figure:
@@ -148,13 +145,13 @@ def _by_swept(
     }
     if not swept:
         return figure
-    metric = metric_of(store)
-    found: list[Effect] = []
-    if metric and metric.name in results:
-        judged = np.asarray(results[metric.name], float)
-        found = effects(swept | {metric.name: judged}, list(swept), [metric.name])
+    metric, found = metric_of(store), list[Effect]()
+    name = metric.name if metric else ""
+    if name in results:
+        judged = {name: np.asarray(results[name], float)}
+        found = effects(swept | judged, list(swept), [name])
     measured = [effect.parameter for effect in found]
-    field = by_importance(found, measured or list(swept), metric.name if metric else "")[0]
+    field = by_importance(found, measured or list(swept), name)[0]
     values = dict(zip(np.asarray(columns["item"]).tolist(), swept[field].tolist(), strict=True))
     return replace(figure, plots=[by_swept(plot, field, values) for plot in figure.plots])
 
@@ -189,24 +186,27 @@ def _default(store: Store, group: int | None) -> Canvas:
     return draw(_by_swept(store, Figure(default_plots(store, group)), *_data(store, group or 0)))
 
 
-def save_figures(store: Store, stem: Path, limit: int = 16) -> list[Path]:
-    """Save stem.png of all items and, if there are several groups, stem-0.png ... of the first `limit`; return the paths.
+def save_figures(store: Store, stem: Path) -> list[Path]:
+    """Save stem.png of all items and, if there are several groups, stem-0.png ... of the first MAX_GROUPS; return the paths.
 
-    The picture of another store, stem-0.zarr, stays as it is. Without a metric nothing compares groups that the kernel draws, and stem.png shows the first one,
-    which then has no stem-0.png. If the kernel's own figure has nothing to show, such as no cycle, there is none.
+    The picture of another store, stem-0.zarr, stays as it is. Without a metric nothing compares groups that the kernel
+    draws: stem.png then shows the first one, which has no stem-0.png. If the kernel's own figure has nothing to show, such
+    as no cycle, there is no stem.png.
     """
-    paths, n = [stem.with_name(f"{stem.name}.png")], len(store.job.plan.group_sizes)
-    made = _telling(store, None)
-    if made is None and _can_draw(store, 0):
-        paths.clear()
-    else:
-        _save(made or _default(store, None), paths[0])
-    of_first = metric_of(store) is None and _can_draw(store, 0)
-    for group in range(int(of_first), min(n, limit) if n > 1 else 0):
-        path = stem.with_name(f"{stem.name}-{group}.png")
-        if not _of_another(path) and (one := figure_of(store, group)) is not None:
-            _save(one, path)
-            paths.append(path)
+    paths: list[Path] = []
+
+    def save(end: str, figure: Canvas | None) -> None:
+        if figure is not None:
+            paths.append(stem.with_name(f"{stem.name}{end}.png"))
+            with replacing(paths[-1]) as new:
+                figure.savefig(new, dpi=150)
+
+    n, own = len(store.job.plan.group_sizes), _can_draw(store, 0)
+    save("", _telling(store, None) or (None if own else _default(store, None)))
+    first = int(own and metric_of(store) is None)
+    for group in range(first, min(n, MAX_GROUPS) if n > 1 else 0):
+        if not _of_another(stem.with_name(f"{stem.name}-{group}.png")):
+            save(f"-{group}", figure_of(store, group))
     return paths
 
 
@@ -248,18 +248,15 @@ def _by_item(store: Store, names: list[str]) -> list[Plot]:
     """Results of one number, item by item."""
     columns = ask(store, lambda tables: tables["items"].columns())
     # Whole numbers of an item that failed are 0.
-    columns = {name: values[columns["status"] == "done"] for name, values in columns.items()}
-    drawn = [name for name in names if columns.get(name, np.zeros(0, object)).dtype.kind in "iuf"]
-    fine = spread(len(columns["item"]), 5000)
-    return [
-        Plot(
-            name,
-            [Points(columns["item"][fine], columns[name][fine].astype(float))],
-            Axis("item"),
-            Axis(store.description.dims[name].long_name or name, log=is_wide(columns[name])),
-        )
-        for name in drawn[:MAX_PLOTS]
-    ] or [Plot("No results are numbers", [], Axis("item"), Axis(""))]
+    done = np.flatnonzero(columns["status"] == "done")
+    some, dims = done[spread(len(done), 5000)], store.description.dims
+    made: list[Plot] = []
+    for name in names:
+        if name in columns and columns[name].dtype.kind in "iuf" and len(made) < MAX_PLOTS:
+            label = Axis(dims[name].long_name or name, log=is_wide(columns[name][done]))
+            points = Points(columns["item"][some], columns[name][some].astype(float))
+            made.append(Plot(name, [points], Axis("item"), label))
+    return made or [Plot("No results are numbers", [], Axis("item"), Axis(""))]
 
 
 def along(store: Store, group: int, axis: str, places: np.ndarray) -> tuple[np.ndarray, Axis]:

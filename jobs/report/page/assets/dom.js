@@ -26,6 +26,11 @@ function plainTable(label, heads, rows) {
     el("thead", {}, el("tr", {}, ...heads.map(([name], k) => el("th", { className: `plain ${kind(k) || ""}`, scope: "col" }, name)))), el("tbody", {}, ...rows.map(row))));
 }
 
+const columnOf = (table, name) => table.columns.find((c) => c.name === name);
+
+// How many different values a column has.
+const kinds = (column) => new Set(column.values).size;
+
 // The value of a row of a column: a number or a text.
 const valueOf = (column, row) => (column.kind === "text" ? column.labels[column.values[row]] : column.values[row]);
 
@@ -46,6 +51,26 @@ function isWide(column) {
   if (column.kind !== "number") return false;
   const sorted = column.values.filter((v) => Number.isFinite(v)).sort((a, b) => a - b), n = sorted.length;
   return n > 0 && sorted[0] > 0 && sorted[Math.ceil(0.9 * (n - 1))] > 20 * sorted[Math.floor(0.1 * (n - 1))];
+}
+
+// The context of a canvas that fills w by h pixels of the page.
+function fitted(canvas, w, h) {
+  const dpr = window.devicePixelRatio || 1, [width, height] = [Math.round(w * dpr), Math.round(h * dpr)], c = canvas.getContext("2d");
+  if (canvas.width !== width || canvas.height !== height) [canvas.width, canvas.height] = [width, height];
+  c.setTransform(dpr, 0, 0, dpr, 0, 0);
+  return c;
+}
+
+// A line through n points of a canvas, x(i) and y(i), which those interrupt that are no numbers.
+function polyline(c, n, x, y) {
+  let on = false;
+  c.beginPath();
+  for (let i = 0; i < n; i++) {
+    const px = x(i), py = y(i), seen = Number.isFinite(px) && Number.isFinite(py);
+    if (seen) on ? c.lineTo(px, py) : c.moveTo(px, py);
+    on = seen;
+  }
+  c.stroke();
 }
 
 function theme() {

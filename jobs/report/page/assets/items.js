@@ -18,7 +18,7 @@ const ITEMS = {
 
   // The value of a column for an item: a number, a text, or undefined where the page does not have it.
   value(id, name) {
-    const [table, row] = this.rows.get(id) || [], column = table && table.columns.find((c) => c.name === name);
+    const [table, row] = this.rows.get(id) || [], column = table && columnOf(table, name);
     return column && valueOf(column, row);
   },
 
@@ -40,7 +40,7 @@ const itemTable = () => STATE.content.tables.find((t) => t.name === "items");
 
 // The page's numbers of a table's items, row by row: their ids, if the page is about one store.
 function idsOf(table) {
-  const column = table.columns.find((c) => c.name === "item");
+  const column = columnOf(table, "item");
   return table.ids || (column ? column.values : null);
 }
 
@@ -122,7 +122,7 @@ function shellQuoted(text) {
 
 // What happened to the shard that holds a row of the table of items.
 function log(table, row, store) {
-  const at = (name) => { const column = table.columns.find((c) => c.name === name); return column && column.values[row]; };
+  const at = (name) => columnOf(table, name)?.values[row];
   const group = at("group") ?? 0, place = at("row"), found = (STATE.content.logs || []).find((l) => l.group === group && l.start <= place && place < l.stop && (l.store || 0) === store);
   return found ? [el("h3", {}, "Its log"), el("pre", { tabIndex: 0 }, found.lines.join("\n"))] : [];
 }

@@ -154,16 +154,7 @@ class Layers {
     c.setLineDash([]);
   }
 
-  trace(c, X, Y) {
-    c.beginPath();
-    let on = false;
-    for (let i = 0; i < Y.length; i++) {
-      if (!Number.isFinite(Y[i]) || !Number.isFinite(X[i])) { on = false; continue; }
-      on ? c.lineTo(this.px(X[i]), this.py(Y[i])) : c.moveTo(this.px(X[i]), this.py(Y[i]));
-      on = true;
-    }
-    c.stroke();
-  }
+  trace(c, X, Y) { polyline(c, Y.length, (i) => this.px(X[i]), (i) => this.py(Y[i])); }
 
   segments(c, layer) {
     const bins = Array.from({ length: LEVELS }, () => []);

@@ -46,11 +46,10 @@ class Parallel {
   y(t) { return this.frame.clientHeight - 26 - t * (this.frame.clientHeight - 62); }
 
   draw() {
-    const w = this.frame.clientWidth, h = this.frame.clientHeight, dpr = window.devicePixelRatio || 1;
+    const w = this.frame.clientWidth, h = this.frame.clientHeight;
     if (!w || !this.axes) return;
-    [this.base.width, this.base.height] = [Math.round(w * dpr), Math.round(h * dpr)];
-    const c = this.base.getContext("2d");
-    c.setTransform(dpr, 0, 0, dpr, 0, 0);
+    const c = fitted(this.base, w, h);
+    c.clearRect(0, 0, w, h);
     c.font = "11.5px system-ui, sans-serif";
     const kept = Array.from({ length: this.n }, (_, row) => this.isKept(row));
     const n = kept.filter(Boolean).length, told = this.ranges.size ? kept.map(Number).join("") : "";
@@ -59,23 +58,12 @@ class Parallel {
       c.globalAlpha = pass ? Math.max(0.12, Math.min(0.7, 60 / Math.sqrt(n * 20 + 1))) : 0.12;
       for (let row = 0; row < this.n; row++) if (kept[row] === pass) {
         c.strokeStyle = pass ? (this.colour < 0 ? THEME.accent : shade(this.axes[this.colour].t[row], false)) : THEME.muted;
-        this.line(c, row);
+        polyline(c, this.axes.length, (k) => this.x(k), (k) => this.y(this.axes[k].t[row]));
       }
     }
     c.globalAlpha = 1;
     this.axes.forEach((axis, k) => this.drawAxis(c, axis, k));
     this.count.textContent = this.ranges.size ? `${n.toLocaleString("en")} of ${this.n.toLocaleString("en")} items kept.` : "";
-  }
-
-  line(c, row) {
-    c.beginPath();
-    let on = false;
-    this.axes.forEach((axis, k) => {
-      if (Number.isNaN(axis.t[row])) { on = false; return; }
-      on ? c.lineTo(this.x(k), this.y(axis.t[row])) : c.moveTo(this.x(k), this.y(axis.t[row]));
-      on = true;
-    });
-    c.stroke();
   }
 
   drawAxis(c, axis, k) {

@@ -110,12 +110,7 @@ class Figure extends Layers {
   draw() {
     const w = this.frame.clientWidth, h = this.frame.clientHeight;
     if (!w || !h || !this.node.isConnected) return;
-    const dpr = window.devicePixelRatio || 1;
-    for (const canvas of [this.base, this.over]) {
-      if (canvas.width !== Math.round(w * dpr) || canvas.height !== Math.round(h * dpr)) [canvas.width, canvas.height] = [Math.round(w * dpr), Math.round(h * dpr)];
-      canvas.getContext("2d").setTransform(dpr, 0, 0, dpr, 0, 0);
-    }
-    const c = this.base.getContext("2d");
+    const [c] = [this.base, this.over].map((canvas) => fitted(canvas, w, h));
     c.clearRect(0, 0, w, h);
     this.paint(c, w, h);
     this.drawOver();

@@ -21,7 +21,7 @@ function showSweep(content) {
 
 // The table of the items that the sweep is about: of several kernels those of one, with the columns that they have.
 function sweptItems() {
-  const table = itemTable(), { kernel } = STATE.content.sweep, of = kernel && table && table.columns.find((c) => c.name === "kernel");
+  const table = itemTable(), { kernel } = STATE.content.sweep, of = kernel && table && columnOf(table, "kernel");
   if (!of) return table;
   const rows = of.values.map((_, row) => row).filter((row) => valueOf(of, row) === kernel), some = (values) => rows.map((row) => values[row]);
   const mine = (c) => {
@@ -66,11 +66,11 @@ function showImportance(node, sweep) {
 }
 
 function showParallel(node, sweep, items) {
-  const names = [...sweep.parameters, ...sweep.results].filter((name) => items.columns.some((c) => c.name === name));
+  const names = [...sweep.parameters, ...sweep.results].filter((name) => columnOf(items, name));
   node.hidden = !sweep.parameters.length || names.length < 2;
   if (node.hidden) return;
   const box = part("parallel", () => {
-    const plot = new Parallel(), varies = (name) => new Set(items.columns.find((c) => c.name === name).values).size > 1;
+    const plot = new Parallel(), varies = (name) => kinds(columnOf(items, name)) > 1;
     const chosen = new Set([...sweep.parameters.slice(0, 6), ...sweep.results.filter(varies).slice(0, 3)]);
     const colour = select("colour", names, sweep.results[0], () => draw());
     const boxes = el("div", { className: "controls" });
@@ -101,7 +101,7 @@ const varied = (sweep) => sweep.parameters.filter((name) => !sweep.replicates.in
 // if their values are draws, which a map would put into cells of one item; without a metric, a result against a parameter.
 function showScatters(node, sweep, items) {
   const [first, second] = varied(sweep), result = sweep.results[0], slices = sweep.metric ? varied(sweep).slice(0, MAX_SLICES) : [];
-  const drawn = (name) => { const { values } = items.columns.find((c) => c.name === name); return new Set(values).size > values.length / 2; };
+  const drawn = (name) => kinds(columnOf(items, name)) > columnOf(items, name).values.length / 2;
   for (const name of slices) showScatter(node, items, name, result, sweep.searched ? "item" : [first, second].find((other) => other && other !== name) || "none");
   if (slices.length > 1 && drawn(first) && drawn(second)) showScatter(node, items, first, second, result);
   if (!slices.length && first) showScatter(node, items, first, result, second || "none");
@@ -134,7 +134,7 @@ function showScatter(node, items, first, second, shade) {
 
 // Whether an item's status is another than these; whole numbers of an item that failed are 0.
 function isOther(table, ...words) {
-  const status = table.columns.find((c) => c.name === "status");
+  const status = columnOf(table, "status");
   return (row) => !status || !words.includes(valueOf(status, row));
 }
 
@@ -147,7 +147,7 @@ function leftOut(table) {
 const isLog = (column) => isWide(column) || STATE.content.sweep.log.includes(column.name);
 
 function scatter(table, xName, yName, colourName) {
-  const find = (name) => table.columns.find((c) => c.name === name), x = find(xName), y = find(yName), colour = find(colourName), ids = idsOf(table), item = find("item"), counts = isOther(table, "failed");
+  const find = (name) => columnOf(table, name), x = find(xName), y = find(yName), colour = find(colourName), ids = idsOf(table), item = find("item"), counts = isOther(table, "failed");
   const axis = (c) => ({ label: c.name, log: isLog(c), ticks: c.kind === "text" ? c.labels : [] });
   const at = (c) => c.values.map((v) => (Number.isFinite(v) ? v : null));
   const logColour = colour && isLog(colour);
@@ -165,7 +165,7 @@ function scatter(table, xName, yName, colourName) {
 // --- a map over two parameters ----------------------------------------------------------------------
 
 function showMap(node, sweep, items) {
-  const usable = varied(sweep).filter((name) => new Set(items.columns.find((c) => c.name === name).values).size > 1);
+  const usable = varied(sweep).filter((name) => kinds(columnOf(items, name)) > 1);
   const box = part("map", () => {
     const pairs = usable.flatMap((x, k) => usable.slice(k + 1).map((y) => [x, y])), first = pairs.find(([x, y]) => comparesCells(map(items, x, y, sweep.results[0])));
     if (!first) return null;
@@ -195,7 +195,7 @@ function categories(column) {
 }
 
 function map(table, xName, yName, valueName) {
-  const find = (name) => table.columns.find((c) => c.name === name), [x, y, v] = [xName, yName, valueName].map(find), ids = idsOf(table), done = isOther(table, "failed", "dropped"), X = categories(x), Y = categories(y);
+  const find = (name) => columnOf(table, name), [x, y, v] = [xName, yName, valueName].map(find), ids = idsOf(table), done = isOther(table, "failed", "dropped"), X = categories(x), Y = categories(y);
   const cells = Y.ticks.map(() => X.ticks.map(() => []));
   v.values.forEach((value, row) => {
     const i = X.of(x.values[row]), k = Y.of(y.values[row]);

@@ -33,7 +33,7 @@ class Table {
     const constant = this.columns.filter(same).map((c) => `${c.name} = ${fmt(valueOf(c, 0))}`);
     this.note.textContent = [table.note, constant.length && `In all rows: ${constant.join(", ")}.`].filter(Boolean).join(" ");
     this.note.hidden = !this.note.textContent;
-    if (this.sort && !this.columns.some((c) => c.name === this.sort.name)) this.sort = null;
+    if (this.sort && !columnOf(table, this.sort.name)) this.sort = null;
     this.show();
   }
 
@@ -53,7 +53,7 @@ class Table {
       const wanted = part.toLowerCase();
       return (row) => this.columns.some((c) => fmt(valueOf(c, row)).toLowerCase().includes(wanted));
     }
-    const [, name, op, given] = match, column = this.columns.find((c) => c.name === name);
+    const [, name, op, given] = match, column = columnOf(this.table, name);
     if (!column) throw new Error(`there is no column ${name}`);
     const text = given.replace(/^(["'])(.*)\1$/, "$2"), isText = column.kind === "text";
     const wanted = isText ? ({ true: "yes", false: "no" }[text.toLowerCase()] ?? text) : Number(text);
@@ -75,7 +75,7 @@ class Table {
 
   sorted(rows) {
     if (!this.sort) return rows;
-    const column = this.columns.find((c) => c.name === this.sort.name), sign = this.sort.falling ? -1 : 1;
+    const column = columnOf(this.table, this.sort.name), sign = this.sort.falling ? -1 : 1;
     const compare = (a, b) => {
       const [x, y] = [valueOf(column, a), valueOf(column, b)];
       if (x === null || y === null) return (x === null) - (y === null); // what is missing comes last
