@@ -1,4 +1,4 @@
-"""What varies in a sweep: the fields that tell items apart. Those that move together are one factor, as nothing tells what each does."""
+"""What varies in a sweep. Fields that vary together are one factor, because their effects cannot be told apart."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def zipped(store: Store, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndar
 
 
 def together(names: Iterable[str], factors: Iterable[str]) -> list[str]:
-    """The parameters `names`, where each of the factors stands for its fields.
+    """The parameters `names`, with each factor in place of its fields.
 
     >>> together(["seed", "dale", "mask"], ["dale, mask"])
     ['seed', 'dale, mask']
@@ -38,7 +38,7 @@ def together(names: Iterable[str], factors: Iterable[str]) -> list[str]:
 
 
 def alike(columns: Mapping[str, np.ndarray], names: Iterable[str]) -> list[list[str]]:
-    """The parameters in lists of those that part the items alike, as parameters in which whole stores differ do.
+    """Group the parameters that split the items in the same way, as those do in which whole stores differ.
 
     >>> alike({"n": np.array([5, 5, 9]), "g": np.array([1, 2, 2]), "store": np.array(["a", "a", "b"])}, ["n", "g", "store"])
     [['n', 'store'], ['g']]
@@ -54,7 +54,7 @@ def alike(columns: Mapping[str, np.ndarray], names: Iterable[str]) -> list[list[
 
 
 def with_places(store: Store, fine: Mapping[str, np.ndarray], combined: Iterable[str]) -> list[str]:
-    """The swept parameters among these columns on whose axis each item has a place. combined: factors of `zipped`."""
+    """The swept parameters that can be an axis: each item has a value there. combined: factors of `zipped`."""
     names = [c for name in store.swept if name not in REPLICATES for c in shown_for(name, fine)]
     names = together(names, combined)
     # Items of a mapping without such a field have none.

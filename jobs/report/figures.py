@@ -48,7 +48,7 @@ MAX_GENERIC = 6
 AT_FIRST = 20
 """Lines shown initially."""
 TITLE_WIDTH = 100
-"""Most characters of what tells a group from the others, over its picture."""
+"""Most characters of a group's swept values over its picture."""
 MAX_GROUPS = 16
 """Most groups that have a PNG of their own."""
 MAX_PLOTS = 4
@@ -99,9 +99,9 @@ def of_kernel(
 
 
 def replaced(store: Store, group: int) -> str:
-    """What tells that pictures of a group show other data than it was computed from; "" if they do not.
+    """Name the input files that changed since a group was computed, so that its pictures show other data; "" if none did.
 
-    The group's files are read once more, so that this is asked where its data are loaded anyway.
+    This reads the group's files.
     """
     given = [path for _, path in paths_of(given_params(store, group))]
     others = ", ".join(changed_files(store.job.inputs, store.job.base, given))
@@ -109,7 +109,7 @@ def replaced(store: Store, group: int) -> str:
 
 
 def _which(store: Store, group: int) -> str:
-    """What tells a group from the others, as text; "" if there are none."""
+    """The swept values of a group, as text; "" if there is no other group."""
     if len(store.job.plan.group_sizes) == 1:
         return ""
     told = attributes(store.results(group))["swept"]
@@ -173,7 +173,7 @@ def figure(store: Store, group: int | None = None) -> Canvas:
 
 
 def _telling(store: Store, group: int | None) -> Canvas | None:
-    """`figure` without the results as they are: None instead."""
+    """`figure`, or None where only the results as they are could be drawn."""
     metric = metric_of(store) if group is None else None
     compared = metric is not None and len(store.job.plan.group_sizes) > 1
     if not compared and (made := figure_of(store, group or 0)) is not None:

@@ -155,7 +155,7 @@ def state_of(
 
 
 def _origin(store: Store, markers: Sequence[Marker]) -> dict[str, Any]:
-    """The addresses that the stores had of which this one was merged; or address -> items that a fork copied from there."""
+    """The addresses of the stores that were merged into this one; address -> number of items that a fork copied from there."""
     merged = [str(part.get("store", "?")) for part in merged_parts(store.job.provenance)]
     forked: Counter[str] = Counter()
     for marker in [] if merged else markers:
@@ -187,7 +187,7 @@ def _reported(living: Sequence[LeaseRecord], items: int, committed: int) -> dict
 
 
 def counted(found: Mapping[str, Any]) -> str:
-    """The numbers of items that are done, dropped, failed and left, as text. found: from `state`.
+    """How many items are done, dropped, failed and left, as text. found: from `state`.
 
     >>> counted({"items": 20, "items_done": 7, "items_dropped": 12, "items_failed": 1})
     'done 7, dropped 12, failed 1'
@@ -219,8 +219,9 @@ def _why_stopped(events: Sequence[Event]) -> str | None:
 
 
 def _unfinished(store: Store, events: Sequence[Event], n_done: int) -> dict[str, Any] | None:
-    """What a run that ended early left of its unfinished shards: items that had ended and work in items, both 0 if its driver was
-    killed, and the number of checkpoints, or of rounds of a search, whose states are there. None if nothing was to do any more.
+    """What the last run left in its unfinished shards, if it ended early; None if it did not, or nothing is left to do.
+
+    Returns `items` that ended and `work` in items, both 0 if the driver was killed; `checkpoints`, with rounds of a search.
 
     n_done: the number of committed shards.
     """

@@ -320,7 +320,7 @@ def sweep(store: Store, columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 
 def _unmeasured(status: np.ndarray) -> str:
-    """Says why no effect was measured. status: (n,) of the items."""
+    """Why no effect was measured. status: (n,) of the items."""
     done = count(int((status == "done").sum()), "item")
     dropped = "; those that the search dropped compare with no others" * ("dropped" in status)
     return (

@@ -18,12 +18,12 @@ from jobs.store.marker import Marker
 from jobs.store.store import Store, metric_of
 
 MANY = 0.1
-"""Share of the items above which it is told that they ended in the same failing outcome, or, of the done ones, that a further
-result of ctd's own kernels is NaN or infinite."""
+"""Share of the items that must end in a failing outcome for a warning; likewise of the done items, for a NaN in a result of ctd's
+own kernels that is not the metric."""
 MAX_HOSTS = 8
 """Most hosts that a warning names."""
 MAX_GROUPS = 64
-"""Most groups whose own warnings are told."""
+"""Most groups whose warnings are shown."""
 
 
 def warnings_of(store: Store, markers: Sequence[Marker]) -> list[str]:

@@ -131,10 +131,11 @@ def answer(
         said: dict[str, Any] = {
             "lead": f"Item {best}",
             "facts": facts,
+            "next": dict(found.next),
+            "plots": [plot_json(plot)] if plot else [],
             "opens": "items",
             "table": None,
         }
-        said |= {"next": dict(found.next), "plots": [plot_json(plot)] if plot else []}
     else:
         said = {"plots": [], **_summed_up(store, frames, columns)}
     if failed := [one.item for items in store.failed.items().values() for one in items]:
@@ -214,9 +215,9 @@ def kinds(frame: pd.DataFrame, names: Sequence[str]) -> list[tuple[str, str]]:
     texts = [n for n in names if n in frame and frame[n].dtype.kind not in "biufc"][:2]
     if not texts or not len(frame):
         return []
-    rows = frame[texts].astype(str).agg(", ".join, axis=1).to_numpy()
-    found, n = np.unique(rows.astype(str), return_counts=True)
-    return [(str(found[k]), f"{n[k]:,}") for k in np.argsort(-n, kind="stable")[:MAX_KINDS]]
+    rows = frame[texts].astype(str).agg(", ".join, axis=1)
+    found = rows.groupby(rows).size().sort_values(ascending=False, kind="stable")
+    return [(str(kind), f"{n:,}") for kind, n in found.head(MAX_KINDS).items()]
 
 
 def row_facts(frame: pd.DataFrame, names: Sequence[str]) -> list[tuple[str, str]]:

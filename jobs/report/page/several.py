@@ -24,7 +24,7 @@ OFFSET = 2**32
 SHOWN = 3
 """Most stores that the title names."""
 MOST_TOLD = 5
-"""Most stores of which the header says what is amiss."""
+"""Most stores whose trouble the header names."""
 MOODS = ("running", "bad", "warning", "good")
 """The page shows the first of these that one of the stores has."""
 
@@ -108,7 +108,7 @@ def _overview(contents: Sequence[dict[str, Any]], shelf: Shelf) -> dict[str, lis
 
 
 def _status(each: Sequence[dict[str, str]], names: Sequence[str]) -> dict[str, str]:
-    """The state that comes first in MOODS, and the texts of all stores that are not good, with their names."""
+    """The worst state by MOODS, with the names and texts of all stores that are not good."""
     worst = min(each, key=lambda status: MOODS.index(status["mood"]))
     told = [
         f"{n}: {one['text']}" for n, one in zip(names, each, strict=True) if one["mood"] != "good"
@@ -118,7 +118,7 @@ def _status(each: Sequence[dict[str, str]], names: Sequence[str]) -> dict[str, s
 
 
 def _whole(content: dict[str, Any]) -> dict[str, Any]:
-    """A content whose one group has the picture again that its answer took."""
+    """A content of one group with the picture that its answer took back in the group."""
     groups = content["groups"]
     if len(groups) != 1:
         return content
