@@ -5,7 +5,7 @@ If the kernel draws none, the results are plotted by their names, axes and units
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from textwrap import shorten
@@ -28,8 +28,7 @@ from jobs.query.columns import as_array, decode
 from jobs.query.tables import REPLICATES, ask
 from jobs.reduce import (
     Columns,
-    GroupResults,
-    columns_of,
+    column_arrays,
     explained,
     given_params,
     group_params,
@@ -37,7 +36,8 @@ from jobs.reduce import (
 )
 from jobs.report.sweep import Effect, axis_of, by_importance, effects, overview
 from jobs.storage.addresses import beside, local_path
-from jobs.store.arrays import attributes
+from jobs.store.arrays import Lazy, Rows, attributes
+from jobs.store.marker import Marker
 from jobs.store.store import Store, metric_of
 
 if TYPE_CHECKING:
@@ -116,26 +116,33 @@ def _which(store: Store, group: int) -> str:
     return shorten(", ".join(f"{name} {value}" for name, value in told.items()), TITLE_WIDTH)
 
 
-def _data(store: Store, group: int) -> tuple[Columns, GroupResults]:
-    """The (columns, results) of the rows of a group that have results."""
-    rows = _rows(store, group)
-    return columns_of(store, group, rows), GroupResults(store, group, rows, store.names(group))
+def data_of(store: Store, group: int, markers: Sequence[Marker]) -> tuple[Columns, Lazy[Rows]]:
+    """The (columns, results) of the rows of a group that have results, which are read when they are indexed.
+
+    markers: of the group.
+    """
+    # Those of items with errors hold fill values.
+    rows = np.flatnonzero(rows_with_results(store.job.plan.group_sizes[group], markers))
+    read = lambda name: Rows(store.array(group, name), rows)
+    arrays = column_arrays(store, group)
+    shared_params = attributes(store.results(group))["params"]
+    columns = Columns(Lazy(arrays, lambda name: read(arrays[name])), shared_params, len(rows))
+    return columns, Lazy(store.names(group), read)
 
 
 def _can_draw(store: Store, group: int) -> bool:
     """Whether the kernel has a figure, and what it draws is there."""
     kernel = store.kernel
     is_reduced = kernel.reduce is None or f"gathered/{group}" in store.root
-    return kernel.figure is not None and is_reduced and bool(_rows(store, group).any())
+    return kernel.figure is not None and is_reduced and len(_data(store, group)[0]["item"]) > 0
 
 
-def _rows(store: Store, group: int) -> np.ndarray:
-    """Mark the rows of a group that have results, (rows,) bool; those of items with errors hold fill values."""
-    return rows_with_results(store.job.plan.group_sizes[group], store.committed.markers(group))
+def _data(store: Store, group: int) -> tuple[Columns, Lazy[Rows]]:
+    return data_of(store, group, store.committed.markers(group))
 
 
 def _by_swept(
-    store: Store, figure: Figure, columns: Columns, results: Mapping[str, np.ndarray]
+    store: Store, figure: Figure, columns: Mapping[str, Any], results: Mapping[str, Any]
 ) -> Figure:
     """Group the lines of items in a figure by the swept parameter that explains most of the metric; seeds are alike."""
     swept = {
@@ -239,8 +246,9 @@ def default_plots(store: Store, group: int | None = None) -> list[Plot]:
     names = [name for name in names if name != "outcome"]
     swept = [overview(store, name) for name in names] if group is None else []
     made = [plot for plot in swept if plot is not None]
-    if _rows(store, some).any():
-        made += generic_plots(store, some, *_data(store, some))
+    columns, results = _data(store, some)
+    if len(columns["item"]):
+        made += generic_plots(store, some, columns, results)
     return made[:MAX_PLOTS] or _by_item(store, names)
 
 

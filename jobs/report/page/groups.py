@@ -11,14 +11,14 @@ from ctd.contract import located
 from ctd.kernel import Var
 from ctd.plots import Lines, Plot, is_wide
 from jobs.errors import JobError, count
-from jobs.reduce import Columns, column_arrays, rows_with_results
-from jobs.report.figures import along, generic_plots, of_kernel, replaced
+from jobs.reduce import Columns, column_arrays
+from jobs.report.figures import along, data_of, generic_plots, of_kernel, replaced
 from jobs.report.page.encode import is_curves, plot_json, table_json, together
 from jobs.report.page.pictures import MAX_GROUPS, read_pictures, write_pictures
 from jobs.report.search_plots import search_plots
 from jobs.report.sweep import axis_of
 from jobs.storage.lease import drivers
-from jobs.store.arrays import Lazy, Rows, attributes
+from jobs.store.arrays import Rows, attributes
 from jobs.store.live import Growing, read_live
 from jobs.store.marker import Marker
 from jobs.store.store import Store, known_kernel
@@ -60,7 +60,7 @@ def keep(store: Store) -> str:
     if kernel is None or not (kernel.plots or kernel.figure):
         return fault
     for group in range(min(MAX_GROUPS, len(store.job.plan.group_sizes))):
-        columns, results = _read(store, group, store.committed.markers(group))
+        columns, results = data_of(store, group, store.committed.markers(group))
         if len(columns["item"]):
             found = _of_kernel(store, group, columns, results)
             write_pictures(store, group, found["plots"])
@@ -77,7 +77,7 @@ def _label(store: Store, group: int) -> str:
 
 def _pictures(store: Store, group: int, markers: list[Marker]) -> dict[str, Any]:
     """The plots of `_of_kernel`, and those of the search if the job has one."""
-    columns, results = _read(store, group, markers)
+    columns, results = data_of(store, group, markers)
     if not len(columns["item"]):
         return {"plots": [], "error": "every item of this group failed with an error"}
     found = _of_kernel(store, group, columns, results)
@@ -85,16 +85,6 @@ def _pictures(store: Store, group: int, markers: list[Marker]) -> dict[str, Any]
         made = search_plots(search, columns["item"][:], results)
         found["plots"] = [*found["plots"], *map(plot_json, made)]
     return found
-
-
-def _read(store: Store, group: int, markers: list[Marker]) -> tuple[Columns, Lazy[Rows]]:
-    """The (columns, results) of the rows that have results, which are read when they are used."""
-    rows = np.flatnonzero(rows_with_results(store.job.plan.group_sizes[group], markers))
-    read = lambda name: Rows(store.array(group, name), rows)
-    arrays = column_arrays(store, group)
-    shared_params = attributes(store.results(group))["params"]
-    columns = Columns(Lazy(arrays, lambda name: read(arrays[name])), shared_params, len(rows))
-    return columns, Lazy(store.names(group), read)
 
 
 def _of_kernel(

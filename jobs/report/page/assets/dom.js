@@ -29,7 +29,7 @@ function plainTable(label, heads, rows) {
 const columnOf = (table, name) => table.columns.find((c) => c.name === name);
 
 // How many different values a column has.
-const kinds = (column) => new Set(column.values).size;
+const nValues = (column) => new Set(column.values).size;
 
 // The value of a row of a column: a number or a text.
 const valueOf = (column, row) => (column.kind === "text" ? column.labels[column.values[row]] : column.values[row]);

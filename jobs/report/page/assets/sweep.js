@@ -70,7 +70,7 @@ function showParallel(node, sweep, items) {
   node.hidden = !sweep.parameters.length || names.length < 2;
   if (node.hidden) return;
   const box = part("parallel", () => {
-    const plot = new Parallel(), varies = (name) => kinds(columnOf(items, name)) > 1;
+    const plot = new Parallel(), varies = (name) => nValues(columnOf(items, name)) > 1;
     const chosen = new Set([...sweep.parameters.slice(0, 6), ...sweep.results.filter(varies).slice(0, 3)]);
     const colour = select("colour", names, sweep.results[0], () => draw());
     const boxes = el("div", { className: "controls" });
@@ -101,7 +101,7 @@ const varied = (sweep) => sweep.parameters.filter((name) => !sweep.replicates.in
 // if their values are draws, which a map would put into cells of one item; without a metric, a result against a parameter.
 function showScatters(node, sweep, items) {
   const [first, second] = varied(sweep), result = sweep.results[0], slices = sweep.metric ? varied(sweep).slice(0, MAX_SLICES) : [];
-  const drawn = (name) => kinds(columnOf(items, name)) > columnOf(items, name).values.length / 2;
+  const drawn = (name) => nValues(columnOf(items, name)) > columnOf(items, name).values.length / 2;
   for (const name of slices) showScatter(node, items, name, result, sweep.searched ? "item" : [first, second].find((other) => other && other !== name) || "none");
   if (slices.length > 1 && drawn(first) && drawn(second)) showScatter(node, items, first, second, result);
   if (!slices.length && first) showScatter(node, items, first, result, second || "none");
@@ -165,7 +165,7 @@ function scatter(table, xName, yName, colourName) {
 // --- a map over two parameters ----------------------------------------------------------------------
 
 function showMap(node, sweep, items) {
-  const usable = varied(sweep).filter((name) => kinds(columnOf(items, name)) > 1);
+  const usable = varied(sweep).filter((name) => nValues(columnOf(items, name)) > 1);
   const box = part("map", () => {
     const pairs = usable.flatMap((x, k) => usable.slice(k + 1).map((y) => [x, y])), first = pairs.find(([x, y]) => comparesCells(map(items, x, y, sweep.results[0])));
     if (!first) return null;
