@@ -47,12 +47,7 @@ _COMPARE: dict[type, Callable[[Any, Any], Any]] = {
     ast.NotEq: operator.ne,
 }
 FUNCTIONS: dict[str, Callable[[Any], Any]] = {
-    "abs": np.abs,
-    "log": np.log,
-    "log10": np.log10,
-    "exp": np.exp,
-    "sqrt": np.sqrt,
-    "isnan": np.isnan,
+    name: getattr(np, name) for name in ("abs", "log", "log10", "exp", "sqrt", "isnan")
 }
 _CONSTANTS = {"true": True, "false": False, "nan": np.nan, "inf": np.inf}
 
@@ -175,7 +170,10 @@ class Expression:
     def _compiled(self, node: ast.expr) -> Evaluate:
         """The function that evaluates a node. Raises JobError for a kind of node that is not allowed."""
         if (column := column_name(node)) is not None:
-            return self._column(column)
+            if (constant := _CONSTANTS.get(column.lower())) is not None:
+                return lambda columns: constant
+            self._named.add(column)
+            return lambda columns: as_column(columns[column])
         match node:
             case ast.Constant(value=int(value)) if abs(value) >= 2**63:
                 raise self._fault(node, "an integer beyond 64 bits")
@@ -206,12 +204,6 @@ class Expression:
                 raise self._fault(node, what)
         what = f"{_WORDS.get(type(node), type(node).__name__)} is not allowed in an expression"
         raise self._fault(node, _HINTS.get(type(getattr(node, "op", None)), what))
-
-    def _column(self, name: str) -> Evaluate:
-        if (constant := _CONSTANTS.get(name.lower())) is not None:
-            return lambda columns: constant
-        self._named.add(name)
-        return lambda columns: as_column(columns[name])
 
     def _checked(self, node: ast.expr, wanted: Literal["a number", "true or false"]) -> Evaluate:
         """Evaluates to no text; integers of a number become int64, since in uint8 0 - 1 is 255."""

@@ -1,13 +1,8 @@
-"""The tables of a store from its Zarr arrays, and from the elements of lists and mappings stored as text.
-
-A swept list `push` is a column of texts such as '[1, -1]', with further columns push[0], push[1]. A swept
-mapping `task` has a column for each of its fields (task.name, task.n_steps); its name and the fields in
-which its values differ are shown by default.
-"""
+"""The tables of a store from its Zarr arrays."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import cache, partial
 from typing import Any
 
@@ -42,70 +37,54 @@ def _reader(array: zarr.Array[Any]) -> Read:
     return lambda rows: decode(np.asarray(read(rows)), attrs)
 
 
-def stored(group: zarr.Group, axis: str) -> Table:
-    """The table whose columns are the arrays of one Zarr group. axis: the axis of its rows."""
-    arrays = dict(group.arrays())
+def stored(group: zarr.Group, axis: str, summary: Collection[str] = ()) -> Table:
+    """The table whose columns are the arrays of one Zarr group.
+
+    axis: the axis of its rows. summary: arrays that are columns even if they have one more axis: of lists, shown where rows differ.
+    """
+    arrays = {name: array for name, array in group.arrays() if _dims(array)[:1] == (axis,)}
+    table = Table(next((array.shape[0] for array in arrays.values()), 0))
     # Order of columns: the row's number, the swept columns, then results.
     swept = str(attributes(group).get("coordinates", "")).split()
     first = [name for name in [axis, *swept] if name in arrays]
-    table = Table(next(iter(arrays.values())).shape[0])
     for name in [*first, *sorted(arrays.keys() - first)]:
-        array, dims = arrays[name], _dims(arrays[name])
+        array, dims, attrs = arrays[name], _dims(arrays[name]), attributes(arrays[name])
         if dims == (axis,):
-            table.add(name, _reader(array), attributes(array).get("labels", []))
+            table.add(name, _reader(array), attrs.get("labels", []))
+            table.ids = table.ids or name * (attrs.get("units") == ITEM)
         elif dims == (axis, f"{name}_index"):
             table.add_list(name, _reader(array), array.shape[1])
+        elif name in summary and array.ndim == 2:
+            table.add_list(name, _reader(array), array.shape[1])
+            table.if_varied += (name,)
     return table
 
 
-def reduced(
-    groups: list[tuple[int, zarr.Group]], axis: str, summary: Collection[str] = ()
-) -> Table:
+def reduced(groups: Mapping[int, zarr.Group], axis: str, summary: Collection[str]) -> Table:
     """The table of reduced values along an axis: the rows of all groups, one group after another.
 
     A row also has its group's number, its own number in the group (in a column named like the axis, unless an array has that
     name) and the group's swept values.
 
-    Args:
-        groups: (number, gathered group).
-        axis: the axis of the rows.
-        summary: arrays that are columns even if they have one more axis: of lists, shown where rows differ.
+    groups: number -> the gathered group. axis: the axis of the rows. summary: as in `stored`.
     """
-    made = {number: _of_group(group, axis, summary) for number, group in groups}
-    parts = {number: part for number, part in made.items() if part is not None}
-    swept = [attributes(group)["swept"] for number, group in groups if number in parts]
+    made = {number: stored(group, axis, summary) for number, group in groups.items()}
+    parts = {number: part for number, part in made.items() if part.reads}
+    if not parts:
+        return Table(0)
+    swept = [attributes(groups[number])["swept"] for number in parts]
+    sizes = [part.n for part in parts.values()]
+    which, begin = np.repeat(np.arange(len(parts)), sizes), np.cumsum([0, *sizes])
     joined = end_to_end(list(parts.values()))
-    which = np.repeat(np.arange(len(parts)), [part.n for part in parts.values()])
     table = Table(joined.n, if_varied=joined.if_varied)
-    if parts:
-        table.add_constants("group", list(parts), which)
-        table.add(axis, joined.reads[axis])
+    table.add_constants("group", list(parts), which)
+    table.add(axis, lambda rows: (np.arange(len(which)) - begin[which])[rows])
     for key in dict.fromkeys(key for one in swept for key in one):
         table.add_constants(key, [one.get(key) for one in swept], which)
     table.reads |= joined.reads
-    table.listed = list(dict.fromkeys([*table.listed, *joined.listed]))
+    listed = [name for name in joined.listed if name not in joined.if_varied]
+    table.listed = list(dict.fromkeys([*table.listed, *listed, *joined.if_varied]))
     table.ids = next((part.ids for part in parts.values() if part.ids), "")
-    return table
-
-
-def _of_group(group: zarr.Group, axis: str, summary: Collection[str]) -> Table | None:
-    """The rows of one group, whose numbers are a column named like the axis; None without an array along this axis alone."""
-    arrays = dict(group.arrays())
-    own = sorted(name for name, array in arrays.items() if _dims(array) == (axis,))
-    if not own:
-        return None
-    n = arrays[own[0]].shape[0]
-    table = Table(n)
-    table.add(axis, lambda rows: np.arange(n)[rows])
-    for name in own:
-        table.add(name, _reader(arrays[name]))
-        if not table.ids and attributes(arrays[name]).get("units") == ITEM:
-            table.ids = name
-    n_own = len(table.listed)
-    for name in summary:
-        if name in arrays and arrays[name].ndim == 2 and _dims(arrays[name])[:1] == (axis,):
-            table.add_list(name, _reader(arrays[name]), arrays[name].shape[1])
-    table.if_varied = tuple(table.listed[n_own:])
     return table
 
 

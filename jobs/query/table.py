@@ -1,4 +1,9 @@
-"""One table: its columns, each of which is read when it is needed."""
+"""One table: its columns, each of which is read when it is needed, and the elements of lists and mappings stored as text.
+
+A swept list `push` is a column of texts such as '[1, -1]', with further columns push[0], push[1]. A swept
+mapping `task` has a column for each of its fields (task.name, task.n_steps); its name and the fields in
+which its values differ are shown by default.
+"""
 
 from __future__ import annotations
 

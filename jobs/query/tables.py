@@ -140,12 +140,6 @@ class Tables(Source):
             return None
         return found["e_tag"], found["last_modified"]
 
-    def groups(self) -> list[tuple[int, zarr.Group]]:
-        """The gathered groups as (number, Zarr group)."""
-        numbers = range(len(self.store.job.plan.group_sizes))
-        paths = {g: f"gathered/{g}" for g in numbers}
-        return [(g, child(self.root, path)) for g, path in paths.items() if path in self.root]
-
     def names(self) -> list[str]:
         described = self.store.description.reduced.values()
         axes = [var.axes[0] for var in described if len(var.axes) == 1]
@@ -161,7 +155,10 @@ class Tables(Source):
         if name == SEARCH_TABLE and (search := self.store.job.spec.search):
             return search_table(self.store, search, self["items"])
         if name in self.names():
-            found = reduced(self.groups(), name, self.store.description.summary)
+            n_groups = len(self.store.job.plan.group_sizes)
+            paths = {g: f"gathered/{g}" for g in range(n_groups)}
+            groups = {g: child(self.root, path) for g, path in paths.items() if path in self.root}
+            found = reduced(groups, name, self.store.description.summary)
             if found.ids:
                 swept = attributes(child(self.root, "items")).get("coordinates", "")
                 join_items(found, self["items"], {*str(swept).split(), *varied(self.store)})
