@@ -138,7 +138,7 @@ def test_a_proposed_parameter_is_joined_to_the_one_that_others_have(folder, tmp_
 
 
 def test_shelf_with_a_store_that_has_no_item_yet(folder, tmp_path):
-    empty = make(tmp_path / "empty.zarr", SETS_N)
+    empty = make(tmp_path / "empty.zarr", {**SETS_N, "seed": 7})
     both = jobs.open_stores([folder / "b.zarr", tmp_path / "*.zarr"])
     assert len(both.table()) == 4
     assert both.table("place").store.unique().tolist() == ["b"]
