@@ -52,7 +52,7 @@ class JobError(ValueError):
 
 
 def near_file(path: str | Path, endings: Sequence[str] = ()) -> str:
-    """Return "; did you mean PATH?" of a file beside the one that is not there, with a near name and one of the endings; else "".
+    """Return "; did you mean PATH?" if the folder has a file of a similar name with one of the endings; else "".
 
     >>> _ = Path("job.yaml").write_text("")
     >>> near_file("jop", [".yaml"]), near_file("a_network.h5", [".yaml"])
@@ -168,7 +168,7 @@ def _cut(text: str) -> str:
 def validated[M: BaseModel](
     model: type[M], content: object, where: str, instead: Mapping[str, str] | None = None
 ) -> M:
-    """Return what a model reads; raise JobError, each line headed by `where`, if it is not valid. instead: as in `explain`."""
+    """Validate content by a model. Raises JobError, with `where` before each line. instead: as in `explain`."""
     try:
         return model.model_validate(content)
     except ValidationError as error:
@@ -177,7 +177,7 @@ def validated[M: BaseModel](
 
 @contextmanager
 def within(where: str) -> Iterator[None]:
-    """Head the text of a JobError that is raised inside with `where`; its class, which tells the exit code, stays."""
+    """Put `where` before the text of a JobError that is raised inside; its class, which decides the exit code, stays."""
     try:
         yield
     except JobError as error:
@@ -186,9 +186,9 @@ def within(where: str) -> Iterator[None]:
 
 
 def _unknown_kind(fault: Mapping[str, Any]) -> str:
-    """What is wrong with the word that tells the kind of a mapping, after the key that it stands under; "" if nothing is.
+    """`KEY: ...` for a mapping whose key names no known kind; "" for any other fault.
 
-    A discriminator of ours gives the key as `key`, and the words as `known`, in the context of its error (jobs.spec.search).
+    Our discriminators pass the key as `key`, and the known words as `known`, in the context of their error (jobs.spec.search).
     """
     given, about = fault["input"], fault.get("ctx", {})
     key = about.get("key")
@@ -198,9 +198,9 @@ def _unknown_kind(fault: Mapping[str, Any]) -> str:
 
 
 def _misspelt(fault: Mapping[str, Any]) -> str:
-    """`meant` for a value that is a word of a list, or a mapping of which a key tells its kind; a sweep for a list of lists.
+    """What the user may have meant: a word of a list, a key that names a kind of mapping, or a sweep in place of a list of values.
 
-    A discriminator of ours gives the words as `known` in the context of its error (jobs.spec.sweep.one_of).
+    Our discriminators pass the known keys as `known` in the context of their error (jobs.spec.sweep.one_of).
     """
     given, about = fault["input"], fault.get("ctx", {})
     quoted = lambda text: re.findall(r"'([^']*)'", text)
@@ -220,7 +220,7 @@ def _misspelt(fault: Mapping[str, Any]) -> str:
 
 
 def _place(fault: Mapping[str, Any]) -> tuple[str, ...]:
-    """Where a fault is, without the names of union branches, which pydantic puts there and the user did not write.
+    """The path of a fault, without the names of union branches, which pydantic adds and the user did not write.
 
     The first part is always a field, and so is the last one of an unknown field.
     """

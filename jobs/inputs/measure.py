@@ -74,8 +74,8 @@ def _files(params: Params) -> dict[str, tuple[str, ...]]:
 KEPT_BYTES = 256 << 20
 """Largest size of loaded data that are kept in memory (bytes): planning, computing, reducing and drawing load the same data."""
 
-_last: list[tuple[Any, Any]] = []
-"""The data that were loaded last, as [(key of `_identity`, data)]; empty if none are kept."""
+_last: dict[Any, Any] = {}
+"""Key of `_identity` -> the data that were loaded last, if they are kept."""
 
 
 def load_group(kernel: Kernel, params: Params, base: str) -> Any:
@@ -92,16 +92,15 @@ def load_group(kernel: Kernel, params: Params, base: str) -> Any:
         if not Path(path).exists():
             raise JobError(f"params: {name}: {path}: there is no such file{near_file(path)}")
     key = _identity(kernel, params, [path for _, path in files])
-    for known, shared in tuple(_last):
-        if known == key:
-            return shared
+    if (shared := _last.get(key)) is not None:
+        return shared
     # Before the next data are read: the memory may not hold both.
     _last.clear()
     try:
         with precision(static_of(params)):
             shared = kernel.load(inputs_of(params))
         if key is not None and _nbytes(shared) <= KEPT_BYTES:
-            _last[:] = [(key, shared)]
+            _last[key] = shared
         return shared
     except JobError:
         raise
@@ -135,7 +134,8 @@ def _identity(kernel: Kernel, params: Params, files: Sequence[str]) -> Any:
     if len(found) < len(files):
         return None
     # repr tells 1, 1.0 and True apart, which are equal but may load different data.
-    return kernel, repr(inputs), inputs, [(p, s.st_ino, s.st_mtime_ns, s.st_size) for p, s in found]
+    stats = tuple((path, s.st_ino, s.st_mtime_ns, s.st_size) for path, s in found)
+    return kernel, repr(inputs), inputs, stats
 
 
 @dataclass(frozen=True)

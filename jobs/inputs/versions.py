@@ -1,4 +1,4 @@
-"""What the input files of a job held when its store was made: a store whose files have changed since is not gone on with.
+"""What the input files of a job held when its store was made; a job whose input files have changed since is not continued.
 
 weights.h5                 a local file: the SHA-256 of its content
 trials.zarr                a local Zarr array or group: that of all of its files
@@ -26,7 +26,7 @@ STORE = "store"
 
 
 def versions_of(names: Iterable[str], base: str) -> dict[str, str]:
-    """Return file, as the job names it -> a text that changes with its content; of items of a store, the store alone.
+    """Return file, as the job names it -> a text that changes with its content; for items of a store, of the store.
 
     base: the folder or address that relative names start from. What is not there, or cannot be read from here, is left out.
 
@@ -43,7 +43,7 @@ def versions_of(names: Iterable[str], base: str) -> dict[str, str]:
 def changed_files(
     before: Mapping[str, str], base: str, names: Iterable[str] | None = None
 ) -> dict[str, str]:
-    """Return the files that are other ones now -> their text now. before: those of `versions_of`.
+    """Return the files whose content has changed -> their text now. before: what `versions_of` returned.
 
     A file that is not there, or cannot be read from here, has not changed. names: look at these alone, as the job names them.
     """
@@ -57,7 +57,7 @@ def changed_files(
 
 
 def _kept_as(name: str) -> str:
-    """The name under which a file's text is kept: of an item of a store, train.zarr::3, the store's."""
+    """The name under which a file's text is kept: train.zarr for train.zarr::3, an item of a store."""
     return name.partition("::")[0] if parse_item(name, "") else name
 
 

@@ -107,7 +107,7 @@ class Best:
     """Next step -> its command."""
 
     def facts(self) -> dict[str, str]:
-        """The same as named texts."""
+        """Name -> text, as `ctd best` shows them."""
         text = lambda value: f"{value:.4g}" if isinstance(value, float) else str(value)
         better = "more" if self.more_is_better else "less"
         of, worst = self.items, self.items.lowest if self.more_is_better else self.items.highest

@@ -113,7 +113,7 @@ def rows(
 
 
 def described(stores: Iterable[Store]) -> dict[str, dict[str, str]]:
-    """The `units` and `long_name` of each column of results, reduced values and swept fields; the first store's count."""
+    """Column of results, reduced values or fields -> its `units` and `long_name`; those of the first store that has it."""
     found: dict[str, dict[str, str]] = {}
     for kernel in (store.description for store in stores):
         own = {

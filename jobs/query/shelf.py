@@ -66,7 +66,7 @@ class Shelf(Source):
 
     @cached_property
     def joined(self) -> list[dict[str, str]]:
-        """Of each store, its column `final_X` -> X, where it has no X itself but another store has: Optuna's trial has one X."""
+        """For each store, its column `final_X` -> X if another store has an X and it has none: Optuna's proposals beside a sweep."""
         held = [{*own, *store.swept} for own, store in zip(self._fixed, self.stores, strict=True)]
         return [
             {
