@@ -178,25 +178,20 @@ MOST_UNUSED = 10
 """Most datasets of their files that it names as not used."""
 
 
-def data_sizes(shared: Any) -> list[str]:
-    """The sizes of the arrays of a group's data whose annotations name three axes or more, as texts.
-
-    Whoever has exchanged the axes of a file sees it before a fit.
+def data_told(groups: Sequence[Any]) -> list[str]:
+    """What a plan says of the data of its groups: the sizes of arrays whose annotations name three axes or more, so that
+    exchanged axes of a file are seen before a fit; and which datasets are not used, by the names in a field `unused`.
 
     >>> from ctd.curbd.data import Shared
-    >>> data_sizes(Shared(np.zeros((1, 600, 60)), np.zeros((3, 60)), np.zeros(())))
+    >>> data_told([Shared(np.zeros((1, 600, 60)), np.zeros((3, 60)), np.zeros(()))])
     ['x: recording 1, time 600, unit 60']
     """
-    return [
+    sizes = dict.fromkeys(
         f"{name}: {', '.join(f'{axis} {n:,}' for axis, n in zip(axes, shape, strict=True))}"
+        for shared in groups
         for name, axes, shape in _annotated(shared, "")
         if len(axes) == len(shape) > 2 and 0 not in shape
-    ][:MOST_DATA]
-
-
-def data_told(groups: Sequence[Any]) -> list[str]:
-    """`data_sizes` of the data of several groups, and what of their files is not used: the names in a field `unused`."""
-    sizes = dict.fromkeys(text for shared in groups for text in data_sizes(shared))
+    )
     unused = dict.fromkeys(name for shared in groups for name in getattr(shared, "unused", ()))
     names = [*unused][:MOST_UNUSED] + ["..."] * (len(unused) > MOST_UNUSED)
     return [*sizes][:MOST_DATA] + ([f"not used: {', '.join(names)}"] if names else [])

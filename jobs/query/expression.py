@@ -155,11 +155,8 @@ class Expression:
         """Evaluate the expression over columns of equal length.
 
         Raises:
-            JobError: an unknown column, or a value of the wrong kind, such as a text where a number is needed.
+            JobError: a value of the wrong kind, such as a text where a number is needed.
         """
-        for name in self.names:
-            if name not in columns:
-                raise JobError(f"{self.text!r}: unknown column {name!r}{nearest(name, columns)}")
         # 0 / 0 is NaN, not an error.
         with np.errstate(all="ignore"):
             return self._value(columns)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jaxtyping import Float
 
-from jobs.inputs.measure import MOST_DATA, MOST_UNUSED, data_sizes, data_told
+from jobs.inputs.measure import MOST_DATA, MOST_UNUSED, data_told
 
 
 class Trials(NamedTuple):
@@ -44,12 +44,12 @@ counts, dt = np.zeros((200, 25, 1030)), np.zeros(())
     ],
 )
 def test_sizes_of_annotated_data(shared, said):
-    assert data_sizes(shared) == said
+    assert data_told([shared]) == said
 
 
 def test_a_few_arrays_are_enough():
     many = NamedTuple("many", [(f"x{k}", Float[np.ndarray, "a b c"]) for k in range(9)])
-    assert len(data_sizes(many(*[np.zeros((1, 1, 1))] * 9))) == MOST_DATA
+    assert len(data_told([many(*[np.zeros((1, 1, 1))] * 9)])) == MOST_DATA
 
 
 def test_datasets_that_are_not_used_are_named():

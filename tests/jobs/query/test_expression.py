@@ -142,8 +142,3 @@ def test_expression_too_long_or_deep_is_one_screen():
 def test_condition_is_true_or_false(text):
     with pytest.raises(JobError, match="a condition"):
         condition(Expression(text), COLUMNS, 4)
-
-
-def test_expression_unknown_column_offers_the_nearest():
-    with pytest.raises(JobError, match="unknown column 'rat'; did you mean 'rate'"):
-        Expression("rat > 1")(COLUMNS)
