@@ -219,6 +219,8 @@ def _in_words(items: Table, name: str) -> str:
 
 # --- a list of stores -----------------------------------------------------------------------------
 
+COUNTS = ("items", "done", "dropped", "failed", "left")
+
 VERSIONS = ("ctd", "jax", "python")
 """Packages whose versions have a column."""
 
@@ -280,11 +282,7 @@ def _table(found: dict[str, Card]) -> Table:
         "store": texts(short_names(list(found))),
         "kernel": texts(card.kernel for card in cards),
         "swept": texts(", ".join(card.swept) for card in cards),
-        "items": whole(card.items for card in cards),
-        "done": whole(card.done for card in cards),
-        "dropped": whole(card.dropped for card in cards),
-        "failed": whole(card.failed for card in cards),
-        "left": whole(card.left for card in cards),
+        **{name: whole(getattr(card, name) for card in cards) for name in COUNTS},
         "metric": texts(card.metric for card in cards),
         "best": numbers(card.best for card in cards),
         "best_item": numbers(card.best_item for card in cards),
