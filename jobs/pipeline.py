@@ -132,11 +132,9 @@ def _cross(axes: dict[str, list[Any]], selections: dict[str, object]) -> dict[st
     rows = {selections[name]: range(len(files)) for name, files in axes.items()}
     if len(rows) == len(axes):
         return axes
-    number = {selection: k for k, selection in enumerate(rows)}
-    points = list(product(*rows.values()))
+    points = [dict(zip(rows, point, strict=True)) for point in product(*rows.values())]
     return {
-        name: [files[point[number[selections[name]]]] for point in points]
-        for name, files in axes.items()
+        name: [files[point[selections[name]]] for point in points] for name, files in axes.items()
     }
 
 

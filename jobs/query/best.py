@@ -177,12 +177,10 @@ def best_of(store: Store, columns: Mapping[str, np.ndarray], metric: Metric) -> 
     # The page's columns are those shown by default, which have the fields of a swept mapping, not the mapping.
     names = [column for name in varied(store) for column in shown_for(name, columns)]
     alike = np.ones(len(fine), bool)
-    for name in names:
-        column = np.asarray(columns[name])[fine]
-        one = columns[name][first]
-        if name not in REPLICATES:
-            # Fields that a mapping does not have are NaN, and alike.
-            alike &= (column == one) | ((column != column) & (one != one))
+    for name in {*names} - {*REPLICATES}:
+        column, one = np.asarray(columns[name])[fine], columns[name][first]
+        # Fields that a mapping does not have are NaN, and alike.
+        alike &= (column == one) | ((column != column) & (one != one))
     given = {name: plain(columns[name][first]) for name in names}
     params = {name.removeprefix("final_"): v for name, v in given.items() if v == v and v != ""}
     return Best(

@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 class Text:
     """A column of texts: row i has the text labels[codes[i]].
 
-    >>> column = labelled(np.array([0, 1, -1]), ["done", "failed"])
-    >>> column.array().tolist()
+    >>> as_array(labelled(np.array([0, 1, -1]), ["done", "failed"])).tolist()
     ['done', 'failed', '']
     """
 
@@ -41,10 +40,6 @@ class Text:
 
     def __getitem__(self, rows: Any) -> "Text":
         return Text(self.codes[rows], self.labels, self.is_complete)
-
-    def array(self) -> np.ndarray:
-        """The text of each row, as an object array."""
-        return np.asarray(self.labels[self.codes])
 
     def map(self, function: Callable[[str], object]) -> np.ndarray:
         """function(text) for each row; the function is called once per label."""
@@ -91,7 +86,7 @@ def as_column(values: object) -> Column:
 
 def as_array(column: Column) -> np.ndarray:
     """A column as an array; texts become Python objects."""
-    return column.array() if isinstance(column, Text) else column
+    return np.asarray(column.labels[column.codes] if isinstance(column, Text) else column)
 
 
 def categories(column: Column) -> "np.ndarray | pd.Categorical":

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from jobs.errors import JobError, nearest
-from jobs.query.columns import Column, Text, as_column
+from jobs.query.columns import Column, Text, as_array, as_column
 
 type Evaluate = Callable[[Mapping[str, Any]], Any]
 """The value of a part of an expression from the columns."""
@@ -270,7 +270,7 @@ class Expression:
                 # A misspelt status would otherwise match nothing, without a word.
                 raise self._fault(node, f"no row can have {value!r}{nearest(value, labels)}")
         if isinstance(a, Text) and isinstance(b, Text):
-            return test(a.array(), b.array()).astype(bool)
+            return test(as_array(a), as_array(b)).astype(bool)
         if isinstance(a, Text):
             return a.map(lambda label: test(label, b))
         if isinstance(b, Text):
