@@ -91,8 +91,7 @@ def resolve(
         stages: name -> store of each earlier stage.
         where: file and field, for errors.
 
-    Raises:
-        JobError: a store is missing, a selection is empty, or the field takes no file.
+    Raises JobError if a store is missing, a selection is empty, or the field takes no file.
     """
     params = dict(content.get("params") or {})
     found = _references(params, where)

@@ -82,8 +82,7 @@ def item_params(store: Store, item: int) -> dict[str, Any]:
 
     For an item of a population, a searched parameter has its last value.
 
-    Raises:
-        JobError: the item does not exist or is not computed.
+    Raises JobError if the item does not exist or is not computed.
 
     >>> item_params(Store.open("points.zarr"), 0)["n_trials"]
     4
@@ -154,24 +153,22 @@ def item_arrays(store: Store, item: int, part: str = "weights") -> dict[str, np.
     part: "results" for everything except the trained model; else a family of results `PART.NAME`, such as "weights"
     for the trained model, whose arrays get the names NAME.
 
-    Raises:
-        JobError: the item does not exist or is not computed, or the job stores no such results.
+    Raises JobError if the item does not exist or is not computed, or the job stores no such results.
 
     >>> "q" in item_arrays(Store.open("points.zarr"), 0, "results")
     True
     """
     group, row = _find(store, item)
-    names = [n for n in store.names(group) if _is_in(part, n)]
+    is_in = lambda name: (
+        name.startswith(f"{part}.") or (part == "results" and not name.startswith(WEIGHTS))
+    )
+    names = [name for name in store.names(group) if is_in(name)]
     if not names:
         kernel = store.job.spec.kernel
         could = part == "weights" and any(n.startswith(WEIGHTS) for n in store.description.dims)
         hint = f"; it does where its params ask for them, see `ctd new {kernel}`" if could else ""
         raise JobError(f"{store.address}: kernel {kernel} stores no {part} in this job{hint}")
     return {n.removeprefix(f"{part}."): store.rows(group, n, row, row + 1)[0] for n in names}
-
-
-def _is_in(part: str, name: str) -> bool:
-    return not name.startswith(WEIGHTS) if part == "results" else name.startswith(f"{part}.")
 
 
 @cache
@@ -227,8 +224,7 @@ def export(store: Store, item: int, path: str | Path, part: str = "weights") -> 
 
     The path's ending chooses the format. The file of a network can be the `weights` of other jobs.
 
-    Raises:
-        JobError: `item_arrays` raises it, no file is written with this ending, or it cannot be written.
+    Raises JobError as `item_arrays`, or if no file is written with this ending, or it cannot be written.
     """
     try:
         check_ending(path)

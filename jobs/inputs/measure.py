@@ -226,8 +226,7 @@ def outputs_of(kernel: Kernel, params: Params, base: str) -> Outputs:
 def evaluate_group(kernel: Kernel, params: Params, base: str) -> Evaluated:
     """Load one group's data and evaluate its items abstractly.
 
-    Raises:
-        JobError: the data cannot be loaded, or the kernel breaks its contract. Errors of the storage: as `load_group`.
+    Raises JobError if the data cannot be loaded, or the kernel breaks its contract; errors of the storage as `load_group`.
     """
     try:
         shared = load_group(kernel, params, base)

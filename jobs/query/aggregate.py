@@ -47,8 +47,7 @@ def parse_aggregates(text: str) -> list[Aggregate]:
     >>> [(a.label, a.function) for a in parse_aggregates("count, q95(seconds)")]
     [('count', 'count'), ('q95(seconds)', 'quantile')]
 
-    Raises:
-        JobError: the text cannot be parsed; the message shows where.
+    Raises JobError if the text cannot be parsed; the message shows where.
     """
     text, tree = parse(text)
     parts = tree.elts if isinstance(tree, ast.Tuple) else [tree]

@@ -61,8 +61,7 @@ def compare(a: Store, b: Store) -> Comparison:
     >>> found.items["a"], found.results["differ"].sum()
     (0, np.int64(0))
 
-    Raises:
-        JobError: one of them has no computed item.
+    Raises JobError if one of them has no computed item.
     """
     return ask(
         a, lambda of_a: ask(b, lambda of_b: _compare((a, b), (of_a["items"], of_b["items"])))

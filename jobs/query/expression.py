@@ -76,8 +76,7 @@ SHOWN = 70
 def parse(text: str) -> tuple[str, ast.expr]:
     """Parse an expression: (the text on one line, its syntax tree).
 
-    Raises:
-        JobError: not an expression (the message shows where), too long, or nested too deeply.
+    Raises JobError if it is no expression (the message shows where), too long, or nested too deeply.
     """
     text = " ".join(text.splitlines()).strip()
     if len(text) > MAX_LENGTH:
@@ -137,8 +136,7 @@ class Expression:
     >>> test({"q": np.array([1e-4, 1.0]), "cell": np.array(["gru", "gru"])}).tolist()
     [True, False]
 
-    Raises:
-        JobError: the text is not an expression of the form above; the message shows where.
+    Raises JobError if the text is not an expression of the form above; the message shows where.
     """
 
     def __init__(self, text: str) -> None:
@@ -154,8 +152,7 @@ class Expression:
     def __call__(self, columns: Mapping[str, object]) -> Any:
         """Evaluate the expression over columns of equal length.
 
-        Raises:
-            JobError: a value of the wrong kind, such as a text where a number is needed.
+        Raises JobError for a value of the wrong kind, such as a text where a number is needed.
         """
         # 0 / 0 is NaN, not an error.
         with np.errstate(all="ignore"):
@@ -281,8 +278,7 @@ class Expression:
 def condition(expression: Expression, columns: Mapping[str, Column], n: int) -> np.ndarray:
     """Test n rows: (n,) booleans, True where a row satisfies the expression.
 
-    Raises:
-        JobError: the expression is not true or false, or cannot be evaluated.
+    Raises JobError if the expression is not true or false, or cannot be evaluated.
     """
     keep = np.asarray(expression(columns))
     if keep.dtype.kind != "b":

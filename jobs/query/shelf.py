@@ -241,8 +241,7 @@ def list_stores(
     >>> found["store"].tolist(), found["left"].tolist()
     (['points'], [0])
 
-    Raises:
-        JobError: there is no store, or the condition names an unknown column or does not parse.
+    Raises JobError if there is no store, or the condition names an unknown column or does not parse.
     """
     found: dict[str, Card] = {}
     wrong: list[str] = []

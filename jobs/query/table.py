@@ -86,8 +86,7 @@ class Table:
         A column of a short table is read whole and kept. Only the first requests for few rows read just those rows:
         most columns are only shown, and most stores are asked few questions.
 
-        Raises:
-            JobError: there is no such column.
+        Raises JobError if there is no such column.
         """
         if name not in self.reads:
             raise JobError(f"unknown column {name!r}{nearest(name, self.reads)}")

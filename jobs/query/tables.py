@@ -68,8 +68,7 @@ class Source(ABC):
 
         Returns a stamp of the tables, None while they change.
 
-        Raises:
-            JobError: a store was never gathered, and this process may not write to it.
+        Raises JobError if a store was never gathered, and this process may not write to it.
         """
 
     @abstractmethod
@@ -185,8 +184,7 @@ def ask[T](asked: Store | Source, question: Callable[[Source], T]) -> T:
     it has just deleted reads as fill values. An answer therefore counts only if the tables are the same
     afterwards; otherwise the question is asked again.
 
-    Raises:
-        JobError: the tables kept changing, or could not be read.
+    Raises JobError if the tables kept changing, or could not be read.
     """
     tables: Source = tables_of(asked) if isinstance(asked, Store) else asked
     reason = ""
