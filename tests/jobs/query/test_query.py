@@ -135,7 +135,7 @@ def test_query_reads_only_what_is_named(store, monkeypatch):
         "_reader",
         lambda array: lambda rows: seen.append(array.basename) or reader(array)(rows),
     )
-    monkeypatch.setattr(module, "_OPENED", type(module._OPENED)())
+    store = Store.open(store.address)
     asked = {"where": "norm > 1", "sort": "rate", "columns": ["item", "push[1]"]}
     first = query(store, **asked)
     assert sorted(seen) == ["item", "norm", "push", "rate"]
@@ -152,11 +152,11 @@ def test_query_reads_few_rows_alone_and_then_the_column(store, monkeypatch):
         "_reader",
         lambda array: lambda rows: seen.append((array.basename, rows)) or reader(array)(rows),
     )
-    monkeypatch.setattr(module, "_OPENED", type(module._OPENED)())
+    store = Store.open(store.address)
     monkeypatch.setattr(one_table, "FEW", 2)
     monkeypatch.setattr(one_table, "PICKS", 1)
     frame = table(store, "items").sort_values("norm", kind="stable").reset_index(drop=True)
-    monkeypatch.setattr(module, "_OPENED", type(module._OPENED)())
+    store = Store.open(store.address)
     seen.clear()
     for limit, read in ((5, ["norm", "steps"]), (5, []), (6, ["steps"]), (7, [])):
         found = query(store, sort="norm", limit=limit, columns=["steps", "norm"])
@@ -177,7 +177,7 @@ def test_query_of_a_long_table_goes_in_blocks(store, monkeypatch):
         {"where": "norm < 0"},
     ]
     expected = [query(store, **words) for words in asked]
-    monkeypatch.setattr(module, "_OPENED", type(module._OPENED)())
+    store = Store.open(store.address)
     monkeypatch.setattr(one_table, "BLOCK", 8)
     for words, frame in zip(asked, expected, strict=True):
         pd.testing.assert_frame_equal(query(store, **words), frame)
