@@ -69,15 +69,16 @@ def _version(address: str, is_store: bool) -> str:
         path = local_path(address)
         if path is None:
             return digest_of(sorted(objects_at(address).items()))
-        files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+        if path.is_file():
+            return _sha256(path)
+        files = sorted(p for p in path.rglob("*") if p.is_file())
         parts = [(p.relative_to(path).as_posix(), _sha256(p)) for p in files]
-        return parts[0][1] if path.is_file() else digest_of(parts) if parts else ""
-    except (JobError, OSError):
-        return ""  # whoever reads the data tells
+        return digest_of(parts) if parts else ""
     except Exception as error:
-        if not objects.is_storage_error(error):
-            raise
-        return ""
+        # Whoever reads the data tells.
+        if isinstance(error, JobError | OSError) or objects.is_storage_error(error):
+            return ""
+        raise
 
 
 def _of_store(address: str) -> str:
