@@ -12,7 +12,7 @@ warning     of the plan, noted when the store is made
 import json
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -24,9 +24,8 @@ from jobs.storage import objects
 from jobs.storage.checksums import write_sums
 from jobs.store.store import Store
 
-BYTES, SHARE = 100_000, 8
-"""An object is full at BYTES, or at the SHARE-th part of what the run has written before, if that is more. Each flush rewrites an
-object that is not full, so it must not be large; objects of one size would be too many for a reader of a long log."""
+BYTES = 100_000
+"""Size at which an object is full. Each flush rewrites an object that is not full, so the size bounds the bytes written."""
 
 FLUSH_S = 30.0
 """Seconds after which the next event writes those that are in memory; failures and decisions are written at once."""
@@ -112,14 +111,16 @@ class Events:
         # By time, so that a listing sorts the runs; by process, since several drivers may start together.
         self._prefix = f"{keys.EVENTS}/{time.time_ns():020d}-{os.getpid()}"
         self._lines: list[str] = []
-        self._number = self._bytes = self._before = 0
+        self._number = self._bytes = 0
+        self._full: list[tuple[int, int]] = []
+        """(number, bytes) of each full object."""
         self._flushed = time.monotonic()
 
     def note(self, event: Event) -> None:
         """Add one event. It is written by `flush`, when the object is full, or by the first `note` after FLUSH_S seconds."""
         self._lines.append(json.dumps(event.to_json()))
         self._bytes += len(self._lines[-1])
-        if self._is_full() or time.monotonic() - self._flushed > FLUSH_S:
+        if self._bytes >= BYTES or time.monotonic() - self._flushed > FLUSH_S:
             self.flush()
 
     def flush(self) -> None:
@@ -130,13 +131,27 @@ class Events:
         # The whole object each time: an object store cannot append. One driver writes it, so nothing of another is lost.
         data = ("\n".join(self._lines) + "\n").encode()
         with objects.may_fail():
-            objects.write(self._store.objects, f"{self._prefix}-{self._number:05d}.jsonl", data)
-            if self._is_full():
-                self._before += self._bytes
+            objects.write(self._store.objects, self._key(self._number), data)
+            if self._bytes >= BYTES:
+                self._full.append((self._number, self._bytes))
                 self._number, self._lines, self._bytes = self._number + 1, [], 0
+                self._join()
 
-    def _is_full(self) -> bool:
-        return self._bytes >= max(BYTES, self._before // SHARE)
+    def _key(self, number: int) -> str:
+        return f"{self._prefix}-{number:05d}.jsonl"
+
+    def _join(self) -> None:
+        """Join the last two full objects while the earlier one is less than twice as large.
+
+        The number of objects then grows like the logarithm of the number of events."""
+        store = self._store.objects
+        while len(self._full) > 1 and self._full[-2][1] < 2 * self._full[-1][1]:
+            (first, size), (last, more) = self._full[-2:]
+            parts = [objects.read(store, self._key(number)) or b"" for number in (first, last)]
+            # The joined object first: a kill between the two leaves lines twice, which readers drop, and loses none.
+            objects.write(store, self._key(last), b"".join(parts))
+            objects.delete(store, self._key(first))
+            self._full[-2:] = [(last, size + more)]
 
     def close(self) -> None:
         """Write the remaining lines, and the checksums of all objects that this instance wrote, unless the storage fails."""
@@ -150,14 +165,22 @@ class Events:
 
 def read_events(store: Store) -> list[Event]:
     """Return the events of all runs, in order of the runs; unreadable lines are left out."""
-    listed = sorted(objects.list_keys(store.objects, keys.EVENTS))
-    read = [data or b"" for _, data in objects.read_all(store.objects, listed)]
-    lines = [line for data in read for line in data.decode(errors="replace").splitlines()]
     found = []
-    for line in dict.fromkeys(lines):  # some may be there twice
+    # A driver that was killed while it joined two objects has left lines twice; `dict.fromkeys` keeps the first.
+    for line in dict.fromkeys(_lines(store)):
         with suppress(ValueError):  # a line that a full disk cut short, or a stranger wrote
             found.append(Event.from_json(json.loads(line)))
     return found
+
+
+def _lines(store: Store) -> Iterator[str]:
+    for _ in objects.read_attempts(keys.EVENTS):
+        listed = sorted(objects.list_keys(store.objects, keys.EVENTS))
+        read = [data for _, data in objects.read_all(store.objects, listed)]
+        if None not in read:  # else a driver has joined objects meanwhile
+            break
+    for data in read:
+        yield from (data or b"").decode(errors="replace").splitlines()
 
 
 def planned_warnings(events: Iterable[Event]) -> list[str]:

@@ -16,6 +16,7 @@ from jobs.run.shards import run_shards
 from jobs.run.worker import SerialExecutor
 from jobs.storage import objects
 from jobs.storage.checksums import checksummed
+from jobs.store.events import read_events
 from jobs.store.segments import Log, Segment, decode, live, lost_from, resolved
 from jobs.store.store import Store
 
@@ -136,7 +137,7 @@ def restless(monkeypatch):
     def never_the_same(these, folder):
         number = next(count)
         gone = [f"{folder}/{number:08d}.jsonl"]
-        if "segments" not in folder:
+        if "segments" not in folder and keys.EVENTS not in folder:
             gone = [f"{folder}/0/000000-{number:08x}.json", f"{folder}/0/000000-ffffffff.json"]
         return [*listing(these, folder), *gone]
 
@@ -152,6 +153,7 @@ LOOKS = {
     "all records": lambda store: store.committed.latest(),
     "to fold": lambda store: store.committed.compact(),
     "to take back": lambda store: store.committed.forget([Shard(0, 0, 0, 1)]),
+    "events": read_events,
 }
 
 
