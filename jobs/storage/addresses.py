@@ -74,7 +74,7 @@ def join(base: str, name: str) -> str:
 
 
 def beside(address: str) -> Path:
-    """Return the path of what is made of a store, such as its pictures, but for the ending; in this folder for a store elsewhere.
+    """Return where to put what is made from a store, such as its pictures, without an ending: beside it, or here if it is remote.
 
     >>> str(beside("runs/v0.01.zarr")), str(beside("runs/v0.01")), str(beside("s3://lab/runs/a.zarr"))
     ('runs/v0.01', 'runs/v0.01', 'a')
@@ -86,17 +86,17 @@ def beside(address: str) -> Path:
 
 
 def without_ending[P: PurePath](path: P) -> P:
-    """Return the path without the ending of a store; any other is part of its name."""
+    """Return the path without the ending of a store; any other ending is part of its name."""
     return path.with_suffix("") if path.suffix in (".zarr", SUFFIX) else path
 
 
 def is_zip(path: Path | None) -> bool:
-    """Whether a path is that of an archive."""
+    """Whether there is an archive at a path."""
     return path is not None and path.suffix == SUFFIX and path.is_file()
 
 
 def refuse_zip(path: Path | None) -> None:
-    """Raise JobError if a path is that of an archive, which nothing writes to."""
+    """Raise JobError if there is an archive at a path: nothing writes to one."""
     if path is not None and is_zip(path):
         raise JobError(f"{path}: an archive is only read; unpack it to go on: {to_unpack(path)}")
 

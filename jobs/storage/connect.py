@@ -7,7 +7,7 @@ store, event or message contains them.
             and ~/.aws/config; else the machine's own role (container, EC2 instance)
     gs, az  GOOGLE_*, AZURE_*, which the client library reads itself
 
-A zip archive is read into memory as a whole, and whatever is written to it is gone with the process.
+A zip archive is read into memory as a whole; what is written to it there is lost when the process ends.
 """
 
 import configparser
@@ -65,9 +65,9 @@ OF_THE_MACHINE = (
 """Environment variables that give access without keys; one is enough."""
 
 
-MOST_BYTES, MOST_PACKED = 4 << 30, 1 << 28
-"""Most bytes that are read into memory, and most that come of compressed members: those of ctd's archives are metadata, and a
-stranger's may grow a thousandfold. What is larger is to be unpacked."""
+MOST_BYTES, MOST_PACKED, MOST_MEMBER = 4 << 30, 1 << 28, 1 << 24
+"""Most bytes of an archive that are read into memory; of them, from compressed members, which are metadata in ctd's archives and
+may grow a thousandfold in a stranger's; and from a single member."""
 
 
 def open_objects(address: str, *, create: bool = False) -> ObjectStore:
@@ -195,11 +195,11 @@ def read_zip(path: Path) -> MemoryStore:
     return found
 
 
-def read_member(path: Path, key: str, most: int = 1 << 24) -> bytes | None:
+def read_member(path: Path, key: str) -> bytes | None:
     """Return one small object in an archive; None if there is none, or the archive cannot be read."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return archive.read(key) if archive.getinfo(key).file_size <= most else None
+            return archive.read(key) if archive.getinfo(key).file_size <= MOST_MEMBER else None
     except Exception:  # zipfile passes on what zlib, struct and codecs raise at damaged bytes
         return None
 

@@ -125,8 +125,8 @@ class Lease:
     def held(self, listener: Listener | None = None) -> Iterator[None]:
         """Renew the lease until the block ends, then release it.
 
-        The holder must stop when somebody asks for it, when another driver has taken over, and when an error ends the
-        renewals: nobody runs a store without its lease. It passes a listener, or calls `check` before it writes.
+        The holder must stop when somebody asks it to, when another driver has taken over, and when an error ends the renewals:
+        nobody runs a store without its lease. So it passes a listener, or calls `check` before it writes.
         """
         listener = listener or self
         ended = threading.Event()
@@ -143,15 +143,15 @@ class Lease:
             self.release()
 
     def ask(self, reason: str, grace_s: float | None = None) -> None:
-        """Have the next `check` stop the holder because of `reason`: the lease is the listener of who brings none."""
+        """Have the next `check` raise because of `reason`: the lease is its own listener where `held` is given none."""
         del grace_s
         self._asked = self._asked or reason
 
     def check(self) -> None:
         """Raise Held if another process has taken the lease over, as it may while this one is suspended.
 
-        Raise JobError if somebody asked the holder to stop, and it has no other listener. Asks the storage: when a process
-        wakes, the thread that renews may look later than the others write.
+        Raise JobError if somebody asked the holder to stop, and it has no other listener. This asks the storage: in a process
+        that wakes up, another thread may write before the one that renews has looked.
         """
         if newer := self._successor():
             raise Held(

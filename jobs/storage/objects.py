@@ -203,7 +203,7 @@ def read_attempts(folder: str) -> Iterator[int]:
 
 
 def size_of(objects: ObjectStore) -> int:
-    """Return the bytes of all objects."""
+    """Return the total size of all objects (bytes)."""
     return sum(meta["size"] for meta in _metas(objects, ""))
 
 

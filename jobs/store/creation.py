@@ -68,10 +68,10 @@ def create_store(
         objects.write(store.objects, keys.KERNEL, description_of(store))
         fill(store)
         write_job(store.objects, store.job)
-        # A kill before this line leaves a complete store: beside run/job.json nobody heeds run/creating.json.
+        # A kill before this line leaves a complete store: run/creating.json means nothing beside run/job.json.
         objects.delete(store.objects, keys.CREATING)
     except BaseException as error:
-        # If a store lay there before, or what lies there is another process's by now, nothing is deleted.
+        # Nothing is deleted if a store lay there before, or if another process has begun one there.
         if made and path is not None and not isinstance(error, Held):
             _remove(path)
         if isinstance(error, OSError) or objects.is_storage_error(error):

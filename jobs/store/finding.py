@@ -39,8 +39,8 @@ def find_stores(given: Iterable[str], tell: Callable[[str], object] = warnings.w
     Args:
         given: addresses. A store stands for itself, a folder for the stores up to three levels below it, and * ? [...] are
             patterns. So are s3://BUCKET/PREFIX and s3://BUCKET/*.zarr.
-        tell: called with a line if stores are left out, and with a line if items count twice all the same: several stores are
-            named, or merged, that hold them.
+        tell: called with a line if stores are left out, and with one for each set of stores whose items count twice all the
+            same, because they were named or merged.
 
     Raises:
         JobError: a pattern matches no store, or a folder has none. An address where nothing is, is returned as it is.

@@ -83,7 +83,7 @@ class LiveCurves:
         is ignored."""
         began = time.monotonic()
         advance_s, self._called = began - self._called, began
-        # A long advance would else put off the first curves to the end of the next one.
+        # Otherwise a long advance would delay the first curves until it ends.
         if not self._curves or began + advance_s * self._is_first < self._due:
             return
         # A group need not store every curve that the kernel names.

@@ -46,7 +46,7 @@ class Job:
     spec: JobSpec
     plan: Plan
     base: str
-    """The folder that relative file names in the spec start from."""
+    """Relative file names in the spec start from this folder."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """Versions, git commit, host and command of the process that created the store."""
     sources: Mapping[str, str] = field(default_factory=dict)

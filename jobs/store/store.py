@@ -188,7 +188,7 @@ def resume_command(store: Store, *options: str) -> str:
 
 
 def title_of(store: Store) -> str:
-    """The name of a store's job; that of the store if the job has none, or is a stage of a pipeline, whose name says less."""
+    """The name of a store's job; the store's own if the job has none, or is a stage of a pipeline, whose name says less."""
     name, of_store = store.job.spec.name, addresses.beside(store.address).name
     return of_store if not name or of_store.endswith(f".{name}") else name
 
@@ -224,7 +224,7 @@ def shared_fields(store: Store, group: int) -> dict[str, Any]:
 
 
 def refuse_links(store: Store) -> None:
-    """Raise JobError if a folder of the store is a link: writes and deletions below it would happen elsewhere; or if it is an archive.
+    """Raise JobError if the store is an archive, or has a folder that is a link: writes and deletions below it would happen elsewhere.
 
     The store itself may be a link, and so may folders in results/, which only a run writes to.
     """
