@@ -98,24 +98,26 @@ def open_objects(address: str, *, create: bool = False) -> ObjectStore:
             path.mkdir(parents=True, exist_ok=True)
         elif addresses.is_zip(path):
             return read_zip(path)
-        elif path.exists() and not path.is_dir():
-            # A pipeline JOB.yaml has a store for each stage, JOB.STAGE.zarr.
-            stores = sorted(str(p) for p in path.parent.glob(f"{escape(path.stem)}.*zarr"))
-            which = (
-                f"give one of its stores: {', '.join(stores)}" if stores else "a store is a folder"
-            )
-            raise JobError(f"{path}: is a file; {which}")
         elif not path.is_dir():
-            # `ctd ls` shows names without the ending.
-            near = [f"{path}{end}" for end in (".zarr", ".zip") if Path(f"{path}{end}").exists()]
-            hint = f"; did you mean {near[0]}?" if near else ""
-            if re.search(r" [<>=!]=? ", address):
-                hint = "; give a condition as --where"
-            raise JobError(f"{path}: no such store{hint}")
+            raise JobError(f"{path}: {_what_is_there(path)}")
         # automatic_cleanup: a deletion removes the folders that it leaves empty.
         return LocalStore(path.absolute(), automatic_cleanup=True)
     except OSError as error:
         raise JobError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def _what_is_there(path: Path) -> str:
+    """Return, for a message, what is at a path in place of a store, and what may be meant."""
+    if path.exists():
+        # A pipeline JOB.yaml has a store for each stage, JOB.STAGE.zarr.
+        stores = sorted(str(p) for p in path.parent.glob(f"{escape(path.stem)}.*zarr"))
+        meant = f"give one of its stores: {', '.join(stores)}" if stores else "a store is a folder"
+        return f"is a file; {meant}"
+    if re.search(r" [<>=!]=? ", str(path)):
+        return "no such store; give a condition as --where"
+    # `ctd ls` shows names without the ending.
+    near = [f"{path}{end}" for end in (".zarr", ".zip") if Path(f"{path}{end}").exists()]
+    return f"no such store{f'; did you mean {near[0]}?' if near else ''}"
 
 
 def remote(address: str, patience: dict[str, object] = PATIENT) -> ObjectStore:

@@ -30,10 +30,6 @@ class Head(BaseModel):
     shards: list[int]
     undone: frozenset[int]
 
-    def is_of(self, number: int) -> bool:
-        """Whether it can be the head of this segment. A copied file has another number, and would replace those between."""
-        return self.number == number and self.since <= number
-
 
 class Segment(NamedTuple):
     """One segment."""
@@ -63,29 +59,28 @@ class Segment(NamedTuple):
         shards = sorted(self.lines)
         said = {"number": self.number, "since": self.since}
         head = checksummed({**said, "shards": shards, "undone": sorted(self.undone)})
-        # The head twice: with one of them damaged, the other still says which shards are lost.
+        # The head twice: with one of them damaged, the other still says what the segment replaces.
         return b"\n".join([head, *(self.lines[n] for n in shards), head, b""])
 
 
 def decode(number: int, data: bytes) -> Segment:
-    """Return the segment in an object: of a damaged one the readable part, of a copy of another segment nothing."""
-    lines, heads = _lines(data)
-    if not heads:  # nobody knows what it replaces: it stands for itself
-        return Segment(number, number, frozenset(), by_shard(lines))
+    """Return the segment in an object: of a damaged one the readable part, of a copy of another segment nothing.
+
+    Of a damaged object, `encode` makes other bytes again, unless nothing but records is damaged, which have their own checksums.
+    """
+    lines = data.removesuffix(b"\n").split(b"\n")
+    ends = (verified_as(Head.model_validate, line) for line in (lines[0], lines[-1]))
     # Either head will do, since both are the same; a damaged first one leaves the last.
-    head, own = heads[0], lines[1:-1]
-    if not head.is_of(number):
+    head = next(filter(None, ends), None)
+    if not head:  # nobody knows what it replaces: it stands for itself
+        return Segment(number, number, frozenset(), by_shard(lines))
+    # A copied file has another number, and would replace those between.
+    if head.number != number or head.since > number:
         return Segment(number, number, frozenset(), {})
+    own = lines[1:-1]
     whole = lines[0] == lines[-1] and len(head.shards) == len(own)
     found = dict(zip(head.shards, own, strict=True)) if whole else by_shard(lines)
     return Segment(number, head.since, head.undone, found)
-
-
-def _lines(data: bytes) -> tuple[list[bytes], list[Head]]:
-    """Return the lines of a segment's object, and its undamaged heads (two at most)."""
-    lines = data.removesuffix(b"\n").split(b"\n")
-    ends = (verified_as(Head.model_validate, line) for line in (lines[0], lines[-1]))
-    return lines, [head for head in ends if head]
 
 
 def by_shard(lines: Iterable[bytes]) -> dict[int, bytes]:
@@ -96,20 +91,6 @@ def by_shard(lines: Iterable[bytes]) -> dict[int, bytes]:
 def _shard_of(line: bytes) -> int | None:
     number: object = verified_as(lambda found: found["shard"]["number"], line)
     return number if isinstance(number, int) else None
-
-
-def lost_from(number: int, data: bytes) -> set[int] | None:
-    """Return the shards whose records are lost in a damaged segment, as far as its heads tell; None if it is undamaged."""
-    lines, heads = _lines(data)
-    is_whole = (
-        len(heads) == 2
-        and lines[0] == lines[-1]
-        and data.endswith(b"\n")
-        and heads[0].is_of(number)
-        and [_shard_of(line) for line in lines[1:-1]] == heads[0].shards
-    )
-    named = {shard for head in heads for shard in head.shards}
-    return None if is_whole else named - by_shard(decode(number, data).lines.values()).keys()
 
 
 def live(segments: Sequence[Segment]) -> list[Segment]:

@@ -1,25 +1,21 @@
 """Check the records of shards (markers and failing items, in segments or by themselves), the rows that markers commit, and notes."""
 
-from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import Any
 
 from jobs import keys
-from jobs.errors import count
 from jobs.gather.check.mending import Finding, Mending
 from jobs.plan.layout import Shard
 from jobs.storage import objects
 from jobs.storage.checksums import checksummed, digest, read_verified
 from jobs.store.marker import Marker
 from jobs.store.records import Record, Records, newest
-from jobs.store.segments import Log, Segment, live, lost_from, resolved
+from jobs.store.segments import Log, Segment, live, resolved
 
 AGAIN = "its shard is computed again"
 
 NOT_COMPUTED = "not there: the shard is not computed"
 LOST = "not there, though the shard's results are: the marker is lost, or they are to be computed again"
-
-MOST_NAMED = 10
-"""Most shards that a finding names."""
 
 
 def check_records[T: Record](
@@ -53,12 +49,10 @@ def _damaged[T: Record](
 ) -> Generator[Finding]:
     for segment in seen:
         key = records.log.key(segment.number)
-        data = objects.read(mending.objects, key)
         # None: a writer has replaced the segment meanwhile.
-        lost = None if data is None else lost_from(segment.number, data)
-        strange = segment.lines.keys() - records.in_log(segment.lines).keys()
-        if lost is not None or strange:
-            yield Finding(key, "damaged", f"written again{_without({*(lost or ()), *strange})}")
+        is_whole = objects.read(mending.objects, key) in (None, segment.encode())
+        if not is_whole or len(records.in_log(segment.lines)) < len(segment.lines):
+            yield Finding(key, "damaged", "written again without what is damaged")
 
 
 def _missing(log: Log, seen: list[Segment]) -> Generator[Finding]:
@@ -68,14 +62,6 @@ def _missing(log: Log, seen: list[Segment]) -> Generator[Finding]:
         if segment.since > last + 1:
             yield Finding(log.key(segment.since - 1), "missing", "its shards are computed again")
         last = segment.number
-
-
-def _without(lost: Collection[int]) -> str:
-    if not lost:
-        return ""
-    named = [*map(str, sorted(lost)[:MOST_NAMED]), *["..."] * (len(lost) > MOST_NAMED)]
-    told = f"{count(len(lost), 'shard')}, to be computed again: {', '.join(named)}"
-    return f" without the records of {told}"
 
 
 def check_markers(mending: Mending) -> Generator[Finding, None, dict[int, Marker]]:
