@@ -97,14 +97,6 @@ def write(objects: ObjectStore, key: str, data: Buffer) -> None:
     obstore.put(objects, key, data)
 
 
-def holds(objects: ObjectStore, key: str, data: Buffer) -> bool:
-    """Whether the object at `key` consists of exactly these bytes."""
-    try:
-        return bool(obstore.get(objects, key).bytes() == data)
-    except FileNotFoundError:
-        return False
-
-
 def create(objects: ObjectStore, key: str, data: bytes) -> bool:
     """Write bytes at `key` if there is no object; return whether it was written.
 

@@ -31,7 +31,7 @@ from jobs.spec.job import JobSpec, parse_job
 from jobs.spec.search import Optuna
 from jobs.storage import objects
 from jobs.storage.addresses import local_path
-from jobs.storage.checksums import checksummed, parsed, read_verified, verified
+from jobs.storage.checksums import checksummed, parsed, read_verified, verified, verified_as
 from jobs.store.arrays import attributes
 from jobs.store.finding import stores_in
 
@@ -154,11 +154,7 @@ def _is_of_other_files(address: str) -> bool:
 
 def is_job(data: bytes | None) -> bool:
     """Whether these bytes are a whole run/job.json."""
-    try:
-        Job.from_json(verified(data) or {}, "")
-    except ValueError:  # of pydantic, or a JobError
-        return False
-    return True
+    return verified_as(lambda found: Job.from_json(found or {}, ""), data) is not None
 
 
 def write_job(store: ObjectStore, job: Job) -> None:

@@ -187,7 +187,7 @@ def write_decision(store: Store, group: int, number: int, decision: Decision) ->
     key, data = keys.decision(group, number), checksummed(_DECISION.dump_python(decision))
     # Of two drivers, of which one has lost its lease and does not know yet, the second stops here. Equal bytes are no
     # conflict: a write that was reported as failed may have arrived.
-    if not objects.create(store.objects, key, data) and not objects.holds(store.objects, key, data):
+    if not objects.create(store.objects, key, data) and objects.read(store.objects, key) != data:
         raise Held(f"{store.address}: {key} exists: another driver decides this search")
 
 

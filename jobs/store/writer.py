@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Buffer as Bytes
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -40,7 +39,7 @@ def write_shard(
             objects.write(store.objects, key, data)
             # Disks, network file systems and memory do flip bits: found now, the shard is computed again; found after
             # the marker, it would be lost.
-            if not objects.holds(store.objects, key, data):
+            if objects.read(store.objects, key) != data:
                 raise OSError(
                     errno.EIO, f"{key}: what was written does not read back", store.address
                 )
@@ -91,7 +90,7 @@ def _whole(
     return whole
 
 
-def _encoded(array: zarr.Array[Any], start: int, whole: np.ndarray) -> dict[str, Bytes]:
+def _encoded(array: zarr.Array[Any], start: int, whole: np.ndarray) -> dict[str, bytes]:
     """Return key -> bytes of the storage objects that hold these values of an array, from row `start` on.
 
     Zarr makes them in memory: on the store itself it would first read an object that the rows do not fill, such as the last
@@ -110,5 +109,5 @@ def _encoded(array: zarr.Array[Any], start: int, whole: np.ndarray) -> dict[str,
     for key, data in made.items():
         _, first, *inner = key.split("/")
         place = "/".join([str(start // size + int(first)), *inner])
-        encoded[f"{array.path}/c/{place}"] = data.as_buffer_like()
+        encoded[f"{array.path}/c/{place}"] = data.to_bytes()
     return encoded
