@@ -8,9 +8,7 @@ if TYPE_CHECKING:
     import numcodecs
     import zarr
     from zarr import codecs as zarr_codecs
-    from zarr.buffer import cpu as zarr_buffer
 else:
-    names = "numcodecs", "zarr", "zarr.codecs", "zarr.buffer.cpu"
-    numcodecs, zarr, zarr_codecs, zarr_buffer = map(Late, names)
+    numcodecs, zarr, zarr_codecs = map(Late, ("numcodecs", "zarr", "zarr.codecs"))
 
-__all__ = ["numcodecs", "zarr", "zarr_buffer", "zarr_codecs"]
+__all__ = ["numcodecs", "zarr", "zarr_codecs"]

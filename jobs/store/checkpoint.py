@@ -51,10 +51,8 @@ class Checkpoints:
         microbatch: int,
         round_sha256: str | None = None,
     ) -> None:
-        self._objects, self._folder = (
-            store.objects,
-            keys.place(keys.CHECKPOINTS, shard.group, shard.number),
-        )
+        self._objects = store.objects
+        self._folder = keys.place(keys.CHECKPOINTS, shard.group, shard.number)
         self._every_s = store.job.spec.run.checkpoint_s
         here = host()
         # Everything that may change the bits: a checkpoint with another identity is not continued.

@@ -26,8 +26,6 @@ from jobs.store.arrays import create_array, describe, flags, plain, put_array
 from jobs.store.manifest import FORMAT, Job, write_job
 from jobs.store.store import BEFORE, Store, described
 
-STATUS = Var((), "1", "0 not computed, 1 done, 2 failed, 3 dropped")
-
 
 @dataclass(frozen=True)
 class Outputs:
@@ -175,7 +173,8 @@ def _create_group(
     for pack, names in by_pack(packed).items():
         like = np.empty(sum(packed[n].size for n in names), shapes[names[0]].dtype)
         arrays[pack] = Var((f"{pack}.entry",), "1", "results side by side, see `packed`"), like
-    arrays["status"] = STATUS, np.zeros((), np.int8)
+    status = Var((), "1", "0 not computed, 1 done, 2 failed, 3 dropped")
+    arrays["status"] = status, np.zeros((), np.int8)
     for name, (var, one) in arrays.items():
         # One object for each shard; a large one has inner chunks, so that one item can be read alone.
         whole = (layout.shard_items, *(max(1, k) for k in one.shape))

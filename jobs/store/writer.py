@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import errno
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from jobs.late import zarr, zarr_buffer
+from jobs.late import zarr
 from jobs.plan.packing import beside, by_pack, keep_bits
 from jobs.storage import objects
 from jobs.storage.checksums import digest
@@ -96,18 +95,16 @@ def _encoded(array: zarr.Array[Any], start: int, whole: np.ndarray) -> dict[str,
     Zarr makes them in memory: on the store itself it would first read an object that the rows do not fill, such as the last
     one of a group, and merge with it.
     """
+    made: dict[str, Any] = {}
     # The same array, as long as this shard: its codecs and fill value make the same bytes.
-    metadata = json.dumps({**array.metadata.to_dict(), "shape": whole.shape}).encode()
-    made: dict[str, Any] = {"zarr.json": zarr_buffer.Buffer.from_bytes(metadata)}
-    mirror = zarr.open_array(
-        zarr.storage.MemoryStore(made), mode="r+", config={"write_empty_chunks": True}
-    )
+    place = zarr.storage.StorePath(zarr.storage.MemoryStore(made))
+    metadata: Any = array.metadata.update_shape(whole.shape)
+    mirror = zarr.Array(zarr.AsyncArray(metadata, place, {"write_empty_chunks": True}))
     mirror[...] = whole
     size = (mirror.shards or mirror.chunks)[0]
-    del made["zarr.json"]
     encoded = {}
     for key, data in made.items():
         _, first, *inner = key.split("/")
-        place = "/".join([str(start // size + int(first)), *inner])
-        encoded[f"{array.path}/c/{place}"] = data.to_bytes()
+        number = start // size + int(first)
+        encoded["/".join([array.path, "c", str(number), *inner])] = data.to_bytes()
     return encoded
