@@ -67,7 +67,7 @@ class RayProfile(_Profile):
         return self.dashboard or f"http://{self.address.rpartition(':')[0]}:8265"
 
     def jobs_api(self) -> tuple[str, str, str]:
-        """Return ("ray", URL, file of the token) of the Jobs API to which this profile's calls go; equal ones are trusted alike."""
+        """Return ("ray", URL, token file) of the Jobs API that this profile calls; profiles that call the same are trusted alike."""
         return "ray", self.dashboard_url(), self.token or ""
 
 
@@ -198,7 +198,7 @@ class SlurmProfile(_Profile):
         return Path(self.work_dir).expanduser().absolute()
 
     def cache(self) -> Path:
-        """Return the folder of what allocations keep for later ones: compiled programs, and how long items took."""
+        """Return the folder that allocations share: compiled programs, and how long items took."""
         return self.folder() / "cache"
 
 
@@ -210,7 +210,7 @@ MAIL = (
     "sbatch: [--mail-user=YOU@LAB, --mail-type=END,FAIL] for mail from Slurm; a command of yours that ctd calls at the end of a "
     "run is `on_end`, docs/workflows.md"
 )
-"""What to write in place of a field for an address."""
+"""What to write in place of an address for mail."""
 
 SECRET = re.compile(
     r"\b(\w*(?:SECRET|PASSWORD|TOKEN|ACCESS_KEY|ACCOUNT_KEY|SAS_KEY)\w*(?<!_PATH)(?<!_FILE))=(?![\"']?\$)"

@@ -277,7 +277,7 @@ def _check(kernel: Kernel, reduced: Mapping[str, Any], coords: Mapping[str, Coor
 
 
 def _on_cpu() -> Any:
-    """A context in which JAX computes on the CPU, so that the bits are the same everywhere; its own choice without one."""
+    """A context in which JAX computes on the CPU, which gives the same bits everywhere; without a CPU backend, on its default device."""
     try:
         return jax.default_device(jax.local_devices(backend="cpu")[0])
     except RuntimeError:

@@ -132,7 +132,7 @@ class Job:
         self.content: dict[str, Any] = {"kernel": called, **content}
         """The content of the job file."""
         self._source = ""
-        # Now, because later cells may bind the names to other values: the job computes with those of this moment.
+        # Cut out now: the job computes with the values of this moment, and later cells may bind the names to others.
         if self._typed or names:
             self._source = text_of(name_of(kernel) if self._typed else None, sorted(names))
         parse_job(self._unresolved(), f"job {self.name}")
@@ -151,7 +151,7 @@ class Job:
                 f"{path}: holds several jobs; run them with {advised('ctd', 'run', path)}"
             )
         content.pop("cluster", None)  # `submit` is told the cluster
-        # Refused here: what is no field of a job may be no argument either, or another one.
+        # Refuse unknown fields here: as arguments they could mean something else, such as `base`.
         strange = {name: v for name, v in content.items() if name not in JobSpec.model_fields}
         parse_job({"kernel": "", **strange}, str(path))
         fields = {"name": Path(path).stem, **content}
@@ -187,14 +187,14 @@ class Job:
         The kernel's source is no part of it: a store keeps a checksum of each module (`sources` in run/job.json), by which
         `run` refuses to go on with other source.
         """
-        with self._without_a_store() as scratch:
-            return self._stage(self._address(None), scratch).spec({}).digest()
+        with self._without_store() as stage:
+            return stage.spec({}).digest()
 
     @contextmanager
-    def _without_a_store(self) -> Iterator[Path]:
-        """A folder for the module of typed code, which must lie somewhere to be imported; the module goes with it."""
+    def _without_store(self) -> Iterator[Stage]:
+        """The job as a stage; the module of typed code, which must lie somewhere to be imported, is deleted afterwards."""
         with tempfile.TemporaryDirectory() as scratch:
-            yield Path(scratch)
+            yield self._stage(self._address(None), Path(scratch))
         if self._source:
             sys.modules.pop(self._module, None)
 
@@ -209,10 +209,8 @@ class Job:
 
         from jobs.report.summary import plan_rows
 
-        with self._without_a_store() as scratch:
-            stage = self._stage(self._address(None), scratch)
-            spec = stage.spec({})
-            ready = prepare_here(spec, stage.base, stage.where, workers)
+        with self._without_store() as stage:
+            ready = prepare_here(stage.spec({}), stage.base, stage.where, workers)
             groups, total = plan_rows(ready, stage.address, workers)
         return Planned(pd.DataFrame(groups), total)
 
@@ -267,7 +265,7 @@ class Job:
                 ending.ended = "stopped"
                 raise
             note_progress(ending, progress)
-        # The workers have left checkpoints; the caller hears of it as of a signal at any other moment.
+        # The workers have left checkpoints; tell the caller as of a stop at any other moment.
         if progress.stopped is not None:
             raise Interrupted(progress.stopped)
         warn(filter(None, [keep_pictures(opened)]))

@@ -1,4 +1,4 @@
-"""Make a module that workers can import of definitions in a notebook or a script.
+"""Turn definitions in a notebook or a script into a module that workers can import.
 
 Workers cannot import objects of `__main__`. `slice` cuts out their source, which is written to one module with the store:
 in STORE/run/code, or in $CTD_CACHE/code for a store that is not a folder.
@@ -35,7 +35,7 @@ AT_TOP = (
     "numbers anew, for each array), or write the kernel into a module of its own"
 )
 ALONE = f"{keys.TYPED}alone"
-"""Name of the module in which the cut out code is tried."""
+"""Name of the module in which the code that was cut out is tried."""
 MOST = 40
 """Most characters of a value's text in an error."""
 _folders: set[str] = set()
@@ -142,7 +142,7 @@ def _refuse_other_values(text: str, names: Sequence[str]) -> None:
     finally:
         del sys.modules[ALONE]
     here, there = vars(sys.modules["__main__"]), vars(module)
-    # In the order in which they are defined: what differs first makes the later ones differ.
+    # In the order of definition: the first that differs makes later ones differ.
     others = [name for name in there if name in here and not _same(here[name], there[name])]
     if refused := sorted((names_at_call(text) | set(names)) & set(others)):
         causes = [name for name in others if name in refused or not name.startswith("__")]
@@ -156,7 +156,7 @@ def _refuse_other_values(text: str, names: Sequence[str]) -> None:
 
 
 def _is_code(value: object) -> bool:
-    """Whether the text of a value says nothing of what it computes."""
+    """Whether the text of a value does not tell what it computes."""
     return callable(value) or isinstance(value, Kernel)
 
 
@@ -267,7 +267,7 @@ def write_module(folder: Path, name: str, text: str) -> None:
         with replacing(path) as new:
             new.write_text(text)
     _folders.add(str(folder))
-    # The job puts its own folder there.
+    # Folders of earlier jobs come off the path; this job puts its own there.
     sys.path[:] = [entry for entry in sys.path if entry not in _folders]
     sys.modules.pop(name, None)
     importlib.invalidate_caches()
@@ -275,7 +275,7 @@ def write_module(folder: Path, name: str, text: str) -> None:
 
 @contextmanager
 def module_kept(store: str, name: str, source: str) -> Iterator[None]:
-    """Give a store its module back if it did not accept the new source: another driver runs it, or it holds another job."""
+    """Put a store's old module back if it did not accept the new source, since another driver runs it or it holds another job."""
     folder = code_folder(store, source)
     path = folder / f"{name}.py"
     before = path.read_text() if source and path.exists() else source

@@ -79,7 +79,7 @@ def gather_to_look(store: Store) -> int:
 
 
 def left_out(store: Store) -> str:
-    """Tell the user, in a sentence, that the kernel's own tables are older than the others; "" if they are not."""
+    """Return a sentence for the user if the kernel's own tables are older than the others, else ""."""
     if not _gathered(store).get(BEHIND):
         return ""
     return (
@@ -90,7 +90,7 @@ def left_out(store: Store) -> str:
 
 def _gather(store: Store, executor: Executor | None, to_look: bool) -> int:
     for _ in objects.read_attempts("gathered"):
-        # First without the lease: a look at a store in which nothing is new needs no right to write.
+        # The first look takes no lease: where nothing is new, a reader needs no right to write.
         before = _gathered(store)
         now = _Now(store, before, to_look)
         kept = {key: value for key, value in before.items() if key != "sha256"}
@@ -120,7 +120,7 @@ class _Now:
         sizes = store.job.plan.group_sizes
         self.reductions = reductions_of(store.job.spec, store.description)
         self.stamp = store.committed.stamp()
-        """Taken before the markers are read, so that it never covers a marker that was not read."""
+        """Taken before the markers are read, so that it covers no marker that was not read."""
         self.markers = store.committed.markers()
         by_group: list[list[Marker]] = [[] for _ in sizes]
         for marker in self.markers:
@@ -131,7 +131,7 @@ class _Now:
         if kernel is not None and kernel.reduce is not None:
             digests = {str(g): made_from(store, here) for g, here in enumerate(by_group) if here}
         self.behind = [int(g) for g, d in digests.items() if not is_reduced(store, int(g), d)]
-        # With seconds and host, since the table `shards` shows them: a shard that was computed again counts as new.
+        # The table `shards` shows seconds and host, so that a shard that was computed again counts as new.
         ran = [[m.shard.number, m.sha256, m.seconds, m.host] for m in self.markers]
         self.about: dict[str, Any] = {
             "made_from": digest_of(ran),
@@ -151,7 +151,7 @@ def _make(
 ) -> dict[int, str]:
     """Make the tables that differ from `before`; return group -> error for the reductions that failed.
 
-    Raises Held, before it writes more, once the lease was lost: the tables there are newer than its own.
+    Raises Held and writes no more once the lease is lost: the tables there are then newer than its own.
     """
     # Delete the checksums first and write them last: tables of a killed gather then do not count, and readers
     # notice that tables change.
@@ -216,11 +216,11 @@ def _own_objects(store: Store) -> Iterator[str]:
 
 
 def _consolidate(store: ObjectStore, unchanged: Set[str]) -> None:
-    """Update the consolidated metadata of what gather makes; all others are taken as they were.
+    """Update the consolidated metadata of what gather makes; the rest stays as it was.
 
     unchanged: PART/NAME, the nodes in it whose known metadata, and of all below them, still holds.
     """
-    # Read and written back without a lock of its own: one process gathers at a time (`_alone`).
+    # No lock: one process gathers at a time (`_alone`).
     root = json.loads(objects.read(store, "zarr.json") or b"{}")
     known = root["consolidated_metadata"]["metadata"]
     nodes = {path: node for path, node in known.items() if path.split("/")[0] not in GATHERED}
@@ -255,7 +255,7 @@ def _reduce_side_by_side(
             work = running.pop(report.shard)
             if report.error is None:
                 continue
-            # These may pass by themselves; an exception of `reduce` would only come again.
+            # These may pass by themselves; an exception of `reduce` would come again.
             passing = report.fault in ("death", "memory", "storage", "stopped")
             if passing and work.attempt < ATTEMPTS:
                 waiting.append(work._replace(attempt=work.attempt + 1))
@@ -290,7 +290,7 @@ def set_gather(store: Store, overrides: list[str]) -> None:
     spec = job.spec.model_copy(update={"gather": settings})
     options_of(spec, kernel)
     asked = reductions_of(spec, description)
-    # Not in the gather: by then it has taken the tables back, and would fail at every query.
+    # Here, since a gather would find it only after it has deleted the tables, and so at every query.
     named = {column for one in asked for _, column in one.named()}
     check_reductions(asked, numeric_columns(store, named))
     store.job = replace(job, spec=spec)

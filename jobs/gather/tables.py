@@ -28,7 +28,7 @@ def write_items(store: Store, rows: list[np.ndarray]) -> None:
     out = store.root.require_group("items")
     ids = np.concatenate([store.rows(g, "item", 0, len(r))[r] for g, r in enumerate(rows)])
     order = np.argsort(ids, kind="stable")
-    # One group, or groups that follow each other, need no sort, which would copy each column once more.
+    # Groups whose ids follow each other need no sort, which would copy each column once more.
     in_order = bool((np.diff(order) == 1).all())
 
     def put(name: str, column: Callable[[int, np.ndarray], np.ndarray], var: Var) -> None:
@@ -215,7 +215,7 @@ def _seeds(asked: Seeds, items: Items) -> Table:
     values, usable = _usable(items, asked.of)
     n, of = len(first), setting[usable]
     count = np.bincount(of, minlength=n)
-    # A setting without a value has none of these, one with a single value no sd: both are NaN.
+    # All are NaN for a setting without a value; sd also for one with a single value.
     of_setting = pd.Series(values).groupby(of)
     column = lambda statistic: statistic.reindex(range(n)).to_numpy(float)
     table = {name: Column(items.pick(name, first)) for name in settings} | {
@@ -255,7 +255,7 @@ def _histogram(asked: Histogram, items: Items) -> Table:
     if asked.log:
         values, ends = np.log10(values[values > 0]), ends and tuple(np.log10(ends))
     low, high = ends or ((values.min(), values.max()) if len(values) else (0.0, 1.0))
-    # Widen an empty range, as NumPy does, which would refuse one that is only as wide as the rounding of its values.
+    # Widen an empty range, as NumPy does. Its own bins would refuse a range that is as narrow as rounding errors.
     if low == high:
         low, high = low - 0.5, high + 0.5
     edges = np.linspace(low, high, asked.bins + 1)
