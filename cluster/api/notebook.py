@@ -63,7 +63,7 @@ def name_of(thing: object) -> str:
     """The name of an object in this notebook or script. Raises JobError if it has none."""
     names = [name for name, value in vars(sys.modules["__main__"]).items() if value is thing]
     # IPython binds results to _1, _ and the like.
-    names = [name for name in names if not name.startswith("_")] or names
+    names.sort(key=lambda name: name.startswith("_"))
     if not names:
         raise JobError(
             f"{thing!r:.60}: give it a name first, `x = ...`, so that its source can be found"

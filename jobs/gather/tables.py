@@ -19,6 +19,9 @@ from jobs.store.store import Store
 DRAWN = 1 << 24
 """Most numbers that a bootstrap holds at a time."""
 
+NO_ROWS = np.zeros(0, bool)
+"""Marks no row: what is read has the axes and the dtype of a column alone."""
+
 
 def write_items(store: Store, rows: list[np.ndarray]) -> None:
     """Write items/: one row per committed item, in the order of ids; one column at a time is in memory.
@@ -41,7 +44,7 @@ def write_items(store: Store, rows: list[np.ndarray]) -> None:
     put("row", lambda g, r: np.flatnonzero(r).astype(np.uint32), row)
     for name in store.swept:
         read = partial(_column, store, name)
-        axes = ("item", f"{name}_index")[: read(0, rows[0]).ndim]
+        axes = ("item", f"{name}_index")[: read(0, NO_ROWS).ndim]
         put(name, read, Var(axes, "1", name))
     dims = {**store.description.dims, "status": Var((), "1", "item status")}
     has = {"status"}.union(*(store.names(g) for g in range(len(rows))))
@@ -73,11 +76,10 @@ def _column(store: Store, name: str, group: int, rows: np.ndarray) -> np.ndarray
 def numeric_columns(store: Store, names: Iterable[str]) -> dict[str, bool]:
     """Swept field or result that items/ has, of these names -> whether it holds one number an item."""
     groups = range(len(store.job.plan.group_sizes))
-    none = np.zeros(0, bool)
     found: dict[str, bool] = {}
     for name in names:
         if name in store.swept:
-            parts = [_column(store, name, g, none) for g in groups]
+            parts = [_column(store, name, g, NO_ROWS) for g in groups]
         else:
             parts = [store.rows(g, name, 0, 0) for g in groups if name in store.names(g)]
         if parts:

@@ -1,7 +1,7 @@
 """The store that is checked or repaired, and what of it can be made again: the job, metadata, columns, reductions, tables."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from obstore.store import ObjectStore
@@ -43,8 +43,6 @@ class Mending:
     repair: bool
     lease: Lease | None = None
     """That of the store, held by a repair."""
-    broken_groups: set[int] = field(default_factory=set)
-    """Groups whose rows cannot be read, since their metadata are damaged."""
 
     @property
     def objects(self) -> ObjectStore:
@@ -113,7 +111,7 @@ def check_job(mending: Mending) -> Iterator[Finding]:
 
 
 def check_created(mending: Mending) -> Iterator[Finding]:
-    """Check metadata and columns; record the groups whose rows cannot be read."""
+    """Check metadata and columns."""
     sums = read_sums(mending.objects, "created")
     if sums is None:
         key = keys.sums("created")
@@ -139,11 +137,6 @@ def check_created(mending: Mending) -> Iterator[Finding]:
     if made is not None:
         # The old Store has cached the damaged metadata.
         mending.store = Store.open(mending.store.address)
-    elif bad:
-        groups = range(len(mending.store.job.plan.group_sizes))
-        hit = lambda g: any(key.startswith(f"results/{g}/") for key in bad)
-        at_root = any(key.count("/") < 2 for key in bad)
-        mending.broken_groups = {g for g in groups if at_root or hit(g)}
 
 
 def _made_again(store: Store) -> Store:

@@ -90,7 +90,7 @@ def check_results(mending: Mending, markers: dict[int, Marker]) -> Iterator[Find
     """
     damaged, unreadable = [], []
     for shard in mending.shards:
-        if shard.number not in markers or shard.group in mending.broken_groups:
+        if shard.number not in markers:
             continue
         sums = markers[shard.number].sha256
         bad = {
