@@ -196,14 +196,12 @@ def reduce_group(store: Store, group: int, check: Callable[[], None] = lambda: N
             reduced = kernel.reduce(inputs, shared, columns, results, options)
             _check(kernel, reduced, coords)
     check()
-    out = store.root.require_group(folder)
+    out = store.root.create_group(folder, overwrite=True)
     axes = {axis for name in reduced for axis in kernel.reduced[name].axes}
     arrays = {name: (values, kernel.reduced[name]) for name, values in reduced.items()}
     for axis in axes & coords.keys() - reduced.keys():
         one = coords[axis]
         arrays[axis] = one.values, Var((axis,), one.units, one.long_name)
-    for stale in set(out.array_keys()) - arrays.keys():
-        del out[stale]
     for name, (values, var) in arrays.items():
         put_array(out, name, values, var)
     out.attrs.put(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial, singledispatch
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -124,10 +124,8 @@ def write_reductions(store: Store, reductions: Sequence[Any]) -> None:
     columns = Lazy(table.array_keys(), lambda name: np.asarray(table[name][...]))  # type: ignore[index]
     items = Items(columns, known, store.swept)
     for one in reductions:
-        here = out.require_group(one.label)
-        made = make(one, items)
-        for stale in set(here.array_keys()) - made.keys():
-            del here[stale]
+        here = out.create_group(one.label, overwrite=True)
+        made = MAKERS[type(one)](one, items)
         for name, (values, text) in made.items():
             axes = (one.label, f"{name}_index")[: values.ndim]
             put_array(here, name, values, Var(axes, "1", text or name))
@@ -182,19 +180,6 @@ class Column(NamedTuple):
 Table = dict[str, Column]
 
 
-@singledispatch
-def make(asked: object, items: Items) -> Table:
-    """Make the table of one reduction, whose columns `check_reductions` has found.
-
-    >>> columns = {"item": np.arange(3), "loss": np.array([0.3, 0.1, 0.2]), "status": np.full(3, DONE)}
-    >>> best = make(Best(name="best", by="loss", k=2), Items(columns, {}, []))
-    >>> best["item"].values.tolist()
-    [1, 2]
-    """
-    raise TypeError(f"{type(asked).__name__} is not a reduction")
-
-
-@make.register
 def _best(asked: Best, items: Items) -> Table:
     """Columns rank, item, the value, and the swept columns."""
     values, usable = _usable(items, asked.by)
@@ -205,7 +190,6 @@ def _best(asked: Best, items: Items) -> Table:
     return {"rank": Column(np.arange(len(rows)), "place")} | table
 
 
-@make.register
 def _seeds(asked: Seeds, items: Items) -> Table:
     """One row per setting: its values, count, failed, mean, sd, p5 ..., low, high."""
     import pandas as pd
@@ -236,7 +220,6 @@ def _seeds(asked: Seeds, items: Items) -> Table:
     return table
 
 
-@make.register
 def _counts(asked: Counts, items: Items) -> Table:
     """One row per combination that occurs: the named columns, status, outcome, count, share."""
     names = [*asked.by, *(name for name in ("status", "outcome") if name in items.columns)]
@@ -249,7 +232,6 @@ def _counts(asked: Counts, items: Items) -> Table:
     }
 
 
-@make.register
 def _histogram(asked: Histogram, items: Items) -> Table:
     """One row per bin: left, right, count; the last bin includes its right edge."""
     values, _ = _usable(items, asked.of)
@@ -268,6 +250,15 @@ def _histogram(asked: Histogram, items: Items) -> Table:
         "right": Column(edges[1:], f"right edge, of {asked.of}"),
         "count": Column(count, "items"),
     }
+
+
+MAKERS: dict[type, Callable[[Any, Items], Table]] = {
+    Best: _best,
+    Seeds: _seeds,
+    Counts: _counts,
+    Histogram: _histogram,
+}
+"""Reduction -> the function that makes its table. `check_reductions` has found its columns."""
 
 
 def _usable(items: Items, name: str) -> tuple[np.ndarray, np.ndarray]:
