@@ -12,6 +12,7 @@ from ctd.kernel import Var
 from ctd.rows import combinations
 from jobs.late import zarr
 from jobs.spec.reductions import Best, Counts, Histogram, Seeds
+from jobs.storage import objects
 from jobs.store.arrays import DONE, Lazy, attributes, describe, flags, put_array
 from jobs.store.marker import Marker
 from jobs.store.store import Store
@@ -112,11 +113,10 @@ def write_shards(store: Store, markers: Sequence[Marker]) -> None:
 
 def write_reductions(store: Store, reductions: Sequence[Any]) -> None:
     """Write reduced/: one table per reduction of the job; tables of former reductions are removed."""
-    if not reductions and "reduced" not in store.root:
+    objects.delete_all(store.objects, "reduced")
+    if not reductions:
         return
-    out = store.root.require_group("reduced")
-    for stale in set(out.group_keys()) - {one.label for one in reductions}:
-        del out[stale]
+    out = store.root.create_group("reduced")
     table = store.root["items"]
     assert isinstance(table, zarr.Group)
     labels = {name: _labels(attributes(array)) for name, array in table.arrays()}
@@ -124,7 +124,7 @@ def write_reductions(store: Store, reductions: Sequence[Any]) -> None:
     columns = Lazy(table.array_keys(), lambda name: np.asarray(table[name][...]))  # type: ignore[index]
     items = Items(columns, known, store.swept)
     for one in reductions:
-        here = out.create_group(one.label, overwrite=True)
+        here = out.create_group(one.label)
         made = MAKERS[type(one)](one, items)
         for name, (values, text) in made.items():
             axes = (one.label, f"{name}_index")[: values.ndim]
