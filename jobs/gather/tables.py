@@ -91,24 +91,22 @@ def numeric_columns(store: Store, names: Iterable[str]) -> dict[str, bool]:
 def write_shards(store: Store, markers: Sequence[Marker]) -> None:
     """Write shards/: one row per committed shard, with its host, device and time."""
     out = store.root.require_group("shards")
-    columns: dict[str, tuple[Any, str, str]] = {
-        "shard": ([m.shard.number for m in markers], "1", "shard"),
-        "group": ([m.shard.group for m in markers], "1", "group"),
-        "start": ([m.shard.start for m in markers], "1", "first row"),
-        "stop": ([m.shard.stop for m in markers], "1", "row after the last"),
-        "attempt": ([m.attempt for m in markers], "1", "attempt that succeeded"),
-        "seconds": (
-            [m.seconds for m in markers],
-            "s",
-            "time to compute and write, attempts before a checkpoint included",
-        ),
-        "host": ([m.host for m in markers], "1", "host"),
-        "device_kind": ([m.device_kind for m in markers], "1", "kind of device"),
-        "microbatch": ([m.layout.microbatch for m in markers], "1", "vmapped width"),
-        "source": ([m.source for m in markers], "1", "digest of the kernel's source"),
-    }
-    for name, (values, units, text) in columns.items():
-        put_array(out, name, np.asarray(values), Var(("shard",), units, text))
+
+    def put(name: str, of: Callable[[Marker], Any], text: str, units: str = "1") -> None:
+        values = np.asarray([of(marker) for marker in markers])
+        put_array(out, name, values, Var(("shard",), units, text))
+
+    put("shard", lambda m: m.shard.number, "shard")
+    put("group", lambda m: m.shard.group, "group")
+    put("start", lambda m: m.shard.start, "first row")
+    put("stop", lambda m: m.shard.stop, "row after the last")
+    put("attempt", lambda m: m.attempt, "attempt that succeeded")
+    took = "time to compute and write, attempts before a checkpoint included"
+    put("seconds", lambda m: m.seconds, took, "s")
+    put("host", lambda m: m.host, "host")
+    put("device_kind", lambda m: m.device_kind, "kind of device")
+    put("microbatch", lambda m: m.layout.microbatch, "vmapped width")
+    put("source", lambda m: m.source, "digest of the kernel's source")
 
 
 def write_reductions(store: Store, reductions: Sequence[Any]) -> None:
