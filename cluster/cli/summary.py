@@ -2,7 +2,6 @@
 
 import shlex
 from collections import Counter
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -40,7 +39,11 @@ def show_summary(store: Store) -> None:
     """Print the results that the kernel names in its `summary`: of its tables the first one with rows, or of items."""
     reduced, summaries = store.description.reduced, store.description.summaries()
     if store.description.summary and not reduced:
-        _show_items(store, store.description.summary)
+        _, frame = rows(store, table="items")
+        columns = [name for name in frame if name in ("item", *store.swept)]
+        columns += [name for name in store.description.summary if name in frame]
+        hint = f"{advised('ctd', 'query', store.address)} shows them"
+        show_table({name: frame[name] for name in columns}, hint=hint)
     if not summaries:
         return
     frames = {table: rows(store, table=table)[1] for table in summaries}
@@ -60,14 +63,6 @@ def show_summary(store: Store) -> None:
         first = reduced[shown[0]]
         title = f"{first.long_name} (table {axis})" if first.units == ITEM else axis
         show_table({n: frame[n] for n in columns}, title=title, hint=hint, keys=len(keys) or 1)
-
-
-def _show_items(store: Store, shown: Sequence[str]) -> None:
-    """Print the items with what was swept and these results."""
-    _, frame = rows(store, table="items")
-    columns = [name for name in frame if name in ("item", *store.swept)]
-    hint = f"{advised('ctd', 'query', store.address)} shows them"
-    show_table({name: frame[name] for name in (*columns, *shown) if name in frame}, hint=hint)
 
 
 def other_outcomes(store: Store) -> list[str]:

@@ -20,6 +20,7 @@ from jobs.store.store import Store, metric_of
 if TYPE_CHECKING:
     from ctd.lfads.chop import Windows
 
+KERNEL = "lfads.posterior"
 WHERE = "ctd posterior"
 """Names the job in errors."""
 ALL = ("rates", "factors", "inferred_inputs", "states", "initial_conditions", "decoded_behavior")
@@ -72,7 +73,7 @@ def model_params(store: Store, item: int, data: str | None) -> list[dict[str, An
 
     path, base = local_path(store.address), str(store.job.base)
     at = store.address if path is None else str(path.absolute())
-    known = find_kernel("lfads.posterior", None).Params.model_fields
+    known = find_kernel(KERNEL, None).Params.model_fields
     trained = {name: v for name, v in item_params(store, item).items() if name in known}
     params = posterior_params(trained, at, item, store.job.spec.seed)
     here = join(os.getcwd(), data) if data else None
@@ -84,8 +85,13 @@ def posterior_job(
 ) -> Posterior:
     """The job that infers all trials with these models: their common parameters, and a sweep for each model.
 
-    models: from `model_params`. keep: results to keep, by default the kernel's. overrides: as of `ctd run --set`.
+    models: from `model_params`. keep: results to keep, by default the kernel's. overrides: as of `ctd run --set`. Raises
+    JobError if the data do not fit the models.
     """
+    from ctd.lfads.numpy_file import splits_by_number
+    from ctd.lfads.posterior import n_chunks
+
+    kernel = find_kernel(KERNEL, None)
     given: dict[str, Any] = {"params": {"keep": list(keep)} if keep else {}}
     for override in overrides:
         set_field(given, override)
@@ -96,25 +102,13 @@ def posterior_job(
     common = {k: v for k, v in models[0].items() if all(k in m and m[k] == v for m in models)}
     sweep: list[dict[str, Any]] = []
     for model in models:
-        n_chunks, n, windows, splits = _read(model, base)
+        fields = with_files(validated(kernel.Params, model, WHERE), base)
+        fit, inputs = load_group(kernel, fields, base), inputs_of(fields)
         own = {name: [value] for name, value in model.items() if name not in common}
-        sweep.append({"grid": {**own, "chunk": {"range": n_chunks}}})
-    content = {"kernel": "lfads.posterior", "name": "posterior", "params": common, "sweep": sweep}
-    return Posterior(parse_job(content | given, WHERE), n, windows, splits)
-
-
-def _read(
-    fields: Mapping[str, Any], base: str
-) -> tuple[int, list[int], Sequence[Windows] | None, dict[str, int]]:
-    """Read the data: (chunks, then the last three fields of `Posterior`). Raises JobError if they do not fit the model."""
-    from ctd.lfads.numpy_file import splits_by_number
-    from ctd.lfads.posterior import n_chunks
-
-    kernel = find_kernel("lfads.posterior", None)
-    params = with_files(validated(kernel.Params, fields, WHERE), base)
-    fit, inputs = load_group(kernel, params, base), inputs_of(params)
+        sweep.append({"grid": {**own, "chunk": {"range": n_chunks(inputs, fit)}}})
+    content = {"kernel": KERNEL, "name": "posterior", "params": common, "sweep": sweep, **given}
     splits = {"eval_every": inputs.eval_every} if splits_by_number(inputs.data) else {}
-    return n_chunks(inputs, fit), [int(k) for k in fit.n], fit.windows, splits
+    return Posterior(parse_job(content, WHERE), [int(k) for k in fit.n], fit.windows, splits)
 
 
 def write_posterior(
