@@ -14,7 +14,7 @@ def folder(tmp_path_factory):
     """Stores: whole.zarr and, beside it, deep/empty.zarr, of which nothing is computed."""
     folder = tmp_path_factory.mktemp("shelf")
     gather(run(folder / "whole.zarr", JOB)[0])
-    make(folder / "deep" / "empty.zarr")
+    make(folder / "deep" / "empty.zarr", {**JOB, "seed": 6})
     return folder
 
 
