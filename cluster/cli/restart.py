@@ -65,9 +65,7 @@ class RestartState:
     begin_at: float = 0.0
     """When to start the Ray."""
     stages: tuple[Stage, ...] = ()
-    """The stages of the job files; empty for `ctd resume`."""
-    finished: int = 0
-    """Number of finished stages."""
+    """The stages of the job files, up to that of `store` finished; empty for `ctd resume`."""
     asked_to_stop: str | None = None
     """The signal that came during the restart."""
 

@@ -80,16 +80,19 @@ def run(
     with signals(stop := Stop()):
         state = RestartState.received()
         stages = state.stages or _stages(job_files, overrides or [], store, base)
+        state = replace(state, stages=tuple(stages))
+        # The stage whose Ray was lost.
+        first = next((k for k, stage in enumerate(stages) if stage.address == state.store), 0)
         for option, value in ("--parts", parts), ("--fork", fork):
             if value and len(stages) > 1:
                 raise JobError(f"{option} {value}: {len(stages)} jobs given; give one")
         shared = _parts(parts) if parts else None
         before = _trusted(Store.open(fork), trust) if fork else None
         # Find the faults of later jobs before the first one runs a night.
-        for stage in stages[state.finished + 1 :]:
+        for stage in stages[first + 1 :]:
             if stage.is_alone():
                 _check(stage, stage.spec({}))
-        for k, stage in list(enumerate(stages))[state.finished :]:
+        for k, stage in list(enumerate(stages))[first:]:
             if len(stages) > 1 and not as_json:
                 err.print(f"stage {stage.name}")
             spec = stage.spec({done.name: done.address for done in stages[:k]})
@@ -97,8 +100,7 @@ def run(
                 stage.address, spec, executor, address, as_json, shared, failed, accept_changes,
                 partial(_check, stage, spec), k + 1 < len(stages),
             )  # fmt: skip
-            past = replace(state, stages=tuple(stages), finished=k)
-            run_store(_opener(stage, spec, before, trust, as_json), request, stop, past)
+            run_store(_opener(stage, spec, before, trust, as_json), request, stop, state)
 
 
 FEW = 20_000
