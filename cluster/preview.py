@@ -116,7 +116,7 @@ def _asked(order: Order, profile: SlurmProfile) -> dict[str, str]:
 
 
 def _folders(order: Order) -> dict[str, Path]:
-    """The folders that the nodes of Slurm must see, by name; of a store and of a python that in which it lies."""
+    """The folders that the nodes of Slurm must see, by name; for a store and a python, the folder in which it lies."""
     assert isinstance(order.profile, SlurmProfile)
     found = {"work_dir": order.profile.folder(), "the job's folder": Path(order.base)}
     if image := order.profile.image():

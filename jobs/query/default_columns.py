@@ -41,7 +41,7 @@ def default_columns(
 
 
 def _of_their_kernels(table: str, labels: np.ndarray, shelf: Shelf) -> tuple[Shelf, set[str]]:
-    """The stores of the kernels that rows are of, and the columns that a table of these has. labels: the stores of the rows."""
+    """The stores of those kernels that have rows in an answer, and the columns of their table. labels: the store of each row."""
     joined = {name for new in shelf.joined for name in new.values()}
     named = zip(shelf.labels, shelf.stores, strict=True)
     kernels = {one.job.spec.kernel for label, one in named if label in {*labels}}
