@@ -175,12 +175,14 @@ def show_table(
     table: "Columns", title: str = "", limit: int | None = 40, all_columns: bool = True,
     hint: str = "--json shows them", keys: int = 1,
 ) -> None:  # fmt: skip
-    """Print the first `limit` rows of a table (None: all). No value is cut; long texts continue on the next line.
+    """Print the first `limit` rows of a table (None: all), if it has any. No value is cut; long texts continue on the next line.
 
     all_columns: print columns that do not fit as further tables below, each with the first `keys` columns; else leave them
     out and name them.
     hint: how to see the rows that are left out.
     """
+    if not n_rows(table):
+        return
     values = {shown(str(name)): table[name][:limit] for name in table}
     numbers = {name for name in values if np.asarray(values[name]).dtype.kind in "iufc"}
     texts = {name: [*map(cell, column)] for name, column in values.items()}

@@ -100,7 +100,7 @@ def query(
         write_table(found, to, described(_stores_of(store)))
     elif as_json:
         show_json(records(found))
-    elif n_rows(found):
+    else:
         most, hint = 100 if limit is None else None, "--json or --to FILE gives all"
         show_table(found, name or "sql", most, not is_default, hint)
     if not n_rows(found) and limit != 0:
@@ -257,15 +257,10 @@ def compare(
         out.print(f"a  {a}\nb  {b}")
         if not len(found.spec):
             out.print("the jobs are the same")
-        _show_any(found.spec, "the jobs differ in")
+        show_table(found.spec, "the jobs differ in")
         by = f", matched by {', '.join(matched_by)}" if matched_by else ""
         out.print(f"items: {n['both']:,} in both{by}; {n['a']:,} in a alone, {n['b']:,} in b alone")
-        _show_any(found.results, "results of the items that both have computed")
-        _show_any(found.changed, f"items that ended differently: {len(found.changed):,}")
+        show_table(found.results, "results of the items that both have computed")
+        show_table(found.changed, f"items that ended differently: {len(found.changed):,}")
     for store in stores:
         say_how_much(store)
-
-
-def _show_any(table: "Columns", title: str) -> None:
-    if n_rows(table):
-        show_table(table, title)

@@ -58,7 +58,7 @@ def ls(
         show_json(records(found))
     elif to is not None:
         write_table(found, to)
-    elif n_rows(found):
+    else:
         _show(found)
     for line in wrong:
         err.print(f"not listed: {line}")

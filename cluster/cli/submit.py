@@ -135,7 +135,8 @@ def clusters(
     else:
         for line in found:
             line["found"] = "; ".join(line["found"].splitlines())
-        show_table({key: [line[key] for line in found] for key in (found[0] if found else ())})
+        columns = ("cluster", "kind", "check", "ok", "found")
+        show_table({name: [line[name] for line in found] for name in columns})
         err.print(f"profiles are in {profiles_folder()}; docs/clusters.md shows how to write one")
     if not all(line["ok"] for line in found):
         raise typer.Exit(1)
