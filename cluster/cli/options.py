@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share, each declared once; words such as `params.n=50`, which override fields; conditions joined."""
+"""Arguments and options that several commands share, each declared once; how their words are split and joined."""
 
 import os
 import re
