@@ -107,7 +107,7 @@ def _asked(order: Order, profile: SlurmProfile) -> dict[str, str]:
     if shutil.which("sbatch") is None:
         return {"not asked": "Slurm: there is no sbatch on this machine"}
     try:
-        plugins = check_there(text_of(order), profile, order.nodes, order.where)
+        plugins = check_there(text_of(order), profile, order.where)
     except SlurmError as error:
         if not error.unreached:
             raise

@@ -86,12 +86,6 @@ class Order:
                 "GPU its items may use"
             )
 
-    @property
-    def nodes(self) -> int:
-        """Nodes of an allocation of Slurm: one in an array."""
-        assert isinstance(self.profile, SlurmProfile)
-        return 1 if self.array else self.profile.nodes
-
     def home(self) -> Path:
         """Return the folder of a Slurm submission: in the first stage's store, or below the profile's work_dir."""
         assert isinstance(self.profile, SlurmProfile)
@@ -121,14 +115,11 @@ class Order:
         profile, on_gpus, memory = self.profile, True, 2**50
         workers = run.workers or 1
         if isinstance(profile, SlurmProfile):
-            # As cluster.ray.pool counts those that a node has room for. Each allocation of an array has a Ray of its own.
-            gpus, share = profile.n_gpus(), run.gpus_per_worker
-            share = (1 if share is None else share) if gpus else 0
-            cores = profile.cpus / run.cpus_per_worker
-            room = int(min(cores, gpus / share) if share else cores)
-            room *= self.nodes
+            gpus = profile.n_gpus()
+            room = profile.nodes * run.places(profile.cpus, gpus, on_gpus=bool(gpus))
+            # Each allocation of an array has a Ray of its own.
             workers = max(1, min(room, run.workers or room)) * (self.array or 1)
-            if not share:
+            if not run.gpus(on_gpus=bool(gpus)):
                 on_gpus, memory = False, int(profile.memory_gb * 0.8e9 / profile.cpus)
         devices = run.devices(on_gpus)
         return Machines(workers, int((run.memory_gb or 0) * 1e9) // devices or memory, devices)
@@ -163,7 +154,7 @@ def read_order(
             "`ctd clusters` lists yours"
         )
     where = f"cluster {given}" if isinstance(given, str) else f"{path}: cluster"
-    profile = read_profile(given, where, f"ctd run {path}")
+    profile = read_profile(given, where, f"ctd run {path}", array)
     store = store or default_store(profile, path.stem)
     if store is not None and (folder := addresses.local_path(store)) is not None:
         store = str(folder.expanduser().absolute())
@@ -178,8 +169,12 @@ def read_order(
     )  # fmt: skip
 
 
-def read_profile(given: object, where: str, here: str) -> SlurmProfile | RayProfile:
-    """Return the profile of a cluster, given by name, file or fields; `here`: the command that runs the job on this machine.
+def read_profile(
+    given: object, where: str, here: str, array: int | None
+) -> SlurmProfile | RayProfile:
+    """Return the profile of a cluster, given by name, file or fields; of an array, whose allocations have a node each, for one node.
+
+    here: the command that runs the job on this machine.
 
     Raises:
         JobError: it is not valid, or is this machine; `where` begins the text.
@@ -187,7 +182,8 @@ def read_profile(given: object, where: str, here: str) -> SlurmProfile | RayProf
     profile = parse_profile(given, where)
     if isinstance(profile, LocalProfile):
         raise JobError(f"{where}: is this machine; use {here}")
-    return profile
+    alone = array and isinstance(profile, SlurmProfile)
+    return profile.model_copy(update={"nodes": 1}) if alone else profile
 
 
 def default_store(profile: Profile, name: str) -> str | None:
@@ -251,7 +247,7 @@ def _submit_to_slurm(
 ) -> Submission:
     where, home = order.where, order.home()
     check_folder(profile.folder(), f"{where}: work_dir")
-    if why := without_gpu(profile, check_there(text, profile, order.nodes, where)):
+    if why := without_gpu(profile, check_there(text, profile, where)):
         tell(why)
     ready = check_job(order)
     _refuse_second(order)

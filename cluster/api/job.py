@@ -293,9 +293,8 @@ class Job:
         Raises JobError if the job cannot run there, or the cluster refuses it.
         """
         told = f"cluster {cluster}" if isinstance(cluster, str) else f"job {self.name}: cluster"
-        profile = read_profile(
-            cluster if isinstance(cluster, str) else dict(cluster), told, "Job.run"
-        )
+        fields = cluster if isinstance(cluster, str) else dict(cluster)
+        profile = read_profile(fields, told, "Job.run", array)
         where = self._address(store or default_store(profile, self.name))
         with module_kept(where, self._module, self._source):
             stage = self._stage(where, code_folder(where, self._source), accept_changes)

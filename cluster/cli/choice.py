@@ -56,10 +56,8 @@ def workers_here(spec: JobSpec, executor: str) -> int:
     run = spec.run
     if run.workers or executor == "serial":
         return run.workers or 1
-    cores, gpus = len(os.sched_getaffinity(0)) / run.cpus_per_worker, len(_gpus())
-    # As cluster.ray.pool counts them.
-    share = (1 if run.gpus_per_worker is None else run.gpus_per_worker) if gpus else 0
-    return max(1, int(min(cores, gpus / share) if share else cores))
+    gpus = len(_gpus())
+    return max(1, run.places(len(os.sched_getaffinity(0)), gpus, on_gpus=bool(gpus)))
 
 
 def _gpus() -> list[Path]:

@@ -118,9 +118,8 @@ class Pool:
             raise NoRay(f"the Ray at {context.gcs_address} has given up the node of this process")
         self.reach.watch(raylet=f"{here['NodeManagerAddress']}:{here['NodeManagerPort']}")
         nodes = [node["Resources"] for node in alive]
-        self._gpus = settings.gpus_per_worker
-        if self._gpus is None:
-            self._gpus = 1 if any(node.get("GPU", 0) >= 1 for node in nodes) else 0
+        self._on_gpus = any(node.get("GPU", 0) >= 1 for node in nodes)
+        self._gpus = settings.gpus(self._on_gpus)
         counts = [self._places(node) for node in nodes]
         if not sum(counts) and not settings.workers:
             most = {kind: max(int(node.get(kind, 0)) for node in nodes) for kind in ("CPU", "GPU")}
@@ -140,8 +139,7 @@ class Pool:
         return [node for node in self.reach.ask(ray.nodes) if node["Alive"]]
 
     def _places(self, node: Mapping[str, float]) -> int:
-        places = node.get("CPU", 0) / self._settings.cpus_per_worker
-        return int(min(places, node.get("GPU", 0) / self._gpus) if self._gpus else places)
+        return self._settings.places(node.get("CPU", 0), node.get("GPU", 0), self._on_gpus)
 
     def joined(self) -> list[Slot]:
         """Add slots with new actors, as many as fit on nodes that joined since the last check, and return them.

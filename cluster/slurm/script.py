@@ -29,7 +29,7 @@ def options(profile: SlurmProfile, name: str, home: Path, array: int = 0) -> lis
         "qos": profile.qos,
         "constraint": profile.constraint,
         "array": f"0-{array - 1}" if array else None,
-        "nodes": 1 if array else profile.nodes,
+        "nodes": profile.nodes,
         "ntasks-per-node": 1,
         "cpus-per-task": profile.cpus,
         "gpus-per-node": profile.gpus or None,

@@ -20,9 +20,9 @@ LONGEST_S = 120.0
 """Longest time that they may take here."""
 
 
-def check_there(text: str, profile: SlurmProfile, nodes: int, where: str) -> list[str]:
-    """Raise JobError if Slurm would refuse a batch script for so many nodes, or as `check_python` does, whose plugins it returns."""
-    slurm.check_partition(profile.model_copy(update={"nodes": nodes}), where)
+def check_there(text: str, profile: SlurmProfile, where: str) -> list[str]:
+    """Raise JobError if Slurm would refuse a batch script, or as `check_python` does, whose plugins it returns."""
+    slurm.check_partition(profile, where)
     slurm.try_out(text, profile, where)
     return check_python(profile, where)
 

@@ -113,6 +113,15 @@ class RunSettings(BaseModel):
         """Number of JAX devices that share a worker's memory: its CPU cores, or 1 if it runs on GPUs."""
         return 1 if on_gpus else self.cores
 
+    def gpus(self, on_gpus: bool) -> float:
+        """GPUs of a worker: `gpus_per_worker`, by default one if there are GPUs."""
+        return float(on_gpus) if self.gpus_per_worker is None else self.gpus_per_worker
+
+    def places(self, cpus: float, gpus: float, on_gpus: bool) -> int:
+        """Number of workers that a node of so many cores and GPUs has room for; on_gpus: whether any node has GPUs."""
+        each, places = self.gpus(on_gpus), cpus / self.cpus_per_worker
+        return int(min(places, gpus / each) if each else places)
+
 
 class JobSpec(BaseModel):
     """One sweep, as its job file describes it.
