@@ -102,13 +102,13 @@ class Crew:
         why: the error of the death that `wait` reports; None: it reports none.
         """
         slot = self._holder(attempt)
-        if slot is not None and why is None:
+        if slot is None:
+            return
+        if why is None:
             # Without a report: the other attempt was committed, and the driver expects nothing more of this one.
             self._replace(slot)
-        elif (
-            slot is not None and slot.answer and not slot.answer.done()
-        ):  # else `wait` returns its report
-            self._reports.append(charged(self._pool, self._bury(slot, "killed", str(why))))
+        elif not slot.answer.done():  # else `wait` returns its report
+            self._reports.append(charged(self._pool, self._note_death(slot, "killed", why)))
 
     def wait(self, timeout: float) -> list[Report]:
         """Return the reports of shards that ended, after at most about `timeout` seconds.
@@ -128,9 +128,8 @@ class Crew:
             if answer is slot.answer:  # else it is of an actor that was replaced
                 reports += self._take(slot, answer)
         reports += self._explained()
-        for slot in list(self.idle):
-            if slot.place and slot.place.node in self._pool.aside:
-                self._replace(slot)  # the new one starts on another node
+        for slot in [s for s in self.idle if s.place and s.place.node in self._pool.aside]:
+            self._replace(slot)  # the new one starts on another node
         return reports
 
     def _holder(self, attempt: Key) -> Slot | None:
@@ -218,13 +217,13 @@ class Crew:
         # Ray goes on with a list of what may have been the cause; the trace keeps it.
         said, _, _ = last_line(error).partition(" Worker exit type")
         trace = redact(str(error))[-MOST_TRACE:]
-        death = self._bury(slot, kind, f"the worker died ({kind}): {said}", trace)
+        death = self._note_death(slot, kind, f"the worker died ({kind}): {said}", trace)
         if kind != "killed":
             return [death.report]
         self._unexplained.append(death)
         return []
 
-    def _bury(self, slot: Slot, kind: str, text: str, trace: str = "") -> Death:
+    def _note_death(self, slot: Slot, kind: str, text: str, trace: str = "") -> Death:
         """Replace an actor that died, or is to die, as it ran a shard."""
         assert slot.work is not None
         assert slot.place is not None
@@ -278,9 +277,7 @@ def charged(pool: Pool, death: Death) -> Report:
     return report._replace(about={**report.about, "set_aside": text})
 
 
-def _arrived(
-    answers: SimpleQueue[tuple[Slot, Answer]], timeout: float
-) -> list[tuple[Slot, Answer]]:
+def _arrived[T](answers: SimpleQueue[T], timeout: float) -> list[T]:
     """Return the answers that have come; wait for the first at most `timeout` seconds.
 
     All at once: one that is put back, because its Ray does not answer, comes again at the next call.

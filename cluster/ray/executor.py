@@ -35,17 +35,6 @@ if TYPE_CHECKING:  # Ray is imported once its environment is set, in `RayExecuto
     from cluster.ray.pool import Pool
 
 
-def _is_connected() -> bool:
-    ray = sys.modules.get("ray")
-    return ray is not None and ray.is_initialized()
-
-
-def _pool(settings: RunSettings, address: str | None, local: LocalRay | None) -> "Pool":
-    from cluster.ray.pool import Pool  # here: Ray reads the token's variables as it is imported
-
-    return Pool(settings, address, local)
-
-
 class RayExecutor:
     """`jobs.run.task.Executor` on Ray.
 
@@ -75,14 +64,23 @@ class RayExecutor:
         self._environment: dict[str, str | None] = {}
         self._local: LocalRay | None = None
         """The Ray that was started here, if one was."""
-        if address is None and not _is_connected():
+        ray = sys.modules.get("ray")
+        if address is None and not (ray and ray.is_initialized()):
             cpus = len(os.sched_getaffinity(0))
             needed = math.ceil((settings.workers or 0) * settings.cpus_per_worker)
             self._local = LocalRay(max(cpus, needed))
             self._environment = set_environment(self._local.environment)
+
+        def pool() -> "Pool":
+            from cluster.ray.pool import (
+                Pool,
+            )  # here: Ray reads the token's variables as it is imported
+
+            return Pool(settings, address, self._local)
+
         # One thread for one task: `_pool` may be asked again and again, and gets the same pool or the same error.
         starter = ThreadPoolExecutor(1, "ray-start")
-        self._starting = starter.submit(_pool, settings, address, self._local)
+        self._starting = starter.submit(pool)
         starter.shutdown(wait=False)
 
     @property
@@ -138,10 +136,7 @@ class RayExecutor:
         return self._crew.wait(timeout)
 
     def heartbeats(self) -> Mapping[Key, Heartbeat]:
-        """Return the last heartbeats, a second or two old; older with more than some fifty actors.
-
-        None while the Ray does not answer: nobody is silent then.
-        """
+        """Return the last heartbeats; none while the Ray does not answer, as nobody is silent then."""
         from cluster.ray.slots import heartbeats
 
         return heartbeats(self._pool.slots) if self._pool.reach.holds else {}

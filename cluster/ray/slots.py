@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from heapq import nsmallest
 from typing import Any
 
@@ -31,7 +31,7 @@ class Slot:
     """Where the actor is; None until it has opened the store."""
     work: Work | None = None
     """What it runs; None while it opens the store or is idle."""
-    answer: Answer | None = None
+    answer: Answer = field(default_factory=Future)
     """Its answer to the last thing that it was told to do: to open the store or to run `work`."""
     failed_starts: int = 0
     """Actors in a row that failed to start in this slot."""

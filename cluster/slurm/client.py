@@ -238,6 +238,7 @@ REASONS = {
     "ReqNodeNotAvail": "for nodes that are down or reserved",
     "Reservation": "for its reservation",
     "Licenses": "for a licence",
+    "None": "to be looked at",
     "Cleaning": "for its last run to be cleaned up",
     "NodeDown": "for a node that is down",
     "BadConstraints": "for ever: no node meets its constraints",
@@ -287,8 +288,9 @@ def translate(job: Mapping[str, object]) -> Allocation:
     states = given if isinstance(given, list) else [str(given)]
     state = next((s for s in states if s in ("COMPLETING", "CONFIGURING")), states[0])
     number = _label(job)
-    given_code: Any = job.get("exit_code")
-    code = given_code if isinstance(given_code, Mapping) else {"return_code": given_code}
+    code: Any = job.get("exit_code")
+    if not isinstance(code, Mapping):
+        code = {"return_code": code}
     fields = {
         "number": number,
         "partition": job["partition"],
@@ -296,24 +298,23 @@ def translate(job: Mapping[str, object]) -> Allocation:
         "wanted": _wanted(str(job.get("tres_req_str", ""))),
         "code": _number(code.get("return_code")),
     }
-    if state != "PENDING":
-        words = STATES.get(state, state.lower())
-        if state == "FAILED" and (signal := _number((code.get("signal") or {}).get("id"))):
-            words = f"ended by signal {signal}"
-        return Allocation(number, state, words.format_map(fields))
-    reason = str(job.get("state_reason") or "None")
+    text = STATES.get(state, state.lower()).format_map(fields)
+    if state == "FAILED" and (signal := _number((code.get("signal") or {}).get("id"))):
+        text = f"ended by signal {signal}"
+    if state == "PENDING":
+        text = _waiting(str(job.get("state_reason") or "None"), fields)
+        if start := _number(job.get("start_time")):
+            text += f", estimated start {time.strftime('%Y-%m-%d %H:%M', time.localtime(start))}"
+    return Allocation(number, state, text)
+
+
+def _waiting(reason: str, fields: Mapping[str, object]) -> str:
+    """What an allocation waits for."""
     if reason in REASONS:
-        words = "waiting " + REASONS[reason].format_map(fields)
-    elif reason.startswith(("QOS", "Assoc", "MaxJobs")):
-        words = f"waiting: a limit of your account or qos is reached ({reason})"
-    elif reason == "None":
-        words = "waiting to be looked at"
-    else:
-        words = f"waiting ({reason})"
-    start = _number(job.get("start_time"))
-    if start:
-        words += f", estimated start {time.strftime('%Y-%m-%d %H:%M', time.localtime(start))}"
-    return Allocation(number, state, words)
+        return f"waiting {REASONS[reason].format_map(fields)}"
+    if reason.startswith(("QOS", "Assoc", "MaxJobs")):
+        return f"waiting: a limit of your account or qos is reached ({reason})"
+    return f"waiting ({reason})"
 
 
 def _label(job: Mapping[str, object]) -> str:
