@@ -207,7 +207,7 @@ def text_of(order: Order) -> str:
 
 
 def submit(order: Order, tell: Callable[[str], object] = warnings.warn) -> Submission:
-    """Submit a job. Raises JobError if it cannot run there, or the cluster refuses it. tell: is given what may go wrong there."""
+    """Submit a job. Raises JobError if it cannot run there, or the cluster refuses it. tell: called with warnings."""
     text = text_of(order)
     if isinstance(order.profile, SlurmProfile):
         return _submit_to_slurm(order, order.profile, text, tell)
@@ -233,7 +233,7 @@ def _yaml(order: Order) -> str:
 
 
 def _change_stores(order: Order) -> None:
-    """Change existing stores as the order says: last, once nothing on this side can refuse the job any more."""
+    """Change existing stores as the order says. Called last, when nothing on this side can refuse the job any more."""
     for stage in order.stages:
         if (order.failed or order.accept_changes) and Store.exists(stage.address):
             reconsider(Store.open(stage.address), order.failed, order.accept_changes)

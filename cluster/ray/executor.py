@@ -50,7 +50,7 @@ class RayExecutor:
 
     Raises:
         JobError: Ray cannot be reached or has no room for a single worker, or no worker can open the
-            store. Not the constructor raises it, but the first method that needs the answer.
+            store. The first method that needs the answer raises it, not the constructor.
     """
 
     name = "ray"

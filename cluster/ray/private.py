@@ -1,4 +1,4 @@
-"""Ray's private names, all that ctd uses. A release of Ray may change them: nothing else imports them, and each can be missed.
+"""All private names of Ray that ctd uses. A release of Ray may change them, so only this file imports them, and ctd runs without.
 
 | of `ray`                                                              | for                            | without it |
 |---|---|---|
@@ -6,7 +6,7 @@
 | `_private.node.Node`, `parameter.RayParams`, `ray_constants.ENABLE_RAY_CLUSTER` | a Ray that listens on 127.0.0.1 alone | `ray.init`: it listens on all interfaces |
 | `_private.utils`, `parameter`: `get_..._dependency_error`, `node.Node.start_api_server`, `services.start_ray_process`, `_raylet.persist_port` | no dashboard, no agents | `ray.init`: three more processes, seconds more |
 
-The last two go together: where one name is missing, or is called in vain, a Ray of our own is started by `ray.init`.
+The last two go together: if one of their names is missing or has changed, a Ray of our own is started by `ray.init`.
 """
 
 import os
@@ -29,7 +29,7 @@ PORTS = (
 LOOPBACK = ("ray._private.ray_constants", "ENABLE_RAY_CLUSTER")
 
 MISSED = (ImportError, AttributeError, TypeError, KeyError)
-"""The errors of a name that is missing, or is no longer what it was."""
+"""The errors that a missing or changed name raises."""
 
 
 def find(where: str, name: str) -> Any:

@@ -43,7 +43,7 @@ def accepts(address: str) -> bool:
 class Reach:
     """Whether a Ray can be reached; a thread looks every `LOOK_S` seconds, until `close`.
 
-    patience_s: how long it may accept no connection before it is lost.
+    patience_s: seconds without an accepted connection after which it counts as lost.
     """
 
     def __init__(self, patience_s: float) -> None:
@@ -74,16 +74,17 @@ class Reach:
         return not self._silent
 
     def refuse_lost(self) -> None:
-        """Raise ExecutorLost if the Ray has accepted no connections for longer than one has patience."""
+        """Raise ExecutorLost if the Ray counts as lost."""
         silent = self._silent  # read once: the thread may replace it
         if silent and time.monotonic() - self._heard_at > self._patience_s:
             do = "do" if len(silent) > 1 else "does"
             raise ExecutorLost(f"its {' and its '.join(silent)} {do} not answer")
 
     def ask[T](self, call: Callable[[], T]) -> T:
-        """Return what a call of Ray returns; raise ExecutorLost if the Ray is lost meanwhile, as the call might then never return.
+        """Call a function of Ray and return its result; raise ExecutorLost if the Ray is lost meanwhile.
 
-        To kill or make an actor, and to list nodes, takes an answer of the GCS, which may end between a look and the call.
+        Killing or making an actor and listing nodes need an answer of the GCS, which may end between a look and the call; the
+        call then never returns.
         """
         answer: Future[T] = Future()
 
@@ -100,7 +101,7 @@ class Reach:
         return answer.result()
 
     def close(self) -> None:
-        """Look no more."""
+        """Stop looking."""
         self._closing.set()
 
     def _watch(self) -> None:

@@ -16,13 +16,13 @@ TRIES = 4
 """Attempts to reach a busy controller, with waits of 1, 2 and 4 s in between."""
 
 BUSY = r"(?i)unable to contact|timed out|try again|connect|no answer"
-"""Complaints of a controller that cannot be reached, or has not answered in time."""
+"""Error messages when the controller cannot be reached or does not answer in time."""
 
 UNSENT = r"(?i)connect failure"
-"""Those of a controller that was not reached: it has done nothing."""
+"""Error messages when the controller was not reached, and so has done nothing."""
 
 UNREACHED = rf"{BUSY}|configuration source|munge|authentication error"
-"""Complaints where no controller was reached, such as those of a machine that belongs to no cluster."""
+"""Error messages when no controller was reached, as on a machine that belongs to no cluster."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def command(*arguments: str, text: str | None = None, again: str = BUSY) -> str:
 
     Args:
         text: its standard input.
-        again: pattern of the complaints after which it is run again, after a wait (see TRIES).
+        again: pattern of the error messages after which it is tried again (see TRIES).
 
     Raises:
         JobError: the command does not exist here.
@@ -65,7 +65,7 @@ def command(*arguments: str, text: str | None = None, again: str = BUSY) -> str:
             complaint = "no answer within 60 s"
         except subprocess.CalledProcessError as error:
             complaint = error.stderr.strip()
-        # Any other complaint is an answer of the controller, and would be the same again.
+        # Any other message is an answer of the controller, and would be the same again.
         if not re.search(again, complaint):
             break
         if attempt < TRIES - 1:
@@ -135,7 +135,7 @@ def try_out(script: str, profile: SlurmProfile, where: str) -> None:
 
 
 def _refused(error: SlurmError, profile: SlurmProfile, where: str) -> JobError:
-    """What a refusal of sbatch means, naming the field of the profile at fault where that is known."""
+    """Return the error for a refusal of sbatch; it names the field of the profile at fault, if that is known."""
     for pattern, words in REFUSALS.items():
         if pattern.lower() in error.complaint.lower():
             most = _most(profile) if "{most}" in words else ""

@@ -17,7 +17,7 @@ from jobs.errors import JobError
 from jobs.spec.job import RunSettings
 
 LONGEST_S = 120.0
-"""Longest time that they may take here."""
+"""Longest time (s) that a profile's modules and setup lines may take on this machine."""
 
 
 def check_there(text: str, profile: SlurmProfile, where: str) -> list[str]:
@@ -96,7 +96,7 @@ def _place(profile: SlurmProfile) -> str:
 # --- folders ------------------------------------------------------------------------------------------
 
 SHARED = ("nfs", "lustre", "gpfs", "beegfs", "ceph", "fuse", "wekafs", "pvfs2", "orangefs", "panfs", "afs", "cifs", "9p")  # fmt: skip
-"""How the types of file systems begin that several machines see."""
+"""Prefixes of the types of file systems that several machines see."""
 
 
 def check_folder(folder: Path, where: str) -> None:
