@@ -3,7 +3,7 @@
 import os
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from jobs.store.store import Store
 if TYPE_CHECKING:
     from jobs.query.tree import StoreTree
 
-STRANGE = "not known: it was sent to a Ray that you have no profile of, which is not asked (docs/security.md)"
+STRANGE = "it was sent to a Ray that you have no profile of, which is not asked (docs/security.md)"
 
 LAST = ("ended", "chained", "cancelled", *GIVEN_UP)
 """First words of what an allocation wrote after which it does nothing."""
@@ -41,12 +41,15 @@ class State:
     text: str
     is_over: bool
     """Whether it has ended for good."""
-    is_going_on: bool
-    """Whether it waits or runs, as Slurm or Ray itself says."""
     word: str = ""
     """Slurm's word: PENDING, RUNNING ...; "" where Slurm says nothing of it."""
     unasked: str = ""
-    """Why Slurm cannot be asked, if it cannot; `text` is then what the allocation itself wrote last."""
+    """Why Slurm or Ray cannot be asked, if it cannot; `text` is then what the allocation itself wrote last."""
+
+    @property
+    def is_going_on(self) -> bool:
+        """Whether it waits or runs, as Slurm or Ray itself says."""
+        return not (self.is_over or self.unasked)
 
     def __str__(self) -> str:
         return f"{self.text} ({self.unasked})" if self.unasked else self.text
@@ -66,12 +69,13 @@ def look(address: str) -> list[tuple[Submission, dict[str, State]]]:
 
 
 def _on_ray(submission: Submission) -> dict[str, State]:
-    text = STRANGE
-    if there := own_ray(submission):
-        text = rayjobs.state(there, submission.numbers[0])
-    word = text.partition(":")[0]
-    over, going_on = word in ("succeeded", "failed", "stopped"), word in ("pending", "running")
-    return dict.fromkeys(submission.numbers, State(text, over, going_on))
+    state, there = State("not known", False, unasked=STRANGE), own_ray(submission)
+    if there is not None:
+        try:
+            state = State(*rayjobs.state(there, submission.numbers[0]))
+        except JobError as error:
+            state = replace(state, unasked=str(error))
+    return dict.fromkeys(submission.numbers, state)
 
 
 def _on_slurm(
@@ -91,13 +95,13 @@ def _on_slurm(
             word = words.get(n, never)
             if (told := known.get(n)) is not None:
                 text = _told(told, word, submission, address)
-                states[n] = State(text, told.is_over, not told.is_over, told.state)
+                states[n] = State(text, told.is_over, told.state)
                 continue
             text = _plain(word) + submission.why(n, word, address)
             if unasked:
-                states[n] = State(text, word.split()[0] in LAST, False, unasked=unasked)
+                states[n] = State(text, word.split()[0] in LAST, unasked=unasked)
             else:
-                states[n] = State(f"{text} ({FORGOTTEN})", True, False)
+                states[n] = State(f"{text} ({FORGOTTEN})", True)
     return states
 
 

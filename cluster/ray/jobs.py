@@ -129,14 +129,11 @@ def _await_versions(api: Any, number: str, where: str) -> None:
         time.sleep(0.3)
 
 
-def state(profile: RayProfile, number: str) -> str:
-    """Return the state of a job in words, Ray's own first: pending, running, stopped, succeeded, failed."""
-    try:
-        with client(profile) as api:
-            info = api.get_job_info(number)
-    except JobError as error:
-        return f"not known: {error}"
-    return f"{info.status.value.lower()}: {info.message}"
+def state(profile: RayProfile, number: str) -> tuple[str, bool]:
+    """Return the state of a job in words, and whether it has ended; raise JobError as `client` does."""
+    with client(profile) as api:
+        info = api.get_job_info(number)
+    return f"{info.status.value.lower()}: {info.message}", info.status.is_terminal()
 
 
 def cancel(profile: RayProfile, number: str) -> list[str]:

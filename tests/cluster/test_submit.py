@@ -246,7 +246,7 @@ def test_job_is_cancelled_once(folder, ray_address):
     profile = RayProfile.model_validate(ray_address)
     command = f"echo {versions.AGREE} && exec sleep 1000"
     number = rayjobs.submit(str(folder), profile, command, "ctd-sleeps", "here", lambda: None)
-    state = lambda: rayjobs.state(profile, number)
+    state = lambda: rayjobs.state(profile, number)[0]
     assert state().startswith("running")
     assert rayjobs.cancel(profile, number) == [f"job {number}: told to stop"]
     until(lambda: state().startswith("stopped"), "it has stopped")

@@ -383,7 +383,7 @@ def test_a_strangers_ray_is_not_asked(tmp_path, monkeypatch, listener):
               "command": "", "submitted": 0.0}  # fmt: skip
     objects.write(store.objects, keys.submission("1"), json.dumps(record).encode())
     ((submission, states),) = look(store.address)
-    assert states == {"ctd-1": State(STRANGE, False, False)}
+    assert states == {"ctd-1": State("not known", False, unasked=STRANGE)}
     assert (cancel(store.address), log_tail(store.address)) == ([], "")
     assert calls == []
     # One's own profile, or a job that one has sent there.
