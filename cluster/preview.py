@@ -77,7 +77,7 @@ def _of_slurm(order: Order, profile: SlurmProfile) -> dict[str, str]:
     n = order.array or 1
     kind, n_gpus = str(profile.gpus).rpartition(":")[0], profile.n_gpus()
     gpus = f", {count(n_gpus, f'{kind} GPU'.strip())}" if n_gpus else ""
-    size = f"{', each' * (n > 1)} of {count(order.nodes, 'node')}"
+    size = f"{', each' * (n > 1)} of {count(profile.nodes, 'node')}"
     most = f"for at most {duration(profile.time_s())}, started at most {count(profile.max_allocations, 'time')}"
     found = {
         "allocations": f"{count(n, 'allocation')}{size}, {most}",
