@@ -9,7 +9,8 @@
                                     as failed, and the shard is computed without them.
 
 Uncharged attempts do not count against `run.retries`. A lost node is uncharged `FREE_NODE_DEATHS` times. With one
-slot left, running out of memory counts as an exception. The store keeps two lessons for the next run:
+slot left, running out of memory counts as an exception. Once enough of a group has failed, and none of it was fine,
+what is left of it is given up. The store keeps two lessons for the next run:
 
     run/slots/G.json            items that a device holds at a time in group G
     run/failed/G/...            the failing items of a shard, each with its error and trace
@@ -118,7 +119,7 @@ class ShardHistory:
     died: bool = False
     """Whether the last charged attempt at all of it ended with the death of its worker."""
     error: str = ""
-    """Last error of an attempt at all of it, or of a probe, if no item was at fault."""
+    """Last error of an attempt at all of it, or of a probe that failed outside of its items."""
     search: Bisection | None = None
     """The search for failing items, while it runs."""
     ids: np.ndarray | None = None
