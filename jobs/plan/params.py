@@ -17,7 +17,7 @@ CHECKED = 10_000
 """Most listed values of a field that are validated one by one; of further numbers, and of generated values, the extremes are."""
 
 PART = 2**20
-"""Items that are looked at at once."""
+"""Items of a column that are read at once."""
 
 
 def join(

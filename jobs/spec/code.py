@@ -37,10 +37,9 @@ class Code(NamedTuple):
 
 
 def find(module: str, base: str) -> Code | None:
-    """Return where a module would come from, with `base` on the import path, first unless it is there already.
+    """Return the code that importing a module would run, with `base` first on the import path unless it is there already.
 
-    If there is only a package that it would lie in, that is imported on the way, and returned. None: neither,
-    or a module of ctd.
+    Of a.b, where there is only the package a: the code of a. None: there is neither, or it is ctd's own.
     """
     if module.partition(".")[0] == "ctd":
         return None
@@ -48,7 +47,7 @@ def find(module: str, base: str) -> Code | None:
 
 
 def locate(module: str, path: list[str], installed: bool = True) -> Code | None:
-    """Return where a module would come from, as `find`; installed: also from where no path leads, as of editable packages."""
+    """Do as `find` on a given path. installed: look for packages installed to be edited, too, which no path leads to."""
     files: list[Path] = []
     folder = ""
     parts = module.split(".")
@@ -70,10 +69,10 @@ def locate(module: str, path: list[str], installed: bool = True) -> Code | None:
 
 
 def digest(module: str, code: Code, base: str) -> str:
-    """Return a digest of what importing a module executes.
+    """Return a digest of the code that importing a module runs: its own, and that of its packages.
 
-    That is the code of the module and of its packages. Of a module that lies in `base` it is the code of all that they import from
-    there too, and of the files there that stand before others of the same name, which anything may import.
+    Of a module in `base` also all that these import from there, and the files there that hide others of the same name, which
+    any module may import.
     """
     here = resolved(base)
     files = dict.fromkeys(code.files)

@@ -236,18 +236,20 @@ def parse_job(content: Mapping[str, object], where: str) -> JobSpec:
     try:
         return JobSpec.model_validate(content)
     except ValidationError as error:
+        search = content.get("search")
+        method = search.get("method") if isinstance(search, Mapping) else None
         known: dict[tuple[str, ...], Any] = {
             (): JobSpec.model_fields,
             ("run",): RunSettings.model_fields,
             ("sweep",): Sweep.model_fields,
-            ("search",): _search_fields(content.get("search")),
+            ("search",): METHODS.get(str(method), Population).model_fields,
             ("search", "prune"): Rungs.model_fields,
         }
         raise explain(error, where, known, _misplaced(content)) from None
 
 
 def _misplaced(content: Mapping[str, object]) -> dict[str, str]:
-    """Where to write what may be a parameter of the kernel: unknown fields of a job and of its sweep that resemble no known one."""
+    """Unknown field of a job, or of its sweep, that resembles no known one -> where to write it if it is a parameter."""
     sweep = content.get("sweep")
     found = {
         name: f"params.{name} if it is a parameter of the kernel"
@@ -260,11 +262,6 @@ def _misplaced(content: Mapping[str, object]) -> dict[str, str]:
         for word in ("replicates", "repeats", "repetitions"):
             found[f"sweep.{word}"] = f"sweep.seeds for {word} of every point"
     return found
-
-
-def _search_fields(content: object) -> Mapping[str, Any]:
-    name = content.get("method") if isinstance(content, dict) else None
-    return METHODS.get(str(name), Population).model_fields
 
 
 def set_field(content: dict[str, Any], override: str) -> None:

@@ -62,7 +62,7 @@ def allow_and_remember(base: str, modules: Iterable[str]) -> None:
 
 
 def allow_edited(base: str, modules: Iterable[str]) -> None:
-    """Do as `allow_and_remember` with those of these modules that this user has run before from this base, in whatever version.
+    """`allow_and_remember` those of these modules that this user has run from this base before, edited or not.
 
     --accept-changes asks for it: the user says that the edit is theirs.
     """
@@ -72,7 +72,7 @@ def allow_edited(base: str, modules: Iterable[str]) -> None:
 
 
 def allow(base: str, modules: Iterable[str]) -> dict[str, Code]:
-    """Let this process import these modules for a job in this base; return where those lie that it has to ask for."""
+    """Let this process import these modules for a job in this base; return the code of those that are not ctd's own."""
     found = {module: code for module in modules if (code := find(module, base))}
     _allowed.update((resolved(base), module, code.file) for module, code in found.items())
     return found
@@ -100,9 +100,9 @@ def trust(base: str) -> None:
 def refuse_untrusted(
     base: str, modules: Iterable[str], where: str, only_known: bool = False
 ) -> None:
-    """Raise Untrusted, which `where` begins, if what computes may not import one of these modules.
+    """Raise Untrusted, which `where` begins, if a command that computes may not import one of these modules.
 
-    only_known: what looking may import, and no more.
+    only_known: if a command that only looks may not.
     """
     if found := _first_untrusted(base, modules, only_known):
         module, code = found
@@ -181,8 +181,8 @@ def _as_run(module: str, code: Code, base: str) -> tuple[str, str, str]:
 
 
 def _import_path() -> set[str]:
-    """Return the user's own import path, with what is built into Python (""): not what we have added, nor the folder
-    that a process happens to be in."""
+    """Return the user's own import path, and "" for what is built into Python: without what we have added, and without the
+    working directory."""
     own = [entry for entry in sys.path if entry and entry not in _added]
     given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     if own and own[0] not in given and resolved(own[0]) == resolved("."):
