@@ -76,9 +76,9 @@ class OptunaSearcher(Searcher):
         self._ways, self.group = ways, np.full(self.n, -1)
         self._asked: dict[int, dict[str, object]] = {}
         """Row -> what was proposed for it, in Optuna's own types: an array of numbers and texts holds texts."""
-        self._values = {
-            name: np.zeros(self.n, dtype_of(law)) for name, law in search.params.items()
-        }
+        laws = {name: law for name, law in search.params.items() if name not in ways[0]}
+        self._values = {name: np.zeros(self.n, dtype_of(law)) for name, law in laws.items()}
+        """What was proposed for the other fields: (n,) each, in the order of the job."""
 
     def choose(self, most: int) -> np.ndarray:
         """Return items that have their values, of the highest rung at which there are any, else new ones.
@@ -124,8 +124,7 @@ class OptunaSearcher(Searcher):
 
     def values(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Return the proposals of fields that are not compiled in."""
-        named = self._values.keys() - self._ways[0].keys()
-        return {name: values[rows] for name, values in self._values.items() if name in named}
+        return {name: values[rows] for name, values in self._values.items()}
 
     def tell(self, number: int, told: Told) -> None:
         """Note the report of a round, and tell Optuna of the items that end with it."""
