@@ -139,9 +139,9 @@ def parse_text(text: str, where: str) -> Any:
         problem = getattr(error, "problem", None) or "a character that is not text"
         problem += next((f"; {hint}" for part, hint in HINTS.items() if part in problem), "")
         # Of a bracket that is left open, the fault shows lines later.
-        began = getattr(error, "context_mark", None)
-        if began and "flow" in str(getattr(error, "context", "")):
-            bracket = began.buffer[began.pointer] if began.buffer else "bracket"
+        began: Any = getattr(error, "context_mark", None)
+        bracket = began.buffer[began.pointer] if began else ""
+        if bracket in ("[", "{"):
             problem += (
                 f"; {bracket} in line {began.line + 1}, column {began.column + 1} may lack its end"
             )

@@ -89,6 +89,8 @@ def test_a_bracket_that_is_left_open_is_told_where_it_is():
     with pytest.raises(JobError) as caught:
         parse_text("kernel: esn\nparams: {n: 5\nsweep: {seeds: 3}\n", "job.yaml")
     assert str(caught.value).endswith("; { in line 2, column 9 may lack its end")
+    with pytest.raises(JobError, match=r"'<stream end>'$"):  # the fault has no bracket to name
+        parse_text("{range:", "--set sweep.grid.n={range:")
 
 
 def test_a_file_is_utf_8_whatever_the_locale(tmp_path):
