@@ -175,14 +175,19 @@ def overview(store: Store, metric: str) -> Plot | None:
     y, ids = fine[metric].astype(float), fine["item"]
     series = list(_series(fine, others))
     shaded = len(series) > MAX_KINDS
-    medians = "strokes" if len(ticks) else "lines"
+    medians = "strokes" if ticks else "lines"
     notes = [f"Each mark is an item; {medians} are medians over items with equal values."]
     notes += [f"Over all values of {', '.join(others[1:])}."] * (len(others) > 1)
     notes.append(left_out(int((columns["status"] == "failed").sum()), "failed item"))
+    layers: list[Layer] = []
+    for hue, (name, shade, here) in enumerate(series):
+        layers += _layers(
+            x[here], y[here], ids[here], name, None if shaded else hue, shade, bool(ticks)
+        )
     return Plot(
         f"{metric} against {first}",
-        _layers(x, y, ids, series, shaded, bool(len(ticks))),
-        Axis(_described(store, first), log=not len(ticks) and _is_log(x), ticks=ticks),
+        layers,
+        Axis(_described(store, first), log=not ticks and _is_log(x), ticks=ticks),
         axis_of(metric, store.description.dims[metric], log=is_wide(y)),
         Scale(_shade_of(others[0], fine[others[0]])[0]) if shaded else Scale(),
         note=" ".join(filter(None, notes)),
@@ -193,34 +198,30 @@ def _layers(
     x: np.ndarray,
     y: np.ndarray,
     ids: np.ndarray,
-    series: Sequence[tuple[str, float, np.ndarray]],
-    shaded: bool,
+    name: str,
+    hue: int | None,
+    shade: float,
     categories: bool,
-) -> list[Layer]:
-    """Marks of the items and lines of their medians, for each of the `_series`.
+) -> Iterator[Layer]:
+    """Marks of the items of one of the `_series`, and a line of their medians.
 
-    shaded: coloured by a scale, without a legend. categories: of x, so that each median has a stroke of its own.
+    hue: its colour; None if it has a `shade` of a scale, and no name in a legend. categories: of x, so that each median has a
+    stroke of its own.
     """
-    layers: list[Layer] = []
-    for hue, (name, shade, here) in enumerate(series):
-        text = [f"item {item}" for item in ids[here]]
-        looks: dict[str, Any] = {"hue": hue}
-        if shaded:
-            looks = {"colour": np.full(here.sum(), shade)}
-        at = np.unique(x[here])
-        has_line = 1 < len(at) <= MAX_MEDIANS
-        # A legend names each series once: by its line, if it has one.
-        label = "" if has_line or shaded else name
-        layers.append(Points(x[here], y[here], label, text=text, key=ids[here], **looks))
-        if has_line:
-            middle = np.array([np.median(y[here][x[here] == place]) for place in at])
-            if categories:
-                at = (at[:, None] + [-0.2, 0.2, 0.2]).ravel()
-                middle = (middle[:, None] + [0, 0, np.nan]).ravel()
-            if shaded:
-                looks = {"colour": [shade]}
-            layers.append(Lines(at, middle, "" if shaded else name or "median", **looks))
-    return layers
+    at = np.unique(x)
+    has_line = 1 < len(at) <= MAX_MEDIANS
+    # A legend names each series once: by its line, if it has one.
+    label = "" if has_line or hue is None else name
+    shades = np.full(len(x), shade) if hue is None else None
+    text = [f"item {item}" for item in ids]
+    yield Points(x, y, label, shades, text=text, key=ids, hue=hue)
+    if has_line:
+        middle = np.array([np.median(y[x == place]) for place in at])
+        if categories:
+            at = (at[:, None] + [-0.2, 0.2, 0.2]).ravel()
+            middle = (middle[:, None] + [0, 0, np.nan]).ravel()
+        label = "" if hue is None else name or "median"
+        yield Lines(at, middle, label, None if shades is None else [shade], hue=hue)
 
 
 def _described(store: Store, field: str) -> str:
@@ -279,18 +280,19 @@ def sweep(store: Store, columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
     columns: (n,) each, of the table `items`, and the factors that `zipped` makes of them.
     """
     dims, judged = store.description.dims, metric_of(store)
-    metric = judged.name if judged else ""
-    fields = {c: name for name in varied(store) for c in shown_for(name, columns)}
-    differs = lambda name: not is_replicate(columns[name])
-    # Searched parameters count by their final values.
-    parameters = [c for c, name in fields.items() if name not in store.swept or differs(c)]
-    parameters = together(parameters, zipped(store, columns))
     number = lambda name: name in columns and columns[name].dtype.kind in "iuf"
-    results = [
-        name
-        for name in sorted(dims, key=lambda name: name != metric)
-        if dims[name].axes == () and name not in ("outcome", *parameters) and number(name)
-    ][:MAX_RESULTS]
+    # Searched parameters count by their final values.
+    parameters = [
+        column
+        for name in varied(store)
+        for column in shown_for(name, columns)
+        if name not in store.swept or not is_replicate(columns[column])
+    ]
+    parameters = together(parameters, zipped(store, columns))
+    single = [name for name, var in dims.items() if var.axes == () and number(name)]
+    results = [name for name in single if name not in ("outcome", *parameters)]
+    metric = judged.name if judged and judged.name in results else ""
+    results = sorted(results, key=lambda name: name != metric)[:MAX_RESULTS]
     done, failed = columns["status"] == "done", columns["status"] == "failed"
     # A seed numbers draws: what it explains is chance.
     judging = [name for name in parameters if name not in REPLICATES]
@@ -298,10 +300,9 @@ def sweep(store: Store, columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
     if failed.any() and not failed.all():
         found += effects({**columns, "failed": failed.astype(float)}, judging, ["failed"])
     parameters = by_importance(found, parameters, (results or [""])[0])
-    metric = metric if metric in results else ""
+    best = None
     # On a grid, the order in which items end says nothing.
     drawn = store.job.spec.search or any(part.random for part in store.job.spec.sweeps())
-    best = None
     if metric and judged and drawn:
         ended = ends(store, columns["group"], columns["row"])
         best = best_so_far(metric, judged.more_is_better, columns, ended)

@@ -213,14 +213,6 @@ def test_more_numbers_than_colours_get_shades_of_a_scale(values, n, last):
     assert found[-1][1] == last
 
 
-def test_seeds_alone_colour_nothing(store):
-    """A swept parameter beside them does."""
-    lines = Lines([0, 1], np.eye(2), item=np.arange(2))
-    drawn, seeds = Figure([Plot("curves", [lines])]), {"item": np.arange(2), "seed": np.arange(2)}
-    assert _by_swept(store, drawn, seeds, {}) is drawn
-    assert _by_swept(store, drawn, seeds | {"rate": np.array([0.1, 0.2])}, {}) is not drawn
-
-
 def test_a_kernel_without_figure_has_a_default_one(store, tmp_path):
     """Its numbers against what was swept; of a group, its results along an axis; of a job without a sweep, its numbers by item."""
     titles = lambda canvas: [axes.get_title() for axes in canvas.axes if axes.get_title()]
