@@ -180,6 +180,8 @@ def _frames(shelf: Shelf) -> dict[str, pd.DataFrame]:
     frames = {name: table(shelf, name) for name in tables(shelf)}
     items = frames["items"]
     for rows, store in zip(_rows_of(items, shelf), shelf.stores, strict=True):
+        if not store.job.spec.sweeps()[0].zip:
+            continue
         own = {str(name): column.to_numpy()[rows] for name, column in items.items()}
         own = {name: values for name, values in own.items() if has_value(values).any()}
         for name, texts in zipped(store, own).items():
@@ -191,7 +193,8 @@ def _frames(shelf: Shelf) -> dict[str, pd.DataFrame]:
 
 def _rows_of(frame: pd.DataFrame, shelf: Shelf) -> list[np.ndarray]:
     """The row numbers of each store's rows in a table of a shelf."""
-    return [np.flatnonzero(frame["store"] == label) for label in shelf.labels]
+    rows = frame.groupby("store").indices
+    return [rows.get(label, np.zeros(0, int)) for label in shelf.labels]
 
 
 def _table(name: str, frame: pd.DataFrame, shelf: Shelf) -> dict[str, Any]:

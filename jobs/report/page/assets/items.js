@@ -65,6 +65,14 @@ function grouped(ids, name, bins) {
   return groups.filter((g) => g.ids.size);
 }
 
+// A layer with some of its lines or points alone.
+function someOf(layer, rows) {
+  const n = layer.item.length, pick = (v) => (Array.isArray(v) && v.length === n ? rows.map((k) => v[k]) : v), out = { ...layer };
+  for (const name of ["colour", "text", "item", "size", "key", "y"]) out[name] = pick(layer[name]);
+  if (layer.kind === "points" || Array.isArray(layer.x[0])) out.x = pick(layer.x);
+  return out;
+}
+
 // --- one item in a dialog ---------------------------------------------------------------------------
 
 // What was swept, what came out, why it failed, its place in the pictures, and how to get at it.
@@ -133,12 +141,10 @@ function itemPlots(id) {
   return all.filter((plot) => plot.layers.some((l) => l.item && l.item.includes(id))).slice(0, 4).map((plot) => {
     const layers = plot.layers.flatMap((layer) => {
       if (!layer.item) return [];
-      const n = layer.item.length, k = layer.item.indexOf(id), quiet = { ...layer, colour: undefined, faint: true, name: "", dashed: false, hollow: true, hue: 7 };
+      const k = layer.item.indexOf(id), quiet = { ...layer, colour: undefined, faint: true, name: "", dashed: false, hollow: true, hue: 7 };
       if (k < 0) return [quiet];
-      const one = (v) => (Array.isArray(v) && v.length === n ? [v[k]] : v), own = { ...layer, colour: undefined, faint: false, strong: true, name: `item ${id % OFFSET}`, hue: 1, size: layer.kind === "points" ? [0.1] : undefined };
-      for (const name of ["text", "item", "key", "y"]) own[name] = one(layer[name]);
-      if (layer.kind === "points" || Array.isArray(layer.x[0])) own.x = one(layer.x);
-      return [quiet, own];
+      const size = layer.kind === "points" ? [0.1] : undefined;
+      return [quiet, { ...someOf(layer, [k]), colour: undefined, faint: false, strong: true, name: `item ${id % OFFSET}`, hue: 1, size }];
     });
     return { ...plot, layers, note: "" };
   });

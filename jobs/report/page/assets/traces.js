@@ -74,14 +74,10 @@ class Traces {
     return out.sort((a, b) => Boolean(a.wide) - Boolean(b.wide));
   }
 
-  // The layer with some of its lines or points alone.
+  // `someOf` a layer, smoothed; the texts say what was swept.
   some(layer, rows) {
-    const n = layer.item.length, pick = (v) => (Array.isArray(v) && v.length === n ? rows.map((k) => v[k]) : v), out = { ...layer };
-    for (const name of ["colour", "text", "item", "size", "key", "y"]) out[name] = pick(layer[name]);
-    if (layer.kind === "points" || Array.isArray(layer.x[0])) out.x = pick(layer.x);
-    const swept = rows.map((k) => ITEMS.told(layer.item[k]));
-    out.text = rows.map((k, i) => [layer.text && layer.text.length ? layer.text[k] : `item ${layer.item[k] % OFFSET}`, swept[i]].filter(Boolean).join("\n"));
-    const weight = Number(this.smooth.value);
+    const out = someOf(layer, rows), weight = Number(this.smooth.value), named = layer.text && layer.text.length;
+    out.text = rows.map((k) => [named ? layer.text[k] : `item ${layer.item[k] % OFFSET}`, ITEMS.told(layer.item[k])].filter(Boolean).join("\n"));
     if (layer.kind === "lines" && weight > 0) out.y = out.y.map((row) => smoothed(row, weight, this.plot.y.log));
     return out;
   }
