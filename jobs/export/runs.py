@@ -82,9 +82,11 @@ def _runs(store: Store, found: Mapping[str, np.ndarray], arrays: Arrays) -> Iter
     plan = store.job.plan
     without = {(m.shard.group, row) for m in store.committed.markers() for row in m.without}
     places = list(zip(found["group"].tolist(), found["row"].tolist(), strict=True))
-    shard_of = lambda k: plan.overlapping(Shard(-1, places[k][0], places[k][1], places[k][1] + 1))[
-        0
-    ]
+
+    def shard_of(k: int) -> int:
+        group, row = places[k]
+        return plan.overlapping(Shard(-1, group, row, row + 1))[0]
+
     for number, members in groupby(np.lexsort((found["row"], found["group"])), shard_of):
         shard = plan.shard(number)
         assert shard is not None
