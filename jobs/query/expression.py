@@ -10,6 +10,7 @@ functions     abs, log, log10, exp, sqrt, isnan
 
 import ast
 import operator
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from functools import reduce
@@ -66,6 +67,9 @@ _WORDS: dict[type, str] = {
     ast.Call: "a call of that kind",
 }
 
+COLUMN = re.compile(r"[^\W\d]\w*(\.(?!_)\w+|\[\d+\])*")
+"""The name of a column. No part but the first begins with an underscore."""
+
 MAX_LENGTH = 20_000
 """Most characters of an expression: enough for a list of some thousand numbers."""
 
@@ -113,18 +117,12 @@ def fault(text: str, node: ast.AST, what: str) -> JobError:
     return JobError(what + _pointer(text, place))
 
 
-def column_name(node: ast.AST) -> str | None:
+def _column(node: ast.AST) -> str | None:
     """The column that a node names (q, task.name, push[0]), or None."""
-    match node:
-        case ast.Name(id=name):
-            return name
-        case ast.Attribute(value=inner, attr=field) if not field.startswith("_"):
-            top = column_name(inner)
-            return top and f"{top}.{field}"
-        case ast.Subscript(value=inner, slice=ast.Constant(value=int(k))):
-            top = column_name(inner)
-            return top and f"{top}[{k}]"
-    return None
+    if not isinstance(node, ast.Name | ast.Attribute | ast.Subscript):
+        return None
+    text = ast.unparse(node)
+    return text if COLUMN.fullmatch(text) else None
 
 
 class Expression:
@@ -163,7 +161,7 @@ class Expression:
 
     def _compiled(self, node: ast.expr) -> Evaluate:
         """The function that evaluates a node. Raises JobError for a kind of node that is not allowed."""
-        if (column := column_name(node)) is not None:
+        if (column := _column(node)) is not None:
             if (constant := _CONSTANTS.get(column.lower())) is not None:
                 return lambda columns: constant
             self._named.add(column)
