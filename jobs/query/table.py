@@ -130,7 +130,7 @@ class Table:
         self.prefetch(names, rows)
         return {name: form(self.read(name, rows)) for name in names}
 
-    # --- its making -------------------------------------------------------------------------------
+    # --- its columns -------------------------------------------------------------------------------
 
     def add(self, name: str, read: Read, labels: Sequence[str] = ()) -> None:
         """Add a column; if all its texts (`labels`) are mappings or lists, add their fields or elements too."""
@@ -225,6 +225,7 @@ def _joined(pieces: Sequence[Read | None], starts: np.ndarray) -> Read:
             for read, own in zip(pieces, cut, strict=True)
             if len(own) or not len(wanted)
         ]
+        # From piece after piece into the order that was asked for.
         return concat(found)[np.argsort(np.argsort(which, kind="stable"))]
 
     return at
