@@ -134,12 +134,14 @@ class Shelf(Source):
         own = [self._own(k, name) for k in range(len(self.stores))]
         columns = dict.fromkeys(c for one in own for c in (*one.names, *self.differing))
         for k, one in enumerate(own):
-            for column in columns.keys() - one.reads.keys():
-                if (value := self.value(k, column)) is not None:
-                    one.reads[column] = _constant(value, one.n)
+            values = {c: self.value(k, c) for c in columns if c not in one.reads}
+            one.reads |= {c: _constant(v, one.n) for c, v in values.items() if v is not None}
         which = np.repeat(np.arange(len(own)), [one.n for one in own])
         table = end_to_end(own)
-        table.reads = {"store": lambda rows: labelled(which[rows], self.labels), **table.reads}
+        # A parameter that one store sweeps and the others leave at None may have no value in any row.
+        nowhere = dict.fromkeys(columns, lambda rows: np.full(len(which), np.nan)[rows])
+        store: dict[str, Read] = {"store": lambda rows: labelled(which[rows], self.labels)}
+        table.reads = store | nowhere | table.reads
         first = [one.listed[0] for one in own if one.listed]
         swept = self.swept
         # What no store sweeps, what one does, results.

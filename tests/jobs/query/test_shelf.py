@@ -90,6 +90,15 @@ def test_shelf_aggregates_and_answers_sql(shelf, frames):
     assert shards["count"].tolist() == [Store.job.plan.n_shards for Store in shelf.stores]
 
 
+def test_a_parameter_without_a_value_in_any_row_is_missing(folder, monkeypatch):
+    """Swept in one store, None in the other; the table of shards has neither."""
+    shelf = jobs.open_stores([folder / "a.zarr", folder / "b.zarr"])
+    monkeypatch.setattr(shelf, "_fixed", [{}, {"n": None}])
+    found = shelf.query(table="shards")
+    assert found.n.isna().all()
+    assert len(found) == sum(store.job.plan.n_shards for store in shelf.stores)
+
+
 def test_shelf_says_in_words_what_differs(folder):
     """Of stores that nobody has asked anything before."""
     told = pd.DataFrame(jobs.open_stores(str(folder)).overview()).set_index("store")
