@@ -56,7 +56,6 @@ class Shelf(Source):
         self.labels = short_names([store.address for store in stores])
         """The value of the column `store` for each."""
         self._parts = [tables_of(store) for store in stores]
-        self._stamps: list[Any] = []
 
     query, table, sql = questions.query, questions.table, sql
 
@@ -114,15 +113,16 @@ class Shelf(Source):
 
     # --- what questions ask for ---------------------------------------------------------------------
 
-    def refresh(self) -> Any:
-        stamps = list(objects.each(self.stores[0].objects, Tables.refresh, self._parts))
-        if None in stamps or stamps != self._stamps:
-            self._tables.clear()
-            self._stamps = stamps
-        return None if None in stamps else stamps
+    def _gathered(self) -> Any:
+        return self._of_all(Tables.refresh)
 
-    def is_current(self) -> bool:
-        return all(objects.each(self.stores[0].objects, Tables.is_current, self._parts))
+    def stamp(self) -> Any:
+        return self._of_all(Tables.stamp)
+
+    def _of_all(self, of_one: Callable[[Tables], Any]) -> Any:
+        """The stamps of all stores; None if one of them changes."""
+        stamps = list(objects.each(self.stores[0].objects, of_one, self._parts))
+        return None if None in stamps else stamps
 
     def names(self) -> list[str]:
         named = dict.fromkeys(name for part in self._parts for name in part.names())

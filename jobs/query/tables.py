@@ -61,19 +61,31 @@ class Source(ABC):
         self.stores = stores
         """The stores that are asked."""
         self._tables: dict[str, Table] = {}
+        self._stamp: Any = None
 
-    @abstractmethod
     def refresh(self) -> Any:
-        """Gather newly committed shards; if the tables changed, forget what was read.
-
-        Returns a stamp of the tables, None while they change.
+        """Gather newly committed shards; if the tables changed, forget what was read. Returns the stamp of the tables.
 
         Raises JobError if a store was never gathered, and this process may not write to it.
         """
+        stamp = self._gathered()
+        if stamp is None or stamp != self._stamp:
+            self._tables.clear()
+        self._stamp = stamp
+        return stamp
 
-    @abstractmethod
     def is_current(self) -> bool:
         """Whether the tables are still those of the last `refresh`."""
+        # Without a stamp the tables that were read may be half written, and nothing tells whether they still are.
+        return self._stamp is not None and self.stamp() == self._stamp
+
+    @abstractmethod
+    def _gathered(self) -> Any:
+        """Gather newly committed shards. Returns the stamp."""
+
+    @abstractmethod
+    def stamp(self) -> Any:
+        """Equal as long as the tables are; None while they change."""
 
     @abstractmethod
     def names(self) -> list[str]:
@@ -97,11 +109,10 @@ class Tables(Source):
     def __init__(self, store: Store) -> None:
         super().__init__((store,))
         self.store = store
-        self._stamp: Any = None
         self.root: zarr.Group
         """The store's Zarr hierarchy, with metadata as of the last `refresh`."""
 
-    def refresh(self) -> Any:
+    def _gathered(self) -> Any:
         try:
             require_rows(self.store)
         except Exception as error:
@@ -114,25 +125,15 @@ class Tables(Source):
                     f"{self.store.address}: has not been gathered, and you may not write to it; "
                     "ask its owner to run `ctd gather`"
                 ) from None
-        stamp = self._written()
+        stamp = self.stamp()
         if stamp is None or stamp != self._stamp:
-            self._tables.clear()
             # One read of the consolidated metadata instead of one per array.
-            self.root = zarr.open_group(
-                zarr.storage.ObjectStore(self.store.objects), mode="r", zarr_format=3
-            )
-            self._stamp = stamp
+            objects = zarr.storage.ObjectStore(self.store.objects)
+            self.root = zarr.open_group(objects, mode="r", zarr_format=3)
         return stamp
 
-    def is_current(self) -> bool:
-        # Without a stamp the tables that were read may be half written, and nothing tells whether they still are.
-        return self._stamp is not None and self._written() == self._stamp
-
-    def _written(self) -> Any:
-        """The stamp of the last gather, or None while a gather runs.
-
-        It is the stamp of the checksum file, which a gather deletes first and writes last.
-        """
+    def stamp(self) -> Any:
+        # That of the checksum file, which a gather deletes first and writes last.
         try:
             found = obstore.head(self.store.objects, keys.sums("gathered"))
         except FileNotFoundError:
