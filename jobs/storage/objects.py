@@ -127,21 +127,17 @@ def fsync(objects: ObjectStore, key: str) -> None:
 
 def delete(objects: ObjectStore, key: str) -> None:
     """Delete the object at `key`, if there is one."""
-    try:
+    with suppress(FileNotFoundError):
         obstore.delete(objects, key)
-    except FileNotFoundError:
-        return
 
 
 def delete_each(objects: ObjectStore, wanted: Iterable[str]) -> None:
     """Delete the objects at these keys, if they exist; an object store gets few requests."""
     found = list(wanted)
-    try:
-        if found and not isinstance(objects, LocalStore):
+    if found and not isinstance(objects, LocalStore):
+        with suppress(FileNotFoundError):  # some servers refuse a batch with a missing key
             obstore.delete(objects, found)
             return
-    except FileNotFoundError:  # some servers refuse a batch with a missing key: delete one by one
-        pass
     for key in found:
         delete(objects, key)
 
