@@ -43,7 +43,7 @@ def slots(group: int) -> str:
 
 def layout(group: int, device_kind: str) -> str:
     """The microbatch chosen for a group on one kind of device."""
-    return f"{LAYOUT}/{group}-{device_kind.replace(' ', '_')}.json"
+    return f"{LAYOUT}/{group}-{re.sub('[ /]', '_', device_kind)}.json"
 
 
 def pictures(group: int) -> str:
