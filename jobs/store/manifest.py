@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -188,17 +189,15 @@ def host() -> dict[str, Any]:
 
 def provenance() -> dict[str, Any]:
     """Return versions, git commit, host, time and command of this process, which creates a store."""
-    source = Path(__file__).parents[2]
-    commit = None
+    source, commit = Path(__file__).parents[2], ""
     if (source / ".git").exists():  # an installed copy may lie inside somebody else's repository
-        commit = subprocess.run(
-            ["git", "-C", str(source), "rev-parse", "HEAD"],
-            capture_output=True, text=True, check=False,
-        ).stdout.strip()  # fmt: skip
+        ask = ["git", "-C", str(source), "rev-parse", "HEAD"]
+        with suppress(OSError):  # there is no git, as in many containers
+            commit = subprocess.run(ask, capture_output=True, text=True, check=False).stdout.strip()
     return {
         "versions": {name: version_of(name) for name in PACKAGES}
         | {"python": platform.python_version()},
-        "git_commit": commit,
+        "git_commit": commit or None,
         "host": socket.gethostname(),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "command": sys.argv,

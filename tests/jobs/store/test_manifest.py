@@ -14,6 +14,7 @@ from jobs.spec.description import Description
 from jobs.spec.job import parse_job
 from jobs.storage import objects
 from jobs.storage.checksums import checksummed
+from jobs.store import manifest
 from jobs.store.store import Store
 
 SEARCHED = {
@@ -79,3 +80,11 @@ def test_what_is_no_description_counts_as_missing(tmp_path, content):
     objects.write(store.objects, keys.KERNEL, checksummed(json.loads(json.dumps(content))))
     assert "norm" in Store.open(store.address).description.dims
     assert keys.KERNEL in [finding.key for finding in check(store.address)]
+
+
+def test_a_source_tree_without_git_has_no_commit(tmp_path, monkeypatch):
+    """As in a container into which it was mounted."""
+    (tmp_path / ".git").mkdir()
+    monkeypatch.setattr(manifest, "__file__", str(tmp_path / "jobs" / "store" / "manifest.py"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert manifest.provenance()["git_commit"] is None
