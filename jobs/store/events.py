@@ -12,7 +12,7 @@ warning     of the plan, noted when the store is made
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -165,22 +165,18 @@ class Events:
 
 def read_events(store: Store) -> list[Event]:
     """Return the events of all runs, in order of the runs; unreadable lines are left out."""
-    found = []
-    # A driver that was killed while it joined two objects has left lines twice; `dict.fromkeys` keeps the first.
-    for line in dict.fromkeys(_lines(store)):
-        with suppress(ValueError):  # a line that a full disk cut short, or a stranger wrote
-            found.append(Event.from_json(json.loads(line)))
-    return found
-
-
-def _lines(store: Store) -> Iterator[str]:
     for _ in objects.read_attempts(keys.EVENTS):
         listed = sorted(objects.list_keys(store.objects, keys.EVENTS))
         read = [data for _, data in objects.read_all(store.objects, listed)]
         if None not in read:  # else a driver has joined objects meanwhile
             break
-    for data in read:
-        yield from (data or b"").decode(errors="replace").splitlines()
+    text = b"\n".join(data or b"" for data in read).decode(errors="replace")
+    found = []
+    # A driver that was killed while it joined two objects has left lines twice; `dict.fromkeys` keeps the first.
+    for line in dict.fromkeys(text.splitlines()):
+        with suppress(ValueError):  # a line that a full disk cut short, or a stranger wrote
+            found.append(Event.from_json(json.loads(line)))
+    return found
 
 
 def planned_warnings(events: Iterable[Event]) -> list[str]:
