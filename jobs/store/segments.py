@@ -73,24 +73,20 @@ def decode(number: int, data: bytes) -> Segment:
     # Either head will do, since both are the same; a damaged first one leaves the last.
     head = next(filter(None, ends), None)
     if not head:  # nobody knows what it replaces: it stands for itself
-        return Segment(number, number, frozenset(), by_shard(lines))
+        return Segment(number, number, frozenset(), _by_shard(lines))
     # A copied file has another number, and would replace those between.
     if head.number != number or head.since > number:
         return Segment(number, number, frozenset(), {})
     own = lines[1:-1]
     whole = lines[0] == lines[-1] and len(head.shards) == len(own)
-    found = dict(zip(head.shards, own, strict=True)) if whole else by_shard(lines)
+    found = dict(zip(head.shards, own, strict=True)) if whole else _by_shard(lines)
     return Segment(number, head.since, head.undone, found)
 
 
-def by_shard(lines: Iterable[bytes]) -> dict[int, bytes]:
+def _by_shard(lines: Iterable[bytes]) -> dict[int, bytes]:
     """Return shard -> line, of the undamaged lines."""
-    return {number: line for line in lines if (number := _shard_of(line)) is not None}
-
-
-def _shard_of(line: bytes) -> int | None:
-    number: object = verified_as(lambda found: found["shard"]["number"], line)
-    return number if isinstance(number, int) else None
+    numbers = {line: verified_as(lambda found: found["shard"]["number"], line) for line in lines}
+    return {number: line for line, number in numbers.items() if isinstance(number, int)}
 
 
 def live(segments: Sequence[Segment]) -> list[Segment]:
