@@ -131,7 +131,7 @@ def remote(address: str, patience: dict[str, object] = PATIENT) -> ObjectStore:
     """
     try:
         found = settings(addresses.scheme(address))
-        options = patience["client_options"] | found.pop("client_options", {})
+        options = patience["client_options"] | found.pop("client_options")
         arguments: dict[str, Any] = {**patience, "client_options": options, **found}
         return from_url(address, **arguments)
     except (JobError, BaseError, ValueError) as error:

@@ -27,7 +27,7 @@ Read = Callable[[str], bytes | None]
 DEEP = 3
 """Levels of folders that are looked into; a whole disk is not."""
 MOST_TOLD = 5
-"""Most stores that are named among those left out."""
+"""Most stores that a message names."""
 
 
 def find_stores(given: Iterable[str], tell: Callable[[str], object] = warnings.warn) -> list[str]:
@@ -179,12 +179,12 @@ def walk[T](address: str, look: Callable[[str, Read], T | None]) -> Iterator[tup
         level = [inner for where, found in seen if found is None for inner in _folders(where)]
 
 
-def stores_in(folder: str, limit: int = 5) -> list[str]:
+def stores_in(folder: str) -> list[str]:
     """Return the addresses of the first stores directly in a folder of this machine, sorted; none for a bucket."""
     if addresses.local_path(folder) is None:
         return []
     found = (at for at in _folders(folder) if is_store(partial(_read, None, at)))
-    return list(islice(found, limit))
+    return list(islice(found, MOST_TOLD))
 
 
 def is_store(read: Read) -> bool:
