@@ -163,12 +163,16 @@ def program_of(kernel: Kernel) -> str:
 def is_reduced(store: Store, group: int, origin: str) -> bool:
     """Whether gathered/G is complete and was made from what `origin` stands for, see `made_from`."""
     sums = read_verified(store.objects, keys.sums(f"gathered/{group}"))
-    there = objects.read(store.objects, f"gathered/{group}/zarr.json") is not None
-    return sums is not None and sums["made_from"] == origin and there
+    if sums is None or sums["made_from"] != origin:
+        return False
+    # Of a group without results the checksums are of no object.
+    return (
+        not sums["sha256"] or objects.read(store.objects, f"gathered/{group}/zarr.json") is not None
+    )
 
 
 def reduce_group(store: Store, group: int, check: Callable[[], None] = lambda: None) -> None:
-    """Write gathered/G from the committed shards of the group; remove it if none of their rows has results.
+    """Write gathered/G from the committed shards of the group; leave only its checksums, of nothing, if no row has results.
 
     check: called before anything is written, and again when the values are there; raises if nothing may be written.
 
@@ -183,6 +187,7 @@ def reduce_group(store: Store, group: int, check: Callable[[], None] = lambda: N
     objects.delete(store.objects, sums)
     if not rows.any():
         objects.delete_all(store.objects, folder)
+        write_sums(store.objects, folder, (), made_from=made_from(store, markers))
         return
     options = options_of(store.job.spec, kernel)
     params = group_params(store, group)

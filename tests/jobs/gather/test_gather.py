@@ -258,6 +258,22 @@ def test_gather_leaves_out_items_that_failed(copied):
     assert int((tree["items"].status == 2).sum()) == 1
 
 
+def test_a_group_without_results_has_no_tables_and_is_not_reduced_again(copied, reduced):
+    names = [*copied.names(0), "status"]
+    for marker in copied.committed.markers(0):
+        rows = np.arange(marker.shard.start, marker.shard.stop)
+        none = {name: copied.rows(0, name, 0, 0) for name in names}
+        ShardWriter(copied).write(replace(marker, without=tuple(rows.tolist())), none, rows[:0])
+    assert gather(copied) == 44
+    assert reduced == [0]
+    assert "gathered/0" not in open_store(copied.address).groups
+    before = newest(copied)
+    gather(copied)
+    assert reduced == [0]
+    assert written(copied, before) == set()
+    assert not [one for one in check(copied.address) if "gathered" in one.key]
+
+
 def test_a_reduction_that_fails_is_said_and_the_rest_is_gathered(copied, monkeypatch):
     def broken(store, group):
         if group == 0:
