@@ -150,7 +150,7 @@ def test_networks_with_keys_and_moments_are_copied_whole(tmp_path):
 
 def test_rounds_are_told_apart_beyond_the_digits_of_their_names(tmp_path, monkeypatch):
     """Round 10 comes after round 9, whatever the order of their names."""
-    monkeypatch.setattr("jobs.keys.round_states", lambda group, n: f"run/rounds/{group}/{n}")
+    monkeypatch.setattr("jobs.keys.place", lambda folder, group, n: f"{folder}/{group}/{n}")
     monkeypatch.setattr("jobs.keys.decision", lambda group, n: f"run/decisions/{group}/{n}.json")
     monkeypatch.setattr("jobs.keys.is_ours", lambda key: True)
     store, stop = make(tmp_path / "s.zarr", in_rounds("tournament")), Stop()
