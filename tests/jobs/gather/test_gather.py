@@ -263,7 +263,7 @@ def test_a_group_without_results_has_no_tables_and_is_not_reduced_again(copied, 
     for marker in copied.committed.markers(0):
         rows = np.arange(marker.shard.start, marker.shard.stop)
         none = {name: copied.rows(0, name, 0, 0) for name in names}
-        ShardWriter(copied).write(replace(marker, without=tuple(rows.tolist())), none, rows[:0])
+        write_shard(copied, replace(marker, without=tuple(rows.tolist())), none, rows[:0])
     assert gather(copied) == 44
     assert reduced == [0]
     assert "gathered/0" not in open_store(copied.address).groups
