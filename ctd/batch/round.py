@@ -16,12 +16,12 @@ import numpy as np
 
 from ctd.batch.program import Program, Slots, precision
 from ctd.batch.run import Snapshot
-from ctd.batch.slots import NO_STATES, Kept, Placed, from_host, to_host
+from ctd.batch.slots import NO_STATES, AnyRun, Kept, from_host, to_host
 from ctd.kernel import Params, Values
 from ctd.late import PyTree, jax, jnp
 
 
-class RoundRun(Placed):
+class RoundRun(AnyRun):
     """The items `ids` of one group in one round.
 
     Args:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ctd.batch.program import Program
-from ctd.batch.slots import NO_STATES, Kept, Placed, to_host
+from ctd.batch.slots import NO_STATES, AnyRun, Kept, to_host
 from ctd.kernel import Params, Values
 from ctd.late import PyTree, jax
 
@@ -27,7 +27,7 @@ class Snapshot:
         return [self.arrays[f"state.{k}"] for k in range(n_leaves)]
 
 
-class Run(Placed):
+class Run(AnyRun):
     """The items `ids` of one group, taken from `init` to `result`.
 
     Args:

@@ -31,7 +31,7 @@ NO_STATES = Kept(np.zeros(0, int), (), np.zeros(0, bool))
 
 
 class Placed:
-    """The items of a group and the slots of a program on the devices, which `Run` and `RoundRun` fill; arguments as those of `Run`."""
+    """The slots of a program on the devices, for items of a group; arguments as those of `Run`."""
 
     def __init__(
         self, program: Program, shared: PyTree, seed: int, ids: np.ndarray, traced: Values[Params]
@@ -116,6 +116,10 @@ class Placed:
         traced = jax.tree.map(lambda leaf: of(leaf.shape[1:], leaf.dtype), self._traced)
         state = jax.tree.map(lambda leaf: of(leaf.shape, leaf.dtype), self._state)
         return Slots(ids, traced, state, done)  # type: ignore[arg-type]
+
+
+class AnyRun(Placed):
+    """Items of a group in slots: what `Run` and `RoundRun` share."""
 
     def _start(self, queue: np.ndarray, kept: Kept, begun: int = 0) -> None:
         """Empty the slots, and fill them. queue: rows of items, of which the first `begun` have begun. kept: the states of items that go on."""
