@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
 from cluster.cli.display import out, records, show_json, show_table
@@ -179,11 +180,8 @@ def weights(
             refuse_taken(str(to))
         tensors = read_tensors(_local(file))
         tensors = tensors.under(only) if only else tensors
-        shapes = {name: list(value.shape) for name, value in tensors.arrays.items()}
         if not as_json:
-            shown = [" x ".join(map(str, shape)) or "a number" for shape in shapes.values()]
-            types = [str(value.dtype) for value in tensors.arrays.values()]
-            show_table({"tensor": list(shapes), "shape": shown, "type": types}, limit=None)
+            _show_tensors(tensors.arrays)
         found = understand(tensors, cell)
         if to is not None:
             write_weights(to, found.params, found.cell)
@@ -191,6 +189,7 @@ def weights(
         raise JobError(str(error)) from None
     n, n_in, n_out = sizes(found.cell, found.params)
     if as_json:
+        shapes = {name: list(value.shape) for name, value in tensors.arrays.items()}
         numbers = {"n": n, "n_in": n_in, "n_out": n_out}
         show_json({"cell": found.cell, **numbers, "from": list(found.told), "tensors": shapes})
         return
@@ -200,6 +199,12 @@ def weights(
     out.print(f"from {'; '.join(found.told)}")
     if to is not None:
         out.print(f"wrote {to}")
+
+
+def _show_tensors(arrays: Mapping[str, np.ndarray]) -> None:
+    shapes = [" x ".join(map(str, value.shape)) or "a number" for value in arrays.values()]
+    types = [str(value.dtype) for value in arrays.values()]
+    show_table({"tensor": list(arrays), "shape": shapes, "type": types}, limit=None)
 
 
 def _local(file: str) -> str:

@@ -3,7 +3,7 @@
 import glob
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -89,24 +89,27 @@ def posterior(
             run_store(partial(open_or_create, spec, base, WHERE, results), request, stop)
         return
     assert target is not None
-    files = _of_sessions(target, models, to)
     jobs = [posterior_job([model], base, ALL, overrides or ()) for model in models]
     if any(job.windows is not None and job.spec.params.get("samples") for job in jobs):
         raise JobError(
             "samples: draws of neighbouring windows are independent and cannot be merged; leave them out, or give "
             "--store OUT.zarr, which has those of each window"
         )
-    for job, file in zip(jobs, files, strict=True):
+    told = []
+    for job, file in zip(jobs, _of_sessions(target, models, to), strict=True):
         request = Request(str(file), job.spec, executor, address, as_json)
         with _computed(partial(open_or_create, job.spec, base, WHERE), request, file) as made:
             write_posterior(made, file, job, {"store": trained.address, "item": items[0]})
-    told = [
-        {"file": str(file), "item": items[0], "train": job.n[0], "valid": job.n[1]}
-        for file, job in zip(files, jobs, strict=True)
-    ]
+        told.append({"file": str(file), "item": items[0], "train": job.n[0], "valid": job.n[1]})
+    _tell_written(told, as_json)
+
+
+def _tell_written(told: Sequence[dict[str, Any]], as_json: bool) -> None:
+    """Print which file has which model's trials."""
     if as_json:
         show_json(told[0] if len(told) == 1 else told)
-    for one in [] if as_json else told:
+        return
+    for one in told:
         trials = f"trials {one['train']:,} train, {one['valid']:,} valid"
         out.print(f"wrote {one['file']}: model {one['item']}, {trials}")
 

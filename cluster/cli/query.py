@@ -96,13 +96,13 @@ def query(
         name, found = _answer(store, condition, question, to, as_json)
     if is_default:
         found = default_columns(name, found, store, [*sort_keys(question["sort"])])
+    most = 100 if limit is None else None
     if to is not None:
         write_table(found, to, described(_stores_of(store)))
     elif as_json:
         show_json(records(found))
     else:
-        most, hint = 100 if limit is None else None, "--json or --to FILE gives all"
-        show_table(found, name or "sql", most, not is_default, hint)
+        show_table(found, name or "sql", most, not is_default, "--json or --to FILE gives all")
     if not n_rows(found) and limit != 0:
         err.print(_why_none(name, store, bool(where)))
     if sql is None and "kernel" not in f"{asked}":

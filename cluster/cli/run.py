@@ -88,10 +88,7 @@ def run(
                 raise JobError(f"{option} {value}: {len(stages)} jobs given; give one")
         shared = _parts(parts) if parts else None
         before = _trusted(Store.open(fork), trust) if fork else None
-        # Find the faults of later jobs before the first one runs a night.
-        for stage in stages[first + 1 :]:
-            if stage.is_alone():
-                _check(stage, stage.spec({}))
+        _check_later(stages[first + 1 :])
         for k, stage in list(enumerate(stages))[first:]:
             if len(stages) > 1 and not as_json:
                 err.print(f"stage {stage.name}")
@@ -101,6 +98,13 @@ def run(
                 partial(_check, stage, spec), k + 1 < len(stages),
             )  # fmt: skip
             run_store(_opener(stage, spec, before, trust, as_json), request, stop, state)
+
+
+def _check_later(stages: Sequence[Stage]) -> None:
+    """Find the faults of later jobs before the first one runs a night."""
+    for stage in stages:
+        if stage.is_alone():
+            _check(stage, stage.spec({}))
 
 
 FEW = 20_000

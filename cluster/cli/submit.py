@@ -21,6 +21,7 @@ from jobs.errors import JobError, advised
 from jobs.store.store import Store
 
 if TYPE_CHECKING:
+    from cluster.record import Submission
     from cluster.submit import Order
 
 
@@ -70,11 +71,16 @@ def submit(
     warn(risks(order).values())
     with told_if_slow("planning", as_json or not err.is_terminal):
         submission = send(order, lambda why: warn([why]))
-    kind, number = submission.kind, submission.numbers[0]
     if as_json:
-        show_json({"id": submission.id, "kind": kind, "number": number, "home": submission.home})
-        return
-    out.print(f"{'allocation' if kind == 'slurm' else 'job':10} {number}")
+        home, number = submission.home, submission.numbers[0]
+        show_json({"id": submission.id, "kind": submission.kind, "number": number, "home": home})
+    else:
+        _tell_sent(order, submission)
+
+
+def _tell_sent(order: "Order", submission: "Submission") -> None:
+    """Print what was sent, and how to follow it."""
+    out.print(f"{'allocation' if submission.kind == 'slurm' else 'job':10} {submission.numbers[0]}")
     for stage in order.stages:
         out.print(f"store      {stage.address}")
     of = lambda command: advised("ctd", command, order.stages[0].address)
