@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from ctd.kernel import Kernel, Var
 from jobs.late import zarr, zarr_codecs
@@ -146,11 +147,12 @@ class Lazy[T](Mapping[str, T]):
         return len(self._names)
 
 
-class Rows:
-    """Selected rows of an array in a store. `rows[3]`, `rows[:200]` and `rows[[1, 5]]` read only those.
+class Rows(NDArrayOperatorsMixin):
+    """Selected rows of an array in a store. `rows[3]`, `rows[:200]` and `rows[[1, 5]]` read only those; arithmetic reads all.
 
-    >>> Rows(zarr.array(np.arange(10) ** 2), np.array([2, 3, 4, 7]))[:3]
-    array([ 4,  9, 16])
+    >>> rows = Rows(zarr.array(np.arange(10) ** 2), np.array([2, 3, 4, 7]))
+    >>> rows[:3], rows - 1
+    (array([ 4,  9, 16]), array([ 3,  8, 15, 48]))
     """
 
     def __init__(self, array: zarr.Array[Any] | Part, rows: np.ndarray) -> None:
@@ -175,3 +177,7 @@ class Rows:
         # Reading always makes a new array.
         del copy
         return np.asarray(self[:], dtype)
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
+        whole = [one[:] if isinstance(one, Rows) else one for one in inputs]
+        return getattr(ufunc, method)(*whole, **options)
