@@ -38,7 +38,8 @@ from jobs.run.prepare import open_or_create
 from jobs.run.shards import run_shards
 from jobs.run.task import Report, Task, Work
 from jobs.run.worker import Worker
-from jobs.spec.job import RunSettings, parse_job
+from jobs.spec.job import parse_job
+from jobs.spec.run import RunSettings
 from jobs.storage import connect, objects
 from jobs.store.marker import Marker
 

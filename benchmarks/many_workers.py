@@ -47,7 +47,8 @@ from jobs.run.shards import open_ledger
 from jobs.run.stop import Stop
 from jobs.run.task import Heartbeat, Key, OnTick, Report, ShardProgress, Task, Ticker
 from jobs.run.worker import SerialExecutor
-from jobs.spec.job import RunSettings, parse_job
+from jobs.spec.job import parse_job
+from jobs.spec.run import RunSettings
 from jobs.store.marker import Marker
 
 KERNEL = """

@@ -39,7 +39,8 @@ from jobs.plan.layout import Machines
 from jobs.run.prepare import Prepared, create, prepare, reopen
 from jobs.run.shards import reconsider
 from jobs.run.sources import refuse_changed
-from jobs.spec.job import RunSettings, parse_job, read_content
+from jobs.spec.job import parse_job, read_content
+from jobs.spec.run import RunSettings
 from jobs.spec.trust import remember
 from jobs.storage import addresses, connect, objects
 from jobs.store.store import Store

@@ -11,7 +11,8 @@ from ctd.late import jax
 from jobs.errors import JobError, count
 from jobs.run.task import Executor
 from jobs.run.worker import SerialExecutor
-from jobs.spec.job import JobSpec, RunSettings
+from jobs.spec.job import JobSpec
+from jobs.spec.run import RunSettings
 from jobs.store.events import read_events, unended
 from jobs.store.store import Store
 

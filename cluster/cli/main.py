@@ -102,7 +102,8 @@ WITH_SET = ("run", "plan", "submit", "posterior")
 
 def _in_job_file(command: str, option: str, words: list[str]) -> str:
     """A hint for an unknown option that is a field of the job file; "" for others. words: the command line."""
-    from jobs.spec.job import JobSpec, RunSettings
+    from jobs.spec.job import JobSpec
+    from jobs.spec.run import RunSettings
 
     field = option.lstrip("-").replace("-", "_")
     if field in RunSettings.model_fields:

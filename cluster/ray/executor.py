@@ -27,7 +27,7 @@ from cluster.ray.reach import NoRay
 from jobs.plan.layout import Machines
 from jobs.run.stop import Stop
 from jobs.run.task import Heartbeat, Key, OnTick, Report, Task, Ticker, Work
-from jobs.spec.job import RunSettings
+from jobs.spec.run import RunSettings
 from jobs.storage import addresses
 
 if TYPE_CHECKING:  # Ray is imported once its environment is set, in `RayExecutor`

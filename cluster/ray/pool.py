@@ -22,7 +22,7 @@ from jobs.errors import JobError, count
 from jobs.plan.layout import Machines
 from jobs.run.task import ExecutorLost
 from jobs.run.worker import usable_memory
-from jobs.spec.job import RunSettings
+from jobs.spec.run import RunSettings
 
 SIGACTION_BYTES = 512
 """More than a `struct sigaction` has on any system."""

@@ -14,7 +14,7 @@ from cluster.slurm.script import prologue
 from cluster.versions import PLUGINS, differences, versions
 from ctd.installed import NO_PLUGIN, gpu_plugins
 from jobs.errors import JobError
-from jobs.spec.job import RunSettings
+from jobs.spec.run import RunSettings
 
 LONGEST_S = 120.0
 """Longest time (s) that a profile's modules and setup lines may take on this machine."""

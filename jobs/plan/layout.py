@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from ctd.kernel import Kernel
 from jobs.errors import JobError, count
-from jobs.spec.job import RunSettings
+from jobs.spec.run import RunSettings
 from jobs.spec.search import Search
 
 SHARD_BYTES = 4 << 20

@@ -28,7 +28,7 @@ from jobs import keys
 from jobs.errors import count
 from jobs.plan.layout import Shard
 from jobs.run.task import Begin, Report, Step, Task, rows_of
-from jobs.spec.job import RunSettings
+from jobs.spec.run import RunSettings
 from jobs.storage import objects
 from jobs.storage.checksums import checksummed, read_verified
 from jobs.store.marker import FailedItem

@@ -33,7 +33,8 @@ from jobs.errors import JobError
 from jobs.run.prepare import open_or_create
 from jobs.run.shards import run_shards
 from jobs.run.worker import SerialExecutor
-from jobs.spec.job import RunSettings, read_job
+from jobs.spec.job import read_job
+from jobs.spec.run import RunSettings
 from jobs.store.store import Store
 
 has_jobs_api = pytest.mark.skipif(

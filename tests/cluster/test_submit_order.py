@@ -21,7 +21,8 @@ from jobs.errors import JobError
 from jobs.run.prepare import open_or_create
 from jobs.run.shards import run_shards
 from jobs.run.worker import SerialExecutor
-from jobs.spec.job import RunSettings, parse_job, read_job
+from jobs.spec.job import parse_job, read_job
+from jobs.spec.run import RunSettings
 from jobs.store.manifest import write_job
 from jobs.store.marker import FailedItem
 from jobs.store.store import Store

@@ -24,7 +24,7 @@ from jobs.run.limits import TimeLimits
 from jobs.run.shards import run_shards
 from jobs.run.sources import SourceDiffers
 from jobs.run.task import Heartbeat, ShardProgress, Task
-from jobs.spec.job import RunSettings
+from jobs.spec.run import RunSettings
 from jobs.storage.objects import StorageFailed
 
 # --- heartbeats ---------------------------------------------------------------------------------------

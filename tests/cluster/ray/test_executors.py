@@ -23,7 +23,8 @@ from jobs.run.shards import run_shards
 from jobs.run.stop import Stop
 from jobs.run.task import Task
 from jobs.run.worker import SerialExecutor
-from jobs.spec.job import RunSettings, parse_job
+from jobs.spec.job import parse_job
+from jobs.spec.run import RunSettings
 from jobs.storage import objects
 from jobs.store.events import read_events
 

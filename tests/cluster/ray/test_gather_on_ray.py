@@ -6,7 +6,7 @@ from stores import run, tree_bytes
 from cluster.ray.executor import RayExecutor
 from jobs.gather.check import check
 from jobs.gather.gather import GATHERED, gather
-from jobs.spec.job import RunSettings
+from jobs.spec.run import RunSettings
 from jobs.storage import objects
 
 

@@ -14,7 +14,7 @@ from cluster.ray.local import LocalRay
 from cluster.ray.pool import Pool
 from cluster.ray.reach import NoRay, accepts
 from jobs.errors import JobError
-from jobs.spec.job import RunSettings
+from jobs.spec.run import RunSettings
 
 # In place of the helper: it fails as often as the file says, each time one less, then says where Ray is.
 HELPER = """

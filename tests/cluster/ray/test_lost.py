@@ -29,7 +29,8 @@ from jobs.run.prepare import open_or_create
 from jobs.run.shards import run_shards
 from jobs.run.task import ExecutorLost
 from jobs.run.worker import SerialExecutor
-from jobs.spec.job import RunSettings, parse_job
+from jobs.spec.job import parse_job
+from jobs.spec.run import RunSettings
 from jobs.store.events import read_events
 
 KERNEL = """

@@ -13,7 +13,8 @@ from cluster.ray.local import LocalRay
 from cluster.ray.private import set_environment
 from jobs.run.prepare import open_or_create
 from jobs.run.shards import run_shards
-from jobs.spec.job import RunSettings, parse_job
+from jobs.spec.job import parse_job
+from jobs.spec.run import RunSettings
 from jobs.store.events import read_events
 
 GIB = 1 << 30

@@ -23,7 +23,8 @@ from jobs.plan.layout import CHUNK_BYTES, GroupLayout, Machines, Sizes, chunk_sh
 from jobs.plan.params import CHECKED
 from jobs.run.shards import run_shards
 from jobs.run.worker import SerialExecutor
-from jobs.spec.job import RunSettings, parse_job
+from jobs.spec.job import parse_job
+from jobs.spec.run import RunSettings
 
 SIZES = Sizes(state=100, work=100, result=100, shared=1000)
 
@@ -299,7 +300,8 @@ import sys, time, resource; sys.path.insert(0, {path!r})
 import toy
 from jobs.plan.items import expand
 from jobs.plan.layout import Machines, Sizes, lay_out
-from jobs.spec.job import RunSettings, parse_job
+from jobs.spec.job import parse_job
+from jobs.spec.run import RunSettings
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 start = time.perf_counter()
 sweep = {{"grid": {{"rate": {{"linspace": [0, 0.9, 1000]}}, "n_steps": {{"range": 100}}}}, "seeds": 10}}

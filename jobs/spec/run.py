@@ -1,0 +1,93 @@
+"""The `run:` section of a job file: how a job is cut into shards, what a worker has, and what happens when something fails."""
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+)
+
+
+class RunSettings(BaseModel):
+    """Settings of a job's run. Only `slots`, `microbatch` and `shard_items` affect the layout."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    slots: PositiveInt | None = Field(
+        None, description="items that a device holds at a time; by default the kernel's `width`"
+    )
+    microbatch: PositiveInt | None = Field(
+        None,
+        description="vmapped width inside a shard; by default the fastest, measured at start-up",
+    )
+    shard_items: PositiveInt | None = Field(
+        None, description="items of one shard; by default from the size of results and the workers"
+    )
+    workers: PositiveInt | None = Field(
+        None,
+        description="worker processes; by default one for each GPU, or for each CPU core if there is no GPU",
+    )
+    cpus_per_worker: FiniteFloat = Field(
+        1, gt=0, description="CPU cores of a worker; without GPUs its items are split over them"
+    )
+    gpus_per_worker: FiniteFloat | None = Field(
+        None,
+        ge=0,
+        description="GPUs of a worker, or its share of one GPU, such as 0.5; by default 1 where there are GPUs",
+    )
+    memory_gb: FiniteFloat | None = Field(
+        None, gt=0, description="memory that one worker may use; by default what its device has"
+    )
+    retries: NonNegativeInt = Field(2, description="further attempts at a shard that failed")
+    backoff_s: float = Field(1.0, ge=0, description="wait before a retry, doubled each time (s)")
+    checkpoint_s: float = Field(
+        300, ge=0, description="time between two checkpoints inside a shard (s)"
+    )
+    time_limit_s: PositiveFloat | None = Field(
+        None,
+        description="longest time of one advance, compilation included, after which its attempt is ended (s); by default 20 times the longest "
+        "so far, and at least a minute; whatever else it does, such as loading data, may take an hour, or this limit if that is longer",
+    )
+    straggler_factor: float = Field(
+        4,
+        ge=0,
+        description="once nothing waits, a shard that has run this many times longer than the median of its group is tried a "
+        "second time on another node that is idle; 0: never",
+    )
+    grace_s: float = Field(
+        30, ge=0, description="how long workers may take to checkpoint when the run is stopped (s)"
+    )
+    cluster_wait_s: float = Field(
+        600,
+        ge=0,
+        description="how long to wait for a lost Ray cluster (s); then the run exits with 75",
+    )
+
+    @field_validator("gpus_per_worker")
+    @classmethod
+    def _whole_or_part(cls, value: float | None) -> float | None:
+        if value is not None and value > 1 and value != int(value):
+            raise ValueError("expected a whole number, or a share of one GPU such as 0.5")
+        return value
+
+    @property
+    def cores(self) -> int:
+        """Whole CPU cores of a worker, at least one."""
+        return max(1, int(self.cpus_per_worker))
+
+    def devices(self, on_gpus: bool) -> int:
+        """Number of JAX devices that share a worker's memory: its CPU cores, or 1 if it runs on GPUs."""
+        return 1 if on_gpus else self.cores
+
+    def gpus(self, on_gpus: bool) -> float:
+        """GPUs of a worker: `gpus_per_worker`, by default one if there are GPUs."""
+        return float(on_gpus) if self.gpus_per_worker is None else self.gpus_per_worker
+
+    def places(self, cpus: float, gpus: float, on_gpus: bool) -> int:
+        """Number of workers that a node of so many cores and GPUs has room for; on_gpus: whether any node has GPUs."""
+        each, places = self.gpus(on_gpus), cpus / self.cpus_per_worker
+        return int(min(places, gpus / each) if each else places)
