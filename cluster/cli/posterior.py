@@ -39,6 +39,24 @@ from jobs.storage.connect import open_objects
 from jobs.storage.lease import holder
 from jobs.store.store import Store
 
+SortedModels = Annotated[
+    str | None,
+    typer.Option(
+        help="columns that rank the models, of a metric its best first, -column for falling order; by default their "
+        "training's criterion"
+    ),
+]
+OtherTrials = Annotated[
+    str | None, typer.Option(help="other trials of the same units; by default the training's")
+]
+IntoFile = Annotated[
+    Path | None,
+    typer.Option(help="HDF5 file to write; by default STORE-posterior.h5 beside the store"),
+]
+IntoStore = Annotated[
+    str | None, typer.Option("--store", help="a store to write, or to go on with, instead")
+]
+
 
 def posterior(
     store: StorePath,
@@ -46,26 +64,13 @@ def posterior(
         list[str] | None,
         typer.Option(help="condition on the models, as in ctd query; by default all trained ones"),
     ] = None,
-    sort: Annotated[
-        str | None,
-        typer.Option(
-            help="columns that rank the models, of a metric its best first, -column for falling order; by default their "
-            "training's criterion"
-        ),
-    ] = None,
+    sort: SortedModels = None,
     limit: Annotated[
         int, typer.Option(min=1, help="how many of the best models; more than one needs --store")
     ] = 1,
-    data: Annotated[
-        str | None, typer.Option(help="other trials of the same units; by default the training's")
-    ] = None,
-    to: Annotated[
-        Path | None,
-        typer.Option(help="HDF5 file to write; by default STORE-posterior.h5 beside the store"),
-    ] = None,
-    results: Annotated[
-        str | None, typer.Option("--store", help="a store to write, or to go on with, instead")
-    ] = None,
+    data: OtherTrials = None,
+    to: IntoFile = None,
+    results: IntoStore = None,
     overrides: Overrides = None,
     executor: GatherExecutor = "serial",
     address: RayAddress = None,

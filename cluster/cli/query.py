@@ -1,6 +1,6 @@
 """The commands query, best and compare, which answer questions about stores."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -82,9 +82,8 @@ def query(
         "group-by": group_by, "agg": agg, "table": table,
     }  # fmt: skip
     store, condition = open_all(stores, err.print), all_of(where)
-    given = [word for word, value in asked.items() if value is not None]
-    if sql is not None and given:
-        raise JobError(f"--{given[0]}: not with --sql, which says it in SQL; leave one out")
+    if sql is not None:
+        _refuse_beside_sql(asked)
     question: Asked = {
         "table": table, "sort": ",".join(sort or ()), "limit": limit, "agg": agg,
         "columns": ",".join([] if columns == [EVERY] else columns or ()), "group_by": ",".join(group_by or ()),
@@ -108,6 +107,13 @@ def query(
     if sql is None and "kernel" not in f"{asked}":
         _say_kernels(store, name)
     say_how_much(store)
+
+
+def _refuse_beside_sql(asked: Mapping[str, object]) -> None:
+    """Raise JobError if an option says what SQL says itself. asked: option -> its value, None if it is not given."""
+    for option, value in asked.items():
+        if value is not None:
+            raise JobError(f"--{option}: not with --sql, which says it in SQL; leave one out")
 
 
 def _answer(

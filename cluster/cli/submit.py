@@ -25,6 +25,12 @@ if TYPE_CHECKING:
     from cluster.submit import Order
 
 
+Array = Annotated[
+    int | None,
+    typer.Option(min=1, help="send this many allocations of one node each, which share the store"),
+]
+
+
 def submit(
     job: JobWords,
     cluster: Annotated[
@@ -33,12 +39,7 @@ def submit(
     ] = None,
     store: ResultsPath = None,
     overrides: Overrides = None,
-    array: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="send this many allocations of one node each, which share the store"
-        ),
-    ] = None,
+    array: Array = None,
     failed: Failed = False,
     accept_changes: AcceptChanges = False,
     dry_run: Annotated[

@@ -7,6 +7,7 @@ queue: nobody goes through all actors to find one.
 
 import logging
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
@@ -87,7 +88,7 @@ class Crew:
         It is on another node than the first attempt, which may be slow as a whole, and has devices of the same kind:
         others might compute other bits.
         """
-        first = self._holder((task.shard.number, task.attempt - 1))
+        first = slot_of((task.shard.number, task.attempt - 1), self._pool.slots)
         there = first.place if first else None
         for slot in self.idle:
             here = slot.place
@@ -101,7 +102,7 @@ class Crew:
 
         why: the error of the death that `wait` reports; None: it reports none.
         """
-        slot = self._holder(attempt)
+        slot = slot_of(attempt, self._pool.slots)
         if slot is None:
             return
         if why is None:
@@ -131,11 +132,6 @@ class Crew:
         for slot in [s for s in self.idle if s.place and s.place.node in self._pool.aside]:
             self._replace(slot)  # the new one starts on another node
         return reports
-
-    def _holder(self, attempt: Key) -> Slot | None:
-        """Return the slot whose actor runs an attempt; None if there is none."""
-        runs = lambda slot: slot.work is not None and slot.work.key == attempt
-        return next(filter(runs, self._pool.slots), None)
 
     def _open(self, slot: Slot) -> None:
         """Tell the slot's actor to open the store."""
@@ -258,6 +254,11 @@ class Crew:
             else:
                 reports.append(charged(self._pool, death))
         return reports
+
+
+def slot_of(attempt: Key, slots: Iterable[Slot]) -> Slot | None:
+    """Return the slot whose actor runs an attempt; None if there is none."""
+    return next((s for s in slots if s.work is not None and s.work.key == attempt), None)
 
 
 def charged(pool: Pool, death: Death) -> Report:

@@ -112,19 +112,6 @@ class GroupSearch:
             )
         self.rounds.add(asked)
 
-    @property
-    def orphaned(self) -> list[Shard]:
-        """Committed shards of several groups, if the decisions do not say that all of their items have ended.
-
-        The decisions were lost or begin anew, and may have the items in other groups now.
-        """
-        if len(self.shards.groups) == 1:
-            return []
-        found = self.searcher
-        may_be = lambda shard: np.isin(found.group, (-1, shard.group - self._group)) & ~found.ended
-        committed = [shard for shard in self.shards.all if shard.number in self.shards.done]
-        return [shard for shard in committed if may_be(shard)[shard.start : shard.stop].any()]
-
     # --- reports --------------------------------------------------------------------------------------
 
     def tell(self, number: int, told: Told, cost: Cost) -> None:
@@ -243,6 +230,20 @@ class GroupSearch:
         return int((found.ended & rows).sum()), work
 
 
+def orphaned(search: GroupSearch) -> list[Shard]:
+    """Committed shards of several groups, if the decisions do not say that all of their items have ended.
+
+    The decisions were lost or begin anew, and may have the items in other groups now.
+    """
+    shards, found = search.shards, search.searcher
+    if len(shards.groups) == 1:
+        return []
+    first = shards.groups[0]
+    may_be = lambda shard: np.isin(found.group, (-1, shard.group - first)) & ~found.ended
+    committed = [shard for shard in shards.all if shard.number in shards.done]
+    return [shard for shard in committed if may_be(shard)[shard.start : shard.stop].any()]
+
+
 def _searcher(store: Store, group: int, n: int, params: Params) -> Searcher:
     search = store.job.spec.search
     assert search is not None
@@ -303,7 +304,7 @@ class Searches:
         with self._may_end(group, search):
             search.open()
         # Of a search that cannot go on, the decisions behind the one that differs were not repeated: they say nothing.
-        return search.orphaned if group in self._found else []
+        return orphaned(search) if group in self._found else []
 
     def next_task(self) -> Task | None:
         """Return the next task of any search; None if there is none now. Raises the errors of the storage."""

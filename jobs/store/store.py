@@ -8,7 +8,6 @@ done: a result may equal the fill value.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from contextlib import suppress
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -20,7 +19,7 @@ from ctd.kernel import Kernel
 from jobs import keys
 from jobs.errors import JobError, advised
 from jobs.late import zarr
-from jobs.plan.packing import Part, Place, places_of
+from jobs.plan.packing import Part, places_of
 from jobs.plan.search import searched
 from jobs.spec import trust
 from jobs.spec.description import Description
@@ -150,13 +149,9 @@ class Store:
 
     def array(self, group: int, name: str) -> zarr.Array[Any] | Part:
         """Return one result or column of a group, leading axis `item`; a packed result as a `Part`."""
-        if where := self.places(group).get(name):
+        if where := places_of(attributes(self.results(group))).get(name):
             return Part(self.stored(group, where.pack), where)
         return self.stored(group, name)
-
-    def places(self, group: int) -> Mapping[str, Place]:
-        """Return packed result -> its place in its pack, for one group."""
-        return places_of(attributes(self.results(group)))
 
     @cached_property
     def swept(self) -> list[str]:

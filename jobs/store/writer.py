@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from jobs.late import zarr
-from jobs.plan.packing import beside, by_pack, keep_bits
+from jobs.plan.packing import beside, by_pack, keep_bits, places_of
 from jobs.storage import objects
 from jobs.storage.checksums import digest
-from jobs.store.arrays import FAILED, fill_value
+from jobs.store.arrays import FAILED, attributes, fill_value
 from jobs.store.marker import Marker
 from jobs.store.store import Store
 
@@ -53,7 +53,7 @@ def _stored(
 ) -> Iterator[tuple[zarr.Array[Any], np.ndarray]]:
     """Yield (stored array, its values in all rows of the shard)."""
     group = marker.shard.group
-    packed = store.places(group)
+    packed = places_of(attributes(store.results(group)))
     whole = lambda name: _whole(store, marker, name, values, rows)
     for name in [*store.names(group), "status"]:
         if name not in packed:
