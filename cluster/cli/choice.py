@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from cluster.pace import pace_of, remembered_pace
 from ctd.late import jax
-from jobs.errors import JobError, count
+from jobs.errors import JobError, count, duration
 from jobs.run.task import Executor
 from jobs.run.worker import SerialExecutor
 from jobs.spec.job import JobSpec
@@ -27,20 +27,26 @@ class Choice(NamedTuple):
     why: str
 
 
-def choose_executor(spec: JobSpec, store: str, address: str | None, failed: bool = False) -> Choice:
+def choose_executor(
+    spec: JobSpec, store: str, address: str | None, failed: bool = False, fork: str | None = None
+) -> Choice:
     """The executor of `--executor auto` for a job whose store, at `store`, may not exist yet.
 
-    address: of a running Ray, if one was given. failed: whether shards with failed items run again.
+    address: of a running Ray, if one was given. failed: whether shards with failed items run again. fork: a store whose items are
+    copied into a new one.
     """
     if asked := _asks_for_more(spec.run, address):
         return Choice("ray", asked)
     opened = Store.open(store) if Store.exists(store) else None
     n, pace = _left(spec, opened, failed)
+    if opened is None and fork is not None:  # `run` refuses a store that does not fit
+        markers = Store.open(fork).committed.markers()
+        n, pace = max(0, n - sum(m.n_items for m in markers)), pace_of(markers) or pace
     if n == 0:
         return Choice("serial", "all items are computed")
     what = count(n, "item")
     if pace is not None:
-        what += f" of about {max(0.1, pace * n):.2g} s"
+        what += f", about {duration(float(f'{max(0.1, pace * n):.2g}'))} of one worker"
     is_short = n == 1 or (pace is not None and pace * n < RAY_S)
     if not is_short and len(os.sched_getaffinity(0)) > 1:
         unknown = "; how long one takes is not known yet" if pace is None else ""

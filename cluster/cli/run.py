@@ -95,7 +95,7 @@ def run(
             spec = stage.spec({done.name: done.address for done in stages[:k]})
             request = Request(
                 stage.address, spec, executor, address, as_json, shared, failed, accept_changes,
-                partial(_check, stage, spec), k + 1 < len(stages),
+                partial(_check, stage, spec), k + 1 < len(stages), fork,
             )  # fmt: skip
             run_store(_opener(stage, spec, before, trust, as_json), request, stop, state)
 

@@ -52,6 +52,8 @@ class Request:
     """Called before the executor starts; raises JobError for a job that is not valid."""
     more: bool = False
     """Whether the same command runs further stages or files after this store."""
+    fork: str | None = None
+    """A store whose items are copied, if this one is new."""
 
     def make(self) -> Executor:
         """Make the executor of its shards.
@@ -66,7 +68,7 @@ class Request:
                 raise held_by(self.store, held)
         name = self.executor
         if name == "auto":
-            name, why = choose_executor(self.spec, self.store, self.address, self.failed)
+            name, why = choose_executor(self.spec, self.store, self.address, self.failed, self.fork)
             if not self.as_json:
                 err.print(f"{name}: {why}")
         if name == "ray" and not self.as_json:

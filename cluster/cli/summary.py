@@ -62,6 +62,8 @@ def show_summary(store: Store) -> None:
         hint = f"{advised('ctd', 'query', store.address, '--table', axis)} shows them"
         first = reduced[shown[0]]
         title = f"{first.long_name} (table {axis})" if first.units == ITEM else axis
+        if first.units == ITEM and (n := store.job.plan.n_items) > len(frame[columns[0]]):
+            title = f"{len(frame[columns[0]]):,} of {count(n, 'item')}: {title}"
         show_table({n: frame[n] for n in columns}, title=title, hint=hint, keys=len(keys) or 1)
 
 

@@ -47,8 +47,14 @@ def remember(spec, seconds_per_item):
     ("changes", "pace", "address", "name", "why"),
     [
         ({}, None, None, "ray", "44 items; how long one takes is not known yet"),
-        ({}, 0.1, None, "serial", "44 items of about 4.4 s, less than the start of Ray takes"),
-        ({}, 2 * RAY_S / N, None, "ray", "44 items of about 20 s"),
+        (
+            {},
+            0.1,
+            None,
+            "serial",
+            "44 items, about 4.4 s of one worker, less than the start of Ray takes",
+        ),
+        ({}, 2 * RAY_S / N, None, "ray", "44 items, about 20 s of one worker"),
         ({}, 0.1, "127.0.0.1:1", "ray", "--address was given"),
         (
             {"run": {"workers": 2}},
@@ -64,7 +70,7 @@ def remember(spec, seconds_per_item):
             "ray",
             "the job sets its workers' number, cores or GPUs",
         ),
-        ({"run": {"workers": 1}}, 0.1, None, "serial", "44 items of about 4.4 s"),
+        ({"run": {"workers": 1}}, 0.1, None, "serial", "44 items, about 4.4 s of one worker"),
         ({"sweep": {}}, None, None, "serial", "1 item, less than the start of Ray takes"),
     ],
 )
@@ -124,6 +130,16 @@ def test_choose_executor_of_a_store(tmp_path):
     assert choose_executor(spec_of(seed=6), store.address, None).why != "all items are computed"
 
 
+def test_choose_executor_of_a_fork_counts_what_is_new(tmp_path):
+    """The items of the old store are copied."""
+    old = make(tmp_path / "old.zarr")
+    run_shards(old, SerialExecutor(1))
+    grown = spec_of(sweep=[JOB["sweep"], {"grid": {"candidate": [50]}}])
+    choice = choose_executor(grown, str(tmp_path / "new.zarr"), None, fork=old.address)
+    assert choice.name == "serial"
+    assert choice.why.startswith("1 item, about ")
+
+
 def test_pace_is_the_least_of_this_machine():
     spec = spec_of()
     assert remembered_pace(spec) is None
@@ -145,6 +161,8 @@ def test_run_says_what_was_chosen(ctd, tmp_path):
     job.write_text(spec.model_dump_json(exclude_defaults=True))
     code, _, err = ctd("run", job, "--base", f"file://{BASE}")
     assert code == 0, err
-    assert err.startswith("serial: 44 items of about 0.1 s, less than the start of Ray takes\n")
+    assert err.startswith(
+        "serial: 44 items, about 0.1 s of one worker, less than the start of Ray takes\n"
+    )
     code, _, err = ctd("resume", tmp_path / "job.zarr")
     assert (code, "serial: all items are computed" in err) == (0, True), err
