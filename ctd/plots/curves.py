@@ -73,11 +73,13 @@ class Curves:
     items: np.ndarray
     """(item,) ids."""
     final: np.ndarray
-    """(item,) final losses."""
+    """(item,) the losses by which the networks are ranked and coloured, see `loss`."""
     failed: np.ndarray
     """(item,) bool: which of them diverged."""
     quantiles: Any = None
     """(3, step) the 0.1, 0.5 and 0.9 quantiles over all, if known."""
+    loss: str = "final loss"
+    """What `final` is, in words: the curves may end at another loss."""
 
     @property
     def has_quantiles(self) -> bool:
@@ -89,7 +91,7 @@ class Curves:
 def loss_curves(curves: Curves, title: str, axis: Axis, name: str) -> Plot:
     """Plot the losses of up to N_CURVES networks against the training step, with the median and the 10-90 % of all.
 
-    The networks are evenly spaced in the ranks of their final loss, so that the best and the worst are among them.
+    The networks are evenly spaced in the ranks of `final`, so that the best and the worst are among them.
 
     axis: of the losses. name: the word for the networks.
     """
@@ -99,7 +101,7 @@ def loss_curves(curves: Curves, title: str, axis: Axis, name: str) -> Plot:
     # Sorted again, so that rows are read from the store in order.
     some = np.sort(rank[spread(len(rank), N_CURVES)])
     drawn = np.asarray(curves.losses[some], float)
-    text = [f"item {items[k]}: final loss {final[k]:.4g}" for k in some]
+    text = [f"item {items[k]}: {curves.loss} {final[k]:.4g}" for k in some]
     # A final loss of 0 or NaN has no logarithm; such a line is drawn without a shade.
     with np.errstate(divide="ignore", invalid="ignore"):
         shade = np.log10(final[some]) if axis.log else final[some]
@@ -128,6 +130,6 @@ def loss_curves(curves: Curves, title: str, axis: Axis, name: str) -> Plot:
     if curves.has_quantiles:
         layers.append(Lines(curves.steps, curves.quantiles[1], "median", strong=True))
     if len(some) < len(items):
-        notes.append(f"{len(some)} of {len(items):,} {name}, evenly spaced in their final loss.")
-    scale = Scale("log10 final loss" if axis.log else "final loss")
+        notes.append(f"{len(some)} of {len(items):,} {name}, evenly spaced in their {curves.loss}.")
+    scale = Scale(f"log10 {curves.loss}" if axis.log else curves.loss)
     return Plot(title, layers, Axis("training step"), axis, scale, note=" ".join(notes))

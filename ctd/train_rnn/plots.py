@@ -85,6 +85,7 @@ def _curves(group: Group, name: str = "curve") -> Plot:
         np.asarray(results["eval_loss"][:], float),
         np.asarray(results["outcome"][:]) == DIVERGED,
         group.reduced.get("curve_quantile") if is_loss else None,
+        loss="evaluation loss",
     )
     what = inputs.loss.replace("_", " ")
     axis = Axis(f"mean {what}", log=True) if is_loss else Axis("accuracy on evaluation trials")

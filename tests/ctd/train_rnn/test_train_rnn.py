@@ -207,6 +207,7 @@ def test_reduce_and_figure(outcome):
     if not all(outcome):
         np.testing.assert_allclose(reduced["curve_quantile"][1], [3, 2, 0.3])
     (plot,) = kernel.figure(small(), None, columns, results, reduced).plots
+    assert plot.scale.label == "log10 evaluation loss", "the curves are of the training loss"
     lines = {layer.name: layer for layer in plot.layers if isinstance(layer, Lines)}
     trained = np.flatnonzero(np.array(outcome) == 0)
     assert set(lines) == {
