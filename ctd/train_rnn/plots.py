@@ -174,22 +174,22 @@ def _outputs(shared: Shared, outputs: np.ndarray, item: int) -> Plot:
     spans = [np.ptp(outputs), np.ptp(targets[mask]) if mask.any() else 0.0, 1e-9]
     step, text = 1.2 * float(max(spans)), [f"trial {k}" for k in range(len(outputs))]
     wanted = stacked(targets, step)
-    layers: list[Layer] = [
-        Lines(time, wanted, "target", strong=True, text=text),
-        Lines(time, stacked(outputs, step), "output", text=text),
-    ]
+    layers: list[Layer] = [Lines(time, stacked(outputs, step), "output", text=text)]
     # A line needs two vertices: draw a step that counts between two that do not as a point.
     beside = np.pad(mask, ((0, 0), (1, 1)))
     trial, at = np.nonzero(mask & ~beside[:, :-2] & ~beside[:, 2:])
+    if lined := len(at) < mask.sum():
+        layers.insert(0, Lines(time, wanted, "target", strong=True, text=text))
     if len(at):
-        said = [f"target of trial {k}" for k in trial]
-        layers.append(Points(at, wanted[trial, at], "target", text=said, marker="diamond"))
+        said, name = [f"target of trial {k}" for k in trial], "" if lined else "target"
+        layers.append(Points(at, wanted[trial, at], name, text=said, marker="diamond"))
     return Plot(
         f"Outputs of item {item}, the best",
         layers,
         Axis("time step"),
         Axis(ticks=text[::-1]),
-        note="The first output on evaluation trials; the target is drawn where it counts.",
+        note="The first output on evaluation trials; the target is drawn where it counts"
+        + (", a single step as a diamond." if len(at) else "."),
     )
 
 

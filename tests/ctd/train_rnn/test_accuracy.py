@@ -135,6 +135,7 @@ def test_a_target_of_one_step_is_drawn():
     results |= {"states": np.random.default_rng(0).normal(size=(1, 2, 6, 8))}
     plots = kernel.plots(inputs_of(params), shared, {"item": np.arange(1)}, results, {})
     (outputs,) = (p for p in plots if p.title.startswith("Outputs"))
+    assert [layer.name for layer in outputs.layers] == ["output", "target"], "no line"
     points = outputs.layers[-1]
     np.testing.assert_array_equal(points.x, [5, 5])
     # Trials lie one below the other, 1.2 ranges apart.
