@@ -271,6 +271,16 @@ def spread(n: int, most: int) -> np.ndarray:
     return np.unique(np.linspace(0, n - 1, most).round().astype(int))
 
 
+def has_line(y: ArrayLike) -> np.ndarray:
+    """Which of the lines (..., n) have a piece, between two finite values side by side: (...,).
+
+    >>> has_line([[1.0, 2.0, np.nan], [1.0, np.nan, 2.0]]).tolist()
+    [True, False]
+    """
+    fine = np.isfinite(np.asarray(y, float))
+    return np.asarray((fine[..., 1:] & fine[..., :-1]).any(axis=-1))
+
+
 def stacked(rows: ArrayLike, step: float) -> np.ndarray:
     """Divide the rows (k, n) by `step` and shift them so that they lie one below the other, the first at the top.
 

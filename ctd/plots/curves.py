@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ctd.plots import Axis, Band, Group, Layer, Lines, Plot, Scale, spread
+from ctd.plots import Axis, Band, Group, Layer, Lines, Plot, Scale, has_line, spread
 
 N_CURVES = 200
 """Curves that are drawn at most."""
@@ -113,20 +113,21 @@ def loss_curves(curves: Curves, title: str, axis: Axis, name: str) -> Plot:
         layers.append(
             Lines(curves.steps, drawn[fine], name, shade[fine], said, item=items[some][fine])
         )
-    notes = []
+    notes, gone = list[str](), int((~has_line(drawn[fine])).sum())
     if (failed := np.flatnonzero(curves.failed[some])).size:
         said = [text[k] for k in failed]
         top = TOP * np.nanmax(drawn[fine], initial=-np.inf) if fine.size else np.inf
         high = drawn[failed] > top
+        low = np.where(high, np.nan, drawn[failed])
         layers.append(
-            Lines(
-                curves.steps, np.where(high, np.nan, drawn[failed]), "diverged", text=said, dashed=True,
-                item=items[some][failed],
-            )
-        )  # fmt: skip
+            Lines(curves.steps, low, "diverged", text=said, dashed=True, item=items[some][failed])
+        )
+        gone += int((~has_line(low)).sum())
         notes += [f"Losses above {top:.3g} of those that diverged are not drawn."] * bool(
             high.any()
         )
+    if gone:
+        notes.append(f"Without a line: {gone} of {len(some):,} {name}.")
     if curves.has_quantiles:
         layers.append(Lines(curves.steps, curves.quantiles[1], "median", strong=True))
     if len(some) < len(items):

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ctd.plots import Layer, Lines, Plot, Scale, is_wide, tick
+from ctd.plots import Layer, Lines, Plot, Scale, has_line, is_wide, tick
 
 MAX_VALUES = 10
 """Distinct values up to which lines are grouped by value, with medians."""
@@ -51,8 +51,27 @@ def by_swept(plot: Plot, name: str, values: Mapping[int, Any]) -> Plot:
     layers.sort(key=lambda layer: getattr(layer, "strong", False))
     label = f"log10 {name}" if wide else name
     scale = Scale(label if len(kinds) > MAX_VALUES else "") if number else plot.scale
-    note = " ".join(filter(None, [plot.note, "Thick: median over items." if medians else ""]))
+    notes = [plot.note, _gone(owned, name, values), "Thick: median over items." * medians]
+    note = " ".join(filter(None, notes))
     return dataclasses.replace(plot, layers=layers, scale=scale, note=note)
+
+
+def _told(kind: Any) -> str:
+    """A value in a legend."""
+    return tick(float(kind)) if isinstance(kind, int | float | np.number) else str(kind)
+
+
+def _gone(layers: list[Lines], name: str, values: Mapping[int, Any]) -> str:
+    """Say which values have no item whose line has a piece; "" of all, or of more than MAX_VALUES."""
+    has: dict[Any, bool] = {}
+    for layer in layers:
+        for item, drawn in zip(layer.item, has_line(np.atleast_2d(layer.y)), strict=True):
+            kind = values[int(item)]
+            has[kind] = has.get(kind, False) or bool(drawn)
+    gone = [_told(kind) for kind in sorted(has) if not has[kind]]
+    if not 0 < len(gone) <= min(MAX_VALUES, len(has) - 1):
+        return ""
+    return f"No line of {name} = {', '.join(gone)}."
 
 
 def _grouped(
@@ -67,7 +86,7 @@ def _grouped(
         rows = np.flatnonzero([value == kind for value in own])
         if not len(rows):
             continue
-        label = f"{name} = {tick(float(kind)) if number else kind}"
+        label = f"{name} = {_told(kind)}"
         if len(shade) > MAX_VALUES:  # the colour bar tells
             label = ""
         looks = {"colour": [colour] * len(rows)} if number else {"colour": None, "hue": k}

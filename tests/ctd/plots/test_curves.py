@@ -4,6 +4,7 @@ import numpy as np
 
 from ctd.plots import Axis
 from ctd.plots.curves import Curves, loss_curves
+from ctd.plots.swept import by_swept
 
 
 def test_losses_of_diverged_networks_leave_the_others_their_room():
@@ -12,6 +13,10 @@ def test_losses_of_diverged_networks_leave_the_others_their_room():
     curves = Curves(np.arange(3), losses, np.arange(3), losses[:, 2], failed)
     plot = loss_curves(curves, "loss", Axis("loss"), "networks")
     np.testing.assert_array_equal(plot.layers[1].y, [[2, np.nan, np.nan], [1, 5, np.nan]])
-    assert plot.note == "Losses above 6 of those that diverged are not drawn."
+    assert plot.note == (
+        "Losses above 6 of those that diverged are not drawn. Without a line: 1 of 3 networks."
+    )
+    swept = by_swept(plot, "rate", {0: 0.1, 1: 3.0, 2: 0.1})
+    assert swept.note == f"{plot.note} No line of rate = 3."
     alone = Curves(np.arange(3), losses[1:], np.arange(2), losses[1:, 2], failed[1:])
     assert loss_curves(alone, "loss", Axis("loss"), "networks").note == ""
