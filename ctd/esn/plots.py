@@ -74,7 +74,7 @@ class Shown(NamedTuple):
     title: str
     label: str
     note: str
-    """What it says of a point; `{seeds}`, `{threshold}` and `{horizon}` are filled in."""
+    """What it says of a point; `{seeds}`, `{threshold}`, `{valid_error}` and `{horizon}` are filled in."""
     best: np.ufunc | None
     """Chooses among points that differ in further fields; None: their mean."""
 
@@ -90,7 +90,8 @@ SHOWN = (
     ),
     Shown(
         "valid_time_median", "Valid time", "median valid time",
-        "Median over a point's networks, 0 of one that failed; at most {horizon}, the horizon", np.fmax,
+        "Median over a point's networks of the time before an error first exceeds {valid_error:g} deviations, "
+        "0 where the first sample's does or the network failed; at most {horizon}, the horizon", np.fmax,
     ),
 )  # fmt: skip
 
@@ -120,7 +121,9 @@ def _note(shown: Shown, group: Group) -> str:
         return f"1: the replay NRMSE of the network at a point is {low}, 0: it is not"
     seeds = f"the {count.min():,} networks" if np.ptp(count) == 0 else "all networks"
     horizon = inputs.dt * (inputs.horizon or inputs.test or inputs.train)
-    return shown.note.format(seeds=seeds, threshold=low, horizon=tick(horizon))
+    return shown.note.format(
+        seeds=seeds, threshold=low, valid_error=inputs.valid_error, horizon=tick(horizon)
+    )
 
 
 def _over_two(shown: Shown, varied: list[str], group: Group) -> Plot:

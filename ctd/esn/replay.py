@@ -24,7 +24,7 @@ REPLAYED = {
         name: Var(
             (),
             "time",
-            f"mean time for which a replay of the {which} range stays valid, at most the horizon",
+            f"mean time before the error of a replay of the {which} range first exceeds valid_error, 0 where that of its first sample does; at most the horizon",
             True,
         )
         for name, which in (("valid_time", "test"), ("validation_valid_time", "validation"))

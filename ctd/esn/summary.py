@@ -35,7 +35,10 @@ OF_POINTS = {
     "nrmse_best": Var(("point",), "1", "lowest NRMSE of the point"),
     "validation_nrmse_median": Var(("point",), "1", "median NRMSE of the validation range"),
     "valid_time_median": Var(
-        ("point",), "time", "median valid time of the test range, 0 of a failed network", True
+        ("point",),
+        "time",
+        "median valid time of the test range, 0 where a first sample's error exceeds valid_error or the network failed",
+        True,
     ),
     "confidence": Var((), "1", "confidence of the intervals"),
     "best_row": Var((), "1", "row of the best network, by validation error if there is one"),

@@ -171,7 +171,10 @@ def test_figure_draws(swept):
     assert notes[1].startswith(
         "Median over a point's networks; no value: half of them or more failed"
     )
-    assert "0 of one that failed; at most 30, the horizon" in notes[2]
+    assert notes[2].startswith(
+        "Median over a point's networks of the time before an error first exceeds 0.4 deviations, "
+        "0 where the first sample's does or the network failed; at most 30, the horizon"
+    )
 
 
 def test_the_histogram_of_errors_says_what_it_leaves_out():
