@@ -265,7 +265,9 @@ def compare(
             out.print("the jobs are the same")
         show_table(found.spec, "the jobs differ in")
         by = f", matched by {', '.join(matched_by)}" if matched_by else ""
-        out.print(f"items: {n['both']:,} in both{by}; {n['a']:,} in a alone, {n['b']:,} in b alone")
+        told = f"items: {n['both']:,} in both{by}; {n['a']:,} in a alone, {n['b']:,} in b alone"
+        kernels = {store.job.spec.kernel for store in stores}
+        out.print("the items of two kernels do not correspond" if len(kernels) > 1 else told)
         show_table(found.results, "results of the items that both have computed")
         show_table(found.changed, f"items that ended differently: {len(found.changed):,}")
     for store in stores:

@@ -2,7 +2,8 @@
 
 Two items match if their sweep columns are equal, numbers to 12 digits, so that a list's 0.3 equals a linspace's
 0.30000000000000004. If only one store sweeps a field, every item of the other has the value that its job
-gives. The distance of two results is max |a - b| over their elements, one number per item.
+gives. The items of two kernels do not correspond: none match. The distance of two results is max |a - b| over their
+elements, one number per item.
 """
 
 import math
@@ -72,6 +73,10 @@ def _compare(stores: tuple[Store, Store], tables: tuple[Table, Table]) -> Compar
     for store, table in zip(stores, tables, strict=True):
         if table.n == 0:
             raise JobError(f"{store.address}: {nothing_yet([store])}; `ctd resume` continues it")
+    if len({store.job.spec.kernel for store in stores}) > 1:
+        alone = {side: table.n for side, table in zip("ab", tables, strict=True)}
+        none = pd.DataFrame(columns=RESULT_COLUMNS), pd.DataFrame()
+        return Comparison(_specs(*stores), [], {"both": 0, **alone}, *none)
     keys: dict[str, list[Column]] = {}
     for name in dict.fromkeys(name for store in stores for name in store.swept):
         values = [_key(store, table, name) for store, table in zip(stores, tables, strict=True)]
@@ -103,7 +108,8 @@ def _compare(stores: tuple[Store, Store], tables: tuple[Table, Table]) -> Compar
 def _specs(a: Store, b: Store) -> pd.DataFrame:
     """The fields in which the specs differ. A parameter that a job does not give has the kernel's default, or is swept."""
     rows = []
-    for path, *values in differing(_asked(a), _asked(b)):
+    found = differing(_asked(a), _asked(b))
+    for path, *values in sorted(found, key=lambda one: one.path != "kernel"):  # the kernel first
         name = path.removeprefix("params.")
         if name != path:
             pairs = zip((a, b), values, strict=True)

@@ -231,6 +231,17 @@ def test_compare_two_stores(command_line, monkeypatch, folder):
     assert "the jobs are the same" in ctd("whole.zarr", "whole.zarr")[1]
 
 
+def test_compare_matches_no_items_of_two_kernels(command_line):
+    both = [finished("toy").address, finished("fixed_points").address]
+    code, out, _ = command_line("compare", *both)
+    assert code == 0
+    first = out.split("the jobs differ in")[1].splitlines()[2]
+    assert first.split() == ["kernel", "toy", "fixed_points"]
+    assert out.endswith("\nthe items of two kernels do not correspond\n")
+    found = json.loads(command_line("compare", *both, "--json")[1])
+    assert (found["matched_by"], found["items"]["both"], found["results"]) == ([], 0, [])
+
+
 BAD = [
     (["whole.zarr", "--where", "nrm > 1"], ["unknown column 'nrm'; did you mean 'norm'?"]),
     (["whole.zarr", "--sort", "-nrm"], ["unknown column 'nrm'; did you mean 'norm'?"]),
