@@ -72,7 +72,7 @@ def compare(a: Store, b: Store) -> Comparison:
 def _compare(stores: tuple[Store, Store], tables: tuple[Table, Table]) -> Comparison:
     for store, table in zip(stores, tables, strict=True):
         if table.n == 0:
-            raise JobError(f"{store.address}: {nothing_yet([store])}; `ctd resume` continues it")
+            raise JobError(f"{store.address}: {nothing_yet([store])}")
     if len({store.job.spec.kernel for store in stores}) > 1:
         alone = {side: table.n for side, table in zip("ab", tables, strict=True)}
         none = pd.DataFrame(columns=RESULT_COLUMNS), pd.DataFrame()

@@ -215,9 +215,7 @@ def _resolve(tables: Source, source: str | None, named: set[str], tested: Sequen
         table = tables[name]
         if name == "items" and table.n == 0:
             where = ", ".join(store.address for store in tables.stores)
-            raise JobError(
-                f"{where}: {nothing_yet(tables.stores)}; `ctd status` shows its progress, `ctd resume` continues it"
-            )
+            raise JobError(f"{where}: {nothing_yet(tables.stores)}")
         if named <= set(table.names):
             return table
         known[name] = table.names

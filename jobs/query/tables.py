@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 import obstore
 
 from jobs import keys
-from jobs.errors import JobError, count, nearest
+from jobs.errors import JobError, advised, count, nearest
 from jobs.gather.gather import require_rows
 from jobs.gather.tables import reduction_tables
 from jobs.late import zarr
@@ -27,10 +27,11 @@ from jobs.query.readers import child, join_items, reduced, search_table, stored
 from jobs.query.table import Table
 from jobs.spec.search import SEARCH_TABLE
 from jobs.storage.addresses import is_zip, local_path
+from jobs.storage.lease import drivers
 from jobs.storage.objects import is_storage_error
 from jobs.store.arrays import attributes
 from jobs.store.events import read_events
-from jobs.store.store import Store
+from jobs.store.store import Store, resume_command
 
 REPLICATES = ("seed",)
 """Swept fields that only repeat an item."""
@@ -208,9 +209,15 @@ def ask[T](asked: Store | Source, question: Callable[[Source], T]) -> T:
 
 
 def nothing_yet(stores: Sequence[Store]) -> str:
-    """Says why stores without a committed shard have no items to show."""
+    """Says why stores without a committed shard have no items to show, and what to type for the first, or for one that is running."""
     runs = [[e for e in read_events(store) if e.kind in ("run", "end")] for store in stores]
     ended = sum(events[-1].ended or 0 for events in runs if events)
-    if not ended:
-        return "no item has been computed yet"
-    return f"{count(ended, 'item')} ended, which are committed with the rest of their shard"
+    said = "no item has been computed yet"
+    if ended:
+        said = f"{count(ended, 'item')} ended, which are committed with the rest of their shard"
+    running = [store for store in stores if drivers(store.objects, store.address)]
+    store = (running or stores)[0]
+    shows = f"{advised('ctd', 'status', store.address)} shows its progress"
+    if running:
+        return f"{said}; the job is running, {shows}"
+    return f"{said}; {shows}, {resume_command(store)} continues it"

@@ -37,7 +37,7 @@ from jobs.report.page.several import several as several
 from jobs.report.sweep import overview, sweep
 from jobs.store.arrays import attributes
 from jobs.store.events import read_events
-from jobs.store.store import Store, metric_of, resume_command
+from jobs.store.store import Store, metric_of
 
 SCRIPTS = (
     "dom.js", "items.js", "save.js", "layers.js", "plot.js", "traces.js", "parallel.js", "table.js",
@@ -104,10 +104,7 @@ def require_content(store: Store) -> None:
     """Raise JobError if there is nothing to report yet: no committed shard and no error."""
     errors = (event for event in read_events(store) if event.kind == "error")
     if not store.committed.numbers() and not any(errors):
-        raise JobError(
-            f"{store.address}: {nothing_yet([store])}: there is nothing to report; "
-            f"{resume_command(store)} continues the job, `ctd watch` shows its progress"
-        )
+        raise JobError(f"{store.address}: {nothing_yet([store])}")
 
 
 # --- the first screen -----------------------------------------------------------------------------

@@ -194,7 +194,7 @@ def test_query_sees_a_new_gather(tmp_path):
 
 def test_query_while_the_job_runs(tmp_path, monkeypatch):
     store = make(tmp_path / "w.zarr")
-    with pytest.raises(JobError, match=r"w.zarr: no item has been computed yet; `ctd status`"):
+    with pytest.raises(JobError, match=r"w.zarr: no item has been computed yet; `ctd status "):
         query(store)
     assert query(store, table="place").empty
     with monkeypatch.context() as patch:

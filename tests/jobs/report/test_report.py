@@ -19,6 +19,7 @@ from jobs.run.task import Task
 from jobs.run.worker import Worker
 from jobs.storage.lease import Lease
 from jobs.store.arrays import Rows
+from jobs.store.store import Store
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +189,12 @@ def test_report_writes_beside_the_store_or_where_asked(ctd, store, tmp_path):
     empty = create(tmp_path / "empty", "toy").address
     code, out, err = ctd("report", empty, store.address)
     assert (code, out.strip()) == (0, f"report  {beside}"), err
-    assert f"left out: {empty}: no item has been computed yet" in err
+    assert f"left out: {empty}: no item has been computed yet; `ctd status {empty}`" in err
+    assert f"`ctd resume {empty}` continues it" in err
+    lease = Lease.acquire(Store.open(empty).objects, empty)
+    err = ctd("report", empty, store.address)[2]
+    assert f"no item has been computed yet; the job is running, `ctd status {empty}`" in err
+    lease.release()
 
 
 def test_report_refuses(ctd, store, tmp_path):
