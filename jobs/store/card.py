@@ -58,7 +58,7 @@ class Card(Note):
     """Its best value over the done items that were gathered; None without one."""
     best_item: Whole | None
     size: Whole
-    """Bytes of all objects."""
+    """Bytes of all objects; of an archive, those of its file."""
     created: str
     """When the store was created, as 2026-11-28T14:30:00Z."""
     ended: Annotated[float, Field(ge=0, lt=1e11)]
@@ -79,7 +79,11 @@ def read_card(address: str, read: Read) -> Card | None:
     Raises JobError if the store is damaged or out of reach.
     """
     found = verified_as(Card.model_validate, read(keys.CARD))
-    return found or (current_card(Store.open(address)) if is_store(read) else None)
+    found = found or (current_card(Store.open(address)) if is_store(read) else None)
+    path = addresses.local_path(address)
+    if found and path and addresses.is_zip(path):  # its card tells the size of the store that was packed
+        return found.model_copy(update={"size": path.stat().st_size})
+    return found
 
 
 def current_card(store: Store) -> Card:

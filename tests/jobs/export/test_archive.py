@@ -55,6 +55,7 @@ def test_archive_answers_as_its_store(store, archive):
     found, _ = list_stores([str(archive.parent)])
     assert found["store"].tolist() == ["a.zarr", "a.zip"]
     assert found["note"].tolist() == ["for figure 2"] * 2
+    assert found["size_mb"][1] * 1e6 == pytest.approx(archive.stat().st_size)
 
 
 def test_archive_is_read_by_zarr_and_unpacks_to_the_store(store, archive, tmp_path):
