@@ -222,20 +222,22 @@ def _show_best_of_each(shelf: Shelf, by: str | None, mode: Mode | None, as_json:
     """Print the best item of each store, a line a store. Raises JobError, with the reasons, if none has one."""
     from jobs.query.best import table_of
 
-    found, having, wrong = {}, [], []
+    found, having = {}, []
+    wrong: dict[str, list[str]] = {}
     for label, store in zip(shelf.labels, shelf.stores, strict=True):
         try:
             found[label] = _best(store, by, mode, label)
             having.append(store)
         except JobError as error:
-            wrong.append(f"{label}: {error}")
+            wrong.setdefault(str(error), []).append(label)
+    lines = [f"{', '.join(labels)}: {why}" for why, labels in wrong.items()]
     if not found:
-        raise JobError("\n".join(wrong))
+        raise JobError("\n".join(lines))
     if as_json:
         show_json([{"store": label, **one.to_json()} for label, one in found.items()])
     else:
         show_table(table_of(found, Shelf(having)), limit=None)
-    for line in wrong:
+    for line in lines:
         err.print(f"left out: {line}")
 
 

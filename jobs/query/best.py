@@ -47,14 +47,14 @@ def require_metric(
     known = [name for name in stored if name != "outcome" and real(name)]
     found = metric_of(store, by, mode)
     if found is None:
-        what = f": kernel {store.job.spec.kernel} names no metric to judge items by; give one"
+        what = f"kernel {store.job.spec.kernel} names no metric to judge items by; give one as {option}"
     elif found.name in known:
         return found
     elif found.name in stored:
-        what = f" {found.name}: is not one real number an item"
+        what = f"{option} {found.name}: is not one real number an item"
     else:
-        what = f" {found.name}: the store has no such result"
-    raise JobError(f"{option}{what}{nearest(found.name if found else '', known)}")
+        what = f"{option} {found.name}: the store has no such result"
+    raise JobError(f"{what}{nearest(found.name if found else '', known)}")
 
 
 @dataclass(frozen=True)

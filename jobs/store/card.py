@@ -81,7 +81,9 @@ def read_card(address: str, read: Read) -> Card | None:
     found = verified_as(Card.model_validate, read(keys.CARD))
     found = found or (current_card(Store.open(address)) if is_store(read) else None)
     path = addresses.local_path(address)
-    if found and path and addresses.is_zip(path):  # its card tells the size of the store that was packed
+    if (
+        found and path and addresses.is_zip(path)
+    ):  # its card tells the size of the store that was packed
         return found.model_copy(update={"size": path.stat().st_size})
     return found
 

@@ -69,7 +69,10 @@ def test_note_is_shown_by_ls_status_and_page(ctd, tmp_path):
         (["query", "whole.zarr", "--to", "a.csv", "--json"], "--json: not with --to a.csv"),
         (["note", "none.zarr", "x"], "none.zarr: no such store"),
         (["compare", "whole", "whole.zarr"], "whole: no such store; did you mean whole.zarr?"),
-        (["best", "."], "whole: --by: kernel toy names no metric to judge items by; give one"),
+        (
+            ["best", "."],
+            "whole, empty: kernel toy names no metric to judge items by; give one as --by",
+        ),
         (["note", "deep", "x"], "it is a folder of stores, give one: deep/empty.zarr"),
     ],
 )

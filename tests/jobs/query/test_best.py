@@ -65,7 +65,7 @@ def test_failed_items_are_never_best():
     assert found.seeds is None
     with pytest.raises(
         JobError,
-        match="--by: kernel toy names no metric to judge items by; give one; known: norm, steps",
+        match=r"^kernel toy names no metric to judge items by; give one as --by; known: norm, steps",
     ):
         require_metric(store, "--by")
     with pytest.raises(JobError, match="--by x: is not one real number an item"):
@@ -208,7 +208,7 @@ def test_ctd_best(trained, ctd):
     head, row = (line.split() for line in out.splitlines())
     assert (code, head) == (0, ["store", "item", "eval_loss", "learning_rate", "seed"])
     assert row[:3] == ["nets", str(found["item"]), f"{found['value']:.4g}"]
-    assert err.startswith("left out: toy: --by: kernel toy names no metric")
+    assert err.startswith("left out: toy: kernel toy names no metric")
     code, out, _ = ctd("best", trained.address, finished("toy").address, "--by", "norm", "--json")
     assert [(one["store"], one["metric"]) for one in json.loads(out)] == [("toy", "norm")]
     assert ctd("best", trained.address, "--by", "eval_los") == (
