@@ -5,6 +5,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -154,7 +155,7 @@ def explain(
             text = plainly(fault["msg"].removeprefix("Value error, ").removeprefix(f"{path}: "))
             if fault["type"] == "tuple_type":
                 text = "expected a list; in a sweep, each value is one, as in [[0, 0], [0.5, 0]]"
-            line = f"{at}: {text}{given}{_misspelt(fault)}"
+            line = f"{at}: {text}{given}{_swept(fault, where) or _misspelt(fault)}"
         lines[line] = None
         if fault["type"] == "missing" or not place:
             secondary.add(line)
@@ -197,16 +198,28 @@ def _unknown_kind(fault: Mapping[str, Any]) -> str:
     return f"{key}: {given[key]!r:.60} given{nearest(str(given[key]), about['known'].split())}"
 
 
+ONE_VALUE = ("float_type", "int_type", "string_type", "bool_type", "literal_error", "enum")
+"""Pydantic's faults of a field that takes one value, where a list may be given."""
+
+
+def _swept(fault: Mapping[str, Any], where: str) -> str:
+    """The sweep that a list may be meant as, in place of one value of a parameter. where: ends in the section of the job."""
+    given, place = fault["input"], _place(fault)
+    is_list = isinstance(given, list) and fault["type"] in ONE_VALUE
+    if not is_list or not where.endswith((": params", ": sweep")):
+        return ""
+    name = ".".join(takewhile(lambda part: not part.isdigit(), place))
+    values = "..." if place[-1].isdigit() else ", ".join(map(str, given))
+    return f"; `sweep: {{grid: {{{name}: [{_cut(values)}]}}}}` compares several"
+
+
 def _misspelt(fault: Mapping[str, Any]) -> str:
-    """What the user may have meant: a word of a list, a key that names a kind of mapping, or a sweep in place of a list of values.
+    """What the user may have meant: a word of a list, or a key that names a kind of mapping.
 
     Our discriminators pass the known keys as `known` in the context of their error (jobs.spec.sweep.one_of).
     """
     given, about = fault["input"], fault.get("ctx", {})
     quoted = lambda text: re.findall(r"'([^']*)'", text)
-    if fault["type"] in ("float_type", "int_type") and isinstance(given, list):
-        name = next((part for part in reversed(_place(fault)) if not part.isdigit()), "FIELD")
-        return f"; several values of a field go into the sweep: {{grid: {{{name}: [...]}}}}"
     if fault["type"] in ("literal_error", "enum"):
         return meant(given, quoted(about["expected"]))
     if fault["type"] == "union_tag_invalid":

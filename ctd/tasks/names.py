@@ -53,8 +53,9 @@ def get_task(given: object) -> Task:
         return given
     fields = {"name": given} if isinstance(given, str) else given
     if not isinstance(fields, dict) or not isinstance(fields.get("name"), str):
+        several = "; `sweep: {grid: {task: [...]}}` compares several" * isinstance(given, list)
         raise ValueError(
-            f"{given!r:.60} given; expected the name of a task, or a mapping of its name and parameters"
+            f"{given!r:.60} given; expected the name of a task, or a mapping of its name and parameters{several}"
         )
     name = fields["name"]
     cls = TASKS.get(name) or _own_class(name)

@@ -104,9 +104,23 @@ def test_a_word_like_none_of_a_list_is_told_with_the_list_alone():
 
 def test_several_values_of_a_field_are_sent_to_the_sweep():
     with pytest.raises(
-        JobError, match=r"push\.1: .* \(given: \[1, 0\]\); several .*: {grid: {push:"
+        JobError,
+        match=r"push\.1: .* \(given: \[1, 0\]\); `sweep: {grid: {push: \[...\]}}` compares several",
     ):
         expand(JobSpec(kernel="toy", params={"push": [[0, 0], [1, 0]]}), toy.kernel)
+    params = {
+        "cell": ["gru", "vanilla"],
+        "optimizer": ["adam", "sgd"],
+        "n": [9, 16],
+        "task": ["rdm"],
+    }
+    with pytest.raises(JobError) as raised:
+        expand(JobSpec(kernel="train_rnn", params=params), kernel)
+    for said in ("cell: [gru, vanilla]", "optimizer: [adam, sgd]", "n: [9, 16]", "task: [...]"):
+        assert f"; `sweep: {{grid: {{{said}}}}}` compares several" in str(raised.value)
+    with pytest.raises(JobError) as raised:
+        parse_job({"kernel": ["esn", "train_rnn"]}, "job.yaml")
+    assert "sweep" not in str(raised.value)
 
 
 def test_a_rule_that_names_its_field_does_not_name_it_twice():
