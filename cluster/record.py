@@ -12,6 +12,7 @@ from typing import Any
 from jobs import keys
 from jobs.errors import EXIT_STOPPED, advised
 from jobs.storage import addresses, connect, objects
+from jobs.store.store import submit_command
 
 GIVEN_UP = {
     "limit": "it has had max_allocations allocations: `ctd submit` goes on",
@@ -20,9 +21,6 @@ GIVEN_UP = {
     "unqueued": "Slurm did not queue the next allocation: `ctd submit` goes on",
 }
 """The last word of an allocation in allocations.tsv -> what it means."""
-
-SUBMIT_AGAIN = "the same `ctd submit`"
-"""The command, for messages, that continues a submission: `ctd resume` would compute here, on a login node."""
 
 SAID = re.compile(r"[\d-]{10} [\d:]{8} \[\S+\] (.*)")
 """A line that an allocation's script prints, beside those of the driver."""
@@ -53,7 +51,7 @@ class Submission:
 
     def again(self) -> str:
         """Return the command, for messages, that continues it."""
-        return advised("ctd", "submit", *self.words) if self.words else SUBMIT_AGAIN
+        return submit_command(self.words)
 
     @property
     def is_cancelled(self) -> bool:

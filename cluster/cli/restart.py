@@ -19,10 +19,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import NoReturn
 
 from cluster.ray.reach import accepts
-from cluster.record import SUBMIT_AGAIN
 from jobs.errors import count
 from jobs.pipeline import Stage
 from jobs.run.stop import blocked_signal
+from jobs.store.store import SUBMIT_AGAIN
 
 WAITS_S = (5.0, 20.0, 60.0)
 """Wait before each start of a Ray of our own (s)."""

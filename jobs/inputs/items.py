@@ -142,7 +142,7 @@ def _find(store: Store, item: int) -> tuple[int, int]:
     group, row = place_of(store, item)
     if not _is_computed(store, group, row):
         raise JobError(
-            f"{store.address}: item {item} has not been computed; `ctd resume` continues the job"
+            f"{store.address}: item {item} has not been computed; `ctd status` says what continues the job"
         )
     return group, row
 

@@ -7,7 +7,9 @@ done: a result may equal the fill value.
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -36,6 +38,9 @@ BEFORE = (
 )
 """Prefixes of the keys that may exist before the store does; creation keeps the objects below them."""
 
+
+SUBMIT_AGAIN = "the same `ctd submit`"
+"""The command, for messages, that continues a submission from Python."""
 
 Mode = Literal["min", "max"]
 """Whether small or large values of a metric are better."""
@@ -180,6 +185,40 @@ def resume_command(store: Store, *options: str) -> str:
     """Return the command, for messages, that goes on with a store's job; with --trust if its code lies inside of the store."""
     inside = trust.lies_in_store(store.job.base, store.job.spec.modules())
     return advised("ctd", "resume", store.address, *options, *["--trust"] * inside)
+
+
+def submit_command(words: Sequence[str], *options: str) -> str:
+    """Return the command, for messages, that sends a job again. words: those after `ctd submit` that sent it; none from Python."""
+    more = [option for option in options if option not in words]
+    return (
+        advised("ctd", "submit", *words, *more) if words else " with ".join([SUBMIT_AGAIN, *more])
+    )
+
+
+def words_sent(store: Store) -> list[str] | None:
+    """The words after `ctd submit` of the newest submission that a store records; none from Python. None without a submission."""
+    listed = sorted(objects.list_keys(store.objects, keys.SUBMIT), reverse=True)
+    for key in (key for key in listed if key.endswith("/record.json")):
+        with suppress(ValueError, TypeError):  # no JSON, or something else
+            record = dict(json.loads(objects.read(store.objects, key) or b""))
+            return list(map(str, record.get("words", [])))
+    return None
+
+
+def again_command(store: Store, *options: str) -> str:
+    """Return the command, for messages, that goes on where the job was begun: `ctd resume` of a submitted one would compute on
+    a login node."""
+    words = words_sent(store)
+    return resume_command(store, *options) if words is None else submit_command(words, *options)
+
+
+def going_on(store: Store) -> str:
+    """Say what goes on with a job that no driver runs; whether a submission waits only Slurm or Ray knows, which is not asked."""
+    again = again_command(store)
+    if words_sent(store) is None:
+        return f"{again} continues it"
+    status = advised("ctd", "status", store.address)
+    return f"{status} says whether its submission waits or runs; otherwise {again} continues it"
 
 
 def title_of(store: Store) -> str:

@@ -18,6 +18,7 @@ from cluster.preview import preview
 from cluster.slurm.setup import check_python, file_system, unshared
 from cluster.submit import check_job, read_order, submit, text_of
 from jobs.errors import JobError
+from jobs.report.page import Content
 from jobs.run.prepare import open_or_create
 from jobs.run.shards import run_shards
 from jobs.run.worker import SerialExecutor
@@ -25,7 +26,7 @@ from jobs.spec.job import parse_job, read_job
 from jobs.spec.run import RunSettings
 from jobs.store.manifest import write_job
 from jobs.store.marker import FailedItem
-from jobs.store.store import Store
+from jobs.store.store import Store, again_command
 
 
 def write(folder, **changes):
@@ -123,7 +124,11 @@ def test_job_that_is_complete_is_not_sent(tmp_path, command_line, monkeypatch):
         in err
     )
     out = command_line("status", address)[1]
-    assert f"`ctd submit {path} seed=1 --cluster {profile}` continues it\n" in out
+    again = f"ctd submit {path} seed=1 --cluster {profile}"
+    assert f"`{again}` continues it\n" in out
+    assert f"`{again}` continues it" in command_line("report", address)[2]
+    assert f"otherwise `{again}` continues it" in Content(store).facts()["status"]["text"]
+    assert again_command(store, "--failed") == f"`{again} --failed`"
     run_shards(store, executor)
     said = "job.yaml: nothing is left to compute; not submitted\n"
     assert command_line(*submit) == command_line(*submit, "--dry-run") == (0, said, "")

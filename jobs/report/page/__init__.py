@@ -37,7 +37,7 @@ from jobs.report.page.several import several as several
 from jobs.report.sweep import overview, sweep
 from jobs.store.arrays import attributes
 from jobs.store.events import read_events
-from jobs.store.store import Store, metric_of
+from jobs.store.store import Store, again_command, metric_of
 
 SCRIPTS = (
     "dom.js", "items.js", "save.js", "layers.js", "plot.js", "traces.js", "parallel.js", "table.js",
@@ -138,7 +138,9 @@ def answer(
     if failed := [one.item for items in store.failed.items().values() for one in items]:
         where = shlex.quote(store.address)
         said["next"] |= {
-            "the items that failed with an error, again": f"ctd resume {where} --failed",
+            "the items that failed with an error, again": again_command(store, "--failed").strip(
+                "`"
+            ),
             "why one of them failed": f"ctd logs {where} --item {failed[0]}",
         }
     pairs = {"facts": list(map(list, said["facts"])), "next": list(map(list, said["next"].items()))}

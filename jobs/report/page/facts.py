@@ -15,7 +15,7 @@ from jobs.report.summary import counted, forked_from, state_of
 from jobs.report.warnings import failing_outcomes
 from jobs.store.events import Event, read_events
 from jobs.store.marker import FailedItem, Marker
-from jobs.store.store import Store, title_of
+from jobs.store.store import Store, going_on, title_of
 
 COUNTS = ("items", "items_done", "items_dropped", "items_failed", "shards", "shards_done")
 """The numbers of the progress, which add up over stores."""
@@ -52,7 +52,7 @@ def facts(store: Store) -> dict[str, Any]:
         "kernel": store.job.spec.kernel,
         "store": store.address,
         "swept": store.swept,
-        "status": status(found, failures, outcomes, failing_outcomes(markers, described.outcomes)),
+        "status": status(store, found, failures, outcomes, failing_outcomes(markers, described.outcomes)),
         "progress": progress(found, markers, events),
         "facts": _listed(store, found, markers, made),
         "outcomes": outcomes,
@@ -74,6 +74,7 @@ def facts(store: Store) -> dict[str, Any]:
 
 
 def status(
+    store: Store,
     found: dict[str, Any],
     failures: Sequence[dict[str, Any]],
     outcomes: Sequence[dict[str, Any]],
@@ -90,9 +91,7 @@ def status(
     if not found["complete"]:
         left = found["shards"] - found["shards_done"]
         why = f"; {found['stopped']}" if found["stopped"] else ""
-        text = (
-            f"{left:,} of {count(found['shards'], 'shard')} not computed{why}; ctd resume continues"
-        )
+        text = f"{left:,} of {count(found['shards'], 'shard')} not computed{why}; {going_on(store)}"
         is_bad = any(failure["open"] for failure in failures)
         return said("incomplete", "bad" if is_bad else "warning", text)
     if found["items_failed"] or found["warnings"]:

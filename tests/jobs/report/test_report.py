@@ -117,6 +117,7 @@ def test_content_of_a_part_of_the_shards(tmp_path):
     stopped = Content(store).facts()["status"]
     assert (stopped["word"], stopped["mood"]) == ("incomplete", "warning")
     assert stopped["text"].startswith("7 of 8 shards not computed")
+    assert stopped["text"].endswith(f"; `ctd resume {store.address}` continues it")
 
 
 def test_a_picture_that_fails_is_said_and_the_rest_stays(store, monkeypatch):
