@@ -30,7 +30,7 @@ from jobs.run.stop import Stop, signals
 from jobs.storage import connect, objects
 from jobs.storage.lease import cancel as ask_to_stop
 from jobs.storage.lease import describe
-from jobs.store.store import Store, resume_command
+from jobs.store.store import Store, again_command, resume_command
 
 STYLES = {"warnings": "yellow", "stopped": "yellow", "running": "blue", "progress": "blue"}
 """Names of facts -> the style of their text on a terminal."""
@@ -74,7 +74,7 @@ def _repeats(store: Store, found: Mapping[str, Any]) -> str:
     if not (failed and found["complete"]):
         return ""
     logs = advised("ctd", "logs", store.address, "--item", failed[0])
-    return f"{logs} says why an item failed, {resume_command(store, '--failed')} tries again"
+    return f"{logs} says why an item failed, {again_command(store, '--failed')} tries again"
 
 
 def _starting(stopped: str, has_begun: bool) -> str:

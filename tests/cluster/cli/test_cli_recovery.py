@@ -19,7 +19,9 @@ from waiting import until
 
 from cluster.cli.outcome import say_not_repeated
 from cluster.cli.running import Request, _is_complete, to_resume
+from cluster.record import Submission
 from ctd.kernel import Outcome
+from jobs import keys
 from jobs.errors import EXIT_STOPPED
 from jobs.plan.layout import Shard
 from jobs.report.history import history
@@ -219,6 +221,12 @@ def test_items_with_errors_end_in_exit_1_and_are_told_of(ctd, job_file, tmp_path
     assert "item 2, attempt" in out
     why = f"`ctd logs {store} --item 2` says why an item failed"
     assert f"next         {why}, `ctd resume {store} --failed` tries again\n" in out
+    record = store / keys.submission("1")
+    record.parent.mkdir(parents=True)
+    sent = Submission("1", "slurm", ["7"], "/home", {}, "ctd run", 0.0, ["a b.yaml"])
+    record.write_text(json.dumps(vars(sent)))
+    assert f"{why}, `ctd submit 'a b.yaml' --failed` tries again\n" in ctd("status", store)[1]
+    shutil.rmtree(record.parent)
     own = f"{tmp_path}/cli_faulty.py:13 in answer\n"
     assert own in err
     code, text, hint = ctd("logs", store, "--item", "2")
