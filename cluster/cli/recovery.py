@@ -8,7 +8,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from cluster.cache import prune_compilation_cache
-from cluster.cli.display import cell, err, out, show_facts, show_json
+from cluster.cli.display import cell, err, out, show_facts, show_json, warn
 from cluster.cli.options import (
     AcceptChanges,
     AsJson,
@@ -157,6 +157,9 @@ def resume(
     prune_compilation_cache()
     with signals(stop := Stop()):
         opened = open_to_compute(store, trust, accept_changes)
+        if (sent := submitted(store)).goes_on:
+            lines = "; ".join(together(sent.lines))
+            warn([f"{lines}; this computes here, {sent.again} computes on the cluster"])
         request = Request(
             store, opened.job.spec, executor, address, as_json, None, failed, accept_changes
         )

@@ -213,6 +213,18 @@ def test_cancel_of_a_submitted_run_says_that_submit_goes_on(ctd, sent, monkeypat
     assert ctd("cancel", address)[1].splitlines()[-1] == said
 
 
+@pytest.mark.parametrize("waits", [True, False])
+def test_resume_says_that_an_allocation_waits(ctd, sent, monkeypatch, waits):
+    """It computes on the login node what the allocation would compute."""
+    queued = slurm.Allocation("4712", "PENDING", "waiting: Priority")
+    address = sent(LIMIT, ("4712", []), known={"4712": queued} if waits else {})
+    make(address, {**JOB, "sweep": {"seeds": 2}})
+    monkeypatch.setattr("cluster.cli.outcome.draw", lambda *_: [])
+    code, _, err = ctd("resume", address, "--executor", "serial")
+    said = "warning: allocation 4712: waiting: Priority; this computes here, the same `ctd submit` computes on the cluster\n"
+    assert (code, err.count("warning: "), said in err) == (0, waits, waits)
+
+
 @pytest.mark.parametrize(
     ("complaint", "state", "code"),
     [
