@@ -212,8 +212,10 @@ def _rows(event: Event) -> str:
 
 
 def _why(event: Event) -> str:
+    """How many items failed in the shards that a run has done, and why it ended early."""
+    items = f"; {count(event.n_failed, 'item')} failed" if event.n_failed else ""
     lost = f"; running then: {', '.join(map(str, event.lost))}" if event.lost else ""
-    return f", stopped: {event.stopped}{lost}" if event.stopped else lost
+    return items + (f", stopped: {event.stopped}{lost}" if event.stopped else lost)
 
 
 def shard_of(store: Store, item: int) -> int:

@@ -150,7 +150,7 @@ class Driver:
         finally:
             ended = Event(
                 kind="end", done=progress.shards_done, failed=len(progress.failed),
-                stopped=self.stop.reason or lost, lost=self.attempts.shards(), host=host, pid=pid,
+                n_failed=progress.n_failed, stopped=self.stop.reason or lost, lost=self.attempts.shards(), host=host, pid=pid,
                 **(progress.left if self.stop.reason is not None else {}),
             )  # fmt: skip
             events.note(ended)

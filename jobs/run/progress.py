@@ -34,6 +34,8 @@ class Progress:
     """Groups that have a row for each item: `Plan.ways`."""
     failed_items: dict[int, str] = field(default_factory=dict)
     """Items that fail by themselves -> the error. A failure that is an outcome of the kernel does not count here."""
+    n_failed: int = 0
+    """Failed items of committed shards, also by an outcome."""
     retried: int = 0
     running_items: int = 0
     """Finished items of the shards that are running."""
@@ -77,6 +79,7 @@ class Progress:
             self.items_given_up -= marker.shard.n_items / self.ways
         self.shards_done += 1
         self.items_done += marker.n_items
+        self.n_failed += marker.n_failed
         for name, n in marker.outcomes.items():
             self.outcomes[name] = self.outcomes.get(name, 0) + n
 
