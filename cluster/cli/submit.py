@@ -144,6 +144,9 @@ def clusters(
             line["found"] = "; ".join(line["found"].splitlines())
         columns = ("cluster", "kind", "check", "ok", "found")
         show_table({name: [line[name] for line in found] for name in columns})
-        err.print(f"profiles are in {profiles_folder()}; docs/clusters.md shows how to write one")
+        if not names and profile_names() == ["local"]:
+            err.print(
+                f"profiles are in {profiles_folder()}; docs/clusters.md shows how to write one"
+            )
     if not all(line["ok"] for line in found):
         raise typer.Exit(1)

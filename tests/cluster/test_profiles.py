@@ -69,6 +69,14 @@ def test_clusters_shows_an_answer_of_several_lines_on_one(folder, command_line, 
     assert "no; answer" in command_line("clusters", "local")[1]
 
 
+def test_clusters_says_where_profiles_are_if_there_is_none(folder, command_line, monkeypatch):
+    monkeypatch.setattr("cluster.checks.check", lambda profile: [])
+    assert "profiles are in" not in command_line("clusters", "local")[2]
+    assert f"profiles are in {folder}; docs/clusters.md" in command_line("clusters")[2]
+    (folder / "lab.yaml").write_text("kind: slurm\nmemory_gb: 8\ntime: 4:00:00\n")
+    assert command_line("clusters")[2] == ""
+
+
 def test_a_profile_in_this_folder_is_named_by_its_file(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "box.yaml").write_text("kind: local\n")
