@@ -155,6 +155,14 @@ class Node(NamedTuple):
     cpus: int
     memory_mb: int
 
+    def n_gpus(self) -> int:
+        """The number of its GPUs of all types.
+
+        >>> Node("n1", "idle", "gpu:a100:2(S:0-1),gpu,lustre:4", 8, 64000).n_gpus()
+        3
+        """
+        return sum(int(n or 1) for n in re.findall(r"\bgpu\b(?:[^,(]*:(\d+))?", self.resources))
+
 
 def nodes(profile: SlurmProfile) -> list[Node]:
     """Return the nodes of the profile's partition."""
@@ -168,10 +176,10 @@ def _most(profile: SlurmProfile) -> str:
     """The most that nodes of the profile's partition have; "" if Slurm does not say."""
     with suppress(JobError, ValueError):
         if found := nodes(profile):
-            mb, cpus = max(node.memory_mb for node in found), max(node.cpus for node in found)
-            none = "" if any("gpu" in node.resources for node in found) else ", no GPU"
+            each = ((node.memory_mb, node.cpus, node.n_gpus()) for node in found)
+            mb, cpus, gpus = map(max, zip(*each, strict=True))
             gb = mb * 10 // 1024 / 10
-            return f" (its nodes have at most {count(cpus, 'CPU')}, {gb:g} GB ({mb} MB){none})"
+            return f" (its nodes have at most {count(cpus, 'CPU')}, {gb:g} GB ({mb} MB), {count(gpus, 'GPU')})"
     return ""
 
 

@@ -44,19 +44,24 @@ def test_the_python_of_the_profile_is_asked_for_its_plugins(lines):
 
 def test_what_no_node_has_is_refused_as_at_submission(lines, monkeypatch):
     """Slurm itself is asked, with the options that a submission has."""
-    asked = []
+    asked, has = [], "(null)"
 
     def answer(*words, text=None):
         if words[0] == "sbatch":
             asked.append((words, text))
             raise slurm.SlurmError("sbatch", ASKED_TOO_MUCH)
-        return "n1|idle|(null)|2|6000\n" if words[0] == "sinfo" else ""
+        return f"n1|idle|{has}|2|6000\n" if words[0] == "sinfo" else ""
 
     monkeypatch.setattr(slurm, "command", answer)
     ok, found = lines(gpus=4, memory_gb=64, sbatch=["--exclude=n13"])["nodes"]
     assert not ok
     assert found.startswith("profile: no node of the partition has cpus: 4, gpus: 4 and memory_gb")
-    assert "(its nodes have at most 2 CPUs, 5.8 GB (6000 MB), no GPU); `sinfo" in found
+    assert "(its nodes have at most 2 CPUs, 5.8 GB (6000 MB), 0 GPUs); `sinfo" in found
+    has = "gpu:a100:2(S:0)"
+    assert (
+        "(its nodes have at most 2 CPUs, 5.8 GB (6000 MB), 2 GPUs); " in lines(gpus=3)["nodes"][1]
+    )
+    has = "(null)"
     # Nobody is told to install what no node could use.
     assert lines(gpus=4)["versions"][0]
     assert lines(gpus=4)["GPUs"] == (False, "gpus: 4 wanted, no node of the partition has any")
