@@ -69,7 +69,7 @@ class Request:
         name = self.executor
         if name == "auto":
             name, why = choose_executor(self.spec, self.store, self.address, self.failed, self.fork)
-            if not self.as_json:
+            if not (self.as_json or self.address):
                 err.print(f"{name}: {why}")
         if name == "ray" and not self.as_json:
             err.print(

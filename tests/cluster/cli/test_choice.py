@@ -13,6 +13,7 @@ from cluster.cli.choice import (
     choose_executor,
     workers_here,
 )
+from cluster.cli.running import Request
 from cluster.pace import remember_pace, remembered_pace
 from jobs.plan.layout import Shard
 from jobs.run.shards import run_shards
@@ -81,6 +82,13 @@ def test_choose_executor_of_a_new_job(tmp_path, changes, pace, address, name, wh
     choice = choose_executor(spec, str(tmp_path / "none.zarr"), address)
     assert choice.name == name
     assert choice.why.startswith(why)
+
+
+def test_nothing_is_said_of_the_choice_where_an_address_is_given(monkeypatch, capsys):
+    """An allocation gives that of its Ray, of which the user knows nothing."""
+    monkeypatch.setattr("cluster.cli.running.make_executor", lambda *_: None)
+    Request("none.zarr", spec_of(), "auto", "n1:6379").make()
+    assert capsys.readouterr().err == "connecting to the Ray at n1:6379\n"
 
 
 def test_choose_executor_on_one_core(tmp_path, monkeypatch):
