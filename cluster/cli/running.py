@@ -177,8 +177,9 @@ def open_and_compute(
     planning = "starting Ray, planning" if starts else "planning"
     with told_if_slow(planning, request.as_json):
         store = open_store(executor)
+    known = planned_warnings(read_events(store))
     if len(store.committed.numbers()) < store.job.plan.n_shards:
-        warn(planned_warnings(read_events(store)))
+        warn(known)
     if not again:
         reconsider(store, request.failed, request.accept_changes)
         if request.failed:
@@ -188,6 +189,7 @@ def open_and_compute(
             progress = run_shards(store, executor, listener, stop)
         else:
             progress = run_parts(store, executor, *request.parts, listener, stop)
+    warn(text for text in planned_warnings(read_events(store)) if text not in known)
     if progress.stopped is None and _is_complete(progress, request):
         stop.check()  # asked for during the last advance
         with told_if_slow("reducing", request.as_json):

@@ -27,7 +27,7 @@ from jobs.search import Round, Searcher, Told, searcher_of
 from jobs.spec.search import Population
 from jobs.storage import objects
 from jobs.storage.checksums import write_sums
-from jobs.store.events import Event, Events
+from jobs.store.events import WARNING, Event, Events
 from jobs.store.rounds import Cost, Decision, read_decisions, round_digest, write_decision
 from jobs.store.store import Store, shared_fields
 
@@ -41,10 +41,8 @@ class GroupSearch:
     def __init__(self, store: Store, group: int, failures: Failures, done: Set[int]) -> None:
         self._store, self._group, self._failures = store, group, failures
         plan, groups = store.job.plan, store.job.plan.together(group)
-        self._n, self._most = (
-            plan.group_sizes[group],
-            min(plan.layouts[g].shard_items for g in groups),
-        )
+        self._n = plan.group_sizes[group]
+        self._most = min(plan.layouts[g].shard_items for g in groups)
         params = store.science.Params.model_validate(shared_fields(store, group))
         self.searcher = _searcher(store, group, self._n, params)
         self.shards = SearchedShards(plan, groups, done, self.searcher.group)
@@ -158,9 +156,8 @@ class GroupSearch:
     def _last_step(self, shard: Shard) -> Task:
         """Return the task that writes the results of a planned shard."""
         found, rows = self.searcher, self.shards.rows(shard)
-        added = found.records() | {
-            "search_advances": found.ages.astype(np.int32), "search_dropped": found.dropped
-        }  # fmt: skip
+        added = found.records() | {"search_advances": found.ages.astype(np.int32)}
+        added["search_dropped"] = found.dropped
         kept = np.where(found.failed[rows], -1, found.kept[rows])
         last = Round(rows, kept, rows, 0, found.values(rows))
         of_shard = {name: values[shard.start : shard.stop] for name, values in added.items()}
@@ -313,11 +310,14 @@ class Searches:
         return next((task for task in tasks if task is not None), None)
 
     def tell(self, task: Task, told: Told, cost: Cost) -> None:
-        """Note the end of a round."""
+        """Note the end of a round; warn of the first comparison in which all items were equal."""
         group = task.shard.group
         if (search := self._of(group)) and task.step:
+            before = search.searcher.tied
             with self._may_end(group, search):
                 search.tell(task.step.number, told, cost)
+            if (text := search.searcher.tied) and not before:
+                self._events.note(Event(kind=WARNING, group=group, text=text))
 
     def lose_states(self, task: Task, number: int) -> None:
         """Note that a task needs the states of a round that are missing or damaged."""

@@ -203,6 +203,19 @@ class Searcher(ABC):
         best = np.nanmin(values) if self._sign > 0 else np.nanmax(values)
         return f"best {self.search.metric} {best:.4g}"
 
+    @property
+    def tied(self) -> str:
+        """The first rung at which items were dropped although all had the same metric, as text; "" if there is none."""
+        for lap in np.unique(self.lap[self.dropped]):
+            values = self.metric[:, lap]
+            if len(values := np.unique(values[np.isfinite(values)])) == 1:
+                n = sum(self._lengths[: lap + 1])
+                return (
+                    f"after {count(n, 'advance')} all items had {self.search.metric} {values[0]:.4g}, so that their order "
+                    "alone decided which went on; compare later (min_advances) or by another metric"
+                )
+        return ""
+
 
 class InStep(Searcher):
     """A search in which `size` neighbouring items, a block, make their laps in step and are then compared."""

@@ -6,7 +6,7 @@ decision    what was decided      stopped     an attempt was left at a checkpoin
 second      a running shard is    superseded  an attempt was ended, since the other
             tried a second time               one at its shard was committed first
 killed      the last sign of life of a driver that was killed, noted by the next one
-warning     of the plan, noted when the store is made
+warning     of the plan, noted when the store is made, or of a search
 """
 
 import json
@@ -32,7 +32,7 @@ FLUSH_S = 30.0
 
 
 WARNING = "warning"
-"""The kind of an event with a warning of the plan."""
+"""The kind of an event with a warning of the plan or of a search."""
 
 
 class Event(BaseModel):
@@ -180,8 +180,8 @@ def read_events(store: Store) -> list[Event]:
 
 
 def planned_warnings(events: Iterable[Event]) -> list[str]:
-    """Return the warnings that were noted when the store was made."""
-    return [event.text for event in events if event.kind == WARNING and event.text]
+    """Return the warnings that were noted when the store was made, and by its searches, each once."""
+    return list(dict.fromkeys(e.text for e in events if e.kind == WARNING and e.text))
 
 
 def unended(events: Iterable[Event]) -> list[Event]:

@@ -9,6 +9,7 @@ from stores import run
 
 from jobs.search import searcher_of
 from jobs.spec.search import Halving
+from jobs.store.events import planned_warnings, read_events
 
 
 def in_one_shard(path, job):
@@ -88,6 +89,15 @@ def test_halving_an_item_that_finishes_keeps_its_result(tmp_path):
     np.testing.assert_array_equal(found["status"], [1, 3, 1, 1, 3, 1, 3, 3, 3])
     np.testing.assert_array_equal(found["search_rung"], [0, 1, 0, 2, 0, 1, 0, 0, 0])
     np.testing.assert_array_equal(found["taken"], [1, 6, 2, 60, 2, 2, 2, 2, 2])
+
+
+def test_a_rung_at_which_all_items_are_equal_is_warned_of_once(tmp_path):
+    """As where a kernel's `result` has no present answer before its end: the order of the items decides."""
+    job = changed(cut(HALVING, 4), "search.metric", "taken")
+    store, _ = run(tmp_path / "h.zarr", job | {"search": {**job["search"], "mode": "max"}})
+    (said,) = planned_warnings(read_events(store))
+    assert said.startswith("after 2 advances all items had taken 2, so that their order alone")
+    assert not planned_warnings(read_events(whole_store("halving")))
 
 
 @pytest.mark.parametrize(("n", "size", "eta"), [(27, None, 3), (16, None, 2), (40, 10, 3)])
