@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import pkgutil
+import re
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -80,9 +81,10 @@ def load_kernel(name: str, folder: str | None = None) -> Kernel:
 def find_module(name: str, folder: str | None = None) -> str:
     """The dotted path of the module that holds the kernel called `name`; raises as `load_kernel`."""
     if name.endswith(".py") or "/" in name:
+        stem = Path(name).name.removesuffix(".py")
+        _refuse_file(name, stem)
         raise UnknownKernel(
-            f"kernel: {name!r}: the dotted path of a module expected, such as "
-            f"{Path(name).name.removesuffix('.py')!r} for a file beside the job"
+            f"kernel: {name!r}: the dotted path of a module expected, such as {stem!r} for a file beside the job"
         )
     for path in (f"ctd.{name}", name):
         try:
@@ -97,6 +99,9 @@ def find_module(name: str, folder: str | None = None) -> str:
         )
     known = kernel_names()
     beside = [path.stem for path in Path(folder).glob("*.py")] if folder else []
+    for stem in beside:
+        if _importable(stem) == _importable(name):
+            _refuse_file(name, stem)
     if near := meant(name, {*known, *beside}):
         raise UnknownKernel(f"kernel: {name!r} is unknown{near}")
     raise UnknownKernel(
@@ -104,3 +109,17 @@ def find_module(name: str, folder: str | None = None) -> str:
         "named by the dotted path of its module, which defines `kernel` and lies beside the job file "
         "or is installed"
     )
+
+
+def _importable(name: str) -> str:
+    """The name with underscores where a module's may not have what stands there."""
+    return re.sub(r"\W|^(?=\d)", "_", name)
+
+
+def _refuse_file(name: str, stem: str) -> None:
+    """Raise UnknownKernel if Python imports no file of this name."""
+    if not stem.isidentifier():
+        raise UnknownKernel(
+            f"kernel: {name!r}: Python cannot import {stem}.py; rename the file to {_importable(stem)}.py, and give "
+            f"`kernel: {_importable(stem)}`"
+        )

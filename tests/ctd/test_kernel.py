@@ -160,6 +160,7 @@ def test_params_views_split_by_kind():
         ("batch", "'batch' is unknown"),
         ("decay.py", "dotted path of a module expected, such as 'decay'"),
         ("../lab/decay", "such as 'decay'"),
+        ("wilson-cowan.py", "rename the file to wilson_cowan.py, and give `kernel: wilson_cowan`"),
         ("no.such.module", "beside the job file"),
     ],
 )
@@ -172,6 +173,12 @@ def test_an_unknown_kernel_is_also_looked_for_beside_the_job(tmp_path):
     (tmp_path / "kuramoto.py").touch()
     with pytest.raises(ValueError, match=r"'kuramotto' is unknown; did you mean 'kuramoto'\?"):
         load_kernel("kuramotto", str(tmp_path))
+    (tmp_path / "wilson-cowan.py").touch()
+    for name in ("wilson-cowan", "wilson_cowan"):
+        with pytest.raises(
+            ValueError, match=r"wilson-cowan.py; rename the file to wilson_cowan.py"
+        ):
+            load_kernel(name, str(tmp_path))
 
 
 def test_load_kernel_shows_a_users_missing_import(tmp_path, monkeypatch):
