@@ -31,7 +31,7 @@ from jobs.storage import objects
 from jobs.storage.checksums import digest, digest_of, read_verified, write_sums
 from jobs.store.arrays import Lazy, attributes, put_array
 from jobs.store.marker import Marker
-from jobs.store.store import Store, shared_fields
+from jobs.store.store import Store, gather_command, shared_fields
 
 BLOCK_BYTES = 4 << 20
 """Bytes of rows read at a time, before selection."""
@@ -197,7 +197,7 @@ def reduce_group(store: Store, group: int, check: Callable[[], None] = lambda: N
         inputs = inputs_of(params)
         columns = columns_of(store, group, rows)
         coords = kernel.coordinates(inputs, shared)
-        with explained(kernel, "reduce", store.address), _told() as told:
+        with explained(kernel, "reduce", store), _told() as told:
             reduced = kernel.reduce(inputs, shared, columns, results, options)
             _check(kernel, reduced, coords)
     check()
@@ -236,7 +236,7 @@ def _told() -> Iterator[list[str]]:
 
 
 @contextlib.contextmanager
-def explained(kernel: Kernel, which: str, address: str) -> Iterator[None]:
+def explained(kernel: Kernel, which: str, store: Store) -> Iterator[None]:
     """Raise a JobError with the line of the author's source where the kernel's function `which` raises.
 
     A ContractError, about what it returns, is told with the line where the function begins. Errors of memory and of the storage stay as they are: another attempt may succeed.
@@ -252,7 +252,7 @@ def explained(kernel: Kernel, which: str, address: str) -> Iterator[None]:
         said = f"{error}{_begins(getattr(kernel, which))}" if about else located(error)
         raise JobError(
             f"kernel {kernel.name}: {which}: {said}\n"
-            f"the results are stored; once {which} is mended, `ctd gather {address}` does the rest"
+            f"the results are stored; once {which} is mended, {gather_command(store)} does the rest"
         ) from error
 
 

@@ -68,7 +68,7 @@ def figure_of(store: Store, group: int) -> Canvas | None:
         return None
     title = ", ".join(filter(None, [_which(store, group), made.title]))
     title = "\n".join(filter(None, [title, replaced(store, group)]))
-    with explained(store.kernel, "figure", store.address):
+    with explained(store.kernel, "figure", store):
         return draw(_by_swept(store, replace(made, title=title), columns, results))
 
 
@@ -87,7 +87,7 @@ def of_kernel(
     with precision(static_of(params)):
         with within("a figure reads the input files again"):
             shared = load_group(kernel, params, store.job.base)
-        with explained(kernel, which, store.address):
+        with explained(kernel, which, store):
             made: Any = getattr(kernel, which)(inputs_of(params), shared, columns, results, reduced)
             if which == "figure" and not isinstance(made, Figure):
                 raise ContractError(

@@ -26,7 +26,7 @@ from jobs.spec.code import imports_of, locate
 from jobs.spec.job import OURS, JobSpec, find_kernel
 from jobs.storage import objects
 from jobs.store.manifest import read_job, write_job
-from jobs.store.store import Store, resume_command
+from jobs.store.store import Store, gather_command, resume_command
 
 _imported: dict[str, tuple[ModuleSpec, str]] = {}
 """Module -> (its import, checksum of its file when this process first looked at it)."""
@@ -88,7 +88,7 @@ def refuse_changed(store: Store) -> None:
     if edited := changed(job.sources, sources_of(job.spec, job.base, store.science)):
         what, new = f"the source of kernel {job.spec.kernel}", "source"
         if len(store.committed.numbers()) == job.plan.n_shards:
-            more = f"; if only `reduce` or a picture has changed, `ctd gather {store.address}` makes them anew"
+            more = f"; if only `reduce` or a picture has changed, {gather_command(store)} makes them anew"
     elif edited := [*changed_files(job.inputs, job.base)]:
         what, new = "an input file", "files"
     else:

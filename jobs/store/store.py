@@ -221,6 +221,12 @@ def going_on(store: Store) -> str:
     return f"{status} says whether its submission waits or runs; otherwise {again} continues it"
 
 
+def gather_command(store: Store) -> str:
+    """Return the command, for messages, that gathers a store once its code was edited, which has not been run as it is then."""
+    own = trust.own_code(store.job.base, store.job.spec.modules())
+    return advised("ctd", "gather", store.address, *["--trust"] * bool(own))
+
+
 def title_of(store: Store) -> str:
     """The name of a store's job; the store's own if the job has none, or is a stage of a pipeline, whose name says less."""
     name, of_store = store.job.spec.name, addresses.beside(store.address).name

@@ -308,7 +308,7 @@ def test_a_mistake_in_reduce_is_told_with_its_line_and_writes_nothing(copied, mo
         gather(copied)
     _, line, after = str(told.value).splitlines()
     assert line.startswith("  test_gather.py, line ")
-    assert after.endswith(f"`ctd gather {copied.address}` does the rest")
+    assert after.endswith(f"`ctd gather {copied.address} --trust` does the rest")
     again = Store.open(copied.address)
     gather(again)
     assert open_store(again.address)["gathered/0"].sizes["place"] == 3
