@@ -20,7 +20,7 @@ from ctd.plots import Axis, Figure, Lines, Plot, Points, is_wide, spread
 from ctd.plots.png import draw
 from ctd.plots.swept import by_swept
 from ctd.replacing import replacing
-from jobs.errors import within
+from jobs.errors import left_out, within
 from jobs.inputs.measure import load_group, paths_of
 from jobs.inputs.versions import changed_files
 from jobs.late import zarr
@@ -282,22 +282,29 @@ def along(store: Store, group: int, axis: str, places: np.ndarray) -> tuple[np.n
 def generic_plots(
     store: Store, group: int, columns: Columns, results: Mapping[str, Any]
 ) -> list[Plot]:
-    """Plots for a kernel that has none: each real result with one axis, one line per item."""
+    """Plots for a kernel that has none: each real result with one axis, one line per item; of items with a failing outcome only
+    if there are no others."""
     made: list[Plot] = []
     items, dims = columns["item"][:], store.description.dims
+    failing = [k for k, end in enumerate(store.description.outcomes) if end.failed]
+    ended = results["outcome"][:] if "outcome" in results else np.full(len(items), -1)
+    fine = ~np.isin(ended, failing)
+    fine |= not fine.any()
+    kept, left = np.flatnonzero(fine), left_out(int((~fine).sum()), "failed item")
+    some = kept[spread(len(kept), 100)]
+    few = f"{len(some)} of {len(kept):,} items, evenly spaced." * (len(some) < len(kept))
     for name in results:
         rows, var = results[name], dims.get(name, Var())
         # Lines of weights say nothing; search_plots draws the search.
         if len(var.axes) != 1 or name.startswith(("weights.", "search_")):
             continue
-        some = spread(len(rows), 100)
         values = rows[some]
         if values.dtype.kind not in "iufb" or values.ndim != 2 or values.shape[1] < 2:
             continue
-        few = f"{len(some)} of {len(rows):,} items, evenly spaced." * (len(some) < len(rows))
         x, label = along(store, group, var.axes[0], np.arange(values.shape[1]))
         lines = Lines(x, values, text=[f"item {item}" for item in items[some]], item=items[some])
-        made.append(Plot(name, [lines], label, axis_of(name, var), note=few, at_first=AT_FIRST))
+        note = " ".join(filter(None, [few, left]))
+        made.append(Plot(name, [lines], label, axis_of(name, var), note=note, at_first=AT_FIRST))
         if len(made) == MAX_GENERIC:
             break
     return made

@@ -19,8 +19,10 @@ from jobs.query.tree import StoreTree
 from jobs.report.figures import (
     _by_item,
     _by_swept,
+    _data,
     default_plots,
     figure,
+    generic_plots,
     replaced,
     save_figures,
     saved_figures,
@@ -133,6 +135,19 @@ def test_items_that_failed_are_not_drawn(tmp_path, monkeypatch):
     gather(made)
     (by_item,) = _by_item(made, ["steps"])
     assert by_item.layers[0].x.tolist() == [1, 2], "their whole numbers are 0"
+
+
+def test_items_with_a_failing_outcome_are_not_drawn(store):
+    """Their values would flatten all others."""
+    columns, results = _data(store, 0)
+    for failing, drawn, note in (
+        ([0, 1, 0], [0, 2], "1 failed item left out."),
+        ([1, 1, 1], [0, 1, 2], ""),
+    ):
+        given = {**{name: results[name] for name in results}, "outcome": np.array(failing)}
+        (plot,) = generic_plots(store, 0, columns, given)
+        assert plot.layers[0].item.tolist() == columns["item"][:][drawn].tolist()
+        assert plot.note == note
 
 
 def test_full_disk_leaves_the_old_pictures(store, tmp_path, monkeypatch):
