@@ -10,6 +10,7 @@ from jobs.errors import advised, count
 from jobs.query.query import rows
 from jobs.query.readers import ITEM
 from jobs.query.tables import varied
+from jobs.spec.trust import is_ctds_kernel
 from jobs.store.store import Store, metric_of
 
 MOST_ITEMS = 10
@@ -69,8 +70,12 @@ def show_summary(store: Store) -> None:
 
 def other_outcomes(store: Store) -> list[str]:
     """What became of items with unusual outcomes: not the commonest one, nor the first that the kernel names, as which items
-    should end, nor failures, of which warnings tell."""
+    should end, nor failures, of which warnings tell. Of a user's own kernel: all of several outcomes, in one line."""
     ended = outcomes_of(store)
+    if not is_ctds_kernel(store.job.spec.kernel):
+        names = dict.fromkeys([*(one.name for one in store.description.outcomes), *ended])
+        told = [f"{ended[name]:,} {name}" for name in names if ended[name]]
+        return [", ".join(told)] * (len(told) > 1)
     others = {name for name, _ in ended.most_common()[1:]}
     return [
         f"{ended[one.name]:,} {one.name}: {one.reason}"

@@ -205,8 +205,12 @@ def test_last_words_say_what_became_of_the_few():
     store = SimpleNamespace(
         committed=SimpleNamespace(markers=lambda: markers),
         description=SimpleNamespace(outcomes=ends),
+        job=SimpleNamespace(spec=SimpleNamespace(kernel="esn")),
     )
     assert other_outcomes(store) == ["2 limit: gave up"]
+    store.job.spec.kernel = "toy"
+    assert other_outcomes(store) == ["13 fixed, 2 limit, 1 bad"], "which may all be the answer"
+    store.job.spec.kernel = "esn"
     markers.append(SimpleNamespace(outcomes={"limit": 40}))
     assert other_outcomes(store) == []
 
