@@ -53,6 +53,12 @@ def show_summary(store: Store) -> None:
     labels = [name for name in frame if name not in reduced or name in swept]
     if len(store.job.plan.group_sizes) == 1:
         labels = [name for name in labels if name != "group"]
+    ids = next((n for n in frame if n in reduced and reduced[n].units == ITEM), "")
+    # Fields of an item say nothing without it; in ctd's own tables they tell rows apart, such as cycles.
+    if ids and ids not in shown and not is_ctds_kernel(store.job.spec.kernel):
+        names = list(frame)
+        before = names[: names.index(ids)]  # behind it stand the fields of its item
+        labels = [n for n in labels if n in before or n.partition("[")[0] in reduced]
     says = [n for n in shown if n in frame and not (frame[n] == reduced[n].usual).all()]
     # The row's key first: further tables, of columns that do not fit, begin with it, too.
     keys = [name for name in ("group", axis) if name in labels]

@@ -27,6 +27,7 @@ from ctd.catalogue import load_kernel
 from ctd.cells import Scales, get_cell
 from ctd.data import write_hdf5
 from ctd.kernel import Outcome
+from jobs.gather.gather import gather
 from jobs.store.store import Store
 
 HERE = Path(__file__).parent
@@ -187,6 +188,24 @@ def test_last_table_names_the_points_and_itself(ctd, job_file, tmp_path, capsys,
     show_summary(store)
     heads, *rows = capsys.readouterr().out.splitlines()
     assert (heads.split(), len(rows)) == (["item", "rate", "norm"], 6)
+
+
+def test_a_summary_without_the_ids_of_its_items_has_not_their_fields(tmp_path, capsys, monkeypatch):
+    """Rows may be about groups, and name an item beside."""
+    store = copied_run(tmp_path / "s.zarr")
+    gather(store)
+    for summary, heads in (
+        (("best_norm",), ["group", "place", "n", "best_norm"]),
+        (
+            ("best_norm", "best_item"),
+            ["group", "place", "n", "push", "rate", "best_norm", "best_item"],
+        ),
+    ):
+        found = replace(store.description, summary=summary)
+        monkeypatch.setitem(vars(store), "description", found)
+        show_summary(store)
+        shown = capsys.readouterr().out.splitlines()[1].split()
+        assert sorted(shown) == sorted(heads)
 
 
 def test_warnings_of_data_are_told_once():
