@@ -43,6 +43,8 @@ class Evaluation(NamedTuple):
     unread: frozenset[str]
     """The traced fields that no result depends on, given the static ones, such as settings of another method. Inside of a loop
     or a branch, an input is taken to be used."""
+    started: frozenset[str]
+    """The traced fields that `init` depends on and `advance` does not."""
 
 
 def evaluate(
@@ -54,8 +56,8 @@ def evaluate(
     shapes or dtypes of the state, `finished` is not one boolean, or `result` and `dims` disagree.
     """
     key, told = jax.random.key(0), f"kernel {kernel.name}"
-    unread = set(getattr(traced, "_fields", ()))
-    run = partial(_run, kernel, unread)
+    read: dict[str, frozenset[str]] = {}
+    run = partial(_run, kernel, read)
     state = run("init", static, shared, traced, key)
     # A weak type is lost when a state is stored: `advance` must not get one here that it would not get after a restart.
     state = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)
@@ -73,7 +75,8 @@ def evaluate(
             f"{told}: {_written(kernel, 'result')[0]}: a dict of name -> array expected, got {_short(values)}"
         )
     _check_dims(kernel, values)
-    return Evaluation(state, values, frozenset(unread))
+    unread = frozenset(getattr(traced, "_fields", ())).difference(*read.values())
+    return Evaluation(state, values, unread, read["init"] - read["advance"])
 
 
 def located(error: BaseException) -> str:
@@ -115,8 +118,8 @@ def _is_own(filename: str) -> bool:
     return not (others or installed or standard)
 
 
-def _run(kernel: Kernel, unread: set[str], which: str, *args: PyTree) -> PyTree:
-    """The shapes that a function returns; takes the traced fields that it depends on out of `unread`."""
+def _run(kernel: Kernel, read: dict[str, frozenset[str]], which: str, *args: PyTree) -> PyTree:
+    """The shapes that a function returns; notes in `read` the traced fields that it depends on."""
     function, fields = getattr(kernel, which), kernel.Params.model_fields
     # `finished` takes the state alone; the others take the static fields first.
     static = args[: which != "finished"]
@@ -126,11 +129,11 @@ def _run(kernel: Kernel, unread: set[str], which: str, *args: PyTree) -> PyTree:
         if static:
             marks = jax.tree.unflatten(jax.tree.structure(args[1:]), _needed(closed.jaxpr))[1]
             # A field without numbers, such as an empty tuple, may be read all the same.
-            unread -= {
+            read[which] = frozenset(
                 name
-                for name in tuple(unread)
+                for name in getattr(marks, "_fields", ())
                 if any(found := jax.tree.leaves(getattr(marks, name))) or not found
-            }
+            )
         return shapes
     except Exception as error:
         # An error that begins with a field's name is about the user's parameters: no line of the kernel would help.

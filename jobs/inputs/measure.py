@@ -151,6 +151,8 @@ class Evaluated:
     outputs: Outputs
     unread: frozenset[str]
     """The traced fields that none of its results depends on."""
+    started: frozenset[str]
+    """The traced fields that act at an item's start alone."""
 
     def measured(self, layout: GroupLayout, devices: int) -> Sizes:
         """The sizes with the work of an item, from the compiler's memory analysis.
@@ -241,7 +243,7 @@ def evaluate_group(kernel: Kernel, params: Params, base: str) -> Evaluated:
     traced = traced_columns(type(params), columns, static.dtype)
     first = jax.tree.map(lambda leaf: leaf[0], traced)
     try:
-        state, shapes, unread = evaluated(kernel, static, shared, first)
+        state, shapes, unread, started = evaluated(kernel, static, shared, first)
     except ContractError as error:
         raise JobError(str(error)) from error
     inputs = inputs_of(with_files(params, base))
@@ -254,7 +256,7 @@ def evaluate_group(kernel: Kernel, params: Params, base: str) -> Evaluated:
     nbytes = lambda tree: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
     sizes = Sizes(state=nbytes(state), work=0, result=nbytes(shapes), shared=_nbytes(shared))
     outputs = Outputs(shapes, coords)
-    return Evaluated(kernel, static, shared, traced, sizes, outputs, unread)
+    return Evaluated(kernel, static, shared, traced, sizes, outputs, unread, started)
 
 
 def _check_names(

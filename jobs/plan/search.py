@@ -98,6 +98,19 @@ def check_search(
         check_installed(search, where)
 
 
+def check_moved(search: Search | None, started: frozenset[str], where: str) -> None:
+    """Raise JobError if a population would move a field that acts at an item's start alone. started: all such fields of a group."""
+    names = started.intersection(search.params) if isinstance(search, Population) else ()
+    if names:
+        raise JobError(
+            "\n".join(
+                f"{where}: search.params: {name}: acts at an item's start alone, so that a population, which moves it later, "
+                "cannot search it; sweep it, or search it by optuna"
+                for name in sorted(names)
+            )
+        )
+
+
 def _check_metric(search: Search, kernel: Kernel, shapes: Mapping[str, Any], where: str) -> None:
     metric, name = search.metric, kernel.name
     scalars = [

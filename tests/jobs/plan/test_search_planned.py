@@ -262,6 +262,24 @@ def test_searches_that_would_compare_nothing_or_the_wrong_way(job, path, value, 
     assert said in str(caught.value)
 
 
+def test_a_population_does_not_search_what_acts_at_the_start_alone():
+    search = {
+        "method": "population", "metric": "eval_loss", "every": 1, "generations": 2,
+        "params": {name: {"uniform": [0.01, 1]} for name in ("learning_rate", "alpha", "recurrent_scale", "l2")},
+    }  # fmt: skip
+    job = {
+        "kernel": "train_rnn",
+        "params": SMALL_RNN | {"cell": "leaky", "l2": 0.1},
+        "sweep": {"seeds": 4},
+    }
+    with pytest.raises(JobError) as caught:
+        prepare(parse_job(job | {"search": search}, "job"), BASE, "job", Machines)
+    assert [line.split(" alone")[0] for line in str(caught.value).splitlines()] == [
+        f"job: search.params: {name}: acts at an item's start"
+        for name in ("alpha", "recurrent_scale")
+    ]
+
+
 @pytest.mark.parametrize(
     ("params", "advances", "compared", "laps"),
     [
