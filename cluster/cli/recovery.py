@@ -64,8 +64,9 @@ def status(store: StorePath, as_json: AsJson = False) -> None:
     resumes = f"{continues} continues it" if idle else _repeats(opened, found)
     show_facts(facts(found, "; ".join(together(lines)), resumes), styles)
     for line in found["errors"]:
-        which = f"shard {line['shard']}" if "shard" in line else f"item {line['item']}"
-        out.print(f"{which}, attempt {line['attempt']}: {line['error']}", style="red")
+        name = next(iter(line))
+        which = "a round of group" if name == "group" else name
+        out.print(f"{which} {line[name]}, attempt {line['attempt']}: {line['error']}", style="red")
 
 
 def _repeats(store: Store, found: Mapping[str, Any]) -> str:

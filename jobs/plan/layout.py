@@ -124,6 +124,14 @@ class Plan:
         start = (number - self._firsts[group]) * items
         return Shard(number, group, start, min(start + items, self.group_sizes[group]))
 
+    def round_number(self, number: int, group: int) -> int:
+        """The number as a shard of a round of a search: behind those of the planned shards, one for each round and group."""
+        return self.n_shards + number * len(self.group_sizes) + group
+
+    def group_of_round(self, as_shard: int) -> int:
+        """The group of a round, from its number as a shard."""
+        return (as_shard - self.n_shards) % len(self.group_sizes)
+
     def overlapping(self, shard: Shard) -> range:
         """The numbers of the planned shards that hold the rows from a shard's start to its stop."""
         first, items = self._firsts[shard.group], self.layouts[shard.group].shard_items

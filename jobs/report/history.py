@@ -159,8 +159,9 @@ def _sentence(event: Event) -> str:
     """What happened, to which shard, and where; an event of another version of ctd: its fields."""
     place, text, error, about = _place(event), event.text or "", event.error or "", event.about
     attempt = f", attempt {event.attempt}" if (event.attempt or 1) > 1 else ""
-    shard = "" if event.shard is None else f"shard {event.shard}{attempt}"
     group = "" if event.group is None else f"group {event.group}"
+    of_round = f"a round of {group}{attempt}" if group and event.attempt else group
+    shard = of_round if event.shard is None else f"shard {event.shard}{attempt}"
     # The text of a death says its kind.
     fault = "" if "died" in about or event.fault in (None, "error") else f" ({event.fault})"
     to_compute, executor = count(event.pending or 0, "shard"), event.executor or "unknown"
@@ -175,7 +176,7 @@ def _sentence(event: Event) -> str:
         "item failed": f"item {about.get('item')} failed: {error}",
         "second": f"{shard} begun a second time: {text}",
         "superseded": f"{shard} {text}",
-        "decision": ": ".join(filter(None, [shard or group, text])),
+        "decision": ": ".join(filter(None, [shard, text])),
         "on_end": error,
         WARNING: f"warning: {text}",
     }

@@ -10,6 +10,7 @@ import numpy as np
 from ctd.kernel import inputs_of
 from jobs import keys
 from jobs.errors import count
+from jobs.plan.layout import Plan
 from jobs.report.warnings import warnings_of, warnings_planned
 from jobs.run.prepare import Prepared
 from jobs.spec.search import Search
@@ -121,7 +122,11 @@ def state_of(
     done = {m.shard.number for m in markers}
     failures = [e for e in events if e.kind == "error"]
     about = lambda one, what: {what: getattr(one, what), "attempt": one.attempt, "error": one.error}
-    errors = [about(event, "shard") for event in failures if event.shard not in done]
+    errors = [
+        about(event, "group" if event.shard is None else "shard")
+        for event in failures
+        if is_open(event, plan, done)
+    ]
     errors += [about(item, "item") for item in culprits]
     living = drivers(store.objects, store.address)
     seconds = [m.seconds for m in markers]
@@ -152,6 +157,13 @@ def state_of(
         "learned": [e.text for e in events if e.kind == "decision"][-5:],
         "errors": errors[-10:],
     }
+
+
+def is_open(event: Event, plan: Plan, done: set[int]) -> bool:
+    """Whether the shard of an attempt is not committed, or any of the group where it was at a round. done: the committed ones."""
+    if event.shard is None and event.group is not None:
+        return event.group >= len(plan.counts) or not done.issuperset(plan.numbers(event.group))
+    return event.shard not in done
 
 
 def _origin(store: Store, markers: Sequence[Marker]) -> dict[str, Any]:

@@ -118,12 +118,10 @@ class Rounds:
 
     def _task(self, number: int, begin: Begin) -> Task:
         plan, asked = self._store.job.plan, self.asked[number]
-        # Numbers behind those of the planned shards, one for each round and group, since checkpoints, attempts and events go by
-        # the number of a shard.
+        # Checkpoints, attempts and events go by the number of a shard.
         group = plan.together(self._group)[asked.group]
-        as_shard = plan.n_shards + number * len(plan.group_sizes) + group
         rows = int(asked.rows[0]), int(asked.rows[-1]) + 1
-        task = self._failures.task(Shard(as_shard, group, *rows), 1, begin)
+        task = self._failures.task(Shard(plan.round_number(number, group), group, *rows), 1, begin)
         return task._replace(step=Step(number, asked))
 
     def next_task(self) -> Task | None:

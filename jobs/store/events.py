@@ -164,7 +164,12 @@ class Events:
 
 
 def read_events(store: Store) -> list[Event]:
-    """Return the events of all runs, in order of the runs; unreadable lines are left out."""
+    """Return the events of all runs, in order of the runs; unreadable lines are left out.
+
+    A round of a search has a number behind those of all shards: its events get its group, and no shard.
+    """
+    plan = store.job.plan if store.job.spec.search else None
+    behind = plan.n_shards if plan else 0
     for _ in objects.read_attempts(keys.EVENTS):
         listed = sorted(objects.list_keys(store.objects, keys.EVENTS))
         read = [data for _, data in objects.read_all(store.objects, listed)]
@@ -175,7 +180,11 @@ def read_events(store: Store) -> list[Event]:
     # A driver that was killed while it joined two objects has left lines twice; `dict.fromkeys` keeps the first.
     for line in dict.fromkeys(text.splitlines()):
         with suppress(ValueError):  # a line that a full disk cut short, or a stranger wrote
-            found.append(Event.from_json(json.loads(line)))
+            event = Event.from_json(json.loads(line))
+            if plan and event.shard is not None and event.shard >= behind:
+                group = plan.group_of_round(event.shard)
+                event = event.model_copy(update={"shard": None, "group": group})
+            found.append(event)
     return found
 
 

@@ -9,9 +9,10 @@ import yaml
 
 from ctd.plots import Axis, Lines, Plot, Spans, spread
 from jobs.errors import count, duration
+from jobs.plan.layout import Plan
 from jobs.report.history import by_shard, history_lines
 from jobs.report.page.encode import MAX_MARKS, plot_json
-from jobs.report.summary import counted, forked_from, state_of
+from jobs.report.summary import counted, forked_from, is_open, state_of
 from jobs.report.warnings import failing_outcomes
 from jobs.store.events import Event, read_events
 from jobs.store.marker import FailedItem, Marker
@@ -42,7 +43,7 @@ def facts(store: Store) -> dict[str, Any]:
     failing = [item for items in failed.values() for item in items]
     found = state_of(store, markers, events, failing)
     made = dict(store.job.provenance)
-    failures = failures_of(failed, events, {m.shard.number for m in markers})
+    failures = failures_of(failed, events, store.job.plan, {m.shard.number for m in markers})
     described = store.description
     outcomes = [
         {**one._asdict(), "n": found["outcomes"].get(one.name, 0)} for one in described.outcomes
@@ -158,9 +159,9 @@ def _listed(
 
 
 def failures_of(
-    failed: Mapping[int, Sequence[FailedItem]], events: list[Event], done: set[int]
+    failed: Mapping[int, Sequence[FailedItem]], events: list[Event], plan: Plan, done: set[int]
 ) -> list[dict[str, Any]]:
-    """Errors of single items and of shards, grouped by text, unresolved ones first.
+    """Errors of single items, of shards and of rounds of a search, grouped by text, unresolved ones first.
 
     failed: shard -> its items that fail by themselves. done: numbers of the committed shards. An entry is `open` if items, or
     shards that are not yet committed, have its error, and `in_part` if all but such items of a shard succeeded later.
@@ -170,8 +171,10 @@ def failures_of(
         for one in items:
             grouped.setdefault(("item", one.error), []).append((one.item, one))
     for event in events:
-        if event.kind == "error" and event.shard is not None and not event.probe:
-            grouped.setdefault(("shard", str(event.error)), []).append((event.shard, event))
+        what = "round of group" if event.shard is None else "shard"
+        number = event.group if event.shard is None else event.shard
+        if event.kind == "error" and number is not None and not event.probe:
+            grouped.setdefault((what, str(event.error)), []).append((number, event))
     out = []
     for (what, error), entries in grouped.items():
         first, ids = entries[0][1], {number for number, _ in entries}
@@ -182,7 +185,9 @@ def failures_of(
                 "ids": sorted(ids),
                 "n_ids": len(ids),
                 "n": len(entries),
-                "open": what == "item" or not ids <= done,
+                "open": any(
+                    isinstance(e, FailedItem) or is_open(e, plan, done) for _, e in entries
+                ),
                 "in_part": what == "shard" and not ids.isdisjoint(failed),
                 "trace": (first.trace or "")[-MAX_TRACE:],
                 "host": first.host or "",

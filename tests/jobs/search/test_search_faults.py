@@ -1,6 +1,7 @@
 """Searches whose items fail, whose objects are damaged, whose storage or driver fails: the same bits all the same."""
 
 import random
+import re
 from functools import cache
 from itertools import cycle
 
@@ -27,6 +28,9 @@ from search_reference import halve, members_of, train_population
 from stores import make, run
 
 from jobs.gather.check import check
+from jobs.report.history import history, history_lines
+from jobs.report.page.facts import facts
+from jobs.report.summary import state
 from jobs.run.shards import reconsider, run_shards
 from jobs.run.stop import Stop
 from jobs.run.worker import SerialExecutor
@@ -173,6 +177,13 @@ def test_rounds_that_are_tried_again(tmp_path, disturbed):
     assert progress.failed == {}
     said = [e.error for e in read_events(store) if e.kind == "error"]
     assert {text.split()[0] for text in said} == {*faults}
+    assert state(store)["errors"] == []
+    ended = {(one["what"], one["open"]) for one in facts(store)["failures"]}
+    assert ended == {("round of group", False), ("shard", False)}
+    told = "\n".join(history_lines(history(store)))
+    assert "a round of group 0 failed (memory): memory of " in told
+    numbers = {int(n) for n in re.findall("  shard ([0-9]+)", told)}
+    assert numbers == store.committed.numbers()
     same(store, whole)
 
 

@@ -46,7 +46,8 @@ def test_an_event_is_read_and_written_as_ever(fields):
 def test_events_are_few_objects_however_many_they_are(monkeypatch, killed):
     """Killed between writing what joins two objects and deleting the first, a driver leaves no line twice."""
     monkeypatch.setattr("jobs.store.events.BYTES", 1000)
-    store = SimpleNamespace(objects=MemoryStore())
+    job = SimpleNamespace(spec=SimpleNamespace(search=None))
+    store = SimpleNamespace(objects=MemoryStore(), job=job)
     if killed:
         monkeypatch.setattr(objects, "delete", lambda *args: None)
     events = Events(store)
