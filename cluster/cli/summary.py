@@ -2,6 +2,7 @@
 
 import shlex
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -72,6 +73,8 @@ def show_summary(store: Store) -> None:
         if first.units == ITEM and (n := store.job.plan.n_items) > len(frame[columns[0]]):
             title = f"{len(frame[columns[0]]):,} of {count(n, 'item')}: {title}"
         show_table({n: frame[n] for n in columns}, title=title, hint=hint, keys=len(keys) or 1)
+        if empty := sorted({*range(len(store.job.plan.group_sizes))} - {*frame["group"]}):
+            out.print(no_rows(axis, store, empty))
 
 
 def other_outcomes(store: Store) -> list[str]:
@@ -90,17 +93,21 @@ def other_outcomes(store: Store) -> list[str]:
     ]
 
 
-def no_rows(table: str, store: Store) -> str:
-    """Why a table of a store is empty, though no condition was given."""
+def no_rows(table: str, store: Store, groups: Sequence[int] = ()) -> str:
+    """Why a table of a store is empty, or has no rows of some groups, though no condition was given."""
     reasons = {one.name: f" ({one.reason})" for one in store.description.outcomes if one.reason}
     told = [
         f"{count(n, 'item')} ended as {name}{reasons.get(name, '')}"
-        for name, n in outcomes_of(store).most_common()
+        for name, n in outcomes_of(store, groups).most_common()
     ]
     why = f": {'; '.join(told) or 'no item has a result'}" if store.description.outcomes else ""
-    return f"table {table} has no rows{why}"
+    named = [*map(str, groups[:MOST_ITEMS]), *["..."] * (len(groups) > MOST_ITEMS)]
+    of = f" of group{'s' * (len(groups) > 1)} {', '.join(named)}" if groups else ""
+    return f"table {table} has no rows{of}{why}"
 
 
-def outcomes_of(store: Store) -> Counter[str]:
-    """The kernel's word for how items ended -> how many of the committed ones did."""
-    return sum((Counter(marker.outcomes) for marker in store.committed.markers()), Counter[str]())
+def outcomes_of(store: Store, groups: Sequence[int] = ()) -> Counter[str]:
+    """The kernel's word for how items ended, of all groups or of some -> how many of the committed ones did."""
+    some, markers = {*groups}, store.committed.markers()
+    found = (Counter(one.outcomes) for one in markers if not some or one.shard.group in some)
+    return sum(found, Counter[str]())

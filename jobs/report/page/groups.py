@@ -1,6 +1,7 @@
 """The plots of groups on a page: of what is committed, and of shards that run."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -49,6 +50,10 @@ def groups(store: Store) -> tuple[list[dict[str, Any]], int]:
             "items": f"{done:,} of {count(n, 'item')}" + f", {failed:,} failed" * bool(failed),
             **_pictures(store, group, markers),
         }
+        if not found["plots"]:  # nothing else says why
+            ended = sum((Counter(marker.outcomes) for marker in markers), Counter[str]())
+            told = ", ".join(f"{n:,} {name}" for name, n in ended.most_common())
+            found["items"] += f": {told}" * bool(told)
         size += len(json.dumps(found))
         made.append(found)
     return _with_all(made), 0

@@ -146,7 +146,9 @@ from ctd.kernel import Var
 
 def reduce(inputs, shared, columns, results, options):
     found = toy.reduce(inputs, shared, columns, results, options)
-    rates = columns["rate"][found["best_item"]]
+    if inputs.n == 3:
+        found = {name: values[:0] for name, values in found.items()}
+    rates = columns["rate"][found["best_item"] % 6]
     return found | {"rate": rates, "said": np.full(len(rates), "a"), "gap_width": np.zeros(0)}
 
 
@@ -206,6 +208,16 @@ def test_a_summary_without_the_ids_of_its_items_has_not_their_fields(tmp_path, c
         show_summary(store)
         shown = capsys.readouterr().out.splitlines()[1].split()
         assert sorted(shown) == sorted(heads)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_last_words_name_groups_without_rows(ctd, job_file, tmp_path):
+    (tmp_path / "ranked.py").write_text(RANKED)
+    path = job_file(TOY.replace("toy", "ranked").replace("grid: {", "grid: {n: [3, 4], "))
+    code, out, err = ctd("run", path, "--executor", "serial")
+    assert code == 0, err
+    said = "table place has no rows of group 0: 6 items ended as stopped (ran its steps)"
+    assert out.splitlines()[-2] == said
 
 
 def test_warnings_of_data_are_told_once():
