@@ -59,12 +59,13 @@ def _saved(inputs: View[Network], shared: Shared) -> dict[str, np.ndarray]:
 def next_jobs(
     network: Network, item: str, shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, JobFields]:
-    """Find its fixed points, in each context if the task has some; train it for twice as many steps."""
+    """Find its fixed points, in each context if the task has some; train it for twice as many steps, whatever its accuracy."""
     del shapes
     # Without a context's input, a network has points that it never uses.
     x = [list(one) for one in network.task.constant_inputs]
     points = {"weights": item, **{k: v for k, v in changed(network).items() if k == "task"}}
-    longer = changed(network, n_batches=2 * network.n_batches)
+    longer = {**changed(network, n_batches=2 * network.n_batches)}
+    longer.pop("stop_at", None)  # which would end the training where it did
     return {
         "its fixed points": {
             "kernel": "fixed_points",

@@ -236,6 +236,11 @@ def test_params_refused(changes, message):
         small(**changes)
 
 
+def test_longer_training_is_proposed_without_its_end_by_accuracy():
+    proposed = kernel.next_jobs(Network(stop_at=0.9, n_batches=50), "net.zarr::0", {})
+    assert proposed["train another for longer"]["params"] == {"n_batches": 100}
+
+
 @pytest.mark.parametrize("task", [tasks.Mante(), tasks.ContextualIntegrator()])
 def test_fixed_points_are_proposed_for_each_context(task):
     proposed = kernel.next_jobs(Network(task=task), "net.zarr::0", {})["its fixed points"]
