@@ -8,7 +8,8 @@ return is made exact by Newton (ctd.fixed_points.limit_cycles.cycle). `reduce` l
     sweep: {grid: {start: {range: 100}}}
 
 The period of a map is a whole number of steps, at most `n_points`. A closed curve on which a map turns without ever coming
-back to the same state, as behind a Neimark-Sacker bifurcation, has none: such items end as `none`.
+back to the same state, as behind a Neimark-Sacker bifurcation, has none: such items end as `none`, or as
+`lost` where the map comes within `near` of that state.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ OUTCOMES = (
     Outcome("cycle", "a cycle was found"),
     Outcome("point", "the trajectory came to rest"),
     Outcome("none", "no return: a longer period, a curve on which a map never comes back, chaos, or a slow way to a point"),
-    Outcome("lost", "Newton found no cycle, or another one, where the trajectory seemed to return"),
+    Outcome("lost", "Newton found no cycle, or another one, where the trajectory seemed to return: such a curve or chaos, too"),
     Outcome("diverged", "the trajectory left all bounds", failed=True),
 )  # fmt: skip
 

@@ -92,6 +92,7 @@ def maps():
     many = lambda which: np.column_stack([starts, 0 * starts, np.full(20, which)])
     cases = {
         "kinds": ([[0.3, 0, 0], [0.6, 0, 0], [0.5, 0.1, 1], [0.4, 0.4, 2]], {"transient": 2000}),
+        "curve": ([[0.5, 0.1, 1]], {"near": 0.1}),
         DOUBLED: (many(3), {}),
         CHAOS: (many(4), {}),
     }
@@ -137,9 +138,10 @@ def test_cycle_of_van_der_pol_as_the_page_prints_it():
 
 def test_cycles_of_maps(maps):
     """The logistic map's two states (r + 1 +- sqrt((r - 3) (r + 1))) / 2 r, whose multiplier is 4 + 2 r - r^2; a turn by an
-    irrational part of the circle never comes back."""
+    irrational part of the circle never comes back, but by 19 radians, three turns and 0.15, within 0.1 of the circle's size."""
     found = maps["kinds"]
     assert ended(found) == ["cycle", "cycle", "none", "point"]
+    assert ended(maps["curve"]) == ["lost"]
     unique = found.unique
     assert unique["cycle_period"].tolist() == [2]
     assert unique["cycle_count"].tolist() == [2]
