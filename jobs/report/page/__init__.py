@@ -16,7 +16,7 @@ import json
 import re
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -30,7 +30,7 @@ from jobs.query.query import table, tables
 from jobs.query.tables import nothing_yet
 from jobs.redact import redact
 from jobs.report.factors import zipped
-from jobs.report.page.encode import ordered, plot_json, table_json, titles_of
+from jobs.report.page.encode import ordered, plot_json, summed_up, table_json, titles_of
 from jobs.report.page.facts import facts
 from jobs.report.page.groups import groups, live
 from jobs.report.page.several import several as several
@@ -90,7 +90,11 @@ class Content:
             "answers": [first],
             "groups": drawn,
             "groups_left_out": n_left_out,
-            "tables": [table_json(name, one, titles) for name, one in frames.items() if one.size],
+            "tables": [
+                table_json(name, one, titles, stay=summed_up([store]))
+                for name, one in frames.items()
+                if one.size
+            ],
             "sweep": swept | {"plots": [plot_json(plot) for plot in swept["plots"]]},
         }
         return redact(found)
@@ -167,7 +171,9 @@ def _summed_up(
         "facts": (row_facts if alone else kinds)(frame, shown),
         "next": listed,
         "opens": opens,
-        "table": first_rows(frame, [opens, *_labels(store, frame), *shown]) if summaries else None,
+        "table": first_rows(frame, [opens, *_labels(store, frame), *shown], summed_up([store]))
+        if summaries
+        else None,
     }
 
 
@@ -178,15 +184,20 @@ def _labels(store: Store, frame: pd.DataFrame) -> list[str]:
     return differ if len(differ) < MAX_SHOWN // 2 else ["group"]
 
 
-def first_rows(frame: pd.DataFrame, names: Sequence[str]) -> dict[str, Any] | None:
-    """Encode the first rows of a table, and its first columns among `names` whose values differ; None if no values differ.
+def first_rows(
+    frame: pd.DataFrame, names: Sequence[str], stay: Collection[str] = ()
+) -> dict[str, Any] | None:
+    """Encode the first rows of a table, and its first columns among `names`: those whose values differ and, as far as there is
+    room, those that `stay`; None if no values differ.
 
     Its note says how many rows there are.
     """
-    some = [name for name in names if name in frame and frame[name].astype(str).nunique() > 1]
-    if not some:
+    differ = [name for name in names if name in frame and frame[name].astype(str).nunique() > 1]
+    if not differ:
         return None
-    found = table_json("first", frame[some[:MAX_SHOWN]].head(MAX_SHOWN), {})
+    alike = [name for name in names if name in frame and name in stay and name not in differ]
+    some = [*differ, *alike][:MAX_SHOWN]
+    found = table_json("first", frame[[n for n in names if n in some]].head(MAX_SHOWN), {})
     if len(frame) > MAX_SHOWN:
         found["note"] = f"{MAX_SHOWN} of {len(frame):,} rows; more under Tables"
     return found

@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
@@ -131,6 +131,12 @@ def titles_of(stores: Sequence[Store]) -> dict[str, str]:
     }
 
 
+def summed_up(stores: Sequence[Store]) -> set[str]:
+    """The columns that the kernels' summaries name, but those with a text that goes without saying."""
+    told = [one.description for one in stores]
+    return {n for d in told for n in d.summary if n not in d.reduced or not d.reduced[n].usual}
+
+
 def ordered(items: pd.DataFrame, swept: Iterable[str], stores: Sequence[Store]) -> pd.DataFrame:
     """Order the columns: item, swept parameters, metrics, outcome, other results, then status, group and row."""
     last = [name for name in ("status", "group", "row") if name in items]
@@ -141,9 +147,14 @@ def ordered(items: pd.DataFrame, swept: Iterable[str], stores: Sequence[Store]) 
 
 
 def table_json(
-    name: str, frame: pd.DataFrame, titles: Mapping[str, str], rows: np.ndarray | None = None
+    name: str,
+    frame: pd.DataFrame,
+    titles: Mapping[str, str],
+    rows: np.ndarray | None = None,
+    stay: Collection[str] = (),
 ) -> dict[str, Any]:
-    """A table as JSON, column by column. titles: column -> tooltip. rows: numbers of those shown, by default `some_rows`."""
+    """A table as JSON, column by column. titles: column -> tooltip. rows: numbers of those shown, by default `some_rows`.
+    stay: columns that are shown even where all rows are equal in them."""
     kept, notes = some_rows(frame) if rows is None else rows, []
     if len(kept) < len(frame):
         notes.append(
@@ -159,7 +170,8 @@ def table_json(
         "n": len(frame),
         "note": " ".join(notes),
         "columns": [
-            {"name": str(column), "title": titles.get(str(column), "")} | _column(part[column])
+            {"name": str(column), "title": titles.get(str(column), ""), "stays": column in stay}
+            | _column(part[column])
             for column in names
         ],
     }

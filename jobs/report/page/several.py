@@ -14,7 +14,15 @@ from jobs.query.query import table, tables
 from jobs.query.shelf import Shelf
 from jobs.redact import redact
 from jobs.report.factors import alike, zipped
-from jobs.report.page.encode import has_items, ordered, some_rows, table_json, titles_of, together
+from jobs.report.page.encode import (
+    has_items,
+    ordered,
+    some_rows,
+    summed_up,
+    table_json,
+    titles_of,
+    together,
+)
 from jobs.report.page.facts import COUNTS, by_worker
 from jobs.report.sweep import effects, has_value
 from jobs.spec.job import leaves
@@ -201,7 +209,8 @@ def _table(name: str, frame: pd.DataFrame, shelf: Shelf) -> dict[str, Any]:
     """A table of all stores as JSON, with the numbers of its items on the page."""
     rows = _rows_of(frame, shelf)
     shown = [own[some_rows(frame.iloc[own])] for own in rows]
-    made = table_json(name, frame, titles_of(shelf.stores), np.concatenate(shown))
+    titles, stay = titles_of(shelf.stores), summed_up(shelf.stores)
+    made = table_json(name, frame, titles, np.concatenate(shown), stay)
     if "item" in frame and frame["item"].dtype.kind in "iu":
         items = frame["item"].to_numpy(np.int64)
         ids = [items[own] + k * OFFSET for k, own in enumerate(shown)]

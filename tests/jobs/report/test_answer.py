@@ -83,6 +83,10 @@ def test_without_a_metric_what_was_found_is_counted(swept):
     assert answer["table"]["note"] == ""
     cut = first_rows(pd.DataFrame({"gain_index": range(16)}), ["gain_index"])
     assert cut["note"] == "6 of 16 rows; more under Tables"
+    alike = first_rows(
+        pd.DataFrame({"a": [0, 0], "b": [1, 1], "c": [2, 3]}), ["a", "b", "c"], ["b"]
+    )
+    assert [column["name"] for column in alike["columns"]] == ["b", "c"]
     [(item, *_)] = [[one.item for one in some] for some in store.failed.items().values()]
     assert answer["next"][-2:] == [
         ["the items that failed with an error, again", f"ctd resume {store.address} --failed"],

@@ -88,7 +88,8 @@ def test_tables_keep_infinity_and_text():
     frame = pd.DataFrame(
         {"a": [1.0, np.inf, np.nan], "b": [1 + 2j, 0, -1j], "c": [True, False, True]}
     )
-    columns = {c["name"]: c for c in table_json("t", frame, {})["columns"]}
+    columns = {c["name"]: c for c in table_json("t", frame, {}, stay=["b"])["columns"]}
+    assert [name for name, column in columns.items() if column["stays"]] == ["b"]
     assert columns["a"]["values"] == [1.0, "inf", None]
     assert columns["b"]["labels"][columns["b"]["values"][0]] == "1+2i"
     assert columns["c"]["labels"][columns["c"]["values"][1]] == "no"

@@ -218,6 +218,17 @@ def test_table_sorts_like_query(visit, pages):
         assert cells(page, "norm")[-1] == "–"
 
 
+def test_table_says_once_what_all_rows_have_but_for_the_kernels_summary(visit):
+    page = visit("toy", 1280, "light")
+    found = page.evaluate("""() => {
+      const column = (name, values, stays) => ({ name, title: "", kind: "number", values, stays });
+      const table = new Table("t");
+      table.update({ columns: [column("a", [1, 1], false), column("b", [1, 1], true), column("c", [1, 2], false)], note: "" });
+      return [table.shown.map((c) => c.name), table.note.textContent];
+    }""")
+    assert found == [["b", "c"], "In all rows: a = 1."]
+
+
 def test_table_filters_like_query(visit, pages):
     page = visit("toy")
     page.get_by_role("tab", name="items").click()

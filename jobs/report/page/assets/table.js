@@ -27,8 +27,8 @@ class Table {
     this.table = table;
     this.columns = table.columns;
     this.n = this.columns.length ? this.columns[0].values.length : 0;
-    // A column with one value says it once, below; the row of a group says nothing to a reader.
-    const same = (c) => this.n > 1 && c.name !== "item" && c.values.every((v) => v === c.values[0]);
+    // A column with one value says it once, below, unless the kernel sums up by it; the row of a group says nothing to a reader.
+    const same = (c) => this.n > 1 && c.name !== "item" && !c.stays && c.values.every((v) => v === c.values[0]);
     this.shown = this.columns.filter((c) => !same(c) && !(this.name === "items" && c.name === "row"));
     const constant = this.columns.filter(same).map((c) => `${c.name} = ${fmt(valueOf(c, 0))}`);
     this.note.textContent = [table.note, constant.length && `In all rows: ${constant.join(", ")}.`].filter(Boolean).join(" ");
