@@ -234,6 +234,13 @@ def is_wide(values: ArrayLike) -> bool:
     return len(values) > 0 and bool(values.min() > 0 and values.max() > 20 * values.min())
 
 
+def is_whole(plot: Plot, *fields: str) -> bool:
+    """Whether layers have integers alone in the first of these fields that each has: there are no ticks between them."""
+    given = [[getattr(one, name) for name in fields if hasattr(one, name)] for one in plot.layers]
+    first = [values[0] for values in given if values and values[0] is not None]
+    return all(np.asarray(values).dtype.kind in "iu" for values in first)
+
+
 def is_geometric(values: ArrayLike) -> bool:
     """Whether different values, at least three, are positive and grow by about the same factor, as in a geometric sweep.
 

@@ -24,6 +24,7 @@ from ctd.plots import (
     Points,
     Scale,
     Spans,
+    is_whole,
     spread,
     tick,
 )
@@ -68,15 +69,16 @@ def draw(figure: Figure) -> Canvas:
         draw_plot(ax, plot, shades)
         # Plots with one scale of fixed ends share one colour bar.
         if shades and plot.scale.label and (plot.scale not in shown or plot.scale.low is None):
-            canvas.colorbar(shades, ax=ax, label=plot.scale.label, shrink=0.9)
+            bar = canvas.colorbar(shades, ax=ax, label=plot.scale.label, shrink=0.9)
+            bar.ax.locator_params(axis="y", integer=is_whole(plot, "z", "colour"))
             shown.append(plot.scale)
     return canvas
 
 
 def draw_plot(ax: Axes, plot: Plot, shades: ScalarMappable | None) -> None:
     """Draw one plot into matplotlib's Axes `ax`. shades: colour of a number; None if no layer needs one."""
-    _prepare(ax.xaxis, ax.set_xscale, plot.x)
-    _prepare(ax.yaxis, ax.set_yscale, plot.y)
+    _prepare(ax.xaxis, ax.set_xscale, plot.x, is_whole(plot, "x", "left"))
+    _prepare(ax.yaxis, ax.set_yscale, plot.y, is_whole(plot, "y", "height", "low"))
     series = 0
     for layer in plot.layers:
         fixed = _fixed_colour(layer)
@@ -193,9 +195,11 @@ def _area(radius: np.ndarray) -> np.ndarray:
     return np.square(1.5 * radius)
 
 
-def _prepare(axis: XAxis | YAxis, set_scale: Callable[..., None], spec: Axis) -> None:
+def _prepare(axis: XAxis | YAxis, set_scale: Callable[..., None], spec: Axis, whole: bool) -> None:
     if spec.log:
         set_scale("log", nonpositive="mask")
+    elif whole:
+        axis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
     if len(spec.ticks):
         # Every text would overlap its neighbours.
         some = spread(len(spec.ticks), MAX_TICKS)
@@ -313,8 +317,6 @@ def _band(ax: Axes, layer: Band, fixed: str, shades: ScalarMappable) -> None:
 def _bars(ax: Axes, layer: Bars, fixed: str, shades: ScalarMappable) -> None:
     left, colours = np.asarray(layer.left), _fill(layer, fixed, shades)
     width = np.asarray(layer.right) - left
-    if np.asarray(layer.height).dtype.kind in "iu" and ax.get_yscale() == "linear":
-        ax.locator_params(axis="y", integer=True)  # counts have no fractions
     ax.bar(
         left, layer.height, width, align="edge", color=colours, alpha=0.75, label=layer.name or None
     )

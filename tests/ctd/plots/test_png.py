@@ -144,8 +144,13 @@ def test_bars_spans_and_bands_cover_what_they_say():
 
 
 def test_counts_have_whole_ticks():
+    whole = lambda ticks: ticks.tolist() == np.round(ticks).tolist()
     (ax,) = axes_of(Bars(X, X + 0.5, np.array([0, 1, 2, 1])))
-    assert ax.get_yticks().tolist() == np.round(ax.get_yticks()).tolist()
+    assert whole(ax.get_yticks())
+    (ax,) = axes_of(Lines(np.arange(1, 3), [0.1, 0.2]))
+    assert (whole(ax.get_xticks()), whole(ax.get_yticks())) == (True, False)
+    ax, bar = axes_of(Image(np.eye(2, dtype=int)), scale=Scale("departures"))
+    assert all(map(whole, (ax.get_xticks(), ax.get_yticks(), bar.get_yticks())))
 
 
 @pytest.mark.parametrize("n", [3, 100])
