@@ -16,7 +16,7 @@ import numpy as np
 from ctd.batch import precision
 from ctd.contract import ContractError
 from ctd.kernel import Var, inputs_of, static_of
-from ctd.plots import Axis, Figure, Lines, Plot, Points, is_wide, spread
+from ctd.plots import Axis, Figure, Layer, Lines, Plot, Points, is_wide, spread
 from ctd.plots.png import draw
 from ctd.plots.swept import by_swept
 from ctd.replacing import replacing
@@ -268,11 +268,14 @@ def _by_item(store: Store, names: list[str]) -> list[Plot]:
 
 
 def along(store: Store, group: int, axis: str, places: np.ndarray) -> tuple[np.ndarray, Axis]:
-    """The coordinate of an axis at these places, with its label; without a numeric one, the places and the axis' name."""
+    """The coordinate of an axis at these places, with its label; of texts, and without one, the places."""
     if axis not in store.results(group):
         return places, Axis(axis)
     array = store.stored(group, axis)
-    values, told = np.asarray(array[:]), attributes(array)
+    told = attributes(array)
+    values = as_array(decode(np.asarray(array[:]), told))  # texts are stored as codes
+    if values.dtype.kind in "OU":
+        return places, Axis(axis, ticks=[str(text) for text in values])
     if values.dtype.kind not in "iuf" or values.ndim != 1 or len(values) <= places.max():
         return places, Axis(axis)
     var = Var((), str(told.get("units", "1")), str(told.get("long_name", "")))
@@ -282,8 +285,8 @@ def along(store: Store, group: int, axis: str, places: np.ndarray) -> tuple[np.n
 def generic_plots(
     store: Store, group: int, columns: Columns, results: Mapping[str, Any]
 ) -> list[Plot]:
-    """Plots for a kernel that has none: each real result with one axis, one line per item; of items with a failing outcome only
-    if there are no others."""
+    """Plots for a kernel that has none: each real result with one axis, one line per item, or marks where the axis has names; of items
+    with a failing outcome only if there are no others."""
     made: list[Plot] = []
     items, dims = columns["item"][:], store.description.dims
     failing = [k for k, end in enumerate(store.description.outcomes) if end.failed]
@@ -302,9 +305,14 @@ def generic_plots(
         if values.dtype.kind not in "iufb" or values.ndim != 2 or values.shape[1] < 2:
             continue
         x, label = along(store, group, var.axes[0], np.arange(values.shape[1]))
-        lines = Lines(x, values, text=[f"item {item}" for item in items[some]], item=items[some])
         note = " ".join(filter(None, [few, left]))
-        made.append(Plot(name, [lines], label, axis_of(name, var), note=note, at_first=AT_FIRST))
+        ids, text = items[some], [f"item {item}" for item in items[some]]
+        layer: Layer = Lines(x, values, text=text, item=ids)
+        axes = label, axis_of(name, var)
+        if label.ticks:  # between two names there is nothing to draw a line through
+            (n, k), axes = values.shape, axes[::-1]  # names are read in rows
+            layer = Points(values.ravel().astype(float), np.tile(x, n), text=np.repeat(text, k).tolist(), item=np.repeat(ids, k))  # fmt: skip
+        made.append(Plot(name, [layer], *axes, note=note, at_first=AT_FIRST))
         if len(made) == MAX_GENERIC:
             break
     return made

@@ -10,6 +10,7 @@ from page_stores import finished
 from stores import JOB, make, run
 
 import jobs
+from ctd.kernel import Var
 from ctd.plots import Axis, Figure, Lines, Plot, Points
 from jobs.errors import JobError
 from jobs.gather.gather import gather
@@ -30,6 +31,7 @@ from jobs.report.figures import (
 from jobs.report.page.groups import groups
 from jobs.report.sweep import _series, overview
 from jobs.run.shards import run_shards
+from jobs.store.arrays import put_array
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +150,19 @@ def test_items_with_a_failing_outcome_are_not_drawn(store):
         (plot,) = generic_plots(store, 0, columns, given)
         assert plot.layers[0].item.tolist() == columns["item"][:][drawn].tolist()
         assert plot.note == note
+
+
+def test_results_along_names_are_marks_beside_the_names(tmp_path):
+    """No line joins two names. Without a kernel's own picture, on the page and in the PNG alike."""
+    made, _ = run(tmp_path / "t.zarr", {**JOB, "sweep": {"grid": {"rate": [0.1, 0.2]}}})
+    names = np.asarray(["slope", "width", "area", "rise"])  # their codes are sorted
+    put_array(made.results(0), "component", names, Var(("component",)))
+    (plot,) = default_plots(made, 0)
+    (marks,) = plot.layers
+    assert (type(marks), plot.y.ticks) == (Points, names.tolist())
+    assert marks.y.tolist() == [0, 1, 2, 3] * 2
+    assert marks.x.tolist() == made.rows(0, "x", 0, 2).ravel().tolist()
+    assert marks.item.tolist() == [0] * 4 + [1] * 4
 
 
 def test_full_disk_leaves_the_old_pictures(store, tmp_path, monkeypatch):
