@@ -116,7 +116,7 @@ kernel = Kernel(
     reduced=REDUCED,
     Options=Options,
     summary=(
-        "recording_item", "true", "verdict", "probability", "runner_up", "runner_up_probability",
+        "recording_item", "true", "verdict", "likeliest", "probability", "runner_up", "runner_up_probability",
         "atlas_recordings", *(f"atlas_{name}" for name in TRUST),
     ),
     plots=plots,

@@ -41,7 +41,8 @@ REDUCED = {
     "recording_item": Var(_R, "1", "item of the recording in its stage"),
     "true": Var(_R, "1", "mechanism that made it", usual=UNKNOWN),
     "verdict": Var(_R, "1", "mechanism with the largest probability, if that is at least `sure`"),
-    "probability": Var(_R, "1", "the largest probability"),
+    "likeliest": Var(_R, "1", "what has the largest probability, whether or not that is a verdict"),
+    "probability": Var(_R, "1", "the largest probability: that of `likeliest`"),
     "runner_up": Var(_R, "1", "what has the next probability"),
     "runner_up_probability": Var(_R, "1", "that probability"),
     "atlas_recordings": Var(_R, "1", "recordings of the atlas, of the nearest size, by which it was placed"),
@@ -142,11 +143,12 @@ def verdicts(p: np.ndarray, classes: np.ndarray, sure: float) -> dict[str, np.nd
     """The columns of probabilities (recording, class + 1) and of the verdict."""
     names = [*(NAMES[k] for k in classes), NONE]
     top, largest = p.argmax(1), p.max(1)
-    word = lambda k, p: UNJUDGED if np.isnan(p) else names[k] if p >= sure else UNSURE
-    said = [word(k, p) for k, p in zip(top, largest, strict=True)]
+    likeliest = np.where(np.isnan(largest), UNJUDGED, np.asarray(names)[top])
+    said = np.where(largest < sure, UNSURE, likeliest)
     found = {f"p_{name}": np.zeros(len(p)) for name in NAMES}
     found |= {f"p_{NAMES[k]}": p[:, j] for j, k in enumerate(classes)}
-    return found | {"p_none": p[:, -1], "verdict": np.asarray(said), "probability": largest}
+    shown = {"verdict": said, "likeliest": likeliest, "probability": largest}
+    return found | {"p_none": p[:, -1]} | shown
 
 
 def _components(x: np.ndarray, of: np.ndarray) -> np.ndarray:

@@ -51,6 +51,11 @@ def test_what_is_read_off_fits_is_judged_and_places_a_recording(tmp_path):
         "cannot be told",
     }
     np.testing.assert_allclose(placed["place"], table["place"], atol=1e-9)
+    named = placed["likeliest"]
+    for k, verdict in enumerate(placed["verdict"]):
+        own = placed["p_none" if named[k] == "none of these" else f"p_{named[k]}"][k]
+        assert own == placed["probability"][k]
+        assert verdict == (named[k] if own >= 0.5 else "cannot be told")
     # How far to trust it: what else it may be, and how the atlas does at this size.
     p = np.sort([placed[f"p_{name}"] for name in (*NAMES, "none")], axis=0)
     np.testing.assert_allclose(placed["runner_up_probability"], p[-2])
