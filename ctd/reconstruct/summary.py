@@ -1,5 +1,6 @@
 """The reduction of fits: the best of a group, and the median of each measure with its spread, as papers report them."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,9 @@ from ctd.reconstruct.params import DIVERGED, Reconstruction
 from ctd.rows import Best, ranked
 
 MEASURES = ("d_stsp", "d_h", "prediction_error", "exponent")
+
+FAR, VISIBLE = 10, 0.1
+"""The best D_stsp may be so many times that of two halves of the data; up to `VISIBLE` it is small anyway."""
 
 REDUCED = {
     "item": Var(("rank",), "item", "item id, by increasing D_stsp; runs at rest are left out"),
@@ -43,6 +47,10 @@ def reduce(
             out[name] = np.asarray(results[name], float)[order]
     of_data = peak(np.asarray(shared.measured.x, float), np)[0] / inputs.dt
     data = of_halves(inputs, shared.measured.x) | {"peak_frequency": of_data}
+    if len(order):
+        error = found["prediction_error"][order[0]]
+        variance = float(np.asarray(shared.measured.x, float).var((0, 1)).mean())
+        _warn_of_distance(found["d_stsp"][order[0]], data["d_stsp"], error, variance)
     out |= {f"data_{name}": np.full(len(order), value) for name, value in data.items()}
     for name, values in found.items():
         # A measure without a value, as PE(n) of predictions that overflow, is the worst of all: a median counts it as infinite.
@@ -54,6 +62,16 @@ def reduce(
         out[f"{name}_median"] = np.asarray(middle)
         out[f"{name}_mad"] = np.asarray(np.median(apart) if len(apart) else np.nan)
     return out | {"diverged": np.asarray(len(np.asarray(results["outcome"])) - len(fine))}
+
+
+def _warn_of_distance(best: float, halves: float, error: float, variance: float) -> None:
+    """Warn where the best fit runs in other places than the data, and predicts them no better than their mean does."""
+    if best > max(FAR * halves, VISIBLE) and not error < variance:  # NaN: predictions overflow
+        warnings.warn(
+            f"no fit is like the data: the best d_stsp is {best:.3g}, that of one half of the data against the other {halves:.3g}, and "
+            f"its prediction_error {error:.3g}, that of the data's mean {variance:.3g}; give more n_batches or hidden units, or other forcing",
+            stacklevel=2,
+        )
 
 
 def next_jobs(

@@ -15,7 +15,7 @@ from ctd.catalogue import load_kernel
 from ctd.cells import check_params, get_cell, readout, run
 from ctd.kernel import inputs_of, static_of, traced_of
 from ctd.reconstruct import Reconstruction, kernel
-from ctd.reconstruct.measures import of_halves
+from ctd.reconstruct.measures import of_halves, prediction_error
 from ctd.reconstruct.model import bound, draw, forced, states_of, strengths
 
 RNG = np.random.default_rng(0)
@@ -181,6 +181,17 @@ def test_the_best_fits_and_medians():
     # The run that visits no bin is the worst; the one that diverged does not count.
     assert (table["d_stsp_median"], table["diverged"]) == (2.5, 1)
     assert table["d_h_median"] == 1.5
+    far = results | {"d_stsp": 10 * d_stsp, "prediction_error": np.arange(2.0, 7)}
+    # Of the fit with the smallest one; 1 is the error of the mean, as the test below shows.
+    with pytest.warns(UserWarning, match=r"d_stsp is 10, .* prediction_error 3, .* mean 1;"):
+        kernel.reduce(inputs, kernel.load(inputs), columns, far, kernel.Options())
+
+
+def test_the_mean_predicts_standardised_data_with_an_error_of_one():
+    shared = kernel.load(inputs_of(Reconstruction(**TINY, data=small_files.spiral())))
+    x = jnp.asarray(shared.measured.x[0])
+    found = prediction_error(lambda x, s: jnp.zeros(2), x, jnp.zeros((len(x), 0)), 4)
+    np.testing.assert_allclose(found, 1, rtol=0.02)  # all but four of 300 samples
 
 
 def test_the_table_has_the_frequency_of_the_data_beside_those_of_fits():
