@@ -10,6 +10,8 @@ from places import ROOT
 from small import SMALL
 
 from ctd.catalogue import load_kernel
+from ctd.lfads.torch_file import name_of
+from jobs.export.posterior import ALL
 from jobs.pipeline import read_stages
 from jobs.run.prepare import open_or_create
 from jobs.run.shards import run_shards
@@ -50,6 +52,12 @@ def test_stages_read_what_the_stages_before_them_store():
                 assert params["dataset"] in before.dims
                 handed.append((before.name, params["dataset"]))
     assert handed == [("lfads", "factors"), ("reconstruct", "states")]
+
+
+def test_a_posterior_file_has_the_factors_and_inputs_that_the_page_names():
+    for field, result in (("dataset", "factors"), ("input_dataset", "inferred_inputs")):
+        assert result in ALL
+        assert f"`{field}: valid_{name_of(result)}`" in PAGE
 
 
 @pytest.mark.endurance
