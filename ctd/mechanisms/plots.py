@@ -52,8 +52,9 @@ def _by_size(group: Group, title: str, kinds: dict[str, str]) -> Plot:
             group.reduced["size_n_neurons"], group.reduced["size_n_trials"], strict=True
         )
     ]
+    drawn = Lines if len(sizes) > 1 else Points  # one size makes no line
     layers = [
-        Lines(np.arange(len(sizes)), np.asarray(group.reduced[key], float), name)
+        drawn(np.arange(len(sizes)), np.asarray(group.reduced[key], float), name)
         for name, key in kinds.items()
     ]
     return Plot(title, layers, Axis("neurons x trials", ticks=sizes), Axis("share"))

@@ -13,6 +13,7 @@ from ctd.kernel import inputs_of
 from ctd.mechanisms.evidence import kernel
 from ctd.mechanisms.families import NAMES
 from ctd.mechanisms.fits import Evidence
+from ctd.plots import Points
 
 
 def evidence(columns, about=None, **given):
@@ -34,6 +35,9 @@ def test_what_is_read_off_fits_is_judged_and_places_a_recording(tmp_path):
     table = evidence(columns, about, **files)
     assert table["accuracy_truth"] == [1]
     assert table["confusion"].sum() == 9
+    _, *by_size, _ = kernel.plots(None, None, {}, {}, table)
+    kinds = {type(layer) for plot in by_size for layer in plot.layers}
+    assert kinds == {Points}, "one size makes no line"
     p = np.stack([table[f"p_{name}"] for name in (*NAMES, "none")])
     np.testing.assert_allclose(p.sum(0), 1, atol=1e-6)
     # The same files once more, as of one who does not know what made them.
