@@ -118,9 +118,16 @@ def _files(items: Items) -> list[str]:
 def _without_effect(
     spec: JobSpec, kernel: Kernel, items: Items, groups: Sequence[Evaluated]
 ) -> list[str]:
-    """Say of each traced parameter that is swept, searched or not the default that no result of any group depends on it."""
+    """Say of each traced parameter that is swept, searched or not the default that no result of any group depends on it.
+
+    Zeros in place of no numbers only say how many there are, as docs/weights.md has it of `x`.
+    """
     fields, first = kernel.Params.model_fields, items.groups[0].params
-    is_set = lambda name: getattr(first, name) != fields[name].get_default()
+
+    def is_set(name: str) -> bool:
+        value, default = getattr(first, name), fields[name].get_default()
+        return bool(value != default and (default != () or any(value)))
+
     found = {*spec.swept(), *getattr(spec.search, "params", ())}
     found |= {name for name in spec.params if is_set(name)}
     found &= {name for name, kind in field_kinds(kernel.Params).items() if kind is Kind.TRACED}

@@ -37,6 +37,7 @@ from toy import kernel as toy
 
 class Params(toy.Params):
     gain: Traced[float] = Field(1.0, description="of another method")
+    at: Traced[tuple[float, ...]] = Field((), description="zeros are no news")
 
 def result(static, shared, traced, key, state):
     values = toy.result(static, shared, traced, key, state)
@@ -48,9 +49,7 @@ def reduce(*arguments):
 
 kernel = replace(toy, name="holed", reduce=reduce, Params=Params, result=result, dims={**toy.dims, "norm2": Var(), "nrm": Var()})
 """
-JOB = (
-    "kernel: holed\nparams: {n_steps: 5, gain: 2}\nsweep: {grid: {rate: {linspace: [0, 0.5, 6]}}}\n"
-)
+JOB = "kernel: holed\nparams: {n_steps: 5, gain: 2, at: [0, 0]}\nsweep: {grid: {rate: {linspace: [0, 0.5, 6]}}}\n"
 
 
 def test_plan_and_status_warn(ctd, job_file):
