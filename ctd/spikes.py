@@ -277,9 +277,13 @@ kernel = one_shot(
     {
         "train": Var((*TRAIN, "unit"), "1", "spike counts to train on"),
         "train_behavior": Var((*TRAIN, "output"), "1", "the network's output on these trials"),
-        "train_external": Var((*TRAIN, "input"), "1", "the network's inputs on these trials"),
+        "train_external": Var(
+            (*TRAIN, "input"), "1", "the network's inputs on these trials; with `external: true`"
+        ),
         "eval": Var((*EVAL, "unit"), "1", "spike counts to evaluate with"),
-        "eval_external": Var((*EVAL, "input"), "1", "the network's inputs on these trials"),
+        "eval_external": Var(
+            (*EVAL, "input"), "1", "the network's inputs on these trials; with `external: true`"
+        ),
         "eval_behavior": Var((*EVAL, "output"), "1", "the network's output on these trials"),
         "eval_rates": Var((*EVAL, "unit"), "1/bin", "true rates"),
         "eval_inputs": Var((*EVAL, "input"), "1", "true inputs of the network"),

@@ -225,7 +225,8 @@ def test_no_readout_no_behavior(network):
     traced = jax.tree.map(np.asarray, traced_of(params))
     shared = load(inputs_of(params))
     _, found = program(kernel, static_of(params), Layout(1, 1)).abstract(shared, traced)
-    external = {"train_external", "eval_external"}  # asked for by `external`
+    external = {"train_external", "eval_external"}
+    assert all("`external: true`" in kernel.dims[name].long_name for name in external)
     assert set(kernel.dims) - set(found) == {"train_behavior", "eval_behavior"} | external
 
 
