@@ -160,10 +160,11 @@ def _summed_up(
     opens = next((t for t in summaries if len(frames[t])), next(iter(summaries), "items"))
     frame, shown = frames[opens], summaries.get(opens, ["outcome"])
     listed = {"all of them as a table": f"ctd query {where} --table {opens}"}
-    if opens == "items":
-        # Which result says how well an item did is not known: any may be asked for.
+    if opens == "items" and store.job.plan.n_items > 1:
+        # Which result says how well an item did is not known: any real number that is not part of what is handed on may be asked for.
         single = [name for name, var in store.description.dims.items() if var.axes == ()]
-        asked = [name for name in single if name != "outcome" and name in columns][:2]
+        own = [name for name in single if "." not in name and name in columns]
+        asked = [name for name in own if columns[name].dtype.kind == "f"][:2]
         listed |= {f"the best by {n}": f"ctd best {where} --by {shlex.quote(n)}" for n in asked}
     alone = opens in summaries and len(frame) == 1
     return {

@@ -10,7 +10,7 @@ from ctd.plots import is_geometric
 from jobs.query.best import best
 from jobs.query.query import query
 from jobs.query.shelf import Shelf
-from jobs.report.page import Content, first_rows, kinds, several
+from jobs.report.page import Content, _summed_up, first_rows, kinds, several
 from jobs.report.page.several import OFFSET
 from jobs.store.store import Metric
 
@@ -126,3 +126,15 @@ def test_kinds_are_counted_by_texts():
 )
 def test_geometric_sweeps(values, expected):
     assert is_geometric(values) is expected
+
+
+def test_the_best_is_proposed_by_real_numbers_of_several_items(monkeypatch):
+    """Not by the whole number `steps`, nor of a single item."""
+    store = finished("toy")
+    frame = query(store, table="items")
+    columns = {name: frame[name].to_numpy() for name in frame}
+    commands = lambda: _summed_up(store, {"items": frame}, columns)["next"].values()
+    by = [command for command in commands() if command.startswith("ctd best")]
+    assert by == [f"ctd best {store.address} --by norm"]
+    monkeypatch.setattr(type(store.job.plan), "n_items", 1)
+    assert not any(command.startswith("ctd best") for command in commands())
