@@ -20,6 +20,12 @@ def _generated(group: Group, row: int) -> np.ndarray:
     return np.asarray(read("states") @ read("weights.wO").T + read("weights.bO"))
 
 
+def _which(group: Group) -> str:
+    """The recording that is drawn, as text; "" if there is no other."""
+    n = len(group.shared.measured.x)
+    return f"The first of {n:,} recordings (trials)." if n > 1 else ""
+
+
 def _attractor(group: Group, row: int, item: int) -> Plot:
     """Two channels, or the first two principal components of the data."""
     true = np.asarray(group.shared.measured.x[0], float)[:MOST]
@@ -38,7 +44,8 @@ def _attractor(group: Group, row: int, item: int) -> Plot:
     if group.results["outcome"][row] == AT_REST:  # a line of no length would not be seen
         run = Points(u[-1:], v[-1:], f"network, item {item}, at rest", marker="diamond")
     layers = [Lines(x, y, "data", faint=True), run]
-    return Plot("Attractor, true and generated", layers, Axis(names[0]), Axis(names[1]))
+    x_axis, y_axis = map(Axis, names)
+    return Plot("Attractor, true and generated", layers, x_axis, y_axis, note=_which(group))
 
 
 def _spectra(group: Group, row: int, item: int) -> Plot:
@@ -58,7 +65,7 @@ def _spectra(group: Group, row: int, item: int) -> Plot:
         Lines(frequency, power(true), "data", faint=True),
         Lines(frequency, power(made), f"network, item {item}"),
     ]
-    return Plot("Power spectra, channel 0", layers, Axis("frequency (1 / unit of dt)"), Axis("power", log=True))  # fmt: skip
+    return Plot("Power spectra, channel 0", layers, Axis("frequency (1 / unit of dt)"), Axis("power", log=True), note=_which(group))  # fmt: skip
 
 
 def _beside_d_stsp(group: Group, name: str, title: str, axis: Axis) -> Plot:

@@ -15,6 +15,7 @@ from ctd.catalogue import load_kernel
 from ctd.cells import check_params, get_cell, readout, run
 from ctd.kernel import inputs_of, static_of, traced_of
 from ctd.reconstruct import Reconstruction, kernel
+from ctd.reconstruct.data import Recordings
 from ctd.reconstruct.measures import of_halves, prediction_error
 from ctd.reconstruct.model import bound, draw, forced, states_of, strengths
 
@@ -165,6 +166,15 @@ def test_a_run_at_rest_is_drawn_as_a_point():
     names = lambda outcome: [layer.name for layer in kernel.figure(*group(outcome)).plots[0].layers]
     assert names([0, 2, 1]) == ["data", "network, item 0"]
     assert names([1, 2, 1]) == ["data", "network, item 1, at rest"]
+
+
+def test_the_caption_says_which_recording_is_drawn():
+    params, found = fitted("bound")
+    shared = kernel.load(inputs_of(params))
+    several = shared._replace(measured=Recordings(*(np.repeat(v, 3, 0) for v in shared.measured)))
+    for given, note in ((shared, ""), (several, "The first of 3 recordings (trials).")):
+        made = kernel.figure(inputs_of(params), given, {"item": np.arange(3)}, found, {})
+        assert [plot.note for plot in made.plots] == [note] * 2
 
 
 def test_the_best_fits_and_medians():
