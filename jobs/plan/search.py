@@ -98,10 +98,10 @@ def check_search(
         check_installed(search, where)
 
 
-def check_moved(search: Search | None, started: frozenset[str], where: str) -> None:
-    """Raise JobError if a population would move a field that acts at an item's start alone. started: all such fields of a group."""
-    names = started.intersection(search.params) if isinstance(search, Population) else ()
-    if names:
+def check_moved(search: Search, started: Sequence[frozenset[str]], where: str) -> None:
+    """Raise JobError if a population would move a field that acts at an item's start alone. started: all such, for each group."""
+    moved = search.params if isinstance(search, Population) else {}
+    if names := frozenset().union(*started).intersection(moved):
         raise JobError(
             "\n".join(
                 f"{where}: search.params: {name}: acts at an item's start alone, so that a population, which moves it later, "

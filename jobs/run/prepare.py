@@ -80,9 +80,7 @@ def prepare(spec: JobSpec, base: str, where: str, machines: Callable[[], Machine
     with faults:
         if spec.search:
             check_search(spec.search, kernel, items, shapes, where)
-    for one in evaluated:
-        with faults:
-            check_moved(spec.search, one.started, where)
+            check_moved(spec.search, [one.started for one in evaluated], where)
     with faults:
         _check_reductions(spec, kernel, items, shapes, where)
     faults.tell()
