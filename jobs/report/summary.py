@@ -122,11 +122,8 @@ def state_of(
     done = {m.shard.number for m in markers}
     failures = [e for e in events if e.kind == "error"]
     about = lambda one, what: {what: getattr(one, what), "attempt": one.attempt, "error": one.error}
-    errors = [
-        about(event, "group" if event.shard is None else "shard")
-        for event in failures
-        if is_open(event, plan, done)
-    ]
+    still = [event for event in failures if is_open(event, plan, done)]
+    errors = [about(event, "group" if event.shard is None else "shard") for event in still]
     errors += [about(item, "item") for item in culprits]
     living = drivers(store.objects, store.address)
     seconds = [m.seconds for m in markers]
