@@ -100,7 +100,7 @@ def aggregate(
 
     rows: the rows to aggregate. The columns are those of `group_by`, then one per aggregate. Without `group_by`
     there is one row. `attrs["notes"]` says how many values are NaN, which aggregates leave out, and with
-    `tell_failed` how many are of failed items, which count.
+    `tell_failed` how many are of failed and dropped items, which count.
     """
     import pandas as pd
 
@@ -128,19 +128,22 @@ def aggregate(
     notes = [f"{of}: {nan.sum():,} of {n:,} NaN left out" for of, nan in isnan.items() if nan.any()]
     status = columns["status"] if isnan and tell_failed and "status" in table.names else None
     if isinstance(status, Text):
-        failed = status.map("failed".__eq__) & ~np.all([*isnan.values()], axis=0)
+        failed = status.map(("failed", "dropped").__contains__) & ~np.all([*isnan.values()], axis=0)
         if failed.any():
             counted = pd.Series(failed).groupby(keys, dropna=False, observed=True).sum().to_numpy()
             outcomes = columns["outcome"][failed] if "outcome" in table.names else np.zeros(0)
-            notes.append(_failed(answers[[*group_by]], counted, sizes, outcomes))
+            ends = sorted({*as_array(status[failed])})
+            notes.append(_failed(answers[[*group_by]], counted, sizes, outcomes, ends))
     answers.attrs["notes"] = notes
     return answers
 
 
-def _failed(groups: "pd.DataFrame", failed: Any, sizes: Any, outcomes: Column) -> str:
-    """Say how many of the items that aggregates count have failed, and in which groups.
+def _failed(
+    groups: "pd.DataFrame", failed: Any, sizes: Any, outcomes: Column, ends: Sequence[str]
+) -> str:
+    """Say how many of the items that aggregates count have failed or were dropped, and in which groups.
 
-    failed, sizes: items of each group. outcomes: of those that failed.
+    failed, sizes: items of each group. outcomes: of those that failed or were dropped. ends: which of the two there are.
     """
     text = lambda value: f"{value:.4g}" if isinstance(value, float) else str(value)
     having = np.flatnonzero(failed)
@@ -151,10 +154,11 @@ def _failed(groups: "pd.DataFrame", failed: Any, sizes: Any, outcomes: Column) -
     ]
     more = f" and {len(having) - MOST_GROUPS:,} more groups" * (len(having) > MOST_GROUPS)
     where = f": {', '.join(parts)}{more}" if len(groups.columns) else ""
-    texts = sorted({*as_array(outcomes)} - {""})
+    texts = sorted({*as_array(outcomes)} - {"", "dropped"})
+    how = " or ".join("were dropped" if end == "dropped" else end for end in ends[::-1])
     why = f" ({', '.join(texts)})" * bool(texts)
     return (
-        f"{failed.sum():,} of {sizes.sum():,} items that count failed{why}{where}; "
+        f"{failed.sum():,} of {sizes.sum():,} items that count {how}{why}{where}; "
         "--where \"status == 'done'\" leaves such out"
     )
 

@@ -83,6 +83,10 @@ def test_the_best_of_a_search_is_the_best_of_all_that_it_compared(tmp_path):
     assert facts["item"] == f"{found.item}, the best of 27 by loss (less is better)"
     assert facts["dropped"] == f"{found.dropped} items on the way, {found.items.n} went to the end"
     assert "all items" not in facts
+    # Aggregates say that they count what was judged at an earlier age.
+    [note] = query(store, agg="median(loss)").attrs["notes"]
+    assert note.startswith(f"{found.dropped} of 27 items that count were dropped; --where")
+    assert not query(store, "status == 'done'", agg="median(loss)").attrs["notes"]
 
 
 TRIED = """
