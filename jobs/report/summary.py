@@ -13,6 +13,7 @@ from jobs.errors import count
 from jobs.plan.layout import Plan
 from jobs.report.warnings import warnings_of, warnings_planned
 from jobs.run.prepare import Prepared
+from jobs.run.progress import LONGEST_LEFT_S
 from jobs.spec.search import Search
 from jobs.storage import objects
 from jobs.storage.lease import LeaseRecord, describe, drivers
@@ -189,7 +190,7 @@ def _reported(living: Sequence[LeaseRecord], items: int, committed: int) -> dict
     return {
         "share": min(1.0, (committed + work) / items),
         "rate": float(f"{rate:.3g}") if rate else None,
-        "left_s": round(left / rate) if rate and left else None,
+        "left_s": round(left / rate) if 0 < left < rate * LONGEST_LEFT_S else None,
         "texts": [str(one["text"])[:MAX_TEXT] for one in reports if one["text"]],
         "age_s": round(max(0.0, time.time() - min(held.renewed for held in living)), 1),
     }

@@ -14,6 +14,11 @@ from jobs.store.live import Value
 from jobs.store.marker import FailedItem, Marker
 from jobs.store.store import Store
 
+ROUNDING = 1e-6
+"""Items below which a difference of work is none: a round of a search counts its work in another order once it is past."""
+LONGEST_LEFT_S = 365 * 86_400
+"""A longer time left is not told: it comes from a rate that says nothing yet."""
+
 
 @dataclass
 class Progress:
@@ -144,19 +149,20 @@ class Progress:
         """Items a second from the first advance of this run, which compiled, to the last; None before there is one to go by."""
         moved = self.items_done + self.work - self.work_before
         since = self.moving_since
-        if since is None or moved <= 0:  # all was done in one advance
+        if since is None or moved <= ROUNDING:  # all was done in one advance
             moved, since = self.items_done - self.items_before, self.started
         elapsed = (self.moved_at or time.monotonic()) - since
         return moved / elapsed if moved > 0 and elapsed > 0 else None
 
     @property
     def left_s(self) -> float | None:
-        """Seconds left at this rate; None without a rate, at a stop, once they are over, and if nothing is left."""
+        """Seconds left at this rate; None without a rate, at a stop, once they are over, beyond a year, and if nothing is left."""
         if self.stopping:
             return None
         left, rate = self.n_items - self.items_done - self.items_given_up - self.work, self.rate
         since = time.monotonic() - self.moved_at if self.moved_at else 0.0
-        return left / rate - since if rate and left > since * rate else None
+        left_s = left / rate - since if rate else 0.0
+        return left_s if 0 < left_s < LONGEST_LEFT_S else None
 
     def text(self) -> str:
         """Return the progress in one line."""

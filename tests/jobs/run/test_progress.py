@@ -64,6 +64,17 @@ def test_time_left_falls_between_two_advances_and_is_not_told_when_it_is_over():
     assert going.moved_at == moved
 
 
+def test_a_rate_of_rounding_alone_and_more_than_a_year_are_not_told():
+    """Three items after one of ten advances: once the round is past, their work is another sum."""
+    now = time.monotonic()
+    rounded = Progress(3, 1, work=0.1 + 0.1 + 0.1, work_before=3 / 10, moving_since=now - 60)
+    assert rounded.work > rounded.work_before
+    assert (rounded.rate, rounded.text()) == (None, "")
+    slow = replace(rounded, work=0.3001)
+    assert slow.text().endswith(" left")
+    assert "left" not in replace(slow, moving_since=now - 6000).text()
+
+
 def test_text_of_waits_metric_and_time_left():
     now = time.monotonic()
     assert Progress(8, 1, waiting="tuning", waiting_since=now - 7).text() == "tuning, 7 s"
