@@ -1,5 +1,6 @@
 """A Ray that the executors under test find running, and the folder of their jobs."""
 
+import sys
 from pathlib import Path
 
 import gated
@@ -10,6 +11,16 @@ from waiting import until
 
 from cluster.ray.local import LocalRay
 from cluster.ray.private import set_environment
+from jobs.spec import trust
+
+
+@pytest.fixture(scope="module", autouse=True)
+def import_path():
+    """What jobs of a file put before it would hide modules of these names from later files of the process."""
+    path, added = [*sys.path], {*trust._added}
+    yield
+    sys.path[:] = path
+    trust._added.intersection_update(added)
 
 
 @pytest.fixture(scope="session")

@@ -34,6 +34,7 @@ from jobs.run.prepare import open_or_create
 from jobs.run.shards import run_shards
 from jobs.run.worker import SerialExecutor
 from jobs.spec.job import find_kernel, parse_job
+from jobs.store.arrays import attributes
 from jobs.store.store import Store
 from jobs.store.writer import write_shard
 
@@ -177,7 +178,7 @@ def made(tmp_path_factory):
 
 
 def test_a_shard_of_many_results_is_few_objects(made):
-    assert by_pack(made.places(0)) == {
+    assert by_pack(places_of(attributes(made.results(0)))) == {
         "packed.map": ["map.line", "map.wide"],
         "numbers.float32": [*(f"number{k}" for k in range(8)), "x"],
         "numbers.int32": ["count0", "count1", "map.count", "outcome"],
