@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -118,7 +119,7 @@ class Placed:
         return Slots(ids, traced, state, done)  # type: ignore[arg-type]
 
 
-class AnyRun(Placed):
+class AnyRun(Placed, ABC):
     """Items of a group in slots: what `Run` and `RoundRun` share."""
 
     def _start(self, queue: np.ndarray, kept: Kept, begun: int = 0) -> None:
@@ -212,9 +213,9 @@ class AnyRun(Placed):
         self._arrange(np.argsort(self._rows < 0, kind="stable"))
         self._fill(live - count)
 
+    @abstractmethod
     def _collect(self, rows: np.ndarray) -> None:
         """Read what is kept of items that leave; they lie in the first slots."""
-        raise NotImplementedError
 
     def _arrange(self, order: np.ndarray) -> None:
         """Move the item in logical slot order[p] to logical slot p."""

@@ -31,7 +31,7 @@ from jobs.storage.lease import drivers
 from jobs.storage.objects import is_storage_error
 from jobs.store.arrays import attributes
 from jobs.store.events import read_events
-from jobs.store.store import Store, going_on, words_sent
+from jobs.store.store import Store, going_on
 
 REPLICATES = ("seed",)
 """Swept fields that only repeat an item."""
@@ -220,6 +220,4 @@ def nothing_yet(stores: Sequence[Store]) -> str:
     shows = f"{advised('ctd', 'status', store.address)} shows its progress"
     if running:
         return f"{said}; the job is running, {shows}"
-    if words_sent(store) is not None:
-        return f"{said}; {going_on(store)}"
-    return f"{said}; {shows}, {going_on(store)}"
+    return f"{said}; {going_on(store, f'{shows}, ')}"

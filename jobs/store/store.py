@@ -212,12 +212,15 @@ def again_command(store: Store, *options: str) -> str:
     return resume_command(store, *options) if words is None else submit_command(words, *options)
 
 
-def going_on(store: Store) -> str:
-    """Say what goes on with a job that no driver runs; whether a submission waits only Slurm or Ray knows, which is not asked."""
-    again = again_command(store)
-    if words_sent(store) is None:
-        return f"{again} continues it"
-    status = advised("ctd", "status", store.address)
+def going_on(store: Store, hint: str = "") -> str:
+    """Say what goes on with a job that no driver runs; whether a submission waits only Slurm or Ray knows, which is not asked.
+
+    hint: what comes before the command of a job that was not submitted.
+    """
+    words = words_sent(store)
+    if words is None:
+        return f"{hint}{resume_command(store)} continues it"
+    status, again = advised("ctd", "status", store.address), submit_command(words)
     return f"{status} says whether its submission waits or runs; otherwise {again} continues it"
 
 
