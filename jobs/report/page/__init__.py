@@ -30,6 +30,7 @@ from jobs.query.query import table, tables
 from jobs.query.tables import nothing_yet
 from jobs.redact import redact
 from jobs.report.factors import zipped
+from jobs.report.figures import default_plots
 from jobs.report.page.encode import ordered, plot_json, summed_up, table_json, titles_of
 from jobs.report.page.facts import facts
 from jobs.report.page.groups import groups, live
@@ -78,8 +79,10 @@ class Content:
         columns = {str(name): column.to_numpy() for name, column in frames["items"].items()}
         first = answer(store, frames, columns)
         drawn, n_left_out = groups(store)
-        # Of one group, the first picture is a part of the answer.
-        if not first["plots"] and len(store.job.plan.group_sizes) == 1 and drawn:
+        # Of one group, the first picture is a part of the answer; of a kernel that draws nothing, the default one.
+        if not first["plots"] and not any(group["plots"] for group in drawn):
+            first["plots"] = [plot_json(plot) for plot in default_plots(store)[:1] if plot.layers]
+        elif not first["plots"] and len(store.job.plan.group_sizes) == 1:
             first |= {"plots": drawn[0]["plots"][:1], "picture": True}
             drawn[0]["plots"] = drawn[0]["plots"][1:]
         # The page draws columns of the table `items`.

@@ -26,6 +26,7 @@ from jobs.report.page.encode import (
 from jobs.report.page.facts import COUNTS, by_worker
 from jobs.report.sweep import effects, has_value
 from jobs.spec.job import leaves
+from jobs.store.store import metric_of
 
 OFFSET = 2**32
 """Larger than every item id."""
@@ -75,7 +76,7 @@ def several(contents: Sequence[dict[str, Any]], shelf: Shelf) -> dict[str, Any]:
         "plots": _titled(contents, names),
         "answers": [
             {**answer, "lead": f"{name}: {answer['lead']}", "plots": []}
-            for name, content in each
+            for name, content in _best_first(each, shelf, frames["items"])
             for answer in content["answers"]
         ],
         "groups": _groups([_whole(content) for content in contents], names),
@@ -83,6 +84,23 @@ def several(contents: Sequence[dict[str, Any]], shelf: Shelf) -> dict[str, Any]:
         "tables": [_table(name, frame, shelf) for name, frame in frames.items() if frame.size],
         "sweep": _sweep(contents, shelf, frames["items"]),
     })  # fmt: skip
+
+
+def _best_first(
+    each: Sequence[tuple[str, dict[str, Any]]], shelf: Shelf, items: pd.DataFrame
+) -> Sequence[tuple[str, dict[str, Any]]]:
+    """The (name, content) of stores by their best items, if one result judges all stores; else as they are.
+
+    items: the table of the items of all stores.
+    """
+    metrics = {metric_of(store) for store in shelf.stores}
+    metric = metrics.pop()
+    if metrics or metric is None or metric.name not in items:
+        return each
+    of_stores = items[items["status"] == "done"].groupby("store")[metric.name]
+    best = of_stores.max() if metric.more_is_better else of_stores.min()
+    order = metric.rank(best.reindex([name for name, _ in each]).to_numpy(float))
+    return [each[k] for k in order]
 
 
 def _overview(contents: Sequence[dict[str, Any]], shelf: Shelf) -> dict[str, list[Any]]:

@@ -1,5 +1,8 @@
 """The first screen of a page is an answer: the best item, or how many of what, with a picture; the table opens on it."""
 
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,7 +14,7 @@ from jobs.query.best import best
 from jobs.query.query import query
 from jobs.query.shelf import Shelf
 from jobs.report.page import Content, _summed_up, first_rows, kinds, several
-from jobs.report.page.several import OFFSET
+from jobs.report.page.several import OFFSET, _best_first
 from jobs.store.store import Metric
 
 
@@ -103,6 +106,26 @@ def test_without_a_metric_what_was_found_is_counted(swept):
     assert (["kind", "fixed"] in answer["facts"]) == (len(kind) == 1)  # the values of one row
     assert answer["plots"][0]["title"] == "State space, components 1 and 2"
     assert answer["plots"][0] not in points["groups"][0]["plots"]
+
+
+def test_a_kernel_without_pictures_answers_with_the_default_one(monkeypatch):
+    monkeypatch.setattr("jobs.report.page.groups", lambda store: ([{"plots": []}], 0))
+    [answer] = Content(finished("toy")).all()["answers"]
+    assert [plot["title"].split(" against ")[0] for plot in answer["plots"]] == ["norm"]
+
+
+@pytest.mark.parametrize(
+    ("values", "more_is_better", "order"),
+    [([3.0, 1.0, 2.0], False, "bca"), ([3.0, np.nan, 5.0], True, "cab"), ([1.0, 1.0], False, "ab")],
+)
+def test_answers_of_stores_begin_with_the_best(monkeypatch, values, more_is_better, order):
+    # By its path, as the package has a function of the same name.
+    module = sys.modules["jobs.report.page.several"]
+    monkeypatch.setattr(module, "metric_of", lambda store: Metric("y", more_is_better))
+    names = sorted(order)
+    items = pd.DataFrame({"store": names, "status": "done", "y": values})
+    each, shelf = [(name, {}) for name in names], SimpleNamespace(stores=names)
+    assert "".join(name for name, _ in _best_first(each, shelf, items)) == order
 
 
 def test_kinds_are_counted_by_texts():

@@ -353,7 +353,8 @@ def test_groups_scatter_and_importance_follow_their_choices(visit):
     assert page.evaluate(f"({FIGURE})('norm against').plot.note") == "1 failed item left out."
     rows = page.locator("#sweep table tbody tr")
     effects = json.loads(page.locator("#content").text_content())["content"]["sweep"]["effects"]
-    assert rows.count() == len([e for e in effects if e["result"] == "norm"]) > 0
+    assert rows.count() == len([e for e in effects if e["result"] == "norm" and e["share"]]) > 0
+    assert "No share: n." in page.locator("#sweep").inner_text()
 
 
 def test_parallel_coordinates_keep_a_range(visit):
