@@ -3,7 +3,7 @@
 // The best item, or how many of what were found, with a picture and what to type next.
 function showAnswer(content) {
   const s = section("answer", "Answer"), p = content.progress, answers = content.answers;
-  s.show(true);
+  s.show(answers.length > 0 || content.warnings.length > 0 || p.share === undefined);  // else Now says how far it is
   const box = part("answer", () => {
     const out = { said: card(), plots: el("div", { className: "figures" }), node: el("div", { className: "grid" }) };
     out.node.append(out.said, out.plots);
@@ -36,7 +36,7 @@ function showNow(content) {
   if (!box.said.hidden) {
     const percent = `${Math.floor(100 * p.share)} %`;
     box.said.replaceChildren(el("div", { className: "bar", role: "progressbar", "aria-valuemin": "0", "aria-valuemax": "100", "aria-valuenow": String(Math.floor(100 * p.share)), "aria-label": "work" }, el("i", { style: { width: `${100 * p.share}%`, background: "var(--c0)" } })),
-      el("p", { className: "counted" }, [percent, p.left_s && `${time(p.left_s)} left`].filter(Boolean).join(", ")), ...p.texts.map((text) => el("p", { className: "note" }, text)));
+      el("p", { className: "counted" }, [percent, p.texts.length !== 1 && p.left_s && `${time(p.left_s)} left`].filter(Boolean).join(", ")), ...p.texts.map((text) => el("p", { className: "note" }, text)));
   }
   showFigures(box.grid, "live", plots);
 }
