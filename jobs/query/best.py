@@ -89,6 +89,8 @@ class Best:
     """Its values of the swept and searched fields."""
     seeds: Spread | None
     """Over the items that differ from it in their seed alone, itself included; None if there is no other."""
+    setting: tuple[Mapping[str, Any], Spread] | None
+    """The setting with the best mean over its seeds, and the metric there; None if it is this item's, or none has two items."""
     once: bool
     """Whether the job computes each setting once, although seeds would tell how much of a metric is luck."""
     ends: Mapping[str, str]
@@ -127,6 +129,10 @@ class Best:
             found["seeds"] = (
                 f"one item a setting: the {luckiest} of {n:,} is partly luck, expect worse"
             )
+        if self.setting:
+            given, s = self.setting
+            which = ", ".join(f"{k} {text(v)}" for k, v in given.items() if k not in REPLICATES)
+            found["best mean"] = f"{s.mean:.4g}, sd {s.sd:.2g}, of {s.n} seeds with {which}"
         if self.ends:
             at_end = [f"{name} is at the {end} end of its range" for name, end in self.ends.items()]
             found["range"] = ", ".join(at_end)
@@ -169,30 +175,43 @@ def best(store: Store, metric: Metric) -> Best | None:
 
 def best_of(store: Store, columns: Mapping[str, np.ndarray], metric: Metric) -> Best | None:
     """`best`, from columns (n,) of the table `items`: item, status, the metric, and what was swept."""
+    import pandas as pd  # late: it takes .2 s
+
     values, status = np.asarray(columns[metric.name], float), np.asarray(columns["status"])
     fine = np.flatnonzero((status == "done") & np.isfinite(values))
     if not len(fine):
         return None
-    first = fine[metric.rank(values[fine])[0]]
+    of_fine = values[fine]
+    place = metric.rank(of_fine)[0]
     # The page's columns are those shown by default, which have the fields of a swept mapping, not the mapping.
     names = [column for name in varied(store) for column in shown_for(name, columns)]
-    alike = np.ones(len(fine), bool)
-    for name in {*names} - {*REPLICATES}:
-        column, one = np.asarray(columns[name])[fine], columns[name][first]
-        # Fields that a mapping does not have are NaN, and alike.
-        alike &= (column == one) | ((column != column) & (one != one))
-    given = {name: plain(columns[name][first]) for name in names}
-    params = {name.removeprefix("final_"): v for name, v in given.items() if v == v and v != ""}
+    own = pd.DataFrame({name: columns[name][fine] for name in names if name not in REPLICATES})
+    # NaN: a field that a mapping lacks. Without fields, all items are of one setting.
+    of_fields = own.groupby([*own], dropna=False, sort=False).ngroup().to_numpy() if len(own) else 0
+    settings = np.zeros(len(fine), int) + of_fields
+    seeds = pd.Series(of_fine).groupby(settings)
+    means = seeds.transform("mean").where(seeds.transform("size") > 1)
+    alike, most = (settings == settings[k] for k in (place, metric.rank(means.to_numpy())[0]))
+
+    def params_of(row: int) -> dict[str, Any]:
+        given = {name.removeprefix("final_"): plain(columns[name][row]) for name in names}
+        return {name: value for name, value in given.items() if value == value and value != ""}
+
+    first = fine[place]
+    params = params_of(first)
     return Best(
         int(columns["item"][first]),
         metric.name,
         metric.more_is_better,
         float(values[first]),
         params,
-        seeds=Spread.of(values[fine[alike]]) if alike.sum() > 1 else None,
+        seeds=Spread.of(of_fine[alike]) if alike.sum() > 1 else None,
+        setting=(params_of(fine[most][0]), Spread.of(of_fine[most]))
+        if means.notna().any() and not most[place]
+        else None,
         once=computes_once(store),
         ends=ends(store.job.spec, params),
-        items=Spread.of(values[fine]),
+        items=Spread.of(of_fine),
         last=tuple(
             name.removeprefix("final_")
             for name in names

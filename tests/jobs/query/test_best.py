@@ -142,6 +142,19 @@ def test_what_was_not_judged_is_told():
     assert found.facts()["not counted"] == "1 failed, 2 with a norm that is not finite"
 
 
+def test_a_setting_that_is_better_on_average_is_told(trained):
+    rates, seeds = np.repeat([0.01, 0.1, 0.2], 3), np.tile(range(3), 3)
+    columns = {
+        "item": np.arange(9), "status": np.full(9, "done"), "learning_rate": rates, "seed": seeds,
+        "eval_loss": np.array([1.0, 9.0, 8.0, 3.0, 2.0, 4.0, 2.5, np.nan, np.nan]),
+    }  # fmt: skip
+    facts = best_of(trained, columns, Metric("eval_loss")).facts()
+    assert facts["item"].startswith("0, the best of 7")
+    assert facts["best mean"] == "3, sd 1, of 3 seeds with learning_rate 0.1"
+    columns["eval_loss"][1:3] = 2.0
+    assert "best mean" not in best_of(trained, columns, Metric("eval_loss")).facts()
+
+
 def test_of_one_item_a_setting_the_luck_is_told_and_seeds_are_proposed(trained, monkeypatch):
     monkeypatch.setattr(sys.modules[best.__module__], "computes_once", lambda store: True)
     found = replace(best(trained, Metric("eval_loss")), seeds=None, ends={"l2": "lower"})
