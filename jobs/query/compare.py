@@ -116,6 +116,12 @@ def _specs(a: Store, b: Store) -> pd.DataFrame:
             values = [_in_use(store, name) if v == NOT_GIVEN else v for store, v in pairs]
         if values[0] != values[1]:
             rows.append((path, *values))
+    # A default may follow from other fields, as the dtype of a ridge readout does.
+    ours, theirs = (attributes(store.results(0))["params"] for store in (a, b))
+    told = {one.path.removeprefix("params.").partition(".")[0] for one in found}
+    for name in sorted((ours.keys() & theirs.keys()) - told - {*a.swept, *b.swept}):
+        if a.job.spec.kernel == b.job.spec.kernel and ours[name] != theirs[name]:
+            rows.append((f"params.{name}", _in_use(a, name), _in_use(b, name)))
     # One name, two contents: of a file that was replaced between the runs.
     for name, version in a.job.inputs.items():
         other = b.job.inputs.get(name, version)

@@ -9,7 +9,7 @@ from stores import JOB, copied_run, make, run
 from jobs.errors import JobError
 from jobs.gather.gather import gather
 from jobs.query.columns import labelled
-from jobs.query.compare import _distance, _match, compare
+from jobs.query.compare import _distance, _match, _specs, compare
 from jobs.store.store import Store
 
 
@@ -38,6 +38,20 @@ def test_compare_of_equal_jobs_finds_nothing(first, tmp_path):
 def test_a_parameter_that_one_job_leaves_out_has_its_default(first, tmp_path):
     b, _ = run(tmp_path / "d.zarr", {**JOB, "params": {"n_steps": 7, "offset": 1.5}})
     assert compare(first, b).spec.to_numpy().tolist() == [["params.offset", 0.0, 1.5]]
+
+
+def test_a_default_that_follows_from_another_field_is_told(tmp_path):
+    job = {
+        "kernel": "esn",
+        "params": {"target": "sines", "n": 5, "train": 20, "test": 5, "washout": 2},
+    }
+    stores = [
+        make(tmp_path / f"{kind}.zarr", {**job, "params": {**job["params"], "readout": kind}})
+        for kind in ("ridge", "force")
+    ]
+    told = _specs(*stores).set_index("field")
+    assert told.loc["params.dtype"].tolist() == ["float64", "float32"]
+    assert "params.n" not in told.index
 
 
 def test_compare_of_different_sizes_and_settings(first, tmp_path):
