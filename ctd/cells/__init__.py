@@ -30,7 +30,16 @@ from ctd.cells.flow import node, runge_kutta
 from ctd.cells.gated import UPDATE_BIAS, gru, gru_candidate_bias, gru_torch, lstm
 from ctd.cells.matrices import FirstUnits, LowRank, spectral_radius
 from ctd.cells.names import CELL_NAMES, CELLS, FORMS, CellName, get_cell
-from ctd.cells.network import Sizes, check_params, check_real, initial_state, readout, run, sizes
+from ctd.cells.network import (
+    Sizes,
+    cells_with,
+    check_params,
+    check_real,
+    initial_state,
+    readout,
+    run,
+    sizes,
+)
 from ctd.cells.piecewise import alrnn, draw_almost, draw_shallow, shplrnn
 from ctd.cells.ungated import UNGATED, leaky, leaky_per_unit, leaky_rates, vanilla
 from ctd.cells.units import UNITS
@@ -52,6 +61,7 @@ __all__ = [
     "Sizes",
     "Weights",
     "alrnn",
+    "cells_with",
     "check_params",
     "check_real",
     "draw_almost",

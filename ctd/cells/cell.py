@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from ctd.late import Array, Float, Number, jax, jnp
 
 type Weights = Mapping[str, Array]
@@ -55,14 +58,16 @@ class Cell(NamedTuple):
     name: str
     step: Callable[[Weights, Array, Array], Array]
     """(weights, state (state,), input (n_in,)) -> F, the next state (state,) of one example."""
-    shapes: Callable[..., dict[str, tuple[int, ...]]]
-    """(n, n_in) -> the shape of each of the cell's own weights; readout and h0 are left out."""
-    axes: Mapping[str, tuple[str, ...]]
-    """Weight -> the names of its axes; readout and h0 are included."""
-    infer: Callable[[Weights], tuple[int, int]]
-    """Weights -> (n, n_in)."""
-    draw: Callable[..., dict[str, Array]]
-    """(key, n, n_in, scales, dtype) -> random weights of the cell, without readout and h0."""
+    own: Mapping[str, tuple[str, ...]]
+    """Each weight of the cell's own -> the names of its axes; `shapes` knows their lengths."""
+    starts: Callable[[int], Mapping[str, ArrayLike]] = lambda n: {}
+    """n -> the biases and time constants of random weights that do not start at 0."""
+    drawn: Callable[..., dict[str, Array]] | None = None
+    """(key, n, n_in, scales, dtype) -> random weights of a cell whose matrices are not all normal."""
+    n_gates: int = 1
+    """Blocks of n rows along the axis gate_unit."""
+    n_hidden: int = 0
+    """Length of the axes hidden and field_unit of random weights."""
     n_vectors: int = 1
     """The state consists of this many vectors of length n."""
     hidden: Callable[[Array], Array] = lambda h: h
@@ -72,18 +77,78 @@ class Cell(NamedTuple):
     flow: Callable[[Weights, Array, Array], Array] | None = None
     """For a cell in continuous time, (weights, state, input) -> dh/dt, of which `step` integrates one unit of time; None
     for a map."""
-    further: Callable[[Weights], tuple[int, ...]] = lambda w: ()
-    """Weights -> the sizes that `shapes` takes after n and n_in."""
     pieces: Pieces | None = None
     """The linear regions of a piecewise linear cell, whose fixed points are known exactly; None for others."""
+
+    @property
+    def axes(self) -> dict[str, tuple[str, ...]]:
+        """Every weight that a network of this cell may have -> the names of its axes."""
+        return {**self.own, **READOUT_AXES}
 
     def state_size(self, n: int) -> int:
         """The length of the state of n units."""
         return self.n_vectors * n
 
+    def shapes(self, n: int, n_in: int, n_hidden: int | None = None) -> dict[str, tuple[int, ...]]:
+        """The shape of each weight of the cell's own, with n units, n_in inputs and n_hidden hidden ones if it has such."""
+        n_hidden = self.n_hidden if n_hidden is None else n_hidden
+        lengths = {
+            "unit": n,
+            "unit_from": n,
+            "input": n_in,
+            "unit_and_input": n + n_in,
+            "reset_update": 2 * n,
+            "gate_unit": self.n_gates * n,
+            "hidden": n_hidden,
+            "field_unit": n_hidden,
+        }
+        return {name: tuple(lengths[axis] for axis in axes) for name, axes in self.own.items()}
+
+    def infer(self, weights: Weights) -> tuple[int, int]:
+        """(n, n_in) of a network with these weights."""
+        lengths = self._lengths(weights)
+        n = lengths["unit"]
+        return n, lengths["input"] if "input" in lengths else lengths["unit_and_input"] - n
+
     def shapes_of(self, weights: Weights) -> dict[str, tuple[int, ...]]:
-        """Weight -> the shape that fits the sizes of these weights."""
-        return self.shapes(*self.infer(weights), *self.further(weights))
+        """The shape that each weight of the cell's own needs, to fit the first ones."""
+        lengths = self._lengths(weights)
+        return self.shapes(*self.infer(weights), lengths.get("hidden", lengths.get("field_unit")))
+
+    def _lengths(self, weights: Weights) -> dict[str, int]:
+        """Axis -> its length in the first weight that has it."""
+        found: dict[str, int] = {}
+        for name, axes in self.own.items():
+            for axis, length in zip(axes, np.shape(weights[name]), strict=True):
+                found.setdefault(axis, length)
+        return found
+
+    def draw(
+        self, key: jax.Array, n: int, n_in: int, scales: Scales, dtype: jax.typing.DTypeLike
+    ) -> dict[str, Array]:
+        """Draw weights as `init` does, without readout and h0."""
+        if self.drawn is not None:
+            return self.drawn(key, n, n_in, scales, dtype)
+        weights = {name: jnp.zeros(w, dtype) for name, w in self.shapes(n, n_in).items()}
+        # A matrix that takes state and input side by side has a block of columns for each, with its own fan-in and g.
+        state, given = (n, scales.recurrent), (n_in, scales.input)
+        joined = {
+            "unit": [state],
+            "unit_from": [state],
+            "input": [given],
+            "unit_and_input": [state, given],
+        }
+        blocks = {
+            name: joined.get(axes[1], [(weights[name].shape[1], 1.0)])
+            for name, axes in self.own.items()
+            if len(axes) == 2
+        }
+        keys = iter(jax.random.split(key, sum(map(len, blocks.values()))))
+        for name, parts in blocks.items():
+            rows = len(weights[name])
+            drawn = [normal(next(keys), (rows, fan_in), g, dtype) for fan_in, g in parts]
+            weights[name] = jnp.concatenate(drawn, axis=1)
+        return weights | {name: jnp.asarray(w, dtype) for name, w in self.starts(n).items()}
 
     def init(
         self,
@@ -97,7 +162,7 @@ class Cell(NamedTuple):
         """Draw weights N(0, g^2 / fan-in) of n units with n_in inputs and n_out outputs.
 
         g is that of `scales`, and 1 for the readout. Biases are 0, except that the bias of the LSTM's forget gate is
-        1. The entries of h0 are N(0, 0.1^2).
+        1. The entries of h0 are N(0, 0.1^2). Piecewise linear cells have matrices of their own papers.
 
         >>> from ctd.cells import get_cell
         >>> weights = get_cell("vanilla").init(jax.random.key(0), n=8, n_in=3, n_out=2)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ctd.cells.cell import READOUT_AXES, Cell, Scales, Weights, normal
-from ctd.late import Array, Float, Number, jax, jnp
+from ctd.cells.cell import Cell, Weights
+from ctd.late import Array, Float, Number, jnp
 
 FIELD_UNITS = 128
 """Hidden units of a random field, the number of Sedler et al. 2023."""
@@ -37,47 +37,18 @@ def _field(w: Weights, h: Float[Array, "n"], x: Float[Array, "n_in"]) -> Float[A
     return RATE * (w["wV"] @ hidden + w["bV"])
 
 
-def _shapes(n: int, n_in: int, n_field: int = FIELD_UNITS) -> dict[str, tuple[int, ...]]:
-    return {"wFHX": (n_field, n + n_in), "bF": (n_field,), "wV": (n, n_field), "bV": (n,)}
-
-
-def _draw(
-    key: jax.Array, n: int, n_in: int, scales: Scales, dtype: jax.typing.DTypeLike
-) -> dict[str, Array]:
-    key_h, key_x, key_v = jax.random.split(key, 3)
-    # One matrix for state and input, as in a GRU; each block has its own fan-in.
-    over_h = normal(key_h, (FIELD_UNITS, n), scales.recurrent, dtype)
-    over_x = normal(key_x, (FIELD_UNITS, n_in), scales.input, dtype)
-    return {
-        "wFHX": jnp.concatenate([over_h, over_x], axis=1),
-        "bF": jnp.zeros(FIELD_UNITS, dtype),
-        "wV": normal(key_v, (n, FIELD_UNITS), 1.0, dtype),
-        "bV": jnp.zeros(n, dtype),
-    }
-
-
-def _infer(w: Weights) -> tuple[int, int]:
-    # wV is (n, hidden units), so n does not depend on the number of inputs.
-    n = w["wV"].shape[0]
-    return n, w["wFHX"].shape[1] - n
-
-
 node = Cell(
     "node",
     # The input is constant within a step: the field is autonomous there, and dt is 1 by definition.
     lambda w, h, x: runge_kutta(lambda now: _field(w, now, x), h, 1.0),
-    _shapes,
     {
         "wFHX": ("field_unit", "unit_and_input"),
         "bF": ("field_unit",),
         "wV": ("unit", "field_unit"),
         "bV": ("unit",),
-    }
-    | READOUT_AXES,
-    _infer,
-    _draw,
+    },
+    n_hidden=FIELD_UNITS,
     flow=_field,
-    further=lambda w: (w["wFHX"].shape[0],),
 )
 """The neural ODE (Chen et al. 2018) whose field has one hidden layer, as in Sedler, Versteeg & Pandarinath 2023
 (arXiv 2212.03771), with time in steps and an input that is constant within one::

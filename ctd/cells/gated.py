@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ctd.cells.cell import READOUT_AXES, Cell, Scales, Weights, normal
+import numpy as np
+
+from ctd.cells.cell import Cell, Weights
 from ctd.late import Array, Float, jax, jnp
 
 UPDATE_BIAS = 0.5
@@ -28,34 +30,6 @@ def _gru_step(update: float, candidate: float) -> Callable[[Weights, Array, Arra
     return step
 
 
-def _gru_shapes(n: int, n_in: int) -> dict[str, tuple[int, ...]]:
-    return {"wRUHX": (2 * n, n + n_in), "bRU": (2 * n,), "wCHX": (n, n + n_in), "bC": (n,)}
-
-
-def _gru_draw(
-    key: jax.Array, n: int, n_in: int, scales: Scales, dtype: jax.typing.DTypeLike
-) -> dict[str, Array]:
-    gates_h, gates_x, candidate_h, candidate_x = jax.random.split(key, 4)
-
-    # State and input have scales of their own: each block is N(0, g^2 / its own fan-in).
-    def columns(key_h: jax.Array, key_x: jax.Array, rows: int) -> Array:
-        over_h = normal(key_h, (rows, n), scales.recurrent, dtype)
-        return jnp.concatenate([over_h, normal(key_x, (rows, n_in), scales.input, dtype)], axis=1)
-
-    return {
-        "wRUHX": columns(gates_h, gates_x, 2 * n),
-        "bRU": jnp.zeros(2 * n, dtype),
-        "wCHX": columns(candidate_h, candidate_x, n),
-        "bC": jnp.zeros(n, dtype),
-    }
-
-
-def _gru_infer(w: Weights) -> tuple[int, int]:
-    # wCHX is (n, n + n_in).
-    n, columns = w["wCHX"].shape
-    return n, columns - n
-
-
 GRU_AXES = {
     "wRUHX": ("reset_update", "unit_and_input"),
     "bRU": ("reset_update",),
@@ -63,14 +37,7 @@ GRU_AXES = {
     "bC": ("unit",),
 }
 
-gru = Cell(
-    "gru",
-    _gru_step(UPDATE_BIAS, 0.0),
-    _gru_shapes,
-    GRU_AXES | READOUT_AXES,
-    _gru_infer,
-    _gru_draw,
-)
+gru = Cell("gru", _gru_step(UPDATE_BIAS, 0.0), GRU_AXES)
 """The gated recurrent unit of the google-research/computation-thru-dynamics tutorials::
 
     r, u = wRUHX [h; x] + bRU
@@ -121,38 +88,6 @@ def _lstm_step(
     return jnp.concatenate([jax.nn.sigmoid(o) * jnp.tanh(c), c])
 
 
-def _torch_shapes(gates: int) -> Callable[[int, int], dict[str, tuple[int, ...]]]:
-    return lambda n, n_in: {
-        "weight_ih": (gates * n, n_in),
-        "weight_hh": (gates * n, n),
-        "bias_ih": (gates * n,),
-        "bias_hh": (gates * n,),
-    }
-
-
-def _torch_draw(gates: int) -> Callable[..., dict[str, Array]]:
-    def draw(
-        key: jax.Array, n: int, n_in: int, scales: Scales, dtype: jax.typing.DTypeLike
-    ) -> dict[str, Array]:
-        key_in, key_rec = jax.random.split(key)
-        bias = jnp.zeros(gates * n, dtype)
-        if gates == 4:
-            # An LSTM whose forget gate starts open learns long delays (Jozefowicz et al. 2015).
-            bias = bias.at[n : 2 * n].set(1)
-        return {
-            "weight_ih": normal(key_in, (gates * n, n_in), scales.input, dtype),
-            "weight_hh": normal(key_rec, (gates * n, n), scales.recurrent, dtype),
-            "bias_ih": bias,
-            "bias_hh": jnp.zeros(gates * n, dtype),
-        }
-
-    return draw
-
-
-def _torch_infer(w: Weights) -> tuple[int, int]:
-    return w["weight_hh"].shape[1], w["weight_ih"].shape[1]
-
-
 TORCH_AXES = {
     "weight_ih": ("gate_unit", "input"),
     "weight_hh": ("gate_unit", "unit"),
@@ -160,14 +95,7 @@ TORCH_AXES = {
     "bias_hh": ("gate_unit",),
 }
 
-gru_torch = Cell(
-    "gru_torch",
-    _gru_torch_step,
-    _torch_shapes(3),
-    TORCH_AXES | READOUT_AXES,
-    _torch_infer,
-    _torch_draw(3),
-)
+gru_torch = Cell("gru_torch", _gru_torch_step, TORCH_AXES, n_gates=3)
 """The gated recurrent unit of torch.nn.GRUCell and flax.linen.GRUCell, gates in the order r, z, n::
 
     r, z = sigmoid(W_i x + b_i + W_h h + b_h)
@@ -178,10 +106,10 @@ gru_torch = Cell(
 lstm = Cell(
     "lstm",
     _lstm_step,
-    _torch_shapes(4),
-    TORCH_AXES | READOUT_AXES,
-    _torch_infer,
-    _torch_draw(4),
+    TORCH_AXES,
+    # An LSTM whose forget gate starts open learns long delays (Jozefowicz et al. 2015).
+    starts=lambda n: {"bias_ih": np.repeat([0, 1, 0, 0], n)},
+    n_gates=4,
     n_vectors=2,
     hidden=lambda h: jnp.split(h, 2)[0],
 )

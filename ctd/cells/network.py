@@ -90,6 +90,18 @@ def sizes(cell_name: str, params: Mapping[str, Any]) -> Sizes:
     return Sizes(n, n_in, params["wO"].shape[0] if "wO" in params else 0)
 
 
+def cells_with(weights: Mapping[str, Any]) -> list[str]:
+    """The cells whose own weights have these names, and these numbers of gates.
+
+    >>> cells_with(get_cell("lstm").init(jax.random.key(0), n=8, n_in=3, n_out=2))
+    ['lstm']
+    """
+    own, shape = weights.keys() - READOUT_AXES.keys(), np.shape(weights.get("weight_hh", ()))
+    # gru_torch and lstm share all their names: weight_hh (3 n, n) or (4 n, n) tells them apart.
+    fits = lambda cell: len(shape) != 2 or shape[0] == cell.n_gates * shape[1]
+    return [c.name for c in CELLS.values() if own == c.own.keys() and fits(c)]
+
+
 def check_params(cell_name: str, params: Mapping[str, Any], where: str) -> None:
     """Check that `params` are finite real weights of this cell, with shapes that fit each other.
 
@@ -102,19 +114,16 @@ def check_params(cell_name: str, params: Mapping[str, Any], where: str) -> None:
     """
     cell = get_cell(cell_name)
     # h0 may be missing, and a readout too, but not half a readout.
-    own = set(cell.axes) - set(READOUT_AXES)
-    missing = own - set(params)
+    missing = cell.own.keys() - params.keys()
     if "wO" in params or "bO" in params:
-        missing |= {"wO", "bO"} - set(params)
-    extra = set(params) - set(cell.axes)
+        missing |= {"wO", "bO"} - params.keys()
+    extra = params.keys() - cell.axes.keys()
     if missing or extra:
-        found = f"{', '.join(sorted(params)) or 'nothing'}"
-        fits = [
-            c.name for c in CELLS.values() if set(params) - set(READOUT_AXES) == set(c.shapes(1, 1))
-        ]
-        hint = f"; these are the weights of cell {' or '.join(fits)}" if fits else ""
         wrong = [f"lacks {', '.join(sorted(missing))}"] if missing else []
         wrong += [f"does not know {', '.join(sorted(extra))}"] if extra else []
+        found = ", ".join(sorted(params)) or "nothing"
+        fits = " or ".join(cells_with(params))
+        hint = f"; these are the weights of cell {fits}" if fits else ""
         raise ValueError(f"{where}: cell {cell_name} {' and '.join(wrong)}; found {found}{hint}")
     for name, axes in cell.axes.items():
         if name in params and np.ndim(params[name]) != len(axes):
@@ -145,7 +154,7 @@ def _check_range(name: str, value: np.ndarray, where: str) -> None:
 
 
 def _expected(cell: Cell, params: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Weight -> the shape that it needs, given the sizes that the weights imply."""
+    """Weight -> the shape that fits the others."""
     n, _, n_out = sizes(cell.name, params)
     readout = {"wO": (n_out, n), "bO": (n_out,), "h0": (cell.state_size(n),)}
     return cell.shapes_of(params) | readout
@@ -162,9 +171,7 @@ def _tell_transposed(cell: Cell, params: Mapping[str, Any], where: str) -> None:
         others = {**params, **{name: np.transpose(params[name]) for name in turned}}
         expected = _expected(cell, others)
         if all(np.shape(value) == expected[name] for name, value in others.items()):
-            told = [
-                f"{name} {np.shape(params[name])}, {expected[name]} expected" for name in turned
-            ]
+            told = [f"{k} {np.shape(params[k])}, {expected[k]} expected" for k in turned]
             raise ValueError(f"{where}: cell {cell.name}: transposed: {'; '.join(told)}")
 
 
@@ -182,6 +189,4 @@ def check_real(value: ArrayLike, what: str) -> None:
     if bad.any():
         # The first place is enough to find what wrote it.
         first = tuple(int(i) for i in np.argwhere(bad)[0])
-        raise ValueError(
-            f"{what} has {int(bad.sum())} NaN or infinite entries, the first at {first}"
-        )
+        raise ValueError(f"{what} has {bad.sum()} NaN or infinite entries, the first at {first}")

@@ -6,7 +6,7 @@ fixed point of a region solves (1 - J) z = b, and it is one of the network if it
 
 from __future__ import annotations
 
-from ctd.cells.cell import READOUT_AXES, Cell, Pieces, Scales, Weights, normal
+from ctd.cells.cell import Cell, Pieces, Scales, Weights, normal
 from ctd.late import Array, Float, Int, jax, jnp
 
 HIDDEN_UNITS = 100
@@ -31,11 +31,6 @@ def _uniform(
     return factor * jax.random.uniform(key, shape, dtype, -1, 1)
 
 
-def _infer(w: Weights) -> tuple[int, int]:
-    n, n_in = w["C"].shape
-    return n, n_in
-
-
 # --- the shallow PLRNN ----------------------------------------------------------------------------
 
 
@@ -48,17 +43,6 @@ def _clipped_step(w: Weights, z: Float[Array, "n"], s: Float[Array, "n_in"]) -> 
     drive = w["W2"] @ z
     hidden = jax.nn.relu(drive + w["h2"]) - jax.nn.relu(drive)
     return w["A"] * z + w["W1"] @ hidden + w["h1"] + w["C"] @ s
-
-
-def _shallow_shapes(n: int, n_in: int, n_hidden: int = HIDDEN_UNITS) -> dict[str, tuple[int, ...]]:
-    return {
-        "A": (n,),
-        "W1": (n, n_hidden),
-        "W2": (n_hidden, n),
-        "h1": (n,),
-        "h2": (n_hidden,),
-        "C": (n, n_in),
-    }
 
 
 def draw_shallow(
@@ -119,11 +103,9 @@ SHALLOW_AXES = {
 shplrnn = Cell(
     "shplrnn",
     _shallow_step,
-    _shallow_shapes,
-    SHALLOW_AXES | READOUT_AXES,
-    _infer,
-    lambda key, n, n_in, scales, dtype: draw_shallow(key, (n, n_in, HIDDEN_UNITS), scales, dtype),
-    further=lambda w: (w["W2"].shape[0],),
+    SHALLOW_AXES,
+    drawn=lambda key, n, n_in, *of: draw_shallow(key, (n, n_in, HIDDEN_UNITS), *of),
+    n_hidden=HIDDEN_UNITS,
     pieces=Pieces(2, lambda w: w["W2"].shape[0], _shallow_piece),
 )
 """The shallow piecewise linear network of Hess, Monfared, Brenner & Durstewitz 2023 (arXiv 2306.04406), eq. 3::
@@ -180,19 +162,14 @@ def _almost_piece(
 alrnn = Cell(
     "alrnn",
     _almost_step,
-    lambda n, n_in: {"A": (n,), "W": (n, n), "h": (n,), "rectified": (n,), "C": (n, n_in)},
     {
         "A": ("unit",),
         "W": ("unit", "unit_from"),
         "h": ("unit",),
         "rectified": ("unit",),
         "C": ("unit", "input"),
-    }
-    | READOUT_AXES,
-    _infer,
-    lambda key, n, n_in, scales, dtype: draw_almost(
-        key, (n, n_in, max(1, n // RECTIFIED_SHARE)), scales, dtype
-    ),
+    },
+    drawn=lambda key, n, n_in, *of: draw_almost(key, (n, n_in, max(1, n // RECTIFIED_SHARE)), *of),
     constants=("rectified",),
     pieces=Pieces(2, lambda w: w["A"].shape[0], _almost_piece),
 )

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from functools import partial
 
-from ctd.cells.cell import READOUT_AXES, Cell, Scales, Weights, normal
+import numpy as np
+
+from ctd.cells.cell import Cell, Weights
 from ctd.cells.units import UNITS, Units, get_units
-from ctd.late import Array, Float, jax, jnp
+from ctd.late import Array, Float
 
 
 def _vanilla_step(
@@ -19,36 +21,9 @@ def _vanilla_step(
     return new
 
 
-def _vanilla_shapes(n: int, n_in: int) -> dict[str, tuple[int, ...]]:
-    return {"wI": (n, n_in), "wR": (n, n), "bR": (n,)}
-
-
-def _vanilla_draw(
-    key: jax.Array, n: int, n_in: int, scales: Scales, dtype: jax.typing.DTypeLike
-) -> dict[str, Array]:
-    key_in, key_rec = jax.random.split(key)
-    return {
-        "wI": normal(key_in, (n, n_in), scales.input, dtype),
-        "wR": normal(key_rec, (n, n), scales.recurrent, dtype),
-        "bR": jnp.zeros(n, dtype),
-    }
-
-
-def _infer(w: Weights) -> tuple[int, int]:
-    n, n_in = w["wI"].shape
-    return n, n_in
-
-
 VANILLA_AXES = {"wI": ("unit", "input"), "wR": ("unit", "unit_from"), "bR": ("unit",)}
 
-vanilla = Cell(
-    "vanilla",
-    partial(_vanilla_step, UNITS["tanh"]),
-    _vanilla_shapes,
-    VANILLA_AXES | READOUT_AXES,
-    _infer,
-    _vanilla_draw,
-)
+vanilla = Cell("vanilla", partial(_vanilla_step, UNITS["tanh"]), VANILLA_AXES)
 """The tanh network, F(h, x) = f(wR h + wI x + bR) with f = tanh."""
 
 LEAK = 0.1
@@ -62,24 +37,11 @@ def _leaky_step(
     return h + w[alpha] * (-h + w["wR"] @ f(h) + w["wI"] @ x + w["bR"])
 
 
-def _leaky_shapes(n: int, n_in: int) -> dict[str, tuple[int, ...]]:
-    return _vanilla_shapes(n, n_in) | {"alpha": ()}
-
-
-def _leaky_draw(
-    key: jax.Array, n: int, n_in: int, scales: Scales, dtype: jax.typing.DTypeLike
-) -> dict[str, Array]:
-    weights = _vanilla_draw(key, n, n_in, scales, dtype)
-    return weights | {"alpha": jnp.asarray(LEAK, dtype)}
-
-
 leaky = Cell(
     "leaky",
     partial(_leaky_step, UNITS["tanh"], "alpha"),
-    _leaky_shapes,
-    VANILLA_AXES | {"alpha": ()} | READOUT_AXES,
-    _infer,
-    _leaky_draw,
+    VANILLA_AXES | {"alpha": ()},
+    starts=lambda n: {"alpha": LEAK},
     hidden=UNITS["tanh"],
     constants=("alpha",),
 )
@@ -90,24 +52,12 @@ training does not change. With inputs of 0 this is the network of Sompolinsky, C
 """
 
 
-def _per_unit_shapes(n: int, n_in: int) -> dict[str, tuple[int, ...]]:
-    return _vanilla_shapes(n, n_in) | {"alphas": (n,)}
-
-
-def _per_unit_draw(
-    key: jax.Array, n: int, n_in: int, scales: Scales, dtype: jax.typing.DTypeLike
-) -> dict[str, Array]:
-    weights = _vanilla_draw(key, n, n_in, scales, dtype)
-    return weights | {"alphas": jnp.full(n, LEAK, dtype)}
-
-
 leaky_per_unit = leaky._replace(
     name="leaky_per_unit",
     # alphas (n,) broadcasts over the units where alpha is one number.
     step=partial(_leaky_step, UNITS["tanh"], "alphas"),
-    shapes=_per_unit_shapes,
-    axes=VANILLA_AXES | {"alphas": ("unit",)} | READOUT_AXES,
-    draw=_per_unit_draw,
+    own=VANILLA_AXES | {"alphas": ("unit",)},
+    starts=lambda n: {"alphas": np.full(n, LEAK)},
     constants=("alphas",),
 )
 """The leaky cell whose unit i has its own alphas[i] = dt / tau_i in (0, 1]."""

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ctd.cells import CELLS, READOUT_AXES, UNGATED, check_params, check_real, get_cell
+from ctd.cells import CELLS, UNGATED, cells_with, check_params, check_real, get_cell
 from ctd.weights import names_flax, names_keras, names_torch
 from ctd.weights.formats import read_tensors, write_tensors
 from ctd.weights.gates import TORCH_LAYERS, Found, to_cell, to_torch
@@ -19,7 +19,7 @@ from ctd.weights.rest import read_rest
 from ctd.weights.tensors import Array, Tensors
 
 OWN = {
-    cell.name: set(cell.axes) - {*READOUT_AXES, "weight_ih", "weight_hh", "bias_ih", "bias_hh"}
+    cell.name: set(cell.own) - {"weight_ih", "weight_hh", "bias_ih", "bias_hh"}
     for cell in CELLS.values()
 }
 """Cell -> the names of its weights that no framework uses."""
@@ -85,7 +85,7 @@ def understand(tensors: Tensors, cell: str | None = None) -> Loaded:
         # Whole numbers are refused later, as tensors that are no weights.
         if value.dtype.kind not in "biu":
             check_real(value, f"{tensors.where}: {name}")
-    fits = _of_cell(tensors.arrays)
+    fits = cells_with(tensors.arrays)
     # One name alone, such as W, may be that of any network.
     if fits or any(2 * len(own & set(tensors.arrays)) > len(own) for own in OWN.values()):
         return _own(tensors, cell, fits)
@@ -119,7 +119,7 @@ def find_cell(tensors: Tensors) -> Found:
     raise ValueError(
         f"{tensors.where}: has no recurrent cell by the names of PyTorch, Flax, Equinox, Keras or ctd; it holds "
         f"{tensors.names()}; write its step as F(weights, h, x), and give fixed_points cell: mymodule.F, or save it with "
-        f"ctd's names (vanilla: {', '.join(CELLS['vanilla'].shapes(1, 1))})"
+        f"ctd's names (vanilla: {', '.join(CELLS['vanilla'].own)})"
     )
 
 
@@ -141,9 +141,7 @@ def _own(tensors: Tensors, cell: str | None, fits: list[str]) -> Loaded:
     """Read a file with ctd's own names; fits: the cells with these names, of which file or `cell` may choose one."""
     where, params = tensors.where, dict(tensors.arrays)
     # If no cell has exactly these names, the error is about the one with the most of them.
-    likely = max(
-        CELLS, key=lambda name: len(set(CELLS[name].axes) - set(READOUT_AXES) & set(params))
-    )
+    likely = max(CELLS, key=lambda name: len(CELLS[name].own.keys() & params.keys()))
     name = cell or tensors.cell or next(iter(fits), likely)
     # vanilla:relu is the cell vanilla with another nonlinearity.
     base, _, units = name.partition(":")
@@ -201,23 +199,8 @@ def write_named(
     values = {name: np.asarray(value) for name, value in arrays.items()}
     told = {name: value for name, value in about.items() if name != "cell"}
     given = str(about.get("cell", OF_DYNAMICS.get(str(about.get("dynamics")))))
-    cell = given if given.partition(":")[0] in _of_cell(values) else None
+    cell = given if given.partition(":")[0] in cells_with(values) else None
     if cell in TORCH_LAYERS and Path(path).suffix in TORCH_ENDINGS:
         # Leave out the name of ctd's cell: load_state_dict refuses entries that the module does not have.
         values, cell = to_torch(cell, values), None
     write_tensors(path, values, cell, told)
-
-
-def _of_cell(names: Mapping[str, np.ndarray]) -> list[str]:
-    """The cells of ctd whose weights have these names and numbers of gates; readout and h0 are ignored."""
-    # Every cell may have a readout and an initial state; they tell nothing.
-    own = set(names) - {"wO", "bO", "h0"}
-    found = [cell for cell in CELLS.values() if own == set(cell.shapes(1, 1))]
-    return [cell.name for cell in found if _gates_fit(cell.shapes(1, 1), names)]
-
-
-def _gates_fit(one: Mapping[str, tuple[int, ...]], names: Mapping[str, np.ndarray]) -> bool:
-    """Tell if weight_hh (g n, n) has as many gates g as the cell's, given its shapes for `one` unit; true without weight_hh."""
-    shape = np.shape(names.get("weight_hh", ()))
-    # gru_torch and lstm share all their names: 3 n or 4 n rows tell them apart. No other cell has a weight_hh.
-    return len(shape) != 2 or "weight_hh" not in one or shape[0] == one["weight_hh"][0] * shape[1]
