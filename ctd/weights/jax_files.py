@@ -28,10 +28,6 @@ def _unpack(code: int, data: bytes) -> Array | None:
         return None
     # Flax packs (shape, name of the dtype, bytes in C order) once more; with raw, the name comes as bytes.
     shape, dtype, numbers = msgpack.unpackb(data, raw=True)
-    # NumPy has no bfloat16: it is the upper half of a float32.
-    if dtype == b"bfloat16":
-        half = np.frombuffer(numbers, "<u2").reshape(shape)
-        return (half.astype(np.uint32) << 16).view(np.float32)
     return np.frombuffer(numbers, np.dtype(dtype.decode())).reshape(shape)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import ml_dtypes  # noqa: F401  NumPy then knows bfloat16 and floats of 8 bits, also where others read a file
 import numpy as np
 
 from ctd.late import PyTree

@@ -142,13 +142,14 @@ class Storages:
 
     def array(self, tensor: Described) -> Array:
         """Copy the numbers of a tensor out of its storage. Raises ValueError if they do not lie in it."""
-        half = tensor.dtype == "bfloat16"
-        dtype = np.dtype("u2" if half else tensor.dtype).newbyteorder(self._order)
+        dtype = np.dtype(tensor.dtype)
+        # Whole numbers of the same size: not all of these types have an order of bytes.
+        bits = f"u{dtype.itemsize}"
         what = f"{self._path}: a tensor {tensor.shape}"
         # Stored as they are: several tensors may show the same numbers, but not any number of times.
         self._claimed += math.prod(tensor.shape) * dtype.itemsize
         check_claim(what, self._claimed, self._path.stat().st_size, packed=8)
-        numbers = np.frombuffer(self._member(tensor.member), dtype)
+        numbers = np.frombuffer(self._member(tensor.member), f"{self._order}{bits}")
         # An empty tensor has no last number, so that the bound below would not hold for it.
         if 0 in tensor.shape:
             return np.zeros(tensor.shape, np.float32)
@@ -161,10 +162,7 @@ class Storages:
         strides = [numbers.itemsize * s for s in tensor.stride]
         # as_strided checks nothing: the bound above keeps it within the member.
         found = np.lib.stride_tricks.as_strided(numbers[tensor.offset :], tensor.shape, strides)
-        value = found.copy()
-        if half:  # the upper half of a float32
-            return (value.astype(np.uint32) << 16).view(np.float32)
-        return value.astype(value.dtype.newbyteorder("="))
+        return found.astype(bits).view(dtype)
 
     def _member(self, name: str) -> bytes:
         if self._last is None or self._last[0] != name:

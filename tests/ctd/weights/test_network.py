@@ -1,5 +1,8 @@
 """Which network a file holds: round trips through every kind of file, inference by names and shapes, refusals."""
 
+import subprocess
+import sys
+
 import h5py
 import numpy as np
 import pytest
@@ -58,6 +61,20 @@ def test_results_that_are_no_network_keep_their_names(tmp_path):
     for ending in (".h5", ".pt", ".npz", ".safetensors"):
         write_named(tmp_path / f"r{ending}", arrays, {"cell": "gru_torch", "item": 3})
         assert_same(dict(read_tensors(tmp_path / f"r{ending}").arrays), arrays)
+
+
+def test_bfloat16_of_safetensors_needs_no_jax(tmp_path):
+    """Which imports the library by which NumPy knows the type; so in a process of its own."""
+    header = b'{"a":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]}}'
+    data = len(header).to_bytes(8, "little") + header + b"\x80\x3f\x00\xc0"
+    (tmp_path / "net.safetensors").write_bytes(data)
+    code = (
+        "from ctd.weights import read_tensors as read; print(read('net.safetensors').arrays['a'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.stdout == "[ 1. -2.]\n", done.stderr
 
 
 def torch_names(blocks, prefix="net.rnn.", **changed):
