@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from ctd.late import Array, jax, jnp, lax
@@ -25,6 +27,7 @@ class ChaoticGenerator(Task):
     """
 
     name = "chaotic_generator"
+    n_in: ClassVar[int] = 1
 
     n_steps: int = Field(300, gt=0, description="steps of a trial")
     n_targets: int = Field(20, gt=0, description="outputs")
@@ -35,10 +38,6 @@ class ChaoticGenerator(Task):
     network_seed: int = Field(
         0, ge=0, lt=2**32, description="seed of that network and its initial state"
     )
-
-    @property
-    def n_in(self) -> int:
-        return 1
 
     @property
     def n_out(self) -> int:

@@ -6,8 +6,7 @@ its mean output over the response, which is right if it has the sign of the targ
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field
 
@@ -45,17 +44,11 @@ Hz = Annotated[int, Field(ge=-24, le=24)]
 class Choice(Timed):
     """The base of tasks with two answers, the sign of one output during the response."""
 
+    n_out: ClassVar[int] = 1
+
     fixation: Ms = Field(100.0, ge=0, description="time before the first stimulus (ms)")
     response: Ms = Field(300.0, gt=0, description="time during which the output counts (ms)")
     noise: float = Field(0.03, ge=0, description="standard deviation of the noise on the stimuli")
-
-    @property
-    @abstractmethod
-    def n_in(self) -> int: ...
-
-    @property
-    def n_out(self) -> int:
-        return 1
 
     def success(self, trial: Trial, output: Array) -> Array:
         """Tell if the mean output over the response has the sign of the target."""
@@ -63,10 +56,8 @@ class Choice(Timed):
 
     def answered(self, inputs: Array, at: Number, answer: Array, condition: Array) -> Trial:
         """The trial whose target is `answer` for the response, from step `at` on, and which counts nowhere else."""
-        dtype = inputs.dtype
-        steps = jnp.arange(self.length)
-        counts = ((steps >= at) & (steps < at + self.steps(self.response))).astype(dtype)
-        return Trial(inputs, (counts * answer)[:, None], counts, condition)
+        counts = self.during(at, at + self.steps(self.response), inputs.dtype)
+        return Trial(inputs, counts * answer, counts[:, 0], condition)
 
     def during(self, start: Number, end: Number, dtype: jax.typing.DTypeLike) -> Array:
         """An array (time, 1) that is 1 from step `start` to before step `end`, else 0."""
@@ -91,6 +82,7 @@ class RandomDots(Choice):
     """
 
     name = "rdm"
+    n_in: ClassVar[int] = 1
 
     stimulus: Ms = Field(800.0, gt=0, description="duration of the stimulus (ms)")
     delay: Ms = Field(300.0, ge=0, description="time between stimulus and response (ms)")
@@ -98,10 +90,6 @@ class RandomDots(Choice):
         (-16, -8, -4, -2, -1, 1, 2, 4, 8, 16), description="values of c (%), one per trial"
     )
     scale: float = Field(3.2, gt=0, description="input at coherence 100 %")
-
-    @property
-    def n_in(self) -> int:
-        return 1
 
     @property
     def longest(self) -> int:
@@ -156,16 +144,13 @@ class Romo(TwoStimuli):
     """
 
     name = "romo"
+    n_in: ClassVar[int] = 1
 
     response: Ms = Field(100.0, gt=0, description="time during which the output counts (ms)")
     noise: float = Field(0.01, ge=0, description="standard deviation of the noise on the stimuli")
     differences: Annotated[tuple[Hz, ...], AfterValidator(_signed)] = Field(
         (-24, -16, -8, 8, 16, 24), description="second minus first frequency (Hz)"
     )
-
-    @property
-    def n_in(self) -> int:
-        return 1
 
     @property
     def conditions(self) -> Conditions:
@@ -207,6 +192,7 @@ class Mante(Choice):
     """
 
     name = "mante"
+    n_in: ClassVar[int] = 4
 
     response: Ms = Field(20.0, gt=0, description="time during which the output counts (ms)")
     noise: float = Field(0.1, ge=0, description="standard deviation of the noise on the stimuli")
@@ -218,10 +204,6 @@ class Mante(Choice):
     )
     scale: float = Field(0.1, gt=0, description="input at coherence 1")
     context_scale: float = Field(0.1, gt=0, description="input of the active context")
-
-    @property
-    def n_in(self) -> int:
-        return 4
 
     @property
     def longest(self) -> int:
@@ -266,20 +248,14 @@ class MatchToSample(TwoStimuli):
     """
 
     name = "dms"
+    n_in: ClassVar[int] = 2
+    conditions: ClassVar[Conditions] = Conditions("stimuli", ("A-A", "A-B", "B-A", "B-B"))
 
     response: Ms = Field(1000.0, gt=0, description="time during which the output counts (ms)")
     stimulus: Ms = Field(500.0, gt=0, description="duration of each stimulus (ms)")
     delay: Span = Field(
         (500.0, 3000.0), description="shortest and longest time between the stimuli (ms)"
     )
-
-    @property
-    def n_in(self) -> int:
-        return 2
-
-    @property
-    def conditions(self) -> Conditions:
-        return Conditions("stimuli", ("A-A", "A-B", "B-A", "B-B"))
 
     def trial(self, key: Array, dtype: jax.typing.DTypeLike) -> Trial:
         key_noise, key_which, key_delay = jax.random.split(key, 3)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from ctd.late import Array, jax, jnp
@@ -25,18 +27,13 @@ class WhiteNoise(Task):
     ((3, 1), True)
     """
 
+    n_in: ClassVar[int] = 1
+    n_out: ClassVar[int] = 1
+
     duration: float = Field(1.0, gt=0, description="length of a trial (s)")
     bias: float = Field(0.01, ge=0, description="scale of the mean input b")
     centred: bool = Field(False, description="whether b has mean 0 over trials, rather than -bias")
     sd: float = Field(0.025, ge=0, description="standard deviation s of the noise over 1 s")
-
-    @property
-    def n_in(self) -> int:
-        return 1
-
-    @property
-    def n_out(self) -> int:
-        return 1
 
     @property
     def time_step(self) -> tuple[float, str]:
@@ -109,14 +106,8 @@ class ContextualIntegrator(WhiteNoise):
     """
 
     name = "contextual_integrator"
-
-    @property
-    def n_in(self) -> int:
-        return 4
-
-    @property
-    def constant_inputs(self) -> tuple[tuple[float, ...], ...]:
-        return (0.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0, 1.0)
+    n_in: ClassVar[int] = 4
+    constant_inputs: ClassVar = ((0.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0, 1.0))
 
     def trial(self, key: Array, dtype: jax.typing.DTypeLike) -> Trial:
         key_bias, key_noise, key_context = jax.random.split(key, 3)
