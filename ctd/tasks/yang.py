@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from ctd.late import Array, jax, jnp
 from ctd.tasks.scores import last_step
 from ctd.tasks.task import Conditions, Trial
-from ctd.tasks.yang_rules import OWN_RESPONSE, RULES, Draws, Experiment, Plan, epochs, longest
+from ctd.tasks.yang_rules import RULES, Draws, Experiment, Plan
 from ctd.words import meant
 
 OFTEN = {"contextdm1": 5.0, "contextdm2": 5.0}
@@ -90,10 +90,10 @@ class Yang(Experiment):
     def _answers(self) -> Yang:
         # 100 ms after go do not count: if the response ends by then, no step tells whether the network answers.
         for rule in self.rule:
-            given, until = "response" in epochs(rule), self.steps(100)
-            ms = self.response if given else min(OWN_RESPONSE)
+            last, until = RULES[rule].epochs[-1], self.steps(100)
+            ms = min(self.durations(last))
             if self.steps(ms) <= until:
-                what = "response:" if given else "time_scale: the response,"
+                what = "response:" if last == "response" else "time_scale: the response,"
                 raise ValueError(
                     f"{what} {ms:g} ms in rule {rule}, has {self.steps(ms)} steps, but the {until} in the first 100 ms "
                     "after go do not count; make it longer, or lower dt"
@@ -101,7 +101,7 @@ class Yang(Experiment):
         return self
 
     def _durations(self) -> Iterator[tuple[str, float]]:
-        used = {name for rule in self.rule for name in epochs(rule)}
+        used = {name for rule in self.rule for name in RULES[rule].fields()}
         return ((name, ms) for name, ms in super()._durations() if name in used)
 
     @property
@@ -114,7 +114,7 @@ class Yang(Experiment):
 
     @property
     def longest(self) -> int:
-        return max(longest(self, rule) for rule in self.rule)
+        return max(RULES[rule].longest(self) for rule in self.rule)
 
     @property
     def conditions(self) -> Conditions:

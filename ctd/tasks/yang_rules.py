@@ -1,8 +1,9 @@
 """The rules of Yang et al. 2019: times, stimuli and answer of one trial of each of the twenty tasks.
 
 The numbers are those of the authors' `task.py` (gyyang/multitask). There all trials of a minibatch have the same
-times; here each trial draws its own. A rule is a function of uniform numbers. All rules read the same numbers, so
-that drawing a trial of one of twenty rules costs little more than drawing a trial of a given rule.
+times; here each trial draws its own. A rule says which epochs follow one another, and what is shown and answered in them, as a
+function of uniform numbers. All rules read the same numbers, so that drawing a trial of one of twenty rules costs little
+more than drawing a trial of a given rule.
 """
 
 from __future__ import annotations
@@ -23,8 +24,16 @@ Durations = Annotated[tuple[Positive, ...], Field(min_length=1)]
 CATEGORIES = [pi * (0.1 + 0.2 * k) for k in range(10)]
 """Stimulus directions of dmcgo and dmcnogo (rad); directions below pi are one category, those above it the other."""
 
-OWN_RESPONSE = (200, 400, 600)
-"""Times after go of dmcgo and dmcnogo (ms), which do not take `response`."""
+
+class Span(NamedTuple):
+    """An epoch of any duration from `shortest` to `longest` (ms)."""
+
+    shortest: float
+    longest: float
+
+
+type Epoch = str | Span | tuple[float, ...]
+"""A field of `Experiment` that gives its durations, a span, or one of several durations (ms)."""
 
 
 class Draws(NamedTuple):
@@ -107,15 +116,25 @@ class Experiment(Timed):
         """Whole steps in a duration (ms), which `time_scale` scales first."""
         return super().steps(ms * self.time_scale)
 
-    def one_of(self, u: Array, ms: tuple[float, ...]) -> Array:
-        """Choose one of these durations (ms) by u in [0, 1): steps."""
-        return among(u, [self.steps(one) for one in ms])
+    def durations(self, epoch: Epoch) -> tuple[float, ...]:
+        """The durations (ms) of an epoch, of a span both ends."""
+        given = getattr(self, epoch) if isinstance(epoch, str) else epoch
+        return given if isinstance(given, tuple) else (given,)
 
-    def between(self, u: Array, low: float, high: float) -> Array:
-        """Choose a duration from low to high (ms) by u in [0, 1): steps."""
-        ms = low + u * (high - low)
-        # 1e-6 as in `Timed.steps`: rounding must not take a step off a multiple of dt.
-        return jnp.floor(ms * (self.time_scale / self.dt) + 1e-6).astype(int)
+    def ends(self, epochs: tuple[Epoch, ...], u: Array) -> list[Array]:
+        """The step at which each of successive epochs ends, their durations chosen by the numbers u in [0, 1)."""
+        found: list[Array] = []
+        now = jnp.zeros((), int)
+        for k, epoch in enumerate(epochs):
+            if isinstance(epoch, Span):
+                drawn = epoch.shortest + u[k] * (epoch.longest - epoch.shortest)
+                # 1e-6 as in `Timed.steps`: rounding must not take a step off a multiple of dt.
+                now += jnp.floor(drawn * (self.time_scale / self.dt) + 1e-6).astype(int)
+            else:
+                steps = [self.steps(ms) for ms in self.durations(epoch)]
+                now += among(u[k], steps) if len(steps) > 1 else steps[0]
+            found.append(now)
+        return found
 
 
 def _pair(draws: Draws) -> Array:
@@ -130,44 +149,30 @@ def _one_modality(u: Array) -> Array:
     return jnp.where(u < 0.5, jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0])).astype(u.dtype)
 
 
-def _go(exp: Experiment, draws: Draws, kind: str, anti: bool) -> Plan:
-    """Plan a go task: look at the stimulus (anti: away from it).
-
-    kind: react: at once; fd: at go, while the stimulus is shown; delay: at go, after a delay.
-    """
-    t = draws.times
-    if kind == "react":
-        on = go = exp.between(t[0], 500, 2500)
-    elif kind == "fd":
-        on = exp.between(t[0], 300, 700)
-        go = on + exp.between(t[1], 500, 1500)
-    else:
-        on = exp.one_of(t[0], (300, 500, 700))
-    end = go + exp.steps(exp.response) if kind != "delay" else on
-    off = end
-    if kind == "delay":
-        off = on + exp.one_of(t[1], exp.stimulus)
-        go = off + exp.one_of(t[2], exp.delay)
-        end = go + exp.steps(exp.response)
+def _go(exp: Experiment, draws: Draws, ends: list[Array], anti: bool) -> Plan:
+    """Plan a go task: look at the stimulus (anti: away from it), at once, while it is shown, or after a delay."""
+    del exp
+    on, (go, end) = ends[0], ends[-2:]
+    off = ends[1] if len(ends) == 4 else end
     direction = 2 * pi * draws.direction
     strength = _one_modality(draws.modality[0])
     # The second stimulus is never shown: it begins and ends at the end of the trial.
     return Plan(
         jnp.stack([on, end]), jnp.stack([off, end]), jnp.stack([direction, direction]),
         jnp.stack([strength, jnp.zeros_like(strength)]),
-        end if kind == "react" else go, go, end, jnp.array(True),
+        end if on is go else go, go, end, jnp.array(True),
         (direction + pi * anti) % (2 * pi),
     )  # fmt: skip
 
 
-def _strengths(draws: Draws, coherences: tuple[float, ...], attended: int | str) -> Array:
+def _strengths(draws: Draws, coherences: tuple[float, ...], attended: int | None) -> Array:
     """Strengths (stimulus, modality): m + c and m - c in each modality, c of either sign; attended: see `_decide`."""
     dtype = draws.mean.dtype
     mean = 0.8 + 0.4 * draws.mean
     coherence = among(draws.coherence, coherences, dtype) * jnp.where(draws.sign < 0.5, 1, -1)
     both = jnp.stack([mean + coherence, mean - coherence])
     # dm1, dm2 and the contexts compare the stimuli in one modality at a time.
-    if attended != "multi":
+    if attended is not None:
         return both
     # The sum over the modalities is 2 of_stimulus, whatever their difference: neither alone tells the answer.
     of_stimulus = both[:, 0]
@@ -177,53 +182,41 @@ def _strengths(draws: Draws, coherences: tuple[float, ...], attended: int | str)
 
 
 def _decide(
-    exp: Experiment, draws: Draws, delayed: bool, shown: int | str, attended: int | str
+    exp: Experiment, draws: Draws, ends: list[Array], attended: int | None, alone: bool = False
 ) -> Plan:
-    """Plan a decision: look at the stronger of two stimuli.
+    """Plan a decision: look at the stronger of two stimuli, shown together or one after the other.
 
     Args:
-        delayed: the stimuli come one after the other, not together.
-        shown: modality 0, modality 1, or "both".
-        attended: the modality that decides, or "multi": the sum of both, which differ by 20 to 80 %.
+        attended: the modality that decides, or None: the sum of both, which differ by 20 to 80 %.
+        alone: the other modality is silent.
     """
-    t = draws.times
-    if delayed:
-        first_on = exp.one_of(t[0], (200, 400, 600))
-        first_off = first_on + exp.one_of(t[1], exp.stimulus)
-        second_on = first_off + exp.one_of(t[2], exp.delay)
-        second_off = second_on + exp.one_of(t[3], exp.stimulus)
-        on, off = jnp.stack([first_on, second_on]), jnp.stack([first_off, second_off])
-        # After both stimuli there is a short wait of random length: the network cannot anticipate go.
-        go = second_off + exp.between(t[4], 100, 300)
-    else:
-        start = exp.between(t[0], 100, 400)
-        go = start + exp.one_of(t[1], exp.decision)
-        on, off = jnp.stack([start, start]), jnp.stack([go, go])
+    go, end = ends[-2:]
+    delayed = len(ends) == len(DELAYED)
+    on, off = (ends[0:4:2], ends[1:4:2]) if delayed else ([ends[0]] * 2, [go] * 2)
     strength = _strengths(draws, exp.delayed_coherences if delayed else exp.coherences, attended)
-    # dm1 and dm2 show one modality; the other one is silent.
-    if shown != "both":
-        strength = strength * jnp.eye(2, dtype=strength.dtype)[shown]
-    value = strength.sum(axis=1) if attended == "multi" else strength[:, attended]
+    if alone:
+        strength = strength * jnp.eye(2, dtype=strength.dtype)[attended]
+    value = strength.sum(axis=1) if attended is None else strength[:, attended]
     direction = _pair(draws)
     answer = jnp.where(value[0] > value[1], direction[0], direction[1])
-    end = go + exp.steps(exp.response)
-    return Plan(on, off, direction, strength, go, go, end, jnp.array(True), answer)
+    return Plan(
+        jnp.stack(on), jnp.stack(off), direction, strength, go, go, end, jnp.array(True), answer
+    )
 
 
-def _match(exp: Experiment, draws: Draws, category: bool, on_match: bool) -> Plan:
+def _match(
+    exp: Experiment, draws: Draws, ends: list[Array], category: bool, on_match: bool
+) -> Plan:
     """Plan a match task: look at the second stimulus if it matches the first (on_match), or if it does not.
 
     category: stimuli match in category, below or above pi; else in direction.
     """
-    t = draws.times
-    on = exp.one_of(t[0], (200, 400, 600))
-    off = on + exp.one_of(t[1], exp.stimulus)
-    go = off + exp.one_of(t[2], exp.delay)
+    del exp
+    on, off, go, end = ends
     if category:
-        dtype = t.dtype
-        direction = among(jnp.stack([draws.direction, draws.distance]), CATEGORIES, dtype)
+        both = jnp.stack([draws.direction, draws.distance])
+        direction = among(both, CATEGORIES, both.dtype)
         match = (direction[0] < pi) == (direction[1] < pi)
-        end = go + exp.one_of(t[3], OWN_RESPONSE)
     else:
         match = draws.sign[0] < 0.5
         side = jnp.where(draws.side < 0.5, 1, -1)
@@ -231,60 +224,63 @@ def _match(exp: Experiment, draws: Draws, category: bool, on_match: bool) -> Pla
         apart = side * pi * (1 / 9 + draws.distance * 16 / 9)
         first = 2 * pi * draws.direction
         direction = jnp.stack([first, jnp.where(match, first, (first + apart) % (2 * pi))])
-        end = go + exp.steps(exp.response)
     strength = jnp.stack([_one_modality(u) for u in draws.modality])
     on_off = jnp.stack([on, go]), jnp.stack([off, end])
     return Plan(*on_off, direction, strength, end, go, end, match == on_match, direction[1])
 
 
-RULES: dict[str, Callable[[Experiment, Draws], Plan]] = {
-    "fdgo": partial(_go, kind="fd", anti=False),
-    "reactgo": partial(_go, kind="react", anti=False),
-    "delaygo": partial(_go, kind="delay", anti=False),
-    "fdanti": partial(_go, kind="fd", anti=True),
-    "reactanti": partial(_go, kind="react", anti=True),
-    "delayanti": partial(_go, kind="delay", anti=True),
-    "dm1": partial(_decide, delayed=False, shown=0, attended=0),
-    "dm2": partial(_decide, delayed=False, shown=1, attended=1),
-    "contextdm1": partial(_decide, delayed=False, shown="both", attended=0),
-    "contextdm2": partial(_decide, delayed=False, shown="both", attended=1),
-    "multidm": partial(_decide, delayed=False, shown="both", attended="multi"),
-    "delaydm1": partial(_decide, delayed=True, shown=0, attended=0),
-    "delaydm2": partial(_decide, delayed=True, shown=1, attended=1),
-    "contextdelaydm1": partial(_decide, delayed=True, shown="both", attended=0),
-    "contextdelaydm2": partial(_decide, delayed=True, shown="both", attended=1),
-    "multidelaydm": partial(_decide, delayed=True, shown="both", attended="multi"),
-    "dmsgo": partial(_match, category=False, on_match=True),
-    "dmsnogo": partial(_match, category=False, on_match=False),
-    "dmcgo": partial(_match, category=True, on_match=True),
-    "dmcnogo": partial(_match, category=True, on_match=False),
+class Rule(NamedTuple):
+    """One of the tasks."""
+
+    epochs: tuple[Epoch, ...]
+    """What happens until the end of a trial, the response last."""
+    plan: Callable[[Experiment, Draws, list[Array]], Plan]
+    """(experiment, uniform numbers, the step at which each epoch ends) -> the course of a trial."""
+
+    def __call__(self, exp: Experiment, draws: Draws) -> Plan:
+        """Plan a trial."""
+        return self.plan(exp, draws, exp.ends(self.epochs, draws.times))
+
+    def fields(self) -> set[str]:
+        """The fields of `Experiment` that give durations of this rule."""
+        return {epoch for epoch in self.epochs if isinstance(epoch, str)}
+
+    def longest(self, exp: Experiment) -> int:
+        """Steps of the longest trial."""
+        return sum(max(map(exp.steps, exp.durations(epoch))) for epoch in self.epochs)
+
+
+REACT: tuple[Epoch, ...] = (Span(500, 2500), "response")
+FIXED: tuple[Epoch, ...] = (Span(300, 700), Span(500, 1500), "response")
+DELAY: tuple[Epoch, ...] = ((300, 500, 700), "stimulus", "delay", "response")
+TOGETHER: tuple[Epoch, ...] = (Span(100, 400), "decision", "response")
+# After both stimuli there is a short wait of random length: the network cannot anticipate go.
+DELAYED: tuple[Epoch, ...] = (
+    (200, 400, 600), "stimulus", "delay", "stimulus", Span(100, 300), "response",
+)  # fmt: skip
+MATCH: tuple[Epoch, ...] = ((200, 400, 600), "stimulus", "delay", "response")
+CATEGORY: tuple[Epoch, ...] = ((200, 400, 600), "stimulus", "delay", (200, 400, 600))
+
+RULES: dict[str, Rule] = {
+    "fdgo": Rule(FIXED, partial(_go, anti=False)),
+    "reactgo": Rule(REACT, partial(_go, anti=False)),
+    "delaygo": Rule(DELAY, partial(_go, anti=False)),
+    "fdanti": Rule(FIXED, partial(_go, anti=True)),
+    "reactanti": Rule(REACT, partial(_go, anti=True)),
+    "delayanti": Rule(DELAY, partial(_go, anti=True)),
+    "dm1": Rule(TOGETHER, partial(_decide, attended=0, alone=True)),
+    "dm2": Rule(TOGETHER, partial(_decide, attended=1, alone=True)),
+    "contextdm1": Rule(TOGETHER, partial(_decide, attended=0)),
+    "contextdm2": Rule(TOGETHER, partial(_decide, attended=1)),
+    "multidm": Rule(TOGETHER, partial(_decide, attended=None)),
+    "delaydm1": Rule(DELAYED, partial(_decide, attended=0, alone=True)),
+    "delaydm2": Rule(DELAYED, partial(_decide, attended=1, alone=True)),
+    "contextdelaydm1": Rule(DELAYED, partial(_decide, attended=0)),
+    "contextdelaydm2": Rule(DELAYED, partial(_decide, attended=1)),
+    "multidelaydm": Rule(DELAYED, partial(_decide, attended=None)),
+    "dmsgo": Rule(MATCH, partial(_match, category=False, on_match=True)),
+    "dmsnogo": Rule(MATCH, partial(_match, category=False, on_match=False)),
+    "dmcgo": Rule(CATEGORY, partial(_match, category=True, on_match=True)),
+    "dmcnogo": Rule(CATEGORY, partial(_match, category=True, on_match=False)),
 }
-"""Rule -> the function that plans its trials, in the order of the rule inputs."""
-
-
-def epochs(rule: str) -> set[str]:
-    """The fields of `Experiment` that give durations of a rule."""
-    if rule.startswith("dmc"):
-        return {"stimulus", "delay"}
-    if rule.startswith("dms") or "delay" in rule:
-        return {"stimulus", "delay", "response"}
-    return {"response"} if rule.endswith(("go", "anti")) else {"decision", "response"}
-
-
-def longest(exp: Experiment, rule: str) -> int:
-    """Steps of the longest trial of a rule."""
-    many = lambda ms: max(map(exp.steps, ms))
-    response = exp.steps(exp.response)
-    if rule in ("fdgo", "fdanti"):
-        return exp.steps(700) + exp.steps(1500) + response
-    if rule in ("reactgo", "reactanti"):
-        return exp.steps(2500) + response
-    if rule in ("delaygo", "delayanti"):
-        return exp.steps(700) + many(exp.stimulus) + many(exp.delay) + response
-    if rule in ("dmsgo", "dmsnogo", "dmcgo", "dmcnogo"):
-        end = exp.steps(600) if rule.startswith("dmc") else response
-        return exp.steps(600) + many(exp.stimulus) + many(exp.delay) + end
-    if "delay" in rule:
-        both = 2 * many(exp.stimulus) + many(exp.delay)
-        return exp.steps(600) + both + exp.steps(300) + response
-    return exp.steps(400) + many(exp.decision) + response
+"""Rule by name, in the order of the rule inputs."""
