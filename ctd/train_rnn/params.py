@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from ctd import tasks
 from ctd.cells import CELL_NAMES, CellName
 from ctd.kernel import File, Params, Static, Traced
-from ctd.train_rnn.checks import check_constraints
+from ctd.train_rnn.checks import conflicts
 
 OptimizerName = Literal[
     "adam", "adamw", "nadam", "radam", "amsgrad", "lion", "rmsprop", "adagrad", "sgd"
@@ -155,7 +155,7 @@ class Network(Params):
         False,
         description="Dale's law: each unit excites or inhibits; initial weights are balanced, with spectral radius recurrent_scale",
     )
-    # gt 0 and lt 1 do not suffice: `check_constraints` counts the units, which n and areas round.
+    # gt 0 and lt 1 do not suffice: `conflicts` counts the units, which n and areas round.
     excitatory: Traced[float] = Field(
         0.8, gt=0, lt=1, description="dale: share of excitatory units, the first ones of each area"
     )
@@ -190,39 +190,8 @@ class Network(Params):
         0.0, description="rank: initial n = overlap m + recurrent_scale N(0, 1), with m ~ N(0, 1)"
     )
 
-    # These checks need no file and no JAX, so that a job is refused while it is planned. `load` makes those that need the
-    # trials: their number, their outputs, and targets that are probabilities.
-
     @model_validator(mode="after")
-    def _constraints_agree(self) -> "Network":
-        check_constraints(self)
-        return self
-
-    @model_validator(mode="after")
-    def _trials_of_a_file(self) -> "Network":
-        if self.trials is not None and not isinstance(self.task, tasks.Recorded):
-            raise ValueError(
-                f"trials: {self.trials} given, but only task file reads it; give task: file, or leave trials out"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _stops_by_a_rule(self) -> "Network":
-        if self.stop_at is not None and not self.task.scored:
-            name = self.task.name or type(self.task).__name__
-            hint = (
-                "give it a score" if isinstance(self.task, tasks.Recorded) else "leave stop_at out"
-            )
-            raise ValueError(
-                f"stop_at: {self.stop_at:g} given, but task {name} has no rule of success; {hint}"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _saved_are_evaluated(self) -> "Network":
-        if self.n_saved > self.n_eval:
-            raise ValueError(
-                f"n_saved: {self.n_saved} given, but there are n_eval = {self.n_eval} evaluation trials; "
-                "raise n_eval or lower n_saved"
-            )
+    def _agrees(self) -> "Network":
+        for conflict in conflicts(self):
+            raise ValueError(conflict)
         return self
