@@ -6,25 +6,20 @@ from ctd.late import Array, jax, jnp
 from ctd.tasks.task import Trial
 
 
-def _weights(trial: Trial) -> Array:
-    """The mask as (time, n_out) or (time, 1)."""
-    return trial.mask if trial.mask.ndim == 2 else trial.mask[:, None]
-
-
 def last_step(trial: Trial) -> Array:
     """The number of the last step that counts, () int; a trial may end before its arrays.
 
     >>> last_step(Trial(jnp.zeros((4, 1)), jnp.zeros((4, 1)), jnp.array([0, 1, 1, 0])))
     Array(2, dtype=int32)
     """
-    counts = jnp.any(_weights(trial) > 0, axis=1)
+    counts = jnp.any(trial.weights > 0, axis=1)
     return counts.shape[0] - 1 - jnp.argmax(counts[::-1])
 
 
 def same_sign(trial: Trial, output: Array) -> Array:
     """Tell if the mean of the first output over the steps that count has the sign of the mean of its target."""
     # Steps count alike, whatever their weight in the loss.
-    counts = _weights(trial)[:, 0] > 0
+    counts = trial.weights[:, 0] > 0
     mean = lambda values: jnp.sum(jnp.where(counts, values[:, 0], 0))
     found: Array = jnp.sign(mean(output)) == jnp.sign(mean(trial.targets))
     return found
@@ -33,7 +28,7 @@ def same_sign(trial: Trial, output: Array) -> Array:
 def every_near(trial: Trial, output: Array, within: float) -> Array:
     """Tell if every output lies less than `within` from its target at every step that counts."""
     near = jnp.abs(output - trial.targets) < within
-    return jnp.all(near | (_weights(trial) == 0))
+    return jnp.all(near | (trial.weights == 0))
 
 
 def same_category(trial: Trial, output: Array) -> Array:
@@ -58,12 +53,12 @@ def weighted_loss(kind: str, outputs: Array, trials: Trial) -> tuple[Array, Arra
         (() sum of mask * error over trials, steps and outputs, () sum of the mask over the same).
     """
     # A mask without an axis of outputs holds for all of them.
-    whole = trials.mask.ndim == outputs.ndim
-    mask = trials.mask if whole else trials.mask[:, :, None]
-    weight = jnp.sum(trials.mask) if whole else jnp.sum(trials.mask) * outputs.shape[-1]
+    weight = jnp.sum(trials.mask)
+    if trials.mask.ndim < outputs.ndim:
+        weight = weight * outputs.shape[-1]
     if kind == "cross_entropy":
         # One error for each step, not for each output.
-        errors = -mask * trials.targets * jax.nn.log_softmax(outputs)
+        errors = -trials.weights * trials.targets * jax.nn.log_softmax(outputs)
         return jnp.sum(errors), weight / outputs.shape[-1]
-    errors = mask * (outputs - trials.targets) ** 2
+    errors = trials.weights * (outputs - trials.targets) ** 2
     return jnp.sum(errors), weight

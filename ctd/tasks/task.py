@@ -36,6 +36,11 @@ class Trial(NamedTuple):
     condition: Int[Array, ""] | int = 0
     """Index into the values of the task's `conditions`."""
 
+    @property
+    def weights(self) -> Array:
+        """The mask with an axis of outputs, which is of length 1 if the mask is the same for all."""
+        return self.mask if self.mask.ndim == self.targets.ndim else self.mask[..., None]
+
 
 class Conditions(NamedTuple):
     """The kinds of trials of a task, by a name and one value each. Accuracies, tables and figures are split by them.

@@ -41,6 +41,7 @@ from ctd.plots.curves import block_ends
 from ctd.rows import Best
 from ctd.tasks import Recorded
 from ctd.tasks.noise import noisy, seeded
+from ctd.tasks.scores import weighted_loss
 from ctd.train_rnn.connections import Connections, connections, read_masks
 from ctd.train_rnn.loss import (
     Scores,
@@ -49,7 +50,6 @@ from ctd.train_rnn.loss import (
     evaluate,
     load_trials,
     minibatch,
-    weighted_loss,
 )
 from ctd.train_rnn.parameters import Parameters, initial, stored, weights_of
 from ctd.train_rnn.params import Network

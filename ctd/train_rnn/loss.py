@@ -12,7 +12,7 @@ from ctd.cells import Cell, Weights, run
 from ctd.kernel import View
 from ctd.late import Array, Float, Real, jax, jnp, lax, on_host
 from ctd.tasks.recorded import check_parts
-from ctd.tasks.scores import weighted_loss as weighted_loss
+from ctd.tasks.scores import weighted_loss
 from ctd.train_rnn.params import Network
 
 EVAL_SEED = 20_000
@@ -57,8 +57,7 @@ class Scores(NamedTuple):
 
         Outputs count in proportion to their variance. NaN if the targets are constant. trials: the evaluated ones.
         """
-        mask = trials.mask if trials.mask.ndim == 3 else trials.mask[..., None]
-        weight = jnp.broadcast_to(mask, trials.targets.shape)
+        weight = jnp.broadcast_to(trials.weights, trials.targets.shape)
         # An output whose mask is 0 everywhere has no mean; its errors count nothing either.
         total = jnp.maximum(jnp.sum(weight, axis=(0, 1)), jnp.finfo(weight.dtype).tiny)
         mean = jnp.sum(weight * trials.targets, axis=(0, 1)) / total
@@ -77,7 +76,7 @@ def condition_values(task: tasks.Task, shared: Shared) -> Array:
 def _score(
     static: View[Network], n: int, cell: Cell, weights: Weights, trials: tasks.Trial
 ) -> Scores:
-    """Score a minibatch of trials of n conditions."""
+    """Score some trials, whose conditions are n."""
     task = static.task
     _, outputs = jax.vmap(lambda x: run(cell, weights, x))(trials.inputs)
     total, weight = weighted_loss(static.loss, outputs, trials)
@@ -154,9 +153,7 @@ def load_trials(inputs: View[Network]) -> Shared:
 
 
 def _check_probabilities(task: tasks.Task, trials: tasks.Trial) -> None:
-    mask = np.asarray(trials.mask)
-    counts = mask.any(axis=-1) if mask.ndim == 3 else mask > 0
-    targets = np.asarray(trials.targets)[counts]
+    targets = np.asarray(trials.targets)[np.asarray(trials.weights).any(axis=-1)]
     # 1e-3 allows for float32, and for a file of rounded probabilities.
     if (targets < 0).any() or (np.abs(targets.sum(axis=-1) - 1) > 1e-3).any():
         hint = "; give the task code: one_hot" if isinstance(task, tasks.Yang) else ""

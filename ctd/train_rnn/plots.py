@@ -159,8 +159,7 @@ def _accuracies(group: Group, trained: np.ndarray) -> Plot:
 
 def _counts(shared: Shared, n: int) -> np.ndarray:
     """Tell which steps of the first n evaluation trials count in the loss: bool (n, time)."""
-    mask = np.asarray(shared.evaluation.mask)[:n]
-    return np.asarray(mask[..., 0] if mask.ndim == 3 else mask) > 0
+    return np.asarray(shared.evaluation.weights)[:n, :, 0] > 0
 
 
 def _outputs(shared: Shared, outputs: np.ndarray, item: int) -> Plot:

@@ -14,8 +14,8 @@ from ctd.cells import Weights, get_cell, run
 from ctd.kernel import Values, View
 from ctd.late import Array, Bool, Float, PyTree, jax, jnp, optax
 from ctd.tasks.noise import first_state, noisy
+from ctd.tasks.scores import weighted_loss
 from ctd.train_rnn.connections import Connections
-from ctd.train_rnn.loss import weighted_loss
 from ctd.train_rnn.parameters import UNPENALISED, Parameters, constants, weights_of
 from ctd.train_rnn.params import Network, OptimizerName, ScheduleName
 
@@ -79,18 +79,14 @@ type Step = Callable[
     [Parameters, PyTree, tasks.Trial],
     tuple[Parameters, PyTree, Float[Array, ""], Bool[Array, ""]],
 ]
-"""(parameters, the optimiser's state, trials) -> (both after the step, the loss without penalties, whether all is finite)."""
+"""(parameters, the optimiser's state, trials, `seeded` if there is noise) -> (both after the step, () the loss without
+penalties, NaN if no trial has a weight, () bool: loss and gradient are finite)."""
 
 
 def train_step(
     static: View[Network], links: Connections, traced: Values[Network], n_in: int
 ) -> Step:
-    """Make the function of one training step.
-
-    n_in: inputs of a network without noise. The function takes (parameters, the optimiser's state, trials), the trials
-    `seeded` if there is noise, and returns (new parameters, new state, () loss without penalties, NaN if no trial has a
-    weight, () bool: loss and gradient are finite).
-    """
+    """Make the function of one training step. n_in: inputs of a network without noise."""
     plain = get_cell(static.cell)
     cell = noisy(plain, traced.state_noise, n_in) if static.noise else plain
     optimize = optimizer(static, traced)
@@ -132,9 +128,8 @@ def train_step(
 def _of_weights(traced: Values[Network], trained: Parameters) -> Array:
     """The penalties l2 and l1 on the trained parameters, masked and signed weights included; of low rank, on m and n."""
     some = [p for name, p in trained.items() if name not in UNPENALISED]
-    return traced.l2 * sum(jnp.sum(p**2) for p in some) + traced.l1 * sum(
-        jnp.sum(jnp.abs(p)) for p in some
-    )
+    squares, sizes = sum(jnp.sum(p**2) for p in some), sum(jnp.sum(jnp.abs(p)) for p in some)
+    return traced.l2 * squares + traced.l1 * sizes
 
 
 def _of_rates(traced: Values[Network], rates: Float[Array, "trial time unit"]) -> Float[Array, ""]:

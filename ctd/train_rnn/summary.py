@@ -8,7 +8,7 @@ import numpy as np
 
 from ctd.kernel import JobFields, Var, View, changed
 from ctd.plots.curves import QUANTILES, curve_quantiles
-from ctd.rows import Best
+from ctd.rows import Best, ranked
 from ctd.train_rnn.loss import Shared
 from ctd.train_rnn.params import Network
 
@@ -34,14 +34,10 @@ def reduce(
 ) -> dict[str, np.ndarray]:
     """The trained networks with the smallest evaluation loss, quantiles of the loss curves of all trained ones, saved trials."""
     trained = np.flatnonzero(results["outcome"] == 0)
-    loss = results["eval_loss"]
-    # Stable: of equal losses, the earlier item comes first.
-    best = trained[np.argsort(loss[trained], kind="stable")][: options.n_best]
-    scored = {"accuracy": results["accuracy"][best]} if "accuracy" in results else {}
-    return scored | _saved(inputs, shared) | {
+    best = ranked(results, "eval_loss")[: options.n_best]
+    names = [name for name in ("accuracy", "eval_loss", "train_loss") if name in results]
+    return _saved(inputs, shared) | {name: results[name][best] for name in names} | {
         "item": columns["item"][best],
-        "eval_loss": loss[best],
-        "train_loss": results["train_loss"][best],
         "curve_quantile": curve_quantiles(np.asarray(results["curve"])[trained]),
         "quantile": QUANTILES,
     }  # fmt: skip
@@ -51,9 +47,11 @@ def _saved(inputs: View[Network], shared: Shared) -> dict[str, np.ndarray]:
     """The trials whose states and outputs are stored, which are the same for all networks of a group; none without `n_saved`."""
     if not inputs.n_saved:
         return {}
-    x, y, mask, _ = (np.asarray(leaf)[: inputs.n_saved] for leaf in shared.evaluation)
-    every = mask if mask.ndim == 3 else mask[..., None]
-    return {"inputs": x, "targets": y, "mask": np.broadcast_to(every, y.shape)}
+    x, y, mask = (
+        np.asarray(leaf)[: inputs.n_saved]
+        for leaf in (shared.evaluation.inputs, shared.evaluation.targets, shared.evaluation.weights)
+    )
+    return {"inputs": x, "targets": y, "mask": np.broadcast_to(mask, y.shape)}
 
 
 def next_jobs(
@@ -64,8 +62,9 @@ def next_jobs(
     # Without a context's input, a network has points that it never uses.
     x = [list(one) for one in network.task.constant_inputs]
     points = {"weights": item, **{k: v for k, v in changed(network).items() if k == "task"}}
-    longer = {**changed(network, n_batches=2 * network.n_batches)}
-    longer.pop("stop_at", None)  # which would end the training where it did
+    # stop_at would end the training where it did.
+    longer = {k: v for k, v in changed(network).items() if k != "stop_at"}
+    longer |= {"n_batches": 2 * network.n_batches}
     return {
         "its fixed points": {
             "kernel": "fixed_points",

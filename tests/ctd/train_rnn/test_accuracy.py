@@ -9,8 +9,8 @@ from ctd.batch import Layout, program, run_items
 from ctd.cells import check_params, get_cell
 from ctd.data import write_hdf5
 from ctd.kernel import inputs_of, static_of, traced_of
+from ctd.tasks.scores import weighted_loss
 from ctd.train_rnn import Network, kernel
-from ctd.train_rnn.loss import weighted_loss
 
 TASK = tasks.RandomDots(dt=100, delay=100, coherences=(-16, -4, 4, 16))
 # Two minibatches of evaluation trials and no rest, which would be compiled as a second run (test_train_rnn.py has one).
