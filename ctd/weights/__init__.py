@@ -12,12 +12,11 @@
 Reading executes no code of a file. Tensors that no network of ctd can express are refused by name.
 """
 
-from ctd.weights.formats import ENDINGS, check_ending, read_tensors, write_tensors
+from ctd.weights.formats import check_ending, read_tensors, write_tensors
 from ctd.weights.network import Loaded, read_weights, understand, write_named, write_weights
 from ctd.weights.tensors import Tensors
 
 __all__ = [
-    "ENDINGS",
     "Loaded",
     "Tensors",
     "check_ending",

@@ -12,8 +12,8 @@ from ctd.weights.tensors import Array
 
 type Kind = Literal["rnn", "gru", "gru_before", "lstm"]
 
-BLOCKS: Mapping[Kind, int] = {"rnn": 1, "gru": 3, "gru_before": 3, "lstm": 4}
-"""Gates of a kind of cell, each a block of n rows in its weights."""
+KINDS: Mapping[int, Kind] = {1: "rnn", 3: "gru", 4: "lstm"}
+"""Number of gates, each a block of n rows in the weights -> the kind of cell."""
 
 
 class Gates(NamedTuple):
@@ -50,6 +50,35 @@ def check_shape(where: str, name: str, value: Array, shape: tuple[int, ...], wha
     hint = "; it is transposed" if value.ndim == 2 and value.shape[::-1] == shape else ""
     raise ValueError(
         f"{where}: {name} has the shape {value.shape}, expected {shape} for {what}{hint}"
+    )
+
+
+def check_axis(where: str, name: str, value: Array, axis: int, length: int, what: str) -> None:
+    """Raise ValueError as `check_shape` unless an array is a matrix with this length along an axis; the other is free."""
+    free = value.shape[1 - axis] if value.ndim == 2 else 0
+    # Of a transposed matrix the other axis is the free one.
+    if free == length:
+        free = value.shape[axis]
+    check_shape(where, name, value, (length, free) if axis == 0 else (free, length), what)
+
+
+def sizes(where: str, name: str, recurrent: Array, columns: bool = False) -> tuple[int, int]:
+    """The (units, gates) of recurrent weights, whose gates lie below each other, or side by side in `columns`.
+
+    Raises ValueError if they are none, telling if they are transposed.
+    """
+    if recurrent.ndim == 2 and 0 not in recurrent.shape:
+        rows, n = recurrent.shape[::-1] if columns else recurrent.shape
+        if rows % n == 0 and rows // n in KINDS:
+            return n, rows // n
+        if n % rows == 0 and n // rows in KINDS:
+            turned = recurrent.shape[::-1]
+            raise ValueError(
+                f"{where}: {name} has the shape {recurrent.shape}; it is transposed: {turned} expected"
+            )
+    gru, lstm = ("(n, 3 n)", "(n, 4 n)") if columns else ("(3 n, n)", "(4 n, n)")
+    raise ValueError(
+        f"{where}: {name} has the shape {recurrent.shape}, but n units need (n, n), in a GRU {gru}, in an LSTM {lstm}"
     )
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from ctd.cells import UNITS
-from ctd.weights.gates import Found, Gates, Kind, check_shape
+from ctd.weights.gates import KINDS, Found, Gates, Kind, check_axis, check_shape, sizes
 from ctd.weights.tensors import Array, Settings, Tensors
 
 RECURRENT = ".recurrent_kernel"
-KINDS: dict[int, Kind] = {1: "rnn", 3: "gru", 4: "lstm"}
 CLASSES = {"rnn": "SimpleRNN", "gru": "GRU", "lstm": "LSTM"}
 EXPECTED = {"activation": "tanh", "recurrent_activation": "sigmoid", "go_backwards": False}
 """Settings of Keras' layers that ctd's cells match."""
@@ -27,20 +26,10 @@ def read(tensors: Tensors, place: str) -> Found:
     if names["kernel"] not in arrays:
         raise ValueError(f"{where}: lacks {names['kernel']}; it holds {tensors.names()}")
     recurrent, into = arrays[names["recurrent_kernel"]], arrays[names["kernel"]]
-    n = recurrent.shape[0] if recurrent.ndim else 0
-    # The number of gates tells the kind of cell.
-    blocks = recurrent.size // max(1, n * n)
-    if blocks not in KINDS:
-        raise ValueError(
-            f"{where}: {names['recurrent_kernel']} has the shape {recurrent.shape}, but n units need (n, n) in a "
-            "SimpleRNN, (n, 3 n) in a GRU, (n, 4 n) in an LSTM"
-        )
-    check_shape(where, names["recurrent_kernel"], recurrent, (n, blocks * n), f"{n} units")
-    # Of a transposed kernel too, so that the error below names the right shape.
-    n_in = into.shape[0] if into.ndim == 2 and into.shape[1] == blocks * n else into.shape[-1]
-    check_shape(where, names["kernel"], into, (n_in, blocks * n), f"{n} units")
+    n, blocks = sizes(where, names["recurrent_kernel"], recurrent, columns=True)
+    check_axis(where, names["kernel"], into, 1, blocks * n, f"{n} units")
     settings = _settings(tensors, place, CLASSES[KINDS[blocks]])
-    kind, b_ih, b_hh = _biases(tensors, names["bias"], KINDS[blocks], n, settings)
+    kind, b_ih, b_hh = _biases(tensors, names["bias"], blocks, n, settings)
     # Keras multiplies x @ kernel, with gates side by side; transposed, they lie below each other. Keras and PyTorch both
     # weigh the old state by z, and unit_forget_bias is part of the stored bias: no number changes.
     gates = Gates(kind, _ordered(into.T, n, kind), _ordered(recurrent.T, n, kind), b_ih, b_hh)
@@ -74,11 +63,10 @@ def _settings(tensors: Tensors, place: str, layer: str) -> Settings:
 
 
 def _biases(
-    tensors: Tensors, name: str, kind: Kind, n: int, settings: Settings
+    tensors: Tensors, name: str, blocks: int, n: int, settings: Settings
 ) -> tuple[Kind, Array, Array]:
     """Read the biases: (kind, bias_ih, bias_hh). A GRU has two rows of them if its reset gate acts after the product."""
-    blocks = {"rnn": 1, "gru": 3, "lstm": 4}[kind]
-    bias = tensors.arrays.get(name)
+    kind, bias = KINDS[blocks], tensors.arrays.get(name)
     after = settings.get("reset_after")
     if bias is None:
         if kind == "gru" and after is None:

@@ -6,13 +6,12 @@ import re
 
 import numpy as np
 
-from ctd.weights.gates import BLOCKS, Found, Gates, Kind, check_shape
+from ctd.weights.gates import KINDS, Found, Gates, check_axis, check_shape, sizes
 from ctd.weights.tensors import Array, Tensors
 
 NAME = re.compile(
     r"(?P<at>(?:.*\.)?)(?P<what>weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)(?P<layer>(?:_l\d+)?(?:_reverse)?)"
 )
-KINDS: dict[int, Kind] = {1: "rnn", 3: "gru", 4: "lstm"}
 CLASSES = {"rnn": "RNN", "gru": "GRU", "lstm": "LSTM"}
 
 
@@ -33,15 +32,9 @@ def read(tensors: Tensors, place: str) -> Found:
         )
     if missing := [full(what) for what in ("weight_ih", "weight_hh") if full(what) not in arrays]:
         raise ValueError(f"{where}: lacks {', '.join(missing)}; it holds {tensors.names()}")
-    recurrent = arrays[full("weight_hh")]
-    n, blocks = _sizes(where, full("weight_hh"), recurrent)
-    what = f"{n} units"
-    into = arrays[full("weight_ih")]
-    n_in = into.shape[1] if into.ndim == 2 else 0
-    # A transposed matrix has its inputs first; `check_shape` then says that it is transposed.
-    if into.ndim == 2 and into.shape[0] != blocks * n == into.shape[1]:
-        n_in = into.shape[0]
-    check_shape(where, full("weight_ih"), into, (blocks * n, n_in), what)
+    into, recurrent = arrays[full("weight_ih")], arrays[full("weight_hh")]
+    n, blocks = sizes(where, full("weight_hh"), recurrent)
+    check_axis(where, full("weight_ih"), into, 0, blocks * n, f"{n} units")
     b_ih, b_hh, used = _biases(tensors, at, layer, blocks, n)
     equinox = f"{at}bias" in used
     kind = KINDS[blocks]
@@ -52,33 +45,16 @@ def read(tensors: Tensors, place: str) -> Found:
     )
 
 
-def _sizes(where: str, name: str, recurrent: Array) -> tuple[int, int]:
-    """The (units, gates) of recurrent weights. Raises ValueError, telling if they are transposed."""
-    if recurrent.ndim == 2 and 0 not in recurrent.shape:
-        rows, n = recurrent.shape
-        if rows % n == 0 and rows // n in KINDS:
-            return n, rows // n
-        if n % rows == 0 and n // rows in KINDS:
-            raise ValueError(
-                f"{where}: {name} has the shape {recurrent.shape}; it is transposed: ({n}, {rows}) expected"
-            )
-    raise ValueError(
-        f"{where}: {name} has the shape {recurrent.shape}, but n units need (n, n) in an RNN, (3 n, n) in a GRU, "
-        "(4 n, n) in an LSTM"
-    )
-
-
 def _biases(
     tensors: Tensors, at: str, layer: str, blocks: int, n: int
 ) -> tuple[Array, Array, set[str]]:
     """Read the biases: (bias_ih, bias_hh, the names of their tensors); zeros if the cell has none."""
     arrays, where = tensors.arrays, tensors.where
-    kind = KINDS[blocks]
-    zeros = np.zeros(BLOCKS[kind] * n, arrays[f"{at}weight_hh{layer}"].dtype)
+    zeros = np.zeros(blocks * n, arrays[f"{at}weight_hh{layer}"].dtype)
     pair = [f"{at}bias_ih{layer}", f"{at}bias_hh{layer}"]
     # Equinox's cells have `bias`, and a GRU `bias_n`, in place of PyTorch's pair.
     if not layer and f"{at}bias" in arrays and not arrays.keys() & set(pair):
-        pair = [f"{at}bias", f"{at}bias_n"] if kind == "gru" else [f"{at}bias"]
+        pair = [f"{at}bias", f"{at}bias_n"] if blocks == 3 else [f"{at}bias"]
     given = [name for name in pair if name in arrays]
     if given and len(given) < len(pair):
         (missing,) = set(pair) - set(given)
@@ -87,11 +63,8 @@ def _biases(
         length = n if name.endswith("bias_n") else blocks * n
         check_shape(where, name, arrays[name], (length,), f"{n} units")
     found = [arrays[name] for name in given]
-    if not found:
-        return zeros, zeros, set()
-    if len(found) == 1:
-        return found[0], zeros, set(given)
-    if pair[1].endswith("bias_n"):
+    if f"{at}bias_n" in given:
         # Equinox's GRU has one recurrent bias, that of the candidate: r (W_hn h + b_n).
-        return found[0], np.concatenate([zeros[n:], found[1]]), set(given)
-    return found[0], found[1], set(given)
+        found[1] = np.concatenate([zeros[n:], found[1]])
+    b_ih, b_hh, *_ = *found, zeros, zeros
+    return b_ih, b_hh, set(given)

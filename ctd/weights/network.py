@@ -198,9 +198,10 @@ def write_named(
     """
     values = {name: np.asarray(value) for name, value in arrays.items()}
     told = {name: value for name, value in about.items() if name != "cell"}
-    given = str(about.get("cell", OF_DYNAMICS.get(str(about.get("dynamics")))))
-    cell = given if given.partition(":")[0] in cells_with(values) else None
-    if cell in TORCH_LAYERS and Path(path).suffix in TORCH_ENDINGS:
+    cell = str(about.get("cell", OF_DYNAMICS.get(str(about.get("dynamics")))))
+    if cell in TORCH_LAYERS and cell in cells_with(values) and Path(path).suffix in TORCH_ENDINGS:
         # Leave out the name of ctd's cell: load_state_dict refuses entries that the module does not have.
-        values, cell = to_torch(cell, values), None
-    write_tensors(path, values, cell, told)
+        values = to_torch(cell, values)
+    elif cell.partition(":")[0] in cells_with(values):
+        told["cell"] = cell
+    write_tensors(path, values, told)

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from ctd.containers import explained, opened_hdf5, read_dataset, text_attribute
-from ctd.data import read_npz, write_hdf5
+from ctd.data import read_npz
 from ctd.weights import keras_file
 from ctd.weights.tensors import Array, Tensors, of_tree
 
@@ -38,13 +38,6 @@ def _datasets(path: Path, file: h5py.File) -> dict[str, Array]:
     return found
 
 
-def write_hdf5_file(
-    path: Path, arrays: Mapping[str, Array], cell: str | None, about: Mapping[str, object]
-) -> None:
-    """Write one dataset for each name; the cell and `about` become attributes."""
-    write_hdf5(path, arrays, {**about, "cell": cell} if cell else about)
-
-
 def read_numpy(path: Path) -> Tensors:
     """Read the arrays of an .npz file; a text `cell` among them names the cell."""
     arrays = read_npz(path)
@@ -53,17 +46,15 @@ def read_numpy(path: Path) -> Tensors:
     return of_tree(str(path), arrays, written)
 
 
-def write_numpy(
-    path: Path, arrays: Mapping[str, Array], cell: str | None, about: Mapping[str, object]
-) -> None:
+def write_numpy(path: Path, arrays: Mapping[str, Array], about: Mapping[str, object]) -> None:
     """Write one array for each name, and the cell as a text."""
-    del about
+    named = {"cell": np.asarray(about["cell"])} if "cell" in about else {}
     # numpy.savez would write the time into the file, and equal arrays would not give equal bytes.
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, value in (dict(arrays) | ({"cell": np.asarray(cell)} if cell else {})).items():
+        for name, value in {**arrays, **named}.items():
             # zipfile does not know the size yet: without force_zip64, a member fails at 2 GiB.
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, np.asarray(value), allow_pickle=False)
+                np.lib.format.write_array(member, value, allow_pickle=False)
 
 
 def read_safetensors(path: Path) -> Tensors:
@@ -74,11 +65,8 @@ def read_safetensors(path: Path) -> Tensors:
     return of_tree(str(path), arrays, told.get("cell"))
 
 
-def write_safetensors(
-    path: Path, arrays: Mapping[str, Array], cell: str | None, about: Mapping[str, object]
-) -> None:
-    """Write one tensor for each name; the cell and `about` become metadata."""
-    # safetensors' metadata map texts to texts.
-    told = {name: str(value) for name, value in about.items()} | ({"cell": cell} if cell else {})
+def write_safetensors(path: Path, arrays: Mapping[str, Array], about: Mapping[str, object]) -> None:
+    """Write one tensor for each name; `about` becomes metadata, which are texts."""
+    told = {name: str(value) for name, value in about.items()}
     # safetensors writes the memory as it lies: a transposed view would be stored transposed.
     save_file({k: np.asarray(v, order="C") for k, v in arrays.items()}, path, metadata=told)

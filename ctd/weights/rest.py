@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ctd.weights.gates import Found, check_shape
+from ctd.weights.gates import Found, check_axis, check_shape
 from ctd.weights.tensors import Array, Tensors
 from ctd.words import count
 
@@ -75,14 +75,10 @@ def _linear(left: Mapping[str, Array]) -> list[Linear]:
 
 def _readout(tensors: Tensors, layer: Linear, n: int, n_in: int) -> dict[str, Array]:
     where, weight = tensors.where, tensors.arrays[layer.weight]
+    axis = 0 if layer.flipped else 1
+    check_axis(where, layer.weight, weight, axis, n, f"a readout of {n} units")
     matrix = weight.T if layer.flipped else weight
-    n_out, width = matrix.shape
-    if width != n:
-        shape = (n, n_out) if layer.flipped else (n_out, n)
-        # A matrix with n on the other axis is a transposed readout: name the shape that it should have.
-        if n_out == n:
-            shape = (n, width) if layer.flipped else (width, n)
-        check_shape(where, layer.weight, weight, shape, f"a readout of {n} units")
+    n_out = len(matrix)
     # A square matrix of as many inputs as units could also be an input layer: its shape does not tell.
     if n_out == n_in == n:
         raise ValueError(

@@ -178,8 +178,8 @@ class Storages:
 NAMES = {np.dtype(dtype): name for name, dtype in STORAGES.items() if dtype != "bfloat16"}
 
 
-def write(path: Path, arrays: Mapping[str, Array], cell: str | None) -> None:
-    """Write a dict of tensors that `torch.load(weights_only=True)` reads, with an entry `cell` if given."""
+def write(path: Path, arrays: Mapping[str, Array], about: Mapping[str, object]) -> None:
+    """Write a dict of tensors that `torch.load(weights_only=True)` reads, with the entry `cell` of `about`."""
     with zipfile.ZipFile(path, "w") as archive:
 
         def add(name: str, data: bytes) -> None:
@@ -187,15 +187,15 @@ def write(path: Path, arrays: Mapping[str, Array], cell: str | None) -> None:
             archive.writestr(zipfile.ZipInfo(f"net/{name}"), data)
 
         entries = [
-            _text(name) + _tensor(str(k), np.asarray(value)) + b"s"
+            _text(name) + _tensor(str(k), value) + b"s"
             for k, (name, value) in enumerate(arrays.items())
         ]
-        entries += [_text("cell") + _text(cell) + b"s"] if cell else []
+        # A state_dict has no place for other attributes.
+        entries += [_text("cell") + _text(str(about["cell"])) + b"s"] if "cell" in about else []
         # Protocol 2, an empty dict, one SETITEM for each entry, STOP.
         add("data.pkl", b"\x80\x02}" + b"".join(entries) + b".")
         add("byteorder", b"little")
         for k, value in enumerate(arrays.values()):
-            value = np.asarray(value)
             add(f"data/{k}", value.astype(value.dtype.newbyteorder("<")).tobytes())
         # torch.save writes version 3 of the archive.
         add("version", b"3\n")

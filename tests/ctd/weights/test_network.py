@@ -9,7 +9,7 @@ import pytest
 
 from ctd.cells import CELLS, get_cell
 from ctd.weights import read_tensors, read_weights, understand, write_named, write_weights
-from ctd.weights.formats import WRITERS
+from ctd.weights.formats import WRITTEN
 from ctd.weights.tensors import Tensors, of_tree
 
 N, N_IN, N_OUT = 4, 3, 2
@@ -33,7 +33,7 @@ def assert_same(got, expected):
 
 
 @pytest.mark.filterwarnings("ignore:.*does not tell the units")
-@pytest.mark.parametrize("ending", WRITERS)
+@pytest.mark.parametrize("ending", WRITTEN)
 @pytest.mark.parametrize("cell", CELLS)
 def test_every_cell_comes_back_from_every_kind_of_file(tmp_path, cell, ending):
     params = drawn(cell, np.float64)
