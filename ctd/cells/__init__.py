@@ -25,13 +25,12 @@ the weights, float32 or float64.
 ((20, 8), (20, 2))
 """
 
-from ctd.cells.cell import READOUT_AXES, Cell, Pieces, Scales, Weights
+from ctd.cells.cell import READOUT_AXES, Cell, Scales, Weights
 from ctd.cells.flow import node, runge_kutta
-from ctd.cells.gated import UPDATE_BIAS, gru, gru_candidate_bias, gru_torch, lstm
+from ctd.cells.gated import UPDATE_BIAS, gru
 from ctd.cells.matrices import FirstUnits, LowRank, spectral_radius
 from ctd.cells.names import CELL_NAMES, CELLS, FORMS, CellName, get_cell
 from ctd.cells.network import (
-    Sizes,
     cells_with,
     check_params,
     check_real,
@@ -40,8 +39,8 @@ from ctd.cells.network import (
     run,
     sizes,
 )
-from ctd.cells.piecewise import alrnn, draw_almost, draw_shallow, shplrnn
-from ctd.cells.ungated import UNGATED, leaky, leaky_per_unit, leaky_rates, vanilla
+from ctd.cells.piecewise import draw_almost, draw_shallow
+from ctd.cells.ungated import UNGATED
 from ctd.cells.units import UNITS
 
 __all__ = [
@@ -56,11 +55,8 @@ __all__ = [
     "CellName",
     "FirstUnits",
     "LowRank",
-    "Pieces",
     "Scales",
-    "Sizes",
     "Weights",
-    "alrnn",
     "cells_with",
     "check_params",
     "check_real",
@@ -68,19 +64,11 @@ __all__ = [
     "draw_shallow",
     "get_cell",
     "gru",
-    "gru_candidate_bias",
-    "gru_torch",
     "initial_state",
-    "leaky",
-    "leaky_per_unit",
-    "leaky_rates",
-    "lstm",
     "node",
     "readout",
     "run",
     "runge_kutta",
-    "shplrnn",
     "sizes",
     "spectral_radius",
-    "vanilla",
 ]

@@ -17,8 +17,7 @@ from ctd.late import Array, Float
 def _vanilla_step(
     f: Units, w: Weights, h: Float[Array, "n"], x: Float[Array, "n_in"]
 ) -> Float[Array, "n"]:
-    new: Array = f(w["wR"] @ h + w["wI"] @ x + w["bR"])
-    return new
+    return f(w["wR"] @ h + w["wI"] @ x + w["bR"])
 
 
 VANILLA_AXES = {"wI": ("unit", "input"), "wR": ("unit", "unit_from"), "bR": ("unit",)}

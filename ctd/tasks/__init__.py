@@ -36,7 +36,7 @@ from ctd.tasks.spiking import (
     spikes_from_rates,
 )
 from ctd.tasks.task import Conditions, Task, Trial, batch
-from ctd.tasks.white_noise import ContextualIntegrator, Decision, Integrator, WhiteNoise
+from ctd.tasks.white_noise import ContextualIntegrator, Decision, Integrator
 from ctd.tasks.yang import Yang
 from ctd.tasks.yang_rules import RULES
 
@@ -59,7 +59,6 @@ __all__ = [
     "Romo",
     "Task",
     "Trial",
-    "WhiteNoise",
     "Yang",
     "batch",
     "divide",

@@ -6,6 +6,8 @@ its mean output over the response, which is right if it has the sign of the targ
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import accumulate
 from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field
@@ -54,6 +56,10 @@ class Choice(Timed):
         """Tell if the mean output over the response has the sign of the target."""
         return same_sign(trial, output)
 
+    def ends(self) -> Iterator[int]:
+        """The step at which each epoch before the response ends."""
+        return accumulate(self.steps(getattr(self, name)) for name in self.epochs[:-1])
+
     def answered(self, inputs: Array, at: Number, answer: Array, condition: Array) -> Trial:
         """The trial whose target is `answer` for the response, from step `at` on, and which counts nowhere else."""
         counts = self.during(at, at + self.steps(self.response), inputs.dtype)
@@ -66,8 +72,7 @@ class Choice(Timed):
 
     def noisy(self, key: Array, inputs: Array) -> Array:
         """Add noise N(0, noise^2) to inputs (time, n)."""
-        drawn: Array = jax.random.normal(key, inputs.shape, inputs.dtype)
-        return inputs + self.noise * drawn
+        return inputs + self.noise * jax.random.normal(key, inputs.shape, inputs.dtype)
 
 
 class RandomDots(Choice):
@@ -83,6 +88,7 @@ class RandomDots(Choice):
 
     name = "rdm"
     n_in: ClassVar[int] = 1
+    epochs: ClassVar = ("fixation", "stimulus", "delay", "response")
 
     stimulus: Ms = Field(800.0, gt=0, description="duration of the stimulus (ms)")
     delay: Ms = Field(300.0, ge=0, description="time between stimulus and response (ms)")
@@ -90,10 +96,6 @@ class RandomDots(Choice):
         (-16, -8, -4, -2, -1, 1, 2, 4, 8, 16), description="values of c (%), one per trial"
     )
     scale: float = Field(3.2, gt=0, description="input at coherence 100 %")
-
-    @property
-    def longest(self) -> int:
-        return sum(map(self.steps, (self.fixation, self.stimulus, self.delay, self.response)))
 
     @property
     def conditions(self) -> Conditions:
@@ -105,26 +107,21 @@ class RandomDots(Choice):
         # Draw the condition's number, which the trial then reports.
         which = jax.random.randint(key_choice, (), 0, len(values))
         coherence = jnp.asarray(values, dtype)[which]
-        start = self.steps(self.fixation)
-        end = start + self.steps(self.stimulus)
+        start, end, at = self.ends()
         # Coherences are percentages: `scale` is the input at 100 %.
         inputs = self.during(start, end, dtype) * coherence * (self.scale / 100)
-        at = end + self.steps(self.delay)
         return self.answered(self.noisy(key_noise, inputs), at, jnp.sign(coherence), which)
 
 
 class TwoStimuli(Choice):
     """The base of tasks with two stimuli, a delay of random length apart, and then the response."""
 
+    epochs: ClassVar = ("fixation", "stimulus", "delay", "stimulus", "response")
+
     stimulus: Ms = Field(100.0, gt=0, description="duration of each stimulus (ms)")
     delay: Span = Field(
         (500.0, 2000.0), description="shortest and longest time between the stimuli (ms)"
     )
-
-    @property
-    def longest(self) -> int:
-        parts = (self.fixation, self.stimulus, max(self.delay), self.stimulus, self.response)
-        return sum(map(self.steps, parts))
 
     def both(self, delay: Array, dtype: jax.typing.DTypeLike) -> tuple[Array, Array]:
         """Place both stimuli, `delay` steps apart: ((time, 2), 1 while each is shown; the step at which the second ends)."""
@@ -193,6 +190,7 @@ class Mante(Choice):
 
     name = "mante"
     n_in: ClassVar[int] = 4
+    epochs: ClassVar = ("fixation", "context_only", "stimulus", "delay", "response")
 
     response: Ms = Field(20.0, gt=0, description="time during which the output counts (ms)")
     noise: float = Field(0.1, ge=0, description="standard deviation of the noise on the stimuli")
@@ -204,11 +202,6 @@ class Mante(Choice):
     )
     scale: float = Field(0.1, gt=0, description="input at coherence 1")
     context_scale: float = Field(0.1, gt=0, description="input of the active context")
-
-    @property
-    def longest(self) -> int:
-        parts = (self.fixation, self.context_only, self.stimulus, self.delay, self.response)
-        return sum(map(self.steps, parts))
 
     @property
     def conditions(self) -> Conditions:
@@ -225,10 +218,7 @@ class Mante(Choice):
         which = jax.random.randint(key_choice, (2,), 0, len(values))
         coherence = jnp.asarray(values, dtype)[which]
         context = jax.random.randint(key_context, (), 0, 2)
-        start = self.steps(self.fixation)
-        onset = start + self.steps(self.context_only)
-        offset = onset + self.steps(self.stimulus)
-        at = offset + self.steps(self.delay)
+        start, onset, offset, at = self.ends()
         # Both stimuli are always shown: the network must ignore the one that the context does not name.
         stimuli = self.during(onset, offset, dtype) * coherence * self.scale
         cue = jax.nn.one_hot(context, 2, dtype=dtype) * self.context_scale

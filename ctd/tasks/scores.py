@@ -21,8 +21,7 @@ def same_sign(trial: Trial, output: Array) -> Array:
     # Steps count alike, whatever their weight in the loss.
     counts = trial.weights[:, 0] > 0
     mean = lambda values: jnp.sum(jnp.where(counts, values[:, 0], 0))
-    found: Array = jnp.sign(mean(output)) == jnp.sign(mean(trial.targets))
-    return found
+    return jnp.sign(mean(output)) == jnp.sign(mean(trial.targets))
 
 
 def every_near(trial: Trial, output: Array, within: float) -> Array:
@@ -34,8 +33,7 @@ def every_near(trial: Trial, output: Array, within: float) -> Array:
 def same_category(trial: Trial, output: Array) -> Array:
     """Tell if the largest output and the largest target at the last step that counts are the same one."""
     last = last_step(trial)
-    found: Array = jnp.argmax(output[last]) == jnp.argmax(trial.targets[last])
-    return found
+    return jnp.argmax(output[last]) == jnp.argmax(trial.targets[last])
 
 
 def weighted_loss(kind: str, outputs: Array, trials: Trial) -> tuple[Array, Array]:

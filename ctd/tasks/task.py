@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import ClassVar, NamedTuple
 
@@ -157,6 +157,10 @@ def _compiled_batch() -> Callable[[Task, Array, int, jax.typing.DTypeLike], Tria
     return jax.jit(batch, static_argnums=(0, 2, 3), inline=True)
 
 
+type Epoch = str | tuple[float, ...]
+"""The field that gives the durations of an epoch, or the durations (ms)."""
+
+
 class Timed(Task):
     """The base of tasks whose trials consist of epochs (fixation, stimulus, delay, response) with durations in ms.
 
@@ -170,8 +174,13 @@ class Timed(Task):
 
     @property
     @abstractmethod
+    def epochs(self) -> Sequence[str]:
+        """The fields that give the durations (ms) of a trial's epochs, in their order."""
+
+    @property
     def longest(self) -> int:
         """Steps of the longest trial."""
+        return self.most_steps(self.epochs)
 
     @property
     def time_step(self) -> tuple[float, str]:
@@ -188,6 +197,15 @@ class Timed(Task):
         # 300 / 0.1 is 2999.999...: a duration that is a multiple of dt must not lose a step.
         return int(ms / self.dt + 1e-6)
 
+    def durations(self, epoch: Epoch) -> tuple[float, ...]:
+        """The durations (ms) that an epoch may have; of a random one, the shortest and the longest."""
+        given = getattr(self, epoch) if isinstance(epoch, str) else epoch
+        return given if isinstance(given, tuple) else (given,)
+
+    def most_steps(self, epochs: Sequence[Epoch]) -> int:
+        """Steps of successive epochs at their longest."""
+        return sum(max(map(self.steps, self.durations(epoch))) for epoch in epochs)
+
     @model_validator(mode="after")
     def _fits(self) -> Timed:
         if self.longest == 0:
@@ -197,7 +215,7 @@ class Timed(Task):
                 f"n_steps: {self.n_steps} steps cannot hold epochs of up to {self.longest} steps "
                 f"({self.longest * self.dt:g} ms at dt = {self.dt:g}); leave n_steps out, or shorten the epochs"
             )
-        for name, ms in self._durations():
+        for name, ms in ((each, ms) for each in self.epochs for ms in self.durations(each)):
             # Given in seconds, or scaled down by a task with time_scale, an epoch would be left out without a word.
             if ms > 0 and self.steps(ms) == 0:
                 scaled = Timed.steps(self, ms) > 0
@@ -206,13 +224,6 @@ class Timed(Task):
                     + ("raise time_scale, or lower dt" if scaled else "durations are in ms")
                 )
         return self
-
-    def _durations(self) -> Iterator[tuple[str, float]]:
-        """The fields that give durations of epochs (ms), with each of their values."""
-        for name, field in type(self).model_fields.items():
-            if name not in ("dt", "tau") and "(ms)" in (field.description or ""):
-                value = getattr(self, name)
-                yield from ((name, ms) for ms in (value if isinstance(value, tuple) else (value,)))
 
 
 def among(u: Array, values: Sequence[float], dtype: jax.typing.DTypeLike | None = None) -> Array:

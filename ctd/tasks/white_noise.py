@@ -40,19 +40,15 @@ class WhiteNoise(Task):
         """(duration / n_steps, "s")."""
         return self.duration / self.n_steps, "s"
 
-    def mean_input(self, key: Array, shape: tuple[int, ...], dtype: jax.typing.DTypeLike) -> Array:
-        """Draw b of one trial; `shape` is () for one stream, (2,) for two."""
-        xi: Array = jax.random.normal(key, shape, dtype)
-        b: Array = 2 * self.bias * (xi if self.centred else xi - 0.5)
-        return b
-
-    def noise(self, key: Array, shape: tuple[int, ...], dtype: jax.typing.DTypeLike) -> Array:
-        """Draw s xi / sqrt(dt), with xi ~ N(0, 1) of this shape."""
+    def stream(
+        self, key_b: Array, key_xi: Array, streams: tuple[int, ...], dtype: jax.typing.DTypeLike
+    ) -> Array:
+        """Draw x (time, *streams) of one trial; `streams` is () for one stream, (2,) for two."""
+        xi = jax.random.normal(key_b, streams, dtype)
+        b = 2 * self.bias * (xi if self.centred else xi - 0.5)
         # 1 / sqrt(dt): the variance of the integral over 1 s is s^2, whatever the step.
         dt, _ = self.time_step
-        xi: Array = jax.random.normal(key, shape, dtype)
-        scaled: Array = self.sd * dt**-0.5 * xi
-        return scaled
+        return b + self.sd * dt**-0.5 * jax.random.normal(key_xi, (self.n_steps, *streams), dtype)
 
 
 class Integrator(WhiteNoise):
@@ -67,7 +63,7 @@ class Integrator(WhiteNoise):
 
     def trial(self, key: Array, dtype: jax.typing.DTypeLike) -> Trial:
         key_bias, key_noise = jax.random.split(key)
-        x = self.mean_input(key_bias, (), dtype) + self.noise(key_noise, (self.n_steps,), dtype)
+        x = self.stream(key_bias, key_noise, (), dtype)
         return Trial(x[:, None], jnp.cumsum(x)[:, None], jnp.ones(self.n_steps, dtype))
 
 
@@ -85,7 +81,7 @@ class Decision(WhiteNoise):
 
     def trial(self, key: Array, dtype: jax.typing.DTypeLike) -> Trial:
         key_bias, key_noise = jax.random.split(key)
-        x = self.mean_input(key_bias, (), dtype) + self.noise(key_noise, (self.n_steps,), dtype)
+        x = self.stream(key_bias, key_noise, (), dtype)
         # The mask is 1 at the last step alone: the network may do as it likes before.
         last = jnp.zeros(self.n_steps, dtype).at[-1].set(1)
         choice = jnp.where(jnp.sum(x) > 0, 1, -1).astype(dtype)
@@ -111,7 +107,7 @@ class ContextualIntegrator(WhiteNoise):
 
     def trial(self, key: Array, dtype: jax.typing.DTypeLike) -> Trial:
         key_bias, key_noise, key_context = jax.random.split(key, 3)
-        x = self.mean_input(key_bias, (2,), dtype) + self.noise(key_noise, (self.n_steps, 2), dtype)
+        x = self.stream(key_bias, key_noise, (2,), dtype)
         context = jax.nn.one_hot(jax.random.bernoulli(key_context).astype(int), 2, dtype=dtype)
         inputs = jnp.concatenate([x, jnp.tile(context, (self.n_steps, 1))], axis=1)
         # A one-hot context picks the stream by a product.

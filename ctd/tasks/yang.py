@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from math import pi
 from typing import Annotated, Literal
 
@@ -100,9 +99,10 @@ class Yang(Experiment):
                 )
         return self
 
-    def _durations(self) -> Iterator[tuple[str, float]]:
-        used = {name for rule in self.rule for name in RULES[rule].fields()}
-        return ((name, ms) for name, ms in super()._durations() if name in used)
+    @property
+    def epochs(self) -> list[str]:
+        used = {epoch for rule in self.rule for epoch in RULES[rule].epochs}
+        return [name for name in type(self).model_fields if name in used]
 
     @property
     def n_in(self) -> int:
@@ -114,7 +114,7 @@ class Yang(Experiment):
 
     @property
     def longest(self) -> int:
-        return max(RULES[rule].longest(self) for rule in self.rule)
+        return max(self.most_steps(RULES[rule].epochs) for rule in self.rule)
 
     @property
     def conditions(self) -> Conditions:
@@ -206,5 +206,4 @@ def _preferred(n_ring: int, dtype: jax.typing.DTypeLike) -> Array:
 def _population(ring: Array) -> Array:
     """The direction of the population vector of a ring (n_ring,), in [0, 2 pi) rad."""
     at = _preferred(len(ring), ring.dtype)
-    found: Array = jnp.arctan2(ring @ jnp.sin(at), ring @ jnp.cos(at)) % (2 * pi)
-    return found
+    return jnp.arctan2(ring @ jnp.sin(at), ring @ jnp.cos(at)) % (2 * pi)

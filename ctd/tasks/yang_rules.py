@@ -16,7 +16,7 @@ from typing import Annotated, NamedTuple
 from pydantic import Field
 
 from ctd.late import Array, Bool, Float, jax, jnp
-from ctd.tasks.task import Timed, among
+from ctd.tasks.task import Epoch, Timed, among
 
 Positive = Annotated[float, Field(gt=0)]
 Durations = Annotated[tuple[Positive, ...], Field(min_length=1)]
@@ -26,14 +26,10 @@ CATEGORIES = [pi * (0.1 + 0.2 * k) for k in range(10)]
 
 
 class Span(NamedTuple):
-    """An epoch of any duration from `shortest` to `longest` (ms)."""
+    """The durations of an epoch of any length from `shortest` to `longest` (ms)."""
 
     shortest: float
     longest: float
-
-
-type Epoch = str | Span | tuple[float, ...]
-"""A field of `Experiment` that gives its durations, a span, or one of several durations (ms)."""
 
 
 class Draws(NamedTuple):
@@ -115,11 +111,6 @@ class Experiment(Timed):
     def steps(self, ms: float) -> int:
         """Whole steps in a duration (ms), which `time_scale` scales first."""
         return super().steps(ms * self.time_scale)
-
-    def durations(self, epoch: Epoch) -> tuple[float, ...]:
-        """The durations (ms) of an epoch, of a span both ends."""
-        given = getattr(self, epoch) if isinstance(epoch, str) else epoch
-        return given if isinstance(given, tuple) else (given,)
 
     def ends(self, epochs: tuple[Epoch, ...], u: Array) -> list[Array]:
         """The step at which each of successive epochs ends, their durations chosen by the numbers u in [0, 1)."""
@@ -240,14 +231,6 @@ class Rule(NamedTuple):
     def __call__(self, exp: Experiment, draws: Draws) -> Plan:
         """Plan a trial."""
         return self.plan(exp, draws, exp.ends(self.epochs, draws.times))
-
-    def fields(self) -> set[str]:
-        """The fields of `Experiment` that give durations of this rule."""
-        return {epoch for epoch in self.epochs if isinstance(epoch, str)}
-
-    def longest(self, exp: Experiment) -> int:
-        """Steps of the longest trial."""
-        return sum(max(map(exp.steps, exp.durations(epoch))) for epoch in self.epochs)
 
 
 REACT: tuple[Epoch, ...] = (Span(500, 2500), "response")

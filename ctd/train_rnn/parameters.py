@@ -173,8 +173,7 @@ def _recurrent(static: View[Network], w: Array, scale: Array, key: Array) -> Arr
         return _with_radius(w, spectral_radius(w), scale)
     if static.recurrent_init == "identity":
         return scale * jnp.eye(static.n, dtype=w.dtype)
-    rotation: Array = jax.random.orthogonal(key, static.n, dtype=w.dtype)
-    return scale * rotation
+    return scale * jax.random.orthogonal(key, static.n, dtype=w.dtype)
 
 
 def _with_radius(w: Array, has: Array, radius: Array) -> Array:

@@ -63,8 +63,7 @@ def learning_rate(static: View[Network], traced: Values[Network]) -> Callable[[A
     def rate(count: Array) -> Array:
         # count + 1: the first step of a warmup must not have a rate of 0.
         share = jnp.minimum(1, (count + 1) / jnp.maximum(traced.warmup, 1))
-        now: Array = schedules[static.schedule](count) * share.astype(peak.dtype)
-        return now
+        return schedules[static.schedule](count) * share.astype(peak.dtype)
 
     return rate
 

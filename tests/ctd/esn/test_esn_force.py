@@ -171,10 +171,10 @@ def test_force_P_stays_symmetric():
 def test_force_network_is_leaky_cell(blocks):
     # A continuous network, its outputs fed back, is a leaky cell that has no feedback.
     _, found, _, _ = blocks
-    weights = {name: found[f"weights.{name}"] for name in cells.leaky.axes}
+    weights = {name: found[f"weights.{name}"] for name in cells.get_cell("leaky").axes}
     cells.check_params("leaky", weights, "here")
     with jax.enable_x64(True):
-        states, outputs = cells.run(cells.leaky, weights, np.zeros((95, 0)))
+        states, outputs = cells.run(cells.get_cell("leaky"), weights, np.zeros((95, 0)))
     # The trace begins after the washout; rounding grows by the feedback loop.
     np.testing.assert_allclose(outputs[5:], found["trace"], atol=1e-8)
     np.testing.assert_allclose(states[5], found["replay_state"], atol=1e-8)

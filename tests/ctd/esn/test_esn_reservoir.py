@@ -9,7 +9,7 @@ import pytest
 from echo_states import network
 
 from ctd.batch import run_items
-from ctd.cells import leaky_rates
+from ctd.cells import get_cell
 from ctd.esn import EchoState, closed, linearised
 from ctd.esn.force import begin, free_step
 from ctd.esn.reservoir import disturbances, step, units
@@ -71,7 +71,9 @@ def test_discrete_map_is_the_closed_network():
     def both(w, readout, x):
         now = begin(static, w, readout)
         moved, _ = free_step(static, w, readout, now, x)
-        return moved.units.a, leaky_rates.step(closed(static, w, readout), now.units.a, x)
+        return moved.units.a, get_cell("leaky_rates").step(
+            closed(static, w, readout), now.units.a, x
+        )
 
     moved, found = both(w, readout, np.zeros(0, np.float32))
     np.testing.assert_allclose(found, moved, atol=1e-6)  # float32
