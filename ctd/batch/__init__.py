@@ -16,7 +16,6 @@ one device than for several, whose last digits differ.
 from ctd.batch.items import run_items as run_items
 from ctd.batch.program import Layout as Layout
 from ctd.batch.program import Program as Program
-from ctd.batch.program import abstract as abstract
 from ctd.batch.program import evaluated as evaluated
 from ctd.batch.program import layout_for as layout_for
 from ctd.batch.program import make_room as make_room

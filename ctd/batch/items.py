@@ -61,9 +61,7 @@ def _full_columns(
     params: Params, columns: Mapping[str, ArrayLike]
 ) -> tuple[dict[str, np.ndarray], int]:
     """(a column for every traced field, number of items). Raises ValueError as `run_items`."""
-    given = {name: np.asarray(values) for name, values in columns.items()}
-    _check(type(params), given)
-    given = {name: _read(name, values, getattr(params, name)) for name, values in given.items()}
+    given = {name: _column(params, name, values) for name, values in columns.items()}
     sizes = {len(values) for values in given.values()} or {1}
     if len(sizes) > 1:
         raise ValueError(f"columns: lengths differ: { {k: len(v) for k, v in given.items()} }")
@@ -94,34 +92,30 @@ def _check_limits(params: Params, columns: Mapping[str, np.ndarray]) -> None:
                     raise ValueError(text) from None
 
 
-def _read(name: str, values: np.ndarray, own: object) -> np.ndarray:
-    """A column in the type of its field, as in a job: whole numbers of a real field are reals. own: the field's value in params.
+def _column(params: Params, name: str, given: ArrayLike) -> np.ndarray:
+    """The values of a traced field in its type, as in a job: whole numbers of a real field are reals.
 
-    Raises ValueError where that changes a value.
+    Raises ValueError for another field, for one value instead of one for each item, and where the type changes a value.
     """
-    kind = np.asarray(own).dtype
-    if kind.kind not in "biuf":
+    fields, title = type(params), type(params).__name__
+    kind = field_kinds(fields).get(name)
+    if kind is None:
+        known = ", ".join(traced_type(fields)._fields)
+        raise ValueError(f"columns: {title} has no field {name!r}; its traced fields: {known}")
+    if kind is not Kind.TRACED:
+        raise ValueError(
+            f"columns: {name!r} of {title} is {kind.value}, one value for all items: give it in params, and "
+            "call this once for each of its values"
+        )
+    values, own = np.asarray(given), getattr(params, name)
+    if values.ndim == 0:
+        raise ValueError(
+            f"columns: {name!r}: one value for each item expected, got {values}; give a value that all items share in params"
+        )
+    dtype = np.asarray(own).dtype
+    if dtype.kind not in "biuf":
         return values
-    read = values.astype(kind)
-    if not np.array_equal(read, values, equal_nan=values.dtype.kind == "f"):
+    typed = values.astype(dtype)
+    if not np.array_equal(typed, values, equal_nan=values.dtype.kind == "f"):
         raise ValueError(f"columns: {name!r}: {values} given; expected values such as {own!r}")
-    return read
-
-
-def _check(params: type[Params], columns: Mapping[str, np.ndarray]) -> None:
-    """Raise ValueError for a column that is no traced field, or that is one value instead of one for each item."""
-    title, kinds = params.__name__, field_kinds(params)
-    for name, values in columns.items():
-        kind = kinds.get(name)
-        if kind is None:
-            known = ", ".join(traced_type(params)._fields)
-            raise ValueError(f"columns: {title} has no field {name!r}; its traced fields: {known}")
-        if kind is not Kind.TRACED:
-            raise ValueError(
-                f"columns: {name!r} of {title} is {kind.value}, one value for all items: give it in params, and "
-                "call this once for each of its values"
-            )
-        if values.ndim == 0:
-            raise ValueError(
-                f"columns: {name!r}: one value for each item expected, got {values}; give a value that all items share in params"
-            )
+    return typed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Hashable, Mapping
 from contextlib import AbstractContextManager
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -77,25 +77,11 @@ class Program:
         self.init = self._over_slots(self._init)
         self.step = self._over_slots(self._step)
         self.result = self._over_slots(self._result)
-        self._root: tuple[int, Array] | None = None
         self._some_results: dict[tuple[str, ...], jax.stages.Wrapped] = {}
         self.permute = jax.jit(
             lambda slots, order: jax.tree.map(lambda leaf: leaf[order], slots),
             out_shardings=self.by_item,
         )
-
-    @cached_property
-    def no_one(self) -> Array:
-        """False for each slot, on its device."""
-        n = self.layout.slots * self.layout.devices
-        return jax.device_put(np.zeros(n, bool), self.by_item)
-
-    def root(self, seed: int) -> Array:
-        """The key of a job's seed, on all devices."""
-        # Of the last seed alone: all shards of a job have one.
-        if self._root is None or self._root[0] != seed:
-            self._root = seed, jax.device_put(jax.random.key(seed), self.whole)
-        return self._root[1]
 
     # --- one item ---------------------------------------------------------------------------------
 
@@ -187,20 +173,6 @@ class Program:
             out_shardings=self.by_item,
             donate_argnums=5,
         )
-
-    def abstract(
-        self, shared: PyTree, traced: Values[Params]
-    ) -> tuple[PyTree, dict[str, jax.ShapeDtypeStruct]]:
-        """See `abstract`."""
-        return abstract(self.kernel, self.static, shared, traced)
-
-
-def abstract(
-    kernel: Kernel, static: View[Params], shared: PyTree, traced: Values[Params]
-) -> tuple[PyTree, dict[str, jax.ShapeDtypeStruct]]:
-    """(state, results) of one item as shapes and dtypes; raises as `ctd.contract.evaluate`."""
-    found = evaluated(kernel, static, shared, traced)
-    return found.state, found.results
 
 
 def evaluated(

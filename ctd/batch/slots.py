@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ctd.batch.program import Program, Slots, precision
+from ctd.batch.program import Program, Slots, evaluated, precision
 from ctd.kernel import Params, Values
 from ctd.late import Array, PyTree, jax, jnp
 
@@ -44,12 +44,14 @@ class Placed:
         self._slots: PyTree = None
         # fold_in takes 32 bits.
         self._ids, self._traced = np.asarray(ids, np.uint32), traced
-        self._root, self._no_one = program.root(seed), program.no_one
+        self._root = jax.device_put(jax.random.key(seed), program.whole)
+        self._no_one = self._put(np.zeros(self.total, bool))
         with precision(program.static):
             self._shared = jax.device_put(shared, program.whole)
         # Of one item, as shapes: slots are made from it.
         first = jax.tree.map(lambda leaf: leaf[0], traced)
-        self._state, self._values = program.abstract(shared, first)
+        one = evaluated(program.kernel, program.static, shared, first)
+        self._state, self._values = one.state, one.results
 
     @cached_property
     def _physical(self) -> np.ndarray:

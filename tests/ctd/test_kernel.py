@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from places import EXAMPLES
 from pydantic import ValidationError
-from small import FOUR, results, runs, small
+from small import results, runs, small
 
-from ctd.batch import Layout, precision, program, traced_columns
+from ctd.batch import Layout, evaluated, precision, traced_columns
 from ctd.catalogue import kernel_names, load_kernel
 from ctd.kernel import (
     Data,
@@ -46,7 +46,7 @@ def test_contract_results_are_described(case):
     columns = {k: np.asarray(v)[None] for k, v in traced_of(params)._asdict().items()}
     traced = traced_columns(type(params), columns, static.dtype)
     first = jax.tree.map(lambda leaf: leaf[0], traced)
-    _, results = program(kernel, static, FOUR).abstract(shared, first)
+    results = evaluated(kernel, static, shared, first).results
     lengths = {}
     for name, shape in results.items():
         var = kernel.dims[name]

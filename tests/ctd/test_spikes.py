@@ -9,7 +9,7 @@ from small import FOUR, small
 from stores import FOUR_SLOTS
 
 from cluster import Job
-from ctd.batch import Layout, program, run_items
+from ctd.batch import evaluated, run_items
 from ctd.catalogue import load_kernel
 from ctd.cells import get_cell
 from ctd.kernel import inputs_of, static_of, traced_of
@@ -224,7 +224,7 @@ def test_no_readout_no_behavior(network):
     params = Spikes(cell="vanilla", weights=network(n_out=0)[0], n_train=2, n_eval=2)
     traced = jax.tree.map(np.asarray, traced_of(params))
     shared = load(inputs_of(params))
-    _, found = program(kernel, static_of(params), Layout(1, 1)).abstract(shared, traced)
+    found = evaluated(kernel, static_of(params), shared, traced).results
     external = {"train_external", "eval_external"}
     assert all("`external: true`" in kernel.dims[name].long_name for name in external)
     assert set(kernel.dims) - set(found) == {"train_behavior", "eval_behavior"} | external

@@ -12,7 +12,7 @@ from places import EXAMPLES
 from small import FOUR
 from small import small as smallest
 
-from ctd.batch import abstract, run_items
+from ctd.batch import evaluated, run_items
 from ctd.cells import get_cell, run
 from ctd.curbd import Curbd, kernel
 from ctd.curbd.data import HIGHEST, Shared
@@ -195,7 +195,7 @@ def test_what_is_not_recorded_is_no_result(tmp_path):
     np.save(tmp_path / "x.npy", np.stack([network_activity(), network_activity()[::-1]]))
     params = small(str(tmp_path / "x.npy"), record=("rates",))
     shared, traced = kernel.load(inputs_of(params)), jax.tree.map(np.asarray, traced_of(params))
-    found = abstract(kernel, static_of(params), shared, traced)[1]
+    found = evaluated(kernel, static_of(params), shared, traced).results
     assert found["rates"].shape == (150, 12)
     assert "currents" not in found
 

@@ -3,10 +3,10 @@
 import jax
 import numpy as np
 import pytest
-from echo_states import ALONE, SMALL, run
+from echo_states import SMALL, run
 
 from ctd import esn
-from ctd.batch import precision, program
+from ctd.batch import evaluated, precision
 from ctd.esn import EchoState, kernel
 from ctd.esn.force import Now
 from ctd.esn.replay import largest_exponent
@@ -35,8 +35,8 @@ def test_results_described_and_shaped(rotations):
     coords = kernel.coordinates(inputs_of(EchoState(**ALL)), None)
     assert {axis: len(one.values) for axis, one in coords.items()}.items() <= axes.items()
     least = EchoState(**SMALL | {"record": ()})
-    made = program(kernel, static_of(least), ALONE)
-    _, shapes = made.abstract(kernel.load(inputs_of(least)), traced_of(least))
+    shared = kernel.load(inputs_of(least))
+    shapes = evaluated(kernel, static_of(least), shared, traced_of(least)).results
     assert shapes.keys() < rotations.keys()
 
 

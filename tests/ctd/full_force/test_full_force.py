@@ -9,7 +9,7 @@ import pytest
 import yaml
 from places import EXAMPLES
 
-from ctd.batch import abstract, run_items
+from ctd.batch import evaluated, run_items
 from ctd.cells import check_params, get_cell, run
 from ctd.data import write_hdf5
 from ctd.full_force import FullForce, kernel
@@ -184,7 +184,8 @@ def test_a_task_without_inputs_has_no_input_weights(tmp_path):
     """Shapes alone: nothing is compiled."""
     params = FullForce(trials=twice(tmp_path, inputs=None), **SMALL)
     traced = jax.tree.map(np.asarray, traced_of(params))
-    _, found = abstract(kernel, static_of(params), kernel.load(inputs_of(params)), traced)
+    shared = kernel.load(inputs_of(params))
+    found = evaluated(kernel, static_of(params), shared, traced).results
     assert found["weights.wI"].shape == (60, 0)
 
 

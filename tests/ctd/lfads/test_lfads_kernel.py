@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from lfads_trained import LAYOUT, N_EVAL, N_STEPS, N_TRAIN, N_UNITS, arrays, model
 
-from ctd.batch import Layout, Run, layout_for, program, run_items, traced_columns
+from ctd.batch import Layout, Run, evaluated, layout_for, program, run_items, traced_columns
 from ctd.cells import check_params
 from ctd.data import write_hdf5
 from ctd.kernel import inputs_of, static_of, traced_of
@@ -22,7 +22,7 @@ def abstract(params, given=None):
     """Name -> shape and dtype of each result: nothing is compiled."""
     shared = make_dataset(arrays() if given is None else given, inputs_of(params))
     traced = jax.tree.map(np.asarray, traced_of(params))
-    return program(kernel, static_of(params), LAYOUT).abstract(shared, traced)[1]
+    return evaluated(kernel, static_of(params), shared, traced).results
 
 
 def start(params):

@@ -10,7 +10,7 @@ import pytest
 import small_files
 from small import FOUR, SMALL
 
-from ctd.batch import abstract, run_items
+from ctd.batch import evaluated, run_items
 from ctd.catalogue import load_kernel
 from ctd.cells import check_params, get_cell, readout, run
 from ctd.kernel import inputs_of, static_of, traced_of
@@ -147,7 +147,8 @@ def test_too_many_bins_give_way_to_mixtures(bins, legacy):
     """More than 10^6 in both channels. Shapes alone: nothing is compiled."""
     params = Reconstruction(**TINY | {"bins": bins}, data=small_files.spiral())
     traced = jax.tree.map(np.asarray, traced_of(params))
-    _, found = abstract(kernel, static_of(params), kernel.load(inputs_of(params)), traced)
+    shared = kernel.load(inputs_of(params))
+    found = evaluated(kernel, static_of(params), shared, traced).results
     assert "d_stsp" in found
     assert ("d_stsp_legacy" in found) == legacy
 

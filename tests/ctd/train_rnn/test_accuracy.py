@@ -5,7 +5,7 @@ import pytest
 from pydantic import ValidationError
 
 from ctd import tasks
-from ctd.batch import Layout, program, run_items
+from ctd.batch import Layout, evaluated, run_items
 from ctd.cells import check_params, get_cell
 from ctd.data import write_hdf5
 from ctd.kernel import inputs_of, static_of, traced_of
@@ -250,7 +250,7 @@ MIXTURE = {"name": "yang", "rule": ["dm1", "delaygo"], "n_ring": 4, "dt": 100, "
 def test_the_mixture_stores_the_accuracy_of_every_rule():
     params = Network(**SMALL | {"task": MIXTURE, "n_batches": 2, "report_every": 2, "n_saved": 3})
     shared = kernel.load(inputs_of(params))
-    _, shapes = program(kernel, static_of(params), Layout(2, 2)).abstract(shared, traced_of(params))
+    shapes = evaluated(kernel, static_of(params), shared, traced_of(params)).results
     assert shapes["condition_accuracy"].shape == (2,)
     assert shapes["worst_accuracy"].shape == ()
     found = kernel.coords(inputs_of(params), shared)

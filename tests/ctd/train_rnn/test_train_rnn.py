@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from small import FOUR, SMALL
 
 from ctd import tasks
-from ctd.batch import Run, program, run_items, traced_columns
+from ctd.batch import Run, evaluated, program, run_items, traced_columns
 from ctd.cells import CELLS, check_params, get_cell
 from ctd.kernel import inputs_of, static_of, traced_of
 from ctd.plots import Lines
@@ -123,11 +123,10 @@ def test_own_task_by_dotted_path(tmp_path, monkeypatch):
     )
     monkeypatch.syspath_prepend(tmp_path)
     params = small(task={"name": "mylab.Echo", "gain": 0.5, "n_steps": 3})
-    state, results = program(kernel, static_of(params), FOUR).abstract(
-        kernel.load(inputs_of(params)), traced_of(params)
-    )
-    assert state.parameters["wI"].shape == (8, 2)
-    assert results["outputs"].shape == (4, 3, 2)
+    shared = kernel.load(inputs_of(params))
+    found = evaluated(kernel, static_of(params), shared, traced_of(params))
+    assert found.state.parameters["wI"].shape == (8, 2)
+    assert found.results["outputs"].shape == (4, 3, 2)
 
 
 # --- divergence -----------------------------------------------------------------------------------
