@@ -13,13 +13,11 @@ table of such a job, it places recordings whose mechanism is not known.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
-from ctd.cells import get_cell
-from ctd.kernel import Kernel, Outcome, Values, Var, View
-from ctd.late import Array, Float, jax, jnp
+from ctd.cells import Cell, Weights, get_cell
+from ctd.kernel import Outcome, Values, Var, View, one_shot
+from ctd.late import Array, Bool, Float, jax, jnp, lax
 from ctd.mechanisms.fits import Evidence, Shared, load
 from ctd.mechanisms.plots import figure, plots
 from ctd.mechanisms.reading import FEATURES, read, velocities
@@ -34,60 +32,40 @@ OUTCOMES = (
 )
 
 
-class State(NamedTuple):
-    """A recording before and after its one advance."""
-
-    done: Array
-    per_fit: Float[Array, "fit feature"]
-    agreement: Array
-
-
-def init(static: View[Evidence], shared: Shared, traced: Values[Evidence], key: Array) -> State:
-    """Nothing is read yet; a number beyond the last recording is done."""
+def read_off(
+    static: View[Evidence], shared: Shared, traced: Values[Evidence], key: Array
+) -> dict[str, Array]:
+    """The features of each fit of a recording, their median, and how well the fits agree."""
     del key
-    n, fits = shared.fitted.shape
-    nothing = jnp.full((fits, len(FEATURES)), jnp.nan, static.dtype)
-    return State(traced.recording >= n, nothing, jnp.asarray(jnp.nan, static.dtype))
-
-
-def advance(
-    static: View[Evidence], shared: Shared, traced: Values[Evidence], key: Array, state: State
-) -> State:
-    """Read all fits of the recording."""
-    del key, state
-    cell = get_cell(static.cell)
+    beyond = traced.recording >= len(shared.fitted)
     # An item beyond the last recording has nothing to read, but its index must be valid.
     at = traced.recording % len(shared.fitted)
     x, there = jnp.asarray(shared.x)[at], jnp.asarray(shared.fitted)[at] > 0
     weights = {name: jnp.asarray(value)[at] for name, value in shared.weights.items()}
-    no_input = jnp.zeros(0, static.dtype)  # fits to factors have no inputs
+    # 0 where there is no recording: NaN would be told as a result that went wrong.
+    nothing = jnp.zeros((len(there), len(FEATURES)), static.dtype), jnp.zeros((), static.dtype)
+    read_all = lambda: _read(get_cell(static.cell), weights, there, x)
+    per_fit, agreement = lax.cond(beyond, lambda: nothing, read_all)
+    lost = jnp.isnan(per_fit).all()  # no fit of this recording
+    outcome = jnp.where(beyond, NONE, jnp.where(lost, UNFITTED, READ)).astype(jnp.int32)
+    features = jnp.nanmedian(per_fit, axis=0)
+    return {"per_fit": per_fit, "features": features, "agreement": agreement, "outcome": outcome}
+
+
+def _read(
+    cell: Cell, weights: Weights, there: Bool[Array, "fit"], x: Float[Array, "trial time factor"]
+) -> tuple[Float[Array, "fit feature"], Float[Array, ""]]:
+    """(features of each fit, agreement). weights: (fit, ...) each, 0 in places without a fit."""
+    no_input = jnp.zeros(0, x.dtype)  # fits to factors have no inputs
     map_of = lambda w: lambda h: cell.step(w, h, no_input)
-    # Places without a fit hold weights of 0, which are read as well; `there` masks what comes out.
+    # Weights of 0 are read as well; `there` masks what comes out.
     features = jax.vmap(lambda w: read(map_of(w), x))(weights)
     moves = jax.vmap(lambda w: velocities(map_of(w), x).ravel())(weights)
     size = jnp.linalg.norm(moves, axis=1)  # moves: (fit, sample * dimension)
     cosine = moves @ moves.T / (size[:, None] * size[None] + 1e-12)
     pairs = there[:, None] & there[None] & ~jnp.eye(len(there), dtype=bool)
     mean = jnp.sum(jnp.where(pairs, cosine, 0)) / jnp.sum(pairs)  # 0 / 0 for one fit
-    per_fit = jnp.where(there[:, None], features, jnp.nan)
-    return State(jnp.ones((), bool), per_fit, mean)
-
-
-def result(
-    static: View[Evidence], shared: Shared, traced: Values[Evidence], key: Array, state: State
-) -> dict[str, Array]:
-    """The features of each fit, their median, and how well the fits agree."""
-    del static, key
-    beyond = traced.recording >= len(shared.fitted)
-    lost = jnp.isnan(state.per_fit).all()  # no fit of this recording
-    outcome = jnp.where(beyond, NONE, jnp.where(lost, UNFITTED, READ)).astype(jnp.int32)
-    return {
-        # 0 where there is no recording: NaN would be told as a result that went wrong.
-        "per_fit": jnp.where(beyond, 0, state.per_fit),
-        "features": jnp.where(beyond, 0, jnp.nanmedian(state.per_fit, axis=0)),
-        "agreement": jnp.where(beyond, 0, state.agreement),
-        "outcome": outcome,
-    }
+    return jnp.where(there[:, None], features, jnp.nan), mean
 
 
 def coords(inputs: View[Evidence], shared: Shared) -> dict[str, np.ndarray]:
@@ -96,20 +74,17 @@ def coords(inputs: View[Evidence], shared: Shared) -> dict[str, np.ndarray]:
     return {"feature": np.asarray([*FEATURES])}
 
 
-kernel = Kernel(
-    name="mechanisms.evidence",
-    Params=Evidence,
-    dims={
+kernel = one_shot(
+    "mechanisms.evidence",
+    Evidence,
+    {
         "per_fit": Var(("fit", "feature"), "1", "what was read off each fit"),
         "features": Var(("feature",), "1", "median over fits"),
         "agreement": Var((), "1", "mean cosine of what two fits do at the states of the recording; NaN for one fit", may_be_nan=True),
         "outcome": Var((), "1", "whether there is a recording of this number, and a fit of it"),
     },
+    read_off,
     load=load,
-    init=init,
-    advance=advance,
-    finished=lambda state: state.done,
-    result=result,
     outcomes=OUTCOMES,
     coords=coords,
     reduce=reduce,
@@ -121,7 +96,6 @@ kernel = Kernel(
     ),
     plots=plots,
     figure=figure,
-    advances=lambda inputs: 1,
     microbatches=(0,),
     cpu_microbatches=(1,),
 )  # fmt: skip
