@@ -11,10 +11,10 @@ fitted to members that were left out (known) and to members of classes that were
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ctd.late import Float, Int, scipy
 
@@ -233,7 +233,7 @@ def train(
     return Placer(fit(x, y, l2), classes, t, usual, none_odds(known, none, prior))
 
 
-def calibration_error(top: Sequence[float], right: Sequence[bool], bins: int = 10) -> float:
+def calibration_error(top: ArrayLike, right: ArrayLike, bins: int = 10) -> float:
     """Expected calibration error: mean |accuracy - mean probability| over bins of the largest probability, by their sizes.
 
     >>> calibration_error([0.9, 0.9, 0.9, 0.9], [True, True, True, False])  # right in 3 of 4

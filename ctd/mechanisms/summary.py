@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -162,13 +161,6 @@ def _components(x: np.ndarray, of: np.ndarray) -> np.ndarray:
 # --- an atlas -------------------------------------------------------------------------------------
 
 
-def _sizes(table: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """((size, 2) neurons and trials, (recording,) the number of each recording's size)."""
-    pairs = np.column_stack([table["n_neurons"], table["n_trials"]])
-    found, index = np.unique(pairs, axis=0, return_inverse=True)
-    return found, index.ravel()
-
-
 def _folds(member: np.ndarray, n: int) -> np.ndarray:
     """The fold of each recording: recordings of one seed, at all sizes, are in one."""
     return np.unique(member, return_inverse=True)[1].ravel() % n  # seeds are dealt out to the folds
@@ -193,7 +185,9 @@ def _judged(
     y, fold = table["mechanism"], _folds(table["member"], options.folds)
     x = known(table)
     classes = np.unique(y)
-    sizes, of_size = _sizes(table)
+    pairs = np.column_stack([table["n_neurons"], table["n_trials"]])
+    sizes, of_size = np.unique(pairs, axis=0, return_inverse=True)
+    of_size = of_size.ravel()
     # A class must be in the training set of every fold, and of the folds within.
     folds_of = lambda size, k: len(np.unique(fold[(of_size == size) & (y == k)]))
     judged = [s for s in range(len(sizes)) if all(folds_of(s, k) >= 3 for k in classes)]
@@ -201,38 +195,43 @@ def _judged(
     if len(classes) < 3 or not judged or (y < 0).any():
         return {}
     p = np.full((len(y), len(classes) + 1), np.nan)
-    per_size: dict[str, list[Any]] = {name: [] for name in ("recordings", "accuracy", "accuracy_truth", "accuracy_plain", "accuracy_both", "told", "right", "calibration", "confusion", "none_found", "none_found_truth", "size_mean_count")}  # fmt: skip
+    rows = []
     for k in judged:
         here = of_size == k
         p[here] = _unseen(x[here], y[here], fold[here], options)
-        for name, value in _of_size(p[here], y[here], classes, options.sure).items():
-            per_size[name].append(value)
-        plain = table["plain_evidence"]
-        for name, other in (
-            ("truth", truth),
-            ("plain", plain),
-            ("both", np.column_stack([x, plain])),
-        ):
-            index = np.searchsorted(classes, y[here])  # labels as 0 ... k - 1
-            logits, _ = unseen(other[here], index, fold[here], options.l2)
-            per_size[f"accuracy_{name}"].append((logits.argmax(1) == index).mean())
-        per_size["size_mean_count"].append(table["mean_count"][here].mean())
         called = _left_out(x[here], y[here], fold[here], options)
         called_truth = _left_out(truth[here], y[here], fold[here], options)
-        per_size["none_found"].append(called[0].mean())
-        per_size["none_found_truth"].append(called_truth[0].mean())
+        plain = table["plain_evidence"][here]
+        both = np.column_stack([x[here], plain])
+        seen = y[here], fold[here], options.l2
+        more = {
+            "accuracy_truth": _accuracy(truth[here], *seen),
+            "accuracy_plain": _accuracy(plain, *seen),
+            "accuracy_both": _accuracy(both, *seen),
+            "none_found": called[0].mean(),
+            "none_found_truth": called_truth[0].mean(),
+            "size_n_neurons": sizes[k, 0],
+            "size_n_trials": sizes[k, 1],
+            "size_mean_count": table["mean_count"][here].mean(),
+        }
+        rows.append(_of_size(p[here], y[here], classes, options.sure) | more)
     return {
         **verdicts(p, classes, options.sure),
         "place": _components(x, x),
-        "size_n_neurons": sizes[judged, 0],
-        "size_n_trials": sizes[judged, 1],
-        **{name: np.asarray(values) for name, values in per_size.items()},
+        **{name: np.asarray([row[name] for row in rows]) for name in rows[0]},
         # Of the largest recordings, which are the last.
-        "left_out": np.asarray([NAMES[k] for k in classes]),
+        "left_out": _names(classes),
         "called_none": called[0],
         "called_unsure": called[1],
         "called_none_truth": called_truth[0],
     }
+
+
+def _accuracy(x: np.ndarray, y: np.ndarray, fold: np.ndarray, l2: float) -> float:
+    """Share of recordings whose mechanism is the likeliest to a classifier that has not seen their fold."""
+    _, label = np.unique(y, return_inverse=True)
+    logits, _ = unseen(x, label, fold, l2)
+    return float((logits.argmax(1) == label).mean())
 
 
 def _of_size(
@@ -240,18 +239,15 @@ def _of_size(
 ) -> dict[str, float | int | np.ndarray]:
     """Accuracy, verdicts and confusion of the unseen members of one size."""
     likeliest = classes[p[:, :-1].argmax(1)]
-    confusion = np.asarray(
-        [[np.sum((y == a) & (likeliest == b)) for b in classes] for a in classes]
-    )
     told = p.max(1) >= sure
     right = np.append(classes, -2)[p.argmax(1)] == y  # `none` is nobody's label; -1 is unknown
     return {
         "recordings": len(y),
-        "accuracy": float((likeliest == y).mean()),
-        "told": float(told.mean()),
-        "right": float(right[told].mean()) if told.any() else np.nan,
-        "calibration": calibration_error(p.max(1).tolist(), right.tolist()),
-        "confusion": confusion,
+        "accuracy": (likeliest == y).mean(),
+        "told": told.mean(),
+        "right": right[told].mean() if told.any() else np.nan,
+        "calibration": calibration_error(p.max(1), right),
+        "confusion": (y[:, None] == classes).T.astype(int) @ (likeliest[:, None] == classes),
     }
 
 
