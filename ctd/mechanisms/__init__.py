@@ -9,30 +9,86 @@ hidden input? Models are fitted to recordings of all of them (`reconstruct`), th
 
 An item is one recording: a random member of a family of equations, seen by neurons with random readouts.
 
-    params    Recording: the parameters of one item    families  the equations
-    counts    spikes, their factors, files             reading   what is read off a map, true or fitted
-    plain     features without a model                 evidence  kernel: what was read off fits, and which mechanism that is
-    classifier  logistic regression, calibrated        summary   the tables of an atlas and of a placed recording
-    plots     confusion, accuracy by size, the place of recordings   atlas   the table of an atlas, and what must be alike
+    families    the equations                           counts    spikes, their factors, files
+    reading     what is read off a map, true or fitted  plain     features without a model
+    evidence    kernel: which mechanism that is         fits      its parameters; recordings and their fits
+    classifier  logistic regression, calibrated         summary   the tables of an atlas and of a placed recording
+    atlas       its table, and which recordings fit it  plots     confusion, accuracy by size, the place of recordings
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
+from pydantic import Field, model_validator
 
-from ctd.kernel import Values, Var, View, one_shot
+from ctd.kernel import Data, File, Params, Static, Traced, Values, Var, View, one_shot
 from ctd.late import Array, Float, Int, jax, jnp
-from ctd.mechanisms.atlas import check_alike, read_atlas
-from ctd.mechanisms.counts import check_size, factors_of, read_counts, spikes
-from ctd.mechanisms.families import draw_member, simulate, step
-from ctd.mechanisms.params import Recording
+from ctd.mechanisms.atlas import check_alike, check_size, read_atlas
+from ctd.mechanisms.counts import MOST_MEAN, factors_of, read_counts, spikes
+from ctd.mechanisms.families import NAMES, draw_member, simulate, step
 from ctd.mechanisms.plain import PLAIN, plain
 from ctd.mechanisms.plots import recording_plots
 from ctd.mechanisms.reading import FEATURES, read
 
 __all__ = ["Recording", "kernel"]
+
+
+class Recording(Params):
+    """The parameters of one recording.
+
+    >>> Recording(n_neurons=2)
+    Traceback (most recent call last):
+        ...
+    pydantic_core._pydantic_core.ValidationError: 1 validation error for Recording
+      Value error, n_neurons: 2 given, but 3 factors are taken of them; give more neurons or fewer factors ...
+    """
+
+    data: File[str | None] = Field(
+        None,
+        description="spike counts of one's own, (trial, time, unit): HDF5, .npz or .npy; without it a mechanism is recorded",
+    )
+    dataset: Data[str] = Field(
+        "train", description="name of the counts in that file; `eval`, where it is there, is added"
+    )
+    atlas: File[str | None] = Field(
+        None,
+        description="table of mechanisms.evidence; a recording whose size it does not have is refused",
+    )
+    mechanism: Traced[int] = Field(
+        0, ge=0, lt=len(NAMES), description="which: " + ", ".join(f"{k} {n}" for k, n in enumerate(NAMES))
+    )  # fmt: skip
+    n_neurons: Static[int] = Field(50, gt=0, description="recorded neurons; not used with `data`")
+    n_trials: Static[int] = Field(200, gt=1, description="trials; not used with `data`")
+    n_bins: Static[int] = Field(
+        50, ge=20, description="bins of a trial; longer trials of `data` are cut to them"
+    )
+    mean_count: Traced[float] = Field(
+        0.5, gt=0, le=MOST_MEAN, description="mean spike count of a bin"
+    )
+    gain: Traced[float] = Field(0.8, gt=0, description="sd of a neuron's log rate")
+    noise: Traced[float] = Field(
+        0.02, ge=0, description="sd of the noise on the mechanism's state in a bin"
+    )
+    smoothing: Traced[float] = Field(
+        2.0, gt=0, description="sd (bins) of the Gaussian that smooths counts"
+    )
+    n_factors: Static[int] = Field(
+        3, ge=3, le=8, description="principal components of smoothed counts: what models are fitted to"
+    )  # fmt: skip
+    seed: Traced[int] = Field(
+        0, ge=0, lt=2**31, description="member of the family: geometry, time scale, readout, spikes"
+    )
+
+    @model_validator(mode="after")
+    def _enough_neurons(self) -> Self:
+        if self.n_neurons < self.n_factors:
+            raise ValueError(
+                f"n_neurons: {self.n_neurons} given, but {self.n_factors} factors are taken of them; give more neurons or fewer "
+                "factors"
+            )
+        return self
 
 
 class Shared(NamedTuple):

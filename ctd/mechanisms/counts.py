@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-
 import numpy as np
 
 from ctd.data import CONDITION, SPLITS, read_arrays, unsplit
@@ -14,9 +12,6 @@ SPREAD = 0.5
 
 MOST_MEAN = 10.0
 """Largest mean count of a bin: with it, one mean in seventy is above 50, where `poisson` cuts."""
-
-REACH = 1.25
-"""A recording may be smaller or larger than the atlas' sizes by this factor."""
 
 
 def spikes(
@@ -136,51 +131,3 @@ def _checked(what: str, counts: np.ndarray, n_bins: int) -> np.ndarray:
             f"run both files with n_bins: {counts.shape[1]}"
         )
     return counts[:, :n_bins].astype(np.int32)
-
-
-def check_size(path: str, counts: np.ndarray, sizes: dict[str, np.ndarray]) -> None:
-    """Raise ValueError, with the command that extends the atlas, unless it has recordings of about this size.
-
-    sizes: n_neurons, n_trials and mean_count (recording,) of the atlas.
-    """
-    mine = {"n_neurons": counts.shape[2], "n_trials": counts.shape[0], "mean_count": counts.mean()}
-    if mine["n_trials"] < 2:
-        raise ValueError(f"data: {path}: has one trial; a recording of at least 2 expected")
-    if mine["mean_count"] > MOST_MEAN * REACH:
-        raise ValueError(
-            f"data: {path}: has a mean count of {mine['mean_count']:.3g} in a bin, and an atlas {MOST_MEAN:g} at most; use narrower bins"
-        )
-    outside = [
-        f"{field} {value:.3g}, but the atlas goes from {sizes[field].min():.3g} to {sizes[field].max():.3g}"
-        for field, value in mine.items()
-        if not sizes[field].min() / REACH <= value <= sizes[field].max() * REACH
-    ]
-    if outside:
-        raise ValueError(
-            f"data: {path}: has {'; '.join(outside)}. Extend it: {_wider(mine, sizes)}"
-        )
-
-
-def _wider(mine: dict[str, float], sizes: dict[str, np.ndarray]) -> str:
-    """The commands that add the recording's size to the atlas, at its mean count, and place the recording there."""
-    pairs = {*zip(sizes["n_neurons"].tolist(), sizes["n_trials"].tolist(), strict=True)}
-    neurons, trials = zip(*sorted(pairs | {(mine["n_neurons"], mine["n_trials"])}), strict=True)
-    told = lambda values: f"[{','.join(f'{v:.0f}' for v in values)}]"
-    made = {"sweep.zip.n_neurons": told(neurons), "sweep.zip.n_trials": told(trials)}
-    made["params.mean_count"] = f"{min(mine['mean_count'], MOST_MEAN):.3g}"
-    # What the atlas was made with; one by an earlier ctd does not say.
-    if "member" in sizes:
-        members = np.unique(sizes["member"])
-        counted = np.array_equal(members, np.arange(len(members)))
-        name, value = ("seeds", str(len(members))) if counted else ("grid.seed", told(members))
-        made |= {
-            f"sweep.{name}": value,
-            "sweep.grid.mechanism": told(np.unique(sizes["mechanism"])),
-        }
-    made |= {f"params.{k}": str(sizes[k]) for k in ("n_bins", "n_factors") if k in sizes}
-    words = (shlex.quote(f"stages.recordings.{name}={value}") for name, value in made.items())
-    given = " ".join(words)
-    places = " ".join(
-        f"stages.{stage}.params.atlas.store=wider.evidence.zarr" for stage in ("recording", "place")
-    )
-    return f"ctd run atlas.yaml --store wider {given}; then ctd run place.yaml {places}"
