@@ -14,7 +14,6 @@ An item is a set of trials drawn with its own key. The results have the names th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -24,7 +23,7 @@ from ctd import tasks
 from ctd.cells import CELL_NAMES, Cell, CellName, Weights, get_cell, initial_state, run, sizes
 from ctd.kernel import Coordinate, Data, File, Params, Static, Traced, Values, Var, View, one_shot
 from ctd.late import Array, Float, jax, jnp, on_host
-from ctd.plots import Axis, Image, Plot, Scale
+from ctd.plots import Axis, Group, Image, Plot, Scale, of_group
 from ctd.tasks.noise import first_state, noisy, seeded
 from ctd.weights import read_weights
 from ctd.words import count
@@ -234,31 +233,21 @@ def make(
     return values
 
 
-def plots(
-    inputs: View[Spikes],
-    shared: Recorded,
-    columns: Mapping[str, np.ndarray],
-    results: Mapping[str, np.ndarray],
-    reduced: Mapping[str, np.ndarray],
-) -> list[Plot]:
+@of_group
+def plots(group: Group) -> list[Plot]:
     """Counts and true rates of the first trial of the first item, units in the order of their peak rates."""
-    del inputs, shared, reduced
     # Item 0, then its trial 0: one row is read.
-    rates, counts = (np.asarray(results[name][0], float)[0] for name in ("eval_rates", "eval"))
+    rates, counts = (
+        np.asarray(group.results[name][0], float)[0] for name in ("eval_rates", "eval")
+    )
     order = np.argsort(np.argmax(rates, axis=0), kind="stable")
-    return [
-        Plot(
-            f"{title} of one trial, item {int(columns['item'][0])}",
-            [Image(values[:, order].T)],
-            Axis("bin", ticks=[str(t) for t in range(len(values))]),
-            Axis("unit, by the time of its largest rate", ticks=[str(k) for k in order]),
-            Scale(label),
-        )
-        for title, values, label in (
-            ("Spikes", counts, "count"),
-            ("True rates", rates, "rate a bin"),
-        )
-    ]
+    item = int(group.columns["item"][0])
+    bins = Axis("bin", ticks=[str(t) for t in range(len(rates))])
+    units = Axis("unit, by the time of its largest rate", ticks=[str(k) for k in order])
+    drawn = lambda title, values, label: Plot(
+        f"{title} of one trial, item {item}", [Image(values[:, order].T)], bins, units, Scale(label)
+    )
+    return [drawn("Spikes", counts, "count"), drawn("True rates", rates, "rate a bin")]
 
 
 def coords(inputs: View[Spikes], shared: Recorded) -> dict[str, Coordinate]:

@@ -19,9 +19,10 @@ from ctd.cells import Cell, Weights, get_cell
 from ctd.kernel import Outcome, Values, Var, View, one_shot
 from ctd.late import Array, Bool, Float, jax, jnp, lax
 from ctd.mechanisms.fits import Evidence, Shared, load
-from ctd.mechanisms.plots import figure, plots
+from ctd.mechanisms.plots import plots
 from ctd.mechanisms.reading import FEATURES, read, velocities
 from ctd.mechanisms.summary import REDUCED, TRUST, Options, reduce
+from ctd.plots import side_by_side
 
 READ, NONE, UNFITTED = range(3)
 
@@ -95,7 +96,7 @@ kernel = one_shot(
         "atlas_recordings", *(f"atlas_{name}" for name in TRUST),
     ),
     plots=plots,
-    figure=figure,
+    figure=side_by_side(plots),
     microbatches=(0,),
     cpu_microbatches=(1,),
 )  # fmt: skip

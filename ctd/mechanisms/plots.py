@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 
 from ctd.mechanisms.families import NAMES
-from ctd.plots import Axis, Figure, Group, Image, Lines, Plot, Points, Scale, of_group
+from ctd.plots import Axis, Group, Image, Layer, Lines, Plot, Points, Scale, of_group
 
 
 @of_group
@@ -15,10 +15,7 @@ def recording_plots(group: Group) -> list[Plot]:
     """Counts of the first trial, and the factors of some trials, of the first recording."""
     counts = np.asarray(group.results["train"][0], float)[0]
     factors = np.asarray(group.results["recording.factors"][0], float)[:20]
-    item, kind = (
-        int(np.asarray(group.columns["item"][:])[0]),
-        int(np.asarray(group.results["recording.mechanism"][:])[0]),
-    )
+    item, kind = int(group.columns["item"][0]), int(group.results["recording.mechanism"][0])
     name = NAMES[kind] if kind >= 0 else "own data"
     return [
         Plot(f"Spikes of one trial, {name}, item {item}", [Image(counts.T)], Axis("bin"), Axis("unit"), Scale("count")),
@@ -46,12 +43,8 @@ FOUND = {"true system (upper bound)": "none_found_truth", "fits": "none_found"}
 
 
 def _by_size(group: Group, title: str, kinds: dict[str, str]) -> Plot:
-    sizes = [
-        f"{n} x {k}"
-        for n, k in zip(
-            group.reduced["size_n_neurons"], group.reduced["size_n_trials"], strict=True
-        )
-    ]
+    pairs = zip(group.reduced["size_n_neurons"], group.reduced["size_n_trials"], strict=True)
+    sizes = [f"{n} x {k}" for n, k in pairs]
     drawn = Lines if len(sizes) > 1 else Points  # one size makes no line
     layers = [
         drawn(np.arange(len(sizes)), np.asarray(group.reduced[key], float), name)
@@ -62,18 +55,16 @@ def _by_size(group: Group, title: str, kinds: dict[str, str]) -> Plot:
 
 def _places(group: Group) -> Plot:
     place, true = np.asarray(group.reduced["place"], float), np.asarray(group.reduced["true"])
-    layers = [
-        Points(place[true == name, 0], place[true == name, 1], str(name), text=[str(v) for v in np.asarray(group.reduced["verdict"])[true == name]])
-        for name in dict.fromkeys(true.tolist())
-    ]  # fmt: skip
-    if "atlas_place" in group.reduced:
+    verdict, layers = np.asarray(group.reduced["verdict"], str), list[Layer]()
+    placed = "atlas_place" in group.reduced
+    if placed:
         around, made = (np.asarray(group.reduced[f"atlas_{name}"]) for name in ("place", "true"))
-        here = lambda name, k: around[made == name, k]
-        of_atlas = lambda name: Points(here(name, 0), here(name, 1), f"{name}, atlas", hollow=True)
-        layers = [
-            *map(of_atlas, dict.fromkeys(made.tolist())),
-            *(replace(one, marker="diamond") for one in layers),
-        ]
+        for name in dict.fromkeys(made.tolist()):
+            layers.append(Points(*around[made == name].T[:2], f"{name}, atlas", hollow=True))
+    for name in dict.fromkeys(true.tolist()):
+        here = true == name
+        marker: Literal["diamond", "circle"] = "diamond" if placed else "circle"
+        layers.append(Points(*place[here].T[:2], name, text=verdict[here].tolist(), marker=marker))
     return Plot("Where recordings lie, by what was read off their fits", layers, Axis("component 1"), Axis("component 2"))  # fmt: skip
 
 
@@ -90,9 +81,3 @@ def plots(group: Group) -> list[Plot]:
         _by_size(group, "How often an unknown mechanism is none of these", FOUND),
         _places(group),
     ]
-
-
-@of_group
-def figure(group: Group) -> Figure:
-    """All of these side by side."""
-    return Figure(plots(*group))

@@ -320,13 +320,12 @@ def of_group[T](draw: Callable[[Group], T]) -> Callable[..., T]:
 
     # Kernel.plots is called with the fields, so that users need not know this class.
     @wraps(draw)
-    def of_fields(
-        inputs: Any,
-        shared: Any,
-        columns: Mapping[str, np.ndarray],
-        results: Mapping[str, np.ndarray],
-        reduced: Mapping[str, np.ndarray],
-    ) -> T:
-        return draw(Group(inputs, shared, columns, results, reduced))
+    def of_fields(*fields: Any) -> T:
+        return draw(Group(*fields))
 
     return of_fields
+
+
+def side_by_side(plots: Callable[..., Sequence[Plot]]) -> Callable[..., Figure]:
+    """The `figure` of a kernel that draws all of its `plots` in one row."""
+    return lambda *fields: Figure(plots(*fields))

@@ -6,10 +6,11 @@ from typing import NamedTuple
 
 from ctd.kernel import Kernel, Outcome, Values, Var, View
 from ctd.late import Array, Float, Int, Number, jax, jnp
+from ctd.plots import side_by_side
 from ctd.similarity.features import Features, load
 from ctd.similarity.pairs import distance
 from ctd.similarity.params import Comparison
-from ctd.similarity.plots import figure, plots
+from ctd.similarity.plots import plots
 from ctd.similarity.summary import PAIRS, REDUCED, SUMMARY, Options, reduce
 
 COMPARED, NONE = range(2)
@@ -100,7 +101,7 @@ kernel = Kernel(
     reduced=REDUCED,
     Options=Options,
     summary=(*SUMMARY, *PAIRS),
-    figure=figure,
+    figure=side_by_side(plots),
     plots=plots,
     # Each pair is in one row: a row has about half as many as there are networks.
     advances=lambda inputs: max(1, len(inputs.states or inputs.weights or inputs.points) // 2),

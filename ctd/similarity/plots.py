@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ctd.plots import Axis, Figure, Group, Image, Layer, Lines, Plot, Points, Scale, of_group, tick
+from ctd.plots import Axis, Group, Image, Layer, Lines, Plot, Points, Scale, of_group, tick
 from ctd.similarity.networks import Known, read_known
 from ctd.similarity.pairs import UNITS
 from ctd.similarity.params import OF_DYNAMICS, OF_POINTS
@@ -33,12 +33,6 @@ def plots(group: Group) -> list[Plot]:
         )
         matrix = replace(matrix, note=some.strip())
     return [matrix, *others]
-
-
-@of_group
-def figure(group: Group) -> Figure:
-    """The three figures side by side."""
-    return Figure(plots(*group))
 
 
 def pictures(reduced: Mapping[str, np.ndarray], known: Known, method: str) -> list[Plot]:
