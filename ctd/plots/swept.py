@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ctd.plots import Layer, Lines, Plot, Scale, has_line, is_wide, tick
+from ctd.plots import Band, Layer, Lines, Plot, Scale, has_line, is_wide, tick
+from ctd.plots.curves import curve_quantiles
 
 MAX_VALUES = 10
 """Distinct values up to which lines are grouped by value, with medians."""
@@ -45,7 +46,7 @@ def by_swept(plot: Plot, name: str, values: Mapping[int, Any]) -> Plot:
     for layer in plot.layers:
         if isinstance(layer, Lines) and layer.item is not None:
             layers += _grouped(layer, name, values, shade, number, medians)
-        elif not medians or not (type(layer).__name__ == "Band" or getattr(layer, "strong", False)):
+        elif not medians or not (isinstance(layer, Band) or getattr(layer, "strong", False)):
             layers.append(layer)  # what sums up all lines would hide the medians
     # Strong lines last, so that nothing covers them.
     layers.sort(key=lambda layer: getattr(layer, "strong", False))
@@ -97,16 +98,6 @@ def _grouped(
         )  # fmt: skip
         made.append(ours)
         if medians and x.ndim == 1 and not layer.dashed:
-            middle = _median(y[rows])
             one = {"colour": [colour]} if number else {"hue": k}
-            made.append(Lines(x, middle, label, strong=number, **one))
+            made.append(Lines(x, curve_quantiles(y[rows])[1], label, strong=number, **one))
     return made
-
-
-def _median(rows: np.ndarray) -> np.ndarray:
-    """The median of each column over its finite entries; NaN for a column without any."""
-    # nanmedian warns of columns without any number.
-    fine = np.isfinite(rows).any(axis=0)
-    middle = np.full(rows.shape[1], np.nan)
-    middle[fine] = np.nanmedian(rows[:, fine], axis=0)
-    return middle
