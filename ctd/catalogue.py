@@ -14,8 +14,11 @@ from ctd.dotted import NoModule, load
 from ctd.kernel import Kernel
 from ctd.words import meant
 
+BOUND = r"^kernel = "
+SHOWN = rf"{BOUND}|^from \S+ import .*\bkernel\b"
+"""How a module defines its kernel; a folder of ctd may show that of a module in it. Parts import kernels for other ends."""
 
-@cache
+
 def kernel_names() -> tuple[str, ...]:
     """The names of ctd's kernels: every module `ctd.NAME` or `ctd.NAME.PART` that defines `kernel`.
 
@@ -25,18 +28,14 @@ def kernel_names() -> tuple[str, ...]:
     return tuple(summaries())
 
 
+@cache
 def summaries() -> dict[str, str]:
     """Kernel of ctd -> the docstring of its module, read from the source: no kernel is imported."""
     found = {}
     for name, path in _modules(Path(__file__).parent, ""):
-        text, is_part = path.read_text(encoding="utf-8"), "." in name
-        if (
-            is_part and "\nkernel = " not in text
-        ):  # most parts: to parse them takes a tenth of a second
-            continue
-        tree = ast.parse(text)
-        if is_part or "kernel" in _bound(tree):
-            said = (ast.get_docstring(tree) or "").removeprefix("Kernel: ")
+        text = path.read_text(encoding="utf-8")
+        if re.search(BOUND if "." in name else SHOWN, text, re.MULTILINE):
+            said = (ast.get_docstring(ast.parse(text)) or "").removeprefix("Kernel: ")
             # The first letter after "Kernel: " begins a sentence in a list.
             found[name] = said[:1].upper() + said[1:]
     return dict(sorted(found.items()))
@@ -51,17 +50,6 @@ def _modules(folder: Path, prefix: str) -> Iterator[tuple[str, Path]]:
             yield from _modules(path, f"{name}.")
         elif module.name != "kernel":  # of a folder: its __init__ shows it; ctd.kernel: this file
             yield name, path.with_suffix(".py")
-
-
-def _bound(tree: ast.Module) -> set[str]:
-    """The names that a module binds at its top by an assignment or an import from elsewhere."""
-    names: set[str] = set()
-    for node in tree.body:
-        if isinstance(node, ast.Assign):
-            names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
-        elif isinstance(node, ast.ImportFrom):
-            names |= {alias.asname or alias.name for alias in node.names}
-    return names
 
 
 class UnknownKernel(ValueError):
