@@ -16,9 +16,9 @@ import numpy as np
 
 from ctd.batch.program import Program, Slots, precision
 from ctd.batch.run import Snapshot
-from ctd.batch.slots import NO_STATES, AnyRun, Kept, from_host, to_host
+from ctd.batch.slots import NO_STATES, AnyRun, Kept, to_host
 from ctd.kernel import Params, Values
-from ctd.late import PyTree, jax, jnp
+from ctd.late import PyTree, jax
 
 
 class RoundRun(AnyRun):
@@ -130,15 +130,9 @@ class RoundRun(AnyRun):
         done = np.ones(self.total, bool)
         done[self._physical[: len(rows)]] = self.done[rows]
         with precision(self.program.static):
-            likes, tree = jax.tree.flatten(self._state)
-            # A stand-in of one key says which kind of key words belong to.
-            is_key = lambda leaf: jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-            likes = [jax.random.key(0) if is_key(leaf) else leaf for leaf in likes]
-            leaves = [
-                from_host(leaf[held], like) for leaf, like in zip(self._leaves, likes, strict=True)
-            ]
+            state = self._state_of([leaf[held] for leaf in self._leaves])
             traced = jax.tree.map(lambda leaf: leaf[held], self._traced)
-            return self._put(Slots(self._ids[held], traced, jax.tree.unflatten(tree, leaves), done))  # type: ignore[arg-type]
+            return self._put(Slots(self._ids[held], traced, state, done))  # type: ignore[arg-type]
 
     def peek(self, names: tuple[str, ...]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """(rows of `ids`, their results by name) of the items in slots."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -79,13 +79,21 @@ class Placed:
         """States to be overwritten, for `_put`."""
 
         def blank(shape: jax.ShapeDtypeStruct) -> Array | np.ndarray:
-            if jnp.issubdtype(shape.dtype, jax.dtypes.prng_key):
+            if _is_key(shape):
                 return jax.random.split(jax.random.key(0), (self.total, *shape.shape))
             # To compile a program that makes zeros takes longer than to send a few.
             zeros = np.zeros if self.total * shape.size <= SENT else jnp.zeros
             return zeros((self.total, *shape.shape), shape.dtype)
 
         return jax.tree.map(blank, self._state)
+
+    def _state_of(self, leaves: Sequence[np.ndarray]) -> PyTree:
+        """The state whose leaves are host arrays with a slot axis, as `to_host` copies them."""
+        shapes, tree = jax.tree.flatten(self._state)
+        # Keys of JAX's default kind, as those of `_blank` are.
+        made = lambda leaf: jax.random.wrap_key_data(jnp.asarray(leaf))
+        pairs = zip(leaves, shapes, strict=True)
+        return jax.tree.unflatten(tree, [made(x) if _is_key(like) else x for x, like in pairs])
 
     def _values_of(
         self, slots: Slots, n: int, names: tuple[str, ...] = ()
@@ -162,14 +170,12 @@ class AnyRun(Placed, ABC):
     def _go_on(self, live: int, count: int) -> None:
         """Put the first `count` kept states into the logical slots from `live` on."""
         places, kept = self._physical[live : live + count], self._kept
-        leaves, tree = jax.tree.flatten(self._slots.state)
-        held = [to_host(leaf).copy() for leaf in leaves]
+        held = [to_host(leaf).copy() for leaf in jax.tree.leaves(self._slots.state)]
         for leaf, states in zip(held, kept.leaves, strict=True):
             leaf[places] = states[:count]
         done = np.asarray(self._slots.done).copy()
         done[places] = kept.done[:count]
-        leaves = [from_host(leaf, like) for leaf, like in zip(held, leaves, strict=True)]
-        state, done = self._put((jax.tree.unflatten(tree, leaves), done))
+        state, done = self._put((self._state_of(held), done))
         self._slots = self._slots._replace(state=state, done=done)
         left = [states[count:] for states in kept.leaves]
         self._kept = Kept(kept.rows[count:], left, kept.done[count:])
@@ -233,13 +239,8 @@ class AnyRun(Placed, ABC):
 
 def to_host(leaf: Array) -> np.ndarray:
     """Copy a device array to the host; random keys become their uint32 words."""
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        return np.asarray(jax.random.key_data(leaf))
-    return np.asarray(leaf)
+    return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
 
 
-def from_host(saved: np.ndarray, like: Array) -> Any:
-    """Undo `to_host`: make random keys of their words if `like` holds keys; other arrays stay on the host."""
-    if jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
-        return jax.random.wrap_key_data(jnp.asarray(saved), impl=jax.random.key_impl(like))
-    return saved
+def _is_key(leaf: Array | jax.ShapeDtypeStruct) -> bool:
+    return bool(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key))
