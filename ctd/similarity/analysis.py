@@ -41,14 +41,13 @@ def classical_mds(distances: np.ndarray, k: int) -> Embedding:
     >>> classical_mds(np.array([[0.0, 3.0], [3.0, 0.0]]), 1).points.round(3).tolist()
     [[1.5], [-1.5]]
     """
-    products = inner_products(distances)
-    values, vectors = np.linalg.eigh(products)
+    values, vectors = np.linalg.eigh(inner_products(distances))
+    # All eigenvalues, negative ones too, which distances that are not Euclidean have.
+    total = np.abs(values).sum()
     values, vectors = values[::-1][:k], vectors[:, ::-1][:, :k]
     # The sign of an eigenvector is arbitrary: make its largest entry positive.
     largest = vectors[np.argmax(np.abs(vectors), axis=0), np.arange(vectors.shape[1])]
     points = vectors * np.sign(largest) * np.sqrt(np.maximum(values, 0))
-    # All eigenvalues, negative ones too, which distances that are not Euclidean have.
-    total = np.abs(np.linalg.eigvalsh(products)).sum()
     share = np.maximum(values, 0) / (total or 1)
     # Fewer networks than components: fill with zeros, so that tables have one width.
     missing = k - len(share)

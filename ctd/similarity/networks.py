@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
-from numpy.typing import ArrayLike
 
 from ctd import tasks
 from ctd.cells import Weights, get_cell, run
@@ -19,15 +18,12 @@ from ctd.kernel import View
 from ctd.late import Array, Float, jax, on_host
 from ctd.plots import tick
 from ctd.similarity.params import OF_INPUTS, OF_POINTS, Comparison
-from ctd.similarity.trials import Trials, trials
+from ctd.similarity.trials import Trials, checked, trials
 from ctd.weights import keras_file, read_weights
 from ctd.words import count
 
 MOST = 10_000
 """Most networks: the matrix of more would take more than a gigabyte, and its eigenvectors hours."""
-
-SAVED = "train_rnn stores states if n_saved is above 0"
-"""The source of states, for errors."""
 
 NOT_PARAMETERS = {"store", "item", "kernel", "weights", "candidates", "address"}
 """Attributes of a file that tell its origin, not a swept parameter."""
@@ -47,7 +43,10 @@ class Known(NamedTuple):
 
 
 def files_of(inputs: View[Comparison]) -> tuple[str, ...]:
-    """The files that stand for the networks, one for each. Raises ValueError if a method lacks its files."""
+    """The files that stand for the networks, one for each.
+
+    Raises ValueError if a method lacks its files, or there are fewer than two networks, or too many for their matrix.
+    """
     given = {name: getattr(inputs, name) for name in ("weights", "states", "points", "connections")}
     if inputs.method in OF_POINTS:
         _check_tables(inputs)
@@ -62,7 +61,9 @@ def files_of(inputs: View[Comparison]) -> tuple[str, ...]:
         raise ValueError(
             f"networks: {told} given; give the same number of files of each, in the same order"
         )
-    return inputs.states or inputs.weights or inputs.points
+    files = inputs.states or inputs.weights or inputs.points
+    check_count(len(files))
+    return files
 
 
 def _check_tables(inputs: View[Comparison]) -> None:
@@ -102,12 +103,10 @@ def read_states(inputs: View[Comparison]) -> Iterator[np.ndarray]:
 
 
 def _states(inputs: View[Comparison], files: Sequence[str]) -> Iterator[np.ndarray]:
-    check_count(len(files))
     # All weights are read before the first network runs, so that a file that does not fit is refused at once.
     if inputs.weights:
         return _simulate([_network(path, inputs) for path in files], inputs)
-    read = lambda path: _named(read_arrays(path, inputs.dataset), path, inputs.dataset, SAVED)
-    return map(read, files)
+    return (_dataset(read_arrays(path, inputs.dataset), path, inputs.dataset) for path in files)
 
 
 def read_trials(inputs: View[Comparison]) -> Iterator[Trials]:
@@ -115,20 +114,17 @@ def read_trials(inputs: View[Comparison]) -> Iterator[Trials]:
 
     Raises ValueError, naming the file, if they have none.
     """
-    files = files_of(inputs)
-    driven = is_driven(inputs)
-    if inputs.weights or not driven:
-        # Networks that are given by weights run the task's trials, whose inputs are known.
-        driving = np.asarray(_trials_of_task(inputs)) if driven else None
-        for name, states in zip(files, _states(inputs, files), strict=True):
-            yield trials(name, states, driving)
+    files, driven = files_of(inputs), is_driven(inputs)
+    if driven and inputs.states:
+        for path in files:
+            found = read_arrays(path, inputs.dataset)
+            states = _dataset(found, path, inputs.dataset)
+            yield trials(path, states, _dataset(found, path, "inputs"))
         return
-    check_count(len(files))
-    hint = "put the inputs of its trials there, (trial, time, input)"
-    for path in files:
-        found = read_arrays(path, inputs.dataset)
-        states = _named(found, path, inputs.dataset, SAVED)
-        yield trials(path, states, _named(found, path, "inputs", hint))
+    # Networks that are given by weights run the task's trials, whose inputs are known.
+    driving = np.asarray(_trials_of_task(inputs)) if driven else None
+    for name, states in zip(files, _states(inputs, files), strict=True):
+        yield trials(name, states, driving)
 
 
 def is_driven(inputs: View[Comparison]) -> bool:
@@ -145,37 +141,6 @@ def _trials_of_task(inputs: View[Comparison]) -> Float[Array, "trial time n_in"]
     """All networks run the same trials: differences between trials would count as differences between networks."""
     key = jax.random.key(inputs.trial_seed)
     return tasks.batch(inputs.task, key, inputs.n_trials, inputs.dtype).inputs
-
-
-def checked(states: Iterable[ArrayLike], names: Sequence[str]) -> Iterator[np.ndarray]:
-    """Check the states of each network as they are read: finite, varying, and of common trials; else ValueError.
-
-    Each is (trial, time, state), or (sample, state), which becomes one trial. names: of the networks, for errors.
-    """
-    first = None
-    for name, given in zip(names, states, strict=True):
-        x = np.asarray(given, float)
-        x = x[None] if x.ndim == 2 else x
-        if x.ndim != 3:
-            raise ValueError(
-                f"{name}: states have the shape {x.shape}; expected (trial, time, state) or (sample, state)"
-            )
-        first = first or x.shape
-        if x.shape[:2] != first[:2]:  # widths may differ: features are padded
-            raise ValueError(
-                f"{name}: {x.shape[0]} trials of {x.shape[1]} steps, but {names[0]} has {first[0]} of "
-                f"{first[1]}; give states of the same trials for all networks"
-            )
-        if not np.isfinite(x).all():
-            bad = int((~np.isfinite(x)).sum())
-            raise ValueError(
-                f"{name}: {bad} of {x.size} states are NaN or infinite; leave the network out"
-            )
-        if np.ptp(x.reshape(-1, x.shape[-1]), axis=0).max(initial=0) == 0:
-            raise ValueError(
-                f"{name}: its state is the same in all steps, so that nothing can be compared; leave the network out"
-            )
-        yield x
 
 
 def _network(path: str, inputs: View[Comparison]) -> tuple[str, Weights]:
@@ -209,13 +174,15 @@ def _runner(
     return jax.jit(lambda weights, x: jax.vmap(lambda x: run(found, weights, x)[0])(x))
 
 
-def _named(found: Mapping[str, np.ndarray], path: str, dataset: str, hint: str) -> np.ndarray:
-    """A dataset of a file. hint: what to do where it has none, which raises ValueError."""
-    if dataset not in found:
+def _dataset(found: Mapping[str, np.ndarray], path: str, name: str) -> np.ndarray:
+    if name not in found:
+        do = "train_rnn stores states if n_saved is above 0"
+        if name == "inputs":
+            do = "put the inputs of its trials there, (trial, time, input)"
         raise ValueError(
-            f"states: {path}: has no dataset {dataset}, but {', '.join(sorted(found))}; {hint}"
+            f"states: {path}: has no dataset {name}, but {', '.join(sorted(found))}; {do}"
         )
-    return found[dataset]
+    return found[name]
 
 
 # --- points ---------------------------------------------------------------------------------------
@@ -227,8 +194,7 @@ def read_points(inputs: View[Comparison]) -> list[dict[str, np.ndarray]]:
 
     Raises ValueError, naming the file.
     """
-    files_of(inputs)
-    check_count(len(inputs.points))
+    files_of(inputs)  # checks them
     stability = ("n_unstable", "n_marginal", "q")
     further = ("error", "constant_input")  # a table of the user's own may do without
     tables = [
@@ -270,36 +236,25 @@ def _columns(
 
 def read_known(inputs: View[Comparison]) -> Known:
     """Read labels and parameters of the networks; the file of a store's item has the parameters as attributes."""
-    files = files_of(inputs)
-    told = [_attributes(path) for path in files]
-    names = [_name(path) for path in files]
+    names, told = zip(*map(_about, files_of(inputs)), strict=True)
     # The groups of one store have their numbers, too.
     stores = [name.partition(".zarr/")[0] for name in names]
     return known(stores if len(set(stores)) == len(stores) else names, told)
 
 
-def _name(path: str) -> str:
-    """STORE/gathered/GROUP of a copy of a table, whose own name tells nothing; else the file's name."""
-    address = None
+def _about(path: str) -> tuple[str, dict[str, Label]]:
+    """(name, parameters) of a network; files of frameworks tell no parameters."""
+    name, attributes = Path(path).stem, dict[str, Any]()
     if h5py.is_hdf5(path):
         with opened_hdf5(path) as file:
-            address = text_attribute(file, "address")
-    return "/".join(address.split("/")[-3:]) if address else Path(path).stem
-
-
-def _attributes(path: str) -> dict[str, Label]:
-    # Files of frameworks tell nothing about a sweep.
-    if not h5py.is_hdf5(path):
-        return {}
-    with opened_hdf5(path) as file:
-        if keras_file.is_keras(file):
-            return {}
-        told = {name: value for name, value in file.attrs.items() if name not in NOT_PARAMETERS}
-    attrs = {name: value for name, value in told.items() if np.ndim(value) == 0}
+            # A copy of a table, whose own name tells nothing, comes from STORE/gathered/GROUP.
+            if address := text_attribute(file, "address"):
+                name = "/".join(address.split("/")[-3:])
+            if not keras_file.is_keras(file):
+                attributes = dict(file.attrs)
+    told = {k: v for k, v in attributes.items() if k not in NOT_PARAMETERS and np.ndim(v) == 0}
     # h5py returns NumPy's scalars; labels and tables take Python's.
-    return {
-        name: value.item() if hasattr(value, "item") else value for name, value in attrs.items()
-    }
+    return name, {k: v.item() if hasattr(v, "item") else v for k, v in told.items()}
 
 
 def known(names: Sequence[str], told: Sequence[Mapping[str, Label]]) -> Known:

@@ -15,11 +15,11 @@ from ctd.plots import Figure
 from ctd.plots.png import Canvas, draw
 from ctd.similarity.features import features_of
 from ctd.similarity.kernel import kernel
-from ctd.similarity.networks import Known, Label, check_count, checked, is_driven, known
+from ctd.similarity.networks import Known, Label, check_count, is_driven, known
 from ctd.similarity.params import OF_DYNAMICS, OF_POINTS, Comparison, Method
 from ctd.similarity.plots import pictures
 from ctd.similarity.summary import SUMMARY, Options, joined, tables
-from ctd.similarity.trials import Trials, trials
+from ctd.similarity.trials import Trials, checked, trials
 from ctd.words import count
 
 type Compares = ArrayLike | Mapping[str, ArrayLike]

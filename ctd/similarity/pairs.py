@@ -8,13 +8,15 @@ from ctd.similarity.dynamics import alignment, eigenvalue_distance
 from ctd.similarity.identification import input_distance, joint_distance
 from ctd.similarity.params import OF_POINTS, Comparison
 
+ANGLE = "angle, rad"
+
 UNITS = {
-    "procrustes": "angle, rad",
-    "cka": "angle, rad",
-    "rbf_cka": "angle, rad",
+    "procrustes": ANGLE,
+    "cka": ANGLE,
+    "rbf_cka": ANGLE,
     "svcca": "1 - mean correlation",
     "cca": "1 - mean correlation",
-    "dsa": "angle, rad",
+    "dsa": ANGLE,
     "dsa:eigenvalues": "2-Wasserstein distance",
     "dsa:joint": "distance of controllability matrices",
     "dsa:input": "distance of input matrices",
@@ -22,8 +24,6 @@ UNITS = {
     "connections": "Bray-Curtis dissimilarity",
 }
 """The unit of a distance, by method."""
-
-ANGLES = {"procrustes", "cka", "rbf_cka", "dsa"}
 
 DISTANCES = {"dsa:eigenvalues": eigenvalue_distance, "dsa:joint": joint_distance, "dsa:input": input_distance}  # fmt: skip
 """Methods that compute a distance of two features at once, without a similarity."""
@@ -44,7 +44,7 @@ def distance(
         return DISTANCES[static.method](a, b)
     # Rounding takes equal networks beyond 1: to no angle, or to a distance below 0, which SciPy's linkage refuses.
     alike = jnp.clip(similarity(static, a, b, sizes, key), -1, 1)
-    return jnp.arccos(alike) if static.method in ANGLES else 1 - alike
+    return jnp.arccos(alike) if UNITS[static.method] == ANGLE else 1 - alike
 
 
 def similarity(

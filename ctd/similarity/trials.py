@@ -1,7 +1,8 @@
-"""Trials of a network whose dynamics are fitted: each has its own length, and networks may have other trials."""
+"""States of networks in trials, checked: in the same trials, or trials of any length where dynamics are fitted."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -50,6 +51,32 @@ def trials(name: str, states: ArrayLike, inputs: ArrayLike | None = None) -> Tri
     if not np.isfinite(u[there]).all():
         raise ValueError(f"{name}: inputs are NaN or infinite before a trial ends")
     return Trials(parts(x), parts(u))
+
+
+def checked(states: Iterable[ArrayLike], names: Sequence[str]) -> Iterator[np.ndarray]:
+    """Check the states of each network as they are read: finite, varying, and of common trials; else ValueError.
+
+    Each is (trial, time, state), or (sample, state), which becomes one trial. names: of the networks, for errors.
+    """
+    first = None
+    for name, given in zip(names, states, strict=True):
+        x = _of_trials(name, "states", given)
+        first = first or x.shape
+        if x.shape[:2] != first[:2]:  # widths may differ: features are padded
+            raise ValueError(
+                f"{name}: {x.shape[0]} trials of {x.shape[1]} steps, but {names[0]} has {first[0]} of "
+                f"{first[1]}; give states of the same trials for all networks"
+            )
+        if not np.isfinite(x).all():
+            bad = int((~np.isfinite(x)).sum())
+            raise ValueError(
+                f"{name}: {bad} of {x.size} states are NaN or infinite; leave the network out"
+            )
+        if np.ptp(x.reshape(-1, x.shape[-1]), axis=0).max(initial=0) == 0:
+            raise ValueError(
+                f"{name}: its state is the same in all steps, so that nothing can be compared; leave the network out"
+            )
+        yield x
 
 
 def _of_trials(name: str, what: str, given: ArrayLike) -> np.ndarray:
