@@ -1,4 +1,4 @@
-"""HDF5 files, zip archives and NumPy's arrays from anybody: what they claim is compared with what they hold.
+"""HDF5 files, zip archives and NumPy's arrays of unknown origin: what they claim is compared with what they hold.
 
 A damaged file, or a malicious one, may claim an array of terabytes in a kilobyte, name other files to read from, or
 make its library raise anything. Here all of that is a ValueError that names the file.
@@ -110,11 +110,8 @@ def check_hdf5(path: str | Path) -> None:
     with opened_hdf5(path) as file:
 
         def visit(name: str, node: h5py.HLObject) -> None:
-            if (
-                isinstance(node, h5py.Dataset)
-                and node.dtype.kind in NUMBERS
-                and node.shape is not None
-            ):
+            is_set = isinstance(node, h5py.Dataset) and node.shape is not None
+            if is_set and node.dtype.kind in NUMBERS:
                 checked_dataset(path, file, name)
 
         file.visititems(visit)
@@ -137,7 +134,7 @@ def opened_zip(path: str | Path, kind: str) -> Iterator[zipfile.ZipFile]:
         members = archive.infolist()
         odd = {m.compress_type for m in members} - {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
         if odd or any(member.flag_bits & 1 for member in members):
-            raise ValueError(f"{path}: members of a way of packing that ctd does not read")
+            raise ValueError(f"{path}: members packed in a way that ctd does not read")
         claimed = sum(member.file_size for member in members)
         check_claim(f"{path}: its content", claimed, os.path.getsize(path))
         yield archive
@@ -150,27 +147,22 @@ def read_array(where: str | Path, file: IO[bytes], held: int) -> np.ndarray:
     """
     with explained(where, "an .npy file of numbers"), warnings.catch_warnings():
         warnings.simplefilter("ignore", SyntaxWarning)  # NumPy's headers are Python
-        start = file.tell()
-        version = np.lib.format.read_magic(file)
-        read_header = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }.get(version)
-        if read_header is None:
-            raise ValueError(
-                f"{where}: version {version} of NumPy's format, which is not one of numbers"
-            )
-        shape, _, dtype = read_header(file)
+        form, start = np.lib.format, file.tell()
+        # Version 3 is for names of fields that are no Latin-1, which no array of numbers has.
+        readers = {(1, 0): form.read_array_header_1_0, (2, 0): form.read_array_header_2_0}
+        version = form.read_magic(file)
+        if version not in readers:
+            raise ValueError(f"{where}: version {version} of NumPy's format; 1 or 2 expected")
+        shape, _, dtype = readers[version](file)
         if dtype.hasobject:
             raise ValueError(
                 f"{where}: holds Python objects, whose reading may run code; numpy.savez(path, *list) saves a list of "
                 "arrays of numbers without them"
             )
-        if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > held - (
-            file.tell() - start
-        ):
+        left = held - (file.tell() - start)
+        if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > left:
             raise ValueError(
                 f"{where}: claims {shape} {dtype}, but holds {held:,} bytes; it is damaged"
             )
         file.seek(start)
-        return np.lib.format.read_array(file, allow_pickle=False)
+        return form.read_array(file, allow_pickle=False)

@@ -119,7 +119,7 @@ def test_array_of_nested_brackets_is_told_in_one_line():
 def test_archive_that_claims_more_than_it_holds_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_BZIP2) as archive:
         archive.writestr("zeros", bytes(1 << 20))
-    with pytest.raises(ValueError, match=r"way of packing"), opened_zip(tmp_path / "x.zip", "it"):
+    with pytest.raises(ValueError, match="packed in a way"), opened_zip(tmp_path / "x.zip", "it"):
         pass
     with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_STORED) as archive:
         archive.writestr("few", b"1234")
