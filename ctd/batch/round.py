@@ -46,7 +46,7 @@ class RoundRun(AnyRun):
         kept = kept or NO_STATES
         self.done, self.advances = np.zeros(self.n, bool), np.zeros(self.n, np.int64)
         self.done[kept.rows] = kept.done
-        self._left, self._given = np.full(self.n, length, np.int64), kept.rows
+        self._length, self._given = length, kept.rows
         self._leaves: list[np.ndarray] = []
         """The states of items that are in no slot, leaf by leaf, (n, ...) each; empty until the first come, which tell the shapes."""
         self._begin(kept)
@@ -57,7 +57,7 @@ class RoundRun(AnyRun):
         """Fill the slots: with items that go on, those that are furthest first, then with those that start."""
         self._keep(kept.rows, kept.leaves)
         going = kept.rows[~self._over[kept.rows]]
-        going = going[np.argsort(self._left[going], kind="stable")]
+        going = going[np.argsort(-self.advances[going], kind="stable")]
         leaves = [leaf[going] for leaf in self._leaves]
         fresh = np.setdiff1d(np.arange(self.n), kept.rows)
         self._start(fresh, Kept(going, leaves, np.zeros(len(going), bool)))
@@ -65,7 +65,7 @@ class RoundRun(AnyRun):
     @property
     def _over(self) -> np.ndarray:
         """(n,) whether an item makes no further advance in this round."""
-        over: np.ndarray = self.done | (self._left <= 0)
+        over: np.ndarray = self.done | (self.advances >= self._length)
         return over
 
     @property
@@ -79,12 +79,11 @@ class RoundRun(AnyRun):
         # An item may have finished with its first state.
         before = self._done()[: len(here)]
         self.step()
-        self._left[here] -= 1
         self.advances[here] += ~before
         self.done[here] = self._done()[: len(here)]
         over = np.zeros(self.total, bool)
         over[: len(here)] = self._over[here]
-        self._harvest(over, at_once=bool((self._left[here] <= 0).any()))
+        self._harvest(over, at_once=bool((self.advances[here] >= self._length).any()))
 
     def _collect(self, rows: np.ndarray) -> None:
         """Copy the states of items, which lie in the first slots."""
@@ -146,13 +145,12 @@ class RoundRun(AnyRun):
         self._collect(self._rows[: self._live])
         self._keep(self._kept.rows, self._kept.leaves)
         arrays = {f"state.{k}": leaf for k, leaf in enumerate(self.states())}
-        counts = {"done": self.done, "advances": self.advances, "left": self._left}
-        return Snapshot(self.rounds, arrays | {name: v.copy() for name, v in counts.items()})
+        arrays |= {"done": self.done.copy(), "advances": self.advances.copy()}
+        return Snapshot(self.rounds, arrays)
 
     def restore(self, saved: Snapshot) -> None:
         """Go on from `saved`, a snapshot of a round with the same items and microbatch."""
-        take = lambda name: saved.arrays[name].copy()
-        self.done, self.advances, self._left = take("done"), take("advances"), take("left")
+        self.done, self.advances = saved.arrays["done"].copy(), saved.arrays["advances"].copy()
         self.rounds = saved.rounds
         # Items that have not begun start again from their first state.
         rows = np.union1d(np.flatnonzero(self.advances), self._given)
