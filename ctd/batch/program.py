@@ -34,16 +34,11 @@ class Layout(NamedTuple):
         return cls(-(-max(slots, 1) // microbatch) * microbatch, microbatch, devices)
 
 
-def layout_for(kernel: Kernel, n_items: int, devices: int = 1, microbatch: int = 0) -> Layout:
-    """The default layout: up to `kernel.width` slots a device; microbatch 0 takes the kernel's first choice.
-
-    >>> from ctd.esn import kernel
-    >>> layout_for(kernel, n_items=10, microbatch=4)
-    Layout(slots=12, microbatch=4, devices=1)
-    """
+def layout_for(kernel: Kernel, n_items: int, devices: int = 1) -> Layout:
+    """The default layout: up to `kernel.width` slots a device, and the likeliest of the kernel's microbatches."""
     # No more slots than items: an empty slot is computed all the same where items are vmapped.
     per_device = max(1, min(kernel.width, -(-n_items // devices)))
-    m = min(microbatch or kernel.candidates()[0] or per_device, per_device)
+    m = min(kernel.candidates()[0] or per_device, per_device)
     return Layout.of(per_device, m, devices)
 
 

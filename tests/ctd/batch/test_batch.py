@@ -1,6 +1,7 @@
 """ctd.batch: slots, microbatches, devices; an item's bits depend on its microbatch's width alone."""
 
 import sys
+from dataclasses import replace
 from functools import cache
 
 import jax
@@ -184,8 +185,9 @@ def test_run_items_takes_whole_numbers_of_a_real_field_as_reals():
 
 def test_layout_for_rounds_up_to_microbatch():
     assert layout_for(toy.kernel, 100) == Layout(8, 1)
-    assert layout_for(toy.kernel, 3, microbatch=8) == Layout(3, 3)
-    assert layout_for(toy.kernel, 100, microbatch=3) == Layout(9, 3)
+    of = lambda m: replace(toy.kernel, microbatches=(m,), cpu_microbatches=())
+    assert layout_for(of(8), 3) == Layout(3, 3)
+    assert layout_for(of(3), 100) == Layout(9, 3)
 
 
 @pytest.mark.parametrize(
