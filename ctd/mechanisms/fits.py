@@ -166,16 +166,10 @@ def _fit(path: str) -> tuple[str, dict[str, Any], Weights]:
 
 
 def _stacked(fits: list[list[Weights]]) -> tuple[Weights, np.ndarray]:
+    """(name -> (recording, fit, ...) of zeros where a recording has fewer fits than others; (recording, fit) 1 where there is one)."""
     most = max(map(len, fits))
-    first = next(weights for several in fits for weights in several)
-    stacked = {
-        name: np.zeros((len(fits), most, *value.shape), value.dtype)
-        for name, value in first.items()
-    }
-    there = np.zeros((len(fits), most))
-    for k, several in enumerate(fits):
-        for j, weights in enumerate(several):
-            there[k, j] = 1
-            for name, value in weights.items():
-                stacked[name][k, j] = value  # other places stay 0
-    return stacked, there
+    there = np.asarray([[float(k < len(own)) for k in range(most)] for own in fits])
+    first = next(weights for own in fits for weights in own)
+    blank = {name: np.zeros_like(value) for name, value in first.items()}
+    full = [[*own, *[blank] * (most - len(own))] for own in fits]
+    return {name: np.asarray([[w[name] for w in own] for own in full]) for name in first}, there
