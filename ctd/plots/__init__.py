@@ -10,7 +10,7 @@ there are many lines or points, they may leave some out. Arrays may be lists or 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import wraps
 from typing import Any, Literal, NamedTuple
 
@@ -75,8 +75,23 @@ class Lines:
         _expect(self, "y", either | {"text": ((lines,), (0,)), "item": ((lines,),)})
 
 
+class _Marks:
+    """A layer whose arrays have one length, (n,); texts may be missing."""
+
+    def __post_init__(self) -> None:
+        first, *others = [f.name for f in fields(self) if f.name not in LOOKS]  # type: ignore[arg-type]
+        shape = np.shape(getattr(self, first))
+        if len(shape) != 1:
+            raise ValueError(f"{type(self).__name__}: {first} has the shape {shape}; expected (n,)")
+        _expect(self, first, {name: (shape, (0,))[: 1 + (name == "text")] for name in others})
+
+
+LOOKS = {"name", "marker", "hollow", "hue"}
+"""Fields of marks that are no arrays."""
+
+
 @dataclass(frozen=True)
-class Points:
+class Points(_Marks):
     """Markers at (x, y)."""
 
     x: ArrayLike
@@ -96,12 +111,9 @@ class Points:
     item: Any = None
     """(n,) the item of each point, as in `Lines`."""
 
-    def __post_init__(self) -> None:
-        _expect_marks(self, "x", "y", "colour", "size", "key", "item", "text")
-
 
 @dataclass(frozen=True)
-class Band:
+class Band(_Marks):
     """The area between `low` and `high` over x, each (n,)."""
 
     x: ArrayLike
@@ -109,12 +121,9 @@ class Band:
     high: ArrayLike
     name: str = ""
 
-    def __post_init__(self) -> None:
-        _expect_marks(self, "x", "low", "high")
-
 
 @dataclass(frozen=True)
-class Bars:
+class Bars(_Marks):
     """Bars from 0 to `height` between `left` and `right`, each (n,)."""
 
     left: ArrayLike
@@ -125,12 +134,9 @@ class Bars:
     text: Sequence[str] = ()
     key: ArrayLike | None = None
 
-    def __post_init__(self) -> None:
-        _expect_marks(self, "left", "right", "height", "colour", "key", "text")
-
 
 @dataclass(frozen=True)
-class Spans:
+class Spans(_Marks):
     """Horizontal bars from `left` to `right` at heights `row`, each (n,)."""
 
     left: ArrayLike
@@ -139,9 +145,6 @@ class Spans:
     name: str = ""
     colour: ArrayLike | None = None
     text: Sequence[str] = ()
-
-    def __post_init__(self) -> None:
-        _expect_marks(self, "left", "right", "row", "colour", "text")
 
 
 @dataclass(frozen=True)
@@ -158,15 +161,7 @@ class Image:
 Layer = Lines | Points | Band | Bars | Spans | Image
 
 
-def _expect_marks(layer: Layer, first: str, *others: str) -> None:
-    """Raise ValueError if the fields of a layer, each (n,), have several lengths; texts may be missing."""
-    shape = np.shape(getattr(layer, first))
-    if len(shape) != 1:
-        raise ValueError(f"{type(layer).__name__}: {first} has the shape {shape}; expected (n,)")
-    _expect(layer, first, {name: (shape, (0,))[: 1 + (name == "text")] for name in others})
-
-
-def _expect(layer: Layer, first: str, allowed: Mapping[str, tuple[tuple[int, ...], ...]]) -> None:
+def _expect(layer: object, first: str, allowed: Mapping[str, tuple[tuple[int, ...], ...]]) -> None:
     """Raise ValueError if a field of a layer has none of the shapes that are allowed beside its field `first`."""
     for name, shapes in allowed.items():
         value = getattr(layer, name)

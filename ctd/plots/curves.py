@@ -108,24 +108,19 @@ def loss_curves(curves: Curves, title: str, axis: Axis, name: str) -> Plot:
     layers: list[Layer] = []
     if curves.has_quantiles:
         layers.append(Band(curves.steps, curves.quantiles[0], curves.quantiles[2], "10-90 %"))
-    if (fine := np.flatnonzero(~curves.failed[some])).size:
-        said = [text[k] for k in fine]
-        layers.append(
-            Lines(curves.steps, drawn[fine], name, shade[fine], said, item=items[some][fine])
-        )
-    notes, gone = list[str](), int((~has_line(drawn[fine])).sum())
-    if (failed := np.flatnonzero(curves.failed[some])).size:
-        said = [text[k] for k in failed]
+    fine, failed = (np.flatnonzero(curves.failed[some] == kind) for kind in (False, True))
+    told = lambda which: {"text": [text[k] for k in which], "item": items[some][which]}
+    if fine.size:
+        layers.append(Lines(curves.steps, drawn[fine], name, shade[fine], **told(fine)))
+    notes = []
+    if failed.size:
         top = TOP * np.nanmax(drawn[fine], initial=-np.inf) if fine.size else np.inf
         high = drawn[failed] > top
-        low = np.where(high, np.nan, drawn[failed])
-        layers.append(
-            Lines(curves.steps, low, "diverged", text=said, dashed=True, item=items[some][failed])
-        )
-        gone += int((~has_line(low)).sum())
-        notes += [f"Losses above {top:.3g} of those that diverged are not drawn."] * bool(
-            high.any()
-        )
+        drawn[failed] = np.where(high, np.nan, drawn[failed])
+        layers.append(Lines(curves.steps, drawn[failed], "diverged", dashed=True, **told(failed)))
+        if high.any():
+            notes.append(f"Losses above {top:.3g} of those that diverged are not drawn.")
+    gone = int((~has_line(drawn)).sum())
     if gone:
         notes.append(f"Without a line: {gone} of {len(some):,} {name}.")
     if curves.has_quantiles:
