@@ -60,11 +60,13 @@ def _places(group: Group) -> Plot:
     if placed:
         around, made = (np.asarray(group.reduced[f"atlas_{name}"]) for name in ("place", "true"))
         for name in dict.fromkeys(made.tolist()):
-            layers.append(Points(*around[made == name].T[:2], f"{name}, atlas", hollow=True))
+            x, y = around[made == name].T[:2]
+            layers.append(Points(x, y, f"{name}, atlas", hollow=True))
     for name in dict.fromkeys(true.tolist()):
         here = true == name
+        x, y = place[here].T[:2]
         marker: Literal["diamond", "circle"] = "diamond" if placed else "circle"
-        layers.append(Points(*place[here].T[:2], name, text=verdict[here].tolist(), marker=marker))
+        layers.append(Points(x, y, name, text=verdict[here].tolist(), marker=marker))
     return Plot("Where recordings lie, by what was read off their fits", layers, Axis("component 1"), Axis("component 2"))  # fmt: skip
 
 
