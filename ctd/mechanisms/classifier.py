@@ -57,8 +57,6 @@ class Placer(NamedTuple):
     """A classifier with its calibration."""
 
     model: Model
-    classes: Int[np.ndarray, "class"]
-    """Their labels."""
     temperature: float
     usual: Float[np.ndarray, "2 class"]
     """m_k and s_k: how far unseen members of each class lie from its mean."""
@@ -224,13 +222,13 @@ def train(
 
     labels: (sample,) any integers; fold: (sample,) numbers, at least two.
     """
-    classes, y = np.unique(labels, return_inverse=True)
+    _, y = np.unique(labels, return_inverse=True)
     logits, distances = unseen(x, y, fold, l2)
     usual = usual_distances(distances, y)
     known, none = strangeness(distances, usual), of_left_out(x, y, fold)
     # Only predictions on unseen folds calibrate; the classifier itself is trained on all samples.
     t = temperature(logits, y)
-    return Placer(fit(x, y, l2), classes, t, usual, none_odds(known, none, prior))
+    return Placer(fit(x, y, l2), t, usual, none_odds(known, none, prior))
 
 
 def calibration_error(top: ArrayLike, right: ArrayLike, bins: int = 10) -> float:
