@@ -119,18 +119,18 @@ def make(
 ) -> dict[str, Array]:
     """The counts of one recording, and what was made of them."""
     # A shape, known when the program is compiled: a group records mechanisms or holds the user's recording.
-    known: dict[str, Array] = {}
+    truth: dict[str, Array] = {}
     if len(shared.counts):
         counts, mechanism = jnp.asarray(shared.counts), jnp.asarray(-1)
     else:
-        counts, truth = _recorded(static, traced, key)
-        mechanism, known = traced.mechanism, {"recording.truth": truth}
+        counts, read_off = _recorded(static, traced, key)
+        mechanism, truth = traced.mechanism, {"recording.truth": read_off}
     factors, variances = factors_of(counts, traced.smoothing, static.n_factors, static.dtype)
     return {
         "train": counts.astype(jnp.uint16),  # `read_counts` refuses 2^16 and more
         "recording.factors": factors,
         "recording.plain": plain(factors, variances),
-        **known,
+        **truth,
         "recording.mechanism": jnp.asarray(mechanism, jnp.int32),
         "recording.n_neurons": jnp.asarray(counts.shape[2], jnp.int32),
         "recording.n_trials": jnp.asarray(counts.shape[0], jnp.int32),

@@ -131,7 +131,7 @@ def _names(mechanism: np.ndarray) -> np.ndarray:
     return np.asarray([NAMES[k] if k >= 0 else UNKNOWN for k in mechanism])
 
 
-def known(table: Mapping[str, np.ndarray]) -> np.ndarray:
+def _evidence(table: Mapping[str, np.ndarray]) -> np.ndarray:
     """(recording, feature) what the classifier sees of recordings."""
     # Fisher's transform spreads cosines near 1, such as .9 and .99.
     agreement = np.arctanh(np.clip(table["fit_agreement"], -0.999, 0.999))
@@ -183,7 +183,7 @@ def _judged(
     table: dict[str, np.ndarray], truth: np.ndarray, options: Options
 ) -> dict[str, np.ndarray]:
     y, fold = table["mechanism"], _folds(table["member"], options.folds)
-    x = known(table)
+    x = _evidence(table)
     classes = np.unique(y)
     pairs = np.column_stack([table["n_neurons"], table["n_trials"]])
     sizes, of_size = np.unique(pairs, axis=0, return_inverse=True)
@@ -271,7 +271,7 @@ def _placed(path: str, table: dict[str, np.ndarray], options: Options) -> dict[s
     atlas = read_atlas(path)
     # Sizes that were judged have members enough of all mechanisms.
     sizes = np.column_stack([atlas["size_n_neurons"], atlas["size_n_trials"]])
-    x, of = known(table), known(atlas)
+    x, of = _evidence(table), _evidence(atlas)
     classes = np.unique(atlas["mechanism"])
     p, nearest = np.zeros((len(x), len(classes) + 1)), np.zeros(len(x), int)
     for k, (neurons, trials) in enumerate(zip(table["n_neurons"], table["n_trials"], strict=True)):
