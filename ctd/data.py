@@ -221,17 +221,20 @@ def read_trials(path: str | Path) -> dict[str, np.ndarray]:
     return trials
 
 
+def dataset_of(path: str, found: Mapping[str, np.ndarray], name: str, hint: str = "") -> np.ndarray:
+    """An array of a file. Raises ValueError, beginning with `path` and ending with `hint`, where the file has none of this name."""
+    if name not in found:
+        raise ValueError(f"{path}: has no dataset {name}; it has {', '.join(sorted(found))}{hint}")
+    return found[name]
+
+
 def recordings_of(path: str, name: str, found: dict[str, np.ndarray]) -> np.ndarray:
     """The recordings `name` among the arrays of a file: (recording, time, channel) float64.
 
     One recording may lie there as (time, channel). Raises ValueError, naming file and dataset, where there is none, it has
     other axes, or a value is not a finite real number.
     """
-    if name not in found:
-        raise ValueError(
-            f"{path}: has no dataset {name}; it has {', '.join(sorted(found))}{_uncut(found)}"
-        )
-    values = found[name]
+    values = dataset_of(path, found, name, _uncut(found))
     if values.ndim not in (2, 3) or 0 in values.shape:
         raise ValueError(
             f"{path}: {name} has the shape {values.shape}; (time, channel) or (recording, time, channel) expected"

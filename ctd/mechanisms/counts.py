@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ctd.data import CONDITION, SPLITS, read_arrays, unsplit
+from ctd.data import CONDITION, SPLITS, dataset_of, read_arrays, unsplit
 from ctd.late import Array, Float, Int, jax, jnp, lax
 
 SPREAD = 0.5
@@ -95,11 +95,8 @@ def read_counts(path: str, dataset: str, n_bins: int) -> np.ndarray:
         trials = unsplit(path, {name: array for name, array in found.items() if name != CONDITION})
         shortest = min(map(len, trials), default=0)
         found = {dataset: np.stack([trial[:shortest] for trial in trials])}
-    if dataset not in found:
-        raise ValueError(
-            f"data: {path}: has no dataset {dataset}; it has {', '.join(sorted(found))}; give its name as `dataset`"
-        )
-    parts = [_checked(f"data: {path}: {dataset}", found[dataset], n_bins)]
+    own = dataset_of(f"data: {path}", found, dataset, "; give its name as `dataset`")
+    parts = [_checked(f"data: {path}: {dataset}", own, n_bins)]
     if dataset == "train" and "eval" in found:
         parts.append(_checked(f"data: {path}: eval", found["eval"], n_bins))
         if parts[0].shape[2] != parts[1].shape[2]:

@@ -13,7 +13,7 @@ import numpy as np
 from ctd import tasks
 from ctd.cells import Weights, get_cell, run
 from ctd.containers import opened_hdf5, read_dataset, text_attribute
-from ctd.data import read_arrays
+from ctd.data import dataset_of, read_arrays
 from ctd.kernel import View
 from ctd.late import Array, Float, jax, on_host
 from ctd.plots import tick
@@ -106,7 +106,12 @@ def _states(inputs: View[Comparison], files: Sequence[str]) -> Iterator[np.ndarr
     # All weights are read before the first network runs, so that a file that does not fit is refused at once.
     if inputs.weights:
         return _simulate([_network(path, inputs) for path in files], inputs)
-    return (_dataset(read_arrays(path, inputs.dataset), path, inputs.dataset) for path in files)
+    return (_states_in(path, read_arrays(path, inputs.dataset), inputs) for path in files)
+
+
+def _states_in(path: str, found: Mapping[str, np.ndarray], inputs: View[Comparison]) -> np.ndarray:
+    hint = "; train_rnn stores states if n_saved is above 0"
+    return dataset_of(f"states: {path}", found, inputs.dataset, hint)
 
 
 def read_trials(inputs: View[Comparison]) -> Iterator[Trials]:
@@ -116,15 +121,16 @@ def read_trials(inputs: View[Comparison]) -> Iterator[Trials]:
     """
     files, driven = files_of(inputs), is_driven(inputs)
     if driven and inputs.states:
+        hint = "; put the inputs of its trials there, (trial, time, input)"
         for path in files:
             found = read_arrays(path, inputs.dataset)
-            states = _dataset(found, path, inputs.dataset)
-            yield trials(path, states, _dataset(found, path, "inputs"))
+            states = _states_in(path, found, inputs)
+            yield trials(path, states, dataset_of(f"states: {path}", found, "inputs", hint))
         return
     # Networks that are given by weights run the task's trials, whose inputs are known.
-    driving = np.asarray(_trials_of_task(inputs)) if driven else None
+    common = np.asarray(_trials_of_task(inputs)) if driven else None
     for name, states in zip(files, _states(inputs, files), strict=True):
-        yield trials(name, states, driving)
+        yield trials(name, states, common)
 
 
 def is_driven(inputs: View[Comparison]) -> bool:
@@ -172,17 +178,6 @@ def _runner(
     # Networks of other sizes are traced again; a jit made for each network would compile for each.
     found = get_cell(cell)
     return jax.jit(lambda weights, x: jax.vmap(lambda x: run(found, weights, x)[0])(x))
-
-
-def _dataset(found: Mapping[str, np.ndarray], path: str, name: str) -> np.ndarray:
-    if name not in found:
-        do = "train_rnn stores states if n_saved is above 0"
-        if name == "inputs":
-            do = "put the inputs of its trials there, (trial, time, input)"
-        raise ValueError(
-            f"states: {path}: has no dataset {name}, but {', '.join(sorted(found))}; {do}"
-        )
-    return found[name]
 
 
 # --- points ---------------------------------------------------------------------------------------

@@ -204,7 +204,7 @@ def files(tmp_path_factory):
         ({"states": ["x", "nan"]}, "60 of 60 states are NaN"),
         ({"states": ["x", "still"]}, "the same in all steps"),
         ({"states": ["x", "flat"]}, r"shape \(10,\); expected \(trial, time, state\)"),
-        ({"states": ["x", "x"], "dataset": "hiddens"}, "no dataset hiddens, but states"),
+        ({"states": ["x", "x"], "dataset": "hiddens"}, "no dataset hiddens; it has states"),
         ({"states": ["x", "x"], "method": "cca", "n_samples": 5}, "5 samples for networks of 3"),
         ({"states": ["x", "x"], "method": "dsa", "n_delays": 10}, "n_delays: 10 states 1 apart span 10"),
         ({"states": ["x", "x"], "method": "dsa", "n_delays": 2}, "rank: 10 given, .* span 6 dimensions"),

@@ -179,7 +179,7 @@ def test_file_without_inputs_is_refused(tmp_path):
     write_hdf5(tmp_path / "a.h5", {"states": ragged(system(0)[0])})
     files = (str(tmp_path / "a.h5"),) * 2
     with pytest.raises(
-        ValueError, match=r"a\.h5: has no dataset inputs, but states; put the inputs"
+        ValueError, match=r"a\.h5: has no dataset inputs; it has states; put the inputs"
     ):
         load(inputs_of(Comparison(method="dsa:joint", states=files)))
 
@@ -189,6 +189,6 @@ def test_array_alone_has_no_inputs(tmp_path):
     np.save(tmp_path / "a.npy", ragged(system(0)[0]))
     files = (str(tmp_path / "a.npy"),) * 2
     with pytest.raises(
-        ValueError, match=r"a\.npy: has no dataset inputs, but states; put the inputs"
+        ValueError, match=r"a\.npy: has no dataset inputs; it has states; put the inputs"
     ):
         load(inputs_of(Comparison(method="dsa:joint", states=files)))
