@@ -229,6 +229,10 @@ ANYWHERE, ON_CPU = (0, 1), (1, 0)
 """Microbatches worth measuring for a kernel that names none. On a CPU, one by one (1) is first, as an item's arrays then stay in cache."""
 
 
+OWN_WEIGHTS: Mapping[str, Any] = {"width": 64, "microbatches": (0,), "cpu_microbatches": (1,)}
+"""Fields of a `Kernel` whose items have weights of their own: on a CPU these fill the cache one by one."""
+
+
 @dataclass(frozen=True, eq=False)
 class Kernel:
     """One computation, as pure functions of one item; the module's docstring has their arguments."""

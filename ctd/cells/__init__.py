@@ -29,7 +29,7 @@ from ctd.cells.cell import READOUT_AXES, Cell, Scales, Weights
 from ctd.cells.flow import node, runge_kutta
 from ctd.cells.gated import UPDATE_BIAS, gru
 from ctd.cells.matrices import FirstUnits, LowRank, spectral_radius
-from ctd.cells.names import CELL_NAMES, CELLS, FORMS, CellName, get_cell
+from ctd.cells.names import CELL_NAMES, CELLS, FORMS, CellName, get_cell, weight_dims
 from ctd.cells.network import (
     cells_with,
     check_params,
@@ -71,4 +71,5 @@ __all__ = [
     "runge_kutta",
     "sizes",
     "spectral_radius",
+    "weight_dims",
 ]

@@ -1,5 +1,6 @@
 """Cells by name: those of this package, with other units if asked for."""
 
+from collections.abc import Iterable
 from functools import cache
 from typing import Annotated
 
@@ -11,6 +12,7 @@ from ctd.cells.gated import gru, gru_candidate_bias, gru_torch, lstm
 from ctd.cells.piecewise import alrnn, clipped, shplrnn
 from ctd.cells.ungated import UNGATED, leaky, leaky_per_unit, leaky_rates, vanilla, with_units
 from ctd.cells.units import UNITS
+from ctd.kernel import Var
 from ctd.words import meant
 
 CELLS = {
@@ -64,6 +66,20 @@ def get_cell(name: str) -> Cell:
         return with_units(cell, units)
     except ValueError as error:
         raise ValueError(f"cell: {name!r}: {error}") from None
+
+
+def weight_dims(cells: Iterable[str], of: str = "") -> dict[str, Var]:
+    """The results `weights.NAME` of a kernel whose networks have these cells, with `of` as what they are the weights of.
+
+    >>> weight_dims(["leaky"])["weights.wO"].axes
+    ('output', 'unit')
+    """
+    # Cells that share a name share its axes.
+    axes = {name: axes for cell in cells for name, axes in CELLS[cell].axes.items()}
+    return {
+        f"weights.{name}": Var(of_name, "1", f"weight {name}{of}, see ctd.cells")
+        for name, of_name in axes.items()
+    }
 
 
 CellName = Annotated[

@@ -34,8 +34,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ctd.cells import CELLS, Cell, get_cell, run
-from ctd.kernel import Coordinate, Kernel, Outcome, Values, Var, View
+from ctd.cells import CELLS, Cell, get_cell, run, weight_dims
+from ctd.kernel import OWN_WEIGHTS, Coordinate, Kernel, Outcome, Values, Var, View
 from ctd.late import Array, Bool, Float, Int, PyTree, jax, jnp, lax
 from ctd.plots.curves import block_ends
 from ctd.rows import Best
@@ -266,19 +266,10 @@ def coords(inputs: View[Network], shared: Shared) -> dict[str, Coordinate]:
     return found
 
 
-def _weight_dims() -> dict[str, Var]:
-    dims: dict[str, Var] = {}
-    # The names of results are declared before a job chooses its cell. Cells that share a name share its axes.
-    for cell in CELLS.values():
-        for name, axes in cell.axes.items():
-            dims[f"weights.{name}"] = Var(axes, "1", f"weight {name}, see ctd.cells")
-    return dims
-
-
 kernel = Kernel(
     name="train_rnn",
     Params=Network,
-    dims=_weight_dims()
+    dims=weight_dims(CELLS)  # before a job chooses its cell
     | {
         "low_rank.m": Var(("unit", "mode"), "1", "m of wR = m n' / N, with `rank`"),
         "low_rank.n": Var(("unit", "mode"), "1", "n of wR = m n' / N, with `rank`"),
@@ -327,8 +318,5 @@ kernel = Kernel(
     curves=("curve",),
     advances=lambda inputs: len(block_ends(inputs)),
     plots=rnn_plots,
-    width=64,
-    # Each network has weights of its own: on a CPU they fill the cache one by one.
-    microbatches=(0,),
-    cpu_microbatches=(1,),
+    **OWN_WEIGHTS,
 )
