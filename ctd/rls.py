@@ -9,6 +9,8 @@ One P serves all rows of W: the outputs of a readout (FORCE), or the units of a 
 Within a block P keeps its first value P_0, and K collects the updates: P_j = l^-j (P_0 - K^T K), where row j of K is
 l^(j/2) u / sqrt(l + s). A step then reads P once and does not write it, and rounding loses less, since the updates are summed
 before they are subtracted.
+
+`in_blocks` cuts the samples into blocks, and `learn` runs one of them.
 """
 
 from __future__ import annotations
@@ -17,6 +19,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ctd.late import Array, Bool, Float, Number, PyTree, jax, jnp, lax
+
+BLOCK = 32
+"""Samples of a block by default."""
 
 UNDERFLOW = 1e-30
 """Features that fade to 0 pass numbers so small that some terms of s vanish, and others, perhaps below 0, do not."""
@@ -89,7 +94,31 @@ def flush(P: Symmetric, K: Array, forgetting: Array) -> Symmetric:
     )
 
 
-def in_blocks[C](f: Callable[[C, Number, PyTree], C], carry: C, rows: PyTree, length: int) -> C:
+def learn[C](
+    step: Callable[[C, PyTree, Array, Callable[[Array], Gain]], tuple[C, Array]],
+    carry: C,
+    P: Symmetric,
+    rows: PyTree,
+    forgetting: Array,
+) -> tuple[C, Symmetric]:
+    """Learn from the samples of one block, the rows: (carry, P) after it.
+
+    step: (carry, row, K, gain of features) -> (carry, K): the K of that gain, or the one given if it learns nothing.
+    """
+
+    def one(at: tuple[C, Array], row: tuple[PyTree, Array]) -> tuple[tuple[C, Array], None]:
+        carry, K = at
+        return step(carry, row[0], K, lambda h: gain(P, K, row[1], forgetting, h)), None
+
+    length = len(jax.tree.leaves(rows)[0])
+    K = jnp.zeros((length, len(P.A) + len(P.C)), P.A.dtype)
+    (carry, K), _ = lax.scan(one, (carry, K), (rows, jnp.arange(length)))
+    return carry, flush(P, K, forgetting)
+
+
+def in_blocks[C](
+    f: Callable[[C, Number, PyTree], C], carry: C, rows: PyTree, length: int = BLOCK
+) -> C:
     """Apply carry = f(carry, index, block) to blocks of `length` rows in order; the last block may be shorter.
 
     >>> in_blocks(lambda c, k, rows: c + rows.sum(), jnp.asarray(0), jnp.arange(7), 3)

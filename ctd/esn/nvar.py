@@ -18,16 +18,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from itertools import combinations_with_replacement
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 from pydantic import Field, field_validator, model_validator
 
 from ctd.cells import Weights
-from ctd.esn.params import TARGET_TEXT, OfSeries, Target, check_horizon
+from ctd.esn.params import DIVERGED, DONE, ILL_CONDITIONED, TARGET_TEXT, OfSeries, Target
 from ctd.esn.plots import errors, replayed, success, varied_fields
-from ctd.esn.replay import REPLAYED, TRACES, Replay, compared
+from ctd.esn.replay import REPLAYED, TRACES, Replay, compared, replay_time, scores, windows
 from ctd.esn.series import Series, load_series
 from ctd.esn.summary import SHOWN, Options, reduce, reduced_of
 from ctd.kernel import Coordinate, Data, Outcome, Static, Traced, Values, Var, View, one_shot
@@ -64,35 +64,19 @@ class Polynomial(OfSeries):
     segments: Static[int] = Field(
         1, gt=0, description="segments, of which a model is trained on one"
     )
-    validation: Static[int] = Field(
-        0, ge=0, description="samples after the segment, for choosing parameters"
-    )
     test: Static[int] = Field(44, gt=0, description="test samples, after validation")
-    starts: Static[int] = Field(1, gt=0, description="replays, evenly spaced over the range")
-    horizon: Static[int] = Field(0, ge=0, description="samples of a replay; 0: the whole range")
-    valid_error: Static[float] = Field(
-        0.4,
-        gt=0,
-        description="a replay is valid until its error exceeds this many deviations of the target (see `replay_nrmse`)",
-    )
     record: Static[tuple[Literal["traces"], ...]] = Field(
-        (),
-        description="further results to store; traces: the first replay and its target. Weights are always stored",
+        (), description="traces: the first replay and its target, too; weights are always stored"
     )
 
     segment: Traced[int] = Field(
-        0,
-        ge=0,
-        lt=2**31,
-        description="number of the segment to train on, modulo `segments`",
+        0, ge=0, lt=2**31, description="number of the segment to train on, modulo `segments`"
     )
     ridge: Traced[float] = Field(
         2.5e-6, ge=0, description="penalty on the squared coefficients, including the constant's"
     )
     noise: Traced[float] = Field(
-        0.0,
-        ge=0,
-        description="standard deviation of noise added in training to the samples behind the features",
+        0.0, ge=0, description="sd of noise on the samples behind the features, in training"
     )
 
     @field_validator("record", mode="before")
@@ -103,7 +87,7 @@ class Polynomial(OfSeries):
         return given
 
     @model_validator(mode="after")
-    def _fits(self) -> Polynomial:
+    def _fits(self) -> Self:
         back = (self.delays - 1) * self.spacing + 1
         if self.washout < back:
             raise ValueError(
@@ -113,9 +97,6 @@ class Polynomial(OfSeries):
             raise ValueError(
                 f"degrees: {list(self.degrees)}: whole numbers of 0 or more expected, each once"
             )
-        check_horizon(self.horizon, self.starts, self.validation, self.test)
-        if self.starts > 1 and not self.horizon:
-            raise ValueError(f"starts: {self.starts} replays need a horizon; give horizon")
         return self
 
 
@@ -125,13 +106,8 @@ MOST = 20_000
 OUTCOMES = (
     Outcome("done", "fitted and replayed"),
     Outcome("diverged", "the replay is not finite; try more ridge or noise", failed=True),
-    Outcome(
-        "ill_conditioned",
-        "features are collinear up to rounding; use a larger ridge",
-        failed=True,
-    ),
+    Outcome("ill_conditioned", "features are collinear up to rounding; use a larger ridge", True),
 )
-DONE, DIVERGED, ILL_CONDITIONED = range(3)
 
 DIMS = {
     "outcome": Var((), "1", "how the item ended"),
@@ -253,10 +229,7 @@ def _replay(
 ) -> Replay:
     """Replay `length` samples from sample `at` on. With inputs nothing is fed back: the model computes its outputs there."""
     x, y = _samples(shared), jnp.asarray(shared.targets)
-    horizon = static.horizon or length
-    stride = (length - horizon) // (static.starts - 1) if static.starts > 1 else 0
-    begins = at + jnp.arange(static.starts) * stride
-    window = begins[:, None] + jnp.arange(horizon)
+    window = at + windows(static, length)[1]
 
     def sample(h: Array, _: None) -> tuple[Array, Array]:
         h = step(weights, h)
@@ -266,8 +239,8 @@ def _replay(
     if shared.inputs.shape[1]:
         z = features(weights["monomials"], _state(static, x, window)) @ weights["coefficients"].T
     else:
-        run = lambda h: lax.scan(sample, h, length=horizon)[1]
-        z = jax.vmap(run)(_state(static, x, begins - 1))
+        run = lambda h: lax.scan(sample, h, length=window.shape[1])[1]
+        z = jax.vmap(run)(_state(static, x, window[:, 0] - 1))
     return compared(static.valid_error, z, y[window], jnp.asarray(shared.variance))
 
 
@@ -288,19 +261,12 @@ def run(
     f = f - h[:, : static.m] if ahead else f
     found, independent = fit(o, f, traced.ridge)
     weights = {"coefficients": found, "monomials": jnp.asarray(monomials)}
-    at = at + static.train
-    values = {}
+    at, validation = at + static.train, None
     if static.validation:
-        validated = _replay(static, shared, weights, at, static.validation)
-        values["validation_nrmse"] = validated.nrmse
-        values["validation_valid_time"] = validated.valid_samples * shared.dt
+        validation = _replay(static, shared, weights, at, static.validation)
         at = at + static.validation
     test = _replay(static, shared, weights, at, static.test)
-    values |= {
-        "replay_nrmse": test.nrmse,
-        "replay_last_nrmse": test.last_nrmse,
-        "valid_time": test.valid_samples * shared.dt,
-    }
+    values = scores(test, validation, shared.dt)
     finite = jnp.where(jnp.isfinite(test.nrmse), DONE, DIVERGED)
     outcome = jnp.where(independent, finite, ILL_CONDITIONED).astype(jnp.int32)
     values = {name: jnp.where(outcome == DONE, value, jnp.nan) for name, value in values.items()}
@@ -313,23 +279,16 @@ def run(
 
 
 def coords(inputs: View[Polynomial], shared: Series) -> dict[str, Coordinate]:
-    """The coordinate of stored replays: time since the replay's start, in the unit of dt."""
+    """The coordinate of stored replays."""
     del shared
-    steps = inputs.dt * np.arange(1, 1 + (inputs.horizon or inputs.test))
-    wanted = "traces" in inputs.record
-    return (
-        {"time": Coordinate(steps, "1", "time since the replay's start, as dt")} if wanted else {}
-    )
+    return {"time": replay_time(inputs)} if "traces" in inputs.record else {}
 
 
 @of_group
 def plots(group: Group) -> list[Plot]:
     """Success over the sweep, the replay of the best model, the errors of all models."""
     made = success(group) if varied_fields(group.reduced) else []
-    if "trace" in group.results:
-        segment = np.asarray(group.columns["segment"][:], int) % group.inputs.segments
-        made.append(replayed(group, segment * group.inputs.train))
-    return [*made, errors(group.results)]
+    return [*made, *replayed(group), errors(group.results)]
 
 
 @of_group

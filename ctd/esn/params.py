@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from ctd.kernel import Data, File, Params, Static, Traced
 
+DONE, DIVERGED, ILL_CONDITIONED, NO_SPECTRUM = range(4)
+"""How a network ends; `esn.nvar` has the first three."""
+
 TARGET_OUTPUTS = {"mackey-glass-17": 1, "mackey-glass-30": 1, "lorenz": 3, "narma10": 1}
 """Targets with a fixed number of outputs."""
-
 
 Target = Literal[
     "chaotic-feedback",
@@ -26,7 +28,7 @@ TARGET_TEXT = "series that the model learns (ctd.esn.series); file: your own, re
 
 
 class OfSeries(Params):
-    """Parameters that every model of a series has: the series and its number of outputs."""
+    """Parameters of every model of a series: the series, its ranges, lengths in samples, and the replays of them."""
 
     target: Data[Target] = Field("chaotic-feedback", description=TARGET_TEXT)
     target_seed: Data[int] = Field(0, ge=0, description="seed of the target")
@@ -34,17 +36,37 @@ class OfSeries(Params):
         0.1, gt=0, description="sampling interval, and Euler step of a continuous network"
     )
     path: File[str | None] = Field(
-        None,
-        description="file to read for `target: file`: HDF5, .npz, or one array (time, output) as .npy",
+        None, description="file of `target: file`: HDF5, .npz, or one array (time, output) as .npy"
     )
     dataset: Data[str] = Field("targets", description="(time, output) dataset in `path`")
     input_dataset: Data[str | None] = Field(
         None, description="(time, input) dataset in `path` that drives the network"
     )
     m: Static[int] = Field(20, gt=0, description="outputs")
+    washout: Static[int] = Field(0, ge=0, description="samples before training")
+    train: Static[int] = Field(300, gt=0, description="samples of one training pass")
+    validation: Static[int] = Field(
+        0, ge=0, description="samples after training, for choosing parameters"
+    )
+    test: Static[int] = Field(
+        0,
+        ge=0,
+        description="test samples, after validation; 0: test on the training range, from the initial state",
+    )
+    starts: Static[int] = Field(
+        1,
+        gt=0,
+        description="replays, evenly spaced over the range; in between, targets are fed back",
+    )
+    horizon: Static[int] = Field(0, ge=0, description="samples of a replay; 0: the whole range")
+    valid_error: Static[float] = Field(
+        0.4,
+        gt=0,
+        description="a replay is valid until its error exceeds this many deviations of the target (see `replay_nrmse`)",
+    )
 
     @model_validator(mode="after")
-    def _has_its_outputs(self) -> OfSeries:
+    def _has_its_outputs(self) -> Self:
         outputs = TARGET_OUTPUTS.get(self.target, self.m)
         if self.m != outputs:
             raise ValueError(
@@ -63,30 +85,31 @@ class OfSeries(Params):
             )
         return self
 
-
-def check_horizon(horizon: int, starts: int, validation: int, test: int) -> None:
-    """Raise ValueError if a replay is longer than a range, or those of `test` cannot all begin at another sample.
-
-    horizon: samples of a replay; 0: all. starts: replays of `test`. validation, test: samples; a range of 0 samples is skipped.
-    """
-    for name, length in (("validation", validation), ("test", test)):
-        if length and horizon > length:
+    @model_validator(mode="after")
+    def _replays_fit(self) -> Self:
+        test = self.test or self.train
+        # A validation range of 0 samples is not replayed.
+        for name, length in (("validation", self.validation or self.horizon), ("test", test)):
+            if self.horizon > length:
+                raise ValueError(
+                    f"horizon: {self.horizon} samples given, but {name} has {length}; give at most {length}"
+                )
+        if self.starts > 1 and not (self.horizon and self.test):
             raise ValueError(
-                f"horizon: {horizon} samples given, but {name} has {length}; give at most {length}"
+                f"starts: {self.starts} replays need a test range and a horizon; give test and horizon"
             )
-    if test and horizon and test - horizon < starts - 1:
-        raise ValueError(
-            f"starts: {starts} replays of {horizon} samples cannot all begin at another sample of test, which has {test}; "
-            f"give at most {test - horizon + 1}"
-        )
+        if self.horizon and test - self.horizon < self.starts - 1:
+            raise ValueError(
+                f"starts: {self.starts} replays of {self.horizon} samples cannot all begin at another sample of test, which has {test}; "
+                f"give at most {test - self.horizon + 1}"
+            )
+        return self
 
 
 class EchoState(OfSeries):
     """The parameters of one echo-state network. The defaults follow the unrolled FORCE notebook of computation-thru-dynamics.
 
-    The series is cut into washout | train | validation | test, lengths in samples. Readout, P of RLS and Gram
-    matrix have the precision `dtype`, which for a ridge readout is "float64". Weights and states of the network
-    have the precision `state_dtype`.
+    The series is cut into washout | train | validation | test.
 
     >>> EchoState(target="lorenz", m=3, readout="ridge", test=100).dtype
     'float64'
@@ -107,7 +130,7 @@ class EchoState(OfSeries):
     )
     dynamics: Static[Literal["continuous", "discrete"]] = Field(
         "continuous",
-        description="continuous: Euler steps of da/dt, dt / tau each; discrete: leaky rates with `leak`",
+        description="continuous: Euler steps dt / tau of da/dt; discrete: leaky rates with `leak`",
     )
     topology: Static[Literal["gaussian", "orthogonal", "ring"]] = Field(
         "gaussian",
@@ -118,41 +141,17 @@ class EchoState(OfSeries):
         description="gain: weights are N(0, g^2 / (n sparsity)); spectral_radius: they are scaled to spectral radius g",
     )
     feedback: Static[bool] = Field(
-        True,
-        description="whether outputs are fed back; give false where the network answers an input, as for narma10",
+        True, description="whether outputs are fed back; false for answers to an input, as narma10"
     )
     intercept: Static[bool] = Field(False, description="whether the readout has a constant")
     n: Static[int] = Field(500, gt=0, description="units, over all layers")
     layers: Static[int] = Field(
-        1,
-        gt=0,
-        description="layers; each drives the next, inputs and feedback reach the first",
+        1, gt=0, description="layers; each drives the next, inputs and feedback reach the first"
     )
-    washout: Static[int] = Field(0, ge=0, description="samples before training")
-    train: Static[int] = Field(300, gt=0, description="samples of one training pass")
-    validation: Static[int] = Field(
-        0, ge=0, description="samples after training, for choosing parameters"
-    )
-    test: Static[int] = Field(
-        0,
-        ge=0,
-        description="test samples, after validation; 0: test on the training range, from the initial state",
-    )
-    starts: Static[int] = Field(
-        1,
-        gt=0,
-        description="replays, evenly spaced over the range, with teacher forcing in between",
-    )
-    horizon: Static[int] = Field(0, ge=0, description="samples of a replay; 0: the whole range")
     passes: Static[int] = Field(15, gt=0, description="passes of FORCE over the training range")
     block: Static[int] = Field(30, gt=0, description="samples between two updates of the stored P")
     state_dtype: Static[Literal["float32", "float64"]] = Field(
         "float32", description="precision of the network's weights and states"
-    )
-    valid_error: Static[float] = Field(
-        0.4,
-        gt=0,
-        description="a replay is valid until its error exceeds this many deviations of the target (see `replay_nrmse`)",
     )
     memory_delays: Static[int] = Field(
         0,
@@ -175,35 +174,24 @@ class EchoState(OfSeries):
     input_scale: Traced[float] = Field(
         1.0,
         ge=0,
-        description="standard deviation of a unit's drive by all inputs together: weights are N(0, input_scale^2 / inputs)",
+        description="sd of a unit's drive by all inputs: weights are N(0, scale^2 / inputs)",
     )
     layer_scale: Traced[float] = Field(
-        1.0,
-        ge=0,
-        description="standard deviation of a unit's drive by the layer before, at rates of 1",
+        1.0, ge=0, description="sd of a unit's drive by the layer before, at rates of 1"
     )
-    feedback_scale: Traced[float] = Field(
-        1.0, ge=0, description="standard deviation of the feedback weights"
-    )
-    bias: Traced[float] = Field(
-        0.0, ge=0, description="standard deviation of the units' constant input"
-    )
+    feedback_scale: Traced[float] = Field(1.0, ge=0, description="sd of the feedback weights")
+    bias: Traced[float] = Field(0.0, ge=0, description="sd of the units' constant input")
     noise: Traced[float] = Field(
-        0.0, ge=0, description="standard deviation of the noise on the units' input in training"
+        0.0, ge=0, description="sd of the noise on the units' input in training"
     )
     alpha: Traced[float] = Field(
         1.0, gt=0, description="initial P of FORCE is alpha I; larger learns faster"
     )
     forgetting: Traced[float] = Field(
-        1.0,
-        gt=0,
-        le=1,
-        description="forgetting factor of RLS: each sample multiplies the weight of the past by it",
+        1.0, gt=0, le=1, description="RLS: each sample multiplies the weight of the past by it"
     )
     ridge: Traced[float] = Field(
-        1e-6,
-        ge=0,
-        description="ridge penalty, added to the diagonal of the Gram matrix except for the constant",
+        1e-6, ge=0, description="penalty on the squared readout weights, but for the constant"
     )
 
     @model_validator(mode="before")
@@ -215,45 +203,32 @@ class EchoState(OfSeries):
         return given
 
     @model_validator(mode="after")
-    def _consistent(self) -> "EchoState":
-        if self.readout == "ridge" and self.dtype == "float32":
-            raise ValueError(
-                "dtype: float32 given, but a ridge readout needs float64 for its normal equations; "
-                "leave dtype out (states stay in state_dtype)"
-            )
-        if self.state_dtype == "float64" and self.dtype == "float32":
-            raise ValueError(
-                "state_dtype: float64 given with dtype float32; give dtype: float64 too"
-            )
-        if self.memory_delays and self.dtype == "float32":
-            raise ValueError(
-                "memory_delays: memory is measured by ridge readouts, which need float64; give dtype: float64"
-            )
-        if self.topology != "gaussian" and self.sparsity != 1:
+    def _consistent(self) -> Self:
+        # Normal equations of ridge readouts, by which memory is measured, need float64.
+        needed = {
+            "readout": self.readout == "ridge",
+            "state_dtype": self.state_dtype == "float64",
+            "memory_delays": self.memory_delays > 0,
+        }
+        for name, is_needed in needed.items():
+            if is_needed and self.dtype == "float32":
+                given = getattr(self, name)
+                raise ValueError(f"{name}: {given} given with dtype float32; give dtype: float64")
+        gaussian, layers = self.topology == "gaussian", self.layers
+        if not gaussian and self.sparsity != 1:
             raise ValueError(
                 f"sparsity: {self.sparsity} given, but topology {self.topology} has no random zeros; leave sparsity out"
             )
-        return self._check_layers()._check_ranges()
-
-    def _check_layers(self) -> "EchoState":
-        if self.n % self.layers:
+        if self.n % layers:
             raise ValueError(
-                f"layers: n = {self.n} units cannot be cut into {self.layers} equal layers; make n a multiple of layers"
+                f"layers: n = {self.n} units cannot be cut into {layers} equal layers; make n a multiple of layers"
             )
-        if self.layers > 1 and self.topology != "gaussian":
+        if layers > 1 and not gaussian:
             raise ValueError(
-                f"layers: {self.layers} layers need topology gaussian, but it is {self.topology}"
+                f"layers: {layers} layers need topology gaussian, but it is {self.topology}"
             )
-        if self.layers > 1 and "weights" in self.record:
+        if layers > 1 and "weights" in self.record:
             raise ValueError(
                 "record: weights needs a network of one layer, since several layers are no single cell; leave weights out"
-            )
-        return self
-
-    def _check_ranges(self) -> "EchoState":
-        check_horizon(self.horizon, self.starts, self.validation, self.test or self.train)
-        if self.starts > 1 and not (self.horizon and self.test):
-            raise ValueError(
-                f"starts: {self.starts} replays need a test range and a horizon; give test and horizon"
             )
         return self

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ctd.esn.params import DIVERGED
 from ctd.esn.summary import SWEPT
 from ctd.plots import (
     Axis,
@@ -19,16 +20,14 @@ from ctd.plots import (
     histogram,
     is_wide,
     of_group,
-    spread,
     stacked,
     tick,
 )
+from ctd.plots.curves import Curves, loss_curves
 from ctd.words import left_out
 
 N_OUTPUTS = 5
 """Most outputs drawn of a replay."""
-N_CURVES = 200
-"""Most networks whose training error is drawn."""
 
 
 @of_group
@@ -36,10 +35,9 @@ def plots(group: Group) -> list[Plot]:
     """Success over the sweep, the replay of the best network, errors in training and replay."""
     results = group.results
     made = success(group) if varied_fields(group.reduced) else []
-    if "trace" in results:
-        made.append(replayed(group))
+    made += replayed(group)
     if results["train_nrmse"].shape[1] > 1:
-        made.append(_training(results, group.columns))
+        made.append(_training(group))
     return [*made, errors(results)]
 
 
@@ -47,24 +45,18 @@ def plots(group: Group) -> list[Plot]:
 def figure(group: Group) -> Figure:
     """Success rate, median error and valid time over the sweep."""
     inputs = group.inputs
-    title = f"{inputs.readout} on {inputs.target}, n = {inputs.n}"
-    return Figure(success(group), title)
+    return Figure(success(group), f"{inputs.readout} on {inputs.target}, n = {inputs.n}")
 
 
 def errors(results: Mapping[str, np.ndarray]) -> Plot:
     """Histogram of the replay errors."""
     given = np.asarray(results["replay_nrmse"][:], float)
-    # The axis is log10.
-    error = given[np.isfinite(given) & (given > 0)]
-    return Plot(
-        "Replay error of all networks",
-        [histogram(np.log10(error))],
-        Axis("log10 replay NRMSE"),
-        Axis("networks"),
-        note=left_out(int((~np.isfinite(given)).sum()), "failed network")
-        if len(error)
-        else "No network has a finite replay error.",
-    )
+    error = given[np.isfinite(given) & (given > 0)]  # what has a logarithm
+    note = left_out(int((~np.isfinite(given)).sum()), "failed network")
+    if not len(error):
+        note = "No network has a finite replay error."
+    axes = Axis("log10 replay NRMSE"), Axis("networks")
+    return Plot("Replay error of all networks", [histogram(np.log10(error))], *axes, note=note)
 
 
 class Shown(NamedTuple):
@@ -99,11 +91,8 @@ SHOWN = (
 def success(group: Group) -> list[Plot]:
     """Success rate, median error and valid time: maps or points over the first two varied fields, or curves over one."""
     varied = varied_fields(group.reduced)
-    # Stores of an earlier ctd have no valid time of a point.
-    shown = [one for one in SHOWN if one.name in group.reduced]
-    if len(varied) > 1:
-        return [_over_two(one, varied, group) for one in shown]
-    return [_curve(one, (*varied, None)[0], group) for one in shown]
+    draw = _over_two if len(varied) > 1 else _curve
+    return [draw(one, varied, group) for one in SHOWN]
 
 
 def _label(name: str, group: Group) -> str:
@@ -114,9 +103,7 @@ def _label(name: str, group: Group) -> str:
 def _note(shown: Shown, group: Group) -> str:
     """What a value says of a point, with its numbers filled in."""
     reduced, inputs = group.reduced, group.inputs
-    # Stores of an earlier ctd do not have the NRMSE below which a network succeeds.
-    low = f"below {float(reduced['success_below']):g}" if "success_below" in reduced else "low"
-    count = reduced["count"]
+    low, count = f"below {float(reduced['success_below']):g}", reduced["count"]
     if shown.name == "success_rate" and count.max() == 1:
         return f"1: the replay NRMSE of the network at a point is {low}, 0: it is not"
     seeds = f"the {count.min():,} networks" if np.ptp(count) == 0 else "all networks"
@@ -164,9 +151,9 @@ def _log(value: np.ndarray) -> np.ndarray:
         return np.log10(np.where(np.isfinite(value), value, np.nan))
 
 
-def _curve(shown: Shown, name: str | None, group: Group) -> Plot:
-    """A value over the varied field, with its interval if it has one; name None: of the only point."""
-    reduced = group.reduced
+def _curve(shown: Shown, varied: list[str], group: Group) -> Plot:
+    """A value over the varied field, or of the only point, with its interval if it has one."""
+    reduced, name = group.reduced, next(iter(varied), "")
     x = np.asarray(reduced[name], float) if name else np.zeros(1)
     order = np.argsort(x, kind="stable")
     x = x[order]
@@ -175,75 +162,56 @@ def _curve(shown: Shown, name: str | None, group: Group) -> Plot:
     layers: list[Layer] = []
     if f"{shown.name}_low" in reduced:
         ends = [finite(reduced[f"{shown.name}_{end}"]) for end in ("low", "high")]
-        share = f"{100 * float(reduced['confidence']):g} % " if "confidence" in reduced else ""
-        bars = Lines(
-            np.stack([x, x], axis=1), np.stack(ends, axis=1), f"{share}interval", faint=True
-        )
-        layers.append(bars)
+        both = np.stack([x, x], axis=1), np.stack(ends, axis=1)
+        name_of = f"{100 * float(reduced['confidence']):g} % interval"
+        layers.append(Lines(*both, name_of, faint=True))
     text = [f"{name} {a:.4g}: {b:.4g}" for a, b in zip(x, y, strict=True)]
     layers += [Lines(x, y, shown.label), Points(x, y, text=text, hue=0)]
-    axis = Axis(_label(name, group), log=is_wide(x)) if name else Axis(ticks=["all networks"])
+    across = Axis(_label(name, group), log=is_wide(x)) if name else Axis(ticks=["all networks"])
+    up = Axis(shown.label, log=shown.name == "nrmse_median")
     title = shown.title + (f" over {name}" if name else "")
-    return Plot(
-        title,
-        layers,
-        axis,
-        Axis(shown.label, log=shown.name == "nrmse_median"),
-        note=f"{_note(shown, group)}.",
-    )
+    return Plot(title, layers, across, up, note=f"{_note(shown, group)}.")
 
 
-def replayed(group: Group, later: np.ndarray | None = None) -> Plot:
-    """The first replay of the best network with its target, one output below the other.
-
-    later: (item,) samples by which an item's training range starts later than `washout`; without it, 0.
-    """
-    inputs, shared, columns, results, reduced = group
-    item = int(reduced["best_item"])
-    row = int(np.flatnonzero(np.asarray(columns["item"][:]) == item)[0])
-    outputs = np.asarray(results["trace"][row], float)[:, :N_OUTPUTS]
-    start = inputs.washout + (inputs.train + inputs.validation if inputs.test else 0)
-    start += 0 if later is None else int(later[row])
-    targets = np.asarray(shared.targets, float)[start : start + len(outputs), :N_OUTPUTS]
-    time = inputs.dt * np.arange(1, 1 + len(outputs))
+def replayed(group: Group) -> list[Plot]:
+    """The first replay of the best network with its target, one output below the other; none without traces."""
+    if "trace_target" not in group.results:
+        return []
+    item = int(group.reduced["best_item"])
+    row = int(np.flatnonzero(np.asarray(group.columns["item"][:]) == item)[0])
+    read = lambda name: np.asarray(group.results[name][row], float)[:, :N_OUTPUTS]
+    outputs, targets = read("trace"), read("trace_target")
+    time = group.inputs.dt * np.arange(1, 1 + len(outputs))
     # One output's range plus a fifth separates the lines; 1e-9 keeps constant targets apart from 0.
     step = 1.2 * max(float(np.ptp(targets, axis=0).max()), 1e-9)
     middle = targets.mean(axis=0)
     # Cut a replay that leaves the scale of its target: it would flatten all other lines.
     outputs = np.where(np.abs(outputs - middle) < 1.5 * step, outputs, np.nan)
     text = [f"output {k}" for k in range(outputs.shape[1])]
-    m = shared.targets.shape[1]
-    return Plot(
-        f"Replay of item {item}, the best",
-        [
-            Lines(time, stacked((targets - middle).T, step), "target", strong=True, text=text),
-            Lines(time, stacked((outputs - middle).T, step), "network", text=text),
-        ],
-        Axis("time since the start of the replay"),
-        Axis(ticks=text[::-1]),
-        note="The network on its own."
-        + (f" The first {N_OUTPUTS} of {m} outputs." if m > N_OUTPUTS else ""),
-    )
+    m, note = group.results["trace"].shape[2], "The network on its own."
+    if m > N_OUTPUTS:
+        note += f" The first {N_OUTPUTS} of {m} outputs."
+    layers = [
+        Lines(time, stacked((targets - middle).T, step), "target", strong=True, text=text),
+        Lines(time, stacked((outputs - middle).T, step), "network", text=text),
+    ]
+    axes = Axis("time since the start of the replay"), Axis(ticks=text[::-1])
+    return [Plot(f"Replay of item {item}, the best", layers, *axes, note=note)]
 
 
-def _training(results: Mapping[str, np.ndarray], columns: Mapping[str, np.ndarray]) -> Plot:
+def _training(group: Group) -> Plot:
     """NRMSE of every pass of FORCE."""
-    n, passes = results["train_nrmse"].shape
-    rows = spread(n, N_CURVES)
-    error = np.asarray(results["train_nrmse"][rows], float)
-    final = np.asarray(results["replay_nrmse"][:], float)[rows]
-    items = np.asarray(columns["item"][:])[rows]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        shade = np.log10(final)
-    text = [f"item {k}: replay NRMSE {e:.4g}" for k, e in zip(items, final, strict=True)]
-    return Plot(
-        "Training error by pass",
-        [Lines(np.arange(1, passes + 1), error, "networks", shade, text, item=items)],
-        Axis("pass"),
-        Axis("NRMSE before each update", log=True),
-        Scale("log10 replay NRMSE"),
-        note="" if n <= N_CURVES else f"{len(rows)} of {n:,} networks, evenly spaced.",
+    results = group.results
+    curves = Curves(
+        np.arange(1, 1 + results["train_nrmse"].shape[1]),
+        results["train_nrmse"],
+        np.asarray(group.columns["item"][:]),
+        np.asarray(results["replay_nrmse"][:], float),
+        np.asarray(results["outcome"][:]) == DIVERGED,
+        loss="replay NRMSE",
     )
+    axis = Axis("NRMSE before each update", log=True)
+    return loss_curves(curves, "Training error by pass", axis, "networks", Axis("pass"))
 
 
 def varied_fields(reduced: Mapping[str, np.ndarray]) -> list[str]:
@@ -261,14 +229,12 @@ def on_grid(
     """
     xs, column = np.unique(x, return_inverse=True)
     ys, row = np.unique(y, return_inverse=True)
-    cell, shape = row * len(xs) + column, (len(ys), len(xs))
+    z = np.full((len(ys), len(xs)), np.nan)
     if best is not None:
-        z = np.full(len(xs) * len(ys), np.nan)
-        best.at(z, cell, value)
-        return xs, ys, z.reshape(shape)
-    # A cell without points divides 0 by 0: it stays empty.
-    with np.errstate(invalid="ignore"):
-        z = np.bincount(cell, value, len(xs) * len(ys)) / np.bincount(
-            cell, minlength=len(xs) * len(ys)
-        )
-    return xs, ys, z.reshape(shape)
+        best.at(z, (row, column), value)
+    else:
+        count, total = np.zeros_like(z), np.zeros_like(z)
+        np.add.at(count, (row, column), 1)
+        np.add.at(total, (row, column), value)
+        np.divide(total, count, out=z, where=count > 0)  # a cell without points stays empty
+    return xs, ys, z

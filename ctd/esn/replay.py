@@ -4,32 +4,27 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ctd.esn.force import Now, free_step
-from ctd.esn.params import EchoState
-from ctd.esn.reservoir import Weights
-from ctd.esn.ridge import teacher_forced
-from ctd.kernel import Var, View
+import numpy as np
+
+from ctd.esn.params import EchoState, OfSeries
+from ctd.esn.reservoir import Now, Weights, free_run, free_step, teacher_forced
+from ctd.esn.series import Series
+from ctd.kernel import Coordinate, Var, View
 from ctd.late import Array, Float, jax, jnp, lax
 from ctd.tangent import MEAN_OVER, Exponent, mean_growth, tangent_growth
 
+VALID = (
+    "mean time before the error of a replay of the {} range first exceeds valid_error, 0 where that of its first sample does; "
+    "at most the horizon"
+)
+
 REPLAYED = {
-    "replay_nrmse": Var(
-        (),
-        "1",
-        "NRMSE of test replays, in deviations of the target over all samples read",
-    ),
+    "replay_nrmse": Var((), "1", "NRMSE of test replays, in deviations of the target over all samples read"),
     "replay_last_nrmse": Var((), "1", "NRMSE at the last sample of those replays"),
     "validation_nrmse": Var((), "1", "NRMSE of the replays of the validation range"),
-    **{
-        name: Var(
-            (),
-            "time",
-            f"mean time before the error of a replay of the {which} range first exceeds valid_error, 0 where that of its first sample does; at most the horizon",
-            True,
-        )
-        for name, which in (("valid_time", "test"), ("validation_valid_time", "validation"))
-    },
-}
+    "valid_time": Var((), "time", VALID.format("test"), True),
+    "validation_valid_time": Var((), "time", VALID.format("validation"), True),
+}  # fmt: skip
 """The results of replays, which `esn` and `esn.nvar` have."""
 
 TRACES = {
@@ -38,22 +33,26 @@ TRACES = {
 }
 """The first replay, which both kernels store for `record: [traces]`."""
 
+
+def replay_time(inputs: View[OfSeries]) -> Coordinate:
+    """The coordinate of traces."""
+    horizon = inputs.horizon or inputs.test or inputs.train
+    steps = inputs.dt * np.arange(1, 1 + horizon)
+    return Coordinate(steps, "1", "time since the replay's start, as dt")
+
+
 TRANSIENT, STEPS = 1000, 20_000
 """Steps before the measurement of a Lyapunov exponent, and of it: the defaults of `fixed_points.exponents`."""
 
 EXPONENT = {
     "lyapunov": Var(
-        (),
-        "1/time",
-        f"largest Lyapunov exponent of the trained network on its own, over {STEPS:,} steps; with inputs, along those of the test range",
+        (), "1/time",
+        f"largest Lyapunov exponent of the trained network on its own, over {STEPS:,} steps; with inputs, along those of the test range"
     ),
     "lyapunov_error": Var(
-        (),
-        "1/time",
-        f"standard error, from the means over {MEAN_OVER} steps as if independent; NaN of less than two",
-        may_be_nan=True,
+        (), "1/time", f"standard error, from the means over {MEAN_OVER} steps as if independent; NaN of less than two", may_be_nan=True
     ),
-}
+}  # fmt: skip
 """The largest Lyapunov exponent of `esn`."""
 
 
@@ -65,32 +64,9 @@ class Replay(NamedTuple):
     last_nrmse: Float[Array, ""]
     """NRMSE over the last sample of each replay: NRMSE_h of Jaeger's tests."""
     valid_samples: Float[Array, ""]
-    """Mean number of samples before the error of a replay exceeds `valid_error` standard deviations."""
+    """Mean number of samples before the error of a replay exceeds `valid_error` deviations."""
     outputs: Float[Array, "s h m"]
     targets: Float[Array, "s h m"]
-
-
-class Stretch(NamedTuple):
-    """A range of samples of inputs and targets."""
-
-    x: Float[Array, "t k"]
-    """Inputs"""
-    y: Float[Array, "t m"]
-    """Targets"""
-    variance: Float[Array, ""]
-    """Variance of the targets over the whole series; errors are relative to it."""
-
-    def cut(self, start: int, stop: int | None = None) -> Stretch:
-        """The samples start ... stop - 1."""
-        return self._replace(x=self.x[start:stop], y=self.y[start:stop])
-
-
-def free_run(
-    static: View[EchoState], w: Weights, readout: Array, now: Now, x: Array
-) -> tuple[Now, Array]:
-    """Run the network on inputs x (t, k) with its own outputs fed back: (network, (t, m) outputs)."""
-    end, outputs = lax.scan(lambda c, x: free_step(static, w, readout, c, x), now, x)
-    return end, outputs
 
 
 def compared(valid_error: float, z: Array, y: Array, variance: Array) -> Replay:
@@ -109,35 +85,52 @@ def compared(valid_error: float, z: Array, y: Array, variance: Array) -> Replay:
     )
 
 
-def replay(
-    static: View[EchoState], w: Weights, readout: Array, now: Now, stretch: Stretch
-) -> tuple[Replay, Now]:
-    """Replay a stretch from evenly spaced starts, beginning with the network `now`.
+def scores(test: Replay, validation: Replay | None, dt: Array) -> dict[str, Array]:
+    """The results of REPLAYED."""
+    found = {
+        "replay_nrmse": test.nrmse,
+        "replay_last_nrmse": test.last_nrmse,
+        "valid_time": test.valid_samples * dt,
+    }
+    if validation is not None:
+        found["validation_nrmse"] = validation.nrmse
+        found["validation_valid_time"] = validation.valid_samples * dt
+    return found
 
-    Between the starts, and up to the end of the stretch, the network is teacher-forced. Without feedback,
+
+def windows(static: View[OfSeries], length: int) -> tuple[int, Array]:
+    """(samples between two starts, (start, time) numbers of the samples) of replays that are evenly spaced over a range."""
+    horizon = static.horizon or length
+    stride = (length - horizon) // (static.starts - 1) if static.starts > 1 else 0
+    return stride, jnp.arange(static.starts)[:, None] * stride + jnp.arange(horizon)
+
+
+def replay(
+    static: View[EchoState], shared: Series, w: Weights, readout: Array, now: Now, samples: slice
+) -> tuple[Replay, Now]:
+    """Replay a range from evenly spaced starts, beginning with the network `now`.
+
+    Between the starts, and up to the end of the range, the network is teacher-forced. Without feedback,
     inputs alone drive a replay.
 
     Returns:
-        (the replays, the network after the stretch).
+        (the replays, the network after the range).
     """
-    x, y, variance = stretch
-    length = len(x)
-    horizon = static.horizon or length
-    stride = (length - horizon) // (static.starts - 1) if static.starts > 1 else 0
+    x = shared.inputs[samples].astype(static.state_dtype)
+    y = shared.targets[samples].astype(static.dtype)
     forced = y.astype(static.state_dtype)
-    silent = jnp.zeros((length, static.n), static.state_dtype)
+    stride, window = windows(static, len(x))
 
     def hop(c: Now, i: Array) -> tuple[Now, Now]:
         cut = lambda rows: lax.dynamic_slice_in_dim(rows, i * stride, stride)
-        return teacher_forced(static, w, c, cut(x), cut(forced), silent[:stride])[0], c
+        return teacher_forced(static, w, c, cut(x), cut(forced))[0], c
 
     # `hop` emits the network before it moves on, so `begun` holds the starts, the first included.
     _, begun = lax.scan(hop, now, jnp.arange(static.starts))
-    window = jnp.arange(static.starts)[:, None] * stride + jnp.arange(horizon)
     run = lambda start, x: free_run(static, w, readout, start, x)[1]
     z = jax.vmap(run)(begun, x[window])
-    found = compared(static.valid_error, z, y[window], variance)
-    return found, teacher_forced(static, w, now, x, forced, silent)[0]
+    found = compared(static.valid_error, z, y[window], shared.variance.astype(static.dtype))
+    return found, teacher_forced(static, w, now, x, forced)[0]
 
 
 def largest_exponent(

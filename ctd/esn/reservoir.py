@@ -1,4 +1,4 @@
-"""The random network: its weights and one time step."""
+"""The random network: its weights, one time step, and runs with its outputs or its targets fed back."""
 
 from __future__ import annotations
 
@@ -24,11 +24,15 @@ class Weights(NamedTuple):
     """Dt / tau of continuous, leak of discrete dynamics."""
 
 
-class Units(NamedTuple):
-    """Activations a and rates h of the units, each (n,). Continuous: h = tanh(a); discrete: h = a."""
+class Now(NamedTuple):
+    """A network between two samples, in `state_dtype`."""
 
-    a: Array
-    h: Array
+    a: Float[Array, "n"]
+    """Activations."""
+    h: Float[Array, "n"]
+    """Rates: tanh(a) of continuous dynamics, a of discrete ones."""
+    z: Float[Array, "m"]
+    """Output that is fed back into the next sample."""
 
 
 def draw(
@@ -115,15 +119,15 @@ def _layered(static: View[EchoState], layer_scale: Array, w: Array) -> tuple[Arr
     return own, layer_scale * jnp.where(down == 1, w, 0), scalable
 
 
-def units(static: View[EchoState], a: Array) -> Units:
-    """The units that have activations a (n,)."""
-    return Units(a, jnp.tanh(a) if static.dynamics == "continuous" else a)
+def rates(static: View[EchoState], a: Array) -> Array:
+    """The rates (n,) of units with the activations a (n,)."""
+    return jnp.tanh(a) if static.dynamics == "continuous" else a
 
 
 def step(
-    static: View[EchoState], w: Weights, now: Units, x: Array, z: Array, noise: Array | float = 0.0
-) -> Units:
-    """Advance the network by one sample.
+    static: View[EchoState], w: Weights, now: Now, x: Array, noise: Array | float = 0.0
+) -> Now:
+    """Advance the units by one sample; `z` stays.
 
     `continuous`: an Euler step of da/dt = (-a + drive) / tau. `discrete`: h' = (1 - l) h + l tanh(drive), l the leak.
     drive = W_R h + W_I x + W_F z + b + noise (Jaeger 2001, GMD report 148; Sussillo & Abbott 2009).
@@ -131,10 +135,9 @@ def step(
 
     Args:
         x: (k,) inputs.
-        z: (m,) outputs of the sample before; ignored without feedback.
         noise: (n,) or 0, added to the drive.
     """
-    outside = (x, z) if static.feedback else (x,)
+    outside = (x, now.z) if static.feedback else (x,)
     size = static.n // static.layers
     noise = jnp.broadcast_to(noise, now.a.shape)
     for layer in range(static.layers):
@@ -143,8 +146,67 @@ def step(
         if static.dynamics == "discrete":
             drive = jnp.tanh(drive)
         a = now.a[rows] + w.rate * (drive - now.a[rows])
-        now = units(static, a if static.layers == 1 else now.a.at[rows].set(a))
+        a = a if static.layers == 1 else now.a.at[rows].set(a)
+        now = now._replace(a=a, h=rates(static, a))
     return now
+
+
+def features(static: View[EchoState], h: Array) -> Array:
+    """The features (..., p) of the readout for rates h (..., n), in `dtype`: the rates, then 1 with an intercept."""
+    h = h.astype(static.dtype)
+    if static.intercept:
+        h = jnp.concatenate([h, jnp.ones((*h.shape[:-1], 1), h.dtype)], axis=-1)
+    return h
+
+
+def begin(static: View[EchoState], w: Weights, readout: Array) -> Now:
+    """The network at its initial activation. readout: (m, p), whose output is fed back first."""
+    h = rates(static, w.start)
+    return Now(w.start, h, (readout @ features(static, h)).astype(static.state_dtype))
+
+
+def free_step(
+    static: View[EchoState], w: Weights, readout: Array, now: Now, x: Array
+) -> tuple[Now, Array]:
+    """Advance by one sample with the network's own output fed back: (network, (m,) output in `dtype`).
+
+    x: (k,) inputs.
+    """
+    now = step(static, w, now, x)
+    z = readout @ features(static, now.h)
+    return now._replace(z=z.astype(static.state_dtype)), z
+
+
+def free_run(
+    static: View[EchoState], w: Weights, readout: Array, now: Now, x: Array
+) -> tuple[Now, Array]:
+    """Run the network on inputs x (t, k) with its own outputs fed back: (network, (t, m) outputs)."""
+    end, outputs = lax.scan(lambda c, x: free_step(static, w, readout, c, x), now, x)
+    return end, outputs
+
+
+def teacher_forced(
+    static: View[EchoState], w: Weights, now: Now, x: Array, y: Array, noise: Array | None = None
+) -> tuple[Now, Array]:
+    """Drive the network by inputs, and feed back targets in place of its outputs.
+
+    Sample 0 feeds back `now.z`, sample i the target y[i-1].
+
+    Args:
+        x: (t, k) inputs.
+        y: (t, m) targets.
+        noise: (t, n), added to the drive.
+
+    Returns:
+        (the network after the last sample, its rates (t, n)).
+    """
+
+    def sample(c: Now, row: tuple[Array, Array, Array]) -> tuple[Now, Array]:
+        x, y, noise = row
+        c = step(static, w, c, x, noise)
+        return c._replace(z=y), c.h
+
+    return lax.scan(sample, now, (x, y, jnp.zeros(len(x), x.dtype) if noise is None else noise))
 
 
 def disturbances(

@@ -2,50 +2,21 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-from ctd.esn.force import Now, begin, features
+from ctd.esn.force import Trained
 from ctd.esn.params import EchoState
-from ctd.esn.reservoir import Units, Weights, disturbances, step, units
+from ctd.esn.reservoir import (
+    Now,
+    Weights,
+    begin,
+    disturbances,
+    features,
+    rates,
+    step,
+    teacher_forced,
+)
 from ctd.esn.series import Series
 from ctd.kernel import Values, View
-from ctd.late import Array, Float, jax, jnp, lax
-
-
-class Fit(NamedTuple):
-    """A ridge readout and how well it fits."""
-
-    now: Now
-    """The network after the training range; the next sample feeds back the last target."""
-    readout: Float[Array, "m p"]
-    squared_error: Float[Array, ""]
-    """Sum over the training range and outputs of (z - f)^2."""
-    definite: Float[Array, ""]
-    """False if the states were finite but Gram matrix plus ridge was not positive definite."""
-
-
-def teacher_forced(
-    static: View[EchoState], w: Weights, now: Now, x: Array, y: Array, noise: Array
-) -> tuple[Now, Array]:
-    """Drive the network by inputs, and feed back targets in place of its outputs.
-
-    Sample 0 feeds back `now.z`, sample i the target y[i-1].
-
-    Args:
-        x: (t, k) inputs.
-        y: (t, m) targets.
-        noise: (t, n), added to the drive.
-
-    Returns:
-        (the network after the last sample, its rates (t, n)).
-    """
-
-    def sample(c: Now, row: tuple[Array, Array, Array]) -> tuple[Now, Array]:
-        x, y, noise = row
-        moved = step(static, w, c.units, x, c.z, noise)
-        return Now(moved, y), moved.h
-
-    return lax.scan(sample, now, (x, y, noise))
+from ctd.late import Array, jax, jnp, lax
 
 
 def solve(static: View[EchoState], h: Array, f: Array, ridge: Array) -> tuple[Array, Array]:
@@ -80,7 +51,7 @@ def solve(static: View[EchoState], h: Array, f: Array, ridge: Array) -> tuple[Ar
 
 def ridge_fit(
     static: View[EchoState], shared: Series, traced: Values[EchoState], key: Array, w: Weights
-) -> Fit:
+) -> Trained:
     """Force the network with its targets over washout and training range, then fit the readout to the latter.
 
     Jaeger 2001 (GMD report 148); Lukosevicius 2012, eq. 9.
@@ -90,12 +61,12 @@ def ridge_fit(
     y = shared.targets[:stop].astype(static.state_dtype)
     now = begin(static, w, jnp.zeros((static.m, static.n + static.intercept), static.dtype))
     noise = disturbances(static, traced, key, 0, stop)
-    now, rates = teacher_forced(static, w, now, x, y, noise)
-    h, f = features(static, rates[start:]), shared.targets[start:stop].astype(static.dtype)
+    now, found = teacher_forced(static, w, now, x, y, noise)
+    h, f = features(static, found[start:]), shared.targets[start:stop].astype(static.dtype)
     readout, definite = solve(static, h, f, traced.ridge)
     # States that are not finite make the Gram matrix NaN: that is divergence, not bad conditioning.
-    definite |= ~jnp.isfinite(now.units.a).all()
-    return Fit(now, readout, jnp.sum((h @ readout.T - f) ** 2), definite)
+    definite |= ~jnp.isfinite(now.a).all()
+    return Trained(now, readout, jnp.sum((h @ readout.T - f) ** 2), definite)
 
 
 def memory_capacity(
@@ -121,13 +92,14 @@ def memory_capacity(
     into = scale * first * jax.random.normal(keys[1], (n, 1), static.state_dtype)
     driven = w._replace(drive=jnp.concatenate([w.drive[:, :n], into], axis=1))
 
-    def sample(c: Units, u: Array) -> tuple[Units, Array]:
-        c = step(alone, driven, c, u[None], u[None])
+    def sample(c: Now, u: Array) -> tuple[Now, Array]:
+        c = step(alone, driven, c, u[None])
         return c, c.h
 
-    _, rates = lax.scan(sample, units(static, w.start), u)
+    start = Now(w.start, rates(static, w.start), jnp.zeros(static.m, u.dtype))
+    _, driven_rates = lax.scan(sample, start, u)
     past = jnp.arange(skip, total)[:, None] - jnp.arange(1, delays + 1)
-    h, f = features(static, rates[skip:]), u[past].astype(static.dtype)
+    h, f = features(static, driven_rates[skip:]), u[past].astype(static.dtype)
     readout, _ = solve(static, h[:half], f[:half], traced.ridge)
     z, f = h[half:] @ readout.T, f[half:]
     z, f = z - z.mean(0), f - f.mean(0)

@@ -91,13 +91,7 @@ CHAOTIC_UNITS = 500
 
 
 def chaotic_network(
-    length: int,
-    m: int,
-    dt: float = 0.1,
-    *,
-    seed: int = 0,
-    g: float = 1.8,
-    feedback: bool = False,
+    length: int, m: int, dt: float = 0.1, *, seed: int = 0, g: float = 1.8, feedback: bool = False
 ) -> np.ndarray:
     """The first m of n = 500 rates tanh(a) of a random network, da/dt = -a + W tanh(a), W_ij ~ N(0, g^2/n).
 

@@ -19,31 +19,23 @@ SWEPT = traced_type(EchoState)._fields
 
 OF_POINTS = {
     "count": Var(("point",), "1", "networks at this point"),
-    "success_rate": Var(
-        ("point",), "1", "share of these networks with an NRMSE below success_below"
-    ),
+    "success_rate": Var(("point",), "1", "share of these networks with an NRMSE below success_below"),
     "success_below": Var((), "1", "replay NRMSE below which a network succeeds"),
     "success_rate_low": Var(("point",), "1", "lower end of its Wilson interval"),
     "success_rate_high": Var(("point",), "1", "upper end of its Wilson interval"),
     "nrmse_median": Var(("point",), "1", "median NRMSE; inf: half of the networks or more failed"),
-    "nrmse_median_low": Var(
-        ("point",), "1", "lower end of its bootstrap interval; NaN for one network"
-    ),
-    "nrmse_median_high": Var(
-        ("point",), "1", "upper end of its bootstrap interval; NaN for one network"
-    ),
+    "nrmse_median_low": Var(("point",), "1", "lower end of its bootstrap interval; NaN for one network"),
+    "nrmse_median_high": Var(("point",), "1", "upper end of its bootstrap interval; NaN for one network"),
     "nrmse_best": Var(("point",), "1", "lowest NRMSE of the point"),
     "validation_nrmse_median": Var(("point",), "1", "median NRMSE of the validation range"),
     "valid_time_median": Var(
-        ("point",),
-        "time",
-        "median valid time of the test range, 0 where a first sample's error exceeds valid_error or the network failed",
-        True,
+        ("point",), "time",
+        "median valid time of the test range, 0 where a first sample's error exceeds valid_error or the network failed", True
     ),
     "confidence": Var((), "1", "confidence of the intervals"),
     "best_row": Var((), "1", "row of the best network, by validation error if there is one"),
     "best_item": Var((), "item", "item id of that network"),
-}
+}  # fmt: skip
 """What `reduce` returns of any kernel, beside the swept fields."""
 
 
@@ -55,10 +47,8 @@ def reduced_of(params: type[Params]) -> dict[str, Var]:
 
 
 MEMORY = {
-    "memory_capacity_median": Var(
-        ("point",), "1", "median memory capacity, 0 of a network without one", True
-    )
-}
+    "memory_capacity_median": Var(("point",), "1", "median memory capacity, 0 of a network without one", True)
+}  # fmt: skip
 """What `reduce` returns besides of networks with `memory_delays`."""
 
 SHOWN = ("count", "success_rate", "validation_nrmse_median", "nrmse_median", "valid_time_median")

@@ -14,6 +14,8 @@ N_CURVES = 200
 MANY = 10
 """Networks from which on quantiles are drawn. The 10-90 % of fewer are about their range, and the curves themselves say more."""
 
+STEPS = Axis("training step")
+
 TOP = 3
 """Losses of diverged networks are drawn up to so many times the largest one of the others, so that these keep their room."""
 
@@ -88,12 +90,12 @@ class Curves:
         return bool(known and np.isfinite(self.quantiles).any())
 
 
-def loss_curves(curves: Curves, title: str, axis: Axis, name: str) -> Plot:
+def loss_curves(curves: Curves, title: str, axis: Axis, name: str, across: Axis = STEPS) -> Plot:
     """Plot the losses of up to N_CURVES networks against the training step, with the median and the 10-90 % of all.
 
     The networks are evenly spaced in the ranks of `final`, so that the best and the worst are among them.
 
-    axis: of the losses. name: the word for the networks.
+    axis: of the losses. name: the word for the networks. across: the axis of `steps`.
     """
     items, final = curves.items, curves.final
     # Losses that are not finite come last, as the worst.
@@ -128,4 +130,4 @@ def loss_curves(curves: Curves, title: str, axis: Axis, name: str) -> Plot:
     if len(some) < len(items):
         notes.append(f"{len(some)} of {len(items):,} {name}, evenly spaced in their {curves.loss}.")
     scale = Scale(f"log10 {curves.loss}" if axis.log else curves.loss)
-    return Plot(title, layers, Axis("training step"), axis, scale, note=" ".join(notes))
+    return Plot(title, layers, across, axis, scale, note=" ".join(notes))

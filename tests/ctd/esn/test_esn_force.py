@@ -9,16 +9,15 @@ from echo_states import ALONE, SMALL, begin, finish, numpy_step, relative, run, 
 from ctd import cells, esn
 from ctd.batch import Layout
 from ctd.esn import EchoState, kernel
-from ctd.esn.force import Rls, update
 from ctd.kernel import static_of
-from ctd.rls import flush, gain, in_blocks, scaled_identity, times
+from ctd.rls import flush, gain, in_blocks, learn, scaled_identity, times
 
 
 def numpy_force(params, shared, state):
     """Sussillo & Abbott's FORCE, one rank-1 update of P a sample: readout, errors, replay NRMSE."""
     static = static_of(params)
     w, f, u = state.weights, shared.targets, shared.inputs
-    R = np.asarray(state.rls.readout, float)
+    R = np.asarray(state.readout, float)
     P = params.alpha * np.eye(R.shape[1])
     change = np.empty_like(P)
     forgetting = params.forgetting
@@ -61,23 +60,15 @@ def test_what_tells_that_rls_is_no_longer_sound(scale, h, sound):
 
 
 def rls_over(h, f, forgetting, block):
-    """Block RLS from P = 10 I over features h and targets f."""
+    """Block RLS from P = 10 I over features h and targets f: (readout, P)."""
 
-    def samples(rls, index, rows):
-        def sample(c, row):
-            readout, K, _, _ = update(
-                rls._replace(readout=c[0]), c[1], row[2], forgetting, *row[:2]
-            )
-            return (readout, K), None
-
-        K = jnp.zeros((len(rows[0]), h.shape[1]))
-        rows = (*rows, jnp.arange(len(rows[0])))
-        (readout, K), _ = jax.lax.scan(sample, (rls.readout, K), rows)
-        return Rls(readout, flush(rls.P, K, forgetting))
+    def sample(readout, row, K, gain):
+        found = gain(row[0])
+        return readout - jnp.outer(readout @ row[0] - row[1], found.k), found.K
 
     P = scaled_identity(jnp.asarray(10.0), h.shape[1], h.dtype)
-    start = Rls(jnp.zeros((f.shape[1], h.shape[1])), P)
-    return in_blocks(samples, start, (h, f), block)
+    samples = lambda at, _, rows: learn(sample, *at, rows, forgetting)
+    return in_blocks(samples, (jnp.zeros((f.shape[1], h.shape[1])), P), (h, f), block)
 
 
 @pytest.mark.parametrize("forgetting", [1.0, 0.97])
@@ -92,10 +83,10 @@ def test_block_rls_is_rls(forgetting, block):
         R = R - c * np.outer(R @ a - b, k)
         P = (P - c * np.outer(k, k)) / forgetting
     with jax.enable_x64(True):
-        end = jax.jit(rls_over, static_argnums=3)(h, f, forgetting, block)
+        readout, end = jax.jit(rls_over, static_argnums=3)(h, f, forgetting, block)
     # Rounding of float64 through a P whose condition number is about 500.
-    np.testing.assert_allclose(end.readout, R, rtol=1e-9, atol=1e-11)
-    np.testing.assert_allclose(whole(end.P), P, rtol=1e-9, atol=1e-11)
+    np.testing.assert_allclose(readout, R, rtol=1e-9, atol=1e-11)
+    np.testing.assert_allclose(whole(end), P, rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("p", [1, 2, 7])
@@ -118,8 +109,8 @@ def test_rls_is_ridge_regression():
     h, f = rng.standard_normal((30, 8)), rng.standard_normal((30, 2))
     expected = np.linalg.solve(h.T @ h + np.eye(8) / 10.0, h.T @ f).T
     with jax.enable_x64(True):
-        end = jax.jit(rls_over, static_argnums=3)(h, f, 1.0, 8)
-    np.testing.assert_allclose(end.readout, expected, rtol=1e-10, atol=1e-12)
+        readout, _ = jax.jit(rls_over, static_argnums=3)(h, f, 1.0, 8)
+    np.testing.assert_allclose(readout, expected, rtol=1e-10, atol=1e-12)
 
 
 FLOAT64 = SMALL | {"dtype": "float64", "state_dtype": "float64"}
@@ -163,7 +154,7 @@ def test_force_P_stays_symmetric():
     run, _, _ = begin(EchoState(**SMALL))
     for _ in range(2):
         run.advance()
-    P = whole(jax.tree.map(lambda leaf: np.asarray(leaf)[0], run._slots.state.rls.P))
+    P = whole(jax.tree.map(lambda leaf: np.asarray(leaf)[0], run._slots.state.P))
     np.testing.assert_array_equal(P, P.T)
     assert np.linalg.eigvalsh(P.astype(float)).min() > 0
 

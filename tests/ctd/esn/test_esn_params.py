@@ -25,7 +25,7 @@ from ctd.kernel import inputs_of
         ),
         (
             {"readout": "ridge", "dtype": "float32"},
-            "dtype: float32 given, but a ridge readout needs float64",
+            "readout: ridge given with dtype float32; give dtype: float64",
         ),
         ({"state_dtype": "float64"}, "state_dtype: float64 given with dtype float32"),
         ({"memory_delays": 5}, "memory_delays: .* give dtype: float64"),

@@ -11,8 +11,7 @@ from echo_states import network
 from ctd.batch import run_items
 from ctd.cells import get_cell
 from ctd.esn import EchoState, closed, linearised
-from ctd.esn.force import begin, free_step
-from ctd.esn.reservoir import disturbances, step, units
+from ctd.esn.reservoir import Now, begin, disturbances, free_step, step
 from ctd.fixed_points import exponents
 from ctd.kernel import static_of
 from ctd.weights import write_named
@@ -71,9 +70,7 @@ def test_discrete_map_is_the_closed_network():
     def both(w, readout, x):
         now = begin(static, w, readout)
         moved, _ = free_step(static, w, readout, now, x)
-        return moved.units.a, get_cell("leaky_rates").step(
-            closed(static, w, readout), now.units.a, x
-        )
+        return moved.a, get_cell("leaky_rates").step(closed(static, w, readout), now.a, x)
 
     moved, found = both(w, readout, np.zeros(0, np.float32))
     np.testing.assert_allclose(found, moved, atol=1e-6)  # float32
@@ -117,7 +114,7 @@ def test_layers_drive_one_another():
     static, w = static_of(EchoState(**given)), network(**given)
     drive, size = np.asarray(w.drive, float), 4
     h, z = np.random.default_rng(0).uniform(-1, 1, 12), np.array([0.3, -0.2])
-    stepped = jax.jit(lambda w, h, z: step(static, w, units(static, h), jnp.zeros(0), z).h)
+    stepped = jax.jit(lambda w, h, z: step(static, w, Now(h, h, z), jnp.zeros(0)).h)
     found = stepped(w, np.float32(h), np.float32(z))
     below = z
     for k in range(3):
@@ -133,7 +130,7 @@ def test_layers_drive_one_another():
     @jax.jit
     def both(w):
         rest = w._replace(bias=0 * w.bias)
-        slope = jax.jacfwd(lambda h: step(static, rest, units(static, h), jnp.zeros(0), 0 * z).h)
+        slope = jax.jacfwd(lambda h: step(static, rest, Now(h, h, 0 * z), jnp.zeros(0)).h)
         product = linearised(static, {"wR": w.drive[:, :12], "alpha": w.rate})
         return product, slope(jnp.zeros(12))
 

@@ -8,9 +8,8 @@ from echo_states import SMALL, run
 from ctd import esn
 from ctd.batch import evaluated, precision
 from ctd.esn import EchoState, kernel
-from ctd.esn.force import Now
 from ctd.esn.replay import largest_exponent
-from ctd.esn.reservoir import Units, Weights
+from ctd.esn.reservoir import Now, Weights
 from ctd.kernel import inputs_of, static_of, traced_of
 
 ALL = SMALL | {"dynamics": "discrete", "topology": "orthogonal", "feedback": False, "n": 20}
@@ -67,7 +66,7 @@ def test_exponent_of_a_driven_network_is_that_of_its_inputs():
     x = np.random.default_rng(0).normal(size=2500)
     with precision(static):
         w = Weights(np.array([[0.9, 1.0]]), np.zeros(1), np.zeros(1), np.ones(()))
-        now = Now(Units(np.zeros(1), np.zeros(1)), np.zeros(2))
+        now = Now(np.zeros(1), np.zeros(1), np.zeros(2))
         found = jax.jit(largest_exponent, static_argnums=0)(static, w, np.zeros((2, 1)), now, x[:, None])  # fmt: skip
     h, growth = 0.0, []
     for value in x:
