@@ -174,8 +174,8 @@ def _curve(shown: Shown, varied: list[str], group: Group) -> Plot:
 
 
 def replayed(group: Group) -> list[Plot]:
-    """The first replay of the best network with its target, one output below the other; none without traces."""
-    if "trace_target" not in group.results:
+    """The first replay of the best network with its target, one output below the other; none before `reduce` has chosen it."""
+    if "trace_target" not in group.results or not group.reduced:
         return []
     item = int(group.reduced["best_item"])
     row = int(np.flatnonzero(np.asarray(group.columns["item"][:]) == item)[0])
