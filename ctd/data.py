@@ -249,6 +249,18 @@ def recordings_of(path: str, name: str, found: dict[str, np.ndarray]) -> np.ndar
     return values
 
 
+def check_alike(path: str, arrays: Mapping[str, np.ndarray]) -> None:
+    """Raise ValueError, naming file and dataset, unless all arrays have the recordings (trials) and steps of the first."""
+    first, *others = arrays
+    expected = arrays[first].shape[:2]
+    for name in others:
+        if (found := arrays[name].shape[:2]) != expected:
+            raise ValueError(
+                f"{path}: {name} has {found[0]} x {found[1]} recordings (trials) and steps, but {first} has {expected[0]} x "
+                f"{expected[1]}; both need the same"
+            )
+
+
 def _uncut(found: dict[str, np.ndarray]) -> str:
     """What to do with a file that holds an array for each recording; nothing where it holds something else."""
     many = len(found) > 1 and all(values.ndim == 2 for values in found.values())

@@ -94,8 +94,12 @@ def flush(P: Symmetric, K: Array, forgetting: Array) -> Symmetric:
     )
 
 
+type GainOf = Callable[[Array], Gain]
+"""What the features (p,) of the present sample give."""
+
+
 def learn[C](
-    step: Callable[[C, PyTree, Array, Callable[[Array], Gain]], tuple[C, Array]],
+    step: Callable[[C, PyTree, Array, GainOf], tuple[C, Array]],
     carry: C,
     P: Symmetric,
     rows: PyTree,
@@ -103,7 +107,7 @@ def learn[C](
 ) -> tuple[C, Symmetric]:
     """Learn from the samples of one block, the rows: (carry, P) after it.
 
-    step: (carry, row, K, gain of features) -> (carry, K): the K of that gain, or the one given if it learns nothing.
+    step: (carry, row, K, gain) -> (carry, K): the K of the sample's gain, or the one given if nothing is learnt from it.
     """
 
     def one(at: tuple[C, Array], row: tuple[PyTree, Array]) -> tuple[tuple[C, Array], None]:

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from ctd.plots import Group
+
 
 class Best(BaseModel):
     """Settings of a reduction that lists the best items."""
@@ -27,12 +29,12 @@ def ranked(
     return fine[np.argsort(-values if more_is_better else values, kind="stable")]
 
 
-def best_row(
-    results: Mapping[str, np.ndarray], name: str, more_is_better: bool = False
-) -> int | None:
-    """The first row of `ranked`; None if none has a finite value."""
-    first = ranked(results, name, more_is_better)[:1]
-    return int(first[0]) if np.isfinite(np.asarray(results[name][:], float)[first]).any() else None
+def best_row(group: Group, name: str, more_is_better: bool = False) -> tuple[int, int] | None:
+    """(row, item) of the first row of `ranked`; None if none has a finite value."""
+    first = ranked(group.results, name, more_is_better)[:1]
+    if not np.isfinite(np.asarray(group.results[name][:], float)[first]).any():
+        return None
+    return int(first[0]), int(np.asarray(group.columns["item"][:])[first[0]])
 
 
 def blocks(

@@ -11,9 +11,9 @@ network models", bioRxiv 2020.12.18.423348).
 
 An item is one network. One `advance` is `report_every` training runs; after the last, the network runs freely.
 
-    params    Curbd: the parameters of one item      model    Euler steps, a training run, a free run, currents
-    data      activity and regions                   summary  the best fits of a group, currents between regions
-    plots     the grid of currents, rates, curves
+    params   Curbd: the parameters of one item; activity and regions
+    model    Euler steps, a training run, a free run, currents
+    summary  the best fits of a group, currents between regions, pictures
 """
 
 from __future__ import annotations
@@ -23,21 +23,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ctd.cells import CELLS
-from ctd.curbd.data import Shared, load
+from ctd.cells import weight_dims
 from ctd.curbd.model import (
     Constants,
     constants,
     currents,
     explained,
     free_run,
-    initial,
     training_run,
 )
-from ctd.curbd.params import Curbd
-from ctd.curbd.plots import figure, plots
-from ctd.curbd.summary import REDUCED, next_jobs, reduce
-from ctd.kernel import Coordinate, Kernel, Outcome, Values, Var, View
+from ctd.curbd.params import Curbd, Shared, load
+from ctd.curbd.summary import REDUCED, figure, next_jobs, plots, reduce
+from ctd.kernel import OWN_WEIGHTS, Coordinate, Kernel, Outcome, Values, Var, View
 from ctd.late import Array, Float, Int, jax, jnp, lax
 from ctd.rls import Symmetric, scaled_identity
 from ctd.rows import Best
@@ -59,14 +56,15 @@ class State(NamedTuple):
     outcome: Int[Array, ""]
 
 
-def init(static: View[Curbd], shared: Shared, traced: Values[Curbd], key: jax.Array) -> State:
+def init(static: View[Curbd], shared: Shared, traced: Values[Curbd], key: Array) -> State:
     """Draw a network that has learnt nothing."""
     n = shared.x.shape[2]
     nothing = jnp.full(static.n_runs, jnp.nan, static.dtype)
     # A network at 0 stays there, whatever its weights, unless noise moves it.
     silent = (traced.noise == 0) & ~jnp.any(jnp.asarray(shared.x)[:, 0] != 0)
+    drawn = jax.random.normal(_keys(traced, key)[0], (n, n), static.dtype)
     return State(
-        initial(static, traced, n, _keys(traced, key)[0]),
+        jnp.asarray(traced.g, static.dtype) * drawn / n**0.5,
         scaled_identity(jnp.asarray(traced.alpha, static.dtype), n, static.dtype),
         jnp.zeros((), jnp.int32),
         nothing,
@@ -75,14 +73,14 @@ def init(static: View[Curbd], shared: Shared, traced: Values[Curbd], key: jax.Ar
     )
 
 
-def _keys(traced: Values[Curbd], key: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _keys(traced: Values[Curbd], key: Array) -> tuple[Array, Array]:
     """(key of the initial weights, key of the noise)."""
     first, second = jax.random.split(jax.random.fold_in(key, traced.seed))
     return first, second
 
 
 def _given(
-    static: View[Curbd], shared: Shared, traced: Values[Curbd], key: jax.Array
+    static: View[Curbd], shared: Shared, traced: Values[Curbd], key: Array
 ) -> tuple[Constants, Array, Array]:
     """The inputs of every run of an item: (constants, activity, white noise). The noise is the same in all runs."""
     x = jnp.asarray(shared.x)
@@ -92,7 +90,7 @@ def _given(
 
 
 def advance(
-    static: View[Curbd], shared: Shared, traced: Values[Curbd], key: jax.Array, state: State
+    static: View[Curbd], shared: Shared, traced: Values[Curbd], key: Array, state: State
 ) -> State:
     """Make `report_every` training runs."""
     c, x, white = _given(static, shared, traced, key)
@@ -118,8 +116,8 @@ def advance(
 
 
 def result(
-    static: View[Curbd], shared: Shared, traced: Values[Curbd], key: jax.Array, state: State
-) -> dict[str, jax.Array]:
+    static: View[Curbd], shared: Shared, traced: Values[Curbd], key: Array, state: State
+) -> dict[str, Array]:
     """The free run of the network, and the currents in it by source region."""
     c, x, white = _given(static, shared, traced, key)
     rates = free_run(c, x, white, state.J)
@@ -168,10 +166,7 @@ def coords(inputs: View[Curbd], shared: Shared) -> Mapping[str, Coordinate]:
 kernel = Kernel(
     name="curbd",
     Params=Curbd,
-    dims={
-        f"weights.{name}": Var(axes, "1", f"weight {name} of the network in steps of dt / steps, see ctd.cells")
-        for name, axes in CELLS["leaky"].axes.items()
-    }
+    dims=weight_dims(["leaky"], " of the network in steps of dt / steps")
     | {
         "pvar": Var((), "1", "share of the activity's variance that the free run explains: 1 - |x - r|^2 / (N T sd^2)", True),
         "pvar_curve": Var(("run",), "1", "variance explained in training runs", True),
@@ -205,8 +200,5 @@ kernel = Kernel(
     next_jobs=next_jobs,
     curves=("pvar_curve",),
     advances=lambda inputs: inputs.n_runs // inputs.report_every,
-    width=64,
-    # Each network has weights, and a P, of its own: on a CPU they fill the cache one by one.
-    microbatches=(0,),
-    cpu_microbatches=(1,),
+    **OWN_WEIGHTS,
 )  # fmt: skip

@@ -8,14 +8,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ctd.curbd.data import Shared
-from ctd.curbd.params import Curbd
+from ctd.curbd.params import Curbd, Shared
 from ctd.kernel import Values, View
-from ctd.late import Array, Bool, Float, jax, jnp, lax
-from ctd.rls import Symmetric, even, flush, gain, in_blocks
-
-BLOCK = 32
-"""Bins after which the updates of P are subtracted from it."""
+from ctd.late import Array, Bool, Float, Number, jnp, lax
+from ctd.rls import GainOf, Symmetric, even, in_blocks, learn
 
 
 class Constants(NamedTuple):
@@ -32,7 +28,7 @@ class Constants(NamedTuple):
 
 
 def constants(static: View[Curbd], shared: Shared, traced: Values[Curbd]) -> Constants:
-    """The numbers of an Euler step, in `dtype`."""
+    """Make them, in `dtype`."""
     step = jnp.asarray(shared.dt) / static.steps  # in the unit of tau
     found = (
         step / traced.tau,
@@ -86,37 +82,6 @@ class Learned(NamedTuple):
     """False if any update was not, see `ctd.rls.Gain`."""
 
 
-type Carry = tuple[Now, Learned, Array]
-"""Between two bins: the network, what it has learnt, and K of `ctd.rls`."""
-
-
-def _block(
-    c: Constants, carry: tuple[Now, Learned], rows: tuple[Array, ...]
-) -> tuple[Now, Learned]:
-    """Learn from some bins. rows: (white noise, wanted activity, activity), one row for each bin."""
-    P, (white, wanted, _) = carry[1].P, rows
-    one = jnp.ones((), white.dtype)
-
-    def update(carry: Carry, row: tuple[Array, ...]) -> tuple[Carry, None]:
-        now, net, K = carry
-        xi, to, actual, j = row
-        now = next_bin(c, net.J, now, xi)
-        # Without forgetting: one. The error is that of before the update (a priori).
-        found, error = gain(P, K, j, one, now.r), now.r - to
-        net = Learned(
-            net.J - jnp.outer(error, found.k),  # k is P r / (1 + r P r), equal for all rows
-            P,
-            net.error + error @ error,
-            net.apart + jnp.sum((now.r - actual) ** 2),
-            net.sound & found.sound,
-        )
-        return (now, net, found.K), None
-
-    begun = (*carry, jnp.zeros_like(wanted))
-    now, net, K = lax.scan(update, begun, (*rows, jnp.arange(len(wanted))))[0]
-    return now, net._replace(P=flush(P, K, one))  # the block's updates at once
-
-
 def training_run(
     static: View[Curbd], c: Constants, x: Array, white: Array, J: Array, P: Symmetric
 ) -> Learned:
@@ -129,6 +94,28 @@ def training_run(
         white: (recording, time - 1, step, unit) standard normal numbers.
     """
 
+    one = jnp.ones((), x.dtype)  # nothing is forgotten
+
+    def update(
+        at: tuple[Now, Learned], row: tuple[Array, ...], _: Array, gain: GainOf
+    ) -> tuple[tuple[Now, Learned], Array]:
+        (now, net), (xi, wanted, actual) = at, row
+        now = next_bin(c, net.J, now, xi)
+        # The error is that of before the update (a priori).
+        found, error = gain(now.r), now.r - wanted
+        net = Learned(
+            net.J - jnp.outer(error, found.k),  # k is P r / (1 + r P r), equal for all rows
+            net.P,
+            net.error + error @ error,
+            net.apart + jnp.sum((now.r - actual) ** 2),
+            net.sound & found.sound,
+        )
+        return (now, net), found.K
+
+    def block(at: tuple[Now, Learned], _: Number, rows: tuple[Array, ...]) -> tuple[Now, Learned]:
+        (now, net), P = learn(update, at, at[1].P, rows, one)
+        return now, net._replace(P=P)
+
     def recording(net: Learned, given: tuple[Array, Array]) -> tuple[Learned, None]:
         x, white = given
         # J and P go on from recording to recording; currents and noise begin anew.
@@ -136,8 +123,7 @@ def training_run(
         net = net._replace(apart=net.apart + jnp.sum((now.r - x[0]) ** 2))
         # With lag 1 the rate at bin t is pulled towards the activity at bin t - 1.
         rows = (white, x[1 - static.lag : len(x) - static.lag], x[1:])
-        learn = lambda carry, _, rows: _block(c, carry, rows)
-        return in_blocks(learn, (now, net), rows, BLOCK)[1], None
+        return in_blocks(block, (now, net), rows)[1], None
 
     zero = jnp.zeros((), static.dtype)
     start = Learned(J, P, zero, zero, jnp.ones((), bool))
@@ -166,9 +152,3 @@ def explained(x: Array, apart: Array) -> Array:
 def currents(J: Array, rates: Float[Array, "*any unit"], member: Float[Array, "unit"]) -> Array:
     """(..., unit) the currents that units get from the units of one source region, J[:, source] r[source]."""
     return (rates * member) @ J.T  # rates of other regions are 0 here
-
-
-def initial(static: View[Curbd], traced: Values[Curbd], n: int, key: jax.Array) -> Array:
-    """Random weights N(0, g^2 / n) of n units."""
-    drawn = jax.random.normal(key, (n, n), static.dtype)
-    return jnp.asarray(traced.g, static.dtype) * drawn / n**0.5

@@ -1,12 +1,19 @@
-"""The parameters of one network that is constrained by recorded activity."""
+"""What one fit is given: its parameters, the recorded activity, and the regions of its units."""
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Literal, NamedTuple, Self
 
+import numpy as np
 from pydantic import Field, field_validator, model_validator
 
-from ctd.kernel import Data, File, Params, Static, Traced
+from ctd.data import read_arrays, recordings_of
+from ctd.kernel import Data, File, Params, Static, Traced, View
+from ctd.late import Array, Float, on_host
+
+HIGHEST = 0.999
+"""Activity is cut off here, since a unit reaches 1 at an infinite current alone."""
 
 
 class Curbd(Params):
@@ -34,13 +41,10 @@ class Curbd(Params):
         "by its own; none: it lies between -1 and 1 already",
     )
     dt: Data[float] = Field(0.01, gt=0, description="time between two bins of the recording")
-    steps: Static[int] = Field(
-        5, gt=0, description="Euler steps of the network in one bin (dtFactor)"
-    )
+    steps: Static[int] = Field(5, gt=0, description="Euler steps in one bin (dtFactor)")
     # lag 0 is the equation of the paper, but results compare with those of rajanlab/CURBD at lag 1 alone.
     lag: Static[Literal[0, 1]] = Field(
-        1,
-        description="bins by which the wanted activity lags behind the network: 1 in the code of the paper's authors",
+        1, description="bins by which the wanted activity lags behind: 1 in the authors' code"
     )
     tau: Traced[float] = Field(0.1, gt=0, description="time constant of the units")
     g: Traced[float] = Field(
@@ -59,9 +63,7 @@ class Curbd(Params):
     )
     report_every: Static[int] = Field(5, gt=0, description="training runs per advance")
     n_saved: Static[int] = Field(
-        2000,
-        gt=0,
-        description="bins of the free run of the first recording that are stored, at most",
+        2000, gt=0, description="bins of the first recording's free run that are stored, at most"
     )
     record: Static[tuple[Literal["currents", "rates", "weights"], ...]] = Field(
         ("currents", "rates", "weights"),
@@ -84,3 +86,83 @@ class Curbd(Params):
                 f"n_runs: {self.n_runs} given; a multiple of report_every = {self.report_every} expected"
             )
         return self
+
+
+class Shared(NamedTuple):
+    """Data that all fits of a group share."""
+
+    x: Float[Array, "recording time unit"]
+    """Activity, within +-HIGHEST."""
+    member: Float[Array, "region unit"]
+    """1 where the unit belongs to the region, else 0."""
+    dt: Float[Array, ""]
+
+
+def load(inputs: View[Curbd]) -> Shared:
+    """Read, check and scale the activity. Raises ValueError, naming file and dataset, or the field `regions`."""
+    if inputs.data is None:
+        raise ValueError("data: a file of activity (time, unit) is needed; give its path")
+    found = read_arrays(inputs.data, inputs.dataset)
+    x = recordings_of(inputs.data, inputs.dataset, found)
+    what = f"{inputs.data}: {inputs.dataset}"
+    if x.shape[1] < 2:
+        raise ValueError(f"{what} has {x.shape[1]} bin; a recording of at least 2 expected")
+    # A unit that is silent throughout has no peak, and tells nothing about its inputs.
+    constant = np.flatnonzero(np.ptp(x, axis=(0, 1)) == 0)
+    if constant.size:
+        raise ValueError(f"{what}: unit {constant[0]} never changes; leave it out")
+    member = members(inputs.regions, x.shape[2])
+    size = np.abs(x)
+    # Without scaling, larger activity would be cut off at HIGHEST.
+    if inputs.scale == "none" and size.max() > 1:
+        raise ValueError(
+            f"{what}: activity reaches {size.max():.4g} in magnitude and leaves the range of tanh, -1 to 1; give scale: peak or unit"
+        )
+    if inputs.scale != "none":
+        # One factor keeps the units' sizes relative to each other; `unit` gives each its own.
+        x = x / size.max((0, 1) if inputs.scale == "unit" else None)
+    as_type = lambda value: on_host(value, inputs.dtype)
+    return Shared(as_type(np.clip(x, -HIGHEST, HIGHEST)), as_type(member), as_type(inputs.dt))
+
+
+def members(regions: Mapping[str, str], n: int) -> np.ndarray:
+    """(region, unit) 1 where one of n units belongs to a region. Raises ValueError unless each belongs to exactly one.
+
+    >>> members({"A": "0-1, 3", "B": "2"}, 4).astype(int).tolist()
+    [[1, 1, 0, 1], [0, 0, 1, 0]]
+    """
+    if not regions:
+        raise ValueError(
+            f"regions: none given, but currents are divided by regions; give each its units, such as {{A: 0-{n - 1}}}"
+        )
+    names, found = list(regions), np.zeros((len(regions), n))
+    for row, (name, text) in enumerate(regions.items()):
+        for first, last in _ranges(name, text):
+            if last >= n or first > last:
+                raise ValueError(
+                    f"regions: {name}: {first}-{last} given, but the recording has units 0 to {n - 1}"
+                )
+            found[row, first : last + 1] = 1
+    count = found.sum(0)
+    if (twice := np.flatnonzero(count > 1)).size:
+        both = " and ".join(names[k] for k in np.flatnonzero(found[:, twice[0]])[:2])
+        raise ValueError(f"regions: unit {twice[0]} lies in {both}; give it to one of them")
+    if (nowhere := np.flatnonzero(count == 0)).size:
+        raise ValueError(
+            f"regions: unit {nowhere[0]} lies in none of {', '.join(names)}; give it to one, or leave it out of the recording"
+        )
+    return found
+
+
+def _ranges(name: str, text: str) -> list[tuple[int, int]]:
+    """The (first, last) units of a text such as "0-9, 12"."""
+    found = []
+    for part in text.split(","):
+        first, _, last = part.partition("-")  # "12" is 12 to 12
+        try:
+            found.append((int(first), int(last or first)))
+        except ValueError:
+            raise ValueError(
+                f"regions: {name}: {text!r} given; units and ranges expected, such as '0-9, 12'"
+            ) from None
+    return found

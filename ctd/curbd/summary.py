@@ -1,14 +1,22 @@
-"""The reduction of fits: the best of a group, and what currents between regions are like in all of them."""
+"""What is told of a group of fits: the best, and currents between regions in all of them; currents, rates and pVar as pictures."""
+
+from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from ctd.curbd.data import Shared
-from ctd.curbd.params import Curbd
+from ctd.curbd.params import Curbd, Shared
 from ctd.kernel import Var, View
-from ctd.rows import Best, ranked
+from ctd.plots import Axis, Figure, Group, Image, Lines, Plot, Scale, of_group, spread
+from ctd.plots.curves import some_curves
+from ctd.rows import Best, best_row, ranked
+
+MOST = 4
+"""Regions up to which each pair has a picture of its own; of more, the sizes of the currents alone are drawn."""
+UNITS, BINS = 100, 400
+"""Units and bins of a picture, at most."""
 
 REDUCED = {
     "item": Var(("rank",), "item", "item id, by decreasing pVar"),
@@ -37,12 +45,13 @@ def reduce(
     order = ranked(results, "pvar", more_is_better=True)[: options.n_best]
     n, names = len(shared.member), np.asarray(list(inputs.regions))
     sizes = np.asarray(results["current_rms"], float)[fine]
-    middle = np.median(sizes, 0) if len(fine) else np.full((n, n), np.nan)
-    apart = np.median(np.abs(sizes - middle), 0) if len(fine) else np.full((n, n), np.nan)
+    median = lambda values: np.median(values, 0) if len(fine) else np.full(values.shape[1:], np.nan)
+    middle = median(sizes)
+    apart = median(np.abs(sizes - middle))
     return {
         "item": np.asarray(columns["item"])[order],
         "pvar": pvar[order],
-        "pvar_median": np.asarray(np.median(pvar[fine]) if len(fine) else np.nan),
+        "pvar_median": np.asarray(median(pvar[fine])),
         "current_rms_median": middle,
         "current_rms_mad": apart,
         "current_target": np.repeat(names, n),
@@ -62,3 +71,77 @@ def next_jobs(
         return {}
     given = {"weights": item, "cell": "leaky", "dtype": params.dtype}
     return {"its largest exponent": {"kernel": "fixed_points.exponents", "params": given}}
+
+
+def _sizes(group: Group, row: int, item: int) -> Plot:
+    """The size of the current between each two regions."""
+    names = list(group.inputs.regions)
+    size = np.asarray(group.results["current_rms"][row], float)[::-1]  # rows are drawn upwards
+    across, down = Axis("source region", ticks=names), Axis("target region", ticks=names[::-1])
+    scale = Scale("root mean square of the current", low=0.0)
+    return Plot(f"Currents between regions, item {item}", [Image(size)], across, down, scale)
+
+
+def _grid(group: Group, row: int) -> list[Plot]:
+    """The currents of each pair of regions, unit by unit, the pairs of one target after each other."""
+    names, member = list(group.inputs.regions), np.asarray(group.shared.member) > 0
+    if len(names) > MOST or "currents" not in group.inputs.record:
+        return []
+    found = np.asarray(group.results["currents"][row], float)
+    every = -(-found.shape[1] // BINS)
+    found, across = found[:, ::every], Axis("bin" if every == 1 else f"bin / {every}")
+    # One scale for all pairs, so that they compare; a single large current does not set it.
+    high = float(np.quantile(np.abs(found), 0.99)) or 1.0
+    scale = Scale("current", diverging=True, low=-high, high=high)
+    made = []
+    for target, to in enumerate(names):
+        units = np.flatnonzero(member[target])
+        units = units[spread(len(units), UNITS)]
+        # Units in the order in which they peak, by all of their currents: the same for every source.
+        units = units[np.argsort(found.sum(0)[:, units].argmax(0), kind="stable")]
+        for source, of in enumerate(names):
+            picture = [Image(np.clip(found[source][:, units].T, -high, high))]
+            title = f"{of} to {to}"
+            made.append(Plot(title, picture, across, Axis(f"units of {to}, by their peaks"), scale))
+    return made
+
+
+def _rates(group: Group, row: int, item: int) -> list[Plot]:
+    """The rates of the units that vary most, beside their recording."""
+    if "rates" not in group.inputs.record:
+        return []
+    made = np.asarray(group.results["rates"][row], float)
+    true = np.asarray(group.shared.x[0], float)[: len(made)]
+    some = np.argsort(-true.std(0))[:3]
+    time = group.inputs.dt * np.arange(len(made))
+    lift = lambda v: v[:, some].T + 2 * np.arange(len(some))[:, None]
+    layers = [
+        Lines(time, lift(true), "recording", faint=True),
+        Lines(time, lift(made), f"network, item {item}"),
+    ]
+    return [Plot("Units that vary most", layers, Axis("time (unit of dt)"), Axis("rate, 2 apart"))]
+
+
+def _curves(group: Group) -> Plot:
+    """PVar of training runs."""
+    items, curves = some_curves(group, "pvar_curve")
+    runs = np.arange(1, 1 + curves.shape[1])
+    # Untrained networks explain less than nothing, by any factor.
+    lines = Lines(runs, np.maximum(curves, -1), "fits", item=items)
+    note = "Values below -1 are drawn there." if np.nanmin(curves, initial=0.0) < -1 else ""
+    return Plot("Variance explained", [lines], Axis("training run"), Axis("pVar"), note=note)
+
+
+@of_group
+def plots(group: Group) -> list[Plot]:
+    """Sizes of currents, rates, curves, and the grid of currents of the best fit."""
+    best = best_row(group, "pvar", more_is_better=True)
+    if best is None:
+        return [_curves(group)]
+    return [_curves(group), _sizes(group, *best), *_rates(group, *best), *_grid(group, best[0])]
+
+
+@of_group
+def figure(group: Group) -> Figure:
+    """Curves, sizes of currents and rates; curves alone where no fit is left."""
+    return Figure(plots(*group)[:3])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 from ctd.esn.params import EchoState
@@ -10,7 +9,7 @@ from ctd.esn.reservoir import Now, Weights, begin, disturbances, features, free_
 from ctd.esn.series import Series
 from ctd.kernel import Values, View
 from ctd.late import Array, Bool, Float, Number, jnp
-from ctd.rls import Gain, Symmetric, even, in_blocks, learn
+from ctd.rls import GainOf, Symmetric, even, in_blocks, learn
 
 
 class Trained(NamedTuple):
@@ -45,9 +44,7 @@ def force_pass(
     # The washout runs with the readout of the pass before, and updates nothing.
     now, _ = free_run(static, w, readout, begin(static, w, readout), x[:start])
 
-    def sample(
-        c: Trained, row: tuple[Array, ...], _: Array, gain: Callable[[Array], Gain]
-    ) -> tuple[Trained, Array]:
+    def sample(c: Trained, row: tuple[Array, ...], _: Array, gain: GainOf) -> tuple[Trained, Array]:
         x, f, noise = row
         now = step(static, w, c.now, x, noise)
         h = features(static, now.h)

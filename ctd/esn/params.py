@@ -56,7 +56,7 @@ class OfSeries(Params):
     starts: Static[int] = Field(
         1,
         gt=0,
-        description="replays, evenly spaced over the range; in between, targets are fed back",
+        description="replays, evenly spaced over the range; targets are fed back in between",
     )
     horizon: Static[int] = Field(0, ge=0, description="samples of a replay; 0: the whole range")
     valid_error: Static[float] = Field(
@@ -172,9 +172,7 @@ class EchoState(OfSeries):
     tau: Traced[float] = Field(1.0, gt=0, description="time constant, in the units of dt")
     leak: Traced[float] = Field(1.0, gt=0, le=1, description="leak of the discrete dynamics")
     input_scale: Traced[float] = Field(
-        1.0,
-        ge=0,
-        description="sd of a unit's drive by all inputs: weights are N(0, scale^2 / inputs)",
+        1.0, ge=0, description="sd of a unit's drive by all inputs; weights N(0, scale^2 / inputs)"
     )
     layer_scale: Traced[float] = Field(
         1.0, ge=0, description="sd of a unit's drive by the layer before, at rates of 1"

@@ -10,9 +10,9 @@ Cueva, Rajan, Escola & Abbott 2018, "full-FORCE: A target-based method for train
 
 An item is one network. One `advance` is one training trial; trials follow each other without a reset.
 
-    params    FullForce: the parameters of one item   model    both networks, a training trial, a test trial
-    data      inputs, wanted outputs, hints           summary  the best networks of a group, medians
-    plots     outputs and curves
+    params   FullForce: the parameters of one item; its trials
+    model    both networks, a training trial, a test trial
+    summary  the best networks of a group, medians, pictures
 """
 
 from __future__ import annotations
@@ -22,22 +22,23 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ctd.cells import CELLS
-from ctd.full_force.data import Trials, load
+from ctd.cells import weight_dims
 from ctd.full_force.model import (
-    Fixed,
+    FIRST,
+    STATES,
+    TEST,
     Now,
     Trained,
     begin,
     fixed,
     free_trial,
+    item_key,
     settled,
     training_trial,
 )
-from ctd.full_force.params import FullForce
-from ctd.full_force.plots import figure, plots
-from ctd.full_force.summary import REDUCED, reduce
-from ctd.kernel import Coordinate, Kernel, Outcome, Values, Var, View
+from ctd.full_force.params import FullForce, Trials, load
+from ctd.full_force.summary import REDUCED, figure, plots, reduce
+from ctd.kernel import OWN_WEIGHTS, Coordinate, Kernel, Outcome, Values, Var, View
 from ctd.late import Array, Float, Int, jax, jnp, lax
 from ctd.rls import Symmetric, scaled_identity
 from ctd.rows import Best
@@ -45,8 +46,6 @@ from ctd.rows import Best
 __all__ = ["FullForce", "kernel"]
 
 TRAINED, DIVERGED, ILL_CONDITIONED = range(3)
-WEIGHTS, STATES, TEST, FIRST = range(4)
-"""Numbers that are folded into the key of an item; from FIRST on they count training trials."""
 FADED = 1e-7
 """Gain of the first update, r P r, below which a network learns more slowly than it fades."""
 
@@ -64,11 +63,7 @@ class State(NamedTuple):
     outcome: Int[Array, ""]
 
 
-def _key(traced: Values[FullForce], key: jax.Array, what: int | Array) -> jax.Array:
-    return jax.random.fold_in(jax.random.fold_in(key, traced.seed), what)
-
-
-def _some(shared: Trials, key: jax.Array) -> tuple[Array, Array, Array]:
+def _some(shared: Trials, key: Array) -> tuple[Array, Array, Array]:
     """One trial, drawn at random."""
     arrays = [jnp.asarray(a) for a in (shared.inputs, shared.targets, shared.hints)]
     at = jax.random.randint(key, (), 0, len(arrays[0]))  # trials are drawn with replacement
@@ -83,20 +78,12 @@ def _relative(error: Array, wanted: Array, of: Array) -> Array:
     return error / jnp.where(own > 0, own, mean)
 
 
-def _fixed(
-    static: View[FullForce], shared: Trials, traced: Values[FullForce], key: jax.Array
-) -> Fixed:
-    return fixed(static, shared, traced, _key(traced, key, WEIGHTS))
-
-
-def init(
-    static: View[FullForce], shared: Trials, traced: Values[FullForce], key: jax.Array
-) -> State:
+def init(static: View[FullForce], shared: Trials, traced: Values[FullForce], key: Array) -> State:
     """Draw both networks, of which one has learnt nothing, and let them settle for `settle` trials."""
-    w, n = _fixed(static, shared, traced, key), static.n
+    w, n = fixed(static, shared, traced, key), static.n
     JW = jnp.zeros((n + shared.targets.shape[2], n), static.dtype)
     # Both networks begin at random states; `settle` trials let these fade before anything is learnt.
-    key_states, key_trials = jax.random.split(_key(traced, key, STATES))
+    key_states, key_trials = jax.random.split(item_key(traced, key, STATES))
     start = begin(w, JW, *jax.random.normal(key_states, (2, n), static.dtype))
     run = lambda now, key: (settled(w, JW, now, _some(shared, key)), None)
     now, _ = lax.scan(run, start, jax.random.split(key_trials, static.settle))
@@ -114,21 +101,17 @@ def init(
 
 
 def advance(
-    static: View[FullForce],
-    shared: Trials,
-    traced: Values[FullForce],
-    key: jax.Array,
-    state: State,
+    static: View[FullForce], shared: Trials, traced: Values[FullForce], key: Array, state: State
 ) -> State:
     """Train on one trial."""
-    key_trial, key_updates = jax.random.split(_key(traced, key, FIRST + state.trials))
+    key_trial, key_updates = jax.random.split(item_key(traced, key, FIRST + state.trials))
     trial = _some(shared, key_trial)
     # As the authors' code draws them: regular updates could fall into step with a fast oscillation.
     updates = jax.random.bernoulli(key_updates, 1 / traced.update_every, (len(trial[1]),))
     zero = jnp.zeros((), static.dtype)
     start = Trained(state.now, state.JW, state.P, zero, jnp.ones((), bool))
     # What is fixed is drawn again from the same key, so that a checkpoint need not hold it.
-    end = training_trial(_fixed(static, shared, traced, key), start, trial, updates)
+    end = training_trial(fixed(static, shared, traced, key), start, trial, updates)
     finite = jnp.isfinite(end.JW).all() & jnp.isfinite(end.now.x).all()
     outcome = jnp.where(end.sound, jnp.where(finite, TRAINED, DIVERGED), ILL_CONDITIONED)
     # Relative to the size of the wanted output, so that tasks compare.
@@ -137,15 +120,11 @@ def advance(
 
 
 def result(
-    static: View[FullForce],
-    shared: Trials,
-    traced: Values[FullForce],
-    key: jax.Array,
-    state: State,
-) -> dict[str, jax.Array]:
+    static: View[FullForce], shared: Trials, traced: Values[FullForce], key: Array, state: State
+) -> dict[str, Array]:
     """Test the network alone on trials of the test file, from a random state, and return it as a `leaky` network."""
-    w, n = _fixed(static, shared, traced, key), static.n
-    key_state, key_trials = jax.random.split(_key(traced, key, TEST))
+    w, n = fixed(static, shared, traced, key), static.n
+    key_state, key_trials = jax.random.split(item_key(traced, key, TEST))
     keys = jax.random.split(key_trials, static.settle + static.n_test)
     # Hints are for training alone.
     test = shared._replace(
@@ -153,7 +132,7 @@ def result(
     )
     start = jax.random.normal(key_state, (n,), static.dtype)
 
-    def one(x: Array, key: jax.Array) -> tuple[Array, tuple[Array, ...]]:
+    def one(x: Array, key: Array) -> tuple[Array, tuple[Array, ...]]:
         u, f, _ = _some(test, key)
         end, z = free_trial(w, state.JW, x, u)
         return end, (x, z, f)
@@ -192,10 +171,7 @@ def coords(inputs: View[FullForce], shared: Trials) -> Mapping[str, Coordinate]:
 kernel = Kernel(
     name="full_force",
     Params=FullForce,
-    dims={
-        f"weights.{name}": Var(axes, "1", f"weight {name} of the task-performing network, see ctd.cells")
-        for name, axes in CELLS["leaky"].axes.items()
-    }
+    dims=weight_dims(["leaky"], " of the task-performing network")
     | {
         "test_error": Var((), "1", "normalised error of free runs, sum (z - f)^2 / sum f^2, 1 of an output of 0, on trials of `test`, by default those of training"),
         "curve": Var(("train_trial",), "1", "normalised error in training, each output before its update"),
@@ -224,8 +200,5 @@ kernel = Kernel(
     metric="test_error",
     curves=("curve",),
     advances=lambda inputs: inputs.n_train,
-    width=64,
-    # Each network has weights, and a P, of its own: on a CPU they fill the cache one by one.
-    microbatches=(0,),
-    cpu_microbatches=(1,),
+    **OWN_WEIGHTS,
 )  # fmt: skip

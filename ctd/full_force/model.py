@@ -9,16 +9,20 @@ all its rows see the same rates and share one P.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from ctd.full_force.data import Trials
-from ctd.full_force.params import FullForce
+from ctd.full_force.params import FullForce, Trials
 from ctd.kernel import Values, View
-from ctd.late import Array, Bool, Float, Number, jax, jnp, lax
-from ctd.rls import Symmetric, even, flush, gain, in_blocks
+from ctd.late import Array, Bool, Float, Number, PyTree, jax, jnp, lax
+from ctd.rls import GainOf, Symmetric, even, in_blocks, learn
 
-BLOCK = 32
-"""Steps after which the updates of P are subtracted from it."""
+WEIGHTS, STATES, TEST, FIRST = range(4)
+"""Numbers that are folded into the key of an item; from FIRST on they count training trials."""
+
+
+def item_key(traced: Values[FullForce], key: Array, what: int | Array) -> Array:
+    """The key for one of these numbers."""
+    return jax.random.fold_in(jax.random.fold_in(key, traced.seed), what)
 
 
 class Fixed(NamedTuple):
@@ -60,25 +64,17 @@ class Trained(NamedTuple):
     """False if any update was not, see `ctd.rls.Gain`."""
 
 
-def fixed(
-    static: View[FullForce], shared: Trials, traced: Values[FullForce], key: jax.Array
-) -> Fixed:
-    """Draw what training does not change. Both networks have the same input weights, as in the paper."""
+def fixed(static: View[FullForce], shared: Trials, traced: Values[FullForce], key: Array) -> Fixed:
+    """Draw what training does not change. Both networks have the same input weights, as in the paper. key: of the item."""
     n = static.n
-    keys = jax.random.split(key, 4)
-    uniform = lambda key, scale, of: (
-        jnp.asarray(scale, static.dtype)
-        * jax.random.uniform(key, (n, of.shape[2]), static.dtype, -1, 1)
-    )
+    keys = jax.random.split(item_key(traced, key, WEIGHTS), 4)
+    as_type = lambda value: jnp.asarray(value, static.dtype)
+    drawn = lambda key, of: jax.random.uniform(key, (n, of.shape[2]), static.dtype, -1, 1)
+    uniform = lambda key, scale, of: as_type(scale) * drawn(key, of)
     w = uniform(keys[0], traced.input_scale, shared.inputs)
-    J = (
-        jnp.asarray(traced.g, static.dtype)
-        * jax.random.normal(keys[1], (n, n), static.dtype)
-        / n**0.5
-    )
     return Fixed(
-        jnp.asarray(jnp.asarray(shared.dt) / traced.tau, static.dtype),
-        J,
+        as_type(jnp.asarray(shared.dt) / traced.tau),
+        as_type(traced.g) * jax.random.normal(keys[1], (n, n), static.dtype) / n**0.5,
         w,  # of the target-generating network, too
         w,
         uniform(keys[2], traced.target_scale, shared.targets),
@@ -109,44 +105,34 @@ def settled(w: Fixed, JW: Array, now: Now, trial: tuple[Array, Array, Array]) ->
     return lax.scan(lambda now, row: (advance_both(w, JW, now, row)[0], None), now, trial)[0]
 
 
-type Learning = tuple[Trained, Array]
-"""Between two steps: the networks, and K of `ctd.rls`."""
-
-
 def training_trial(
     w: Fixed, start: Trained, trial: tuple[Array, Array, Array], updates: Bool[Array, "time"]
 ) -> Trained:
     """Run one trial, and learn at the steps that `updates` names. trial: (inputs, targets, hints), each (time, ...)."""
     n, one = len(start.now.x), jnp.ones((), start.JW.dtype)
 
-    def step(
-        carry: Learning, given: tuple[tuple[Array, Array, Array], Array, Array]
-    ) -> tuple[Learning, None]:
-        (net, K), (row, update, j) = carry, given
+    def step(net: Trained, row: tuple[Any, Array], K: Array, gain: GainOf) -> tuple[Trained, Array]:
         # `v` holds the products of before the update, so that `miss` is the a priori error of RLS.
-        now, wanted = advance_both(w, net.JW, net.now, row)
+        now, wanted = advance_both(w, net.JW, net.now, row[0])
         miss, r = now.v - wanted, jnp.tanh(now.x)
 
-        def learn(JW: Array, v: Array, K: Array) -> tuple[Array, ...]:
-            found = gain(net.P, K, j, one, r)
+        def updated(JW: Array, v: Array, _: Array) -> tuple[Array, ...]:
+            found = gain(r)
             # [J; W] r after the update, without multiplying again.
             v = v - miss * (found.k @ r)
             return JW - jnp.outer(miss, found.k), v, found.K, found.sound
 
-        # A step without an update leaves a row of K 0, as a step that is still to come.
-        leave = lambda JW, v, K: (JW, v, K, jnp.ones((), bool))
+        left = lambda JW, v, K: (JW, v, K, jnp.ones((), bool))
         # Where items run side by side, the cond is a select and both branches are computed.
-        JW, v, K, sound = lax.cond(update, learn, leave, net.JW, now.v, K)
+        JW, v, K, sound = lax.cond(row[1], updated, left, net.JW, now.v, K)
         error = net.error + miss[n:] @ miss[n:]  # outputs alone; the rest are currents
-        return (Trained(now._replace(v=v), JW, net.P, error, net.sound & sound), K), None
+        return Trained(now._replace(v=v), JW, net.P, error, net.sound & sound), K
 
-    def block(net: Trained, _: Number, rows: tuple[tuple[Array, Array, Array], Array]) -> Trained:
-        length = len(rows[1])
-        K = jnp.zeros((length, n), start.JW.dtype)
-        net, K = lax.scan(step, (net, K), (*rows, jnp.arange(length)))[0]
-        return net._replace(P=flush(net.P, K, one))
+    def block(net: Trained, _: Number, rows: PyTree) -> Trained:
+        net, P = learn(step, net, net.P, rows, one)
+        return net._replace(P=P)
 
-    end = in_blocks(block, start, (trial, updates), BLOCK)
+    end = in_blocks(block, start, (trial, updates))
     return end._replace(P=even(end.P))
 
 

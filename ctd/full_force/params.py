@@ -1,10 +1,15 @@
-"""The parameters of one network that is trained by full-FORCE."""
+"""What one network that is trained by full-FORCE is given: its parameters, and the trials that they name."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import numpy as np
 from pydantic import Field
 
-from ctd.kernel import Data, File, Params, Static, Traced
+from ctd.data import check_alike, read_arrays, recordings_of
+from ctd.kernel import Data, File, Params, Static, Traced, View
+from ctd.late import Array, Float, on_host
 
 
 class FullForce(Params):
@@ -20,16 +25,13 @@ class FullForce(Params):
         "(trial, time, output), (trial, time, input), (trial, time, hint)",
     )
     test: File[str | None] = Field(
-        None,
-        description="file of trials to test on, with the same datasets; without it, those that are trained on",
+        None, description="file of trials to test on, with the same datasets; by default `trials`"
     )
     dt: Data[float] = Field(0.001, gt=0, description="time between two steps, in seconds")
     n: Static[int] = Field(300, gt=0, description="units")
     tau: Traced[float] = Field(0.01, gt=0, description="time constant of the units, in seconds")
     g: Traced[float] = Field(
-        1.5,
-        ge=0,
-        description="gain of the target-generating network, whose weights are N(0, g^2 / n)",
+        1.5, ge=0, description="gain of the target-generating network, of weights N(0, g^2 / n)"
     )
     alpha: Traced[float] = Field(
         1.0,
@@ -40,31 +42,69 @@ class FullForce(Params):
         1.0, ge=0, description="input weights are uniform between -input_scale and input_scale"
     )
     target_scale: Traced[float] = Field(
-        1.0,
-        ge=0,
-        description="likewise, those of the wanted output into the target-generating network",
+        1.0, ge=0, description="likewise, of the wanted output into the target-generating network"
     )
     hint_scale: Traced[float] = Field(
-        1.0, ge=0, description="likewise, those of the hints into that network"
+        1.0, ge=0, description="likewise, of the hints into that network"
     )
     # Updates come by chance, as in the authors' Python demo; their MATLAB one updates at every second step.
     update_every: Traced[float] = Field(
         2.0, ge=1, description="steps between two updates, on average: each step is one by chance"
     )
     settle: Static[int] = Field(
-        3,
-        ge=0,
-        description="trials before training, and before the test, in which nothing is learnt",
+        3, ge=0, description="trials before training, and before the test, that teach nothing"
     )
     n_train: Static[int] = Field(100, gt=0, description="training trials; one is an advance")
     n_test: Static[int] = Field(
-        10,
-        gt=0,
-        description="trials of the test, drawn with replacement, in which the network runs alone",
+        10, gt=0, description="test trials, drawn with replacement, in which the network runs alone"
     )
     seed: Traced[int] = Field(
-        0,
-        ge=0,
-        lt=2**31,
-        description="replicate: weights, initial states, order of trials, updates",
+        0, ge=0, lt=2**31, description="replicate: weights, states, order of trials, updates"
     )
+
+
+class Trials(NamedTuple):
+    """Trials of equal length, and those of the test; no columns where there are no inputs or no hints."""
+
+    inputs: Float[Array, "trial time input"]
+    targets: Float[Array, "trial time output"]
+    hints: Float[Array, "trial time hint"]
+    dt: Float[Array, ""]
+    test_inputs: Float[Array, "test_trial time input"]
+    test_targets: Float[Array, "test_trial time output"]
+
+
+def load(inputs: View[FullForce]) -> Trials:
+    """Read and check the trials. Raises ValueError, naming file and dataset."""
+    if inputs.trials is None:
+        raise ValueError("trials: a file of targets (trial, time, output) is needed; give its path")
+    trained = _read(inputs.trials)
+    tested = trained if inputs.test is None else _read(inputs.test)
+    made = trained | {f"test_{name}": tested[name] for name in ("inputs", "targets")}
+    for name in ("inputs", "targets"):
+        # One array of outputs, (time, output), is stored of either.
+        found, expected = made[f"test_{name}"].shape[1:], made[name].shape[1:]
+        if found != expected:
+            raise ValueError(
+                f"test: {inputs.test}: {name} (time, column) are {found}, but those of {inputs.trials} {expected}"
+            )
+    return Trials(**{k: on_host(v, inputs.dtype) for k, v in (made | {"dt": inputs.dt}).items()})
+
+
+def _read(path: str) -> dict[str, np.ndarray]:
+    """The inputs, targets and hints of a file."""
+    there = read_arrays(path, "targets")
+    targets = recordings_of(path, "targets", there)
+    if targets.shape[1] < 2:
+        raise ValueError(f"{path}: targets has {targets.shape[1]} step; at least 2 expected")
+    silent = np.flatnonzero((targets == 0).all((0, 1)))  # errors are divided by sum f^2
+    if silent.size:
+        raise ValueError(
+            f"{path}: targets: output {silent[0]} is 0 throughout, so that no error is relative to it; leave it out"
+        )
+    made = {"targets": targets}
+    for name in ("inputs", "hints"):
+        # A task without inputs or hints has arrays without columns, whose products with weights are 0.
+        made[name] = recordings_of(path, name, there) if name in there else targets[..., :0]
+    check_alike(path, made)
+    return made

@@ -1,13 +1,16 @@
-"""The reduction of networks: the best of a group, and the median of their errors."""
+"""What is told of a group of networks: the best and the median of all; outputs, and errors in training and test as pictures."""
+
+from __future__ import annotations
 
 from collections.abc import Mapping
 
 import numpy as np
 
-from ctd.full_force.data import Trials
-from ctd.full_force.params import FullForce
+from ctd.full_force.params import FullForce, Trials
 from ctd.kernel import Var, View
-from ctd.rows import Best, ranked
+from ctd.plots import Axis, Figure, Group, Lines, Plot, histogram, of_group
+from ctd.plots.curves import some_curves
+from ctd.rows import Best, best_row, ranked
 
 REDUCED = {
     "item": Var(("rank",), "item", "item id, by increasing test error"),
@@ -36,3 +39,42 @@ def reduce(
         "test_error_median": np.asarray(np.median(np.where(failed, np.inf, error))),
         "failed": np.asarray(failed.sum()),
     }
+
+
+def _output(group: Group, row: int, item: int) -> Plot:
+    """The outputs of one network in its first test trial, 2 apart where there are several."""
+    z, f = (np.asarray(group.results[name][row], float).T for name in ("output", "target"))
+    apart = 2 * np.arange(len(z))[:, None]
+    time = group.inputs.dt * np.arange(z.shape[1])
+    layers = [
+        Lines(time, f + apart, "wanted", faint=True),
+        Lines(time, z + apart, f"network, item {item}"),
+    ]
+    return Plot("A test trial", layers, Axis("time (s)"), Axis("output"))
+
+
+def _curves(group: Group) -> Plot:
+    items, curves = some_curves(group, "curve")
+    lines = Lines(np.arange(1, 1 + curves.shape[1]), curves, "networks", item=items)
+    axes = Axis("training trial"), Axis("normalised error", log=True)
+    return Plot("Error in training", [lines], *axes)
+
+
+def _errors(group: Group) -> Plot:
+    error = np.asarray(group.results["test_error"][:], float)
+    fine = error[np.isfinite(error) & (error > 0)]  # what has a logarithm
+    axes = Axis("log10 normalised test error"), Axis("networks")
+    return Plot("Test errors", [histogram(np.log10(fine))], *axes)
+
+
+@of_group
+def plots(group: Group) -> list[Plot]:
+    """A test trial of the best network, errors in training, errors of the tests."""
+    best = best_row(group, "test_error")
+    return [*([_output(group, *best)] if best else []), _curves(group), _errors(group)]
+
+
+@of_group
+def figure(group: Group) -> Figure:
+    """All of them in one picture."""
+    return Figure(plots(*group))

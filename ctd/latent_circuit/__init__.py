@@ -10,9 +10,9 @@ neural responses during cognitive tasks", Nature Neuroscience 28:665).
 
 An item is one circuit. One `advance` is `report_every` training steps.
 
-    params  LatentCircuit: the parameters of one item   model    steps, embedding, loss, errors
-    data    inputs, outputs, rates                      summary  the best circuits of a group, and whether they agree
-    plots   errors, weights of the best, rates
+    params   LatentCircuit: the parameters of one item; its trials
+    model    steps, embedding, loss, errors
+    summary  the best circuits of a group, and whether they agree, pictures
 """
 
 from __future__ import annotations
@@ -22,10 +22,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ctd.cells import CELLS
+from ctd.cells import weight_dims
 from ctd.kernel import Coordinate, Kernel, Outcome, Values, Var, View
 from ctd.late import Array, Float, Int, PyTree, jax, jnp, lax, optax
-from ctd.latent_circuit.data import Shared, Trials, load
 from ctd.latent_circuit.model import (
     Circuit,
     activity,
@@ -37,9 +36,8 @@ from ctd.latent_circuit.model import (
     loss,
     optimizer,
 )
-from ctd.latent_circuit.params import LatentCircuit
-from ctd.latent_circuit.plots import figure, plots
-from ctd.latent_circuit.summary import REDUCED, reduce
+from ctd.latent_circuit.params import LatentCircuit, Shared, Trials, load
+from ctd.latent_circuit.summary import REDUCED, figure, plots, reduce
 from ctd.plots.curves import block_ends
 from ctd.rows import Best
 
@@ -62,12 +60,12 @@ class State(NamedTuple):
     outcome: Int[Array, ""]
 
 
-def _key(traced: Values[LatentCircuit], key: jax.Array, what: int | Array) -> jax.Array:
+def _key(traced: Values[LatentCircuit], key: Array, what: int | Array) -> Array:
     return jax.random.fold_in(jax.random.fold_in(key, traced.seed), what)
 
 
 def init(
-    static: View[LatentCircuit], shared: Shared, traced: Values[LatentCircuit], key: jax.Array
+    static: View[LatentCircuit], shared: Shared, traced: Values[LatentCircuit], key: Array
 ) -> State:
     """Draw a circuit and start its optimiser."""
     circuit = initial(static, shared.training, _key(traced, key, WEIGHTS))
@@ -85,7 +83,7 @@ def advance(
     static: View[LatentCircuit],
     shared: Shared,
     traced: Values[LatentCircuit],
-    key: jax.Array,
+    key: Array,
     state: State,
 ) -> State:
     """Take `report_every` training steps, each on a minibatch of its own, drawn with replacement."""
@@ -118,9 +116,9 @@ def result(
     static: View[LatentCircuit],
     shared: Shared,
     traced: Values[LatentCircuit],
-    key: jax.Array,
+    key: Array,
     state: State,
-) -> dict[str, jax.Array]:
+) -> dict[str, Array]:
     """The circuit, its embedding, and its errors in evaluation trials, without its noise and with it."""
     c, trials = state.circuit, Trials(*map(jnp.asarray, shared.evaluation))
     run = lambda within: activity(c, traced.alpha, trials.inputs, within)
@@ -159,10 +157,7 @@ def coords(inputs: View[LatentCircuit], shared: Shared) -> Mapping[str, Coordina
 kernel = Kernel(
     name="latent_circuit",
     Params=LatentCircuit,
-    dims={
-        f"weights.{name}": Var(axes, "1", f"weight {name} of the circuit, a network of cell {CELL}, see ctd.cells")
-        for name, axes in CELLS["leaky_rates"].axes.items()
-    }
+    dims=weight_dims(["leaky_rates"], f" of the circuit, a network of cell {CELL}")
     | {
         "embedding": Var(("recorded", "unit"), "1", "Q, with orthonormal columns: rates of recorded units = Q times activity of nodes"),
         "nmse": Var((), "1", "error of rates in evaluation trials, |Q x - y|^2 over the rates' variance, circuit without noise"),

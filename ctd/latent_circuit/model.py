@@ -14,8 +14,7 @@ from typing import NamedTuple
 
 from ctd.kernel import Values, View
 from ctd.late import Array, Float, jax, jnp, lax, optax
-from ctd.latent_circuit.data import Trials
-from ctd.latent_circuit.params import LatentCircuit
+from ctd.latent_circuit.params import LatentCircuit, Trials
 
 
 class Circuit(NamedTuple):
@@ -27,7 +26,7 @@ class Circuit(NamedTuple):
     B: Float[Array, "unit unit"]
 
 
-def initial(static: View[LatentCircuit], trials: Trials, key: jax.Array) -> Circuit:
+def initial(static: View[LatentCircuit], trials: Trials, key: Array) -> Circuit:
     """Draw a circuit as the authors do: wR ~ N(0, .025^2), input and output weights ~ N(.2, .1^2), B ~ U(0, 1)."""
     n_in, n_out, n_units = (a.shape[2] for a in trials)
     keys = jax.random.split(key, 4)
@@ -78,7 +77,7 @@ def activity(
 
 
 def drawn(
-    static: View[LatentCircuit], traced: Values[LatentCircuit], u: Array, key: jax.Array
+    static: View[LatentCircuit], traced: Values[LatentCircuit], u: Array, key: Array
 ) -> Float[Array, "trial time node"]:
     """Draw the noise within the rectification, for trials with inputs u."""
     xi = jax.random.normal(key, (*u.shape[:2], static.n), static.dtype)

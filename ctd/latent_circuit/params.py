@@ -1,12 +1,16 @@
-"""The parameters of one latent circuit."""
+"""What one latent circuit is given: its parameters, and trials with the rates of the recorded units."""
 
 from __future__ import annotations
 
-from typing import Self
+from typing import NamedTuple, Self
 
+import numpy as np
 from pydantic import Field, model_validator
 
-from ctd.kernel import File, Params, Static, Traced
+from ctd.data import check_alike, read_arrays, recordings_of
+from ctd.kernel import File, Params, Static, Traced, View
+from ctd.late import Array, Float, on_host
+from ctd.tasks.recorded import EVAL_EVERY
 
 
 class LatentCircuit(Params):
@@ -59,3 +63,48 @@ class LatentCircuit(Params):
                 f"n_batches: {self.n_batches} given; a multiple of report_every = {self.report_every} expected"
             )
         return self
+
+
+class Trials(NamedTuple):
+    """Trials of equal length."""
+
+    inputs: Float[Array, "trial time input"]
+    targets: Float[Array, "trial time output"]
+    rates: Float[Array, "trial time unit"]
+
+
+class Shared(NamedTuple):
+    """Data that all fits of a group share."""
+
+    training: Trials
+    evaluation: Trials
+    """Every fifth trial."""
+
+
+def load(inputs: View[LatentCircuit]) -> Shared:
+    """Read, check and divide the trials. Raises ValueError, naming file and dataset, or the field `n`."""
+    if (path := inputs.trials) is None:
+        raise ValueError("trials: a file of inputs, targets and rates is needed; give its path")
+    there = read_arrays(path, "rates")
+    found = {name: recordings_of(path, name, there) for name in Trials._fields}
+    check_alike(path, found)
+    n = len(found["rates"])
+    if n < EVAL_EVERY:
+        raise ValueError(
+            f"{path}: holds {n} trials; at least {EVAL_EVERY} are needed, one of which is for evaluation"
+        )
+    # The division of ctd.tasks.Recorded.
+    held = np.arange(n) % EVAL_EVERY == EVAL_EVERY - 1
+    for name, some in (("", ~held), (" of evaluation trials", held)):
+        # Errors are divided by their variance.
+        if not np.ptp(found["rates"][some], axis=(0, 1)).any():
+            raise ValueError(f"{path}: rates{name} never change, so that there is nothing to fit")
+    n_in, n_out, n_units = (found[name].shape[2] for name in Trials._fields)
+    # Inputs and outputs have nodes of their own, and Q has at most as many orthonormal columns as units.
+    if not n_in + n_out <= inputs.n <= n_units:
+        raise ValueError(
+            f"n: {inputs.n} nodes given, but {path} has {n_in} inputs and {n_out} outputs, each of which needs a node, and "
+            f"{n_units} units; expected {n_in + n_out} to {n_units}"
+        )
+    take = lambda which: Trials(*(on_host(a[which], inputs.dtype) for a in found.values()))
+    return Shared(take(~held), take(held))

@@ -1,4 +1,6 @@
-"""The reduction of fits: the best circuits of a group, and whether the others found the same connections."""
+"""What is told of a group of fits: the best circuits, and whether the others agree; weights, activity and losses as pictures."""
+
+from __future__ import annotations
 
 from collections.abc import Mapping
 
@@ -6,9 +8,10 @@ import numpy as np
 
 from ctd.kernel import Var, View
 from ctd.late import scipy
-from ctd.latent_circuit.data import Shared
-from ctd.latent_circuit.params import LatentCircuit
-from ctd.rows import Best, ranked
+from ctd.latent_circuit.params import LatentCircuit, Shared
+from ctd.plots import Axis, Figure, Group, Image, Lines, Plot, Scale, of_group
+from ctd.plots.curves import block_ends, some_curves
+from ctd.rows import Best, best_row, ranked
 
 REDUCED = {
     "item": Var(("rank",), "item", "item id, by increasing error of rates"),
@@ -17,17 +20,6 @@ REDUCED = {
     "nmse_median": Var((), "1", "median over the fits that did not fail"),
     "failed": Var((), "1", "fits that diverged"),
 }  # fmt: skip
-
-
-def correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Pearson's correlation of the entries of two arrays; NaN where one is constant.
-
-    >>> round(correlation(np.array([1.0, 2.0, 3.0]), np.array([2.0, 4.0, 6.0])), 3)
-    1.0
-    """
-    a, b = (x.ravel() - x.mean() for x in (a, b))
-    size = float(np.linalg.norm(a) * np.linalg.norm(b))
-    return float(a @ b) / size if size > 0 else float("nan")
 
 
 def matched(q: np.ndarray, to: np.ndarray, n_in: int, n_out: int) -> np.ndarray:
@@ -63,14 +55,70 @@ def reduce(
     found = [np.asarray(results["embedding"][row], float) for row in best]
     nodes = [matched(q, found[0], n_in, n_out) for q in found]
     weights = [
-        np.asarray(results["weights.wR"][row], float)[np.ix_(of, of)]
+        np.asarray(results["weights.wR"][row], float)[np.ix_(of, of)].ravel()
         for row, of in zip(best, nodes, strict=True)
     ]
+    with np.errstate(divide="ignore", invalid="ignore"):  # NaN of weights that are all equal
+        alike = [np.corrcoef(w, weights[0])[0, 1] for w in weights]
     return {
         "item": np.asarray(columns["item"])[best],
         "nmse": error[best],
         # The first entry is 1, the best circuit with itself.
-        "connectivity_r": np.asarray([correlation(w, weights[0]) for w in weights]),
+        "connectivity_r": np.asarray(alike),
         "nmse_median": np.asarray(np.median(error[order]) if len(order) else np.nan),
         "failed": np.asarray(len(error) - len(order)),
     }
+
+
+def _names(group: Group) -> list[str]:
+    """The nodes: those of inputs first, those of outputs last."""
+    n_in, n_out = (np.asarray(a).shape[2] for a in group.shared.evaluation[:2])
+    names = [f"{'input' if k < n_in else 'node'} {k}" for k in range(group.inputs.n - n_out)]
+    return [*names, *(f"output {k}" for k in range(n_out))]
+
+
+def _weights(group: Group, row: int, item: int) -> Plot:
+    names = _names(group)
+    w = np.asarray(group.results["weights.wR"][row], float)
+    scale = Scale("weight", diverging=True, low=-np.abs(w).max(), high=np.abs(w).max())
+    across, down = Axis("from", ticks=names), Axis("to", ticks=names)
+    return Plot(f"Recurrent weights, item {item}", [Image(w)], across, down, scale)
+
+
+def _activity(group: Group, row: int, item: int) -> list[Plot]:
+    """The nodes' activity in an evaluation trial, beside the rates projected on them, Q'y."""
+    if not group.inputs.n_saved:
+        return []
+    x = np.asarray(group.results["activity"][row], float)[0]
+    q = np.asarray(group.results["embedding"][row], float)
+    # Q'y lies in the nodes' space, where it compares with x.
+    y = np.asarray(group.shared.evaluation.rates[0], float) @ q
+    # The nodes' lines lie above each other.
+    apart = np.arange(x.shape[1])[:, None] * 1.2 * max(np.abs(y).max(), 1e-9)
+    steps = np.arange(len(x))
+    layers = [
+        Lines(steps, y.T + apart, "rates, projected", faint=True),
+        Lines(steps, x.T + apart, f"circuit, item {item}"),
+    ]
+    return [Plot("Nodes in an evaluation trial", layers, Axis("step"), Axis("activity"))]
+
+
+def _curves(group: Group) -> Plot:
+    items, curves = some_curves(group, "curve")
+    lines = Lines(block_ends(group.inputs), curves, "fits", item=items)
+    return Plot("Loss in training", [lines], Axis("training step"), Axis("loss", log=True))
+
+
+@of_group
+def plots(group: Group) -> list[Plot]:
+    """Losses; weights and activity of the best circuit."""
+    best = best_row(group, "nmse")
+    if best is None:
+        return [_curves(group)]
+    return [_weights(group, *best), *_activity(group, *best), _curves(group)]
+
+
+@of_group
+def figure(group: Group) -> Figure:
+    """All of them in one picture."""
+    return Figure(plots(*group))

@@ -20,7 +20,7 @@ An item is one network. One `advance` is `report_every` training steps.
 
     params    Reconstruction: the parameters of one item   model     parameters, forced and free runs, the bound
     data      the recordings                               measures  D_stsp, D_H, PE(n), the exponent, of free runs
-    summary   the best fits of a group, and medians        plots     attractors, spectra, curves
+    summary   the best fits of a group, medians, pictures
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ctd.cells import CELLS, get_cell
-from ctd.kernel import Coordinate, Kernel, Outcome, Values, Var, View
+from ctd.cells import get_cell, weight_dims
+from ctd.kernel import OWN_WEIGHTS, Coordinate, Kernel, Outcome, Values, Var, View
 from ctd.late import Array, PyTree, jax, jnp, lax, optax
 from ctd.plots.curves import block_ends
 from ctd.reconstruct.data import Shared, load
@@ -48,8 +48,7 @@ from ctd.reconstruct.model import (
     trained,
 )
 from ctd.reconstruct.params import AT_REST, DIVERGED, FITTED, Reconstruction
-from ctd.reconstruct.plots import figure, plots
-from ctd.reconstruct.summary import REDUCED, next_jobs, reduce
+from ctd.reconstruct.summary import REDUCED, figure, next_jobs, plots, reduce
 from ctd.rows import Best
 
 __all__ = ["Reconstruction", "kernel"]
@@ -63,19 +62,18 @@ class State(NamedTuple):
 
     parameters: Parameters
     optimizer: PyTree
-    step: jax.Array
+    step: Array
     """() int32, minibatches seen."""
-    alpha: jax.Array
+    alpha: Array
     """() strength of forcing."""
-    curve: jax.Array
+    curve: Array
     """(batch,) mean loss of each block; NaN where not reached."""
-    alphas: jax.Array
+    alphas: Array
     """(batch,) strength of forcing at the end of each block."""
-    diverged: jax.Array
-    done: jax.Array
+    diverged: Array
 
 
-def item_keys(key: jax.Array, traced: Values[Reconstruction]) -> tuple[jax.Array, jax.Array]:
+def item_keys(key: Array, traced: Values[Reconstruction]) -> tuple[Array, Array]:
     """(key of the initial weights, key of the minibatches)."""
     first, second = jax.random.split(jax.random.fold_in(key, traced.seed))
     return first, second
@@ -98,7 +96,7 @@ def optimizer(
 
 
 def init(
-    static: View[Reconstruction], shared: Shared, traced: Values[Reconstruction], key: jax.Array
+    static: View[Reconstruction], shared: Shared, traced: Values[Reconstruction], key: Array
 ) -> State:
     """Draw a network and start its optimiser."""
     channels, n_in = shared.fitted.x.shape[2], shared.fitted.inputs.shape[2]
@@ -107,12 +105,12 @@ def init(
     alpha = jnp.asarray(traced.alpha, static.dtype)
     # Without the cell's constants, which are not trained.
     started = optimizer(static, traced).init(trained(static, p)[0])
-    no = jnp.zeros((), bool)
-    return State(p, started, jnp.zeros((), jnp.int32), alpha, nothing, nothing, no, no)
+    step, diverged = jnp.zeros((), jnp.int32), jnp.zeros((), bool)
+    return State(p, started, step, alpha, nothing, nothing, diverged)
 
 
 def minibatch(
-    static: View[Reconstruction], shared: Shared, traced: Values[Reconstruction], key: jax.Array
+    static: View[Reconstruction], shared: Shared, traced: Values[Reconstruction], key: Array
 ) -> tuple[Array, Array]:
     """(data (sequence, time + 1, channel), inputs (sequence, time + 1, n_in)) from anywhere in the recordings, with noise."""
     key_which, key_start, key_noise = jax.random.split(key, 3)
@@ -130,10 +128,10 @@ def minibatch(
 def loss(
     static: View[Reconstruction],
     traced: Values[Reconstruction],
-    alpha: jax.Array,
+    alpha: Array,
     p: Parameters,
     batch: tuple[Array, Array],
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[Array, Array]:
     """(penalised loss, mean squared error of the forced predictions)."""
     x, s = batch
     cell, channels = get_cell(static.cell), x.shape[-1]
@@ -160,7 +158,7 @@ def advance(
     static: View[Reconstruction],
     shared: Shared,
     traced: Values[Reconstruction],
-    key: jax.Array,
+    key: Array,
     state: State,
 ) -> State:
     """Take `report_every` training steps."""
@@ -170,7 +168,7 @@ def advance(
         static, shared, traced, jax.random.fold_in(key_data, step + FIRST)
     )
 
-    def one(carry: Carry, _: None) -> tuple[Carry, jax.Array]:
+    def one(carry: Carry, _: None) -> tuple[Carry, Array]:
         p, state, step, alpha, diverged = carry
         some, kept = trained(static, p)
         of = lambda some, batch: loss(static, traced, alpha, some | kept, batch)
@@ -184,7 +182,7 @@ def advance(
         new, new_state = jax.tree.map(keep, (new, new_state), (p, state))
         return (new, new_state, step + moved, alpha, ~moved), jnp.where(moved, error, jnp.nan)
 
-    def several(carry: Carry, _: None) -> tuple[Carry, jax.Array]:
+    def several(carry: Carry, _: None) -> tuple[Carry, Array]:
         p, state, step, alpha, diverged = carry
         if static.forcing == "bound":
             # Of the first minibatch of these steps.
@@ -201,17 +199,16 @@ def advance(
     block = state.step // static.report_every
     curve = state.curve.at[block].set(jnp.nanmean(errors))  # NaN are steps that were not taken
     alphas = state.alphas.at[block].set(alpha)
-    done = diverged | (step >= static.n_batches)
-    return State(p, opt, step, alpha, curve, alphas, diverged, done)
+    return State(p, opt, step, alpha, curve, alphas, diverged)
 
 
 def result(
     static: View[Reconstruction],
     shared: Shared,
     traced: Values[Reconstruction],
-    key: jax.Array,
+    key: Array,
     state: State,
-) -> dict[str, jax.Array]:
+) -> dict[str, Array]:
     """The weights, and what the free run of the network is like."""
     p, (_, key_data) = state.parameters, item_keys(key, traced)
     x, s = (jnp.asarray(value) for value in shared.measured)
@@ -222,12 +219,11 @@ def result(
     for name in ("exponent", "peak_frequency"):
         values[name] = values[name] / jnp.asarray(shared.dt)
     # Observation identity as a readout, so that kernels which read weights need not know of it.
-    wO = p.get("wO", jnp.eye(channels, static.n, dtype=static.dtype))
-    weights = {k: v for k, v in p.items() if k not in OBSERVED} | {
-        "wO": wO,
-        "bO": p.get("bO", jnp.zeros(channels, static.dtype)),
-        "h0": states_of(p, x[0, 0]),
+    seen = {
+        "wO": jnp.eye(channels, static.n, dtype=static.dtype),
+        "bO": jnp.zeros(channels, static.dtype),
     }
+    weights = seen | {k: v for k, v in p.items() if k != "lift"} | {"h0": states_of(p, x[0, 0])}
     if "lift" in p:
         values["lift"] = p["lift"]
     # The last block that is complete; a fit that diverges in its first one has that.
@@ -260,19 +256,10 @@ def coords(inputs: View[Reconstruction], shared: Shared) -> Mapping[str, Coordin
     }
 
 
-def _weight_dims() -> dict[str, Var]:
-    cells = (CELLS["shplrnn"], CELLS["alrnn"])
-    return {
-        f"weights.{name}": Var(axes, "1", f"weight {name}, see ctd.cells")
-        for cell in cells
-        for name, axes in cell.axes.items()
-    }
-
-
 kernel = Kernel(
     name="reconstruct",
     Params=Reconstruction,
-    dims=_weight_dims()
+    dims=weight_dims(["shplrnn", "alrnn"])
     | {
         "d_stsp": Var((), "1", "D_stsp: KL divergence of histograms over the range of the data and .1 sd more (Hess et al. 2023); of mixtures of Gaussians where bins^channels exceeds 10^6 (Koppe et al. 2019); 0 is best"),
         "d_stsp_legacy": Var((), "1", "D_stsp: KL divergence of histograms between -2 and 2 sd (Brenner et al. 2022); 0 is best"),
@@ -292,7 +279,8 @@ kernel = Kernel(
     load=load,
     init=init,
     advance=advance,
-    finished=lambda state: state.done,
+    # The last entry of the curve is filled by the last step.
+    finished=lambda state: state.diverged | ~jnp.isnan(state.curve[-1]),
     result=result,
     outcomes=(
         Outcome("fitted", "all training steps were taken"),
@@ -310,8 +298,5 @@ kernel = Kernel(
     next_jobs=next_jobs,
     curves=("curve",),
     advances=lambda inputs: len(block_ends(inputs)),
-    width=64,
-    # Each network has weights of its own: on a CPU they fill the cache one by one.
-    microbatches=(0,),
-    cpu_microbatches=(1,),
+    **OWN_WEIGHTS,
 )  # fmt: skip

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from ctd.data import read_arrays, recordings_of
+from ctd.data import check_alike, read_arrays, recordings_of
 from ctd.kernel import View
 from ctd.late import Array, on_host
 from ctd.reconstruct.measures import peak
@@ -82,11 +82,7 @@ def _read(inputs: View[Reconstruction], path: str) -> Recordings:
         # Without inputs the last axis has length 0.
         return Recordings(on_host(x), on_host(np.zeros((*x.shape[:2], 0))))
     s = recordings_of(path, inputs.input_dataset, found)
-    if s.shape[:2] != x.shape[:2]:
-        raise ValueError(
-            f"{path}: {inputs.input_dataset} has {s.shape[0]} x {s.shape[1]} recordings and samples, but "
-            f"{inputs.dataset} has {x.shape[0]} x {x.shape[1]}; both need the same"
-        )
+    check_alike(path, {inputs.dataset: x, inputs.input_dataset: s})
     return Recordings(on_host(x), on_host(s))
 
 

@@ -98,7 +98,7 @@ def divergence_of_bins(
 def divergence_of_mixtures(
     x: Float[Array, "time channel"],
     y: Float[Array, "time channel"],
-    key: jax.Array,
+    key: Array,
     variance: float = 1.0,
 ) -> Float[Array, ""]:
     """D_stsp: Kullback-Leibler divergence of two mixtures of Gaussians, of this variance, around the samples of x and y.
@@ -201,8 +201,8 @@ def prediction_error(
 
 
 def free_runs(
-    static: View[Reconstruction], cell: Cell, p: Parameters, x: jax.Array, s: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+    static: View[Reconstruction], cell: Cell, p: Parameters, x: Array, s: Array
+) -> tuple[Array, Array]:
     """(states (recording, time, unit) of free runs from the first samples, without the transient; the inputs of their steps)."""
     steps = x.shape[1]
     # Inputs are known for the recording alone, so that a driven run has no transient before it.
@@ -234,8 +234,8 @@ def measured(
     p: Parameters,
     data: tuple[Array, Array],
     run: tuple[Array, Array],
-    key: jax.Array,
-) -> dict[str, jax.Array]:
+    key: Array,
+) -> dict[str, Array]:
     """The measures of free runs (states, inputs) beside data (x, inputs)."""
     (x, s), channels = data, data[0].shape[2]
     y = observed(p, run[0], channels)
@@ -253,8 +253,8 @@ def measured(
 
 
 def _run_on(
-    cell: Cell, p: Parameters, x: Array, run: tuple[Array, Array], key: jax.Array
-) -> dict[str, jax.Array]:
+    cell: Cell, p: Parameters, x: Array, run: tuple[Array, Array], key: Array
+) -> dict[str, Array]:
     """The exponent of free runs (states, inputs), which are run on where no input drives them, and how far they move in the end."""
     states, inputs = run
     # The step from h_t takes the input s_(t+1).
@@ -277,8 +277,8 @@ def _run_on(
 
 
 def _distances(
-    static: View[Reconstruction], x: Array, y: Array, key: jax.Array, smoothing: float
-) -> dict[str, jax.Array]:
+    static: View[Reconstruction], x: Array, y: Array, key: Array, smoothing: float
+) -> dict[str, Array]:
     """D_stsp, of both schemes if of histograms, and D_H of data x and others y, both (recording, time, channel)."""
     flat = lambda values: values.reshape(-1, x.shape[2])  # all recordings in one histogram
     if static.bins ** x.shape[2] <= MOST_BINS:

@@ -17,7 +17,7 @@ OBSERVED = ("wO", "bO", "lift")
 """Parameters of the observation; all others are the network's."""
 
 
-def draw(static: View[Reconstruction], n_in: int, channels: int, key: jax.Array) -> Parameters:
+def draw(static: View[Reconstruction], n_in: int, channels: int, key: Array) -> Parameters:
     """Random parameters: the cell's weights, and what is trained of the observation."""
     key_cell, key_out, key_lift = jax.random.split(key, 3)
     if static.cell == "alrnn":

@@ -32,29 +32,22 @@ class Reconstruction(Params):
     )
     dataset: Data[str] = Field("data", description="name of the recordings in that file")
     input_dataset: Data[str | None] = Field(
-        None,
-        description="name of the external inputs there, (time, input) or with recordings first",
+        None, description="name of the inputs there, (time, input) or with recordings first"
     )
     test: File[str | None] = Field(
-        None,
-        description="file of recordings to measure on, with the same datasets; without it, those that are fitted",
+        None, description="file to measure on, with the same datasets; by default `data`"
     )
     standardise: Data[bool] = Field(
-        True,
-        description="whether each channel gets mean 0 and variance 1 over the recordings that are fitted",
+        True, description="whether each channel gets mean 0 and variance 1 over what is fitted"
     )
     dt: Data[float] = Field(
-        1.0,
-        gt=0,
-        description="time between two samples: the unit of the exponent is one over its unit",
+        1.0, gt=0, description="time between two samples; exponents are per unit of it"
     )
     n: Static[int] = Field(
         3, gt=0, description="units, at least as many as channels if they are observed as they are"
     )
     hidden: Static[int] = Field(100, gt=0, description="hidden units of a shplrnn")
-    rectified: Static[int] = Field(
-        2, gt=0, description="rectified units of an alrnn, the last ones"
-    )
+    rectified: Static[int] = Field(2, gt=0, description="last units of an alrnn, the rectified")
     observation: Static[Literal["identity", "affine"]] = Field(
         "identity",
         description="identity: the first units are the channels; affine: channels are a trained affine map of all units",
@@ -69,10 +62,7 @@ class Reconstruction(Params):
         1.0, ge=0, le=1, description="forcing constant: its strength; bound: the strength at first"
     )
     anneal: Traced[float] = Field(
-        0.999,
-        ge=0,
-        le=1,
-        description="forcing bound: share of alpha that an update keeps where the bound is lower",
+        0.999, ge=0, le=1, description="bound: share of alpha that an update keeps as it falls"
     )
     alpha_every: Static[int] = Field(
         5, gt=0, description="forcing bound: training steps between two updates of alpha"
@@ -80,9 +70,7 @@ class Reconstruction(Params):
     interval: Traced[int] = Field(
         16, gt=0, lt=2**31, description="forcing sparse: steps between two forced ones, tau"
     )
-    noise: Traced[float] = Field(
-        0.0, ge=0, description="sd of Gaussian noise on the data, in training"
-    )
+    noise: Traced[float] = Field(0.0, ge=0, description="sd of noise on the data, in training")
     l2: Traced[float] = Field(
         1e-5, ge=0, description="penalty on the squared weights of the network, and on (1 - A)^2"
     )
@@ -116,9 +104,7 @@ class Reconstruction(Params):
         description="length of the free run before it is measured, in lengths of the recording; 0 where there are inputs. "
         "Give 0 for trials that settle, whose beginning the run must show as they do",
     )
-    n_saved: Static[int] = Field(
-        1000, gt=0, description="states of the free run that are stored, at most"
-    )
+    n_saved: Static[int] = Field(1000, gt=0, description="stored states of the free run, at most")
     seed: Traced[int] = Field(
         0, ge=0, lt=2**31, description="replicate: initial weights and minibatches"
     )
@@ -134,14 +120,11 @@ class Reconstruction(Params):
 
     @model_validator(mode="after")
     def _whole_blocks(self) -> Self:
-        if self.report_every % self.alpha_every:  # advance() scans over updates of alpha
-            raise ValueError(
-                f"report_every: {self.report_every} given; a multiple of alpha_every = {self.alpha_every} expected"
-            )
-        if self.n_batches % self.report_every:  # one advance, one block
-            raise ValueError(
-                f"n_batches: {self.n_batches} given; a multiple of report_every = {self.report_every} expected"
-            )
+        # An advance is one block, of whole scans between two updates of alpha.
+        for name, of in (("report_every", "alpha_every"), ("n_batches", "report_every")):
+            given, unit = getattr(self, name), getattr(self, of)
+            if given % unit:
+                raise ValueError(f"{name}: {given} given; a multiple of {of} = {unit} expected")
         if self.cell == "alrnn" and self.rectified > self.n:
             raise ValueError(f"rectified: {self.rectified} given, but there are n = {self.n} units")
         return self

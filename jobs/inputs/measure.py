@@ -184,7 +184,7 @@ def data_told(groups: Sequence[Any]) -> list[str]:
     """What a plan says of the data of its groups: the sizes of arrays whose annotations name three axes or more, so that
     exchanged axes of a file are seen before a fit; and which datasets are not used, by the names in a field `unused`.
 
-    >>> from ctd.curbd.data import Shared
+    >>> from ctd.curbd.params import Shared
     >>> data_told([Shared(np.zeros((1, 600, 60)), np.zeros((3, 60)), np.zeros(()))])
     ['x: recording 1, time 600, unit 60']
     """

@@ -15,8 +15,8 @@ from small import small as smallest
 from ctd.batch import evaluated, run_items
 from ctd.cells import get_cell, run
 from ctd.curbd import Curbd, kernel
-from ctd.curbd.data import HIGHEST, Shared
 from ctd.curbd.model import constants, currents, explained, free_run, training_run
+from ctd.curbd.params import HIGHEST, Shared
 from ctd.kernel import inputs_of, static_of, traced_of
 from ctd.plots.png import draw
 from ctd.rls import scaled_identity

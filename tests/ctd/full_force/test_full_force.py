@@ -264,7 +264,7 @@ BAD = {
     "NaN": ({"targets": np.full((1, 300, 1), np.nan)}, {}, "targets has 300 NaN or infinite entries"),
     "short": ({"targets": np.ones((1, 1, 1)), "inputs": None}, {}, "targets has 1 step; at least 2 expected"),
     "silent": ({"targets": np.zeros((1, 300, 1))}, {}, "output 0 is 0 throughout"),
-    "lengths": ({"hints": np.ones((1, 299, 1))}, {}, "hints has 1 trials of 299 steps, but targets has 1 of 300"),
+    "lengths": ({"hints": np.ones((1, 299, 1))}, {}, "hints has 1 x 299 .*, but targets has 1 x 300"),
 }  # fmt: skip
 
 

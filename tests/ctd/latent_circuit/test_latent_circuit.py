@@ -13,7 +13,6 @@ from ctd.cells import check_params, get_cell, run
 from ctd.data import read_hdf5, write_hdf5
 from ctd.kernel import inputs_of, static_of, traced_of
 from ctd.latent_circuit import CELL, LatentCircuit, State, kernel
-from ctd.latent_circuit.data import Shared, Trials
 from ctd.latent_circuit.model import (
     Circuit,
     activity,
@@ -24,6 +23,7 @@ from ctd.latent_circuit.model import (
     loss,
     optimizer,
 )
+from ctd.latent_circuit.params import Shared, Trials
 from ctd.plots.png import draw
 
 NODES, UNITS, STEPS, TRIALS, N_IN, N_OUT = 4, 5, 6, 3, 2, 2
@@ -236,7 +236,7 @@ def test_a_circuit_that_runs_away_in_evaluation_trials_is_lost():
 REFUSED = {
     "no file": ({}, {"trials": None}, "trials: a file of inputs, targets and rates"),
     "no rates": ({"rates": None}, {}, "has no dataset rates; it has inputs, targets"),
-    "other trials": ({"rates": np.ones((3, 6, 5))}, {}, "rates has 3 trials of 6 steps, but inputs has 10 of 6"),
+    "other trials": ({"rates": np.ones((3, 6, 5))}, {}, "rates has 3 x 6 .*, but inputs has 10 x 6"),
     "few trials": ({k: np.ones((4, 6, 5)) for k in ("inputs", "targets", "rates")}, {}, "holds 4 trials; at least 5"),
     "silent": ({"rates": np.ones((10, 6, 5))}, {}, "rates never change"),
     "silent evaluation": ({"rates": waves(3, 10, 6, 5) * (np.arange(10) % 5 != 4)[:, None, None]}, {}, "rates of evaluation trials never change"),
