@@ -9,8 +9,9 @@ Generators run on the host in float64, and are pure functions: the same seed giv
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -272,20 +273,25 @@ def read_array(
     Raises ValueError, naming file and dataset, if the dataset is missing, has another shape or number of
     columns, is shorter, or holds NaN or infinity.
     """
-    where = f"{path}: dataset {dataset!r}"
-    if Path(path).suffix in (".npy", ".npz"):
-        arrays = read_arrays(path, dataset)
-        if dataset not in arrays:
-            raise ValueError(f"{where} is missing; the file has {', '.join(sorted(arrays))}")
-        if Path(path).suffix == ".npy":  # its only array has no name
+    where, suffix = f"{path}: dataset {dataset!r}", Path(path).suffix
+    is_numpy = suffix in (".npy", ".npz")
+    # Of an HDF5 file no more rows are read than are needed.
+    opened: Any = nullcontext(read_arrays(path, dataset)) if is_numpy else opened_hdf5(path)
+    with opened as file:
+        found = file.get(dataset)
+        if not isinstance(found, np.ndarray | h5py.Dataset):
+            raise ValueError(f"{where} is missing; the file has {', '.join(sorted(file))}")
+        if suffix == ".npy":  # its only array has no name
             where = str(path)
-        values, available = _rows(where, arrays[dataset], length), len(arrays[dataset])
-    else:
-        with opened_hdf5(path) as file:
-            if not isinstance(file.get(dataset), h5py.Dataset):
-                raise ValueError(f"{where} is missing; the file has {', '.join(sorted(file))}")
-            found = checked_dataset(path, file, dataset)
-            values, available = _rows(where, found, length), found.shape[0]
+        if not is_numpy:
+            checked_dataset(path, file, dataset)
+        if found.dtype.kind not in "iuf":
+            raise ValueError(f"{where} has the type {found.dtype}; expected real numbers")
+        if found.ndim not in (1, 2):
+            raise ValueError(f"{where} has shape {found.shape}; expected (time, column)")
+        available, values = len(found), np.asarray(found[:length], float)
+    if values.ndim == 1:
+        values = values[:, None]
     if columns is not None and values.shape[1] != columns:
         raise ValueError(
             f"{where} has {count(values.shape[1], 'column')}; expected {columns}, the field m"
@@ -301,13 +307,3 @@ def read_array(
             f"{where} is {values[row, column]} at row {row}, column {column}; finite numbers are expected"
         )
     return values
-
-
-def _rows(where: str, found: np.ndarray | h5py.Dataset, length: int) -> np.ndarray:
-    """The first `length` rows, (time, column). Raises ValueError, beginning with `where`."""
-    if found.dtype.kind not in "iuf":
-        raise ValueError(f"{where} has the type {found.dtype}; expected real numbers")
-    if found.ndim not in (1, 2):
-        raise ValueError(f"{where} has shape {found.shape}; expected (time, column)")
-    values = np.asarray(found[:length], float)
-    return values.reshape(len(values), -1)

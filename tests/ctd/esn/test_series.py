@@ -111,6 +111,7 @@ def file(tmp_path):
         out["line"] = np.arange(10.0)
         out["table"] = np.arange(20.0).reshape(10, 2)
         out["cube"] = np.zeros((2, 2, 2))
+        out["empty"] = np.zeros((0, 2))
         out["nan"] = np.where(np.arange(20) == 7, np.nan, 1.0).reshape(10, 2)
         out["words"] = ["a", "b"]
         out.create_group("folder")
@@ -144,9 +145,10 @@ def test_read_array_of_numpy_files(tmp_path):
 @pytest.mark.parametrize(
     ("dataset", "length", "columns", "message"),
     [
-        ("missing", 5, None, "'missing' is missing; the file has cube, folder, line, nan"),
+        ("missing", 5, None, "'missing' is missing; the file has cube, empty, folder, line, nan"),
         ("folder", 5, None, "'folder' is missing"),
         ("cube", 2, None, r"'cube' has shape \(2, 2, 2\); expected \(time, column\)"),
+        ("empty", 5, 2, "'empty' has 0 samples, but washout, .* need 5"),
         ("words", 2, None, "dataset words has the type object, which is no number"),
         ("table", 5, 3, "'table' has 2 columns; expected 3"),
         ("line", 5, 3, "'line' has 1 column; expected 3"),
