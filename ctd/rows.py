@@ -16,9 +16,11 @@ class Best(BaseModel):
     n_best: int = Field(10, gt=0, description="items in the table, the best first")
 
 
-def ranked(
-    results: Mapping[str, np.ndarray], name: str, more_is_better: bool = False
-) -> np.ndarray:
+type Columns = Mapping[str, np.ndarray]
+"""Field or result -> (item, ...) values of a group, as a reduction gets them."""
+
+
+def ranked(results: Columns, name: str, more_is_better: bool = False) -> np.ndarray:
     """The rows of the items whose outcome is the first of their kernel's, the best value of result `name` first, NaN last.
 
     >>> ranked({"loss": np.array([2.0, 1.0, 0.5]), "outcome": np.array([0, 0, 1])}, "loss").tolist()

@@ -62,7 +62,8 @@ def init(static: View[Curbd], shared: Shared, traced: Values[Curbd], key: Array)
     nothing = jnp.full(static.n_runs, jnp.nan, static.dtype)
     # A network at 0 stays there, whatever its weights, unless noise moves it.
     silent = (traced.noise == 0) & ~jnp.any(jnp.asarray(shared.x)[:, 0] != 0)
-    drawn = jax.random.normal(_keys(traced, key)[0], (n, n), static.dtype)
+    key_weights, _ = jax.random.split(jax.random.fold_in(key, traced.seed))
+    drawn = jax.random.normal(key_weights, (n, n), static.dtype)
     return State(
         jnp.asarray(traced.g, static.dtype) * drawn / n**0.5,
         scaled_identity(jnp.asarray(traced.alpha, static.dtype), n, static.dtype),
@@ -73,19 +74,14 @@ def init(static: View[Curbd], shared: Shared, traced: Values[Curbd], key: Array)
     )
 
 
-def _keys(traced: Values[Curbd], key: Array) -> tuple[Array, Array]:
-    """(key of the initial weights, key of the noise)."""
-    first, second = jax.random.split(jax.random.fold_in(key, traced.seed))
-    return first, second
-
-
 def _given(
     static: View[Curbd], shared: Shared, traced: Values[Curbd], key: Array
 ) -> tuple[Constants, Array, Array]:
     """The inputs of every run of an item: (constants, activity, white noise). The noise is the same in all runs."""
     x = jnp.asarray(shared.x)
     shape = (len(x), x.shape[1] - 1, static.steps, x.shape[2])  # a run begins at the first bin
-    white = jax.random.normal(_keys(traced, key)[1], shape, static.dtype)
+    _, key_noise = jax.random.split(jax.random.fold_in(key, traced.seed))
+    white = jax.random.normal(key_noise, shape, static.dtype)
     return constants(static, shared, traced), x, white
 
 

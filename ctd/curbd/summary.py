@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ctd.curbd.params import Curbd, Shared
 from ctd.kernel import Var, View
-from ctd.plots import Axis, Figure, Group, Image, Lines, Plot, Scale, of_group, spread
-from ctd.plots.curves import some_curves
-from ctd.rows import Best, best_row, ranked
+from ctd.plots import Axis, Group, Image, Plot, Scale, of_group, side_by_side, spread
+from ctd.plots.curves import beside, some_curves
+from ctd.rows import Best, Columns, best_row, ranked
 
 MOST = 4
 """Regions up to which each pair has a picture of its own; of more, the sizes of the currents alone are drawn."""
@@ -33,11 +34,7 @@ REDUCED = {
 
 
 def reduce(
-    inputs: View[Curbd],
-    shared: Shared,
-    columns: Mapping[str, np.ndarray],
-    results: Mapping[str, np.ndarray],
-    options: Best,
+    inputs: View[Curbd], shared: Shared, columns: Columns, results: Columns, options: Best
 ) -> dict[str, np.ndarray]:
     """The fits with the largest pVar, and medians over all that did not fail."""
     fine = np.flatnonzero(np.asarray(results["outcome"]) == 0)
@@ -114,21 +111,18 @@ def _rates(group: Group, row: int, item: int) -> list[Plot]:
     true = np.asarray(group.shared.x[0], float)[: len(made)]
     some = np.argsort(-true.std(0))[:3]
     time = group.inputs.dt * np.arange(len(made))
-    lift = lambda v: v[:, some].T + 2 * np.arange(len(some))[:, None]
-    layers = [
-        Lines(time, lift(true), "recording", faint=True),
-        Lines(time, lift(made), f"network, item {item}"),
-    ]
+    names = "recording", f"network, item {item}"
+    layers = beside(time, true[:, some].T, made[:, some].T, names, apart=2)
     return [Plot("Units that vary most", layers, Axis("time (unit of dt)"), Axis("rate, 2 apart"))]
 
 
 def _curves(group: Group) -> Plot:
     """PVar of training runs."""
-    items, curves = some_curves(group, "pvar_curve")
-    runs = np.arange(1, 1 + curves.shape[1])
-    # Untrained networks explain less than nothing, by any factor.
-    lines = Lines(runs, np.maximum(curves, -1), "fits", item=items)
+    lines = some_curves(group, "pvar_curve", "fits")
+    curves = np.asarray(lines.y)
     note = "Values below -1 are drawn there." if np.nanmin(curves, initial=0.0) < -1 else ""
+    # Untrained networks explain less than nothing, by any factor.
+    lines = replace(lines, y=np.maximum(curves, -1))
     return Plot("Variance explained", [lines], Axis("training run"), Axis("pVar"), note=note)
 
 
@@ -141,7 +135,4 @@ def plots(group: Group) -> list[Plot]:
     return [_curves(group), _sizes(group, *best), *_rates(group, *best), *_grid(group, best[0])]
 
 
-@of_group
-def figure(group: Group) -> Figure:
-    """Curves, sizes of currents and rates; curves alone where no fit is left."""
-    return Figure(plots(*group)[:3])
+figure = side_by_side(plots, 3)

@@ -41,8 +41,8 @@ OUTCOMES = (
     Outcome("done", "trained and replayed"),
     Outcome("diverged", "a state, a weight or the replay is not finite", failed=True),
     Outcome(
-        "ill_conditioned", "P of RLS or the Gram matrix is no longer positive definite; use dtype float64, a smaller alpha or a larger ridge",
-        failed=True
+        "ill_conditioned",
+        "P of RLS or the Gram matrix is no longer positive definite; use dtype float64, a smaller alpha or a larger ridge", failed=True
     ),
     Outcome(
         "no_spectrum", "the recurrent matrix has spectral radius 0 and cannot be scaled; use more units or a larger sparsity", failed=True

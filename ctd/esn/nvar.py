@@ -26,13 +26,13 @@ from pydantic import Field, field_validator, model_validator
 
 from ctd.cells import Weights
 from ctd.esn.params import DIVERGED, DONE, ILL_CONDITIONED, TARGET_TEXT, OfSeries, Target
-from ctd.esn.plots import errors, replayed, success, varied_fields
+from ctd.esn.plots import plots, success
 from ctd.esn.replay import REPLAYED, TRACES, Replay, compared, replay_time, scores, windows
 from ctd.esn.series import Series, load_series
 from ctd.esn.summary import SHOWN, Options, reduce, reduced_of
 from ctd.kernel import Coordinate, Data, Outcome, Static, Traced, Values, Var, View, one_shot
 from ctd.late import Array, Float, jax, jnp, lax
-from ctd.plots import Figure, Group, Plot, of_group
+from ctd.plots import Figure, Group, of_group
 
 
 class Polynomial(OfSeries):
@@ -282,13 +282,6 @@ def coords(inputs: View[Polynomial], shared: Series) -> dict[str, Coordinate]:
     """The coordinate of stored replays."""
     del shared
     return {"time": replay_time(inputs)} if "traces" in inputs.record else {}
-
-
-@of_group
-def plots(group: Group) -> list[Plot]:
-    """Success over the sweep, the replay of the best model, the errors of all models."""
-    made = success(group) if varied_fields(group.reduced) else []
-    return [*made, *replayed(group), errors(group.results)]
 
 
 @of_group

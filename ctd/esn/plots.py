@@ -17,8 +17,8 @@ from ctd.plots import (
     Plot,
     Points,
     Scale,
-    histogram,
     is_wide,
+    log_histogram,
     of_group,
     stacked,
     tick,
@@ -36,7 +36,7 @@ def plots(group: Group) -> list[Plot]:
     results = group.results
     made = success(group) if varied_fields(group.reduced) else []
     made += replayed(group)
-    if results["train_nrmse"].shape[1] > 1:
+    if results["train_nrmse"].shape[1:] not in ((), (1,)):  # of several passes
         made.append(_training(group))
     return [*made, errors(results)]
 
@@ -50,13 +50,12 @@ def figure(group: Group) -> Figure:
 
 def errors(results: Mapping[str, np.ndarray]) -> Plot:
     """Histogram of the replay errors."""
-    given = np.asarray(results["replay_nrmse"][:], float)
-    error = given[np.isfinite(given) & (given > 0)]  # what has a logarithm
-    note = left_out(int((~np.isfinite(given)).sum()), "failed network")
-    if not len(error):
+    error = np.asarray(results["replay_nrmse"][:], float)
+    note = left_out(int((~np.isfinite(error)).sum()), "failed network")
+    if not np.isfinite(error).any():
         note = "No network has a finite replay error."
     axes = Axis("log10 replay NRMSE"), Axis("networks")
-    return Plot("Replay error of all networks", [histogram(np.log10(error))], *axes, note=note)
+    return Plot("Replay error of all networks", [log_histogram(error)], *axes, note=note)
 
 
 class Shown(NamedTuple):

@@ -38,13 +38,10 @@ class Now(NamedTuple):
 def draw(
     static: View[EchoState], shared: Series, traced: Values[EchoState], key: Array
 ) -> tuple[Weights, Array]:
-    """Draw the fixed weights of one network.
+    """Draw the fixed weights of one network: (weights, () bool: False if they had spectral radius 0 and could not be scaled).
 
     Input, feedback and bias weights are normal. So are the recurrent weights of topology gaussian, each of
     which is kept with probability `sparsity`.
-
-    Returns:
-        (weights, () bool: False if the recurrent matrix has spectral radius 0 and could not be scaled).
     """
     dtype, n = static.state_dtype, static.n
     k = shared.inputs.shape[1]
@@ -98,13 +95,7 @@ def _recurrent(topology: str, w: Array, sparsity: Array, key: Array) -> Array:
 
 
 def _layered(static: View[EchoState], layer_scale: Array, w: Array) -> tuple[Array, Array, Array]:
-    """Cut random weights into layers.
-
-    w: (n, n) with entries of variance 1 / n.
-
-    Returns:
-        ((n, n) weights within layers, (n, n) weights from each layer to the next, () bool: could all be scaled).
-    """
+    """Cut weights w (n, n) of variance 1 / n into layers: (within layers, from each to the next, () bool: could all be scaled)."""
     size = static.n // static.layers
     layer = jnp.arange(static.n) // size
     down = layer[:, None] - layer[None, :]

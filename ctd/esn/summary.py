@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from math import sqrt
 from statistics import NormalDist
 
@@ -12,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ctd.esn.params import EchoState
 from ctd.esn.series import Series
 from ctd.kernel import Params, Var, View, traced_type
-from ctd.rows import combinations
+from ctd.rows import Columns, combinations
 
 SWEPT = traced_type(EchoState)._fields
 """Items with equal values of these fields form a point; the items of a point are its seeds."""
@@ -70,11 +69,7 @@ class Options(BaseModel):
 
 
 def reduce(
-    inputs: View[EchoState],
-    shared: Series,
-    columns: Mapping[str, np.ndarray],
-    results: Mapping[str, np.ndarray],
-    options: Options,
+    inputs: View[EchoState], shared: Series, columns: Columns, results: Columns, options: Options
 ) -> dict[str, np.ndarray]:
     """Success rate, median replay NRMSE and valid time over the seeds of every point, the first two with intervals.
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from ctd.full_force.params import FullForce, Trials
 from ctd.kernel import Var, View
-from ctd.plots import Axis, Figure, Group, Lines, Plot, histogram, of_group
-from ctd.plots.curves import some_curves
-from ctd.rows import Best, best_row, ranked
+from ctd.plots import Axis, Group, Plot, log_histogram, of_group, side_by_side
+from ctd.plots.curves import beside, some_curves
+from ctd.rows import Best, Columns, best_row, ranked
 
 REDUCED = {
     "item": Var(("rank",), "item", "item id, by increasing test error"),
@@ -21,11 +19,7 @@ REDUCED = {
 
 
 def reduce(
-    inputs: View[FullForce],
-    shared: Trials,
-    columns: Mapping[str, np.ndarray],
-    results: Mapping[str, np.ndarray],
-    options: Best,
+    inputs: View[FullForce], shared: Trials, columns: Columns, results: Columns, options: Best
 ) -> dict[str, np.ndarray]:
     """The networks with the smallest test error, and the median of all."""
     del inputs, shared
@@ -44,37 +38,24 @@ def reduce(
 def _output(group: Group, row: int, item: int) -> Plot:
     """The outputs of one network in its first test trial, 2 apart where there are several."""
     z, f = (np.asarray(group.results[name][row], float).T for name in ("output", "target"))
-    apart = 2 * np.arange(len(z))[:, None]
     time = group.inputs.dt * np.arange(z.shape[1])
-    layers = [
-        Lines(time, f + apart, "wanted", faint=True),
-        Lines(time, z + apart, f"network, item {item}"),
-    ]
+    layers = beside(time, f, z, ("wanted", f"network, item {item}"), apart=2)
     return Plot("A test trial", layers, Axis("time (s)"), Axis("output"))
-
-
-def _curves(group: Group) -> Plot:
-    items, curves = some_curves(group, "curve")
-    lines = Lines(np.arange(1, 1 + curves.shape[1]), curves, "networks", item=items)
-    axes = Axis("training trial"), Axis("normalised error", log=True)
-    return Plot("Error in training", [lines], *axes)
-
-
-def _errors(group: Group) -> Plot:
-    error = np.asarray(group.results["test_error"][:], float)
-    fine = error[np.isfinite(error) & (error > 0)]  # what has a logarithm
-    axes = Axis("log10 normalised test error"), Axis("networks")
-    return Plot("Test errors", [histogram(np.log10(fine))], *axes)
 
 
 @of_group
 def plots(group: Group) -> list[Plot]:
     """A test trial of the best network, errors in training, errors of the tests."""
+    curves = some_curves(group, "curve", "networks")
+    up = Axis("normalised error", log=True)
+    errors = log_histogram(group.results["test_error"][:])
+    across = Axis("log10 normalised test error")
+    made = [
+        Plot("Error in training", [curves], Axis("training trial"), up),
+        Plot("Test errors", [errors], across, Axis("networks")),
+    ]
     best = best_row(group, "test_error")
-    return [*([_output(group, *best)] if best else []), _curves(group), _errors(group)]
+    return [_output(group, *best), *made] if best else made
 
 
-@of_group
-def figure(group: Group) -> Figure:
-    """All of them in one picture."""
-    return Figure(plots(*group))
+figure = side_by_side(plots)

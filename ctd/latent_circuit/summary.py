@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from ctd.kernel import Var, View
 from ctd.late import scipy
 from ctd.latent_circuit.params import LatentCircuit, Shared
-from ctd.plots import Axis, Figure, Group, Image, Lines, Plot, Scale, of_group
-from ctd.plots.curves import block_ends, some_curves
-from ctd.rows import Best, best_row, ranked
+from ctd.plots import Axis, Group, Image, Plot, Scale, of_group, side_by_side
+from ctd.plots.curves import beside, block_ends, some_curves
+from ctd.rows import Best, Columns, best_row, ranked
 
 REDUCED = {
     "item": Var(("rank",), "item", "item id, by increasing error of rates"),
@@ -40,11 +38,7 @@ def matched(q: np.ndarray, to: np.ndarray, n_in: int, n_out: int) -> np.ndarray:
 
 
 def reduce(
-    inputs: View[LatentCircuit],
-    shared: Shared,
-    columns: Mapping[str, np.ndarray],
-    results: Mapping[str, np.ndarray],
-    options: Best,
+    inputs: View[LatentCircuit], shared: Shared, columns: Columns, results: Columns, options: Best
 ) -> dict[str, np.ndarray]:
     """The circuits with the smallest error of rates, and how alike their weights are to those of the best."""
     del inputs
@@ -93,32 +87,21 @@ def _activity(group: Group, row: int, item: int) -> list[Plot]:
     q = np.asarray(group.results["embedding"][row], float)
     # Q'y lies in the nodes' space, where it compares with x.
     y = np.asarray(group.shared.evaluation.rates[0], float) @ q
-    # The nodes' lines lie above each other.
-    apart = np.arange(x.shape[1])[:, None] * 1.2 * max(np.abs(y).max(), 1e-9)
-    steps = np.arange(len(x))
-    layers = [
-        Lines(steps, y.T + apart, "rates, projected", faint=True),
-        Lines(steps, x.T + apart, f"circuit, item {item}"),
-    ]
+    apart = 1.2 * max(np.abs(y).max(), 1e-9)
+    names = "rates, projected", f"circuit, item {item}"
+    layers = beside(np.arange(len(x)), y.T, x.T, names, apart)
     return [Plot("Nodes in an evaluation trial", layers, Axis("step"), Axis("activity"))]
-
-
-def _curves(group: Group) -> Plot:
-    items, curves = some_curves(group, "curve")
-    lines = Lines(block_ends(group.inputs), curves, "fits", item=items)
-    return Plot("Loss in training", [lines], Axis("training step"), Axis("loss", log=True))
 
 
 @of_group
 def plots(group: Group) -> list[Plot]:
     """Losses; weights and activity of the best circuit."""
+    lines = some_curves(group, "curve", "fits", block_ends(group.inputs))
+    curves = Plot("Loss in training", [lines], Axis("training step"), Axis("loss", log=True))
     best = best_row(group, "nmse")
     if best is None:
-        return [_curves(group)]
-    return [_weights(group, *best), *_activity(group, *best), _curves(group)]
+        return [curves]
+    return [_weights(group, *best), *_activity(group, *best), curves]
 
 
-@of_group
-def figure(group: Group) -> Figure:
-    """All of them in one picture."""
-    return Figure(plots(*group))
+figure = side_by_side(plots)

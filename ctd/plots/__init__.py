@@ -218,6 +218,16 @@ def histogram(
     return Bars(edges[:-1], edges[1:], counts, name)
 
 
+def log_histogram(values: ArrayLike) -> Bars:
+    """The histogram of the decimal logarithms of values, of those that have one.
+
+    >>> log_histogram([0.0, 1.0, 10.0, np.inf]).height.sum()
+    np.int64(2)
+    """
+    values = np.asarray(values, float)
+    return histogram(np.log10(values[np.isfinite(values) & (values > 0)]))
+
+
 def is_wide(values: ArrayLike) -> bool:
     """Whether values need a logarithmic axis: all are positive and they span more than a factor of 20.
 
@@ -321,6 +331,8 @@ def of_group[T](draw: Callable[[Group], T]) -> Callable[..., T]:
     return of_fields
 
 
-def side_by_side(plots: Callable[..., Sequence[Plot]]) -> Callable[..., Figure]:
-    """The `figure` of a kernel that draws all of its `plots` in one row."""
-    return lambda *fields: Figure(plots(*fields))
+def side_by_side(
+    plots: Callable[..., Sequence[Plot]], most: int | None = None
+) -> Callable[..., Figure]:
+    """The `figure` of a kernel that draws its `plots`, at most `most` of them, in one row."""
+    return lambda *fields: Figure(plots(*fields)[:most])

@@ -20,11 +20,21 @@ TOP = 3
 """Losses of diverged networks are drawn up to so many times the largest one of the others, so that these keep their room."""
 
 
-def some_curves(group: Group, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """(items, curves (item, ...)) the result `name` of up to N_CURVES items of a group, evenly spaced in their order."""
+def some_curves(group: Group, name: str, label: str, x: np.ndarray | None = None) -> Lines:
+    """The result `name` (item, n) of up to N_CURVES items of a group, evenly spaced in their order, over x (n,), by default 1 ... n."""
     items = np.asarray(group.columns["item"][:])
     some = spread(len(items), N_CURVES)
-    return items[some], np.asarray(group.results[name][some], float)
+    curves = np.asarray(group.results[name][some], float)
+    x = np.arange(1, 1 + curves.shape[1]) if x is None else x
+    return Lines(x, curves, label, item=items[some])
+
+
+def beside(
+    x: np.ndarray, true: np.ndarray, made: np.ndarray, names: tuple[str, str], apart: float = 0
+) -> list[Layer]:
+    """What a network made beside what it should have made, both (line, n), over x (n,); the lines lie `apart`, above each other."""
+    up = apart * np.arange(len(true))[:, None]
+    return [Lines(x, true + up, names[0], faint=True), Lines(x, made + up, names[1])]
 
 
 class Blocks(Protocol):

@@ -32,7 +32,7 @@ import numpy as np
 
 from ctd.cells import get_cell, weight_dims
 from ctd.kernel import OWN_WEIGHTS, Coordinate, Kernel, Outcome, Values, Var, View
-from ctd.late import Array, PyTree, jax, jnp, lax, optax
+from ctd.late import Array, Bool, Float, Int, PyTree, jax, jnp, lax, optax
 from ctd.plots.curves import block_ends
 from ctd.reconstruct.data import Shared, load
 from ctd.reconstruct.measures import free_runs, measured, rests
@@ -62,15 +62,15 @@ class State(NamedTuple):
 
     parameters: Parameters
     optimizer: PyTree
-    step: Array
-    """() int32, minibatches seen."""
-    alpha: Array
-    """() strength of forcing."""
-    curve: Array
-    """(batch,) mean loss of each block; NaN where not reached."""
-    alphas: Array
-    """(batch,) strength of forcing at the end of each block."""
-    diverged: Array
+    step: Int[Array, ""]
+    """Minibatches seen."""
+    alpha: Float[Array, ""]
+    """Strength of forcing."""
+    curve: Float[Array, "batch"]
+    """Mean loss of each block; NaN where not reached."""
+    alphas: Float[Array, "batch"]
+    """Strength of forcing at the end of each block."""
+    diverged: Bool[Array, ""]
 
 
 def item_keys(key: Array, traced: Values[Reconstruction]) -> tuple[Array, Array]:

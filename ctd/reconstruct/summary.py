@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from ctd.kernel import Var, View
-from ctd.plots import Axis, Figure, Group, Layer, Lines, Plot, Points, of_group
-from ctd.plots.curves import Curves, block_ends, loss_curves
+from ctd.plots import Axis, Group, Layer, Lines, Plot, Points, of_group, side_by_side
+from ctd.plots.curves import Curves, beside, block_ends, loss_curves
 from ctd.principal import principal
 from ctd.reconstruct.data import Shared
 from ctd.reconstruct.measures import of_halves, peak
 from ctd.reconstruct.params import AT_REST, DIVERGED, Reconstruction
-from ctd.rows import Best, best_row, ranked
+from ctd.rows import Best, Columns, best_row, ranked
 
 MOST = 3000
 """Samples of an attractor that are drawn."""
@@ -39,11 +39,7 @@ REDUCED = {
 
 
 def reduce(
-    inputs: View[Reconstruction],
-    shared: Shared,
-    columns: Mapping[str, np.ndarray],
-    results: Mapping[str, np.ndarray],
-    options: Best,
+    inputs: View[Reconstruction], shared: Shared, columns: Columns, results: Columns, options: Best
 ) -> dict[str, np.ndarray]:
     """The fits with the smallest D_stsp whose runs move, and medians over all that did not diverge."""
     fine = np.flatnonzero(np.asarray(results["outcome"]) != DIVERGED)
@@ -148,12 +144,9 @@ def _spectra(group: Group, row: int, item: int) -> Plot:
 
     def power(values: np.ndarray) -> np.ndarray:
         centred = (values[:n] - values[:n].mean()) * window
-        return np.asarray(np.abs(np.fft.rfft(centred))[1:] ** 2 / n)
+        return np.asarray(np.abs(np.fft.rfft(centred))[None, 1:] ** 2 / n)
 
-    layers = [
-        Lines(frequency, power(true), "data", faint=True),
-        Lines(frequency, power(made), f"network, item {item}"),
-    ]
+    layers = beside(frequency, power(true), power(made), ("data", f"network, item {item}"))
     axes = Axis("frequency (1 / unit of dt)"), Axis("power", log=True)
     return Plot("Power spectra, channel 0", layers, *axes, note=_which(group))
 
@@ -198,7 +191,4 @@ def plots(group: Group) -> list[Plot]:
     return [*(_attractor(group, k, group.columns["item"][k]) for k in still), *made]
 
 
-@of_group
-def figure(group: Group) -> Figure:
-    """The attractor and spectra of the best fit; loss curves where none is left."""
-    return Figure(plots(*group)[:2])
+figure = side_by_side(plots, 2)
