@@ -35,8 +35,8 @@ BLOCK = 128
 ENOUGH = 1e-6
 """The approach is over once the next step would gain less than this part of q."""
 
-MOST_HALVINGS = 6
-"""After more halvings of one step, the rounding of q is taken to hide what the step gains."""
+MOST_IDLE = 6
+"""After more ticks in a row that gain less than ENOUGH of q, or nothing, its rounding is taken to hide what they gain."""
 
 
 class Approach(NamedTuple):
@@ -53,7 +53,8 @@ class Approach(NamedTuple):
     """(MEMORY, state) of the gradient in these."""
     known: Array
     """(MEMORY,) 1 / (step . change); 0 where there is none."""
-    halvings: Array
+    idle: Array
+    """Ticks since q last fell."""
     iterations: Array
     """int32, gradients so far."""
     over: Array
@@ -149,13 +150,13 @@ def _tick(coarse: Problem, s: Approach) -> Approach:
         changes=push(s.changes, change),
         # `push` drops the pair where it is not curved; 1 keeps the division finite there.
         known=push(s.known, 1 / jnp.where(curved, along, 1)),
-        halvings=chosen(0, s.halvings + 1),
+        idle=jnp.where(s.q - q > ENOUGH * s.q, 0, s.idle + 1),
     )
     s = s._replace(p=chosen(_next_step(s, coarse), s.p / 2))
     iterations = s.iterations + 1
     over = verdict(s.h, s.q, iterations, limits) != RUNNING
     # -g.p / 2 is the gain of p by the quadratic model whose Hessian is the inverse of B.
-    over |= (-(s.g @ s.p) / 2 <= ENOUGH * s.q) | (s.halvings > MOST_HALVINGS)
+    over |= (-(s.g @ s.p) / 2 <= ENOUGH * s.q) | (s.idle > MOST_IDLE)
     return s._replace(iterations=iterations, over=over)
 
 

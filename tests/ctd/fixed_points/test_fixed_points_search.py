@@ -16,7 +16,9 @@ from ctd.batch import Layout, precision, run_items
 from ctd.fixed_points import find, kernel
 from ctd.fixed_points.candidates import make_network
 from ctd.fixed_points.notebook import Found
+from ctd.fixed_points.search import approach
 from ctd.fixed_points.search.kernel import FixedPoint, Searches, make_kernel
+from ctd.fixed_points.search.methods import Settings, run_block
 from ctd.fixed_points.search.missed import Known, between, newton_of, settled
 from ctd.fixed_points.search.summary import Options, _More, reduce
 from ctd.kernel import inputs_of
@@ -325,3 +327,22 @@ def test_maximum_of_q_is_no_slow_point():
     found = search("hill", [[0.0]])
     assert [found.outcomes[k] for k in found.results["outcome"]] == ["limit"]
     assert not len(found.unique["point"])
+
+
+def test_an_approach_ends_where_rounding_hides_every_gain():
+    """Every step that moves h raises q here, and one that was halved below the rounding of h is no gain."""
+    h = jnp.ones(3, jnp.float32)
+
+    def rough(
+        at,
+    ):  # F - h is 1e-4, or 1e-3 elsewhere than at h; its derivative is .01, far below what its rounding hides
+        away = at - lax.stop_gradient(at)
+        return at + 0.01 * away + jnp.where((at == h).all(), 1e-4, 1e-3)
+
+    limits = Settings(*(jnp.asarray(v) for v in (np.float32(1e-20), 10_000, np.float32(1), np.float32(9))))  # fmt: skip
+    problem = approach.Problem(rough, jnp.zeros((0, 0), h.dtype), jnp.float32(1), limits)
+    begun = approach.start(problem, h).approach
+    assert not begun.over
+    ended = run_block(partial(approach._tick, problem), 1000, lambda s: ~s.over, begun)
+    assert (bool(ended.over), ended.h.tolist()) == (True, [1, 1, 1])
+    assert ended.iterations < 50, "it is not the limit of iterations that ends it"
