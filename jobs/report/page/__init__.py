@@ -169,13 +169,15 @@ def _summed_up(
         own = [name for name in single if "." not in name and name in columns]
         asked = [name for name in own if columns[name].dtype.kind == "f"][:2]
         listed |= {f"the best by {n}": f"ctd best {where} --by {shlex.quote(n)}" for n in asked}
-    alone = opens in summaries and len(frame) == 1
+    alone, labels = opens in summaries and len(frame) == 1, _labels(store, frame)
     return {
         "lead": ", ".join(counted(frame, opens, shown)),
-        "facts": (row_facts if alone else kinds)(frame, shown),
+        "facts": row_facts(frame, shown)
+        if alone
+        else [*kinds(frame, shown), *in_each(frame, labels)],
         "next": listed,
         "opens": opens,
-        "table": first_rows(frame, [opens, *_labels(store, frame), *shown], summed_up([store]))
+        "table": first_rows(frame, [opens, *labels, *shown], summed_up([store]))
         if summaries
         else None,
     }
@@ -232,6 +234,24 @@ def kinds(frame: pd.DataFrame, names: Sequence[str]) -> list[tuple[str, str]]:
     rows = frame[texts].astype(str).agg(", ".join, axis=1)
     found = rows.groupby(rows).size().sort_values(ascending=False, kind="stable")
     return [(str(kind), f"{n:,}") for kind, n in found.head(MAX_KINDS).items()]
+
+
+def in_each(frame: pd.DataFrame, labels: Sequence[str]) -> list[tuple[str, str]]:
+    """Count the rows of a table for each combination of its columns `labels`; of many, tell the least and the most.
+
+    >>> in_each(pd.DataFrame({"n": [20, 30, 30]}), ["n"])
+    [('n 20', '1'), ('n 30', '2')]
+    """
+    if not labels:
+        return []
+    sizes = frame.groupby([*labels], sort=False, dropna=False).size().rename("rows").reset_index()
+    if len(sizes) > MAX_KINDS:
+        n, which = sizes["rows"], f"{', '.join(labels)}: {len(sizes):,} values"
+        return [(which, f"{n.min():,} to {n.max():,} each, median {n.median():,g}")]
+    return [
+        (", ".join(f"{name} {one[name]}" for name in labels), f"{one['rows']:,}")
+        for one in sizes.to_dict("records")
+    ]
 
 
 def row_facts(frame: pd.DataFrame, names: Sequence[str]) -> list[tuple[str, str]]:

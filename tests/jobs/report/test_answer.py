@@ -13,7 +13,7 @@ from ctd.plots import is_geometric
 from jobs.query.best import best
 from jobs.query.query import query
 from jobs.query.shelf import Shelf
-from jobs.report.page import Content, _summed_up, first_rows, kinds, several
+from jobs.report.page import Content, _summed_up, first_rows, in_each, kinds, several
 from jobs.report.page.several import OFFSET, _best_first
 from jobs.store.store import Metric
 
@@ -126,6 +126,13 @@ def test_answers_of_stores_begin_with_the_best(monkeypatch, values, more_is_bett
     items = pd.DataFrame({"store": names, "status": "done", "y": values})
     each, shelf = [(name, {}) for name in names], SimpleNamespace(stores=names)
     assert "".join(name for name, _ in _best_first(each, shelf, items)) == order
+
+
+def test_rows_are_counted_in_each_setting():
+    frame = pd.DataFrame({"net": np.repeat(np.arange(9), [3, *[2] * 8]), "n": 20})
+    assert in_each(frame, ["net"]) == [("net: 9 values", "2 to 3 each, median 2")]
+    assert in_each(frame[:5], ["net", "n"]) == [("net 0, n 20", "3"), ("net 1, n 20", "2")]
+    assert in_each(frame, []) == []
 
 
 def test_kinds_are_counted_by_texts():
