@@ -534,10 +534,14 @@ def test_a_plot_is_saved_as_png_svg_and_csv(visit, pages):
     texts = [node.text for node in root.iter("{http://www.w3.org/2000/svg}text")]
     assert "training step" in texts
     assert any(text.startswith("Training vanilla") for text in texts)
-    drawn = page.evaluate(AXIS_OF, ["leaky", "a cell with a very long name", "another cell"])
+    drawn = page.evaluate(
+        AXIS_OF, ["leaky as well", "a cell with a very long name", "another cell"]
+    )
     nodes = ElementTree.fromstring(drawn).iter("{http://www.w3.org/2000/svg}text")
-    *_, last, label = [node.text for node in nodes]
-    assert (last[:3], label) == ("ano", "cell"), "the last category has its text, too"
+    *_, first, last, label = [node.text for node in nodes]
+    assert (first[:3], last[:3], label) == ("lea", "ano", "cell"), (
+        "those at the ends have theirs, too"
+    )
     frame = pd.read_csv(io.BytesIO(found["CSV"]))
     curve = np.asarray(pages["train_rnn"][0].array(0, "curve")[4], float)
     assert frame[frame.item == 4].iloc[:, 3].to_numpy() == pytest.approx(curve, rel=1e-4)

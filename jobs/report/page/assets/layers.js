@@ -65,11 +65,11 @@ class Layers {
       let { text } = t, at = px, half = c.measureText(text).width / 2;
       if (px < box.l - 1 || px > box.r + 1) continue;
       if (!x.ticks.length) stroke(c, px, box.t, px, box.b);
-      // The text of the last category moves to the left, and is cut where another one lies.
-      else if (px + half > w) {
-        text = clip(c, text, w - Math.max(0, free));
+      // The texts of the first and the last category move inwards, and are cut where another one lies.
+      else if (px - half < 0 || px + half > w) {
+        text = clip(c, text, free < 0 ? w / Math.min(x.ticks.length, count) : w - free);
         half = c.measureText(text).width / 2;
-        at = w - half;
+        at = px - half < 0 ? half : w - half;
       }
       if (at - half < free || at + half > w) continue;
       c.fillText(text, at, box.b + 6);
