@@ -9,19 +9,14 @@ One P serves all rows of W: the outputs of a readout (FORCE), or the units of a 
 Within a block P keeps its first value P_0, and K collects the updates: P_j = l^-j (P_0 - K^T K), where row j of K is
 l^(j/2) u / sqrt(l + s). A step then reads P once and does not write it, and rounding loses less, since the updates are summed
 before they are subtracted.
-
-`in_blocks` cuts the samples into blocks, and `learn` runs one of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ctd.late import Array, Bool, Float, Number, PyTree, jax, jnp, lax
-
-BLOCK = 32
-"""Samples of a block by default."""
 
 UNDERFLOW = 1e-30
 """Features that fade to 0 pass numbers so small that some terms of s vanish, and others, perhaps below 0, do not."""
@@ -98,31 +93,7 @@ type GainOf = Callable[[Array], Gain]
 """What the features (p,) of the present sample give."""
 
 
-def learn[C](
-    step: Callable[[C, PyTree, Array, GainOf], tuple[C, Array]],
-    carry: C,
-    P: Symmetric,
-    rows: PyTree,
-    forgetting: Array,
-) -> tuple[C, Symmetric]:
-    """Learn from the samples of one block, the rows: (carry, P) after it.
-
-    step: (carry, row, K, gain) -> (carry, K): the K of the sample's gain, or the one given if nothing is learnt from it.
-    """
-
-    def one(at: tuple[C, Array], row: tuple[PyTree, Array]) -> tuple[tuple[C, Array], None]:
-        carry, K = at
-        return step(carry, row[0], K, lambda h: gain(P, K, row[1], forgetting, h)), None
-
-    length = len(jax.tree.leaves(rows)[0])
-    K = jnp.zeros((length, len(P.A) + len(P.C)), P.A.dtype)
-    (carry, K), _ = lax.scan(one, (carry, K), (rows, jnp.arange(length)))
-    return carry, flush(P, K, forgetting)
-
-
-def in_blocks[C](
-    f: Callable[[C, Number, PyTree], C], carry: C, rows: PyTree, length: int = BLOCK
-) -> C:
+def in_blocks[C](f: Callable[[C, Number, PyTree], C], carry: C, rows: PyTree, length: int) -> C:
     """Apply carry = f(carry, index, block) to blocks of `length` rows in order; the last block may be shorter.
 
     >>> in_blocks(lambda c, k, rows: c + rows.sum(), jnp.asarray(0), jnp.arange(7), 3)
@@ -136,6 +107,39 @@ def in_blocks[C](
     if total % length:
         carry = f(carry, whole, jax.tree.map(lambda r: r[whole * length :], rows))
     return carry
+
+
+def learn[C](
+    step: Callable[[C, Any, Array, GainOf], tuple[C, Array]],
+    carry: C,
+    P: Symmetric,
+    rows: tuple[PyTree, ...],
+    forgetting: Array,
+    length: int = 32,
+    more: Callable[[Number, int], tuple[Array, ...]] = lambda block, length: (),
+) -> tuple[C, Symmetric]:
+    """Learn from samples, the rows, one after the other, in blocks of `length`: (carry, P) after the last.
+
+    step: (carry, row, K, gain) -> (carry, K): the K of the sample's gain, or the one given if nothing is learnt from it.
+    more: (number of a block, its samples) -> arrays that its rows have besides, made when the block begins.
+    """
+
+    def block(
+        at: tuple[C, Symmetric], index: Number, rows: tuple[PyTree, ...]
+    ) -> tuple[C, Symmetric]:
+        carry, P = at
+        n = len(jax.tree.leaves(rows)[0])
+
+        def one(at: tuple[C, Array], row: tuple[Any, Array]) -> tuple[tuple[C, Array], None]:
+            carry, K = at
+            return step(carry, row[0], K, lambda h: gain(P, K, row[1], forgetting, h)), None
+
+        K = jnp.zeros((n, len(P.A) + len(P.C)), P.A.dtype)
+        rows = (*rows, *more(index, n))
+        (carry, K), _ = lax.scan(one, (carry, K), (rows, jnp.arange(n)))
+        return carry, flush(P, K, forgetting)
+
+    return in_blocks(block, (carry, P), rows, length)
 
 
 def even(P: Symmetric) -> Symmetric:

@@ -94,14 +94,14 @@ def advance(
     updates = len(x) * (x.shape[1] - 1) * x.shape[2]
 
     def run(state: State, _: None) -> tuple[State, None]:
-        end = training_run(static, c, x, white, state.J, state.P)
+        end, P = training_run(static, c, x, white, state.J, state.P)
         finite = jnp.isfinite(end.J).all() & jnp.isfinite(end.apart)
         found = jnp.where(end.sound, jnp.where(finite, FITTED, DIVERGED), ILL_CONDITIONED)
         # The first failure tells; later runs of this advance are as they may be.
         outcome = jnp.where(state.outcome == FITTED, found, state.outcome).astype(jnp.int32)
         return State(
             end.J,
-            end.P,
+            P,
             state.runs + 1,  # failed runs count, too
             state.pvar_curve.at[state.runs].set(explained(x, end.apart)),
             state.error_curve.at[state.runs].set(end.error / updates),

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from ctd.curbd.params import Curbd, Shared
 from ctd.kernel import Values, View
-from ctd.late import Array, Bool, Float, Number, jnp, lax
-from ctd.rls import GainOf, Symmetric, even, in_blocks, learn
+from ctd.late import Array, Bool, Float, jnp, lax
+from ctd.rls import GainOf, Symmetric, even, learn
 
 
 class Constants(NamedTuple):
@@ -70,10 +70,10 @@ def next_bin(c: Constants, J: Array, now: Now, white: Float[Array, "step unit"])
 
 
 class Learned(NamedTuple):
-    """A network after a training run."""
+    """A network in a training run, or after it."""
 
+    now: Now
     J: Float[Array, "unit unit"]
-    P: Symmetric
     error: Float[Array, ""]
     """Sum over bins and units of the squared errors, each before its update."""
     apart: Float[Array, ""]
@@ -84,7 +84,7 @@ class Learned(NamedTuple):
 
 def training_run(
     static: View[Curbd], c: Constants, x: Array, white: Array, J: Array, P: Symmetric
-) -> Learned:
+) -> tuple[Learned, Symmetric]:
     """Run through the recordings once; at each bin, RLS pulls every unit's rate r to its own activity x.
 
     J <- J - (r - x) (P r)^T / (1 + r P r): all rows of J see the same rates, so that one P serves them.
@@ -93,42 +93,38 @@ def training_run(
         x: (recording, time, unit).
         white: (recording, time - 1, step, unit) standard normal numbers.
     """
-
-    one = jnp.ones((), x.dtype)  # nothing is forgotten
+    zero, one = jnp.zeros((), static.dtype), jnp.ones((), x.dtype)  # one: nothing is forgotten
 
     def update(
-        at: tuple[Now, Learned], row: tuple[Array, ...], _: Array, gain: GainOf
-    ) -> tuple[tuple[Now, Learned], Array]:
-        (now, net), (xi, wanted, actual) = at, row
-        now = next_bin(c, net.J, now, xi)
+        net: Learned, row: tuple[Array, ...], _: Array, gain: GainOf
+    ) -> tuple[Learned, Array]:
+        xi, wanted, actual = row
+        now = next_bin(c, net.J, net.now, xi)
         # The error is that of before the update (a priori).
         found, error = gain(now.r), now.r - wanted
         net = Learned(
+            now,
             net.J - jnp.outer(error, found.k),  # k is P r / (1 + r P r), equal for all rows
-            net.P,
             net.error + error @ error,
             net.apart + jnp.sum((now.r - actual) ** 2),
             net.sound & found.sound,
         )
-        return (now, net), found.K
+        return net, found.K
 
-    def block(at: tuple[Now, Learned], _: Number, rows: tuple[Array, ...]) -> tuple[Now, Learned]:
-        (now, net), P = learn(update, at, at[1].P, rows, one)
-        return now, net._replace(P=P)
-
-    def recording(net: Learned, given: tuple[Array, Array]) -> tuple[Learned, None]:
-        x, white = given
+    def recording(
+        at: tuple[Learned, Symmetric], given: tuple[Array, Array]
+    ) -> tuple[tuple[Learned, Symmetric], None]:
+        (net, P), (x, white) = at, given
         # J and P go on from recording to recording; currents and noise begin anew.
         now = begin(x[0])
-        net = net._replace(apart=net.apart + jnp.sum((now.r - x[0]) ** 2))
+        net = net._replace(now=now, apart=net.apart + jnp.sum((now.r - x[0]) ** 2))
         # With lag 1 the rate at bin t is pulled towards the activity at bin t - 1.
         rows = (white, x[1 - static.lag : len(x) - static.lag], x[1:])
-        return in_blocks(block, (now, net), rows)[1], None
+        return learn(update, net, P, rows, one), None
 
-    zero = jnp.zeros((), static.dtype)
-    start = Learned(J, P, zero, zero, jnp.ones((), bool))
-    end, _ = lax.scan(recording, start, (x, white))
-    return end._replace(P=even(end.P))
+    start = Learned(begin(x[0, 0]), J, zero, zero, jnp.ones((), bool))
+    (end, P), _ = lax.scan(recording, (start, P), (x, white))
+    return end, even(P)
 
 
 def free_run(c: Constants, x: Array, white: Array, J: Array) -> Float[Array, "recording time unit"]:

@@ -8,8 +8,8 @@ from ctd.esn.params import EchoState
 from ctd.esn.reservoir import Now, Weights, begin, disturbances, features, free_run, step
 from ctd.esn.series import Series
 from ctd.kernel import Values, View
-from ctd.late import Array, Bool, Float, Number, jnp
-from ctd.rls import GainOf, Symmetric, even, in_blocks, learn
+from ctd.late import Array, Bool, Float, jnp
+from ctd.rls import GainOf, Symmetric, even, learn
 
 
 class Trained(NamedTuple):
@@ -55,14 +55,9 @@ def force_pass(
         now = now._replace(z=z.astype(static.state_dtype))
         return Trained(now, readout, error, c.definite & found.sound), found.K
 
-    def block(
-        at: tuple[Trained, Symmetric], index: Number, rows: tuple[Array, ...]
-    ) -> tuple[Trained, Symmetric]:
-        noise = disturbances(static, traced, key, index, len(rows[0]))
-        return learn(sample, *at, (*rows, noise), traced.forgetting)
-
     rows = (x[start:stop], shared.targets[start:stop].astype(static.dtype))
     begun = Trained(now, readout, jnp.zeros((), static.dtype), jnp.ones((), bool))
-    end, P = in_blocks(block, (begun, P), rows, static.block)
+    noise = lambda block, length: (disturbances(static, traced, key, block, length),)
+    end, P = learn(sample, begun, P, rows, traced.forgetting, static.block, noise)
     # Once a pass is enough to stop the drift.
     return end, even(P)

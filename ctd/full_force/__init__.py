@@ -108,15 +108,15 @@ def advance(
     trial = _some(shared, key_trial)
     # As the authors' code draws them: regular updates could fall into step with a fast oscillation.
     updates = jax.random.bernoulli(key_updates, 1 / traced.update_every, (len(trial[1]),))
-    zero = jnp.zeros((), static.dtype)
-    start = Trained(state.now, state.JW, state.P, zero, jnp.ones((), bool))
+    start = Trained(state.now, state.JW, jnp.zeros((), static.dtype), jnp.ones((), bool))
     # What is fixed is drawn again from the same key, so that a checkpoint need not hold it.
-    end = training_trial(fixed(static, shared, traced, key), start, trial, updates)
+    w = fixed(static, shared, traced, key)
+    end, P = training_trial(w, start, state.P, trial, updates)
     finite = jnp.isfinite(end.JW).all() & jnp.isfinite(end.now.x).all()
     outcome = jnp.where(end.sound, jnp.where(finite, TRAINED, DIVERGED), ILL_CONDITIONED)
     # Relative to the size of the wanted output, so that tasks compare.
     curve = state.curve.at[state.trials].set(_relative(end.error, trial[1], shared.targets))
-    return State(end.now, end.JW, end.P, state.trials + 1, curve, outcome.astype(jnp.int32))
+    return State(end.now, end.JW, P, state.trials + 1, curve, outcome.astype(jnp.int32))
 
 
 def result(

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from ctd.full_force.params import FullForce, Trials
 from ctd.kernel import Values, View
-from ctd.late import Array, Bool, Float, Number, PyTree, jax, jnp, lax
-from ctd.rls import GainOf, Symmetric, even, in_blocks, learn
+from ctd.late import Array, Bool, Float, jax, jnp, lax
+from ctd.rls import GainOf, Symmetric, even, learn
 
 WEIGHTS, STATES, TEST, FIRST = range(4)
 """Numbers that are folded into the key of an item; from FIRST on they count training trials."""
@@ -57,7 +57,6 @@ class Trained(NamedTuple):
     now: Now
     JW: Array
     """(n + outputs, n)"""
-    P: Symmetric
     error: Float[Array, ""]
     """Sum over steps and outputs of (z - f)^2, each z before its update."""
     sound: Bool[Array, ""]
@@ -106,10 +105,14 @@ def settled(w: Fixed, JW: Array, now: Now, trial: tuple[Array, Array, Array]) ->
 
 
 def training_trial(
-    w: Fixed, start: Trained, trial: tuple[Array, Array, Array], updates: Bool[Array, "time"]
-) -> Trained:
+    w: Fixed,
+    start: Trained,
+    P: Symmetric,
+    trial: tuple[Array, Array, Array],
+    updates: Bool[Array, "time"],
+) -> tuple[Trained, Symmetric]:
     """Run one trial, and learn at the steps that `updates` names. trial: (inputs, targets, hints), each (time, ...)."""
-    n, one = len(start.now.x), jnp.ones((), start.JW.dtype)
+    n = len(start.now.x)
 
     def step(net: Trained, row: tuple[Any, Array], K: Array, gain: GainOf) -> tuple[Trained, Array]:
         # `v` holds the products of before the update, so that `miss` is the a priori error of RLS.
@@ -126,14 +129,10 @@ def training_trial(
         # Where items run side by side, the cond is a select and both branches are computed.
         JW, v, K, sound = lax.cond(row[1], updated, left, net.JW, now.v, K)
         error = net.error + miss[n:] @ miss[n:]  # outputs alone; the rest are currents
-        return Trained(now._replace(v=v), JW, net.P, error, net.sound & sound), K
+        return Trained(now._replace(v=v), JW, error, net.sound & sound), K
 
-    def block(net: Trained, _: Number, rows: PyTree) -> Trained:
-        net, P = learn(step, net, net.P, rows, one)
-        return net._replace(P=P)
-
-    end = in_blocks(block, start, (trial, updates))
-    return end._replace(P=even(end.P))
+    end, P = learn(step, start, P, (trial, updates), jnp.ones((), start.JW.dtype))
+    return end, even(P)
 
 
 def free_trial(

@@ -76,8 +76,8 @@ def ours(lag=1, recordings=1):
     @jax.jit
     def trained(J, P):
         c = constants(static, Shared(jnp.asarray(x), None, jnp.asarray(0.5)), traced)
-        end = training_run(static, c, jnp.asarray(x), jnp.asarray(xi), J, P)
-        return end.J, end.P, explained(x, end.apart), end.error / N
+        end, P = training_run(static, c, jnp.asarray(x), jnp.asarray(xi), J, P)
+        return end.J, P, explained(x, end.apart), end.error / N
 
     @jax.jit
     def free(J):

@@ -10,7 +10,7 @@ from ctd import cells, esn
 from ctd.batch import Layout
 from ctd.esn import EchoState, kernel
 from ctd.kernel import static_of
-from ctd.rls import flush, gain, in_blocks, learn, scaled_identity, times
+from ctd.rls import flush, gain, learn, scaled_identity, times
 
 
 def numpy_force(params, shared, state):
@@ -67,8 +67,7 @@ def rls_over(h, f, forgetting, block):
         return readout - jnp.outer(readout @ row[0] - row[1], found.k), found.K
 
     P = scaled_identity(jnp.asarray(10.0), h.shape[1], h.dtype)
-    samples = lambda at, _, rows: learn(sample, *at, rows, forgetting)
-    return in_blocks(samples, (jnp.zeros((f.shape[1], h.shape[1])), P), (h, f), block)
+    return learn(sample, jnp.zeros((f.shape[1], h.shape[1])), P, (h, f), forgetting, block)
 
 
 @pytest.mark.parametrize("forgetting", [1.0, 0.97])

@@ -71,13 +71,13 @@ def ours():
     def begun(x, x_d, rows):
         JW, P = jnp.zeros((N + 1, N)), scaled_identity(jnp.asarray(ALPHA), N, "float64")
         now = settled(w, JW, begin(w, JW, x, x_d), rows)
-        return Trained(now, JW, P, jnp.zeros(()), jnp.asarray(True))
+        return Trained(now, JW, jnp.zeros(()), jnp.asarray(True)), P
 
-    train = jax.jit(lambda net, rows, updates: training_trial(w, net, rows, updates))
+    train = jax.jit(lambda net, P, rows, updates: training_trial(w, net, P, rows, updates))
     alone = jax.jit(lambda JW, x, u: free_trial(w, JW, x, u))
-    net = begun(first, x_d, trial(0))
+    net, P = begun(first, x_d, trial(0))
     for k in (1, 2, 3):
-        net = train(net, trial(k), UPDATES[k - 1])
+        net, P = train(net, P, trial(k), UPDATES[k - 1])
     x, off, size = first, 0.0, 0.0
     for k in (4, 5, 6):
         x, z = alone(net.JW, x, trial(k)[0])
