@@ -6,19 +6,11 @@ Benettin et al. 1980, Meccanica 15:9. The kernel `fixed_points.exponents` comput
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 from ctd.late import Array, Float, jax, jnp, lax
 
 MEAN_OVER = 500
 """Steps of a mean of which the standard error is made: that of `fixed_points.exponents` by default."""
-
-
-class Exponent(NamedTuple):
-    """A Lyapunov exponent per step, and its standard error."""
-
-    value: Float[Array, ""]
-    error: Float[Array, ""]
 
 
 def tangent_growth[State](
@@ -47,14 +39,14 @@ def tangent_growth[State](
     return growth, end
 
 
-def mean_growth(growth: Float[Array, "t"]) -> Exponent:
-    """The mean growth a step, and its standard error from the means over MEAN_OVER steps as if independent; NaN of less than two.
+def mean_growth(growth: Float[Array, "t"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """(mean growth a step, its standard error from the means over MEAN_OVER steps as if independent; NaN of less than two).
 
-    >>> found = mean_growth(jnp.repeat(jnp.array([1.0, 2.0, 3.0]), MEAN_OVER))
-    >>> round(float(found.value), 4), round(float(found.error), 4)  # sd / sqrt(3)
+    >>> mean, error = mean_growth(jnp.repeat(jnp.array([1.0, 2.0, 3.0]), MEAN_OVER))
+    >>> round(float(mean), 4), round(float(error), 4)  # sd / sqrt(3)
     (2.0, 0.5774)
     """
     n = len(growth) // MEAN_OVER
     means = growth[: n * MEAN_OVER].reshape(n, MEAN_OVER).mean(axis=1)
     error = means.std(ddof=1) / n**0.5 if n > 1 else jnp.full((), jnp.nan, growth.dtype)
-    return Exponent(growth.mean(), error)
+    return growth.mean(), error

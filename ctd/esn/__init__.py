@@ -156,8 +156,8 @@ def result(
     dt = shared.dt.astype(static.dtype)
     values = scores(found, validation, dt)
     if "lyapunov" in static.record:
-        exponent = largest_exponent(static, w, readout, now, x)  # per step
-        values |= {"lyapunov": exponent.value / dt, "lyapunov_error": exponent.error / dt}
+        value, error = largest_exponent(static, w, readout, now, x)  # per step
+        values |= {"lyapunov": value / dt, "lyapunov_error": error / dt}
     values = {name: jnp.where(outcome == DONE, value, jnp.nan) for name, value in values.items()}
     cell = closed(static, w, readout)
     values |= {

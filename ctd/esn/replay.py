@@ -11,7 +11,7 @@ from ctd.esn.reservoir import Now, Weights, free_run, free_step, teacher_forced
 from ctd.esn.series import Series
 from ctd.kernel import Coordinate, Var, View
 from ctd.late import Array, Float, jax, jnp, lax
-from ctd.tangent import MEAN_OVER, Exponent, mean_growth, tangent_growth
+from ctd.tangent import MEAN_OVER, mean_growth, tangent_growth
 
 VALID = (
     "mean time before the error of a replay of the {} range first exceeds valid_error, 0 where that of its first sample does; "
@@ -135,8 +135,8 @@ def replay(
 
 def largest_exponent(
     static: View[EchoState], w: Weights, readout: Array, now: Now, x: Array
-) -> Exponent:
-    """Largest Lyapunov exponent, per sample, of the network driven by its own outputs, from `now` on.
+) -> tuple[Array, Array]:
+    """(largest Lyapunov exponent per sample, its standard error) of the network driven by its own outputs, from `now` on.
 
     Without inputs the network runs for TRANSIENT steps, in which it settles and the tangent turns to the fastest
     direction, and for STEPS that count. Inputs x (t, k) last for t samples, of which the first tenth does not count.

@@ -36,37 +36,13 @@ class Series(NamedTuple):
     """Variance of the targets over time, averaged over outputs; NRMSE = sqrt(mean squared error / variance)."""
 
 
-def series(targets: np.ndarray, dt: float, inputs: np.ndarray | None = None) -> Series:
-    """Make a Series of targets and inputs. Raises ValueError if the targets are constant.
-
-    Args:
-        targets: (time, output).
-        dt: sampling interval.
-        inputs: (time, input), or None.
-
-    >>> made = series(np.array([[0.0], [2.0]]), dt=0.1)
-    >>> made.inputs.shape, float(made.variance)
-    ((2, 0), 1.0)
-    """
-    if inputs is None:
-        inputs = np.zeros((len(targets), 0))
-    # NRMSE divides by their variance, which rounding of the mean may make more than 0 for a constant.
-    if not len(targets) or not np.ptp(targets, axis=0).any():
-        raise ValueError(
-            "target: all samples are equal, so that the error relative to their variance is undefined; give a series that varies"
-        )
-    return Series(
-        on_host(inputs), on_host(targets), on_host(dt, float), on_host(targets.var(axis=0).mean())
-    )
-
-
 def load_series(inputs: View[OfSeries], length: int) -> Series:
     """Make or read the first `length` samples of the target that `inputs`, an `OfSeries`, names.
 
-    Raises ValueError if the parameters give no series, or the file cannot be read.
+    Raises ValueError if the parameters give no series, the targets are constant, or the file cannot be read.
     """
     m, dt, seed = inputs.m, inputs.dt, inputs.target_seed
-    drive = None
+    drive = np.zeros((length, 0))
     if inputs.target in ("chaotic", "chaotic-feedback"):
         feedback = inputs.target == "chaotic-feedback"
         targets = chaotic_network(length, m, dt, seed=seed, feedback=feedback)
@@ -84,7 +60,13 @@ def load_series(inputs: View[OfSeries], length: int) -> Series:
     else:
         delay = float(inputs.target.removeprefix("mackey-glass-"))
         targets = mackey_glass(length, delay, dt, seed=seed)
-    return series(targets, dt, drive)
+    # NRMSE divides by their variance, which rounding of the mean may make more than 0 for a constant.
+    if not np.ptp(targets, axis=0).any():
+        raise ValueError(
+            "target: all samples are equal, so that the error relative to their variance is undefined; give a series that varies"
+        )
+    variance = targets.var(axis=0).mean()
+    return Series(on_host(drive), on_host(targets), on_host(dt, float), on_host(variance))
 
 
 CHAOTIC_UNITS = 500

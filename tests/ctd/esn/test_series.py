@@ -4,7 +4,8 @@ import h5py
 import numpy as np
 import pytest
 
-from ctd.esn import series
+from ctd.esn import EchoState, series
+from ctd.kernel import inputs_of
 
 
 def slope(x, dt):
@@ -98,10 +99,12 @@ def test_series_depend_on_seed_only(make):
 
 
 @pytest.mark.parametrize("value", [1.0, 0.1])
-def test_series_constant_refused(value):
+def test_series_constant_refused(value, tmp_path):
     """The mean of many .1 rounds, so that their variance is more than 0."""
+    path = str(tmp_path / "x.npy")
+    np.save(path, np.full((300, 2), value))
     with pytest.raises(ValueError, match="target: all samples are equal"):
-        series.series(np.full((300, 2), value), 0.1)
+        series.load_series(inputs_of(EchoState(target="file", path=path, m=2)), 300)
 
 
 @pytest.fixture
