@@ -6,11 +6,10 @@ import warnings
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
 
 from ctd.data import check_alike, read_arrays, recordings_of
 from ctd.kernel import View
-from ctd.late import Array, on_host
+from ctd.late import Array, Float, on_host
 from ctd.reconstruct.measures import peak
 from ctd.reconstruct.params import Reconstruction
 from ctd.words import count
@@ -32,10 +31,7 @@ class Shared(NamedTuple):
 
     fitted: Recordings
     measured: Recordings
-    mean: Array
-    """(channel,) subtracted from the data, and `sd` (channel,) what they were divided by."""
-    sd: Array
-    dt: Array
+    dt: Float[Array, ""]
 
 
 def load(inputs: View[Reconstruction]) -> Shared:
@@ -44,23 +40,20 @@ def load(inputs: View[Reconstruction]) -> Shared:
         raise ValueError("data: a file of recordings (time, channel) is needed; give its path")
     fitted = _read(inputs, inputs.data)
     measured = fitted if inputs.test is None else _read(inputs, inputs.test)
-    channels, n_in = fitted.x.shape[2], fitted.inputs.shape[2]
-    if (measured.x.shape[2], measured.inputs.shape[2]) != (channels, n_in):
+    found, expected = ((r.x.shape[2], r.inputs.shape[2]) for r in (measured, fitted))
+    if found != expected:
         raise ValueError(
-            f"test: {inputs.test}: has {measured.x.shape[2]} channels and {measured.inputs.shape[2]} inputs, but "
-            f"{inputs.data} has {channels} and {n_in}"
+            f"test: {inputs.test}: (channels, inputs) are {found}, but those of {inputs.data} {expected}"
         )
     _check(inputs, fitted, measured)
     # The recordings to measure on are scaled as those that are fitted, so that both lie in one state space.
-    mean, sd = np.zeros(channels), np.ones(channels)
+    mean, sd = np.zeros(expected[0]), np.ones(expected[0])
     if inputs.standardise:
         mean, sd = np.mean(fitted.x, (0, 1)), np.std(fitted.x, (0, 1))
-    scaled = lambda r: Recordings(
-        ((r.x - mean) / sd).astype(inputs.dtype), r.inputs.astype(inputs.dtype)
-    )
     as_type = lambda value: on_host(value, inputs.dtype)
+    scaled = lambda r: Recordings(as_type((r.x - mean) / sd), as_type(r.inputs))
     _warn_of_smoothing(inputs, np.asarray((measured.x - mean) / sd))
-    return Shared(scaled(fitted), scaled(measured), as_type(mean), as_type(sd), as_type(inputs.dt))
+    return Shared(scaled(fitted), scaled(measured), as_type(inputs.dt))
 
 
 def _warn_of_smoothing(inputs: View[Reconstruction], x: np.ndarray) -> None:

@@ -309,4 +309,5 @@ def test_load_standardises_recordings_with_inputs(tmp_path):
     assert shared.fitted.inputs.shape == (2, 50, 3)
     np.testing.assert_allclose(shared.fitted.x.mean((0, 1)), 0, atol=1e-6)
     np.testing.assert_allclose(shared.fitted.x.std((0, 1)), 1, rtol=1e-5)
-    np.testing.assert_allclose(shared.fitted.x * shared.sd + shared.mean, x, atol=1e-5)
+    expected = (x - x.mean((0, 1))) / x.std((0, 1))
+    np.testing.assert_allclose(shared.fitted.x, expected, atol=1e-5)
