@@ -49,9 +49,7 @@ class OfSeries(Params):
         0, ge=0, description="samples after training, for choosing parameters"
     )
     test: Static[int] = Field(
-        0,
-        ge=0,
-        description="test samples, after validation; 0: test on the training range, from the initial state",
+        0, ge=0, description="test samples, after validation; 0: those of training, from the start"
     )
     starts: Static[int] = Field(
         1,

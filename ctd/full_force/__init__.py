@@ -159,11 +159,9 @@ def result(
 
 def coords(inputs: View[FullForce], shared: Trials) -> Mapping[str, Coordinate]:
     """Training trials, and time in a trial."""
-    steps = inputs.dt * np.arange(shared.targets.shape[1])
+    steps, trials = np.arange(shared.targets.shape[1]) * inputs.dt, np.arange(inputs.n_train)
     return {
-        "train_trial": Coordinate(
-            np.arange(1, 1 + inputs.n_train), "1", "number of the training trial"
-        ),
+        "train_trial": Coordinate(1 + trials, "1", "number of the training trial"),
         "time": Coordinate(steps, "s", "time in a trial"),
     }
 

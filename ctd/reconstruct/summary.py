@@ -163,13 +163,12 @@ def _beside_d_stsp(group: Group, name: str, title: str, axis: Axis) -> Plot:
 
 
 def _curves(group: Group) -> Plot:
-    outcome = np.asarray(group.results["outcome"][:])
     curves = Curves(
         block_ends(group.inputs),
         group.results["curve"],
         np.asarray(group.columns["item"][:]),
         np.asarray(group.results["train_loss"][:], float),
-        outcome == DIVERGED,
+        np.asarray(group.results["outcome"][:]) == DIVERGED,
     )
     title = f"Fitting {group.inputs.cell}, n = {group.inputs.n}"
     return loss_curves(curves, title, Axis("squared error of forced predictions", log=True), "fits")
