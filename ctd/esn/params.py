@@ -52,9 +52,7 @@ class OfSeries(Params):
         0, ge=0, description="test samples, after validation; 0: those of training, from the start"
     )
     starts: Static[int] = Field(
-        1,
-        gt=0,
-        description="replays, evenly spaced over the range; targets are fed back in between",
+        1, gt=0, description="evenly spaced replays of the range; targets are fed back in between"
     )
     horizon: Static[int] = Field(0, ge=0, description="samples of a replay; 0: the whole range")
     valid_error: Static[float] = Field(
