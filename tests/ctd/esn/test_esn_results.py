@@ -67,12 +67,12 @@ def test_exponent_of_a_driven_network_is_that_of_its_inputs():
     with precision(static):
         w = Weights(np.array([[0.9, 1.0]]), np.zeros(1), np.zeros(1), np.ones(()))
         now = Now(np.zeros(1), np.zeros(1), np.zeros(2))
-        value, error = jax.jit(largest_exponent, static_argnums=0)(static, w, np.zeros((2, 1)), now, x[:, None])  # fmt: skip
+        exponent, error = jax.jit(largest_exponent, static_argnums=0)(static, w, np.zeros((2, 1)), now, x[:, None])  # fmt: skip
     h, growth = 0.0, []
     for value in x:
         h = np.tanh(0.9 * h + value)
         growth.append(np.log(0.9 * (1 - h**2)))
     # 250 samples do not count; the means over 500 give the error.
     means = np.reshape(growth[250:2250], (4, 500)).mean(axis=1)
-    assert value == pytest.approx(np.mean(growth[250:]), rel=1e-9)
+    assert exponent == pytest.approx(np.mean(growth[250:]), rel=1e-9)
     assert error == pytest.approx(means.std(ddof=1) / 2, rel=1e-9)
