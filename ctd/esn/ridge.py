@@ -4,19 +4,10 @@ from __future__ import annotations
 
 from ctd.esn.force import Trained
 from ctd.esn.params import EchoState
-from ctd.esn.reservoir import (
-    Now,
-    Weights,
-    begin,
-    disturbances,
-    features,
-    rates,
-    step,
-    teacher_forced,
-)
+from ctd.esn.reservoir import Now, Weights, begin, disturbances, features, teacher_forced
 from ctd.esn.series import Series
 from ctd.kernel import Values, View
-from ctd.late import Array, jax, jnp, lax
+from ctd.late import Array, jax, jnp
 
 
 def solve(static: View[EchoState], h: Array, f: Array, ridge: Array) -> tuple[Array, Array]:
@@ -49,6 +40,11 @@ def solve(static: View[EchoState], h: Array, f: Array, ridge: Array) -> tuple[Ar
     return jnp.where(definite, readout, 0).T, definite
 
 
+def _silent(static: View[EchoState], w: Weights) -> Now:
+    """The network at its initial activation, with an output of 0."""
+    return begin(static, w, jnp.zeros((static.m, static.n + static.intercept), static.dtype))
+
+
 def ridge_fit(
     static: View[EchoState], shared: Series, traced: Values[EchoState], key: Array, w: Weights
 ) -> Trained:
@@ -59,10 +55,9 @@ def ridge_fit(
     start, stop = static.washout, static.washout + static.train
     x = shared.inputs[:stop].astype(static.state_dtype)
     y = shared.targets[:stop].astype(static.state_dtype)
-    now = begin(static, w, jnp.zeros((static.m, static.n + static.intercept), static.dtype))
     noise = disturbances(static, traced, key, 0, stop)
-    now, found = teacher_forced(static, w, now, x, y, noise)
-    h, f = features(static, found[start:]), shared.targets[start:stop].astype(static.dtype)
+    now, rates = teacher_forced(static, w, _silent(static, w), x, y, noise)
+    h, f = features(static, rates[start:]), shared.targets[start:stop].astype(static.dtype)
     readout, definite = solve(static, h, f, traced.ridge)
     # States that are not finite make the Gram matrix NaN: that is divergence, not bad conditioning.
     definite |= ~jnp.isfinite(now.a).all()
@@ -91,15 +86,10 @@ def memory_capacity(
     first = (jnp.arange(n) < n // static.layers)[:, None]
     into = scale * first * jax.random.normal(keys[1], (n, 1), static.state_dtype)
     driven = w._replace(drive=jnp.concatenate([w.drive[:, :n], into], axis=1))
-
-    def sample(c: Now, u: Array) -> tuple[Now, Array]:
-        c = step(alone, driven, c, u[None])
-        return c, c.h
-
-    start = Now(w.start, rates(static, w.start), jnp.zeros(static.m, u.dtype))
-    _, driven_rates = lax.scan(sample, start, u)
+    nothing = jnp.zeros((total, static.m), u.dtype)  # targets, which are not fed back
+    _, rates = teacher_forced(alone, driven, _silent(static, w), u[:, None], nothing)
     past = jnp.arange(skip, total)[:, None] - jnp.arange(1, delays + 1)
-    h, f = features(static, driven_rates[skip:]), u[past].astype(static.dtype)
+    h, f = features(static, rates[skip:]), u[past].astype(static.dtype)
     readout, _ = solve(static, h[:half], f[:half], traced.ridge)
     z, f = h[half:] @ readout.T, f[half:]
     z, f = z - z.mean(0), f - f.mean(0)
