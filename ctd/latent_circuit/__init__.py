@@ -90,26 +90,24 @@ def advance(
     training, adam = Trials(*map(jnp.asarray, shared.training)), optimizer(traced)
     n = len(training.inputs)
 
-    def step(carry: tuple[Circuit, PyTree, Array], _: None) -> tuple[PyTree, Array]:
-        circuit, moments, count = carry
+    def step(at: State, _: None) -> tuple[State, Array]:
         # The step's number makes the key, so that a resumed fit draws the same minibatches.
-        which, noise = jax.random.split(_key(traced, key, FIRST + count))
+        which, noise = jax.random.split(_key(traced, key, FIRST + at.step))
         some = jax.random.randint(which, (static.batch_size,), 0, n)
         trials = Trials(*(a[some] for a in training))
         within = drawn(static, traced, trials.inputs, noise)  # (trial, time, node)
-        value, slope = jax.value_and_grad(loss)(circuit, traced, trials, within)
-        change, moments = adam.update(slope, moments, circuit)
+        value, slope = jax.value_and_grad(loss)(at.circuit, traced, trials, within)
+        change, moments = adam.update(slope, at.optimizer, at.circuit)
         # Projected gradient: Adam's step may leave the constraints, and is brought back.
-        circuit = constrained(optax.apply_updates(circuit, change))
-        return (circuit, moments, count + 1), value
+        circuit = constrained(optax.apply_updates(at.circuit, change))
+        return at._replace(circuit=circuit, optimizer=moments, step=at.step + 1), value
 
-    start = (state.circuit, state.optimizer, state.step)
-    (circuit, moments, count), values = lax.scan(step, start, length=static.report_every)
+    end, values = lax.scan(step, state, length=static.report_every)
     mean = jnp.mean(values)  # NaN if any step was
-    fine = jnp.isfinite(mean) & jnp.isfinite(circuit.wR).all()
+    fine = jnp.isfinite(mean) & jnp.isfinite(end.circuit.wR).all()
     block = state.step // static.report_every
     outcome = jnp.where(fine, FITTED, DIVERGED).astype(jnp.int32)
-    return State(circuit, moments, count, state.curve.at[block].set(mean), outcome)
+    return end._replace(curve=state.curve.at[block].set(mean), outcome=outcome)
 
 
 def result(

@@ -150,10 +150,6 @@ def loss(
     return error + penalty + traced.l2_observation * sum(seen, jnp.zeros(())), error
 
 
-type Carry = tuple[Parameters, PyTree, Array, Array, Array]
-"""The carry of a training step: parameters, the optimiser's state, steps taken, alpha, whether the fit has diverged."""
-
-
 def advance(
     static: View[Reconstruction],
     shared: Shared,
@@ -168,38 +164,38 @@ def advance(
         static, shared, traced, jax.random.fold_in(key_data, step + FIRST)
     )
 
-    def one(carry: Carry, _: None) -> tuple[Carry, Array]:
-        p, state, step, alpha, diverged = carry
-        some, kept = trained(static, p)
-        of = lambda some, batch: loss(static, traced, alpha, some | kept, batch)
-        (_, error), gradient = jax.value_and_grad(of, has_aux=True)(some, batch_of(step))
-        updates, new_state = optimize.update(gradient, state, some)
+    def one(at: State, _: None) -> tuple[State, Array]:
+        some, kept = trained(static, at.parameters)
+        of = lambda some, batch: loss(static, traced, at.alpha, some | kept, batch)
+        (_, error), gradient = jax.value_and_grad(of, has_aux=True)(some, batch_of(at.step))
+        updates, optimizer = optimize.update(gradient, at.optimizer, some)
         finite = jnp.isfinite(error + sum(jnp.sum(g**2) for g in gradient.values()))
         # A step that is not finite is left out and ends the fit, which keeps the weights before it.
-        moved = finite & ~diverged
+        moved = finite & ~at.diverged
         keep = lambda a, b: jnp.where(moved, a, b)
         new = optax.apply_updates(some, updates) | kept
-        new, new_state = jax.tree.map(keep, (new, new_state), (p, state))
-        return (new, new_state, step + moved, alpha, ~moved), jnp.where(moved, error, jnp.nan)
+        new, optimizer = jax.tree.map(keep, (new, optimizer), (at.parameters, at.optimizer))
+        at = at._replace(parameters=new, optimizer=optimizer, step=at.step + moved, diverged=~moved)
+        return at, jnp.where(moved, error, jnp.nan)
 
-    def several(carry: Carry, _: None) -> tuple[Carry, Array]:
-        p, state, step, alpha, diverged = carry
+    def several(at: State, _: None) -> tuple[State, Array]:
         if static.forcing == "bound":
             # Of the first minibatch of these steps.
-            x, s = batch_of(step)
+            p, (x, s) = at.parameters, batch_of(at.step)
             least = bound(cell, p, states_of(p, x)[:, 1:], s[:, 1:])
             # alpha rises at once to what bounds the gradients, and falls slowly where less would do.
-            lower = traced.anneal * alpha + (1 - traced.anneal) * least
-            alpha = jnp.where(least > alpha, least, lower).astype(alpha.dtype)
-        return lax.scan(one, (p, state, step, alpha, diverged), length=static.alpha_every)
+            lower = traced.anneal * at.alpha + (1 - traced.anneal) * least
+            alpha = jnp.where(least > at.alpha, least, lower).astype(at.alpha.dtype)
+            at = at._replace(alpha=alpha)
+        return lax.scan(one, at, length=static.alpha_every)
 
-    start = (state.parameters, state.optimizer, state.step, state.alpha, state.diverged)
     n = static.report_every // static.alpha_every  # without rest, by Reconstruction._whole_blocks
-    (p, opt, step, alpha, diverged), errors = lax.scan(several, start, length=n)
+    end, errors = lax.scan(several, state, length=n)
     block = state.step // static.report_every
-    curve = state.curve.at[block].set(jnp.nanmean(errors))  # NaN are steps that were not taken
-    alphas = state.alphas.at[block].set(alpha)
-    return State(p, opt, step, alpha, curve, alphas, diverged)
+    return end._replace(
+        curve=state.curve.at[block].set(jnp.nanmean(errors)),  # NaN are steps that were not taken
+        alphas=state.alphas.at[block].set(end.alpha),
+    )
 
 
 def result(
