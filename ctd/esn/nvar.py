@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from itertools import combinations_with_replacement
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -87,7 +87,7 @@ class Polynomial(OfSeries):
         return given
 
     @model_validator(mode="after")
-    def _fits(self) -> Self:
+    def _fits(self) -> Polynomial:
         back = (self.delays - 1) * self.spacing + 1
         if self.washout < back:
             raise ValueError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -62,7 +62,7 @@ class OfSeries(Params):
     )
 
     @model_validator(mode="after")
-    def _has_its_outputs(self) -> Self:
+    def _has_its_outputs(self) -> OfSeries:
         outputs = TARGET_OUTPUTS.get(self.target, self.m)
         if self.m != outputs:
             raise ValueError(
@@ -82,7 +82,7 @@ class OfSeries(Params):
         return self
 
     @model_validator(mode="after")
-    def _replays_fit(self) -> Self:
+    def _replays_fit(self) -> OfSeries:
         test = self.test or self.train
         # A validation range of 0 samples is not replayed.
         for name, length in (("validation", self.validation or self.horizon), ("test", test)):
@@ -197,7 +197,7 @@ class EchoState(OfSeries):
         return given
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def _consistent(self) -> EchoState:
         # Normal equations of ridge readouts, by which memory is measured, need float64.
         needed = {
             "readout": self.readout == "ridge",
