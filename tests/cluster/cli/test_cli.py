@@ -238,12 +238,14 @@ def test_last_words_say_what_became_of_the_few():
         description=SimpleNamespace(outcomes=ends),
         job=SimpleNamespace(spec=SimpleNamespace(kernel="esn")),
     )
-    assert other_outcomes(store) == ["2 limit: gave up"]
+    assert other_outcomes(store) == ["2 limit: gave up", "1 bad: no"]
     store.job.spec.kernel = "toy"
     assert other_outcomes(store) == ["13 fixed, 2 limit, 1 bad"], "which may all be the answer"
     store.job.spec.kernel = "esn"
     markers.append(SimpleNamespace(outcomes={"limit": 40}))
-    assert other_outcomes(store) == []
+    assert other_outcomes(store) == ["1 bad: no"]
+    markers.append(SimpleNamespace(outcomes={"bad": 20}))
+    assert other_outcomes(store) == [], "a warning tells of many"
 
 
 @pytest.mark.usefixtures("no_pictures")
