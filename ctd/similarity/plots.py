@@ -122,13 +122,12 @@ def _coloured(
 ) -> tuple[list[Layer], Scale]:
     """Points with a colour for each value of the parameter, or on a colour scale for numbers with many values."""
     x, y, key = points[:, 0], points[:, 1], np.arange(len(points))
-    if name is None:
-        return [Points(x, y, text=labels, key=key)], Scale()
-    values = known.parameters[name]
+    values = known.parameters[name] if name else np.zeros(0)
     different = np.unique(values)
-    if len(different) > MOST_COLOURS:
-        if values.dtype.kind == "f":
-            return [Points(x, y, colour=values, text=labels, key=key)], Scale(name)
+    many = len(different) > MOST_COLOURS
+    if many and values.dtype.kind == "f":
+        return [Points(x, y, colour=values, text=labels, key=key)], Scale(name or "")
+    if many or not name:
         return [Points(x, y, text=labels, key=key)], Scale()
     layers: list[Layer] = []
     for value in different:
