@@ -30,6 +30,11 @@ ARGUMENTS = {
 LINES = 4
 """Lines of the kernel's own source that an error shows, the innermost last."""
 
+RUNNER = (
+    "ctd/batch", "ctd/catalogue.py", "ctd/contract.py", "ctd/dotted.py", "ctd/kernel.py", "ctd/plots/__init__.py", "jobs",
+)  # fmt: skip
+"""What finds, calls and checks kernels: its lines tell the author of one nothing."""
+
 
 class ContractError(ValueError):
     """A function of a kernel raises, or returns something that does not fit the other functions."""
@@ -107,15 +112,10 @@ def is_worded(error: BaseException, function: Callable[..., object]) -> bool:
 
 def _is_own(filename: str) -> bool:
     """Whether a file is the kernel author's: not Python's, not an installed package's, not the runner's."""
-    path = Path(filename)
-    here = Path(__file__).parent
-    finds_or_runs = {here / f"{name}.py" for name in ("catalogue", "contract", "dotted", "kernel")}
-    finds_or_runs.add(here / "plots" / "__init__.py")  # it says what is wrong with a layer
-    runs_kernels = path.is_relative_to(here / "batch") or path in finds_or_runs
-    others = runs_kernels or path.is_relative_to(here.parent / "jobs")
-    installed = INSTALLED & set(path.parts)
+    path, root = Path(filename), Path(__file__).parents[1]
+    runner = any(path.is_relative_to(root / part) for part in RUNNER)
     standard = path.is_relative_to(sysconfig.get_path("stdlib")) or filename.startswith("<")
-    return not (others or installed or standard)
+    return not (runner or standard or INSTALLED & set(path.parts))
 
 
 def _run(kernel: Kernel, read: dict[str, frozenset[str]], which: str, *args: PyTree) -> PyTree:

@@ -308,13 +308,11 @@ class Kernel:
 
     def coordinates(self, inputs: View[BaseModel], shared: PyTree) -> dict[str, Coordinate]:
         """The coordinates of `coords`; values alone get the unit 1 and their axis as the long name."""
-        given = self.coords(inputs, shared) if self.coords else {}
-        plain = lambda value: value if isinstance(value, Coordinate) else Coordinate(value)
-        found = {axis: plain(value) for axis, value in given.items()}
-        return {
-            axis: Coordinate(np.asarray(one.values), one.units, one.long_name or axis)
-            for axis, one in found.items()
-        }
+        found = {}
+        for axis, value in (self.coords(inputs, shared) if self.coords else {}).items():
+            one = value if isinstance(value, Coordinate) else Coordinate(value)
+            found[axis] = Coordinate(np.asarray(one.values), one.units, one.long_name or axis)
+        return found
 
     def candidates(self) -> tuple[int, ...]:
         """The microbatches worth measuring on the devices of this process."""

@@ -260,26 +260,24 @@ def coords(inputs: View[Spikes], shared: Recorded) -> dict[str, Coordinate]:
 
 TRAIN, EVAL = ("train_trial", "time"), ("trial", "time")
 
+DIMS = {
+    "train": Var((*TRAIN, "unit"), "1", "spike counts to train on"),
+    "train_behavior": Var((*TRAIN, "output"), "1", "the network's output on these trials"),
+    "train_external": Var((*TRAIN, "input"), "1", "the network's inputs on these trials; with `external: true`"),
+    "eval": Var((*EVAL, "unit"), "1", "spike counts to evaluate with"),
+    "eval_external": Var((*EVAL, "input"), "1", "the network's inputs on these trials; with `external: true`"),
+    "eval_behavior": Var((*EVAL, "output"), "1", "the network's output on these trials"),
+    "eval_rates": Var((*EVAL, "unit"), "1/bin", "true rates"),
+    "eval_inputs": Var((*EVAL, "input"), "1", "true inputs of the network"),
+    "eval_states": Var((*EVAL, "state"), "1", "true states of the network"),
+    "eval_initial_states": Var(("trial", "state"), "1", "true states before the first step"),
+    "mean_rate": Var((), "1/s", "mean true rate over all trials and units"),
+}  # fmt: skip
+
 kernel = one_shot(
     "spikes",
     Spikes,
-    {
-        "train": Var((*TRAIN, "unit"), "1", "spike counts to train on"),
-        "train_behavior": Var((*TRAIN, "output"), "1", "the network's output on these trials"),
-        "train_external": Var(
-            (*TRAIN, "input"), "1", "the network's inputs on these trials; with `external: true`"
-        ),
-        "eval": Var((*EVAL, "unit"), "1", "spike counts to evaluate with"),
-        "eval_external": Var(
-            (*EVAL, "input"), "1", "the network's inputs on these trials; with `external: true`"
-        ),
-        "eval_behavior": Var((*EVAL, "output"), "1", "the network's output on these trials"),
-        "eval_rates": Var((*EVAL, "unit"), "1/bin", "true rates"),
-        "eval_inputs": Var((*EVAL, "input"), "1", "true inputs of the network"),
-        "eval_states": Var((*EVAL, "state"), "1", "true states of the network"),
-        "eval_initial_states": Var(("trial", "state"), "1", "true states before the first step"),
-        "mean_rate": Var((), "1/s", "mean true rate over all trials and units"),
-    },
+    DIMS,
     make,
     load=load,
     coords=coords,

@@ -144,7 +144,8 @@ def explained(
     off = ~np.eye(len(values), dtype=bool)
     if not (np.ptp(distances[off]) and np.ptp(apart[off])):
         return Explained(*[float("nan")] * 4)
-    orders = permutations(len(values), n_permutations, seed)
+    same = np.tile(np.arange(len(values)), (n_permutations, 1))
+    orders = np.random.default_rng(seed).permuted(same, axis=1)
     products = inner_products(distances)
     r2, r2_p = _permuted(projection(values), products, orders)
     a = np.where(off, apart - apart[off].mean(), 0)
@@ -152,12 +153,6 @@ def explained(
     size = np.linalg.norm(a) * np.linalg.norm(b)
     product, mantel_p = _permuted(a, b, orders)
     return Explained(r2 / np.trace(products), r2_p, product / size, mantel_p)
-
-
-def permutations(n: int, count: int, seed: int) -> np.ndarray:
-    """Draw `count` permutations of n networks: (count, n)."""
-    rng = np.random.default_rng(seed)
-    return rng.permuted(np.tile(np.arange(n), (count, 1)), axis=1)
 
 
 def projection(values: np.ndarray) -> np.ndarray:

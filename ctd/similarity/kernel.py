@@ -21,14 +21,9 @@ OUTCOMES = (
 )
 
 DIMS = {
-    "distance": Var(
-        ("network",),
-        "1",
-        "distance to each network; NaN: the other network's row has it",
-        may_be_nan=True,
-    ),
+    "distance": Var(("network",), "1", "distance to each network; NaN: the other network's row has it", may_be_nan=True),
     "outcome": Var((), "1", "whether there is a network of this number"),
-}
+}  # fmt: skip
 
 
 class Row(NamedTuple):
