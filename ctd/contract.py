@@ -148,7 +148,7 @@ def _run(kernel: Kernel, read: dict[str, frozenset[str]], which: str, *args: PyT
 
 
 def _elsewhere(kernel: Kernel, static: Sequence[PyTree], error: Exception) -> str:
-    """Where a field is that `static` or `traced` was asked for in vain; "" if the error is another."""
+    """Where the kernel finds the field that it read from `static` or `traced`, which lacks it; "" for another error."""
     views = {traced_type(kernel.Params): "traced"} | {type(one): "static" for one in static}
     asked, name = views.get(type(getattr(error, "obj", None))), getattr(error, "name", "")
     if asked is None:
@@ -182,7 +182,7 @@ def _written(kernel: Kernel, which: str) -> tuple[str, Callable[..., PyTree], tu
 
 
 def _how_called(kernel: Kernel, which: str) -> str:
-    """How the author's function is called, to end a sentence, if it does not take these arguments."""
+    """The end of a sentence that says how a function is called; "" if it takes these arguments."""
     name, function, arguments = _written(kernel, which)
     try:
         inspect.signature(function).bind(*arguments)

@@ -262,7 +262,7 @@ def check_alike(path: str, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def _uncut(found: dict[str, np.ndarray]) -> str:
-    """What to do with a file that holds an array for each recording; nothing where it holds something else."""
+    """How to stack the arrays of a file that holds one for each recording; "" if it holds something else."""
     many = len(found) > 1 and all(values.ndim == 2 for values in found.values())
     if not many or len({values.shape[1] for values in found.values()}) > 1:
         return ""

@@ -185,7 +185,7 @@ class Var(NamedTuple):
     may_be_nan: bool = False
     """True if some items have no value by design: nobody is warned of their NaN."""
     usual: str = ""
-    """A text that goes without saying: a kernel's `summary` leaves the column out where all rows have it."""
+    """The text of most rows: a terminal leaves the column out if all rows have it."""
 
 
 class Coordinate(NamedTuple):
@@ -256,7 +256,8 @@ class Kernel:
     Options: type[BaseModel] = NoOptions
     """The settings of `reduce`, which can be changed after the run."""
     summary: tuple[str, ...] = ()
-    """The reduced names, or of a kernel without any its results, that a terminal shows, of several tables the first with rows; lists, along a second axis, where rows differ."""
+    """What a terminal shows at the end of a run: reduced names, of several tables the first that has rows; results, if the kernel
+    reduces nothing. Rows with a second axis are shown as lists."""
     plots: Callable[..., list[Plot]] | None = None
     """(inputs, shared, columns, results, reduced) -> the plots of a group in a report; `results["curve"][:200]` reads 200 rows."""
     figure: Callable[..., Figure] | None = None
@@ -266,7 +267,7 @@ class Kernel:
     metric: str = ""
     """The scalar result that says best how well an item did; tables and reports show it by default."""
     chosen_by: str = ""
-    """The result in place of `metric` in stores that have it: of data kept for choosing, where `metric` is of the test."""
+    """The result that replaces `metric` in stores that have it: a score on data kept for choosing, where `metric` is one on test data."""
     draws: bool = False
     """True if items draw from their keys although there is no field `seed`: `ctd best` then proposes seeds, too."""
     next_jobs: Callable[[Any, str, Mapping[str, Any]], Mapping[str, JobFields | str]] | None = None

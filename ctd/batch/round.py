@@ -92,7 +92,7 @@ class RoundRun(AnyRun):
         self.done[rows] = np.asarray(self._slots.done)[places]
 
     def _keep(self, rows: np.ndarray, leaves: Sequence[np.ndarray]) -> None:
-        """Put down the states of items, leaf by leaf, (len(rows), ...) each."""
+        """Keep the states of items on the host, leaf by leaf, (len(rows), ...) each."""
         if not self._leaves:
             self._leaves = [np.zeros((self.n, *v.shape[1:]), v.dtype) for v in leaves]
         for leaf, value in zip(self._leaves, leaves, strict=bool(len(rows))):

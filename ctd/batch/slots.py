@@ -76,7 +76,7 @@ class Placed:
         return jax.device_put(host, self.program.by_item)
 
     def _blank(self) -> PyTree:
-        """States to be overwritten, for `_put`."""
+        """A state of zeros and any keys for each slot, to be overwritten."""
 
         def blank(shape: jax.ShapeDtypeStruct) -> Array | np.ndarray:
             if _is_key(shape):
@@ -223,7 +223,7 @@ class AnyRun(Placed, ABC):
 
     @abstractmethod
     def _collect(self, rows: np.ndarray) -> None:
-        """Read what is kept of items that leave; they lie in the first slots."""
+        """Copy to the host what is kept of items that leave; they lie in the first slots."""
 
     def _arrange(self, order: np.ndarray) -> None:
         """Move the item in logical slot order[p] to logical slot p."""

@@ -28,7 +28,7 @@ def read_atlas(path: str) -> dict[str, np.ndarray]:
 
 
 def check_alike(path: str, atlas: Mapping[str, np.ndarray], mine: Mapping[str, float]) -> None:
-    """Raise ValueError where recordings were reduced otherwise than those of the atlas; one by an earlier ctd does not say how.
+    """Raise ValueError unless a recording was reduced as those of the atlas were, as far as the atlas says how.
 
     mine: name of a parameter of mechanisms -> its value.
     """

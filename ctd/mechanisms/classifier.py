@@ -156,7 +156,7 @@ def temperature(logits: np.ndarray, y: np.ndarray) -> float:
 def unseen(
     x: np.ndarray, y: np.ndarray, fold: np.ndarray, l2: float | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(logits, log distances), (sample, class) each, every sample by a model that has not seen its fold. fold: (sample,) numbers."""
+    """(logits, log distances), each (sample, class), by models that have not seen a sample's fold. fold: (sample,) numbers."""
     logits, distances = (np.zeros((len(y), int(y.max()) + 1)) for _ in range(2))
     for one in np.unique(fold):
         out = fold == one

@@ -100,7 +100,7 @@ def _recording(path: str) -> tuple[str, dict[str, np.ndarray]]:
 
 
 def _trials_of_atlas(path: str, digest: np.ndarray, found: list[dict[str, np.ndarray]]) -> int:
-    """How many trials of a recording the atlas has read, of which as many are read here. Raises ValueError unless all else is alike."""
+    """The number of trials that the atlas read of each recording. Raises ValueError unless all else is as there."""
     atlas = read_atlas(path)
     if int(atlas["digest"]) != int(digest):
         raise ValueError(

@@ -252,7 +252,7 @@ def _of_size(
 
 
 def _left_out(x: np.ndarray, y: np.ndarray, fold: np.ndarray, options: Options) -> np.ndarray:
-    """(2, class) shares of each mechanism's recordings that a placer that does not know it calls none, and unsure."""
+    """(2, class) shares of each mechanism's recordings that come out as none and as unsure if no placer knows it."""
     found = []
     for one in np.unique(y):
         # The mechanism is not among the classes of this placer.

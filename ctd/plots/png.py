@@ -105,7 +105,7 @@ def draw_plot(ax: Axes, plot: Plot, shades: ScalarMappable | None) -> None:
 
 
 def _legend(ax: Axes, plot: Plot) -> None:
-    """Draw a legend of the layers with names, and of two areas of points if `plot.areas` says what they show."""
+    """Draw a legend of layers with names, and of two areas of points if `plot.areas` says what areas show."""
     from matplotlib.lines import Line2D
 
     handles, labels = ax.get_legend_handles_labels()
@@ -144,7 +144,7 @@ def _is_shaded(layer: Layer) -> bool:
 
 
 def _corner(ax: Axes, plot: Plot, n: int) -> str:
-    """The corner with the fewest points, for a legend of n lines; where each has some, there is room made above all points.
+    """The corner without points, for a legend of n lines; if each has some, the upper right, with room made above all points.
 
     The vertices of shaded lines are points, too. matplotlib's "best" does not see these, but does count the vertices of
     circles, and then covers points.

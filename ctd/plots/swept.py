@@ -18,7 +18,7 @@ MANY = 3
 def by_swept(plot: Plot, name: str, values: Mapping[int, Any]) -> Plot:
     """Colour the lines of a plot by the parameter `name`; add medians if few values have many lines each.
 
-    Up to MAX_VALUES values are told by the legend, more by a colour bar.
+    A legend names up to MAX_VALUES values; a colour bar shows more.
 
     values: item -> its value, a number or a text. The plot is returned unchanged if no layer has an `item`, if all items
     have one value, or if there are more than MAX_VALUES texts.
@@ -58,12 +58,11 @@ def by_swept(plot: Plot, name: str, values: Mapping[int, Any]) -> Plot:
 
 
 def _told(kind: Any) -> str:
-    """A value in a legend."""
     return tick(float(kind)) if isinstance(kind, int | float | np.number) else str(kind)
 
 
 def _gone(layers: list[Lines], name: str, values: Mapping[int, Any]) -> str:
-    """Say which values have no item whose line has a piece; "" of all, or of more than MAX_VALUES."""
+    """Name the values without a line; "" if there are none, all, or more than MAX_VALUES."""
     has: dict[Any, bool] = {}
     for layer in layers:
         for item, drawn in zip(layer.item, has_line(np.atleast_2d(layer.y)), strict=True):

@@ -107,8 +107,7 @@ def _seen(labels: Sequence[int], graph: Neighbours) -> list[Hashable]:
 
 
 def _numbered(seen: Sequence[Sequence[Hashable]]) -> list[list[int]]:
-    """Number what points see, 0, 1, ...: equal sights have one number in all networks."""
-    # One numbering for all networks: equal neighbourhoods get equal labels wherever they occur.
+    """Number neighbourhoods 0, 1, ...: equal ones have one number, in all networks."""
     number: dict[Hashable, int] = {}
     return [[number.setdefault(one, len(number)) for one in graph] for graph in seen]
 

@@ -19,7 +19,7 @@ class Trials(NamedTuple):
 
 
 def trials(name: str, states: ArrayLike, inputs: ArrayLike | None = None) -> Trials:
-    """Part states (trial, time, state) and inputs (trial, time, n_in) into trials; NaN after its end fills a shorter one.
+    """Cut states (trial, time, state) and inputs (trial, time, n_in) into trials; a shorter trial ends in NaN.
 
     Without the first axis they are one trial. name: of the network, for errors. Raises ValueError.
 
