@@ -184,16 +184,17 @@ def lower(name: str) -> dict[str, int]:
     placed = started(name, CHECKED[name], 2, "Placed")
     program, slots = placed.program, placed.abstract_slots()
     shape = lambda v: jax.ShapeDtypeStruct((placed.total, *v.shape), v.dtype)
-    rest = {
-        "init": (None, slots),
-        "step": (None, slots),
-        "result": (slots, {k: shape(v) for k, v in placed._values.items()}),
+    blank = {k: shape(v) for k, v in placed._values.items()}
+    parts = {
+        "init": (program.init, None, slots),
+        "step": (program.step, None, slots),
+        "result": (program.results(tuple(blank)), slots, blank),
     }
     with precision(program.static):
         common = (placed._shared, placed._root, placed._bounds(0, 1), placed._no_one)
         exported = {
-            part: export.export(getattr(program, part), platforms=["cuda"])(*common, *more)
-            for part, more in rest.items()
+            part: export.export(compiled, platforms=["cuda"])(*common, *more)
+            for part, (compiled, *more) in parts.items()
         }
     return {part: len(found.mlir_module()) for part, found in exported.items()}
 

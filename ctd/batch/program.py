@@ -71,8 +71,7 @@ class Program:
         self.by_item, self.whole = placed("item"), placed()
         self.init = self._over_slots(self._init)
         self.step = self._over_slots(self._step)
-        self.result = self._over_slots(self._result)
-        self._some_results: dict[tuple[str, ...], jax.stages.Wrapped] = {}
+        self._results: dict[tuple[str, ...], jax.stages.Wrapped] = {}
         self.permute = jax.jit(
             lambda slots, order: jax.tree.map(lambda leaf: leaf[order], slots),
             out_shardings=self.by_item,
@@ -102,22 +101,19 @@ class Program:
             return lax.cond(slot.done, lambda slot: slot, advance, slot)
         return jax.tree.map(lambda a, b: jnp.where(slot.done, a, b), slot, advance(slot))
 
-    def _result(self, shared: PyTree, root: Array, fresh: Array, slot: Slots) -> dict[str, Array]:
-        del fresh
-        key = jax.random.fold_in(root, slot.ids)
-        return self.kernel.result(self.static, shared, slot.traced, key, slot.state)
-
-    def some_results(self, names: tuple[str, ...]) -> jax.stages.Wrapped:
-        """`result` for `names` alone; XLA removes the code of other results."""
+    def results(self, names: tuple[str, ...]) -> jax.stages.Wrapped:
+        """The compiled `result` of the kernel, for `names` alone: XLA removes the code of other results."""
 
         def some(shared: PyTree, root: Array, fresh: Array, slot: Slots) -> dict[str, Array]:
-            values = self._result(shared, root, fresh, slot)
+            del fresh
+            key = jax.random.fold_in(root, slot.ids)
+            values = self.kernel.result(self.static, shared, slot.traced, key, slot.state)
             return {name: values[name] for name in names}
 
         # Compiled once for each set of names: whoever watches a run asks for the same ones again.
-        if names not in self._some_results:
-            self._some_results[names] = self._over_slots(some)
-        return self._some_results[names]
+        if names not in self._results:
+            self._results[names] = self._over_slots(some)
+        return self._results[names]
 
     # --- all slots --------------------------------------------------------------------------------
 

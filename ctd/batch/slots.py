@@ -99,14 +99,13 @@ class Placed:
         self, slots: Slots, n: int, names: tuple[str, ...] = ()
     ) -> dict[str, np.ndarray]:
         """The present results of the items in the first n logical slots: name -> (n, ...). No names means all names."""
-        compute = self.program.some_results(names) if names else self.program.result
-        shapes = {name: self._values[name] for name in names or self._values}
+        names = names or tuple(self._values)
+        shapes = {name: self._values[name] for name in names}
         with precision(self.program.static):
             # The memory that the results are written into; it is given away to the program.
             blank = {name: np.zeros((self.total, *v.shape), v.dtype) for name, v in shapes.items()}
-            found = compute(
-                self._shared, self._root, self._bounds(0, n), self._no_one, slots, self._put(blank)
-            )
+            args = (self._shared, self._root, self._bounds(0, n), self._no_one)
+            found = self.program.results(names)(*args, slots, self._put(blank))
         places = self._physical[:n]
         return {name: np.asarray(value)[places] for name, value in found.items()}
 
