@@ -17,7 +17,7 @@ from ctd.data import dataset_of, read_arrays
 from ctd.kernel import View
 from ctd.late import Array, Float, jax, on_host
 from ctd.plots import tick
-from ctd.similarity.params import OF_INPUTS, OF_POINTS, Comparison
+from ctd.similarity.params import OF_INPUTS, OF_POINTS, Comparison, Method
 from ctd.similarity.trials import Trials, checked, trials
 from ctd.weights import keras_file, read_weights
 from ctd.words import count
@@ -27,6 +27,27 @@ MOST = 10_000
 
 NOT_PARAMETERS = {"store", "item", "kernel", "weights", "candidates", "address"}
 """Attributes of a file that tell its origin, not a swept parameter."""
+
+
+class Table(NamedTuple):
+    """What is read of a network's fixed points."""
+
+    kernel: str
+    needed: tuple[str, ...]
+    further: tuple[str, ...] = ()
+    """A table of the user's own may do without."""
+
+
+TABLES = {
+    "points": Table("fixed_points", ("n_unstable", "n_marginal", "q"), ("error", "constant_input")),
+    "connections": Table("fixed_points.connections", ("leads",)),
+}
+"""Field of files -> what is read of them."""
+
+
+def tables_of(method: Method) -> list[str]:
+    """The fields of the tables that a method of fixed points compares."""
+    return [*TABLES] if method == "connections" else ["points"]
 
 
 type Label = float | str
@@ -49,7 +70,12 @@ def files_of(inputs: View[Comparison]) -> tuple[str, ...]:
     """
     given = {name: getattr(inputs, name) for name in ("weights", "states", "points", "connections")}
     if inputs.method in OF_POINTS:
-        _check_tables(inputs)
+        for field in tables_of(inputs.method):
+            if not given[field]:
+                raise ValueError(
+                    f"{field}: missing, but method {inputs.method} compares tables of them; give {{stage: ..., part: table}} of a "
+                    f"{TABLES[field].kernel} stage"
+                )
     elif bool(inputs.weights) == bool(inputs.states):
         raise ValueError(
             f"weights, states: method {inputs.method} needs either files of weights or files of states; give one for each "
@@ -64,19 +90,6 @@ def files_of(inputs: View[Comparison]) -> tuple[str, ...]:
     files = inputs.states or inputs.weights or inputs.points
     check_count(len(files))
     return files
-
-
-def _check_tables(inputs: View[Comparison]) -> None:
-    if not inputs.points:
-        raise ValueError(
-            f"points: missing, but method {inputs.method} compares tables of fixed points; give "
-            "{stage: ..., part: table} of a fixed_points stage"
-        )
-    if inputs.method == "connections" and not inputs.connections:
-        raise ValueError(
-            "connections: missing, but method connections compares connections between fixed points; give "
-            "{stage: ..., part: table} of a fixed_points.connections stage"
-        )
 
 
 def check_count(n: int) -> None:
@@ -190,17 +203,10 @@ def read_points(inputs: View[Comparison]) -> list[dict[str, np.ndarray]]:
     Raises ValueError, naming the file.
     """
     files_of(inputs)  # checks them
-    stability = ("n_unstable", "n_marginal", "q")
-    further = ("error", "constant_input")  # a table of the user's own may do without
-    tables = [
-        _columns(path, "points", stability, "fixed_points", further) for path in inputs.points
-    ]
+    tables = [_columns(path, "points") for path in inputs.points]
     if inputs.method != "connections":
         return tables
-    graphs = [
-        _columns(path, "connections", ("leads",), "fixed_points.connections")
-        for path in inputs.connections
-    ]
+    graphs = [_columns(path, "connections") for path in inputs.connections]
     for k, (table, graph) in enumerate(zip(tables, graphs, strict=True)):
         n = len(table["q"])
         if graph["leads"].shape != (n, n):
@@ -211,13 +217,12 @@ def read_points(inputs: View[Comparison]) -> list[dict[str, np.ndarray]]:
     return [{**table, **graph} for table, graph in zip(tables, graphs, strict=True)]
 
 
-def _columns(
-    path: str, field: str, names: Sequence[str], kernel: str, further: Sequence[str] = ()
-) -> dict[str, np.ndarray]:
+def _columns(path: str, field: str) -> dict[str, np.ndarray]:
+    kernel, needed, further = TABLES[field]
     # Jacobians and eigenvectors are nearly all of the file: read only what is compared.
     with opened_hdf5(path) as file:
-        missing = [name for name in names if name not in file]
-        there = [name for name in (*names, *further) if name in file]
+        missing = [name for name in needed if name not in file]
+        there = [name for name in (*needed, *further) if name in file]
         found = {name: read_dataset(path, file, name) for name in there}
     if missing:
         raise ValueError(

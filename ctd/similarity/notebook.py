@@ -15,7 +15,7 @@ from ctd.plots import Figure
 from ctd.plots.png import Canvas, draw
 from ctd.similarity.features import features_of
 from ctd.similarity.kernel import kernel
-from ctd.similarity.networks import Known, Label, check_count, is_driven, known
+from ctd.similarity.networks import TABLES, Known, Label, check_count, is_driven, known, tables_of
 from ctd.similarity.params import OF_DYNAMICS, OF_POINTS, Comparison, Method
 from ctd.similarity.plots import pictures
 from ctd.similarity.summary import SUMMARY, Options, joined, tables
@@ -128,7 +128,7 @@ def _compared(
         )
     if view.method not in OF_POINTS:
         return checked(given, names)
-    needed = {"n_unstable", "n_marginal", "q", *["leads"] * (view.method == "connections")}
+    needed = {name for field in tables_of(view.method) for name in TABLES[field].needed}
     for name, table in zip(names, given, strict=True):
         if lacking := needed - (table.keys() if isinstance(table, Mapping) else set()):
             raise ValueError(
