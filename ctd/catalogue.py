@@ -90,13 +90,11 @@ def find_module(name: str, folder: str | None = None) -> str:
     for stem in beside:
         if _importable(stem) == _importable(name):
             _refuse_file(name, stem)
-    if near := meant(name, {*known, *beside}):
-        raise UnknownKernel(f"kernel: {name!r} is unknown{near}")
-    raise UnknownKernel(
-        f"kernel: {name!r} is unknown; ctd has {', '.join(known)}. A kernel of your own is "
-        "named by the dotted path of its module, which defines `kernel` and lies beside the job file "
-        "or is installed"
+    listed = (
+        f"; ctd has {', '.join(known)}. A kernel of your own is named by the dotted path of its module, which defines `kernel` and "
+        "lies beside the job file or is installed"
     )
+    raise UnknownKernel(f"kernel: {name!r} is unknown{meant(name, {*known, *beside}) or listed}")
 
 
 def _importable(name: str) -> str:

@@ -132,7 +132,10 @@ class AnyRun(Placed, ABC):
     """Items of a group in slots: what `Run` and `RoundRun` share."""
 
     def _start(self, queue: np.ndarray, kept: Kept, begun: int = 0) -> None:
-        """Empty the slots, and fill them. queue: rows of items, of which the first `begun` have begun. kept: the states of items that go on."""
+        """Empty the slots, and fill them.
+
+        queue: rows of items, of which the first `begun` have begun. kept: the states of items that go on.
+        """
         # _rows[p]: the row of `ids` in logical slot p; -1 where the slot is empty.
         self._rows, self._slots = np.full(self.total, -1), None
         self._queue, self._next, self._kept = queue, begun, kept
