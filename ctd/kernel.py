@@ -34,7 +34,7 @@ from functools import cache, wraps
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from ctd.late import Array, PyTree, jax, jnp
 from ctd.plots import Figure, Plot
@@ -66,14 +66,12 @@ File = Annotated[T, Kind.FILE]
 """A `Data` field that is a path; a relative path starts at the job file's folder."""
 
 
-class Params(BaseModel):
+class Params(BaseModel, frozen=True, extra="forbid", validate_default=True):
     """The parameters of ONE item, validated by pydantic; each field is `Static`, `Traced`, `Data` or `File`.
 
     `dtype` is the floating type of the whole computation; "float64" switches JAX's 64-bit mode on around every
     function of the kernel. A class with a field of another type raises TypeError when it is defined.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     dtype: Static[Literal["float32", "float64"]] = "float32"
 
@@ -219,10 +217,8 @@ class Preset(NamedTuple):
     sweep: Mapping[str, Any] = {}
 
 
-class NoOptions(BaseModel):
+class NoOptions(BaseModel, frozen=True, extra="forbid"):
     """The options of a kernel whose `reduce` takes none."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 ANYWHERE, ON_CPU = (0, 1), (1, 0)

@@ -3,15 +3,13 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from ctd.plots import Group
 
 
-class Best(BaseModel):
+class Best(BaseModel, frozen=True, extra="forbid"):
     """Settings of a reduction that lists the best items."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     n_best: int = Field(10, gt=0, description="items in the table, the best first")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from ctd.kernel import Var, View
 from ctd.mechanisms.atlas import read_atlas
@@ -18,10 +18,8 @@ UNJUDGED = "not judged"
 """Of a member of an atlas whose size lacks members of some mechanism."""
 
 
-class Options(BaseModel):
+class Options(BaseModel, frozen=True, extra="forbid"):
     """Settings of the classifier."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     l2: float = Field(0.01, gt=0, description="penalty on its squared weights")
     sure: float = Field(

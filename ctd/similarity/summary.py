@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from ctd.kernel import Var, View
 from ctd.rows import blocks
@@ -16,10 +16,8 @@ from ctd.similarity.networks import Known, read_known
 from ctd.similarity.params import Comparison
 
 
-class Options(BaseModel):
+class Options(BaseModel, frozen=True, extra="forbid"):
     """Settings of the reduction."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     n_components: int = Field(3, gt=1, le=20, description="dimensions of the embedding")
     linkage: Literal["average", "complete", "single"] = Field(
