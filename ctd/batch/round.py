@@ -136,7 +136,8 @@ class RoundRun(AnyRun):
     def peek(self, names: tuple[str, ...]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """(rows of `ids`, their results by name) of the items in slots."""
         live = self._live
-        return self._rows[:live], self._values_of(self._slots, live, names) if live else {}
+        asked = live and names  # `_values_of` takes no names for all
+        return self._rows[:live], self._values_of(self._slots, live, names) if asked else {}
 
     # --- checkpoints ------------------------------------------------------------------------------
 

@@ -62,7 +62,7 @@ class Run(AnyRun):
         live = self._live
         going = self._rows[:live]
         ended = np.setdiff1d(np.arange(self._next), np.concatenate([going, self._kept.rows]))
-        now = self._values_of(self._slots, live, names) if live else {}
+        now = self._values_of(self._slots, live, names) if live and names else {}
         rows = np.concatenate([ended, going]).astype(int)
         values = {
             name: np.concatenate([self.results[name][ended], *([now[name]] if live else [])])

@@ -85,6 +85,15 @@ def test_rounds_come_to_the_bits_of_a_run(name):
     assert items.done.all()
 
 
+def test_a_look_at_no_result_computes_none():
+    """As of a group that stores none of its kernel's curves, on a live page."""
+    items = Items(*small("toy"))
+    for run in (items.round(np.arange(N), 3), Run(*items.args(np.arange(N)))):
+        rows, values = run.peek(())
+        assert len(rows) == LAYOUT.slots
+        assert values == {}
+
+
 @pytest.mark.parametrize("layout", [Layout(8, 2), Layout(2, 2)])
 def test_rounds_do_not_depend_on_the_slots(layout):
     """Items that finish at their own times, some of them in no round, all slots or few."""
