@@ -9,6 +9,7 @@ import numpy as np
 
 from ctd.containers import opened_hdf5, read_datasets
 from ctd.mechanisms.counts import MOST_MEAN
+from ctd.plots import tick
 
 REACH = 1.25
 """A recording may be smaller or larger than the atlas' sizes by this factor."""
@@ -53,7 +54,7 @@ def check_size(path: str, counts: np.ndarray, sizes: dict[str, np.ndarray]) -> N
             f"data: {path}: has a mean count of {mine['mean_count']:.3g} in a bin, and an atlas {MOST_MEAN:g} at most; use narrower bins"
         )
     outside = [
-        f"{field} {value:.3g}, but the atlas goes from {sizes[field].min():.3g} to {sizes[field].max():.3g}"
+        f"{field} {tick(value)}, but the atlas goes from {tick(sizes[field].min())} to {tick(sizes[field].max())}"
         for field, value in mine.items()
         if not sizes[field].min() / REACH <= value <= sizes[field].max() * REACH
     ]
