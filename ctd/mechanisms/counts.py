@@ -27,9 +27,8 @@ def spikes(
     """
     mean, gain = mean_and_gain
     key_w, key_b, key_s = jax.random.split(key, 3)
-    z = (states - states.mean((0, 1))) * jnp.stack(
-        [jnp.ones_like(stretch), stretch, jnp.ones_like(stretch)]
-    )
+    one = jnp.ones_like(stretch)
+    z = (states - states.mean((0, 1))) * jnp.stack([one, stretch, one])
     # With E|z|^2 = 1 and weights N(0, 1), a log rate has the deviation `gain`.
     z = z / jnp.sqrt(jnp.mean(jnp.sum(z**2, -1)))
     drive = gain * z @ jax.random.normal(key_w, (3, n), states.dtype)

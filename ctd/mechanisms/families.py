@@ -132,6 +132,10 @@ FIELDS: tuple[Callable[[Member, Array, Array], Array], ...] = (
 )  # fmt: skip
 
 
+type Stage = tuple[Array, Array, Array]
+"""Of a classical Runge-Kutta step: its start, the last slope, the sum of slopes so far."""
+
+
 def step(
     mechanism: Int[Array, ""],
     member: Member,
@@ -144,10 +148,7 @@ def step(
     field = lambda z: jnp.stack([field(member, z, given) for field in FIELDS])[mechanism]
     dt = 1 / SUBSTEPS
 
-    def stage(
-        carry: tuple[Array, Array, Array], at: Array
-    ) -> tuple[tuple[Array, Array, Array], None]:
-        # Of the classical Runge-Kutta step: (its start, the last slope, the sum of slopes so far).
+    def stage(carry: Stage, at: Array) -> tuple[Stage, None]:
         start, slope, total = carry
         slope = field(start + at[0] * dt * slope)
         total = total + at[1] * dt * slope

@@ -73,10 +73,9 @@ def load(inputs: View[Evidence]) -> Shared:
         n_trials = min(n_trials, _trials_of_atlas(inputs.atlas, digest, found))
     x = np.stack([one["factors"][:n_trials] for one in found])
     stacked, fitted = _stacked(fits)
-    names = ["plain", "mechanism", "n_neurons", "n_trials", "mean_count"]
-    names += ["smoothing", "member", "item"]
-    # A recording of one's own has no truth.
-    names += ["truth"] if all("truth" in one for one in found) else []
+    names = ["plain", "mechanism", "n_neurons", "n_trials", "mean_count", "smoothing", "member", "item"]  # fmt: skip
+    if all("truth" in one for one in found):  # a recording of one's own has none
+        names.append("truth")
     about = {name: np.asarray([one[name] for one in found]) for name in names}
     cast = lambda value: on_host(value, inputs.dtype)
     typed = {name: cast(value) for name, value in stacked.items()}
@@ -123,18 +122,15 @@ def _matched(
     """(the fits of each recording, the settings of all of them as a text). number: STORE::ITEM -> the recording's."""
     fits: list[list[Weights]] = [[] for _ in inputs.recordings]
     settings = set()
+    # Maps are read at the factors themselves, and the states of fits must be these.
+    needed = {"standardise": False, "observation": "identity", "n": n_factors}
     for path in inputs.weights:
         place, about, weights = _fit(path)
         if about["cell"] != inputs.cell:  # a stage may fit several cells
             continue
         if place not in number:
             raise ValueError(f"weights: {path}: fitted to {place}, which is none of `recordings`")
-        # Its map is read at the factors themselves, and its states must be these.
-        for name, value in {
-            "standardise": False,
-            "observation": "identity",
-            "n": n_factors,
-        }.items():
+        for name, value in needed.items():
             if about.get(name, value) != value:
                 raise ValueError(
                     f"weights: {path}: fitted with {name}: {str(about[name]).lower()}, so that its states are not the {n_factors} "

@@ -157,12 +157,7 @@ def _ascend(a: Array, b: Array, start: Array, max_iterations: int) -> Array:
         *_, k, gain = carry
         return (k < max_iterations) & (gain > TOL)
 
-    first = (
-        start,
-        _value(a, b, start),
-        bound / 8,
-        jnp.zeros((), jnp.int32),
-        jnp.full((), jnp.inf, a.dtype),
-    )
+    no_step, any_gain = jnp.zeros((), jnp.int32), jnp.full((), jnp.inf, a.dtype)
+    first = (start, _value(a, b, start), bound / 8, no_step, any_gain)
     top: Array = lax.while_loop(going, step, first)[1]
     return top

@@ -60,12 +60,9 @@ def driven_dynamics(
             f"n_delays: {n_delays} of {n_out} states and {n_in} inputs make {known} regressors, but the trials have "
             f"{sum(times)} times with {n_delays} steps before and after; give fewer delays, or longer trials"
         )
-    past = np.hstack(
-        [np.vstack([_windows(u, 0, n_delays), _windows(y, 0, n_delays)]) for y, u in long]
-    )
-    future_in, future = (
-        np.hstack([_windows(pair[k], n_delays, n_delays) for pair in long]) for k in (1, 0)
-    )
+    of = lambda k, start: np.hstack([_windows(pair[k], start, n_delays) for pair in long])
+    past = np.vstack([of(1, 0), of(0, 0)])
+    future_in, future = of(1, n_delays), of(0, n_delays)
     told = _oblique(future, past, future_in)
     # The eigenvectors of O O' are the left singular vectors of O, which is much wider than high.
     span = "the past tells {} dimensions of a network's states"
@@ -76,9 +73,7 @@ def driven_dynamics(
     parts = np.split(x, np.cumsum(times)[:-1], axis=1)
     before = np.hstack([part[:, :-1] for part in parts])
     after = np.hstack([part[:, 1:] for part in parts])
-    now = np.hstack(
-        [u[n_delays : n_delays + n - 1].T for (_, u), n in zip(long, times, strict=True)]
-    )
+    now = np.hstack([u[n_delays : -n_delays - 1].T for _, u in long])
     fit = np.linalg.lstsq(np.vstack([before, now]).T, after.T, rcond=None)[0].T
     return Driven(fit[:, :rank], fit[:, rank:])
 
@@ -96,10 +91,8 @@ def _oblique(future: np.ndarray, past: np.ndarray, future_in: np.ndarray) -> np.
     r = np.linalg.qr(np.vstack([future_in, past, future]).T, mode="r")
     known = slice(n_in, n_in + n_past)
     # gelsy, pivoted QR, takes a fifth of the time of the singular value decomposition.
-    weights = scipy.linalg.lstsq(r[known, known], r[known, n_in + n_past :], lapack_driver="gelsy")[
-        0
-    ].T
-    return weights @ past
+    found = scipy.linalg.lstsq(r[known, known], r[known, n_in + n_past :], lapack_driver="gelsy")
+    return found[0].T @ past
 
 
 # --- distances --------------------------------------------------------------------------------------
