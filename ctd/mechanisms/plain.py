@@ -34,20 +34,11 @@ def plain(
     below = lags < jnp.exp(-1.0)
     # argmax finds the first lag below 1/e; without one the longest lag stands for all longer times.
     time = jnp.where(below.any(), 1 + jnp.argmax(below), n // 2) / n
+    dimension = 1 / jnp.sum(share**2)
+    short, long = lag(max(1, n // 10)), lag(max(1, n // 3))
     linear, skew = _changes(x)
-    return jnp.stack(
-        [
-            share[0],
-            share[1],
-            share[2],
-            1 / jnp.sum(share**2),
-            lag(max(1, n // 10)),
-            lag(max(1, n // 3)),
-            time,
-            linear,
-            skew / jnp.maximum(linear, 1e-3),
-        ]
-    )
+    ratio = skew / jnp.maximum(linear, 1e-3)
+    return jnp.stack([share[0], share[1], share[2], dimension, short, long, time, linear, ratio])
 
 
 def _changes(x: Float[Array, "trial time factor"]) -> tuple[Array, Array]:

@@ -101,23 +101,17 @@ def reduce(
     # The table is in the order of recordings, whatever the order of items.
     here = here[np.argsort(number[here], kind="stable")]
     about = {name: values[number[here]] for name, values in shared.about.items()}
-    agreement = np.asarray(results["agreement"], float)[here]
+    same = ("n_neurons", "n_trials", "mean_count", "smoothing", "mechanism", "member")
+    sizes = zip(("trials_read", "n_bins", "n_factors"), shared.x.shape[1:], strict=True)
     table = {
         "recording_item": about["item"],
         "true": _names(about["mechanism"]),
-        "n_neurons": about["n_neurons"],
-        "n_trials": about["n_trials"],
-        "mean_count": about["mean_count"],
-        "smoothing": about["smoothing"],
-        "fit_agreement": agreement,
-        "mechanism": about["mechanism"],
-        "member": about["member"],
+        **{name: about[name] for name in same},
+        "fit_agreement": np.asarray(results["agreement"], float)[here],
         "evidence": np.asarray(results["features"], float)[here],
         "plain_evidence": np.asarray(about["plain"], float),
         "digest": shared.digest,
-    } | {
-        name: np.asarray(n)
-        for name, n in zip(("trials_read", "n_bins", "n_factors"), shared.x.shape[1:], strict=True)
+        **{name: np.asarray(n) for name, n in sizes},
     }
     if inputs.atlas is not None:
         return table | _placed(inputs.atlas, table, options)

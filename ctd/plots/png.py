@@ -255,11 +255,9 @@ def _lines(ax: Axes, layer: Lines, fixed: str, shades: ScalarMappable) -> None:
         _shaded_lines(ax, np.stack([x, y], axis=-1), layer, shades, look)
         return
     # A line each: matplotlib shows a label once for each line, hence only the first has one.
-    colours = (
-        [fixed] * len(y)
-        if layer.colour is None
-        else shades.to_rgba(np.asarray(layer.colour, float))
-    )
+    colours: Any = [fixed] * len(y)
+    if layer.colour is not None:
+        colours = shades.to_rgba(np.asarray(layer.colour, float))
     for k in range(len(y)):
         label = layer.name if k == 0 and layer.name else None
         ax.plot(x[k], y[k], color=colours[k], label=label, **look)
@@ -292,12 +290,10 @@ def _points(ax: Axes, layer: Points, fixed: str, shades: ScalarMappable) -> None
     # Pixels of the page; _area turns them into points.
     radius = np.full(len(x), 2.2 if many else 3.4) if layer.size is None else _radius(layer.size)
     radius = radius[fine]
-    # A ring in the pale middle of a scale would be lost on white: it has dark edges on both sides.
-    edges = (
-        [withStroke(linewidth=2.8, foreground="0.25")]
-        if layer.hollow and layer.colour is not None
-        else None
-    )
+    edges = None
+    if layer.hollow and layer.colour is not None:
+        # A ring in the pale middle of a scale would be lost on white: it has dark edges on both sides.
+        edges = [withStroke(linewidth=2.8, foreground="0.25")]
     ax.scatter(
         x[fine], y[fine], s=_area(radius), label=layer.name or None, zorder=3,
         marker="D" if layer.marker == "diamond" else "o", alpha=0.6 if many else 0.92,
