@@ -36,40 +36,32 @@ def distance(
     sizes: Float[Array, "2"],
     key: Array,
 ) -> Float[Array, ""]:
-    """The distance of two networks. a, b: their features; sizes: their numbers of components; key: for dsa."""
+    """The distance of two networks. a, b: their features; sizes: their numbers of components; key: for dsa.
+
+    Most methods compute how alike they are, a cosine or a mean canonical correlation, 1 for equal networks. procrustes: |X'Y|_* of
+    states of unit norm (Williams et al. 2021). cka, rbf_cka: the cosine of centred Gram matrices (Kornblith et al. 2019).
+    svcca, cca: canonical correlations (Raghu et al. 2017). dsa: see `dynamics`.
+    """
     if static.method in OF_POINTS:
         total = jnp.sum(a + b)
         return jnp.where(total > 0, jnp.sum(jnp.abs(a - b)) / jnp.where(total > 0, total, 1), 0)
     if static.method in DISTANCES:
         return DISTANCES[static.method](a, b)
-    # Rounding takes equal networks beyond 1: to no angle, or to a distance below 0, which SciPy's linkage refuses.
-    alike = jnp.clip(similarity(static, a, b, sizes, key), -1, 1)
-    return jnp.arccos(alike) if UNITS[static.method] == ANGLE else 1 - alike
-
-
-def similarity(
-    static: View[Comparison],
-    a: Float[Array, "row column"],
-    b: Float[Array, "row column"],
-    sizes: Float[Array, "2"],
-    key: Array,
-) -> Float[Array, ""]:
-    """The similarity of two networks, a cosine or the mean canonical correlation: 1 for equal networks.
-
-    procrustes: |X'Y|_* of states of unit norm (Williams et al. 2021). cka, rbf_cka: the cosine of centred Gram
-    matrices (Kornblith et al. 2019). svcca, cca: canonical correlations (Raghu et al. 2017). dsa: see `dynamics`.
-    """
     if static.method == "dsa":
-        return alignment(a, b, static.starts, static.max_iterations, key)
-    if static.method == "rbf_cka":
+        alike = alignment(a, b, static.starts, static.max_iterations, key)
+    elif static.method == "rbf_cka":
         k, m = _centred_gram(a), _centred_gram(b)
-        return jnp.sum(k * m) / (jnp.linalg.norm(k) * jnp.linalg.norm(m))
-    product = a.T @ b
-    if static.method == "cka":
-        return jnp.sum(product**2)
-    # The nuclear norm: Procrustes' best rotation, or the sum of canonical correlations of orthonormal bases.
-    total = jnp.sum(jnp.linalg.svd(product, compute_uv=False))
-    return total if static.method == "procrustes" else total / jnp.min(sizes)
+        alike = jnp.sum(k * m) / (jnp.linalg.norm(k) * jnp.linalg.norm(m))
+    elif static.method == "cka":
+        alike = jnp.sum((a.T @ b) ** 2)
+    else:
+        # The nuclear norm: Procrustes' best rotation, or the sum of canonical correlations of orthonormal bases.
+        alike = jnp.sum(jnp.linalg.svd(a.T @ b, compute_uv=False))
+        if static.method != "procrustes":
+            alike = alike / jnp.min(sizes)
+    # Rounding takes equal networks beyond 1: to no angle, or to a distance below 0, which SciPy's linkage refuses.
+    alike = jnp.clip(alike, -1, 1)
+    return jnp.arccos(alike) if UNITS[static.method] == ANGLE else 1 - alike
 
 
 def _centred_gram(x: Float[Array, "sample column"]) -> Float[Array, "sample sample"]:
