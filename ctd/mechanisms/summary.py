@@ -114,9 +114,9 @@ def reduce(
         **{name: np.asarray(n) for name, n in sizes},
     }
     if inputs.atlas is not None:
-        return table | _placed(inputs.atlas, table, options)
+        return table | place(inputs.atlas, table, options)
     truth = about.get("truth")
-    return table if truth is None else table | _judged(table, np.asarray(truth, float), options)
+    return table if truth is None else table | judge(table, np.asarray(truth, float), options)
 
 
 def _names(mechanism: np.ndarray) -> np.ndarray:
@@ -171,9 +171,10 @@ def _trained(x: np.ndarray, y: np.ndarray, fold: np.ndarray, options: Options) -
     return train(x, y, fold, options.l2, options.none_prior)
 
 
-def _judged(
+def judge(
     table: dict[str, np.ndarray], truth: np.ndarray, options: Options
 ) -> dict[str, np.ndarray]:
+    """Judge an atlas by members that its classifier has not seen: verdicts, and the table of sizes; {} of too few members."""
     y, fold = table["mechanism"], _folds(table["member"], options.folds)
     x = _evidence(table)
     classes = np.unique(y)
@@ -259,7 +260,8 @@ def _left_out(x: np.ndarray, y: np.ndarray, fold: np.ndarray, options: Options) 
 # --- a recording of one's own ---------------------------------------------------------------------
 
 
-def _placed(path: str, table: dict[str, np.ndarray], options: Options) -> dict[str, np.ndarray]:
+def place(path: str, table: dict[str, np.ndarray], options: Options) -> dict[str, np.ndarray]:
+    """Place recordings by the atlas in the file `path`: verdicts, and how far to trust them."""
     atlas = read_atlas(path)
     # Sizes that were judged have members enough of all mechanisms.
     sizes = np.column_stack([atlas["size_n_neurons"], atlas["size_n_trials"]])

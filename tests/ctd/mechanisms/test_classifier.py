@@ -9,7 +9,7 @@ from ctd.mechanisms.classifier import calibration_error, fit, none_odds, softmax
 from ctd.mechanisms.evidence import kernel
 from ctd.mechanisms.families import NAMES
 from ctd.mechanisms.fits import Shared
-from ctd.mechanisms.summary import NONE, UNJUDGED, UNSURE, Options, _judged, _placed, verdicts
+from ctd.mechanisms.summary import NONE, UNJUDGED, UNSURE, Options, judge, place, verdicts
 
 TRUSTED = {"recordings": 20, "accuracy": 0.9, "accuracy_plain": 0.8, "calibration": 0.1}
 """Columns of an atlas's table of sizes."""
@@ -105,7 +105,7 @@ def table_of(x, y, member):
 
 def test_an_atlas_is_judged_on_members_that_it_has_not_seen():
     x, y, _ = clouds(8.0, n=10)
-    found = _judged(table_of(x, y, np.tile(np.arange(10), 3)), x, Options())
+    found = judge(table_of(x, y, np.tile(np.arange(10), 3)), x, Options())
     assert found["accuracy"].tolist() == found["accuracy_truth"].tolist() == [1.0]
     assert found["accuracy_plain"][0] < 0.7
     np.testing.assert_array_equal(found["confusion"][0], 10 * np.eye(3))
@@ -114,7 +114,7 @@ def test_an_atlas_is_judged_on_members_that_it_has_not_seen():
     assert found["none_found"][0] == pytest.approx(found["called_none"].mean())
     # Labels that say nothing: chance for members that it has not seen.
     shuffled = np.random.default_rng(0).permutation(y)
-    found = _judged(table_of(x, shuffled, np.tile(np.arange(10), 3)), x, Options())
+    found = judge(table_of(x, shuffled, np.tile(np.arange(10), 3)), x, Options())
     assert found["accuracy"][0] < 0.65
 
 
@@ -124,7 +124,7 @@ def test_too_few_members_are_not_judged(n, mechanisms):
     x, y, _ = clouds(8.0, n=n)
     some = y < mechanisms
     table = table_of(x[some], y[some], np.tile(np.arange(n), 3)[some])
-    assert _judged(table, x[some], Options()) == {}
+    assert judge(table, x[some], Options()) == {}
 
 
 @pytest.mark.parametrize("lost", [[0], [26], [0, 1, 2], [9, 19, 20]])
@@ -135,7 +135,7 @@ def test_a_size_that_lost_a_member_is_left_out(lost):
     table["n_neurons"] = np.tile(np.arange(9) % 3, 3)
     kept = np.setdiff1d(np.arange(27), lost)
     some = {name: values[kept] for name, values in table.items()}
-    found = _judged(some, x[kept], Options())
+    found = judge(some, x[kept], Options())
     left_out = {int(table["n_neurons"][k]) for k in lost}
     if len(left_out) == 3:
         assert found == {}
@@ -170,7 +170,7 @@ def test_recordings_are_placed_by_those_of_the_nearest_size(tmp_path):
     mine = {name: values[:1] for name, values in small.items()}
     for neurons, verdict in ((35, NAMES[0]), (90, NAMES[2])):
         mine["n_neurons"] = np.asarray([neurons])
-        found = _placed(str(tmp_path / "atlas.h5"), mine, Options())
+        found = place(str(tmp_path / "atlas.h5"), mine, Options())
         assert found["verdict"].tolist() == [verdict]
         # What says how far to trust it is of the same size.
         expected = 1 if neurons == 35 else TRUSTED["accuracy"]
@@ -189,9 +189,9 @@ def test_recordings_are_placed_by_those_of_the_nearest_size(tmp_path):
         | {name: [value] for name, value in TRUSTED.items()}
         | {"size_n_neurons": [30], "size_n_trials": [50]},
     )
-    assert _placed(str(tmp_path / "atlas.h5"), mine, Options())["verdict"].tolist() == [NAMES[0]]
+    assert place(str(tmp_path / "atlas.h5"), mine, Options())["verdict"].tolist() == [NAMES[0]]
     none = {name: values[:0] for name, values in mine.items()}
-    assert not _placed(str(tmp_path / "atlas.h5"), none, Options())["verdict"].size
+    assert not place(str(tmp_path / "atlas.h5"), none, Options())["verdict"].size
 
 
 def test_a_mechanism_whose_members_share_a_fold_is_told(tmp_path):
@@ -201,6 +201,6 @@ def test_a_mechanism_whose_members_share_a_fold_is_told(tmp_path):
     judged |= {"size_n_neurons": [30], "size_n_trials": [50]}
     write_hdf5(tmp_path / "atlas.h5", table | judged)
     mine = {name: values[:1] for name, values in table.items()}
-    assert _placed(str(tmp_path / "atlas.h5"), mine, Options(folds=5))["verdict"].size
+    assert place(str(tmp_path / "atlas.h5"), mine, Options(folds=5))["verdict"].size
     with pytest.raises(ValueError, match=f"folds: 2 given, of which one has all .* {NAMES[0]}"):
-        _placed(str(tmp_path / "atlas.h5"), mine, Options(folds=2))
+        place(str(tmp_path / "atlas.h5"), mine, Options(folds=2))
