@@ -154,7 +154,7 @@ def test_dsa_is_the_best_alignment_of_the_linear_dynamics():
     # BFGS stops at gradients of 1e-5, and near the maximum the cosine errs by their square.
     assert between("dsa", X, Y, rank=3, n_delays=3) == pytest.approx(expected, abs=1e-6)
     # The signs of singular vectors are free: what both fits have in common are norms and eigenvalues.
-    fitted = linear_dynamics(X, 3, 1, 3)
+    fitted = linear_dynamics(list(X), 3, 1, 3)
     ours = np.linalg.eigvals(fitted / np.linalg.norm(fitted))
     np.testing.assert_allclose(np.sort_complex(ours), np.sort_complex(np.linalg.eigvals(a)), atol=1e-9)  # fmt: skip
 
