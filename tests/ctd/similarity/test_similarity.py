@@ -253,7 +253,7 @@ def test_compare_refuses():
         with pytest.raises(ValueError, match=said):
             compare(networks, method)
     with pytest.raises(ValueError, match="cell: 1 values given for 2 networks"):
-        compare(RNG.normal(size=(2, 9, 3)), parameters={"cell": ["gru"]})
+        compare([*RNG.normal(size=(2, 9, 3))], parameters={"cell": ["gru"]})
 
 
 def test_files_of_keras_tell_nothing(tmp_path):
