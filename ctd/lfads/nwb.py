@@ -24,6 +24,7 @@ import numpy as np
 from ctd.containers import check_hdf5, explained
 from ctd.installed import how_to_install, why_not
 from ctd.kernel import View
+from ctd.lfads.numpy_file import is_evaluation
 from ctd.lfads.params import Model
 
 
@@ -44,8 +45,6 @@ def read_nwb(path: str, inputs: View[Model]) -> dict[str, Any]:
 
     if not Path(path).is_file():
         raise ValueError(f"data: {path}: no such file")
-    if inputs.window is not None and inputs.bin_s is not None:
-        _n_bins(inputs.window, inputs.bin_s)
     with explained(path, "an NWB file"), warnings.catch_warnings():
         # Of broken links, which the error tells.
         warnings.filterwarnings("ignore", module="hdmf|pynwb")
@@ -63,10 +62,10 @@ def _cut(path: str, session: Any, inputs: View[Model]) -> dict[str, Any]:
         return _continuous(path, session, inputs)
     assert inputs.bin_s is not None  # Model refuses an NWB file without it
     start, train, evaluation = _trials(path, session.trials, inputs)
-    n_bins = _n_bins(inputs.window, inputs.bin_s)
+    n_bins = round((inputs.window[1] - inputs.window[0]) / inputs.bin_s)
     # Edges are multiples of bin_s from the event, not running sums, so that rounding does not grow.
     edges = start[:, None] + inputs.window[0] + inputs.bin_s * np.arange(n_bins + 1)
-    inside = _inside_recording(session.units, edges)
+    inside = _inside(_observed(session.units), edges)
     series = None
     if inputs.behavior_series is not None:
         series = _series(path, session, inputs.behavior_series)
@@ -96,11 +95,10 @@ def _continuous(path: str, session: Any, inputs: View[Model]) -> dict[str, list[
     assert inputs.bin_s is not None
     assert inputs.chop is not None  # Model refuses an NWB file without it or `window`
     series = None
-    observed = _observed(session.units)
+    common = _observed(session.units)
     if inputs.behavior_series is not None:
         series = _series(path, session, inputs.behavior_series)
-        observed.append(np.array([[series[0][0], series[0][-1]]]))
-    common = reduce(_shared, observed)
+        common = _shared(common, np.array([[series[0][0], series[0][-1]]]))
     found: dict[str, list[np.ndarray]] = {"train": [], "eval": []}
     short = 0
     for begin, end in common:
@@ -150,19 +148,6 @@ def _shared(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return found[np.argsort(found[:, 0])]
 
 
-def _n_bins(window: tuple[float, float], bin_s: float) -> int:
-    """The number of bins in a window (s). Raises ValueError unless the window is a whole number of bins."""
-    length = window[1] - window[0]
-    n = round(length / bin_s)
-    if (
-        n < 1 or abs(n * bin_s - length) > 1e-6 * bin_s
-    ):  # 1e-6: 0.3 / 0.1 is no whole number in floats
-        raise ValueError(
-            f"window, bin_s: {length:g} s are {length / bin_s:.6g} bins of {bin_s:g} s; a whole number expected"
-        )
-    return n
-
-
 def _trials(
     path: str, table: Any, inputs: View[Model]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -188,30 +173,26 @@ def _trials(
     if "split" in columns:
         split = columns["split"].astype(str)
         return start, split == "train", split == "val"
-    evaluation = np.arange(len(start)) % inputs.eval_every == inputs.eval_every - 1
+    evaluation = is_evaluation(len(start), inputs.eval_every)
     return start, ~evaluation, evaluation
 
 
-def _inside_recording(units: Any, edges: np.ndarray) -> np.ndarray:
-    """(trial,) whether every unit was observed during all bins; False for an event at NaN."""
-    # Column vectors, to be compared with all intervals of a unit.
+def _inside(intervals: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """(trial,) whether all bins lie within one of the intervals (n, 2); False for an event at NaN."""
     first, last = edges[:, :1], edges[:, -1:]
     slack = 1e-6 * (edges[:, 1:2] - edges[:, :1])  # times are sums of rounded numbers
-    inside = np.isfinite(first[:, 0])
-    for intervals in _observed(units):
-        begin, end = intervals.T
-        inside &= ((begin <= first + slack) & (last <= end + slack)).any(axis=1)
-    return inside
+    begin, end = intervals.T
+    return ((begin <= first + slack) & (last <= end + slack)).any(axis=1)
 
 
-def _observed(units: Any) -> list[np.ndarray]:
-    """For every unit, the intervals (n, 2) in which it was observed (s); for a file without them, one set for all units."""
+def _observed(units: Any) -> np.ndarray:
+    """The intervals (n, 2) in which every unit was observed (s); in a file without such, from the first to the last spike."""
     if "obs_intervals" in units.colnames:
         observed = [np.asarray(one, float).reshape(-1, 2) for one in units["obs_intervals"]]
     else:
         spikes = np.concatenate([[], *(np.asarray(one, float) for one in units["spike_times"])])
         observed = [np.array([[spikes.min(), spikes.max()]]) if len(spikes) else np.empty((0, 2))]
-    return [_merged(intervals) for intervals in observed]
+    return reduce(_shared, map(_merged, observed))
 
 
 def _merged(intervals: np.ndarray) -> np.ndarray:

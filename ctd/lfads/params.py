@@ -28,6 +28,11 @@ class Chop(BaseModel):
         return self
 
 
+def files_of(data: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """The files of a model's trials, one for each session."""
+    return (data,) if isinstance(data, str) else data or ()
+
+
 class Model(Params):
     """One model. The defaults did best on the spikes of an integrator network.
 
@@ -63,31 +68,27 @@ class Model(Params):
         None, gt=0, allow_inf_nan=False, description="NWB: length of a bin (s)"
     )
     window: Data[tuple[FiniteFloat, FiniteFloat] | None] = Field(
-        None, description="NWB: what a trial is, from and to so many seconds after its event"
+        None, description="NWB: a trial, from and to these times after its event (s)"
     )
-    align_to: Data[str] = Field(
-        "start_time", description="NWB: the event, a column of the table of trials"
-    )
+    align_to: Data[str] = Field("start_time", description="NWB: the event, a column of its trials")
     eval_every: Data[int] = Field(
         5,
         gt=1,
-        description="NWB, .npy, .npz: every so many-th trial is for evaluation, unless a column `split` says train or val "
-        "or arrays are called train and eval; of a continuous recording the last so many-th part",
+        description="NWB, .npy, .npz: every n-th trial is for evaluation, unless a column `split` says train or val or arrays "
+        "are called train and eval; of a continuous recording, the last n-th",
     )
     behavior_series: Data[str | None] = Field(
         None, description="NWB: the time series that is regressed on factors"
     )
     chop: Data[Chop | None] = Field(
         None,
-        description="continuous recordings (time, unit), or trials longer than that, are cut into windows of so many "
-        "bins, as in {window: 100, overlap: 20}; an NWB file without `window` is such a recording",
+        description="continuous recordings (time, unit), or trials longer than that, are cut into windows "
+        "(bins), as in {window: 100, overlap: 20}; an NWB file without `window` is such a recording",
     )
     held_out_units: Data[tuple[int, ...]] = Field(
         (), description="units that the encoder does not see; rates are inferred for them too"
     )
-    held_out_bins: Data[int] = Field(
-        0, ge=0, description="last bins of a trial that the encoder does not see"
-    )
+    held_out_bins: Data[int] = Field(0, ge=0, description="last bins that the encoder does not see")
 
     likelihood: Static[
         Literal["poisson", "negative_binomial", "gaussian", "gamma", "zero_inflated_gamma"]
@@ -112,7 +113,7 @@ class Model(Params):
         description="cell of the generator: gru; or node, a neural ODE, whose state may have few dimensions, as in generator: 3, n_factors: 3",
     )
     field_units: Static[int] = Field(
-        128, gt=0, description="hidden units of the field of the neural ODE"
+        128, gt=0, description="hidden units of the neural ODE's field"
     )
     n_factors: Static[int] = Field(32, gt=0, description="factors")
     readout: Static[Literal["factors", "states"]] = Field(
@@ -120,12 +121,8 @@ class Model(Params):
         description="what log rates are read from: factors, directions of the generator's states; or these states, by one matrix "
         "(controller: 0, and as many factors as states)",
     )
-    n_inputs: Static[int] = Field(
-        1, gt=0, description="inferred inputs, where there is a controller"
-    )
-    lag: Static[int] = Field(
-        0, ge=0, description="bins around its own that the controller does not see"
-    )
+    n_inputs: Static[int] = Field(1, gt=0, description="inferred inputs, with a controller")
+    lag: Static[int] = Field(0, ge=0, description="bins around its own hidden from the controller")
     batch_size: Static[int] = Field(
         128,
         gt=0,
@@ -163,7 +160,7 @@ class Model(Params):
     save: Static[NonNegativeInt | Literal["all", "eval"] | None] = Field(
         None,
         description="trials whose rates, factors, inputs and states are stored: all, all for evaluation "
-        "(eval), or the first so many both of training and of evaluation",
+        "(eval), or the first n of training and the first n of evaluation",
     )
 
     learning_rate: Traced[float] = Field(0.008, gt=0, description="largest learning rate")
@@ -176,9 +173,7 @@ class Model(Params):
     plateau_patience: Traced[int] = Field(
         6, gt=0, description="evaluations without a better one that make a plateau"
     )
-    warm_up: Traced[int] = Field(
-        100, ge=0, description="steps over which the learning rate rises from 0"
-    )
+    warm_up: Traced[int] = Field(100, ge=0, description="steps over which the learning rate rises")
     adam_eps: Traced[float] = Field(1e-8, gt=0, description="Adam's epsilon")
     clip_norm: Traced[float] = Field(200.0, gt=0, description="largest norm of the gradient")
     dropout: Traced[float] = Field(
@@ -196,7 +191,7 @@ class Model(Params):
     kl_ic: Traced[float] = Field(1.0, ge=0, description="scale of the KL of initial conditions")
     kl_input: Traced[float] = Field(1.0, ge=0, description="scale of the KL of inferred inputs")
     kl_start: Traced[float] = Field(
-        0.05, ge=0, le=1, description="factor of both scales at the first step"
+        0.05, ge=0, le=1, description="factor of both scales at the start"
     )
     kl_ramp: Traced[int] = Field(1000, ge=0, description="steps over which that factor rises to 1")
     l2_generator: Traced[float] = Field(
@@ -225,7 +220,7 @@ class Model(Params):
 
     @model_validator(mode="after")
     def _cut_of_nwb(self) -> "Model":
-        files = (self.data,) if isinstance(self.data, str) else self.data or ()
+        files = files_of(self.data)
         other = [file for file in files if not file.endswith(".nwb")]
         is_nwb = len(other) < len(files)
         if is_nwb and (self.bin_s is None or (self.window is None and self.chop is None)):
@@ -233,11 +228,16 @@ class Model(Params):
                 "bin_s, window: trials are cut from an NWB file, as in bin_s: 0.02, window: [-0.2, 0.8]; or all of "
                 "it is used, as in bin_s: 0.02, chop: {window: 100, overlap: 20}"
             )
-        given = [
-            name
-            for name in ("bin_s", "window", "behavior_series")
-            if getattr(self, name) is not None
-        ]
+        if self.window is not None and self.bin_s is not None:
+            length = self.window[1] - self.window[0]
+            n = round(length / self.bin_s)
+            # 1e-6: 0.3 / 0.1 is no whole number in floats.
+            if n < 1 or abs(n * self.bin_s - length) > 1e-6 * self.bin_s:
+                raise ValueError(
+                    f"window, bin_s: {length:g} s are {length / self.bin_s:.6g} bins of {self.bin_s:g} s; a whole number expected"
+                )
+        of_nwb = ("bin_s", "window", "behavior_series")
+        given = [name for name in of_nwb if getattr(self, name) is not None]
         if given and other:
             raise ValueError(
                 f"{', '.join(given)}: cuts trials from an NWB file, but {other[0]} holds trials; leave it out"
