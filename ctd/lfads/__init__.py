@@ -16,8 +16,8 @@ Sussillo, Jozefowicz, Abbott & Pandarinath 2016 (arXiv 1608.06315); Pandarinath 
 15:805); Keshtkaran & Pandarinath 2019 (arXiv 1908.07896), Keshtkaran et al. 2022 (Nat Methods 19:1572).
 
     params         Model: what one item is             distributions  densities and divergences
-    data           trials from a file, checked         model          encoder, controller, generator
-    layouts        the names of a file's datasets      numpy_file     trials from .npy and .npz
+    data           trials from a file                  model          encoder, controller, generator
+    checks         what is refused of them             numpy_file     trials from .npy and .npz
     nwb            trials cut from NWB files
     chop           recordings into windows and back    sessions       several files as one dataset
     adapters       read-ins and readouts of sessions   alignment      what these start from

@@ -25,9 +25,7 @@ def init_stitched(
     """Draw the weights of a model of sessions: N(0, 1 / fan-in); read-ins and readouts as `alignment` says, if it was possible."""
     assert dataset.stitched is not None
     _, real, shown, alignment = dataset.stitched
-    external = dataset.train.external
-    n_external = 0 if external is None else external.shape[-1]
-    dtype, n_factors = static.dtype, static.n_factors
+    dtype, n_factors, n_external = static.dtype, static.n_factors, dataset.train.n_external
     weights = init_weights(static, traced, key, n_factors, n_external, jnp.zeros(0, dtype))
     # The readout takes its place; it was drawn for no units.
     del weights["output"]

@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from ctd.kernel import View
 from ctd.lfads.chop import Recordings
@@ -37,16 +36,10 @@ def align(
     arrays: the datasets of the files, of which train_condition is read. Raises ValueError, naming file and dataset, where some
     files lack conditions, no condition is in all sessions, or there are fewer components than factors.
     """
-    there = [CONDITION in a for a in arrays]
-    if not any(there) or inputs.chop is not None:
+    if inputs.chop is not None or not any(CONDITION in a for a in arrays):
         return None
-    if not all(there):
-        raise ValueError(
-            f"{files[there.index(False)]}: lacks {CONDITION}, which {files[there.index(True)]} has; give it for all "
-            "sessions, or for none"
-        )
     data = [session.train.data for session in sessions]
-    labels = [_labels(f, a[CONDITION], len(d)) for f, a, d in zip(files, arrays, data, strict=True)]
+    labels = _labels(files, arrays)
     shared = _shared_conditions(files[0], labels)
     averages = [_averages(d, one, shared) for d, one in zip(data, labels, strict=True)]
     for file, average, session in zip(files, averages, sessions, strict=True):
@@ -75,8 +68,26 @@ def align(
     return Alignment(*(a.astype(inputs.dtype) for a in (scale * read_in, scale * bias, readout)))
 
 
+def _labels(files: Sequence[str], arrays: Sequence[Mapping[str, Recordings]]) -> list[np.ndarray]:
+    """The conditions of the training trials of all sessions. Raises ValueError where one lacks them."""
+    has = next(file for file, one in zip(files, arrays, strict=True) if CONDITION in one)
+    found = []
+    for file, one in zip(files, arrays, strict=True):
+        if CONDITION not in one:
+            raise ValueError(
+                f"{file}: lacks {CONDITION}, which {has} has; give it for all sessions, or for none"
+            )
+        labels = np.asarray(one[CONDITION])
+        if labels.dtype.kind not in "iu":
+            raise ValueError(
+                f"{file}: {CONDITION} has the type {labels.dtype}; whole numbers expected"
+            )
+        found.append(labels)
+    return found
+
+
 def _shared_conditions(file: str, labels: Sequence[np.ndarray]) -> list[int]:
-    """Return the conditions that all sessions have. Raises ValueError, naming the first file, if there is none."""
+    """The conditions that all sessions have. Raises ValueError, naming the first file, if there is none."""
     shared = sorted(set.intersection(*(set(one.tolist()) for one in labels)))
     if not shared:
         raise ValueError(
@@ -86,20 +97,9 @@ def _shared_conditions(file: str, labels: Sequence[np.ndarray]) -> list[int]:
     return shared
 
 
-def _labels(file: str, given: ArrayLike, n: int) -> np.ndarray:
-    labels = np.asarray(given)
-    if labels.shape != (n,) or labels.dtype.kind not in "iu":
-        raise ValueError(
-            f"{file}: {CONDITION} has the shape {labels.shape} of {labels.dtype}; one whole number for each of the "
-            f"{n} trials expected"
-        )
-    return labels
-
-
 def _averages(data: np.ndarray, labels: np.ndarray, shared: Sequence[int]) -> np.ndarray:
     """(condition time, unit) averages of the trials of each condition."""
-    means = [data[labels == one].mean(0, dtype=float) for one in shared]
-    return np.concatenate(means)
+    return np.concatenate([data[labels == one].mean(0, dtype=float) for one in shared])
 
 
 def _components(x: np.ndarray, n: int) -> np.ndarray | None:

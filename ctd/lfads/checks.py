@@ -1,10 +1,11 @@
-"""Checks of data: entries must be finite reals for which the likelihood has a density, true rates of the size of counts."""
+"""Checks of data: entries for which the likelihood has a density, axes and lengths that agree, true rates of the size of counts."""
 
 import warnings
 
 import numpy as np
 
 from ctd.containers import LABELS
+from ctd.lfads.chop import Found
 from ctd.lfads.distributions import COUNTS
 
 LARGEST_COUNT = 2**24
@@ -33,32 +34,31 @@ def check_entries(where: str, array: np.ndarray, likelihood: str | None = None) 
         _check_values(where, array, likelihood)
 
 
+_COUNTS = f"needs counts 0, 1, 2, ... up to {LARGEST_COUNT:,}; give spike counts, not rates, or `likelihood: gaussian`"
+NEEDS = {
+    "poisson": f"a Poisson likelihood {_COUNTS}",
+    "negative_binomial": f"a negative binomial likelihood {_COUNTS}",
+    "gamma": "a gamma likelihood needs positive numbers; `zero_inflated_gamma` has zeros, too",
+    "zero_inflated_gamma": "a zero-inflated gamma likelihood needs 0 or positive numbers; rectify the data, or `likelihood: gaussian`",
+}
+
+
 def _check_values(where: str, array: np.ndarray, likelihood: str) -> None:
     """Raise ValueError unless the likelihood has a density at all entries."""
+    if likelihood not in NEEDS:
+        return
+    bad = array <= 0 if likelihood == "gamma" else array < 0
     if likelihood in COUNTS:
-        name = {"poisson": "Poisson", "negative_binomial": "negative binomial"}[likelihood]
-        bad = (array < 0) | (array > LARGEST_COUNT)
+        bad |= array > LARGEST_COUNT
         if array.dtype.kind == "f":
             bad |= array != np.floor(array)
-        needs = (
-            f"a {name} likelihood needs counts 0, 1, 2, ... up to {LARGEST_COUNT:,}; give spike counts, not rates, or "
-            "`likelihood: gaussian`"
-        )
-    elif likelihood == "gamma":
-        bad = array <= 0
-        needs = "a gamma likelihood needs positive numbers; `zero_inflated_gamma` has zeros, too"
-    elif likelihood == "zero_inflated_gamma":
-        bad = array < 0
-        needs = "a zero-inflated gamma likelihood needs 0 or positive numbers; rectify the data, or `likelihood: gaussian`"
-    else:
-        return
     if bad.any():
         first = tuple(int(k) for k in np.argwhere(bad)[0])
-        raise ValueError(f"{where} holds {array[first]} at {first}, but {needs}")
+        raise ValueError(f"{where} holds {array[first]} at {first}, but {NEEDS[likelihood]}")
 
 
 FAR = 5
-"""Warned of are true rates whose mean is so many times that of the counts, or the counts' that of the rates."""
+"""Factor between the means of true rates and of counts beyond which a warning says so."""
 
 
 def check_rates(where: str, rates: np.ndarray, counts: np.ndarray) -> None:
@@ -73,3 +73,73 @@ def check_rates(where: str, rates: np.ndarray, counts: np.ndarray) -> None:
             "rates a second by the width of a bin in s",
             stacklevel=2,
         )
+
+
+# --- arrays that belong together --------------------------------------------------------------------
+
+
+def check_all(where: str, found: Found, likelihood: str) -> None:
+    """Check the entries of all arrays of a split, before recordings are cut, so that errors name a place in the file."""
+    for field, (name, array) in found.items():
+        law = likelihood if field == "data" else None
+        if isinstance(array, list):
+            for k, one in enumerate(array):
+                check_entries(f"{where}: {name}[{k}]", one, law)
+        else:
+            check_entries(f"{where}: {name}", array, law)
+
+
+def _check_shape(where: str, array: np.ndarray, field: str) -> None:
+    """Raise ValueError unless an array has the axes of its field of `Trials`, and is not empty."""
+    other = {"initial_states": ("trial", "state"), "condition": ("trial",)}
+    axes = other.get(field, ("trial", "time", "..."))
+    if array.ndim != len(axes):
+        hint = "; `chop: {window, overlap}` cuts recordings (time, unit)" if array.ndim == 2 else ""
+        raise ValueError(f"{where} has the shape {array.shape}; ({', '.join(axes)}) expected{hint}")
+    if 0 in array.shape:
+        raise ValueError(f"{where} has the shape {array.shape}: it is empty")
+
+
+def check_within(where: str, parts: Found) -> None:
+    """Check the axes of a split's arrays, and that lengths along trial, time and unit agree; true values may have fewer trials."""
+    for field, (dataset, array) in parts.items():
+        _check_shape(f"{where}: {dataset}", array, field)
+    by, data = parts["data"]
+    for field, (dataset, array) in parts.items():
+        axes = ["trials"]
+        # What the encoder sees may be shorter; initial states and conditions have no time.
+        if field not in ("encoded", "initial_states", "condition"):
+            axes.append("time bins")
+        if field == "rates":
+            axes.append("units")
+        for what, has, expected in zip(axes, array.shape, data.shape, strict=False):
+            truth = field in ("rates", "inputs", "initial_states", "states")
+            if has != expected and not (what == "trials" and truth and has < expected):
+                raise ValueError(f"{where}: {dataset} has {has} {what}, but {by} has {expected}")
+        if field == "encoded" and (
+            array.shape[1] > data.shape[1] or array.shape[2] > data.shape[2]
+        ):
+            raise ValueError(
+                f"{where}: {dataset} has the shape {array.shape}, more than {by} with {data.shape}: what "
+                "the encoder sees is a part of what is reconstructed"
+            )
+
+
+def check_between(where: str, first: Found, second: Found) -> None:
+    """Check that training and evaluation have the same datasets, with the same bins, units and channels."""
+    for field in ("data", "encoded", "external", "behavior"):
+        if (field in first) != (field in second):
+            has, lacks = (first, "evaluation") if field in first else (second, "training")
+            raise ValueError(
+                f"{where}: {has[field][0]} is there, but the same for {lacks} is missing; give both, or neither"
+            )
+        if field in first and first[field][1].shape[1:] != second[field][1].shape[1:]:
+            (a, x), (b, y) = first[field], second[field]
+            turned = where.endswith(".mat") and x.shape[:-1] == y.shape[:-1]
+            hint = (
+                ". A file of MATLAB has its axes reversed: save them as (unit, time, trial)"
+                * turned
+            )
+            raise ValueError(
+                f"{where}: {a} has (time, ...) {x.shape[1:]}, but {b} has {y.shape[1:]}; they must agree{hint}"
+            )

@@ -14,7 +14,7 @@ old + w (new - old), so that unchanged windows give back the recording to the bi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -41,22 +41,9 @@ class Windows(NamedTuple):
     """Whether the recordings were the trials of one array. If not, they are merged to one run of time."""
 
 
-type Place = slice | tuple[int, slice]
-"""Bins of the one run of time, or (trial, bins)."""
-
-
-@runtime_checkable
-class Writable(Protocol):
-    """An array in memory or in a file, read and written by slices."""
-
-    def __getitem__(self, at: Place, /) -> np.ndarray: ...
-    def __setitem__(self, at: Place, value: np.ndarray, /) -> None: ...
-
-
 def make_windows(recordings: Recordings, chop: Chop) -> Windows:
     """Lay windows over recordings, each of which must be at least a window long.
 
-    >>> from ctd.lfads.params import Chop
     >>> make_windows(np.zeros((10, 3)), Chop(window=4, overlap=1)).start  # the last one ends with the recording
     array([0, 3, 6], dtype=int32)
     """
@@ -65,8 +52,7 @@ def make_windows(recordings: Recordings, chop: Chop) -> Windows:
     # Every recording begins and ends with a window, so that no bin is lost.
     starts = [_starts(int(length), chop) for length in lengths]
     number = np.repeat(np.arange(len(lengths), dtype=np.int32), [len(s) for s in starts])
-    start = np.concatenate([np.zeros(0, np.int32), *starts]).astype(np.int32)
-    return Windows(number, start, lengths, np.asarray(of_trials))
+    return Windows(number, np.concatenate(starts, dtype=np.int32), lengths, np.asarray(of_trials))
 
 
 def _listed(recordings: Recordings) -> list[np.ndarray]:
@@ -86,7 +72,6 @@ def cut(recordings: Recordings, windows: Windows, window: int) -> np.ndarray:
 
     window: bins of a window.
 
-    >>> from ctd.lfads.params import Chop
     >>> recording = np.zeros((10, 3))
     >>> cut(recording, make_windows(recording, Chop(window=4, overlap=1)), 4).shape
     (3, 4, 3)
@@ -99,7 +84,6 @@ def cut(recordings: Recordings, windows: Windows, window: int) -> np.ndarray:
 def merged_shape(windows: Windows) -> tuple[int, ...]:
     """The first axes of merged windows: (trial, time) for trials, else (time,) of all recordings one after another.
 
-    >>> from ctd.lfads.params import Chop
     >>> merged_shape(make_windows([np.zeros((10, 3)), np.zeros((6, 3))], Chop(window=4, overlap=1)))
     (16,)
     """
@@ -111,7 +95,6 @@ def merged_shape(windows: Windows) -> tuple[int, ...]:
 def merge(values: np.ndarray, windows: Windows) -> np.ndarray:
     """Merge windows (window, time, ...) to recordings, (trial, time, ...) or (time, ...).
 
-    >>> from ctd.lfads.params import Chop
     >>> recording = np.arange(20.0).reshape(10, 2)
     >>> windows = make_windows(recording, Chop(window=4, overlap=1))
     >>> bool((merge(cut(recording, windows, 4), windows) == recording).all())
@@ -123,21 +106,22 @@ def merge(values: np.ndarray, windows: Windows) -> np.ndarray:
     return made
 
 
-def merge_into(to: Writable, values: np.ndarray, windows: Windows, first: int = 0) -> None:
-    """Merge the windows from number `first` on into an array of `merged_shape` that has the windows before it."""
+def merge_into(to: Any, values: np.ndarray, windows: Windows, first: int = 0) -> None:
+    """Merge the windows from number `first` on into an array of `merged_shape` that has the windows before it.
+
+    to: the array, in memory or a dataset of a file.
+    """
     offsets = np.cumsum(windows.lengths) - windows.lengths
     for k, new in enumerate(values, first):
-        recording, start = windows.recording[k], int(windows.start[k])
+        recording, start = int(windows.recording[k]), int(windows.start[k])
         common = 0
         if k > 0 and windows.recording[k - 1] == recording:
             # Bins that the window before has written already; the last window may share more than `overlap`.
             common = int(windows.start[k - 1]) + len(new) - start
-        if windows.of_trials:
-            place: Place = (int(recording), slice(start, start + len(new)))
-        else:
-            place = slice(
-                int(offsets[recording]) + start, int(offsets[recording]) + start + len(new)
-            )
+        place: Any = recording, slice(start, start + len(new))
+        if not windows.of_trials:
+            begin = int(offsets[recording]) + start
+            place = slice(begin, begin + len(new))
         if common > 0:
             # The caller keeps its values.
             new = new.copy()

@@ -1,10 +1,16 @@
 """The trials that models are fitted to: read from HDF5, NumPy's files or NWB, checked, cut to what the encoder sees.
 
-`ctd.lfads.layouts` has the names of the datasets. The encoder may see fewer units and bins than are reconstructed: in
-lfads-torch's layout if `encod` is smaller than `recon`, in ctd's by `held_out_units` and `held_out_bins`. True rates,
-inputs, states and initial states may cover only the first trials. A file may have the width of its bins, `bin_s` (s),
-and the conditions of its trials, NAME_condition (trial,), whole numbers: PSTHs average over those of evaluation, sessions
-are aligned by those of training.
+A file has one of two layouts, which the names of its datasets tell apart. NAME is train or eval in ctd's,
+train or valid in lfads-torch's:
+
+    ctd           NAME (trial, time, unit); if known NAME_external, NAME_behavior, eval_rates, eval_inputs,
+                  eval_initial_states (trial, state), eval_states, NAME_condition (trial,)
+    lfads-torch   NAME_encod_data, NAME_recon_data; if known NAME_ext_input, NAME_behavior, NAME_truth, and the other names of ctd's
+
+The encoder may see fewer units and bins than are reconstructed: in lfads-torch's layout if `encod` is smaller than
+`recon`, in ctd's by `held_out_units` and `held_out_bins`. True rates, inputs, states and initial states may cover only
+the first trials. Conditions are whole numbers: PSTHs average over those of evaluation, sessions are aligned by those of
+training. A file may have the width of its bins, `bin_s` (s). Datasets of other names are not used, which a plan says.
 With `chop`, all arrays are recordings (time, ...), or trials longer than a window; see `ctd.lfads.chop`.
 """
 
@@ -19,14 +25,13 @@ import numpy as np
 from ctd.data import read_hdf5
 from ctd.kernel import View
 from ctd.late import Bool, Float, Int, PyTree, Real, scipy
-from ctd.lfads.checks import check_entries, check_rates
+from ctd.lfads.checks import check_all, check_between, check_rates, check_within
 from ctd.lfads.chop import Found, Recordings, Windows, chop_found
 from ctd.lfads.distributions import COUNTS, first_outputs
-from ctd.lfads.layouts import find, unused
 from ctd.lfads.numpy_file import read_numpy
 from ctd.lfads.nwb import read_nwb
 from ctd.lfads.params import Model
-from ctd.words import count
+from ctd.words import count, meant
 
 
 class Trials(NamedTuple):
@@ -51,6 +56,11 @@ class Trials(NamedTuple):
     """One True for each trial, conditions in the order of their numbers; for evaluation trials alone."""
     session: Int[np.ndarray, "trial"] | None = None
     """The number of the trial's session; None for data of one session."""
+
+    @property
+    def n_external(self) -> int:
+        """The number of known inputs."""
+        return 0 if self.external is None else int(self.external.shape[-1])
 
 
 class Alignment(NamedTuple):
@@ -97,7 +107,26 @@ class Dataset(NamedTuple):
     core: PyTree = None
     """Weights that training does not change, part -> name -> array; None if all are trained."""
     unused: dict[str, None] = {}  # noqa: RUF012
-    """The names of the file's other datasets, as keys: names among arrays."""
+    """The names of the file's other datasets, as keys, since the values of a program's data must be arrays."""
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+_COMMON = {
+    field: f"{{}}_{field}"
+    for field in ("behavior", "inputs", "initial_states", "states", "condition")
+}
+NAMES = {
+    "ctd": {"data": "{}", "external": "{}_external", **_COMMON, "rates": "{}_rates"},
+    "lfads-torch": {
+        "data": "{}_recon_data",
+        "encoded": "{}_encod_data",
+        "external": "{}_ext_input",
+        **_COMMON,
+        "rates": "{}_truth",
+    },
+}
+"""Layout -> field of `Trials` -> name of its dataset."""
 
 
 def read(path: str, inputs: View[Model]) -> Mapping[str, Recordings]:
@@ -114,15 +143,14 @@ def make_dataset(
 
     where: the file's name, which errors begin with. Raises ValueError, naming the dataset.
 
-    >>> from ctd.lfads import Model
     >>> counts = np.random.default_rng(0).poisson(1.0, (6, 10, 4))  # (trial, time, unit)
     >>> dataset = make_dataset({"train": counts[:4], "eval": counts[4:]}, Model(held_out_units=(3,)))
     >>> dataset.train.data.shape, dataset.seen_units.tolist()
     ((4, 10, 4), [0, 1, 2])
     """
-    found, others = find(arrays, where), unused(arrays, where)
+    found, others = _find(arrays, where), _unused(arrays, where)
     for parts in found:
-        _check_entries(where, parts, inputs.likelihood)
+        check_all(where, parts, inputs.likelihood)
     windows: tuple[Windows, Windows] | None = None
     if inputs.chop is not None:
         (train_parts, first), (other_parts, second) = (
@@ -130,10 +158,8 @@ def make_dataset(
         )
         found, windows = (train_parts, other_parts), (first, second)
     for parts in found:
-        for field, (name, array) in parts.items():
-            _check_shape(f"{where}: {name}", array, field)
-        _check_within(where, parts)
-    _check_between(where, *found)
+        check_within(where, parts)
+    check_between(where, *found)
     train, evaluation = (_trials(parts, inputs) for parts in found)
     if evaluation.rates is not None and inputs.likelihood in COUNTS:
         check_rates(f"{where}: {found[1]['rates'][0]}", evaluation.rates, evaluation.data)
@@ -142,9 +168,7 @@ def make_dataset(
         # One column for each number that occurs: numbers need not be 0, 1, 2, ...
         evaluation = evaluation._replace(condition=given[:, None] == np.unique(given))
     units, bins = _seen(where, train, inputs)
-    if all(
-        trials.encoded is None or _is_part(trials, units, bins) for trials in (train, evaluation)
-    ):
+    if _is_part(train, units, bins) and _is_part(evaluation, units, bins):
         # Mostly the encoder sees the first bins and units of `data`, so that one copy is enough.
         train, evaluation = train._replace(encoded=None), evaluation._replace(encoded=None)
     # With such a lag every bin of the encoders would be hidden from the controller.
@@ -159,77 +183,50 @@ def make_dataset(
     return Dataset(train, evaluation, units, held_units, bins, bias, table, windows, unused=others)
 
 
-# --- checks ---------------------------------------------------------------------------------------
+def _names(arrays: Mapping[str, Recordings]) -> list[dict[str, str]]:
+    """Field of `Trials` -> name of its dataset, for training and for evaluation, in the file's layout."""
+    # A file of lfads-torch without held-out entries may have encod_data alone, so that name decides.
+    layout = "lfads-torch" if "train_encod_data" in arrays else "ctd"
+    roles = ("train", "eval" if layout == "ctd" else "valid")
+    return [{k: p.format(role) for k, p in NAMES[layout].items()} for role in roles]
 
 
-def _check_entries(where: str, found: Found, likelihood: str) -> None:
-    """Check all entries. Recordings are checked before they are cut, so that errors name a place in the file."""
-    for field, (name, array) in found.items():
-        law = likelihood if field == "data" else None
-        if isinstance(array, list):
-            for k, one in enumerate(array):
-                check_entries(f"{where}: {name}[{k}]", one, law)
-        else:
-            check_entries(f"{where}: {name}", array, law)
+def _find(arrays: Mapping[str, Recordings], where: str) -> tuple[Found, Found]:
+    """The arrays for training, and those for evaluation, by the names of the file's layout. Raises ValueError where one lacks."""
+    found, missing = [], []
+    for names in _names(arrays):
+        if names["data"] not in arrays and names.get("encoded") in arrays:
+            names["data"] = names["encoded"]  # nothing is held out
+        missing += sorted({names["data"], names.get("encoded", names["data"])} - set(arrays))
+        found.append({k: (name, arrays[name]) for k, name in names.items() if name in arrays})
+    if missing:
+        # Neither split is named: the file may hold all trials.
+        hint = "" if missing != ["train", "eval"] else (
+            "; name the trials to train on and those to evaluate with, or save all of them by numpy.save('spikes.npy', "
+            "counts): of .npy and .npz files every fifth trial is for evaluation (eval_every)"
+        )  # fmt: skip
+        raise ValueError(
+            f"{where}: lacks {' and '.join(missing)}, (trial, time, unit); found "
+            f"{', '.join(sorted(arrays))}{hint}"
+        )
+    return found[0], found[1]
 
 
-def _check_shape(where: str, array: np.ndarray, field: str) -> None:
-    other = {"initial_states": ("trial", "state"), "condition": ("trial",)}
-    axes = other.get(field, ("trial", "time", "..."))
-    if array.ndim != len(axes):
-        hint = "; `chop: {window, overlap}` cuts recordings (time, unit)" if array.ndim == 2 else ""
-        raise ValueError(f"{where} has the shape {array.shape}; ({', '.join(axes)}) expected{hint}")
-    if 0 in array.shape:
-        raise ValueError(f"{where} has the shape {array.shape}: it is empty")
+def _unused(arrays: Mapping[str, Recordings], where: str) -> dict[str, None]:
+    """The datasets that a model does not use; warns of those whose names are close to one that the file lacks."""
+    used, lacking = {"bin_s"}, set[str]()
+    for pair in zip(*(names.values() for names in _names(arrays)), strict=True):
+        used.update(pair)
+        # A field of which one split has a dataset is known to whoever wrote the file.
+        lacking.update(() if arrays.keys() & set(pair) else pair)
+    others = sorted(arrays.keys() - used)
+    near = [name + hint for name in others if (hint := meant(name, lacking))]
+    if near:
+        warnings.warn(f"{where}: not used: {', '.join(near)}", stacklevel=2)
+    return dict.fromkeys(others)
 
 
-def _check_within(where: str, parts: Found) -> None:
-    """Check that lengths along trial, time and unit agree within a split; true values may have fewer trials."""
-    by, data = parts["data"]
-    for field, (dataset, array) in parts.items():
-        truth = ("rates", "inputs", "initial_states", "states")
-        short = field in truth and len(array) < len(data)
-        if len(array) != len(data) and not short:
-            raise ValueError(
-                f"{where}: {dataset} has {len(array)} trials, but {by} has {len(data)}"
-            )
-        # What the encoder sees may be shorter; initial states and conditions have no time.
-        free = field in ("encoded", "initial_states", "condition")
-        if not free and array.shape[1] != data.shape[1]:
-            raise ValueError(
-                f"{where}: {dataset} has {array.shape[1]} time bins, but {by} has {data.shape[1]}"
-            )
-        if field == "rates" and array.shape[2] != data.shape[2]:
-            raise ValueError(
-                f"{where}: {dataset} has {array.shape[2]} units, but {by} has {data.shape[2]}"
-            )
-        if field == "encoded" and (
-            array.shape[1] > data.shape[1] or array.shape[2] > data.shape[2]
-        ):
-            raise ValueError(
-                f"{where}: {dataset} has the shape {array.shape}, more than {by} with {data.shape}: what "
-                "the encoder sees is a part of what is reconstructed"
-            )
-
-
-def _check_between(where: str, first: Found, second: Found) -> None:
-    """Check that training and evaluation have the same datasets, with the same bins, units and channels."""
-    for field in ("data", "encoded", "external", "behavior"):
-        if (field in first) != (field in second):
-            has, lacks = (first, "evaluation") if field in first else (second, "training")
-            raise ValueError(
-                f"{where}: {has[field][0]} is there, but the same for {lacks} is missing; give both, or neither"
-            )
-        if field in first and first[field][1].shape[1:] != second[field][1].shape[1:]:
-            (a, x), (b, y) = first[field], second[field]
-            turned = where.endswith(".mat") and x.shape[:-1] == y.shape[:-1]
-            hint = (
-                ". A file of MATLAB has its axes reversed: save them as (unit, time, trial)"
-                * turned
-            )
-            raise ValueError(
-                f"{where}: {a} has (time, ...) {x.shape[1:]}, but {b} has {y.shape[1:]}; they must agree{hint}"
-            )
+# --- what a model gets ------------------------------------------------------------------------------
 
 
 def _trials(parts: Found, inputs: View[Model]) -> Trials:
@@ -271,8 +268,8 @@ def _seen(where: str, train: Trials, inputs: View[Model]) -> tuple[np.ndarray, n
 
 
 def _is_part(trials: Trials, units: np.ndarray, bins: np.ndarray) -> bool:
-    assert trials.encoded is not None
-    return np.array_equal(trials.encoded, trials.data[:, : len(bins), : len(units)])
+    shown = trials.data[:, : len(bins), : len(units)]
+    return trials.encoded is None or np.array_equal(trials.encoded, shown)
 
 
 def _moments(

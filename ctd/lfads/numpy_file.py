@@ -11,6 +11,7 @@ Without such names every `eval_every`-th trial is for evaluation.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import compress
 
 import numpy as np
 
@@ -56,17 +57,13 @@ def read_numpy(path: str, inputs: View[Model]) -> Mapping[str, Recordings]:
     _check_lengths(path, lengths, inputs)
     # Spread over the recording, so that drifts meet both splits alike.
     evaluation = is_evaluation(len(trials), inputs.eval_every)
-    split = {
-        "train": [trial for trial, last in zip(trials, evaluation, strict=True) if not last],
-        "eval": [trial for trial, last in zip(trials, evaluation, strict=True) if last],
-    }
     uneven = min(lengths) < max(lengths)
-    found: dict[str, Recordings] = {k: v if uneven else np.stack(v) for k, v in split.items()}
-    if condition is not None:
-        found |= {
-            "train_condition": condition[~evaluation],
-            "eval_condition": condition[evaluation],
-        }
+    found: dict[str, Recordings] = {}
+    for name, chosen in (("train", ~evaluation), ("eval", evaluation)):
+        some = list(compress(trials, chosen))
+        found[name] = some if uneven else np.stack(some)
+        if condition is not None:
+            found[f"{name}_condition"] = condition[chosen]
     return found
 
 

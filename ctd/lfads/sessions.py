@@ -16,7 +16,7 @@ from ctd.kernel import View
 from ctd.lfads.alignment import align
 from ctd.lfads.chop import Recordings
 from ctd.lfads.data import Dataset, Stitched, Trials, make_dataset, read
-from ctd.lfads.params import Model
+from ctd.lfads.params import Model, files_of
 from ctd.lfads.trained import read_core
 
 PADDING = 1
@@ -43,7 +43,7 @@ def load(inputs: View[Model]) -> Dataset:
     if isinstance(files, str) and inputs.core_model is None:
         dataset = make_dataset(read(files, inputs), inputs, files)
     else:
-        dataset = stitch([files] if isinstance(files, str) else files, inputs)
+        dataset = stitch(files_of(files), inputs)
     return dataset if inputs.core is None else read_core(inputs, dataset)
 
 
@@ -85,10 +85,6 @@ def _check_alike(
 ) -> None:
     """Check that the sessions agree in bins, in the width of a bin and in external inputs, which they share."""
     first = sessions[0].train
-
-    def n_external(trials: Trials) -> int:
-        return 0 if trials.external is None else int(trials.external.shape[-1])
-
     widths = [_bin_width(file, a) for file, a in zip(files, arrays, strict=True)]
     for file, session, width in zip(files, sessions, widths, strict=True):
         if session.train.encoded is not None:
@@ -101,7 +97,7 @@ def _check_alike(
             ("train: time bins", session.train.data.shape[1], first.data.shape[1],
              "cut trials of one length, or `chop` them"),
             ("train: bins that the encoder sees", len(session.seen_bins), len(sessions[0].seen_bins), "hold out alike"),
-            ("train_external: inputs", n_external(session.train), n_external(first), "give all sessions the same"),
+            ("train_external: inputs", session.train.n_external, first.n_external, "give all sessions the same"),
         ):  # fmt: skip
             if has != expected:
                 raise ValueError(

@@ -11,11 +11,9 @@ import numpy as np
 from ctd.cells import Cell, gru, node
 from ctd.data import read_hdf5
 from ctd.kernel import Kind, View, field_kinds
-from ctd.late import PyTree
 from ctd.lfads.data import Dataset
 from ctd.lfads.params import Model
-
-type Tree = PyTree
+from ctd.lfads.weights import Tree
 
 OF_SESSIONS = ("readin", "readout", "sessions", "output", "decoder", "decoders")
 """Parts that belong to the units or the behaviour of sessions; all other parts are the core."""
@@ -107,20 +105,14 @@ def read_core(inputs: View[Model], dataset: Dataset) -> Dataset:
             )
     # Before arrays meet, so that the error names the field instead of a shape.
     check_sizes(inputs, weights, inputs.core)
-    external = dataset.train.external
-    has, fits = (
-        0 if external is None else external.shape[-1],
-        n_external(inputs, weights["generator"]),
-    )
+    has, fits = dataset.train.n_external, n_external(inputs, weights["generator"])
     if has != fits:
         raise ValueError(
             f"data: has {has} external inputs, but the core {inputs.core} was trained with {fits}"
         )
     core = {part: dict(entries) for part, entries in weights.items() if part not in OF_SESSIONS}
-    for name in (
-        "h0",
-        "bO",
-    ):  # a network of ctd.cells has them; the model's h0 is the mean of ic_prior, its bO is 0
+    # A network of ctd.cells has them; the model's h0 is the mean of ic_prior, its bO is 0.
+    for name in ("h0", "bO"):
         core["generator"].pop(name, None)
     return dataset._replace(core=core)
 
@@ -128,9 +120,9 @@ def read_core(inputs: View[Model], dataset: Dataset) -> Dataset:
 def posterior_params(
     trained: Mapping[str, Any], store: str, item: int, seed: int
 ) -> dict[str, Any]:
-    """Return the parameters with which `lfads.posterior` infers by a model: those that it was trained with and inference reads, and its place.
+    """The parameters of `lfads.posterior` for a trained model: those of its training that inference reads, and its place in the store.
 
-    trained: the item's parameters, of those that both kernels have. seed: of the job that trained it, whose draws are made again.
+    trained: the item's parameters that both kernels have. seed: of the job that trained it, so that the same draws are made.
     """
     kinds = field_kinds(Model)
     of_training = {"n_saved", "save", "core", "core_model", "n_batches"}
@@ -144,7 +136,7 @@ def posterior_params(
 def by_session(
     params: Mapping[str, Any], data: str | None, place: Callable[[str], str]
 ) -> list[dict[str, Any]]:
-    """Return the parameters of a posterior for each session of a model: one for each file that it was trained on.
+    """The parameters of a posterior for each session of a model: one for each file that it was trained on.
 
     Args:
         data: another file of trials instead, of one session: of the one that was trained on it, or else by its units.
