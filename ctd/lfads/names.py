@@ -17,7 +17,6 @@ GENERATOR = {
 }
 """Weight -> its axes, for a generator of either cell, readout included."""
 
-
 DECODER = {
     "w": Var(("channel", "factor"), "1", "decoder of behaviour, w f + b of factors f"),
     "b": Var(("channel",), "1", "decoder of behaviour, w f + b of factors f"),
@@ -26,23 +25,23 @@ DECODER = {
 
 def _model_dims() -> dict[str, Var]:
     """Weight -> its axes. Layers differ in size, and a store has one size for an axis name: each layer has names of its own."""
-    cells = {
-        "encoder_forward": ("encoder_gate", "encoder_unit", "encoder_unit_and_data"),
-        "encoder_backward": ("encoder_gate", "encoder_unit", "encoder_unit_and_data"),
-        "controller": ("controller_gate", "controller_unit", "controller_unit_and_input"),
-    }
     found: dict[str, tuple[str, ...]] = {}
-    for part, (gate, unit, columns) in cells.items():
-        axes = {"wRUHX": (gate, columns), "bRU": (gate,), "wCHX": (unit, columns)}
-        axes |= {"bC": (unit,), "h0": (unit,)}
-        found |= {f"{part}.{name}": value for name, value in axes.items()}
-    for part, n_out, n_in in (
-        ("ic", "ic_moment", "encoder_end"),
-        ("inputs", "input_moment", "controller_unit"),
-        ("output", "output_entry", "factor"),
+    for part, layer, seen in (
+        ("encoder_forward", "encoder", "data"),
+        ("encoder_backward", "encoder", "data"),
+        ("controller", "controller", "input"),
     ):
-        found |= {f"{part}.w": (n_out, n_in), f"{part}.b": (n_out,)}
+        gate, unit, columns = f"{layer}_gate", f"{layer}_unit", f"{layer}_unit_and_{seen}"
+        cell = {"wRUHX": (gate, columns), "bRU": (gate,), "wCHX": (unit, columns)}
+        cell |= {"bC": (unit,), "h0": (unit,)}
+        found |= {f"{part}.{name}": axes for name, axes in cell.items()}
     found |= {
+        "ic.w": ("ic_moment", "encoder_end"),
+        "ic.b": ("ic_moment",),
+        "inputs.w": ("input_moment", "controller_unit"),
+        "inputs.b": ("input_moment",),
+        "output.w": ("output_entry", "factor"),
+        "output.b": ("output_entry",),
         "readin.w": ("session", "factor", "padded_unit"),
         "readin.b": ("session", "factor"),
         "readout.w": ("session", "moment", "padded_unit", "factor"),
@@ -50,15 +49,16 @@ def _model_dims() -> dict[str, Var]:
         "sessions.n_units": ("session",),
         "sessions.n_seen": ("session",),
         "sessions.n_channels": ("session",),
-        **{f"decoder.{name}": var.axes for name, var in DECODER.items()},
+        "decoder.w": DECODER["w"].axes,
+        "decoder.b": DECODER["b"].axes,
         "decoders.w": ("session", "padded_channel", "factor"),
         "decoders.b": ("session", "padded_channel"),
+        "ic_prior.mean": ("state",),
+        "ic_prior.log_variance": ("state",),
+        "input_prior.mean": ("inferred",),
+        "input_prior.log_variance": ("inferred",),
+        "input_prior.log_tau": ("inferred",),
     }
-    for part, axis, names in (
-        ("ic_prior", "state", ("mean", "log_variance")),
-        ("input_prior", "inferred", ("mean", "log_variance", "log_tau")),
-    ):
-        found |= {f"{part}.{name}": (axis,) for name in names}
     dims = {
         f"model.{path}": Var(axes, "1", f"{path} of the model, see ctd.lfads.model")
         for path, axes in found.items()
@@ -77,54 +77,23 @@ LONG = {
 }
 
 SCORES = {
-    "rate_r2_weighted": (
-        "1",
-        "R2 of rates, no affine fit, units weighted by variance (CtDBenchmark)",
-    ),
-    "rate_r2_units": (
-        "1",
-        "R2 of rates, no affine fit, mean over units (Sedler 2023, lfads-torch)",
-    ),
-    "state_r2_from_true": (
-        "1",
-        "R2 of the generator's states by linear regression on true ones, weighted by variance (CtDBenchmark)",
-    ),
-    "state_r2_from_true_mean": (
-        "1",
-        "R2 of the generator's states by linear regression on true ones, mean over the generator's dimensions (Sedler 2023)",
-    ),
-    "state_r2_of_true": (
-        "1",
-        "R2 of true states by regression on the generator's, weighted by variance; of the fitted trials",
-    ),
-    "co_bps": ("bit", "bits a spike of held-out units taken together (Pei 2021, eq. 3)"),
-    "co_bps_units": ("bit", "bits a spike of each held-out unit, mean over those that fire"),
-    "fp_bps": ("bit", "bits a spike in held-out bins, all units taken together (Pei 2021)"),
-    "psth_r2": (
-        "1",
-        "R2 of averages over a condition's trials, of data with conditions; rates for data, weighted by variance",
-    ),
-    "cycle_consistency": (
-        "1",
-        "R2 of factors recovered from log rates by the readout's pseudo-inverse, cut at 1 % of variance (Versteeg 2023)",
-    ),
-    "cycle_consistency_states": (
-        "1",
-        "R2 of the generator's states recovered from log rates by the readout's pseudo-inverse (CtDBenchmark)",
-    ),
-    "cycle_consistency_refitted": (
-        "1",
-        "the same, by the readout that scikit-learn 1.6 to 1.8 refits without directions of small variance",
-    ),
-}
-SCORES |= {
-    f"{name}_true": (
-        SCORES[name][0],
-        f"{name} of the true rates, which a model's can hardly exceed",
-    )
+    "rate_r2_weighted": "R2 of rates, no affine fit, units weighted by variance (CtDBenchmark)",
+    "rate_r2_units": "R2 of rates, no affine fit, mean over units (Sedler 2023, lfads-torch)",
+    "state_r2_from_true": "R2 of the generator's states by linear regression on true ones, weighted by variance (CtDBenchmark)",
+    "state_r2_from_true_mean": "R2 of the generator's states by linear regression on true ones, mean over the generator's dimensions (Sedler 2023)",
+    "state_r2_of_true": "R2 of true states by regression on the generator's, weighted by variance; of the fitted trials",
+    "co_bps": "bits a spike of held-out units taken together (Pei 2021, eq. 3)",
+    "co_bps_units": "bits a spike of each held-out unit, mean over those that fire",
+    "fp_bps": "bits a spike in held-out bins, all units taken together (Pei 2021)",
+    "psth_r2": "R2 of averages over a condition's trials, of data with conditions; rates for data, weighted by variance",
+    "cycle_consistency": "R2 of factors recovered from log rates by the readout's pseudo-inverse, cut at 1 % of variance (Versteeg 2023)",
+    "cycle_consistency_states": "R2 of the generator's states recovered from log rates by the readout's pseudo-inverse (CtDBenchmark)",
+    "cycle_consistency_refitted": "the same, by the readout that scikit-learn 1.6 to 1.8 refits without directions of small variance",
+} | {
+    f"{name}_true": f"{name} of the true rates, which a model's can hardly exceed"
     for name in ("co_bps", "co_bps_units", "fp_bps", "psth_r2")
 }
-"""Metrics over all evaluation trials, computed by `ctd.lfads.scores`: name -> (unit, definition)."""
+"""Metrics over all evaluation trials, computed by `ctd.lfads.scores`: name -> definition."""
 
 MEANS = {
     "rates": Var(
@@ -178,8 +147,8 @@ DIMS = {
         True,
     ),
     **{
-        name: Var((), unit, f"{text}; all evaluation trials", True)
-        for name, (unit, text) in SCORES.items()
+        name: Var((), "bit" if "_bps" in name else "1", f"{text}; all evaluation trials", True)
+        for name, text in SCORES.items()
     },
     "input_r2": Var(
         (), "1", "squared correlation of inferred inputs with true ones over time", True

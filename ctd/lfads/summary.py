@@ -10,6 +10,7 @@ import numpy as np
 
 from ctd.kernel import JobFields, Var, View, changed
 from ctd.lfads.data import Dataset
+from ctd.lfads.names import DIMS
 from ctd.lfads.params import Model
 from ctd.plots.curves import QUANTILES, curve_quantiles
 from ctd.rows import Best
@@ -17,26 +18,13 @@ from ctd.rows import Best
 TRAINED, STOPPED_EARLY, DIVERGED = range(3)
 """Codes of the outcomes, in the order of the kernel's `outcomes`."""
 
-METRICS = {
-    "bits_per_spike": "bits a spike, seen units",
-    "cosmoothing_bits_per_spike": "bits a spike, held-out units",
-    "co_bps": "bits a spike, held-out units together",
-    "co_bps_true": "co_bps of the true rates, which a model can hardly exceed",
-    "co_bps_units": "bits a spike of each held-out unit, their mean",
-    "fp_bps": "bits a spike, held-out bins",
-    "psth_r2": "R2 of averages by condition",
-    "psth_r2_true": "psth_r2 of the true rates",
-    "rate_r2": "squared correlation with true rates",
-    "rate_r2_weighted": "R2 of rates, units by variance",
-    "state_r2_from_true": "R2 of the generator's states from true ones",
-    "state_r2_from_true_mean": "the same, mean over the generator's dimensions",
-    "state_r2_of_true": "R2 of true states from the generator's",
-    "input_r2": "squared correlation with true inputs",
-    "initial_state_r2": "R2 of true initial states",
-    "behavior_r2": "R2 of behaviour",
-}
-"""Metric -> its title in the table of best models, which shows those that the data allow."""
-
+METRICS = (
+    "bits_per_spike", "cosmoothing_bits_per_spike", "co_bps", "co_bps_true", "co_bps_units", "fp_bps",
+    "psth_r2", "psth_r2_true", "rate_r2", "rate_r2_weighted",
+    "state_r2_from_true", "state_r2_from_true_mean", "state_r2_of_true",
+    "input_r2", "initial_state_r2", "behavior_r2",
+)  # fmt: skip
+"""The metrics in the table of best models, which has those that the data allow."""
 
 RANKED = {"loss": "eval_loss", "nll": "eval_nll", "last": "eval_loss"}
 """Criterion -> what ranks models that were trained by it."""
@@ -45,9 +33,7 @@ REDUCED = {
     "item": Var(
         ("rank",), "item", "item id, by increasing eval_loss, or eval_nll with criterion: nll"
     ),
-    "eval_loss": Var(("rank",), "nat", "negative ELBO a trial, all evaluation trials"),
-    "eval_nll": Var(("rank",), "nat", "negative log likelihood a trial, all evaluation trials"),
-    **{name: Var(("rank",), "1", text) for name, text in METRICS.items()},
+    **{name: DIMS[name]._replace(axes=("rank",)) for name in ("eval_loss", "eval_nll", *METRICS)},
     "co_bps_rank": Var(
         ("rank",), "1", "rank by co_bps, 0 the best: what the penalties of eval_loss do not enter"
     ),
@@ -69,11 +55,10 @@ def reduce(
     best = order[: options.n_best]
     curves = np.asarray(results["curve.eval.loss"])
     names = ("eval_loss", "eval_nll", *(name for name in METRICS if name in results))
+    held_out = {}
     if "co_bps" in results:
         above = np.argsort(-np.asarray(results["co_bps"], float)[order], kind="stable")  # NaN last
-        held_out = {"co_bps_rank": np.argsort(above)[: options.n_best]}
-    else:
-        held_out = {}
+        held_out["co_bps_rank"] = np.argsort(above)[: options.n_best]
     return held_out | {
         "item": np.asarray(columns["item"])[best],
         **{name: np.asarray(results[name])[best] for name in names},

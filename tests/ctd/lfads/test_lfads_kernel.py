@@ -179,6 +179,14 @@ def test_ranks_by_held_out_units():
     assert found["co_bps_rank"].tolist() == [2, 3, 0]
 
 
+def test_tables_of_best_models_have_the_units_of_the_results():
+    """Bits of spikes are bits there, too."""
+    both = kernel.reduced.keys() & kernel.dims.keys()
+    assert "bits_per_spike" in both
+    for name in both:
+        assert kernel.reduced[name].units == kernel.dims[name].units, name
+
+
 def test_plateau_lowers_the_learning_rate(several):
     """By the factor after every second evaluation in a row without a better one, as counted here; without warm-up."""
     for row, largest in ((2, 1e-12), (3, 0.01)):
