@@ -133,8 +133,7 @@ def _inferred(shared: Dataset, best: Mapping[str, np.ndarray], item: int) -> lis
         made += by_condition(best.get("rates"), best.get("factors"), data, condition, item)
     if "inferred_inputs" in best:
         truth = None if trials.inputs is None else np.asarray(trials.inputs, float)
-        made.append(_inputs(best["inferred_inputs"], truth, item))
-        made += _other_inputs(best["inferred_inputs"], item)
+        made += _inputs(best["inferred_inputs"], truth, item)
     return made
 
 
@@ -206,43 +205,31 @@ def _factors(factors: np.ndarray, item: int) -> list[Plot]:
     return made
 
 
-def _inputs(inferred: np.ndarray, truth: np.ndarray | None, item: int) -> Plot:
-    """The first inferred input of some trials beside the true one, which is scaled: sign and unit are not identified."""
-    # Around the mean over all shown trials, so that trials remain comparable.
-    shown = inferred[:N_TRIALS, :, 0]
-    shown = shown - shown.mean()
-    time, names = np.arange(shown.shape[1]), [f"trial {k}" for k in range(len(shown))]
-    step = 1.2 * max(float(np.ptp(shown)), 1e-9)
-    layers: list[Layer] = []
-    note = "The first inferred input."
-    if truth is not None and len(truth) >= len(shown):
-        true = truth[: len(shown), :, 0]
-        centred = true - true.mean()
-        # Least squares over all shown trials: one factor for all of them.
-        fitted = centred * np.sum(centred * shown) / (np.sum(centred**2) or 1.0)
-        layers.append(Lines(time, stacked(fitted, step), "true, scaled", strong=True, text=names))
-        note += " The true one is scaled to it by least squares: sign and unit are not identified."
-    layers.append(Lines(time, stacked(shown, step), "inferred", text=names))
-    return Plot(
-        f"Inferred inputs of model {item}",
-        layers,
-        Axis("bin"),
-        Axis(ticks=names[::-1]),
-        note=note,
-    )
-
-
-def _other_inputs(inferred: np.ndarray, item: int) -> list[Plot]:
-    """The second and third inferred input of some trials."""
+def _inputs(inferred: np.ndarray, truth: np.ndarray | None, item: int) -> list[Plot]:
+    """Up to three inferred inputs of some trials; the first beside the true one, which is scaled."""
+    names = [f"trial {k}" for k in range(min(N_TRIALS, len(inferred)))]
     made = []
-    for k in range(1, min(3, inferred.shape[-1])):
+    for k in range(min(3, inferred.shape[-1])):
+        # Around the mean over all shown trials, so that trials remain comparable.
         shown = inferred[:N_TRIALS, :, k]
         shown = shown - shown.mean()
-        names = [f"trial {row}" for row in range(len(shown))]
-        lines = stacked(shown, 1.2 * max(float(np.ptp(shown)), 1e-9))
-        layers = [Lines(np.arange(shown.shape[1]), lines, "inferred", text=names)]
-        title = f"Inferred input {k + 1} of model {item}"
-        made.append(Plot(title, layers, Axis("bin"), Axis(ticks=names[::-1])))
+        time, step = np.arange(shown.shape[1]), 1.2 * max(float(np.ptp(shown)), 1e-9)
+        layers: list[Layer] = []
+        title, note = f"Inferred input {k + 1} of model {item}", ""
+        if k == 0:
+            title, note = f"Inferred inputs of model {item}", "The first inferred input."
+        if k == 0 and truth is not None and len(truth) >= len(shown):
+            true = truth[: len(shown), :, 0]
+            centred = true - true.mean()
+            # Least squares over all shown trials: one factor for all of them.
+            fitted = centred * np.sum(centred * shown) / (np.sum(centred**2) or 1.0)
+            lines = stacked(fitted, step)
+            layers.append(Lines(time, lines, "true, scaled", strong=True, text=names))
+            note += (
+                " The true one is scaled to it by least squares: sign and unit are not identified."
+            )
+        layers.append(Lines(time, stacked(shown, step), "inferred", text=names))
+        made.append(Plot(title, layers, Axis("bin"), Axis(ticks=names[::-1]), note=note))
     return made
 
 

@@ -1,6 +1,7 @@
 """The plots of the best LFADS model in a report, by condition and trial by trial."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -39,8 +40,7 @@ def single_trials(rates: np.ndarray, data: np.ndarray, truth: np.ndarray | None,
     """The most active unit on the first saved trials. rates, data: (trial, time, unit). truth: true rates of the first trials."""
     unit = int(np.argmax(data.sum(axis=(0, 1))))
     n = min(N_TRIALS, len(rates))
-    known = truth is not None and len(truth) >= n
-    true = truth[:n, :, unit] if truth is not None and known else None
+    true = truth[:n, :, unit] if truth is not None and len(truth) >= n else None
     names = [f"trial {k}" for k in range(n)]
     return Plot(
         f"Rates of unit {unit}, single trials, model {item}",
@@ -80,15 +80,15 @@ def by_condition(
     note = f"{len(shown)} of {len(n)} conditions; averages over {count(int(condition.sum()), 'saved trial')}."
     made = []
     if rates is not None:
-        made.append(
-            _psths(averages(rates, condition), averages(data, condition), shown, (item, note))
-        )
+        title = f"PSTHs of data and of model {item}, by condition"
+        made.append(_psths(title, averages(rates, condition), averages(data, condition), shown))
     if factors is not None:
-        made += _planes(averages(factors, condition), factors, shown, (item, note))
-    return made
+        title = f"Factors of model {item} by condition"
+        made += _planes(title, averages(factors, condition), factors, shown)
+    return [replace(plot, note=f"{plot.note} {note}".strip()) for plot in made]
 
 
-def _psths(rates: np.ndarray, data: np.ndarray, shown: np.ndarray, told: tuple[int, str]) -> Plot:
+def _psths(title: str, rates: np.ndarray, data: np.ndarray, shown: np.ndarray) -> Plot:
     """PSTHs of the most active units, from averages (condition, time, unit): rates as lines, data dashed."""
     units = np.sort(np.argsort(-data.sum(axis=(0, 1)), kind="stable")[:N_UNITS])
     step = 1.2 * max(float(rates[..., units].max()), float(data[..., units].max()), 1e-9)
@@ -100,18 +100,11 @@ def _psths(rates: np.ndarray, data: np.ndarray, shown: np.ndarray, told: tuple[i
             text = [f"unit {u}, condition {number}, {name}" for u in units]
             label = f"condition {number}, {name}"
             layers.append(Lines(time, lines, label, text=text, dashed=dashed, hue=hue))
-    return Plot(
-        f"PSTHs of data and of model {told[0]}, by condition",
-        layers,
-        Axis("bin"),
-        Axis(ticks=[f"unit {u}" for u in units[::-1]]),
-        note=f"The {len(units)} most active units. {told[1]}",
-    )
+    ticks = Axis(ticks=[f"unit {u}" for u in units[::-1]])
+    return Plot(title, layers, Axis("bin"), ticks, note=f"The {len(units)} most active units.")
 
 
-def _planes(
-    paths: np.ndarray, factors: np.ndarray, shown: np.ndarray, told: tuple[int, str]
-) -> list[Plot]:
+def _planes(title: str, paths: np.ndarray, factors: np.ndarray, shown: np.ndarray) -> list[Plot]:
     """Averages (condition, time, factor) in the planes of the first three principal components of all saved trials."""
     project, share = principal(factors.reshape(-1, factors.shape[-1]), 3)
     paths = project(paths)
@@ -119,12 +112,11 @@ def _planes(
     label = lambda k: f"principal component {k + 1} ({share[k]:.0%} of the variance)"
     return [
         Plot(
-            f"Factors of model {told[0]} by condition, components {a + 1} and {b + 1}",
+            f"{title}, components {a + 1} and {b + 1}",
             [Lines(paths[..., a], paths[..., b], "conditions", shown.astype(float), text)],
             Axis(label(a)),
             Axis(label(b)),
             Scale("condition"),
-            note=told[1],
         )
         for a, b in ((0, 1), (0, 2), (1, 2))
         if b < len(share)
