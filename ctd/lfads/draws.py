@@ -12,8 +12,8 @@ from ctd.kernel import View
 from ctd.late import Array, Float, Number, jax, jnp, lax
 from ctd.lfads.data import Dataset, Trials
 from ctd.lfads.distributions import data_mean
-from ctd.lfads.loss import Batch, draw_noise, gather
-from ctd.lfads.model import Decoded, Encoded, Noise, decode, encode
+from ctd.lfads.loss import Batch, chunks, draw_noise, gather
+from ctd.lfads.model import Encoded, decode, encode
 from ctd.lfads.params import Model
 from ctd.lfads.weights import Tree
 
@@ -36,17 +36,6 @@ class Fitted(NamedTuple):
     """Least variance of a posterior."""
     dataset: Dataset
     weights: Tree
-
-
-class Asked(NamedTuple):
-    """Which results `posterior` returns."""
-
-    means: tuple[Inferred, ...] = AVERAGED
-    """Quantities whose means are returned, as NAME."""
-    spread: bool = False
-    """Whether their standard deviations are returned, too, as NAME_sd."""
-    samples: tuple[Inferred, ...] = ()
-    """Quantities of which all draws are returned, as NAME_samples."""
 
 
 def present(
@@ -78,28 +67,30 @@ def posterior_mean(
 
     key: of the split, from `split_key`.
     """
-    # Whole minibatches, the last one padded by repeating a trial: the batch size is part of the draws.
-    size = model.static.batch_size
-    n_batches = -(-n // size)
-    index = jnp.minimum(jnp.arange(n_batches * size), n - 1).reshape(n_batches, size)
+    # Whole minibatches, however few the trials: the batch size is part of the draws.
+    index, _ = chunks(n, model.static.batch_size)
 
     def one(now: tuple[Array, Array]) -> dict[str, Array]:
         number, rows = now
         batch = gather(model.static, model.dataset, trials, rows)
-        return posterior(model, batch, jax.random.fold_in(key, number), Asked(names))
+        return posterior(model, batch, jax.random.fold_in(key, number), names)
 
-    means = lax.map(one, (jnp.arange(n_batches), index))
+    means = lax.map(one, (jnp.arange(len(index)), index))
     return {name: v.reshape(index.size, *v.shape[2:])[:n] for name, v in means.items()}
 
 
 def posterior(
-    model: Fitted, batch: Batch, key: jax.Array, asked: Asked
+    model: Fitted,
+    batch: Batch,
+    key: jax.Array,
+    means: tuple[Inferred, ...],
+    samples: tuple[Inferred, ...] = (),
+    spread: bool = False,
 ) -> dict[str, Float[Array, "trial ..."]]:
-    """Infer what is asked of the trials of a batch, by `n_samples` draws: name -> (trial, time, ...).
+    """Infer quantities of the trials of a batch by `n_samples` draws: name -> (trial, time, ...).
 
-    Inferred inputs have a mean and a variance given each draw. Their posterior mean is the average of these means, their
-    variance the average of these variances plus the variance of these means. Initial conditions are (trial, state), with
-    the moments of their posterior. Samples are (trial, sample, ...).
+    means: quantities whose means are returned, as NAME, and with `spread` standard deviations, as NAME_sd; always those of initial
+    conditions, (trial, state). samples: quantities of which all draws are returned, as NAME_samples (trial, sample, ...).
     """
     static, floor, _, weights = model
     n = static.n_samples
@@ -112,83 +103,79 @@ def posterior(
         encode(static, weights, batch.seen, len(batch.data), floor, draw_noise(static, key, batch))
     )
 
-    def draw(k: Array) -> dict[str, Array]:
-        noise = draw_noise(static, jax.random.fold_in(key, k), batch)
-        made = decode(static, weights, encoded, batch.external, floor, noise)
-        values = lax.optimization_barrier(_values(static, encoded, made, noise))
-        if "decoder" in weights:
-            w, b = weights["decoder"]["w"], weights["decoder"]["b"]
-            values["decoded_behavior"] = values["factors"] @ w.T + b
-        return values
+    averaged: list[str] = [name for name in means if name in AVERAGED]
+    draw = lambda k: _draw(
+        model._replace(weights=weights), encoded, batch, jax.random.fold_in(key, k)
+    )
 
-    def add(k: Array, so_far: _Sums) -> _Sums:
-        return _add(so_far, k, draw(k))
+    def add(sums: Sums, k: Array) -> tuple[Sums, dict[str, Array]]:
+        values = draw(k)
+        return _add(sums, k, values), {name: _drawn(values, name) for name in samples}
 
     # Shapes of the sums are found without computing a draw.
-    zeros = lambda v: jnp.zeros(v.shape, v.dtype)
-    start = jax.tree.map(zeros, jax.eval_shape(lambda: _sums(draw(jnp.zeros((), int)), n, asked)))
-    sums = lax.fori_loop(0, n, add, start)
-    averaged: list[str] = [name for name in asked.means if name in AVERAGED]
-    found = {name: (sums.total[name] / n).swapaxes(0, 1) for name in averaged}
+    shapes = jax.eval_shape(draw, jnp.zeros((), int))
+    zeros = lambda names: {n: jnp.zeros(shapes[n].shape, shapes[n].dtype) for n in names}
+    given_a_draw = ["input_variance"] if spread and "inferred_inputs" in averaged else []
+    start = zeros(averaged + given_a_draw), zeros(averaged if spread else [])
+    (total, squares), drawn = lax.scan(add, start, jnp.arange(n))
+    found = {name: total[name] / n for name in averaged} | _deviations(total, squares, n)
+    found = {name: value.swapaxes(0, 1) for name, value in found.items()}
     found["initial_conditions"] = encoded.ic_mean
-    if asked.spread:
-        variance = {name: sums.squares[name] / max(n - 1, 1) for name in averaged}
-        if "inferred_inputs" in variance:
-            # The law of total variance: the mean variance given a draw is added to the variance of the means.
-            variance["inferred_inputs"] += sums.total["input_variance"] / n
-        found |= {f"{name}_sd": jnp.sqrt(v).swapaxes(0, 1) for name, v in variance.items()}
+    if spread:
         found["initial_conditions_sd"] = jnp.sqrt(encoded.ic_variance)
-    for name, kept in sums.samples.items():  # (sample, time, trial, ...), or (sample, trial, state)
+    for name, kept in drawn.items():  # (sample, time, trial, ...), or (sample, trial, state)
         found[f"{name}_samples"] = jnp.moveaxis(kept, kept.ndim - 2, 0)
     return found
 
 
-def _values(static: View[Model], encoded: Encoded, made: Decoded, noise: Noise) -> dict[str, Array]:
+def _draw(model: Fitted, encoded: Encoded, batch: Batch, key: jax.Array) -> dict[str, Array]:
     """The quantities of one draw; `drawn_NAME` is a draw of a quantity whose NAME is the mean given the draw."""
-    return {
-        "rates": data_mean(static.likelihood, made.output),
-        "factors": made.factors,
-        "inferred_inputs": made.input_mean,
-        "states": made.states,
-        "input_variance": made.input_variance,
-        "drawn_inferred_inputs": made.input_mean + jnp.sqrt(made.input_variance) * noise.inputs,
-        "drawn_initial_conditions": encoded.ic_mean + jnp.sqrt(encoded.ic_variance) * noise.ic,
-    }
-
-
-class _Sums(NamedTuple):
-    """Sums over the draws so far: name -> array."""
-
-    total: dict[str, Array]
-    squares: dict[str, Array]
-    """Sums of squares about the mean."""
-    samples: dict[str, Array]
-    """(sample, ...), the draws themselves."""
-
-
-def _sums(values: dict[str, Array], n_draws: int, asked: Asked) -> _Sums:
-    """Sums of the shapes that the values of a draw need."""
-    means: dict[str, Array] = {n: values[n] for n in asked.means if n in AVERAGED}
-    further = asked.spread and "inferred_inputs" in means
-    return _Sums(
-        means | ({"input_variance": values["input_variance"]} if further else {}),
-        means if asked.spread else {},
-        {name: jnp.stack([_drawn(values, name)] * n_draws) for name in asked.samples},
+    static, floor, _, weights = model
+    noise = draw_noise(static, key, batch)
+    made, output = decode(static, weights, encoded, batch.external, floor, noise)
+    values = lax.optimization_barrier(
+        {
+            "rates": data_mean(static.likelihood, output),
+            "factors": made.factors,
+            "inferred_inputs": made.input_mean,
+            "states": made.states,
+            "input_variance": made.input_variance,
+            "drawn_inferred_inputs": made.input_mean + jnp.sqrt(made.input_variance) * noise.inputs,
+            "drawn_initial_conditions": encoded.ic_mean + jnp.sqrt(encoded.ic_variance) * noise.ic,
+        }
     )
+    if "decoder" in weights:
+        w, b = weights["decoder"]["w"], weights["decoder"]["b"]
+        values["decoded_behavior"] = values["factors"] @ w.T + b
+    return values
 
 
 def _drawn(values: dict[str, Array], name: str) -> Array:
-    return values.get(f"drawn_{name}", values.get(name))  # type: ignore[return-value]
+    return values[f"drawn_{name}" if f"drawn_{name}" in values else name]
 
 
-def _add(so_far: _Sums, k: Array, values: dict[str, Array]) -> _Sums:
+type Sums = tuple[dict[str, Array], dict[str, Array]]
+"""Over the draws so far: sums by name, sums of squares about the mean by name."""
+
+
+def _add(so_far: Sums, k: Array, values: dict[str, Array]) -> Sums:
     """Add draw number k, counted from 0."""
-    total = {name: so_far.total[name] + values[name] for name in so_far.total}
+    total = {name: before + values[name] for name, before in so_far[0].items()}
     squares = {}
-    for name, before in so_far.squares.items():
+    for name, before in so_far[1].items():
         # Youngs & Cramer 1971: sums of squares about the running mean, without the cancellation of E x^2 - (E x)^2.
         count = (k + 1).astype(before.dtype)
         step = (count * values[name] - total[name]) ** 2 / jnp.maximum(count * (count - 1), 1)
         squares[name] = before + step
-    samples = {name: kept.at[k].set(_drawn(values, name)) for name, kept in so_far.samples.items()}
-    return _Sums(total, squares, samples)
+    return total, squares
+
+
+def _deviations(
+    total: dict[str, Array], squares: dict[str, Array], n: int
+) -> dict[str, Float[Array, "time trial ..."]]:
+    """The standard deviations, as NAME_sd, of quantities from their sums over n draws."""
+    variance = {name: value / max(n - 1, 1) for name, value in squares.items()}
+    if "input_variance" in total:
+        # The law of total variance: the mean variance given a draw is added to the variance of the means.
+        variance["inferred_inputs"] += total["input_variance"] / n
+    return {f"{name}_sd": jnp.sqrt(v) for name, v in variance.items()}

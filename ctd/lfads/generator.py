@@ -33,8 +33,10 @@ class Loop(NamedTuple):
     moments: Float[Array, "controller two_inferred"]
     """From the controller to mean and log variance of the inferred inputs."""
     moments_bias: Float[Array, "two_inferred"]
-    generator: Gru
-    from_inputs: Float[Array, "inferred three_generator"]
+    generator: Any
+    """A Gru; or the weights of a neural ODE."""
+    from_inputs: Any
+    """(inferred, three_generator) from the inferred inputs to a GRU; None for a neural ODE, whose weights have them."""
     readout: Float[Array, "generator factor"]
 
 
@@ -44,74 +46,82 @@ class Drives(NamedTuple):
     controller: Float[Array, "*step three_controller"]
     """The data's part of the controller's drive."""
     generator: Float[Array, "*step three_generator"] | None
-    """The external inputs' part of the generator's drive; for a neural ODE these inputs themselves, (..., external)."""
+    """The external inputs' part of a GRU's drive, None without any; for a neural ODE these inputs themselves, (..., external)."""
     noise: Float[Array, "*step inferred"]
     """N(0, 1)."""
     mask: Float[Array, "*step generator"] | None
     """Dropout mask of the states that the factors see."""
 
 
-class Decoding(NamedTuple):
-    """The outputs of the loop: (time, trial, ...), within a step (trial, ...)."""
+class Decoded(NamedTuple):
+    """What the decoder makes of one draw of initial conditions and inputs: (time, trial, ...), within a step (trial, ...)."""
 
     states: Float[Array, "*step generator"]
     factors: Float[Array, "*step factor"]
-    mean: Float[Array, "*step inferred"]
-    """Moments of the posterior of the inferred inputs."""
-    variance: Float[Array, "*step inferred"]
+    input_mean: Float[Array, "*step inferred"]
+    """Moments of the posterior of the inferred inputs; no columns without a controller."""
+    input_variance: Float[Array, "*step inferred"]
 
 
 @custom_vjp
-def run_loop(w: Loop, start: tuple[Array, ...], drives: Drives, floor: Number) -> Decoding:
+def run_loop(w: Loop, start: tuple[Array, ...], drives: Drives, floor: Number) -> Decoded:
     """Run controller, inferred inputs, generator and factors step by step from start = (c, g, f)::
 
         c_t = GRU(c_{t-1}, drive_t + f_{t-1} feedback)       m_t, log s_t = c_t moments + bias
         u_t = m_t + sqrt(v_t) noise_t, v_t = s_t + floor     g_t = GRU(g_{t-1}, drive_t + u_t from_inputs)
         f_t = (mask_t g_t) readout
 
-    The gradients in noise, mask and floor, which nobody needs, are returned as zeros.
+    The gradients in noise, mask and floor are returned as zeros: no weight depends on them.
     """
     return _run_loop(w, start, drives, floor)[0]
 
 
-type Looped = tuple[Decoding, Array, Units, Units]
+type Looped = tuple[Decoded, Array, Units, Units]
 """The outputs of the loop, the controller's states, and the units of both cells."""
-type KeptLoop = tuple[Loop, tuple[Array, ...], Drives, Number, Decoding, Array, Units, Units]
+type KeptLoop = tuple[Loop, tuple[Array, ...], Drives, Number, Decoded, Array, Units, Units]
 """What the gradient of the loop needs of its forward pass: the arguments, then the outputs."""
 
 
 def _run_loop(w: Loop, start: tuple[Array, ...], drives: Drives, floor: Number) -> Looped:
     def step(carry: tuple[Array, ...], now: Drives) -> tuple[tuple[Array, ...], Looped]:
         c, g, f = carry
-        c, units_c = gru_step(w.controller, c, now.controller + f @ w.feedback)
-        mean, log_variance = jnp.split(c @ w.moments + w.moments_bias, 2, axis=-1)
-        variance = jnp.exp(log_variance) + floor
-        to_generator = (mean + jnp.sqrt(variance) * now.noise) @ w.from_inputs
+        c, units_c, u, mean, variance = _control(w, c, f, now, floor)
+        to_generator = u @ w.from_inputs
         if now.generator is not None:
             to_generator += now.generator
         g, units_g = gru_step(w.generator, g, to_generator)
         f = masked(g, now.mask) @ w.readout
-        return (c, g, f), (Decoding(g, f, mean, variance), c, units_c, units_g)
+        return (c, g, f), (Decoded(g, f, mean, variance), c, units_c, units_g)
 
     found: Looped = lax.scan(step, start, drives)[1]
     return found
 
 
+def _control(
+    w: Loop, c: Array, f: Array, now: Drives, floor: Number
+) -> tuple[Array, Units, Array, Array, Array]:
+    """One step of the controller: its states and units, a draw of the inputs, and their mean and variance."""
+    c, units = gru_step(w.controller, c, now.controller + f @ w.feedback)
+    mean, log_variance = jnp.split(c @ w.moments + w.moments_bias, 2, axis=-1)
+    variance = jnp.exp(log_variance) + floor
+    return c, units, mean + jnp.sqrt(variance) * now.noise, mean, variance
+
+
 def _run_loop_forward(
     w: Loop, start: tuple[Array, ...], drives: Drives, floor: Number
-) -> tuple[Decoding, KeptLoop]:
-    decoding, c, units_c, units_g = _run_loop(w, start, drives, floor)
-    return decoding, (w, start, drives, floor, decoding, c, units_c, units_g)
+) -> tuple[Decoded, KeptLoop]:
+    decoded, c, units_c, units_g = _run_loop(w, start, drives, floor)
+    return decoded, (w, start, drives, floor, decoded, c, units_c, units_g)
 
 
 def _run_loop_back(
-    kept: KeptLoop, slopes: Decoding
+    kept: KeptLoop, slopes: Decoded
 ) -> tuple[Loop, tuple[Array, ...], Drives, Array]:
-    w, start, drives, floor, decoding, c, units_c, units_g = kept
-    c_before, g_before = before(start[0], c), before(start[1], decoding.states)
-    deviation = jnp.sqrt(decoding.variance)
+    w, start, drives, floor, decoded, c, units_c, units_g = kept
+    c_before, g_before = before(start[0], c), before(start[1], decoded.states)
+    deviation = jnp.sqrt(decoded.input_variance)
     # Derivatives with respect to log s: of the variance s + floor, and of the draw, whose deviation is sqrt(s + floor).
-    in_variance = decoding.variance - floor
+    in_variance = decoded.input_variance - floor
     in_draw = in_variance / (2 * deviation) * drives.noise
 
     # Gradients flow backwards through f_t, g_t, u_t, then c_t; f_t feeds the controller of step t + 1 alone.
@@ -124,8 +134,8 @@ def _run_loop_back(
         to_g += slope.states + masked(to_f @ w.readout.T, mask)
         to_g, to_generator = gru_back(w.generator, g, units_g, to_g)
         to_u = times_transposed(to_generator, w.from_inputs)
-        to_log_variance = to_u * in_draw + slope.variance * in_variance
-        moments = jnp.concatenate([to_u + slope.mean, to_log_variance], axis=-1)
+        to_log_variance = to_u * in_draw + slope.input_variance * in_variance
+        moments = jnp.concatenate([to_u + slope.input_mean, to_log_variance], axis=-1)
         to_c, to_controller = gru_back(w.controller, c, units_c, to_c + moments @ w.moments.T)
         carry = to_c, to_g, times_transposed(to_controller, w.feedback)
         return carry, (to_controller, moments, to_generator, to_f)
@@ -135,9 +145,9 @@ def _run_loop_back(
         step, tuple(map(jnp.zeros_like, start)), rows, reverse=True
     )
     # f_0 = W g_0 stands before the first step.
-    f_before = before(start[2], decoding.factors)
+    f_before = before(start[2], decoded.factors)
     # The draws are computed again, instead of being kept for every step.
-    u = decoding.mean + deviation * drives.noise
+    u = decoded.input_mean + deviation * drives.noise
     drive_c = joined(to_controller)
     to_weights = Loop(
         controller=gru_slopes(c_before, units_c, to_controller),
@@ -146,9 +156,8 @@ def _run_loop_back(
         moments_bias=moments.sum((0, 1)),
         generator=gru_slopes(g_before, units_g, to_generator),
         from_inputs=jnp.concatenate([over_trials(u, slope) for slope in to_generator], axis=1),
-        readout=over_trials(masked(decoding.states, drives.mask), to_f),
+        readout=over_trials(masked(decoded.states, drives.mask), to_f),
     )
-    # Noise and masks are random numbers: nobody asks for their gradients.
     to_drives = jax.tree.map(jnp.zeros_like, drives)._replace(
         controller=drive_c,
         generator=None if drives.generator is None else joined(to_generator),
@@ -180,32 +189,18 @@ def run_ode(
     return states
 
 
-class OdeLoop(NamedTuple):
-    """`Loop` with a field in place of the generator's weights and of those of its inputs."""
+def run_ode_loop(w: Loop, start: tuple[Array, ...], drives: Drives, floor: Number) -> Decoded:
+    """`run_loop` of a neural ODE, whose field sees u_t and the external inputs side by side."""
+    step_ode = jax.vmap(partial(node.step, w.generator))
 
-    controller: Gru
-    feedback: Float[Array, "factor three_controller"]
-    moments: Float[Array, "controller two_inferred"]
-    moments_bias: Float[Array, "two_inferred"]
-    readout: Float[Array, "generator factor"]
-    field: Weights
-
-
-def run_ode_loop(w: OdeLoop, start: tuple[Array, ...], drives: Drives, floor: Number) -> Decoding:
-    """`run_loop` with g_t from the field, which sees u_t and the external inputs side by side."""
-    step_ode = jax.vmap(partial(node.step, w.field))
-
-    def step(carry: tuple[Array, ...], now: Drives) -> tuple[tuple[Array, ...], Decoding]:
+    def step(carry: tuple[Array, ...], now: Drives) -> tuple[tuple[Array, ...], Decoded]:
         c, g, f = carry
         assert now.generator is not None
-        c, _ = gru_step(w.controller, c, now.controller + f @ w.feedback)
-        mean, log_variance = jnp.split(c @ w.moments + w.moments_bias, 2, axis=-1)
-        variance = jnp.exp(log_variance) + floor
+        c, _, u, mean, variance = _control(w, c, f, now, floor)
         # Inferred inputs first, then external ones: the order of the columns of wFHX.
-        u = mean + jnp.sqrt(variance) * now.noise
         g = step_ode(g, jnp.concatenate([u, now.generator], axis=-1))
         f = masked(g, now.mask) @ w.readout
-        return (c, g, f), Decoding(g, f, mean, variance)
+        return (c, g, f), Decoded(g, f, mean, variance)
 
-    found: Decoding = lax.scan(step, start, drives)[1]
+    found: Decoded = lax.scan(step, start, drives)[1]
     return found

@@ -15,10 +15,10 @@ from ctd.lfads.data import Dataset
 from ctd.lfads.draws import Fitted
 from ctd.lfads.loss import TERMS, evaluate
 from ctd.lfads.names import DIMS
-from ctd.lfads.params import Model
+from ctd.lfads.params import Model, files_of
 from ctd.lfads.plots import plots
 from ctd.lfads.presets import PRESETS
-from ctd.lfads.results import Kept, as_stored, inferred, kept, named, of_all_sessions
+from ctd.lfads.results import as_stored, inferred, kept, named, of_all_sessions
 from ctd.lfads.sessions import load as load_data
 from ctd.lfads.summary import DIVERGED, METRICS, REDUCED, STOPPED_EARLY, TRAINED, next_jobs, reduce
 from ctd.lfads.train import STEP_TERMS, Position, optimizer, train_step
@@ -69,10 +69,9 @@ def _first_weights(
 ) -> Tree:
     if shared.stitched is not None:
         return with_core(shared, init_stitched(static, traced, key, shared))
-    n_external = 0 if shared.train.external is None else shared.train.external.shape[-1]
-    bias = jnp.asarray(shared.bias, static.dtype)
-    n_seen = len(shared.seen_units)
-    return with_core(shared, init_weights(static, traced, key, n_seen, n_external, bias))
+    bias, n_seen = jnp.asarray(shared.bias, static.dtype), len(shared.seen_units)
+    weights = init_weights(static, traced, key, n_seen, shared.train.n_external, bias)
+    return with_core(shared, weights)
 
 
 # Weights travel as one vector; these shapes cut it into parts again.
@@ -102,10 +101,6 @@ def init(static: View[Model], shared: Dataset, traced: Values[Model], key: jax.A
     )
 
 
-type Carry = tuple[Array, PyTree, Array, Array]
-"""Of a training step: weights, the optimiser's state, steps taken, whether the model has diverged."""
-
-
 def advance(
     static: View[Model], shared: Dataset, traced: Values[Model], key: jax.Array, state: State
 ) -> State:
@@ -115,22 +110,21 @@ def advance(
     block = state.step // static.report_every
     like = _shapes(static, shared, traced, key)
 
-    def body(carry: Carry, _: None) -> tuple[Carry, dict[str, Array]]:
-        weights, optimizer_state, step, diverged = carry
-        at = Position(weights, optimizer_state, step, state.plateaus)
-        taken = train_step(static, traced, shared, key_train, at, like)
+    def body(
+        carry: tuple[Position, Array], _: None
+    ) -> tuple[tuple[Position, Array], dict[str, Array]]:
+        at, diverged = carry
+        new, terms, finite = train_step(static, traced, shared, key_train, at, like)
         # After the last step, and from the first step that is not finite, the model no longer changes.
-        active = (step < static.n_batches) & ~diverged
-        moved = active & taken.finite
-        keep = lambda new, old: jnp.where(moved, new, old)
-        new = jax.tree.map(keep, (taken.weights, taken.optimizer), (weights, optimizer_state))
-        terms = {name: jnp.where(moved, value, jnp.nan) for name, value in taken.terms.items()}
-        return (*new, step + moved, diverged | (active & ~taken.finite)), terms
+        active = (at.step < static.n_batches) & ~diverged
+        moved = active & finite
+        at = jax.tree.map(lambda new, old: jnp.where(moved, new, old), new, at)
+        terms = {name: jnp.where(moved, value, jnp.nan) for name, value in terms.items()}
+        return (at, diverged | (active & ~finite)), terms
 
-    start = (state.weights, state.optimizer, state.step, jnp.zeros((), bool))
-    (weights, optimizer_state, step, diverged), terms = lax.scan(
-        body, start, length=static.report_every
-    )
+    start = Position(state.weights, state.optimizer, state.step, state.plateaus)
+    (at, diverged), terms = lax.scan(body, (start, jnp.zeros((), bool)), length=static.report_every)
+    weights, step = at.weights, at.step
     values = {f"train.{name}": jnp.nanmean(value) for name, value in terms.items()}
     evaluated = evaluate(static, traced, shared, unflatten(weights, like), key_eval)
     values |= {f"eval.{name}": value for name, value in evaluated.items()}
@@ -145,7 +139,7 @@ def advance(
     early = (traced.patience > 0) & (stale >= traced.patience) & (step < static.n_batches)
     return State(
         weights,
-        optimizer_state,
+        at.optimizer,
         step,
         jnp.where(better, weights, state.best),
         jnp.where(better, criterion, state.best_value),
@@ -174,12 +168,9 @@ def load(inputs: View[Model]) -> Dataset:
             f"replacement, has some of them several times; with batch_size: {n} a step takes less time",
             stacklevel=2,
         )
-    if not isinstance(inputs.save, int):
-        return shared
-    files = (inputs.data,) if isinstance(inputs.data, str) else inputs.data or ()
-    for file, one in zip(files, _sessions(shared), strict=True):
+    for file, one in zip(files_of(inputs.data), _sessions(shared), strict=True):
         for what, trials in (("training", one.train), ("evaluation", one.evaluation)):
-            if inputs.save > len(trials.data):
+            if isinstance(inputs.save, int) and inputs.save > len(trials.data):
                 raise ValueError(
                     f"save: {inputs.save} trials of each kind asked for, but {file} has "
                     f"{len(trials.data)} for {what}; give fewer, or `save: all`, which stores every one"
@@ -232,16 +223,16 @@ def coords(inputs: View[Model], shared: Dataset) -> dict[str, Coordinate | np.nd
     found: dict[str, Coordinate | np.ndarray] = {
         "batch": Coordinate(block_ends(inputs), "1", "training steps taken")
     }
-    # Sessions store as many each, one after another.
-    n = Kept(*map(sum, zip(*(kept(inputs, one) for one in _sessions(shared)), strict=True)))
-    if n.train or n.evaluation:
+    stored = [kept(inputs, one) for one in _sessions(shared)]
+    n_train, n_eval = sum(n.train for n in stored), sum(n.evaluation for n in stored)
+    if n_train or n_eval:
         bins = np.arange(shared.evaluation.data.shape[1])
         # Without a bin width the axis counts bins.
         in_s = Coordinate(bins * (inputs.bin_s or 1), "s", "time since the trial's first bin")
         found["time"] = in_s if inputs.bin_s else Coordinate(bins, "1", "number of the bin")
     for axis, many, of in (
-        ("train_trial", n.train, "training"),
-        ("trial", n.evaluation, "evaluation"),
+        ("train_trial", n_train, "training"),
+        ("trial", n_eval, "evaluation"),
     ):
         if many:
             found[axis] = Coordinate(np.arange(many), "1", f"number of the trial for {of}")

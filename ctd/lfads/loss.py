@@ -16,7 +16,7 @@ the expected nll stays that of all data, and the KL keeps its scale.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ctd.kernel import Values, View
 from ctd.late import Array, Bool, Float, Int, Number, jax, jnp, lax
@@ -27,7 +27,8 @@ from ctd.lfads.distributions import (
     data_log_likelihood,
     gaussian_kl,
 )
-from ctd.lfads.model import Decoded, Encoded, Noise, decode, encode
+from ctd.lfads.generator import Decoded
+from ctd.lfads.model import Encoded, Noise, decode, encode
 from ctd.lfads.params import Model
 from ctd.lfads.weights import Tree, cut, entries
 
@@ -182,9 +183,9 @@ def bound(
     floor: least variance of a posterior. entry_weights: weights of the data's entries in the nll; None: all 1.
     """
     encoded = encode(static, weights, batch.seen, len(batch.data), floor, noise)
-    decoded = decode(static, weights, encoded, batch.external, floor, noise)
+    decoded, output = decode(static, weights, encoded, batch.external, floor, noise)
     likelihood = data_log_likelihood(
-        static.likelihood, batch.data, decoded.output, batch.log_factorial, floor
+        static.likelihood, batch.data, output, batch.log_factorial, floor
     )
     if entry_weights is not None:
         likelihood = likelihood * entry_weights
@@ -215,26 +216,17 @@ def _recurrent(cell: Tree) -> list[Array]:
 
 def penalty(static: View[Model], traced: Values[Model], weights: Tree) -> Float[Array, ""]:
     """The L2 penalty on the weights that act on the state, before its ramp."""
-    square = lambda cell: sum(jnp.sum(w**2) for w in _recurrent(cell))
-    total = traced.l2_generator * square(weights["generator"])
+    scales = {"generator": traced.l2_generator}
     if static.controller:
-        total += traced.l2_controller * square(weights["controller"])
-    if static.penalties == "trial":
-        return total
-    size = lambda cell: sum(w.size for w in _recurrent(cell))
-    # Scales are traced: which weights are counted is decided by jnp.where, not by Python.
-    n = jnp.where(traced.l2_generator > 0, size(weights["generator"]), 0)
-    if static.controller:
-        n += jnp.where(traced.l2_controller > 0, size(weights["controller"]), 0)
-    return 0.5 * total / jnp.maximum(n, 1)
-
-
-class Minibatch(NamedTuple):
-    """The trials of one training step, and its random key."""
-
-    trials: Batch
-    key: jax.Array
-    """The key of noise and dropout."""
+        scales["controller"] = traced.l2_controller
+    total: Any = 0
+    n: Any = 0
+    for cell, scale in scales.items():
+        matrices = _recurrent(weights[cell])
+        total += scale * sum(jnp.sum(w**2) for w in matrices)
+        # Scales are traced: which weights are counted is decided by jnp.where, not by Python.
+        n += jnp.where(scale > 0, sum(w.size for w in matrices), 0)
+    return total if static.penalties == "trial" else 0.5 * total / jnp.maximum(n, 1)
 
 
 def training_loss(
@@ -242,12 +234,12 @@ def training_loss(
     traced: Values[Model],
     dataset: Dataset,
     weights: Tree,
-    minibatch: Minibatch,
+    minibatch: tuple[Batch, jax.Array],
     step: jax.Array,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-    """The loss of one minibatch at this training step, and its terms before KL scales and ramps."""
-    batch = minibatch.trials
-    key_noise, key_dropout = jax.random.split(minibatch.key)
+    """The loss of one minibatch, (trials, key of noise and dropout), and its terms before KL scales and ramps."""
+    batch, key = minibatch
+    key_noise, key_dropout = jax.random.split(key)
     noise = draw_noise(static, key_noise, batch)
     noise, seen_weights = draw_dropout(static, traced, key_dropout, batch, noise)
     n_steps, _, n_units = batch.data.shape
@@ -276,7 +268,6 @@ def chunks(n: int, size: int) -> tuple[Int[Array, "chunk row"], Bool[Array, "chu
     >>> chunks(3, 2)[0].tolist(), chunks(3, 2)[1].tolist()
     ([[0, 1], [2, 2]], [[True, True], [True, False]])
     """
-    size = min(size, n)
     number = jnp.arange(-(-n // size) * size).reshape(-1, size)
     return jnp.minimum(number, n - 1), number < n
 
@@ -290,7 +281,7 @@ def evaluate(
     """
     trials = dataset.evaluation
     n = len(trials.data)
-    index, real = chunks(n, static.batch_size)
+    index, real = chunks(n, min(static.batch_size, n))
 
     # lax.map, chunk by chunk: memory holds one minibatch, however many trials there are.
     def part(now: tuple[Array, ...]) -> dict[str, Array]:

@@ -47,15 +47,17 @@ def bits_per_spike(
     """
     counts = counts.astype(rates.dtype)
     # The null model of the benchmark: each unit at its mean count.
-    mean = counts.mean((0, 1), keepdims=True)
+    gained = gain(counts, rates, counts.mean((0, 1), keepdims=True))
+    return gained.sum() / (counts.sum() * jnp.log(2).astype(rates.dtype))
+
+
+def gain(
+    counts: Float[Array, "trial time unit"], rates: Float[Array, "trial time unit"], null: Array
+) -> Float[Array, "trial time unit"]:
+    """log p(counts | rates) - log p(counts | null) of every bin, in nats; log x! cancels."""
     # xlogy: a silent unit's mean is 0, and 0 log 0 = 0.
-    gain = (
-        jax.scipy.special.xlogy(counts, rates)
-        - rates
-        - jax.scipy.special.xlogy(counts, mean)
-        + mean
-    )
-    return gain.sum() / (counts.sum() * jnp.log(2).astype(rates.dtype))
+    xlogy = jax.scipy.special.xlogy
+    return xlogy(counts, rates) - rates - xlogy(counts, null) + null
 
 
 def squared_correlation(
@@ -174,8 +176,8 @@ def readout_r2(
     >>> print(f"{readout_r2(ridge(x, x), x, x):.3f}")
     1.000
     """
-    residual, total = (readout.residual(features, targets) ** 2).sum((0, 1)), squares(targets)
-    return jnp.nanmean(jnp.where(total > 0, 1 - residual / total, jnp.nan))
+    residual = readout.residual(features, targets)
+    return mean_r2((residual**2).sum((0, 1)), squares(targets))
 
 
 def initial_state_r2(
@@ -201,6 +203,9 @@ def initial_state_r2(
     return jnp.where(total > 0, 1 - (residual**2).sum((0, 1)).sum() / total, jnp.nan)
 
 
+# --- R2 from sums of squares ----------------------------------------------------------------------
+
+
 def squares(x: Float[Array, "trial time column"]) -> Float[Array, "column"]:
     """The sum of squares of each column about its mean; exactly 0 for a constant, whose mean is rounded.
 
@@ -208,3 +213,24 @@ def squares(x: Float[Array, "trial time column"]) -> Float[Array, "column"]:
     Array([2., 0.], dtype=float32)
     """
     return jnp.where((x != x[:1, :1]).any((0, 1)), jnp.sum((x - x.mean((0, 1))) ** 2, (0, 1)), 0)
+
+
+def weighted_r2(
+    residual: Float[Array, "column"], spread: Float[Array, "column"]
+) -> Float[Array, ""]:
+    """1 - residual / total sum of squares; constant columns have no weight, as in scikit-learn.
+
+    >>> weighted_r2(jnp.array([1.0, 5.0]), jnp.array([4.0, 0.0]))
+    Array(0.75, dtype=float32)
+    """
+    return 1 - jnp.where(spread > 0, residual, 0).sum() / spread.sum()
+
+
+def mean_r2(residual: Float[Array, "column"], spread: Float[Array, "column"]) -> Float[Array, ""]:
+    """Mean over columns of 1 - residual / total sum of squares (`spread`); constant columns are left out.
+
+    >>> mean_r2(jnp.array([1.0, 1.0, 1.0]), jnp.array([2.0, 8.0, 0.0]))
+    Array(0.6875, dtype=float32)
+    """
+    each = jnp.where(spread > 0, 1 - residual / jnp.where(spread > 0, spread, 1), jnp.nan)
+    return jnp.nanmean(each)

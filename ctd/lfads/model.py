@@ -28,7 +28,7 @@ from typing import NamedTuple
 from ctd.cells import UPDATE_BIAS
 from ctd.kernel import View
 from ctd.late import Array, Float, Number, jax, jnp
-from ctd.lfads.generator import Decoding, Drives, Loop, OdeLoop, run_loop, run_ode, run_ode_loop
+from ctd.lfads.generator import Decoded, Drives, Loop, run_loop, run_ode, run_ode_loop
 from ctd.lfads.params import Model
 from ctd.lfads.recurrence import Gru, Units, masked, product, run_gru
 from ctd.lfads.weights import Tree, factor_weights
@@ -59,18 +59,6 @@ class Encoded(NamedTuple):
     ic_variance: Float[Array, "trial state"]
     drive: Float[Array, "time trial three_controller"] | None
     """The part of the controller's drive (gates, then candidate) that comes from the data; None without a controller."""
-
-
-class Decoded(NamedTuple):
-    """The generator's trajectories from one draw of initial conditions and inputs."""
-
-    states: Float[Array, "time trial state"]
-    factors: Float[Array, "time trial factor"]
-    input_mean: Float[Array, "time trial inferred"]
-    """Moments of the inputs' posterior; no columns without a controller."""
-    input_variance: Float[Array, "time trial inferred"]
-    output: Float[Array, "time trial output"]
-    """Log rates; or all numbers of the likelihood, in the order of `data_log_likelihood`."""
 
 
 # --- one pass -------------------------------------------------------------------------------------
@@ -116,8 +104,11 @@ def decode(
     external: Float[Array, "time trial external"],
     floor: Number,
     noise: Noise,
-) -> Decoded:
-    """Draw the initial condition and the inputs with `noise`, and run the generator from them."""
+) -> tuple[Decoded, Float[Array, "time trial output"]]:
+    """Draw the initial condition and the inputs with `noise`, and run the generator from them.
+
+    Returns what it makes of them, and log rates; or all numbers of the likelihood, in the order of `data_log_likelihood`.
+    """
     generator = weights["generator"]
     # The reparametrisation trick: the draw is differentiable in mean and variance.
     g0 = encoded.ic_mean + jnp.sqrt(encoded.ic_variance) * noise.ic
@@ -129,12 +120,12 @@ def decode(
         factors = masked(states, noise.states)
         if static.readout == "factors":
             factors = product(factors, factor_weights(generator).T)
-        mean = variance = jnp.zeros((*external.shape[:2], 0), g0.dtype)
+        none = jnp.zeros((*external.shape[:2], 0), g0.dtype)
+        made = Decoded(states, factors, none, none)
     else:
         drives = Drives(encoded.drive, external, noise.inputs, noise.states)
-        states, factors, mean, variance = _run_controlled(static, weights, g0, drives, floor)
-    log_rates = _affine(weights["output"], factors)
-    return Decoded(states, factors, mean, variance, log_rates)
+        made = _run_controlled(static, weights, g0, drives, floor)
+    return made, _affine(weights["output"], made.factors)
 
 
 def _run_controlled(
@@ -143,35 +134,30 @@ def _run_controlled(
     g0: Float[Array, "trial state"],
     drives: Drives,
     floor: Number,
-) -> Decoding:
-    """Run controller and generator in turn. `drives.generator` holds the external inputs themselves."""
-    controller, moments, generator = (
-        weights[part] for part in ("controller", "inputs", "generator")
-    )
-    readout = factor_weights(generator).T
-    shared = {
-        "controller": _recurrent(controller),
+) -> Decoded:
+    """Run controller and generator in turn. drives.generator: the external inputs themselves, of either cell."""
+    controller, moments, cell = (weights[part] for part in ("controller", "inputs", "generator"))
+    is_ode, n_inferred = static.generator_cell == "node", drives.noise.shape[-1]
+    readout = factor_weights(cell).T
+    loop = Loop(
+        controller=_recurrent(controller),
         # The controller's inputs are the encoders' states, then the factors: its last columns are the feedback.
-        "feedback": _inputs(controller, -readout.shape[1]),
-        "moments": moments["w"].T,
-        "moments_bias": moments["b"],
-        "readout": readout,
-    }
+        feedback=_inputs(controller, -readout.shape[1]),
+        moments=moments["w"].T,
+        moments_bias=moments["b"],
+        generator=cell if is_ode else _recurrent(cell),
+        from_inputs=None if is_ode else _inputs(cell, 0, n_inferred),
+        readout=readout,
+    )
     # All trials start from the one learned state of the controller.
     c0 = jnp.broadcast_to(controller["h0"], (len(g0), len(controller["h0"])))
     start = (c0, g0, g0 @ readout)
-    if static.generator_cell == "node":
-        return run_ode_loop(OdeLoop(**shared, field=generator), start, drives, floor)
-    n_inferred = drives.noise.shape[-1]
-    loop = Loop(
-        **shared,
-        generator=_recurrent(generator),
-        from_inputs=_inputs(generator, 0, n_inferred),
-    )
-    external, given = drives.generator, None
-    if external is not None and external.shape[-1]:  # without them the loop skips the addition
-        given = product(external, _inputs(generator, n_inferred))
-    found: Decoding = run_loop(loop, start, drives._replace(generator=given), floor)
+    if is_ode:
+        return run_ode_loop(loop, start, drives, floor)
+    given = None  # without external inputs the loop skips the addition
+    if drives.generator is not None and drives.generator.shape[-1]:
+        given = product(drives.generator, _inputs(cell, n_inferred))
+    found: Decoded = run_loop(loop, start, drives._replace(generator=given), floor)
     return found
 
 

@@ -23,12 +23,12 @@ import numpy as np
 from pydantic import Field
 
 from ctd.kernel import Data, File, Kernel, Static, Traced, Values, Var, View
-from ctd.late import Array, Bool, Int, Number, Real, jax, jnp, lax
+from ctd.late import Array, Int, Real, jax, jnp, lax
 from ctd.lfads.adapters import of_session
 from ctd.lfads.chop import Windows
 from ctd.lfads.data import Dataset, Trials, make_dataset, read
 from ctd.lfads.distributions import N_OUTPUTS
-from ctd.lfads.draws import Asked, Fitted, Inferred, posterior, present, split_key
+from ctd.lfads.draws import Fitted, Inferred, posterior, present, split_key
 from ctd.lfads.kernel import item_keys
 from ctd.lfads.loss import gather
 from ctd.lfads.names import DECODED, DECODER, MEANS
@@ -83,11 +83,20 @@ class Fit(NamedTuple):
     """`train` holds the training trials and then the evaluation trials."""
     n: Int[np.ndarray, "2"]
     """Trials for training, and for evaluation."""
+    trial_number: Int[np.ndarray, "chunk batch trial"]
+    """The numbers of all trials in their splits, by chunk and minibatch; -1 where there is none."""
+    split: Int[np.ndarray, "chunk"]
+    """0 for chunks of training trials, 1 for those of evaluation."""
     weights: Tree
     key: np.ndarray
     """The words of the key of the training item: keys themselves cannot be host arrays."""
     windows: tuple[Windows, Windows] | None = None
     """The places of the trials in recordings, if these were chopped."""
+
+    @property
+    def n_chunks(self) -> int:
+        """The number of chunks of all trials."""
+        return len(self.split)
 
 
 # --- loading --------------------------------------------------------------------------------------
@@ -111,10 +120,20 @@ def load(inputs: View[Posterior]) -> Fit:
         weights = _of_session(inputs, weights, dataset)
     _check_data(inputs, weights, dataset)
     n = np.array([len(dataset.train.data), len(dataset.evaluation.data)], np.int32)
+    # Each split fills chunks of its own, of which the last may be partly empty.
+    numbers = [_chunks(int(trials), inputs.batch_size, inputs.chunk_batches) for trials in n]
+    split = np.repeat(np.arange(2, dtype=np.int32), [len(one) for one in numbers])
     # The key that the runner gave the training item, made again.
     key = jax.random.fold_in(jax.random.key(inputs.of_seed), inputs.of_item)
     key_data = np.asarray(jax.random.key_data(key))
-    return Fit(_joined(dataset), n, weights, key_data, dataset.windows)
+    joined, number = _joined(dataset), np.concatenate(numbers)
+    return Fit(joined, n, number, split, weights, key_data, dataset.windows)
+
+
+def _chunks(n: int, batch_size: int, batches: int) -> np.ndarray:
+    """(chunk, batch, trial) the numbers 0 ... n-1, then -1."""
+    number = np.arange(-(-n // (batch_size * batches)) * batch_size * batches, dtype=np.int32)
+    return np.where(number < n, number, -1).reshape(-1, batches, batch_size)
 
 
 def _of_session(inputs: View[Posterior], weights: Tree, dataset: Dataset) -> Tree:
@@ -123,21 +142,16 @@ def _of_session(inputs: View[Posterior], weights: Tree, dataset: Dataset) -> Tre
     has = dataset.train.data.shape[2]
     # Sessions are told apart by their numbers of units; where two agree the user must say which.
     fits = np.flatnonzero((units == has) & (seen == len(dataset.seen_units)))
-    all_of_them = ", ".join(f"{k}: {n}" for k, n in enumerate(units))
-    number = inputs.session
-    if number is None:
-        if len(fits) != 1:
-            which = f"sessions {', '.join(map(str, fits))} fit" if len(fits) else "no session fits"
-            raise ValueError(
-                f"data: {inputs.data} has {has} units, {which}; the model's sessions have ({all_of_them}) units; "
-                + ("say which by `session`" if len(fits) else "give a file of one of them")
-            )
-        number = int(fits[0])
-    elif number not in fits:
+    chosen = fits if inputs.session is None else fits[fits == inputs.session]
+    if len(chosen) != 1:
+        given = "" if inputs.session is None else f"session: {inputs.session} given, but "
+        which = f"sessions {', '.join(map(str, fits))} fit" if len(fits) else "no session fits"
         raise ValueError(
-            f"session: {number} given, but {inputs.data} has {has} units; the model's sessions have ({all_of_them})"
-            + (f"; session {fits[0]} fits" if len(fits) else "")
+            f"{given}data: {inputs.data} has {has} units, {which}; the model's sessions have "
+            f"({', '.join(f'{k}: {n}' for k, n in enumerate(units))}) units; "
+            + ("say which by `session`" if len(fits) else "give a file of one of them")
         )
+    number = int(chosen[0])
     own = of_session(weights, number, has, dataset.seen_units)
     if "decoders" in weights and (n := int(weights["sessions"]["n_channels"][number])):
         own["decoder"] = {name: a[number][:n] for name, a in weights["decoders"].items()}
@@ -146,20 +160,15 @@ def _of_session(inputs: View[Posterior], weights: Tree, dataset: Dataset) -> Tre
 
 def _check_data(inputs: View[Posterior], weights: Tree, dataset: Dataset) -> None:
     """Raise ValueError unless the data have as many units and external inputs as the model was trained on."""
-    moments = N_OUTPUTS[inputs.likelihood]
-    external = dataset.train.external
     encoder = weights["encoder_forward"]["wCHX"]
     seen = encoder.shape[1] - len(encoder)
     if "readin" in weights:
         seen = weights["readin"]["w"].shape[1]
+    n_units = len(weights["output"]["w"]) // N_OUTPUTS[inputs.likelihood]
     for what, has, fits in (
-        ("units", dataset.train.data.shape[2], len(weights["output"]["w"]) // moments),
+        ("units", dataset.train.data.shape[2], n_units),
         ("units that the encoder sees", len(dataset.seen_units), seen),
-        (
-            "external inputs",
-            0 if external is None else external.shape[-1],
-            n_external(inputs, weights["generator"]),
-        ),
+        ("external inputs", dataset.train.n_external, n_external(inputs, weights["generator"])),
     ):
         if has != fits:
             raise ValueError(
@@ -179,12 +188,6 @@ def _joined(dataset: Dataset) -> Dataset:
                             log_factorial=None, windows=None)  # fmt: skip
 
 
-def n_chunks(inputs: View[Posterior], fit: Fit) -> int:
-    """The number of chunks of all trials, the last of each split maybe not full."""
-    size = inputs.batch_size * inputs.chunk_batches
-    return int((-(-fit.n // size)).sum())
-
-
 # --- one chunk ------------------------------------------------------------------------------------
 
 
@@ -198,64 +201,44 @@ class State(NamedTuple):
     """Results by name; rows without a trial are NaN, or -1 for integers."""
 
 
-class _Place(NamedTuple):
-    """The place of a minibatch in the file."""
-
-    evaluation: Bool[Array, ""]
-    """Whether its trials are for evaluation."""
-    batch: Int[Array, ""]
-    """The number of the minibatch in its split."""
-    n: Int[Array, ""]
-    """Trials of the split."""
-
-
-def _place(
-    static: View[Posterior], shared: Fit, traced: Values[Posterior], batch: Number
-) -> _Place:
-    """The place of minibatch `batch` of the chunk."""
-    n_train, n_eval = shared.n[0], shared.n[1]
-    # Chunks of training trials come first; their last one may be partly empty.
-    before = -(-n_train // (static.batch_size * static.chunk_batches))
-    evaluation = traced.chunk >= before
-    chunk = traced.chunk - jnp.where(evaluation, before, 0)
-    n = jnp.where(evaluation, n_eval, n_train)
-    return _Place(evaluation, chunk * static.chunk_batches + batch, n)
-
-
 def _infer(
     static: View[Posterior], shared: Fit, traced: Values[Posterior], batch: Array
 ) -> dict[str, Real[Array, "trial ..."]]:
     """Infer one minibatch: the results that are asked for, and the numbers and places of its trials."""
-    place = _place(static, shared, traced, batch)
-    trial = place.batch * static.batch_size + jnp.arange(static.batch_size, dtype=jnp.int32)
-    # Rows beyond the last trial repeat it, and are blanked below.
-    rows = jnp.minimum(trial, place.n - 1) + jnp.where(place.evaluation, shared.n[0], 0)
+    trial = _numbers(shared, traced)[batch]
+    real, evaluation = trial >= 0, jnp.asarray(shared.split)[traced.chunk] == 1
+    # Rows without a trial repeat the last one, and are blanked below.
+    rows = jnp.where(real, trial, trial.max()) + jnp.where(evaluation, shared.n[0], 0)
     # The key of the training item, split and minibatch: the draws are those that `lfads` made.
     key = item_keys(jax.random.wrap_key_data(jnp.asarray(shared.key)), traced)[3]
-    key = jax.random.fold_in(split_key(key, place.evaluation), place.batch)
+    key = jax.random.fold_in(split_key(key, evaluation), trial[0] // static.batch_size)
     # NumPy arrays cannot be indexed by traced rows.
     dataset = jax.tree.map(jnp.asarray, shared.dataset)
     fitted = Fitted(static, traced.variance_floor, dataset, shared.weights)
     there = lambda names: present(static, shared.weights, names)
-    asked = Asked(there(static.keep), True, there(static.samples))
-    values = posterior(fitted, gather(static, dataset, dataset.train, rows), key, asked)
+    trials = gather(static, dataset, dataset.train, rows)
+    values = posterior(fitted, trials, key, there(static.keep), there(static.samples), spread=True)
     # `posterior` always returns their moments, which cost nothing.
     if "initial_conditions" not in static.keep:
         del values["initial_conditions"], values["initial_conditions_sd"]
-    real = trial < place.n
     values = {
         name: jnp.where(real.reshape(-1, *[1] * (value.ndim - 1)), value, jnp.nan)
         for name, value in values.items()
     }
     # int8 saves room: there are three values.
-    split = jnp.where(real, place.evaluation.astype(jnp.int32), -1).astype(jnp.int8)
-    values |= {"trial_number": jnp.where(real, trial, -1), "split": split}
+    split = jnp.where(real, evaluation, -1).astype(jnp.int8)
+    values |= {"trial_number": trial, "split": split}
     if shared.windows is not None:
         for name, at in (("recording", "recording"), ("first_bin", "start")):
             # Windows of training, then of evaluation, as the rows of the dataset.
             of = jnp.concatenate([jnp.asarray(getattr(one, at)) for one in shared.windows])
             values[name] = jnp.where(real, of[rows], -1)
     return values
+
+
+def _numbers(shared: Fit, traced: Values[Posterior]) -> Int[Array, "batch trial"]:
+    """The numbers of the chunk's trials; all are -1 beyond the last chunk."""
+    return jnp.asarray(shared.trial_number).at[traced.chunk].get(mode="fill", fill_value=-1)
 
 
 def init(static: View[Posterior], shared: Fit, traced: Values[Posterior], key: jax.Array) -> State:
@@ -267,10 +250,8 @@ def init(static: View[Posterior], shared: Fit, traced: Values[Posterior], key: j
     blank = lambda v: jnp.full(
         (n * v.shape[0], *v.shape[1:]), jnp.nan if v.dtype.kind == "f" else -1, v.dtype
     )
-    place = _place(static, shared, traced, 0)
-    # Minibatches from the start of this chunk to the end of the split; negative beyond it.
-    left = -(-place.n // static.batch_size) - place.batch
-    return State(zero, jnp.clip(left, 0, n).astype(jnp.int32), jax.tree.map(blank, shapes))
+    n_batches = (_numbers(shared, traced)[:, 0] >= 0).sum(dtype=jnp.int32)
+    return State(zero, n_batches, jax.tree.map(blank, shapes))
 
 
 def advance(

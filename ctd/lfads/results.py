@@ -29,7 +29,7 @@ class Kept(NamedTuple):
 
 
 def kept(inputs: View[Model], shared: Dataset) -> Kept:
-    """The numbers of trials that `save`, or else `n_saved`, asks for, at most those that there are.
+    """The numbers of trials that `save`, or else `n_saved`, asks for, at most all.
 
     >>> from ctd.lfads.data import make_dataset
     >>> model = Model(save=3)
@@ -52,15 +52,24 @@ def kept(inputs: View[Model], shared: Dataset) -> Kept:
 def inferred(model: Fitted, key: jax.Array) -> dict[str, Array]:
     """The metrics of one session, and the posterior means that are stored. key: the model's posterior key."""
     static, shared = model.static, model.dataset
-    n, means, fitted = _means(model, key)
+    n, names = kept(static, shared), present(static, model.weights, AVERAGED)
+
+    def means(trials: Trials, n: int, names: tuple[Inferred, ...]) -> dict[str, Array]:
+        own = split_key(key, trials is shared.evaluation)
+        return posterior_mean(model, trials, n, own, names) if n else {}
+
     # Metrics use the first n_metric trials, whatever is stored.
     n_metric = min(static.n_metric, len(shared.evaluation.data))
-    measured = {name: value[:n_metric] for name, value in means.items()}
-    values = _metrics(static, shared, measured) | scores(model, split_key(key, True), means)
-    if shared.evaluation.behavior is not None:
-        values |= _behavior(shared, static.n_metric, fitted, measured)
+    found = means(shared.evaluation, max(n.evaluation, n_metric), names)
+    measured = {name: value[:n_metric] for name, value in found.items()}
+    values = _metrics(static, shared, measured) | scores(model, split_key(key, True), found)
+    # Training trials are inferred to be stored, or for the decoder of behaviour, which needs factors alone.
+    n_fit = 0 if shared.train.behavior is None else min(static.n_metric, len(shared.train.data))
+    fitted = means(shared.train, max(n.train, n_fit), names if n.train else ("factors",))
+    if n_fit:
+        values |= _behavior(shared, n_fit, fitted, measured)
     if n.evaluation:
-        values |= {name: value[: n.evaluation] for name, value in means.items()}
+        values |= {name: value[: n.evaluation] for name, value in found.items()}
     if n.train:
         values |= {f"train_{name}": value[: n.train] for name, value in fitted.items()}
     return values
@@ -69,7 +78,7 @@ def inferred(model: Fitted, key: jax.Array) -> dict[str, Array]:
 def as_stored(weights: Tree) -> Tree:
     """The weights as `named` stores them: the readout of factors has rows of norm 1.
 
-    Whoever infers with them gets the bits of whoever reads them from a store: the barrier makes XLA round the rows once,
+    Inference in training and inference from a store then have the same bits: the barrier makes XLA round the rows once,
     instead of merging their norm into what follows.
     """
     generator = weights["generator"]
@@ -77,67 +86,39 @@ def as_stored(weights: Tree) -> Tree:
     return {**weights, "generator": {**generator, "wO": readout}}
 
 
-def _means(model: Fitted, key: jax.Array) -> tuple[Kept, dict[str, Array], dict[str, Array]]:
-    """(trials to store, posterior means of evaluation trials, posterior means of training trials).
-
-    There are as many trials as are stored or as metrics need. The decoder of behaviour needs the factors of training
-    trials; without behaviour, and unless they are stored, there are none.
-    """
-    static, shared = model.static, model.dataset
-    n = kept(static, shared)
-    all_names = present(static, model.weights, AVERAGED)
-
-    def means(trials: Trials, n: int, names: tuple[Inferred, ...] = all_names) -> dict[str, Array]:
-        own = split_key(key, trials is shared.evaluation)
-        return posterior_mean(model, trials, n, own, names) if n else {}
-
-    least = lambda trials: min(static.n_metric, len(trials.data))
-    # Training trials are inferred only to fit the decoder of behaviour, or to be stored.
-    n_fit = 0 if shared.train.behavior is None else least(shared.train)
-    return (
-        n,
-        means(shared.evaluation, max(n.evaluation, least(shared.evaluation))),
-        # The decoder needs factors alone; fewer names make a smaller program.
-        means(shared.train, max(n.train, n_fit), all_names if n.train else ("factors",)),
-    )
-
-
 def _metrics(static: View[Model], shared: Dataset, means: dict[str, Array]) -> dict[str, Array]:
     """The metrics of `ctd.lfads.metrics` that the data allow, of the posterior means of the first evaluation trials."""
     trials, rates = shared.evaluation, means["rates"]
     counts = jnp.asarray(trials.data[: len(rates)])
     values = {}
-    n_bins, seen, held = len(shared.seen_bins), shared.seen_units, shared.held_units
     if static.likelihood in COUNTS:
+        n_bins, held = len(shared.seen_bins), shared.held_units
         # Seen bins, and held-out units in these; held-out bins have a metric of their own.
-        inside = lambda a: a[:, :n_bins]
-        values["bits_per_spike"] = metrics.bits_per_spike(
-            inside(counts)[..., seen], inside(rates)[..., seen]
+        of_units = lambda units: metrics.bits_per_spike(
+            counts[:, :n_bins, units], rates[:, :n_bins, units]
         )
+        values["bits_per_spike"] = of_units(shared.seen_units)
         if len(held):
-            values["cosmoothing_bits_per_spike"] = metrics.bits_per_spike(
-                inside(counts)[..., held], inside(rates)[..., held]
-            )
+            values["cosmoothing_bits_per_spike"] = of_units(held)
         if n_bins < counts.shape[1]:
             values["forward_bits_per_spike"] = metrics.bits_per_spike(
                 counts[:, n_bins:], rates[:, n_bins:]
             )
+
+    def beside(name: str, truth: np.ndarray) -> tuple[Array, Array]:
+        """(posterior means, true values) of the trials that have both."""
+        n = min(len(truth), len(rates))
+        return means[name][:n], jnp.asarray(truth[:n], rates.dtype)
+
     if trials.rates is not None:
-        n = min(len(trials.rates), len(rates))
-        values["rate_r2"] = metrics.rate_r2(rates[:n], jnp.asarray(trials.rates[:n], rates.dtype))
+        values["rate_r2"] = metrics.rate_r2(*beside("rates", trials.rates))
     if trials.inputs is not None and "inferred_inputs" in means:
-        n = min(len(trials.inputs), len(rates))
-        by_lag = metrics.input_r2(
-            means["inferred_inputs"][:n], jnp.asarray(trials.inputs[:n], rates.dtype)
-        )
+        by_lag = metrics.input_r2(*beside("inferred_inputs", trials.inputs))
         # The middle one is lag 0.
         values |= {"input_r2": by_lag[len(by_lag) // 2], "input_r2_by_lag": by_lag}
     if trials.initial_states is not None:
-        n = min(len(trials.initial_states), len(rates))
-        truth = jnp.asarray(trials.initial_states[:n], rates.dtype)
-        values["initial_state_r2"] = metrics.initial_state_r2(
-            means["initial_conditions"][:n], truth
-        )
+        truth = beside("initial_conditions", trials.initial_states)
+        values["initial_state_r2"] = metrics.initial_state_r2(*truth)
     return values
 
 
@@ -192,36 +173,36 @@ def of_all_sessions(found: list[dict[str, Array]]) -> dict[str, Array]:
         parts, axes = [one[name] for one in found], DIMS[name].axes
         if axes[:1] in (("trial",), ("train_trial",)):
             # Rates differ in units between sessions; factors and states do not.
-            values[name] = jnp.concatenate(_padded(parts) if "unit" in axes else parts)
+            values[name] = jnp.concatenate(_padded(parts, -1, jnp.nan) if "unit" in axes else parts)
         else:
             values[name] = jnp.stack(parts).mean(0)
     for prefix in ("", "train_"):
         if f"{prefix}rates" in values:
             n = [len(one[f"{prefix}rates"]) for one in found]
-            # total_repeat_length: inside a compiled program the shape must not depend on values.
-            values[f"{prefix}trial_session"] = jnp.repeat(
-                jnp.arange(len(found), dtype=jnp.int32), np.array(n), total_repeat_length=sum(n)
-            )
+            session = np.repeat(np.arange(len(found), dtype=np.int32), n)
+            values[f"{prefix}trial_session"] = jnp.asarray(session)
     return values
 
 
 def _decoders(found: list[dict[str, Array]]) -> dict[str, Array]:
     """The decoders of all sessions, padded with 0 to the most channels that a session has; empty if no session has behaviour."""
-    n_channels = [len(one[DECODER[1]]) if DECODER[1] in one else 0 for one in found]
+    n_channels = [len(one.get(DECODER[1], ())) for one in found]
     if not any(n_channels):
         return {}
-    like = next(one for one in found if DECODER[1] in one)
     values: dict[str, Array] = {}
     for name in DECODER:
-        shape = (len(found), max(n_channels), *like[name].shape[1:])
-        whole = jnp.zeros(shape, like[name].dtype)
-        for k, n in enumerate(n_channels):
-            whole = whole.at[k, :n].set(found[k][name]) if n else whole
-        values[name.replace("decoder", "decoders")] = whole
+        none = next(one[name] for one in found if name in one)[:0]
+        padded = _padded([one.get(name, none) for one in found], 0, 0)
+        values[name.replace("decoder", "decoders")] = jnp.stack(padded)
     return values | {"model.sessions.n_channels": jnp.asarray(n_channels, jnp.int32)}
 
 
-def _padded(parts: list[Array]) -> list[Array]:
-    widest = max(part.shape[-1] for part in parts)
-    width = lambda part: ((0, 0), (0, 0), (0, widest - part.shape[-1]))
-    return [jnp.pad(part, width(part), constant_values=jnp.nan) for part in parts]
+def _padded(parts: list[Array], axis: int, fill: float) -> list[Array]:
+    """The arrays, filled up along one axis to the longest."""
+    longest = max(part.shape[axis] for part in parts)
+    found = []
+    for part in parts:
+        width = [(0, 0)] * part.ndim
+        width[axis] = (0, longest - part.shape[axis])
+        found.append(jnp.pad(part, width, constant_values=fill))
+    return found

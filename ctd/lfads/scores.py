@@ -15,9 +15,9 @@ from numpy.typing import ArrayLike
 
 from ctd.late import Array, Float, Int, PyTree, jax, jnp, lax
 from ctd.lfads.distributions import COUNTS
-from ctd.lfads.draws import Asked, Fitted, Inferred, posterior
+from ctd.lfads.draws import Fitted, Inferred, posterior
 from ctd.lfads.loss import gather
-from ctd.lfads.metrics import squares
+from ctd.lfads.metrics import gain, mean_r2, squares, weighted_r2
 from ctd.lfads.weights import factor_weights
 
 SCORED: tuple[Inferred, ...] = ("rates", "factors", "states")
@@ -75,10 +75,7 @@ def gains(
     >>> gains(counts, jnp.ones((1, 2, 1)), jnp.ones(1), jnp.ones(1))
     Array([0.], dtype=float32)
     """
-    xlogy = jax.scipy.special.xlogy
-    # log x! is the same for both rates and cancels; xlogy has 0 log 0 = 0.
-    each = xlogy(counts, rates) - rates - xlogy(counts, null) + null
-    return (each * counted[:, None, None]).sum((0, 1))
+    return (gain(counts, rates, null) * counted[:, None, None]).sum((0, 1))
 
 
 def _sums(
@@ -88,7 +85,7 @@ def _sums(
     counted: Float[Array, "trial"],
     means: Means,
 ) -> Sums:
-    """The sums over the trials `rows`, as far as they are counted, that metrics are made from."""
+    """The sums that metrics are made from, over the trials `rows` with `counted` 1."""
     trials = model.dataset.evaluation
     data = jnp.asarray(trials.data)[rows].astype(means["rates"].dtype)
     found: Sums = {
@@ -148,7 +145,7 @@ def scores(model: Fitted, key: jax.Array, means: Means) -> dict[str, Float[Array
         counted = ((rows >= first) & (rows < n)).astype(everyone.dtype)
         rows = jnp.minimum(rows, n - 1)
         batch = gather(static, model.dataset, trials, rows)
-        made = posterior(model, batch, jax.random.fold_in(key, number), Asked(SCORED))
+        made = posterior(model, batch, jax.random.fold_in(key, number), SCORED)
         return jax.tree.map(jnp.add, so_far, _sums(model, null, rows, counted, made)), None
 
     # The minibatch that `means` ends in is computed again; its first trials are not counted.
@@ -167,7 +164,9 @@ def scores(model: Fitted, key: jax.Array, means: Means) -> dict[str, Float[Array
         of_truth = _of_rates(model, null, sums["true_rates"])
         found |= {f"{name}_true": value for name, value in of_truth.items()}
     if trials.rates is not None:
-        found |= rate_scores(sums["residual"], squares(jnp.asarray(trials.rates)))
+        spread = squares(jnp.asarray(trials.rates))
+        found["rate_r2_weighted"] = weighted_r2(sums["residual"], spread)
+        found["rate_r2_units"] = mean_r2(sums["residual"], spread)
     if trials.states is not None:
         covariance, k = sums["states"].covariance, trials.states.shape[-1]
         explained, spread = regression(covariance, k)
@@ -214,41 +213,6 @@ def _of_rates(model: Fitted, null: dict[str, Array], sums: Sums) -> dict[str, Fl
 
 
 # --- from sums to metrics -------------------------------------------------------------------------
-
-
-def rate_scores(
-    residual: Float[Array, "unit"], spread: Float[Array, "unit"]
-) -> dict[str, Float[Array, ""]]:
-    """R2 of rates from sums of squares: of residuals, and of true rates about their means (`spread`).
-
-    >>> {name: float(v) for name, v in rate_scores(jnp.array([1.0, 1.0]), jnp.array([2.0, 8.0])).items()}
-    {'rate_r2_weighted': 0.800000..., 'rate_r2_units': 0.6875}
-    """
-    return {
-        "rate_r2_weighted": weighted_r2(residual, spread),
-        "rate_r2_units": mean_r2(residual, spread),
-    }
-
-
-def weighted_r2(
-    residual: Float[Array, "column"], spread: Float[Array, "column"]
-) -> Float[Array, ""]:
-    """1 - residual / total sum of squares; constant columns have no weight, as in scikit-learn.
-
-    >>> weighted_r2(jnp.array([1.0, 5.0]), jnp.array([4.0, 0.0]))
-    Array(0.75, dtype=float32)
-    """
-    return 1 - jnp.where(spread > 0, residual, 0).sum() / spread.sum()
-
-
-def mean_r2(residual: Float[Array, "column"], spread: Float[Array, "column"]) -> Float[Array, ""]:
-    """Mean over columns of 1 - residual / total sum of squares (`spread`); constant columns are left out.
-
-    >>> mean_r2(jnp.array([1.0, 1.0, 1.0]), jnp.array([2.0, 8.0, 0.0]))
-    Array(0.6875, dtype=float32)
-    """
-    each = jnp.where(spread > 0, 1 - residual / jnp.where(spread > 0, spread, 1), jnp.nan)
-    return jnp.nanmean(each)
 
 
 def regression(

@@ -76,17 +76,18 @@ def write(
             for name in DECODER.keys() & chunk.keys():
                 if DECODER[name] not in file:
                     file[DECODER[name]] = chunk[name]
-            for split, word in enumerate(SPLITS):
-                rows = np.flatnonzero(chunk["split"] == split)
-                if not len(rows):
-                    continue
-                # Rows of a chunk are neighbouring trials of one split, so the first number says where they go.
-                first = int(chunk["trial_number"][rows[0]])
-                cut = None if windows is None else windows[split]
-                for name, value in chunk.items():
-                    if name not in PLACES and name not in DECODER:
-                        key = f"{word}_{name_of(name)}"
-                        _put(file, key, value[rows], (first, int(n[split])), _merged(name, cut))
+            # A chunk has neighbouring trials of one split, so its first row says where they go.
+            split, first = int(chunk["split"][0]), int(chunk["trial_number"][0])
+            if split < 0:
+                continue  # beyond the last trial
+            rows = chunk["split"] == split
+            for name in sorted(chunk.keys() - DECODER.keys() - set(PLACES)):
+                cut = None
+                # Initial conditions have no time axis to merge along.
+                if windows is not None and not name.startswith("initial_conditions"):
+                    cut = windows[split]
+                key = f"{SPLITS[split]}_{name_of(name)}"
+                _put(file, key, chunk[name][rows], (first, int(n[split])), cut)
         for split, word in enumerate(SPLITS):
             if f"{word}_ic_mean" in file:
                 file[f"{word}_gen_init"] = file[f"{word}_ic_mean"]  # another name, no copy
@@ -94,11 +95,6 @@ def write(
                 file[f"{word}_window_recording"] = windows[split].recording
                 file[f"{word}_window_start"] = windows[split].start
                 file[f"{word}_recording_bins"] = windows[split].lengths
-
-
-def _merged(name: str, windows: Windows | None) -> Windows | None:
-    """The windows for a result that has a time axis to merge along."""
-    return None if name.startswith("initial_conditions") else windows
 
 
 def _put(
@@ -137,8 +133,8 @@ def read_trials(
             noted = file.attrs.get("eval_every")
         if noted is None:
             raise ValueError(
-                f"{path}: does not say that every so many-th trial was for evaluation; read it by its names, train_{name} and "
-                f"valid_{name}, or give eval_every"
+                f"{path}: does not say which trials were for evaluation; read it by its names, train_{name} and valid_{name}, or "
+                "give eval_every"
             )
         eval_every = int(noted)
     listed = {}

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from ctd.kernel import Values, View
 from ctd.late import Array, Bool, Float, Int, PyTree, jax, jnp, optax
 from ctd.lfads.data import Dataset
-from ctd.lfads.loss import Minibatch, gather, training_loss
+from ctd.lfads.loss import Batch, gather, training_loss
 from ctd.lfads.params import Model
 from ctd.lfads.weights import Tree, flatten, unflatten
 
@@ -29,17 +29,6 @@ class Position(NamedTuple):
     """Steps taken."""
     plateaus: Int[Array, ""]
     """Plateaus of the evaluations so far."""
-
-
-class Step(NamedTuple):
-    """What one training step returns."""
-
-    weights: Float[Array, "entry"]
-    optimizer: PyTree
-    terms: dict[str, Float[Array, ""]]
-    """STEP_TERMS -> value."""
-    finite: Bool[Array, ""]
-    """Whether loss and gradient are finite."""
 
 
 def optimizer(traced: Values[Model]) -> optax.GradientTransformation:
@@ -76,13 +65,14 @@ def learning_rate(
 
 def minibatch(
     static: View[Model], dataset: Dataset, key: jax.Array, step: Int[Array, ""]
-) -> Minibatch:
-    """Draw the trials of one step, with replacement. key: the item's training key, folded by the step here."""
+) -> tuple[Batch, jax.Array]:
+    """Draw the trials of one step, with replacement, and the key of its noise. key: the item's training key."""
+    # The step is folded into the key: a restart from a checkpoint draws the same minibatches.
     key_trials, key_noise = jax.random.split(jax.random.fold_in(key, step))
     n = len(dataset.train.data)
     # With replacement: the trials of a step then depend on its number alone, and no permutation goes into checkpoints.
     index = jax.random.randint(key_trials, (static.batch_size,), 0, n)
-    return Minibatch(gather(static, dataset, dataset.train, index), key_noise)
+    return gather(static, dataset, dataset.train, index), key_noise
 
 
 def train_step(
@@ -92,9 +82,11 @@ def train_step(
     key: jax.Array,
     at: Position,
     like: Tree,
-) -> Step:
-    """Take one training step. key: the item's training key. like: shapes and dtypes of the weights, by name."""
-    # The step is folded into the key: a restart from a checkpoint draws the same minibatches.
+) -> tuple[Position, dict[str, Float[Array, ""]], Bool[Array, ""]]:
+    """Take one training step: (the position after it, its STEP_TERMS, whether loss and gradient are finite).
+
+    key: the item's training key. like: shapes and dtypes of the weights, by name.
+    """
     seen = minibatch(static, dataset, key, at.step)
     loss = lambda w: training_loss(static, traced, dataset, w, seen, at.step)
     (value, terms), slopes = jax.value_and_grad(loss, has_aux=True)(unflatten(at.weights, like))
@@ -105,6 +97,6 @@ def train_step(
     direction, new_state = optimizer(traced).update(gradient, at.optimizer)
     # The rate multiplies Adam's direction last, so that a search can change it without touching Adam's moments.
     rate = learning_rate(static, traced, at.step, at.plateaus)
-    new = at.weights - rate * direction
+    after = Position(at.weights - rate * direction, new_state, at.step + 1, at.plateaus)
     terms |= {"loss": value, "gradient_norm": norm, "learning_rate": rate}
-    return Step(new, new_state, terms, jnp.isfinite(value) & jnp.isfinite(norm))
+    return after, terms, jnp.isfinite(value) & jnp.isfinite(norm)

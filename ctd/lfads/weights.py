@@ -68,7 +68,7 @@ Blocks = dict[tuple[str, str], list[tuple[int, int]]]
 def _drawn_shapes(
     static: View[Model], n_encoded: int, n_inferred: int, n_external: int, n_output: int
 ) -> Blocks:
-    """Return the shapes of all matrices that are drawn."""
+    """The shapes of all matrices that are drawn."""
     n = static.generator
     shapes = {
         **_gru_shapes("encoder_forward", static.encoder, n_encoded),

@@ -89,7 +89,6 @@ def posterior_job(
     JobError if the data do not fit the models.
     """
     from ctd.lfads.numpy_file import splits_by_number
-    from ctd.lfads.posterior import n_chunks
 
     kernel = find_kernel(KERNEL, None)
     given: dict[str, Any] = {"params": {"keep": list(keep)} if keep else {}}
@@ -105,7 +104,7 @@ def posterior_job(
         fields = with_files(validated(kernel.Params, model, WHERE), base)
         fit, inputs = load_group(kernel, fields, base), inputs_of(fields)
         own = {name: [value] for name, value in model.items() if name not in common}
-        sweep.append({"grid": {**own, "chunk": {"range": n_chunks(inputs, fit)}}})
+        sweep.append({"grid": {**own, "chunk": {"range": fit.n_chunks}}})
     content = {"kernel": KERNEL, "name": "posterior", "params": common, "sweep": sweep, **given}
     splits = {"eval_every": inputs.eval_every} if splits_by_number(inputs.data) else {}
     return Posterior(parse_job(content, WHERE), [int(k) for k in fit.n], fit.windows, splits)

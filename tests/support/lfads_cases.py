@@ -10,7 +10,6 @@ from ctd.kernel import static_of, traced_of
 from ctd.lfads import Model
 from ctd.lfads.data import make_dataset
 from ctd.lfads.loss import (
-    Minibatch,
     bound,
     draw_dropout,
     draw_noise,
@@ -102,8 +101,7 @@ class Case:
         """weights, step -> f of the training loss of the batch, compiled."""
 
         def loss(weights, step, traced, dataset, batch, key):
-            seen = Minibatch(batch, key)
-            return training_loss(self.static, traced, dataset, weights, seen, step)
+            return training_loss(self.static, traced, dataset, weights, (batch, key), step)
 
         compiled = jax.jit(f(loss))
         rest = self.traced, self.dataset, self.batch, self.key

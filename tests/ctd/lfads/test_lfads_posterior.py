@@ -10,7 +10,7 @@ from small import FOUR, small
 from ctd.batch import run_items
 from ctd.data import read_hdf5, write_hdf5
 from ctd.kernel import inputs_of
-from ctd.lfads.posterior import load, n_chunks
+from ctd.lfads.posterior import load
 from ctd.lfads.torch_file import SPLITS, name_of, write
 
 N_TRAIN, N_EVAL = 5, 3
@@ -26,7 +26,7 @@ def some():
 def test_chunks_hold_every_trial_once(some):
     """Training trials first, in the file's order; -1 and NaN where a chunk has no trial."""
     params, results = some
-    assert n_chunks(inputs_of(params), load(inputs_of(params))) == 3
+    assert load(inputs_of(params)).n_chunks == 3
     none = [-1] * 4
     assert results["split"].tolist() == [[0] * 4, [0, -1, -1, -1], [1, 1, 1, -1], none]
     assert results["trial_number"].tolist() == [[0, 1, 2, 3], [4, -1, -1, -1], [0, 1, 2, -1], none]

@@ -11,12 +11,12 @@ from ctd.late import Late
 from ctd.lfads import Model
 from ctd.lfads.data import make_dataset
 from ctd.lfads.draws import Fitted, posterior_mean
+from ctd.lfads.metrics import mean_r2, weighted_r2
 from ctd.lfads.scores import (
     SCORED,
     cycle_consistency,
     fitted_directions,
     psth_r2,
-    rate_scores,
     regression,
     scores,
     seen_share,
@@ -214,12 +214,11 @@ def test_cycle_of_factors_that_are_not_seen(gains, expected):
 
 def test_constant_columns_are_left_out():
     """A unit of constant rate has no R2; a state that never moves explains nothing."""
-    of = jax.jit(rate_scores)
-    assert of(np.array([1.0, 5.0]), np.array([4.0, 0.0]))["rate_r2_units"] == 0.75
+    assert jax.jit(mean_r2)(np.array([1.0, 5.0]), np.array([4.0, 0.0])) == 0.75
     y, x = np.array([[0.0, 1], [2, 1], [4, 1]]), np.array([[1.0, 3], [2, 3], [4, 1]])
-    whole = of(((x - y) ** 2).sum(0), ((y - y.mean(0)) ** 2).sum(0))
+    whole = jax.jit(weighted_r2)(((x - y) ** 2).sum(0), ((y - y.mean(0)) ** 2).sum(0))
     expected = metrics.r2_score(y, x, multioutput="variance_weighted")
-    assert whole["rate_r2_weighted"] == pytest.approx(expected)
+    assert whole == pytest.approx(expected)
     covariance = np.array([[2.0, 0.0, 1.0], [0.0, 0.0, 0.0], [1.0, 0.0, 1.0]])
     explained, variance = jax.jit(regression, static_argnums=1)(covariance, 2)
     assert (explained, variance) == (0.5, 1.0)

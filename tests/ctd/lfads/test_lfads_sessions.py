@@ -13,7 +13,7 @@ from ctd.kernel import inputs_of, static_of, traced_of
 from ctd.lfads import Model, kernel
 from ctd.lfads.adapters import init_stitched, of_session, of_trials, real_entries, with_core
 from ctd.lfads.kernel import item_keys
-from ctd.lfads.loss import Minibatch, bound, draw_noise, gather, training_loss
+from ctd.lfads.loss import bound, draw_noise, gather, training_loss
 from ctd.lfads.sessions import load
 from ctd.lfads.train import Position, train_step
 from ctd.lfads.weights import unflatten
@@ -82,8 +82,8 @@ def terms(trained):
     @jax.jit
     def terms(dataset, weights, key):
         batch = gather(model, dataset, dataset.train, ROWS)
-        given = Minibatch(batch, key), jnp.zeros(())
-        loss, _ = training_loss(static_of(model), traced_of(model), dataset, weights, *given)
+        given = weights, (batch, key), jnp.zeros(())
+        loss, _ = training_loss(static_of(model), traced_of(model), dataset, *given)
         noise = draw_noise(model, jax.random.split(key)[0], batch)
         real, own = real_entries(dataset, batch.session), of_trials(dataset, weights, batch.session)
         mixed, each = bound(model, own, 1e-4, batch, noise, real), []
@@ -218,8 +218,8 @@ def test_new_session_with_a_core_that_stays(trained, tmp_path):
         like = with_core(dataset, init_stitched(static, traced, key, dataset))
 
         def body(at, _):
-            taken = train_step(static, traced, dataset, key, at, like)
-            return Position(taken.weights, taken.optimizer, at.step + 1, at.plateaus), taken.finite
+            at, _, finite = train_step(static, traced, dataset, key, at, like)
+            return at, finite
 
         start = Position(state.weights, state.optimizer, state.step, state.plateaus)
         at, finite = jax.lax.scan(body, start, length=4)
