@@ -87,17 +87,17 @@ def init(static: View[Model], shared: Dataset, traced: Values[Model], key: jax.A
     names = [f"train.{name}" for name in STEP_TERMS] + [f"eval.{name}" for name in EVAL_TERMS]
     zero = jnp.zeros((), jnp.int32)
     return State(
-        weights,
-        optimizer(traced).init(weights),
-        zero,
-        weights,
-        jnp.full((), jnp.inf, static.dtype),
-        zero,
-        zero,
-        zero,
-        {name: jnp.full(n_blocks, jnp.nan, static.dtype) for name in names},
-        zero,
-        jnp.zeros((), bool),
+        weights=weights,
+        optimizer=optimizer(traced).init(weights),
+        step=zero,
+        best=weights,
+        best_value=jnp.full((), jnp.inf, static.dtype),
+        best_step=zero,
+        stale=zero,
+        plateaus=zero,
+        curves={name: jnp.full(n_blocks, jnp.nan, static.dtype) for name in names},
+        outcome=zero,
+        done=jnp.zeros((), bool),
     )
 
 
@@ -137,18 +137,19 @@ def advance(
     plateau = (stale > 0) & (stale % traced.plateau_patience == 0)
     # A model at its last step has not stopped early, whatever its last evaluations.
     early = (traced.patience > 0) & (stale >= traced.patience) & (step < static.n_batches)
+    outcome = jnp.where(diverged, DIVERGED, jnp.where(early, STOPPED_EARLY, TRAINED))
     return State(
-        weights,
-        at.optimizer,
-        step,
-        jnp.where(better, weights, state.best),
-        jnp.where(better, criterion, state.best_value),
-        jnp.where(better, step, state.best_step),
-        stale,
-        state.plateaus + plateau,
-        {name: curve.at[block].set(values[name]) for name, curve in state.curves.items()},
-        jnp.where(diverged, DIVERGED, jnp.where(early, STOPPED_EARLY, TRAINED)).astype(jnp.int32),
-        diverged | early | (step >= static.n_batches),
+        weights=weights,
+        optimizer=at.optimizer,
+        step=step,
+        best=jnp.where(better, weights, state.best),
+        best_value=jnp.where(better, criterion, state.best_value),
+        best_step=jnp.where(better, step, state.best_step),
+        stale=stale,
+        plateaus=state.plateaus + plateau,
+        curves={name: curve.at[block].set(values[name]) for name, curve in state.curves.items()},
+        outcome=outcome.astype(jnp.int32),
+        done=diverged | early | (step >= static.n_batches),
     )
 
 
@@ -207,15 +208,8 @@ def result(
             name: jnp.asarray(mask).sum(1, dtype=jnp.int32)
             for name, mask in (("n_units", shared.stitched.real), ("n_seen", shared.stitched.shown))
         }
-    return (
-        values
-        | named(static, weights)
-        | {
-            "batches": state.step,
-            "best_batch": state.best_step,
-            "outcome": state.outcome,
-        }
-    )
+    ended = {"batches": state.step, "best_batch": state.best_step, "outcome": state.outcome}
+    return values | named(static, weights) | ended
 
 
 def coords(inputs: View[Model], shared: Dataset) -> dict[str, Coordinate | np.ndarray]:

@@ -206,8 +206,8 @@ def ramp(
     return jnp.where(length > 0, start + (1 - start) * share, 1)
 
 
-def _recurrent(cell: Tree) -> list[Array]:
-    """The weights of a cell that act on its state: the first columns of its matrices."""
+def _penalised(cell: Tree) -> list[Array]:
+    """The weights of a cell that the penalty is on: the first columns of its matrices, which act on the state."""
     # wV marks the neural ODE: its field has two matrices, of which wFHX also acts on inputs.
     if "wV" in cell:
         return [cell["wFHX"][:, : len(cell["wV"])], cell["wV"]]
@@ -222,7 +222,7 @@ def penalty(static: View[Model], traced: Values[Model], weights: Tree) -> Float[
     total: Any = 0
     n: Any = 0
     for cell, scale in scales.items():
-        matrices = _recurrent(weights[cell])
+        matrices = _penalised(weights[cell])
         total += scale * sum(jnp.sum(w**2) for w in matrices)
         # Scales are traced: which weights are counted is decided by jnp.where, not by Python.
         n += jnp.where(scale > 0, sum(w.size for w in matrices), 0)

@@ -83,7 +83,7 @@ def _check_lengths(path: str, lengths: list[int], inputs: View[Model]) -> None:
 
 
 def splits_by_number(path: str) -> bool:
-    """Whether every `eval_every`-th trial of a file is for evaluation: one of NumPy's without names of splits.
+    """Whether every `eval_every`-th trial of a file is for evaluation: in files of NumPy that name no splits.
 
     >>> np.savez("named.npz", train=np.ones((4, 8, 3), int), eval=np.ones((1, 8, 3), int))
     >>> splits_by_number("spikes.npy"), splits_by_number("named.npz"), splits_by_number("spikes.h5")

@@ -29,10 +29,6 @@ CUT = 0.01
 SEEN = 0.99
 """Share of the sum of squared singular values of a readout whose directions count as seen (CtDBenchmark)."""
 
-Means = Mapping[str, Array]
-"""Name -> (trial, time, ...) posterior mean."""
-
-
 Sums = dict[str, PyTree]
 """What a metric is made from -> its sums over trials: an array, moments, or a tuple of arrays."""
 
@@ -63,27 +59,12 @@ def moments(x: Float[Array, "trial time column"], counted: Float[Array, "trial"]
     return Moments(counted.sum() * x.shape[1], total.sum(0), total.T @ flat)
 
 
-def gains(
-    counts: Float[Array, "trial time unit"],
-    rates: Float[Array, "trial time unit"],
-    null: Float[Array, "unit"],
-    counted: Float[Array, "trial"],
-) -> Float[Array, "unit"]:
-    """log p(counts | rates) - log p(counts | null), summed over the counted trials and all bins, in nats.
-
-    >>> counts = jnp.array([[[0.0], [2.0]]])
-    >>> gains(counts, jnp.ones((1, 2, 1)), jnp.ones(1), jnp.ones(1))
-    Array([0.], dtype=float32)
-    """
-    return (gain(counts, rates, null) * counted[:, None, None]).sum((0, 1))
-
-
 def _sums(
     model: Fitted,
     null: dict[str, Array],
     rows: Int[Array, "trial"],
     counted: Float[Array, "trial"],
-    means: Means,
+    means: Mapping[str, Array],
 ) -> Sums:
     """The sums that metrics are made from, over the trials `rows` with `counted` 1."""
     trials = model.dataset.evaluation
@@ -102,10 +83,10 @@ def _sums(
     def beside_data(rates: Array) -> Sums:
         """The sums that compare rates, the model's or the true ones, with the data."""
         bins = _regions(model)
-        sums: Sums = {
-            f"gain_{name}": gains(data[:, bins[name]], rates[:, bins[name]], mean, counted)
-            for name, mean in null.items()
-        }
+        sums: Sums = {}
+        for name, mean in null.items():
+            gained = gain(data[:, bins[name]], rates[:, bins[name]], mean)
+            sums[f"gain_{name}"] = (gained * counted[:, None, None]).sum((0, 1))
         if trials.condition is not None:
             which = jnp.asarray(trials.condition)[rows] * counted[:, None]
             # Sums over the trials k of each condition c.
@@ -128,7 +109,9 @@ def _sums(
     return found
 
 
-def scores(model: Fitted, key: jax.Array, means: Means) -> dict[str, Float[Array, ""]]:
+def scores(
+    model: Fitted, key: jax.Array, means: Mapping[str, Array]
+) -> dict[str, Float[Array, ""]]:
     """All metrics that the data allow, by the names of `ctd.lfads.names.SCORES`.
 
     key: of the evaluation trials, from `split_key`. means: posterior means of the first evaluation trials, all of SCORED.
@@ -168,14 +151,7 @@ def scores(model: Fitted, key: jax.Array, means: Means) -> dict[str, Float[Array
         found["rate_r2_weighted"] = weighted_r2(sums["residual"], spread)
         found["rate_r2_units"] = mean_r2(sums["residual"], spread)
     if trials.states is not None:
-        covariance, k = sums["states"].covariance, trials.states.shape[-1]
-        explained, spread = regression(covariance, k)
-        found["state_r2_from_true"] = weighted_r2(spread - explained, spread)
-        found["state_r2_from_true_mean"] = mean_r2(spread - explained, spread)
-        # The same moments with the generator first, to regress the other way.
-        turned = jnp.roll(jnp.roll(covariance, -k, axis=0), -k, axis=1)
-        explained, spread = regression(turned, len(covariance) - k)
-        found["state_r2_of_true"] = weighted_r2(spread - explained, spread)
+        found |= _of_states(sums["states"].covariance, trials.states.shape[-1])
     return found
 
 
@@ -210,6 +186,19 @@ def _of_rates(model: Fitted, null: dict[str, Array], sums: Sums) -> dict[str, Fl
             each = jnp.where(spikes > 0, gain / jnp.where(spikes > 0, spikes, 1), jnp.nan)
             found["co_bps_units"] = jnp.nanmean(each[held])
     return found
+
+
+def _of_states(covariance: Float[Array, "column column"], k: int) -> dict[str, Float[Array, ""]]:
+    """R2 of the generator's states from true ones, and of true ones from these. covariance: of k true columns, then of the generator's."""
+    explained, spread = regression(covariance, k)
+    # The same moments with the generator first, to regress the other way.
+    turned = jnp.roll(jnp.roll(covariance, -k, axis=0), -k, axis=1)
+    explained_true, spread_true = regression(turned, len(covariance) - k)
+    return {
+        "state_r2_from_true": weighted_r2(spread - explained, spread),
+        "state_r2_from_true_mean": mean_r2(spread - explained, spread),
+        "state_r2_of_true": weighted_r2(spread_true - explained_true, spread_true),
+    }
 
 
 # --- from sums to metrics -------------------------------------------------------------------------
