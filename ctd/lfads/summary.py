@@ -51,7 +51,9 @@ def reduce(
 ) -> dict[str, np.ndarray]:
     """Rank the models that did not diverge, and take quantiles of their loss curves. The arguments: see `ctd.kernel`."""
     del shared
-    order = _order(inputs, results)
+    trained = np.flatnonzero(np.asarray(results["outcome"][:]) != DIVERGED)
+    value = np.asarray(results[RANKED[inputs.criterion]][:])
+    order = trained[np.argsort(value[trained], kind="stable")]
     best = order[: options.n_best]
     curves = np.asarray(results["curve.eval.loss"])
     names = ("eval_loss", "eval_nll", *(name for name in METRICS if name in results))
@@ -65,13 +67,6 @@ def reduce(
         "curve_quantile": curve_quantiles(curves[order]),
         "quantile": QUANTILES,
     }
-
-
-def _order(inputs: View[Model], results: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The rows of the models that did not diverge, the best one first."""
-    trained = np.flatnonzero(np.asarray(results["outcome"][:]) != DIVERGED)
-    value = np.asarray(results[RANKED[inputs.criterion]][:])
-    return trained[np.argsort(value[trained], kind="stable")]
 
 
 def next_jobs(

@@ -13,7 +13,7 @@ from ctd.lfads import Model, kernel
 from ctd.lfads.data import make_dataset
 from ctd.lfads.metrics import bits_per_spike
 from ctd.lfads.results import kept
-from ctd.lfads.summary import _order, reduce
+from ctd.lfads.summary import reduce
 from ctd.lfads.trained import check_sizes, n_external
 from ctd.rows import Best
 
@@ -164,7 +164,10 @@ def test_states_as_factors():
 def test_last_parameters_rank():
     """What is reported with `criterion: last`: tests/ctd/lfads/test_lfads_sessions.py."""
     params = model(criterion="last", schedule="exponential")
-    assert list(_order(params, {"outcome": [0, 0], "eval_loss": np.array([2.0, 1.0])})) == [1, 0]
+    results = {"outcome": np.zeros(2, int), "eval_loss": np.array([2.0, 1.0])}
+    results |= {"eval_nll": np.ones(2), "curve.eval.loss": np.ones((2, 10))}
+    found = reduce(params, None, {"item": np.arange(2)}, results, Best())
+    assert found["item"].tolist() == [1, 0]
     with pytest.raises(ValueError, match="criterion: last: schedule plateau and patience go by"):
         model(criterion="last")
 
