@@ -54,7 +54,8 @@ def read_nwb(path: str, inputs: View[Model]) -> dict[str, Any]:
 
 
 def _cut(path: str, session: Any, inputs: View[Model]) -> dict[str, Any]:
-    if session.units is None or "spike_times" not in session.units.colnames:
+    units = session.units
+    if units is None or not len(units) or "spike_times" not in units.colnames:
         raise ValueError(
             f"data: {path}: has no spike times, a table `units` with the column spike_times"
         )
@@ -192,7 +193,9 @@ def _observed(units: Any) -> np.ndarray:
     else:
         spikes = np.concatenate([[], *(np.asarray(one, float) for one in units["spike_times"])])
         observed = [np.array([[spikes.min(), spikes.max()]]) if len(spikes) else np.empty((0, 2))]
-    return reduce(_shared, map(_merged, observed))
+    # Mostly all units have the same intervals, often thousands.
+    different = {one.tobytes(): one for one in observed}.values()
+    return reduce(_shared, map(_merged, different))
 
 
 def _merged(intervals: np.ndarray) -> np.ndarray:
