@@ -152,32 +152,28 @@ def chop_found(
     """
     timeless = ("initial_states", "condition")
     parts = {field: part for field, part in found.items() if field not in timeless}
-    by, data = parts["data"]
     for name, array in parts.values():
-        _check(where, (name, array), (by, data))
-    short = [k for k, one in enumerate(_listed(data)) if len(one) < chop.window]
-    if short or not len(_listed(data)):
-        length = f"recording {short[0]} of {len(_listed(data)[short[0]])} bins" if short else "none"
+        if isinstance(array, np.ndarray) and array.ndim not in (2, 3):
+            raise ValueError(
+                f"{where}: {name} has the shape {array.shape}; (time, ...) or (trial, time, ...) expected"
+            )
+        if len(array) == 0:
+            raise ValueError(f"{where}: {name} is empty")
+    by, data = parts["data"]
+    expected = [len(one) for one in _listed(data)]
+    for name, array in parts.values():
+        # True values may be known of the first recordings alone.
+        lengths = [len(one) for one in _listed(array)]
+        if lengths != expected[: len(lengths)]:
+            raise ValueError(
+                f"{where}: {name} has {lengths[0]} time bins in {len(lengths)} recordings, but {by} has {expected[0]} "
+                f"in {len(expected)}; they must agree"
+            )
+    short = [k for k, length in enumerate(expected) if length < chop.window]
+    if short:
         raise ValueError(
-            f"chop: {where}: {by}: recordings of at least window = {chop.window} bins expected, it has {length}; "
-            "shorten the window or leave it out"
+            f"chop: {where}: {by}: recordings of at least window = {chop.window} bins expected, it has recording {short[0]} of "
+            f"{expected[short[0]]} bins; shorten the window or leave it out"
         )
     windows = make_windows(data, chop)
     return {f: (n, cut(a, windows, chop.window)) for f, (n, a) in parts.items()}, windows
-
-
-def _check(where: str, part: tuple[str, Recordings], data: tuple[str, Recordings]) -> None:
-    """Check that the recordings of an array are as long as those of the data."""
-    (name, array), (by, whole) = part, data
-    if isinstance(array, np.ndarray) and array.ndim not in (2, 3):
-        raise ValueError(
-            f"{where}: {name} has the shape {array.shape}; (time, ...) or (trial, time, ...) expected"
-        )
-    if len(array) == 0:
-        raise ValueError(f"{where}: {name} is empty")
-    lengths, expected = ([len(one) for one in _listed(a)] for a in (array, whole))
-    if lengths != expected[: len(lengths)]:
-        raise ValueError(
-            f"{where}: {name} has {lengths[0]} time bins in {len(lengths)} recordings, but {by} has {expected[0]} "
-            f"in {len(expected)}; they must agree"
-        )

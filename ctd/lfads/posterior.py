@@ -184,8 +184,9 @@ def _joined(dataset: Dataset) -> Dataset:
     )
     assert data is not None
     trials = Trials(data, encoded, external)
-    return dataset._replace(train=trials, evaluation=trials._replace(data=data[:0], encoded=None, external=None),
-                            log_factorial=None, windows=None)  # fmt: skip
+    return dataset._replace(
+        train=trials, evaluation=Trials(data[:0]), log_factorial=None, windows=None
+    )
 
 
 # --- one chunk ------------------------------------------------------------------------------------
