@@ -20,20 +20,21 @@ from ctd.rows import Best, Columns, best_row, ranked
 MOST = 3000
 """Samples of an attractor that are drawn."""
 
-MEASURES = ("d_stsp", "d_h", "prediction_error", "exponent")
+MEASURES = {"d_stsp": "1", "d_h": "1", "prediction_error": "1", "exponent": "1/time"}
+"""Measure of a fit -> its units."""
 
 FAR, VISIBLE = 10, 0.1
 """The best D_stsp may be so many times that of two halves of the data; up to `VISIBLE` it is small anyway."""
 
 REDUCED = {
     "item": Var(("rank",), "item", "item id, by increasing D_stsp; runs at rest are left out"),
-    **{name: Var(("rank",), "1", f"{name} of that fit") for name in MEASURES},
+    **{name: Var(("rank",), units, f"{name} of that fit") for name, units in MEASURES.items()},
     "end_spread": Var(("rank",), "1", "sd of its run after 10,000 steps or more, over that of the data"),
     "peak_frequency": Var(("rank",), "1/time", "frequency at which its run has most power, per unit of dt", may_be_nan=True),
     "data_peak_frequency": Var(("rank",), "1/time", "the same of the data", may_be_nan=True),
     **{f"data_{name}": Var(("rank",), "1", f"{name} of one half of the data against the other: what a good fit comes to") for name in ("d_stsp", "d_h")},
-    **{f"{name}_median": Var((), "1", f"median of {name} over the fits that did not diverge") for name in MEASURES},
-    **{f"{name}_mad": Var((), "1", f"median absolute deviation of {name} from that") for name in MEASURES},
+    **{f"{name}_median": Var((), units, f"median of {name} over the fits that did not diverge") for name, units in MEASURES.items()},
+    **{f"{name}_mad": Var((), units, f"median absolute deviation of {name} from that") for name, units in MEASURES.items()},
     "diverged": Var((), "1", "fits that diverged"),
 }  # fmt: skip
 
