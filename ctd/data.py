@@ -203,22 +203,37 @@ def read_trials(path: str | Path) -> dict[str, np.ndarray]:
         raise ValueError(
             f"{path}: holds none of {', '.join(TRIAL_AXES)}; found {', '.join(sorted(found))}"
         )
+    check_axes(path, trials, TRIAL_AXES)
+    return trials
+
+
+def check_axes(
+    path: str | Path,
+    arrays: Mapping[str, np.ndarray],
+    axes: Mapping[str, tuple[str, ...]],
+    hint: str = "",
+) -> None:
+    """Raise ValueError, naming file and array, where numbers or lengths of axes disagree, or a value is NaN or infinite.
+
+    axes: array -> the names of its axes. hint: what to do about NaN.
+
+    >>> check_axes("net.h5", {"h0s": np.ones((5, 2)), "inputs": np.ones((4, 9, 1))}, TRIAL_AXES)
+    Traceback (most recent call last):
+    ValueError: net.h5: inputs has 4 along trial, but h0s has 5
+    """
     lengths: dict[str, tuple[int, str]] = {}
-    for name, array in trials.items():
-        axes = TRIAL_AXES[name]
-        if array.ndim != len(axes):
+    for name, array in arrays.items():
+        if array.ndim != len(axes[name]):
             raise ValueError(
-                f"{path}: {name} has the shape {array.shape}, it needs the axes {axes}"
+                f"{path}: {name} has the shape {array.shape}, it needs the axes {axes[name]}"
             )
-        if not np.isfinite(array).all():
-            bad = int((~np.isfinite(array)).sum())
-            raise ValueError(f"{path}: {name} has {bad} NaN or infinite entries")
-        for axis, length in zip(axes, array.shape, strict=True):
-            # The first dataset that has an axis sets its length; the error names both.
+        if bad := int((~np.isfinite(array)).sum()):
+            raise ValueError(f"{path}: {name} has {bad} NaN or infinite entries{hint}")
+        for axis, length in zip(axes[name], array.shape, strict=True):
+            # The first array that has an axis sets its length; the error names both.
             first, by = lengths.setdefault(axis, (length, name))
             if first != length:
                 raise ValueError(f"{path}: {name} has {length} along {axis}, but {by} has {first}")
-    return trials
 
 
 def dataset_of(path: str, found: Mapping[str, np.ndarray], name: str, hint: str = "") -> np.ndarray:

@@ -12,8 +12,13 @@ from ctd.tasks.scores import every_near, same_category, same_sign
 from ctd.tasks.task import Task, Trial
 from ctd.words import count
 
-AXES = {"inputs": 3, "targets": 3, "mask": 2, "conditions": 1}
-"""Datasets of a file of trials, and the number of axes of each; mask and conditions may be missing."""
+AXES = {
+    "inputs": ("trial", "time", "input"),
+    "targets": ("trial", "time", "output"),
+    "mask": ("trial", "time"),
+    "conditions": ("trial",),
+}
+"""Datasets of a file of trials, and their axes; mask, which may have outputs too, and conditions may be missing."""
 EVAL_EVERY = 5
 """Every fifth trial is kept for evaluation."""
 
@@ -90,38 +95,21 @@ _ELSEWHERE = "task: file given, but only train_rnn reads trials from a file; giv
 
 def _check(path: str, found: dict[str, np.ndarray]) -> None:
     """Raise ValueError, naming file and dataset, if the arrays are not trials."""
-    for name in ("inputs", "targets"):
-        if name not in found:
-            raise ValueError(
-                f"{path}: {name} is missing; a file of trials has inputs and targets, optionally mask and "
-                f"conditions; this one has {', '.join(sorted(found))}"
-            )
-    # Inputs with too few axes are refused below; 0 keeps the comparison of shapes from failing before.
-    trials, steps = found["inputs"].shape[:2] if found["inputs"].ndim > 1 else (0, 0)
-    for name, axes in AXES.items():
-        if name not in found:
-            continue
-        array = found[name]
-        if array.ndim != axes and not (name == "mask" and array.ndim == 3):
-            raise ValueError(f"{path}: {name} has the shape {array.shape}; expected {axes} axes")
-        if array.shape[: min(axes, 2)] != (trials, steps)[: min(axes, 2)]:
-            raise ValueError(
-                f"{path}: {name} has the shape {array.shape}, but inputs has {found['inputs'].shape}; both need the "
-                "same trials and steps"
-            )
-        if not np.isfinite(array).all():
-            bad = int((~np.isfinite(array)).sum())
-            raise ValueError(
-                f"{path}: {name} has {bad} NaN or infinite entries; give numbers, and a mask of 0 there"
-            )
+    from ctd.data import check_axes
+
+    if lacks := [name for name in ("inputs", "targets") if name not in found]:
+        raise ValueError(
+            f"{path}: lacks {', '.join(lacks)}; a file of trials has inputs and targets, optionally mask and conditions; "
+            f"this one has {', '.join(sorted(found))}"
+        )
+    mask = found.get("mask", np.ones(1))
+    by_output = {"mask": AXES["targets"]} if mask.ndim == 3 else {}
+    known = {name: found[name] for name in AXES if name in found}
+    check_axes(path, known, AXES | by_output, "; give numbers, and a mask of 0 there")
+    trials = len(found["inputs"])
     if trials < EVAL_EVERY:
         raise ValueError(
             f"{path}: holds {count(trials, 'trial')}; at least {EVAL_EVERY} are needed, one of which is for evaluation"
-        )
-    mask = found.get("mask", np.ones(1))
-    if mask.ndim == 3 and mask.shape != found["targets"].shape:
-        raise ValueError(
-            f"{path}: mask has the shape {mask.shape}, but targets has {found['targets'].shape}; both need the same"
         )
     if (mask < 0).any() or not mask.any():
         raise ValueError(

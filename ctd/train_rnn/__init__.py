@@ -51,10 +51,10 @@ from ctd.train_rnn.loss import (
     load_trials,
     minibatch,
 )
-from ctd.train_rnn.parameters import Parameters, initial, stored, weights_of
+from ctd.train_rnn.parameters import Parameters, divided, initial, stored, weights_of
 from ctd.train_rnn.params import Network
 from ctd.train_rnn.plots import rnn_figure, rnn_plots
-from ctd.train_rnn.step import divided, optimizer, train_step
+from ctd.train_rnn.step import optimizer, train_step
 from ctd.train_rnn.summary import REDUCED, next_jobs, reduce
 
 __all__ = ["Network", "kernel"]
@@ -103,12 +103,12 @@ def load(inputs: View[Network]) -> Shared:
 
 def init(static: View[Network], shared: Shared, traced: Values[Network], key: Array) -> State:
     """Draw a network and start its optimiser."""
-    cell, trials = get_cell(static.cell), shared.evaluation
+    trials = shared.evaluation
     key_weights, _ = item_keys(key, traced)
     # Masks and signs come first: the spread of the initial weights depends on each unit's number of connections.
     links = connections(static, shared.masks, traced, key_weights)
     sizes = trials.inputs.shape[-1], trials.targets.shape[-1]
-    parameters = initial(static, cell, sizes, links, traced, key_weights)
+    parameters = initial(static, sizes, links, traced, key_weights)
     trained, _ = divided(static, parameters)
     n_blocks = len(block_ends(static))
     return State(

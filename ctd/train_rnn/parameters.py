@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ctd.cells import Cell, FirstUnits, LowRank, Scales, spectral_radius
+from ctd.cells import FirstUnits, LowRank, Scales, get_cell, spectral_radius
 from ctd.kernel import Values, View
 from ctd.late import Array, Bool, Float, jax, jnp
 from ctd.train_rnn.connections import Connections
@@ -33,26 +33,27 @@ UNPENALISED = ("alphas",)
 """Parameters without penalty or decay: their 0 is no absence, but the middle of a range."""
 
 
-def constants(static: View[Network], cell: Cell) -> set[str]:
-    """The names of the parameters that training does not change."""
-    # The cell names its own constants, such as fixed time constants.
-    kept = set(cell.constants)
+def divided(static: View[Network], p: Parameters) -> tuple[Parameters, Parameters]:
+    """Divide parameters into (those that training changes, those that it keeps)."""
+    kept = set(get_cell(static.cell).constants)
     if static.train_alphas:
         kept -= {"alphas"}
     if static.initial_state != "trained":
         kept |= {"h0"}
-    return kept if static.readout == "trained" else kept | {"wO", "bO"}
+    if static.readout != "trained":
+        kept |= {"wO", "bO"}
+    return {k: v for k, v in p.items() if k not in kept}, {k: v for k, v in p.items() if k in kept}
 
 
 def initial(
     static: View[Network],
-    cell: Cell,
     sizes: tuple[int, int],
     links: Connections,
     traced: Values[Network],
     key: Array,
 ) -> Parameters:
     """Draw the initial parameters. sizes: (n_in, n_out); key: of the item's weights."""
+    cell = get_cell(static.cell)
     scales = Scales(traced.recurrent_scale, traced.input_scale)
     drawn = cell.init(key, static.n, *sizes, scales, static.dtype)
     # A leaky cell draws a default alpha; the sweep sets it.

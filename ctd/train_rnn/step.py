@@ -16,7 +16,7 @@ from ctd.late import Array, Bool, Float, PyTree, jax, jnp, optax
 from ctd.tasks.noise import first_state, noisy
 from ctd.tasks.scores import weighted_loss
 from ctd.train_rnn.connections import Connections
-from ctd.train_rnn.parameters import UNPENALISED, Parameters, constants, weights_of
+from ctd.train_rnn.parameters import UNPENALISED, Parameters, divided, weights_of
 from ctd.train_rnn.params import Network, OptimizerName, ScheduleName
 
 SCALED: Mapping[OptimizerName, Callable[[Values[Network]], optax.GradientTransformation]] = {
@@ -66,12 +66,6 @@ def learning_rate(static: View[Network], traced: Values[Network]) -> Callable[[A
         return schedules[static.schedule](count) * share.astype(peak.dtype)
 
     return rate
-
-
-def divided(static: View[Network], p: Parameters) -> tuple[Parameters, Parameters]:
-    """Divide parameters into (those that training changes, those that it keeps)."""
-    kept = constants(static, get_cell(static.cell))
-    return {k: v for k, v in p.items() if k not in kept}, {k: v for k, v in p.items() if k in kept}
 
 
 type Step = Callable[

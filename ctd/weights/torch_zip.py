@@ -21,7 +21,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from ctd.containers import check_claim, opened_zip
+from ctd.containers import check_claim, explained, opened_zip
 from ctd.weights.tensors import Array, Tensors, of_tree
 
 STORAGES = {
@@ -72,7 +72,11 @@ def read(path: Path) -> Tensors:
                 "write one with torch.save(model.state_dict(), ...)"
             )
         storages = Storages(path, archive, found[0].removesuffix("data.pkl"))
-        content = _Reader(path, archive.read(found[0])).load()
+        data = archive.read(found[0])
+        # A damaged pickle may raise any exception.
+        with explained(path, "a pickle of tensors"):
+            _check_memo(data)
+            content = _Reader(path, data).load()
         cell = content.get("cell") if isinstance(content, Mapping) else None
         return of_tree(str(path), content, cell if isinstance(cell, str) else None, storages.array)
 
@@ -89,20 +93,7 @@ class _Reader(pickle.Unpickler):
 
     def __init__(self, path: Path, data: bytes) -> None:
         super().__init__(io.BytesIO(data))
-        self.path, self._data = path, data
-
-    def load(self) -> Any:
-        """Read the pickle. Raises ValueError, naming the file."""
-        try:
-            _check_memo(self._data)
-            return super().load()
-        except ValueError as error:
-            if str(error).startswith(f"{self.path}: "):
-                raise
-            raise ValueError(f"{self.path}: its pickle is damaged: {error}") from None
-        except Exception as error:
-            # A damaged pickle may raise any exception.
-            raise ValueError(f"{self.path}: its pickle is damaged: {error}") from None
+        self.path = path
 
     def persistent_load(self, pid: Any) -> Any:
         """The (member, dtype) of a tensor's storage, for PyTorch's persistent id ("storage", type, key, device, size)."""

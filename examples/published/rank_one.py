@@ -37,7 +37,7 @@ def settle(static: Any, shared: Any, traced: Any, key: jax.Array) -> dict[str, j
     numbers = numbers._replace(seed=traced.seed, overlap=traced.overlap)
     key, _ = item_keys(key, numbers)
     links = connections(fields, train_rnn.load(inputs_of(network)).masks, numbers, key)
-    p = initial(fields, cell, (1, 1), links, numbers, key)
+    p = initial(fields, (1, 1), links, numbers, key)
     states, _ = run(cell, weights_of(fields, links, numbers, p), jnp.zeros((STEPS, 1)))
     return {"kappa": jnp.abs(p["n"][:, 0] @ jnp.tanh(states[-1])) / static.n}
 

@@ -62,20 +62,20 @@ def test_scores(tmp_path, score, expected):
 BAD = {
     "missing": (
         {"targets": None},
-        "trials.h5: targets is missing; a file of trials has inputs and targets",
+        "trials.h5: lacks targets; a file of trials has inputs and targets",
     ),
     "trials": (
         {"targets": np.ones((11, 7, 3))},
-        r"targets has the shape \(11, 7, 3\), but inputs has \(12, 7, 2\)",
+        "targets has 11 along trial, but inputs has 12",
     ),
     "steps": (
         {"mask": np.ones((12, 6))},
-        r"mask has the shape \(12, 6\), but inputs has \(12, 7, 2\)",
+        "mask has 6 along time, but inputs has 7",
     ),
-    "outputs": ({"mask": np.ones((12, 7, 2))}, r"mask has the shape \(12, 7, 2\), but targets"),
-    "axes": ({"inputs": np.ones((12, 7))}, r"inputs has the shape \(12, 7\); expected 3 axes"),
-    "flat": ({"inputs": np.ones(12)}, r"inputs has the shape \(12,\); expected 3 axes"),
-    "conditions": ({"conditions": np.ones(5)}, r"conditions has the shape \(5,\), but inputs"),
+    "outputs": ({"mask": np.ones((12, 7, 2))}, "mask has 2 along output, but targets has 3"),
+    "axes": ({"inputs": np.ones((12, 7))}, r"inputs has the shape \(12, 7\), it needs the axes"),
+    "flat": ({"inputs": np.ones(12)}, r"inputs has the shape \(12,\), it needs the axes"),
+    "conditions": ({"conditions": np.ones(5)}, "conditions has 5 along trial, but inputs has 12"),
     "NaN": ({"inputs": np.full((12, 7, 2), np.nan)}, "inputs has 168 NaN or infinite entries"),
     "nothing counts": ({"mask": np.zeros((12, 7))}, "mask has weights below 0"),
     "few": ({k: v[:4] for k, v in GOOD.items()}, "holds 4 trials; at least 5 are needed"),

@@ -20,8 +20,8 @@ from ctd.kernel import inputs_of, static_of, traced_of
 from ctd.train_rnn import Network, item_keys, kernel
 from ctd.train_rnn.checks import excitatory_counts
 from ctd.train_rnn.connections import Connections, connections, read_masks
-from ctd.train_rnn.parameters import initial, stored, weights_of
-from ctd.train_rnn.step import SCALED, divided, optimizer
+from ctd.train_rnn.parameters import divided, initial, stored, weights_of
+from ctd.train_rnn.step import SCALED, optimizer
 from ctd.weights import write_weights
 
 SMALL = {
@@ -46,7 +46,7 @@ def begun(static, masks, traced, item):
     """(connections, initial parameters, the weights made of them) of an item; one program, not one an operation."""
     key, _ = item_keys(jax.random.fold_in(jax.random.key(0), item), traced)
     links = connections(static, masks, traced, key)
-    parameters = initial(static, get_cell(static.cell), (1, 1), links, traced, key)
+    parameters = initial(static, (1, 1), links, traced, key)
     return links, parameters, weights_of(static, links, traced, parameters)
 
 
@@ -102,7 +102,7 @@ def twelve():
     def start(one):
         key, _ = item_keys(jax.random.key(0), one)
         links = connections(static, {}, one, key)
-        return links, initial(static, get_cell(params.cell), (1, 1), links, one, key)
+        return links, initial(static, (1, 1), links, one, key)
 
     return params, differ, traced, *jax.device_get(jax.jit(jax.vmap(start))(traced))
 
@@ -267,7 +267,7 @@ def test_blocks_of_a_joint_matrix_keep_their_own_variance():
     mask = np.ones((64, 128), bool)
     mask[:, :64] = np.random.default_rng(0).random((64, 64)) < 0.1
     links = Connections({"wCHX": mask}, None)
-    draw = lambda key: initial(static, get_cell("gru"), (64, 1), links, traced, key)["wCHX"]
+    draw = lambda key: initial(static, (64, 1), links, traced, key)["wCHX"]
     w = np.asarray(jax.jit(draw)(jax.random.key(0)))
     # 64 rows of 6.4 connections: a standard error of 7 %.
     for block in (w[:, :64], w[:, 64:]):

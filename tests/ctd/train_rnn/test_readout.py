@@ -5,14 +5,13 @@ import numpy as np
 import pytest
 
 from ctd.batch import run_items
-from ctd.cells import FirstUnits, get_cell
+from ctd.cells import FirstUnits
 from ctd.data import write_hdf5
 from ctd.kernel import inputs_of, static_of, traced_of
 from ctd.late import Late
 from ctd.train_rnn import Network, kernel
 from ctd.train_rnn.connections import Connections
-from ctd.train_rnn.parameters import initial
-from ctd.train_rnn.step import divided
+from ctd.train_rnn.parameters import divided, initial
 
 metrics = Late("sklearn.metrics")
 N_UNITS, ALPHA = 5, 0.3
@@ -79,8 +78,8 @@ def test_readout_kept_from_training():
 
     @jax.jit  # one program for the three
     def draw(key):
-        cell, none = get_cell("leaky"), Connections({}, None)
-        return [initial(static_of(p), cell, (2, 3), none, traced_of(p), key) for p in given]
+        none = Connections({}, None)
+        return [initial(static_of(p), (2, 3), none, traced_of(p), key) for p in given]
 
     drawn = draw(jax.random.key(0))
     for params, p, (readout, names) in zip(given, drawn, expected.items(), strict=True):

@@ -105,7 +105,7 @@ def cut(path, name, change):
 @pytest.mark.parametrize(
     ("member", "change", "said"),
     [
-        ("data.pkl", lambda data: data[:60], "its pickle is damaged"),
+        ("data.pkl", lambda data: data[:60], "not a pickle of tensors, or a damaged one"),
         ("data/1", lambda data: data[:-8], "lies outside of its member 1"),
         ("data/1", lambda data: None, "its member 1 is missing"),
     ],
@@ -137,16 +137,25 @@ NAME = b"X\x01\x00\x00\x00a"
         (NAME + pickled_tensor((2**62, 2**62), (1, 1)) + b"s", "claims .* bytes, but"),
         (
             NAME + pickled_tensor((3, 3), (3, 1), -1) + b"s",
-            "its pickle is damaged: a tensor has the",
+            "not a pickle of tensors, or a damaged one: a tensor has the",
         ),
-        (NAME + pickled_tensor((3, 3), (3,)) + b"s", "its pickle is damaged: a tensor has 2 axes"),
-        (NAME + pickled_tensor((3,), (1,), 0, "N") + b"s", "its pickle is damaged: "),
+        (
+            NAME + pickled_tensor((3, 3), (3,)) + b"s",
+            "not a pickle of tensors, or a damaged one: a tensor has 2 axes",
+        ),
+        (
+            NAME + pickled_tensor((3,), (1,), 0, "N") + b"s",
+            "not a pickle of tensors, or a damaged one: ",
+        ),
         (NAME + b"]q\x00h\x00as", "contains itself, or more than ctd reads: 100 levels"),
         (
             NAME + TREE + b"s",
             "contains itself, or more than ctd reads: .*10,000 values",
         ),
-        (NAME + b"]r\xff\xff\xff\x7fs", "its pickle is damaged: value 2147483647 of"),
+        (
+            NAME + b"]r\xff\xff\xff\x7fs",
+            "not a pickle of tensors, or a damaged one: value 2147483647 of",
+        ),
     ],
 )
 def test_pickle_that_claims_too_much_is_refused(tmp_path, monkeypatch, pickled, said):
