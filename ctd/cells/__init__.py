@@ -10,9 +10,9 @@ n is the number of units, n_in that of inputs, n_out that of outputs. The state 
 hidden vector, n entries, or for an LSTM the hidden vector and then the memory cells, 2n entries. Arrays have the dtype of
 the weights, float32 or float64.
 
-    cell       Cell: what one is               ungated    vanilla, leaky, leaky_per_unit, leaky_rates
-    gated      the GRUs and the LSTM           units      nonlinearities by name
-    flow       node, in continuous time        names      cells by name
+    cell       Cell: what one is               names      cells by name
+    ungated    vanilla, leaky, leaky_per_unit, leaky_rates, and the nonlinearities of their units
+    gated      the GRUs and the LSTM           flow       node, in continuous time
     piecewise  shplrnn, alrnn, linear by pieces
     network    states and outputs of a trial; checks that weights fit
     matrices   weights of low rank, a readout of single units, the spectral radius
@@ -40,8 +40,7 @@ from ctd.cells.network import (
     sizes,
 )
 from ctd.cells.piecewise import draw_almost, draw_shallow
-from ctd.cells.ungated import UNGATED
-from ctd.cells.units import UNITS
+from ctd.cells.ungated import UNGATED, UNITS
 
 __all__ = [
     "CELLS",

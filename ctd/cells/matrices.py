@@ -43,13 +43,14 @@ class FirstUnits:
 
     n_out: int
     n: int
+    dtype: jax.typing.DTypeLike = "float32"
 
     def __matmul__(self, rates: Float[Array, "unit"]) -> Float[Array, "output"]:
         return rates[: self.n_out]
 
-    def dense(self, dtype: jax.typing.DTypeLike) -> Float[Array, "output unit"]:
+    def dense(self) -> Float[Array, "output unit"]:
         """The same weights, entry by entry."""
-        return jnp.eye(self.n_out, self.n, dtype=dtype)
+        return jnp.eye(self.n_out, self.n, dtype=self.dtype)
 
 
 def spectral_radius(w: Float[Array, "n n"], squarings: int = 12) -> Float[Array, ""]:

@@ -10,8 +10,15 @@ from ctd.cells.cell import Cell
 from ctd.cells.flow import node
 from ctd.cells.gated import gru, gru_candidate_bias, gru_torch, lstm
 from ctd.cells.piecewise import alrnn, clipped, shplrnn
-from ctd.cells.ungated import UNGATED, leaky, leaky_per_unit, leaky_rates, vanilla, with_units
-from ctd.cells.units import UNITS
+from ctd.cells.ungated import (
+    UNGATED,
+    UNITS,
+    leaky,
+    leaky_per_unit,
+    leaky_rates,
+    vanilla,
+    with_units,
+)
 from ctd.kernel import Var
 from ctd.words import meant
 

@@ -77,24 +77,22 @@ def read_masks(inputs: View[Network], n_in: int, n_out: int) -> dict[str, Array]
     shapes = {name: shape for name, shape in shapes.items() if len(shape) == 2}
     masks: dict[str, Array] = {}
     for name, values in read_hdf5(where).items():
-        if name not in shapes:
-            raise ValueError(
-                f"mask_file: {where}: {name} is no matrix of cell {inputs.cell}; its matrices are {', '.join(shapes)}"
-            )
-        if values.shape != shapes[name]:
-            raise ValueError(
-                f"mask_file: {where}: {name} has the shape {values.shape}, expected {shapes[name]}, that of the weights"
-            )
-        if not np.isin(values, (0, 1)).all():
-            raise ValueError(
-                f"mask_file: {where}: {name} has other values than 0 and 1; give 1 for a connection, 0 for none"
-            )
-        left = values.astype(bool)
-        masks[name] = on_host(left)
-        if name == "wR" and not inputs.self_connections:
-            left = left & ~np.eye(inputs.n, dtype=bool)
-        if not left.any():
-            raise ValueError(
-                f"mask_file: {where}: {name} leaves no connection; give 1 for a connection"
-            )
+        if fault := _fault(inputs, shapes, name, values):
+            raise ValueError(f"mask_file: {where}: {name} {fault}")
+        masks[name] = on_host(values.astype(bool))
     return masks
+
+
+def _fault(
+    inputs: View[Network], shapes: Mapping[str, tuple[int, ...]], name: str, values: np.ndarray
+) -> str:
+    """What is wrong with a mask; "" if nothing is. shapes: those of the weights."""
+    if name not in shapes:
+        return f"is no matrix of cell {inputs.cell}; its matrices are {', '.join(shapes)}"
+    if values.shape != shapes[name]:
+        return f"has the shape {values.shape}, expected {shapes[name]}, that of the weights"
+    if not np.isin(values, (0, 1)).all():
+        return "has other values than 0 and 1; give 1 for a connection, 0 for none"
+    without_diagonal = name == "wR" and not inputs.self_connections
+    left = values * (1 - np.eye(inputs.n)) if without_diagonal else values
+    return "" if left.any() else "leaves no connection; give 1 for a connection"

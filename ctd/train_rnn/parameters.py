@@ -109,7 +109,7 @@ def weights_of(
     if static.rank is not None:
         w["wR"] = LowRank(w.pop("m"), w.pop("n"))
     if static.readout == "identity":
-        w["wO"] = FirstUnits(w["bO"].shape[0], static.n)
+        w["wO"] = FirstUnits(w["bO"].shape[0], static.n, static.dtype)
     if links.signs is not None:
         # Not jnp.abs: its derivative at 0 is 0, and a weight that reached 0 would stay there.
         w["wR"] = links.signs * jnp.where(w["wR"] >= 0, w["wR"], -w["wR"])
@@ -125,12 +125,10 @@ def weights_of(
 
 def stored(weights: Made) -> dict[str, Array]:
     """Make dense arrays of the weights, by name, as results hold them."""
-    found = dict(weights)
-    if isinstance(weights.get("wR"), LowRank):
-        found["wR"] = weights["wR"].dense()
-    if isinstance(weights["wO"], FirstUnits):
-        found["wO"] = weights["wO"].dense(weights["bO"].dtype)
-    return found
+    return {
+        name: value.dense() if isinstance(value, LowRank | FirstUnits) else value
+        for name, value in weights.items()
+    }
 
 
 def _spread(

@@ -1,9 +1,8 @@
 """Read the weights that PyTorch, Flax, Equinox or Keras wrote as networks of `ctd.cells`, and write such files.
 
     network     `read_weights`: finds the cell of a file and its weights; `write_weights`
-    formats     one reader and one writer for each ending: a file's tensors by name
-    tensors     Tensors: the arrays of one file
-    plain       HDF5, NumPy, safetensors          torch_zip   PyTorch's files, without PyTorch
+    formats     a file's tensors by name, read and written by its ending; HDF5, NumPy, safetensors
+    tensors     Tensors: the arrays of one file   torch_zip   PyTorch's files, without PyTorch
     jax_files   Flax, Orbax, Equinox              keras_file  Keras
     names_torch, names_flax, names_keras          the cell among tensors with a framework's names
     gates       from a cell's weights in PyTorch's order to those of a cell of ctd, and back

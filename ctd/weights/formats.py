@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,11 +10,64 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 from numpy.typing import ArrayLike
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
-from ctd.data import write_hdf5
+from ctd.containers import explained, opened_hdf5, text_attribute
+from ctd.data import read_npz, write_hdf5
 from ctd.replacing import replacing
-from ctd.weights import jax_files, keras_file, plain, torch_zip
-from ctd.weights.tensors import Array, Tensors
+from ctd.weights import jax_files, keras_file, torch_zip
+from ctd.weights.tensors import Array, Tensors, datasets, of_tree
+
+# --- HDF5, NumPy, safetensors ---------------------------------------------------------------------
+
+
+def read_hdf5(path: Path) -> Tensors:
+    """Read the datasets of an HDF5 file; Keras' files by `keras_file`. Raises ValueError, naming the file."""
+    with opened_hdf5(path) as file:
+        if keras_file.is_keras(file):
+            return keras_file.of_hdf5(str(path), file, text_attribute(file, "model_config"))
+        arrays = datasets(str(path), file)
+        if not arrays:
+            raise ValueError(f"{path}: holds no dataset")
+        return of_tree(str(path), arrays, text_attribute(file, "cell"))
+
+
+def read_numpy(path: Path) -> Tensors:
+    """Read the arrays of an .npz file; a text `cell` among them names the cell."""
+    arrays = read_npz(path)
+    cell = arrays.pop("cell", None)
+    written = str(cell) if cell is not None and cell.dtype.kind == "U" else None
+    return of_tree(str(path), arrays, written)
+
+
+def write_numpy(path: Path, arrays: Mapping[str, Array], about: Mapping[str, object]) -> None:
+    """Write one array for each name, and the cell as a text."""
+    named = {"cell": np.asarray(about["cell"])} if "cell" in about else {}
+    # numpy.savez would write the time into the file, and equal arrays would not give equal bytes.
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, value in {**arrays, **named}.items():
+            # zipfile does not know the size yet: without force_zip64, a member fails at 2 GiB.
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, value, allow_pickle=False)
+
+
+def read_safetensors(path: Path) -> Tensors:
+    """Read the tensors of a safetensors file; `cell` in its metadata names the cell."""
+    with explained(path, "a safetensors file"), safe_open(path, framework="numpy") as file:
+        told = file.metadata() or {}
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    return of_tree(str(path), arrays, told.get("cell"))
+
+
+def write_safetensors(path: Path, arrays: Mapping[str, Array], about: Mapping[str, object]) -> None:
+    """Write one tensor for each name; `about` becomes metadata, which are texts."""
+    told = {name: str(value) for name, value in about.items()}
+    # safetensors writes the memory as it lies: a transposed view would be stored transposed.
+    save_file({k: np.asarray(v, order="C") for k, v in arrays.items()}, path, metadata=told)
+
+
+# --- all formats ----------------------------------------------------------------------------------
 
 
 class Format(NamedTuple):
@@ -26,11 +80,11 @@ class Format(NamedTuple):
     """Tells if a file can hold arrays of this type."""
 
 
-HDF5 = Format(plain.read_hdf5, write_hdf5, lambda dtype: dtype.kind != "U")
+HDF5 = Format(read_hdf5, write_hdf5, lambda dtype: dtype.kind != "U")
 # No texts, objects, times; no complex128 and long doubles.
 SAFETENSORS = Format(
-    plain.read_safetensors,
-    plain.write_safetensors,
+    read_safetensors,
+    write_safetensors,
     lambda dtype: dtype.kind not in "USOMm" and dtype.itemsize <= 8,
 )
 TORCH = Format(
@@ -40,7 +94,7 @@ TORCH = Format(
 FORMATS: Mapping[str, Format] = {
     ".h5": HDF5,
     ".hdf5": HDF5,
-    ".npz": Format(plain.read_numpy, plain.write_numpy),
+    ".npz": Format(read_numpy, write_numpy),
     ".safetensors": SAFETENSORS,
     ".pt": TORCH,
     ".pth": TORCH,

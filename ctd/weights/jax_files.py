@@ -9,7 +9,7 @@ import msgpack
 import numpy as np
 
 from ctd.containers import explained, read_array
-from ctd.late import PyTree
+from ctd.late import jax
 from ctd.weights.tensors import Array, Tensors, as_real, of_tree
 
 ARRAY, SCALAR = 1, 3
@@ -46,18 +46,12 @@ def read_orbax(path: Path) -> Tensors:
             saved = reader.metadata(folder.absolute()).item_metadata.tree
             # As jax.Arrays, they would go to the devices that the checkpoint was written on, which this machine may lack.
             as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
-            arguments = _like(saved, as_numpy)
+            arguments = jax.tree.map(lambda _: as_numpy, saved)
             tree = reader.restore(folder.absolute(), restore_args=arguments)
     except Exception as error:
         text = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{path}: Orbax cannot read this folder: {text}") from None
     return of_tree(str(path), tree)
-
-
-def _like(tree: PyTree, leaf: object) -> PyTree:
-    if isinstance(tree, dict):
-        return {name: _like(child, leaf) for name, child in tree.items()}
-    return [_like(child, leaf) for child in tree] if isinstance(tree, list | tuple) else leaf
 
 
 # --- Equinox --------------------------------------------------------------------------------------

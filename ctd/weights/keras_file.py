@@ -11,9 +11,9 @@ from pathlib import Path
 
 import h5py
 
-from ctd.containers import opened_hdf5, opened_zip, read_dataset
+from ctd.containers import opened_hdf5, opened_zip
 from ctd.late import PyTree
-from ctd.weights.tensors import Array, Settings, Tensors, of_tree
+from ctd.weights.tensors import Array, Settings, Tensors, datasets, of_tree
 
 GROUPS, ATTRIBUTES = {"layers", "model_weights"}, {"layer_names", "keras_version"}
 """Groups and attributes at the top of Keras' HDF5 files."""
@@ -47,9 +47,7 @@ def is_keras(file: h5py.File) -> bool:
     if GROUPS & set(file) or ATTRIBUTES & set(file.attrs):
         return True
     # Weights alone, of Keras 3, have none of these marks, but numbered variables.
-    found: list[str] = []
-    file.visit(lambda name: found.append(name) if VARIABLES.search(name) else None)
-    return bool(found)
+    return file.visit(VARIABLES.search) is not None
 
 
 def read(path: Path) -> Tensors:
@@ -67,13 +65,7 @@ def of_hdf5(where: str, file: h5py.File, config: str | None) -> Tensors:
 
     config: the model's JSON, or None in a file of weights alone. Raises ValueError, naming `where`.
     """
-    found: dict[str, Array] = {}
-
-    def visit(name: str, node: h5py.Dataset | h5py.Group) -> None:
-        if isinstance(node, h5py.Dataset) and not ASIDE.search(name):
-            found[name] = read_dataset(where, file, name)
-
-    file.visititems(visit)
+    found = datasets(where, file, ASIDE)
     arrays: dict[str, Array] = {}
     for name, value in found.items():
         # Two layers with one short name would overwrite each other without a word.

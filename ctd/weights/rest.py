@@ -2,27 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
-
 import numpy as np
 
 from ctd.weights.gates import Found, check_axis, check_shape
 from ctd.weights.tensors import Array, Tensors
 from ctd.words import count
-
-
-class Linear(NamedTuple):
-    """A linear layer among the tensors."""
-
-    at: str
-    """Prefix of its names."""
-    weight: str
-    """Name of its matrix."""
-    bias: str | None
-    """Name of its bias."""
-    flipped: bool
-    """The matrix is (n, n_out), as Flax and Keras store it."""
 
 
 def read_rest(tensors: Tensors, found: Found) -> tuple[dict[str, Array], tuple[str, ...]]:
@@ -47,15 +31,23 @@ def read_rest(tensors: Tensors, found: Found) -> tuple[dict[str, Array], tuple[s
             check_shape(tensors.where, name, value, (state,), f"the state of {n} units")
         params["h0"] = value.reshape(state)
         told.append(f"h0: {name}")
-    layers = _linear(left)
-    names = {name for layer in layers for name in (layer.weight, layer.bias)}
-    extra = [name for name in left if name not in names]
+    matrices = [name for name, value in left.items() if value.ndim == 2]
+    layers = [name for name in matrices if name.rpartition(".")[2] in ("weight", "kernel")]
+    extra = [name for name in left if name not in {*layers, *map(_bias, layers)}]
     if extra or len(layers) > 1:
         raise ValueError(_too_much(tensors, found, list(left) if len(layers) > 1 else extra))
     for layer in layers:
-        params |= _readout(tensors, layer, n, n_in)
-        told.append(f"readout: {layer.at or layer.weight}{_activation(tensors)}")
+        params |= _readout(tensors, layer, left.get(_bias(layer)), n, n_in)
+        told.append(f"readout: {_at(layer) or layer}{_activation(tensors)}")
     return params, tuple(told)
+
+
+def _at(weight: str) -> str:
+    return weight.rpartition(".")[0]
+
+
+def _bias(weight: str) -> str:
+    return f"{_at(weight)}.bias".lstrip(".")
 
 
 def _longer(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -63,30 +55,23 @@ def _longer(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(size for size in shape if size > 1)
 
 
-def _linear(left: Mapping[str, Array]) -> list[Linear]:
-    layers = []
-    for name, value in left.items():
-        at, _, what = name.rpartition(".")
-        if value.ndim == 2 and what in ("weight", "kernel"):
-            bias = f"{at}.bias".lstrip(".")
-            layers.append(Linear(at, name, bias if bias in left else None, what == "kernel"))
-    return layers
-
-
-def _readout(tensors: Tensors, layer: Linear, n: int, n_in: int) -> dict[str, Array]:
-    where, weight = tensors.where, tensors.arrays[layer.weight]
-    axis = 0 if layer.flipped else 1
-    check_axis(where, layer.weight, weight, axis, n, f"a readout of {n} units")
-    matrix = weight.T if layer.flipped else weight
+def _readout(
+    tensors: Tensors, name: str, bias: Array | None, n: int, n_in: int
+) -> dict[str, Array]:
+    where, weight = tensors.where, tensors.arrays[name]
+    # Flax and Keras store (n, n_out).
+    flipped = name.endswith("kernel")
+    check_axis(where, name, weight, 0 if flipped else 1, n, f"a readout of {n} units")
+    matrix = weight.T if flipped else weight
     n_out = len(matrix)
     # A square matrix of as many inputs as units could also be an input layer: its shape does not tell.
     if n_out == n_in == n:
         raise ValueError(
-            f"{where}: {layer.weight} {weight.shape} may come before or after the cell, since that has {count(n, 'input')} and "
-            f"{n} units; write a file without it: {_without(tensors, layer.at)}"
+            f"{where}: {name} {weight.shape} may come before or after the cell, since that has {count(n, 'input')} and "
+            f"{n} units; write a file without it: {_without(tensors, _at(name))}"
         )
-    bias = np.zeros(n_out, weight.dtype) if layer.bias is None else tensors.arrays[layer.bias]
-    check_shape(where, layer.bias or "bias", bias, (n_out,), f"{layer.weight} {weight.shape}")
+    bias = np.zeros(n_out, weight.dtype) if bias is None else bias
+    check_shape(where, _bias(name), bias, (n_out,), f"{name} {weight.shape}")
     return {"wO": np.ascontiguousarray(matrix), "bO": bias}
 
 

@@ -5,9 +5,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import h5py
 import ml_dtypes  # noqa: F401  NumPy then knows bfloat16 and floats of 8 bits, also where others read a file
 import numpy as np
 
+from ctd.containers import read_dataset
 from ctd.late import PyTree
 
 type Array = np.ndarray[Any, Any]
@@ -47,6 +49,18 @@ class Tensors:
     def names(self) -> str:
         """All names with their shapes, for errors."""
         return ", ".join(f"{name} {value.shape}" for name, value in self.arrays.items())
+
+
+def datasets(where: str, file: h5py.File, aside: re.Pattern[str] | None = None) -> dict[str, Array]:
+    """Read the datasets of an HDF5 file in all groups, by their paths, but for those that `aside` finds."""
+    found: dict[str, Array] = {}
+
+    def visit(name: str, node: h5py.Dataset | h5py.Group) -> None:
+        if isinstance(node, h5py.Dataset) and not (aside and aside.search(name)):
+            found[name] = read_dataset(where, file, name)
+
+    file.visititems(visit)
+    return found
 
 
 def of_tree(

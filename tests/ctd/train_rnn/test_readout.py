@@ -91,7 +91,7 @@ def test_readout_kept_from_training():
 
 def test_first_units_are_a_product():
     rates = np.arange(4.0)
-    np.testing.assert_array_equal(FirstUnits(2, 4) @ rates, FirstUnits(2, 4).dense(float) @ rates)
+    np.testing.assert_array_equal(FirstUnits(2, 4) @ rates, FirstUnits(2, 4, float).dense() @ rates)
 
 
 @pytest.mark.parametrize(
