@@ -195,10 +195,12 @@ def result(
     last = len(state.curve) - 1 - jnp.argmax(~jnp.isnan(state.curve)[::-1])
     scores = evaluate(static, shared, cell, weights)
     loss = scores.mean_loss()
+    # The targets of a file are data, which an output explains; those of other tasks are answers.
+    if isinstance(static.task, Recorded) and static.loss == "squared_error":
+        values["r2"] = scores.r2(shared.evaluation)
     return (
         values
         | _accuracies(static, scores, state)
-        | _explained(static, shared, scores)
         | {
             "curve": state.curve,
             "train_loss": state.curve[last],
@@ -237,13 +239,6 @@ def _accuracies(static: View[Network], scores: Scores, state: State) -> dict[str
     return found
 
 
-def _explained(static: View[Network], shared: Shared, scores: Scores) -> dict[str, Array]:
-    """r2 for trials from a file, whose targets are data; none for other tasks, whose targets are answers."""
-    if not isinstance(static.task, Recorded) or static.loss != "squared_error":
-        return {}
-    return {"r2": scores.r2(shared.evaluation)}
-
-
 def coords(inputs: View[Network], shared: Shared) -> dict[str, Coordinate]:
     """Coordinates of the results: training steps, time in a trial, conditions, and the condition or number of saved trials."""
     found = {"batch": Coordinate(block_ends(inputs), "1", "training steps taken")}
@@ -266,34 +261,28 @@ def coords(inputs: View[Network], shared: Shared) -> dict[str, Coordinate]:
     return found
 
 
+# Declared before a job chooses its cell.
+DIMS = weight_dims(CELLS) | {
+    "low_rank.m": Var(("unit", "mode"), "1", "m of wR = m n' / N, with `rank`"),
+    "low_rank.n": Var(("unit", "mode"), "1", "n of wR = m n' / N, with `rank`"),
+    "curve": Var(("batch",), "1", "loss in training, mean over each block"),
+    "train_loss": Var((), "1", "loss over the last block"),
+    "eval_loss": Var((), "1", "loss on the evaluation trials"),
+    "r2": Var((), "1", "share of the variance of evaluation targets that the outputs explain", True),
+    "accuracy": Var((), "1", "share of the evaluation trials that are answered correctly", True),
+    "worst_accuracy": Var((), "1", "accuracy in the condition where it is lowest", True),
+    "condition_accuracy": Var(("condition",), "1", "accuracy in each condition", True),
+    "accuracy_curve": Var(("batch",), "1", "accuracy at the end of each block", True),
+    "batches": Var((), "1", "training steps taken"),
+    "outcome": Var((), "1", "how training ended"),
+    "states": Var(("trial", "time", "state"), "1", "hidden states h of evaluation trials; the rates of cell leaky are f(h)"),
+    "outputs": Var(("trial", "time", "output"), "1", "outputs of evaluation trials"),
+}  # fmt: skip
+
 kernel = Kernel(
     name="train_rnn",
     Params=Network,
-    dims=weight_dims(CELLS)  # before a job chooses its cell
-    | {
-        "low_rank.m": Var(("unit", "mode"), "1", "m of wR = m n' / N, with `rank`"),
-        "low_rank.n": Var(("unit", "mode"), "1", "n of wR = m n' / N, with `rank`"),
-        "curve": Var(("batch",), "1", "loss in training, mean over each block"),
-        "train_loss": Var((), "1", "loss over the last block"),
-        "eval_loss": Var((), "1", "loss on the evaluation trials"),
-        "r2": Var(
-            (), "1", "share of the variance of evaluation targets that the outputs explain", True
-        ),
-        "accuracy": Var(
-            (), "1", "share of the evaluation trials that are answered correctly", True
-        ),
-        "worst_accuracy": Var((), "1", "accuracy in the condition where it is lowest", True),
-        "condition_accuracy": Var(("condition",), "1", "accuracy in each condition", True),
-        "accuracy_curve": Var(("batch",), "1", "accuracy at the end of each block", True),
-        "batches": Var((), "1", "training steps taken"),
-        "outcome": Var((), "1", "how training ended"),
-        "states": Var(
-            ("trial", "time", "state"),
-            "1",
-            "hidden states h of evaluation trials; the rates of cell leaky are f(h)",
-        ),
-        "outputs": Var(("trial", "time", "output"), "1", "outputs of evaluation trials"),
-    },
+    dims=DIMS,
     load=load,
     init=init,
     advance=advance,
