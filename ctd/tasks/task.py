@@ -31,8 +31,8 @@ class Trial(NamedTuple):
     inputs: Float[Array, "time n_in"]
     targets: Float[Array, "time n_out"]
     mask: Float[Array, "time"]
-    """Or (time, n_out), weight of each step in the loss: 0 where the output does not matter, and after
-    the end of a trial that is shorter than the arrays."""
+    """The weight of each step in the loss, or of each output at each step, (time, n_out): 0 where the output does not
+    matter, and after the end of a trial that is shorter than the arrays."""
     condition: Int[Array, ""] | int = 0
     """Index into the values of the task's `conditions`."""
 

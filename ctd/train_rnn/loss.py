@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -76,7 +76,7 @@ def condition_values(task: tasks.Task, shared: Shared) -> Array:
 def _score(
     static: View[Network], n: int, cell: Cell, weights: Weights, trials: tasks.Trial
 ) -> Scores:
-    """Score some trials, whose conditions are n."""
+    """Score some trials of a task with n conditions."""
     task = static.task
     _, outputs = jax.vmap(lambda x: run(cell, weights, x))(trials.inputs)
     total, weight = weighted_loss(static.loss, outputs, trials)
@@ -135,32 +135,31 @@ def load_trials(inputs: View[Network]) -> Shared:
         shared = Shared(evaluation, training, values)
     else:
         shared = Shared(eval_trials(task, inputs.n_eval, inputs.dtype))
-    count = len(shared.evaluation.inputs)
-    if inputs.n_saved > count:
-        raise ValueError(
-            f"n_saved: {inputs.n_saved} given, but the file has {count} evaluation trials, every fifth of its trials; "
-            "lower n_saved"
-        )
-    if inputs.loss == "cross_entropy":
-        _check_probabilities(task, shared.evaluation)
-    n_out = shared.evaluation.targets.shape[-1]
-    if inputs.readout == "identity" and n_out > inputs.n:
-        raise ValueError(
-            f"readout: identity outputs the rates of n = {inputs.n} units, but the targets have {n_out} outputs; "
-            f"give n: {n_out} or more"
-        )
+    for fault in _faults(inputs, shared.evaluation):
+        raise ValueError(fault)
     return shared
 
 
-def _check_probabilities(task: tasks.Task, trials: tasks.Trial) -> None:
+def _faults(inputs: View[Network], trials: tasks.Trial) -> Iterator[str]:
+    """Yield what of a network's fields does not fit the evaluation trials."""
+    task, (count, _, n_out) = inputs.task, trials.targets.shape
+    if inputs.n_saved > count:
+        have = f"the file has {count} evaluation trials, every fifth of its trials"
+        yield f"n_saved: {inputs.n_saved} given, but {have}; lower n_saved"
+    if inputs.loss == "cross_entropy" and not _are_probabilities(trials):
+        hint = "; give the task code: one_hot" if isinstance(task, tasks.Yang) else ""
+        needs = "targets that are probabilities and add up to 1 over the outputs"
+        name = task.name or type(task).__name__
+        yield f"loss: cross_entropy needs {needs}; the targets of task {name} do not{hint}"
+    if inputs.readout == "identity" and n_out > inputs.n:
+        rates = f"the rates of n = {inputs.n} units, but the targets have {n_out} outputs"
+        yield f"readout: identity outputs {rates}; give n: {n_out} or more"
+
+
+def _are_probabilities(trials: tasks.Trial) -> bool:
     targets = np.asarray(trials.targets)[np.asarray(trials.weights).any(axis=-1)]
     # 1e-3 allows for float32, and for a file of rounded probabilities.
-    if (targets < 0).any() or (np.abs(targets.sum(axis=-1) - 1) > 1e-3).any():
-        hint = "; give the task code: one_hot" if isinstance(task, tasks.Yang) else ""
-        raise ValueError(
-            f"loss: cross_entropy needs targets that are probabilities and add up to 1 over the outputs; the targets of "
-            f"task {task.name or type(task).__name__} do not{hint}"
-        )
+    return bool((targets >= 0).all() and (np.abs(targets.sum(axis=-1) - 1) <= 1e-3).all())
 
 
 def minibatch(

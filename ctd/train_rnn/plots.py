@@ -23,56 +23,44 @@ from ctd.plots import (
 )
 from ctd.plots.curves import Curves, block_ends, loss_curves
 from ctd.principal import principal
+from ctd.rows import best_row, ranked
 from ctd.train_rnn.checks import area_of
 from ctd.train_rnn.loss import Shared, condition_values
 from ctd.train_rnn.params import Network
 
 DIVERGED = 1
 """Outcome of a network that has diverged; networks that a search drops have another one."""
-N_OUTPUTS = 6
-"""Most saved trials whose outputs are drawn."""
-N_PATHS = 60
-"""Most saved trials drawn in state space."""
 WEIGHTS = "weights.wR"
 """The result that is drawn as a matrix; gated cells have none of this name."""
-N_UNITS = 200
-"""Most units whose weights are drawn."""
-N_NETWORKS = 30
-"""Most networks whose accuracies by condition are drawn."""
+N_OUTPUTS, N_PATHS, N_UNITS, N_NETWORKS = 6, 60, 200, 30
+"""Drawn at most: outputs of saved trials, their paths in state space, units of a matrix, accuracies by condition."""
 
 
 @of_group
 def rnn_plots(group: Group) -> list[Plot]:
     """Loss curves, final losses, accuracies; outputs, states and recurrent weights of the best network."""
-    results = group.results
-    outcome = np.asarray(results["outcome"][:])
-    loss = np.asarray(results["eval_loss"][:], float)
-    items = np.asarray(group.columns["item"][:])
-    train = np.asarray(results["train_loss"][:], float)
-    made = [_curves(group), _losses(train, loss, items, outcome)]
-    trained = np.flatnonzero(outcome == 0)
-    if len(trained) == 0:
+    results, made = group.results, [_curves(group), _losses(group)]
+    best = best_row(results, "eval_loss")
+    if best is None:
         return made
     if "accuracy_curve" in results:
         made.append(_curves(group, "accuracy_curve"))
     if "condition_accuracy" in results:
-        made.append(_accuracies(group, trained))
-    # One network is shown whole: the one of smallest evaluation loss.
-    best = int(trained[np.argmin(loss[trained])])
+        made.append(_accuracies(group))
+    item = int(np.asarray(group.columns["item"][:])[best])
     if "outputs" in results:
-        made.append(_outputs(group.shared, results["outputs"][best], int(items[best])))
-        made.append(_space(group, results["states"][best], int(items[best])))
+        made.append(_outputs(group.shared, results["outputs"][best], item))
+        made.append(_space(group, results["states"][best], item))
     if WEIGHTS in results:
-        made.append(_weights(group.inputs, results[WEIGHTS][best], int(items[best])))
+        made.append(_weights(group.inputs, results[WEIGHTS][best], item))
     return made
 
 
 @of_group
 def rnn_figure(group: Group) -> Figure:
     """The loss curves of the networks, and their accuracies where the trials have conditions."""
-    trained = np.flatnonzero(np.asarray(group.results["outcome"][:]) == 0)
-    scored = "condition_accuracy" in group.results and len(trained) > 0
-    return Figure([_curves(group), *([_accuracies(group, trained)] if scored else [])])
+    scored = "condition_accuracy" in group.results and len(ranked(group.results, "accuracy"))
+    return Figure([_curves(group), *([_accuracies(group)] if scored else [])])
 
 
 def _curves(group: Group, name: str = "curve") -> Plot:
@@ -93,10 +81,14 @@ def _curves(group: Group, name: str = "curve") -> Plot:
     return loss_curves(curves, title, axis, "networks")
 
 
-def _losses(train: np.ndarray, final: np.ndarray, items: np.ndarray, outcome: np.ndarray) -> Plot:
+def _losses(group: Group) -> Plot:
     """Evaluation loss against training loss for up to 2,000 networks; for more, a histogram of evaluation losses."""
+    items = np.asarray(group.columns["item"][:])
+    names = ("train_loss", "eval_loss")
+    train, final = (np.asarray(group.results[name][:], float) for name in names)
     # Both axes are logarithmic.
-    fine = (outcome != DIVERGED) & np.isfinite(final) & (final > 0)
+    diverged = np.asarray(group.results["outcome"][:]) == DIVERGED
+    fine = ~diverged & np.isfinite(final) & (final > 0)
     if fine.sum() <= 2000:
         text = [
             f"item {k}: evaluation {f:.4g}, training {t:.4g}"
@@ -123,13 +115,13 @@ def _losses(train: np.ndarray, final: np.ndarray, items: np.ndarray, outcome: np
     )
 
 
-def _accuracies(group: Group, trained: np.ndarray) -> Plot:
+def _accuracies(group: Group) -> Plot:
     """Accuracy in each condition; a psychometric curve if the sign of the condition is the right one of two answers."""
     task, values = group.inputs.task, condition_values(group.inputs.task, group.shared)
     given = task.conditions
     choice, name = (given.choice, given.name) if given else (False, "condition")
     total = np.asarray(group.results["accuracy"][:], float)
-    rank = trained[np.argsort(-total[trained], kind="stable")]
+    rank = ranked(group.results, "accuracy", more_is_better=True)
     # Evenly spaced in their accuracy, so that good and bad networks are among them.
     some = np.sort(rank[spread(len(rank), N_NETWORKS)])
     share = np.asarray(group.results["condition_accuracy"][some], float)

@@ -23,16 +23,7 @@ VARIABLES = re.compile(r"(?:^|/)vars/\d+$")
 CELL_NAMES, LAYER_NAMES = ("kernel", "recurrent_kernel", "bias"), ("kernel", "bias")
 """The meaning of `vars/0`, `vars/1`, ... in a recurrent cell and in a dense layer."""
 
-SETTINGS = {
-    "SimpleRNN",
-    "GRU",
-    "LSTM",
-    "SimpleRNNCell",
-    "GRUCell",
-    "LSTMCell",
-    "Dense",
-    "Bidirectional",
-}
+SETTINGS = re.compile(r"(SimpleRNN|GRU|LSTM)(Cell)?|Dense|Bidirectional")
 """The layers whose settings matter to the reading of weights."""
 
 ASIDE = re.compile(
@@ -99,7 +90,7 @@ def _named(name: str, found: Mapping[str, Array]) -> str:
 
 
 def _layers(tree: PyTree, numbered: bool, outer: Settings) -> Iterator[Settings]:
-    """Iterate over the settings {class_name, name, place, ...} of all layers in SETTINGS, at any depth.
+    """Iterate over the settings {class_name, name, place, ...} of all layers of SETTINGS, at any depth.
 
     place: what the names of the layer's weights begin with; "" if the settings do not tell. numbered: weights are named by
     the number of their layer in its class, not by the layer's name. outer: settings that a wrapper gives to its layer.
@@ -113,7 +104,7 @@ def _layers(tree: PyTree, numbered: bool, outer: Settings) -> Iterator[Settings]
     if isinstance(config, dict):
         # The wrapper RNN has the direction of its cell.
         outer = {**outer, **{k: config[k] for k in ("go_backwards",) if k in config}}
-        if str(tree.get("class_name")) in SETTINGS:
+        if SETTINGS.fullmatch(str(tree.get("class_name"))):
             yield {**outer, **config, "class_name": tree["class_name"], "place": outer["place"]}
     for key, child in tree.items():
         # Keras before 2.2 wrote the layers of a Sequential as its config.
