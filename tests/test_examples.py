@@ -1,12 +1,14 @@
 """The kernels of examples/, against what is known of them."""
 
 import jax
+import make_lorenz_spikes
 import numpy as np
 import pytest
 import xarray as xr
 from kuramoto import kernel as kuramoto
 from lyapunov import kernel as lyapunov
 from places import EXAMPLES
+from scipy.integrate import solve_ivp
 
 from ctd.batch import run_items
 from jobs import open_store
@@ -52,6 +54,32 @@ def test_lyapunov_exponents():
     # Another trajectory, of 3,000 steps: two standard errors near 2e-3 each, and a factor 3.
     assert found["exponent"][2] == pytest.approx(exponents(weights[2], 3000)[0], abs=0.01)
     assert list(found["outcome"]) == [0, 0, 0]
+
+
+def test_lorenz_follows_its_equations():
+    start, dt, n = [1.0, 2.0, 25.0], 0.005, 200
+    exact = solve_ivp(
+        lambda _, s: [10 * (s[1] - s[0]), s[0] * (28 - s[2]) - s[1], s[0] * s[1] - 8 / 3 * s[2]],
+        (0, n * dt), start, t_eval=np.arange(1, n + 1) * dt, rtol=1e-11, atol=1e-11,
+    )  # fmt: skip
+    with jax.enable_x64(True):
+        got = make_lorenz_spikes.lorenz(jax.numpy.asarray(start), n, dt)
+    # Fourth order: the error over one time unit is about 1e-5 at this step, growing e-fold.
+    np.testing.assert_allclose(got, exact.y.T, atol=1e-3)
+
+
+def test_lorenz_spikes():
+    spikes, rates, states = map(np.asarray, jax.jit(make_lorenz_spikes.draw)(jax.random.key(0)))
+    assert spikes.shape == (32, 20, 100, 30)
+    np.testing.assert_allclose(states.reshape(-1, 3).mean(0), 0, atol=1e-4)
+    np.testing.assert_allclose(states.reshape(-1, 3).std(0), 1, rtol=1e-4)
+    # Log rates are linear in the state, with weights on the unit sphere.
+    w, residual, *_ = np.linalg.lstsq(states.reshape(-1, 3), np.log(rates / 15).reshape(-1, 30))
+    np.testing.assert_allclose(np.linalg.norm(w, axis=0), 1, rtol=1e-3)
+    assert residual.max() < 1e-3
+    # Poisson: the sum over trials of (count - mean)^2 / mean is 1 a trial in the mean; its standard error is below 1 %.
+    mean = rates[:, None] * 0.01
+    np.testing.assert_allclose(((spikes - mean) ** 2 / mean).mean(), 1, rtol=0.05)
 
 
 def test_lyapunov_table_without_a_swept_gain(command_line, job_file, monkeypatch):

@@ -9,7 +9,7 @@ gives the name of a task, alone or with parameters; the name of your own task is
     task: {name: yang, rule: [dm1, dm2]}
     task: {name: mylab.tasks.DelayedMatch, n_steps: 40}
 
-`lorenz_spikes` and `spikes_from_rates` draw spike counts instead of trials, `rates_from_states` computes rates.
+`spikes_from_rates` draws spike counts instead of trials, `rates_from_states` computes rates.
 
     task         Task, Trial, Conditions, Timed   white_noise  integrators, decision
     scores       rules of success, the loss       flipflop     FlipFlop, NBitFlipFlop
@@ -28,13 +28,7 @@ from ctd.tasks.decisions import Mante, MatchToSample, RandomDots, Romo
 from ctd.tasks.flipflop import FlipFlop, NBitFlipFlop
 from ctd.tasks.names import NAMES, TASKS, AnyTask, get_task
 from ctd.tasks.recorded import Recorded, divide
-from ctd.tasks.spiking import (
-    lorenz,
-    lorenz_spikes,
-    overdispersed,
-    rates_from_states,
-    spikes_from_rates,
-)
+from ctd.tasks.spiking import overdispersed, rates_from_states, spikes_from_rates
 from ctd.tasks.task import Conditions, Task, Trial, batch
 from ctd.tasks.white_noise import ContextualIntegrator, Decision, Integrator
 from ctd.tasks.yang import Yang
@@ -63,8 +57,6 @@ __all__ = [
     "batch",
     "divide",
     "get_task",
-    "lorenz",
-    "lorenz_spikes",
     "overdispersed",
     "rates_from_states",
     "spikes_from_rates",

@@ -1,13 +1,10 @@
 """Tasks and spiking data: their statistics, their targets against NumPy, and how they are named."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from pydantic import ValidationError
-from scipy.integrate import solve_ivp
 from scipy.stats import nbinom
 
 from ctd import tasks
@@ -241,36 +238,3 @@ def test_overdispersed_counts_are_negative_binomial():
             p = law.pmf(count)
             share = (counts[:, k] == count).mean()
             assert abs(share - p) < 4 * (p * (1 - p) / n) ** 0.5, (k, count)
-
-
-def test_lorenz_scipy():
-    start, dt, n = [1.0, 2.0, 25.0], 0.005, 200
-
-    def flow(_, s):
-        x, y, z = s
-        return [10 * (y - x), x * (28 - z) - y, x * y - 8 / 3 * z]
-
-    exact = solve_ivp(
-        flow, (0, n * dt), start, t_eval=np.arange(1, n + 1) * dt, rtol=1e-11, atol=1e-11
-    )
-    with jax.enable_x64(True):
-        got = tasks.lorenz(jnp.asarray(start), n, dt)
-    # Fourth order: the error over one time unit is about 1e-5 at this step, growing e-fold.
-    np.testing.assert_allclose(got, exact.y.T, atol=1e-3)
-
-
-def test_lorenz_spikes():
-    make = partial(tasks.lorenz_spikes, n_conditions=10, n_trials=20, n_neurons=10)
-    data = jax.jit(make)(jax.random.key(0))
-    spikes, rates, states = (np.asarray(data[k]) for k in ("spikes", "rates", "states"))
-    assert spikes.shape == (10, 20, 100, 10)
-    np.testing.assert_allclose(states.reshape(-1, 3).mean(0), 0, atol=1e-4)
-    np.testing.assert_allclose(states.reshape(-1, 3).std(0), 1, rtol=1e-4)
-    # Log rates are linear in the state, with weights on the unit sphere.
-    w, residual, *_ = np.linalg.lstsq(states.reshape(-1, 3), np.log(rates / 5).reshape(-1, 10))
-    np.testing.assert_allclose(np.linalg.norm(w, axis=0), 1, rtol=1e-3)
-    assert residual.max() < 1e-4
-    # Poisson: sum over trials of (count - mean)^2 / mean is 1 a trial in the mean; its standard error is 1.5 %.
-    mean = rates[:, None] * 0.01
-    chi2 = ((spikes - mean) ** 2 / mean).mean()
-    np.testing.assert_allclose(chi2, 1, rtol=0.05)
