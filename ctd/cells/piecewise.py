@@ -91,19 +91,17 @@ def _clipped_piece(
     return _affine(w, slope, offset, s)
 
 
-SHALLOW_AXES = {
-    "A": ("unit",),
-    "W1": ("unit", "hidden"),
-    "W2": ("hidden", "unit"),
-    "h1": ("unit",),
-    "h2": ("hidden",),
-    "C": ("unit", "input"),
-}
-
 shplrnn = Cell(
     "shplrnn",
     _shallow_step,
-    SHALLOW_AXES,
+    {
+        "A": ("unit",),
+        "W1": ("unit", "hidden"),
+        "W2": ("hidden", "unit"),
+        "h1": ("unit",),
+        "h2": ("hidden",),
+        "C": ("unit", "input"),
+    },
     drawn=lambda key, n, n_in, *of: draw_shallow(key, (n, n_in, HIDDEN_UNITS), *of),
     n_hidden=HIDDEN_UNITS,
     pieces=Pieces(2, lambda w: w["W2"].shape[0], _shallow_piece),
