@@ -173,11 +173,11 @@ def follow(
     key: Array,
 ) -> Followed:
     """Run trials from `start`, with noise drawn by this key."""
-    inputs, n_in = trials.inputs, trials.inputs.shape[-1]
+    inputs = trials.inputs
     if static.state_noise or static.initial_noise:
         inputs = seeded(trials, key, 0.0).inputs
-        cell = noisy(cell, static.state_noise, n_in)
-        start = jax.vmap(lambda h, x: first_state(h, x, static.initial_noise, n_in))(start, inputs)
+        cell = noisy(cell, static.state_noise)
+        start = jax.vmap(lambda h, x: first_state(h, x, static.initial_noise))(start, inputs)
     return Followed(start, *jax.vmap(lambda x, h: run(cell, weights, x, h))(inputs, start))
 
 

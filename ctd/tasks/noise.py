@@ -59,23 +59,23 @@ def deviates(a: Number, b: Number, entry: Array, dtype: jax.typing.DTypeLike) ->
     return y * value
 
 
-def noisy(cell: Cell, state_sd: Number, n_in: int) -> Cell:
+def noisy(cell: Cell, state_sd: Number) -> Cell:
     """Wrap a cell so that its step adds noise of standard deviation `state_sd` to the state.
 
-    Its inputs are those of `seeded` trials: n_in inputs, then two seeds.
+    Its inputs are those of `seeded` trials: the cell's own, then two seeds.
     """
 
     def step(w: Weights, h: Array, given: Array) -> Array:
-        x, seeds = given[:n_in], given[n_in:]
+        x, seeds = given[:-CHANNELS], given[-CHANNELS:]
         xi = deviates(seeds[0], seeds[1], jnp.arange(h.shape[0], dtype=jnp.uint32), h.dtype)
         return cell.step(w, h, x) + state_sd * xi
 
     return cell._replace(step=step)
 
 
-def first_state(h0: Array, given: Array, initial_sd: Number, n_in: int) -> Array:
-    """The state before the first step of one of the `seeded` trials, whose inputs are `given` (time, n_in + CHANNELS)."""
-    seeds, n = given[0, n_in:], h0.shape[0]
+def first_state(h0: Array, given: Array, initial_sd: Number) -> Array:
+    """The state before the first step of one of the `seeded` trials, whose inputs are `given` (time, input + CHANNELS)."""
+    seeds, n = given[0, -CHANNELS:], h0.shape[0]
     # Counted on from the entries of the states of the steps.
     entry = n + jnp.arange(n, dtype=jnp.uint32)
     return h0 + initial_sd * deviates(seeds[0], seeds[1], entry, h0.dtype)

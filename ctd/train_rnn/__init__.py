@@ -133,7 +133,6 @@ def advance(
 ) -> State:
     """Take `report_every` training steps, or those that are left."""
     _, key_data = item_keys(key, traced)
-    step_once = train_step(static, state.links, traced, shared.evaluation.inputs.shape[-1])
     # All blocks but the last are full, so that the steps taken give the block's place in the curve.
     block = state.step // static.report_every
 
@@ -143,7 +142,9 @@ def advance(
         if static.noise:
             key_noise = jax.random.fold_in(jax.random.fold_in(key_data, NOISE), step)
             trials = seeded(trials, key_noise, traced.input_noise)
-        new, new_optimizer, error, finite = step_once(parameters, optimizer, trials)
+        new, new_optimizer, error, finite = train_step(
+            static, state.links, traced, parameters, optimizer, trials
+        )
         # The scan has a fixed length: after the last step, and from the first step that is not finite, nothing changes.
         active = (step < static.n_batches) & ~diverged
         moved = active & finite
@@ -219,7 +220,7 @@ def with_noise(
     if not static.noise:
         return get_cell(static.cell), shared
     trials, (_, key_data) = shared.evaluation, item_keys(key, traced)
-    cell = noisy(get_cell(static.cell), traced.eval_state_noise, trials.inputs.shape[-1])
+    cell = noisy(get_cell(static.cell), traced.eval_state_noise)
     # One key for all evaluations of an item: the noise is the same in each, so that accuracies differ by the weights alone.
     trials = seeded(trials, jax.random.fold_in(key_data, EVAL_NOISE), traced.eval_input_noise)
     return cell, shared._replace(evaluation=trials)

@@ -68,33 +68,32 @@ def learning_rate(static: View[Network], traced: Values[Network]) -> Callable[[A
     return rate
 
 
-type Step = Callable[
-    [Parameters, PyTree, tasks.Trial],
-    tuple[Parameters, PyTree, Float[Array, ""], Bool[Array, ""]],
-]
-"""(parameters, the optimiser's state, trials, `seeded` if there is noise) -> (both after the step, () the loss without
-penalties, NaN if no trial has a weight, () bool: loss and gradient are finite)."""
-
-
 def train_step(
-    static: View[Network], links: Connections, traced: Values[Network], n_in: int
-) -> Step:
-    """Make the function of one training step. n_in: inputs of a network without noise."""
-    plain = get_cell(static.cell)
-    cell = noisy(plain, traced.state_noise, n_in) if static.noise else plain
-    optimize = optimizer(static, traced)
+    static: View[Network],
+    links: Connections,
+    traced: Values[Network],
+    p: Parameters,
+    state: PyTree,
+    trials: tasks.Trial,
+) -> tuple[Parameters, PyTree, Float[Array, ""], Bool[Array, ""]]:
+    """Take one training step. p: all parameters; state: the optimiser's; trials: `seeded` if there is noise.
+
+    Returns:
+        (parameters, the optimiser's state, () the loss without penalties, NaN if no trial has a weight,
+        () bool: loss and gradient are finite).
+    """
+    plain, optimize = get_cell(static.cell), optimizer(static, traced)
+    cell = noisy(plain, traced.state_noise) if static.noise else plain
+    trained, constant = divided(static, p)
 
     def start(weights: Weights, x: Array) -> Array:
         h0 = weights["h0"]
-        return first_state(h0, x, traced.initial_noise, n_in) if static.noise else h0
+        return first_state(h0, x, traced.initial_noise) if static.noise else h0
 
-    def loss(
-        trained: Parameters, constant: Parameters, trials: tasks.Trial
-    ) -> tuple[Float[Array, ""], tuple[Float[Array, ""], Float[Array, ""]]]:
+    def loss(trained: Parameters) -> tuple[Array, tuple[Array, Array]]:
         weights = weights_of(static, links, traced, trained | constant)
-        states, outputs = jax.vmap(lambda x: run(cell, weights, x, start(weights, x)))(
-            trials.inputs
-        )
+        each = lambda x: run(cell, weights, x, start(weights, x))
+        states, outputs = jax.vmap(each)(trials.inputs)
         total, weight = weighted_loss(static.loss, outputs, trials)
         # A minibatch of trials of a file that have no weight has no error.
         error = total / jnp.where(weight > 0, weight, 1)
@@ -102,20 +101,12 @@ def train_step(
         rates = jax.vmap(jax.vmap(plain.hidden))(states)
         return error + _of_weights(traced, trained) + _of_rates(traced, rates), (error, weight)
 
-    def step(
-        p: Parameters, state: PyTree, trials: tasks.Trial
-    ) -> tuple[Parameters, PyTree, Float[Array, ""], Bool[Array, ""]]:
-        trained, constant = divided(static, p)
-        (_, (error, weight)), gradient = jax.value_and_grad(loss, has_aux=True)(
-            trained, constant, trials
-        )
-        updates, new_state = optimize.update(gradient, state, trained)
-        new = optax.apply_updates(trained, updates) | constant
-        # One test of loss and gradient. The squared norm overflows exactly where clipping divided by infinity.
-        finite = jnp.isfinite(error + sum(jnp.sum(g**2) for g in gradient.values()))
-        return new, new_state, jnp.where(weight > 0, error, jnp.nan), finite
-
-    return step
+    (_, (error, weight)), gradient = jax.value_and_grad(loss, has_aux=True)(trained)
+    updates, new_state = optimize.update(gradient, state, trained)
+    new = optax.apply_updates(trained, updates) | constant
+    # One test of loss and gradient. The squared norm overflows exactly where clipping divided by infinity.
+    finite = jnp.isfinite(error + sum(jnp.sum(g**2) for g in gradient.values()))
+    return new, new_state, jnp.where(weight > 0, error, jnp.nan), finite
 
 
 def _of_weights(traced: Values[Network], trained: Parameters) -> Array:

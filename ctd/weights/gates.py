@@ -62,7 +62,9 @@ def check_axis(where: str, name: str, value: Array, axis: int, length: int, what
     check_shape(where, name, value, (length, free) if axis == 0 else (free, length), what)
 
 
-def sizes(where: str, name: str, recurrent: Array, columns: bool = False) -> tuple[int, int]:
+def units_and_gates(
+    where: str, name: str, recurrent: Array, columns: bool = False
+) -> tuple[int, int]:
     """The (units, gates) of recurrent weights, whose gates lie below each other, or side by side in `columns`.
 
     Raises ValueError if they are none, telling if they are transposed.

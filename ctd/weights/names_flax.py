@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ctd.weights.gates import Found, Gates, Kind, check_axis, check_shape, sizes
+from ctd.weights.gates import Found, Gates, Kind, check_axis, check_shape, units_and_gates
 from ctd.weights.tensors import Array, Tensors
 
 
@@ -59,7 +59,7 @@ def read(tensors: Tensors, place: str) -> Found:
     if missing := [name for name in need if name not in arrays]:
         raise ValueError(f"{where}: lacks {', '.join(missing)}; it holds {tensors.names()}")
     recurrent, into = full(form.recurrent[0], "kernel"), full(form.inputs[0], "kernel")
-    n, blocks = sizes(where, recurrent, arrays[recurrent], columns=True)
+    n, blocks = units_and_gates(where, recurrent, arrays[recurrent], columns=True)
     if form.recurrent == JOINT:
         # These have the same layers: the number of gates tells them apart.
         form = next(one for one in FORMS if one.recurrent == JOINT and one.blocks == blocks)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ctd.cells import UNITS
-from ctd.weights.gates import KINDS, Found, Gates, Kind, check_axis, check_shape, sizes
+from ctd.weights.gates import KINDS, Found, Gates, Kind, check_axis, check_shape, units_and_gates
 from ctd.weights.tensors import Array, Settings, Tensors
 
 RECURRENT = ".recurrent_kernel"
@@ -26,7 +26,7 @@ def read(tensors: Tensors, place: str) -> Found:
     if names["kernel"] not in arrays:
         raise ValueError(f"{where}: lacks {names['kernel']}; it holds {tensors.names()}")
     recurrent, into = arrays[names["recurrent_kernel"]], arrays[names["kernel"]]
-    n, blocks = sizes(where, names["recurrent_kernel"], recurrent, columns=True)
+    n, blocks = units_and_gates(where, names["recurrent_kernel"], recurrent, columns=True)
     check_axis(where, names["kernel"], into, 1, blocks * n, f"{n} units")
     settings = _settings(tensors, place, CLASSES[KINDS[blocks]])
     kind, b_ih, b_hh = _biases(tensors, names["bias"], blocks, n, settings)

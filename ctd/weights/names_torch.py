@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from ctd.weights.gates import KINDS, Found, Gates, check_axis, check_shape, sizes
+from ctd.weights.gates import KINDS, Found, Gates, check_axis, check_shape, units_and_gates
 from ctd.weights.tensors import Array, Tensors
 
 NAME = re.compile(
@@ -33,7 +33,7 @@ def read(tensors: Tensors, place: str) -> Found:
     if missing := [full(what) for what in ("weight_ih", "weight_hh") if full(what) not in arrays]:
         raise ValueError(f"{where}: lacks {', '.join(missing)}; it holds {tensors.names()}")
     into, recurrent = arrays[full("weight_ih")], arrays[full("weight_hh")]
-    n, blocks = sizes(where, full("weight_hh"), recurrent)
+    n, blocks = units_and_gates(where, full("weight_hh"), recurrent)
     check_axis(where, full("weight_ih"), into, 0, blocks * n, f"{n} units")
     b_ih, b_hh, used = _biases(tensors, at, layer, blocks, n)
     equinox = f"{at}bias" in used

@@ -32,7 +32,7 @@ def make(static: Any, shared: Any, traced: Any, key: jax.Array) -> dict[str, jax
     key_trials, key_noise = jax.random.split(key)
     trials = tasks.batch(static.task, key_trials, static.n_trials)
     weights = {name: jnp.asarray(value, static.dtype) for name, value in shared.items()}
-    cell = noisy(get_cell("leaky"), static.noise, static.task.n_in)
+    cell = noisy(get_cell("leaky"), static.noise)
     with_noise = seeded(trials, key_noise, 0.0).inputs
     states, outputs = jax.vmap(lambda x: run(cell, weights, x))(with_noise)
     quiet, _ = jax.vmap(lambda x: run(get_cell("leaky"), weights, x))(trials.inputs)

@@ -48,7 +48,7 @@ def test_noise_is_added_to_state_and_input():
 
     @jax.jit
     def run_and_draw(given, seeds, numbers):
-        states, _ = run(noisy(cell, jnp.asarray(0.3), 1), weights, given)
+        states, _ = run(noisy(cell, jnp.asarray(0.3)), weights, given)
         draw = jax.vmap(lambda s: deviates(s[0], s[1], numbers, jnp.float32))
         return states, draw(seeds)
 
@@ -70,7 +70,7 @@ def test_noise_of_first_states():
     def draw(key):
         given = seeded(tasks.Trial(blank, blank, blank), key, 0.0).inputs
         of_step = jax.vmap(lambda s: deviates(s[0], s[1], entry, jnp.float32))(given[:, 0, 1:])
-        return jax.vmap(lambda x: first_state(h0, x, 0.3, 1))(given), of_step
+        return jax.vmap(lambda x: first_state(h0, x, 0.3))(given), of_step
 
     start, of_step = draw(jax.random.key(0))
     x = (np.asarray(start, float) - h0) / 0.3
