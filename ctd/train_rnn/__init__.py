@@ -115,12 +115,12 @@ def init(static: View[Network], shared: Shared, traced: Values[Network], key: Ar
         parameters,
         links,
         optimizer(static, traced).init(trained),
-        jnp.zeros((), jnp.int32),
-        jnp.full((), jnp.nan, static.dtype),
-        jnp.full(n_blocks, jnp.nan, static.dtype),
-        jnp.full(n_blocks if static.stop_at else 0, jnp.nan, static.dtype),
-        jnp.zeros((), bool),
-        jnp.zeros((), bool),
+        step=jnp.zeros((), jnp.int32),
+        first=jnp.full((), jnp.nan, static.dtype),
+        curve=jnp.full(n_blocks, jnp.nan, static.dtype),
+        accuracy=jnp.full(n_blocks if static.stop_at else 0, jnp.nan, static.dtype),
+        diverged=jnp.zeros((), bool),
+        done=jnp.zeros((), bool),
     )
 
 

@@ -27,10 +27,7 @@ def read_hdf5(path: Path) -> Tensors:
     with opened_hdf5(path) as file:
         if keras_file.is_keras(file):
             return keras_file.of_hdf5(str(path), file, text_attribute(file, "model_config"))
-        arrays = datasets(str(path), file)
-        if not arrays:
-            raise ValueError(f"{path}: holds no dataset")
-        return of_tree(str(path), arrays, text_attribute(file, "cell"))
+        return of_tree(str(path), datasets(str(path), file), text_attribute(file, "cell"))
 
 
 def read_numpy(path: Path) -> Tensors:

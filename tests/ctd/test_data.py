@@ -112,7 +112,7 @@ FILES = {
     "missing": (lambda path: path.unlink(), r"x\.h5: (the file )?does not exist"),
     "cut short": (spoil_cut, r"x\.h5: not an HDF5 file, or a damaged one"),
     "text": (spoil_text, r"x\.h5: not an HDF5 file, or a damaged one"),
-    "no dataset": (spoil_empty, r"x\.h5: holds no dataset"),
+    "no dataset": (spoil_empty, r"x\.h5: holds no (dataset|tensor)"),
     "strings": (spoil_strings, r"x\.h5: dataset names has the type object"),
 }
 
