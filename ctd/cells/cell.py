@@ -34,10 +34,10 @@ UNIT = Scales()
 
 
 class Pieces(NamedTuple):
-    """The linear regions of a piecewise linear cell, F(h) = J h + b in each, by what its kinks do there."""
+    """The linear regions of a piecewise linear cell: in each, every kink is on one of its pieces, and F(h) = J h + b."""
 
     base: int
-    """A kink has this many linear pieces, numbered by digits from 0."""
+    """A kink has this many pieces; a region has a digit for each kink, the number of its piece."""
     count: Callable[[Weights], int]
     """Weights -> the number of kinks."""
     affine: Callable[[Weights, Array, Array], tuple[Array, Array]]

@@ -13,7 +13,7 @@ HIDDEN_UNITS = 100
 """Hidden units of a random shPLRNN, the number of Hess et al. 2023 for the Lorenz system."""
 
 RECTIFIED_SHARE = 10
-"""A random AL-RNN has one rectified unit in so many: 2 of 20, the numbers of Brenner et al. 2024 for the Lorenz system."""
+"""One unit in ten of a random AL-RNN is rectified: 2 of 20, the numbers of Brenner et al. 2024 for the Lorenz system."""
 
 
 def _decay(key: jax.Array, n: int, dtype: jax.typing.DTypeLike) -> Array:

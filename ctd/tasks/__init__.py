@@ -1,7 +1,7 @@
 """Behavioural tasks that networks are trained on: pure functions of a random key.
 
 A task is a frozen model of its parameters. Its method `trial(key, dtype)` draws the inputs, the targets and the mask of
-one trial. Most tasks also have `success(trial, output)`, which tells whether the trial was answered correctly. A job file
+one trial. Most tasks also have `success(trial, output)`, which says whether the trial was answered correctly. A job file
 gives the name of a task, alone or with parameters; the name of your own task is the dotted path of its class::
 
     task: decision

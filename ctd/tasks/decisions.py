@@ -53,7 +53,7 @@ class Choice(Timed):
     noise: float = Field(0.03, ge=0, description="standard deviation of the noise on the stimuli")
 
     def success(self, trial: Trial, output: Array) -> Array:
-        """Tell if the mean output over the response has the sign of the target."""
+        """Whether the mean output over the response has the sign of the target."""
         return same_sign(trial, output)
 
     def ends(self) -> Iterator[int]:

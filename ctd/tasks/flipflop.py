@@ -52,7 +52,7 @@ class FlipFlop(Bits):
         return Trial(jnp.where(pulse, sign, 0), targets, jnp.ones(self.n_steps, dtype))
 
     def success(self, trial: Trial, output: Array) -> Array:
-        """Tell if every output is nearer to its bit, +1 or -1, than to the other value, at every step."""
+        """Whether every output is nearer to its bit, +1 or -1, than to the other value, at every step."""
         # +1 and -1 are 2 apart: less than 1 from one of them is nearer to it.
         return every_near(trial, output, 1.0)
 
@@ -98,6 +98,6 @@ class NBitFlipFlop(Bits):
         return Trial(inputs, targets, counts.astype(dtype))
 
     def success(self, trial: Trial, output: Array) -> Array:
-        """Tell if every output is nearer to its bit, 0 or 1, than to the other value, at every step that counts."""
+        """Whether every output is nearer to its bit, 0 or 1, than to the other value, at every step that counts."""
         # 0 and 1 are 1 apart.
         return every_near(trial, output, 0.5)

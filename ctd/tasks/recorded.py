@@ -60,7 +60,7 @@ class Recorded(Task):
         return self.score != "none"
 
     def success(self, trial: Trial, output: Array) -> Array:
-        """Tell if the answer is right, by `score`."""
+        """Whether the answer is right, by `score`."""
         if self.score == "near":
             return every_near(trial, output, self.within)
         return same_sign(trial, output) if self.score == "sign" else same_category(trial, output)

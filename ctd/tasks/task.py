@@ -115,7 +115,7 @@ class Task(BaseModel, ABC):
         return ()
 
     def success(self, trial: Trial, output: Array) -> Array:
-        """Tell if `output` (time, n_out) answers one trial correctly: () bool.
+        """Whether `output` (time, n_out) answers one trial correctly: () bool.
 
         The output is what the loss compares with the targets: probabilities if the loss is cross-entropy.
         """

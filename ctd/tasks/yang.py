@@ -148,7 +148,7 @@ class Yang(Experiment):
         return Trial(inputs, self._targets(plan, dtype), self._mask(plan, dtype), condition)
 
     def success(self, trial: Trial, output: Array) -> Array:
-        """Tell if the network fixates, or points in the right direction, at the last step that counts."""
+        """Whether the network fixates, or points in the right direction, at the last step that counts."""
         last = last_step(trial)
         wanted, given = trial.targets[last], output[last]
         fixates, must = given[0] > 0.5, wanted[0] > 0.5

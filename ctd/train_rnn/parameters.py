@@ -134,7 +134,10 @@ def stored(weights: Made) -> dict[str, Array]:
 def _spread(
     w: Float[Array, "row column"], mask: Bool[Array, "row column"], cuts: list[int]
 ) -> Float[Array, "row column"]:
-    """Mask weights of variance g^2 / (all columns), and scale each row to g^2 / (its connections), between `cuts` each apart."""
+    """Mask weights, and scale each row from variance g^2 / (all columns) to g^2 / (its connections).
+
+    The blocks of columns between `cuts` are scaled apart.
+    """
     parts = []
     for one, kept in zip(*(jnp.split(a, cuts, axis=1) for a in (w, mask)), strict=True):
         fan_in = jnp.maximum(jnp.sum(kept, axis=1, keepdims=True), 1).astype(w.dtype)
@@ -144,7 +147,7 @@ def _spread(
 
 def _low_rank(static: View[Network], traced: Values[Network], key: Array) -> Parameters:
     """Draw m ~ N(0, 1) and n = overlap m + recurrent_scale N(0, 1), entry by entry."""
-    assert static.rank is not None, "its caller asks"
+    assert static.rank is not None, "drawn for a rank alone"
     # The eigenvalues of m n' / N other than 0 are those of n' m / N, which is near overlap times the identity for large N.
     m, other = jax.random.normal(key, (2, static.n, static.rank), static.dtype)
     return {"m": m, "n": traced.overlap * m + traced.recurrent_scale * other}

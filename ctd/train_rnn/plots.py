@@ -150,7 +150,7 @@ def _accuracies(group: Group) -> Plot:
 
 
 def _counts(shared: Shared, n: int) -> np.ndarray:
-    """Tell which steps of the first n evaluation trials count in the loss: bool (n, time)."""
+    """Which steps of the first n evaluation trials count in the loss: bool (n, time)."""
     return np.asarray(shared.evaluation.weights)[:n, :, 0] > 0
 
 

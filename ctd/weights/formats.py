@@ -74,7 +74,7 @@ class Format(NamedTuple):
     write: Callable[[Path, Mapping[str, Array], Mapping[str, object]], None] | None = None
     """(path, arrays, attributes); None if ctd does not write such files."""
     holds: Callable[[np.dtype[Any]], bool] = lambda dtype: True
-    """Tells if a file can hold arrays of this type."""
+    """Whether a file can hold arrays of this type."""
 
 
 HDF5 = Format(read_hdf5, write_hdf5, lambda dtype: dtype.kind != "U")

@@ -33,7 +33,7 @@ ASIDE = re.compile(
 
 
 def is_keras(file: h5py.File) -> bool:
-    """Tell if Keras wrote an HDF5 file: by its marks at the top, or by numbered variables."""
+    """Whether Keras wrote an HDF5 file: by its marks at the top, or by numbered variables."""
     # `layers` as an attribute is a parameter of `esn`, which a file of its weights has, too.
     if GROUPS & set(file) or ATTRIBUTES & set(file.attrs):
         return True

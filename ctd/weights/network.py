@@ -32,7 +32,7 @@ OF_DYNAMICS = {"continuous": "leaky", "discrete": "leaky_rates"}
 
 UNTOLD = "the file does not tell the units"
 TAKEN = f"{UNTOLD}: tanh is taken; if they are relu"
-"""How sentences on a plain cell begin, whose units neither a file nor its user tells."""
+"""How a sentence begins where a file does not tell the units of its ungated cell, and where the user does not, either."""
 
 
 class Loaded(NamedTuple):

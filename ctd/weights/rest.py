@@ -13,7 +13,7 @@ def read_rest(tensors: Tensors, found: Found) -> tuple[dict[str, Array], tuple[s
     """Read the readout and the initial state: (wO, bO and h0 if the file has them; how they were found, for people).
 
     A readout is the only linear layer beside the cell, and takes n numbers. Raises ValueError, naming tensors,
-    if others are left, or if the layer may as well come before the cell.
+    if others are left, or if the layer could also come before the cell.
     """
     left = {name: value for name, value in tensors.arrays.items() if name not in found.used}
     n, n_in = found.gates.weight_hh.shape[1], found.gates.weight_ih.shape[1]
