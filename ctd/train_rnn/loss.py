@@ -135,7 +135,7 @@ def load_trials(inputs: View[Network]) -> Shared:
         shared = Shared(evaluation, training, values)
     else:
         shared = Shared(eval_trials(task, inputs.n_eval, inputs.dtype))
-    for fault in _faults(inputs, shared.evaluation):
+    if fault := next(_faults(inputs, shared.evaluation), None):
         raise ValueError(fault)
     return shared
 

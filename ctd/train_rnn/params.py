@@ -192,6 +192,6 @@ class Network(Params):
 
     @model_validator(mode="after")
     def _agrees(self) -> "Network":
-        for conflict in conflicts(self):
+        if conflict := next(conflicts(self), None):
             raise ValueError(conflict)
         return self

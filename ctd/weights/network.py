@@ -81,6 +81,8 @@ def understand(tensors: Tensors, cell: str | None = None) -> Loaded:
     >>> found.cell, found.told
     ('gru_torch', ('PyTorch nn.GRU, rnn.',))
     """
+    # Raises if the user's cell is unknown, so that no error says that the file names it.
+    cell = cell and get_cell(cell).name
     for name, value in tensors.arrays.items():
         # Whole numbers are refused later, as tensors that are no weights.
         if value.dtype.kind not in "biu":

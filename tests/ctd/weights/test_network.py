@@ -209,6 +209,13 @@ def test_names_of_several_cells_of_ctd(tmp_path):
     assert of(drawn("gru"), cell="gru_candidate_bias").cell == "gru_candidate_bias"
 
 
+def test_the_users_cell_is_looked_up_first():
+    with pytest.raises(ValueError, match=r"^cell: 'grru' is unknown; did you mean 'gru'\?"):
+        understand(Tensors("net.h5", drawn("gru")), "grru")
+    tensors = Tensors("net.h5", drawn("vanilla"), cell="vanilla")
+    assert understand(tensors, "vanilla:tanh").cell == "vanilla"
+
+
 def hdf5_text(path):
     with h5py.File(path, "w") as file:
         file["names"] = ["a", "b"]
