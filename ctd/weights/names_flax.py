@@ -56,8 +56,7 @@ def read(tensors: Tensors, place: str) -> Found:
     form = max(FORMS, key=lambda form: len(layers & {*form.inputs, *form.recurrent}))
     full = lambda layer, what: f"{place}.{layer}.{what}".lstrip(".")
     need = [full(layer, "kernel") for layer in (*form.inputs, *form.recurrent)]
-    if missing := [name for name in need if name not in arrays]:
-        raise ValueError(f"{where}: lacks {', '.join(missing)}; it holds {tensors.names()}")
+    tensors.need(need)
     recurrent, into = full(form.recurrent[0], "kernel"), full(form.inputs[0], "kernel")
     n, blocks = units_and_gates(where, recurrent, arrays[recurrent], columns=True)
     if form.recurrent == JOINT:

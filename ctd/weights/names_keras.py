@@ -23,8 +23,7 @@ def read(tensors: Tensors, place: str) -> Found:
     """Read the cell of a layer. Raises ValueError, naming the tensor or the setting that does not fit."""
     where, arrays = tensors.where, tensors.arrays
     names = {what: f"{place}.{what}" for what in ("kernel", "recurrent_kernel", "bias")}
-    if names["kernel"] not in arrays:
-        raise ValueError(f"{where}: lacks {names['kernel']}; it holds {tensors.names()}")
+    tensors.need([names["kernel"]])
     recurrent, into = arrays[names["recurrent_kernel"]], arrays[names["kernel"]]
     n, blocks = units_and_gates(where, names["recurrent_kernel"], recurrent, columns=True)
     check_axis(where, names["kernel"], into, 1, blocks * n, f"{n} units")

@@ -30,8 +30,7 @@ def read(tensors: Tensors, place: str) -> Found:
         raise ValueError(
             f"{where}: has {full('weight_hr')}, of an LSTM with projections, which ctd does not have"
         )
-    if missing := [full(what) for what in ("weight_ih", "weight_hh") if full(what) not in arrays]:
-        raise ValueError(f"{where}: lacks {', '.join(missing)}; it holds {tensors.names()}")
+    tensors.need(map(full, ("weight_ih", "weight_hh")))
     into, recurrent = arrays[full("weight_ih")], arrays[full("weight_hh")]
     n, blocks = units_and_gates(where, full("weight_hh"), recurrent)
     check_axis(where, full("weight_ih"), into, 0, blocks * n, f"{n} units")

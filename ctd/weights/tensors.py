@@ -1,7 +1,7 @@
 """Tensors: the arrays of a file of weights, by name."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -45,6 +45,11 @@ class Tensors:
                 )
         kept = {k: v for k, v in self.arrays.items() if k.startswith(tuple(prefixes))}
         return replace(self, arrays=kept)
+
+    def need(self, names: Iterable[str]) -> None:
+        """Raise ValueError, naming those that are missing, unless there are tensors of all these names."""
+        if missing := [name for name in names if name not in self.arrays]:
+            raise ValueError(f"{self.where}: lacks {', '.join(missing)}; it holds {self.names()}")
 
     def names(self) -> str:
         """All names with their shapes, for errors."""
