@@ -117,12 +117,11 @@ def _check(path: str, found: dict[str, np.ndarray]) -> None:
         )
 
 
-def check_parts(path: str | None, values: Array, trials: Trial, n_eval: int) -> None:
+def check_parts(path: str | None, values: Array, trials: Trial, parts: tuple[Trial, Trial]) -> None:
     """Raise ValueError if a part of `divide` has no weight, or if conditions go in step with every fifth trial.
 
     values: the condition numbers that `Recorded.read` gives.
     """
-    parts = divide(trials, n_eval)
     for what, part in zip(("evaluation", "training"), parts, strict=True):
         if not np.asarray(part.mask).any():
             raise ValueError(

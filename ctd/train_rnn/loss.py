@@ -130,9 +130,9 @@ def load_trials(inputs: View[Network]) -> Shared:
     task = inputs.task
     if isinstance(task, tasks.Recorded):
         trials, values = task.read(inputs.trials, inputs.dtype)
-        check_parts(inputs.trials, values, trials, inputs.n_eval)
-        evaluation, training = tasks.divide(trials, inputs.n_eval)
-        shared = Shared(evaluation, training, values)
+        parts = tasks.divide(trials, inputs.n_eval)
+        check_parts(inputs.trials, values, trials, parts)
+        shared = Shared(*parts, values)
     else:
         shared = Shared(eval_trials(task, inputs.n_eval, inputs.dtype))
     if fault := next(_faults(inputs, shared.evaluation), None):

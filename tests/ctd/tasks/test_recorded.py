@@ -110,7 +110,7 @@ def test_parts_that_do_not_fit_each_other(weight, condition, message):
     trials = Trial(column, column, np.repeat(weight[:, None], 3, axis=1), condition)
     refused = pytest.raises(ValueError, match=rf"^x\.h5: .*{message}")
     with refused if message else nullcontext():
-        check_parts("x.h5", np.arange(20.0), trials, 20)
+        check_parts("x.h5", np.arange(20.0), trials, divide(trials, 20))
 
 
 def test_no_file_and_other_kernels():
