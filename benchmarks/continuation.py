@@ -24,7 +24,7 @@ from ctd.data import write_hdf5
 from ctd.fixed_points import continuation
 from ctd.fixed_points import kernel as points
 from ctd.fixed_points.continuation import Continuation
-from ctd.fixed_points.search.kernel import FixedPoint
+from ctd.fixed_points.search.params import FixedPoint
 from ctd.kernel import Kernel, Params, inputs_of
 from ctd.weights import write_weights
 

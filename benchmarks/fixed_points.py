@@ -40,7 +40,7 @@ import ctd.fixed_points as fp
 from ctd.batch import Layout, layout_for, precision, run_items
 from ctd.cells import Scales, get_cell
 from ctd.fixed_points.search import unique
-from ctd.fixed_points.search.kernel import FixedPoint
+from ctd.fixed_points.search.params import FixedPoint
 from ctd.kernel import inputs_of
 from ctd.tasks import Decision
 from ctd.weights import write_weights

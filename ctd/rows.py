@@ -1,6 +1,6 @@
 """What reductions and figures share: rows of results in blocks, rows grouped by equal values, the best rows, and the option `n_best`."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from pydantic import BaseModel, Field
@@ -80,3 +80,27 @@ def combinations(columns: Sequence[np.ndarray], n: int) -> tuple[np.ndarray, np.
     place = np.empty(len(order), np.int64)
     place[order] = np.arange(len(order))
     return first[order], place[inverse.ravel()]
+
+
+def alike(
+    rows: Iterable[int], is_like: Callable[[int, int], bool]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Group rows: each joins the first group whose first row it is like, or begins a group.
+
+    is_like: (row, first row of a group) -> whether it joins.
+
+    Returns ((group,) first row of each, the number of each row's group).
+
+    >>> x = [0.0, 5.0, 0.1]
+    >>> first, of_row = alike(range(3), lambda row, other: abs(x[row] - x[other]) < 1)
+    >>> first.tolist(), of_row.tolist()
+    ([0, 1], [0, 1, 0])
+    """
+    first: list[int] = []
+    of_row = []
+    for row in rows:
+        group = next((k for k, other in enumerate(first) if is_like(row, other)), len(first))
+        if group == len(first):
+            first.append(row)
+        of_row.append(group)
+    return np.asarray(first, int), np.asarray(of_row, int)

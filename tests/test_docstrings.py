@@ -27,7 +27,7 @@ MODULES = tuple(
 
 
 SLOW = {
-    "ctd.batch.items", "ctd.cells", "ctd.cells.piecewise", "ctd.esn.nvar", "ctd.fixed_points.follow", "ctd.fixed_points.notebook", "ctd.lfads",
+    "ctd.batch.items", "ctd.cells", "ctd.cells.piecewise", "ctd.esn.nvar", "ctd.fixed_points.notebook", "ctd.lfads",
     "ctd.lfads.distributions", "ctd.lfads.generator", "ctd.lfads.metrics", "ctd.lfads.scores", "ctd.reconstruct.measures",
     "ctd.similarity.dynamics", "ctd.tasks.chaotic", "ctd.tasks.decisions", "ctd.tasks.flipflop", "ctd.tasks.spiking",
     "ctd.tasks.task", "ctd.tasks.white_noise",

@@ -6,14 +6,17 @@ q with q > 0. An item is one candidate: a search that minimises q from one start
 the mean over units of (F - h)^2 = 2 q / n: multiply a tolerance on it by n / 2 for one on q.
 Where `time` is continuous, F is dh/dt, and a point is where it is 0: q = |F|^2 / 2.
 
-    candidates     the network, the states that searches start from
+    network        the network: the fields that name it, its map or flow, its states
     linear         the network linearised around a state, and what its modes carry
-    notebook       `find`, the same for a user's function;  `follow`: continuation, cycles, exponents of one
+    notebook       `find`, `follow`, `cycles`, `lyapunov`, `linearise`: the same for a user's function
     line           lines and rings: slow points ordered to a chain
 
     search/        the searches, and the table of a network's points
-        kernel       parameters, and the searches behind the kernel contract
+        params       parameters, and options of the table
+        starts       the states that searches start from
+        kernel       the searches behind the kernel contract
         methods      Levenberg-Marquardt, Adam          approach   the first part of the former: L-BFGS in float32
+        exact        points of piecewise linear maps
         unique       which ends are the same point      missed     points at which no search ended
         summary      the table                          plots, portrait, phase: its pictures
 
@@ -29,14 +32,18 @@ Each other folder or file is a kernel:
 `reduce` makes the table: unique points with their shares of the searches, Jacobians, eigenvalues, stability.
 """
 
-from ctd.fixed_points.candidates import load, map_of, n_in_of
-from ctd.fixed_points.follow import Cycles, Followed, cycles, follow, lyapunov
 from ctd.fixed_points.line import Line, line
-from ctd.fixed_points.notebook import Found, find, linearise
-from ctd.fixed_points.search.kernel import Searches, make_kernel
-
-# The two functions ask the network's cell. `find` passes others, for a user's F that has no cell.
-kernel = make_kernel("fixed_points", Searches(map_of, n_in_of), load)
+from ctd.fixed_points.notebook import (
+    Cycles,
+    Followed,
+    Found,
+    cycles,
+    find,
+    follow,
+    linearise,
+    lyapunov,
+)
+from ctd.fixed_points.search.kernel import kernel
 
 __all__ = [
     "Cycles", "Followed", "Found", "Line", "cycles", "find", "follow", "kernel", "line", "linearise", "lyapunov",

@@ -14,35 +14,34 @@ Modes: `remove: mode`, `points` as in fixed_points.connections, and a sweep over
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from ctd import tasks
 from ctd.cells import Cell, Weights, initial_state, readout
-from ctd.fixed_points.candidates import (
-    CELL_TEXT,
-    WEIGHTS_TEXT,
+from ctd.fixed_points.network import (
+    Named,
+    OfTrials,
     as_dtype,
-    find_cell,
-    known_cell,
+    cell_of,
+    draw_trials,
+    number_of,
     read_points,
     stored_cell,
 )
-from ctd.kernel import Data, File, Params, Static, Traced, Values, Var, View, one_shot
+from ctd.kernel import File, Static, Traced, Values, Var, View, one_shot
 from ctd.late import Array, Float, Int, jax, jnp, lax, on_host
 from ctd.plots import Axis, Figure, Group, Layer, Lines, Plot, Points, of_group
 from ctd.tasks.scores import weighted_loss
 from ctd.words import count
 
 
-class Ablation(Params):
+class Ablation(OfTrials):
     """One unit or mode that is taken out."""
 
-    cell: Static[Annotated[str, AfterValidator(known_cell)] | None] = Field(
-        None, description=CELL_TEXT
-    )
+    dtype: Static[Literal["float32", "float64"]] = "float32"
     remove: Static[Literal["unit", "mode"]] = Field("unit", description="what is taken out")
     hold: Static[Literal["zero", "mean"]] = Field(
         "zero", description="value at which the unit is held: 0, or its mean over trials and steps"
@@ -50,26 +49,14 @@ class Ablation(Params):
     loss: Static[Literal["squared_error", "cross_entropy"]] = Field(
         "squared_error", description="the loss that the network was trained by"
     )
-    weights: File[str | None] = Field(None, description=WEIGHTS_TEXT)
     points: File[str | None] = Field(
         None,
         description="for remove: mode, the table of the network's points: STORE/gathered/GROUP of fixed_points",
     )
     task: Static[tasks.AnyTask] = Field(tasks.FlipFlop(), description="task whose trials are run")
-    n_trials: Data[int] = Field(100, gt=0, description="trials")
-    trial_seed: Data[int] = Field(0, ge=0, lt=2**32, description="chooses the trials")
-    unit: Traced[int] = Field(
-        0, ge=0, lt=2**31, description="number of the unit, modulo their number"
-    )
-    point: Traced[int] = Field(
-        0, ge=0, lt=2**31, description="row of the table, modulo their number"
-    )
-    mode: Traced[int] = Field(
-        0,
-        ge=0,
-        lt=2**31,
-        description="number of the mode by decreasing |eigenvalue|, modulo their number",
-    )
+    unit: Traced[int] = number_of("unit")
+    point: Traced[int] = number_of("point, by its row in the table")
+    mode: Traced[int] = number_of("mode, by decreasing |eigenvalue|")
 
     @model_validator(mode="after")
     def _has_points(self) -> Ablation:
@@ -98,8 +85,7 @@ type Hold = Callable[[Float[Array, "state"]], Float[Array, "state"]]
 class Whole(NamedTuple):
     """A network, trials, and how it does on them."""
 
-    cell: dict[str, None]
-    """{name of the cell: None}, as in a `Network`."""
+    cell: Named
     weights: Weights
     trials: tasks.Trial
     mean: Float[Array, "state"] | None
@@ -112,28 +98,23 @@ class Whole(NamedTuple):
 
 def load(inputs: View[Ablation]) -> Whole:
     """The network on its trials, and its points. Raises ValueError, naming file and field."""
-    name, weights = stored_cell(inputs)
-    found = find_cell(name)
-    if not isinstance(found, Cell):
+    name, cell, weights = stored_cell(inputs)
+    if not isinstance(cell, Cell):
         raise ValueError(f"cell: {name} is a function, which has no initial state; a cell expected")
     if "wO" not in weights:
         raise ValueError(f"weights: {inputs.weights} has no readout, so its task has no loss")
-    sizes = {"input": (inputs.task.n_in, found.infer(weights)[1])}
-    sizes["output"] = (inputs.task.n_out, len(weights["wO"]))
-    for what, (wanted, has) in sizes.items():
-        if wanted != has:
-            title = inputs.task.name or type(inputs.task).__name__
-            raise ValueError(
-                f"task: {title} has {count(wanted, what)}, but the network in {inputs.weights} has {has}"
-            )
     if isinstance(inputs.task, tasks.Recorded):
         raise ValueError(
             "task: trials of a file cannot be drawn anew; name the task that made them"
         )
+    trials = jax.tree.map(np.asarray, draw_trials(inputs, cell, weights))
+    if inputs.task.n_out != len(weights["wO"]):
+        raise ValueError(
+            f"task: {inputs.task.name or type(inputs.task).__name__} has {count(inputs.task.n_out, 'output')}, but the network in "
+            f"{inputs.weights} has {len(weights['wO'])}"
+        )
     on_task = as_dtype(weights, inputs.dtype)
-    key = jax.random.key(inputs.trial_seed)
-    trials = jax.tree.map(np.asarray, tasks.batch(inputs.task, key, inputs.n_trials, inputs.dtype))
-    whole = Whole({name: None}, on_task, trials, None, {}, _points(inputs, on_task, found))
+    whole = Whole({name: None}, on_task, trials, None, {}, _points(inputs, on_task, cell))
     # Nothing is taken out here: this is the whole network, whose mean state and scores all items share.
     states, scores = jax.jit(lambda w: _tried(inputs, w, lambda h: h))(whole)
     # (state,) the mean over trials and steps; h0 is not among the states.
@@ -141,13 +122,13 @@ def load(inputs: View[Ablation]) -> Whole:
     return whole._replace(mean=on_host(mean), intact=jax.tree.map(np.asarray, scores))
 
 
-def _points(inputs: View[Ablation], weights: Weights, found: Cell) -> dict[str, Array]:
+def _points(inputs: View[Ablation], weights: Weights, cell: Cell) -> dict[str, Array]:
     """The table of points, which modes need. Raises ValueError if the file holds no such table, or that of another network."""
     if inputs.points is None:
         return {}
     names = ("point", "eigenvalue", "right", "left")
     table = read_points(inputs.points, names)
-    size, shape = found.state_size(found.infer(weights)[0]), np.shape(table["point"])
+    size, shape = cell.state_size(cell.infer(weights)[0]), np.shape(table["point"])
     if shape[1:] != (size,) or not shape[0]:
         raise ValueError(
             f"points: {inputs.points}: shape {shape}, (point, {size}) with at least one point expected"
@@ -162,7 +143,7 @@ def _tried(
     static: View[Ablation], whole: Whole, hold: Hold
 ) -> tuple[Float[Array, "trial time state"], dict[str, Float[Array, ""]]]:
     """(states, loss and accuracy) of the network whose every state passes through `hold`."""
-    cell = find_cell(*whole.cell)
+    cell = cell_of(whole)
     assert isinstance(cell, Cell)
     weights, trials = jax.tree.map(jnp.asarray, (whole.weights, whole.trials))
     # h0 is held as well: a unit that is taken out is so from the first step on.
@@ -213,7 +194,7 @@ def run(
         point = traced.point % len(shared.points["point"])
         hold, values["removed_eigenvalue"] = removed_mode(shared.points, point, traced.mode)
     else:
-        mean, cell = jnp.asarray(shared.mean), find_cell(*shared.cell)
+        mean, cell = jnp.asarray(shared.mean), cell_of(shared)
         assert isinstance(cell, Cell)
         n = cell.infer(shared.weights)[0]
         at = jnp.zeros_like(mean) if static.hold == "zero" else mean
@@ -247,13 +228,7 @@ def plots(group: Group) -> list[Plot]:
     return made
 
 
-@of_group
-def figure(group: Group) -> Figure:
-    """Loss and accuracy, side by side."""
-    return Figure(plots(*group))
-
-
 kernel = one_shot(
-    "fixed_points.ablation", Ablation, DIMS, run, load=load, plots=plots, figure=figure,
+    "fixed_points.ablation", Ablation, DIMS, run, load=load, plots=plots, figure=lambda *group: Figure(plots(*group)),
     metric="ablated_loss", microbatches=(0,), cpu_microbatches=(1,),
 )  # fmt: skip

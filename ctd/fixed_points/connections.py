@@ -16,22 +16,22 @@ the saddle parts. `reduce` lists each connection once.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from ctd.cells import Weights
-from ctd.fixed_points.candidates import (
-    CELL_TEXT,
-    WEIGHTS_TEXT,
+from ctd.fixed_points.network import (
+    Named,
+    OfNetwork,
     as_dtype,
-    known_cell,
-    named_map,
+    map_of,
+    number_of,
     read_points,
     stored_cell,
 )
-from ctd.kernel import File, Kernel, NoOptions, Outcome, Params, Static, Traced, Values, Var, View
+from ctd.kernel import File, Kernel, NoOptions, Outcome, Traced, Values, Var, View
 from ctd.late import Array, Float, Int, jnp, lax, on_host
 from ctd.plots import Axis, Figure, Group, Image, Layer, Lines, Plot, Points, Scale, of_group
 from ctd.principal import principal
@@ -40,20 +40,13 @@ BLOCK = 100
 """Most steps of one advance."""
 
 
-class Departure(Params):
+class Departure(OfNetwork):
     """One departure from an unstable point."""
 
-    dtype: Static[Literal["float32", "float64"]] = "float64"
-    cell: Static[Annotated[str, AfterValidator(known_cell)] | None] = Field(
-        None, description=CELL_TEXT
-    )
-    weights: File[str | None] = Field(None, description=WEIGHTS_TEXT)
     points: File[str | None] = Field(
         None, description="table of its points: STORE/gathered/GROUP of fixed_points"
     )
-    departure: Traced[int] = Field(
-        0, ge=0, lt=2**31, description="number of the departure, modulo their number"
-    )
+    departure: Traced[int] = number_of("departure")
     distance: Traced[float] = Field(
         1e-3, gt=0, description="length of the first step, along the growing mode"
     )
@@ -98,8 +91,7 @@ REDUCED = {
 class Table(NamedTuple):
     """A network, its points, and the ways to leave them."""
 
-    cell: dict[str, None]
-    """{name of the cell: None}, as in a `Network`."""
+    cell: Named
     weights: Weights
     points: Float[Array, "point state"]
     inputs: Float[Array, "point input"]
@@ -119,7 +111,7 @@ class Table(NamedTuple):
 
 def load(inputs: View[Departure]) -> Table:
     """The network and the departures from its points. Raises ValueError."""
-    name, weights = stored_cell(inputs)
+    name, _, weights = stored_cell(inputs)
     if inputs.points is None:
         raise ValueError("points: STORE/gathered/GROUP of a store of fixed_points expected")
     columns = ("point", "constant_input", "eigenvalue", "right", "n_unstable")
@@ -170,11 +162,9 @@ def init(static: View[Departure], shared: Table, traced: Values[Departure], key:
     """Place the state `distance` away from the point, along the mode or against it."""
     del static, key
     k = _departure(shared, traced)
-    side = jnp.asarray(shared.side)[k]
-    start = jnp.asarray(shared.points)[jnp.asarray(shared.leaves)[k]]
-    h = start + traced.distance * side * jnp.asarray(shared.direction)[k]
-    none = jnp.asarray(shared.leaves)[k] < 0
-    outcome = jnp.where(none, NONE, RUNNING).astype(jnp.int32)
+    leaves = shared.leaves[k]
+    h = shared.points[leaves] + traced.distance * shared.side[k] * shared.direction[k]
+    outcome = jnp.where(leaves < 0, NONE, RUNNING).astype(jnp.int32)
     return Flight(h, jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32), outcome)
 
 
@@ -183,19 +173,17 @@ def advance(
 ) -> Flight:
     """At most BLOCK steps of the network, none after the departure has ended."""
     del static, key
-    leaves = jnp.asarray(shared.leaves)[_departure(shared, traced)]
-    x = jnp.asarray(shared.inputs)[leaves]
-    f = named_map(shared.cell)
+    leaves = shared.leaves[_departure(shared, traced)]
+    x, f = shared.inputs[leaves], map_of(shared)
     # Points at another input are not points of this network.
-    same = (jnp.asarray(shared.inputs) == x).all(axis=1)
+    same = (shared.inputs == x).all(axis=1)
     # The point that is left does not count: at first it is the nearest.
     other = same & (jnp.arange(len(shared.points)) != leaves)
 
     def step(now: Flight) -> Flight:
         h = f(shared.weights, now.h, x)
-        distance: Array = jnp.where(
-            other, jnp.linalg.norm(jnp.asarray(shared.points) - h, axis=1), jnp.inf
-        )
+        apart = jnp.linalg.norm(shared.points - h, axis=1)
+        distance: Array = jnp.where(other, apart, jnp.inf)
         nearest: Array = jnp.argmin(distance).astype(jnp.int32)
         steps: Array = now.steps + 1
         # The last rule that applies decides: diverged before arrived before limit.
@@ -217,9 +205,9 @@ def result(
     del static, key
     k = _departure(shared, traced)
     return {
-        "from_point": jnp.asarray(shared.leaves)[k],
-        "mode": jnp.asarray(shared.mode)[k],
-        "side": jnp.asarray(shared.side)[k],
+        "from_point": shared.leaves[k],
+        "mode": shared.mode[k],
+        "side": shared.side[k],
         "to_point": jnp.where(s.outcome == ARRIVED, s.nearest, -1),
         "steps": s.steps,
         "end": s.h,
@@ -242,17 +230,16 @@ def reduce(
     # Point, mode and side name a departure; items beyond their number repeat them.
     found = found[np.unique(found[:, :3], axis=0, return_index=True)[1]]
     n = len(shared.points)
-    leads = np.zeros((n, n), int)
-    np.add.at(leads, (found[:, 0], found[:, 3]), 1)
-    # NumPy 2.0 gives this inverse a second axis, hence `ravel` below.
-    pairs, which = np.unique(found[:, [0, 3]], axis=0, return_inverse=True)
-    fewest = np.full(len(pairs), np.iinfo(int).max)
-    np.minimum.at(fewest, which.ravel(), found[:, 4])
+    pairs = found[:, 0], found[:, 3]
+    leads, fewest = np.zeros((n, n), int), np.full((n, n), np.iinfo(int).max)
+    np.add.at(leads, pairs, 1)
+    np.minimum.at(fewest, pairs, found[:, 4])
+    source, target = np.nonzero(leads)
     return {
-        "connection_from": pairs[:, 0],
-        "connection_to": pairs[:, 1],
-        "departures": np.bincount(which.ravel(), minlength=len(pairs)),
-        "fewest_steps": fewest,
+        "connection_from": source,
+        "connection_to": target,
+        "departures": leads[source, target],
+        "fewest_steps": fewest[source, target],
         "leads": leads,
     }
 
@@ -263,13 +250,15 @@ def plots(group: Group) -> list[Plot]:
     if "leads" not in group.reduced:
         return []
     leads = np.asarray(group.reduced["leads"])
-    names = [str(k) for k in range(len(leads))] if len(leads) <= 30 else ()
-    matrix = Plot("Departures from point to point", [Image(leads)],
-                  Axis("to point", ticks=names), Axis("from point", ticks=names), Scale("departures"))  # fmt: skip
     table: Table = group.shared
     points, growing, marginal = map(np.asarray, (table.points, table.growing, table.marginal))
-    drawn = graph(points, growing, marginal, leads, np.asarray(table.seen))
-    return [drawn, *([matrix] if leads.any() else [])]
+    made = [graph(points, growing, marginal, leads, np.asarray(table.seen))]
+    if leads.any():
+        names = [str(k) for k in range(len(leads))] if len(leads) <= 30 else ()
+        to, source = Axis("to point", ticks=names), Axis("from point", ticks=names)
+        title, scale = "Departures from point to point", Scale("departures")
+        made.append(Plot(title, [Image(leads)], to, source, scale))
+    return made
 
 
 def graph(
@@ -299,12 +288,11 @@ def graph(
         layers.append(Points(at[rows, 0], at[rows, 1], label, hollow=hollow, text=said, key=rows))
     of = "states" if len(seen) else "points"
     axis = lambda k: Axis(f"principal component {k + 1} of the {of}")
-    note = (
-        "Lines lead away from hollow points."
-        if len(source)
-        else "No departure came to rest at another point."
-    )
-    note = note if growing.any() else "No point has a growing mode, along which to leave it."
+    note = "Lines lead away from hollow points."
+    if not growing.any():
+        note = "No point has a growing mode, along which to leave it."
+    elif not len(source):
+        note = "No departure came to rest at another point."
     return Plot("Which point leads to which", layers, axis(0), axis(1), equal=True, note=note)
 
 
@@ -314,18 +302,10 @@ def _sorts(growing: np.ndarray, marginal: np.ndarray) -> list[tuple[str, np.ndar
     found = [
         ("stable", rests & (marginal == 0), False),
         ("marginal", rests & (marginal > 0), False),
-        *(
-            (f"{n} growing mode{'' if n == 1 else 's'}", growing == n, True)
-            for n in np.unique(growing[~rests])
-        ),
     ]
+    for n in np.unique(growing[~rests]):
+        found.append((f"{n} growing mode{'' if n == 1 else 's'}", growing == n, True))
     return [(name, np.flatnonzero(here), hollow) for name, here, hollow in found if here.any()]
-
-
-@of_group
-def figure(group: Group) -> Figure:
-    """The graph and the matrix."""
-    return Figure(plots(*group))
 
 
 kernel = Kernel(
@@ -341,7 +321,7 @@ kernel = Kernel(
     reduce=reduce,
     reduced=REDUCED,
     summary=("connection_from", "connection_to", "departures", "fewest_steps"),
-    figure=figure,
+    figure=lambda *group: Figure(plots(*group)),
     plots=plots,
     # Departures share the weights, as candidates do.
     microbatches=(64,),

@@ -14,32 +14,25 @@ An item is one trajectory. A flow, `time: continuous`, takes steps of the classi
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated, Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from ctd.cells import Cell, initial_state, runge_kutta
-from ctd.fixed_points.candidates import (
-    CELL_TEXT,
-    TIME_TEXT,
-    WEIGHTS_TEXT,
-    Map,
+from ctd.fixed_points.network import (
     Network,
-    Time,
-    find_cell,
-    known_cell,
+    OfDynamics,
+    constant_input,
     make_network,
     map_of,
-    n_in_of,
+    number_of,
+    state_of,
     stored_cell,
-    stored_states,
+    stored_network,
 )
 from ctd.fixed_points.shown import named
-from ctd.fixed_points.starts import constant_input
-from ctd.kernel import Data, File, Kernel, Outcome, Params, Static, Traced, Values, Var, View
+from ctd.kernel import Data, File, Kernel, Outcome, Static, Traced, Values, Var, View
 from ctd.late import Array, Float, Int, Number, jax, jnp, lax
 from ctd.plots import Axis, Figure, Group, Lines, Plot, of_group
 from ctd.rows import combinations
@@ -55,15 +48,9 @@ MOST_INPUTS = 10
 """Constant inputs up to which each has a colour."""
 
 
-class FromState(Params):
+class FromState(OfDynamics):
     """One trajectory of a network, a map or a flow."""
 
-    dtype: Static[Literal["float32", "float64"]] = "float64"
-    cell: Static[Annotated[str, AfterValidator(known_cell)] | None] = Field(
-        None, description=CELL_TEXT
-    )
-    time: Static[Time] = Field("steps", description=TIME_TEXT)
-    weights: File[str | None] = Field(None, description=WEIGHTS_TEXT)
     states: File[str | None] = Field(
         None,
         description="file of states to start from, HDF5, .npz or .npy; without it, the network's h0",
@@ -71,13 +58,8 @@ class FromState(Params):
     dataset: Data[str] = Field(
         "hiddens", description="name of the states in that file, (..., state)"
     )
-    start: Traced[int] = Field(
-        0, ge=0, lt=2**31, description="number of the state to start from, modulo their number"
-    )
+    start: Traced[int] = number_of("state to start from")
     noise: Traced[float] = Field(0.0, ge=0, description="sd of Gaussian noise on the start")
-    x: Traced[tuple[float, ...]] = Field(
-        (), description="constant input; without it, zeros", json_schema_extra={"units": "1"}
-    )
 
 
 class Trajectory(FromState):
@@ -103,7 +85,7 @@ OUTCOMES = (
     Outcome("done", "all steps were taken"),
     Outcome("diverged", "the trajectory left all bounds", failed=True),
 )
-RUNNING, DONE, DIVERGED = -1, 0, 1
+DONE, DIVERGED = range(2)
 
 DIMS = {
     "exponent": Var(("number",), "1/step", "Lyapunov exponents; of a flow, per unit of time"),
@@ -147,15 +129,13 @@ type Framed = tuple[Float[Array, "state"], Float[Array, "state number"]]
 
 def load(inputs: View[FromState]) -> Network:
     """The network, and the states to start from. Raises ValueError."""
-    name, weights = stored_cell(inputs)
-    found = find_cell(name)
     if inputs.states is not None:
-        states = stored_states(inputs.states, inputs.dataset, found, weights)
-    elif isinstance(found, Cell):
-        states = np.asarray(initial_state(found, weights, inputs.dtype))[None]  # (1, state)
-    else:
+        return stored_network(inputs, inputs.states, inputs.dataset)
+    name, cell, weights = stored_cell(inputs)
+    if not isinstance(cell, Cell):
         raise ValueError(f"states: {name} is a function; give a file of states to start from")
-    return make_network(weights, states, inputs.dtype, name)
+    h0 = initial_state(cell, weights, inputs.dtype)
+    return make_network(name, weights, h0, inputs.dtype)
 
 
 def load_exponents(inputs: View[Trajectory]) -> Network:
@@ -185,127 +165,95 @@ def dimension(exponents: Float[Array, "k"], n: int) -> Float[Array, ""]:
     return jnp.where(enough, j + jnp.where(jnp.isfinite(below), upto / jnp.abs(below), 0), jnp.nan)
 
 
-@dataclass(frozen=True)
-class Trajectories:
-    """Trajectories of the map or flow `map_of(network, time)`: the functions of the kernel contract."""
-
-    map_of: Callable[..., Map]
-    """(network, time) -> F."""
-    n_in_of: Callable[[Network], int | None]
-    """Network -> number of inputs; None: any number."""
-
-    def init(
-        self, static: View[Trajectory], shared: Network, traced: Values[Trajectory], key: Array
-    ) -> Walk:
-        """A trajectory at its start, with a random frame."""
-        states = jnp.asarray(shared.states).reshape(-1, shared.states.shape[-1])
-        h = states[traced.start % len(states)]
-        key_noise, key_frame = jax.random.split(key)
-        h = h + traced.noise * jax.random.normal(key_noise, h.shape, h.dtype)
-        k = min(static.n_exponents, len(h))
-        # A random frame has a part along every direction, so that the largest exponents are found first.
-        frame = jnp.linalg.qr(jax.random.normal(key_frame, (len(h), k), h.dtype))[0]
-        zero = jnp.zeros((), jnp.int32)
-        # Advances count from the first that begins after the transient.
-        block = FRAMES * static.every
-        steps = (-(-traced.transient // block) * block + traced.n_steps).astype(jnp.int32)
-        return Walk(h, frame, zero, steps, zero, jnp.zeros(k, h.dtype), jnp.zeros(k, h.dtype))
-
-    def advance(
-        self,
-        static: View[Trajectory],
-        shared: Network,
-        traced: Values[Trajectory],
-        key: Array,
-        s: Walk,
-    ) -> Walk:
-        """Carry the frame along, and make it orthogonal FRAMES times."""
-        del key
-        x = constant_input(shared, traced, self.n_in_of(shared))
-        f = self.map_of(shared, static.time)
-        field = lambda h: f(shared.weights, h, x)
-        if static.time == "continuous":
-            step = lambda h: runge_kutta(field, h, traced.dt)
-        else:
-            step = field
-
-        def carry(_: Number, at: Framed) -> Framed:
-            # One linearisation serves all columns of the frame.
-            h, push = jax.linearize(step, at[0])
-            return h, jax.vmap(push, 1, 1)(at[1])
-
-        def orthogonal(at: Framed, _: None) -> tuple[Framed, Float[Array, "number"]]:
-            h, frame = lax.fori_loop(0, static.every, carry, at)
-            q, r = jnp.linalg.qr(frame)
-            # QR leaves the signs of the diagonal open; its size is the growth of each direction.
-            return (h, q), jnp.log(jnp.abs(jnp.diagonal(r)))
-
-        (h, frame), grown = lax.scan(orthogonal, (s.h, s.frame), length=FRAMES)
-        mean = grown.mean(axis=0) / static.every  # mean growth per step
-        # An advance counts whole or not at all: one in which the transient ends does not.
-        counts = s.taken >= traced.transient
-        return s._replace(
-            h=h,
-            frame=frame,
-            taken=s.taken + FRAMES * static.every,
-            n=s.n + counts,
-            total=s.total + jnp.where(counts, mean, 0),
-            squares=s.squares + jnp.where(counts, mean**2, 0),
-        )
-
-    def result(
-        self,
-        static: View[Trajectory],
-        shared: Network,
-        traced: Values[Trajectory],
-        key: Array,
-        s: Walk,
-    ) -> dict[str, Array]:
-        """The exponents so far."""
-        del shared, key
-        # `total` is per step; a flow's exponents are per unit of time.
-        scale = 1 / traced.dt if static.time == "continuous" else 1.0
-        mean = s.total / s.n  # NaN where no advance counts
-        # The difference of nearly equal numbers may round below 0.
-        # The squared standard error of a mean of n values is their mean square deviation over n - 1.
-        variance = jnp.maximum(s.squares / s.n - mean**2, 0) / (s.n - 1)
-        variance = jnp.where(s.n > 1, variance, jnp.nan)  # of one advance, rounding may give inf
-        # After finitely many steps, near exponents may stand in the wrong order.
-        order = jnp.argsort(-mean)
-        exponents, error = mean[order] * scale, jnp.sqrt(variance)[order] * scale
-        # The sign of an estimate of 0, as along any cycle of a flow, is chance, and would take a dimension away.
-        least = scale / (s.n * FRAMES * static.every)
-        rounded = jnp.where(jnp.abs(exponents) <= jnp.fmax(2 * error, least), 0, exponents)
-        return {
-            "exponent": exponents,
-            "exponent_error": error,
-            "largest": exponents[0],
-            "largest_error": error[0],
-            "sum": exponents.sum(),
-            "dimension": jnp.where(s.n > 0, dimension(rounded, len(s.h)), jnp.nan),
-            "end": s.h,
-            "outcome": jnp.where(jnp.isfinite(s.h).all(), DONE, DIVERGED).astype(jnp.int32),
-        }
+def init(static: View[Trajectory], shared: Network, traced: Values[Trajectory], key: Array) -> Walk:
+    """A trajectory at its start, with a random frame."""
+    h = state_of(shared, traced.start)
+    key_noise, key_frame = jax.random.split(key)
+    h = h + traced.noise * jax.random.normal(key_noise, h.shape, h.dtype)
+    k = min(static.n_exponents, len(h))
+    # A random frame has a part along every direction, so that the largest exponents are found first.
+    frame = jnp.linalg.qr(jax.random.normal(key_frame, (len(h), k), h.dtype))[0]
+    zero = jnp.zeros((), jnp.int32)
+    # Advances count from the first that begins after the transient.
+    block = FRAMES * static.every
+    steps = (-(-traced.transient // block) * block + traced.n_steps).astype(jnp.int32)
+    return Walk(h, frame, zero, steps, zero, jnp.zeros(k, h.dtype), jnp.zeros(k, h.dtype))
 
 
-def make_kernel(name: str, of: Trajectories, load: Callable[[View[Trajectory]], Network]) -> Kernel:
-    """The kernel of these trajectories, from the states that `load` returns."""
-    return Kernel(
-        name=name,
-        Params=Trajectory,
-        dims=DIMS,
-        load=load,
-        init=of.init,
-        advance=of.advance,
-        finished=lambda s: (s.taken >= s.steps) | ~jnp.isfinite(s.h).all(),
-        result=of.result,
-        outcomes=OUTCOMES,
-        summary=("largest", "largest_error", "dimension"),
-        figure=figure,
-        plots=plots,
-        microbatches=(64, 1),
-        cpu_microbatches=(1,),
+def advance(
+    static: View[Trajectory],
+    shared: Network,
+    traced: Values[Trajectory],
+    key: Array,
+    s: Walk,
+) -> Walk:
+    """Carry the frame along, and make it orthogonal FRAMES times."""
+    del key
+    x = constant_input(shared, traced)
+    f = map_of(shared, static.time)
+    field = lambda h: f(shared.weights, h, x)
+    if static.time == "continuous":
+        step = lambda h: runge_kutta(field, h, traced.dt)
+    else:
+        step = field
+
+    def carry(_: Number, at: Framed) -> Framed:
+        # One linearisation serves all columns of the frame.
+        h, push = jax.linearize(step, at[0])
+        return h, jax.vmap(push, 1, 1)(at[1])
+
+    def orthogonal(at: Framed, _: None) -> tuple[Framed, Float[Array, "number"]]:
+        h, frame = lax.fori_loop(0, static.every, carry, at)
+        q, r = jnp.linalg.qr(frame)
+        # QR leaves the signs of the diagonal open; its size is the growth of each direction.
+        return (h, q), jnp.log(jnp.abs(jnp.diagonal(r)))
+
+    (h, frame), grown = lax.scan(orthogonal, (s.h, s.frame), length=FRAMES)
+    mean = grown.mean(axis=0) / static.every  # mean growth per step
+    # An advance counts whole or not at all: one in which the transient ends does not.
+    counts = s.taken >= traced.transient
+    return s._replace(
+        h=h,
+        frame=frame,
+        taken=s.taken + FRAMES * static.every,
+        n=s.n + counts,
+        total=s.total + jnp.where(counts, mean, 0),
+        squares=s.squares + jnp.where(counts, mean**2, 0),
     )
+
+
+def result(
+    static: View[Trajectory],
+    shared: Network,
+    traced: Values[Trajectory],
+    key: Array,
+    s: Walk,
+) -> dict[str, Array]:
+    """The exponents so far."""
+    del shared, key
+    # `total` is per step; a flow's exponents are per unit of time.
+    scale = 1 / traced.dt if static.time == "continuous" else 1.0
+    mean = s.total / s.n  # NaN where no advance counts
+    # The difference of nearly equal numbers may round below 0.
+    # The squared standard error of a mean of n values is their mean square deviation over n - 1.
+    variance = jnp.maximum(s.squares / s.n - mean**2, 0) / (s.n - 1)
+    variance = jnp.where(s.n > 1, variance, jnp.nan)  # of one advance, rounding may give inf
+    # After finitely many steps, near exponents may stand in the wrong order.
+    order = jnp.argsort(-mean)
+    exponents, error = mean[order] * scale, jnp.sqrt(variance)[order] * scale
+    # The sign of an estimate of 0, as along any cycle of a flow, is chance, and would take a dimension away.
+    least = scale / (s.n * FRAMES * static.every)
+    rounded = jnp.where(jnp.abs(exponents) <= jnp.fmax(2 * error, least), 0, exponents)
+    return {
+        "exponent": exponents,
+        "exponent_error": error,
+        "largest": exponents[0],
+        "largest_error": error[0],
+        "sum": exponents.sum(),
+        "dimension": jnp.where(s.n > 0, dimension(rounded, len(s.h)), jnp.nan),
+        "end": s.h,
+        "outcome": jnp.where(jnp.isfinite(s.h).all(), DONE, DIVERGED).astype(jnp.int32),
+    }
 
 
 @of_group
@@ -331,10 +279,19 @@ def plots(group: Group) -> list[Plot]:
     return [Plot("Lyapunov exponents", layers, Axis("number"), Axis(f"exponent (1 / {per})"))]
 
 
-@of_group
-def figure(group: Group) -> Figure:
-    """The spectra of the items."""
-    return Figure(plots(*group))
-
-
-kernel = make_kernel("fixed_points.exponents", Trajectories(map_of, n_in_of), load_exponents)
+kernel = Kernel(
+    name="fixed_points.exponents",
+    Params=Trajectory,
+    dims=DIMS,
+    load=load_exponents,
+    init=init,
+    advance=advance,
+    finished=lambda s: (s.taken >= s.steps) | ~jnp.isfinite(s.h).all(),
+    result=result,
+    outcomes=OUTCOMES,
+    summary=("largest", "largest_error", "dimension"),
+    figure=lambda *group: Figure(plots(*group)),
+    plots=plots,
+    microbatches=(64, 1),
+    cpu_microbatches=(1,),
+)

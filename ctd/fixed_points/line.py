@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ctd.fixed_points.candidates import Time
+from ctd.fixed_points.network import Time
 from ctd.fixed_points.shown import lines_of
 from ctd.late import Array, jax, jnp, scipy
 from ctd.words import count

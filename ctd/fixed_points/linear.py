@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ctd.cells import Weights
-from ctd.fixed_points.candidates import Map
+from ctd.fixed_points.network import Map
 from ctd.late import Array, Float, jax, jnp
 
 

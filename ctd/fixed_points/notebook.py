@@ -1,70 +1,113 @@
-"""`find` and `linearise`: fixed points of a user's function, and its modes at any states, computed in this process."""
+"""What a user's function does, computed in this process without a job: its points, branches, cycles, exponents and modes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
+from pydantic import BaseModel
 
 from ctd.batch import precision, run_items
-from ctd.cells import Weights
-from ctd.fixed_points.candidates import Network, euler, make_network
+from ctd.fixed_points import continuation, exponents, limit_cycles
+from ctd.fixed_points.continuation import Continuation
+from ctd.fixed_points.continuation.branches import SUMMARY as BIFURCATIONS
+from ctd.fixed_points.exponents import Trajectory
+from ctd.fixed_points.limit_cycles import LimitCycle
+from ctd.fixed_points.limit_cycles.table import SUMMARY as CYCLES
+from ctd.fixed_points.limit_cycles.table import Options as SameCycle
 from ctd.fixed_points.linear import carried
-from ctd.fixed_points.search.kernel import FixedPoint, Searches, make_kernel
-from ctd.fixed_points.search.phase import phase
-from ctd.fixed_points.search.plots import figure
-from ctd.fixed_points.search.summary import REDUCED, SUMMARY, Options
+from ctd.fixed_points.network import Map, Network, make_network
+from ctd.fixed_points.search import kernel as search
+from ctd.fixed_points.search.params import FixedPoint, Options
+from ctd.fixed_points.search.summary import REDUCED, SUMMARY
 from ctd.fixed_points.shown import lines_of
-from ctd.kernel import View, inputs_of
-from ctd.late import Array, Float, jax, jnp, lax
+from ctd.kernel import Kernel, NoOptions, Params, View, inputs_of
+from ctd.late import Array, jax, jnp, lax
 from ctd.plots.png import Canvas, draw
 from ctd.words import count
 
 
 @dataclass(frozen=True)
-class Found:
-    """The result of `find`."""
+class Computed:
+    """What a kernel computed for a function."""
 
     results: dict[str, np.ndarray]
-    """One row for each candidate: point, q, residual, outcome (see `outcomes`), ..."""
-    unique: dict[str, np.ndarray]
-    """One row for each fixed or slow point: kind, point, eigenvalue, right, left, stable, ..."""
-    outcomes: tuple[str, ...]
-    """Names of the codes in results["outcome"]."""
+    """One row for each start: outcome (see `outcomes`), ..."""
+    table: dict[str, np.ndarray]
+    """What `reduce` makes of them."""
+    kernel: Kernel
     network: Network
-    inputs: View[FixedPoint]
-    step: Callable[[Array, Array], Array]
-    """F(h, x), whatever `find` was given; of a flow h + dh/dt."""
+    inputs: View[Params]
+
+    @property
+    def outcomes(self) -> tuple[str, ...]:
+        """Names of the codes in results["outcome"]."""
+        return tuple(outcome.name for outcome in self.kernel.outcomes)
+
+    def figure(self) -> Canvas:
+        """matplotlib Figure: the picture that a job has beside its store."""
+        assert self.kernel.figure is not None
+        # Pictures of a job are drawn in the items' precision, too.
+        with precision(self.inputs):
+            return draw(self.kernel.figure(self.inputs, self.network, {}, self.results, self.table))
+
+    def _ended(self) -> str:
+        codes = self.results["outcome"].tolist()
+        ended = {name: codes.count(k) for k, name in enumerate(self.outcomes)}
+        return ", ".join(f"{n:,} {name}" for name, n in ended.items() if n)
+
+
+def _computed(
+    kernel: Kernel,
+    params: Params,
+    f: Map,
+    starts: tuple[str, np.ndarray],
+    columns: dict[str, np.ndarray],
+    seed: int = 0,
+    options: BaseModel | None = None,
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], Kernel, Network, View[Params]]:
+    """The fields of `Computed`. starts: what the user calls them, and the states. ValueError where they are no states."""
+    what, states = starts
+    network = make_network(f, {}, states, params.dtype, what)
+    # Programs are kept by their kernels: a copy's is let go of with the function.
+    kernel = replace(kernel)
+    results = run_items(kernel, params, columns, seed=seed, shared=network)
+    inputs = inputs_of(params)
+    table: dict[str, np.ndarray] = {}
+    if kernel.reduce is not None:
+        with precision(inputs):  # as `gather` reduces a job
+            table = kernel.reduce(inputs, network, columns, results, options or NoOptions())
+    return results, table, kernel, network, inputs
+
+
+def _starts(what: str, states: ArrayLike) -> tuple[str, np.ndarray]:
+    """(what, (k, n) states), of one state where (n,) are given."""
+    found = np.atleast_2d(np.asarray(states, float))
+    if found.ndim > 2:
+        raise ValueError(f"{what}: shape {found.shape}, (k, state) expected")
+    return what, found
+
+
+class Found(Computed):
+    """The result of `find`. In `figure`, points lie in the candidates' principal components, or of two state variables in the
+    phase portrait; beside them their eigenvalues."""
+
+    @property
+    def unique(self) -> dict[str, np.ndarray]:
+        """One row for each fixed or slow point: kind, point, eigenvalue, right, left, stable, ..."""
+        return self.table
 
     def __repr__(self) -> str:
         """Return how the searches ended, and a table of the points: `unique`, as far as it is numbers and words."""
-        codes = self.results["outcome"]
-        ended = [f"{np.sum(codes == k):,} {name}" for k, name in enumerate(self.outcomes)]
-        ended = [text for text in ended if not text.startswith("0 ")]
-        x = self.unique["constant_input"]
+        x, origin = self.unique["constant_input"], self.unique["origin"]
         left_out = {"constant_input"} if (x == x[:1]).all() else set()
-        left_out |= (
-            {"origin"} if (self.unique["origin"] == REDUCED["origin"].usual).all() else set()
-        )
-        shown = {n: self.unique[n] for n in SUMMARY if n in self.unique and n not in left_out}
-        return "\n".join(
-            [f"{count(len(codes), 'candidate')}: {', '.join(ended)}", *lines_of(shown)]
-        )
-
-    def figure(self) -> Canvas:
-        """matplotlib Figure: points in the candidates' first two principal components, and eigenvalues.
-
-        Of two state variables, the phase portrait with its nullclines.
-        """
-        with precision(self.inputs):
-            made = figure(self.inputs, self.network, {}, self.results, self.unique)
-            # `figure` draws no portrait of a function without a name. Its last plot is that of the spectra, which stays.
-            if self.network.states.shape[-1] == 2 and len(self.unique["point"]):
-                portrait = phase(self.step, np.asarray(self.network.states), self.unique)
-                made = replace(made, plots=[portrait, made.plots[-1]])
-            return draw(made)
+        if (origin == REDUCED["origin"].usual).all():
+            left_out.add("origin")
+        shown = {name: self.unique[name] for name in SUMMARY if name not in left_out}
+        head = f"{count(len(self.results['outcome']), 'candidate')}: {self._ended()}"
+        return "\n".join([head, *lines_of(shown)])
 
 
 def find(
@@ -96,55 +139,163 @@ def find(
 
     Raises ValueError if candidates, input and settings do not fit each other.
     """
-    params, options = _validated({"method": method, **settings})
-    network, columns = _starts(candidates, x, params.dtype)
-
-    def f(
-        weights: Weights, h: Float[Array, "state"], x_now: Float[Array, "input"]
-    ) -> Float[Array, "state"]:
-        del weights
-        return step(h) if x is None else step(h, x_now)
-
-    kernel = make_kernel("find", Searches(lambda *_: f, lambda _: None), lambda inputs: network)
-    results = run_items(kernel, params, columns, seed=seed, shared=network)
-    inputs = inputs_of(params)
-    assert kernel.reduce is not None
-    with precision(inputs):  # as `gather` reduces a job
-        unique = kernel.reduce(inputs, network, columns, results, options)
-    outcomes = tuple(outcome.name for outcome in kernel.outcomes)
-    shown = euler(f, params.time)  # a portrait draws F(h) - h: dh/dt of a flow
-    return Found(results, unique, outcomes, network, inputs, lambda h, x: shown({}, h, x))
-
-
-def _validated(settings: Mapping[str, object]) -> tuple[FixedPoint, Options]:
-    """The settings of the search and those of its reduction; ValueError as `find`."""
-    chosen = {name: value for name, value in settings.items() if name in Options.model_fields}
-    # Unknown names are left here, and refused.
-    params = FixedPoint.model_validate({k: v for k, v in settings.items() if k not in chosen})
+    chosen = {name: settings.pop(name) for name in Options.model_fields if name in settings}
+    # Refuses names that neither knows.
+    params = FixedPoint.model_validate({"method": method, **settings})
     if params.region == "linear" or params.method == "exact":
         raise ValueError("region: linear and method: exact are for a cell that is linear by pieces")
-    return params, Options.model_validate(chosen)
-
-
-def _starts(
-    candidates: ArrayLike, x: ArrayLike | None, dtype: str
-) -> tuple[Network, dict[str, np.ndarray]]:
-    """(the candidates as the states of a network, the columns of the items); ValueError as `find`."""
-    candidates = np.asarray(candidates)
-    if candidates.ndim != 2:
-        raise ValueError(f"candidates: shape {candidates.shape}, (candidate, state) expected")
-    try:
-        network = make_network({}, candidates, dtype)
-    except ValueError as error:
-        raise ValueError(f"candidates: {error}") from None
-    m = len(candidates)
-    columns: dict[str, np.ndarray] = {"candidate": np.arange(m)}
+    states = np.asarray(candidates)
+    if states.ndim != 2:
+        raise ValueError(f"candidates: shape {states.shape}, (candidate, state) expected")
+    m = len(states)
+    columns = {"candidate": np.arange(m)}
     if x is not None:
         x = np.asarray(x, float)
         if x.ndim not in (1, 2) or (x.ndim == 2 and len(x) != m):
             raise ValueError(f"x: shape {x.shape}, (n_in,) or ({m}, n_in) expected")
         columns["x"] = np.broadcast_to(x, (m, x.shape[-1]))
-    return network, columns
+    f = lambda weights, h, now: step(h) if x is None else step(h, now)
+    options, found = Options.model_validate(chosen), ("candidates", states)
+    return Found(*_computed(search.kernel, params, f, found, columns, seed, options))
+
+
+class Followed(Computed):
+    """The result of `follow`; its `figure` is the bifurcation diagram."""
+
+    @property
+    def branches(self) -> dict[str, np.ndarray]:
+        """Branches and bifurcations, each once: kind, bifurcation_parameter, branch_of_start, ..."""
+        return self.table
+
+    def __repr__(self) -> str:
+        """Return the number of branches, and a table of the bifurcations."""
+        n, k = len(self.branches["branch_starts"]), len(self.results["outcome"])
+        head = f"{count(k, 'start')} on {n} branch{'es' if n != 1 else ''}"
+        return "\n".join([head, *lines_of({name: self.branches[name] for name in BIFURCATIONS})])
+
+
+def follow(
+    step: Callable[[Array, Array], Array],
+    points: ArrayLike,
+    *,
+    low: float,
+    high: float,
+    start: float = 0.0,
+    time: str = "steps",
+    **settings: object,
+) -> Followed:
+    """Follow fixed points, step(h, p) = h, over a parameter p by pseudo-arclength; float64.
+
+    Args:
+        step: (h (n,), p ()) -> (n,), written in JAX: the next state, or dh/dt where time is "continuous".
+        points: (k, n) or (n,) points at p = start; Newton corrects them.
+        low: the lower end of the range of p.
+        high: its upper end.
+        start: p of the points, within the range.
+        time: "steps" or "continuous".
+        **settings: fields of `Continuation` (n_steps, max_step, n_bifurcations, stray).
+
+    >>> follow(lambda x, u: -x + 2 * jnp.tanh(x) + u, [-2.0], low=-1, high=1, time="continuous")
+    1 start on 1 branch
+    kind  bifurcation_parameter  frequency  branch  count
+    fold                -0.5328          0       0      1
+    fold                 0.5328          0       0      1
+
+    Raises ValueError if points and settings do not fit each other.
+    """
+    params = Continuation.model_validate(
+        {"low": low, "high": high, "start": start, "time": time, **settings}
+    )
+    # The kernel moves the input x + p along. Without inputs of its own, F has one, which begins at 0: it is p.
+    f = lambda weights, h, x: step(h, x[0])
+    found = _starts("points", points)
+    columns = {"start_point": np.arange(len(found[1]))}
+    return Followed(*_computed(continuation.kernel, params, f, found, columns))
+
+
+class Cycles(Computed):
+    """The result of `cycles`. `figure` draws the cycles in two principal components, and their multipliers."""
+
+    @property
+    def unique(self) -> dict[str, np.ndarray]:
+        """One row for each cycle: cycle_period, cycle_stability, cycle_multiplier, cycle_points, ..."""
+        return self.table
+
+    def __repr__(self) -> str:
+        """Return how the trajectories ended, and a table of the cycles."""
+        n = len(self.results["outcome"])
+        head = f"{'1 trajectory' if n == 1 else f'{n} trajectories'}: {self._ended()}"
+        return "\n".join([head, *lines_of({name: self.unique[name] for name in CYCLES})])
+
+
+def cycles(
+    step: Callable[[Array], Array],
+    states: ArrayLike,
+    *,
+    time: str = "steps",
+    seed: int = 0,
+    unique_tol: float = 1e-3,
+    **settings: object,
+) -> Cycles:
+    """Find the limit cycles, F^p(h) = h or Phi_T(h) = h, at which trajectories from some states end; float64.
+
+    A map's period is a whole number of steps, at most `n_points`; a flow's is in units of time. Floquet multipliers are
+    the eigenvalues of the derivative of the state after one period.
+
+    Args:
+        step: h (n,) -> (n,), written in JAX: the next state, or dh/dt where time is "continuous".
+        states: (k, n) or (n,) states to start from.
+        time: "steps" or "continuous".
+        seed: of the noise.
+        unique_tol: cycles nearer to each other, in units of their size, are one.
+        **settings: fields of `LimitCycle` (n_points, dt, transient, n_steps, near, period_guess, noise). With `period_guess`
+            and `transient=0` Newton begins at the states, and finds unstable cycles, too.
+
+    >>> found = cycles(lambda h: 3.2 * h * (1 - h), [0.3])
+    >>> found.unique["cycle_period"].tolist()
+    [2.0]
+
+    Raises ValueError if states and settings do not fit each other.
+    """
+    params = LimitCycle.model_validate({"time": time, **settings})
+    found = _starts("states", states)
+    columns, options = {"start": np.arange(len(found[1]))}, SameCycle(unique_tol=unique_tol)
+    f = lambda weights, h, x: step(h)
+    return Cycles(*_computed(limit_cycles.kernel, params, f, found, columns, seed, options))
+
+
+def lyapunov(
+    step: Callable[[Array], Array],
+    states: ArrayLike,
+    *,
+    time: str = "steps",
+    seed: int = 0,
+    **settings: object,
+) -> dict[str, np.ndarray]:
+    """The Lyapunov exponents of a map or flow, from each of some states; float64.
+
+    Args:
+        step: h (n,) -> (n,), written in JAX: the next state, or dh/dt where time is "continuous".
+        states: (k, n) or (n,) states to start from.
+        time: "steps" or "continuous".
+        seed: of the frames.
+        **settings: fields of `Trajectory` (n_exponents, n_steps, transient, dt, every, noise).
+
+    >>> found = lyapunov(lambda h: 4 * h * (1 - h), [0.3], n_exponents=1, n_steps=2000)
+    >>> found["exponent"].round(2)  # ln 2
+    array([[0.69]])
+
+    Returns:
+        exponent and exponent_error (k, number), largest, sum, dimension (Kaplan-Yorke) and outcome (k,), end (k, n).
+
+    Raises ValueError if states and settings do not fit each other.
+    """
+    params = Trajectory.model_validate({"time": time, **settings})
+    found = _starts("states", states)
+    columns = {"start": np.arange(len(found[1]))}
+    f = lambda weights, h, x: step(h)
+    results, *_ = _computed(exponents.kernel, params, f, found, columns, seed)
+    return results
 
 
 def linearise(

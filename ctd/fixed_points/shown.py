@@ -1,13 +1,16 @@
-"""A table as text, what a result shows of itself in a notebook; and the name of a constant input."""
+"""What results and pictures share: a table as text, the name of a constant input, the unit circle."""
 
 from collections.abc import Mapping
 
 import numpy as np
 
-from ctd.plots import tick
+from ctd.plots import Lines, tick
 
 ROWS = 20
 """Rows that are shown."""
+
+ROUNDING = 1e-9
+"""A component with less than this part of the variance has none: an axis over it would show rounding."""
 
 
 def lines_of(columns: Mapping[str, np.ndarray]) -> list[str]:
@@ -33,3 +36,9 @@ def named(x: np.ndarray) -> str:
     'x = (0.25, 0)'
     """
     return f"x = ({', '.join(tick(value) for value in x)})"
+
+
+def unit_circle() -> Lines:
+    """Where modes of a map neither grow nor decay."""
+    angle = np.linspace(0, 2 * np.pi, 181)
+    return Lines(np.cos(angle), np.sin(angle), "unit circle", faint=True)

@@ -10,49 +10,38 @@ and with the input of the step (ctd.fixed_points.linear).
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
-from ctd import tasks
 from ctd.cells import Cell, Weights, initial_state, readout, run
-from ctd.fixed_points.candidates import (
-    CELL_TEXT,
-    WEIGHTS_TEXT,
+from ctd.fixed_points.linear import MARGINAL, carried
+from ctd.fixed_points.network import (
+    Named,
+    OfTrials,
     as_dtype,
-    find_cell,
-    known_cell,
+    cell_of,
+    draw_trials,
+    number_of,
     stored_cell,
 )
-from ctd.fixed_points.linear import MARGINAL, carried
-from ctd.kernel import Data, File, Params, Static, Traced, Values, Var, View, one_shot
+from ctd.kernel import Static, Traced, Values, Var, View, one_shot
 from ctd.late import Array, Float, jax, jnp, lax, on_host
 from ctd.plots import Axis, Figure, Group, Lines, Plot, of_group
-from ctd.words import count
 
 MOST = 5
 """Trials that a picture shows."""
 
 
-class Trial(Params):
+class Trial(OfTrials):
     """One trial, along which the network is linearised."""
 
-    dtype: Static[Literal["float32", "float64"]] = "float64"
-    cell: Static[Annotated[str, AfterValidator(known_cell)] | None] = Field(
-        None, description=CELL_TEXT
-    )
     n_modes: Static[int] = Field(
         10, gt=0, description="how many modes to store, those of largest |eigenvalue| first"
     )
     every: Static[int] = Field(1, gt=0, description="steps from one linearisation to the next")
-    weights: File[str | None] = Field(None, description=WEIGHTS_TEXT)
-    task: Data[tasks.AnyTask] = Field(tasks.Decision(), description="task whose trials are run")
-    n_trials: Data[int] = Field(100, gt=0, description="trials that are drawn")
-    trial_seed: Data[int] = Field(0, ge=0, lt=2**32, description="chooses the trials")
-    trial: Traced[int] = Field(
-        0, ge=0, lt=2**31, description="number of the trial, modulo their number"
-    )
+    trial: Traced[int] = number_of("trial")
 
 
 _T = ("step",)
@@ -74,28 +63,19 @@ DIMS = {
 class Driven(NamedTuple):
     """A network, and the inputs of its trials."""
 
-    cell: dict[str, None]
-    """{name of the cell: None}, as in a `Network`."""
+    cell: Named
     weights: Weights
     inputs: Float[Array, "trial time input"]
 
 
 def load(inputs: View[Trial]) -> Driven:
     """The network, and trials of the task. Raises ValueError, naming file and field."""
-    name, weights = stored_cell(inputs)
-    found = find_cell(name)
-    if not isinstance(found, Cell):
+    name, cell, weights = stored_cell(inputs)
+    if not isinstance(cell, Cell):
         raise ValueError(
             f"cell: {name} is a function, which has no trials; ctd.fixed_points.linearise takes states and inputs"
         )
-    n_in = found.infer(weights)[1]
-    if inputs.task.n_in != n_in:
-        raise ValueError(
-            f"task: {inputs.task.name or type(inputs.task).__name__} has {count(inputs.task.n_in, 'input')}, but the network in "
-            f"{inputs.weights} takes {n_in}"
-        )
-    key = jax.random.key(inputs.trial_seed)
-    trials = tasks.batch(inputs.task, key, inputs.n_trials, inputs.dtype)
+    trials = draw_trials(inputs, cell, weights)
     # The inputs alone, since targets do not move a network.
     return Driven({name: None}, as_dtype(weights, inputs.dtype), on_host(trials.inputs))
 
@@ -105,15 +85,15 @@ def along(
 ) -> dict[str, Array]:
     """One trial, linearised at every `every`-th of its steps."""
     del key
-    found = find_cell(*shared.cell)
-    assert isinstance(found, Cell)
+    cell = cell_of(shared)
+    assert isinstance(cell, Cell)
     x = jnp.asarray(shared.inputs)[traced.trial % len(shared.inputs)]
-    start = initial_state(found, shared.weights, x.dtype)
+    start = initial_state(cell, shared.weights, x.dtype)
     # A step starts from the state before it: the first from h0; no step starts from the last state.
-    states = jnp.concatenate([start[None], run(found, shared.weights, x)[0][:-1]])
+    states = jnp.concatenate([start[None], run(cell, shared.weights, x)[0][:-1]])
     number = jnp.arange(0, len(x), static.every)
-    step = lambda h, x: found.step(shared.weights, h, x)
-    read = lambda h: readout(found, shared.weights, h)
+    step = lambda h, x: cell.step(shared.weights, h, x)
+    read = lambda h: readout(cell, shared.weights, h)
     k = min(static.n_modes, len(start))
     at = lambda pair: carried(step, read, pair[0], pair[1], k)
     # One state after the other: J takes a copy of F's workspace for each unit.

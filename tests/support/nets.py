@@ -8,7 +8,7 @@ import origin
 
 from ctd.batch import precision
 from ctd.cells import get_cell, run
-from ctd.fixed_points.search.kernel import FixedPoint
+from ctd.fixed_points.search.params import FixedPoint
 from ctd.weights import read_weights
 
 TOLERANCE = {"float32": 1e-6, "float64": 1e-12}

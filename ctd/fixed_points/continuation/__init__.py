@@ -18,36 +18,29 @@ classified. `reduce` tells which items followed one branch, and lists each bifur
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from ctd.cells import READOUT_AXES, Cell
 from ctd.data import read_arrays
-from ctd.fixed_points.candidates import (
-    CELL_TEXT,
-    TIME_TEXT,
-    WEIGHTS_TEXT,
-    Map,
-    Network,
-    Time,
-    find_cell,
-    known_cell,
-    make_network,
-    map_of,
-    n_in_of,
-    outputs_of,
-    stored_cell,
-    stored_states,
-)
 from ctd.fixed_points.continuation import branch
 from ctd.fixed_points.continuation.bifurcation import KINDS
 from ctd.fixed_points.continuation.branches import REDUCED, SUMMARY, figure, plots, reduce
 from ctd.fixed_points.continuation.curve import Frame, System
-from ctd.kernel import Data, File, Kernel, Outcome, Params, Static, Traced, Values, Var, View
+from ctd.fixed_points.network import (
+    Network,
+    OfDynamics,
+    map_of,
+    n_in_of,
+    number_of,
+    outputs_of,
+    state_of,
+    stored_cell,
+    stored_network,
+)
+from ctd.kernel import Data, File, Kernel, Outcome, Static, Traced, Values, Var, View
 from ctd.late import Array, Bool, Float, jnp, lax, on_host
 from ctd.words import count
 
@@ -55,14 +48,10 @@ BLOCK = 16
 """Steps of one advance."""
 
 
-class Continuation(Params):
+class Continuation(OfDynamics):
     """One point, followed over a parameter p."""
 
     dtype: Static[Literal["float64"]] = "float64"  # float32 does not reach curve.TOLERANCE
-    cell: Static[Annotated[str, AfterValidator(known_cell)] | None] = Field(
-        None, description=CELL_TEXT
-    )
-    time: Static[Time] = Field("steps", description=TIME_TEXT)
     over: Static[str] = Field(
         "input", description="what p changes: input, x + p along; or a weight's name, p times it"
     )
@@ -70,14 +59,11 @@ class Continuation(Params):
     n_bifurcations: Static[int] = Field(
         16, gt=0, description="most bifurcations that are stored for a branch"
     )
-    weights: File[str | None] = Field(None, description=WEIGHTS_TEXT)
     points: File[str | None] = Field(
         None, description="points to start from: HDF5, or STORE/gathered/GROUP of fixed_points"
     )
     dataset: Data[str] = Field("point", description="name of the states in that file, (..., state)")
-    start_point: Traced[int] = Field(
-        0, ge=0, lt=2**31, description="number of the point, modulo their number"
-    )
+    start_point: Traced[int] = number_of("point")
     x: Traced[tuple[float, ...]] = Field(
         (),
         description="constant input; without it, that of each point in its table, or zeros",
@@ -160,11 +146,10 @@ DIMS = {
 
 def load(inputs: View[Continuation]) -> Network:
     """The network, and the points to start from as its states. Raises ValueError."""
-    name, weights = stored_cell(inputs)
+    _, found, weights = stored_cell(inputs)
     # A readout or an initial state of a cell moves no point.
-    moving = sorted(
-        set(weights) - (READOUT_AXES.keys() if isinstance(find_cell(name), Cell) else set())
-    )
+    still = READOUT_AXES.keys() if isinstance(found, Cell) else set()
+    moving = sorted(set(weights) - still)
     if inputs.over != "input" and inputs.over not in moving:
         raise ValueError(
             f"over: {inputs.over!r} is no weight of {inputs.weights} that moves points; input, or one of "
@@ -175,11 +160,7 @@ def load(inputs: View[Continuation]) -> Network:
             "points: a file of points to start from expected, such as POINTS.zarr/gathered/0 of a store of "
             "fixed_points"
         )
-    points = stored_states(inputs.points, inputs.dataset, find_cell(name), weights)
-    try:
-        network = make_network(weights, points, inputs.dtype, name)
-    except ValueError as error:
-        raise ValueError(f"points: {inputs.points}: {inputs.dataset}: {error}") from None
+    network = stored_network(inputs, inputs.points, inputs.dataset)
     # A table of fixed_points says at which input each of its points is one.
     own = read_arrays(inputs.points, inputs.dataset).get("constant_input", np.zeros((0, 0)))
     if own.ndim != 2 or len(own) != len(network.states):
@@ -188,11 +169,12 @@ def load(inputs: View[Continuation]) -> Network:
 
 
 def _inputs(
-    n_in: int | None, shared: Network, traced: Values[Continuation]
+    shared: Network, traced: Values[Continuation]
 ) -> tuple[Float[Array, "input"], Float[Array, "input"]]:
     """(constant input, direction). Raises ValueError where a length does not fit the network's inputs."""
     sizes = {name: len(getattr(traced, name)) for name in ("x", "along")}
     sizes["points: constant_input"] = shared.inputs.shape[1]
+    n_in = n_in_of(shared)
     # A user's F has as many inputs as are given; p itself needs one.
     wanted = n_in if n_in is not None else max(*sizes.values(), 1)
     for name, size in sizes.items():
@@ -216,11 +198,9 @@ class Place(NamedTuple):
     """Whether the point was found there."""
 
 
-def place_of(
-    n_in: int | None, static: View[Continuation], shared: Network, traced: Values[Continuation]
-) -> Place:
+def place_of(static: View[Continuation], shared: Network, traced: Values[Continuation]) -> Place:
     """The place of an item's point: where its table has it, or, of other files, where `x` and `start` say."""
-    x, along = _inputs(n_in, shared, traced)
+    x, along = _inputs(shared, traced)
     if not shared.inputs.size:
         return Place(x, along, traced.start, jnp.ones((), bool))
     own = jnp.asarray(shared.inputs)[traced.start_point % len(shared.inputs)]
@@ -238,113 +218,94 @@ def _equal(x: Float[Array, "input"], own: Float[Array, "input"]) -> Bool[Array, 
     return jnp.linalg.norm(x - own) <= 1e-6 * (1 + jnp.linalg.norm(own))
 
 
-@dataclass(frozen=True)
-class Followers:
-    """The branches of the map or flow `map_of(network, time)`: the functions of the kernel contract."""
-
-    map_of: Callable[..., Map]
-    """(network, time) -> F."""
-    n_in_of: Callable[[Network], int | None]
-    """Network -> number of inputs; None: any number."""
-
-    def init(
-        self, static: View[Continuation], shared: Network, traced: Values[Continuation], key: Array
-    ) -> branch.Branch:
-        """The branch at its start."""
-        del key
-        points = jnp.asarray(shared.states).reshape(-1, shared.states.shape[-1])
-        start = points[traced.start_point % len(points)]
-        system = self._system(static, shared, traced)
-        place = place_of(self.n_in_of(shared), static, shared, traced)
-        h = jnp.where(place.there, start, jnp.nan)
-        b = branch.begin(system, h, place.p, static.n_steps, static.n_bifurcations)
-        return b._replace(ends=jnp.where(place.there, b.ends, branch.ELSEWHERE))
-
-    def advance(
-        self,
-        static: View[Continuation],
-        shared: Network,
-        traced: Values[Continuation],
-        key: Array,
-        b: branch.Branch,
-    ) -> branch.Branch:
-        """A block of steps."""
-        del key
-        system = self._system(static, shared, traced)
-        going = lambda carry: (carry[0] < BLOCK) & ~branch.ended(carry[1])
-        step = lambda carry: (carry[0] + 1, branch.step(system, carry[1]))
-        return lax.while_loop(going, step, (jnp.zeros((), jnp.int32), b))[1]
-
-    def result(
-        self,
-        static: View[Continuation],
-        shared: Network,
-        traced: Values[Continuation],
-        key: Array,
-        b: branch.Branch,
-    ) -> dict[str, Array]:
-        """The branch as far as it is known."""
-        del static, traced, key
-        return {
-            "parameter": b.parameter,
-            "branch_state": b.state,
-            "branch_output": outputs_of(shared, b.state),  # NaN beyond the ends, as h
-            "n_unstable": b.unstable,
-            "met_kind": b.found.kind,
-            "met_parameter": b.found.parameter,
-            "met_state": b.found.state,
-            "met_mode": b.found.mode,
-            "n_met": b.found.n,
-            "n_points": jnp.sum(b.unstable >= 0),  # -1 where there is none
-            "outcome": branch.outcome(b),
-        }
-
-    def _system(
-        self, static: View[Continuation], shared: Network, traced: Values[Continuation]
-    ) -> System:
-        f = self.map_of(shared, static.time)
-        x, along, *_ = place_of(self.n_in_of(shared), static, shared, traced)
-
-        def g(h: Float[Array, "state"], p: Float[Array, ""]) -> Float[Array, "state"]:
-            if static.over == "input":
-                value = f(shared.weights, h, x + p * along)
-            else:
-                # The weight is as trained where p = 1.
-                changed = {**shared.weights, static.over: p * shared.weights[static.over]}
-                value = f(changed, h, x)
-            return value if static.time == "continuous" else value - h  # zero at a point
-
-        bound = traced.stray * shared.largest
-        # The norm of a state whose entries are all half the largest one; of points at 0 alone, as if it were 1.
-        largest = jnp.max(jnp.abs(shared.states))
-        unit = jnp.where(largest > 1e-6, largest, 1) * shared.states.shape[-1] ** 0.5 / 2
-        frame = Frame(unit, traced.low, traced.high, traced.max_step, bound)
-        return System(g, static.time == "continuous", frame)
+def init(
+    static: View[Continuation], shared: Network, traced: Values[Continuation], key: Array
+) -> branch.Branch:
+    """The branch at its start."""
+    del key
+    system = _system(static, shared, traced)
+    place = place_of(static, shared, traced)
+    h = jnp.where(place.there, state_of(shared, traced.start_point), jnp.nan)
+    b = branch.begin(system, h, place.p, static.n_steps, static.n_bifurcations)
+    return b._replace(ends=jnp.where(place.there, b.ends, branch.ELSEWHERE))
 
 
-def make_kernel(
-    name: str, followers: Followers, load: Callable[[View[Continuation]], Network]
-) -> Kernel:
-    """The kernel of these branches, from the points that `load` returns as states."""
-    return Kernel(
-        name=name,
-        Params=Continuation,
-        dims=DIMS,
-        load=load,
-        init=followers.init,
-        advance=followers.advance,
-        finished=branch.ended,
-        result=followers.result,
-        outcomes=OUTCOMES,
-        reduce=reduce,
-        reduced=REDUCED,
-        summary=SUMMARY,
-        figure=figure,
-        plots=plots,
-        # A branch that looks for a bifurcation solves hundreds of eigenvalue problems while its neighbours wait.
-        microbatches=(16,),
-        cpu_microbatches=(1,),
-    )
+def advance(
+    static: View[Continuation],
+    shared: Network,
+    traced: Values[Continuation],
+    key: Array,
+    b: branch.Branch,
+) -> branch.Branch:
+    """A block of steps."""
+    del key
+    system = _system(static, shared, traced)
+    going = lambda carry: (carry[0] < BLOCK) & ~branch.ended(carry[1])
+    step = lambda carry: (carry[0] + 1, branch.step(system, carry[1]))
+    return lax.while_loop(going, step, (jnp.zeros((), jnp.int32), b))[1]
 
 
-kernel = make_kernel("fixed_points.continuation", Followers(map_of, n_in_of), load)
+def result(
+    static: View[Continuation],
+    shared: Network,
+    traced: Values[Continuation],
+    key: Array,
+    b: branch.Branch,
+) -> dict[str, Array]:
+    """The branch as far as it is known."""
+    del static, traced, key
+    return {
+        "parameter": b.parameter,
+        "branch_state": b.state,
+        "branch_output": outputs_of(shared, b.state),  # NaN beyond the ends, as h
+        "n_unstable": b.unstable,
+        "met_kind": b.found.kind,
+        "met_parameter": b.found.parameter,
+        "met_state": b.found.state,
+        "met_mode": b.found.mode,
+        "n_met": b.found.n,
+        "n_points": jnp.sum(b.unstable >= 0),  # -1 where there is none
+        "outcome": branch.outcome(b),
+    }
+
+
+def _system(static: View[Continuation], shared: Network, traced: Values[Continuation]) -> System:
+    f = map_of(shared, static.time)
+    x, along, *_ = place_of(static, shared, traced)
+
+    def g(h: Float[Array, "state"], p: Float[Array, ""]) -> Float[Array, "state"]:
+        if static.over == "input":
+            value = f(shared.weights, h, x + p * along)
+        else:
+            # The weight is as trained where p = 1.
+            changed = {**shared.weights, static.over: p * shared.weights[static.over]}
+            value = f(changed, h, x)
+        return value if static.time == "continuous" else value - h  # zero at a point
+
+    bound = traced.stray * shared.largest
+    # The norm of a state whose entries are all half the largest one; of points at 0 alone, as if it were 1.
+    largest = jnp.max(jnp.abs(shared.states))
+    unit = jnp.where(largest > 1e-6, largest, 1) * shared.states.shape[-1] ** 0.5 / 2
+    frame = Frame(unit, traced.low, traced.high, traced.max_step, bound)
+    return System(g, static.time == "continuous", frame)
+
+
+kernel = Kernel(
+    name="fixed_points.continuation",
+    Params=Continuation,
+    dims=DIMS,
+    load=load,
+    init=init,
+    advance=advance,
+    finished=branch.ended,
+    result=result,
+    outcomes=OUTCOMES,
+    reduce=reduce,
+    reduced=REDUCED,
+    summary=SUMMARY,
+    figure=figure,
+    plots=plots,
+    # A branch that looks for a bifurcation solves hundreds of eigenvalue problems while its neighbours wait.
+    microbatches=(16,),
+    cpu_microbatches=(1,),
+)

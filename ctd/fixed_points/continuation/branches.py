@@ -7,20 +7,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ctd.fixed_points.candidates import Network, TimeField
+from ctd.fixed_points import linear
 from ctd.fixed_points.continuation.bifurcation import FOLD, KINDS
 from ctd.fixed_points.continuation.branch import CLOSED, END, NOWHERE
+from ctd.fixed_points.network import Network, OfDynamics
+from ctd.fixed_points.shown import ROUNDING
 from ctd.kernel import NoOptions, Var, View
 from ctd.plots import Axis, Figure, Group, Layer, Lines, Plot, Points, of_group
 from ctd.principal import principal
+from ctd.rows import alike
 
 SAME = 1e-5
 """Two ends of branches are one if p and h differ by less, in units of p's range and of the largest |h|; two bifurcations,
 if h differs by less than a hundred times this. A pitchfork met along one of its arms is known to the square root of
 rounding only."""
-
-ROUNDING = 1e-9
-"""A component with less than this part of the variance has none: an axis over it would show rounding."""
 
 MOST = 500
 """Branches that a picture shows at most."""
@@ -54,7 +54,7 @@ SUMMARY = ("kind", "bifurcation_parameter", "frequency", "branch", "count")
 
 
 def reduce(
-    inputs: View[TimeField],
+    inputs: View[OfDynamics],
     shared: Network,
     columns: Mapping[str, np.ndarray],
     results: Mapping[str, np.ndarray],
@@ -67,20 +67,19 @@ def reduce(
     """
     del shared, options
     found = {name: np.asarray(values[:]) for name, values in _arrays(results).items()}
-    items = np.asarray(columns["item"]) if "item" in columns else np.arange(len(found["outcome"]))
+    items = np.asarray(columns.get("item", np.arange(len(found["outcome"]))))
     units = _units(found)
     branch_of = _branches(found, units)
     first = _first_rows(branch_of)
-    met, kinds = _bifurcations(found, branch_of, first, units), np.asarray(KINDS)
+    met = _bifurcations(found, branch_of, first, units)
     critical = met["mode"][:, 0] + 1j * met["mode"][:, 1]
-    angle = critical.imag if inputs.time == "continuous" else np.angle(critical)
     lines = [_line(found, row, units) for row in first]
     return {
-        "kind": kinds[met["kind"]] if len(met["kind"]) else np.array([], kinds.dtype),
+        "kind": np.asarray(KINDS)[met["kind"]],
         "bifurcation_parameter": met["parameter"],
         "bifurcation_state": met["state"],
         "critical": critical,
-        "frequency": angle / (2 * np.pi),
+        "frequency": linear.frequencies(critical, inputs.time == "continuous"),
         "branch": met["branch"],
         "count": met["count"],
         "branch_starts": np.bincount(branch_of[branch_of >= 0], minlength=len(first)),
@@ -131,17 +130,16 @@ def _branches(found: Mapping[str, np.ndarray], units: Units) -> np.ndarray:
         else:
             continue
         ends[row, :, 0], ends[row, :, 1:] = p / units.p, h / units.h
-    branch_of = np.full(n, -1)
-    known: list[int] = []
-    for row in np.flatnonzero(found["outcome"] < NOWHERE).tolist():
-        # One search's back may be the front of another.
-        gap = [min(_gap(ends[row], ends[k]), _gap(ends[row][::-1], ends[k])) for k in known]
+
+    def is_like(row: int, other: int) -> bool:
         # h at a fold is known to the root of rounding.
         near = SAME if found["outcome"][row] == END else SAME * 100
-        same = [k for k, size in enumerate(gap) if size < near]
-        branch_of[row] = same[0] if same else len(known)
-        if not same:
-            known.append(row)
+        # One search's back may be the front of another.
+        return any(np.abs(way - ends[other]).max() < near for way in (ends[row], ends[row][::-1]))
+
+    rows = np.flatnonzero(found["outcome"] < NOWHERE)
+    branch_of = np.full(n, -1)
+    branch_of[rows] = alike(rows.tolist(), is_like)[1]
     return branch_of
 
 
@@ -194,12 +192,6 @@ def _first_rows(branch_of: np.ndarray) -> np.ndarray:
     return rows[numbers >= 0]
 
 
-def _gap(a: np.ndarray, b: np.ndarray) -> float:
-    """The largest difference; infinite where it is not known."""
-    size = np.abs(a - b).max()
-    return float(size) if np.isfinite(size) else np.inf
-
-
 def _bifurcations(
     found: Mapping[str, np.ndarray], branch_of: np.ndarray, first: np.ndarray, units: Units
 ) -> dict[str, np.ndarray]:
@@ -208,26 +200,17 @@ def _bifurcations(
     of = {
         name: found[f"met_{name}"][first][row, k] for name in ("kind", "parameter", "state", "mode")
     }
-    kept: list[int] = []
-    counts: list[int] = []
-    for i in np.argsort(of["parameter"], kind="stable"):
-        same = [
-            c
-            for c, j in enumerate(kept)
-            if of["kind"][i] == of["kind"][j]
-            and abs(of["parameter"][i] - of["parameter"][j]) <= SAME * units.p
-            # Beside a fold or a pitchfork h changes as the root of p, so that it is known less well than p.
-            and np.abs(of["state"][i] - of["state"][j]).max(initial=0) <= SAME * 100 * units.h
-        ]
-        if same:
-            counts[same[0]] += 1
-        else:
-            kept.append(int(i))
-            counts.append(1)
-    chosen = np.asarray(kept, int)
+
+    def is_like(i: int, j: int) -> bool:
+        p, h = (np.abs(of[name][i] - of[name][j]).max(initial=0) for name in ("parameter", "state"))
+        # Beside a fold or a pitchfork h changes as the root of p, so that it is known less well than p.
+        near = p <= SAME * units.p and h <= SAME * 100 * units.h
+        return bool(of["kind"][i] == of["kind"][j] and near)
+
+    chosen, which = alike(np.argsort(of["parameter"], kind="stable").tolist(), is_like)
     return {name: values[chosen] for name, values in of.items()} | {
         "branch": branch_of[first][row[chosen]],
-        "count": np.asarray(counts, int),
+        "count": np.bincount(which, minlength=len(chosen)),
     }
 
 
@@ -236,7 +219,7 @@ def _bifurcations(
 
 @of_group
 def plots(group: Group) -> list[Plot]:
-    """The bifurcation diagram: for each output, or for the first principal component."""
+    """The bifurcation diagram: over p the state, of several units each of its first two principal components."""
     line = _shown(group)
     return [_diagram(group, line, *view) for view in _views(group, line)]
 

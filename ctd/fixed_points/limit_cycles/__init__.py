@@ -14,19 +14,17 @@ back to the same state, as behind a Neimark-Sacker bifurcation, has none: such i
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import Field
 
-from ctd.fixed_points.candidates import Map, Network, map_of, n_in_of, outputs_of
 from ctd.fixed_points.exponents import FromState, load
 from ctd.fixed_points.limit_cycles import cycle
-from ctd.fixed_points.limit_cycles.table import REDUCED, SUMMARY, Options, figure, plots, reduce
-from ctd.fixed_points.starts import constant_input
+from ctd.fixed_points.limit_cycles.table import REDUCED, SUMMARY, Options, plots, reduce
+from ctd.fixed_points.network import Network, constant_input, map_of, outputs_of, state_of
 from ctd.kernel import Kernel, Outcome, Static, Traced, Values, Var, View
 from ctd.late import Array, jax, jnp
+from ctd.plots import Figure
 
 
 class LimitCycle(FromState):
@@ -87,99 +85,80 @@ DIMS = {name: var._replace(may_be_nan=True) for name, var in OF_A_CYCLE.items()}
 }
 
 
-@dataclass(frozen=True)
-class Hunts:
-    """Hunts for cycles of the map or flow `map_of(network, time)`: the functions of the kernel contract."""
-
-    map_of: Callable[..., Map]
-    """(network, time) -> F."""
-    n_in_of: Callable[[Network], int | None]
-    """Network -> number of inputs; None: any number."""
-
-    def init(
-        self, static: View[LimitCycle], shared: Network, traced: Values[LimitCycle], key: Array
-    ) -> cycle.Hunt:
-        """The hunt at its start."""
-        del static
-        states = jnp.asarray(shared.states).reshape(-1, shared.states.shape[-1])
-        h = states[traced.start % len(states)]
-        h = h + traced.noise * jax.random.normal(key, h.shape, h.dtype)
-        return cycle.begin(h, traced.period_guess)
-
-    def advance(
-        self,
-        static: View[LimitCycle],
-        shared: Network,
-        traced: Values[LimitCycle],
-        key: Array,
-        s: cycle.Hunt,
-    ) -> cycle.Hunt:
-        """A block of steps, or an iteration of Newton."""
-        del key
-        system = self._system(static, shared, traced)
-        # A map's cycle is stored whole, so that its period cannot exceed the room for states.
-        longest = traced.n_steps if system.flow else jnp.asarray(static.n_points)
-        limits = cycle.Limits(traced.transient, longest, traced.near)
-        return cycle.advance(system, limits, s)
-
-    def result(
-        self,
-        static: View[LimitCycle],
-        shared: Network,
-        traced: Values[LimitCycle],
-        key: Array,
-        s: cycle.Hunt,
-    ) -> dict[str, Array]:
-        """The cycle as far as it is known."""
-        del key
-        found = s.outcome == cycle.CYCLE
-        # A hunt that failed still holds its last guess, which is no result.
-        known = lambda values: jnp.where(found, values, jnp.nan)
-        states = known(cycle.orbit(self._system(static, shared, traced), s, static.n_points))
-        return {
-            "period": known(s.period),
-            "cycle_state": states,
-            "cycle_output": outputs_of(shared, states),  # NaN where the states are
-            "multiplier": known(s.multiplier),
-            "size": known(s.size),
-            "residual": known(s.residual),
-            "constant_input": constant_input(shared, traced, self.n_in_of(shared)),
-            "outcome": s.outcome,
-        }
-
-    def _system(
-        self, static: View[LimitCycle], shared: Network, traced: Values[LimitCycle]
-    ) -> cycle.System:
-        x, f = (
-            constant_input(shared, traced, self.n_in_of(shared)),
-            self.map_of(shared, static.time),
-        )
-        field = lambda h: f(shared.weights, h, x)  # a map's next state, or dh/dt
-        return cycle.System(field, static.time == "continuous", traced.dt)
+def init(
+    static: View[LimitCycle], shared: Network, traced: Values[LimitCycle], key: Array
+) -> cycle.Hunt:
+    """The hunt at its start."""
+    del static
+    h = state_of(shared, traced.start)
+    h = h + traced.noise * jax.random.normal(key, h.shape, h.dtype)
+    return cycle.begin(h, traced.period_guess)
 
 
-def make_kernel(name: str, hunts: Hunts, load: Callable[[View[LimitCycle]], Network]) -> Kernel:
-    """The kernel of these hunts, from the states that `load` returns."""
-    return Kernel(
-        name=name,
-        Params=LimitCycle,
-        dims=DIMS,
-        load=load,
-        init=hunts.init,
-        advance=hunts.advance,
-        finished=lambda s: s.outcome != cycle.RUNNING,
-        result=hunts.result,
-        outcomes=OUTCOMES,
-        reduce=reduce,
-        reduced=REDUCED,
-        Options=Options,
-        summary=SUMMARY,
-        figure=figure,
-        plots=plots,
-        # An item that corrects its cycle would have its neighbours do the same, in vain.
-        microbatches=(16,),
-        cpu_microbatches=(1,),
-    )
+def advance(
+    static: View[LimitCycle],
+    shared: Network,
+    traced: Values[LimitCycle],
+    key: Array,
+    s: cycle.Hunt,
+) -> cycle.Hunt:
+    """A block of steps, or an iteration of Newton."""
+    del key
+    system = _system(static, shared, traced)
+    # A map's cycle is stored whole, so that its period cannot exceed the room for states.
+    longest = traced.n_steps if system.flow else jnp.asarray(static.n_points)
+    limits = cycle.Limits(traced.transient, longest, traced.near)
+    return cycle.advance(system, limits, s)
 
 
-kernel = make_kernel("fixed_points.limit_cycles", Hunts(map_of, n_in_of), load)
+def result(
+    static: View[LimitCycle],
+    shared: Network,
+    traced: Values[LimitCycle],
+    key: Array,
+    s: cycle.Hunt,
+) -> dict[str, Array]:
+    """The cycle as far as it is known."""
+    del key
+    found = s.outcome == cycle.CYCLE
+    # A hunt that failed still holds its last guess, which is no result.
+    known = lambda values: jnp.where(found, values, jnp.nan)
+    states = known(cycle.orbit(_system(static, shared, traced), s, static.n_points))
+    return {
+        "period": known(s.period),
+        "cycle_state": states,
+        "cycle_output": outputs_of(shared, states),  # NaN where the states are
+        "multiplier": known(s.multiplier),
+        "size": known(s.size),
+        "residual": known(s.residual),
+        "constant_input": constant_input(shared, traced),
+        "outcome": s.outcome,
+    }
+
+
+def _system(static: View[LimitCycle], shared: Network, traced: Values[LimitCycle]) -> cycle.System:
+    x, f = constant_input(shared, traced), map_of(shared, static.time)
+    field = lambda h: f(shared.weights, h, x)  # a map's next state, or dh/dt
+    return cycle.System(field, static.time == "continuous", traced.dt)
+
+
+kernel = Kernel(
+    name="fixed_points.limit_cycles",
+    Params=LimitCycle,
+    dims=DIMS,
+    load=load,
+    init=init,
+    advance=advance,
+    finished=lambda s: s.outcome != cycle.RUNNING,
+    result=result,
+    outcomes=OUTCOMES,
+    reduce=reduce,
+    reduced=REDUCED,
+    Options=Options,
+    summary=SUMMARY,
+    figure=lambda *group: Figure(plots(*group)),
+    plots=plots,
+    # An item that corrects its cycle would have its neighbours do the same, in vain.
+    microbatches=(16,),
+    cpu_microbatches=(1,),
+)

@@ -8,11 +8,13 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from ctd.fixed_points import linear
-from ctd.fixed_points.candidates import Network, TimeField
 from ctd.fixed_points.limit_cycles.cycle import CYCLE
+from ctd.fixed_points.network import Network, OfDynamics
+from ctd.fixed_points.shown import unit_circle
 from ctd.kernel import Var, View
-from ctd.plots import Axis, Figure, Group, Layer, Lines, Plot, Points, of_group
+from ctd.plots import Axis, Group, Layer, Lines, Plot, Points, of_group
 from ctd.principal import principal
+from ctd.rows import alike
 
 SAME_PERIOD = 1e-5
 """Cycles whose periods differ by more, relative to them, are not the same."""
@@ -59,7 +61,7 @@ SUMMARY = (
 
 
 def reduce(
-    inputs: View[TimeField],
+    inputs: View[OfDynamics],
     shared: Network,
     columns: Mapping[str, np.ndarray],
     results: Mapping[str, np.ndarray],
@@ -70,11 +72,11 @@ def reduce(
     names = ("outcome", "period", "cycle_state", "multiplier", "size", "constant_input")
     found = {name: np.asarray(results[name][:]) for name in names}
     n = len(found["outcome"])
-    items = np.asarray(columns["item"]) if "item" in columns else np.arange(n)
+    items = np.asarray(columns.get("item", np.arange(n)))
     flow = inputs.time == "continuous"
-    rows = np.flatnonzero(found["outcome"] == CYCLE)
-    first, which = _same(found, rows, flow, options.unique_tol)
-    count = np.bincount(which, minlength=len(first)).astype(int)
+    is_like = lambda row, other: _is_same(found, row, other, flow, options.unique_tol)
+    first, which = alike(np.flatnonzero(found["outcome"] == CYCLE).tolist(), is_like)
+    count = np.bincount(which, minlength=len(first))
     x = found["constant_input"]
     same_input = (x[first][:, None] == x[None]).all(axis=2).reshape(len(first), n)  # (cycle, item)
     appears = same_input.argmax(axis=1) if len(first) else first  # first item with its input
@@ -114,20 +116,6 @@ def _across(multipliers: np.ndarray) -> np.ndarray:
     return multipliers[kept].reshape(len(multipliers), multipliers.shape[1] - 1)
 
 
-def _same(
-    found: Mapping[str, np.ndarray], rows: np.ndarray, flow: bool, tol: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """(the first row of each cycle, the number of the cycle of each of `rows`)."""
-    first: list[int] = []
-    which = np.zeros(len(rows), int)
-    for k, row in enumerate(rows):
-        matches = [c for c, other in enumerate(first) if _is_same(found, row, other, flow, tol)]
-        which[k] = matches[0] if matches else len(first)
-        if not matches:
-            first.append(int(row))
-    return np.asarray(first, int), which
-
-
 def _is_same(found: Mapping[str, np.ndarray], row: int, other: int, flow: bool, tol: float) -> bool:
     period, x = found["period"], found["constant_input"]
     if not (x[row] == x[other]).all() or abs(period[row] / period[other] - 1) > SAME_PERIOD:
@@ -151,12 +139,6 @@ def plots(group: Group) -> list[Plot]:
         return []
     paths = np.asarray(group.reduced["cycle_points"])[:MOST]
     return [*_paths(group, paths), _multipliers(group)]
-
-
-@of_group
-def figure(group: Group) -> Figure:
-    """The cycles and their multipliers, side by side."""
-    return Figure(plots(*group))
 
 
 def _texts(group: Group) -> list[str]:
@@ -188,11 +170,9 @@ def _paths(group: Group, paths: np.ndarray) -> list[Plot]:
 
 def _multipliers(group: Group) -> Plot:
     values = np.asarray(group.reduced["cycle_multiplier"])[:MOST]
-    angle = np.linspace(0, 2 * np.pi, 181)
-    circle = Lines(np.cos(angle), np.sin(angle), "unit circle", faint=True)
     text = np.repeat(_texts(group)[:MOST], values.shape[1]).tolist()
     flat = values.ravel()
-    layers: list[Layer] = [circle, Points(flat.real, flat.imag, "multipliers", text=text)]
+    layers: list[Layer] = [unit_circle(), Points(flat.real, flat.imag, "multipliers", text=text)]
     return Plot(
         "Floquet multipliers", layers, Axis("Re"), Axis("Im"), equal=True,
         note="A mode outside the unit circle grows. Along a flow's cycle one multiplier is 1.",

@@ -15,9 +15,7 @@ from ctd.fixed_points.search.methods import (
     NEAR,
     RUNNING,
     Descent,
-    Landing,
-    Settings,
-    Step,
+    Problem,
     lm_init,
     lm_tick,
     run_block,
@@ -69,30 +67,19 @@ class Search(NamedTuple):
     """True once the descent has begun; until then its h and q are those of the approach."""
 
 
-class Problem(NamedTuple):
-    """The function that a search minimises in one precision, and what bounds it."""
-
-    step: Step
-    inverse: Array
-    """Inverse of the mean of J'J over the candidate states, J = dF/dh - 1; empty: unknown."""
-    longest: Array
-    """The longest step."""
-    limits: Settings
-
-
 def start(coarse: Problem, h: Array) -> Search:
     """The search at its start h. coarse: the problem of the approach."""
     at = h.astype(coarse.longest.dtype)
     q, g = jax.value_and_grad(speed(coarse.step))(at)
     none = jnp.zeros((MEMORY, *at.shape), at.dtype)
     zero = jnp.zeros((), jnp.int32)
-    over = verdict(at, q, zero, coarse.limits) != RUNNING  # a start may be a fixed point
+    over = verdict(at, q, zero, coarse) != RUNNING  # a start may be a fixed point
     # The second g holds the place of the first step p, which the next line computes.
     approach = Approach(at, q, g, g, none, none, none[:, 0], zero, zero, over)
     approach = approach._replace(p=_next_step(approach, coarse))
     like = lambda value: value.astype(h.dtype)
     nothing = jnp.zeros((0, 0), h.dtype)  # the descent only holds h and q until `_land`
-    descent = lm_init(nothing, h, Landing(h, like(q), like(g)), like(coarse.longest))
+    descent = lm_init(nothing, h, h, like(q), like(g), like(coarse.longest))
     return Search(approach, descent, jnp.zeros((), bool))
 
 
@@ -106,7 +93,7 @@ def advance(coarse: Problem, fine: Problem, s: Search) -> Search:
     s = s._replace(approach=approach)
     s = run_block(partial(_land, fine), 1, lambda s: ~s.begun, s)
     descent = run_block(
-        partial(lm_tick, fine.step, fine.inverse, fine.longest, fine.limits),
+        partial(lm_tick, fine),
         LM_BLOCK,
         lambda descent: s.begun & (descent.outcome == RUNNING),
         s.descent,
@@ -121,18 +108,17 @@ def _land(fine: Problem, s: Search) -> Search:
     h = jnp.where(s.approach.iterations == 0, first, reached)
     q, g = jax.value_and_grad(speed(fine.step))(h)
     iterations = s.approach.iterations
-    descent = lm_init(fine.inverse, first, Landing(h, q, g), fine.longest)
+    descent = lm_init(fine.inverse, first, h, q, g, fine.longest)
     # In the item's precision: what ended the approach in float32 need not be a fixed point.
-    outcome = jnp.where(s.approach.over, verdict(h, q, iterations, fine.limits), RUNNING)
+    outcome = jnp.where(s.approach.over, verdict(h, q, iterations, fine), RUNNING)
     descent = descent._replace(iterations=iterations, outcome=outcome)
     return s._replace(descent=descent, begun=s.approach.over)
 
 
 def _tick(coarse: Problem, s: Approach) -> Approach:
     """Try the step p: go there if q falls enough (Armijo's rule), otherwise halve it."""
-    step, limits = coarse.step, coarse.limits
     at = s.h + s.p
-    q, g = jax.value_and_grad(speed(step))(at)
+    q, g = jax.value_and_grad(speed(coarse.step))(at)
     slope = s.g @ s.p
     # 1e-4 is the constant that Nocedal & Wright (2006, section 3.1) use.
     accepted = q <= s.q + 1e-4 * slope
@@ -154,7 +140,7 @@ def _tick(coarse: Problem, s: Approach) -> Approach:
     )
     s = s._replace(p=chosen(_next_step(s, coarse), s.p / 2))
     iterations = s.iterations + 1
-    over = verdict(s.h, s.q, iterations, limits) != RUNNING
+    over = verdict(s.h, s.q, iterations, coarse) != RUNNING
     # -g.p / 2 is the gain of p by the quadratic model whose Hessian is the inverse of B.
     over |= (-(s.g @ s.p) / 2 <= ENOUGH * s.q) | (s.idle > MOST_IDLE)
     return s._replace(iterations=iterations, over=over)
@@ -164,7 +150,7 @@ def _next_step(s: Approach, coarse: Problem) -> Array:
     """-B g, B the approximate inverse of the Hessian: a multiple of 1, once steps are short (NEAR) of `inverse`, corrected by
     the steps known. Earlier, `inverse` would lead into other basins than gradient descent does."""
     inverse, last_length = coarse.inverse, jnp.linalg.norm(s.steps[-1])
-    near = (last_length > 0) & (last_length <= NEAR * coarse.limits.spread)
+    near = (last_length > 0) & (last_length <= NEAR * coarse.spread)
     r, parts = -s.g, []
     # The two loops of algorithm 7.4 (Nocedal & Wright 2006). A pair whose `known` is 0 changes nothing.
     for k in reversed(range(MEMORY)):

@@ -7,9 +7,10 @@ finitely many regions, so that a search ends: at a fixed point, or where it come
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
-from ctd.fixed_points.search.methods import DIVERGED, FIXED, LIMIT, RUNNING, Settings, Step
+from ctd.fixed_points.search.methods import LIMIT, RUNNING, Problem, run_block, speed, verdict
 from ctd.late import jax, jnp
 
 BLOCK = 16
@@ -31,34 +32,35 @@ class Solved(NamedTuple):
     outcome: jax.Array
 
 
-def begin(step: Step, h: jax.Array, limits: Settings) -> Solved:
+def begin(of: Problem, h: jax.Array) -> Solved:
     """A search at its start."""
     zero = jnp.zeros((), jnp.int32)
     nowhere = jnp.full_like(h, jnp.inf)
-    return _landed(step, limits, Solved(h, h, h[0], h, nowhere, zero, zero), h)
+    return _landed(of, Solved(h, h, h[0], h, nowhere, zero, zero), h)
 
 
-def tick(step: Step, limits: Settings, s: Solved) -> Solved:
+def advance(of: Problem, s: Solved) -> Solved:
+    """A block of regions."""
+    return run_block(partial(_tick, of), BLOCK, lambda s: s.outcome == RUNNING, s)
+
+
+def _tick(of: Problem, s: Solved) -> Solved:
     """Solve the region of h."""
-    j = jax.jacfwd(step)(s.h) - jnp.eye(len(s.h), dtype=s.h.dtype)
-    to = s.h - jnp.linalg.solve(j, step(s.h) - s.h)
+    j = jax.jacfwd(of.step)(s.h) - jnp.eye(len(s.h), dtype=s.h.dtype)
+    to = s.h - jnp.linalg.solve(j, of.step(s.h) - s.h)
     # Brent's rule (1980): the h that is kept for comparison moves on at powers of two, so that any round is noticed.
     n = s.iterations + 1
     keep = (n & (n - 1)) == 0
     ahead = s._replace(iterations=n, seen=jnp.where(keep, s.h, s.seen))
-    return _landed(step, limits, ahead, to)
+    return _landed(of, ahead, to)
 
 
-def _landed(step: Step, limits: Settings, s: Solved, h: jax.Array) -> Solved:
+def _landed(of: Problem, s: Solved, h: jax.Array) -> Solved:
     """The search at h, with its outcome: a state far away is as good as another, so that none is said to stray."""
-    f, back = jax.vjp(lambda h: step(h) - h, h)
-    q = jnp.sum(f * f) / 2
-    eps = jnp.finfo(h.dtype).eps
-    # F(h) - h carries a rounding error of a few eps |h|; below it q means nothing.
-    floor = (4 * eps) ** 2 * jnp.sum(h * h) / 2
+    q, g = jax.value_and_grad(speed(of.step))(h)
     # Equal regions give equal ends, but for the rounding of states that differ.
-    again = jnp.max(jnp.abs(h - s.seen)) <= jnp.sqrt(eps) * jnp.max(jnp.abs(h))
-    outcome = jnp.where(again | (s.iterations >= limits.max_iterations), LIMIT, RUNNING)
-    outcome = jnp.where(q <= jnp.maximum(limits.q_tol, floor), FIXED, outcome)
-    outcome = jnp.where(jnp.isfinite(q), outcome, DIVERGED).astype(jnp.int32)
-    return s._replace(h=h, q=q, g=back(f)[0], outcome=outcome)
+    root = jnp.sqrt(jnp.finfo(h.dtype).eps)
+    again = jnp.max(jnp.abs(h - s.seen)) <= root * jnp.max(jnp.abs(h))
+    outcome = verdict(h, q, s.iterations, of._replace(bound=jnp.asarray(jnp.inf)))
+    outcome = jnp.where((outcome == RUNNING) & again, LIMIT, outcome).astype(jnp.int32)
+    return s._replace(h=h, q=q, g=g, outcome=outcome)

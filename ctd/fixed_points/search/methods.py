@@ -7,6 +7,7 @@ candidates at different stages of their searches run in one program.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from ctd.late import Array, PyTree, jax, jnp, lax, optax
@@ -33,15 +34,25 @@ POINT_TOL = 1e-5
 tells points apart, and above the rounding of Newton steps along nearly flat valleys."""
 
 
-class Settings(NamedTuple):
-    """Bounds at which a search ends; scalars."""
+class Problem(NamedTuple):
+    """The function that a search minimises in one precision, and what bounds it; scalars but for `inverse`."""
 
+    step: Step
+    inverse: Array
+    """Inverse of the mean of J'J over the candidate states, J = dF/dh - 1; empty: unknown."""
+    longest: Array
+    """The longest step of lm."""
     q_tol: Array
     max_iterations: Array
     spread: Array
     """Root mean square distance of the candidate states from their mean: the unit of lengths."""
     bound: Array
     """A search whose largest |h_i| exceeds this has diverged."""
+    rate: Array
+    """The first step size of Adam, whose factor at each iteration is `decay`."""
+    decay: Array
+    eps: Array
+    """Adam's epsilon."""
 
 
 def speed(step: Step) -> Callable[[Array], Array]:
@@ -60,7 +71,7 @@ def run_block[S](tick: Callable[[S], S], n_ticks: int, going: Callable[[S], Arra
     return ended
 
 
-def verdict(h: Array, q: Array, iterations: Array, limits: Settings) -> Array:
+def verdict(h: Array, q: Array, iterations: Array, limits: Problem) -> Array:
     """The outcome at h; RUNNING while the search goes on."""
     # F(h) - h carries a rounding error of a few eps |h|; below it q means nothing.
     floor = (4 * jnp.finfo(h.dtype).eps) ** 2 * jnp.sum(h * h) / 2
@@ -83,15 +94,6 @@ next one."""
 TIGHT = 1e-3
 """Largest residual / |g| for steps short enough to certify a slow point, and the largest part of q that such
 a step may gain."""
-
-
-class Landing(NamedTuple):
-    """The end of a step."""
-
-    h: Array
-    q: Array
-    g: Array
-    """The gradient of q there."""
 
 
 class Descent(NamedTuple):
@@ -156,9 +158,8 @@ def _begin(s: Descent, inverse: Array) -> Descent:
     )
 
 
-def lm_init(inverse: Array, start: Array, landing: Landing, radius: Array) -> Descent:
-    """A search that began at `start` and stands at the landing, beside a minimum; `inverse` as for `lm_tick`."""
-    h, q, g = landing
+def lm_init(inverse: Array, start: Array, h: Array, q: Array, g: Array, radius: Array) -> Descent:
+    """A search that began at `start` and stands at h, beside a minimum; `inverse` as in a `Problem`."""
     zero, no = jnp.zeros((), jnp.int32), jnp.zeros((), bool)
     nothing, none = jnp.zeros_like(h), jnp.zeros_like(q)
     valley = (nothing, none, none, ~no, none, none)
@@ -167,7 +168,7 @@ def lm_init(inverse: Array, start: Array, landing: Landing, radius: Array) -> De
     return _begin(s, inverse)
 
 
-def lm_tick(step: Step, inverse: Array, longest: Array, limits: Settings, s: Descent) -> Descent:
+def lm_tick(of: Problem, s: Descent) -> Descent:
     """Try the step p if it is complete, then lengthen the next one by a few Hessian-vector products.
 
     The step p minimises the quadratic model g.p + p.H.p / 2 within |p| <= radius: Levenberg's damped
@@ -188,7 +189,7 @@ def lm_tick(step: Step, inverse: Array, longest: Array, limits: Settings, s: Des
     same for all candidates, so that it costs one product more, and it halves their number.
     """
     at = jnp.where(s.trying, s.h + s.p, s.h)
-    (q, g), push = jax.linearize(jax.value_and_grad(speed(step)), at)
+    (q, g), push = jax.linearize(jax.value_and_grad(speed(of.step)), at)
     length = jnp.linalg.norm(s.p)
     long = length >= jnp.minimum(s.along_length, s.radius) / 2
     along = jnp.where(long, s.p / length, s.along)
@@ -198,7 +199,7 @@ def lm_tick(step: Step, inverse: Array, longest: Array, limits: Settings, s: Des
         flatness=jnp.where(long, along @ (g - s.g) / length, s.flatness),
         iterations=s.iterations + 1,
     )
-    tried = _try_step(ahead, Landing(at, q, g), inverse, longest, limits)
+    tried = _try_step(of, ahead, at, q, g)
     s = jax.tree.map(lambda a, b: jnp.where(s.trying, a, b), tried, s)
 
     def going(carry: tuple[Array, Descent]) -> Array:
@@ -207,13 +208,13 @@ def lm_tick(step: Step, inverse: Array, longest: Array, limits: Settings, s: Des
 
     def longer(carry: tuple[Array, Descent]) -> tuple[Array, Descent]:
         count, s = carry
-        return count + 1, _lengthen(s, push(s.d)[1], inverse, limits)
+        return count + 1, _lengthen(of, s, push(s.d)[1])
 
     # A step that was halved is tried next, and needs no product: `push` is that of h + p, not of h.
     return lax.while_loop(going, longer, (jnp.zeros((), jnp.int32), s))[1]
 
 
-def _lengthen(s: Descent, hd: Array, inverse: Array, limits: Settings) -> Descent:
+def _lengthen(of: Problem, s: Descent, hd: Array) -> Descent:
     """Add the direction d to p, given H d."""
     s = s._replace(iterations=s.iterations + 1)
     curvature, dd, pd = s.d @ hd, s.d @ s.d, s.p @ s.d
@@ -230,8 +231,8 @@ def _lengthen(s: Descent, hd: Array, inverse: Array, limits: Settings) -> Descen
     decrease = s.decrease + a * s.rz - a * a * curvature / 2
     inside = s.inside & ~outside
 
-    short = jnp.linalg.norm(p) <= POINT_TOL * limits.spread
-    forcing = jnp.minimum(FORCING[0], (norm_g / limits.spread) ** FORCING[1])
+    short = jnp.linalg.norm(p) <= POINT_TOL * of.spread
+    forcing = jnp.minimum(FORCING[0], (norm_g / of.spread) ** FORCING[1])
     # A gain below the rounding of q, mostly in float32, ends the search as a short step does. q = |f|^2 / 2 carries
     # |f| times the rounding of f, which is that of h.
     rounding = eps * jnp.linalg.norm(s.h) * jnp.sqrt(2 * s.q)
@@ -245,8 +246,8 @@ def _lengthen(s: Descent, hd: Array, inverse: Array, limits: Settings) -> Descen
     minimum = solved & inside & ((short & (decrease <= TIGHT * s.q)) | invisible)
     falls = stationary & (s.products == 0) & (curvature <= 0)
     outcome = jnp.where(minimum, jnp.where(falls, LIMIT, SLOW), RUNNING)
-    outcome = jnp.where(s.iterations >= limits.max_iterations, LIMIT, outcome)
-    z = _precondition(s, inverse, r)
+    outcome = jnp.where(s.iterations >= of.max_iterations, LIMIT, outcome)
+    z = _precondition(s, of.inverse, r)
     return s._replace(
         p=p,
         r=r,
@@ -261,29 +262,26 @@ def _lengthen(s: Descent, hd: Array, inverse: Array, limits: Settings) -> Descen
     )
 
 
-def _try_step(
-    s: Descent, landing: Landing, inverse: Array, largest: Array, limits: Settings
-) -> Descent:
-    """Go to the landing h + p if q there agrees with the model, otherwise halve p. largest: the longest step."""
-    at, q, g = landing
+def _try_step(of: Problem, s: Descent, at: Array, q: Array, g: Array) -> Descent:
+    """Go to `at`, h + p, if q there agrees with the model, otherwise halve p. g: the gradient of q there."""
     gain = (s.q - q) / s.decrease
     length = jnp.linalg.norm(s.p)
     # 1/4, 3/4 and twice are the usual numbers (Nocedal & Wright 2006, algorithm 4.1).
     wider = jnp.where((gain > 0.75) & ~s.inside, 2 * s.radius, s.radius)
-    radius = jnp.where(gain < 0.25, length / 2, jnp.minimum(wider, largest))
+    radius = jnp.where(gain < 0.25, length / 2, jnp.minimum(wider, of.longest))
     accepted = gain > 1e-4
-    valley = (s.flatness > 0) & (s.inside | (s.radius < largest))
+    valley = (s.flatness > 0) & (s.inside | (s.radius < of.longest))
     boost = jnp.where(valley, jnp.maximum(s.stiffness / s.flatness - 1, 0), 0)
-    near = s.inside & (length <= NEAR * limits.spread)
-    moved = _begin(s._replace(h=at, q=q, g=g, radius=radius, boost=boost, near=near), inverse)
-    moved = moved._replace(outcome=verdict(at, q, s.iterations, limits))
+    near = s.inside & (length <= NEAR * of.spread)
+    moved = _begin(s._replace(h=at, q=q, g=g, radius=radius, boost=boost, near=near), of.inverse)
+    moved = moved._replace(outcome=verdict(at, q, s.iterations, of))
 
     # decrease = -(g.p + p.Hp / 2) gives p.Hp, and so the decrease of p / 2, without a product.
     gp = s.g @ s.p
     php = -2 * (s.decrease + gp)
     # A step below the rounding of h changes nothing.
     stuck = length <= 4 * jnp.finfo(s.h.dtype).eps * jnp.linalg.norm(s.h)
-    outcome = jnp.where(stuck | (s.iterations >= limits.max_iterations), LIMIT, RUNNING)
+    outcome = jnp.where(stuck | (s.iterations >= of.max_iterations), LIMIT, RUNNING)
     halved = s._replace(
         p=s.p / 2,
         decrease=-(gp / 2 + php / 8),
@@ -310,28 +308,26 @@ class Adam(NamedTuple):
     outcome: Array
 
 
-class AdamSettings(NamedTuple):
-    """Adam's numbers (Kingma & Ba 2015): the step is learning_rate decay^iterations."""
-
-    learning_rate: Array
-    decay: Array
-    eps: Array
-
-    def moments(self) -> optax.GradientTransformation:
-        return optax.scale_by_adam(b1=0.9, b2=0.999, eps=self.eps)
+def _moments(of: Problem) -> optax.GradientTransformation:
+    return optax.scale_by_adam(b1=0.9, b2=0.999, eps=of.eps)
 
 
-def adam_init(step: Step, h: Array, adam: AdamSettings, limits: Settings) -> Adam:
-    q, g = jax.value_and_grad(speed(step))(h)
+def adam_init(of: Problem, h: Array) -> Adam:
+    q, g = jax.value_and_grad(speed(of.step))(h)
     zero = jnp.zeros((), jnp.int32)
-    return Adam(h, h, q, g, adam.moments().init(h), zero, verdict(h, q, zero, limits))
+    return Adam(h, h, q, g, _moments(of).init(h), zero, verdict(h, q, zero, of))
 
 
-def adam_tick(step: Step, adam: AdamSettings, limits: Settings, s: Adam) -> Adam:
-    """One step of Adam on 2 q / n, the mean square over units: eps = 1e-5 was chosen for that scale."""
-    direction, moments = adam.moments().update(s.g * (2 / s.h.shape[0]), s.moments)
-    rate = adam.learning_rate * adam.decay ** s.iterations.astype(s.h.dtype)
+def adam_advance(of: Problem, s: Adam) -> Adam:
+    """A block of steps."""
+    return run_block(partial(_adam_tick, of), ADAM_BLOCK, lambda s: s.outcome == RUNNING, s)
+
+
+def _adam_tick(of: Problem, s: Adam) -> Adam:
+    """One step of Adam (Kingma & Ba 2015) on 2 q / n, the mean square over units: eps = 1e-5 was chosen for that scale."""
+    direction, moments = _moments(of).update(s.g * (2 / s.h.shape[0]), s.moments)
+    rate = of.rate * of.decay ** s.iterations.astype(s.h.dtype)
     h = s.h - rate * direction
-    q, g = jax.value_and_grad(speed(step))(h)
+    q, g = jax.value_and_grad(speed(of.step))(h)
     iterations = s.iterations + 1
-    return Adam(s.start, h, q, g, moments, iterations, verdict(h, q, iterations, limits))
+    return Adam(s.start, h, q, g, moments, iterations, verdict(h, q, iterations, of))

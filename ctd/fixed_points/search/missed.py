@@ -17,7 +17,9 @@ import numpy as np
 
 from ctd.cells import Weights
 from ctd.fixed_points import linear
-from ctd.fixed_points.candidates import Map
+from ctd.fixed_points.network import Map, Network, as_dtype
+from ctd.fixed_points.search.methods import FIXED
+from ctd.fixed_points.search.params import Options
 from ctd.fixed_points.search.unique import cover, nearest_distance
 from ctd.late import Array, Float, Int, jax, jnp, lax, scipy
 
@@ -205,3 +207,58 @@ def _run(f: Map) -> Callable[[Weights, np.ndarray, np.ndarray, int], tuple[Array
         return h, jnp.linalg.norm(f(weights, h, x) - h)
 
     return jax.jit(lambda weights, h, x, steps: jax.vmap(partial(one, weights, x, steps))(h))
+
+
+class More:
+    """Adds to a table of points those at which the network comes to rest, and the fixed points between these."""
+
+    def __init__(self, f: Map, shared: Network, options: Options) -> None:
+        self._f, self._options = f, options
+        self._states = np.asarray(shared.states, float).reshape(-1, shared.states.shape[-1])
+        self._weights = as_dtype(shared.weights, "float64")
+        self._newton = newton_of(f, self._weights)
+        self._spread = float(shared.spread)
+
+    def added(
+        self, table: dict[str, np.ndarray], x: np.ndarray, steps: int
+    ) -> dict[str, np.ndarray]:
+        """The table of the input x with these points added. steps: how many the network makes to come to rest."""
+        if len(table["q"]) >= self._options.max_points:
+            return table
+        newton = partial(self._newton, x)
+        fixed = table["outcome"] == FIXED
+        points, options = table["point"], self._options
+        known = Known(newton, points[fixed], points[~fixed], self._spread, options.unique_tol)
+        if steps:
+            found = settled(self._f, self._weights, x, newton, known, self._states, steps)
+            known.add(found)
+            table = self._joined(table, x, found, "settled")
+        if options.between:
+            found = between(newton, known, options.between)
+            # Newton, unlike descent and the network itself, may leave the region of the states.
+            away = nearest_distance(found, self._states)
+            found = found[away <= options.outlier_tol * self._spread]
+            table = self._joined(table, x, found, "between points")
+        order = np.argsort(table["outcome"], kind="stable")  # fixed points before slow ones
+        # `n_unique` is one number, not a column.
+        return table | {name: table[name][order] for name in table.keys() - {"n_unique"}}
+
+    def _joined(
+        self, table: dict[str, np.ndarray], x: np.ndarray, points: np.ndarray, origin: str
+    ) -> dict[str, np.ndarray]:
+        # `n_unique` counts also the points that the table has no room for.
+        found, points = len(points), points[: self._options.max_points - len(table["q"])]
+        if not len(points):
+            return table | {"n_unique": table["n_unique"] + found}
+        m = len(points)
+        new = {
+            "point": points,
+            "outcome": np.full(m, FIXED),
+            "q": self._newton(x, points)[0] ** 2 / 2,
+            "origin": np.full(m, origin),
+            "count": np.zeros(m, int),
+            "search_share": np.zeros(m),
+            "constant_input": np.tile(x, (m, 1)),
+        }
+        joined = {name: np.concatenate([table[name], values]) for name, values in new.items()}
+        return joined | {"n_unique": table["n_unique"] + found}

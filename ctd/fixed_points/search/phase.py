@@ -41,21 +41,21 @@ def phase(
     f: Callable[[Array, Array], Array],
     states: np.ndarray,
     reduced: Mapping[str, np.ndarray],
-    numbers: np.ndarray | None = None,
+    rows: np.ndarray,
 ) -> Plot:
-    """The phase portrait of the map f(h, x), h (2,), around states (trial, time, 2) and the points of a table.
+    """The phase portrait of the map f(h, x), h (2,), around states (trial, time, 2) and the points in some rows of a table.
 
-    x is the constant input of the first point. numbers: of the points, where the table is a part of another.
+    x is the constant input of the first of them.
     """
-    numbers = np.arange(len(reduced["point"])) if numbers is None else numbers
-    inputs = np.asarray(reduced["constant_input"], float)
-    of = f"the input {inputs[0].tolist()} of point {numbers[0]}" if inputs.shape[1] else "no input"
-    shown = np.concatenate([states.reshape(-1, 2), np.asarray(reduced["point"], float)])
+    x_there = np.asarray(reduced["constant_input"], float)[rows[0]]
+    of = f"the input {x_there.tolist()} of point {rows[0]}" if len(x_there) else "no input"
+    points = np.asarray(reduced["point"], float)
+    shown = np.concatenate([states.reshape(-1, 2), points[rows]])
     low, high = shown.min(axis=0), shown.max(axis=0)
     margin = 0.15 * np.where(high > low, high - low, 1)
     x, y = (np.linspace(low[k] - margin[k], high[k] + margin[k], GRID) for k in (0, 1))
     grid = np.stack(np.meshgrid(x, y), axis=-1)
-    moved = jax.jit(jax.vmap(jax.vmap(lambda h: f(h, jnp.asarray(inputs[0], states.dtype)))))(
+    moved = jax.jit(jax.vmap(jax.vmap(lambda h: f(h, jnp.asarray(x_there, states.dtype)))))(
         jnp.asarray(grid, states.dtype)
     )
     change = np.asarray(moved, float) - grid
@@ -66,12 +66,11 @@ def phase(
     if states.shape[1] > 1:
         some = states[:N_TRIALS]
         layers.append(Lines(some[..., 0], some[..., 1], "trials", faint=True))
-    at = np.asarray(reduced["point"], float)
-    for label, rows, marker, hollow in sorts(reduced):
-        text = [f"point {row}: {label}" for row in numbers[rows]]
+    for label, some, marker, hollow in sorts(reduced, rows):
+        text = [f"point {row}: {label}" for row in some]
         layers.append(
-            Points(at[rows, 0], at[rows, 1], f"{label} ({len(rows)})", hue=2,
-                   marker=marker, hollow=hollow, text=text, key=numbers[rows])
+            Points(points[some, 0], points[some, 1], f"{label} ({len(some)})", hue=2,
+                   marker=marker, hollow=hollow, text=text, key=some)
         )  # fmt: skip
     return Plot(
         "Phase portrait", layers, Axis("h1"), Axis("h2"), note=f"Nullclines and flow at {of}."

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ctd.fixed_points import linear
-from ctd.fixed_points.candidates import euler, map_of
+from ctd.fixed_points.network import step_of
 from ctd.fixed_points.search.methods import FIXED, SLOW
 from ctd.fixed_points.search.phase import phase
-from ctd.fixed_points.search.portrait import Portrait, by_input, portrait, sorts
-from ctd.fixed_points.shown import named
+from ctd.fixed_points.search.portrait import Part, Portrait, by_input, portrait, sorts
+from ctd.fixed_points.shown import ROUNDING, named, unit_circle
 from ctd.plots import (
     Axis,
     Bars,
@@ -29,8 +29,6 @@ N_TRIALS = 60
 """Largest number of trials that are drawn."""
 N_SPECTRA = 40
 """Eigenvalues are drawn of at most so many points, those with the most searches."""
-ROUNDING = 1e-9
-"""A component with less than this part of the variance has none: an axis over it would show rounding."""
 N_STATES = 2000
 """Largest number of candidate states that are drawn if they do not form trials."""
 
@@ -41,31 +39,31 @@ def plots(group: Group) -> list[Plot]:
     ends = _q_of_candidates(group.results)
     if len(group.reduced.get("point", ())) == 0:
         return [ends]
-    seen = portrait(group)
-    parts = by_input(seen)
-    space = [plot for part in parts for plot in _spaces(group, part, [(0, 1), (0, 2)])]
-    return [*space, *map(_spectra, parts), _shares(seen), ends]
+    seen, parts = portrait(group), by_input(group.reduced)
+    space = [plot for part in parts for plot in _spaces(group, seen, part, [(0, 1), (0, 2)])]
+    return [*space, *(_spectra(seen, part) for part in parts), _shares(seen), ends]
 
 
 @of_group
 def figure(group: Group) -> Figure:
     """State space and spectra; each in a row where there are several inputs."""
-    parts = by_input(portrait(group))
-    space = [plot for part in parts for plot in _spaces(group, part, [(0, 1)])]
-    return Figure([*space, *map(_spectra, parts)], rows=2 if space and len(parts) > 1 else 1)
+    seen, parts = portrait(group), by_input(group.reduced)
+    space = [plot for part in parts for plot in _spaces(group, seen, part, [(0, 1)])]
+    spectra = [_spectra(seen, part) for part in parts]
+    return Figure([*space, *spectra], rows=2 if space and len(parts) > 1 else 1)
 
 
-def _spaces(group: Group, seen: Portrait, pairs: Sequence[tuple[int, int]]) -> list[Plot]:
+def _spaces(
+    group: Group, seen: Portrait, part: Part, pairs: Sequence[tuple[int, int]]
+) -> list[Plot]:
     """The phase portrait of a network with two state variables; of others, these pairs of components."""
     network = group.shared
-    # A function without a name cannot be found again here; `Found.figure` draws its portrait.
-    if network.states.shape[-1] == 2 and network.cell and len(seen.rows):
-        time = group.inputs.time
-        f = euler(map_of(network, time), time)
+    if network.states.shape[-1] == 2 and len(part.rows):
+        f = step_of(network, group.inputs.time)
         step = lambda h, x: f(network.weights, h, x)
-        return [phase(step, network.states, seen.reduced, seen.rows)]
+        return [phase(step, network.states, seen.reduced, part.rows)]
     texts = _texts(seen)
-    return [_space(seen, texts, *pair) for pair in pairs if _varies(seen, *pair)]
+    return [_space(seen, part, texts, *pair) for pair in pairs if _varies(seen, *pair)]
 
 
 def _varies(seen: Portrait, *components: int) -> bool:
@@ -75,11 +73,11 @@ def _varies(seen: Portrait, *components: int) -> bool:
     )
 
 
-def _space(seen: Portrait, texts: list[str], first: int, second: int) -> Plot:
+def _space(seen: Portrait, part: Part, texts: list[str], first: int, second: int) -> Plot:
     """Trials and points in two of the principal components of the states. texts: of the points."""
     layers: list[Layer] = [_states(seen, first, second)]
     where = seen.project(seen.reduced["point"])
-    for label, rows, marker, hollow in sorts(seen.reduced):
+    for label, rows, marker, hollow in sorts(seen.reduced, part.rows):
         layers.append(
             Points(
                 where[rows, first],
@@ -90,20 +88,20 @@ def _space(seen: Portrait, texts: list[str], first: int, second: int) -> Plot:
                 marker=marker,
                 hollow=hollow,
                 text=[texts[row] for row in rows],
-                key=seen.rows[rows],
+                key=rows,
             )
         )
     axis = lambda k: Axis(
         f"principal component {k + 1} ({tick(100 * float(seen.share[k]))} % of the variance)"
     )
     return Plot(
-        f"State space, components {first + 1} and {second + 1}{seen.at}",
+        f"State space, components {first + 1} and {second + 1}{part.at}",
         layers,
         axis(first),
         axis(second),
         seen.scale,
         note="Area of a point: share of the searches that ended there. Hollow: unstable; diamond: slow."
-        + seen.together,
+        + part.together,
         areas="search share",
     )
 
@@ -127,24 +125,25 @@ def _texts(seen: Portrait) -> list[str]:
     inputs = np.asarray(reduced["constant_input"], float)
     at = [f", {named(x)}" if seen.several else "" for x in inputs]
     return [
-        f"point {seen.rows[k]}{at[k]}: {reduced['kind'][k]}, {reduced['stability'][k]}\n"
+        f"point {k}{at[k]}: {reduced['kind'][k]}, {reduced['stability'][k]}\n"
         f"q {reduced['q'][k]:.2g}, leading {leading} {reduced['leading'][k]:.4f}\n"
         f"{reduced['search_share'][k]:.1%} of the searches ({count(int(reduced['count'][k]), 'candidate')})"
         for k in range(len(reduced["kind"]))
     ]
 
 
-def _spectra(seen: Portrait) -> Plot:
+def _spectra(seen: Portrait, part: Part) -> Plot:
     """Eigenvalues of the linearisation in the complex plane."""
     reduced, at_points = seen.reduced, seen.at_points
     # The points with the most searches, back in the order of the table.
-    shown = np.sort(np.argsort(-np.asarray(reduced["count"]), kind="stable")[:N_SPECTRA])
+    most = np.argsort(-np.asarray(reduced["count"])[part.rows], kind="stable")[:N_SPECTRA]
+    shown = np.sort(part.rows[most])
     values = np.asarray(reduced["eigenvalue"])[shown]
     tau = np.asarray(reduced["time_constant"])[shown]
     point, mode = (index.ravel() for index in np.indices(values.shape))
     flat, tau = values.ravel(), tau.ravel()  # as `point` and `mode` number them
     text = [
-        f"point {seen.rows[shown[p]]}, mode {m}\nλ = {v.real:.4f} {v.imag:+.4f}i, |λ| {abs(v):.4f}\n"
+        f"point {shown[p]}, mode {m}\nλ = {v.real:.4f} {v.imag:+.4f}i, |λ| {abs(v):.4f}\n"
         f"time constant {t:.3g} {'units of time' if seen.flow else 'steps'}"
         for p, m, v, t in zip(point, mode, flat, tau, strict=True)
     ]
@@ -170,19 +169,19 @@ def _spectra(seen: Portrait) -> Plot:
                     # Most modes decay: small dots let the others be seen.
                     size=np.full(len(rows), 0.005 if how == linear.DECAYS else 0.02),
                     text=[text[row] for row in rows],
-                    key=seen.rows[shown[point[rows]]],
+                    key=shown[point[rows]],
                 )
             )
-    if len(shown) < len(at_points):
-        note += f" The {len(shown)} of {len(at_points)} points with the most searches."
+    if len(shown) < len(part.rows):
+        note += f" The {len(shown)} of {len(part.rows)} points with the most searches."
     return Plot(
-        f"Spectra of the linearisation{seen.at}",
+        f"Spectra of the linearisation{part.at}",
         layers,
         Axis("Re λ"),
         Axis("Im λ"),
         seen.scale,
         equal=True,
-        note=note + seen.together,
+        note=note + part.together,
     )
 
 
@@ -194,9 +193,7 @@ def _border(values: np.ndarray, flow: bool) -> tuple[Lines, str]:
         return axis, (
             "Eigenvalues of df/dh; a mode right of the imaginary axis grows. Marginal: Re λ is 0, or a slow point's drift."
         )
-    angle = np.linspace(0, 2 * np.pi, 181)
-    circle = Lines(np.cos(angle), np.sin(angle), "unit circle", faint=True)
-    return circle, (
+    return unit_circle(), (
         "Eigenvalues of dF/dh; a mode outside the unit circle grows. Marginal: |λ| is 1, or a slow point's drift."
     )
 
@@ -207,7 +204,7 @@ def _shares(seen: Portrait) -> Plot:
     share = np.asarray(reduced["search_share"], float)
     order = np.argsort(-share, kind="stable")[:60]
     layers: list[Layer] = []
-    for label, rows, _, _ in sorts(reduced):
+    for label, rows, _, _ in sorts(reduced, np.arange(len(share))):
         places = np.flatnonzero(np.isin(order, rows))
         if len(places):
             at = order[places]

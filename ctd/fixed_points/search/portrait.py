@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
 
-from ctd.fixed_points.candidates import Network, outputs_of
+from ctd.fixed_points.network import Network, outputs_of
 from ctd.fixed_points.shown import named
 from ctd.late import jax, jnp
 from ctd.plots import Group, Scale
@@ -26,9 +26,7 @@ class Portrait:
     states: np.ndarray
     """(trial, time, state) the states that the candidates were taken from."""
     reduced: Mapping[str, np.ndarray]
-    """The table of points, or of those at one input."""
-    rows: np.ndarray
-    """(point,) the number of each point in the whole table."""
+    """The table of points."""
     project: Callable[[np.ndarray], np.ndarray]
     """(..., state) -> (..., component), up to three principal components of the states."""
     share: np.ndarray
@@ -41,11 +39,18 @@ class Portrait:
     flow: bool
     """True if the eigenvalues are those of a flow."""
     several: bool
-    """True if the whole table has points of several constant inputs."""
+    """True if the table has points of several constant inputs."""
+
+
+class Part(NamedTuple):
+    """The points that a picture shows: those at one constant input, or all."""
+
+    rows: np.ndarray
+    """Their rows in the table."""
     at: str = ""
-    """At which of them these points are, for titles."""
+    """Which input it is, for titles."""
     together: str = ""
-    """That the points are those of several inputs, for notes."""
+    """That they are those of several inputs, for notes."""
 
 
 class Sort(NamedTuple):
@@ -76,34 +81,22 @@ def portrait(group: Group) -> Portrait:
     label = f"readout 1 of {n}" if n > 1 else "readout" if n else "principal component 1"
     scale = Scale(label, diverging=True, low=-limit, high=limit)
     flow = group.inputs.time == "continuous"
-    rows = np.arange(len(at_points))
     several = len(np.unique(group.reduced["constant_input"], axis=0)) > 1
-    return Portrait(
-        states, group.reduced, rows, project, share, colour, at_points, scale, flow, several
-    )
+    return Portrait(states, group.reduced, project, share, colour, at_points, scale, flow, several)
 
 
-def by_input(seen: Portrait) -> list[Portrait]:
-    """The portrait of each constant input; of more than MOST_INPUTS, one of all."""
-    if not seen.several:
-        return [seen]
-    x = np.asarray(seen.reduced["constant_input"], float)
+def by_input(reduced: Mapping[str, np.ndarray]) -> list[Part]:
+    """The points of each constant input; of more than MOST_INPUTS, all together."""
+    x = np.asarray(reduced["constant_input"], float)
     first, of_point = combinations([x], len(x))
-    n = len(first)
+    n, rows = len(first), np.arange(len(x))
+    if n < 2:
+        return [Part(rows)]
     if n > MOST_INPUTS:
         sizes = np.bincount(of_point)
         told = f" Points of {n} constant inputs together, {sizes.min()} to {sizes.max()} at each."
-        return [replace(seen, together=told)]
-    names = [named(x[row]) for row in first]
-    return [_part(seen, np.flatnonzero(of_point == k), f", {names[k]}") for k in range(n)]
-
-
-def _part(seen: Portrait, rows: np.ndarray, at: str) -> Portrait:
-    """The portrait of some points."""
-    columns = {name: np.asarray(values) for name, values in seen.reduced.items()}
-    n = len(seen.rows)
-    some = {name: values[rows] for name, values in columns.items() if values.shape[:1] == (n,)}
-    return replace(seen, reduced=some, rows=rows, at_points=seen.at_points[rows], at=at)
+        return [Part(rows, together=told)]
+    return [Part(rows[of_point == k], f", {named(x[row])}") for k, row in enumerate(first)]
 
 
 def _first_output(shared: Network) -> Callable[[np.ndarray], np.ndarray]:
@@ -119,12 +112,13 @@ def _colour_limit(
     return float(np.quantile(values, 0.98)) or 1.0  # all 0: any limit does
 
 
-def sorts(reduced: Mapping[str, np.ndarray]) -> list[Sort]:
-    """Each sort of point that occurs."""
-    slow, stability = np.asarray(reduced["kind"]) == "slow", np.asarray(reduced["stability"])
+def sorts(reduced: Mapping[str, np.ndarray], rows: np.ndarray) -> list[Sort]:
+    """Each sort of point that occurs among these rows."""
+    kind, stability = (np.asarray(reduced[name])[rows] for name in ("kind", "stability"))
     found = []
     for how, hollow in (("stable", False), ("marginal", False), ("unstable", True)):
-        here = stability == how
-        found.append(Sort(f"fixed, {how}", np.flatnonzero(~slow & here), "circle", hollow))
-        found.append(Sort(f"slow, {how}", np.flatnonzero(slow & here), "diamond", hollow))
+        for what in ("fixed", "slow"):
+            here = rows[(kind == what) & (stability == how)]
+            marker: Literal["circle", "diamond"] = "diamond" if what == "slow" else "circle"
+            found.append(Sort(f"{what}, {how}", here, marker, hollow))
     return [sort for sort in found if len(sort.rows)]

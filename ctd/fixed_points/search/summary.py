@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Protocol
+from collections.abc import Mapping
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 
 from ctd.fixed_points import linear
-from ctd.fixed_points.candidates import Map, Network, SearchFields, as_dtype, euler, outputs_of
-from ctd.fixed_points.search import ends
+from ctd.fixed_points.network import Network, map_of, outputs_of, step_of
 from ctd.fixed_points.search.methods import FIXED, SLOW
-from ctd.fixed_points.search.missed import Known, between, newton_of, settled
-from ctd.fixed_points.search.unique import Basins, nearest_distance
+from ctd.fixed_points.search.missed import More
+from ctd.fixed_points.search.params import FixedPoint, Options
+from ctd.fixed_points.search.unique import Basins, Ends, by_input, nearest_distance
 from ctd.kernel import Var, View
 from ctd.late import jax, jnp
 from ctd.principal import principal_axes
@@ -24,49 +21,6 @@ from ctd.words import count
 
 N_AXES = 3
 """Principal axes of the states that the pictures need."""
-
-
-class Options(BaseModel):
-    """Settings of the reduction."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    unique_tol: float = Field(
-        1e-3,
-        gt=0,
-        description="ends closer than this, in units of h, are one point. A point with residual "
-        "|F(h) - h| is off by up to that over the smallest singular value of dF/dh - 1: with the "
-        "default q_tol, 1e-10 / 1e-5 at worst",
-    )
-    outlier_tol: float = Field(
-        2.0,
-        gt=0,
-        description="an outlier is farther than this from every candidate state, in units of the "
-        "states' root mean square distance from their mean: nowhere near what the network visits",
-    )
-    max_points: int = Field(
-        500, gt=0, description="most points analysed for each input; those with the largest basins"
-    )
-    settle: int = Field(
-        200,
-        ge=0,
-        lt=2**31,
-        description="steps that the network itself makes from up to 500 of the states, for each input, before Newton's "
-        "method: finds stable points that no search ended at; 0: none. Not of flows",
-    )
-    between: int = Field(
-        500,
-        ge=0,
-        description="most searches by Newton for each input from halfway between two of its fixed points: finds saddles "
-        "that no search ended at. Fewer for networks of more than 250 units, whose steps cost n^3; 0: none",
-    )
-
-
-class PointFields(SearchFields, Protocol):
-    """The fields of a search that its table depends on."""
-
-    @property
-    def dt(self) -> float | None: ...
 
 
 _ENDS = ("outcome", "q", "constant_input", "point", "anywhere_start")
@@ -148,8 +102,7 @@ SUMMARY = (
 
 
 def reduce(
-    map_of: Callable[..., Map],
-    inputs: View[PointFields],
+    inputs: View[FixedPoint],
     shared: Network,
     columns: Mapping[str, np.ndarray],
     results: Mapping[str, np.ndarray],
@@ -163,20 +116,20 @@ def reduce(
     Derivatives are computed in float64, whatever dtype the searches ran in. The ends are read in blocks.
     """
     del columns
-    by_input, n_states, n_in = _by_input(inputs, results, options.unique_tol)
+    found, n_states, n_in = _ends(inputs, results, options.unique_tol)
     origins = ("states", inputs.region)  # anywhere_start is 0 or 1
-    tables = [found.table(options.max_points, origins) for found in by_input]
+    tables = [ends.table(options.max_points, origins) for ends in found]
     states = np.asarray(shared.states, float).reshape(-1, n_states)
-    more = _More(euler(map_of(shared, inputs.time), inputs.time), shared, states, options)
+    more = More(step_of(shared, inputs.time), shared, options)
     # A step of a flow's Euler map is as long as its unit of time: it would not go where the flow does.
     steps = options.settle if inputs.time == "steps" else 0
-    tables = [more.added(t, e.x, steps) for t, e in zip(tables, by_input, strict=True)]
+    tables = [more.added(t, e.x, steps) for t, e in zip(tables, found, strict=True)]
     join = lambda name, empty: np.concatenate([empty, *(table[name] for table in tables)])
     points = join("point", np.zeros((0, n_states)))
     outcome, q = join("outcome", np.zeros(0, int)), join("q", np.zeros(0))
     x = join("constant_input", np.zeros((0, n_in)))
     nearest = nearest_distance(points, states)
-    linearised = _linearise(map_of, inputs, shared, points, x, outcome == SLOW)
+    linearised = _linearise(inputs, shared, points, x, outcome == SLOW)
     _warn_of_error(linearised["error"], options.unique_tol)
     return {
         "origin": join("origin", np.zeros(0, "<U1")),
@@ -196,18 +149,18 @@ def reduce(
     }
 
 
-def _by_input(
-    inputs: View[PointFields], results: Mapping[str, np.ndarray], unique_tol: float
-) -> tuple[list[ends.Ends], int, int]:
+def _ends(
+    inputs: View[FixedPoint], results: Mapping[str, np.ndarray], unique_tol: float
+) -> tuple[list[Ends], int, int]:
     """The ends of the searches at each input, in the order in which inputs appear; the numbers of states and of inputs."""
     n_states = n_in = 0
-    found: dict[bytes, ends.Ends] = {}
+    found: dict[bytes, Ends] = {}
     names = _ENDS if inputs.region != "none" else _ENDS[:-1]
     for block in blocks(results, names):
         n_states, n_in = block["point"].shape[1], block["constant_input"].shape[1]
-        for x, members in ends.by_input(np.asarray(block["constant_input"], float)):
+        for x, members in by_input(np.asarray(block["constant_input"], float)):
             basins = Basins(unique_tol, n_states)
-            found.setdefault(x.tobytes(), ends.Ends(x, basins)).add(block, members)
+            found.setdefault(x.tobytes(), Ends(x, basins)).add(block, members)
     return list(found.values()), n_states, n_in
 
 
@@ -221,63 +174,8 @@ def _warn_of_error(error: np.ndarray, unique_tol: float) -> None:
         )
 
 
-class _More:
-    """Adds to a table of points those at which the network comes to rest, and the fixed points between these."""
-
-    def __init__(self, f: Map, shared: Network, states: np.ndarray, options: Options) -> None:
-        self._f, self._states, self._options = f, states, options
-        self._weights = as_dtype(shared.weights, "float64")
-        self._newton = newton_of(f, self._weights)
-        self._spread = float(shared.spread)
-
-    def added(
-        self, table: dict[str, np.ndarray], x: np.ndarray, steps: int
-    ) -> dict[str, np.ndarray]:
-        """The table of the input x with these points added. steps: how many the network makes to come to rest."""
-        if len(table["q"]) >= self._options.max_points:
-            return table
-        newton = partial(self._newton, x)
-        fixed = table["outcome"] == FIXED
-        points, options = table["point"], self._options
-        known = Known(newton, points[fixed], points[~fixed], self._spread, options.unique_tol)
-        if steps:
-            found = settled(self._f, self._weights, x, newton, known, self._states, steps)
-            known.add(found)
-            table = self._joined(table, x, found, "settled")
-        if options.between:
-            found = between(newton, known, options.between)
-            # Newton, unlike descent and the network itself, may leave the region of the states.
-            away = nearest_distance(found, self._states)
-            found = found[away <= options.outlier_tol * self._spread]
-            table = self._joined(table, x, found, "between points")
-        order = np.argsort(table["outcome"], kind="stable")  # fixed points before slow ones
-        # `n_unique` is one number, not a column.
-        return table | {name: table[name][order] for name in table.keys() - {"n_unique"}}
-
-    def _joined(
-        self, table: dict[str, np.ndarray], x: np.ndarray, points: np.ndarray, origin: str
-    ) -> dict[str, np.ndarray]:
-        # `n_unique` counts also the points that the table has no room for.
-        found, points = len(points), points[: self._options.max_points - len(table["q"])]
-        if not len(points):
-            return table | {"n_unique": table["n_unique"] + found}
-        m = len(points)
-        new = {
-            "point": points,
-            "outcome": np.full(m, FIXED),
-            "q": self._newton(x, points)[0] ** 2 / 2,
-            "origin": np.full(m, origin),
-            "count": np.zeros(m, int),
-            "search_share": np.zeros(m),
-            "constant_input": np.tile(x, (m, 1)),
-        }
-        joined = {name: np.concatenate([table[name], values]) for name, values in new.items()}
-        return joined | {"n_unique": table["n_unique"] + found}
-
-
 def _linearise(
-    map_of: Callable[..., Map],
-    inputs: View[PointFields],
+    inputs: View[FixedPoint],
     shared: Network,
     points: np.ndarray,
     x: np.ndarray,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
+from ctd.fixed_points.search.methods import FIXED, SLOW
 from ctd.late import scipy
 from ctd.principal import principal_axes
+from ctd.rows import combinations
 
 N_COMPONENTS = 3
 """Dimensions of the k-d tree: with more than a few, a query visits almost every node."""
@@ -100,6 +104,8 @@ class Points(NamedTuple):
     """(k,)"""
     n_members: np.ndarray
     """(k,)"""
+    origin: np.ndarray
+    """(k,) the lowest number of an origin among the members of each."""
 
 
 class Basins:
@@ -165,7 +171,8 @@ class Basins:
         tree = scipy.spatial.cKDTree(leaders)
         _, nearest = tree.query(projected, distance_upper_bound=reach)
         near = np.flatnonzero(nearest < len(leaders))
-        hit = self._within(points, near, nearest[near])
+        apart = points[near] - self._leaders[nearest[near]]
+        hit = np.linalg.norm(apart, axis=1) <= self._near
         found[near[hit]] = nearest[near[hit]]
         # The leader nearest in the projection is too far in the full space: try the others in reach.
         for row in near[~hit]:
@@ -175,20 +182,8 @@ class Basins:
                 found[row] = others[np.argmin(distance)]
         return found
 
-    def _within(self, points: np.ndarray, rows: np.ndarray, leaders: np.ndarray) -> np.ndarray:
-        out = np.empty(len(rows), bool)
-        for start in range(0, len(rows), BLOCK):  # differences that stay in the cache
-            some = slice(start, start + BLOCK)
-            apart = points[rows[some]] - self._leaders[leaders[some]]
-            out[some] = np.einsum("ij,ij->i", apart, apart) <= self._near**2
-        return out
-
     def points(self) -> Points:
         """The distinct points of the rows so far."""
-        return self.points_and_origins()[0]
-
-    def points_and_origins(self) -> tuple[Points, np.ndarray]:
-        """(the points, (k,) the lowest number of an origin among the members of each)."""
         order = np.lexsort((self._q, self._rank))
         # `cover` takes its rows best first: by rank, then by q.
         first, which = np.unique(cover(self._best[order], self._tol), return_inverse=True)
@@ -197,7 +192,51 @@ class Basins:
         rank, q, origin = self._rank[best], self._q[best], self._origin[best]
         np.minimum.at(origin, which.ravel(), self._origin[order])
         by = np.lexsort((q, -count, rank))
-        return Points(self._best[best[by]], rank[by], q[by], count[by]), origin[by]
+        return Points(self._best[best[by]], rank[by], q[by], count[by], origin[by])
+
+
+def by_input(x: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(x, its rows) for each distinct input, in order of first appearance."""
+    if len(x) and (x == x[0]).all():  # one input needs no sort
+        return [(x[0], np.arange(len(x)))]
+    first, of_row = combinations([x], len(x))
+    rows = np.split(np.argsort(of_row, kind="stable"), np.cumsum(np.bincount(of_row)))
+    return list(zip(x[first], rows, strict=False))  # np.split adds an empty part
+
+
+@dataclass
+class Ends:
+    """The ends of all searches with one input x."""
+
+    x: np.ndarray
+    basins: Basins
+    n: int = 0
+
+    def add(self, block: Mapping[str, np.ndarray], members: np.ndarray) -> None:
+        """Add the rows `members` of a block."""
+        self.n += len(members)
+        # Searches that ended at no point count in `n` alone, the base of the basins' shares.
+        rows = members[np.isin(block["outcome"][members], (FIXED, SLOW))]
+        q = np.asarray(block["q"][rows], float)
+        origin = block["anywhere_start"][rows] if "anywhere_start" in block else None
+        # The outcome is the rank: FIXED is less than SLOW, so that a fixed end stands for its basin.
+        self.basins.add(np.asarray(block["point"][rows], float), block["outcome"][rows], q, origin)
+
+    def table(self, max_points: int, origins: tuple[str, ...]) -> dict[str, np.ndarray]:
+        """The distinct points; if there are more than `max_points`, those with the largest basins. origins: their names."""
+        found = self.basins.points()
+        # The largest basins, back in the order of rank, size and q.
+        kept = np.sort(np.argsort(-found.n_members, kind="stable")[:max_points])
+        return {
+            "point": found.points[kept],
+            "outcome": found.rank[kept],
+            "q": found.q[kept],
+            "origin": np.asarray(origins)[found.origin[kept]],
+            "count": found.n_members[kept],
+            "search_share": found.n_members[kept] / self.n,
+            "constant_input": np.tile(self.x, (len(kept), 1)),
+            "n_unique": np.asarray(len(found.n_members)),
+        }
 
 
 def nearest_distance(points: np.ndarray, states: np.ndarray, block: int = 1 << 22) -> np.ndarray:

@@ -89,7 +89,7 @@ def test_without_each_mode(network):
     [
         ({"remove": "mode"}, "points: remove: mode needs a table of points"),
         ({"points": "x.h5"}, "remove is unit"),
-        ({"task": "flipflop"}, "task: flipflop has 3 inputs, but the network in .* has 1"),
+        ({"task": "flipflop"}, "task: flipflop has 3 inputs, but the network in .* takes 1"),
         ({"cell": "numpy.tanh"}, "cell: numpy.tanh is a function, which has no initial state"),
         ({"remove": "mode", "points": "NET"}, "lacks eigenvalue, left, point, right"),
     ],

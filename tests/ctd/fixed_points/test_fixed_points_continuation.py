@@ -17,17 +17,16 @@ from pydantic import ValidationError
 
 from ctd.batch import Layout, run_items
 from ctd.fixed_points import follow
-from ctd.fixed_points.candidates import make_network
 from ctd.fixed_points.continuation import (
     OUTCOMES,
     Continuation,
-    Followers,
+    kernel,
     load,
-    make_kernel,
     place_of,
 )
 from ctd.fixed_points.continuation.bifurcation import KINDS
 from ctd.fixed_points.continuation.branches import figure, reduce
+from ctd.fixed_points.network import make_network
 from ctd.kernel import inputs_of
 
 
@@ -101,7 +100,6 @@ def polynomials(weights, h, x):
     return weights["form"][x[0].astype(int)] @ terms
 
 
-KERNEL = make_kernel("follow", Followers(lambda *_: polynomials, lambda *_: None), lambda _: None)
 N = len(FLOWS)
 
 
@@ -109,7 +107,7 @@ def followed(forms, points, starts, low, high, slope=1, **settings):
     """The results of items that differ in form, point and start; at most N."""
     n = len(points)
     filled = lambda values: np.resize(values, (N, *np.shape(values)[1:]))  # one shape, one program
-    network = make_network({"form": filled(forms)}, filled(points), "float64")
+    network = make_network(polynomials, {"form": filled(forms)}, filled(points), "float64")
     params = Continuation(low=low, high=high, start=starts[0], n_steps=300, **settings)
     columns = {
         "start_point": np.arange(n),
@@ -117,7 +115,7 @@ def followed(forms, points, starts, low, high, slope=1, **settings):
         "x": np.column_stack([np.arange(n), np.full(n, slope), np.zeros(n)]),
         "along": np.tile([0.0, 0.0, 1.0], (n, 1)),
     }
-    return run_items(KERNEL, params, columns, shared=network, layout=Layout(N, 1))
+    return run_items(kernel, params, columns, shared=network, layout=Layout(N, 1))
 
 
 @pytest.fixture(scope="module")
@@ -321,10 +319,12 @@ def test_load_refuses(tmp_path):
 )
 def test_a_branch_begins_at_the_constant_input_of_its_point(over, x, point, expected):
     network = SimpleNamespace(
-        inputs=np.array([[0, 0], [0, 1], [3, 3.0]]), states=np.zeros((3, 1, 5), np.float32)
+        cell={polynomials: None},
+        inputs=np.array([[0, 0], [0, 1], [3, 3.0]]),
+        states=np.zeros((3, 1, 5), np.float32),
     )
     traced = SimpleNamespace(x=np.array(x), along=np.array([1.0, 1.0]), start=1.0, low=-2.0, high=2.0, start_point=point)  # fmt: skip
-    found = place_of(2, SimpleNamespace(over=over), network, traced)
+    found = place_of(SimpleNamespace(over=over), network, traced)
     assert bool(found.there) == (expected is not None)
     if expected:
         np.testing.assert_allclose(found.x, expected[0], atol=1e-6)

@@ -119,3 +119,11 @@ def test_more_exponents_than_a_network_has_are_told():
     with pytest.warns(UserWarning, match="200 given, but this network has 100 exponents"):
         kernel.load(inputs_of(Trajectory(**given, n_exponents=200)))
     kernel.load(inputs_of(Trajectory(**given, n_exponents=100)))
+
+
+def test_bad_states_are_told_with_their_file(tmp_path):
+    path = tmp_path / "states.npz"
+    np.savez(path, hiddens=np.full((2, 100), np.nan))
+    given = {"weights": str(EXAMPLES / "decision_gru.h5"), "states": str(path)}
+    with pytest.raises(ValueError, match=r"states.npz: hiddens: 200 of 200 entries are NaN"):
+        kernel.load(inputs_of(Trajectory(**given)))

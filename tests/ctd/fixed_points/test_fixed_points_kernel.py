@@ -15,9 +15,9 @@ from ctd.batch import Layout, precision, run_items
 from ctd.cells import CELLS, Scales, get_cell
 from ctd.data import write_hdf5
 from ctd.fixed_points import kernel
-from ctd.fixed_points.candidates import make_network, outputs_of, with_inverse
-from ctd.fixed_points.search.kernel import FixedPoint
-from ctd.fixed_points.starts import draw_start
+from ctd.fixed_points.network import make_network, outputs_of
+from ctd.fixed_points.search.params import FixedPoint
+from ctd.fixed_points.search.starts import draw_start, with_inverse
 from ctd.kernel import inputs_of
 from ctd.plots import Points
 from ctd.plots.png import draw
@@ -126,7 +126,7 @@ def test_what_is_known_beforehand_changes_no_answer(network, searched):
 
 def test_derivatives_that_are_not_finite_are_left_out(network):
     with precision(FixedPoint()):
-        states = make_network({}, starts(40, 3), "float64")
+        states = make_network(doubling, {}, starts(40, 3), "float64")
         known = with_inverse(states, lambda w, h, x: jnp.sqrt(h) * 0.5, np.zeros(1))
         unknown = with_inverse(states, lambda w, h, x: jnp.sqrt(-h * h - 1), np.zeros(1))
         identity = with_inverse(states, lambda w, h, x: h, np.zeros(1))
@@ -199,7 +199,7 @@ def test_diverged_start_and_neighbours(network):
 @pytest.mark.parametrize("region", ["box", "sphere"])
 def test_starts_anywhere(region):
     """Half of them at the state plus noise; the others in the box, or on a sphere around the mean, of the given size."""
-    network = make_network({}, starts(50, 3) + 4, "float32")
+    network = make_network(doubling, {}, starts(50, 3) + 4, "float32")
     params = FixedPoint(region=region, anywhere=0.5, reach=2.5)
     there = jax.tree.map(jnp.asarray, network)
     draw = jax.jit(jax.vmap(lambda key: draw_start(params, there, params, key)))
@@ -298,7 +298,7 @@ def test_users_map_by_dotted_path(tmp_path):
 def test_readout_of_a_users_map():
     """It is that of weights which are named so, where their shapes are a readout's."""
     w, b, states = np.array([[1.0, -2.0]]), np.array([0.5]), starts(3, 2)
-    of = lambda **weights: outputs_of(make_network(weights, states, "float64", f"{__name__}.doubling"), states)  # fmt: skip
+    of = lambda **weights: outputs_of(make_network(doubling, weights, states, "float64"), states)  # fmt: skip
     np.testing.assert_allclose(of(wO=w, bO=b), states @ w.T + b, rtol=1e-6)  # float32
     assert of(wO=w.T, bO=b).shape == of(wO=w).shape == (3, 0)
 

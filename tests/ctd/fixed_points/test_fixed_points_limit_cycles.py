@@ -14,10 +14,10 @@ from places import ROOT
 
 from ctd.batch import run_items
 from ctd.fixed_points import cycles
-from ctd.fixed_points.candidates import make_network
-from ctd.fixed_points.follow import Cycles
-from ctd.fixed_points.limit_cycles import OUTCOMES, Hunts, LimitCycle, make_kernel
+from ctd.fixed_points.limit_cycles import LimitCycle, kernel
 from ctd.fixed_points.limit_cycles.table import Options
+from ctd.fixed_points.network import make_network
+from ctd.fixed_points.notebook import Cycles
 from ctd.kernel import inputs_of
 
 MU, OMEGA = 0.25, 3.0
@@ -49,16 +49,14 @@ def step(h):
 
 
 def ended(found):
-    return [OUTCOMES[k].name for k in found.results["outcome"]]
+    return [found.outcomes[k] for k in found.results["outcome"]]
 
 
 def hunted(f, params, cases):
     """{name: what `cycles` finds from these states with these settings} for {name: (states, settings)}, in one run."""
     states = np.concatenate([states for states, _ in cases.values()])
     sizes = [len(states) for states, _ in cases.values()]
-    network = make_network({}, states, "float64")
-    of = Hunts(lambda *_: lambda weights, h, x: f(h), lambda _: None)
-    kernel = make_kernel("cycles", of, lambda _: network)
+    network = make_network(lambda weights, h, x: f(h), {}, states, "float64")
     columns = {"start": np.arange(len(states))}
     for name in {name for _, settings in cases.values() for name in settings}:
         each = [settings.get(name, getattr(params, name)) for _, settings in cases.values()]

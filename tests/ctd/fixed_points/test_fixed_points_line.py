@@ -7,7 +7,7 @@ from places import EXAMPLES
 from ctd.batch import precision, run_items
 from ctd.data import read_hdf5
 from ctd.fixed_points import kernel, line
-from ctd.fixed_points.search.kernel import FixedPoint
+from ctd.fixed_points.search.params import FixedPoint
 from ctd.kernel import inputs_of
 
 N = 6

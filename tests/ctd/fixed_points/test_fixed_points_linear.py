@@ -16,7 +16,7 @@ from ctd.fixed_points.linear import (
     stability,
     time_constants,
 )
-from ctd.fixed_points.search.kernel import FixedPoint
+from ctd.fixed_points.search.params import FixedPoint
 
 
 def test_jacobians_finite_differences():

@@ -34,7 +34,7 @@ def test_phase_portrait_of_two_parabolas():
     made = found.figure()
     assert [axes.get_title() for axes in made.axes][:2] == ["Phase portrait", "Spectra of the linearisation"]  # fmt: skip
     with precision(found.inputs):
-        plot = phase(found.step, found.network.states, found.unique)
+        plot = phase(step, found.network.states, found.unique, np.arange(1))
     layers = {layer.name: layer for layer in plot.layers}
     width = 2.5 / GRID
     for name, still in (("h1 stays", lambda x, y: y - x**2), ("h2 stays", lambda x, y: x - y**2)):

@@ -8,7 +8,7 @@ from searches import starts
 from ctd.batch import run_items
 from ctd.data import write_hdf5
 from ctd.fixed_points import find, kernel
-from ctd.fixed_points.search.kernel import FixedPoint
+from ctd.fixed_points.search.params import FixedPoint
 from ctd.kernel import inputs_of
 
 

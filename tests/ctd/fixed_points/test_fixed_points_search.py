@@ -14,13 +14,13 @@ from searches import DIVERGED, FIXED, SLOW, cube, spiral, starts
 
 from ctd.batch import Layout, precision, run_items
 from ctd.fixed_points import find, kernel
-from ctd.fixed_points.candidates import make_network
+from ctd.fixed_points.network import make_network
 from ctd.fixed_points.notebook import Found
 from ctd.fixed_points.search import approach
-from ctd.fixed_points.search.kernel import FixedPoint, Searches, make_kernel
 from ctd.fixed_points.search.methods import Settings, run_block
-from ctd.fixed_points.search.missed import Known, between, newton_of, settled
-from ctd.fixed_points.search.summary import Options, _More, reduce
+from ctd.fixed_points.search.missed import Known, More, between, newton_of, settled
+from ctd.fixed_points.search.params import FixedPoint, Options
+from ctd.fixed_points.search.summary import reduce
 from ctd.kernel import inputs_of
 
 RNG = np.random.default_rng(1)
@@ -61,9 +61,6 @@ def step(weights, h, x):
     return lax.switch(x[0].astype(int), list(MAPS.values()), weights, h, x[1:])
 
 
-SEARCHES = make_kernel("find", Searches(lambda *_: step, lambda _: None), lambda _: None)
-
-
 def search(name, candidates, *, x=(), dtype="float64", options=None, **settings):
     """As `find(MAPS[name], candidates, x=x)`, in the one program."""
     n = len(candidates)
@@ -73,14 +70,13 @@ def search(name, candidates, *, x=(), dtype="float64", options=None, **settings)
     numbers[:, 0] = list(MAPS).index(name)
     numbers[:, 1 : 1 + np.shape(x)[-1]] = x
     # Of one shape: candidate k is state k modulo their number.
-    network = make_network(WEIGHTS, np.resize(states, (48, 3)), dtype)
+    network = make_network(step, WEIGHTS, np.resize(states, (48, 3)), dtype)
     params, columns = FixedPoint(dtype=dtype, **settings), {"candidate": np.arange(n), "x": numbers}
-    results = run_items(SEARCHES, params, columns, shared=network, layout=Layout(8, 1))
+    results = run_items(kernel, params, columns, shared=network, layout=Layout(8, 1))
     inputs = inputs_of(params)
     with precision(params):
-        unique = SEARCHES.reduce(inputs, network, columns, results, Options(**options or {}))
-    names = tuple(outcome.name for outcome in SEARCHES.outcomes)
-    return Found(results, unique, names, network, inputs, lambda h, x: step(WEIGHTS, h, x))
+        unique = kernel.reduce(inputs, network, columns, results, Options(**options or {}))
+    return Found(results, unique, kernel, network, inputs)
 
 
 def test_linear_map_closed_form():
@@ -168,7 +164,7 @@ def test_saddles_are_found_between_memories():
     assert len(rows[:-1]) == 20
     assert "7 more" in rows[-1]
     inputs = {"constant_input": np.arange(54).reshape(27, 2) / 2}
-    driven = replace(found, unique=unique | inputs)  # shown where the points' inputs differ
+    driven = replace(found, table=unique | inputs)  # shown where the points' inputs differ
     assert repr(driven).splitlines()[2].split()[:3] == ["fixed", "[0,", "0.5]"]
 
 
@@ -197,8 +193,9 @@ def test_between_adds_each_zero_once(fixed, slow, most, expected):
 
 
 def test_fixed_points_between_others_stand_before_slow_ones():
-    network = make_network({}, [[-1.0], [1.0], [0.4]], "float64")
-    more = _More(lambda weights, h, x: h + jnp.sin(jnp.pi * h), network, network.states[:, 0], Options())  # fmt: skip
+    f = lambda weights, h, x: h + jnp.sin(jnp.pi * h)
+    network = make_network(f, {}, [[-1.0], [1.0], [0.4]], "float64")
+    more = More(f, network, Options())
     table = {
         "point": network.states[:, 0], "outcome": np.array([FIXED, FIXED, SLOW]), "q": np.zeros(3), "count": np.ones(3, int),
         "origin": np.full(3, "states"), "search_share": np.ones(3) / 3, "constant_input": np.zeros((3, 0)), "n_unique": np.asarray(3),
@@ -241,7 +238,7 @@ def test_table_has_the_stable_point_behind_a_slow_one():
     assert found.unique["n_unique"] == 2
     assert found.unique["stable"][0]
     np.testing.assert_allclose(found.unique["point"][0], [3, 0, 0], rtol=1e-12)
-    given = lambda *_: step, found.inputs, found.network, {}, found.results
+    given = found.inputs, found.network, {}, found.results
     assert reduce(*given, Options(settle=0))["kind"].tolist() == ["slow"]
 
 

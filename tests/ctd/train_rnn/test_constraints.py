@@ -15,7 +15,7 @@ from ctd.batch import precision, run_items, traced_columns
 from ctd.catalogue import load_kernel
 from ctd.cells import get_cell, run
 from ctd.data import write_hdf5
-from ctd.fixed_points.candidates import cell_of
+from ctd.fixed_points.network import cell_of
 from ctd.kernel import inputs_of, static_of, traced_of
 from ctd.train_rnn import Network, item_keys, kernel
 from ctd.train_rnn.checks import excitatory_counts

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ctd.catalogue import kernel_names, load_kernel
 from ctd.cells import get_cell
 from ctd.cells.ungated import get_units
-from ctd.fixed_points.candidates import find_cell, known_cell
+from ctd.fixed_points.network import find_cell, known_cell
 from ctd.tasks import get_task
 from jobs.errors import JobError
 from jobs.plan.items import checked_job

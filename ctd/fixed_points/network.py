@@ -1,0 +1,298 @@
+"""The network that is studied: its cell or function, its weights and states, where a job's fields and files name them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+from typing import Annotated, Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike
+from pydantic import AfterValidator, Field
+
+from ctd import tasks
+from ctd.cells import CELL_NAMES, CELLS, Cell, Weights, get_cell, readout
+from ctd.data import read_arrays, read_hdf5
+from ctd.dotted import load as load_dotted
+from ctd.kernel import Data, File, Params, Static, Traced, Values, View
+from ctd.late import Array, Float, jax, jnp, on_host
+from ctd.weights import read_tensors, read_weights
+from ctd.words import count
+
+type Map = Callable[[Weights, Float[Array, "state"], Float[Array, "input"]], Float[Array, "state"]]
+"""F(weights, state, input) -> the next state; of a flow, dh/dt."""
+
+type Named = dict[str | Map, None]
+"""{a cell's name, or a function F: None}: a name among arrays, which JAX compiles in with the keys."""
+
+Time = Literal["steps", "continuous"]
+
+
+class Network(NamedTuple):
+    """A network and its states, from which items start: what all items of a group share."""
+
+    weights: Weights
+    states: Float[Array, "trial time state"]
+    """Item k starts at states.reshape(-1, state)[k]."""
+    spread: Float[Array, ""]
+    """Root mean square distance of the states from their mean; 1 if all states are equal."""
+    largest: Float[Array, ""]
+    """The largest |h_i| among the states, at least 1."""
+    inverse: Float[Array, "state state"]
+    """The inverse of the mean of J'J over some of the states, J = dF/dh - 1 (`search.starts.with_inverse`);
+    (0, 0): unknown."""
+    inputs: Float[Array, "point input"]
+    """The constant input of each state, where the states are points of a table; (0, 0): unknown."""
+    cell: Named
+
+
+class OfCell(Protocol):
+    """What has a cell, or a function in place of one."""
+
+    @property
+    def cell(self) -> Named: ...
+
+
+# --- fields -----------------------------------------------------------------------------------------
+
+
+def find_cell(name: str) -> Cell | Map:
+    """The cell of this name, or the Cell or function F(weights, h, x) at this dotted path.
+
+    Raises ValueError where there is none.
+    """
+    if ":" in name or "." not in name:  # leaky:mylab.units.f is a cell of ctd with units
+        return get_cell(name)
+    module, _, attribute = name.rpartition(".")
+    found = load_dotted(name, f"cell: {name}")
+    if not (isinstance(found, Cell) or callable(found)):
+        raise ValueError(
+            f"cell: {name}: {module} has no {attribute} that is a ctd.cells.Cell or a function "
+            "F(weights, h, x)"
+        )
+    return found  # the next state or dh/dt, as `time` says
+
+
+def known_cell(name: str) -> str:
+    """The name, if there is such a cell; the check of a field. Raises ValueError."""
+    find_cell(name)
+    return name
+
+
+class OfNetwork(Params):
+    """The fields that name a network."""
+
+    dtype: Static[Literal["float32", "float64"]] = "float64"
+    cell: Static[Annotated[str, AfterValidator(known_cell)] | None] = Field(
+        None,
+        description=f"{CELL_NAMES}; by default the cell that the weights belong to; or the dotted path of a Cell or of a "
+        "function F(weights, h, x)",
+    )
+    weights: File[str | None] = Field(
+        None,
+        description="file of the network's weights: PyTorch's, Flax', Equinox', Keras', safetensors, .npz, HDF5",
+    )
+
+
+class OfDynamics(OfNetwork):
+    """The fields that name a network, a map or a flow, at a constant input."""
+
+    time: Static[Time] = Field(
+        "steps",
+        description="steps: the next state is F(h); continuous: dh/dt is F(h), or the field of cell node",
+    )
+    x: Traced[tuple[float, ...]] = Field(
+        (), description="constant input; without it, zeros", json_schema_extra={"units": "1"}
+    )
+
+
+class OfTrials(OfNetwork):
+    """The fields that name trials of a task for a network."""
+
+    task: Data[tasks.AnyTask] = Field(tasks.Decision(), description="task whose trials are run")
+    n_trials: Data[int] = Field(100, gt=0, description="trials that are run")
+    trial_seed: Data[int] = Field(0, ge=0, lt=2**32, description="chooses the trials")
+
+
+def number_of(what: str) -> Any:
+    """The field of a number of something, modulo how many there are."""
+    return Field(0, ge=0, lt=2**31, description=f"number of the {what}, modulo their number")
+
+
+# --- the map or flow --------------------------------------------------------------------------------
+
+
+def cell_of(network: OfCell) -> Cell | Map:
+    """The network's cell, or the user's F."""
+    (cell,) = network.cell
+    return find_cell(cell) if isinstance(cell, str) else cell
+
+
+def map_of(network: OfCell, time: Time = "steps") -> Map:
+    """F of the cell, or the user's F: the next state; in continuous time dh/dt."""
+    found = cell_of(network)
+    if not isinstance(found, Cell):
+        return found
+    if time == "steps":
+        return found.step
+    assert found.flow is not None, "stored_cell refuses it"
+    return found.flow
+
+
+def step_of(network: OfCell, time: Time) -> Map:
+    """The map with the same fixed points: F itself; in continuous time h + F(h), so that q is |dh/dt|^2 / 2."""
+    f = map_of(network, time)
+    return f if time == "steps" else _euler(f)
+
+
+@lru_cache(8)  # JAX knows what it has compiled by the function
+def _euler(f: Map) -> Map:
+    return lambda weights, h, x: h + f(weights, h, x)
+
+
+def n_in_of(network: Network) -> int | None:
+    """The number of inputs of the network; None for a user's F, which may take any number."""
+    found = cell_of(network)
+    return found.infer(network.weights)[1] if isinstance(found, Cell) else None
+
+
+def constant_input(shared: Network, traced: Values[OfDynamics]) -> Float[Array, "input"]:
+    """x, or zeros if none was given. Raises ValueError if its length does not fit the network."""
+    n_in = n_in_of(shared)
+    if traced.x.shape[0] == 0:
+        return jnp.zeros(n_in or 0, shared.states.dtype)  # a user's F may take no input
+    if n_in is not None and traced.x.shape[0] != n_in:
+        raise ValueError(
+            f"x: {count(traced.x.shape[0], 'number')} given, but the network has {count(n_in, 'input')}"
+        )
+    return traced.x
+
+
+def state_of(network: Network, number: Array) -> Float[Array, "state"]:
+    """The state of this number, modulo their number."""
+    states = jnp.asarray(network.states).reshape(-1, network.states.shape[-1])
+    return states[number % len(states)]
+
+
+def outputs_of(network: Network, states: Float[Array, "k state"]) -> Float[Array, "k output"]:
+    """The readout at some states; of a function wO h + bO where its weights have wO (output, state) and bO, else (k, 0)."""
+    cell, w = cell_of(network), network.weights
+    if isinstance(cell, Cell):
+        return jax.vmap(lambda h: readout(cell, w, h))(states)
+    fits = {"wO", "bO"} <= w.keys() and w["wO"].shape == (*w["bO"].shape, states.shape[-1])
+    return states @ w["wO"].T + w["bO"] if fits else states[:, :0]
+
+
+# --- files ------------------------------------------------------------------------------------------
+
+
+def make_network(
+    cell: str | Map,
+    weights: Mapping[str, ArrayLike],
+    states: ArrayLike,
+    dtype: str,
+    what: str = "states",
+) -> Network:
+    """Check the states, (..., state), and measure their spread.
+
+    Raises ValueError, which begins with `what`, if there are none or they are not finite.
+    """
+    states = np.asarray(states, dtype)
+    if states.ndim == 0 or states.size == 0:
+        raise ValueError(
+            f"{what}: shape {states.shape}: at least one state expected, (candidate, state)"
+        )
+    if not np.isfinite(states).all():
+        bad = int((~np.isfinite(states)).sum())
+        raise ValueError(f"{what}: {bad} of {states.size} entries are NaN or infinite")
+    if states.ndim != 3:
+        states = states.reshape(-1, 1, states.shape[-1])  # trials of one step each
+    flat = states.reshape(-1, states.shape[-1])
+    spread = np.sqrt(np.mean(np.sum((flat - flat.mean(0)) ** 2, axis=1)))
+    # Searches that go beyond a multiple of this have diverged: states near 0 must not make that bound 0.
+    largest = max(1.0, float(np.abs(flat).max()))
+    scales = on_host(spread if spread > 0 else 1, dtype), on_host(largest, dtype)
+    unknown = on_host(np.zeros((0, 0)), dtype)  # programs see by the shape that it is not known
+    return Network(
+        as_dtype(weights, dtype), on_host(states), *scales, unknown, unknown, {cell: None}
+    )
+
+
+def as_dtype(weights: Mapping[str, ArrayLike], dtype: str) -> dict[str, Array]:
+    """The weights as arrays of this dtype on the host."""
+    return {name: on_host(value, dtype) for name, value in weights.items()}
+
+
+def stored_network(inputs: View[OfNetwork], path: str, dataset: str) -> Network:
+    """The network, with the states in a dataset of a file, (..., state). Raises ValueError, naming file and field."""
+    name, found, weights = stored_cell(inputs)
+    where = f"{path}: {dataset}"
+    stored = read_arrays(path, dataset)
+    size = found.state_size(found.infer(weights)[0]) if isinstance(found, Cell) else None
+    if dataset not in stored:
+        fits = [name for name, values in stored.items() if size in (None, *values.shape[-1:])]
+        hint = f"give dataset: {fits[0]}" if len(fits) == 1 else "give one as dataset"
+        raise ValueError(f"{where}: no such dataset; found {', '.join(sorted(stored))}; {hint}")
+    states = stored[dataset]
+    if size is not None and (states.ndim == 0 or states.shape[-1] != size):
+        raise ValueError(
+            f"{where}: has the shape {states.shape}, but the state of this network has "
+            f"{size} entries, which the last axis must have"
+        )
+    return make_network(name, weights, states, inputs.dtype, where)
+
+
+def read_points(path: str, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """The table of a store of fixed_points. Raises ValueError, naming the file, where it lacks one of these columns."""
+    table = read_hdf5(path)
+    if missing := set(names) - table.keys():
+        raise ValueError(
+            f"points: {path}: lacks {', '.join(sorted(missing))}; STORE/gathered/GROUP of a store of fixed_points expected"
+        )
+    return table
+
+
+def stored_cell(inputs: View[OfNetwork]) -> tuple[str, Cell | Map, Weights]:
+    """(the cell's name, the cell or function, the weights).
+
+    For a cell of ctd the file says which it is; a user's cell gets the arrays by their names. Raises ValueError, naming file
+    and field, also where time is continuous and the cell is a map.
+    """
+    name, weights = _stored(inputs)
+    found = find_cell(name)
+    flows = getattr(inputs, "time", "steps") == "continuous"
+    if flows and isinstance(found, Cell) and found.flow is None:
+        known = ", ".join(cell.name for cell in CELLS.values() if cell.flow is not None)
+        raise ValueError(
+            f"time: continuous, but cell {name} is a map; write time: steps, or cell: {known}, or the path of a function dh/dt"
+        )
+    return name, found, weights
+
+
+def _stored(inputs: View[OfNetwork]) -> tuple[str, Weights]:
+    name = inputs.cell
+    found = None if name is None else find_cell(name)
+    if inputs.weights is None:
+        if name is None or isinstance(found, Cell):
+            raise ValueError(f"weights: {name or 'a network'} needs a file of weights")
+        return name, {}  # a user's F may have no weights
+    own = "." in (name or "").partition(":")[0]  # a user's own cell has a dotted path
+    if name is None or (isinstance(found, Cell) and not own):
+        loaded = read_weights(inputs.weights, name)
+        return loaded.cell, {key: on_host(value) for key, value in loaded.params.items()}
+    arrays = read_tensors(inputs.weights).arrays
+    return name, {key: on_host(value) for key, value in arrays.items()}
+
+
+def draw_trials(
+    inputs: View[OfTrials], cell: Cell, weights: Weights, instead: str = ""
+) -> tasks.Trial:
+    """The trials of the task. Raises ValueError unless it has as many inputs as the network; instead: of such a task."""
+    n_in = cell.infer(weights)[1]
+    if inputs.task.n_in != n_in:
+        raise ValueError(
+            f"task: {inputs.task.name or type(inputs.task).__name__} has {count(inputs.task.n_in, 'input')}, but the network in "
+            f"{inputs.weights} takes {n_in}; give a task with as many{instead}"
+        )
+    key = jax.random.key(inputs.trial_seed)
+    return tasks.batch(inputs.task, key, inputs.n_trials, inputs.dtype)
