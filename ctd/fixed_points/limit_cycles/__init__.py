@@ -104,11 +104,7 @@ def advance(
 ) -> cycle.Hunt:
     """A block of steps, or an iteration of Newton."""
     del key
-    system = _system(static, shared, traced)
-    # A map's cycle is stored whole, so that its period cannot exceed the room for states.
-    longest = traced.n_steps if system.flow else jnp.asarray(static.n_points)
-    limits = cycle.Limits(traced.transient, longest, traced.near)
-    return cycle.advance(system, limits, s)
+    return cycle.advance(_system(static, shared, traced), s)
 
 
 def result(
@@ -139,7 +135,10 @@ def result(
 def _system(static: View[LimitCycle], shared: Network, traced: Values[LimitCycle]) -> cycle.System:
     x, f = constant_input(shared, traced), map_of(shared, static.time)
     field = lambda h: f(shared.weights, h, x)  # a map's next state, or dh/dt
-    return cycle.System(field, static.time == "continuous", traced.dt)
+    flow = static.time == "continuous"
+    # A map's cycle is stored whole, so that its period cannot exceed the room for states.
+    longest = traced.n_steps if flow else jnp.asarray(static.n_points)
+    return cycle.System(field, flow, traced.dt, traced.transient, longest, traced.near)
 
 
 kernel = Kernel(

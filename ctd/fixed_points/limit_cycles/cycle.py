@@ -8,6 +8,7 @@ of the derivative of the return, dF^p/dh or dPhi_T/dh (Guckenheimer & Holmes 198
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -45,13 +46,18 @@ AWAY = 0.1
 
 
 class System(NamedTuple):
-    """The map or flow that trajectories follow."""
+    """The map or flow that trajectories follow, and what bounds the stages of a hunt."""
 
     f: Callable[[Array], Array]
     """h -> the next state, or dh/dt."""
     flow: bool
     dt: Array
     """Length of a step, of a flow."""
+    transient: Array
+    n_steps: Array
+    """Most steps until the return."""
+    near: Array
+    """A state this near, in units of the cycle's size so far, has returned."""
 
     def step(self, h: Array, dt: Array) -> Array:
         """The state after one step."""
@@ -94,16 +100,6 @@ class Hunt(NamedTuple):
     outcome: Array
 
 
-class Limits(NamedTuple):
-    """Bounds at which the stages end; scalars."""
-
-    transient: Array
-    n_steps: Array
-    """Most steps until the return."""
-    near: Array
-    """A state this near, in units of the cycle's size so far, has returned."""
-
-
 def begin(h: Array, period: Array) -> Hunt:
     """The hunt at its start. period: a guess, 0 where none is known."""
     zero, none = jnp.zeros((), jnp.int32), jnp.zeros((), h.dtype)
@@ -112,24 +108,23 @@ def begin(h: Array, period: Array) -> Hunt:
     return Hunt(h, zero, zero, h, none, period, none + jnp.nan, unknown, h, zero, running)
 
 
-def advance(system: System, limits: Limits, s: Hunt) -> Hunt:
+def advance(system: System, s: Hunt) -> Hunt:
     """A block of steps, or one iteration of Newton."""
-    stages = [_settle, _wait, lambda system, limits, s: _correct(system, s)]
-    s = lax.switch(s.stage, [lambda s, go=go: go(system, limits, s) for go in stages], s)
+    s = lax.switch(s.stage, [partial(go, system) for go in (_settle, _wait, _correct)], s)
     lost = (s.outcome == RUNNING) & ~jnp.isfinite(s.h).all()
     outcome = jnp.where(s.stage == CORRECTS, LOST, DIVERGED).astype(jnp.int32)
     return s._replace(outcome=jnp.where(lost, outcome, s.outcome))
 
 
-def _settle(system: System, limits: Limits, s: Hunt) -> Hunt:
-    n = jnp.minimum(BLOCK, limits.transient.astype(jnp.int32) - s.taken)
+def _settle(system: System, s: Hunt) -> Hunt:
+    n = jnp.minimum(BLOCK, system.transient.astype(jnp.int32) - s.taken)
     h = lax.fori_loop(0, n, lambda _, h: system.step(h, system.dt), s.h)
-    over = s.taken + n >= limits.transient
+    over = s.taken + n >= system.transient
     stage = jnp.where(over, jnp.where(s.period > 0, CORRECTS, RETURNS), SETTLES).astype(jnp.int32)
     return s._replace(h=h, anchor=h, stage=stage, taken=jnp.where(over, 0, s.taken + n))
 
 
-def _wait(system: System, limits: Limits, s: Hunt) -> Hunt:
+def _wait(system: System, s: Hunt) -> Hunt:
     """Steps until the state is back at the anchor; a flow's, where it crosses the plane through it across the flow."""
     ahead = system.f(s.anchor)
 
@@ -146,7 +141,7 @@ def _wait(system: System, limits: Limits, s: Hunt) -> Hunt:
             crossed, gap = jnp.ones((), bool), jnp.linalg.norm(h - s.anchor)
             period = (s.taken + 1).astype(h.dtype)
         # A trajectory at rest is back at every step; its size tells it from a cycle.
-        back = crossed & (gap <= limits.near * s.size) & (s.size > _rest(s.anchor))
+        back = crossed & (gap <= system.near * s.size) & (s.size > _rest(s.anchor))
         return s._replace(
             h=h,
             taken=s.taken + 1,
@@ -155,9 +150,9 @@ def _wait(system: System, limits: Limits, s: Hunt) -> Hunt:
             stage=jnp.where(back, CORRECTS, RETURNS).astype(jnp.int32),
         )
 
-    until = jnp.minimum(s.taken + BLOCK, limits.n_steps.astype(jnp.int32))
+    until = jnp.minimum(s.taken + BLOCK, system.n_steps.astype(jnp.int32))
     s = lax.while_loop(lambda s: (s.stage == RETURNS) & (s.taken < until), look, s)
-    missed = (s.stage == RETURNS) & (s.taken >= limits.n_steps)
+    missed = (s.stage == RETURNS) & (s.taken >= system.n_steps)
     why = jnp.where(s.size > _rest(s.anchor), NONE, POINT)
     back = s.stage == CORRECTS
     return s._replace(

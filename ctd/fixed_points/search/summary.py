@@ -182,7 +182,7 @@ def _linearise(
     slow: np.ndarray,
 ) -> dict[str, np.ndarray]:
     flow = inputs.time == "continuous"
-    # Not `euler` of it: the eigenvalues of a flow are those of its own field.
+    # Not `step_of`: the eigenvalues of a flow are those of its own field.
     f = map_of(shared, inputs.time)
     with jax.enable_x64(True):
         weights = {name: jnp.asarray(w, jnp.float64) for name, w in shared.weights.items()}
