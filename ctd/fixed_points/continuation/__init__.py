@@ -27,7 +27,7 @@ from ctd.cells import READOUT_AXES, Cell
 from ctd.data import read_arrays
 from ctd.fixed_points.continuation import branch
 from ctd.fixed_points.continuation.bifurcation import KINDS
-from ctd.fixed_points.continuation.branches import REDUCED, SUMMARY, figure, plots, reduce
+from ctd.fixed_points.continuation.branches import REDUCED, SUMMARY, plots, reduce
 from ctd.fixed_points.continuation.curve import Frame, System
 from ctd.fixed_points.network import (
     Network,
@@ -42,6 +42,7 @@ from ctd.fixed_points.network import (
 )
 from ctd.kernel import Data, File, Kernel, Outcome, Static, Traced, Values, Var, View
 from ctd.late import Array, Bool, Float, jnp, lax, on_host
+from ctd.plots import Figure
 from ctd.words import count
 
 BLOCK = 16
@@ -303,7 +304,7 @@ kernel = Kernel(
     reduce=reduce,
     reduced=REDUCED,
     summary=SUMMARY,
-    figure=figure,
+    figure=lambda *group: Figure(plots(*group)),
     plots=plots,
     # A branch that looks for a bifurcation solves hundreds of eigenvalue problems while its neighbours wait.
     microbatches=(16,),

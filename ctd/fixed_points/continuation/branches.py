@@ -13,7 +13,7 @@ from ctd.fixed_points.continuation.branch import CLOSED, END, NOWHERE
 from ctd.fixed_points.network import Network, OfDynamics
 from ctd.fixed_points.shown import ROUNDING
 from ctd.kernel import NoOptions, Var, View
-from ctd.plots import Axis, Figure, Group, Layer, Lines, Plot, Points, of_group
+from ctd.plots import Axis, Group, Layer, Lines, Plot, Points, of_group
 from ctd.principal import principal
 from ctd.rows import alike
 
@@ -24,6 +24,11 @@ rounding only."""
 
 MOST = 500
 """Branches that a picture shows at most."""
+
+READ = (
+    "parameter", "branch_state", "n_unstable", "outcome", "met_kind", "met_parameter", "met_state", "met_mode",
+)  # fmt: skip
+"""The results that tables and pictures are made from."""
 
 _B, _R = ("bifurcation",), ("branch",)
 REDUCED = {
@@ -66,7 +71,7 @@ def reduce(
     a closed branch are its folds of least and of largest p. An item that began nowhere, or elsewhere, followed none.
     """
     del shared, options
-    found = {name: np.asarray(values[:]) for name, values in _arrays(results).items()}
+    found = {name: np.asarray(results[name][:]) for name in READ}
     items = np.asarray(columns.get("item", np.arange(len(found["outcome"]))))
     units = _units(found)
     branch_of = _branches(found, units)
@@ -90,11 +95,6 @@ def reduce(
         "branch_folds": (found["met_kind"][first] == FOLD).sum(1),
         "branch_of_start": branch_of,
     }
-
-
-def _arrays(results: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    names = ("parameter", "branch_state", "n_unstable", "outcome", "met_kind", "met_parameter")
-    return {name: results[name] for name in (*names, "met_state", "met_mode")}
 
 
 class Units(NamedTuple):
@@ -224,21 +224,13 @@ def plots(group: Group) -> list[Plot]:
     return [_diagram(group, line, *view) for view in _views(group, line)]
 
 
-@of_group
-def figure(group: Group) -> Figure:
-    """The first diagrams."""
-    line = _shown(group)
-    return Figure([_diagram(group, line, *view) for view in _views(group, line)[:2]])
-
-
 def _shown(group: Group) -> Line:
     """The lines of all branches, (branch, k): NaN, and -1 for `unstable`, beyond the end of a shorter one."""
-    found = _arrays(group.results)
     if "branch_of_start" in group.reduced:
         rows = _first_rows(np.asarray(group.reduced["branch_of_start"]))[:MOST]
     else:  # not gathered yet
-        rows = np.arange(min(MOST, len(found["outcome"])))
-    some = {name: np.asarray(values[:])[rows] for name, values in found.items()}
+        rows = np.arange(len(group.results["outcome"]))[:MOST]
+    some = {name: np.asarray(group.results[name][:])[rows] for name in READ}
     units = _units(some)
     lines = [_line(some, row, units) for row in range(len(rows))]
     longest = max((len(line.p) for line in lines), default=0)

@@ -25,7 +25,7 @@ from ctd.fixed_points.continuation import (
     place_of,
 )
 from ctd.fixed_points.continuation.bifurcation import KINDS
-from ctd.fixed_points.continuation.branches import figure, reduce
+from ctd.fixed_points.continuation.branches import plots, reduce
 from ctd.fixed_points.network import make_network
 from ctd.kernel import inputs_of
 
@@ -216,7 +216,7 @@ def test_lines_change_at_the_bifurcations(flows):
         ),
     ):
         some = {key: values[[list(FLOWS).index(name)]] for key, values in flows.items()}
-        drawn = figure(inputs, None, {}, some, reduce(inputs, None, {}, some, None)).plots
+        drawn = plots(inputs, None, {}, some, reduce(inputs, None, {}, some, None))
         assert [plot.y.label for plot in drawn] == [label]
         for layer, expected in zip(drawn[0].layers, ends, strict=False):
             p = np.asarray(layer.x)[np.isfinite(layer.y)]
