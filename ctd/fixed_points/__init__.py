@@ -22,7 +22,7 @@ Where `time` is continuous, F is dh/dt, and a point is where it is 0: q = |F|^2 
 
 Each other folder or file is a kernel:
 
-    continuation/  points that move with a parameter: curve, branch, bifurcation, branches (tables and pictures)
+    continuation/  points that move with a parameter: curve, branch, bifurcation, table (of branches, and pictures)
     limit_cycles/  cycle (the hunt for one of them), table (of them, and pictures)
     connections    departures from points: which leads to which
     exponents      Lyapunov exponents

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from ctd.batch import precision, run_items
 from ctd.fixed_points import continuation, exponents, limit_cycles
 from ctd.fixed_points.continuation import Continuation
-from ctd.fixed_points.continuation.branches import SUMMARY as BIFURCATIONS
+from ctd.fixed_points.continuation.table import SUMMARY as BIFURCATIONS
 from ctd.fixed_points.exponents import Trajectory
 from ctd.fixed_points.limit_cycles import LimitCycle
 from ctd.fixed_points.limit_cycles.table import SUMMARY as CYCLES

@@ -27,8 +27,8 @@ from ctd.cells import READOUT_AXES, Cell
 from ctd.data import read_arrays
 from ctd.fixed_points.continuation import branch
 from ctd.fixed_points.continuation.bifurcation import KINDS
-from ctd.fixed_points.continuation.branches import REDUCED, SUMMARY, plots, reduce
 from ctd.fixed_points.continuation.curve import Frame, System
+from ctd.fixed_points.continuation.table import REDUCED, SUMMARY, plots, reduce
 from ctd.fixed_points.network import (
     Network,
     OfDynamics,

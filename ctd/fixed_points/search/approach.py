@@ -16,6 +16,7 @@ from ctd.fixed_points.search.methods import (
     RUNNING,
     Descent,
     Problem,
+    Problems,
     lm_init,
     lm_tick,
     run_block,
@@ -67,8 +68,9 @@ class Search(NamedTuple):
     """True once the descent has begun; until then its h and q are those of the approach."""
 
 
-def start(coarse: Problem, h: Array) -> Search:
-    """The search at its start h. coarse: the problem of the approach."""
+def begin(of: Problems, h: Array) -> Search:
+    """The search at its start h."""
+    coarse = of.coarse
     at = h.astype(coarse.longest.dtype)
     q, g = jax.value_and_grad(speed(coarse.step))(at)
     none = jnp.zeros((MEMORY, *at.shape), at.dtype)
@@ -83,17 +85,17 @@ def start(coarse: Problem, h: Array) -> Search:
     return Search(approach, descent, jnp.zeros((), bool))
 
 
-def advance(coarse: Problem, fine: Problem, s: Search) -> Search:
+def advance(of: Problems, s: Search) -> Search:
     """A block of ticks of the approach, if it is not over, then one of the descent, if it has begun.
 
     A loop is left at once where no candidate of the microbatch has part in it; those that began together mostly are in
     one part together.
     """
-    approach = run_block(partial(_tick, coarse), BLOCK, lambda s: ~s.over, s.approach)
+    approach = run_block(partial(_tick, of.coarse), BLOCK, lambda s: ~s.over, s.approach)
     s = s._replace(approach=approach)
-    s = run_block(partial(_land, fine), 1, lambda s: ~s.begun, s)
+    s = run_block(partial(_land, of.fine), 1, lambda s: ~s.begun, s)
     descent = run_block(
-        partial(lm_tick, fine),
+        partial(lm_tick, of.fine),
         LM_BLOCK,
         lambda descent: s.begun & (descent.outcome == RUNNING),
         s.descent,

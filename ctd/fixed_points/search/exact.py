@@ -10,7 +10,15 @@ from __future__ import annotations
 from functools import partial
 from typing import NamedTuple
 
-from ctd.fixed_points.search.methods import LIMIT, RUNNING, Problem, run_block, speed, verdict
+from ctd.fixed_points.search.methods import (
+    LIMIT,
+    RUNNING,
+    Problem,
+    Problems,
+    run_block,
+    speed,
+    verdict,
+)
 from ctd.late import jax, jnp
 
 BLOCK = 16
@@ -32,16 +40,16 @@ class Solved(NamedTuple):
     outcome: jax.Array
 
 
-def begin(of: Problem, h: jax.Array) -> Solved:
+def begin(of: Problems, h: jax.Array) -> Solved:
     """A search at its start."""
     zero = jnp.zeros((), jnp.int32)
     nowhere = jnp.full_like(h, jnp.inf)
-    return _landed(of, Solved(h, h, h[0], h, nowhere, zero, zero), h)
+    return _landed(of.fine, Solved(h, h, h[0], h, nowhere, zero, zero), h)
 
 
-def advance(of: Problem, s: Solved) -> Solved:
+def advance(of: Problems, s: Solved) -> Solved:
     """A block of regions."""
-    return run_block(partial(_tick, of), BLOCK, lambda s: s.outcome == RUNNING, s)
+    return run_block(partial(_tick, of.fine), BLOCK, lambda s: s.outcome == RUNNING, s)
 
 
 def _tick(of: Problem, s: Solved) -> Solved:

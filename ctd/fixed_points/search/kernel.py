@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 from ctd.cells import Cell
 from ctd.fixed_points.network import Map, Network, cell_of, constant_input, map_of, step_of
 from ctd.fixed_points.search import approach, exact, methods
-from ctd.fixed_points.search.methods import Problem
+from ctd.fixed_points.search.methods import Problem, Problems
 from ctd.fixed_points.search.params import FixedPoint, Options
 from ctd.fixed_points.search.plots import figure, plots
 from ctd.fixed_points.search.starts import draw_start, load
 from ctd.fixed_points.search.summary import REDUCED, SUMMARY, reduce
 from ctd.kernel import Kernel, Outcome, Values, Var, View
-from ctd.late import Array, Float, PyTree, jax, jnp
+from ctd.late import Array, jax, jnp
 from ctd.words import count
 
 # In the order of methods.FIXED to methods.DIVERGED, whose numbers are these codes.
@@ -44,37 +43,13 @@ MOST_INPUTS = 32
 """Inputs with which a user's F is tried that cannot be evaluated without any."""
 
 
-class Problems(NamedTuple):
-    """The problem of one candidate in two precisions."""
-
-    coarse: Problem
-    """For the approach of `lm`: float32; a user's F may bring arrays of its own, and keeps its precision."""
-    fine: Problem
-    """In the precision of the job."""
-
-
-class Method(NamedTuple):
-    """The two functions of a search: its state at a start (state,), and the state after a block of ticks."""
-
-    init: Callable[[Problems, Float[Array, "state"]], PyTree]
-    advance: Callable[[Problems, PyTree], PyTree]
-
-
-METHODS = {
-    "lm": Method(
-        lambda of, start: approach.start(of.coarse, start),
-        lambda of, state: approach.advance(of.coarse, of.fine, state),
-    ),
-    "adam": Method(
-        lambda of, start: methods.adam_init(of.fine, start),
-        lambda of, state: methods.adam_advance(of.fine, state),
-    ),
-    "exact": Method(
-        lambda of, start: exact.begin(of.fine, start),
-        lambda of, state: exact.advance(of.fine, state),
-    ),
+METHODS: dict[str, tuple[Callable[..., Search], Callable[..., Search]]] = {
+    "lm": (approach.begin, approach.advance),
+    "adam": (methods.adam_begin, methods.adam_advance),
+    "exact": (exact.begin, exact.advance),
 }
-"""`method` of a job. `lm` alone uses `Network.inverse`."""
+"""`method` of a job -> (problems, start (state,)) -> a search; (problems, search) -> it after a block of ticks. `lm` alone
+uses `Network.inverse`."""
 
 
 def init(
@@ -82,7 +57,8 @@ def init(
 ) -> Search:
     """The search of a candidate at its start."""
     start = draw_start(static, shared, traced, key).h
-    return METHODS[static.method].init(_problems(static, shared, traced), start)
+    begin, _ = METHODS[static.method]
+    return begin(_problems(static, shared, traced), start)
 
 
 def advance(
@@ -94,7 +70,8 @@ def advance(
 ) -> Search:
     """A block of ticks."""
     del key
-    return METHODS[static.method].advance(_problems(static, shared, traced), state)
+    _, go_on = METHODS[static.method]
+    return go_on(_problems(static, shared, traced), state)
 
 
 def result(

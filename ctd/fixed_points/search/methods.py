@@ -55,6 +55,15 @@ class Problem(NamedTuple):
     """Adam's epsilon."""
 
 
+class Problems(NamedTuple):
+    """The problem of one candidate in two precisions."""
+
+    coarse: Problem
+    """For the approach of `lm`: float32; a user's F may bring arrays of its own, and keeps its precision."""
+    fine: Problem
+    """In the precision of the job."""
+
+
 def speed(step: Step) -> Callable[[Array], Array]:
     """h -> q(h)."""
     return lambda h: jnp.sum((step(h) - h) ** 2) / 2
@@ -312,15 +321,16 @@ def _moments(of: Problem) -> optax.GradientTransformation:
     return optax.scale_by_adam(b1=0.9, b2=0.999, eps=of.eps)
 
 
-def adam_init(of: Problem, h: Array) -> Adam:
+def adam_begin(problems: Problems, h: Array) -> Adam:
+    of = problems.fine
     q, g = jax.value_and_grad(speed(of.step))(h)
     zero = jnp.zeros((), jnp.int32)
     return Adam(h, h, q, g, _moments(of).init(h), zero, verdict(h, q, zero, of))
 
 
-def adam_advance(of: Problem, s: Adam) -> Adam:
+def adam_advance(of: Problems, s: Adam) -> Adam:
     """A block of steps."""
-    return run_block(partial(_adam_tick, of), ADAM_BLOCK, lambda s: s.outcome == RUNNING, s)
+    return run_block(partial(_adam_tick, of.fine), ADAM_BLOCK, lambda s: s.outcome == RUNNING, s)
 
 
 def _adam_tick(of: Problem, s: Adam) -> Adam:

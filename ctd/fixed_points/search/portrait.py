@@ -85,7 +85,7 @@ def portrait(group: Group) -> Portrait:
     return Portrait(states, group.reduced, project, share, colour, at_points, scale, flow, several)
 
 
-def by_input(reduced: Mapping[str, np.ndarray]) -> list[Part]:
+def parts(reduced: Mapping[str, np.ndarray]) -> list[Part]:
     """The points of each constant input; of more than MOST_INPUTS, all together."""
     x = np.asarray(reduced["constant_input"], float)
     first, of_point = combinations([x], len(x))

@@ -25,7 +25,7 @@ from ctd.fixed_points.continuation import (
     place_of,
 )
 from ctd.fixed_points.continuation.bifurcation import KINDS
-from ctd.fixed_points.continuation.branches import plots, reduce
+from ctd.fixed_points.continuation.table import plots, reduce
 from ctd.fixed_points.network import make_network
 from ctd.kernel import inputs_of
 
