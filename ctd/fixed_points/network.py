@@ -115,7 +115,7 @@ class OfTrials(OfNetwork):
 
 
 def number_of(what: str) -> Any:
-    """The field of a number of something, modulo how many there are."""
+    """A field that numbers something; numbers beyond their count begin anew."""
     return Field(0, ge=0, lt=2**31, description=f"number of the {what}, modulo their number")
 
 
@@ -287,7 +287,7 @@ def _stored(inputs: View[OfNetwork]) -> tuple[str, Weights]:
 def draw_trials(
     inputs: View[OfTrials], cell: Cell, weights: Weights, instead: str = ""
 ) -> tasks.Trial:
-    """The trials of the task. Raises ValueError unless it has as many inputs as the network; instead: of such a task."""
+    """Draw the task's trials. Raises ValueError unless the network takes its inputs; instead: what else a user can give."""
     n_in = cell.infer(weights)[1]
     if inputs.task.n_in != n_in:
         raise ValueError(

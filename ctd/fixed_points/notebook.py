@@ -68,10 +68,10 @@ def _computed(
     seed: int = 0,
     options: BaseModel | None = None,
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], Kernel, Network, View[Params]]:
-    """The fields of `Computed`. starts: what the user calls them, and the states. ValueError where they are no states."""
+    """The fields of `Computed`. starts: (their name in messages, (k, n) states). Raises ValueError if these are unusable."""
     what, states = starts
     network = make_network(f, {}, states, params.dtype, what)
-    # Programs are kept by their kernels: a copy's is let go of with the function.
+    # Programs are cached by kernel. A copy has its own, which the cache drops: that of the kernel itself would keep every f.
     kernel = replace(kernel)
     results = run_items(kernel, params, columns, seed=seed, shared=network)
     inputs = inputs_of(params)
@@ -83,7 +83,7 @@ def _computed(
 
 
 def _starts(what: str, states: ArrayLike) -> tuple[str, np.ndarray]:
-    """(what, (k, n) states), of one state where (n,) are given."""
+    """(what, (k, n) states); (n,) numbers are one state."""
     found = np.atleast_2d(np.asarray(states, float))
     if found.ndim > 2:
         raise ValueError(f"{what}: shape {found.shape}, (k, state) expected")
@@ -91,8 +91,8 @@ def _starts(what: str, states: ArrayLike) -> tuple[str, np.ndarray]:
 
 
 class Found(Computed):
-    """The result of `find`. In `figure`, points lie in the candidates' principal components, or of two state variables in the
-    phase portrait; beside them their eigenvalues."""
+    """The result of `find`. `figure` draws points in the candidates' principal components, or for two state variables the phase
+    portrait, and eigenvalues."""
 
     @property
     def unique(self) -> dict[str, np.ndarray]:

@@ -132,7 +132,7 @@ def _accept(system: System, b: Branch, new: Point, last: Array) -> Branch:
 
 
 def _end_side(b: Branch, why: Array) -> Branch:
-    """The branch, one of whose sides ends if `why` is not GOING: then the front begins at the start, or all has ended."""
+    """End the side that is followed, unless `why` is GOING: after the back comes the front, after the front the end."""
     why = why.astype(jnp.int32)
     back = b._replace(
         at=b.start,

@@ -79,7 +79,7 @@ class System(NamedTuple):
     def point(self, w: Array, before: Array) -> Point:
         """The point w with its tangent, which makes an acute angle with `before`."""
         # dg/dw t = 0 and before . t = 1: the last row fixes the length and the side, at folds too.
-        border = jnp.zeros_like(w).at[-1].set(1)
+        border = along_parameter(w)
         # Derivative and border together are (n + 1, n + 1), and regular at folds.
         t = jnp.linalg.solve(jnp.vstack([jax.jacfwd(self.residual)(w), before]), border)
         unstable = jnp.sum(self.growth(self.modes(w)) > 0).astype(jnp.int32)
@@ -87,7 +87,7 @@ class System(NamedTuple):
 
 
 def along_parameter(w: Array) -> Array:
-    """The unit vector of the parameter."""
+    """The unit vector along the parameter."""
     return jnp.zeros_like(w).at[-1].set(1)
 
 

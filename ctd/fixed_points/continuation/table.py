@@ -219,7 +219,7 @@ def _bifurcations(
 
 @of_group
 def plots(group: Group) -> list[Plot]:
-    """The bifurcation diagram: over p the state, of several units each of its first two principal components."""
+    """The bifurcation diagram: h over p; of several units, each of the first two principal components of h."""
     line = _shown(group)
     return [_diagram(group, line, *view) for view in _views(group, line)]
 

@@ -125,7 +125,7 @@ def _settle(system: System, s: Hunt) -> Hunt:
 
 
 def _wait(system: System, s: Hunt) -> Hunt:
-    """Steps until the state is back at the anchor; a flow's, where it crosses the plane through it across the flow."""
+    """Step until the state returns to the anchor; a flow returns where it crosses the plane through the anchor, across the flow."""
     ahead = system.f(s.anchor)
 
     def look(s: Hunt) -> Hunt:

@@ -88,8 +88,7 @@ def begin(of: Problems, h: Array) -> Search:
 def advance(of: Problems, s: Search) -> Search:
     """A block of ticks of the approach, if it is not over, then one of the descent, if it has begun.
 
-    A loop is left at once where no candidate of the microbatch has part in it; those that began together mostly are in
-    one part together.
+    A loop ends at once if no candidate of the microbatch is in its part. Candidates that began together mostly are in one part.
     """
     approach = run_block(partial(_tick, of.coarse), BLOCK, lambda s: ~s.over, s.approach)
     s = s._replace(approach=approach)

@@ -64,7 +64,7 @@ def _tick(of: Problem, s: Solved) -> Solved:
 
 
 def _landed(of: Problem, s: Solved, h: jax.Array) -> Solved:
-    """The search at h, with its outcome: a state far away is as good as another, so that none is said to stray."""
+    """The search at h, with its outcome. No state is too far away: the next region may lie anywhere."""
     q, g = jax.value_and_grad(speed(of.step))(h)
     # Equal regions give equal ends, but for the rounding of states that differ.
     root = jnp.sqrt(jnp.finfo(h.dtype).eps)

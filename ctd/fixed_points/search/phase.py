@@ -6,14 +6,12 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from ctd.fixed_points.search.portrait import sorts
+from ctd.fixed_points.search.portrait import N_TRIALS, sorts
 from ctd.late import Array, jax, jnp
 from ctd.plots import Axis, Layer, Lines, Plot, Points
 
 GRID, ARROWS = 121, 17
 """Places along each axis at which F is computed for the nullclines, and at which the flow is drawn."""
-N_TRIALS = 60
-"""Largest number of trials that are drawn."""
 
 
 def zero_line(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -64,8 +62,8 @@ def phase(
         ends = zero_line(x, y, change[..., k])
         layers.append(Lines(*_joined(*ends), f"h{k + 1} stays", hue=k))
     if states.shape[1] > 1:
-        some = states[:N_TRIALS]
-        layers.append(Lines(some[..., 0], some[..., 1], "trials", faint=True))
+        few = states[:N_TRIALS]
+        layers.append(Lines(few[..., 0], few[..., 1], "trials", faint=True))
     for label, some, marker, hollow in sorts(reduced, rows):
         text = [f"point {row}: {label}" for row in some]
         layers.append(

@@ -8,7 +8,7 @@ from ctd.fixed_points import linear
 from ctd.fixed_points.network import step_of
 from ctd.fixed_points.search.methods import FIXED, SLOW
 from ctd.fixed_points.search.phase import phase
-from ctd.fixed_points.search.portrait import Part, Portrait, parts, portrait, sorts
+from ctd.fixed_points.search.portrait import N_TRIALS, Part, Portrait, parts, portrait, sorts
 from ctd.fixed_points.shown import ROUNDING, named, unit_circle
 from ctd.plots import (
     Axis,
@@ -25,8 +25,6 @@ from ctd.plots import (
 )
 from ctd.words import count
 
-N_TRIALS = 60
-"""Largest number of trials that are drawn."""
 N_SPECTRA = 40
 """Eigenvalues are drawn of at most so many points, those with the most searches."""
 N_STATES = 2000

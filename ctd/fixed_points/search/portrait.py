@@ -15,6 +15,9 @@ from ctd.plots import Group, Scale
 from ctd.principal import principal
 from ctd.rows import combinations
 
+N_TRIALS = 60
+"""Trials that are drawn at most."""
+
 MOST_INPUTS = 3
 """Constant inputs up to which each has pictures of its own."""
 

@@ -165,7 +165,7 @@ def _ends(
 
 
 def _warn_of_error(error: np.ndarray, unique_tol: float) -> None:
-    """Warn of fixed points, those whose error is not NaN, that may be none."""
+    """Warn of fixed points that may be none. error: NaN for slow points."""
     if n := int((error > unique_tol).sum()):
         warnings.warn(
             f"{count(n, 'fixed point')} of {(error == error).sum()} have an error above unique_tol: {unique_tol:g}. They may be slow "
