@@ -258,7 +258,18 @@ def stored_cell(inputs: View[OfNetwork]) -> tuple[str, Cell | Map, Weights]:
     For a cell of ctd the file says which it is; a user's cell gets the arrays by their names. Raises ValueError, naming file
     and field, also where time is continuous and the cell is a map.
     """
-    name, weights = _stored(inputs)
+    name = inputs.cell
+    found = None if name is None else find_cell(name)
+    own = "." in (name or "").partition(":")[0]  # a user's own cell has a dotted path
+    arrays: Mapping[str, np.ndarray] = {}
+    if inputs.weights is None:  # a user's F may have none
+        if name is None or isinstance(found, Cell):
+            raise ValueError(f"weights: {name or 'a network'} needs a file of weights")
+    elif name is None or (isinstance(found, Cell) and not own):
+        loaded = read_weights(inputs.weights, name)
+        name, arrays = loaded.cell, loaded.params
+    else:
+        arrays = read_tensors(inputs.weights).arrays
     found = find_cell(name)
     flows = getattr(inputs, "time", "steps") == "continuous"
     if flows and isinstance(found, Cell) and found.flow is None:
@@ -266,22 +277,7 @@ def stored_cell(inputs: View[OfNetwork]) -> tuple[str, Cell | Map, Weights]:
         raise ValueError(
             f"time: continuous, but cell {name} is a map; write time: steps, or cell: {known}, or the path of a function dh/dt"
         )
-    return name, found, weights
-
-
-def _stored(inputs: View[OfNetwork]) -> tuple[str, Weights]:
-    name = inputs.cell
-    found = None if name is None else find_cell(name)
-    if inputs.weights is None:
-        if name is None or isinstance(found, Cell):
-            raise ValueError(f"weights: {name or 'a network'} needs a file of weights")
-        return name, {}  # a user's F may have no weights
-    own = "." in (name or "").partition(":")[0]  # a user's own cell has a dotted path
-    if name is None or (isinstance(found, Cell) and not own):
-        loaded = read_weights(inputs.weights, name)
-        return loaded.cell, {key: on_host(value) for key, value in loaded.params.items()}
-    arrays = read_tensors(inputs.weights).arrays
-    return name, {key: on_host(value) for key, value in arrays.items()}
+    return name, found, {key: on_host(value) for key, value in arrays.items()}
 
 
 def draw_trials(

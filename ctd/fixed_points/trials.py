@@ -132,13 +132,7 @@ def plots(group: Group) -> list[Plot]:
     ]
 
 
-@of_group
-def figure(group: Group) -> Figure:
-    """The pictures of the first two trials."""
-    return Figure(plots(*group)[:2])
-
-
 kernel = one_shot(
-    "fixed_points.trials", Trial, DIMS, along, load=load, plots=plots, figure=figure,
+    "fixed_points.trials", Trial, DIMS, along, load=load, plots=plots, figure=lambda *group: Figure(plots(*group)[:2]),
     microbatches=(16,), cpu_microbatches=(1,),
 )  # fmt: skip

@@ -55,13 +55,11 @@ TOGETHER = 0.01
 method: along a line attractor each would otherwise be one."""
 
 
-def newton_of(
-    f: Map, weights: Weights
-) -> Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """(x, points) -> Newton's steps of the map F(weights, h, x) in float64; compiled at the first call."""
+def newton_of(f: Map, weights: Weights, x: np.ndarray) -> Newton:
+    """Newton's steps of the map F(weights, h, x) in float64; compiled at the first call."""
     steps = _steps(f)
 
-    def newton(x: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def newton(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         n = points.shape[1]
         block = max(1, min(BLOCK, ENTRIES // n**2))
         # Each block has the same shape, so that one program serves all.
@@ -121,7 +119,7 @@ class Known:
         error = np.linalg.norm(newton(fixed)[1], axis=1)
         error = np.where(np.isfinite(error), error, np.inf)
         coarse = error > tol
-        self.spread, self._tol = spread, tol
+        self.newton, self.spread, self._tol = newton, spread, tol
         self.exact = fixed[~coarse]
         """(k, n) fixed points that were found to `tol`."""
         self._taken = np.concatenate([self.exact, slow])
@@ -136,13 +134,17 @@ class Known:
         ends = ends[(apart > self._reach).all(axis=1)]
         return ends[np.unique(cover(ends, self._tol))]  # the leaders alone
 
+    def beyond(self, starts: np.ndarray) -> np.ndarray:
+        """(m, n) the fixed points, none of them known, at which Newton arrives from (k, n) starts."""
+        return self.new(descend(self.newton, starts, self.spread))
+
     def add(self, points: np.ndarray) -> None:
         """Add the points (k, n) to the known ones."""
         self.exact = np.concatenate([self.exact, points])
         self._taken = np.concatenate([self._taken, points])
 
 
-def between(newton: Newton, known: Known, most: int) -> np.ndarray:
+def between(known: Known, most: int) -> np.ndarray:
     """(m, n) further fixed points, found from halfway between two of the known exact ones or of those found so.
 
     They are known from then on. most: starts.
@@ -151,7 +153,7 @@ def between(newton: Newton, known: Known, most: int) -> np.ndarray:
     most, tried = min(most, int(WORK / n**3)), 0
     while most > 0 and len(starts := _halfway(known.exact, tried, most)):
         most -= len(starts)
-        fresh = known.new(descend(newton, starts, known.spread))
+        fresh = known.beyond(starts)
         if not len(fresh):
             break
         tried = len(known.exact)
@@ -171,13 +173,7 @@ def _halfway(points: np.ndarray, tried: int, most: int) -> np.ndarray:
 
 
 def settled(
-    f: Map,
-    weights: Weights,
-    x: np.ndarray,
-    newton: Newton,
-    known: Known,
-    states: np.ndarray,
-    steps: int,
+    f: Map, weights: Weights, x: np.ndarray, known: Known, states: np.ndarray, steps: int
 ) -> np.ndarray:
     """(m, n) stable points of f(weights, h, x), none of them known, to which `steps` steps lead from states (k, n)."""
     n = states.shape[1]
@@ -188,7 +184,7 @@ def settled(
     order = np.argsort(moved, kind="stable")  # NaN last
     ends = known.new(ends[order[np.isfinite(moved[order])]])
     starts = ends[np.unique(cover(ends, TOGETHER * known.spread))][: int(WORK / n**3)]
-    points = known.new(descend(newton, starts, known.spread))
+    points = known.beyond(starts)
     if not len(points):
         return points
     at = linear.derivatives(f, weights, points, np.tile(x, (len(points), 1)))
@@ -216,7 +212,6 @@ class More:
         self._f, self._options = f, options
         self._states = np.asarray(shared.states, float).reshape(-1, shared.states.shape[-1])
         self._weights = as_dtype(shared.weights, "float64")
-        self._newton = newton_of(f, self._weights)
         self._spread = float(shared.spread)
 
     def added(
@@ -225,26 +220,30 @@ class More:
         """The table of the input x with these points added. steps: how many the network makes to come to rest."""
         if len(table["q"]) >= self._options.max_points:
             return table
-        newton = partial(self._newton, x)
-        fixed = table["outcome"] == FIXED
+        newton, fixed = newton_of(self._f, self._weights, x), table["outcome"] == FIXED
         points, options = table["point"], self._options
         known = Known(newton, points[fixed], points[~fixed], self._spread, options.unique_tol)
         if steps:
-            found = settled(self._f, self._weights, x, newton, known, self._states, steps)
+            found = settled(self._f, self._weights, x, known, self._states, steps)
             known.add(found)
-            table = self._joined(table, x, found, "settled")
+            table = self._joined(table, x, newton, found, "settled")
         if options.between:
-            found = between(newton, known, options.between)
+            found = between(known, options.between)
             # Newton, unlike descent and the network itself, may leave the region of the states.
             away = nearest_distance(found, self._states)
             found = found[away <= options.outlier_tol * self._spread]
-            table = self._joined(table, x, found, "between points")
+            table = self._joined(table, x, newton, found, "between points")
         order = np.argsort(table["outcome"], kind="stable")  # fixed points before slow ones
         # `n_unique` is one number, not a column.
         return table | {name: table[name][order] for name in table.keys() - {"n_unique"}}
 
     def _joined(
-        self, table: dict[str, np.ndarray], x: np.ndarray, points: np.ndarray, origin: str
+        self,
+        table: dict[str, np.ndarray],
+        x: np.ndarray,
+        newton: Newton,
+        points: np.ndarray,
+        origin: str,
     ) -> dict[str, np.ndarray]:
         # `n_unique` counts also the points that the table has no room for.
         found, points = len(points), points[: self._options.max_points - len(table["q"])]
@@ -254,7 +253,7 @@ class More:
         new = {
             "point": points,
             "outcome": np.full(m, FIXED),
-            "q": self._newton(x, points)[0] ** 2 / 2,
+            "q": newton(points)[0] ** 2 / 2,
             "origin": np.full(m, origin),
             "count": np.zeros(m, int),
             "search_share": np.zeros(m),

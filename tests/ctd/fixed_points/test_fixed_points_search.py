@@ -4,7 +4,6 @@ One program holds most maps: which of them an item is, the first number of its c
 """
 
 from dataclasses import replace
-from functools import partial
 
 import jax.numpy as jnp
 import numpy as np
@@ -188,7 +187,7 @@ def newton_of_sine(points):
 def test_between_adds_each_zero_once(fixed, slow, most, expected):
     column = lambda values: np.reshape(np.asarray(values, float), (-1, 1))
     known = Known(newton_of_sine, column(fixed), column(slow), 1.0, 1e-3)
-    more = between(newton_of_sine, known, most)
+    more = between(known, most)
     np.testing.assert_allclose(np.sort(more.ravel()), expected, atol=1e-9)
 
 
@@ -217,9 +216,9 @@ def test_fixed_points_between_others_stand_before_slow_ones():
 )
 def test_settled_are_the_stable_points_that_are_new(x, known, expected):
     x, states = np.array(x, float), np.linspace(-1, 1, 8)[:, None]
-    newton = partial(newton_of(saturating, {}), x)
+    newton = newton_of(saturating, {}, x)
     known = Known(newton, np.reshape(known, (-1, 1)), np.zeros((0, 1)), 1.0, 1e-3)
-    found = settled(saturating, {}, x, newton, known, states, 1100)
+    found = settled(saturating, {}, x, known, states, 1100)
     np.testing.assert_allclose(np.sort(found.ravel()), expected, atol=1e-7)
 
 
