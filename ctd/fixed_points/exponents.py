@@ -181,11 +181,7 @@ def init(static: View[Trajectory], shared: Network, traced: Values[Trajectory], 
 
 
 def advance(
-    static: View[Trajectory],
-    shared: Network,
-    traced: Values[Trajectory],
-    key: Array,
-    s: Walk,
+    static: View[Trajectory], shared: Network, traced: Values[Trajectory], key: Array, s: Walk
 ) -> Walk:
     """Carry the frame along, and make it orthogonal FRAMES times."""
     del key
@@ -223,11 +219,7 @@ def advance(
 
 
 def result(
-    static: View[Trajectory],
-    shared: Network,
-    traced: Values[Trajectory],
-    key: Array,
-    s: Walk,
+    static: View[Trajectory], shared: Network, traced: Values[Trajectory], key: Array, s: Walk
 ) -> dict[str, Array]:
     """The exponents so far."""
     del shared, key

@@ -96,11 +96,7 @@ def init(
 
 
 def advance(
-    static: View[LimitCycle],
-    shared: Network,
-    traced: Values[LimitCycle],
-    key: Array,
-    s: cycle.Hunt,
+    static: View[LimitCycle], shared: Network, traced: Values[LimitCycle], key: Array, s: cycle.Hunt
 ) -> cycle.Hunt:
     """A block of steps, or an iteration of Newton."""
     del key
@@ -108,11 +104,7 @@ def advance(
 
 
 def result(
-    static: View[LimitCycle],
-    shared: Network,
-    traced: Values[LimitCycle],
-    key: Array,
-    s: cycle.Hunt,
+    static: View[LimitCycle], shared: Network, traced: Values[LimitCycle], key: Array, s: cycle.Hunt
 ) -> dict[str, Array]:
     """The cycle as far as it is known."""
     del key

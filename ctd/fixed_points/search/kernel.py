@@ -62,11 +62,7 @@ def init(
 
 
 def advance(
-    static: View[FixedPoint],
-    shared: Network,
-    traced: Values[FixedPoint],
-    key: Array,
-    state: Search,
+    static: View[FixedPoint], shared: Network, traced: Values[FixedPoint], key: Array, state: Search
 ) -> Search:
     """A block of ticks."""
     del key
@@ -75,11 +71,7 @@ def advance(
 
 
 def result(
-    static: View[FixedPoint],
-    shared: Network,
-    traced: Values[FixedPoint],
-    key: Array,
-    state: Search,
+    static: View[FixedPoint], shared: Network, traced: Values[FixedPoint], key: Array, state: Search
 ) -> dict[str, Array]:
     """The state of the search: the point, its q and residual, and how it ended."""
     at = _minimiser(state)

@@ -238,8 +238,5 @@ def _q_of_candidates(results: Mapping[str, np.ndarray]) -> Plot:
         if rows.any():
             layers.append(histogram(power[rows], f"{name} ({rows.sum():,})", ends=ends))
     return Plot(
-        "Where the searches ended",
-        layers,
-        Axis("log10 q, q = |F(h) - h|²/2"),
-        Axis("candidates"),
+        "Where the searches ended", layers, Axis("log10 q, q = |F(h) - h|²/2"), Axis("candidates")
     )

@@ -175,11 +175,7 @@ def _warn_of_error(error: np.ndarray, unique_tol: float) -> None:
 
 
 def _linearise(
-    inputs: View[FixedPoint],
-    shared: Network,
-    points: np.ndarray,
-    x: np.ndarray,
-    slow: np.ndarray,
+    inputs: View[FixedPoint], shared: Network, points: np.ndarray, x: np.ndarray, slow: np.ndarray
 ) -> dict[str, np.ndarray]:
     flow = inputs.time == "continuous"
     # Not `step_of`: the eigenvalues of a flow are those of its own field.
