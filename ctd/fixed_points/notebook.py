@@ -60,6 +60,7 @@ class Computed:
 
 
 def _computed(
+    name: str,
     kernel: Kernel,
     params: Params,
     f: Map,
@@ -68,11 +69,11 @@ def _computed(
     seed: int = 0,
     options: BaseModel | None = None,
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], Kernel, Network, View[Params]]:
-    """The fields of `Computed`. starts: (their name in messages, (k, n) states). Raises ValueError if these are unusable."""
+    """The fields of `Computed`. name, and the first of starts: what messages call kernel and states. Raises ValueError."""
     what, states = starts
     network = make_network(f, {}, states, params.dtype, what)
     # Programs are cached by kernel. A copy has its own, which the cache drops: that of the kernel itself would keep every f.
-    kernel = replace(kernel)
+    kernel = replace(kernel, name=name)
     results = run_items(kernel, params, columns, seed=seed, shared=network)
     inputs = inputs_of(params)
     table: dict[str, np.ndarray] = {}
@@ -156,7 +157,7 @@ def find(
         columns["x"] = np.broadcast_to(x, (m, x.shape[-1]))
     f = lambda weights, h, now: step(h) if x is None else step(h, now)
     options, found = Options.model_validate(chosen), ("candidates", states)
-    return Found(*_computed(search.kernel, params, f, found, columns, seed, options))
+    return Found(*_computed("find", search.kernel, params, f, found, columns, seed, options))
 
 
 class Followed(Computed):
@@ -210,7 +211,7 @@ def follow(
     f = lambda weights, h, x: step(h, x[0])
     found = _starts("points", points)
     columns = {"start_point": np.arange(len(found[1]))}
-    return Followed(*_computed(continuation.kernel, params, f, found, columns))
+    return Followed(*_computed("follow", continuation.kernel, params, f, found, columns))
 
 
 class Cycles(Computed):
@@ -261,7 +262,9 @@ def cycles(
     found = _starts("states", states)
     columns, options = {"start": np.arange(len(found[1]))}, SameCycle(unique_tol=unique_tol)
     f = lambda weights, h, x: step(h)
-    return Cycles(*_computed(limit_cycles.kernel, params, f, found, columns, seed, options))
+    return Cycles(
+        *_computed("cycles", limit_cycles.kernel, params, f, found, columns, seed, options)
+    )
 
 
 def lyapunov(
@@ -294,7 +297,7 @@ def lyapunov(
     found = _starts("states", states)
     columns = {"start": np.arange(len(found[1]))}
     f = lambda weights, h, x: step(h)
-    results, *_ = _computed(exponents.kernel, params, f, found, columns, seed)
+    results, *_ = _computed("lyapunov", exponents.kernel, params, f, found, columns, seed)
     return results
 
 

@@ -98,3 +98,8 @@ BAD_FIND = [
 def test_find_refuses(candidates, more, said):
     with pytest.raises(ValueError, match=said):
         find(lambda h, x=None: h, candidates, **more)
+
+
+def test_find_says_what_its_function_lacks():
+    with pytest.raises(ValueError, match="kernel find: init: TypeError: .* missing 1 required"):
+        find(lambda h, x: h + x, np.zeros((2, 2)))
