@@ -19,20 +19,17 @@ from typing import NamedTuple
 import numpy as np
 from pydantic import Field
 
-from ctd.cells import Cell, initial_state, runge_kutta
+from ctd.cells import runge_kutta
 from ctd.fixed_points.network import (
+    FromState,
     Network,
-    OfDynamics,
     constant_input,
-    make_network,
+    load_start,
     map_of,
-    number_of,
     state_of,
-    stored_cell,
-    stored_network,
 )
 from ctd.fixed_points.shown import named
-from ctd.kernel import Data, File, Kernel, Outcome, Static, Traced, Values, Var, View
+from ctd.kernel import Kernel, Outcome, Static, Traced, Values, Var, View
 from ctd.late import Array, Float, Int, Number, jax, jnp, lax
 from ctd.plots import Axis, Figure, Group, Lines, Plot, of_group
 from ctd.rows import combinations
@@ -46,20 +43,6 @@ MOST = 200
 
 MOST_INPUTS = 10
 """Constant inputs up to which each has a colour."""
-
-
-class FromState(OfDynamics):
-    """One trajectory of a network, a map or a flow."""
-
-    states: File[str | None] = Field(
-        None,
-        description="file of states to start from, HDF5, .npz or .npy; without it, the network's h0",
-    )
-    dataset: Data[str] = Field(
-        "hiddens", description="name of the states in that file, (..., state)"
-    )
-    start: Traced[int] = number_of("state to start from")
-    noise: Traced[float] = Field(0.0, ge=0, description="sd of Gaussian noise on the start")
 
 
 class Trajectory(FromState):
@@ -127,20 +110,9 @@ type Framed = tuple[Float[Array, "state"], Float[Array, "state number"]]
 """A state and its frame."""
 
 
-def load(inputs: View[FromState]) -> Network:
-    """The network, and the states to start from. Raises ValueError."""
-    if inputs.states is not None:
-        return stored_network(inputs, inputs.states, inputs.dataset)
-    name, cell, weights = stored_cell(inputs)
-    if not isinstance(cell, Cell):
-        raise ValueError(f"states: {name} is a function; give a file of states to start from")
-    h0 = initial_state(cell, weights, inputs.dtype)
-    return make_network(name, weights, h0, inputs.dtype)
-
-
-def load_exponents(inputs: View[Trajectory]) -> Network:
-    """The network of `load`. Warns where it has fewer exponents than are asked for, unless that is by default."""
-    network = load(inputs)
+def load(inputs: View[Trajectory]) -> Network:
+    """The network. Warns where it has fewer exponents than are asked for, unless that is by default."""
+    network = load_start(inputs)
     n = network.states.shape[-1]
     if inputs.n_exponents > max(n, Trajectory.model_fields["n_exponents"].default):
         warnings.warn(
@@ -275,7 +247,7 @@ kernel = Kernel(
     name="fixed_points.exponents",
     Params=Trajectory,
     dims=DIMS,
-    load=load_exponents,
+    load=load,
     init=init,
     advance=advance,
     finished=lambda s: (s.taken >= s.steps) | ~jnp.isfinite(s.h).all(),

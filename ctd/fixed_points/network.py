@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from pydantic import AfterValidator, Field
 
 from ctd import tasks
-from ctd.cells import CELL_NAMES, CELLS, Cell, Weights, get_cell, readout
+from ctd.cells import CELL_NAMES, CELLS, Cell, Weights, get_cell, initial_state, readout
 from ctd.data import read_arrays, read_hdf5
 from ctd.dotted import load as load_dotted
 from ctd.kernel import Data, File, Params, Static, Traced, Values, View
@@ -117,6 +117,20 @@ class OfTrials(OfNetwork):
 def number_of(what: str) -> Any:
     """A field that numbers something; numbers beyond their count begin anew."""
     return Field(0, ge=0, lt=2**31, description=f"number of the {what}, modulo their number")
+
+
+class FromState(OfDynamics):
+    """The fields of a trajectory, which starts at a state."""
+
+    states: File[str | None] = Field(
+        None,
+        description="file of states to start from, HDF5, .npz or .npy; without it, the network's h0",
+    )
+    dataset: Data[str] = Field(
+        "hiddens", description="name of the states in that file, (..., state)"
+    )
+    start: Traced[int] = number_of("state to start from")
+    noise: Traced[float] = Field(0.0, ge=0, description="sd of Gaussian noise on the start")
 
 
 # --- the map or flow --------------------------------------------------------------------------------
@@ -240,6 +254,17 @@ def stored_network(inputs: View[OfNetwork], path: str, dataset: str) -> Network:
             f"{size} entries, which the last axis must have"
         )
     return make_network(name, weights, states, inputs.dtype, where)
+
+
+def load_start(inputs: View[FromState]) -> Network:
+    """The network, and the states that trajectories start from. Raises ValueError."""
+    if inputs.states is not None:
+        return stored_network(inputs, inputs.states, inputs.dataset)
+    name, cell, weights = stored_cell(inputs)
+    if not isinstance(cell, Cell):
+        raise ValueError(f"states: {name} is a function; give a file of states to start from")
+    h0 = initial_state(cell, weights, inputs.dtype)
+    return make_network(name, weights, h0, inputs.dtype)
 
 
 def read_points(path: str, names: Iterable[str]) -> dict[str, np.ndarray]:

@@ -18,10 +18,17 @@ from typing import Literal
 
 from pydantic import Field
 
-from ctd.fixed_points.exponents import FromState, load
 from ctd.fixed_points.limit_cycles import cycle
 from ctd.fixed_points.limit_cycles.table import REDUCED, SUMMARY, Options, plots, reduce
-from ctd.fixed_points.network import Network, constant_input, map_of, outputs_of, state_of
+from ctd.fixed_points.network import (
+    FromState,
+    Network,
+    constant_input,
+    load_start,
+    map_of,
+    outputs_of,
+    state_of,
+)
 from ctd.kernel import Kernel, Outcome, Static, Traced, Values, Var, View
 from ctd.late import Array, jax, jnp
 from ctd.plots import Figure
@@ -137,7 +144,7 @@ kernel = Kernel(
     name="fixed_points.limit_cycles",
     Params=LimitCycle,
     dims=DIMS,
-    load=load,
+    load=load_start,
     init=init,
     advance=advance,
     finished=lambda s: s.outcome != cycle.RUNNING,
