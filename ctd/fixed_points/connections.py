@@ -250,9 +250,7 @@ def plots(group: Group) -> list[Plot]:
     if "leads" not in group.reduced:
         return []
     leads = np.asarray(group.reduced["leads"])
-    table: Table = group.shared
-    points, growing, marginal = map(np.asarray, (table.points, table.growing, table.marginal))
-    made = [graph(points, growing, marginal, leads, np.asarray(table.seen))]
+    made = [graph(group.shared, leads)]
     if leads.any():
         names = [str(k) for k in range(len(leads))] if len(leads) <= 30 else ()
         to, source = Axis("to point", ticks=names), Axis("from point", ticks=names)
@@ -261,18 +259,14 @@ def plots(group: Group) -> list[Plot]:
     return made
 
 
-def graph(
-    points: np.ndarray,
-    growing: np.ndarray,
-    marginal: np.ndarray,
-    leads: np.ndarray,
-    seen: np.ndarray,
-) -> Plot:
+def graph(table: Table, leads: np.ndarray) -> Plot:
     """Points in two dimensions, by their stability; a line for each connection.
 
-    points: (point, state). growing, marginal: (point,) modes of each, seen: as in a `Table`; without it, the points are drawn
-    in their own principal components. leads: (point, point) as in the table of connections.
+    Without the table's `seen`, points are drawn in their own principal components. leads: (point, point) as in the table of
+    connections.
     """
+    points, seen = np.asarray(table.points), np.asarray(table.seen)
+    growing, marginal = np.asarray(table.growing), np.asarray(table.marginal)
     where = seen if len(seen) else principal(points, 2)[0](points)
     at = np.zeros((len(points), 2))
     at[:, : where.shape[1]] = where  # one unit has one component, and height 0

@@ -1,5 +1,7 @@
 """Nullclines of two state variables, and the graph of connections, as plots."""
 
+from types import SimpleNamespace
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -56,8 +58,8 @@ def test_graph_of_connections():
     """A saddle between two memories: two lines, and the saddle is hollow."""
     points = np.array([[0.0, 0, 0], [2.0, 0, 0], [-2.0, 0, 0]])
     leads = np.array([[0, 1, 1], [0, 0, 0], [0, 0, 0]])
-    of = points, np.array([1, 0, 0]), np.zeros(3, int), leads
-    plot = graph(*of, np.zeros((0, 0)))
+    table = SimpleNamespace(points=points, growing=np.array([1, 0, 0]), marginal=np.zeros(3), seen=np.zeros((0, 0)))  # fmt: skip
+    plot = graph(table, leads)
     lines, stable, saddle = plot.layers
     assert lines.text == ["point 0 leads to 1", "point 0 leads to 2"]
     np.testing.assert_allclose(np.abs(lines.x), [[0, 2], [0, 2]], atol=1e-12)
@@ -65,7 +67,8 @@ def test_graph_of_connections():
     assert (stable.hollow, saddle.hollow, saddle.key.tolist()) == (False, True, [0])
     assert plot.x.label == "principal component 1 of the points"
     # In the plane of the states, of which these have one component.
-    again = graph(*of, np.array([[5.0], [6], [7]]))
+    table.seen = np.array([[5.0], [6], [7]])
+    again = graph(table, leads)
     assert again.layers[0].x.tolist() == [[5, 6], [5, 7]]
     assert again.x.label == "principal component 1 of the states"
     draw(Figure([plot])).canvas.draw()

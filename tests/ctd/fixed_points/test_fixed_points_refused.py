@@ -101,5 +101,5 @@ def test_find_refuses(candidates, more, said):
 
 
 def test_find_says_what_its_function_lacks():
-    with pytest.raises(ValueError, match="kernel find: init: TypeError: .* missing 1 required"):
+    with pytest.raises(ValueError, match=r"kernel find: init: TypeError: .* missing 1 required"):
         find(lambda h, x: h + x, np.zeros((2, 2)))
