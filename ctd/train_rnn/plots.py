@@ -40,14 +40,13 @@ N_OUTPUTS, N_PATHS, N_UNITS, N_NETWORKS = 6, 60, 200, 30
 def rnn_plots(group: Group) -> list[Plot]:
     """Loss curves, final losses, accuracies; outputs, states and recurrent weights of the best network."""
     results, made = group.results, [_curves(group), _losses(group)]
-    best = best_row(results, "eval_loss")
-    if best is None:
+    if (found := best_row(group, "eval_loss")) is None:
         return made
+    best, item = found
     if "accuracy_curve" in results:
         made.append(_curves(group, "accuracy_curve"))
     if "condition_accuracy" in results:
         made.append(_accuracies(group))
-    item = int(np.asarray(group.columns["item"][:])[best])
     if "outputs" in results:
         made.append(_outputs(group.shared, results["outputs"][best], item))
         made.append(_space(group, results["states"][best], item))

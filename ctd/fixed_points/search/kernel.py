@@ -20,7 +20,7 @@ from ctd.words import count
 OUTCOMES = (
     Outcome("fixed", "q fell below q_tol, or below rounding"),
     Outcome("slow", "a local minimum of q: the Newton step is negligible, the curvature positive"),
-    Outcome("limit", "max_iterations reached, or no step lowered q any more; whether there is a point is open"),
+    Outcome("limit", "max_iterations reached (raise it where iterations says so), or no step lowered q any more; whether there is a point is open"),
     Outcome("diverged", "q not finite, or a unit beyond stray times the candidates; it says nothing of points", failed=True),
 )  # fmt: skip
 

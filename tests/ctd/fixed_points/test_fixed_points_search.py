@@ -4,6 +4,7 @@ One program holds most maps: which of them an item is, the first number of its c
 """
 
 from dataclasses import replace
+from functools import partial
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +17,7 @@ from ctd.fixed_points import find, kernel
 from ctd.fixed_points.network import make_network
 from ctd.fixed_points.notebook import Found
 from ctd.fixed_points.search import approach
-from ctd.fixed_points.search.methods import Settings, run_block
+from ctd.fixed_points.search.methods import Problem, Problems, run_block
 from ctd.fixed_points.search.missed import Known, More, between, newton_of, settled
 from ctd.fixed_points.search.params import FixedPoint, Options
 from ctd.fixed_points.search.summary import reduce
@@ -329,15 +330,13 @@ def test_an_approach_ends_where_rounding_hides_every_gain():
     """Every step that moves h raises q here, and one that was halved below the rounding of h is no gain."""
     h = jnp.ones(3, jnp.float32)
 
-    def rough(
-        at,
-    ):  # F - h is 1e-4, or 1e-3 elsewhere than at h; its derivative is .01, far below what its rounding hides
+    def rough(at):  # F - h is 1e-4, or 1e-3 elsewhere than at h; its derivative is .01
         away = at - lax.stop_gradient(at)
         return at + 0.01 * away + jnp.where((at == h).all(), 1e-4, 1e-3)
 
-    limits = Settings(*(jnp.asarray(v) for v in (np.float32(1e-20), 10_000, np.float32(1), np.float32(9))))  # fmt: skip
-    problem = approach.Problem(rough, jnp.zeros((0, 0), h.dtype), jnp.float32(1), limits)
-    begun = approach.start(problem, h).approach
+    one, none = jnp.ones((), h.dtype), jnp.zeros((0, 0), h.dtype)
+    problem = Problem(rough, none, one, 1e-20 * one, 10_000, one, 9 * one, one, one, one)
+    begun = approach.begin(Problems(problem, problem), h).approach
     assert not begun.over
     ended = run_block(partial(approach._tick, problem), 1000, lambda s: ~s.over, begun)
     assert (bool(ended.over), ended.h.tolist()) == (True, [1, 1, 1])
