@@ -115,7 +115,7 @@ def reduce(
     which no search ended have a basin of 0 candidates; those found between others come last of these.
     Derivatives are computed in float64, whatever dtype the searches ran in. The ends are read in blocks.
     """
-    del columns
+    _warn_of_pooled(columns)
     found, n_states, n_in = _ends(inputs, results, options.unique_tol)
     origins = ("states", inputs.region)  # anywhere_start is 0 or 1
     tables = [ends.table(options.max_points, origins) for ends in found]
@@ -162,6 +162,17 @@ def _ends(
             basins = Basins(unique_tol, n_states)
             found.setdefault(x.tobytes(), Ends(x, basins)).add(block, members)
     return list(found.values()), n_states, n_in
+
+
+def _warn_of_pooled(columns: Mapping[str, np.ndarray]) -> None:
+    """Warn of swept settings of searches, such as tolerances, all of whose values go into one table of points."""
+    apart = {"item", "candidate", "x"}
+    swept = [n for n in columns if n not in apart and len(np.unique(np.asarray(columns[n]))) > 1]
+    if swept:
+        warnings.warn(
+            f"{', '.join(swept)}: swept, and the table of points is one of all values together; a job for each value keeps them apart",
+            stacklevel=2,
+        )
 
 
 def _warn_of_error(error: np.ndarray, unique_tol: float) -> None:

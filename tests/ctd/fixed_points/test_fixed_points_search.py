@@ -20,7 +20,7 @@ from ctd.fixed_points.search import approach
 from ctd.fixed_points.search.methods import Problem, Problems, run_block
 from ctd.fixed_points.search.missed import Known, More, between, newton_of, settled
 from ctd.fixed_points.search.params import FixedPoint, Options
-from ctd.fixed_points.search.summary import reduce
+from ctd.fixed_points.search.summary import _warn_of_pooled, reduce
 from ctd.kernel import inputs_of
 
 RNG = np.random.default_rng(1)
@@ -341,3 +341,16 @@ def test_an_approach_ends_where_rounding_hides_every_gain():
     ended = run_block(partial(approach._tick, problem), 1000, lambda s: ~s.over, begun)
     assert (bool(ended.over), ended.h.tolist()) == (True, [1, 1, 1])
     assert ended.iterations < 50, "it is not the limit of iterations that ends it"
+
+
+def test_swept_settings_whose_points_stand_in_one_table_are_told(recwarn):
+    columns = {
+        "item": np.arange(4),
+        "candidate": np.arange(4),
+        "x": np.eye(4),
+        "noise": np.zeros(4),
+    }
+    _warn_of_pooled(columns)
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match="^q_tol: swept, and the table of points is one of all"):
+        _warn_of_pooled(columns | {"q_tol": np.repeat([1e-6, 1e-20], 2)})
