@@ -3,6 +3,7 @@
 import h5py
 import numpy as np
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from ctd import esn
@@ -119,3 +120,12 @@ def test_load_ranges(target, m, k):
     assert found.inputs.shape == (35, k)
     assert found.targets.shape == (35, m)
     assert found.variance == pytest.approx(found.targets.var(axis=0).mean())
+
+
+def test_the_job_in_the_docstring_has_as_many_networks_as_it_says():
+    text, _, job = esn.__doc__.rpartition("\n\n")
+    job = yaml.safe_load(job)
+    EchoState.model_validate(job["params"])
+    grid = job["sweep"]["grid"]
+    n = grid["g"]["linspace"][-1] * grid["seed"]["range"]
+    assert f"trains {n} of them" in text
