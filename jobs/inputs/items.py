@@ -18,7 +18,7 @@ from jobs.errors import JobError, count
 from jobs.storage import connect, objects
 from jobs.storage.addresses import join, local_path
 from jobs.store.arrays import FAILED, attributes
-from jobs.store.store import Store
+from jobs.store.store import Store, known_kernel
 
 WEIGHTS = "weights."
 """Prefix of the results that make up an item's trained model."""
@@ -166,9 +166,17 @@ def item_arrays(store: Store, item: int, part: str = "weights") -> dict[str, np.
     if not names:
         kernel = store.job.spec.kernel
         could = part == "weights" and any(n.startswith(WEIGHTS) for n in store.description.dims)
-        hint = f"; it does where its params ask for them, see `ctd new {kernel}`" if could else ""
+        hint = f"; it does where its params ask for them{_asking(store, part)}" if could else ""
         raise JobError(f"{store.address}: kernel {kernel} stores no {part} in this job{hint}")
     return {n.removeprefix(f"{part}."): store.rows(group, n, row, row + 1)[0] for n in names}
+
+
+def _asking(store: Store, part: str) -> str:
+    """How the params of a kernel ask for a part of the results: by a list that may name it, `record: [weights]`."""
+    kernel = known_kernel(store)
+    fields = kernel.Params.model_json_schema()["properties"] if kernel else {}
+    lists = [name for name, of in fields.items() if part in of.get("items", {}).get("enum", ())]
+    return f", {lists[0]}: [{part}]" if lists else f", see `ctd new {store.job.spec.kernel}`"
 
 
 @cache
