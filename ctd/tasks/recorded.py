@@ -90,7 +90,10 @@ class Recorded(Task):
         return trials, on_host(values)
 
 
-_ELSEWHERE = "task: file given, but only train_rnn reads trials from a file; give a task that draws its trials"
+_ELSEWHERE = (
+    "task: file given, but only train_rnn reads trials from a file; give a task that draws its trials, or a file of states "
+    "(fixed_points: candidates, similarity: states)"
+)
 
 
 def _check(path: str, found: dict[str, np.ndarray]) -> None:

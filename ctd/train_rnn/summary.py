@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from ctd.kernel import JobFields, Var, View, changed
 from ctd.plots.curves import QUANTILES, curve_quantiles
 from ctd.rows import Best, ranked
+from ctd.tasks import Recorded
 from ctd.train_rnn.loss import Shared
 from ctd.train_rnn.params import Network
 
@@ -58,18 +60,24 @@ def next_jobs(
     network: Network, item: str, shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, JobFields]:
     """Find its fixed points, in each context if the task has some; train it for twice as many steps, whatever its accuracy."""
-    del shapes
-    # Without a context's input, a network has points that it never uses.
-    x = [list(one) for one in network.task.constant_inputs]
-    points = {"weights": item, **{k: v for k, v in changed(network).items() if k == "task"}}
     # stop_at would end the training where it did.
     longer = {k: v for k, v in changed(network).items() if k != "stop_at"}
     longer |= {"n_batches": 2 * network.n_batches}
-    return {
-        "its fixed points": {
-            "kernel": "fixed_points",
-            "params": points,
-            "sweep": {"grid": {"candidate": {"range": 1000}} | ({"x": x} if x else {})},
-        },
-        "train another for longer": {"kernel": "train_rnn", "params": longer},
+    train: dict[str, JobFields] = {
+        "train another for longer": {"kernel": "train_rnn", "params": longer}
     }
+    # Without a context's input, a network has points that it never uses.
+    x = [list(one) for one in network.task.constant_inputs]
+    points = {"weights": item, **{k: v for k, v in changed(network).items() if k == "task"}}
+    n = 1000
+    if isinstance(network.task, Recorded):  # whose trials no other kernel reads
+        if "states" not in shapes:
+            return train
+        points = {"weights": item, "candidates": f"{item}::results", "dataset": "states"}
+        n = min(n, math.prod(shapes["states"][:-1]))  # candidates beyond their number repeat
+    search = {
+        "kernel": "fixed_points",
+        "params": points,
+        "sweep": {"grid": {"candidate": {"range": n}} | ({"x": x} if x else {})},
+    }
+    return {"its fixed points": search, **train}

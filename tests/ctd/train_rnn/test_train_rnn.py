@@ -240,6 +240,18 @@ def test_longer_training_is_proposed_without_its_end_by_accuracy():
     assert proposed["train another for longer"]["params"] == {"n_batches": 100}
 
 
+def test_fixed_points_after_trials_of_a_file_are_sought_from_saved_states():
+    network = Network(task=tasks.Recorded(), trials="trials.npz", n_saved=4)
+    assert "its fixed points" not in kernel.next_jobs(network, "net.zarr::0", {})
+    job = kernel.next_jobs(network, "net.zarr::0", {"states": (4, 20, 8)})["its fixed points"]
+    assert job["sweep"] == {"grid": {"candidate": {"range": 80}}}
+    assert job["params"] == {
+        "weights": "net.zarr::0",
+        "candidates": "net.zarr::0::results",
+        "dataset": "states",
+    }
+
+
 @pytest.mark.parametrize("task", [tasks.Mante(), tasks.ContextualIntegrator()])
 def test_fixed_points_are_proposed_for_each_context(task):
     proposed = kernel.next_jobs(Network(task=task), "net.zarr::0", {})["its fixed points"]
