@@ -125,8 +125,11 @@ TORCH_LAYERS = {"vanilla": "nn.RNN", "gru_torch": "nn.GRU", "lstm": "nn.LSTM"}
 
 
 def to_torch(cell: str, params: Mapping[str, Array]) -> dict[str, Array]:
-    """Name the weights of a cell in `TORCH_LAYERS` as those of PyTorch modules `rnn` and `readout`; h0 keeps its name."""
-    named = dict(params)
+    """Name the weights of a cell in `TORCH_LAYERS` as those of PyTorch modules `rnn` and `readout`; h0 keeps its name.
+
+    An h0 of zeros is left out: PyTorch starts there, and load_state_dict refuses entries that the module does not have.
+    """
+    named = {name: value for name, value in params.items() if name != "h0" or value.any()}
     # PyTorch has two biases where ctd has their sum.
     if cell == "vanilla":
         named |= {"weight_ih": named.pop("wI"), "weight_hh": named.pop("wR")}
