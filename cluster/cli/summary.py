@@ -106,7 +106,10 @@ def no_rows(table: str, store: Store, groups: Sequence[int] = ()) -> str:
     why = f": {'; '.join(told) or 'no item has a result'}" if store.description.outcomes else ""
     named = [*map(str, groups[:MOST_ITEMS]), *["..."] * (len(groups) > MOST_ITEMS)]
     of = f" of group{'s' * (len(groups) > 1)} {', '.join(named)}" if groups else ""
-    return f"table {table} has no rows{of}{why}"
+    # The column that a table is named after says what has a row.
+    row = store.description.reduced.get(table)
+    what = f" ({row.long_name})" if row else ""
+    return f"table {table}{what} has no rows{of}{why}"
 
 
 def outcomes_of(store: Store, groups: Sequence[int] = ()) -> Counter[str]:

@@ -75,6 +75,8 @@ def test_query_says_why_there_are_no_rows(ctd):
         "table place has no rows: 44 items ended as stopped (ran its steps)"
     )
     assert said("empty.zarr") == "table place has no rows: no item has a result"
+    networks = no_rows("quantile", finished("swept"))
+    assert networks.startswith("table quantile (the quantiles' probabilities) has no rows: 6 items")
 
 
 def test_query_of_a_narrow_terminal_cuts_no_value(ctd, monkeypatch):
