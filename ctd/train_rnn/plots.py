@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from ctd.kernel import View
@@ -24,6 +26,7 @@ from ctd.plots import (
 from ctd.plots.curves import Curves, block_ends, loss_curves
 from ctd.principal import principal
 from ctd.rows import best_row, ranked
+from ctd.tasks import Recorded
 from ctd.train_rnn.checks import area_of
 from ctd.train_rnn.loss import Shared, condition_values
 from ctd.train_rnn.params import Network
@@ -76,7 +79,10 @@ def _curves(group: Group, name: str = "curve") -> Plot:
     )
     what = inputs.loss.replace("_", " ")
     axis = Axis(f"mean {what}", log=True) if is_loss else Axis("accuracy on evaluation trials")
-    title = f"Training {inputs.cell}, n = {inputs.n}, {type(inputs.task).__name__}"
+    # Of a file's trials the user has named the file alone.
+    of_file = isinstance(inputs.task, Recorded) and inputs.trials
+    task = f"trials of {Path(of_file).name}" if of_file else type(inputs.task).__name__
+    title = f"Training {inputs.cell}, n = {inputs.n}, {task}"
     return loss_curves(curves, title, axis, "networks")
 
 

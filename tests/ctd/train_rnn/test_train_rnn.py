@@ -216,6 +216,9 @@ def test_reduce_and_figure(outcome):
     assert len(lines["diverged"].y) == outcome.count(1)
     if len(trained):
         np.testing.assert_array_equal(lines["networks"].y, curves[trained])
+    of_file = small(task="file", trials="data/trials.npz")
+    (plot,) = kernel.figure(of_file, None, columns, results, reduced).plots
+    assert plot.title.endswith(", trials of trials.npz")
 
 
 # --- parameters -----------------------------------------------------------------------------------
