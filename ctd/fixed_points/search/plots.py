@@ -172,15 +172,8 @@ def _spectra(seen: Portrait, part: Part) -> Plot:
             )
     if len(shown) < len(part.rows):
         note += f" The {len(shown)} of {len(part.rows)} points with the most searches."
-    return Plot(
-        f"Spectra of the linearisation{part.at}",
-        layers,
-        Axis("Re λ"),
-        Axis("Im λ"),
-        seen.scale,
-        equal=True,
-        note=note + part.together,
-    )
+    title, note = f"Spectra of the linearisation{part.at}", note + part.together
+    return Plot(title, layers, Axis("Re λ"), Axis("Im λ"), seen.scale, equal=True, note=note)
 
 
 def _border(values: np.ndarray, flow: bool) -> tuple[Lines, str]:

@@ -344,7 +344,7 @@ def nan(a):
 
 BAD_NETWORK = [
     (broken("wRUHX", None), "lacks wRUHX"),
-    (broken("wRUHX", lambda a: a[:, :-1]), "wRUHX has the shape"),
+    (broken("wRUHX", lambda a: a[:, :-1]), "has the shape"),
     (broken("bC", nan), "bC has 1 NaN"),
     (lambda arrays: {**arrays, "wX": arrays["bC"]}, "does not know wX"),
 ]
