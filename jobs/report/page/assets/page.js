@@ -79,7 +79,7 @@ function showPictures(content) {
     s.body.append(controls, extra, plots, items);
     const show = () => {
       const now = STATE.content.groups, k = Math.min(Math.max(0, choose.selectedIndex), now.length - 1), group = now[k];
-      items.textContent = [group.items, STATE.content.groups_left_out && `${STATE.content.groups_left_out} further groups are left out: the page would be too large`].filter(Boolean).join(". ");
+      items.textContent = [group.items, STATE.content.groups_left_out && `${STATE.content.groups_left_out} further groups are left out: the page would be too large; jobs.figure(store, GROUP) draws one`].filter(Boolean).join(". ");
       extra.replaceChildren(...(group.error ? [el("p", { className: "card note error" }, group.error)] : []));
       showFigures(plots, "pictures", group.plots);
     };
