@@ -178,6 +178,8 @@ def rows_as_text(values: np.ndarray) -> Text:
     """Spell the rows of an (n, k) array as texts such as '[1, -0.5]'."""
     import pandas as pd
 
+    if not values.shape[1]:  # the inputs of a network that has none; pandas groups by no column
+        return labelled(np.zeros(len(values), int), ["[]"])
     # pandas groups by no float16.
     keys = pd.DataFrame(values.astype(np.float32) if values.dtype == np.float16 else values)
     codes = keys.groupby(list(keys), sort=False, dropna=False).ngroup().to_numpy()

@@ -535,3 +535,5 @@ def test_rows_as_text_tells_rows_apart():
     text = rows_as_text(rows)
     assert text.codes.tolist() == [0, 1, 2, 0]
     assert as_array(text)[0] == "[1, 0.1]"
+    without = rows_as_text(np.zeros((2, 0)))  # the inputs of a network that has none
+    assert as_array(without).tolist() == ["[]", "[]"]
