@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -23,8 +24,16 @@ def zipped(store: Store, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndar
     same = all(part.zip.keys() == first.zip.keys() for part in others)
     if not same or len(fields) < 2 or max(map(len, first.zip.values())) > MAX_KINDS:
         return {}
-    rows = zip(*(columns[name].astype(str) for name in fields), strict=True)
+    rows = zip(*(_texts(columns[name]) for name in fields), strict=True)
     return {", ".join(fields): np.array([", ".join(row) for row in rows], object)}
+
+
+def _texts(values: np.ndarray) -> np.ndarray:
+    """The values as texts, numbers with four digits if these tell them apart."""
+    if values.dtype.kind != "f":
+        return values.astype(str)
+    short = np.array([f"{value:.4g}" for value in values])
+    return short if len(np.unique(short)) == len(np.unique(values)) else values.astype(str)
 
 
 def together(names: Iterable[str], factors: Iterable[str]) -> list[str]:
@@ -38,18 +47,24 @@ def together(names: Iterable[str], factors: Iterable[str]) -> list[str]:
 
 
 def alike(columns: Mapping[str, np.ndarray], names: Iterable[str]) -> list[list[str]]:
-    """Group the parameters that split the items in the same way, as those do in which whole stores differ.
+    """Group the parameters that split the items in the same way, as those do in which whole stores differ; one with more values than
+    there are stores is apart: any two that are drawn anew for each item split the items alike.
+
+    columns: (n,) each; one of them is "store".
 
     >>> alike({"n": np.array([5, 5, 9]), "g": np.array([1, 2, 2]), "store": np.array(["a", "a", "b"])}, ["n", "g", "store"])
     [['n', 'store'], ['g']]
+    >>> alike({"l1": np.arange(4), "l2": np.arange(4), "store": np.array(["a", "a", "b", "b"])}, ["l1", "l2"])
+    [['l1'], ['l2']]
     """
-    found: dict[bytes, list[str]] = {}
+    n_stores, found = len(np.unique(columns["store"].astype(str))), dict[Any, list[str]]()
     for name in names:
         _, first, codes = np.unique(
             columns[name].astype(str), return_index=True, return_inverse=True
         )
         # (n,) of each item the first one with its value.
-        found.setdefault(first[codes].tobytes(), []).append(name)
+        key = name if len(first) > n_stores else first[codes].tobytes()
+        found.setdefault(key, []).append(name)
     return list(found.values())
 
 

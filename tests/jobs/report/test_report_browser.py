@@ -542,6 +542,10 @@ def test_a_plot_is_saved_as_png_svg_and_csv(visit, pages):
     assert (first[:3], last[:3], label) == ("lea", "ano", "cell"), (
         "those at the ends have theirs, too"
     )
+    drawn = page.evaluate(AXIS_OF, ["a" * 80, "b" * 80, "c" * 80])
+    nodes = ElementTree.fromstring(drawn).iter("{http://www.w3.org/2000/svg}text")
+    places = {node.text[:1]: float(node.get("x")) for node in nodes}
+    assert places["a"] < 130 < places.get("c", 260), "a long text stays at its own end"
     frame = pd.read_csv(io.BytesIO(found["CSV"]))
     curve = np.asarray(pages["train_rnn"][0].array(0, "curve")[4], float)
     assert frame[frame.item == 4].iloc[:, 3].to_numpy() == pytest.approx(curve, rel=1e-4)

@@ -67,9 +67,9 @@ class Layers {
       if (!x.ticks.length) stroke(c, px, box.t, px, box.b);
       // The texts of the first and the last category move inwards, and are cut where another one lies.
       else if (px - half < 0 || px + half > w) {
-        text = clip(c, text, free < 0 ? w / Math.min(x.ticks.length, count) : w - free);
+        text = clip(c, text, px < w / 2 ? w / Math.min(x.ticks.length, count) : w - Math.max(0, free));
         half = c.measureText(text).width / 2;
-        at = px - half < 0 ? half : w - half;
+        at = px < w / 2 ? half : w - half;
       }
       if (at - half < free || at + half > w) continue;
       c.fillText(text, at, box.b + 6);
