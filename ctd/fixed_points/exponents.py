@@ -38,6 +38,9 @@ from ctd.words import count
 FRAMES = 50
 """Frames that are made orthogonal in one advance."""
 
+HIDDEN = 100
+"""Times eps: the least growth beside the largest direction's that is told, which rounding changes by a hundredth."""
+
 MOST = 200
 """Spectra that a picture shows."""
 
@@ -54,7 +57,9 @@ class Trajectory(FromState):
         description="how many, the largest first; at most as many as the state has entries",
     )
     every: Static[int] = Field(
-        10, gt=0, description="steps between two QR decompositions; too many let the frame collapse"
+        10,
+        gt=0,
+        description="steps between two QR decompositions; in too many, rounding hides the exponents far below the largest, which are NaN",
     )
     dt: Traced[float] = Field(0.01, gt=0, description="length of a step of a flow")
     # The sum of both is an int32.
@@ -71,13 +76,15 @@ OUTCOMES = (
 DONE, DIVERGED = range(2)
 
 DIMS = {
-    "exponent": Var(("number",), "1/step", "Lyapunov exponents; of a flow, per unit of time"),
+    "exponent": Var(
+        ("number",), "1/step", "Lyapunov exponents; of a flow, per unit of time; NaN where `every` steps are too many for one", may_be_nan=True
+    ),
     "exponent_error": Var(
         ("number",), "1/step", "standard error, from the means over the advances as if independent; NaN of one", may_be_nan=True
     ),
     "largest": Var((), "1/step", "the largest exponent: above 0, chaos"),
     "largest_error": Var((), "1/step", "its standard error", may_be_nan=True),
-    "sum": Var((), "1/step", "sum of the exponents that were computed"),
+    "sum": Var((), "1/step", "sum of the exponents that were computed; NaN if one is", may_be_nan=True),
     "dimension": Var(
         (), "1",
         "Kaplan-Yorke dimension, with exponents within two standard errors of 0, or within one over the time measured, as 0; "
@@ -208,12 +215,16 @@ def result(
     # The sign of an estimate of 0, as along any cycle of a flow, is chance, and would take a dimension away.
     least = scale / (s.n * FRAMES * static.every)
     rounded = jnp.where(jnp.abs(exponents) <= jnp.fmax(2 * error, least), 0, exponents)
+    # A column of the frame has a part along the largest direction, whose rounding hides what grows by eps less in `every` steps.
+    depth = (mean[order][0] - mean[order]) * static.every
+    hidden = jnp.isfinite(depth) & (depth > -jnp.log(HIDDEN * jnp.finfo(depth.dtype).eps))
+    told, error = (jnp.where(hidden, jnp.nan, values) for values in (exponents, error))
     return {
-        "exponent": exponents,
+        "exponent": told,
         "exponent_error": error,
         "largest": exponents[0],
         "largest_error": error[0],
-        "sum": exponents.sum(),
+        "sum": told.sum(),
         "dimension": jnp.where(s.n > 0, dimension(rounded, len(s.h)), jnp.nan),
         "end": s.h,
         "outcome": jnp.where(jnp.isfinite(s.h).all(), DONE, DIVERGED).astype(jnp.int32),

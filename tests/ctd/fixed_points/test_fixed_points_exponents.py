@@ -52,6 +52,24 @@ def test_exponents_of_linear_and_logistic_maps():
     assert found["dimension"][0] == pytest.approx(3 + np.log(1.6) / np.log(2), abs=0.02)
 
 
+def test_exponents_that_rounding_hides_are_not_told():
+    """All of a chaotic network add up to the mean of ln |det J|; the smallest lie 5 below the largest, e^-50 in ten steps."""
+    w = 2 * np.random.default_rng(0).standard_normal((40, 40)) / np.sqrt(40)
+    f = lambda h: jnp.tanh(jnp.asarray(w) @ h)
+    settings = {"transient": 500, "n_steps": 6000, "n_exponents": 40}
+    coarse, fine = (lyapunov(f, [0.1] * 40, every=k, **settings) for k in (10, 1))
+    h, logs = fine["end"][0], []
+    for _ in range(20_000):  # dF/dh is diag(1 - F^2) w
+        h = np.tanh(w @ h)
+        logs.append(np.log(1 - h**2).sum() + np.linalg.slogdet(w)[1])
+    assert fine["sum"][0] == pytest.approx(np.mean(logs), abs=1), "means of 6,000 and 20,000 steps"
+    lost = np.isnan(coarse["exponent"][0])
+    assert 0 < lost.sum() < 10
+    assert np.isnan(coarse["sum"][0])
+    assert not np.isnan(fine["exponent"]).any()
+    np.testing.assert_allclose(coarse["exponent"][0][~lost], fine["exponent"][0][~lost], atol=0.05)
+
+
 @pytest.mark.parametrize(
     ("exponents", "n", "expected"),
     [
