@@ -25,9 +25,9 @@ from ctd.plots import (
     Scale,
     Spans,
     is_whole,
-    spread,
     tick,
 )
+from ctd.plots.labels import folded, make_room, shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,12 +41,10 @@ __all__ = ["Canvas", "draw", "draw_plot"]
 
 WIDTH, HEIGHT, TALL = 6.0, 4.4, 5.6
 """Inches of one plot; TALL replaces HEIGHT in a figure with a plot whose axes have equal units."""
-MAX_TICKS = 12
-"""Texts on an axis of categories, at most."""
 LINE, LEGEND_SIZE = 0.045, 0.2
 """Height of a legend's line, as a share of the axes'; size of a point whose circle is as high."""
 NOTE_WIDTH, X_WIDTH, Y_WIDTH = 78, 62, 48
-"""Letters in a line of a note, and of the labels of both axes, which have two lines at most."""
+"""Letters in a line of a note, and of the labels of both axes, which have three lines at most."""
 
 
 def draw(figure: Figure) -> Canvas:
@@ -93,9 +91,8 @@ def draw_plot(ax: Axes, plot: Plot, shades: ScalarMappable | None) -> None:
         ax.axhline(0, color="0.9", lw=0.8, zorder=0)
         ax.axvline(0, color="0.9", lw=0.8, zorder=0)
     ax.autoscale_view()
-    folded = lambda text, width: textwrap.fill(text, width, max_lines=2, placeholder=" ...")
-    x, y = folded(plot.x.label, X_WIDTH), folded(plot.y.label, Y_WIDTH)
-    ax.set(xlabel=x, ylabel=y, title=plot.title)
+    label = ": ".join(filter(None, [plot.x.label, make_room(ax, plot.x.ticks)]))
+    ax.set(xlabel=folded(label, X_WIDTH), ylabel=folded(plot.y.label, Y_WIDTH), title=plot.title)
     _legend(ax, plot)
     if plot.note:
         ax.annotate(
@@ -201,9 +198,7 @@ def _prepare(axis: XAxis | YAxis, set_scale: Callable[..., None], spec: Axis, wh
     elif whole:
         axis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
     if len(spec.ticks):
-        # Every text would overlap its neighbours.
-        some = spread(len(spec.ticks), MAX_TICKS)
-        axis.set_ticks(some, [spec.ticks[k] for k in some])
+        axis.set_ticks(*shown(spec.ticks))
 
 
 def _shades(plot: Plot) -> ScalarMappable | None:

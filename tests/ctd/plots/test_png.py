@@ -1,11 +1,14 @@
 """ctd.plots.png: what is drawn is what the plot says, read back from matplotlib's artists."""
 
+import itertools
+
 import numpy as np
 import pytest
 
 from ctd.late import Late
 from ctd.plots import Axis, Band, Bars, Figure, Image, Lines, Plot, Points, Scale, Spans
-from ctd.plots.png import MAX_TICKS, draw
+from ctd.plots.labels import MAX_TICKS
+from ctd.plots.png import draw
 
 colors = Late("matplotlib.colors")
 X = np.arange(4.0)
@@ -35,7 +38,7 @@ def test_axes_say_what_the_plot_says():
     assert [text.get_text() for text in right.texts] == ["what to look for"]
 
 
-def test_a_long_label_has_two_lines_and_an_ellipsis():
+def test_a_long_label_has_three_lines_and_an_ellipsis():
     """It was cut at both ends of the picture."""
     (ax,) = axes_of(Lines(X, X), x=Axis("word " * 20), y=Axis("share of time in each bin, " * 9))
     for axis, end in ((ax.xaxis, ax.figure.bbox.width), (ax.yaxis, ax.figure.bbox.height)):
@@ -153,13 +156,29 @@ def test_counts_have_whole_ticks():
     assert all(map(whole, (ax.get_xticks(), ax.get_yticks(), bar.get_yticks())))
 
 
-@pytest.mark.parametrize("n", [3, 100])
-def test_categories_are_named_and_not_all_where_there_are_many(n):
-    (ax,) = axes_of(Bars(np.arange(n) - 0.4, np.arange(n) + 0.4, np.ones(n)),
-                    x=Axis("unit", ticks=[f"unit {k}" for k in range(n)]))  # fmt: skip
-    places, texts = ax.get_xticks(), [text.get_text() for text in ax.get_xticklabels()]
-    assert texts == [f"unit {k:.0f}" for k in places]
-    assert len(texts) == min(n, MAX_TICKS)
+@pytest.mark.parametrize(
+    ("texts", "told", "label"),
+    [
+        ([f"unit {k}" for k in range(3)], "unit {}", "data"),
+        ([f"unit {k}" for k in range(100)], "{}", "data: unit ..."),
+        ([f"a.zarr::{k}::recording" for k in range(24)], "{}", "data: a.zarr::...::recording"),
+        ([f"{'word' * k}mechanism_{k}" for k in range(8)], None, "data"),
+    ],
+    ids=["few", "many", "long", "turned"],
+)
+def test_names_of_categories_do_not_overlap(texts, told, label):
+    """Of many some are named; what long ones share stands in the axis' label, and those that differ are turned."""
+    n = len(texts)
+    (ax,) = axes_of(Bars(np.arange(n) - 0.4, np.arange(n) + 0.4, np.ones(n)), x=Axis("data", ticks=texts))  # fmt: skip
+    shown, places = ax.get_xticklabels(), ax.get_xticks().astype(int)
+    assert [text.get_text() for text in shown] == [
+        told.format(k) if told else texts[k] for k in places
+    ]
+    assert (len(shown), ax.get_xlabel()) == (min(n, MAX_TICKS), label)
+    assert ax.get_xticklabels()[0].get_rotation() == (0 if told else 35)
+    if told:
+        boxes = [text.get_window_extent() for text in shown]
+        assert all(a.x1 < b.x0 for a, b in itertools.pairwise(boxes))
 
 
 def test_plots_of_one_scale_share_a_colour_bar():

@@ -1,0 +1,81 @@
+"""Texts of axes: which have room, and what is left of long ones."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ctd.plots import spread
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+else:
+    Axes = object
+
+MAX_TICKS = 12
+"""Texts on an axis of categories, at most: every one would overlap its neighbours."""
+ROOM = 60
+"""Letters that have room side by side below a plot; between two texts a gap takes GAP."""
+GAP = 2
+
+
+def fits(texts: Sequence[str]) -> bool:
+    """Whether texts have room side by side, in places of one width.
+
+    >>> fits(["line", "ring"]), fits(["decaying_rotation"] * 8)
+    (True, False)
+    """
+    return len(texts) * (max(map(len, texts), default=0) + GAP) <= ROOM
+
+
+def shortened(texts: Sequence[str]) -> tuple[list[str], str]:
+    """Cut the words that all texts begin and end with: (what is left of each, the pattern of them all; "" if nothing was cut).
+
+    >>> shortened(["a.zarr::1::run", "a.zarr::12::run"])
+    (['1', '12'], 'a.zarr::...::run')
+    """
+    if len({*texts}) < 2:
+        return list(texts), ""
+    # Words stay whole: 10 and 12 are not cut to 0 and 2.
+    words = [re.findall(r"[^\W_]+|[\W_]", text) for text in texts]
+    start = _alike(words)
+    rests = [row[len(start) :] for row in words]
+    end = _alike([row[::-1] for row in rests])[::-1]
+    cut = ["".join(row[: len(row) - len(end)]) for row in rests]
+    return cut, "".join([*start, "...", *end]) if start or end else ""
+
+
+def _alike(rows: Sequence[Sequence[str]]) -> list[str]:
+    """What all rows begin with."""
+    columns = itertools.takewhile(lambda column: len({*column}) == 1, zip(*rows, strict=False))
+    return [column[0] for column in columns]
+
+
+def shown(texts: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+    """The places and texts of the categories that an axis names."""
+    some = spread(len(texts), MAX_TICKS)
+    return some, [texts[k] for k in some]
+
+
+def make_room(ax: Axes, texts: Sequence[str]) -> str:
+    """Shorten or turn the texts of the categories on x if they would overlap; return the pattern of those that are shortened."""
+    places, told = shown(texts)
+    pattern = ""
+    if not fits(told):
+        told, pattern = shortened(told)
+        ax.set_xticks(places, told)
+    if not fits(told):
+        ax.tick_params("x", rotation=35)
+        for label in ax.get_xticklabels():
+            label.set(ha="right", rotation_mode="anchor")
+    return pattern
+
+
+def folded(text: str, width: int) -> str:
+    """A text in lines of so many letters, three at most."""
+    return textwrap.fill(text, width, max_lines=3, placeholder=" ...")
