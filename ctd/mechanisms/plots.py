@@ -35,20 +35,25 @@ def _confusion(group: Group) -> Plot:
 
 
 RIGHT = {
-    "true system (upper bound)": "accuracy_truth", "fits": "accuracy", "fits and plain features": "accuracy_both",
-    "plain features (lower bound)": "accuracy_plain",
+    "fits": "accuracy", "fits and plain features": "accuracy_both",
+    "plain features (lower bound)": "accuracy_plain", "true system (upper bound)": "accuracy_truth",
 }  # fmt: skip
-FOUND = {"true system (upper bound)": "none_found_truth", "fits": "none_found"}
+FOUND = {"fits": "none_found", "true system (upper bound)": "none_found_truth"}
 """Legend -> column of the table of sizes."""
 
 
 def _by_size(group: Group, title: str, kinds: dict[str, str]) -> Plot:
     pairs = zip(group.reduced["size_n_neurons"], group.reduced["size_n_trials"], strict=True)
     sizes = [f"{n} x {k}" for n, k in pairs]
-    drawn = Lines if len(sizes) > 1 else Points  # one size makes no line
+    shares = [np.asarray(group.reduced[key], float) for key in kinds.values()]
+    if len(sizes) == 1:  # one size makes no line, and marks above each other would hide one another
+        points = Points(np.concatenate(shares), np.arange(len(kinds)))
+        label = f"share, neurons x trials: {sizes[0]}"
+        return Plot(title, [points], Axis(label), Axis(ticks=[*kinds]))
+    # Dashed above the others, so that neither hides one that it coincides with.
     layers = [
-        drawn(np.arange(len(sizes)), np.asarray(group.reduced[key], float), name)
-        for name, key in kinds.items()
+        Lines(np.arange(len(sizes)), share, name, dashed="bound" in name)
+        for name, share in zip(kinds, shares, strict=True)
     ]
     return Plot(title, layers, Axis("neurons x trials", ticks=sizes), Axis("share"))
 
@@ -67,7 +72,7 @@ def _places(group: Group) -> Plot:
         x, y = place[here].T[:2]
         marker: Literal["diamond", "circle"] = "diamond" if placed else "circle"
         layers.append(Points(x, y, name, text=verdict[here].tolist(), marker=marker))
-    return Plot("Where recordings lie, by what was read off their fits", layers, Axis("component 1"), Axis("component 2"))  # fmt: skip
+    return Plot("Recordings, by what was read off their fits", layers, Axis("component 1"), Axis("component 2"))  # fmt: skip
 
 
 @of_group
@@ -79,7 +84,7 @@ def plots(group: Group) -> list[Plot]:
         return [_places(group)]
     return [
         _confusion(group),
-        _by_size(group, "How often unseen members are told right", RIGHT),
-        _by_size(group, "How often an unknown mechanism is none of these", FOUND),
+        _by_size(group, "Unseen members told right", RIGHT),
+        _by_size(group, "Unknown mechanisms told as none of these", FOUND),
         _places(group),
     ]

@@ -41,6 +41,8 @@ __all__ = ["Canvas", "draw", "draw_plot"]
 
 WIDTH, HEIGHT, TALL = 6.0, 4.4, 5.6
 """Inches of one plot; TALL replaces HEIGHT in a figure with a plot whose axes have equal units."""
+MAX_INSIDE = 6
+"""Lines of a legend inside of the axes; a longer one stands beside them."""
 LINE, LEGEND_SIZE = 0.045, 0.2
 """Height of a legend's line, as a share of the axes'; size of a point whose circle is as high."""
 NOTE_WIDTH, X_WIDTH, Y_WIDTH = 78, 62, 48
@@ -115,10 +117,12 @@ def _legend(ax: Axes, plot: Plot) -> None:
     if not handles:
         return
     shaded = any(_is_shaded(layer) for layer in plot.layers)
-    where = _corner(ax, plot, len(handles)) if plot.equal or shaded else "best"
-    legend = ax.legend(
-        handles, labels, loc=where, fontsize="small", edgecolor="none", framealpha=0.7
-    )
+    look: dict[str, Any] = {"fontsize": "small", "edgecolor": "none", "framealpha": 0.7}
+    if plot.equal or shaded:
+        look["loc"] = _corner(ax, plot, len(handles))
+    elif len(handles) > MAX_INSIDE:
+        look |= {"loc": "upper left", "bbox_to_anchor": (1, 1)}
+    legend = ax.legend(handles, labels, **look)
     layers = {getattr(layer, "name", ""): layer for layer in plot.layers}
     for handle, label in zip(legend.legend_handles[:named], labels, strict=False):
         if handle and hasattr(handle, "set_sizes"):  # else as large as the largest of its layer

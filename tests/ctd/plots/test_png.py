@@ -215,6 +215,14 @@ def test_a_legend_covers_no_marks(places):
     assert not [p for p in marks if legend.contains(*p) or not whole.contains(*p)]
 
 
+def test_a_long_legend_stands_beside_the_axes():
+    for n in (6, 7):
+        (ax,) = axes_of(*(Points(X, X + k, f"kind {k}") for k in range(n)))
+        inside = ax.get_legend().get_window_extent().x0 < ax.get_window_extent().x1
+        assert inside == (n == 6)
+    assert ax.get_legend().get_window_extent().x1 <= ax.figure.bbox.width
+
+
 def test_a_legend_covers_no_shaded_lines():
     """Their vertices, which matplotlib's "best" does not see, lie in all corners."""
     x, y = np.random.default_rng(0).uniform(-1, 1, (2, 1, 300))
