@@ -261,7 +261,7 @@ def _by_item(store: Store, names: list[str]) -> list[Plot]:
     made: list[Plot] = []
     for name in names:
         if name in columns and columns[name].dtype.kind in "iuf" and len(made) < MAX_PLOTS:
-            label = Axis(dims[name].long_name or name, log=is_wide(columns[name][done]))
+            label = axis_of(name, dims[name], log=is_wide(columns[name][done]))
             points = Points(columns["item"][some], columns[name][some].astype(float))
             made.append(Plot(name, [points], Axis("item"), label))
     return made or [Plot("No results are numbers", [], Axis("item"), Axis(""))]

@@ -137,6 +137,7 @@ def test_items_that_failed_are_not_drawn(tmp_path, monkeypatch):
     gather(made)
     (by_item,) = _by_item(made, ["steps"])
     assert by_item.layers[0].x.tolist() == [1, 2], "their whole numbers are 0"
+    assert _by_item(made, ["norm"])[0].y.label == "distance (m)"
 
 
 def test_items_with_a_failing_outcome_are_not_drawn(store):
