@@ -23,7 +23,7 @@ from ctd import tasks
 from ctd.cells import CELL_NAMES, Cell, CellName, Weights, get_cell, initial_state, run, sizes
 from ctd.kernel import Coordinate, Data, File, Params, Static, Traced, Values, Var, View, one_shot
 from ctd.late import Array, Float, jax, jnp, on_host
-from ctd.plots import Axis, Group, Image, Plot, Scale, of_group
+from ctd.plots import Axis, Group, Image, Plot, Scale, of_group, side_by_side
 from ctd.tasks.noise import first_state, noisy, seeded
 from ctd.weights import read_weights
 from ctd.words import count
@@ -282,6 +282,7 @@ kernel = one_shot(
     load=load,
     coords=coords,
     plots=plots,
+    figure=side_by_side(plots),
     width=4,
     # One item has trials enough for large products; on a CPU several items side by side would not fit the cache.
     microbatches=(0,),

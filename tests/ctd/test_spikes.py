@@ -214,6 +214,12 @@ def test_counts_are_poisson(items):
     assert "train_external" not in items
 
 
+def test_the_picture_shows_spikes_and_rates_of_a_trial(items):
+    spikes, rates = kernel.figure(None, None, {"item": np.arange(1)}, items, {}).plots
+    for plot, name in ((spikes, "eval"), (rates, "eval_rates")):
+        np.testing.assert_allclose(np.sort(plot.layers[0].z, 0), np.sort(items[name][0, 0].T, 0))
+
+
 def test_items_are_replicates(items):
     """Another seed or item has other trials; rates scale, their trials stay."""
     assert len({value.tobytes() for value in items["eval_inputs"]}) == 4

@@ -13,7 +13,7 @@ from small_files import fitted_recordings
 
 from ctd.data import write_hdf5
 from ctd.kernel import inputs_of
-from ctd.mechanisms import Recording, load
+from ctd.mechanisms import Recording, kernel, load
 from ctd.mechanisms.counts import factors_of
 from ctd.mechanisms.fits import Evidence
 from ctd.mechanisms.fits import load as load_fits
@@ -176,6 +176,19 @@ counts = np.random.default_rng(0).poisson(0.5, (40, 100, 20)).astype(np.int32)
 factors, variances = jax.jit(lambda c: factors_of(c, np.float32(3), 5, "float32"))(counts)
 print(np.asarray(factors).tobytes().hex(), np.asarray(variances).tobytes().hex())
 """
+
+
+def test_a_recording_of_each_mechanism_is_drawn():
+    """Four recordings, the first two of one mechanism; of a single one, also its spikes."""
+    results = {"train": np.ones((4, 3, 5, 6)), "recording.factors": np.zeros((4, 3, 5, 3)),
+               "recording.mechanism": np.array([5, 5, 0, 1])}  # fmt: skip
+    draw = lambda some: kernel.figure(
+        None, None, {"item": np.arange(4)[some]}, {n: v[some] for n, v in results.items()}, {}
+    )
+    titles = [plot.title for plot in draw(slice(4)).plots]
+    assert titles == ["two_attractors, item 2", "line, item 3", "chaos, item 0"]
+    titles = [plot.title for plot in draw(slice(2)).plots]
+    assert titles == ["Spikes of one trial, chaos, item 0", "Factors of twenty trials"]
 
 
 def test_factors_round_the_same_on_any_number_of_cores(capsys):
