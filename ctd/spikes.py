@@ -26,7 +26,6 @@ from ctd.late import Array, Float, jax, jnp, on_host
 from ctd.plots import Axis, Group, Image, Plot, Scale, of_group, side_by_side
 from ctd.tasks.noise import first_state, noisy, seeded
 from ctd.weights import read_weights
-from ctd.words import count
 
 LARGEST = 65_535
 """Counts are stored in 16 bits."""
@@ -131,11 +130,7 @@ def load(inputs: View[Spikes]) -> Recorded:
         )
     cell, weights, _ = read_weights(inputs.weights, inputs.cell)
     n, n_in, _ = sizes(cell, weights)
-    if inputs.task.n_in != n_in:
-        raise ValueError(
-            f"task: {inputs.task.name or type(inputs.task).__name__} has {count(inputs.task.n_in, 'input')}, "
-            f"but the network in {inputs.weights} takes {n_in}"
-        )
+    inputs.task.check_inputs(n_in, inputs.weights)
     if inputs.n_units is not None and inputs.n_units > n:
         raise ValueError(
             f"n_units: {inputs.n_units} given, but the network in {inputs.weights} has {n}; give at most {n}"

@@ -110,7 +110,7 @@ def load(inputs: View[Ablation]) -> Whole:
     trials = jax.tree.map(np.asarray, draw_trials(inputs, cell, weights))
     if inputs.task.n_out != len(weights["wO"]):
         raise ValueError(
-            f"task: {inputs.task.name or type(inputs.task).__name__} has {count(inputs.task.n_out, 'output')}, but the network in "
+            f"task: {inputs.task.title} has {count(inputs.task.n_out, 'output')}, but the network in "
             f"{inputs.weights} has {len(weights['wO'])}"
         )
     on_task = as_dtype(weights, inputs.dtype)

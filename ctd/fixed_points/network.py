@@ -309,11 +309,6 @@ def draw_trials(
     inputs: View[OfTrials], cell: Cell, weights: Weights, instead: str = ""
 ) -> tasks.Trial:
     """Draw the task's trials. Raises ValueError unless the network takes its inputs; instead: what else a user can give."""
-    n_in = cell.infer(weights)[1]
-    if inputs.task.n_in != n_in:
-        raise ValueError(
-            f"task: {inputs.task.name or type(inputs.task).__name__} has {count(inputs.task.n_in, 'input')}, but the network in "
-            f"{inputs.weights} takes {n_in}; give a task with as many{instead}"
-        )
+    inputs.task.check_inputs(cell.infer(weights)[1], inputs.weights, instead)
     key = jax.random.key(inputs.trial_seed)
     return tasks.batch(inputs.task, key, inputs.n_trials, inputs.dtype)

@@ -20,7 +20,6 @@ from ctd.plots import tick
 from ctd.similarity.params import OF_INPUTS, OF_POINTS, Comparison, Method
 from ctd.similarity.trials import Trials, checked, trials
 from ctd.weights import keras_file, read_weights
-from ctd.words import count
 
 MOST = 10_000
 """Most networks: the matrix of more would take more than a gigabyte, and its eigenvectors hours."""
@@ -167,11 +166,7 @@ def _network(path: str, inputs: View[Comparison]) -> tuple[str, Weights]:
     loaded = read_weights(path, inputs.cell)
     weights = {name: on_host(value) for name, value in loaded.params.items()}
     n_in = get_cell(loaded.cell).infer(weights)[1]
-    if n_in != inputs.task.n_in:
-        raise ValueError(
-            f"task: {inputs.task.name or type(inputs.task).__name__} has {count(inputs.task.n_in, 'input')}, but the network "
-            f"in {path} takes {n_in}; give a task that all networks can run"
-        )
+    inputs.task.check_inputs(n_in, path, ", which all networks can run")
     return loaded.cell, {name: on_host(value, inputs.dtype) for name, value in weights.items()}
 
 

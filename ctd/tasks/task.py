@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from ctd.late import Array, Float, Int, jax, jnp
+from ctd.words import count
 
 
 class Trial(NamedTuple):
@@ -122,6 +123,22 @@ class Task(BaseModel, ABC):
         raise NotImplementedError(
             f"{type(self).__name__} has no rule of success; define its method success(trial, output)"
         )
+
+    @property
+    def title(self) -> str:
+        """The task's name in job files; of a class without one, the class's."""
+        return self.name or type(self).__name__
+
+    def check_inputs(self, n_in: int, path: str | None, instead: str = "") -> None:
+        """Raise ValueError unless a network with this many inputs can run the task.
+
+        path: of the network. instead: what follows the advice to give another task.
+        """
+        if self.n_in != n_in:
+            raise ValueError(
+                f"task: {self.title} has {count(self.n_in, 'input')}, but the network in {path} takes {n_in}; give a task with as "
+                f"many{instead}"
+            )
 
     @property
     def scored(self) -> bool:

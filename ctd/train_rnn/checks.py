@@ -130,8 +130,7 @@ def _of_trials(p: Any) -> Iterator[str]:
         yield f"trials: {p.trials} given, but only task file reads it; give task: file, or leave trials out"
     if p.stop_at is not None and not p.task.scored:
         hint = "give it a score" if of_file else "leave stop_at out"
-        name = p.task.name or type(p.task).__name__
-        yield f"stop_at: {p.stop_at:g} given, but task {name} has no rule of success; {hint}"
+        yield f"stop_at: {p.stop_at:g} given, but task {p.task.title} has no rule of success; {hint}"
     if p.n_saved > p.n_eval:
         have = f"there are n_eval = {p.n_eval} evaluation trials"
         yield f"n_saved: {p.n_saved} given, but {have}; raise n_eval or lower n_saved"

@@ -149,8 +149,7 @@ def _faults(inputs: View[Network], trials: tasks.Trial) -> Iterator[str]:
     if inputs.loss == "cross_entropy" and not _are_probabilities(trials):
         hint = "; give the task code: one_hot" if isinstance(task, tasks.Yang) else ""
         needs = "targets that are probabilities and add up to 1 over the outputs"
-        name = task.name or type(task).__name__
-        yield f"loss: cross_entropy needs {needs}; the targets of task {name} do not{hint}"
+        yield f"loss: cross_entropy needs {needs}; the targets of task {task.title} do not{hint}"
     if inputs.readout == "identity" and n_out > inputs.n:
         rates = f"the rates of n = {inputs.n} units, but the targets have {n_out} outputs"
         yield f"readout: identity outputs {rates}; give n: {n_out} or more"
