@@ -20,9 +20,19 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from ctd import tasks
-from ctd.cells import CELL_NAMES, Cell, CellName, Weights, get_cell, initial_state, run, sizes
+from ctd.cells import (
+    CELL_NAMES,
+    Cell,
+    CellName,
+    Weights,
+    as_weights,
+    get_cell,
+    initial_state,
+    run,
+    sizes,
+)
 from ctd.kernel import Coordinate, Data, File, Params, Static, Traced, Values, Var, View, one_shot
-from ctd.late import Array, Float, jax, jnp, on_host
+from ctd.late import Array, Float, jax, jnp
 from ctd.plots import Axis, Group, Image, Plot, Scale, of_group, side_by_side
 from ctd.tasks.noise import first_state, noisy, seeded
 from ctd.weights import read_weights
@@ -135,7 +145,7 @@ def load(inputs: View[Spikes]) -> Recorded:
         raise ValueError(
             f"n_units: {inputs.n_units} given, but the network in {inputs.weights} has {n}; give at most {n}"
         )
-    typed = {name: on_host(value, inputs.dtype) for name, value in weights.items()}
+    typed = as_weights(weights, inputs.dtype)
     return Recorded({cell: None}, typed, np.arange(inputs.n_units or n))
 
 

@@ -31,6 +31,7 @@ from ctd.cells.gated import UPDATE_BIAS, gru
 from ctd.cells.matrices import FirstUnits, LowRank, spectral_radius
 from ctd.cells.names import CELL_NAMES, CELLS, FORMS, CellName, get_cell, weight_dims
 from ctd.cells.network import (
+    as_weights,
     cells_with,
     check_params,
     check_real,
@@ -56,6 +57,7 @@ __all__ = [
     "LowRank",
     "Scales",
     "Weights",
+    "as_weights",
     "cells_with",
     "check_params",
     "check_real",

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from ctd.cells.cell import READOUT_AXES, Cell, Weights
 from ctd.cells.names import CELLS, get_cell
-from ctd.late import Array, Float, jax, jnp, lax
+from ctd.late import Array, Float, jax, jnp, lax, on_host
 from ctd.words import count
 
 
@@ -34,6 +34,17 @@ def readout(cell: Cell, params: Weights, h: Float[Array, "state"]) -> Float[Arra
     if "wO" not in params:
         return jnp.zeros(0, h.dtype)
     return params["wO"] @ cell.hidden(h) + params["bO"]
+
+
+def as_weights(
+    arrays: Mapping[str, ArrayLike], dtype: jax.typing.DTypeLike | None = None
+) -> dict[str, Array]:
+    """The arrays on the host, of this dtype if one is given.
+
+    >>> as_weights({"bR": [0, 1]}, "float32")["bR"]
+    array([0., 1.], dtype=float32)
+    """
+    return {name: on_host(value, dtype) for name, value in arrays.items()}
 
 
 def initial_state(

@@ -20,11 +20,10 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from ctd import tasks
-from ctd.cells import Cell, Weights, initial_state, readout
+from ctd.cells import Cell, Weights, as_weights, initial_state, readout
 from ctd.fixed_points.network import (
     Named,
     OfTrials,
-    as_dtype,
     cell_of,
     draw_trials,
     number_of,
@@ -113,7 +112,7 @@ def load(inputs: View[Ablation]) -> Whole:
             f"task: {inputs.task.title} has {count(inputs.task.n_out, 'output')}, but the network in "
             f"{inputs.weights} has {len(weights['wO'])}"
         )
-    on_task = as_dtype(weights, inputs.dtype)
+    on_task = as_weights(weights, inputs.dtype)
     whole = Whole({name: None}, on_task, trials, None, {}, _points(inputs, on_task, cell))
     # Nothing is taken out here: this is the whole network, whose mean state and scores all items share.
     states, scores = jax.jit(lambda w: _tried(inputs, w, lambda h: h))(whole)

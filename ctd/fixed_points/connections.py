@@ -21,11 +21,10 @@ from typing import NamedTuple
 import numpy as np
 from pydantic import Field
 
-from ctd.cells import Weights
+from ctd.cells import Weights, as_weights
 from ctd.fixed_points.network import (
     Named,
     OfNetwork,
-    as_dtype,
     map_of,
     number_of,
     read_points,
@@ -141,7 +140,7 @@ def load(inputs: View[Departure]) -> Table:
     seen = np.zeros((0, 0))
     if "plane_axes" in table:
         seen = ((table["point"] - table["plane_mean"]) @ table["plane_axes"])[:, :2]
-    return Table({name: None}, as_dtype(weights, inputs.dtype), points, real(table["constant_input"]), whole(leaves), whole(modes), whole(sides), real(directions), *counts, real(seen))  # fmt: skip
+    return Table({name: None}, as_weights(weights, inputs.dtype), points, real(table["constant_input"]), whole(leaves), whole(modes), whole(sides), real(directions), *counts, real(seen))  # fmt: skip
 
 
 class Flight(NamedTuple):

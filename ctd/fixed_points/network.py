@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from pydantic import AfterValidator, Field
 
 from ctd import tasks
-from ctd.cells import CELL_NAMES, CELLS, Cell, Weights, get_cell, initial_state, readout
+from ctd.cells import CELL_NAMES, CELLS, Cell, Weights, as_weights, get_cell, initial_state, readout
 from ctd.data import read_arrays, read_hdf5
 from ctd.dotted import load as load_dotted
 from ctd.kernel import Data, File, Params, Static, Traced, Values, View
@@ -228,13 +228,8 @@ def make_network(
     scales = on_host(spread if spread > 0 else 1, dtype), on_host(largest, dtype)
     unknown = on_host(np.zeros((0, 0)), dtype)  # programs see by the shape that it is not known
     return Network(
-        as_dtype(weights, dtype), on_host(states), *scales, unknown, unknown, {cell: None}
+        as_weights(weights, dtype), on_host(states), *scales, unknown, unknown, {cell: None}
     )
-
-
-def as_dtype(weights: Mapping[str, ArrayLike], dtype: str) -> dict[str, Array]:
-    """The weights as arrays of this dtype on the host."""
-    return {name: on_host(value, dtype) for name, value in weights.items()}
 
 
 def stored_network(inputs: View[OfNetwork], path: str, dataset: str) -> Network:
@@ -302,7 +297,7 @@ def stored_cell(inputs: View[OfNetwork]) -> tuple[str, Cell | Map, Weights]:
         raise ValueError(
             f"time: continuous, but cell {name} is a map; write time: steps, or cell: {known}, or the path of a function dh/dt"
         )
-    return name, found, {key: on_host(value) for key, value in arrays.items()}
+    return name, found, as_weights(arrays)
 
 
 def draw_trials(

@@ -15,12 +15,11 @@ from typing import NamedTuple
 import numpy as np
 from pydantic import Field
 
-from ctd.cells import Cell, Weights, initial_state, readout, run
+from ctd.cells import Cell, Weights, as_weights, initial_state, readout, run
 from ctd.fixed_points.linear import MARGINAL, carried
 from ctd.fixed_points.network import (
     Named,
     OfTrials,
-    as_dtype,
     cell_of,
     draw_trials,
     number_of,
@@ -77,7 +76,7 @@ def load(inputs: View[Trial]) -> Driven:
         )
     trials = draw_trials(inputs, cell, weights)
     # The inputs alone, since targets do not move a network.
-    return Driven({name: None}, as_dtype(weights, inputs.dtype), on_host(trials.inputs))
+    return Driven({name: None}, as_weights(weights, inputs.dtype), on_host(trials.inputs))
 
 
 def along(

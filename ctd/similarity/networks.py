@@ -11,11 +11,11 @@ import h5py
 import numpy as np
 
 from ctd import tasks
-from ctd.cells import Weights, get_cell, run
+from ctd.cells import Weights, as_weights, get_cell, run, sizes
 from ctd.containers import opened_hdf5, read_dataset, text_attribute
 from ctd.data import dataset_of, read_arrays
 from ctd.kernel import View
-from ctd.late import Array, Float, jax, on_host
+from ctd.late import Array, Float, jax
 from ctd.plots import tick
 from ctd.similarity.params import OF_INPUTS, OF_POINTS, Comparison, Method
 from ctd.similarity.trials import Trials, checked, trials
@@ -164,10 +164,8 @@ def _trials_of_task(inputs: View[Comparison]) -> Float[Array, "trial time n_in"]
 def _network(path: str, inputs: View[Comparison]) -> tuple[str, Weights]:
     """Read a network: (cell, weights). Raises ValueError if it cannot run the task."""
     loaded = read_weights(path, inputs.cell)
-    weights = {name: on_host(value) for name, value in loaded.params.items()}
-    n_in = get_cell(loaded.cell).infer(weights)[1]
-    inputs.task.check_inputs(n_in, path, ", which all networks can run")
-    return loaded.cell, {name: on_host(value, inputs.dtype) for name, value in weights.items()}
+    inputs.task.check_inputs(sizes(*loaded[:2]).n_in, path, ", which all networks can run")
+    return loaded.cell, as_weights(loaded.params, inputs.dtype)
 
 
 def _simulate(

@@ -15,9 +15,9 @@ from functools import lru_cache, partial
 
 import numpy as np
 
-from ctd.cells import Weights
+from ctd.cells import Weights, as_weights
 from ctd.fixed_points import linear
-from ctd.fixed_points.network import Map, Network, as_dtype
+from ctd.fixed_points.network import Map, Network
 from ctd.fixed_points.search.methods import FIXED
 from ctd.fixed_points.search.params import Options
 from ctd.fixed_points.search.unique import cover, nearest_distance
@@ -211,7 +211,7 @@ class More:
     def __init__(self, f: Map, shared: Network, options: Options) -> None:
         self._f, self._options = f, options
         self._states = np.asarray(shared.states, float).reshape(-1, shared.states.shape[-1])
-        self._weights = as_dtype(shared.weights, "float64")
+        self._weights = as_weights(shared.weights, "float64")
         self._spread = float(shared.spread)
 
     def added(
