@@ -36,6 +36,22 @@ def check_claim(what: str, claimed: int, held: int, packed: int = MOST_PACKED) -
         )
 
 
+def check_finite(what: str, values: np.ndarray, hint: str = "") -> None:
+    """Raise ValueError, beginning with `what` and ending with `hint`, where a number is NaN or infinite.
+
+    >>> check_finite("net.h5: bO", np.array([1.0, np.nan]), "; train it again")
+    Traceback (most recent call last):
+    ValueError: net.h5: bO has 1 NaN or infinite entries, the first at (1,); train it again
+    """
+    bad = ~np.isfinite(values)
+    if bad.any():
+        # The first place is enough to find what wrote it.
+        first = tuple(np.argwhere(bad)[0].tolist())
+        raise ValueError(
+            f"{what} has {bad.sum()} NaN or infinite entries, the first at {first}{hint}"
+        )
+
+
 @contextmanager
 def explained(path: str | Path, kind: str) -> Iterator[None]:
     """Turn whatever a library raises into a ValueError that begins with the file's name; one that names it is passed on."""

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ctd.containers import opened_hdf5, opened_zip, read_array, read_datasets
+from ctd.containers import check_finite, opened_hdf5, opened_zip, read_array, read_datasets
 from ctd.replacing import replacing
 
 CONDITION = "condition"
@@ -227,8 +227,7 @@ def check_axes(
             raise ValueError(
                 f"{path}: {name} has the shape {array.shape}, it needs the axes {axes[name]}"
             )
-        if bad := int((~np.isfinite(array)).sum()):
-            raise ValueError(f"{path}: {name} has {bad} NaN or infinite entries{hint}")
+        check_finite(f"{path}: {name}", array, hint)
         for axis, length in zip(axes[name], array.shape, strict=True):
             # The first array that has an axis sets its length; the error names both.
             first, by = lengths.setdefault(axis, (length, name))
@@ -256,12 +255,8 @@ def recordings_of(path: str, name: str, found: dict[str, np.ndarray]) -> np.ndar
         )
     if values.dtype.kind not in "iuf":
         raise ValueError(f"{path}: {name} has the type {values.dtype}; real numbers expected")
-    values = np.asarray(values, float).reshape(-1, *values.shape[-2:])
-    if bad := int((~np.isfinite(values)).sum()):
-        raise ValueError(
-            f"{path}: {name} has {bad} NaN or infinite entries; cut them out or fill them in"
-        )
-    return values
+    check_finite(f"{path}: {name}", values, "; cut them out or fill them in")
+    return np.asarray(values, float).reshape(-1, *values.shape[-2:])
 
 
 def check_alike(path: str, arrays: Mapping[str, np.ndarray]) -> None:

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from ctd.cells.cell import READOUT_AXES, Cell, Weights
 from ctd.cells.names import CELLS, get_cell
+from ctd.containers import check_finite
 from ctd.late import Array, Float, jax, jnp, lax, on_host
 from ctd.words import count
 
@@ -196,8 +197,4 @@ def check_real(value: ArrayLike, what: str) -> None:
     value = np.asarray(value)
     if not np.issubdtype(value.dtype, np.floating):
         raise ValueError(f"{what} has the type {value.dtype}; floats expected")
-    bad = ~np.isfinite(value)
-    if bad.any():
-        # The first place is enough to find what wrote it.
-        first = tuple(int(i) for i in np.argwhere(bad)[0])
-        raise ValueError(f"{what} has {bad.sum()} NaN or infinite entries, the first at {first}")
+    check_finite(what, value)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
-from ctd.containers import checked_dataset, opened_hdf5
+from ctd.containers import check_finite, checked_dataset, opened_hdf5
 from ctd.data import read_arrays
 from ctd.esn.params import OfSeries
 from ctd.kernel import View
@@ -283,9 +283,5 @@ def read_array(
             f"{where} has {available} samples, but washout, train, validation and test need {length}; "
             "shorten them"
         )
-    if not np.isfinite(values).all():
-        row, column = np.argwhere(~np.isfinite(values))[0]
-        raise ValueError(
-            f"{where} is {values[row, column]} at row {row}, column {column}; finite numbers are expected"
-        )
+    check_finite(where, values)
     return values

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field
 
 from ctd import tasks
 from ctd.cells import CELL_NAMES, CELLS, Cell, Weights, as_weights, get_cell, initial_state, readout
+from ctd.containers import check_finite
 from ctd.data import read_arrays, read_hdf5
 from ctd.dotted import load as load_dotted
 from ctd.kernel import Data, File, Params, Static, Traced, Values, View
@@ -216,9 +217,7 @@ def make_network(
         raise ValueError(
             f"{what}: shape {states.shape}: at least one state expected, (candidate, state)"
         )
-    if not np.isfinite(states).all():
-        bad = int((~np.isfinite(states)).sum())
-        raise ValueError(f"{what}: {bad} of {states.size} entries are NaN or infinite")
+    check_finite(what, states)
     if states.ndim != 3:
         states = states.reshape(-1, 1, states.shape[-1])  # trials of one step each
     flat = states.reshape(-1, states.shape[-1])

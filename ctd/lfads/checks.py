@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 
-from ctd.containers import LABELS
+from ctd.containers import LABELS, check_finite
 from ctd.lfads.chop import Found
 from ctd.lfads.distributions import COUNTS
 
@@ -24,12 +24,7 @@ def check_entries(where: str, array: np.ndarray, likelihood: str | None = None) 
     if array.dtype.kind not in "biuf":
         hint = LABELS if array.dtype.kind in "SU" else ""
         raise ValueError(f"{where} has the type {array.dtype}; real numbers expected{hint}")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        first = tuple(int(k) for k in np.argwhere(~np.isfinite(array))[0])
-        raise ValueError(
-            f"{where} has {int((~np.isfinite(array)).sum())} NaN or infinite entries, the first at {first}; "
-            "leave out such trials or fill them"
-        )
+    check_finite(where, array, "; leave out such trials or fill them")
     if likelihood is not None:
         _check_values(where, array, likelihood)
 

@@ -80,7 +80,7 @@ def test_params_ridge_is_float64():
 @pytest.mark.parametrize(
     ("dataset", "given", "message"),
     [
-        ("nan", {}, "'nan' is nan at row 3, column 1"),
+        ("nan", {}, r"'nan' has 1 NaN or infinite entries, the first at \(3, 1\)"),
         ("cube", {}, r"'cube' has shape \(2, 2, 2\)"),
         ("table", {"m": 3}, "'table' has 2 columns; expected 3, the field m"),
         (
@@ -89,7 +89,7 @@ def test_params_ridge_is_float64():
             "'table' has 50 samples, .* need 65; shorten them",
         ),
         ("flat", {}, "all samples are equal"),
-        ("table", {"input_dataset": "nan"}, "'nan' is nan"),
+        ("table", {"input_dataset": "nan"}, "'nan' has 1 NaN"),
     ],
 )
 def test_load_bad_target(tmp_path, dataset, given, message):

@@ -161,7 +161,7 @@ def test_read_array_of_numpy_files(tmp_path):
             2,
             "'table' has 10 samples, but washout, train, validation and test need 11",
         ),
-        ("nan", 10, 2, "'nan' is nan at row 3, column 1"),
+        ("nan", 10, 2, r"'nan' has 1 NaN or infinite entries, the first at \(3, 1\)"),
     ],
 )
 def test_read_array_bad_input(file, dataset, length, columns, message):

@@ -143,5 +143,5 @@ def test_bad_states_are_told_with_their_file(tmp_path):
     path = tmp_path / "states.npz"
     np.savez(path, hiddens=np.full((2, 100), np.nan))
     given = {"weights": str(EXAMPLES / "decision_gru.h5"), "states": str(path)}
-    with pytest.raises(ValueError, match=r"states.npz: hiddens: 200 of 200 entries are NaN"):
+    with pytest.raises(ValueError, match=r"states.npz: hiddens has 200 NaN"):
         kernel.load(inputs_of(Trajectory(**given)))

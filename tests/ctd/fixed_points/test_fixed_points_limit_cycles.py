@@ -183,7 +183,7 @@ def test_flow_of_one_unit_has_no_cycle():
 
 BAD = [
     (np.zeros((2, 0)), {}, "states: .*at least one state"),
-    ([[np.nan]], {}, "states: 1 of 1 entries are NaN"),
+    ([[np.nan]], {}, "states has 1 NaN"),
     (np.zeros((2, 3, 1)), {}, r"states: shape \(2, 3, 1\), \(k, state\) expected"),
     ([[0.0]], {"near": 2}, "near"),
     ([[0.0]], {"dtype": "float32"}, "dtype"),

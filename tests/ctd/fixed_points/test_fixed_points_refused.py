@@ -37,7 +37,7 @@ BAD = [
         {"candidates": "STATES", "dataset": "nope"},
         "no such dataset; found nan, small, states; give one as dataset",
     ),
-    ({"candidates": "STATES", "dataset": "nan"}, "nan: 1 of 24 entries are NaN"),
+    ({"candidates": "STATES", "dataset": "nan"}, "nan has 1 NaN"),
     ({"candidates": "STATES", "dataset": "small"}, r"\(2, 3\), but the state .* 12 entries"),
     ({"cell": "lstm"}, "lacks .*weight_hh"),
     ({"x": (1.0, 2.0)}, "x: 2 numbers given, but the network has 1 input"),
@@ -89,7 +89,7 @@ BAD_FIND = [
     (np.zeros((3, 2)), {"region": "linear", "anywhere": 1}, "linear by pieces"),
     (np.zeros(3), {}, r"candidates: shape \(3,\)"),
     (np.zeros((0, 3)), {}, "at least one state"),
-    (np.full((2, 3), np.nan), {}, "candidates: 6 of 6 entries are NaN"),
+    (np.full((2, 3), np.nan), {}, "candidates has 6 NaN"),
     (np.zeros((2, 3)), {"x": np.zeros((3, 1))}, r"x: shape \(3, 1\)"),
 ]
 

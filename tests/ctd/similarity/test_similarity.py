@@ -201,7 +201,7 @@ def files(tmp_path_factory):
         ({"weights": ["one", "two"]}, "has 1 input, but the network .* takes 2"),
         ({"weights": ["one", "one"], "cell": "gru"}, "cell gru lacks bC"),
         ({"states": ["x", "short"]}, "2 trials of 9 steps, but .* has 2 of 10; .* of the same trials"),
-        ({"states": ["x", "nan"]}, "60 of 60 states are NaN"),
+        ({"states": ["x", "nan"]}, "states has 60 NaN"),
         ({"states": ["x", "still"]}, "the same in all steps"),
         ({"states": ["x", "flat"]}, r"shape \(10,\); expected \(trial, time, state\)"),
         ({"states": ["x", "x"], "dataset": "hiddens"}, "no dataset hiddens; it has states"),
