@@ -33,9 +33,10 @@ from ctd.curbd.model import (
     training_run,
 )
 from ctd.curbd.params import Curbd, Shared, load
-from ctd.curbd.summary import REDUCED, figure, next_jobs, plots, reduce
+from ctd.curbd.summary import REDUCED, next_jobs, plots, reduce
 from ctd.kernel import OWN_WEIGHTS, Coordinate, Kernel, Outcome, Values, Var, View
 from ctd.late import Array, Float, Int, jax, jnp, lax
+from ctd.plots import side_by_side
 from ctd.rls import Symmetric, scaled_identity
 from ctd.rows import Best
 
@@ -190,7 +191,7 @@ kernel = Kernel(
     reduced=REDUCED,
     Options=Best,
     summary=("item", "pvar"),
-    figure=figure,
+    figure=side_by_side(plots, 3),
     plots=plots,
     metric="pvar",
     next_jobs=next_jobs,

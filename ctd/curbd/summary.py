@@ -10,7 +10,7 @@ import numpy as np
 
 from ctd.curbd.params import Curbd, Shared
 from ctd.kernel import Var, View
-from ctd.plots import Axis, Group, Image, Plot, Scale, of_group, side_by_side, spread
+from ctd.plots import Axis, Group, Image, Plot, Scale, of_group, spread
 from ctd.plots.curves import beside, some_curves
 from ctd.rows import Best, Columns, best_row, ranked
 
@@ -133,6 +133,3 @@ def plots(group: Group) -> list[Plot]:
     if best is None:
         return [_curves(group)]
     return [_curves(group), _sizes(group, *best), *_rates(group, *best), *_grid(group, best[0])]
-
-
-figure = side_by_side(plots, 3)

@@ -32,7 +32,7 @@ from ctd.fixed_points.network import (
 )
 from ctd.kernel import File, Static, Traced, Values, Var, View, one_shot
 from ctd.late import Array, Float, Int, jax, jnp, lax, on_host
-from ctd.plots import Axis, Figure, Group, Layer, Lines, Plot, Points, of_group
+from ctd.plots import Axis, Group, Layer, Lines, Plot, Points, of_group, side_by_side
 from ctd.tasks.scores import weighted_loss
 from ctd.words import count
 
@@ -228,6 +228,6 @@ def plots(group: Group) -> list[Plot]:
 
 
 kernel = one_shot(
-    "fixed_points.ablation", Ablation, DIMS, run, load=load, plots=plots, figure=lambda *group: Figure(plots(*group)),
+    "fixed_points.ablation", Ablation, DIMS, run, load=load, plots=plots, figure=side_by_side(plots),
     metric="ablated_loss", microbatches=(0,), cpu_microbatches=(1,),
 )  # fmt: skip

@@ -32,7 +32,7 @@ from ctd.fixed_points.network import (
 )
 from ctd.kernel import File, Kernel, NoOptions, Outcome, Traced, Values, Var, View
 from ctd.late import Array, Float, Int, jnp, lax, on_host
-from ctd.plots import Axis, Figure, Group, Image, Layer, Lines, Plot, Points, Scale, of_group
+from ctd.plots import Axis, Group, Image, Layer, Lines, Plot, Points, Scale, of_group, side_by_side
 from ctd.principal import principal
 
 BLOCK = 100
@@ -314,7 +314,7 @@ kernel = Kernel(
     reduce=reduce,
     reduced=REDUCED,
     summary=("connection_from", "connection_to", "departures", "fewest_steps"),
-    figure=lambda *group: Figure(plots(*group)),
+    figure=side_by_side(plots),
     plots=plots,
     # Departures share the weights, as candidates do.
     microbatches=(64,),

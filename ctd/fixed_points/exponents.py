@@ -31,7 +31,7 @@ from ctd.fixed_points.network import (
 from ctd.fixed_points.shown import named
 from ctd.kernel import Kernel, Outcome, Static, Traced, Values, Var, View
 from ctd.late import Array, Float, Int, Number, jax, jnp, lax
-from ctd.plots import Axis, Figure, Group, Lines, Plot, of_group
+from ctd.plots import Axis, Group, Lines, Plot, of_group, side_by_side
 from ctd.rows import combinations
 from ctd.words import count
 
@@ -265,7 +265,7 @@ kernel = Kernel(
     result=result,
     outcomes=OUTCOMES,
     summary=("largest", "largest_error", "dimension"),
-    figure=lambda *group: Figure(plots(*group)),
+    figure=side_by_side(plots),
     plots=plots,
     microbatches=(64, 1),
     cpu_microbatches=(1,),

@@ -27,7 +27,7 @@ from ctd.fixed_points.network import (
 )
 from ctd.kernel import Static, Traced, Values, Var, View, one_shot
 from ctd.late import Array, Float, jax, jnp, lax, on_host
-from ctd.plots import Axis, Figure, Group, Lines, Plot, of_group
+from ctd.plots import Axis, Group, Lines, Plot, of_group, side_by_side
 
 MOST = 5
 """Trials that a picture shows."""
@@ -132,6 +132,6 @@ def plots(group: Group) -> list[Plot]:
 
 
 kernel = one_shot(
-    "fixed_points.trials", Trial, DIMS, along, load=load, plots=plots, figure=lambda *group: Figure(plots(*group)[:2]),
+    "fixed_points.trials", Trial, DIMS, along, load=load, plots=plots, figure=side_by_side(plots, 2),
     microbatches=(16,), cpu_microbatches=(1,),
 )  # fmt: skip

@@ -37,9 +37,10 @@ from ctd.full_force.model import (
     training_trial,
 )
 from ctd.full_force.params import FullForce, Trials, load
-from ctd.full_force.summary import REDUCED, figure, plots, reduce
+from ctd.full_force.summary import REDUCED, plots, reduce
 from ctd.kernel import OWN_WEIGHTS, Coordinate, Kernel, Outcome, Values, Var, View
 from ctd.late import Array, Float, Int, jax, jnp, lax
+from ctd.plots import side_by_side
 from ctd.rls import Symmetric, scaled_identity
 from ctd.rows import Best
 
@@ -193,7 +194,7 @@ kernel = Kernel(
     reduced=REDUCED,
     Options=Best,
     summary=("item", "test_error"),
-    figure=figure,
+    figure=side_by_side(plots),
     plots=plots,
     metric="test_error",
     curves=("curve",),

@@ -6,7 +6,7 @@ import numpy as np
 
 from ctd.full_force.params import FullForce, Trials
 from ctd.kernel import Var, View
-from ctd.plots import Axis, Group, Plot, log_histogram, of_group, side_by_side
+from ctd.plots import Axis, Group, Plot, log_histogram, of_group
 from ctd.plots.curves import beside, some_curves
 from ctd.rows import Best, Columns, best_row, ranked
 
@@ -56,6 +56,3 @@ def plots(group: Group) -> list[Plot]:
     ]
     best = best_row(group, "test_error")
     return [_output(group, *best), *made] if best else made
-
-
-figure = side_by_side(plots)

@@ -37,7 +37,8 @@ from ctd.latent_circuit.model import (
     optimizer,
 )
 from ctd.latent_circuit.params import LatentCircuit, Shared, Trials, load
-from ctd.latent_circuit.summary import REDUCED, figure, plots, reduce
+from ctd.latent_circuit.summary import REDUCED, plots, reduce
+from ctd.plots import side_by_side
 from ctd.plots.curves import block_ends
 from ctd.rows import Best
 
@@ -183,7 +184,7 @@ kernel = Kernel(
     reduced=REDUCED,
     Options=Best,
     summary=("item", "nmse"),
-    figure=figure,
+    figure=side_by_side(plots),
     plots=plots,
     metric="nmse",
     curves=("curve",),

@@ -7,7 +7,7 @@ import numpy as np
 from ctd.kernel import Var, View
 from ctd.late import scipy
 from ctd.latent_circuit.params import LatentCircuit, Shared
-from ctd.plots import Axis, Group, Image, Plot, Scale, of_group, side_by_side
+from ctd.plots import Axis, Group, Image, Plot, Scale, of_group
 from ctd.plots.curves import beside, block_ends, some_curves
 from ctd.rows import Best, Columns, best_row, ranked
 
@@ -102,6 +102,3 @@ def plots(group: Group) -> list[Plot]:
     if best is None:
         return [curves]
     return [_weights(group, *best), *_activity(group, *best), curves]
-
-
-figure = side_by_side(plots)

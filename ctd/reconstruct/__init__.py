@@ -33,6 +33,7 @@ import numpy as np
 from ctd.cells import get_cell, weight_dims
 from ctd.kernel import OWN_WEIGHTS, Coordinate, Kernel, Outcome, Values, Var, View
 from ctd.late import Array, Bool, Float, Int, PyTree, jax, jnp, lax, optax
+from ctd.plots import side_by_side
 from ctd.plots.curves import block_ends
 from ctd.reconstruct.data import Shared, load
 from ctd.reconstruct.measures import free_runs, measured, rests
@@ -48,7 +49,7 @@ from ctd.reconstruct.model import (
     trained,
 )
 from ctd.reconstruct.params import AT_REST, DIVERGED, FITTED, Reconstruction
-from ctd.reconstruct.summary import REDUCED, figure, next_jobs, plots, reduce
+from ctd.reconstruct.summary import REDUCED, next_jobs, plots, reduce
 from ctd.rows import Best
 
 __all__ = ["Reconstruction", "kernel"]
@@ -288,7 +289,7 @@ kernel = Kernel(
     reduced=REDUCED,
     Options=Best,
     summary=("item", "d_stsp", "d_h", "prediction_error", "exponent", "end_spread", "peak_frequency", "data_d_stsp", "data_d_h", "data_peak_frequency"),
-    figure=figure,
+    figure=side_by_side(plots, 2),
     plots=plots,
     metric="d_stsp",
     next_jobs=next_jobs,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ctd.kernel import Var, View
-from ctd.plots import Axis, Group, Layer, Lines, Plot, Points, of_group, side_by_side
+from ctd.plots import Axis, Group, Layer, Lines, Plot, Points, of_group
 from ctd.plots.curves import Curves, beside, block_ends, loss_curves
 from ctd.principal import principal
 from ctd.reconstruct.data import Shared
@@ -189,6 +189,3 @@ def plots(group: Group) -> list[Plot]:
     # Runs at rest have no spectrum.
     still = np.flatnonzero(np.asarray(group.results["outcome"][:]) == AT_REST)[:1]
     return [*(_attractor(group, k, group.columns["item"][k]) for k in still), *made]
-
-
-figure = side_by_side(plots, 2)

@@ -42,7 +42,7 @@ from ctd.fixed_points.network import (
 )
 from ctd.kernel import Data, File, Kernel, Outcome, Static, Traced, Values, Var, View
 from ctd.late import Array, Bool, Float, jnp, lax, on_host
-from ctd.plots import Figure
+from ctd.plots import side_by_side
 from ctd.words import count
 
 BLOCK = 16
@@ -304,7 +304,7 @@ kernel = Kernel(
     reduce=reduce,
     reduced=REDUCED,
     summary=SUMMARY,
-    figure=lambda *group: Figure(plots(*group)),
+    figure=side_by_side(plots),
     plots=plots,
     # A branch that looks for a bifurcation solves hundreds of eigenvalue problems while its neighbours wait.
     microbatches=(16,),
