@@ -15,7 +15,7 @@ class Best(BaseModel, frozen=True, extra="forbid"):
 
 
 type Columns = Mapping[str, np.ndarray]
-"""Field or result -> (item, ...) values of a group, as a reduction gets them."""
+"""Name -> (row, ...) values: fields or results of a group, a row for each item, or what a reduction made of them."""
 
 
 def ranked(results: Columns, name: str, more_is_better: bool = False) -> np.ndarray:
@@ -37,9 +37,7 @@ def best_row(group: Group, name: str, more_is_better: bool = False) -> tuple[int
     return int(first[0]), int(np.asarray(group.columns["item"][:])[first[0]])
 
 
-def blocks(
-    values: Mapping[str, np.ndarray], names: Sequence[str]
-) -> Iterator[dict[str, np.ndarray]]:
+def blocks(values: Columns, names: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
     """Iterate over blocks of rows of the results `names`, in order.
 
     The results of a store have a method `blocks`, which reads some rows at a time; arrays come in one block.

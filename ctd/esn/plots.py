@@ -1,6 +1,5 @@
 """The figures of an ensemble: success, errors and valid times over the sweep, the best network's replay."""
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +23,7 @@ from ctd.plots import (
     tick,
 )
 from ctd.plots.curves import Curves, loss_curves
+from ctd.rows import Columns
 from ctd.words import left_out
 
 N_OUTPUTS = 5
@@ -48,7 +48,7 @@ def figure(group: Group) -> Figure:
     return Figure(success(group), f"{inputs.readout} on {inputs.target}, n = {inputs.n}")
 
 
-def errors(results: Mapping[str, np.ndarray]) -> Plot:
+def errors(results: Columns) -> Plot:
     """Histogram of the replay errors."""
     error = np.asarray(results["replay_nrmse"][:], float)
     note = left_out(int((~np.isfinite(error)).sum()), "failed network")
@@ -213,7 +213,7 @@ def _training(group: Group) -> Plot:
     return loss_curves(curves, "Training error by pass", axis, "networks", Axis("pass"))
 
 
-def varied_fields(reduced: Mapping[str, np.ndarray]) -> list[str]:
+def varied_fields(reduced: Columns) -> list[str]:
     """The names of the swept fields that have more than one value."""
     return [name for name in SWEPT if name in reduced and len(np.unique(reduced[name])) > 1]
 

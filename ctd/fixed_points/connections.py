@@ -15,7 +15,6 @@ the saddle parts. `reduce` lists each connection once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -34,6 +33,7 @@ from ctd.kernel import File, Kernel, NoOptions, Outcome, Traced, Values, Var, Vi
 from ctd.late import Array, Float, Int, jnp, lax, on_host
 from ctd.plots import Axis, Group, Image, Layer, Lines, Plot, Points, Scale, of_group, side_by_side
 from ctd.principal import principal
+from ctd.rows import Columns
 
 BLOCK = 100
 """Most steps of one advance."""
@@ -217,8 +217,8 @@ def result(
 def reduce(
     inputs: View[Departure],
     shared: Table,
-    columns: Mapping[str, np.ndarray],
-    results: Mapping[str, np.ndarray],
+    columns: Columns,
+    results: Columns,
     options: NoOptions | None,
 ) -> dict[str, np.ndarray]:
     """The connections, each once, by both points; a departure that items repeat counts once."""

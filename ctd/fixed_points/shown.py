@@ -1,10 +1,9 @@
 """What results and pictures share: a table as text, the name of a constant input, the unit circle."""
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from ctd.plots import Lines, tick
+from ctd.rows import Columns
 
 ROWS = 20
 """Rows that are shown."""
@@ -13,7 +12,7 @@ ROUNDING = 1e-9
 """A component with less than this part of the variance has none: an axis over it would show rounding."""
 
 
-def lines_of(columns: Mapping[str, np.ndarray]) -> list[str]:
+def lines_of(columns: Columns) -> list[str]:
     """The first rows of columns of equal lengths, aligned, under their names."""
     rows = zip(*(values[:ROWS] for values in columns.values()), strict=True)
     cells = [list(columns), *([_text(x) for x in row] for row in rows)]

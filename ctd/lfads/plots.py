@@ -1,7 +1,5 @@
 """The plots of LFADS models in a report: their training, and what the best one infers on saved trials."""
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from ctd.lfads.data import Dataset
@@ -22,6 +20,7 @@ from ctd.plots import (
 )
 from ctd.plots.curves import Curves, block_ends, loss_curves
 from ctd.principal import principal
+from ctd.rows import Columns
 
 TERMS = {"loss": "loss", "nll": "-log likelihood", "kl_ic": "KL initial", "kl_input": "KL inputs"}
 N_UNITS = 6
@@ -56,7 +55,7 @@ def plots(group: Group) -> list[Plot]:
 SAVED = ("rates", "factors", "inferred_inputs", "trial_session")
 
 
-def _terms(results: Mapping[str, np.ndarray], row: int, item: int, steps: np.ndarray) -> Plot:
+def _terms(results: Columns, row: int, item: int, steps: np.ndarray) -> Plot:
     """The parts of the loss, in training and in evaluation."""
     layers: list[Layer] = []
     smallest = np.inf
@@ -79,9 +78,7 @@ def _terms(results: Mapping[str, np.ndarray], row: int, item: int, steps: np.nda
     )
 
 
-def _loss_and_truth(
-    results: Mapping[str, np.ndarray], items: np.ndarray, loss: np.ndarray
-) -> list[Plot]:
+def _loss_and_truth(results: Columns, items: np.ndarray, loss: np.ndarray) -> list[Plot]:
     """Metrics against the loss: models with equal losses may differ in their metrics."""
     made = []
     for name, label in (
@@ -109,7 +106,7 @@ def _loss_and_truth(
     return made
 
 
-def _inferred(shared: Dataset, best: Mapping[str, np.ndarray], item: int) -> list[Plot]:
+def _inferred(shared: Dataset, best: dict[str, np.ndarray], item: int) -> list[Plot]:
     """Posterior means beside data and true values, on the first evaluation trials."""
     if shared.stitched is not None:
         # Sessions have units of their own: the plots show those of the first session.
@@ -233,7 +230,7 @@ def _inputs(inferred: np.ndarray, truth: np.ndarray | None, item: int) -> list[P
     return made
 
 
-def _by_lag(results: Mapping[str, np.ndarray], items: np.ndarray) -> Plot:
+def _by_lag(results: Columns, items: np.ndarray) -> Plot:
     """r2 of inferred and true inputs at each lag. Models of equal loss may infer inputs early or late."""
     rows = spread(len(items), 200)
     values = np.asarray(results["input_r2_by_lag"][rows], float)

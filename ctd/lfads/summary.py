@@ -13,7 +13,7 @@ from ctd.lfads.data import Dataset
 from ctd.lfads.names import DIMS
 from ctd.lfads.params import Model
 from ctd.plots.curves import QUANTILES, curve_quantiles
-from ctd.rows import Best
+from ctd.rows import Best, Columns
 
 TRAINED, STOPPED_EARLY, DIVERGED = range(3)
 """Codes of the outcomes, in the order of the kernel's `outcomes`."""
@@ -43,11 +43,7 @@ REDUCED = {
 
 
 def reduce(
-    inputs: View[Model],
-    shared: Dataset,
-    columns: Mapping[str, np.ndarray],
-    results: Mapping[str, np.ndarray],
-    options: Best,
+    inputs: View[Model], shared: Dataset, columns: Columns, results: Columns, options: Best
 ) -> dict[str, np.ndarray]:
     """Rank the models that did not diverge, and take quantiles of their loss curves. The arguments: see `ctd.kernel`."""
     del shared

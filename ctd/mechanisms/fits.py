@@ -15,6 +15,7 @@ from ctd.kernel import File, Params, Static, Traced, View
 from ctd.late import Array, Float, on_host
 from ctd.mechanisms.atlas import check_alike, read_atlas
 from ctd.mechanisms.reading import TRIALS
+from ctd.rows import Columns
 
 NOT_SETTINGS = {"data", "seed", "store", "item", "kernel"}
 """Attributes of a fit's file in which fits of one atlas differ."""
@@ -49,7 +50,7 @@ class Shared(NamedTuple):
     """Name -> (recording, fit, ...), zeros where a recording has fewer fits than others."""
     fitted: Float[Array, "recording fit"]
     """1 where there is a fit, else 0."""
-    about: Mapping[str, np.ndarray]
+    about: Columns
     """Facts about each recording, (recording, ...), for the reduction."""
     digest: np.ndarray
     """() int, of the settings of the fits: an atlas and what it places need the same."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 from pydantic import BaseModel, Field
 
@@ -12,6 +10,7 @@ from ctd.mechanisms.atlas import read_atlas
 from ctd.mechanisms.classifier import Placer, calibration_error, train, unseen
 from ctd.mechanisms.families import NAMES
 from ctd.mechanisms.fits import Evidence, Shared
+from ctd.rows import Columns
 
 NONE, UNSURE, UNKNOWN = "none of these", "cannot be told", "unknown"
 UNJUDGED = "not judged"
@@ -84,11 +83,7 @@ REDUCED = {
 
 
 def reduce(
-    inputs: View[Evidence],
-    shared: Shared,
-    columns: Mapping[str, np.ndarray],
-    results: Mapping[str, np.ndarray],
-    options: Options,
+    inputs: View[Evidence], shared: Shared, columns: Columns, results: Columns, options: Options
 ) -> dict[str, np.ndarray]:
     """The table of recordings; of an atlas also accuracy by size, confusion, and what left-out mechanisms come out as."""
     number = np.asarray(columns["recording"])
@@ -123,7 +118,7 @@ def _names(mechanism: np.ndarray) -> np.ndarray:
     return np.asarray([NAMES[k] if k >= 0 else UNKNOWN for k in mechanism])
 
 
-def _evidence(table: Mapping[str, np.ndarray]) -> np.ndarray:
+def _evidence(table: Columns) -> np.ndarray:
     """(recording, feature) what the classifier sees of recordings."""
     # Fisher's transform spreads cosines near 1, such as .9 and .99.
     agreement = np.arctanh(np.clip(table["fit_agreement"], -0.999, 0.999))

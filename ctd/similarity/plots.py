@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 
 from ctd.plots import Axis, Group, Image, Layer, Lines, Plot, Points, Scale, of_group, tick
+from ctd.rows import Columns
 from ctd.similarity.networks import Known, read_known
 from ctd.similarity.pairs import UNITS
 from ctd.similarity.params import OF_DYNAMICS, OF_POINTS
@@ -35,7 +35,7 @@ def plots(group: Group) -> list[Plot]:
     return [matrix, *others]
 
 
-def pictures(reduced: Mapping[str, np.ndarray], known: Known, method: str) -> list[Plot]:
+def pictures(reduced: Columns, known: Known, method: str) -> list[Plot]:
     """The figures of the tables that `summary.tables` returns."""
     # Rows and columns in the order of the dendrogram's leaves put similar networks side by side.
     order = np.argsort(np.asarray(reduced["leaf"]))
@@ -47,7 +47,7 @@ def pictures(reduced: Mapping[str, np.ndarray], known: Known, method: str) -> li
     return [matrix, _dendrogram(reduced, names), _embedding(reduced, known)]
 
 
-def _matrix(reduced: Mapping[str, np.ndarray], order: np.ndarray, names: Axis, method: str) -> Plot:
+def _matrix(reduced: Columns, order: np.ndarray, names: Axis, method: str) -> Plot:
     missing, units = int(reduced["n_missing"]), np.asarray(reduced["components"])
     note = ""
     if method == "procrustes" and units.min() < units.max():
@@ -65,7 +65,7 @@ def _matrix(reduced: Mapping[str, np.ndarray], order: np.ndarray, names: Axis, m
     return Plot(title, [Image(ordered)], across, names, Scale(UNITS[method]), note=note.strip())
 
 
-def _dendrogram(reduced: Mapping[str, np.ndarray], names: Axis) -> Plot:
+def _dendrogram(reduced: Columns, names: Axis) -> Plot:
     """The dendrogram: each merge is a bracket between the middles of the two it joins; leaves stand beside the matrix's rows."""
     first, second = np.asarray(reduced["merge_first"]), np.asarray(reduced["merge_second"])
     # SciPy numbers the cluster of merge k n + k, after the n networks: `height` and `place` are indexed by such numbers.
@@ -87,7 +87,7 @@ def _dendrogram(reduced: Mapping[str, np.ndarray], names: Axis) -> Plot:
     )
 
 
-def _embedding(reduced: Mapping[str, np.ndarray], known: Known) -> Plot:
+def _embedding(reduced: Columns, known: Known) -> Plot:
     points, share = np.asarray(reduced["embedding"]), np.asarray(reduced["embedding_share"])
     name = shown_parameter(reduced)
     labels = [str(label) for label in reduced["network"]]
@@ -109,7 +109,7 @@ def _embedding(reduced: Mapping[str, np.ndarray], known: Known) -> Plot:
     )
 
 
-def shown_parameter(reduced: Mapping[str, np.ndarray]) -> str | None:
+def shown_parameter(reduced: Columns) -> str | None:
     """The parameter that explains most; preferably one whose values several networks share."""
     names, values = [str(p) for p in reduced["parameter"]], np.asarray(reduced["n_values"])
     # A parameter with a different value for each network, such as a seed, explains everything and tells nothing.

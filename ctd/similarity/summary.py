@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, Field
 
 from ctd.kernel import Var, View
-from ctd.rows import blocks
+from ctd.rows import Columns, blocks
 from ctd.similarity.analysis import classical_mds, clusters, explained
 from ctd.similarity.features import Features
 from ctd.similarity.networks import Known, read_known
@@ -64,18 +63,14 @@ PAIRS = ("first", "second", "pair_distance")
 
 
 def reduce(
-    inputs: View[Comparison],
-    shared: Features,
-    columns: Mapping[str, np.ndarray],
-    results: Mapping[str, np.ndarray],
-    options: Options,
+    inputs: View[Comparison], shared: Features, columns: Columns, results: Columns, options: Options
 ) -> dict[str, np.ndarray]:
     """Join all rows to the matrix, and make the tables of REDUCED from it."""
     distances = joined(np.asarray(columns["matrix_row"]), results, len(shared.size))
     return tables(distances, read_known(inputs), np.asarray(shared.size), options)
 
 
-def joined(rows: np.ndarray, results: Mapping[str, np.ndarray], n: int) -> np.ndarray:
+def joined(rows: np.ndarray, results: Columns, n: int) -> np.ndarray:
     """Join rows to the symmetric matrix (network, network): 0 on the diagonal, NaN where no row has the pair.
 
     Args:

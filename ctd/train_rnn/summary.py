@@ -9,7 +9,7 @@ import numpy as np
 
 from ctd.kernel import JobFields, Var, View, changed
 from ctd.plots.curves import QUANTILES, curve_quantiles
-from ctd.rows import Best, ranked
+from ctd.rows import Best, Columns, ranked
 from ctd.tasks import Recorded
 from ctd.train_rnn.loss import Shared
 from ctd.train_rnn.params import Network
@@ -28,11 +28,7 @@ REDUCED = {
 
 
 def reduce(
-    inputs: View[Network],
-    shared: Shared,
-    columns: Mapping[str, np.ndarray],
-    results: Mapping[str, np.ndarray],
-    options: Best,
+    inputs: View[Network], shared: Shared, columns: Columns, results: Columns, options: Best
 ) -> dict[str, np.ndarray]:
     """The trained networks with the smallest evaluation loss, quantiles of the loss curves of all trained ones, saved trials."""
     trained = np.flatnonzero(results["outcome"] == 0)

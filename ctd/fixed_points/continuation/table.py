@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +14,7 @@ from ctd.fixed_points.shown import ROUNDING
 from ctd.kernel import NoOptions, Var, View
 from ctd.plots import Axis, Group, Layer, Lines, Plot, Points, of_group
 from ctd.principal import principal
-from ctd.rows import alike
+from ctd.rows import Columns, alike
 
 SAME = 1e-5
 """Two ends of branches are one if p and h differ by less, in units of p's range and of the largest |h|; two bifurcations,
@@ -61,8 +60,8 @@ SUMMARY = ("kind", "bifurcation_parameter", "frequency", "branch", "count")
 def reduce(
     inputs: View[OfDynamics],
     shared: Network,
-    columns: Mapping[str, np.ndarray],
-    results: Mapping[str, np.ndarray],
+    columns: Columns,
+    results: Columns,
     options: NoOptions | None,
 ) -> dict[str, np.ndarray]:
     """The branches of a network, in order of their first items, and each bifurcation once, by p.
@@ -106,13 +105,13 @@ class Units(NamedTuple):
     """Largest |h_i|."""
 
 
-def _units(found: Mapping[str, np.ndarray]) -> Units:
+def _units(found: Columns) -> Units:
     p = found["parameter"][np.isfinite(found["parameter"])]
     largest = np.nanmax(np.abs(found["branch_state"]), initial=0)
     return Units(float(np.ptp(p)) or 1.0 if len(p) else 1.0, float(largest) or 1.0)
 
 
-def _branches(found: Mapping[str, np.ndarray], units: Units) -> np.ndarray:
+def _branches(found: Columns, units: Units) -> np.ndarray:
     """(row,) number of the branch that each row followed; -1 where there was none."""
     n = len(found["outcome"])
     # (row, end, p and h); NaN: equal to no other.
@@ -154,7 +153,7 @@ class Line(NamedTuple):
     """(k,) unstable modes between a point and the next one."""
 
 
-def _line(found: Mapping[str, np.ndarray], row: int, units: Units) -> Line:
+def _line(found: Columns, row: int, units: Units) -> Line:
     """The line of one row."""
     there, met = found["n_unstable"][row] >= 0, found["met_kind"][row] >= 0
     p, h = found["parameter"][row, there], found["branch_state"][row, there]
@@ -193,7 +192,7 @@ def _first_rows(branch_of: np.ndarray) -> np.ndarray:
 
 
 def _bifurcations(
-    found: Mapping[str, np.ndarray], branch_of: np.ndarray, first: np.ndarray, units: Units
+    found: Columns, branch_of: np.ndarray, first: np.ndarray, units: Units
 ) -> dict[str, np.ndarray]:
     """Collect the bifurcations of the branches' first rows, each once, by p."""
     row, k = np.nonzero(found["met_kind"][first] >= 0)

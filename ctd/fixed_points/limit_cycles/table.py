@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,7 +12,7 @@ from ctd.fixed_points.shown import unit_circle
 from ctd.kernel import Var, View
 from ctd.plots import Axis, Group, Layer, Lines, Plot, Points, of_group
 from ctd.principal import principal
-from ctd.rows import alike
+from ctd.rows import Columns, alike
 
 SAME_PERIOD = 1e-5
 """Cycles whose periods differ by more, relative to them, are not the same."""
@@ -61,11 +59,7 @@ SUMMARY = (
 
 
 def reduce(
-    inputs: View[OfDynamics],
-    shared: Network,
-    columns: Mapping[str, np.ndarray],
-    results: Mapping[str, np.ndarray],
-    options: Options,
+    inputs: View[OfDynamics], shared: Network, columns: Columns, results: Columns, options: Options
 ) -> dict[str, np.ndarray]:
     """The cycles at which trajectories ended, each once; by input, as these appear, then the most frequent first."""
     del shared
@@ -116,7 +110,7 @@ def _across(multipliers: np.ndarray) -> np.ndarray:
     return multipliers[kept].reshape(len(multipliers), multipliers.shape[1] - 1)
 
 
-def _is_same(found: Mapping[str, np.ndarray], row: int, other: int, flow: bool, tol: float) -> bool:
+def _is_same(found: Columns, row: int, other: int, flow: bool, tol: float) -> bool:
     period, x = found["period"], found["constant_input"]
     if not (x[row] == x[other]).all() or abs(period[row] / period[other] - 1) > SAME_PERIOD:
         return False

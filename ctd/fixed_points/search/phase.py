@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 
 from ctd.fixed_points.search.portrait import N_TRIALS, sorts
 from ctd.late import Array, jax, jnp
 from ctd.plots import Axis, Layer, Lines, Plot, Points
+from ctd.rows import Columns
 
 GRID, ARROWS = 121, 17
 """Places along each axis at which F is computed for the nullclines, and at which the flow is drawn."""
@@ -36,10 +37,7 @@ def zero_line(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, 
 
 
 def phase(
-    f: Callable[[Array, Array], Array],
-    states: np.ndarray,
-    reduced: Mapping[str, np.ndarray],
-    rows: np.ndarray,
+    f: Callable[[Array, Array], Array], states: np.ndarray, reduced: Columns, rows: np.ndarray
 ) -> Plot:
     """The phase portrait of the map f(h, x), h (2,), around states (trial, time, 2) and the points in some rows of a table.
 

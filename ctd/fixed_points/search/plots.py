@@ -1,6 +1,6 @@
 """The pictures of a network's fixed points: state space, spectra, shares of the searches, q of the candidates."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from ctd.plots import (
     of_group,
     tick,
 )
+from ctd.rows import Columns
 from ctd.words import count
 
 N_SPECTRA = 40
@@ -212,7 +213,7 @@ def _shares(seen: Portrait) -> Plot:
     )
 
 
-def _q_of_candidates(results: Mapping[str, np.ndarray]) -> Plot:
+def _q_of_candidates(results: Columns) -> Plot:
     """Histogram of log10 q at the end of every search, by outcome."""
     q, outcome = np.asarray(results["q"][:], float), np.asarray(results["outcome"][:])
     with np.errstate(divide="ignore", invalid="ignore"):

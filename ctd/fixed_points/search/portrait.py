@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -13,7 +13,7 @@ from ctd.fixed_points.shown import named
 from ctd.late import jax, jnp
 from ctd.plots import Group, Scale
 from ctd.principal import principal
-from ctd.rows import combinations
+from ctd.rows import Columns, combinations
 
 N_TRIALS = 60
 """Trials that are drawn at most."""
@@ -28,7 +28,7 @@ class Portrait:
 
     states: np.ndarray
     """(trial, time, state) the states that the candidates were taken from."""
-    reduced: Mapping[str, np.ndarray]
+    reduced: Columns
     """The table of points."""
     project: Callable[[np.ndarray], np.ndarray]
     """(..., state) -> (..., component), up to three principal components of the states."""
@@ -88,7 +88,7 @@ def portrait(group: Group) -> Portrait:
     return Portrait(states, group.reduced, project, share, colour, at_points, scale, flow, several)
 
 
-def parts(reduced: Mapping[str, np.ndarray]) -> list[Part]:
+def parts(reduced: Columns) -> list[Part]:
     """The points of each constant input; of more than MOST_INPUTS, all together."""
     x = np.asarray(reduced["constant_input"], float)
     first, of_point = combinations([x], len(x))
@@ -115,7 +115,7 @@ def _colour_limit(
     return float(np.quantile(values, 0.98)) or 1.0  # all 0: any limit does
 
 
-def sorts(reduced: Mapping[str, np.ndarray], rows: np.ndarray) -> list[Sort]:
+def sorts(reduced: Columns, rows: np.ndarray) -> list[Sort]:
     """Each sort of point that occurs among these rows."""
     kind, stability = (np.asarray(reduced[name])[rows] for name in ("kind", "stability"))
     found = []

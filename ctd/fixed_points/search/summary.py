@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from ctd.fixed_points.search.unique import Basins, Ends, by_input, nearest_dista
 from ctd.kernel import Var, View
 from ctd.late import jax, jnp
 from ctd.principal import principal_axes
-from ctd.rows import blocks
+from ctd.rows import Columns, blocks
 from ctd.words import count
 
 N_AXES = 3
@@ -102,11 +101,7 @@ SUMMARY = (
 
 
 def reduce(
-    inputs: View[FixedPoint],
-    shared: Network,
-    columns: Mapping[str, np.ndarray],
-    results: Mapping[str, np.ndarray],
-    options: Options,
+    inputs: View[FixedPoint], shared: Network, columns: Columns, results: Columns, options: Options
 ) -> dict[str, np.ndarray]:
     """The unique points of a network, and the network linearised around each.
 
@@ -150,7 +145,7 @@ def reduce(
 
 
 def _ends(
-    inputs: View[FixedPoint], results: Mapping[str, np.ndarray], unique_tol: float
+    inputs: View[FixedPoint], results: Columns, unique_tol: float
 ) -> tuple[list[Ends], int, int]:
     """The ends of the searches at each input, in the order in which inputs appear; the numbers of states and of inputs."""
     n_states = n_in = 0
@@ -164,7 +159,7 @@ def _ends(
     return list(found.values()), n_states, n_in
 
 
-def _warn_of_pooled(columns: Mapping[str, np.ndarray]) -> None:
+def _warn_of_pooled(columns: Columns) -> None:
     """Warn of swept settings of searches, such as tolerances, all of whose values go into one table of points."""
     apart = {"item", "candidate", "x"}
     swept = [n for n in columns if n not in apart and len(np.unique(np.asarray(columns[n]))) > 1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,7 +10,7 @@ import numpy as np
 from ctd.fixed_points.search.methods import FIXED, SLOW
 from ctd.late import scipy
 from ctd.principal import principal_axes
-from ctd.rows import combinations
+from ctd.rows import Columns, combinations
 
 N_COMPONENTS = 3
 """Dimensions of the k-d tree: with more than a few, a query visits almost every node."""
@@ -212,7 +211,7 @@ class Ends:
     basins: Basins
     n: int = 0
 
-    def add(self, block: Mapping[str, np.ndarray], members: np.ndarray) -> None:
+    def add(self, block: Columns, members: np.ndarray) -> None:
         """Add the rows `members` of a block."""
         self.n += len(members)
         # Searches that ended at no point count in `n` alone, the base of the basins' shares.
