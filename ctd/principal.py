@@ -5,6 +5,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ctd.plots import tick
+
 
 def principal_axes(points: np.ndarray, k: int) -> np.ndarray:
     """The first k principal axes of points (m, n): (n, min(k, n)) orthonormal columns, largest variance first.
@@ -30,6 +32,15 @@ def principal(points: ArrayLike, k: int) -> tuple[Callable[[ArrayLike], np.ndarr
     # Points that are all equal have no variance; their share is 0 instead of NaN.
     share = variance[:k] / (variance.sum() or 1.0)
     return lambda values: (np.asarray(values, float) - mean) @ axes[:, :k], share
+
+
+def component(share: np.ndarray, k: int, of: str = "") -> str:
+    """What an axis over component k, from 0, of something is called in pictures.
+
+    >>> component(np.array([0.912, 0.05]), 0)
+    'principal component 1 (91.2 % of the variance)'
+    """
+    return f"principal component {k + 1}{of} ({tick(100 * float(share[k]))} % of the variance)"
 
 
 def _spectrum(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

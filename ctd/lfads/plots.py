@@ -19,7 +19,7 @@ from ctd.plots import (
     stacked,
 )
 from ctd.plots.curves import Curves, block_ends, loss_curves
-from ctd.principal import principal
+from ctd.principal import component, principal
 from ctd.rows import Columns
 
 TERMS = {"loss": "loss", "nll": "-log likelihood", "kl_ic": "KL initial", "kl_input": "KL inputs"}
@@ -188,8 +188,8 @@ def _factors(factors: np.ndarray, item: int) -> list[Plot]:
             Plot(
                 f"Factors of model {item}, state space",
                 [Lines(paths[..., 0], paths[..., 1], "trials", colour=shade, text=text)],
-                Axis(f"principal component 1 ({share[0]:.0%} of the variance)"),
-                Axis(f"principal component 2 ({share[1]:.0%} of the variance)"),
+                Axis(component(share, 0)),
+                Axis(component(share, 1)),
                 Scale("bin"),
             )
         )

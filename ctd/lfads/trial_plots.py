@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from ctd.plots import Axis, Layer, Lines, Plot, Points, Scale, stacked
-from ctd.principal import principal
+from ctd.principal import component, principal
 from ctd.words import count
 
 N_CONDITIONS = 8
@@ -109,13 +109,12 @@ def _planes(title: str, paths: np.ndarray, factors: np.ndarray, shown: np.ndarra
     project, share = principal(factors.reshape(-1, factors.shape[-1]), 3)
     paths = project(paths)
     text = [f"condition {number}" for number in shown]
-    label = lambda k: f"principal component {k + 1} ({share[k]:.0%} of the variance)"
     return [
         Plot(
             f"{title}, components {a + 1} and {b + 1}",
             [Lines(paths[..., a], paths[..., b], "conditions", shown.astype(float), text)],
-            Axis(label(a)),
-            Axis(label(b)),
+            Axis(component(share, a)),
+            Axis(component(share, b)),
             Scale("condition"),
         )
         for a, b in ((0, 1), (0, 2), (1, 2))

@@ -24,7 +24,7 @@ from ctd.plots import (
     stacked,
 )
 from ctd.plots.curves import Curves, block_ends, loss_curves
-from ctd.principal import principal
+from ctd.principal import component, principal
 from ctd.rows import best_row, ranked
 from ctd.tasks import Recorded
 from ctd.train_rnn.checks import area_of
@@ -211,7 +211,7 @@ def _space(group: Group, states: np.ndarray, item: int) -> Plot:
         for k in np.unique(of):
             which = path[of == k]
             layers.append(Lines(which[..., 0], which[..., 1], str(values[k])))
-    axis = lambda k: Axis(f"principal component {k + 1} ({share[k]:.0%} of the variance)")
+    axis = lambda k: Axis(component(share, k))
     return Plot(f"State space of item {item}, the best", layers, axis(0), axis(1), scale)
 
 

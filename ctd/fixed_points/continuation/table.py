@@ -13,7 +13,7 @@ from ctd.fixed_points.network import Network, OfDynamics
 from ctd.fixed_points.shown import ROUNDING
 from ctd.kernel import NoOptions, Var, View
 from ctd.plots import Axis, Group, Layer, Lines, Plot, Points, of_group
-from ctd.principal import principal
+from ctd.principal import component, principal
 from ctd.rows import Columns, alike
 
 SAME = 1e-5
@@ -259,7 +259,7 @@ def _views(group: Group, line: Line) -> list[tuple[str, np.ndarray, np.ndarray]]
         return [("h, the same at every p", project(line.h)[..., 0], project(bifurcations)[..., 0])]
     return [
         (
-            f"principal component {k + 1} of h ({share[k]:.0%} of the variance)",
+            component(share, k, " of h"),
             project(line.h)[..., k],
             project(bifurcations)[..., k],
         )

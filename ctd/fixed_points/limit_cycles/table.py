@@ -11,7 +11,7 @@ from ctd.fixed_points.network import Network, OfDynamics
 from ctd.fixed_points.shown import unit_circle
 from ctd.kernel import Var, View
 from ctd.plots import Axis, Group, Layer, Lines, Plot, Points, of_group
-from ctd.principal import principal
+from ctd.principal import component, principal
 from ctd.rows import Columns, alike
 
 SAME_PERIOD = 1e-5
@@ -158,7 +158,7 @@ def _paths(group: Group, paths: np.ndarray) -> list[Plot]:
         there = np.isfinite(where[:, :-1]).all(-1)
         text = np.repeat(_texts(group)[:MOST], there.sum(1)).tolist()
         layer = Points(where[:, :-1][there][:, 0], where[:, :-1][there][:, 1], "cycles", text=text)
-    axis = lambda k: Axis(f"principal component {k + 1} ({share[k]:.0%} of the variance)")
+    axis = lambda k: Axis(component(share, k))
     return [Plot("Limit cycles", [layer], axis(0), axis(1))]
 
 

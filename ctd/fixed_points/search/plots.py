@@ -21,8 +21,8 @@ from ctd.plots import (
     Points,
     histogram,
     of_group,
-    tick,
 )
+from ctd.principal import component
 from ctd.rows import Columns
 from ctd.words import count
 
@@ -90,9 +90,7 @@ def _space(seen: Portrait, part: Part, texts: list[str], first: int, second: int
                 key=rows,
             )
         )
-    axis = lambda k: Axis(
-        f"principal component {k + 1} ({tick(100 * float(seen.share[k]))} % of the variance)"
-    )
+    axis = lambda k: Axis(component(seen.share, k))
     return Plot(
         f"State space, components {first + 1} and {second + 1}{part.at}",
         layers,

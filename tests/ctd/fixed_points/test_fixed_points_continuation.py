@@ -212,7 +212,7 @@ def test_lines_change_at_the_bifurcations(flows):
         (
             "tanh",
             ([-1, 1], [-0.53284, 0.53284]),
-            "principal component 1 of h (100% of the variance)",
+            "principal component 1 of h (100 % of the variance)",
         ),
     ):
         some = {key: values[[list(FLOWS).index(name)]] for key, values in flows.items()}
