@@ -1,21 +1,10 @@
 """The results of a model: axes, units and long names."""
 
+from ctd.cells import weight_dims
 from ctd.kernel import Var
 
-GENERATOR = {
-    "wRUHX": ("reset_update", "unit_and_input"),
-    "bRU": ("reset_update",),
-    "wCHX": ("state", "unit_and_input"),
-    "bC": ("state",),
-    "wFHX": ("field_unit", "unit_and_input"),
-    "bF": ("field_unit",),
-    "wV": ("state", "field_unit"),
-    "bV": ("state",),
-    "wO": ("factor", "state"),
-    "bO": ("factor",),
-    "h0": ("state",),
-}
-"""Weight -> its axes, for a generator of either cell, readout included."""
+CALLED = {"unit": "state", "output": "factor"}
+"""Axis of a cell's weights -> its name here, where units are those that were recorded."""
 
 DECODER = {
     "w": Var(("channel", "factor"), "1", "decoder of behaviour, w f + b of factors f"),
@@ -63,9 +52,10 @@ def _model_dims() -> dict[str, Var]:
         f"model.{path}": Var(axes, "1", f"{path} of the model, see ctd.lfads.model")
         for path, axes in found.items()
     }
+    generators = weight_dims(["gru_candidate_bias", "node"], " of the generator")
     return dims | {
-        f"weights.{name}": Var(axes, "1", f"weight {name} of the generator, see ctd.cells")
-        for name, axes in GENERATOR.items()
+        name: var._replace(axes=tuple(CALLED.get(axis, axis) for axis in var.axes))
+        for name, var in generators.items()
     }
 
 
