@@ -6,7 +6,7 @@ from math import sqrt
 from statistics import NormalDist
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from ctd.esn.params import EchoState
 from ctd.esn.series import Series
@@ -54,10 +54,8 @@ SHOWN = ("count", "success_rate", "validation_nrmse_median", "nrmse_median", "va
 """What a terminal shows of a point, beside its swept fields."""
 
 
-class Options(BaseModel):
+class Options(BaseModel, frozen=True, extra="forbid"):
     """Settings of the reduction."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     success_below: float = Field(
         0.1, gt=0, description="a network succeeds below this replay NRMSE"

@@ -2,19 +2,17 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, NonNegativeInt, model_validator
+from pydantic import BaseModel, Field, FiniteFloat, NonNegativeInt, model_validator
 
 from ctd.kernel import Data, File, Params, Static, Traced
 
 
-class Chop(BaseModel):
+class Chop(BaseModel, frozen=True, extra="forbid"):
     """Lengths by which recordings are cut into overlapping windows.
 
     >>> Chop(window=100, overlap=20).window
     100
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     window: int = Field(gt=0, description="bins of a window")
     overlap: int = Field(ge=0, description="bins that it shares with the next one, at least")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from ctd.fixed_points import linear
 from ctd.fixed_points.limit_cycles.cycle import CYCLE
@@ -21,10 +21,8 @@ MOST = 200
 """Cycles that a picture shows at most."""
 
 
-class Options(BaseModel):
+class Options(BaseModel, frozen=True, extra="forbid"):
     """Settings of the reduction."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     unique_tol: float = Field(
         1e-3,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from ctd.fixed_points.network import OfDynamics, OfTrials
 from ctd.kernel import Data, File, Static, Traced
@@ -87,10 +87,8 @@ class FixedPoint(OfDynamics, OfTrials):
         return self
 
 
-class Options(BaseModel):
+class Options(BaseModel, frozen=True, extra="forbid"):
     """Settings of the reduction."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     unique_tol: float = Field(
         1e-3,
