@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from ctd.data import check_alike, read_arrays, recordings_of
 from ctd.kernel import File, Params, Static, Traced, View
 from ctd.late import Array, Float, on_host
-from ctd.tasks.recorded import EVAL_EVERY
+from ctd.tasks.recorded import EVAL_EVERY, divide
 
 
 class LatentCircuit(Params):
@@ -93,11 +93,10 @@ def load(inputs: View[LatentCircuit]) -> Shared:
         raise ValueError(
             f"{path}: holds {n} trials; at least {EVAL_EVERY} are needed, one of which is for evaluation"
         )
-    # The division of ctd.tasks.Recorded.
-    held = np.arange(n) % EVAL_EVERY == EVAL_EVERY - 1
-    for name, some in (("", ~held), (" of evaluation trials", held)):
+    evaluation, training = divide(Trials(*map(on_host, found.values())))
+    for name, part in (("", training), (" of evaluation trials", evaluation)):
         # Errors are divided by their variance.
-        if not np.ptp(found["rates"][some], axis=(0, 1)).any():
+        if not np.ptp(part.rates, axis=(0, 1)).any():
             raise ValueError(f"{path}: rates{name} never change, so that there is nothing to fit")
     n_in, n_out, n_units = (found[name].shape[2] for name in Trials._fields)
     # Inputs and outputs have nodes of their own, and Q has at most as many orthonormal columns as units.
@@ -106,5 +105,5 @@ def load(inputs: View[LatentCircuit]) -> Shared:
             f"n: {inputs.n} nodes given, but {path} has {n_in} inputs and {n_out} outputs, each of which needs a node, and "
             f"{n_units} units; expected {n_in + n_out} to {n_units}"
         )
-    take = lambda which: Trials(*(on_host(a[which], inputs.dtype) for a in found.values()))
-    return Shared(take(~held), take(held))
+    cast = lambda part: Trials(*(on_host(a, inputs.dtype) for a in part))
+    return Shared(cast(training), cast(evaluation))

@@ -142,8 +142,8 @@ def check_parts(path: str | None, values: Array, trials: Trial, parts: tuple[Tri
         )
 
 
-def divide(trials: Trial, n_eval: int) -> tuple[Trial, Trial]:
-    """Split trials into (evaluation, training): every fifth trial, at most n_eval of them; and all others.
+def divide[T](trials: T, n_eval: int | None = None) -> tuple[T, T]:
+    """Split arrays (trial, ...) into (evaluation, training): every fifth trial, at most n_eval of them; and all others.
 
     >>> column = np.arange(10.0)[:, None, None]
     >>> held, rest = divide(Trial(column, column, column[..., 0], np.arange(10)), n_eval=8)
@@ -151,6 +151,6 @@ def divide(trials: Trial, n_eval: int) -> tuple[Trial, Trial]:
     ([4, 9], [0, 1, 2, 3, 5, 6, 7, 8])
     """
     # Every fifth beyond n_eval is not trained on either, so that training does not depend on n_eval.
-    fifth = np.arange(len(trials.inputs)) % EVAL_EVERY == EVAL_EVERY - 1
+    fifth = np.arange(len(jax.tree.leaves(trials)[0])) % EVAL_EVERY == EVAL_EVERY - 1
     take = lambda which: jax.tree.map(lambda leaf: leaf[which], trials)
     return take(np.flatnonzero(fifth)[:n_eval]), take(~fifth)
