@@ -1,4 +1,4 @@
-"""What reductions and figures share: rows of results in blocks, rows grouped by equal values, the best rows, and the option `n_best`."""
+"""What reductions and pictures share: rows in blocks, rows grouped by equal values, the best rows, the option `n_best`, a table as text."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
@@ -16,6 +16,10 @@ class Best(BaseModel, frozen=True, extra="forbid"):
 
 type Columns = Mapping[str, np.ndarray]
 """Name -> (row, ...) values: fields or results of a group, a row for each item, or what a reduction made of them."""
+
+
+SHOWN = 20
+"""Rows of a table as text."""
 
 
 def ranked(results: Columns, name: str, more_is_better: bool = False) -> np.ndarray:
@@ -102,3 +106,23 @@ def alike(
             first.append(row)
         of_row.append(group)
     return np.asarray(first, int), np.asarray(of_row, int)
+
+
+def lines_of(columns: Columns) -> list[str]:
+    """The first rows of columns of equal lengths, aligned, under their names.
+
+    >>> lines_of({"q": np.array([0.0, 1 / 3]), "kind": np.array(["slow", "fixed"])})
+    ['     q   kind', '     0   slow', '0.3333  fixed']
+    """
+    rows = zip(*(values[:SHOWN] for values in columns.values()), strict=True)
+    cells = [list(columns), *([_text(x) for x in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join(text.rjust(n) for text, n in zip(row, widths, strict=True)) for row in cells]
+    more = max(map(len, columns.values()), default=0) - SHOWN
+    return [*lines, f"... {more} more"] if more > 0 else lines
+
+
+def _text(value: object) -> str:
+    if isinstance(value, np.ndarray):
+        return f"[{', '.join(map(_text, value))}]"
+    return f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ctd.fixed_points.network import Time
-from ctd.fixed_points.shown import lines_of
 from ctd.late import Array, jax, jnp, scipy
+from ctd.rows import lines_of
 from ctd.words import count
 
 CLOSES = 1.5

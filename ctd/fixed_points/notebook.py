@@ -22,10 +22,10 @@ from ctd.fixed_points.network import Map, Network, make_network
 from ctd.fixed_points.search import kernel as search
 from ctd.fixed_points.search.params import FixedPoint, Options
 from ctd.fixed_points.search.summary import REDUCED, SUMMARY
-from ctd.fixed_points.shown import lines_of
 from ctd.kernel import Kernel, NoOptions, Params, View, inputs_of
 from ctd.late import Array, jax, jnp, lax
 from ctd.plots.png import Canvas, draw
+from ctd.rows import lines_of
 from ctd.words import count
 
 

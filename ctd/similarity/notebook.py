@@ -13,6 +13,7 @@ from ctd.batch import precision, run_items
 from ctd.kernel import View, inputs_of
 from ctd.plots import Figure
 from ctd.plots.png import Canvas, draw
+from ctd.rows import lines_of
 from ctd.similarity.features import features_of
 from ctd.similarity.kernel import kernel
 from ctd.similarity.networks import TABLES, Known, Label, check_count, is_driven, known, tables_of
@@ -53,11 +54,8 @@ class Compared:
             f"{len(self.labels)} networks, {count(len(pairs), 'pair')}, distance ({self.method}) {pairs.min():.4g} to "
             f"{pairs.max():.4g}, {count(len(np.unique(found['cluster'])), 'cluster')}"
         )
-        rows = zip(*(found[name] for name in SUMMARY), strict=True)
-        # One row for each parameter.
-        texts = [[str(v) if isinstance(v, str) else f"{v:.3g}" for v in row] for row in rows]
-        lines = ["  ".join(cell.rjust(9) for cell in row) for row in [list(SUMMARY), *texts]]
-        return "\n".join([head, *lines] if texts else [head])
+        table = {name: found[name] for name in SUMMARY}  # a row for each parameter
+        return "\n".join([head, *(lines_of(table) if len(found["parameter"]) else [])])
 
     def figure(self) -> Canvas:
         """Draw the matrix, the dendrogram and the embedding as a matplotlib Figure."""
