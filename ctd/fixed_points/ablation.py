@@ -25,10 +25,9 @@ from ctd.fixed_points.network import (
     Named,
     OfTrials,
     cell_of,
-    draw_trials,
+    load_trials,
     number_of,
     read_points,
-    stored_cell,
 )
 from ctd.kernel import File, Static, Traced, Values, Var, View, one_shot
 from ctd.late import Array, Float, Int, jax, jnp, lax, on_host
@@ -97,16 +96,10 @@ class Whole(NamedTuple):
 
 def load(inputs: View[Ablation]) -> Whole:
     """The network on its trials, and its points. Raises ValueError, naming file and field."""
-    name, cell, weights = stored_cell(inputs)
-    if not isinstance(cell, Cell):
-        raise ValueError(f"cell: {name} is a function, which has no initial state; a cell expected")
+    name, cell, weights, drawn = load_trials(inputs)
     if "wO" not in weights:
         raise ValueError(f"weights: {inputs.weights} has no readout, so its task has no loss")
-    if isinstance(inputs.task, tasks.Recorded):
-        raise ValueError(
-            "task: trials of a file cannot be drawn anew; name the task that made them"
-        )
-    trials = jax.tree.map(np.asarray, draw_trials(inputs, cell, weights))
+    trials = jax.tree.map(np.asarray, drawn)
     if inputs.task.n_out != len(weights["wO"]):
         raise ValueError(
             f"task: {inputs.task.title} has {count(inputs.task.n_out, 'output')}, but the network in "

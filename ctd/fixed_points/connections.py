@@ -111,8 +111,6 @@ class Table(NamedTuple):
 def load(inputs: View[Departure]) -> Table:
     """The network and the departures from its points. Raises ValueError."""
     name, _, weights = stored_cell(inputs)
-    if inputs.points is None:
-        raise ValueError("points: STORE/gathered/GROUP of a store of fixed_points expected")
     columns = ("point", "constant_input", "eigenvalue", "right", "n_unstable")
     table = read_points(inputs.points, columns)
     real = lambda values: on_host(values, inputs.dtype)

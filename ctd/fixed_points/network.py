@@ -261,13 +261,12 @@ def load_start(inputs: View[FromState]) -> Network:
     return make_network(name, weights, h0, inputs.dtype)
 
 
-def read_points(path: str, names: Iterable[str]) -> dict[str, np.ndarray]:
+def read_points(path: str | None, names: Iterable[str]) -> dict[str, np.ndarray]:
     """The table of a store of fixed_points. Raises ValueError, naming the file, where it lacks one of these columns."""
-    table = read_hdf5(path)
+    table = {} if path is None else read_hdf5(path)
     if missing := set(names) - table.keys():
-        raise ValueError(
-            f"points: {path}: lacks {', '.join(sorted(missing))}; STORE/gathered/GROUP of a store of fixed_points expected"
-        )
+        lacks = "" if path is None else f"{path}: lacks {', '.join(sorted(missing))}; "
+        raise ValueError(f"points: {lacks}STORE/gathered/GROUP of a store of fixed_points expected")
     return table
 
 
@@ -299,10 +298,18 @@ def stored_cell(inputs: View[OfNetwork]) -> tuple[str, Cell | Map, Weights]:
     return name, found, as_weights(arrays)
 
 
-def draw_trials(
-    inputs: View[OfTrials], cell: Cell, weights: Weights, instead: str = ""
-) -> tasks.Trial:
-    """Draw the task's trials. Raises ValueError unless the network takes its inputs; instead: what else a user can give."""
+def load_trials(
+    inputs: View[OfTrials], instead: str = ""
+) -> tuple[str, Cell, Weights, tasks.Trial]:
+    """`stored_cell`, and trials of the task. instead: what a user can do but give another cell or task.
+
+    Raises ValueError for a function, which has no trials, and where the network does not take the task's inputs.
+    """
+    name, cell, weights = stored_cell(inputs)
+    if not isinstance(cell, Cell):
+        raise ValueError(
+            f"cell: {name} is a function, which has no initial state to run trials from; give a cell{instead}"
+        )
     inputs.task.check_inputs(cell.infer(weights)[1], inputs.weights, instead)
     key = jax.random.key(inputs.trial_seed)
-    return tasks.batch(inputs.task, key, inputs.n_trials, inputs.dtype)
+    return name, cell, weights, tasks.batch(inputs.task, key, inputs.n_trials, inputs.dtype)

@@ -21,9 +21,8 @@ from ctd.fixed_points.network import (
     Named,
     OfTrials,
     cell_of,
-    draw_trials,
+    load_trials,
     number_of,
-    stored_cell,
 )
 from ctd.kernel import Static, Traced, Values, Var, View, one_shot
 from ctd.late import Array, Float, jax, jnp, lax, on_host
@@ -69,12 +68,8 @@ class Driven(NamedTuple):
 
 def load(inputs: View[Trial]) -> Driven:
     """The network, and trials of the task. Raises ValueError, naming file and field."""
-    name, cell, weights = stored_cell(inputs)
-    if not isinstance(cell, Cell):
-        raise ValueError(
-            f"cell: {name} is a function, which has no trials; ctd.fixed_points.linearise takes states and inputs"
-        )
-    trials = draw_trials(inputs, cell, weights)
+    instead = ", or call ctd.fixed_points.linearise, which takes states and inputs"
+    name, _, weights, trials = load_trials(inputs, instead)
     # The inputs alone, since targets do not move a network.
     return Driven({name: None}, as_weights(weights, inputs.dtype), on_host(trials.inputs))
 

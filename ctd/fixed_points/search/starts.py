@@ -15,11 +15,10 @@ from ctd.fixed_points.network import (
     Network,
     cell_of,
     constant_input,
-    draw_trials,
+    load_trials,
     make_network,
     state_of,
     step_of,
-    stored_cell,
     stored_network,
 )
 from ctd.fixed_points.search.params import FixedPoint
@@ -55,13 +54,7 @@ def load(inputs: View[FixedPoint]) -> Network:
 def _with_candidates(inputs: View[FixedPoint]) -> Network:
     if inputs.candidates is not None:
         return stored_network(inputs, inputs.candidates, inputs.dataset)
-    name, cell, weights = stored_cell(inputs)
-    if not isinstance(cell, Cell):
-        raise ValueError(
-            f"candidates: {name} is a function without an initial state to run trials "
-            "from; give a file of candidate states"
-        )
-    trials = draw_trials(inputs, cell, weights, ", or candidates: a file of states")
+    name, cell, weights, trials = load_trials(inputs, ", or candidates: a file of states")
     network = {name: jnp.asarray(value, inputs.dtype) for name, value in weights.items()}
     # Without the initial states.
     states = jax.jit(jax.vmap(lambda x: run(cell, network, x)[0]))(trials.inputs)

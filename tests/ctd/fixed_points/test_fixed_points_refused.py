@@ -45,7 +45,7 @@ BAD = [
         {"cell": f"{__name__}.driven", "candidates": "ONE"},
         "hiddens: no such dataset; found zero; give dataset: zero",
     ),
-    ({"cell": f"{__name__}.doubling"}, "give a file of candidate states"),
+    ({"cell": f"{__name__}.doubling"}, "give a cell, or candidates: a file of states"),
     (
         {"cell": f"{__name__}.driven", "candidates": "STATES", "dataset": "states"},
         "x: the map needs an input, of 2 numbers .*; give `x`",
