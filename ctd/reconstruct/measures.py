@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ctd.cells import Cell
+from ctd.cells import Cell, run
 from ctd.kernel import View
 from ctd.late import Array, Float, jax, jnp, lax
-from ctd.reconstruct.model import Parameters, free, observed, states_of
+from ctd.reconstruct.model import Parameters, observed, states_of
 from ctd.reconstruct.params import Reconstruction
 from ctd.tangent import tangent_growth
 
@@ -209,10 +209,10 @@ def free_runs(
     before = 0 if s.shape[2] else int(static.transient * steps)
     # The first sample is given; inputs, where there are any, are those of the samples.
     inputs = s if s.shape[2] else jnp.zeros((x.shape[0], steps + before, 0), x.dtype)
-    run = lambda x, s: jnp.concatenate(
-        [states_of(p, x[:1]), free(cell, p, states_of(p, x[0]), s[1:])]
+    one = lambda x, s: jnp.concatenate(
+        [states_of(p, x[:1]), run(cell, p, s[1:], states_of(p, x[0]))[0]]
     )
-    return jax.vmap(run)(x, inputs)[:, before:], inputs[:, before:]
+    return jax.vmap(one)(x, inputs)[:, before:], inputs[:, before:]
 
 
 def rests(
@@ -233,30 +233,30 @@ def measured(
     cell: Cell,
     p: Parameters,
     data: tuple[Array, Array],
-    run: tuple[Array, Array],
+    runs: tuple[Array, Array],
     key: Array,
 ) -> dict[str, Array]:
     """The measures of free runs (states, inputs) beside data (x, inputs)."""
     (x, s), channels = data, data[0].shape[2]
-    y = observed(p, run[0], channels)
+    y = observed(p, runs[0], channels)
     # A run to infinity has no bin, and no spectrum.
     fine = jnp.isfinite(y).all()
     y = jnp.where(fine, y, 0)
     found = _distances(static, x, y, jax.random.fold_in(key, MIXTURE), static.smoothing)
-    ahead = lambda x, s: observed(p, free(cell, p, states_of(p, x), s)[-1], channels)
+    ahead = lambda x, s: observed(p, run(cell, p, s, states_of(p, x))[0][-1], channels)
     # One recording after the other: each is predicted from all of its samples at once.
     errors = lax.map(lambda one: prediction_error(ahead, one[0], one[1], static.ahead), (x, s))
     found["peak_frequency"] = peak(y)[0]
     found["prediction_error"] = jnp.mean(errors)
-    found |= _run_on(cell, p, x, run, jax.random.fold_in(key, TANGENT))
+    found |= _run_on(cell, p, x, runs, jax.random.fold_in(key, TANGENT))
     return {name: jnp.where(fine, value, jnp.nan) for name, value in found.items()}
 
 
 def _run_on(
-    cell: Cell, p: Parameters, x: Array, run: tuple[Array, Array], key: Array
+    cell: Cell, p: Parameters, x: Array, runs: tuple[Array, Array], key: Array
 ) -> dict[str, Array]:
     """The exponent of free runs (states, inputs), which are run on where no input drives them, and how far they move in the end."""
-    states, inputs = run
+    states, inputs = runs
     # The step from h_t takes the input s_(t+1).
     s, driven = inputs[:, 1:], inputs.shape[2] > 0
     if not driven:
@@ -269,7 +269,8 @@ def _run_on(
     found = {"exponent": jnp.mean(grown[:, s.shape[1] // 10 :])}
     if not driven:
         # As many steps as a recording has.
-        last = jax.vmap(lambda h: free(cell, p, h, jnp.zeros((x.shape[1], 0), x.dtype)))(ends)
+        still = jnp.zeros((x.shape[1], 0), x.dtype)
+        last = jax.vmap(lambda h: run(cell, p, still, h)[0])(ends)
         spread = lambda y: jnp.sqrt(jnp.mean(jnp.var(y, axis=1)))  # within runs, over all channels
         share = spread(observed(p, last, x.shape[2])) / spread(x)
         found["end_spread"] = jnp.where(jnp.isfinite(last).all(), share, jnp.inf)

@@ -72,18 +72,6 @@ def forced(
     return lax.scan(step, z[0], (z[1:], s, alpha))[1]
 
 
-def free(
-    cell: Cell, p: Weights, z: Float[Array, "unit"], s: Float[Array, "time n_in"]
-) -> Float[Array, "time unit"]:
-    """The states of a run without data from z on."""
-
-    def step(h: Array, s_now: Array) -> tuple[Array, Array]:
-        h = cell.step(p, h, s_now)
-        return h, h
-
-    return lax.scan(step, z, s)[1]
-
-
 def strengths(
     static: View[Reconstruction], traced: Values[Reconstruction], alpha: Array, channels: int
 ) -> Float[Array, "time unit"]:
