@@ -36,9 +36,9 @@ def ranked(results: Columns, name: str, more_is_better: bool = False) -> np.ndar
 def best_row(group: Group, name: str, more_is_better: bool = False) -> tuple[int, int] | None:
     """(row, item) of the first row of `ranked`; None if none has a finite value."""
     first = ranked(group.results, name, more_is_better)[:1]
-    if not np.isfinite(np.asarray(group.results[name][:], float)[first]).any():
+    if not np.isfinite(group.values(name)[first]).any():
         return None
-    return int(first[0]), int(np.asarray(group.columns["item"][:])[first[0]])
+    return int(first[0]), int(group.items[first[0]])
 
 
 def blocks(values: Columns, names: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:

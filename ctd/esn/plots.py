@@ -33,12 +33,11 @@ N_OUTPUTS = 5
 @of_group
 def plots(group: Group) -> list[Plot]:
     """Success over the sweep, the replay of the best network, errors in training and replay."""
-    results = group.results
     made = success(group) if varied_fields(group.reduced) else []
     made += replayed(group)
-    if results["train_nrmse"].shape[1:] not in ((), (1,)):  # of several passes
+    if group.results["train_nrmse"].shape[1:] not in ((), (1,)):  # of several passes
         made.append(_training(group))
-    return [*made, errors(results)]
+    return [*made, _errors(group)]
 
 
 @of_group
@@ -48,9 +47,9 @@ def figure(group: Group) -> Figure:
     return Figure(success(group), f"{inputs.readout} on {inputs.target}, n = {inputs.n}")
 
 
-def errors(results: Columns) -> Plot:
+def _errors(group: Group) -> Plot:
     """Histogram of the replay errors."""
-    error = np.asarray(results["replay_nrmse"][:], float)
+    error = group.values("replay_nrmse")
     note = left_out(int((~np.isfinite(error)).sum()), "failed network")
     if not np.isfinite(error).any():
         note = "No network has a finite replay error."
@@ -177,7 +176,7 @@ def replayed(group: Group) -> list[Plot]:
     if "trace_target" not in group.results or not group.reduced:
         return []
     item = int(group.reduced["best_item"])
-    row = int(np.flatnonzero(np.asarray(group.columns["item"][:]) == item)[0])
+    row = int(np.flatnonzero(group.items == item)[0])
     read = lambda name: np.asarray(group.results[name][row], float)[:, :N_OUTPUTS]
     outputs, targets = read("trace"), read("trace_target")
     time = group.inputs.dt * np.arange(1, 1 + len(outputs))
@@ -200,15 +199,9 @@ def replayed(group: Group) -> list[Plot]:
 
 def _training(group: Group) -> Plot:
     """NRMSE of every pass of FORCE."""
-    results = group.results
-    curves = Curves(
-        np.arange(1, 1 + results["train_nrmse"].shape[1]),
-        results["train_nrmse"],
-        np.asarray(group.columns["item"][:]),
-        np.asarray(results["replay_nrmse"][:], float),
-        np.asarray(results["outcome"][:]) == DIVERGED,
-        loss="replay NRMSE",
-    )
+    errors, final = group.results["train_nrmse"], group.values("replay_nrmse")
+    passes, failed = np.arange(1, 1 + errors.shape[1]), group.ended(DIVERGED)
+    curves = Curves(passes, errors, group.items, final, failed, loss="replay NRMSE")
     axis = Axis("NRMSE before each update", log=True)
     return loss_curves(curves, "Training error by pass", axis, "networks", Axis("pass"))
 

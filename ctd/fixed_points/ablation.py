@@ -202,7 +202,7 @@ def run(
 def plots(group: Group) -> list[Plot]:
     """Loss, and accuracy, by the unit or mode that is taken out."""
     results, named = group.results, "unit" if group.inputs.remove == "unit" else "mode"
-    number = np.asarray(group.columns.get(named, np.arange(len(results["ablated_loss"][:]))), float)
+    number = np.asarray(group.columns.get(named, np.arange(len(group.items))), float)
     note = f"On {count(group.inputs.n_trials, 'trial')} of the task, without state_noise and input_noise."
     made = []
     for name in ("loss", "accuracy"):
@@ -212,9 +212,7 @@ def plots(group: Group) -> list[Plot]:
             ends = np.array([number.min(), number.max()])
             layers: list[Layer] = [
                 Lines(ends, whole, "whole network", faint=True),
-                Points(
-                    number, np.asarray(results[f"ablated_{name}"][:], float), f"without the {named}"
-                ),
+                Points(number, group.values(f"ablated_{name}"), f"without the {named}"),
             ]
             made.append(Plot(f"{name.capitalize()} without each {named}", layers, Axis(named), Axis(name), note=note))  # fmt: skip
     return made

@@ -31,14 +31,12 @@ N_UNITS = 6
 def plots(group: Group) -> list[Plot]:
     """Losses of all models; loss terms, rates, factors and inferred inputs of the best one."""
     results = group.results
-    items = np.asarray(group.columns["item"][:])
-    loss = np.asarray(results["eval_loss"][:], float)
-    failed = np.asarray(results["outcome"][:]) == DIVERGED
+    items, loss, failed = group.items, group.values("eval_loss"), group.ended(DIVERGED)
     steps, quantiles = block_ends(group.inputs), group.reduced.get("curve_quantile")
     curves = Curves(steps, results["curve.eval.loss"], items, loss, failed, quantiles)
     axis = Axis("negative ELBO a trial (nat)")
     made = [loss_curves(curves, "Evaluation loss", axis, "models")]
-    made += _loss_and_truth(results, items, loss)
+    made += _loss_and_truth(group, loss)
     if len(group.reduced.get("item", ())):
         item = int(group.reduced["item"][0])
         # Rows are in the order of items, but a group may hold any items of the sweep.
@@ -78,9 +76,9 @@ def _terms(results: Columns, row: int, item: int, steps: np.ndarray) -> Plot:
     )
 
 
-def _loss_and_truth(results: Columns, items: np.ndarray, loss: np.ndarray) -> list[Plot]:
+def _loss_and_truth(group: Group, loss: np.ndarray) -> list[Plot]:
     """Metrics against the loss: models with equal losses may differ in their metrics."""
-    made = []
+    made, items = [], group.items
     for name, label in (
         ("rate_r2", "r² of the rates"),
         ("input_r2", "r² of the inferred inputs"),
@@ -89,9 +87,9 @@ def _loss_and_truth(results: Columns, items: np.ndarray, loss: np.ndarray) -> li
         ("behavior_r2", "R² of behaviour"),
         ("cosmoothing_bits_per_spike", "bits a spike, held-out units"),
     ):
-        if name not in results or len(items) < 3:
+        if name not in group.results or len(items) < 3:
             continue
-        worth = np.asarray(results[name][:], float)
+        worth = group.values(name)
         text = [
             f"model {k}: loss {a:.5g}, {b:.3f}" for k, a, b in zip(items, loss, worth, strict=True)
         ]

@@ -319,6 +319,19 @@ class Group(NamedTuple):
     reduced: Mapping[str, np.ndarray]
     """The result of `reduce`; empty if the group was not gathered."""
 
+    @property
+    def items(self) -> np.ndarray:
+        """(item,) ids."""
+        return np.asarray(self.columns["item"][:])
+
+    def values(self, name: str) -> np.ndarray:
+        """(item, ...) a result of all items, as floats."""
+        return np.asarray(self.results[name][:], float)
+
+    def ended(self, outcome: int) -> np.ndarray:
+        """(item,) bool: which items have this outcome, an index into those of the kernel."""
+        return np.asarray(self.results["outcome"][:]) == outcome
+
 
 def of_group[T](draw: Callable[[Group], T]) -> Callable[..., T]:
     """Decorate a function of a `Group`: the result takes the five fields by themselves, as `Kernel` calls it."""

@@ -22,7 +22,7 @@ TOP = 3
 
 def some_curves(group: Group, name: str, label: str, x: np.ndarray | None = None) -> Lines:
     """The result `name` (item, n) of up to N_CURVES items of a group, evenly spaced in their order, over x (n,), by default 1 ... n."""
-    items = np.asarray(group.columns["item"][:])
+    items = group.items
     some = spread(len(items), N_CURVES)
     curves = np.asarray(group.results[name][some], float)
     x = np.arange(1, 1 + curves.shape[1]) if x is None else x

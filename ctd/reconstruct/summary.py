@@ -154,9 +154,8 @@ def _spectra(group: Group, row: int, item: int) -> Plot:
 
 def _beside_d_stsp(group: Group, name: str, title: str, axis: Axis) -> Plot:
     """Another measure of all fits against their D_stsp."""
-    items = np.asarray(group.columns["item"][:])
-    read = lambda name: np.asarray(group.results[name][:], float)
-    x, y, exponent = read("d_stsp"), read(name), read("exponent")
+    items = group.items
+    x, y, exponent = map(group.values, ("d_stsp", name, "exponent"))
     fine = np.isfinite(x) & np.isfinite(y)
     text = [f"item {k}: exponent {e:.4g}" for k, e in zip(items[fine], exponent[fine], strict=True)]
     layer = Points(x[fine], y[fine], text=text, key=items[fine], item=items[fine])
@@ -164,13 +163,8 @@ def _beside_d_stsp(group: Group, name: str, title: str, axis: Axis) -> Plot:
 
 
 def _curves(group: Group) -> Plot:
-    curves = Curves(
-        block_ends(group.inputs),
-        group.results["curve"],
-        np.asarray(group.columns["item"][:]),
-        np.asarray(group.results["train_loss"][:], float),
-        np.asarray(group.results["outcome"][:]) == DIVERGED,
-    )
+    final, failed = group.values("train_loss"), group.ended(DIVERGED)
+    curves = Curves(block_ends(group.inputs), group.results["curve"], group.items, final, failed)
     title = f"Fitting {group.inputs.cell}, n = {group.inputs.n}"
     return loss_curves(curves, title, Axis("squared error of forced predictions", log=True), "fits")
 
@@ -187,5 +181,5 @@ def plots(group: Group) -> list[Plot]:
     if best is not None:
         return [_attractor(group, *best), _spectra(group, *best), *made]
     # Runs at rest have no spectrum.
-    still = np.flatnonzero(np.asarray(group.results["outcome"][:]) == AT_REST)[:1]
-    return [*(_attractor(group, k, group.columns["item"][k]) for k in still), *made]
+    still = np.flatnonzero(group.ended(AT_REST))[:1]
+    return [*(_attractor(group, k, group.items[k]) for k in still), *made]

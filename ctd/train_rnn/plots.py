@@ -67,13 +67,13 @@ def rnn_figure(group: Group) -> Figure:
 
 def _curves(group: Group, name: str = "curve") -> Plot:
     """Curves of the loss, or of the result `name`."""
-    inputs, results, is_loss = group.inputs, group.results, name == "curve"
+    inputs, is_loss = group.inputs, name == "curve"
     curves = Curves(
         block_ends(inputs),
-        results[name],
-        np.asarray(group.columns["item"][:]),
-        np.asarray(results["eval_loss"][:], float),
-        np.asarray(results["outcome"][:]) == DIVERGED,
+        group.results[name],
+        group.items,
+        group.values("eval_loss"),
+        group.ended(DIVERGED),
         group.reduced.get("curve_quantile") if is_loss else None,
         loss="evaluation loss",
     )
@@ -88,12 +88,9 @@ def _curves(group: Group, name: str = "curve") -> Plot:
 
 def _losses(group: Group) -> Plot:
     """Evaluation loss against training loss for up to 2,000 networks; for more, a histogram of evaluation losses."""
-    items = np.asarray(group.columns["item"][:])
-    names = ("train_loss", "eval_loss")
-    train, final = (np.asarray(group.results[name][:], float) for name in names)
+    items, train, final = group.items, group.values("train_loss"), group.values("eval_loss")
     # Both axes are logarithmic.
-    diverged = np.asarray(group.results["outcome"][:]) == DIVERGED
-    fine = ~diverged & np.isfinite(final) & (final > 0)
+    fine = ~group.ended(DIVERGED) & np.isfinite(final) & (final > 0)
     if fine.sum() <= 2000:
         text = [
             f"item {k}: evaluation {f:.4g}, training {t:.4g}"
@@ -125,12 +122,12 @@ def _accuracies(group: Group) -> Plot:
     task, values = group.inputs.task, condition_values(group.inputs.task, group.shared)
     given = task.conditions
     choice, name = (given.choice, given.name) if given else (False, "condition")
-    total = np.asarray(group.results["accuracy"][:], float)
+    total = group.values("accuracy")
     rank = ranked(group.results, "accuracy", more_is_better=True)
     # Evenly spaced in their accuracy, so that good and bad networks are among them.
     some = np.sort(rank[spread(len(rank), N_NETWORKS)])
     share = np.asarray(group.results["condition_accuracy"][some], float)
-    items = np.asarray(group.columns["item"][:])
+    items = group.items
     text = [f"item {items[k]}: accuracy {total[k]:.3f}" for k in some]
     title = "Psychometric curves" if choice else f"Accuracy by {name}"
     numbers = np.asarray(values).dtype.kind in "if"

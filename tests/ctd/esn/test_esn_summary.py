@@ -6,7 +6,6 @@ from scipy.stats import binomtest
 
 from ctd import esn
 from ctd.esn import EchoState, Options, kernel, nvar
-from ctd.esn.plots import errors
 from ctd.kernel import inputs_of
 from ctd.plots.png import draw
 
@@ -186,6 +185,12 @@ def test_traces_of_a_run_that_was_not_gathered_have_no_best(of):
 
 
 def test_the_histogram_of_errors_says_what_it_leaves_out():
-    error = np.array([0.1, np.nan, 0.3, np.nan])
-    assert errors({"replay_nrmse": error}).note == "2 failed networks left out."
-    assert errors({"replay_nrmse": error[::2]}).note == ""
+    def note(error):
+        results = {"train_nrmse": np.ones((len(error), 1)), "replay_nrmse": np.array(error)}
+        plots = kernel.plots(
+            inputs_of(EchoState()), None, {"item": np.arange(len(error))}, results, {}
+        )
+        return plots[-1].note
+
+    assert note([0.1, np.nan, 0.3, np.nan]) == "2 failed networks left out."
+    assert note([0.1, 0.3]) == ""
