@@ -4,7 +4,7 @@ HDF5 files are flat, one dataset for each name, as in the computation-through-dy
 `trained_params_*.h5` holds a network's weights (see `ctd.weights`), `trained_data_*.h5` its trials.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
@@ -14,7 +14,14 @@ import h5py
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ctd.containers import check_finite, opened_hdf5, opened_zip, read_array, read_datasets
+from ctd.containers import (
+    check_finite,
+    opened_hdf5,
+    opened_zip,
+    read_array,
+    read_dataset,
+    read_datasets,
+)
 from ctd.replacing import replacing
 
 CONDITION = "condition"
@@ -233,6 +240,25 @@ def check_axes(
             first, by = lengths.setdefault(axis, (length, name))
             if first != length:
                 raise ValueError(f"{path}: {name} has {length} along {axis}, but {by} has {first}")
+
+
+def read_table(
+    field: str, path: str | None, kernel: str, needed: Sequence[str], further: Sequence[str] = ()
+) -> dict[str, np.ndarray]:
+    """Read columns of a table of a store of `kernel`: all `needed` ones, and those of the `further` ones that it has.
+
+    Raises ValueError, beginning with `field`, where no file is given, or it lacks a column.
+    """
+    expected = f"give STORE/gathered/GROUP of a store of {kernel}"
+    if path is None:
+        raise ValueError(f"{field}: {expected}")
+    # Jacobians and eigenvectors may be nearly all of the file: only these columns are read.
+    with opened_hdf5(path) as file:
+        if missing := sorted(name for name in needed if name not in file):
+            raise ValueError(f"{field}: {path}: lacks {', '.join(missing)}; {expected}")
+        return {
+            name: read_dataset(path, file, name) for name in (*needed, *further) if name in file
+        }
 
 
 def dataset_of(path: str, found: Mapping[str, np.ndarray], name: str, hint: str = "") -> np.ndarray:

@@ -21,13 +21,13 @@ from pydantic import Field, model_validator
 
 from ctd import tasks
 from ctd.cells import Cell, Weights, as_weights, initial_state, readout
+from ctd.data import read_table
 from ctd.fixed_points.network import (
     Named,
     OfTrials,
     cell_of,
     load_trials,
     number_of,
-    read_points,
 )
 from ctd.kernel import File, Static, Traced, Values, Var, View, one_shot
 from ctd.late import Array, Float, Int, jax, jnp, lax, on_host
@@ -119,7 +119,7 @@ def _points(inputs: View[Ablation], weights: Weights, cell: Cell) -> dict[str, A
     if inputs.points is None:
         return {}
     names = ("point", "eigenvalue", "right", "left")
-    table = read_points(inputs.points, names)
+    table = read_table("points", inputs.points, "fixed_points", names)
     size, shape = cell.state_size(cell.infer(weights)[0]), np.shape(table["point"])
     if shape[1:] != (size,) or not shape[0]:
         raise ValueError(

@@ -21,12 +21,12 @@ import numpy as np
 from pydantic import Field
 
 from ctd.cells import Weights, as_weights
+from ctd.data import read_table
 from ctd.fixed_points.network import (
     Named,
     OfNetwork,
     map_of,
     number_of,
-    read_points,
     stored_cell,
 )
 from ctd.kernel import File, Kernel, NoOptions, Outcome, Traced, Values, Var, View
@@ -112,7 +112,8 @@ def load(inputs: View[Departure]) -> Table:
     """The network and the departures from its points. Raises ValueError."""
     name, _, weights = stored_cell(inputs)
     columns = ("point", "constant_input", "eigenvalue", "right", "n_unstable")
-    table = read_points(inputs.points, columns)
+    further = ("n_marginal", "plane_mean", "plane_axes")
+    table = read_table("points", inputs.points, "fixed_points", columns, further)
     real = lambda values: on_host(values, inputs.dtype)
     points = real(table["point"])
     # Modes come by decreasing magnitude.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field
 from ctd import tasks
 from ctd.cells import CELL_NAMES, CELLS, Cell, Weights, as_weights, get_cell, initial_state, readout
 from ctd.containers import check_finite
-from ctd.data import read_arrays, read_hdf5
+from ctd.data import read_arrays
 from ctd.dotted import load as load_dotted
 from ctd.kernel import Data, File, Params, Static, Traced, Values, View
 from ctd.late import Array, Float, jax, jnp, on_host
@@ -259,15 +259,6 @@ def load_start(inputs: View[FromState]) -> Network:
         raise ValueError(f"states: {name} is a function; give a file of states to start from")
     h0 = initial_state(cell, weights, inputs.dtype)
     return make_network(name, weights, h0, inputs.dtype)
-
-
-def read_points(path: str | None, names: Iterable[str]) -> dict[str, np.ndarray]:
-    """The table of a store of fixed_points. Raises ValueError, naming the file, where it lacks one of these columns."""
-    table = {} if path is None else read_hdf5(path)
-    if missing := set(names) - table.keys():
-        lacks = "" if path is None else f"{path}: lacks {', '.join(sorted(missing))}; "
-        raise ValueError(f"points: {lacks}STORE/gathered/GROUP of a store of fixed_points expected")
-    return table
 
 
 def stored_cell(inputs: View[OfNetwork]) -> tuple[str, Cell | Map, Weights]:

@@ -12,8 +12,8 @@ import numpy as np
 
 from ctd import tasks
 from ctd.cells import Weights, as_weights, get_cell, run, sizes
-from ctd.containers import opened_hdf5, read_dataset, text_attribute
-from ctd.data import dataset_of, read_arrays
+from ctd.containers import opened_hdf5, text_attribute
+from ctd.data import dataset_of, read_arrays, read_table
 from ctd.kernel import View
 from ctd.late import Array, Float, jax
 from ctd.plots import tick
@@ -196,10 +196,12 @@ def read_points(inputs: View[Comparison]) -> list[dict[str, np.ndarray]]:
     Raises ValueError, naming the file.
     """
     files_of(inputs)  # checks them
-    tables = [_columns(path, "points") for path in inputs.points]
+    tables = [read_table("points", path, *TABLES["points"]) for path in inputs.points]
     if inputs.method != "connections":
         return tables
-    graphs = [_columns(path, "connections") for path in inputs.connections]
+    graphs = [
+        read_table("connections", path, *TABLES["connections"]) for path in inputs.connections
+    ]
     for k, (table, graph) in enumerate(zip(tables, graphs, strict=True)):
         n = len(table["q"])
         if graph["leads"].shape != (n, n):
@@ -208,20 +210,6 @@ def read_points(inputs: View[Comparison]) -> list[dict[str, np.ndarray]]:
                 f"{inputs.points[k]} has {n}; give connections and points of the same networks, in the same order"
             )
     return [{**table, **graph} for table, graph in zip(tables, graphs, strict=True)]
-
-
-def _columns(path: str, field: str) -> dict[str, np.ndarray]:
-    kernel, needed, further = TABLES[field]
-    # Jacobians and eigenvectors are nearly all of the file: read only what is compared.
-    with opened_hdf5(path) as file:
-        missing = [name for name in needed if name not in file]
-        there = [name for name in (*needed, *further) if name in file]
-        found = {name: read_dataset(path, file, name) for name in there}
-    if missing:
-        raise ValueError(
-            f"{field}: {path}: lacks {', '.join(missing)}; give STORE/gathered/GROUP of a store of {kernel}"
-        )
-    return found
 
 
 # --- what is known --------------------------------------------------------------------------------

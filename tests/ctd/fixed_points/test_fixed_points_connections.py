@@ -110,5 +110,5 @@ def test_load_refuses_what_is_no_table(tmp_path):
     given = {"cell": "searches.cube", "points": str(tmp_path / "states.h5")}
     with pytest.raises(ValueError, match="lacks constant_input, eigenvalue, n_unstable, right"):
         kernel.load(inputs_of(Departure(**given)))
-    with pytest.raises(ValueError, match="points: STORE/gathered/GROUP"):
+    with pytest.raises(ValueError, match="points: give STORE/gathered/GROUP"):
         kernel.load(inputs_of(Departure(cell=given["cell"])))

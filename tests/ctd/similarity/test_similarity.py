@@ -209,7 +209,7 @@ def files(tmp_path_factory):
         ({"states": ["x", "x"], "method": "dsa", "n_delays": 10}, "n_delays: 10 states 1 apart span 10"),
         ({"states": ["x", "x"], "method": "dsa", "n_delays": 2}, "rank: 10 given, .* span 6 dimensions"),
         ({"states": ["x", "x"], "method": "topology"}, "points: missing, but method topology compares tables"),
-        ({"points": ["x", "x"], "method": "topology"}, "lacks n_unstable, n_marginal, q"),
+        ({"points": ["x", "x"], "method": "topology"}, "lacks n_marginal, n_unstable, q"),
         ({"points": ["x"], "weights": ["one", "two"], "method": "topology"}, "2 of weights, 1 of points"),
         ({"points": ["p", "p"], "method": "connections"}, "connections: missing, but method connections compares"),
         ({"points": ["p", "p"], "connections": ["x", "x"], "method": "connections"}, "lacks leads; .*connections"),
