@@ -36,13 +36,16 @@ def check_claim(what: str, claimed: int, held: int, packed: int = MOST_PACKED) -
         )
 
 
-def check_finite(what: str, values: np.ndarray, hint: str = "") -> None:
-    """Raise ValueError, beginning with `what` and ending with `hint`, where a number is NaN or infinite.
+def check_numbers(what: str, values: np.ndarray, hint: str = "") -> None:
+    """Raise ValueError, beginning with `what`, unless all entries are finite real numbers. hint: what to do about NaN.
 
-    >>> check_finite("net.h5: bO", np.array([1.0, np.nan]), "; train it again")
+    >>> check_numbers("net.h5: bO", np.array([1.0, np.nan]), "; train it again")
     Traceback (most recent call last):
     ValueError: net.h5: bO has 1 NaN or infinite entries, the first at (1,); train it again
     """
+    if values.dtype.kind not in "biuf":
+        labels = LABELS if values.dtype.kind in "SU" else ""
+        raise ValueError(f"{what} has the type {values.dtype}; real numbers expected{labels}")
     bad = ~np.isfinite(values)
     if bad.any():
         # The first place is enough to find what wrote it.

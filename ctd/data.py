@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ctd.containers import (
-    check_finite,
+    check_numbers,
     opened_hdf5,
     opened_zip,
     read_array,
@@ -234,7 +234,7 @@ def check_axes(
             raise ValueError(
                 f"{path}: {name} has the shape {array.shape}, it needs the axes {axes[name]}"
             )
-        check_finite(f"{path}: {name}", array, hint)
+        check_numbers(f"{path}: {name}", array, hint)
         for axis, length in zip(axes[name], array.shape, strict=True):
             # The first array that has an axis sets its length; the error names both.
             first, by = lengths.setdefault(axis, (length, name))
@@ -279,9 +279,7 @@ def recordings_of(path: str, name: str, found: dict[str, np.ndarray]) -> np.ndar
         raise ValueError(
             f"{path}: {name} has the shape {values.shape}; (time, channel) or (recording, time, channel) expected"
         )
-    if values.dtype.kind not in "iuf":
-        raise ValueError(f"{path}: {name} has the type {values.dtype}; real numbers expected")
-    check_finite(f"{path}: {name}", values, "; cut them out or fill them in")
+    check_numbers(f"{path}: {name}", values, "; cut them out or fill them in")
     return np.asarray(values, float).reshape(-1, *values.shape[-2:])
 
 

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from ctd.cells.cell import READOUT_AXES, Cell, Weights
 from ctd.cells.names import CELLS, get_cell
-from ctd.containers import check_finite
+from ctd.containers import check_numbers
 from ctd.late import Array, Float, jax, jnp, lax, on_host
 from ctd.words import count
 
@@ -197,4 +197,4 @@ def check_real(value: ArrayLike, what: str) -> None:
     value = np.asarray(value)
     if not np.issubdtype(value.dtype, np.floating):
         raise ValueError(f"{what} has the type {value.dtype}; floats expected")
-    check_finite(what, value)
+    check_numbers(what, value)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
-from ctd.containers import check_finite, checked_dataset, opened_hdf5
+from ctd.containers import check_numbers, checked_dataset, opened_hdf5
 from ctd.data import read_arrays
 from ctd.esn.params import OfSeries
 from ctd.kernel import View
@@ -283,5 +283,5 @@ def read_array(
             f"{where} has {available} samples, but washout, train, validation and test need {length}; "
             "shorten them"
         )
-    check_finite(where, values)
+    check_numbers(where, values)
     return values

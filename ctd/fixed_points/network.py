@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field
 
 from ctd import tasks
 from ctd.cells import CELL_NAMES, CELLS, Cell, Weights, as_weights, get_cell, initial_state, readout
-from ctd.containers import check_finite
+from ctd.containers import check_numbers
 from ctd.data import read_arrays
 from ctd.dotted import load as load_dotted
 from ctd.kernel import Data, File, Params, Static, Traced, Values, View
@@ -217,7 +217,7 @@ def make_network(
         raise ValueError(
             f"{what}: shape {states.shape}: at least one state expected, (candidate, state)"
         )
-    check_finite(what, states)
+    check_numbers(what, states)
     if states.ndim != 3:
         states = states.reshape(-1, 1, states.shape[-1])  # trials of one step each
     flat = states.reshape(-1, states.shape[-1])

@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 
-from ctd.containers import LABELS, check_finite
+from ctd.containers import check_numbers
 from ctd.lfads.chop import Found
 from ctd.lfads.distributions import COUNTS
 
@@ -21,10 +21,7 @@ def check_entries(where: str, array: np.ndarray, likelihood: str | None = None) 
     Traceback (most recent call last):
     ValueError: spikes.npz: train holds 1.5 at (0, 0, 0), but a Poisson likelihood needs counts 0, 1, 2, ...
     """
-    if array.dtype.kind not in "biuf":
-        hint = LABELS if array.dtype.kind in "SU" else ""
-        raise ValueError(f"{where} has the type {array.dtype}; real numbers expected{hint}")
-    check_finite(where, array, "; leave out such trials or fill them")
+    check_numbers(where, array, "; leave out such trials or fill them")
     if likelihood is not None:
         _check_values(where, array, likelihood)
 

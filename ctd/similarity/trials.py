@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ctd.containers import check_finite
+from ctd.containers import check_numbers
 
 
 class Trials(NamedTuple):
@@ -69,7 +69,7 @@ def checked(states: Iterable[ArrayLike], names: Sequence[str]) -> Iterator[np.nd
                 f"{name}: {x.shape[0]} trials of {x.shape[1]} steps, but {names[0]} has {first[0]} of "
                 f"{first[1]}; give states of the same trials for all networks"
             )
-        check_finite(f"{name}: states", x, "; leave the network out")
+        check_numbers(f"{name}: states", x, "; leave the network out")
         if np.ptp(x.reshape(-1, x.shape[-1]), axis=0).max(initial=0) == 0:
             raise ValueError(
                 f"{name}: its state is the same in all steps, so that nothing can be compared; leave the network out"
