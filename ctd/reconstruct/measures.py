@@ -159,8 +159,8 @@ def hellinger(
 def peak(x: Any, xp: Any = jnp) -> tuple[Any, Any]:
     """(frequency of the spectral peak of recordings (recording, time, channel), in cycles per sample; share of the power there).
 
-    Of the power of all channels, seen through Hann's window, the parabola through the logarithms around the highest bin, from
-    bin 2 on. NaN for a series at rest. xp: numpy or jax.numpy.
+    Of the power of all channels, seen through Hann's window, the parabola through the logarithms around the highest bin; at an
+    end of the spectrum, the frequency of that bin. NaN for a series at rest. xp: numpy or jax.numpy.
 
     >>> frequency, share = peak(np.sin(0.1 * np.arange(500.0))[None, :, None], np)
     >>> print(f"{2 * np.pi * frequency:.3f} {share:.2f}")
@@ -170,14 +170,16 @@ def peak(x: Any, xp: Any = jnp) -> tuple[Any, Any]:
     power = xp.sum(xp.abs(xp.fft.rfft(centred, axis=1)) ** 2, axis=(0, 2))
     if len(power) < 4:  # shorter series have no peak
         return xp.nan, 0.0
-    k = xp.argmax(power[2:-1]) + 2
+    # The window moves power to frequency 0, which is no neighbour; neither is what lies beyond the last bin.
+    power = xp.pad(power[1:], 1)
+    k = xp.argmax(power)
     parts = power[k + np.arange(-1, 2)]
     # No power at all: 0 / 0 without NumPy's warning.
     low, middle, high = xp.log(xp.where(parts > 0, parts, xp.nan))
-    # Where a side is higher, as at the lowest bins of a drift, the parabola has its top elsewhere.
-    apart = xp.clip((low - high) / (2 * (low - 2 * middle + high)), -0.5, 0.5)
-    total = power[1:].sum()
-    return (k + apart) / x.shape[1], parts.sum() / xp.where(total > 0, total, 1)
+    apart = (low - high) / (2 * (low - 2 * middle + high))
+    total = power.sum()
+    at = k + xp.where(xp.isnan(apart), 0 * middle, apart)
+    return at / x.shape[1], parts.sum() / xp.where(total > 0, total, 1)
 
 
 def prediction_error(

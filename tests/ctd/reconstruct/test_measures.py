@@ -134,4 +134,11 @@ def test_the_peak_of_a_spectrum():
         np.testing.assert_allclose(found * 400, cycles, atol=0.1)
         assert share > 0.9
         np.testing.assert_allclose(peak(x)[0], found, rtol=1e-9)
+    # One sine, in any phase, is alone in the lowest bin.
+    for cycles, phase in ((1, 0), (1, 1), (2, 0), (2, 1), (5, 0)):
+        x = np.sin(2 * np.pi * cycles * at / 400 + phase)[None]
+        found, share = measures.peak(x, np)
+        np.testing.assert_allclose(found * 400, cycles, atol=0.1)
+        assert 0.9 < share <= 1
+        np.testing.assert_allclose(peak(x)[0], found, rtol=1e-9)
     assert np.isnan(peak(np.ones((1, 400, 2)))[0])
