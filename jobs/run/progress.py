@@ -53,7 +53,7 @@ class Progress:
     moved_at: float | None = None
     """When the work changed last (time.monotonic), as it does after each advance."""
     value: Value | None = None
-    """The running items' value of the first curve, where the kernel has curves."""
+    """The running items' value of the first curve, where the kernel has curves and they were looked at."""
     advances: tuple[int, ...] = ()
     """Advances of each running shard."""
     most_advances: int = 0
@@ -71,6 +71,8 @@ class Progress:
     """(Items that have ended, work in items) over all shards, as the last run left them."""
     _shown: tuple[int, float] = (0, 0.0)
     """The same, as last shown."""
+    _best: float | None = None
+    """The best value that any item was seen to have."""
     stopping: bool = False
     """Whether a stop was asked for."""
     stopped: str | None = None
@@ -132,12 +134,14 @@ class Progress:
         return {"ended": items, "work": round(float(work), 3)}
 
     def _look(self, values: Sequence[Value]) -> None:
-        """Note how well the items of each running shard do."""
-        if not values:
-            return
-        now = values[0]._replace(now=float(np.median([value.now for value in values])))
-        best = [value.best for value in values] + ([self.value.best] if self.value else [])
-        self.value = now._replace(best=now.better(*best))
+        """Note how well the items of each running shard do; nothing if none was looked at: ended ones did better later."""
+        now = None
+        if values:
+            now = values[0]._replace(now=float(np.median([value.now for value in values])))
+            best = [value.best for value in values] + ([] if self._best is None else [self._best])
+            self._best = now.better(*best)
+            now = now._replace(best=self._best)
+        self.value = now
 
     @property
     def share(self) -> float:

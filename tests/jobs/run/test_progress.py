@@ -100,9 +100,10 @@ def test_advance_that_ends_after_a_stop_counts(tmp_path, monkeypatch):
 
 def test_best_of_a_run_never_gets_worse():
     progress = Progress(8, 2)
-    for values in ([3.0, 5.0], [4.0], [2.5]):
+    for values in ([3.0, 5.0], [4.0], [], [2.5]):
         seen = [Value("r2", one, one, more_is_better=True) for one in values]
-        progress.update([ShardProgress(value=value) for value in seen])
+        progress.update([ShardProgress(value=value) for value in seen or [None]])
+        assert seen or progress.value is None, "those that were looked at have ended"
     assert progress.value == Value("r2", 2.5, 5.0, True)
 
 
