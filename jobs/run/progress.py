@@ -210,7 +210,9 @@ class Progress:
             return ""
         few, many = min(advances), max(advances)
         of = f"/{self.most_advances}" if self.most_advances >= many else ""
-        return (f"advance {many}" if few == many else f"advances {few}-{many}") + of
+        # Of a round of a search it is not the items' last one.
+        last = ", then results" * (few + 1 == self.most_advances and not self.stage)
+        return (f"advance {many}" if few == many else f"advances {few}-{many}") + of + last
 
     def to_json(self) -> dict[str, Any]:
         """Return what the lease tells other processes: work, rate and the line of text."""

@@ -30,6 +30,7 @@ from jobs.store.store import Store
         ((1, 0), 50, "advances 0-1/50"),
         ((37,), 0, "advance 37"),
         ((37,), 50, "advance 37/50"),
+        ((7, 7), 8, "advance 7/8, then results"),
         ((12, 40, 12), 40, "advances 12-40/40"),
     ],
 )
