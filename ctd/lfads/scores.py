@@ -24,6 +24,8 @@ SCORED: tuple[Inferred, ...] = ("rates", "factors", "states")
 """The quantities that metrics need."""
 LEAST = 1e-6
 """Regressions leave out directions with less than this share of the largest variance, which float32 cannot tell from 0."""
+LEAST_TRUE = 1e-5
+"""The same of true states, as a share of their largest singular value: theirs are made from the values, not from the squares."""
 CUT = 0.01
 """Cycle consistency leaves out principal components of log rates with less than this share of their variance."""
 SEEN = 0.99
@@ -118,7 +120,11 @@ def scores(
     """
     static, trials = model.static, model.dataset.evaluation
     n, size, first = len(trials.data), static.batch_size, len(means["rates"])
-    null = _null(model)
+    null, true_size = _null(model), jnp.zeros(0)
+    if trials.states is not None:
+        states, true_size = uncorrelated(jnp.asarray(trials.states))
+        trials = trials._replace(states=states)  # type: ignore[arg-type]
+        model = model._replace(dataset=model.dataset._replace(evaluation=trials))
     everyone = jnp.ones(first, means["rates"].dtype)
     # These trials were inferred for results; they are not inferred again.
     sums = _sums(model, null, jnp.arange(first), everyone, means)
@@ -151,7 +157,7 @@ def scores(
         found["rate_r2_weighted"] = weighted_r2(sums["residual"], spread)
         found["rate_r2_units"] = mean_r2(sums["residual"], spread)
     if trials.states is not None:
-        found |= _of_states(sums["states"].covariance, trials.states.shape[-1])
+        found |= _of_states(sums["states"].covariance, true_size)
     return found
 
 
@@ -188,11 +194,18 @@ def _of_rates(model: Fitted, null: dict[str, Array], sums: Sums) -> dict[str, Fl
     return found
 
 
-def _of_states(covariance: Float[Array, "column column"], k: int) -> dict[str, Float[Array, ""]]:
-    """R2 of the generator's states from true ones, and of true ones from these. covariance: of k true columns, then of the generator's."""
+def _of_states(
+    covariance: Float[Array, "column column"], true_size: Float[Array, "direction"]
+) -> dict[str, Float[Array, ""]]:
+    """R2 of the generator's states from true ones, and of true ones from these.
+
+    covariance: of `uncorrelated` true states, which have the deviations `true_size`, then of the generator's.
+    """
+    k = len(true_size)
     explained, spread = regression(covariance, k)
-    # The same moments with the generator first, to regress the other way.
-    turned = jnp.roll(jnp.roll(covariance, -k, axis=0), -k, axis=1)
+    # True states as large as they are, and the generator's first, to regress the other way.
+    size = jnp.concatenate([true_size, jnp.ones(len(covariance) - k, covariance.dtype)])
+    turned = jnp.roll(covariance * size[:, None] * size, (-k, -k), axis=(0, 1))
     explained_true, spread_true = regression(turned, len(covariance) - k)
     return {
         "state_r2_from_true": weighted_r2(spread - explained, spread),
@@ -202,6 +215,27 @@ def _of_states(covariance: Float[Array, "column column"], k: int) -> dict[str, F
 
 
 # --- from sums to metrics -------------------------------------------------------------------------
+
+
+def uncorrelated(
+    states: Float[Array, "trial time state"],
+) -> tuple[Float[Array, "trial time direction"], Float[Array, "direction"]]:
+    """(the states along their principal directions, each with mean 0 and variance 1; the deviations that they had).
+
+    What a linear regression on them explains is the same, and float32 keeps small directions apart. Those that it cannot tell
+    from 0 are 0.
+
+    >>> states, deviations = uncorrelated(jnp.array([[[0.0, 1.0], [4.0, 1.0]]]))
+    >>> print(jnp.abs(states).round(2).tolist(), deviations.round(2).tolist())
+    [[[1.0, 0.0], [1.0, 0.0]]] [2.0, 0.0]
+    """
+    flat = states.reshape(-1, states.shape[-1])
+    q, r = jnp.linalg.qr(flat - flat.mean(0))
+    left, values, _ = jnp.linalg.svd(r, full_matrices=False)
+    values = jnp.where(values > LEAST_TRUE * values[0], values, 0)
+    root = math.sqrt(len(flat))
+    made = q @ jnp.where(values > 0, left, 0) * root
+    return made.reshape(*states.shape[:2], -1), values / root
 
 
 def regression(

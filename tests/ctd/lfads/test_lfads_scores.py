@@ -20,6 +20,7 @@ from ctd.lfads.scores import (
     regression,
     scores,
     seen_share,
+    uncorrelated,
 )
 from ctd.lfads.weights import factor_weights, init_weights
 
@@ -102,6 +103,25 @@ def test_states_scikit_learn(found):
         expected = metrics.r2_score(y, predicted, multioutput=over)
         # By the squared condition number of the states, about 1e4.
         assert scored[f"state_r2_{name}"] == pytest.approx(expected, rel=1e-8), name
+
+
+def test_small_directions_of_true_states_count_in_float32():
+    """Against NumPy's lstsq in float64; the last state is the first one again, and adds nothing."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((8, 50, 6)) * [1, 1e-1, 1e-2, 1e-3, 2e-4, 1e-4] + 3
+    x = np.concatenate([x, x[..., :1]], axis=-1).astype(np.float32)
+    own = (x[..., :6] - x[..., :6].mean((0, 1))) / x[..., :6].std((0, 1))
+    y = own @ rng.standard_normal((6, 4)) + rng.standard_normal((8, 50, 4))
+
+    def explained(x, y):
+        found, _ = uncorrelated(x)
+        columns = jnp.concatenate([found, y.astype(x.dtype)], axis=-1).reshape(400, -1)
+        return regression(jnp.cov(columns.T, ddof=0), found.shape[-1])[0]
+
+    flat, centred = x.reshape(400, 7).astype(float), (y - y.mean((0, 1))).reshape(400, 4)
+    flat = flat - flat.mean(0)
+    fitted = flat @ np.linalg.lstsq(flat, centred)[0]
+    np.testing.assert_allclose(jax.jit(explained)(x, y), fitted.var(0), rtol=1e-3)
 
 
 def test_bits_per_spike_scipy(found):
