@@ -40,9 +40,6 @@ if TYPE_CHECKING:
     from cluster.cli.display import Columns
     from jobs.query.best import Best
 
-EVERY = "all"
-"""The value of --columns for all columns that a table shows, in the table's order."""
-
 Aggregates = Annotated[
     str | None,
     typer.Option(
@@ -86,7 +83,7 @@ def query(
         _refuse_beside_sql(asked)
     question: Asked = {
         "table": table, "sort": ",".join(sort or ()), "limit": limit, "agg": agg,
-        "columns": ",".join([] if columns == [EVERY] else columns or ()), "group_by": ",".join(group_by or ()),
+        "columns": ",".join(columns or ()), "group_by": ",".join(group_by or ()),
     }  # fmt: skip
     is_default = not (columns or agg or sql or as_json or to)
     if sql is not None:

@@ -26,6 +26,9 @@ from jobs.store.store import Store
 if TYPE_CHECKING:
     import pandas as pd
 
+EVERY = "all"
+"""As `columns`: all that a table shows, in its order."""
+
 
 def tables(store: Store | Source) -> list[str]:
     """The names of a store's tables, `items` first.
@@ -54,7 +57,7 @@ class Asked(TypedDict, total=False):
     limit: int | None
     """Return at most this many rows."""
     columns: str | Sequence[str]
-    """The columns to return, in this order: a list, or one text with commas; by default those shown."""
+    """The columns to return, in this order: a list, or one text with commas; by default, and for `all`, those shown."""
     group_by: str | Sequence[str]
     """Columns, written like `columns`; the answer has one row for each combination of their values. Needs `agg`."""
     agg: str | None
@@ -102,7 +105,7 @@ def rows(
         raise JobError(
             "--group-by needs --agg; give what to compute for each group, such as --agg count"
         )
-    test, columns = Expression(where) if where else None, _names(asked.get("columns"))
+    test, columns = Expression(where) if where else None, _shown(asked)
 
     def found(tables: Source) -> tuple[str, dict[str, np.ndarray]]:
         given = asked.get("table"), test, asked.get("sort"), asked.get("limit")
@@ -130,7 +133,7 @@ def described(stores: Iterable[Store]) -> dict[str, dict[str, str]]:
 def _aggregates(store: Store | Source, where: str | None, asked: Asked) -> pd.DataFrame:
     import pandas as pd
 
-    columns, group_by = _names(asked.get("columns")), _names(asked.get("group_by"))
+    columns, group_by = _shown(asked), _names(asked.get("group_by"))
     test = Expression(where) if where else None
     wanted = parse_aggregates(asked["agg"] or "")
     named = [*group_by, *(name for entry in wanted if entry.of for name in entry.of.names)]
@@ -151,6 +154,12 @@ def _aggregates(store: Store | Source, where: str | None, asked: Asked) -> pd.Da
     found = pd.DataFrame(answer.columns(columns, order))
     found.attrs = frame.attrs
     return found
+
+
+def _shown(asked: Asked) -> list[str]:
+    """The columns to return; none of them: all that the table shows, in its order."""
+    names = _names(asked.get("columns"))
+    return [] if names == [EVERY] else names
 
 
 def _names(given: str | Sequence[str] | None) -> list[str]:

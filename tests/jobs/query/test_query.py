@@ -83,6 +83,7 @@ def test_query_of_a_table_about_items_has_their_swept_columns(store):
 def test_query_takes_names_as_a_list_or_with_commas(store):
     listed = query(store, columns=["item", "norm"], sort="norm", limit=3)
     pd.testing.assert_frame_equal(query(store, columns="item, norm", sort="norm", limit=3), listed)
+    pd.testing.assert_frame_equal(query(store, columns="all"), query(store))
     grouped = query(store, group_by=["n"], agg="median(norm), q90(norm)")
     pd.testing.assert_frame_equal(
         query(store, group_by="n", agg="median(norm), q90(norm)"), grouped
