@@ -75,7 +75,7 @@ class Recording(Params):
         2.0, gt=0, description="sd (bins) of the Gaussian that smooths counts"
     )
     n_factors: Static[int] = Field(
-        3, ge=3, le=8, description="principal components of smoothed counts: what models are fitted to"
+        3, ge=3, le=8, description="principal components of the square roots of smoothed counts: what models are fitted to"
     )  # fmt: skip
     seed: Traced[int] = Field(
         0, ge=0, lt=2**31, description="member of the family: geometry, time scale, readout, spikes"
@@ -171,7 +171,7 @@ kernel = one_shot(
     {
         "train": Var(("trial", "time", "unit"), "1", "spike counts; data of `lfads`"),
         "recording.factors": Var(
-            ("trial", "time", "factor"), "1", "principal components of smoothed counts, of a common scale; data of `reconstruct`"
+            ("trial", "time", "factor"), "1", "principal components of the square roots of smoothed counts, of a common scale; data of `reconstruct`"
         ),
         "recording.plain": Var(("plain_feature",), "1", "features of the recording without any model"),
         "recording.truth": Var(("feature",), "1", "what is read off the true system; not there for a recording of one's own"),
