@@ -65,8 +65,9 @@ class Recording(Params):
         50, ge=20, description="bins of a trial; longer trials of `data` are cut to them"
     )
     mean_count: Traced[float] = Field(
-        0.5, gt=0, le=MOST_MEAN, description="mean spike count of a bin"
-    )
+        0.5, gt=0, le=MOST_MEAN,
+        description="mean spike count of a bin, about: that of a recording, whose neurons are drawn, differs by a tenth",
+    )  # fmt: skip
     gain: Traced[float] = Field(0.8, gt=0, description="sd of a neuron's log rate")
     noise: Traced[float] = Field(
         0.02, ge=0, description="sd of the noise on the mechanism's state in a bin"

@@ -23,7 +23,7 @@ def spikes(
 ) -> Int[Array, "trial time unit"]:
     """Poisson counts of n neurons with log rates that are random linear readouts of the states.
 
-    mean_and_gain: mean count of a bin, and the sd of a neuron's log rate. `stretch` scales the second dimension.
+    mean_and_gain: mean count of a bin, about, and the sd of a neuron's log rate. `stretch` scales the second dimension.
     """
     mean, gain = mean_and_gain
     key_w, key_b, key_s = jax.random.split(key, 3)
@@ -33,7 +33,7 @@ def spikes(
     z = z / jnp.sqrt(jnp.mean(jnp.sum(z**2, -1)))
     drive = gain * z @ jax.random.normal(key_w, (3, n), states.dtype)
     level = SPREAD * jax.random.normal(key_b, (n,), states.dtype)
-    # exp of a Gaussian of variance v has the mean exp(v / 2): taken off, so that `mean` is the mean.
+    # exp of a Gaussian of variance v has the mean exp(v / 2): taken off. Over states v varies, which adds some to `mean`.
     log_rate = jnp.log(mean) + level - SPREAD**2 / 2 + drive - gain**2 / 2
     return poisson(key_s, jnp.exp(log_rate))
 
