@@ -64,6 +64,15 @@ class AshaSearcher(Searcher):
         super().__init__(search, items)
         self._rungs = [Rung() for _ in self._lengths[1:]]
 
+    def records(self) -> dict[str, np.ndarray]:
+        """Return what the store keeps; as under halving nobody goes on from a rung to which only finished items came."""
+        found = super().records()
+        n = sum(not self.done[rung.rows].all() for rung in self._rungs)
+        found["search_rung"] = np.minimum(found["search_rung"], n).astype(np.int32)
+        found["search_metric"] = found["search_metric"].copy()
+        found["search_metric"][:, n + 1 :] = np.nan
+        return found
+
     def choose(self, most: int) -> np.ndarray:
         """Return the rows of the next round; see the class."""
         for rung in reversed(range(len(self._rungs))):

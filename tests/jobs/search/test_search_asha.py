@@ -6,7 +6,7 @@ from search_driver import Items, play
 
 from jobs.errors import JobError
 from jobs.search import searcher_of
-from jobs.spec.search import Asha
+from jobs.spec.search import Asha, Halving
 
 
 def searcher(n, eta=3, first=2, mode="min"):
@@ -97,6 +97,19 @@ def test_asha_an_item_that_finishes_keeps_its_place_and_its_results():
     np.testing.assert_array_equal(s.records()["search_rung"], [2, 1, 1, 0, 0, 0, 0, 0, 0])
     np.testing.assert_array_equal(s.dropped, ~s.done)
     np.testing.assert_array_equal(np.flatnonzero(s.done), [0, 8])
+
+
+def test_asha_keeps_what_halving_keeps_of_items_that_all_finish_before_the_last_rungs():
+    """81 items make 18 advances: nobody survives the rung at 18, and nobody comes to that at 54."""
+    loss = np.random.default_rng(0).permutation(81)
+    items, found = Items(lambda row, age: loss[row], lambda row: 18), []
+    halving = Halving(method="halving", metric="loss", min_advances=2, eta=3)
+    for s in (searcher(81), searcher_of(halving, 0, np.arange(81), {})):
+        play(s, lambda k, asked: (1, items.report(k, asked)), most=81)
+        found.append(s.records())
+    assert found[0]["search_rung"].max() == 2
+    for name, values in found[1].items():
+        np.testing.assert_array_equal(found[0][name], values)
 
 
 def test_asha_that_compares_nothing_is_refused():
