@@ -37,6 +37,7 @@ from jobs.reduce import (
 from jobs.report.sweep import Effect, axis_of, by_importance, effects, overview
 from jobs.storage.addresses import beside, local_path
 from jobs.store.arrays import Lazy, Rows, attributes
+from jobs.store.card import searched
 from jobs.store.marker import Marker
 from jobs.store.store import Store, metric_of
 
@@ -144,11 +145,14 @@ def _data(store: Store, group: int) -> tuple[Columns, Lazy[Rows]]:
 def _by_swept(
     store: Store, figure: Figure, columns: Mapping[str, Any], results: Mapping[str, Any]
 ) -> Figure:
-    """Group the lines of items in a figure by the swept parameter that explains most of the metric; seeds are alike."""
+    """Group the lines of items in a figure by the swept parameter that explains most of the metric; seeds are alike. A field that
+    a search changes has its final values."""
+    final = {name: f"final_{name}" for name in searched(store) if f"final_{name}" in results}
+    read = lambda name: np.asarray(results[final[name]] if name in final else columns[name])
     swept = {
-        name: column
+        final.get(name, name): column
         for name in columns
-        if name not in ("item", *REPLICATES) and (column := np.asarray(columns[name])).ndim == 1
+        if name not in ("item", *REPLICATES) and (column := read(name)).ndim == 1
     }
     if not swept:
         return figure

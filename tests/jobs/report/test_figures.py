@@ -7,11 +7,12 @@ import pytest
 from disks import full_disk
 from failing import Failing, holds
 from page_stores import finished
+from search_jobs import results, whole_store
 from stores import JOB, make, run
 
 import jobs
 from ctd.kernel import Var
-from ctd.plots import Axis, Figure, Lines, Plot, Points
+from ctd.plots import Axis, Figure, Lines, Plot, Points, tick
 from jobs.errors import JobError
 from jobs.gather.gather import gather
 from jobs.query.query import table
@@ -225,6 +226,16 @@ def test_items_that_differ_in_their_seeds_alone_have_no_legend(store):
     assert _by_swept(store, drawn, {"item": two, "seed": two}, {}) is drawn
     made = _by_swept(store, drawn, {"item": two, "seed": two, "rate": two / 2}, {})
     assert [layer.name for layer in made.plots[0].layers] == ["rate = 0", "rate = 0.5"]
+
+
+def test_lines_of_a_population_have_the_final_values_of_what_it_moves():
+    made = whole_store("tournament")
+    columns, found = _data(made, 0)
+    plot = Plot("curves", [Lines([0, 1], np.zeros((8, 2)), item=columns["item"][:])])
+    named = {
+        layer.name for layer in _by_swept(made, Figure([plot]), columns, found).plots[0].layers
+    }
+    assert named == {f"final_rate = {tick(rate)}" for rate in results(made)["final_rate"].tolist()}
 
 
 @pytest.mark.parametrize(
