@@ -58,7 +58,7 @@ def best_so_far(
     return Plot(
         f"Best {name} so far",
         layers,
-        Axis("items that have ended"),
+        Axis("items, by number" if (np.diff(items) > 0).all() else "items that have ended"),
         Axis(name, log=is_wide(values)),
         note=f"The best is item {items[better[-1]]}: {best[-1]:.5g}. {_left_out(rows, fine, 'order')}".strip(),
     )

@@ -172,6 +172,14 @@ def test_best_so_far_is_in_the_order_in_which_shards_ended(tmp_path):
     assert plot["layers"][0]["item"] == order
 
 
+@pytest.mark.parametrize(
+    ("ended", "label"), [([9, 9, 9], "items, by number"), ([9, 8, 9], "items that have ended")]
+)
+def test_best_so_far_says_where_its_order_is_that_of_the_items(ended, label):
+    columns = {"item": np.arange(3), "status": np.array(["done"] * 3), "loss": np.ones(3)}
+    assert best_so_far("loss", False, columns, np.array(ended)).x.label == label
+
+
 @pytest.mark.parametrize("job", [HALVING, POPULATION])
 def test_page_shows_the_best_so_far_by_the_metric_of_the_search(tmp_path, job):
     job = changed(job, "run.shard_items", 32)  # one shard: its items end at the same time
