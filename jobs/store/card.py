@@ -46,7 +46,7 @@ class Card(Note):
     kernel: str
     name: str
     swept: tuple[str, ...]
-    """What was swept, after what the search proposes or changes."""
+    """See `all_swept`."""
     items: Whole
     done: Whole
     failed: Whole
@@ -99,6 +99,11 @@ def searched(store: Store) -> Sequence[str]:
     return list(getattr(store.job.spec.search, "params", ()))
 
 
+def all_swept(store: Store) -> list[str]:
+    """What was swept, after what the search proposes or changes."""
+    return list(dict.fromkeys([*searched(store), *store.swept]))
+
+
 def n_dropped(spec: JobSpec, markers: Sequence[Marker]) -> int:
     """The number of items that a search took out; without a search the outcome of this name is the kernel's own."""
     return sum(marker.outcomes.get("dropped", 0) for marker in markers) if spec.search else 0
@@ -119,7 +124,7 @@ def write_card(store: Store, markers: list[Marker], stamp: str) -> Card:
     content = {
         "kernel": spec.kernel,
         "name": spec.name or "",
-        "swept": tuple(dict.fromkeys([*searched(store), *store.swept])),
+        "swept": tuple(all_swept(store)),
         "items": store.job.plan.n_items,
         "done": sum(marker.n_items for marker in markers) - failed - dropped,
         "failed": failed,

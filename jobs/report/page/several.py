@@ -26,6 +26,7 @@ from jobs.report.page.encode import (
 from jobs.report.page.facts import COUNTS, by_worker
 from jobs.report.sweep import effects, has_value
 from jobs.spec.job import leaves
+from jobs.store.card import all_swept
 from jobs.store.store import metric_of
 
 OFFSET = 2**32
@@ -114,7 +115,7 @@ def _overview(contents: Sequence[dict[str, Any]], shelf: Shelf) -> dict[str, lis
     first: dict[str, list[Any]] = {"store": differing.pop("store")}
     if "kernel" in differing:
         first["kernel"] = differing.pop("kernel")
-    first["swept"] = [", ".join(content["swept"]) for content in contents]
+    first["swept"] = [", ".join(all_swept(store)) for store in shelf.stores]
     for name in ("done", "dropped", "failed"):
         counts = [content["progress"][f"items_{name}"] for content in contents]
         if any(counts) or name == "done":

@@ -20,9 +20,11 @@ from jobs.gather.check import check
 from jobs.gather.gather import gather
 from jobs.inputs.items import item_arrays, item_params
 from jobs.query.best import require_metric
+from jobs.query.shelf import Shelf
 from jobs.reduce import columns_of
 from jobs.report.history import shard_of
 from jobs.report.page import Content
+from jobs.report.page.several import several
 from jobs.report.summary import state
 from jobs.run.fork import fork
 from jobs.run.shards import reconsider, run_shards
@@ -31,6 +33,7 @@ from jobs.run.worker import SerialExecutor
 from jobs.spec.job import parse_job
 from jobs.storage import objects
 from jobs.storage.checksums import checksummed, read_verified
+from jobs.store.card import current_card
 from jobs.store.store import Store
 
 PLAIN = HALVING | {
@@ -105,6 +108,13 @@ def test_kernels_see_what_was_proposed_as_if_it_were_swept(whole):
     proposed = whole.rows(1, "final_rate", 0, len(rows))[rows]
     assert len(set(proposed)) > 1
     np.testing.assert_array_equal(columns["rate"], proposed)
+
+
+def test_a_page_of_several_stores_lists_what_was_searched_as_ls_does(whole):
+    found = several([Content(whole).all()] * 2, Shelf([whole, whole]))
+    (told,) = (column["values"] for column in found["differing"] if column["name"] == "swept")
+    assert told == [", ".join(current_card(whole).swept)] * 2
+    assert told[0].startswith("rate, ")
 
 
 def test_readers_count_and_show_the_items_alone(whole):
