@@ -256,7 +256,7 @@ def logs(
     as_json: AsJson = False,
 ) -> None:
     """Show what happened: attempts, reasons, hosts, times, and where in your files it failed."""
-    from jobs.report.history import history, history_lines, params_of
+    from jobs.report.history import dropped_at, history, history_lines, params_of
 
     if shard is not None and item is not None:
         raise JobError(f"--shard {shard}: not with --item {item}; leave one out")
@@ -271,7 +271,8 @@ def logs(
         show_json([event.to_json() for event in found])
         return
     if item is not None:
-        show_facts({"item": str(item)} | {k: cell(v) for k, v in params_of(opened, item).items()})
+        params = {name: cell(value) for name, value in params_of(opened, item).items()}
+        show_facts({"item": str(item)} | params | {"dropped": dropped_at(opened, item)})
     for line in [*history_lines(found, full=full), *printed.splitlines()]:
         out.print(line)
     if not full and any(event.trace for event in found):

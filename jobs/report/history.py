@@ -13,6 +13,7 @@ from jobs.errors import JobError, count, duration
 from jobs.inputs.items import place_of, row_params
 from jobs.plan.layout import Shard
 from jobs.storage.lease import drivers, holder
+from jobs.store.arrays import DROPPED
 from jobs.store.events import WARNING, Event, read_events, unended
 from jobs.store.marker import FailedItem, Marker
 from jobs.store.store import Store
@@ -132,6 +133,15 @@ def params_of(store: Store, item: int) -> dict[str, Any]:
     group, row = place_of(store, item)
     params = row_params(store, group, row, row + 1)[0]
     return {name: params[name] for name in store.swept if name in params}
+
+
+def dropped_at(store: Store, item: int) -> str:
+    """Where the search dropped an item, as text; "" if it did not."""
+    group, row = place_of(store, item)
+    read = lambda name: int(store.rows(group, name, row, row + 1)[0])
+    if read("status") != DROPPED:
+        return ""
+    return f"at rung {read('search_rung') + 1} of the search, after {count(read('search_advances'), 'advance')}"
 
 
 def history_lines(

@@ -2,11 +2,14 @@
 
 import time
 
+import numpy as np
 import pytest
+from search_jobs import results, whole_store
 
 from ctd.batch import Layout
 from jobs.plan.layout import Shard
-from jobs.report.history import by_shard, history_lines
+from jobs.report.history import by_shard, dropped_at, history_lines
+from jobs.store.arrays import DROPPED
 from jobs.store.events import Event
 from jobs.store.marker import FailedItem, Marker
 
@@ -46,6 +49,18 @@ def test_a_commit_is_told_with_all_that_its_marker_says():
     told = history_lines(by_shard([marker], [], {})[4], time.gmtime)
     what = "shard 4, attempt 2 committed, 28.6 s, 20 advances, 8 trained (node7, process 5, cpu)"
     assert told == [f"1970-01-01 00:00:28  {what}"]
+
+
+def test_an_item_that_a_search_dropped_says_at_which_rung():
+    """Halving at 2, 6 and 18 advances."""
+    store = whole_store("halving")
+    found = results(store)
+    dropped = found["status"] == DROPPED
+    assert dropped_at(store, int(np.flatnonzero(~dropped)[0])) == ""
+    for rung in range(3):
+        row = int(np.flatnonzero(dropped & (found["search_advances"] == 2 * 3**rung))[0])
+        said = f"at rung {rung + 1} of the search, after {2 * 3**rung} advances"
+        assert dropped_at(store, row) == said
 
 
 def test_an_item_with_fields_of_a_stranger_is_left_out():
