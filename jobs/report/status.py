@@ -47,10 +47,11 @@ def _unfinished(left: dict[str, Any] | None, items: int) -> str:
         return ""
     if not left["checkpoints"]:
         return "no checkpoint yet: unfinished shards begin again"
+    decided = f"{count(left['decisions'], 'decision')} of the search, " if left["decisions"] else ""
     if not left["work"]:
-        return f"{count(left['checkpoints'], 'checkpoint')}; a run goes on from there"
+        return f"{decided}{count(left['checkpoints'], 'checkpoint')}; a run goes on from there"
     ended = f"{count(left['items'], 'item')} ended, " if left["items"] else ""
-    return f"{ended}{left['work'] / items:.1%} of the work; a run goes on from there"
+    return f"{decided}{ended}{left['work'] / items:.1%} of the work; a run goes on from there"
 
 
 def _progress(told: dict[str, Any] | None) -> str:

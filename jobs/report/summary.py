@@ -231,7 +231,8 @@ def _why_stopped(events: Sequence[Event]) -> str | None:
 def _unfinished(store: Store, events: Sequence[Event], n_done: int) -> dict[str, Any] | None:
     """What the last run left in its unfinished shards, if it ended early; None if it did not, or nothing is left to do.
 
-    Returns `items` that ended and `work` in items, both 0 if the driver was killed; `checkpoints`, with rounds of a search.
+    Returns `items` that ended and `work` in items, both 0 if the driver was killed; `checkpoints`, with rounds of a search; the
+    search's `decisions`.
 
     n_done: the number of committed shards.
     """
@@ -241,4 +242,6 @@ def _unfinished(store: Store, events: Sequence[Event], n_done: int) -> dict[str,
     of_shard = lambda key: key.rpartition("/")[0]
     kept = set(map(of_shard, objects.list_keys(store.objects, keys.CHECKPOINTS)))
     kept |= set(objects.list_keys(store.objects, keys.ROUNDS))
-    return {"items": last.ended or 0, "work": last.work or 0.0, "checkpoints": len(kept)}
+    decided = len(list(objects.list_keys(store.objects, keys.DECISIONS)))
+    left = {"items": last.ended or 0, "work": last.work or 0.0}
+    return left | {"checkpoints": len(kept), "decisions": decided}

@@ -220,12 +220,15 @@ def test_status_counts_dropped_and_failed_items_apart(n, done, dropped, failed, 
     ("left", "said"),
     [
         (None, ""),
-        ({"items": 0, "work": 0.0, "checkpoints": 0}, "no checkpoint yet: unfinished shards begin again"),
-        ({"items": 0, "work": 0.0, "checkpoints": 1}, "1 checkpoint; a run goes on from there"),
+        ({"checkpoints": 0}, "no checkpoint yet: unfinished shards begin again"),
+        ({"checkpoints": 1}, "1 checkpoint; a run goes on from there"),
+        ({"checkpoints": 6, "decisions": 8}, "8 decisions of the search, 6 checkpoints; a run goes on from there"),
+        ({"checkpoints": 1, "decisions": 1, "work": 3.0}, "1 decision of the search, 50.0% of the work; a run goes on from there"),
     ],
 )  # fmt: skip
 def test_text_of_what_is_left(left, said):
-    assert _unfinished(left, 6) == said
+    none = {"items": 0, "work": 0.0, "checkpoints": 0, "decisions": 0}
+    assert _unfinished(none | left if left else None, 6) == said
 
 
 def test_status_says_what_a_stopped_run_left_in_checkpoints(tmp_path, monkeypatch):
@@ -243,7 +246,7 @@ def test_status_says_what_a_stopped_run_left_in_checkpoints(tmp_path, monkeypatc
     )  # after its shard has left a checkpoint, too
     found = state(store)
     assert (found["items_done"], found["stopped"]) == (0, "test")
-    assert found["unfinished"] == {"items": 2, "work": 2.0, "checkpoints": 1}
+    assert found["unfinished"] == {"items": 2, "work": 2.0, "checkpoints": 1, "decisions": 0}
     told = facts(found)["unfinished"]
     assert told == "2 items ended, 33.3% of the work; a run goes on from there"
     early, heard = Stop(), []
