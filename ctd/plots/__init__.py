@@ -344,8 +344,6 @@ def of_group[T](draw: Callable[[Group], T]) -> Callable[..., T]:
     return of_fields
 
 
-def side_by_side(
-    plots: Callable[..., Sequence[Plot]], most: int | None = None
-) -> Callable[..., Figure]:
+def side_by_side(plots: Callable[..., Any], most: int | None = None) -> Callable[..., Figure]:
     """The `figure` of a kernel that draws its `plots`, at most `most` of them, in one row."""
     return lambda *fields: Figure(plots(*fields)[:most])
