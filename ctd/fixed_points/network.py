@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Annotated, Any, Literal, NamedTuple, Protocol
+from typing import Annotated, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -47,6 +47,7 @@ class Network(NamedTuple):
     cell: Named
 
 
+@runtime_checkable  # beartype asks it
 class OfCell(Protocol):
     """What has a cell, or a function in place of one."""
 

@@ -1,13 +1,11 @@
 """Nullclines of two state variables, and the graph of connections, as plots."""
 
-from types import SimpleNamespace
-
 import jax.numpy as jnp
 import numpy as np
 
 from ctd.batch import precision
 from ctd.fixed_points import find
-from ctd.fixed_points.connections import graph
+from ctd.fixed_points.connections import Table, graph
 from ctd.fixed_points.search.phase import GRID, phase, zero_line
 from ctd.plots import Figure
 from ctd.plots.png import draw
@@ -58,7 +56,11 @@ def test_graph_of_connections():
     """A saddle between two memories: two lines, and the saddle is hollow."""
     points = np.array([[0.0, 0, 0], [2.0, 0, 0], [-2.0, 0, 0]])
     leads = np.array([[0, 1, 1], [0, 0, 0], [0, 0, 0]])
-    table = SimpleNamespace(points=points, growing=np.array([1, 0, 0]), marginal=np.zeros(3), seen=np.zeros((0, 0)))  # fmt: skip
+    none = np.zeros(0, int)
+    table = Table(
+        {}, {}, points, np.zeros((3, 0)), none, none, none, np.zeros((0, 3)),
+        growing=np.array([1, 0, 0]), marginal=np.zeros(3, int), seen=np.zeros((0, 0)),
+    )  # fmt: skip
     plot = graph(table, leads)
     lines, stable, saddle = plot.layers
     assert lines.text == ["point 0 leads to 1", "point 0 leads to 2"]
@@ -67,8 +69,7 @@ def test_graph_of_connections():
     assert (stable.hollow, saddle.hollow, saddle.key.tolist()) == (False, True, [0])
     assert plot.x.label == "principal component 1 of the points"
     # In the plane of the states, of which these have one component.
-    table.seen = np.array([[5.0], [6], [7]])
-    again = graph(table, leads)
+    again = graph(table._replace(seen=np.array([[5.0], [6], [7]])), leads)
     assert again.layers[0].x.tolist() == [[5, 6], [5, 7]]
     assert again.x.label == "principal component 1 of the states"
     draw(Figure([plot])).canvas.draw()
