@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ctd.kernel import JobFields, Kind, changed, field_kinds
+from ctd.rows import combinations
 from jobs.errors import JobError, count, nearest
 from jobs.inputs.items import WEIGHTS, item_params, place_of
 from jobs.query.query import rows
@@ -175,8 +176,6 @@ def best(store: Store, metric: Metric) -> Best | None:
 
 def best_of(store: Store, columns: Mapping[str, np.ndarray], metric: Metric) -> Best | None:
     """`best`, from columns (n,) of the table `items`: item, status, the metric, and what was swept."""
-    import pandas as pd  # late: it takes .2 s
-
     values, status = np.asarray(columns[metric.name], float), np.asarray(columns["status"])
     fine = np.flatnonzero((status == "done") & np.isfinite(values))
     if not len(fine):
@@ -185,13 +184,13 @@ def best_of(store: Store, columns: Mapping[str, np.ndarray], metric: Metric) -> 
     place = metric.rank(of_fine)[0]
     # The page's columns are those shown by default, which have the fields of a swept mapping, not the mapping.
     names = [column for name in varied(store) for column in shown_for(name, columns)]
-    own = pd.DataFrame({name: columns[name][fine] for name in names if name not in REPLICATES})
-    # NaN: a field that a mapping lacks. Without fields, all items are of one setting.
-    of_fields = own.groupby([*own], dropna=False, sort=False).ngroup().to_numpy() if len(own) else 0
-    settings = np.zeros(len(fine), int) + of_fields
-    seeds = pd.Series(of_fine).groupby(settings)
-    means = seeds.transform("mean").where(seeds.transform("size") > 1)
-    alike, most = (settings == settings[k] for k in (place, metric.rank(means.to_numpy())[0]))
+    own = [columns[name][fine] for name in names if name not in REPLICATES]
+    # NumPy orders no objects, which are texts. NaN, in a field that a mapping lacks, equals itself.
+    own = [values.astype(str) if values.dtype.kind == "O" else values for values in own]
+    settings = combinations(own, len(fine))[1]
+    n_seeds = np.bincount(settings)
+    means = np.where(n_seeds > 1, np.bincount(settings, of_fine) / n_seeds, np.nan)
+    alike, most = (settings == k for k in (settings[place], metric.rank(means)[0]))
 
     def params_of(row: int) -> dict[str, Any]:
         given = {name.removeprefix("final_"): plain(columns[name][row]) for name in names}
@@ -207,7 +206,7 @@ def best_of(store: Store, columns: Mapping[str, np.ndarray], metric: Metric) -> 
         params,
         seeds=Spread.of(of_fine[alike]) if alike.sum() > 1 else None,
         setting=(params_of(fine[most][0]), Spread.of(of_fine[most]))
-        if means.notna().any() and not most[place]
+        if n_seeds.max() > 1 and not most[place]
         else None,
         once=computes_once(store),
         ends=ends(store.job.spec, params),
