@@ -80,7 +80,7 @@ def show_summary(store: Store) -> None:
 def other_outcomes(store: Store) -> list[str]:
     """What became of items with unusual outcomes: not the commonest one, nor the first that the kernel names, as which items
     should end, nor many failures, of which warnings tell. Of a user's own kernel: all of several outcomes, in one line."""
-    from jobs.report.warnings import MANY  # late: it imports what plans jobs
+    from jobs.report.warnings import is_told  # late: it imports what plans jobs
 
     ended = outcomes_of(store)
     if not is_ctds_kernel(store.job.spec.kernel):
@@ -88,11 +88,11 @@ def other_outcomes(store: Store) -> list[str]:
         told = [f"{ended[name]:,} {name}" for name in names if ended[name]]
         return [", ".join(told)] * (len(told) > 1)
     others = {name for name, _ in ended.most_common()[1:]}
-    is_warned_of = lambda one: one.failed and ended[one.name] > MANY * ended.total()
+    n = sum(marker.n_items for marker in store.committed.markers())
     return [
         f"{ended[one.name]:,} {one.name}: {one.reason}"
         for one in store.description.outcomes[1:]
-        if one.name in others and ended[one.name] and one.reason and not is_warned_of(one)
+        if one.name in others and ended[one.name] and one.reason and not is_told(one, ended, n)
     ]
 
 

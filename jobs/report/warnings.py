@@ -82,6 +82,11 @@ def on_cpu(markers: Iterable[Marker]) -> list[str]:
     ]
 
 
+def is_told(one: Outcome, ended: Counter[str], n: int) -> bool:
+    """Whether a warning tells of an outcome: a failure, in which many of n items ended. ended: outcome -> number of items."""
+    return one.failed and ended[one.name] > MANY * n
+
+
 def failing_outcomes(markers: Sequence[Marker], outcomes: Sequence[Outcome]) -> list[str]:
     """Warn of each outcome that is a failure and in which many items ended, and of each that the kernel does not have.
 
@@ -101,7 +106,7 @@ def failing_outcomes(markers: Sequence[Marker], outcomes: Sequence[Outcome]) -> 
         f"{ended[one.name]:,} of {count(n, 'item')} ended as {one.name}"
         + f": {one.reason}" * bool(one.reason)
         for one in outcomes
-        if one.failed and ended[one.name] > MANY * n
+        if is_told(one, ended, n)
     ]
 
 

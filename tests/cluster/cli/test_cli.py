@@ -230,8 +230,8 @@ def test_warnings_of_data_are_told_once():
 def test_last_words_say_what_became_of_the_few():
     ends = Outcome("fixed", "found"), Outcome("limit", "gave up"), Outcome("bad", "no", failed=True)
     markers = [
-        SimpleNamespace(outcomes={"fixed": 9, "bad": 1}),
-        SimpleNamespace(outcomes={"limit": 2, "fixed": 4}),
+        SimpleNamespace(outcomes={"fixed": 9, "bad": 1}, n_items=10),
+        SimpleNamespace(outcomes={"limit": 2, "fixed": 4}, n_items=6),
     ]
     store = SimpleNamespace(
         committed=SimpleNamespace(markers=lambda: markers),
@@ -242,9 +242,9 @@ def test_last_words_say_what_became_of_the_few():
     store.job.spec.kernel = "toy"
     assert other_outcomes(store) == ["13 fixed, 2 limit, 1 bad"], "which may all be the answer"
     store.job.spec.kernel = "esn"
-    markers.append(SimpleNamespace(outcomes={"limit": 40}))
+    markers.append(SimpleNamespace(outcomes={"limit": 40}, n_items=40))
     assert other_outcomes(store) == ["1 bad: no"]
-    markers.append(SimpleNamespace(outcomes={"bad": 20}))
+    markers.append(SimpleNamespace(outcomes={"bad": 20}, n_items=20))
     assert other_outcomes(store) == [], "a warning tells of many"
 
 
