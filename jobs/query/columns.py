@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ctd.rows import combinations
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -176,14 +178,7 @@ def literal(text: str) -> Any:
 
 def rows_as_text(values: np.ndarray) -> Text:
     """Spell the rows of an (n, k) array as texts such as '[1, -0.5]'."""
-    import pandas as pd
-
-    if not values.shape[1]:  # the inputs of a network that has none; pandas groups by no column
-        return labelled(np.zeros(len(values), int), ["[]"])
-    # pandas groups by no float16.
-    keys = pd.DataFrame(values.astype(np.float32) if values.dtype == np.float16 else values)
-    codes = keys.groupby(list(keys), sort=False, dropna=False).ngroup().to_numpy()
-    first = np.unique(codes, return_index=True)[1]
+    first, codes = combinations(list(values.T), len(values))
     # By way of its own shortest text, a float32 of 0.1 is '0.1', not 0.10000000149011612.
     exact = (lambda one: float(str(one))) if values.dtype.kind == "f" else np.generic.item
     return labelled(codes, [as_text([exact(one) for one in row]) for row in values[first]])
