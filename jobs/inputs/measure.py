@@ -162,8 +162,7 @@ class Evaluated:
 
         devices: number of devices of a worker; this process may have fewer.
         """
-        devices = min(devices, jax.local_device_count())
-        slots = layout.of_device(devices)
+        slots, devices = layout.of_devices(min(devices, jax.local_device_count()))
         # If the plan leaves it open, the likeliest one: the first worker will time it first, and others only if that pays.
         m = layout.microbatch or microbatch_candidates(self.kernel, slots)[0]
         known, key = _works(self.kernel, self.static), (m, shapes_of(self.shared, self.traced))

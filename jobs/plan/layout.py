@@ -7,10 +7,10 @@ that it reads the group's data and compiles the program of a first layout, which
 import math
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from ctd.kernel import Kernel
 from jobs.errors import JobError, count
@@ -48,12 +48,14 @@ class GroupLayout(NamedTuple):
     shard_items: int
     """Rows of one shard; the last shard of a group may have fewer."""
 
-    def of_device(self, devices: int, narrowed: int | None = None) -> int:
-        """The number of items that each of a worker's devices holds, at most its share of a shard.
+    def of_devices(self, local: int, narrowed: int | None = None) -> tuple[int, int]:
+        """(items that a device holds, at most its share of a shard; devices, at most one for each row of a shard).
 
-        narrowed: a number of slots in place of the planned one.
+        local: the devices of a worker. narrowed: a number of slots in place of the planned one.
         """
-        return min(narrowed or self.slots, -(-self.shard_items // devices))
+        # A device without an item would compute an empty slot beside the others, on a CPU with their cores.
+        devices = min(local, self.shard_items)
+        return min(narrowed or self.slots, -(-self.shard_items // devices)), devices
 
 
 class Shard(NamedTuple):
@@ -153,6 +155,11 @@ class Machines:
     devices: int = 1
     """Devices of a worker that share its host's memory."""
 
+    def sharing(self, rows: int) -> Self:
+        """The devices that a shard of so many rows takes, which share the memory of all."""
+        devices = min(self.devices, rows)
+        return replace(self, memory=self.memory * self.devices // devices, devices=devices)
+
 
 def lay_out(
     sizes: Sequence[tuple[int, Sizes]],
@@ -199,6 +206,7 @@ def _layout(
     """The layout of one group of n items. Raises JobError if the memory does not hold it."""
     # A search also holds an item's state before and after the round.
     per_item = size.state * (3 if search else 1) + size.work
+    machines = machines.sharing(asked.shard_items or -(-n // machines.workers))
     # Bytes, per device, for items of a round that wait for a slot in the host's memory, with both states. By default a round has
     # no more items than slots, and nobody waits.
     waiting = -(-2 * size.state * (asked.shard_items or 0) // machines.devices) if search else 0

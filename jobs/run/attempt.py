@@ -270,9 +270,9 @@ class Attempt:
 
     def _layout(self, ids: np.ndarray, traced: object) -> Layout:
         """Return the planned layout. If the plan leaves the microbatch open, it is measured once per group and kind of device."""
-        task, devices = self._task, jax.local_device_count()
+        task = self._task
         planned = self._job.plan.layouts[task.shard.group]
-        slots = planned.of_device(devices, task.slots)
+        slots, devices = planned.of_devices(jax.local_device_count(), task.slots)
         m = planned.microbatch or self._microbatch(ids, traced, slots, devices)
         m = min(m, task.slots or planned.slots)  # memory may not hold even one microbatch
         return Layout.of(slots, m, devices)

@@ -98,7 +98,8 @@ class Worker:
                 raise Stopped("stopped before it began")
             began, planned = time.monotonic(), self.job.plan.layouts[work.shard.group]
             # Nothing, if every item fails by itself.
-            found = Computed(Layout(planned.slots, planned.microbatch, jax.local_device_count()))
+            _, devices = planned.of_devices(jax.local_device_count())
+            found = Computed(Layout(planned.slots, planned.microbatch, devices))
             if len(rows_of(work)):
                 on_progress(ShardProgress(waiting="reading the data"))
                 group = self._group(work.shard.group)

@@ -290,6 +290,17 @@ def test_lay_out_refuses_what_cannot_fit(settings, memory, said):
     assert said in str(caught.value)
 
 
+def test_lay_out_leaves_devices_without_an_item_out():
+    """Four devices of a worker share 1,200 B beside data of 1,000 B each: two items are too much for two of them, one is not for one."""
+    machines = Machines(1, 300, devices=4)
+    (layout,) = lay_out([(1, SIZES)], toy.kernel, RunSettings(), machines).layouts
+    assert layout.of_devices(4) == (1, 1)
+    with pytest.raises(JobError, match=r"600 B of each of a worker's 2 devices"):
+        lay_out([(2, SIZES)], toy.kernel, RunSettings(), machines)
+    assert GroupLayout(slots=8, microbatch=0, shard_items=6).of_devices(4) == (2, 4)
+    assert GroupLayout(slots=8, microbatch=0, shard_items=6).of_devices(4, narrowed=1) == (1, 4)
+
+
 def test_lay_out_slots_shrink_to_memory():
     plan = lay_out([(10, SIZES)], toy.kernel, RunSettings(), Machines(1, 1000 + 3 * 200))
     assert plan.layouts[0].slots == 3
