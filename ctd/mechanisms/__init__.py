@@ -127,8 +127,11 @@ def make(
         counts, read_off = _recorded(static, traced, key)
         mechanism, truth = traced.mechanism, {"recording.truth": read_off}
     factors, variances = factors_of(counts, traced.smoothing, static.n_factors, static.dtype)
+    stored = counts.astype(jnp.uint16)  # `read_counts` refuses 2^16 and more
+    n_train = len(stored) - max(1, len(stored) // 5)
     return {
-        "train": counts.astype(jnp.uint16),  # `read_counts` refuses 2^16 and more
+        "train": stored[:n_train],
+        "eval": stored[n_train:],
         "recording.factors": factors,
         "recording.plain": plain(factors, variances),
         **truth,
@@ -170,7 +173,8 @@ kernel = one_shot(
     "mechanisms",
     Recording,
     {
-        "train": Var(("trial", "time", "unit"), "1", "spike counts; data of `lfads`"),
+        "train": Var(("train_trial", "time", "unit"), "1", "spike counts of four fifths of the trials; data of `lfads`"),
+        "eval": Var(("eval_trial", "time", "unit"), "1", "those of the last fifth"),
         "recording.factors": Var(
             ("trial", "time", "factor"), "1", "principal components of the square roots of smoothed counts, of a common scale; data of `reconstruct`"
         ),

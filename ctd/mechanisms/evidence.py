@@ -54,19 +54,38 @@ def read_off(
 
 
 def _read(
-    cell: Cell, weights: Weights, there: Bool[Array, "fit"], x: Float[Array, "trial time factor"]
+    cell: Cell,
+    weights: Weights,
+    there: Bool[Array, "fit"],
+    x: Float[Array, "fit_or_1 trial time state"],
 ) -> tuple[Float[Array, "fit feature"], Float[Array, ""]]:
     """(features of each fit, agreement). weights: (fit, ...) each, 0 in places without a fit."""
-    no_input = jnp.zeros(0, x.dtype)  # fits to factors have no inputs
-    map_of = lambda w: lambda h: cell.step(w, h, no_input)
+    # Without inputs, as fits to factors are; those that lfads infers are 0 where it infers none.
+    map_of = lambda w: lambda h: cell.step(w, h, jnp.zeros(cell.infer(w)[1], x.dtype))
     # Weights of 0 are read as well; `there` masks what comes out.
-    features = jax.vmap(lambda w: read(map_of(w), x))(weights)
-    moves = jax.vmap(lambda w: velocities(map_of(w), x).ravel())(weights)
-    size = jnp.linalg.norm(moves, axis=1)  # moves: (fit, sample * dimension)
-    cosine = moves @ moves.T / (size[:, None] * size[None] + 1e-12)
+    own = len(x) > 1
+    of_each = lambda f: jax.vmap(f, (0, 0 if own else None))(weights, x if own else x[0])
+    features = of_each(lambda w, x: read(map_of(w), x))
+    moves = of_each(lambda w, x: velocities(map_of(w), x))
+    cosine = _cka(moves) if own else _cosines(moves)
     pairs = there[:, None] & there[None] & ~jnp.eye(len(there), dtype=bool)
     mean = jnp.sum(jnp.where(pairs, cosine, 0)) / jnp.sum(pairs)  # 0 / 0 for one fit
     return jnp.where(there[:, None], features, jnp.nan), mean
+
+
+def _cosines(moves: Float[Array, "fit sample state"]) -> Float[Array, "fit fit"]:
+    """Cosines of what two fits do at the same states."""
+    flat = moves.reshape(len(moves), -1)
+    size = jnp.linalg.norm(flat, axis=1)
+    return flat @ flat.T / (size[:, None] * size[None] + 1e-12)
+
+
+def _cka(moves: Float[Array, "fit sample state"]) -> Float[Array, "fit fit"]:
+    """The linear CKA of what two fits do, each in coordinates of its own (Kornblith et al. 2019)."""
+    x = moves - moves.mean(1, keepdims=True)
+    products = jnp.sum(jnp.einsum("asi,bsj->abij", x, x) ** 2, (2, 3))
+    size = jnp.sqrt(jnp.diagonal(products))
+    return products / (size[:, None] * size[None] + 1e-12)
 
 
 def coords(inputs: View[Evidence], shared: Shared) -> dict[str, np.ndarray]:
@@ -81,7 +100,7 @@ kernel = one_shot(
     {
         "per_fit": Var(("fit", "feature"), "1", "what was read off each fit"),
         "features": Var(("feature",), "1", "median over fits"),
-        "agreement": Var((), "1", "mean cosine of what two fits do at the states of the recording; NaN for one fit", may_be_nan=True),
+        "agreement": Var((), "1", "mean cosine of what two fits do at the states of the recording, CKA where each has states of its own; NaN for one fit", may_be_nan=True),
         "outcome": Var((), "1", "whether there is a recording of this number, and a fit of it"),
     },
     read_off,

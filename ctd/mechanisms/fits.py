@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from ctd.cells import CellName
+from ctd.cells import CellName, cells_with, sizes
 from ctd.containers import opened_hdf5, read_datasets, text_attribute
+from ctd.data import dataset_of
 from ctd.kernel import File, Params, Static, Traced, View
 from ctd.late import Array, Float, on_host
 from ctd.mechanisms.atlas import check_alike, read_atlas
@@ -28,11 +29,15 @@ class Evidence(Params):
         (), description="the recordings: {stage: ..., part: recording} of a mechanisms stage"
     )
     weights: File[tuple[str, ...]] = Field(
-        (), description="models that were fitted to them: {stage: ...} of a reconstruct stage"
+        (),
+        description="models that were fitted to them: {stage: ...} of a reconstruct or lfads stage",
     )
+    states: File[tuple[str, ...]] = Field(
+        (), description="states of lfads' generators: {stage: ..., part: results}; states of reconstruct's fits are the recordings' factors"
+    )  # fmt: skip
     cell: Static[CellName] = Field(
-        "shplrnn:clipped", description="of the given models those of this cell are read"
-    )
+        "shplrnn:clipped", description="of the given models those of this cell are read; gru and node of lfads"
+    )  # fmt: skip
     atlas: File[str | None] = Field(
         None,
         description="table of an atlas, {store: ..., part: table}, that places these recordings; without it they are an atlas",
@@ -45,7 +50,8 @@ class Evidence(Params):
 class Shared(NamedTuple):
     """All recordings with their fits."""
 
-    x: Float[Array, "recording trial time factor"]
+    x: Float[Array, "recording fit trial time state"]
+    """States of the trials; one `fit` for all where these are the recording's factors."""
     weights: Mapping[str, Array]
     """Name -> (recording, fit, ...), zeros where a recording has fewer fits than others."""
     fitted: Float[Array, "recording fit"]
@@ -54,6 +60,8 @@ class Shared(NamedTuple):
     """Facts about each recording, (recording, ...), for the reduction."""
     digest: np.ndarray
     """() int, of the settings of the fits: an atlas and what it places need the same."""
+    n_factors: np.ndarray
+    """() int, factors of a recording."""
 
 
 def load(inputs: View[Evidence]) -> Shared:
@@ -68,19 +76,23 @@ def load(inputs: View[Evidence]) -> Shared:
     fits, settings = _matched(inputs, number, found[0]["factors"].shape[2])
     # Not hash(), which differs from process to process.
     digest = np.asarray(zlib.crc32(settings.encode()), np.int64)
-    # Recordings are stacked: all have the trials of the shortest, and `read` takes TRIALS at most.
-    n_trials = min(TRIALS, *(len(one["factors"]) for one in found))
+    states = [[fit.states for fit in own if fit.states is not None] for own in fits]
+    # Of reconstruct's fits these are the factors.
+    xs = states if any(states) else [[one["factors"]] for one in found]
+    # Trials are stacked: all recordings have those of the shortest, and `read` takes TRIALS at most.
+    n_trials = min(TRIALS, *(len(x) for own in xs for x in own))
     if inputs.atlas is not None:
         n_trials = min(n_trials, _trials_of_atlas(inputs.atlas, digest, found))
-    x = np.stack([one["factors"][:n_trials] for one in found])
-    stacked, fitted = _stacked(fits)
+    stacked, fitted = _stacked([[fit.weights for fit in own] for own in fits])
+    x = _stacked([[{"x": x[:n_trials]} for x in own] for own in xs])[0]["x"]
     names = ["plain", "mechanism", "n_neurons", "n_trials", "mean_count", "smoothing", "member", "item"]  # fmt: skip
     if all("truth" in one for one in found):  # a recording of one's own has none
         names.append("truth")
     about = {name: np.asarray([one[name] for one in found]) for name in names}
     cast = lambda value: on_host(value, inputs.dtype)
     typed = {name: cast(value) for name, value in stacked.items()}
-    return Shared(cast(x), typed, cast(fitted), about, digest)
+    n_factors = np.asarray(found[0]["factors"].shape[2])
+    return Shared(cast(x), typed, cast(fitted), about, digest, n_factors)
 
 
 def _recording(path: str) -> tuple[str, dict[str, np.ndarray]]:
@@ -93,10 +105,14 @@ def _recording(path: str) -> tuple[str, dict[str, np.ndarray]]:
             )
         item, member = int(file.attrs["item"]), int(file.attrs.get("seed", 0))
         smoothing = float(file.attrs.get("smoothing", np.nan))
-        # The store's name alone: recordings and fits may have been read by different paths.
-        store = (text_attribute(file, "store") or "").rstrip("/").rpartition("/")[2]
+        place = _place(text_attribute(file, "store"), item)
     told = {"item": item, "member": member, "smoothing": smoothing}
-    return f"{store}::{item}", found | {name: np.asarray(v) for name, v in told.items()}
+    return place, found | {name: np.asarray(v) for name, v in told.items()}
+
+
+def _place(store: str | None, item: Any) -> str:
+    """STORE::ITEM, with the store's name alone: recordings and fits may have been read by different paths."""
+    return f"{(store or '').rstrip('/').rpartition('/')[2]}::{int(item)}"
 
 
 def _trials_of_atlas(path: str, digest: np.ndarray, found: list[dict[str, np.ndarray]]) -> int:
@@ -117,34 +133,70 @@ type Weights = dict[str, np.ndarray]
 """Name -> array, of one fit."""
 
 
+class Fit(NamedTuple):
+    """A model that was fitted to a recording."""
+
+    weights: Weights
+    states: Float[np.ndarray, "trial time state"] | None
+    """Its own; None: they are the recording's factors."""
+
+
 def _matched(
     inputs: View[Evidence], number: Mapping[str, int], n_factors: int
-) -> tuple[list[list[Weights]], str]:
+) -> tuple[list[list[Fit]], str]:
     """(the fits of each recording, the settings of all of them as a text). number: STORE::ITEM -> the recording's."""
-    fits: list[list[Weights]] = [[] for _ in inputs.recordings]
+    fits: list[list[Fit]] = [[] for _ in inputs.recordings]
     settings = set()
-    # Maps are read at the factors themselves, and the states of fits must be these.
-    needed = {"standardise": False, "observation": "identity", "n": n_factors}
+    states = dict(map(_own_states, inputs.states))
     for path in inputs.weights:
         place, about, weights = _fit(path)
-        if about["cell"] != inputs.cell:  # a stage may fit several cells
+        # A stage may fit several cells; a model of lfads names none.
+        named = [about["cell"]] if "cell" in about else cells_with(weights)
+        if inputs.cell not in named:
             continue
         if place not in number:
             raise ValueError(f"weights: {path}: fitted to {place}, which is none of `recordings`")
-        for name, value in needed.items():
-            if about.get(name, value) != value:
-                raise ValueError(
-                    f"weights: {path}: fitted with {name}: {str(about[name]).lower()}, so that its states are not the {n_factors} "
-                    f"factors; fit with {name}: {str(value).lower()}"
-                )
+        own = _place(str(about.get("store")), about.get("item", -1))
+        if not states:
+            _check_factors(inputs.cell, path, about, weights, n_factors)
+        elif own not in states:
+            raise ValueError(
+                f"states: none of {own}; give `weights` and `states` by the same stage and condition"
+            )
         rest = {name: str(value) for name, value in about.items() if name not in NOT_SETTINGS}
         settings.add(str(sorted(rest.items())))
-        fits[number[place]].append(weights)
+        fits[number[place]].append(Fit(weights, states.get(own)))
     # Fits of other settings, such as fewer training steps, would differ by these and not by their recordings.
     if len(settings) != 1:
         told = "none" if not settings else f"models of {len(settings)} different settings"
         raise ValueError(f"weights: {told} of cell {inputs.cell} given; one setting expected")
     return fits, settings.pop()
+
+
+def _check_factors(
+    cell: CellName, path: str, about: Mapping[str, Any], weights: Weights, n_factors: int
+) -> None:
+    """Raise ValueError unless the states of a fit are the factors of its recording: maps are read at these."""
+    n, _, _ = sizes(cell, weights)
+    if n != n_factors and "observation" not in about:
+        raise ValueError(
+            f"weights: {path}: has {n} states, but recordings have {n_factors} factors; give `states`, {{stage: ..., part: results}} "
+            "of the lfads stage"
+        )
+    needed = {"standardise": False, "observation": "identity", "n": n_factors}
+    for name, value in needed.items():
+        if about.get(name, value) != value:
+            raise ValueError(
+                f"weights: {path}: fitted with {name}: {str(about[name]).lower()}, so that its states are not the {n_factors} "
+                f"factors; fit with {name}: {str(value).lower()}"
+            )
+
+
+def _own_states(path: str) -> tuple[str, np.ndarray]:
+    """(the place STORE::ITEM of an lfads model, its states (trial, time, state))."""
+    with opened_hdf5(path) as file:
+        found = dataset_of(f"states: {path}", read_datasets(path, file), "states")
+        return _place(text_attribute(file, "store"), file.attrs.get("item", -1)), found
 
 
 def _fit(path: str) -> tuple[str, dict[str, Any], Weights]:
@@ -153,13 +205,13 @@ def _fit(path: str) -> tuple[str, dict[str, Any], Weights]:
         weights = read_datasets(path, file)
         about = dict(file.attrs)
     data = about.get("data")
-    if not isinstance(about.get("cell"), str) or not isinstance(data, str) or "::" not in data:
+    if not isinstance(data, str) or "::" not in data:
         raise ValueError(
             f"weights: {path}: is no fit of a recording of a stage; give {{stage: ...}} of a reconstruct stage whose data "
-            "are {stage: ..., part: recording}"
+            "are {stage: ..., part: recording}, or of an lfads stage whose data are {stage: ..., part: results}"
         )
     store, item, *_ = data.split("::")
-    return f"{store.rpartition('/')[2]}::{int(item)}", about, weights
+    return _place(store, item), about, weights
 
 
 def _stacked(fits: list[list[Weights]]) -> tuple[Weights, np.ndarray]:

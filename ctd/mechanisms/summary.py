@@ -97,7 +97,8 @@ def reduce(
     here = here[np.argsort(number[here], kind="stable")]
     about = {name: values[number[here]] for name, values in shared.about.items()}
     same = ("n_neurons", "n_trials", "mean_count", "smoothing", "mechanism", "member")
-    sizes = zip(("trials_read", "n_bins", "n_factors"), shared.x.shape[1:], strict=True)
+    _, _, trials_read, n_bins, _ = shared.x.shape
+    sizes = {"trials_read": trials_read, "n_bins": n_bins, "n_factors": shared.n_factors}
     table = {
         "recording_item": about["item"],
         "true": _names(about["mechanism"]),
@@ -106,7 +107,7 @@ def reduce(
         "evidence": np.asarray(results["features"], float)[here],
         "plain_evidence": np.asarray(about["plain"], float),
         "digest": shared.digest,
-        **{name: np.asarray(n) for name, n in sizes},
+        **{name: np.asarray(n) for name, n in sizes.items()},
     }
     if inputs.atlas is not None:
         return table | place(inputs.atlas, table, options)

@@ -149,7 +149,7 @@ def test_a_size_that_lost_a_member_is_left_out(lost):
 
 
 def test_recordings_beyond_the_last_item_are_not_left_out_silently():
-    shared = Shared(np.zeros((5, 2, 4, 3)), {}, None, {}, None)
+    shared = Shared(np.zeros((5, 1, 2, 4, 3)), {}, None, {}, None, None)
     results = {"outcome": np.zeros(4, int)}
     with pytest.raises(ValueError, match=r"there are 5 recordings.*sweep recording: \{range: 5\}"):
         kernel.reduce(None, shared, {"recording": np.arange(4)}, results, Options())

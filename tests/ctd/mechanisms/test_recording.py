@@ -9,12 +9,15 @@ import h5py
 import jax
 import numpy as np
 import pytest
-from small_files import fitted_recordings
+from small_files import drawn, fitted_recordings
 
+from ctd.batch import run_items
+from ctd.cells import get_cell
 from ctd.data import write_hdf5
 from ctd.kernel import inputs_of
 from ctd.mechanisms import Recording, kernel, load
 from ctd.mechanisms.counts import factors_of
+from ctd.mechanisms.evidence import kernel as evidence
 from ctd.mechanisms.fits import Evidence
 from ctd.mechanisms.fits import load as load_fits
 
@@ -120,7 +123,7 @@ def test_a_size_outside_of_the_atlas_is_told_with_the_command_that_adds_it(tmp_p
 def test_fits_are_matched_to_their_recordings(tmp_path):
     files = fitted_recordings()
     found = load_fits(inputs_of(Evidence(**files)))
-    assert found.x.shape == (2, 8, 20, 3)
+    assert found.x.shape == (2, 1, 8, 20, 3)
     assert found.fitted.tolist() == [[1, 1], [1, 1]]
     # In another order, and without one: the same recordings have the same fits.
     some = load_fits(inputs_of(Evidence(**files | {"weights": files["weights"][:0:-1]})))
@@ -132,6 +135,46 @@ def test_fits_are_matched_to_their_recordings(tmp_path):
         load_fits(inputs_of(Evidence(**files, cell="alrnn")))
     with pytest.raises(ValueError, match="is no recording of a mechanisms stage"):
         load_fits(inputs_of(Evidence(**files | {"recordings": files["weights"]})))
+
+
+def of_lfads(tmp_path, order):
+    """The weights and the states of a GRU in units of this order, as lfads stores them for one recording."""
+    rng, n = np.random.default_rng(0), len(order)
+    made = drawn(get_cell("gru").shapes(n, 1), n, 3, [0])
+    gates = np.concatenate([order, n + order])
+    columns = np.append(order, n)
+    own = made | {"wRUHX": made["wRUHX"][gates][:, columns], "wCHX": made["wCHX"][order][:, columns],
+                  "bRU": made["bRU"][gates], "bC": made["bC"][order]}  # fmt: skip
+    item = int(order[0])
+    about = {
+        "store": "fits.zarr",
+        "item": item,
+        "seed": item,
+        "cell": "gru",
+        "data": "r.zarr::0::results",
+    }
+    files = str(tmp_path / f"weights-{item}.h5"), str(tmp_path / f"states-{item}.h5")
+    write_hdf5(files[0], own, about)
+    write_hdf5(files[1], {"states": rng.normal(size=(6, 20, n))[:, :, order]}, about)
+    return files
+
+
+def test_models_of_lfads_are_read_at_states_of_their_own(tmp_path):
+    """Two models that differ by the order of their units alone: the same evidence, and full agreement."""
+    recordings = fitted_recordings(1)["recordings"]
+    weights, states = zip(*(of_lfads(tmp_path, k) for k in (np.arange(5), np.arange(5)[::-1])), strict=True)  # fmt: skip
+    params = Evidence(recordings=recordings, weights=weights, states=states[::-1], cell="gru")
+    assert load_fits(inputs_of(params)).x.shape == (1, 2, 6, 20, 5)
+    found = run_items(evidence, params)
+    # Lyapunov exponents are those of frames that begin along the units, in their order, and turn for one trial.
+    np.testing.assert_allclose(*found["per_fit"][0], atol=0.05)
+    assert found["agreement"][0] == pytest.approx(1, abs=1e-5)
+    with pytest.raises(
+        ValueError, match="has 5 states, but recordings have 3 factors; give `states`"
+    ):
+        load_fits(inputs_of(Evidence(recordings=recordings, weights=weights, cell="gru")))
+    with pytest.raises(ValueError, match=r"states: none of fits\.zarr::4"):
+        load_fits(inputs_of(params.model_copy(update={"states": states[:1]})))
 
 
 @pytest.mark.parametrize(
@@ -154,9 +197,9 @@ def test_a_recording_is_read_as_those_of_its_atlas(tmp_path):
     digest = load_fits(inputs_of(Evidence(**files))).digest
     placing = inputs_of(Evidence(**files, atlas=str(path)))
     write_hdf5(path, TABLE | {"digest": digest})
-    assert load_fits(placing).x.shape[1] == 8
+    assert load_fits(placing).x.shape[2] == 8
     write_hdf5(path, TABLE | {"digest": digest, "trials_read": 5})
-    assert load_fits(placing).x.shape[1] == 5
+    assert load_fits(placing).x.shape[2] == 5
     for change, said in (
         ({"digest": digest + 1}, "its fits have other settings than these"),
         ({"smoothing": np.array([2.0, 2.0])}, "have smoothing: 2, but this one nan"),
@@ -171,6 +214,7 @@ import jax
 import numpy as np
 
 from ctd.mechanisms.counts import factors_of
+from ctd.mechanisms.evidence import kernel as evidence
 
 counts = np.random.default_rng(0).poisson(0.5, (40, 100, 20)).astype(np.int32)
 factors, variances = jax.jit(lambda c: factors_of(c, np.float32(3), 5, "float32"))(counts)
