@@ -81,7 +81,9 @@ OF_A_CYCLE = {
     ),
     "cycle_output": Var(("phase", "output"), "1", "readout along the cycle"),
     "multiplier": Var(
-        ("mode", "part"), "1", "Floquet multipliers, real and imaginary parts, in no order"
+        ("mode", "part"),
+        "1",
+        "Floquet multipliers, real and imaginary parts, in no order; those below 1e-15 of the largest are rounding",
     ),
     "size": Var((), "1", "largest distance of a state of the cycle from its first one"),
     "residual": Var((), "1", "distance of the state after a period from the first one"),

@@ -46,7 +46,9 @@ REDUCED = {
     "cycle_share": Var(_C, "1", "their share of all with this input"),
     "cycle_input": Var((*_C, "input"), "1", "the constant input x"),
     "cycle_multiplier": Var(
-        (*_C, "mode"), "1", "Floquet multipliers by decreasing magnitude, complex"
+        (*_C, "mode"),
+        "1",
+        "Floquet multipliers by decreasing magnitude, complex; those below 1e-15 of the largest are rounding",
     ),
     "cycle_points": Var((*_C, "phase", "state"), "1", "states, in order"),
     "cycle_item": Var(_C, "item", "the first trajectory that ended here"),
