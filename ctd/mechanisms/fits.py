@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from ctd.cells import CellName, cells_with, sizes
+from ctd.cells import CellName, cells_with
 from ctd.containers import opened_hdf5, read_datasets, text_attribute
 from ctd.data import dataset_of
 from ctd.kernel import File, Params, Static, Traced, View
@@ -158,7 +158,7 @@ def _matched(
             raise ValueError(f"weights: {path}: fitted to {place}, which is none of `recordings`")
         own = _place(str(about.get("store")), about.get("item", -1))
         if not states:
-            _check_factors(inputs.cell, path, about, weights, n_factors)
+            _check_factors(path, about, n_factors)
         elif own not in states:
             raise ValueError(
                 f"states: none of {own}; give `weights` and `states` by the same stage and condition"
@@ -173,15 +173,11 @@ def _matched(
     return fits, settings.pop()
 
 
-def _check_factors(
-    cell: CellName, path: str, about: Mapping[str, Any], weights: Weights, n_factors: int
-) -> None:
+def _check_factors(path: str, about: Mapping[str, Any], n_factors: int) -> None:
     """Raise ValueError unless the states of a fit are the factors of its recording: maps are read at these."""
-    n, _, _ = sizes(cell, weights)
-    if n != n_factors and "observation" not in about:
+    if "cell" not in about:
         raise ValueError(
-            f"weights: {path}: has {n} states, but recordings have {n_factors} factors; give `states`, {{stage: ..., part: results}} "
-            "of the lfads stage"
+            f"weights: {path}: a model of lfads has states of its own; give `states`, {{stage: ..., part: results}} of its stage"
         )
     needed = {"standardise": False, "observation": "identity", "n": n_factors}
     for name, value in needed.items():

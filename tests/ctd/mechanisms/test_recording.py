@@ -146,13 +146,7 @@ def of_lfads(tmp_path, order):
     own = made | {"wRUHX": made["wRUHX"][gates][:, columns], "wCHX": made["wCHX"][order][:, columns],
                   "bRU": made["bRU"][gates], "bC": made["bC"][order]}  # fmt: skip
     item = int(order[0])
-    about = {
-        "store": "fits.zarr",
-        "item": item,
-        "seed": item,
-        "cell": "gru",
-        "data": "r.zarr::0::results",
-    }
+    about = {"store": "fits.zarr", "item": item, "seed": item, "data": "r.zarr::0::results"}
     files = str(tmp_path / f"weights-{item}.h5"), str(tmp_path / f"states-{item}.h5")
     write_hdf5(files[0], own, about)
     write_hdf5(files[1], {"states": rng.normal(size=(6, 20, n))[:, :, order]}, about)
@@ -169,9 +163,7 @@ def test_models_of_lfads_are_read_at_states_of_their_own(tmp_path):
     # Lyapunov exponents are those of frames that begin along the units, in their order, and turn for one trial.
     np.testing.assert_allclose(*found["per_fit"][0], atol=0.05)
     assert found["agreement"][0] == pytest.approx(1, abs=1e-5)
-    with pytest.raises(
-        ValueError, match="has 5 states, but recordings have 3 factors; give `states`"
-    ):
+    with pytest.raises(ValueError, match="has states of its own; give `states`"):
         load_fits(inputs_of(Evidence(recordings=recordings, weights=weights, cell="gru")))
     with pytest.raises(ValueError, match=r"states: none of fits\.zarr::4"):
         load_fits(inputs_of(params.model_copy(update={"states": states[:1]})))
