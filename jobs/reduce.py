@@ -235,9 +235,13 @@ def _told() -> Iterator[list[str]]:
             warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
 
 
+class FunctionFailed(JobError):
+    """Raised where a kernel's function raised, or returned what it may not."""
+
+
 @contextlib.contextmanager
 def explained(kernel: Kernel, which: str, store: Store) -> Iterator[None]:
-    """Raise a JobError with the line of the author's source where the kernel's function `which` raises.
+    """Raise FunctionFailed, with the line of the author's source, where the kernel's function `which` raises.
 
     A ContractError, about what it returns, is told with the line where the function begins. Errors of memory and of the storage stay as they are: another attempt may succeed.
     """
@@ -250,7 +254,7 @@ def explained(kernel: Kernel, which: str, store: Store) -> Iterator[None]:
             raise
         about = isinstance(error, ContractError)
         said = f"{error}{_begins(getattr(kernel, which))}" if about else located(error)
-        raise JobError(
+        raise FunctionFailed(
             f"kernel {kernel.name}: {which}: {said}\n"
             f"the results are stored; once {which} is mended, {gather_command(store)} does the rest"
         ) from error

@@ -24,6 +24,7 @@ from cluster.tracking import cancel as cancel_submissions
 from cluster.tracking import log_tail, look, why_silent
 from jobs import keys
 from jobs.errors import JobError, advised, count
+from jobs.gather.gather import reduction_error
 from jobs.report.status import facts
 from jobs.report.summary import state
 from jobs.run.stop import Stop, signals
@@ -67,6 +68,8 @@ def status(store: StorePath, as_json: AsJson = False) -> None:
         name = next(iter(line))
         which = "a round of group" if name == "group" else name
         out.print(f"{which} {line[name]}, attempt {line['attempt']}: {line['error']}", style="red")
+    if error := reduction_error(opened):
+        out.print(error, style="red")
 
 
 def _repeats(store: Store, found: Mapping[str, Any]) -> str:
@@ -241,7 +244,7 @@ def check(
         if lost := [finding.key for finding in findings if finding.what == LOST]:
             out.print(f"{len(lost)} of them have results but no marker: {lost[0]}")
         if not findings:
-            out.print("the store is complete and undamaged")
+            out.print(reduction_error(Store.open(store)) or "the store is complete and undamaged")
     if wrong and not repair:
         raise typer.Exit(1)
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from cluster.cli.display import n_rows, out, show_table
 from jobs.errors import advised, count
+from jobs.gather.gather import reduction_error
 from jobs.query.query import rows
 from jobs.query.readers import ITEM
 from jobs.query.tables import varied
@@ -98,6 +99,8 @@ def other_outcomes(store: Store) -> list[str]:
 
 def no_rows(table: str, store: Store, groups: Sequence[int] = ()) -> str:
     """Why a table of a store is empty, or has no rows of some groups, though no condition was given."""
+    if table in store.description.reduced and (error := reduction_error(store)):
+        return f"table {table} was not made: {error}"
     reasons = {one.name: f" ({one.reason})" for one in store.description.outcomes if one.reason}
     told = [
         f"{count(n, 'item')} ended as {name}{reasons.get(name, '')}"

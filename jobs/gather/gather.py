@@ -30,7 +30,8 @@ from jobs import keys
 from jobs.errors import JobError
 from jobs.gather.tables import numeric_columns, write_items, write_reductions, write_shards
 from jobs.late import zarr
-from jobs.reduce import is_reduced, made_from, reduce_group, rows_of
+from jobs.reduce import FunctionFailed, is_reduced, made_from, reduce_group, rows_of
+from jobs.run.sources import edited
 from jobs.run.task import Executor, Reduction
 from jobs.spec.job import set_field
 from jobs.spec.reductions import check_reductions, options_of, reductions_of
@@ -48,6 +49,9 @@ GATHERED = ("gathered", "items", "reduced", "shards")
 BEHIND = "behind"
 """The field of run/sums/gathered.json that is true if the last gather left out the kernel's `reduce`."""
 
+FAILED = "failed"
+"""Its field that says why the kernel's `reduce` failed: group -> error."""
+
 WAIT_S = 0.2
 """Poll interval (s) while another process gathers."""
 
@@ -62,9 +66,8 @@ def gather(store: Store, executor: Executor | None = None) -> int:
 
     executor: reduces several groups in parallel; without it, or for a single group, this process reduces.
 
-    If the kernel's `reduce` fails in this process, its own exception is raised at once; on an executor, JobError is
-    raised after all other groups are done. Raises OSError if the store cannot be written, Untrusted if the user has
-    not trusted the code of `reduce`, Held if this process was silent for so long that another one took over.
+    If the kernel's `reduce` fails, JobError is raised after all else is done. Raises OSError if the store cannot be written, Untrusted
+    if the user has not trusted the code of `reduce`, Held if this process was silent for so long that another one took over.
 
     >>> from jobs.store.store import Store, refuse_links
     >>> gather(Store.open("points.zarr")) > 0
@@ -78,14 +81,30 @@ def gather_to_look(store: Store) -> int:
     return _gather(store, None, to_look=True)
 
 
+def reduction_error(store: Store) -> str:
+    """Return what the kernel's `reduce` raised in the last gather, group by group, else ""."""
+    return _told(store, _gathered(store).get(FAILED, {}))
+
+
 def left_out(store: Store) -> str:
-    """Return a sentence for the user if the kernel's own tables are older than the others, else ""."""
-    if not _gathered(store).get(BEHIND):
-        return ""
+    """Return a sentence for the user if the kernel's own tables are missing or older than the others, else ""."""
+    if (why := reduction_error(store)) or not _gathered(store).get(BEHIND):
+        return why
     return (
         f"the tables of kernel {store.job.spec.kernel} itself are those of the last `ctd gather`, since "
         "queries run no code that you have not run yourself (docs/security.md)"
     )
+
+
+def _told(store: Store, errors: Mapping[str, str]) -> str:
+    """The errors of groups; groups with the same one share a line."""
+    groups: dict[str, list[str]] = {}
+    for group, error in errors.items():
+        groups.setdefault(error, []).append(group)
+    if len(store.job.plan.group_sizes) == 1:
+        return "\n".join(groups)
+    named = ((f"group{'s' * (len(of) > 1)} {', '.join(of)}", error) for error, of in groups.items())
+    return "\n".join(f"{of}: {error}" for of, error in named)
 
 
 def _gather(store: Store, executor: Executor | None, to_look: bool) -> int:
@@ -104,8 +123,7 @@ def _gather(store: Store, executor: Executor | None, to_look: bool) -> int:
             errors = _make(store, now, before, executor, lease)
             write_card(store, now.markers, now.stamp)
         if errors:
-            lines = [f"group {group}: {error}" for group, error in sorted(errors.items())]
-            raise JobError(f"kernel {store.job.spec.kernel}: reduce failed\n" + "\n".join(lines))
+            raise JobError(_told(store, errors))
         break
     return now.n_items
 
@@ -148,7 +166,7 @@ class _Now:
 
 def _make(
     store: Store, now: _Now, before: Mapping[str, Any], executor: Executor | None, lease: Lease
-) -> dict[int, str]:
+) -> dict[str, str]:
     """Make the tables that differ from `before`; return group -> error for the reductions that failed.
 
     Raises Held and writes no more once the lease is lost: the tables there are then newer than its own.
@@ -157,16 +175,19 @@ def _make(
     # notice that tables change.
     objects.delete(store.objects, keys.sums("gathered"))
     objects.delete(store.objects, keys.CARD)
-    errors: dict[int, str] = {}
-    if executor is not None and len(now.behind) > 1:
+    # Workers refuse other source than that of the shards, as it is after `reduce` was edited.
+    if executor is not None and len(now.behind) > 1 and not edited(store):
         errors = _reduce_side_by_side(store, now.behind, executor, lease)
     else:
+        errors = {}
         for group in now.behind:
-            reduce_group(store, group, lease.check)
+            try:
+                reduce_group(store, group, lease.check)
+            except FunctionFailed as error:
+                errors[str(group)] = str(error)
     lease.check()
-    about = now.about | {
-        "groups": {g: d for g, d in now.about["groups"].items() if int(g) not in errors}
-    }
+    reduced = {g: d for g, d in now.about["groups"].items() if g not in errors}
+    about = now.about | {"groups": reduced} | ({FAILED: errors} if errors else {})
     # After a gather that was killed `before` is empty, so that all tables are written again.
     if before.get("made_from") != about["made_from"]:
         write_items(store, now.rows)
@@ -239,12 +260,12 @@ def _consolidate(store: ObjectStore, unchanged: Set[str]) -> None:
 
 def _reduce_side_by_side(
     store: Store, groups: Sequence[int], executor: Executor, lease: Lease
-) -> dict[int, str]:
+) -> dict[str, str]:
     """Reduce groups on an executor; return group -> error for those that it could not reduce."""
     executor.start(store.address)
     waiting = [Reduction(group) for group in groups]
     running: dict[int, Reduction] = {}
-    errors: dict[int, str] = {}
+    errors: dict[str, str] = {}
     while waiting or running:
         while waiting and executor.capacity() > 0:
             lease.check()
@@ -260,7 +281,7 @@ def _reduce_side_by_side(
             if passing and work.attempt < ATTEMPTS:
                 waiting.append(work._replace(attempt=work.attempt + 1))
             else:
-                errors[report.shard] = f"{report.error}\n{report.trace}".strip()
+                errors[str(report.shard)] = f"{report.error}\n{report.trace}".strip()
     return errors
 
 

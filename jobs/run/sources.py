@@ -82,19 +82,24 @@ def changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     return sorted(name for name in before.keys() & now.keys() if before[name] != now[name])
 
 
+def edited(store: Store) -> list[str]:
+    """Return the modules of a job that differ from those that its store was made with."""
+    return changed(store.job.sources, sources_of(store.job.spec, store.job.base, store.science))
+
+
 def refuse_changed(store: Store) -> None:
     """Raise JobError if the source of a job, or an input file, has changed since its store was made."""
     job, more = store.job, ""
-    if edited := changed(job.sources, sources_of(job.spec, job.base, store.science)):
+    if different := edited(store):
         what, new = f"the source of kernel {job.spec.kernel}", "source"
         if len(store.committed.numbers()) == job.plan.n_shards:
             more = f"; if only `reduce` or a picture has changed, {gather_command(store)} makes them anew"
-    elif edited := [*changed_files(job.inputs, job.base)]:
+    elif different := [*changed_files(job.inputs, job.base)]:
         what, new = "an input file", "files"
     else:
         return
     raise JobError(
-        f"{store.address}: {what} has changed since the store was made: {_shortened(edited)}. For results of the new {new} give "
+        f"{store.address}: {what} has changed since the store was made: {_shortened(different)}. For results of the new {new} give "
         f"another path as --store (store= in Python); {resume_command(store, '--accept-changes')} (or the same of run or submit) "
         f"keeps what is done and goes on with the new {new}{more}"
     )
@@ -120,20 +125,20 @@ def accept_changes(store: Store) -> list[str]:
     job = store.job
     now = sources_of(job.spec, job.base, store.science)
     files = changed_files(job.inputs, job.base)
-    edited = [*changed(job.sources, now), *files]
-    if edited:
+    different = [*changed(job.sources, now), *files]
+    if different:
         # States of the old source must not go on under the new one. First these: a kill in between loses only work. The
         # checksums of decisions before them, as in `rounds.forget_search`.
         for folder in (f"{keys.SUMS}/decisions", keys.CHECKPOINTS, keys.DECISIONS, keys.ROUNDS):
             objects.delete_all(store.objects, folder)
     # A kill between its two copies leaves run/job.json with the old sources: the changes have to be accepted again.
-    if edited or not job.sources:
+    if different or not job.sources:
         # Read again: `ctd gather --set` changes settings without the lease.
         store.job = replace(
             read_job(store.objects, store.address), sources=now, inputs={**job.inputs, **files}
         )
         write_job(store.objects, store.job)
-    return edited
+    return different
 
 
 def _shortened(names: list[str]) -> str:

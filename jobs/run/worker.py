@@ -124,7 +124,9 @@ class Worker:
             # Outside of the kernel's functions no item is to blame: the shard is not searched for one.
             if fault == "error" and not (attempt and attempt.computing):
                 fault = "outside"
-            return Report(*work.key, None, error_text(error), traceback_text(error), fault, host())
+            # The text of a JobError says all, with the lines of the user's own files.
+            trace = "" if isinstance(error, JobError) else traceback_text(error)
+            return Report(*work.key, None, error_text(error), trace, fault, host())
 
     def _group(self, index: int) -> Group:
         """Return a group with its data; only groups that are searched together with the last one are cached."""

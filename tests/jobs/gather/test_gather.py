@@ -23,7 +23,14 @@ from ctd.rows import blocks
 from jobs import Store, keys, open_store
 from jobs.errors import JobError
 from jobs.gather.check import check
-from jobs.gather.gather import GATHERED, gather, require_rows, set_gather
+from jobs.gather.gather import (
+    ATTEMPTS,
+    GATHERED,
+    gather,
+    reduction_error,
+    require_rows,
+    set_gather,
+)
 from jobs.reduce import Columns, GroupResults, reduce_group
 from jobs.run.task import Report
 from jobs.run.worker import SerialExecutor
@@ -285,8 +292,10 @@ def test_a_reduction_that_fails_is_said_and_the_rest_is_gathered(copied, monkeyp
     with pytest.raises(JobError, match="group 0: ZeroDivisionError: no such median"):
         gather(copied, SerialExecutor(1))
     monkeypatch.undo()
+    assert reduction_error(copied).startswith("group 0: ZeroDivisionError: no such median")
     assert open_store(copied.address)["gathered/1"].sizes["place"] == 1
     gather(copied)
+    assert reduction_error(copied) == ""
     assert open_store(copied.address)["gathered/0"].sizes["place"] == 1
 
 
@@ -306,6 +315,8 @@ def test_a_mistake_in_reduce_is_told_with_its_line_and_writes_nothing(copied, mo
     )
     with pytest.raises(JobError, match=text) as told:
         gather(copied)
+    assert reduction_error(copied) == str(told.value)
+    assert {*objects.list_keys(copied.objects, "items")}, "what needs no `reduce` is there"
     _, line, after = str(told.value).splitlines()
     assert line.startswith("  test_gather.py, line ")
     assert after.endswith(f"`ctd gather {copied.address} --trust` does the rest")
@@ -315,6 +326,14 @@ def test_a_mistake_in_reduce_is_told_with_its_line_and_writes_nothing(copied, mo
 
 
 # --- side by side -------------------------------------------------------------------------------------
+
+
+def test_an_edited_reduce_needs_no_worker(copied, monkeypatch):
+    """Workers refuse other source than that of the shards."""
+    set_gather(copied, ["top=1"])
+    monkeypatch.setattr(sys.modules["jobs.gather.gather"], "edited", lambda store: ["toy"])
+    gather(copied, executor=Mortal({0: ATTEMPTS, 1: ATTEMPTS}))
+    assert open_store(copied.address)["gathered/0"].sizes["place"] == 1
 
 
 class Mortal(SerialExecutor):
