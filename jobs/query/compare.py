@@ -108,7 +108,7 @@ def _compare(stores: tuple[Store, Store], tables: tuple[Table, Table]) -> Compar
 def _specs(a: Store, b: Store) -> pd.DataFrame:
     """The fields in which the specs differ. A parameter that a job does not give has the kernel's default, or is swept."""
     rows = []
-    found = differing(_asked(a), _asked(b))
+    found = differing(a.job.spec, b.job.spec, {"name", "run"})
     for path, *values in sorted(found, key=lambda one: one.path != "kernel"):  # the kernel first
         name = path.removeprefix("params.")
         if name != path:
@@ -136,12 +136,6 @@ def _in_use(store: Store, name: str) -> Any:
         return "(swept)"
     value = inner(attributes(store.results(0))["params"], name, default=NOT_GIVEN)
     return "none" if value is None else value
-
-
-def _asked(store: Store) -> dict[str, Any]:
-    """The spec without the job's name and its `run` settings."""
-    spec = store.job.spec
-    return spec.model_dump(mode="json", exclude={"name", "run"}, exclude_defaults=True)
 
 
 # --- which items are the same ---------------------------------------------------------------------

@@ -294,12 +294,12 @@ def difference(old: JobSpec, new: JobSpec) -> str:
     """Return the fields that differ, one a line: path, value in the store (`old`), value in the job (`new`)."""
     return "\n".join(
         f"  {field.path}: {field.old} in the store, {field.new} in the job"
-        for field in differing(old.science(), new.science())
+        for field in differing(old, new, {"name", "gather", "run"})
     )
 
 
 NOT_GIVEN = "(not given)"
-"""Stands for the value of a field that a spec does not have."""
+"""Stands for the value of a field that a spec does not have, not even by default."""
 
 
 class Difference(NamedTuple):
@@ -310,11 +310,17 @@ class Difference(NamedTuple):
     new: Any
 
 
-def differing(old: dict[str, object], new: dict[str, object]) -> list[Difference]:
-    """Return the innermost fields that differ, by path."""
-    a, b = leaves(old), leaves(new)
+def differing(old: JobSpec, new: JobSpec, without: set[str]) -> list[Difference]:
+    """Return the innermost fields that differ, by path. without: fields of a spec that are left out."""
+    given, whole = [], []
+    for spec in (old, new):
+        given.append(leaves(spec.model_dump(mode="json", exclude=without, exclude_defaults=True)))
+        # What only the other one gives has its default here.
+        defaults = leaves(spec.model_dump(mode="json"))
+        whole.append({k: v for k, v in defaults.items() if v is not None} | given[-1])
+    a, b = whole
     return [
         Difference(path, a.get(path, NOT_GIVEN), b.get(path, NOT_GIVEN))
-        for path in sorted(a.keys() | b.keys())
+        for path in sorted(given[0].keys() | given[1].keys())
         if a.get(path, NOT_GIVEN) != b.get(path, NOT_GIVEN)
     ]

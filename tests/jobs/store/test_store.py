@@ -301,6 +301,8 @@ def test_create_leaves_nothing_after_an_error(tmp_path, monkeypatch):
 def test_difference_names_fields():
     a, b = parse_job(JOB, "a"), parse_job({**JOB, "seed": 1, "run": {"retries": 9}}, "b")
     assert difference(a, b) == "  seed: 5 in the store, 1 in the job"
+    default = parse_job({**JOB, "seed": 0}, "c")
+    assert difference(default, a) == "  seed: 0 in the store, 5 in the job"
 
 
 # --- the layout of arrays -----------------------------------------------------------------------------
