@@ -174,7 +174,9 @@ def _opener(
 
 def plan(
     job_files: JobFiles,
-    store: Annotated[str | None, typer.Option(help="a store to take measured times from")] = None,
+    store: Annotated[
+        str | None, typer.Option(help="the job's store, as for `ctd run`: its shards tell the time")
+    ] = None,
     overrides: Overrides = None,
     workers: Annotated[
         int | None,

@@ -12,7 +12,7 @@ from jobs import keys
 from jobs.errors import count
 from jobs.plan.layout import Plan
 from jobs.report.warnings import warnings_of, warnings_planned
-from jobs.run.prepare import Prepared
+from jobs.run.prepare import Prepared, another_job
 from jobs.run.progress import LONGEST_LEFT_S
 from jobs.spec.search import Search
 from jobs.storage import objects
@@ -32,14 +32,15 @@ def plan_rows(
 ) -> tuple[dict[str, list[Any]], dict[str, Any]]:
     """Summarise a plan: (columns over the groups, totals).
 
-    The estimated time comes from the committed shards of the store at `address`, and is None without any. If that store is
-    the job's own, it has the shards that it was made with, and what counts is what is `left`.
+    The estimated time of what is `left` comes from the committed shards of the job's store at `address`, and is None without
+    any. That store has the shards that it was made with. Of a store that holds another job, a warning tells.
     """
     store = Store.open(address) if Store.exists(address) else None
-    own = store if store and store.job.spec.digest() == ready.spec.digest() else None
-    markers = store.committed.markers() if store else []
+    other = another_job(store, ready.spec, ready.kernel) if store else ""
+    own = None if other else store
+    markers = own.committed.markers() if own else []
     plan, n_done = own.job.plan if own else ready.plan, sum(m.n_items for m in markers)
-    left = ready.items.n - (n_done if own else 0)
+    left = ready.items.n - n_done
     # Where a search chooses the group of each item, any may get all of them.
     items = "items" if plan.ways == 1 else "items_at_most"
     rows: list[dict[str, Any]] = []
@@ -70,7 +71,8 @@ def plan_rows(
         total["data"] = "; ".join(ready.data)
     if ready.spec.search:
         total["search"] = _search_planned(ready, ready.spec.search)
-    if warnings := ready.warnings + warnings_planned(ready, markers):
+    warnings = [other] * bool(other) + ready.warnings + warnings_planned(ready, markers)
+    if warnings:
         total["warnings"] = "; ".join(warnings)
     return columns, total
 

@@ -215,10 +215,18 @@ def reopen(spec: JobSpec, address: str, kernel: Kernel | None = None, where: str
     differences, if the store holds another job, or before that if the fields of `spec` are not valid.
     """
     store = Store.open(address)
-    kernel, old = kernel or store.kernel, store.job.spec
+    kernel = kernel or store.kernel
+    if said := another_job(store, spec, kernel):
+        checked_items(spec, kernel, where)  # a typo is no other job
+        raise JobError(said)
+    return store
+
+
+def another_job(store: Store, spec: JobSpec, kernel: Kernel) -> str:
+    """Return that a store holds another job than `spec`, what to do, and the differences, as text; "" if it holds this one."""
+    old, address = store.job.spec, store.address
     if _same(old, spec, kernel):
-        return store
-    checked_items(spec, kernel, where)  # a typo is no other job
+        return ""
     hint = "give another path as --store (store= in Python)"
     forked = f"`--store NEW --fork {address}` keeps"
     if not _alike(old, spec, kernel):
@@ -233,7 +241,7 @@ def reopen(spec: JobSpec, address: str, kernel: Kernel | None = None, where: str
             ". To add items, leave the old sweep as it is and begin a list with it, `sweep: [{...}, {...}]`, "
             f"or raise the `samples` of a sweep without grid and zip; then {forked} what is done"
         )
-    raise JobError(f"{address}: holds another job; {hint}\n{difference(old, spec)}")
+    return f"{address}: holds another job; {hint}\n{difference(old, spec)}"
 
 
 # --- do two specs describe one job? ---------------------------------------------------------------

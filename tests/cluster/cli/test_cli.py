@@ -261,9 +261,10 @@ def test_plan_writes_nothing_and_learns_the_time(ctd, job_file, monkeypatch):
     after = json.loads(ctd("plan", path, "--json")[1])
     assert (after["items"], after["left"], after["estimated_s"]) == (6, 0, 0)
     store = ["--store", path.with_suffix(".zarr")]
-    more = json.loads(ctd("plan", path, "sweep.seeds=2", *store, "--json")[1])
-    assert more["estimated_s"] > 0
-    assert "left" not in more
+    other = json.loads(ctd("plan", path, "sweep.seeds=2", *store, "--json")[1])
+    assert (other["estimated_s"], "left" in other) == (None, False)
+    assert "holds another job" in other["warnings"]
+    assert "sweep.seeds: 1 in the store, 2 in the job" in other["warnings"]
     assert "result_MB" in ctd("plan", path)[1]
     assert after["planned_for"] == "serial, 1 worker"
     assert re.search("planned_for +ray, 3 workers", ctd("plan", path, "--workers", "3")[1])
