@@ -34,7 +34,14 @@ MANY = 100
 
 
 class Stopped(Exception):
-    """Raised if a stop was asked for before the shard began, or between two advances."""
+    """Raised if a stop was asked for before the shard began, or between two advances.
+
+    kept: what the checkpoint has that the attempt left, if it left one.
+    """
+
+    def __init__(self, text: str, kept: ShardProgress | None = None) -> None:
+        super().__init__(text)
+        self.kept = kept
 
 
 @dataclass(frozen=True)
@@ -214,7 +221,8 @@ class Attempt:
             if self._stop.is_set():
                 if saved:
                     saved.keep(run)
-                raise Stopped(f"stopped after {count(run.rounds, 'advance')}")
+                text = f"stopped after {count(run.rounds, 'advance')}"
+                raise Stopped(text, now() if saved else None)
             before = time.monotonic()  # no correction of the clock may change a duration
             with self._pulse.advance():
                 run.advance()

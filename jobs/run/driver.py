@@ -89,6 +89,8 @@ class Driver:
         self.ledger, self.executor, self.listener, self.stop = ledger, executor, listener, stop
         self.attempts = Attempts()
         self.idle_since = time.monotonic()
+        self._kept: list[ShardProgress] = []
+        """What stopped attempts left in checkpoints: no heartbeat told of their last advances."""
 
     def run(self) -> None:
         """Run until every shard is committed or given up, or the run is stopped.
@@ -209,7 +211,7 @@ class Driver:
             if beat.progress is not None and self.attempts.counts(key)
         ]
         progress.stopping = self.stop.reason is not None
-        progress.update(running, self.ledger.searches.progress)
+        progress.update([*running, *self._kept], self.ledger.searches.progress)
         progress.trouble = self.ledger.storage.reason or self._idle()
         progress.wait_for(self._waiting(running))
         self.listener(progress)
@@ -264,6 +266,7 @@ class Driver:
             if other:
                 self._drop(other)
         else:
+            self._kept += [report.kept] if report.kept else []
             # A failure, or a probe that passed: it has neither an error nor a marker.
             self.ledger.fail(task, report)
             # While the other attempt runs, the shard has not failed.

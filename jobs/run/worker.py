@@ -115,7 +115,8 @@ class Worker:
         except Damaged as gone:
             return Report(*work.key, lost=gone.number)
         except Stopped as stop:
-            return Report(*work.key, None, str(stop), fault="stopped", about=host())
+            said = Report(*work.key, None, str(stop), fault="stopped", about=host())
+            return said._replace(kept=stop.kept)
         except Exception as error:
             fault = fault_of(error)
             # JAX would tell of a callback that raised once more, as the process ends.

@@ -90,13 +90,15 @@ def test_text_of_waits_metric_and_time_left():
     assert "eval_loss" not in whole.text(), "it is from before the last advances"
 
 
-def test_advance_that_ends_after_a_stop_counts(tmp_path, monkeypatch):
-    """Its checkpoint holds it; the share fell by it as the run ended."""
-    monkeypatch.setattr("jobs.run.task.TICK_S", -1.0)
+@pytest.mark.parametrize("tick_s", [-1.0, 600.0])
+def test_advance_that_ends_after_a_stop_counts(tmp_path, monkeypatch, tick_s):
+    """Its checkpoint holds it, whether or not a tick told of it before the attempt ended."""
+    monkeypatch.setattr("jobs.run.task.TICK_S", tick_s)
     store, stop, works = create(tmp_path, "train_rnn"), Stop(), []
     run_shards(store, Interrupted(stop, 3), lambda p: works.append((p.work, p.stopping)), stop)
     assert [work for work, _ in works] == sorted(work for work, _ in works)
     assert works[-1] == (7.5, True)
+    assert state(store)["unfinished"]["work"] == 7.5
 
 
 def test_best_of_a_run_never_gets_worse():
