@@ -15,7 +15,7 @@ def facts(found: Mapping[str, Any], submitted: str = "", resumes: str = "") -> d
     joined = "; ".join
     shards = f"{found['shards_done']:,} of {count(found['shards'], 'shard')}"
     if found["shard_s"] is not None:
-        shards += f", {found['shard_s']:.3g} s" + " each" * (found["shards_done"] > 1)
+        shards += f", {'median ' * (found['shards_done'] > 1)}{found['shard_s']:.3g} s"
     runs, fails = count(found["runs"], "run"), found["attempts_failed"]
     runs += f", {count(fails, 'attempt')} failed" if fails else ""
     return {

@@ -249,6 +249,8 @@ def test_status_says_what_a_stopped_run_left_in_checkpoints(tmp_path, monkeypatc
     assert found["unfinished"] == {"items": 2, "work": 2.0, "checkpoints": 1, "decisions": 0}
     told = facts(found)["unfinished"]
     assert told == "2 items ended, 33.3% of the work; a run goes on from there"
+    three = {"shards": 3, "shards_done": 3, "shard_s": 84.66}
+    assert facts(found | three)["shards"] == "3 of 3 shards, median 84.7 s"
     early, heard = Stop(), []
     listen = lambda p: (heard.append(p.waiting), p.waiting[:9] == "compiling" and early.ask("test"))
     run_shards(store, SerialExecutor(1), listen, early)
