@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
+
 from ctd.replacing import replacing
 from jobs import keys
 from jobs.errors import JobError, advised, count, writing
@@ -103,6 +105,10 @@ def _refuse(store: Store, path: Path, about: About) -> None:
             time.strptime(about.date, "%Y-%m-%d")
         except ValueError:
             raise JobError(f"--date {about.date}: a date such as 2026-11-28 expected") from None
+    for author in about.authors:
+        if (found := ORCID.search(author)) and not _is_orcid(found[1]):
+            raise JobError(f"--author {author!r}: {found[1]} is no ORCID, its check digit is wrong")
+    _license(about.license)
 
 
 def _add(archive: zipfile.ZipFile, key: str, data: bytes) -> None:
@@ -170,6 +176,18 @@ def _refer(entities: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
     return [{"@id": entity["@id"]} for entity in entities]
 
 
+def _is_orcid(text: str) -> bool:
+    """Whether the last digit is the check digit of the others (ISO 7064, mod 11-2).
+
+    >>> _is_orcid("0000-0002-1825-0097"), _is_orcid("0000-0002-1825-0098")
+    (True, False)
+    """
+    digits, total = text.replace("-", ""), 0
+    for digit in digits[:-1]:
+        total = 2 * (total + int(digit))
+    return "0123456789X"[(12 - total) % 11] == digits[-1]
+
+
 def _person(text: str, k: int) -> dict[str, Any]:
     found = ORCID.search(text)
     name = text[: found.start()].strip() if found else text.strip()
@@ -178,10 +196,21 @@ def _person(text: str, k: int) -> dict[str, Any]:
 
 
 def _license(text: str) -> tuple[Any, list[dict[str, Any]]]:
-    """The license of the data as the root names it, and its entity."""
+    """The license of the data as the root names it, and its entity. Raises JobError for an identifier that SPDX lacks."""
     if not text:
         return "No license is given: ask the authors before you use the data.", []
-    where = text if "://" in text else f"https://spdx.org/licenses/{text}"
+    where = text
+    if "://" not in text:
+        try:
+            text = canonicalize_license_expression(text)
+        except InvalidLicenseExpression:
+            text = ""
+        # An expression of several, or a license of one's own, has no page.
+        if not re.fullmatch(r"(?!LicenseRef)[\w.-]+", text):
+            raise JobError(
+                f"--license {where}: is neither one identifier of spdx.org/licenses, such as CC-BY-4.0, nor a link"
+            )
+        where = f"https://spdx.org/licenses/{text}"
     return {"@id": where}, [_entity(where, "CreativeWork", name=text)]
 
 

@@ -137,6 +137,11 @@ def test_archive_refuses(store, tmp_path):
     for date in ("yesterday", "2026-13-45"):
         with pytest.raises(JobError, match=f"--date {date}: a date such as"):
             write_archive(store, target, About(date=date))
+    for license_ in ("bogus", "CC-BY-9", "MIT OR Apache-2.0", "LicenseRef-mine"):
+        with pytest.raises(JobError, match=f"--license {license_}: is neither one identifier"):
+            write_archive(store, target, About(license_))
+    with pytest.raises(JobError, match=r"0000-0002-1825-0098 is no ORCID, its check digit"):
+        write_archive(store, target, About(authors=("Ada 0000-0002-1825-0098",)))
     lease = Lease.acquire(damaged.objects, damaged.address)
     with pytest.raises(
         JobError, match=r"b.zarr: is being run by .*archive it when the run has ended"
