@@ -64,7 +64,7 @@ def find_stores(given: Iterable[str], tell: Callable[[str], object] = warnings.w
     if copies:
         some = [f"{where} ({why})" for where, why in copies.items()][:MOST_TOLD]
         more = f" and {len(copies) - MOST_TOLD} more" if len(copies) > MOST_TOLD else ""
-        text = f"left out, so that no item counts twice: {', '.join(some)}{more}"
+        text = f"left out, since another store here has their items: {', '.join(some)}{more}"
         tell(f"{text}; name a store to take it too")
     kept = [where for where in found if where not in copies]
     for line in _twice(kept, origins):

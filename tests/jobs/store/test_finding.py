@@ -117,7 +117,10 @@ def test_no_item_of_a_folder_counts_twice(copies, tmp_path, monkeypatch, gone, g
         shutil.rmtree(name) if not name.endswith(".zip") else (tmp_path / "lab" / name).unlink()
     lines = []
     assert find_stores(given, lines.append) == found
-    begins, ends = "left out, so that no item counts twice: ", "; name a store to take it too"
+    begins, ends = (
+        "left out, since another store here has their items: ",
+        "; name a store to take it too",
+    )
     assert lines[: bool(told)] == ([f"{begins}{told}{ends}"] if told else [])
     # What is named is taken all the same.
     assert lines[bool(told) :] == {
@@ -160,7 +163,7 @@ def test_archives_without_their_store_count_once(copies, tmp_path, monkeypatch):
     lines = []
     assert find_stores(["."], lines.append) == ["a.zip"]
     assert (
-        "left out, so that no item counts twice: b.zip (an archive of the store in a.zip)"
+        "left out, since another store here has their items: b.zip (an archive of the store in a.zip)"
         in lines[0]
     )
     assert find_stores([".", "b.zip"], lines.append) == ["b.zip"]
@@ -168,11 +171,11 @@ def test_archives_without_their_store_count_once(copies, tmp_path, monkeypatch):
 
 def test_items_of_a_folder_with_a_merged_store(copies, command_line, monkeypatch):
     monkeypatch.chdir(copies)
-    with pytest.warns(UserWarning, match="no item counts twice: a.zarr"):
+    with pytest.warns(UserWarning, match="has their items: a.zarr"):
         shelf = jobs.open_stores(["."])
     assert [(one.address, one.job.plan.n_items) for one in shelf.stores] == [("more/c.zarr", 6)]
     code, out, err = command_line("query", ".", "--agg", "count")
-    assert (code, out.split()[-1], "left out, so that" in err) == (0, "6", True)
+    assert (code, out.split()[-1], "left out, since" in err) == (0, "6", True)
     assert len(list_stores(["."])[0]["store"]) == 6, "a list has what lies there"
 
 
