@@ -76,8 +76,9 @@ def check_python(profile: SlurmProfile, where: str) -> list[str]:
             f"{where}: its modules and setup lines take more than {LONGEST_S:g} s"
         ) from None
     if done.returncode or not done.stdout:
+        printed = done.stderr.strip()[-1000:] or "nothing was printed"
         raise JobError(
-            f"{where}: ctd does not run {_place(profile)} (on {platform.node()}):\n{done.stderr.strip()[-1000:]}"
+            f"{where}: ctd does not run {_place(profile)} (on {platform.node()}), exit status {done.returncode}:\n{printed}"
         )
     there = json.loads(done.stdout.splitlines()[-1])
     if wrong := differences(versions(), there, _place(profile)):

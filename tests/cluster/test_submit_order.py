@@ -420,9 +420,11 @@ def test_setup_lines_that_do_not_end_are_told(tmp_path, monkeypatch):
 
 
 def test_setup_lines_that_end_the_shell_are_told(tmp_path):
-    order = read_order(write(tmp_path, cluster={**SLURM, "setup": ["exit 0"]}), None)
-    with pytest.raises(JobError, match="cluster: ctd does not run after its modules"):
-        check_python(order.profile, order.where)
+    for line, status in (("exit 0", 0), ("false", 1)):
+        order = read_order(write(tmp_path, cluster={**SLURM, "setup": [line]}), None)
+        said = rf"cluster: ctd does not run after its modules.*, exit status {status}:\nnothing was printed"
+        with pytest.raises(JobError, match=said):
+            check_python(order.profile, order.where)
 
 
 def test_the_python_of_a_profile_is_the_one_that_runs(tmp_path):
@@ -433,7 +435,7 @@ def test_the_python_of_a_profile_is_the_one_that_runs(tmp_path):
         check_python(order.profile, "cluster")
     python.write_text("#!/bin/sh\necho $0 has no ctd >&2; exit 1\n")
     python.chmod(0o755)
-    said = rf"^cluster: ctd does not run with python: {python} \(on .+\):\n{python} has no ctd$"
+    said = rf"^cluster: ctd does not run with python: {python} \(on .+\), exit status 1:\n{python} has no ctd$"
     with pytest.raises(JobError, match=said):
         check_python(order.profile, "cluster")
 
