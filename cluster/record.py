@@ -101,12 +101,20 @@ class Submission:
         """Return the file of what an allocation prints."""
         return Path(self.home) / f"slurm-{number}.out"
 
+    def with_own_file(self, text: str) -> str:
+        """Return what a driver printed with the user's job file in place of its copy in `home`."""
+        own = str(self.words[0]) if self.words else ""
+        return (
+            text.replace(f"{self.home}/{Path(own).stem}.yaml", own) if own and self.home else text
+        )
+
     def last_lines(self, number: str) -> list[str]:
         """Return the lines in the last 4 kB of what an allocation has printed; none if nothing has arrived here."""
         try:
             with self.output(number).open("rb") as file:
                 file.seek(-min(4096, file.seek(0, os.SEEK_END)), os.SEEK_END)
-                return file.read().decode(errors="replace").splitlines()
+                text = file.read().decode(errors="replace")
+                return self.with_own_file(text).splitlines()
         except OSError:
             return []
 

@@ -217,7 +217,7 @@ def log_tail(address: str, n_lines: int = 40) -> str:
     shown = [latest.output(task) for task in latest.tasks()] or files[-1:]
     lines = list[str]()
     for file in shown:
-        text = file.read_text(errors="replace") if file.exists() else ""
+        text = latest.with_own_file(file.read_text(errors="replace")) if file.exists() else ""
         tail = text.splitlines()[-max(SHORTEST, n_lines // len(shown)) :]
         lines += [f"--- {file}", *tail] if tail else [f"--- {file}: nothing was printed yet"]
     return "\n".join(lines)

@@ -265,7 +265,11 @@ def logs(
         raise JobError(f"--shard {shard}: not with --item {item}; leave one out")
     whole = not as_json and shard is None and item is None
     printed = log_tail(store) if whole else ""
-    if whole and not Store.exists(store) and (printed or submissions(store)):
+    if not Store.exists(store) and submissions(store):
+        if not whole:
+            raise JobError(
+                f"{store}: its submission has made no store; {advised('ctd', 'logs', store)} has what it printed"
+            )
         out.print(printed or why_silent(store))
         return
     opened = Store.open(store)

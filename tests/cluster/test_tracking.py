@@ -1,6 +1,7 @@
 """cluster.tracking: a store's record of a submission sends nobody's token to a place that the store names."""
 
 import json
+import shlex
 import shutil
 import socket
 import threading
@@ -315,10 +316,11 @@ def test_status_says_what_an_allocation_says_itself(sent, state, word, printed, 
     assert Submitted.of(address).allocations() == {"4711": said.replace("STORE", address)}
 
 
-def test_json_of_a_job_that_waits_is_none(ctd, sent):
-    code, out, err = ctd("logs", sent(("4711", []), known={}), "--json")
+@pytest.mark.parametrize("options", [["--json"], ["--item", "0"]])
+def test_events_of_a_job_without_a_store_are_none(ctd, sent, options):
+    code, out, err = ctd("logs", address := sent(("4711", []), known={}), *options)
     assert (code, out) == (2, "")
-    assert "not a complete ctd store" in err
+    assert f"its submission has made no store; `ctd logs {shlex.quote(address)}` has what" in err
 
 
 GONE = {"kind": "ray", "address": "127.0.0.1:9", "dashboard": "http://127.0.0.1:9"}
