@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cluster.profiles import LocalProfile, Profile, RayProfile, SlurmProfile
+from cluster.ray import jobs as rayjobs
 from cluster.ray.reach import knock
 from cluster.slurm import client as slurm
 from cluster.slurm.script import options
@@ -133,8 +134,6 @@ def _check_ray(profile: RayProfile) -> list[dict[str, Any]]:
         return _plain(versions())
 
     def jobs_api() -> str:
-        from cluster.ray import jobs as rayjobs
-
         with rayjobs.client(profile) as api:
             return f"version {api.get_version()} at {profile.dashboard_url()}"
 
@@ -162,29 +161,26 @@ def _ask(profile: RayProfile) -> dict[str, Any]:
     import ray
 
     from cluster import versions as module
-    from cluster.ray.jobs import environment
     from cluster.ray.pool import connect
-    from cluster.ray.private import set_environment
 
     # Send the module by value, since the cluster need not have ctd installed.
     ray.cloudpickle.register_pickle_by_value(module)
-    written = None
-    if profile.stores and (folder := addresses.local_path(profile.stores)):
-        check_folder(folder, "stores")
-        written = folder / f"probe-{secrets.token_hex(4)}"
-        written.touch()
-    before = set_environment(environment(profile))
-    try:
-        connect(profile.address)
-        found = ray.remote(num_cpus=0)(module.versions).remote()
-        seen = ray.remote(num_cpus=0)(os.path.exists).remote(str(written))
-        nodes = [node["Resources"].get("GPU", 0) for node in ray.nodes() if node["Alive"]]
-        there = ray.get(found, timeout=60.0)
-        return {"nodes": nodes, "versions": there, "seen": ray.get(seen) if written else None}
-    except (RuntimeError, ray.exceptions.RayError) as error:
-        raise JobError(f"{profile.address}: {error}") from None
-    finally:
-        ray.shutdown()
-        set_environment(before)
-        if written:
-            written.unlink()
+    with rayjobs.reached(profile):
+        written = None
+        if profile.stores and (folder := addresses.local_path(profile.stores)):
+            check_folder(folder, "stores")
+            written = folder / f"probe-{secrets.token_hex(4)}"
+            written.touch()
+        try:
+            connect(profile.address)
+            found = ray.remote(num_cpus=0)(module.versions).remote()
+            seen = ray.remote(num_cpus=0)(os.path.exists).remote(str(written))
+            nodes = [node["Resources"].get("GPU", 0) for node in ray.nodes() if node["Alive"]]
+            there = ray.get(found, timeout=60.0)
+            return {"nodes": nodes, "versions": there, "seen": ray.get(seen) if written else None}
+        except (RuntimeError, ray.exceptions.RayError) as error:
+            raise JobError(f"{profile.address}: {error}") from None
+        finally:
+            ray.shutdown()
+            if written:
+                written.unlink()

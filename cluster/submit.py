@@ -54,13 +54,11 @@ class Order:
     content: dict[str, Any]
     """The file's content, with overrides applied and without `cluster`."""
     stages: list[Stage]
-    base: str
-    """The folder of the job file."""
     profile: SlurmProfile | RayProfile
     where: str
     """Name of the profile in errors."""
-    array: int = 0
-    """Number of one-node allocations that share the store; 0: one allocation."""
+    array: int | None = None
+    """Number of one-node allocations that share the store; None: one allocation, of all nodes of the profile."""
     failed: bool = False
     accept_changes: bool = False
     """What of an existing store to compute again: see `jobs.run.shards.reconsider`."""
@@ -86,6 +84,11 @@ class Order:
                 f"{self.path}: run.memory_gb: --array plans before there is a node: say how much memory of a "
                 "GPU its items may use"
             )
+
+    @property
+    def base(self) -> str:
+        """The folder of the job file."""
+        return self.stages[0].base
 
     def home(self) -> Path:
         """Return the folder of a Slurm submission: in the first stage's store, or below the profile's work_dir."""
@@ -135,16 +138,13 @@ def read_order(
     failed: bool = False,
     accept_changes: bool = False,
 ) -> Order:
-    """Read a job file and the profile of its cluster.
+    """Read a job file and the profile of its cluster. Raises JobError if either is not valid, or the job cannot run there.
 
     Args:
         cluster: name or file of a profile; None: the job file's `cluster`.
         overrides: changes to fields of the job file.
         store: where results go; see `read_stages`.
         array, failed, accept_changes: see `Order`.
-
-    Raises:
-        JobError: the job or the profile is not valid, or the job cannot run there.
     """
     content = read_content(path, overrides)
     named = content.pop("cluster", None)
@@ -160,25 +160,22 @@ def read_order(
     if store is not None and (folder := addresses.local_path(store)) is not None:
         store = str(folder.expanduser().absolute())
     stages = read_stages(path, overrides, store)
-    base = str(path.resolve().parent)
-    given = str(Path(cluster).absolute()) if cluster and Path(cluster).suffix else cluster
-    options = {"--cluster": given, "--store": store, "--array": str(array) if array else None}
     words = [str(path.absolute()), *(overrides or ())]
-    words += [word for option, value in options.items() if value for word in (option, value)]
+    if cluster:  # in the folder of now, if it is a file
+        words += ["--cluster", str(Path(cluster).absolute()) if Path(cluster).suffix else cluster]
+    words += ["--store", store] if store else []
+    words += ["--array", str(array)] if array else []
     return Order(
-        path, content, stages, base, profile, where, array or 0, failed, accept_changes, words=tuple(words)
-    )  # fmt: skip
+        path, content, stages, profile, where, array, failed, accept_changes, words=tuple(words)
+    )
 
 
 def read_profile(
     given: object, where: str, here: str, array: int | None
 ) -> SlurmProfile | RayProfile:
-    """Return the profile of a cluster, given by name, file or fields; of an array, whose allocations have a node each, for one node.
+    """Return the profile of a cluster, given by name, file or fields; for an array, with the one node that each allocation has.
 
-    here: the command that runs the job on this machine.
-
-    Raises:
-        JobError: it is not valid, or is this machine; `where` begins the text.
+    Raises JobError, which begins with `where`, if it is not valid, or is this machine, on which `here` is to be called.
     """
     profile = parse_profile(given, where)
     if isinstance(profile, LocalProfile):
@@ -188,34 +185,35 @@ def read_profile(
 
 
 def default_store(profile: Profile, name: str) -> str | None:
-    """Return the address of the job's store in the profile's folder for stores; None if the profile names none."""
+    """Return the address of a job's store in the profile's folder for stores; None if it names none."""
     stores = profile.stores if isinstance(profile, RayProfile) else None
     return f"{stores.rstrip('/')}/{name}.zarr" if stores else None
 
 
 def text_of(order: Order) -> str:
     """Return the batch script or, for an existing Ray, the driver's command."""
-    if isinstance(order.profile, RayProfile):
+    profile = order.profile
+    if isinstance(profile, RayProfile):
         return rayjobs.entrypoint(order.run_words())
-    stores = [
-        path.absolute().parent for s in order.stages if (path := addresses.local_path(s.address))
+    stores = (addresses.local_path(stage.address) for stage in order.stages)
+    folders = [
+        Path(order.base),
+        *map(Path, order.sees),
+        *(s.absolute().parent for s in stores if s),
     ]
-    folders = [Path(order.base), *map(Path, order.sees), *stores]
-    driver = ["ctd", *order.run_words()]
-    return script(
-        order.profile, f"ctd-{order.path.stem}", order.home(), driver, order.array, folders
-    )
+    driver, name = ["ctd", *order.run_words()], f"ctd-{order.path.stem}"
+    return script(profile, name, order.home(), driver, order.array, folders)
 
 
 def submit(order: Order, tell: Callable[[str], object] = warnings.warn) -> Submission:
     """Submit a job. Raises JobError if it cannot run there, or the cluster refuses it. tell: called with warnings."""
-    text = text_of(order)
     if isinstance(order.profile, SlurmProfile):
-        return _submit_to_slurm(order, order.profile, text, tell)
-    return _submit_to_ray(order, order.profile, text)
+        return _submit_to_slurm(order, order.profile, tell)
+    return _submit_to_ray(order, order.profile)
 
 
-def _submit_to_ray(order: Order, profile: RayProfile, text: str) -> Submission:
+def _submit_to_ray(order: Order, profile: RayProfile) -> Submission:
+    text = text_of(order)
     check_job(order)
     order.file.write_text(_yaml(order))
     try:
@@ -244,9 +242,9 @@ def _change_stores(order: Order) -> None:
 
 
 def _submit_to_slurm(
-    order: Order, profile: SlurmProfile, text: str, tell: Callable[[str], object]
+    order: Order, profile: SlurmProfile, tell: Callable[[str], object]
 ) -> Submission:
-    where, home = order.where, order.home()
+    where, home, text = order.where, order.home(), text_of(order)
     check_folder(profile.folder(), f"{where}: work_dir")
     if why := without_gpu(profile, check_there(text, profile, where)):
         tell(why)
@@ -271,7 +269,7 @@ def _submit_to_slurm(
 
 
 def _refuse_second(order: Order) -> None:
-    """Raise JobError if one of the job's stores has a Slurm submission that waits or runs."""
+    """Raise JobError if one of the job's stores has an allocation that waits or runs."""
     for stage in order.stages:
         for submission, states in look(stage.address):
             for number, state in states.items():
@@ -288,9 +286,8 @@ def _refuse_second(order: Order) -> None:
 def check_job(order: Order) -> list[tuple[Stage, Prepared]]:
     """Plan the stages that refer to no other stage, as the driver will; return those without a store yet.
 
-    Raises:
-        JobError: a stage is not valid, its kernel's source has changed since its store was made and the order does
-            not accept that, its `run.grace_s` leaves no time of the profile's, or a worker has no room on a node.
+    Raises JobError if a stage is not valid, the order does not accept that its kernel's source has changed since its store was
+    made, its `run.grace_s` leaves no time of the profile's, or a worker has no room on a node.
     """
     ready = []
     for stage in order.stages:

@@ -301,8 +301,8 @@ class Job:
             file = Path(stage.base) / f"{stage.name}.yaml"
             sees = (self.base,) if local_path(self.base) is not None else ()
             order = Order(
-                file, stage.content, [stage], stage.base, profile, told, array or 0, failed, accept_changes, sees
-            )  # fmt: skip
+                file, stage.content, [stage], profile, told, array, failed, accept_changes, sees
+            )
             return Submitted(where, send(order))
 
     def _address(self, store: str | Path | None) -> str:

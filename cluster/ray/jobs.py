@@ -18,6 +18,7 @@ import cluster
 import ctd
 import jobs
 from cluster.profiles import RayProfile
+from cluster.ray.private import set_environment
 from cluster.versions import AGREE, versions
 from ctd.installed import DISTRIBUTION
 from jobs.errors import JobError
@@ -28,7 +29,7 @@ EXCLUDED = ["*.zarr", ".git", ".venv", "__pycache__", "*.png"]
 NO_ANSWER = (ConnectionError, RuntimeError)
 """Errors of the client of the Jobs API."""
 START_S = 120.0
-"""Longest wait (s) of `submit` for the cluster to compare its versions with ours; then it returns anyway."""
+"""Longest wait (s) for the cluster to compare its versions with ours; the job is sent all the same."""
 
 
 def entrypoint(run: Sequence[str]) -> str:
@@ -41,12 +42,9 @@ def entrypoint(run: Sequence[str]) -> str:
     )
 
 
-def environment(profile: RayProfile) -> dict[str, str | None]:
-    """Return the environment variables with which this process reaches and authenticates to the cluster (None: unset).
-
-    Raises:
-        JobError: the profile's token file does not exist.
-    """
+@contextmanager
+def reached(profile: RayProfile) -> Iterator[None]:
+    """Set the environment variables by which Ray finds the cluster and its token. JobError if there is no such token file."""
     # Unset: in the client of Ray's jobs either of them would win over the address that it is given.
     settings: dict[str, str | None] = {"RAY_ADDRESS": None, "RAY_API_SERVER_ADDRESS": None}
     if profile.token:
@@ -54,39 +52,34 @@ def environment(profile: RayProfile) -> dict[str, str | None]:
         if not token.is_file():
             raise JobError(f"token: {token}: there is no such file")
         settings |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
-    return settings
+    before = set_environment(settings)
+    try:
+        yield
+    finally:
+        set_environment(before)
 
 
 @contextmanager
 def client(profile: RayProfile) -> Iterator[Any]:
-    """Yield a client of the Jobs API, authenticated with the profile's token.
-
-    Raises:
-        JobError: nothing answers, or a call inside the `with` block fails.
-    """
+    """Yield a client of the Jobs API. JobError if nothing answers, or a call inside the `with` block fails."""
     from ray.job_submission import JobSubmissionClient
 
-    from cluster.ray.private import set_environment
-
     url = profile.dashboard_url()
-    before = set_environment(environment(profile))
-    try:
-        yield JobSubmissionClient(url)
-    except NO_ANSWER as error:
-        raise JobError(f"{url}: the Jobs API of Ray: {error}") from None
-    finally:
-        set_environment(before)
+    with reached(profile):
+        try:
+            yield JobSubmissionClient(url)
+        except NO_ANSWER as error:
+            raise JobError(f"{url}: the Jobs API of Ray: {error}") from None
 
 
 def submit(
     folder: str, profile: RayProfile, command: str, number: str, where: str, ready: Callable[[], None]
 ) -> str:  # fmt: skip
-    """Send a job with its folder, wait until the cluster has compared versions, and return the job's id.
+    """Send a job with its folder, wait at most `START_S` until the cluster has compared versions, and return the job's id.
 
-    Gives up waiting after `START_S`, without an error. ready: called once the cluster answers, before the job is sent.
+    ready: called once the cluster answers, before the job is sent.
 
-    Raises:
-        JobError: the versions differ, or the job ended before it compared them; `where` begins the message.
+    Raises JobError, which begins with `where`, if the versions differ, or the job ended before it compared them.
     """
     shipped: dict[str, Any] = {
         "working_dir": folder,
@@ -122,9 +115,11 @@ def _await_versions(api: Any, number: str, where: str) -> None:
             return
         if info.status.is_terminal():
             text = log.strip()[-1500:] or str(info.message)[-1500:]
-            if "versions differ" in text:
-                line = next(line for line in text.splitlines() if "versions differ" in line)
-                raise JobError(f"{where}: {line.removeprefix('ctd: ')}; install the same versions")
+            for line in text.splitlines():
+                if "versions differ" in line:
+                    raise JobError(
+                        f"{where}: {line.removeprefix('ctd: ')}; install the same versions"
+                    )
             raise JobError(f"{where}: the job did not start: {text}")
         time.sleep(0.3)
 
@@ -137,7 +132,7 @@ def state(profile: RayProfile, number: str) -> tuple[str, bool]:
 
 
 def cancel(profile: RayProfile, number: str) -> list[str]:
-    """Stop the job; return a line that says so, or nothing if the job has ended already."""
+    """Stop the job; return a line on that, none if the job has ended already."""
     try:
         with client(profile) as api:
             if api.get_job_info(number).status.is_terminal():

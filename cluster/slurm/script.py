@@ -20,7 +20,7 @@ PARTS_EACH = 4
 """Parts of the store per allocation of an array: the more, the more evenly the remaining ones are shared."""
 
 
-def options(profile: SlurmProfile, name: str, home: Path, array: int = 0) -> list[str]:
+def options(profile: SlurmProfile, name: str, home: Path, array: int | None = None) -> list[str]:
     """The sbatch options, in the order of the script; see `script` for the arguments."""
     wanted: dict[str, object] = {
         "job-name": name,
@@ -52,7 +52,7 @@ def script(
     name: str,
     home: Path,
     run: Sequence[str],
-    array: int = 0,
+    array: int | None = None,
     folders: Sequence[Path] = (),
 ) -> str:
     """The whole batch script.
@@ -61,7 +61,7 @@ def script(
         name: the job's name in squeue.
         home: folder of the submission, on the shared file system.
         run: the driver's command; the script adds `--address HOST:PORT`.
-        array: number of one-node allocations that share the store; 0 for a single allocation.
+        array: number of one-node allocations that share the store; None for a single allocation.
         folders: those of the job and of its stores, which a container must see beside `home` and `work_dir`.
     """
     folder = profile.folder()

@@ -25,7 +25,6 @@ from cluster import checks, versions
 from cluster.profiles import RayProfile
 from cluster.ray import jobs as rayjobs
 from cluster.ray.executor import RayExecutor
-from cluster.ray.private import set_environment
 from cluster.record import submissions
 from cluster.submit import read_order, submit
 from cluster.tracking import cancel, log_tail, look
@@ -153,9 +152,8 @@ def ray_address(ray_cluster):
 @pytest.fixture
 def connected(ray_address):
     """This process has the cluster's token."""
-    before = set_environment(rayjobs.environment(RayProfile.model_validate(ray_address)))
-    yield ray_address["address"]
-    set_environment(before)
+    with rayjobs.reached(RayProfile.model_validate(ray_address)):
+        yield ray_address["address"]
 
 
 @pytest.fixture
