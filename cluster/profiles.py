@@ -259,10 +259,8 @@ def profile_names() -> list[str]:
 
 
 def load_profile(name: str) -> Profile:
-    """Return the profile of that name, or in that file if the name ends in .yaml or .yml.
-
-    Raises:
-        JobError: there is no such profile, or it is not valid.
+    """Return the profile of that name, or in that file if the name ends in .yaml or .yml. JobError if there is none, or it is
+    not valid.
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else profiles_folder() / f"{name}.yaml"
     if path.is_file():
@@ -279,22 +277,19 @@ def load_profile(name: str) -> Profile:
 
 
 def parse_profile(content: Any, where: str) -> Profile:
-    """Return the validated profile. content: its fields, or the name of another profile to load.
+    """Return the validated profile; JobError, which names `where` and the field, if it is not valid.
 
-    Raises:
-        JobError: it is not valid; the message names `where` and the field.
+    content: its fields, or the name of a profile to load.
     """
     if isinstance(content, str):
         return load_profile(content)
     fields = content if isinstance(content, dict) else {}
-    kind = fields.get("kind")
-    if kind not in [*KINDS]:
-        named = [
-            f"; write kind: {value} in place of {name}: {value}"
-            for name, value in fields.items()
-            if value in [*KINDS]
-        ]
-        better = named[0] if named else meant(kind, KINDS)
+    kind, kinds = fields.get("kind"), [*KINDS]  # a list: the value may be one, too
+    if kind not in kinds:
+        misnamed = (
+            f"; write kind: {v} in place of {name}: {v}" for name, v in fields.items() if v in kinds
+        )
+        better = next(misnamed, meant(kind, KINDS))
         raise JobError(f"{where}: kind: local, ray or slurm expected, got {kind!r}{better}")
     _refuse_secrets(fields, where)
     instead = dict.fromkeys(("email", "mail", "mail_user"), MAIL)

@@ -26,8 +26,6 @@ STRANGE = "it was sent to a Ray that you have no profile of, which is not asked 
 LAST = ("ended", "chained", "cancelled", *GIVEN_UP)
 """First words of what an allocation wrote after which it does nothing."""
 
-FORGOTTEN = "Slurm has forgotten it"
-
 RAN = ("FAILED", "COMPLETED", "TIMEOUT", "OUT_OF_MEMORY")
 """Slurm's words for allocations that have run, and write what they do."""
 
@@ -58,14 +56,13 @@ class State:
 def look(address: str) -> list[tuple[Submission, dict[str, State]]]:
     """Return each submission of a store with {id: state}, the latest last. Slurm is asked once for all allocations."""
     found = submissions(address)
-    numbers = [n for s in found if s.kind == "slurm" for n in s.all_numbers()]
     known, unasked = dict[str, slurm.Allocation](), ""
     try:
-        known = slurm.allocations(numbers)
+        known = slurm.allocations(n for s in found if s.kind == "slurm" for n in s.all_numbers())
     except JobError as error:
         unasked = str(error)
-    on_slurm = lambda s: _on_slurm(s, known, unasked, address)
-    return [(s, _on_ray(s) if s.kind == "ray" else on_slurm(s)) for s in found]
+    states = lambda s: _on_ray(s) if s.kind == "ray" else _on_slurm(s, known, unasked, address)
+    return [(submission, states(submission)) for submission in found]
 
 
 def _on_ray(submission: Submission) -> dict[str, State]:
@@ -101,16 +98,14 @@ def _on_slurm(
             if unasked:
                 states[n] = State(text, word.split()[0] in LAST, unasked=unasked)
             else:
-                states[n] = State(f"{text} ({FORGOTTEN})", True)
+                states[n] = State(f"{text} (Slurm has forgotten it)", True)
     return states
 
 
 def _told(told: slurm.Allocation, word: str, submission: Submission, address: str) -> str:
-    """What Slurm says of an allocation, and what the allocation itself says. Of one that left its work at a checkpoint for
-    `ctd cancel`, Slurm says that it failed.
-    """
+    """What Slurm says of an allocation, and what the allocation itself says."""
     number, text = told.number, told.text
-    if told.state == "FAILED" and word == "cancelled":
+    if told.state == "FAILED" and word == "cancelled":  # it left its work at a checkpoint
         return _plain(word)
     if told.state in RAN and submission.is_unseen(number):
         return f"{text}; {UNSEEN.format(submission.place())}"
@@ -197,13 +192,11 @@ def _cancel(number: str, gently: bool) -> str:
 
 
 SHORTEST = 5
-"""Lines of each task of an array that `log_tail` shows at least."""
+"""Fewest lines of each task of an array that `log_tail` shows."""
 
 
 def log_tail(address: str, n_lines: int = 40) -> str:
-    """Return the last `n_lines` lines of the latest submission's output, of an array those of all its tasks; "" if there
-    are none.
-    """
+    """Return the last `n_lines` lines of the latest submission's output, of an array those of all its tasks; "" without any."""
     found = submissions(address)
     if not found:
         return ""
@@ -266,13 +259,10 @@ class Submitted:
         """Wait until nothing runs or is queued any more, and return the opened store. Where that cannot be asked, it is
         over once all shards are done.
 
-        Args:
-            timeout_s: longest wait (s); by default no limit.
-            every_s: poll interval (s).
+        timeout_s: longest wait (s); by default no limit. every_s: poll interval (s).
 
-        Raises:
-            TimeoutError: after `timeout_s`; the job continues.
-            JobError: the job ended before all shards were done; the text has the last lines that it printed.
+        Raises TimeoutError after `timeout_s`, while the job continues; JobError, with the last lines that the job printed, if it
+        ended before all shards were done.
         """
         end = None if timeout_s is None else time.monotonic() + timeout_s
         while not self._is_over():

@@ -233,8 +233,8 @@ class Job:
 
         Raises:
             JobError: the job is not valid, or `store` holds another job.
-            Stopped: the run was stopped before its end, by Ctrl-C (the notebook's stop button), SIGTERM, SIGUSR1, SIGHUP or
-                `ctd cancel`; the same call continues it.
+            Stopped: Ctrl-C (the notebook's stop button), SIGTERM, SIGUSR1, SIGHUP or `ctd cancel` stopped the run; the same call
+                continues it.
             KeyboardInterrupt: Ctrl-C came a second time, and cut the workers' time for checkpoints short.
         """
         where = self._address(store)
@@ -255,7 +255,9 @@ class Job:
         prune_compilation_cache()
         stage = self._stage(where, code_folder(where, self._source), accept_changes)
         spec = stage.spec({})
-        request = Request(where, spec, executor, address, False, None, failed, accept_changes)
+        request = Request(
+            where, spec, executor, address, failed=failed, accept_changes=accept_changes
+        )
         create = partial(open_or_create, spec, stage.base, stage.where, where)
         with calls_on_end(where) as ending:
             try:
@@ -285,10 +287,8 @@ class Job:
 
         Args:
             cluster: the name or file of a profile, or a profile's fields (docs/clusters.md).
-            store: see `run`.
             array: number of one-node allocations that share the store, instead of one allocation.
-            failed: see `run`.
-            accept_changes: see `run`.
+            store, failed, accept_changes: see `run`.
 
         Raises JobError if the job cannot run there, or the cluster refuses it.
         """

@@ -38,10 +38,7 @@ def choose_executor(
     if asked := _asks_for_more(spec.run, address):
         return Choice("ray", asked)
     opened = Store.open(store) if Store.exists(store) else None
-    n, pace = _left(spec, opened, failed)
-    if opened is None and fork is not None:  # `run` refuses a store that does not fit
-        markers = Store.open(fork).committed.markers()
-        n, pace = max(0, n - sum(m.n_items for m in markers)), pace_of(markers) or pace
+    n, pace = _left(spec, opened, failed, fork)
     if n == 0:
         return Choice("serial", "all items are computed")
     what = count(n, "item")
@@ -81,15 +78,17 @@ def _asks_for_more(run: RunSettings, address: str | None) -> str:
     return "this machine has GPUs" if _gpus() else ""
 
 
-def _left(spec: JobSpec, store: Store | None, failed: bool) -> tuple[int, float | None]:
+def _left(
+    spec: JobSpec, store: Store | None, failed: bool, fork: str | None
+) -> tuple[int, float | None]:
     """The work left: (items to compute, worker seconds per item or None if unknown)."""
-    n, remembered = sum(part.count() for part in spec.sweeps()), remembered_pace(spec)
-    # A store of another job tells nothing of this one; `run` will refuse it.
-    if store is None or store.job.spec.digest() != spec.digest():
-        return n, remembered
-    markers = store.committed.markers()
+    known = store or (Store.open(fork) if fork else None)
+    # A store of another job tells nothing of this one; `run` will refuse it, as a `fork` that does not fit.
+    other = store is not None and store.job.spec.digest() != spec.digest()
+    markers = known.committed.markers() if known and not other else ()
     done = sum(m.n_items for m in markers if not (failed and m.n_failed))
-    return max(0, n - done), pace_of(markers) or remembered
+    n = sum(part.count() for part in spec.sweeps())
+    return max(0, n - done), pace_of(markers) or remembered_pace(spec)
 
 
 def _had_failures(store: Store) -> bool:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from cluster.cli.display import err, out, warn
-from cluster.cli.options import StorePath, Where, all_of
+from cluster.cli.options import StorePath, Where, all_of, refuse
 from cluster.cli.query import say_how_much
 from jobs.errors import JobError, advised, count
 from jobs.redact import redact
@@ -71,10 +71,10 @@ def export(
     asked = {"where": where, "sort": sort, "limit": limit}
     study = {"metric": metric, "mode": mode}
     if to is None:
-        _refuse("needs --to, what to write items for; give it too", folder=folder, **asked, **study)
+        refuse("needs --to, what to write items for; give it too", folder=folder, **asked, **study)
         _one(store, item, path, results)
     elif to == "optuna":
-        _refuse("not with --to optuna", folder=folder, results=results or None)
+        refuse("not with --to optuna", folder=folder, results=results or None)
         if item is None or path is not None:
             raise JobError(
                 "--to optuna: give one storage after it: sqlite:///study.db, or the path of a journal"
@@ -83,17 +83,10 @@ def export(
     elif item is not None:
         raise JobError(f"--to {to}: takes all items; --where 'item == {item}' chooses one")
     else:
-        _refuse(f"not with --to {to}, only with --to optuna", **study)
+        refuse(f"not with --to {to}, only with --to optuna", **study)
         place = beside(store)
         folder = folder or place.with_name(f"{place.name}-{to}")
         _runs(store, to, folder, "all" if results else "model", **asked)
-
-
-def _refuse(why: str, **given: object) -> None:
-    """Raise JobError if an option is given."""
-    for name, value in given.items():
-        if value is not None:
-            raise JobError(f"--{name}: {why}")
 
 
 def _study(

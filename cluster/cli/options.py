@@ -96,12 +96,18 @@ def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
     return files, among
 
 
+def refuse(why: str, **given: object) -> None:
+    """Raise JobError for the first option that is given, which `why` refuses; None stands for one that is not."""
+    for name, value in given.items():
+        if value is not None:
+            raise JobError(f"--{name.replace('_', '-')}: {why}")
+
+
 def check_target(to: Path | None, as_json: bool) -> None:
     """Raise JobError if a table cannot be written to `to`, or is to be printed as well."""
     if to is None:
         return
-    if as_json:
-        raise JobError(f"--json: not with --to {to}, which is written instead; leave one out")
+    refuse(f"not with --to {to}, which is written instead; leave one out", json=as_json or None)
     from jobs.query import files
 
     files.check_target(to)

@@ -1,6 +1,6 @@
 """The commands query, best and compare, which answer questions about stores."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,6 +25,7 @@ from cluster.cli.options import (
     Where,
     all_of,
     check_target,
+    refuse,
 )
 from cluster.cli.summary import no_rows
 from jobs.errors import JobError, advised, count
@@ -74,22 +75,18 @@ def query(
     """Answer a question from the tables of a store; of several stores as from one, with a column for
     the store and for every parameter that differs."""
     check_target(to, as_json)
-    asked = {
-        "where": where, "sort": sort, "limit": limit, "columns": columns,
-        "group-by": group_by, "agg": agg, "table": table,
-    }  # fmt: skip
-    store, condition = open_all(stores, err.print), all_of(where)
-    if sql is not None:
-        _refuse_beside_sql(asked)
+    store = open_all(stores, err.print)
     question: Asked = {
         "table": table, "sort": ",".join(sort or ()), "limit": limit, "agg": agg,
         "columns": ",".join(columns or ()), "group_by": ",".join(group_by or ()),
     }  # fmt: skip
     is_default = not (columns or agg or sql or as_json or to)
     if sql is not None:
+        why = "not with --sql, which says it in SQL; leave one out"
+        refuse(why, where=where, sort=sort, limit=limit, columns=columns, group_by=group_by, agg=agg, table=table)  # fmt: skip
         name, found = "", ask_sql(store, sql)
     else:
-        name, found = _answer(store, condition, question, to, as_json)
+        name, found = _answer(store, all_of(where), question, to, as_json)
     if is_default:
         found = default_columns(name, found, store, [*sort_keys(question["sort"])])
     most = 100 if limit is None else None
@@ -101,16 +98,9 @@ def query(
         show_table(found, name or "sql", most, not is_default, "--json or --to FILE gives all")
     if not n_rows(found) and limit != 0:
         err.print(_why_none(name, store, bool(where)))
-    if sql is None and "kernel" not in f"{asked}":
+    if sql is None and "kernel" not in f"{where} {question}":
         _say_kernels(store, name)
     say_how_much(store)
-
-
-def _refuse_beside_sql(asked: Mapping[str, object]) -> None:
-    """Raise JobError if an option says what SQL says itself. asked: option -> its value, None if it is not given."""
-    for option, value in asked.items():
-        if value is not None:
-            raise JobError(f"--{option}: not with --sql, which says it in SQL; leave one out")
 
 
 def _answer(

@@ -31,7 +31,7 @@ from jobs.run.stop import Stop, signals
 from jobs.storage import connect, objects
 from jobs.storage.lease import cancel as ask_to_stop
 from jobs.storage.lease import describe
-from jobs.store.store import Store, again_command, resume_command
+from jobs.store.store import Store, again_command
 
 STYLES = {"warnings": "yellow", "stopped": "yellow", "running": "blue", "progress": "blue"}
 """Names of facts -> the style of their text on a terminal."""
@@ -57,12 +57,11 @@ def status(store: StorePath, as_json: AsJson = False) -> None:
         return
     # A submission that has given up says itself what to do.
     idle = not (found["complete"] or found["running"] or sent.goes_on or sent.given_up)
-    continues = sent.again or resume_command(opened)
     if sent.goes_on and found["stopped"]:
         found |= {"running": _starting(found["stopped"], sent.has_begun), "stopped": None}
     failed = found["items_failed"] or found["errors"]
     styles = STYLES | {"items": "red" if failed else "green" if found["complete"] else "yellow"}
-    resumes = f"{continues} continues it" if idle else _repeats(opened, found)
+    resumes = f"{again_command(opened)} continues it" if idle else _repeats(opened, found)
     show_facts(facts(found, "; ".join(together(lines)), resumes), styles)
     for line in found["errors"]:
         name = next(iter(line))
@@ -101,8 +100,6 @@ class Sent(NamedTuple):
     """Whether one waits or runs, and is not to stop."""
     has_begun: bool
     """Whether one has started."""
-    again: str = ""
-    """The command that goes on with it."""
 
 
 def submitted(store: str) -> Sent:
@@ -112,21 +109,19 @@ def submitted(store: str) -> Sent:
     if not found:
         return Sent([], [], goes_on=False, has_begun=False)
     newest, last = found[-1]
-    lines, silent = list[str](), dict[str, None]()
-    for submission, states in found:
-        for number, now in states.items():
-            if submission is not newest and not now.is_going_on:
-                continue
-            if now.unasked:  # of all allocations the same, which is said once
-                silent[now.unasked] = None
-            lines.append(f"{what[submission.kind]} {number}: {now.text}")
-    # What became of a submission before the latest one does not matter any more.
+    shown = [
+        (f"{what[sent.kind]} {number}: {now.text}", now.unasked)
+        for sent, states in found
+        for number, now in states.items()
+        if sent is newest or now.is_going_on
+    ]
+    silent = dict.fromkeys(why for _, why in shown if why)  # of all allocations the same
     why = newest.given_up()
     is_left = all(number in why or now.is_over for number, now in last.items())
     given_up = [f"given up: {text}" for text in dict.fromkeys(why.values())] if is_left else []
     goes_on = any(now.is_going_on for now in last.values()) and not newest.is_cancelled
     has_begun = newest.kind == "ray" or bool(newest.history())
-    return Sent([*lines, *silent], given_up, goes_on, has_begun, newest.again())
+    return Sent([*(line for line, _ in shown), *silent], given_up, goes_on, has_begun)
 
 
 MANY = 4
@@ -162,11 +157,11 @@ def resume(
     with signals(stop := Stop()):
         opened = open_to_compute(store, trust, accept_changes)
         if (sent := submitted(store)).goes_on:
-            lines = "; ".join(together(sent.lines))
-            warn([f"{lines}; this computes here, {sent.again} computes on the cluster"])
+            lines, submit = "; ".join(together(sent.lines)), again_command(opened)
+            warn([f"{lines}; this computes here, {submit} computes on the cluster"])
         request = Request(
-            store, opened.job.spec, executor, address, as_json, None, failed, accept_changes
-        )
+            store, opened.job.spec, executor, address, as_json, failed=failed, accept_changes=accept_changes
+        )  # fmt: skip
         run_store(lambda runner: opened, request, stop)
 
 

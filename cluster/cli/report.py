@@ -45,7 +45,7 @@ def report(
     path = to or _beside([store.address for store in opened])
     if path.suffix.lower() not in (".html", ".htm"):
         raise JobError(f"--to {path}: the report is a page; give a name that ends in .html")
-    _on_the_cpu()
+    jax.config.update("jax_platforms", "cpu")  # the memory of GPUs is the workers'
     contents = [Content(store).all() for store in opened]
     text = render(contents[0] if len(contents) == 1 else several(contents, Shelf(opened)))
     for store in opened:
@@ -75,7 +75,7 @@ def watch(
     from cluster.watch import Watch
 
     opened = _once_there(store)
-    _on_the_cpu()
+    jax.config.update("jax_platforms", "cpu")  # as `report`
     with Watch(opened, host, port) as watching:
         out.print(f"watching {store}: {watching.url}")
         if not watching.is_private:
@@ -108,8 +108,3 @@ def _beside(stores: list[str]) -> Path:
     places = [beside(store) for store in stores]
     names = dict.fromkeys(place.name for place in places)
     return places[0].with_name(f"{'+'.join(names)[:120]}.html")
-
-
-def _on_the_cpu() -> None:
-    """Keep JAX off the GPUs: a page must not take memory from the workers."""
-    jax.config.update("jax_platforms", "cpu")

@@ -1,6 +1,5 @@
 """The commands run, plan and gather; `resume` is in `recovery`."""
 
-import re
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -88,7 +87,9 @@ def run(
                 raise JobError(f"{option} {value}: {len(stages)} jobs given; give one")
         shared = _parts(parts) if parts else None
         before = _trusted(Store.open(fork), trust) if fork else None
-        _check_later(stages[first + 1 :])
+        for later in stages[first + 1 :]:  # before the first one runs a night
+            if later.is_alone():
+                _check(later, later.spec({}))
         for k, stage in list(enumerate(stages))[first:]:
             if len(stages) > 1 and not as_json:
                 err.print(f"stage {stage.name}")
@@ -98,13 +99,6 @@ def run(
                 partial(_check, stage, spec), k + 1 < len(stages), fork,
             )  # fmt: skip
             run_store(_opener(stage, spec, before, trust, as_json), request, stop, state)
-
-
-def _check_later(stages: Sequence[Stage]) -> None:
-    """Find the faults of later jobs before the first one runs a night."""
-    for stage in stages:
-        if stage.is_alone():
-            _check(stage, stage.spec({}))
 
 
 FEW = 20_000
@@ -146,23 +140,20 @@ def _trusted(store: Store, trusted: bool) -> Store:
 
 
 def _parts(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+)/(\d+)", text)
-    if match is None or int(match[1]) >= int(match[2]):
+    part, _, n = text.partition("/")
+    if not (part.isdecimal() and n.isdecimal() and int(part) < int(n)):
         raise JobError(f"--parts {text}: expected I/N with I below N, such as 0/8")
-    return int(match[1]), int(match[2])
+    return int(part), int(n)
 
 
 def _opener(
     stage: Stage, spec: JobSpec, before: Store | None, trusted: bool, quiet: bool
 ) -> Callable[[Executor], Store]:
-    """The function that makes or opens the stage's store, for the executor that it is planned for.
-
-    Unless it is quiet, it prints the axes of the data of a new one, so that exchanged axes are seen before the fit.
-    """
+    """The function that makes or opens the stage's store, for the executor that it is planned for."""
     from jobs.run.fork import fork
     from jobs.run.prepare import open_or_create
 
-    def say_data(data: Sequence[str]) -> None:
+    def say_data(data: Sequence[str]) -> None:  # exchanged axes are to be seen before the fit
         if data and not quiet:
             err.print(f"data  {'; '.join(data)}")
 

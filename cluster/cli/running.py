@@ -99,9 +99,7 @@ def run_store(
         stop: set by the signals of this command.
         state: passed on by the process before this one; by default it is received here.
 
-    Raises:
-        typer.Exit: code 75 if the run was stopped early, 1 if a shard or an item failed.
-        NoRay: there was no Ray from the start.
+    Raises typer.Exit with code 75 if the run was stopped early, 1 if a shard or an item failed; NoRay if there was none to begin on.
     """
     state = state or RestartState.received()
     with calls_on_end(request.store) as ending, told_at_once(stop, request.again):

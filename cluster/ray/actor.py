@@ -29,9 +29,9 @@ PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 
 
 def kernel_kills(proc: Path = PROC, mount: Path = CGROUPS) -> int:
-    """Return the number of processes of this process' memory cgroup that the kernel has killed because memory ran out.
+    """Return how many processes of this one's memory cgroup the kernel has killed because memory ran out.
 
-    If the cgroup has no such count, the number of this machine; 0 if the machine has none either.
+    If the cgroup has no such count, that of this machine; 0 if the machine has none either.
     """
     for file in _counters(proc, mount):
         with suppress(OSError, ValueError):
@@ -84,11 +84,10 @@ AGAIN_S = 1.0
 
 
 def kind_of(error: BaseException) -> Kind:
-    """Return why a store cannot be opened."""
     away = is_storage_error(error) and not is_refusal(error)
     if away or isinstance(error, StorageFailed):
         return "storage"
-    # The source may pass: a shared folder can lag behind for a moment.
+    # Source that differs may pass: a shared folder can lag behind for a moment.
     passes = isinstance(error, SourceDiffers) or not isinstance(error, JobError)
     return "other" if passes else "in vain"
 
@@ -105,9 +104,9 @@ class ShardWorker:
     def open(
         self, address: str, workers: int, expected: Mapping[str, str]
     ) -> Place | tuple[str, Kind]:
-        """Open the store; return the place of this actor, or (what went wrong, what kind of fault that is).
+        """Open the store; return the place of this actor, or (what went wrong, of which kind).
 
-        workers: actors that run shards. expected: the driver's versions; this process must have the same.
+        workers: actors that run shards. expected: the driver's versions, which this process must have.
         """
         # Tasks and reports travel as pickles, which another version may read otherwise; another JAX may give other bits.
         wrong = differences(expected, versions(), f"on {socket.gethostname()}")

@@ -7,7 +7,6 @@ queue: nobody goes through all actors to find one.
 
 import logging
 import time
-from collections.abc import Iterable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
@@ -88,7 +87,7 @@ class Crew:
         It is on another node than the first attempt, which may be slow as a whole, and has devices of the same kind:
         others might compute other bits.
         """
-        first = slot_of((task.shard.number, task.attempt - 1), self._pool.slots)
+        first = self._slot_of((task.shard.number, task.attempt - 1))
         there = first.place if first else None
         for slot in self.idle:
             here = slot.place
@@ -100,23 +99,18 @@ class Crew:
     def end(self, attempt: Key, why: str | None) -> None:
         """Replace the actor that runs an attempt, if there is one.
 
-        why: the error of the death that `wait` reports; None: it reports none.
+        why: the error of the death that `wait` reports; None: the other attempt was committed, and `wait` reports nothing.
         """
-        slot = slot_of(attempt, self._pool.slots)
+        slot = self._slot_of(attempt)
         if slot is None:
             return
         if why is None:
-            # Without a report: the other attempt was committed, and the driver expects nothing more of this one.
             self._replace(slot)
         elif not slot.answer.done():  # else `wait` returns its report
-            self._reports.append(charged(self._pool, self._note_death(slot, "killed", why)))
+            self._reports.append(self._charged(self._note_death(slot, "killed", why)))
 
     def wait(self, timeout: float) -> list[Report]:
-        """Return the reports of shards that ended, after at most about `timeout` seconds.
-
-        Raises:
-            JobError: no actor could start.
-        """
+        """Return the reports of shards that ended, after at most about `timeout` seconds. JobError if no actor could start."""
         if not self._stopping:
             for slot in self._pool.joined():
                 self._open(slot)
@@ -174,11 +168,7 @@ class Crew:
         return []
 
     def _not_opened(self, slot: Slot, text: str, kind: Kind) -> None:
-        """Let an actor that could not open the store try again, replace it, or give its slot up.
-
-        Raises:
-            JobError: this was the last slot.
-        """
+        """Let an actor that could not open the store try again, replace it, or give its slot up; JobError if it was the last."""
         # As with a shard: nobody is charged, however long the storage is away.
         if kind == "storage":
             if kind not in self._warned:
@@ -252,30 +242,27 @@ class Crew:
                 about = {**report.about, "died": "oom"}
                 reports.append(report._replace(error=text, fault="memory", about=about))
             else:
-                reports.append(charged(self._pool, death))
+                reports.append(self._charged(death))
         return reports
 
+    def _slot_of(self, attempt: Key) -> Slot | None:
+        """Return the slot whose actor runs an attempt; None if there is none."""
+        return next((s for s in self._pool.slots if s.work and s.work.key == attempt), None)
 
-def slot_of(attempt: Key, slots: Iterable[Slot]) -> Slot | None:
-    """Return the slot whose actor runs an attempt; None if there is none."""
-    return next((s for s in slots if s.work is not None and s.work.key == attempt), None)
-
-
-def charged(pool: Pool, death: Death) -> Report:
-    """Return the report of a death that its node is charged for; set the node aside after too many.
-
-    A node is set aside only if an actor is ready on some other node.
-    """
-    node, report = death.place.node, death.report
-    shards = pool.deaths[node]
-    shards.add(report.shard)
-    others = {slot.place.node for slot in pool.slots if slot.place} - {node} - pool.aside
-    if node in pool.aside or len(shards) < DEATHS or not others:
-        return report
-    pool.aside.add(node)
-    text = f"node {node}: set aside, workers died there in the midst of {DEATHS} shards"
-    log.warning(text)
-    return report._replace(about={**report.about, "set_aside": text})
+    def _charged(self, death: Death) -> Report:
+        """Return the report of a death that its node is charged for. A node is set aside after too many, if an actor is ready on
+        some other one.
+        """
+        pool, node, report = self._pool, death.place.node, death.report
+        shards = pool.deaths[node]
+        shards.add(report.shard)
+        others = {slot.place.node for slot in pool.slots if slot.place} - {node} - pool.aside
+        if node in pool.aside or len(shards) < DEATHS or not others:
+            return report
+        pool.aside.add(node)
+        text = f"node {node}: set aside, workers died there in the midst of {DEATHS} shards"
+        log.warning(text)
+        return report._replace(about={**report.about, "set_aside": text})
 
 
 def _arrived[T](answers: SimpleQueue[T], timeout: float) -> list[T]:

@@ -38,19 +38,13 @@ if TYPE_CHECKING:  # Ray is imported once its environment is set, in `RayExecuto
 class RayExecutor:
     """`jobs.run.task.Executor` on Ray.
 
-    Args:
-        settings: the job's `run:` settings.
-        address: host:port of a running Ray, which is left running; "auto" means the newest one on this
-            machine. None: start a Ray on this machine, and stop it in `close`; RAY_ADDRESS and any Ray
-            already running here are ignored. If this process is already connected to a Ray, that one is
-            used; an `address` of another Ray is then an error.
+    address: host:port of a running Ray, which is left running; "auto" means the newest one on this machine. None: start a Ray
+    on this machine, and stop it in `close`; RAY_ADDRESS and any Ray already running here are ignored. If this process is already
+    connected to a Ray, that one is used; an `address` of another Ray is then an error.
 
-    Construction does not block: Ray starts, and its actors import JAX, while the job is planned. The
-    driver itself computes on the CPU and leaves the GPUs to the actors.
-
-    Raises:
-        JobError: Ray cannot be reached or has no room for a single worker, or no worker can open the
-            store. The first method that needs the answer raises it, not the constructor.
+    Construction does not block: Ray starts, and its actors import JAX, while the job is planned. The first method that needs
+    the Ray raises JobError if it cannot be reached or has no room for a single worker. The driver itself computes on the CPU and
+    leaves the GPUs to the actors.
     """
 
     name = "ray"
@@ -72,9 +66,8 @@ class RayExecutor:
             self._environment = set_environment(self._local.environment)
 
         def pool() -> "Pool":
-            from cluster.ray.pool import (
-                Pool,
-            )  # here: Ray reads the token's variables as it is imported
+            # Here, since Ray reads the token's variables as it is imported.
+            from cluster.ray.pool import Pool
 
             return Pool(settings, address, self._local)
 
@@ -123,9 +116,7 @@ class RayExecutor:
     def wait(self, timeout: float) -> list[Report]:
         """Return the reports of shards that ended, after at most about `timeout` seconds.
 
-        Raises:
-            JobError: no actor could start.
-            ExecutorLost: the Ray is lost, see `cluster.ray.reach`.
+        Raises JobError if no actor could start, ExecutorLost if the Ray is lost (see `cluster.ray.reach`).
         """
         reach = self._pool.reach
         reach.refuse_lost()

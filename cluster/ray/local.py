@@ -49,8 +49,7 @@ def remove_abandoned(parent: Path) -> None:
 class LocalRay:
     """A Ray without a dashboard, reachable only with the token in `environment`. Construction does not block.
 
-    Args:
-        cpus: number of CPUs that Ray offers. It offers all GPUs of the machine.
+    It offers `cpus` CPUs, and all GPUs of the machine.
     """
 
     def __init__(self, cpus: int) -> None:
@@ -94,10 +93,8 @@ class LocalRay:
         """Wait until Ray is up, and return its host:port, with which `use` is called before.
 
         Starts Ray again if it or `use` fails: Ray gives its own processes a fixed 30 s to start, which a busy machine exceeds
-        now and then; and a process of it that was killed, by whomever, need not be killed the next time.
-
-        Raises:
-            NoRay: it failed `TRIES` times, or was stopped; the text has the last line of its log.
+        now and then; and a process of it that was killed, by whomever, need not be killed the next time. Raises NoRay, with the
+        last line of its log, if it failed `TRIES` times or was stopped.
         """
         left = TRIES
         while self._address is None:

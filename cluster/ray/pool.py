@@ -29,11 +29,7 @@ SIGACTION_BYTES = 512
 
 
 def connect(address: str) -> None:
-    """Connect to the Ray at host:port.
-
-    Raises:
-        NoRay: nothing answers there, or that Ray cannot be used (other versions, wrong token).
-    """
+    """Connect to the Ray at host:port. NoRay if nothing answers there, or it cannot be used (other versions, wrong token)."""
     try:
         knock(address)  # Ray itself would keep trying for a minute
         with loopback_kept(), _sigterm_kept():
@@ -43,7 +39,7 @@ def connect(address: str) -> None:
             f"--address {address}: no Ray answers there ({error}); start one with `ray start --head`, or "
             "leave --address out to have one started on this machine"
         ) from None
-    except (RuntimeError, RayError) as error:  # other versions, a token that is missing or wrong
+    except (RuntimeError, RayError) as error:
         raise NoRay(
             f"--address {address}: the Ray there cannot be used: {error}\nPython and ray must be equal to "
             "the last digit; a token is given by RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH=file"
@@ -77,14 +73,9 @@ state elsewhere may only restart; one of our own never comes back. Ray itself wo
 class Pool:
     """The connection to Ray, and the actors on it.
 
-    Args:
-        settings: the job's `run:` settings.
-        address: host:port of a running Ray; not used with `local`.
-        local: the Ray to connect to, once it is up.
+    local: the Ray to connect to, once it is up; None: the one at `address`, host:port.
 
-    Raises:
-        NoRay: Ray cannot be reached, or has no node with room for a worker.
-        JobError: it is not the one that this process is connected to.
+    Raises NoRay if Ray cannot be reached or has no node with room for a worker, JobError if this process is connected to another.
     """
 
     def __init__(self, settings: RunSettings, address: str | None, local: LocalRay | None) -> None:
@@ -120,12 +111,14 @@ class Pool:
         nodes = [node["Resources"] for node in alive]
         self._on_gpus = any(node.get("GPU", 0) >= 1 for node in nodes)
         self._gpus = settings.gpus(self._on_gpus)
+        self._devices = settings.devices(on_gpus=bool(self._gpus))
+        """JAX devices that share a worker's memory: its CPU cores, or 1 if it has GPUs."""
         counts = [self._places(node) for node in nodes]
         if not sum(counts) and not settings.workers:
-            most = {kind: max(int(node.get(kind, 0)) for node in nodes) for kind in ("CPU", "GPU")}
+            cpus, gpus = (max(int(node.get(kind, 0)) for node in nodes) for kind in ("CPU", "GPU"))
             raise NoRay(
                 f"run: a worker takes cpus_per_worker: {settings.cpus_per_worker:g} and gpus_per_worker: {self._gpus:g}; "
-                f"the largest node of this Ray has {count(most['CPU'], 'CPU')} and {count(most['GPU'], 'GPU')}"
+                f"the largest node of this Ray has {count(cpus, 'CPU')} and {count(gpus, 'GPU')}"
             )
         self.n = settings.workers or sum(counts)
         self._looked_at = time.monotonic()
@@ -144,8 +137,7 @@ class Pool:
     def joined(self) -> list[Slot]:
         """Add slots with new actors, as many as fit on nodes that joined since the last check, and return them.
 
-        None if the job sets `run.workers`, within `JOIN_S` of the last check, and on a local Ray, which has one
-        node.
+        None if the job sets `run.workers`, within `JOIN_S` of the last check, and on a local Ray, which has one node.
         """
         if self._local or self._settings.workers or time.monotonic() - self._looked_at < JOIN_S:
             return []
@@ -162,11 +154,6 @@ class Pool:
     def machines(self) -> Machines:
         """Return how many actors there are, and the memory of one of their devices."""
         return Machines(self.n, self._device_memory, self._devices)
-
-    @property
-    def _devices(self) -> int:
-        """JAX devices that share a worker's memory: its CPU cores, or 1 if it has GPUs."""
-        return self._settings.devices(on_gpus=bool(self._gpus))
 
     @cached_property
     def _device_memory(self) -> int:

@@ -42,15 +42,9 @@ class Allocation:
 
 
 def command(*arguments: str, text: str | None = None, again: str = BUSY) -> str:
-    """Run a Slurm command and return what it prints.
+    """Run a Slurm command and return what it prints. SlurmError if it fails, another JobError if there is none on this machine.
 
-    Args:
-        text: its standard input.
-        again: pattern of the error messages after which it is tried again (see TRIES).
-
-    Raises:
-        JobError: the command does not exist here.
-        SlurmError: the command failed.
+    text: its standard input. again: pattern of the error messages after which it is tried again (see TRIES).
     """
     for attempt in range(TRIES):
         try:
@@ -105,9 +99,7 @@ REFUSALS = {
 def submit(script: str, profile: SlurmProfile, where: str, home: str) -> str:
     """Submit a batch script whose output goes to the folder `home`; return the allocation's id.
 
-    Raises:
-        JobError: Slurm refuses it, or does not say whether it took it; where possible, the message names the field
-            of the profile at fault.
+    Raises JobError if Slurm refuses it, if possible with the profile's field at fault, or does not say whether it took it.
     """
     try:
         # A controller that has not answered in time may have queued the job: another sbatch would queue it twice.
@@ -202,7 +194,7 @@ def _queued(home: str) -> str | None:
 def check_partition(profile: SlurmProfile, where: str) -> None:
     """Raise JobError if no partition of the profile can run what it asks for; many clusters would let it wait forever.
 
-    A profile that names no partition is not compared; Slurm is asked all the same, since it may not answer.
+    Slurm is asked, since it may not answer, even if the profile names no partition.
     """
     found = json.loads(command("scontrol", "show", "partition", "--json"))["partitions"]
     partitions = {partition["name"]: partition for partition in found}
