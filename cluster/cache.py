@@ -66,10 +66,9 @@ def _delete_oldest(folder: Path, limit: int) -> None:
             if entry.is_file() and entry.name != ".looked-through":
                 found.append((max(about.st_atime, about.st_mtime), about.st_size, entry.path))
     total = sum(size for _, size, _ in found)
-    if total <= limit:
-        return
+    least = KEPT * limit if total > limit else total
     for _, size, path in sorted(found):
-        if total <= KEPT * limit:
+        if total <= least:
             return
         Path(path).unlink(missing_ok=True)
         total -= size

@@ -6,6 +6,7 @@ import secrets
 import subprocess
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from cluster.profiles import LocalProfile, Profile, RayProfile, SlurmProfile
@@ -64,11 +65,10 @@ def _plain(found: dict[str, str]) -> str:
 
 
 def _local_gpus() -> str:
-    try:
+    with suppress(FileNotFoundError):
         done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return "none"
-    return done.stdout.strip() or "none"
+        return done.stdout.strip() or "none"
+    return "none"
 
 
 # --- Slurm ------------------------------------------------------------------------------------------------
@@ -96,7 +96,6 @@ def _partitions() -> str:
 
 
 def _gpu_nodes(profile: SlurmProfile) -> list[str]:
-    """The nodes of the partition that have GPUs, and which."""
     return [f"{n.name} {n.resources}" for n in slurm.nodes(profile) if "gpu" in n.resources]
 
 

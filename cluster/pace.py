@@ -42,7 +42,7 @@ def remember_pace(spec: JobSpec, markers: Sequence[Marker]) -> None:
 
 
 def pace_of(markers: Sequence[Marker]) -> float | None:
-    """The median over shards, since a worker's first one includes the compilation, of its seconds per item."""
+    """The seconds per item of the median shard, since a worker's first one includes the compilation."""
     paces = [m.seconds / m.n_items for m in markers if m.n_items]
     return median(paces) if paces else None
 

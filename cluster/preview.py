@@ -7,7 +7,7 @@ from cluster.pace import remembered_pace
 from cluster.profiles import SlurmProfile
 from cluster.slurm.client import SlurmError
 from cluster.slurm.script import interpreter
-from cluster.slurm.setup import check_there, unshared, without_gpu
+from cluster.slurm.setup import check_there, unshared
 from cluster.submit import Order, check_job, text_of
 from jobs.errors import count, duration
 from jobs.pipeline import Stage
@@ -27,7 +27,7 @@ def preview(order: Order) -> dict[str, str]:
     planned = {stage.address: ready for stage, ready in check_job(order)}
     found: dict[str, str] = {}
     for stage in order.stages:
-        of = _of(stage, order)
+        of = _of_stage(stage, order)
         found[f"store{of}"] = stage.address
         if stage.address in planned:
             found[f"work{of}"], found[f"time{of}"] = _of_plan(planned[stage.address], order)
@@ -45,29 +45,26 @@ def preview(order: Order) -> dict[str, str]:
     return found
 
 
-def _of(stage: Stage, order: Order) -> str:
-    """Which stage, where a file has several."""
+def _of_stage(stage: Stage, order: Order) -> str:
     return f" of {stage.name}" if len(order.stages) > 1 else ""
 
 
 def _of_plan(ready: Prepared, order: Order) -> tuple[str, str]:
     """(The work of a planned stage, the time that it takes.)"""
-    plan, whose, pace = ready.plan, "the cluster's, by an earlier run", None
-    if isinstance(order.profile, SlurmProfile):
-        pace = remembered_pace(ready.spec, order.profile.cache())
-    if pace is None:
-        pace, whose = remembered_pace(ready.spec), "this machine's"
+    plan = ready.plan
     groups, shards = count(len(plan.group_sizes), "group"), count(plan.n_shards, "shard")
     work = f"{count(ready.items.n, 'item')}, {groups}, {shards}"
     workers = order.machines(ready.spec.run).workers
     busy = min(workers, plan.n_shards)
     if busy < workers:
         work += f": {workers - busy:,} of {count(workers, 'worker')} will have nothing to do"
+    pace, whose = None, "the cluster's, by an earlier run"
+    if isinstance(order.profile, SlurmProfile):
+        pace = remembered_pace(ready.spec, order.profile.cache())
     if pace is None:
-        unknown = (
-            "known once a shard of this kernel with these params has run there, or on this machine"
-        )
-        return work, unknown
+        pace, whose = remembered_pace(ready.spec), "this machine's"
+    if pace is None:
+        return work, "known once a shard of this kernel with these params has run there, or on this machine"  # fmt: skip
     took = duration(max(1, pace * ready.items.n / busy))
     return work, f"{took} on {count(busy, 'worker')} as fast as {whose}"
 
@@ -89,7 +86,7 @@ def _of_slurm(order: Order, profile: SlurmProfile) -> dict[str, str]:
 
 
 def risks(order: Order) -> dict[str, str]:
-    """What Slurm does not refuse, and may go wrong: folders that nodes may not see, a time limit that Ray's start nearly fills."""
+    """What Slurm takes and may go wrong: folders that nodes may not see, a time limit that Ray's start nearly fills."""
     profile = order.profile
     if not isinstance(profile, SlurmProfile):
         return {}
@@ -107,12 +104,11 @@ def _asked(order: Order, profile: SlurmProfile) -> dict[str, str]:
     if shutil.which("sbatch") is None:
         return {"not asked": "Slurm: there is no sbatch on this machine"}
     try:
-        plugins = check_there(text_of(order), profile, order.where)
+        why = check_there(text_of(order), profile, order.where)
     except SlurmError as error:
         if not error.unreached:
             raise
         return {"not asked": str(error)}
-    why = without_gpu(profile, plugins)
     return {"no GPU": why} if why else {}
 
 
@@ -126,5 +122,5 @@ def _folders(order: Order) -> dict[str, Path]:
         found["python"] = python.parent  # which may be a link to one that each node has
     for stage in order.stages:
         if (path := addresses.local_path(stage.address)) is not None:
-            found[f"the store{_of(stage, order)}"] = path.absolute().parent
+            found[f"the store{_of_stage(stage, order)}"] = path.absolute().parent
     return found

@@ -11,6 +11,7 @@ local folder, in ID/ of the profile's work directory.
 """
 
 import json
+import os
 import secrets
 import shlex
 import shutil
@@ -30,7 +31,7 @@ from cluster.ray import jobs as rayjobs
 from cluster.record import Submission
 from cluster.slurm import client as slurm
 from cluster.slurm.script import script
-from cluster.slurm.setup import check_folder, check_run, check_there, without_gpu
+from cluster.slurm.setup import check_folder, check_run, check_there
 from cluster.tracking import look
 from jobs import keys
 from jobs.errors import JobError
@@ -157,8 +158,7 @@ def read_order(
     where = f"cluster {given}" if isinstance(given, str) else f"{path}: cluster"
     profile = read_profile(given, where, f"ctd run {path}", array)
     store = store or default_store(profile, path.stem)
-    if store is not None and (folder := addresses.local_path(store)) is not None:
-        store = str(folder.expanduser().absolute())
+    store = store and addresses.join(os.getcwd(), os.path.expanduser(store))
     stages = read_stages(path, overrides, store)
     words = [str(path.absolute()), *(overrides or ())]
     if cluster:  # in the folder of now, if it is a file
@@ -246,7 +246,7 @@ def _submit_to_slurm(
 ) -> Submission:
     where, home, text = order.where, order.home(), text_of(order)
     check_folder(profile.folder(), f"{where}: work_dir")
-    if why := without_gpu(profile, check_there(text, profile, where)):
+    if why := check_there(text, profile, where):
         tell(why)
     ready = check_job(order)
     _refuse_second(order)

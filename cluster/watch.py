@@ -16,6 +16,7 @@ import socketserver
 import sys
 import threading
 import time
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -30,6 +31,11 @@ LOOK_S = 1.0
 """Least seconds between two looks at the store."""
 SHARE = 0.1
 """Largest share of a core spent on rebuilding the page."""
+HEADERS = {
+    "Cache-Control": "no-store", "Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY", "Cross-Origin-Resource-Policy": "same-origin",
+}  # fmt: skip
+"""Headers of each answer."""
 
 
 class Watch(ThreadingHTTPServer):
@@ -161,13 +167,7 @@ class _Handler(BaseHTTPRequestHandler):
         if status is not HTTPStatus.NO_CONTENT:
             self.send_header("Content-Type", f"{kind}; charset=utf-8")
             self.send_header("Content-Length", str(len(data)))
-        for name, value in (
-            ("Cache-Control", "no-store"),
-            ("Referrer-Policy", "no-referrer"),
-            ("X-Content-Type-Options", "nosniff"),
-            ("X-Frame-Options", "DENY"),
-            ("Cross-Origin-Resource-Policy", "same-origin"),
-        ):
+        for name, value in HEADERS.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(data)
@@ -177,9 +177,6 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _is_loopback(name: str) -> bool:
-    if name == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
+    with suppress(ValueError):  # another name
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+    return False

@@ -6,6 +6,7 @@ store = job.run("points.zarr")    runs what is left, and returns the opened stor
 sent = job.submit("lab")          sends it to a cluster; see cluster.tracking
 """
 
+import os
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -120,8 +121,7 @@ class Job:
     """
 
     def __init__(self, kernel: Any, base: str = ".", **fields: Unpack[Fields]) -> None:
-        folder = local_path(base)
-        self.base = base if folder is None else str(folder.absolute())
+        self.base = join(os.getcwd(), base)
         self._typed = kernel if isinstance(kernel, Kernel) and is_typed(kernel) else None
         named = kernel.name if self._typed else kernel_name(kernel).rpartition(".")[2]
         self.name = str(fields.get("name") or named)
@@ -308,8 +308,7 @@ class Job:
     def _address(self, store: str | Path | None) -> str:
         if store is None:
             return join(self.base, f"{self.name}.zarr")
-        path = local_path(str(store))
-        return str(path.expanduser().absolute()) if path is not None else str(store)
+        return join(os.getcwd(), os.path.expanduser(store))
 
     def _stage(self, store: str, folder: Path, accept_changes: bool = True) -> Stage:
         """The job for this store; the module of what was typed is written to `folder`, and is found there."""

@@ -24,7 +24,7 @@ from jobs.errors import count, validated
 from jobs.run.progress import Progress
 from jobs.run.stop import Interrupted
 from jobs.spec.text import parse_file
-from jobs.storage.addresses import local_path
+from jobs.storage.addresses import join
 from jobs.store.events import Event, Events
 from jobs.store.store import Store
 
@@ -88,8 +88,7 @@ def note_progress(ending: Ending, progress: Progress) -> None:
 def calls_on_end(address: str) -> Iterator[Ending]:
     """Call the user's `on_end` at the end of a run of the store at `address`, however it ends. If that command fails,
     a line is printed and logged in the store, and nothing else changes."""
-    path = local_path(address)
-    settings, ending = read_settings(), Ending(address if path is None else str(path.absolute()))
+    settings, ending = read_settings(), Ending(join(os.getcwd(), address))
     try:
         yield ending
     finally:

@@ -148,17 +148,13 @@ def _variables(named: Mapping[str, Var], lead: list[str]) -> dict[str, list[Any]
 # --- networks ---------------------------------------------------------------------------------------
 
 
-WeightsFile = Annotated[
-    str,
-    typer.Argument(
-        help="file of PyTorch, Flax, Orbax, Equinox, Keras, safetensors, NumPy or HDF5, here or at an address; "
-        "or STORE::ITEM"
-    ),
-]
-
-
 def weights(
-    file: WeightsFile,
+    file: Annotated[
+        str,
+        typer.Argument(
+            help="file of PyTorch, Flax, Orbax, Equinox, Keras, safetensors, NumPy or HDF5, here or at an address; or STORE::ITEM"
+        ),
+    ],
     to: Annotated[
         Path | None,
         typer.Option(help="write the network: .h5, .npz; .pt, .safetensors with PyTorch's names"),

@@ -20,9 +20,8 @@ def say_warnings(store: Store, name: str = "") -> None:
     """Print the warnings of a store, such as results that are NaN. name: of one of several stores."""
     from jobs.report.warnings import warnings_of
 
-    warn(
-        f"{name}{': ' * bool(name)}{text}" for text in warnings_of(store, store.committed.markers())
-    )
+    of = f"{name}: " if name else ""
+    warn(f"{of}{text}" for text in warnings_of(store, store.committed.markers()))
 
 
 def say_not_repeated(store: Store) -> None:

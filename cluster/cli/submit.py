@@ -21,14 +21,7 @@ from jobs.errors import JobError, advised
 from jobs.store.store import Store
 
 if TYPE_CHECKING:
-    from cluster.record import Submission
     from cluster.submit import Order
-
-
-Array = Annotated[
-    int | None,
-    typer.Option(min=1, help="send this many allocations of one node each, which share the store"),
-]
 
 
 def submit(
@@ -39,7 +32,12 @@ def submit(
     ] = None,
     store: ResultsPath = None,
     overrides: Overrides = None,
-    array: Array = None,
+    array: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="send this many allocations of one node each, which share the store"
+        ),
+    ] = None,
     failed: Failed = False,
     accept_changes: AcceptChanges = False,
     dry_run: Annotated[
@@ -75,13 +73,9 @@ def submit(
     if as_json:
         home, number = submission.home, submission.numbers[0]
         show_json({"id": submission.id, "kind": submission.kind, "number": number, "home": home})
-    else:
-        _tell_sent(order, submission)
-
-
-def _tell_sent(order: "Order", submission: "Submission") -> None:
-    """Print what was sent, and how to follow it."""
-    out.print(f"{'allocation' if submission.kind == 'slurm' else 'job':10} {submission.numbers[0]}")
+        return
+    what = "allocation" if submission.kind == "slurm" else "job"
+    out.print(f"{what:10} {submission.numbers[0]}")
     for stage in order.stages:
         out.print(f"store      {stage.address}")
     of = lambda command: advised("ctd", command, order.stages[0].address)

@@ -20,11 +20,11 @@ LONGEST_S = 120.0
 """Longest time (s) that a profile's modules and setup lines may take on this machine."""
 
 
-def check_there(text: str, profile: SlurmProfile, where: str) -> list[str]:
-    """Raise JobError if Slurm would refuse a batch script, or as `check_python` does, whose plugins it returns."""
+def check_there(text: str, profile: SlurmProfile, where: str) -> str:
+    """Raise JobError if Slurm would refuse a batch script, or as `check_python` does; return what `without_gpu` does."""
     slurm.check_partition(profile, where)
     slurm.try_out(text, profile, where)
-    return check_python(profile, where)
+    return without_gpu(profile, check_python(profile, where))
 
 
 def check_run(run: RunSettings, profile: SlurmProfile, where: str) -> None:
