@@ -168,9 +168,7 @@ class SlurmProfile(_Profile):
     @model_validator(mode="after")
     def _times(self) -> "SlurmProfile":
         if self.grace_s >= self.time_s():
-            raise ValueError(
-                f"grace_s: {self.grace_s} s fill the whole time limit, {self.time_s()} s"
-            )
+            raise ValueError(f"grace_s: {self.grace_s} s fill the time limit, {self.time_s()} s")
         return self
 
     @model_validator(mode="after")

@@ -82,8 +82,7 @@ class Order:
         run = self.content.get("run") or {}
         if profile.n_gpus() and "memory_gb" not in run:
             raise JobError(
-                f"{self.path}: run.memory_gb: --array plans before there is a node: say how much memory of a "
-                "GPU its items may use"
+                f"{self.path}: run.memory_gb: --array plans before there is a node: say how much memory of a GPU its items may use"
             )
 
     @property
@@ -152,8 +151,7 @@ def read_order(
     given = cluster or named
     if given is None:
         raise JobError(
-            f"{path}: no cluster is given; name one by --cluster NAME, or in the field `cluster`; "
-            "`ctd clusters` lists yours"
+            f"{path}: no cluster is given; name one by --cluster NAME, or in the field `cluster`; `ctd clusters` lists yours"
         )
     where = f"cluster {given}" if isinstance(given, str) else f"{path}: cluster"
     profile = read_profile(given, where, f"ctd run {path}", array)

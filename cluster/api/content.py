@@ -75,5 +75,5 @@ def kernel_name(kernel: object) -> str:
     if name := home_of(kernel):
         return name.removeprefix("ctd.")
     raise JobError(
-        f"kernel: {kernel.name}: no module has it as `kernel`; give the module's name, or define it here"
+        f"kernel: {kernel.name}: is no module's `kernel`; name its module, or define it here"
     )

@@ -147,9 +147,7 @@ class Job:
         """
         content = read_content(path)
         if "stages" in content:
-            raise JobError(
-                f"{path}: holds several jobs; run them with {advised('ctd', 'run', path)}"
-            )
+            raise JobError(f"{path}: holds several jobs; {advised('ctd', 'run', path)} runs them")
         content.pop("cluster", None)  # `submit` is told the cluster
         # Refuse unknown fields here: as arguments they could mean something else, such as `base`.
         strange = {name: v for name, v in content.items() if name not in JobSpec.model_fields}
@@ -321,8 +319,7 @@ class Job:
         changed = path.exists() and path.read_text() != self._source
         if changed and not accept_changes and Store.exists(store):
             raise JobError(
-                f"{store}: was made with another source of {self.content['kernel']}, {path}; give another store, "
-                "or accept_changes=True to keep what is done"
+                f"{store}: was made with another source of {self.content['kernel']}, {path}; give another store, or accept_changes=True"
             )
         write_module(folder, self._module, self._source)
         # The base becomes the module's folder, so that workers find it; file names still start from the job's own base.

@@ -65,9 +65,7 @@ def name_of(thing: object) -> str:
     # IPython binds results to _1, _ and the like.
     names.sort(key=lambda name: name.startswith("_"))
     if not names:
-        raise JobError(
-            f"{thing!r:.60}: give it a name first, `x = ...`, so that its source can be found"
-        )
+        raise JobError(f"{thing!r:.60}: its source is found by its name; give it one, `x = ...`")
     return names[0]
 
 
@@ -107,8 +105,7 @@ def _cells(frame: types.FrameType | None) -> list[str]:
     if path := getattr(main, "__file__", None):
         return [Path(path).read_text()]
     raise JobError(
-        "a kernel or task typed at Python's prompt has no source that could be kept; write it into a module, "
-        "a script or a notebook"
+        "what is typed at Python's prompt has no source to keep; write the kernel or task into a module, a script or a notebook"
     )
 
 
@@ -150,8 +147,7 @@ def _refuse_other_values(text: str, names: Sequence[str]) -> None:
         name = next((n for n in [*refused, *causes] if not _is_code(here[n])), causes[0])
         reads = "" if name in names else f"{wanted} reads it; "
         raise JobError(
-            f"{name}: {reads}{_difference(here[name], there[name])}, which executes only the statements that define "
-            f"it; {AT_TOP}"
+            f"{name}: {reads}{_difference(here[name], there[name])}, which executes only the statements that define it; {AT_TOP}"
         )
 
 

@@ -125,9 +125,7 @@ def _target(store: str, to: Path | None, limit: int) -> Path:
         raise JobError(f"--limit {limit}: an HDF5 file holds one model; give --store OUT.zarr")
     if to is None:
         if local_path(store) is None:
-            raise JobError(
-                f"--to: missing, but {store} is not on this machine; give the file to write"
-            )
+            raise JobError(f"--to: {store} is not on this machine; give the file to write")
         place = beside(store)
         return place.with_name(f"{place.name}-posterior.h5")
     if to.suffix not in (".h5", ".hdf5"):

@@ -52,9 +52,7 @@ def command(*arguments: str, text: str | None = None, again: str = BUSY) -> str:
                 arguments, input=text, capture_output=True, text=True, check=True, timeout=60
             ).stdout
         except FileNotFoundError:
-            raise JobError(
-                f"{arguments[0]}: not found; run ctd on a login node of the Slurm cluster"
-            ) from None
+            raise JobError(f"{arguments[0]}: not found; run ctd on a login node of Slurm") from None
         except subprocess.TimeoutExpired:
             complaint = "no answer within 60 s"
         except subprocess.CalledProcessError as error:

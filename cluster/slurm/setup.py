@@ -72,9 +72,7 @@ def check_python(profile: SlurmProfile, where: str) -> list[str]:
             cwd="/", timeout=LONGEST_S,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        raise JobError(
-            f"{where}: its modules and setup lines take more than {LONGEST_S:g} s"
-        ) from None
+        raise JobError(f"{where}: its modules and setup lines take over {LONGEST_S:g} s") from None
     if done.returncode or not done.stdout:
         printed = done.stderr.strip()[-1000:] or "nothing was printed"
         raise JobError(

@@ -107,7 +107,7 @@ def test_a_profile_in_this_folder_is_named_by_its_file(folder, tmp_path, monkeyp
         ({**SLURM, "Time": 3}, "x: Time: unknown field; did you mean 'time'?"),
         ({"kind": "slurm", "time": 5}, "x: memory_gb: required, but not given"),
         ({**SLURM, "time": "4h"}, r"x: .*time: D-HH:MM:SS, HH:MM:SS or minutes expected, got '4h'"),
-        ({**SLURM, "time": 1}, r"x: .*grace_s: 120 s fill the whole time limit, 60 s"),
+        ({**SLURM, "time": 1}, r"x: .*grace_s: 120 s fill the time limit, 60 s"),
         ({**SLURM, "gpus": "two"}, "x: gpus: a number, or type:number such as a100:2, expected"),
         ({**SLURM, "sbatch": ["exclude=n13"]}, "x: sbatch: 'exclude=n13': an option of sbatch"),
         ({**SLURM, "environment": {"A B": "1"}}, "x: environment: 'A B' is not the name of an env"),

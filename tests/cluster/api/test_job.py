@@ -120,7 +120,7 @@ def test_a_job_that_was_stopped_says_what_goes_on(tmp_path, monkeypatch, source,
         (lambda: Job("fixed_point").plan(), "did you mean 'fixed_points'"),
         (
             lambda: Job.read(EXAMPLES / "decision_pipeline.yaml"),
-            "holds several jobs; run them with `ctd run",
+            "holds several jobs; `ctd run",
         ),
         (lambda: Job("toy").submit({"kind": "local"}), "is this machine; use Job.run"),
         (lambda: Job("toy").submit("nowhere"), "cluster 'nowhere': .* does not exist"),

@@ -1,0 +1,224 @@
+"""`ctd clusters`: list the cluster profiles and check them: reachable, equal versions, GPUs, shared folder."""
+
+import os
+import platform
+import secrets
+import subprocess
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Annotated, Any
+
+import typer
+
+from cluster.cli.display import err, show_json, show_table
+from cluster.cli.options import AsJson
+from cluster.profiles import (
+    LocalProfile,
+    Profile,
+    RayProfile,
+    SlurmProfile,
+    load_profile,
+    profile_names,
+    profiles_folder,
+)
+from cluster.ray import jobs as rayjobs
+from cluster.ray.reach import knock
+from cluster.slurm import client as slurm
+from cluster.slurm.script import options
+from cluster.slurm.setup import check_folder, check_python, unshared, without_gpu
+from cluster.versions import differences, versions
+from jobs.errors import JobError, count
+from jobs.storage import addresses
+
+
+def clusters(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="profiles to check; by default all", show_default=False),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the cluster profiles and check them: reachable, versions, GPUs, shared folder."""
+    found: list[dict[str, Any]] = []
+    for name in names or profile_names():
+        try:
+            profile = load_profile(name)
+        except JobError as error:
+            why = "; ".join(str(error).splitlines())
+            found.append(
+                {"cluster": name, "kind": "", "check": "profile", "ok": False, "found": why}
+            )
+            continue
+        found += [{"cluster": name, "kind": profile.kind, **line} for line in check(profile)]
+    if as_json:
+        show_json(found)
+    else:
+        for line in found:
+            line["found"] = "; ".join(line["found"].splitlines())
+        columns = ("cluster", "kind", "check", "ok", "found")
+        show_table({name: [line[name] for line in found] for name in columns})
+        if not names and profile_names() == ["local"]:
+            err.print(
+                f"profiles are in {profiles_folder()}; docs/clusters.md shows how to write one"
+            )
+    if not all(line["ok"] for line in found):
+        raise typer.Exit(1)
+
+
+def check(profile: Profile) -> list[dict[str, Any]]:
+    """Run all checks of a profile: for each {"check": name, "ok": bool, "found": text}."""
+    if isinstance(profile, LocalProfile):
+        return _lines({"GPUs": _local_gpus, "versions": lambda: _plain(versions())})
+    if isinstance(profile, RayProfile):
+        return _check_ray(profile)
+
+    def folder() -> str:
+        check_folder(profile.folder(), "work_dir")
+        why = unshared({"work_dir": profile.folder()})
+        return "; ".join(filter(None, [f"{profile.folder()}, from {platform.node()}", why]))
+
+    def same_versions() -> str:
+        plugins = check_python(profile, "versions")
+        if (why := without_gpu(profile, plugins)) and _gpu_nodes(profile):
+            raise JobError(why)
+        return _plain(versions() | {"GPU plugin": ", ".join(plugins)} if plugins else versions())
+
+    return _lines(
+        {
+            "reachable": _partitions,
+            "nodes": lambda: _slurm(profile),
+            "versions": same_versions,
+            "GPUs": lambda: _slurm_gpus(profile),
+            "work_dir writable": folder,
+        }
+    )
+
+
+def _lines(checks: dict[str, Callable[[], str]]) -> list[dict[str, Any]]:
+    lines = []
+    for name, ask in checks.items():
+        try:
+            ok, found = True, ask()
+        except JobError as error:
+            ok, found = False, str(error)
+        lines.append({"check": name, "ok": ok, "found": found})
+    return lines
+
+
+def _plain(found: dict[str, str]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in found.items())
+
+
+def _local_gpus() -> str:
+    with suppress(FileNotFoundError):
+        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
+        return done.stdout.strip() or "none"
+    return "none"
+
+
+# --- Slurm ------------------------------------------------------------------------------------------------
+
+
+def _slurm(profile: SlurmProfile) -> str:
+    slurm.check_partition(profile, "profile")
+    asked = [f"#SBATCH {option}" for option in options(profile, "ctd", profile.folder())]
+    slurm.try_out("\n".join(["#!/bin/bash", *asked, ""]), profile, "profile")
+    nodes = slurm.nodes(profile)
+    if not nodes:
+        raise JobError("no node in the partition")
+    counts = Counter(node.state for node in nodes)
+    return ", ".join(f"{count(n, 'node')} {state}" for state, n in counts.items())
+
+
+def _partitions() -> str:
+    names = dict.fromkeys(slurm.command("sinfo", "--noheader", "--format=%R").split())
+    return f"partitions {', '.join(names)}"
+
+
+def _gpu_nodes(profile: SlurmProfile) -> list[str]:
+    return [f"{n.name} {n.resources}" for n in slurm.nodes(profile) if "gpu" in n.resources]
+
+
+def _slurm_gpus(profile: SlurmProfile) -> str:
+    nodes = _gpu_nodes(profile)
+    if profile.n_gpus() and not nodes:
+        raise JobError(f"gpus: {profile.gpus} wanted, no node of the partition has any")
+    return ", ".join(nodes[:8]) or "none"
+
+
+# --- Ray --------------------------------------------------------------------------------------------------
+
+
+def _check_ray(profile: RayProfile) -> list[dict[str, Any]]:
+    answers: dict[str, Any] = {}
+
+    def reach() -> str:
+        try:
+            knock(profile.address)
+        except OSError as error:
+            raise JobError(f"nothing answers at {profile.address}: {error}") from None
+        answers.update(_ask(profile))
+        return f"{count(len(answers['nodes']), 'node')} at {profile.address}"
+
+    def asked(name: str) -> Any:
+        if name not in answers:
+            raise JobError("not known: the cluster was not reached")
+        return answers[name]
+
+    def same_versions() -> str:
+        if wrong := differences(versions(), asked("versions"), "on the cluster"):
+            raise JobError(wrong)
+        return _plain(versions())
+
+    def jobs_api() -> str:
+        with rayjobs.client(profile) as api:
+            return f"version {api.get_version()} at {profile.dashboard_url()}"
+
+    def folder() -> str:
+        if asked("seen") is False:
+            raise JobError(f"{profile.stores}: a file written here is not seen on the cluster")
+        return profile.stores or "none given: --store must be a folder that every node sees"
+
+    return _lines(
+        {
+            "reachable": reach,
+            "jobs API": jobs_api,
+            "versions": same_versions,
+            "GPUs": lambda: f"{sum(asked('nodes')):g}",
+            "stores writable": folder,
+        }
+    )
+
+
+def _ask(profile: RayProfile) -> dict[str, Any]:
+    """Ask the cluster for "nodes" (GPUs of each), "versions", and "seen": can it see a file in `stores`?
+
+    "seen" is None if `stores` is not a folder. JobError if the cluster cannot be used.
+    """
+    import ray
+
+    from cluster import versions as module
+    from cluster.ray.pool import connect
+
+    # Send the module by value, since the cluster need not have ctd installed.
+    ray.cloudpickle.register_pickle_by_value(module)
+    with rayjobs.reached(profile):
+        written = None
+        if profile.stores and (folder := addresses.local_path(profile.stores)):
+            check_folder(folder, "stores")
+            written = folder / f"probe-{secrets.token_hex(4)}"
+            written.touch()
+        try:
+            connect(profile.address)
+            found = ray.remote(num_cpus=0)(module.versions).remote()
+            seen = ray.remote(num_cpus=0)(os.path.exists).remote(str(written))
+            nodes = [node["Resources"].get("GPU", 0) for node in ray.nodes() if node["Alive"]]
+            there = ray.get(found, timeout=60.0)
+            return {"nodes": nodes, "versions": there, "seen": ray.get(seen) if written else None}
+        except (RuntimeError, ray.exceptions.RayError) as error:
+            raise JobError(f"{profile.address}: {error}") from None
+        finally:
+            ray.shutdown()
+            if written:
+                written.unlink()
