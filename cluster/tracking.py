@@ -152,8 +152,9 @@ def cancel(address: str) -> list[str]:
     lines = []
     for submission, states in look(address):
         if submission.kind == "ray":
-            if there := own_ray(submission):
-                lines += rayjobs.cancel(there, submission.numbers[0])
+            number, there = submission.numbers[0], own_ray(submission)
+            strange = f"job {number}: not told to stop: {STRANGE}"
+            lines += rayjobs.cancel(there, number) if there else [strange]
             continue
         home = Path(submission.home)
         first = not (home / "cancelled").exists()
