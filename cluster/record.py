@@ -37,8 +37,7 @@ class Submission:
     kind: str
     """slurm or ray."""
     numbers: list[str]
-    """The id of the Slurm allocation or Ray job that was submitted; later allocations are in
-    allocations.tsv."""
+    """The id of the Slurm allocation or Ray job that was submitted; later allocations are in allocations.tsv."""
     home: str
     """Folder of the submission; "" for Ray."""
     profile: dict[str, Any]
@@ -59,9 +58,9 @@ class Submission:
         return (Path(self.home) / "cancelled").exists()
 
     def history(self) -> list[list[str]]:
-        """Return the lines of allocations.tsv: [time, allocation, what happened, detail]; empty if there is none.
+        """Return the lines of allocations.tsv: [time, allocation, what happened, detail]; none without the file.
 
-        A line that a full disk cut short, or two nodes wrote into each other, has other fields: it is left out.
+        A line of other fields is left out: a full disk cut it short, or two nodes wrote into each other's.
         """
         try:
             text = (Path(self.home) / "allocations.tsv").read_text()
@@ -85,7 +84,7 @@ class Submission:
         return found
 
     def place(self) -> str:
-        """Return the store or, if it is no folder, the work directory that the folder of the submission lies in."""
+        """Return the store or work directory in which the folder of the submission lies."""
         before, below, _ = self.home.rpartition(f"/{keys.SUBMIT}")
         return before if below else str(Path(self.home).parent)
 

@@ -145,9 +145,8 @@ def _has_profile(there: RayProfile) -> bool:
 
 
 def cancel(address: str) -> list[str]:
-    """Cancel a store's submissions; return a line for each allocation or job.
-
-    The first call lets running drivers write checkpoints; a second one ends their allocations at once.
+    """Cancel a store's submissions; return a line for each allocation or job. The first call lets running drivers write
+    checkpoints; a second one ends their allocations at once.
     """
     lines = []
     for submission, states in look(address):

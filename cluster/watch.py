@@ -41,9 +41,7 @@ HEADERS = {
 class Watch(ThreadingHTTPServer):
     """A server of one store's page, and a thread that keeps the page up to date; close it, or use it in a `with` statement.
 
-    port: 0 takes a free one, which `server_port` tells.
-
-    Raises JobError if it cannot listen at host and port.
+    port: 0 takes a free one, which `server_port` tells. Raises JobError if it cannot listen at host and port.
     """
 
     daemon_threads = True

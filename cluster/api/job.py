@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
@@ -310,10 +310,10 @@ class Job:
 
     def _stage(self, store: str, folder: Path, accept_changes: bool = True) -> Stage:
         """The job for this store; the module of what was typed is written to `folder`, and is found there."""
-        where = f"job {self.name}"
         content = {"name": self.name, **self.content}
+        stage = Stage(self.name, content, f"job {self.name}", self.base, store)
         if not self._source:
-            return Stage(self.name, content, where, self.base, store)
+            return stage
         path = folder / f"{self._module}.py"
         # The shards in the store were computed with the module that lies there.
         changed = path.exists() and path.read_text() != self._source
@@ -323,6 +323,6 @@ class Job:
             )
         write_module(folder, self._module, self._source)
         # The base becomes the module's folder, so that workers find it; file names still start from the job's own base.
-        base = str(folder)
-        kernel = self._typed or Stage(self.name, content, where, base, store).kernel()
-        return Stage(self.name, with_files_from(content, kernel, self.base), where, base, store)
+        stage = replace(stage, base=str(folder))
+        kernel = self._typed or stage.kernel()
+        return replace(stage, content=with_files_from(content, kernel, self.base))

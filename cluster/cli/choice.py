@@ -32,8 +32,7 @@ def choose_executor(
 ) -> Choice:
     """The executor of `--executor auto` for a job whose store, at `store`, may not exist yet.
 
-    address: of a running Ray, if one was given. failed: whether shards with failed items run again. fork: a store whose items are
-    copied into a new one.
+    address: of a running Ray, if one was given. failed, fork: as in `Request`.
     """
     if asked := _asks_for_more(spec.run, address):
         return Choice("ray", asked)

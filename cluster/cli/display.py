@@ -178,8 +178,7 @@ def show_table(
     """Print the first `limit` rows of a table (None: all), if it has any. No value is cut; long texts continue on the next line.
 
     all_columns: print columns that do not fit as further tables below, each with the first `keys` columns; else leave them
-    out and name them.
-    hint: how to see the rows that are left out.
+    out and name them. hint: how to see the rows that are left out.
     """
     if not n_rows(table):
         return

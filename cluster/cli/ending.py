@@ -41,7 +41,7 @@ class Settings(BaseModel):
 
 
 def settings_file() -> Path:
-    """Return the path of this user's settings, which need not exist."""
+    """Return the path of this user's settings; there may be no file."""
     return profiles_folder().parent / "settings.yaml"
 
 

@@ -1,5 +1,6 @@
 """The commands report and watch, which show a store in a browser."""
 
+import itertools
 import time
 from pathlib import Path
 from typing import Annotated
@@ -91,14 +92,15 @@ def _once_there(store: str) -> Store:
     """Wait until a store exists, and open it; meanwhile tell what its submission does."""
     from cluster.cli.recovery import submitted, together
 
-    told, polls = list[str](), 0
-    while not Store.exists(store):
-        if polls == 0:
+    told = list[str]()
+    for poll in itertools.count():
+        if Store.exists(store):
+            break
+        if poll == 0:
             err.print(f"{store} does not exist yet; waiting for its run, Ctrl-C ends this")
-        if polls % ASK_EVERY == 0 and (lines := submitted(store).lines) != told:
+        if poll % ASK_EVERY == 0 and (lines := submitted(store).lines) != told:
             told = lines
             err.print("\n".join(together(lines)))
-        polls += 1
         time.sleep(LOOK_S)
     return Store.open(store)
 

@@ -45,8 +45,8 @@ def same_command() -> str:
 
 @dataclass(frozen=True)
 class RestartState:
-    """State passed to the restarted process; the defaults are those of a first start. Times are of time.monotonic, which
-    all processes of a machine share."""
+    """State passed to the restarted process; by default that of a first start. Times are of time.monotonic, which all processes
+    of a machine share."""
 
     store: str = ""
     """Address of the store that was being run."""

@@ -56,10 +56,8 @@ class Request:
     """A store whose items are copied, if this one is new."""
 
     def make(self) -> Executor:
-        """Make the executor of its shards.
-
-        Raises Held, before a Ray starts, if a process of this machine runs the store. Of other machines `run_shards` finds out,
-        which may have to wait for a sign of life.
+        """Make the executor of its shards. Raises Held, before a Ray starts, if a process of this machine runs the store; other
+        machines are noticed by `run_shards`, which may have to wait for a sign of life.
         """
         self.check()
         if Store.exists(self.store):
@@ -167,7 +165,7 @@ def open_and_compute(
 ) -> tuple[Store, Progress]:
     """Open a store, run what is left of it and gather; raises ExecutorLost if Ray is lost, Interrupted as `signals` does.
 
-    again: this is a restart, before which failed shards were already reconsidered.
+    again: this is a restart; failed shards were reconsidered before it.
     """
     from jobs.run.shards import reconsider, run_parts, run_shards
 
@@ -222,14 +220,11 @@ def _progress_digest(address: str) -> str:
 
 
 def _leave(request: Request, why: str, share: float = 0.0) -> NoReturn:
-    """Print that the run is stopped, write its progress for the next allocation if it is known, and exit with 75.
-
-    share: of the work that is kept.
-    """
-    told, address = os.environ.get(PROGRESS), request.store
-    digest = if_it_answers(lambda: _progress_digest(address), None) if told else None
-    if told and digest is not None:
-        Path(told).write_text(digest)
+    """Print that the run is stopped and keeps this share of the work, tell the next allocation its progress, and exit with 75."""
+    if told := os.environ.get(PROGRESS):
+        digest = if_it_answers(lambda: _progress_digest(request.store), None)
+        if digest is not None:
+            Path(told).write_text(digest)
     where = f" at {share:.0%}" if share >= 0.005 else ""
     err.print(f"stopped ({why}){where}; {request.again()} continues it")
     raise typer.Exit(EXIT_STOPPED)
@@ -267,9 +262,7 @@ SAY_S = 1.0
 @contextmanager
 def told_at_once(stop: Stop, again: Callable[[], str]) -> Iterator[None]:
     """Print a line as soon as a stop is asked for within this block, before the run has tidied up, and one if a second
-    signal ends the block at once.
-
-    again: returns the command, for messages, that goes on.
+    signal ends the block at once. again: returns the command that goes on.
     """
     asked = [again]
     say = lambda command: err.print(f"stopping ({stop.reason}); {command()} continues it")
@@ -311,9 +304,8 @@ def if_it_answers[T](ask: Callable[[], T], otherwise: T) -> T:
 
 
 def open_to_compute(address: str, trusted: bool, edited: bool = False) -> Store:
-    """Open a store to compute for it, and print which code other than ctd's that runs.
-
-    trusted: whether --trust was given. edited: whether --accept-changes was. Raises Untrusted for code that needs either.
+    """Open a store to compute for it, and print which code other than ctd's that runs. Raises Untrusted for code that needs
+    --trust (`trusted`) or --accept-changes (`edited`), where that was not given.
     """
     store = Store.open(address)
     base, modules = store.job.base, store.job.spec.modules()

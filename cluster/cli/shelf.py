@@ -51,9 +51,8 @@ def ls(
     check_target(to, as_json)
     from jobs.query.shelf import list_stores
 
-    found, wrong = list_stores(
-        stores or ["."], all_of(where), words_of(tag), ",".join(sort or ()), limit
-    )
+    keys = ",".join(sort or ())
+    found, wrong = list_stores(stores or ["."], all_of(where), words_of(tag), keys, limit)
     if as_json:
         show_json(records(found))
     elif to is not None:
@@ -173,8 +172,7 @@ def archive(
     n = write_archive(opened, to, About(license_, author or (), date))
     size = f"{to.stat().st_size / 1e6:.3g} MB"
     out.print(f"wrote {count(n, 'object')} to {to}, {size}; {advised('ctd', 'query', to)}")
-    left = opened.job.plan.n_shards - len(opened.committed.numbers())
-    if left:
+    if left := opened.job.plan.n_shards - len(opened.committed.numbers()):
         err.print(f"{count(left, 'shard')} not computed; the archive holds what is there")
     if not license_:
         err.print("without --license nobody may use the data; CC-BY-4.0 is a common one")

@@ -72,7 +72,7 @@ class Place(NamedTuple):
 
 
 Kind = Literal["in vain", "storage", "other"]
-"""Why a store cannot be opened.
+"""Why an actor cannot open a store.
 
     in vain    another try would end the same way
     storage    the storage fails; the same actor opens it once that answers

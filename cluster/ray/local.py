@@ -64,8 +64,8 @@ class LocalRay:
             "RAY_AUTH_TOKEN_PATH": str(self._token),
             "RAY_USAGE_STATS_ENABLED": "0",
         }
-        """Environment variables that a process needs to connect. Without them Ray would write
-        ~/.ray/auth_token, which turns authentication on for every later Ray of this user."""
+        """What a process needs to connect. Without it Ray would write ~/.ray/auth_token, which turns authentication on for every
+        later Ray of this user."""
         self._cpus = cpus
         self._address: str | None = None
         self._stopped = False

@@ -157,9 +157,7 @@ class Pool:
 
     @cached_property
     def _device_memory(self) -> int:
-        """Bytes: of `run.memory_gb` or else, on a CPU, of the worker's share of its node, divided by its devices; on a GPU,
-        XLA's limit.
-        """
+        """Bytes: `run.memory_gb` or else, on a CPU, the worker's share of its node, divided by its devices; on a GPU, XLA's limit."""
         if self._settings.memory_gb:
             return int(self._settings.memory_gb * 1e9) // self._devices
         if self._gpus:
