@@ -201,9 +201,8 @@ class Attempt:
     def _advance(self, run: Run | RoundRun, ids: np.ndarray, layout: Layout) -> Computed:
         """Advance to the end, from where an earlier attempt stood; return how, without the results."""
         saved, resumed, before_s = self._resume(run, ids, layout)
-        live = None
-        if saved:
-            live = LiveCurves(self._store, self._task.shard, self.rows, self._store.kernel.curves)
+        curves = self._store.kernel.curves
+        live = LiveCurves(self._store, self._task.shard, self.rows, curves) if saved else None
         most, whole = self._most(len(ids), layout)
 
         def now(waiting: str = "") -> ShardProgress:
@@ -234,23 +233,19 @@ class Attempt:
                 kept += 1
             if live and not run.finished:
                 live.show(run)
-        return Computed(
-            layout, rounds=run.rounds, checkpoints=kept, resumed_at=resumed, before_s=before_s,
-            longest_s=longest,
-        )  # fmt: skip
+        return Computed(layout, {}, run.rounds, longest, kept, resumed, before_s)
 
     def _resume(
         self, run: Run | RoundRun, ids: np.ndarray, layout: Layout
     ) -> tuple[Checkpoints | None, int | None, float]:
         """Go on from the checkpoint of an earlier attempt, if there may be one.
 
-        Returns (checkpoints, or None if this attempt keeps none; advances already made, or None if it starts from the
-        beginning; the seconds that they took).
+        Returns (checkpoints, if this attempt keeps any; advances already made, if it goes on; the seconds that they took).
         """
         task = self._task
         if task.probe:
             return None, None, 0.0
-        said = round_digest(task.step.round) if task.step else None
+        said = round_digest(task.step.round) if task.step else ""
         saved, resumed = Checkpoints(self._store, task.shard, ids, layout.microbatch, said), None
         if task.begin != "fresh":
             self._on_progress(ShardProgress(waiting="reading the checkpoint"))
@@ -291,8 +286,7 @@ class Attempt:
         chosen: Any = read_verified(self._store.objects, key)
         if chosen is None:
             best, seconds = self._measure(ids, traced, slots, devices)
-            timed = {str(m): s for m, s in seconds.items()}
-            found = {"microbatch": best, "seconds_per_item": timed}
+            found = {"microbatch": best, "seconds_per_item": seconds}
             # Workers may measure at the same time and differ; the microbatch decides the rounding, so all take the first.
             chosen = agree(self._store.objects, key, found)
         return int(chosen["microbatch"])

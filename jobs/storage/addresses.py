@@ -21,17 +21,12 @@ BUCKETS = ("s3", "gs", "az")
 LINKS = ("http", "https")
 """Schemes from which data can only be read."""
 
-
 SUFFIX = ".zip"
 """The ending of an archive: a store in one file, which is only read."""
 
 
 def local_path(address: str) -> Path | None:
-    """Return the local path that `address` means, or None if it is remote.
-
-    Raises:
-        JobError: the scheme is unknown, or the address is malformed or contains credentials.
-    """
+    """Return the path that an address means; None if it is remote. Raises JobError if it is malformed or holds credentials."""
     name = scheme(address)
     if not name:
         return Path(address)
@@ -52,15 +47,12 @@ def plain(address: str) -> str:
 
 
 def scheme(address: str) -> str:
-    """Return the part before `:/`, in lower case; "" for a path.
-
-    Raises:
-        JobError: a scheme of an object store is followed by `:` but not by `:/`.
-    """
+    """Return the part before `:/`, in lower case; "" for a path. Raises JobError for s3: and the like without the slash."""
     # One slash is enough, because a Path turns s3://B/K into s3:/B/K: `_check` then says what is expected.
+    name, colon, rest = address.partition(":")
+    if colon and name in BUCKETS and not rest.startswith("/"):
+        raise JobError(f"{address}: {name}://BUCKET/KEY expected")
     match = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/", address)
-    if match is None and address.partition(":")[0] in BUCKETS and ":" in address:
-        raise JobError(f"{address}: {address.partition(':')[0]}://BUCKET/KEY expected")
     return match[1].lower() if match else ""
 
 
@@ -107,24 +99,17 @@ def to_unpack(path: Path) -> str:
 
 
 def _check(address: str, name: str) -> None:
-    known = (*BUCKETS, *LINKS, "file")
+    """Raise JobError unless a remote address is well-formed and free of credentials."""
+    known, parts = (*BUCKETS, *LINKS, "file"), urlsplit(address)
+    # Without what may be secret: user:password@ before the host, and the query, where a signed link has its signature.
+    bare = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
     if name not in known:
-        raise JobError(f"{_bare(address)}: unknown scheme {name}://{nearest(name, known)}")
-    parts = urlsplit(address)
-    # user:password@ before the host; a signed link carries its signature in the query.
+        raise JobError(f"{bare}: unknown scheme {name}://{nearest(name, known)}")
     if "@" in parts.netloc or parts.query:
         raise JobError(
-            f"{_bare(address)}: holds credentials, or a signed link, which the store would show to everybody; "
+            f"{bare}: holds credentials, or a signed link, which the store would show to everybody; "
             "give them by the environment (docs/object-stores.md)"
         )
     place = "HOST" if name in LINKS else "CONTAINER" if name == "az" else "BUCKET"
     if not address[len(name) :].startswith("://") or not parts.netloc or not parts.path.strip("/"):
-        raise JobError(
-            f"{address}: {name}://{place}/KEY expected, for example {name}://lab/run.zarr"
-        )
-
-
-def _bare(address: str) -> str:
-    """Return an address without the parts that may be secret: user, password and query."""
-    parts = urlsplit(address)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        raise JobError(f"{address}: {name}://{place}/KEY expected, such as {name}://lab/run.zarr")

@@ -75,12 +75,7 @@ def agree(store: ObjectStore, key: str, content: Mapping[str, object]) -> Mappin
 
 
 def write_sums(store: ObjectStore, name: str, of: Iterable[str], **about: object) -> None:
-    """Write the checksums of objects, as they are now, to run/sums/NAME.json.
-
-    Args:
-        of: the keys of the objects.
-        about: further fields of that file.
-    """
+    """Write the checksums of the objects at keys `of`, as they are now, and further fields, to run/sums/NAME.json."""
     sums = {key: digest(data or b"") for key, data in objects.read_all(store, sorted(of))}
     objects.write(store, keys.sums(name), checksummed({**about, "sha256": sums}))
 

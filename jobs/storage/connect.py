@@ -64,21 +64,16 @@ OF_THE_MACHINE = (
 )
 """Environment variables that give access without keys; one is enough."""
 
-
 MOST_BYTES, MOST_PACKED, MOST_MEMBER = 4 << 30, 1 << 28, 1 << 24
 """Most bytes of an archive that are read into memory; of them, from compressed members, which are metadata in ctd's archives and
 may grow a thousandfold in a stranger's; and from a single member."""
 
 
 def open_objects(address: str, *, create: bool = False) -> ObjectStore:
-    """Return the objects under `address`: a path, file://, s3://, gs:// or az://.
+    """Return the objects under `address`: a path, file://, s3://, gs:// or az://. create: make the folder if there is none.
 
-    Args:
-        create: make the folder if there is none.
-
-    Raises:
-        JobError: the folder does not exist (with `create`: cannot be made), the bucket does not exist, its
-            server does not answer, or credentials are missing or wrong. It is raised within seconds.
+    Raises JobError, within seconds, if there is no folder (with `create`: it cannot be made) or no bucket, the server does not
+    answer, or credentials are missing or wrong.
     """
     objects.refuse_fork()
     path = addresses.local_path(address)
@@ -88,10 +83,8 @@ def open_objects(address: str, *, create: bool = False) -> ObjectStore:
                 f"{address}: can hold data, but no store; give a path, or an address of s3, gs or az"
             )
         # Unlike a read, a listing distinguishes a missing bucket from a missing key; this one is short.
-        first_request(
-            address,
-            lambda: next(iter(obstore.list(remote(address, IMPATIENT), f"{keys.LEASE}/")), None),
-        )
+        place = remote(address, IMPATIENT)
+        first_request(address, lambda: next(obstore.list(place, f"{keys.LEASE}/"), None))
         return remote(address)
     try:
         if create:
@@ -120,31 +113,21 @@ def _what_is_there(path: Path) -> str:
     return f"no such store{f'; did you mean {near[0]}?' if near else ''}"
 
 
-def remote(address: str, patience: dict[str, object] = PATIENT) -> ObjectStore:
-    """Return the objects under a remote address, without sending a request.
+def remote(address: str, patience: dict[str, Any] = PATIENT) -> ObjectStore:
+    """Return the objects under a remote address, without a request. Raises JobError if it is not valid, or without credentials.
 
-    Args:
-        patience: timeouts and retries, `IMPATIENT` or `PATIENT`.
-
-    Raises:
-        JobError: the address is not valid, or there are no credentials.
+    patience: timeouts and retries, `IMPATIENT` or `PATIENT`.
     """
     try:
         found = settings(addresses.scheme(address))
-        options = patience["client_options"] | found.pop("client_options")
-        arguments: dict[str, Any] = {**patience, "client_options": options, **found}
-        return from_url(address, **arguments)
+        found["client_options"] = patience["client_options"] | found["client_options"]
+        return from_url(address, **(patience | found))
     except (JobError, BaseError, ValueError) as error:
         raise JobError(f"{address}: {objects.reason(error)}") from None
 
 
 def first_request[T](address: str, request: Callable[[], T]) -> T:
-    """Return `request()`, the first one to this address.
-
-    Raises:
-        JobError: the server refuses the request.
-        StorageFailed: no server answers, or it is too busy.
-    """
+    """Return `request()`, the first to this address. Raises JobError if the server refuses it, StorageFailed if none answers."""
     try:
         return request()
     except (BaseError, FileNotFoundError) as error:
@@ -173,11 +156,7 @@ def refuse_taken(address: str) -> None:
 
 
 def read_zip(path: Path) -> MemoryStore:
-    """Return the objects in an archive.
-
-    Raises:
-        JobError: it is no archive, damaged, or too large to be read into memory.
-    """
+    """Return the objects in an archive. Raises JobError if it is none, damaged, or too large for the memory."""
     from ctd.containers import opened_zip  # here: it imports h5py
 
     found = MemoryStore()
@@ -212,8 +191,7 @@ def read_member(path: Path, key: str) -> bytes | None:
 def settings(scheme: str) -> dict[str, Any]:
     """Return the arguments that `obstore.store.from_url` needs beyond the environment, which it reads itself.
 
-    Raises:
-        JobError: there are certainly no credentials, no Azure account, or no readable AWS profile.
+    Raises JobError if there are certainly no credentials, no Azure account, or no readable AWS profile.
     """
     if scheme == "s3":
         return _amazon()
@@ -229,10 +207,8 @@ def _amazon() -> dict[str, Any]:
     if endpoint:
         # The client library panics at an address without a scheme.
         if not endpoint.startswith(("http://", "https://")):
-            raise JobError(
-                f"the endpoint {endpoint!r} of AWS_ENDPOINT_URL or ~/.aws/config is no address; expected http://HOST:PORT or "
-                "https://HOST:PORT"
-            )
+            what = f"the endpoint {endpoint!r} of AWS_ENDPOINT_URL or ~/.aws/config"
+            raise JobError(f"{what} is no address; expected http://HOST:PORT or https://HOST:PORT")
         found["endpoint"] = endpoint
     if not (os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")):
         # Every signature names a region. Servers other than Amazon's usually accept this one.
@@ -241,9 +217,8 @@ def _amazon() -> dict[str, Any]:
         if "aws_access_key_id" in profile:
             found["credential_provider"] = _keys_of_profile
         elif not any(map(os.environ.get, OF_THE_MACHINE)) and not _asks_the_machine(endpoint):
-            raise JobError(
-                "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or write them to ~/.aws/credentials"
-            )
+            here = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or write them to ~/.aws/credentials"
+            raise JobError(f"no credentials; {here}")
     return found | _client(endpoint)
 
 
@@ -275,16 +250,13 @@ def _asks_the_machine(endpoint: str) -> bool:
 
 
 def _profile() -> dict[str, str]:
-    """Return the fields of the AWS profile in use; empty if there is none.
-
-    Raises:
-        JobError: AWS_PROFILE names a profile that does not exist, or a file cannot be read as profiles.
-    """
+    """Return the fields of the AWS profile in use; {} without one. Raises JobError if AWS_PROFILE names none, or for a damaged file."""
     name = os.environ.get("AWS_PROFILE") or "default"
     found: dict[str, str] = {}
-    # The keys come last, so that they win; the two files name the same profile differently.
+    in_config = name if name == "default" else f"profile {name}"
+    # The keys come last, so that they win.
     for variable, default, section in (
-        ("AWS_CONFIG_FILE", "~/.aws/config", name if name == "default" else f"profile {name}"),
+        ("AWS_CONFIG_FILE", "~/.aws/config", in_config),
         ("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials", name),
     ):
         path = Path(os.environ.get(variable) or default).expanduser()

@@ -154,13 +154,13 @@ class Lease:
         that wakes up, another thread may write before the one that renews has looked.
         """
         if newer := self._successor():
-            raise Held(
-                f"{self._address}: {describe(newer)} took over while this process was silent, which therefore stops"
+            text = (
+                f"{describe(newer)} took over while this process was silent, which therefore stops"
             )
+            raise Held(f"{self._address}: {text}")
         if self._asked:
-            raise JobError(
-                f"{self._address}: stopped: {self._asked}; the same command begins again"
-            )
+            again = "the same command begins again"
+            raise JobError(f"{self._address}: stopped: {self._asked}; {again}")
 
     def _successor(self) -> LeaseRecord | None:
         newest = holder(self._objects)
@@ -244,29 +244,24 @@ def holder(store: ObjectStore) -> LeaseRecord | None:
 
 
 def running(store: ObjectStore) -> LeaseRecord | None:
-    """Return the lease record of the driver that runs the store, or None.
-
-    It may wait about 2 * RENEW_S for a renewal by a holder on another machine.
-    """
+    """Return the lease record of the driver that runs the store, or None; it may wait 2 * RENEW_S for a renewal."""
     held = holder(store)
     return held if held is not None and _is_alive(store, held) else None
 
 
 def last_seen(store: ObjectStore) -> LeaseRecord | None:
-    """Return the record of the newest lease unless it is released or its holder is known to be dead.
-
-    It does not wait for a renewal.
-    """
+    """Return the newest lease unless it is released or its holder is known to be dead, without waiting for a renewal."""
     held = holder(store)
     return None if held is None or held.released or held.has_ended else held
 
 
 def part_place(address: str, name: str) -> ObjectStore:
     """Return the folder of the lease of a part of the store at `address` (see jobs.run.shards)."""
-    # No first request, whose patience is short: a busy server may not end a run between two parts.
     place = f"{address.rstrip('/')}/{keys.PARTS}/{name}"
-    is_remote = addresses.local_path(place) is None
-    return connect.remote(place) if is_remote else connect.open_objects(place, create=True)
+    if addresses.local_path(place):
+        return connect.open_objects(place, create=True)
+    # No first request, whose patience is short: a busy server may not end a run between two parts.
+    return connect.remote(place)
 
 
 def part_places(store: ObjectStore, address: str) -> list[ObjectStore]:
@@ -282,10 +277,7 @@ def drivers(store: ObjectStore, address: str) -> list[LeaseRecord]:
 
 
 def cancel(store: ObjectStore, timeout_s: float = 30.0) -> LeaseRecord | None:
-    """Ask the store's driver to stop, wait until it has, and return its lease record; None if none runs.
-
-    Raises TimeoutError if the driver has not stopped within `timeout_s`.
-    """
+    """Ask the store's driver to stop, wait until it has, and return its lease record; None if none runs. Raises TimeoutError."""
     if (held := running(store)) is None:
         return None
     request = json.dumps(asdict(this_process())).encode()
@@ -301,11 +293,9 @@ def cancel(store: ObjectStore, timeout_s: float = 30.0) -> LeaseRecord | None:
 
 def describe(record: LeaseRecord) -> str:
     """Return who holds a lease, and for how long, as text."""
-    now = time.time()
-    return (
-        f"process {record.pid} of {record.user} on {record.host} (since "
-        f"{now - record.since:.0f} s, last sign of life {now - record.renewed:.0f} s ago)"
-    )
+    who, now = f"process {record.pid} of {record.user} on {record.host}", time.time()
+    seen = f"last sign of life {now - record.renewed:.0f} s ago"
+    return f"{who} (since {now - record.since:.0f} s, {seen})"
 
 
 def held_by(address: str, record: LeaseRecord) -> Held:

@@ -30,20 +30,15 @@ STORAGE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTA
 IN_FLIGHT = 32
 """Simultaneous requests to an object store when many small objects are read."""
 
-
 OUT_OF_RANGE = r"Requested range was invalid|InvalidRange|status code: 416"
 """Error texts of object stores for a range beyond the object's end."""
-
 
 _used_by: int | None = None
 """Id of the process that first used the storage here; a fork inherits it."""
 
 
 def refuse_fork() -> None:
-    """Raise JobError in a fork of a process that has used the storage.
-
-    The fork lacks the threads that answer requests, and those of JAX: its first call would wait for ever.
-    """
+    """Raise JobError in a fork of a process that has used the storage, whose threads it lacks: it would wait for ever."""
     global _used_by
     if _used_by is None:
         _used_by = os.getpid()
@@ -70,9 +65,9 @@ def read_range(objects: ObjectStore, key: str, start: int, length: int) -> bytes
     except (FileNotFoundError, NotADirectoryError):
         return None
     except BaseError as error:
-        if not re.search(OUT_OF_RANGE, str(error)):
-            raise
-        return None
+        if re.search(OUT_OF_RANGE, str(error)):
+            return None
+        raise
     return found if len(found) == length else None
 
 
@@ -174,15 +169,11 @@ def _metas(objects: ObjectStore, prefix: str) -> "Iterator[ObjectMeta]":
 
 
 READ_ATTEMPTS = 50
-"""Most attempts to read a folder that other processes change. Each takes a few requests, so a request to stop does not
-wait long."""
+"""Most attempts to read a folder that other processes change: few enough that a request to stop does not wait long."""
 
 
 def read_attempts(folder: str) -> Iterator[int]:
-    """Yield once for each attempt to read a folder while other processes change it.
-
-    Raises OSError, a storage error, after READ_ATTEMPTS attempts: the folder never stays the same, or it is damaged.
-    """
+    """Yield once for each attempt to read a folder that other processes change; then raise OSError, a storage error."""
     yield from range(READ_ATTEMPTS)
     raise OSError(
         errno.ESTALE,
@@ -230,7 +221,7 @@ def failed(text: str, error: BaseException) -> JobError:
 
 
 def unwritable(address: str, error: BaseException) -> JobError:
-    """`failed`, where a store cannot be written."""
+    """The error to raise if a store cannot be written; see `failed`."""
     return failed(f"{address}: cannot be written: {reason(error)}", error)
 
 

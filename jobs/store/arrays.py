@@ -19,8 +19,7 @@ from jobs.spec.description import Description
 DONE, FAILED, DROPPED = 1, 2, 3
 """The status of an item. 0 means not computed; DROPPED means that a search took the item out at a rung."""
 
-STATUS = {DONE: "done", FAILED: "failed", DROPPED: "dropped"}
-
+STATUS = {0: "pending", DONE: "done", FAILED: "failed", DROPPED: "dropped"}
 
 CF_WORD = re.compile(r"[\w.+@-]+", re.ASCII)
 """Characters that the CF conventions allow in one word of `flag_meanings`."""
@@ -44,11 +43,8 @@ def create_array(
     shards: tuple[int, ...] | None = None,
     overwrite: bool = False,
 ) -> zarr.Array[Any]:
-    """Create an empty array in `group`.
-
-    The codecs are zstd over shuffled bytes, which docs/store-format.md measures, then a CRC-32C, by which a reader rejects a
-    damaged object instead of returning wrong numbers.
-    """
+    """Create an empty array in `group`. Its codecs are zstd over shuffled bytes, which docs/store-format.md measures, then a
+    CRC-32C, by which a reader rejects a damaged object instead of returning wrong numbers."""
     return group.create_array(
         name,
         shape=shape,
@@ -75,7 +71,7 @@ def describe(var: Var) -> dict[str, Any]:
 def flags(kernel: Kernel | Description, name: str) -> dict[str, Any]:
     """Return the CF flag attributes of `status` or `outcome`; an empty dict for any other result."""
     if name == "status":
-        codes = {0: "pending", **STATUS}
+        codes = STATUS
     elif name == "outcome":
         codes = {k: outcome.name for k, outcome in enumerate(kernel.outcomes)}
     else:

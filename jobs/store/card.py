@@ -81,9 +81,7 @@ def read_card(address: str, read: Read) -> Card | None:
     found = verified_as(Card.model_validate, read(keys.CARD))
     found = found or (current_card(Store.open(address)) if is_store(read) else None)
     path = addresses.local_path(address)
-    if (
-        found and path and addresses.is_zip(path)
-    ):  # its card tells the size of the store that was packed
+    if found and path and addresses.is_zip(path):  # its card has the size of the store
         return found.model_copy(update={"size": path.stat().st_size})
     return found
 
@@ -96,7 +94,7 @@ def current_card(store: Store) -> Card:
 
 def searched(store: Store) -> Sequence[str]:
     """The fields that the search of a store proposes or changes."""
-    return list(getattr(store.job.spec.search, "params", ()))
+    return [*getattr(store.job.spec.search, "params", ())]
 
 
 def all_swept(store: Store) -> list[str]:
@@ -114,36 +112,35 @@ def write_card(store: Store, markers: list[Marker], stamp: str) -> Card:
 
     stamp: `Committed.stamp` from before the markers were read. A card is taken back if it has changed meanwhile.
     """
-    spec, about = store.job.spec, dict(store.job.provenance)
+    spec, about = store.job.spec, store.job.provenance
     failed = sum(marker.n_failed for marker in markers)
     dropped = n_dropped(spec, markers)
     metric = metric_of(store)
     best, item = _best(store)
     versions = about.get("versions")
-    versions = versions if isinstance(versions, dict) else {}
-    content = {
-        "kernel": spec.kernel,
-        "name": spec.name or "",
-        "swept": tuple(all_swept(store)),
-        "items": store.job.plan.n_items,
-        "done": sum(marker.n_items for marker in markers) - failed - dropped,
-        "failed": failed,
-        "dropped": dropped,
-        "metric": metric.name if metric else "",
-        "best": best,
-        "best_item": item,
-        "size": objects.size_of(store.objects),
-        "created": str(about.get("created", "")),
-        "ended": max((m.ended for m in markers if m.copied_from is None), default=0.0),
-        "versions": {str(k): str(v) for k, v in versions.items()},
-        **read_note(store.objects).model_dump(),
-    }
     try:
-        card = Card.model_validate(content)
+        card = Card(
+            kernel=spec.kernel,
+            name=spec.name or "",
+            swept=tuple(all_swept(store)),
+            items=store.job.plan.n_items,
+            done=sum(marker.n_items for marker in markers) - failed - dropped,
+            failed=failed,
+            dropped=dropped,
+            metric=metric.name if metric else "",
+            best=best,
+            best_item=item,
+            size=objects.size_of(store.objects),
+            created=str(about.get("created", "")),
+            ended=max((m.ended for m in markers if m.copied_from is None), default=0.0),
+            versions={str(k): str(v) for k, v in versions.items()}
+            if isinstance(versions, dict)
+            else {},
+            **read_note(store.objects).model_dump(),
+        )
     except ValidationError:
-        raise JobError(
-            f"{store.address}: its markers are damaged; {advised('ctd', 'check', store.address)} names them"
-        ) from None
+        names = f"{advised('ctd', 'check', store.address)} names them"
+        raise JobError(f"{store.address}: its markers are damaged; {names}") from None
     # The card of an unfinished store would be out of date with the next shard. A reader who may not write makes it at each look.
     if not card.left:
         with objects.may_fail():

@@ -3,10 +3,10 @@
     run/checkpoints/G/SSSSSS/0     one generation: sha256, a line of JSON, the bytes of the arrays
     run/checkpoints/G/SSSSSS/1     the other; each write replaces the older of the two
 
-A generation is written whole or not at all. A generation that is damaged, or that comes from another
-device kind, microbatch, set of items or version of JAX, is ignored: continuing from it could give other bits. The
-number of slots changes no bit. Nor does that of devices where items are computed one by one, so a shard that was stopped on two
-cores goes on on one; a wider microbatch may differ in its last digits between one device and several (docs/running.md).
+A generation is written whole or not at all. One that is damaged, or of another device kind, microbatch, set of items or version
+of JAX, is ignored: continuing from it could give other bits. The number of slots changes no bit. Nor does that of devices where
+items are computed one by one, so a shard that was stopped on two cores goes on on one; a wider microbatch may differ in its last
+digits between one device and several (docs/running.md).
 """
 
 from __future__ import annotations
@@ -44,12 +44,7 @@ class Checkpoints:
     """
 
     def __init__(
-        self,
-        store: Store,
-        shard: Shard,
-        ids: np.ndarray,
-        microbatch: int,
-        round_sha256: str | None = None,
+        self, store: Store, shard: Shard, ids: np.ndarray, microbatch: int, round_sha256: str = ""
     ) -> None:
         self._objects = store.objects
         self._folder = keys.place(keys.CHECKPOINTS, shard.group, shard.number)
@@ -145,7 +140,6 @@ def decode(data: bytes) -> tuple[dict[str, Any], Snapshot] | None:
             at += n * dtype.itemsize
         seconds = float(head.get("seconds", 0))  # of an older ctd: unknown
         return dict(head["identity"]), Snapshot(int(head["rounds"]), arrays, seconds)
-    # Of a stranger: a checksum says that nothing changed, not who wrote it. What NumPy raises at a strange dtype differs
-    # from version to version.
+    # Of a stranger: a checksum does not say who wrote it. What NumPy raises at a strange dtype differs between versions.
     except Exception:
         return None

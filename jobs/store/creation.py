@@ -46,13 +46,11 @@ def create_store(
 ) -> Store:
     """Create an empty store at `address`, which must hold none, and return it.
 
-    Args:
-        outputs: the results of each group's items.
-        fill: writes shards before the store counts as complete; a merged store is never there without its rows.
+    outputs: the results of each group's items. fill: writes shards before the store counts as complete; a merged store is never
+    there without its rows.
 
-    Raises:
-        JobError: the store cannot be written. What was written to a local folder is removed again, unless `fill` raised
-            Held: then another process creates a store there.
+    Raises JobError if the store cannot be written. What was written to a local folder is removed again, unless `fill` raised
+    Held: then another process creates a store there.
     """
     path = addresses.local_path(address)
     made = path is not None and not Store.exists(address)
@@ -70,7 +68,7 @@ def create_store(
         objects.delete(store.objects, keys.CREATING)
     except BaseException as error:
         # Nothing is deleted if a store lay there before, or if another process has begun one there.
-        if made and path is not None and not isinstance(error, Held):
+        if made and path and not isinstance(error, Held):
             _remove(path)
         if isinstance(error, OSError) or objects.is_storage_error(error):
             raise objects.unwritable(address, error) from None

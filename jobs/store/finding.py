@@ -4,7 +4,7 @@ import json
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
 from itertools import islice
@@ -36,35 +36,32 @@ def find_stores(given: Iterable[str], tell: Callable[[str], object] = warnings.w
     A store in a folder is left out if another one there has its items, so that no item counts twice: archives beside their
     store, copies, and the stores that a merged one was made of.
 
-    Args:
-        given: addresses. A store stands for itself, a folder for the stores up to three levels below it, and * ? [...] are
-            patterns. So are s3://BUCKET/PREFIX and s3://BUCKET/*.zarr.
-        tell: called with a line if stores are left out, and with one for each set of stores whose items count twice all the
-            same, because they were named or merged.
+    given: addresses. A store stands for itself, a folder for the stores up to three levels below it, and * ? [...] are patterns.
+    So are s3://BUCKET/PREFIX and s3://BUCKET/*.zarr. An address where nothing is, is returned as it is.
+    tell: called with a line if stores are left out, and with one for each set of stores whose items count twice all the same,
+    because they were named or merged.
 
-    Raises:
-        JobError: a pattern matches no store, or a folder has none. An address where nothing is, is returned as it is.
+    Raises JobError if a pattern matches no store, or a folder has none.
     """
     found: dict[str, bytes] = {}
     named: set[str] = set()
     for address in given:
         below = dict(walk(address, lambda at, read: _job(read)))
-        if not below and (_is_pattern(address) or _is_folder(address)):
-            what = "no store matches" if _is_pattern(address) else "no store lies in this folder"
+        is_pattern = _is_pattern(address)
+        if not below and (is_pattern or _is_folder(address)):
+            what = "no store matches" if is_pattern else "no store lies in this folder"
             raise JobError(f"{address}: {what}; `ctd ls` lists stores")
         found |= below or {address: b""}
         # The address of a store stands for that store alone: `walk` looks for none inside of it.
-        is_itself = len(below) == 1 and _matching(address) == [*below]
-        if _is_pattern(address) or is_itself:
+        if is_pattern or (len(below) == 1 and _matching(address) == [*below]):
             named |= below.keys()
     if len(found) == 1:
         return [*found]
     origins = {where: _origin(data) for where, data in found.items()}
     copies = _copies(origins, named)
     if copies:
-        some = [f"{where} ({why})" for where, why in copies.items()][:MOST_TOLD]
-        more = f" and {len(copies) - MOST_TOLD} more" if len(copies) > MOST_TOLD else ""
-        text = f"left out, since another store here has their items: {', '.join(some)}{more}"
+        some = shortened([f"{where} ({why})" for where, why in copies.items()])
+        text = f"left out, since another store here has their items: {some}"
         tell(f"{text}; name a store to take it too")
     kept = [where for where in found if where not in copies]
     for line in _twice(kept, origins):
@@ -152,9 +149,14 @@ def _twice(kept: Collection[str], origins: Mapping[str, Origin]) -> Iterator[str
     for stores, held in names.items():
         *most, last = stores
         often = "twice" if len(stores) == 2 else f"{len(stores)} times"
-        yield (
-            f"{', '.join(most)} and {last} hold the same items, which count {often}: those of {', '.join(held)}"
-        )
+        both = f"{', '.join(most)} and {last} hold the same items, which count {often}"
+        yield f"{both}: those of {', '.join(held)}"
+
+
+def shortened(names: Sequence[str]) -> str:
+    """Return the first names, and how many more there are, for a message."""
+    more = len(names) - MOST_TOLD
+    return ", ".join(names[:MOST_TOLD]) + f" and {more} more" * (more > 0)
 
 
 def _is_archive(address: str) -> bool:
@@ -194,8 +196,9 @@ def is_store(read: Read) -> bool:
 
 def _job(read: Read) -> bytes | None:
     """Return the run/job.json where `read` reads, else its copy; None if there is no store."""
-    found = map(read, (keys.JOB, keys.JOB_COPY))
-    return next((data for data in found if data is not None), None)
+    return next(
+        (data for key in (keys.JOB, keys.JOB_COPY) if (data := read(key)) is not None), None
+    )
 
 
 def _bucket(address: str) -> ObjectStore | None:
@@ -234,14 +237,12 @@ def _matching(address: str) -> list[str]:
     address = address.rstrip("/") or "/"
     if addresses.scheme(address) in addresses.BUCKETS and address.count("/") == 2:
         return _folders(address)
-    if not _is_pattern(address):
-        return [addresses.plain(address)]
     at = re.search(r"[^/]*[*?[][^/]*", address)
-    assert at is not None
+    if at is None or not _is_pattern(address):
+        return [addresses.plain(address)]
     head = address[: at.start()].rstrip("/") or ("/" if at.start() else ".")
-    part, rest = at[0], address[at.end() :]
-    near = [f for f in _folders(head) if fnmatchcase(f.rpartition("/")[2], part)]
-    return [found for folder in near for found in _matching(folder + rest)]
+    near = [f for f in _folders(head) if fnmatchcase(f.rpartition("/")[2], at[0])]
+    return [found for folder in near for found in _matching(folder + address[at.end() :])]
 
 
 def _folders(address: str) -> list[str]:

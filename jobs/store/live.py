@@ -79,8 +79,7 @@ class LiveCurves:
         """The last points of the first curve, as of the last write."""
 
     def show(self, run: Run | RoundRun) -> None:
-        """Write the curves if that is due before the next advance ends; call it between two advances. A storage failure
-        is ignored."""
+        """Write the curves if that is due before the next advance ends; call it between two advances. A storage failure is ignored."""
         began = time.monotonic()
         advance_s, self._called = began - self._called, began
         # Otherwise a long advance would delay the first curves until it ends.
@@ -103,10 +102,9 @@ class LiveCurves:
     def _look(self, values: dict[str, np.ndarray]) -> None:
         """Note the last finite point of each item's first curve."""
         name = next(iter(values), None)
-        if name is None or not np.isfinite(values[name]).any():
+        if name is None or not (finite := np.isfinite(values[name])).any():
             return
-        var, finite = self._store.description.dims[name], np.isfinite(values[name])
-        begun = finite.any(axis=1)
+        var, begun = self._store.description.dims[name], finite.any(axis=1)
         last = finite.shape[1] - 1 - np.argmax(finite[begun, ::-1], axis=1)
         points, known = values[name][begun, last].astype(float), values[name][finite]
         best = float(known.max() if var.more_is_better else known.min())
@@ -128,22 +126,13 @@ def _some(rows: np.ndarray, values: dict[str, np.ndarray], advances: int) -> Gro
     # Slots refill in any order: sorted by row, each write shows the same items as long as the same have begun.
     order = np.argsort(rows, kind="stable")
     some = order[spread(len(order), MAX_ITEMS)]
-    places = {name: spread(v.shape[1], MAX_POINTS) for name, v in values.items()}
-    curves = {
-        name: [[_number(v) for v in row[places[name]].tolist()] for row in found[some]]
-        for name, found in values.items()
-    }
-    return Growing(
-        rows=rows[some].tolist(),
-        advances=advances,
-        places={name: at.tolist() for name, at in places.items()},
-        curves=curves,
-    )
-
-
-def _number(value: float) -> float | None:
+    growing = Growing(rows=rows[some].tolist(), advances=advances, places={}, curves={})
     # Five digits are enough for a curve on a screen, and keep the object small. JSON has no NaN.
-    return float(f"{value:.5g}") if np.isfinite(value) else None
+    number = lambda value: float(f"{value:.5g}") if np.isfinite(value) else None
+    for name, found in values.items():
+        at = growing.places[name] = spread(found.shape[1], MAX_POINTS).tolist()
+        growing.curves[name] = [[number(v) for v in row] for row in found[some][:, at].tolist()]
+    return growing
 
 
 def read_live(store: Store) -> Iterator[tuple[int, int, Growing]]:

@@ -73,14 +73,12 @@ class Job:
     def from_json(content: Mapping[str, object], where: str) -> Job:
         """Return the job that `to_json` described.
 
-        Raises:
-            ValidationError: `content` describes none.
-            JobError: the format is newer than this ctd, or the spec is not valid; `where` starts the text.
+        Raises ValidationError if `content` describes none; JobError, which begins with `where`, if the format is newer than this
+        ctd, or the spec is not valid.
         """
-        version = content.get("format", 0)
-        if isinstance(version, int) and version > FORMAT:
+        if is_newer(content):
             raise JobError(
-                f"{where}: store format {version}, this ctd reads up to {FORMAT}; update ctd"
+                f"{where}: store format {content['format']}, this ctd reads up to {FORMAT}; update ctd"
             )
         found = _Content.model_validate(content)
         layouts = tuple(GroupLayout(**layout.model_dump()) for layout in found.layouts)
@@ -121,8 +119,7 @@ class _Content(BaseModel):
 def read_job(store: ObjectStore, address: str) -> Job:
     """Return the job of the store at `address`, from the first undamaged copy.
 
-    Raises:
-        JobError: there is no complete store, both copies are damaged, or the format is newer.
+    Raises JobError if there is no complete store, both copies are damaged, or the format is newer.
     """
     copies = [objects.read(store, key) for key in (keys.JOB, keys.JOB_COPY)]
     # While a store is created the copy comes first: with run/creating.json there, the copy alone is not enough.
@@ -137,8 +134,9 @@ def read_job(store: ObjectStore, address: str) -> Job:
         raise JobError(f"{address}: not a complete ctd store (it has no run/job.json){hint}")
     trouble = damaged = f"{address}: run/job.json and its copy are damaged"
     for data in copies:
+        content = parsed(data) or {}
         # A newer format may have another checksum: it is refused by its number, not called damaged.
-        if content := verified(data) or _newer(data):
+        if is_newer(content) or verified(data):
             try:
                 return Job.from_json(content, address)
             except ValidationError as error:
@@ -164,11 +162,10 @@ def write_job(store: ObjectStore, job: Job) -> None:
         objects.write(store, key, checksummed(job.to_json()))
 
 
-def _newer(data: bytes | None) -> dict[str, Any] | None:
-    """Return the content of a run/job.json of a newer format, with or without a checksum; None for anything else."""
-    content = parsed(data) or {}
-    found = content.get("format", 0)
-    return content if isinstance(found, int) and found > FORMAT else None
+def is_newer(content: Mapping[str, object]) -> bool:
+    """Whether the content of a run/job.json has a newer format than this ctd reads."""
+    version = content.get("format", 0)
+    return isinstance(version, int) and version > FORMAT
 
 
 # --- provenance -----------------------------------------------------------------------------------
@@ -233,14 +230,14 @@ def described_by_arrays(root: zarr.Group, plan: Plan) -> Description:
 
 def _results(group: Any) -> Iterator[tuple[str, tuple[str, ...], dict[str, Any]]]:
     """Yield (name, axes of an item, attributes) of every result of a group; a packed one has those of an array of its own."""
-    about = attributes(group)
-    packed = {
-        name: one for names in about.get("packed", {}).values() for name, one in names.items()
-    }
+    about, packed = attributes(group), dict[str, dict[str, Any]]()
+    for names in about.get("packed", {}).values():
+        packed |= names
     for name in about["results"]:
-        attrs = packed[name] if name in packed else attributes(group[name])
-        axes = attrs["axes"] if name in packed else _axes(group[name])[1:]
-        yield name, tuple(axes), attrs
+        if attrs := packed.get(name):
+            yield name, tuple(attrs["axes"]), attrs
+        else:
+            yield name, _axes(group[name])[1:], attributes(group[name])
 
 
 def _axes(array: Any) -> tuple[str, ...]:

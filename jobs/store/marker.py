@@ -92,10 +92,7 @@ class Marker:
 
     @staticmethod
     def from_json(content: Any) -> "Marker":
-        """Return the marker that `to_json` described; fields added by a later ctd are ignored.
-
-        Raises ValueError if `content` describes none.
-        """
+        """Return the marker that `to_json` described, without fields of a later ctd. Raises ValueError if it describes none."""
         return _PARSER.validate_python(content)
 
 
@@ -118,10 +115,7 @@ class Committed(Records[Marker]):
             objects.delete(self.objects, keys.CARD)
 
     def markers(self, group: int | None = None) -> list[Marker]:
-        """Return the markers of all committed shards (of one group, if given), in the order of the plan.
-
-        Damaged markers are left out.
-        """
+        """Return the markers of all committed shards (of one group, if given), in the order of the plan; no damaged ones."""
         return list(self.latest(group).values())
 
 

@@ -44,10 +44,7 @@ class Records[T: Record]:
     def __init__(
         self, store: ObjectStore, plan: Plan, folders: tuple[str, str], read: Callable[[Any], T]
     ) -> None:
-        """Args:
-        folders: the folder of single records, and that of segments.
-        read: as in `verified_as`.
-        """
+        """folders: that of single records, and that of segments. read: as `model` of `verified_as`."""
         self.objects, self.plan = store, plan
         self.folder, self.log = folders[0], Log(store, folders[1])
         self._read = read
@@ -82,10 +79,7 @@ class Records[T: Record]:
         return {n: one for n, one in found.items() if one is not None and one.shard.number == n}
 
     def singles(self, group: int | None = None) -> dict[str, bytes]:
-        """Return key -> line of the single records (of one group, if given).
-
-        A caller that needs the compacted ones too reads the log afterwards.
-        """
+        """Return key -> line of the single records (of one group, if given). Whoever needs all reads the log afterwards."""
         folder = self.folder if group is None else f"{self.folder}/{group}"
         for _ in objects.read_attempts(folder):
             listed = list(objects.list_keys(self.objects, folder))

@@ -134,11 +134,9 @@ def read_round(
         return None
     head = objects.read_range(store.objects, key, DIGITS, int(length))
     found = head and decode(head)
-    if not found:
+    if not found or found[0].get("job") != store.job.spec.digest():
         return None
     identity, saved = found
-    if identity.get("job") != store.job.spec.digest():
-        return None
     # A search that began anew uses the numbers for other rounds, and a worker that outlives its driver may still write an
     # old one.
     if round_ is not None and identity.get("round") != round_digest(round_):
@@ -157,7 +155,7 @@ def is_whole_round(store: Store, key: str) -> bool:
     """Return whether the object of a round, states included, is as it was written."""
     found = read_round(store, int(key.split("/")[-2]), keys.number_of(key))
     try:
-        return found is not None and bool(found.states(store, found.told.rows) or True)
+        return found is not None and found.states(store, found.told.rows) is not None
     except Damaged:
         return False
 

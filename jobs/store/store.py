@@ -38,7 +38,6 @@ BEFORE = (
 )
 """Prefixes of the keys that may exist before the store does; creation keeps the objects below them."""
 
-
 SUBMIT_AGAIN = "the same `ctd submit`"
 """The command, for messages, that continues a submission from Python."""
 
@@ -114,10 +113,7 @@ class Store:
 
     @staticmethod
     def exists(address: str) -> bool:
-        """Whether anything other than a half-created store lies at `address`.
-
-        Objects that may precede a store (`BEFORE`: submissions, leases, requests to stop) do not count.
-        """
+        """Whether anything lies at `address` but a half-created store and what may come before one (`BEFORE`)."""
         path = addresses.local_path(address)
         if path is not None and not path.is_dir():
             return path.exists()
@@ -129,11 +125,7 @@ class Store:
 
     @staticmethod
     def open(address: str) -> Store:
-        """Return the store at `address`.
-
-        Raises:
-            JobError: there is no complete store, it is damaged or of a newer format, or it is out of reach.
-        """
+        """Return the store at an address. Raises JobError if none is complete there, or it is damaged, newer or out of reach."""
         store = connect.open_objects(address)
         return Store(address, store, read_job(store, address))
 
@@ -190,9 +182,9 @@ def resume_command(store: Store, *options: str) -> str:
 def submit_command(words: Sequence[str], *options: str) -> str:
     """Return the command, for messages, that sends a job again. words: those after `ctd submit` that sent it; none from Python."""
     more = [option for option in options if option not in words]
-    return (
-        advised("ctd", "submit", *words, *more) if words else " with ".join([SUBMIT_AGAIN, *more])
-    )
+    if not words:
+        return " with ".join([SUBMIT_AGAIN, *more])
+    return advised("ctd", "submit", *words, *more)
 
 
 def words_sent(store: Store) -> list[str] | None:
@@ -279,10 +271,8 @@ def refuse_links(store: Store) -> None:
             inner.remove("results")
         for link in (os.path.join(folder, name) for name in inner):
             if os.path.islink(link):
-                raise JobError(
-                    f"{store.address}: {link} is a link to {os.path.realpath(link)}, where ctd writes and deletes nothing; make it "
-                    "a folder of the store"
-                )
+                what = f"{link} is a link to {os.path.realpath(link)}, where ctd writes and deletes nothing"
+                raise JobError(f"{store.address}: {what}; make it a folder of the store")
 
 
 def metric_of(store: Store, by: str | None = None, mode: Mode | None = None) -> Metric | None:

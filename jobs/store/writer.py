@@ -23,14 +23,10 @@ def write_shard(
 ) -> None:
     """Write a shard's results, read them back, then commit the shard with `marker`.
 
-    Args:
-        values: result -> (len(rows), ...).
-        rows: rows of the group that were computed; the shard's other rows get fill values and the
-            status *failed*, unused ones none.
+    values: result -> (len(rows), ...). rows: rows of the group that were computed; the shard's other rows get fill values and the
+    status *failed*, unused ones none.
 
-    Raises:
-        OSError: (EIO) an object does not read back as it was written.
-        ValueError: a result is missing from `values`.
+    Raises OSError (EIO) if an object does not read back as it was written, ValueError if a result is missing from `values`.
     """
     sums: dict[str, str] = {}
     for array, whole in _stored(store, marker, values, rows):
@@ -39,9 +35,8 @@ def write_shard(
             # Disks, network file systems and memory do flip bits: found now, the shard is computed again; found after
             # the marker, it would be lost.
             if objects.read(store.objects, key) != data:
-                raise OSError(
-                    errno.EIO, f"{key}: what was written does not read back", store.address
-                )
+                text = f"{key}: what was written does not read back"
+                raise OSError(errno.EIO, text, store.address)
             sums[key] = digest(data)
     # Last: a kill before this line leaves a shard that counts as never computed. (A loss of power can keep the marker
     # and lose an object that is not on the disk yet: `ctd check` finds it by the checksums here.)
