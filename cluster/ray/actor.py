@@ -19,11 +19,11 @@ from cluster.cache import prune_compilation_cache, use_compilation_cache
 from cluster.versions import differences, versions
 from ctd.installed import NO_PLUGIN
 from jobs.errors import JobError, count
-from jobs.run.gpus import idle_gpus
 from jobs.run.sources import SourceDiffers
 from jobs.run.task import Heartbeat, Report, ShardProgress, Work, error_text
 from jobs.run.worker import Worker
 from jobs.storage.objects import StorageFailed, is_refusal, is_storage_error
+from jobs.store.manifest import idle_gpus
 
 PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 

@@ -22,7 +22,6 @@ from jobs.inputs.measure import load_group
 from jobs.plan.layout import Machines
 from jobs.reduce import reduce_group
 from jobs.run.attempt import Attempt, Computed, Group, Stopped
-from jobs.run.gpus import idle_gpus
 from jobs.run.sources import source_here
 from jobs.run.stop import Stop
 from jobs.run.task import (
@@ -49,7 +48,7 @@ from jobs.storage import objects
 from jobs.store.arrays import DONE, DROPPED, FAILED
 from jobs.store.checkpoint import clear
 from jobs.store.live import EVERY_S, clear_live
-from jobs.store.manifest import host
+from jobs.store.manifest import host, idle_gpus
 from jobs.store.marker import Marker
 from jobs.store.rounds import Cost, Damaged, write_round
 from jobs.store.store import Store, shared_fields
@@ -136,8 +135,7 @@ class Worker:
             for other in self._groups.keys() - {*self.job.plan.together(index)}:
                 del self._groups[other]
             params = self.kernel.Params.model_validate(shared_fields(self.store, index))
-            shared = load_group(self.kernel, params, self.job.base)
-            self._groups[index] = Group(params, shared)
+            self._groups[index] = Group(params, load_group(self.kernel, params, self.job.base))
         return self._groups[index]
 
     def _keep(self, task: Task, began: float, found: Computed) -> tuple[Told, Cost]:
@@ -168,11 +166,14 @@ class Worker:
     def _commit(self, task: Task, began: float, found: Computed) -> Marker:
         """Write the results, then the marker; return it without its checksums."""
         rows, cost = rows_of(task), _cost(began, found)
-        before = task.step.before if task.step else Cost()
+        before, unused = Cost(), np.zeros(0, int)
+        if task.step:
+            every = np.arange(task.shard.start, task.shard.stop)
+            before, unused = task.step.before, np.setdiff1d(every, task.step.round.rows)
         ages = found.values.get("search_advances")
         values = {**found.values, "status": self._status(found.values, len(rows))}
         marker = Marker(
-            shard=task.shard, attempt=task.attempt, without=task.without, unused=_unused(task),
+            shard=task.shard, attempt=task.attempt, without=task.without, unused=tuple(unused.tolist()),
             outcomes=outcome_counts(self.kernel, values), nan=nan_counts(values) or None,
             n_failed=int((values["status"] == FAILED).sum()) + len(task.without),
             layout=found.layout, rounds=cost.rounds + before.rounds, narrowed_to=task.slots,
@@ -205,7 +206,7 @@ def _cost(began: float, found: Computed) -> Cost:
 
 def told(run: RoundRun, kernel: Kernel, search: Search, rows: np.ndarray, step: Step) -> Told:
     """Return the report of a round that is over. rows: those that were computed."""
-    names = [search.metric, *(["outcome"] if kernel.outcomes else [])]
+    names = [search.metric, *["outcome"] * bool(kernel.outcomes)]
     found = run.values(np.arange(run.n), names)
     broken = np.zeros(run.n, bool)
     if kernel.outcomes:
@@ -213,14 +214,6 @@ def told(run: RoundRun, kernel: Kernel, search: Search, rows: np.ndarray, step: 
     failed = tuple(np.setdiff1d(step.round.rows, rows).tolist())
     metric = np.asarray(found[search.metric], np.float64)
     return Told(rows, metric, run.advances, run.done, broken, failed)
-
-
-def _unused(task: Task) -> tuple[int, ...]:
-    """Return the rows of a shard that a search does not use."""
-    if task.step is None:
-        return ()
-    rows = np.arange(task.shard.start, task.shard.stop)
-    return tuple(np.setdiff1d(rows, task.step.round.rows).tolist())
 
 
 def outcome_counts(kernel: Kernel, values: Mapping[str, np.ndarray]) -> dict[str, int]:
@@ -242,14 +235,13 @@ def nan_counts(values: Mapping[str, np.ndarray]) -> dict[str, int]:
 
     The marker keeps the counts, so that readers need not read the results.
     """
-    done = values["status"] == DONE
-    floats = {k: v for k, v in values.items() if v.dtype.kind in "fc" and v[0:1].size}
-    counts = {
-        name: int((~np.isfinite(v[done])).reshape(int(done.sum()), -1).all(axis=1).sum())
-        for name, v in floats.items()
-        if done.any() and not name.startswith("search_")  # NaN where a search did not come to
-    }
-    return {name: n for name, n in counts.items() if n}
+    done, found = values["status"] == DONE, {}
+    for name, of_result in values.items():
+        # Those that a search adds are NaN where it did not come to.
+        if of_result.dtype.kind in "fc" and of_result[0:1].size and not name.startswith("search_"):
+            known = np.isfinite(of_result[done]).any(axis=tuple(range(1, of_result.ndim)))
+            found[name] = int((~known).sum())
+    return {name: n for name, n in found.items() if n}
 
 
 def fault_of(error: Exception) -> Fault:
@@ -258,9 +250,8 @@ def fault_of(error: Exception) -> Fault:
         return "storage"
     if isinstance(error, JobError):
         return "input"
-    if isinstance(error, MemoryError) or (
-        isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
-    ):
+    of_jax = isinstance(error, jax.errors.JaxRuntimeError)
+    if isinstance(error, MemoryError) or (of_jax and "RESOURCE_EXHAUSTED" in str(error)):
         return "memory"
     return "storage" if objects.is_storage_error(error) else "error"
 

@@ -184,6 +184,22 @@ def host() -> dict[str, Any]:
     }
 
 
+GPUS = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
+"""How Slurm and Ray tell a process which GPUs are its own."""
+
+
+def idle_gpus() -> int:
+    """Return how many GPUs this process was given, if JAX sees only the CPU; 0 if it sees GPUs, or was told to use the CPU.
+
+    JAX without its plugin for GPUs falls back to the CPU, and says nothing.
+    """
+    if jax.default_backend() != "cpu" or jax.config.jax_platforms == "cpu":
+        return 0
+    given = (os.environ.get(name, "").split(",") for name in GPUS)
+    none = ("", "-1", "none", "NoDevFiles")  # what stands there in place of a GPU
+    return max(len([gpu for gpu in one if gpu not in none]) for one in given)
+
+
 def provenance() -> dict[str, Any]:
     """Return versions, git commit, host, time and command of this process, which creates a store."""
     source, commit = Path(__file__).parents[2], ""

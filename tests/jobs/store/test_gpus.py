@@ -1,18 +1,18 @@
-"""jobs.run.gpus: GPUs that JAX has no plugin for, as on every machine of these tests, are told of."""
+"""jobs.store.manifest: GPUs that JAX has no plugin for, as on every machine of these tests, are told of."""
 
 import jax
 import pytest
 from stores import JOB, run
 
 from jobs.report.summary import state
-from jobs.run.gpus import VARIABLES, idle_gpus
+from jobs.store.manifest import GPUS, idle_gpus
 
 
 @pytest.fixture
 def given(monkeypatch):
     """Set the variables by which Slurm and Ray give GPUs; JAX may use what it sees."""
     before = jax.config.jax_platforms
-    for name in VARIABLES:
+    for name in GPUS:
         monkeypatch.delenv(name, raising=False)
     jax.config.update("jax_platforms", "")
     yield lambda **values: [monkeypatch.setenv(name, text) for name, text in values.items()]
