@@ -129,7 +129,7 @@ def column_arrays(store: Store, group: int) -> dict[str, str]:
 
     A searched field that is not swept has the value that the item ended with, such as Optuna's proposal.
     """
-    swept = ["item", *str(attributes(store.results(group))["coordinates"]).split()]
+    swept = ["item", *store.columns(group)]
     there = store.names(group)
     searched = {name: f"final_{name}" for name in getattr(store.job.spec.search, "params", ())}
     found = {name: array for name, array in searched.items() if array in there}

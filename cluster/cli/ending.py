@@ -11,7 +11,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Literal
@@ -25,7 +25,7 @@ from jobs.run.progress import Progress
 from jobs.run.stop import Interrupted
 from jobs.spec.text import parse_file
 from jobs.storage.addresses import join
-from jobs.store.events import Event, Events
+from jobs.store.events import Events
 from jobs.store.store import Store
 
 PATIENCE_S = 60
@@ -96,10 +96,8 @@ def calls_on_end(address: str) -> Iterator[Ending]:
         if fault := call_on_end(settings, ending):
             err.print(fault)
             # There may be no store to log it in; the user has seen the line above.
-            with suppress(Exception):
-                events = Events(Store.open(address))
-                events.note(Event(kind="on_end", error=fault))
-                events.close()
+            with suppress(Exception), closing(Events(Store.open(address))) as events:
+                events.note("on_end", error=fault)
 
 
 def _counts(ending: Ending) -> str:

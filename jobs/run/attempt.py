@@ -136,8 +136,7 @@ class Attempt:
     def _read(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Return (ids of the items, traced field -> its value for each item); swept values come from the store."""
         shard, params, step = self._task.shard, self._group.params, self._task.step
-        stored = str(self._store.results(shard.group).attrs["coordinates"]).split()
-        columns = {}
+        columns, stored = {}, self._store.columns(shard.group)
         for name in traced_type(type(params))._fields:
             same = np.asarray(getattr(params, name))
             if step and name in step.round.values:
@@ -151,7 +150,6 @@ class Attempt:
         return self._column("item"), columns
 
     def _column(self, name: str) -> np.ndarray:
-        """Return a stored column of the rows that are computed."""
         shard, held = self._task.shard, self._group.columns
         first, last = int(self.rows[0]), int(self.rows[-1]) + 1
         start, values = held.get(name, (0, np.zeros(0)))

@@ -16,11 +16,9 @@ from jobs.run.progress import Listener
 from jobs.run.stop import Stop
 from jobs.run.task import Executor, ExecutorLost, Heartbeat, Key, Report, ShardProgress, Task
 from jobs.store.checkpoint import clear
-from jobs.store.events import Event
 
 IDLE_S = 60.0
 """Seconds without a ready worker before the listener is told. Workers that all import JAX at once take 30 s to start."""
-
 
 STARTING = "starting a worker"
 """What a run waits for until a worker reports."""
@@ -71,14 +69,13 @@ class Attempts:
 
     def slow(self, patience: Patience) -> list[tuple[Task, float]]:
         """Return (attempt, its seconds so far), longest first, of those that have lasted far longer than their peers; no probes."""
-        now = time.monotonic()
-        # One second attempt a run, even if it has ended.
-        slow = [
-            (task, now - began)
-            for task, began in self._running.values()
-            if not (task.probe or task.shard.number in self._seconds)
-            and now - began > patience.of(peers(task))
-        ]
+        now, slow = time.monotonic(), []
+        for task, began in self._running.values():
+            # One second attempt a run, even if it has ended.
+            if task.probe or task.shard.number in self._seconds:
+                continue
+            if now - began > patience.of(peers(task)):
+                slow.append((task, now - began))
         return sorted(slow, key=lambda pair: -pair[1])
 
 
@@ -136,12 +133,10 @@ class Driver:
         """Log the beginning and the end of the run as events."""
         events, progress = self.ledger.events, self.ledger.progress
         host, pid = socket.gethostname(), os.getpid()
-        pending = len(self.ledger.queue) + self.ledger.searches.n_open
-        begun = Event(
-            kind="run", executor=self.executor.name, pending=pending,
-            workers=self.executor.machines().workers, host=host, pid=pid,
+        events.note(
+            "run", executor=self.executor.name, workers=self.executor.machines().workers,
+            pending=len(self.ledger.queue) + self.ledger.searches.n_open, host=host, pid=pid,
         )  # fmt: skip
-        events.note(begun)
         events.flush()  # now: a driver that is killed writes nothing later
         lost = None
         try:
@@ -150,12 +145,11 @@ class Driver:
             lost = str(error)
             raise
         finally:
-            ended = Event(
-                kind="end", done=progress.shards_done, failed=len(progress.failed),
-                n_failed=progress.n_failed, stopped=self.stop.reason or lost, lost=self.attempts.shards(), host=host, pid=pid,
-                **(progress.left if self.stop.reason is not None else {}),
+            left = progress.left if self.stop.reason is not None else {}
+            events.note(
+                "end", done=progress.shards_done, failed=len(progress.failed), n_failed=progress.n_failed,
+                stopped=self.stop.reason or lost, lost=self.attempts.shards(), host=host, pid=pid, **left,
             )  # fmt: skip
-            events.note(ended)
             events.close()
 
     # --- called by the executor at each tick -----------------------------------------------------------
@@ -198,18 +192,12 @@ class Driver:
         self._note("superseded", task, "dropped: the other attempt was committed first")
 
     def _note(self, kind: str, task: Task, text: str) -> None:
-        event = Event(kind=kind, shard=task.shard.number, attempt=task.attempt, text=text)
-        self.ledger.events.note(event)
+        self.ledger.events.note(kind, shard=task.shard.number, attempt=task.attempt, text=text)
         self.ledger.events.flush()
 
     def _show(self, heartbeats: Mapping[Key, Heartbeat]) -> None:
-        """Report the progress to the listener."""
-        progress = self.ledger.progress
-        running = [
-            beat.progress
-            for key, beat in heartbeats.items()
-            if beat.progress is not None and self.attempts.counts(key)
-        ]
+        progress, counts = self.ledger.progress, self.attempts.counts
+        running = [now for key, (now, _) in heartbeats.items() if now is not None and counts(key)]
         progress.stopping = self.stop.reason is not None
         progress.update([*running, *self._kept], self.ledger.searches.progress)
         progress.trouble = self.ledger.storage.reason or self._idle()
@@ -230,11 +218,10 @@ class Driver:
         """Return a message if shards wait and no worker has been ready for `IDLE_S` seconds; None otherwise."""
         if self.attempts or not self.ledger.has_task or self.executor.capacity() > 0:
             self.idle_since = time.monotonic()
-        idle_s = time.monotonic() - self.idle_since
+        idle_s, name = time.monotonic() - self.idle_since, self.executor.name
         if idle_s < IDLE_S:
             return None
-        logs = f"{self.executor.name}'s own logs may say why"
-        return f"no worker is ready since {idle_s:.0f} s ({logs})"
+        return f"no worker is ready since {idle_s:.0f} s ({name}'s own logs may say why)"
 
     # --- once a turn of the loop ------------------------------------------------------------------------
 

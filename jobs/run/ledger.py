@@ -15,7 +15,7 @@ from jobs.run.search import Searches
 from jobs.run.task import Report, Task, error_text
 from jobs.search import Told
 from jobs.storage import objects
-from jobs.store.events import Event, Events
+from jobs.store.events import Events
 from jobs.store.marker import Marker
 from jobs.store.rounds import Cost
 from jobs.store.store import Store
@@ -44,10 +44,10 @@ class Queue:
 
     def drop(self, group: int) -> list[Task]:
         """Remove the tasks of a group; return them."""
-        out = [entry[-1] for entry in self._heap if entry[-1].shard.group == group]
+        tasks = [task for _, _, task in self._heap if task.shard.group == group]
         self._heap = [entry for entry in self._heap if entry[-1].shard.group != group]
         heapq.heapify(self._heap)
-        return out
+        return tasks
 
     def __len__(self) -> int:
         return len(self._heap)
@@ -117,11 +117,10 @@ class Ledger:
         self.progress.add(marker)
         self._learn(marker, len(self.failures.failing(shard)))
         self.searches.committed(shard)
-        done = Event(
-            kind="done", shard=shard.number, attempt=marker.attempt, host=marker.host,
-            pid=marker.pid, seconds=marker.seconds, n_failed=marker.n_failed,
+        self.events.note(
+            "done", shard=shard.number, attempt=marker.attempt, host=marker.host, pid=marker.pid,
+            seconds=marker.seconds, n_failed=marker.n_failed,
         )  # fmt: skip
-        self.events.note(done)
         # Compacting between reports needs no lock: only the driver's thread does it, and other processes may at any time.
         self._loose += 1
         self.compact(COMPACT_EVERY)
@@ -140,13 +139,11 @@ class Ledger:
             return
         if report.fault == "storage":
             self.storage.begin(storage_trouble(self.store.address, report.error))
-        failure = Event(
-            kind="stopped" if report.fault == "stopped" else "error",
-            shard=report.shard, attempt=report.attempt, error=report.error,
-            trace=report.trace, fault=report.fault, probe=task.probe,
+        self.events.note(
+            "stopped" if report.fault == "stopped" else "error", shard=report.shard, attempt=report.attempt,
+            error=report.error, trace=report.trace, fault=report.fault, probe=task.probe,
             rows=[task.shard.start, task.shard.stop], **report.about,
         )  # fmt: skip
-        self.events.note(failure)
 
     def decide(self, task: Task, report: Report) -> None:
         """Decide what follows from a failure or a probe, and record it; postpone the decision if the storage fails."""
@@ -161,13 +158,13 @@ class Ledger:
             self.postponed.append((task, report))
             return
         if verdict.note:
-            self.events.note(Event(kind="decision", shard=report.shard, text=verdict.note))
+            self.events.note("decision", shard=report.shard, text=verdict.note)
         # From here on nothing is repeated: a storage failure has returned above.
         if report.error is None:
             self.storage.end()
         self._loose += self.progress.blame(self.failures.failing(shard))
         if verdict.task is None:
-            text = f"{verdict.error} ({verdict.note})" if verdict.note else verdict.error
+            text = verdict.error + f" ({verdict.note})" * bool(verdict.note)
             if task.step:
                 self.searches.end(shard.group, text)
             else:
@@ -209,7 +206,7 @@ class Ledger:
         self.progress.give_up([self.shards[number] for number in given_up], text)
         if given_up:
             n = count(len(given_up), "shard")
-            self.events.note(Event(kind="decision", group=group, text=f"{n} {text}"))
+            self.events.note("decision", group=group, text=f"{n} {text}")
 
     def wait_for_storage(self, error: Exception) -> None:
         """Pause if the storage has failed; raise any other error."""

@@ -7,7 +7,7 @@ in one run of the whole job.
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Any, NamedTuple
@@ -33,7 +33,7 @@ from jobs.spec.trust import allow_and_remember, modules_of
 from jobs.storage import connect
 from jobs.storage.lease import Lease
 from jobs.store.creation import Outputs, create_store
-from jobs.store.events import WARNING, Event, Events
+from jobs.store.events import WARNING, Events
 from jobs.store.manifest import Job, provenance
 from jobs.store.store import Store
 
@@ -57,10 +57,10 @@ class Prepared:
 
 
 def prepare(spec: JobSpec, base: str, where: str, machines: Callable[[], Machines]) -> Prepared:
-    """Validate and plan a job; reads the groups' data and writes nothing.
+    """Validate and plan a job; reads the groups' data and writes nothing. Raises JobError if the job is not valid.
 
     where: names the job in errors. machines: called once the job is known to be valid, since a cluster may take seconds to
-    answer; `run.workers` may be more than it tells. Raises JobError if the job is not valid.
+    answer; `run.workers` may be more than it tells.
     """
     allow_and_remember(base, spec.modules())
     kernel = find_kernel(spec.kernel, base)
@@ -96,20 +96,15 @@ def prepare(spec: JobSpec, base: str, where: str, machines: Callable[[], Machine
     # The first plan assumes unlimited memory. Measuring an item compiles this plan's program, and the workers then run the
     # same one, unless memory forces a smaller layout.
     first = laid_out([group.sizes for group in evaluated], replace(found, memory=sys.maxsize))
-    sizes = [
-        group.measured(layout, found.devices)
-        for group, layout in zip(evaluated, first.layouts, strict=True)
-    ]
-    data = data_told([group.shared for group in evaluated])
+    pairs = zip(evaluated, first.layouts, strict=True)
+    sizes = [group.measured(layout, found.devices) for group, layout in pairs]
+    plan, data = laid_out(sizes, found), data_told([group.shared for group in evaluated])
     warnings = _without_effect(spec, kernel, items, evaluated)
     warnings += failed_inputs(_files(items), base)
-    return Prepared(
-        spec, base, kernel, items, laid_out(sizes, found), sizes, outputs, data, warnings
-    )
+    return Prepared(spec, base, kernel, items, plan, sizes, outputs, data, warnings)
 
 
 def _files(items: Items) -> list[str]:
-    """The files of all groups, as the job names them."""
     return [name for group in items.groups for _, name in paths_of(group.params)]
 
 
@@ -132,9 +127,8 @@ def _without_effect(
     for group in groups:
         found &= group.unread
     about = {name: fields[name].description for name in sorted(found)}
-    return [
-        f"{name} has no effect here" + f" ({text})" * bool(text) for name, text in about.items()
-    ]
+    said = {name: f" ({text})" if text else "" for name, text in about.items()}
+    return [f"{name} has no effect here{text}" for name, text in said.items()]
 
 
 def _check_reductions(
@@ -169,12 +163,9 @@ def open_or_create(
     executor: Executor,
     tell: Callable[[Sequence[str]], None] | None = None,
 ) -> Store:
-    """Return the job's store; plan and create it if there is none.
+    """Return the job's store; plan and create it if there is none. tell: called with `Prepared.data` of a job that is planned.
 
-    tell: called with `Prepared.data` of a job that is planned.
-
-    Raises JobError if `address` holds another job, the job is not valid, or another process is creating or
-    running the store.
+    Raises JobError if `address` holds another job, the job is not valid, or another process is creating or running the store.
     """
     if Store.exists(address):
         return reopen(spec, address, find_kernel(spec.kernel, base), where)
@@ -201,10 +192,9 @@ def create(ready: Prepared, address: str) -> Store:
         look = lambda _: lease.check()
         store = create_store(address, job, ready.items, ready.outputs, look)
         if ready.warnings:
-            events = Events(store)
-            for text in ready.warnings:
-                events.note(Event(kind=WARNING, text=text))
-            events.close()
+            with closing(Events(store)) as events:
+                for text in ready.warnings:
+                    events.note(WARNING, text=text)
         return store
 
 
@@ -225,11 +215,14 @@ def reopen(spec: JobSpec, address: str, kernel: Kernel | None = None, where: str
 def another_job(store: Store, spec: JobSpec, kernel: Kernel) -> str:
     """Return that a store holds another job than `spec`, what to do, and the differences, as text; "" if it holds this one."""
     old, address = store.job.spec, store.address
-    if _same(old, spec, kernel):
+    if old.digest() == spec.digest():
+        return ""
+    is_alike = _alike(old, spec, kernel)
+    if is_alike and _axes(old) == _axes(spec):
         return ""
     hint = "give another path as --store (store= in Python)"
     forked = f"`--store NEW --fork {address}` keeps"
-    if not _alike(old, spec, kernel):
+    if not is_alike:
         if spec.search is not None and spec.search != old.search:
             hint += ", where the search begins anew"
     elif spec.search is not None and spec.search.size is None:
@@ -245,11 +238,6 @@ def another_job(store: Store, spec: JobSpec, kernel: Kernel) -> str:
 
 
 # --- do two specs describe one job? ---------------------------------------------------------------
-
-
-def _same(a: JobSpec, b: JobSpec, kernel: Kernel) -> bool:
-    """Whether two specs describe the same job."""
-    return a.digest() == b.digest() or (_axes(a) == _axes(b) and _alike(a, b, kernel))
 
 
 def _axes(spec: JobSpec) -> list[tuple[Sweep, list[str]]]:
@@ -292,10 +280,8 @@ def _alike(a: JobSpec, b: JobSpec, kernel: Kernel) -> bool:
     # Validating fields imports the modules that they name, and one of the jobs may be a stranger's.
     if modules_of(a.kernel, a.params) != modules_of(b.kernel, b.params):
         return False
-    first, second = (
-        {**spec.science(), "sweep": None, "params": _normal(spec.params, kernel)} for spec in (a, b)
-    )
-    return first == second
+    but = lambda spec: {**spec.science(), "sweep": None, "params": _normal(spec.params, kernel)}
+    return bool(but(a) == but(b))
 
 
 def difference(old: JobSpec, new: JobSpec) -> str:

@@ -46,8 +46,7 @@ class SearchedShards:
 
     def open_items(self) -> np.ndarray:
         """Return (n,) bool: whether the shard that holds an item is not committed."""
-        found: np.ndarray = self.open_rows()[self._group, np.arange(len(self._group))]
-        return found
+        return np.asarray(self.open_rows()[self._group, np.arange(len(self._group))])
 
     def rows(self, shard: Shard) -> np.ndarray:
         """Return the rows of a shard whose items are in its group."""
@@ -148,9 +147,8 @@ class Rounds:
         Raises JobError if they were lost too often.
         """
         if self._missed[number] >= LOSSES:
-            raise JobError(
-                f"the states of round {number} are damaged again and again; check the storage"
-            )
+            what = f"the states of round {number} are damaged again and again"
+            raise JobError(f"{what}; check the storage")
         self.kept.discard(number)
         self.waiting.append(task._replace(attempt=task.attempt + 1, begin="resume"))
 

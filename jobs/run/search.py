@@ -27,7 +27,7 @@ from jobs.search import Round, Searcher, Told, searcher_of
 from jobs.spec.search import Population
 from jobs.storage import objects
 from jobs.storage.checksums import write_sums
-from jobs.store.events import WARNING, Event, Events
+from jobs.store.events import WARNING, Events
 from jobs.store.rounds import Cost, Decision, read_decisions, round_digest, write_decision
 from jobs.store.store import Store, shared_fields
 
@@ -94,10 +94,8 @@ class GroupSearch:
 
     def _repeat(self, decision: Decision) -> None:
         self._n_decisions += 1
-        if decision.skipped:
-            self.searcher.skip(np.array(decision.skipped, np.int64))
-        if decision.again:
-            self.searcher.retry(np.array(decision.again, np.int64))
+        self.searcher.skip(np.array(decision.skipped, np.int64))
+        self.searcher.retry(np.array(decision.again, np.int64))
         for number, told, cost in decision.told:
             self._note(number, told, cost)
         if decision.asked is None:
@@ -154,7 +152,6 @@ class GroupSearch:
         return shard
 
     def _last_step(self, shard: Shard) -> Task:
-        """Return the task that writes the results of a planned shard."""
         found, rows = self.searcher, self.shards.rows(shard)
         added = found.records() | {"search_advances": found.ages.astype(np.int32)}
         added["search_dropped"] = found.dropped
@@ -201,14 +198,13 @@ class GroupSearch:
         """Once all shards are committed: seal the decisions; delete the states that nobody needs and what killed workers left."""
         name, needed = f"decisions/{self._group}", self._needed()
         # The results are committed: if this fails or is killed, `ctd check` finds what was left over.
+        store = self._store.objects
         with objects.may_fail():
-            write_sums(
-                self._store.objects, name, objects.list_keys(self._store.objects, f"run/{name}")
-            )
+            write_sums(store, name, objects.list_keys(store, f"run/{name}"))
             self.rounds.forget(needed)
             for folder in (keys.CHECKPOINTS, keys.LIVE, *(() if needed else (keys.ROUNDS,))):
                 for group in self.shards.groups:
-                    objects.delete_all(self._store.objects, f"{folder}/{group}")
+                    objects.delete_all(store, f"{folder}/{group}")
 
     # --- progress -------------------------------------------------------------------------------------
 
@@ -244,14 +240,11 @@ def orphaned(search: GroupSearch) -> list[Shard]:
 def _searcher(store: Store, group: int, n: int, params: Params) -> Searcher:
     search = store.job.spec.search
     assert search is not None
-    stored = str(store.results(group).attrs["coordinates"]).split()
     read = lambda name: store.rows(group, name, 0, n)
-    starts = {
-        name: read(name).astype(float)
-        if name in stored
-        else np.full(n, getattr(params, name), float)
-        for name in (search.params if isinstance(search, Population) else ())
-    }
+    starts, columns = {}, store.columns(group)
+    for name in search.params if isinstance(search, Population) else ():
+        first = read(name) if name in columns else np.full(n, getattr(params, name))
+        starts[name] = first.astype(float)
     ways = chosen(search, store.science)
     return searcher_of(search, store.job.spec.seed, read("item"), starts, ways)
 
@@ -317,14 +310,14 @@ class Searches:
             with self._may_end(group, search):
                 search.tell(task.step.number, told, cost)
             if (text := search.searcher.tied) and not before:
-                self._events.note(Event(kind=WARNING, group=group, text=text))
+                self._events.note(WARNING, group=group, text=text)
 
     def lose_states(self, task: Task, number: int) -> None:
         """Note that a task needs the states of a round that are missing or damaged."""
         group = task.shard.group
         if search := self._of(group):
             text = f"the states of round {number} of group {group} are damaged; they are computed again"
-            self._events.note(Event(kind="decision", shard=task.shard.number, text=text))
+            self._events.note("decision", shard=task.shard.number, text=text)
             with self._may_end(group, search):
                 search.rounds.lose_states(number, task)
 
@@ -338,7 +331,7 @@ class Searches:
         """Give up the shards of a group whose search cannot go on. text: why."""
         if search := self._found.pop(self._store.job.plan.together(group)[0], None):
             self._progress.give_up(search.shards.open, text)
-            self._events.note(Event(kind="decision", group=group, text=f"its search ends: {text}"))
+            self._events.note("decision", group=group, text=f"its search ends: {text}")
 
     @contextmanager
     def _may_end(self, group: int, search: GroupSearch) -> Iterator[None]:

@@ -9,7 +9,7 @@ started are run as well. The lease of a part is a `jobs.storage.lease` in the fo
 import time
 from collections.abc import Callable, Set
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 
 from obstore.store import ObjectStore
@@ -40,7 +40,7 @@ from jobs.storage.lease import (
     part_places,
     running,
 )
-from jobs.store.events import Event, Events, read_events
+from jobs.store.events import Events, read_events
 from jobs.store.store import Store
 
 YIELD_S = 5.0
@@ -170,7 +170,9 @@ def claim(store: Store, part: Part | None = None) -> Lease:
     before = holder(place)
     lease = Lease.acquire(place, store.address)
     if before is not None and not before.released:
-        _note_killed(store, before)  # the lease that said so is gone now
+        # Its lease, which had the last sign of life of a driver that was killed, is gone now.
+        with closing(Events(store)) as events:
+            events.note("killed", time=before.renewed, host=before.host, pid=before.pid)
     try:
         # Again: both may have looked before either had its lease. That of the whole waits for the other to give way.
         end = time.monotonic() + (YIELD_S if part is None else 0.0)
@@ -182,13 +184,6 @@ def claim(store: Store, part: Part | None = None) -> Lease:
         lease.release()
         raise
     return lease
-
-
-def _note_killed(store: Store, dead: LeaseRecord) -> None:
-    """Log the last sign of life of a driver that was killed."""
-    events = Events(store)
-    events.note(Event(time=dead.renewed, kind="killed", host=dead.host, pid=dead.pid))
-    events.close()
 
 
 def _beside(
@@ -237,10 +232,9 @@ def reconsider(store: Store, failed: bool = False, changes: bool = False) -> Non
         if not changes:
             refuse_changed(store)  # before anything is removed
         elif edited := accept_changes(store):
-            events.note(Event(kind="decision", text=f"changes accepted: {', '.join(edited)}"))
+            events.note("decision", text=f"changes accepted: {', '.join(edited)}")
         if failed and (n := _forget_failed(store)):
-            text = f"computed again: {count(n, 'item')} that failed"
-            events.note(Event(kind="decision", text=text))
+            events.note("decision", text=f"computed again: {count(n, 'item')} that failed")
         events.close()
 
 

@@ -30,7 +30,6 @@ BYTES = 100_000
 FLUSH_S = 30.0
 """Seconds after which the next event writes those that are in memory; failures and decisions are written at once."""
 
-
 WARNING = "warning"
 """The kind of an event with a warning of the plan or of a search."""
 
@@ -116,9 +115,9 @@ class Events:
         """(number, bytes) of each full object."""
         self._flushed = time.monotonic()
 
-    def note(self, event: Event) -> None:
-        """Add one event. It is written by `flush`, when the object is full, or by the first `note` after FLUSH_S seconds."""
-        self._lines.append(json.dumps(event.to_json()))
+    def note(self, kind: str, **fields: Any) -> None:
+        """Add one `Event`. It is written by `flush`, when the object is full, or by the first `note` after FLUSH_S seconds."""
+        self._lines.append(json.dumps(Event(kind=kind, **fields).to_json()))
         self._bytes += len(self._lines[-1])
         if self._bytes >= BYTES or time.monotonic() - self._flushed > FLUSH_S:
             self.flush()
@@ -141,9 +140,7 @@ class Events:
         return f"{self._prefix}-{number:05d}.jsonl"
 
     def _join(self) -> None:
-        """Join the last two full objects while the earlier one is less than twice as large.
-
-        The number of objects then grows like the logarithm of the number of events."""
+        """Join the last two full objects while the earlier one is less than twice as large: so there are few."""
         store = self._store.objects
         while len(self._full) > 1 and self._full[-2][1] < 2 * self._full[-1][1]:
             (first, size), (last, more) = self._full[-2:]

@@ -19,7 +19,7 @@ from jobs.plan.layout import Shard
 from jobs.run.shards import run_shards
 from jobs.run.worker import SerialExecutor
 from jobs.spec.job import parse_job
-from jobs.store.events import Event, Events
+from jobs.store.events import Events
 from jobs.store.marker import Marker
 
 MARKER = Marker(shard=Shard(0, 0, 0, 10), seconds=1.0, host=socket.gethostname())
@@ -120,7 +120,7 @@ def test_workers_of_a_run_here(tmp_path, run, pace, n):
 
 def note_error(store):
     events = Events(store)
-    events.note(Event(kind="error", shard=0, attempt=1, error="died"))
+    events.note("error", shard=0, attempt=1, error="died")
     events.close()
 
 

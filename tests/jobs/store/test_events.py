@@ -38,6 +38,6 @@ def test_line_whose_fields_have_other_types_is_left_out(store, field):
 def test_a_log_ends_without_an_error_where_the_storage_fails(store, monkeypatch):
     """What ended the run is what the command says, and not that its log has no checksums."""
     events = Events(store)
-    events.note(Event(kind="run"))
+    events.note("run")
     monkeypatch.setattr(objects, "list_keys", Flaky(objects.list_keys))
     events.close()

@@ -52,7 +52,7 @@ def test_events_are_few_objects_however_many_they_are(monkeypatch, killed):
         monkeypatch.setattr(objects, "delete", lambda *args: None)
     events = Events(store)
     for k in range(2000):
-        events.note(Event(time=float(k), kind="done", shard=k))
+        events.note("done", time=float(k), shard=k)
     events.flush()
     assert [event.shard for event in read_events(store)] == list(range(2000))
     assert killed or len(list(objects.list_keys(store.objects, keys.EVENTS))) <= 8
