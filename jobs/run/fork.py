@@ -6,8 +6,8 @@ import numpy as np
 
 from jobs import keys
 from jobs.errors import JobError
-from jobs.plan.layout import Plan, Shard
-from jobs.run.prepare import Prepared, create, difference, has_grown, prepare, reopen
+from jobs.plan.layout import Shard
+from jobs.run.prepare import create, difference, has_grown, prepare, reopen
 from jobs.run.shards import claim
 from jobs.run.sources import refuse_changed
 from jobs.run.task import Executor
@@ -43,18 +43,15 @@ def fork(
         store = reopen(spec, address, kernel, where)
     else:
         ready = prepare(spec, base, where, executor.machines)
-        store = create(_as_before(ready, old), address)
+        # The old groups keep their layouts: others could change their bits.
+        before, planned = old.job.plan.layouts, ready.plan.layouts
+        plan = replace(ready.plan, layouts=(*before, *planned[len(before) :]))
+        store = create(replace(ready, plan=plan), address)
     if len(store.committed.numbers()) < store.job.plan.n_shards:
         lease = claim(store)
         with lease.held():
             _copy(old, store, lease)
     return store
-
-
-def _as_before(ready: Prepared, old: Store) -> Prepared:
-    """Return the planned job with the layouts of the old groups: a new layout could change their bits."""
-    layouts = [*old.job.plan.layouts, *ready.plan.layouts[len(old.job.plan.layouts) :]]
-    return replace(ready, plan=Plan(ready.plan.group_sizes, tuple(layouts), ready.plan.ways))
 
 
 def _copy(old: Store, new: Store, lease: Lease) -> None:

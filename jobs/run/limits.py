@@ -47,8 +47,7 @@ class TimeLimits:
         """Return the limit of a group in seconds: of an advance, or of what lies before, between and after its advances."""
         limit = self._fixed_s
         if limit is None:
-            longest = self._longest.get(group, float("inf"))
-            limit = max(LEAST_LIMIT_S, LIMIT_FACTOR * longest)
+            limit = max(LEAST_LIMIT_S, LIMIT_FACTOR * self._longest.get(group, float("inf")))
         return limit if advancing else max(REST_LIMIT_S, limit)
 
 
@@ -105,8 +104,7 @@ class Pause:
 def storage_trouble(address: str, error: str) -> str:
     """Return a message: what failed, where, and how much room is left there."""
     text = f"{address}: the storage fails: {error.splitlines()[0]}"
-    path = addresses.local_path(address)
-    if path is None:
+    if (path := addresses.local_path(address)) is None:
         return text
     try:
         return f"{text} ({shutil.disk_usage(path).free / 1e6:,.1f} MB free)"

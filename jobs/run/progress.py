@@ -1,6 +1,7 @@
 """Progress of a run, as its listener receives it."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,7 +31,7 @@ class Progress:
     shards_done: int = 0
     items_before: int = 0
     """Items that were in the store when this run began."""
-    outcomes: dict[str, int] = field(default_factory=dict)
+    outcomes: Counter[str] = field(default_factory=Counter)
     failed: dict[int, str] = field(default_factory=dict)
     """Shards given up -> the last error."""
     items_given_up: float = 0
@@ -87,8 +88,7 @@ class Progress:
         self.shards_done += 1
         self.items_done += marker.n_items
         self.n_failed += marker.n_failed
-        for name, n in marker.outcomes.items():
-            self.outcomes[name] = self.outcomes.get(name, 0) + n
+        self.outcomes.update(marker.outcomes)
 
     def give_up(self, shards: Iterable[Shard], text: str) -> None:
         """Note shards that are given up, and why."""
@@ -135,13 +135,13 @@ class Progress:
 
     def _look(self, values: Sequence[Value]) -> None:
         """Note how well the items of each running shard do; nothing if none was looked at: ended ones did better later."""
-        now = None
-        if values:
-            now = values[0]._replace(now=float(np.median([value.now for value in values])))
-            best = [value.best for value in values] + ([] if self._best is None else [self._best])
-            self._best = now.better(*best)
-            now = now._replace(best=self._best)
-        self.value = now
+        if not values:
+            self.value = None
+            return
+        now = float(np.median([value.now for value in values]))
+        best = [value.best for value in values] + ([] if self._best is None else [self._best])
+        self._best = values[0].better(*best)
+        self.value = values[0]._replace(now=now, best=self._best)
 
     @property
     def share(self) -> float:
@@ -196,13 +196,14 @@ class Progress:
             parts.append(f"{duration(round(left_s))} left")
         if self.retried:
             parts.append(f"{self.retried} retried")
-        troubles = [
-            f"{count(len(self.failed_items), 'item')} failed with an error"
-            * bool(self.failed_items),
-            f"waiting: {self.trouble}" if self.trouble else "",
-            f"{count(len(self.failed), 'shard')} failed" * bool(self.failed),
-        ]
-        return [", ".join(filter(None, parts)), *filter(None, troubles)]
+        lines = [", ".join(filter(None, parts))]
+        if self.failed_items:
+            lines.append(f"{count(len(self.failed_items), 'item')} failed with an error")
+        if self.trouble:
+            lines.append(f"waiting: {self.trouble}")
+        if self.failed:
+            lines.append(f"{count(len(self.failed), 'shard')} failed")
+        return lines
 
     def _made(self, advances: Sequence[int]) -> str:
         """Return the advances of the running shards as text; items of a single advance are counted already."""

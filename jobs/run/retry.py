@@ -229,8 +229,7 @@ class Failures:
             return Verdict(self.task(history.shard, again.attempt, "resume", again.step))
         # A probe that fails outside of the items has retries of its own.
         history.charged = 0
-        confirm = max(LEAST_CONFIRM, self._settings.retries + 1)
-        history.search = Bisection(rows, confirm)
+        history.search = Bisection(rows, max(LEAST_CONFIRM, self._settings.retries + 1))
         first = self._probe(again, history, history.search)
         return first._replace(note="looking for the items that fail")
 
@@ -244,14 +243,12 @@ class Failures:
         if history.ids is None:
             history.ids = self._store.rows(shard.group, "item", shard.start, shard.stop)
         # The microbatch decides the bits; more slots change none.
-        history.widest = self._store.job.plan.layouts[shard.group].microbatch or max(
-            (
-                int((read_verified(self._store.objects, key) or {}).get("microbatch", 1))
-                for key in objects.list_keys(self._store.objects, keys.LAYOUT)
-                if key.split("/")[-1].startswith(f"{shard.group}-")
-            ),
-            default=1,
-        )
+        history.widest = self._store.job.plan.layouts[shard.group].microbatch
+        if not history.widest:  # measured, on each kind of device
+            layouts = objects.list_keys(self._store.objects, keys.LAYOUT)
+            own = [key for key in layouts if keys.number_of(key) == shard.group]
+            found = [read_verified(self._store.objects, key) or {} for key in own]
+            history.widest = max((int(one.get("microbatch", 1)) for one in found), default=1)
 
     def _narrowed(self, again: Task, floor: int = 1) -> Verdict | None:
         """Halve the slots of the task's group, unless that was done since the last attempt was handed out.
@@ -300,7 +297,6 @@ class Failures:
         return self._give_up(history)
 
     def _blame(self, report: Report, history: ShardHistory, row: int) -> None:
-        """Record that the item in a row fails by itself."""
         shard = history.shard
         assert history.ids is not None
         failed = FailedItem(

@@ -25,6 +25,7 @@ from jobs.inputs.versions import changed_files
 from jobs.spec.code import imports_of, locate
 from jobs.spec.job import OURS, JobSpec, find_kernel
 from jobs.storage import objects
+from jobs.store.finding import shortened
 from jobs.store.manifest import read_job, write_job
 from jobs.store.store import Store, gather_command, resume_command
 
@@ -99,7 +100,7 @@ def refuse_changed(store: Store) -> None:
     else:
         return
     raise JobError(
-        f"{store.address}: {what} has changed since the store was made: {_shortened(different)}. For results of the new {new} give "
+        f"{store.address}: {what} has changed since the store was made: {shortened(different)}. For results of the new {new} give "
         f"another path as --store (store= in Python); {resume_command(store, '--accept-changes')} (or the same of run or submit) "
         f"keeps what is done and goes on with the new {new}{more}"
     )
@@ -111,7 +112,7 @@ def source_here(store: Store, host: str) -> str:
     here = sources_of(job.spec, job.base, store.science)
     if other := changed(job.sources, here):
         raise SourceDiffers(
-            f"{host} has other source than the driver of {_shortened(other)}: it was edited since the run began, "
+            f"{host} has other source than the driver of {shortened(other)}: it was edited since the run began, "
             "or another version is installed there"
         )
     return combined(job.sources or here)
@@ -134,15 +135,10 @@ def accept_changes(store: Store) -> list[str]:
     # A kill between its two copies leaves run/job.json with the old sources: the changes have to be accepted again.
     if different or not job.sources:
         # Read again: `ctd gather --set` changes settings without the lease.
-        store.job = replace(
-            read_job(store.objects, store.address), sources=now, inputs={**job.inputs, **files}
-        )
+        latest = read_job(store.objects, store.address)
+        store.job = replace(latest, sources=now, inputs={**job.inputs, **files})
         write_job(store.objects, store.job)
     return different
-
-
-def _shortened(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _refuse_stale(module: str, path: Path, sha256: str) -> None:
@@ -154,9 +150,8 @@ def _refuse_stale(module: str, path: Path, sha256: str) -> None:
     if known is not spec:  # a reload makes a new one
         _imported[module] = spec, sha256
     elif before != sha256:
-        raise JobError(
-            f"{path}: was edited after this process imported it; start the process again"
-        )
+        what = "was edited after this process imported it"
+        raise JobError(f"{path}: {what}; start the process again")
 
 
 def _named(spec: JobSpec, kernel: Kernel) -> set[str]:
@@ -164,11 +159,9 @@ def _named(spec: JobSpec, kernel: Kernel) -> set[str]:
     kinds = field_kinds(kernel.Params)
     swept = [part.model_dump(mode="json") for part in spec.sweeps()]
     blocks = [spec.params, *(part[kind] for part in swept for kind in ("grid", "zip", "random"))]
-    fields = [field for block in blocks for field in block.items()]
+    fields = [(name.partition(".")[0], value) for block in blocks for name, value in block.items()]
     importing = (Kind.STATIC, Kind.DATA)
-    return set(
-        modules_in([v for name, v in fields if kinds.get(name.partition(".")[0]) in importing])
-    )
+    return set(modules_in([value for name, value in fields if kinds.get(name) in importing]))
 
 
 def _import_folder(module: str) -> set[Path]:
@@ -182,5 +175,6 @@ def _import_folder(module: str) -> set[Path]:
 def _file(module: str) -> Path | None:
     """Return the file of a module; None if it has no Python source."""
     code = locate(module, sys.path)
-    is_source = code is not None and code.is_whole and code.file.suffix == ".py"
-    return code.file.resolve() if code and is_source and code.file.is_file() else None
+    if code is None or not code.is_whole or code.file.suffix != ".py":
+        return None
+    return code.file.resolve() if code.file.is_file() else None

@@ -59,10 +59,7 @@ class Stop:
         self._callbacks: list[Callable[[], None]] = []
 
     def ask(self, reason: str, grace_s: float | None = None) -> None:
-        """Ask for a stop because of `reason`; only the first request counts.
-
-        grace_s: seconds for the workers, if fewer than the job gives.
-        """
+        """Ask for a stop; only the first request counts. grace_s: seconds for the workers, if fewer than the job gives."""
         if self.reason is None:
             if grace_s is not None:
                 self._grace_s = grace_s

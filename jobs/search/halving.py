@@ -112,12 +112,8 @@ class AshaSearcher(Searcher):
         self.ended |= self.done
         if self.running.any() or len(self.choose(1)):
             return
-        age = int(self.ages.max(initial=0))
-        if (
-            age <= self._lengths[0]
-            and (self.done | self.failed).all()
-            and not np.isnan(self.loss).all()
-        ):
+        age, are_over = int(self.ages.max(initial=0)), (self.done | self.failed).all()
+        if age <= self._lengths[0] and are_over and not np.isnan(self.loss).all():
             raise self.search.too_late(self.n, age)
         # Nothing runs, and no further report can lift an item that waits at its rung.
         self.dropped |= ~self.ended

@@ -114,7 +114,6 @@ class OptunaSearcher(Searcher):
             self._ask(row)
 
     def _ask(self, row: int) -> None:
-        """Ask Optuna for the trial of an item."""
         trial = self._trials[row] = self._studies[row // self.search.trials].ask(self._laws)
         self._asked[row] = trial.params
         for name, values in self._values.items():
@@ -187,7 +186,6 @@ class OptunaSearcher(Searcher):
         return found
 
     def _tell(self, row: int, state: str, value: float | None = None) -> None:
-        """Tell Optuna how an item ended."""
         from optuna.trial import TrialState
 
         study = self._studies[row // self.search.trials]

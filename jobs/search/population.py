@@ -1,8 +1,8 @@
 """Population-based training: which member copies which, and where the copied parameters move.
 
-A parameter has a position x in [0, 1] in its range: linear for `uniform`, in the logarithm for `loguniform`. It
-moves by u ~ U(-perturb, perturb), with its own `perturb` or else the search's, reflected at the ends: as likely up as down, so without selection it drifts
-nowhere. (A factor 1 + u would drift down: the mean of its logarithm is negative.)
+A parameter has a position x in [0, 1] in its range: linear for `uniform`, in the logarithm for `loguniform`. It moves by
+u ~ U(-perturb, perturb), with its own `perturb` or else the search's, reflected at the ends: as likely up as down, so without
+selection it drifts nowhere. (A factor 1 + u would drift down: the mean of its logarithm is negative.)
 
 After generation g, member k of a population whose first item is i has row k of a table of uniform numbers, drawn from
 the generator [seed, SALT, g, i]: what it draws depends on no other member.
@@ -61,8 +61,9 @@ class PopulationSearcher(InStep):
         block = rows[0] // self._size * self._size
         u = draws(self._seed, lap, int(self.items[block]), self._size, len(self._params))
         u = u[rows - block]
-        choose = tournament if self.search.exploit == "tournament" else truncation
-        chosen = choose(u[:, 0], self.loss[rows], self.done[rows], self.search.fraction)
+        drawn = u[:, 0], self.loss[rows], self.done[rows]
+        is_tournament = self.search.exploit == "tournament"
+        chosen = tournament(*drawn) if is_tournament else truncation(*drawn, self.search.fraction)
         parents = rows[chosen]
         self._lineage[rows, lap + 1] = self.items[parents]
         self.kept[rows], self._parent[rows] = self.kept[parents], parents
@@ -101,26 +102,25 @@ class PopulationSearcher(InStep):
         return found
 
 
-def tournament(u: np.ndarray, loss: np.ndarray, done: np.ndarray, fraction: float) -> np.ndarray:
+def tournament(u: np.ndarray, loss: np.ndarray, done: np.ndarray) -> np.ndarray:
     """Return (n,) the member from whose state each of the n goes on; its own if it copies nobody.
 
-    u: (n,) uniform draws. loss: (n,) less is better, NaN where a member is broken. done: (n,) which have
-    finished: nobody can go on from them.
+    Each member draws one of the others that can be copied. It copies that one if it is better, or if it is broken itself.
 
-    Each member draws one of the others that can be copied. It copies that one if it is better, or if it is
-    broken itself.
+    u: (n,) uniform draws. loss: (n,) less is better, NaN where a member is broken. done: (n,) which have finished: nobody can go
+    on from them.
     """
-    del fraction
     own = np.arange(len(loss))
     can = ~np.isnan(loss) & ~done
     whom = np.flatnonzero(can)
-    place = np.cumsum(can) - 1
     n_others = len(whom) - can
     drawn = (u * n_others).astype(np.int64)
-    drawn += can & (drawn >= place)  # the others are those before and those behind itself
-    # The appended 0 is there to be indexed by -1 where nobody can be copied; the result is not used.
+    drawn += can & (
+        drawn >= np.cumsum(can) - 1
+    )  # the others are those before and those behind itself
+    other = own.copy()
     there = n_others > 0
-    other = np.where(there, np.append(whom, 0)[np.where(there, drawn, -1)], own)
+    other[there] = whom[drawn[there]]
     return np.where(np.isnan(loss) | (loss[other] < loss), other, own)
 
 

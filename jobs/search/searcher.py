@@ -16,7 +16,6 @@ from itertools import pairwise
 from typing import Annotated
 
 import numpy as np
-from numpy.typing import DTypeLike
 from pydantic import Field, PlainSerializer, PlainValidator
 
 from jobs.errors import count
@@ -26,15 +25,11 @@ TO_THE_END = 2**31 - 1
 """The length of a round that ends once all of its items have finished."""
 
 
-def _from_list(kind: DTypeLike | None) -> PlainValidator:
-    return PlainValidator(lambda values: np.array(values, kind))
-
-
 TO_LIST = PlainSerializer(lambda array: array.tolist())
-Whole = Annotated[np.ndarray, _from_list(np.int64), TO_LIST]
-Real = Annotated[np.ndarray, _from_list(np.float64), TO_LIST]
-Truth = Annotated[np.ndarray, _from_list(np.bool_), TO_LIST]
-Values = Annotated[np.ndarray, _from_list(None), TO_LIST]
+Whole = Annotated[np.ndarray, PlainValidator(lambda values: np.array(values, np.int64)), TO_LIST]
+Real = Annotated[np.ndarray, PlainValidator(lambda values: np.array(values, np.float64)), TO_LIST]
+Truth = Annotated[np.ndarray, PlainValidator(lambda values: np.array(values, np.bool_)), TO_LIST]
+Values = Annotated[np.ndarray, PlainValidator(np.array), TO_LIST]
 """Arrays of rounds and reports, which are lists where jobs.store.rounds writes them."""
 
 
@@ -164,10 +159,10 @@ class Searcher(ABC):
         self.metric[rows, self.lap[rows]] = told.metric
         loss = self._sign * told.metric
         self.loss[rows] = np.where(np.isfinite(loss) & ~told.broken, loss, np.nan)
-        if lost := np.array(told.failed, np.int64).tolist():
-            self.running[lost] = False
-            self.failed[lost] = self.ended[lost] = True
-            self.loss[lost] = np.nan
+        lost = np.array(told.failed, np.int64)
+        self.running[lost] = False
+        self.failed[lost] = self.ended[lost] = True
+        self.loss[lost] = np.nan
 
     def skip(self, rows: np.ndarray) -> np.ndarray:
         """Leave out rows whose results are there before the search begins; return those that are left out.
@@ -209,10 +204,10 @@ class Searcher(ABC):
         for lap in np.unique(self.lap[self.dropped]):
             values = self.metric[:, lap]
             if len(values := np.unique(values[np.isfinite(values)])) == 1:
-                n = sum(self._lengths[: lap + 1])
+                when = count(sum(self._lengths[: lap + 1]), "advance")
                 return (
-                    f"after {count(n, 'advance')} all items had {self.search.metric} {values[0]:.4g}, so that their order "
-                    "alone decided which went on; compare later (min_advances) or by another metric"
+                    f"after {when} all items had {self.search.metric} {values[0]:.4g}, so that their order alone decided which went "
+                    "on; compare later (min_advances) or by another metric"
                 )
         return ""
 
@@ -242,7 +237,6 @@ class InStep(Searcher):
         return False
 
     def _compare(self, rows: np.ndarray) -> None:
-        """End a block, or begin its next lap."""
         lap = int(self.lap[rows[0]])
         if lap == 0 and self.done[rows].all() and not np.isnan(self.loss[rows]).all():
             raise self.search.too_late(self._size, int(self.ages[rows].max()))

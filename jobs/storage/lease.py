@@ -222,7 +222,6 @@ class Lease:
         return json.dumps(self._record.to_json()).encode()
 
     def _prune(self) -> None:
-        """Delete the leases and requests of earlier generations."""
         for prefix in (keys.LEASE, keys.CANCEL):
             for key in list(objects.list_keys(self._objects, prefix)):
                 if keys.number_of(key) < self.generation:

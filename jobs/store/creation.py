@@ -141,7 +141,6 @@ def _remove(path: Path) -> None:
 def _create_group(
     store: Store, root: zarr.Group, items: Items, group: Group, outputs: Outputs
 ) -> None:
-    """Create results/G with empty result arrays, and write its columns and coordinates."""
     kernel, bits, shapes = store.kernel, store.job.spec.keep_bits, outputs.shapes
     layout, packed = store.job.plan.layouts[group.number], place(shapes)
     rounded = lambda name: {"keep_bits": bits[name]} if name in bits else {}
@@ -185,7 +184,6 @@ def _create_group(
 def _put_columns(
     out: zarr.Group, kernel: Kernel, items: Items, group: Group, columns: list[str]
 ) -> None:
-    """Write the ids of the group's items and the sweep's columns."""
     put_array(out, "item", group.items, Var(("item",), "1", "item id"))
     for name in columns:
         values = items.lookup(name, group.items)
