@@ -79,12 +79,19 @@ def decode(values: np.ndarray, attrs: dict[str, Any]) -> Column:
     return labelled(codes, named, "labels" not in attrs)
 
 
-def as_column(values: object) -> Column:
-    """Make a column of values: strings and objects become a `Text`."""
-    if isinstance(values, Text):
+def as_column(values: Iterable[object] | Text) -> Column:
+    """Make a column of values: booleans; numbers, with NaN for None; anything else as text."""
+    if isinstance(values, Text) or (
+        isinstance(values, np.ndarray) and values.dtype.kind not in "OUST"
+    ):
         return values
-    values = np.asarray(values)
-    return _spelt(values) if values.dtype.kind in "OUST" else values
+    given = list(values)
+    kinds = {type(value) for value in given}
+    if kinds == {bool}:
+        return np.asarray(given)
+    if kinds & {int, float} and kinds <= {int, float, NoneType}:
+        return np.asarray([np.nan if value is None else value for value in given])
+    return _spelt(given)
 
 
 def as_array(column: Column) -> np.ndarray:
@@ -215,13 +222,3 @@ def of_json(value: object) -> Any:
         return value if math.isfinite(value) else None
     # What pandas has in place of a missing value; pandas is not imported for it.
     return None if type(value).__name__ in ("NAType", "NaTType") else value
-
-
-def from_values(values: Sequence[object]) -> Column:
-    """Make a column of Python values: booleans; numbers, with NaN for None; anything else as text."""
-    kinds = {type(value) for value in values}
-    if kinds == {bool}:
-        return np.asarray(values)
-    if kinds & {int, float} and kinds <= {int, float, NoneType}:
-        return np.asarray([np.nan if value is None else value for value in values])
-    return _spelt(values)

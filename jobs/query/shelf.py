@@ -19,7 +19,7 @@ import numpy as np
 
 from jobs.errors import JobError, nearest
 from jobs.query import query as questions
-from jobs.query.columns import as_array, as_column, as_text, from_values, labelled
+from jobs.query.columns import as_array, as_column, as_text, labelled
 from jobs.query.expression import Expression
 from jobs.query.sql import sql
 from jobs.query.table import Read, Table, end_to_end
@@ -177,7 +177,7 @@ class Shelf(Source):
 
 def _constant(value: object, n: int) -> Read:
     """The reader of a column of n rows with one value."""
-    column = from_values([value])
+    column = as_column([value])
     return lambda rows: column[np.zeros(n, np.int64)[rows]]
 
 

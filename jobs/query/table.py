@@ -7,6 +7,7 @@ which its values differ are shown by default.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -20,8 +21,8 @@ from jobs.query.columns import (
     Column,
     Text,
     as_array,
+    as_column,
     concat,
-    from_values,
     labelled,
     literal,
     rows_as_text,
@@ -66,7 +67,7 @@ class Table:
 
     def __post_init__(self) -> None:
         self._kept: dict[str, Column] = {}
-        self._picked: dict[str, list[tuple[np.ndarray, Column]]] = {}
+        self._picks = Counter[str]()
 
     @property
     def names(self) -> list[str]:
@@ -93,15 +94,10 @@ class Table:
         if self.n > BLOCK:
             return self.reads[name](rows)
         if name not in self._kept:
-            if isinstance(rows, np.ndarray) and len(rows) * FEW < self.n:
-                picked = self._picked.setdefault(name, [])
-                for before, found in picked:
-                    if np.array_equal(before, rows):
-                        return found
-                if len(picked) < PICKS:
-                    found = self.reads[name](rows)
-                    picked.append((rows, found))
-                    return found
+            is_few = isinstance(rows, np.ndarray) and len(rows) * FEW < self.n
+            if is_few and self._picks[name] < PICKS:
+                self._picks[name] += 1
+                return self.reads[name](rows)
             self._kept[name] = self.reads[name](ALL)
         kept = self._kept[name]
         return kept if rows is ALL else kept[rows]
@@ -110,12 +106,10 @@ class Table:
         """Column -> these rows of it."""
         return Lazy(self.reads, lambda name: self.read(name, rows))
 
-    def prefetch(self, names: Iterable[str], rows: Rows = ALL) -> None:
-        """Read columns of a short table in parallel and keep them for `read`."""
-        unread = [name for name in dict.fromkeys(names) if name not in self._kept]
-        if self.n <= BLOCK and len(unread) > 1:
-            with ThreadPoolExecutor(READERS) as threads:
-                list(threads.map(lambda name: self.read(name, rows), unread))
+    def prefetch(self, names: Iterable[str]) -> None:
+        """Read columns of a short table and keep them for `read`."""
+        if self.n <= BLOCK:
+            _in_parallel(self.read, [name for name in names if name not in self._kept])
 
     def blocks(self) -> Iterator[slice]:
         """The blocks of rows to process together, at least one."""
@@ -127,8 +121,8 @@ class Table:
     ) -> dict[str, Any]:
         """Columns, by default those shown, as arrays or in another form."""
         names = names or self.shown
-        self.prefetch(names, rows)
-        return {name: form(self.read(name, rows)) for name in names}
+        found = _in_parallel(lambda name: self.read(name, rows), names)
+        return {name: form(column) for name, column in found.items()}
 
     # --- its columns -------------------------------------------------------------------------------
 
@@ -161,15 +155,23 @@ class Table:
 
     def add_constants(self, name: str, values: list[object], which: np.ndarray) -> None:
         """Add a column with one value per group. which: (n,) the index into `values` for each row."""
-        column = from_values([str(v) if isinstance(v, list | dict) else v for v in values])
+        column = as_column([str(v) if isinstance(v, list | dict) else v for v in values])
         labels = [label for label in column.labels if label] if isinstance(column, Text) else []
         self.add(name, lambda rows: column[which[rows]], labels)
+
+
+def _in_parallel(read: Callable[[str], Column], names: Iterable[str]) -> dict[str, Column]:
+    different = list(dict.fromkeys(names))
+    if len(different) < 2:  # a thread would take longer than most reads
+        return {name: read(name) for name in different}
+    with ThreadPoolExecutor(READERS) as threads:
+        return dict(zip(different, threads.map(read, different), strict=True))
 
 
 def _by_label(read: Read, labels: Sequence[str], values: Sequence[object]) -> Read:
     """The reader of a column derived from a text column: it has `values[k]` where the text is `labels[k]`."""
     place = {label: k for k, label in enumerate(labels)}
-    column = from_values(values)
+    column = as_column(values)
 
     def at(rows: Rows) -> Column:
         text = read(rows)
