@@ -113,10 +113,10 @@ KINDS: dict[str, type[_Reduction]] = {
     "histogram": Histogram,
 }
 Reduction = Annotated[
-    Annotated[Best, Tag("Best")]
-    | Annotated[Seeds, Tag("Seeds")]
-    | Annotated[Counts, Tag("Counts")]
-    | Annotated[Histogram, Tag("Histogram")],
+    Annotated[Best, Tag("[best]")]
+    | Annotated[Seeds, Tag("[seeds]")]
+    | Annotated[Counts, Tag("[counts]")]
+    | Annotated[Histogram, Tag("[histogram]")],
     kind_by("name", KINDS),
 ]
 ALWAYS = ("status", "item", "group")

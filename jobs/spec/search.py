@@ -24,7 +24,7 @@ search: {preset: NAME}         a search that the kernel declares: see jobs.spec.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -261,27 +261,17 @@ METHODS: dict[str, type[BaseModel]] = {
 }
 
 
-def kind_by(key: str, kinds: Mapping[str, type[BaseModel]]) -> Discriminator:
-    """A discriminator of mappings of which `key` tells the kind: a word of `kinds`. Tags are the names of the classes."""
-
-    def tag(value: object) -> str | None:
-        word = value.get(key) if isinstance(value, Mapping) else getattr(value, key, None)
-        # A list or a mapping cannot be looked up.
-        return kinds[word].__name__ if isinstance(word, str) and word in kinds else None
-
+def kind_by(key: str, kinds: Iterable[str]) -> Discriminator:
+    """A discriminator of mappings whose `key` names one of these kinds."""
     *others, last = kinds
-    return Discriminator(
-        tag,
-        custom_error_type="kind",
-        custom_error_message=f"expected a mapping with `{key}:` {', '.join(others)} or {last}",
-        custom_error_context={"known": " ".join(kinds), "key": key},
-    )
+    message = f"expected a mapping with `{key}:` {', '.join(others)} or {last}"
+    return one_of(message, *kinds, key=key)
 
 
 Search = Annotated[
-    Annotated[Halving, Tag("Halving")]
-    | Annotated[Asha, Tag("Asha")]
-    | Annotated[Population, Tag("Population")]
-    | Annotated[Optuna, Tag("Optuna")],
+    Annotated[Halving, Tag("[halving]")]
+    | Annotated[Asha, Tag("[asha]")]
+    | Annotated[Population, Tag("[population]")]
+    | Annotated[Optuna, Tag("[optuna]")],
     kind_by("method", METHODS),
 ]

@@ -48,13 +48,17 @@ class _Form(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-def one_of(message: str, *forms: str) -> Discriminator:
-    """A discriminator that finds the intended form of a value: a list, or a mapping with one of the keys `forms`.
+def one_of(message: str, *forms: str, key: str | None = None) -> Discriminator:
+    """A discriminator that finds the intended form of a value: a list, a mapping with one of the keys `forms`, or, with a `key`,
+    one that has one of these words there. The tag of a form is "[form]".
 
     Without it, an error would list the faults of the value under every form.
     """
 
     def tag(value: object) -> str | None:
+        if key is not None:
+            word = value.get(key) if isinstance(value, Mapping) else getattr(value, key, None)
+            return f"[{word}]" if word in forms else None
         # A job made in Python may give an axis as a tuple, a range or an array.
         if isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping | BaseModel):
             return "[list]" if "list" in forms else None
@@ -63,7 +67,7 @@ def one_of(message: str, *forms: str) -> Discriminator:
         found = [form for form in forms if form in keys]
         return f"[{found[0]}]" if len(found) == 1 else None
 
-    about: dict[str, Any] = {"known": " ".join(forms)}
+    about: dict[str, Any] = {"known": " ".join(forms), "key": key}
     return Discriminator(
         tag, custom_error_type="form", custom_error_message=message, custom_error_context=about
     )
