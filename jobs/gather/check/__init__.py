@@ -52,13 +52,13 @@ def check(address: str, repair: bool = False) -> list[Finding]:
     """
     store = Store.open(address)
     if not repair:
-        return list(_everything(Mending(store, False)))
+        return list(_everything(Mending(store)))
     # A repair imports the kernel, to make metadata and reductions again.
     refuse_untrusted(store.job.base, store.job.spec.modules(), address)
     refuse_links(store)
     lease = claim(store)
     with lease.held():
-        return list(_everything(Mending(store, True, lease)))
+        return list(_everything(Mending(store, lease)))
 
 
 def damage(error: BaseException) -> str | None:
@@ -71,7 +71,7 @@ def damage(error: BaseException) -> str | None:
     locals_ = (value for frame in reversed(frames) for value in frame.f_locals.values())
     for store in dict.fromkeys(value for value in locals_ if isinstance(value, Store)):
         cure = advised("ctd", "check", store.address, "--repair")
-        mending = Mending(store, False)
+        mending = Mending(store)
         parts = (check_job(mending), check_created(mending), check_gathered(mending))
         for found in itertools.chain(*parts):
             if found.cure:
@@ -141,8 +141,7 @@ def check_leftovers(mending: Mending, done: Set[int]) -> Iterator[Finding]:
     if mending.exists(keys.CREATING):
         yield mending.mend(keys.CREATING, "removed", what="left over: the store is complete")
     for path in _half_written(mending.store.address):
-        mending.check_lease()
-        if mending.repair:
+        if mending.may_write():
             path.unlink(missing_ok=True)
         key = str(path.relative_to(Path(mending.store.address)))
         yield Finding(key, "left over: half written", "removed")
@@ -188,7 +187,6 @@ def check_logs(mending: Mending) -> Iterator[Finding]:
             )
             bad = [keys.sums(name)] if ended or name in summed else []
         found = [Finding(key, mending.state(key), "what is readable is kept") for key in bad]
-        if bad and mending.repair:
-            mending.check_lease()
+        if bad and mending.may_write():
             write_sums(mending.objects, name, own)
         yield from found

@@ -1,4 +1,4 @@
-"""The store that is checked or repaired, and what of it can be made again: the job, metadata, columns, reductions, tables."""
+"""The store that is checked or repaired, and those parts of it that can be made again: job, metadata, columns, tables."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,12 +37,11 @@ class Finding(NamedTuple):
 
 @dataclass
 class Mending:
-    """A store that is checked, and with `repair` repaired; without it nothing is written."""
+    """A store that is checked or repaired."""
 
     store: Store
-    repair: bool
     lease: Lease | None = None
-    """That of the store, held by a repair."""
+    """The store's lease, which a repair holds; without it, nothing is written."""
 
     @property
     def objects(self) -> ObjectStore:
@@ -64,17 +63,18 @@ class Mending:
         what: what is wrong; by default that the object is damaged or missing.
         """
         finding = Finding(key, what or self.state(key), cure)
-        self.check_lease()
-        if self.repair and right is not None:
-            objects.write(self.objects, key, right)
-        elif self.repair:
-            objects.delete(self.objects, key)
+        if self.may_write():
+            if right is None:
+                objects.delete(self.objects, key)
+            else:
+                objects.write(self.objects, key, right)
         return finding
 
-    def check_lease(self) -> None:
-        """Raise Held if another process has taken over the lease of a repair; called before anything is changed."""
+    def may_write(self) -> bool:
+        """Whether this is a repair. Raises Held if another process has taken over its lease: ask before each change."""
         if self.lease:
             self.lease.check()
+        return self.lease is not None
 
     def state(self, key: str) -> str:
         """Tell whether an object that is not intact is damaged or missing."""
@@ -106,7 +106,7 @@ def check_job(mending: Mending) -> Iterator[Finding]:
             right = objects.read(mending.objects, other) or b""
             yield mending.mend(key, f"copied from {other}", right)
     if read_description(mending.objects) is None:
-        made = description_of(mending.store) if mending.repair else None
+        made = description_of(mending.store) if mending.may_write() else None
         yield mending.mend(keys.KERNEL, "made again from the kernel", made)
 
 
@@ -116,7 +116,7 @@ def check_created(mending: Mending) -> Iterator[Finding]:
     if sums is None:
         key = keys.sums("created")
         # Making these checksums again would run a kernel that the user has not trusted.
-        if not mending.repair and known_kernel(mending.store) is None:
+        if not mending.may_write() and known_kernel(mending.store) is None:
             yield Finding(key, mending.state(key), "made again")
             return
         again = _made_again(mending.store)
@@ -127,7 +127,7 @@ def check_created(mending: Mending) -> Iterator[Finding]:
     # A gather changes the root's metadata, and keeps its own checksum of it.
     if "zarr.json" in bad and _root_is_as_gathered(mending):
         bad.remove("zarr.json")
-    made = _made_again(mending.store) if bad and mending.repair else None
+    made = _made_again(mending.store) if bad and mending.may_write() else None
     for key in bad:
         right = None if made is None else objects.read(made.objects, key) or b""
         if right is None or digest(right) == sums[key]:
@@ -172,8 +172,7 @@ def check_gathered(mending: Mending) -> Iterator[Finding]:
         for key in dict.fromkeys(key for wrong in bad.values() for key in wrong)
         if key != "zarr.json"  # check_created reports it
     ]
-    if bad and mending.repair:
-        mending.check_lease()
+    if bad and mending.may_write():
         _gather_again(mending.store, bad)
     yield from found
 

@@ -34,8 +34,7 @@ def check_records[T: Record](
     lines = resolved(seen)
     found = records.in_log(lines)
     # A new segment replaces all, and `compact` deletes those: a kill in between leaves both, of which the new one counts.
-    if bad and mending.repair:
-        mending.check_lease()
+    if bad and mending.may_write():
         records.log.rewrite(seen, {number: lines[number] for number in found})
         records.compact()
     single = records.whole(read)
@@ -106,15 +105,14 @@ def check_results(mending: Mending, markers: dict[int, Marker]) -> Iterator[Find
             yield Finding(key, what, AGAIN)
     # The markers first: results that are not there would read as fill values of a committed shard.
     compute_again(mending, damaged)
-    if mending.repair:
+    if mending.may_write():
         for key in unreadable:
             objects.delete(mending.objects, key)
 
 
 def compute_again(mending: Mending, shards: Iterable[Shard]) -> None:
     """If this is a repair, remove the markers of these shards, so that `resume` computes them."""
-    if mending.repair:
-        mending.check_lease()
+    if mending.may_write():
         mending.store.committed.forget(shards)
 
 
