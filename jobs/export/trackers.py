@@ -9,11 +9,12 @@ import os
 import re
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import batched
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar
 
 from ctd.installed import how_to_install, why_not
 from ctd.weights import write_named
@@ -24,18 +25,28 @@ PICTURES = "pictures"
 """The name of the run that holds the job's pictures, which show all items; a copy in each run could be thousands."""
 
 
-class Writer(Protocol):
-    """Writes runs of one job to a folder."""
+class Tracker(ABC):
+    """Writes the runs of one job, its experiment or project, to a folder, with the tracker's own library."""
 
+    needs: ClassVar[tuple[str, ...]]
+    """Modules of the extra that has the tracker's name."""
+    look: ClassVar[str]
+    """The command that shows a folder."""
+
+    @abstractmethod
+    def __init__(self, folder: Path, job: str) -> None: ...
+
+    @abstractmethod
     def write(self, run: Run) -> None:
         """Write one run."""
 
+    @abstractmethod
     def show(self, pictures: Sequence[Path]) -> None:
         """Write PNGs of all items as one more run, called `pictures`."""
 
 
 def _label(run: Run) -> str:
-    """The name of a run, with leading zeros, so that names sort like items."""
+    # Leading zeros, so that names sort like items.
     return f"item-{run.item:06d}"
 
 
@@ -48,8 +59,11 @@ def _write_file(run: Run, folder: Path) -> Path | None:
     return path
 
 
-class TensorBoard:
+class TensorBoard(Tracker):
     """FOLDER/JOB/item-N: events of the curves, the metrics and, for the page HParams, the parameters; the file beside them."""
+
+    needs = ("tensorboardX",)
+    look = "tensorboard --logdir {folder}"
 
     def __init__(self, folder: Path, job: str) -> None:
         self._folder = _new(folder / job)
@@ -82,8 +96,11 @@ class TensorBoard:
                 writer.add_image(path.stem, pixels, dataformats="HWC")
 
 
-class MLflow:
+class MLflow(Tracker):
     """FOLDER/mlflow.db with one experiment, called JOB; files below FOLDER/artifacts."""
+
+    needs = ("mlflow", "sqlalchemy", "alembic")
+    look = "mlflow ui --backend-store-uri sqlite:///{folder}/mlflow.db"
 
     METRICS, PARAMS, LONGEST = 1000, 100, 6000
     """MLflow's own limits: metrics and parameters in one call, characters of a parameter."""
@@ -125,8 +142,11 @@ class MLflow:
         self._client.set_terminated(key, "FINISHED")
 
 
-class WandB:
+class WandB(Tracker):
     """FOLDER/JOB/wandb/offline-run-*, of a project called JOB, which `wandb sync` sends when and where a user says."""
+
+    needs = ("wandb",)
+    look = "wandb sync {folder}/{job}/wandb/offline-run-*"
 
     def __init__(self, folder: Path, job: str) -> None:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
@@ -159,32 +179,11 @@ class WandB:
             mode="offline", root_dir=str(self._folder), silent=True, console="off", disable_git=True,
             save_code=False, x_disable_stats=True, x_disable_meta=True, x_disable_machine_info=True,
         )  # fmt: skip
-        return wandb.init(
-            project=self._job,
-            name=name,
-            config=dict(config),
-            settings=settings,
-            reinit="create_new",
-        )
+        about = {"project": self._job, "name": name, "config": dict(config)}
+        return wandb.init(**about, settings=settings, reinit="create_new")
 
 
-class Tracker(NamedTuple):
-    """A tracker, and how to write runs for it."""
-
-    needs: tuple[str, ...]
-    """Modules of the extra that has the tracker's name."""
-    writer: Callable[[Path, str], Writer]
-    look: str
-    """The command that shows a folder."""
-
-
-TRACKERS = {
-    "mlflow": Tracker(
-        ("mlflow", "sqlalchemy", "alembic"), MLflow, "mlflow ui --backend-store-uri sqlite:///{folder}/mlflow.db"
-    ),
-    "tensorboard": Tracker(("tensorboardX",), TensorBoard, "tensorboard --logdir {folder}"),
-    "wandb": Tracker(("wandb",), WandB, "wandb sync {folder}/{job}/wandb/offline-run-*"),
-}  # fmt: skip
+TRACKERS: dict[str, type[Tracker]] = {"mlflow": MLflow, "tensorboard": TensorBoard, "wandb": WandB}
 
 
 def require(name: str) -> None:
@@ -209,11 +208,11 @@ def write_runs(
     tracker = TRACKERS[name]
     called = _allowed(job).replace("/", "_")
     with writing(folder):
-        writer = tracker.writer(folder, called)
+        made = tracker(folder, called)
         for run in runs:
-            writer.write(run)
+            made.write(run)
         if pictures:
-            writer.show(pictures)
+            made.show(pictures)
     return tracker.look.format(folder=folder, job=called)
 
 
