@@ -205,7 +205,7 @@ class Job:
             raise JobError(f"workers: {workers!r} given; expected a whole number of at least 1")
         import pandas as pd
 
-        from jobs.report.summary import plan_rows
+        from jobs.report.planned import plan_rows
 
         with self._without_store() as stage:
             ready = prepare_here(stage.spec({}), stage.base, stage.where, workers)

@@ -25,8 +25,7 @@ from cluster.tracking import log_tail, look, why_silent
 from jobs import keys
 from jobs.errors import JobError, advised, count
 from jobs.gather.gather import reduction_error
-from jobs.report.status import facts
-from jobs.report.summary import state
+from jobs.report.summary import facts, state
 from jobs.run.stop import Stop, signals
 from jobs.storage import connect, objects
 from jobs.storage.lease import cancel as ask_to_stop

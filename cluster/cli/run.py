@@ -176,7 +176,7 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Show what a run would do: items, groups, shards, memory; nothing is written."""
-    from jobs.report.summary import plan_rows
+    from jobs.report.planned import plan_rows
     from jobs.run.prepare import prepare_here
 
     for stage in (stages := _stages(job_files, overrides or [], store, None)):

@@ -12,6 +12,7 @@ from jobs.gather.gather import reduction_error
 from jobs.query.query import rows
 from jobs.query.readers import ITEM
 from jobs.query.tables import varied
+from jobs.report.warnings import is_told
 from jobs.spec.trust import is_ctds_kernel
 from jobs.store.store import Store, metric_of
 
@@ -81,8 +82,6 @@ def show_summary(store: Store) -> None:
 def other_outcomes(store: Store) -> list[str]:
     """What became of items with unusual outcomes: not the commonest one, nor the first that the kernel names, as which items
     should end, nor many failures, of which warnings tell. Of a user's own kernel: all of several outcomes, in one line."""
-    from jobs.report.warnings import is_told  # late: it imports what plans jobs
-
     ended = outcomes_of(store)
     if not is_ctds_kernel(store.job.spec.kernel):
         names = dict.fromkeys([*(one.name for one in store.description.outcomes), *ended])

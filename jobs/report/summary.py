@@ -1,4 +1,4 @@
-"""The plan and the progress of a job, as numbers."""
+"""The progress of a job: as numbers (`state`), and as the texts of `ctd status` (`facts`)."""
 
 import time
 from collections import Counter
@@ -7,14 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from ctd.kernel import inputs_of
 from jobs import keys
 from jobs.errors import count
 from jobs.plan.layout import Plan
-from jobs.report.warnings import warnings_of, warnings_planned
-from jobs.run.prepare import Prepared, another_job
+from jobs.report.warnings import warnings_of
 from jobs.run.progress import LONGEST_LEFT_S
-from jobs.spec.search import Search
 from jobs.storage import objects
 from jobs.storage.lease import LeaseRecord, describe, drivers
 from jobs.store.card import n_dropped, read_note
@@ -25,74 +22,6 @@ from jobs.store.store import Store
 
 MAX_TEXT = 500
 """Characters of a driver's text that are shown."""
-
-
-def plan_rows(
-    ready: Prepared, address: str, workers: int
-) -> tuple[dict[str, list[Any]], dict[str, Any]]:
-    """Summarise a plan: (columns over the groups, totals).
-
-    The estimated time of what is `left` comes from the committed shards of the job's store at `address`, and is None without
-    any. That store has the shards that it was made with. Of a store that holds another job, a warning tells.
-    """
-    store = Store.open(address) if Store.exists(address) else None
-    other = another_job(store, ready.spec, ready.kernel) if store else ""
-    own = None if other else store
-    markers = own.committed.markers() if own else []
-    plan, n_done = own.job.plan if own else ready.plan, sum(m.n_items for m in markers)
-    left = ready.items.n - n_done
-    # Where a search chooses the group of each item, any may get all of them.
-    items = "items" if plan.ways == 1 else "items_at_most"
-    rows: list[dict[str, Any]] = []
-    for group, layout, sizes in zip(ready.items.groups, plan.layouts, ready.sizes, strict=True):
-        rows.append(
-            {
-                "group": group.number,
-                **{name: str(value) for name, value in group.labels.items()},
-                items: len(group.items),
-                "shards": plan.counts[group.number],
-                "slots": layout.slots,
-                "memory_MB": (sizes.shared + (sizes.state + sizes.work) * layout.slots) / 1e6,
-                "result_MB": sizes.result * len(group.items) / 1e6,
-            }
-        )
-    columns = {name: [row[name] for row in rows] for name in rows[0]}
-    seconds = sum(m.seconds for m in markers)
-    total: dict[str, Any] = {
-        "items": ready.items.n,
-        **({"left": left} if own else {}),
-        "groups": len(rows),
-        "shards": plan.n_shards,
-        "memory_MB": round(max(columns["memory_MB"]), 2),
-        "result_MB": round(sum(columns["result_MB"]), 2),
-        "estimated_s": float(f"{seconds / n_done * left / workers:.3g}") if n_done else None,
-    }
-    if ready.data:
-        total["data"] = "; ".join(ready.data)
-    if ready.spec.search:
-        total["search"] = _search_planned(ready, ready.spec.search)
-    warnings = [other] * bool(other) + ready.warnings + warnings_planned(ready, markers)
-    if warnings:
-        total["warnings"] = "; ".join(warnings)
-    return columns, total
-
-
-def _search_planned(ready: Prepared, search: Search) -> str:
-    """Describe the comparisons of a search: which items, how often."""
-    of_item = ready.kernel.advances
-    advances = [of_item(inputs_of(g.params)) if of_item else 0 for g in ready.items.groups]
-    sizes = map(search.n_compared, ready.plan.group_sizes)
-    compared = sorted(set(zip(sizes, advances, strict=True)))
-    text = "; ".join(dict.fromkeys(search.describe(*one) for one in compared))
-    rounds = {layout.shard_items for layout in ready.plan.layouts}
-    text += f", up to {max(rounds)} of them in a round of one worker"
-    if of_item and search.ends(max(compared)[0]):
-        most = max(advances)
-        n = max(len(search.ends(*one)) for one in compared)
-        text += f"; items make {count(most, 'advance')} at most and are compared {count(n, 'time')}"
-    elif not of_item:
-        text += "; that items make so many is not checked before they run: the kernel does not declare `advances`"
-    return text
 
 
 def state(store: Store) -> dict[str, Any]:
@@ -129,6 +58,7 @@ def state_of(
     errors = [about(event, "group" if event.shard is None else "shard") for event in still]
     errors += [about(item, "item") for item in culprits]
     living = drivers(store.objects, store.address)
+    stopped = None if living else _why_stopped(events)
     seconds = [m.seconds for m in markers]
     return {
         "store": store.address,
@@ -149,8 +79,8 @@ def state_of(
         "progress": _reported(living, plan.n_items, n_items),
         "runs": len([e for e in events if e.kind == "run"]),
         **_origin(store, markers),
-        "stopped": None if living else _why_stopped(events),
-        "unfinished": None if living else _unfinished(store, events, len(done)),
+        "stopped": stopped,
+        "unfinished": _unfinished(store, events) if stopped and len(done) < plan.n_shards else None,
         "attempts_failed": len(failures),
         "items_with_errors": len(culprits),
         "warnings": planned_warnings(events) + warnings_of(store, markers),
@@ -198,6 +128,65 @@ def _reported(living: Sequence[LeaseRecord], items: int, committed: int) -> dict
     }
 
 
+def _why_stopped(events: Sequence[Event]) -> str | None:
+    """The reason why the last run ended early, or None. Call it only while no driver runs."""
+    runs = [e for e in events if e.kind == "run"]
+    if (lost := unended(events)) and lost[-1] == runs[-1]:
+        return f"its driver, process {lost[-1].pid} on {lost[-1].host}, was killed"
+    ends = [e for e in events if e.kind == "end"]
+    return ends[-1].stopped if ends else None
+
+
+def _unfinished(store: Store, events: Sequence[Event]) -> dict[str, Any]:
+    """What the last run, which was stopped, left in its unfinished shards: `items` that ended and `work` in items, both 0 if the
+    driver was killed; `checkpoints`, with rounds of a search; the search's `decisions`.
+    """
+    last = [e for e in events if e.kind in ("run", "end")][-1]
+    of_shard = lambda key: key.rpartition("/")[0]
+    kept = set(map(of_shard, objects.list_keys(store.objects, keys.CHECKPOINTS)))
+    kept |= set(objects.list_keys(store.objects, keys.ROUNDS))
+    decided = len(list(objects.list_keys(store.objects, keys.DECISIONS)))
+    left = {"items": last.ended or 0, "work": last.work or 0.0}
+    return left | {"checkpoints": len(kept), "decisions": decided}
+
+
+# --- as texts --------------------------------------------------------------------------------------
+
+
+def facts(found: Mapping[str, Any], submitted: str = "", resumes: str = "") -> dict[str, str]:
+    """What there is to say of a job, by name; "" where there is nothing.
+
+    found: from `state`. submitted: says where the job was sent. resumes: says what continues it.
+    """
+    joined = "; ".join
+    shards = f"{found['shards_done']:,} of {count(found['shards'], 'shard')}"
+    if found["shard_s"] is not None:
+        shards += f", {'median ' * (found['shards_done'] > 1)}{found['shard_s']:.3g} s"
+    runs, fails = count(found["runs"], "run"), found["attempts_failed"]
+    runs += f", {count(fails, 'attempt')} failed" if fails else ""
+    return {
+        "store": found["store"],
+        "kernel": found["kernel"],
+        "note": found["note"],
+        "tags": ", ".join(found["tags"]),
+        "submitted": submitted,
+        "items": counted(found),
+        "shards": shards,
+        "outcomes": ", ".join(f"{n:,} {name}" for name, n in found["outcomes"].items() if n),
+        "running": found["running"] or "",
+        "progress": _told(found["progress"]),
+        "stopped": found["stopped"] or "",
+        "unfinished": _left(found["unfinished"], found["items"]),
+        "next": resumes,
+        "warnings": joined(found["warnings"]),
+        "computed on": ", ".join([*found["hosts"], *found["devices"]]),
+        "merged from": ", ".join(found["merged_from"]),
+        "forked from": forked_from(found),
+        "runs": "" if found["merged_from"] else runs,
+        "decided": joined(found["learned"]),
+    }
+
+
 def counted(found: Mapping[str, Any]) -> str:
     """How many items are done, dropped, failed and left, as text. found: from `state`.
 
@@ -221,29 +210,22 @@ def forked_from(found: Mapping[str, Any]) -> str:
     return ", ".join(f"{of} ({count(n, 'item')})" for of, n in found["forked_from"].items())
 
 
-def _why_stopped(events: Sequence[Event]) -> str | None:
-    """The reason why the last run ended early, or None. Call it only while no driver runs."""
-    runs = [e for e in events if e.kind == "run"]
-    if (lost := unended(events)) and lost[-1] == runs[-1]:
-        return f"its driver, process {lost[-1].pid} on {lost[-1].host}, was killed"
-    ends = [e for e in events if e.kind == "end"]
-    return ends[-1].stopped if ends else None
+def _left(left: dict[str, Any] | None, items: int) -> str:
+    """What is in checkpoints, and in no results yet."""
+    if left is None:
+        return ""
+    if not left["checkpoints"]:
+        return "no checkpoint yet: unfinished shards begin again"
+    decided = f"{count(left['decisions'], 'decision')} of the search, " if left["decisions"] else ""
+    if not left["work"]:
+        return f"{decided}{count(left['checkpoints'], 'checkpoint')}; a run goes on from there"
+    ended = f"{count(left['items'], 'item')} ended, " if left["items"] else ""
+    return f"{decided}{ended}{left['work'] / items:.1%} of the work; a run goes on from there"
 
 
-def _unfinished(store: Store, events: Sequence[Event], n_done: int) -> dict[str, Any] | None:
-    """What the last run left in its unfinished shards, if it ended early; None if it did not, or nothing is left to do.
-
-    Returns `items` that ended and `work` in items, both 0 if the driver was killed; `checkpoints`, with rounds of a search; the
-    search's `decisions`.
-
-    n_done: the number of committed shards.
-    """
-    last = next((e for e in reversed(events) if e.kind in ("run", "end")), None)
-    if last is None or n_done == store.job.plan.n_shards or not _why_stopped(events):
-        return None
-    of_shard = lambda key: key.rpartition("/")[0]
-    kept = set(map(of_shard, objects.list_keys(store.objects, keys.CHECKPOINTS)))
-    kept |= set(objects.list_keys(store.objects, keys.ROUNDS))
-    decided = len(list(objects.list_keys(store.objects, keys.DECISIONS)))
-    left = {"items": last.ended or 0, "work": last.work or 0.0}
-    return left | {"checkpoints": len(kept), "decisions": decided}
+def _told(told: dict[str, Any] | None) -> str:
+    """How far the running shards are, as their drivers last told."""
+    if told is None:
+        return ""
+    said = ", ".join(filter(None, [f"{told['share']:.0%}", "; ".join(told["texts"])]))
+    return f"{said} (told {told['age_s']:.0f} s ago)"

@@ -1,5 +1,5 @@
-"""Warnings of a job, planned or run: results that are NaN or were not returned, items that failed, GPUs that were not used, and
-what the kernel's `reduce` warns of."""
+"""Warnings of a store: results that are NaN or were not returned, items that failed, GPUs that were not used, and what the
+kernel's `reduce` warns of."""
 
 import json
 from collections import Counter
@@ -9,8 +9,6 @@ from typing import Any
 from ctd.installed import NO_PLUGIN
 from ctd.kernel import Outcome, Var
 from jobs.errors import count
-from jobs.run.prepare import Prepared
-from jobs.spec.description import Description
 from jobs.spec.trust import is_ctds_kernel
 from jobs.storage import objects
 from jobs.store.card import n_dropped
@@ -60,15 +58,6 @@ def _of_tables(nodes: Mapping[str, Any], groups: Sequence[int]) -> Iterator[str]
         told = nodes.get(f"gathered/{group}", {}).get("warnings")
         for text in told if isinstance(told, list) else ():
             yield f"group {group}: {text}" if len(groups) > 1 else str(text)
-
-
-def warnings_planned(ready: Prepared, markers: Sequence[Marker]) -> list[str]:
-    """The warnings of a plan. markers: of the shards that are committed already."""
-    spec, dims = ready.spec, ready.kernel.dims
-    returned = {name for one in ready.outputs for name in one.shapes}
-    metric = spec.search.metric if spec.search else Description.of(ready.kernel, returned).metric
-    found = unreturned(spec.kernel, dims, returned)
-    return found + nan_results(markers, spec.kernel, metric, n_dropped(spec, markers), dims)
 
 
 def on_cpu(markers: Iterable[Marker]) -> list[str]:

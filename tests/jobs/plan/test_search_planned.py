@@ -18,7 +18,7 @@ from jobs.inputs.measure import evaluate_group
 from jobs.plan.items import checked_items
 from jobs.plan.layout import Machines
 from jobs.plan.search import check_search, searched, shapes
-from jobs.report.summary import plan_rows
+from jobs.report.planned import plan_rows
 from jobs.run.prepare import prepare
 from jobs.spec.job import find_kernel, parse_job
 from jobs.spec.presets import job_schema

@@ -15,8 +15,8 @@ from ctd.kernel import Outcome, Var
 from jobs.gather.gather import gather
 from jobs.plan.layout import Plan, Shard
 from jobs.query.query import table
-from jobs.report.status import _unfinished, facts
-from jobs.report.summary import counted, plan_rows, state
+from jobs.report.planned import plan_rows
+from jobs.report.summary import _left, counted, facts, state
 from jobs.report.warnings import failing_outcomes, nan_results, unreturned
 from jobs.run.prepare import open_or_create, prepare_here
 from jobs.run.shards import run_shards
@@ -228,7 +228,7 @@ def test_status_counts_dropped_and_failed_items_apart(n, done, dropped, failed, 
 )  # fmt: skip
 def test_text_of_what_is_left(left, said):
     none = {"items": 0, "work": 0.0, "checkpoints": 0, "decisions": 0}
-    assert _unfinished(none | left if left else None, 6) == said
+    assert _left(none | left if left else None, 6) == said
 
 
 def test_status_says_what_a_stopped_run_left_in_checkpoints(tmp_path, monkeypatch):

@@ -9,8 +9,7 @@ from page_stores import create
 from waiting import until
 
 from jobs.errors import duration
-from jobs.report.status import facts
-from jobs.report.summary import state
+from jobs.report.summary import facts, state
 from jobs.run.progress import Progress
 from jobs.run.shards import run_shards
 from jobs.run.stop import Stop

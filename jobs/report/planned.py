@@ -1,0 +1,91 @@
+"""The plan of a job, as numbers: what a run would do, before anything is written."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ctd.kernel import inputs_of
+from jobs.errors import count
+from jobs.report.warnings import nan_results, unreturned
+from jobs.run.prepare import Prepared, another_job
+from jobs.spec.description import Description
+from jobs.spec.search import Search
+from jobs.store.card import n_dropped
+from jobs.store.marker import Marker
+from jobs.store.store import Store
+
+
+def plan_rows(
+    ready: Prepared, address: str, workers: int
+) -> tuple[dict[str, list[Any]], dict[str, Any]]:
+    """Summarise a plan: (columns over the groups, totals).
+
+    The estimated time of what is `left` comes from the committed shards of the job's store at `address`, and is None without
+    any. That store has the shards that it was made with. Of a store that holds another job, a warning tells.
+    """
+    store = Store.open(address) if Store.exists(address) else None
+    other = another_job(store, ready.spec, ready.kernel) if store else ""
+    own = None if other else store
+    markers = own.committed.markers() if own else []
+    plan, n_done = own.job.plan if own else ready.plan, sum(m.n_items for m in markers)
+    left = ready.items.n - n_done
+    # Where a search chooses the group of each item, any may get all of them.
+    items = "items" if plan.ways == 1 else "items_at_most"
+    rows: list[dict[str, Any]] = []
+    for group, layout, sizes in zip(ready.items.groups, plan.layouts, ready.sizes, strict=True):
+        rows.append(
+            {
+                "group": group.number,
+                **{name: str(value) for name, value in group.labels.items()},
+                items: len(group.items),
+                "shards": plan.counts[group.number],
+                "slots": layout.slots,
+                "memory_MB": (sizes.shared + (sizes.state + sizes.work) * layout.slots) / 1e6,
+                "result_MB": sizes.result * len(group.items) / 1e6,
+            }
+        )
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    seconds = sum(m.seconds for m in markers)
+    total: dict[str, Any] = {
+        "items": ready.items.n,
+        **({"left": left} if own else {}),
+        "groups": len(rows),
+        "shards": plan.n_shards,
+        "memory_MB": round(max(columns["memory_MB"]), 2),
+        "result_MB": round(sum(columns["result_MB"]), 2),
+        "estimated_s": float(f"{seconds / n_done * left / workers:.3g}") if n_done else None,
+    }
+    if ready.data:
+        total["data"] = "; ".join(ready.data)
+    if ready.spec.search:
+        total["search"] = _search_planned(ready, ready.spec.search)
+    warnings = [other] * bool(other) + ready.warnings + _warnings(ready, markers)
+    if warnings:
+        total["warnings"] = "; ".join(warnings)
+    return columns, total
+
+
+def _search_planned(ready: Prepared, search: Search) -> str:
+    """Describe the comparisons of a search: which items, how often."""
+    of_item = ready.kernel.advances
+    advances = [of_item(inputs_of(g.params)) if of_item else 0 for g in ready.items.groups]
+    sizes = map(search.n_compared, ready.plan.group_sizes)
+    compared = sorted(set(zip(sizes, advances, strict=True)))
+    text = "; ".join(dict.fromkeys(search.describe(*one) for one in compared))
+    rounds = {layout.shard_items for layout in ready.plan.layouts}
+    text += f", up to {max(rounds)} of them in a round of one worker"
+    if of_item and search.ends(max(compared)[0]):
+        most = max(advances)
+        n = max(len(search.ends(*one)) for one in compared)
+        text += f"; items make {count(most, 'advance')} at most and are compared {count(n, 'time')}"
+    elif not of_item:
+        text += "; that items make so many is not checked before they run: the kernel does not declare `advances`"
+    return text
+
+
+def _warnings(ready: Prepared, markers: Sequence[Marker]) -> list[str]:
+    """markers: of the shards that are committed already."""
+    spec, dims = ready.spec, ready.kernel.dims
+    returned = {name for one in ready.outputs for name in one.shapes}
+    metric = spec.search.metric if spec.search else Description.of(ready.kernel, returned).metric
+    found = unreturned(spec.kernel, dims, returned)
+    return found + nan_results(markers, spec.kernel, metric, n_dropped(spec, markers), dims)
