@@ -118,9 +118,8 @@ def write_reductions(store: Store, reductions: Sequence[Any]) -> None:
     table = store.root["items"]
     assert isinstance(table, zarr.Group)
     labels = {name: _labels(attributes(array)) for name, array in table.arrays()}
-    known = {name: texts for name, texts in labels.items() if texts}
     columns = Lazy(table.array_keys(), lambda name: np.asarray(table[name][...]))  # type: ignore[index]
-    items = Items(columns, known, store.swept)
+    items = Items(columns, labels, store.swept)
     for one in reductions:
         here = out.create_group(one.label)
         made = MAKERS[type(one)](one, items)
@@ -132,9 +131,8 @@ def write_reductions(store: Store, reductions: Sequence[Any]) -> None:
 
 
 def _labels(attrs: Mapping[str, Any]) -> list[str]:
-    """The texts of codes from 0 on; the last, empty text is for the code -1 of an item that failed."""
-    texts = attrs.get("labels") or str(attrs.get("flag_meanings", "")).split()
-    return [*texts, ""] if texts else []
+    """The texts of a column's codes from 0 on; none of a column of values."""
+    return attrs.get("labels") or str(attrs.get("flag_meanings", "")).split()
 
 
 def reduction_tables(store: Store) -> dict[str, str]:
@@ -158,14 +156,18 @@ class Items(NamedTuple):
     columns: Mapping[str, np.ndarray]
     """Every column, which is read at each access; texts are codes."""
     labels: Mapping[str, Sequence[str]]
-    """Column of codes -> the text of each code, from 0 on."""
+    """Column -> the text of each code, from 0 on; none of a column of values."""
     swept: Sequence[str]
     """The columns that were swept."""
 
     def pick(self, name: str, rows: np.ndarray) -> np.ndarray:
-        """Some rows of a column, with texts in place of codes."""
-        values = self.columns[name][rows]
-        return np.asarray(self.labels[name])[values] if name in self.labels else values
+        """Some rows of a column, with texts in place of codes; the code -1 of an item that failed becomes ""."""
+        values, texts = self.columns[name][rows], self.labels.get(name)
+        if not texts:
+            return values
+        # An outcome that the kernel does not have reads as in the table `items` (jobs.query.columns: decode).
+        beyond = [f"{name} {code}" for code in range(len(texts), values.max(initial=-1) + 1)]
+        return np.asarray([*texts, *beyond, ""])[values]
 
 
 class Column(NamedTuple):

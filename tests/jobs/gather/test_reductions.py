@@ -12,11 +12,11 @@ from ctd.rows import combinations
 from jobs import Store, open_store
 from jobs.errors import JobError
 from jobs.gather.gather import gather, set_gather
-from jobs.gather.tables import bootstrap_means, reduction_tables
+from jobs.gather.tables import MAKERS, Items, bootstrap_means, reduction_tables
 from jobs.query.query import query
 from jobs.run.prepare import prepare
 from jobs.spec.job import parse_job
-from jobs.spec.reductions import options_of, reductions_of
+from jobs.spec.reductions import Counts, options_of, reductions_of
 from jobs.store.arrays import attributes
 
 ASKED = [
@@ -245,6 +245,15 @@ def test_reductions_over_what_the_items_do_not_have_are_refused_at_planning(job,
     with pytest.raises(JobError) as caught:
         prepare(spec, BASE, "job", lambda: pytest.fail("it is not planned"))
     assert str(caught.value).startswith(f"job: gather: reductions.{said}")
+
+
+def test_an_outcome_that_the_kernel_does_not_have_is_counted_as_such():
+    codes = np.array([1, 3, 0, 3, -1], np.int8)
+    columns = {"item": np.arange(5), "outcome": codes, "status": np.ones(5, np.int8)}
+    labels = {"outcome": ["stopped", "diverged"], "status": ["pending", "done"], "item": []}
+    made = MAKERS[Counts](Counts(name="counts"), Items(columns, labels, []))
+    found = dict(zip(made["outcome"].values.tolist(), made["count"].values.tolist(), strict=True))
+    assert found == {"": 1, "stopped": 1, "diverged": 1, "outcome 3": 2}
 
 
 def test_reductions_of_a_store_are_not_changed_to_what_its_items_do_not_have(tmp_path):
