@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import tempfile
 import time
 from abc import ABC, abstractmethod
@@ -31,7 +32,7 @@ class Tracker(ABC):
     needs: ClassVar[tuple[str, ...]]
     """Modules of the extra that has the tracker's name."""
     look: ClassVar[str]
-    """The command that shows a folder."""
+    """The command that shows FOLDER and JOB."""
 
     @abstractmethod
     def __init__(self, folder: Path, job: str) -> None: ...
@@ -213,7 +214,7 @@ def write_runs(
             made.write(run)
         if pictures:
             made.show(pictures)
-    return tracker.look.format(folder=folder, job=called)
+    return tracker.look.format(folder=shlex.quote(str(folder)), job=shlex.quote(called))
 
 
 def _new(folder: Path) -> Path:

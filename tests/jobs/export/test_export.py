@@ -52,15 +52,15 @@ def test_tensorboard_reads_every_number_that_the_store_has(store, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-    n, runs = read_runs(store, "item < 2")
-    look = write_runs("tensorboard", tmp_path, "train_rnn", runs, [png(tmp_path)])
-    drawn = EventAccumulator(str(tmp_path / "train_rnn" / "pictures"))
+    (n, runs), place = read_runs(store, "item < 2"), tmp_path / "my runs"
+    look = write_runs("tensorboard", place, "train_rnn", runs, [png(tmp_path)])
+    drawn = EventAccumulator(str(place / "train_rnn" / "pictures"))
     drawn.Reload()
     (image,) = drawn.Images("nets-0")
     assert (image.width, image.height) == (3, 2)
-    assert (n, look) == (2, f"tensorboard --logdir {tmp_path}")
+    assert (n, look) == (2, f"tensorboard --logdir '{place}'"), "as a shell reads it"
     for item in range(2):
-        folder = tmp_path / "train_rnn" / f"item-00000{item}"
+        folder = place / "train_rnn" / f"item-00000{item}"
         read = EventAccumulator(str(folder))
         read.Reload()
         curve = read.Scalars("curve")
