@@ -112,8 +112,7 @@ def _gather(store: Store, executor: Executor | None, to_look: bool) -> int:
         # The first look takes no lease: where nothing is new, a reader needs no right to write.
         before = _gathered(store)
         now = _Now(store, before, to_look)
-        kept = {key: value for key, value in before.items() if key != "sha256"}
-        if not now.behind and now.about == kept:
+        if not now.behind and now.about == before:
             break
         refuse_links(store)
         with _alone(store) as lease:
@@ -193,11 +192,11 @@ def _make(
         write_items(store, now.rows)
         write_shards(store, now.markers)
     write_reductions(store, now.reductions)
-    if about["groups"]:
+    if reduced:
         store.root.require_group("gathered")
     lease.check()
     kept = before.get("groups", {})
-    unchanged = {f"gathered/{g}" for g, d in about["groups"].items() if kept.get(g) == d}
+    unchanged = {f"gathered/{g}" for g, d in reduced.items() if kept.get(g) == d}
     _consolidate(store.objects, unchanged)
     write_sums(store.objects, "gathered", _own_objects(store), **about)
     return errors
@@ -222,9 +221,11 @@ def _alone(store: Store) -> Iterator[Lease]:
 
 
 def _gathered(store: Store) -> dict[str, Any]:
-    """The record of the last gather; empty if it did not end or its tables are gone."""
-    there = objects.read(store.objects, "items/zarr.json") is not None
-    return (read_verified(store.objects, keys.sums("gathered")) or {}) if there else {}
+    """What the last gather was made from; empty if it did not end or its tables are gone."""
+    if objects.read(store.objects, "items/zarr.json") is None:
+        return {}
+    found = read_verified(store.objects, keys.sums("gathered")) or {}
+    return {name: value for name, value in found.items() if name != "sha256"}
 
 
 def _own_objects(store: Store) -> Iterator[str]:
@@ -249,9 +250,10 @@ def _consolidate(store: ObjectStore, unchanged: Set[str]) -> None:
         for key in objects.list_keys(store, part):
             path, _, name = key.rpartition("/")
             if name == "zarr.json":
-                is_known = path in known and "/".join(path.split("/")[:2]) in unchanged
-                read = lambda key=key: json.loads(objects.read(store, key) or b"{}")
-                nodes[path] = known[path] if is_known else read()
+                if path in known and "/".join(path.split("/")[:2]) in unchanged:
+                    nodes[path] = known[path]
+                else:
+                    nodes[path] = json.loads(objects.read(store, key) or b"{}")
     # Zarr's order: parents before children.
     paths = sorted(nodes, key=lambda path: (path.count("/"), path))
     root["consolidated_metadata"]["metadata"] = {path: nodes[path] for path in paths}
@@ -276,9 +278,9 @@ def _reduce_side_by_side(
             work = running.pop(report.shard)
             if report.error is None:
                 continue
-            # These may pass by themselves; an exception of `reduce` would come again.
-            passing = report.fault in ("death", "memory", "storage", "stopped")
-            if passing and work.attempt < ATTEMPTS:
+            # These faults may pass by themselves; an exception of `reduce` would come again.
+            may_pass = report.fault in ("death", "memory", "storage", "stopped")
+            if may_pass and work.attempt < ATTEMPTS:
                 waiting.append(work._replace(attempt=work.attempt + 1))
             else:
                 errors[str(report.shard)] = f"{report.error}\n{report.trace}".strip()

@@ -196,11 +196,10 @@ class Part:
         old = marker.shard
         if old.group != self.group:
             return range(0)
-        return _both(rows, range(old.start + self.shift, old.stop + self.shift))
+        return _overlap(rows, range(old.start + self.shift, old.stop + self.shift))
 
 
-def _both(a: range, b: range) -> range:
-    """The numbers in both ranges."""
+def _overlap(a: range, b: range) -> range:
     return range(max(a.start, b.start), min(a.stop, b.stop))
 
 
@@ -268,7 +267,7 @@ def _fill(store: Store, origins: Sequence[Sequence[Part]], lease: Lease) -> None
     failed = {one: one.failed.items() for one in markers}
     for shard in store.job.plan.shards():
         rows = range(shard.start, shard.stop)
-        here = [(part, _both(part.rows, rows)) for part in origins[shard.group]]
+        here = [(part, _overlap(part.rows, rows)) for part in origins[shard.group]]
         here = [(part, some) for part, some in here if some]
         values = {
             name: np.concatenate([part.read(name, some) for part, some in here])
