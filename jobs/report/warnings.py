@@ -89,7 +89,7 @@ def failing_outcomes(markers: Sequence[Marker], outcomes: Sequence[Outcome]) -> 
     unknown = ended.keys() - {one.name for one in outcomes} - {"dropped"} if outcomes else ()
     strange = [
         f"{count(ended[name], 'item')} ended as {name}, but the kernel has the outcomes 0 to {len(outcomes) - 1}"
-        for name in unknown
+        for name in sorted(unknown)
     ]
     return strange + [
         f"{ended[one.name]:,} of {count(n, 'item')} ended as {one.name}"

@@ -2,9 +2,10 @@
 
 import json
 import math
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -232,7 +233,7 @@ def is_curves(layer: dict[str, Any]) -> bool:
     return layer["kind"] == "lines" and has_items(layer) and not _per_line(layer["x"])
 
 
-def together(
+def join_plots(
     pictures: Sequence[Sequence[dict[str, Any]]], wanted: Callable[[dict[str, Any]], bool]
 ) -> list[dict[str, Any]]:
     """Join the plots that all members have; each joined plot has the wanted layers of all members.
@@ -242,7 +243,7 @@ def together(
     """
     keyed = [dict(zip(_keys(plots), plots, strict=True)) for plots in pictures]
     made: list[dict[str, Any]] = []
-    for key, plot in keyed[0].items() if keyed else ():
+    for key, plot in keyed[0].items():
         same = [plots[key] for plots in keyed if key in plots]
         layers = [layer for one in same for layer in one["layers"] if wanted(layer)]
         if layers and len(same) == len(keyed):
@@ -255,13 +256,9 @@ def together(
 
 def _keys(plots: Sequence[dict[str, Any]]) -> list[tuple[str, str, int]]:
     """The key of each plot: (label of x, label of y, number of earlier plots with the same labels)."""
-    seen: Counter[tuple[str, str]] = Counter()
-    keys = []
-    for plot in plots:
-        axes = plot["x"]["label"], plot["y"]["label"]
-        keys.append((*axes, seen[axes]))
-        seen[axes] += 1
-    return keys
+    earlier = defaultdict[tuple[str, str], Iterator[int]](count)
+    labels = [(plot["x"]["label"], plot["y"]["label"]) for plot in plots]
+    return [(*axes, next(earlier[axes])) for axes in labels]
 
 
 def _merged(layers: Sequence[dict[str, object]]) -> list[dict[str, Any]]:

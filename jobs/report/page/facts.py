@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import yaml
 
 from ctd.plots import Axis, Lines, Plot, Spans, spread
@@ -42,7 +43,7 @@ def facts(store: Store) -> dict[str, Any]:
     failed = store.failed.items()
     failing = [item for items in failed.values() for item in items]
     found = state_of(store, markers, events, failing)
-    made = dict(store.job.provenance)
+    made, hosts = dict(store.job.provenance), _hosts(markers)
     failures = failures_of(failed, events, store.job.plan, {m.shard.number for m in markers})
     described = store.description
     outcomes = [
@@ -59,7 +60,7 @@ def facts(store: Store) -> dict[str, Any]:
         "outcomes": outcomes,
         "failures": failures[:MAX_FAILURES],
         "failures_left_out": max(0, len(failures) - MAX_FAILURES),
-        "hosts": (hosts := _hosts(markers))[:MAX_HOSTS],
+        "hosts": hosts[:MAX_HOSTS],
         "n_workers": len(hosts),
         "logs": shard_logs(markers, events, failed),
         "learned": found["learned"],
@@ -207,13 +208,10 @@ def _hosts(markers: list[Marker]) -> list[dict[str, Any]]:
 
 def by_worker(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """The shards, items and seconds of each worker, from rows of parts of them."""
-    found: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for row in rows:
-        worker = row["host"], row["pid"], row["device"]
-        if before := found.get(worker):
-            row = row | {n: round(row[n] + before[n], 3) for n in ("shards", "items", "seconds")}
-        found[worker] = row
-    return list(found.values())
+    worker = ["host", "pid", "device"]
+    frame = pd.DataFrame(rows, columns=[*worker, "shards", "items", "seconds"])
+    summed = frame.groupby(worker, sort=False).sum().round(3).reset_index()
+    return summed.to_dict("records")
 
 
 def shard_logs(

@@ -14,7 +14,7 @@ from ctd.plots import Lines, Plot, is_wide
 from jobs.errors import JobError, count
 from jobs.reduce import Columns, column_arrays
 from jobs.report.figures import along, data_of, generic_plots, of_kernel, replaced
-from jobs.report.page.encode import is_curves, plot_json, table_json, together
+from jobs.report.page.encode import is_curves, join_plots, plot_json, table_json
 from jobs.report.page.pictures import MAX_GROUPS, read_pictures, write_pictures
 from jobs.report.search_plots import search_plots
 from jobs.report.sweep import axis_of
@@ -118,7 +118,7 @@ def _of_kernel(
 
 def _with_all(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Put the curves of all groups before several groups, so that the page can colour them by what differs between groups."""
-    shared = together([group["plots"] for group in groups], is_curves) if len(groups) > 1 else []
+    shared = join_plots([group["plots"] for group in groups], is_curves) if len(groups) > 1 else []
     if not shared:
         return groups
     items = f"the curves of {len(groups)} groups"

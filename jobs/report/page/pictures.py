@@ -29,6 +29,7 @@ WRITTEN: dict[Any, Any] = {
 }
 """Type of a field in ctd.plots -> type of what `plot_json` writes of it, where they differ."""
 LAYERS: dict[str, type] = {layer.__name__.lower(): layer for layer in get_args(Layer)}
+PARTS: dict[str, type] = {"x": Axis, "y": Axis, "scale": Scale}
 
 
 def _model(part: type, **others: Any) -> Any:
@@ -43,25 +44,15 @@ def _model(part: type, **others: Any) -> Any:
 
 _LAYERS: Any = tuple(_model(layer, kind=(Literal[kind], ...)) for kind, layer in LAYERS.items())
 _LAYER: Any = Annotated[Union[_LAYERS], Field(discriminator="kind")]  # noqa: UP007  of a tuple
-_PLOT: Any = _model(
-    Plot,
-    layers=(list[_LAYER], ...),
-    x=(_model(Axis), ...),
-    y=(_model(Axis), ...),
-    scale=(_model(Scale), ...),
-)
+_OF_PARTS = {name: (_model(part), ...) for name, part in PARTS.items()}
+_PLOT: Any = _model(Plot, layers=(list[_LAYER], ...), **_OF_PARTS)
 _PLOTS: TypeAdapter[Any] = TypeAdapter(list[_PLOT])
 
 
 def write_pictures(store: Store, group: int, plots: list[dict[str, object]]) -> None:
     """Store the first plots of a group, from `plot_json`, up to MAX_BYTES in total."""
-    kept: list[dict[str, Any]] = []
-    size = 0
-    for plot in plots:
-        size += len(json.dumps(plot))
-        if size > MAX_BYTES:
-            break
-        kept.append(plot)
+    sizes = np.cumsum([len(json.dumps(plot)) for plot in plots])
+    kept = plots[: np.count_nonzero(sizes <= MAX_BYTES)]
     objects.write(store.objects, keys.pictures(group), checksummed({"plots": kept}))
 
 
@@ -71,9 +62,8 @@ def read_pictures(store: Store, group: int) -> list[Plot]:
     if data is None or len(data) > 2 * MAX_BYTES:
         return []
     try:
-        return [
-            _plot(given) for given in _PLOTS.validate_python((verified(data) or {}).get("plots"))
-        ]
+        given = _PLOTS.validate_python((verified(data) or {}).get("plots"))
+        return [_plot(one) for one in given]
     except ValueError:  # pydantic's, or that of a layer whose arrays have several lengths
         return []
 
@@ -84,8 +74,8 @@ def _plot(given: BaseModel) -> Plot:
         LAYERS[layer.kind](**{name: _array(name, value) for name, value in layer if name != "kind"})
         for layer in values["layers"]
     ]
-    axes = {name: Axis(**dict(values[name])) for name in ("x", "y")}
-    return Plot(**values | axes | {"layers": layers, "scale": Scale(**dict(values["scale"]))})
+    parts = {name: part(**dict(values[name])) for name, part in PARTS.items()}
+    return Plot(**values | parts | {"layers": layers})
 
 
 def _array(name: str, value: Any) -> Any:

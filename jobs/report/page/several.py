@@ -16,12 +16,12 @@ from jobs.redact import redact
 from jobs.report.factors import alike, zipped
 from jobs.report.page.encode import (
     has_items,
+    join_plots,
     ordered,
     some_rows,
     summed_up,
     table_json,
     titles_of,
-    together,
 )
 from jobs.report.page.facts import COUNTS, by_worker
 from jobs.report.sweep import effects, has_value
@@ -76,11 +76,11 @@ def several(contents: Sequence[dict[str, Any]], shelf: Shelf) -> dict[str, Any]:
         "command": "\n".join(content["command"] for content in contents),
         "plots": _titled(contents, names),
         "answers": [
-            {**answer, "lead": f"{name}: {answer['lead']}", "plots": []}
+            {**answer, "lead": f"{name}: {answer['lead']}", "plots": [], "picture": False}
             for name, content in _best_first(each, shelf, frames["items"])
             for answer in content["answers"]
         ],
-        "groups": _groups([_whole(content) for content in contents], names),
+        "groups": _groups(contents, names),
         "groups_left_out": total("groups_left_out"),
         "tables": [_table(name, frame, shelf) for name, frame in frames.items() if frame.size],
         "sweep": _sweep(contents, shelf, frames["items"]),
@@ -120,18 +120,20 @@ def _overview(contents: Sequence[dict[str, Any]], shelf: Shelf) -> dict[str, lis
         counts = [content["progress"][f"items_{name}"] for content in contents]
         if any(counts) or name == "done":
             first[name] = counts
-    best: dict[int, tuple[str, str]] = {}
-    for k, content in enumerate(contents):
-        metric = content["sweep"]["metric"] if content["sweep"] else ""
-        facts = dict(fact for answer in content["answers"] for fact in answer["facts"])
-        if value := facts.get(metric):
-            best[k] = metric, value
-    metrics = {metric for metric, _ in best.values()}
+    best = [_best(content) for content in contents]
+    metrics = {metric for metric, value in best if value}
     if len(metrics) == 1:
-        first[metrics.pop()] = [best[k][1] if k in best else "" for k in range(len(contents))]
+        first[metrics.pop()] = [value for _, value in best]
     elif metrics:
-        first["best"] = [" ".join(best.get(k, ())) for k in range(len(contents))]
+        first["best"] = [f"{metric} {value}" if value else "" for metric, value in best]
     return first | differing
+
+
+def _best(content: dict[str, Any]) -> tuple[str, str]:
+    """A store's metric, and the best item's value as text; "" without one."""
+    metric = content["sweep"]["metric"] if content["sweep"] else ""
+    facts = dict(fact for answer in content["answers"] for fact in answer["facts"])
+    return metric, facts.get(metric, "")
 
 
 def _status(each: Sequence[dict[str, str]], names: Sequence[str]) -> dict[str, str]:
@@ -142,15 +144,6 @@ def _status(each: Sequence[dict[str, str]], names: Sequence[str]) -> dict[str, s
     ]
     more = f" and {len(told) - MOST_TOLD} more stores" * (len(told) > MOST_TOLD)
     return {**worst, "text": f"{'; '.join(told[:MOST_TOLD])}{more}"} if told else worst
-
-
-def _whole(content: dict[str, Any]) -> dict[str, Any]:
-    """A content of one group with the picture that its answer took back in the group."""
-    groups = content["groups"]
-    if len(groups) != 1:
-        return content
-    taken = [p for answer in content["answers"] if answer["picture"] for p in answer["plots"]]
-    return {**content, "groups": [{**groups[0], "plots": [*taken, *groups[0]["plots"]]}]}
 
 
 def _outcomes(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -175,7 +168,7 @@ def _groups(contents: Sequence[dict[str, Any]], names: Sequence[str]) -> list[di
         for k, (name, content) in enumerate(zip(names, contents, strict=True))
     ]
     flat = [group for groups in own for group in groups]
-    shared = together([groups[0]["plots"] for groups in own], has_items) if all(own) else []
+    shared = join_plots([groups[0]["plots"] for groups in own], has_items) if all(own) else []
     if not shared:
         return flat
     whole = all(groups[0].get("shared") or len(groups) == 1 for groups in own)

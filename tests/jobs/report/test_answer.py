@@ -13,7 +13,8 @@ from ctd.plots import is_geometric
 from jobs.query.best import best
 from jobs.query.query import query
 from jobs.query.shelf import Shelf
-from jobs.report.page import Content, _summed_up, first_rows, in_each, kinds, several
+from jobs.report.page import Content, several
+from jobs.report.page.answer import _summed_up, first_rows, in_each, kinds
 from jobs.report.page.several import OFFSET, _best_first
 from jobs.store.store import Metric
 
@@ -104,8 +105,10 @@ def test_without_a_metric_what_was_found_is_counted(swept):
     lead = [f"{n} {kind} point{'s' * (n > 1)}" for kind, n in of_kind.items() if n]
     assert answer["lead"] == ", ".join(lead)
     assert (["kind", "fixed"] in answer["facts"]) == (len(kind) == 1)  # the values of one row
-    assert answer["plots"][0]["title"] == "State space, components 1 and 2"
-    assert answer["plots"][0] not in points["groups"][0]["plots"]
+    assert (answer["picture"], answer["plots"]) == (
+        True,
+        [],
+    )  # it shows the first plot of the only group
 
 
 def test_a_kernel_without_pictures_answers_with_the_default_one(monkeypatch):

@@ -13,11 +13,11 @@ from jobs.report.page.encode import (
     MAX_ROWS,
     MAX_VERTICES,
     is_curves,
+    join_plots,
     numbers,
     plot_json,
     spread,
     table_json,
-    together,
 )
 
 
@@ -50,7 +50,7 @@ def test_plots_are_thinned_and_say_so():
 
 
 @pytest.mark.parametrize(("lengths", "lines"), [((3, 3), [400]), ((3, 4), [250, 250])])
-def test_together_joins_lines_over_one_x_and_bounds_them(lengths, lines):
+def test_join_plots_joins_lines_over_one_x_and_bounds_them(lengths, lines):
     plots = [
         plot_json(
             Plot(
@@ -62,13 +62,13 @@ def test_together_joins_lines_over_one_x_and_bounds_them(lengths, lines):
         )
         for k, n in enumerate(lengths)
     ]
-    (made,) = together([[plots[0]], [plots[1]]], is_curves)
+    (made,) = join_plots([[plots[0]], [plots[1]]], is_curves)
     assert (
         [len(layer["y"]) for layer in made["layers"]]
         == [len(layer["item"]) for layer in made["layers"]]
         == lines
     )
-    assert together([[plots[0]], []], is_curves) == []
+    assert join_plots([[plots[0]], []], is_curves) == []
 
 
 def test_tables_keep_the_extremes_of_every_number():

@@ -18,11 +18,9 @@ def test_content_has_the_pictures_of_the_kernel(name):
         "fixed_points": ["State space", "State space", "Spectra", "Search shares", "Where the searches"],
     }  # fmt: skip
     found = Content(finished(name)).results()
-    groups, (answer,) = found["groups"], found["answers"]
+    groups = found["groups"]
     assert "error" not in groups[0]
-    # The answer begins with the first picture, or with the best item.
-    first = answer["plots"] if answer["picture"] else []
-    titles = [plot["title"] for plot in [*first, *groups[0]["plots"]]]
+    titles = [plot["title"] for plot in groups[0]["plots"]]
     assert len(titles) == len(wanted[name])
     assert all(t.startswith(w) for t, w in zip(titles, wanted[name], strict=True)), titles
 

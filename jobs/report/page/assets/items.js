@@ -137,7 +137,7 @@ function log(table, row, store) {
 
 // The pictures in which the item is, with its line strong among the others.
 function itemPlots(id) {
-  const all = [...(STATE.content.live ? STATE.content.live.plots : []), ...STATE.content.answers.filter((a) => a.picture).flatMap((a) => a.plots), ...STATE.content.groups.filter((g) => !g.shared).flatMap((g) => g.plots)];
+  const all = [...(STATE.content.live ? STATE.content.live.plots : []), ...STATE.content.groups.filter((g) => !g.shared).flatMap((g) => g.plots)];
   return all.filter((plot) => plot.layers.some((l) => l.item && l.item.includes(id))).slice(0, 4).map((plot) => {
     const layers = plot.layers.flatMap((layer) => {
       if (!layer.item) return [];

@@ -10,7 +10,8 @@ function showAnswer(content) {
     s.body.append(out.node);
     return out;
   });
-  box.plots.hidden = !answers.some((a) => a.plots.length);
+  const plots = [...answers.flatMap((a) => a.plots), ...(hasPicture(content) ? content.groups[0].plots.slice(0, 1) : [])];
+  box.plots.hidden = !plots.length;
   if (isNew("answer", [answers, p.counted, content.warnings])) {
     const commands = (pairs) => pairs.flatMap(([what, command]) => [el("p", { className: "note" }, what), el("pre", { tabIndex: 0, className: "command" }, command)]);
     const rows = ({ columns }) => plainTable("the first of them", columns.map((c) => [c.name, c.kind === "number"]), columns[0].values.map((_, k) => columns.map((c) => fmt(valueOf(c, k)))));
@@ -20,8 +21,11 @@ function showAnswer(content) {
       ...content.warnings.map((text) => el("p", { className: "note mood-warning warned" }, text)),
       ...(answers.length === 1 && answers[0].next.length ? [el("h3", {}, "Next"), ...commands(answers[0].next)] : []));
   }
-  showFigures(box.plots, "answer", answers.flatMap((a) => a.plots));
+  showFigures(box.plots, "answer", plots);
 }
+
+// Whether the answer shows the first picture of the only group, which the pictures then leave out.
+const hasPicture = ({ answers }) => answers.some((a) => a.picture);
 
 // How far a run is that goes on, and the curves of the shards that are being computed.
 function showNow(content) {

@@ -55,8 +55,6 @@ function showNav() {
 
 function showFigures(node, name, plots) {
   const group = part(`figures ${name}`, () => ({ figures: [], siblings: ["answer", "pictures"].includes(name) ? part("siblings", () => new Set()) : new Set() }));
-  if (group.node !== node) group.figures.forEach((figure) => node.append(figure.node));
-  group.node = node;
   plots.forEach((plot, k) => {
     const Kind = plot.layers.some((l) => l.item && l.item.length > 1) ? Traces : Figure;
     if (group.figures[k] && !(group.figures[k] instanceof Kind)) { group.figures.splice(k).forEach((figure) => figure.remove()); }
@@ -67,8 +65,8 @@ function showFigures(node, name, plots) {
 }
 
 function showPictures(content) {
-  const s = section("pictures", "Pictures"), groups = content.groups;
-  s.show(groups.some((g) => g.plots.length || g.error));
+  const s = section("pictures", "Pictures"), groups = content.groups, below = (group) => group.plots.slice(hasPicture(STATE.content) ? 1 : 0);
+  s.show(groups.some((g) => below(g).length || g.error));
   if (!groups.length) return;
   const box = part("pictures", () => {
     const choose = el("select", { "aria-label": "group", onchange: () => show() }), plots = el("div", { className: "grid" });
@@ -81,7 +79,7 @@ function showPictures(content) {
       const now = STATE.content.groups, k = Math.min(Math.max(0, choose.selectedIndex), now.length - 1), group = now[k];
       items.textContent = [group.items, STATE.content.groups_left_out && `${STATE.content.groups_left_out} further groups are left out: the page would be too large; jobs.figure(store, GROUP) draws one`].filter(Boolean).join(". ");
       extra.replaceChildren(...(group.error ? [el("p", { className: "card note error" }, group.error)] : []));
-      showFigures(plots, "pictures", group.plots);
+      showFigures(plots, "pictures", below(group));
     };
     return { choose, controls, show };
   });

@@ -1,0 +1,162 @@
+"""The first screen of a page: the best item, or counts of what the kernel sums up in, and what to type next."""
+
+import shlex
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from jobs.errors import count
+from jobs.query.best import best_of
+from jobs.report.page.encode import plot_json, summed_up, table_json
+from jobs.report.sweep import overview
+from jobs.store.arrays import attributes
+from jobs.store.store import Store, again_command, metric_of
+
+MAX_KINDS = 8
+"""Most kinds of rows that are counted."""
+MAX_SHOWN = 6
+"""Most rows and columns of the summary."""
+
+
+def answer(
+    store: Store, frames: Mapping[str, pd.DataFrame], columns: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    """Describe the best item; without a metric, count the rows of the kernel's summary.
+
+    Returns `lead`, a sentence; `facts`, [name, text] pairs; `next`, [what, command] pairs; `plots`; `opens`, the table
+    to open; `table`, rows of the summary or None; `picture`, whether the page shows the first plot of the only group here,
+    which the caller decides.
+
+    frames: the tables by name. columns: of the table `items`.
+    """
+    metric = metric_of(store)
+    judged = metric and metric.name in columns and columns[metric.name].dtype.kind in "iuf"
+    if metric and judged and (found := best_of(store, columns, metric)):
+        (_, best), *facts = found.facts().items()
+        plot = overview(store, metric.name)
+        said: dict[str, Any] = {
+            "lead": f"Item {best}",
+            "facts": facts,
+            "next": dict(found.next),
+            "plots": [plot_json(plot)] if plot else [],
+            "opens": "items",
+            "table": None,
+        }
+    else:
+        said = {"plots": [], **_summed_up(store, frames, columns)}
+    if failed := [one.item for items in store.failed.items().values() for one in items]:
+        where = shlex.quote(store.address)
+        again = again_command(store, "--failed").strip("`")
+        said["next"]["the items that failed with an error, again"] = again
+        said["next"]["why one of them failed"] = f"ctd logs {where} --item {failed[0]}"
+    pairs = {"facts": list(map(list, said["facts"])), "next": list(map(list, said["next"].items()))}
+    return said | pairs | {"picture": False}
+
+
+def _summed_up(
+    store: Store, frames: Mapping[str, pd.DataFrame], columns: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    """`answer` without a best item: about the kernel's summary (the first of its tables with rows, else the first), or the items."""
+    where = shlex.quote(store.address)
+    summaries = {t: names for t, names in store.description.summaries().items() if t in frames}
+    opens = next((t for t in summaries if len(frames[t])), next(iter(summaries), "items"))
+    frame, shown = frames[opens], summaries.get(opens, ["outcome"])
+    listed = {"all of them as a table": f"ctd query {where} --table {opens}"}
+    if opens == "items" and store.job.plan.n_items > 1:
+        # The kernel does not say which result judges an item: propose the first real numbers that are no part of a model.
+        single = [name for name, var in store.description.dims.items() if var.axes == ()]
+        own = [name for name in single if "." not in name and name in columns]
+        asked = [name for name in own if columns[name].dtype.kind == "f"][:2]
+        listed |= {f"the best by {n}": f"ctd best {where} --by {shlex.quote(n)}" for n in asked}
+    labels, stay = _labels(store, frame), summed_up([store])
+    facts = [*kinds(frame, shown), *in_each(frame, labels)]
+    if opens in summaries and len(frame) == 1:
+        facts = row_facts(frame, shown)
+    return {
+        "lead": ", ".join(count_rows(frame, opens, shown)),
+        "facts": facts,
+        "next": listed,
+        "opens": opens,
+        "table": first_rows(frame, [opens, *labels, *shown], stay) if summaries else None,
+    }
+
+
+def _labels(store: Store, frame: pd.DataFrame) -> list[str]:
+    """The columns of a table that tell groups apart: the swept fields in which they differ, or `group` if these are many."""
+    own = attributes(store.results(0))["swept"]
+    differ = [name for name in own if name in frame and frame[name].astype(str).nunique() > 1]
+    return differ if len(differ) < MAX_SHOWN // 2 else ["group"]
+
+
+def first_rows(
+    frame: pd.DataFrame, names: Sequence[str], stay: Collection[str] = ()
+) -> dict[str, Any] | None:
+    """The first rows of a table as JSON, in the columns among `names` whose values differ and, if there is room, those that `stay`;
+    None if no values differ.
+    """
+    differ = [name for name in names if name in frame and frame[name].astype(str).nunique() > 1]
+    if not differ:
+        return None
+    alike = [name for name in names if name in frame and name in stay and name not in differ]
+    some = [*differ, *alike][:MAX_SHOWN]
+    found = table_json("first", frame[[n for n in names if n in some]].head(MAX_SHOWN), {})
+    if len(frame) > MAX_SHOWN:
+        found["note"] = f"{MAX_SHOWN} of {len(frame):,} rows; more under Tables"
+    return found
+
+
+def count_rows(frame: pd.DataFrame, table: str, names: Sequence[str]) -> list[str]:
+    """Count the rows of a table, by kind where the first of `names` is a text that takes the place of the table's adjective.
+
+    >>> count_rows(pd.DataFrame({"kind": ["fixed", "slow", "slow"]}), "fixed_point", ["kind", "q"])
+    ['1 fixed point', '2 slow points']
+    >>> count_rows(pd.DataFrame({"fewest_steps": [3, 4]}), "connections", ["fewest_steps"])
+    ['2 connections']
+    """
+    adjective, _, noun = table.removesuffix("s").replace("_", " ").rpartition(" ")
+    column = frame.get(names[0]) if adjective and names and len(frame) else None
+    if column is None or column.dtype.kind in "biufc":
+        return [count(len(frame), f"{adjective} {noun}".strip())]
+    found, n = np.unique(column.to_numpy().astype(str), return_counts=True)
+    order = np.argsort(found != adjective, kind="stable")
+    return [count(int(n[k]), f"{found[k]} {noun}") for k in order]
+
+
+def kinds(frame: pd.DataFrame, names: Sequence[str]) -> list[tuple[str, str]]:
+    """Count the rows of each combination of the first two text columns among `names`, the most frequent first."""
+    texts = [n for n in names if n in frame and frame[n].dtype.kind not in "biufc"][:2]
+    if not texts or not len(frame):
+        return []
+    rows = frame[texts].astype(str).agg(", ".join, axis=1)
+    found = rows.groupby(rows).size().sort_values(ascending=False, kind="stable")
+    return [(str(kind), f"{n:,}") for kind, n in found.head(MAX_KINDS).items()]
+
+
+def in_each(frame: pd.DataFrame, labels: Sequence[str]) -> list[tuple[str, str]]:
+    """Count the rows of a table for each combination of its columns `labels`; of many, tell the least and the most.
+
+    >>> in_each(pd.DataFrame({"n": [20, 30, 30]}), ["n"])
+    [('n 20', '1'), ('n 30', '2')]
+    """
+    if not labels:
+        return []
+    sizes = frame.groupby([*labels], sort=False, dropna=False).size().rename("rows").reset_index()
+    if len(sizes) > MAX_KINDS:
+        n, which = sizes["rows"], f"{', '.join(labels)}: {len(sizes):,} values"
+        return [(which, f"{n.min():,} to {n.max():,} each, median {n.median():,g}")]
+    return [
+        (", ".join(f"{name} {one[name]}" for name in labels), f"{one['rows']:,}")
+        for one in sizes.to_dict("records")
+    ]
+
+
+def row_facts(frame: pd.DataFrame, names: Sequence[str]) -> list[tuple[str, str]]:
+    """The values of the only row of a table in the columns `names`, as texts.
+
+    >>> row_facts(pd.DataFrame({"verdict": ["chaos"], "probability": [0.63174]}), ["verdict", "probability"])
+    [('verdict', 'chaos'), ('probability', '0.6317')]
+    """
+    text = lambda value: f"{value:.4g}" if isinstance(value, float) else str(value)
+    return [(name, text(frame[name].iloc[0])) for name in names if name in frame]
