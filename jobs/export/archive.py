@@ -83,7 +83,7 @@ def write_archive(store: Store, path: Path, about: About = About()) -> int:
     with writing(path), replacing(path) as new, zipfile.ZipFile(new, "w") as archive:
         described = describe_store(store, card, about)
         _add(archive, CRATE, json.dumps(described, indent=1).encode())
-        # Readers of RO-Crate look for the folders themselves.
+        # Readers of RO-Crate expect an entry of the archive for each folder.
         for entity in described["@graph"]:
             if entity["@id"].endswith("/") and entity["@id"] != "./":
                 _add(archive, entity["@id"], b"")

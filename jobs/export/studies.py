@@ -141,7 +141,7 @@ def _trial(
         state = TrialState.PRUNED
     elif run.failed or value is None:  # Optuna, too, lets a trial fail whose value is NaN
         value, state = None, TrialState.FAIL
-    # What a search moves is NaN for an item without results, which is in no range.
+    # A field that a search changes is NaN for an item without results, and NaN is in no range.
     params = {name: given for name in space if (given := run.params.get(name)) == given}
     about: dict[str, Any] = {name: run.about[name] for name in ABOUT if name in run.about}
     about |= {name: int(about[name]) for name in ("group", "seed") if name in about}
@@ -178,7 +178,7 @@ def _space(store: Store) -> dict[str, BaseDistribution]:
     if isinstance(spec.search, Optuna):
         proposed = {name: distribution(law) for name, law in spec.search.params.items()}
     elif isinstance(spec.search, Population):
-        # It moves what the sweep starts, within its own range.
+        # A population changes the values of the sweep, within its own range.
         laws |= {name: [law] for name, law in spec.search.params.items()}
     swept = lambda path: any(f"{path}.".startswith(f"{name}.") for name in laws)
     rows = [
@@ -187,7 +187,7 @@ def _space(store: Store) -> dict[str, BaseDistribution]:
         for params in row_params(store, group, 0, n)
     ]
     paths = dict.fromkeys(path for row in rows for path in row)
-    # What a search moves is NaN where nothing is computed, which equals nothing.
+    # A field that a search changes is NaN where nothing is computed, and NaN equals nothing.
     values = {
         path: list(dict.fromkeys(v for row in rows if (v := row.get(path)) == v)) for path in paths
     }

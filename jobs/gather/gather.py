@@ -313,7 +313,7 @@ def set_gather(store: Store, overrides: list[str]) -> None:
     spec = job.spec.model_copy(update={"gather": settings})
     options_of(spec, kernel)
     asked = reductions_of(spec, description)
-    # Here, since a gather would find it only after it has deleted the tables, and so at every query.
+    # A gather would find it after it has deleted the tables, and so would every query.
     named = {column for one in asked for _, column in one.named()}
     check_reductions(asked, numeric_columns(store, named))
     store.job = replace(job, spec=spec)

@@ -121,7 +121,7 @@ def _merged(stores: Sequence[Store], kernel: Kernel) -> JobSpec:
         fixed = {name: [value] for name, value in spec.params.items() if name not in same}
         sweeps = spec.sweeps()
         random = {name for part in sweeps for name in part.random}
-        # Behind the draws of an earlier store, those of the same field would go on.
+        # A second random sweep of a field would go on behind the draws of the first.
         if random and (spec.seed != specs[0].seed or random & drawn):
             sweeps = _listed(sweeps, spec.seed, store)
         drawn |= random

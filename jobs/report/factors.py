@@ -36,10 +36,10 @@ def _texts(values: np.ndarray) -> np.ndarray:
     return short if len(np.unique(short)) == len(np.unique(values)) else values.astype(str)
 
 
-def together(names: Iterable[str], factors: Iterable[str]) -> list[str]:
+def with_factors(names: Iterable[str], factors: Iterable[str]) -> list[str]:
     """The parameters `names`, with each factor in place of its fields.
 
-    >>> together(["seed", "dale", "mask"], ["dale, mask"])
+    >>> with_factors(["seed", "dale", "mask"], ["dale, mask"])
     ['seed', 'dale, mask']
     """
     joined = {name: factor for factor in factors for name in factor.split(", ")}
@@ -47,8 +47,9 @@ def together(names: Iterable[str], factors: Iterable[str]) -> list[str]:
 
 
 def alike(columns: Mapping[str, np.ndarray], names: Iterable[str]) -> list[list[str]]:
-    """Group the parameters that split the items in the same way, as those do in which whole stores differ; one with more values than
-    there are stores is apart: any two that are drawn anew for each item split the items alike.
+    """Group the parameters that split the items in the same way: those in which whole stores differ.
+
+    A parameter with more values than there are stores stays alone: any two that each item draws anew split the items alike.
 
     columns: (n,) each; one of them is "store".
 
@@ -62,7 +63,7 @@ def alike(columns: Mapping[str, np.ndarray], names: Iterable[str]) -> list[list[
         _, first, codes = np.unique(
             columns[name].astype(str), return_index=True, return_inverse=True
         )
-        # (n,) of each item the first one with its value.
+        # (n,) the first item with the same value.
         key = name if len(first) > n_stores else first[codes].tobytes()
         found.setdefault(key, []).append(name)
     return list(found.values())
@@ -71,7 +72,7 @@ def alike(columns: Mapping[str, np.ndarray], names: Iterable[str]) -> list[list[
 def with_places(store: Store, fine: Mapping[str, np.ndarray], combined: Iterable[str]) -> list[str]:
     """The swept parameters that can be an axis: each item has a value there. combined: factors of `zipped`."""
     names = [c for name in store.swept if name not in REPLICATES for c in shown_for(name, fine)]
-    names = together(names, combined)
+    names = with_factors(names, combined)
     # Items of a mapping without such a field have none.
     missing = lambda values: values.dtype.kind == "f" and np.isnan(values).any()
     return [name for name in names if not (is_replicate(fine[name]) or missing(fine[name]))]

@@ -23,8 +23,8 @@ from ctd.replacing import replacing
 from jobs.errors import left_out, within
 from jobs.inputs.measure import load_group, paths_of
 from jobs.inputs.versions import changed_files
-from jobs.late import zarr
 from jobs.query.columns import as_array, decode
+from jobs.query.readers import child
 from jobs.query.tables import REPLICATES, ask
 from jobs.reduce import (
     Columns,
@@ -51,7 +51,7 @@ AT_FIRST = 20
 TITLE_WIDTH = 100
 """Most characters of a group's swept values over its picture."""
 MAX_GROUPS = 16
-"""Most groups that have a PNG of their own."""
+"""Most groups whose pictures are kept, as a PNG and in the store."""
 MAX_PLOTS = 4
 """Most plots of a default figure."""
 
@@ -122,7 +122,7 @@ def data_of(store: Store, group: int, markers: Sequence[Marker]) -> tuple[Column
 
     markers: of the group.
     """
-    # Those of items with errors hold fill values.
+    # The rows of items with errors hold fill values.
     rows = np.flatnonzero(rows_with_results(store.job.plan.group_sizes[group], markers))
     read = lambda name: Rows(store.array(group, name), rows)
     arrays = column_arrays(store, group)
@@ -172,9 +172,8 @@ def reduced_values(store: Store, group: int) -> dict[str, np.ndarray]:
     name = f"gathered/{group}"
     if name not in store.root:
         return {}
-    node = store.root[name]
-    assert isinstance(node, zarr.Group)
-    return {key: as_array(decode(np.asarray(a[...]), attributes(a))) for key, a in node.arrays()}
+    arrays = child(store.root, name).arrays()
+    return {key: as_array(decode(np.asarray(a[...]), attributes(a))) for key, a in arrays}
 
 
 def figure(store: Store, group: int | None = None) -> Canvas:
@@ -259,7 +258,7 @@ def default_plots(store: Store, group: int | None = None) -> list[Plot]:
 def _by_item(store: Store, names: list[str]) -> list[Plot]:
     """Results of one number, item by item."""
     columns = ask(store, lambda tables: tables["items"].columns())
-    # Whole numbers of an item that failed are 0.
+    # A failed item's whole numbers are 0.
     done = np.flatnonzero(columns["status"] == "done")
     some, dims = done[spread(len(done), 5000)], store.description.dims
     made: list[Plot] = []
@@ -315,7 +314,8 @@ def generic_plots(
         axes = label, axis_of(name, var)
         if label.ticks:  # between two names there is nothing to draw a line through
             (n, k), axes = values.shape, axes[::-1]  # names are read in rows
-            layer = Points(values.ravel().astype(float), np.tile(x, n), text=np.repeat(text, k).tolist(), item=np.repeat(ids, k))  # fmt: skip
+            flat, texts = values.ravel().astype(float), np.repeat(text, k).tolist()
+            layer = Points(flat, np.tile(x, n), text=texts, item=np.repeat(ids, k))
         made.append(Plot(name, [layer], *axes, note=note, at_first=AT_FIRST))
         if len(made) == MAX_GENERIC:
             break

@@ -43,7 +43,7 @@ def history(store: Store, shard: int | None = None, item: int | None = None) -> 
     found = by_shard(store.committed.markers(), read_events(store), failed).get(shard, [])
     if item is None:
         return found
-    # An event without rows may be of any.
+    # An event without rows may concern any row.
     has_row = lambda rows: len(rows) != 2 or rows[0] <= row < rows[1]
     return [event for event in found if has_row(event.rows or ())]
 

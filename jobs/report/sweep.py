@@ -19,7 +19,7 @@ from ctd.kernel import Var
 from ctd.plots import Axis, Layer, Lines, Plot, Points, Scale, is_geometric, is_wide, tick
 from jobs.errors import count, left_out
 from jobs.query.tables import REPLICATES, ask, shown_for, varied
-from jobs.report.factors import MAX_KINDS, is_replicate, together, with_places, zipped
+from jobs.report.factors import MAX_KINDS, is_replicate, with_factors, with_places, zipped
 from jobs.report.search_plots import best_so_far, ends
 from jobs.store.store import Store, metric_of
 
@@ -109,7 +109,7 @@ def ranks_of(values: np.ndarray) -> np.ndarray:
     >>> ranks_of(np.array([30, 10, 30])).tolist()
     [2.5, 1.0, 2.5]
     """
-    # Those of scipy.stats.rankdata, whose import takes longer than all of a report.
+    # As scipy.stats.rankdata, which takes longer to import than a report takes.
     _, codes, counts = np.unique(values, return_inverse=True, return_counts=True)
     ranks = (np.cumsum(counts) - (counts - 1) / 2)[codes]
     return ranks if (values == values).all() else np.full(len(values), np.nan)
@@ -288,7 +288,7 @@ def sweep(store: Store, columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
         for column in shown_for(name, columns)
         if name not in store.swept or not is_replicate(columns[column])
     ]
-    parameters = together(parameters, zipped(store, columns))
+    parameters = with_factors(parameters, zipped(store, columns))
     single = [name for name, var in dims.items() if var.axes == () and number(name)]
     results = [name for name in single if name not in ("outcome", *parameters)]
     metric = judged.name if judged and judged.name in results else ""

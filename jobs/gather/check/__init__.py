@@ -33,7 +33,7 @@ from jobs.gather.check.records import check_markers, check_notes, check_results
 from jobs.run.shards import claim
 from jobs.spec.trust import refuse_untrusted
 from jobs.storage import addresses, objects
-from jobs.storage.checksums import read_sums, read_verified, write_sums
+from jobs.storage.checksums import read_verified, write_sums
 from jobs.store.checkpoint import decode
 from jobs.store.rounds import is_whole_round
 from jobs.store.store import Store, refuse_links
@@ -177,15 +177,11 @@ def check_logs(mending: Mending) -> Iterator[Finding]:
             logs.setdefault(_log(key), []).append(key)
     summed = mending.summed("events") | mending.summed("decisions")
     for name in sorted(logs.keys() | summed):
-        sums, own = read_sums(mending.objects, name), logs.get(name, [])
-        if sums is not None:
-            bad = mending.altered(sums)
-        else:
-            # A driver that was killed wrote no checksums; one that ended did.
-            ended = any(
-                b'"event": "end"' in (objects.read(mending.objects, key) or b"") for key in own
-            )
-            bad = [keys.sums(name)] if ended or name in summed else []
+        own = logs.get(name, [])
+        # A driver that was killed wrote no checksums; one that ended did.
+        ended = lambda key: b'"event": "end"' in (objects.read(mending.objects, key) or b"")
+        sealed = name in summed or any(map(ended, own))
+        bad = mending.altered(name) if sealed else []
         found = [Finding(key, mending.state(key), "what is readable is kept") for key in bad]
         if bad and mending.may_write():
             write_sums(mending.objects, name, own)

@@ -80,8 +80,10 @@ class Mending:
         """Tell whether an object that is not intact is damaged or missing."""
         return "damaged" if self.exists(key) else "missing"
 
-    def altered(self, sums: Mapping[str, str]) -> list[str]:
-        """The objects that differ from their checksums (key -> checksum)."""
+    def altered(self, name: str) -> list[str]:
+        """The objects that differ from the checksums `name`; these themselves if they are damaged or missing."""
+        if (sums := read_sums(self.objects, name)) is None:
+            return [keys.sums(name)]
         return [key for key, sha in sums.items() if not is_intact(self.objects, key, sha)]
 
     def summed(self, folder: str) -> set[str]:
@@ -123,7 +125,7 @@ def check_created(mending: Mending) -> Iterator[Finding]:
         write_sums(again.objects, "created", keys_outside_run(again))
         sums = read_sums(again.objects, "created") or {}
         yield mending.mend(key, "made again", objects.read(again.objects, key))
-    bad = mending.altered(sums)
+    bad = [key for key, sha in sums.items() if not is_intact(mending.objects, key, sha)]
     # A gather changes the root's metadata, and keeps its own checksum of it.
     if "zarr.json" in bad and _root_is_as_gathered(mending):
         bad.remove("zarr.json")
@@ -162,11 +164,8 @@ def check_gathered(mending: Mending) -> Iterator[Finding]:
     made = read_verified(mending.objects, keys.sums("gathered")) or {}
     groups = {f"gathered/{g}" for g in made.get("groups", ())} | mending.summed("gathered")
     # Name of the checksums -> its damaged objects.
-    bad: dict[str, list[str]] = {}
-    for name in ["gathered", *sorted(groups)]:
-        sums = read_sums(mending.objects, name)
-        if wrong := [keys.sums(name)] if sums is None else mending.altered(sums):
-            bad[name] = wrong
+    bad = {name: mending.altered(name) for name in ["gathered", *sorted(groups)]}
+    bad = {name: wrong for name, wrong in bad.items() if wrong}
     found = [
         Finding(key, mending.state(key), "gathered again")
         for key in dict.fromkeys(key for wrong in bad.values() for key in wrong)

@@ -51,7 +51,7 @@ def plot_json(plot: Plot) -> dict[str, Any]:
     layers = [_thinned(layer, notes) for layer in plot.layers]
     axes = {"x": plot.x, "y": plot.y}
     for image in (layer for layer in plot.layers if isinstance(layer, Image)):
-        # Cells lie at 0, 1, ...: their texts say which of all cells they are.
+        # The cells that are left lie at 0, 1, ...: the texts there say which of all cells they are.
         for name, n in zip("yx", np.shape(image.z), strict=True):
             shown, ticks = spread(n, MAX_CELLS), axes[name].ticks
             if len(shown) < n:
@@ -133,7 +133,7 @@ def titles_of(stores: Sequence[Store]) -> dict[str, str]:
 
 
 def summed_up(stores: Sequence[Store]) -> set[str]:
-    """The columns that the kernels' summaries name, but those with a text that goes without saying."""
+    """The columns that the kernels' summaries name, without those that have a usual value, which need not be shown."""
     told = [one.description for one in stores]
     return {n for d in told for n in d.summary if n not in d.reduced or not d.reduced[n].usual}
 
@@ -247,7 +247,7 @@ def join_plots(
         same = [plots[key] for plots in keyed if key in plots]
         layers = [layer for one in same for layer in one["layers"] if wanted(layer)]
         if layers and len(same) == len(keyed):
-            # The title of one of them would speak of its cell and its sizes alone.
+            # The title of one member tells its own cell and sizes.
             is_one = len({one["title"] for one in same}) == 1
             title = plot["title"] if is_one else f"{key[1]} against {key[0]}"
             made.append({**plot, "title": title, "layers": _merged(layers)})

@@ -1,6 +1,7 @@
 """The facts of a page, without results: state, times, hosts, outcomes, failures, logs, the job itself."""
 
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -167,35 +168,32 @@ def failures_of(
     failed: shard -> its items that fail by themselves. done: numbers of the committed shards. An entry is `open` if items, or
     shards that are not yet committed, have its error, and `in_part` if all but such items of a shard succeeded later.
     """
-    grouped: dict[tuple[str, str], list[tuple[int, FailedItem | Event]]] = {}
-    for items in failed.values():
-        for one in items:
-            grouped.setdefault(("item", one.error), []).append((one.item, one))
-    for event in events:
-        what = "round of group" if event.shard is None else "shard"
-        number = event.group if event.shard is None else event.shard
-        if event.kind == "error" and number is not None and not event.probe:
-            grouped.setdefault((what, str(event.error)), []).append((number, event))
+    grouped = defaultdict[tuple[str, str], list[tuple[int, FailedItem | Event]]](list)
+    for item in (item for items in failed.values() for item in items):
+        grouped["item", item.error].append((item.item, item))
+    for event in (event for event in events if event.kind == "error" and not event.probe):
+        if event.shard is not None:
+            grouped["shard", str(event.error)].append((event.shard, event))
+        elif event.group is not None:
+            grouped["round of group", str(event.error)].append((event.group, event))
+    unresolved = lambda one: isinstance(one, FailedItem) or is_open(one, plan, done)
     out = []
     for (what, error), entries in grouped.items():
         first, ids = entries[0][1], {number for number, _ in entries}
-        out.append(
-            {
-                "what": what,
-                "error": error,
-                "ids": sorted(ids),
-                "n_ids": len(ids),
-                "n": len(entries),
-                "open": any(
-                    isinstance(e, FailedItem) or is_open(e, plan, done) for _, e in entries
-                ),
-                "in_part": what == "shard" and not ids.isdisjoint(failed),
-                "trace": (first.trace or "")[-MAX_TRACE:],
-                "host": first.host or "",
-                "fault": first.fault or "",
-                "time": _date(entries[-1][1].time),
-            }
-        )
+        found = {
+            "what": what,
+            "error": error,
+            "ids": sorted(ids),
+            "n_ids": len(ids),
+            "n": len(entries),
+            "open": any(unresolved(one) for _, one in entries),
+            "in_part": what == "shard" and not ids.isdisjoint(failed),
+            "trace": (first.trace or "")[-MAX_TRACE:],
+            "host": first.host or "",
+            "fault": first.fault or "",
+            "time": _date(entries[-1][1].time),
+        }
+        out.append(found)
     return sorted(out, key=lambda one: (not one["open"], one["what"], -one["n"]))
 
 

@@ -13,9 +13,9 @@ from ctd.kernel import Var
 from ctd.plots import Lines, Plot, is_wide
 from jobs.errors import JobError, count
 from jobs.reduce import Columns, column_arrays
-from jobs.report.figures import along, data_of, generic_plots, of_kernel, replaced
+from jobs.report.figures import MAX_GROUPS, along, data_of, generic_plots, of_kernel, replaced
 from jobs.report.page.encode import is_curves, join_plots, plot_json, table_json
-from jobs.report.page.pictures import MAX_GROUPS, read_pictures, write_pictures
+from jobs.report.page.pictures import read_pictures, write_pictures
 from jobs.report.search_plots import search_plots
 from jobs.report.sweep import axis_of
 from jobs.storage.lease import drivers

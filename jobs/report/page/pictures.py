@@ -14,8 +14,6 @@ from jobs.storage import objects
 from jobs.storage.checksums import checksummed, verified
 from jobs.store.store import Store
 
-MAX_GROUPS = 16
-"""Most groups whose plots are kept."""
 MAX_BYTES = 1_000_000
 """Largest size of the plots of one group."""
 

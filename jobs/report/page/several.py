@@ -251,7 +251,7 @@ def _sweep(
     )
     parameters = list(dict.fromkeys(["store", *shelf.differing, *union("parameters")]))
     results = [name for name in union("results") if name not in parameters]
-    # Results of items that a search dropped, or that failed, compare with no others; nor do those of another kernel.
+    # Only items of one kernel compare, and of these only the done ones: a dropped item was younger.
     rows = items["status"] == "done"
     if len(n_of) > 1:
         rows &= items["kernel"] == kernel

@@ -86,7 +86,7 @@ function showItem() {
   if (!ITEM.node) {
     ITEM.node = el("dialog", { className: "card item", "aria-labelledby": "item-title" });
     ITEM.node.addEventListener("close", () => {
-      ITEM.figures.splice(0).forEach((figure) => FIGURES.delete(figure));
+      ITEM.figures.splice(0).forEach((figure) => figure.remove());
       if (location.hash.startsWith("#item=")) history.replaceState(null, "", location.pathname + location.search);
       if (ITEM.from && ITEM.from.isConnected) ITEM.from.focus();
     });
@@ -94,7 +94,7 @@ function showItem() {
     document.body.append(ITEM.node);
   }
   const pictures = el("div", { className: "grid" });
-  ITEM.figures.splice(0).forEach((figure) => FIGURES.delete(figure));
+  ITEM.figures.splice(0).forEach((figure) => figure.remove());
   ITEM.node.replaceChildren(...itemParts(id), pictures);
   if (!ITEM.node.open) { ITEM.from = document.activeElement; ITEM.node.showModal(); }
   for (const plot of itemPlots(id)) {
