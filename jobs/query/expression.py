@@ -232,7 +232,7 @@ class Expression:
 
         def member(columns: Mapping[str, object]) -> Any:
             a = value(columns)
-            equal = (self._pair(ast.Eq, part, a, b(columns)) for part, b in parts)
+            equal = (self._pair(ast.Eq, left, part, a, b(columns)) for part, b in parts)
             return reduce(np.logical_or, equal, False)
 
         return member
@@ -245,18 +245,22 @@ class Expression:
         first, *rights = [self._compiled(side) for side in (node.left, *node.comparators)]
 
         def compare(columns: Mapping[str, object]) -> Any:
-            result, a = True, first(columns)
+            result, a, before = True, first(columns), node.left
             for op, side, right in zip(node.ops, node.comparators, rights, strict=True):
                 b = right(columns)
-                result, a = np.logical_and(result, self._pair(type(op), side, a, b)), b
+                test = self._pair(type(op), before, side, a, b)
+                result, a, before = np.logical_and(result, test), b, side
             return result
 
         return compare
 
-    def _pair(self, op: type, node: ast.expr, a: Any, b: Any) -> Any:
-        """Compare a and b; `node` is the right side, at which errors point."""
+    def _pair(self, op: type, left: ast.expr, node: ast.expr, a: Any, b: Any) -> Any:
+        """Compare a and b, the values of `left` and of `node`, at which errors point."""
         if isinstance(a, str | Text) != isinstance(b, str | Text):
-            raise self._fault(node, "text compared with a number")
+            text, name = (a, left) if isinstance(a, str | Text) else (b, node)
+            is_list = isinstance(text, Text) and any(label[:1] == "[" for label in text.labels)
+            what = f"a list, whose first number is {ast.unparse(name)}[0]," if is_list else "text"
+            raise self._fault(node, f"{what} compared with a number")
         test = _COMPARE[op]
         for text, value in ((a, b), (b, a)):
             known = isinstance(text, Text) and text.is_complete and isinstance(value, str)

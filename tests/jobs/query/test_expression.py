@@ -17,6 +17,7 @@ COLUMNS = {
     "cell": labelled(np.array([1, 0, 1, -1]), ["gru", "lstm"]),
     "kind": np.array(["gru", "gru", "é", ""], object),
     "task.n_steps": np.array([5, 6, 7, 8]),
+    "push": labelled(np.array([0, 0, 1, 1]), ["[1, -1]", "[0.5, 1]"]),
     "push[1]": np.array([-1.0, 0.0, 1.0, 2.0]),
 }
 TERMS = st.sampled_from(["a", "b", "2", "a + b * 2", "-a", "abs(b)", "a ** 2", "(a - b) / 4"])
@@ -109,6 +110,7 @@ def test_expression_refuses_when_read(text, said, column):
     [
         ("a > 'x'", "text compared with a number", 5),
         ("cell > 1", "text compared with a number", 8),
+        ("0.05 == push", "a list, whose first number is push[0], compared with a number", 9),
         ("cell in ['gru', 1]", "text compared with a number", 17),
         ("a < 1 and cell", "text where true or false is expected", 11),
         ("'é' == kind and cell + 1 == 2", "text where a number is expected", 17),

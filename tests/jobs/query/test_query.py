@@ -495,7 +495,7 @@ def test_query_list_is_text_and_elements(mapped):
     assert len(query(mapped, where="push[1] > 0 and layers[0] == 3")) == 4
     assert len(query(mapped, where="isnan(layers[1])")) == 8
     assert len(query(mapped, where="push == '[0.5, 0]'")) == 8
-    with pytest.raises(JobError, match="text compared with a number"):
+    with pytest.raises(JobError, match="a list, whose first number is push"):
         query(mapped, where="push > 0")
 
 
