@@ -104,6 +104,8 @@ class Best:
     """Done items whose metric is NaN or infinite."""
     failed: int = 0
     """Items that failed, by an error or by their outcome."""
+    equals: int = 1
+    """Items that have its value of the metric, itself included."""
     last: tuple[str, ...] = ()
     """Those of `params` that a population changed on the way, which have their last values."""
     next: Mapping[str, str] = field(default_factory=dict)
@@ -115,8 +117,9 @@ class Best:
         better = "more" if self.more_is_better else "less"
         of, worst = self.items, self.items.lowest if self.more_is_better else self.items.highest
         n = of.n + self.dropped
+        shared = f"; {self.equals:,} have this value" if self.equals > 1 else ""
         found = {
-            "item": f"{self.item}, the best of {n:,} by {self.metric} ({better} is better)",
+            "item": f"{self.item}, the best of {n:,} by {self.metric} ({better} is better){shared}",
             self.metric: text(self.value),
         }
         for name, value in self.params.items():
@@ -220,6 +223,7 @@ def best_of(store: Store, columns: Mapping[str, np.ndarray], metric: Metric) -> 
         dropped=int((status == "dropped").sum()),
         without=int((status == "done").sum()) - len(fine),
         failed=int((status == "failed").sum()),
+        equals=int((of_fine == of_fine[place]).sum()),
     )
 
 

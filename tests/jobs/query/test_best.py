@@ -140,6 +140,9 @@ def test_what_was_not_judged_is_told():
     found = best_of(finished("toy"), columns, Metric("norm"))
     assert found.facts()["item"] == "2, the best of 3 by norm (less is better)"
     assert found.facts()["not counted"] == "1 failed, 2 with a norm that is not finite"
+    columns["norm"][[0, 5]] = 1
+    found = best_of(finished("toy"), columns, Metric("norm"))
+    assert (found.item, found.equals, found.facts()["item"].partition("; ")[2]) == (0, 3, "3 have this value")  # fmt: skip
 
 
 def test_a_setting_that_is_better_on_average_is_told(trained):
