@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+NUMBER = r"(-?[0-9]+(?:[.][0-9]+)?(?:e[-+]?[0-9]+)?)"
+"""A number in a list."""
+
+
 @dataclass(frozen=True, eq=False)
 class Text:
     """A column of texts: row i has the text labels[codes[i]].
@@ -114,8 +118,16 @@ def _in_order(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     >>> _in_order(np.array(["net10", "net9"]))
     (array(['net9', 'net10'], dtype='<U5'), array([1, 0]))
+    >>> _in_order(np.array(["[0.05]", "[-1e-05, 2]", "[0]"]))[0].tolist()
+    ['[-1e-05, 2]', '[0]', '[0.05]']
     """
-    parts = lambda text: [int(p) if p.isdecimal() else p for p in re.split(r"([0-9]+)", text)]
+
+    def parts(text: str) -> list[str | float]:
+        # In a list a point is a decimal point; in a name such as net1.10 it need not be.
+        number, read = (NUMBER, float) if text[:1] == "[" else (r"([0-9]+)", int)
+        split = re.split(number, text.rstrip("]"))
+        return [read(part) if k % 2 else part for k, part in enumerate(split)]
+
     distinct = sorted({*labels.astype(str).tolist()}, key=lambda text: (parts(text), text))
     place = {label: k for k, label in enumerate(distinct)}
     return np.asarray(distinct), np.asarray([place[str(label)] for label in labels])
