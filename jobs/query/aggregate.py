@@ -83,9 +83,9 @@ def _aggregate(text: str, node: ast.expr) -> Aggregate:
                 return made("quantile", of, int(name[1:]) / 100)
             if name in FUNCTIONS:
                 return made(name, of)
-            raise fault(
-                text, node, f"unknown function {name!r}{nearest(name, [*FUNCTIONS, 'q05', 'q95'])}"
-            )
+            known = [*FUNCTIONS, "q and two digits (q90)"]
+            what = f"unknown function {name!r}{nearest(name, known)}"
+            raise fault(text, node, what)
     raise fault(text, node, "expected function(column), such as median(q)")
 
 

@@ -290,6 +290,7 @@ def test_query_of_a_store_that_cannot_be_written(tmp_path, monkeypatch):
             "expected function(column), such as median(q) at column 1",
         ),
         ({"group_by": ["n"], "agg": "count, q5(norm)"}, "unknown function 'q5'"),
+        ({"agg": "var(norm)"}, "q and two digits (q90), quantile"),
         ({"group_by": ["n"], "agg": "quantile(norm)"}, "expected quantile(column, share)"),
         ({"group_by": ["n"], "agg": "quantile(norm, 90)"}, "expected a number from 0 to 1"),
         ({"group_by": ["n"], "agg": "median(norm"}, "'(' was never closed) at column 7"),
