@@ -107,7 +107,7 @@ def aggregate(
     n = table.n if isinstance(rows, slice) else len(rows)
     columns, given = table.view(rows), [table.read(name, rows) for name in group_by]
     if not n and not group_by:  # pandas makes no group of no rows
-        none = {"count": 0, "sum": 0}
+        none = {"count": 0}
         return pd.DataFrame({e.label: [none.get(e.function, np.nan)] for e in wanted})
     keys = [_key(column) for column in given] or [np.zeros(n, np.int8)]
     values = {e.label: _values(e, e.of, columns, n) for e in wanted if e.of}
@@ -119,7 +119,9 @@ def aggregate(
         kind = object if isinstance(column, Text) else column.dtype
         found[name] = sizes.index.get_level_values(k).to_numpy().astype(kind)
     for e in wanted:
-        answer = getattr(groups[e.label], e.function)(*e.shares) if e.of else sizes
+        # The sum of no values is missing, as their mean is.
+        how = {"min_count": 1} if e.function == "sum" else {}
+        answer = getattr(groups[e.label], e.function)(*e.shares, **how) if e.of else sizes
         found[e.label] = np.asarray(answer)
     answers = pd.DataFrame(found)
     # A count is asked for how many values are there.
