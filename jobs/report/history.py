@@ -177,7 +177,7 @@ def _sentence(event: Event) -> str:
     to_compute, executor = count(event.pending or 0, "shard"), event.executor or "unknown"
     told = {
         "run": f"run: {to_compute} to compute, {executor}, {count(event.workers or 1, 'worker')}{place}",
-        "end": f"end: {count(event.done or 0, 'shard')} done, {event.failed or 0} failed{_why(event)}",
+        "end": f"end: {count(event.done or 0, 'shard')} done, {event.failed or 0} failed{_why(event)}{place}",
         "killed": f"killed: the driver{place}",
         "done": f"{shard} done{_work(event)}{place}",
         "committed": f"{shard} committed{_work(event)}{place}",

@@ -133,6 +133,7 @@ class Driver:
         """Log the beginning and the end of the run as events."""
         events, progress = self.ledger.events, self.ledger.progress
         host, pid = socket.gethostname(), os.getpid()
+        before, failed_before = progress.shards_done, progress.n_failed
         events.note(
             "run", executor=self.executor.name, workers=self.executor.machines().workers,
             pending=len(self.ledger.queue) + self.ledger.searches.n_open, host=host, pid=pid,
@@ -147,8 +148,9 @@ class Driver:
         finally:
             left = progress.left if self.stop.reason is not None else {}
             events.note(
-                "end", done=progress.shards_done, failed=len(progress.failed), n_failed=progress.n_failed,
-                stopped=self.stop.reason or lost, lost=self.attempts.shards(), host=host, pid=pid, **left,
+                "end", done=progress.shards_done - before, failed=len(progress.failed),
+                n_failed=progress.n_failed - failed_before, stopped=self.stop.reason or lost,
+                lost=self.attempts.shards(), host=host, pid=pid, **left,
             )  # fmt: skip
             events.close()
 

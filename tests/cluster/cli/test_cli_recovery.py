@@ -227,7 +227,7 @@ def test_items_with_errors_end_in_exit_1_and_are_told_of(ctd, job_file, tmp_path
     record.write_text(json.dumps(vars(sent)))
     assert f"{why}, `ctd submit 'a b.yaml' --failed` tries again\n" in ctd("status", store)[1]
     shutil.rmtree(record.parent)
-    assert "end: 1 shard done, 0 failed; 1 item failed\n" in ctd("logs", store)[1]
+    assert "end: 1 shard done, 0 failed; 1 item failed (" in ctd("logs", store)[1]
     own = f"{tmp_path}/cli_faulty.py:13 in answer\n"
     assert own in err
     code, text, hint = ctd("logs", store, "--item", "2")

@@ -28,7 +28,7 @@ EVENTS = [
     (Event(kind="decision", group=1, text="3 shards given up"), "group 1: 3 shards given up"),
     (Event(kind="decision", text="changed source accepted: hill"), "changed source accepted: hill"),
     (Event(kind="end", done=11, failed=1, stopped="SIGTERM", lost=[3, 4]), "end: 11 shards done, 1 failed, stopped: SIGTERM; running then: 3, 4"),
-    (Event(kind="end", done=12, failed=0, stopped=None), "end: 12 shards done, 0 failed"),
+    (Event(kind="end", done=12, failed=0, stopped=None, **HERE), "end: 12 shards done, 0 failed (node7, process 5)"),
     (Event(kind="end", done=2, failed=0, n_failed=2, stopped=None), "end: 2 shards done, 0 failed; 2 items failed"),
     (Event(kind="killed", **HERE), "killed: the driver (node7, process 5)"),
     (Event(kind="of another version", shard=2, x=1), "of another version: shard 2, x 1"),

@@ -73,6 +73,7 @@ def test_drivers_share_the_shards(store):
         thread.join()
     assert store.committed.numbers() == set(range(12))
     assert not any(progress.failed for progress in finished)
+    assert sum(event.done for event in read_events(store) if event.kind == "end") == 12
     assert max(progress.shards_done for progress in finished) == 12
     done = [event.shard for event in read_events(store) if event.kind == "done"]
     assert sorted(done) == list(range(12))
