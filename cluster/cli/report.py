@@ -73,9 +73,10 @@ def watch(
 ) -> None:
     """Serve the page of `ctd report` to this machine alone while a run goes on, until Ctrl-C; wait if
     there is no store yet."""
+    opened = _once_there(store)
+    err.print(f"reading {store}; the address of its page follows")
     from cluster.watch import Watch
 
-    opened = _once_there(store)
     jax.config.update("jax_platforms", "cpu")  # as `report`
     with Watch(opened, host, port) as watching:
         out.print(f"watching {store}: {watching.url}")

@@ -277,5 +277,6 @@ def test_watch_command_waits_for_a_store_and_serves_until_interrupted(store, tmp
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
+    assert f"reading {later}; " in err
     assert "no longer watching" in err
     assert "Traceback" not in err
