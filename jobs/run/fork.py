@@ -35,8 +35,8 @@ def fork(
         )
     if spec.search is not None and spec.search.size is None:
         raise JobError(
-            f"--fork {old.address}: its search compares all items that share a program, so a grown sweep "
-            "is another search; only a search with search.size can go on"
+            f"--fork {old.address}: its search compares all items that share a program, so a grown sweep is another search; only a "
+            "search with search.size can go on"
         )
     refuse_changed(old)
     if Store.exists(address):
@@ -48,8 +48,7 @@ def fork(
         plan = replace(ready.plan, layouts=(*before, *planned[len(before) :]))
         store = create(replace(ready, plan=plan), address)
     if len(store.committed.numbers()) < store.job.plan.n_shards:
-        lease = claim(store)
-        with lease.held():
+        with claim(store).held() as lease:
             _copy(old, store, lease)
     return store
 
@@ -89,6 +88,5 @@ def _check_items(old: Store, new: Store, shard: Shard) -> None:
     for name in ["item", *sorted(drawn & {*old.results(shard.group)})]:
         before, after = (s.rows(shard.group, name, shard.start, shard.stop) for s in (old, new))
         if not np.array_equal(before, after):
-            raise JobError(
-                f"--fork {old.address}: shard {shard.number} has other items there ({name} differs); it cannot be kept"
-            )
+            what = f"shard {shard.number} has other items there ({name} differs)"
+            raise JobError(f"--fork {old.address}: {what}; it cannot be kept")

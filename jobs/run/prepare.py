@@ -184,8 +184,7 @@ def create(ready: Prepared, address: str) -> Store:
     inputs = versions_of(_files(ready.items), ready.base)
     job = Job(ready.spec, ready.plan, ready.base, provenance(), sources, inputs)
     # Two processes that start together: one creates the store, the other gets Held or reopens it.
-    lease = Lease.acquire(connect.open_objects(address, create=True), address)
-    with lease.held():
+    with Lease.acquire(connect.open_objects(address, create=True), address).held() as lease:
         if Store.exists(address):
             return reopen(ready.spec, address, ready.kernel)
         # Before the store is there: what was silent for long may have been taken for dead.

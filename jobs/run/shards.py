@@ -83,8 +83,7 @@ def run_shards(
             f"{store.address}: was merged, and the random numbers of its items are those of the stores that it came from, "
             "so that they cannot be computed again here; repair those stores, and merge them again"
         )
-    lease = claim(store, part)
-    with lease.held(stop):
+    with claim(store, part).held(stop) as lease:
         # Under the lease: another driver may have committed shards until now.
         ledger = open_ledger(store, part)
         # What a killed driver's workers have committed meanwhile is in the ledger; what they commit from now on is computed

@@ -115,9 +115,8 @@ def tournament(u: np.ndarray, loss: np.ndarray, done: np.ndarray) -> np.ndarray:
     whom = np.flatnonzero(can)
     n_others = len(whom) - can
     drawn = (u * n_others).astype(np.int64)
-    drawn += can & (
-        drawn >= np.cumsum(can) - 1
-    )  # the others are those before and those behind itself
+    # The others are those before and those behind itself.
+    drawn += can & (drawn >= np.cumsum(can) - 1)
     other = own.copy()
     there = n_others > 0
     other[there] = whom[drawn[there]]

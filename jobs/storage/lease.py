@@ -122,7 +122,7 @@ class Lease:
         return lease
 
     @contextmanager
-    def held(self, listener: Listener | None = None) -> Iterator[None]:
+    def held(self, listener: Listener | None = None) -> Iterator["Lease"]:
         """Renew the lease until the block ends, then release it.
 
         The holder must stop when somebody asks it to, when another driver has taken over, and when an error ends the renewals:
@@ -130,12 +130,11 @@ class Lease:
         """
         listener = listener or self
         ended = threading.Event()
-        thread = threading.Thread(
-            target=self._keep, args=(listener, ended), name="lease", daemon=True
-        )
+        keep = lambda: self._keep(listener, ended)
+        thread = threading.Thread(target=keep, name="lease", daemon=True)
         thread.start()
         try:
-            yield
+            yield self
         finally:
             # The thread ends before the release, which a renewal that it had begun could overwrite.
             ended.set()
@@ -154,10 +153,8 @@ class Lease:
         that wakes up, another thread may write before the one that renews has looked.
         """
         if newer := self._successor():
-            text = (
-                f"{describe(newer)} took over while this process was silent, which therefore stops"
-            )
-            raise Held(f"{self._address}: {text}")
+            stops = "took over while this process was silent, which therefore stops"
+            raise Held(f"{self._address}: {describe(newer)} {stops}")
         if self._asked:
             again = "the same command begins again"
             raise JobError(f"{self._address}: stopped: {self._asked}; {again}")

@@ -118,6 +118,7 @@ def write_card(store: Store, markers: list[Marker], stamp: str) -> Card:
     metric = metric_of(store)
     best, item = _best(store)
     versions = about.get("versions")
+    versions = versions if isinstance(versions, dict) else {}
     try:
         card = Card(
             kernel=spec.kernel,
@@ -133,9 +134,7 @@ def write_card(store: Store, markers: list[Marker], stamp: str) -> Card:
             size=objects.size_of(store.objects),
             created=str(about.get("created", "")),
             ended=max((m.ended for m in markers if m.copied_from is None), default=0.0),
-            versions={str(k): str(v) for k, v in versions.items()}
-            if isinstance(versions, dict)
-            else {},
+            versions={str(k): str(v) for k, v in versions.items()},
             **read_note(store.objects).model_dump(),
         )
     except ValidationError:

@@ -113,24 +113,23 @@ def _copies(origins: Mapping[str, Origin], named: Collection[str]) -> dict[str, 
     )
     # Of several copies one that is named is taken first, then a store before its archives, then one that is finished.
     rank = lambda where: (where not in named, _is_archive(where), is_begun(where))
+    inside = {part for one in origins.values() for part in one.parts}
     whole: dict[str | None, str] = {}
+    merged: dict[str | None, str] = {}
     for where in sorted(origins, key=rank):
         whole.setdefault(origins[where].id, where)
-    inside = {part for one in origins.values() for part in one.parts}
-    # Named after what is kept: neither merged itself, nor, where both are there, an archive.
-    outermost = [where for where, one in origins.items() if one.id not in inside]
-    outermost.sort(key=_is_archive, reverse=True)
-    parts = {part: where for where in outermost for part in origins[where].parts}
+        if origins[where].id not in inside:  # which is kept, not merged itself
+            merged = {**dict.fromkeys(origins[where].parts, where), **merged}
     copies = {}
     for where, one in origins.items():
         if where in named or one.id is None:
             continue
-        if one.id in parts:
-            copies[where] = f"merged into {parts[one.id]}"
+        if one.id in merged:
+            copies[where] = f"merged into {merged[one.id]}"
         elif whole[one.id] != where:
-            of = "of the store in " if _is_archive(whole[one.id]) else "of "
             what = "an archive" if _is_archive(where) else "a copy"
-            copies[where] = f"{what} {of}{whole[one.id]}"
+            the = "the store in " * _is_archive(whole[one.id])
+            copies[where] = f"{what} of {the}{whole[one.id]}"
     return copies
 
 
@@ -196,9 +195,8 @@ def is_store(read: Read) -> bool:
 
 def _job(read: Read) -> bytes | None:
     """Return the run/job.json where `read` reads, else its copy; None if there is no store."""
-    return next(
-        (data for key in (keys.JOB, keys.JOB_COPY) if (data := read(key)) is not None), None
-    )
+    found = read(keys.JOB)
+    return read(keys.JOB_COPY) if found is None else found
 
 
 def _bucket(address: str) -> ObjectStore | None:
