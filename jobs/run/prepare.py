@@ -214,7 +214,9 @@ def reopen(spec: JobSpec, address: str, kernel: Kernel | None = None, where: str
 def another_job(store: Store, spec: JobSpec, kernel: Kernel) -> str:
     """Return that a store holds another job than `spec`, what to do, and the differences, as text; "" if it holds this one."""
     old, address = store.job.spec, store.address
-    if old.digest() == spec.digest():
+    # A digest says which axes are in another order than the alphabet's, and not of which sweep they are.
+    orders = [[names for _, names in _axes(one)] for one in (old, spec)]
+    if old.digest() == spec.digest() and orders[0] == orders[1]:
         return ""
     is_alike = _alike(old, spec, kernel)
     if is_alike and _axes(old) == _axes(spec):

@@ -153,6 +153,21 @@ def test_run_over_a_store_whose_sweep_has_grown_names_the_fork(tmp_path):
         open_or_create(spec, BASE, "job", old.address, SerialExecutor(1))
 
 
+def test_axes_that_are_reordered_in_two_sweeps_at_once_are_another_job(tmp_path):
+    """Their digests are equal: it names the orders that are not the alphabet's, and both jobs have the same ones."""
+    one, two = ({"n": [3, 5], "rate": [0.1, 0.2]}, {"n": [4, 6], "rate": [0.3, 0.4]})
+    turned = lambda grid: dict(reversed(grid.items()))
+    jobs = [
+        parse_job(JOB | {"sweep": [{"grid": a}, {"grid": b}]}, "job")
+        for a, b in ((one, turned(two)), (turned(one), two))
+    ]
+    assert jobs[0].digest() == jobs[1].digest()
+    store = open_or_create(jobs[0], BASE, "job", str(tmp_path / "s.zarr"), SerialExecutor(1))
+    reopen(jobs[0], store.address)
+    with pytest.raises(JobError, match="holds another job"):
+        reopen(jobs[1], store.address)
+
+
 def test_a_store_that_is_being_run_takes_no_shards(tmp_path):
     old, _ = run(tmp_path / "old.zarr")
     new = forked(tmp_path / "new.zarr", old)
