@@ -222,7 +222,8 @@ def test_who_copies_whom_is_as_in_a_loop_over_members(choose):
                 if best and (broken or i in ranked[max(k, n - k) :]):
                     other = best[int(u[i] * len(best))]
             expected.append(other)
-        np.testing.assert_array_equal(choose(u, loss, done, 0.4), expected)
+        fraction = () if choose is tournament else (0.4,)
+        np.testing.assert_array_equal(choose(u, loss, done, *fraction), expected)
 
 
 # --- where members start --------------------------------------------------------------------------
