@@ -193,7 +193,7 @@ def _unknown_kind(fault: Mapping[str, Any]) -> str:
     """
     given, about = fault["input"], fault.get("ctx", {})
     key = about.get("key")
-    if not isinstance(given, Mapping) or key not in given:
+    if key is None or not isinstance(given, Mapping) or key not in given:
         return ""
     return f"{key}: {given[key]!r:.60} given{nearest(str(given[key]), about['known'].split())}"
 

@@ -97,6 +97,13 @@ def test_a_near_miss_of_a_word_is_told(content, said):
         checked_items(checked_job({"kernel": "esn", **content}, esn, "job.yaml"), esn, "job.yaml")
 
 
+def test_a_null_key_names_no_kind():
+    with pytest.raises(
+        JobError, match=r"grid\.g: expected a list, or one of .* \(given: {None: 3}\)$"
+    ):
+        checked_job({"kernel": "esn", "sweep": {"grid": {"g": {None: 3}}}}, esn, "job.yaml")
+
+
 def test_a_word_like_none_of_a_list_is_told_with_the_list_alone():
     with pytest.raises(JobError, match=r"'gaussian', 'orthogonal' or 'ring' \(given: 'torus'\)$"):
         expand(JobSpec(kernel="esn", params={"topology": "torus"}), esn)
