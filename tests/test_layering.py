@@ -21,7 +21,7 @@ FORBIDDEN = {
 WINGS = {
     "ctd": "words late installed replacing dotted containers plots kernel catalogue contract batch rows principal rls tangent cells data tasks weights KERNELS",
     "jobs": "late errors redact keys storage spec search plan store inputs reduce run gather query report export pipeline",
-    "cluster": "versions cache pace profiles record slurm ray tracking submit preview checks watch cli api",
+    "cluster": "versions cache pace profiles record slurm ray tracking submit watch cli api",
 }
 """A wing, a folder or a file of a package, imports only wings that stand before it here."""
 KERNELS = tuple(name for name in kernel_names() if "." not in name)

@@ -124,11 +124,16 @@ def _slurm(profile: SlurmProfile) -> str:
     slurm.check_partition(profile, "profile")
     asked = [f"#SBATCH {option}" for option in options(profile, "ctd", profile.folder())]
     slurm.try_out("\n".join(["#!/bin/bash", *asked, ""]), profile, "profile")
-    nodes = slurm.nodes(profile)
-    if not nodes:
-        raise JobError("no node in the partition")
-    counts = Counter(node.state for node in nodes)
+    counts = Counter(node.state for node in _nodes(profile))
     return ", ".join(f"{count(n, 'node')} {state}" for state, n in counts.items())
+
+
+def _nodes(profile: SlurmProfile) -> list[slurm.Node]:
+    """The nodes of the partition. Raises JobError if there is none, or no such partition."""
+    if not (found := slurm.nodes(profile)):
+        slurm.check_partition(profile, "profile")
+        raise JobError("no node in the partition")
+    return found
 
 
 def _partitions() -> str:
@@ -142,6 +147,8 @@ def _gpu_nodes(profile: SlurmProfile) -> list[str]:
 
 def _slurm_gpus(profile: SlurmProfile) -> str:
     nodes = _gpu_nodes(profile)
+    if not nodes:
+        _nodes(profile)  # refuses a partition that is not there
     if profile.n_gpus() and not nodes:
         raise JobError(f"gpus: {profile.gpus} wanted, no node of the partition has any")
     return ", ".join(nodes[:8]) or "none"

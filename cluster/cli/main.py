@@ -33,7 +33,7 @@ PANELS = {
     "Ask and show": "query.query query.best report.report report.watch query.compare export.export posterior.posterior",
     "Keep stores": "shelf.ls shelf.note shelf.merge shelf.archive",
     "Write jobs": "kernels.kernels kernels.new kernels.schema kernels.weights",
-    "Clusters": "submit.submit submit.clusters",
+    "Clusters": "submit.submit clusters.clusters",
 }
 """The commands, MODULE.FUNCTION of cluster.cli, in the order and under the headings of `ctd --help`."""
 

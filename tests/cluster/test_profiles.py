@@ -65,12 +65,12 @@ def test_clusters_tells_on_one_line_what_is_wrong(folder, command_line):
 
 def test_clusters_shows_an_answer_of_several_lines_on_one(folder, command_line, monkeypatch):
     answer = {"check": "reachable", "ok": False, "found": "no\nanswer"}
-    monkeypatch.setattr("cluster.checks.check", lambda profile: [answer])
+    monkeypatch.setattr("cluster.cli.clusters.check", lambda profile: [answer])
     assert "no; answer" in command_line("clusters", "local")[1]
 
 
 def test_clusters_says_where_profiles_are_if_there_is_none(folder, command_line, monkeypatch):
-    monkeypatch.setattr("cluster.checks.check", lambda profile: [])
+    monkeypatch.setattr("cluster.cli.clusters.check", lambda profile: [])
     assert "profiles are in" not in command_line("clusters", "local")[2]
     assert f"profiles are in {folder}; docs/clusters.md" in command_line("clusters")[2]
     (folder / "lab.yaml").write_text("kind: slurm\nmemory_gb: 8\ntime: 4:00:00\n")

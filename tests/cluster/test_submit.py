@@ -21,7 +21,8 @@ import yaml
 from processes import free_ports, mentioning, run_ctd
 from waiting import until
 
-from cluster import checks, versions
+from cluster import versions
+from cluster.cli.clusters import check
 from cluster.profiles import RayProfile
 from cluster.ray import jobs as rayjobs
 from cluster.ray.executor import RayExecutor
@@ -279,7 +280,7 @@ def test_cancel_leaves_it_resumable(folder, tmp_path):
 def test_clusters_checks_a_ray(folder, tmp_path):
     content = yaml.safe_load((folder / "walk.yaml").read_text())["cluster"]
     profile = RayProfile.model_validate(content)
-    lines = {line["check"]: line for line in checks.check(profile)}
+    lines = {line["check"]: line for line in check(profile)}
     assert all(line["ok"] for line in lines.values()), lines
     assert lines["reachable"]["found"] == f"2 nodes at {profile.address}"
     assert lines["GPUs"]["found"] == "1"

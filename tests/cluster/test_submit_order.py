@@ -14,7 +14,7 @@ import yaml
 from stores import files
 
 from cluster import versions
-from cluster.preview import preview
+from cluster.cli.submit import preview
 from cluster.slurm.setup import check_python, file_system, unshared
 from cluster.submit import check_job, read_order, submit, text_of
 from jobs.errors import JobError
@@ -342,7 +342,7 @@ def test_plan_of_an_array_counts_the_workers_of_all_allocations(tmp_path):
 def test_time_in_a_dry_run_is_that_of_the_workers(tmp_path, monkeypatch):
     """By shards that have run on the cluster, else on this machine."""
     known = [None, 30.0]
-    monkeypatch.setattr("cluster.preview.remembered_pace", lambda spec, home=None: known[home is None])  # fmt: skip
+    monkeypatch.setattr("cluster.cli.submit.remembered_pace", lambda spec, home=None: known[home is None])  # fmt: skip
     run = {"cpus_per_worker": 4, "shard_items": 1, "slots": 1, "microbatch": 1}
     path = write(tmp_path, cluster=EIGHT, run=run, sweep={"seeds": 8})
     took = "{} on 2 workers as fast as {}"

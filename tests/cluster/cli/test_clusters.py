@@ -42,6 +42,11 @@ def test_the_python_of_the_profile_is_asked_for_its_plugins(lines):
     assert (ok, found.rpartition(", ")[2]) == (True, "GPU plugin xla_cuda12")
 
 
+def test_a_partition_that_is_not_there_is_told_of_its_gpus(lines, monkeypatch):
+    monkeypatch.setattr(slurm, "command", lambda *words, **_: "")
+    assert lines(partition="nowhere")["GPUs"] == (False, "no node in the partition")
+
+
 def test_what_no_node_has_is_refused_as_at_submission(lines, monkeypatch):
     """Slurm itself is asked, with the options that a submission has."""
     asked, has = [], "(null)"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from slurm_jobs import job, profile
 
-from cluster.preview import preview
+from cluster.cli.submit import preview
 from cluster.slurm import client as slurm
 from cluster.submit import read_order, submit
 from cluster.tracking import State, cancel, look
