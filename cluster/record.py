@@ -42,7 +42,7 @@ class Submission:
     """Folder of the submission; "" for Ray."""
     profile: dict[str, Any]
     command: str
-    """The driver's command."""
+    """The driver's command, for people who read the record."""
     submitted: float
     """When it was sent (time.time)."""
     words: list[str] = field(default_factory=list)

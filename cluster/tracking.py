@@ -91,7 +91,7 @@ def _on_slurm(
         for n in tasks or [number]:
             word = words.get(n, never)
             if (told := known.get(n)) is not None:
-                text = _told(told, word, submission, address)
+                text = _in_words(told, word, submission, address)
                 states[n] = State(text, told.is_over, told.state)
                 continue
             text = _plain(word) + submission.why(n, word, address)
@@ -102,7 +102,7 @@ def _on_slurm(
     return states
 
 
-def _told(told: slurm.Allocation, word: str, submission: Submission, address: str) -> str:
+def _in_words(told: slurm.Allocation, word: str, submission: Submission, address: str) -> str:
     """What Slurm says of an allocation, and what the allocation itself says."""
     number, text = told.number, told.text
     if told.state == "FAILED" and word == "cancelled":  # it left its work at a checkpoint

@@ -30,7 +30,7 @@ from cluster.api.notebook import (
 )
 from cluster.cache import prune_compilation_cache, use_compilation_cache
 from cluster.cli.display import warn
-from cluster.cli.ending import calls_on_end, note_progress
+from cluster.cli.on_end import calls_on_end, note_progress
 from cluster.cli.outcome import keep_pictures, say_warnings, say_what_failed
 from cluster.cli.running import Request, open_and_compute
 from cluster.submit import Order, default_store, read_profile

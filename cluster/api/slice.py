@@ -169,7 +169,7 @@ def _reads(text: str, own: set[str]) -> tuple[set[str], set[str]]:
         at_top = table.get_type() == "module"
         for symbol in table.get_symbols():
             used = symbol.is_referenced() or symbol.is_declared_global()
-            # Of a comprehension, whose names are its own, or of `except ... as e`.
+            # A name of a comprehension, or of `except ... as e`: none of the module's.
             if at_top and symbol.is_assigned() and symbol.get_name() not in own:
                 continue
             if used and (at_top or symbol.is_global()):

@@ -136,9 +136,9 @@ def _target(store: str, to: Path | None, limit: int) -> Path:
 
 
 def _of_sessions(target: Path, models: list[dict[str, Any]], to: Path | None) -> list[Path]:
-    """The files to write, named by those that the sessions were trained on, or by their numbers if these are alike.
+    """A file for each session, named after its training file, or by its number if those names are alike.
 
-    to: the one file that the user names. Raises JobError if there are several to write.
+    to: the file that the user names. Raises JobError if there are several to write.
     """
     if len(models) == 1:
         return [target]

@@ -127,7 +127,7 @@ def _why_none(table: str, store: Store | Shelf, has_condition: bool) -> str:
 
 
 def _say_kernels(store: Store | Shelf, table: str) -> None:
-    """Print how to ask one kernel alone, if a table has rows of several, whose parameters may share no more than a name."""
+    """Print how to ask one kernel alone, if a table has rows of several: parameters of one name may then be unlike."""
     if not isinstance(store, Shelf):
         return
     having = [one for one in store.stores if table in tables_of(one).names()]

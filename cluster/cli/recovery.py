@@ -80,7 +80,7 @@ def _repeats(store: Store, found: Mapping[str, Any]) -> str:
 
 
 def _starting(stopped: str, has_begun: bool) -> str:
-    """What a submission does that waits or runs, while it has no driver. stopped: why the last one ended."""
+    """What a submission without a driver does: it waits, or begins. stopped: why the last driver ended."""
     if not has_begun:
         return "goes on where it was stopped, once an allocation begins"
     if stopped == "SIGUSR1":

@@ -86,7 +86,9 @@ def run(
             if value and len(stages) > 1:
                 raise JobError(f"{option} {value}: {len(stages)} jobs given; give one")
         shared = _parts(parts) if parts else None
-        before = _trusted(Store.open(fork), trust) if fork else None
+        before = Store.open(fork) if fork else None
+        if before and trust:
+            trust_base(before.job.base)
         for later in stages[first + 1 :]:  # before the first one runs a night
             if later.is_alone():
                 _check(later, later.spec({}))
@@ -132,13 +134,6 @@ def _stages(
     return [stage for path in files for stage in read_stages(path, overrides, store, base)]
 
 
-def _trusted(store: Store, trusted: bool) -> Store:
-    """The store, whose code may run if --trust was given."""
-    if trusted:
-        trust_base(store.job.base)
-    return store
-
-
 def _parts(text: str) -> tuple[int, int]:
     part, _, n = text.partition("/")
     if not (part.isdecimal() and n.isdecimal() and int(part) < int(n)):
@@ -157,10 +152,14 @@ def _opener(
         if data and not quiet:
             err.print(f"data  {'; '.join(data)}")
 
-    where = (spec, stage.base, stage.where, stage.address)
-    if before is None:
-        return lambda runner: _trusted(open_or_create(*where, runner, say_data), trusted)
-    return lambda runner: _trusted(fork(*where, before, runner), trusted)
+    def opened(runner: Executor) -> Store:
+        where = (spec, stage.base, stage.where, stage.address)
+        made = fork(*where, before, runner) if before else open_or_create(*where, runner, say_data)
+        if trusted:
+            trust_base(made.job.base)
+        return made
+
+    return opened
 
 
 def plan(

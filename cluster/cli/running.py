@@ -13,7 +13,7 @@ import typer
 
 from cluster.cli.choice import choose_executor, make_executor
 from cluster.cli.display import err, live_progress, show_error, told_if_slow, warn
-from cluster.cli.ending import calls_on_end, note_progress
+from cluster.cli.on_end import calls_on_end, note_progress
 from cluster.cli.outcome import finish, say_not_repeated, say_warnings, say_what_failed
 from cluster.cli.restart import PROGRESS, RestartState, same_command
 from cluster.pace import remember_pace

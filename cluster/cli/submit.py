@@ -122,7 +122,7 @@ def preview(order: Order) -> dict[str, str]:
         of = _of_stage(stage, order)
         found[f"store{of}"] = stage.address
         if stage.address in planned:
-            found[f"work{of}"], found[f"time{of}"] = _of_plan(planned[stage.address], order)
+            found[f"work{of}"], found[f"time{of}"] = _work_and_time(planned[stage.address], order)
         elif Store.exists(stage.address):
             store = Store.open(stage.address)
             done = store.committed.numbers()
@@ -133,7 +133,7 @@ def preview(order: Order) -> dict[str, str]:
         else:
             found[f"work{of}"] = f"known once {', '.join(stage.needs())} has run"
     if isinstance(order.profile, SlurmProfile):
-        found |= _of_slurm(order, order.profile)
+        found |= _slurm_lines(order, order.profile)
     return found
 
 
@@ -141,8 +141,7 @@ def _of_stage(stage: Stage, order: Order) -> str:
     return f" of {stage.name}" if len(order.stages) > 1 else ""
 
 
-def _of_plan(ready: Prepared, order: Order) -> tuple[str, str]:
-    """(The work of a planned stage, the time that it takes.)"""
+def _work_and_time(ready: Prepared, order: Order) -> tuple[str, str]:
     plan = ready.plan
     groups, shards = count(len(plan.group_sizes), "group"), count(plan.n_shards, "shard")
     work = f"{count(ready.items.n, 'item')}, {groups}, {shards}"
@@ -161,8 +160,8 @@ def _of_plan(ready: Prepared, order: Order) -> tuple[str, str]:
     return work, f"{took} on {count(busy, 'worker')} as fast as {whose}"
 
 
-def _of_slurm(order: Order, profile: SlurmProfile) -> dict[str, str]:
-    """The lines on allocations, and on folders."""
+def _slurm_lines(order: Order, profile: SlurmProfile) -> dict[str, str]:
+    """What a submission asks of Slurm, and what may go wrong there."""
     n = order.array or 1
     kind, n_gpus = str(profile.gpus).rpartition(":")[0], profile.n_gpus()
     gpus = f", {count(n_gpus, f'{kind} GPU'.strip())}" if n_gpus else ""
@@ -174,7 +173,7 @@ def _of_slurm(order: Order, profile: SlurmProfile) -> dict[str, str]:
     }
     if (image := profile.image()) and not image.exists():
         found["not found"] = f"container: {image} does not exist on this machine; the nodes need it"
-    return found | risks(order) | _asked(order, profile)
+    return found | risks(order) | _answers(order, profile)
 
 
 def risks(order: Order) -> dict[str, str]:
@@ -191,8 +190,8 @@ def risks(order: Order) -> dict[str, str]:
     return found
 
 
-def _asked(order: Order, profile: SlurmProfile) -> dict[str, str]:
-    """The lines on what Slurm, and the profile's Python, were asked; JobError as at submission."""
+def _answers(order: Order, profile: SlurmProfile) -> dict[str, str]:
+    """What Slurm and the profile's Python say against it; JobError as at submission."""
     if shutil.which("sbatch") is None:
         return {"not asked": "Slurm: there is no sbatch on this machine"}
     try:

@@ -80,8 +80,8 @@ def show_summary(store: Store) -> None:
 
 
 def other_outcomes(store: Store) -> list[str]:
-    """What became of items with unusual outcomes: not the commonest one, nor the first that the kernel names, as which items
-    should end, nor many failures, of which warnings tell. Of a user's own kernel: all of several outcomes, in one line."""
+    """Lines on unusual outcomes: not the commonest one, nor the first that the kernel names (items should end so), nor failures of
+    which a warning tells. For a user's own kernel: one line with all outcomes, if there are several."""
     ended = outcomes_of(store)
     if not is_ctds_kernel(store.job.spec.kernel):
         names = dict.fromkeys([*(one.name for one in store.description.outcomes), *ended])

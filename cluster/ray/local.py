@@ -73,7 +73,7 @@ class LocalRay:
 
     def _start(self) -> None:
         self.is_up = False
-        """Whether the helper has said an address; before, it does not hear that its standard input closes."""
+        """Whether the helper has printed an address; before, it does not notice that its standard input closes."""
         self._folder.mkdir(mode=0o700, exist_ok=True)  # a helper that failed has removed it
         # Closed before it has content: nobody else can read it, not even for a moment.
         self._token.touch(mode=0o600)
@@ -99,7 +99,7 @@ class LocalRay:
         left = TRIES
         while self._address is None:
             try:
-                address = self._said()
+                address = self._awaited()
                 self.is_up = True
                 use(address)
                 self._address = address
@@ -115,8 +115,8 @@ class LocalRay:
                 self._start()
         return self._address
 
-    def _said(self) -> str:
-        """Return the address that the helper says; raise NoRay with the last line of its log."""
+    def _awaited(self) -> str:
+        """Return the address that the helper prints; raise NoRay, with the last line of its log, if it ends before."""
         assert self._helper.stdout is not None
         if line := self._helper.stdout.readline():
             address, lost = json.loads(line)

@@ -119,7 +119,7 @@ def try_out(script: str, profile: SlurmProfile, where: str) -> None:
     try:
         command("sbatch", "--test-only", text=script)
     except SlurmError as error:
-        # Only now: what is submitted waits.
+        # Such a complaint passes: a job that is submitted waits.
         if not re.search(r"(?i)busy|down, drained", error.complaint):
             raise _refused(error, profile, where) from None
 

@@ -39,7 +39,7 @@ def options(profile: SlurmProfile, name: str, home: Path, array: int | None = No
         "signal": f"B:USR1@{profile.grace_s}",
         # A requeued allocation keeps its number: its output follows that of the times before, in the same file.
         "open-mode": "append",
-        # Slurm puts something in the place of % and a letter, also in the names of folders.
+        # Slurm replaces % and a letter, in names of folders too.
         "output": f"{home}/".replace("%", "%%") + ("slurm-%A_%a.out" if array else "slurm-%j.out"),
     }
     lines = [f"--{key}={_quoted(value)}" for key, value in wanted.items() if value is not None]

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from waiting import until
 
-from cluster.cli import ending
-from cluster.cli.ending import (
+from cluster.cli import on_end
+from cluster.cli.on_end import (
     PATIENCE_S,
     Ending,
     Settings,
@@ -92,7 +92,7 @@ def test_command_that_fails_is_told(command, said):
 
 
 def test_command_that_hangs_is_ended_with_its_children(tmp_path, monkeypatch):
-    monkeypatch.setattr(ending, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(on_end, "PATIENCE_S", 0.3)
     command = f"(sleep 600 & echo $! > {tmp_path}/pid; wait); true"
     said = call_on_end(Settings(on_end=command), ENDING)
     assert said == f"on_end: took more than 0.3 s and was ended: {command}"
