@@ -245,6 +245,10 @@ def slurm_seconds(text: str | int) -> int:
     return (((days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
+FILES = (".yaml", ".yml")
+"""What ends so is no name of a profile, but of its file."""
+
+
 def profiles_folder() -> Path:
     """Return the folder of this user's profiles."""
     config = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
@@ -260,7 +264,7 @@ def load_profile(name: str) -> Profile:
     """Return the profile of that name, or in that file if the name ends in .yaml or .yml. JobError if there is none, or it is
     not valid.
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else profiles_folder() / f"{name}.yaml"
+    path = Path(name) if name.endswith(FILES) else profiles_folder() / f"{name}.yaml"
     if path.is_file():
         return parse_profile(read_content(path), str(path))
     if name == "local":

@@ -26,7 +26,7 @@ from typing import Any
 
 import yaml
 
-from cluster.profiles import LocalProfile, Profile, RayProfile, SlurmProfile, parse_profile
+from cluster.profiles import FILES, LocalProfile, Profile, RayProfile, SlurmProfile, parse_profile
 from cluster.ray import jobs as rayjobs
 from cluster.record import Submission
 from cluster.slurm import client as slurm
@@ -159,8 +159,11 @@ def read_order(
     store = store and addresses.join(os.getcwd(), os.path.expanduser(store))
     stages = read_stages(path, overrides, store)
     words = [str(path.absolute()), *(overrides or ())]
-    if cluster:  # in the folder of now, if it is a file
-        words += ["--cluster", str(Path(cluster).absolute()) if Path(cluster).suffix else cluster]
+    if cluster:
+        words += [
+            "--cluster",
+            str(Path(cluster).absolute()) if cluster.endswith(FILES) else cluster,
+        ]
     words += ["--store", store] if store else []
     words += ["--array", str(array)] if array else []
     return Order(

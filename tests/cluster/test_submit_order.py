@@ -53,6 +53,17 @@ def test_bad_clusters(tmp_path, cluster, said):
         submit(read_order(write(tmp_path, cluster=cluster), None))
 
 
+def test_a_job_is_sent_again_to_the_cluster_that_was_named(tmp_path, monkeypatch):
+    """From any folder, if that was a file; a name may have a dot."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ctd" / "clusters").mkdir(parents=True)
+    for file in ("ctd/clusters/lab.v2.yaml", "lab.yml"):
+        (tmp_path / file).write_text(yaml.safe_dump(SLURM))
+    for given, word in {"lab.v2": "lab.v2", "lab.yml": f"{tmp_path}/lab.yml"}.items():
+        assert read_order(write(tmp_path), given).words[-2:] == ("--cluster", word)
+
+
 def test_dry_run_prints_the_script_and_touches_nothing(tmp_path, command_line):
     path = write(tmp_path, cluster=SLURM, kernel="esn", sweep={"grid": {"g": [0.5, 1.0]}})
     code, out, err = command_line("submit", path, "--dry-run", "--set", "seed=4")
