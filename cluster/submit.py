@@ -160,10 +160,8 @@ def read_order(
     stages = read_stages(path, overrides, store)
     words = [str(path.absolute()), *(overrides or ())]
     if cluster:
-        words += [
-            "--cluster",
-            str(Path(cluster).absolute()) if cluster.endswith(FILES) else cluster,
-        ]
+        is_file = cluster.endswith(FILES)
+        words += ["--cluster", str(Path(cluster).absolute()) if is_file else cluster]
     words += ["--store", store] if store else []
     words += ["--array", str(array)] if array else []
     return Order(
@@ -197,11 +195,8 @@ def text_of(order: Order) -> str:
     if isinstance(profile, RayProfile):
         return rayjobs.entrypoint(order.run_words())
     stores = (addresses.local_path(stage.address) for stage in order.stages)
-    folders = [
-        Path(order.base),
-        *map(Path, order.sees),
-        *(s.absolute().parent for s in stores if s),
-    ]
+    parents = (path.absolute().parent for path in stores if path)
+    folders = [Path(order.base), *map(Path, order.sees), *parents]
     driver, name = ["ctd", *order.run_words()], f"ctd-{order.path.stem}"
     return script(profile, name, order.home(), driver, order.array, folders)
 
