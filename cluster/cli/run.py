@@ -87,8 +87,6 @@ def run(
                 raise JobError(f"{option} {value}: {len(stages)} jobs given; give one")
         shared = _parts(parts) if parts else None
         before = Store.open(fork) if fork else None
-        if before and trust:
-            trust_base(before.job.base)
         for later in stages[first + 1 :]:  # before the first one runs a night
             if later.is_alone():
                 _check(later, later.spec({}))
@@ -154,6 +152,8 @@ def _opener(
 
     def opened(runner: Executor) -> Store:
         where = (spec, stage.base, stage.where, stage.address)
+        if before and trusted:
+            trust_base(before.job.base)
         made = fork(*where, before, runner) if before else open_or_create(*where, runner, say_data)
         if trusted:
             trust_base(made.job.base)

@@ -34,6 +34,12 @@ SHORT_S = 300
 """Less than this time of an allocation, without its grace, is warned of (s)."""
 
 
+Array = Annotated[
+    int | None,
+    typer.Option(min=1, help="send this many allocations of one node each, which share the store"),
+]
+
+
 def submit(
     job: JobWords,
     cluster: Annotated[
@@ -42,12 +48,7 @@ def submit(
     ] = None,
     store: ResultsPath = None,
     overrides: Overrides = None,
-    array: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="send this many allocations of one node each, which share the store"
-        ),
-    ] = None,
+    array: Array = None,
     failed: Failed = False,
     accept_changes: AcceptChanges = False,
     dry_run: Annotated[
