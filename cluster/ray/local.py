@@ -161,9 +161,9 @@ VITAL = {"gcs_server", "raylet"}
 """The processes without which there is no Ray."""
 
 ENVIRONMENT = {
-    # Metrics are told to whoever asks, without a token.
+    # Ray tells metrics to whoever asks, without a token.
     "RAY_enable_metrics_collection": "0",
-    # Of one server of metrics Ray cannot be told to leave it out: at no port it does not start.
+    # Two of their servers cannot be switched off; without a port they do not start.
     "DASHBOARD_METRIC_PORT": "65536",
     "AUTOSCALER_METRIC_PORT": "65536",
     # Ray would start workers in advance, without our thread settings: useless.

@@ -1,18 +1,17 @@
 set -u
-# Of an `sbatch --export=NONE` the steps would else get nothing of what is set here (sbatch(1), --export).
+# With `sbatch --export=NONE` steps would not inherit what is set here (sbatch(1), --export).
 export SLURM_EXPORT_ENV=ALL
 
-# --- What this allocation is to be known by -----------------------------------------------------------
-# allocations.tsv: time, allocation, what happened, detail. It is what `ctd status` reads once Slurm has
-# forgotten the job.
-# An allocation of an array is known as ARRAY_TASK: asked for the id of one of them, which is the array's, Slurm tells of all.
+# --- What this allocation tells of itself -------------------------------------------------------------
+# allocations.tsv: time, allocation, what happened, detail. `ctd status` reads it once Slurm has forgotten the job.
+# A task of an array is known as ARRAY_TASK: one task has the id of the array, and asked for that Slurm tells of all tasks.
 number=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
 number=${number:-$SLURM_JOB_ID}
 note() { printf '%(%s)T\t%s\t%s\t%s\n' -1 "$number" "$1" "${2:-}" >>"$home/allocations.tsv"; }
 count() { echo "$1 $2$([ "$1" = 1 ] || echo s)"; }
 say() { printf '%(%F %T)T [%s] %s\n' -1 "$number" "$*"; }
-# Tested first: without them Ray itself would fail, and speak of tokens. Slurm makes the folder of its output, `home`, on a node
-# that does not see ours: there it lacks what was submitted.
+# Tested first: without these folders Ray would fail, and complain of tokens. On a node that does not see ours Slurm makes `home`,
+# for its output; that one lacks allocation.sbatch.
 refuse() { say "$*"; { note ended 2; } 2>/dev/null; exit 2; }
 for folder in home work_dir; do
   [ -e "$home/allocation.sbatch" ] && [ -d "${!folder}" ] && [ -w "${!folder}" ] ||
@@ -66,12 +65,11 @@ await() { local rc; while wait "$1"; rc=$?; kill -0 "$1" 2>/dev/null; do :; done
 tokens=$work_dir/token-${SLURM_CLUSTER_NAME:-cluster}
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$tokens-$SLURM_JOB_ID RAY_USAGE_STATS_ENABLED=0
 export RAY_raylet_start_wait_time_s=120
-# Metrics are told to whoever asks, without a token. Of two servers of them Ray cannot be told to leave them out: at no port
-# they do not start.
+# Ray tells metrics to whoever asks, without a token. Two of their servers cannot be switched off; without a port they do not start.
 export RAY_enable_metrics_collection=0 DASHBOARD_METRIC_PORT=65536 AUTOSCALER_METRIC_PORT=65536
 # Workers started in advance would lack our thread settings: useless.
 export RAY_prestart_worker_first_driver=0
-# Told to end, a node waits so long for work that will not end. Slurm kills 30 s after a scancel.
+# Seconds that a node which is told to end waits for its work. Slurm kills 30 s after a scancel.
 export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=3
 # By file and not by value: the environment of a job can be read by others.
 # An allocation that Slurm killed has left its token. (They are listed first: who begins now is in the queue.)
@@ -192,7 +190,7 @@ end_steps() {
 end_steps
 left=
 for pid in "${steps[@]}"; do
-  # A step that had only just begun was not listed yet, and has heard nothing.
+  # A step that had just begun was not listed, and got no signal.
   for ((i = 1; ; i++)); do
     kill -0 "$pid" 2>/dev/null || break
     ((i % 25)) || end_steps
@@ -208,15 +206,14 @@ if ((rc == 75)) && { [ -z "$again" ] || [ -e "$home/cancelled" ]; }; then
   note cancelled
   say "cancelled; ctd submit goes on"
 elif ((rc == 75)); then
-  # Again and again to the same point would go on for ever.
+  # Allocations that all end at the same point would follow each other for ever.
   if [ "$(progress)" = "$before" ]; then echo "$number" >>"$CTD_PROGRESS.still"; else rm -f "$CTD_PROGRESS.still"; fi
   if (($(cat "$CTD_PROGRESS.still" 2>/dev/null | wc -l) >= 2)); then
     note stuck
     say "two allocations in a row have computed no shard and left no checkpoint: left as it is"
     exit 75
   fi
-  # A busy controller does not answer for a while, or answers too late that it has done what it was asked for. Meanwhile `ctd cancel`
-  # may come, which nothing here hears but by its file.
+  # A busy controller may not answer, or too late: it may have queued the job. Of a `ctd cancel` meanwhile only its file tells.
   next=
   if [ "$go_on" = requeue ]; then
     note requeued
