@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from ctd.kernel import View
 from ctd.late import Array, Float, on_host, scipy
 from ctd.plots import spread
 from ctd.similarity.dynamics import eigenvalues, linear_dynamics
-from ctd.similarity.identification import driven_dynamics
+from ctd.similarity.identification import Driven, driven_dynamics
 from ctd.similarity.networks import files_of, read_points, read_states, read_trials
 from ctd.similarity.params import OF_DYNAMICS, OF_INPUTS, OF_POINTS, Comparison
 from ctd.similarity.topology import counts
@@ -69,11 +70,34 @@ def _of_dynamics(inputs: View[Comparison], given: Trials) -> np.ndarray:
         fit = (inputs.n_delays, inputs.delay_interval, inputs.rank)
         a = linear_dynamics(given.states, *fit)
     else:
-        a, b = driven_dynamics(given.states, given.inputs, inputs.n_delays, inputs.rank)
+        a, b = _identified(given.states, given.inputs, inputs.n_delays, inputs.rank)
         if inputs.method in OF_INPUTS:
             return np.hstack([a, b])
     # Norm 1 turns the inner product of two dynamics into the cosine of their angle.
     return eigenvalues(a) if inputs.method == "dsa:eigenvalues" else a / np.linalg.norm(a)
+
+
+_driven: dict[tuple[bytes, int, int], Driven] = {}
+"""(Digest of the trials, delays, rank) -> their fit: ten seconds for 10,000 steps and 150 delays, and several methods compare it."""
+
+MOST_KEPT = 10_000
+"""Most fits that are kept."""
+
+
+def _identified(
+    states: Sequence[np.ndarray], inputs: Sequence[np.ndarray], n_delays: int, rank: int
+) -> Driven:
+    """`driven_dynamics`, computed once for the same trials in this process."""
+    digest = hashlib.sha256()
+    for array in (*states, *inputs):
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    key = digest.digest(), n_delays, rank
+    if key not in _driven:
+        if len(_driven) >= MOST_KEPT:
+            _driven.clear()
+        _driven[key] = driven_dynamics(states, inputs, n_delays, rank)
+    return _driven[key]
 
 
 def _fitting(made: Iterable[np.ndarray], n: int) -> Iterator[np.ndarray]:

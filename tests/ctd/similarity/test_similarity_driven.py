@@ -9,7 +9,7 @@ from searches import drawn
 from ctd.batch import precision
 from ctd.data import write_hdf5
 from ctd.kernel import inputs_of
-from ctd.similarity import compare
+from ctd.similarity import compare, features
 from ctd.similarity.dynamics import eigenvalue_distance
 from ctd.similarity.features import load
 from ctd.similarity.identification import driven_dynamics
@@ -129,6 +129,19 @@ def test_files_have_their_inputs_beside_the_states(tmp_path):
     found = load(inputs_of(Comparison(method="dsa:input", states=tuple(files), **SMALL)))
     assert found.values.shape == (2, 3, 5)
     np.testing.assert_allclose(np.linalg.norm(found.values[0, :, 3:]), SIZE_OF_B[0], rtol=1e-6)
+
+
+def test_methods_share_the_fit_of_a_network(monkeypatch):
+    """The same trials are identified once, other delays anew."""
+    fits = []
+    monkeypatch.setattr(
+        features, "driven_dynamics", lambda *of: fits.append(of) or driven_dynamics(*of)
+    )
+    rng = np.random.default_rng(5)
+    states, inputs = rng.normal(size=(2, 1, 400, 2)), rng.normal(size=(2, 1, 400, 1))
+    for n_delays, method in ((3, "dsa:input"), (3, "dsa:joint"), (4, "dsa:joint")):
+        compare(states, method, inputs=inputs, n_delays=n_delays, rank=2)
+    assert len(fits) == 4
 
 
 def test_networks_are_driven_by_their_task(tmp_path):
