@@ -40,7 +40,9 @@ def pictures(reduced: Columns, known: Known, method: str) -> list[Plot]:
     # Rows and columns in the order of the dendrogram's leaves put similar networks side by side.
     order = np.argsort(np.asarray(reduced["leaf"]))
     few = len(order) <= MOST_TICKS
-    names = Axis(ticks=[str(reduced["network"][k]) for k in order] if few else ())
+    # Labels of replicates begin with the network's number.
+    told = [str(name).removeprefix(f"{k}: ") for k, name in enumerate(reduced["network"])]
+    names = Axis(ticks=[f"{k}: {told[k]}" for k in order] if few else ())
     matrix = _matrix(reduced, order, names, method)
     if int(reduced["n_missing"]):
         return [matrix]
@@ -61,7 +63,8 @@ def _matrix(reduced: Columns, order: np.ndarray, names: Axis, method: str) -> Pl
         )
     ordered = np.asarray(reduced["distances"])[np.ix_(order, order)]
     title = f"Distance of networks: {method}"
-    across = Axis("networks in the same order")
+    numbers = [str(k) for k in order] if names.ticks else ()
+    across = Axis("networks in the same order", ticks=numbers)
     return Plot(title, [Image(ordered)], across, names, Scale(UNITS[method]), note=note.strip())
 
 

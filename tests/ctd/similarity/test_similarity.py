@@ -164,6 +164,11 @@ def test_compare_takes_turns_of_one_network(method):
 def test_compare_draws_what_it_found(compared):
     matrix, dendrogram, embedding = compared.figure().axes[:3]
     assert "4 to 6 units" in matrix.texts[0].get_text()
+    rows = [t.get_text() for t in matrix.get_yticklabels()]
+    assert [row.partition(":")[0] for row in rows] == [
+        t.get_text() for t in matrix.get_xticklabels()
+    ]
+    assert [compared.labels[int(row[0])] for row in rows] == [row[3:] for row in rows]
     assert dendrogram.get_title() == "Clusters of networks: 2"
     assert [t.get_text() for t in embedding.get_legend().get_texts()] == ["cell gru", "cell lstm"]
     assert "explains 100%" in embedding.texts[0].get_text()
