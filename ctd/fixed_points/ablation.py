@@ -31,7 +31,7 @@ from ctd.fixed_points.network import (
 )
 from ctd.kernel import File, Static, Traced, Values, Var, View, one_shot
 from ctd.late import Array, Float, Int, jax, jnp, lax, on_host
-from ctd.plots import Axis, Group, Layer, Lines, Plot, Points, of_group, side_by_side
+from ctd.plots import Axis, Group, Layer, Lines, Plot, Points, Scale, of_group, side_by_side
 from ctd.tasks.scores import weighted_loss
 from ctd.words import count
 
@@ -202,7 +202,10 @@ def run(
 def plots(group: Group) -> list[Plot]:
     """Loss, and accuracy, by the unit or mode that is taken out."""
     results, named = group.results, "unit" if group.inputs.remove == "unit" else "mode"
-    number = np.asarray(group.columns.get(named, np.arange(len(group.items))), float)
+    number = np.asarray(group.columns.get(named, np.arange(len(group.items))))
+    point = np.asarray(group.columns.get("point", number))
+    several = named == "mode" and len(np.unique(point)) > 1
+    shade, scale = (point, Scale("point")) if several else (None, Scale())
     note = f"On {count(group.inputs.n_trials, 'trial')} of the task, without state_noise and input_noise."
     made = []
     for name in ("loss", "accuracy"):
@@ -212,9 +215,10 @@ def plots(group: Group) -> list[Plot]:
             ends = np.array([number.min(), number.max()])
             layers: list[Layer] = [
                 Lines(ends, whole, "whole network", faint=True),
-                Points(number, group.values(f"ablated_{name}"), f"without the {named}"),
+                Points(number, group.values(f"ablated_{name}"), f"without the {named}", shade),
             ]
-            made.append(Plot(f"{name.capitalize()} without each {named}", layers, Axis(named), Axis(name), note=note))  # fmt: skip
+            title = f"{name.capitalize()} without each {named}"
+            made.append(Plot(title, layers, Axis(named), Axis(name), scale, note=note))
     return made
 
 

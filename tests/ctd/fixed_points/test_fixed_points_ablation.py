@@ -9,6 +9,7 @@ from ctd.batch import precision, run_items
 from ctd.data import write_hdf5
 from ctd.fixed_points.ablation import Ablation, kernel
 from ctd.kernel import inputs_of
+from ctd.plots import is_whole
 from ctd.weights import write_weights
 
 N = 6
@@ -82,6 +83,10 @@ def test_without_each_mode(network):
         assert found["ablated_loss"][mode] == pytest.approx(loss, rel=1e-9)
         assert found["ablated_accuracy"][mode] == pytest.approx(accuracy)
         np.testing.assert_allclose(found["removed_eigenvalue"][mode], [value.real, value.imag])
+    columns = {"item": np.arange(N), "mode": np.arange(N) % 3, "point": np.arange(N) // 3}
+    plot, _ = kernel.plots(inputs_of(params), None, columns, found, {})
+    assert (plot.scale.label, is_whole(plot, "x")) == ("point", True)
+    assert plot.layers[1].colour.tolist() == [0, 0, 0, 1, 1, 1]
 
 
 @pytest.mark.parametrize(
