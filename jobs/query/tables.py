@@ -2,8 +2,8 @@
 
 items       one row per item: sweep columns, status, outcome, scalar results
 shards      one row per shard: where and how long it ran
-AXIS        one table for each leading axis of the kernel's reduced values (say `fixed_point`), with the
-            rows of all groups
+AXIS        one table for each leading axis of the kernel's reduced values (say `fixed_point`) that has more
+            columns than its coordinate, with the rows of all groups
 REDUCTION   one table for each of the job's `reductions`, by its name             (jobs.gather.tables)
 search      one row per item and generation, or rung, of the job's search
 """
@@ -142,8 +142,10 @@ class Tables(Source):
         return found["e_tag"], found["last_modified"]
 
     def names(self) -> list[str]:
-        described = self.store.description.reduced.values()
-        axes = [var.axes[0] for var in described if len(var.axes) == 1]
+        # The coordinate of an axis that nothing else has is no table.
+        described, shown = self.store.description.reduced, self.store.description.summary
+        own = lambda name, axes: name in shown or (len(axes) == 1 and name != axes[0])
+        axes = [var.axes[0] for name, var in described.items() if var.axes and own(name, var.axes)]
         searched = [SEARCH_TABLE] if self.store.job.spec.search else []
         named = ["items", *axes, *reduction_tables(self.store), *searched, "shards"]
         return list(dict.fromkeys(named))

@@ -15,6 +15,7 @@ from stores import JOB, make, run
 from cluster.cli import display
 from cluster.cli.summary import no_rows
 from jobs.gather.gather import gather
+from jobs.query.query import tables
 from jobs.run.task import Task
 from jobs.run.worker import SerialExecutor
 from jobs.store.store import Store
@@ -77,6 +78,7 @@ def test_query_says_why_there_are_no_rows(ctd):
     assert said("empty.zarr") == "table place has no rows: no item has a result"
     networks = no_rows("quantile", finished("swept"))
     assert networks.startswith("table quantile (the quantiles' probabilities) has no rows: 6 items")
+    assert tables(finished("swept")) == ["items", "rank", "shards"], "a coordinate alone is none"
 
 
 def test_query_of_a_narrow_terminal_cuts_no_value(ctd, monkeypatch):
