@@ -136,11 +136,9 @@ class Failures:
         self._settings: RunSettings = store.job.spec.run
         self._histories: dict[int, ShardHistory] = {}
         """Shard -> its failures."""
-        self.slots = {
-            keys.number_of(key): int(known["slots"])
-            for key in objects.list_keys(store.objects, keys.SLOTS)
-            if (known := read_verified(store.objects, key))
-        }
+        listed = list(objects.list_keys(store.objects, keys.SLOTS))
+        known = {keys.number_of(key): read_verified(store.objects, key) for key in listed}
+        self.slots = {group: int(found["slots"]) for group, found in known.items() if found}
         """Group -> items that a device holds at a time, where memory allows fewer than planned."""
         self.failed = store.failed.items()
         """Shard -> its failing items."""

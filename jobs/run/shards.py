@@ -200,11 +200,8 @@ def open_shards(store: Store, done: Set[int], part: Part | None) -> set[int]:
     """Return the shards of a part (None: of the store) that are not among the committed ones, `done`."""
     searched, plan = store.job.spec.search is not None, store.job.plan
     turn = lambda shard: shard.group // plan.ways if searched else shard.number
-    return {
-        shard.number
-        for shard in plan.shards()
-        if shard.number not in done and (part is None or turn(shard) in part)
-    }
+    mine = (shard for shard in plan.shards() if part is None or turn(shard) in part)
+    return {shard.number for shard in mine} - done
 
 
 # --- before another run ---------------------------------------------------------------------------

@@ -96,7 +96,7 @@ class Worker:
             if self._stop.is_set():
                 raise Stopped("stopped before it began")
             began, planned = time.monotonic(), self.job.plan.layouts[work.shard.group]
-            # Nothing, if every item fails by itself.
+            # If every item fails by itself, nothing is computed.
             _, devices = planned.of_devices(jax.local_device_count())
             found = Computed(Layout(planned.slots, planned.microbatch, devices))
             if len(rows_of(work)):

@@ -188,13 +188,10 @@ def size_of(objects: ObjectStore) -> int:
 
 def stamp(objects: ObjectStore, folders: Iterable[str]) -> str:
     """Return a digest of the objects below some folders: their keys, sizes and times; "" if there are none."""
-    found = [
-        (meta["path"], meta["size"], meta["last_modified"].isoformat())
-        for folder in folders
-        for meta in _metas(objects, folder)
-        if keys.is_ours(meta["path"])
-    ]
-    return hashlib.sha256(repr(sorted(found)).encode()).hexdigest() if found else ""
+    metas = (meta for folder in folders for meta in _metas(objects, folder))
+    ours = [meta for meta in metas if keys.is_ours(meta["path"])]
+    found = sorted((m["path"], m["size"], m["last_modified"].isoformat()) for m in ours)
+    return hashlib.sha256(repr(found).encode()).hexdigest() if found else ""
 
 
 # --- what went wrong ------------------------------------------------------------------------------
@@ -204,9 +201,8 @@ def is_storage_error(error: BaseException | None) -> bool:
     """Whether the storage failed: full, read-only, gone or flaky. A missing key is not a storage error."""
     if isinstance(error, OSError):
         return error.errno in STORAGE_ERRORS
-    return isinstance(error, BaseError) and not isinstance(
-        error, NotFoundError | AlreadyExistsError
-    )
+    is_about_a_key = isinstance(error, NotFoundError | AlreadyExistsError)
+    return isinstance(error, BaseError) and not is_about_a_key
 
 
 class StorageFailed(JobError):

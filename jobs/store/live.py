@@ -152,13 +152,8 @@ def read_live(store: Store) -> Iterator[tuple[int, int, Growing]]:
 
 def _fits(growing: Growing, store: Store, group: int) -> bool:
     """Whether the numbers agree with each other and with the store: it may be a stranger's."""
-    n, sizes, places = len(growing.rows), store.job.plan.group_sizes, growing.places
-    return (
-        n > 0
-        and group < len(sizes)
-        and all(0 <= row < sizes[group] for row in growing.rows)
-        and all(
-            name in places and [len(curve) for curve in curves] == n * [len(places[name])]
-            for name, curves in growing.curves.items()
-        )
-    )
+    rows, places, sizes = growing.rows, growing.places, store.job.plan.group_sizes
+    if not rows or group >= len(sizes) or not all(0 <= row < sizes[group] for row in rows):
+        return False
+    found = {name: [len(curve) for curve in curves] for name, curves in growing.curves.items()}
+    return all(n in places and found[n] == len(rows) * [len(places[n])] for n in found)

@@ -27,15 +27,12 @@ from jobs.store.segments import Log, live, resolved
 
 
 class Record(Protocol):
-    """A record of one shard; in the content of its object, `shard` names the shard."""
+    """A record of one shard, which `shard` names in the content of its object, too. The one with the highest version counts."""
 
     @property
-    def shard(self) -> Shard:
-        """The shard."""
-
+    def shard(self) -> Shard: ...
     @property
-    def version(self) -> tuple[float, int]:
-        """The record with the highest version is the latest."""
+    def version(self) -> tuple[float, int]: ...
 
 
 class Records[T: Record]:
