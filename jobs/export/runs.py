@@ -82,12 +82,8 @@ def _runs(store: Store, found: Mapping[str, np.ndarray], arrays: Arrays) -> Iter
     plan = store.job.plan
     without = {(m.shard.group, row) for m in store.committed.markers() for row in m.without}
     places = list(zip(found["group"].tolist(), found["row"].tolist(), strict=True))
-
-    def shard_of(k: int) -> int:
-        group, row = places[k]
-        return plan.overlapping(Shard(-1, group, row, row + 1))[0]
-
-    for number, members in groupby(np.lexsort((found["row"], found["group"])), shard_of):
+    in_order = np.lexsort((found["row"], found["group"]))
+    for number, members in groupby(in_order, lambda k: plan.shard_of(*places[k])):
         shard = plan.shard(number)
         assert shard is not None
         rows = _Rows(store, shard, arrays)

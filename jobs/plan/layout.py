@@ -139,6 +139,10 @@ class Plan:
         first, items = self._firsts[shard.group], self.layouts[shard.group].shard_items
         return range(first + shard.start // items, first + (shard.stop - 1) // items + 1)
 
+    def shard_of(self, group: int, row: int) -> int:
+        """The number of the shard that has a row of a group."""
+        return self.overlapping(Shard(-1, group, row, row + 1))[0]
+
     def shards(self) -> Iterator[Shard]:
         """All shards, in order of dispatch."""
         return (shard for k in range(self.n_shards) if (shard := self.shard(k)))

@@ -11,7 +11,6 @@ from typing import Any
 import ctd
 from jobs.errors import JobError, count, duration
 from jobs.inputs.items import place_of, row_params
-from jobs.plan.layout import Shard
 from jobs.storage.lease import drivers, holder
 from jobs.store.arrays import DROPPED
 from jobs.store.events import WARNING, Event, read_events, unended
@@ -31,7 +30,8 @@ def history(store: Store, shard: int | None = None, item: int | None = None) -> 
     """
     plan = store.job.plan
     if item is not None:
-        shard, (_, row) = shard_of(store, item), place_of(store, item)
+        group, row = place_of(store, item)
+        shard = plan.shard_of(group, row)
     if shard is None:
         return _with_killed(store)
     if shard >= plan.n_shards:
@@ -227,9 +227,3 @@ def _why(event: Event) -> str:
     items = f"; {count(event.n_failed, 'item')} failed" if event.n_failed else ""
     lost = f"; running then: {', '.join(map(str, event.lost))}" if event.lost else ""
     return items + (f", stopped: {event.stopped}{lost}" if event.stopped else lost)
-
-
-def shard_of(store: Store, item: int) -> int:
-    """The number of the shard that computes an item. Raises JobError if the store has no such item."""
-    group, row = place_of(store, item)
-    return store.job.plan.overlapping(Shard(-1, group, row, row + 1))[0]

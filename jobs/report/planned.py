@@ -30,19 +30,18 @@ def plan_rows(
     left = ready.items.n - n_done
     # Where a search chooses the group of each item, any may get all of them.
     items = "items" if plan.ways == 1 else "items_at_most"
-    rows: list[dict[str, Any]] = []
-    for group, layout, sizes in zip(ready.items.groups, plan.layouts, ready.sizes, strict=True):
-        rows.append(
-            {
-                "group": group.number,
-                **{name: str(value) for name, value in group.labels.items()},
-                items: len(group.items),
-                "shards": plan.counts[group.number],
-                "slots": layout.slots,
-                "memory_MB": (sizes.shared + (sizes.state + sizes.work) * layout.slots) / 1e6,
-                "result_MB": sizes.result * len(group.items) / 1e6,
-            }
-        )
+    rows: list[dict[str, Any]] = [
+        {
+            "group": group.number,
+            **{name: str(value) for name, value in group.labels.items()},
+            items: len(group.items),
+            "shards": plan.counts[group.number],
+            "slots": layout.slots,
+            "memory_MB": (sizes.shared + (sizes.state + sizes.work) * layout.slots) / 1e6,
+            "result_MB": sizes.result * len(group.items) / 1e6,
+        }
+        for group, layout, sizes in zip(ready.items.groups, plan.layouts, ready.sizes, strict=True)
+    ]
     columns = {name: [row[name] for row in rows] for name in rows[0]}
     seconds = sum(m.seconds for m in markers)
     total: dict[str, Any] = {
@@ -83,7 +82,7 @@ def _search_planned(ready: Prepared, search: Search) -> str:
 
 
 def _warnings(ready: Prepared, markers: Sequence[Marker]) -> list[str]:
-    """markers: of the shards that are committed already."""
+    """What a plan, and the shards that are committed already, give reason to warn of."""
     spec, dims = ready.spec, ready.kernel.dims
     returned = {name for one in ready.outputs for name in one.shapes}
     metric = spec.search.metric if spec.search else Description.of(ready.kernel, returned).metric

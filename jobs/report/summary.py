@@ -42,7 +42,7 @@ def state_of(
     store: Store,
     markers: Sequence[Marker],
     events: Sequence[Event],
-    culprits: Sequence[FailedItem],
+    failing: Sequence[FailedItem],
 ) -> dict[str, Any]:
     """`state`, from markers, events and failing items that were read before."""
     plan = store.job.plan
@@ -56,7 +56,7 @@ def state_of(
     about = lambda one, what: {what: getattr(one, what), "attempt": one.attempt, "error": one.error}
     still = [event for event in failures if is_open(event, plan, done)]
     errors = [about(event, "group" if event.shard is None else "shard") for event in still]
-    errors += [about(item, "item") for item in culprits]
+    errors += [about(item, "item") for item in failing]
     living = drivers(store.objects, store.address)
     stopped = None if living else _why_stopped(events)
     seconds = [m.seconds for m in markers]
@@ -82,7 +82,7 @@ def state_of(
         "stopped": stopped,
         "unfinished": _unfinished(store, events) if stopped and len(done) < plan.n_shards else None,
         "attempts_failed": len(failures),
-        "items_with_errors": len(culprits),
+        "items_with_errors": len(failing),
         "warnings": planned_warnings(events) + warnings_of(store, markers),
         "learned": [e.text for e in events if e.kind == "decision"][-5:],
         "errors": errors[-10:],

@@ -18,11 +18,10 @@ from jobs.export.runs import read_runs
 from jobs.export.studies import write_study
 from jobs.gather.check import check
 from jobs.gather.gather import gather
-from jobs.inputs.items import item_arrays, item_params
+from jobs.inputs.items import item_arrays, item_params, place_of
 from jobs.query.best import require_metric
 from jobs.query.shelf import Shelf
 from jobs.reduce import columns_of
-from jobs.report.history import shard_of
 from jobs.report.page import Content
 from jobs.report.page.several import several
 from jobs.report.summary import state
@@ -136,8 +135,7 @@ def test_readers_count_and_show_the_items_alone(whole):
     for k in (0, 17):
         assert item_params(whole, k)["n"] == [2, 3, 5][items[k]["group"]]
         assert len(item_arrays(whole, k, "results")["x"]) == item_params(whole, k)["n"]
-        shard = whole.job.plan.shard(shard_of(whole, k))
-        assert shard.group == items[k]["group"]
+        assert place_of(whole, k)[0] == items[k]["group"]
     page = Content(whole).results()
     (listed,) = [t for t in page["tables"] if t["name"] == "items"]
     assert listed["n"] == 18

@@ -21,7 +21,7 @@ function section(id, title) {
     const body = el("div", { className: "stack" });
     const node = el("section", { id, hidden: true }, el("h2", {}, title), body);
     document.getElementById("page").append(node);
-    return { node, body, title, show(on) { node.hidden = !on; } };
+    return { node, body, show(on) { node.hidden = !on; } };
   });
 }
 

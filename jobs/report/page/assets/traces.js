@@ -54,7 +54,7 @@ class Traces {
       layers.push(...(grouping ? this.groups(layer, rows, values, named) : [this.some(layer, rows)]));
       low = low ?? layer;
     }
-    const scale = grouping ? { label: "", diverging: false, low: null, high: null } : this.plot.scale;
+    const scale = grouping ? { label: "" } : this.plot.scale;
     this.figure.update({ ...this.plot, layers, scale, note: [this.plot.note, ...notes].filter(Boolean).join(" ") });
   }
 
