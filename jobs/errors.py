@@ -86,9 +86,13 @@ def advised(*words: object) -> str:
 
 
 class Faults:
-    """Collects the JobErrors of each `with faults:`, so that a user reads all faults of a job at once."""
+    """Collects the JobErrors of each `with faults:`, so that a user reads all faults of a job at once.
 
-    def __init__(self) -> None:
+    where: put before each line.
+    """
+
+    def __init__(self, where: str = "") -> None:
+        self._head = f"{where}: " if where else ""
         self._lines: dict[str, None] = {}
         self._secondary: set[str] = set()
 
@@ -98,8 +102,8 @@ class Faults:
         """Keep the text of a JobError raised inside; pass on its subclasses, which mean more."""
         if type(error) is not JobError:
             return False
-        self._lines |= dict.fromkeys(str(error).splitlines())
-        self._secondary |= error.secondary
+        self._lines |= {f"{self._head}{line}": None for line in str(error).splitlines()}
+        self._secondary |= {f"{self._head}{line}" for line in error.secondary}
         return True
 
     def tell(self) -> None:
@@ -206,7 +210,7 @@ def _swept(fault: Mapping[str, Any], where: str) -> str:
     """The sweep that a list may be meant as, in place of one value of a parameter. where: ends in the section of the job."""
     given, place = fault["input"], _place(fault)
     is_list = isinstance(given, list) and fault["type"] in ONE_VALUE
-    if not is_list or not where.endswith((": params", ": sweep")):
+    if not is_list or where.rpartition(": ")[2] not in ("params", "sweep"):
         return ""
     name = ".".join(takewhile(lambda part: not part.isdigit(), place))
     values = "..." if place[-1].isdigit() else ", ".join(map(str, given))
@@ -219,11 +223,8 @@ def _misspelt(fault: Mapping[str, Any]) -> str:
     Our discriminators pass the known keys as `known` in the context of their error (jobs.spec.sweep.one_of).
     """
     given, about = fault["input"], fault.get("ctx", {})
-    quoted = lambda text: re.findall(r"'([^']*)'", text)
     if fault["type"] in ("literal_error", "enum"):
-        return meant(given, quoted(about["expected"]))
-    if fault["type"] == "union_tag_invalid":
-        return meant(about["tag"], quoted(about["expected_tags"]))
+        return meant(given, re.findall(r"'([^']*)'", about["expected"]))
     if "known" not in about or not isinstance(given, Mapping):
         return ""
     if "logspace" in given:  # of NumPy; it resembles linspace

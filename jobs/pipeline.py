@@ -41,12 +41,10 @@ from jobs.plan.items import checked_job
 from jobs.query.query import rows
 from jobs.spec.job import JobSpec, find_kernel, parse_job, read_content
 from jobs.spec.presets import expand_preset
+from jobs.spec.sweep import in_each
 from jobs.spec.trust import allow_and_remember, modules_of
 from jobs.storage.addresses import join, scheme
 from jobs.store.store import Store, shared_fields
-
-OF_GROUPS = ("table", "params")
-"""Parts that belong to groups, not to items."""
 
 
 class Selected(NamedTuple):
@@ -76,8 +74,9 @@ class Reference(BaseModel):
         return self
 
     def selection(self) -> tuple[Any, ...]:
-        """A key that is equal for references that select the same items."""
-        return self.store, self.stage, self.where, self.sort, self.limit, self.part in OF_GROUPS
+        """A key that is equal for references that select the same items, or the same groups."""
+        of_groups = self.part in ("table", "params")
+        return self.store, self.stage, self.where, self.sort, self.limit, of_groups
 
 
 def resolve(
@@ -99,16 +98,14 @@ def resolve(
     chosen: dict[tuple[Any, ...], Selected] = {}
     axes: dict[str, list[Any]] = {}
     for name, reference in found.items():
-        place = f"{where}: params.{name}"
-        if kinds.get(name) is not Kind.FILE:
-            raise JobError(
-                f"{place}: takes no file, so that it cannot name items of a store; give a value"
-            )
-        address = _address(reference, base, stages, place)
-        key = reference.selection()
-        if key not in chosen:
-            chosen[key] = _select(address, reference, place)
-        files = _files(address, reference, chosen[key], base, place)
+        with within(f"{where}: params.{name}"):
+            if kinds.get(name) is not Kind.FILE:
+                raise JobError("takes no file, and so no items of a store; give a value")
+            address = _address(reference, base, stages)
+            key = reference.selection()
+            if key not in chosen:
+                chosen[key] = _select(address, reference)
+            files = _files(address, reference, chosen[key], base, name)
         if get_origin(kernel.Params.model_fields[name].annotation) is tuple:
             lists = [file if isinstance(file, list) else [file] for file in files]
             params[name] = [*chain.from_iterable(lists)]
@@ -119,10 +116,9 @@ def resolve(
         return {**content, "params": params} if found else content
     crossed = _cross(axes, {name: found[name].selection() for name in axes})
     block = "grid" if crossed is axes else "zip"
-    sweeps = content.get("sweep") or {}
-    parts = sweeps if isinstance(sweeps, list) else [sweeps]
-    swept = [_swept(part, block, crossed, where) for part in parts]
-    return {**content, "params": params, "sweep": swept if isinstance(sweeps, list) else swept[0]}
+    with within(where):
+        sweep = in_each(content.get("sweep") or {}, lambda part: _swept(part, block, crossed))
+    return {**content, "params": params, "sweep": sweep}
 
 
 def _cross(axes: dict[str, list[Any]], selections: dict[str, object]) -> dict[str, list[Any]]:
@@ -137,22 +133,20 @@ def _cross(axes: dict[str, list[Any]], selections: dict[str, object]) -> dict[st
     }
 
 
-def _swept(part: object, block: str, axes: dict[str, list[Any]], where: str) -> dict[str, Any]:
+def _swept(part: object, block: str, axes: dict[str, list[Any]]) -> dict[str, Any]:
     """A sweep that runs over the files, too, in its grid or zip. Raises JobError if that place is taken."""
     if not isinstance(part, dict):
-        raise JobError(
-            f"{where}: sweep: {part!r:.60} given; expected a mapping such as {{seeds: 3}}"
-        )
+        raise JobError(f"sweep: {part!r:.60} given; expected a mapping such as {{seeds: 3}}")
     given = part.get(block) or {}
     if not isinstance(given, dict):
-        raise JobError(f"{where}: sweep.{block}: {given!r:.60} given; expected a mapping")
+        raise JobError(f"sweep.{block}: {given!r:.60} given; expected a mapping")
     if twice := sorted(given.keys() & axes.keys()):
         raise JobError(
-            f"{where}: sweep.{block}.{twice[0]}: params.{twice[0]} names items of a store and is swept already; keep one of them"
+            f"sweep.{block}.{twice[0]}: params.{twice[0]} names items of a store and is swept already; keep one of them"
         )
     if block == "zip" and given:
         raise JobError(
-            f"{where}: sweep.zip: {', '.join(axes)} of params take this place, side by side, item by item; sweep "
+            f"sweep.zip: {', '.join(axes)} of params take this place, side by side, item by item; sweep "
             f"{', '.join(map(str, given))} by `grid`, or as a list of sweeps"
         )
     # Files come first, so that items that use the same network are neighbours.
@@ -169,14 +163,12 @@ def _references(params: dict[str, object], where: str) -> dict[str, Reference]:
     return found
 
 
-def _address(reference: Reference, base: str, stages: dict[str, str], where: str) -> str:
+def _address(reference: Reference, base: str, stages: dict[str, str]) -> str:
     if reference.store is not None:
         return join(base, reference.store)
     if reference.stage not in stages:
         known = ", ".join(stages) or "none"
-        raise JobError(
-            f"{where}: stage {reference.stage!r} does not come before this one; earlier stages: {known}"
-        )
+        raise JobError(f"stage {reference.stage!r} does not come before this one; earlier: {known}")
     return stages[reference.stage]
 
 
@@ -187,25 +179,25 @@ def _relative(address: str, base: str) -> str:
 
 
 def _files(
-    address: str, reference: Reference, chosen: Selected, base: str, where: str
+    address: str, reference: Reference, chosen: Selected, base: str, field: str
 ) -> list[Any]:
     """The value of a field for each selected item or group: a file's name, or a list of several."""
     near = _relative(address, base)
     if reference.part == "table":
         return [f"{near}/gathered/{group}" for group in chosen.groups]
     if reference.part == "params":
-        return _params_of(Store.open(address), chosen.groups, base, where)
+        return _params_of(Store.open(address), chosen.groups, base, field)
     suffix = "" if reference.part == "weights" else f"::{reference.part}"
     return [f"{near}::{item}{suffix}" for item in chosen.items]
 
 
-def _params_of(store: Store, groups: list[int], base: str, where: str) -> list[Any]:
+def _params_of(store: Store, groups: list[int], base: str, field: str) -> list[Any]:
     """The value of a field in each group of another store, as files that are named from here."""
-    field, own = where.rpartition(".")[2], store.job.base
+    own = store.job.base
     values = [shared_fields(store, group).get(field) for group in groups]
     if None in values:
         kernel = store.job.spec.kernel
-        raise JobError(f"{where}: {store.address}: kernel {kernel} has no value for {field}")
+        raise JobError(f"{store.address}: kernel {kernel} has no value for {field}")
 
     def from_here(value: Any) -> Any:
         # Files are named from the folder of the job that made the store; a value may hold several.
@@ -216,17 +208,14 @@ def _params_of(store: Store, groups: list[int], base: str, where: str) -> list[A
     return [from_here(value) for value in values]
 
 
-def _select(address: str, reference: Reference, where: str) -> Selected:
+def _select(address: str, reference: Reference) -> Selected:
     if not Store.exists(address):
-        raise JobError(
-            f"{where}: {address}: there is no such store; run the job that makes it first"
-        )
+        raise JobError(f"{address}: there is no such store; run the job that makes it first")
     asked = reference.model_dump(include={"where", "sort", "limit"})
-    with within(where):
-        _, found = rows(Store.open(address), table="items", columns=("item", "group"), **asked)
+    _, found = rows(Store.open(address), table="items", columns=("item", "group"), **asked)
     if not len(found["item"]):
         which = f" with {reference.where!r}" if reference.where else ""
-        raise JobError(f"{where}: {address} has no item{which}; ctd query shows what it has")
+        raise JobError(f"{address} has no item{which}; ctd query shows what it has")
     return Selected(found["item"].tolist(), list(dict.fromkeys(found["group"].tolist())))
 
 
@@ -317,12 +306,10 @@ def read_stages(
     stages = []
     for name, job in content["stages"].items():
         if not str(name).replace("_", "").replace("-", "").isalnum():
-            raise JobError(
-                f"{path}: stages: {name!r}: a name may have letters, digits, - and _ only"
-            )
+            raise JobError(f"{path}: stages: {name!r}: a name has only letters, digits, - and _")
         if not isinstance(job, dict):
             raise JobError(
-                f"{path}: stages.{name}: {job!r:.60} given; expected a job (kernel: ...)"
+                f"{path}: stages.{name}: {job!r:.60} given; expected a job with `kernel`"
             )
         address = f"{stem.removesuffix('.zarr')}.{name}.zarr"
         stages.append(Stage(str(name), job, f"{path}: stages.{name}", base, address))

@@ -79,7 +79,7 @@ _last: dict[Any, Any] = {}
 
 
 def load_group(kernel: Kernel, params: Params, base: str) -> Any:
-    """Load the group's shared data with the kernel's `load`. They are shared, so that no caller may change them.
+    """Load the group's data with the kernel's `load`. Callers share them and must not change them.
 
     Raises:
         JobError: a file does not exist, or `load` raises ValueError or OSError.
@@ -180,8 +180,8 @@ MOST_UNUSED = 10
 
 
 def data_told(groups: Sequence[Any]) -> list[str]:
-    """What a plan says of the data of its groups: the sizes of arrays whose annotations name three axes or more, so that
-    exchanged axes of a file are seen before a fit; and which datasets are not used, by the names in a field `unused`.
+    """Lines on the data of a plan's groups: the sizes of arrays with three annotated axes or more, which show whether a file has
+    its axes exchanged; and the datasets that are not used, from a field `unused`.
 
     >>> from ctd.curbd.params import Shared
     >>> data_told([Shared(np.zeros((1, 600, 60)), np.zeros((3, 60)), np.zeros(()))])
@@ -251,7 +251,8 @@ def evaluate_group(kernel: Kernel, params: Params, base: str) -> Evaluated:
             coords = kernel.coordinates(inputs, shared)
     except Exception as error:
         raise JobError(f"kernel {kernel.name}: coords: {located(error)}") from error
-    _check_names(kernel, params, shapes, coords)
+    with within(f"kernel {kernel.name}"):
+        _check_names(kernel, params, shapes, coords)
     nbytes = lambda tree: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
     sizes = Sizes(state=nbytes(state), work=0, result=nbytes(shapes), shared=_nbytes(shared))
     outputs = Outputs(shapes, coords)
@@ -265,7 +266,6 @@ def _check_names(
 
     Every result and every axis with coordinates becomes an array of its name.
     """
-    where = f"kernel {kernel.name}"
     kinds = field_kinds(type(params))
     own = {"item", "status", "group", "row"}
     # In a group only traced parameters are columns; in `items` all of them are.
@@ -277,19 +277,18 @@ def _check_names(
     ):
         if taken:
             raise JobError(
-                f"{where}: {what} {min(taken)!r} has the name of a parameter, or of a column that every store "
-                "has; give it another name"
+                f"{what} {min(taken)!r} has the name of a parameter, or of a column that every store has; give it another name"
             )
     if clash := sorted(shapes.keys() & coords.keys()):
-        raise JobError(f"{where}: {clash[0]!r} is a result and has coordinates; rename one of them")
+        raise JobError(f"{clash[0]!r} is a result and has coordinates; rename one of them")
     for name in sorted({*shapes, *coords, *(axis for n in shapes for axis in kernel.dims[n].axes)}):
         if name.startswith(RESERVED) or "/" in name or not name.partition(".")[0]:
             raise JobError(
-                f"{where}: {name!r} is not allowed as a name; expected one without / that begins neither with a dot "
+                f"{name!r} is not allowed as a name; expected one without / that begins neither with a dot "
                 f"nor with {' or '.join(RESERVED)}, which are the store's own"
             )
     if fault := two_lengths(kernel.dims, shapes, coords):
-        raise JobError(f"{where}: {fault}")
+        raise JobError(fault)
 
 
 def two_lengths(

@@ -105,16 +105,16 @@ def expand(spec: JobSpec, kernel: Kernel, where: str = "job") -> Items:
     parts = spec.sweeps()
     counts = [part.count() for part in parts]
     total = sum(counts)
-    if total > MAX_ITEMS:
-        shapes = " + ".join(" x ".join(str(k) for k in part.shape()) for part in parts)
-        raise JobError(
-            f"{where}: sweep: {count(total, 'item')} ({shapes}) given; a job has at most {MAX_ITEMS:,}"
-        )
-    if total == 0 or 0 in counts:
-        raise JobError(f"{where}: sweep: 0 items; give every axis at least one value")
-    kinds = field_kinds(kernel.Params)
-    faults = Faults()
-    bad = _check_names(spec, kinds, kernel, where, faults)
+    faults = Faults(where)
+    with faults:
+        if total > MAX_ITEMS:
+            shapes = " + ".join(" x ".join(map(str, part.shape())) for part in parts)
+            given = f"{count(total, 'item')} ({shapes})"
+            raise JobError(f"sweep: {given} given; a job has at most {MAX_ITEMS:,}")
+        if total == 0 or 0 in counts:
+            raise JobError("sweep: 0 items; give every axis at least one value")
+    faults.tell()
+    bad = _check_names(spec, kernel, faults)
     base = dict(spec.params)
     # A sweep that lacks a field of another sweep has its value from `params`, or the default.
     drawn = [
@@ -126,13 +126,16 @@ def expand(spec: JobSpec, kernel: Kernel, where: str = "job") -> Items:
     fill = {**firsts, "seed": 0, **_defaults(kernel), **base}
     columns = join(drawn, fill) if len(drawn) > 1 else drawn[0][1]
     with faults:
-        drawn_starts, base = _starts(spec, base, total, kernel, where)
+        drawn_starts, base = _starts(spec, base, total, kernel)
         columns = columns | drawn_starts
-    reader = Reader(kernel, where)
+    reader = Reader(kernel)
     columns = reader.columns(columns, base, faults)
     faults.tell()
     ways = chosen(spec.search, kernel)
-    return Items(total, columns, _groups(total, columns, base, reader, ways), len(ways))
+    with faults:
+        return Items(total, columns, _groups(total, columns, base, reader, ways), len(ways))
+    faults.tell()
+    raise AssertionError("_groups has raised")
 
 
 def chosen(search: Search | None, kernel: Kernel) -> list[dict[str, Any]]:
@@ -153,11 +156,9 @@ def _defaults(kernel: Kernel) -> dict[str, Any]:
     return {name: info.get_default(call_default_factory=True) for name, info in optional.items()}
 
 
-def _check_names(
-    spec: JobSpec, kinds: Mapping[str, Kind], kernel: Kernel, where: str, faults: Faults
-) -> set[str]:
+def _check_names(spec: JobSpec, kernel: Kernel, faults: Faults) -> set[str]:
     """The swept names that are not fields, or inner fields of a traced field, or also in `params`; each adds a fault."""
-    bad, fields = set(), kernel.Params.model_fields
+    bad, fields, kinds = set(), kernel.Params.model_fields, field_kinds(kernel.Params)
     parts = [{*part.names()} for part in spec.sweeps()]
     whole = set().union(*parts)
     if isinstance(spec.search, Optuna):
@@ -185,7 +186,7 @@ def _check_names(
             fault = f"{missing}, and has no default; give it in each"
         if fault:
             with faults:
-                raise JobError(f"{where}: sweep: {fault}")
+                raise JobError(f"sweep: {fault}")
     return bad
 
 
@@ -195,7 +196,7 @@ def _first_value(spec: JobSpec, name: str) -> Any:
 
 
 def _starts(
-    spec: JobSpec, base: dict[str, object], n: int, kernel: Kernel, where: str
+    spec: JobSpec, base: dict[str, object], n: int, kernel: Kernel
 ) -> tuple[dict[str, Column], dict[str, Any]]:
     """The starts of searched fields: (columns of those that start anywhere in their ranges, `params` with the others).
 
@@ -209,7 +210,7 @@ def _starts(
         parts = spec.sweep if isinstance(spec.sweep, list) else [spec.sweep]
         if any("seed" in part.names() for part in parts):
             raise JobError(
-                f"{where}: sweep: seeds are given, but column `seed` numbers the trials of a study; leave them out"
+                "sweep: seeds are given, but column `seed` numbers the trials of a study; leave them out"
             )
     fields = kernel.Params.model_fields
     for name, law in search.params.items() if isinstance(search, Optuna | Population) else ():
@@ -219,7 +220,7 @@ def _starts(
         for place, given in (("params", spec.params), ("sweep", spec.swept())):
             if name in given:
                 raise JobError(
-                    f"{where}: {name!r} is given in {place}, but its values begin in search.params; keep one of them"
+                    f"{name!r} is given in {place}, but its values begin in search.params; keep one of them"
                 )
         if start == "range" and not isinstance(law, Choice):
             # A stream for each field: a further searched field moves no draw of the others.
@@ -295,13 +296,13 @@ def _labels(n_items: int, columns: list[Column]) -> np.ndarray:
 
 def checked_items(spec: JobSpec, kernel: Kernel, where: str) -> Items:
     """All items of a job. Raises JobError, with a line for each fault of `params`, `sweep` and `gather`."""
-    faults = Faults()
+    faults = Faults(where)
     with faults:
-        options_of(spec, kernel, f"{where}: gather")
+        options_of(spec, kernel)
     with faults:
-        reductions_of(spec, kernel, f"{where}: gather")
+        reductions_of(spec, kernel)
     with faults:
-        items = expand(spec, kernel, where)
+        items = expand(spec, kernel, "")
     faults.tell()
     return items
 

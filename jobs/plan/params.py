@@ -48,8 +48,6 @@ class Reader(NamedTuple):
     """Reads fields as a kernel's `Params`."""
 
     kernel: Kernel
-    where: str
-    """The beginning of an error's text, such as the job's file."""
 
     def is_field(self, name: str) -> bool:
         """Whether a swept column is a field. `seed` numbers replicates, unless the kernel has a field of that name."""
@@ -81,12 +79,11 @@ class Reader(NamedTuple):
         """
         model = self.kernel.Params
         try:
-            return in_32_bits(model.model_validate(content), self.where)
+            return in_32_bits(model.model_validate(content))
         except ValidationError as error:
-            place = lambda field: (
+            section = lambda field: (
                 "search.params" if field in searched else "sweep" if field in swept else "params"
             )
-            source = lambda field: f"{self.where}: {place(field)}"
             inner = {
                 name: f"{home}: {{name: {_name(content[home])}, {name}: {value}}}"
                 for name, value in content.items()
@@ -98,7 +95,7 @@ class Reader(NamedTuple):
             )
             known: dict[tuple[str, ...], Any] = {(): model.model_fields}
             listed = f"ctd kernels {self.kernel.name}"
-            raise explain(error, source, known, inner, listed) from None
+            raise explain(error, section, known, inner, listed) from None
 
     def columns(
         self, columns: dict[str, Column], base: dict[str, object], faults: Faults
@@ -148,15 +145,14 @@ class Reader(NamedTuple):
             lengths = sorted({len(v) for v in values})
             if field_kinds(self.kernel.Params).get(name) is Kind.TRACED and len(lengths) > 1:
                 raise JobError(
-                    f"{self.where}: sweep: {name}: tuples of the lengths {lengths} given, expected one length; "
-                    "run a job for each length"
+                    f"sweep: {name}: tuples of the lengths {lengths} given, expected one length; run a job for each length"
                 )
         return column._replace(values=values)
 
     def _numbers(
         self, name: str, values: np.ndarray, items: np.ndarray, check: Check
     ) -> np.ndarray:
-        """Many numbers as `Params` reads them, of which it reads the ends. items: the first item of each."""
+        """Many numbers as `Params` reads them; only the smallest and the largest are validated. items: the first item of each."""
         at = lambda k: _field(check(name, values[k].item(), int(items[k])), name)
         ends = [at(np.argmin(values)), at(np.argmax(values))]
         found = np.asarray(values, np.asarray(ends).dtype)
@@ -179,13 +175,14 @@ def _first_items(column: Column) -> np.ndarray:
     return found
 
 
-def in_32_bits(params: Params, where: str) -> Params:
+def in_32_bits(params: Params) -> Params:
     """Raise JobError if a traced whole number does not fit the int32 that the devices hold (ctd.batch.traced_columns)."""
     for name, kind in field_kinds(type(params)).items():
         value = getattr(params, name)
         if kind is Kind.TRACED and isinstance(value, int) and not -(2**31) <= value < 2**31:
+            most = 2**31 - 1
             raise JobError(
-                f"{where}: {name}: {value} given; a traced whole number has 32 bits, so at most {2**31 - 1}"
+                f"{name}: {value} given; a traced whole number has 32 bits, at most {most}"
             )
     return params
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from ctd.kernel import Kernel, Kind, Outcome, Var, field_kinds, inputs_of
-from jobs.errors import JobError, count, nearest, validated
+from jobs.errors import JobError, count, nearest, validated, within
 from jobs.plan.items import Group, Items, chosen
 from jobs.plan.params import in_32_bits
 from jobs.search.optuna import check_installed
@@ -76,59 +76,50 @@ def _records(search: Search, kernel: Kernel, size: int) -> dict[str, tuple[Var, 
 
 
 def check_search(
-    search: Search, kernel: Kernel, items: Items, shapes: Sequence[Mapping[str, object]], where: str
+    search: Search,
+    kernel: Kernel,
+    items: Items,
+    shapes: Sequence[Mapping[str, object]],
+    started: Sequence[frozenset[str]],
+    where: str,
 ) -> None:
     """Raise JobError, which names the field, if the search of a job does not fit its items.
 
-    shapes: for each group, result -> shape and dtype of one item.
+    shapes: for each group, result -> shape and dtype of one item. started: for each group, the traced fields that act at an item's
+    start alone.
     """
-    for group, found in zip(items.groups, shapes, strict=True):
-        _check_metric(search, kernel, found, where)
-        _check_advances(search, kernel, group, where)
-        if isinstance(search, Population | Optuna):
-            for name in search.params:
-                _check_param(name, search, kernel, group, where)
-        if isinstance(search, Population):
-            _check_starts(search, group, items, where)
-    _check_names(search, kernel, where)
-    for group in items.groups:
-        _check_size(search, group, items, where)
+    with within(where):
+        for group, found, at_start in zip(items.groups, shapes, started, strict=True):
+            _check_metric(search, kernel, found)
+            _check_advances(search, kernel, group)
+            if isinstance(search, Population | Optuna):
+                for name in search.params:
+                    _check_param(name, search, kernel, group)
+            if isinstance(search, Population):
+                _check_moves(search, group, items, at_start)
+        _check_names(search, kernel)
+        for group in items.groups:
+            _check_size(search, group, items)
     if isinstance(search, Optuna):
         # Last, since it imports Optuna: who has to install it first should find that the job is right then.
         check_installed(search, where)
 
 
-def check_moved(search: Search, started: Sequence[frozenset[str]], where: str) -> None:
-    """Raise JobError if a population would move a field that acts at an item's start alone. started: all such, for each group."""
-    moved = search.params if isinstance(search, Population) else {}
-    if names := frozenset().union(*started).intersection(moved):
-        raise JobError(
-            "\n".join(
-                f"{where}: search.params: {name}: acts at an item's start alone, so that a population, which moves it later, "
-                "cannot search it; sweep it, or search it by optuna"
-                for name in sorted(names)
-            )
-        )
-
-
-def _check_metric(search: Search, kernel: Kernel, shapes: Mapping[str, Any], where: str) -> None:
+def _check_metric(search: Search, kernel: Kernel, shapes: Mapping[str, Any]) -> None:
     metric, name = search.metric, kernel.name
-    scalars = [
-        k for k, s in shapes.items() if s.shape == () and s.dtype.kind in "fiu" and k != "outcome"
-    ]
+    is_number = lambda shape: shape.shape == () and shape.dtype.kind in "fiu"
+    scalars = [k for k, shape in shapes.items() if is_number(shape) and k != "outcome"]
     if metric not in scalars:
         hint = f" is not a scalar result of kernel {name}{nearest(metric, scalars)}"
         if metric in kernel.dims and metric not in shapes:
             hint = f": kernel {name} has no such result with these params and data (`ctd kernels {name}`)"
-        raise JobError(f"{where}: search.metric: {metric!r}{hint}")
+        raise JobError(f"search.metric: {metric!r}{hint}")
     # The default, min, would silently keep the worst items.
     if kernel.dims[metric].more_is_better and "mode" not in search.model_fields_set:
-        raise JobError(
-            f"{where}: search.mode: missing, but a larger {metric} is better; give `mode: max`"
-        )
+        raise JobError(f"search.mode: missing, but a larger {metric} is better; give `mode: max`")
 
 
-def _check_advances(search: Search, kernel: Kernel, group: Group, where: str) -> None:
+def _check_advances(search: Search, kernel: Kernel, group: Group) -> None:
     """Raise JobError if items finish before the first comparison. Only a kernel with `advances` tells when they finish."""
     # Optuna compares nothing before the end without `prune`.
     n = len(group.items)
@@ -137,32 +128,29 @@ def _check_advances(search: Search, kernel: Kernel, group: Group, where: str) ->
     most = kernel.advances(inputs_of(group.params))
     if most == 1:
         raise JobError(
-            f"{where}: search: an item of kernel {kernel.name} makes a single advance here, so that nothing can be "
+            f"search: an item of kernel {kernel.name} makes a single advance here, so that nothing can be "
             "compared before its end; leave the section out"
         )
     if not search.ends(n, most):
         hint = " (lower report_every)" if "report_every" in kernel.Params.model_fields else ""
-        raise JobError(f"{where}: {search.too_late(n, most)}{hint}")
+        raise JobError(f"{search.too_late(n, most)}{hint}")
 
 
-def _check_names(search: Search, kernel: Kernel, where: str) -> None:
-    new = set(searched(kernel, search).dims) - set(kernel.dims)
+def _check_names(search: Search, kernel: Kernel) -> None:
+    new = searched(kernel, search).dims.keys() - kernel.dims.keys()
     own = {name for name in kernel.dims if name.startswith(("search_", "final_"))}
-    twice = sorted(own | (new & set(kernel.Params.model_fields)))
-    if twice:
+    if twice := sorted(own | (new & kernel.Params.model_fields.keys())):
         raise JobError(
-            f"{where}: search: kernel {kernel.name} has its own {twice[0]!r}, but the search uses this name "
+            f"search: kernel {kernel.name} has its own {twice[0]!r}, but the search uses this name "
             "for its results; rename the kernel's"
         )
 
 
-def _check_param(
-    name: str, search: Population | Optuna, kernel: Kernel, group: Group, where: str
-) -> None:
+def _check_param(name: str, search: Population | Optuna, kernel: Kernel, group: Group) -> None:
     """Raise JobError if a searched field is unknown, or does not take what the search gives it."""
     kinds, law = field_kinds(kernel.Params), search.params[name]
     traced = [field for field, kind in kinds.items() if kind is Kind.TRACED]
-    at = f"{where}: search.params: {name}"
+    at = f"search.params: {name}"
     if name not in kinds:
         known = {field: kernel.Params.model_fields[field] for field in traced}
         raise JobError(f"{at}: unknown field{nearest(name, known)}")
@@ -182,13 +170,20 @@ def _check_param(
         what = f"no {'real ' * real}number" if name in traced else f"a {kinds[name].value} field"
         who = "Optuna proposes" if isinstance(search, Optuna) else "a population moves"
         raise JobError(f"{at}: is {what}; {who} traced numbers, here {', '.join(can)}")
-    content, at = group.params.model_dump(mode="json"), f"{where}: search.params"
+    content = group.params.model_dump(mode="json")
     for value in extremes(law):
-        in_32_bits(validated(kernel.Params, {**content, name: value}, at), at)
+        params = validated(kernel.Params, {**content, name: value}, "search.params")
+        with within("search.params"):
+            in_32_bits(params)
 
 
-def _check_starts(search: Population, group: Group, items: Items, where: str) -> None:
-    """Raise JobError if members start outside of the range of a searched field."""
+def _check_moves(search: Population, group: Group, items: Items, started: frozenset[str]) -> None:
+    """Raise JobError if members start outside of the range of a searched field, or it cannot be moved later."""
+    if names := started & search.params.keys():
+        raise JobError(
+            f"search.params: {', '.join(sorted(names))}: acts at an item's start alone, so that a population, which moves it "
+            "later, cannot search it; sweep it, or search it by optuna"
+        )
     for name, law in search.params.items():
         low, high = extremes(law)
         own = np.array([getattr(group.params, name)])
@@ -196,12 +191,12 @@ def _check_starts(search: Population, group: Group, items: Items, where: str) ->
         outside = starts[(starts < low) | (starts > high)]
         if len(outside):
             raise JobError(
-                f"{where}: search.params: {name}: starts at {float(outside[0])!r}, outside of its range {[low, high]}; widen "
+                f"search.params: {name}: starts at {float(outside[0])!r}, outside of its range {[low, high]}; widen "
                 f"the range, or give a start inside of it as search.params.{name}.start"
             )
 
 
-def _check_size(search: Search, group: Group, items: Items, where: str) -> None:
+def _check_size(search: Search, group: Group, items: Items) -> None:
     """Raise JobError if a group cannot be cut into as many items as are compared, or they are too few."""
     n = len(group.items)
     size = search.n_compared(n)
@@ -211,19 +206,19 @@ def _check_size(search: Search, group: Group, items: Items, where: str) -> None:
     which = f"group {group.number}" + (f" ({labels})" if labels else "")
     if size < least:
         raise JobError(
-            f"{where}: search.size: {count(size, 'item')} given, but a comparison needs at least {least}; "
+            f"search.size: {count(size, 'item')} given, but a comparison needs at least {least}; "
             f"{which} has {count(n, 'item')}, sweep more (`samples`, `seeds`)"
         )
     if n % size:
         raise JobError(
-            f"{where}: search.size: {which} has {count(n, 'item')}, which is not a multiple of {size}; only items "
+            f"search.size: {which} has {count(n, 'item')}, which is not a multiple of {size}; only items "
             "that share all static and data fields are compared"
         )
     if isinstance(search, Population):
-        _check_members(search, group, items, size, where)
+        _check_members(search, group, items, size)
 
 
-def _check_members(search: Population, group: Group, items: Items, size: int, where: str) -> None:
+def _check_members(search: Population, group: Group, items: Items, size: int) -> None:
     """Raise JobError if a traced field differs inside a population but is not searched.
 
     Members copy one another's states, so they must be models of the same kind.
@@ -237,7 +232,7 @@ def _check_members(search: Population, group: Group, items: Items, size: int, wh
         if len(differ):
             first, last = group.items[differ[0] * size], group.items[differ[0] * size + size - 1]
             raise JobError(
-                f"{where}: search: {name} differs inside the population of items {first}-{last}, but is "
+                f"search: {name} differs inside the population of items {first}-{last}, but is "
                 f"not searched; give it a range in search.params, or a search.size within which {name} is "
                 "constant (the axes of a sweep are grid, zip, samples, seeds; the last varies fastest)"
             )

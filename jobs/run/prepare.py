@@ -22,7 +22,7 @@ from jobs.inputs.versions import versions_of
 from jobs.plan.items import Items, checked_items
 from jobs.plan.layout import Machines, Plan, Sizes, lay_out
 from jobs.plan.packing import check_keep_bits
-from jobs.plan.search import check_moved, check_search
+from jobs.plan.search import check_search
 from jobs.run.sources import sources_of
 from jobs.run.task import Executor
 from jobs.run.worker import usable_memory
@@ -79,8 +79,8 @@ def prepare(spec: JobSpec, base: str, where: str, machines: Callable[[], Machine
         check_keep_bits(spec.keep_bits, shapes, where)
     with faults:
         if spec.search:
-            check_search(spec.search, kernel, items, shapes, where)
-            check_moved(spec.search, [one.started for one in evaluated], where)
+            started = [one.started for one in evaluated]
+            check_search(spec.search, kernel, items, shapes, started, where)
     with faults:
         _check_reductions(spec, kernel, items, shapes, where)
     faults.tell()

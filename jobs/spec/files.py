@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ctd.kernel import Kernel, Kind, field_kinds
+from jobs.spec.sweep import in_each
 from jobs.storage.addresses import join
 
 
@@ -40,6 +41,6 @@ def with_files_from(content: Mapping[str, Any], kernel: Kernel, base: str) -> di
     defaults = {k: info[k].default for k in left if isinstance(info[k].default, str | tuple)}
     found = {**content, "params": fields(defaults | content.get("params", {}))}
     if sweep:
-        moved = [{key: fields(block) for key, block in part.items()} for part in parts]
-        found["sweep"] = moved if isinstance(sweep, list) else moved[0]
+        moved = lambda part: {key: fields(block) for key, block in part.items()}
+        found["sweep"] = in_each(sweep, moved)
     return found

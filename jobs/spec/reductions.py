@@ -129,10 +129,8 @@ class Listed(BaseModel):
     reductions: list[Reduction] = []
 
 
-def reductions_of(
-    spec: JobSpec, kernel: Kernel | Description, where: str = "gather"
-) -> list[Reduction]:
-    """The validated reductions of a job. where: the beginning of an error's lines.
+def reductions_of(spec: JobSpec, kernel: Kernel | Description) -> list[Reduction]:
+    """The validated reductions of a job.
 
     Raises:
         JobError: a reduction or a field is unknown or not valid, a column does not exist or is not
@@ -141,7 +139,7 @@ def reductions_of(
     asked = spec.gather.get("reductions") or []
     if not isinstance(asked, list):
         raise JobError(
-            f"{where}: reductions: {asked!r:.80} given; expected a list such as [{{name: best, by: RESULT}}], with the "
+            f"gather: reductions: {asked!r:.80} given; expected a list such as [{{name: best, by: RESULT}}], with the "
             f"names {', '.join(KINDS)}"
         )
     try:
@@ -152,24 +150,21 @@ def reductions_of(
             for k, one in enumerate(asked)
             if isinstance(one, dict) and str(one.get("name")) in KINDS
         }
-        raise explain(error, where, known) from None
+        raise explain(error, "gather", known) from None
     scalars = [name for name, var in kernel.dims.items() if var.axes == ()]
     columns = {name: name != "outcome" for name in (*spec.swept(), *scalars)}
-    check_reductions(found, columns, where)
+    check_reductions(found, columns)
     taken = {"items", "shards", *(var.axes[0] for var in kernel.reduced.values() if var.axes)}
     taken |= {SEARCH_TABLE} if spec.search else set()
     for k, one in enumerate(found):
         if one.label in taken:
-            raise JobError(
-                f"{where}: reductions.{k}: there is a table {one.label!r} already; give this one `table: NAME`"
-            )
+            what = f"there is a table {one.label!r} already"
+            raise JobError(f"gather: reductions.{k}: {what}; give this one `table: NAME`")
         taken.add(one.label)
     return found
 
 
-def check_reductions(
-    found: Sequence[Reduction], columns: Mapping[str, bool], where: str = "gather"
-) -> None:
+def check_reductions(found: Sequence[Reduction], columns: Mapping[str, bool]) -> None:
     """Raise JobError if a reduction names a column that the items will not have, or, for numbers, one of something else.
 
     A kernel may leave out results that it declares, so that this is known only with the shapes of its results.
@@ -186,13 +181,13 @@ def check_reductions(
                 if column in columns:
                     what = f"{column!r} does not hold one number an item"
                 hint = nearest(column, known)
-                raise JobError(f"{where}: reductions.{k}.{field}: {what}{hint}")
+                raise JobError(f"gather: reductions.{k}.{field}: {what}{hint}")
 
 
-def options_of(spec: JobSpec, kernel: Kernel, where: str = "gather") -> BaseModel:
+def options_of(spec: JobSpec, kernel: Kernel) -> BaseModel:
     """The validated settings of the kernel's own reduction: `gather` without `reductions`.
 
-    Raises JobError, whose lines begin with `where`, if a setting is unknown or not valid.
+    Raises JobError if a setting is unknown or not valid.
     """
     settings = {k: v for k, v in spec.gather.items() if k != "reductions"}
-    return validated(kernel.Options, settings, where)
+    return validated(kernel.Options, settings, "gather")
