@@ -67,9 +67,7 @@ def local_file(address: str) -> str:
         if set(found) == {""}:
             return _kept(key + Path(address).suffix, lambda to: _download(address, to))
         if not ZARR & found.keys():
-            raise JobError(
-                f"{address}: there is no such file, nor a Zarr array or group; give the address of one"
-            )
+            raise JobError(f"{address}: there is no such file, nor a Zarr array or group")
         return _kept(f"{key}.h5", lambda to: _convert(address, to))
     except Exception as error:
         if not objects.is_storage_error(error):
@@ -111,8 +109,8 @@ def _version(meta: Any) -> str:
 
 
 def _store(address: str) -> ObjectStore:
-    path = local_path(address)
-    return connect.remote(address) if path is None else connect.open_objects(address)
+    is_remote = local_path(address) is None
+    return connect.remote(address) if is_remote else connect.open_objects(address)
 
 
 # --- copies ---------------------------------------------------------------------------------------

@@ -194,9 +194,7 @@ def check_keep_bits(
     known = {name: shape.dtype for found in shapes for name, shape in found.items()}
     for name in asked:
         if name not in known:
-            raise JobError(
-                f"{where}: keep_bits: this job has no result {name!r}{nearest(name, known)}"
-            )
+            raise JobError(f"{where}: keep_bits: no result {name!r} here{nearest(name, known)}")
         if known[name].kind != "f":
             raise JobError(
                 f"{where}: keep_bits: {name} holds {known[name]}, but only reals can be rounded; leave it out"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from jobs.errors import JobError, nearest
-from jobs.query.columns import Column, Text, as_array, categories
+from jobs.query.columns import Column, Text, as_array, brief, categories
 from jobs.query.expression import Expression, fault, parse
 from jobs.query.table import Table
 
@@ -147,11 +147,10 @@ def _failed(
 
     failed, sizes: items of each group. outcomes: of those that failed or were dropped. ends: which of the two there are.
     """
-    text = lambda value: f"{value:.4g}" if isinstance(value, float) else str(value)
     having = np.flatnonzero(failed)
     parts = [
         f"{failed[k]:,} of {sizes.iloc[k]:,} in "
-        + ", ".join(f"{name} {text(groups[name].iloc[k])}" for name in groups)
+        + ", ".join(f"{name} {brief(groups[name].iloc[k])}" for name in groups)
         for k in having[:MOST_GROUPS]
     ]
     more = f" and {len(having) - MOST_GROUPS:,} more groups" * (len(having) > MOST_GROUPS)

@@ -15,6 +15,7 @@ from ctd.kernel import JobFields, Kind, changed, field_kinds
 from ctd.rows import combinations
 from jobs.errors import JobError, count, nearest
 from jobs.inputs.items import WEIGHTS, item_params, place_of
+from jobs.query.columns import brief
 from jobs.query.query import rows
 from jobs.query.tables import REPLICATES, ask, shown_for, varied
 from jobs.spec.job import JobSpec
@@ -113,17 +114,16 @@ class Best:
 
     def facts(self) -> dict[str, str]:
         """Name -> text, as `ctd best` shows them."""
-        text = lambda value: f"{value:.4g}" if isinstance(value, float) else str(value)
         better = "more" if self.more_is_better else "less"
         of, worst = self.items, self.items.lowest if self.more_is_better else self.items.highest
         n = of.n + self.dropped
         shared = f"; {self.equals:,} have this value" if self.equals > 1 else ""
         found = {
             "item": f"{self.item}, the best of {n:,} by {self.metric} ({better} is better){shared}",
-            self.metric: text(self.value),
+            self.metric: brief(self.value),
         }
         for name, value in self.params.items():
-            found[f"last {name}" if name in self.last else name] = text(value)
+            found[f"last {name}" if name in self.last else name] = brief(value)
         if s := self.seeds:
             found[f"{s.n} seeds"] = (
                 f"mean {s.mean:.4g}, sd {s.sd:.2g}, {s.lowest:.4g} to {s.highest:.4g}"
@@ -135,7 +135,7 @@ class Best:
             )
         if self.setting:
             given, s = self.setting
-            which = ", ".join(f"{k} {text(v)}" for k, v in given.items() if k not in REPLICATES)
+            which = ", ".join(f"{k} {brief(v)}" for k, v in given.items() if k not in REPLICATES)
             found["best mean"] = f"{s.mean:.4g}, sd {s.sd:.2g}, of {s.n} seeds with {which}"
         if self.ends:
             at_end = [f"{name} is at the {end} end of its range" for name, end in self.ends.items()]

@@ -218,6 +218,11 @@ def as_text(value: object) -> str:
     return str([short(one) for one in value])
 
 
+def brief(value: object) -> str:
+    """A value as people read it: a real number to 4 digits."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def of_json(value: object) -> Any:
     """The value as strict JSON has it: null for what is missing, not a number or infinite.
 

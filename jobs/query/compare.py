@@ -29,9 +29,6 @@ BLOCK_BYTES = 64 << 20
 COMPUTED = ("done", "dropped")
 """Statuses of items that have results."""
 
-ABSENT = object()
-"""Stands for a field that a kernel does not have."""
-
 CODED = ("status", "outcome")
 """Columns of codes, which are equal or differ, but have no distance."""
 
@@ -134,8 +131,13 @@ def _in_use(store: Store, name: str) -> Any:
     """The value of a parameter that the job does not give."""
     if name in store.swept:
         return "(swept)"
-    value = inner(attributes(store.results(0))["params"], name, default=NOT_GIVEN)
+    value = _of_all(store, name)
     return "none" if value is None else value
+
+
+def _of_all(store: Store, name: str) -> Any:
+    """The value of a field that all items of a store share; NOT_GIVEN if its kernel has no such field."""
+    return inner(attributes(store.results(0))["params"], name, default=NOT_GIVEN)
 
 
 # --- which items are the same ---------------------------------------------------------------------
@@ -145,8 +147,8 @@ def _key(store: Store, table: Table, name: str) -> Column | None:
     """The value of a field for each item; None if the store's kernel has no such field."""
     if name in table.names:
         return _alike(table.read(name))
-    value = inner(attributes(store.results(0))["params"], name, default=ABSENT)
-    if value is ABSENT:
+    value = _of_all(store, name)
+    if value is NOT_GIVEN:
         # A replicate number is not a field: without replicates every item is the first one.
         return np.zeros(table.n) if name == "seed" else None
     if isinstance(value, list | dict | None):

@@ -1,4 +1,4 @@
-"""Which columns of an answer a terminal shows unless it is told, and in which order."""
+"""The columns of an answer that a terminal shows by default, and their order."""
 
 import numpy as np
 

@@ -85,7 +85,7 @@ def parse(text: str) -> tuple[str, ast.expr]:
     text = " ".join(text.splitlines()).strip()
     if len(text) > MAX_LENGTH:
         raise JobError(
-            f"{text[:40]!r}...: {len(text):,} characters given; an expression has at most {MAX_LENGTH:,}"
+            f"{text[:40]!r}...: {len(text):,} characters; at most {MAX_LENGTH:,} are read"
         )
     try:
         with warnings.catch_warnings():
@@ -284,7 +284,5 @@ def condition(expression: Expression, columns: Mapping[str, Column], n: int) -> 
     """
     keep = np.asarray(expression(columns))
     if keep.dtype.kind != "b":
-        raise JobError(
-            f"{expression.text!r}: expected a condition, true or false for each row, such as q < 1e-10"
-        )
+        raise JobError(f"{expression.text!r}: expected a condition, such as q < 1e-10")
     return np.broadcast_to(keep, n)

@@ -14,7 +14,7 @@ import numpy as np
 
 from jobs.errors import JobError, nearest
 from jobs.query.aggregate import aggregate, canonical, parse_aggregates
-from jobs.query.columns import argsort, as_column, sort_key
+from jobs.query.columns import argsort, sort_key
 from jobs.query.expression import Expression, condition
 from jobs.query.readers import ITEM
 from jobs.query.table import Rows, Table
@@ -25,9 +25,6 @@ from jobs.store.store import Store
 
 if TYPE_CHECKING:
     import pandas as pd
-
-EVERY = "all"
-"""As `columns`: all that a table shows, in its order."""
 
 
 def tables(store: Store | Source) -> list[str]:
@@ -102,14 +99,12 @@ def rows(
 ) -> tuple[str, dict[str, np.ndarray]]:
     """Answer a question without `agg` as `query` does, but without pandas: (the table's name, its columns)."""
     if asked.get("group_by"):
-        raise JobError(
-            "--group-by needs --agg; give what to compute for each group, such as --agg count"
-        )
+        raise JobError("--group-by needs --agg, what to compute of each group, such as --agg count")
     test, columns = Expression(where) if where else None, _shown(asked)
 
     def found(tables: Source) -> tuple[str, dict[str, np.ndarray]]:
-        given = asked.get("table"), test, asked.get("sort"), asked.get("limit")
-        table, rows = find(tables, *given, columns)
+        name, sort, limit = asked.get("table"), asked.get("sort"), asked.get("limit")
+        table, rows = find(tables, name, test, sort, limit, columns)
         return table.name, table.columns(columns, rows)
 
     return ask(store, found)
@@ -148,8 +143,7 @@ def _aggregates(store: Store | Source, where: str | None, asked: Asked) -> pd.Da
         return frame
 
     frame = ask(store, groups)
-    column = lambda name: lambda rows: as_column(frame[name].to_numpy())[rows]
-    answer = Table(len(frame), {name: column(name) for name in frame}, list(frame))
+    answer = Table.of({name: frame[name].to_numpy() for name in frame})
     order = select(answer, None, asked.get("sort"), asked.get("limit"))
     found = pd.DataFrame(answer.columns(columns, order))
     found.attrs = frame.attrs
@@ -157,9 +151,9 @@ def _aggregates(store: Store | Source, where: str | None, asked: Asked) -> pd.Da
 
 
 def _shown(asked: Asked) -> list[str]:
-    """The columns to return; none of them: all that the table shows, in its order."""
+    """The columns to return; [] for all that the table shows, in its order."""
     names = _names(asked.get("columns"))
-    return [] if names == [EVERY] else names
+    return [] if names == ["all"] else names
 
 
 def _names(given: str | Sequence[str] | None) -> list[str]:
@@ -230,10 +224,8 @@ def _resolve(tables: Source, source: str | None, named: set[str], tested: Sequen
         known[name] = table.names
     missing = sorted(named.difference(*known.values()))
     if not missing:
-        raise JobError(
-            f"no table has all of the columns {', '.join(sorted(named))}; name one by --table: "
-            f"{', '.join(tables.names())}"
-        )
+        wanted, names = ", ".join(sorted(named)), ", ".join(tables.names())
+        raise JobError(f"no table has all of the columns {wanted}; name one by --table: {names}")
     first, store = missing[0], tables.stores[0]
     raise JobError(f"unknown column {first!r}{_hint(store, first, known, source, first in tested)}")
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jobs.late import zarr
-from jobs.query.columns import Column, as_array, as_column, decode
+from jobs.query.columns import Column, as_array, decode
 from jobs.query.table import Read, Rows, Table, end_to_end
 from jobs.spec.search import Optuna, Population, Search
 from jobs.store.arrays import attributes
@@ -121,10 +121,7 @@ def search_table(store: Store, search: Search, items: Table) -> Table:
     take = lambda g: _searched(store, search, int(g), ids[groups == g], rows[groups == g])
     # Without an item, the columns of the first group, of no rows.
     parts = [take(g) for g in np.unique(groups)] or [take(0)]
-    table = Table(sum(len(part["item"]) for part in parts))
-    for name in parts[0]:
-        table.add(name, as_column(np.concatenate([part[name] for part in parts])).__getitem__)
-    return table
+    return Table.of({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
 
 
 def _searched(

@@ -19,7 +19,7 @@ import numpy as np
 
 from jobs.errors import JobError, nearest
 from jobs.query import query as questions
-from jobs.query.columns import as_array, as_column, as_text, labelled
+from jobs.query.columns import as_array, as_column, as_text, brief, labelled
 from jobs.query.expression import Expression
 from jobs.query.sql import sql
 from jobs.query.table import Read, Table, end_to_end
@@ -212,7 +212,7 @@ def _in_words(items: Table, name: str) -> str:
         return ""
     values = as_array(items.read(name))
     kinds = sorted(set(values.tolist()), key=lambda v: (isinstance(v, str), v))
-    texts = [f"{v:.4g}" if isinstance(v, float) else str(v) for v in kinds]
+    texts = [brief(value) for value in kinds]
     if len(kinds) <= FEW:
         return ", ".join(texts)
     numbers = values.dtype.kind in "iuf"
@@ -264,10 +264,9 @@ def list_stores(
                 found[at] = card
     if not found and not wrong:
         raise JobError(f"{', '.join(addresses)}: no store lies there; give a folder of stores")
-    kept = {at: card for at, card in found.items() if set(tags) <= set(card.tags)}
-    newest = sorted(kept, key=lambda at: -_when(kept[at]))
-    table = _table({at: kept[at] for at in newest})
-    if not newest:  # no metric is known, of which a condition may speak
+    kept = [(at, card) for at, card in found.items() if set(tags) <= set(card.tags)]
+    table = _table(dict(sorted(kept, key=lambda one: -_when(one[1]))))
+    if not kept:  # no metric is known, of which a condition may speak
         where = sort = None
     rows = questions.select(table, Expression(where) if where else None, sort, limit)
     return table.columns((), rows), wrong
@@ -295,12 +294,12 @@ def _table(found: dict[str, Card]) -> Table:
         "note": texts(card.note for card in cards),
         "address": texts(found),
     }
-    table = Table(len(cards))
-    for metric in dict.fromkeys(card.metric for card in cards if card.metric):
-        best = numbers(card.best if card.metric == metric else None for card in cards)
-        table.reads[metric] = best.__getitem__
-    for name, column in columns.items():
-        table.add(name, column.__getitem__)
+    table = Table.of(columns)
+    of_metric = {
+        metric: numbers(card.best if card.metric == metric else None for card in cards)
+        for metric in dict.fromkeys(card.metric for card in cards if card.metric)
+    }
+    table.reads = Table.of(of_metric).reads | table.reads
     return table
 
 

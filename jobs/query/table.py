@@ -1,4 +1,4 @@
-"""One table: its columns, each of which is read when it is needed, and the elements of lists and mappings stored as text.
+"""A table whose columns are read when they are needed.
 
 A swept list `push` is a column of texts such as '[1, -1]', with further columns push[0], push[1]. A swept
 mapping `task` has a column for each of its fields (task.name, task.n_steps); its name and the fields in
@@ -8,7 +8,7 @@ which its values differ are shown by default.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -68,6 +68,13 @@ class Table:
     def __post_init__(self) -> None:
         self._kept: dict[str, Column] = {}
         self._picks = Counter[str]()
+
+    @staticmethod
+    def of(columns: Mapping[str, Iterable[object] | Text]) -> Table:
+        """The table of columns of equal lengths, all of which are shown."""
+        made = {name: as_column(values) for name, values in columns.items()}
+        n = max(map(len, made.values()), default=0)
+        return Table(n, {name: column.__getitem__ for name, column in made.items()}, list(made))
 
     @property
     def names(self) -> list[str]:

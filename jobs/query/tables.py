@@ -211,7 +211,7 @@ def ask[T](asked: Store | Source, question: Callable[[Source], T]) -> T:
 
 
 def nothing_yet(stores: Sequence[Store]) -> str:
-    """Says why stores without a committed shard have no items to show, and what to type for the first, or for one that is running."""
+    """The reason why stores without a committed shard show no items, and the next command for one that is running, else the first."""
     runs = [[e for e in read_events(store) if e.kind in ("run", "end")] for store in stores]
     ended = sum(events[-1].ended or 0 for events in runs if events)
     said = "no item has been computed yet"

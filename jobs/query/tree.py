@@ -26,9 +26,6 @@ from jobs.query.sql import sql
 from jobs.query.tables import Source, ask
 from jobs.store.store import Mode, Store
 
-FLAGS = ("flag_values", "flag_meanings")
-"""The attributes by which the CF conventions name the codes of a variable."""
-
 
 class StoreTree(xr.DataTree):
     """The lazy DataTree of a store, with /results/0 ..., /gathered/0 ..., /items and /shards.
@@ -211,7 +208,8 @@ def spelt(dataset: xr.Dataset) -> xr.Dataset:
     for name, variable in dataset.variables.items():
         if "labels" not in variable.attrs:
             continue
-        attrs = {k: v for k, v in variable.attrs.items() if k not in (*FLAGS, "labels")}
+        codes = ("flag_values", "flag_meanings", "labels")
+        attrs = {k: v for k, v in variable.attrs.items() if k not in codes}
         width = max([1, *map(len, variable.attrs["labels"])])  # an empty table has no texts
         lazy = _Lazy(partial(_spell, variable), variable.shape, np.dtype(f"<U{width}"))
         found[name] = _lazily(variable.dims, lazy, attrs)

@@ -105,8 +105,8 @@ class JobSpec(BaseModel):
 
     def digest(self) -> str:
         """The sha256 of `science()`: two jobs with equal digests compute the same."""
-        # The order of axes decides which item is which, that of searched fields what is drawn. It is named where it is not the
-        # alphabet's, so that other digests stay.
+        # The order of axes decides which item is which, the order of searched fields what is drawn. Only an order that is not
+        # alphabetical is added, so that the digests of older stores stay as they are.
         orders = [[*part.grid] for part in self.sweeps()] + [[*getattr(self.search, "params", {})]]
         unsorted = [names for names in orders if names != sorted(names)]
         text = json.dumps(self.science(), sort_keys=True) + json.dumps(unsorted) * bool(unsorted)
@@ -241,9 +241,7 @@ def find_kernel(name: str, base: str | None) -> Kernel:
     """
     top = name.partition(".")[0]
     if top in OURS:
-        raise JobError(
-            f"kernel: {name}: ctd itself has a package called {top}; give your module another name"
-        )
+        raise JobError(f"kernel: {name}: ctd itself has a package {top}; rename your module")
     if base is not None:
         put_on_path(base)
     try:

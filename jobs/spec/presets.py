@@ -102,9 +102,6 @@ def _swept(sweep: object) -> set[str]:
 
 # --- the schema of job files ----------------------------------------------------------------------
 
-DIALECT = "https://json-schema.org/draft/2020-12/schema"
-"""The version of JSON Schema that pydantic writes."""
-
 
 def job_schema(kernel: Kernel | None = None) -> dict[str, Any]:
     """The JSON Schema of a job file; with a kernel it also covers that kernel's `params` and `gather`.
@@ -112,7 +109,9 @@ def job_schema(kernel: Kernel | None = None) -> dict[str, Any]:
     >>> sorted(job_schema()["properties"])[:3]
     ['cluster', 'gather', 'keep_bits']
     """
-    schema = {"$schema": DIALECT, **JobSpec.model_json_schema()}
+    # The version of JSON Schema that pydantic writes.
+    dialect = "https://json-schema.org/draft/2020-12/schema"
+    schema = {"$schema": dialect, **JobSpec.model_json_schema()}
     if kernel is not None:
         for field, model in (("params", kernel.Params), ("gather", kernel.Options)):
             inner = model.model_json_schema()

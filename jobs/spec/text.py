@@ -19,6 +19,9 @@ MOST_VALUES = 300_000
 MOST_DEEP = 100
 """Levels of lists and mappings: PyYAML, pydantic and json recurse, and Python allows for 1,000 calls."""
 
+RATHER = "sweep by range, linspace or random"
+"""What a user may do instead of listing values."""
+
 KINDS = ("null", "bool", "int", "float", "str", "seq", "map")
 """The types of values; a date is a text, as in YAML 1.2."""
 
@@ -65,9 +68,7 @@ class _Yaml(yaml.SafeLoader):
             values, levels = self._anchored[event.anchor]
             self._values, self._deepest = before + values, self._depth + levels
         if self._values > MOST_VALUES:
-            raise _fault(
-                f"more than {MOST_VALUES:,} values; sweep by range, linspace or random", event
-            )
+            raise _fault(f"more than {MOST_VALUES:,} values; {RATHER}", event)
         if self._deepest > MOST_DEEP:
             raise _fault(f"more than {MOST_DEEP} lists and mappings inside of each other", event)
         node = super().compose_node(parent, index)
@@ -142,9 +143,8 @@ def parse_text(text: str, where: str) -> Any:
         began: Any = getattr(error, "context_mark", None)
         bracket = began.buffer[began.pointer] if began else ""
         if bracket in ("[", "{"):
-            problem += (
-                f"; {bracket} in line {began.line + 1}, column {began.column + 1} may lack its end"
-            )
+            place = f"line {began.line + 1}, column {began.column + 1}"
+            problem += f"; {bracket} in {place} may lack its end"
         raise JobError(f"{where}{at}: not valid YAML or JSON: {problem}") from None
 
 
@@ -165,7 +165,5 @@ def parse_file(path: Path) -> Any:
     except UnicodeDecodeError:
         raise JobError(f"{path}: not text; give a file in YAML or JSON") from None
     if len(text) > MOST_BYTES:
-        raise JobError(
-            f"{path}: longer than {MOST_BYTES >> 20} MB; sweep by range, linspace or random"
-        )
+        raise JobError(f"{path}: longer than {MOST_BYTES >> 20} MB; {RATHER}")
     return parse_text(text, str(path))

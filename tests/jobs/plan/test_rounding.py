@@ -75,7 +75,7 @@ def test_results_of_a_run(tmp_path):
 @pytest.mark.parametrize(
     ("bits", "said"),
     [
-        ({"nrm": 6}, "keep_bits: this job has no result 'nrm'; did you mean 'norm'?"),
+        ({"nrm": 6}, "keep_bits: no result 'nrm' here; did you mean 'norm'?"),
         ({"x": 0}, "keep_bits.x: must be greater than 0"),
         ({"steps": 6}, "keep_bits: steps holds int32, but only reals can be rounded"),
     ],
