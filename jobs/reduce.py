@@ -161,7 +161,7 @@ def program_of(kernel: Kernel) -> str:
 
 
 def is_reduced(store: Store, group: int, origin: str) -> bool:
-    """Whether gathered/G is complete and was made from what `origin` stands for, see `made_from`."""
+    """Whether gathered/G is complete. origin: what `made_from` returns for the group's present markers."""
     sums = read_verified(store.objects, keys.sums(f"gathered/{group}"))
     if sums is None or sums["made_from"] != origin:
         return False
@@ -223,7 +223,7 @@ def reduce_group(store: Store, group: int, check: Callable[[], None] = lambda: N
 
 @contextlib.contextmanager
 def _told() -> Iterator[list[str]]:
-    """Collect what the kernel warns its users of, by `warnings.warn(text)`; all other warnings are shown."""
+    """Collect the kernel's own warnings, `warnings.warn(text)`, for the store; show all others."""
     told: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
@@ -243,7 +243,8 @@ class FunctionFailed(JobError):
 def explained(kernel: Kernel, which: str, store: Store) -> Iterator[None]:
     """Raise FunctionFailed, with the line of the author's source, where the kernel's function `which` raises.
 
-    A ContractError, about what it returns, is told with the line where the function begins. Errors of memory and of the storage stay as they are: another attempt may succeed.
+    A ContractError is about what the function returns: the text names the line where the function begins. Errors of memory and
+    of the storage pass unchanged, since another attempt may succeed.
     """
     try:
         yield

@@ -95,6 +95,6 @@ def _sha256(path: Path) -> str:
 
 @lru_cache(4096)
 def _of_file(path: str, *status: int) -> str:
-    """The SHA-256 of a file. status: tells one content of the path from the next, so that each is read once."""
+    """The SHA-256 of a file, read once for each `status`: inode, size and modification time."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

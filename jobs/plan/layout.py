@@ -127,7 +127,7 @@ class Plan:
         return Shard(number, group, start, min(start + items, self.group_sizes[group]))
 
     def round_number(self, number: int, group: int) -> int:
-        """The number as a shard of a round of a search: behind those of the planned shards, one for each round and group."""
+        """The shard number of a round of a search; numbers of rounds follow those of the planned shards."""
         return self.n_shards + number * len(self.group_sizes) + group
 
     def group_of_round(self, as_shard: int) -> int:

@@ -1,4 +1,4 @@
-"""The description of a kernel as data, which a store keeps, so that readers of the store need none of its code."""
+"""The description of a kernel as data. A store keeps it, so that readers need none of the kernel's code."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field

@@ -20,7 +20,7 @@ class Compared(BaseModel):
     lap_name: ClassVar[str] = "rung"
     """The word for a lap: the advances between two comparisons."""
     in_step: ClassVar[bool] = False
-    """Whether the compared items make their laps together, so that what one does changes what becomes of the others."""
+    """Whether the compared items make their laps together, so that an item's result can change what the others do."""
 
     metric: str = Field(description="the scalar result that items are compared by")
     mode: Literal["min", "max"] = Field(

@@ -49,8 +49,8 @@ class RunSettings(BaseModel):
     )
     time_limit_s: PositiveFloat | None = Field(
         None,
-        description="longest time of one advance, compilation included, after which its attempt is ended (s); by default 20 times the longest "
-        "so far, and at least a minute; whatever else it does, such as loading data, may take an hour, or this limit if that is longer",
+        description="longest time of one advance, compilation included, after which its attempt is ended (s); by default 20 times "
+        "the longest so far, and at least a minute; whatever else it does, such as loading data, may take an hour, or this limit if that is longer",
     )
     straggler_factor: float = Field(
         4,

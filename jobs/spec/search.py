@@ -206,7 +206,7 @@ class Optuna(Compared):
         return self.prune
 
     def in_round(self, share: int) -> int:
-        """A quarter of a worker's share, so that results can be read on the way, but no fewer than are asked at once."""
+        """A quarter of a worker's share, so that users see results early, but at least `together`."""
         return max(self.together, -(-share // 4))
 
     def describe(self, size: int, advances: int = 0) -> str:

@@ -79,7 +79,7 @@ def allow(base: str, modules: Iterable[str]) -> dict[str, Code]:
 
 
 def remember(*what: str) -> None:
-    """Note for later that this user has named something; without a word if the settings cannot be written."""
+    """Note for later processes that this user has named something; do nothing if the settings cannot be written."""
     note = _note(what)
     with suppress(OSError):
         if not note.exists():
@@ -129,7 +129,7 @@ def folder_of(base: str, modules: Iterable[str]) -> str | None:
 
 
 def is_known(base: str, modules: Iterable[str]) -> bool:
-    """Whether all these modules are ctd's own or the user's, so that looking may import them."""
+    """Whether commands that only look may import these modules: all are ctd's own or the user's."""
     return _first_untrusted(base, modules, only_known=True) is None
 
 
@@ -145,7 +145,7 @@ def own_code(base: str, modules: Iterable[str]) -> list[Path]:
 
 
 def lies_in_store(base: str, modules: Iterable[str]) -> bool:
-    """Whether one of these modules lies inside of a store, so that every other process needs --trust."""
+    """Whether one of these modules lies inside of a store: no other process imports it without --trust."""
     return any(map(_in_store, own_code(base, modules)))
 
 
