@@ -39,9 +39,9 @@ from ctd.kernel import Kernel, Kind, field_kinds
 from jobs.errors import JobError, validated, within
 from jobs.plan.items import checked_job
 from jobs.query.query import rows
+from jobs.spec.files import in_each
 from jobs.spec.job import JobSpec, find_kernel, parse_job, read_content
 from jobs.spec.presets import expand_preset
-from jobs.spec.sweep import in_each
 from jobs.spec.trust import allow_and_remember, modules_of
 from jobs.storage.addresses import join, scheme
 from jobs.store.store import Store, shared_fields

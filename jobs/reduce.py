@@ -31,7 +31,7 @@ from jobs.storage import objects
 from jobs.storage.checksums import digest, digest_of, read_verified, write_sums
 from jobs.store.arrays import Lazy, attributes, put_array
 from jobs.store.marker import Marker
-from jobs.store.store import Store, gather_command, shared_fields
+from jobs.store.store import Store, gather_command, names_of_columns, shared_fields
 
 BLOCK_BYTES = 4 << 20
 """Bytes of rows read at a time, before selection."""
@@ -129,7 +129,7 @@ def column_arrays(store: Store, group: int) -> dict[str, str]:
 
     A searched field that is not swept has the value that the item ended with, such as Optuna's proposal.
     """
-    swept = ["item", *store.columns(group)]
+    swept = ["item", *names_of_columns(store, group)]
     there = store.names(group)
     searched = {name: f"final_{name}" for name in getattr(store.job.spec.search, "params", ())}
     found = {name: array for name, array in searched.items() if array in there}

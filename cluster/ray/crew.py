@@ -7,6 +7,7 @@ queue: nobody goes through all actors to find one.
 
 import logging
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
@@ -87,7 +88,7 @@ class Crew:
         It is on another node than the first attempt, which may be slow as a whole, and has devices of the same kind:
         others might compute other bits.
         """
-        first = self._slot_of((task.shard.number, task.attempt - 1))
+        first = _slot_of((task.shard.number, task.attempt - 1), self._pool.slots)
         there = first.place if first else None
         for slot in self.idle:
             here = slot.place
@@ -101,13 +102,13 @@ class Crew:
 
         why: the error of the death that `wait` reports; None: the other attempt was committed, and `wait` reports nothing.
         """
-        slot = self._slot_of(attempt)
+        slot = _slot_of(attempt, self._pool.slots)
         if slot is None:
             return
         if why is None:
             self._replace(slot)
         elif not slot.answer.done():  # else `wait` returns its report
-            self._reports.append(self._charged(self._note_death(slot, "killed", why)))
+            self._reports.append(_charged(self._pool, self._note_death(slot, "killed", why)))
 
     def wait(self, timeout: float) -> list[Report]:
         """Return the reports of shards that ended, after at most about `timeout` seconds. JobError if no actor could start."""
@@ -242,27 +243,8 @@ class Crew:
                 about = {**report.about, "died": "oom"}
                 reports.append(report._replace(error=text, fault="memory", about=about))
             else:
-                reports.append(self._charged(death))
+                reports.append(_charged(self._pool, death))
         return reports
-
-    def _slot_of(self, attempt: Key) -> Slot | None:
-        """Return the slot whose actor runs an attempt; None if there is none."""
-        return next((s for s in self._pool.slots if s.work and s.work.key == attempt), None)
-
-    def _charged(self, death: Death) -> Report:
-        """Return the report of a death that its node is charged for. A node is set aside after too many, if an actor is ready on
-        some other one.
-        """
-        pool, node, report = self._pool, death.place.node, death.report
-        shards = pool.deaths[node]
-        shards.add(report.shard)
-        others = {slot.place.node for slot in pool.slots if slot.place} - {node} - pool.aside
-        if node in pool.aside or len(shards) < DEATHS or not others:
-            return report
-        pool.aside.add(node)
-        text = f"node {node}: set aside, workers died there in the midst of {DEATHS} shards"
-        log.warning(text)
-        return report._replace(about={**report.about, "set_aside": text})
 
 
 def _arrived[T](answers: SimpleQueue[T], timeout: float) -> list[T]:
@@ -292,3 +274,24 @@ def last_line(error: BaseException) -> str:
     """Return the last line of an error's text, which names the cause, without credentials."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return redact(lines[-1].strip())[:2000]
+
+
+def _slot_of(attempt: Key, slots: Iterable[Slot]) -> Slot | None:
+    """Return the slot whose actor runs an attempt; None if there is none."""
+    return next((s for s in slots if s.work and s.work.key == attempt), None)
+
+
+def _charged(pool: Pool, death: Death) -> Report:
+    """Return the report of a death that its node is charged for. A node is set aside after too many, if an actor is ready on
+    some other one.
+    """
+    node, report = death.place.node, death.report
+    shards = pool.deaths[node]
+    shards.add(report.shard)
+    others = {slot.place.node for slot in pool.slots if slot.place} - {node} - pool.aside
+    if node in pool.aside or len(shards) < DEATHS or not others:
+        return report
+    pool.aside.add(node)
+    text = f"node {node}: set aside, workers died there in the midst of {DEATHS} shards"
+    log.warning(text)
+    return report._replace(about={**report.about, "set_aside": text})

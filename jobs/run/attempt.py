@@ -25,7 +25,7 @@ from jobs.storage.checksums import agree, read_verified
 from jobs.store.checkpoint import Checkpoints
 from jobs.store.live import LiveCurves
 from jobs.store.rounds import Damaged, read_round, round_digest
-from jobs.store.store import Store
+from jobs.store.store import Store, names_of_columns
 
 COMPILING = "compiling for the first advance"
 """What an attempt waits for longest before its first advance has ended."""
@@ -136,7 +136,7 @@ class Attempt:
     def _read(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Return (ids of the items, traced field -> its value for each item); swept values come from the store."""
         shard, params, step = self._task.shard, self._group.params, self._task.step
-        columns, stored = {}, self._store.columns(shard.group)
+        columns, stored = {}, names_of_columns(self._store, shard.group)
         for name in traced_type(type(params))._fields:
             same = np.asarray(getattr(params, name))
             if step and name in step.round.values:

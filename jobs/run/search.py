@@ -29,7 +29,7 @@ from jobs.storage import objects
 from jobs.storage.checksums import write_sums
 from jobs.store.events import WARNING, Events
 from jobs.store.rounds import Cost, Decision, read_decisions, round_digest, write_decision
-from jobs.store.store import Store, shared_fields
+from jobs.store.store import Store, names_of_columns, shared_fields
 
 
 class GroupSearch:
@@ -241,7 +241,7 @@ def _searcher(store: Store, group: int, n: int, params: Params) -> Searcher:
     search = store.job.spec.search
     assert search is not None
     read = lambda name: store.rows(group, name, 0, n)
-    starts, columns = {}, store.columns(group)
+    starts, columns = {}, names_of_columns(store, group)
     for name in search.params if isinstance(search, Population) else ():
         first = read(name) if name in columns else np.full(n, getattr(params, name))
         starts[name] = first.astype(float)

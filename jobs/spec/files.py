@@ -1,10 +1,9 @@
 """The files that a job names, as seen from another folder."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ctd.kernel import Kernel, Kind, field_kinds
-from jobs.spec.sweep import in_each
 from jobs.storage.addresses import join
 
 
@@ -44,3 +43,8 @@ def with_files_from(content: Mapping[str, Any], kernel: Kernel, base: str) -> di
         moved = lambda part: {key: fields(block) for key, block in part.items()}
         found["sweep"] = in_each(sweep, moved)
     return found
+
+
+def in_each[T](sweep: object, change: Callable[[Any], T]) -> T | list[T]:
+    """The section `sweep` of a job file, one sweep or a list, with each sweep changed."""
+    return [change(part) for part in sweep] if isinstance(sweep, list) else change(sweep)

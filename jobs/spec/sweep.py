@@ -17,7 +17,7 @@ import builtins
 import math
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any, NamedTuple
 
@@ -341,11 +341,6 @@ def compact(values: list[Any]) -> Any:
 def listed(values: np.ndarray | list[Any]) -> list[Any]:
     """A column's values as Python's own: NumPy's whole numbers are no `int`, and would be taken for texts."""
     return values.tolist() if isinstance(values, np.ndarray) else values
-
-
-def in_each[T](sweep: object, change: Callable[[Any], T]) -> T | list[T]:
-    """The section `sweep` of a job file, one sweep or a list, with each sweep changed."""
-    return [change(part) for part in sweep] if isinstance(sweep, list) else change(sweep)
 
 
 Sweeps = Annotated[

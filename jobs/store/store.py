@@ -160,13 +160,14 @@ class Store:
         """Return the names of the group's results."""
         return list(attributes(self.results(group))["results"])
 
-    def columns(self, group: int) -> list[str]:
-        """Return the names of the group's columns: what differs between its items."""
-        return str(attributes(self.results(group))["coordinates"]).split()
-
     def rows(self, group: int, name: str, start: int, stop: int) -> np.ndarray:
         """Return rows start <= r < stop of a result or column."""
         return np.asarray(self.array(group, name)[start:stop])
+
+
+def names_of_columns(store: Store, group: int) -> list[str]:
+    """Return the names of a group's columns: what differs between its items."""
+    return str(attributes(store.results(group))["coordinates"]).split()
 
 
 def described(store: Store, kernel: Kernel) -> Description:
