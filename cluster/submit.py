@@ -156,7 +156,7 @@ def read_order(
     where = f"cluster {given}" if isinstance(given, str) else f"{path}: cluster"
     profile = read_profile(given, where, f"ctd run {path}", array)
     store = store or default_store(profile, path.stem)
-    store = store and addresses.join(os.getcwd(), os.path.expanduser(store))
+    store = store and addresses.absolute(os.path.expanduser(store))
     stages = read_stages(path, overrides, store)
     words = [str(path.absolute()), *(overrides or ())]
     if cluster:

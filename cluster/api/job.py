@@ -45,7 +45,7 @@ from jobs.run.stop import Interrupted, Stop, signals
 from jobs.run.task import ExecutorLost
 from jobs.spec.files import with_files_from
 from jobs.spec.job import JobSpec, parse_job, read_content
-from jobs.storage.addresses import join, local_path
+from jobs.storage.addresses import absolute, join, local_path
 from jobs.store.store import Store
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class Job:
     """
 
     def __init__(self, kernel: Any, base: str = ".", **fields: Unpack[Fields]) -> None:
-        self.base = join(os.getcwd(), base)
+        self.base = absolute(base)
         self._typed = kernel if isinstance(kernel, Kernel) and is_typed(kernel) else None
         named = kernel.name if self._typed else kernel_name(kernel).rpartition(".")[2]
         self.name = str(fields.get("name") or named)
@@ -306,7 +306,7 @@ class Job:
     def _address(self, store: str | Path | None) -> str:
         if store is None:
             return join(self.base, f"{self.name}.zarr")
-        return join(os.getcwd(), os.path.expanduser(store))
+        return absolute(os.path.expanduser(store))
 
     def _stage(self, store: str, folder: Path, accept_changes: bool = True) -> Stage:
         """The job for this store; the module of what was typed is written to `folder`, and is found there."""

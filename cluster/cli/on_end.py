@@ -24,7 +24,7 @@ from jobs.errors import count, validated
 from jobs.run.progress import Progress
 from jobs.run.stop import Interrupted
 from jobs.spec.text import parse_file
-from jobs.storage.addresses import join
+from jobs.storage.addresses import absolute
 from jobs.store.events import Events
 from jobs.store.store import Store
 
@@ -88,7 +88,7 @@ def note_progress(ending: Ending, progress: Progress) -> None:
 def calls_on_end(address: str) -> Iterator[Ending]:
     """Call the user's `on_end` at the end of a run of the store at `address`, however it ends. If that command fails,
     a line is printed and logged in the store, and nothing else changes."""
-    settings, ending = read_settings(), Ending(join(os.getcwd(), address))
+    settings, ending = read_settings(), Ending(absolute(address))
     try:
         yield ending
     finally:

@@ -28,7 +28,7 @@ from jobs.plan.layout import Machines
 from jobs.run.stop import Stop
 from jobs.run.task import Heartbeat, Key, OnTick, Report, Task, Ticker, Work
 from jobs.spec.run import RunSettings
-from jobs.storage.addresses import join
+from jobs.storage.addresses import absolute
 
 if TYPE_CHECKING:  # Ray is imported once its environment is set, in `RayExecutor`
     from cluster.ray.crew import Crew
@@ -91,7 +91,7 @@ class RayExecutor:
         from cluster.ray.crew import Crew
 
         # Absolute: an actor's working directory is not the driver's.
-        self._crew = Crew(pool, join(os.getcwd(), address))
+        self._crew = Crew(pool, absolute(address))
         self._ticker = Ticker(on_tick)
         if stop is not None:
             stop.add_callback(self._crew.stop)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,7 +12,7 @@ from jobs.inputs.items import item_params
 from jobs.inputs.measure import load_group, with_files
 from jobs.query.query import rows
 from jobs.spec.job import JobSpec, find_kernel, parse_job, set_field
-from jobs.storage.addresses import join, local_path
+from jobs.storage.addresses import absolute, join, local_path
 from jobs.store.arrays import plain
 from jobs.store.store import Store, metric_of
 
@@ -76,7 +75,7 @@ def model_params(store: Store, item: int, data: str | None) -> list[dict[str, An
     known = find_kernel(KERNEL, None).Params.model_fields
     trained = {name: v for name, v in item_params(store, item).items() if name in known}
     params = posterior_params(trained, at, item, store.job.spec.seed)
-    here = join(os.getcwd(), data) if data else None
+    here = absolute(data) if data else None
     return by_session(params, here, lambda file: join(base, file))
 
 

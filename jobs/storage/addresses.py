@@ -65,6 +65,17 @@ def join(base: str, name: str) -> str:
     return name if Path(name).is_absolute() else f"{plain(base)}/{name}"
 
 
+def absolute(address: str) -> str:
+    """Return the absolute path of a local address; any other one stays as it is.
+
+    >>> absolute("/data/runs/a.zarr"), absolute("s3://lab/runs/a.zarr")
+    ('/data/runs/a.zarr', 's3://lab/runs/a.zarr')
+    """
+    # Not by the working directory where the path is absolute: that of a Ray job may be gone.
+    path = local_path(address)
+    return address if path is None else str(path.absolute())
+
+
 def beside(address: str) -> Path:
     """Return where to put what is made from a store, such as its pictures, without an ending: beside it, or here if it is remote.
 
