@@ -1,6 +1,6 @@
 """Kernel: spikes of neurons that follow a chaotic system, by the recipe of Sedler, Versteeg & Pandarinath 2023 (arXiv 2212.03771).
 
-Trials of 70 bins, 100 (Lorenz) or 35 (Arneodo) a period; 10 readouts with weights U(-.5, .5), each standardised; their exp is
+Trials of 70 bins, 100 (Lorenz) or 35 (Arneodo, Roessler) a period; 10 readouts with weights U(-.5, .5), each standardised; their exp is
 the mean count of a bin. `file` reads the authors' own spikes instead: one of the folder `datasets` of
 github.com/snel-repo/expressive-latent-dynamics-paper. Trials made here start anywhere on the attractor, theirs follow each other.
 """
@@ -37,6 +37,9 @@ SYSTEMS = {
     "arneodo": System(
         lambda x, y, z: (y, z, 5.5 * x - 4.5 * y - z - x**3), 3.1641 / 35, (-2.75, 0.19, 3.47), 0.1
     ),
+    "rossler": System(
+        lambda x, y, z: (-y - z, x + 0.2 * y, 0.2 + z * (x - 5.7)), 5.9086 / 35, (6.51, 0.48, 0.34), 0.1
+    ),
 }  # fmt: skip
 THEIRS = {
     "train": "train_data", "eval": "valid_data", "eval_rates": "valid_activity", "eval_states": "valid_latents",
@@ -46,7 +49,7 @@ THEIRS = {
 class Attractor(Params):
     """The parameters of one data set."""
 
-    system: Data[Literal["lorenz", "arneodo"]] = "lorenz"
+    system: Data[Literal["lorenz", "arneodo", "rossler"]] = "lorenz"
     file: File[str | None] = None
     n_train: Static[int] = 1280
     n_eval: Static[int] = 320
