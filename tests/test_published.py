@@ -298,7 +298,11 @@ def test_a_row_from_its_file_to_the_table(tmp_path, command_line, monkeypatch):
     lines = measure(row, "small", tmp_path)
     assert [one.n for one in lines] == [40]
     assert "reached" in table.cells(lines[0], {})
-    assert '<td data-name="verdict">reached</td>' in table.web_page(lines, tmp_path)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mean_field.png").write_bytes(b"a picture")
+    page = table.web_page(lines, tmp_path)
+    assert '<td data-name="verdict">reached</td>' in page
+    assert "<h2>mean_field, full</h2>" in page
     monkeypatch.setattr(compare, "version_of", lambda name: "0")
     (other,) = measure(row, "small", tmp_path)
     assert other.note.startswith("made with ctd ")

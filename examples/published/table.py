@@ -194,12 +194,14 @@ def web_page(lines: list[Measured], folder: Path = HERE) -> str:
     body = "".join(line("td", row, row[at].partition(",")[0] or "none") for row in rows)
     pictures = ""
     for row in ROWS:
-        drawn = sorted(folder.glob(f"{row.name}.png")) + sorted(folder.glob(f"{row.name}.*.png"))
+        # One without stages, then those of stages; the full setting's lie in a folder of their own.
+        drawn = [
+            p for at in (folder, folder / "full") for p in sorted(at.glob(f"{row.name}[.]*png"))
+        ]
         for file in drawn:
             data = base64.b64encode(file.read_bytes()).decode()
-            pictures += (
-                f'<h2>{file.stem}</h2><img alt="{file.stem}" src="data:image/png;base64,{data}">'
-            )
+            name = f"{file.stem}, full" if file.parent.name == "full" else file.stem
+            pictures += f'<h2>{name}</h2><img alt="{name}" src="data:image/png;base64,{data}">'
     return f"""<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>The figures of the papers</title><style>
 body {{ font: 15px/1.4 system-ui, sans-serif; margin: 1rem auto; max-width: 1360px; padding: 0 1rem }}
