@@ -207,6 +207,7 @@ def web_page(lines: list[Measured], folder: Path = HERE) -> str:
 body {{ font: 15px/1.4 system-ui, sans-serif; margin: 1rem auto; max-width: 1360px; padding: 0 1rem }}
 div {{ overflow-x: auto }} table {{ border-collapse: collapse }} td, th {{ padding: .3rem .5rem; text-align: left; vertical-align: top;
 border-bottom: 1px solid #ccc }} .missed td:nth-child({at + 1}) {{ color: #b00020; font-weight: bold }} img {{ max-width: 100% }}
+h2 {{ overflow-wrap: anywhere }}
 @media (max-width: 700px) {{ .head {{ display: none }} table, tbody, tr, td {{ display: block }} td {{ border: 0; padding: .1rem 0 }} td:empty {{ display: none }}
 tr {{ border-bottom: 1px solid #ccc; padding: .6rem 0 }} td:first-child {{ font-weight: bold }} td:not(:first-child)::before {{ content: attr(data-name) ": "; color: #555 }} }}
 </style><h1>The figures of the papers</h1><div role="region" aria-label="table" tabindex="0"><table>{line("th", HEAD, "head")}{body}</table></div>
