@@ -106,8 +106,8 @@ def test_an_atlas_and_a_place_in_it(command_line, tmp_path):
     assert all(NAMES[k] in out for k in (0, 4, 7))
     # A limit cycle of the atlas as a file of one's own: the same counts, hence the same factors.
     with xr.open_datatree(tmp_path / "atlas.recordings.zarr", engine="zarr") as tree:
-        counts = tree["results/0"].train.values[4]
-    np.savez(tmp_path / "my_spikes.npz", train=counts)
+        counts = [tree["results/0"][part].values[4] for part in ("train", "eval")]
+    np.savez(tmp_path / "my_spikes.npz", train=np.concatenate(counts))
     own = overrides(f"recording.{BINS}", *FITS)
     code, _, err = command_line("run", tmp_path / "place.yaml", *own, "--executor", "serial")
     assert code == 0, err
