@@ -88,8 +88,9 @@ def reduction_error(store: Store) -> str:
 
 def left_out(store: Store) -> str:
     """Return a sentence for the user if the kernel's own tables are missing or older than the others, else ""."""
-    if (why := reduction_error(store)) or not _gathered(store).get(BEHIND):
-        return why
+    made = _gathered(store)
+    if made.get(FAILED) or not made.get(BEHIND):
+        return _told(store, made.get(FAILED, {}))
     return (
         f"the tables of kernel {store.job.spec.kernel} itself are those of the last `ctd gather`, since "
         "queries run no code that you have not run yourself (docs/security.md)"
@@ -99,8 +100,8 @@ def left_out(store: Store) -> str:
 def _told(store: Store, errors: Mapping[str, str]) -> str:
     """The errors of groups; groups with the same one share a line."""
     groups: dict[str, list[str]] = {}
-    for group, error in errors.items():
-        groups.setdefault(error, []).append(group)
+    for group in sorted(errors, key=int):  # workers end in any order
+        groups.setdefault(errors[group], []).append(group)
     if len(store.job.plan.group_sizes) == 1:
         return "\n".join(groups)
     named = ((f"group{'s' * (len(of) > 1)} {', '.join(of)}", error) for error, of in groups.items())
