@@ -73,7 +73,8 @@ def load(inputs: View[Evidence]) -> Shared:
     found = [arrays for _, arrays in read]
     # STORE::ITEM names a recording in its own file and in the attribute `data` of its fits.
     number = {place: k for k, (place, _) in enumerate(read)}
-    fits, settings = _matched(inputs, number, found[0]["factors"].shape[2])
+    n_factors = found[0]["factors"].shape[2]
+    fits, settings = _matched(inputs, number, n_factors)
     # Not hash(), which differs from process to process.
     digest = np.asarray(zlib.crc32(settings.encode()), np.int64)
     states = [[fit.states for fit in own if fit.states is not None] for own in fits]
@@ -91,8 +92,7 @@ def load(inputs: View[Evidence]) -> Shared:
     about = {name: np.asarray([one[name] for one in found]) for name in names}
     cast = lambda value: on_host(value, inputs.dtype)
     typed = {name: cast(value) for name, value in stacked.items()}
-    n_factors = np.asarray(found[0]["factors"].shape[2])
-    return Shared(cast(x), typed, cast(fitted), about, digest, n_factors)
+    return Shared(cast(x), typed, cast(fitted), about, digest, np.asarray(n_factors))
 
 
 def _recording(path: str) -> tuple[str, dict[str, np.ndarray]]:
