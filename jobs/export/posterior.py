@@ -12,7 +12,7 @@ from jobs.inputs.items import item_params
 from jobs.inputs.measure import load_group, with_files
 from jobs.query.query import rows
 from jobs.spec.job import JobSpec, find_kernel, parse_job, set_field
-from jobs.storage.addresses import absolute, join, local_path
+from jobs.storage.addresses import absolute, join
 from jobs.store.arrays import plain
 from jobs.store.store import Store, metric_of
 
@@ -70,8 +70,7 @@ def model_params(store: Store, item: int, data: str | None) -> list[dict[str, An
     """The parameters of a model's posterior for each of its sessions. data: see `ctd.lfads.trained.by_session`."""
     from ctd.lfads.trained import by_session, posterior_params
 
-    path, base = local_path(store.address), str(store.job.base)
-    at = store.address if path is None else str(path.absolute())
+    at, base = absolute(store.address), str(store.job.base)
     known = find_kernel(KERNEL, None).Params.model_fields
     trained = {name: v for name, v in item_params(store, item).items() if name in known}
     params = posterior_params(trained, at, item, store.job.spec.seed)

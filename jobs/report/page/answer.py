@@ -9,6 +9,7 @@ import pandas as pd
 
 from jobs.errors import count
 from jobs.query.best import best_of
+from jobs.query.columns import brief
 from jobs.report.page.encode import plot_json, summed_up, table_json
 from jobs.report.sweep import overview
 from jobs.store.arrays import attributes
@@ -158,5 +159,4 @@ def row_facts(frame: pd.DataFrame, names: Sequence[str]) -> list[tuple[str, str]
     >>> row_facts(pd.DataFrame({"verdict": ["chaos"], "probability": [0.63174]}), ["verdict", "probability"])
     [('verdict', 'chaos'), ('probability', '0.6317')]
     """
-    text = lambda value: f"{value:.4g}" if isinstance(value, float) else str(value)
-    return [(name, text(frame[name].iloc[0])) for name in names if name in frame]
+    return [(name, brief(frame[name].iloc[0])) for name in names if name in frame]
