@@ -133,9 +133,9 @@ def expand(spec: JobSpec, kernel: Kernel, where: str = "job") -> Items:
     faults.tell()
     ways = chosen(spec.search, kernel)
     with faults:
-        return Items(total, columns, _groups(total, columns, base, reader, ways), len(ways))
+        groups = _groups(total, columns, base, reader, ways)
     faults.tell()
-    raise AssertionError("_groups has raised")
+    return Items(total, columns, groups, len(ways))
 
 
 def chosen(search: Search | None, kernel: Kernel) -> list[dict[str, Any]]:

@@ -114,8 +114,8 @@ class Worker:
         except Damaged as gone:
             return Report(*work.key, lost=gone.number)
         except Stopped as stop:
-            said = Report(*work.key, None, str(stop), fault="stopped", about=host())
-            return said._replace(kept=stop.kept)
+            about, kept = host(), stop.kept
+            return Report(*work.key, None, str(stop), fault="stopped", about=about, kept=kept)
         except Exception as error:
             fault = fault_of(error)
             # JAX would tell of a callback that raised once more, as the process ends.

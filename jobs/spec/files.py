@@ -41,10 +41,10 @@ def with_files_from(content: Mapping[str, Any], kernel: Kernel, base: str) -> di
     found = {**content, "params": fields(defaults | content.get("params", {}))}
     if sweep:
         moved = lambda part: {key: fields(block) for key, block in part.items()}
-        found["sweep"] = in_each(sweep, moved)
+        found["sweep"] = of_each_sweep(sweep, moved)
     return found
 
 
-def in_each[T](sweep: object, change: Callable[[Any], T]) -> T | list[T]:
+def of_each_sweep[T](sweep: object, change: Callable[[Any], T]) -> T | list[T]:
     """The section `sweep` of a job file, one sweep or a list, with each sweep changed."""
     return [change(part) for part in sweep] if isinstance(sweep, list) else change(sweep)
