@@ -201,7 +201,14 @@ def reduce_group(store: Store, group: int, check: Callable[[], None] = lambda: N
             reduced = kernel.reduce(inputs, shared, columns, results, options)
             _check(kernel, reduced, coords)
     check()
-    out = store.root.create_group(folder, overwrite=True)
+    about = {
+        "options": options.model_dump(mode="json"),
+        "items": int(rows.sum()),
+        "swept": attributes(store.results(group))["swept"],
+        "warnings": told,
+    }
+    objects.delete_all(store.objects, folder)
+    out = store.table(folder, about)
     axes = {axis for name in reduced for axis in kernel.reduced[name].axes}
     arrays = {name: (values, kernel.reduced[name]) for name, values in reduced.items()}
     for axis in axes & coords.keys() - reduced.keys():
@@ -209,14 +216,6 @@ def reduce_group(store: Store, group: int, check: Callable[[], None] = lambda: N
         arrays[axis] = one.values, Var((axis,), one.units, one.long_name)
     for name, (values, var) in arrays.items():
         put_array(out, name, values, var)
-    out.attrs.put(
-        {
-            "options": options.model_dump(mode="json"),
-            "items": int(rows.sum()),
-            "swept": attributes(store.results(group))["swept"],
-            "warnings": told,
-        }
-    )
     found = objects.list_keys(store.objects, folder)
     write_sums(store.objects, folder, found, made_from=made_from(store, markers))
 

@@ -13,7 +13,7 @@ from ctd.rows import combinations
 from jobs.late import zarr
 from jobs.spec.reductions import Best, Counts, Histogram, Seeds
 from jobs.storage import objects
-from jobs.store.arrays import DONE, Lazy, attributes, describe, flags, put_array
+from jobs.store.arrays import DONE, Lazy, attributes, flags, put_array
 from jobs.store.marker import Marker
 from jobs.store.store import Store
 
@@ -29,7 +29,7 @@ def write_items(store: Store, rows: list[np.ndarray]) -> None:
 
     rows: for each group, (rows,) bool: the committed rows.
     """
-    out = store.root.require_group("items")
+    out = store.table("items")
     ids = np.concatenate([store.rows(g, "item", 0, len(r))[r] for g, r in enumerate(rows)])
     order = np.argsort(ids, kind="stable")
     # Groups whose ids follow each other need no sort, which would copy each column once more.
@@ -37,7 +37,8 @@ def write_items(store: Store, rows: list[np.ndarray]) -> None:
 
     def put(name: str, column: Callable[[int, np.ndarray], np.ndarray], var: Var) -> None:
         values = np.concatenate([column(g, here) for g, here in enumerate(rows)])
-        put_array(out, name, values if in_order else values[order], var)
+        more = flags(store.description, name)
+        put_array(out, name, values if in_order else values[order], var, more)
 
     put_array(out, "item", ids[order], Var(("item",), "1", "item id"))
     put("group", lambda g, r: np.full(r.sum(), g, np.int32), Var(("item",), "1", "group"))
@@ -52,7 +53,6 @@ def write_items(store: Store, rows: list[np.ndarray]) -> None:
     for name in [name for name, var in dims.items() if var.axes == () and name in has]:
         var = dims[name]._replace(axes=("item",))
         put(name, partial(_scalar, store, name), var)
-        out[name].attrs.update(describe(var) | flags(store.description, name))
     out.attrs.put({"coordinates": " ".join(store.swept)})
 
 
@@ -90,7 +90,7 @@ def numeric_columns(store: Store, names: Iterable[str]) -> dict[str, bool]:
 
 def write_shards(store: Store, markers: Sequence[Marker]) -> None:
     """Write shards/: one row per committed shard, with its host, device and time."""
-    out = store.root.require_group("shards")
+    out = store.table("shards")
 
     def put(name: str, of: Callable[[Marker], Any], text: str, units: str = "1") -> None:
         values = np.asarray([of(marker) for marker in markers])
@@ -114,20 +114,20 @@ def write_reductions(store: Store, reductions: Sequence[Any]) -> None:
     objects.delete_all(store.objects, "reduced")
     if not reductions:
         return
-    out = store.root.create_group("reduced")
+    out = store.table("reduced")
     table = store.root["items"]
     assert isinstance(table, zarr.Group)
     labels = {name: _labels(attributes(array)) for name, array in table.arrays()}
     columns = Lazy(table.array_keys(), lambda name: np.asarray(table[name][...]))  # type: ignore[index]
     items = Items(columns, labels, store.swept)
     for one in reductions:
-        here = out.create_group(one.label)
         made = MAKERS[type(one)](one, items)
+        first = [name for name in made if name in ("rank", "item", *items.swept)]
+        about = {"reduction": one.model_dump(mode="json"), "coordinates": " ".join(first)}
+        here = out.create_group(one.label, attributes=about)
         for name, (values, text) in made.items():
             axes = (one.label, f"{name}_index")[: values.ndim]
             put_array(here, name, values, Var(axes, "1", text or name))
-        first = [name for name in made if name in ("rank", "item", *items.swept)]
-        here.attrs.put({"reduction": one.model_dump(mode="json"), "coordinates": " ".join(first)})
 
 
 def _labels(attrs: Mapping[str, Any]) -> list[str]:

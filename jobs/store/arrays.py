@@ -24,6 +24,8 @@ STATUS = {0: "pending", DONE: "done", FAILED: "failed", DROPPED: "dropped"}
 CF_WORD = re.compile(r"[\w.+@-]+", re.ASCII)
 """Characters that the CF conventions allow in one word of `flag_meanings`."""
 
+NO_MORE: Mapping[str, Any] = {}
+
 CHUNK, AT_ONCE = 4 << 20, 2
 """Bytes of a table's chunk; chunks of a column written at a time, which bounds the memory."""
 
@@ -40,10 +42,11 @@ def create_array(
     dtype: np.dtype[Any],
     axes: Sequence[str],
     chunks: tuple[int, ...],
+    attrs: Mapping[str, Any],
     shards: tuple[int, ...] | None = None,
     overwrite: bool = False,
 ) -> zarr.Array[Any]:
-    """Create an empty array in `group`. Its codecs are zstd over shuffled bytes, which docs/store-format.md measures, then a
+    """Create an empty array in `group`, its attributes with it: to add them later writes its metadata again. Its codecs are zstd over shuffled bytes, which docs/store-format.md measures, then a
     CRC-32C, by which a reader rejects a damaged object instead of returning wrong numbers."""
     return group.create_array(
         name,
@@ -57,6 +60,7 @@ def create_array(
             zarr_codecs.Crc32cCodec(),
         ),
         dimension_names=axes,
+        attributes=dict(attrs),
         overwrite=overwrite,
         # An object full of fill values is written too: one that is missing is then a damage that `ctd check` sees.
         config={"write_empty_chunks": True},
@@ -86,12 +90,18 @@ def fill_value(name: str, dtype: np.dtype[Any]) -> Any:
     return np.nan if dtype.kind in "fc" else 0
 
 
-def put_array(group: zarr.Group, name: str, values: np.ndarray | Lookup, var: Var) -> None:
+def put_array(
+    group: zarr.Group,
+    name: str,
+    values: np.ndarray | Lookup,
+    var: Var,
+    more: Mapping[str, Any] = NO_MORE,
+) -> None:
     """Create the array `name` in `group`, replacing any array of that name, and write all of `values`.
 
-    Text is stored as int32 codes, with the texts in the attribute `labels`. If each text is one word, CF flags name them too.
+    more: attributes beside units and long name. Text is stored as int32 codes, with the texts in the attribute `labels`. If each text is one word, CF flags name them too.
     """
-    attrs: dict[str, Any] = describe(var)
+    attrs = {**describe(var), **more}
     if not isinstance(values, Lookup) or values.dtype.kind in "US":
         values = np.asarray(values[:] if isinstance(values, Lookup) else values)
     if isinstance(values, np.ndarray) and values.dtype.kind in "US":
@@ -105,14 +115,13 @@ def put_array(group: zarr.Group, name: str, values: np.ndarray | Lookup, var: Va
     # Whole rows, at least one however large it is, so that a row is read with one request.
     rows = max(1, CHUNK // max(1, math.prod(shape[1:]) * values.dtype.itemsize))
     chunks = tuple(max(1, k) for k in (min(rows, shape[0]), *shape[1:])) if shape else ()
-    array = create_array(group, name, shape, values.dtype, var.axes, chunks, overwrite=True)
+    array = create_array(group, name, shape, values.dtype, var.axes, chunks, attrs, overwrite=True)
     # In steps, because `values` may be a `Lookup` that makes its rows on demand: ten million would fill the memory.
     step = AT_ONCE * rows
     for at in range(0, shape[0], step) if shape else ():
         array[at : at + step] = values[at : at + step]
     if isinstance(values, np.ndarray) and not shape:
         array[...] = values
-    array.attrs.put(attrs)
 
 
 def plain(value: object) -> Any:

@@ -84,20 +84,18 @@ def description_of(store: Store) -> bytes:
 def _lay_out(store: Store, items: Items, outputs: Sequence[Outputs]) -> None:
     """Write all metadata and columns of the Zarr hierarchy."""
     spec = store.job.spec
-    root = zarr.create_group(zarr.storage.ObjectStore(store.objects))
+    about = {
+        "ctd_format": FORMAT,
+        "kernel": spec.kernel,
+        "name": spec.name or "",
+        "spec": spec.model_dump(mode="json", exclude_defaults=True),
+        "spec_sha256": spec.digest(),
+        "provenance": dict(store.job.provenance),
+    }
+    root = zarr.create_group(zarr.storage.ObjectStore(store.objects), attributes=about)
     for group, own in zip(items.groups, outputs, strict=True):
         shapes = {**own.shapes, **search_shapes(spec.search, store.science, len(group.items))}
         _create_group(store, root, items, group, replace(own, shapes=shapes))
-    root.attrs.put(
-        {
-            "ctd_format": FORMAT,
-            "kernel": spec.kernel,
-            "name": spec.name or "",
-            "spec": spec.model_dump(mode="json", exclude_defaults=True),
-            "spec_sha256": spec.digest(),
-            "provenance": dict(store.job.provenance),
-        }
-    )
     _consolidate(store.objects)
 
 
@@ -151,18 +149,16 @@ def _create_group(
     }
     # Fields with one value in the whole group are in the attributes, not in a column.
     columns = [name for name in items.columns if name not in group.labels]
-    out = root.create_group(f"results/{group.number}")
-    out.attrs.put(
-        {
-            "params": group.params.model_dump(mode="json"),
-            "swept": {name: plain(value) for name, value in group.labels.items()},
-            "layout": layout._asdict(),
-            "results": sorted(shapes),
-            "packed": as_attribute(packed, entry),
-            # By CF convention: xarray turns these variables into coordinates.
-            "coordinates": " ".join(columns),
-        }
-    )
+    of_group = {
+        "params": group.params.model_dump(mode="json"),
+        "swept": {name: plain(value) for name, value in group.labels.items()},
+        "layout": layout._asdict(),
+        "results": sorted(shapes),
+        "packed": as_attribute(packed, entry),
+        # By CF convention: xarray turns these variables into coordinates.
+        "coordinates": " ".join(columns),
+    }
+    out = root.create_group(f"results/{group.number}", attributes=of_group)
     _put_columns(out, kernel, items, group, columns)
     for axis, one in outputs.coords.items():
         put_array(out, axis, one.values, Var((axis,), one.units, one.long_name))
@@ -178,7 +174,7 @@ def _create_group(
         chunk = chunk_shape(whole, one.dtype.itemsize)
         shape, axes = (len(group.items), *one.shape), ("item", *var.axes)
         shards = None if chunk == whole else whole
-        create_array(out, name, shape, one.dtype, axes, chunk, shards).attrs.put(about(name, var))
+        create_array(out, name, shape, one.dtype, axes, chunk, about(name, var), shards)
 
 
 def _put_columns(

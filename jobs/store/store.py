@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -28,7 +28,7 @@ from jobs.spec.description import Description
 from jobs.spec.job import find_kernel
 from jobs.storage import addresses, connect, objects
 from jobs.storage.addresses import refuse_zip
-from jobs.store.arrays import attributes
+from jobs.store.arrays import NO_MORE, attributes
 from jobs.store.manifest import Job, described_by_arrays, read_description, read_job
 from jobs.store.marker import Committed, Failed
 
@@ -132,6 +132,17 @@ class Store:
     def results(self, group: int) -> zarr.Group:
         """Return the Zarr group results/G."""
         return self._node(f"results/{group}")
+
+    def table(self, path: str, attrs: Mapping[str, Any] = NO_MORE) -> zarr.Group:
+        """Return the Zarr group that a gather fills at `path`, made with these attributes if it is not there.
+
+        It is the root of a hierarchy of its own. Zarr reads all parents of each array that it creates, and this store's root
+        holds the metadata of all groups: the time of a gather would grow with the square of their number.
+        """
+        place = connect.open_objects(f"{self.address.rstrip('/')}/{path}", create=True)
+        return zarr.open_group(
+            zarr.storage.ObjectStore(place), mode="a", zarr_format=3, attributes=dict(attrs)
+        )
 
     def stored(self, group: int, name: str) -> zarr.Array[Any]:
         """Return the stored array `name` of a group, which may be a pack."""
