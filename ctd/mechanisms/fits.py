@@ -86,7 +86,7 @@ def load(inputs: View[Evidence]) -> Shared:
         n_trials = min(n_trials, _trials_of_atlas(inputs.atlas, digest, found))
     stacked, fitted = _stacked([[fit.weights for fit in own] for own in fits])
     x = _stacked([[{"x": x[:n_trials]} for x in own] for own in xs])[0]["x"]
-    names = ["plain", "mechanism", "n_neurons", "n_trials", "mean_count", "smoothing", "member", "item"]  # fmt: skip
+    names = ["plain", "mechanism", "n_neurons", "n_trials", "mean_count", "noise", "smoothing", "member", "item"]  # fmt: skip
     if all("truth" in one for one in found):  # a recording of one's own has none
         names.append("truth")
     about = {name: np.asarray([one[name] for one in found]) for name in names}
@@ -104,9 +104,9 @@ def _recording(path: str) -> tuple[str, dict[str, np.ndarray]]:
                 f"recordings: {path}: is no recording of a mechanisms stage; give {{stage: ..., part: recording}}"
             )
         item, member = int(file.attrs["item"]), int(file.attrs.get("seed", 0))
-        smoothing = float(file.attrs.get("smoothing", np.nan))
+        settings = {name: float(file.attrs.get(name, np.nan)) for name in ("smoothing", "noise")}
         place = _place(text_attribute(file, "store"), item)
-    told = {"item": item, "member": member, "smoothing": smoothing}
+    told = {"item": item, "member": member, **settings}
     return place, found | {name: np.asarray(v) for name, v in told.items()}
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from ctd.mechanisms.families import NAMES
-from ctd.plots import Axis, Figure, Group, Image, Layer, Lines, Plot, Points, Scale, of_group
+from ctd.plots import Axis, Figure, Group, Image, Layer, Lines, Plot, Points, Scale, of_group, tick
 
 
 @of_group
@@ -61,20 +61,54 @@ FOUND = {"fits": "none_found", "true system (upper bound)": "none_found_truth"}
 """Legend -> column of the table of sizes."""
 
 
-def _by_size(group: Group, title: str, kinds: dict[str, str]) -> Plot:
+class _Sizes(NamedTuple):
+    """The table of sizes, as pictures need it."""
+
+    names: list[str]
+    """Neurons x trials."""
+    place: np.ndarray
+    """(row,) index into `names`."""
+    levels: dict[float, np.ndarray]
+    """Level of noise -> the rows that have it, from the least noise on."""
+
+
+def _sizes(group: Group) -> _Sizes:
     pairs = zip(group.reduced["size_n_neurons"], group.reduced["size_n_trials"], strict=True)
-    sizes = [f"{n} x {k}" for n, k in pairs]
-    shares = [np.asarray(group.reduced[key], float) for key in kinds.values()]
-    if len(sizes) == 1:  # one size makes no line, and marks above each other would hide one another
+    of_row = [f"{n} x {k}" for n, k in pairs]
+    names = [*dict.fromkeys(of_row)]
+    noise = np.asarray(group.reduced["size_noise"], float)
+    levels = {float(level): np.flatnonzero(noise == level) for level in np.unique(noise)}
+    return _Sizes(names, np.asarray([*map(names.index, of_row)]), levels)
+
+
+def _by_noise(group: Group) -> Plot:
+    names, place, levels = _sizes(group)
+    level_of = {row: k for k, rows in enumerate(levels.values()) for row in rows}
+    kinds, layers = {"": "accuracy", ", plain features": "accuracy_plain"}, list[Layer]()
+    for of, key in kinds.items():
+        for k, name in enumerate(names):
+            rows = sorted(np.flatnonzero(place == k), key=level_of.__getitem__)
+            share = np.asarray(group.reduced[key], float)[rows]
+            x = np.asarray([level_of[row] for row in rows])
+            layers.append(Lines(x, share, f"{name}{of}", dashed=of != ""))
+    axis = Axis("noise on the state", ticks=[*map(tick, levels)])
+    return Plot("Unseen members told right, by neurons x trials", layers, axis, Axis("share"))
+
+
+def _by_size(group: Group, title: str, kinds: dict[str, str]) -> Plot:
+    names, place, levels = _sizes(group)
+    least = next(iter(levels.values()))
+    shares = [np.asarray(group.reduced[key], float)[least] for key in kinds.values()]
+    if len(names) == 1:  # one size makes no line, and marks above each other would hide one another
         points = Points(np.concatenate(shares), np.arange(len(kinds)))
-        label = f"share, neurons x trials: {sizes[0]}"
+        label = f"share, neurons x trials: {names[0]}"
         return Plot(title, [points], Axis(label), Axis(ticks=[*kinds]))
     # Dashed above the others, so that neither hides one that it coincides with.
     layers = [
-        Lines(np.arange(len(sizes)), share, name, dashed="bound" in name)
+        Lines(place[least], share, name, dashed="bound" in name)
         for name, share in zip(kinds, shares, strict=True)
     ]
-    return Plot(title, layers, Axis("neurons x trials", ticks=sizes), Axis("share"))
+    return Plot(title, layers, Axis("neurons x trials", ticks=names), Axis("share"))
 
 
 def _places(group: Group) -> Plot:
@@ -104,6 +138,7 @@ def plots(group: Group) -> list[Plot]:
     return [
         _confusion(group),
         _by_size(group, "Unseen members told right", RIGHT),
+        *([_by_noise(group)] if len(_sizes(group).levels) > 1 else []),
         _by_size(group, "Unknown mechanisms told as none of these", FOUND),
         _places(group),
     ]

@@ -48,6 +48,7 @@ REDUCED = {
     "n_neurons": Var(_R, "1", "neurons"),
     "n_trials": Var(_R, "1", "trials"),
     "mean_count": Var(_R, "1", "mean spike count of a bin"),
+    "noise": Var(_R, "1", "sd of the noise on the mechanism's state; of no meaning where that is unknown"),
     "smoothing": Var(_R, "1", "sd (bins) of the Gaussian that smoothed its counts"),
     "fit_agreement": Var(_R, "1", "mean cosine of what two fits do at the recording's states"),
     "mechanism": Var(_R, "1", "number of the mechanism; -1: unknown"),
@@ -59,6 +60,7 @@ REDUCED = {
     "atlas_true": Var(("atlas_recording",), "1", "mechanism that made them"),
     "size_n_neurons": Var(_S, "1", "neurons"),
     "size_n_trials": Var(_S, "1", "trials"),
+    "size_noise": Var(_S, "1", "sd of the noise on the mechanism's state in a bin"),
     "size_mean_count": Var(_S, "1", "mean spike count of a bin, as it came out"),
     "recordings": Var(_S, "1", "recordings of this size"),
     "accuracy": Var(_S, "1", "share of unseen members whose mechanism is the likeliest, by what was read off fits"),
@@ -96,7 +98,7 @@ def reduce(
     # The table is in the order of recordings, whatever the order of items.
     here = here[np.argsort(number[here], kind="stable")]
     about = {name: values[number[here]] for name, values in shared.about.items()}
-    same = ("n_neurons", "n_trials", "mean_count", "smoothing", "mechanism", "member")
+    same = ("n_neurons", "n_trials", "mean_count", "noise", "smoothing", "mechanism", "member")
     _, _, trials_read, n_bins, _ = shared.x.shape
     sizes = {"trials_read": trials_read, "n_bins": n_bins, "n_factors": shared.n_factors}
     table = {
@@ -174,8 +176,9 @@ def judge(
     y, fold = table["mechanism"], _folds(table["member"], options.folds)
     x = _evidence(table)
     classes = np.unique(y)
-    pairs = np.column_stack([table["n_neurons"], table["n_trials"]])
-    sizes, of_size = np.unique(pairs, axis=0, return_inverse=True)
+    # In the order of size; the last has the least noise.
+    kinds = np.column_stack([table["n_neurons"], table["n_trials"], -np.nan_to_num(table["noise"])])
+    sizes, of_size = np.unique(kinds, axis=0, return_inverse=True)
     of_size = of_size.ravel()
     # A class must be in the training set of every fold, and of the folds within.
     folds_of = lambda size, k: len(np.unique(fold[(of_size == size) & (y == k)]))
@@ -201,6 +204,7 @@ def judge(
             "none_found_truth": called_truth[0].mean(),
             "size_n_neurons": sizes[k, 0],
             "size_n_trials": sizes[k, 1],
+            "size_noise": -sizes[k, 2],
             "size_mean_count": table["mean_count"][here].mean(),
         }
         rows.append(_of_size(p[here], y[here], classes, options.sure) | more)
@@ -263,11 +267,13 @@ def place(path: str, table: dict[str, np.ndarray], options: Options) -> dict[str
     sizes = np.column_stack([atlas["size_n_neurons"], atlas["size_n_trials"]])
     x, of = _evidence(table), _evidence(atlas)
     classes = np.unique(atlas["mechanism"])
-    p, nearest = np.zeros((len(x), len(classes) + 1)), np.zeros(len(x), int)
+    p, (nearest, used) = np.zeros((len(x), len(classes) + 1)), np.zeros((2, len(x)), int)
     for k, (neurons, trials) in enumerate(zip(table["n_neurons"], table["n_trials"], strict=True)):
         # By recordings of the nearest size: how well mechanisms can be told depends on it.
         apart = np.abs(np.log(sizes / [neurons, trials])).sum(1)
-        nearest[k] = apart.argmin()
+        # Nobody knows its noise: recordings of all levels place it, and the worst of these is told.
+        levels = np.flatnonzero(apart == apart.min())
+        nearest[k] = levels[atlas["accuracy"][levels].argmin()]
         size = sizes[nearest[k]]
         here = (atlas["n_neurons"] == size[0]) & (atlas["n_trials"] == size[1])
         y, fold = atlas["mechanism"][here], _folds(atlas["member"][here], options.folds)
@@ -276,6 +282,7 @@ def place(path: str, table: dict[str, np.ndarray], options: Options) -> dict[str
                 raise ValueError(
                     f"folds: {options.folds} given, of which one has all members of {NAMES[one]}; give the atlas's own"
                 )
+        used[k] = here.sum()
         placer = _trained(of[here], y, fold, options)
         p[k] = placer.probabilities(x[k : k + 1])[0]
     names = np.asarray([*(NAMES[k] for k in classes), NONE])
@@ -283,7 +290,7 @@ def place(path: str, table: dict[str, np.ndarray], options: Options) -> dict[str
     found |= {
         "runner_up": names[p.argsort(1)[:, -2]],
         "runner_up_probability": np.sort(p, 1)[:, -2],
-        "atlas_recordings": atlas["recordings"][nearest],
+        "atlas_recordings": used,
         **{f"atlas_{name}": atlas[name][nearest] for name in TRUST},
     }
     around = {"atlas_place": _components(of, of), "atlas_true": _names(atlas["mechanism"])}

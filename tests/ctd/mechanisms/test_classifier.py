@@ -99,7 +99,7 @@ def table_of(x, y, member):
     n = len(y)
     return {
         "mechanism": y, "member": member, "n_neurons": np.full(n, 30), "n_trials": np.full(n, 50), "mean_count": np.full(n, 0.5),
-        "fit_agreement": np.zeros(n), "evidence": x, "plain_evidence": np.random.default_rng(0).normal(size=(n, 2)),
+        "noise": np.full(n, 0.02), "fit_agreement": np.zeros(n), "evidence": x, "plain_evidence": np.random.default_rng(0).normal(size=(n, 2)),
     }  # fmt: skip
 
 
@@ -116,6 +116,34 @@ def test_an_atlas_is_judged_on_members_that_it_has_not_seen():
     shuffled = np.random.default_rng(0).permutation(y)
     found = judge(table_of(x, shuffled, np.tile(np.arange(10), 3)), x, Options())
     assert found["accuracy"][0] < 0.65
+
+
+def test_levels_of_noise_are_judged_apart_and_place_together(tmp_path):
+    """At the higher level labels say nothing. A recording's level is unknown: all place it, and the worst is told."""
+    x, y, _ = clouds(8.0, n=10)
+    member = np.tile(np.arange(10), 3)
+    shuffled = np.random.default_rng(0).permutation(y)
+    noisy = table_of(x, shuffled, member) | {"noise": np.full(30, 0.2)}
+    clean = table_of(x, y, member)
+    table = {name: np.concatenate([noisy[name], clean[name]]) for name in clean}
+    found = judge(table, np.concatenate([x, x]), Options())
+    assert found["size_noise"].tolist() == [0.2, 0.02]
+    assert found["accuracy"][0] < 0.65 < found["accuracy"][1]
+    np.testing.assert_array_equal(found["confusion"][-1], 10 * np.eye(3))
+    write_hdf5(
+        tmp_path / "atlas.h5", table | {k: v for k, v in found.items() if v.dtype.kind in "if"}
+    )
+    mine = {name: values[:1] for name, values in clean.items()}
+    placed = place(str(tmp_path / "atlas.h5"), mine, Options())
+    assert placed["atlas_recordings"].tolist() == [60]
+    assert placed["atlas_accuracy"].tolist() == [found["accuracy"][0]]
+    found["true"] = np.asarray(NAMES)[table["mechanism"]]
+    by_noise = kernel.plots(None, None, {}, {}, found)[2]
+    assert by_noise.x.ticks == ["0.02", "0.2"]
+    fits, plain = by_noise.layers
+    assert fits.y.tolist() == found["accuracy"][::-1].tolist()
+    assert plain.dashed
+    assert plain.y.tolist() == found["accuracy_plain"][::-1].tolist()
 
 
 @pytest.mark.parametrize(("n", "mechanisms"), [(2, 3), (4, 2), (4, 0)])
