@@ -27,6 +27,7 @@ from cluster.submit import submit as send
 from jobs.errors import JobError, advised, count, duration
 from jobs.pipeline import Stage
 from jobs.run.prepare import Prepared
+from jobs.spec.job import parse_job
 from jobs.storage import addresses
 from jobs.store.store import Store
 
@@ -90,13 +91,22 @@ def submit(
 
 
 def _is_complete(order: Order) -> bool:
-    """Whether the job's stores have all of its results, and none is to be computed again."""
+    """Whether the job's stores have all of its results, and none is to be computed or reduced again."""
+    from jobs.gather.gather import brings_settings
+
     again = order.failed or order.accept_changes
     if again or not all(Store.exists(stage.address) for stage in order.stages):
         return False
     check_job(order)
-    stores = [Store.open(stage.address) for stage in order.stages]
-    return all(len(s.committed.numbers()) == s.job.plan.n_shards for s in stores)
+    for stage in order.stages:
+        store = Store.open(stage.address)
+        # Of a stage that refers to another one, this alone is known without asking that one's store.
+        known = {"kernel": "", "gather": stage.content.get("gather")}
+        if brings_settings(store, parse_job(known, stage.where).gather):
+            return False
+        if len(store.committed.numbers()) < store.job.plan.n_shards:
+            return False
+    return True
 
 
 def _show(order: Order) -> None:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import errno
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -33,7 +33,7 @@ from jobs.late import zarr
 from jobs.reduce import FunctionFailed, is_reduced, made_from, reduce_group, rows_of
 from jobs.run.sources import edited
 from jobs.run.task import Executor, Reduction
-from jobs.spec.job import set_field
+from jobs.spec.job import JobSpec, set_field
 from jobs.spec.reductions import check_reductions, options_of, reductions_of
 from jobs.storage import connect, objects
 from jobs.storage.checksums import digest_of, read_verified, write_sums
@@ -304,13 +304,32 @@ def set_gather(store: Store, overrides: list[str]) -> None:
 
     Raises JobError if they are not valid, and then changes nothing.
     """
+
+    def change(settings: dict[str, Any]) -> None:
+        for override in overrides:
+            set_field(settings, override)
+
+    _change(store, change)
+
+
+def take_gather(store: Store, spec: JobSpec) -> None:
+    """Take the settings of reductions that a job gives for its store; those that it leaves out stay. See `set_gather`."""
+    if brings_settings(store, spec.gather):
+        _change(store, lambda settings: settings.update(spec.gather))
+
+
+def brings_settings(store: Store, given: Mapping[str, object]) -> bool:
+    """Return whether one of these settings of reductions is not the store's."""
+    return {**store.job.spec.gather, **given} != store.job.spec.gather
+
+
+def _change(store: Store, change: Callable[[dict[str, Any]], object]) -> None:
     kernel, description = store.kernel, store.description  # to import them may take seconds
     # Read again: another process may have changed settings or accepted changed source since this one opened the store. No
     # lease, because settings may change while a run goes on, which holds it.
     job = read_job(store.objects, store.address)
     settings = dict(job.spec.gather)
-    for override in overrides:
-        set_field(settings, override)
+    change(settings)
     spec = job.spec.model_copy(update={"gather": settings})
     options_of(spec, kernel)
     asked = reductions_of(spec, description)

@@ -27,7 +27,7 @@ from jobs.run.sources import sources_of
 from jobs.run.task import Executor
 from jobs.run.worker import usable_memory
 from jobs.spec.job import JobSpec, find_kernel, leaves
-from jobs.spec.reductions import check_reductions, reductions_of
+from jobs.spec.reductions import check_reductions, options_of, reductions_of
 from jobs.spec.sweep import Sweep
 from jobs.spec.trust import allow_and_remember, modules_of
 from jobs.storage import connect
@@ -208,6 +208,9 @@ def reopen(spec: JobSpec, address: str, kernel: Kernel | None = None, where: str
     if said := another_job(store, spec, kernel):
         checked_items(spec, kernel, where)  # a typo is no other job
         raise JobError(said)
+    with within(where):
+        options_of(spec, kernel)
+        reductions_of(spec, kernel)
     return store
 
 

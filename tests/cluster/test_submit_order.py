@@ -144,6 +144,8 @@ def test_job_that_is_complete_is_not_sent(tmp_path, command_line, monkeypatch):
     said = "job.yaml: nothing is left to compute; not submitted\n"
     assert command_line(*submit) == command_line(*submit, "--dry-run") == (0, said, "")
     assert "continues it" not in command_line("status", address)[1]
+    reduced = command_line(*submit, "gather.reductions=[{name: counts}]")
+    assert (reduced[0], reduced[1].split()[:2]) == (0, ["allocation", "7"])
 
 
 def test_container_that_is_not_there_is_refused(tmp_path):

@@ -94,6 +94,8 @@ def test_run_goes_on_and_returns_the_store(tmp_path, capsys):
     before = (tmp_path / "walk.zarr" / "run" / "job.json").read_bytes()
     job.run(tmp_path / "walk.zarr", executor="serial")
     assert (tmp_path / "walk.zarr" / "run" / "job.json").read_bytes() == before
+    again = Job(toy, base=str(SUPPORT), **WALK, gather={"top": 2})
+    assert again.run(tmp_path / "walk.zarr", executor="serial")["gathered/0"].sizes["place"] == 2
 
 
 @pytest.mark.parametrize(("source", "options"), [("", ""), ("typed = 1", " --trust")])

@@ -90,6 +90,24 @@ def test_run_again_and_changed(ctd, job_file, monkeypatch):
 
 
 @pytest.mark.usefixtures("no_pictures")
+def test_run_takes_settings_of_reductions(ctd, job_file):
+    """Where nothing is left to compute, too; those that the job does not give stay; faults change nothing."""
+    run = ("run", path := job_file(TOY), "--executor", "serial")
+    store = path.with_suffix(".zarr")
+    places = lambda: xr.open_datatree(store, engine="zarr")["gathered/0"].sizes["place"]
+    for words, n in ((), 3), (["gather.top=2"], 2), ([], 2):
+        code, _, err = ctd(*run, *words)
+        assert (code, places()) == (0, n), err
+    for wrong, said in (
+        ("gather.tpo=1", "job.yaml: gather: tpo: unknown field; did you mean 'top'?"),
+        ("gather.reductions=[{name: best, by: nrm}]", "unknown column 'nrm'; did you mean 'norm'?"),
+    ):
+        code, _, err = ctd(*run, wrong)
+        assert (code, said in err) == (2, True), err
+    assert Store.open(str(store)).job.spec.gather == {"top": 2}
+
+
+@pytest.mark.usefixtures("no_pictures")
 def test_run_takes_overrides_among_the_files(ctd, job_file):
     """The store is that of --set; --trust beside them changes no other word."""
     path = job_file(TOY)
