@@ -53,7 +53,9 @@ DIMS = {
     "outcome": Var((), "1", "how the item ended"),
     "train_nrmse": Var(("pass",), "1", "NRMSE in training, before each update; nan: pass not reached"),
     **REPLAYED,
-    "trained_spectral_radius": Var((), "1", "spectral radius of one step of the trained network at rest"),
+    "trained_spectral_radius": Var(
+        (), "1", "spectral radius of one step of the trained network where tanh' = 1, whatever the bias: of (1 - r) I + r wR, r = dt / tau or leak"
+    ),
     # How it is measured: `memory_delays`.
     "memory": Var(("delay",), "1", "squared correlation of past noise with its readout, other samples"),
     "memory_capacity": Var((), "1", "sum of `memory` over the delays", True),
@@ -215,7 +217,7 @@ def closed(static: View[EchoState], w: Weights, readout: Array) -> dict[str, Arr
 
 
 def linearised(static: View[EchoState], cell: dict[str, Array]) -> Array:
-    """The Jacobian (n, n) of one step at rest, where tanh' = 1: (1 - alpha) I + alpha wR, multiplied layer by layer."""
+    """The Jacobian (n, n) of one step where tanh' = 1, as at rest without a bias: (1 - alpha) I + alpha wR, layer by layer."""
     eye = jnp.eye(static.n, dtype=cell["wR"].dtype)
     whole = cell["alpha"] * cell["wR"] + (1 - cell["alpha"]) * eye
     layer, found = jnp.arange(static.n) // (static.n // static.layers), eye
