@@ -57,8 +57,8 @@ def spectral_radius(w: Float[Array, "n n"], squarings: int = 12) -> Float[Array,
     """max |eigenvalue| of a square matrix, by Gelfand's formula lim |w^p|^(1/p) at p = 2^squarings.
 
     The method needs matrix products alone, so it runs on every device and under vmap, where an eigenvalue
-    solver does not. The relative error was at most 3e-4 in random matrices of n = 20 to 1000. A nilpotent
-    matrix gives 0.
+    solver does not. In random matrices of n = 20 to 300 the relative error was at most 1e-3, the larger ones where a
+    complex pair leads; half of them had less than 1e-5. A nilpotent matrix gives 0.
 
     >>> w = jnp.array([[0.5, 2.0], [0.0, -0.8]])  # triangular: its eigenvalues are 0.5 and -0.8
     >>> print(f"{spectral_radius(w):.3f}")

@@ -54,7 +54,8 @@ DIMS = {
     "train_nrmse": Var(("pass",), "1", "NRMSE in training, before each update; nan: pass not reached"),
     **REPLAYED,
     "trained_spectral_radius": Var(
-        (), "1", "spectral radius of one step of the trained network where tanh' = 1, whatever the bias: of (1 - r) I + r wR, r = dt / tau or leak"
+        (), "1",
+        "spectral radius, to 1e-3, of one step of the trained network where tanh' = 1, whatever the bias: of (1 - r) I + r wR, r = dt / tau or leak",
     ),
     # How it is measured: `memory_delays`.
     "memory": Var(("delay",), "1", "squared correlation of past noise with its readout, other samples"),
