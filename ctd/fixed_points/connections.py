@@ -30,13 +30,18 @@ from ctd.fixed_points.network import (
     stored_cell,
 )
 from ctd.kernel import File, Kernel, NoOptions, Outcome, Traced, Values, Var, View
-from ctd.late import Array, Float, Int, jnp, lax, on_host
+from ctd.late import Array, Float, Int, jax, jnp, lax, on_host
 from ctd.plots import Axis, Group, Image, Layer, Lines, Plot, Points, Scale, of_group, side_by_side
 from ctd.principal import principal
 from ctd.rows import Columns
+from ctd.words import count
 
 BLOCK = 100
 """Most steps of one advance."""
+
+MOVES = 1e-3
+"""Points of other weights: a step from one is longer than this times max(1, |h|), and than ten times its residual in the table.
+Rounding of weights and states to float32 makes steps of about 1e-6 |h|."""
 
 
 class Departure(OfNetwork):
@@ -109,10 +114,10 @@ class Table(NamedTuple):
 
 
 def load(inputs: View[Departure]) -> Table:
-    """The network and the departures from its points. Raises ValueError."""
+    """The network and the departures from its points. Raises ValueError, also where these are not at rest."""
     name, _, weights = stored_cell(inputs)
     columns = ("point", "constant_input", "eigenvalue", "right", "n_unstable")
-    further = ("n_marginal", "plane_mean", "plane_axes")
+    further = ("n_marginal", "plane_mean", "plane_axes", "residual")
     table = read_table("points", inputs.points, "fixed_points", columns, further)
     real = lambda values: on_host(values, inputs.dtype)
     points = real(table["point"])
@@ -139,7 +144,25 @@ def load(inputs: View[Departure]) -> Table:
     seen = np.zeros((0, 0))
     if "plane_axes" in table:
         seen = ((table["point"] - table["plane_mean"]) @ table["plane_axes"])[:, :2]
-    return Table({name: None}, as_weights(weights, inputs.dtype), points, real(table["constant_input"]), whole(leaves), whole(modes), whole(sides), real(directions), *counts, real(seen))  # fmt: skip
+    made = Table({name: None}, as_weights(weights, inputs.dtype), points, real(table["constant_input"]), whole(leaves), whole(modes), whole(sides), real(directions), *counts, real(seen))  # fmt: skip
+    if "residual" in table:
+        _check_rest(inputs, made, table["residual"])
+    return made
+
+
+def _check_rest(inputs: View[Departure], made: Table, residual: np.ndarray) -> None:
+    """Raise ValueError where points move, as those of another network do. residual: their |F(h) - h| by the table."""
+    with jax.enable_x64(inputs.dtype == "float64"):
+        step = jax.jit(jax.vmap(map_of(made), in_axes=(None, 0, 0)))
+        after = np.asarray(step(made.weights, made.points, made.inputs), float)
+    moved, size = (np.linalg.norm(h, axis=1) for h in (after - made.points, made.points))
+    rests = moved <= np.maximum(10 * residual, MOVES * np.maximum(1, size))
+    if not rests.all():
+        k, n = int(np.argmin(rests)), int((~rests).sum())
+        raise ValueError(
+            f"points: {inputs.points}: {n} of {count(len(rests), 'point')} do not rest in these weights: of point {k}, |F(h) - h| is "
+            f"{moved[k]:.2g}, and {residual[k]:.2g} in the table; are they another network's?"
+        )
 
 
 class Flight(NamedTuple):

@@ -112,3 +112,17 @@ def test_load_refuses_what_is_no_table(tmp_path):
         kernel.load(inputs_of(Departure(**given)))
     with pytest.raises(ValueError, match="points: give STORE/gathered/GROUP"):
         kernel.load(inputs_of(Departure(cell=given["cell"])))
+
+
+def test_load_refuses_the_points_of_another_network(table, tmp_path):
+    """A table tells the residuals of its points; those of the first alone are as the map has them."""
+    found, _ = table
+    moved = {**found, "residual": np.full(27, 1e-8)}
+    write_hdf5(tmp_path / "own.h5", moved)
+    write_hdf5(
+        tmp_path / "other.h5", {**moved, "point": found["point"] + 0.1 * (found["point"] > 0)}
+    )
+    load = lambda name: kernel.load(inputs_of(Departure(cell="searches.cube", points=str(tmp_path / name))))  # fmt: skip
+    assert len(load("own.h5").points) == 27
+    with pytest.raises(ValueError, match=r"19 of 27 points do not rest in these weights: .*1e-08 in the table; are they another"):  # fmt: skip
+        load("other.h5")
