@@ -20,6 +20,9 @@ SAME_PERIOD = 1e-5
 MOST = 200
 """Cycles that a picture shows at most."""
 
+MOST_COLOURS = 8
+"""Cycles up to which each has a colour."""
+
 
 class Options(BaseModel, frozen=True, extra="forbid"):
     """Settings of the reduction."""
@@ -143,30 +146,43 @@ def _texts(group: Group) -> list[str]:
     ]
 
 
+def _layers(group: Group, x: np.ndarray, y: np.ndarray, lines: bool = False) -> list[Layer]:
+    """What each cycle has at (cycle, k) places, in a colour of its own; of more than MOST_COLOURS, by their stability."""
+    texts = np.array(_texts(group)[:MOST])
+    stability = np.asarray(group.reduced["cycle_stability"])[:MOST]
+    names = texts if len(texts) <= MOST_COLOURS else stability
+    layers: list[Layer] = []
+    for hue, name in enumerate(dict.fromkeys(names.tolist())):
+        rows = np.flatnonzero(names == name)
+        grows = bool(stability[rows[0]] == "unstable")
+        if lines:
+            text = texts[rows].tolist()
+            layers.append(Lines(x[rows], y[rows], name, text=text, dashed=grows, hue=hue))
+            continue
+        k, at = np.nonzero(np.isfinite(x[rows]))
+        k = rows[k]
+        layers.append(Points(x[k, at], y[k, at], name, hollow=grows, text=texts[k].tolist(), key=k, hue=hue))  # fmt: skip
+    return layers
+
+
 def _paths(group: Group, paths: np.ndarray) -> list[Plot]:
     if paths.shape[-1] < 2:
         return []
     project, share = principal(paths[np.isfinite(paths).all(-1)], 2)
     if len(share) < 2:
         return []
+    flow = group.inputs.time == "continuous"
     # The first state once more at the end closes the line of a flow's cycle.
-    where = project(np.concatenate([paths, paths[:, :1]], axis=1))
-    layer: Layer
-    if group.inputs.time == "continuous":
-        layer = Lines(where[..., 0], where[..., 1], "cycles", text=_texts(group)[:MOST])
-    else:
-        there = np.isfinite(where[:, :-1]).all(-1)
-        text = np.repeat(_texts(group)[:MOST], there.sum(1)).tolist()
-        layer = Points(where[:, :-1][there][:, 0], where[:, :-1][there][:, 1], "cycles", text=text)
+    where = project(np.concatenate([paths, paths[:, :1]], axis=1) if flow else paths)
+    layers = _layers(group, where[..., 0], where[..., 1], lines=flow)
     axis = lambda k: Axis(component(share, k))
-    return [Plot("Limit cycles", [layer], axis(0), axis(1))]
+    note = "Dashed: unstable." if flow else "Hollow: unstable."
+    return [Plot("Limit cycles", layers, axis(0), axis(1), note=note)]
 
 
 def _multipliers(group: Group) -> Plot:
     values = np.asarray(group.reduced["cycle_multiplier"])[:MOST]
-    text = np.repeat(_texts(group)[:MOST], values.shape[1]).tolist()
-    flat = values.ravel()
-    layers: list[Layer] = [unit_circle(), Points(flat.real, flat.imag, "multipliers", text=text)]
+    layers = [unit_circle(), *_layers(group, values.real, values.imag)]
     return Plot(
         "Floquet multipliers", layers, Axis("Re"), Axis("Im"), equal=True,
         note="A mode outside the unit circle grows. Along a flow's cycle one multiplier is 1.",
