@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cluster.cli.display import n_rows, out, show_table
+from cluster.cli.display import out, show_table
 from jobs.errors import advised, count
 from jobs.gather.gather import reduction_error
 from jobs.query.query import rows
@@ -40,7 +40,7 @@ def show_results(store: Store) -> None:
 
 
 def show_summary(store: Store) -> None:
-    """Print the results that the kernel names in its `summary`: of its tables the first one with rows, or of items."""
+    """Print the results that the kernel names in its `summary`: of its tables the first that tells something, or of items."""
     reduced, summaries = store.description.reduced, store.description.summaries()
     if store.description.summary and not reduced:
         _, frame = rows(store, table="items")
@@ -51,7 +51,7 @@ def show_summary(store: Store) -> None:
     if not summaries:
         return
     frames = {table: rows(store, table=table)[1] for table in summaries}
-    axis = next((table for table, frame in frames.items() if n_rows(frame)), next(iter(frames)))
+    axis = store.description.first_shown(frames) or next(iter(frames))
     frame, shown, swept = frames[axis], summaries[axis], store.swept
     labels = [name for name in frame if name not in reduced or name in swept]
     if len(store.job.plan.group_sizes) == 1:

@@ -59,7 +59,7 @@ REDUCED = {
 }  # fmt: skip
 SUMMARY = ("parameter", "n_values", "r2", "r2_p", "mantel", "mantel_p")
 PAIRS = ("first", "second", "pair_distance")
-"""The table that is shown of networks without a parameter."""
+"""The table that is shown of networks without a parameter that explains anything, such as two networks."""
 
 
 def reduce(

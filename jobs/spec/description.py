@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from ctd.kernel import Kernel, Outcome, Var
@@ -61,6 +62,26 @@ class Description:
             if name in self.reduced and (axes := self.reduced[name].axes):
                 found.setdefault(axes[0], []).append(name)
         return found
+
+    def first_shown(self, tables: Mapping[str, Mapping[str, Any]]) -> str | None:
+        """Of the tables of the summary, the first with rows, and of these the first whose real numbers are not all NaN.
+
+        >>> from ctd.similarity import kernel
+        >>> tables = {"parameter": {"n_values": [2], "r2": [np.nan]}, "pair": {"pair_distance": [0.5]}}
+        >>> Description.of(kernel).first_shown(tables)
+        'pair'
+        """
+        named = {table: names for table, names in self.summaries().items() if table in tables}
+        filled = [
+            table for table in named if any(len(tables[table][name]) for name in tables[table])
+        ]
+
+        def is_told(table: str) -> bool:
+            own = [np.asarray(tables[table][n]) for n in named[table] if n in tables[table]]
+            real = [values for values in own if values.dtype.kind == "f"]
+            return not real or any(np.isfinite(values).any() for values in real)
+
+        return next((table for table in [*filter(is_told, filled), *filled, *named]), None)
 
     def to_json(self) -> dict[str, Any]:
         """The content of run/kernel.json."""

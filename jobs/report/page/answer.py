@@ -59,10 +59,10 @@ def answer(
 def _summed_up(
     store: Store, frames: Mapping[str, pd.DataFrame], columns: Mapping[str, np.ndarray]
 ) -> dict[str, Any]:
-    """`answer` without a best item: about the kernel's summary (the first of its tables with rows, else the first), or the items."""
+    """`answer` without a best item: about the kernel's summary (the first of its tables that tells something), or the items."""
     where = shlex.quote(store.address)
     summaries = {t: names for t, names in store.description.summaries().items() if t in frames}
-    opens = next((t for t in summaries if len(frames[t])), next(iter(summaries), "items"))
+    opens = store.description.first_shown(frames) or "items"
     frame, shown = frames[opens], summaries.get(opens, ["outcome"])
     listed = {"all of them as a table": f"ctd query {where} --table {opens}"}
     if opens == "items" and store.job.plan.n_items > 1:
