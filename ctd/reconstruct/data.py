@@ -57,9 +57,17 @@ def load(inputs: View[Reconstruction]) -> Shared:
 
 
 def _warn_of_smoothing(inputs: View[Reconstruction], x: np.ndarray) -> None:
-    """Warn where D_H cannot tell the rhythm of the recordings: smoothed, their peak and its neighbours are one."""
+    """Warn where D_H cannot tell the rhythm of the recordings: smoothed, their spectrum is flat, or its peak and neighbours are one."""
+    samples = x.shape[1]
+    if samples // 2 < 2 * inputs.smoothing:
+        warnings.warn(
+            f"recordings of {samples} samples have {samples // 2} frequencies, which smoothing: {inputs.smoothing:g} "
+            f"makes alike: d_h says little; compare peak_frequency, or give smoothing: {max(1, samples // 16)}",
+            stacklevel=2,
+        )
+        return
     frequency, share = peak(x, np)
-    at = frequency * x.shape[1]
+    at = frequency * samples
     if share > RHYTHM and PERIODS <= at < 2 * inputs.smoothing:
         warnings.warn(
             f"{inputs.test or inputs.data}: the spectrum's peak is at frequency {at:.0f} of the FFT, where smoothing: "

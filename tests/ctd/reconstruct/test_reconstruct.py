@@ -236,6 +236,16 @@ def test_smoothing_that_hides_the_rhythm_is_warned_of():
     kernel.load(given(3.0))
 
 
+def test_smoothing_that_makes_short_trials_alike_is_warned_of(tmp_path):
+    """A peak at frequency 1, of 12, is no rhythm; smoothed, every spectrum of these trials is flat."""
+    trials = np.sin(np.linspace(0, 2 * np.pi, 25))[None, :, None] * np.ones((4, 1, 2))
+    file = recordings(tmp_path, data=trials)
+    given = lambda width: inputs_of(Reconstruction(**TINY | {"smoothing": width}, data=file))
+    with pytest.warns(UserWarning, match="12 frequencies, which smoothing: 20 .* smoothing: 1"):
+        kernel.load(given(20.0))
+    kernel.load(given(1.0))
+
+
 def test_searches_for_its_points_begin_between_states():
     """Inside a cycle there is none of its states."""
     job = kernel.next_jobs(Reconstruction(n_saved=7), "fit.zarr::3", {})["its fixed points"]
