@@ -367,6 +367,12 @@ def test_parallel_coordinates_keep_a_range(visit):
     assert "of 12 items kept" in page.locator("#sweep").inner_text()
     page.keyboard.press("0")
     assert "items kept" not in page.locator("#sweep").inner_text()
+    assert page.evaluate("[...ends(1209.2, 1213.8), ...ends(0.1, 2)]") == [
+        "1,209",
+        "1,214",
+        "0.1",
+        "2",
+    ]
     box = plot.bounding_box()
     page.mouse.move(box["x"] + 46, box["y"] + box["height"] - 20)
     page.mouse.down()

@@ -46,6 +46,13 @@ function fmt(v) {
   return text.replace("-", "−").replace("e-", "e−");
 }
 
+// The texts of two ends, with as many digits, at least three, as tell them apart.
+function ends(low, high) {
+  let digits = 3;
+  while (low !== high && digits < 8 && low.toPrecision(digits) === high.toPrecision(digits)) digits++;
+  return [low, high].map((v) => (digits > 5 ? String(Number(v.toPrecision(digits))).replace("-", "−") : fmt(Number(v.toPrecision(digits)))));
+}
+
 // Whether positive numbers span so much that only a logarithmic axis shows them: uniform ones do not.
 function isWide(column) {
   if (column.kind !== "number") return false;

@@ -74,11 +74,12 @@ class Parallel {
     stroke(c, x, this.y(0), x, this.y(1));
     c.lineWidth = 1;
     c.textAlign = "center";
-    const text = (v) => (axis.column.kind === "number" ? fmt(Number((axis.log ? 10 ** v : v).toPrecision(3))) : axis.column.labels[Math.round(v)] ?? "");
+    const of = (v) => (axis.log ? 10 ** v : v), name = (v) => axis.column.labels[Math.round(v)] ?? "";
+    const [low, high] = axis.column.kind === "number" ? ends(of(axis.low), of(axis.high)) : [name(axis.low), name(axis.high)];
     const write = (s, y, base, fill) => { c.textBaseline = base; c.fillStyle = fill; c.fillText(clip(c, s, Math.max(30, room)), x, y); };
     write(axis.column.name, 2, "top", THEME.ink);
-    write(text(axis.high), this.y(1) - 3, "bottom", THEME.muted);
-    write(text(axis.low), this.y(0) + 5, "top", THEME.muted);
+    write(high, this.y(1) - 3, "bottom", THEME.muted);
+    write(low, this.y(0) + 5, "top", THEME.muted);
     this.nameOthers(c, axis, x, room);
     const range = this.ranges.get(axis.column.name);
     if (!range) return;

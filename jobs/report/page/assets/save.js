@@ -78,7 +78,7 @@ function compose(figure, c, width, height, top) {
     x += w;
   }
   if (figure.hasScale()) {
-    const label = `${figure.plot.scale.label}: ${fmt(Number(figure.low.toPrecision(4)))} to ${fmt(Number(figure.high.toPrecision(4)))}`;
+    const label = `${figure.plot.scale.label}: ${ends(figure.low, figure.high).join(" to ")}`;
     c.fillStyle = THEME.muted;
     c.fillText(label, x, y);
   }
