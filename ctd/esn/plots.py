@@ -22,7 +22,7 @@ from ctd.plots import (
     stacked,
     tick,
 )
-from ctd.plots.curves import Curves, loss_curves
+from ctd.plots.curves import Curves, loss_curves, rows_axis
 from ctd.rows import Columns
 from ctd.words import left_out
 
@@ -193,7 +193,7 @@ def replayed(group: Group) -> list[Plot]:
         Lines(time, stacked((targets - middle).T, step), "target", strong=True, text=text),
         Lines(time, stacked((outputs - middle).T, step), "network", text=text),
     ]
-    axes = Axis("time since the start of the replay"), Axis(ticks=text[::-1])
+    axes = Axis("time since the start of the replay"), rows_axis(text, step)
     return [Plot(f"Replay of item {item}, the best", layers, *axes, note=note)]
 
 

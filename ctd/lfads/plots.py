@@ -18,7 +18,7 @@ from ctd.plots import (
     spread,
     stacked,
 )
-from ctd.plots.curves import Curves, block_ends, loss_curves
+from ctd.plots.curves import Curves, block_ends, loss_curves, rows_axis
 from ctd.principal import component, principal
 from ctd.rows import Columns
 
@@ -140,12 +140,13 @@ def _rates(
     busy = np.sort(np.argsort(-counts.sum(axis=(0, 1)), kind="stable")[:N_UNITS])
     true = truth[0][:, busy].T if truth is not None and len(truth) else None
     names = [f"unit {unit}" for unit in busy]
+    layers, rows = trial_layers(rates[0][:, busy].T, counts[0][:, busy].T, true, names)
     return [
         Plot(
             f"Rates of model {item} against the data, one trial",
-            trial_layers(rates[0][:, busy].T, counts[0][:, busy].T, true, names),
+            layers,
             Axis("bin"),
-            Axis(ticks=names[::-1]),
+            rows,
             note=f"The {len(busy)} most active units; their data are marks at the height of rate 0.",
         ),
         single_trials(rates, counts, truth, item),
@@ -212,7 +213,10 @@ def _inputs(inferred: np.ndarray, truth: np.ndarray | None, item: int) -> list[P
         layers: list[Layer] = []
         title, note = f"Inferred input {k + 1} of model {item}", ""
         if k == 0:
-            title, note = f"Inferred inputs of model {item}", "The first inferred input."
+            title, note = (
+                f"Inferred inputs of model {item}",
+                "The first inferred input.",
+            )
         if k == 0 and truth is not None and len(truth) >= len(shown):
             true = truth[: len(shown), :, 0]
             centred = true - true.mean()
@@ -224,7 +228,7 @@ def _inputs(inferred: np.ndarray, truth: np.ndarray | None, item: int) -> list[P
                 " The true one is scaled to it by least squares: sign and unit are not identified."
             )
         layers.append(Lines(time, stacked(shown, step), "inferred", text=names))
-        made.append(Plot(title, layers, Axis("bin"), Axis(ticks=names[::-1]), note=note))
+        made.append(Plot(title, layers, Axis("bin"), rows_axis(names, step), note=note))
     return made
 
 

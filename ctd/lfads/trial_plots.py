@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from ctd.plots import Axis, Layer, Lines, Plot, Points, Scale, stacked
+from ctd.plots.curves import rows_axis
 from ctd.principal import component, principal
 from ctd.words import count
 
@@ -19,8 +20,8 @@ N_TRIALS = 6
 
 def trial_layers(
     rates: np.ndarray, data: np.ndarray, true: np.ndarray | None, names: Sequence[str]
-) -> list[Layer]:
-    """Rates (row, bin), one row below the other, with the data as marks. true: the true rates."""
+) -> tuple[list[Layer], Axis]:
+    """Rates (row, bin), one row below the other, with the data as marks, and the axis of the rows. true: the true rates."""
     # Rows are apart by a little more than the largest rate, so that they do not touch.
     step = 1.2 * max(float(rates.max()), float(true.max()) if true is not None else 0.0, 1e-9)
     time = np.arange(rates.shape[1])
@@ -33,7 +34,8 @@ def trial_layers(
     # Areas in proportion to counts; 0.02 keeps a single spike small.
     size = 0.02 * heights / max(1.0, float(np.abs(heights).max(initial=1)))
     text = [f"{names[r]}, bin {b}: {h:g}" for r, b, h in zip(row, bin, heights, strict=True)]
-    return [*layers, Points(bin, len(names) - 1 - row, "data", size=size, text=text)]
+    layers.append(Points(bin, len(names) - 1 - row, "data", size=size, text=text))
+    return layers, rows_axis(names, step, "counts a bin")
 
 
 def single_trials(rates: np.ndarray, data: np.ndarray, truth: np.ndarray | None, item: int) -> Plot:
@@ -42,11 +44,12 @@ def single_trials(rates: np.ndarray, data: np.ndarray, truth: np.ndarray | None,
     n = min(N_TRIALS, len(rates))
     true = truth[:n, :, unit] if truth is not None and len(truth) >= n else None
     names = [f"trial {k}" for k in range(n)]
+    layers, rows = trial_layers(rates[:n, :, unit], data[:n, :, unit], true, names)
     return Plot(
         f"Rates of unit {unit}, single trials, model {item}",
-        trial_layers(rates[:n, :, unit], data[:n, :, unit], true, names),
+        layers,
         Axis("bin"),
-        Axis(ticks=names[::-1]),
+        rows,
         note="The most active unit; its data are marks at the height of rate 0.",
     )
 
@@ -100,8 +103,9 @@ def _psths(title: str, rates: np.ndarray, data: np.ndarray, shown: np.ndarray) -
             text = [f"unit {u}, condition {number}, {name}" for u in units]
             label = f"condition {number}, {name}"
             layers.append(Lines(time, lines, label, text=text, dashed=dashed, hue=hue))
-    ticks = Axis(ticks=[f"unit {u}" for u in units[::-1]])
-    return Plot(title, layers, Axis("bin"), ticks, note=f"The {len(units)} most active units.")
+    rows = rows_axis([f"unit {u}" for u in units], step, "counts a bin")
+    note = f"Rate 0 is at the height of a unit's name; the {len(units)} most active units."
+    return Plot(title, layers, Axis("bin"), rows, note=note)
 
 
 def _planes(title: str, paths: np.ndarray, factors: np.ndarray, shown: np.ndarray) -> list[Plot]:

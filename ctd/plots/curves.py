@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -35,6 +36,15 @@ def beside(
     """What a network made beside what it should have made, both (line, n), over x (n,); the lines lie `apart`, above each other."""
     up = apart * np.arange(len(true))[:, None]
     return [Lines(x, true + up, names[0], faint=True), Lines(x, made + up, names[1])]
+
+
+def rows_axis(names: Sequence[str], step: float, unit: str = "") -> Axis:
+    """The axis of rows that are `stacked` by a step, named from the top: each name is at the height of the row's 0.
+
+    >>> rows_axis(["unit 3", "unit 7"], 4.4, "counts a bin").label
+    'between two rows: 4.4 counts a bin'
+    """
+    return Axis(f"between two rows: {step:.4g} {unit}".strip(), ticks=names[::-1])
 
 
 class Blocks(Protocol):

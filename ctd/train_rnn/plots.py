@@ -23,7 +23,7 @@ from ctd.plots import (
     spread,
     stacked,
 )
-from ctd.plots.curves import Curves, block_ends, loss_curves
+from ctd.plots.curves import Curves, block_ends, loss_curves, rows_axis
 from ctd.principal import component, principal
 from ctd.rows import best_row, ranked
 from ctd.tasks import Recorded
@@ -180,7 +180,7 @@ def _outputs(shared: Shared, outputs: np.ndarray, item: int) -> Plot:
         f"Outputs of item {item}, the best",
         layers,
         Axis("time step"),
-        Axis(ticks=text[::-1]),
+        rows_axis(text, step),
         note="The first output on evaluation trials; the target is drawn where it counts"
         + (", a single step as a diamond." if len(at) else "."),
     )

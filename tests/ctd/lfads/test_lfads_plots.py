@@ -61,6 +61,7 @@ def test_lfads_plots_scale_the_true_input_and_pair_data_with_rates():
         strict=True,
     ):
         lines = layer.y - np.arange(len(units))[::-1, None]
+        assert psths.y.label == f"between two rows: {step:.4g} counts a bin"
         np.testing.assert_allclose(lines * step, average[:, units].T, atol=1e-12)
     (plane,) = by_title["Factors of model 9 by condition, components 2 and 3"].layers
     assert plane.x.shape == (2, time)

@@ -555,6 +555,8 @@ def test_a_plot_is_saved_as_png_svg_and_csv(visit, pages):
     frame = pd.read_csv(io.BytesIO(found["CSV"]))
     curve = np.asarray(pages["train_rnn"][0].array(0, "curve")[4], float)
     assert frame[frame.item == 4].iloc[:, 3].to_numpy() == pytest.approx(curve, rel=1e-4)
+    rows = page.evaluate(f"(title) => plotCsv(({FIGURE})(title).plot)", "Outputs of item")
+    assert "\noutput: trial 1,," in rows, "a line without an item has its own name"
 
 
 def test_several_stores_stand_on_one_page_with_what_differs(visit, pages, tmp_path):

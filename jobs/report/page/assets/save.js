@@ -106,13 +106,14 @@ function savePlot(figure, kind) {
 const cell = (v) => (v === null || v === undefined ? "" : /[",\n]/.test(String(v)) ? `"${String(v).replace(/"/g, '""')}"` : String(v));
 const csv = (rows) => rows.map((row) => row.map(cell).join(",")).join("\n") + "\n";
 
-// One row a mark: the layer's name, the item if it has one, and the numbers.
+// One row a mark: the name of the layer, or of the line, the item if it has one, and the numbers.
 function plotCsv(plot) {
   const x = plot.x.label || "x", y = plot.y.label || "y", rows = [];
   const tick = (axis, v) => (axis.ticks.length ? axis.ticks[v] ?? v : v);
   for (const layer of plot.layers) {
     const name = layer.name || layer.of || "", id = (k) => (layer.item ? layer.item[k] : "");
-    if (layer.kind === "lines") layer.y.forEach((row, k) => row.forEach((v, i) => rows.push([name, id(k), tick(plot.x, Array.isArray(layer.x[0]) ? layer.x[k][i] : layer.x[i]), v])));
+    const line = (k) => { const text = (!layer.item && layer.text && layer.text[k]) || ""; return text.includes(name) ? text : [name, text].filter(Boolean).join(": "); };
+    if (layer.kind === "lines") layer.y.forEach((row, k) => row.forEach((v, i) => rows.push([line(k), id(k), tick(plot.x, Array.isArray(layer.x[0]) ? layer.x[k][i] : layer.x[i]), v])));
     else if (layer.kind === "points") layer.x.forEach((v, i) => rows.push([name, id(i), tick(plot.x, v), tick(plot.y, layer.y[i]), layer.colour ? layer.colour[i] : ""]));
     else if (layer.kind === "band") layer.x.forEach((v, i) => rows.push([name, "", v, layer.low[i], layer.high[i]]));
     else if (layer.kind === "image") layer.z.forEach((row, k) => row.forEach((v, i) => rows.push([name, "", tick(plot.x, i), tick(plot.y, k), v])));
