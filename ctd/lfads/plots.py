@@ -147,7 +147,7 @@ def _rates(
             layers,
             Axis("bin"),
             rows,
-            note=f"The {len(busy)} most active units; their data are marks at the height of rate 0.",
+            note=f"The {len(busy)} most active units on evaluation trial 0; their data are marks at the height of rate 0.",
         ),
         single_trials(rates, counts, truth, item),
         *_unit_images(rates[0], counts[0], item),
@@ -165,6 +165,7 @@ def _unit_images(rates: np.ndarray, counts: np.ndarray, item: int) -> list[Plot]
             Axis("bin", ticks=[str(t) for t in range(len(rates))]),
             Axis("unit, by the time of its largest rate", ticks=[str(k) for k in order]),
             Scale(label),
+            note="Evaluation trial 0.",
         )
         for title, values, label in (
             ("Data of one trial", counts, "count"),
@@ -180,7 +181,7 @@ def _factors(factors: np.ndarray, item: int) -> list[Plot]:
     time = np.arange(factors.shape[1])
     # Time as colour: the direction of a trajectory shows.
     shade = np.tile(time.astype(float), (len(paths), 1))
-    text = [f"trial {k}" for k in range(len(paths))]
+    text = [f"evaluation trial {k}" for k in range(len(paths))]
     made = []
     if len(share) > 1:
         made.append(
@@ -211,11 +212,11 @@ def _inputs(inferred: np.ndarray, truth: np.ndarray | None, item: int) -> list[P
         shown = shown - shown.mean()
         time, step = np.arange(shown.shape[1]), 1.2 * max(float(np.ptp(shown)), 1e-9)
         layers: list[Layer] = []
-        title, note = f"Inferred input {k + 1} of model {item}", ""
+        title, note = f"Inferred input {k + 1} of model {item}", "Evaluation trials."
         if k == 0:
             title, note = (
                 f"Inferred inputs of model {item}",
-                "The first inferred input.",
+                "The first inferred input on evaluation trials.",
             )
         if k == 0 and truth is not None and len(truth) >= len(shown):
             true = truth[: len(shown), :, 0]

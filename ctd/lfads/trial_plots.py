@@ -50,7 +50,7 @@ def single_trials(rates: np.ndarray, data: np.ndarray, truth: np.ndarray | None,
         layers,
         Axis("bin"),
         rows,
-        note="The most active unit; its data are marks at the height of rate 0.",
+        note="The most active unit on the first evaluation trials; its data are marks at the height of rate 0.",
     )
 
 
@@ -80,7 +80,7 @@ def by_condition(
     if not len(shown):
         return []
     condition = condition[:, shown]
-    note = f"{len(shown)} of {len(n)} conditions; averages over {count(int(condition.sum()), 'saved trial')}."
+    note = f"{len(shown)} of {len(n)} conditions; averages over {count(int(condition.sum()), 'saved evaluation trial')}."
     made = []
     if rates is not None:
         title = f"PSTHs of data and of model {item}, by condition"

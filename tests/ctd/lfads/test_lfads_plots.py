@@ -36,6 +36,7 @@ def test_lfads_plots_scale_the_true_input_and_pair_data_with_rates():
     one_trial = by_title["Rates of model 9 against the data, one trial"]
     data = next(layer for layer in one_trial.layers if layer.name == "data")
     assert len(data.x) == np.count_nonzero(counts[0])
+    assert "on evaluation trial 0" in one_trial.note
     image = by_title["Rates of model 9 on that trial"]
     order = [int(text) for text in image.y.ticks]
     np.testing.assert_array_equal(image.layers[0].z, rates[0][:, order].T)
