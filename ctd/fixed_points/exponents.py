@@ -29,10 +29,10 @@ from ctd.fixed_points.network import (
     state_of,
 )
 from ctd.fixed_points.shown import named
-from ctd.kernel import Kernel, Outcome, Static, Traced, Values, Var, View
+from ctd.kernel import Kernel, NoOptions, Outcome, Static, Traced, Values, Var, View
 from ctd.late import Array, Float, Int, Number, jax, jnp, lax
 from ctd.plots import Axis, Group, Lines, Plot, of_group, side_by_side
-from ctd.rows import combinations
+from ctd.rows import Columns, blocks, combinations
 from ctd.words import count
 
 FRAMES = 50
@@ -54,7 +54,7 @@ class Trajectory(FromState):
     n_exponents: Static[int] = Field(
         10,
         gt=0,
-        description="how many, the largest first; at most as many as the state has entries",
+        description="how many, the largest first; a state of fewer entries has one for each",
     )
     every: Static[int] = Field(
         10,
@@ -231,6 +231,31 @@ def result(
     }
 
 
+def reduce(
+    inputs: View[Trajectory],
+    shared: Network,
+    columns: Columns,
+    results: Columns,
+    options: NoOptions | None,
+) -> dict[str, np.ndarray]:
+    """No table: it warns of exponents that cannot be told."""
+    del columns, options
+    n = [np.zeros(0, int)]
+    for block in blocks(results, ("exponent", "largest")):
+        hidden = np.isnan(block["exponent"]) & np.isfinite(block["largest"])[:, None]
+        n.append(hidden.sum(axis=1))
+    untold, every = np.concatenate(n), inputs.every
+    if untold.any():
+        k = min(inputs.n_exponents, shared.states.shape[-1])
+        cure = f"give every: {every // 2} or less" if every > 1 else "no smaller `every` tells them"
+        warnings.warn(
+            f"up to {untold.max()} of {k} exponents of {count(int((untold > 0).sum()), 'item')} lie too far below the largest to be told "
+            f"with every: {every}; they and `sum` are NaN; {cure}",
+            stacklevel=2,
+        )
+    return {}
+
+
 @of_group
 def plots(group: Group) -> list[Plot]:
     """The spectra of the items, named by their constant inputs where these differ."""
@@ -264,6 +289,7 @@ kernel = Kernel(
     finished=lambda s: (s.taken >= s.steps) | ~jnp.isfinite(s.h).all(),
     result=result,
     outcomes=OUTCOMES,
+    reduce=reduce,
     summary=("largest", "largest_error", "dimension"),
     figure=side_by_side(plots),
     plots=plots,

@@ -31,7 +31,7 @@ def warnings_of(store: Store, markers: Sequence[Marker]) -> list[str]:
     name, dropped = metric.name if metric else "", n_dropped(spec, markers)
     found += nan_results(markers, spec.kernel, name, dropped, described.dims)
     own = not is_ctds_kernel(spec.kernel)
-    nodes = _attributes(store) if own or described.reduced else {}
+    nodes = _attributes(store) if own or described.reduces else {}
     groups = range(len(store.job.plan.group_sizes))
     returned = [nodes.get(f"results/{group}", {}).get("results") for group in groups]
     if all(isinstance(names, list) for names in returned):
