@@ -63,14 +63,18 @@ def plainly(message: str) -> str:
 
 
 def meant(word: object, known: Iterable[str]) -> str:
-    """Return "; did you mean 'X'?" if a known word is close to `word`, else "". Of words that are equally close, it names up to three.
+    """Return "; did you mean 'X'?" if a known word is close to `word`, else "". Of words that are equally close, it names up to three;
+    one of the same letters is closer than others.
 
     >>> meant("ahsa", ["asha", "halving"]), meant(3, ["asha"])
     ("; did you mean 'asha'?", '')
     >>> meant("run", ["run1", "run2"])
     "; did you mean 'run1' or 'run2'?"
+    >>> meant("candidatse", ["candidate", "candidates"])
+    "; did you mean 'candidates'?"
     """
     near = difflib.get_close_matches(str(word), sorted(known), n=3, cutoff=0.65)
+    near = [other for other in near if sorted(other) == sorted(str(word))] or near
     ratio = lambda other: difflib.SequenceMatcher(None, other, str(word)).ratio()
     said = " or ".join(repr(other) for other in sorted(near) if ratio(other) == ratio(near[0]))
     return f"; did you mean {said}?" if near else ""
