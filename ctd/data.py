@@ -23,6 +23,7 @@ from ctd.containers import (
     read_datasets,
 )
 from ctd.replacing import replacing
+from ctd.words import meant
 
 CONDITION = "condition"
 """Name of the conditions of all trials, (trial,), in a file that names no splits."""
@@ -264,7 +265,9 @@ def read_table(
 def dataset_of(path: str, found: Mapping[str, np.ndarray], name: str, hint: str = "") -> np.ndarray:
     """An array of a file. Raises ValueError, beginning with `path` and ending with `hint`, where the file has none of this name."""
     if name not in found:
-        raise ValueError(f"{path}: has no dataset {name}; it has {', '.join(sorted(found))}{hint}")
+        near = meant(name, found)
+        told = near + hint.lstrip(";.") if near else f"; it has {', '.join(sorted(found))}{hint}"
+        raise ValueError(f"{path}: has no dataset {name}{told}")
     return found[name]
 
 

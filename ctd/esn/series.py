@@ -21,7 +21,7 @@ from ctd.data import read_arrays
 from ctd.esn.params import OfSeries
 from ctd.kernel import View
 from ctd.late import Array, Float, on_host
-from ctd.words import count
+from ctd.words import count, meant
 
 
 class Series(NamedTuple):
@@ -262,7 +262,8 @@ def read_array(
     with opened as file:
         found = file.get(dataset)
         if not isinstance(found, np.ndarray | h5py.Dataset):
-            raise ValueError(f"{where} is missing; the file has {', '.join(sorted(file))}")
+            near = meant(dataset, file) or f"; the file has {', '.join(sorted(file))}"
+            raise ValueError(f"{where} is missing{near}")
         if suffix == ".npy":  # its only array has no name
             where = str(path)
         if not is_numpy:

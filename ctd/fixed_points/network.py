@@ -18,7 +18,7 @@ from ctd.dotted import load as load_dotted
 from ctd.kernel import Data, File, Params, Static, Traced, Values, View
 from ctd.late import Array, Float, jax, jnp, on_host
 from ctd.weights import read_tensors, read_weights
-from ctd.words import count
+from ctd.words import count, meant
 
 type Map = Callable[[Weights, Float[Array, "state"], Float[Array, "input"]], Float[Array, "state"]]
 """F(weights, state, input) -> the next state; of a flow, dh/dt."""
@@ -241,7 +241,8 @@ def stored_network(inputs: View[OfNetwork], path: str, dataset: str) -> Network:
     if dataset not in stored:
         fits = [name for name, values in stored.items() if size in (None, *values.shape[-1:])]
         hint = f"give dataset: {fits[0]}" if len(fits) == 1 else "give one as dataset"
-        raise ValueError(f"{where}: no such dataset; found {', '.join(sorted(stored))}; {hint}")
+        told = meant(dataset, fits) or f"; found {', '.join(sorted(stored))}; {hint}"
+        raise ValueError(f"{where}: no such dataset{told}")
     states = stored[dataset]
     if size is not None and (states.ndim == 0 or states.shape[-1] != size):
         raise ValueError(

@@ -338,5 +338,5 @@ def test_load_takes_the_constant_inputs_of_a_table(tmp_path):
         table = {"point": np.zeros((2, 100))} | ({} if own is None else {"constant_input": own})
         np.savez(given["points"], **table)
         assert load(inputs).inputs.shape == size
-    with pytest.raises(ValueError, match=r"points: no such dataset; .*; give dataset: point"):
+    with pytest.raises(ValueError, match=r"points: no such dataset; did you mean 'point'\?"):
         load(inputs_of(Continuation(**given, dataset="points")))

@@ -265,6 +265,7 @@ BAD = {
     "no file": ({}, {"data": None}, "data: a file of recordings .* is needed"),
     "one array each": ({"a": X, "b": X[:40]}, {}, r"2 recordings, .* the shortest, b with 40 samples"),
     "no dataset": ({"rates": X}, {}, r"r.h5: has no dataset data; it has rates"),
+    "misspelt dataset": ({"date": X, "rates": X}, {}, r"has no dataset data; did you mean 'date'\? If these are 2 rec"),
     "axes": ({"data": X[:, 0]}, {}, r"data has the shape \(50,\); \(time, channel\) or"),
     "NaN": ({"data": np.where(X > 0.9, np.nan, X)}, {}, r"data has \d+ NaN or infinite entries"),
     "channels": ({"data": np.tile(X, 2)}, {"n": 3}, "n: 3 units given, but .* has 4 channels"),
