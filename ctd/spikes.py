@@ -247,10 +247,13 @@ def plots(group: Group) -> list[Plot]:
     )
     order = np.argsort(np.argmax(rates, axis=0), kind="stable")
     item = int(group.columns["item"][0])
-    bins = Axis("bin", ticks=[str(t) for t in range(len(rates))])
     units = Axis("unit, by the time of its largest rate", ticks=[str(k) for k in order])
     drawn = lambda title, values, label: Plot(
-        f"{title} of one trial, item {item}", [Image(values[:, order].T)], bins, units, Scale(label)
+        f"{title} of one trial, item {item}",
+        [Image(values[:, order].T)],
+        Axis("bin"),
+        units,
+        Scale(label),
     )
     return [drawn("Spikes", counts, "count"), drawn("True rates", rates, "rate a bin")]
 

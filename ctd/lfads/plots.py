@@ -162,7 +162,7 @@ def _unit_images(rates: np.ndarray, counts: np.ndarray, item: int) -> list[Plot]
         Plot(
             title,
             [Image(values[:, order].T)],
-            Axis("bin", ticks=[str(t) for t in range(len(rates))]),
+            Axis("bin"),
             Axis("unit, by the time of its largest rate", ticks=[str(k) for k in order]),
             Scale(label),
             note="Evaluation trial 0.",

@@ -13,6 +13,8 @@ from ctd.batch import evaluated, run_items
 from ctd.catalogue import load_kernel
 from ctd.cells import get_cell
 from ctd.kernel import inputs_of, static_of, traced_of
+from ctd.plots import Figure
+from ctd.plots.png import draw
 from ctd.spikes import LARGEST_MEAN, Spikes, kernel, load
 from ctd.weights import write_weights
 from jobs import open_store
@@ -332,3 +334,11 @@ def test_spikes_go_on_to_lfads(command_line, job_file):
     for group in groups:
         for name in TRUTHS:
             assert np.isfinite(group[name]).all(), name
+
+
+def test_bins_of_the_picture_have_even_ticks():
+    rng = np.random.default_rng(0)
+    results = {"eval_rates": rng.random((1, 2, 25, 4)), "eval": rng.integers(0, 3, (1, 2, 25, 4))}
+    picture = draw(Figure(kernel.plots(None, None, {"item": np.arange(1)}, results, {})[:1]))
+    ticks = picture.axes[0].get_xticks()
+    assert set(np.diff(ticks)) == {5}
