@@ -190,7 +190,8 @@ class Progress:
             parts.append(f"{self.waiting}, {time.monotonic() - self.waiting_since:.0f} s")
         if rate and rate >= 1:
             parts.append(f"{rate:,.3g} items/s")
-        elif rate and not left_s:
+        elif rate and not left_s and self.items_done + self.running_items > self.items_before:
+            # An item's results may take longer than its advances: the pace of work is none of items.
             parts.append(f"{duration(1 / rate)} an item")
         if left_s:
             parts.append(f"{duration(round(left_s))} left")
@@ -209,6 +210,9 @@ class Progress:
         """Return the advances of the running shards as text; items of a single advance are counted already."""
         if not advances or max(advances) <= (self.most_advances <= 1):
             return ""
+        if self.running_items and self.items_done + self.running_items >= self.n_items:
+            # An item may end long before the most advances.
+            return "writing results"
         few, many = min(advances), max(advances)
         of = f"/{self.most_advances}" if self.most_advances >= many else ""
         # Of a round of a search it is not the items' last one.

@@ -37,6 +37,12 @@ def test_text_of_advances(advances, most, said):
     assert Progress(8, 1, advances=advances, most_advances=most).text() == said
 
 
+def test_items_that_have_ended_before_the_most_advances_are_written():
+    now = Progress(2, 1)
+    now.update([ShardProgress(finished=2, advances=1, most=8, work=2.0)])
+    assert now.text() == "writing results"
+
+
 @pytest.mark.parametrize(
     ("stage", "best", "said"),
     [
@@ -55,7 +61,9 @@ def test_time_left_falls_between_two_advances_and_is_not_told_when_it_is_over():
     now = time.monotonic()
     going = Progress(8, 2, work=3.0, work_before=1.0, moving_since=now - 60, moved_at=now - 10)
     assert going.text() == f"{duration(115)} left"
-    assert replace(going, moved_at=now - 50).text() == f"{duration(5)} an item"
+    assert replace(going, moved_at=now - 50).text() == "", "no item is done"
+    late = replace(going, moved_at=now - 50, running_items=1)
+    assert late.text() == f"{duration(5)} an item"
     going.update([ShardProgress(work=3.0)])
     assert going.moved_at is not None
     assert going.moved_at >= now
