@@ -31,7 +31,7 @@ from jobs.storage import objects
 from jobs.storage.checksums import digest, digest_of, read_verified, write_sums
 from jobs.store.arrays import Lazy, attributes, put_array
 from jobs.store.marker import Marker
-from jobs.store.store import Store, gather_command, names_of_columns, shared_fields
+from jobs.store.store import Store, gather_command, names_of_columns, shared_fields, table_group
 
 BLOCK_BYTES = 4 << 20
 """Bytes of rows read at a time, before selection."""
@@ -208,7 +208,7 @@ def reduce_group(store: Store, group: int, check: Callable[[], None] = lambda: N
         "warnings": told,
     }
     objects.delete_all(store.objects, folder)
-    out = store.table(folder, about)
+    out = table_group(store, folder, about)
     axes = {axis for name in reduced for axis in kernel.reduced[name].axes}
     arrays = {name: (values, kernel.reduced[name]) for name, values in reduced.items()}
     for axis in axes & coords.keys() - reduced.keys():

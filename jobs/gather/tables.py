@@ -15,7 +15,7 @@ from jobs.spec.reductions import Best, Counts, Histogram, Seeds
 from jobs.storage import objects
 from jobs.store.arrays import DONE, Lazy, attributes, flags, put_array
 from jobs.store.marker import Marker
-from jobs.store.store import Store
+from jobs.store.store import Store, table_group
 
 DRAWN = 1 << 24
 """Most numbers that a bootstrap holds at a time."""
@@ -29,7 +29,7 @@ def write_items(store: Store, rows: list[np.ndarray]) -> None:
 
     rows: for each group, (rows,) bool: the committed rows.
     """
-    out = store.table("items")
+    out = table_group(store, "items")
     ids = np.concatenate([store.rows(g, "item", 0, len(r))[r] for g, r in enumerate(rows)])
     order = np.argsort(ids, kind="stable")
     # Groups whose ids follow each other need no sort, which would copy each column once more.
@@ -90,7 +90,7 @@ def numeric_columns(store: Store, names: Iterable[str]) -> dict[str, bool]:
 
 def write_shards(store: Store, markers: Sequence[Marker]) -> None:
     """Write shards/: one row per committed shard, with its host, device and time."""
-    out = store.table("shards")
+    out = table_group(store, "shards")
 
     def put(name: str, of: Callable[[Marker], Any], text: str, units: str = "1") -> None:
         values = np.asarray([of(marker) for marker in markers])
@@ -114,7 +114,7 @@ def write_reductions(store: Store, reductions: Sequence[Any]) -> None:
     objects.delete_all(store.objects, "reduced")
     if not reductions:
         return
-    out = store.table("reduced")
+    out = table_group(store, "reduced")
     table = store.root["items"]
     assert isinstance(table, zarr.Group)
     labels = {name: _labels(attributes(array)) for name, array in table.arrays()}

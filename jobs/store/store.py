@@ -133,17 +133,6 @@ class Store:
         """Return the Zarr group results/G."""
         return self._node(f"results/{group}")
 
-    def table(self, path: str, attrs: Mapping[str, Any] = NO_MORE) -> zarr.Group:
-        """Return the Zarr group that a gather fills at `path`, made with these attributes if it is not there.
-
-        It is the root of a hierarchy of its own. Zarr reads all parents of each array that it creates, and this store's root
-        holds the metadata of all groups: the time of a gather would grow with the square of their number.
-        """
-        place = connect.open_objects(f"{self.address.rstrip('/')}/{path}", create=True)
-        return zarr.open_group(
-            zarr.storage.ObjectStore(place), mode="a", zarr_format=3, attributes=dict(attrs)
-        )
-
     def stored(self, group: int, name: str) -> zarr.Array[Any]:
         """Return the stored array `name` of a group, which may be a pack."""
         return self._node(f"results/{group}/{name}")
@@ -174,6 +163,18 @@ class Store:
     def rows(self, group: int, name: str, start: int, stop: int) -> np.ndarray:
         """Return rows start <= r < stop of a result or column."""
         return np.asarray(self.array(group, name)[start:stop])
+
+
+def table_group(store: Store, path: str, attrs: Mapping[str, Any] = NO_MORE) -> zarr.Group:
+    """Return the Zarr group that a gather fills at `path`, made with these attributes if it is not there.
+
+    It is the root of a hierarchy of its own. Zarr reads all parents of each array that it creates, and the store's root holds
+    the metadata of all groups: the time of a gather would grow with the square of their number.
+    """
+    place = connect.open_objects(f"{store.address.rstrip('/')}/{path}", create=True)
+    return zarr.open_group(
+        zarr.storage.ObjectStore(place), mode="a", zarr_format=3, attributes=dict(attrs)
+    )
 
 
 def names_of_columns(store: Store, group: int) -> list[str]:
