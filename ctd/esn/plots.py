@@ -189,11 +189,14 @@ def replayed(group: Group) -> list[Plot]:
     m, note = group.results["trace"].shape[2], "The network on its own."
     if m > N_OUTPUTS:
         note += f" The first {N_OUTPUTS} of {m} outputs."
+    lines, up = (lambda values: stacked((values - middle).T, step)), rows_axis(text, step)
+    if m == 1:
+        lines, up = (lambda values: values.T), Axis("output")
     layers = [
-        Lines(time, stacked((targets - middle).T, step), "target", strong=True, text=text),
-        Lines(time, stacked((outputs - middle).T, step), "network", text=text),
+        Lines(time, lines(targets), "target", strong=True, text=text),
+        Lines(time, lines(outputs), "network", text=text),
     ]
-    axes = Axis("time since the start of the replay"), rows_axis(text, step)
+    axes = Axis("time since the start of the replay"), up
     return [Plot(f"Replay of item {item}, the best", layers, *axes, note=note)]
 
 

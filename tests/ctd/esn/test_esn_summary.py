@@ -184,6 +184,19 @@ def test_traces_of_a_run_that_was_not_gathered_have_no_best(of):
     assert [plot.title for plot in made] == ["Replay error of all networks"]
 
 
+@pytest.mark.parametrize("m", [1, 2])
+def test_the_replay_of_one_output_is_drawn_in_its_own_values(m):
+    results = {"train_nrmse": np.ones((1, 1)), "replay_nrmse": np.array([0.1])}
+    trace = np.linspace(2.0, 3.0, 5 * m).reshape(1, 5, m)
+    results |= {"trace": trace, "trace_target": trace}
+    plots = esn.plots(
+        inputs_of(EchoState()), None, {"item": np.arange(1)}, results, {"best_item": 0}
+    )
+    (made,) = (plot for plot in plots if plot.title.startswith("Replay of item"))
+    assert bool(made.y.ticks) == (m == 2)
+    assert np.array_equal(made.layers[0].y, trace[0].T) == (m == 1)
+
+
 def test_the_histogram_of_errors_says_what_it_leaves_out():
     def note(error):
         results = {"train_nrmse": np.ones((len(error), 1)), "replay_nrmse": np.array(error)}
