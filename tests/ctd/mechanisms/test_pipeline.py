@@ -70,7 +70,7 @@ def test_what_is_read_off_fits_is_judged_and_places_a_recording(tmp_path):
         assert set(placed[f"atlas_{name}"]) == set(table[name])
 
 
-FITS = ("fits.params.n_batches=200", "fits.params.report_every=100", "fits.params.length=15", "fits.params.hidden=10")  # fmt: skip
+FITS = ("fits.params.n_batches=200", "fits.params.report_every=100", "fits.params.length=15", "fits.params.hidden=10", "fits.params.smoothing=1")  # fmt: skip
 # Recordings and evidence have the shapes and the layout of the kernels' smallest cases: programs that their contract compiles, too.
 BINS = f"params.n_bins={SMALL['mechanisms']['n_bins']}"
 ATLAS = (

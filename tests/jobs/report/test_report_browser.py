@@ -454,10 +454,15 @@ def test_map_over_two_parameters_has_the_medians(visit, pages):
     figure.get_by_label("y", exact=True).select_option("alpha")
     plot = page.evaluate(f"(t) => ({FIGURE})(t).plot", f"{value} over g and alpha")
     medians = frame[np.isfinite(frame[value])].pivot_table(value, "alpha", "g", "median").to_numpy()
-    if plot["scale"]["label"].startswith("log10"):
+    if plot["scale"]["log"]:
         medians = np.log10(medians)
     assert np.array(plot["layers"][0]["z"], float) == pytest.approx(medians, rel=1e-4)
     assert plot["x"]["ticks"] == ["0.5", "1.5", "2.5"]
+    # A logarithmic colour bar tells the values themselves.
+    figure = page.locator(".figure", has=page.get_by_role("heading", name=f"{value} against g"))
+    figure.get_by_label("colour", exact=True).select_option("alpha")
+    text = figure.locator(".legend .scale").inner_text()
+    assert text.split() == ["0.1", "10", "alpha", "(log)"]
 
 
 def test_a_search_has_slices_and_two_parameters_in_colours_of_the_metric(visit, tmp_path):
@@ -479,7 +484,7 @@ def test_a_search_has_slices_and_two_parameters_in_colours_of_the_metric(visit, 
         plot = page.evaluate(f"(t) => ({FIGURE})(t).plot", title)
         assert plot["scale"]["label"].split()[-1] == names[2]
         values = {name: frame[name].to_numpy(float) for name in names}
-        if plot["scale"]["label"].startswith("log10"):
+        if plot["scale"].get("log"):
             values[names[2]] = np.log10(values[names[2]])
         for name, key in zip(names, ("x", "y", "colour"), strict=True):
             found = np.array(plot["layers"][0][key], float)

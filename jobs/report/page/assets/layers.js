@@ -105,6 +105,9 @@ class Layers {
     if (this.low === this.high) this.high = this.low + 1;
   }
 
+  // A number of the colour scale as it is told: on a logarithmic one, layers have logarithms.
+  told(v) { return this.plot.scale.log && v !== null ? 10 ** v : v; }
+
   colour(v, marks = true) {
     return shade(v === null || v === undefined ? NaN : (v - this.low) / (this.high - this.low), this.plot.scale.diverging, marks);
   }
@@ -264,7 +267,7 @@ class Layers {
   describe({ layer, i, k }) {
     const { x, y, scale } = this.plot;
     const name = (axis, v, fallback) => `${(axis.label || fallback).split(" (")[0]}: ${axis.ticks.length ? axis.ticks[v] ?? v : fmt(v)}`;
-    if (layer.kind === "image") return `${name(x, i, "x")}\n${name(y, k, "y")}\n${scale.label}: ${fmt(layer.z[k][i])}`;
+    if (layer.kind === "image") return `${name(x, i, "x")}\n${name(y, k, "y")}\n${scale.label}: ${fmt(this.told(layer.z[k][i]))}`;
     if (layer.kind === "lines") {
       const at = Array.isArray(layer.x[0]) ? layer.x[k][i] : layer.x[i];
       return [layer.text ? layer.text[k] : layer.name, name(x, at, "x"), y.ticks.length ? "" : name(y, layer.y[k][i], "y")].filter(Boolean).join("\n");

@@ -78,7 +78,8 @@ function compose(figure, c, width, height, top) {
     x += w;
   }
   if (figure.hasScale()) {
-    const label = `${figure.plot.scale.label}: ${ends(figure.low, figure.high).join(" to ")}`;
+    const { label: name, log } = figure.plot.scale;
+    const label = `${name}${log ? " (log)" : ""}: ${ends(figure.told(figure.low), figure.told(figure.high)).join(" to ")}`;
     c.fillStyle = THEME.muted;
     c.fillText(label, x, y);
   }

@@ -159,7 +159,7 @@ function scatter(table, xName, yName, colourName) {
   const layers = colour && colour.kind === "text"
     ? colour.labels.map((name, code) => ({ ...part(kept.filter((k) => colour.values[k] === code)), name }))
     : [{ ...part(kept), name: "", colour: colour ? kept.map((k) => (C[k] === null || !logColour ? C[k] : Math.log10(C[k]))) : undefined }];
-  return { title: `${yName} against ${xName}`, layers, x: axis(x), y: axis(y), scale: { label: colour ? (logColour ? `log10 ${colourName}` : colourName) : "" }, note: [table.note, leftOut(table)].filter(Boolean).join(" ") };
+  return { title: `${yName} against ${xName}`, layers, x: axis(x), y: axis(y), scale: { label: colour ? colourName : "", log: logColour }, note: [table.note, leftOut(table)].filter(Boolean).join(" ") };
 }
 
 
@@ -206,5 +206,5 @@ function map(table, xName, yName, valueName) {
   const log = isWide({ kind: "number", values: z.flat() }), counts = cells.flat().map((some) => some.length).filter(Boolean);
   if (log) z = z.map((row) => row.map((value) => (value === null ? null : Math.log10(value))));
   const [few, many] = [Math.min(...counts), Math.max(...counts)];
-  return { title: `${valueName} over ${xName} and ${yName}`, layers: [{ kind: "image", z }], x: { label: xName, log: false, ticks: X.ticks }, y: { label: yName, log: false, ticks: Y.ticks }, scale: { label: `${log ? "log10 " : ""}${many > 1 ? "median " : ""}${valueName}` }, note: [many > 1 && `Medians over ${few === many ? few : `${few} to ${many}`} done items a cell${table.note ? `, of those that the page has` : ""}.`, leftOut(table)].filter(Boolean).join(" ") };
+  return { title: `${valueName} over ${xName} and ${yName}`, layers: [{ kind: "image", z }], x: { label: xName, log: false, ticks: X.ticks }, y: { label: yName, log: false, ticks: Y.ticks }, scale: { label: `${many > 1 ? "median " : ""}${valueName}`, log }, note: [many > 1 && `Medians over ${few === many ? few : `${few} to ${many}`} done items a cell${table.note ? `, of those that the page has` : ""}.`, leftOut(table)].filter(Boolean).join(" ") };
 }
