@@ -40,6 +40,8 @@ def read_numpy(path: str, inputs: View[Model]) -> Mapping[str, Recordings]:
     condition = arrays.pop(CONDITION, None)
     for name, array in arrays.items():  # while entries still have the file's names
         check_entries(f"data: {path}: {name}", array, inputs.likelihood)
+    if condition is not None:
+        check_entries(f"data: {path}: {CONDITION}", condition)
     trials = unsplit(path, arrays)
     if condition is not None and condition.shape != (len(trials),):
         raise ValueError(

@@ -120,6 +120,10 @@ def test_trials_refused(tmp_path, trials, params, said):
 
 
 def test_conditions_are_one_a_trial(tmp_path):
-    np.savez(tmp_path / "spikes.npz", np.ones((9, 4, 6)), condition=np.arange(8))
-    with pytest.raises(ValueError, match=r"condition has the shape \(8,\); one number .* 9 trials"):
-        load(Model(data=str(tmp_path / "spikes.npz")))
+    for condition, said in (
+        (np.arange(8), r" condition has the shape \(8,\); one number .* 9 trials"),
+        (np.array(["a", "b", "c"] * 3), r" condition has the type <U1; .* makes numbers of labels"),
+    ):
+        np.savez(tmp_path / "spikes.npz", np.ones((9, 4, 6)), condition=condition)
+        with pytest.raises(ValueError, match=said):
+            load(Model(data=str(tmp_path / "spikes.npz")))
