@@ -238,17 +238,17 @@ WEIGHTED = "R2 weighted by variance, no affine fit"
 def benchmark(stage: str, theirs: tuple[float, float, float, float]) -> tuple[Figure, ...]:
     """The figures of a model of CtDBenchmark: rate R2, state R2, co-bps, cycle consistency."""
     rate, state, bits, cycle = theirs
-    unheld = "not held: the small setting of this row proves nothing"
+    unheld = "not held: the small setting of this row proves nothing. Published figures have three digits"
     return (
-        Figure(f"rate R2, {stage}", WEIGHTED, column(stage, "rate_r2_weighted"), published=rate, bound=1.0, why=unheld),
+        Figure(f"rate R2, {stage}", WEIGHTED, column(stage, "rate_r2_weighted"), published=rate, slack=5e-4, bound=1.0, why=unheld),
         Figure(
             f"state R2, {stage}", "the generator's states from true ones, weighted by variance", column(stage, "state_r2_from_true"),
-            published=state, bound=1.0, why=unheld,
+            published=state, slack=5e-4, bound=1.0, why=unheld,
         ),
         Figure(f"co-bps, {stage}", "bits a spike of held-out units", column(stage, "co_bps"), published=bits, why=unheld),
         Figure(
             f"cycle consistency, {stage}", "states from their log rates, readout refitted as theirs", column(stage, "cycle_consistency_refitted"),
-            published=cycle, bound=1.0, why=unheld,
+            published=cycle, slack=5e-4, bound=1.0, why=unheld,
         ),
         Figure(
             f"exact cycle consistency, {stage}", "the same by the model's own readout", column(stage, "cycle_consistency_states"),
