@@ -134,7 +134,9 @@ def data_of(store: Store, group: int, markers: Sequence[Marker]) -> tuple[Column
 def _can_draw(store: Store, group: int) -> bool:
     """Whether the kernel has a figure, and what it draws is there."""
     kernel = store.kernel
-    is_reduced = kernel.reduce is None or f"gathered/{group}" in store.root
+    # A kernel may reduce today, and not when the store was made.
+    reduces = kernel.reduce is not None and store.description.reduces
+    is_reduced = not reduces or f"gathered/{group}" in store.root
     return kernel.figure is not None and is_reduced and len(_data(store, group)[0]["item"]) > 0
 
 
