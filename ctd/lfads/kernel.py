@@ -16,7 +16,7 @@ from ctd.lfads.draws import Fitted
 from ctd.lfads.loss import TERMS, evaluate
 from ctd.lfads.names import DIMS
 from ctd.lfads.params import Model, files_of
-from ctd.lfads.plots import plots
+from ctd.lfads.plots import figure, plots
 from ctd.lfads.presets import PRESETS
 from ctd.lfads.results import as_stored, inferred, kept, named, of_all_sessions
 from ctd.lfads.sessions import load as load_data
@@ -255,6 +255,7 @@ kernel = Kernel(
     curves=("curve.eval.loss", "curve.train.loss"),
     advances=lambda inputs: len(block_ends(inputs)),
     plots=plots,
+    figure=figure,
     presets=PRESETS,
     width=16,
     # Each model has its own weights: on a CPU one model at a time keeps them in cache; on a GPU the products

@@ -7,6 +7,7 @@ from ctd.lfads.summary import DIVERGED
 from ctd.lfads.trial_plots import N_TRIALS, by_condition, single_trials, trial_layers
 from ctd.plots import (
     Axis,
+    Figure,
     Group,
     Image,
     Layer,
@@ -23,6 +24,8 @@ from ctd.principal import component, principal
 from ctd.rows import Columns
 
 TERMS = {"loss": "loss", "nll": "-log likelihood", "kl_ic": "KL initial", "kl_input": "KL inputs"}
+N_PLOTS = 4
+"""Plots of the figure of a single model."""
 N_UNITS = 6
 """Units whose rates are drawn, the most active ones."""
 
@@ -41,7 +44,7 @@ def plots(group: Group) -> list[Plot]:
         item = int(group.reduced["item"][0])
         # Rows are in the order of items, but a group may hold any items of the sweep.
         row = int(np.flatnonzero(items == item)[0])
-        made.append(_terms(results, row, item, steps))
+        made.append(_terms(group, row, item, steps))
         # One row of each result is read: the others stay in the store.
         best = {name: np.asarray(results[name][row], float) for name in SAVED if name in results}
         made += _inferred(group.shared, best, item)
@@ -53,16 +56,22 @@ def plots(group: Group) -> list[Plot]:
 SAVED = ("rates", "factors", "inferred_inputs", "trial_session")
 
 
-def _terms(results: Columns, row: int, item: int, steps: np.ndarray) -> Plot:
-    """The parts of the loss, in training and in evaluation."""
+@of_group
+def figure(group: Group) -> Figure:
+    """The first `plots` of a single model; none of several, of which the metric over the sweep says more."""
+    return Figure(plots(*group)[:N_PLOTS] if len(group.items) == 1 else [])
+
+
+def _terms(group: Group, row: int, item: int, steps: np.ndarray) -> Plot:
+    """The parts of the loss, in training and in evaluation; without a controller there is none of inputs."""
     layers: list[Layer] = []
     smallest = np.inf
     for hue, (name, label) in enumerate(TERMS.items()):
         for where in ("eval", "train"):
             key = f"curve.{where}.{name}"
-            if key not in results:
+            if key not in group.results or (name == "kl_input" and not group.inputs.controller):
                 continue
-            curve = np.asarray(results[key][row], float)
+            curve = np.asarray(group.results[key][row], float)
             smallest = min(smallest, np.nanmin(curve, initial=np.inf))
             layers.append(
                 Lines(steps, curve, f"{label}, {where}", dashed=where == "train", hue=hue)

@@ -132,8 +132,10 @@ def loss_curves(curves: Curves, title: str, axis: Axis, name: str, across: Axis 
         layers.append(Band(curves.steps, curves.quantiles[0], curves.quantiles[2], "10-90 %"))
     fine, failed = (np.flatnonzero(curves.failed[some] == kind) for kind in (False, True))
     told = lambda which: {"text": [text[k] for k in which], "item": items[some][which]}
+    coloured = fine.size > 1  # the colour of a single one would compare it with nothing
     if fine.size:
-        layers.append(Lines(curves.steps, drawn[fine], name, shade[fine], **told(fine)))
+        colour = shade[fine] if coloured else None
+        layers.append(Lines(curves.steps, drawn[fine], name, colour, **told(fine)))
     notes = []
     if failed.size:
         top = TOP * np.nanmax(drawn[fine], initial=-np.inf) if fine.size else np.inf
@@ -149,5 +151,6 @@ def loss_curves(curves: Curves, title: str, axis: Axis, name: str, across: Axis 
         layers.append(Lines(curves.steps, curves.quantiles[1], "median", strong=True))
     if len(some) < len(items):
         notes.append(f"{len(some)} of {len(items):,} {name}, evenly spaced in their {curves.loss}.")
-    scale = Scale(f"log10 {curves.loss}" if axis.log else curves.loss)
+    label = f"log10 {curves.loss}" if axis.log else curves.loss
+    scale = Scale(label if coloured else "")
     return Plot(title, layers, across, axis, scale, note=" ".join(notes))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ctd.lfads.params import Model
+from ctd.lfads.plots import figure
 from ctd.lfads.plots import plots as lfads_plots
 from ctd.lfads.summary import next_jobs
 
@@ -67,6 +68,30 @@ def test_lfads_plots_scale_the_true_input_and_pair_data_with_rates():
     (plane,) = by_title["Factors of model 9 by condition, components 2 and 3"].layers
     assert plane.x.shape == (2, time)
     assert list(plane.colour) == [0, 2]
+
+
+def test_lfads_figure_is_of_a_single_model_and_has_terms_that_it_has():
+    """Without a controller there is no KL of inputs; of two models the sweep's picture says more."""
+    curves = {
+        f"curve.{where}.{name}": np.ones((1, 4))
+        for where in ("eval", "train")
+        for name in ("loss", "nll", "kl_ic", "kl_input")
+    }
+    results = {"eval_loss": np.ones(1), "outcome": np.zeros(1, int), **curves}
+    inputs = SimpleNamespace(report_every=10, n_batches=40, controller=0)
+    fields = (
+        inputs,
+        SimpleNamespace(stitched=None, evaluation=SimpleNamespace(condition=None)),
+        {"item": np.array([7])},
+        results,
+        {"item": np.array([7])},
+    )
+    losses, terms = figure(*fields).plots
+    assert losses.layers[0].colour is None
+    assert not losses.scale.label
+    assert {layer.name.split(",")[0] for layer in terms.layers} == {"loss", "-log likelihood", "KL initial"}  # fmt: skip
+    two = {name: np.repeat(values, 2, axis=0) for name, values in results.items()}
+    assert not figure(*fields[:2], {"item": np.array([7, 9])}, two, fields[4]).plots
 
 
 @pytest.mark.parametrize("cell", ["gru", "node"])
