@@ -168,13 +168,14 @@ def open_and_compute(
     again: this is a restart; failed shards were reconsidered before it.
     """
     from jobs.gather.gather import take_gather
-    from jobs.run.shards import reconsider, run_parts, run_shards
+    from jobs.run.shards import reconsider, run_parts, run_shards, take_settings
 
     starts = executor.name == "ray" and request.address is None
     planning = "starting Ray, planning" if starts else "planning"
     with told_if_slow(planning, request.as_json):
         store = open_store(executor)
         take_gather(store, request.spec)
+    warn(take_settings(store, request.spec.run))
     known = planned_warnings(read_events(store))
     if len(store.committed.numbers()) < store.job.plan.n_shards:
         warn(known)

@@ -25,6 +25,7 @@ from jobs.run.rounds import forget_search
 from jobs.run.sources import accept_changes, refuse_changed
 from jobs.run.stop import Stop
 from jobs.run.task import Begin, Executor
+from jobs.spec.run import LAYOUT, RunSettings
 from jobs.spec.search import Search
 from jobs.storage import objects
 from jobs.storage.checksums import digest
@@ -41,6 +42,7 @@ from jobs.storage.lease import (
     running,
 )
 from jobs.store.events import Events, read_events
+from jobs.store.manifest import read_job, write_job
 from jobs.store.store import Store
 
 YIELD_S = 5.0
@@ -213,6 +215,22 @@ def progress_digest(store: Store) -> str:
     known = [[(number, one.version) for number, one in found.items()] for found in records]
     left = objects.stamp(store.objects, (keys.CHECKPOINTS, keys.DECISIONS, keys.ROUNDS))
     return digest(repr((known, left)).encode()) if left or any(known) else ""
+
+
+def take_settings(store: Store, given: RunSettings) -> list[str]:
+    """Take the settings of a run that a job gives for its store; return, as texts, which of those of the layout differ: these stay."""
+    # Read again, as `jobs.gather.gather.set_gather` does. Workers on other machines read the settings there.
+    job = read_job(store.objects, store.address)
+    old = job.spec.run
+    run = given.model_copy(update={name: getattr(old, name) for name in LAYOUT})
+    if run != old:
+        store.job = replace(job, spec=job.spec.model_copy(update={"run": run}))
+        write_job(store.objects, store.job)
+    differ = [name for name in LAYOUT if getattr(given, name) not in (None, getattr(old, name))]
+    return [
+        f"run.{name}: {getattr(given, name)} given; {store.address} keeps the layout that it was made with"
+        for name in differ
+    ]
 
 
 def reconsider(store: Store, failed: bool = False, changes: bool = False) -> None:

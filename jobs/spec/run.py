@@ -11,9 +11,12 @@ from pydantic import (
     field_validator,
 )
 
+LAYOUT = ("slots", "microbatch", "shard_items")
+"""The settings that affect the layout of a store, which is made once."""
+
 
 class RunSettings(BaseModel):
-    """Settings of a job's run. Only `slots`, `microbatch` and `shard_items` affect the layout."""
+    """Settings of a job's run. Those but `LAYOUT` may change from run to run of a store."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -108,6 +108,18 @@ def test_run_takes_settings_of_reductions(ctd, job_file):
 
 
 @pytest.mark.usefixtures("no_pictures")
+def test_run_takes_settings_of_the_run(ctd, job_file):
+    """But for those of the layout, which it says."""
+    run = ("run", path := job_file(TOY), "--executor", "serial")
+    settings = lambda: Store.open(str(path.with_suffix(".zarr"))).job.spec.run
+    assert (ctd(*run)[0], settings().retries) == (0, 2)
+    code, _, err = ctd(*run, "run.retries=5", "run.shard_items=7")
+    assert (code, settings().retries, settings().shard_items) == (0, 5, None)
+    assert "run.shard_items: 7 given" in err
+    assert (ctd(*run)[0], settings().retries) == (0, 2)
+
+
+@pytest.mark.usefixtures("no_pictures")
 def test_run_takes_overrides_among_the_files(ctd, job_file):
     """The store is that of --set; --trust beside them changes no other word."""
     path = job_file(TOY)
