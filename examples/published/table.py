@@ -165,7 +165,7 @@ Ours is a median over seeds, networks or segments, with the lowest and the highe
 Each row below is a job file of [examples/published](../examples/published/):
 
 ```bash
-uv run ctd run examples/published/*.yaml                         # small settings: minutes a row
+uv run ctd run examples/published/*.yaml                         # small settings: 14 minutes in all of two idle cores
 uv run python examples/published/compare.py                      # the table, from the stores
 uv run python examples/published/compare.py --page figures.html  # the same with the pictures
 uv run python examples/published/compare.py --full flipflop      # the command that runs a row in the sizes of its paper
