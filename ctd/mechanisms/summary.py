@@ -202,8 +202,8 @@ def judge(
             "accuracy_both": _accuracy(both, *seen),
             "none_found": called[0].mean(),
             "none_found_truth": called_truth[0].mean(),
-            "size_n_neurons": sizes[k, 0],
-            "size_n_trials": sizes[k, 1],
+            "size_n_neurons": int(sizes[k, 0]),
+            "size_n_trials": int(sizes[k, 1]),
             "size_noise": -sizes[k, 2],
             "size_mean_count": table["mean_count"][here].mean(),
         }

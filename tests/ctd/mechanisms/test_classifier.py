@@ -140,6 +140,7 @@ def test_levels_of_noise_are_judged_apart_and_place_together(tmp_path):
     found["true"] = np.asarray(NAMES)[table["mechanism"]]
     by_noise = kernel.plots(None, None, {}, {}, found)[2]
     assert by_noise.x.ticks == ["0.02", "0.2"]
+    assert [layer.name for layer in by_noise.layers] == ["30 x 50", "30 x 50, plain features"]
     fits, plain = by_noise.layers
     assert fits.y.tolist() == found["accuracy"][::-1].tolist()
     assert plain.dashed
