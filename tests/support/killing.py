@@ -112,9 +112,11 @@ def _dies_at_a_write(path, job, when, what, nth, often):
     real_set = zarr.storage.ObjectStore.set
 
     async def set_(self, key, value):
-        look(key, "before")
+        # Tables of a gather are hierarchies of their own, whose keys begin below them.
+        whole = f"{self.store.prefix}/{key}"
+        look(whole, "before")
         await real_set(self, key, value)
-        look(key, "after")
+        look(whole, "after")
 
     objects.write, objects.create = dying(objects.write), dying(objects.create)
     zarr.storage.ObjectStore.set = set_
