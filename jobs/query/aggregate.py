@@ -1,7 +1,7 @@
 """Aggregates over rows, as in `median(q), mean(outcome == 'trained'), q95(seconds), count`.
 
 count            number of rows; count(x): of the rows where x is not missing
-mean             of a condition: the fraction of rows that satisfy it
+mean             of a condition: the fraction of rows that satisfy it; one on NaN is false
 median std min max sum
 sem              standard error of the mean: std / sqrt(number of rows), NaN for one row
 quantile(x, p)   the p-quantile, interpolated linearly between rows
@@ -128,9 +128,14 @@ def aggregate(
     numbers = {e.of.text: values[e.label] for e in wanted if e.of and e.function != "count"}
     isnan = {of: np.isnan(v) for of, v in numbers.items() if v.dtype.kind in "fc"}
     notes = [f"{of}: {nan.sum():,} of {n:,} NaN left out" for of, nan in isnan.items() if nan.any()]
-    status = columns["status"] if isnan and tell_failed and "status" in table.names else None
+    # Who aggregates a condition on the status or outcome knows.
+    told = {
+        of for e in wanted if e.of and {"status", "outcome"} & {*e.of.names} for of in [e.of.text]
+    }
+    counted_in = [isnan.get(of, np.zeros(n, bool)) for of in numbers.keys() - told]
+    status = columns["status"] if counted_in and tell_failed and "status" in table.names else None
     if isinstance(status, Text):
-        failed = status.map(("failed", "dropped").__contains__) & ~np.all([*isnan.values()], axis=0)
+        failed = status.map(("failed", "dropped").__contains__) & ~np.all(counted_in, axis=0)
         if failed.any():
             counted = pd.Series(failed).groupby(keys, dropna=False, observed=True).sum().to_numpy()
             outcomes = columns["outcome"][failed] if "outcome" in table.names else np.zeros(0)

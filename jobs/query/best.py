@@ -118,8 +118,9 @@ class Best:
         of, worst = self.items, self.items.lowest if self.more_is_better else self.items.highest
         n = of.n + self.dropped
         shared = f"; {self.equals:,} have this value" if self.equals > 1 else ""
+        ended = " that went to the end" * bool(self.dropped)
         found = {
-            "item": f"{self.item}, the best of {n:,} by {self.metric} ({better} is better){shared}",
+            "item": f"{self.item}, the best of {of.n:,}{ended} by {self.metric} ({better} is better){shared}",
             self.metric: brief(self.value),
         }
         for name, value in self.params.items():
@@ -130,9 +131,8 @@ class Best:
             )
         elif self.once and n > 1:
             luckiest = "highest" if self.more_is_better else "lowest"
-            found["seeds"] = (
-                f"one item a setting: the {luckiest} of {n:,} is partly luck, expect worse"
-            )
+            chosen = f"what a search keeps of {n:,}" if self.dropped else f"the {luckiest} of {n:,}"
+            found["seeds"] = f"one item a setting: {chosen} is partly luck, expect worse"
         if self.setting:
             given, s = self.setting
             which = ", ".join(f"{k} {brief(v)}" for k, v in given.items() if k not in REPLICATES)

@@ -55,12 +55,14 @@ def best_so_far(
         Points(rows + 1, values[rows], "items", text=text, item=items[rows]),
         Lines(steps[1:] + 1, best[steps[:-1]], "best so far", strong=True),
     ]
+    # Their metric is of an earlier age, and may be better than that of all items that went to the end.
+    with_dropped = ", dropped items included," * bool((status[fine] == "dropped").any())
     return Plot(
         f"Best {name} so far",
         layers,
         Axis("items, by number" if (np.diff(items) > 0).all() else "items that have ended"),
         Axis(name, log=is_wide(values)),
-        note=f"The best is item {items[better[-1]]}: {best[-1]:.5g}. {_left_out(rows, fine, 'order')}".strip(),
+        note=f"The best{with_dropped} is item {items[better[-1]]}: {best[-1]:.5g}. {_left_out(rows, fine, 'order')}".strip(),
     )
 
 

@@ -184,7 +184,9 @@ def test_error_in_a_copy_names_what_the_user_wrote(tmp_path):
     params = esn.EchoState(**ESN, path="d.zarr", dataset="tragets")
     with pytest.raises(JobError) as refused:
         load_group(esn.kernel, params, str(tmp_path))
-    assert "params: d.zarr: dataset 'tragets' is missing; did you mean 'targets'" in str(refused.value)
+    assert "params: d.zarr: dataset 'tragets' is missing; did you mean 'targets'" in str(
+        refused.value
+    )
 
 
 def test_load_group_loads_anew_only_what_has_changed(tmp_path):

@@ -361,7 +361,10 @@ def test_aggregates_say_how_many_failed_items_count(tmp_path):
     assert ": 1 of 1 in rate 1e+30, 1 of 1 in rate 1e+31, 1 of 1 in rate 1e+32 and 2 more groups; " in many  # fmt: skip
     assert not said("status != 'dropped'", agg="mean(norm)")
     assert not said(agg="mean(norm)", group_by="outcome")
-    assert not said(agg="mean(norm < 1), count(norm)")
+    # Whole numbers and conditions are never NaN, so that they count too; a count counts what is asked of it.
+    for counted in ("mean(steps)", "mean(norm < 1)"):
+        assert said(agg=counted) == [f"5 of 7 items that count failed (diverged); {leave}"]
+    assert not said(agg="mean(status == 'failed'), mean(outcome == 'diverged'), count(norm)")
     without_values = said(agg="mean(norm + 0 * norm)", group_by="rate")
     assert without_values == ["norm + 0 * norm: 5 of 7 NaN left out"]
 
