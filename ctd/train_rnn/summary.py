@@ -19,7 +19,7 @@ REDUCED = {
     "eval_loss": Var(("rank",), "1", "loss on the evaluation trials"),
     "train_loss": Var(("rank",), "1", "loss over the last block"),
     "accuracy": Var(("rank",), "1", "share of the evaluation trials that are answered correctly"),
-    "curve_quantile": Var(("quantile", "batch"), "1", "quantiles of the loss over networks"),
+    "curve_quantile": Var(("quantile", "batch"), "1", "quantiles of the loss over trained networks, without those that a search dropped"),
     "quantile": Var(("quantile",), "1", "the quantiles' probabilities"),
     "inputs": Var(("trial", "time", "input"), "1", "inputs of the saved trials, without eval_input_noise"),
     "targets": Var(("trial", "time", "output"), "1", "targets of the saved trials"),

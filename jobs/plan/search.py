@@ -205,9 +205,11 @@ def _check_size(search: Search, group: Group, items: Items) -> None:
     labels = ", ".join(f"{k} = {v}" for k, v in group.labels.items())
     which = f"group {group.number}" + (f" ({labels})" if labels else "")
     if size < least:
+        needs = f"but a comparison needs at least {least}"
+        if search.size is not None:
+            raise JobError(f"search.size: {count(size, 'item')} given, {needs}")
         raise JobError(
-            f"search.size: {count(size, 'item')} given, but a comparison needs at least {least}; "
-            f"{which} has {count(n, 'item')}, sweep more (`samples`, `seeds`)"
+            f"search: {which} has {count(n, 'item')}, {needs}; sweep more (`samples`, `seeds`)"
         )
     if n % size:
         raise JobError(

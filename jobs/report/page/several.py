@@ -138,7 +138,8 @@ def _best(content: dict[str, Any]) -> tuple[str, str]:
 
 def _status(each: Sequence[dict[str, str]], names: Sequence[str]) -> dict[str, str]:
     """The worst state by MOODS, with the names and texts of all stores that are not good."""
-    worst = min(each, key=lambda status: MOODS.index(status["mood"]))
+    # Of those with nothing to say the longest: items of one store may have been dropped by its search.
+    worst = min(each, key=lambda one: (MOODS.index(one["mood"]), -len(one["text"])))
     told = [
         f"{n}: {one['text']}" for n, one in zip(names, each, strict=True) if one["mood"] != "good"
     ]
