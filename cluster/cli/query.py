@@ -237,7 +237,7 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Show how the jobs of two stores differ, and how far the results of the items that both have lie
-    apart."""
+    apart. |a-b| is one number an item: of an array, the largest over its entries."""
     from jobs.query.compare import compare as compare_stores
 
     stores = Store.open(a), Store.open(b)
@@ -257,7 +257,8 @@ def compare(
         told = f"items: {n['both']:,} in both{by}; {n['a']:,} in a alone, {n['b']:,} in b alone"
         kernels = {store.job.spec.kernel for store in stores}
         out.print("the items of two kernels do not correspond" if len(kernels) > 1 else told)
-        show_table(found.results, "results of the items that both have computed")
+        about = "; |a-b|: of an array, each item's largest"
+        show_table(found.results, f"results of the items that both have computed{about}")
         show_table(found.changed, f"items that ended differently: {len(found.changed):,}")
     for store in stores:
         say_how_much(store)

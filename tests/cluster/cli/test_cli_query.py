@@ -229,6 +229,7 @@ def test_compare_two_stores(command_line, monkeypatch, folder):
     assert "seed" in out
     assert "sweep.grid.rate" in out
     assert "items: 1 in both, matched by n, rate, push; 43 in a alone, 1 in b alone" in out
+    assert "both have computed; |a-b|: of an array, each item's largest" in out
     found = json.loads(ctd("whole.zarr", "other.zarr", "--json")[1])
     assert found["items"] == {"both": 1, "a": 43, "b": 1}
     assert {row["result"] for row in found["results"]} == {"norm", "outcome", "steps", "x"}
