@@ -19,13 +19,18 @@ def count(n: int, what: str) -> str:
     return f"{n:,} {what[:-2]}ices" if what.endswith("index") else f"{n:,} {what}s"
 
 
-def left_out(n: int, what: str) -> str:
+def left_out(n_failed: int, n_not_finite: int = 0, what: str = "item") -> str:
     """A sentence for what a picture leaves out; "" of nothing.
 
-    >>> left_out(2, "failed item"), left_out(0, "failed item")
-    ('2 failed items left out.', '')
+    >>> left_out(2), left_out(0, 1), left_out(0)
+    ('2 failed items left out.', '1 item without a finite value left out.', '')
+    >>> left_out(2, 4)
+    '2 failed items and 4 without a finite value left out.'
     """
-    return f"{count(n, what)} left out." if n else ""
+    failed = [count(n_failed, f"failed {what}")] * (n_failed > 0)
+    others = f"{n_not_finite:,}" if n_failed else count(n_not_finite, what)
+    said = failed + [f"{others} without a finite value"] * (n_not_finite > 0)
+    return f"{' and '.join(said)} left out." if said else ""
 
 
 def duration(seconds: float) -> str:

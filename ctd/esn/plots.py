@@ -50,7 +50,7 @@ def figure(group: Group) -> Figure:
 def _errors(group: Group) -> Plot:
     """Histogram of the replay errors."""
     error = group.values("replay_nrmse")
-    note = left_out(int((~np.isfinite(error)).sum()), "failed network")
+    note = left_out(int((~np.isfinite(error)).sum()), what="network")
     if not np.isfinite(error).any():
         note = "No network has a finite replay error."
     axes = Axis("log10 replay NRMSE"), Axis("networks")

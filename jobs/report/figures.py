@@ -298,7 +298,9 @@ def generic_plots(
     ended = results["outcome"][:] if "outcome" in results else np.full(len(items), -1)
     fine = ~np.isin(ended, failing)
     fine |= not fine.any()
-    kept, left = np.flatnonzero(fine), left_out(int((~fine).sum()), "failed item")
+    kept = np.flatnonzero(fine)
+    # Items with errors have no rows here.
+    n_failed = sum(len(m.without) for m in store.committed.markers(group)) + int((~fine).sum())
     some = kept[spread(len(kept), 100)]
     few = f"{len(some)} of {len(kept):,} items, evenly spaced." * (len(some) < len(kept))
     for name in results:
@@ -310,7 +312,8 @@ def generic_plots(
         if values.dtype.kind not in "iufb" or values.ndim != 2 or values.shape[1] < 2:
             continue
         x, label = along(store, group, var.axes[0], np.arange(values.shape[1]))
-        note = " ".join(filter(None, [few, left]))
+        blank = ~np.isfinite(values).any(axis=1)
+        note = " ".join(filter(None, [few, left_out(n_failed, int(blank.sum()))]))
         ids, text = items[some], [f"item {item}" for item in items[some]]
         layer: Layer = Lines(x, values, text=text, item=ids)
         axes = label, axis_of(name, var)

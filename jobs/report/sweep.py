@@ -162,7 +162,8 @@ def overview(store: Store, metric: str) -> Plot | None:
     values = columns.get(metric, np.zeros(0, object))
     if values.dtype.kind not in "iuf":
         return None
-    drawn = (columns["status"] == "done") & np.isfinite(values.astype(float))
+    done, failed = (columns["status"] == status for status in ("done", "failed"))
+    drawn = done & np.isfinite(values.astype(float))
     fine = {name: column[drawn] for name, column in columns.items()}
     combined = zipped(store, fine)
     fine |= combined
@@ -178,7 +179,7 @@ def overview(store: Store, metric: str) -> Plot | None:
     medians = "strokes" if ticks else "lines"
     notes = [f"Each mark is an item; {medians} are medians over items with equal values."]
     notes += [f"Over all values of {', '.join(others[1:])}."] * (len(others) > 1)
-    notes.append(left_out(int((columns["status"] == "failed").sum()), "failed item"))
+    notes.append(left_out(int(failed.sum()), int((done & ~drawn).sum())))
     layers: list[Layer] = []
     for hue, (name, shade, here) in enumerate(series):
         layers += _layers(

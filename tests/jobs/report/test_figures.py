@@ -135,6 +135,7 @@ def test_items_that_failed_are_not_drawn(tmp_path, monkeypatch):
     assert figure(made) is not None
     (plot,) = default_plots(made, 0)
     assert [*drawn, plot.layers[0].item.tolist()] == [[1, 2], [1, 2]]
+    assert plot.note == "1 failed item left out."
     gather(made)
     (by_item,) = _by_item(made, ["steps"])
     assert by_item.layers[0].x.tolist() == [1, 2], "their whole numbers are 0"
@@ -152,6 +153,9 @@ def test_items_with_a_failing_outcome_are_not_drawn(store):
         (plot,) = generic_plots(store, 0, columns, given)
         assert plot.layers[0].item.tolist() == columns["item"][:][drawn].tolist()
         assert plot.note == note
+    x = np.where(np.arange(3)[:, None] == 2, np.nan, results["x"][:])
+    (plot,) = generic_plots(store, 0, columns, {"x": x, "outcome": np.array([0, 1, 0])})
+    assert plot.note == "1 failed item and 1 without a finite value left out."
 
 
 def test_results_along_names_are_marks_beside_the_names(tmp_path):
@@ -202,8 +206,11 @@ def test_all_items_are_drawn_by_what_was_swept(store):
 def test_the_picture_of_all_items_says_how_many_failed(store, monkeypatch):
     columns = ask(store, lambda tables: tables["items"].columns())
     status = np.where(np.arange(6) < 2, "failed", columns["status"])
-    monkeypatch.setattr("jobs.report.sweep.ask", lambda *_: {**columns, "status": status})
-    assert overview(store, "norm").note.endswith("equal values. 2 failed items left out.")
+    norm = np.where(np.arange(6) % 2, np.inf, columns["norm"])
+    asked = {**columns, "status": status, "norm": norm}
+    monkeypatch.setattr("jobs.report.sweep.ask", lambda *_: asked)
+    told = "equal values. 2 failed items and 2 without a finite value left out."
+    assert overview(store, "norm").note.endswith(told)
 
 
 def test_a_series_of_one_mark_is_in_the_legend(tmp_path):

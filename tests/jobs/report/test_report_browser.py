@@ -48,6 +48,16 @@ AXIS_OF = """(ticks) => {
 # The SVG of marks over these categories.
 
 
+INFINITE_NORMS = """() => {
+    const table = sweptItems(), norm = columnOf(table, "norm"), fine = isOther(table, "failed");
+    const some = new Set(norm.values.map((_, row) => row).filter(fine).slice(0, 2));
+    const values = norm.values.map((v, row) => (some.has(row) ? "inf" : v));
+    const other = { ...table, columns: table.columns.map((c) => (c === norm ? { ...c, values } : c)) };
+    return [scatter(other, "rate", "norm", "none"), map(other, "rate", "push", "norm")].map((plot) => plot.note.split("a cell. ").at(-1));
+}"""
+# The notes of a scatter plot and a map in which the norms of two done items are infinite.
+
+
 @pytest.fixture(scope="module")
 def chromium():
     with browser() as found:
@@ -351,6 +361,8 @@ def test_groups_scatter_and_importance_follow_their_choices(visit):
     layers = page.evaluate(f"({FIGURE})('norm against').layers.map((l) => l.name)")
     assert layers == ["[0, 0]", "[1, -1]"]
     assert page.evaluate(f"({FIGURE})('norm against').plot.note") == "1 failed item left out."
+    told = "1 failed item and 2 without a finite value left out."
+    assert page.evaluate(INFINITE_NORMS) == [told, told]
     rows = page.locator("#sweep table tbody tr")
     effects = json.loads(page.locator("#content").text_content())["content"]["sweep"]["effects"]
     assert rows.count() == len([e for e in effects if e["result"] == "norm" and e["share"]]) > 0

@@ -139,10 +139,12 @@ function isOther(table, ...words) {
   return (row) => !status || !words.includes(valueOf(status, row));
 }
 
-// How many failed items a picture leaves out; "" of none.
-function leftOut(table) {
-  const counts = isOther(table, "failed"), n = table.columns[0].values.filter((_, row) => !counts(row)).length;
-  return n ? `${n} failed item${n > 1 ? "s" : ""} left out.` : "";
+// How many items a picture of these columns leaves out, as ctd/words.py says it; "" of none. drawn: whether a row's status is drawn.
+function leftOut(table, columns, drawn) {
+  const rows = table.columns[0].values.map((_, row) => row), isFine = isOther(table, "failed"), items = (n, failed = "") => `${n.toLocaleString("en")} ${failed}item${n > 1 ? "s" : ""}`;
+  const failed = rows.filter((row) => !isFine(row)).length, others = rows.filter((row) => drawn(row) && columns.some((c) => !Number.isFinite(c.values[row]))).length;
+  const said = [failed && items(failed, "failed "), others && `${failed ? others.toLocaleString("en") : items(others)} without a finite value`].filter(Boolean);
+  return said.length ? `${said.join(" and ")} left out.` : "";
 }
 
 const isLog = (column) => isWide(column) || STATE.content.sweep.log.includes(column.name);
@@ -159,7 +161,7 @@ function scatter(table, xName, yName, colourName) {
   const layers = colour && colour.kind === "text"
     ? colour.labels.map((name, code) => ({ ...part(kept.filter((k) => colour.values[k] === code)), name }))
     : [{ ...part(kept), name: "", colour: colour ? kept.map((k) => (C[k] === null || !logColour ? C[k] : Math.log10(C[k]))) : undefined }];
-  return { title: `${yName} against ${xName}`, layers, x: axis(x), y: axis(y), scale: { label: colour ? colourName : "", log: logColour }, note: [table.note, leftOut(table)].filter(Boolean).join(" ") };
+  return { title: `${yName} against ${xName}`, layers, x: axis(x), y: axis(y), scale: { label: colour ? colourName : "", log: logColour }, note: [table.note, leftOut(table, [x, y], counts)].filter(Boolean).join(" ") };
 }
 
 
@@ -206,5 +208,5 @@ function map(table, xName, yName, valueName) {
   const log = isWide({ kind: "number", values: z.flat() }), counts = cells.flat().map((some) => some.length).filter(Boolean);
   if (log) z = z.map((row) => row.map((value) => (value === null ? null : Math.log10(value))));
   const [few, many] = [Math.min(...counts), Math.max(...counts)];
-  return { title: `${valueName} over ${xName} and ${yName}`, layers: [{ kind: "image", z }], x: { label: xName, log: false, ticks: X.ticks }, y: { label: yName, log: false, ticks: Y.ticks }, scale: { label: `${many > 1 ? "median " : ""}${valueName}`, log }, note: [many > 1 && `Medians over ${few === many ? few : `${few} to ${many}`} done items a cell${table.note ? `, of those that the page has` : ""}.`, leftOut(table)].filter(Boolean).join(" ") };
+  return { title: `${valueName} over ${xName} and ${yName}`, layers: [{ kind: "image", z }], x: { label: xName, log: false, ticks: X.ticks }, y: { label: yName, log: false, ticks: Y.ticks }, scale: { label: `${many > 1 ? "median " : ""}${valueName}`, log }, note: [many > 1 && `Medians over ${few === many ? few : `${few} to ${many}`} done items a cell${table.note ? `, of those that the page has` : ""}.`, leftOut(table, [x, y, v], done)].filter(Boolean).join(" ") };
 }
