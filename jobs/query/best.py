@@ -257,7 +257,7 @@ def commands(store: Store, item: int) -> dict[str, str]:
     if any(name.startswith(WEIGHTS) for name in store.names(0)):
         found = {"its trained model as a file": f"ctd export {where} {item} {file}"}
     if isinstance(store.job.spec.search, Population):
-        found["how its parameters changed"] = (
+        found["its generations, each from the state of its parent"] = (
             f"ctd query {where} --table search --where 'item == {item}'"
         )
     for what, content in _proposed(store, item).items():

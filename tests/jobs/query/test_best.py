@@ -188,13 +188,16 @@ def test_last_values_of_a_population_are_no_setting(trained, monkeypatch, tmp_pa
     found = best(stores.copied_run(tmp_path / "p.zarr", POPULATION), Metric("loss"))
     assert found.last == ("rate",)
     assert "last rate" in found.facts()
-    assert found.next["how its parameters changed"].endswith(
+    assert found.next["its generations, each from the state of its parent"].endswith(
         f"--table search --where 'item == {found.item}'"
     )
     # As if the search of this job, which it has not, were a population.
     monkeypatch.setattr(sys.modules[best.__module__], "Population", type(None))
     found = best(trained, Metric("eval_loss"))
-    assert [*found.next][1:] == ["how its parameters changed", "its fixed points"]
+    assert [*found.next][1:] == [
+        "its generations, each from the state of its parent",
+        "its fixed points",
+    ]
 
 
 def test_commands_write_jobs_that_are_valid(trained, tmp_path):
