@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from jobs.late import zarr
 from jobs.spec.reductions import Best, Counts, Histogram, Seeds
 from jobs.storage import objects
 from jobs.store.arrays import DONE, Lazy, attributes, flags, put_array
+from jobs.store.finding import merged_parts
 from jobs.store.marker import Marker
 from jobs.store.store import Store, table_group
 
@@ -48,12 +49,30 @@ def write_items(store: Store, rows: list[np.ndarray]) -> None:
         read = partial(_column, store, name)
         axes = ("item", f"{name}_index")[: read(0, NO_ROWS).ndim]
         put(name, read, Var(axes, "1", name))
+    seeds = dict(_job_seeds(0, store.job.spec.seed, store.job.provenance))
+    differ = len({*seeds.values()}) > 1
+    if differ:  # one seed draws other numbers than another: nothing else may tell two items apart
+        first, own = np.array([*seeds]), np.array([*seeds.values()], np.uint32)
+        which = lambda g, r: first.searchsorted(store.rows(g, "item", 0, len(r))[r], "right") - 1
+        put("job_seed", lambda g, r: own[which(g, r)], Var(("item",), "1", "seed of the job"))
     dims = {**store.description.dims, "status": Var((), "1", "item status")}
     has = {"status"}.union(*(store.names(g) for g in range(len(rows))))
     for name in [name for name, var in dims.items() if var.axes == () and name in has]:
         var = dims[name]._replace(axes=("item",))
         put(name, partial(_scalar, store, name), var)
-    out.attrs.put({"coordinates": " ".join(store.swept)})
+    out.attrs.put({"coordinates": " ".join([*store.swept, *["job_seed"] * differ])})
+
+
+def _job_seeds(start: int, seed: int, about: Mapping[str, Any]) -> Iterator[tuple[int, int]]:
+    """Yield (first item, seed of the job) of the stores that a store was merged from; of one that was computed, its own.
+
+    start: its first item. about: its provenance.
+    """
+    for part in (parts := merged_parts(about)):
+        first, spec = start + part["first_item"], part["spec"]
+        yield from _job_seeds(first, spec.get("seed", 0), part["provenance"])
+    if not parts:
+        yield start, seed
 
 
 def _scalar(store: Store, name: str, group: int, rows: np.ndarray) -> np.ndarray:

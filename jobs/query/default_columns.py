@@ -22,7 +22,7 @@ def default_columns(
         store, there = _of_their_kernels(table, found["store"], store)
         known = [name for name in known if name in there or name in sorted_by]
     stores = store.stores if isinstance(store, Shelf) else [store]
-    swept = differing.union(*([*one.swept, *varied(one)] for one in stores))
+    swept = differing.union(["job_seed"], *([*one.swept, *varied(one)] for one in stores))
     kind = lambda name: name.partition(".")[0].partition("[")[0]
     is_swept = lambda name: not swept.isdisjoint((name, kind(name)))
     first = [name for name in known if name in known[:n_first] or name == table]

@@ -122,6 +122,19 @@ def test_random_items_with_one_seed_stay_as_they_were_drawn(parts, tmp_path):
     assert merged.rows(0, "rate", 0, 22).tolist() == rates
 
 
+def test_jobs_that_differ_in_their_seed_are_told_apart(tmp_path):
+    """Also those of a merged store that is merged again: its own job has the seed of the first."""
+    job = {"kernel": "toy", "sweep": {"grid": {"rate": [0.1, 0.2]}, "seeds": 2}, "run": RUN}
+    a, b, c = (run(tmp_path / f"{seed}.zarr", {**job, "seed": seed})[0] for seed in (0, 7, 9))
+    twice = merge([a, merge([b, c], str(tmp_path / "bc.zarr"))], str(tmp_path / "m.zarr"))
+    gather(twice)
+    found = query(twice)
+    assert found.job_seed.tolist() == [0] * 4 + [7] * 4 + [9] * 4
+    assert not found.duplicated(["rate", "seed", "job_seed"]).any()
+    assert "job_seed" in jobs.open_store(twice.address)["items"].coords
+    assert "job_seed" not in query(a)
+
+
 @pytest.mark.parametrize(
     ("job", "said"),
     [
