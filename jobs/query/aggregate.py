@@ -128,21 +128,29 @@ def aggregate(
     numbers = {e.of.text: values[e.label] for e in wanted if e.of and e.function != "count"}
     isnan = {of: np.isnan(v) for of, v in numbers.items() if v.dtype.kind in "fc"}
     notes = [f"{of}: {nan.sum():,} of {n:,} NaN left out" for of, nan in isnan.items() if nan.any()]
-    # Who aggregates a condition on the status or outcome knows.
-    told = {
-        of for e in wanted if e.of and {"status", "outcome"} & {*e.of.names} for of in [e.of.text]
-    }
-    counted_in = [isnan.get(of, np.zeros(n, bool)) for of in numbers.keys() - told]
-    status = columns["status"] if counted_in and tell_failed and "status" in table.names else None
-    if isinstance(status, Text):
-        failed = status.map(("failed", "dropped").__contains__) & ~np.all(counted_in, axis=0)
-        if failed.any():
-            counted = pd.Series(failed).groupby(keys, dropna=False, observed=True).sum().to_numpy()
-            outcomes = columns["outcome"][failed] if "outcome" in table.names else np.zeros(0)
-            ends = sorted({*as_array(status[failed])})
-            notes.append(_failed(answers[[*group_by]], counted, sizes, outcomes, ends))
+    status = columns["status"] if tell_failed and "status" in table.names else None
+    if isinstance(status, Text) and (failed := _failures(status, wanted, values)).any():
+        counted = pd.Series(failed).groupby(keys, dropna=False, observed=True).sum().to_numpy()
+        outcomes = columns["outcome"][failed] if "outcome" in table.names else np.zeros(0)
+        ends = sorted({*as_array(status[failed])})
+        notes.append(_failed(answers[[*group_by]], counted, sizes, outcomes, ends))
     answers.attrs["notes"] = notes
     return answers
+
+
+def _failures(
+    status: Text, wanted: Sequence[Aggregate], values: Mapping[str, np.ndarray]
+) -> np.ndarray:
+    """Mark (n,) the failed and dropped items that have a value in an aggregate. Who asks of status or outcome knows of them."""
+    missing = [
+        np.isnan(values[e.label])
+        if values[e.label].dtype.kind in "fc"
+        else np.zeros(len(status), bool)
+        for e in wanted
+        if e.of and e.function != "count" and not {"status", "outcome"} & {*e.of.names}
+    ]
+    fails = status.map(("failed", "dropped").__contains__)
+    return fails & ~np.all(missing, axis=0) if missing else np.zeros_like(fails)
 
 
 def _failed(
