@@ -18,12 +18,14 @@ from jobs import keys
 from jobs.errors import JobError
 from jobs.storage import addresses, connect, objects
 from jobs.storage.addresses import is_zip
-from jobs.storage.checksums import verified
+from jobs.storage.checksums import parsed, verified
 from jobs.storage.connect import read_member
 
 Read = Callable[[str], bytes | None]
 """Key -> the object of a store there; None if there is none."""
 
+METADATA = ("zarr.json", "results/0/zarr.json")
+"""The objects beside the job that every question needs."""
 DEEP = 3
 """Levels of folders that are looked into; a whole disk is not."""
 MOST_TOLD = 5
@@ -34,7 +36,7 @@ def find_stores(given: Iterable[str], tell: Callable[[str], object] = warnings.w
     """Return the addresses of stores, each once, in the order in which they are named.
 
     A store in a folder is left out if another one there has its items, so that no item counts twice: archives beside their
-    store, copies, and the stores that a merged one was made of.
+    store, copies, and the stores that a merged one was made of. So is a damaged store, unless all are.
 
     given: addresses. A store stands for itself, a folder for the stores up to three levels below it, and * ? [...] are patterns.
     So are s3://BUCKET/PREFIX and s3://BUCKET/*.zarr. An address where nothing is, is returned as it is.
@@ -43,21 +45,28 @@ def find_stores(given: Iterable[str], tell: Callable[[str], object] = warnings.w
 
     Raises JobError if a pattern matches no store, or a folder has none.
     """
-    found: dict[str, bytes] = {}
+    found: dict[str, Found] = {}
     named: set[str] = set()
     for address in given:
-        below = dict(walk(address, lambda at, read: _job(read)))
+        below = dict(walk(address, _look))
         is_pattern = _is_pattern(address)
         if not below and (is_pattern or _is_folder(address)):
             what = "no store matches" if is_pattern else "no store lies in this folder"
             raise JobError(f"{address}: {what}; `ctd ls` lists stores")
-        found |= below or {address: b""}
+        found |= below or {address: Found({}, "")}
         # The address of a store stands for that store alone: `walk` looks for none inside of it.
         if is_pattern or (len(below) == 1 and _matching(address) == [*below]):
             named |= below.keys()
     if len(found) == 1:
         return [*found]
-    origins = {where: _origin(data) for where, data in found.items()}
+    broken = {at: one.lacks for at, one in found.items() if one.lacks and at not in named}
+    if broken and len(broken) < len(found):
+        some = shortened([f"{where} ({key})" for where, key in broken.items()])
+        tell(
+            f"left out, since an object there is damaged or missing: {some}; `ctd check` says more"
+        )
+        found = {where: one for where, one in found.items() if where not in broken}
+    origins = {where: _origin(one.job) for where, one in found.items()}
     copies = _copies(origins, named)
     if copies:
         some = shortened([f"{where} ({why})" for where, why in copies.items()])
@@ -69,6 +78,26 @@ def find_stores(given: Iterable[str], tell: Callable[[str], object] = warnings.w
     return kept
 
 
+class Found(NamedTuple):
+    """A store in a folder."""
+
+    job: Mapping[str, object]
+    """Its run/job.json, or the copy; empty if both are damaged."""
+    lacks: str
+    """The key of a damaged or missing object without which nobody can ask the store; "" if there is none."""
+
+
+def _look(_: str, read: Read) -> Found | None:
+    data = _job(read)
+    if data is None:
+        return None
+    copy = None if verified(data) else read(keys.JOB_COPY)
+    # A job of a newer ctd may have another checksum: it is not damaged.
+    job = verified(data) or verified(copy) or parsed(data) or parsed(copy)
+    lacking = [key for key in METADATA if parsed(read(key)) is None]
+    return Found(job or {}, next(iter(lacking), "") if job else keys.JOB)
+
+
 class Origin(NamedTuple):
     """The job whose items a store holds."""
 
@@ -78,9 +107,8 @@ class Origin(NamedTuple):
     """Identity -> address at that time, of the stores that it was merged from, and of those that these were merged from."""
 
 
-def _origin(data: bytes) -> Origin:
-    """data: run/job.json of the store."""
-    job = verified(data) or {}
+def _origin(job: Mapping[str, object]) -> Origin:
+    """job: run/job.json of the store."""
     waiting, parts = [job], dict[str | None, str]()
     while waiting:
         found = merged_parts(waiting.pop().get("provenance"))

@@ -10,6 +10,7 @@ import pytest
 from stores import JOB, make, run
 
 import jobs
+from jobs import keys
 from jobs.errors import JobError
 from jobs.export.archive import write_archive
 from jobs.gather.gather import gather
@@ -154,6 +155,24 @@ def test_a_copy_in_a_folder_is_left_out_and_a_finished_one_taken(copies, tmp_pat
     lines = []
     assert find_stores(["."], lines.append) == ["late.zarr"]
     assert "early.zarr (a copy of late.zarr), latest.zarr (a copy of late.zarr); " in lines[0]
+
+
+@pytest.mark.parametrize("gone", ["zarr.json", "results/0/zarr.json"])
+def test_a_damaged_store_in_a_folder_is_left_out_and_its_whole_copy_taken(lab, tmp_path, gone):
+    a, b, other = (str(tmp_path / name) for name in ("a.zarr", "b.zarr", "other.zarr"))
+    for address, of in ((a, "a1"), (b, "a1"), (other, "a2")):
+        shutil.copytree(lab / f"{of}.zarr", address)
+    Path(a, gone).write_text("{")
+    told = []
+    assert find_stores([str(tmp_path)], told.append) == [b, other]
+    assert told == [
+        f"left out, since an object there is damaged or missing: {a} ({gone}); `ctd check` says more"
+    ]
+    assert find_stores([a], told.append) == [a]
+    for key in (keys.JOB, keys.JOB_COPY):
+        Path(b, key).write_text("{")
+    assert find_stores([str(tmp_path)], told.append) == [other]
+    assert f"{b} (run/job.json)" in told[-1]
 
 
 def test_archives_without_their_store_count_once(copies, tmp_path, monkeypatch):
