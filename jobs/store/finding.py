@@ -222,9 +222,13 @@ def is_store(read: Read) -> bool:
 
 
 def _job(read: Read) -> bytes | None:
-    """Return the run/job.json where `read` reads, else its copy; None if there is no store."""
+    """Return the run/job.json where `read` reads, else its copy, empty if a store has lost both; None if there is no store."""
     found = read(keys.JOB)
-    return read(keys.JOB_COPY) if found is None else found
+    found = read(keys.JOB_COPY) if found is None else found
+    # A store that is being created has neither of them yet.
+    if found is None and b'"ctd_format"' in (read(METADATA[0]) or b""):
+        return b"" if read(keys.CREATING) is None else None
+    return found
 
 
 def _bucket(address: str) -> ObjectStore | None:

@@ -175,6 +175,21 @@ def test_a_damaged_store_in_a_folder_is_left_out_and_its_whole_copy_taken(lab, t
     assert f"{b} (run/job.json)" in told[-1]
 
 
+def test_a_store_without_its_job_is_named_as_left_out(lab, tmp_path):
+    a, b = (str(shutil.copytree(lab / f"{k}.zarr", tmp_path / f"{k}.zarr")) for k in ("a1", "a2"))
+    shutil.rmtree(Path(b, "run"))
+    told = []
+    assert find_stores([str(tmp_path)], told.append) == [a]
+    assert f"{b} (run/job.json)" in told[0]
+    found, wrong = list_stores([str(tmp_path)])
+    assert found["store"].tolist() == ["a1"]
+    assert wrong == [f"{b}: not a complete ctd store (it has no run/job.json)"]
+    # One that is being created is none yet.
+    Path(b, "run").mkdir()
+    Path(b, keys.CREATING).write_text("{}")
+    assert list_stores([str(tmp_path)])[1] == []
+
+
 def test_archives_without_their_store_count_once(copies, tmp_path, monkeypatch):
     for name in ("a.zip", "b.zip"):
         shutil.copy(copies / "a.zip", tmp_path / name)
