@@ -393,6 +393,14 @@ def test_parallel_coordinates_keep_a_range(visit):
     assert "4 of 12 items kept" in page.locator("#sweep").inner_text()  # g = 0.5 alone
 
 
+def test_parallel_coordinates_leave_out_items_that_failed(visit):
+    page = visit("toy")
+    page.locator("#sweep canvas[aria-label^=parallel]").focus()
+    page.keyboard.press("-")
+    note = page.locator("#sweep .note", has_text="Drag along an axis").inner_text()
+    assert note.endswith("of 43 items kept. 1 failed item left out.")
+
+
 def test_page_follows_the_colour_scheme(visit):
     page = visit("esn", scheme="dark")
     dark = page.evaluate("[getComputedStyle(document.body).backgroundColor, THEME.ink]")

@@ -9,14 +9,16 @@ class Parallel {
     this.base = el("canvas", { className: "over", tabIndex: 0, role: "img", "aria-label": "parallel coordinates; keys: arrows + − 0" });
     this.frame = el("div", { className: "draw" }, this.base);
     this.count = el("span", { role: "status" });
-    this.node = el("div", {}, el("div", { className: "scroll" }, this.frame), el("p", { className: "note" }, "Drag along an axis to keep a range; double click clears. ", this.count));
+    this.note = el("span");
+    this.node = el("div", {}, el("div", { className: "scroll" }, this.frame), el("p", { className: "note" }, "Drag along an axis to keep a range; double click clears. ", this.count, this.note));
     new ResizeObserver(() => this.draw()).observe(this.frame);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
     this.listen();
   }
 
-  // columns: those of a table; colour: the name of one of them.
-  update(columns, colour) {
+  // columns: those of a table; colour: the name of one of them; note: what is said below.
+  update(columns, colour, note) {
+    this.note.textContent = ` ${note}`;
     this.axes = columns.map((column) => {
       const finite = column.values.filter((v) => Number.isFinite(v));
       let low = Math.min(...finite), high = Math.max(...finite);

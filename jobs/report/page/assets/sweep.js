@@ -77,15 +77,15 @@ function showParallel(node, sweep, items) {
     const boxes = el("div", { className: "controls" });
     node.append(card(el("h3", {}, "Parallel coordinates"), el("div", { className: "controls", style: { marginTop: "8px" } }, colour.node), boxes, plot.node));
     const draw = () => {
-      const table = sweptItems();
-      plot.update(table.columns.filter((c) => chosen.has(c.name) || c.name === colour.value), colour.value);
+      const columns = fineItems().columns.filter((c) => chosen.has(c.name) || c.name === colour.value);
+      plot.update(columns, colour.value, leftOut(sweptItems(), [], () => false));
     };
     const offer = (all) => {
       if (!isNew("parallel names", all)) return;
       boxes.replaceChildren(...all.map((name) => el("label", {}, el("input", { type: "checkbox", checked: chosen.has(name), onchange: (e) => { e.target.checked ? chosen.add(name) : chosen.delete(name); draw(); } }), name)));
     };
     plot.onkeep = (kept) => {
-      const ids = idsOf(sweptItems());
+      const ids = idsOf(fineItems());
       ITEMS.keep(kept && new Set(ids.filter((_, row) => kept[row])));
     };
     return { colour, draw, offer, clear: () => plot.clear() };
@@ -137,6 +137,12 @@ function showScatter(node, items, first, second, shade) {
 function isOther(table, ...words) {
   const status = columnOf(table, "status");
   return (row) => !status || !words.includes(valueOf(status, row));
+}
+
+// `sweptItems` without those that failed, whose values would flatten all others.
+function fineItems() {
+  const table = sweptItems(), rows = table.columns[0].values.map((_, row) => row).filter(isOther(table, "failed")), some = (values) => rows.map((row) => values[row]);
+  return { ...table, columns: table.columns.map((c) => ({ ...c, values: some(c.values) })), ids: table.ids && some(table.ids) };
 }
 
 // How many items a picture of these columns leaves out, as ctd/words.py says it; "" of none. drawn: whether a row's status is drawn.
