@@ -265,6 +265,15 @@ def write_table(
 
     save_frame(pd.DataFrame(table), to, described)
     err.print(f"wrote {count(n_rows(table), 'row')} to {to}")
+    if to.suffix == ".json":
+        say_infinite(table)
+
+
+def say_infinite(table: "Columns") -> None:
+    """Print which columns have infinite values, which are null in JSON."""
+    of_floats = [name for name in table if np.asarray(table[name]).dtype.kind == "f"]
+    if names := [str(name) for name in of_floats if np.isinf(np.asarray(table[name])).any()]:
+        err.print(f"JSON has no infinity: null in {', '.join(names)}; --to X.csv keeps it")
 
 
 def show_error(text: str) -> None:

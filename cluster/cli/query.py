@@ -11,6 +11,7 @@ from cluster.cli.display import (
     n_rows,
     out,
     records,
+    say_infinite,
     show_facts,
     show_json,
     show_table,
@@ -94,6 +95,7 @@ def query(
         write_table(found, to, described(_stores_of(store)))
     elif as_json:
         show_json(records(found))
+        say_infinite(found)
     else:
         show_table(found, name or "sql", most, not is_default, "--json or --to FILE gives all")
     if not n_rows(found) and limit != 0:

@@ -158,6 +158,16 @@ def test_query_writes_files(ctd, tmp_path):
         assert found.n.attrs == {"units": "1", "long_name": "components"}
 
 
+def test_infinite_values_are_null_in_json_and_said(ctd, tmp_path):
+    asked, said = ("whole.zarr", "--agg", "sum(n * 1e308)"), "JSON has no infinity: null in sum(n * 1e+308); --to X.csv keeps it\n"  # fmt: skip
+    code, out, err = ctd(*asked, "--json")
+    assert (code, json.loads(out)) == (0, [{"sum(n * 1e+308)": None}])
+    assert said in err
+    assert said in ctd(*asked, "--to", tmp_path / "out.json")[2]
+    assert "infinity" not in ctd(*asked, "--to", tmp_path / "out.csv")[2]
+    assert "inf" in (tmp_path / "out.csv").read_text()
+
+
 def test_report_on_a_full_disk_leaves_the_old_page(command_line, folder, tmp_path):
     page = tmp_path / "page.html"
     page.write_text("old")
