@@ -28,7 +28,13 @@ from obstore.store import ObjectStore
 
 from jobs import keys
 from jobs.errors import JobError
-from jobs.gather.tables import numeric_columns, write_items, write_reductions, write_shards
+from jobs.gather.tables import (
+    numeric_columns,
+    open_columns,
+    write_items,
+    write_reductions,
+    write_shards,
+)
 from jobs.late import zarr
 from jobs.reduce import FunctionFailed, is_reduced, made_from, reduce_group, rows_of
 from jobs.run.sources import edited
@@ -171,6 +177,10 @@ def _make(
 
     Raises Held and writes no more once the lease is lost: the tables there are then newer than its own.
     """
+    # After a gather that was killed `before` is empty, so that all tables are written again.
+    is_new = before.get("made_from") != now.about["made_from"]
+    if is_new:
+        open_columns(store)
     # Delete the checksums first and write them last: tables of a killed gather then do not count, and readers
     # notice that tables change.
     objects.delete(store.objects, keys.sums("gathered"))
@@ -188,8 +198,7 @@ def _make(
     lease.check()
     reduced = {g: d for g, d in now.about["groups"].items() if g not in errors}
     about = now.about | {"groups": reduced} | ({FAILED: errors} if errors else {})
-    # After a gather that was killed `before` is empty, so that all tables are written again.
-    if before.get("made_from") != about["made_from"]:
+    if is_new:
         write_items(store, now.rows)
         write_shards(store, now.markers)
     write_reductions(store, now.reductions)

@@ -55,11 +55,8 @@ def write_items(store: Store, rows: list[np.ndarray]) -> None:
         first, own = np.array([*seeds]), np.array([*seeds.values()], np.uint32)
         which = lambda g, r: first.searchsorted(store.rows(g, "item", 0, len(r))[r], "right") - 1
         put("job_seed", lambda g, r: own[which(g, r)], Var(("item",), "1", "seed of the job"))
-    dims = {**store.description.dims, "status": Var((), "1", "item status")}
-    has = {"status"}.union(*(store.names(g) for g in range(len(rows))))
-    for name in [name for name, var in dims.items() if var.axes == () and name in has]:
-        var = dims[name]._replace(axes=("item",))
-        put(name, partial(_scalar, store, name), var)
+    for name, var in _scalars(store).items():
+        put(name, partial(_scalar, store, name), var._replace(axes=("item",)))
     out.attrs.put({"coordinates": " ".join([*store.swept, *["job_seed"] * differ])})
 
 
@@ -73,6 +70,24 @@ def _job_seeds(start: int, seed: int, about: Mapping[str, Any]) -> Iterator[tupl
         yield from _job_seeds(first, spec.get("seed", 0), part["provenance"])
     if not parts:
         yield start, seed
+
+
+def open_columns(store: Store) -> None:
+    """Open the arrays that `write_items` reads, so that a missing one is found before anything is written."""
+    scalars = _scalars(store)
+    for group in range(len(store.job.plan.group_sizes)):
+        store.array(group, "item")
+        for name in store.swept:
+            _column(store, name, group, NO_ROWS)
+        for name in scalars.keys() & {"status", *store.names(group)}:
+            store.array(group, name)
+
+
+def _scalars(store: Store) -> dict[str, Var]:
+    """The results of one number an item that a group has, and the status."""
+    dims = {**store.description.dims, "status": Var((), "1", "item status")}
+    has = {"status"}.union(*map(store.names, range(len(store.job.plan.group_sizes))))
+    return {name: var for name, var in dims.items() if var.axes == () and name in has}
 
 
 def _scalar(store: Store, name: str, group: int, rows: np.ndarray) -> np.ndarray:

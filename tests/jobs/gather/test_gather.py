@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import toy
-from stores import copied_run, tree_bytes
+from stores import copied_run, files, tree_bytes
 
 import jobs.reduce
 from ctd.rows import blocks
@@ -105,6 +105,17 @@ def test_gather_with_nothing_new_writes_nothing(copied, reduced):
     assert gather(Store.open(copied.address), SerialExecutor(1)) == 44
     assert reduced == []
     assert written(copied, before) == set()
+
+
+@pytest.mark.parametrize("name", ["norm", "rate", "status"])
+def test_gather_deletes_nothing_before_it_misses_an_array(copied, name):
+    for part in ("items", f"results/1/{name}"):
+        shutil.rmtree(f"{copied.address}/{part}")
+    kept = lambda: {k: v for k, v in files(copied.address).items() if "gathering" not in k}
+    before = kept()
+    with pytest.raises((FileNotFoundError, KeyError)):
+        gather(Store.open(copied.address))
+    assert kept() == before
 
 
 def test_gather_reduces_only_groups_with_new_shards(copied, reduced):
