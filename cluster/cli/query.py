@@ -101,7 +101,7 @@ def query(
     if not n_rows(found) and limit != 0:
         err.print(_why_none(name, store, bool(where)))
     if sql is None and "kernel" not in f"{where} {question}":
-        _say_kernels(store, name)
+        _say_kernels(store, name, found)
     say_how_much(store)
 
 
@@ -128,11 +128,14 @@ def _why_none(table: str, store: Store | Shelf, has_condition: bool) -> str:
     return no_rows(table, _stores_of(store)[0])
 
 
-def _say_kernels(store: Store | Shelf, table: str) -> None:
-    """Print how to ask one kernel alone, if a table has rows of several: parameters of one name may then be unlike."""
+def _say_kernels(store: Store | Shelf, table: str, found: "Columns") -> None:
+    """Print how to ask one kernel alone, if an answer has rows of several: parameters of one name may then be unlike."""
     if not isinstance(store, Shelf):
         return
-    having = [one for one in store.stores if table in tables_of(one).names()]
+    # An answer without this column may be of any of the stores.
+    shown = {*found.get("store", store.labels)}
+    named = zip(store.labels, store.stores, strict=True)
+    having = [one for label, one in named if label in shown and table in tables_of(one).names()]
     kernels = dict.fromkeys(one.job.spec.kernel for one in having)
     if len(kernels) > 1:
         err.print(f"several kernels: --where \"kernel == '{next(iter(kernels))}'\" asks one")

@@ -269,7 +269,10 @@ def list_stores(
     if not kept:  # no metric is known, of which a condition may speak
         where = sort = None
     rows = questions.select(table, Expression(where) if where else None, sort, limit)
-    return table.columns((), rows), wrong
+    columns = table.columns((), rows)
+    # A number as any other for conditions; an id, or None, for readers.
+    ids = [None if np.isnan(item) else int(item) for item in columns["best_item"]]
+    return {**columns, "best_item": np.asarray(ids, object)}, wrong
 
 
 def _table(found: dict[str, Card]) -> Table:

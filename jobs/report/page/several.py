@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from jobs.errors import count
 from jobs.query.query import table, tables
 from jobs.query.shelf import Shelf
 from jobs.redact import redact
@@ -143,7 +144,8 @@ def _status(each: Sequence[dict[str, str]], names: Sequence[str]) -> dict[str, s
     told = [
         f"{n}: {one['text']}" for n, one in zip(names, each, strict=True) if one["mood"] != "good"
     ]
-    more = f" and {len(told) - MOST_TOLD} more stores" * (len(told) > MOST_TOLD)
+    left = len(told) - MOST_TOLD
+    more = f" and {count(left, 'more store')}" * (left > 0)
     return {**worst, "text": f"{'; '.join(told[:MOST_TOLD])}{more}"} if told else worst
 
 

@@ -219,6 +219,7 @@ def test_query_over_several_kernels_says_how_to_ask_one(ctd):
     heads = [text.splitlines()[1].split() for text in (out, alone)]
     assert (heads[0], err) == (["store", *heads[1]], ""), "nothing of the other kernel"
     assert ctd(*both, "--table", "fixed_point", "--limit", 1)[2] == "", "only one has it"
+    assert ctd(*both, "--where", "norm >= 0")[2] == "", "only one has such rows"
 
 
 def test_sql_without_rows_says_so(ctd, tmp_path):

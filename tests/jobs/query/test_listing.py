@@ -87,6 +87,7 @@ def test_list_says_what_each_store_says(lab):
         Store.open(str(lab / "searched.zarr")), "status == 'done'", sort="loss", limit=1
     )
     assert (of("searched")["metric"], of("searched")["best_item"]) == ("loss", searched.item[0])
+    assert (type(of("searched")["best_item"]), of("whole")["best_item"]) == (int, None)
     status = query(Store.open(str(lab / "searched.zarr")), table="items").status.value_counts()
     assert status["dropped"] > 0
     assert counts("searched") == [27, status["done"], status.get("failed", 0), 0]

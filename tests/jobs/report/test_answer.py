@@ -15,7 +15,7 @@ from jobs.query.query import query
 from jobs.query.shelf import Shelf
 from jobs.report.page import Content, several
 from jobs.report.page.answer import _summed_up, first_rows, in_each, kinds
-from jobs.report.page.several import OFFSET, _best_first
+from jobs.report.page.several import OFFSET, _best_first, _status
 from jobs.store.store import Metric
 
 
@@ -171,3 +171,9 @@ def test_the_best_is_proposed_by_real_numbers_of_several_items(monkeypatch):
     assert by == [f"ctd best {store.address} --by norm"]
     monkeypatch.setattr(type(store.job.plan), "n_items", 1)
     assert not any(command.startswith("ctd best") for command in commands())
+
+
+@pytest.mark.parametrize(("n", "said"), [(5, "failed"), (6, "and 1 more store"), (7, "and 2 more stores")])  # fmt: skip
+def test_the_status_of_many_stores_names_a_few(n, said):
+    each = [{"mood": "bad", "text": "failed"}] * n
+    assert _status(each, [f"s{k}" for k in range(n)])["text"].endswith(said)

@@ -67,7 +67,7 @@ def test_find_stores_in_a_bucket(s3, lab):
     del s3
     for name in ("a1.zarr", "a2.zarr", "deep/b.zarr"):
         place = connect.open_objects(f"s3://lab/found/{name}")
-        for key in ("run/job.json", "zarr.json"):
+        for key in ("run/job.json", "zarr.json", "results/0/zarr.json"):
             objects.write(place, key, (lab / name / key).read_bytes())
     at = lambda *names: [f"s3://lab/found/{name}" for name in names]
     assert find_stores(at("")) == at("a1.zarr", "a2.zarr", "deep/b.zarr")
