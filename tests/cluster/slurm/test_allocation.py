@@ -8,6 +8,7 @@ second one, one that is cancelled; and those that need no Ray. The others, and S
 import re
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
 
 import pytest
 from slurm_jobs import ONE_AT_A_TIME, job, profile
@@ -152,7 +153,8 @@ def test_two_submissions_on_the_same_node(end):
     assert {marker.host for marker in store.committed.markers()} == {"n1"}
     assert not [event for event in read_events(store) if event.kind == "error"]
     sent.assert_nothing_left()
-    ran = [line.split()[:2] for line in end.inside.splitlines()]
+    # A head that is not up in time on a busy machine is started once more.
+    ran = [words for words, _ in groupby(line.split()[:2] for line in end.inside.splitlines())]
     # The versions are asked for as it is submitted; then two allocations, each with a head and a driver.
     assert ran == [["python", "-m"], *[["ray", "start"], ["ctd", "run"]] * 2], sent.log()
 
