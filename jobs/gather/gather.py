@@ -45,9 +45,9 @@ from jobs.storage import connect, objects
 from jobs.storage.checksums import digest_of, read_verified, write_sums
 from jobs.storage.lease import Held, Lease
 from jobs.store.card import write_card
-from jobs.store.manifest import read_job, write_job
+from jobs.store.manifest import Job
 from jobs.store.marker import Marker
-from jobs.store.store import Store, known_kernel, refuse_links
+from jobs.store.store import Store, change_job, known_kernel, refuse_links
 
 GATHERED = ("gathered", "items", "reduced", "shards")
 """The groups at a store's root that gather makes."""
@@ -334,16 +334,16 @@ def brings_settings(store: Store, given: Mapping[str, object]) -> bool:
 
 def _change(store: Store, change: Callable[[dict[str, Any]], object]) -> None:
     kernel, description = store.kernel, store.description  # to import them may take seconds
-    # Read again: another process may have changed settings or accepted changed source since this one opened the store. No
-    # lease, because settings may change while a run goes on, which holds it.
-    job = read_job(store.objects, store.address)
-    settings = dict(job.spec.gather)
-    change(settings)
-    spec = job.spec.model_copy(update={"gather": settings})
-    options_of(spec, kernel)
-    asked = reductions_of(spec, description)
-    # A gather would find it after it has deleted the tables, and so would every query.
-    named = {column for one in asked for _, column in one.named()}
-    check_reductions(asked, numeric_columns(store, named))
-    store.job = replace(job, spec=spec)
-    write_job(store.objects, store.job)
+
+    def changed(job: Job) -> Job:
+        settings = dict(job.spec.gather)
+        change(settings)
+        spec = job.spec.model_copy(update={"gather": settings})
+        options_of(spec, kernel)
+        asked = reductions_of(spec, description)
+        # A gather would find it after it has deleted the tables, and so would every query.
+        named = {column for one in asked for _, column in one.named()}
+        check_reductions(asked, numeric_columns(store, named))
+        return replace(job, spec=spec)
+
+    change_job(store, changed)

@@ -42,8 +42,7 @@ from jobs.storage.lease import (
     running,
 )
 from jobs.store.events import Events, read_events
-from jobs.store.manifest import read_job, write_job
-from jobs.store.store import Store
+from jobs.store.store import Store, change_job
 
 YIELD_S = 5.0
 """Seconds for drivers of parts to give way to one of the whole that started at the same moment."""
@@ -219,13 +218,11 @@ def progress_digest(store: Store) -> str:
 
 def take_settings(store: Store, given: RunSettings) -> list[str]:
     """Take the settings of a run that a job gives for its store; return, as texts, which of those of the layout differ: these stay."""
-    # Read again, as `jobs.gather.gather.set_gather` does. Workers on other machines read the settings there.
-    job = read_job(store.objects, store.address)
-    old = job.spec.run
+    old = store.job.spec.run
     run = given.model_copy(update={name: getattr(old, name) for name in LAYOUT})
-    if run != old:
-        store.job = replace(job, spec=job.spec.model_copy(update={"run": run}))
-        write_job(store.objects, store.job)
+    if run != old:  # workers, on other machines too, read the settings in the store
+        taken = lambda job: replace(job, spec=job.spec.model_copy(update={"run": run}))
+        change_job(store, taken)
     differ = [name for name in LAYOUT if getattr(given, name) not in (None, getattr(old, name))]
     return [
         f"run.{name}: {getattr(given, name)} given; {store.address} keeps the layout that it was made with"

@@ -26,8 +26,7 @@ from jobs.spec.code import imports_of, locate
 from jobs.spec.job import OURS, JobSpec, find_kernel
 from jobs.storage import objects
 from jobs.store.finding import shortened
-from jobs.store.manifest import read_job, write_job
-from jobs.store.store import Store, gather_command, resume_command
+from jobs.store.store import Store, change_job, gather_command, resume_command
 
 _imported: dict[str, tuple[ModuleSpec, str]] = {}
 """Module -> (its import, checksum of its file when this process first looked at it)."""
@@ -134,10 +133,8 @@ def accept_changes(store: Store) -> list[str]:
             objects.delete_all(store.objects, folder)
     # A kill between its two copies leaves run/job.json with the old sources: the changes have to be accepted again.
     if different or not job.sources:
-        # Read again: `ctd gather --set` changes settings without the lease.
-        latest = read_job(store.objects, store.address)
-        store.job = replace(latest, sources=now, inputs={**job.inputs, **files})
-        write_job(store.objects, store.job)
+        inputs = {**job.inputs, **files}
+        change_job(store, lambda latest: replace(latest, sources=now, inputs=inputs))
     return different
 
 

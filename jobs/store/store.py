@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -29,7 +29,7 @@ from jobs.spec.job import find_kernel
 from jobs.storage import addresses, connect, objects
 from jobs.storage.addresses import refuse_zip
 from jobs.store.arrays import NO_MORE, attributes
-from jobs.store.manifest import Job, described_by_arrays, read_description, read_job
+from jobs.store.manifest import Job, described_by_arrays, read_description, read_job, write_job
 from jobs.store.marker import Committed, Failed
 
 BEFORE = (
@@ -175,6 +175,14 @@ def table_group(store: Store, path: str, attrs: Mapping[str, Any] = NO_MORE) -> 
     return zarr.open_group(
         zarr.storage.ObjectStore(place), mode="a", zarr_format=3, attributes=dict(attrs)
     )
+
+
+def change_job(store: Store, change: Callable[[Job], Job]) -> None:
+    """Write what `change` makes of the store's job; nothing is written where it raises."""
+    # Read again: another process may have changed settings or accepted changed source since this one opened the store. No
+    # lease, because settings may change while a run goes on, which holds it.
+    store.job = change(read_job(store.objects, store.address))
+    write_job(store.objects, store.job)
 
 
 def names_of_columns(store: Store, group: int) -> list[str]:
