@@ -129,7 +129,7 @@ def aggregate(
     isnan = {of: np.isnan(v) for of, v in numbers.items() if v.dtype.kind in "fc"}
     notes = [f"{of}: {nan.sum():,} of {n:,} NaN left out" for of, nan in isnan.items() if nan.any()]
     status = columns["status"] if tell_failed and "status" in table.names else None
-    if isinstance(status, Text) and (failed := _failures(status, wanted, values)).any():
+    if isinstance(status, Text) and (failed := _failures(status, wanted, isnan)).any():
         counted = pd.Series(failed).groupby(keys, dropna=False, observed=True).sum().to_numpy()
         outcomes = columns["outcome"][failed] if "outcome" in table.names else np.zeros(0)
         ends = sorted({*as_array(status[failed])})
@@ -139,18 +139,20 @@ def aggregate(
 
 
 def _failures(
-    status: Text, wanted: Sequence[Aggregate], values: Mapping[str, np.ndarray]
+    status: Text, wanted: Sequence[Aggregate], isnan: Mapping[str, np.ndarray]
 ) -> np.ndarray:
-    """Mark (n,) the failed and dropped items that have a value in an aggregate. Who asks of status or outcome knows of them."""
+    """Mark (n,) the failed and dropped items that have a value in an aggregate. Who asks of status or outcome knows of them.
+
+    isnan: expression of real or complex numbers -> which of its values are NaN.
+    """
+    none = np.zeros(len(status), bool)
     missing = [
-        np.isnan(values[e.label])
-        if values[e.label].dtype.kind in "fc"
-        else np.zeros(len(status), bool)
+        isnan.get(e.of.text, none)
         for e in wanted
         if e.of and e.function != "count" and not {"status", "outcome"} & {*e.of.names}
     ]
     fails = status.map(("failed", "dropped").__contains__)
-    return fails & ~np.all(missing, axis=0) if missing else np.zeros_like(fails)
+    return fails & ~np.all(missing, axis=0) if missing else none
 
 
 def _failed(

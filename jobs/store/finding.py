@@ -91,11 +91,13 @@ def _look(_: str, read: Read) -> Found | None:
     data = _job(read)
     if data is None:
         return None
-    copy = None if verified(data) else read(keys.JOB_COPY)
-    # A job of a newer ctd may have another checksum: it is not damaged.
-    job = verified(data) or verified(copy) or parsed(data) or parsed(copy)
-    lacking = [key for key in METADATA if parsed(read(key)) is None]
-    return Found(job or {}, next(iter(lacking), "") if job else keys.JOB)
+    if not (job := verified(data)):
+        copy = read(keys.JOB_COPY)
+        # A job of a newer ctd may have another checksum: it is not damaged.
+        job = verified(copy) or parsed(data) or parsed(copy)
+    if not job:
+        return Found({}, keys.JOB)
+    return Found(job, next((key for key in METADATA if parsed(read(key)) is None), ""))
 
 
 class Origin(NamedTuple):
