@@ -68,36 +68,36 @@ class _Sizes(NamedTuple):
     """Neurons x trials."""
     place: np.ndarray
     """(row,) index into `names`."""
-    levels: dict[float, np.ndarray]
-    """Level of noise -> the rows that have it, from the least noise on."""
+    levels: np.ndarray
+    """Levels of noise, from the least on."""
+    level: np.ndarray
+    """(row,) index into `levels`."""
 
 
 def _sizes(group: Group) -> _Sizes:
     pairs = zip(group.reduced["size_n_neurons"], group.reduced["size_n_trials"], strict=True)
     of_row = [f"{n} x {k}" for n, k in pairs]
     names = [*dict.fromkeys(of_row)]
-    noise = np.asarray(group.reduced["size_noise"], float)
-    levels = {float(level): np.flatnonzero(noise == level) for level in np.unique(noise)}
-    return _Sizes(names, np.asarray([*map(names.index, of_row)]), levels)
+    levels, level = np.unique(np.asarray(group.reduced["size_noise"]), return_inverse=True)
+    return _Sizes(names, np.asarray([*map(names.index, of_row)]), levels, level)
 
 
 def _by_noise(group: Group) -> Plot:
-    names, place, levels = _sizes(group)
-    level_of = {row: k for k, rows in enumerate(levels.values()) for row in rows}
+    names, place, levels, level = _sizes(group)
     kinds, layers = {"": "accuracy", ", plain features": "accuracy_plain"}, list[Layer]()
     for of, key in kinds.items():
         for k, name in enumerate(names):
-            rows = sorted(np.flatnonzero(place == k), key=level_of.__getitem__)
+            rows = np.flatnonzero(place == k)
+            rows = rows[np.argsort(level[rows])]
             share = np.asarray(group.reduced[key], float)[rows]
-            x = np.asarray([level_of[row] for row in rows])
-            layers.append(Lines(x, share, f"{name}{of}", dashed=of != ""))
+            layers.append(Lines(level[rows], share, f"{name}{of}", dashed=of != ""))
     axis = Axis("noise on the state", ticks=[*map(tick, levels)])
     return Plot("Unseen members told right, by neurons x trials", layers, axis, Axis("share"))
 
 
 def _by_size(group: Group, title: str, kinds: dict[str, str]) -> Plot:
-    names, place, levels = _sizes(group)
-    least = next(iter(levels.values()))
+    names, place, _, level = _sizes(group)
+    least = np.flatnonzero(level == 0)
     shares = [np.asarray(group.reduced[key], float)[least] for key in kinds.values()]
     if len(names) == 1:  # one size makes no line, and marks above each other would hide one another
         points = Points(np.concatenate(shares), np.arange(len(kinds)))

@@ -25,6 +25,7 @@ CF_WORD = re.compile(r"[\w.+@-]+", re.ASCII)
 """Characters that the CF conventions allow in one word of `flag_meanings`."""
 
 NO_MORE: Mapping[str, Any] = {}
+"""No attributes."""
 
 CHUNK, AT_ONCE = 4 << 20, 2
 """Bytes of a table's chunk; chunks of a column written at a time, which bounds the memory."""
@@ -46,8 +47,11 @@ def create_array(
     shards: tuple[int, ...] | None = None,
     overwrite: bool = False,
 ) -> zarr.Array[Any]:
-    """Create an empty array in `group`, its attributes with it: to add them later writes its metadata again. Its codecs are zstd over shuffled bytes, which docs/store-format.md measures, then a
-    CRC-32C, by which a reader rejects a damaged object instead of returning wrong numbers."""
+    """Create an empty array in `group` with its attributes; to add them later would write its metadata again.
+
+    Its codecs are zstd over shuffled bytes, which docs/store-format.md measures, then a CRC-32C, by which a reader rejects a damaged
+    object instead of returning wrong numbers.
+    """
     return group.create_array(
         name,
         shape=shape,
@@ -99,7 +103,9 @@ def put_array(
 ) -> None:
     """Create the array `name` in `group`, replacing any array of that name, and write all of `values`.
 
-    more: attributes beside units and long name. Text is stored as int32 codes, with the texts in the attribute `labels`. If each text is one word, CF flags name them too.
+    Text is stored as int32 codes, with the texts in the attribute `labels`. If each text is one word, CF flags name them too.
+
+    more: attributes beside units and long name.
     """
     attrs = {**describe(var), **more}
     if not isinstance(values, Lookup) or values.dtype.kind in "US":
