@@ -146,6 +146,8 @@ class LocalRay:
             os.killpg(helper.pid, signal.SIGKILL)
             helper.wait()
         helper.stdout.close()
+        # Before the lock goes: another process would take the folder for abandoned, in which Ray may be started again.
+        (self._folder / LOG).unlink(missing_ok=True)
         self._log.close()
 
 

@@ -53,6 +53,23 @@ def test_ray_that_fails_to_start_is_started_again(helper, failures, text):
     assert not ray._folder.exists()
 
 
+def test_a_folder_between_two_starts_is_not_abandoned(helper, monkeypatch):
+    """Other processes, which start a Ray meanwhile, remove abandoned folders."""
+    helper(1, "killed")
+    start = LocalRay._start
+
+    def sweep(ray):
+        local.remove_abandoned(ray._folder.parent)
+        assert ray._folder.exists()
+        start(ray)
+
+    monkeypatch.setattr(LocalRay, "_start", sweep)
+    ray = LocalRay(1)
+    assert ray.address() == "127.0.0.1:1"
+    ray.stop()
+    assert not ray._folder.exists()
+
+
 def test_ray_that_dies_before_one_has_connected_is_started_again(helper):
     helper(0, "")
     ray, tried = LocalRay(1), []
