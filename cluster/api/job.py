@@ -225,7 +225,7 @@ class Job:
         Args:
             store: address of the store; by default NAME.zarr in `base`. The run continues an existing store.
             executor: "ray", "serial" for this process, or "auto", which chooses and prints the reason.
-            address: host:port of an existing Ray cluster; by default a Ray starts on this machine.
+            address: host:port of an existing Ray cluster; by default "ray" starts one on this machine.
             failed: compute again the items that failed by themselves.
             accept_changes: continue with the kernel's source as it is now, and keep the results so far.
 

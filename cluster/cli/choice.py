@@ -1,4 +1,4 @@
-"""Make the executor of a run, and choose it for `--executor auto`: a Ray of its own only if that saves more time than it costs."""
+"""Make the executor of a run, and choose it for `--executor auto`: this process, unless the job or the machine asks for Ray."""
 
 import os
 import sys
@@ -6,18 +6,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from cluster.pace import pace_of, remembered_pace
 from ctd.late import jax
-from jobs.errors import JobError, count, duration
+from jobs.errors import JobError
 from jobs.run.task import Executor
 from jobs.run.worker import SerialExecutor
-from jobs.spec.job import JobSpec
 from jobs.spec.run import RunSettings
 from jobs.store.events import read_events, unended
 from jobs.store.store import Store
-
-RAY_S = 10.0
-"""Time that a Ray on this machine takes to start and stop, including its workers' imports (s); rounded."""
 
 
 class Choice(NamedTuple):
@@ -27,36 +22,19 @@ class Choice(NamedTuple):
     why: str
 
 
-def choose_executor(
-    spec: JobSpec, store: str, address: str | None, failed: bool = False, fork: str | None = None
-) -> Choice:
-    """The executor of `--executor auto` for a job whose store, at `store`, may not exist yet.
-
-    address: of a running Ray, if one was given. failed, fork: as in `Request`.
-    """
-    if asked := _asks_for_more(spec.run, address):
+def choose_executor(run: RunSettings, store: str, address: str | None) -> Choice:
+    """The executor of `--executor auto` for a job whose store, at `store`, may not exist yet."""
+    if asked := _asks_for_more(run, address):
         return Choice("ray", asked)
-    opened = Store.open(store) if Store.exists(store) else None
-    n, pace = _left(spec, opened, failed, fork)
-    if n == 0:
-        return Choice("serial", "all items are computed")
-    what = count(n, "item")
-    if pace is not None:
-        what += f", about {duration(float(f'{max(0.1, pace * n):.2g}'))} of one worker"
-    is_short = n == 1 or (pace is not None and pace * n < RAY_S)
-    if not is_short and len(os.sched_getaffinity(0)) > 1:
-        unknown = "; how long one takes is not known yet" if pace is None else ""
-        return Choice("ray", f"{what}{unknown}")
-    if opened is not None and _had_failures(opened):
+    if Store.exists(store) and _may_die(Store.open(store)):
         return Choice("ray", "something failed before, and Ray replaces a worker that dies")
-    return Choice(
-        "serial", f"{what}, {'less than the start of Ray takes' if is_short else 'one CPU core'}"
-    )
+    # Here, so that `plan` lays shards out for the devices that `run` will have.
+    take_cores()
+    return Choice("serial", "in this process, as there is no GPU and the job sets no workers")
 
 
-def workers_here(spec: JobSpec, executor: str) -> int:
+def workers_here(run: RunSettings, executor: str) -> int:
     """How many shards an executor would compute at a time on this machine, as far as is known without a Ray."""
-    run = spec.run
     if run.workers or executor == "serial":
         return run.workers or 1
     gpus = len(_gpus())
@@ -72,34 +50,27 @@ def _asks_for_more(run: RunSettings, address: str | None) -> str:
     """The reason why only Ray can run the job; "" if there is none."""
     if address:
         return "--address was given"
+    if (ray := sys.modules.get("ray")) and ray.is_initialized():
+        return "this process is connected to a Ray"
     if (run.workers or 1) > 1 or run.cpus_per_worker > 1 or run.gpus_per_worker:
         return "the job sets its workers' number, cores or GPUs"
     return "this machine has GPUs" if _gpus() else ""
 
 
-def _left(
-    spec: JobSpec, store: Store | None, failed: bool, fork: str | None
-) -> tuple[int, float | None]:
-    """The work left: (items to compute, worker seconds per item or None if unknown)."""
-    known = store or (Store.open(fork) if fork else None)
-    # A store of another job tells nothing of this one; `run` will refuse it, as a `fork` that does not fit.
-    other = store is not None and store.job.spec.digest() != spec.digest()
-    markers = known.committed.markers() if known and not other else ()
-    done = sum(m.n_items for m in markers if not (failed and m.n_failed))
-    n = sum(part.count() for part in spec.sweeps())
-    return max(0, n - done), pace_of(markers) or remembered_pace(spec)
-
-
-def _had_failures(store: Store) -> bool:
-    """Whether attempts at shards failed or a driver was killed: the kernel may be one that ends its process."""
+def _may_die(store: Store) -> bool:
+    """Whether the kernel may be one that ends its process: attempts failed or a driver was killed, and not every item succeeded."""
+    if sum(m.n_items - m.n_failed for m in store.committed.markers()) == sum(
+        store.job.plan.group_sizes
+    ):
+        return False
     events = read_events(store)
-    return any(event.kind == "error" for event in events) or bool(unended(events))
+    return bool(unended(events)) or any(event.kind == "error" for event in events)
 
 
 # --- making it -----------------------------------------------------------------------------------------
 
 
-def make_executor(name: str, spec: JobSpec, address: str | None) -> Executor:
+def make_executor(name: str, run: RunSettings, address: str | None) -> Executor:
     """Make the executor "serial" or "ray". Raises JobError for another name, which Python users may give, or for `serial` with
     an address."""
     if name not in ("serial", "ray"):
@@ -108,10 +79,10 @@ def make_executor(name: str, spec: JobSpec, address: str | None) -> Executor:
         if address:
             raise JobError(f"--address {address}: needs --executor ray; give that, or leave it out")
         take_cores()
-        return SerialExecutor(spec.run.memory_gb)
+        return SerialExecutor(run.memory_gb)
     from cluster.ray.executor import RayExecutor
 
-    return RayExecutor(spec.run, address)
+    return RayExecutor(run, address)
 
 
 def take_cores() -> None:

@@ -36,8 +36,8 @@ ExecutorName = Annotated[
     Literal["auto", "ray", "serial"],
     typer.Option(
         "--executor",
-        help="ray: shards side by side; serial: in this process, on all cores; auto: serial if the job takes less time "
-        "than Ray needs to start; ray where the job or --address asks for it, or there are GPUs",
+        help="ray: shards side by side; serial: in this process, on all cores; auto: ray if the job "
+        "or --address asks for it, or there are GPUs, or something failed before; else serial",
     ),
 ]
 GatherExecutor = Annotated[
@@ -50,7 +50,7 @@ RayAddress = Annotated[
     str | None,
     typer.Option(
         "--address",
-        help="host:port of an existing Ray cluster; by default the run starts its own Ray",
+        help="host:port of an existing Ray cluster; by default --executor ray starts one",
     ),
 ]
 Failed = Annotated[

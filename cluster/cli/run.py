@@ -96,7 +96,7 @@ def run(
             spec = stage.spec({done.name: done.address for done in stages[:k]})
             request = Request(
                 stage.address, spec, executor, address, as_json, shared, failed, accept_changes,
-                partial(_check, stage, spec), k + 1 < len(stages), fork,
+                partial(_check, stage, spec), k + 1 < len(stages),
             )  # fmt: skip
             run_store(_opener(stage, spec, before, trust, as_json), request, stop, state)
 
@@ -186,8 +186,8 @@ def plan(
             continue
         spec = stage.spec(before)
         with told_if_slow("planning", as_json or not err.is_terminal):
-            name = "ray" if workers else choose_executor(spec, stage.address, None).name
-            n = workers or workers_here(spec, name)
+            name = "ray" if workers else choose_executor(spec.run, stage.address, None).name
+            n = workers or workers_here(spec.run, name)
             ready = prepare_here(spec, stage.base, stage.where, n)
         rows, total = plan_rows(ready, stage.address, n)
         total["planned_for"] = f"{name}, {count(n, 'worker')}"
@@ -221,7 +221,7 @@ def gather(
     if overrides:
         set_gather(opened, overrides)
     prune_compilation_cache()
-    runner = make_executor(executor, opened.job.spec, address)
+    runner = make_executor(executor, opened.job.spec.run, address)
     with closing(runner), told_if_slow("reducing"):
         n = reduce_store(opened, runner)
     draw(opened)

@@ -52,8 +52,6 @@ class Request:
     """Called before the executor starts; raises JobError for a job that is not valid."""
     more: bool = False
     """Whether the same command runs further stages or files after this store."""
-    fork: str | None = None
-    """A store whose items are copied, if this one is new."""
 
     def make(self) -> Executor:
         """Make the executor of its shards. Raises Held, before a Ray starts, if a process of this machine runs the store; other
@@ -66,14 +64,14 @@ class Request:
                 raise held_by(self.store, held)
         name = self.executor
         if name == "auto":
-            name, why = choose_executor(self.spec, self.store, self.address, self.failed, self.fork)
+            name, why = choose_executor(self.spec.run, self.store, self.address)
             if not (self.as_json or self.address):
                 err.print(f"{name}: {why}")
         if name == "ray" and not self.as_json:
             err.print(
                 f"connecting to the Ray at {self.address}" if self.address else "starting Ray"
             )
-        return make_executor(name, self.spec, self.address)
+        return make_executor(name, self.spec.run, self.address)
 
     def again(self) -> str:
         """Return the command, for messages, that goes on with the run."""

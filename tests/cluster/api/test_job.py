@@ -131,7 +131,7 @@ def test_a_job_that_was_stopped_says_what_goes_on(tmp_path, monkeypatch, source,
             "workers: .* given; expected a whole number of at least 1",
         ),
         (
-            lambda: make_executor("dask", parse_job({"kernel": "toy"}, "job"), None),
+            lambda: make_executor("dask", parse_job({"kernel": "toy"}, "job").run, None),
             "executor: .* expected 'auto'",
         ),
         (lambda: Submitted.of("nothing.zarr"), "nothing.zarr: no such store"),
