@@ -1,8 +1,8 @@
 """A store as one zip file that describes its content, for the supplement of a paper.
 
-The archive holds the store's objects below its root, so that Zarr's own ZipStore reads it and unpacking it gives the
-store again, and ro-crate-metadata.json, a description by RO-Crate 1.1 (https://w3id.org/ro/crate/1.1): the job, digests
-of the code, versions, license, authors and dates. What only concerns runs (leases, checkpoints, submissions) is left out.
+The store's objects lie at the archive's root: Zarr's own ZipStore reads it, and unpacking gives the store again. Leases,
+checkpoints and submissions, which concern runs only, are left out. The file ro-crate-metadata.json describes the content by
+RO-Crate 1.1 (https://w3id.org/ro/crate/1.1): the job, digests of the code, versions, license, authors and dates.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The posterior of all trials by trained models of a store of lfads: as a job of `lfads.posterior`, and as an HDF5 file."""
+"""Infer all trials with the trained models of an lfads store: make the job of `lfads.posterior`, and write its HDF5 file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs: a computed item's parameters, curves, metrics and arrays, read by the store's description of its kernel."""
+"""A run of a tracker: one computed item's parameters, curves, metrics and arrays, by the kernel's description in the store."""
 
 from __future__ import annotations
 

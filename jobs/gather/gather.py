@@ -7,11 +7,11 @@
 
 jobs.gather.tables writes the last three.
 
-A gather reads committed shards only, so that it may run while the job does. It may be killed and repeated. It reduces a
-group again only if, since the last time, shards were committed, or settings or the kernel's program changed. The same
+A gather reads committed shards only, so it may run while the job does. It may be killed and repeated. It reduces a group
+again only if shards were committed since the last time, or settings or the kernel's program changed. The same
 shards give the same bytes. Memory holds one group, or a few blocks of it if the kernel's `reduce` reads in blocks.
 
-Queries gather too, but they run no `reduce` that the user has not trusted: gathered/G then stays as it was.
+Queries gather too. If the user has not trusted the kernel, they do not run its `reduce`: gathered/G stays as it was.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Merge finished stores of one kernel into one: the items of the first, then those of the second, and so on, renumbered.
 
-The merged job sweeps the fields that the jobs swept or in which they differ. Its store is an ordinary one, but for this: an
-item's random numbers came from its old id and its old job's seed, so that no item can be computed again. run/job.json
+The merged job sweeps the fields that the jobs swept or in which they differ. Its store differs from others in one thing: no
+item can be computed again, because its random numbers came from its old id and its old job's seed. run/job.json
 (`provenance: merged`) and the markers (`copied_from`) name the store that each item came from.
 """
 

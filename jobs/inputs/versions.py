@@ -1,4 +1,4 @@
-"""What the input files of a job held when its store was made; a job whose input files have changed since is not continued.
+"""Record what a job's input files hold when its store is made. If a file changes later, the job is not continued.
 
 weights.h5                 a local file: the SHA-256 of its content
 trials.zarr                a local Zarr array or group: that of all of its files

@@ -1,9 +1,9 @@
 """Several stores: as one that answers questions, or as a list, one row a store.
 
-A table of a shelf has the rows of all stores, one store after another, a column `store`, and a column for every parameter
+A table of a shelf has the rows of all stores, one store after another. It has a column `store`, and one for every parameter
 that differs between the stores, swept or not: the `kernel`, the job's seed (`job_seed`), and all fields of its params,
-defaults included. A store without a column has NaN there, or no text. What a search proposed as `final_X` is in column X, too,
-where another store has X.
+defaults included. Rows of a store without a column have NaN or an empty text there. If one store has a column X and another
+only `final_X`, which its search proposed, column X has both.
 """
 
 from __future__ import annotations

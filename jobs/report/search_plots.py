@@ -1,4 +1,4 @@
-"""Plots of a search for the page: the best item so far; by rung, metrics; by generation, lineages and parameters.
+"""Plots of a search for the page: the best item so far, metrics by rung, lineages and parameters by generation.
 
 Which plots a search has depends on the results that it stores (see jobs.plan.search), not on its method.
 """

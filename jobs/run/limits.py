@@ -1,4 +1,4 @@
-"""Three time limits: when an advance hangs, when a shard gets a second attempt, how long a failing storage is waited for."""
+"""Three time limits: when an advance hangs, when a shard gets a second attempt, how long a run waits for a failing storage."""
 
 import shutil
 import statistics

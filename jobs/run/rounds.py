@@ -1,7 +1,7 @@
 """The shards and rounds of one search: the tasks that compute them, and the states that rounds leave in the store.
 
-States are deleted once nobody goes on from them. A round whose states are needed and missing is computed again, after
-those that it goes on from, and so on to rounds whose states are there, or that start.
+States are deleted once no round goes on from them. If states are needed and missing, their round is computed again: first
+the rounds that it goes on from, back to rounds whose states are there or that start at the beginning.
 """
 
 from collections import Counter

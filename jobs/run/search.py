@@ -1,10 +1,10 @@
-"""The driver's side of a search: it asks the searcher of a group, writes down what follows, hands it out, and tells.
+"""The driver's side of a search: ask the group's searcher, write its decision down, hand the round out, tell the report.
 
     a round ends       its report is told; the searcher decides
     a worker is free   the next round is asked for; report and round are written (jobs.store.rounds), then handed out
     items have ended   once this holds for all items of a planned shard, its last step writes their results
 
-A driver that starts anew repeats the decisions that are written; jobs.run.rounds computes states again that are missing.
+A new driver repeats the decisions that are written. jobs.run.rounds computes missing states again.
 """
 
 from __future__ import annotations

@@ -2,9 +2,12 @@
 
 A store keeps their checksums, and those of its input files. If a module was edited or a file replaced since, a run is refused.
 
-Nothing is executed: import statements are read, from the kernel's module, the modules that a field names as a dotted
-path (a task, a map), and ctd.batch, into the kernel's own package, ctd, and the folders of the job and the kernel. The
-rest counts as versions, not source.
+Nothing is executed: import statements are read and followed.
+
+    from    the kernel's module, the modules that a field names as a dotted path (a task, a map), ctd.batch
+    into    the kernel's own package, ctd, the folders of the job and the kernel
+
+All other modules count as versions, not source.
 """
 
 import hashlib

@@ -1,8 +1,8 @@
-"""Search: how the items of a sweep act on one another between their advances.
+"""Search: compare the items of a sweep between their advances, and decide which go on, from which state and with which values.
 
-This folder has the decisions. They are functions of the job and of what is reported; nothing here knows a store.
+The decisions made in this folder depend on the job and the reports alone; nothing here knows a store.
 
-    jobs.search.searcher        what a search is: rounds out, reports in; blocks of items that are compared in step
+    jobs.search.searcher        the interface: rounds out, reports in; blocks of items that are compared in step
     jobs.search.halving         successive halving, in step and asynchronous
     jobs.search.optuna          Optuna's proposals, and pruning
     jobs.search.population      population-based training: which member copies which, where its parameters move
@@ -11,7 +11,7 @@ What belongs to a search elsewhere:
 
     jobs.spec.search            the `search:` section of a job file; jobs.spec.halving: of halving
     jobs.spec.presets           searches that a kernel declares under a name
-    jobs.plan.search            does the section fit the job; what the store keeps of it: the lineage of every item
+    jobs.plan.search            checks the section against the job; what the store keeps: the lineage of every item
     ctd.batch.round             items on the devices for one round
     jobs.run.search             the driver's side: asks, writes down, hands out, tells
     jobs.run.rounds             the tasks of rounds, and the states that they go on from

@@ -1,4 +1,4 @@
-"""Successive halving: the best of the items that have come to a rung go on, in step or asynchronously."""
+"""Successive halving: the best of the items that reached a rung go on, in step or asynchronously."""
 
 import numpy as np
 

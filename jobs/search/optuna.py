@@ -1,16 +1,16 @@
-"""Optuna proposes the searched fields of items, and hears what came of them.
+"""Optuna proposes the searched fields of items, and is told their results.
 
-Without `prune` an item makes one lap, to its end. With it an item goes on from a rung if it is among the best
-max(1, floor(m / eta)) of the m that have come there so far, and is dropped at once if not: the stopping variant of
-asynchronous halving, the rule of `optuna.pruners.SuccessiveHalvingPruner(min_advances, eta)`. Items of one round
-come to their rung at the same time.
+Without `prune` an item makes one lap, to its end. With `prune` it goes on from a rung if it is among the best
+max(1, floor(m / eta)) of the m items that have reached the rung so far; otherwise it is dropped at once. This is the
+stopping variant of asynchronous halving, the rule of `optuna.pruners.SuccessiveHalvingPruner(min_advances, eta)`. Items of
+one round reach their rung at the same time.
 
 What Optuna is told of an item:
 
     complete    it finished; its metric
     pruned      it left at a rung, or its metric is NaN or its outcome a failure of the kernel; the metrics at its rungs.
-                (Of trials that are told as failed Optuna's samplers learn nothing; TPE takes a pruned one without a metric for
-                the worst, and so avoids parameters with which items diverge.)
+                (Optuna's samplers learn nothing from failed trials. TPE takes a pruned trial without a metric for the
+                worst, and so avoids parameters with which items diverge.)
     failed      it failed with an error; tried again, it is a new trial with the same values
 
 Searched fields that depend on one another (define-by-run) cannot be expressed.

@@ -1,11 +1,11 @@
 """Population-based training: which member copies which, and where the copied parameters move.
 
 A parameter has a position x in [0, 1] in its range: linear for `uniform`, in the logarithm for `loguniform`. It moves by
-u ~ U(-perturb, perturb), with its own `perturb` or else the search's, reflected at the ends: as likely up as down, so without
-selection it drifts nowhere. (A factor 1 + u would drift down: the mean of its logarithm is negative.)
+u ~ U(-perturb, perturb), reflected at the ends; `perturb` is its own or else the search's. Up is as likely as down, so
+without selection it does not drift. (A factor 1 + u would drift down: the mean of its logarithm is negative.)
 
-After generation g, member k of a population whose first item is i has row k of a table of uniform numbers, drawn from
-the generator [seed, SALT, g, i]: what it draws depends on no other member.
+After generation g, the generator [seed, SALT, g, i] draws a table of uniform numbers for the population whose first item
+is i. Member k uses row k, so its draws depend on no other member.
 """
 
 import math

@@ -1,7 +1,7 @@
 """The text of a job file, a profile or a value as plain data: YAML, of which JSON is a part, within bounds.
 
-A few bytes of YAML can stand for 10^40 values, for a list that holds itself, or for calls of Python. What is read here
-holds null, booleans, numbers, texts, lists and mappings, as JSON does, and no more of them than `MOST_VALUES`.
+A few bytes of YAML can stand for 10^40 values, for a list that holds itself, or for calls of Python. Here they can hold
+only what JSON holds (null, booleans, numbers, texts, lists, mappings), and at most `MOST_VALUES` of them.
 """
 
 import re

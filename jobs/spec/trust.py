@@ -8,9 +8,9 @@
     elsewhere on the user's import path                         what computes: resume, gather, a repair
     anywhere else, and whatever lies inside of a store          nobody, before --trust
 
-A base is the folder of a job file, which comes first on the import path. A process is told of a job's modules by the
-job file that a user gives, or by the driver that it works for; --trust tells it of whatever a base holds. Names of
-modules become imports in ctd.dotted alone, which says here too what a job names.
+A base is the folder of a job file, which comes first on the import path. The job file that a user gives, or the driver,
+tells a process the job's modules; --trust allows all that a base holds. Only ctd.dotted turns names of modules into
+imports; it also says which modules a job names.
 """
 
 import hashlib

@@ -4,9 +4,9 @@
     run/cancel/NNNNNNNN.json    a request to the holder of generation N to stop
 
 The highest generation is the lease. A driver takes it over by creating the next one; exactly one of several
-drivers succeeds, on a file system as on an object store. Only the holder writes its generation again. A holder
-that was taken for dead and comes back finds a higher one and stops. Until then, for RENEW_S at most, two
-drivers run. This harms nothing: both write the same bytes, in whole objects.
+drivers succeeds, on a file system as on an object store. Only the holder writes its generation again. If a
+holder was taken for dead and comes back, it finds a higher generation and stops. Until then, for RENEW_S at most,
+two drivers run. This harms nothing: both write the same bytes, in whole objects.
 """
 
 import json

@@ -1,7 +1,7 @@
-"""The card of a store: what a list of stores says of it, in one small object, run/card.json.
+"""The card of a store: what `ctd ls` says of it, in one small object, run/card.json.
 
-A gather writes the card of a store whose items are all computed; until then, and again once items are taken back, there
-is none, and a reader makes it from the markers. So a list of finished stores reads one object of each.
+A gather writes the card once all items are computed, so a list of finished stores reads one object of each. Whoever takes
+items back deletes it. Without a card, a reader makes one from the markers.
 
 run/note.json holds what the user wrote about the store; the card repeats it.
 """

@@ -4,9 +4,9 @@
     run/checkpoints/G/SSSSSS/1     the other; each write replaces the older of the two
 
 A generation is written whole or not at all. One that is damaged, or of another device kind, microbatch, set of items or version
-of JAX, is ignored: continuing from it could give other bits. The number of slots changes no bit. Nor does that of devices where
-items are computed one by one, so a shard that was stopped on two cores goes on on one; a wider microbatch may differ in its last
-digits between one device and several (docs/running.md).
+of JAX, is ignored: continuing from it could give other bits. The number of slots changes no bit. If items are computed one by
+one, the number of devices changes none either: a shard that was stopped on two cores may continue on one. A wider microbatch
+may differ in its last digits between one device and several (docs/running.md).
 """
 
 from __future__ import annotations

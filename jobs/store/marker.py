@@ -1,7 +1,7 @@
 """The records of a shard: its commit marker, and its items that fail by themselves.
 
-A shard is done if, and only if, its marker exists. It is computed without the items that are recorded as failing; each such
-item that is found makes a new record. jobs.store.records says where records lie.
+A shard is done if, and only if, its marker exists. It is computed without the items that are recorded as failing. Each
+failing item that is found adds a new record, with those before it. jobs.store.records says where records lie.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

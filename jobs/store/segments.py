@@ -3,12 +3,12 @@
     run/segments/NNNNNNNN.jsonl           markers; one a line: a head, their objects unchanged, the head again
     run/failed-segments/NNNNNNNN.jsonl    failing items
 
-Segments are a log. Each segment takes the next number; one of several writers wins, so nobody adds to a log that
-he has not read to its end. A segment never changes. It says from which number on it replaces the earlier ones,
-which may then be deleted. It also names shards that no longer have a record, whatever earlier segments hold.
-`Log.append` merges the last segments into the new one unless they are twice as large. So there are few segments,
-and a record is rewritten only when its segment has grown by half: both numbers grow like the logarithm of the
-number of shards.
+Segments are a log, and never change. Each segment takes the next number. One of several writers wins, so nobody adds
+to a log without having read it to its end. A segment says from which number on it replaces the earlier ones, which may
+then be deleted. It also names shards that no longer have a record, whatever earlier segments hold.
+
+`Log.append` merges the last segments into the new one unless they are twice as large. So there are few segments, and a
+record is rewritten only when its segment has grown by half: both numbers grow like the logarithm of the number of shards.
 """
 
 from collections.abc import Iterable, Mapping, Sequence, Set

@@ -1,4 +1,4 @@
-"""The first screen of a page: the best item, or counts of what the kernel sums up in, and what to type next."""
+"""The first screen of a page: the best item, or counts of the rows of the kernel's summary, and what to type next."""
 
 import shlex
 from collections.abc import Collection, Mapping, Sequence

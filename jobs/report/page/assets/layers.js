@@ -1,5 +1,6 @@
-// The two axes of a plot and the layers over them: places on the canvas, ticks, labels; colours, how far layers reach, how each
-// kind is drawn, what is under a pointer. `box` is where the axes meet the canvas, `seen` what they span, `below` the lines of the label of x.
+// The two axes of a plot and the layers over them.
+//   axes: places on the canvas, ticks, labels      layers: colours, extent, how each kind is drawn, what is under a pointer
+// `box`: the axes' place on the canvas; `seen`: the range that they span; `below`: the lines of the label of x.
 
 const LEVELS = 32; // of colour, where every vertex has its own
 
