@@ -1,4 +1,4 @@
-"""How long an item takes a worker, remembered on disk for the next job of the kernel with the same parameters."""
+"""Seconds of a worker per item, kept on disk for the next job of the kernel with the same parameters."""
 
 import hashlib
 import json

@@ -1,8 +1,8 @@
 """Cut the part of a notebook or script that defines some names, as the text of a module.
 
-A worker cannot import definitions of a notebook. The statements that a name needs are those that bind it, and in turn
-those that bind the names that these refer to: a backward slice (Weiser 1981) over top-level statements. Statements that
-only plot, print or run are left out.
+A worker cannot import definitions of a notebook. The slice of a name has the statements that bind it, then those that
+bind the names in these, and so on: a backward slice (Weiser 1981) over top-level statements. Statements that only
+plot, print or run are left out.
 """
 
 import ast

@@ -1,4 +1,4 @@
-"""The commands kernels, new, schema and weights, for whoever writes a job file: its fields, a first one, a network for it."""
+"""The commands kernels, new, schema and weights, which help to write a job file: its fields, a starter, a network for it."""
 
 import os
 import sys

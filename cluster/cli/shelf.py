@@ -1,4 +1,4 @@
-"""The commands ls, note, merge and archive, for stores that are kept."""
+"""The commands ls, note, merge and archive, which list and keep stores."""
 
 import time
 from pathlib import Path

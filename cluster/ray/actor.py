@@ -1,8 +1,8 @@
-"""The class that runs inside an actor of the Ray executor, and how it learns that the kernel kills for memory.
+"""The class that runs inside an actor of the Ray executor, and how ctd learns that Linux killed a worker for memory.
 
-Ray reports such a death like any other, and the worker can report nothing. But the kernel counts the processes that it
-kills: a worker sends this count with its heartbeats, and the worker that takes its place sends the count again. If it has
-grown, the kernel killed the first one.
+Ray reports such a death like any other, and a dead worker reports nothing. But Linux counts the processes that it kills.
+A worker sends this count with its heartbeats, and the worker that takes its place sends it again. If the count has grown,
+Linux killed the first one.
 """
 
 import socket

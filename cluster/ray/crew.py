@@ -1,8 +1,8 @@
 """The actors of a pool at work on one store: each opens it, runs one shard at a time, and is replaced if it dies.
 
-Ray never restarts an actor (`max_restarts=0`). A death costs the shard that ran one attempt; its cause is known once the next
-actor in its slot tells whether the kernel ran out of memory. The answers of actors come as futures, which put their slot in a
-queue: nobody goes through all actors to find one.
+Ray never restarts an actor (`max_restarts=0`). If an actor dies, its shard loses one attempt. The cause is known once the
+next actor in the slot tells whether Linux killed a process for memory. Actors answer by futures, which put their slot in a
+queue, so the crew need not ask every actor for its answer.
 """
 
 import logging

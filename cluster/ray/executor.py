@@ -1,13 +1,15 @@
 """Run shards on Ray: a pool of actors, one for each device slot, fed one shard at a time.
 
-    driver                          actor (one process, `cpus_per_worker` cores, its own GPUs or none)
-    submit(task)             ---->  do: read rows, run the kernel, write, commit      (jobs.run.worker.Worker)
-    wait() -> Report         <----  a few hundred bytes: no result ever passes through Ray
-    on_tick(heartbeats)      <--->  heartbeat: answered by a second thread of the actor
-    a stop                   ---->  interrupt: the same thread; the report says where the shard was left
+driver                          actor (one process, `cpus_per_worker` cores, its own GPUs or none)
+submit(task)             ---->  do: read rows, run the kernel, write, commit      (jobs.run.worker.Worker)
+wait() -> Report         <----  a few hundred bytes: no result ever passes through Ray
+on_tick(heartbeats)      <--->  heartbeat: answered by a second thread of the actor
+a stop                   ---->  interrupt: the same thread; the report says where the shard was left
 
-`RayExecutor` brings a Ray up; `Pool` makes actors on it, whose class is `ShardWorker`; a `Crew` is those actors at work on
-one store; `Reach` watches whether the Ray is there.
+RayExecutor    starts a Ray, or connects to one
+Pool           makes actors on it, of the class `ShardWorker`
+Crew           the actors at work on one store
+Reach          watches whether the Ray is there
 """
 
 import math

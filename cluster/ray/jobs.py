@@ -1,8 +1,8 @@
 """Send jobs to an existing Ray cluster through the Ray Jobs API.
 
-Shipped are: the job file's folder, as the working directory (with the user's own kernel module and small
-data files), and the running ctd, as modules, unless the profile says that it is installed there. The driver
-runs on the cluster as `ctd run NAME.yaml --base .`, where "." is the working directory on every node.
+ctd sends two things: the job file's folder, as the working directory, with the user's own kernel module and small data
+files; and the running ctd, as modules, unless the profile says that it is installed there. The driver runs on the
+cluster as `ctd run NAME.yaml --base .`, where "." is the working directory on every node.
 """
 
 import json

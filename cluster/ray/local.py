@@ -1,9 +1,8 @@
-"""A private Ray on this machine, which lives no longer than the process that asked for it.
+"""A private Ray on this machine, which ends with the process that asked for it.
 
-A helper process (this file as a script: local.py FOLDER CPUS) starts Ray and keeps it up until its standard input closes: by
-`stop`, or because the asking process died in whatever way. The asking process does not start Ray itself,
-because Ray's daemons die with the *thread* that started them, and because it goes on planning (and
-compiling) during the seconds that the start takes.
+A helper process (this file as a script: local.py FOLDER CPUS) starts Ray and keeps it up until its standard input closes:
+after `stop`, or when the asking process has died. The asking process does not start Ray itself, for two reasons: Ray's
+daemons die with the *thread* that started them, and the start takes seconds in which that process plans and compiles.
 """
 
 import fcntl

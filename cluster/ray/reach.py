@@ -1,7 +1,7 @@
 """Notice that a Ray is lost before Ray does.
 
-A process that loses the head of its Ray (the GCS) is ended by Ray after a minute, and meanwhile whatever it asks Ray
-may not be answered. One that loses the daemon of its own node (the raylet) waits for ever.
+If a process loses the head of its Ray (the GCS), Ray ends it after a minute, and until then may answer no call. If it
+loses the daemon of its own node (the raylet), it waits for ever.
 """
 
 import socket

@@ -1,4 +1,4 @@
-"""The slots of a pool, and how far the shards are that run there."""
+"""The slots of a pool, and the progress of the shards in them."""
 
 import time
 from collections.abc import Mapping, Sequence

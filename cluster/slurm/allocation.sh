@@ -4,7 +4,7 @@ export SLURM_EXPORT_ENV=ALL
 
 # --- What this allocation tells of itself -------------------------------------------------------------
 # allocations.tsv: time, allocation, what happened, detail. `ctd status` reads it once Slurm has forgotten the job.
-# A task of an array is known as ARRAY_TASK: one task has the id of the array, and asked for that Slurm tells of all tasks.
+# A task of an array is known as ARRAY_TASK: one of the tasks has the id of the array, and for that id Slurm answers with all tasks.
 number=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
 number=${number:-$SLURM_JOB_ID}
 note() { printf '%(%s)T\t%s\t%s\t%s\n' -1 "$number" "$1" "${2:-}" >>"$home/allocations.tsv"; }

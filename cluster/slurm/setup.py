@@ -1,4 +1,4 @@
-"""Whether a job can run by a profile: by what Slurm says, by the profile's nodes, versions and folders."""
+"""Check whether a job can run with a profile: ask Slurm, and compare nodes, versions and folders."""
 
 import json
 import platform
