@@ -230,6 +230,8 @@ def _results(stores: Sequence[Store], both: pd.DataFrame) -> pd.DataFrame:
         found = np.concatenate(apart.get(name, [np.zeros(0)]))
         largest, half = (found.max(), np.median(found)) if len(found) else (np.nan, np.nan)
         note = "shapes differ" if name in unlike else ""
+        if np.isinf(largest):
+            note = "inf: NaN or infinite in one alone"
         table.append((name, len(found), np.count_nonzero(found), largest, half, note))
     return pd.DataFrame(table, columns=RESULT_COLUMNS)
 

@@ -256,11 +256,13 @@ def _hint(
         kernel = store.job.spec.kernel
         about = f" ({lacking.long_name})" if lacking.long_name else ""
         return f": kernel {kernel} has this result{about}, this store does not: its data or params lack what it needs"
-    near = nearest(name, known)
-    if "did you mean" in near:
-        return near
+    if fields := sorted(column for column in known if column.startswith(f"{name}.")):
+        return f": it is a mapping, whose fields are columns: {', '.join(fields)}"
     quoted = f"; write a text in quotes, '{name}'" if text and name.isidentifier() else ""
-    return f"{quoted}; known:{listed}"
+    if name in {outcome.name for outcome in store.description.outcomes}:
+        return quoted
+    near = nearest(name, known)
+    return near if "did you mean" in near else f"{quoted}; known:{listed}"
 
 
 def _array(store: Store, name: str, source: str | None) -> tuple[str, tuple[str, ...]] | None:

@@ -224,7 +224,14 @@ def _joined(pieces: Sequence[Read | None], starts: np.ndarray) -> Read:
     def at(rows: Rows) -> Column:
         if isinstance(rows, slice) and rows == ALL:
             sizes = np.diff(starts).tolist()
-            return concat([part(read, ALL, n) for read, n in zip(pieces, sizes, strict=True)])
+            # A piece without rows would make whole numbers and booleans real: its NaN of no rows is.
+            return concat(
+                [
+                    part(read, ALL, n)
+                    for read, n in zip(pieces, sizes, strict=True)
+                    if n or not starts[-1]
+                ]
+            )
         wanted = np.arange(starts[-1])[rows] if isinstance(rows, slice) else rows
         which = np.searchsorted(starts, wanted, side="right") - 1
         cut = [wanted[which == k] - starts[k] for k in range(len(pieces))]

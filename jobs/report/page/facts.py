@@ -55,6 +55,8 @@ def facts(store: Store) -> dict[str, Any]:
         "kernel": store.job.spec.kernel,
         "store": store.address,
         "swept": store.swept,
+        "note": found["note"],
+        "tags": ", ".join(found["tags"]),
         "status": status(store, found, failures, outcomes, failing_outcomes(markers, described.outcomes)),
         "progress": progress(found, markers, events),
         "facts": _listed(store, found, markers, made),
@@ -134,8 +136,6 @@ def _listed(
 ) -> list[list[str]]:
     """The page's list of facts, as [label, value] pairs."""
     out = {
-        "note": found["note"],
-        "tags": ", ".join(found["tags"]),
         "kernel": store.job.spec.kernel,
         "groups": f"{len(store.job.plan.group_sizes):,}",
         "created": f"{made.get('created', '?')} on {made.get('host', '?')}",

@@ -57,6 +57,8 @@ def several(contents: Sequence[dict[str, Any]], shelf: Shelf) -> dict[str, Any]:
         "kernel": ", ".join(dict.fromkeys(content["kernel"] for content in contents)),
         "store": ", ".join(content["store"] for content in contents),
         "stores": [content["store"] for content in contents],
+        "note": "",
+        "tags": "",
         "differing": [{"name": name, "values": values} for name, values in _overview(contents, shelf).items()],
         "swept": list(dict.fromkeys(["store", *shelf.differing, *all_of("swept")])),
         "status": _status([content["status"] for content in contents], names),
@@ -121,6 +123,9 @@ def _overview(contents: Sequence[dict[str, Any]], shelf: Shelf) -> dict[str, lis
         counts = [content["progress"][f"items_{name}"] for content in contents]
         if any(counts) or name == "done":
             first[name] = counts
+    for name in ("note", "tags"):
+        if any(content[name] for content in contents):
+            first[name] = [content[name] for content in contents]
     best = [_best(content) for content in contents]
     metrics = {metric for metric, value in best if value}
     if len(metrics) == 1:

@@ -309,6 +309,7 @@ def test_query_refuses(store, asked, said):
     [
         ("n_steps", ": the job does not sweep it, and all its items have 7"),
         ("zzz", "; known:\n  items: item, "),
+        ("task", ": it is a mapping, whose fields are columns: task.name"),
         ("norm desc", "; --sort=-norm sorts by it"),
         ("norm asc", "; --sort=norm sorts by it"),
         (
@@ -319,6 +320,10 @@ def test_query_refuses(store, asked, said):
 )
 def test_hints_at_what_an_unknown_column_may_mean(store, monkeypatch, name, said):
     monkeypatch.setitem(store.description.dims, "speed", Var((), "m", "distance a step"))
+    found = module.tables_of(store)
+    found.refresh()
+    # As where stores differ in a field of a mapping.
+    monkeypatch.setitem(found["items"].reads, "task.name", found["items"].reads["item"])
     with pytest.raises(JobError) as caught:
         query(store, sort=name)
     assert said in str(caught.value)

@@ -90,6 +90,12 @@ def test_shelf_aggregates_and_answers_sql(shelf, frames):
     assert shards["count"].tolist() == [Store.job.plan.n_shards for Store in shelf.stores]
 
 
+def test_a_store_without_the_table_changes_no_kinds_of_values(folder, monkeypatch):
+    shelf = jobs.open_stores([folder / "a.zarr", folder / "b.zarr"])
+    monkeypatch.setattr(shelf._parts[0], "names", lambda: ["items"])
+    assert shelf.query(table="shards", columns="shard, stop").dtypes.tolist() == [np.int64] * 2
+
+
 def test_a_parameter_without_a_value_in_any_row_is_missing(folder, monkeypatch):
     """Swept in one store, None in the other; the table of shards has neither."""
     shelf = jobs.open_stores([folder / "a.zarr", folder / "b.zarr"])

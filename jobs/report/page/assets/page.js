@@ -43,6 +43,7 @@ function showTop(content) {
   top.node.replaceChildren(
     el("div", { className: "line" }, el("h1", {}, content.title), el("span", { className: `pill mood-${mood}` }, word), el("span", { className: "note", style: { margin: 0 } }, text)),
     el("div", { className: "where" }, `${content.kernel} · ${content.store} · `, el("span", { id: "made" }, content.made)),
+    ...(content.note || content.tags ? [el("p", { className: "note" }, [content.note, content.tags && `tags: ${content.tags}`].filter(Boolean).join(" · "))] : []),
     ...(content.trouble ? [el("p", { className: "note error" }, content.trouble)] : []));
 }
 
