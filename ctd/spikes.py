@@ -104,7 +104,12 @@ class Spikes(Params):
         False,
         description="whether the inputs are known to the model: train_external, eval_external",
     )
-    seed: Traced[int] = Field(0, ge=0, lt=2**31, description="replicate: other trials and spikes")
+    seed: Traced[int] = Field(
+        0,
+        ge=0,
+        lt=2**31,
+        description="replicate: other trials and spikes; two items of one seed differ, too",
+    )
 
     @model_validator(mode="after")
     def _countable(self) -> Spikes:

@@ -69,7 +69,12 @@ class Curbd(Params):
         ("currents", "rates", "weights"),
         description="results to store: currents by source region, rates of the free run, weights",
     )
-    seed: Traced[int] = Field(0, ge=0, lt=2**31, description="replicate: initial weights and noise")
+    seed: Traced[int] = Field(
+        0,
+        ge=0,
+        lt=2**31,
+        description="replicate: initial weights and noise; two items of one seed differ, too",
+    )
 
     @field_validator("regions", mode="before")
     @classmethod

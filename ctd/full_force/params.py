@@ -59,7 +59,10 @@ class FullForce(Params):
         10, gt=0, description="test trials, drawn with replacement, in which the network runs alone"
     )
     seed: Traced[int] = Field(
-        0, ge=0, lt=2**31, description="replicate: weights, states, order of trials, updates"
+        0,
+        ge=0,
+        lt=2**31,
+        description="replicate: weights, states, order of trials, updates; two items of one seed differ, too",
     )
 
 

@@ -53,7 +53,10 @@ class LatentCircuit(Params):
         20, ge=0, description="evaluation trials whose node activity is stored, at most"
     )
     seed: Traced[int] = Field(
-        0, ge=0, lt=2**31, description="replicate: initial weights, minibatches and noise"
+        0,
+        ge=0,
+        lt=2**31,
+        description="replicate: initial weights, minibatches and noise; two items of one seed differ, too",
     )
 
     @model_validator(mode="after")

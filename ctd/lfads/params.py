@@ -213,7 +213,10 @@ class Model(Params):
         0, ge=0, description="evaluations without a better one after which training stops; 0: never"
     )
     seed: Traced[int] = Field(
-        0, ge=0, lt=2**31, description="replicate: other weights, minibatches and noise"
+        0,
+        ge=0,
+        lt=2**31,
+        description="replicate: other weights, minibatches and noise; two items of one seed differ, too",
     )
 
     @model_validator(mode="after")

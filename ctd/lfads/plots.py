@@ -36,7 +36,9 @@ def plots(group: Group) -> list[Plot]:
     results = group.results
     items, loss, failed = group.items, group.values("eval_loss"), group.ended(DIVERGED)
     steps, quantiles = block_ends(group.inputs), group.reduced.get("curve_quantile")
-    curves = Curves(steps, results["curve.eval.loss"], items, loss, failed, quantiles)
+    curves = Curves(
+        steps, results["curve.eval.loss"], items, loss, failed, quantiles, int((~failed).sum())
+    )
     axis = Axis("negative ELBO a trial (nat)")
     made = [loss_curves(curves, "Evaluation loss", axis, "models")]
     made += _loss_and_truth(group, loss)

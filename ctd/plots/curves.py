@@ -99,19 +99,21 @@ class Curves:
     failed: np.ndarray
     """(item,) bool: which of them diverged."""
     quantiles: Any = None
-    """(3, step) the 0.1, 0.5 and 0.9 quantiles over all, if known."""
+    """(3, step) the 0.1, 0.5 and 0.9 quantiles over the networks that are trained, if known."""
+    n_trained: int = 0
+    """The number of these."""
     loss: str = "final loss"
     """What `final` is, in words: the curves may end at another loss."""
 
     @property
     def has_quantiles(self) -> bool:
         """Whether quantiles are known, of enough networks to say more than the curves themselves."""
-        known = self.quantiles is not None and len(self.items) >= MANY
+        known = self.quantiles is not None and self.n_trained >= MANY
         return bool(known and np.isfinite(self.quantiles).any())
 
 
 def loss_curves(curves: Curves, title: str, axis: Axis, name: str, across: Axis = STEPS) -> Plot:
-    """Plot the losses of up to N_CURVES networks against the training step, with the median and the 10-90 % of all.
+    """Plot the losses of up to N_CURVES networks against the training step, with the median and the 10-90 % of the trained ones.
 
     The networks are evenly spaced in the ranks of `final`, so that the best and the worst are among them.
 
@@ -149,6 +151,10 @@ def loss_curves(curves: Curves, title: str, axis: Axis, name: str, across: Axis 
         notes.append(f"Without a line: {gone} of {len(some):,} {name}.")
     if curves.has_quantiles:
         layers.append(Lines(curves.steps, curves.quantiles[1], "median", strong=True))
+        if curves.n_trained < len(items):
+            notes.append(
+                f"Median and 10-90 %: of the {curves.n_trained} {name} trained to their end."
+            )
     if len(some) < len(items):
         notes.append(f"{len(some)} of {len(items):,} {name}, evenly spaced in their {curves.loss}.")
     label = f"log10 {curves.loss}" if axis.log else curves.loss

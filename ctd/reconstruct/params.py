@@ -106,7 +106,10 @@ class Reconstruction(Params):
     )
     n_saved: Static[int] = Field(1000, gt=0, description="stored states of the free run, at most")
     seed: Traced[int] = Field(
-        0, ge=0, lt=2**31, description="replicate: initial weights and minibatches"
+        0,
+        ge=0,
+        lt=2**31,
+        description="replicate: initial weights and minibatches; two items of one seed differ, too",
     )
 
     @field_validator("data", "test", mode="before")

@@ -76,7 +76,10 @@ class Network(Params):
     alpha: Traced[float] = Field(0.1, gt=0, le=1, description="dt / tau of the leaky cell")
     # Traced whole numbers are int32, hence the bound 2^31.
     seed: Traced[int] = Field(
-        0, ge=0, lt=2**31, description="replicate: chooses initial weights and trials"
+        0,
+        ge=0,
+        lt=2**31,
+        description="replicate: initial weights and trials; two items of one seed differ, too",
     )
 
     optimizer: Static[OptimizerName] = Field("adam", description="the optimiser, of optax")

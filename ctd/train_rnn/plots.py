@@ -75,6 +75,7 @@ def _curves(group: Group, name: str = "curve") -> Plot:
         group.values("eval_loss"),
         group.ended(DIVERGED),
         group.reduced.get("curve_quantile") if is_loss else None,
+        int(group.ended(0).sum()),
         loss="evaluation loss",
     )
     what = inputs.loss.replace("_", " ")

@@ -51,16 +51,18 @@ def best_so_far(
     rows = fine[spread(len(fine), N_POINTS)]
     text = [f"item {items[k]}" + " (dropped)" * (status[k] == "dropped") for k in rows]
     steps = np.repeat([*better, len(values) - 1], 2)
+    in_order = bool((np.diff(items) > 0).all())
+    x = np.asarray(items) if in_order else 1 + np.arange(len(items))
     layers: list[Layer] = [
-        Points(rows + 1, values[rows], "items", text=text, item=items[rows]),
-        Lines(steps[1:] + 1, best[steps[:-1]], "best so far", strong=True),
+        Points(x[rows], values[rows], "items", text=text, item=items[rows]),
+        Lines(x[steps[1:]], best[steps[:-1]], "best so far", strong=True),
     ]
     # Their metric is of an earlier age, and may be better than that of all items that went to the end.
     with_dropped = ", dropped items included," * bool((status[fine] == "dropped").any())
     return Plot(
         f"Best {name} so far",
         layers,
-        Axis("items, by number" if (np.diff(items) > 0).all() else "items that have ended"),
+        Axis("item" if in_order else "items that have ended"),
         Axis(name, log=is_wide(values)),
         note=f"The best{with_dropped} is item {items[better[-1]]}: {best[-1]:.5g}. {_left_out(rows, fine, 'order')}".strip(),
     )
@@ -97,7 +99,7 @@ def _rungs(
         Points(x[row, column], y[row, column], text=[text[k] for k in row], **of_point),
     ]
     return Plot(
-        f"Successive halving by {search.best} {search.metric}",
+        f"Items at their rungs, by {search.best} {search.metric}",
         layers,
         Axis("advances", log=True),
         Axis(search.metric, log=is_wide(metric)),

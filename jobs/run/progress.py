@@ -177,8 +177,8 @@ class Progress:
         # Threads that draw and that renew the lease call this while the driver writes: each field is read once.
         outcomes, rate, left_s = list(self.outcomes.items()), self.rate, self.left_s
         stage, best, value, made = self.stage, self.best, self.value, self._made(self.advances)
-        # The last look came before the last advances: of a whole store it would say too little.
-        if self.shards_done >= self.n_shards:
+        if ended := self.shards_done >= self.n_shards:
+            # The last look came before the last advances: of a whole store it would say too little.
             stage, best, value = "", "", None
         parts = [f"{n:,} {name}" for name, n in outcomes if n]
         # The advances of a round are those of its lap.
@@ -188,7 +188,11 @@ class Progress:
             parts.append(f"{median}{value.name} {value.now:.4g}, best {value.best:.4g}")
         if self.waiting:
             parts.append(f"{self.waiting}, {time.monotonic() - self.waiting_since:.0f} s")
-        if rate and rate >= 1:
+        if ended:
+            # The rate leaves compiling out, which is most of a short run.
+            took = (self.moved_at or time.monotonic()) - self.started
+            parts += [f"in {duration(took)}"] * (self.items_done > self.items_before)
+        elif rate and rate >= 1:
             parts.append(f"{rate:,.3g} items/s")
         elif rate and not left_s and self.items_done + self.running_items > self.items_before:
             # An item's results may take longer than its advances: the pace of work is none of items.

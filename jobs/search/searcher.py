@@ -186,7 +186,7 @@ class Searcher(ABC):
         n = self.most_laps - bool(self.search.rungs)
         lap = int(self.lap.max(initial=0)) + 1
         text = f"{self.search.lap_name} {lap} of {n}"
-        return text if lap <= n else f"past the last of {count(n, self.search.lap_name)}"
+        return text if lap <= n else f"first past the last of {count(n, self.search.lap_name)}"
 
     @property
     def best(self) -> str:

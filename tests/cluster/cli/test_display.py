@@ -100,7 +100,7 @@ def test_plain_lines_get_rarer(capsys, monkeypatch):
         progress.items_done, progress.shards_done = 8, 1
         for _ in range(2):  # after the last shard, and at the end of the run
             tell(progress)
-    assert capsys.readouterr().err == "8/8 items, 1/1 shard, advance 7, 15 min 0 s an item\n"
+    assert capsys.readouterr().err == "8/8 items, 1/1 shard, advance 7, in 2 h 0 min\n"
     gaps = np.diff(times).tolist()
     assert times[0] == 0
     assert gaps[0] == 5

@@ -1,10 +1,20 @@
 """ctd.plots.curves: the room that curves get."""
 
 import numpy as np
+import pytest
 
 from ctd.plots import Axis
 from ctd.plots.curves import Curves, loss_curves
 from ctd.plots.swept import by_swept
+
+
+@pytest.mark.parametrize(("n_trained", "said"), [(12, True), (9, False)])
+def test_quantiles_are_of_so_many_trained_networks(n_trained, said):
+    """The others were dropped, by a search."""
+    losses, rest = np.ones((20, 3)), (np.zeros(20, bool), np.ones((3, 3)), n_trained)
+    plot = loss_curves(Curves(np.arange(3), losses, np.arange(20), losses[:, 2], *rest), "loss", Axis("loss"), "networks")  # fmt: skip
+    assert ("median" in [layer.name for layer in plot.layers]) == said
+    assert (plot.note == "Median and 10-90 %: of the 12 networks trained to their end.") == said
 
 
 def test_losses_of_diverged_networks_leave_the_others_their_room():

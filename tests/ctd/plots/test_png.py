@@ -146,6 +146,13 @@ def test_bars_spans_and_bands_cover_what_they_say():
     assert (low, high) == (0, 4)
 
 
+def test_a_narrow_logarithmic_axis_has_labels_on_either_side():
+    (ax,) = axes_of(Lines(X, [0.95, 1.1, 1.3, 1.4]), y=Axis("loss", log=True))
+    low, high = ax.get_ylim()
+    shown = [at for at, text in zip(ax.get_yticks(), ax.get_yticklabels(), strict=True) if text.get_text() and low <= at <= high]  # fmt: skip
+    assert min(shown) <= 1 < 1.2 <= max(shown)
+
+
 def test_counts_have_whole_ticks():
     whole = lambda ticks: ticks.tolist() == np.round(ticks).tolist()
     (ax,) = axes_of(Bars(X, X + 0.5, np.array([0, 1, 2, 1])))

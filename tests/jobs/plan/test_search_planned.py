@@ -293,7 +293,7 @@ def test_items_make_the_advances_that_their_kernel_tells(
     job = RNN | {"params": params}
     store, progress = run(tmp_path / "r.zarr", job)
     assert store.rows(0, "search_advances", 0, 4).max() == advances
-    assert progress.stage.startswith(f"past the last of {compared} rung")
+    assert progress.stage.startswith(f"first past the last of {compared} rung")
     ready = prepare(parse_job(job, "job"), BASE, "job", lambda: Machines(1, 10**9))
     _, total = plan_rows(ready, str(tmp_path / "none"), 1)
     said = f"halving by least eval_loss: {laps} advances and the end"

@@ -174,7 +174,7 @@ def test_best_so_far_is_in_the_order_in_which_shards_ended(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("ended", "label"), [([9, 9, 9], "items, by number"), ([9, 8, 9], "items that have ended")]
+    ("ended", "label"), [([9, 9, 9], "item"), ([9, 8, 9], "items that have ended")]
 )
 def test_best_so_far_says_where_its_order_is_that_of_the_items(ended, label):
     columns = {"item": np.arange(3), "status": np.array(["done"] * 3), "loss": np.ones(3)}
@@ -209,7 +209,7 @@ def test_page_shows_the_best_so_far_by_the_metric_of_the_search(tmp_path, job):
 @pytest.mark.parametrize(
     ("job", "titles"),
     [
-        (HALVING, ["Successive halving by least loss"]),
+        (HALVING, ["Items at their rungs, by least loss"]),
         (POPULATION, ["loss by generation", "rate by generation"]),
     ],
 )

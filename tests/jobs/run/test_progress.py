@@ -95,6 +95,7 @@ def test_text_of_waits_metric_and_time_left():
     assert " items/s, " in fast.text()
     whole = replace(going, shards_done=2)
     assert "eval_loss" not in whole.text(), "it is from before the last advances"
+    assert replace(whole, items_done=8, started=now - 30, moved_at=now).text() == "in 30 s"
 
 
 @pytest.mark.parametrize("tick_s", [-1.0, 600.0])

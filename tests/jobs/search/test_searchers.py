@@ -42,7 +42,7 @@ def test_stage_counts_the_laps_that_items_come_to():
     searcher.most_laps = 3  # their advances end before the third rung
     assert searcher.stage == "rung 1 of 2"
     searcher.lap[0] = 2
-    assert searcher.stage == "past the last of 2 rungs"
+    assert searcher.stage == "first past the last of 2 rungs"
     assert made("tournament").stage == "generation 1 of 5"
 
 
