@@ -96,16 +96,22 @@ def nearest(word: str, known: Iterable[str], command: str = "") -> str:
     >>> from ctd.catalogue import load_kernel
     >>> nearest("time_constant", load_kernel("esn").Params.model_fields)
     "; did you mean 'tau' (time constant, in the units of dt)?"
-    >>> nearest("eval", ["train_loss", "eval_loss"])
-    "; did you mean 'eval_loss'?"
+    >>> nearest("eval", ["train_loss", "eval_loss"]), nearest("N", ["n", "topology"])
+    ("; did you mean 'eval_loss'?", "; did you mean 'n'?")
     """
     words = sorted(known)
     about = known.items() if isinstance(known, Mapping) else ()
     texts = {name: getattr(value, "description", None) or "" for name, value in about}
     spoken = re.escape(word.replace("_", " ")) + r"\b"
+    same = [name for name in words if name.lower() == word.lower()]
     begun = [name for name in list(texts) or words if name.startswith(f"{word}_")]
     # A text that is the word says more than a name that begins with it or looks like it, and these more than a text that has it.
-    near = _told(f"{spoken}$", texts) or _any_of(begun, texts) or meant(word, words)
+    near = (
+        _any_of(same, texts)
+        or _told(f"{spoken}$", texts)
+        or _any_of(begun, texts)
+        or meant(word, words)
+    )
     if near := near or _told(spoken, texts) or _told(rf".*\b{spoken}", texts):
         return near
     if command and len(words) > MANY:

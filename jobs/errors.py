@@ -175,9 +175,28 @@ def validated[M: BaseModel](
 ) -> M:
     """Validate content by a model. Raises JobError, with `where` before each line. instead: as in `explain`."""
     try:
-        return model.model_validate(content)
+        found = model.model_validate(content)
     except ValidationError as error:
         raise explain(error, where, {(): model.model_fields}, instead) from None
+    refuse_booleans(content, found, f"{where}: ")
+    return found
+
+
+def refuse_booleans(given: object, read: object, where: str) -> None:
+    """Raise JobError if a boolean was read as a number, which pydantic does: `n: true` is a slip, and would mean n = 1.
+
+    read: what a model made of `given`. where: begins the message.
+    """
+    if isinstance(given, bool) and isinstance(read, int | float) and not isinstance(read, bool):
+        raise JobError(f"{where}: must be a number (given: {str(given).lower()})")
+    at = f"{where}." if where and not where.endswith(": ") else where
+    if isinstance(given, Mapping):
+        of = read.get if isinstance(read, Mapping) else lambda name: getattr(read, str(name), None)
+        for name, value in given.items():
+            refuse_booleans(value, of(name), f"{at}{name}")
+    elif isinstance(given, list | tuple) and isinstance(read, list | tuple):
+        for k, (value, one) in enumerate(zip(given, read, strict=False)):
+            refuse_booleans(value, one, f"{at}{k}")
 
 
 @contextmanager

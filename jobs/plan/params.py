@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from ctd.kernel import Kernel, Kind, Params, field_kinds
-from jobs.errors import Faults, JobError, explain, home_of
+from jobs.errors import Faults, JobError, explain, home_of, refuse_booleans
 from jobs.spec.sweep import Column, compact, listed
 
 CHECKED = 10_000
@@ -78,12 +78,12 @@ class Reader(NamedTuple):
         Raises JobError with a line for each fault.
         """
         model = self.kernel.Params
+        section = lambda field: (
+            "search.params" if field in searched else "sweep" if field in swept else "params"
+        )
         try:
-            return in_32_bits(model.model_validate(content))
+            found = in_32_bits(model.model_validate(content))
         except ValidationError as error:
-            section = lambda field: (
-                "search.params" if field in searched else "sweep" if field in swept else "params"
-            )
             inner = {
                 name: f"{home}: {{name: {_name(content[home])}, {name}: {value}}}"
                 for name, value in content.items()
@@ -96,6 +96,9 @@ class Reader(NamedTuple):
             known: dict[tuple[str, ...], Any] = {(): model.model_fields}
             listed = f"ctd kernels {self.kernel.name}"
             raise explain(error, section, known, inner, listed) from None
+        for name, value in content.items():
+            refuse_booleans(value, getattr(found, name), f"{section(name)}: {name}")
+        return found
 
     def columns(
         self, columns: dict[str, Column], base: dict[str, object], faults: Faults

@@ -31,7 +31,7 @@ from pydantic import (
 from ctd.catalogue import UnknownKernel, find_module, load_kernel
 from ctd.contract import located
 from ctd.kernel import Kernel
-from jobs.errors import JobError, advised, explain, meant, near_file, nearest
+from jobs.errors import JobError, advised, explain, meant, near_file, nearest, refuse_booleans
 from jobs.spec.run import RunSettings
 from jobs.spec.search import METHODS, Optuna, Population, Rungs, Search
 from jobs.spec.sweep import Sweep, Sweeps
@@ -150,7 +150,7 @@ def read_job(path: str | Path, overrides: list[str] | None = None) -> JobSpec:
 def parse_job(content: Mapping[str, object], where: str) -> JobSpec:
     """Validate a mapping as a JobSpec. Raises JobError, whose lines begin with `where`, if it is not valid."""
     try:
-        return JobSpec.model_validate(content)
+        found = JobSpec.model_validate(content)
     except ValidationError as error:
         search = content.get("search")
         method = search.get("method") if isinstance(search, Mapping) else None
@@ -162,6 +162,8 @@ def parse_job(content: Mapping[str, object], where: str) -> JobSpec:
             ("search", "prune"): Rungs.model_fields,
         }
         raise explain(error, where, known, _misplaced(content)) from None
+    refuse_booleans(content, found, f"{where}: ")
+    return found
 
 
 def _misplaced(content: Mapping[str, object]) -> dict[str, str]:

@@ -200,6 +200,9 @@ def test_codes_hold_every_value_of_an_axis_and_of_sweeps_end_to_end(n):
         ({"grid": {"n": [2, "many"]}}, {}, "a whole number"),
         ({"grid": {"rate": [0.1, [1, 2]]}}, {}, "rate: must be a number"),
         ({"grid": {"rate.x": [1]}}, {}, "'rate' is a number"),
+        ({"grid": {"rate": [0.1, True]}}, {}, "sweep: rate: must be a number (given: true)"),
+        ({}, {"n": True}, "params: n: must be a number (given: true)"),
+        ({}, {"push": [1, False]}, "params: push.1: must be a number (given: false)"),
         (
             {"grid": {"rate": {"range": 100000}, "n_steps": {"range": 10000}}},
             {},

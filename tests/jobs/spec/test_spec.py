@@ -76,6 +76,7 @@ def test_read_job_overrides(job_file, override, where, expected):
         ),
         ("params: {}", None, "kernel: required, but not given"),
         ("kernel: toy\nseed: -1", None, "seed: must be greater than or equal to 0"),
+        ("kernel: toy\nrun: {retries: yes}", None, "run.retries: must be a number (given: true)"),
         ("kernel: toy\nsweep: {grid: {a: {rnge: 3}}}", None, "sweep.grid.a"),
         ("kernel: toy", "seed", "expected key.path=value"),
         ("kernel: toy", "kernel.a=1", "'kernel' is 'toy', not a mapping"),
