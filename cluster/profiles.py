@@ -32,7 +32,7 @@ class _Profile(BaseModel):
 
 
 class LocalProfile(_Profile):
-    """This machine: `ctd run` starts a Ray on it."""
+    """This machine, for which `ctd run` needs no profile."""
 
     kind: Literal["local"]
 
@@ -46,7 +46,9 @@ class RayProfile(_Profile):
         None,
         description="http://host:port of the cluster's dashboard, which accepts jobs; by default port 8265 of the head",
     )
-    token: str | None = Field(None, description="file with its authentication token, mode 0600")
+    token: str | None = Field(
+        None, description="file with the cluster's authentication token; its mode must be 0600"
+    )
     stores: str | None = Field(
         None,
         description="folder or object store for stores, which every node must see; by default the job file's folder",
@@ -85,28 +87,29 @@ class SlurmProfile(_Profile):
     constraint: str | None = Field(None, description="features that nodes must have, as in sbatch")
     nodes: PositiveInt = Field(1, description="nodes of an allocation")
     gpus: NonNegativeInt | str = Field(
-        0, description="GPUs of each node; type:count where there are several types"
+        0,
+        description="GPUs of each node: a number, or type:number, such as a100:2, if there are several types",
     )
     cpus: PositiveInt = Field(
         # A worker has a core and a GPU: with one core three of four GPUs would have no work.
         default_factory=lambda given: max(1, _gpu_count(given.get("gpus", 0))),
         description="CPU cores of each node; by default one for each GPU, at least one",
     )
-    memory_gb: FiniteFloat = Field(gt=0, description="memory of each node")
+    memory_gb: FiniteFloat = Field(gt=0, description="memory of each node (GB)")
     time: str | int = Field(description="time limit: D-HH:MM:SS, HH:MM:SS, or minutes")
     grace_s: PositiveInt = Field(
         120, description="seconds before the time limit at which the run is checkpointed"
     )
     max_allocations: PositiveInt = Field(
-        20, description="how often a job may start before it is left unfinished"
+        20, description="most allocations that a job gets; after the last one it is left unfinished"
     )
     go_on: Literal["requeue", "chain"] = Field(
         "requeue",
-        description="what follows the time limit. requeue: the same allocation again; chain: a new one, where requeueing is forbidden",
+        description="what follows the time limit. requeue: the same allocation again; chain: a new one, for clusters that forbid requeueing",
     )
     sbatch: list[str] = Field([], description="further #SBATCH options, such as --exclude=n13")
     modules: list[str] = Field([], description="environment modules to load")
-    setup: list[str] = Field([], description="shell lines before anything is started")
+    setup: list[str] = Field([], description="shell lines to run before anything else starts")
     environment: dict[str, str] = Field({}, description="environment variables of all processes")
     python: str | None = Field(
         None,
@@ -114,7 +117,8 @@ class SlurmProfile(_Profile):
     )
     container: str | None = Field(
         None,
-        description="image in which Ray and the driver run, by Apptainer; its Python has ctd, ray and jax as the one that submits",
+        description="Apptainer image in which Ray and the driver run; its Python must have the same versions of ctd, ray and jax as "
+        "the one that submits",
     )
     bind: list[str] = Field(
         [], description="further folders that the container sees, as in apptainer exec --bind"
@@ -168,13 +172,15 @@ class SlurmProfile(_Profile):
     @model_validator(mode="after")
     def _times(self) -> "SlurmProfile":
         if self.grace_s >= self.time_s():
-            raise ValueError(f"grace_s: {self.grace_s} s fill the time limit, {self.time_s()} s")
+            raise ValueError(
+                f"grace_s: {self.grace_s} s is not below the time limit, {self.time_s()} s"
+            )
         return self
 
     @model_validator(mode="after")
     def _container(self) -> "SlurmProfile":
         if self.container is None and (self.bind or self.nv != "auto"):
-            raise ValueError("bind, nv: of a container; give its image in `container`")
+            raise ValueError("bind, nv: are for a container; give its image in `container`")
         if self.container is not None and self.python is not None:
             raise ValueError("python: the container has its own; leave it out")
         return self
@@ -205,8 +211,8 @@ Profile = LocalProfile | RayProfile | SlurmProfile
 KINDS: dict[str, type[Profile]] = {"local": LocalProfile, "ray": RayProfile, "slurm": SlurmProfile}
 
 MAIL = (
-    "sbatch: [--mail-user=YOU@LAB, --mail-type=END,FAIL] for mail from Slurm; a command of yours that ctd calls at the end of a "
-    "run is `on_end`, docs/workflows.md"
+    "sbatch: [--mail-user=YOU@LAB, --mail-type=END,FAIL] for mail from Slurm; for a command of your own at the end of a run "
+    "see `on_end` in docs/workflows.md"
 )
 """What to write in place of an address for mail."""
 
@@ -226,7 +232,7 @@ def _refuse_secrets(content: dict[str, Any], where: str) -> None:
             if found := SECRET.search(str(text)):
                 raise JobError(
                     f"{where}: {field}: {found[1]}: a profile is written into batch scripts and stores, where "
-                    "others read it; keep credentials in ~/.aws/credentials or set them by a line that reads them"
+                    "others read it; keep credentials in ~/.aws/credentials, or write a line that reads them from a file"
                 )
 
 

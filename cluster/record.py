@@ -15,10 +15,10 @@ from jobs.storage import addresses, connect, objects
 from jobs.store.store import submit_command
 
 GIVEN_UP = {
-    "limit": "it has had max_allocations allocations: `ctd submit` goes on",
-    "stuck": "two allocations in a row have come no further: a longer `time` or a shorter `grace_s` in the "
-    "profile, then `ctd submit` goes on",
-    "unqueued": "Slurm did not queue the next allocation: `ctd submit` goes on",
+    "limit": "it has used all of its max_allocations allocations; `ctd submit` goes on with it",
+    "stuck": "two allocations in a row made no progress; give the profile a longer `time` or a shorter `grace_s`, then "
+    "`ctd submit` goes on with it",
+    "unqueued": "Slurm did not queue the next allocation; `ctd submit` goes on with it",
 }
 """The last word of an allocation in allocations.tsv -> what it means."""
 

@@ -76,13 +76,15 @@ class Order:
             return
         profile = self.profile
         if not isinstance(profile, SlurmProfile) or profile.go_on != "requeue":
-            raise JobError(f"{self.where}: --array goes with kind slurm and go_on: requeue")
+            raise JobError(
+                f"{self.where}: --array needs a profile of kind slurm with go_on: requeue"
+            )
         if len(self.stages) > 1:
-            raise JobError(f"{self.path}: --array goes with one job; this file has several stages")
+            raise JobError(f"{self.path}: --array takes one job, but this file has several stages")
         run = self.content.get("run") or {}
         if profile.n_gpus() and "memory_gb" not in run:
             raise JobError(
-                f"{self.path}: run.memory_gb: --array plans before there is a node: say how much memory of a GPU its items may use"
+                f"{self.path}: run.memory_gb: --array plans before any node is there; give the GPU memory (GB) that its items may use"
             )
 
     @property

@@ -21,7 +21,7 @@ from jobs.store.store import Store
 if TYPE_CHECKING:
     from jobs.query.tree import StoreTree
 
-STRANGE = "it was sent to a Ray that you have no profile of, which is not asked (docs/security.md)"
+STRANGE = "it was sent to a Ray cluster that you have no profile of, so that ctd does not ask it (docs/security.md)"
 
 LAST = ("ended", "chained", "cancelled", *GIVEN_UP)
 """First words of what an allocation wrote after which it does nothing."""

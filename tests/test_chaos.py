@@ -422,7 +422,7 @@ def test_node_on_which_workers_keep_dying_is_set_aside(folder):
     errors = [event for event in read_events(store) if event.kind == "error"]
     said = [event.about["set_aside"] for event in errors if "set_aside" in event.about]
     assert said == [
-        f"node {machines.nodes[0].node_id}: set aside, workers died there in the midst of 3 shards"
+        f"node {machines.nodes[0].node_id}: no longer used: workers died there in the midst of 3 shards"
     ]
     # Two actors were on it: a death or two more may come before both are replaced.
     assert 3 <= len(errors) <= 6

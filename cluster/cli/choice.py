@@ -53,7 +53,7 @@ def _asks_for_more(run: RunSettings, address: str | None) -> str:
     if (ray := sys.modules.get("ray")) and ray.is_initialized():
         return "this process is connected to a Ray"
     if (run.workers or 1) > 1 or run.cpus_per_worker > 1 or run.gpus_per_worker:
-        return "the job sets its workers' number, cores or GPUs"
+        return "the job sets the number, the cores or the GPUs of its workers"
     return "this machine has GPUs" if _gpus() else ""
 
 

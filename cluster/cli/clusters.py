@@ -150,7 +150,7 @@ def _slurm_gpus(profile: SlurmProfile) -> str:
     if not nodes:
         _nodes(profile)  # refuses a partition that is not there
     if profile.n_gpus() and not nodes:
-        raise JobError(f"gpus: {profile.gpus} wanted, no node of the partition has any")
+        raise JobError(f"gpus: {profile.gpus} wanted, but no node of the partition has any")
     return ", ".join(nodes[:8]) or "none"
 
 

@@ -31,14 +31,14 @@ File = Annotated[
 To = Annotated[
     Literal["mlflow", "tensorboard", "wandb", "optuna"] | None,
     typer.Option(
-        help="tracker to write runs for, one for each item: parameters, curves, metrics, its file; nothing is sent; "
-        "or optuna, for trials of a study"
+        help="mlflow, tensorboard, wandb: write each item as a run, with its parameters, curves, metrics and model; nothing is "
+        "sent. optuna: write each item as a trial of a study"
     ),
 ]
 Metric = Annotated[
     str | None,
     typer.Option(
-        help="with --to optuna: the result that the study optimises; by default that of the search or the kernel"
+        help="with --to optuna: the result that the study optimises; by default the metric of the search or the kernel"
     ),
 ]
 Mode = Annotated[
@@ -52,7 +52,7 @@ def export(
     item: What = None,
     path: File = None,
     results: Annotated[
-        bool, typer.Option("--results", help="everything but the trained model")
+        bool, typer.Option("--results", help="write all results except the trained model")
     ] = False,
     to: To = None,
     folder: Annotated[
@@ -62,16 +62,21 @@ def export(
     mode: Mode = None,
     where: Where = None,
     sort: Annotated[
-        str | None, typer.Option(help="with --limit: the first items by these columns")
+        str | None, typer.Option(help="with --limit: columns that decide which items come first")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="at most so many runs")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="most runs or trials to write")] = None,
 ) -> None:
-    """Write an item's trained model to a file for other jobs, NumPy or PyTorch (the ending chooses the
-    format), or write all items as runs of a tracker or trials of an Optuna study."""
+    """Write an item's trained model to a file for other jobs, NumPy or PyTorch; the file's ending chooses
+    the format. With --to, write all items as runs of a tracker or trials of an Optuna study."""
     asked = {"where": where, "sort": sort, "limit": limit}
     study = {"metric": metric, "mode": mode}
     if to is None:
-        refuse("needs --to, what to write items for; give it too", folder=folder, **asked, **study)
+        refuse(
+            "needs --to, which says what to write items for; give it too",
+            folder=folder,
+            **asked,
+            **study,
+        )
         _one(store, item, path, results)
     elif to == "optuna":
         refuse("not with --to optuna", folder=folder, results=results or None)

@@ -26,23 +26,23 @@ from jobs.storage.connect import refuse_taken
 def schema(
     kernel: Annotated[
         str | None,
-        typer.Argument(help="the kernel whose params the schema has too; by default none"),
+        typer.Argument(help="a kernel, whose params the schema then checks too"),
     ] = None,
 ) -> None:
-    """Print the JSON Schema of a job file, for an editor to complete and check it."""
+    """Print the JSON Schema of a job file, so that an editor can complete and check it."""
     show_json(job_schema(find_kernel(kernel, os.getcwd()) if kernel else None))
 
 
 def kernels(
     kernel: Annotated[
-        str | None, typer.Argument(help="the kernel whose results to list; by default all kernels")
+        str | None, typer.Argument(help="a kernel to describe; by default all kernels are listed")
     ] = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="with the meaning, units and axes of each result")
+        bool, typer.Option("--all", help="also print the meaning, units and axes of each result")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List the kernels that come with ctd, or say what one of them computes: its fields and results."""
+    """List the kernels that come with ctd, or describe one: what it computes, its fields and results."""
     if kernel is None:
         listed = {name: text.splitlines()[0] for name, text in summaries().items()}
         if as_json:
@@ -92,9 +92,9 @@ def overview(kernel: Kernel) -> dict[str, str]:
         "must be given": required,
         "compiled in": of_kind(Kind.STATIC),
         "free to sweep": of_kind(Kind.TRACED),
-        "of data": of_kind(Kind.DATA, Kind.FILE),
-        "of an item": scalars,
-        "arrays": [*alone, *(f"{family}.* ({n})" for family, n in families.items())],
+        "data and files": of_kind(Kind.DATA, Kind.FILE),
+        "numbers per item": scalars,
+        "arrays per item": [*alone, *(f"{family}.* ({n})" for family, n in families.items())],
         "tables": list(dict.fromkeys(var.axes[0] for var in kernel.reduced.values() if var.axes)),
         "outcome": [end.name for end in kernel.outcomes],
         "search.preset": list(kernel.presets),
@@ -157,15 +157,19 @@ def weights(
     ],
     to: Annotated[
         Path | None,
-        typer.Option(help="write the network: .h5, .npz; .pt, .safetensors with PyTorch's names"),
+        typer.Option(
+            help="file to write the network to: .h5, .npz; with PyTorch's names: .pt, .safetensors"
+        ),
     ] = None,
     only: Annotated[
         list[str] | None,
-        typer.Option(help="only tensors whose names begin so; may be repeated"),
+        typer.Option(help="read only tensors whose names begin with this; may be repeated"),
     ] = None,
     cell: Annotated[
         str | None,
-        typer.Option(help="the cell, where the file does not tell its units: vanilla:relu"),
+        typer.Option(
+            help="the cell, such as vanilla:relu, if the file does not tell the nonlinearity of its units"
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -36,14 +36,15 @@ ExecutorName = Annotated[
     Literal["auto", "ray", "serial"],
     typer.Option(
         "--executor",
-        help="ray: shards side by side; serial: in this process, on all cores; auto: ray if the job "
-        "or --address asks for it, or there are GPUs, or something failed before; else serial",
+        help="ray: several shards at once; serial: one shard at a time, in this process, on all cores; auto: ray if the job or "
+        "--address asks for it, if there are GPUs, or if something failed before; else serial",
     ),
 ]
 GatherExecutor = Annotated[
     Literal["ray", "serial"],
     typer.Option(
-        "--executor", help="ray: shards or groups side by side; serial: in this process alone"
+        "--executor",
+        help="ray: several shards or groups at once; serial: one at a time, in this process",
     ),
 ]
 RayAddress = Annotated[
@@ -67,14 +68,14 @@ Trust = Annotated[
 ]
 Where = Annotated[
     list[str] | None,
-    typer.Option(help='condition, as in "q < 1e-10 and stable"; repeated, rows must meet all'),
+    typer.Option(help='condition, such as "q < 1e-10 and stable"; if repeated, rows must meet all'),
 ]
 ColumnNames = Annotated[list[str] | None, typer.Option(help="columns, separated by commas")]
 SortedBy = Annotated[
     list[str] | None,
-    typer.Option(help="column, -column for falling order; several separated by commas"),
+    typer.Option(help="column to sort by; -column: largest first; several separated by commas"),
 ]
-Limit = Annotated[int | None, typer.Option(min=0, help="at most so many rows")]
+Limit = Annotated[int | None, typer.Option(min=0, help="most rows to show or write")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
 
 

@@ -42,19 +42,23 @@ from jobs.store.store import Store
 SortedModels = Annotated[
     str | None,
     typer.Option(
-        help="columns that rank the models, of a metric its best first, -column for falling order; by default their "
-        "training's criterion"
+        help="columns that rank the models: a metric, the best first; another column, the smallest first; -column, the largest "
+        "first; by default the criterion of their training"
     ),
 ]
 OtherTrials = Annotated[
-    str | None, typer.Option(help="other trials of the same units; by default the training's")
+    str | None,
+    typer.Option(
+        help="file of other trials of the same units; by default the trials that the models were trained on"
+    ),
 ]
 IntoFile = Annotated[
     Path | None,
     typer.Option(help="HDF5 file to write; by default STORE-posterior.h5 beside the store"),
 ]
 IntoStore = Annotated[
-    str | None, typer.Option("--store", help="a store to write, or to go on with, instead")
+    str | None,
+    typer.Option("--store", help="write a store instead of an HDF5 file, or continue this one"),
 ]
 
 
@@ -62,11 +66,13 @@ def posterior(
     store: StorePath,
     where: Annotated[
         list[str] | None,
-        typer.Option(help="condition on the models, as in ctd query; by default all trained ones"),
+        typer.Option(
+            help="condition on the models, as in ctd query; by default all trained models"
+        ),
     ] = None,
     sort: SortedModels = None,
     limit: Annotated[
-        int, typer.Option(min=1, help="how many of the best models; more than one needs --store")
+        int, typer.Option(min=1, help="number of best models to use; more than one needs --store")
     ] = 1,
     data: OtherTrials = None,
     to: IntoFile = None,
@@ -77,7 +83,7 @@ def posterior(
     trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
-    """Infer rates, factors and inputs of all trials with the best models of a store of lfads."""
+    """Infer rates, factors and inputs of all trials, with the best models of an lfads store."""
     if results is not None and to is not None:
         raise JobError(f"--to {to}, --store {results}: both given; give one of them")
     target = _target(store, to, limit) if results is None else None
@@ -97,8 +103,8 @@ def posterior(
     jobs = [posterior_job([model], base, ALL, overrides or ()) for model in models]
     if any(job.windows is not None and job.spec.params.get("samples") for job in jobs):
         raise JobError(
-            "samples: draws of neighbouring windows are independent and cannot be merged; leave them out, or give "
-            "--store OUT.zarr, which has those of each window"
+            "samples: draws of neighbouring windows are independent and cannot be merged; leave them out, or give --store OUT.zarr, "
+            "which keeps the draws of each window"
         )
     told = []
     for job, file in zip(jobs, _of_sessions(target, models, to), strict=True):

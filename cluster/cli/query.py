@@ -51,7 +51,7 @@ Aggregates = Annotated[
 Sql = Annotated[
     str | None,
     typer.Option(
-        help='a query in SQL over the tables, which "show tables" lists: "select max(q) from items"; needs duckdb'
+        help='a query in SQL, such as "select max(q) from items"; "show tables" lists the tables; needs duckdb'
     ),
 ]
 
@@ -65,7 +65,10 @@ def query(
     group_by: ColumnNames = None,
     agg: Aggregates = None,
     table: Annotated[
-        str | None, typer.Option(help="items, shards, search, or an axis of the reduction")
+        str | None,
+        typer.Option(
+            help="items, shards, search, or a table that the kernel or `reductions` make, such as fixed_point"
+        ),
     ] = None,
     sql: Sql = None,
     to: Annotated[
@@ -73,8 +76,8 @@ def query(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Answer a question from the tables of a store; of several stores as from one, with a column for
-    the store and for every parameter that differs."""
+    """Answer a question from the tables of a store. Several stores are read as one, with a column for
+    the store and for each parameter that differs."""
     check_target(to, as_json)
     store = open_all(stores, err.print)
     question: Asked = {
@@ -83,7 +86,7 @@ def query(
     }  # fmt: skip
     is_default = not (columns or agg or sql or as_json or to)
     if sql is not None:
-        why = "not with --sql, which says it in SQL; leave one out"
+        why = "not with --sql, where the query itself says it; leave one out"
         refuse(why, where=where, sort=sort, limit=limit, columns=columns, group_by=group_by, agg=agg, table=table)  # fmt: skip
         name, found = "", ask_sql(store, sql)
     else:
@@ -169,15 +172,17 @@ def best(
     stores: StorePaths,
     by: Annotated[
         str | None,
-        typer.Option(help="the result to judge by; by default that of the search or the kernel"),
+        typer.Option(
+            help="the result that decides which item is best; by default the metric of the search or the kernel"
+        ),
     ] = None,
     mode: Annotated[
         Mode | None, typer.Option(help="max if larger values are better", show_default=False)
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the best item of a store: its parameters, its metric, the spread over seeds, and the commands to type next;
-    of several stores the best of each, a line a store."""
+    """Show the best item of a store: its parameters, its metric, the spread over seeds, and the commands to type next.
+    Of several stores, show the best item of each, one line per store."""
     opened = open_all(stores, err.print)
     if isinstance(opened, Shelf):
         _show_best_of_each(opened, by, mode, as_json)
@@ -241,8 +246,8 @@ def compare(
     b: Annotated[str, typer.Argument(help="another store", show_default=False)],
     as_json: AsJson = False,
 ) -> None:
-    """Show how the jobs of two stores differ, and how far the results of the items that both have lie
-    apart. |a-b| is one number an item: of an array, the largest over its entries."""
+    """Show how the jobs of two stores differ, and how far apart the results are of items that both have.
+    |a-b| is one number per item; for an array, it is the largest over its entries."""
     from jobs.query.compare import compare as compare_stores
 
     stores = Store.open(a), Store.open(b)

@@ -151,7 +151,7 @@ def resume(
     trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
-    """Go on with the job of a store; this needs nothing but the store and its kernel's code."""
+    """Continue the job of a store. This needs only the store and its kernel's code."""
     prune_compilation_cache()
     with signals(stop := Stop()):
         opened = open_to_compute(store, trust, accept_changes)
@@ -166,7 +166,7 @@ def resume(
 
 def cancel(store: StorePath) -> None:
     """Stop the run of a store from any machine, and cancel what was submitted for it; `ctd submit` or `ctd resume`
-    goes on."""
+    continues it."""
     sent = cancel_submissions(store)
     for line in sent:
         out.print(line)

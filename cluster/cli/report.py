@@ -28,8 +28,8 @@ def report(
         Path | None, typer.Option(help="file to write; by default beside the (first) store")
     ] = None,
 ) -> None:
-    """Write one HTML page that shows what ran, what failed and what the results are, of one store or of several; it
-    needs no network."""
+    """Write one HTML page about one or several stores: what ran, what failed, and the results. The page needs no
+    network."""
     from jobs.gather.gather import left_out
     from jobs.query.shelf import Shelf
     from jobs.report.page import Content, render, require_content, several
@@ -67,12 +67,12 @@ def watch(
     host: Annotated[
         str,
         typer.Option(
-            help="address to listen on; any other than the default also lets in other hosts that have the token"
+            help="address to listen on; with any other than the default, other hosts that know the page's full address can read it"
         ),
     ] = "127.0.0.1",
 ) -> None:
-    """Serve the page of `ctd report` to this machine alone while a run goes on, until Ctrl-C; wait if
-    there is no store yet."""
+    """Serve the page of `ctd report`, by default to this machine alone, while a run goes on. Ctrl-C ends it.
+    If there is no store yet, wait for it."""
     opened = _once_there(store)
     err.print(f"reading {store}; the address of its page follows")
     from cluster.watch import Watch

@@ -100,7 +100,9 @@ class RestartState:
         if self.address is None and self.tries > len(WAITS_S):
             return f"{self._gone}; it was started again {count(len(WAITS_S), 'time')}"
         if self.address is not None and now - self.lost_at >= self.wait_s:
-            return f"{self._gone}; it was waited for {self.wait_s:g} s (run.cluster_wait_s)"
+            return (
+                f"{self._gone}; it did not come back within {self.wait_s:g} s (run.cluster_wait_s)"
+            )
         return None
 
     def said(self, now: float) -> str:

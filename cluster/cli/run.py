@@ -56,18 +56,22 @@ def run(
     address: RayAddress = None,
     base: Annotated[
         str | None,
-        typer.Option(help="folder of relative file names in the job; by default the job file's"),
+        typer.Option(
+            help="folder that relative file names in the job start from; by default the job file's"
+        ),
     ] = None,
     executor: ExecutorName = "auto",
     fork: Annotated[
         str | None,
         typer.Option(
-            help="a store of this job from before its sweep got more entries, or its last one more samples; its items are copied"
+            help="an older store of this job, from before you added sweeps to its list or samples to its last sweep; its items are copied"
         ),
     ] = None,
     parts: Annotated[
         str | None,
-        typer.Option(help="I/N: share the store with other drivers, and begin with part I of N"),
+        typer.Option(
+            help="I/N, such as 0/8: share the store with other drivers; this one begins with part I, counted from 0"
+        ),
     ] = None,
     failed: Failed = False,
     accept_changes: AcceptChanges = False,
@@ -165,12 +169,17 @@ def _opener(
 def plan(
     job_files: JobFiles,
     store: Annotated[
-        str | None, typer.Option(help="the job's store, as for `ctd run`: its shards tell the time")
+        str | None,
+        typer.Option(
+            help="the job's store, as for `ctd run`; its finished shards tell how long the rest takes"
+        ),
     ] = None,
     overrides: Overrides = None,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="how many shards can run at a time; by default as in a run here"),
+        typer.Option(
+            min=1, help="how many shards run at a time; by default as many as in a run here"
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -213,7 +222,7 @@ def gather(
     executor: GatherExecutor = "serial",
     trust: Trust = False,
 ) -> None:
-    """Reduce what was committed since the last time, or everything if you give settings of the reduction."""
+    """Make the tables of a store from what was committed since the last time; with --set, from everything."""
     from jobs.gather.gather import gather as reduce_store
     from jobs.gather.gather import set_gather
 

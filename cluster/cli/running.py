@@ -112,8 +112,8 @@ def run_store(
                     finish(store, request.as_json)
             else:
                 err.print(
-                    "the other parts are with other drivers; the last one reduces the results, and "
-                    f"{advised('ctd', 'gather', request.store)} what there is"
+                    "other drivers run the other parts; the last one to end reduces the results; now "
+                    f"{advised('ctd', 'gather', request.store)} reduces what there is"
                 )
         except Interrupted as interrupted:
             ending.ended = "stopped"

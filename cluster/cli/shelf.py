@@ -97,14 +97,14 @@ def _show(found: dict[str, np.ndarray]) -> None:
 
 def note(
     store: StorePath,
-    text: Annotated[
-        str | None, typer.Argument(help="what to remember of it", show_default=False)
-    ] = None,
+    text: Annotated[str | None, typer.Argument(help="the note", show_default=False)] = None,
     tag: Annotated[list[str] | None, typer.Option(help="add tags, separated by commas")] = None,
-    untag: Annotated[list[str] | None, typer.Option(help="take tags away, likewise")] = None,
+    untag: Annotated[
+        list[str] | None, typer.Option(help="remove tags, separated by commas")
+    ] = None,
 ) -> None:
-    """Keep a note and tags with a store, which ls, status and the page show; without either, print
-    them."""
+    """Keep a note and tags with a store; ls, status and the report show them. Without a text or a tag,
+    print them."""
     from jobs.store.card import Note, read_note, write_note
 
     opened = Store.open(store)
@@ -124,8 +124,8 @@ def merge(
     stores: StorePaths,
     trust: Trust = False,
 ) -> None:
-    """Copy the items of several finished stores of one kernel into one, renumbered, and check it. Where
-    each item comes from is kept."""
+    """Copy the items of several finished stores of one kernel into a new store, and check it. Items get
+    new numbers; the new store says where each comes from."""
     from cluster.cli.running import open_to_compute
     from jobs.gather.check import check
     from jobs.gather.gather import gather
@@ -153,7 +153,10 @@ def archive(
     to: Annotated[Path, typer.Argument(help="the file, OUT.zip", show_default=False)],
     license_: Annotated[
         str,
-        typer.Option("--license", help="of the data: CC-BY-4.0 or another of spdx.org, or a link"),
+        typer.Option(
+            "--license",
+            help="license of the data: an identifier of spdx.org, such as CC-BY-4.0, or a link",
+        ),
     ] = "",
     author: Annotated[
         list[str] | None,
@@ -161,10 +164,12 @@ def archive(
             help='name, with an ORCID if there is one: "Ada Lovelace 0000-0002-1825-0097"'
         ),
     ] = None,
-    date: Annotated[str, typer.Option(help="of publication, 2026-11-28; by default today")] = "",
+    date: Annotated[
+        str, typer.Option(help="date of publication, such as 2026-11-28; by default today")
+    ] = "",
 ) -> None:
-    """Write a store as one zip file, which query, report and open_store read as it is, with a description
-    of it by RO-Crate."""
+    """Write a store as one zip file, with a description by RO-Crate. query, report and open_store read
+    the file as it is."""
     from jobs.export.archive import About, write_archive
 
     refuse_taken(str(to))

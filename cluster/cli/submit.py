@@ -60,7 +60,7 @@ def submit(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Send a job file to a cluster, where it goes on over as many allocations as it needs."""
+    """Send a job file to a cluster, where it runs over as many allocations as it needs."""
     files, among = split_words(job)
     if len(files) > 1:
         raise JobError(f"{', '.join(files)}: {len(files)} job files given; give one")
@@ -195,8 +195,8 @@ def risks(order: Order) -> dict[str, str]:
     found = {"not shared": why} if (why := unshared(_folders(order))) else {}
     if (left := profile.time_s() - profile.grace_s) < SHORT_S:
         found["short"] = (
-            f"time: {profile.time} less grace_s: {profile.grace_s} leaves {duration(left)} of each allocation, and Ray may "
-            "take a minute or more of it to start"
+            f"time: {profile.time} minus grace_s: {profile.grace_s} leaves {duration(left)} of each allocation, and "
+            "Ray's start may take a minute or more of it"
         )
     return found
 

@@ -292,6 +292,6 @@ def _charged(pool: Pool, death: Death) -> Report:
     if node in pool.aside or len(shards) < DEATHS or not others:
         return report
     pool.aside.add(node)
-    text = f"node {node}: set aside, workers died there in the midst of {DEATHS} shards"
+    text = f"node {node}: no longer used: workers died there in the midst of {DEATHS} shards"
     log.warning(text)
     return report._replace(about={**report.about, "set_aside": text})

@@ -258,7 +258,7 @@ def test_what_slurm_refuses_is_refused_in_a_dry_run(tmp_path, monkeypatch):
     found = preview(read_order(path, None))
     assert found["no GPU"].startswith("gpus: 1 wanted, and JAX would compute on the CPU: it needs")
     assert found["short"].startswith(
-        "time: 4 less grace_s: 120 leaves 2 min 0 s of each allocation"
+        "time: 4 minus grace_s: 120 leaves 2 min 0 s of each allocation"
     )
     submit(read_order(path, None), asked.append)
     assert asked == [found["no GPU"]]

@@ -76,13 +76,16 @@ def test_status_says_given_up_of_what_goes_on_no_more(ctd, sent, submissions, kn
     """Of the latest submission alone, and if no other of its allocations waits or runs."""
     code, out, err = ctd("status", sent(*submissions, known=known))
     assert (code, err) == (0, "")
-    assert ("given up: it has had max_allocations" in out) == given_up
+    assert ("given up: it has used all of its max_allocations" in out) == given_up
 
 
 def test_status_of_what_has_given_up_says_once_what_to_do(ctd, sent):
     make(address := sent(LIMIT, known={}), {**JOB, "sweep": {"seeds": 2}})
     out = ctd("status", address)[1]
-    assert "given up: it has had max_allocations allocations: `ctd submit` goes on" in out
+    assert (
+        "given up: it has used all of its max_allocations allocations; `ctd submit` goes on with it"
+        in out
+    )
     assert "continues it" not in out
 
 

@@ -36,7 +36,7 @@ def spec_of(**changes):
     return parse_job({**JOB, **changes}, "job")
 
 
-WORKERS = "the job sets its workers' number, cores or GPUs"
+WORKERS = "the job sets the number, the cores or the GPUs of its workers"
 HERE = "in this process, as there is no GPU and the job sets no workers"
 
 

@@ -157,7 +157,7 @@ def test_items_that_diverged_are_not_repeated_and_that_is_said(capsys):
         description=SimpleNamespace(outcomes=outcomes),
     )
     say_not_repeated(store)
-    said = "4 diverged: that is an outcome; --failed repeats items that raised an error\n"
+    said = "4 diverged: that is an outcome, not an error; --failed repeats only items that raised an error\n"
     assert capsys.readouterr().err == said
     del markers[:]
     say_not_repeated(store)
@@ -298,7 +298,7 @@ def test_fork_from_the_command_line(ctd, made, job_file):
     assert f"forked from  {made.address} (6 items)\n" in ctd("status", new.address)[1]
     refused(
         ctd("run", path, "--fork", made.address, "--set", "seed=1", "--store", "x.zarr", *serial),
-        "seed", "further sweeps at the end",
+        "seed", "if you add sweeps at the end",
     )  # fmt: skip
 
 

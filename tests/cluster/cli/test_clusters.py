@@ -69,7 +69,7 @@ def test_what_no_node_has_is_refused_as_at_submission(lines, monkeypatch):
     has = "(null)"
     # Nobody is told to install what no node could use.
     assert lines(gpus=4)["versions"][0]
-    assert lines(gpus=4)["GPUs"] == (False, "gpus: 4 wanted, no node of the partition has any")
+    assert lines(gpus=4)["GPUs"] == (False, "gpus: 4 wanted, but no node of the partition has any")
     asked = asked[:1]
     ((words, text),) = asked
     assert words == ("sbatch", "--test-only")

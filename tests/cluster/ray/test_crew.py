@@ -254,7 +254,7 @@ def test_actors_leave_a_node_on_which_workers_died_in_three_shards():
     slots[1].begin(Task(Shard(0, 0, 0, 1)))
     del crew.idle[slots[1]]
     assert death(crew, 10).about["set_aside"] == (
-        "node a: set aside, workers died there in the midst of 3 shards"
+        "node a: no longer used: workers died there in the midst of 3 shards"
     )
     assert Pool.allowed(crew._pool) == {"ray.io/node-id": "!in(a)"}
     assert len(killed) == 8  # an idle one, too

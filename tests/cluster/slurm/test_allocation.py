@@ -211,7 +211,7 @@ def test_no_progress_is_no_reason_to_go_on(end, ctd, early):
     noted = ["chained", "ended", "ended", "started", "started", "stuck"]
     assert sorted(end.history) == noted, end.sent.log()
     assert end.history[-1] == "stuck"
-    assert "given up: two allocations in a row have come no further" in ctd("status", end)
+    assert "given up: two allocations in a row made no progress" in ctd("status", end)
     end.sent.assert_nothing_left()
 
 

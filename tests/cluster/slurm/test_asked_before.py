@@ -31,8 +31,8 @@ NODES = 2
         ({"python": "/usr/bin/python3"}, "ctd does not run with python: /usr/bin/python3 (on "),
         ({"setup": ["python() { echo '{\"jax\": \"0.1\"}'; }", "exec() { \"$@\"; }"]},
          "jax is 0.1 after its modules and setup lines and"),
-        ({"array": 2, "go_on": "chain"}, "--array goes with kind slurm and go_on: requeue"),
-        ({"array": 2, "gpus": 1}, "run.memory_gb: --array plans before there is a node"),
+        ({"array": 2, "go_on": "chain"}, "--array needs a profile of kind slurm with go_on: requeue"),
+        ({"array": 2, "gpus": 1}, "run.memory_gb: --array plans before any node is there"),
         ({"grace_s": 15}, "run.grace_s: 20 s must be less than the cluster profile's grace_s, 15 s"),
     ],
 )  # fmt: skip

@@ -182,7 +182,9 @@ def test_job_that_may_be_queued_is_looked_for_and_not_sent_again(
     if number:
         assert send() == number
     else:
-        with pytest.raises(JobError, match=r"timed out.*not known: look with `squeue --me`"):
+        with pytest.raises(
+            JobError, match=r"timed out.*the job may be queued or not. `squeue --me` lists"
+        ):
             send()
     assert len((tmp_path / "asked").read_text().split()) == asked
 
