@@ -146,8 +146,8 @@ def _swept(part: object, block: str, axes: dict[str, list[Any]]) -> dict[str, An
         )
     if block == "zip" and given:
         raise JobError(
-            f"sweep.zip: {', '.join(axes)} of params take this place, side by side, item by item; sweep "
-            f"{', '.join(map(str, given))} by `grid`, or as a list of sweeps"
+            f"sweep.zip: {', '.join(axes)} of params already fill `zip`, item by item; "
+            f"sweep {', '.join(map(str, given))} by `grid`, or as a list of sweeps"
         )
     # Files come first, so that items that use the same network are neighbours.
     return {**part, block: {**axes, **given}}

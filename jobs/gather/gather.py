@@ -98,8 +98,8 @@ def left_out(store: Store) -> str:
     if made.get(FAILED) or not made.get(BEHIND):
         return _told(store, made.get(FAILED, {}))
     return (
-        f"the tables of kernel {store.job.spec.kernel} itself are those of the last `ctd gather`, since "
-        "queries run no code that you have not run yourself (docs/security.md)"
+        f"the tables of kernel {store.job.spec.kernel} itself are those of the last `ctd gather`, because "
+        "queries do not run code that you have not run yourself (docs/security.md)"
     )
 
 

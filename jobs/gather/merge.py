@@ -83,9 +83,13 @@ def _refuse(store: Store, first: Store) -> None:
     """Raise JobError if a store cannot be merged into one with the first."""
     spec, of = store.job.spec, first.job.spec
     if spec.kernel != of.kernel:
-        raise _unfit(store, f"is of kernel {spec.kernel}, and {first.address} of {of.kernel}")
+        raise _unfit(
+            store, f"its kernel is {spec.kernel}, but that of {first.address} is {of.kernel}"
+        )
     if spec.search is not None:
-        raise _unfit(store, "has a search, which compares the items of one store")
+        raise _unfit(
+            store, "has a search, whose comparisons hold only among the items of one store"
+        )
     if spec.keep_bits != of.keep_bits:
         raise _unfit(store, f"rounds other results (keep_bits) than {first.address}")
     if missing := store.job.plan.n_shards - len(store.committed.numbers()):
@@ -103,14 +107,16 @@ def _merged(stores: Sequence[Store], kernel: Kernel) -> JobSpec:
     for store in stores:
         spec = _from(base, store, kernel)
         if spec.digest() in [one.digest() for one in specs]:
-            raise _unfit(store, "has the same job as another, and so the same items")
+            raise _unfit(
+                store, "has the same job, and so the same items, as another of these stores"
+            )
         specs.append(spec)
     given = [spec.params for spec in specs]
     swept = [set(spec.swept()) for spec in specs]
     anywhere = set().union(*swept)
     for name in sorted(name for name in anywhere if "." in name):
         if not all(name in own for own in swept):
-            raise JobError(f"cannot be merged: {name} is swept in some stores, and set in others")
+            raise JobError(f"cannot be merged: {name} is swept in some stores, but set in others")
     same = {
         name: value
         for name, value in given[0].items()
@@ -148,7 +154,7 @@ def _listed(parts: list[Sweep], seed: int, store: Store) -> list[Sweep]:
     if n > MOST_LISTED:
         raise _unfit(
             store,
-            f"the merged job would draw its {n:,} random values otherwise, and a job lists at most {MOST_LISTED:,}",
+            f"the merged job would draw its {n:,} random values differently, and a job lists at most {MOST_LISTED:,}",
         )
     values = lambda column: [plain(column.values[code]) for code in column.codes]
     listed = lambda columns: Sweep(zip={name: values(one) for name, one in columns.items()})
@@ -219,7 +225,7 @@ def _origins(ids: np.ndarray, stores: Sequence[Store], starts: np.ndarray) -> li
                 parts.append(Part(store, group, int(first), rows, row - at))
                 break
         else:
-            raise _unfit(store, "the merged job groups it otherwise")
+            raise _unfit(store, "the merged job groups its items differently")
         row += len(own)
     return parts
 
@@ -241,7 +247,7 @@ def _check_part(part: Part, items: Items, group: int, made: Outputs) -> None:
         named = ", ".join(differing[:3])
         raise _unfit(
             store,
-            f"results/{part.group} has other results, or of other shapes, than this ctd makes ({named})",
+            f"results/{part.group}: results, or their shapes, differ from those that this ctd makes ({named})",
         )
     # Fields that nobody gave: each must still have the default with which the store was made.
     then = attributes(store.results(part.group))["params"]
@@ -250,7 +256,7 @@ def _check_part(part: Part, items: Items, group: int, made: Outputs) -> None:
     for name in sorted(now.keys() - given):
         if then.get(name) != now[name]:
             made_with = f"it was made with {name}: {then.get(name)}"
-            raise _unfit(store, f"{made_with}, whose default is {now[name]} by now")
+            raise _unfit(store, f"{made_with}, but the default is {now[name]} now")
     for name in items.columns:
         if name not in store.results(part.group):
             continue

@@ -128,8 +128,8 @@ def _check_advances(search: Search, kernel: Kernel, group: Group) -> None:
     most = kernel.advances(inputs_of(group.params))
     if most == 1:
         raise JobError(
-            f"search: an item of kernel {kernel.name} makes a single advance here, so that nothing can be "
-            "compared before its end; leave the section out"
+            f"search: an item of kernel {kernel.name} makes only one advance here, "
+            "so there is nothing to compare before its end; leave the section out"
         )
     if not search.ends(n, most):
         hint = " (lower report_every)" if "report_every" in kernel.Params.model_fields else ""
@@ -181,8 +181,8 @@ def _check_moves(search: Population, group: Group, items: Items, started: frozen
     """Raise JobError if members start outside of the range of a searched field, or it cannot be moved later."""
     if names := started & search.params.keys():
         raise JobError(
-            f"search.params: {', '.join(sorted(names))}: acts at an item's start alone, so that a population, which moves it "
-            "later, cannot search it; sweep it, or search it by optuna"
+            f"search.params: {', '.join(sorted(names))}: acts only at an item's start, but a population changes it later; "
+            "sweep it, or search it by optuna"
         )
     for name, law in search.params.items():
         low, high = extremes(law)

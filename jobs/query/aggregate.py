@@ -174,8 +174,8 @@ def _failed(
     how = " or ".join("were dropped" if end == "dropped" else end for end in ends[::-1])
     why = f" ({', '.join(texts)})" * bool(texts)
     return (
-        f"{failed.sum():,} of {sizes.sum():,} items that count {how}{why}{where}; "
-        "--where \"status == 'done'\" leaves such out"
+        f"{failed.sum():,} of {sizes.sum():,} counted items {how}{why}{where}; "
+        "--where \"status == 'done'\" leaves them out"
     )
 
 

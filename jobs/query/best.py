@@ -132,7 +132,7 @@ class Best:
         elif self.once and n > 1:
             luckiest = "highest" if self.more_is_better else "lowest"
             chosen = f"what a search keeps of {n:,}" if self.dropped else f"the {luckiest} of {n:,}"
-            found["seeds"] = f"one item a setting: {chosen} is partly luck, expect worse"
+            found["seeds"] = f"one item per setting: {chosen} is partly luck, expect worse"
         if self.setting:
             given, s = self.setting
             which = ", ".join(f"{k} {brief(v)}" for k, v in given.items() if k not in REPLICATES)

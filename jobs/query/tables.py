@@ -216,7 +216,7 @@ def nothing_yet(stores: Sequence[Store]) -> str:
     ended = sum(events[-1].ended or 0 for events in runs if events)
     said = "no item has been computed yet"
     if ended:
-        said = f"{count(ended, 'item')} ended, which are committed with the rest of their shard"
+        said = f"{count(ended, 'item')} ended; they are committed with the rest of their shard"
     running = [store for store in stores if drivers(store.objects, store.address)]
     store = (running or stores)[0]
     shows = f"{advised('ctd', 'status', store.address)} shows its progress"

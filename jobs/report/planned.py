@@ -77,7 +77,7 @@ def _search_planned(ready: Prepared, search: Search) -> str:
         n = max(len(search.ends(*one)) for one in compared)
         text += f"; items make {count(most, 'advance')} at most and are compared {count(n, 'time')}"
     elif not of_item:
-        text += "; that items make so many is not checked before they run: the kernel does not declare `advances`"
+        text += "; whether items make so many is known only when they run: the kernel does not declare `advances`"
     return text
 
 

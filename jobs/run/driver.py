@@ -223,7 +223,7 @@ class Driver:
         idle_s, name = time.monotonic() - self.idle_since, self.executor.name
         if idle_s < IDLE_S:
             return None
-        return f"no worker is ready since {idle_s:.0f} s ({name}'s own logs may say why)"
+        return f"no worker has been ready for {idle_s:.0f} s ({name}'s own logs may say why)"
 
     # --- once a turn of the loop ------------------------------------------------------------------------
 

@@ -29,8 +29,8 @@ def fork(
     kernel = find_kernel(spec.kernel, base)
     if not has_grown(old.job.spec, spec, kernel):
         raise JobError(
-            f"--fork {old.address}: its items can be kept only if the job differs in nothing but further sweeps at "
-            "the end of the list, `sweep: [{...}, {...}]`, or more `samples` in the last one, if it has neither grid nor zip\n"
+            f"--fork {old.address}: its items can be kept only if you add sweeps at the end of the list, "
+            "`sweep: [{...}, {...}]`, or raise the `samples` of a last sweep without grid and zip, and change nothing else\n"
             f"{difference(old.job.spec, spec)}"
         )
     if spec.search is not None and spec.search.size is None:

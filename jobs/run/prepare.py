@@ -230,7 +230,7 @@ def another_job(store: Store, spec: JobSpec, kernel: Kernel) -> str:
         if spec.search is not None and spec.search != old.search:
             hint += ", where the search begins anew"
     elif spec.search is not None and spec.search.size is None:
-        hint += ": a search compares all its items, and with others it is another search"
+        hint += ": its search compares all items, so that with more items it is another search"
     elif has_grown(old, spec, kernel):
         hint = f"{forked} its items"
     else:

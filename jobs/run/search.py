@@ -103,7 +103,7 @@ class GroupSearch:
         asked = self.searcher.ask(self._most)
         if asked is None or round_digest(asked) != round_digest(decision.asked):
             raise JobError(
-                f"{self._store.address}: group {self._group}: the search decided otherwise when round "
+                f"{self._store.address}: group {self._group}: the search decided differently when round "
                 f"{len(self.rounds.asked)} was written (another version of Optuna?); go on with that version, or begin a new store"
             )
         self.rounds.add(asked)

@@ -81,8 +81,8 @@ def run_shards(
         return progress_of(store, store.committed.markers(), store.failed.items())
     if store.job.provenance.get("merged"):
         raise JobError(
-            f"{store.address}: was merged, and the random numbers of its items are those of the stores that it came from, "
-            "so that they cannot be computed again here; repair those stores, and merge them again"
+            f"{store.address}: was merged: its items have the random numbers of the stores that they came from, and cannot be computed again "
+            "here; repair those stores, and merge them again"
         )
     with claim(store, part).held(stop) as lease:
         # Under the lease: another driver may have committed shards until now.

@@ -103,7 +103,7 @@ def refuse_changed(store: Store) -> None:
         return
     raise JobError(
         f"{store.address}: {what} has changed since the store was made: {shortened(different)}. For results of the new {new} give "
-        f"another path as --store (store= in Python); {resume_command(store, '--accept-changes')} (or the same of run or submit) "
+        f"another path as --store (store= in Python); {resume_command(store, '--accept-changes')} (or run or submit with this option) "
         f"keeps what is done and goes on with the new {new}{more}"
     )
 
@@ -114,7 +114,7 @@ def source_here(store: Store, host: str) -> str:
     here = sources_of(job.spec, job.base, store.science)
     if other := changed(job.sources, here):
         raise SourceDiffers(
-            f"{host} has other source than the driver of {shortened(other)}: it was edited since the run began, "
+            f"{host} has other source code than the driver for {shortened(other)}: it was edited since the run began, "
             "or another version is installed there"
         )
     return combined(job.sources or here)

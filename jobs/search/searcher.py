@@ -206,8 +206,8 @@ class Searcher(ABC):
             if len(values := np.unique(values[np.isfinite(values)])) == 1:
                 when = count(sum(self._lengths[: lap + 1]), "advance")
                 return (
-                    f"after {when} all items had {self.search.metric} {values[0]:.4g}, so that their order alone decided which went "
-                    "on; compare later (min_advances) or by another metric"
+                    f"after {when} all items had {self.search.metric} {values[0]:.4g}, so only their order decided which "
+                    "went on; compare later (min_advances) or by another metric"
                 )
         return ""
 

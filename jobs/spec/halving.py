@@ -101,7 +101,9 @@ class Rungs(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     eta: int = Field(3, ge=2, description="one item in eta goes on from a rung")
-    min_advances: PositiveInt = Field(description="least number of advances of every item")
+    min_advances: PositiveInt = Field(
+        description="advances that every item makes at least, up to the first rung"
+    )
 
     def ages(self, size: int) -> list[int]:
         """The advances at each rung: as many rungs as `size` can be divided by `eta` and stay at least 1."""

@@ -66,7 +66,7 @@ class Seeds(_Reduction):
     of: str = Field(description="the column")
     over: tuple[str, ...] = Field(
         ("seed",),
-        description="swept columns in which replicates of one setting differ; all others make the setting",
+        description="swept columns that tell replicates of one setting apart; all other swept columns make the setting",
     )
     quantiles: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
         (0.05, 0.5, 0.95), description="probabilities of the quantiles"

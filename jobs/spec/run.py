@@ -25,10 +25,11 @@ class RunSettings(BaseModel):
     )
     microbatch: PositiveInt | None = Field(
         None,
-        description="vmapped width inside a shard; by default the fastest, measured at start-up",
+        description="items that are computed together (vmapped) inside a shard; by default the fastest number, measured at start-up",
     )
     shard_items: PositiveInt | None = Field(
-        None, description="items of one shard; by default from the size of results and the workers"
+        None,
+        description="items of one shard; by default chosen from the size of the results and the number of workers",
     )
     workers: PositiveInt | None = Field(
         None,
@@ -43,7 +44,9 @@ class RunSettings(BaseModel):
         description="GPUs of a worker, or its share of one GPU, such as 0.5; by default 1 where there are GPUs",
     )
     memory_gb: FiniteFloat | None = Field(
-        None, gt=0, description="memory that one worker may use; by default what its device has"
+        None,
+        gt=0,
+        description="memory that one worker may use (GB); by default what its device has",
     )
     retries: NonNegativeInt = Field(2, description="further attempts at a shard that failed")
     backoff_s: float = Field(1.0, ge=0, description="wait before a retry, doubled each time (s)")
@@ -52,14 +55,15 @@ class RunSettings(BaseModel):
     )
     time_limit_s: PositiveFloat | None = Field(
         None,
-        description="longest time of one advance, compilation included, after which its attempt is ended (s); by default 20 times "
-        "the longest so far, and at least a minute; whatever else it does, such as loading data, may take an hour, or this limit if that is longer",
+        description="longest time of one advance, compilation included (s); an attempt that takes longer is ended. By default 20 times the "
+        "longest advance so far, at least a minute. Anything else, such as loading data, may take an hour, or this limit if "
+        "it is longer",
     )
     straggler_factor: float = Field(
         4,
         ge=0,
-        description="once nothing waits, a shard that has run this many times longer than the median of its group is tried a "
-        "second time on another node that is idle; 0: never",
+        description="once no shard waits, one that has run this many times longer than the median of its group gets a second attempt on "
+        "another node that is idle; 0: never",
     )
     grace_s: float = Field(
         30, ge=0, description="how long workers may take to checkpoint when the run is stopped (s)"

@@ -106,8 +106,8 @@ class Population(Sized):
     patience: int | None = Field(
         None,
         ge=2,
-        description="the search ends once the best metric has improved over this number of generations by no "
-        "more than `min_improvement`; by default it never ends early",
+        description="the search ends once the best metric has improved by no more than `min_improvement` in this many generations; by "
+        "default it never ends early",
     )
     min_improvement: float = Field(
         5e-4,
@@ -174,7 +174,7 @@ class Optuna(Compared):
     method: Literal["optuna"]
     sampler: Literal["tpe", "gp", "cmaes", "random", "qmc"] = Field(
         "tpe",
-        description="tpe: tree-structured Parzen estimators; gp: Gaussian processes, of Optuna (needs PyTorch); cmaes: "
+        description="tpe: tree-structured Parzen estimators; gp: Gaussian processes (needs PyTorch); cmaes: "
         "CMA-ES; random; qmc: scrambled Sobol points",
     )
     trials: PositiveInt = Field(description="items of a study")
@@ -183,7 +183,7 @@ class Optuna(Compared):
     )
     params: dict[str, Distribution] = Field(
         min_length=1,
-        description="the searched fields, each with its range or choices; compiled-in ones with choices",
+        description="the searched fields, each with its range or choices; compiled-in fields take choices only",
     )
     prune: Rungs | None = Field(
         None,

@@ -116,8 +116,8 @@ def refuse_untrusted(
         if _in_store(code.file):
             why = "lies inside of a store"
         raise Untrusted(
-            f"{where}: this would run the code of {code.file}, which {why}, and which you have not run from a "
-            "job file as it is now; --trust runs it, if you trust whoever made the store (docs/security.md)"
+            f"{where}: this would run the code of {code.file}, which {why}, and you have not run this code, as it is now, from "
+            "a job file; --trust runs it, if you trust whoever made the store (docs/security.md)"
         )
 
 

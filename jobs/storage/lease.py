@@ -153,7 +153,7 @@ class Lease:
         that wakes up, another thread may write before the one that renews has looked.
         """
         if newer := self._successor():
-            stops = "took over while this process was silent, which therefore stops"
+            stops = "took over while this process was silent; this process stops"
             raise Held(f"{self._address}: {describe(newer)} {stops}")
         if self._asked:
             again = "the same command begins again"

@@ -44,7 +44,7 @@ def refuse_fork() -> None:
         _used_by = os.getpid()
     elif _used_by != os.getpid():
         raise JobError(
-            f"process {os.getpid()} was forked from one that has used stores, whose threads it lacks; start processes by "
+            f"process {os.getpid()} was forked from one that has used stores, and lacks its threads; start processes by "
             "multiprocessing.get_context('spawn')"
         )
 

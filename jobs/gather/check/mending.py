@@ -19,7 +19,7 @@ from jobs.store.manifest import is_job, read_description
 from jobs.store.store import Store, known_kernel
 
 OTHER = (
-    "not made again, since these versions of ctd and its libraries would make another object; install the versions "
+    "not made again, since these versions of ctd and its libraries would make a different object; install the versions "
     "that run/job.json names under provenance"
 )
 

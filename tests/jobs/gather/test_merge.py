@@ -138,8 +138,8 @@ def test_jobs_that_differ_in_their_seed_are_told_apart(tmp_path):
 @pytest.mark.parametrize(
     ("job", "said"),
     [
-        (HALVING, "is of kernel hill, and .* of toy"),
-        (JOB, "has the same job as another"),
+        (HALVING, "its kernel is hill, but that of .* is toy"),
+        (JOB, "has the same job, and so the same items, as another"),
         ({**OTHER, "keep_bits": {"x": 8}}, "rounds other results"),
     ],
 )
@@ -203,7 +203,9 @@ def test_merge_refuses_other_defaults_than_those_of_the_stores(tmp_path):
     # As an earlier version of the kernel had it.
     store = zarr.open_group(stores[1].address)["results/0"]
     store.attrs["params"] = {**store.attrs["params"], "rate": 0.25}
-    with pytest.raises(JobError, match=r"2.zarr: .* made with rate: 0.25, whose default is 0.5 by"):
+    with pytest.raises(
+        JobError, match=r"2.zarr: .* made with rate: 0.25, but the default is 0.5 now"
+    ):
         merge([stores[0], Store.open(stores[1].address)], str(tmp_path / "m.zarr"))
 
 

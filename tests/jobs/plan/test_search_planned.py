@@ -252,7 +252,8 @@ ONE_SHOT["search"] = RNN["search"] | {"metric": "order"}
     [
         (RNN, "search.min_advances", 6, "search.min_advances: 6 advances given, but items finish after 6, before their first comparison; lower it, or let items make more and shorter advances (lower report_every)"),
         (RNN, "search", {"method": "population", "metric": "eval_loss", "every": 7, "generations": 2, "params": {"learning_rate": {"uniform": [0, 1]}}}, "search.every: 7 advances given, but items finish after 6"),
-        (ONE_SHOT, "search.eta", 2, "search: an item of kernel kuramoto makes a single advance here, so that nothing can be compared before its end; leave the section out"),
+        (ONE_SHOT, "search.eta", 2, "search: an item of kernel kuramoto makes only one advance here, so there is nothing to compare before its end; "
+        "leave the section out"),
         (HALVING, "search.metric", "gain", "search.mode: missing, but a larger gain is better; give `mode: max`"),
         (HALVING, "search.metric", "never", "search.metric: 'never': kernel hill has no such result with these params and data (`ctd kernels hill`)"),
     ],
@@ -273,7 +274,7 @@ def test_a_population_does_not_search_what_acts_at_the_start_alone():
         "params": SMALL_RNN | {"cell": "leaky", "l2": 0.1},
         "sweep": {"seeds": 4},
     }
-    said = "^job: search.params: alpha, recurrent_scale: acts at an item's start alone"
+    said = "^job: search.params: alpha, recurrent_scale: acts only at an item's start"
     with pytest.raises(JobError, match=said):
         prepare(parse_job(job | {"search": search}, "job"), BASE, "job", Machines)
 
@@ -302,9 +303,7 @@ def test_items_make_the_advances_that_their_kernel_tells(
     assert total["search"].rstrip("s").endswith(told)
     kernel = replace(ready.kernel, advances=None)
     _, total = plan_rows(replace(ready, kernel=kernel), str(tmp_path / "none"), 1)
-    assert (
-        "is not checked before they run: the kernel does not declare `advances`" in total["search"]
-    )
+    assert "is known only when they run: the kernel does not declare `advances`" in total["search"]
 
 
 @pytest.mark.parametrize(

@@ -82,12 +82,14 @@ def test_the_best_of_a_search_is_the_best_of_those_that_went_to_the_end(tmp_path
     facts = found.facts()
     n = found.items.n
     assert facts["item"] == f"{found.item}, the best of {n} that went to the end by loss (less is better)"  # fmt: skip
-    assert facts["seeds"].startswith("one item a setting: what a search keeps of 27 is partly luck")
+    assert facts["seeds"].startswith(
+        "one item per setting: what a search keeps of 27 is partly luck"
+    )
     assert facts["dropped"] == f"{found.dropped} items on the way, {found.items.n} went to the end"
     assert "all items" not in facts
     # Aggregates say that they count what was judged at an earlier age.
     [note] = query(store, agg="median(loss)").attrs["notes"]
-    assert note.startswith(f"{found.dropped} of 27 items that count were dropped; --where")
+    assert note.startswith(f"{found.dropped} of 27 counted items were dropped; --where")
     assert not query(store, "status == 'done'", agg="median(loss)").attrs["notes"]
 
 
@@ -164,7 +166,7 @@ def test_of_one_item_a_setting_the_luck_is_told_and_seeds_are_proposed(trained, 
     monkeypatch.setattr(sys.modules[best.__module__], "computes_once", lambda store: True)
     found = replace(best(trained, Metric("eval_loss")), seeds=None, ends={"l2": "lower"})
     facts = found.facts()
-    assert facts["seeds"] == "one item a setting: the lowest of 6 is partly luck, expect worse"
+    assert facts["seeds"] == "one item per setting: the lowest of 6 is partly luck, expect worse"
     assert facts["range"] == "l2 is at the lower end of its range"
     write = shlex.split(found.next["its setting with 10 seeds"])[1]
     again = parse_job(json.loads(write), "again")

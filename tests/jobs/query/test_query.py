@@ -201,7 +201,7 @@ def test_query_while_the_job_runs(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         stopped = [Event(kind="run"), Event(kind="end", stopped="Ctrl-C", ended=4)]
         patch.setattr(sys.modules["jobs.query.tables"], "read_events", lambda store: stopped)
-        with pytest.raises(JobError, match="4 items ended, which are committed with the rest of"):
+        with pytest.raises(JobError, match="4 items ended; they are committed with the rest of"):
             query(store)
     executor = SerialExecutor(1)
     executor.start(store.address)
@@ -357,10 +357,10 @@ def test_aggregates_say_how_many_failed_items_count(tmp_path):
     rates = [-0.5, 0.5, 1e30, 1e31, 1e32, 1e33, 1e34]
     ends, _ = run(tmp_path / "ends.zarr", {**JOB, "sweep": {"grid": {"rate": rates}}})
     said = lambda *where, **asked: query(ends, *where, **asked).attrs["notes"]
-    leave = "--where \"status == 'done'\" leaves such out"
-    assert said(agg="mean(norm), count") == [f"5 of 7 items that count failed (diverged); {leave}"]
+    leave = "--where \"status == 'done'\" leaves them out"
+    assert said(agg="mean(norm), count") == [f"5 of 7 counted items failed (diverged); {leave}"]
     assert said("rate < 1e31", agg="min(norm)", group_by="rate") == [
-        f"1 of 3 items that count failed (diverged): 1 of 1 in rate 1e+30; {leave}"
+        f"1 of 3 counted items failed (diverged): 1 of 1 in rate 1e+30; {leave}"
     ]
     [many] = said(agg="mean(norm)", group_by="rate")
     assert ": 1 of 1 in rate 1e+30, 1 of 1 in rate 1e+31, 1 of 1 in rate 1e+32 and 2 more groups; " in many  # fmt: skip
@@ -368,7 +368,7 @@ def test_aggregates_say_how_many_failed_items_count(tmp_path):
     assert not said(agg="mean(norm)", group_by="outcome")
     # Whole numbers and conditions are never NaN, so that they count too; a count counts what is asked of it.
     for counted in ("mean(steps)", "mean(norm < 1)"):
-        assert said(agg=counted) == [f"5 of 7 items that count failed (diverged); {leave}"]
+        assert said(agg=counted) == [f"5 of 7 counted items failed (diverged); {leave}"]
     assert not said(agg="mean(status == 'failed'), mean(outcome == 'diverged'), count(norm)")
     without_values = said(agg="mean(norm + 0 * norm)", group_by="rate")
     assert without_values == ["norm + 0 * norm: 5 of 7 NaN left out"]

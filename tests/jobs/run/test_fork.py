@@ -34,7 +34,7 @@ def test_search_that_compares_all_items_is_not_told_to_fork(tmp_path):
     store = make(tmp_path / "h.zarr", HALVING)
     more = [HALVING["sweep"] | {"samples": 54}, [HALVING["sweep"], HALVING["sweep"]]]
     for sweep in more:
-        with pytest.raises(JobError, match="with others it is another search") as told:
+        with pytest.raises(JobError, match="with more items it is another search") as told:
             reopen(parse_job({**HALVING, "sweep": sweep}, "job"), store.address)
         assert "--fork" not in str(told.value)
     with pytest.raises(
@@ -133,7 +133,7 @@ def test_fork_that_was_interrupted_goes_on(tmp_path, monkeypatch):
 )
 def test_fork_refuses_any_other_change_and_shows_it(tmp_path, change, said):
     old = make(tmp_path / "old.zarr")
-    with pytest.raises(JobError, match="further sweeps at the end") as caught:
+    with pytest.raises(JobError, match="if you add sweeps at the end") as caught:
         forked(tmp_path / "new.zarr", old, {**GROWN, **change})
     assert said in str(caught.value)
     assert not (tmp_path / "new.zarr").exists()

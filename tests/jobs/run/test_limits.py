@@ -129,7 +129,7 @@ def test_workers_that_do_not_start_are_said_to_be_waited_for(tmp_path, monkeypat
     assert said
     for text in said:
         assert re.fullmatch(
-            r"no worker is ready since \d+ s \(serial's own logs may say why\)", text
+            r"no worker has been ready for \d+ s \(serial's own logs may say why\)", text
         )
     assert progress.trouble is None
 

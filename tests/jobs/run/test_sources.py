@@ -306,7 +306,7 @@ def test_a_worker_with_other_source_computes_nothing(own, tmp_path):
             edit(tmp_path, own, 5.0)
             super().start(*given)
 
-    with pytest.raises(SourceDiffers, match="has other source than the driver"):
+    with pytest.raises(SourceDiffers, match="has other source code than the driver"):
         run_shards(store, Edits(1))
     assert store.committed.numbers() == set()
 

@@ -305,7 +305,7 @@ def test_a_log_of_another_search_ends_it(tmp_path, disturbed):
     content["asked"]["length"] += 1
     objects.write(store.objects, key, checksummed(content))
     progress = run_shards(store, SerialExecutor(1))
-    assert {"the search decided otherwise" in text for text in progress.failed.values()} == {True}
+    assert {"the search decided differently" in text for text in progress.failed.values()} == {True}
     objects.write(store.objects, key, kept)
     ends_as(store, whole)
 

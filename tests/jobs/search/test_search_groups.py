@@ -96,7 +96,7 @@ def test_a_log_that_is_refused_costs_no_committed_shard(tmp_path):
     content["asked"]["length"] += 1
     objects.write(store.objects, key, checksummed(content))
     progress = run_shards(Store.open(store.address), SerialExecutor(1))
-    assert {"the search decided otherwise" in text for text in progress.failed.values()} == {True}
+    assert {"the search decided differently" in text for text in progress.failed.values()} == {True}
     assert Store.open(store.address).committed.numbers() == before
 
 

@@ -96,7 +96,7 @@ def test_a_rung_at_which_all_items_are_equal_is_warned_of_once(tmp_path):
     job = changed(cut(HALVING, 4), "search.metric", "taken")
     store, _ = run(tmp_path / "h.zarr", job | {"search": {**job["search"], "mode": "max"}})
     (said,) = planned_warnings(read_events(store))
-    assert said.startswith("after 2 advances all items had taken 2, so that their order alone")
+    assert said.startswith("after 2 advances all items had taken 2, so only their order")
     assert not planned_warnings(read_events(whole_store("halving")))
 
 
