@@ -64,7 +64,7 @@ class Spikes(Params):
     )
     initial: Static[Literal["h0", "line"]] = Field(
         "h0",
-        description="where a trial starts: at the network's h0; or, spread along a line attractor, at the "
+        description="where a trial starts. h0: at the network's h0; line: spread along a line attractor, at the "
         f"state after {LEAD} steps of another trial's input and one without input",
     )
     state_noise: Static[float] = Field(
@@ -75,24 +75,26 @@ class Spikes(Params):
     )
     true_states: Static[Literal["spiked", "rerun"]] = Field(
         "spiked",
-        description="with noise, which states are true, eval_states. spiked: those that the rates follow; rerun: those of another "
-        "run of the same trials with fresh noise, as in CtDBenchmark",
+        description="with noise, which states `eval_states` has as the true ones. spiked: those that the rates follow; rerun: those of "
+        "another run of the same trials with fresh noise, as in CtDBenchmark",
     )
     n_train: Static[int] = Field(1024, gt=0, description="trials to train on")
     n_eval: Static[int] = Field(256, gt=0, description="trials to evaluate with")
     n_units: Data[int | None] = Field(
         None,
         gt=0,
-        description="how many of the network's units are recorded, the first ones; none: all",
+        description="how many of the network's units are recorded: the first ones; by default all",
     )
     step_s: Traced[float] = Field(0.04, gt=0, description="length of a step and of a bin (s)")
     max_rate: Traced[float] = Field(80.0, gt=0, description="rate of a unit at its largest (1/s)")
     rectifier: Static[Literal["linear", "exp"]] = Field(
         "linear",
-        description="how rates follow units: in proportion, up to max_rate; or exponentially, about one spike a bin",
+        description="how rates follow units. linear: in proportion, up to max_rate; exp: exponentially, about one spike per bin",
     )
     scaling: Traced[float] = Field(
-        2.0, gt=0, description="exp: standard deviations of units for which a rate rises e-fold"
+        2.0,
+        gt=0,
+        description="rectifier exp: a rate rises e-fold when its unit rises by this many standard deviations",
     )
     dispersion: Static[float] = Field(
         1.0,

@@ -34,9 +34,9 @@ FORMS = {clipped.name: clipped}
 """Name -> another form of the cell before the colon, with weights of the same shapes."""
 
 CELL_NAMES = (
-    f"{', '.join(CELLS)}; {', '.join(cell.name for cell in UNGATED)} have tanh units, or those after a colon: "
-    f"leaky:relu, {', '.join(name for name in UNITS if name not in ('tanh', 'relu'))}, or the dotted path of a "
-    f"function, leaky:mylab.units.square; and {', '.join(FORMS)}"
+    f"{', '.join((*CELLS, *FORMS))}; {', '.join(cell.name for cell in UNGATED)} have tanh units, or those named "
+    f"after a colon: {', '.join(name for name in UNITS if name != 'tanh')}, or a function by its dotted path, as in "
+    "leaky:relu and leaky:mylab.units.square"
 )
 """What a job file may write as its `cell`, as one sentence for descriptions and errors."""
 

@@ -1,7 +1,7 @@
 """Kernel: constrain a network by recorded activity, unit by unit, and divide the currents in it by source region (CURBD).
 
 A network has as many units as were recorded. Recursive least squares (RLS) changes all of its weights J at each bin, until each unit's
-rate follows its own recording. The current that a region's units send to another's is then J[target, source] r[source]: what
+rate follows its own recording. The current from one region to another is then J[target, source] r[source], which
 neither region's activity shows alone (Perich et al. 2020, "Inferring brain-wide interactions using data-constrained recurrent neural
 network models", bioRxiv 2020.12.18.423348).
 

@@ -40,11 +40,16 @@ class Curbd(Params):
         description="how activity gets into the range of tanh. peak: all of it is divided by its largest magnitude; unit: each unit "
         "by its own; none: it lies between -1 and 1 already",
     )
-    dt: Data[float] = Field(0.01, gt=0, description="time between two bins of the recording")
+    dt: Data[float] = Field(
+        0.01,
+        gt=0,
+        description="time between two bins of the recording; tau and tau_noise have the same unit",
+    )
     steps: Static[int] = Field(5, gt=0, description="Euler steps in one bin (dtFactor)")
     # lag 0 is the equation of the paper, but results compare with those of rajanlab/CURBD at lag 1 alone.
     lag: Static[Literal[0, 1]] = Field(
-        1, description="bins by which the wanted activity lags behind: 1 in the authors' code"
+        1,
+        description="the rates at a bin are pulled towards the activity this many bins before; 1 in the authors' code",
     )
     tau: Traced[float] = Field(0.1, gt=0, description="time constant of the units")
     g: Traced[float] = Field(
@@ -63,7 +68,7 @@ class Curbd(Params):
     )
     report_every: Static[int] = Field(5, gt=0, description="training runs per advance")
     n_saved: Static[int] = Field(
-        2000, gt=0, description="bins of the first recording's free run that are stored, at most"
+        2000, gt=0, description="most bins of the first recording's free run to store"
     )
     record: Static[tuple[Literal["currents", "rates", "weights"], ...]] = Field(
         ("currents", "rates", "weights"),

@@ -26,8 +26,8 @@ REDUCED = {
     "current_rms_median": Var(("target", "source"), "1", "median over these fits of the current that a unit of `target` gets from `source`"),
     "current_rms_mad": Var(("target", "source"), "1", "median absolute deviation from that"),
     "current_target": Var(("current",), "1", "region that gets the current"),
-    "current_source": Var(("current",), "1", "region from which it comes"),
-    "current_median": Var(("current",), "1", "median over these fits of its root mean square, that a unit of the target gets"),
+    "current_source": Var(("current",), "1", "region that sends the current"),
+    "current_median": Var(("current",), "1", "root mean square of the current that a unit of the target gets, median over these fits"),
     "current_mad": Var(("current",), "1", "median absolute deviation from that"),
     "failed": Var((), "1", "fits that diverged or were ill-conditioned"),
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Kernel: echo-state networks, random recurrent networks of which FORCE or ridge regression trains the readout alone.
+"""Kernel: echo-state networks: random recurrent networks, in which FORCE or ridge regression trains the readout alone.
 
     params     EchoState: the parameters of one network       reservoir  random weights, a time step, runs
     force      recursive least squares in the closed loop     ridge      teacher forcing, memory capacity
@@ -55,10 +55,10 @@ DIMS = {
     **REPLAYED,
     "trained_spectral_radius": Var(
         (), "1",
-        "spectral radius, to 1e-3, of one step of the trained network where tanh' = 1, whatever the bias: of (1 - r) I + r wR, r = dt / tau or leak",
+        "spectral radius, to 1e-3, of (1 - r) I + r wR with r = dt / tau or leak: one step of the trained network where tanh' = 1, whatever the bias",
     ),
     # How it is measured: `memory_delays`.
-    "memory": Var(("delay",), "1", "squared correlation of past noise with its readout, other samples"),
+    "memory": Var(("delay",), "1", "squared correlation of the past random input with its readout, on samples that the readout was not fitted to"),
     "memory_capacity": Var((), "1", "sum of `memory` over the delays", True),
     **EXPONENT,
     "readout_weights": Var(("output", "feature"), "1", "readout, the constant last"),

@@ -62,11 +62,12 @@ class Polynomial(OfSeries):
     washout: Static[int] = Field(200, ge=0, description="samples before training")
     train: Static[int] = Field(400, gt=0, description="samples of one segment")
     segments: Static[int] = Field(
-        1, gt=0, description="segments, of which a model is trained on one"
+        1, gt=0, description="segments of the series; a model is trained on one of them"
     )
     test: Static[int] = Field(44, gt=0, description="test samples, after validation")
     record: Static[tuple[Literal["traces"], ...]] = Field(
-        (), description="traces: the first replay and its target, too; weights are always stored"
+        (),
+        description="further results to store. traces: the first replay and its target; weights are always stored",
     )
 
     segment: Traced[int] = Field(
@@ -76,7 +77,9 @@ class Polynomial(OfSeries):
         2.5e-6, ge=0, description="penalty on the squared coefficients, including the constant's"
     )
     noise: Traced[float] = Field(
-        0.0, ge=0, description="sd of noise on the samples behind the features, in training"
+        0.0,
+        ge=0,
+        description="sd of the noise on the samples that the features are made of, in training",
     )
 
     @field_validator("record", mode="before")
@@ -111,7 +114,7 @@ OUTCOMES = (
 
 DIMS = {
     "outcome": Var((), "1", "how the item ended"),
-    "train_nrmse": Var((), "1", "NRMSE over the segment, one sample ahead or with inputs"),
+    "train_nrmse": Var((), "1", "NRMSE over the segment: one sample ahead, or with inputs at the same sample"),
     **REPLAYED,
     **TRACES,
     "weights.coefficients": Var(("output", "feature"), "1", "C, the coefficients of the features"),

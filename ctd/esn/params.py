@@ -52,13 +52,15 @@ class OfSeries(Params):
         0, ge=0, description="test samples, after validation; 0: those of training, from the start"
     )
     starts: Static[int] = Field(
-        1, gt=0, description="evenly spaced replays of the range; targets are fed back in between"
+        1,
+        gt=0,
+        description="number of replays, evenly spaced over the range; targets are fed back in between",
     )
     horizon: Static[int] = Field(0, ge=0, description="samples of a replay; 0: the whole range")
     valid_error: Static[float] = Field(
         0.4,
         gt=0,
-        description="a replay is valid until its error exceeds this many deviations of the target (see `replay_nrmse`)",
+        description="a replay is valid until its error exceeds this many standard deviations of the target (see `replay_nrmse`)",
     )
 
     @model_validator(mode="after")
@@ -152,13 +154,14 @@ class EchoState(OfSeries):
     memory_delays: Static[int] = Field(
         0,
         ge=0,
-        description="delays over which memory capacity is measured, by a random input of its own in place of the target's inputs "
-        "and feedback; 0: not measured",
+        description="number of delays over which memory capacity is measured; this uses a random input instead of the target's inputs and "
+        "feedback; 0: not measured",
     )
     record: Static[tuple[Literal["readout", "weights", "traces", "lyapunov"], ...]] = Field(
         (),
         description="further results to store. readout; weights: the network with its feedback folded in, and where its replay begins; "
-        "traces: the first replay and its target; lyapunov: the largest exponent, whatever the length of `test` where the network has no inputs",
+        "traces: the first replay and its target; lyapunov: the largest exponent; in networks without inputs it does not "
+        "depend on the length of `test`",
     )
 
     g: Traced[float] = Field(1.5, ge=0, description="gain or spectral radius, see `scale`")
@@ -182,10 +185,13 @@ class EchoState(OfSeries):
         1.0, gt=0, description="initial P of FORCE is alpha I; larger learns faster"
     )
     forgetting: Traced[float] = Field(
-        1.0, gt=0, le=1, description="RLS: each sample multiplies the weight of the past by it"
+        1.0,
+        gt=0,
+        le=1,
+        description="RLS: factor by which each sample multiplies the weight of the past",
     )
     ridge: Traced[float] = Field(
-        1e-6, ge=0, description="penalty on the squared readout weights, but for the constant"
+        1e-6, ge=0, description="penalty on the squared readout weights, except the constant's"
     )
 
     @model_validator(mode="before")

@@ -14,12 +14,12 @@ from ctd.late import Array, Float, jax, jnp, lax
 from ctd.tangent import MEAN_OVER, mean_growth, tangent_growth
 
 VALID = (
-    "mean time before the error of a replay of the {} range first exceeds valid_error, 0 where that of its first sample does; "
-    "at most the horizon"
+    "mean time until the error of a replay of the {} range first exceeds valid_error; 0 if its first sample does; at most the "
+    "horizon"
 )
 
 REPLAYED = {
-    "replay_nrmse": Var((), "1", "NRMSE of test replays, in deviations of the target over all samples read"),
+    "replay_nrmse": Var((), "1", "NRMSE of test replays, in standard deviations of the target over all samples read"),
     "replay_last_nrmse": Var((), "1", "NRMSE at the last sample of those replays"),
     "validation_nrmse": Var((), "1", "NRMSE of the replays of the validation range"),
     "valid_time": Var((), "time", VALID.format("test"), True),
@@ -50,7 +50,7 @@ EXPONENT = {
         f"largest Lyapunov exponent of the trained network on its own, over {STEPS:,} steps; with inputs, along those of the test range"
     ),
     "lyapunov_error": Var(
-        (), "1/time", f"standard error, from the means over {MEAN_OVER} steps as if independent; NaN of less than two", may_be_nan=True
+        (), "1/time", f"standard error, as if the means over {MEAN_OVER} steps were independent; NaN for fewer than two of them", may_be_nan=True
     ),
 }  # fmt: skip
 """The largest Lyapunov exponent of `esn`."""

@@ -29,7 +29,7 @@ OF_POINTS = {
     "validation_nrmse_median": Var(("point",), "1", "median NRMSE of the validation range"),
     "valid_time_median": Var(
         ("point",), "time",
-        "median valid time of the test range, 0 where a first sample's error exceeds valid_error or the network failed", True
+        "median valid time of the test range; it is 0 if the first sample's error exceeds valid_error or the network failed", True
     ),
     "confidence": Var((), "1", "confidence of the intervals"),
     "best_row": Var((), "1", "row of the best network, by validation error if there is one"),
@@ -46,7 +46,7 @@ def reduced_of(params: type[Params]) -> dict[str, Var]:
 
 
 MEMORY = {
-    "memory_capacity_median": Var(("point",), "1", "median memory capacity, 0 of a network without one", True)
+    "memory_capacity_median": Var(("point",), "1", "median memory capacity; a network without one counts as 0", True)
 }  # fmt: skip
 """What `reduce` returns besides of networks with `memory_delays`."""
 

@@ -1,8 +1,8 @@
-"""Kernel: a network without one of its units, or without one of the modes at a point: what its task loses.
+"""Kernel: what a network's task loses if one of its units, or one of its modes at a point, is taken out.
 
-An item takes one thing out. A unit is held at 0, or at its mean over the trials; a mode of dF/dh at a point h*, with the
-eigenvectors r and l, l^H r = 1, is taken out of every state, h <- h - r l^H (h - h*), a pair of complex modes at once. The
-rest of the network goes on as it was trained; all items see the same trials.
+An item takes out one thing. A unit is held at 0, or at its mean over the trials. A mode of dF/dh at a point h*, with
+eigenvectors r and l, l^H r = 1, is removed from every state: h <- h - r l^H (h - h*); of complex modes, both of a pair. The
+rest of the network stays as it was trained. All items see the same trials.
 
     kernel: fixed_points.ablation
     params: {cell: gru, weights: net.h5, task: flipflop}
@@ -45,7 +45,7 @@ class Ablation(OfTrials):
         "zero", description="value at which the unit is held: 0, or its mean over trials and steps"
     )
     loss: Static[Literal["squared_error", "cross_entropy"]] = Field(
-        "squared_error", description="the loss that the network was trained by"
+        "squared_error", description="the loss that the network was trained with"
     )
     points: File[str | None] = Field(
         None,
@@ -71,8 +71,12 @@ DIMS = {
     "ablated_loss": Var((), "1", "loss of the network without the unit or mode"),
     "intact_loss": Var((), "1", "loss of the whole network on the same trials"),
     "ablated_accuracy": Var((), "1", "share of the trials that it still answers correctly", True),
-    "intact_accuracy": Var((), "1", "share of the whole network", True),
-    "removed_eigenvalue": Var(("part",), "1", "of the mode, real and imaginary part"),
+    "intact_accuracy": Var(
+        (), "1", "share of the trials that the whole network answers correctly", True
+    ),
+    "removed_eigenvalue": Var(
+        ("part",), "1", "eigenvalue of the mode that was taken out, real and imaginary part"
+    ),
 }
 
 

@@ -1,9 +1,9 @@
-"""Kernel: where a network goes that leaves an unstable point: which point leads to which.
+"""Kernel: where a network goes when it leaves an unstable point: which point leads to which.
 
 An item is one departure: a small step from an unstable point along one of its growing modes, to one side, and
 then the network itself, h <- F(h, x), until it comes to rest at a point of the table or `n_steps` are over. From a
-saddle with one growing mode the two departures follow its unstable manifold, which ends in the two states whose basins
-the saddle parts. `reduce` lists each connection once.
+saddle with one growing mode the two departures follow its unstable manifold. It ends in the two states whose basins
+the saddle separates. `reduce` lists each connection once.
 
     kernel: fixed_points.connections
     params:
@@ -87,7 +87,7 @@ REDUCED = {
     "connection_from": Var(_C, "1", "number of the unstable point"),
     "connection_to": Var(_C, "1", "number of the point that it leads to"),
     "departures": Var(_C, "1", "how many departures lead there: modes and sides"),
-    "fewest_steps": Var(_C, "step", "of the fastest of them"),
+    "fewest_steps": Var(_C, "step", "steps of the fastest of these departures"),
     "leads": Var(("from_point", "to_point"), "1", "departures from each point to each"),
 }
 

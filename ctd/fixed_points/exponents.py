@@ -54,12 +54,12 @@ class Trajectory(FromState):
     n_exponents: Static[int] = Field(
         10,
         gt=0,
-        description="how many, the largest first; a state of fewer entries has one for each",
+        description="number of exponents, the largest first; at most one for each entry of the state",
     )
     every: Static[int] = Field(
         10,
         gt=0,
-        description="steps between two QR decompositions; in too many, rounding hides the exponents far below the largest, which are NaN",
+        description="steps between two QR decompositions; if they are too many, rounding hides the exponents far below the largest: these are NaN",
     )
     dt: Traced[float] = Field(0.01, gt=0, description="length of a step of a flow")
     # The sum of both is an int32.
@@ -77,18 +77,18 @@ DONE, DIVERGED = range(2)
 
 DIMS = {
     "exponent": Var(
-        ("number",), "1/step", "Lyapunov exponents; of a flow, per unit of time; NaN where `every` steps are too many for one", may_be_nan=True
+        ("number",), "1/step", "Lyapunov exponents; of a flow, per unit of time; NaN if `every` has too many steps for it", may_be_nan=True
     ),
     "exponent_error": Var(
-        ("number",), "1/step", "standard error, from the means over the advances as if independent; NaN of one", may_be_nan=True
+        ("number",), "1/step", "standard error, as if the means over the advances were independent; NaN with one advance", may_be_nan=True
     ),
     "largest": Var((), "1/step", "the largest exponent: above 0, chaos"),
     "largest_error": Var((), "1/step", "its standard error", may_be_nan=True),
     "sum": Var((), "1/step", "sum of the exponents that were computed; NaN if one is", may_be_nan=True),
     "dimension": Var(
         (), "1",
-        "Kaplan-Yorke dimension, with exponents within two standard errors of 0, or within one over the time measured, as 0; "
-        "NaN if more exponents would be needed", may_be_nan=True
+        "Kaplan-Yorke dimension; an exponent counts as 0 if it is within two standard errors of 0, or within 1 / (time "
+        "measured); NaN if more exponents would be needed", may_be_nan=True
     ),
     "end": Var(("state",), "1", "where the trajectory ended"),
     "outcome": Var((), "1", "how the trajectory ended"),

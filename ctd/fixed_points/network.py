@@ -118,7 +118,12 @@ class OfTrials(OfNetwork):
 
 def number_of(what: str) -> Any:
     """A field that numbers something; numbers beyond their count begin anew."""
-    return Field(0, ge=0, lt=2**31, description=f"number of the {what}, modulo their number")
+    return Field(
+        0,
+        ge=0,
+        lt=2**31,
+        description=f"number of the {what}; beyond the last one, numbers start again at 0",
+    )
 
 
 class FromState(OfDynamics):

@@ -45,7 +45,7 @@ class Trial(OfTrials):
 _T = ("step",)
 DIMS = {
     "step_number": Var(_T, "step", "number of the step, from 0"),
-    "eigenvalue": Var((*_T, "mode", "part"), "1", "of dF/dh, real and imaginary part"),
+    "eigenvalue": Var((*_T, "mode", "part"), "1", "eigenvalues of dF/dh, real and imaginary part"),
     "leading": Var(_T, "1", "largest |eigenvalue|"),
     "n_unstable": Var(_T, "1", "how many of the kept modes grow, |eigenvalue| > 1 + 1e-6"),
     "transfer": Var(

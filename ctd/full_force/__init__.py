@@ -172,7 +172,8 @@ kernel = Kernel(
     Params=FullForce,
     dims=weight_dims(["leaky"], " of the task-performing network")
     | {
-        "test_error": Var((), "1", "normalised error of free runs, sum (z - f)^2 / sum f^2, 1 of an output of 0, on trials of `test`, by default those of training"),
+        "test_error": Var((), "1", "normalised error of free runs, sum (z - f)^2 / sum f^2, on the trials of `test`, by default those of training; "
+        "an output of 0 has 1"),
         "curve": Var(("train_trial",), "1", "normalised error in training, each output before its update"),
         "output": Var(("time", "output"), "1", "output in the first test trial"),
         "target": Var(("time", "output"), "1", "wanted output in that trial"),

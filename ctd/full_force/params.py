@@ -42,17 +42,23 @@ class FullForce(Params):
         1.0, ge=0, description="input weights are uniform between -input_scale and input_scale"
     )
     target_scale: Traced[float] = Field(
-        1.0, ge=0, description="likewise, of the wanted output into the target-generating network"
+        1.0,
+        ge=0,
+        description="the same for the weights of the wanted output into the target-generating network",
     )
     hint_scale: Traced[float] = Field(
-        1.0, ge=0, description="likewise, of the hints into that network"
+        1.0, ge=0, description="the same for the weights of the hints into that network"
     )
     # Updates come by chance, as in the authors' Python demo; their MATLAB one updates at every second step.
     update_every: Traced[float] = Field(
-        2.0, ge=1, description="steps between two updates, on average: each step is one by chance"
+        2.0,
+        ge=1,
+        description="mean number of steps between two updates; which steps update is drawn at random",
     )
     settle: Static[int] = Field(
-        3, ge=0, description="trials before training, and before the test, that teach nothing"
+        3,
+        ge=0,
+        description="trials that run before training, and before the test, without learning",
     )
     n_train: Static[int] = Field(100, gt=0, description="training trials; one is an advance")
     n_test: Static[int] = Field(

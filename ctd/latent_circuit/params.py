@@ -32,13 +32,13 @@ class LatentCircuit(Params):
         8, gt=0, description="nodes: one for each input, one for each output, and others"
     )
     rates_weight: Traced[float] = Field(
-        1.0, ge=0, description="weight of the error of rates beside that of outputs (l_y)"
+        1.0, ge=0, description="weight of the error of rates relative to the error of outputs (l_y)"
     )
     alpha: Traced[float] = Field(0.2, gt=0, le=1, description="dt / tau of the nodes")
     noise: Traced[float] = Field(
         0.15,
         ge=0,
-        description="noise within the rectification at each step, of standard deviation sqrt(2 alpha) times this (sigma_rec)",
+        description="noise inside the rectification at each step: its standard deviation is sqrt(2 alpha) times this (sigma_rec)",
     )
     batch_size: Static[int] = Field(128, gt=0, description="trials of a minibatch")
     n_batches: Static[int] = Field(7500, gt=0, description="training steps")
@@ -47,10 +47,10 @@ class LatentCircuit(Params):
     )
     learning_rate: Traced[float] = Field(0.02, gt=0, description="learning rate of Adam")
     weight_decay: Traced[float] = Field(
-        0.001, ge=0, description="times the parameters, added to their gradient before Adam"
+        0.001, ge=0, description="this times the parameters is added to their gradient before Adam"
     )
     n_saved: Static[int] = Field(
-        20, ge=0, description="evaluation trials whose node activity is stored, at most"
+        20, ge=0, description="most evaluation trials whose node activity is stored"
     )
     seed: Traced[int] = Field(
         0,

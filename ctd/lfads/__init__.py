@@ -1,4 +1,4 @@
-"""Kernel: LFADS, latent factor analysis via dynamical systems; neural data as a driven network's output.
+"""Kernel: LFADS, latent factor analysis via dynamical systems: neural data as the output of a driven network.
 
 An encoder and a controller infer from a trial the initial state and the inputs of a generator network, whose
 output explains the trial's spikes. Rates, factors and inputs are denoised estimates. An item is one model.

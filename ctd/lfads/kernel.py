@@ -31,7 +31,7 @@ EVAL_TERMS = ("loss", *TERMS)
 
 OUTCOMES = (
     Outcome("trained", "all training steps were taken"),
-    Outcome("stopped_early", "no better evaluation for `patience` of them"),
+    Outcome("stopped_early", "no evaluation was better for `patience` evaluations"),
     Outcome("diverged", "loss or gradient not finite", failed=True),
 )
 

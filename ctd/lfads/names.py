@@ -71,11 +71,11 @@ SCORES = {
     "rate_r2_units": "R2 of rates, no affine fit, mean over units (Sedler 2023, lfads-torch)",
     "state_r2_from_true": "R2 of the generator's states by linear regression on true ones, weighted by variance (CtDBenchmark)",
     "state_r2_from_true_mean": "R2 of the generator's states by linear regression on true ones, mean over the generator's dimensions (Sedler 2023)",
-    "state_r2_of_true": "R2 of true states by regression on the generator's, weighted by variance; of the fitted trials",
-    "co_bps": "bits a spike of held-out units taken together (Pei 2021, eq. 3)",
-    "co_bps_units": "bits a spike of each held-out unit, mean over those that fire",
-    "fp_bps": "bits a spike in held-out bins, all units taken together (Pei 2021)",
-    "psth_r2": "R2 of averages over a condition's trials, of data with conditions; rates for data, weighted by variance",
+    "state_r2_of_true": "R2 of true states by regression on the generator's, weighted by variance; fitted and measured on the same trials",
+    "co_bps": "bits per spike of held-out units taken together (Pei 2021, eq. 3)",
+    "co_bps_units": "bits per spike of each held-out unit, mean over those that fire",
+    "fp_bps": "bits per spike in held-out bins, all units taken together (Pei 2021)",
+    "psth_r2": "R2 of the trial averages of each condition, rates against data, weighted by variance; for data with conditions",
     "cycle_consistency": "R2 of factors recovered from log rates by the readout's pseudo-inverse, cut at 1 % of variance (Versteeg 2023)",
     "cycle_consistency_states": "R2 of the generator's states recovered from log rates by the readout's pseudo-inverse (CtDBenchmark)",
     "cycle_consistency_refitted": "the same, by the readout that scikit-learn 1.6 to 1.8 refits without directions of small variance",
@@ -87,7 +87,9 @@ SCORES = {
 
 MEANS = {
     "rates": Var(
-        ("trial", "time", "unit"), "1/bin", "posterior mean of rates; of means, if Gaussian"
+        ("trial", "time", "unit"),
+        "1/bin",
+        "posterior mean of rates (likelihood gaussian: of means)",
     ),
     "factors": Var(("trial", "time", "factor"), "1", "posterior mean of factors"),
     "inferred_inputs": Var(("trial", "time", "inferred"), "1", "posterior mean of inferred inputs"),
@@ -113,20 +115,25 @@ DIMS = {
     "curve.train.gradient_norm": Var(("batch",), "nat", "norm of the gradient before clipping"),
     "curve.train.learning_rate": Var(("batch",), "1", "learning rate, mean over each block"),
     **{
-        f"curve.eval.{name}": Var(("batch",), "nat", f"{text} a trial, all evaluation trials")
+        f"curve.eval.{name}": Var(("batch",), "nat", f"{text} per trial, all evaluation trials")
         for name, text in LONG.items()
     },
     **{
-        f"eval_{name}": Var((), "nat", f"{text} a trial at the best weights, all evaluation trials")
+        f"eval_{name}": Var(
+            (), "nat", f"{text} per trial at the best weights, all evaluation trials"
+        )
         for name, text in LONG.items()
     },
     "smoothed_nll": Var(
         (),
         "nat",
-        "negative log likelihood a trial of the weights as they are, smoothed: 0.3 of the last value, 0.7 of the new one",
+        "negative log likelihood per trial with the weights as they are, smoothed: 0.3 of the last value, 0.7 of the new one",
     ),
     "bits_per_spike": Var(
-        (), "bit", "of the posterior mean, over seen units and bins, first n_metric trials", True
+        (),
+        "bit",
+        "bits per spike of the posterior mean, over seen units and bins, first n_metric trials",
+        True,
     ),
     "cosmoothing_bits_per_spike": Var((), "bit", "the same over held-out units", True),
     "forward_bits_per_spike": Var((), "bit", "the same over held-out bins", True),
@@ -147,7 +154,7 @@ DIMS = {
     "initial_state_r2": Var(
         (),
         "1",
-        "R2 of true initial states by ridge regression on inferred ones, half of the trials",
+        "R2 of true initial states by ridge regression on inferred ones, fitted on one half of the trials, measured on the other",
         True,
     ),
     "behavior_r2": Var((), "1", "R2 of behaviour by ridge regression on factors", True),
@@ -158,8 +165,8 @@ DIMS = {
         )
         for name, var in MEANS.items()
     },
-    "trial_session": Var(("trial",), "1", "number of the session that a trial is of"),
-    "train_trial_session": Var(("train_trial",), "1", "the same of trials for training"),
+    "trial_session": Var(("trial",), "1", "number of the trial's session"),
+    "train_trial_session": Var(("train_trial",), "1", "the same for training trials"),
     "batches": Var((), "1", "training steps taken"),
     "best_batch": Var((), "1", "training steps before the best evaluation"),
     "outcome": Var((), "1", "how training ended"),

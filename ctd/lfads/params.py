@@ -50,38 +50,40 @@ class Model(Params):
     data: File[str | Annotated[tuple[str, ...], Field(min_length=1)] | None] = Field(
         None,
         description="HDF5 or .npz file: train, eval, ... or train_encod_data, valid_encod_data, ...; .npy of trials, or "
-        ".npz with an array for each; or NWB file; or a list of files, one for each session: they share all but read-in "
-        "and readout",
+        ".npz with an array for each; or NWB file; or a list of files, one for each session: sessions share everything except read-in and readout",
     )
     core: File[str | None] = Field(
         None,
-        description="generator of a trained model, STORE::ITEM, which stays as it is",
+        description="generator of a trained model, STORE::ITEM; it is not trained further",
     )
     core_model: File[str | None] = Field(
         None,
-        description="other weights of that model, STORE::ITEM::model (part: model), if it has a read-in: only read-in and "
-        "readout are trained, for sessions that it has not seen",
+        description="other weights of that model, STORE::ITEM::model (part: model), to fit sessions that it has not seen: only read-in and "
+        "readout are trained. The model must have a read-in",
     )
     bin_s: Data[float | None] = Field(
         None, gt=0, allow_inf_nan=False, description="NWB: length of a bin (s)"
     )
     window: Data[tuple[FiniteFloat, FiniteFloat] | None] = Field(
-        None, description="NWB: a trial, from and to these times after its event (s)"
+        None, description="NWB: times after its event (s) at which a trial begins and ends"
     )
-    align_to: Data[str] = Field("start_time", description="NWB: the event, a column of its trials")
+    align_to: Data[str] = Field(
+        "start_time",
+        description="NWB: the event that trials are aligned to, a column of the file's trials",
+    )
     eval_every: Data[int] = Field(
         5,
         gt=1,
-        description="NWB, .npy, .npz: every n-th trial is for evaluation, unless a column `split` says train or val or arrays "
-        "are called train and eval; of a continuous recording, the last n-th",
+        description="NWB, .npy, .npz: every n-th trial is for evaluation; of a continuous recording, its last n-th. Not used if a column `split` says "
+        "train or val, or if arrays are called train and eval",
     )
     behavior_series: Data[str | None] = Field(
         None, description="NWB: the time series that is regressed on factors"
     )
     chop: Data[Chop | None] = Field(
         None,
-        description="continuous recordings (time, unit), or trials longer than that, are cut into windows "
-        "(bins), as in {window: 100, overlap: 20}; an NWB file without `window` is such a recording",
+        description="cuts continuous recordings (time, unit), and trials longer than a window, into windows; lengths in bins: {window: "
+        "100, overlap: 20}. An NWB file without the field `window` is a continuous recording",
     )
     held_out_units: Data[tuple[int, ...]] = Field(
         (), description="units that the encoder does not see; rates are inferred for them too"
@@ -108,7 +110,7 @@ class Model(Params):
     generator: Static[int] = Field(128, gt=0, description="units of the generator")
     generator_cell: Static[Literal["gru", "node"]] = Field(
         "gru",
-        description="cell of the generator: gru; or node, a neural ODE, whose state may have few dimensions, as in generator: 3, n_factors: 3",
+        description="cell of the generator. gru; node: a neural ODE, whose state may have few dimensions, such as generator: 3, n_factors: 3",
     )
     field_units: Static[int] = Field(
         128, gt=0, description="hidden units of the neural ODE's field"
@@ -116,49 +118,54 @@ class Model(Params):
     n_factors: Static[int] = Field(32, gt=0, description="factors")
     readout: Static[Literal["factors", "states"]] = Field(
         "factors",
-        description="what log rates are read from: factors, directions of the generator's states; or these states, by one matrix "
-        "(controller: 0, and as many factors as states)",
+        description="what log rates are read from. factors: directions of the generator's states; states: these states, by one matrix "
+        "(needs controller: 0, and as many factors as states)",
     )
     n_inputs: Static[int] = Field(1, gt=0, description="inferred inputs, with a controller")
-    lag: Static[int] = Field(0, ge=0, description="bins around its own hidden from the controller")
+    lag: Static[int] = Field(
+        0,
+        ge=0,
+        description="bins that the controller does not see at each step. 0: none; 1: its own bin; n: also the n - 1 bins before and after it",
+    )
     batch_size: Static[int] = Field(
         128,
         gt=0,
-        description="trials of a minibatch, drawn with replacement: it may have more than there are for training",
+        description="trials of a minibatch, drawn with replacement: there may be more of them than training trials",
     )
     n_batches: Static[int] = Field(4000, gt=0, description="steps of training")
     report_every: Static[int] = Field(
-        100, gt=0, description="steps of one advance, between two evaluations"
+        100, gt=0, description="training steps of one advance; an evaluation follows each advance"
     )
     schedule: Static[Literal["cosine", "exponential", "plateau"]] = Field(
         "cosine",
-        description="of the learning rate: to 0 at n_batches along half a cosine, by `decay` alone, or "
-        "also by `plateau_factor` each time that evaluations stop getting better",
+        description="schedule of the learning rate. cosine: half a cosine to 0 at n_batches; exponential: `decay` alone; plateau: also "
+        "times `plateau_factor` each time that evaluations stop getting better",
     )
     criterion: Static[Literal["loss", "nll", "last"]] = Field(
         "loss",
-        description="what chooses the best parameters and stops early: the negative ELBO of the evaluation "
-        "trials, or their reconstruction alone, for searches over KL scales; last: the last parameters are taken",
+        description="what chooses the best parameters and stops early. loss: the negative ELBO of the evaluation trials; nll: their "
+        "reconstruction alone, for searches over KL scales; last: the last parameters are taken",
     )
     penalties: Static[Literal["trial", "entry"]] = Field(
         "trial",
-        description="what the KL and L2 terms are added to: the nll of a trial; or, as in lfads-torch, its mean over the "
-        "entries (bins and units), where L2 counts half the mean square of the penalised weights",
+        description="what the KL and L2 terms are added to. trial: the nll of a trial; entry: its mean over the entries (bins and units), "
+        "with half the mean square of the penalised weights as L2, as in lfads-torch",
     )
     n_samples: Static[int] = Field(64, gt=0, description="posterior samples that are averaged")
     n_metric: Static[int] = Field(
-        1000, gt=0, description="evaluation trials behind the metrics of the posterior mean"
+        1000,
+        gt=0,
+        description="evaluation trials from which the metrics of the posterior mean are computed",
     )
     n_saved: Static[int] = Field(
         16,
         ge=0,
-        description="evaluation trials whose rates, factors, inputs and states are stored, the first ones; "
-        "`save` says more",
+        description="number of evaluation trials, the first ones, whose rates, factors, inputs and states are stored; for others see `save`",
     )
     save: Static[NonNegativeInt | Literal["all", "eval"] | None] = Field(
         None,
-        description="trials whose rates, factors, inputs and states are stored: all, all for evaluation "
-        "(eval), or the first n of training and the first n of evaluation",
+        description="trials whose rates, factors, inputs and states are stored. all: all; eval: all for evaluation; a number n: the first "
+        "n of training and the first n of evaluation",
     )
 
     learning_rate: Traced[float] = Field(0.008, gt=0, description="largest learning rate")
@@ -169,7 +176,7 @@ class Model(Params):
         0.95, gt=0, le=1, description="factor of the learning rate at a plateau (schedule: plateau)"
     )
     plateau_patience: Traced[int] = Field(
-        6, gt=0, description="evaluations without a better one that make a plateau"
+        6, gt=0, description="this many evaluations without a better one are a plateau"
     )
     warm_up: Traced[int] = Field(100, ge=0, description="steps over which the learning rate rises")
     adam_eps: Traced[float] = Field(1e-8, gt=0, description="Adam's epsilon")
@@ -184,7 +191,7 @@ class Model(Params):
         0.0,
         ge=0,
         lt=1,
-        description="share of the data hidden from the encoder; if not 0, only these are reconstructed",
+        description="share of the data hidden from the encoder in training; if not 0, only the hidden entries count in the reconstruction",
     )
     kl_ic: Traced[float] = Field(1.0, ge=0, description="scale of the KL of initial conditions")
     kl_input: Traced[float] = Field(1.0, ge=0, description="scale of the KL of inferred inputs")
@@ -195,7 +202,9 @@ class Model(Params):
     l2_generator: Traced[float] = Field(
         1e-5, ge=0, description="penalty on the squared norm of the generator's recurrent weights"
     )
-    l2_controller: Traced[float] = Field(1e-5, ge=0, description="the same of the controller's")
+    l2_controller: Traced[float] = Field(
+        1e-5, ge=0, description="the same for the controller's recurrent weights"
+    )
     l2_ramp: Traced[int] = Field(0, ge=0, description="steps over which both penalties rise from 0")
     ic_prior_variance: Traced[float] = Field(
         0.1, gt=0, description="variance of the prior of initial conditions before training"
@@ -204,13 +213,17 @@ class Model(Params):
         0.1, gt=0, description="stationary variance of the prior of inputs before training"
     )
     input_prior_tau: Traced[float] = Field(
-        1.0, gt=0, description="its autocorrelation time before training, in bins (ar1)"
+        1.0,
+        gt=0,
+        description="autocorrelation time of that prior before training, in bins (input_prior: ar1)",
     )
     variance_floor: Traced[float] = Field(
         1e-4, gt=0, description="least variance of any posterior and of a Gaussian likelihood"
     )
     patience: Traced[int] = Field(
-        0, ge=0, description="evaluations without a better one after which training stops; 0: never"
+        0,
+        ge=0,
+        description="training stops after this many evaluations without a better one; 0: never",
     )
     seed: Traced[int] = Field(
         0,

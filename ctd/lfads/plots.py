@@ -39,7 +39,7 @@ def plots(group: Group) -> list[Plot]:
     curves = Curves(
         steps, results["curve.eval.loss"], items, loss, failed, quantiles, int((~failed).sum())
     )
-    axis = Axis("negative ELBO a trial (nat)")
+    axis = Axis("negative ELBO per trial (nat)")
     made = [loss_curves(curves, "Evaluation loss", axis, "models")]
     made += _loss_and_truth(group, loss)
     if len(group.reduced.get("item", ())):
@@ -83,7 +83,7 @@ def _terms(group: Group, row: int, item: int, steps: np.ndarray) -> Plot:
         layers,
         Axis("training step"),
         # Terms range from 1 to 1000, but a density of reals may be above 1, and its nll below 0.
-        Axis("nat a trial", log=bool(smallest > 0)),
+        Axis("nat per trial", log=bool(smallest > 0)),
     )
 
 
@@ -96,7 +96,7 @@ def _loss_and_truth(group: Group, loss: np.ndarray) -> list[Plot]:
         ("state_r2_of_true", "R² of true states"),
         ("psth_r2", "R² of PSTHs"),
         ("behavior_r2", "R² of behaviour"),
-        ("cosmoothing_bits_per_spike", "bits a spike, held-out units"),
+        ("cosmoothing_bits_per_spike", "bits per spike, held-out units"),
     ):
         if name not in group.results or len(items) < 3:
             continue
@@ -108,7 +108,7 @@ def _loss_and_truth(group: Group, loss: np.ndarray) -> list[Plot]:
             Plot(
                 f"{label} against the loss",
                 [Points(loss, worth, text=text, key=items, item=items)],
-                Axis("evaluation loss (nat a trial)"),
+                Axis("evaluation loss (nat per trial)"),
                 Axis(label),
             )
         )

@@ -1,9 +1,9 @@
-"""Kernel: what trained models of `lfads` infer of all trials of a file.
+"""Kernel: the rates, factors and inputs that trained models of `lfads` infer for all trials of a file.
 
 An item is one model and one chunk of trials: first the chunks of the training trials, then those of the
 evaluation trials, each in the file's order. So memory holds one chunk, however many trials there are. Means have the
 same bits as those that `lfads` stores for the same trials. A trial of a chopped recording is a window: `recording` and
-`first_bin` have its place, and `ctd.lfads.chop` merges windows.
+`first_bin` say where it lies, and `ctd.lfads.chop` merges windows.
 
     kernel: lfads.posterior
     params:
@@ -58,8 +58,8 @@ class Posterior(Model):
     )
     keep: Static[tuple[Inferred, ...]] = Field(
         ("rates", "factors", "inferred_inputs", "initial_conditions", "decoded_behavior"),
-        description="what is stored, as mean and standard deviation; inferred_inputs of models with a controller, decoded_behavior "
-        "of models that were trained on data with behaviour",
+        description="what is stored, as mean and standard deviation; inferred_inputs needs a model with a controller, decoded_behavior one "
+        "that was trained on data with behaviour",
     )
     samples: Static[tuple[Inferred, ...]] = Field(
         (),

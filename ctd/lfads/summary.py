@@ -35,7 +35,7 @@ REDUCED = {
     ),
     **{name: DIMS[name]._replace(axes=("rank",)) for name in ("eval_loss", "eval_nll", *METRICS)},
     "co_bps_rank": Var(
-        ("rank",), "1", "rank by co_bps, 0 the best: what the penalties of eval_loss do not enter"
+        ("rank",), "1", "rank by co_bps, 0 is the best; unlike eval_loss, it has no penalties"
     ),
     "curve_quantile": Var(("quantile", "batch"), "nat", "quantiles of the evaluation loss"),
     "quantile": Var(("quantile",), "1", "which quantile"),

@@ -1,4 +1,4 @@
-"""Kernel: recordings of known mechanisms as spikes, or spikes of one's own, reduced to what models are fitted to.
+"""Kernel: spikes recorded from known mechanisms, or your own spikes, reduced to the factors that models are fitted to.
 
 Which mechanism made a recording: two attractors, a line, ring or plane of fixed points, a limit cycle, chaos, a rotation that decays, or a
 hidden input? Models are fitted to recordings of all of them (`reconstruct`), the same numbers are read off each fitted model
@@ -47,17 +47,18 @@ class Recording(Params):
 
     data: File[str | None] = Field(
         None,
-        description="spike counts of one's own, (trial, time, unit): HDF5, .npz or .npy; without it a mechanism is recorded",
+        description="your own spike counts, (trial, time, unit): HDF5, .npz or .npy; without it a mechanism is recorded",
     )
     dataset: Data[str] = Field(
-        "train", description="name of the counts in that file; `eval`, where it is there, is added"
+        "train",
+        description="name of the counts in that file; if the file has `eval` too, its trials are added",
     )
     atlas: File[str | None] = Field(
         None,
-        description="table of mechanisms.evidence; a recording whose size it does not have is refused",
+        description="table of mechanisms.evidence; a recording of a size that the table lacks is refused",
     )
     mechanism: Traced[int] = Field(
-        0, ge=0, lt=len(NAMES), description="which: " + ", ".join(f"{k} {n}" for k, n in enumerate(NAMES))
+        0, ge=0, lt=len(NAMES), description="number of the mechanism: " + ", ".join(f"{k} {n}" for k, n in enumerate(NAMES))
     )  # fmt: skip
     n_neurons: Static[int] = Field(50, gt=0, description="recorded neurons; not used with `data`")
     n_trials: Static[int] = Field(200, gt=1, description="trials; not used with `data`")
@@ -66,7 +67,7 @@ class Recording(Params):
     )
     mean_count: Traced[float] = Field(
         0.5, gt=0, le=MOST_MEAN,
-        description="mean spike count of a bin, about: that of a recording, whose neurons are drawn, differs by a tenth",
+        description="approximate mean spike count of a bin; that of a recording differs by about a tenth, because its neurons are drawn at random",
     )  # fmt: skip
     gain: Traced[float] = Field(0.8, gt=0, description="sd of a neuron's log rate")
     noise: Traced[float] = Field(
@@ -176,10 +177,10 @@ kernel = one_shot(
         "train": Var(("train_trial", "time", "unit"), "1", "spike counts of four fifths of the trials; data of `lfads`"),
         "eval": Var(("eval_trial", "time", "unit"), "1", "those of the last fifth"),
         "recording.factors": Var(
-            ("trial", "time", "factor"), "1", "principal components of the square roots of smoothed counts, of a common scale; data of `reconstruct`"
+            ("trial", "time", "factor"), "1", "principal components of the square roots of smoothed counts, on a common scale; data of `reconstruct`"
         ),
         "recording.plain": Var(("plain_feature",), "1", "features of the recording without any model"),
-        "recording.truth": Var(("feature",), "1", "what is read off the true system; not there for a recording of one's own"),
+        "recording.truth": Var(("feature",), "1", "what is read off the true system; missing for your own recordings"),
         "recording.mechanism": Var((), "1", "number of the mechanism; -1: not known"),
         "recording.n_neurons": Var((), "1", "neurons"),
         "recording.n_trials": Var((), "1", "trials"),

@@ -1,4 +1,4 @@
-"""Kernel: what is read off models that were fitted to recordings, and which mechanism made each recording.
+"""Kernel: which mechanism made each recording, judged by what is read off the models fitted to it.
 
     kernel: mechanisms.evidence
     params:
@@ -6,9 +6,9 @@
       weights: {stage: fits, where: "outcome == 'fitted'"}
     sweep: {grid: {recording: {range: 4000}}}
 
-An item is one recording: `FEATURES` are read off each of its fits, and the median over fits is kept, beside how well the fits agree.
-The reduction trains a classifier on recordings whose mechanism is known and judges it on members that it has not seen. With `atlas`, the
-table of such a job, it places recordings whose mechanism is not known.
+An item is one recording: `FEATURES` are read off each of its fits; the median over fits is kept, and how well the fits agree.
+The reduction trains a classifier on recordings whose mechanism is known, and tests it on members that it has not seen. With `atlas`, the
+table of such a job, the reduction instead says which mechanism made recordings whose mechanism is not known.
 """
 
 from __future__ import annotations
@@ -100,8 +100,9 @@ kernel = one_shot(
     {
         "per_fit": Var(("fit", "feature"), "1", "what was read off each fit"),
         "features": Var(("feature",), "1", "median over fits"),
-        "agreement": Var((), "1", "mean cosine of what two fits do at the states of the recording, CKA where each has states of its own; NaN for one fit", may_be_nan=True),
-        "outcome": Var((), "1", "whether there is a recording of this number, and a fit of it"),
+        "agreement": Var((), "1", "mean cosine of what two fits do at the states of the recording (CKA if each fit has its own states); NaN for one "
+        "fit", may_be_nan=True),
+        "outcome": Var((), "1", "whether there is a recording with this number, and a fit of it"),
     },
     read_off,
     load=load,

@@ -36,14 +36,17 @@ class Evidence(Params):
         (), description="states of lfads' generators: {stage: ..., part: results}; states of reconstruct's fits are the recordings' factors"
     )  # fmt: skip
     cell: Static[CellName] = Field(
-        "shplrnn:clipped", description="of the given models those of this cell are read; gru and node of lfads"
+        "shplrnn:clipped", description="only models of this cell are read; models of lfads: gru or node"
     )  # fmt: skip
     atlas: File[str | None] = Field(
         None,
-        description="table of an atlas, {store: ..., part: table}, that places these recordings; without it they are an atlas",
+        description="table of an atlas, {store: ..., part: table}, by which these recordings are placed; without it, they make an atlas themselves",
     )
     recording: Traced[int] = Field(
-        0, ge=0, lt=2**24, description="number of the recording; those beyond the last are empty"
+        0,
+        ge=0,
+        lt=2**24,
+        description="number of the recording; items beyond the last recording are empty",
     )
 
 

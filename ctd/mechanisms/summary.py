@@ -20,14 +20,21 @@ UNJUDGED = "not judged"
 class Options(BaseModel, frozen=True, extra="forbid"):
     """Settings of the classifier."""
 
-    l2: float = Field(0.01, gt=0, description="penalty on its squared weights")
+    l2: float = Field(0.01, gt=0, description="penalty on the classifier's squared weights")
     sure: float = Field(
-        0.5, ge=0, le=1, description="a verdict needs this probability; else `cannot be told`"
+        0.5,
+        ge=0,
+        le=1,
+        description="least probability of a verdict; below it, the verdict is `cannot be told`",
     )
     none_prior: float = Field(
         0.1, gt=0, lt=1, description="probability of `none of these` before anything is known"
     )
-    folds: int = Field(5, gt=1, description="parts of the members, each judged by the others")
+    folds: int = Field(
+        5,
+        gt=1,
+        description="parts into which members are divided; each part is judged by a classifier trained on the others",
+    )
 
 
 TRUST = ("accuracy", "accuracy_plain", "calibration")
@@ -39,7 +46,7 @@ REDUCED = {
     "verdict": Var(_R, "1", "mechanism with the largest probability, if that is at least `sure`"),
     "likeliest": Var(_R, "1", "what has the largest probability, whether or not that is a verdict"),
     "probability": Var(_R, "1", "the largest probability: that of `likeliest`"),
-    "runner_up": Var(_R, "1", "what has the next probability"),
+    "runner_up": Var(_R, "1", "what has the second largest probability"),
     "runner_up_probability": Var(_R, "1", "that probability"),
     "atlas_recordings": Var(_R, "1", "recordings of the atlas, of the nearest size, by which it was placed"),
     **{f"atlas_{name}": Var(_R, "1", f"{name} of the atlas at this size (table size)") for name in TRUST},
@@ -48,14 +55,14 @@ REDUCED = {
     "n_neurons": Var(_R, "1", "neurons"),
     "n_trials": Var(_R, "1", "trials"),
     "mean_count": Var(_R, "1", "mean spike count of a bin"),
-    "noise": Var(_R, "1", "sd of the noise on the mechanism's state; of no meaning where that is unknown"),
+    "noise": Var(_R, "1", "sd of the noise on the mechanism's state; meaningless if the mechanism is unknown"),
     "smoothing": Var(_R, "1", "sd (bins) of the Gaussian that smoothed its counts"),
     "fit_agreement": Var(_R, "1", "mean cosine of what two fits do at the recording's states"),
     "mechanism": Var(_R, "1", "number of the mechanism; -1: unknown"),
     "member": Var(_R, "1", "seed of the member"),
     "evidence": Var((*_R, "feature"), "1", "what was read off its fits, median"),
     "plain_evidence": Var((*_R, "plain_feature"), "1", "features without a model"),
-    "place": Var((*_R, "component"), "1", "principal components of standardised evidence, those of the atlas"),
+    "place": Var((*_R, "component"), "1", "principal components of standardised evidence; the components are those of the atlas"),
     "atlas_place": Var(("atlas_recording", "component"), "1", "these components of the atlas' recordings"),
     "atlas_true": Var(("atlas_recording",), "1", "mechanism that made them"),
     "size_n_neurons": Var(_S, "1", "neurons"),
@@ -77,10 +84,10 @@ REDUCED = {
     "called_none": Var(_C, "1", "share of its recordings that come out as none of these"),
     "called_unsure": Var(_C, "1", "share that cannot be told"),
     "called_none_truth": Var(_C, "1", "share called none of these by what is read off the true system: upper bound"),
-    "digest": Var((), "1", "of the settings of the fits"),
+    "digest": Var((), "1", "digest of the settings of the fits"),
     "n_bins": Var((), "1", "bins of a trial"),
     "n_factors": Var((), "1", "factors of a recording"),
-    "trials_read": Var((), "1", "trials of each recording of which features were read"),
+    "trials_read": Var((), "1", "trials of each recording that features were read from"),
 }  # fmt: skip
 
 

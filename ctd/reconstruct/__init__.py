@@ -262,10 +262,12 @@ kernel = Kernel(
         "d_stsp_legacy": Var((), "1", "D_stsp: KL divergence of histograms between -2 and 2 sd (Brenner et al. 2022); 0 is best"),
         "d_h": Var((), "1", "D_H: mean Hellinger distance of smoothed power spectra (Mikhaeil et al. 2022); 0 is best, 1 worst"),
         "prediction_error": Var((), "1", "PE(n): mean squared error `ahead` steps ahead (Hess et al. 2023); 0 is best, 1 the error of the data's mean where they are standardised"),
-        "exponent": Var((), "1/time", "largest Lyapunov exponent of the free run (Benettin et al. 1980), per unit of dt; about 0 on a cycle, below 0 at rest. Driven by the recording's inputs; without any, of a run of 10,000 steps or more"),
+        "exponent": Var((), "1/time", "largest Lyapunov exponent of the free run (Benettin et al. 1980), per unit of dt; about 0 on a cycle, below 0 at "
+        "rest. With inputs, the recording's drive the run; without, the run has 10,000 steps or more"),
         "peak_frequency": Var((), "1/time", "frequency at which the free run has most power, per unit of dt", may_be_nan=True),
-        "end_spread": Var((), "1", "sd of the free run in time after 10,000 steps or more, over that of the data: about 1 where it goes on like them, 0 where it comes to rest, infinite where it leaves all bounds; without inputs alone"),
-        "lift": Var(("free_unit", "channel"), "1", "first values of the units that are not channels, from the channels"),
+        "end_spread": Var((), "1", "sd of the free run in time after 10,000 steps or more, divided by that of the data: about 1 if the run goes on "
+        "like the data, 0 if it comes to rest, infinite if it leaves all bounds; only without inputs"),
+        "lift": Var(("free_unit", "channel"), "1", "matrix that gives the first values of the units that are not channels, from the channels"),
         "states": Var(("step", "state"), "1", "states of the free run, after its transient"),
         "curve": Var(("batch",), "1", "squared error of forced predictions, mean over each block"),
         "alpha_curve": Var(("batch",), "1", "strength of forcing at the end of each block"),

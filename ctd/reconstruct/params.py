@@ -41,13 +41,17 @@ class Reconstruction(Params):
         True, description="whether each channel gets mean 0 and variance 1 over what is fitted"
     )
     dt: Data[float] = Field(
-        1.0, gt=0, description="time between two samples; exponents are per unit of it"
+        1.0,
+        gt=0,
+        description="time between two samples, in any unit; exponents and frequencies are per that unit",
     )
     n: Static[int] = Field(
-        3, gt=0, description="units, at least as many as channels if they are observed as they are"
+        3, gt=0, description="units; with observation: identity, at least as many as channels"
     )
     hidden: Static[int] = Field(100, gt=0, description="hidden units of a shplrnn")
-    rectified: Static[int] = Field(2, gt=0, description="last units of an alrnn, the rectified")
+    rectified: Static[int] = Field(
+        2, gt=0, description="number of rectified units of an alrnn: its last ones"
+    )
     observation: Static[Literal["identity", "affine"]] = Field(
         "identity",
         description="identity: the first units are the channels; affine: channels are a trained affine map of all units",
@@ -59,16 +63,25 @@ class Reconstruction(Params):
     )
     # With alpha = 1 the data replace the state: training begins there, and `bound` lets alpha fall.
     alpha: Traced[float] = Field(
-        1.0, ge=0, le=1, description="forcing constant: its strength; bound: the strength at first"
+        1.0,
+        ge=0,
+        le=1,
+        description="forcing constant: strength of the forcing; bound: its first strength",
     )
     anneal: Traced[float] = Field(
-        0.999, ge=0, le=1, description="bound: share of alpha that an update keeps as it falls"
+        0.999,
+        ge=0,
+        le=1,
+        description="forcing bound: share of alpha that an update keeps while alpha falls",
     )
     alpha_every: Static[int] = Field(
         5, gt=0, description="forcing bound: training steps between two updates of alpha"
     )
     interval: Traced[int] = Field(
-        16, gt=0, lt=2**31, description="forcing sparse: steps between two forced ones, tau"
+        16,
+        gt=0,
+        lt=2**31,
+        description="forcing sparse: steps from one forced step to the next, tau",
     )
     noise: Traced[float] = Field(0.0, ge=0, description="sd of noise on the data, in training")
     l2: Traced[float] = Field(
@@ -81,7 +94,9 @@ class Reconstruction(Params):
         1e-3, gt=0, description="learning rate of RAdam at the first step"
     )
     final_learning_rate: Traced[float] = Field(
-        1e-6, gt=0, description="at the last step, exponentially in between"
+        1e-6,
+        gt=0,
+        description="learning rate at the last step; between first and last it falls exponentially",
     )
     clip_norm: Traced[float] = Field(10.0, gt=0, description="largest norm of the gradient")
     length: Static[int] = Field(200, gt=0, description="steps of a training sequence")
@@ -95,16 +110,17 @@ class Reconstruction(Params):
     smoothing: Static[float] = Field(
         20.0,
         gt=0,
-        description="sd of the kernel that smooths spectra for D_H, in frequencies of the FFT, 1 / (samples dt); well below that of the data's peak",
+        description="sd of the kernel that smooths spectra for D_H, in frequency steps of the FFT, 1 / (samples dt); choose it well "
+        "below the data's peak frequency",
     )
     ahead: Static[int] = Field(20, gt=0, description="n of the prediction error PE(n)")
     transient: Static[float] = Field(
         0.25,
         ge=0,
-        description="length of the free run before it is measured, in lengths of the recording; 0 where there are inputs. "
-        "Give 0 for trials that settle, whose beginning the run must show as they do",
+        description="length of the free run before it is measured, in lengths of the recording; with inputs always 0. Give 0 for trials "
+        "that settle, so that their beginning is measured too",
     )
-    n_saved: Static[int] = Field(1000, gt=0, description="stored states of the free run, at most")
+    n_saved: Static[int] = Field(1000, gt=0, description="most states of the free run to store")
     seed: Traced[int] = Field(
         0,
         ge=0,

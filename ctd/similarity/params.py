@@ -58,8 +58,8 @@ class Comparison(Params):
     )
     driven: Data[bool] = Field(
         False,
-        description="dsa, dsa:eigenvalues: fit what inputs do apart from the dynamics; inputs are those of the task, or the dataset "
-        "inputs, (trial, time, input), beside the states; dsa:joint and dsa:input always do",
+        description="dsa, dsa:eigenvalues: whether what inputs do is fitted apart from the dynamics; dsa:joint and dsa:input always do this. Inputs are those of "
+        "the task, or the dataset `inputs`, (trial, time, input), beside the states",
     )
     task: Data[tasks.AnyTask] = Field(
         tasks.Decision(), description="task whose trials all networks run"

@@ -24,7 +24,9 @@ class Options(BaseModel, frozen=True, extra="forbid"):
         description="distance of two clusters: the average, largest or smallest distance of their networks",
     )
     n_clusters: int | None = Field(
-        None, gt=0, description="clusters; by default, from 2 to 10, the number of best silhouette"
+        None,
+        gt=0,
+        description="clusters; by default the number from 2 to 10 that has the best silhouette",
     )
     n_permutations: int = Field(
         999, gt=0, le=100_000, description="permutations of the networks that test a parameter"
@@ -55,7 +57,7 @@ REDUCED = {
     "r2_p": Var(_Q, "1", "share of permutations with as large an R2"),
     "mantel": Var(_Q, "1", "Mantel correlation of distances and differences of the parameter"),
     "mantel_p": Var(_Q, "1", "share of permutations with as large a correlation"),
-    "n_missing": Var((), "1", "pairs without a distance, whose rows were not swept or failed"),
+    "n_missing": Var((), "1", "pairs without a distance, because their rows were not swept or failed"),
 }  # fmt: skip
 SUMMARY = ("parameter", "n_values", "r2", "r2_p", "mantel", "mantel_p")
 PAIRS = ("first", "second", "pair_distance")

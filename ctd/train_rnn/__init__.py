@@ -293,7 +293,7 @@ kernel = Kernel(
         Outcome("trained", "all training steps were taken, or stop_at was reached"),
         Outcome(
             "diverged",
-            f"loss or gradient not finite, or loss {DIVERGED:g} times those of the first minibatch and of outputs of 0",
+            f"loss or gradient not finite, or the loss is {DIVERGED:g} times that of the first minibatch and {DIVERGED:g} times that of outputs of 0",
             failed=True,
         ),
     ),

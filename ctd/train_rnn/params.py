@@ -82,7 +82,7 @@ class Network(Params):
         description="replicate: initial weights and trials; two items of one seed differ, too",
     )
 
-    optimizer: Static[OptimizerName] = Field("adam", description="the optimiser, of optax")
+    optimizer: Static[OptimizerName] = Field("adam", description="the optimiser, from optax")
     momentum: Traced[float] = Field(0.9, ge=0, lt=1, description="momentum of optimizer sgd")
     weight_decay: Traced[float] = Field(
         0.0,

@@ -1,7 +1,7 @@
 """Kernel: how fixed points move with an input or a weight, where they meet, and where they lose stability.
 
-An item starts at one point of a table (of `fixed_points`, or any file of states) and follows it over the parameter p,
-from `low` to `high`, through folds, to both sides (ctd.fixed_points.continuation.branch). Bifurcations on the way are located and
+An item starts at one point of a table (of `fixed_points`, or any file of states) and follows it to both sides over the
+parameter p, from `low` to `high`, also through folds (ctd.fixed_points.continuation.branch). Bifurcations on the way are located and
 classified. `reduce` tells which items followed one branch, and lists each bifurcation once.
 
     kernel: fixed_points.continuation
@@ -54,7 +54,8 @@ class Continuation(OfDynamics):
 
     dtype: Static[Literal["float64"]] = "float64"  # float32 does not reach curve.TOLERANCE
     over: Static[str] = Field(
-        "input", description="what p changes: input, x + p along; or a weight's name, p times it"
+        "input",
+        description="what p changes. input: the constant input is x + p along; the name of a weight: the weight is multiplied by p",
     )
     n_steps: Static[int] = Field(400, gt=0, description="most steps to each side of the start")
     n_bifurcations: Static[int] = Field(
@@ -67,7 +68,7 @@ class Continuation(OfDynamics):
     start_point: Traced[int] = number_of("point")
     x: Traced[tuple[float, ...]] = Field(
         (),
-        description="constant input; without it, that of each point in its table, or zeros",
+        description="constant input; without it, each point has its own from the table, or zeros",
         json_schema_extra={"units": "1"},
     )
     along: Traced[tuple[float, ...]] = Field(
@@ -77,17 +78,17 @@ class Continuation(OfDynamics):
     high: Traced[float] = Field(1.0, description="upper end of p")
     start: Traced[float] = Field(
         0.0,
-        description="p at which the points were found; over the input, a table of fixed_points tells it of each point",
+        description="p at which the points were found; with over: input, a table of fixed_points tells it for each point",
     )
     max_step: Traced[float] = Field(
         0.05,
         gt=0,
-        description="longest step: 1 is the range of p, or sqrt(n) / 2 times the points' largest |h_i|",
+        description="longest step; its unit is the range of p for p, and sqrt(n) / 2 times the points' largest |h_i| for h",
     )
     stray: Traced[float] = Field(
         10.0,
         gt=0,
-        description="a branch ends as gone away once an |h_i| exceeds this many times the points' largest, or this if that is below 1",
+        description="a branch ends as `away` once an |h_i| exceeds this many times the points' largest |h_i|, which counts as 1 if it is smaller",
     )
 
     @model_validator(mode="after")
@@ -109,7 +110,7 @@ class Continuation(OfDynamics):
 OUTCOMES = (
     Outcome("complete", "both sides reached an end of the parameter's range"),
     Outcome("closed", "the branch came back to its start"),
-    Outcome("away", "a unit beyond stray times the points"),
+    Outcome("away", "a unit went beyond stray times the points' largest |h_i|"),
     Outcome("limit", "n_steps were not enough for a side"),
     Outcome(
         "lost",
@@ -119,7 +120,7 @@ OUTCOMES = (
     Outcome("nowhere", "Newton found no fixed point at the start: it was a slow one, or too far"),
     Outcome(
         "elsewhere",
-        "the table has the point at a constant input that x, or x + p along between low and high, does not meet",
+        "the table has the point at another constant input: neither x, nor x + p along with p between low and high",
         failed=True,
     ),
 )
@@ -141,7 +142,9 @@ DIMS = {
     ),
     "n_met": Var((), "1", "bifurcations met"),
     "n_points": Var((), "1", "points of the branch"),
-    "outcome": Var((), "1", "how the branch ended; of its two sides, the graver"),
+    "outcome": Var(
+        (), "1", "how the branch ended; if its two sides ended differently, the graver end"
+    ),
 }
 
 

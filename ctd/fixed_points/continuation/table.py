@@ -31,12 +31,12 @@ READ = (
 
 _B, _R = ("bifurcation",), ("branch",)
 REDUCED = {
-    "kind": Var(_B, "1", f"{', '.join(KINDS)} (hopf: of maps, Neimark-Sacker)"),
+    "kind": Var(_B, "1", f"{', '.join(KINDS)} (hopf: for maps, Neimark-Sacker)"),
     "bifurcation_parameter": Var(_B, "1", "p there"),
     "bifurcation_state": Var((*_B, "state"), "1", "h there"),
     "critical": Var(_B, "1", "the eigenvalue of dF/dh that is critical there"),
     "frequency": Var(
-        _B, "1/step", "of the critical mode: arg / 2 pi of a map, Im / 2 pi of a flow"
+        _B, "1/step", "frequency of the critical mode: arg / 2 pi for a map, Im / 2 pi for a flow"
     ),
     "branch": Var(_B, "1", "number of the branch that meets it first"),
     "count": Var(_B, "1", "branches that meet it"),

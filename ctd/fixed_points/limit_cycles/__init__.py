@@ -1,7 +1,7 @@
 """Kernel: limit cycles of a network, a map or a flow: period, points, Floquet multipliers, stability.
 
 An item is one trajectory, from a state of a file or the network's own. It settles for `transient` steps; then its first
-return is made exact by Newton (ctd.fixed_points.limit_cycles.cycle). `reduce` lists each cycle once.
+return is made exact by Newton's method (ctd.fixed_points.limit_cycles.cycle). `reduce` lists each cycle once.
 
     kernel: fixed_points.limit_cycles
     params: {cell: gru, weights: net.h5, states: states.h5}
@@ -41,7 +41,7 @@ class LimitCycle(FromState):
     n_points: Static[int] = Field(
         64,
         gt=0,
-        description="states stored of a cycle: for a flow, at equal times; for a map, also the longest period that is found",
+        description="states stored of a cycle. Flow: at equal time intervals; map: also the longest period that is found",
     )
     dt: Traced[float] = Field(
         0.01, gt=0, description="longest step of a flow, by Runge and Kutta's method"
@@ -50,7 +50,10 @@ class LimitCycle(FromState):
         5000, ge=0, lt=2**31, description="steps before the search for a return, which do not count"
     )
     n_steps: Traced[int] = Field(
-        100_000, gt=0, lt=2**31, description="most steps until a flow returns; a map has n_points"
+        100_000,
+        gt=0,
+        lt=2**31,
+        description="most steps until a flow returns; for a map, n_points is the limit",
     )
     near: Traced[float] = Field(
         1e-2,
@@ -61,7 +64,7 @@ class LimitCycle(FromState):
     period_guess: Traced[float] = Field(
         0.0,
         ge=0,
-        description="the period, if it is roughly known: Newton then starts after the transient; this alone finds unstable cycles",
+        description="the rough period, if you know it: Newton then starts right after the transient; only this finds unstable cycles",
     )
 
 
@@ -70,7 +73,7 @@ OUTCOMES = (
     Outcome("cycle", "a cycle was found"),
     Outcome("point", "the trajectory came to rest"),
     Outcome("none", "no return: a longer period, a curve on which a map never comes back, chaos, or a slow way to a point"),
-    Outcome("lost", "Newton found no cycle, or another one, where the trajectory seemed to return: such a curve or chaos, too"),
+    Outcome("lost", "the trajectory seemed to return, but Newton found no cycle there, or another one: also such a curve, or chaos"),
     Outcome("diverged", "the trajectory left all bounds", failed=True),
 )  # fmt: skip
 

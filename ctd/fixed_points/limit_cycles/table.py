@@ -30,8 +30,8 @@ class Options(BaseModel, frozen=True, extra="forbid"):
     unique_tol: float = Field(
         1e-3,
         gt=0,
-        description="cycles of equal period are one if a state of one is this near, in units of its size, to the other; "
-        "of a flow, up to half the distance between neighbouring states more",
+        description="two cycles of equal period are one if a state of one is this near to the other, in units of its size; for a flow, up "
+        "to half the distance between neighbouring states is allowed in addition",
     )
 
 
@@ -42,11 +42,15 @@ REDUCED = {
         _C, "1", "unstable: a mode grows; marginal: none grows, one does not decay; stable"
     ),
     "cycle_n_unstable": Var(_C, "1", "modes that grow, |multiplier| > 1 + 1e-6"),
-    "cycle_n_marginal": Var(_C, "1", "modes between; the one along a flow's cycle not counted"),
-    "cycle_leading": Var(_C, "1", "largest |multiplier|, the one along a flow's cycle not counted"),
+    "cycle_n_marginal": Var(
+        _C, "1", "modes that neither grow nor decay; the one along a flow's cycle is not counted"
+    ),
+    "cycle_leading": Var(
+        _C, "1", "largest |multiplier|; the one along a flow's cycle is not counted"
+    ),
     "cycle_size": Var(_C, "1", "largest distance between two of its states"),
     "cycle_count": Var(_C, "1", "trajectories that ended here"),
-    "cycle_share": Var(_C, "1", "their share of all with this input"),
+    "cycle_share": Var(_C, "1", "share of the trajectories with this input that ended here"),
     "cycle_input": Var((*_C, "input"), "1", "the constant input x"),
     "cycle_multiplier": Var(
         (*_C, "mode"),

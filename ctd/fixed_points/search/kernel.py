@@ -20,8 +20,8 @@ from ctd.words import count
 OUTCOMES = (
     Outcome("fixed", "q fell below q_tol, or below rounding"),
     Outcome("slow", "a local minimum of q: the Newton step is negligible, the curvature positive"),
-    Outcome("limit", "max_iterations reached (raise it where iterations says so), or no step lowered q any more; whether there is a point is open"),
-    Outcome("diverged", "q not finite, or a unit beyond stray times the candidates; it says nothing of points", failed=True),
+    Outcome("limit", "max_iterations reached (raise it if `iterations` is that high), or no step lowered q further; there may be a point or not"),
+    Outcome("diverged", "q is not finite, or a unit went beyond stray times the candidates; this says nothing about points", failed=True),
 )  # fmt: skip
 
 DIMS = {
@@ -32,7 +32,9 @@ DIMS = {
     "distance": Var((), "1", "distance of the end from the start"),
     "iterations": Var((), "1", "gradients and Hessian products computed"),
     "outcome": Var((), "1", "how the search ended"),
-    "anywhere_start": Var((), "1", "where there is a region: 1 if the search began in it, else 0"),
+    "anywhere_start": Var(
+        (), "1", "1 if the search began in the region, else 0; only if `region` is given"
+    ),
     "constant_input": Var(("input",), "1", "the constant input x"),
 }
 

@@ -15,14 +15,15 @@ class FixedPoint(OfDynamics, OfTrials):
 
     method: Static[Literal["lm", "adam", "exact"]] = Field(
         "lm",
-        description="lm: L-BFGS, then Levenberg-Marquardt; adam: gradient descent by Adam, which uses no curvature, "
-        "so that slow points end as `limit`, at max_iterations; exact: of a piecewise linear cell, by solving linear regions",
+        description="lm: L-BFGS, then Levenberg-Marquardt; adam: gradient descent by Adam; it uses no curvature, so its slow points "
+        "end as `limit`, at max_iterations; exact: for a piecewise linear cell, solves its linear regions",
     )
     region: Static[Literal["none", "box", "sphere", "linear"]] = Field(
         "none",
-        description="where else searches start, for points that no trial comes near. box: each |h_i| up to reach times the "
-        "candidates' largest (at least 1); sphere: around their mean, its radius reach times their spread; linear: where the linear region "
-        "number `candidate` of a piecewise linear cell has its fixed point, so that a sweep over all numbers misses none",
+        description="where else searches start, to find points that no trial comes near. box: each |h_i| is up to reach times the "
+        "candidates' largest |h_i| (at least 1); sphere: around the candidates' mean, with radius reach times their spread; "
+        "linear: at the fixed point of linear region number `candidate` of a piecewise linear cell; a sweep over all numbers "
+        "misses none",
     )
     candidates: File[str | None] = Field(
         None,
@@ -31,13 +32,15 @@ class FixedPoint(OfDynamics, OfTrials):
     dataset: Data[str] = Field("hiddens", description="name of the states in it, (..., state)")
     n_trials: Data[int] = Field(400, gt=0, description="trials that are run")
     dt: Data[float | None] = Field(
-        None, gt=0, description="length of a step (s): frequencies and time constants in seconds"
+        None,
+        gt=0,
+        description="length of a step (s); with it, the table also has time constants in s and frequencies in Hz",
     )
     candidate: Traced[int] = Field(
         0,
         ge=0,
         lt=2**31,
-        description="number of the state to start from, modulo their number: searches beyond it repeat, and count again",
+        description="number of the state to start from, modulo the number of states; searches beyond that repeat, and count again",
     )
     noise: Traced[float] = Field(0.0, ge=0, description="sd of Gaussian noise on the start")
     mix: Traced[float] = Field(
@@ -60,7 +63,7 @@ class FixedPoint(OfDynamics, OfTrials):
         10_000,
         gt=0,
         lt=2**31,
-        description="most gradients and Hessian products, or with exact regions, that a search may compute",
+        description="most gradients and Hessian products that a search may compute; with method exact, most regions",
     )
     max_step: Traced[float] = Field(
         0.25, gt=0, description="lm: longest step, in units of the states' spread"
@@ -68,7 +71,8 @@ class FixedPoint(OfDynamics, OfTrials):
     stray: Traced[float] = Field(
         3.0,
         gt=0,
-        description="lm, adam: a search has diverged if an |h_i| exceeds this many times the candidates' largest, or this if that is below 1",
+        description="lm, adam: a search has diverged once an |h_i| exceeds this many times the candidates' largest |h_i|, which "
+        "counts as 1 if it is smaller",
     )
     learning_rate: Traced[float] = Field(0.2, gt=0, description="adam: first step size")
     decay: Traced[float] = Field(
@@ -93,9 +97,8 @@ class Options(BaseModel, frozen=True, extra="forbid"):
     unique_tol: float = Field(
         1e-3,
         gt=0,
-        description="ends closer than this, in units of h, are one point. A point with residual "
-        "|F(h) - h| is off by up to that over the smallest singular value of dF/dh - 1: with the "
-        "default q_tol, 1e-10 / 1e-5 at worst",
+        description="ends closer than this, in units of h, are one point. The error of a point is at most its residual |F(h) - h| divided "
+        "by the smallest singular value of dF/dh - 1: with the default q_tol, at worst 1e-10 / 1e-5",
     )
     outlier_tol: float = Field(
         2.0,
@@ -104,18 +107,18 @@ class Options(BaseModel, frozen=True, extra="forbid"):
         "states' root mean square distance from their mean: nowhere near what the network visits",
     )
     max_points: int = Field(
-        500, gt=0, description="most points analysed for each input; those with the largest basins"
+        500, gt=0, description="most points analysed for each input: those with the largest basins"
     )
     settle: int = Field(
         200,
         ge=0,
         lt=2**31,
-        description="steps that the network itself makes from up to 500 of the states, for each input, before Newton's "
-        "method: finds stable points that no search ended at; 0: none. Not of flows",
+        description="finds stable points that no search ended at: for each input, the network itself makes this many steps from up to 500 "
+        "of the states, then Newton's method follows. 0: off. Not for flows",
     )
     between: int = Field(
         500,
         ge=0,
-        description="most searches by Newton for each input from halfway between two of its fixed points: finds saddles "
-        "that no search ended at. Fewer for networks of more than 250 units, whose steps cost n^3; 0: none",
+        description="finds saddles that no search ended at: for each input, at most this many Newton searches start halfway between two of "
+        "its fixed points. Networks of more than 250 units get fewer, because a step costs n^3. 0: off",
     )

@@ -55,7 +55,9 @@ REDUCED = {
         _P, "1", "modes that grow, |eigenvalue| > 1 + 1e-6; of a flow, real part > 1e-6"
     ),
     "n_marginal": Var(
-        _P, "1", "modes between, and the drift of a slow point, whose eigenvalue is 1; of a flow 0"
+        _P,
+        "1",
+        "modes that neither grow nor decay, and the drift at a slow point, whose eigenvalue is 1 (of a flow, 0)",
     ),
     "leading": Var(_P, "1", "largest magnitude of an eigenvalue; of a flow, largest real part"),
     "tau": Var(
@@ -91,7 +93,7 @@ REDUCED = {
     "time_constant_s": Var((*_P, "mode"), "s", "time constant in seconds, where dt is given"),
     "frequency_hz": Var((*_P, "mode"), "Hz", "frequency in hertz, where dt is given"),
     "n_unique": Var((), "1", "unique points, those beyond max_points included"),
-    "plane_mean": Var(("state",), "1", "mean of the candidate states: 0 in the pictures"),
+    "plane_mean": Var(("state",), "1", "mean of the candidate states: the origin of the pictures"),
     "plane_axes": Var(("state", "component"), "1", "their principal axes, those of the pictures"),
 }
 SUMMARY = (
