@@ -59,12 +59,12 @@ def _asks_for_more(run: RunSettings, address: str | None) -> str:
 
 def _may_die(store: Store) -> bool:
     """Whether the kernel may be one that ends its process: attempts failed or a driver was killed, and not every item succeeded."""
-    if sum(m.n_items - m.n_failed for m in store.committed.markers()) == sum(
-        store.job.plan.group_sizes
-    ):
+    markers, plan = store.committed.markers(), store.job.plan
+    if sum(m.n_items - m.n_failed for m in markers) == plan.n_items:
         return False
     events = read_events(store)
-    return bool(unended(events)) or any(event.kind == "error" for event in events)
+    killed = unended(events, complete=len(markers) == plan.n_shards)
+    return bool(killed) or any(event.kind == "error" for event in events)
 
 
 # --- making it -----------------------------------------------------------------------------------------

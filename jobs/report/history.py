@@ -81,14 +81,15 @@ def _with_killed(store: Store) -> list[Event]:
     dead = {event.process: event.time for event in found if event.kind == "killed"}
     events = [event for event in found if event.kind != "killed"]
     noted = {event.shard for event in events if event.kind == "done"}
+    markers = store.committed.markers()
     events += [
         _committed(marker)
-        for marker in store.committed.markers()
+        for marker in markers
         if marker.shard.number not in noted and marker.copied_from is None
     ]
     held = holder(store.objects)
     living = {(lease.host, lease.pid) for lease in drivers(store.objects, store.address)}
-    for run in unended(events):
+    for run in unended(events, complete=len(markers) == store.job.plan.n_shards):
         if run.process in living:
             continue
         runs = [e.time for e in events if e.time > run.time and e.kind == "run"]

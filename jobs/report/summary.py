@@ -58,7 +58,8 @@ def state_of(
     errors = [about(event, "group" if event.shard is None else "shard") for event in still]
     errors += [about(item, "item") for item in failing]
     living = drivers(store.objects, store.address)
-    stopped = None if living else _why_stopped(events)
+    complete = len(markers) == plan.n_shards
+    stopped = None if living or complete else _why_stopped(events)
     seconds = [m.seconds for m in markers]
     return {
         "store": store.address,
@@ -70,7 +71,7 @@ def state_of(
         "items_failed": failed,
         "shards": plan.n_shards,
         "shards_done": len(markers),
-        "complete": len(markers) == plan.n_shards,
+        "complete": complete,
         "outcomes": dict(outcomes),
         "hosts": sorted({m.host for m in markers}),
         "devices": sorted({m.device_kind for m in markers}),
@@ -80,7 +81,7 @@ def state_of(
         "runs": len([e for e in events if e.kind == "run"]),
         **_origin(store, markers),
         "stopped": stopped,
-        "unfinished": _unfinished(store, events) if stopped and len(done) < plan.n_shards else None,
+        "unfinished": _unfinished(store, events) if stopped else None,
         "attempts_failed": len(failures),
         "items_with_errors": len(failing),
         "warnings": planned_warnings(events) + warnings_of(store, markers),
@@ -129,7 +130,7 @@ def _reported(living: Sequence[LeaseRecord], items: int, committed: int) -> dict
 
 
 def _why_stopped(events: Sequence[Event]) -> str | None:
-    """The reason why the last run ended early, or None. Call it only while no driver runs."""
+    """The reason why the last run ended early, or None. Call it only while no driver runs and shards are left."""
     runs = [e for e in events if e.kind == "run"]
     if (lost := unended(events)) and lost[-1] == runs[-1]:
         return f"its driver, process {lost[-1].pid} on {lost[-1].host}, was killed"

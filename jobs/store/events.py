@@ -190,12 +190,16 @@ def planned_warnings(events: Iterable[Event]) -> list[str]:
     return list(dict.fromkeys(e.text for e in events if e.kind == WARNING and e.text))
 
 
-def unended(events: Iterable[Event]) -> list[Event]:
-    """Return the `run` events without an `end` event: their drivers were killed or are still at work."""
+def unended(events: Iterable[Event], complete: bool = False) -> list[Event]:
+    """Return the `run` events without an `end` event: their drivers were killed or are still at work.
+
+    complete: whether all shards are committed. The last run has then done its work; a full disk may have kept its `end`.
+    """
     at_work: dict[tuple[str | None, int | None], Event] = {}
+    last = None
     for event in events:
         if event.kind == "run" and None not in event.process:
-            at_work[event.process] = event
+            at_work[event.process] = last = event
         elif event.kind == "end":
             at_work.pop(event.process, None)
-    return list(at_work.values())
+    return [event for event in at_work.values() if not (complete and event is last)]

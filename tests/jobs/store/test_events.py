@@ -8,8 +8,9 @@ from stores import copied_run
 
 from jobs import keys
 from jobs.report.history import history
+from jobs.report.summary import state
 from jobs.storage import objects
-from jobs.store.events import Event, Events, read_events
+from jobs.store.events import Event, Events, read_events, unended
 
 
 @pytest.fixture(scope="module")
@@ -41,3 +42,16 @@ def test_a_log_ends_without_an_error_where_the_storage_fails(store, monkeypatch)
     events.note("run")
     monkeypatch.setattr(objects, "list_keys", Flaky(objects.list_keys))
     events.close()
+
+
+def test_a_run_whose_end_a_full_disk_kept_from_the_log_was_not_killed(tmp_path):
+    store = copied_run(tmp_path / "toy.zarr")
+    (key,) = objects.list_keys(store.objects, keys.EVENTS)
+    lines = objects.read(store.objects, key).splitlines(keepends=True)
+    objects.write(store.objects, key, b"".join(lines[:-1]))
+    assert [event.kind for event in unended(read_events(store))] == ["run"]
+    assert state(store)["stopped"] is None
+    assert {event.kind for event in history(store)} == {"run", "done"}
+    store.committed.forget([next(iter(store.job.plan.shards()))])
+    assert "was killed" in state(store)["stopped"]
+    assert history(store)[-1].kind == "killed"
