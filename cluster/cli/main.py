@@ -7,6 +7,7 @@ import ast
 import atexit
 import errno
 import gc
+import io
 import logging
 import os
 import re
@@ -240,6 +241,13 @@ def _for_users(show: Callable[..., str]) -> Callable[..., str]:
     return text
 
 
+def _ready_streams() -> None:
+    """Have characters that the encoding of an output lacks, as those of a store's name, written out as `\\xfc`."""
+    for stream in sys.stdout, sys.stderr:
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def command() -> None:
     """`main` as a process of its own, which ends as soon as it has said everything."""
     code = [1]
@@ -251,6 +259,7 @@ def command() -> None:
             sys.stderr.flush()
         os._exit(code[0])
 
+    _ready_streams()
     # Imports and JAX's tracing make a million objects that stay; collecting garbage 500 times took a tenth of `ctd plan`.
     gc.set_threshold(GARBAGE_AFTER)
     warnings.formatwarning = _for_users(warnings.formatwarning)

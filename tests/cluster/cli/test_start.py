@@ -1,6 +1,7 @@
 """What a command imports before it answers, and that the table of commands says what the commands say."""
 
 import inspect
+import io
 import subprocess
 import sys
 from importlib import import_module
@@ -9,7 +10,7 @@ import pytest
 from cli_jobs import TOY
 from places import EXAMPLES
 
-from cluster.cli.main import COMMANDS, PANELS, LateCommand
+from cluster.cli.main import COMMANDS, PANELS, LateCommand, _ready_streams
 from jobs.run.prepare import open_or_create
 from jobs.run.shards import run_shards
 from jobs.run.worker import SerialExecutor
@@ -139,3 +140,10 @@ def test_help_lists_every_command_and_each_has_its_own(ctd):
 def test_an_example_is_planned_without_pandas_or_ray(tmp_path):
     ((_, modules),) = loaded(f"plan {EXAMPLES / 'kuramoto.yaml'}")
     assert not (TABLES - {"jax", "jaxlib", "scipy"}) & {name.partition(".")[0] for name in modules}
+
+
+def test_characters_that_an_output_lacks_are_written_out(monkeypatch):
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), "ascii"))
+    _ready_streams()
+    print("größe", flush=True)
+    assert sys.stdout.buffer.getvalue() == b"gr\\xf6\\xdfe\n"
