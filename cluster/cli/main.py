@@ -242,9 +242,11 @@ def _for_users(show: Callable[..., str]) -> Callable[..., str]:
 
 
 def _ready_streams() -> None:
-    """Have characters that the encoding of an output lacks, as those of a store's name, written out as `\\xfc`."""
-    for stream in sys.stdout, sys.stderr:
-        if isinstance(stream, io.TextIOWrapper):
+    """Let any text be printed: nowhere if the output is closed, as by `>&-`; as `\\xfc` what its encoding lacks."""
+    for name in "stdout", "stderr":
+        if (stream := getattr(sys, name)) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 

@@ -2,6 +2,7 @@
 
 import inspect
 import io
+import os
 import subprocess
 import sys
 from importlib import import_module
@@ -147,3 +148,10 @@ def test_characters_that_an_output_lacks_are_written_out(monkeypatch):
     _ready_streams()
     print("größe", flush=True)
     assert sys.stdout.buffer.getvalue() == b"gr\\xf6\\xdfe\n"
+
+
+def test_output_that_is_closed_takes_anything(monkeypatch):
+    for name in "stdout", "stderr":
+        monkeypatch.setattr(sys, name, None)
+    _ready_streams()
+    assert (sys.stdout.name, sys.stderr.name) == (os.devnull, os.devnull)
