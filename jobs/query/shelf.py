@@ -16,6 +16,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
+from obstore.exceptions import BaseError
 
 from jobs.errors import JobError, nearest
 from jobs.query import query as questions
@@ -253,6 +254,8 @@ def list_stores(
             return read_card(address, read)
         except JobError as error:
             return error
+        except BaseError as error:  # the store may be closed to this user
+            return JobError(f"{address}: {objects.reason(error)}")
 
     addresses = list(given)
     for address in addresses:

@@ -63,7 +63,7 @@ def find_stores(given: Iterable[str], tell: Callable[[str], object] = warnings.w
     if broken and len(broken) < len(found):
         some = shortened([f"{where} ({key})" for where, key in broken.items()])
         tell(
-            f"left out, since an object there is damaged or missing: {some}; `ctd check` says more"
+            f"left out, since an object there is damaged, missing or closed to you: {some}; `ctd check` says more"
         )
         found = {where: one for where, one in found.items() if where not in broken}
     origins = {where: _origin(one.job) for where, one in found.items()}
@@ -241,7 +241,7 @@ def _bucket(address: str) -> ObjectStore | None:
 
 
 def _read(bucket: ObjectStore | None, address: str, key: str) -> bytes | None:
-    """Return an object of the store at an address; None if there is none, or it is of somebody else."""
+    """Return an object of the store at an address; None if there is none, empty if this user may not read what is named like a store."""
     if bucket is not None:
         prefix = address.split("/", 3)[3]
         return connect.first_request(address, lambda: objects.read(bucket, f"{prefix}/{key}"))
@@ -250,8 +250,8 @@ def _read(bucket: ObjectStore | None, address: str, key: str) -> bytes | None:
         return read_member(path, key) if path else None
     try:
         return (path / key).read_bytes()
-    except OSError:
-        return None
+    except OSError as error:
+        return b"" if isinstance(error, PermissionError) and path.suffix == ".zarr" else None
 
 
 def _is_pattern(address: str) -> bool:

@@ -7,6 +7,7 @@ import zlib
 from pathlib import Path
 
 import pytest
+from obstore.exceptions import PermissionDeniedError
 from stores import JOB, make, run
 
 import jobs
@@ -166,7 +167,7 @@ def test_a_damaged_store_in_a_folder_is_left_out_and_its_whole_copy_taken(lab, t
     told = []
     assert find_stores([str(tmp_path)], told.append) == [b, other]
     assert told == [
-        f"left out, since an object there is damaged or missing: {a} ({gone}); `ctd check` says more"
+        f"left out, since an object there is damaged, missing or closed to you: {a} ({gone}); `ctd check` says more"
     ]
     assert find_stores([a], told.append) == [a]
     for key in (keys.JOB, keys.JOB_COPY):
@@ -230,3 +231,29 @@ def test_damaged_members_of_an_archive_are_refused(command_line, tmp_path, monke
         code, out, err = command_line("query", name)
         assert (code, out) == (2, "")
         assert err.startswith(f"error: {name}: not an archive of a store, or a damaged one")
+
+
+def test_a_store_that_may_not_be_read_is_named(monkeypatch, tmp_path):
+    """A folder that is closed, and not named like a store, may be anything."""
+    mine, closed = make(tmp_path / "a.zarr", SMALL).address, str(tmp_path / "b.zarr")
+    for name in ("b.zarr", "other"):
+        (tmp_path / name).mkdir()
+    read, opened = Path.read_bytes, Store.open
+
+    def refuse(path):
+        if str(path).startswith(mine):
+            return read(path)
+        raise PermissionError(13, "Permission denied")
+
+    def refuse_to_open(address):
+        if address == mine:
+            return opened(address)
+        raise PermissionDeniedError("Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(Store, "open", refuse_to_open)
+    found, wrong = list_stores([str(tmp_path)])
+    assert (found["store"].tolist(), wrong) == (["a"], [f"{closed}: Permission denied"])
+    told = []
+    assert find_stores([str(tmp_path)], told.append) == [mine]
+    assert f"{closed} ({keys.JOB})" in told[0]
