@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from jobs.errors import JobError
+from jobs.storage.addresses import refuse_empty
 
 JobWords = Annotated[
     list[str],
@@ -26,7 +27,12 @@ StorePaths = Annotated[
     ),
 ]
 ResultsPath = Annotated[
-    str | None, typer.Option("--store", help="where results go; by default beside the job file")
+    str | None,
+    typer.Option(
+        "--store",
+        help="where results go; by default beside the job file",
+        callback=refuse_empty,
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,

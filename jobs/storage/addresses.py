@@ -40,6 +40,13 @@ def local_path(address: str) -> Path | None:
     return Path(unquote(parts.path))
 
 
+def refuse_empty[T: str | None](address: T) -> T:
+    """Return an address. Raises JobError if it is empty, as that of a shell's variable that is not set."""
+    if address == "":
+        raise JobError("an address is empty; give a store, or set the variable that has it")
+    return address
+
+
 def plain(address: str) -> str:
     """Return the address in its one written form: paths without file://, no slash at the end."""
     path = local_path(address)

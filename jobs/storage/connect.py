@@ -76,7 +76,7 @@ def open_objects(address: str, *, create: bool = False) -> ObjectStore:
     answer, or credentials are missing or wrong.
     """
     objects.refuse_fork()
-    path = addresses.local_path(address)
+    path = addresses.local_path(addresses.refuse_empty(address))
     if path is None:
         if addresses.scheme(address) not in addresses.BUCKETS:
             raise JobError(
@@ -95,6 +95,9 @@ def open_objects(address: str, *, create: bool = False) -> ObjectStore:
             raise JobError(f"{path}: {_what_is_there(path)}")
         # automatic_cleanup: a deletion removes the folders that it leaves empty.
         return LocalStore(path.absolute(), automatic_cleanup=True)
+    except FileExistsError as error:  # it, or a folder that it lies in
+        there = Path(error.filename)
+        raise JobError(f"{there}: {_what_is_there(there)}") from None
     except OSError as error:
         raise JobError(f"{path}: cannot be written: {error.strerror or error}") from None
 
@@ -106,6 +109,8 @@ def _what_is_there(path: Path) -> str:
         stores = sorted(str(p) for p in path.parent.glob(f"{escape(path.stem)}.*zarr"))
         meant = f"give one of its stores: {', '.join(stores)}" if stores else "a store is a folder"
         return f"is a file; {meant}"
+    if path.is_symlink():
+        return f"is a link to {path.readlink()}, where nothing is"
     if re.search(r" [<>=!]=? ", str(path)):
         return "no such store; give a condition as --where"
     # `ctd ls` shows names without the ending.

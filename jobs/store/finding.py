@@ -266,7 +266,7 @@ def _is_folder(address: str) -> bool:
 
 def _matching(address: str) -> list[str]:
     """Return the addresses that match a pattern, sorted; for no pattern the address itself, without slashes at its end."""
-    address = address.rstrip("/") or "/"
+    address = addresses.refuse_empty(address).rstrip("/") or "/"
     if addresses.scheme(address) in addresses.BUCKETS and address.count("/") == 2:
         return _folders(address)
     at = re.search(r"[^/]*[*?[][^/]*", address)

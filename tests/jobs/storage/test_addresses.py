@@ -10,6 +10,7 @@ from jobs.errors import JobError
 from jobs.storage import connect
 from jobs.storage.addresses import beside, join, local_path, plain, refuse_zip
 from jobs.storage.connect import open_objects, remote
+from jobs.store.finding import find_stores
 
 
 @pytest.mark.parametrize(
@@ -106,6 +107,19 @@ def test_command_of_an_archive_is_quoted(tmp_path):
         refuse_zip(path)
     command = str(refused.value).split("`")[1]
     assert shlex.split(command) == ["unzip", str(path), "-d", str(tmp_path / "a b.zarr")]
+
+
+def test_an_empty_address_and_a_link_to_nothing_are_refused(tmp_path):
+    for meant in (open_objects, lambda address: find_stores([address])):
+        with pytest.raises(JobError, match="an address is empty"):
+            meant("")
+    link = tmp_path / "a.zarr"
+    link.symlink_to("gone")
+    for create in (False, True):
+        with pytest.raises(JobError, match=r"a\.zarr: is a link to gone, where nothing is"):
+            open_objects(str(link), create=create)
+    with pytest.raises(JobError, match=r"a\.zarr: is a link"):
+        open_objects(f"{link}/b.zarr", create=True)
 
 
 # --- credentials ----------------------------------------------------------------------------------
