@@ -27,7 +27,9 @@ def choose_executor(run: RunSettings, store: str, address: str | None) -> Choice
     if asked := _asks_for_more(run, address):
         return Choice("ray", asked)
     if Store.exists(store) and _may_die(Store.open(store)):
-        return Choice("ray", "something failed before, and Ray replaces a worker that dies")
+        return Choice(
+            "ray", "a process of this job died before, and Ray replaces a worker that dies"
+        )
     # Here, so that `plan` lays shards out for the devices that `run` will have.
     take_cores()
     return Choice("serial", "in this process, as there is no GPU and the job sets no workers")
@@ -58,13 +60,13 @@ def _asks_for_more(run: RunSettings, address: str | None) -> str:
 
 
 def _may_die(store: Store) -> bool:
-    """Whether the kernel may be one that ends its process: attempts failed or a driver was killed, and not every item succeeded."""
+    """Whether the kernel may be one that ends its process: a worker died or a driver was killed, and not every item succeeded."""
     markers, plan = store.committed.markers(), store.job.plan
     if sum(m.n_items - m.n_failed for m in markers) == plan.n_items:
         return False
     events = read_events(store)
     killed = unended(events, complete=len(markers) == plan.n_shards)
-    return bool(killed) or any(event.kind == "error" for event in events)
+    return bool(killed) or any(event.kind == "error" and event.fault == "death" for event in events)
 
 
 # --- making it -----------------------------------------------------------------------------------------

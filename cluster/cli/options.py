@@ -43,7 +43,7 @@ ExecutorName = Annotated[
     typer.Option(
         "--executor",
         help="ray: several shards at once; serial: one shard at a time, in this process, on all cores; auto: ray if the job or "
-        "--address asks for it, if there are GPUs, or if something failed before; else serial",
+        "--address asks for it, if there are GPUs, or if a process of the job died before; else serial",
     ),
 ]
 GatherExecutor = Annotated[

@@ -28,9 +28,11 @@ def by_swept(plot: Plot, name: str, values: Mapping[int, Any]) -> Plot:
     ['g = 0.5', 'g = 1.5']
     """
     owned = [layer for layer in plot.layers if isinstance(layer, Lines) and layer.item is not None]
-    # One value tells nothing, so the plot stays as it is.
-    kinds = sorted({values[int(k)] for layer in owned for k in layer.item})
-    if len(kinds) < 2:
+    has = _have_lines(owned, values)
+    # Colours span the values that are drawn, if they are several.
+    drawn = sorted(kind for kind in has if has[kind])
+    kinds = drawn if len(drawn) > 1 else sorted(has)
+    if len(kinds) < 2:  # one value tells nothing
         return plot
     number = all(isinstance(kind, int | float | np.number) for kind in kinds)
     if not number and len(kinds) > MAX_VALUES:
@@ -52,7 +54,7 @@ def by_swept(plot: Plot, name: str, values: Mapping[int, Any]) -> Plot:
     layers.sort(key=lambda layer: getattr(layer, "strong", False))
     label = f"log10 {name}" if wide else name
     scale = Scale(label if len(kinds) > MAX_VALUES else "") if number else plot.scale
-    notes = [plot.note, _gone(owned, name, values), "Thick: median over items." * medians]
+    notes = [plot.note, _gone(has, name), "Thick: median over items." * medians]
     note = " ".join(filter(None, notes))
     return dataclasses.replace(plot, layers=layers, scale=scale, note=note)
 
@@ -61,13 +63,18 @@ def _told(kind: Any) -> str:
     return tick(float(kind)) if isinstance(kind, int | float | np.number) else str(kind)
 
 
-def _gone(layers: list[Lines], name: str, values: Mapping[int, Any]) -> str:
-    """Name the values without a line; "" if there are none, all, or more than MAX_VALUES."""
+def _have_lines(layers: list[Lines], values: Mapping[int, Any]) -> dict[Any, bool]:
+    """Value -> whether a line of it is drawn: one of NaN alone is not."""
     has: dict[Any, bool] = {}
     for layer in layers:
         for item, drawn in zip(layer.item, has_line(np.atleast_2d(layer.y)), strict=True):
             kind = values[int(item)]
             has[kind] = has.get(kind, False) or bool(drawn)
+    return has
+
+
+def _gone(has: Mapping[Any, bool], name: str) -> str:
+    """Name the values without a line; "" if there are none, all, or more than MAX_VALUES."""
     gone = [_told(kind) for kind in sorted(has) if not has[kind]]
     if not 0 < len(gone) <= min(MAX_VALUES, len(has) - 1):
         return ""

@@ -45,6 +45,7 @@ from jobs.storage import connect, objects
 from jobs.storage.checksums import digest_of, read_verified, write_sums
 from jobs.storage.lease import Held, Lease
 from jobs.store.card import write_card
+from jobs.store.creation import renew_description
 from jobs.store.manifest import Job
 from jobs.store.marker import Marker
 from jobs.store.store import Store, change_job, known_kernel, refuse_links
@@ -68,17 +69,17 @@ ATTEMPTS = 3
 def gather(store: Store, executor: Executor | None = None) -> int:
     """Reduce the groups that changed since the last gather, write the tables, and return the number of committed items.
 
-    Waits while another process gathers the store.
+    Waits while another process gathers the store. executor: reduces several groups in parallel; without it, or for a single group,
+    this process reduces.
 
-    executor: reduces several groups in parallel; without it, or for a single group, this process reduces.
-
-    If the kernel's `reduce` fails, JobError is raised after all else is done. Raises OSError if the store cannot be written, Untrusted
-    if the user has not trusted the code of `reduce`, Held if this process was silent for so long that another one took over.
+    Raises JobError, after all else is done, if the kernel's `reduce` fails; OSError if the store cannot be written; Untrusted if the user has
+    not trusted the kernel's code; Held if this process was silent for so long that another one took over.
 
     >>> from jobs.store.store import Store, refuse_links
     >>> gather(Store.open("points.zarr")) > 0
     True
     """
+    renew_description(store)
     return _gather(store, executor, to_look=False)
 
 

@@ -103,6 +103,13 @@ def as_array(column: Column) -> np.ndarray:
     return np.asarray(column.labels[column.codes] if isinstance(column, Text) else column)
 
 
+def blanked(column: Column, rows: np.ndarray) -> Column:
+    """The column without the values of some rows, (row,) bool: NaN, or no text, stands there."""
+    if isinstance(column, Text):
+        return Text(np.where(rows, -1, column.codes), column.labels, column.is_complete)
+    return np.where(rows, np.nan, column)
+
+
 def categories(column: Column) -> "np.ndarray | pd.Categorical":
     """A column as an array, or of texts as a Categorical, which needs no Python object for each row."""
     import pandas as pd

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jobs.late import zarr
-from jobs.query.columns import Column, as_array, decode
+from jobs.query.columns import Column, as_array, blanked, decode
 from jobs.query.table import Read, Rows, Table, end_to_end
 from jobs.spec.search import Optuna, Population, Search
 from jobs.store.arrays import attributes
@@ -99,7 +99,11 @@ def join_items(table: Table, items: Table, swept: Collection[str]) -> None:
     def at(name: str, rows: Rows) -> Column:
         ids, order = sorted_ids()
         wanted = as_array(table.reads[table.ids](rows))
-        return items.read(name, order[np.searchsorted(ids, wanted, sorter=order)])
+        place = np.searchsorted(ids, wanted, sorter=order).clip(max=len(ids) - 1)
+        found = items.read(name, order[place])
+        # -1 stands for no item, whose fields are missing.
+        is_there = ids[order[place]] == wanted
+        return found if is_there.all() else blanked(found, ~is_there)
 
     is_new = lambda name: name.partition(".")[0] in swept and name not in table.reads
     new = [name for name in items.shown if is_new(name)]

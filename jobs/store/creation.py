@@ -19,6 +19,7 @@ from jobs.plan.items import Group, Items
 from jobs.plan.layout import chunk_shape
 from jobs.plan.packing import as_attribute, by_pack, place
 from jobs.plan.search import shapes as search_shapes
+from jobs.spec import trust
 from jobs.storage import addresses, connect, objects
 from jobs.storage.checksums import checksummed, write_sums
 from jobs.storage.lease import Held
@@ -79,6 +80,15 @@ def create_store(
 def description_of(store: Store) -> bytes:
     """Return the content of run/kernel.json, of a store that has its arrays."""
     return checksummed(described(store, store.science).to_json())
+
+
+def renew_description(store: Store) -> None:
+    """Write the description that the kernel gives now: its `reduce` or `reduced` may be newer than the store."""
+    if trust.is_ctds_kernel(store.job.spec.kernel):
+        return
+    if (now := description_of(store)) != objects.read(store.objects, keys.KERNEL):
+        objects.write(store.objects, keys.KERNEL, now)
+        vars(store).pop("description", None)  # of the old one
 
 
 def _lay_out(store: Store, items: Items, outputs: Sequence[Outputs]) -> None:

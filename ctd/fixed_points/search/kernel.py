@@ -21,7 +21,7 @@ OUTCOMES = (
     Outcome("fixed", "q fell below q_tol, or below rounding"),
     Outcome("slow", "a local minimum of q: the Newton step is negligible, the curvature positive"),
     Outcome("limit", "max_iterations reached (raise it if `iterations` is that high), or no step lowered q further; there may be a point or not"),
-    Outcome("diverged", "q is not finite, or a unit went beyond stray times the candidates; this says nothing about points", failed=True),
+    Outcome("diverged", "q is not finite, or a unit went beyond `stray` times the candidates' largest |h_i|; such a search tells nothing about points", failed=True),
 )  # fmt: skip
 
 DIMS = {

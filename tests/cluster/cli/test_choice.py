@@ -83,12 +83,14 @@ def test_workers_of_a_ray_here(cpus, n):
 
 
 def test_choose_executor_of_a_store(tmp_path):
-    """Ray, whose workers may die, takes a job in which something failed, unless all of it is computed since."""
+    """Ray, whose workers may die, takes a job of which one died, unless all of it is computed since."""
     store = make(tmp_path / "s.zarr")
     choose = lambda: choose_executor(store.job.spec.run, store.address, None).name
-    assert choose() == "serial"
     events = Events(store)
-    events.note("error", shard=0, attempt=1, error="died")
+    events.note("error", shard=0, attempt=1, error="ValueError", fault="error")
+    events.flush()
+    assert choose() == "serial"
+    events.note("error", shard=0, attempt=1, error="died", fault="death")
     events.close()
     assert choose() == "ray"
     run_shards(store, SerialExecutor(1))

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import toy
-from stores import copied_run, files, tree_bytes
+from stores import copied_run, files, run, tree_bytes
 
 import jobs.reduce
 from ctd.rows import blocks
@@ -31,6 +31,7 @@ from jobs.gather.gather import (
     require_rows,
     set_gather,
 )
+from jobs.query.query import query
 from jobs.reduce import Columns, GroupResults, reduce_group
 from jobs.run.task import Report
 from jobs.run.worker import SerialExecutor
@@ -345,6 +346,39 @@ def test_an_edited_reduce_needs_no_worker(copied, monkeypatch):
     monkeypatch.setattr(sys.modules["jobs.gather.gather"], "edited", lambda store: ["toy"])
     gather(copied, executor=Mortal({0: ATTEMPTS, 1: ATTEMPTS}))
     assert open_store(copied.address)["gathered/0"].sizes["place"] == 1
+
+
+LATER = """
+import numpy as np
+from ctd.kernel import Params, Traced, Var, one_shot
+
+class P(Params):
+    g: Traced[float] = 1.0
+
+more = {}
+kernel = one_shot("later", P, {"y": Var((), "1", "square")}, lambda static, shared, traced, key: {"y": traced.g**2}, **more)
+"""
+REDUCE = """
+more = {
+    "reduce": lambda inputs, shared, columns, results, options: {"who": np.array([1, -1])},
+    "reduced": {"who": Var(("level",), "item", "the best item")}, "summary": ("who",),
+}
+"""
+
+
+def test_a_reduce_that_is_written_later_makes_its_table(tmp_path, monkeypatch):
+    """With the fields of the items that it names; -1 is none."""
+    (tmp_path / "later.py").write_text(LATER)
+    monkeypatch.syspath_prepend(tmp_path)
+    job = {"kernel": "later", "sweep": {"grid": {"g": [2.0, 3.0]}}}
+    store, _ = run(tmp_path / "l.zarr", job)
+    (tmp_path / "later.py").write_text(LATER.replace("more = {}", REDUCE))
+    sys.modules.pop("later", None)
+    again = Store.open(store.address)
+    gather(again)
+    found = query(Store.open(store.address), table="level")
+    assert found.who.tolist() == [1, -1]
+    np.testing.assert_array_equal(found.g, [3.0, np.nan])
 
 
 class Mortal(SerialExecutor):
