@@ -1,6 +1,7 @@
 """The commands kernels, new, schema and weights, which help to write a job file: its fields, a starter, a network for it."""
 
 import os
+import re
 import sys
 import textwrap
 from collections import Counter
@@ -58,7 +59,7 @@ def kernels(
     if as_json:
         show_json({title: records(table) for title, table in found.items()})
     elif everything:
-        out.print(about)
+        out.print(without_modules(about))
         for title, table in found.items():
             show_table(table, title, limit=None)
     else:
@@ -72,6 +73,21 @@ def kernels(
             f"\nctd new {kernel} writes a job file that explains each field; "
             f"ctd kernels {kernel} --all explains each result"
         )
+
+
+def without_modules(about: str) -> str:
+    """A docstring without its lists of modules, which are for those who read the source, and what announces them.
+
+    >>> without_modules("Points.\\n\\nEach file:\\n\\n    search/   the searches\\n    line      rings\\n\\n    q = |F|^2")
+    'Points.\\n\\n    q = |F|^2'
+    """
+    kept: list[str] = []
+    for paragraph in about.split("\n\n"):
+        if not re.match(r" {4}[\w/.]+ {2,}\w", paragraph):
+            kept.append(paragraph)
+        elif kept and kept[-1].endswith(":"):
+            kept.pop()
+    return "\n\n".join(kept)
 
 
 def overview(kernel: Kernel) -> dict[str, str]:
