@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ctd.plots import spread
+from ctd.plots import Axis, spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import XAxis, YAxis
 else:
-    Axes = object
+    Axes = XAxis = YAxis = object
 
 MAX_TICKS = 12
 """Texts on an axis of categories, at most: every one would overlap its neighbours."""
@@ -79,3 +80,14 @@ def make_room(ax: Axes, texts: Sequence[str]) -> str:
 def folded(text: str, width: int) -> str:
     """A text in lines of so many letters, three at most."""
     return textwrap.fill(text, width, max_lines=3, placeholder=" ...")
+
+
+def label_narrow(axis: XAxis | YAxis, spec: Axis) -> None:
+    """Label a logarithmic axis that spans less than a factor of 3 as a linear one: between 1 and 2 it would have no label."""
+    from matplotlib import ticker
+
+    low, high = sorted(axis.get_view_interval())
+    if spec.log and low > 0 and high < 3 * low and not len(spec.ticks):
+        axis.set_major_locator(ticker.MaxNLocator(5))
+        axis.set_major_formatter(ticker.ScalarFormatter())
+        axis.set_minor_locator(ticker.NullLocator())

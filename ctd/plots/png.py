@@ -27,7 +27,7 @@ from ctd.plots import (
     is_whole,
     tick,
 )
-from ctd.plots.labels import folded, make_room, shown
+from ctd.plots.labels import folded, label_narrow, make_room, shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -93,8 +93,8 @@ def draw_plot(ax: Axes, plot: Plot, shades: ScalarMappable | None) -> None:
         ax.axhline(0, color="0.9", lw=0.8, zorder=0)
         ax.axvline(0, color="0.9", lw=0.8, zorder=0)
     ax.autoscale_view()
-    for axis, spec in ((ax.xaxis, plot.x), (ax.yaxis, plot.y)):
-        _label_narrow(axis, spec)
+    label_narrow(ax.xaxis, plot.x)
+    label_narrow(ax.yaxis, plot.y)
     label = ": ".join(filter(None, [plot.x.label, make_room(ax, plot.x.ticks)]))
     ax.set(xlabel=folded(label, X_WIDTH), ylabel=folded(plot.y.label, Y_WIDTH), title=plot.title)
     _legend(ax, plot)
@@ -205,17 +205,6 @@ def _prepare(axis: XAxis | YAxis, set_scale: Callable[..., None], spec: Axis, wh
         axis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
     if len(spec.ticks):
         axis.set_ticks(*shown(spec.ticks))
-
-
-def _label_narrow(axis: XAxis | YAxis, spec: Axis) -> None:
-    """Label a logarithmic axis that spans less than a factor of 3 as a linear one: between 1 and 2 it would have no label."""
-    from matplotlib import ticker
-
-    low, high = sorted(axis.get_view_interval())
-    if spec.log and low > 0 and high < 3 * low and not len(spec.ticks):
-        axis.set_major_locator(ticker.MaxNLocator(5))
-        axis.set_major_formatter(ticker.ScalarFormatter())
-        axis.set_minor_locator(ticker.NullLocator())
 
 
 def _shades(plot: Plot) -> ScalarMappable | None:
