@@ -120,7 +120,7 @@ def test_workers_that_do_not_start_are_said_to_be_waited_for(tmp_path, monkeypat
 
     class Late(SerialExecutor):
         def capacity(self):
-            return super().capacity() if any("since" in text for text in heard - {None}) else 0
+            return super().capacity() if any("no worker" in text for text in heard - {None}) else 0
 
     store = make(tmp_path / "l.zarr", {**JOB, "run": RUN})
     progress = run_shards(store, Late(1), lambda p: heard.add(p.trouble))
