@@ -55,7 +55,7 @@ def test_note_is_shown_by_ls_status_and_page(ctd, tmp_path):
     assert "for figure 2" in status
     assert "paper" in status
     assert ctd("report", "whole.zarr", "--to", tmp_path / "page.html")[0] == 0
-    assert '["note","for figure 2"]' in (tmp_path / "page.html").read_text()
+    assert '"note":"for figure 2","tags":"paper"' in (tmp_path / "page.html").read_text()
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,7 @@ def test_a_cluster_is_waited_for_as_long_as_the_job_says():
     lost = RestartState().after_loss("a.zarr", "it does not answer", "0", time.monotonic(), "127.0.0.1:1", 0.3)  # fmt: skip
     assert lost.wait() == (
         "the Ray at 127.0.0.1:1 is gone (it does not answer); "
-        "it was waited for 0.3 s (run.cluster_wait_s)"
+        "it did not come back within 0.3 s (run.cluster_wait_s)"
     )
 
 

@@ -55,9 +55,10 @@ def test_stages_read_what_the_stages_before_them_store():
 
 
 def test_a_posterior_file_has_the_factors_and_inputs_that_the_page_names():
-    for field, result in (("dataset", "factors"), ("input_dataset", "inferred_inputs")):
-        assert result in ALL
-        assert f"`{field}: valid_{name_of(result)}`" in PAGE
+    results = ("factors", "inferred_inputs")
+    assert {*results} <= {*ALL}
+    named = " | ".join(f"`valid_{name_of(result)}`" for result in results)
+    assert f"| `lfads-posterior.h5` | {named} |" in PAGE
 
 
 @pytest.mark.endurance

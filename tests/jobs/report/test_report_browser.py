@@ -366,7 +366,7 @@ def test_groups_scatter_and_importance_follow_their_choices(visit):
     rows = page.locator("#sweep table tbody tr")
     effects = json.loads(page.locator("#content").text_content())["content"]["sweep"]["effects"]
     assert rows.count() == len([e for e in effects if e["result"] == "norm" and e["share"]]) > 0
-    assert "No share: n." in page.locator("#sweep").inner_text()
+    assert "No share above chance: n." in page.locator("#sweep").inner_text()
 
 
 def test_parallel_coordinates_keep_a_range(visit):
@@ -512,7 +512,7 @@ def test_a_search_has_slices_and_two_parameters_in_colours_of_the_metric(visit, 
     last = page.evaluate(f"(t) => ({FIGURE})(t).plot.layers.at(-1)", "Best loss so far")
     assert (last["name"], last["strong"]) == ("best so far", True)
     # Lines and the points on them share the entries of the legend.
-    figure = page.locator(".figure", has=page.get_by_role("heading", name="Successive halving"))
+    figure = page.locator(".figure", has=page.get_by_role("heading", name="Items at their rungs"))
     figure.locator("select").first.select_option("rate")
     entries = figure.locator(".legend button").all_inner_texts()
     assert len(entries) == len(set(entries)) > 1
