@@ -173,9 +173,7 @@ def weights(
     ],
     to: Annotated[
         Path | None,
-        typer.Option(
-            help="file to write the network to: .h5, .npz; with PyTorch's names: .pt, .safetensors"
-        ),
+        typer.Option(help="write it to this .h5 or .npz; with PyTorch's names: .pt, .safetensors"),
     ] = None,
     only: Annotated[
         list[str] | None,
@@ -183,9 +181,7 @@ def weights(
     ] = None,
     cell: Annotated[
         str | None,
-        typer.Option(
-            help="the cell, such as vanilla:relu, if the file does not tell the nonlinearity of its units"
-        ),
+        typer.Option(help="the cell, such as vanilla:relu, if the file does not tell it"),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

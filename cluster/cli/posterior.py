@@ -66,9 +66,7 @@ def posterior(
     store: StorePath,
     where: Annotated[
         list[str] | None,
-        typer.Option(
-            help="condition on the models, as in ctd query; by default all trained models"
-        ),
+        typer.Option(help="condition on the models, as in ctd query; by default all trained"),
     ] = None,
     sort: SortedModels = None,
     limit: Annotated[

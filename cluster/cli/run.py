@@ -63,15 +63,11 @@ def run(
     executor: ExecutorName = "auto",
     fork: Annotated[
         str | None,
-        typer.Option(
-            help="an older store of this job, from before you added sweeps to its list or samples to its last sweep; its items are copied"
-        ),
+        typer.Option(help="an older store of this job, before its sweep grew: copy its items"),
     ] = None,
     parts: Annotated[
         str | None,
-        typer.Option(
-            help="I/N, such as 0/8: share the store with other drivers; this one begins with part I, counted from 0"
-        ),
+        typer.Option(help="I/N, such as 0/8: share the store with others, from part I of N on"),
     ] = None,
     failed: Failed = False,
     accept_changes: AcceptChanges = False,
