@@ -17,7 +17,7 @@ from ctd.kernel import inputs_of, static_of, traced_of
 from ctd.reconstruct import Reconstruction, kernel
 from ctd.reconstruct.data import Recordings
 from ctd.reconstruct.measures import of_halves, prediction_error
-from ctd.reconstruct.model import bound, draw, forced, states_of, strengths
+from ctd.reconstruct.model import bound, draw, forced, spectral_norm, states_of, strengths
 
 RNG = np.random.default_rng(0)
 TINY = SMALL["reconstruct"]
@@ -89,7 +89,20 @@ def test_bound_numpy(name):
         means.append(np.exp(np.mean(np.log(norms))))
     expected = max(0, 1 - 1 / max(means))
     assert expected > 0.05
-    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    # A norm is at most 3^(1 / 2048) - 1 = 5.4e-4 too large.
+    assert 0 <= found - expected < 5.4e-4
+
+
+@pytest.mark.parametrize("n", [1, 3, 50])
+def test_spectral_norm_numpy(n):
+    """From above, by at most a factor n^(1 / 2048); also of zeros, and where squares overflow float32."""
+    j = np.concatenate([RNG.normal(size=(20, n, n)), [np.eye(n), np.zeros((n, n))]])
+    for scale in (1, 1e15):
+        found = np.asarray(jax.vmap(spectral_norm)(jnp.float32(scale * j))) / scale
+        expected = np.linalg.norm(j, 2, axis=(1, 2))
+        # 1e-5 for the rounding of float32, and what stands for the logarithm of 0.
+        assert (found >= expected * (1 - 1e-5)).all()
+        assert (found <= expected * n ** (1 / 2048) * (1 + 1e-5) + 1e-15).all()
 
 
 FITS = {
