@@ -49,9 +49,11 @@ def read_hdf5(path: str | Path) -> dict[str, np.ndarray]:
         kind = "is a folder" if path.is_dir() else "does not exist"
         raise ValueError(f"{path}: {kind}; give the path of an HDF5 file")
     with opened_hdf5(path) as file:
-        arrays = read_datasets(path, file)
+        arrays, groups = read_datasets(path, file), sorted(file)
     if not arrays:
-        raise ValueError(f"{path}: holds no dataset at its top level")
+        told = f", but {', '.join(groups)}; give one of its groups as a path" if groups else ""
+        store = f"; give {path}/gathered/0, a table of this store" if "gathered" in groups else told
+        raise ValueError(f"{path}: holds no dataset at its top level{store}")
     return arrays
 
 

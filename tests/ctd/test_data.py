@@ -127,6 +127,20 @@ def test_read_refuses_file(tmp_path, read, spoil, message):
         read(path)
 
 
+@pytest.mark.parametrize(
+    ("group", "hint"),
+    [
+        ("gathered", "give .*a.h5/gathered/0, a table of this store"),
+        ("net", "but net; give one of its groups"),
+    ],
+)
+def test_a_file_of_groups_alone_names_them(tmp_path, group, hint):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_group(group)["x"] = np.zeros(2)
+    with pytest.raises(ValueError, match=f"holds no dataset at its top level[;,] {hint}"):
+        read_hdf5(tmp_path / "a.h5")
+
+
 def test_read_refuses_folder(tmp_path):
     with pytest.raises(ValueError, match="is a folder"):
         read_hdf5(tmp_path)
