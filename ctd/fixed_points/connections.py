@@ -22,13 +22,9 @@ from pydantic import Field
 
 from ctd.cells import Weights, as_weights
 from ctd.data import read_table
-from ctd.fixed_points.network import (
-    Named,
-    OfNetwork,
-    map_of,
-    number_of,
-    stored_cell,
-)
+from ctd.fixed_points import network
+from ctd.fixed_points.network import Named, OfNetwork, map_of, number_of, stored_cell
+from ctd.fixed_points.shown import Part, parts
 from ctd.kernel import File, Kernel, NoOptions, Outcome, Traced, Values, Var, View
 from ctd.late import Array, Float, Int, jax, jnp, lax, on_host
 from ctd.plots import Axis, Group, Image, Layer, Lines, Plot, Points, Scale, of_group, side_by_side
@@ -247,9 +243,10 @@ def reduce(
     del inputs, columns, options
     names = ("from_point", "mode", "side", "to_point", "steps")
     found = np.stack([np.asarray(results[name][:], int) for name in names], axis=1)
-    found = found[found[:, 3] >= 0]  # departures that arrived
     # Point, mode and side name a departure; items beyond their number repeat them.
     found = found[np.unique(found[:, :3], axis=0, return_index=True)[1]]
+    network.warn_of_untried("departure", len(found), len(shared.leaves))
+    found = found[found[:, 3] >= 0]  # departures that arrived
     n = len(shared.points)
     pairs = found[:, 0], found[:, 3]
     leads, fewest = np.zeros((n, n), int), np.full((n, n), np.iinfo(int).max)
@@ -267,11 +264,12 @@ def reduce(
 
 @of_group
 def plots(group: Group) -> list[Plot]:
-    """The graph of which point leads to which; and the matrix of departures, where any leads anywhere."""
+    """The graph of which point leads to which, at each constant input; and the matrix of departures, where any leads anywhere."""
     if "leads" not in group.reduced:
         return []
     leads = np.asarray(group.reduced["leads"])
-    made = [graph(group.shared, leads)]
+    some = parts(np.asarray(group.shared.inputs), "points")
+    made = [graph(group.shared, leads, part) for part in some]
     if leads.any():
         names = [str(k) for k in range(len(leads))] if len(leads) <= 30 else ()
         to, source = Axis("to point", ticks=names), Axis("from point", ticks=names)
@@ -280,11 +278,10 @@ def plots(group: Group) -> list[Plot]:
     return made
 
 
-def graph(table: Table, leads: np.ndarray) -> Plot:
-    """Points in two dimensions, by their stability; a line for each connection.
+def graph(table: Table, leads: np.ndarray, part: Part) -> Plot:
+    """A part of the points in two dimensions, by their stability; a line for each connection.
 
-    Without the table's `seen`, points are drawn in their own principal components. leads: (point, point) as in the table of
-    connections.
+    Without the table's `seen`, points are drawn in their own principal components. leads: (point, point), as in the table.
     """
     points, seen = np.asarray(table.points), np.asarray(table.seen)
     growing, marginal = np.asarray(table.growing), np.asarray(table.marginal)
@@ -292,23 +289,28 @@ def graph(table: Table, leads: np.ndarray) -> Plot:
     at = np.zeros((len(points), 2))
     at[:, : where.shape[1]] = where  # one unit has one component, and height 0
     source, target = np.nonzero(leads)
+    # Only points at one input are connected.
+    inside = np.isin(source, part.rows)
+    source, target = source[inside], target[inside]
     layers: list[Layer] = []
     if len(source):
         ends = np.stack([at[source], at[target]], axis=1)
         text = [f"point {a} leads to {b}" for a, b in zip(source, target, strict=True)]
         layers.append(Lines(ends[..., 0], ends[..., 1], "leads to", text=text, faint=True))
-    for name, rows, hollow in _sorts(growing, marginal):
+    for name, here, hollow in _sorts(growing[part.rows], marginal[part.rows]):
+        rows = part.rows[here]
         said = [f"point {row}" for row in rows]
         label = f"{name} ({len(rows)})"
-        layers.append(Points(at[rows, 0], at[rows, 1], label, hollow=hollow, text=said, key=rows))
+        x, y = at[rows].T
+        layers.append(Points(x, y, label, hollow=hollow, text=said, key=rows, numbered=True))
     of = "states" if len(seen) else "points"
     axis = lambda k: Axis(f"principal component {k + 1} of the {of}")
-    note = "Lines lead away from hollow points."
-    if not growing.any():
+    some = "Lines lead away from hollow points."
+    note = some if len(source) else "No departure came to rest at another point."
+    if not growing[part.rows].any():
         note = "No point has a growing mode, along which to leave it."
-    elif not len(source):
-        note = "No departure came to rest at another point."
-    return Plot("Which point leads to which", layers, axis(0), axis(1), equal=True, note=note)
+    title, note = f"Which point leads to which{part.at}", note + part.together
+    return Plot(title, layers, axis(0), axis(1), equal=True, note=note)
 
 
 def _sorts(growing: np.ndarray, marginal: np.ndarray) -> list[tuple[str, np.ndarray, bool]]:
@@ -319,7 +321,7 @@ def _sorts(growing: np.ndarray, marginal: np.ndarray) -> list[tuple[str, np.ndar
         ("marginal", rests & (marginal > 0), False),
     ]
     for n in np.unique(growing[~rests]):
-        found.append((f"{n} growing mode{'' if n == 1 else 's'}", growing == n, True))
+        found.append((count(int(n), "growing mode"), growing == n, True))
     return [(name, np.flatnonzero(here), hollow) for name, here, hollow in found if here.any()]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Annotated, Any, Literal, NamedTuple, Protocol, runtime_checkable
@@ -193,6 +194,15 @@ def state_of(network: Network, number: Array) -> Float[Array, "state"]:
     """The state of this number, modulo their number."""
     states = jnp.asarray(network.states).reshape(-1, network.states.shape[-1])
     return states[number % len(states)]
+
+
+def warn_of_untried(field: str, tried: int, n: int) -> None:
+    """Warn where items took fewer than the n states, points or departures that `field` numbers."""
+    if tried < n:
+        warnings.warn(
+            f"{field}: items took {tried} of {n}; sweep {field}: {{range: {n}}} to take all",
+            stacklevel=3,
+        )
 
 
 def outputs_of(network: Network, states: Float[Array, "k state"]) -> Float[Array, "k output"]:

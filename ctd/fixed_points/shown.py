@@ -1,8 +1,14 @@
-"""What results and pictures share: the name of a constant input, the unit circle."""
+"""What results and pictures share: what they show of each constant input, the unit circle."""
+
+from typing import NamedTuple
 
 import numpy as np
 
 from ctd.plots import Lines, tick
+from ctd.rows import combinations
+
+MOST_INPUTS = 3
+"""Constant inputs up to which each has pictures of its own."""
 
 ROUNDING = 1e-9
 """A component with less than this part of the variance has none: an axis over it would show rounding."""
@@ -15,6 +21,33 @@ def named(x: np.ndarray) -> str:
     'x = (0.25, 0)'
     """
     return f"x = ({', '.join(tick(value) for value in x)})"
+
+
+class Part(NamedTuple):
+    """The rows of a table that a picture shows: those at one constant input, or all."""
+
+    rows: np.ndarray
+    at: str = ""
+    """Which input it is, for titles."""
+    together: str = ""
+    """That they are those of several inputs, for notes."""
+
+
+def parts(x: np.ndarray, what: str) -> list[Part]:
+    """The rows of each constant input; of more than MOST_INPUTS, all together. x: (row, input); what: what the rows are.
+
+    >>> [part.at for part in parts(np.array([[0.0], [1.0], [0.0]]), "points")]
+    [', x = (0)', ', x = (1)']
+    """
+    first, of_row = combinations([x], len(x))
+    n, rows = len(first), np.arange(len(x))
+    if n < 2:
+        return [Part(rows)]
+    if n > MOST_INPUTS:
+        sizes = np.bincount(of_row)
+        told = f" {what.capitalize()} of {n} constant inputs together, {sizes.min()} to {sizes.max()} at each."
+        return [Part(rows, together=told)]
+    return [Part(rows[of_row == k], f", {named(x[row])}") for k, row in enumerate(first)]
 
 
 def unit_circle() -> Lines:

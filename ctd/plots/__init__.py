@@ -1,4 +1,4 @@
-"""Plots as data: the numbers and labels of the plots that a kernel shows of a group in a report.
+"""Plots as data: the numbers and labels of what a kernel shows of a group in a report.
 
 A plot is a list of layers over two axes. The page and the PNG add colours and a legend, the page zoom and hover; where
 there are many lines or points, they may leave some out. Arrays may be lists or NumPy arrays.
@@ -86,7 +86,7 @@ class _Marks:
         _expect(self, first, {name: (shape, (0,))[: 1 + (name == "text")] for name in others})
 
 
-LOOKS = {"name", "marker", "hollow", "hue"}
+LOOKS = {"name", "marker", "hollow", "numbered", "hue"}
 """Fields of marks that are no arrays."""
 
 
@@ -106,10 +106,11 @@ class Points(_Marks):
     text: Sequence[str] = ()
     key: ArrayLike | None = None
     """(n,) integers; the page highlights, in all plots of the group, marks with the key of the one under the pointer."""
+    numbered: bool = False
+    """A PNG writes the keys beside the marks, unless there are many."""
     hue: int | None = None
-    """As in `Lines`."""
     item: Any = None
-    """(n,) the item of each point, as in `Lines`."""
+    """(n,) the item of each point; it and `hue` as in `Lines`."""
 
 
 @dataclass(frozen=True)

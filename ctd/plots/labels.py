@@ -23,6 +23,8 @@ MAX_TICKS = 12
 ROOM = 60
 """Letters that have room side by side below a plot; between two texts a gap takes GAP."""
 GAP = 2
+MOST_NUMBERS = 30
+"""Marks of a layer that get their numbers."""
 
 
 def fits(texts: Sequence[str]) -> bool:
@@ -91,3 +93,13 @@ def label_narrow(axis: XAxis | YAxis, spec: Axis) -> None:
         axis.set_major_locator(ticker.MaxNLocator(5))
         axis.set_major_formatter(ticker.ScalarFormatter())
         axis.set_minor_locator(ticker.NullLocator())
+
+
+def number_marks(ax: Axes, x: np.ndarray, y: np.ndarray, keys: np.ndarray) -> None:
+    """Write its key beside each mark of a layer, unless there are many."""
+    from matplotlib.patheffects import withStroke
+
+    if len(keys) <= MOST_NUMBERS:
+        halo = [withStroke(linewidth=2, foreground="white")]
+        for at in zip(x, y, keys, strict=True):
+            ax.text(*at[:2], f" {at[2]}", va="bottom", fontsize=7, zorder=4, path_effects=halo)

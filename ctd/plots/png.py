@@ -27,7 +27,7 @@ from ctd.plots import (
     is_whole,
     tick,
 )
-from ctd.plots.labels import folded, label_narrow, make_room, shown
+from ctd.plots.labels import folded, label_narrow, make_room, number_marks, shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -302,6 +302,8 @@ def _points(ax: Axes, layer: Points, fixed: str, shades: ScalarMappable) -> None
         edgecolors=colours if layer.hollow else "black" if layer.size is not None else "none",
         linewidths=1.6 if layer.hollow else 0.08 * radius, path_effects=edges,  # type: ignore[arg-type]
     )  # fmt: skip
+    if layer.numbered and layer.key is not None:
+        number_marks(ax, x, y, np.asarray(layer.key))
 
 
 def _band(ax: Axes, layer: Band, fixed: str, shades: ScalarMappable) -> None:

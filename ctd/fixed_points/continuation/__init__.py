@@ -117,7 +117,7 @@ OUTCOMES = (
         "no step, however short, could be corrected: F may not be defined there",
         failed=True,
     ),
-    Outcome("nowhere", "Newton found no fixed point at the start: it was a slow one, or too far"),
+    Outcome("nowhere", "no fixed point is within max_step of the start: it was a slow one"),
     Outcome(
         "elsewhere",
         "the table has the point at another constant input: neither x, nor x + p along with p between low and high",
@@ -127,9 +127,10 @@ OUTCOMES = (
 
 _STEP, _BIFURCATION = ("step",), ("met",)
 DIMS = {
-    "parameter": Var(_STEP, "1", "p along the branch; NaN beyond its ends"),
-    "branch_state": Var((*_STEP, "state"), "1", "h along the branch"),
-    "branch_output": Var((*_STEP, "output"), "1", "readout along the branch"),
+    "constant_input": Var(("input",), "1", "the constant input x; over the input, that at p = 0"),
+    "parameter": Var(_STEP, "1", "p along the branch; NaN beyond its ends", may_be_nan=True),
+    "branch_state": Var((*_STEP, "state"), "1", "h along the branch", may_be_nan=True),
+    "branch_output": Var((*_STEP, "output"), "1", "readout along the branch", may_be_nan=True),
     "n_unstable": Var(_STEP, "1", "unstable modes along the branch; -1 beyond its ends"),
     "met_kind": Var(_BIFURCATION, "1", f"bifurcations met, in order: {', '.join(KINDS)}; -1: none"),
     "met_parameter": Var(_BIFURCATION, "1", "p there; NaN: none", may_be_nan=True),
@@ -257,8 +258,9 @@ def result(
     b: branch.Branch,
 ) -> dict[str, Array]:
     """The branch as far as it is known."""
-    del static, traced, key
+    del key
     return {
+        "constant_input": place_of(static, shared, traced).x,
         "parameter": b.parameter,
         "branch_state": b.state,
         "branch_output": outputs_of(shared, b.state),  # NaN beyond the ends, as h

@@ -48,9 +48,11 @@ def begin(system: System, h: Array, p: Array, n_steps: int, most: int) -> Branch
 
     n_steps: room for the steps of a side; most: for bifurcations.
     """
-    w = system.frame.join(h, p)
-    upward = along_parameter(w)
-    w, found = correct(system, w, upward)
+    given = system.frame.join(h, p)
+    upward = along_parameter(given)
+    w, found = correct(system, given, upward)
+    # From a slow point Newton may reach a fixed point elsewhere, which is another start's.
+    found &= jnp.linalg.norm(w - given) <= system.frame.longest
     start = system.point(w, upward)
     h, p = system.frame.split(w)
     length = 2 * n_steps + 1

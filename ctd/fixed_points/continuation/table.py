@@ -9,8 +9,8 @@ import numpy as np
 from ctd.fixed_points import linear
 from ctd.fixed_points.continuation.bifurcation import FOLD, KINDS
 from ctd.fixed_points.continuation.branch import CLOSED, END, NOWHERE
-from ctd.fixed_points.network import Network, OfDynamics
-from ctd.fixed_points.shown import ROUNDING
+from ctd.fixed_points.network import Network, OfDynamics, warn_of_untried
+from ctd.fixed_points.shown import ROUNDING, Part, parts
 from ctd.kernel import NoOptions, Var, View
 from ctd.plots import Axis, Group, Layer, Lines, Plot, Points, of_group
 from ctd.principal import component, principal
@@ -25,7 +25,7 @@ MOST = 500
 """Branches that a picture shows at most."""
 
 READ = (
-    "parameter", "branch_state", "n_unstable", "outcome", "met_kind", "met_parameter", "met_state", "met_mode",
+    "constant_input", "parameter", "branch_state", "n_unstable", "outcome", "met_kind", "met_parameter", "met_state", "met_mode",
 )  # fmt: skip
 """The results that tables and pictures are made from."""
 
@@ -34,6 +34,9 @@ REDUCED = {
     "kind": Var(_B, "1", f"{', '.join(KINDS)} (hopf: for maps, Neimark-Sacker)"),
     "bifurcation_parameter": Var(_B, "1", "p there"),
     "bifurcation_state": Var((*_B, "state"), "1", "h there"),
+    "bifurcation_input": Var(
+        (*_B, "input"), "1", "the constant input x; over the input, that at p = 0"
+    ),
     "critical": Var(_B, "1", "the eigenvalue of dF/dh that is critical there"),
     "frequency": Var(
         _B, "1/step", "frequency of the critical mode: arg / 2 pi for a map, Im / 2 pi for a flow"
@@ -42,6 +45,7 @@ REDUCED = {
     "count": Var(_B, "1", "branches that meet it"),
     "branch_starts": Var(_R, "1", "items that followed this branch"),
     "branch_item": Var(_R, "item", "the first of them"),
+    "branch_input": Var((*_R, "input"), "1", "its constant input, as bifurcation_input"),
     "branch_low": Var(_R, "1", "smallest p on it"),
     "branch_high": Var(_R, "1", "largest p on it"),
     "branch_stable": Var(
@@ -66,11 +70,15 @@ def reduce(
 ) -> dict[str, np.ndarray]:
     """The branches of a network, in order of their first items, and each bifurcation once, by p.
 
-    Two items are one branch if both of its ends are: at an end of the range of p, states are corrected to rounding. The ends of
-    a closed branch are its folds of least and of largest p. An item that began nowhere, or elsewhere, followed none.
+    Two items at one constant input are one branch if both of its ends are: at an end of the range of p, states are corrected to
+    rounding. The ends of a closed branch are its folds of least and of largest p. An item that began nowhere, or elsewhere,
+    followed none.
     """
-    del shared, options
-    found = {name: np.asarray(results[name][:]) for name in READ}
+    del options
+    n = int(np.prod(shared.states.shape[:-1]))
+    starts = np.asarray(columns.get("start_point", np.zeros(1, int)))
+    warn_of_untried("start_point", len(np.unique(starts % n)), n)
+    found = _read(results)
     items = np.asarray(columns.get("item", np.arange(len(found["outcome"]))))
     units = _units(found)
     branch_of = _branches(found, units)
@@ -82,18 +90,28 @@ def reduce(
         "kind": np.asarray(KINDS)[met["kind"]],
         "bifurcation_parameter": met["parameter"],
         "bifurcation_state": met["state"],
+        "bifurcation_input": met["input"],
         "critical": critical,
         "frequency": linear.frequencies(critical, inputs.time == "continuous"),
         "branch": met["branch"],
         "count": met["count"],
         "branch_starts": np.bincount(branch_of[branch_of >= 0], minlength=len(first)),
         "branch_item": items[first],
+        "branch_input": found["constant_input"][first],
         "branch_low": np.array([line.p.min() for line in lines]),
         "branch_high": np.array([line.p.max() for line in lines]),
         "branch_stable": np.array([_stable_share(line, units) for line in lines]),
         "branch_folds": (found["met_kind"][first] == FOLD).sum(1),
         "branch_of_start": branch_of,
     }
+
+
+def _read(results: Columns) -> dict[str, np.ndarray]:
+    """The results of READ. Inputs are rounded: of points on one line x + p along, those at p = 0 differ by rounding alone."""
+    found = {name: np.asarray(results[name][:]) for name in READ if name in results}
+    # Stores that were made before it was a result lack it.
+    x = found.get("constant_input", np.zeros((len(found["outcome"]), 0)))
+    return found | {"constant_input": np.round(x, 9) + 0.0}
 
 
 class Units(NamedTuple):
@@ -130,7 +148,11 @@ def _branches(found: Columns, units: Units) -> np.ndarray:
             continue
         ends[row, :, 0], ends[row, :, 1:] = p / units.p, h / units.h
 
+    x = found["constant_input"]
+
     def is_like(row: int, other: int) -> bool:
+        if (x[row] != x[other]).any():
+            return False
         # h at a fold is known to the root of rounding.
         near = SAME if found["outcome"][row] == END else SAME * 100
         # One search's back may be the front of another.
@@ -198,13 +220,16 @@ def _bifurcations(
     row, k = np.nonzero(found["met_kind"][first] >= 0)
     of = {
         name: found[f"met_{name}"][first][row, k] for name in ("kind", "parameter", "state", "mode")
-    }
+    } | {"input": found["constant_input"][first][row]}
 
     def is_like(i: int, j: int) -> bool:
-        p, h = (np.abs(of[name][i] - of[name][j]).max(initial=0) for name in ("parameter", "state"))
+        p, h, x = (
+            np.abs(of[name][i] - of[name][j]).max(initial=0)
+            for name in ("parameter", "state", "input")
+        )
         # Beside a fold or a pitchfork h changes as the root of p, so that it is known less well than p.
         near = p <= SAME * units.p and h <= SAME * 100 * units.h
-        return bool(of["kind"][i] == of["kind"][j] and near)
+        return bool(of["kind"][i] == of["kind"][j] and near and x == 0)
 
     chosen, which = alike(np.argsort(of["parameter"], kind="stable").tolist(), is_like)
     return {name: values[chosen] for name, values in of.items()} | {
@@ -218,18 +243,30 @@ def _bifurcations(
 
 @of_group
 def plots(group: Group) -> list[Plot]:
-    """The bifurcation diagram: h over p; of several units, each of the first two principal components of h."""
-    line = _shown(group)
-    return [_diagram(group, line, *view) for view in _views(group, line)]
+    """The bifurcation diagrams: h over p, of each constant input; of several units, the first two principal components of h."""
+    line, x = _shown(group)
+    views = _views(group, line)
+    return [
+        _diagram(group, line, view, part, _met(group, x[part.rows]))
+        for part in parts(x, "branches")
+        for view in views
+    ]
 
 
-def _shown(group: Group) -> Line:
-    """The lines of all branches, (branch, k): NaN, and -1 for `unstable`, beyond the end of a shorter one."""
+def _met(group: Group, x: np.ndarray) -> np.ndarray:
+    """The rows of the bifurcations at the constant inputs x, (branch, input)."""
+    n = len(group.reduced.get("kind", ()))
+    of = np.asarray(group.reduced.get("bifurcation_input", np.zeros((n, x.shape[1]))))
+    return np.flatnonzero((of[:, None] == x).all(-1).any(1))
+
+
+def _shown(group: Group) -> tuple[Line, np.ndarray]:
+    """The lines of all branches, (branch, k): NaN, and -1 for `unstable`, beyond the end of a shorter one; and their inputs."""
     if "branch_of_start" in group.reduced:
         rows = _first_rows(np.asarray(group.reduced["branch_of_start"]))[:MOST]
     else:  # not gathered yet
         rows = np.arange(len(group.results["outcome"]))[:MOST]
-    some = {name: np.asarray(group.results[name][:])[rows] for name in READ}
+    some = {name: values[rows] for name, values in _read(group.results).items()}
     units = _units(some)
     lines = [_line(some, row, units) for row in range(len(rows))]
     longest = max((len(line.p) for line in lines), default=0)
@@ -241,11 +278,15 @@ def _shown(group: Group) -> Line:
     for row, line in enumerate(lines):
         for values, part in zip(whole, line, strict=True):
             values[row, : len(part)] = part
-    return whole
+    return whole, some["constant_input"]
 
 
-def _views(group: Group, line: Line) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """(label, (branch, k) heights, (bifurcation,) heights) of each diagram."""
+type Height = tuple[str, np.ndarray, np.ndarray]
+"""(label, (branch, k) heights, (bifurcation,) heights) of a diagram."""
+
+
+def _views(group: Group, line: Line) -> list[Height]:
+    """What diagrams show of h: h itself, or principal components."""
     # No bifurcations before the job is gathered.
     none = np.zeros((0, line.h.shape[-1]))
     bifurcations = np.asarray(group.reduced.get("bifurcation_state", none))
@@ -268,9 +309,10 @@ def _views(group: Group, line: Line) -> list[tuple[str, np.ndarray, np.ndarray]]
     ]
 
 
-def _diagram(group: Group, line: Line, label: str, heights: np.ndarray, at: np.ndarray) -> Plot:
-    """Heights of the points over p: full lines where they are stable, dashed where they are not."""
-    p, unstable = line.p, line.unstable
+def _diagram(group: Group, line: Line, view: Height, part: Part, here: np.ndarray) -> Plot:
+    """Heights over p of a part of the branches, full lines where they are stable; here: the rows of their bifurcations."""
+    label, heights, at = view
+    p, unstable, heights = line.p[part.rows], line.unstable[part.rows], heights[part.rows]
     layers: list[Layer] = []
     for name, some, dashed in (("stable", unstable == 0, False), ("unstable", unstable > 0, True)):
         # The point at which a line ends belongs to both, so that no gap is left.
@@ -284,9 +326,10 @@ def _diagram(group: Group, line: Line, label: str, heights: np.ndarray, at: np.n
     kinds = np.asarray(group.reduced.get("kind", np.array([], str)))
     where = np.asarray(group.reduced.get("bifurcation_parameter", np.zeros(0)))
     for hue, kind in enumerate(KINDS, 2):  # hues 0 and 1 are those of the lines
-        met = np.flatnonzero(kinds == kind)
+        met = here[kinds[here] == kind]
         if len(met):
             text = [f"{kind} at {where[k]:.6g}" for k in met]
             layers.append(Points(where[met], at[met], f"{kind} ({len(met)})", text=text, hue=hue))
     over = "input" if group.inputs.over == "input" else f"factor of {group.inputs.over}"
-    return Plot("Bifurcation diagram", layers, Axis(f"p, {over}"), Axis(label))
+    title, note = f"Bifurcation diagram{part.at}", part.together.strip()
+    return Plot(title, layers, Axis(f"p, {over}"), Axis(label), note=note)

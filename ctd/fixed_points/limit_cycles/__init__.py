@@ -71,7 +71,7 @@ class LimitCycle(FromState):
 # In the order of cycle.CYCLE to cycle.DIVERGED, whose numbers are these codes.
 OUTCOMES = (
     Outcome("cycle", "a cycle was found"),
-    Outcome("point", "the trajectory came to rest"),
+    Outcome("point", "the trajectory came to rest, or Newton ended at a fixed point"),
     Outcome("none", "no return: a longer period, a curve on which a map never comes back, chaos, or a slow way to a point"),
     Outcome("lost", "the trajectory seemed to return, but Newton found no cycle there, or another one: also such a curve, or chaos"),
     Outcome("diverged", "the trajectory left all bounds", failed=True),

@@ -8,8 +8,8 @@ from ctd.fixed_points import linear
 from ctd.fixed_points.network import step_of
 from ctd.fixed_points.search.methods import FIXED, SLOW
 from ctd.fixed_points.search.phase import phase
-from ctd.fixed_points.search.portrait import N_TRIALS, Part, Portrait, parts, portrait, sorts
-from ctd.fixed_points.shown import ROUNDING, named, unit_circle
+from ctd.fixed_points.search.portrait import N_TRIALS, Portrait, portrait, sorts
+from ctd.fixed_points.shown import ROUNDING, Part, named, parts, unit_circle
 from ctd.plots import (
     Axis,
     Bars,
@@ -38,7 +38,7 @@ def plots(group: Group) -> list[Plot]:
     ends = _q_of_candidates(group.results)
     if len(group.reduced.get("point", ())) == 0:
         return [ends]
-    seen, some = portrait(group), parts(group.reduced)
+    seen, some = portrait(group), parts(group.reduced["constant_input"], "points")
     space = [plot for part in some for plot in _spaces(group, seen, part, [(0, 1), (0, 2)])]
     return [*space, *(_spectra(seen, part) for part in some), _shares(seen), ends]
 
@@ -46,7 +46,7 @@ def plots(group: Group) -> list[Plot]:
 @of_group
 def figure(group: Group) -> Figure:
     """State space and spectra; each in a row where there are several inputs."""
-    seen, some = portrait(group), parts(group.reduced)
+    seen, some = portrait(group), parts(group.reduced["constant_input"], "points")
     space = [plot for part in some for plot in _spaces(group, seen, part, [(0, 1)])]
     spectra = [_spectra(seen, part) for part in some]
     return Figure([*space, *spectra], rows=2 if space and len(some) > 1 else 1)

@@ -9,17 +9,13 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from ctd.fixed_points.network import Network, outputs_of
-from ctd.fixed_points.shown import named
 from ctd.late import jax, jnp
 from ctd.plots import Group, Scale
 from ctd.principal import principal
-from ctd.rows import Columns, combinations
+from ctd.rows import Columns
 
 N_TRIALS = 60
 """Trials that are drawn at most."""
-
-MOST_INPUTS = 3
-"""Constant inputs up to which each has pictures of its own."""
 
 
 @dataclass(frozen=True)
@@ -43,17 +39,6 @@ class Portrait:
     """True if the eigenvalues are those of a flow."""
     several: bool
     """True if the table has points of several constant inputs."""
-
-
-class Part(NamedTuple):
-    """The points that a picture shows: those at one constant input, or all."""
-
-    rows: np.ndarray
-    """Their rows in the table."""
-    at: str = ""
-    """Which input it is, for titles."""
-    together: str = ""
-    """That they are those of several inputs, for notes."""
 
 
 class Sort(NamedTuple):
@@ -86,20 +71,6 @@ def portrait(group: Group) -> Portrait:
     flow = group.inputs.time == "continuous"
     several = len(np.unique(group.reduced["constant_input"], axis=0)) > 1
     return Portrait(states, group.reduced, project, share, colour, at_points, scale, flow, several)
-
-
-def parts(reduced: Columns) -> list[Part]:
-    """The points of each constant input; of more than MOST_INPUTS, all together."""
-    x = np.asarray(reduced["constant_input"], float)
-    first, of_point = combinations([x], len(x))
-    n, rows = len(first), np.arange(len(x))
-    if n < 2:
-        return [Part(rows)]
-    if n > MOST_INPUTS:
-        sizes = np.bincount(of_point)
-        told = f" Points of {n} constant inputs together, {sizes.min()} to {sizes.max()} at each."
-        return [Part(rows, together=told)]
-    return [Part(rows[of_point == k], f", {named(x[row])}") for k, row in enumerate(first)]
 
 
 def _first_output(shared: Network) -> Callable[[np.ndarray], np.ndarray]:

@@ -61,6 +61,15 @@ def test_saddles_lead_to_their_two_memories(table):
     assert (matrix.layers[0].z == graph["leads"]).all()
 
 
+def test_departures_that_no_item_takes_are_told(table):
+    params = Departure(cell="searches.cube", points=str(table[1]))
+    shared = kernel.load(inputs_of(params))
+    results = {name: np.array([k]) for name, k in (("from_point", 0), ("mode", 0), ("side", 1), ("to_point", 1), ("steps", 3))}  # fmt: skip
+    said = r"departure: items took 1 of 54; sweep departure: \{range: 54\} to take all"
+    with pytest.warns(UserWarning, match=said):
+        kernel.reduce(inputs_of(params), shared, {}, results, None)
+
+
 def test_steps_are_those_until_the_end(table):
     """A loop in NumPy ends at the same steps; `n_steps` cuts the third off."""
     found, path = table
@@ -96,7 +105,7 @@ def test_pictures_tell_marginal_from_stable(growing, leads, names, note):
     """And have no matrix where it would be 0 all over. Of the three points the first alone has decaying modes only."""
     nothing = np.zeros(0)
     points = np.eye(3)
-    shared = Table({}, {}, points, points, nothing, nothing, nothing, nothing, np.array(growing), np.array([0, 1, 1]), np.zeros((0, 0)))  # fmt: skip
+    shared = Table({}, {}, points, np.zeros((3, 0)), nothing, nothing, nothing, nothing, np.array(growing), np.array([0, 1, 1]), np.zeros((0, 0)))  # fmt: skip
     counts = np.zeros((3, 3), int)
     counts[tuple(np.reshape(leads, (-1, 2)).astype(int).T)] = 1
     seen, *matrix = kernel.plots(None, shared, {}, {}, {"leads": counts})

@@ -77,6 +77,8 @@ FLOWS = {
     "its other side": (CIRCLE, -0.5, 0.0, "closed", [("fold", -0.5, 0), ("fold", 0.5, 0)]),
     "no bifurcation": (of_one({"h": -1, "p": 1}), 0.0, 0.0, "complete", []),
     "no point": (of_one({"hh": 1, "p": 1}), 0.5, 0.5, "nowhere", []),
+    # A slow point, from which Newton goes to h = -1.
+    "slow": (of_one({"hhh": -1, "h": 0.03, "1": -0.97}), 0.2, 0.0, "nowhere", []),
 }  # fmt: skip
 E = 0.004
 C, S = np.cos(1), np.sin(1)
@@ -101,6 +103,8 @@ def polynomials(weights, h, x):
 
 
 N = len(FLOWS)
+POINTS = SimpleNamespace(states=np.zeros((6, 2)))
+"""As many points as a reduction's items start at."""
 
 
 def followed(forms, points, starts, low, high, slope=1, **settings):
@@ -182,10 +186,12 @@ def test_reduce_lists_a_branch_and_its_folds_once(flows):
     names = ("tanh", "pitchfork", "tanh", "no point", "circle", "its other side")
     rows = [list(FLOWS).index(name) for name in names]
     some = {name: values[rows].copy() for name, values in flows.items()}
+    some["constant_input"][:] = 0  # which is the number of the form
     for name in ("parameter", "branch_state", "n_unstable"):
         some[name][2] = some[name][2, ::-1]
     inputs = inputs_of(Continuation(time="continuous"))
-    table = reduce(inputs, None, {"item": np.arange(4, 10)}, some, None)
+    columns = {"item": np.arange(4, 10), "start_point": np.arange(6)}
+    table = reduce(inputs, POINTS, columns, some, None)
     assert table["branch_of_start"].tolist() == [0, 1, 0, -1, 2, 2]
     assert table["branch_starts"].tolist() == [2, 1, 2]
     assert table["branch_item"].tolist() == [4, 5, 8]
@@ -202,6 +208,15 @@ def test_reduce_lists_a_branch_and_its_folds_once(flows):
     assert table["branch_stable"][2] == pytest.approx(0.5, abs=0.02)
     # The straight line h = 0 is stable up to p = 0, the middle of its range.
     assert table["branch_stable"][1] == pytest.approx(0.5, abs=1e-8)
+    # At another input the other side of the circle is another branch, with its own folds and its own picture.
+    some["constant_input"][5] = 1
+    with pytest.warns(UserWarning, match="start_point: items took 5 of 6; sweep start_point"):
+        table = reduce(inputs, POINTS, {"start_point": np.arange(6) % 5}, some, None)
+    assert table["branch_of_start"].tolist() == [0, 1, 0, -1, 2, 3]
+    assert table["bifurcation_input"][:, 0].tolist() == [0, 0, 1, 0, 0, 1, 0]
+    drawn = plots(inputs, POINTS, {}, some, table)
+    assert [plot.title[-9:] for plot in drawn] == ["(0, 0, 0)", "(1, 1, 1)"]
+    assert [layer.name for layer in drawn[1].layers] == ["stable", "unstable", "fold (2)"]
 
 
 def test_lines_change_at_the_bifurcations(flows):
@@ -216,7 +231,13 @@ def test_lines_change_at_the_bifurcations(flows):
         ),
     ):
         some = {key: values[[list(FLOWS).index(name)]] for key, values in flows.items()}
-        drawn = plots(inputs, None, {}, some, reduce(inputs, None, {}, some, None))
+        drawn = plots(
+            inputs,
+            POINTS,
+            {},
+            some,
+            reduce(inputs, POINTS, {"start_point": np.arange(6)}, some, None),
+        )
         assert [plot.y.label for plot in drawn] == [label]
         for layer, expected in zip(drawn[0].layers, ends, strict=False):
             p = np.asarray(layer.x)[np.isfinite(layer.y)]
@@ -229,8 +250,9 @@ def test_steps_are_in_units_of_the_points():
     points = np.array([[-1.915, 0], [1.915, 0]]) * s
     small = of_one({"h": -1, "tanh": 2 * s, "p": 1})  # of h / s
     found = followed([small] * 2, points, (0, 0), -s, s, slope=1 / s, time="continuous")
-    columns = {"item": np.arange(2)}
-    branches = reduce(inputs_of(Continuation(time="continuous")), None, columns, found, None)
+    found["constant_input"][:] = 0  # which is the number of the form
+    columns = {"item": np.arange(2), "start_point": np.arange(6)}
+    branches = reduce(inputs_of(Continuation(time="continuous")), POINTS, columns, found, None)
     assert branches["branch_starts"].tolist() == [2]
     np.testing.assert_allclose(branches["bifurcation_parameter"], [-5.328e-4, 5.328e-4], rtol=1e-3)
 

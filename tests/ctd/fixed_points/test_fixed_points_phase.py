@@ -7,6 +7,7 @@ from ctd.batch import precision
 from ctd.fixed_points import find
 from ctd.fixed_points.connections import Table, graph
 from ctd.fixed_points.search.phase import GRID, phase, zero_line
+from ctd.fixed_points.shown import Part
 from ctd.plots import Figure
 from ctd.plots.png import draw
 
@@ -61,7 +62,7 @@ def test_graph_of_connections():
         {}, {}, points, np.zeros((3, 0)), none, none, none, np.zeros((0, 3)),
         growing=np.array([1, 0, 0]), marginal=np.zeros(3, int), seen=np.zeros((0, 0)),
     )  # fmt: skip
-    plot = graph(table, leads)
+    plot = graph(table, leads, Part(np.arange(3)))
     lines, stable, saddle = plot.layers
     assert lines.text == ["point 0 leads to 1", "point 0 leads to 2"]
     np.testing.assert_allclose(np.abs(lines.x), [[0, 2], [0, 2]], atol=1e-12)
@@ -69,7 +70,14 @@ def test_graph_of_connections():
     assert (stable.hollow, saddle.hollow, saddle.key.tolist()) == (False, True, [0])
     assert plot.x.label == "principal component 1 of the points"
     # In the plane of the states, of which these have one component.
-    again = graph(table._replace(seen=np.array([[5.0], [6], [7]])), leads)
+    again = graph(table._replace(seen=np.array([[5.0], [6], [7]])), leads, Part(np.arange(3)))
     assert again.layers[0].x.tolist() == [[5, 6], [5, 7]]
     assert again.x.label == "principal component 1 of the states"
     draw(Figure([plot])).canvas.draw()
+    # Of the points at one input alone.
+    some = graph(table, leads, Part(np.array([0, 2]), ", x = (1)"))
+    assert some.title == "Which point leads to which, x = (1)"
+    assert [(layer.name, layer.key.tolist()) for layer in some.layers[1:]] == [
+        ("stable (1)", [2]),
+        ("1 growing mode (1)", [0]),
+    ]
