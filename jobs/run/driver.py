@@ -28,8 +28,9 @@ class Attempts:
     """The attempts that a driver has handed out, and whose reports it awaits."""
 
     def __init__(self) -> None:
-        self._running: dict[Key, tuple[Task, float]] = {}
-        """Attempt -> (its task, the time.monotonic of its beginning)."""
+        self._running: dict[Key, Task] = {}
+        self._began: dict[Key, float] = {}
+        """The time.monotonic at which each of them began."""
         self._seconds: dict[int, int] = {}
         """Shard -> the number of its second attempt, which may have ended."""
 
@@ -39,20 +40,19 @@ class Attempts:
     def begin(self, task: Task) -> None:
         """Add an attempt that is handed out."""
         # The driver's monotonic clock: neither a correction of the time nor a worker's clock makes a shard look slow.
-        self._running[task.key] = task, time.monotonic()
+        self._running[task.key], self._began[task.key] = task, time.monotonic()
         if task.begin == "beside":
             self._seconds[task.shard.number] = task.attempt
 
     def end(self, attempt: Key) -> Task | None:
         """Remove an attempt that has ended; return its task, or None if it was dropped before."""
-        task, _ = self._running.pop(attempt, (None, 0.0))
-        return task
+        self._began.pop(attempt, None)
+        return self._running.pop(attempt, None)
 
     def other(self, task: Task) -> Task | None:
         """Return the other running attempt at the task's shard, if there is one."""
         number, attempt = task.key  # the second one is numbered after the first
-        found = (self._running.get((number, k)) for k in (attempt - 1, attempt + 1))
-        return next((other for other, _ in filter(None, found)), None)
+        return self._running.get((number, attempt - 1)) or self._running.get((number, attempt + 1))
 
     def last(self, task: Task) -> int:
         """Return the number of the last attempt at the task's shard."""
@@ -60,7 +60,7 @@ class Attempts:
 
     def counts(self, attempt: Key) -> bool:
         """Whether the progress counts an attempt: of two at a shard, only the first."""
-        task, _ = self._running.get(attempt, (None, 0.0))
+        task = self._running.get(attempt)
         return task is not None and not (task.begin == "beside" and self.other(task))
 
     def shards(self) -> list[int]:
@@ -69,13 +69,13 @@ class Attempts:
 
     def slow(self, patience: Patience) -> list[tuple[Task, float]]:
         """Return (attempt, its seconds so far), longest first, of those that have lasted far longer than their peers; no probes."""
-        now, slow = time.monotonic(), []
-        for task, began in self._running.values():
-            # One second attempt a run, even if it has ended.
-            if task.probe or task.shard.number in self._seconds:
-                continue
-            if now - began > patience.of(peers(task)):
-                slow.append((task, now - began))
+        now = time.monotonic()
+        # One second attempt a run, even if it has ended.
+        first = [
+            t for t in self._running.values() if not t.probe and t.shard.number not in self._seconds
+        ]
+        lasted = [(task, now - self._began[task.key]) for task in first]
+        slow = [(task, s) for task, s in lasted if s > patience.of(peers(task))]
         return sorted(slow, key=lambda pair: -pair[1])
 
 
@@ -110,7 +110,9 @@ class Driver:
         ledger, stop = self.ledger, self.stop
         while self.attempts or (ledger.is_open and stop.reason is None):
             if stop.reason is None:
-                self._hand_out()
+                while self.executor.capacity() > 0 and (task := ledger.next_task()) is not None:
+                    self.attempts.begin(task)
+                    self.executor.submit(task)
             else:
                 stop.begin_grace(ledger.store.job.spec.run.grace_s)
                 if stop.is_over:
@@ -225,15 +227,7 @@ class Driver:
             return None
         return f"no worker has been ready for {idle_s:.0f} s ({name}'s own logs may say why)"
 
-    # --- once a turn of the loop ------------------------------------------------------------------------
-
-    def _hand_out(self) -> None:
-        ledger = self.ledger
-        if not ledger.storage.lasts:
-            ledger.retry_postponed()
-        while self.executor.capacity() > 0 and (task := ledger.next_task()) is not None:
-            self.attempts.begin(task)
-            self.executor.submit(task)
+    # --- one report --------------------------------------------------------------------------------
 
     def _take(self, report: Report) -> None:
         """Record one report: the shard is done, its round has ended, it is retried, or it is given up."""

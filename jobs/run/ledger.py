@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from jobs.errors import count
 from jobs.run.limits import Patience, Pause, TimeLimits, storage_trouble
 from jobs.run.progress import progress_of
-from jobs.run.retry import Failures
+from jobs.run.retry import Failures, Verdict
 from jobs.run.search import Searches
 from jobs.run.task import Report, Task, error_text
 from jobs.search import Told
@@ -64,8 +64,6 @@ class Ledger:
         self.shards = {shard.number: shard for shard in store.job.plan.shards()}
         """Number -> the shard: the planned ones, and the rounds of this run."""
         self.queue = Queue()
-        self.postponed: list[tuple[Task, Report]] = []
-        """Reports that wait to be decided until the storage works again."""
         self.done = {marker.shard.number for marker in markers}
         """The numbers of the committed shards."""
         self.progress = progress_of(store, markers, failures.failed)
@@ -81,12 +79,12 @@ class Ledger:
     @property
     def is_open(self) -> bool:
         """Whether there is anything to hand out or to decide."""
-        return bool(self.queue or self.searches or self.postponed)
+        return bool(self.queue or self.searches)
 
     @property
     def has_task(self) -> bool:
         """Whether something could be handed out now, or when its time has come."""
-        return bool(self.queue or self.postponed or self.searches.has_task)
+        return bool(self.queue or self.searches.has_task)
 
     def next_task(self) -> Task | None:
         """Return the next task whose time has come, brought up to date; None if there is none, or while the storage fails."""
@@ -146,22 +144,20 @@ class Ledger:
         )  # fmt: skip
 
     def decide(self, task: Task, report: Report) -> None:
-        """Decide what follows from a failure or a probe, and record it; postpone the decision if the storage fails."""
+        """Decide what follows from a failure or a probe, and record it."""
         shard = self.shards[report.shard]
         if task.step and shard.group not in self.searches:
             return  # its search has ended meanwhile
         try:
             verdict = self.failures.decide(task, report, shard)
+            if report.error is None:
+                self.storage.end()
         except Exception as error:
-            # Deciding reads the store first and changes nothing before it has, so it can be repeated.
+            # Deciding reads the store before it counts anything: the attempt is tried again, as if the storage had failed under it.
             self.wait_for_storage(error)
-            self.postponed.append((task, report))
-            return
+            verdict = Verdict(task._replace(attempt=task.attempt + 1, begin="resume"))
         if verdict.note:
             self.events.note("decision", shard=report.shard, text=verdict.note)
-        # From here on nothing is repeated: a storage failure has returned above.
-        if report.error is None:
-            self.storage.end()
         self._loose += self.progress.blame(self.failures.failing(shard))
         if verdict.task is None:
             text = verdict.error + f" ({verdict.note})" * bool(verdict.note)
@@ -179,13 +175,6 @@ class Ledger:
         self.compact(COMPACT_EVERY)
         self.events.flush()
 
-    def retry_postponed(self) -> None:
-        """Make the decisions that a storage failure postponed."""
-        # If the storage fails again, `decide` puts the report back and begins a pause, which ends this loop.
-        while self.postponed and not self.storage.lasts:
-            task, report = self.postponed.pop(0)
-            self.decide(task, report)
-
     # --- several shards at once -----------------------------------------------------------------------
 
     def compact(self, least: int = 1) -> None:
@@ -200,10 +189,8 @@ class Ledger:
         """Give up the shards of a group that are not running."""
         text = f"not tried: nothing of group {group} could be computed before"
         self.searches.end(group, text)
-        waiting = [*self.queue.drop(group), *(task for task, _ in self.postponed)]
-        self.postponed = [pair for pair in self.postponed if pair[0].shard.group != group]
-        given_up = {task.shard.number for task in waiting if task.shard.group == group}
-        self.progress.give_up([self.shards[number] for number in given_up], text)
+        given_up = [self.shards[task.shard.number] for task in self.queue.drop(group)]
+        self.progress.give_up(given_up, text)
         if given_up:
             n = count(len(given_up), "shard")
             self.events.note("decision", group=group, text=f"{n} {text}")

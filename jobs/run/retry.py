@@ -174,13 +174,12 @@ class Failures:
     def decide(self, task: Task, report: Report, shard: Shard) -> Verdict:
         """Return the decision about `shard` after an attempt that failed, or a probe that passed.
 
-        Raises the errors of the storage; then it may be called again.
+        Raises the errors of the storage, before it has counted anything.
         """
         # The order of the questions is the order of the table at the top: from faults of others to faults of the items.
         history = self._histories.setdefault(shard.number, ShardHistory(shard))
         search, outside = history.search, report.fault == "outside"
         again = task._replace(attempt=task.attempt + 1, begin="resume")
-        # Before anything is counted: if the storage fails here, the same report is decided again, and must count once.
         if search:
             self._look_up(history)
             if report.error is None:
@@ -209,7 +208,7 @@ class Failures:
         outside = report.fault == "outside"
         rows = rows_of(again._replace(shard=history.shard)).tolist()
         if len(rows) == 1 and not outside:
-            self._look_up(history)  # before anything is counted, as in `decide`
+            self._look_up(history)
         if not history.search:
             history.died = report.fault == "death"
         history.charged += 1
