@@ -114,15 +114,13 @@ def run_parts(
             if done[-1].stopped:
                 break
     failed = {number: text for one in done for number, text in one.failed.items()}
-    items = {item: text for one in done for item, text in one.failed_items.items()}
     # A stop may have come because of a storage that fails: nothing more is asked of it.
     if done and done[-1].stopped:
-        return replace(done[-1], failed=failed, failed_items=items)
+        return replace(done[-1], failed=failed)
     markers = store.committed.markers()
     for marker in markers:  # another driver may have committed them since
         failed.pop(marker.shard.number, None)
-    whole = progress_of(store, markers, store.failed.items())
-    return replace(whole, failed=failed, failed_items=items)
+    return replace(progress_of(store, markers, store.failed.items()), failed=failed)
 
 
 def open_ledger(store: Store, part: Part | None = None) -> Ledger:
