@@ -5,11 +5,6 @@ submit(task)             ---->  do: read rows, run the kernel, write, commit    
 wait() -> Report         <----  a few hundred bytes: no result ever passes through Ray
 on_tick(heartbeats)      <--->  heartbeat: answered by a second thread of the actor
 a stop                   ---->  interrupt: the same thread; the report says where the shard was left
-
-RayExecutor    starts a Ray, or connects to one
-Pool           makes actors on it, of the class `ShardWorker`
-Crew           the actors at work on one store
-Reach          watches whether the Ray is there
 """
 
 import math
@@ -99,19 +94,15 @@ class RayExecutor:
             stop.add_callback(self._crew.stop)
 
     def capacity(self) -> int:
-        """Return the number of idle actors."""
         return len(self._crew.idle)
 
     def submit(self, work: Work) -> None:
-        """Give the work to an idle actor."""
         self._crew.submit(work)
 
     def try_elsewhere(self, task: Task) -> bool:
-        """Give a second attempt at a running shard to an idle actor on another node; return whether there was one."""
         return self._crew.try_elsewhere(task)
 
     def end(self, attempt: Key, why: str | None = None) -> None:
-        """Replace the actor that runs an attempt, whose death is reported only if a reason is given."""
         self._crew.end(attempt, why)
 
     def wait(self, timeout: float) -> list[Report]:

@@ -77,50 +77,44 @@ class Computed:
     """The round, if the attempt was one."""
 
 
+@dataclass
 class Attempt:
-    """One attempt at a shard; at least one of its items must not be left out.
+    """One attempt at a shard; at least one of its items must not be left out."""
 
-    Args:
-        workers: shards that can run at a time. The fewer, the more advances a measured microbatch serves here.
-        stop: set it to leave the shard at a checkpoint.
-        on_progress: called after every advance.
-        pulse: told of the beginning and end of every advance.
-    """
+    store: Store
+    group: Group
+    task: Task
+    workers: int
+    """Shards that can run at a time. The fewer, the more advances a measured microbatch serves here."""
+    stop: threading.Event
+    """Set it to leave the shard at a checkpoint."""
+    on_progress: Callable[[ShardProgress], None]
+    """Called after every advance."""
+    pulse: Pulse
+    """Told of the beginning and end of every advance."""
+    computing: bool = False
+    """Whether the kernel's functions run: an exception is then the fault of the items."""
 
-    def __init__(
-        self,
-        store: Store,
-        group: Group,
-        task: Task,
-        workers: int,
-        stop: threading.Event,
-        on_progress: Callable[[ShardProgress], None],
-        pulse: Pulse,
-    ) -> None:
-        self._store, self._group, self._task = store, group, task
-        self._workers, self._stop, self._on_progress = workers, stop, on_progress
-        self._pulse, self._job = pulse, self._store.job
+    def __post_init__(self) -> None:
         # Without the results that a search adds, so that it compiles the same program.
-        self._kernel = self._store.science
-        self.rows = rows_of(task)
-        self.computing = False
-        """Whether the kernel's functions run: an exception is then the fault of the items."""
+        self.job, self.kernel = self.store.job, self.store.science
+        self.rows = rows_of(self.task)
 
     def compute(self) -> Computed:
         """Return the results of the rows.
 
         Raises Stopped if a stop was asked for, Damaged if the state of an item is lost, and whatever the kernel raises.
         """
-        group, seed, step = self._group, self._job.spec.seed, self._task.step
+        group, seed, step = self.group, self.job.spec.seed, self.task.step
         ids, columns = self._read()
         kept = self._states(step.round) if step else None
         traced = traced_columns(type(group.params), columns, group.static.dtype)
         self.computing = True
-        self._on_progress(ShardProgress(waiting=COMPILING))
+        self.on_progress(ShardProgress(waiting=COMPILING))
         layout = self._layout(ids, traced)
         run: Run | RoundRun
-        with self._pulse.advance():  # the first states may take as long as an advance
-            prog = program(self._kernel, group.static, layout)
+        with self.pulse.advance():  # the first states may take as long as an advance
+            prog = program(self.kernel, group.static, layout)
             if step is None:
                 run = Run(prog, group.shared, seed, ids, traced)
             else:
@@ -135,8 +129,8 @@ class Attempt:
 
     def _read(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Return (ids of the items, traced field -> its value for each item); swept values come from the store."""
-        shard, params, step = self._task.shard, self._group.params, self._task.step
-        columns, stored = {}, names_of_columns(self._store, shard.group)
+        shard, params, step = self.task.shard, self.group.params, self.task.step
+        columns, stored = {}, names_of_columns(self.store, shard.group)
         for name in traced_type(type(params))._fields:
             same = np.asarray(getattr(params, name))
             if step and name in step.round.values:
@@ -150,14 +144,14 @@ class Attempt:
         return self._column("item"), columns
 
     def _column(self, name: str) -> np.ndarray:
-        shard, held = self._task.shard, self._group.columns
+        shard, held = self.task.shard, self.group.columns
         first, last = int(self.rows[0]), int(self.rows[-1]) + 1
         start, values = held.get(name, (0, np.zeros(0)))
         if not start <= first < last <= start + len(values):
             # Whole chunks, megabytes each, which neighbouring shards share: each is decoded once.
-            chunk = self._store.array(shard.group, name).chunks[0]
+            chunk = self.store.array(shard.group, name).chunks[0]
             start, stop = first // chunk * chunk, math.ceil(last / chunk) * chunk
-            values = self._store.rows(shard.group, name, start, stop)
+            values = self.store.rows(shard.group, name, start, stop)
             held[name] = start, values
         return values[self.rows - start]
 
@@ -165,16 +159,16 @@ class Attempt:
         """Return the states that the rows of a round go on from; None if all start. Raises Damaged."""
         at = np.searchsorted(round_.rows, self.rows)
         numbers, parents = round_.rounds[at], round_.parents[at]
-        group = self._job.plan.together(self._task.shard.group)[0]
+        group = self.job.plan.together(self.task.shard.group)[0]
         found: list[tuple[np.ndarray, np.ndarray, list[np.ndarray]]] = []
         for number in np.unique(numbers[numbers >= 0]).tolist():
             here = np.flatnonzero(numbers == number)
             # A member may be copied many times: each state is read once.
             once, again = np.unique(parents[here], return_inverse=True)
-            there = read_round(self._store, group, number)
+            there = read_round(self.store, group, number)
             if there is None:
                 raise Damaged(number)
-            leaves = [leaf[again] for leaf in there.states(self._store, once)]
+            leaves = [leaf[again] for leaf in there.states(self.store, once)]
             done = there.told.done[np.searchsorted(there.told.rows, once)]
             found.append((here, done[again], leaves))
         if not found:
@@ -185,46 +179,52 @@ class Attempt:
 
     def _last_results(self, run: RoundRun) -> dict[str, np.ndarray]:
         """Return the results of items that have ended, with what the search adds to them; none if they go on."""
-        step, shard = self._task.step, self._task.shard
+        step, shard = self.task.step, self.task.shard
         if step is None or step.added is None:
             return {}
         added = {name: values[self.rows - shard.start] for name, values in step.added.items()}
-        with self._pulse.advance():
+        with self.pulse.advance():
             found = run.results
-        if self._kernel.outcomes:
+        if self.kernel.outcomes:
             left = added["search_dropped"] | ~run.done  # at a rung, or with their population
-            found["outcome"][left] = len(self._kernel.outcomes)  # see jobs.plan.search
+            found["outcome"][left] = len(self.kernel.outcomes)  # see jobs.plan.search
         return {**found, **added}
 
     def _advance(self, run: Run | RoundRun, ids: np.ndarray, layout: Layout) -> Computed:
         """Advance to the end, from where an earlier attempt stood; return how, without the results."""
         saved, resumed, before_s = self._resume(run, ids, layout)
-        curves = self._store.kernel.curves
-        live = LiveCurves(self._store, self._task.shard, self.rows, curves) if saved else None
-        most, whole = self._most(len(ids), layout)
+        curves = self.store.kernel.curves
+        live = LiveCurves(self.store, self.task.shard, self.rows, curves) if saved else None
+        # Of the devices, rounded up: the last items fill their slots only in part. 0 if the kernel does not say.
+        turns = math.ceil(len(ids) / (layout.slots * layout.devices))
+        whole = most = self._of_item()
+        if step := self.task.step:  # a round is a part of an item's work
+            most = min(most or step.round.length, step.round.length)
 
         def now(waiting: str = "") -> ShardProgress:
             # The items of a round go on later.
-            finished = 0 if self._task.step else run.n_finished
-            done = len(ids) * run.rounds / whole if whole else 0.0
+            finished = 0 if self.task.step else run.n_finished
+            done = len(ids) * run.rounds / (whole * turns) if whole else 0.0
             work, value = min(len(ids), max(finished, done)), live.value if live else None
-            return ShardProgress(finished, run.rounds, most, waiting, work=work, value=value)
+            return ShardProgress(
+                finished, run.rounds, most * turns, waiting, work=work, value=value
+            )
 
         # Where it stands at first, from a checkpoint or not: compiling its first advance takes long.
-        self._on_progress(now(COMPILING))
+        self.on_progress(now(COMPILING))
         longest, kept = 0.0, 0
         while not run.finished:
             # Between advances alone, where the state of every item is whole.
-            if self._stop.is_set():
+            if self.stop.is_set():
                 if saved:
                     saved.keep(run)
                 text = f"stopped after {count(run.rounds, 'advance')}"
                 raise Stopped(text, now() if saved else None)
             before = time.monotonic()  # no correction of the clock may change a duration
-            with self._pulse.advance():
+            with self.pulse.advance():
                 run.advance()
             longest = max(longest, time.monotonic() - before)
-            self._on_progress(now())
+            self.on_progress(now())
             # Not after the last advance, when the results themselves are written.
             if saved and saved.is_due and not run.finished:
                 saved.keep(run)
@@ -240,39 +240,29 @@ class Attempt:
 
         Returns (checkpoints, if this attempt keeps any; advances already made, if it goes on; the seconds that they took).
         """
-        task = self._task
+        task = self.task
         if task.probe:
             return None, None, 0.0
         said = round_digest(task.step.round) if task.step else ""
-        saved, resumed = Checkpoints(self._store, task.shard, ids, layout.microbatch, said), None
+        saved, resumed = Checkpoints(self.store, task.shard, ids, layout.microbatch, said), None
         if task.begin != "fresh":
-            self._on_progress(ShardProgress(waiting="reading the checkpoint"))
+            self.on_progress(ShardProgress(waiting="reading the checkpoint"))
             if before := saved.latest():
                 run.restore(before)
                 resumed = run.rounds
         # Both attempts share one checkpoint folder, in which the first one goes on writing.
         return None if task.begin == "beside" else saved, resumed, saved.before_s
 
-    def _most(self, n: int, layout: Layout) -> tuple[int, int]:
-        """Return the most advances that the devices may make here, and for the whole of each item; 0 if the kernel does not
-        say. Both are equal without a search, whose rounds are parts of an item's work."""
-        most = whole = self._of_item()
-        if step := self._task.step:
-            most = min(most or step.round.length, step.round.length)
-        # Rounded up: the last items fill their slots only in part.
-        turns = math.ceil(n / (layout.slots * layout.devices))
-        return most * turns, whole * turns
-
     def _of_item(self) -> int:
         """Return the most advances of an item; 0 if the kernel does not say."""
-        return self._kernel.advances(inputs_of(self._group.params)) if self._kernel.advances else 0
+        return self.kernel.advances(inputs_of(self.group.params)) if self.kernel.advances else 0
 
     # --- how the items lie on the devices -------------------------------------------------------------
 
     def _layout(self, ids: np.ndarray, traced: object) -> Layout:
         """Return the planned layout. If the plan leaves the microbatch open, it is measured once per group and kind of device."""
-        task = self._task
-        planned = self._job.plan.layouts[task.shard.group]
+        task = self.task
+        planned = self.job.plan.layouts[task.shard.group]
         slots, devices = planned.of_devices(jax.local_device_count(), task.slots)
         m = planned.microbatch or self._microbatch(ids, traced, slots, devices)
         m = min(m, task.slots or planned.slots)  # memory may not hold even one microbatch
@@ -280,33 +270,33 @@ class Attempt:
 
     def _microbatch(self, ids: np.ndarray, traced: object, slots: int, devices: int) -> int:
         """Return the microbatch that the store keeps for this process's kind of device; the first worker to ask measures it."""
-        key = keys.layout(self._task.shard.group, jax.local_devices()[0].device_kind)
-        chosen: Any = read_verified(self._store.objects, key)
+        key = keys.layout(self.task.shard.group, jax.local_devices()[0].device_kind)
+        chosen: Any = read_verified(self.store.objects, key)
         if chosen is None:
             best, seconds = self._measure(ids, traced, slots, devices)
             found = {"microbatch": best, "seconds_per_item": seconds}
             # Workers may measure at the same time and differ; the microbatch decides the rounding, so all take the first.
-            chosen = agree(self._store.objects, key, found)
+            chosen = agree(self.store.objects, key, found)
         return int(chosen["microbatch"])
 
     def _measure(
         self, ids: np.ndarray, traced: object, slots: int, devices: int
     ) -> tuple[int, dict[int, float]]:
         """Return (the fastest microbatch, microbatch -> seconds of one advance of one item)."""
-        group, plan, number = self._group, self._job.plan, self._task.shard.group
+        group, plan, number = self.group, self.job.plan, self.task.shard.group
 
         def start(layout: Layout, n: int) -> Run:
             # Each run that is measured makes one advance.
-            self._pulse.beat(advancing=True)
-            self._on_progress(ShardProgress(waiting="tuning"))
+            self.pulse.beat(advancing=True)
+            self.on_progress(ShardProgress(waiting="tuning"))
             some = jax.tree.map(lambda leaf: leaf[:n], traced)
-            of_layout = program(self._kernel, group.static, layout)
-            return Run(of_layout, group.shared, self._job.spec.seed, ids[:n], some)
+            of_layout = program(self.kernel, group.static, layout)
+            return Run(of_layout, group.shared, self.job.spec.seed, ids[:n], some)
 
         # The item advances that one worker makes in the group bound what measuring may cost.
-        items = plan.group_sizes[number] / min(self._workers, plan.counts[number])
+        items = plan.group_sizes[number] / min(self.workers, plan.counts[number])
         advances = (self._of_item() or MANY) * items
-        with self._pulse.advance():
-            found = fastest_microbatch(self._kernel, start, len(ids), slots, devices, advances)
-        self._on_progress(ShardProgress(waiting=COMPILING))
+        with self.pulse.advance():
+            found = fastest_microbatch(self.kernel, start, len(ids), slots, devices, advances)
+        self.on_progress(ShardProgress(waiting=COMPILING))
         return found

@@ -70,7 +70,7 @@ class Rounds:
         """Rounds whose states are in the store."""
         self.waiting: list[Task] = []
         """Tasks that were not handed out yet."""
-        self._repeated: set[int] = set()
+        self.repeated: set[int] = set()
         """Rounds that are computed again."""
         self._costs = np.zeros((n, 2))
         """(n, 2) each item's share of seconds and advances of the devices."""
@@ -106,22 +106,15 @@ class Rounds:
         seconds, advances = self._costs[rows].sum(axis=0)
         return Cost(float(seconds), self._started, self._longest_s, round(advances))
 
-    def note_states(self, number: int) -> None:
-        """Note that the states of a round are in the store."""
-        self.kept.add(number)
-        self._repeated.discard(number)
-
-    def push(self, number: int, begin: Begin) -> None:
-        """Add the task of a round."""
-        self.waiting.append(self._task(number, begin))
-
-    def _task(self, number: int, begin: Begin) -> Task:
+    def push(self, number: int, begin: Begin, without: tuple[int, ...] | None = None) -> None:
+        """Add the task of a round. without: the rows to leave out, if not those that are known to fail."""
         plan, asked = self._store.job.plan, self.asked[number]
         # Checkpoints, attempts and events go by the number of a shard.
         group = plan.together(self._group)[asked.group]
         rows = int(asked.rows[0]), int(asked.rows[-1]) + 1
-        task = self._failures.task(Shard(plan.round_number(number, group), group, *rows), 1, begin)
-        return task._replace(step=Step(number, asked))
+        shard = Shard(plan.round_number(number, group), group, *rows)
+        task = self._failures.task(shard, 1, begin, Step(number, asked))
+        self.waiting.append(task if without is None else task._replace(without=without))
 
     def next_task(self) -> Task | None:
         """Return a task whose states are there, or that of a round whose states such a task lacks."""
@@ -130,14 +123,13 @@ class Rounds:
             missing = {*task.step.round.rounds.tolist()} - self.kept - {-1}
             if not missing:
                 return self.waiting.pop(k)
-            if new := missing - self._repeated - {t.step.number for t in self.waiting if t.step}:
+            if new := missing - self.repeated - {t.step.number for t in self.waiting if t.step}:
                 number = min(new)
                 self._missed[number] += 1
-                self._repeated.add(number)
+                self.repeated.add(number)
                 # Without the items that failed in it, and with those that failed later.
-                again = self._task(number, "resume")._replace(without=self.told[number].failed)
-                self.waiting.append(again)
-                # The states that this one goes on from may be missing, too. `_repeated` ends the recursion: each is added once.
+                self.push(number, "resume", self.told[number].failed)
+                # The states that this one goes on from may be missing, too. `repeated` ends the recursion: each is added once.
                 return self.next_task()
         return None
 
@@ -155,10 +147,10 @@ class Rounds:
     def forget(self, needed: set[int]) -> None:
         """Delete the states of rounds that have been told, unless they are needed, or a task goes on from them."""
         # A round that runs may fail and be handed out again; one that is repeated reads its sources again.
-        going = [self.asked[number] for number in self.running | self._repeated]
+        going = [self.asked[number] for number in self.running | self.repeated]
         going += [task.step.round for task in self.waiting if task.step]
         sources = [{*asked.rounds.tolist()} for asked in going]
-        for number in (self.kept & self.told.keys()) - needed.union(self._repeated, *sources):
+        for number in (self.kept & self.told.keys()) - needed.union(self.repeated, *sources):
             with objects.may_fail():  # `ctd check` finds what stays
                 objects.delete(self._store.objects, keys.place(keys.ROUNDS, self._group, number))
                 self.kept.discard(number)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -112,7 +113,8 @@ class GroupSearch:
 
     def tell(self, number: int, told: Told, cost: Cost) -> None:
         """Note the end of a round, and decide what follows. Raises JobError if the search cannot go on."""
-        self.rounds.note_states(number)
+        self.rounds.kept.add(number)
+        self.rounds.repeated.discard(number)
         if number not in self.rounds.told:  # otherwise its states were needed again
             self._news.append((number, told, cost))
             self._note(number, told, cost)
@@ -249,19 +251,17 @@ def _searcher(store: Store, group: int, n: int, params: Params) -> Searcher:
     return searcher_of(search, store.job.spec.seed, read("item"), starts, ways)
 
 
+@dataclass
 class Searches:
-    """The searches that go on.
+    """The searches that go on. done: the numbers of the committed shards; the caller keeps it up to date."""
 
-    A search is known by the first of its groups. done: the numbers of the committed shards; the caller keeps it up to date.
-    """
-
-    def __init__(
-        self, store: Store, failures: Failures, done: Set[int], progress: Progress, events: Events
-    ) -> None:
-        self._store, self._failures, self._done = store, failures, done
-        self._progress, self._events = progress, events
-        self._found: dict[int, GroupSearch] = {}
-        """Group -> its search."""
+    _store: Store
+    _failures: Failures
+    _done: Set[int]
+    _progress: Progress
+    _events: Events
+    _found: dict[int, GroupSearch] = field(default_factory=dict)
+    """The first of the groups that are searched together -> their search."""
 
     def __len__(self) -> int:
         return len(self._found)

@@ -40,7 +40,7 @@ Begin = Literal["fresh", "resume", "beside"]
 """
 
 Key = tuple[int, int]
-"""(Number of the shard, number of the attempt)."""
+"""Identifies an attempt: (number of the shard, number of the attempt)."""
 
 
 class Step(NamedTuple):
@@ -77,7 +77,6 @@ class Task(NamedTuple):
 
     @property
     def key(self) -> Key:
-        """Identifies the attempt."""
         return self.shard.number, self.attempt
 
 
@@ -97,8 +96,7 @@ class Reduction(NamedTuple):
     attempt: int = 1
 
     @property
-    def key(self) -> Key:
-        """Identifies the attempt; no shard runs while groups are reduced."""
+    def key(self) -> Key:  # no shard runs while groups are reduced
         return self.group, self.attempt
 
 
@@ -130,7 +128,6 @@ class Report(NamedTuple):
 
     @property
     def key(self) -> Key:
-        """Identifies the attempt."""
         return self.shard, self.attempt
 
 

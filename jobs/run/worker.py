@@ -95,10 +95,7 @@ class Worker:
                 return Report(*work.key)
             if self._stop.is_set():
                 raise Stopped("stopped before it began")
-            began, planned = time.monotonic(), self.job.plan.layouts[work.shard.group]
-            # If every item fails by itself, nothing is computed.
-            _, devices = planned.of_devices(jax.local_device_count())
-            found = Computed(Layout(planned.slots, planned.microbatch, devices))
+            began = time.monotonic()
             if len(rows_of(work)):
                 on_progress(ShardProgress(waiting="reading the data"))
                 group = self._group(work.shard.group)
@@ -106,6 +103,10 @@ class Worker:
                     self.store, group, work, self._workers, self._stop, on_progress, self.pulse
                 )
                 found = attempt.compute()
+            else:  # every item fails by itself
+                planned = self.job.plan.layouts[work.shard.group]
+                _, devices = planned.of_devices(jax.local_device_count())
+                found = Computed(Layout(planned.slots, planned.microbatch, devices))
             if work.probe:
                 return Report(*work.key)
             if work.step and work.step.added is None:
@@ -282,7 +283,6 @@ class SerialExecutor:
         return Machines(1, self._memory // devices, devices)
 
     def start(self, address: str, stop: Stop | None = None, on_tick: OnTick | None = None) -> None:
-        """Open the store."""
         self._worker, self._ticker = Worker(address), Ticker(on_tick)
         if stop is not None:
             # Safe in a signal handler, which may run in the middle of an advance: it only sets an event.
@@ -298,11 +298,9 @@ class SerialExecutor:
         return 1 - len(self._waiting)
 
     def submit(self, work: Work) -> None:
-        """Keep the work for `wait`."""
         self._waiting.append(work)
 
     def try_elsewhere(self, task: Task) -> bool:
-        """Return False: there is no other worker."""
         return False
 
     def end(self, attempt: Key, why: str | None = None) -> None:
@@ -334,7 +332,6 @@ class SerialExecutor:
         return dict(self._running)
 
     def close(self) -> None:
-        """Forget the worker."""
         self._worker = None
 
 
