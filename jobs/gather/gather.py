@@ -19,7 +19,7 @@ from __future__ import annotations
 import errno
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -28,13 +28,7 @@ from obstore.store import ObjectStore
 
 from jobs import keys
 from jobs.errors import JobError
-from jobs.gather.tables import (
-    numeric_columns,
-    open_columns,
-    write_items,
-    write_reductions,
-    write_shards,
-)
+from jobs.gather.tables import open_columns, write_items, write_reductions, write_shards
 from jobs.late import zarr
 from jobs.reduce import FunctionFailed, is_reduced, made_from, reduce_group, rows_of
 from jobs.run.sources import edited
@@ -44,6 +38,7 @@ from jobs.spec.reductions import check_reductions, options_of, reductions_of
 from jobs.storage import connect, objects
 from jobs.storage.checksums import digest_of, read_verified, write_sums
 from jobs.storage.lease import Held, Lease
+from jobs.store.arrays import NO_MORE
 from jobs.store.card import write_card
 from jobs.store.creation import renew_description
 from jobs.store.manifest import Job
@@ -181,7 +176,7 @@ def _make(
     # After a gather that was killed `before` is empty, so that all tables are written again.
     is_new = before.get("made_from") != now.about["made_from"]
     if is_new:
-        open_columns(store)
+        open_columns(store)  # a missing array is found before anything is written
     # Delete the checksums first and write them last: tables of a killed gather then do not count, and readers
     # notice that tables change.
     objects.delete(store.objects, keys.sums("gathered"))
@@ -287,13 +282,11 @@ def _reduce_side_by_side(
             executor.submit(work)
         for report in executor.wait(timeout=0.5):
             work = running.pop(report.shard)
-            if report.error is None:
-                continue
             # These faults may pass by themselves; an exception of `reduce` would come again.
             may_pass = report.fault in ("death", "memory", "storage", "stopped")
-            if may_pass and work.attempt < ATTEMPTS:
+            if report.error and may_pass and work.attempt < ATTEMPTS:
                 waiting.append(work._replace(attempt=work.attempt + 1))
-            else:
+            elif report.error:
                 errors[str(report.shard)] = f"{report.error}\n{report.trace}".strip()
     return errors
 
@@ -309,42 +302,35 @@ def require_rows(store: Store) -> zarr.Group:
     return table
 
 
-def set_gather(store: Store, overrides: list[str]) -> None:
-    """Change settings of a store's reductions, given as `key=value`.
+def set_gather(
+    store: Store, overrides: Sequence[str] = (), given: Mapping[str, object] = NO_MORE
+) -> None:
+    """Change settings of a store's reductions: to those given, then as `key=value` says; all others stay.
 
     Raises JobError if they are not valid, and then changes nothing.
     """
+    kernel, description = store.kernel, store.description  # to import them may take seconds
 
-    def change(settings: dict[str, Any]) -> None:
+    def changed(job: Job) -> Job:
+        settings = {**job.spec.gather, **given}
         for override in overrides:
             set_field(settings, override)
+        spec = job.spec.model_copy(update={"gather": settings})
+        options_of(spec, kernel)
+        asked = reductions_of(spec, description)
+        # A gather would find it after it has deleted the tables, and so would every query.
+        check_reductions(asked, open_columns(store))
+        return replace(job, spec=spec)
 
-    _change(store, change)
+    change_job(store, changed)
 
 
 def take_gather(store: Store, spec: JobSpec) -> None:
-    """Take the settings of reductions that a job gives for its store; those that it leaves out stay. See `set_gather`."""
+    """Take the settings of reductions that a job gives for its store; see `set_gather`."""
     if brings_settings(store, spec.gather):
-        _change(store, lambda settings: settings.update(spec.gather))
+        set_gather(store, given=spec.gather)
 
 
 def brings_settings(store: Store, given: Mapping[str, object]) -> bool:
     """Return whether one of these settings of reductions is not the store's."""
     return {**store.job.spec.gather, **given} != store.job.spec.gather
-
-
-def _change(store: Store, change: Callable[[dict[str, Any]], object]) -> None:
-    kernel, description = store.kernel, store.description  # to import them may take seconds
-
-    def changed(job: Job) -> Job:
-        settings = dict(job.spec.gather)
-        change(settings)
-        spec = job.spec.model_copy(update={"gather": settings})
-        options_of(spec, kernel)
-        asked = reductions_of(spec, description)
-        # A gather would find it after it has deleted the tables, and so would every query.
-        named = {column for one in asked for _, column in one.named()}
-        check_reductions(asked, numeric_columns(store, named))
-        return replace(job, spec=spec)
-
-    change_job(store, changed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ import numpy as np
 from ctd.kernel import Var
 from ctd.rows import combinations
 from jobs.late import zarr
-from jobs.spec.reductions import Best, Counts, Histogram, Seeds
+from jobs.spec.reductions import ALWAYS, Best, Counts, Histogram, Seeds
 from jobs.storage import objects
 from jobs.store.arrays import DONE, Lazy, attributes, flags, put_array
 from jobs.store.finding import merged_parts
@@ -31,7 +31,7 @@ def write_items(store: Store, rows: list[np.ndarray]) -> None:
     rows: for each group, (rows,) bool: the committed rows.
     """
     out = table_group(store, "items")
-    ids = np.concatenate([store.rows(g, "item", 0, len(r))[r] for g, r in enumerate(rows)])
+    ids = np.concatenate([_scalar(store, "item", g, here) for g, here in enumerate(rows)])
     order = np.argsort(ids, kind="stable")
     # Groups whose ids follow each other need no sort, which would copy each column once more.
     in_order = bool((np.diff(order) == 1).all())
@@ -53,7 +53,7 @@ def write_items(store: Store, rows: list[np.ndarray]) -> None:
     differ = len({*seeds.values()}) > 1
     if differ:  # one seed draws other numbers than another: nothing else may tell two items apart
         first, own = np.array([*seeds]), np.array([*seeds.values()], np.uint32)
-        which = lambda g, r: first.searchsorted(store.rows(g, "item", 0, len(r))[r], "right") - 1
+        which = lambda g, r: first.searchsorted(_scalar(store, "item", g, r), "right") - 1
         put("job_seed", lambda g, r: own[which(g, r)], Var(("item",), "1", "seed of the job"))
     for name, var in _scalars(store).items():
         put(name, partial(_scalar, store, name), var._replace(axes=("item",)))
@@ -72,15 +72,14 @@ def _job_seeds(start: int, seed: int, about: Mapping[str, Any]) -> Iterator[tupl
         yield start, seed
 
 
-def open_columns(store: Store) -> None:
-    """Open the arrays that `write_items` reads, so that a missing one is found before anything is written."""
-    scalars = _scalars(store)
-    for group in range(len(store.job.plan.group_sizes)):
-        store.array(group, "item")
-        for name in store.swept:
-            _column(store, name, group, NO_ROWS)
-        for name in scalars.keys() & {"status", *store.names(group)}:
-            store.array(group, name)
+def open_columns(store: Store) -> dict[str, bool]:
+    """Open the arrays that `write_items` reads; return swept field or result -> whether it holds one number an item."""
+    groups = range(len(store.job.plan.group_sizes))
+    empty = lambda read, name: [read(store, name, group, NO_ROWS) for group in groups]
+    found = {name: empty(_column, name) for name in store.swept}
+    found |= {name: empty(_scalar, name) for name in ("item", *_scalars(store))}
+    is_number = lambda values: values.dtype.kind in "iufb" and values.ndim == 1
+    return {name: all(map(is_number, of)) for name, of in found.items() if name not in ALWAYS}
 
 
 def _scalars(store: Store) -> dict[str, Var]:
@@ -92,7 +91,7 @@ def _scalars(store: Store) -> dict[str, Var]:
 
 def _scalar(store: Store, name: str, group: int, rows: np.ndarray) -> np.ndarray:
     """A scalar result over the committed rows; NaN if the group has no such result."""
-    if name not in ("status", *store.names(group)):
+    if name not in ("item", "status", *store.names(group)):
         return np.full(int(rows.sum()), np.nan)
     return store.rows(group, name, 0, len(rows))[rows]
 
@@ -106,20 +105,6 @@ def _column(store: Store, name: str, group: int, rows: np.ndarray) -> np.ndarray
     if isinstance(value, dict | list | None):
         value = str(value)
     return np.repeat(np.asarray(value)[None], int(rows.sum()))
-
-
-def numeric_columns(store: Store, names: Iterable[str]) -> dict[str, bool]:
-    """Swept field or result that items/ has, of these names -> whether it holds one number an item."""
-    groups = range(len(store.job.plan.group_sizes))
-    found: dict[str, bool] = {}
-    for name in names:
-        if name in store.swept:
-            parts = [_column(store, name, g, NO_ROWS) for g in groups]
-        else:
-            parts = [store.rows(g, name, 0, 0) for g in groups if name in store.names(g)]
-        if parts:
-            found[name] = all(part.dtype.kind in "iufb" and part.ndim == 1 for part in parts)
-    return found
 
 
 def write_shards(store: Store, markers: Sequence[Marker]) -> None:

@@ -1,12 +1,4 @@
-"""Search in the plan: the results that it adds to the kernel's own, and whether it fits its job.
-
-search_advances             (item)              advances of the item
-search_metric               (item, rung)        on rungs: the metric at each rung; NaN: not reached
-search_rung                 (item)              on rungs: rungs from which the item went on
-search_metric               (item, generation)  population: the metric at the end of each generation
-search_parent               (item, generation)  the item whose state began the generation; -1: none
-search_NAME                 (item, generation)  the value of a searched parameter in each generation
-final_NAME                  (item)              the last value of the parameter, which the results belong to; Optuna: the proposal
+"""Search in the plan: the results that it adds to the kernel's own (`_records`), and whether it fits its job.
 
 Halving, asynchronous halving and Optuna with `prune` are on rungs. An item that left at a rung has the status and the outcome
 *dropped*, and its results at that rung. An item whose population ended early (`patience`) has the outcome *settled*, and its

@@ -108,7 +108,7 @@ def check_leftovers(mending: Mending, done: Set[int]) -> Iterator[Finding]:
     # Rounds of a search have numbers of their own; they are over once all shards of their group are committed.
     committed = {g for g in range(len(plan.group_sizes)) if done >= {*plan.numbers(g)}}
     over = {str(g) for g in committed if committed >= {*plan.together(g)}}
-    here = [shard for shard in mending.shards if shard.number in done]
+    here = [shard for shard in plan.shards() if shard.number in done]
     stale = {keys.place(keys.CHECKPOINTS, shard.group, shard.number) for shard in here}
     stale |= {keys.live(shard.group, shard.number) for shard in here}
     # `resume --failed` goes on from the states beside items that failed.

@@ -1,6 +1,6 @@
 """The store that is checked or repaired, and those parts of it that can be made again: job, metadata, columns, tables."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,7 +10,6 @@ from jobs import keys
 from jobs.gather.gather import GATHERED, gather
 from jobs.inputs.measure import outputs_of
 from jobs.plan.items import expand
-from jobs.plan.layout import Shard
 from jobs.storage import objects
 from jobs.storage.checksums import digest, is_intact, parsed, read_sums, read_verified, write_sums
 from jobs.storage.lease import Lease
@@ -47,11 +46,6 @@ class Mending:
     def objects(self) -> ObjectStore:
         """The objects of the store."""
         return self.store.objects
-
-    @property
-    def shards(self) -> list[Shard]:
-        """All shards of the plan."""
-        return list(self.store.job.plan.shards())
 
     def exists(self, key: str) -> bool:
         """Whether there is an object at `key`."""
@@ -172,15 +166,11 @@ def check_gathered(mending: Mending) -> Iterator[Finding]:
         if key != "zarr.json"  # check_created reports it
     ]
     if bad and mending.may_write():
-        _gather_again(mending.store, bad)
+        # A gather makes again what has no checksums, and nothing else.
+        for name, wrong in bad.items():
+            for key in {*wrong, keys.sums(name)} - {"zarr.json"}:
+                objects.delete(mending.objects, key)
+            for part in [name] if name != "gathered" else [p for p in GATHERED if p != name]:
+                objects.delete_all(mending.objects, part)
+        gather(Store.open(mending.store.address))
     yield from found
-
-
-def _gather_again(store: Store, bad: Mapping[str, Sequence[str]]) -> None:
-    # A gather makes again what has no checksums, and nothing else.
-    for name, wrong in bad.items():
-        for key in {*wrong, keys.sums(name)} - {"zarr.json"}:
-            objects.delete(store.objects, key)
-        for part in [name] if name != "gathered" else [p for p in GATHERED if p != name]:
-            objects.delete_all(store.objects, part)
-    gather(Store.open(store.address))

@@ -66,7 +66,7 @@ def _missing(log: Log, seen: list[Segment]) -> Generator[Finding]:
 def check_markers(mending: Mending) -> Generator[Finding, None, dict[int, Marker]]:
     """Yield findings; return shard -> marker for the intact markers."""
     good = yield from check_records(mending, mending.store.committed)
-    for shard in mending.shards:
+    for shard in mending.store.job.plan.shards():
         if shard.number not in good:
             what = LOST if _has_results(mending, shard) else NOT_COMPUTED
             yield Finding(keys.place(keys.DONE, shard.group, shard.number), what, "")
@@ -87,33 +87,19 @@ def check_results(mending: Mending, markers: dict[int, Marker]) -> Iterator[Find
 
     A repair also deletes what is damaged: whoever reads the table of all items, as a gather does, reads these objects too.
     """
-    damaged, unreadable = [], []
-    for shard in mending.shards:
-        if shard.number not in markers:
-            continue
-        sums = markers[shard.number].sha256
-        bad = {
-            key: "missing" if data is None else "not as committed"
-            for key, data in objects.read_all(mending.objects, sums)
-            if data is None or digest(data) != sums[key]
-        }
-        if bad:
-            del markers[shard.number]
-            damaged.append(shard)
-        for key, what in bad.items():
-            unreadable.append(key)
-            yield Finding(key, what, AGAIN)
-    # The markers first: results that are not there would read as fill values of a committed shard.
-    compute_again(mending, damaged)
+    damaged: dict[str, Shard] = {}
+    for shard in mending.store.job.plan.shards():
+        sums = markers[shard.number].sha256 if shard.number in markers else {}
+        for key, data in objects.read_all(mending.objects, sums):
+            if data is None or digest(data) != sums[key]:
+                damaged[key] = shard
+                markers.pop(shard.number, None)
+                yield Finding(key, "missing" if data is None else "not as committed", AGAIN)
     if mending.may_write():
-        for key in unreadable:
+        # The markers first: results that are not there would read as fill values of a committed shard.
+        mending.store.committed.forget({*damaged.values()})
+        for key in damaged:
             objects.delete(mending.objects, key)
-
-
-def compute_again(mending: Mending, shards: Iterable[Shard]) -> None:
-    """If this is a repair, remove the markers of these shards, so that `resume` computes them."""
-    if mending.may_write():
-        mending.store.committed.forget(shards)
 
 
 def check_notes(mending: Mending, markers: Mapping[int, Marker]) -> Iterator[Finding]:
@@ -154,4 +140,5 @@ def _check_failed(mending: Mending, markers: Mapping[int, Marker]) -> Iterator[F
         if not known >= {*marker.without}:
             again.append(marker.shard)
             yield Finding(keys.place(keys.FAILED, marker.shard.group, number), "missing", AGAIN)
-    compute_again(mending, again)
+    if mending.may_write():
+        mending.store.committed.forget(again)
