@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
-from failing import Failing, Flaky
-from stores import BASE
+from failing import Failing, Flaky, holds
+from stores import BASE, make
 
 from jobs import keys
 from jobs.report.history import history
@@ -57,6 +57,15 @@ def test_a_shard_that_another_driver_commits_has_not_failed(store):
     progress = run_parts(store, executor, 0, 2, listen, Stop())
     assert others
     assert (progress.shards_done, progress.failed) == (12, {})
+
+
+def test_the_end_names_items_that_failed_under_another_driver(tmp_path):
+    store = make(tmp_path / "f.zarr", {**JOB, "run": {**JOB["run"], "retries": 0}})
+    fails = lambda task: holds(task, {8}) and "error"
+    before = run_parts(store, Failing(fails), 0, 2, lambda p: None, Stop())
+    now = run_parts(store, SerialExecutor(1), 0, 2, lambda p: None, Stop())
+    assert now.failed_items == before.failed_items
+    assert len(now.failed_items) == 1
 
 
 def test_drivers_share_the_shards(store):
