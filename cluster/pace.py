@@ -31,20 +31,16 @@ def remember_pace(spec: JobSpec, markers: Sequence[Marker]) -> None:
     The least counts, because other work on the machine only adds to it. A folder that cannot be written is ignored.
     """
     here = [m for m in markers if m.host == socket.gethostname() and not m.copied_from]
-    pace, before = pace_of(here), remembered_pace(spec)
-    if pace is None or (before is not None and before <= pace):
+    paces = [m.seconds / m.n_items for m in here if m.n_items]
+    # Of the median shard, since a worker's first one includes the compilation.
+    pace, before = median(paces) if paces else float("inf"), remembered_pace(spec)
+    if pace >= (before or float("inf")):
         return
     with suppress(OSError):
         file = _file(spec, cache_home())
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(file) as new:
             new.write_text(json.dumps({"kernel": spec.kernel, "seconds_per_item": pace}))
-
-
-def pace_of(markers: Sequence[Marker]) -> float | None:
-    """The seconds per item of the median shard, since a worker's first one includes the compilation."""
-    paces = [m.seconds / m.n_items for m in markers if m.n_items]
-    return median(paces) if paces else None
 
 
 def _file(spec: JobSpec, home: Path) -> Path:

@@ -21,8 +21,7 @@ from ray.exceptions import (
 )
 
 from cluster.ray.actor import Kind, Place
-from cluster.ray.pool import Pool
-from cluster.ray.slots import Answer, Slot
+from cluster.ray.pool import Answer, Pool, Slot
 from cluster.versions import versions
 from jobs.errors import JobError
 from jobs.redact import redact
@@ -120,7 +119,12 @@ class Crew:
             for slot in self._pool.slots:
                 slot.actor.interrupt.options(concurrency_group="watch").remote()
         reports, self._reports = self._reports, []
-        for slot, answer in _arrived(self._answers, 0 if reports else timeout):
+        arrived = []
+        with suppress(Empty):
+            arrived.append(self._answers.get(timeout=0 if reports else timeout))
+        # All that are there now: one that is put back, because its Ray does not answer, comes again at the next call.
+        arrived += [self._answers.get() for _ in range(self._answers.qsize())]
+        for slot, answer in arrived:
             if answer is slot.answer:  # else it is of an actor that was replaced
                 reports += self._take(slot, answer)
         reports += self._explained()
@@ -245,19 +249,6 @@ class Crew:
             else:
                 reports.append(_charged(self._pool, death))
         return reports
-
-
-def _arrived[T](answers: SimpleQueue[T], timeout: float) -> list[T]:
-    """Return the answers that have come; wait for the first at most `timeout` seconds.
-
-    All at once: one that is put back, because its Ray does not answer, comes again at the next call.
-    """
-    arrived = []
-    with suppress(Empty):
-        arrived.append(answers.get(timeout=timeout))
-        while True:
-            arrived.append(answers.get_nowait())
-    return arrived
 
 
 def kind_of_death(error: RayError) -> str:

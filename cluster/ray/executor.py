@@ -120,7 +120,7 @@ class RayExecutor:
 
     def heartbeats(self) -> Mapping[Key, Heartbeat]:
         """Return the last heartbeats; none while the Ray does not answer, as nobody is silent then."""
-        from cluster.ray.slots import heartbeats
+        from cluster.ray.pool import heartbeats
 
         return heartbeats(self._pool.slots) if self._pool.reach.holds else {}
 

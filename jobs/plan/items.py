@@ -123,7 +123,13 @@ def expand(spec: JobSpec, kernel: Kernel, where: str = "job") -> Items:
     ]
     # A required field has no default: `_check_names` has told it, and any value serves until `faults` are told.
     firsts = {name: column.values[0] for _, part in drawn for name, column in part.items()}
-    fill = {**firsts, "seed": 0, **_defaults(kernel), **base}
+    fields = kernel.Params.model_fields
+    defaults = {
+        k: f.get_default(call_default_factory=True)
+        for k, f in fields.items()
+        if not f.is_required()
+    }
+    fill = {**firsts, "seed": 0, **defaults, **base}
     columns = join(drawn, fill) if len(drawn) > 1 else drawn[0][1]
     with faults:
         drawn_starts, base = _starts(spec, base, total, kernel)
@@ -148,12 +154,6 @@ def chosen(search: Search | None, kernel: Kernel) -> list[dict[str, Any]]:
         if isinstance(law, Choice) and kinds.get(name) not in (None, Kind.TRACED)
     }
     return [dict(zip(choices, values, strict=True)) for values in product(*choices.values())]
-
-
-def _defaults(kernel: Kernel) -> dict[str, Any]:
-    fields = kernel.Params.model_fields.items()
-    optional = {name: info for name, info in fields if not info.is_required()}
-    return {name: info.get_default(call_default_factory=True) for name, info in optional.items()}
 
 
 def _check_names(spec: JobSpec, kernel: Kernel, faults: Faults) -> set[str]:

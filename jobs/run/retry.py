@@ -303,9 +303,8 @@ class Failures:
         )  # fmt: skip
         self._blamed[shard.group] += 1
         # A round of a search has rows of several planned shards; the record belongs to the planned one.
-        plan = self._store.job.plan
-        (home,) = plan.overlapping(shard._replace(start=row, stop=row + 1))
-        planned = plan.shard(home)
+        home = self._store.job.plan.shard_of(shard.group, row)
+        planned = self._store.job.plan.shard(home)
         assert planned is not None
         # In memory first, then in the store: this run leaves the item out even if the record cannot be written.
         entries = self.failed.setdefault(home, [])

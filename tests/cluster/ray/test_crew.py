@@ -1,4 +1,4 @@
-"""cluster.ray.crew and slots: actors that open a store, say how far they are, and die; mostly, the tests answer for them."""
+"""cluster.ray.crew, and the heartbeats of cluster.ray.pool: actors that open a store, say how far they are, and die; mostly, the tests answer for them."""
 
 import errno
 import math
@@ -15,8 +15,7 @@ from ray.exceptions import ActorDiedError, OutOfMemoryError
 from cluster.ray.actor import Place, ShardWorker
 from cluster.ray.crew import MAX_STARTS, Crew
 from cluster.ray.executor import RayExecutor
-from cluster.ray.pool import Pool
-from cluster.ray.slots import ASKS, Slot, heartbeats
+from cluster.ray.pool import ASKS, Pool, Slot, heartbeats
 from cluster.versions import versions
 from jobs.errors import JobError
 from jobs.plan.layout import Shard

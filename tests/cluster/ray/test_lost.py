@@ -21,9 +21,8 @@ from ray.exceptions import ActorDiedError
 from waiting import until
 
 from cluster.ray.crew import Crew
-from cluster.ray.pool import Pool
+from cluster.ray.pool import Pool, Slot
 from cluster.ray.reach import Reach, accepts
-from cluster.ray.slots import Slot
 from jobs import Store
 from jobs.run.prepare import open_or_create
 from jobs.run.shards import run_shards

@@ -263,7 +263,10 @@ def test_reductions_of_a_store_are_not_changed_to_what_its_items_do_not_have(tmp
     for asked, said in (
         ("{name: seeds, of: lyapunov}", "unknown column 'lyapunov'"),
         ("{name: counts, by: [lyapunov]}", "unknown column 'lyapunov'"),
-        ("{name: best, by: replay_nmse}", "unknown column 'replay_nmse'; did you mean 'replay_nrmse'"),
+        (
+            "{name: best, by: replay_nmse}",
+            "unknown column 'replay_nmse'; did you mean 'replay_nrmse'",
+        ),
     ):
         with pytest.raises(JobError, match=said):
             set_gather(store, [f"reductions=[{asked}]"])
