@@ -101,7 +101,6 @@ class Reach:
         return answer.result()
 
     def close(self) -> None:
-        """Stop looking."""
         self._closing.set()
 
     def _watch(self) -> None:

@@ -82,19 +82,17 @@ def _unfit(store: Store, why: str) -> JobError:
 def _refuse(store: Store, first: Store) -> None:
     """Raise JobError if a store cannot be merged into one with the first."""
     spec, of = store.job.spec, first.job.spec
+    why = ""
     if spec.kernel != of.kernel:
-        raise _unfit(
-            store, f"its kernel is {spec.kernel}, but that of {first.address} is {of.kernel}"
-        )
-    if spec.search is not None:
-        raise _unfit(
-            store, "has a search, whose comparisons hold only among the items of one store"
-        )
-    if spec.keep_bits != of.keep_bits:
-        raise _unfit(store, f"rounds other results (keep_bits) than {first.address}")
-    if missing := store.job.plan.n_shards - len(store.committed.numbers()):
-        left = f"{resume_command(store)} computes what is left"
-        raise _unfit(store, f"lacks {count(missing, 'shard')}; {left}")
+        why = f"its kernel is {spec.kernel}, but that of {first.address} is {of.kernel}"
+    elif spec.search is not None:
+        why = "has a search, whose comparisons hold only among the items of one store"
+    elif spec.keep_bits != of.keep_bits:
+        why = f"rounds other results (keep_bits) than {first.address}"
+    elif missing := store.job.plan.n_shards - len(store.committed.numbers()):
+        why = f"lacks {count(missing, 'shard')}; {resume_command(store)} computes what is left"
+    if why:
+        raise _unfit(store, why)
 
 
 # --- the merged job -------------------------------------------------------------------------------
@@ -105,7 +103,10 @@ def _merged(stores: Sequence[Store], kernel: Kernel) -> JobSpec:
     base = stores[0].job.base
     specs: list[JobSpec] = []
     for store in stores:
-        spec = _from(base, store, kernel)
+        spec = store.job.spec
+        if store.job.base != base:  # relative files start at its own folder
+            absolute = with_files_from(_dumped(spec), kernel, store.job.base)
+            spec = JobSpec.model_validate(absolute)
         if spec.digest() in [one.digest() for one in specs]:
             raise _unfit(
                 store, "has the same job, and so the same items, as another of these stores"
@@ -138,14 +139,6 @@ def _merged(stores: Sequence[Store], kernel: Kernel) -> JobSpec:
 
 def _dumped(model: BaseModel) -> dict[str, Any]:
     return model.model_dump(mode="json", exclude_defaults=True)
-
-
-def _from(base: str, store: Store, kernel: Kernel) -> JobSpec:
-    """The job of a store, with relative files that start at another folder than `base` made absolute."""
-    job = store.job
-    if job.base == base:
-        return job.spec
-    return JobSpec.model_validate(with_files_from(_dumped(job.spec), kernel, job.base))
 
 
 def _listed(parts: list[Sweep], seed: int, store: Store) -> list[Sweep]:

@@ -41,12 +41,10 @@ class Lookup:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of all rows."""
         return (len(self.items), *self.table.shape[1:])
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The dtype of the rows."""
         return self.table.dtype
 
     def __getitem__(self, rows: slice) -> np.ndarray:

@@ -68,7 +68,6 @@ class Shard(NamedTuple):
 
     @property
     def n_items(self) -> int:
-        """Number of its rows."""
         return self.stop - self.start
 
 
@@ -86,7 +85,6 @@ class Plan:
 
     @property
     def n_items(self) -> int:
-        """Number of items in all groups."""
         return sum(self.group_sizes) // self.ways
 
     def together(self, group: int) -> range:
@@ -96,7 +94,6 @@ class Plan:
 
     @cached_property
     def counts(self) -> list[int]:
-        """Number of shards in each group."""
         # -(-n // k) is n / k, rounded up; so throughout.
         return [
             -(-n // layout.shard_items)
@@ -105,7 +102,6 @@ class Plan:
 
     @property
     def n_shards(self) -> int:
-        """Number of shards in all groups."""
         return sum(self.counts)
 
     @cached_property
@@ -114,7 +110,6 @@ class Plan:
         return [*accumulate(self.counts, initial=0)]
 
     def numbers(self, group: int) -> range:
-        """The numbers of a group's shards."""
         return range(self._firsts[group], self._firsts[group + 1])
 
     def shard(self, number: int) -> Shard | None:

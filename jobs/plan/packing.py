@@ -50,7 +50,6 @@ class Place(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Number of entries that the result takes."""
         return math.prod(self.shape)
 
 

@@ -93,9 +93,8 @@ class Reader(NamedTuple):
                 f"seed: {content.get('seed')} beside params, from which the job draws everything, or sweep: {{seeds: N}} for "
                 "N replicates"
             )
-            known: dict[tuple[str, ...], Any] = {(): model.model_fields}
-            listed = f"ctd kernels {self.kernel.name}"
-            raise explain(error, section, known, inner, listed) from None
+            command = f"ctd kernels {self.kernel.name}"
+            raise explain(error, section, {(): model.model_fields}, inner, command) from None
         for name, value in content.items():
             refuse_booleans(value, getattr(found, name), f"{section(name)}: {name}")
         return found

@@ -38,7 +38,6 @@ class Attempts:
         return len(self._running)
 
     def begin(self, task: Task) -> None:
-        """Add an attempt that is handed out."""
         # The driver's monotonic clock: neither a correction of the time nor a worker's clock makes a shard look slow.
         self._running[task.key], self._began[task.key] = task, time.monotonic()
         if task.begin == "beside":
@@ -64,7 +63,6 @@ class Attempts:
         return task is not None and not (task.begin == "beside" and self.other(task))
 
     def shards(self) -> list[int]:
-        """Return the numbers of the running shards, rising."""
         return sorted({number for number, _ in self._running})
 
     def slow(self, patience: Patience) -> list[tuple[Task, float]]:

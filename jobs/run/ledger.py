@@ -107,7 +107,6 @@ class Ledger:
     # --- one report ------------------------------------------------------------------------------------
 
     def commit(self, marker: Marker) -> None:
-        """Record a committed shard."""
         shard = marker.shard
         # A commit wrote to the storage, so the storage works again.
         self.storage.end()
@@ -124,7 +123,6 @@ class Ledger:
         self.compact(COMPACT_EVERY)
 
     def tell(self, task: Task, told: Told, cost: Cost) -> None:
-        """Record the end of a round of a search."""
         self.storage.end()
         self.failures.note_fine(task.shard.group, len(told.rows))
         self.limits.note(task.shard.group, cost.longest_s)

@@ -91,12 +91,10 @@ class Pause:
             self._until = time.monotonic() + self._wait_s
 
     def end(self) -> None:
-        """End the pause: the trouble is over."""
         self.reason, self._until, self._wait_s = None, 0.0, 0.5
 
     @property
     def lasts(self) -> bool:
-        """Whether the pause is not over."""
         # `reason` outlasts it: only a shard that is handed out now can tell whether the storage works, and calls `end`.
         return time.monotonic() < self._until
 

@@ -91,7 +91,6 @@ class Progress:
         self.outcomes.update(marker.outcomes)
 
     def give_up(self, shards: Iterable[Shard], text: str) -> None:
-        """Note shards that are given up, and why."""
         for shard in shards:
             if shard.number not in self.failed:
                 self.items_given_up += shard.n_items / self.ways
@@ -169,7 +168,6 @@ class Progress:
         return left_s if 0 < left_s < LONGEST_LEFT_S else None
 
     def text(self) -> str:
-        """Return the progress in one line."""
         return ", ".join(filter(None, self.lines()))
 
     def lines(self) -> list[str]:

@@ -94,7 +94,6 @@ class Rounds:
         return there and (there.told, there.cost)
 
     def tell(self, number: int, told: Told, cost: Cost) -> None:
-        """Note the report of a round."""
         self.told[number] = told
         self.running.discard(number)
         self._costs[told.rows] += np.array([cost.seconds, cost.rounds]) / max(1, len(told.rows))

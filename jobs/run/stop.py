@@ -95,7 +95,6 @@ class Stop:
 
     @property
     def is_over(self) -> bool:
-        """Whether the grace time is over."""
         return time.monotonic() >= self._deadline
 
 

@@ -241,8 +241,9 @@ def nan_counts(values: Mapping[str, np.ndarray]) -> dict[str, int]:
         # Those that a search adds are NaN where it did not come to.
         if of_result.dtype.kind in "fc" and of_result[0:1].size and not name.startswith("search_"):
             known = np.isfinite(of_result[done]).any(axis=tuple(range(1, of_result.ndim)))
-            found[name] = int((~known).sum())
-    return {name: n for name, n in found.items() if n}
+            if not known.all():
+                found[name] = int((~known).sum())
+    return found
 
 
 def fault_of(error: Exception) -> Fault:

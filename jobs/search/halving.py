@@ -16,7 +16,6 @@ class HalvingSearcher(InStep):
     search: Halving
 
     def select(self, rows: np.ndarray, lap: int) -> np.ndarray:
-        """Return which rows survive the rung."""
         block = int(rows[0]) // self._size * self._size
         n = self._size - int(self.failed[block : block + self._size].sum())
         quota = max(1, n // self.search.eta ** (lap + 1))
@@ -74,7 +73,6 @@ class AshaSearcher(Searcher):
         return found
 
     def choose(self, most: int) -> np.ndarray:
-        """Return the rows of the next round; see the class."""
         for rung in reversed(range(len(self._rungs))):
             rows = self._best(rung)
             rows = rows[~self.ended[rows]][:most]
@@ -89,7 +87,6 @@ class AshaSearcher(Searcher):
         super().take(rows)
 
     def tell(self, number: int, told: Told) -> None:
-        """Note the report of a round; see Searcher."""
         super().tell(number, told)
         if not len(rows := told.rows):
             return

@@ -163,7 +163,6 @@ class OptunaSearcher(Searcher):
 
     @property
     def stage(self) -> str:
-        """How far the search has come, as text."""
         return f"{int(self.ended.sum())} of {count(self.n, 'trial')}"
 
     @property

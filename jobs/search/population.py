@@ -53,7 +53,6 @@ class PopulationSearcher(InStep):
         self._best = np.full((self.n // self._size, shape[1]), np.nan)
 
     def values(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the searched parameters in the present generation."""
         return {name: found[rows, self.lap[rows]] for name, found in self._params.items()}
 
     def select(self, rows: np.ndarray, lap: int) -> np.ndarray:

@@ -44,11 +44,9 @@ class Mending:
 
     @property
     def objects(self) -> ObjectStore:
-        """The objects of the store."""
         return self.store.objects
 
     def exists(self, key: str) -> bool:
-        """Whether there is an object at `key`."""
         return objects.read(self.objects, key) is not None
 
     def mend(self, key: str, cure: str, right: bytes | None = None, what: str = "") -> Finding:
