@@ -10,13 +10,13 @@ import inspect
 import linecache
 import sysconfig
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ctd.dotted import INSTALLED
-from ctd.kernel import Kernel, Kind, Params, Values, View, field_kinds, traced_type
+from ctd.kernel import Kernel, Kind, Params, Values, Var, View, field_kinds, traced_type
 from ctd.late import PyTree, jax
 from ctd.words import nearest
 
@@ -215,27 +215,35 @@ def _differences(before: PyTree, after: PyTree) -> Iterator[str]:
         yield f"the state is {was} and {now} after it"
 
 
-def _check_dims(kernel: Kernel, values: dict[str, jax.ShapeDtypeStruct]) -> None:
-    told = f"kernel {kernel.name}: {_written(kernel, 'result')[0]}"
-    # A result without axes could be stored, but nobody could read what its dimensions are.
-    if unknown := sorted(set(values) - set(kernel.dims)):
+def check_axes(told: str, field: str, dims: Mapping[str, Var], values: Mapping[str, Any]) -> None:
+    """Raise ContractError if a returned value is not in a kernel's `dims` or `reduced`, or has other axes there.
+
+    told: begins the message. field: the name of what `dims` is. values: name -> what was returned, with shape and dtype.
+    """
+    # A value without axes could be stored, but nobody could read what its dimensions are.
+    if unknown := sorted(set(values) - set(dims)):
         raise ContractError(
-            f"{told}: {', '.join(unknown)} is returned, which `dims` does not describe; it has {sorted(kernel.dims)}"
-        )
-    if kernel.outcomes and "outcome" not in values:
-        raise ContractError(
-            f"{told}: outcome is not returned; return the index of how the item ended, 0 for "
-            f"{kernel.outcomes[0].name!r}, or leave `outcomes` out"
+            f"{told}{', '.join(unknown)} is returned, which `{field}` does not describe; it has {sorted(dims)}"
         )
     for name, value in values.items():
-        axes, shape = kernel.dims[name].axes, getattr(value, "shape", None)
+        axes, shape = dims[name].axes, getattr(value, "shape", None)
         if shape is None or len(shape) != len(axes):
             names = str(tuple(f"axis{k}" for k in range(len(shape or ())))).replace("'", '"')
             written = f"Var({names}, ...)" + ", with a name for each axis," * bool(shape)
             wanted = f"an array with the axes {axes}" if axes else "a scalar"
             raise ContractError(
-                f"{told}: {name} is {_short(value)}, `dims` gives it the axes {axes}; write {written} or return {wanted}"
+                f"{told}{name} is {_short(value)}, `{field}` gives it the axes {axes}; write {written} or return {wanted}"
             )
+
+
+def _check_dims(kernel: Kernel, values: dict[str, jax.ShapeDtypeStruct]) -> None:
+    told = f"kernel {kernel.name}: {_written(kernel, 'result')[0]}"
+    check_axes(f"{told}: ", "dims", kernel.dims, values)
+    if kernel.outcomes and "outcome" not in values:
+        raise ContractError(
+            f"{told}: outcome is not returned; return the index of how the item ended, 0 for "
+            f"{kernel.outcomes[0].name!r}, or leave `outcomes` out"
+        )
     for field, name in (("metric", kernel.metric), ("chosen_by", kernel.chosen_by)):
         judged = values.get(name)
         if judged is not None and (judged.shape or judged.dtype.kind == "c"):

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from ctd.batch import precision
-from ctd.contract import ContractError, located
-from ctd.kernel import Coordinate, Kernel, Params, Var, inputs_of, static_of
+from ctd.contract import ContractError, check_axes, located
+from ctd.kernel import Kernel, Params, Var, inputs_of, static_of
 from ctd.late import jax
 from jobs import keys
 from jobs.errors import JobError, validated
@@ -198,8 +198,11 @@ def reduce_group(store: Store, group: int, check: Callable[[], None] = lambda: N
         columns = columns_of(store, group, rows)
         coords = kernel.coordinates(inputs, shared)
         with explained(kernel, "reduce", store), _told() as told:
-            reduced = kernel.reduce(inputs, shared, columns, results, options)
-            _check(kernel, reduced, coords)
+            returned = kernel.reduce(inputs, shared, columns, results, options)
+            reduced = {name: np.asarray(value) for name, value in returned.items()}
+            check_axes("", "reduced", kernel.reduced, reduced)
+            if fault := two_lengths(kernel.reduced, reduced, coords):
+                raise ContractError(fault)
     check()
     about = {
         "options": options.model_dump(mode="json"),
@@ -264,23 +267,6 @@ def _begins(function: Callable[..., object]) -> str:
     """The file and line where a function begins, as a line; "" if it has none."""
     code = getattr(inspect.unwrap(function), "__code__", None)
     return f"\n  {Path(code.co_filename).name}, line {code.co_firstlineno}" if code else ""
-
-
-def _check(kernel: Kernel, reduced: Mapping[str, Any], coords: Mapping[str, Coordinate]) -> None:
-    """Raise ContractError if `reduced` does not describe what `reduce` returned."""
-    arrays = {name: np.asarray(value) for name, value in reduced.items()}
-    for name, value in arrays.items():
-        if name not in kernel.reduced:
-            raise ContractError(
-                f"{name} is returned, which `reduced` does not describe; it has {sorted(kernel.reduced)}"
-            )
-        if value.ndim != len(axes := kernel.reduced[name].axes):
-            raise ContractError(
-                f"{name} has the shape {value.shape}, but `reduced` gives it the axes {axes}; return an array with "
-                "these axes, or change them"
-            )
-    if fault := two_lengths(kernel.reduced, arrays, coords):
-        raise ContractError(fault)
 
 
 def _on_cpu() -> Any:

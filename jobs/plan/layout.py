@@ -288,13 +288,9 @@ def chunk_shape(shard: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
             break
         # The least violation of the bounds, as a ratio; among lengths inside the bounds, the largest.
         excess = lambda k, inner=inner: (max(1.0, least / (k * inner), k * inner / most), -k)
-        chunk[axis] = min(_divisors(length), key=excess)
+        low = [k for k in range(1, math.isqrt(length) + 1) if length % k == 0]
+        chunk[axis] = min([*low, *(length // k for k in low)], key=excess)
     return tuple(chunk)
-
-
-def _divisors(n: int) -> list[int]:
-    low = [k for k in range(1, math.isqrt(n) + 1) if n % k == 0]
-    return [*low, *(n // k for k in low)]
 
 
 def _bytes(n: float) -> str:
