@@ -134,7 +134,7 @@ class Crew:
 
     def _open(self, slot: Slot) -> None:
         """Tell the slot's actor to open the store."""
-        # A heartbeat that another run asked for, or of an actor that is gone, comes to nobody here: it is asked for anew.
+        # The answer to a heartbeat of another run, or of an actor that is gone, is dropped: the next tick asks anew.
         slot.place = slot.work = slot.asked = None
         self.idle.pop(slot, None)
         self._expect(slot, slot.actor.open.remote(self._address, self._pool.n, versions()))

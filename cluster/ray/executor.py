@@ -119,7 +119,7 @@ class RayExecutor:
         return self._crew.wait(timeout)
 
     def heartbeats(self) -> Mapping[Key, Heartbeat]:
-        """Return the last heartbeats; none while the Ray does not answer, as nobody is silent then."""
+        """Return the last heartbeats; none while the Ray does not answer, for then silence says nothing of a worker."""
         from cluster.ray.pool import heartbeats
 
         return heartbeats(self._pool.slots) if self._pool.reach.holds else {}

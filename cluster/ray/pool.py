@@ -219,7 +219,7 @@ class Pool:
     def joined(self) -> list[Slot]:
         """Add slots with new actors, as many as fit on nodes that joined since the last check, and return them.
 
-        None if the job sets `run.workers`, within `JOIN_S` of the last check, and on a local Ray, which has one node.
+        Adds none if the job sets `run.workers`, within `JOIN_S` of the last check, and on a local Ray, which has one node.
         """
         if self._local or self._settings.workers or time.monotonic() - self._looked_at < JOIN_S:
             return []

@@ -53,7 +53,7 @@ class GroupLayout(NamedTuple):
 
         local: the devices of a worker. narrowed: a number of slots in place of the planned one.
         """
-        # A device without an item would compute an empty slot beside the others, on a CPU with their cores.
+        # A device without an item would compute an empty slot, on a CPU with the other devices' cores.
         devices = min(local, self.shard_items)
         return min(narrowed or self.slots, -(-self.shard_items // devices)), devices
 
@@ -155,7 +155,7 @@ class Machines:
     """Devices of a worker that share its host's memory."""
 
     def sharing(self, rows: int) -> Self:
-        """The devices that a shard of so many rows takes, which share the memory of all."""
+        """The devices that a shard of `rows` rows takes; they share the memory of all devices."""
         devices = min(self.devices, rows)
         return replace(self, memory=self.memory * self.devices // devices, devices=devices)
 

@@ -93,7 +93,7 @@ def check_search(
         for group in items.groups:
             _check_size(search, group, items)
     if isinstance(search, Optuna):
-        # Last, since it imports Optuna: who has to install it first should find that the job is right then.
+        # Last, since it imports Optuna: whoever must install it first should find no further fault afterwards.
         check_installed(search, where)
 
 

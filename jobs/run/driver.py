@@ -168,7 +168,7 @@ class Driver:
     def _end_hung(self, heartbeats: Mapping[Key, Heartbeat]) -> None:
         limits = self.ledger.limits
         for attempt, (progress, silent_s) in heartbeats.items():
-            # Of an attempt that has not answered yet nobody knows; it begins by loading.
+            # An attempt that has not answered yet is taken for one that loads.
             advancing = progress is not None and progress.advancing
             limit = limits.of(self.ledger.shards[attempt[0]].group, advancing)
             if silent_s > limit:

@@ -58,7 +58,7 @@ def _copy(old: Store, new: Store, lease: Lease) -> None:
     # Microbatches and slots come first: the old ones hold for the new rows of a group, too.
     for prefix in (keys.LAYOUT, keys.SLOTS):
         for key in list(objects.list_keys(old.objects, prefix)):
-            # Not over one that is there: shards of the new store may have been computed with it before an interruption.
+            # A key that is there stays: before an interruption, shards of the new store may have been computed with it.
             objects.create(new.objects, key, objects.read(old.objects, key) or b"")
     done = new.committed.numbers()
     # By group and rows, because shards may be numbered differently.

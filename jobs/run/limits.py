@@ -20,7 +20,7 @@ write, which waits for a busy storage. Nothing tells how long that should take; 
 LEAST_PATIENCE_S = 30.0
 """Seconds before any second attempt: the other worker may have to load data and to compile first."""
 PEERS = 100
-"""The median duration is that of so many of the last committed shards of a group."""
+"""The median duration is taken over at most this many of the last committed shards of a group."""
 
 LONGEST_PAUSE_S = 60.0
 """Longest wait between two attempts at a failing storage, in seconds."""

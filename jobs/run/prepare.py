@@ -53,7 +53,7 @@ class Prepared:
     data: list[str]
     """The sizes of the groups' data, and which of them are not used, as texts."""
     warnings: list[str]
-    """What is said of given parameters on which no result depends, and of inputs that failed."""
+    """Warnings of given parameters that no result depends on, and of inputs that failed."""
 
 
 def prepare(spec: JobSpec, base: str, where: str, machines: Callable[[], Machines]) -> Prepared:
@@ -74,7 +74,7 @@ def prepare(spec: JobSpec, base: str, where: str, machines: Callable[[], Machine
             evaluated.append(evaluate_group(kernel, group.params, base))
     outputs = [group.outputs for group in evaluated]
     shapes = [one.shapes for one in outputs]
-    # Collected: a user hears of all faults at once.
+    # Collected, so that a user reads all faults at once.
     with faults:
         check_keep_bits(spec.keep_bits, shapes, where)
     with faults:
@@ -85,7 +85,7 @@ def prepare(spec: JobSpec, base: str, where: str, machines: Callable[[], Machine
         _check_reductions(spec, kernel, items, shapes, where)
     faults.tell()
     found = machines()
-    # The executor of this run may have fewer; an array of allocations has so many in each.
+    # This executor may have fewer workers than each allocation of an array will have.
     found = replace(found, workers=max(found.workers, spec.run.workers or 1))
 
     def laid_out(sizes: list[Sizes], machines: Machines) -> Plan:
@@ -148,7 +148,7 @@ def _check_reductions(
 
 
 def prepare_here(spec: JobSpec, base: str, where: str, workers: int) -> Prepared:
-    """Plan the job for so many workers, or for `run.workers`, with the memory of this machine; see `prepare`."""
+    """Plan the job for `run.workers` or else this many workers, with the memory of this machine; see `prepare`."""
     workers = spec.run.workers or workers
     devices = spec.run.devices(on_gpus=bool(spec.run.gpus_per_worker))
     memory = usable_memory(spec.run.memory_gb) // devices
@@ -217,7 +217,7 @@ def reopen(spec: JobSpec, address: str, kernel: Kernel | None = None, where: str
 def another_job(store: Store, spec: JobSpec, kernel: Kernel) -> str:
     """Return that a store holds another job than `spec`, what to do, and the differences, as text; "" if it holds this one."""
     old, address = store.job.spec, store.address
-    # A digest says which axes are in another order than the alphabet's, and not of which sweep they are.
+    # The digest says which axes are not in alphabetical order, but not which sweep has them.
     orders = [[names for _, names in _axes(one)] for one in (old, spec)]
     if old.digest() == spec.digest() and orders[0] == orders[1]:
         return ""

@@ -44,7 +44,7 @@ FREE_NODE_DEATHS = 3
 """Lost nodes that a shard is not charged for; later ones count as failures of the shard, which may bring nodes down."""
 
 HOPELESS_SHARDS, HOPELESS_ITEMS = 3, 64
-"""A group without a single fine item is hopeless after so many shards given up, or failing items: a few may be bad by chance."""
+"""A group without a single good item is hopeless after this many shards given up, or failing items: a few may be bad by chance."""
 
 
 class Verdict(NamedTuple):

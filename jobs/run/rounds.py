@@ -145,7 +145,7 @@ class Rounds:
 
     def forget(self, needed: set[int]) -> None:
         """Delete the states of rounds that have been told, unless they are needed, or a task goes on from them."""
-        # A round that runs may fail and be handed out again; one that is repeated reads its sources again.
+        # A running round may fail and start again; a repeated one reads its sources again.
         going = [self.asked[number] for number in self.running | self.repeated]
         going += [task.step.round for task in self.waiting if task.step]
         sources = [{*asked.rounds.tolist()} for asked in going]

@@ -191,7 +191,7 @@ class Heartbeat(NamedTuple):
     progress: ShardProgress | None
     """Progress of its shard; None if it has not reported yet."""
     silent_s: float
-    """Seconds since then; always 0 where nobody could end the attempt."""
+    """Seconds since then; always 0 in this process, where nothing could end the attempt."""
 
 
 class Pulse:
@@ -277,7 +277,7 @@ class Ticker:
         self, heartbeats: Callable[[], Mapping[Key, Heartbeat]], at_once: bool = False
     ) -> None:
         """Call the function if `TICK_S` has passed, or `at_once`."""
-        # `heartbeats` is a function, so that nobody collects them before it is time.
+        # A function, so that heartbeats are collected only for a tick that is due.
         is_due = at_once or time.monotonic() - self._at >= TICK_S
         if self._on_tick is not None and is_due:
             self._on_tick(heartbeats())

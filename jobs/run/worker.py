@@ -279,7 +279,7 @@ class SerialExecutor:
         self._ticker = Ticker(None)
 
     def machines(self) -> Machines:
-        """Return one worker, whose CPU devices share the given memory, or else that which was free when this executor was made."""
+        """Return one worker; its CPU devices share the given memory, by default what was free when this executor was made."""
         devices = jax.local_device_count() if jax.default_backend() == "cpu" else 1
         return Machines(1, self._memory // devices, devices)
 

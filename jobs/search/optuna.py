@@ -208,7 +208,7 @@ def study_of(search: Optuna, seed: int) -> optuna.Study:
     import optuna
 
     told = optuna.logging.get_verbosity()
-    # That it was made in memory tells nobody anything.
+    # Without the message that it was made in memory.
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         return optuna.create_study(
