@@ -4,7 +4,7 @@ A store keeps their checksums, and those of its input files. If a module was edi
 
 Nothing is executed: import statements are read and followed.
 
-    from    the kernel's module, the modules that a field names as a dotted path (a task, a map), ctd.batch
+    from    the kernel's module, the modules that the job names as dotted paths (a task, a map), ctd.batch
     into    the kernel's own package, ctd, the folders of the job and the kernel
 
 All other modules count as versions, not source.
@@ -20,8 +20,8 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 from ctd.catalogue import find_module
-from ctd.dotted import INSTALLED, modules_in
-from ctd.kernel import Kernel, Kind, field_kinds
+from ctd.dotted import INSTALLED
+from ctd.kernel import Kernel
 from jobs import keys
 from jobs.errors import JobError
 from jobs.inputs.versions import changed_files
@@ -45,13 +45,14 @@ def sources_of(spec: JobSpec, base: str, kernel: Kernel | None = None) -> dict[s
     kernel: the job's, if it has been imported. Raises JobError for an unknown kernel, or a file that was edited after
     this process imported it.
     """
-    kernel = kernel or find_kernel(spec.kernel, base)  # which puts `base` on the path
+    if kernel is None:
+        find_kernel(spec.kernel, base)  # which puts `base` on the path
     root = find_module(spec.kernel)
     packages = {"ctd", root.partition(".")[0]}
     folders = _import_folder(root)
     with suppress(OSError):  # "." of a Ray job whose folder Ray has replaced
         folders.add(Path(base).resolve())
-    waiting = [root, "ctd.batch", *_named(spec, kernel)]
+    waiting = [root, "ctd.batch", *spec.modules()]
     # What is cut out of a notebook lies in the store: what it imports of the user's lies wherever they have it.
     typed = any(name.startswith(keys.TYPED) for name in waiting)
     others = {*sys.stdlib_module_names, *OURS}
@@ -152,16 +153,6 @@ def _refuse_stale(module: str, path: Path, sha256: str) -> None:
     elif before != sha256:
         what = "was edited after this process imported it"
         raise JobError(f"{path}: {what}; start the process again")
-
-
-def _named(spec: JobSpec, kernel: Kernel) -> set[str]:
-    """Return the modules that params and sweeps name as `module.attribute`, but for those of fields that are files."""
-    kinds = field_kinds(kernel.Params)
-    swept = [part.model_dump(mode="json") for part in spec.sweeps()]
-    blocks = [spec.params, *(part[kind] for part in swept for kind in ("grid", "zip", "random"))]
-    fields = [(name.partition(".")[0], value) for block in blocks for name, value in block.items()]
-    importing = (Kind.STATIC, Kind.DATA)
-    return set(modules_in([value for name, value in fields if kinds.get(name) in importing]))
 
 
 def _import_folder(module: str) -> set[Path]:
