@@ -20,6 +20,7 @@ from jobs import keys
 from jobs.errors import JobError
 from jobs.plan.items import chosen
 from jobs.plan.layout import Shard
+from jobs.reduce import given_params
 from jobs.run.progress import Progress
 from jobs.run.retry import Failures
 from jobs.run.rounds import Rounds, SearchedShards
@@ -30,7 +31,7 @@ from jobs.storage import objects
 from jobs.storage.checksums import write_sums
 from jobs.store.events import WARNING, Events
 from jobs.store.rounds import Cost, Decision, read_decisions, round_digest, write_decision
-from jobs.store.store import Store, names_of_columns, shared_fields
+from jobs.store.store import Store, names_of_columns
 
 
 class GroupSearch:
@@ -44,7 +45,7 @@ class GroupSearch:
         plan, groups = store.job.plan, store.job.plan.together(group)
         self._n = plan.group_sizes[group]
         self._most = min(plan.layouts[g].shard_items for g in groups)
-        params = store.science.Params.model_validate(shared_fields(store, group))
+        params = given_params(store, group)
         self.searcher = _searcher(store, group, self._n, params)
         self.shards = SearchedShards(plan, groups, done, self.searcher.group)
         self.rounds = Rounds(store, group, failures, self._n)

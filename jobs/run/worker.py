@@ -20,7 +20,7 @@ from ctd.late import jax
 from jobs.errors import JobError
 from jobs.inputs.measure import load_group
 from jobs.plan.layout import Machines
-from jobs.reduce import reduce_group
+from jobs.reduce import given_params, reduce_group
 from jobs.run.attempt import Attempt, Computed, Group, Stopped
 from jobs.run.sources import source_here
 from jobs.run.stop import Stop
@@ -51,7 +51,7 @@ from jobs.store.live import EVERY_S, clear_live
 from jobs.store.manifest import host, idle_gpus
 from jobs.store.marker import Marker
 from jobs.store.rounds import Cost, Damaged, write_round
-from jobs.store.store import Store, shared_fields
+from jobs.store.store import Store
 from jobs.store.writer import write_shard
 
 
@@ -135,7 +135,7 @@ class Worker:
             # Before the next one is read: its data may fill the memory.
             for other in self._groups.keys() - {*self.job.plan.together(index)}:
                 del self._groups[other]
-            params = self.kernel.Params.model_validate(shared_fields(self.store, index))
+            params = given_params(self.store, index)
             self._groups[index] = Group(params, load_group(self.kernel, params, self.job.base))
         return self._groups[index]
 
