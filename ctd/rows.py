@@ -56,6 +56,10 @@ def blocks(values: Columns, names: Sequence[str]) -> Iterator[dict[str, np.ndarr
         yield {name: np.asarray(values[name]) for name in names}
 
 
+PART = 2**20
+"""Rows of a column that are read at once."""
+
+
 def combinations(columns: Sequence[np.ndarray], n: int) -> tuple[np.ndarray, np.ndarray]:
     """Group rows by their combinations of values, in order of appearance.
 
@@ -64,24 +68,48 @@ def combinations(columns: Sequence[np.ndarray], n: int) -> tuple[np.ndarray, np.
         n: number of rows.
 
     Returns:
-        ((combination,) first row of each, (n,) the number of each row's combination).
+        ((combination,) first row of each, (n,) the number of each row's combination), both int32.
 
     >>> first, of_row = combinations([np.array([5, 5, 2, 5]), np.array([0, 1, 0, 0])], 4)
     >>> first.tolist(), of_row.tolist()
     ([0, 1, 2], [0, 1, 2, 0])
     """
-    codes = np.zeros(n, np.int64)
+    codes, most = np.zeros(n, np.int32), max(4 * n, 1 << 16)
     for values in columns:
-        inverse = np.unique(values, axis=0, return_inverse=True)[1].ravel()
-        codes = codes * (inverse.max(initial=0) + 1) + inverse
-        # Renumber from 0: codes stay below n, so that the next product cannot overflow.
-        codes = np.unique(codes, return_inverse=True)[1].ravel()
-    # np.unique sorts by value; `place` turns that into the order of first appearance.
-    _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
-    order = np.argsort(first, kind="stable")
-    place = np.empty(len(order), np.int64)
+        is_code = values.ndim == 1 and values.dtype.kind in "iu"
+        if not is_code or values.min(initial=0) < 0 or values.max(initial=0) >= most:
+            values = np.unique(values, axis=0, return_inverse=True)[1].ravel()
+        k = int(values.max(initial=0)) + 1
+        size = k * (int(codes.max(initial=0)) + 1)
+        # Renumbered from 0: codes stay below n, so that the next product cannot overflow.
+        if size <= most:  # by a table, without a sort
+            codes = codes * np.int32(k) + values.astype(np.int32)
+            there = np.zeros(size, bool)
+            there[codes] = True
+            codes = (np.cumsum(there, dtype=np.int32) - 1)[codes]
+        else:
+            codes = np.unique(codes.astype(np.int64) * k + values, return_inverse=True)[1].astype(
+                np.int32
+            )
+    first = first_rows(codes, int(codes.max(initial=-1)) + 1)
+    order = np.argsort(first)
+    place = np.empty(len(order), np.int32)
     place[order] = np.arange(len(order))
-    return first[order], place[inverse.ravel()]
+    return first[order], place[codes]
+
+
+def first_rows(codes: np.ndarray, k: int) -> np.ndarray:
+    """The first row that has each of the codes 0 to k - 1, (k,) int32; 0 of a code that none has.
+
+    >>> first_rows(np.array([1, 0, 1]), 2).tolist()
+    [1, 0]
+    """
+    found = np.zeros(k, np.int32)
+    # From the last row on, so that the first one of a code is written last; in parts, which bounds memory.
+    for stop in range(len(codes), 0, -PART):
+        some = np.arange(stop - 1, max(0, stop - PART) - 1, -1)
+        found[codes[some]] = some
+    return found
 
 
 def alike(

@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from ctd.kernel import Kernel, Kind, Params, field_kinds
+from ctd.rows import combinations
 from jobs.errors import Faults, JobError, count, home_of, nearest
 from jobs.plan.params import Reader, join
 from jobs.spec.job import JobSpec, parse_job
@@ -247,14 +248,13 @@ def _groups(
     kinds = field_kinds(reader.kernel.Params)
     kind_of = lambda name: kinds.get(name.partition(".")[0], Kind.TRACED)
     splitting = [name for name in columns if kind_of(name) is not Kind.TRACED]
-    # A stable sort, so that ids rise within a group.
-    label = _labels(n, [columns[name] for name in splitting])
-    order = np.argsort(label, kind="stable").astype(np.uint32)
-    bounds = np.append(0, np.cumsum(np.bincount(label)))
-    groups: list[Group] = []
     # In the order of their first items: when a sweep grows at its end, the old groups keep their numbers (jobs.run.prepare).
-    for which in np.argsort(order[bounds[:-1]]):
-        items = order[bounds[which] : bounds[which + 1]]
+    _, group = combinations([columns[name].codes for name in splitting], n)
+    # A stable sort, so that ids rise within a group; NumPy sorts 16 bits by radix.
+    small = group.astype(np.min_scalar_type(group.max()))
+    order = np.argsort(small, kind="stable").astype(np.uint32)
+    groups: list[Group] = []
+    for items in np.split(order, np.cumsum(np.bincount(group))[:-1]):
         first = {name: column.values[column.codes[items[0]]] for name, column in columns.items()}
         content = copy.deepcopy(base)
         for name, value in first.items():
@@ -264,29 +264,6 @@ def _groups(
             params = reader.read({**content, **way}, searched=way.keys())
             groups.append(Group(len(groups), params, items, {**labels, **way}))
     return groups
-
-
-def _labels(n_items: int, columns: list[Column]) -> np.ndarray:
-    """The number of each item's combination of values, (n_items,), from 0 on in the order of the values.
-
-    It has the smallest integer type that holds it: a column of int64 takes 80 MB for ten million items, and NumPy sorts
-    16 bits by radix.
-    """
-    label, n = np.zeros(n_items, np.int32), 1
-    for column in columns:
-        k = len(column.values)
-        # Where a table of all combinations fits, those that occur are numbered without a sort.
-        if n * k < np.iinfo(np.int32).max:
-            label *= k
-            label += column.codes
-            there = np.zeros(n * k, bool)
-            there[label] = True
-            label = (np.cumsum(there, dtype=np.int32) - 1)[label]
-        else:
-            combined = label.astype(np.int64) * k + column.codes
-            label = np.unique(combined, return_inverse=True)[1].astype(np.int32)
-        n = int(label.max()) + 1
-    return label.astype(np.int16) if n <= np.iinfo(np.int16).max else label
 
 
 # --- all faults of a job at once ------------------------------------------------------------------

@@ -10,14 +10,12 @@ import numpy as np
 from pydantic import ValidationError
 
 from ctd.kernel import Kernel, Kind, Params, field_kinds
+from ctd.rows import first_rows
 from jobs.errors import Faults, JobError, explain, home_of, refuse_booleans
 from jobs.spec.sweep import Column, compact, listed
 
 CHECKED = 10_000
 """Most listed values of a field that are validated one by one; of further numbers, and of generated values, the extremes are."""
-
-PART = 2**20
-"""Items of a column that are read at once."""
 
 
 def join(
@@ -127,7 +125,7 @@ class Reader(NamedTuple):
 
     def _valid(self, name: str, column: Column, check: Check) -> Column:
         """One column as `Params` reads it."""
-        items = _first_items(column)
+        items = first_rows(column.codes, len(column.values))
         if column.generated:
             return column._replace(values=self._numbers(name, column.values, items, check))
         given = listed(column.values)
@@ -161,20 +159,6 @@ class Reader(NamedTuple):
         if len(odd := np.flatnonzero(found != values)):
             at(odd[0])  # raises: a fraction between two whole ends
         return found
-
-
-def _first_items(column: Column) -> np.ndarray:
-    """The first item that has each value of a column, (values,) int32; 0 of a value that none has.
-
-    >>> _first_items(Column(np.array([1, 0, 1]), ["a", "b"])).tolist()
-    [1, 0]
-    """
-    found = np.zeros(len(column.values), np.int32)
-    # From the last item on, so that the first one of a value is written last; in parts, which bounds memory.
-    for stop in range(len(column.codes), 0, -PART):
-        some = np.arange(stop - 1, max(0, stop - PART) - 1, -1)
-        found[column.codes[some]] = some
-    return found
 
 
 def in_32_bits(params: Params) -> Params:
