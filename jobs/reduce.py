@@ -79,7 +79,7 @@ class GroupResults(Lazy[np.ndarray]):
         return {name: read(name) if here.all() else read(name)[here] for name in names}
 
 
-def rows_of(n: int, markers: Sequence[Marker]) -> np.ndarray:
+def committed_rows(n: int, markers: Sequence[Marker]) -> np.ndarray:
     """Mark the rows of a group that have items in the shards of these markers: (n,) bool."""
     rows = np.zeros(n, bool)
     for marker in markers:
@@ -89,8 +89,8 @@ def rows_of(n: int, markers: Sequence[Marker]) -> np.ndarray:
 
 
 def rows_with_results(n: int, markers: Sequence[Marker]) -> np.ndarray:
-    """`rows_of` without the items that failed with an error: their rows hold fill values."""
-    rows = rows_of(n, markers)
+    """`committed_rows` without the items that failed with an error: their rows hold fill values."""
+    rows = committed_rows(n, markers)
     rows[[row for marker in markers for row in marker.without]] = False
     return rows
 

@@ -30,7 +30,7 @@ from jobs import keys
 from jobs.errors import JobError
 from jobs.gather.tables import open_columns, write_items, write_reductions, write_shards
 from jobs.late import zarr
-from jobs.reduce import FunctionFailed, is_reduced, made_from, reduce_group, rows_of
+from jobs.reduce import FunctionFailed, committed_rows, is_reduced, made_from, reduce_group
 from jobs.run.sources import edited
 from jobs.run.task import Executor, Reduction
 from jobs.spec.job import JobSpec, set_field
@@ -145,7 +145,7 @@ class _Now:
         by_group: list[list[Marker]] = [[] for _ in sizes]
         for marker in self.markers:
             by_group[marker.shard.group].append(marker)
-        self.rows = [rows_of(n, here) for n, here in zip(sizes, by_group, strict=True)]
+        self.rows = [committed_rows(n, here) for n, here in zip(sizes, by_group, strict=True)]
         self.n_items = int(sum(here.sum() for here in self.rows))
         digests: dict[str, str] = {}
         if kernel is not None and kernel.reduce is not None:

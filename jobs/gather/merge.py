@@ -53,12 +53,12 @@ def merge(stores: Sequence[Store], address: str) -> Store:
     items = expand(spec, kernel, "the merged job")
     starts = np.cumsum([0, *(sum(store.job.plan.group_sizes) for store in stores)])
     origins = [_origins(group.items, stores, starts) for group in items.groups]
-    layouts = tuple(_layout(parts[0]) for parts in origins)
+    layouts = tuple(_layout(pieces[0]) for pieces in origins)
     plan = Plan(tuple(len(group.items) for group in items.groups), layouts)
     outputs = [outputs_of(kernel, group.params, first.job.base) for group in items.groups]
-    for group, (parts, made) in enumerate(zip(origins, outputs, strict=True)):
-        for part in parts:
-            _check_part(part, items, group, made)
+    for group, (pieces, made) in enumerate(zip(origins, outputs, strict=True)):
+        for piece in pieces:
+            _check_piece(piece, items, group, made)
     about = provenance() | {"merged": [_about(*pair) for pair in zip(stores, starts, strict=False)]}
     job = Job(spec, plan, first.job.base, about, first.job.sources, first.job.inputs)
     lease = Lease.acquire(connect.open_objects(address, create=True), address)
@@ -174,7 +174,7 @@ def _about(store: Store, start: np.integer[Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Part:
+class Piece:
     """Rows of a merged group that come from one group of one store; there may be fewer than that group has."""
 
     store: Store
@@ -202,48 +202,48 @@ def _overlap(a: range, b: range) -> range:
     return range(max(a.start, b.start), min(a.stop, b.stop))
 
 
-def _origins(ids: np.ndarray, stores: Sequence[Store], starts: np.ndarray) -> list[Part]:
+def _origins(ids: np.ndarray, stores: Sequence[Store], starts: np.ndarray) -> list[Piece]:
     """The old rows that make up a merged group, in order. ids: its items. Raises JobError if it mixes groups of one store."""
-    parts, row = [], 0
+    pieces, row = [], 0
     for store, first, last in zip(stores, starts, starts[1:], strict=False):
         own = ids[(ids >= first) & (ids < last)].astype(np.int64) - int(first)
         if not len(own):
             continue
         for group, n in enumerate(store.job.plan.group_sizes):
             there = store.rows(group, "item", 0, n)
-            # Ids rise within a group: the part is the range of rows from its first id on, or lies in another group.
+            # Ids rise within a group: the piece is the range of rows from its first id on, or lies in another group.
             at = int(np.searchsorted(there, own[0]))
             if np.array_equal(there[at : at + len(own)], own):
                 rows = range(row, row + len(own))
-                parts.append(Part(store, group, int(first), rows, row - at))
+                pieces.append(Piece(store, group, int(first), rows, row - at))
                 break
         else:
             raise _unfit(store, "the merged job groups its items differently")
         row += len(own)
-    return parts
+    return pieces
 
 
-def _layout(part: Part) -> GroupLayout:
-    """The layout of a part's old group, with the microbatch that its first worker chose: nobody measures it again."""
-    planned = part.store.job.plan.layouts[part.group]
-    used = part.store.committed.markers(part.group)[0].layout.microbatch
+def _layout(piece: Piece) -> GroupLayout:
+    """The layout of a piece's old group, with the microbatch that its first worker chose: nobody measures it again."""
+    planned = piece.store.job.plan.layouts[piece.group]
+    used = piece.store.committed.markers(piece.group)[0].layout.microbatch
     return planned._replace(microbatch=planned.microbatch or used)
 
 
-def _check_part(part: Part, items: Items, group: int, made: Outputs) -> None:
-    """Raise JobError unless a part has the results of the merged group, and its swept values to the bit."""
-    store, ids = part.store, items.groups[group].items[part.rows.start : part.rows.stop]
-    own = {name: store.array(part.group, name) for name in store.names(part.group)}
+def _check_piece(piece: Piece, items: Items, group: int, made: Outputs) -> None:
+    """Raise JobError unless a piece has the results of the merged group, and its swept values to the bit."""
+    store, ids = piece.store, items.groups[group].items[piece.rows.start : piece.rows.stop]
+    own = {name: store.array(piece.group, name) for name in store.names(piece.group)}
     shapes = {name: (array.shape[1:], array.dtype) for name, array in own.items()}
     if shapes != {name: (one.shape, one.dtype) for name, one in made.shapes.items()}:
         differing = [name for name in made.shapes if name not in shapes] or list(shapes)
         named = ", ".join(differing[:3])
         raise _unfit(
             store,
-            f"results/{part.group}: results, or their shapes, differ from those that this ctd makes ({named})",
+            f"results/{piece.group}: results, or their shapes, differ from those that this ctd makes ({named})",
         )
     # Fields that nobody gave: each must still have the default with which the store was made.
-    then = attributes(store.results(part.group))["params"]
+    then = attributes(store.results(piece.group))["params"]
     now = items.groups[group].params.model_dump(mode="json")
     given = {name.partition(".")[0] for name in (*items.columns, *store.job.spec.params)}
     for name in sorted(now.keys() - given):
@@ -251,38 +251,40 @@ def _check_part(part: Part, items: Items, group: int, made: Outputs) -> None:
             made_with = f"it was made with {name}: {then.get(name)}"
             raise _unfit(store, f"{made_with}, but the default is {now[name]} now")
     for name in items.columns:
-        if name not in store.results(part.group):
+        if name not in store.results(piece.group):
             continue
-        found = part.read(name, part.rows)
+        found = piece.read(name, piece.rows)
         expected = items.values(name, ids)
         numbers = found.dtype.kind in "iuf" or expected.dtype.kind in "iuf"
         if numbers and not np.array_equal(found, expected):
             raise _unfit(store, f"its {name} cannot be drawn again")
 
 
-def _fill(store: Store, origins: Sequence[Sequence[Part]], lease: Lease) -> None:
+def _fill(store: Store, origins: Sequence[Sequence[Piece]], lease: Lease) -> None:
     """Copy all rows, a shard at a time. Raises, before it writes more, as `Lease.check`."""
-    markers = {part.store: part.store.committed.markers() for parts in origins for part in parts}
+    markers = {
+        piece.store: piece.store.committed.markers() for pieces in origins for piece in pieces
+    }
     failed = {one: one.failed.items() for one in markers}
     for shard in store.job.plan.shards():
         rows = range(shard.start, shard.stop)
-        here = [(part, _overlap(part.rows, rows)) for part in origins[shard.group]]
-        here = [(part, some) for part, some in here if some]
+        here = [(piece, _overlap(piece.rows, rows)) for piece in origins[shard.group]]
+        here = [(piece, some) for piece, some in here if some]
         values = {
-            name: np.concatenate([part.read(name, some) for part, some in here])
+            name: np.concatenate([piece.read(name, some) for piece, some in here])
             for name in (*store.names(shard.group), "status")
         }
         old = [
-            (part, marker, found)
-            for part, some in here
-            for marker in markers[part.store]
-            if (found := part.committed(marker, some))
+            (piece, marker, found)
+            for piece, some in here
+            for marker in markers[piece.store]
+            if (found := piece.committed(marker, some))
         ]
         entries = [
-            entry.model_copy(update={"row": row, "item": entry.item + part.first_item})
-            for part, marker, found in old
-            for entry in failed[part.store].get(marker.shard.number, ())
-            if (row := entry.row + part.shift) in found
+            entry.model_copy(update={"row": row, "item": entry.item + piece.first_item})
+            for piece, marker, found in old
+            for entry in failed[piece.store].get(marker.shard.number, ())
+            if (row := entry.row + piece.shift) in found
         ]
         lease.check()
         # Before the marker: it lacks the rows that these records explain.
@@ -296,7 +298,7 @@ def _marker(
     store: Store,
     shard: Shard,
     values: Mapping[str, np.ndarray],
-    old: Sequence[tuple[Part, Marker, range]],
+    old: Sequence[tuple[Piece, Marker, range]],
 ) -> Marker:
     """The marker of a merged shard: counts from its rows, and where and when as the old markers say.
 
@@ -315,5 +317,5 @@ def _marker(
         # The new shards may cut an old one: each gets seconds by its rows.
         seconds=sum(m.seconds * len(rows) / m.shard.n_items for _, m, rows in old),
         narrowed_to=None,
-        copied_from=", ".join(dict.fromkeys(part.store.address for part, _, _ in old)),
+        copied_from=", ".join(dict.fromkeys(piece.store.address for piece, _, _ in old)),
     )

@@ -45,7 +45,7 @@ class Stopped(Exception):
 
 
 @dataclass(frozen=True)
-class Group:
+class GroupData:
     """The fixed fields and data that all items of a group share."""
 
     params: Params
@@ -82,7 +82,7 @@ class Attempt:
     """One attempt at a shard; at least one of its items must not be left out."""
 
     store: Store
-    group: Group
+    group: GroupData
     task: Task
     workers: int
     """Shards that can run at a time. The fewer, the more advances a measured microbatch serves here."""

@@ -21,7 +21,7 @@ from jobs.errors import JobError
 from jobs.inputs.measure import load_group
 from jobs.plan.layout import Machines
 from jobs.reduce import given_params, reduce_group
-from jobs.run.attempt import Attempt, Computed, Group, Stopped
+from jobs.run.attempt import Attempt, Computed, GroupData, Stopped
 from jobs.run.sources import source_here
 from jobs.run.stop import Stop
 from jobs.run.task import (
@@ -69,7 +69,7 @@ class Worker:
         self.kernel = self.store.kernel
         self._workers = workers
         self._source = source_here(self.store, socket.gethostname())
-        self._groups: dict[int, Group] = {}
+        self._groups: dict[int, GroupData] = {}
         self._stop = threading.Event()
         self.pulse = Pulse()
         """Tells whether an advance of the running shard lasts, and since when."""
@@ -129,14 +129,14 @@ class Worker:
             trace = "" if isinstance(error, JobError) else traceback_text(error)
             return Report(*work.key, None, error_text(error), trace, fault, host())
 
-    def _group(self, index: int) -> Group:
+    def _group(self, index: int) -> GroupData:
         """Return a group with its data; only groups that are searched together with the last one are cached."""
         if index not in self._groups:
             # Before the next one is read: its data may fill the memory.
             for other in self._groups.keys() - {*self.job.plan.together(index)}:
                 del self._groups[other]
             params = given_params(self.store, index)
-            self._groups[index] = Group(params, load_group(self.kernel, params, self.job.base))
+            self._groups[index] = GroupData(params, load_group(self.kernel, params, self.job.base))
         return self._groups[index]
 
     def _keep(self, task: Task, began: float, found: Computed) -> tuple[Told, Cost]:
