@@ -67,13 +67,13 @@ class Attempts:
 
     def slow(self, patience: Patience) -> list[tuple[Task, float]]:
         """Return (attempt, its seconds so far), longest first, of those that have lasted far longer than their peers; no probes."""
-        now = time.monotonic()
-        # One second attempt a run, even if it has ended.
-        first = [
-            t for t in self._running.values() if not t.probe and t.shard.number not in self._seconds
-        ]
-        lasted = [(task, now - self._began[task.key]) for task in first]
-        slow = [(task, s) for task, s in lasted if s > patience.of(peers(task))]
+        now, slow = time.monotonic(), []
+        for key, task in self._running.items():
+            seconds = now - self._began[key]
+            # One second attempt a run, even if it has ended.
+            first = not task.probe and task.shard.number not in self._seconds
+            if first and seconds > patience.of(peers(task)):
+                slow.append((task, seconds))
         return sorted(slow, key=lambda pair: -pair[1])
 
 
