@@ -191,6 +191,16 @@ def test_settings_are_told_apart_in_order_of_appearance():
     np.testing.assert_array_equal(which, [0, 0, 0])
 
 
+@pytest.mark.parametrize("most", [3, 400, 10**6])
+def test_codes_are_told_apart_by_a_table_or_a_sort(most):
+    columns = list(np.random.default_rng(most).integers(-(most == 3), most, (3, 500)))
+    first, which = combinations(columns, 500)
+    settings = list(zip(*columns, strict=True))
+    in_order = list(dict.fromkeys(settings))
+    assert first.tolist() == [settings.index(one) for one in in_order]
+    assert which.tolist() == [in_order.index(one) for one in settings]
+
+
 @pytest.mark.parametrize(
     ("reductions", "said"),
     [
