@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from jobs.run.ledger import Ledger, peers
-from jobs.run.limits import Patience
+from jobs.run.limits import Durations
 from jobs.run.progress import Listener
 from jobs.run.stop import Stop
 from jobs.run.task import Executor, ExecutorLost, Heartbeat, Key, Report, ShardProgress, Task
@@ -65,14 +65,14 @@ class Attempts:
     def shards(self) -> list[int]:
         return sorted({number for number, _ in self._running})
 
-    def slow(self, patience: Patience) -> list[tuple[Task, float]]:
+    def slow(self, durations: Durations) -> list[tuple[Task, float]]:
         """Return (attempt, its seconds so far), longest first, of those that have lasted far longer than their peers; no probes."""
         now, slow = time.monotonic(), []
         for key, task in self._running.items():
             seconds = now - self._began[key]
             # One second attempt a run, even if it has ended.
             first = not task.probe and task.shard.number not in self._seconds
-            if first and seconds > patience.of(peers(task)):
+            if first and seconds > durations.patience(peers(task)):
                 slow.append((task, seconds))
         return sorted(slow, key=lambda pair: -pair[1])
 
@@ -166,11 +166,11 @@ class Driver:
             self._try_elsewhere()
 
     def _end_hung(self, heartbeats: Mapping[Key, Heartbeat]) -> None:
-        limits = self.ledger.limits
         for attempt, (progress, silent_s) in heartbeats.items():
             # An attempt that has not answered yet is taken for one that loads.
             advancing = progress is not None and progress.advancing
-            limit = limits.of(self.ledger.shards[attempt[0]].group, advancing)
+            group = self.ledger.shards[attempt[0]].group
+            limit = self.ledger.durations.limit(group, advancing)
             if silent_s > limit:
                 # The worker may still commit until it is dead: harmless, as its successor writes the same objects again.
                 what = "no advance has ended" if advancing else "loading or writing has not ended"
@@ -178,7 +178,7 @@ class Driver:
 
     def _try_elsewhere(self) -> None:
         """Begin a second attempt, on another node, at each shard that takes far longer than its peers."""
-        for task, seconds in self.attempts.slow(self.ledger.patience):
+        for task, seconds in self.attempts.slow(self.ledger.durations):
             second = task._replace(attempt=task.attempt + 1, begin="beside")
             # With other slots the second attempt might give other bits than the first, and both write the same objects.
             same = task.slots == self.ledger.failures.slots.get(task.shard.group)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 
 from jobs.errors import count
-from jobs.run.limits import Patience, Pause, TimeLimits, storage_trouble
+from jobs.run.limits import Durations, Pause, Peers, storage_trouble
 from jobs.run.progress import progress_of
 from jobs.run.retry import Failures, Verdict
 from jobs.run.search import Searches
@@ -72,7 +72,7 @@ class Ledger:
         self.events, self.storage = Events(store), Pause()
         self.searches = Searches(store, failures, self.done, self.progress, self.events)
         run = store.job.spec.run
-        self.limits, self.patience = TimeLimits(run.time_limit_s), Patience(run.straggler_factor)
+        self.durations = Durations(run.time_limit_s, run.straggler_factor)
         for marker in markers:
             self._learn(marker, len(marker.without))
 
@@ -125,8 +125,7 @@ class Ledger:
     def tell(self, task: Task, told: Told, cost: Cost) -> None:
         self.storage.end()
         self.failures.note_fine(task.shard.group, len(told.rows))
-        self.limits.note(task.shard.group, cost.longest_s)
-        self.patience.note(peers(task), cost.seconds)
+        self.durations.note(peers(task), cost.seconds, cost.longest_s)
         self.searches.tell(task, told, cost)
 
     def fail(self, task: Task, report: Report) -> None:
@@ -202,11 +201,10 @@ class Ledger:
     def _learn(self, marker: Marker, n_blamed: int) -> None:
         """Learn from a committed shard how long shards of its group take, and that its items can be computed."""
         group = marker.shard.group
-        self.limits.note(group, marker.longest_s)
-        self.patience.note((group, None), marker.seconds)
+        self.durations.note((group, None), marker.seconds, marker.longest_s)
         self.failures.note_fine(group, marker.n_items - n_blamed)
 
 
-def peers(task: Task) -> tuple[int, int | None]:
-    """Return what a task has in common with those that should take as long: its group and the length of its round."""
+def peers(task: Task) -> Peers:
+    """Return what a task has in common with those that should take as long."""
     return task.shard.group, task.step.round.length if task.step else None

@@ -4,7 +4,6 @@ import shutil
 import statistics
 import time
 from collections import deque
-from collections.abc import Hashable
 
 from jobs.storage import addresses
 
@@ -26,48 +25,41 @@ LONGEST_PAUSE_S = 60.0
 """Longest wait between two attempts at a failing storage, in seconds."""
 
 
-class TimeLimits:
-    """The time limit of an advance, by group.
+Peers = tuple[int, int | None]
+"""(Group, length of the round; None without a search): shards and rounds that should take equally long."""
 
-    fixed_s: the job's own limit. Without it, there is no limit until a shard of the group is committed: the first
-    advance includes compilation, whose duration nobody knows.
+
+class Durations:
+    """How long shards and rounds took; from that, which advance hangs, and which shard gets a second attempt.
+
+    time_limit_s: the job's own limit of an advance. Without it, there is none until a shard of the group is committed: the first
+    advance includes compilation, whose duration nobody knows. straggler_factor: 0: no second attempts.
     """
 
-    def __init__(self, fixed_s: float | None) -> None:
-        self._fixed_s = fixed_s
+    def __init__(self, time_limit_s: float | None, straggler_factor: float) -> None:
+        self._time_limit_s, self._factor = time_limit_s, straggler_factor
         self._longest: dict[int, float] = {}
+        """Group -> its longest advance (s): the next worker has to compile as well."""
+        self._seconds: dict[Peers, deque[float]] = {}
 
-    def note(self, group: int, longest_s: float | None) -> None:
-        """Note a committed shard's longest advance in seconds, compilation included."""
-        # The longest, because it includes the compilation that the next worker has to do as well.
+    def note(self, peers: Peers, seconds: float, longest_s: float | None) -> None:
+        """Note a committed shard or a round: its duration, and that of its longest advance, compilation included (s)."""
+        self._seconds.setdefault(peers, deque(maxlen=PEERS)).append(seconds)
         if longest_s:  # of a shard in which nothing was computed it says nothing
-            self._longest[group] = max(self._longest.get(group, 0.0), longest_s)
+            self._longest[peers[0]] = max(self._longest.get(peers[0], 0.0), longest_s)
 
-    def of(self, group: int, advancing: bool = True) -> float:
-        """Return the limit of a group in seconds: of an advance, or of what lies before, between and after its advances."""
-        limit = self._fixed_s
+    def limit(self, group: int, advancing: bool = True) -> float:
+        """Return the limit of a group (s): of an advance, or of what lies before, between and after its advances."""
+        limit = self._time_limit_s
         if limit is None:
             limit = max(LEAST_LIMIT_S, LIMIT_FACTOR * self._longest.get(group, float("inf")))
         return limit if advancing else max(REST_LIMIT_S, limit)
 
+    def patience(self, peers: Peers) -> float:
+        """Return how long (s) one of these may run before a second attempt begins: a multiple of the median of its peers.
 
-class Patience:
-    """The time that a shard may run before a second attempt begins on another node: `factor` times the median of its peers.
-
-    Its peers are the committed shards of its group, or the rounds of its search that are as long. A second attempt takes about
-    one median, so it likely ends sooner than a shard that has taken `factor` of them already. factor: 0: no second attempts.
-    """
-
-    def __init__(self, factor: float) -> None:
-        self._factor = factor
-        self._seconds: dict[Hashable, deque[float]] = {}
-
-    def note(self, peers: Hashable, seconds: float) -> None:
-        """Note how long one of some peers took."""
-        self._seconds.setdefault(peers, deque(maxlen=PEERS)).append(seconds)
-
-    def of(self, peers: Hashable) -> float:
-        """Return the patience with one of some peers in seconds."""
+        A second attempt takes about one median, so it likely ends sooner than a shard that has taken several already.
+        """
         if not self._factor or peers not in self._seconds:
             return float("inf")
         # The median: one other slow shard among the peers must not raise it.

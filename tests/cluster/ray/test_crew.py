@@ -19,7 +19,7 @@ from cluster.ray.pool import ASKS, Pool, Slot, heartbeats
 from cluster.versions import versions
 from jobs.errors import JobError
 from jobs.plan.layout import Shard
-from jobs.run.limits import TimeLimits
+from jobs.run.limits import Durations
 from jobs.run.shards import run_shards
 from jobs.run.sources import SourceDiffers
 from jobs.run.task import Heartbeat, ShardProgress, Task
@@ -281,8 +281,8 @@ def test_an_item_that_takes_its_worker_with_it_is_found(pool, folder, monkeypatc
     faults = [0, fault] if hangs else [0, 0, fault, 0]
     # The limit is short, and therefore none before both items have begun: a busy machine may compile for as long.
     begun = lambda: len(list(folder.glob(f"tried-kills{fault}-*"))) == 2
-    limit = TimeLimits.of
-    monkeypatch.setattr(TimeLimits, "of", lambda *given: limit(*given) if begun() else math.inf)
+    limit = Durations.limit
+    monkeypatch.setattr(Durations, "limit", lambda *given: limit(*given) if begun() else math.inf)
     store = make(
         folder, pool, f"kills{fault}", {"fault": faults}, retries=0, shard_items=1 if hangs else 4,
         slots=4, time_limit_s=2 if hangs else None,

@@ -17,7 +17,7 @@ from cluster.ray.executor import RayExecutor
 from ctd.batch import Layout, run_items
 from jobs.errors import JobError
 from jobs.keys import number_of
-from jobs.run.limits import Patience
+from jobs.run.limits import Durations
 from jobs.run.prepare import open_or_create
 from jobs.run.shards import run_shards
 from jobs.run.stop import Stop
@@ -291,13 +291,13 @@ def test_a_worker_dies_in_a_round_of_a_search(ray_pool, folder, monkeypatch):
 def test_a_straggler_is_superseded_on_another_node(ray_pool, folder, monkeypatch):
     """Its first attempt stays at a gate that nobody opens; the second ends the run, and the first one's process."""
     monkeypatch.setattr("jobs.run.limits.LEAST_PATIENCE_S", 0.0)
-    measured = Patience.of
+    measured = Durations.patience
 
     # On a busy machine the second attempt might be at the gate before the first one.
-    def of(self, group):
-        return measured(self, group) if (folder / "waits").exists() else math.inf
+    def patience(self, peers):
+        return measured(self, peers) if (folder / "waits").exists() else math.inf
 
-    monkeypatch.setattr(Patience, "of", of)
+    monkeypatch.setattr(Durations, "patience", patience)
     params = {"tag": "superseded"}
     faults = {"fault": [0, 0, 0, 8]}
     store = make(folder, ray_pool, "superseded", faults, params=params, straggler_factor=2)

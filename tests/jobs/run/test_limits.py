@@ -12,7 +12,7 @@ from stores import JOB, make
 
 from jobs.plan.layout import Shard
 from jobs.run.driver import Driver
-from jobs.run.limits import LEAST_LIMIT_S, LONGEST_PAUSE_S, Pause, TimeLimits
+from jobs.run.limits import LEAST_LIMIT_S, LONGEST_PAUSE_S, Durations, Pause
 from jobs.run.shards import open_ledger, run_shards
 from jobs.run.stop import Stop
 from jobs.run.task import Heartbeat, Report, ShardProgress, Task
@@ -136,18 +136,19 @@ def test_workers_that_do_not_start_are_said_to_be_waited_for(tmp_path, monkeypat
 
 
 def test_time_limit_comes_from_measured_times():
-    limits = TimeLimits(None)
+    durations = Durations(None, 4)
+    note = lambda longest_s: durations.note((0, None), 20.0, longest_s)
     # A shard in which nothing was computed, and a round in which everything failed, tell nothing of compilation.
-    limits.note(0, None)
-    limits.note(0, 0.0)
-    assert limits.of(0) == float("inf")
-    limits.note(0, 0.1)
-    assert limits.of(0) == LEAST_LIMIT_S
-    limits.note(0, 10.0)
-    limits.note(0, 1.0)
-    assert limits.of(0) == 200
-    assert limits.of(1) == float("inf")
-    assert TimeLimits(3.0).of(1) == 3.0
+    note(None)
+    note(0.0)
+    assert durations.limit(0) == float("inf")
+    note(0.1)
+    assert durations.limit(0) == LEAST_LIMIT_S
+    note(10.0)
+    note(1.0)
+    assert durations.limit(0) == 200
+    assert durations.limit(1) == float("inf")
+    assert Durations(3.0, 4).limit(1) == 3.0
 
 
 def test_a_probe_that_cannot_load_blames_no_item(tmp_path):

@@ -6,7 +6,7 @@ from search_jobs import in_rounds, same, whole_store
 from stores import JOB, make, run, tree_bytes
 
 from jobs.report.history import history, history_lines
-from jobs.run.limits import LEAST_PATIENCE_S, PEERS, Patience
+from jobs.run.limits import LEAST_PATIENCE_S, PEERS, Durations
 from jobs.run.shards import run_shards
 from jobs.run.stop import Stop
 from jobs.run.task import Task
@@ -167,14 +167,15 @@ def test_second_attempt_goes_on_from_the_checkpoint_of_the_first_and_keeps_none(
 
 
 def test_patience_is_a_multiple_of_the_median_of_the_last_peers():
-    patience = Patience(4)
-    assert patience.of(0) == float("inf")
-    patience.note(0, 1.0)
-    assert patience.of(0) == LEAST_PATIENCE_S
+    shards, rounds = (0, None), (0, 3)
+    durations = Durations(None, 4)
+    assert durations.patience(shards) == float("inf")
+    durations.note(shards, 1.0, 0.5)
+    assert durations.patience(shards) == LEAST_PATIENCE_S
     for _ in range(PEERS):
-        patience.note(0, 20.0)
-    assert patience.of(0) == 80
-    assert patience.of(1) == float("inf")
-    never = Patience(0)
-    never.note(0, 1.0)
-    assert never.of(0) == float("inf")
+        durations.note(shards, 20.0, 0.5)
+    assert durations.patience(shards) == 80
+    assert durations.patience(rounds) == float("inf")
+    never = Durations(None, 0)
+    never.note(shards, 1.0, 0.5)
+    assert never.patience(shards) == float("inf")
