@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import numpy as np
 import typer
 
 from cluster.cli.display import (
@@ -31,8 +32,7 @@ from cluster.cli.options import (
 from cluster.cli.summary import no_rows
 from jobs.errors import JobError, advised, count
 from jobs.query.default_columns import default_columns
-from jobs.query.query import Asked, described, rows, sort_keys
-from jobs.query.query import query as ask
+from jobs.query.query import Asked, answer, described, sort_keys
 from jobs.query.shelf import Shelf, open_all
 from jobs.query.sql import sql as ask_sql
 from jobs.query.tables import tables_of
@@ -90,7 +90,12 @@ def query(
         refuse(why, where=where, sort=sort, limit=limit, columns=columns, group_by=group_by, agg=agg, table=table)  # fmt: skip
         name, found = "", ask_sql(store, sql)
     else:
-        name, found = _answer(store, all_of(where), question, to, as_json)
+        name, found, notes = answer(store, all_of(where), **question)
+        for line in notes:
+            err.print(line)
+        if agg and to is None and not as_json:  # only what they are grouped by are texts
+            is_text = lambda column: column.dtype.kind == "O"
+            found = {n: np.where(v == "", "-", v) if is_text(v) else v for n, v in found.items()}
     if is_default:
         found = default_columns(name, found, store, [*sort_keys(question["sort"])])
     most = 100 if limit is None else None
@@ -106,20 +111,6 @@ def query(
     if sql is None and "kernel" not in f"{where} {question}":
         _say_kernels(store, name, found)
     say_how_much(store)
-
-
-def _answer(
-    store: Store | Shelf, where: str | None, question: Asked, to: Path | None, as_json: bool
-) -> "tuple[str, Columns]":
-    """The name of the table that was asked, and the answer."""
-    if question["agg"] is None and to is None:  # without pandas, which takes a second to import
-        return rows(store, where, **question)
-    frame = ask(store, where, **question)
-    for note in frame.attrs.get("notes", ()):
-        err.print(note)
-    # Of aggregates, only what they are grouped by are texts.
-    shown = frame if as_json or to is not None else frame.replace({"": "-"})
-    return frame.attrs["table"], shown
 
 
 def _why_none(table: str, store: Store | Shelf, has_condition: bool) -> str:

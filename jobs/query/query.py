@@ -84,28 +84,46 @@ def query(store: Store | Source, where: str | None = None, **asked: Unpack[Asked
         JobError: an unknown table or column (the message names the nearest one), an expression that does
             not parse, or no item computed yet.
     """
-    if asked.get("agg"):
-        return _aggregates(store, where, asked)
     import pandas as pd
 
-    name, columns = rows(store, where, **asked)
+    name, columns, notes = answer(store, where, **asked)
     frame = pd.DataFrame(columns)
-    frame.attrs["table"] = name
+    frame.attrs |= {"table": name, "notes": notes}
     return frame
 
 
 def rows(
     store: Store | Source, where: str | None = None, **asked: Unpack[Asked]
 ) -> tuple[str, dict[str, np.ndarray]]:
-    """Answer a question without `agg` as `query` does, but without pandas: (the table's name, its columns)."""
-    if asked.get("group_by"):
-        raise JobError("--group-by needs --agg, what to compute of each group, such as --agg count")
-    test, columns = Expression(where) if where else None, _shown(asked)
+    """Answer a question as `query` does, but without pandas: (the table's name, its columns)."""
+    return answer(store, where, **asked)[:2]
 
-    def found(tables: Source) -> tuple[str, dict[str, np.ndarray]]:
-        name, sort, limit = asked.get("table"), asked.get("sort"), asked.get("limit")
-        table, rows = find(tables, name, test, sort, limit, columns)
-        return table.name, table.columns(columns, rows)
+
+def answer(
+    store: Store | Source, where: str | None = None, **asked: Unpack[Asked]
+) -> tuple[str, dict[str, np.ndarray], list[str]]:
+    """Answer a question: (the table's name, its columns, the notes of aggregates). Only aggregates import pandas."""
+    columns, group_by = _names(asked.get("columns")), _names(asked.get("group_by"))
+    columns = [] if columns == ["all"] else columns
+    source, sort, limit = asked.get("table"), asked.get("sort"), asked.get("limit")
+    test = Expression(where) if where else None
+    wanted = parse_aggregates(agg) if (agg := asked.get("agg")) else []
+    if group_by and not wanted:
+        raise JobError("--group-by needs --agg, what to compute of each group, such as --agg count")
+    named = [*group_by, *(name for entry in wanted if entry.of for name in entry.of.names)]
+    # A condition or a group that names either sets failed items apart.
+    decides = {"status", "outcome"} & {*group_by, *(test.names if test else ())}
+
+    def found(tables: Source) -> tuple[str, dict[str, np.ndarray], list[str]]:
+        if not wanted:
+            table, rows = find(tables, source, test, sort, limit, columns)
+            return table.name, table.columns(columns, rows), []
+        table, rows = find(tables, source, test, named=named)
+        table.prefetch(named)
+        frame = aggregate(table, rows, group_by, wanted, tell_failed=not decides)
+        made = Table.of({name: frame[name].to_numpy() for name in frame})
+        answers = made.columns(columns, select(made, None, sort, limit))
+        return table.name, answers, frame.attrs.get("notes", [])
 
     return ask(store, found)
 
@@ -123,37 +141,6 @@ def described(stores: Iterable[Store]) -> dict[str, dict[str, str]]:
         }
         found = own | found
     return found
-
-
-def _aggregates(store: Store | Source, where: str | None, asked: Asked) -> pd.DataFrame:
-    import pandas as pd
-
-    columns, group_by = _shown(asked), _names(asked.get("group_by"))
-    test = Expression(where) if where else None
-    wanted = parse_aggregates(asked["agg"] or "")
-    named = [*group_by, *(name for entry in wanted if entry.of for name in entry.of.names)]
-
-    def groups(tables: Source) -> pd.DataFrame:
-        table, rows = find(tables, asked.get("table"), test, named=named)
-        table.prefetch(named)
-        # A condition or a group that names either sets failed items apart.
-        decides = {"status", "outcome"} & {*group_by, *(test.names if test else ())}
-        frame = aggregate(table, rows, group_by, wanted, tell_failed=not decides)
-        frame.attrs["table"] = table.name
-        return frame
-
-    frame = ask(store, groups)
-    answer = Table.of({name: frame[name].to_numpy() for name in frame})
-    order = select(answer, None, asked.get("sort"), asked.get("limit"))
-    found = pd.DataFrame(answer.columns(columns, order))
-    found.attrs = frame.attrs
-    return found
-
-
-def _shown(asked: Asked) -> list[str]:
-    """The columns to return; [] for all that the table shows, in its order."""
-    names = _names(asked.get("columns"))
-    return [] if names == ["all"] else names
 
 
 def _names(given: str | Sequence[str] | None) -> list[str]:

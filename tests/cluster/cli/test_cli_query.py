@@ -109,9 +109,8 @@ def test_query_of_a_narrow_terminal_cuts_no_value(ctd, monkeypatch):
 def test_query_shows_all_rows_that_were_asked_for(ctd, monkeypatch, limit, lines, said):
     """And without a limit it says how to get the others."""
     found = {"item": np.arange(120)}
-    monkeypatch.setattr(
-        "cluster.cli.query.rows", lambda *a, limit, **b: ("items", {"item": found["item"][:limit]})
-    )
+    answer = lambda *a, limit, **b: ("items", {"item": found["item"][:limit]}, [])
+    monkeypatch.setattr("cluster.cli.query.answer", answer)
     monkeypatch.setattr("cluster.cli.query.say_how_much", lambda store: None)
     asked = [] if limit is None else ["--limit", limit]
     code, out, err = ctd("whole.zarr", "--columns", "item", *asked)
