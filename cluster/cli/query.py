@@ -107,19 +107,11 @@ def query(
     else:
         show_table(found, name or "sql", most, not is_default, "--json or --to FILE gives all")
     if not n_rows(found) and limit != 0:
-        err.print(_why_none(name, store, bool(where)))
+        why = no_rows(name, _stores_of(store)[0]) if name else "the query found no row"
+        err.print(f"no row of table {name} meets the conditions" if where else why)
     if sql is None and "kernel" not in f"{where} {question}":
         _say_kernels(store, name, found)
     say_how_much(store)
-
-
-def _why_none(table: str, store: Store | Shelf, has_condition: bool) -> str:
-    """Why an answer has no rows. table: "" for SQL."""
-    if not table:
-        return "the query found no row"
-    if has_condition:
-        return f"no row of table {table} meets the conditions"
-    return no_rows(table, _stores_of(store)[0])
 
 
 def _say_kernels(store: Store | Shelf, table: str, found: "Columns") -> None:

@@ -188,6 +188,13 @@ def argsort(keys: Sequence[np.ndarray], limit: int | None = None) -> np.ndarray:
     return picked[np.lexsort([key[picked] for key in reversed(keys)])][:limit]
 
 
+def rows_of_items(ids: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """The row of each item id, or -1 if it is not among `items`."""
+    order = np.argsort(items, kind="stable")
+    place = order[np.searchsorted(items, ids, sorter=order).clip(max=len(items) - 1)]
+    return np.where(items[place] == ids, place, -1)
+
+
 def literal(text: str) -> Any:
     """The dict or list that a text spells, or None for any other text.
 

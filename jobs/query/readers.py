@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from jobs.late import zarr
-from jobs.query.columns import Column, as_array, blanked, decode
+from jobs.query.columns import Column, as_array, blanked, decode, rows_of_items
 from jobs.query.table import Read, Rows, Table, end_to_end
 from jobs.spec.search import Optuna, Population, Search
 from jobs.store.arrays import attributes
@@ -91,19 +91,12 @@ def reduced(groups: Mapping[int, zarr.Group], axis: str, summary: Collection[str
 def join_items(table: Table, items: Table, swept: Collection[str]) -> None:
     """Join the columns of swept fields to a table that has a column of item ids; columns of the same name stay."""
 
-    @cache
-    def sorted_ids() -> tuple[np.ndarray, np.ndarray]:
-        ids = as_array(items.read("item"))
-        return ids, np.argsort(ids, kind="stable")
-
     def at(name: str, rows: Rows) -> Column:
-        ids, order = sorted_ids()
         wanted = as_array(table.reads[table.ids](rows))
-        place = np.searchsorted(ids, wanted, sorter=order).clip(max=len(ids) - 1)
-        found = items.read(name, order[place])
+        place = rows_of_items(wanted, as_array(items.read("item")))
+        found = items.read(name, place.clip(0))
         # -1 stands for no item, whose fields are missing.
-        is_there = ids[order[place]] == wanted
-        return found if is_there.all() else blanked(found, ~is_there)
+        return found if (place >= 0).all() else blanked(found, place < 0)
 
     is_new = lambda name: name.partition(".")[0] in swept and name not in table.reads
     new = [name for name in items.shown if is_new(name)]

@@ -63,7 +63,7 @@ def figure_of(store: Store, group: int) -> Canvas | None:
     """
     if not _can_draw(store, group):
         return None
-    columns, results = _data(store, group)
+    columns, results = data_of(store, group)
     made = of_kernel(store, group, "figure", columns, results)
     if not made.plots:
         return None
@@ -84,7 +84,10 @@ def of_kernel(
 
     Raises JobError if an input file is gone, or if the function raises or returns something else than it should.
     """
-    kernel, params, reduced = store.kernel, group_params(store, group), reduced_values(store, group)
+    kernel, params, reduced = store.kernel, group_params(store, group), dict[str, np.ndarray]()
+    if (gathered := f"gathered/{group}") in store.root:
+        arrays = child(store.root, gathered).arrays()
+        reduced = {n: as_array(decode(np.asarray(a[...]), attributes(a))) for n, a in arrays}
     with precision(static_of(params)):
         with within("a figure reads the input files again"):
             shared = load_group(kernel, params, store.job.base)
@@ -117,11 +120,14 @@ def _which(store: Store, group: int) -> str:
     return shorten(", ".join(f"{name} {value}" for name, value in told.items()), TITLE_WIDTH)
 
 
-def data_of(store: Store, group: int, markers: Sequence[Marker]) -> tuple[Columns, Lazy[Rows]]:
+def data_of(
+    store: Store, group: int, markers: Sequence[Marker] | None = None
+) -> tuple[Columns, Lazy[Rows]]:
     """The (columns, results) of the rows of a group that have results, which are read when they are indexed.
 
-    markers: of the group.
+    markers: of the group, if they were read before.
     """
+    markers = store.committed.markers(group) if markers is None else markers
     # The rows of items with errors hold fill values.
     rows = np.flatnonzero(rows_with_results(store.job.plan.group_sizes[group], markers))
     read = lambda name: Rows(store.array(group, name), rows)
@@ -137,11 +143,7 @@ def _can_draw(store: Store, group: int) -> bool:
     # A kernel may reduce today, and not when the store was made.
     reduces = kernel.reduce is not None and store.description.reduces
     is_reduced = not reduces or f"gathered/{group}" in store.root
-    return kernel.figure is not None and is_reduced and len(_data(store, group)[0]["item"]) > 0
-
-
-def _data(store: Store, group: int) -> tuple[Columns, Lazy[Rows]]:
-    return data_of(store, group, store.committed.markers(group))
+    return kernel.figure is not None and is_reduced and len(data_of(store, group)[0]["item"]) > 0
 
 
 def _by_swept(
@@ -169,19 +171,13 @@ def _by_swept(
     return replace(figure, plots=[by_swept(plot, field, values) for plot in figure.plots])
 
 
-def reduced_values(store: Store, group: int) -> dict[str, np.ndarray]:
-    """The reduced values of a group, with texts in place of codes; {} if it was not gathered."""
-    name = f"gathered/{group}"
-    if name not in store.root:
-        return {}
-    arrays = child(store.root, name).arrays()
-    return {key: as_array(decode(np.asarray(a[...]), attributes(a))) for key, a in arrays}
-
-
 def figure(store: Store, group: int | None = None) -> Canvas:
     """Draw a group, or all items: the kernel's figure of a single group, else the metric over the sweep, else the kernel's
     figure of the first group, else the results (`default_plots`)."""
-    return _telling(store, group) or _default(store, group)
+    if (told := _telling(store, group)) is not None:
+        return told
+    made = Figure(default_plots(store, group))
+    return draw(_by_swept(store, made, *data_of(store, group or 0)))
 
 
 def _telling(store: Store, group: int | None) -> Canvas | None:
@@ -192,10 +188,6 @@ def _telling(store: Store, group: int | None) -> Canvas | None:
         return made
     plot = overview(store, metric.name) if metric else None
     return draw(Figure([plot])) if plot else None
-
-
-def _default(store: Store, group: int | None) -> Canvas:
-    return draw(_by_swept(store, Figure(default_plots(store, group)), *_data(store, group or 0)))
 
 
 def save_figures(store: Store, stem: Path) -> list[Path]:
@@ -214,7 +206,7 @@ def save_figures(store: Store, stem: Path) -> list[Path]:
                 figure.savefig(new, dpi=150)
 
     n, own = len(store.job.plan.group_sizes), _can_draw(store, 0)
-    save("", _telling(store, None) or (None if own else _default(store, None)))
+    save("", _telling(store, None) if own else figure(store))
     first = int(own and metric_of(store) is None)
     for group in range(first, min(n, MAX_GROUPS) if n > 1 else 0):
         if not _of_another(stem.with_name(f"{stem.name}-{group}.png")):
@@ -251,7 +243,7 @@ def default_plots(store: Store, group: int | None = None) -> list[Plot]:
     names = [name for name in names if name != "outcome"]
     swept = [overview(store, name) for name in names] if group is None else []
     made = [plot for plot in swept if plot is not None]
-    columns, results = _data(store, some)
+    columns, results = data_of(store, some)
     if len(columns["item"]):
         made += generic_plots(store, some, columns, results)
     return made[:MAX_PLOTS] or _by_item(store, names)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ctd.plots import Axis, Layer, Lines, Plot, Points, Scale, is_wide, spread
+from jobs.query.columns import rows_of_items
 from jobs.spec.search import Search
 from jobs.spec.sweep import Loguniform
 from jobs.store.store import Store
@@ -135,13 +136,6 @@ def _lineages(
         axes = Axis("generation"), Axis(name, log=log)
         made.append(Plot(f"{name} by generation", layers, *axes, note=note))
     return made
-
-
-def rows_of_items(ids: np.ndarray, items: np.ndarray) -> np.ndarray:
-    """The row of each item id, or -1 if it is not among `items`."""
-    order = np.argsort(items, kind="stable")
-    place = order[np.searchsorted(items[order], ids).clip(0, len(items) - 1)]
-    return np.where(items[place] == ids, place, -1)
 
 
 def descent(parents: np.ndarray, row: int) -> np.ndarray:

@@ -74,7 +74,7 @@ def _summed_up(
     labels, stay = _labels(store, frame), summed_up([store])
     facts = [*kinds(frame, shown), *in_each(frame, labels)]
     if opens in summaries and len(frame) == 1:
-        facts = row_facts(frame, shown)
+        facts = [(name, brief(frame[name].iloc[0])) for name in shown if name in frame]
     return {
         "lead": ", ".join(count_rows(frame, opens, shown)),
         "facts": facts,
@@ -151,12 +151,3 @@ def in_each(frame: pd.DataFrame, labels: Sequence[str]) -> list[tuple[str, str]]
         (", ".join(f"{name} {one[name]}" for name in labels), f"{one['rows']:,}")
         for one in sizes.to_dict("records")
     ]
-
-
-def row_facts(frame: pd.DataFrame, names: Sequence[str]) -> list[tuple[str, str]]:
-    """The values of the only row of a table in the columns `names`, as texts.
-
-    >>> row_facts(pd.DataFrame({"verdict": ["chaos"], "probability": [0.63174]}), ["verdict", "probability"])
-    [('verdict', 'chaos'), ('probability', '0.6317')]
-    """
-    return [(name, brief(frame[name].iloc[0])) for name in names if name in frame]

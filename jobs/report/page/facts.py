@@ -44,7 +44,11 @@ def facts(store: Store) -> dict[str, Any]:
     failed = store.failed.items()
     failing = [item for items in failed.values() for item in items]
     found = state_of(store, markers, events, failing)
-    made, hosts = dict(store.job.provenance), _hosts(markers)
+    made = dict(store.job.provenance)
+    hosts = by_worker(
+        {"host": m.host, "pid": m.pid, "device": m.device_kind, "shards": 1, "items": m.n_items, "seconds": m.seconds}
+        for m in markers
+    )  # fmt: skip
     failures = failures_of(failed, events, store.job.plan, {m.shard.number for m in markers})
     described = store.description
     outcomes = [
@@ -195,13 +199,6 @@ def failures_of(
         }
         out.append(found)
     return sorted(out, key=lambda one: (not one["open"], one["what"], -one["n"]))
-
-
-def _hosts(markers: list[Marker]) -> list[dict[str, Any]]:
-    return by_worker(
-        {"host": m.host, "pid": m.pid, "device": m.device_kind, "shards": 1, "items": m.n_items, "seconds": m.seconds}
-        for m in markers
-    )  # fmt: skip
 
 
 def by_worker(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -65,7 +65,7 @@ def keep(store: Store) -> str:
     if kernel is None or not (kernel.plots or kernel.figure):
         return fault
     for group in range(min(MAX_GROUPS, len(store.job.plan.group_sizes))):
-        columns, results = data_of(store, group, store.committed.markers(group))
+        columns, results = data_of(store, group)
         if len(columns["item"]):
             found = _of_kernel(store, group, columns, results)
             write_pictures(store, group, found["plots"])
@@ -136,13 +136,15 @@ def live(store: Store) -> dict[str, Any] | None:
     if not by_group:
         return None
     runs = bool(drivers(store.objects, store.address))
+    # Between two points a line can be drawn.
+    has_a_line = lambda curves: any(sum(v is not None for v in curve) > 1 for curve in curves)
     now, then = "Running items, updated every few seconds.", "As they were when the run stopped."
     plots: list[Plot] = []
     frames = []
     for group, found in sorted(by_group.items()):
         frame = _swept(store, group, [row for growing in found for row in growing.rows])
         frames.append(frame)
-        drawn = dict.fromkeys(n for one in found for n in one.curves if _has_a_line(one.curves[n]))
+        drawn = dict.fromkeys(n for one in found for n in one.curves if has_a_line(one.curves[n]))
         plots += [_plot(store, group, name, found, frame, now if runs else then) for name in drawn]
     return {
         "plots": [plot_json(plot) for plot in plots[:MAX_LIVE]],
@@ -161,11 +163,6 @@ def _swept(store: Store, group: int, rows: Sequence[int]) -> pd.DataFrame:
         columns[name] = values if values.ndim == 1 else [str(value.tolist()) for value in values]
     own = attributes(store.results(group))["swept"]
     return pd.DataFrame(columns | {name: str(value) for name, value in own.items()})
-
-
-def _has_a_line(curves: Sequence[Sequence[float | None]]) -> bool:
-    """Whether a curve has two points, between which a line can be drawn."""
-    return any(sum(value is not None for value in curve) > 1 for curve in curves)
 
 
 def _plot(

@@ -10,6 +10,7 @@ import pytest
 from search_jobs import HALVING, POPULATION, changed, results
 from stores import run
 
+from jobs.query.columns import rows_of_items
 from jobs.query.query import query, table
 from jobs.query.shelf import Shelf
 from jobs.report.page import Content
@@ -19,7 +20,6 @@ from jobs.report.search_plots import (
     best_so_far,
     descent,
     ends,
-    rows_of_items,
     search_plots,
 )
 from jobs.report.sweep import LEAST_ITEMS
