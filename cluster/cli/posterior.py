@@ -11,16 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
+from cluster.cli import options
 from cluster.cli.display import err, out, show_json
-from cluster.cli.options import (
-    AsJson,
-    GatherExecutor,
-    Overrides,
-    RayAddress,
-    StorePath,
-    Trust,
-    all_of,
-)
 from cluster.cli.running import Request, open_and_compute, open_to_compute, run_store
 from jobs.errors import EXIT_STOPPED, JobError
 from jobs.export.posterior import (
@@ -63,7 +55,7 @@ IntoStore = Annotated[
 
 
 def posterior(
-    store: StorePath,
+    store: options.StorePath,
     where: Annotated[
         list[str] | None,
         typer.Option(help="condition on the models, as in ctd query; by default all trained"),
@@ -75,11 +67,11 @@ def posterior(
     data: OtherTrials = None,
     to: IntoFile = None,
     results: IntoStore = None,
-    overrides: Overrides = None,
-    executor: GatherExecutor = "serial",
-    address: RayAddress = None,
-    trust: Trust = False,
-    as_json: AsJson = False,
+    overrides: options.Overrides = None,
+    executor: options.GatherExecutor = "serial",
+    address: options.RayAddress = None,
+    trust: options.Trust = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Infer rates, factors and inputs of all trials, with the best models of an lfads store."""
     if results is not None and to is not None:
@@ -89,7 +81,7 @@ def posterior(
     if trained.job.spec.kernel != "lfads":
         raise JobError(f"{store}: is a store of {trained.job.spec.kernel}; give a store of lfads")
     base = trained.job.base
-    items = choose_models(trained, all_of(where), sort, limit, err.print)
+    items = choose_models(trained, options.all_of(where), sort, limit, err.print)
     models = [params for item in items for params in model_params(trained, item, data)]
     if results is not None:
         spec = posterior_job(models, base, (), overrides or ()).spec

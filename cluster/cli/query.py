@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import typer
 
+from cluster.cli import options
 from cluster.cli.display import (
     err,
     n_rows,
@@ -18,24 +19,12 @@ from cluster.cli.display import (
     show_table,
     write_table,
 )
-from cluster.cli.options import (
-    AsJson,
-    ColumnNames,
-    Limit,
-    SortedBy,
-    StorePaths,
-    Where,
-    all_of,
-    check_target,
-    refuse,
-)
 from cluster.cli.summary import no_rows
 from jobs.errors import JobError, advised, count
-from jobs.query.default_columns import default_columns
 from jobs.query.query import Asked, answer, described, sort_keys
 from jobs.query.shelf import Shelf, open_all
 from jobs.query.sql import sql as ask_sql
-from jobs.query.tables import tables_of
+from jobs.query.tables import tables_of, varied
 from jobs.store.store import Mode, Store
 
 if TYPE_CHECKING:
@@ -57,12 +46,12 @@ Sql = Annotated[
 
 
 def query(
-    stores: StorePaths,
-    where: Where = None,
-    sort: SortedBy = None,
-    limit: Limit = None,
-    columns: ColumnNames = None,
-    group_by: ColumnNames = None,
+    stores: options.StorePaths,
+    where: options.Where = None,
+    sort: options.SortedBy = None,
+    limit: options.Limit = None,
+    columns: options.ColumnNames = None,
+    group_by: options.ColumnNames = None,
     agg: Aggregates = None,
     table: Annotated[
         str | None,
@@ -74,11 +63,11 @@ def query(
     to: Annotated[
         Path | None, typer.Option(help="write .csv, .json, .parquet or .nc instead of showing")
     ] = None,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Answer a question from the tables of a store. Several stores are read as one, with a column for
     the store and for each parameter that differs."""
-    check_target(to, as_json)
+    options.check_target(to, as_json)
     store = open_all(stores, err.print)
     question: Asked = {
         "table": table, "sort": ",".join(sort or ()), "limit": limit, "agg": agg,
@@ -87,17 +76,17 @@ def query(
     is_default = not (columns or agg or sql or as_json or to)
     if sql is not None:
         why = "not with --sql, where the query itself says it; leave one out"
-        refuse(why, where=where, sort=sort, limit=limit, columns=columns, group_by=group_by, agg=agg, table=table)  # fmt: skip
+        options.refuse(why, where=where, sort=sort, limit=limit, columns=columns, group_by=group_by, agg=agg, table=table)  # fmt: skip
         name, found = "", ask_sql(store, sql)
     else:
-        name, found, notes = answer(store, all_of(where), **question)
+        name, found, notes = answer(store, options.all_of(where), **question)
         for line in notes:
             err.print(line)
         if agg and to is None and not as_json:  # only what they are grouped by are texts
             is_text = lambda column: column.dtype.kind == "O"
             found = {n: np.where(v == "", "-", v) if is_text(v) else v for n, v in found.items()}
     if is_default:
-        found = default_columns(name, found, store, [*sort_keys(question["sort"])])
+        found = _default_columns(name, found, store, [*sort_keys(question["sort"])])
     most = 100 if limit is None else None
     if to is not None:
         write_table(found, to, described(_stores_of(store)))
@@ -112,6 +101,38 @@ def query(
     if sql is None and "kernel" not in f"{where} {question}":
         _say_kernels(store, name, found)
     say_how_much(store)
+
+
+def _default_columns(
+    table: str, found: dict[str, np.ndarray], store: Store | Shelf, sorted_by: list[str]
+) -> dict[str, np.ndarray]:
+    """The columns that a terminal shows by default, in this order: the store and the row's number; what was swept, searched or
+    differs between stores; what the rows are sorted by; results in the kernel's order; others.
+
+    Left out are an item's place, its group if there is one, its status if all are done, and of several stores a column without
+    a value, such as those of a kernel without rows.
+    """
+    n_first, differing, stores, known = 1, set[str](), _stores_of(store), list(found)
+    if isinstance(store, Shelf):
+        n_first, differing = 2, set(store.differing)
+        has_value = lambda c: ((c == c) if c.dtype.kind == "f" else c != "").any()
+        known = [name for name in found if has_value(found[name]) or name in sorted_by]
+    swept = differing.union(["job_seed"], *([*one.swept, *varied(one)] for one in stores))
+    kind = lambda name: name.partition(".")[0].partition("[")[0]
+    is_swept = lambda name: not swept.isdisjoint((name, kind(name)))
+    first = [name for name in known if name in known[:n_first] or name == table]
+    results = [name for one in stores for name in one.description.reduced]
+    if table == "items":
+        results = [*(name for one in stores for name in one.description.dims), *results]
+    inputs = [name for name in known if is_swept(name) and name not in sorted_by]
+    hidden = {"row"}
+    if all(len(one.job.plan.group_sizes) == 1 for one in stores):
+        hidden.add("group")
+    if "status" in known and set(found["status"]) <= {"done"}:
+        hidden.add("status")
+    hidden -= set(sorted_by)
+    order = dict.fromkeys([*first, *inputs, *sorted_by, *results, *known])
+    return {name: found[name] for name in order if name in known and name not in hidden}
 
 
 def _say_kernels(store: Store | Shelf, table: str, found: "Columns") -> None:
@@ -152,7 +173,7 @@ def say_how_much(store: Store | Shelf) -> None:
 
 
 def best(
-    stores: StorePaths,
+    stores: options.StorePaths,
     by: Annotated[
         str | None,
         typer.Option(
@@ -162,7 +183,7 @@ def best(
     mode: Annotated[
         Mode | None, typer.Option(help="max if larger values are better", show_default=False)
     ] = None,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Show the best item of a store: its parameters, its metric, the spread over seeds, and the commands to type next.
     Of several stores, show the best item of each, one line per store."""
@@ -227,7 +248,7 @@ def _show_best_of_each(shelf: Shelf, by: str | None, mode: Mode | None, as_json:
 def compare(
     a: Annotated[str, typer.Argument(help="a store", show_default=False)],
     b: Annotated[str, typer.Argument(help="another store", show_default=False)],
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Show how the jobs of two stores differ, and how far apart the results are of items that both have.
     |a-b| is one number per item; for an array, it is the largest over its entries."""

@@ -8,16 +8,8 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from cluster.cache import prune_compilation_cache
+from cluster.cli import options
 from cluster.cli.display import cell, err, out, show_facts, show_json, warn
-from cluster.cli.options import (
-    AcceptChanges,
-    AsJson,
-    ExecutorName,
-    Failed,
-    RayAddress,
-    StorePath,
-    Trust,
-)
 from cluster.cli.running import Request, open_to_compute, run_store, to_resume
 from cluster.record import submissions
 from cluster.tracking import cancel as cancel_submissions
@@ -36,7 +28,7 @@ STYLES = {"warnings": "yellow", "stopped": "yellow", "running": "blue", "progres
 """Names of facts -> the style of their text on a terminal."""
 
 
-def status(store: StorePath, as_json: AsJson = False) -> None:
+def status(store: options.StorePath, as_json: options.AsJson = False) -> None:
     """Say how far a job is, where it was submitted to, and what went wrong."""
     sent = submitted(store)
     # The job was submitted and has not run yet.
@@ -143,13 +135,13 @@ def together(lines: Iterable[str]) -> list[str]:
 
 
 def resume(
-    store: StorePath,
-    address: RayAddress = None,
-    executor: ExecutorName = "auto",
-    failed: Failed = False,
-    accept_changes: AcceptChanges = False,
-    trust: Trust = False,
-    as_json: AsJson = False,
+    store: options.StorePath,
+    address: options.RayAddress = None,
+    executor: options.ExecutorName = "auto",
+    failed: options.Failed = False,
+    accept_changes: options.AcceptChanges = False,
+    trust: options.Trust = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Continue the job of a store. This needs only the store and its kernel's code."""
     prune_compilation_cache()
@@ -164,7 +156,7 @@ def resume(
         run_store(lambda runner: opened, request, stop)
 
 
-def cancel(store: StorePath) -> None:
+def cancel(store: options.StorePath) -> None:
     """Stop the run of a store from any machine, and cancel what was submitted for it; `ctd submit` or `ctd resume`
     continues it."""
     sent = cancel_submissions(store)
@@ -194,15 +186,15 @@ def cancel(store: StorePath) -> None:
 
 
 def check(
-    store: StorePath,
+    store: options.StorePath,
     repair: Annotated[
         bool,
         typer.Option(
             "--repair", help="repair what can be repaired, and mark the rest for `ctd resume`"
         ),
     ] = False,
-    trust: Trust = False,
-    as_json: AsJson = False,
+    trust: options.Trust = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Compare a store with what it should be, byte for byte, and exit with 1 if anything is wrong. Shards
     that are not computed yet are counted, but are not wrong."""
@@ -244,13 +236,13 @@ def check(
 
 
 def logs(
-    store: StorePath,
+    store: options.StorePath,
     shard: Annotated[int | None, typer.Option(min=0, help="only what concerns this shard")] = None,
     item: Annotated[int | None, typer.Option(min=0, help="only what concerns this item")] = None,
     full: Annotated[
         bool, typer.Option("--full", help="whole tracebacks, not only the frames of your own files")
     ] = False,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Show what happened: attempts, reasons, hosts, times, and where in your files it failed."""
     from jobs.report.history import dropped_at, history, history_lines, params_of

@@ -10,21 +10,9 @@ import typer
 import yaml
 
 from cluster.cache import prune_compilation_cache
+from cluster.cli import options
 from cluster.cli.choice import choose_executor, make_executor, workers_here
 from cluster.cli.display import err, out, records, show_json, show_table, told_if_slow
-from cluster.cli.options import (
-    AcceptChanges,
-    AsJson,
-    ExecutorName,
-    Failed,
-    GatherExecutor,
-    Overrides,
-    RayAddress,
-    ResultsPath,
-    StorePath,
-    Trust,
-    split_words,
-)
 from cluster.cli.outcome import draw
 from cluster.cli.restart import RestartState
 from cluster.cli.running import Request, open_to_compute, run_store
@@ -51,16 +39,16 @@ JobFiles = Annotated[
 
 def run(
     job_files: JobFiles,
-    store: ResultsPath = None,
-    overrides: Overrides = None,
-    address: RayAddress = None,
+    store: options.ResultsPath = None,
+    overrides: options.Overrides = None,
+    address: options.RayAddress = None,
     base: Annotated[
         str | None,
         typer.Option(
             help="folder that relative file names in the job start from; by default the job file's"
         ),
     ] = None,
-    executor: ExecutorName = "auto",
+    executor: options.ExecutorName = "auto",
     fork: Annotated[
         str | None,
         typer.Option(help="an older store of this job, before its sweep grew: copy its items"),
@@ -69,10 +57,10 @@ def run(
         str | None,
         typer.Option(help="I/N, such as 0/8: share the store with others, from part I of N on"),
     ] = None,
-    failed: Failed = False,
-    accept_changes: AcceptChanges = False,
-    trust: Trust = False,
-    as_json: AsJson = False,
+    failed: options.Failed = False,
+    accept_changes: options.AcceptChanges = False,
+    trust: options.Trust = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Run jobs and their stages; if a store exists already, do only what is left."""
     prune_compilation_cache()
@@ -119,7 +107,7 @@ def _stages(
     words: list[str], overrides: list[str], store: str | None, base: str | None
 ) -> list[Stage]:
     """The jobs of the files among `words`; the other words are overrides too."""
-    files, among = split_words(words)
+    files, among = options.split_words(words)
     if store and len(files) > 1:
         raise JobError(
             f"--store {store}: {len(files)} job files given; give one, or leave --store out: results then lie beside each file"
@@ -170,14 +158,14 @@ def plan(
             help="the job's store, as for `ctd run`; its finished shards tell how long the rest takes"
         ),
     ] = None,
-    overrides: Overrides = None,
+    overrides: options.Overrides = None,
     workers: Annotated[
         int | None,
         typer.Option(
             min=1, help="how many shards run at a time; by default as many as in a run here"
         ),
     ] = None,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Show what a run would do: items, groups, shards, memory; nothing is written."""
     from jobs.report.planned import plan_rows
@@ -212,11 +200,11 @@ def plan(
 
 
 def gather(
-    store: StorePath,
-    overrides: Overrides = None,
-    address: RayAddress = None,
-    executor: GatherExecutor = "serial",
-    trust: Trust = False,
+    store: options.StorePath,
+    overrides: options.Overrides = None,
+    address: options.RayAddress = None,
+    executor: options.GatherExecutor = "serial",
+    trust: options.Trust = False,
 ) -> None:
     """Make the tables of a store from what was committed since the last time; with --set, from everything."""
     from jobs.gather.gather import gather as reduce_store

@@ -7,18 +7,8 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from cluster.cli import options
 from cluster.cli.display import err, n_rows, out, records, show_json, show_table, write_table
-from cluster.cli.options import (
-    AsJson,
-    Limit,
-    SortedBy,
-    StorePath,
-    StorePaths,
-    Trust,
-    all_of,
-    check_target,
-    words_of,
-)
 from jobs.errors import JobError, advised, count
 from jobs.storage.connect import refuse_taken
 from jobs.store.store import Store
@@ -39,20 +29,22 @@ def ls(
     tag: Annotated[
         list[str] | None, typer.Option(help="only stores with these tags, separated by commas")
     ] = None,
-    sort: SortedBy = None,
-    limit: Limit = None,
+    sort: options.SortedBy = None,
+    limit: options.Limit = None,
     to: Annotated[
         Path | None, typer.Option(help="write .csv, .json or .parquet instead of showing")
     ] = None,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """List stores, newest first unless sorted: what was swept, how far each is, its best metric, size, time and
     versions."""
-    check_target(to, as_json)
+    options.check_target(to, as_json)
     from jobs.query.shelf import list_stores
 
     keys = ",".join(sort or ())
-    found, wrong = list_stores(stores or ["."], all_of(where), words_of(tag), keys, limit)
+    found, wrong = list_stores(
+        stores or ["."], options.all_of(where), options.words_of(tag), keys, limit
+    )
     if as_json:
         show_json(records(found))
     elif to is not None:
@@ -96,7 +88,7 @@ def _show(found: dict[str, np.ndarray]) -> None:
 
 
 def note(
-    store: StorePath,
+    store: options.StorePath,
     text: Annotated[str | None, typer.Argument(help="the note", show_default=False)] = None,
     tag: Annotated[list[str] | None, typer.Option(help="add tags, separated by commas")] = None,
     untag: Annotated[
@@ -112,17 +104,17 @@ def note(
     if text is None and not tag and not untag:
         out.print("; ".join(filter(None, [before.note, ", ".join(before.tags)])) or "no note")
         return
-    tags = dict.fromkeys([*before.tags, *words_of(tag)])
+    tags = dict.fromkeys([*before.tags, *options.words_of(tag)])
     # A tag that an earlier version kept may have a comma.
-    gone = {*words_of(untag), *(untag or ())}
+    gone = {*options.words_of(untag), *(untag or ())}
     kept = tuple(name for name in tags if name not in gone)
     write_note(opened, Note(note=before.note if text is None else text, tags=kept))
 
 
 def merge(
     to: Annotated[str, typer.Argument(help="the new store", show_default=False)],
-    stores: StorePaths,
-    trust: Trust = False,
+    stores: options.StorePaths,
+    trust: options.Trust = False,
 ) -> None:
     """Copy the items of several finished stores of one kernel into a new store, and check it. Items get
     new numbers; the new store says where each comes from."""
@@ -149,7 +141,7 @@ def merge(
 
 
 def archive(
-    store: StorePath,
+    store: options.StorePath,
     to: Annotated[Path, typer.Argument(help="the file, OUT.zip", show_default=False)],
     license_: Annotated[
         str,

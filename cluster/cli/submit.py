@@ -7,16 +7,8 @@ from typing import Annotated
 
 import typer
 
+from cluster.cli import options
 from cluster.cli.display import err, out, show_json, told_if_slow, warn
-from cluster.cli.options import (
-    AcceptChanges,
-    AsJson,
-    Failed,
-    JobWords,
-    Overrides,
-    ResultsPath,
-    split_words,
-)
 from cluster.pace import remembered_pace
 from cluster.profiles import SlurmProfile
 from cluster.slurm.client import SlurmError
@@ -42,26 +34,26 @@ Array = Annotated[
 
 
 def submit(
-    job: JobWords,
+    job: options.JobWords,
     cluster: Annotated[
         str | None,
         typer.Option(help="name or file of a profile; by default the job file's `cluster`"),
     ] = None,
-    store: ResultsPath = None,
-    overrides: Overrides = None,
+    store: options.ResultsPath = None,
+    overrides: options.Overrides = None,
     array: Array = None,
-    failed: Failed = False,
-    accept_changes: AcceptChanges = False,
+    failed: options.Failed = False,
+    accept_changes: options.AcceptChanges = False,
     dry_run: Annotated[
         bool,
         typer.Option(
             "--dry-run", help="print a summary and what would be submitted, and submit nothing"
         ),
     ] = False,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Send a job file to a cluster, where it runs over as many allocations as it needs."""
-    files, among = split_words(job)
+    files, among = options.split_words(job)
     if len(files) > 1:
         raise JobError(f"{', '.join(files)}: {len(files)} job files given; give one")
     path, changes = Path(files[0]), [*(overrides or ()), *among]
