@@ -98,8 +98,11 @@ def query(
     if not n_rows(found) and limit != 0:
         why = no_rows(name, _stores_of(store)[0]) if name else "the query found no row"
         err.print(f"no row of table {name} meets the conditions" if where else why)
-    if sql is None and "kernel" not in f"{where} {question}":
-        _say_kernels(store, name, found)
+    # Parameters of one name may be unlike in several kernels.
+    if isinstance(store, Shelf) and sql is None and "kernel" not in f"{where} {question}":
+        kernels = _kernels_in(name, found, store)
+        if len(kernels) > 1:
+            err.print(f"several kernels: --where \"kernel == '{kernels[0]}'\" asks one")
     say_how_much(store)
 
 
@@ -109,14 +112,17 @@ def _default_columns(
     """The columns that a terminal shows by default, in this order: the store and the row's number; what was swept, searched or
     differs between stores; what the rows are sorted by; results in the kernel's order; others.
 
-    Left out are an item's place, its group if there is one, its status if all are done, and of several stores a column without
-    a value, such as those of a kernel without rows.
+    Left out are an item's place, its group if there is one, its status if all are done, and columns of kernels without rows.
     """
     n_first, differing, stores, known = 1, set[str](), _stores_of(store), list(found)
     if isinstance(store, Shelf):
-        n_first, differing = 2, set(store.differing)
-        has_value = lambda c: ((c == c) if c.dtype.kind == "f" else c != "").any()
-        known = [name for name in found if has_value(found[name]) or name in sorted_by]
+        kernels = _kernels_in(table, found, store)
+        own = [one for one in stores if one.job.spec.kernel in kernels]
+        shelf = Shelf(own) if 0 < len(own) < len(stores) else store
+        n_first, differing, stores = 2, set(shelf.differing), shelf.stores
+        renamed = (name for new in store.joined for name in new.values())
+        there = {*shelf[table].names, *renamed, *sorted_by}
+        known = [name for name in found if name in there]
     swept = differing.union(["job_seed"], *([*one.swept, *varied(one)] for one in stores))
     kind = lambda name: name.partition(".")[0].partition("[")[0]
     is_swept = lambda name: not swept.isdisjoint((name, kind(name)))
@@ -135,17 +141,12 @@ def _default_columns(
     return {name: found[name] for name in order if name in known and name not in hidden}
 
 
-def _say_kernels(store: Store | Shelf, table: str, found: "Columns") -> None:
-    """Print how to ask one kernel alone, if an answer has rows of several: parameters of one name may then be unlike."""
-    if not isinstance(store, Shelf):
-        return
-    # An answer without this column may be of any of the stores.
-    shown = {*found.get("store", store.labels)}
-    named = zip(store.labels, store.stores, strict=True)
+def _kernels_in(table: str, found: "Columns", shelf: Shelf) -> list[str]:
+    """The kernels that have rows in an answer; without the column `store`, those that have the table."""
+    shown = {*found.get("store", shelf.labels)}
+    named = zip(shelf.labels, shelf.stores, strict=True)
     having = [one for label, one in named if label in shown and table in tables_of(one).names()]
-    kernels = dict.fromkeys(one.job.spec.kernel for one in having)
-    if len(kernels) > 1:
-        err.print(f"several kernels: --where \"kernel == '{next(iter(kernels))}'\" asks one")
+    return list(dict.fromkeys(one.job.spec.kernel for one in having))
 
 
 def _stores_of(store: Store | Shelf) -> Sequence[Store]:
