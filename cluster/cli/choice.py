@@ -4,7 +4,6 @@ import os
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
 from ctd.late import jax
 from jobs.errors import JobError
@@ -15,24 +14,15 @@ from jobs.store.events import read_events, unended
 from jobs.store.store import Store
 
 
-class Choice(NamedTuple):
-    """An executor, and the reason for it."""
-
-    name: str
-    why: str
-
-
-def choose_executor(run: RunSettings, store: str, address: str | None) -> Choice:
-    """The executor of `--executor auto` for a job whose store, at `store`, may not exist yet."""
+def choose_executor(run: RunSettings, store: str, address: str | None) -> tuple[str, str]:
+    """The executor of `--executor auto`, and why, for a job whose store, at `store`, may not exist yet."""
     if asked := _asks_for_more(run, address):
-        return Choice("ray", asked)
+        return "ray", asked
     if Store.exists(store) and _may_die(Store.open(store)):
-        return Choice(
-            "ray", "a process of this job died before, and Ray replaces a worker that dies"
-        )
+        return "ray", "a process of this job died before, and Ray replaces a worker that dies"
     # Here, so that `plan` lays shards out for the devices that `run` will have.
     take_cores()
-    return Choice("serial", "in this process, as there is no GPU and the job sets no workers")
+    return "serial", "in this process, as there is no GPU and the job sets no workers"
 
 
 def workers_here(run: RunSettings, executor: str) -> int:

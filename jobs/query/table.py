@@ -222,25 +222,16 @@ def _joined(pieces: Sequence[Read | None], starts: np.ndarray) -> Read:
         return read(rows)
 
     def at(rows: Rows) -> Column:
-        if isinstance(rows, slice) and rows == ALL:
-            sizes = np.diff(starts).tolist()
-            # A piece without rows would make whole numbers and booleans real: its NaN of no rows is.
-            return concat(
-                [
-                    part(read, ALL, n)
-                    for read, n in zip(pieces, sizes, strict=True)
-                    if n or not starts[-1]
-                ]
-            )
+        in_a_row = isinstance(rows, slice) and rows.step is None
         wanted = np.arange(starts[-1])[rows] if isinstance(rows, slice) else rows
         which = np.searchsorted(starts, wanted, side="right") - 1
-        cut = [wanted[which == k] - starts[k] for k in range(len(pieces))]
-        # Of no rows at all, each piece tells the kind of its values.
-        found = [
-            part(read, own, len(own))
-            for read, own in zip(pieces, cut, strict=True)
-            if len(own) or not len(wanted)
-        ]
+        found = []
+        for k, read in enumerate(pieces):
+            own = wanted[which == k] - starts[k]
+            # Only of no rows at all, each piece tells the kind of its values: NaN of no rows would make whole numbers real.
+            if len(own) or not len(wanted):
+                near = slice(own[0], own[-1] + 1) if in_a_row and len(own) else own
+                found.append(part(read, near, len(own)))
         # From piece after piece into the order that was asked for.
         return concat(found)[np.argsort(np.argsort(which, kind="stable"))]
 

@@ -73,7 +73,7 @@ def test_nothing_is_said_of_the_choice_where_an_address_is_given(monkeypatch, ca
 )
 def test_workers_of_a_run_here(tmp_path, run, n):
     settings = spec_of(run=run).run
-    executor = choose_executor(settings, str(tmp_path / "none.zarr"), None).name
+    executor = choose_executor(settings, str(tmp_path / "none.zarr"), None)[0]
     assert workers_here(settings, executor) == n
 
 
@@ -85,7 +85,7 @@ def test_workers_of_a_ray_here(cpus, n):
 def test_choose_executor_of_a_store(tmp_path):
     """Ray, whose workers may die, takes a job of which one died, unless all of it is computed since."""
     store = make(tmp_path / "s.zarr")
-    choose = lambda: choose_executor(store.job.spec.run, store.address, None).name
+    choose = lambda: choose_executor(store.job.spec.run, store.address, None)[0]
     events = Events(store)
     events.note("error", shard=0, attempt=1, error="ValueError", fault="error")
     events.flush()
