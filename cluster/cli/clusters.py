@@ -60,7 +60,7 @@ def clusters(
         show_table({name: [line[name] for line in found] for name in columns})
         if not names and profile_names() == ["local"]:
             err.print(
-                f"profiles are in {profiles_folder()}; docs/clusters.md shows how to write one"
+                f"profiles are in {profiles_folder()}; docs/clusters.md tells how to write one"
             )
     if not all(line["ok"] for line in found):
         raise typer.Exit(1)

@@ -71,12 +71,7 @@ def export(
     asked = {"where": where, "sort": sort, "limit": limit}
     study = {"metric": metric, "mode": mode}
     if to is None:
-        refuse(
-            "needs --to, which says what to write items for; give it too",
-            folder=folder,
-            **asked,
-            **study,
-        )
+        refuse("needs --to, which says what to write items for", folder=folder, **asked, **study)
         _one(store, item, path, results)
     elif to == "optuna":
         refuse("not with --to optuna", folder=folder, results=results or None)
@@ -135,9 +130,7 @@ def _one(store: str, item: str | None, path: str | None, results: bool) -> None:
     if item is None or path is None:
         raise JobError("give an item and a file, or --to mlflow, tensorboard, wandb or optuna")
     if not item.isdecimal():
-        raise JobError(
-            f"{item}: expected an item id, a whole number; {advised('ctd', 'query', store)} lists them"
-        )
+        raise JobError(f"{item}: expected an item id; {advised('ctd', 'query', store)} lists them")
     from jobs.inputs.items import export as write
     from jobs.inputs.items import how_failed
 

@@ -30,9 +30,7 @@ def say_not_repeated(store: Store) -> None:
     failing = [one.name for one in store.description.outcomes if one.failed and ended[one.name]]
     if failing:
         told = ", ".join(f"{ended[name]:,} {name}" for name in failing)
-        err.print(
-            f"{told}: that is an outcome, not an error; --failed repeats only items that raised an error"
-        )
+        err.print(f"{told}: that is an outcome; --failed repeats only items that raised an error")
 
 
 def say_what_failed(store: Store, progress: Progress, more: bool = False) -> None:

@@ -169,9 +169,7 @@ def cancel(store: options.StorePath) -> None:
     try:
         stopped = ask_to_stop(place)
     except TimeoutError:
-        err.print(
-            "the run was asked to stop, and has not stopped yet; a long advance may have to end first"
-        )
+        err.print("asked the run to stop; it has not yet, as an advance may have to end first")
         raise typer.Exit(1) from None
     if stopped is None and not sent:
         Store.open(store)  # refuses what is no store

@@ -110,7 +110,7 @@ def _stages(
     files, among = options.split_words(words)
     if store and len(files) > 1:
         raise JobError(
-            f"--store {store}: {len(files)} job files given; give one, or leave --store out: results then lie beside each file"
+            f"--store {store}: {len(files)} job files given; give one, or leave --store out"
         )
     if base is not None and (folder := local_path(base)) is not None:
         if not folder.is_dir():

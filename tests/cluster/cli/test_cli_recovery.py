@@ -157,7 +157,7 @@ def test_items_that_diverged_are_not_repeated_and_that_is_said(capsys):
         description=SimpleNamespace(outcomes=outcomes),
     )
     say_not_repeated(store)
-    said = "4 diverged: that is an outcome, not an error; --failed repeats only items that raised an error\n"
+    said = "4 diverged: that is an outcome; --failed repeats only items that raised an error\n"
     assert capsys.readouterr().err == said
     del markers[:]
     say_not_repeated(store)
