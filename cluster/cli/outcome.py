@@ -1,25 +1,34 @@
-"""What a run prints and draws at its end: warnings, what failed, the summary, pictures."""
+"""What is said of a store at the end of a run and beside answers: warnings, what failed, its results in short, pictures."""
 
 import os
+import shlex
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
-from cluster.cli.display import err, out, show_json, told_if_slow, warn
-from cluster.cli.restart import PROGRESS, same_command
-from cluster.cli.summary import other_outcomes, outcomes_of, show_results
+import numpy as np
+
+from cluster.cli.display import err, out, show_json, show_table, told_if_slow, warn
 from jobs.errors import JobError, advised, count
+from jobs.gather.gather import reduction_error
+from jobs.query.query import rows
+from jobs.query.readers import ITEM
+from jobs.query.tables import varied
+from jobs.report.warnings import is_told, warnings_of
 from jobs.run.progress import Progress
-from jobs.spec.trust import own_code
+from jobs.spec.trust import is_ctds_kernel, own_code
 from jobs.storage.addresses import beside, local_path
-from jobs.store.store import Store, resume_command
+from jobs.store.store import Store, metric_of, resume_command
 
 MOST_TRACES = 100
 """Most failing items whose tracebacks are looked at for the last words of a run."""
 
+MOST_ITEMS = 10
+"""Items that are shown of a search by another metric than the kernel's."""
+
 
 def say_warnings(store: Store, name: str = "") -> None:
     """Print the warnings of a store, such as results that are NaN. name: of one of several stores."""
-    from jobs.report.warnings import warnings_of
-
     of = f"{name}: " if name else ""
     warn(f"{of}{text}" for text in warnings_of(store, store.committed.markers()))
 
@@ -35,6 +44,8 @@ def say_not_repeated(store: Store) -> None:
 
 def say_what_failed(store: Store, progress: Progress, more: bool = False) -> None:
     """Print the first errors of shards and of items, and what the user can do. more: see `Request`."""
+    from cluster.cli.restart import PROGRESS, same_command
+
     traces = _traces(store) if progress.failed_items else {}
     for what, found in (("shard", progress.failed), ("item", progress.failed_items)):
         for number, error in list(found.items())[:5]:
@@ -99,3 +110,107 @@ def keep_pictures(store: Store) -> str:
     from jobs.report.page.groups import keep
 
     return keep(store)
+
+
+# --- its results in short ---------------------------------------------------------------------------
+
+
+def show_results(store: Store) -> None:
+    """Print the kernel's summary and, of a search, the best item; a search by a metric of its own shows its best items instead."""
+    search, metric = store.job.spec.search, metric_of(store)
+    if search is None or metric is None or not store.committed.numbers():
+        show_summary(store)
+        return
+    name, sign = metric.name, "-" * metric.more_is_better
+    columns = ", ".join(["item", *varied(store), name])
+    done = "status == 'done'"
+    _, best = rows(store, done, table="items", columns=columns, sort=sign + name, limit=MOST_ITEMS)
+    if name == store.description.metric:
+        show_summary(store)
+    else:
+        show_table(best, title=f"items, the best by {name} first")
+    if len(best["item"]) and np.isfinite(best[name][0]):
+        out.print(f"best    item {best['item'][0]}, {name} {best[name][0]:.4g}")
+        out.print(f"next    ctd best {shlex.quote(store.address)}")
+
+
+def show_summary(store: Store) -> None:
+    """Print the results that the kernel names in its `summary`: of its tables the first that tells something, or of items."""
+    reduced, summaries = store.description.reduced, store.description.summaries()
+    if store.description.summary and not reduced:
+        _, frame = rows(store, table="items")
+        columns = [name for name in frame if name in ("item", *store.swept)]
+        columns += [name for name in store.description.summary if name in frame]
+        hint = f"{advised('ctd', 'query', store.address)} shows them"
+        show_table({name: frame[name] for name in columns}, hint=hint)
+    if not summaries:
+        return
+    frames = {table: rows(store, table=table)[1] for table in summaries}
+    axis = store.description.first_shown(frames) or next(iter(frames))
+    frame, shown, swept = frames[axis], summaries[axis], store.swept
+    labels = [name for name in frame if name not in reduced or name in swept]
+    if len(store.job.plan.group_sizes) == 1:
+        labels = [name for name in labels if name != "group"]
+    ids = next((n for n in frame if n in reduced and reduced[n].units == ITEM), "")
+    # Fields of an item say nothing without it; in ctd's own tables they tell rows apart, such as cycles.
+    if ids and ids not in shown and not is_ctds_kernel(store.job.spec.kernel):
+        names = list(frame)
+        before = names[: names.index(ids)]  # behind it stand the fields of its item
+        labels = [n for n in labels if n in before or n.partition("[")[0] in reduced]
+    says = [n for n in shown if n in frame and not (frame[n] == reduced[n].usual).all()]
+    # The row's key first: further tables, of columns that do not fit, begin with it, too.
+    keys = [name for name in ("group", axis) if name in labels]
+    columns = list(dict.fromkeys([*keys, *labels, *says]))
+    if columns and not len(frame[columns[0]]):
+        out.print(no_rows(axis, store))
+    elif columns:  # there are none if nothing was gathered
+        hint = f"{advised('ctd', 'query', store.address, '--table', axis)} shows them"
+        first = reduced[shown[0]]
+        title = f"{first.long_name} (table {axis})" if first.units == ITEM else axis
+        if first.units == ITEM and (n := store.job.plan.n_items) > len(frame[columns[0]]):
+            title = f"{len(frame[columns[0]]):,} of {count(n, 'item')}: {title}"
+        show_table({n: frame[n] for n in columns}, title=title, hint=hint, keys=len(keys) or 1)
+        if empty := sorted({*range(len(store.job.plan.group_sizes))} - {*frame["group"]}):
+            out.print(no_rows(axis, store, empty))
+
+
+def other_outcomes(store: Store) -> list[str]:
+    """Lines on unusual outcomes: not the commonest one, nor the first that the kernel names (items should end so), nor failures of
+    which a warning tells. For a user's own kernel: one line with all outcomes, if there are several."""
+    ended = outcomes_of(store)
+    if not is_ctds_kernel(store.job.spec.kernel):
+        names = dict.fromkeys([*(one.name for one in store.description.outcomes), *ended])
+        told = [f"{ended[name]:,} {name}" for name in names if ended[name]]
+        return [", ".join(told)] * (len(told) > 1)
+    others = {name for name, _ in ended.most_common()[1:]}
+    n = sum(marker.n_items for marker in store.committed.markers())
+    return [
+        f"{ended[one.name]:,} {one.name}: {one.reason}"
+        for one in store.description.outcomes[1:]
+        if one.name in others and ended[one.name] and one.reason and not is_told(one, ended, n)
+    ]
+
+
+def no_rows(table: str, store: Store, groups: Sequence[int] = ()) -> str:
+    """Why a table of a store is empty, or has no rows of some groups, though no condition was given."""
+    if table in store.description.reduced and (error := reduction_error(store)):
+        return f"table {table} was not made: {error}"
+    reasons = {one.name: f" ({one.reason})" for one in store.description.outcomes if one.reason}
+    told = [
+        f"{count(n, 'item')} ended as {name}{reasons.get(name, '')}"
+        for name, n in outcomes_of(store, groups).most_common()
+    ]
+    why = f": {'; '.join(told) or 'no item has a result'}" if store.description.outcomes else ""
+    named = [*map(str, groups[:MOST_ITEMS]), *["..."] * (len(groups) > MOST_ITEMS)]
+    of = f" of group{'s' * (len(groups) > 1)} {', '.join(named)}" if groups else ""
+    # The column that a table is named after says what has a row.
+    row = store.description.reduced.get(table)
+    what = f" ({row.long_name})" if row else ""
+    return f"table {table}{what} has no rows{of}{why}"
+
+
+def outcomes_of(store: Store, groups: Sequence[int] = ()) -> Counter[str]:
+    """The kernel's word for how items ended, of all groups or of some -> how many of the committed ones did."""
+    some, markers = {*groups}, store.committed.markers()
+    found = (Counter(one.outcomes) for one in markers if not some or one.shard.group in some)
+    return sum(found, Counter[str]())

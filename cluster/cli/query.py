@@ -19,7 +19,7 @@ from cluster.cli.display import (
     show_table,
     write_table,
 )
-from cluster.cli.summary import no_rows
+from cluster.cli.outcome import no_rows, say_warnings
 from jobs.errors import JobError, advised, count
 from jobs.query.query import Asked, answer, described, sort_keys
 from jobs.query.shelf import Shelf, open_all
@@ -208,7 +208,6 @@ def _best(store: Store, by: str | None, mode: Mode | None, name: str = "") -> "B
 
     name: of one of several stores.
     """
-    from cluster.cli.outcome import say_warnings
     from jobs.query.best import best as find_best
     from jobs.query.best import require_metric
 

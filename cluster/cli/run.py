@@ -13,10 +13,9 @@ from cluster.cache import prune_compilation_cache
 from cluster.cli import options
 from cluster.cli.choice import choose_executor, make_executor, workers_here
 from cluster.cli.display import err, out, records, show_json, show_table, told_if_slow
-from cluster.cli.outcome import draw
+from cluster.cli.outcome import draw, show_summary
 from cluster.cli.restart import RestartState
 from cluster.cli.running import Request, open_to_compute, run_store
-from cluster.cli.summary import show_summary
 from jobs.errors import JobError, count
 from jobs.pipeline import Stage, read_stages
 from jobs.plan.items import checked_items

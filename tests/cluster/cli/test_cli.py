@@ -22,7 +22,7 @@ from search_jobs import HALVING
 from stores import copied_run, run
 
 from cluster.cli.main import _for_users
-from cluster.cli.summary import other_outcomes, show_results, show_summary
+from cluster.cli.outcome import other_outcomes, show_results, show_summary
 from ctd.catalogue import load_kernel
 from ctd.cells import Scales, get_cell
 from ctd.data import write_hdf5

@@ -13,7 +13,7 @@ from page_stores import finished
 from stores import JOB, make, run
 
 from cluster.cli import display
-from cluster.cli.summary import no_rows
+from cluster.cli.outcome import no_rows
 from jobs.gather.gather import gather
 from jobs.query.query import tables
 from jobs.run.task import Task
