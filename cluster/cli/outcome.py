@@ -14,7 +14,7 @@ from jobs.gather.gather import reduction_error
 from jobs.query.query import rows
 from jobs.query.readers import ITEM
 from jobs.query.tables import varied
-from jobs.report.warnings import is_told, warnings_of
+from jobs.report.warnings import ended, is_told, warnings_of
 from jobs.run.progress import Progress
 from jobs.spec.trust import is_ctds_kernel, own_code
 from jobs.storage.addresses import beside, local_path
@@ -35,10 +35,10 @@ def say_warnings(store: Store, name: str = "") -> None:
 
 def say_not_repeated(store: Store) -> None:
     """Print how many items ended with a failing outcome: `ctd status` calls them failed, and `--failed` leaves them as they are."""
-    ended = outcomes_of(store)
-    failing = [one.name for one in store.description.outcomes if one.failed and ended[one.name]]
+    found = outcomes_of(store)
+    failing = [one.name for one in store.description.outcomes if one.failed and found[one.name]]
     if failing:
-        told = ", ".join(f"{ended[name]:,} {name}" for name in failing)
+        told = ", ".join(f"{found[name]:,} {name}" for name in failing)
         err.print(f"{told}: that is an outcome; --failed repeats only items that raised an error")
 
 
@@ -177,17 +177,17 @@ def show_summary(store: Store) -> None:
 def other_outcomes(store: Store) -> list[str]:
     """Lines on unusual outcomes: not the commonest one, nor the first that the kernel names (items should end so), nor failures of
     which a warning tells. For a user's own kernel: one line with all outcomes, if there are several."""
-    ended = outcomes_of(store)
+    found = outcomes_of(store)
     if not is_ctds_kernel(store.job.spec.kernel):
-        names = dict.fromkeys([*(one.name for one in store.description.outcomes), *ended])
-        told = [f"{ended[name]:,} {name}" for name in names if ended[name]]
+        names = dict.fromkeys([*(one.name for one in store.description.outcomes), *found])
+        told = [f"{found[name]:,} {name}" for name in names if found[name]]
         return [", ".join(told)] * (len(told) > 1)
-    others = {name for name, _ in ended.most_common()[1:]}
+    others = {name for name, _ in found.most_common()[1:]}
     n = sum(marker.n_items for marker in store.committed.markers())
     return [
-        f"{ended[one.name]:,} {one.name}: {one.reason}"
+        f"{found[one.name]:,} {one.name}: {one.reason}"
         for one in store.description.outcomes[1:]
-        if one.name in others and ended[one.name] and one.reason and not is_told(one, ended, n)
+        if one.name in others and found[one.name] and one.reason and not is_told(one, found, n)
     ]
 
 
@@ -199,6 +199,7 @@ def no_rows(table: str, store: Store, groups: Sequence[int] = ()) -> str:
     told = [
         f"{count(n, 'item')} ended as {name}{reasons.get(name, '')}"
         for name, n in outcomes_of(store, groups).most_common()
+        if n
     ]
     why = f": {'; '.join(told) or 'no item has a result'}" if store.description.outcomes else ""
     named = [*map(str, groups[:MOST_ITEMS]), *["..."] * (len(groups) > MOST_ITEMS)]
@@ -211,6 +212,5 @@ def no_rows(table: str, store: Store, groups: Sequence[int] = ()) -> str:
 
 def outcomes_of(store: Store, groups: Sequence[int] = ()) -> Counter[str]:
     """The kernel's word for how items ended, of all groups or of some -> how many of the committed ones did."""
-    some, markers = {*groups}, store.committed.markers()
-    found = (Counter(one.outcomes) for one in markers if not some or one.shard.group in some)
-    return sum(found, Counter[str]())
+    markers = store.committed.markers()
+    return ended(one for one in markers if not groups or one.shard.group in groups)

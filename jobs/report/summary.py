@@ -10,7 +10,7 @@ import numpy as np
 from jobs import keys
 from jobs.errors import count
 from jobs.plan.layout import Plan
-from jobs.report.warnings import warnings_of
+from jobs.report.warnings import ended, warnings_of
 from jobs.run.progress import LONGEST_LEFT_S
 from jobs.storage import objects
 from jobs.storage.lease import LeaseRecord, describe, drivers
@@ -46,9 +46,6 @@ def state_of(
 ) -> dict[str, Any]:
     """`state`, from markers, events and failing items that were read before."""
     plan = store.job.plan
-    outcomes: Counter[str] = Counter()
-    for marker in markers:
-        outcomes.update(marker.outcomes)
     n_items, failed = sum(m.n_items for m in markers), sum(m.n_failed for m in markers)
     dropped = n_dropped(store.job.spec, markers)
     done = {m.shard.number for m in markers}
@@ -72,7 +69,7 @@ def state_of(
         "shards": plan.n_shards,
         "shards_done": len(markers),
         "complete": complete,
-        "outcomes": dict(outcomes),
+        "outcomes": dict(ended(markers)),
         "hosts": sorted({m.host for m in markers}),
         "devices": sorted({m.device_kind for m in markers}),
         "shard_s": round(float(np.median(seconds)), 3) if seconds else None,

@@ -71,9 +71,17 @@ def on_cpu(markers: Iterable[Marker]) -> list[str]:
     ]
 
 
-def is_told(one: Outcome, ended: Counter[str], n: int) -> bool:
-    """Whether a warning tells of an outcome: a failure, in which many of n items ended. ended: outcome -> number of items."""
-    return one.failed and ended[one.name] > MANY * n
+def ended(markers: Iterable[Marker]) -> Counter[str]:
+    """The kernel's word for how items ended -> how many items of these shards did."""
+    found = Counter[str]()
+    for marker in markers:
+        found.update(marker.outcomes)
+    return found
+
+
+def is_told(one: Outcome, found: Counter[str], n: int) -> bool:
+    """Whether a warning tells of an outcome: a failure, in which many of n items ended. found: from `ended`."""
+    return one.failed and found[one.name] > MANY * n
 
 
 def failing_outcomes(markers: Sequence[Marker], outcomes: Sequence[Outcome]) -> list[str]:
@@ -83,19 +91,17 @@ def failing_outcomes(markers: Sequence[Marker], outcomes: Sequence[Outcome]) -> 
     >>> failing_outcomes([Marker(shard=Shard(0, 0, 0, 9), outcomes={"diverged": 3})], [Outcome("diverged", "not finite", True)])
     ['3 of 9 items ended as diverged: not finite']
     """
-    n, ended = sum(marker.n_items for marker in markers), Counter[str]()
-    for marker in markers:
-        ended.update(marker.outcomes)
-    unknown = ended.keys() - {one.name for one in outcomes} - {"dropped"} if outcomes else ()
+    n, found = sum(marker.n_items for marker in markers), ended(markers)
+    unknown = found.keys() - {one.name for one in outcomes} - {"dropped"} if outcomes else ()
     strange = [
-        f"{count(ended[name], 'item')} ended as {name}, but the kernel has the outcomes 0 to {len(outcomes) - 1}"
+        f"{count(found[name], 'item')} ended as {name}, but the kernel has the outcomes 0 to {len(outcomes) - 1}"
         for name in sorted(unknown)
     ]
     return strange + [
-        f"{ended[one.name]:,} of {count(n, 'item')} ended as {one.name}"
+        f"{found[one.name]:,} of {count(n, 'item')} ended as {one.name}"
         + f": {one.reason}" * bool(one.reason)
         for one in outcomes
-        if is_told(one, ended, n)
+        if is_told(one, found, n)
     ]
 
 
@@ -118,9 +124,7 @@ def nan_results(
     """
     by_design = {name for name, var in (dims or {}).items() if var.may_be_nan} - {metric}
     done = sum(marker.n_items - marker.n_failed for marker in markers) - dropped
-    nan = Counter[str]()
-    for marker in markers:
-        nan.update(marker.nan or {})
+    nan = sum((Counter(marker.nan or {}) for marker in markers), Counter[str]())
     least = lambda name: MANY * done if is_ctds_kernel(kernel) and name != metric else 0
     return [
         f"{name} is NaN or infinite in {n:,} of {count(done, 'done item')}"

@@ -1,7 +1,6 @@
 """The plots of groups on a page: of what is committed, and of shards that run."""
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ from jobs.report.page.encode import is_curves, join_plots, plot_json, table_json
 from jobs.report.page.pictures import read_pictures, write_pictures
 from jobs.report.search_plots import search_plots
 from jobs.report.sweep import axis_of
+from jobs.report.warnings import ended
 from jobs.storage.lease import drivers
 from jobs.store.arrays import Rows, attributes
 from jobs.store.live import Growing, read_live
@@ -51,8 +51,7 @@ def groups(store: Store) -> tuple[list[dict[str, Any]], int]:
             **_pictures(store, group, markers),
         }
         if not found["plots"]:  # nothing else says why
-            ended = sum((Counter(marker.outcomes) for marker in markers), Counter[str]())
-            told = ", ".join(f"{n:,} {name}" for name, n in ended.most_common())
+            told = ", ".join(f"{n:,} {name}" for name, n in ended(markers).most_common() if n)
             found["items"] += f": {told}" * bool(told)
         size += len(json.dumps(found))
         made.append(found)
