@@ -31,6 +31,9 @@ from cluster.versions import differences, versions
 from jobs.errors import JobError, count
 from jobs.storage import addresses
 
+type Checks = dict[str, Callable[[], str]]
+"""Name -> a check, which returns what it found, or raises JobError."""
+
 
 def clusters(
     names: Annotated[
@@ -69,33 +72,9 @@ def clusters(
 def check(profile: Profile) -> list[dict[str, Any]]:
     """Run all checks of a profile: for each {"check": name, "ok": bool, "found": text}."""
     if isinstance(profile, LocalProfile):
-        return _lines({"GPUs": _local_gpus, "versions": lambda: _plain(versions())})
-    if isinstance(profile, RayProfile):
-        return _check_ray(profile)
-
-    def folder() -> str:
-        check_folder(profile.folder(), "work_dir")
-        why = unshared({"work_dir": profile.folder()})
-        return "; ".join(filter(None, [f"{profile.folder()}, from {platform.node()}", why]))
-
-    def same_versions() -> str:
-        plugins = check_python(profile, "versions")
-        if (why := without_gpu(profile, plugins)) and _gpu_nodes(profile):
-            raise JobError(why)
-        return _plain(versions() | {"GPU plugin": ", ".join(plugins)} if plugins else versions())
-
-    return _lines(
-        {
-            "reachable": _partitions,
-            "nodes": lambda: _slurm(profile),
-            "versions": same_versions,
-            "GPUs": lambda: _slurm_gpus(profile),
-            "work_dir writable": folder,
-        }
-    )
-
-
-def _lines(checks: dict[str, Callable[[], str]]) -> list[dict[str, Any]]:
+        checks: Checks = {"GPUs": _local_gpus, "versions": lambda: _plain(versions())}
+    else:
+        checks = _of_ray(profile) if isinstance(profile, RayProfile) else _of_slurm(profile)
     lines = []
     for name, ask in checks.items():
         try:
@@ -117,47 +96,50 @@ def _local_gpus() -> str:
     return "none"
 
 
-# --- Slurm ------------------------------------------------------------------------------------------------
+def _of_slurm(profile: SlurmProfile) -> Checks:
+    with_gpus = lambda: [
+        f"{n.name} {n.resources}" for n in slurm.nodes(profile) if "gpu" in n.resources
+    ]
 
+    def reachable() -> str:
+        names = dict.fromkeys(slurm.command("sinfo", "--noheader", "--format=%R").split())
+        return f"partitions {', '.join(names)}"
 
-def _slurm(profile: SlurmProfile) -> str:
-    slurm.check_partition(profile, "profile")
-    asked = [f"#SBATCH {option}" for option in options(profile, "ctd", profile.folder())]
-    slurm.try_out("\n".join(["#!/bin/bash", *asked, ""]), profile, "profile")
-    counts = Counter(node.state for node in _nodes(profile))
-    return ", ".join(f"{count(n, 'node')} {state}" for state, n in counts.items())
+    def some_nodes() -> list[slurm.Node]:
+        if not (found := slurm.nodes(profile)):
+            slurm.check_partition(profile, "profile")
+            raise JobError("no node in the partition")
+        return found
 
-
-def _nodes(profile: SlurmProfile) -> list[slurm.Node]:
-    """The nodes of the partition. Raises JobError if there is none, or no such partition."""
-    if not (found := slurm.nodes(profile)):
+    def nodes() -> str:
         slurm.check_partition(profile, "profile")
-        raise JobError("no node in the partition")
-    return found
+        asked = [f"#SBATCH {option}" for option in options(profile, "ctd", profile.folder())]
+        slurm.try_out("\n".join(["#!/bin/bash", *asked, ""]), profile, "profile")
+        counts = Counter(node.state for node in some_nodes())
+        return ", ".join(f"{count(n, 'node')} {state}" for state, n in counts.items())
+
+    def same_versions() -> str:
+        plugins = check_python(profile, "versions")
+        if (why := without_gpu(profile, plugins)) and with_gpus():
+            raise JobError(why)
+        return _plain(versions() | {"GPU plugin": ", ".join(plugins)} if plugins else versions())
+
+    def gpus() -> str:
+        if not (found := with_gpus()):
+            some_nodes()  # refuses a partition that is not there
+        if profile.n_gpus() and not found:
+            raise JobError(f"gpus: {profile.gpus} wanted, but no node of the partition has any")
+        return ", ".join(found[:8]) or "none"
+
+    def folder() -> str:
+        check_folder(profile.folder(), "work_dir")
+        why = unshared({"work_dir": profile.folder()})
+        return "; ".join(filter(None, [f"{profile.folder()}, from {platform.node()}", why]))
+
+    return {"reachable": reachable, "nodes": nodes, "versions": same_versions, "GPUs": gpus, "work_dir writable": folder}  # fmt: skip
 
 
-def _partitions() -> str:
-    names = dict.fromkeys(slurm.command("sinfo", "--noheader", "--format=%R").split())
-    return f"partitions {', '.join(names)}"
-
-
-def _gpu_nodes(profile: SlurmProfile) -> list[str]:
-    return [f"{n.name} {n.resources}" for n in slurm.nodes(profile) if "gpu" in n.resources]
-
-
-def _slurm_gpus(profile: SlurmProfile) -> str:
-    nodes = _gpu_nodes(profile)
-    if not nodes:
-        _nodes(profile)  # refuses a partition that is not there
-    if profile.n_gpus() and not nodes:
-        raise JobError(f"gpus: {profile.gpus} wanted, but no node of the partition has any")
-    return ", ".join(nodes[:8]) or "none"
-
-
-# --- Ray --------------------------------------------------------------------------------------------------
-
-
-def _check_ray(profile: RayProfile) -> list[dict[str, Any]]:
+def _of_ray(profile: RayProfile) -> Checks:
     answers: dict[str, Any] = {}
 
     def reach() -> str:
@@ -187,15 +169,8 @@ def _check_ray(profile: RayProfile) -> list[dict[str, Any]]:
             raise JobError(f"{profile.stores}: a file written here is not seen on the cluster")
         return profile.stores or "none given: --store must be a folder that every node sees"
 
-    return _lines(
-        {
-            "reachable": reach,
-            "jobs API": jobs_api,
-            "versions": same_versions,
-            "GPUs": lambda: f"{sum(asked('nodes')):g}",
-            "stores writable": folder,
-        }
-    )
+    gpus = lambda: f"{sum(asked('nodes')):g}"
+    return {"reachable": reach, "jobs API": jobs_api, "versions": same_versions, "GPUs": gpus, "stores writable": folder}  # fmt: skip
 
 
 def _ask(profile: RayProfile) -> dict[str, Any]:
