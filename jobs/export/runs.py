@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, Literal
@@ -11,7 +11,6 @@ from typing import Any, Literal
 import numpy as np
 
 from jobs.inputs.items import WEIGHTS, row_params
-from jobs.plan.layout import Shard
 from jobs.query.query import rows
 from jobs.spec.job import leaves
 from jobs.store.store import Store
@@ -79,70 +78,55 @@ def read_runs(
 
 
 def _runs(store: Store, found: Mapping[str, np.ndarray], arrays: Arrays) -> Iterator[Run]:
-    plan = store.job.plan
+    plan, dims, spec = store.job.plan, store.description.dims, store.job.spec
+    # Items that failed with an error and have no results.
     without = {(m.shard.group, row) for m in store.committed.markers() for row in m.without}
+    single = [name for name, var in dims.items() if var.axes == () and name in found]
+    single.sort(key=lambda name: name != store.description.metric)
+    metrics = [name for name in single if name not in (*BESIDE, "outcome")]
+    of_store = {"store": store.address, "job": spec.digest(), "kernel": spec.kernel}
     places = list(zip(found["group"].tolist(), found["row"].tolist(), strict=True))
     in_order = np.lexsort((found["row"], found["group"]))
     for number, members in groupby(in_order, lambda k: plan.shard_of(*places[k])):
         shard = plan.shard(number)
         assert shard is not None
-        rows = _Rows(store, shard, arrays)
-        for k in members:
-            one = {name: column[k] for name, column in found.items()}
-            yield rows.run(one, places[k] in without)
-
-
-class _Rows:
-    """The rows of one shard, which are read once."""
-
-    def __init__(self, store: Store, shard: Shard, arrays: Arrays) -> None:
-        self._store, self._shard = store, shard
-        names = store.names(shard.group)
-        self._params = row_params(store, shard.group, shard.start, shard.stop)
-        read = lambda name: store.rows(shard.group, name, shard.start, shard.stop)
-        curves = (*store.description.curves, SEARCH_METRIC)
-        self._curves = {name: read(name) for name in curves if name in names}
+        group, names = shard.group, store.names(shard.group)
         trained = [name for name in names if name.startswith(WEIGHTS)]
         others = [name for name in names if name not in trained]
         kept = {"model": trained or others, "all": others, "none": []}[arrays]
-        self._arrays = {name.removeprefix(WEIGHTS): read(name) for name in kept}
+        drawn = [n for n in (*store.description.curves, SEARCH_METRIC) if n in names]
+        # The rows of one shard are read once.
+        read = {n: store.rows(group, n, shard.start, shard.stop) for n in {*kept, *drawn}}
+        steps = {n: _steps(store, group, dims[n].axes[0], read[n].shape[1]) for n in drawn}
+        params = row_params(store, group, shard.start, shard.stop)
+        for k in members:
+            row = {name: column[k] for name, column in found.items()}
+            item, at = int(row["item"]), places[k][1] - shard.start
+            about = {"item": str(item), **{name: str(row[name]) for name in ABOUT if name in row}}
+            lost = places[k] in without
+            yield Run(
+                item,
+                flat(params[at]),
+                {} if lost else metrics_of({name: row[name] for name in metrics}),
+                {} if lost else {n: _points(steps[n], read[n][at]) for n in drawn},
+                of_store | about,
+                str(row["status"]) == "failed",
+                {} if lost else {n.removeprefix(WEIGHTS): read[n][at] for n in kept},
+            )
 
-    def run(self, row: Mapping[str, Any], lost: bool) -> Run:
-        """The run of one row. row: its columns of `items`. lost: it failed with an error and has no results."""
-        described, job = self._store.description, self._store.job
-        place = int(row["row"]) - self._shard.start
-        names = [n for n, var in described.dims.items() if var.axes == () and n in row]
-        names.sort(key=lambda name: name != described.metric)
-        about = {
-            "store": self._store.address,
-            "job": job.spec.digest(),
-            "kernel": job.spec.kernel,
-            "item": str(int(row["item"])),
-            **{name: str(row[name]) for name in ABOUT if name in row},
-        }
-        return Run(
-            int(row["item"]),
-            flat(self._params[place]),
-            {} if lost else metrics_of({n: row[n] for n in names if n not in (*BESIDE, "outcome")}),
-            {} if lost else {n: self._points(n, v[place]) for n, v in self._curves.items()},
-            about,
-            str(row["status"]) == "failed",
-            {} if lost else {name: values[place] for name, values in self._arrays.items()},
-        )
 
-    def _points(self, name: str, values: np.ndarray) -> list[tuple[int, float]]:
-        steps = self._steps(self._store.description.dims[name].axes[0], len(values))
-        points = zip(steps, values.astype(float).tolist(), strict=True)
-        return [(step, value) for step, value in points if not np.isnan(value)]
+def _points(steps: Sequence[int], values: np.ndarray) -> list[tuple[int, float]]:
+    points = zip(steps, values.astype(float).tolist(), strict=True)
+    return [(step, value) for step, value in points if not np.isnan(value)]
 
-    def _steps(self, axis: str, n: int) -> list[int]:
-        """The coordinate of an axis if it consists of increasing whole numbers; else 0, 1, ..."""
-        group = self._shard.group
-        if axis in self._store.results(group):
-            found = np.asarray(self._store.stored(group, axis)[:])
-            if found.shape == (n,) and found.dtype.kind in "iu" and (np.diff(found) > 0).all():
-                return [int(step) for step in found]
-        return list(range(n))
+
+def _steps(store: Store, group: int, axis: str, n: int) -> Sequence[int]:
+    """The coordinate of an axis if it consists of increasing whole numbers; else 0, 1, ..."""
+    if axis in store.results(group):
+        found = np.asarray(store.stored(group, axis)[:])
+        if found.shape == (n,) and found.dtype.kind in "iu" and (np.diff(found) > 0).all():
+            return [int(step) for step in found]
+    return range(n)
 
 
 def flat(params: Mapping[str, Any]) -> dict[str, Plain]:

@@ -120,11 +120,14 @@ def _trials(
     """The trials, by item, and the parameters that all items share. Raises JobError if no item is done."""
     space, search = _space(store), store.job.spec.search
     compared = search is not None and search.metric == goal.name
+    rungs = search.rungs if search else None
+    # By advances, or by generation.
+    age = lambda step: rungs.min_advances * rungs.eta**step if rungs else step
     made: dict[int, FrozenTrial] = {}
     fixed: dict[str, Plain] = {}
     for run in runs:
         points = run.curves.get(SEARCH_METRIC, []) if compared else []
-        made[run.item] = _trial(run, space, goal.name, _stepped(store, points))
+        made[run.item] = _trial(run, space, goal.name, {age(step): v for step, v in points})
         fixed |= {k: v for k, v in run.params.items() if k not in space and k not in run.about}
     if not any(trial.state == TrialState.COMPLETE for trial in made.values()):
         raise JobError(
@@ -153,15 +156,6 @@ def _trial(
         intermediate_values=steps,
         user_attrs={"item": run.item, **about},
     )
-
-
-def _stepped(store: Store, points: Sequence[tuple[int, float]]) -> dict[int, float]:
-    """The values of a search by advances if it has rungs, else by generation."""
-    search = store.job.spec.search
-    if search is None or search.rungs is None:
-        return dict(points)
-    rungs = search.rungs
-    return {rungs.min_advances * rungs.eta**rung: value for rung, value in points}
 
 
 def _space(store: Store) -> dict[str, BaseDistribution]:

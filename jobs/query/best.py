@@ -295,19 +295,13 @@ def _proposed(store: Store, item: int) -> dict[str, JobFields | str]:
         jobs = {what: job for what, job in jobs.items() if isinstance(job, str) or job["kernel"] != spec.kernel}  # fmt: skip
     if once:
         fixed = {name: value for name, value in changed(params).items() if name not in REPLICATES}
-        jobs[f"its setting with {SEEDS} seeds"] = {
-            "kernel": spec.kernel, "params": fixed, **_other_seeds(store, given)
-        }  # fmt: skip
+        # Draws that no item of the store has drawn.
+        seeds: dict[str, Any] = {"seed": (spec.seed + 1) % 2**32, "sweep": {"seeds": SEEDS}}
+        if isinstance(own := given.get("seed"), int):
+            first = max(store.job.plan.n_items, own + 1)
+            seeds = {"sweep": {"grid": {"seed": {"range": [first, first + SEEDS]}}}}
+        jobs[f"its setting with {SEEDS} seeds"] = {"kernel": spec.kernel, "params": fixed, **seeds}
     return jobs
-
-
-def _other_seeds(store: Store, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a job that draws SEEDS times what no item of the store has drawn. given: the parameters of an item."""
-    own = given.get("seed")
-    if not isinstance(own, int):
-        return {"seed": (store.job.spec.seed + 1) % 2**32, "sweep": {"seeds": SEEDS}}
-    first = max(store.job.plan.n_items, own + 1)
-    return {"sweep": {"grid": {"seed": {"range": [first, first + SEEDS]}}}}
 
 
 def computes_once(store: Store) -> bool:

@@ -123,7 +123,7 @@ def test_export_refuses_what_it_cannot_write(store, tmp_path, ctd, monkeypatch):
         (("0", "--to", "tensorboard"), "--where 'item == 0' chooses one"),
         (("--where", "item == 0"), "--where: needs --to"),
         (("0",), "give an item and a file, or --to mlflow, tensorboard, wandb or optuna"),
-        (("best", "net.h5"), "best: expected an item id, a whole number"),
+        (("best", "net.h5"), "best: expected an item id"),
         (("0", "net.h5", "--mode", "max"), "--mode: needs --to"),
         (("--to", "tensorboard", "--metric", "eval_loss"), "--metric: not with --to tensorboard, only with --to optuna"),
     ):  # fmt: skip
