@@ -130,18 +130,14 @@ def own_ray(submission: Submission) -> RayProfile | None:
     """
     with suppress(ValidationError):
         there = RayProfile.model_validate(submission.profile)
-        if is_remembered(*there.jobs_api()) or _has_profile(there):
+        if is_remembered(*there.jobs_api()):
             return there
+        for name in profile_names():
+            with suppress(JobError):  # one that is not valid
+                own = load_profile(name)
+                if isinstance(own, RayProfile) and own.jobs_api() == there.jobs_api():
+                    return there
     return None
-
-
-def _has_profile(there: RayProfile) -> bool:
-    for name in profile_names():
-        with suppress(JobError):  # one that is not valid
-            own = load_profile(name)
-            if isinstance(own, RayProfile) and own.jobs_api() == there.jobs_api():
-                return True
-    return False
 
 
 def cancel(address: str) -> list[str]:

@@ -70,7 +70,7 @@ def live_progress(quiet: bool = False) -> Iterator[Listener]:
         with _bar() as draw:
             yield draw
     else:
-        yield _line_of_notebook() if err.is_jupyter else _plain_lines()
+        yield _lines(err.is_jupyter)
 
 
 @contextmanager
@@ -99,39 +99,31 @@ def progress_words(p: RunProgress) -> list[str]:
     return [items, f"{p.shards_done:,}/{count(p.n_shards, 'shard')}", p.text()]
 
 
-def _line_of_notebook() -> Listener:
-    from IPython.display import display
+def _lines(in_notebook: bool) -> Listener:
+    """Print a line now and then; in a notebook, change one line, which begins with a bar."""
+    last, waited, is_over, handle, bar = -math.inf, "", False, None, 30
+    if in_notebook:
+        from IPython.display import display
 
-    handle: Any = display({"text/plain": ""}, raw=True, display_id=True)
-    bar, last = 30, [-math.inf]
-
-    def draw(p: RunProgress) -> None:
-        ends = p.items_done == p.n_items
-        if ends or time.monotonic() - last[0] >= NOTEBOOK_EVERY_S:
-            last[0] = time.monotonic()
-            full = int(bar * p.share)
-            items, shards, rest = progress_words(p)
-            drawn = f"{'━' * full}{'─' * (bar - full)} {p.share:.0%}"
-            text = ", ".join(filter(None, [f"{drawn} {items}", shards, rest]))
-            handle.update({"text/plain": shown(text)}, raw=True)
-
-    return draw
-
-
-def _plain_lines() -> Listener:
-    last, waited, is_over = -math.inf, "", False
+        handle = display({"text/plain": ""}, raw=True, display_id=True)
 
     def line(p: RunProgress) -> None:
         nonlocal last, waited, is_over
         now = time.monotonic()
-        due = last + max(PLAIN_EVERY_S, PLAIN_SHARE * (now - p.started))
+        every = max(PLAIN_EVERY_S, PLAIN_SHARE * (now - p.started))
+        due = last + (NOTEBOOK_EVERY_S if in_notebook else every)
         # Compilation may take a minute without any other line.
         begins, ends = p.waiting not in ("", waited), p.items_done == p.n_items
-        if (now >= due or begins or ends) and not is_over:
-            last, waited, is_over = now, p.waiting, ends
-            items, shards, rest = progress_words(p)
-            share = f"{p.share:.0%}" if p.work else ""
-            err.print(", ".join(filter(None, [items, shards, share, rest])))
+        if is_over or not (now >= due or begins or ends):
+            return
+        last, waited, is_over = now, p.waiting, ends
+        (items, shards, rest), full = progress_words(p), int(bar * p.share)
+        share, drawn = f"{p.share:.0%}", f"{'━' * full}{'─' * (bar - full)}"
+        if handle:
+            text = ", ".join(filter(None, [f"{drawn} {share} {items}", shards, rest]))
+            handle.update({"text/plain": shown(text)}, raw=True)
+        else:
+            err.print(", ".join(filter(None, [items, shards, share * bool(p.work), rest])))
 
     return line
 

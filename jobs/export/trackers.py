@@ -34,8 +34,12 @@ class Tracker(ABC):
     look: ClassVar[str]
     """The command that shows FOLDER and JOB."""
 
-    @abstractmethod
-    def __init__(self, folder: Path, job: str) -> None: ...
+    def __init__(self, folder: Path, job: str) -> None:
+        """Make the folder of the job. Raises JobError if it has runs of the job."""
+        self._folder, self._job = folder / job, job
+        if self._folder.exists():
+            raise JobError(f"{self._folder}: exists already; remove it, or give another --folder")
+        self._folder.mkdir(parents=True)
 
     @abstractmethod
     def write(self, run: Run) -> None:
@@ -65,9 +69,6 @@ class TensorBoard(Tracker):
 
     needs = ("tensorboardX",)
     look = "tensorboard --logdir {folder}"
-
-    def __init__(self, folder: Path, job: str) -> None:
-        self._folder = _new(folder / job)
 
     def write(self, run: Run) -> None:
         from tensorboardX import SummaryWriter
@@ -151,7 +152,7 @@ class WandB(Tracker):
 
     def __init__(self, folder: Path, job: str) -> None:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-        self._folder, self._job = _new(folder / job), job
+        super().__init__(folder, job)
 
     def write(self, run: Run) -> None:
         made = self._begin(_label(run), {**run.params, **run.about})
@@ -215,13 +216,6 @@ def write_runs(
         if pictures:
             made.show(pictures)
     return tracker.look.format(folder=shlex.quote(str(folder)), job=shlex.quote(called))
-
-
-def _new(folder: Path) -> Path:
-    if folder.exists():
-        raise JobError(f"{folder}: exists already; remove it, or give another --folder")
-    folder.mkdir(parents=True)
-    return folder
 
 
 def _allowed(name: str) -> str:

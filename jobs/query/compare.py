@@ -93,13 +93,11 @@ def _compare(stores: tuple[Store, Store], tables: tuple[Table, Table]) -> Compar
         table, own = next(one for one in zip(tables, rows, strict=True) if name in one[0].names)
         both[name] = as_array(table.read(name, own))
     alone = {side: table.n - len(both) for side, table in zip("ab", tables, strict=True)}
-    return Comparison(
-        _specs(*stores),
-        list(keys),
-        {"both": len(both), **alone},
-        _results(stores, both),
-        _changed(both, list(keys)),
-    )
+    coded = [name for name in CODED if {f"{name} a", f"{name} b"} <= {*both}]
+    differs = np.any([both[f"{name} a"] != both[f"{name} b"] for name in coded], axis=0)
+    shown = ["item a", "item b", *keys, *(f"{name} {side}" for name in coded for side in "ab")]
+    changed, n = both.loc[differs, shown].reset_index(drop=True), {"both": len(both), **alone}
+    return Comparison(_specs(*stores), list(keys), n, _results(stores, both), changed)
 
 
 def _specs(a: Store, b: Store) -> pd.DataFrame:
@@ -190,14 +188,6 @@ def _match(keys: dict[str, list[Column]], sizes: list[int]) -> tuple[np.ndarray,
     a, b = (frame[frame["side"] == side] for side in (0, 1))
     both = a.merge(b, on=[*columns, "nth"])
     return both["row_x"].to_numpy(), both["row_y"].to_numpy()
-
-
-def _changed(both: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """The matched items whose status or outcome differs."""
-    coded = [name for name in CODED if {f"{name} a", f"{name} b"} <= {*both}]
-    differs = np.any([both[f"{name} a"] != both[f"{name} b"] for name in coded], axis=0)
-    shown = ["item a", "item b", *keys, *(f"{name} {side}" for name in coded for side in "ab")]
-    return both.loc[differs, shown].reset_index(drop=True)
 
 
 # --- how far results lie apart --------------------------------------------------------------------

@@ -59,10 +59,6 @@ def _json(frame: pd.DataFrame, path: Path) -> None:
     path.write_text(json.dumps(rows, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
-def _parquet(frame: pd.DataFrame, path: Path) -> None:
-    frame.to_parquet(path, engine="pyarrow", index=False)
-
-
 def _netcdf(frame: pd.DataFrame, path: Path) -> None:
     """The first column names the axis and is its coordinate if it numbers the rows, as `item` does."""
     import xarray as xr
@@ -105,5 +101,7 @@ def without_complex(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
-    ".csv": _csv, ".json": _json, ".parquet": _parquet, ".nc": _netcdf,
+    ".csv": _csv, ".json": _json,
+    ".parquet": lambda frame, path: frame.to_parquet(path, engine="pyarrow", index=False),
+    ".nc": _netcdf,
 }  # fmt: skip

@@ -175,7 +175,13 @@ def select(
     """The rows of a table that satisfy `test`, sorted and limited. Raises JobError for an unknown column."""
     keys = sort_keys(sort)
     table.prefetch([*keys, *(test.names if test else ())])
-    rows: Rows = slice(None) if test is None else _matching(table, test)
+    rows: Rows = slice(None)
+    if test is not None:
+        found = []
+        for block in table.blocks():
+            here = condition(test, table.view(block), block.stop - block.start)
+            found.append(block.start + np.flatnonzero(here))
+        rows = np.concatenate(found)
     if keys:
         order = argsort(
             [sort_key(table.read(name, rows), down) for name, down in keys.items()], limit
@@ -266,12 +272,3 @@ def _array(store: Store, name: str, source: str | None) -> tuple[str, tuple[str,
 def _candidates(tables: Source) -> Iterator[str]:
     yield "items"  # before the others, whose names are to be looked up
     yield from tables.names()[1:]
-
-
-def _matching(table: Table, test: Expression) -> np.ndarray:
-    """The numbers of the rows that satisfy a condition."""
-    found = []
-    for block in table.blocks():
-        here = condition(test, table.view(block), block.stop - block.start)
-        found.append(block.start + np.flatnonzero(here))
-    return np.concatenate(found)

@@ -67,7 +67,10 @@ def figure_of(store: Store, group: int) -> Canvas | None:
     made = of_kernel(store, group, "figure", columns, results)
     if not made.plots:
         return None
-    title = ", ".join(filter(None, [_which(store, group), made.title]))
+    several = len(store.job.plan.group_sizes) > 1
+    swept = attributes(store.results(group))["swept"] if several else {}
+    which = shorten(", ".join(f"{name} {value}" for name, value in swept.items()), TITLE_WIDTH)
+    title = ", ".join(filter(None, [which, made.title]))
     title = "\n".join(filter(None, [title, replaced(store, group)]))
     with explained(store.kernel, "figure", store):
         return draw(_by_swept(store, replace(made, title=title), columns, results))
@@ -110,14 +113,6 @@ def replaced(store: Store, group: int) -> str:
     given = [path for _, path in paths_of(given_params(store, group))]
     others = ", ".join(changed_files(store.job.inputs, store.job.base, given))
     return f"not the data that this store was made from: {others} changed since" if others else ""
-
-
-def _which(store: Store, group: int) -> str:
-    """The swept values of a group, as text; "" if there is no other group."""
-    if len(store.job.plan.group_sizes) == 1:
-        return ""
-    told = attributes(store.results(group))["swept"]
-    return shorten(", ".join(f"{name} {value}" for name, value in told.items()), TITLE_WIDTH)
 
 
 def data_of(

@@ -173,6 +173,9 @@ def overview(store: Store, metric: str) -> Plot | None:
         return None
     first, *others = names
     x, ticks = _places(fine[first])
+    # The description has the unit.
+    said = store.description.fields.get(first, "")
+    label = f"{first}, {said}" if 0 < len(said) <= MAX_DESCRIPTION else first
     y, ids = fine[metric].astype(float), fine["item"]
     series = list(_series(fine, others))
     shaded = len(series) > MAX_KINDS
@@ -188,7 +191,7 @@ def overview(store: Store, metric: str) -> Plot | None:
     return Plot(
         f"{metric} against {first}",
         layers,
-        Axis(_described(store, first), log=not ticks and _is_log(x), ticks=ticks),
+        Axis(label, log=not ticks and _is_log(x), ticks=ticks),
         axis_of(metric, store.description.dims[metric], log=is_wide(y)),
         Scale(_shade_of(others[0], fine[others[0]])[0]) if shaded else Scale(),
         note=" ".join(filter(None, notes)),
@@ -223,12 +226,6 @@ def _layers(
             middle = (middle[:, None] + [0, 0, np.nan]).ravel()
         label = "" if hue is None else name or "median"
         yield Lines(at, middle, label, None if shades is None else [shade], hue=hue)
-
-
-def _described(store: Store, field: str) -> str:
-    """The label of a field's axis: its name, and its description, which has the unit, if that is short."""
-    said = store.description.fields.get(field, "")
-    return f"{field}, {said}" if 0 < len(said) <= MAX_DESCRIPTION else field
 
 
 def axis_of(name: str, var: Var, log: bool = False) -> Axis:

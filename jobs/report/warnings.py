@@ -3,7 +3,7 @@ kernel's `reduce` warns of."""
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ctd.installed import NO_PLUGIN
@@ -38,7 +38,11 @@ def warnings_of(store: Store, markers: Sequence[Marker]) -> list[str]:
         found += unreturned(
             spec.kernel, described.dims, {str(n) for names in returned for n in names}
         )
-    return found + list(_of_tables(nodes, groups))
+    for group in groups[:MAX_GROUPS]:
+        told = nodes.get(f"gathered/{group}", {}).get("warnings")
+        of = f"group {group}: " if len(groups) > 1 else ""
+        found += [f"{of}{text}" for text in (told if isinstance(told, list) else ())]
+    return found
 
 
 def _attributes(store: Store) -> dict[str, Any]:
@@ -50,14 +54,6 @@ def _attributes(store: Store) -> dict[str, Any]:
         return {path: dict(node["attributes"]) for path, node in nodes.items()}
     except (ValueError, KeyError, TypeError, AttributeError):
         return {}
-
-
-def _of_tables(nodes: Mapping[str, Any], groups: Sequence[int]) -> Iterator[str]:
-    """What the kernel's `reduce` warned of, of the first groups; where there are several, each text begins with its group."""
-    for group in groups[:MAX_GROUPS]:
-        told = nodes.get(f"gathered/{group}", {}).get("warnings")
-        for text in told if isinstance(told, list) else ():
-            yield f"group {group}: {text}" if len(groups) > 1 else str(text)
 
 
 def on_cpu(markers: Iterable[Marker]) -> list[str]:
