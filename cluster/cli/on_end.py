@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -114,15 +114,20 @@ def call_on_end(settings: Settings, ending: Ending) -> str | None:
     """Call the user's command; return its error, or None. Raises nothing."""
     if (command := settings.on_end) is None:
         return None
+    said = ""
     try:
-        return _call(command, ending)
+        fault, said = _call(command, ending)
+    except subprocess.TimeoutExpired:
+        fault = f"took more than {PATIENCE_S} s and was ended"
     except (KeyboardInterrupt, Interrupted):
-        return f"on_end: interrupted: {command}"
+        fault = "interrupted"
     except (OSError, ValueError) as error:  # no memory for a process; a NUL in the command
-        return f"on_end: cannot be called: {error}: {command}"
+        fault = f"cannot be called: {error}"
+    return f"on_end: {fault}: {command}{said}" if fault else None
 
 
-def _call(command: str, ending: Ending) -> str | None:
+def _call(command: str, ending: Ending) -> tuple[str, str]:
+    """(Its exit code in words, "" for 0; the last line of its output after a colon, "" without one)."""
     told = {f"CTD_{k.upper()}": str(v) for k, v in asdict(ending).items() if k != "outcomes"}
     # Files, not pipes: a child that the command leaves behind would hold a pipe open.
     with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as said:
@@ -134,18 +139,11 @@ def _call(command: str, ending: Ending) -> str | None:
         )  # fmt: skip
         try:
             code = process.wait(PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            return f"on_end: took more than {PATIENCE_S} s and was ended: {command}"
         finally:
             if process.returncode is None:  # its children too: the shell waits for them
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-        return None if code == 0 else f"on_end: exit code {code}: {command}{_last_line(said)}"
-
-
-def _last_line(said: IO[bytes]) -> str:
-    """Return the last line of the command's output, after a colon; "" if there is no output."""
-    said.seek(max(0, said.seek(0, os.SEEK_END) - 2000))
-    lines = said.read().decode(errors="replace").strip().splitlines()
-    return f": {lines[-1]}" if lines else ""
+        said.seek(max(0, said.seek(0, os.SEEK_END) - 2000))
+        lines = said.read().decode(errors="replace").strip().splitlines()
+        return f"exit code {code}" * bool(code), f": {lines[-1]}" if lines else ""

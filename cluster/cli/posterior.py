@@ -106,7 +106,6 @@ def posterior(
 
 
 def _tell_written(told: Sequence[dict[str, Any]], as_json: bool) -> None:
-    """Print which file has which model's trials."""
     if as_json:
         show_json(told[0] if len(told) == 1 else told)
         return

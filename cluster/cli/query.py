@@ -204,10 +204,7 @@ def best(
 
 
 def _best(store: Store, by: str | None, mode: Mode | None, name: str = "") -> "Best":
-    """Find the best item of a store, and print the warnings of its results. Raises JobError if there is none.
-
-    name: of one of several stores.
-    """
+    """Find the best item of a store, `name` among several, and print the warnings of its results."""
     from jobs.query.best import best as find_best
     from jobs.query.best import require_metric
 
@@ -220,7 +217,6 @@ def _best(store: Store, by: str | None, mode: Mode | None, name: str = "") -> "B
 
 
 def _show_best_of_each(shelf: Shelf, by: str | None, mode: Mode | None, as_json: bool) -> None:
-    """Print the best item of each store, a line a store. Raises JobError, with the reasons, if none has one."""
     from jobs.query.best import table_of
 
     found, having = {}, []

@@ -214,7 +214,6 @@ class Expression:
         return checked
 
     def _applied(self, function: Callable[..., Any], *operands: ast.expr) -> Evaluate:
-        """Evaluates a function of numbers."""
         numbers = [self._checked(node, "a number") for node in operands]
 
         def apply(columns: Mapping[str, object]) -> Any:

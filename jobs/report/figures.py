@@ -245,7 +245,6 @@ def default_plots(store: Store, group: int | None = None) -> list[Plot]:
 
 
 def _by_item(store: Store, names: list[str]) -> list[Plot]:
-    """Results of one number, item by item."""
     columns = ask(store, lambda tables: tables["items"].columns())
     # A failed item's whole numbers are 0.
     done = np.flatnonzero(columns["status"] == "done")

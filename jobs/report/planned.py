@@ -64,7 +64,6 @@ def plan_rows(
 
 
 def _search_planned(ready: Prepared, search: Search) -> str:
-    """Describe the comparisons of a search: which items, how often."""
     of_item = ready.kernel.advances
     advances = [of_item(inputs_of(g.params)) if of_item else 0 for g in ready.items.groups]
     sizes = map(search.n_compared, ready.plan.group_sizes)
@@ -82,7 +81,6 @@ def _search_planned(ready: Prepared, search: Search) -> str:
 
 
 def _warnings(ready: Prepared, markers: Sequence[Marker]) -> list[str]:
-    """What a plan, and the shards that are committed already, give reason to warn of."""
     spec, dims = ready.spec, ready.kernel.dims
     returned = {name for one in ready.outputs for name in one.shapes}
     metric = spec.search.metric if spec.search else Description.of(ready.kernel, returned).metric

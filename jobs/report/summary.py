@@ -24,29 +24,27 @@ MAX_TEXT = 500
 """Characters of a driver's text that are shown."""
 
 
-def state(store: Store) -> dict[str, Any]:
+def state(
+    store: Store,
+    markers: Sequence[Marker] | None = None,
+    events: Sequence[Event] | None = None,
+    failed: Mapping[int, Sequence[FailedItem]] | None = None,
+) -> dict[str, Any]:
     """The progress of a job: counts, outcomes, hosts, times, and the latest unresolved errors.
 
-    `items_done` were computed, `items_dropped` a search took out, `items_failed` were tried and failed; the others are left.
+    markers, events, failed: those of the store, if they were read before. `items_done` were computed, `items_dropped` a search took out, `items_failed` were tried and failed; the others are left.
 
     >>> from jobs.store.store import Store
     >>> found = state(Store.open("points.zarr"))
     >>> found["complete"], found["items_done"] == found["items"]
     (True, True)
     """
-    failing = [item for items in store.failed.items().values() for item in items]
-    return state_of(store, store.committed.markers(), read_events(store), failing)
-
-
-def state_of(
-    store: Store,
-    markers: Sequence[Marker],
-    events: Sequence[Event],
-    failing: Sequence[FailedItem],
-) -> dict[str, Any]:
-    """`state`, from markers, events and failing items that were read before."""
     plan = store.job.plan
-    n_items, failed = sum(m.n_items for m in markers), sum(m.n_failed for m in markers)
+    markers = store.committed.markers() if markers is None else markers
+    events = read_events(store) if events is None else events
+    failed = store.failed.items() if failed is None else failed
+    failing = [item for items in failed.values() for item in items]
+    n_items, n_failed = sum(m.n_items for m in markers), sum(m.n_failed for m in markers)
     dropped = n_dropped(store.job.spec, markers)
     done = {m.shard.number for m in markers}
     failures = [e for e in events if e.kind == "error"]
@@ -63,9 +61,9 @@ def state_of(
         "kernel": store.job.spec.kernel,
         **read_note(store.objects).model_dump(mode="json"),
         "items": plan.n_items,
-        "items_done": n_items - failed - dropped,
+        "items_done": n_items - n_failed - dropped,
         "items_dropped": dropped,
-        "items_failed": failed,
+        "items_failed": n_failed,
         "shards": plan.n_shards,
         "shards_done": len(markers),
         "complete": complete,

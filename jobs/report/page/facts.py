@@ -14,7 +14,7 @@ from jobs.errors import count, duration
 from jobs.plan.layout import Plan
 from jobs.report.history import by_shard, history_lines
 from jobs.report.page.encode import MAX_MARKS, plot_json
-from jobs.report.summary import counted, forked_from, is_open, state_of
+from jobs.report.summary import counted, forked_from, is_open, state
 from jobs.report.warnings import failing_outcomes
 from jobs.store.events import Event, read_events
 from jobs.store.marker import FailedItem, Marker
@@ -42,8 +42,7 @@ def facts(store: Store) -> dict[str, Any]:
     """Collect everything on the page that needs no results."""
     markers, events = store.committed.markers(), read_events(store)
     failed = store.failed.items()
-    failing = [item for items in failed.values() for item in items]
-    found = state_of(store, markers, events, failing)
+    found = state(store, markers, events, failed)
     made = dict(store.job.provenance)
     hosts = by_worker(
         {"host": m.host, "pid": m.pid, "device": m.device_kind, "shards": 1, "items": m.n_items, "seconds": m.seconds}

@@ -21,7 +21,7 @@ from jobs.query.tree import StoreTree
 from jobs.report.figures import (
     _by_item,
     _by_swept,
-    _data,
+    data_of,
     default_plots,
     figure,
     generic_plots,
@@ -144,7 +144,7 @@ def test_items_that_failed_are_not_drawn(tmp_path, monkeypatch):
 
 def test_items_with_a_failing_outcome_are_not_drawn(store):
     """Their values would flatten all others."""
-    columns, results = _data(store, 0)
+    columns, results = data_of(store, 0)
     for failing, drawn, note in (
         ([0, 1, 0], [0, 2], "1 failed item left out."),
         ([1, 1, 1], [0, 1, 2], ""),
@@ -237,7 +237,7 @@ def test_items_that_differ_in_their_seeds_alone_have_no_legend(store):
 
 def test_lines_of_a_population_have_the_final_values_of_what_it_moves():
     made = whole_store("tournament")
-    columns, found = _data(made, 0)
+    columns, found = data_of(made, 0)
     plot = Plot("curves", [Lines([0, 1], np.zeros((8, 2)), item=columns["item"][:])])
     named = {
         layer.name for layer in _by_swept(made, Figure([plot]), columns, found).plots[0].layers
