@@ -128,40 +128,40 @@ def aggregate(
     numbers = {e.of.text: values[e.label] for e in wanted if e.of and e.function != "count"}
     isnan = {of: np.isnan(v) for of, v in numbers.items() if v.dtype.kind in "fc"}
     notes = [f"{of}: {nan.sum():,} of {n:,} NaN left out" for of, nan in isnan.items() if nan.any()]
-    status = columns["status"] if tell_failed and "status" in table.names else None
-    if isinstance(status, Text) and (failed := _failures(status, wanted, isnan)).any():
-        counted = pd.Series(failed).groupby(keys, dropna=False, observed=True).sum().to_numpy()
-        outcomes = columns["outcome"][failed] if "outcome" in table.names else np.zeros(0)
-        ends = sorted({*as_array(status[failed])})
-        notes.append(_failed(answers[[*group_by]], counted, sizes, outcomes, ends))
+    if tell_failed and "status" in table.names:
+        notes += _failed(columns, wanted, isnan, keys, answers[[*group_by]], sizes)
     answers.attrs["notes"] = notes
     return answers
 
 
-def _failures(
-    status: Text, wanted: Sequence[Aggregate], isnan: Mapping[str, np.ndarray]
-) -> np.ndarray:
-    """Mark (n,) the failed and dropped items that have a value in an aggregate. Who asks of status or outcome knows of them.
+def _failed(
+    columns: Mapping[str, Column],
+    wanted: Sequence[Aggregate],
+    isnan: Mapping[str, np.ndarray],
+    keys: Sequence[Any],
+    groups: "pd.DataFrame",
+    sizes: Any,
+) -> list[str]:
+    """Say how many failed and dropped items aggregates count, and in which groups. Who asks of status or outcome knows of them.
 
-    isnan: expression of real or complex numbers -> which of its values are NaN.
+    isnan: expression of real or complex numbers -> which of its values are NaN. keys: by which rows are grouped. groups, sizes:
+    the values and the number of rows of each group.
     """
+    import pandas as pd
+
+    status = columns["status"]
     none = np.zeros(len(status), bool)
     missing = [
         isnan.get(e.of.text, none)
         for e in wanted
         if e.of and e.function != "count" and not {"status", "outcome"} & {*e.of.names}
     ]
-    fails = status.map(("failed", "dropped").__contains__)
-    return fails & ~np.all(missing, axis=0) if missing else none
-
-
-def _failed(
-    groups: "pd.DataFrame", failed: Any, sizes: Any, outcomes: Column, ends: Sequence[str]
-) -> str:
-    """Say how many of the items that aggregates count have failed or were dropped, and in which groups.
-
-    failed, sizes: items of each group. outcomes: of those that failed or were dropped. ends: which of the two there are.
-    """
+    if not missing or not isinstance(status, Text):
+        return []
+    fails = status.map(("failed", "dropped").__contains__) & ~np.all(missing, axis=0)
+    if not fails.any():
+        return []
+    failed = pd.Series(fails).groupby(keys, dropna=False, observed=True).sum().to_numpy()
     having = np.flatnonzero(failed)
     parts = [
         f"{failed[k]:,} of {sizes.iloc[k]:,} in "
@@ -170,13 +170,13 @@ def _failed(
     ]
     more = f" and {len(having) - MOST_GROUPS:,} more groups" * (len(having) > MOST_GROUPS)
     where = f": {', '.join(parts)}{more}" if len(groups.columns) else ""
+    outcomes = columns["outcome"][fails] if "outcome" in columns else np.zeros(0)
     texts = sorted({*as_array(outcomes)} - {"", "dropped"})
-    how = " or ".join("were dropped" if end == "dropped" else end for end in ends[::-1])
+    ends = sorted({*as_array(status[fails])}, reverse=True)
+    how = " or ".join("were dropped" if end == "dropped" else end for end in ends)
     why = f" ({', '.join(texts)})" * bool(texts)
-    return (
-        f"{failed.sum():,} of {sizes.sum():,} counted items {how}{why}{where}; "
-        "--where \"status == 'done'\" leaves them out"
-    )
+    counted = f"{failed.sum():,} of {sizes.sum():,} counted items {how}{why}{where}"
+    return [f"{counted}; --where \"status == 'done'\" leaves them out"]
 
 
 def _key(column: Column) -> "np.ndarray | pd.Index":

@@ -281,24 +281,22 @@ def list_stores(
 def _table(found: dict[str, Card]) -> Table:
     cards = list(found.values())
     numbers = lambda values: np.asarray([np.nan if v is None else v for v in values], float)
-    whole = lambda values: np.asarray(list(values), np.int64)
-    texts = lambda values: as_column(np.asarray(list(values), str))
     times = [time.localtime(_when(card)) for card in cards]
-    columns = {
-        "store": texts(short_names(list(found))),
-        "kernel": texts(card.kernel for card in cards),
-        "swept": texts(", ".join(card.swept) for card in cards),
-        **{name: whole(getattr(card, name) for card in cards) for name in COUNTS},
-        "metric": texts(card.metric for card in cards),
+    columns: dict[str, Any] = {
+        "store": short_names(list(found)),
+        "kernel": [card.kernel for card in cards],
+        "swept": [", ".join(card.swept) for card in cards],
+        **{name: [getattr(card, name) for card in cards] for name in COUNTS},
+        "metric": [card.metric for card in cards],
         "best": numbers(card.best for card in cards),
         "best_item": numbers(card.best_item for card in cards),
         "size_mb": numbers(card.size / 1e6 for card in cards),
-        "when": texts(time.strftime("%Y-%m-%d %H:%M", at) for at in times),
-        **{name: texts(card.versions.get(name, "") for card in cards) for name in VERSIONS},
-        "name": texts(card.name for card in cards),
-        "tags": texts(", ".join(card.tags) for card in cards),
-        "note": texts(card.note for card in cards),
-        "address": texts(found),
+        "when": [time.strftime("%Y-%m-%d %H:%M", at) for at in times],
+        **{name: [card.versions.get(name, "") for card in cards] for name in VERSIONS},
+        "name": [card.name for card in cards],
+        "tags": [", ".join(card.tags) for card in cards],
+        "note": [card.note for card in cards],
+        "address": list(found),
     }
     table = Table.of(columns)
     of_metric = {

@@ -36,6 +36,8 @@ MAX_LOGS = 300
 """Most committed shards whose log is on the page, evenly spaced; errors have their own section."""
 MAX_LINES = 30
 """Lines kept from the end of a shard's log."""
+UNITS = (2 * 86_400, 86_400, "days"), (2 * 3600, 3600, "h"), (300, 60, "min"), (-np.inf, 1, "s")
+"""(Seconds from which on a time axis has this unit, seconds of the unit, its name)."""
 
 
 def facts(store: Store) -> dict[str, Any]:
@@ -234,7 +236,7 @@ def run_plots(markers: list[Marker]) -> list[Plot]:
         return []
     start, end = (np.array([getattr(m, name) for m in markers]) for name in ("started", "ended"))
     zero, order = start.min(), np.argsort(end, kind="stable")
-    unit, name = _unit(float(end.max() - zero))
+    unit, name = next(one[1:] for one in UNITS if end.max() - zero > one[0])
     start, end = (start - zero) / unit, (end - zero) / unit
     time_axis = Axis(f"time since the first shard began ({name})")
     ends = np.append(0.0, end[order])
@@ -260,14 +262,6 @@ def run_plots(markers: list[Marker]) -> list[Plot]:
     )
     few = f"The first {MAX_MARKS:,} of {len(markers):,}." * (len(markers) > MAX_MARKS)
     return [*made, Plot("Shards by worker", [spans], time_axis, Axis("", ticks=names), note=few)]
-
-
-def _unit(seconds: float) -> tuple[float, str]:
-    if seconds > 2 * 86_400:
-        return 86_400.0, "days"
-    if seconds > 2 * 3600:
-        return 3600.0, "h"
-    return (60.0, "min") if seconds > 300 else (1.0, "s")
 
 
 def _date(at: float) -> str:
