@@ -45,11 +45,16 @@ def groups(store: Store) -> tuple[list[dict[str, Any]], int]:
             return _with_all(made), sum(bool(some) for some in by_group[group:])
         n, done = store.job.plan.group_sizes[group], sum(m.n_items for m in markers)
         failed = sum(m.n_failed for m in markers)
-        found = {
-            "label": _label(store, group),
-            "items": f"{done:,} of {count(n, 'item')}" + f", {failed:,} failed" * bool(failed),
-            **_pictures(store, group, markers),
-        }
+        items = f"{done:,} of {count(n, 'item')}" + f", {failed:,} failed" * bool(failed)
+        found: dict[str, Any] = {"label": _label(store, group), "items": items}
+        columns, results = data_of(store, group, markers)
+        if len(columns["item"]):
+            found |= _of_kernel(store, group, columns, results)
+            search = store.job.spec.search
+            drawn = search_plots(search, columns["item"][:], results) if search else []
+            found["plots"] = [*found["plots"], *map(plot_json, drawn)]
+        else:
+            found |= {"plots": [], "error": "every item of this group failed with an error"}
         if not found["plots"]:  # nothing else says why
             told = ", ".join(f"{n:,} {name}" for name, n in ended(markers).most_common() if n)
             found["items"] += f": {told}" * bool(told)
@@ -77,18 +82,6 @@ def _label(store: Store, group: int) -> str:
     swept = attributes(store.results(group))["swept"]
     described = ", ".join(f"{name} = {value}" for name, value in swept.items())
     return f"group {group}: {described}" if described else f"group {group}"
-
-
-def _pictures(store: Store, group: int, markers: list[Marker]) -> dict[str, Any]:
-    """The plots of `_of_kernel`, and those of the search if the job has one."""
-    columns, results = data_of(store, group, markers)
-    if not len(columns["item"]):
-        return {"plots": [], "error": "every item of this group failed with an error"}
-    found = _of_kernel(store, group, columns, results)
-    if search := store.job.spec.search:
-        made = search_plots(search, columns["item"][:], results)
-        found["plots"] = [*found["plots"], *map(plot_json, made)]
-    return found
 
 
 def _of_kernel(
