@@ -65,7 +65,13 @@ def submit(
             out.print(f"{path}: nothing is left to compute; not submitted")
         return
     if dry_run:
-        _show(order)
+        with told_if_slow("planning", not err.is_terminal):
+            found, text = preview(order), text_of(order)
+        # The preview to standard error, so that a file gets the script alone.
+        sys.stdout.write(text.removesuffix("\n") + "\n")
+        sys.stdout.flush()
+        for name, said in found.items():
+            err.print(f"{name:16} {said}")
         return
     warn(risks(order).values())
     with told_if_slow("planning", as_json or not err.is_terminal):
@@ -101,16 +107,6 @@ def _is_complete(order: Order) -> bool:
     return True
 
 
-def _show(order: Order) -> None:
-    """Print what would be submitted, and below it the preview: to standard error, so that a file gets the script alone."""
-    with told_if_slow("planning", not err.is_terminal):
-        found, text = preview(order), text_of(order)
-    sys.stdout.write(text.removesuffix("\n") + "\n")
-    sys.stdout.flush()
-    for name, said in found.items():
-        err.print(f"{name:16} {said}")
-
-
 # --- what would be sent ---------------------------------------------------------------------------------
 
 
@@ -135,9 +131,17 @@ def preview(order: Order) -> dict[str, str]:
             found[f"work{of}"] = f"{n - len(done):,} of {count(n, 'shard')} left"
         else:
             found[f"work{of}"] = f"known once {', '.join(stage.needs())} has run"
-    if isinstance(order.profile, SlurmProfile):
-        found |= _slurm_lines(order, order.profile)
-    return found
+    if not isinstance(profile := order.profile, SlurmProfile):
+        return found
+    n, n_gpus, kind = order.array or 1, profile.n_gpus(), str(profile.gpus).rpartition(":")[0]
+    gpus = f", {count(n_gpus, f'{kind} GPU'.strip())}" if n_gpus else ""
+    size = f"{', each' * (n > 1)} of {count(profile.nodes, 'node')}"
+    most = f"for at most {duration(profile.time_s())}, started at most {count(profile.max_allocations, 'time')}"
+    found["allocations"] = f"{count(n, 'allocation')}{size}, {most}"
+    found["a node"] = f"{count(profile.cpus, 'CPU')}{gpus}, {profile.memory_gb:g} GB"
+    if (image := profile.image()) and not image.exists():
+        found["not found"] = f"container: {image} does not exist on this machine; the nodes need it"
+    return found | risks(order) | _answers(order, profile)
 
 
 def _of_stage(stage: Stage, order: Order) -> str:
@@ -161,22 +165,6 @@ def _work_and_time(ready: Prepared, order: Order) -> tuple[str, str]:
         return work, "known once a shard of this kernel with these params has run there, or on this machine"  # fmt: skip
     took = duration(max(1, pace * ready.items.n / busy))
     return work, f"{took} on {count(busy, 'worker')} as fast as {whose}"
-
-
-def _slurm_lines(order: Order, profile: SlurmProfile) -> dict[str, str]:
-    """What a submission asks of Slurm, and what may go wrong there."""
-    n = order.array or 1
-    kind, n_gpus = str(profile.gpus).rpartition(":")[0], profile.n_gpus()
-    gpus = f", {count(n_gpus, f'{kind} GPU'.strip())}" if n_gpus else ""
-    size = f"{', each' * (n > 1)} of {count(profile.nodes, 'node')}"
-    most = f"for at most {duration(profile.time_s())}, started at most {count(profile.max_allocations, 'time')}"
-    found = {
-        "allocations": f"{count(n, 'allocation')}{size}, {most}",
-        "a node": f"{count(profile.cpus, 'CPU')}{gpus}, {profile.memory_gb:g} GB",
-    }
-    if (image := profile.image()) and not image.exists():
-        found["not found"] = f"container: {image} does not exist on this machine; the nodes need it"
-    return found | risks(order) | _answers(order, profile)
 
 
 def risks(order: Order) -> dict[str, str]:
