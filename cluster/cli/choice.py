@@ -16,8 +16,17 @@ from jobs.store.store import Store
 
 def choose_executor(run: RunSettings, store: str, address: str | None) -> tuple[str, str]:
     """The executor of `--executor auto`, and why, for a job whose store, at `store`, may not exist yet."""
-    if asked := _asks_for_more(run, address):
-        return "ray", asked
+    ray = sys.modules.get("ray")
+    reasons = {
+        "--address was given": address,
+        "this process is connected to a Ray": ray and ray.is_initialized(),
+        "the job sets the number, the cores or the GPUs of its workers": (
+            (run.workers or 1) > 1 or run.cpus_per_worker > 1 or run.gpus_per_worker
+        ),
+        "this machine has GPUs": _gpus(),
+    }
+    if why := next((text for text, holds in reasons.items() if holds), ""):
+        return "ray", why
     if Store.exists(store) and _may_die(Store.open(store)):
         return "ray", "a process of this job died before, and Ray replaces a worker that dies"
     # Here, so that `plan` lays shards out for the devices that `run` will have.
@@ -36,17 +45,6 @@ def workers_here(run: RunSettings, executor: str) -> int:
 def _gpus() -> list[Path]:
     """The devices of NVIDIA's GPUs on this machine."""
     return [*Path("/dev").glob("nvidia[0-9]*")]
-
-
-def _asks_for_more(run: RunSettings, address: str | None) -> str:
-    """The reason why only Ray can run the job; "" if there is none."""
-    if address:
-        return "--address was given"
-    if (ray := sys.modules.get("ray")) and ray.is_initialized():
-        return "this process is connected to a Ray"
-    if (run.workers or 1) > 1 or run.cpus_per_worker > 1 or run.gpus_per_worker:
-        return "the job sets the number, the cores or the GPUs of its workers"
-    return "this machine has GPUs" if _gpus() else ""
 
 
 def _may_die(store: Store) -> bool:

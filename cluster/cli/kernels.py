@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
 from cluster.cli.display import out, records, show_json, show_table
@@ -196,7 +195,10 @@ def weights(
         tensors = read_tensors(_local(file))
         tensors = tensors.under(only) if only else tensors
         if not as_json:
-            _show_tensors(tensors.arrays)
+            shapes = [" x ".join(map(str, v.shape)) or "a number" for v in tensors.arrays.values()]
+            types = [str(value.dtype) for value in tensors.arrays.values()]
+            listed = {"tensor": list(tensors.arrays), "shape": shapes, "type": types}
+            show_table(listed, limit=None)
         found = understand(tensors, cell)
         if to is not None:
             write_weights(to, found.params, found.cell)
@@ -204,9 +206,9 @@ def weights(
         raise JobError(str(error)) from None
     n, n_in, n_out = sizes(found.cell, found.params)
     if as_json:
-        shapes = {name: list(value.shape) for name, value in tensors.arrays.items()}
+        of = {name: list(value.shape) for name, value in tensors.arrays.items()}
         numbers = {"n": n, "n_in": n_in, "n_out": n_out}
-        show_json({"cell": found.cell, **numbers, "from": list(found.told), "tensors": shapes})
+        show_json({"cell": found.cell, **numbers, "from": list(found.told), "tensors": of})
         return
     out.print(
         f"cell {found.cell}: {count(n, 'unit')}, {count(n_in, 'input')}, {count(n_out, 'output')}"
@@ -214,12 +216,6 @@ def weights(
     out.print(f"from {'; '.join(found.told)}")
     if to is not None:
         out.print(f"wrote {to}")
-
-
-def _show_tensors(arrays: Mapping[str, np.ndarray]) -> None:
-    shapes = [" x ".join(map(str, value.shape)) or "a number" for value in arrays.values()]
-    types = [str(value.dtype) for value in arrays.values()]
-    show_table({"tensor": list(arrays), "shape": shapes, "type": types}, limit=None)
 
 
 def _local(file: str) -> str:

@@ -20,9 +20,6 @@ from jobs.spec.trust import is_ctds_kernel, own_code
 from jobs.storage.addresses import beside, local_path
 from jobs.store.store import Store, metric_of, resume_command
 
-MOST_TRACES = 100
-"""Most failing items whose tracebacks are looked at for the last words of a run."""
-
 MOST_ITEMS = 10
 """Items that are shown of a search by another metric than the kernel's."""
 
@@ -45,12 +42,15 @@ def say_not_repeated(store: Store) -> None:
 def say_what_failed(store: Store, progress: Progress, more: bool = False) -> None:
     """Print the first errors of shards and of items, and what the user can do. more: see `Request`."""
     from cluster.cli.restart import PROGRESS, same_command
+    from jobs.report.history import own_frames
 
-    traces = _traces(store) if progress.failed_items else {}
+    failing = store.failed.items().values() if progress.failed_items else ()
+    traces = {one.item: one.trace for items in failing for one in items}
     for what, found in (("shard", progress.failed), ("item", progress.failed_items)):
         for number, error in list(found.items())[:5]:
             err.print(f"{what} {number} failed: {error}", style="red")
-            for line in traces.get(number, []) if what == "item" else []:
+            # The frames in the user's own files.
+            for line in own_frames(traces.get(number, "")) if what == "item" else []:
                 err.print(f"    {line}")
         if found:
             options = ["--failed"] * (what == "item")
@@ -58,14 +58,6 @@ def say_what_failed(store: Store, progress: Progress, more: bool = False) -> Non
             again = same if more or PROGRESS in os.environ else resume_command(store, *options)
             shows = advised("ctd", "logs", store.address, f"--{what}", next(iter(found)))
             err.print(f"{count(len(found), what)} failed; {shows} shows more, {again} tries again")
-
-
-def _traces(store: Store) -> dict[int, list[str]]:
-    """Item that fails by itself -> the frames of its traceback in the user's own files."""
-    from jobs.report.history import own_frames
-
-    failing = [item for items in store.failed.items().values() for item in items]
-    return {item.item: own_frames(item.trace) for item in failing[:MOST_TRACES]}
 
 
 def finish(store: Store, as_json: bool) -> None:

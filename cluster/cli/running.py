@@ -165,7 +165,7 @@ def open_and_compute(
 
     again: this is a restart; failed shards were reconsidered before it.
     """
-    from jobs.gather.gather import take_gather
+    from jobs.gather.gather import gather, take_gather
     from jobs.run.shards import reconsider, run_parts, run_shards, take_settings
 
     starts = executor.name == "ray" and request.address is None
@@ -189,8 +189,11 @@ def open_and_compute(
     warn(text for text in planned_warnings(read_events(store)) if text not in known)
     if progress.stopped is None and _is_complete(progress, request):
         stop.check()  # asked for during the last advance
-        with told_if_slow("reducing", request.as_json):
-            _reduce(store, executor)
+        with told_if_slow("reducing", request.as_json), _storage_explained(store):
+            try:
+                gather(store, executor)
+            except ExecutorLost:
+                gather(store)  # in this process
         if progress.items_done > progress.items_before:
             remember_pace(store.job.spec, store.committed.markers())
     return store, progress
@@ -241,17 +244,6 @@ def _storage_explained(store: Store) -> Iterator[None]:
             raise
         trouble = storage_trouble(store.address, reason(fault))
         raise StorageFailed(f"{trouble}; the shards are done, `ctd gather` does the rest") from None
-
-
-def _reduce(store: Store, executor: Executor) -> None:
-    """Gather on the run's executor; in this process if that executor is lost."""
-    from jobs.gather.gather import gather
-
-    with _storage_explained(store):
-        try:
-            gather(store, executor)
-        except ExecutorLost:
-            gather(store)
 
 
 # --- a stop ---------------------------------------------------------------------------------------------

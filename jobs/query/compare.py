@@ -157,7 +157,12 @@ def _key(store: Store, table: Table, name: str) -> Column | None:
 def _alike(column: Column) -> Column:
     """A column in the form that stores are compared in: numbers rounded, lists spelt in one way."""
     if not isinstance(column, Text):
-        return _rounded(column) if column.dtype.kind == "f" else column
+        if column.dtype.kind != "f":
+            return column
+        with np.errstate(all="ignore"):  # to 12 significant digits
+            scale = 10.0 ** (11 - np.floor(np.log10(np.abs(column))))
+            rounded = np.round(column * scale) / scale
+        return np.where(np.isfinite(rounded), rounded, column)
     return Text(column.codes, np.asarray([_spelt(label) for label in column.labels], object))
 
 
@@ -166,14 +171,6 @@ def _spelt(label: str) -> str:
     if not isinstance(values, list):
         return label
     return as_text([float(f"{v:.12g}") if isinstance(v, float) else v for v in values])
-
-
-def _rounded(values: np.ndarray) -> np.ndarray:
-    """Numbers to 12 significant digits."""
-    with np.errstate(all="ignore"):
-        scale = 10.0 ** (11 - np.floor(np.log10(np.abs(values))))
-        rounded = np.round(values * scale) / scale
-    return np.where(np.isfinite(rounded), rounded, values)
 
 
 def _match(keys: dict[str, list[Column]], sizes: list[int]) -> tuple[np.ndarray, np.ndarray]:

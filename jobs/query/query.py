@@ -165,8 +165,23 @@ def find(
     source: the table's name; None takes the first table that has the columns in `test`, `sort` and `named`.
     """
     tested = test.names if test else []
-    table = _resolve(tables, source, {*named, *sort_keys(sort), *tested}, tested)
-    return table, select(table, test, sort, limit)
+    wanted, known = {*named, *sort_keys(sort), *tested}, dict[str, list[str]]()
+    for name in [source] if source else _candidates(tables):
+        table = tables[name]
+        if name == "items" and table.n == 0:
+            where = ", ".join(store.address for store in tables.stores)
+            raise JobError(f"{where}: {nothing_yet(tables.stores)}")
+        if wanted <= set(table.names):
+            return table, select(table, test, sort, limit)
+        known[name] = table.names
+    missing = sorted(wanted.difference(*known.values()))
+    if not missing:
+        listed, names = ", ".join(sorted(wanted)), ", ".join(tables.names())
+        raise JobError(f"no table has all of the columns {listed}; name one by --table: {names}")
+    # A word of a condition may be meant as a text.
+    first = missing[0]
+    hint = _hint(tables.stores[0], first, known, source, first in tested)
+    raise JobError(f"unknown column {first!r}{hint}")
 
 
 def select(
@@ -199,28 +214,6 @@ def sort_keys(sort: str | None) -> dict[str, bool]:
     {'a': False, 'b': True}
     """
     return {key.removeprefix("-"): key.startswith("-") for key in _names(sort or "")}
-
-
-def _resolve(tables: Source, source: str | None, named: set[str], tested: Sequence[str]) -> Table:
-    """The table `source`, or the first one that has all named columns; JobError if a column is missing.
-
-    tested: those of a condition, where a word may be meant as a text.
-    """
-    known: dict[str, list[str]] = {}
-    for name in [source] if source else _candidates(tables):
-        table = tables[name]
-        if name == "items" and table.n == 0:
-            where = ", ".join(store.address for store in tables.stores)
-            raise JobError(f"{where}: {nothing_yet(tables.stores)}")
-        if named <= set(table.names):
-            return table
-        known[name] = table.names
-    missing = sorted(named.difference(*known.values()))
-    if not missing:
-        wanted, names = ", ".join(sorted(named)), ", ".join(tables.names())
-        raise JobError(f"no table has all of the columns {wanted}; name one by --table: {names}")
-    first, store = missing[0], tables.stores[0]
-    raise JobError(f"unknown column {first!r}{_hint(store, first, known, source, first in tested)}")
 
 
 def _hint(

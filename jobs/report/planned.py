@@ -1,6 +1,5 @@
 """The plan of a job, as numbers: what a run would do, before anything is written."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from ctd.kernel import inputs_of
@@ -10,7 +9,6 @@ from jobs.run.prepare import Prepared, another_job
 from jobs.spec.description import Description
 from jobs.spec.search import Search
 from jobs.store.card import n_dropped
-from jobs.store.marker import Marker
 from jobs.store.store import Store
 
 
@@ -57,7 +55,12 @@ def plan_rows(
         total["data"] = "; ".join(ready.data)
     if ready.spec.search:
         total["search"] = _search_planned(ready, ready.spec.search)
-    warnings = [other] * bool(other) + ready.warnings + _warnings(ready, markers)
+    spec, dims = ready.spec, ready.kernel.dims
+    returned = {name for one in ready.outputs for name in one.shapes}
+    metric = spec.search.metric if spec.search else Description.of(ready.kernel, returned).metric
+    warnings = [other] * bool(other) + ready.warnings + unreturned(spec.kernel, dims, returned)
+    # Of the shards that are committed already.
+    warnings += nan_results(markers, spec.kernel, metric, n_dropped(spec, markers), dims)
     if warnings:
         total["warnings"] = "; ".join(warnings)
     return columns, total
@@ -78,11 +81,3 @@ def _search_planned(ready: Prepared, search: Search) -> str:
     elif not of_item:
         text += "; whether items make so many is known only when they run: the kernel does not declare `advances`"
     return text
-
-
-def _warnings(ready: Prepared, markers: Sequence[Marker]) -> list[str]:
-    spec, dims = ready.spec, ready.kernel.dims
-    returned = {name for one in ready.outputs for name in one.shapes}
-    metric = spec.search.metric if spec.search else Description.of(ready.kernel, returned).metric
-    found = unreturned(spec.kernel, dims, returned)
-    return found + nan_results(markers, spec.kernel, metric, n_dropped(spec, markers), dims)
