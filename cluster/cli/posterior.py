@@ -3,7 +3,7 @@
 import glob
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -102,10 +102,6 @@ def posterior(
         with _computed(partial(open_or_create, job.spec, base, WHERE), request, file) as made:
             write_posterior(made, file, job, {"store": trained.address, "item": items[0]})
         told.append({"file": str(file), "item": items[0], "train": job.n[0], "valid": job.n[1]})
-    _tell_written(told, as_json)
-
-
-def _tell_written(told: Sequence[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         show_json(told[0] if len(told) == 1 else told)
         return

@@ -2,8 +2,8 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, NamedTuple
+from collections.abc import Iterable
+from typing import Annotated, NamedTuple
 
 import typer
 
@@ -52,7 +52,11 @@ def status(store: options.StorePath, as_json: options.AsJson = False) -> None:
         found |= {"running": _starting(found["stopped"], sent.has_begun), "stopped": None}
     failed = found["items_failed"] or found["errors"]
     styles = STYLES | {"items": "red" if failed else "green" if found["complete"] else "yellow"}
-    resumes = f"{again_command(opened)} continues it" if idle else _repeats(opened, found)
+    resumes = f"{again_command(opened)} continues it" if idle else ""
+    failing = [line["item"] for line in found["errors"] if "item" in line]
+    if failing and found["complete"]:
+        logs = advised("ctd", "logs", opened.address, "--item", failing[0])
+        resumes = f"{logs} says why an item failed, {again_command(opened, '--failed')} tries again"
     show_facts(facts(found, "; ".join(together(lines)), resumes), styles)
     for line in found["errors"]:
         name = next(iter(line))
@@ -60,15 +64,6 @@ def status(store: options.StorePath, as_json: options.AsJson = False) -> None:
         out.print(f"{which} {line[name]}, attempt {line['attempt']}: {line['error']}", style="red")
     if error := reduction_error(opened):
         out.print(error, style="red")
-
-
-def _repeats(store: Store, found: Mapping[str, Any]) -> str:
-    """What to do about items that failed with an error; "" without one, or if the job is not complete. found: from `state`."""
-    failed = [line["item"] for line in found["errors"] if "item" in line]
-    if not (failed and found["complete"]):
-        return ""
-    logs = advised("ctd", "logs", store.address, "--item", failed[0])
-    return f"{logs} says why an item failed, {again_command(store, '--failed')} tries again"
 
 
 def _starting(stopped: str, has_begun: bool) -> str:
