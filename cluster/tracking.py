@@ -245,7 +245,7 @@ class Submitted:
         return {number: str(state) for number, state in self._states().items()}
 
     def status(self) -> dict[str, Any]:
-        """The content of `ctd status --json`: submissions, and counts of items, shards, outcomes and errors."""
+        """The content of `ctd status --json`: counts of items, shards, outcomes, errors; the submissions as by `allocations`."""
         from jobs.report.summary import state
 
         found: dict[str, Any] = {"store": self.store, "submissions": self.allocations()}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from calendar import timegm
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property, partial
 from pathlib import PurePosixPath
 from typing import Any
@@ -246,8 +246,6 @@ def list_stores(
 
     Raises JobError if there is no store, or the condition names an unknown column or does not parse.
     """
-    found: dict[str, Card] = {}
-    wrong: list[str] = []
 
     def look(address: str, read: ReadObject) -> Card | JobError | None:
         try:
@@ -257,17 +255,14 @@ def list_stores(
         except BaseError as error:  # the store may be closed to this user
             return JobError(f"{address}: {objects.reason(error)}")
 
-    addresses = list(given)
+    addresses, found = list(given), dict[str, Card | JobError]()
     for address in addresses:
-        there: Iterator[tuple[str, Card | JobError]] = walk(address, look)
-        for at, card in there:
-            if isinstance(card, JobError):
-                wrong.append(str(card).splitlines()[0])
-            else:
-                found[at] = card
-    if not found and not wrong:
+        found.update(walk(address, look))
+    if not found:
         raise JobError(f"{', '.join(addresses)}: no store lies there; give a folder of stores")
-    kept = [(at, card) for at, card in found.items() if set(tags) <= set(card.tags)]
+    wrong = [str(one).splitlines()[0] for one in found.values() if isinstance(one, JobError)]
+    cards = {at: card for at, card in found.items() if isinstance(card, Card)}
+    kept = [(at, card) for at, card in cards.items() if set(tags) <= set(card.tags)]
     table = _table(dict(sorted(kept, key=lambda one: -_when(one[1]))))
     if not kept:  # no metric is known, of which a condition may speak
         where = sort = None
