@@ -28,7 +28,7 @@ from jobs.spec.job import read_content
 
 
 class _Profile(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class LocalProfile(_Profile):
@@ -41,21 +41,16 @@ class RayProfile(_Profile):
     """An existing Ray cluster."""
 
     kind: Literal["ray"]
-    address: str = Field(description="host:port of its head, for ctd run --address")
-    dashboard: str | None = Field(
-        None,
-        description="http://host:port of the cluster's dashboard, which accepts jobs; by default port 8265 of the head",
-    )
-    token: str | None = Field(
-        None, description="file with the cluster's authentication token; its mode must be 0600"
-    )
-    stores: str | None = Field(
-        None,
-        description="folder or object store for stores, which every node must see; by default the job file's folder",
-    )
-    installed: bool = Field(
-        False, description="use the ctd installed on the cluster instead of shipping this one"
-    )
+    address: str
+    """host:port of its head, for ctd run --address"""
+    dashboard: str | None = None
+    """http://host:port of the cluster's dashboard, which accepts jobs; by default port 8265 of the head"""
+    token: str | None = None
+    """file with the cluster's authentication token; its mode must be 0600"""
+    stores: str | None = None
+    """folder or object store for stores, which every node must see; by default the job file's folder"""
+    installed: bool = False
+    """use the ctd installed on the cluster instead of shipping this one"""
 
     @field_validator("address")
     @classmethod
@@ -81,56 +76,51 @@ class SlurmProfile(_Profile):
     """Allocations of a Slurm cluster; CPUs, GPUs and memory are per node."""
 
     kind: Literal["slurm"]
-    partition: str | None = Field(None, description="by default the cluster's default partition")
-    account: str | None = Field(None, description="account to charge")
-    qos: str | None = Field(None, description="quality of service")
-    constraint: str | None = Field(None, description="features that nodes must have, as in sbatch")
-    nodes: PositiveInt = Field(1, description="nodes of an allocation")
-    gpus: NonNegativeInt | str = Field(
-        0,
-        description="GPUs of each node: a number, or type:number, such as a100:2, if there are several types",
-    )
+    partition: str | None = None
+    """by default the cluster's default partition"""
+    account: str | None = None
+    """account to charge"""
+    qos: str | None = None
+    """quality of service"""
+    constraint: str | None = None
+    """features that nodes must have, as in sbatch"""
+    nodes: PositiveInt = 1
+    """nodes of an allocation"""
+    gpus: NonNegativeInt | str = 0
+    """GPUs of each node: a number, or type:number, such as a100:2, if there are several types"""
+    # A worker has a core and a GPU: with one core three of four GPUs would have no work.
     cpus: PositiveInt = Field(
-        # A worker has a core and a GPU: with one core three of four GPUs would have no work.
-        default_factory=lambda given: max(1, _gpu_count(given.get("gpus", 0))),
-        description="CPU cores of each node; by default one for each GPU, at least one",
+        default_factory=lambda given: max(1, _gpu_count(given.get("gpus", 0)))
     )
-    memory_gb: FiniteFloat = Field(gt=0, description="memory of each node (GB)")
-    time: str | int = Field(description="time limit: D-HH:MM:SS, HH:MM:SS, or minutes")
-    grace_s: PositiveInt = Field(
-        120, description="seconds before the time limit at which the run is checkpointed"
-    )
-    max_allocations: PositiveInt = Field(
-        20, description="most allocations that a job gets; after the last one it is left unfinished"
-    )
-    go_on: Literal["requeue", "chain"] = Field(
-        "requeue",
-        description="what follows the time limit. requeue: the same allocation again; chain: a new one, for clusters that forbid requeueing",
-    )
-    sbatch: list[str] = Field([], description="further #SBATCH options, such as --exclude=n13")
-    modules: list[str] = Field([], description="environment modules to load")
-    setup: list[str] = Field([], description="shell lines to run before anything else starts")
-    environment: dict[str, str] = Field({}, description="environment variables of all processes")
-    python: str | None = Field(
-        None,
-        description="Python interpreter with ctd on the nodes; by default the one that submits",
-    )
-    container: str | None = Field(
-        None,
-        description="Apptainer image in which Ray and the driver run; its Python must have the same versions of ctd, ray and jax as "
-        "the one that submits",
-    )
-    bind: list[str] = Field(
-        [], description="further folders that the container sees, as in apptainer exec --bind"
-    )
-    nv: Literal["auto"] | bool = Field(
-        "auto",
-        description="whether the container gets the NVIDIA libraries of the node (--nv); auto: if `gpus` asks for any",
-    )
-    work_dir: str = Field(
-        "~/.cache/ctd/slurm",
-        description="folder on the shared file system: tokens, logs, compiled programs",
-    )
+    """CPU cores of each node; by default one for each GPU, at least one"""
+    memory_gb: FiniteFloat = Field(gt=0)
+    """memory of each node (GB)"""
+    time: str | int
+    """time limit: D-HH:MM:SS, HH:MM:SS, or minutes"""
+    grace_s: PositiveInt = 120
+    """seconds before the time limit at which the run is checkpointed"""
+    max_allocations: PositiveInt = 20
+    """most allocations that a job gets; after the last one it is left unfinished"""
+    go_on: Literal["requeue", "chain"] = "requeue"
+    """what follows the time limit. requeue: the same allocation again; chain: a new one, for clusters that forbid requeueing"""
+    sbatch: list[str] = []
+    """further #SBATCH options, such as --exclude=n13"""
+    modules: list[str] = []
+    """environment modules to load"""
+    setup: list[str] = []
+    """shell lines to run before anything else starts"""
+    environment: dict[str, str] = {}
+    """environment variables of all processes"""
+    python: str | None = None
+    """Python interpreter with ctd on the nodes; by default the one that submits"""
+    container: str | None = None
+    """Apptainer image in which Ray and the driver run; its Python must have the versions of ctd, ray and jax of the one that submits"""
+    bind: list[str] = []
+    """further folders that the container sees, as in apptainer exec --bind"""
+    nv: Literal["auto"] | bool = "auto"
+    """whether the container gets the NVIDIA libraries of the node (--nv); auto: if `gpus` asks for any"""
+    work_dir: str = "~/.cache/ctd/slurm"
+    """folder on the shared file system: tokens, logs, compiled programs"""
 
     @field_validator("gpus")
     @classmethod

@@ -15,18 +15,17 @@ def in_words(numbers: list[int]) -> str:
 class Compared(BaseModel):
     """The fields of every search: the metric, and which values of it are better."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     lap_name: ClassVar[str] = "rung"
     """The word for a lap: the advances between two comparisons."""
     in_step: ClassVar[bool] = False
     """Whether the compared items make their laps together, so that an item's result can change what the others do."""
 
-    metric: str = Field(description="the scalar result that items are compared by")
-    mode: Literal["min", "max"] = Field(
-        "min",
-        description="min if a smaller value is better, max if a larger one is, as for an r2",
-    )
+    metric: str
+    """the scalar result that items are compared by"""
+    mode: Literal["min", "max"] = "min"
+    """min if a smaller value is better, max if a larger one is, as for an r2"""
 
     @field_validator("metric", mode="before")
     @classmethod
@@ -84,11 +83,8 @@ class Sized(Compared):
 
     in_step: ClassVar[bool] = True
 
-    size: PositiveInt | None = Field(
-        None,
-        description="number of neighbouring items of the sweep that are compared with one another; by default "
-        "all that share one compiled program",
-    )
+    size: PositiveInt | None = None
+    """number of neighbouring items of the sweep that are compared with one another; by default all that share one compiled program"""
 
 
 class Rungs(BaseModel):
@@ -98,12 +94,12 @@ class Rungs(BaseModel):
     [4, 12, 36]
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    eta: int = Field(3, ge=2, description="one item in eta goes on from a rung")
-    min_advances: PositiveInt = Field(
-        description="advances that every item makes at least, up to the first rung"
-    )
+    eta: int = Field(3, ge=2)
+    """one item in eta goes on from a rung"""
+    min_advances: PositiveInt
+    """advances that every item makes at least, up to the first rung"""
 
     def ages(self, size: int) -> list[int]:
         """The advances at each rung: as many rungs as `size` can be divided by `eta` and stay at least 1."""

@@ -47,30 +47,27 @@ class JobSpec(BaseModel):
     (['g', 'seed'], 64)
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    kernel: str = Field(description="a kernel of ctd, or the dotted path of your own module")
-    name: str | None = Field(None, description="shown in listings; by default the file's name")
-    seed: int = Field(0, ge=0, lt=2**32, description="item i has the key fold_in(key(seed), i)")
-    params: dict[str, Any] = Field({}, description="the fields that all items share")
-    sweep: Sweeps = Field(Sweep(), description="the fields that differ between items")
-    search: Search | None = Field(
-        None,
-        description="compare items while they run: stop the bad ones, or let them copy good ones; or let Optuna propose "
-        "their parameters",
-    )
-    gather: dict[str, Any] = Field(
-        {}, description="settings of the kernel's reduction, and a list of further `reductions`"
-    )
-    keep_bits: dict[str, PositiveInt] = Field(
-        {}, description="result -> bits of its mantissa to store, so that it takes less space"
-    )
+    kernel: str
+    """a kernel of ctd, or the dotted path of your own module"""
+    name: str | None = None
+    """shown in listings; by default the file's name"""
+    seed: int = Field(0, ge=0, lt=2**32)
+    """item i has the key fold_in(key(seed), i)"""
+    params: dict[str, Any] = {}
+    """the fields that all items share"""
+    sweep: Sweeps = Sweep()
+    """the fields that differ between items"""
+    search: Search | None = None
+    """compare items while they run: stop the bad ones, or let them copy good ones; or let Optuna propose their parameters"""
+    gather: dict[str, Any] = {}
+    """settings of the kernel's reduction, and a list of further `reductions`"""
+    keep_bits: dict[str, PositiveInt] = {}
+    """result -> bits of its mantissa to store, so that it takes less space"""
     run: RunSettings = RunSettings()
-    cluster: str | dict[str, Any] | None = Field(
-        None,
-        exclude=True,
-        description="where ctd submit sends the job: the name of a cluster profile, or a profile",
-    )
+    cluster: str | dict[str, Any] | None = Field(None, exclude=True)
+    """where ctd submit sends the job: the name of a cluster profile, or a profile"""
 
     @model_validator(mode="before")
     @classmethod

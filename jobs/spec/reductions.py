@@ -24,7 +24,7 @@ from jobs.spec.search import SEARCH_TABLE, kind_by
 
 
 class _Reduction(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     numbers: ClassVar[tuple[str, ...]] = ()
     """The fields of the reduction that name numeric columns."""
@@ -32,9 +32,8 @@ class _Reduction(BaseModel):
     """The fields that list columns of any kind."""
 
     name: str
-    table: str | None = Field(
-        None, pattern=r"^[A-Za-z]\w*$", description="the table's name; by default the reduction's"
-    )
+    table: str | None = Field(None, pattern=r"^[A-Za-z]\w*$")
+    """the table's name; by default the reduction's"""
 
     @property
     def label(self) -> str:
@@ -52,9 +51,12 @@ class Best(_Reduction):
 
     numbers: ClassVar[tuple[str, ...]] = ("by",)
     name: Literal["best"]
-    by: str = Field(description="the column that items are ranked by")
-    k: int = Field(10, gt=0, description="number of items")
-    largest: bool = Field(False, description="true: the highest values, not the lowest")
+    by: str
+    """the column that items are ranked by"""
+    k: int = Field(10, gt=0)
+    """number of items"""
+    largest: bool = False
+    """true: the highest values, not the lowest"""
 
 
 class Seeds(_Reduction):
@@ -63,18 +65,16 @@ class Seeds(_Reduction):
     numbers: ClassVar[tuple[str, ...]] = ("of",)
     columns: ClassVar[tuple[str, ...]] = ("over",)
     name: Literal["seeds"]
-    of: str = Field(description="the column")
-    over: tuple[str, ...] = Field(
-        ("seed",),
-        description="swept columns that tell replicates of one setting apart; all other swept columns make the setting",
-    )
-    quantiles: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
-        (0.05, 0.5, 0.95), description="probabilities of the quantiles"
-    )
-    bootstrap: int = Field(
-        0, ge=0, description="resamples for an interval of the mean; 0: no interval"
-    )
-    confidence: float = Field(0.95, gt=0, lt=1, description="confidence of that interval")
+    of: str
+    """the column"""
+    over: tuple[str, ...] = ("seed",)
+    """swept columns that tell replicates of one setting apart; all other swept columns make the setting"""
+    quantiles: tuple[Annotated[float, Field(ge=0, le=1)], ...] = (0.05, 0.5, 0.95)
+    """probabilities of the quantiles"""
+    bootstrap: int = Field(0, ge=0)
+    """resamples for an interval of the mean; 0: no interval"""
+    confidence: float = Field(0.95, gt=0, lt=1)
+    """confidence of that interval"""
 
 
 class Counts(_Reduction):
@@ -82,7 +82,8 @@ class Counts(_Reduction):
 
     columns: ClassVar[tuple[str, ...]] = ("by",)
     name: Literal["counts"]
-    by: tuple[str, ...] = Field((), description="further columns whose values separate items")
+    by: tuple[str, ...] = ()
+    """further columns whose values separate items"""
 
 
 class Histogram(_Reduction):
@@ -90,12 +91,14 @@ class Histogram(_Reduction):
 
     numbers: ClassVar[tuple[str, ...]] = ("of",)
     name: Literal["histogram"]
-    of: str = Field(description="the column")
-    bins: int = Field(50, gt=0, le=100_000, description="number of bins, of equal width")
-    range: tuple[float, float] | None = Field(
-        None, description="least and largest value; by default those of the column"
-    )
-    log: bool = Field(False, description="bins of equal ratio; only positive values are counted")
+    of: str
+    """the column"""
+    bins: int = Field(50, gt=0, le=100_000)
+    """number of bins, of equal width"""
+    range: tuple[float, float] | None = None
+    """least and largest value; by default those of the column"""
+    log: bool = False
+    """bins of equal ratio; only positive values are counted"""
 
     @model_validator(mode="after")
     def _rising(self) -> "Histogram":

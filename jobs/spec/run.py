@@ -18,61 +18,37 @@ LAYOUT = ("slots", "microbatch", "shard_items")
 class RunSettings(BaseModel):
     """Settings of a job's run. Those but `LAYOUT` may change from run to run of a store."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    slots: PositiveInt | None = Field(
-        None, description="items that a device holds at a time; by default the kernel's `width`"
-    )
-    microbatch: PositiveInt | None = Field(
-        None,
-        description="items that are computed together (vmapped) inside a shard; by default the fastest number, measured at start-up",
-    )
-    shard_items: PositiveInt | None = Field(
-        None,
-        description="items of one shard; by default chosen from the size of the results and the number of workers",
-    )
-    workers: PositiveInt | None = Field(
-        None,
-        description="worker processes; by default one for each GPU, or for each CPU core if there is no GPU",
-    )
-    cpus_per_worker: FiniteFloat = Field(
-        1, gt=0, description="CPU cores of a worker; without GPUs its items are split over them"
-    )
-    gpus_per_worker: FiniteFloat | None = Field(
-        None,
-        ge=0,
-        description="GPUs of a worker, or its share of one GPU, such as 0.5; by default 1 where there are GPUs",
-    )
-    memory_gb: FiniteFloat | None = Field(
-        None,
-        gt=0,
-        description="memory that one worker may use (GB); by default what its device has",
-    )
-    retries: NonNegativeInt = Field(2, description="further attempts at a shard that failed")
-    backoff_s: float = Field(1.0, ge=0, description="wait before a retry, doubled each time (s)")
-    checkpoint_s: float = Field(
-        300, ge=0, description="time between two checkpoints inside a shard (s)"
-    )
-    time_limit_s: PositiveFloat | None = Field(
-        None,
-        description="longest time of one advance, compilation included (s); an attempt that takes longer is ended. By default 20 times the "
-        "longest advance so far, at least a minute. Anything else, such as loading data, may take an hour, or this limit if "
-        "it is longer",
-    )
-    straggler_factor: float = Field(
-        4,
-        ge=0,
-        description="once no shard waits, one that has run this many times longer than the median of its group gets a second attempt on "
-        "another node that is idle; 0: never",
-    )
-    grace_s: float = Field(
-        30, ge=0, description="how long workers may take to checkpoint when the run is stopped (s)"
-    )
-    cluster_wait_s: float = Field(
-        600,
-        ge=0,
-        description="how long to wait for a lost Ray cluster (s); then the run exits with 75",
-    )
+    slots: PositiveInt | None = None
+    """items that a device holds at a time; by default the kernel's `width`"""
+    microbatch: PositiveInt | None = None
+    """items that are computed together (vmapped) inside a shard; by default the fastest number, measured at start-up"""
+    shard_items: PositiveInt | None = None
+    """items of one shard; by default chosen from the size of the results and the number of workers"""
+    workers: PositiveInt | None = None
+    """worker processes; by default one for each GPU, or for each CPU core if there is no GPU"""
+    cpus_per_worker: FiniteFloat = Field(1, gt=0)
+    """CPU cores of a worker; without GPUs its items are split over them"""
+    gpus_per_worker: FiniteFloat | None = Field(None, ge=0)
+    """GPUs of a worker, or its share of one GPU, such as 0.5; by default 1 where there are GPUs"""
+    memory_gb: FiniteFloat | None = Field(None, gt=0)
+    """memory that one worker may use (GB); by default what its device has"""
+    retries: NonNegativeInt = 2
+    """further attempts at a shard that failed"""
+    backoff_s: float = Field(1.0, ge=0)
+    """wait before a retry, doubled each time (s)"""
+    checkpoint_s: float = Field(300, ge=0)
+    """time between two checkpoints inside a shard (s)"""
+    time_limit_s: PositiveFloat | None = None
+    """longest time of one advance, compilation included (s); an attempt that takes longer is ended. By default 20 times the longest advance
+    so far, at least a minute. Anything else, such as loading data, may take an hour, or this limit if it is longer"""
+    straggler_factor: float = Field(4, ge=0)
+    """once no shard waits, one that runs this many times longer than its group's median gets a second attempt on an idle node; 0: never"""
+    grace_s: float = Field(30, ge=0)
+    """how long workers may take to checkpoint when the run is stopped (s)"""
+    cluster_wait_s: float = Field(600, ge=0)
+    """how long to wait for a lost Ray cluster (s); then the run exits with 75"""
 
     @field_validator("gpus_per_worker")
     @classmethod

@@ -30,6 +30,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import (
     BaseModel,
+    ConfigDict,
     Discriminator,
     Field,
     FiniteFloat,
@@ -53,13 +54,12 @@ SEARCH_TABLE = "search"
 class _Moves(BaseModel):
     """The start and the moves of one parameter of a population, beside its range."""
 
-    start: FiniteFloat | Literal["range"] | None = Field(
-        None,
-        description="start of all members; `range`: each member draws its own from the range",
-    )
-    perturb: float | None = Field(
-        None, ge=0, le=1, description="replaces the search's `perturb` for this parameter"
-    )
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    start: FiniteFloat | Literal["range"] | None = None
+    """start of all members; `range`: each member draws its own from the range"""
+    perturb: float | None = Field(None, ge=0, le=1)
+    """replaces the search's `perturb` for this parameter"""
 
     @field_validator("start", mode="before")
     @classmethod
@@ -94,55 +94,26 @@ class Population(Sized):
     lap_name: ClassVar[str] = "generation"
 
     method: Literal["population"]
-    every: PositiveInt = Field(description="advances of a generation")
-    burn_in: PositiveInt | None = Field(
-        None, description="advances of the first generation; by default as many as of the others"
-    )
-    generations: int = Field(
-        ge=2,
-        le=1_000_000,
-        description="number of generations; the last one lasts until its members have finished",
-    )
-    patience: int | None = Field(
-        None,
-        ge=2,
-        description="the search ends once the best metric has improved by no more than `min_improvement` in this many generations; by "
-        "default it never ends early",
-    )
-    min_improvement: float = Field(
-        5e-4,
-        ge=0,
-        description="least improvement for `patience`, as a share of the mean absolute value of these best metrics",
-    )
-    params: dict[str, Moved] = Field(
-        min_length=1,
-        description="the searched traced fields, each with its range; they begin at their `start`, "
-        "by default at their value in the sweep or `params`",
-    )
-    exploit: Literal["tournament", "truncation"] = Field(
-        "tournament",
-        description="tournament: members are compared in pairs, the worse copies the better; "
-        "truncation: the worst `fraction` copy members of the best `fraction`",
-    )
-    fraction: float = Field(
-        0.2,
-        gt=0,
-        le=0.5,
-        description="share of the members that copy, and of those that are copied, with exploit: truncation",
-    )
-    perturb: float = Field(
-        0.1,
-        ge=0,
-        le=1,
-        description="largest move of a copied parameter, as a share of its range (of the range of its "
-        "logarithm for loguniform), the same up and down",
-    )
-    resample: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="probability that a copied parameter is drawn from its range instead of moved",
-    )
+    every: PositiveInt
+    """advances of a generation"""
+    burn_in: PositiveInt | None = None
+    """advances of the first generation; by default as many as of the others"""
+    generations: int = Field(ge=2, le=1_000_000)
+    """number of generations; the last one lasts until its members have finished"""
+    patience: int | None = Field(None, ge=2)
+    """the search ends once the best metric has improved by no more than `min_improvement` in so many generations; by default never"""
+    min_improvement: float = Field(5e-4, ge=0)
+    """least improvement for `patience`, as a share of the mean absolute value of these best metrics"""
+    params: dict[str, Moved] = Field(min_length=1)
+    """the searched traced fields, each with its range; they begin at their `start`, by default at their value in the sweep or `params`"""
+    exploit: Literal["tournament", "truncation"] = "tournament"
+    """tournament: of two members the worse copies the better; truncation: the worst `fraction` copy members of the best `fraction`"""
+    fraction: float = Field(0.2, gt=0, le=0.5)
+    """share of the members that copy, and of those that are copied, with exploit: truncation"""
+    perturb: float = Field(0.1, ge=0, le=1)
+    """largest move of a copied parameter, as a share of its range (of the range of its logarithm for loguniform), the same up and down"""
+    resample: float = Field(0.0, ge=0, le=1)
+    """probability that a copied parameter is drawn from its range instead of moved"""
 
     def describe(self, size: int, advances: int = 0) -> str:
         """Describe the search over `size` items, on one line; `advances` says no more of it."""
@@ -172,23 +143,16 @@ class Optuna(Compared):
     """
 
     method: Literal["optuna"]
-    sampler: Literal["tpe", "gp", "cmaes", "random", "qmc"] = Field(
-        "tpe",
-        description="tpe: tree-structured Parzen estimators; gp: Gaussian processes (needs PyTorch); cmaes: "
-        "CMA-ES; random; qmc: scrambled Sobol points",
-    )
-    trials: PositiveInt = Field(description="items of a study")
-    together: PositiveInt = Field(
-        1, description="most trials that are proposed at once, so that they fill a device"
-    )
-    params: dict[str, Distribution] = Field(
-        min_length=1,
-        description="the searched fields, each with its range or choices; compiled-in fields take choices only",
-    )
-    prune: Rungs | None = Field(
-        None,
-        description="stop a trial that is not among the best 1 / eta of those that have come to its rung",
-    )
+    sampler: Literal["tpe", "gp", "cmaes", "random", "qmc"] = "tpe"
+    """tpe: tree-structured Parzen estimators; gp: Gaussian processes (needs PyTorch); cmaes: CMA-ES; random; qmc: scrambled Sobol points"""
+    trials: PositiveInt
+    """items of a study"""
+    together: PositiveInt = 1
+    """most trials that are proposed at once, so that they fill a device"""
+    params: dict[str, Distribution] = Field(min_length=1)
+    """the searched fields, each with its range or choices; compiled-in fields take choices only"""
+    prune: Rungs | None = None
+    """stop a trial that is not among the best 1 / eta of those that have come to its rung"""
 
     @property
     def size(self) -> int:

@@ -222,15 +222,15 @@ class Sweep(BaseModel):
     (24, ['n', 'g', 'seed'])
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     grid: dict[str, Axis] = {}
     zip: dict[str, Axis] = {}
     random: dict[str, Distribution] = {}
-    samples: PositiveInt | None = Field(None, description="draws of the random fields")
-    seeds: PositiveInt = Field(
-        1, description="replicates of every point, numbered in column `seed`"
-    )
+    samples: PositiveInt | None = None
+    """draws of the random fields"""
+    seeds: PositiveInt = 1
+    """replicates of every point, numbered in column `seed`"""
 
     @model_validator(mode="after")
     def _consistent(self) -> "Sweep":
