@@ -53,7 +53,7 @@ def find_stores(given: Iterable[str], tell: Callable[[str], object] = warnings.w
         if not below and (is_pattern or _is_folder(address)):
             what = "no store matches" if is_pattern else "no store lies in this folder"
             raise JobError(f"{address}: {what}; `ctd ls` lists stores")
-        found |= below or {address: Found({}, "")}
+        found |= below or {address: Found(None)}
         # The address of a store stands for that store alone: `walk` looks for none inside of it.
         if is_pattern or (len(below) == 1 and _matching(address) == [*below]):
             named |= below.keys()
@@ -66,24 +66,25 @@ def find_stores(given: Iterable[str], tell: Callable[[str], object] = warnings.w
             f"left out, since an object there is damaged, missing or closed to you: {some}; `ctd check` says more"
         )
         found = {where: one for where, one in found.items() if where not in broken}
-    origins = {where: _origin(one.job) for where, one in found.items()}
-    copies = _copies(origins, named)
+    copies = _copies(found, named)
     if copies:
-        some = shortened([f"{where} ({why})" for where, why in copies.items()])
+        some = shortened([f"{where} ({copies[where]})" for where in found if where in copies])
         text = f"left out, since another store here has their items: {some}"
         tell(f"{text}; name a store to take it too")
     kept = [where for where in found if where not in copies]
-    for line in _twice(kept, origins):
+    for line in _twice(kept, found):
         tell(line)
     return kept
 
 
 class Found(NamedTuple):
-    """A store in a folder."""
+    """A store in a folder, and whose items it has."""
 
-    job: Mapping[str, object]
-    """Its run/job.json, or the copy; empty if both are damaged."""
-    lacks: str
+    id: str | None
+    """The identity of the store; None if it is not known."""
+    parts: Mapping[str | None, str] = {}
+    """Identity -> address at that time, of the stores that it was merged from, and of those that these were merged from."""
+    lacks: str = ""
     """The key of a damaged or missing object without which nobody can ask the store; "" if there is none."""
 
 
@@ -96,27 +97,14 @@ def _look(_: str, read: Read) -> Found | None:
         # A job of a newer ctd may have another checksum: it is not damaged.
         job = verified(copy) or parsed(data) or parsed(copy)
     if not job:
-        return Found({}, keys.JOB)
-    return Found(job, next((key for key in METADATA if parsed(read(key)) is None), ""))
-
-
-class Origin(NamedTuple):
-    """The job whose items a store holds."""
-
-    id: str | None
-    """The identity of the store; None if it is not known."""
-    parts: Mapping[str | None, str]
-    """Identity -> address at that time, of the stores that it was merged from, and of those that these were merged from."""
-
-
-def _origin(job: Mapping[str, object]) -> Origin:
-    """job: run/job.json of the store."""
+        return Found(None, lacks=keys.JOB)
     waiting, parts = [job], dict[str | None, str]()
     while waiting:
-        found = merged_parts(waiting.pop().get("provenance"))
-        parts |= {_identity(part, "spec_sha256"): str(part.get("store")) for part in found}
-        waiting += found
-    return Origin(_identity(job, "digest"), parts)
+        inside = merged_parts(waiting.pop().get("provenance"))
+        parts |= {_identity(part, "spec_sha256"): str(part.get("store")) for part in inside}
+        waiting += inside
+    lacks = next((key for key in METADATA if parsed(read(key)) is None), "")
+    return Found(_identity(job, "digest"), parts, lacks)
 
 
 def _identity(job: Mapping[str, object], digest: str) -> str | None:
@@ -135,45 +123,41 @@ def merged_parts(provenance: object) -> list[dict[str, Any]]:
     return [one for one in parts if isinstance(one, dict)] if isinstance(parts, list) else []
 
 
-def _copies(origins: Mapping[str, Origin], named: Collection[str]) -> dict[str, str]:
+def _copies(found: Mapping[str, Found], named: Collection[str]) -> dict[str, str]:
     """Address -> why its items are those of another store, for stores that are not named."""
-    n_of = Counter[str | None](one.id for one in origins.values() if one.id)
+    n_of = Counter[str | None](one.id for one in found.values() if one.id)
     is_begun = lambda where: (
-        n_of[origins[where].id] > 1 and _read(_bucket(where), where, keys.CARD) is None
+        n_of[found[where].id] > 1 and _read(_bucket(where), where, keys.CARD) is None
     )
-    # Of several copies one that is named is taken first, then a store before its archives, then one that is finished.
-    rank = lambda where: (where not in named, _is_archive(where), is_begun(where))
-    inside = {part for one in origins.values() for part in one.parts}
-    whole: dict[str | None, str] = {}
-    merged: dict[str | None, str] = {}
-    for where in sorted(origins, key=rank):
-        whole.setdefault(origins[where].id, where)
-        if origins[where].id not in inside:  # which is kept, not merged itself
-            merged = {**dict.fromkeys(origins[where].parts, where), **merged}
+    # A merged store before its parts. Of several copies one that is named, then a store before its archives, then a finished one.
+    rank = lambda where: (
+        -len(found[where].parts), where not in named, _is_archive(where), is_begun(where)
+    )  # fmt: skip
+    holder: dict[str | None, str] = {}
     copies = {}
-    for where, one in origins.items():
-        if where in named or one.id is None:
-            continue
-        if one.id in merged:
-            copies[where] = f"merged into {merged[one.id]}"
-        elif whole[one.id] != where:
+    for where in sorted(found, key=rank):
+        one, other = found[where], holder.get(found[where].id)
+        if where in named or one.id is None or other is None:
+            holder = dict.fromkeys([one.id, *one.parts], where) | holder
+        elif found[other].id != one.id:
+            copies[where] = f"merged into {other}"
+        else:
             what = "an archive" if _is_archive(where) else "a copy"
-            the = "the store in " * _is_archive(whole[one.id])
-            copies[where] = f"{what} of {the}{whole[one.id]}"
+            copies[where] = f"{what} of {'the store in ' * _is_archive(other)}{other}"
     return copies
 
 
-def _twice(kept: Collection[str], origins: Mapping[str, Origin]) -> Iterator[str]:
+def _twice(kept: Collection[str], found: Mapping[str, Found]) -> Iterator[str]:
     """Yield a line for each set of stores, of those kept, that hold the same items."""
-    here = {origins[where].id: where for where in reversed([*origins])}
+    here = {found[where].id: where for where in reversed([*found])}
     holders: dict[str | None, list[str]] = {}
     for where in kept:
-        for one in {origins[where].id: "", **origins[where].parts}:
+        for one in {found[where].id: "", **found[where].parts}:
             holders.setdefault(one, []).append(where)
     names: dict[tuple[str, ...], list[str]] = {}
     for one, those in holders.items():
         if one is not None and len(those) > 1:
-            name = here.get(one) or origins[those[0]].parts[one]
+            name = here.get(one) or found[those[0]].parts[one]
             names.setdefault(tuple(those), []).append(name)
     for stores, held in names.items():
         *most, last = stores
