@@ -1,6 +1,5 @@
 """The record of a submission in the stores of its stages, and what its allocations wrote about themselves."""
 
-import json
 import os
 import re
 import time
@@ -11,8 +10,8 @@ from typing import Any
 
 from jobs import keys
 from jobs.errors import EXIT_STOPPED, advised
-from jobs.storage import addresses, connect, objects
-from jobs.store.store import submit_command
+from jobs.storage import addresses, connect
+from jobs.store.store import sent, submit_command
 
 GIVEN_UP = {
     "limit": "it has used all of its max_allocations allocations; `ctd submit` goes on with it",
@@ -159,11 +158,8 @@ def submissions(address: str) -> list[Submission]:
     path = addresses.local_path(address)
     if path is not None and not path.is_dir():
         return []
-    store = connect.open_objects(address)
-    listed = [key for key in objects.list_keys(store, keys.SUBMIT) if key.endswith("/record.json")]
     found = []
-    for key in sorted(listed):
-        text = objects.read(store, key) or b""
-        with suppress(ValueError, TypeError):  # no JSON; other fields
-            found.append(Submission(**json.loads(text)))
+    for record in sent(connect.open_objects(address)):
+        with suppress(TypeError):  # other fields
+            found.append(Submission(**record))
     return found

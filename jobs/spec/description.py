@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from ctd.kernel import Kernel, Outcome, Var
 
@@ -93,12 +93,9 @@ class Description:
         }
 
     @staticmethod
-    def from_json(content: object) -> "Description | None":
-        """Read the content that `to_json` made; None for anything else."""
-        try:
-            return _PARSER.validate_python(content)
-        except ValidationError:
-            return None
+    def from_json(content: object) -> "Description":
+        """Read the content that `to_json` made. Raises ValueError for anything else."""
+        return _PARSER.validate_python(content)
 
 
 _PARSER = TypeAdapter(Description)

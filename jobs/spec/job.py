@@ -90,9 +90,12 @@ class JobSpec(BaseModel):
 
     def modules(self) -> set[str]:
         """The modules that the job names: its kernel's, and those in texts of its parameters."""
+        return modules_of(self.kernel, *self.blocks())
+
+    def blocks(self) -> list[dict[str, Any]]:
+        """`params`, and every block of the sweeps with fields: each a field -> its value, or what it takes its values from."""
         sweeps = [part.model_dump(mode="json") for part in self.sweeps()]
-        swept = [part[block] for part in sweeps for block in ("grid", "zip", "random")]
-        return modules_of(self.kernel, self.params, *swept)
+        return [self.params, *(part[kind] for part in sweeps for kind in ("grid", "zip", "random"))]
 
     def science(self) -> dict[str, Any]:
         """The fields that determine the results: all except `name`, `gather`, `run` and `cluster`."""

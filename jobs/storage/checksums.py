@@ -55,7 +55,7 @@ def verified_as[T](model: Callable[[Any], T], data: bytes | None) -> T | None:
     # A checksum does not say who wrote the text.
     try:
         return model(verified(data))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError):
         return None
 
 

@@ -32,7 +32,7 @@ from jobs.spec.job import JobSpec, parse_job
 from jobs.spec.search import Optuna
 from jobs.storage import objects
 from jobs.storage.addresses import local_path
-from jobs.storage.checksums import checksummed, parsed, read_verified, verified, verified_as
+from jobs.storage.checksums import checksummed, parsed, verified, verified_as
 from jobs.store.arrays import attributes
 from jobs.store.finding import stores_in
 
@@ -222,7 +222,7 @@ def provenance() -> dict[str, Any]:
 
 def read_description(store: ObjectStore) -> Description | None:
     """Return the description that a store keeps; None if it is missing or damaged."""
-    return Description.from_json(read_verified(store, keys.KERNEL))
+    return verified_as(Description.from_json, objects.read(store, keys.KERNEL))
 
 
 def described_by_arrays(root: zarr.Group, plan: Plan) -> Description:

@@ -24,7 +24,7 @@ from ctd.batch import Snapshot
 from jobs import keys
 from jobs.search.searcher import Round, Told
 from jobs.storage import objects
-from jobs.storage.checksums import checksummed, digest, read_verified
+from jobs.storage.checksums import checksummed, digest, verified_as
 from jobs.storage.lease import Held
 from jobs.store.checkpoint import decode, encode
 from jobs.store.store import Store
@@ -193,10 +193,10 @@ def read_decisions(store: Store, group: int) -> Iterator[Decision]:
     """Yield the decisions of a group's search in their order, up to the first that is missing or damaged."""
     n = sum(1 for _ in objects.list_keys(store.objects, f"{keys.DECISIONS}/{group}"))
     wanted = [keys.decision(group, k) for k in range(n)]
-    for found in objects.each(store.objects, lambda key: read_verified(store.objects, key), wanted):
-        # Each decision rests on all before it, so that those behind a gap say nothing.
-        try:
-            decision = _DECISION.validate_python(found)
-        except (ValueError, TypeError, OverflowError):  # none, or one whose arrays NumPy refuses
+    for _, data in objects.read_all(store.objects, wanted):
+        decision = verified_as(_DECISION.validate_python, data)
+        if (
+            decision is None
+        ):  # each decision rests on all before it, so that those behind a gap say nothing
             return
         yield decision

@@ -7,7 +7,6 @@ done: a result may equal the fill value.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -28,6 +27,7 @@ from jobs.spec.description import Description
 from jobs.spec.job import find_kernel
 from jobs.storage import addresses, connect, objects
 from jobs.storage.addresses import refuse_zip
+from jobs.storage.checksums import parsed
 from jobs.store.arrays import NO_MORE, attributes
 from jobs.store.manifest import Job, described_by_arrays, read_description, read_job, write_job
 from jobs.store.marker import Committed, Failed
@@ -171,7 +171,7 @@ def table_group(store: Store, path: str, attrs: Mapping[str, Any] = NO_MORE) -> 
     It is the root of a hierarchy of its own. Zarr reads all parents of each array that it creates, and the store's root holds
     the metadata of all groups: the time of a gather would grow with the square of their number.
     """
-    place = connect.open_objects(f"{store.address.rstrip('/')}/{path}", create=True)
+    place = connect.open_objects(f"{store.address}/{path}", create=True)
     return zarr.open_group(
         zarr.storage.ObjectStore(place), mode="a", zarr_format=3, attributes=dict(attrs)
     )
@@ -212,14 +212,17 @@ def submit_command(words: Sequence[str], *options: str) -> str:
     return advised("ctd", "submit", *words, *more)
 
 
+def sent(store: ObjectStore) -> list[dict[str, Any]]:
+    """The records of a store's submissions, the latest last; those that are no JSON are left out."""
+    listed = sorted(k for k in objects.list_keys(store, keys.SUBMIT) if k.endswith("/record.json"))
+    return [found for _, data in objects.read_all(store, listed) if (found := parsed(data))]
+
+
 def words_sent(store: Store) -> list[str] | None:
     """The words after `ctd submit` of the newest submission that a store records; none from Python. None without a submission."""
-    listed = sorted(objects.list_keys(store.objects, keys.SUBMIT), reverse=True)
-    for key in (key for key in listed if key.endswith("/record.json")):
-        with suppress(ValueError, TypeError):  # no JSON, or something else
-            record = dict(json.loads(objects.read(store.objects, key) or b""))
-            return list(map(str, record.get("words", [])))
-    return None
+    records = sent(store.objects)
+    words = records[-1].get("words", []) if records else None
+    return [str(word) for word in words] if isinstance(words, list) else None
 
 
 def again_command(store: Store, *options: str) -> str:
