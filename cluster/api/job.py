@@ -9,6 +9,7 @@ sent = job.submit("lab")          sends it to a cluster; see cluster.tracking
 import os
 import sys
 import tempfile
+import types
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -18,13 +19,14 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import yaml
 
-from cluster.api.content import kernel_name, plain
 from cluster.api.notebook import (
     code_folder,
+    home_of,
     is_typed,
     module_kept,
     module_name,
     name_of,
+    plain,
     text_of,
     write_module,
 )
@@ -93,6 +95,26 @@ class Planned:
         return "\n".join([self.groups.to_string(index=False), *lines])
 
 
+def kernel_name(kernel: object) -> str:
+    """The name of a kernel in a job file, given as its name, its module, or the Kernel. Raises JobError without a module.
+
+    >>> import ctd.esn
+    >>> kernel_name(ctd.esn), kernel_name(ctd.esn.kernel)
+    ('esn', 'esn')
+    """
+    if isinstance(kernel, str):
+        return kernel
+    if isinstance(kernel, types.ModuleType):
+        return kernel.__name__.removeprefix("ctd.")
+    if not isinstance(kernel, Kernel):
+        raise JobError(f"kernel: {kernel!r:.60} given; expected a name, a module or a Kernel")
+    if name := home_of(kernel):
+        return name.removeprefix("ctd.")
+    raise JobError(
+        f"kernel: {kernel.name}: is no module's `kernel`; name its module, or define it here"
+    )
+
+
 class Job:
     """One sweep, as a job file describes it.
 
@@ -156,15 +178,10 @@ class Job:
         return cls(fields.pop("kernel", None), str(Path(path).absolute().parent), **fields)
 
     def _unresolved(self) -> dict[str, Any]:
-        """The content without fields that the kernel (presets) or another store's items (references) will give."""
-        content = dict(self.content)
-        params, search = content.get("params"), content.get("search")
-        if isinstance(params, dict):
-            is_reference = lambda value: isinstance(value, dict) and "store" in value
-            content["params"] = {k: v for k, v in params.items() if not is_reference(v)}
-        if isinstance(search, dict) and "preset" in search:
-            del content["search"]
-        return content
+        """The content without a search by a preset, whose fields only the kernel knows."""
+        search = self.content.get("search")
+        is_preset = isinstance(search, dict) and "preset" in search
+        return {k: v for k, v in self.content.items() if k != "search" or not is_preset}
 
     def to_yaml(self) -> str:
         """The text of the job file."""

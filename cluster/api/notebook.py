@@ -1,4 +1,4 @@
-"""Turn definitions in a notebook or a script into a module that workers can import.
+"""Turn what a notebook or a script gives a Job into what workers read: a module of its definitions, and fields of a job file.
 
 Workers cannot import objects of `__main__`. `slice` cuts out their source, which is written to one module with the store:
 in STORE/run/code, or in $CTD_CACHE/code for a store that is not a folder.
@@ -282,3 +282,52 @@ def module_kept(store: str, name: str, source: str) -> Iterator[None]:
             known = Store.open(store).job.sources.get(name)
             if known == digest(before.encode()):
                 write_module(folder, name, before)
+
+
+# --- fields of a job --------------------------------------------------------------------------------
+
+
+def plain(value: object, where: str, module: str, typed: set[str]) -> Any:
+    """Convert a value for YAML: arrays and ranges to lists, paths to texts, a class or function to `module.name`.
+
+    Args:
+        where: the field, for errors.
+        module: the name of the notebook's module.
+        typed: gets the names of the classes and functions in the value that were defined in the notebook.
+
+    Raises JobError if a job file cannot hold such a value.
+
+    >>> plain({"candidate": range(3), "g": np.float32(1.5)}, "sweep", "", set())
+    {'candidate': [0, 1, 2], 'g': 1.5}
+    """
+    # First, since np.float64 is a float and np.str_ a str.
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(k): plain(v, f"{where}.{k}", module, typed) for k, v in value.items()}
+    if isinstance(value, list | tuple | range):
+        return [plain(inner, where, module, typed) for inner in value]
+    if isinstance(value, type | types.FunctionType):
+        if not is_typed(value):
+            return f"{_home(value)}.{value.__qualname__}"
+        typed.add(name := name_of(value))
+        return f"{module}.{name}"
+    if hasattr(value, "__array__"):  # of JAX, pandas, xarray
+        return np.asarray(value).tolist()
+    raise JobError(
+        f"{where}: {value!r:.60} given; expected numbers, texts, lists, arrays, mappings, classes or functions"
+    )
+
+
+def _home(value: Any) -> str:
+    """The module that a class or function is imported from: the outermost package that exports it, else its own module."""
+    parts = value.__module__.split(".")
+    for k in range(1, len(parts)):
+        package = ".".join(parts[:k])
+        if getattr(sys.modules[package], value.__qualname__, None) is value:
+            return package
+    return str(value.__module__)
