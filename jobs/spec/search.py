@@ -24,7 +24,7 @@ search: {preset: NAME}         a search that the kernel declares: see jobs.spec.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -79,11 +79,7 @@ class MovedLoguniform(Loguniform, _Moves):
 
 Moved = Annotated[
     Annotated[MovedUniform, Tag("[uniform]")] | Annotated[MovedLoguniform, Tag("[loguniform]")],
-    one_of(
-        "expected one of {uniform: [low, high]} and {loguniform: [low, high]}",
-        "uniform",
-        "loguniform",
-    ),
+    one_of(MovedUniform, MovedLoguniform),
 ]
 
 
@@ -226,10 +222,18 @@ METHODS: dict[str, type[BaseModel]] = {
 
 
 def kind_by(key: str, kinds: Iterable[str]) -> Discriminator:
-    """A discriminator of mappings whose `key` names one of these kinds."""
-    *others, last = kinds
+    """A discriminator of mappings whose `key` names one of these kinds. The tag of a kind is "[kind]"."""
+    *others, last = known = [*kinds]
     message = f"expected a mapping with `{key}:` {', '.join(others)} or {last}"
-    return one_of(message, *kinds, key=key)
+
+    def tag(value: object) -> str | None:
+        word = value.get(key) if isinstance(value, Mapping) else getattr(value, key, None)
+        return f"[{word}]" if word in known else None
+
+    about: dict[str, Any] = {"known": " ".join(known), "key": key}
+    return Discriminator(
+        tag, custom_error_type="form", custom_error_message=message, custom_error_context=about
+    )
 
 
 Search = Annotated[

@@ -48,28 +48,28 @@ class _Form(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-def one_of(message: str, *forms: str, key: str | None = None) -> Discriminator:
-    """A discriminator that finds the intended form of a value: a list, a mapping with one of the keys `forms`, or, with a `key`,
-    one that has one of these words there. The tag of a form is "[form]".
+def one_of(*kinds: type[_Form], or_list: bool = False) -> Discriminator:
+    """A discriminator that finds the intended form of a value: that of its one key, whose notation begins the docstring of its class,
+    or a list. The tag of a form is "[form]".
 
     Without it, an error would list the faults of the value under every form.
     """
+    notations = [str(kind.__doc__).split("`")[1] for kind in kinds]
+    forms = [notation.partition(":")[0] for notation in notations]
+    *first, last = [f"{{{notation}}}" for notation in notations]
+    message = f"expected {'a list, or ' * or_list}one of {', '.join(first)} and {last}"
 
     def tag(value: object) -> str | None:
-        if key is not None:
-            word = value.get(key) if isinstance(value, Mapping) else getattr(value, key, None)
-            return f"[{word}]" if word in forms else None
         # A job made in Python may give an axis as a tuple, a range or an array.
         if isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping | BaseModel):
-            return "[list]" if "list" in forms else None
-        kinds = [kind.__name__.lower() for kind in type(value).__mro__]
-        keys = value if isinstance(value, Mapping) else kinds
-        found = [form for form in forms if form in keys]
+            return "[list]" if or_list else None
+        classes = [kind.__name__.lower() for kind in type(value).__mro__]
+        found = [f for f in forms if f in (value if isinstance(value, Mapping) else classes)]
         return f"[{found[0]}]" if len(found) == 1 else None
 
-    about: dict[str, Any] = {"known": " ".join(forms), "key": key}
+    known: dict[str, Any] = {"known": " ".join(["list", *forms] if or_list else forms)}
     return Discriminator(
-        tag, custom_error_type="form", custom_error_message=message, custom_error_context=about
+        tag, custom_error_type="form", custom_error_message=message, custom_error_context=known
     )
 
 
@@ -130,14 +130,7 @@ Axis = Annotated[
     | Annotated[Range, Tag("[range]")]
     | Annotated[Linspace, Tag("[linspace]")]
     | Annotated[Geomspace, Tag("[geomspace]")],
-    one_of(
-        "expected a list, or one of {range: n}, {linspace: [first, last, count]} and "
-        "{geomspace: [first, last, count]}",
-        "list",
-        "range",
-        "linspace",
-        "geomspace",
-    ),
+    one_of(Range, Linspace, Geomspace, or_list=True),
 ]
 
 
@@ -190,14 +183,7 @@ Distribution = Annotated[
     | Annotated[Loguniform, Tag("[loguniform]")]
     | Annotated[Integers, Tag("[integers]")]
     | Annotated[Choice, Tag("[choice]")],
-    one_of(
-        "expected one of {uniform: [low, high]}, {loguniform: [low, high]}, {integers: [low, high]} and "
-        "{choice: [a, b]}",
-        "uniform",
-        "loguniform",
-        "integers",
-        "choice",
-    ),
+    one_of(Uniform, Loguniform, Integers, Choice),
 ]
 
 
