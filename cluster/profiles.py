@@ -160,15 +160,11 @@ class SlurmProfile(_Profile):
         return value
 
     @model_validator(mode="after")
-    def _times(self) -> "SlurmProfile":
+    def _fits_together(self) -> "SlurmProfile":
         if self.grace_s >= self.time_s():
             raise ValueError(
                 f"grace_s: {self.grace_s} s is not below the time limit, {self.time_s()} s"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _container(self) -> "SlurmProfile":
         if self.container is None and (self.bind or self.nv != "auto"):
             raise ValueError("bind, nv: are for a container; give its image in `container`")
         if self.container is not None and self.python is not None:

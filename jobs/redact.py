@@ -7,7 +7,7 @@ from typing import Any
 
 HIDDEN = "***"
 
-_NAMES = r"[\w.-]*(?:secret|token|passw(?:or)?d|passphrase|credential|api[_-]?key|access[_-]?key|account[_-]?key|private[_-]?key|signature|authorization)[\w.-]*"
+_NAMES = r"[\w.-]*(?:secret|token|passw(?:or)?d|passphrase|credential|(?:api|access|account|private)[_-]?key|signature|authorization)[\w.-]*"
 _PATTERNS = [
     # user:password@ in an address
     (re.compile(r"(?<=://)[^/\s@'\"]+@"), f"{HIDDEN}@"),

@@ -108,8 +108,8 @@ def submit(script: str, profile: SlurmProfile, where: str, home: str) -> str:
             if number := _queued(home):
                 return number
             raise JobError(
-                f"{where}: {error}; the job may be queued or not. `squeue --me` lists your jobs; nothing records a new one there, so `scancel` it "
-                "and `ctd submit` again"
+                f"{where}: {error}; the job may be queued or not. `squeue --me` lists your jobs; nothing records a new one there, "
+                "so `scancel` it and `ctd submit` again"
             ) from None
         raise _refused(error, profile, where) from None
 

@@ -111,10 +111,10 @@ def check_folder(folder: Path, where: str) -> None:
 
 
 def unshared(folders: Mapping[str, Path]) -> str:
-    """Return a sentence on those of the folders (name -> path) that nodes may not see, "" if there are none.
+    """Return a sentence that names the folders (name -> path) which nodes may not see; "" if they see all.
 
-    They lie on a disk of this machine, and no allocation has written there. No allocation writes where `python` is: it counts
-    as seen where `work_dir` is written to, and an allocation tests it.
+    Nodes may not see a folder on a disk of this machine, unless an allocation has written there. None writes to the folder of
+    `python`, which counts as seen once one has written to `work_dir`: each allocation tests it.
     """
     types = {name: file_system(path) for name, path in folders.items()}
     here = {name: kind for name, kind in types.items() if not kind.startswith(SHARED)}

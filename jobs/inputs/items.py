@@ -47,7 +47,7 @@ def parse_item(text: str, base: str) -> ItemPart | None:
 
 
 def failed_inputs(files: Iterable[str], base: str) -> list[str]:
-    """Say of each store whose items are among the files of a job how many of these failed, if any did."""
+    """Return a line for each store of which failed items are among the input files of a job."""
     used: dict[str, dict[int, str]] = {}
     for file in files:
         if (one := parse_item(file, base)) is not None:
@@ -65,7 +65,7 @@ def failed_inputs(files: Iterable[str], base: str) -> list[str]:
 
 
 def how_failed(store: Store, items: Iterable[int]) -> dict[int, str]:
-    """Those of the items that failed: item -> its outcome, or "error" of one that raised."""
+    """Return failed item -> its outcome, or "error" if it raised."""
     sizes, outcomes = store.job.plan.group_sizes, store.description.outcomes
     column = cache(lambda group, name: store.rows(group, name, 0, sizes[group]))
     found = {}
@@ -172,7 +172,7 @@ def item_arrays(store: Store, item: int, part: str = "weights") -> dict[str, np.
 
 
 def _asking(store: Store, part: str) -> str:
-    """How the params of a kernel ask for a part of the results: by a list that may name it, `record: [weights]`."""
+    """Return, for a message, the field that makes a kernel store a part of its results, such as `record: [weights]`."""
     kernel = known_kernel(store)
     fields = kernel.Params.model_json_schema()["properties"] if kernel else {}
     lists = [name for name, of in fields.items() if part in of.get("items", {}).get("enum", ())]

@@ -102,14 +102,14 @@ def _shadows(folder: str) -> Iterator[Path]:
 
 
 def _content(file: Path) -> bytes:
-    """Return the bytes of a file; none of what is no file: a package without one, what is built in."""
+    """Return the bytes of a file; b"" for what has none: a package without `__init__.py`, a module built into Python."""
     with suppress(OSError):
         return file.read_bytes()
     return b""
 
 
 def _installed(top: str) -> ModuleSpec | None:
-    """Return the spec of a module that is not found by path, as of packages that are installed to be edited."""
+    """Return the spec of a module that no entry of the path leads to, as in an editable install; None if there is none."""
     try:
         return find_spec(top)
     except (ImportError, ValueError):

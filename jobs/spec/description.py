@@ -64,7 +64,7 @@ class Description:
         return found
 
     def first_shown(self, tables: Mapping[str, Mapping[str, Any]]) -> str | None:
-        """Of the tables of the summary, the first with rows, and of these the first whose real numbers are not all NaN.
+        """Return the table that a summary shows first: the first with rows and a finite real number, else the first with rows.
 
         >>> from ctd.similarity import kernel
         >>> tables = {"parameter": {"n_values": [2], "r2": [np.nan]}, "pair": {"pair_distance": [0.5]}}

@@ -1,4 +1,4 @@
-"""The files that a job names, as seen from another folder."""
+"""Make the names of files in a job absolute, so that they hold from any folder."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

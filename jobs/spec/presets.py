@@ -41,7 +41,7 @@ def expand_preset(content: dict[str, object], kernel: Kernel, where: str) -> dic
 
 
 def meaning(content: Mapping[str, object], kernel: Kernel, where: str) -> dict[str, Any]:
-    """The fields that a job's preset adds to those of the job itself, as in a job file; {} without a preset.
+    """Return the sections of a job file with the fields that the job's preset adds; {} without a preset.
 
     Raises JobError as `expand_preset` does.
     """

@@ -41,7 +41,7 @@ class Untrusted(JobError):
 def modules_of(kernel: str, *blocks: Mapping[str, object]) -> set[str]:
     """Return the modules that a job names: its kernel's, and those that texts name, as `ctd.dotted.module_of` tells.
 
-    blocks: field of `Params` -> its value, or whatever else holds values.
+    blocks: field of `Params` -> its value, or a mapping or list of values.
     """
     files = _file_fields(kernel)
     fields = [value for block in blocks for name, value in block.items() if name not in files]

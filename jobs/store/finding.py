@@ -225,7 +225,7 @@ def _bucket(address: str) -> ObjectStore | None:
 
 
 def _read(bucket: ObjectStore | None, address: str, key: str) -> bytes | None:
-    """Return an object of the store at an address; None if there is none, empty if this user may not read what is named like a store."""
+    """Return an object of the store at an address; None if there is none, b"" if this user may not read a folder NAME.zarr."""
     if bucket is not None:
         prefix = address.split("/", 3)[3]
         return connect.first_request(address, lambda: objects.read(bucket, f"{prefix}/{key}"))

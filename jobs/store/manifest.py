@@ -145,7 +145,7 @@ def read_job(store: ObjectStore, address: str) -> Job:
 
 
 def _is_of_other_files(address: str) -> bool:
-    """Whether a folder of this machine has files, and nothing that a store begins with."""
+    """Whether an address is a local folder with files, none of which a new store would have."""
     path = local_path(address)
     names = {file.name for file in path.iterdir()} if path is not None and path.is_dir() else set()
     return bool(names) and not names & {"run", "zarr.json"}
