@@ -7,7 +7,7 @@ from typing import Any
 
 HIDDEN = "***"
 
-_NAMES = r"[\w.-]*(?:secret|token|passw(?:or)?d|passphrase|credential|(?:api|access|account|private)[_-]?key|signature|authorization)[\w.-]*"
+_NAME = r"[\w.-]*(?:secret|token|passw(?:or)?d|passphrase|credential|(?:api|access|account|private)[_-]?key|signature|authorization)[\w.-]*"
 _PATTERNS = [
     # user:password@ in an address
     (re.compile(r"(?<=://)[^/\s@'\"]+@"), f"{HIDDEN}@"),
@@ -16,7 +16,7 @@ _PATTERNS = [
     # name=value, "name": "value", --name value, ?name=value&
     (
         re.compile(
-            rf"(?P<name>\b{_NAMES}['\"]?\s*[=:]\s*|--{_NAMES}\s+)(?P<value>\"[^\"]*\"|'[^']*'|[^\s,;&'\")}}\]]+)",
+            rf"(?P<name>\b{_NAME}['\"]?\s*[=:]\s*|--{_NAME}\s+)(?P<value>\"[^\"]*\"|'[^']*'|[^\s,;&'\")}}\]]+)",
             re.I,
         ),
         rf"\g<name>{HIDDEN}",

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from obstore.exceptions import BaseError
 
 from ctd.weights import check_ending, write_named
 from jobs import keys
@@ -245,8 +244,7 @@ def export(store: Store, item: int, path: str | Path, part: str = "weights") -> 
             made = Path(scratch) / f"item{Path(path).suffix}"
             write_named(made, arrays, about)
             data = made.read_bytes()
-        objects.write(connect.open_objects(str(path)), "", data)
     except ValueError as error:
         raise JobError(str(error)) from None
-    except BaseError as error:
-        raise objects.unwritable(str(path), error) from None
+    with objects.writing(str(path)):
+        objects.write(connect.open_objects(str(path)), "", data)

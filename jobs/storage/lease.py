@@ -103,15 +103,14 @@ class Lease:
                 id=secrets.token_hex(8), generation=generation, since=time.time(),
             )  # fmt: skip
             lease = Lease(store, address, record)
-            try:
-                if not objects.create(store, keys.lease(generation), lease._stamped()):
-                    continue  # another driver was quicker
-                newest = max(_generations(store))
-            except Exception as error:
-                if not objects.is_storage_error(error):
+            with objects.writing(address):
+                try:
+                    if not objects.create(store, keys.lease(generation), lease._stamped()):
+                        continue  # another driver was quicker
+                    newest = max(_generations(store))
+                except Exception:
+                    lease.release()  # what was written may have arrived all the same
                     raise
-                lease.release()  # what was written may have arrived all the same
-                raise objects.unwritable(address, error) from None
             if newest == generation:
                 break
             # After we had read the holder, others took this generation and higher ones, and pruned it: what we created

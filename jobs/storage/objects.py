@@ -216,11 +216,6 @@ def failed(text: str, error: BaseException) -> JobError:
     return (JobError if is_refusal(error) else StorageFailed)(text)
 
 
-def unwritable(address: str, error: BaseException) -> JobError:
-    """The error to raise if a store cannot be written; see `failed`."""
-    return failed(f"{address}: cannot be written: {reason(error)}", error)
-
-
 def is_refusal(error: BaseException) -> bool:
     """Whether the storage answered with a refusal, or there are no credentials, so that asking again is useless."""
     if isinstance(error, OSError):
@@ -230,6 +225,17 @@ def is_refusal(error: BaseException) -> bool:
     status = re.search(r"status code: (\d+)", str(error))
     # 408 (timeout) and 429 (too many requests) mean: try again.
     return status is not None and status[1][0] in "34" and status[1] not in ("408", "429")
+
+
+@contextmanager
+def writing(address: str) -> Iterator[None]:
+    """Raise the error of `failed`, which names the address, in place of one of the storage or the operating system."""
+    try:
+        yield
+    except Exception as error:
+        if not (isinstance(error, OSError) or is_storage_error(error)):
+            raise
+        raise failed(f"{address}: cannot be written: {reason(error)}", error) from None
 
 
 @contextmanager

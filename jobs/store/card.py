@@ -155,16 +155,12 @@ def read_note(store: ObjectStore) -> Note:
 def write_note(store: Store, note: Note) -> None:
     """Keep what the user wrote about a store. Raises JobError if it cannot be written."""
     refuse_zip(addresses.local_path(store.address))
-    try:
+    with objects.writing(store.address):
         # The note first: after a kill in between the card shows the old one, until the same command is repeated.
         objects.write(store.objects, keys.NOTE, checksummed(note.model_dump(mode="json")))
         stamp = store.committed.stamp()
         if card := verified_as(Card.model_validate, objects.read(store.objects, keys.CARD)):
             _put(store, card.model_copy(update=note.model_dump()), stamp)
-    except Exception as error:
-        if not (isinstance(error, OSError) or objects.is_storage_error(error)):
-            raise
-        raise objects.unwritable(store.address, error) from None
 
 
 def _best(store: Store) -> tuple[float | None, int | None]:

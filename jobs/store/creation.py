@@ -71,9 +71,8 @@ def create_store(
         # Nothing is deleted if a store lay there before, or if another process has begun one there.
         if made and path and not isinstance(error, Held):
             _remove(path)
-        if isinstance(error, OSError) or objects.is_storage_error(error):
-            raise objects.unwritable(address, error) from None
-        raise
+        with objects.writing(address):
+            raise
     return store
 
 
