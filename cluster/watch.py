@@ -35,7 +35,6 @@ HEADERS = {
     "Cache-Control": "no-store", "Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY", "Cross-Origin-Resource-Policy": "same-origin",
 }  # fmt: skip
-"""Headers of each answer."""
 
 
 class Watch(ThreadingHTTPServer):

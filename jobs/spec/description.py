@@ -12,25 +12,20 @@ from ctd.kernel import Kernel, Outcome, Var
 
 @dataclass(frozen=True)
 class Description:
-    """The names, axes, units and texts of a kernel, with those that a search adds."""
+    """The names, axes, units and texts of a kernel, with those that a search adds. Fields without a text are those of `Kernel`."""
 
     dims: Mapping[str, Var]
-    """As `Kernel.dims`."""
     reduced: Mapping[str, Var] = field(default_factory=dict)
-    """As `Kernel.reduced`."""
     outcomes: tuple[Outcome, ...] = ()
     summary: tuple[str, ...] = ()
-    """As `Kernel.summary`."""
     metric: str = ""
     """`Kernel.metric`, or `Kernel.chosen_by` where it is stored."""
     curves: tuple[str, ...] = ()
-    """As `Kernel.curves`."""
     fields: Mapping[str, str] = field(default_factory=dict)
     """Field of `Params` -> its description, or ""."""
     reduces: bool = False
     """Whether the kernel has a `reduce`."""
     draws: bool = False
-    """As `Kernel.draws`."""
 
     @staticmethod
     def of(kernel: Kernel, stored: Collection[str] = ()) -> "Description":

@@ -20,7 +20,6 @@ from jobs.spec.reductions import Listed
 from jobs.spec.search import METHODS
 
 FORMS = ("uniform", "loguniform", "integers", "choice")
-"""The forms of a range."""
 
 
 def expand_preset(content: dict[str, object], kernel: Kernel, where: str) -> dict[str, Any]:

@@ -17,14 +17,12 @@ HIDDEN = "hidden"
 
 @dataclass(frozen=True, kw_only=True)
 class Process:
-    """A process, told from all others on all machines, with its user and command. Defaults mean: not known."""
+    """A process, told from all others by `machine`, id and start (`born`), with its user and command. Defaults mean: not known."""
 
     host: str = "?"
     machine: str = ""
-    """Scope of the process id: see `machine`."""
     pid: int = 0
     born: str = ""
-    """When it started: see `born`."""
     user: str = "?"
     command: Sequence[str] = ()
 

@@ -24,9 +24,6 @@ STATUS = {0: "pending", DONE: "done", FAILED: "failed", DROPPED: "dropped"}
 CF_WORD = re.compile(r"[\w.+@-]+", re.ASCII)
 """Characters that the CF conventions allow in one word of `flag_meanings`."""
 
-NO_MORE: Mapping[str, Any] = {}
-"""No attributes."""
-
 CHUNK, AT_ONCE = 4 << 20, 2
 """Bytes of a table's chunk; chunks of a column written at a time, which bounds the memory."""
 
@@ -99,7 +96,7 @@ def put_array(
     name: str,
     values: np.ndarray | Lookup,
     var: Var,
-    more: Mapping[str, Any] = NO_MORE,
+    more: Mapping[str, Any] | None = None,
 ) -> None:
     """Create the array `name` in `group`, replacing any array of that name, and write all of `values`.
 
@@ -107,7 +104,7 @@ def put_array(
 
     more: attributes beside units and long name.
     """
-    attrs = {**describe(var), **more}
+    attrs = describe(var) | dict(more or {})
     if not isinstance(values, Lookup) or values.dtype.kind in "US":
         values = np.asarray(values[:] if isinstance(values, Lookup) else values)
     if isinstance(values, np.ndarray) and values.dtype.kind in "US":

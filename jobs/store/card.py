@@ -46,7 +46,6 @@ class Card(Note):
     kernel: str
     name: str
     swept: tuple[str, ...]
-    """See `all_swept`."""
     items: Whole
     done: Whole
     failed: Whole

@@ -28,7 +28,7 @@ from jobs.spec.job import find_kernel
 from jobs.storage import addresses, connect, objects
 from jobs.storage.addresses import refuse_zip
 from jobs.storage.checksums import parsed
-from jobs.store.arrays import NO_MORE, attributes
+from jobs.store.arrays import attributes
 from jobs.store.manifest import Job, described_by_arrays, read_description, read_job, write_job
 from jobs.store.marker import Committed, Failed
 
@@ -165,7 +165,7 @@ class Store:
         return np.asarray(self.array(group, name)[start:stop])
 
 
-def table_group(store: Store, path: str, attrs: Mapping[str, Any] = NO_MORE) -> zarr.Group:
+def table_group(store: Store, path: str, attrs: Mapping[str, Any] | None = None) -> zarr.Group:
     """Return the Zarr group that a gather fills at `path`, made with these attributes if it is not there.
 
     It is the root of a hierarchy of its own. Zarr reads all parents of each array that it creates, and the store's root holds
@@ -173,7 +173,7 @@ def table_group(store: Store, path: str, attrs: Mapping[str, Any] = NO_MORE) -> 
     """
     place = connect.open_objects(f"{store.address}/{path}", create=True)
     return zarr.open_group(
-        zarr.storage.ObjectStore(place), mode="a", zarr_format=3, attributes=dict(attrs)
+        zarr.storage.ObjectStore(place), mode="a", zarr_format=3, attributes=dict(attrs or {})
     )
 
 
