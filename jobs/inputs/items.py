@@ -109,7 +109,9 @@ def place_of(store: Store, item: int) -> tuple[int, int]:
     """The (group, row) of an item. Raises JobError if there is no such item."""
     found = None
     for group in range(len(store.job.plan.group_sizes)):
-        for row in np.flatnonzero(_ids(store, group) == item).tolist():
+        ids = _ids(store, group)
+        row = int(np.searchsorted(ids, item))  # a group's items are in rising order
+        if row < len(ids) and ids[row] == item:
             found = group, row
             # Groups that are searched together all have a row for it, and one of them has the item.
             if store.job.plan.ways == 1 or _is_computed(store, group, row):
@@ -128,7 +130,9 @@ def _ids(store: Store, group: int) -> np.ndarray:
     """The items of all rows of a group, which never change: they are read once."""
     known = _read.setdefault(store, {})
     if group not in known:
-        known[group] = store.rows(group, "item", 0, store.job.plan.group_sizes[group])
+        # As Python's numbers are: else a search would convert all of them at each call.
+        ids = store.rows(group, "item", 0, store.job.plan.group_sizes[group])
+        known[group] = ids.astype(np.int64)
     return known[group]
 
 
