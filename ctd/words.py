@@ -60,8 +60,11 @@ def plainly(message: str) -> str:
     'must be a whole number'
     >>> plainly("Input should be greater than 0")
     'must be greater than 0'
+    >>> plainly("List should have at least 1 item after validation, not 0")
+    'must have at least 1 item'
     """
     text = message.replace("Input should be ", "must be ", 1)
+    text = re.sub(r"^\w+ should have (.*) after validation, not \d+$", r"must have \1", text)
     if kind := re.match(r"must be a valid (\w+)", text):
         return f"must be {KINDS.get(kind[1], f'a {kind[1]}')}"
     return text

@@ -140,7 +140,12 @@ def explain(
     """
     lines: dict[str, None] = {}
     secondary = set()
+    last = "", ""
     for fault in error.errors(include_url=False):
+        if (
+            fault["type"] == "default_factory_not_called"
+        ):  # it follows from the fault of another field
+            continue
         place = _place(fault)
         path = ".".join(place)
         where = source(place[0] if place else "") if callable(source) else source
@@ -159,6 +164,12 @@ def explain(
             text = plainly(fault["msg"].removeprefix("Value error, ").removeprefix(f"{path}: "))
             if fault["type"] == "tuple_type":
                 text = "expected a list; in a sweep, each value is one, as in [[0, 0], [0.5, 0]]"
+            if last[0] == at and text.startswith(
+                "must be "
+            ):  # as another type that the field may have
+                lines.popitem()
+                text = f"{last[1]} or {text.removeprefix('must be ')}"
+            last = at, text
             line = f"{at}: {text}{given}{_swept(fault, where) or _misspelt(fault)}"
         lines[line] = None
         if fault["type"] == "missing" or not place:
@@ -248,8 +259,8 @@ def _misspelt(fault: Mapping[str, Any]) -> str:
         return ""
     if "logspace" in given:  # of NumPy; it resembles linspace
         return "; did you mean 'geomspace', whose ends are values and not exponents?"
-    found = (meant(word, about["known"].split()) for word in given)
-    return next(filter(None, found), "")
+    known = about["known"].split()
+    return next(filter(None, (meant(word, known) for word in given if word not in known)), "")
 
 
 def _place(fault: Mapping[str, Any]) -> tuple[str, ...]:
@@ -259,6 +270,12 @@ def _place(fault: Mapping[str, Any]) -> tuple[str, ...]:
     """
     parts = tuple(map(str, fault["loc"]))
     kept = len(parts) - 1 if fault["type"] == "extra_forbidden" else 0
+    if (
+        len(parts) > 1
+        and not kept
+        and re.fullmatch(r"(constrained-)?(str|int|float|bool)", parts[-1])
+    ):
+        parts = parts[:-1]
     is_branch = lambda part: part[:1].isupper() or "[" in part
     return tuple(part for k, part in enumerate(parts) if k in (0, kept) or not is_branch(part))
 

@@ -109,6 +109,12 @@ def test_a_profile_in_this_folder_is_named_by_its_file(folder, tmp_path, monkeyp
         ({**SLURM, "time": "4h"}, r"x: .*time: D-HH:MM:SS, HH:MM:SS or minutes expected, got '4h'"),
         ({**SLURM, "time": 1}, r"x: .*grace_s: 120 s is not below the time limit, 60 s"),
         ({**SLURM, "gpus": "two"}, "x: gpus: a number, or type:number such as a100:2, expected"),
+        # One line: neither the types of a field, nor a default that follows from it, are faults of their own.
+        (
+            {**SLURM, "gpus": -1},
+            r"^x: gpus: must be greater than or equal to 0 or text \(given: -1\)$",
+        ),
+        ({**SLURM, "nv": 3}, r"^x: nv: must be 'auto' or true or false \(given: 3\)$"),
         ({**SLURM, "sbatch": ["exclude=n13"]}, "x: sbatch: 'exclude=n13': an option of sbatch"),
         ({**SLURM, "environment": {"A B": "1"}}, "x: environment: 'A B' is not the name of an env"),
         (

@@ -97,6 +97,25 @@ def test_a_near_miss_of_a_word_is_told(content, said):
         checked_items(checked_job({"kernel": "esn", **content}, esn, "job.yaml"), esn, "job.yaml")
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"cluster": 3}, "cluster: must be text or a mapping (given: 3)"),
+        ({"sweep": {"grid": {"g": []}}}, "sweep.grid.g: must have at least 1 item (given: [])"),
+    ],
+)
+def test_a_fault_is_told_once_whatever_types_a_field_may_have(content, said):
+    with pytest.raises(JobError) as raised:
+        parse_job({"kernel": "esn", **content}, "x")
+    assert str(raised.value) == f"x: {said}"
+
+
+def test_a_form_that_is_given_with_another_one_is_not_meant():
+    grid = {"g": {"range": 3, "linspace": [1, 2, 3]}}
+    with pytest.raises(JobError, match=r"\(given: [^)]*\)$"):
+        checked_job({"kernel": "esn", "sweep": {"grid": grid}}, esn, "job.yaml")
+
+
 def test_a_null_key_names_no_kind():
     with pytest.raises(
         JobError, match=r"grid\.g: expected a list, or one of .* \(given: {None: 3}\)$"
