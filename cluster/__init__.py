@@ -1,7 +1,6 @@
 """Run jobs: on a Ray on this machine, on an existing Ray cluster, on Slurm; and the command line."""
 
 import os
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +26,12 @@ for _name, _file in {"jobs": "keys.py", "ctd": "kernel.py"}.items():
 
 def __getattr__(name: str) -> Any:
     """Import `Job` and `Submitted` when they are asked for: the command line needs neither."""
-    module = {"Job": "cluster.api.job", "Submitted": "cluster.tracking"}.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(module), name)
+    if name == "Job":
+        from cluster.api.job import Job
+
+        return Job
+    if name == "Submitted":
+        from cluster.tracking import Submitted
+
+        return Submitted
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -14,9 +14,7 @@ from typing import Any, Literal
 
 from pydantic import (
     BaseModel,
-    ConfigDict,
     Field,
-    FiniteFloat,
     NonNegativeInt,
     PositiveInt,
     field_validator,
@@ -25,10 +23,11 @@ from pydantic import (
 
 from jobs.errors import JobError, meant, nearest, validated
 from jobs.spec.job import read_content
+from jobs.spec.text import SECTION
 
 
 class _Profile(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = SECTION
 
 
 class LocalProfile(_Profile):
@@ -93,7 +92,7 @@ class SlurmProfile(_Profile):
         default_factory=lambda given: max(1, _gpu_count(given.get("gpus", 0)))
     )
     """CPU cores of each node; by default one for each GPU, at least one"""
-    memory_gb: FiniteFloat = Field(gt=0)
+    memory_gb: float = Field(gt=0)
     """memory of each node (GB)"""
     time: str | int
     """time limit: D-HH:MM:SS, HH:MM:SS, or minutes"""

@@ -2,9 +2,10 @@
 
 from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
+from pydantic import BaseModel, Field, PositiveInt, field_validator
 
 from jobs.errors import JobError, count
+from jobs.spec.text import SECTION
 
 
 def in_words(numbers: list[int]) -> str:
@@ -15,7 +16,7 @@ def in_words(numbers: list[int]) -> str:
 class Compared(BaseModel):
     """The fields of every search: the metric, and which values of it are better."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = SECTION
 
     lap_name: ClassVar[str] = "rung"
     """The word for a lap: the advances between two comparisons."""
@@ -94,7 +95,7 @@ class Rungs(BaseModel):
     [4, 12, 36]
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = SECTION
 
     eta: int = Field(3, ge=2)
     """one item in eta goes on from a rung"""

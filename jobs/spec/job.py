@@ -21,7 +21,6 @@ from typing import Any
 
 from pydantic import (
     BaseModel,
-    ConfigDict,
     Field,
     PositiveInt,
     ValidationError,
@@ -35,7 +34,7 @@ from jobs.errors import JobError, advised, explain, meant, near_file, nearest, r
 from jobs.spec.run import RunSettings
 from jobs.spec.search import METHODS, Optuna, Population, Rungs, Search
 from jobs.spec.sweep import Sweep, Sweeps
-from jobs.spec.text import parse_file, parse_text
+from jobs.spec.text import SECTION, parse_file, parse_text
 from jobs.spec.trust import modules_of, put_on_path
 
 
@@ -47,7 +46,7 @@ class JobSpec(BaseModel):
     (['g', 'seed'], 64)
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = SECTION
 
     kernel: str
     """a kernel of ctd, or the dotted path of your own module"""

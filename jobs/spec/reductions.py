@@ -14,17 +14,18 @@ Each makes one table of the store, reduced/TABLE, where TABLE is `table`, by def
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, Tag, ValidationError, model_validator
+from pydantic import BaseModel, Field, Tag, ValidationError, model_validator
 
 from ctd.kernel import Kernel
 from jobs.errors import JobError, explain, nearest, validated
 from jobs.spec.description import Description
 from jobs.spec.job import JobSpec
 from jobs.spec.search import SEARCH_TABLE, kind_by
+from jobs.spec.text import SECTION
 
 
 class _Reduction(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = SECTION
 
     numbers: ClassVar[tuple[str, ...]] = ()
     """The fields of the reduction that name numeric columns."""

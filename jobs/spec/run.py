@@ -1,15 +1,8 @@
 """The `run:` section of a job file: how a job is cut into shards, what a worker has, and what happens when something fails."""
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    FiniteFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    field_validator,
-)
+from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
+
+from jobs.spec.text import SECTION
 
 LAYOUT = ("slots", "microbatch", "shard_items")
 """The settings that affect the layout of a store, which is made once."""
@@ -18,7 +11,7 @@ LAYOUT = ("slots", "microbatch", "shard_items")
 class RunSettings(BaseModel):
     """Settings of a job's run. Those but `LAYOUT` may change from run to run of a store."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = SECTION
 
     slots: PositiveInt | None = None
     """items that a device holds at a time; by default the kernel's `width`"""
@@ -28,11 +21,11 @@ class RunSettings(BaseModel):
     """items of one shard; by default chosen from the size of the results and the number of workers"""
     workers: PositiveInt | None = None
     """worker processes; by default one for each GPU, or for each CPU core if there is no GPU"""
-    cpus_per_worker: FiniteFloat = Field(1, gt=0)
+    cpus_per_worker: float = Field(1, gt=0)
     """CPU cores of a worker; without GPUs its items are split over them"""
-    gpus_per_worker: FiniteFloat | None = Field(None, ge=0)
+    gpus_per_worker: float | None = Field(None, ge=0)
     """GPUs of a worker, or its share of one GPU, such as 0.5; by default 1 where there are GPUs"""
-    memory_gb: FiniteFloat | None = Field(None, gt=0)
+    memory_gb: float | None = Field(None, gt=0)
     """memory that one worker may use (GB); by default what its device has"""
     retries: NonNegativeInt = 2
     """further attempts at a shard that failed"""

@@ -33,7 +33,6 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
-    FiniteFloat,
     PositiveInt,
     Tag,
     field_validator,
@@ -54,9 +53,9 @@ SEARCH_TABLE = "search"
 class _Moves(BaseModel):
     """The start and the moves of one parameter of a population, beside its range."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True)
+    model_config = ConfigDict(allow_inf_nan=False, use_attribute_docstrings=True)
 
-    start: FiniteFloat | Literal["range"] | None = None
+    start: float | Literal["range"] | None = None
     """start of all members; `range`: each member draws its own from the range"""
     perturb: float | None = Field(None, ge=0, le=1)
     """replaces the search's `perturb` for this parameter"""

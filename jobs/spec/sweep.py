@@ -25,7 +25,6 @@ import numpy as np
 from pydantic import (
     AfterValidator,
     BaseModel,
-    ConfigDict,
     Discriminator,
     Field,
     PositiveFloat,
@@ -34,6 +33,8 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+
+from jobs.spec.text import SECTION
 
 LARGEST = 2**62
 """Whole numbers of a sweep are smaller: NumPy counts with 64 bits."""
@@ -45,7 +46,7 @@ Count = Annotated[int, Field(gt=0, le=MAX_ITEMS)]
 
 
 class _Form(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = SECTION
 
 
 def one_of(*kinds: type[_Form], or_list: bool = False) -> Discriminator:
@@ -208,7 +209,7 @@ class Sweep(BaseModel):
     (24, ['n', 'g', 'seed'])
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = SECTION
 
     grid: dict[str, Axis] = {}
     zip: dict[str, Axis] = {}

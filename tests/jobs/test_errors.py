@@ -101,6 +101,7 @@ def test_a_near_miss_of_a_word_is_told(content, said):
     ("content", "said"),
     [
         ({"cluster": 3}, "cluster: must be text or a mapping (given: 3)"),
+        ({"run": {"grace_s": float("inf")}}, "run.grace_s: must be a finite number (given: inf)"),
         ({"sweep": {"grid": {"g": []}}}, "sweep.grid.g: must have at least 1 item (given: [])"),
     ],
 )
