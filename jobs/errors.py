@@ -140,11 +140,10 @@ def explain(
     """
     lines: dict[str, None] = {}
     secondary = set()
-    last = "", ""
+    last = "", "", ""
     for fault in error.errors(include_url=False):
-        if (
-            fault["type"] == "default_factory_not_called"
-        ):  # it follows from the fault of another field
+        # It follows from the fault of another field.
+        if fault["type"] == "default_factory_not_called":
             continue
         place = _place(fault)
         path = ".".join(place)
@@ -164,13 +163,12 @@ def explain(
             text = plainly(fault["msg"].removeprefix("Value error, ").removeprefix(f"{path}: "))
             if fault["type"] == "tuple_type":
                 text = "expected a list; in a sweep, each value is one, as in [[0, 0], [0.5, 0]]"
-            if last[0] == at and text.startswith(
-                "must be "
-            ):  # as another type that the field may have
-                lines.popitem()
+            # The field may have several types, and the value is of none of them.
+            if last[0] == at and text.startswith("must be "):
+                lines.pop(last[2], None)
                 text = f"{last[1]} or {text.removeprefix('must be ')}"
-            last = at, text
             line = f"{at}: {text}{given}{_swept(fault, where) or _misspelt(fault)}"
+            last = at, text, line
         lines[line] = None
         if fault["type"] == "missing" or not place:
             secondary.add(line)
