@@ -38,7 +38,6 @@ from jobs.spec.reductions import check_reductions, options_of, reductions_of
 from jobs.storage import connect, objects
 from jobs.storage.checksums import digest_of, read_verified, write_sums
 from jobs.storage.lease import Held, Lease
-from jobs.store.arrays import NO_MORE
 from jobs.store.card import write_card
 from jobs.store.creation import renew_description
 from jobs.store.manifest import Job
@@ -303,7 +302,7 @@ def require_rows(store: Store) -> zarr.Group:
 
 
 def set_gather(
-    store: Store, overrides: Sequence[str] = (), given: Mapping[str, object] = NO_MORE
+    store: Store, overrides: Sequence[str] = (), given: Mapping[str, object] | None = None
 ) -> None:
     """Change settings of a store's reductions: to those given, then as `key=value` says; all others stay.
 
@@ -312,7 +311,7 @@ def set_gather(
     kernel, description = store.kernel, store.description  # to import them may take seconds
 
     def changed(job: Job) -> Job:
-        settings = {**job.spec.gather, **given}
+        settings = {**job.spec.gather, **(given or {})}
         for override in overrides:
             set_field(settings, override)
         spec = job.spec.model_copy(update={"gather": settings})
