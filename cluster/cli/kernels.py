@@ -162,6 +162,11 @@ def _variables(named: Mapping[str, Var], lead: list[str]) -> dict[str, list[Any]
 
 # --- networks ---------------------------------------------------------------------------------------
 
+OnlyThese = Annotated[
+    list[str] | None,
+    typer.Option(help="read only tensors whose names begin with this; may be repeated"),
+]
+
 
 def weights(
     file: Annotated[
@@ -174,10 +179,7 @@ def weights(
         Path | None,
         typer.Option(help="write it to this .h5 or .npz; with PyTorch's names: .pt, .safetensors"),
     ] = None,
-    only: Annotated[
-        list[str] | None,
-        typer.Option(help="read only tensors whose names begin with this; may be repeated"),
-    ] = None,
+    only: OnlyThese = None,
     cell: Annotated[
         str | None,
         typer.Option(help="the cell, such as vanilla:relu, if the file does not tell it"),

@@ -53,17 +53,20 @@ IntoStore = Annotated[
     typer.Option("--store", help="write a store instead of an HDF5 file, or continue this one"),
 ]
 
+OnModels = Annotated[
+    list[str] | None,
+    typer.Option(help="condition on the models, as in ctd query; by default all trained"),
+]
+BestModels = Annotated[
+    int, typer.Option(min=1, help="number of best models to use; more than one needs --store")
+]
+
 
 def posterior(
     store: options.StorePath,
-    where: Annotated[
-        list[str] | None,
-        typer.Option(help="condition on the models, as in ctd query; by default all trained"),
-    ] = None,
+    where: OnModels = None,
     sort: SortedModels = None,
-    limit: Annotated[
-        int, typer.Option(min=1, help="number of best models to use; more than one needs --store")
-    ] = 1,
+    limit: BestModels = 1,
     data: OtherTrials = None,
     to: IntoFile = None,
     results: IntoStore = None,
@@ -104,10 +107,9 @@ def posterior(
         told.append({"file": str(file), "item": items[0], "train": job.n[0], "valid": job.n[1]})
     if as_json:
         show_json(told[0] if len(told) == 1 else told)
-        return
-    for one in told:
-        trials = f"trials {one['train']:,} train, {one['valid']:,} valid"
-        out.print(f"wrote {one['file']}: model {one['item']}, {trials}")
+    for one in () if as_json else told:
+        trials = f"{one['train']:,} train, {one['valid']:,} valid"
+        out.print(f"wrote {one['file']}: model {one['item']}, trials {trials}")
 
 
 def _target(store: str, to: Path | None, limit: int) -> Path:

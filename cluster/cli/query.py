@@ -44,6 +44,13 @@ Sql = Annotated[
     ),
 ]
 
+Table = Annotated[
+    str | None,
+    typer.Option(
+        help="items, shards, search, or a table that the kernel or `reductions` make, such as fixed_point"
+    ),
+]
+
 
 def query(
     stores: options.StorePaths,
@@ -53,12 +60,7 @@ def query(
     columns: options.ColumnNames = None,
     group_by: options.ColumnNames = None,
     agg: Aggregates = None,
-    table: Annotated[
-        str | None,
-        typer.Option(
-            help="items, shards, search, or a table that the kernel or `reductions` make, such as fixed_point"
-        ),
-    ] = None,
+    table: Table = None,
     sql: Sql = None,
     to: Annotated[
         Path | None, typer.Option(help="write .csv, .json, .parquet or .nc instead of showing")
@@ -87,23 +89,31 @@ def query(
             found = {n: np.where(v == "", "-", v) if is_text(v) else v for n, v in found.items()}
     if is_default:
         found = _default_columns(name, found, store, [*sort_keys(question["sort"])])
-    most = 100 if limit is None else None
     if to is not None:
         write_table(found, to, described(_stores_of(store)))
     elif as_json:
         show_json(records(found))
         say_infinite(found)
     else:
+        most = 100 if limit is None else None
         show_table(found, name or "sql", most, not is_default, "--json or --to FILE gives all")
     if not n_rows(found) and limit != 0:
-        why = no_rows(name, _stores_of(store)[0]) if name else "the query found no row"
-        err.print(f"no row of table {name} meets the conditions" if where else why)
-    # Parameters of one name may be unlike in several kernels.
+        _say_none(name, store, bool(where))
     if isinstance(store, Shelf) and sql is None and "kernel" not in f"{where} {question}":
-        kernels = _kernels_in(name, found, store)
-        if len(kernels) > 1:
-            err.print(f"several kernels: --where \"kernel == '{kernels[0]}'\" asks one")
+        _say_kernels(_kernels_in(name, found, store))
     say_how_much(store)
+
+
+def _say_none(name: str, store: Store | Shelf, conditions: bool) -> None:
+    """Say why an answer has no row."""
+    why = no_rows(name, _stores_of(store)[0]) if name else "the query found no row"
+    err.print(f"no row of table {name} meets the conditions" if conditions else why)
+
+
+def _say_kernels(kernels: list[str]) -> None:
+    """Say that an answer has rows of several kernels, whose parameters of one name may be unlike."""
+    if len(kernels) > 1:
+        err.print(f"several kernels: --where \"kernel == '{kernels[0]}'\" asks one")
 
 
 def _default_columns(

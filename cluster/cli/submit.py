@@ -32,6 +32,13 @@ Array = Annotated[
     typer.Option(min=1, help="send this many allocations of one node each, which share the store"),
 ]
 
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", help="print a summary and what would be submitted, and submit nothing"
+    ),
+]
+
 
 def submit(
     job: options.JobWords,
@@ -44,12 +51,7 @@ def submit(
     array: Array = None,
     failed: options.Failed = False,
     accept_changes: options.AcceptChanges = False,
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run", help="print a summary and what would be submitted, and submit nothing"
-        ),
-    ] = False,
+    dry_run: DryRun = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Send a job file to a cluster, where it runs over as many allocations as it needs."""

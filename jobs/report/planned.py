@@ -1,5 +1,6 @@
 """The plan of a job, as numbers: what a run would do, before anything is written."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from ctd.kernel import inputs_of
@@ -9,6 +10,7 @@ from jobs.run.prepare import Prepared, another_job
 from jobs.spec.description import Description
 from jobs.spec.search import Search
 from jobs.store.card import n_dropped
+from jobs.store.marker import Marker
 from jobs.store.store import Store
 
 
@@ -55,15 +57,20 @@ def plan_rows(
         total["data"] = "; ".join(ready.data)
     if ready.spec.search:
         total["search"] = _search_planned(ready, ready.spec.search)
-    spec, dims = ready.spec, ready.kernel.dims
-    returned = {name for one in ready.outputs for name in one.shapes}
-    metric = spec.search.metric if spec.search else Description.of(ready.kernel, returned).metric
-    warnings = [other] * bool(other) + ready.warnings + unreturned(spec.kernel, dims, returned)
-    # Of the shards that are committed already.
-    warnings += nan_results(markers, spec.kernel, metric, n_dropped(spec, markers), dims)
+    warnings = [other] * bool(other) + _warnings(ready, markers)
     if warnings:
         total["warnings"] = "; ".join(warnings)
     return columns, total
+
+
+def _warnings(ready: Prepared, markers: Sequence[Marker]) -> list[str]:
+    """What planning found, and results of the shards that are committed already."""
+    spec, dims = ready.spec, ready.kernel.dims
+    returned = {name for one in ready.outputs for name in one.shapes}
+    metric = spec.search.metric if spec.search else Description.of(ready.kernel, returned).metric
+    missing = unreturned(spec.kernel, dims, returned)
+    nans = nan_results(markers, spec.kernel, metric, n_dropped(spec, markers), dims)
+    return ready.warnings + missing + nans
 
 
 def _search_planned(ready: Prepared, search: Search) -> str:

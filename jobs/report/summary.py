@@ -44,14 +44,9 @@ def state(
     events = read_events(store) if events is None else events
     failed = store.failed.items() if failed is None else failed
     failing = [item for items in failed.values() for item in items]
+    failures = [event for event in events if event.kind == "error"]
     n_items, n_failed = sum(m.n_items for m in markers), sum(m.n_failed for m in markers)
     dropped = n_dropped(store.job.spec, markers)
-    done = {m.shard.number for m in markers}
-    failures = [e for e in events if e.kind == "error"]
-    about = lambda one, what: {what: getattr(one, what), "attempt": one.attempt, "error": one.error}
-    still = [event for event in failures if is_open(event, plan, done)]
-    errors = [about(event, "group" if event.shard is None else "shard") for event in still]
-    errors += [about(item, "item") for item in failing]
     living = drivers(store.objects, store.address)
     complete = len(markers) == plan.n_shards
     stopped = None if living or complete else _why_stopped(events)
@@ -81,8 +76,19 @@ def state(
         "items_with_errors": len(failing),
         "warnings": planned_warnings(events) + warnings_of(store, markers),
         "learned": [e.text for e in events if e.kind == "decision"][-5:],
-        "errors": errors[-10:],
+        "errors": _errors(plan, markers, failures, failing)[-10:],
     }
+
+
+def _errors(
+    plan: Plan, markers: Sequence[Marker], failures: list[Event], failing: list[FailedItem]
+) -> list[dict[str, Any]]:
+    """Attempts whose shards are still open, and items that failed, each with its error."""
+    done = {m.shard.number for m in markers}
+    about = lambda one, what: {what: getattr(one, what), "attempt": one.attempt, "error": one.error}
+    still = [event for event in failures if is_open(event, plan, done)]
+    errors = [about(event, "group" if event.shard is None else "shard") for event in still]
+    return errors + [about(item, "item") for item in failing]
 
 
 def is_open(event: Event, plan: Plan, done: set[int]) -> bool:
