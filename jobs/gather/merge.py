@@ -52,7 +52,8 @@ def merge(stores: Sequence[Store], address: str) -> Store:
     spec = _merged(stores, kernel)
     items = expand(spec, kernel, "the merged job")
     starts = np.cumsum([0, *(sum(store.job.plan.group_sizes) for store in stores)])
-    origins = [_origins(group.items, stores, starts) for group in items.groups]
+    groups = [_groups_of_items(store) for store in stores]
+    origins = [_origins(group.items, stores, starts, groups) for group in items.groups]
     layouts = tuple(_layout(pieces[0]) for pieces in origins)
     plan = Plan(tuple(len(group.items) for group in items.groups), layouts)
     outputs = [outputs_of(kernel, group.params, first.job.base) for group in items.groups]
@@ -202,23 +203,34 @@ def _overlap(a: range, b: range) -> range:
     return range(max(a.start, b.start), min(a.stop, b.stop))
 
 
-def _origins(ids: np.ndarray, stores: Sequence[Store], starts: np.ndarray) -> list[Piece]:
-    """The old rows that make up a merged group, in order. ids: its items. Raises JobError if it mixes groups of one store."""
+def _groups_of_items(store: Store) -> np.ndarray:
+    """(item,) the group of each item of a store."""
+    sizes = store.job.plan.group_sizes
+    found = np.empty(sum(sizes), np.int32)
+    for group, n in enumerate(sizes):
+        found[store.rows(group, "item", 0, n)] = group
+    return found
+
+
+def _origins(
+    ids: np.ndarray, stores: Sequence[Store], starts: np.ndarray, groups: Sequence[np.ndarray]
+) -> list[Piece]:
+    """The old rows that make up a merged group, in order. Raises JobError if it mixes groups of one store.
+
+    ids: its items; groups: of each store, as _groups_of_items.
+    """
     pieces, row = [], 0
-    for store, first, last in zip(stores, starts, starts[1:], strict=False):
+    for store, of_item, first, last in zip(stores, groups, starts, starts[1:], strict=False):
         own = ids[(ids >= first) & (ids < last)].astype(np.int64) - int(first)
         if not len(own):
             continue
-        for group, n in enumerate(store.job.plan.group_sizes):
-            there = store.rows(group, "item", 0, n)
-            # Ids rise within a group: the piece is the range of rows from its first id on, or lies in another group.
-            at = int(np.searchsorted(there, own[0]))
-            if np.array_equal(there[at : at + len(own)], own):
-                rows = range(row, row + len(own))
-                pieces.append(Piece(store, group, int(first), rows, row - at))
-                break
-        else:
+        group = int(of_item[own[0]])
+        there = store.rows(group, "item", 0, store.job.plan.group_sizes[group])
+        # Ids rise within a group: the piece is the range of rows from its first id on.
+        at = int(np.searchsorted(there, own[0]))
+        if not np.array_equal(there[at : at + len(own)], own):
             raise _unfit(store, "the merged job groups its items differently")
+        pieces.append(Piece(store, group, int(first), range(row, row + len(own)), row - at))
         row += len(own)
     return pieces
 
