@@ -55,10 +55,8 @@ class Spikes(Params):
     cell: Static[CellName | None] = Field(
         None, description=f"{CELL_NAMES}; by default the cell that the weights belong to"
     )
-    weights: File[str | None] = Field(
-        None,
-        description="file of the network's weights: PyTorch's, Flax', Equinox', Keras', safetensors, .npz, HDF5",
-    )
+    weights: File[str | None] = None
+    """file of the network's weights: PyTorch's, Flax', Equinox', Keras', safetensors, .npz, HDF5"""
     task: Static[tasks.AnyTask] = Field(
         tasks.Integrator(), description=f"what drives the network: {tasks.NAMES}"
     )
@@ -67,51 +65,35 @@ class Spikes(Params):
         description="where a trial starts. h0: at the network's h0; line: spread along a line attractor, at the "
         f"state after {LEAD} steps of another trial's input and one without input",
     )
-    state_noise: Static[float] = Field(
-        0.0, ge=0, description="sd of Gaussian noise on each state, each step"
-    )
-    initial_noise: Static[float] = Field(
-        0.0, ge=0, description="the same on the state before the first step of each trial"
-    )
+    state_noise: Static[float] = Field(0.0, ge=0)
+    """sd of Gaussian noise on each state, each step"""
+    initial_noise: Static[float] = Field(0.0, ge=0)
+    """the same on the state before the first step of each trial"""
     true_states: Static[Literal["spiked", "rerun"]] = Field(
         "spiked",
         description="with noise, which states `eval_states` has as the true ones. spiked: those that the rates follow; rerun: those of "
         "another run of the same trials with fresh noise, as in CtDBenchmark",
     )
-    n_train: Static[int] = Field(1024, gt=0, description="trials to train on")
-    n_eval: Static[int] = Field(256, gt=0, description="trials to evaluate with")
-    n_units: Data[int | None] = Field(
-        None,
-        gt=0,
-        description="how many of the network's units are recorded: the first ones; by default all",
-    )
-    step_s: Traced[float] = Field(0.04, gt=0, description="length of a step and of a bin (s)")
-    max_rate: Traced[float] = Field(80.0, gt=0, description="rate of a unit at its largest (1/s)")
-    rectifier: Static[Literal["linear", "exp"]] = Field(
-        "linear",
-        description="how rates follow units. linear: in proportion, up to max_rate; exp: exponentially, about one spike per bin",
-    )
-    scaling: Traced[float] = Field(
-        2.0,
-        gt=0,
-        description="rectifier exp: a rate rises e-fold when its unit rises by this many standard deviations",
-    )
-    dispersion: Static[float] = Field(
-        1.0,
-        ge=1,
-        le=100,
-        description="variance of a count over its mean: 1, Poisson counts; above 1, negative binomial ones",
-    )
-    external: Static[bool] = Field(
-        False,
-        description="whether the inputs are known to the model: train_external, eval_external",
-    )
-    seed: Traced[int] = Field(
-        0,
-        ge=0,
-        lt=2**31,
-        description="replicate: other trials and spikes; two items of one seed differ, too",
-    )
+    n_train: Static[int] = Field(1024, gt=0)
+    """trials to train on"""
+    n_eval: Static[int] = Field(256, gt=0)
+    """trials to evaluate with"""
+    n_units: Data[int | None] = Field(None, gt=0)
+    """how many of the network's units are recorded: the first ones; by default all"""
+    step_s: Traced[float] = Field(0.04, gt=0)
+    """length of a step and of a bin (s)"""
+    max_rate: Traced[float] = Field(80.0, gt=0)
+    """rate of a unit at its largest (1/s)"""
+    rectifier: Static[Literal["linear", "exp"]] = "linear"
+    """how rates follow units. linear: in proportion, up to max_rate; exp: exponentially, about one spike per bin"""
+    scaling: Traced[float] = Field(2.0, gt=0)
+    """rectifier exp: a rate rises e-fold when its unit rises by this many standard deviations"""
+    dispersion: Static[float] = Field(1.0, ge=1, le=100)
+    """variance of a count over its mean: 1, Poisson counts; above 1, negative binomial ones"""
+    external: Static[bool] = False
+    """whether the inputs are known to the model: train_external, eval_external"""
+    seed: Traced[int] = Field(0, ge=0, lt=2**31)
+    """replicate: other trials and spikes; two items of one seed differ, too"""
 
     @model_validator(mode="after")
     def _countable(self) -> Spikes:

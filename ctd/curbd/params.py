@@ -26,60 +26,49 @@ class Curbd(Params):
       Value error, n_runs: 12 given; a multiple of report_every = 5 expected ...
     """
 
-    data: File[str | None] = Field(
-        None,
-        description="recorded activity: HDF5, .npz or .npy, (time, unit) or (recording, time, unit)",
-    )
-    dataset: Data[str] = Field("data", description="name of the activity in that file")
-    regions: Data[dict[str, str]] = Field(
-        {},
-        description="region -> its units, counted from 0, as ranges that include their ends: {V1: 0-99, M2: '100-149, 160'}",
-    )
+    data: File[str | None] = None
+    """recorded activity: HDF5, .npz or .npy, (time, unit) or (recording, time, unit)"""
+    dataset: Data[str] = "data"
+    """name of the activity in that file"""
+    regions: Data[dict[str, str]] = Field({})
+    """region -> its units, counted from 0, as ranges that include their ends: {V1: 0-99, M2: '100-149, 160'}"""
     scale: Data[Literal["peak", "unit", "none"]] = Field(
         "peak",
         description="how activity gets into the range of tanh. peak: all of it is divided by its largest magnitude; unit: each unit "
         "by its own; none: it lies between -1 and 1 already",
     )
-    dt: Data[float] = Field(
-        0.01,
-        gt=0,
-        description="time between two bins of the recording; tau and tau_noise have the same unit",
-    )
-    steps: Static[int] = Field(5, gt=0, description="Euler steps in one bin (dtFactor)")
+    dt: Data[float] = Field(0.01, gt=0)
+    """time between two bins of the recording; tau and tau_noise have the same unit"""
+    steps: Static[int] = Field(5, gt=0)
+    """Euler steps in one bin (dtFactor)"""
     # lag 0 is the equation of the paper, but results compare with those of rajanlab/CURBD at lag 1 alone.
-    lag: Static[Literal[0, 1]] = Field(
-        1,
-        description="the rates at a bin are pulled towards the activity this many bins before; 1 in the authors' code",
-    )
-    tau: Traced[float] = Field(0.1, gt=0, description="time constant of the units")
-    g: Traced[float] = Field(
-        1.5, ge=0, description="gain of the initial weights, N(0, g^2 / units)"
-    )
+    lag: Static[Literal[0, 1]] = 1
+    """the rates at a bin are pulled towards the activity this many bins before; 1 in the authors' code"""
+    tau: Traced[float] = Field(0.1, gt=0)
+    """time constant of the units"""
+    g: Traced[float] = Field(1.5, ge=0)
+    """gain of the initial weights, N(0, g^2 / units)"""
     # RLS of given rates minimises the squared errors plus |J - J_0|^2 / alpha.
-    alpha: Traced[float] = Field(
-        1.0, gt=0, description="learning rate of RLS: P begins as alpha I (P0)"
+    alpha: Traced[float] = Field(1.0, gt=0)
+    """learning rate of RLS: P begins as alpha I (P0)"""
+    noise: Traced[float] = Field(0.01, ge=0)
+    """amplitude of the noise input (ampInWN)"""
+    tau_noise: Traced[float] = Field(0.1, gt=0)
+    """time constant that filters the noise (tauWN)"""
+    n_runs: Static[int] = Field(500, gt=0)
+    """training runs through the recordings (nRunTrain)"""
+    report_every: Static[int] = Field(5, gt=0)
+    """training runs per advance"""
+    n_saved: Static[int] = Field(2000, gt=0)
+    """most bins of the first recording's free run to store"""
+    record: Static[tuple[Literal["currents", "rates", "weights"], ...]] = (
+        "currents",
+        "rates",
+        "weights",
     )
-    noise: Traced[float] = Field(0.01, ge=0, description="amplitude of the noise input (ampInWN)")
-    tau_noise: Traced[float] = Field(
-        0.1, gt=0, description="time constant that filters the noise (tauWN)"
-    )
-    n_runs: Static[int] = Field(
-        500, gt=0, description="training runs through the recordings (nRunTrain)"
-    )
-    report_every: Static[int] = Field(5, gt=0, description="training runs per advance")
-    n_saved: Static[int] = Field(
-        2000, gt=0, description="most bins of the first recording's free run to store"
-    )
-    record: Static[tuple[Literal["currents", "rates", "weights"], ...]] = Field(
-        ("currents", "rates", "weights"),
-        description="results to store: currents by source region, rates of the free run, weights",
-    )
-    seed: Traced[int] = Field(
-        0,
-        ge=0,
-        lt=2**31,
-        description="replicate: initial weights and noise; two items of one seed differ, too",
-    )
+    """results to store: currents by source region, rates of the free run, weights"""
+    seed: Traced[int] = Field(0, ge=0, lt=2**31)
+    """replicate: initial weights and noise; two items of one seed differ, too"""
 
     @field_validator("regions", mode="before")
     @classmethod

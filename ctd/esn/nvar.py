@@ -49,38 +49,34 @@ class Polynomial(OfSeries):
 
     dtype: Static[Literal["float64"]] = "float64"
     target: Data[Target] = Field("lorenz", description=TARGET_TEXT)
-    dt: Data[float] = Field(0.025, gt=0, description="sampling interval")
-    m: Static[int] = Field(3, gt=0, description="outputs")
+    dt: Data[float] = Field(0.025, gt=0)
+    """sampling interval"""
+    m: Static[int] = Field(3, gt=0)
+    """outputs"""
 
-    delays: Static[int] = Field(
-        2, gt=0, description="samples that enter the features, the latest included"
-    )
-    spacing: Static[int] = Field(1, gt=0, description="steps between two of these samples")
-    degrees: Static[tuple[int, ...]] = Field(
-        (0, 1, 2), min_length=1, description="degrees of the monomials; 0: the constant"
-    )
-    washout: Static[int] = Field(200, ge=0, description="samples before training")
-    train: Static[int] = Field(400, gt=0, description="samples of one segment")
-    segments: Static[int] = Field(
-        1, gt=0, description="segments of the series; a model is trained on one of them"
-    )
-    test: Static[int] = Field(44, gt=0, description="test samples, after validation")
-    record: Static[tuple[Literal["traces"], ...]] = Field(
-        (),
-        description="further results to store. traces: the first replay and its target; weights are always stored",
-    )
+    delays: Static[int] = Field(2, gt=0)
+    """samples that enter the features, the latest included"""
+    spacing: Static[int] = Field(1, gt=0)
+    """steps between two of these samples"""
+    degrees: Static[tuple[int, ...]] = Field((0, 1, 2), min_length=1)
+    """degrees of the monomials; 0: the constant"""
+    washout: Static[int] = Field(200, ge=0)
+    """samples before training"""
+    train: Static[int] = Field(400, gt=0)
+    """samples of one segment"""
+    segments: Static[int] = Field(1, gt=0)
+    """segments of the series; a model is trained on one of them"""
+    test: Static[int] = Field(44, gt=0)
+    """test samples, after validation"""
+    record: Static[tuple[Literal["traces"], ...]] = ()
+    """further results to store. traces: the first replay and its target; weights are always stored"""
 
-    segment: Traced[int] = Field(
-        0, ge=0, lt=2**31, description="number of the segment to train on, modulo `segments`"
-    )
-    ridge: Traced[float] = Field(
-        2.5e-6, ge=0, description="penalty on the squared coefficients, including the constant's"
-    )
-    noise: Traced[float] = Field(
-        0.0,
-        ge=0,
-        description="sd of the noise on the samples that the features are made of, in training",
-    )
+    segment: Traced[int] = Field(0, ge=0, lt=2**31)
+    """number of the segment to train on, modulo `segments`"""
+    ridge: Traced[float] = Field(2.5e-6, ge=0)
+    """penalty on the squared coefficients, including the constant's"""
+    noise: Traced[float] = Field(0.0, ge=0)
+    """sd of the noise on the samples that the features are made of, in training"""
 
     @field_validator("record", mode="before")
     @classmethod

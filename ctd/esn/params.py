@@ -31,37 +31,32 @@ class OfSeries(Params):
     """Parameters of every model of a series: the series, its ranges, lengths in samples, and the replays of them."""
 
     target: Data[Target] = Field("chaotic-feedback", description=TARGET_TEXT)
-    target_seed: Data[int] = Field(0, ge=0, description="seed of the target")
-    dt: Data[float] = Field(
-        0.1, gt=0, description="sampling interval, and Euler step of a continuous network"
-    )
-    path: File[str | None] = Field(
-        None, description="file of `target: file`: HDF5, .npz, or one array (time, output) as .npy"
-    )
-    dataset: Data[str] = Field("targets", description="(time, output) dataset in `path`")
-    input_dataset: Data[str | None] = Field(
-        None, description="(time, input) dataset in `path` that drives the network"
-    )
-    m: Static[int] = Field(20, gt=0, description="outputs")
-    washout: Static[int] = Field(0, ge=0, description="samples before training")
-    train: Static[int] = Field(300, gt=0, description="samples of one training pass")
-    validation: Static[int] = Field(
-        0, ge=0, description="samples after training, for choosing parameters"
-    )
-    test: Static[int] = Field(
-        0, ge=0, description="test samples, after validation; 0: those of training, from the start"
-    )
-    starts: Static[int] = Field(
-        1,
-        gt=0,
-        description="number of replays, evenly spaced over the range; targets are fed back in between",
-    )
-    horizon: Static[int] = Field(0, ge=0, description="samples of a replay; 0: the whole range")
-    valid_error: Static[float] = Field(
-        0.4,
-        gt=0,
-        description="a replay is valid until its error exceeds this many standard deviations of the target (see `replay_nrmse`)",
-    )
+    target_seed: Data[int] = Field(0, ge=0)
+    """seed of the target"""
+    dt: Data[float] = Field(0.1, gt=0)
+    """sampling interval, and Euler step of a continuous network"""
+    path: File[str | None] = None
+    """file of `target: file`: HDF5, .npz, or one array (time, output) as .npy"""
+    dataset: Data[str] = "targets"
+    """(time, output) dataset in `path`"""
+    input_dataset: Data[str | None] = None
+    """(time, input) dataset in `path` that drives the network"""
+    m: Static[int] = Field(20, gt=0)
+    """outputs"""
+    washout: Static[int] = Field(0, ge=0)
+    """samples before training"""
+    train: Static[int] = Field(300, gt=0)
+    """samples of one training pass"""
+    validation: Static[int] = Field(0, ge=0)
+    """samples after training, for choosing parameters"""
+    test: Static[int] = Field(0, ge=0)
+    """test samples, after validation; 0: those of training, from the start"""
+    starts: Static[int] = Field(1, gt=0)
+    """number of replays, evenly spaced over the range; targets are fed back in between"""
+    horizon: Static[int] = Field(0, ge=0)
+    """samples of a replay; 0: the whole range"""
+    valid_error: Static[float] = Field(0.4, gt=0)
+    """a replay is valid until its error exceeds this many standard deviations of the target (see `replay_nrmse`)"""
 
     @model_validator(mode="after")
     def _has_its_outputs(self) -> OfSeries:
@@ -118,39 +113,30 @@ class EchoState(OfSeries):
       Value error, m: 20 given, but target lorenz has 3 output(s); give m: 3 ...
     """
 
-    dtype: Static[Literal["float32", "float64"]] = Field(
-        "float32",
-        description="precision of readout, P of RLS and Gram matrix; float64 by default for `readout: ridge`, which needs it",
-    )
-    readout: Static[Literal["force", "ridge"]] = Field(
-        "force",
-        description="force: recursive least squares with the outputs fed back; ridge: ridge regression after teacher forcing",
-    )
-    dynamics: Static[Literal["continuous", "discrete"]] = Field(
-        "continuous",
-        description="continuous: Euler steps dt / tau of da/dt; discrete: leaky rates with `leak`",
-    )
-    topology: Static[Literal["gaussian", "orthogonal", "ring"]] = Field(
-        "gaussian",
-        description="recurrent weights before scaling: N(0, 1), a random orthogonal matrix, or a directed ring",
-    )
-    scale: Static[Literal["gain", "spectral_radius"]] = Field(
-        "gain",
-        description="gain: weights are N(0, g^2 / (n sparsity)); spectral_radius: they are scaled to spectral radius g",
-    )
-    feedback: Static[bool] = Field(
-        True, description="whether outputs are fed back; false for answers to an input, as narma10"
-    )
-    intercept: Static[bool] = Field(False, description="whether the readout has a constant")
-    n: Static[int] = Field(500, gt=0, description="units, over all layers")
-    layers: Static[int] = Field(
-        1, gt=0, description="layers; each drives the next, inputs and feedback reach the first"
-    )
-    passes: Static[int] = Field(15, gt=0, description="passes of FORCE over the training range")
-    block: Static[int] = Field(30, gt=0, description="samples between two updates of the stored P")
-    state_dtype: Static[Literal["float32", "float64"]] = Field(
-        "float32", description="precision of the network's weights and states"
-    )
+    dtype: Static[Literal["float32", "float64"]] = "float32"
+    """precision of readout, P of RLS and Gram matrix; float64 by default for `readout: ridge`, which needs it"""
+    readout: Static[Literal["force", "ridge"]] = "force"
+    """force: recursive least squares with the outputs fed back; ridge: ridge regression after teacher forcing"""
+    dynamics: Static[Literal["continuous", "discrete"]] = "continuous"
+    """continuous: Euler steps dt / tau of da/dt; discrete: leaky rates with `leak`"""
+    topology: Static[Literal["gaussian", "orthogonal", "ring"]] = "gaussian"
+    """recurrent weights before scaling: N(0, 1), a random orthogonal matrix, or a directed ring"""
+    scale: Static[Literal["gain", "spectral_radius"]] = "gain"
+    """gain: weights are N(0, g^2 / (n sparsity)); spectral_radius: they are scaled to spectral radius g"""
+    feedback: Static[bool] = True
+    """whether outputs are fed back; false for answers to an input, as narma10"""
+    intercept: Static[bool] = False
+    """whether the readout has a constant"""
+    n: Static[int] = Field(500, gt=0)
+    """units, over all layers"""
+    layers: Static[int] = Field(1, gt=0)
+    """layers; each drives the next, inputs and feedback reach the first"""
+    passes: Static[int] = Field(15, gt=0)
+    """passes of FORCE over the training range"""
+    block: Static[int] = Field(30, gt=0)
+    """samples between two updates of the stored P"""
+    state_dtype: Static[Literal["float32", "float64"]] = "float32"
+    """precision of the network's weights and states"""
     memory_delays: Static[int] = Field(
         0,
         ge=0,
@@ -164,35 +150,30 @@ class EchoState(OfSeries):
         "depend on the length of `test`",
     )
 
-    g: Traced[float] = Field(1.5, ge=0, description="gain or spectral radius, see `scale`")
-    sparsity: Traced[float] = Field(
-        1.0, gt=0, le=1, description="probability that a recurrent weight is not 0"
-    )
-    tau: Traced[float] = Field(1.0, gt=0, description="time constant, in the units of dt")
-    leak: Traced[float] = Field(1.0, gt=0, le=1, description="leak of the discrete dynamics")
-    input_scale: Traced[float] = Field(
-        1.0, ge=0, description="sd of a unit's drive by all inputs; weights N(0, scale^2 / inputs)"
-    )
-    layer_scale: Traced[float] = Field(
-        1.0, ge=0, description="sd of a unit's drive by the layer before, at rates of 1"
-    )
-    feedback_scale: Traced[float] = Field(1.0, ge=0, description="sd of the feedback weights")
-    bias: Traced[float] = Field(0.0, ge=0, description="sd of the units' constant input")
-    noise: Traced[float] = Field(
-        0.0, ge=0, description="sd of the noise on the units' input in training"
-    )
-    alpha: Traced[float] = Field(
-        1.0, gt=0, description="initial P of FORCE is alpha I; larger learns faster"
-    )
-    forgetting: Traced[float] = Field(
-        1.0,
-        gt=0,
-        le=1,
-        description="RLS: factor by which each sample multiplies the weight of the past",
-    )
-    ridge: Traced[float] = Field(
-        1e-6, ge=0, description="penalty on the squared readout weights, except the constant's"
-    )
+    g: Traced[float] = Field(1.5, ge=0)
+    """gain or spectral radius, see `scale`"""
+    sparsity: Traced[float] = Field(1.0, gt=0, le=1)
+    """probability that a recurrent weight is not 0"""
+    tau: Traced[float] = Field(1.0, gt=0)
+    """time constant, in the units of dt"""
+    leak: Traced[float] = Field(1.0, gt=0, le=1)
+    """leak of the discrete dynamics"""
+    input_scale: Traced[float] = Field(1.0, ge=0)
+    """sd of a unit's drive by all inputs; weights N(0, scale^2 / inputs)"""
+    layer_scale: Traced[float] = Field(1.0, ge=0)
+    """sd of a unit's drive by the layer before, at rates of 1"""
+    feedback_scale: Traced[float] = Field(1.0, ge=0)
+    """sd of the feedback weights"""
+    bias: Traced[float] = Field(0.0, ge=0)
+    """sd of the units' constant input"""
+    noise: Traced[float] = Field(0.0, ge=0)
+    """sd of the noise on the units' input in training"""
+    alpha: Traced[float] = Field(1.0, gt=0)
+    """initial P of FORCE is alpha I; larger learns faster"""
+    forgetting: Traced[float] = Field(1.0, gt=0, le=1)
+    """RLS: factor by which each sample multiplies the weight of the past"""
+    ridge: Traced[float] = Field(1e-6, ge=0)
+    """penalty on the squared readout weights, except the constant's"""
 
     @model_validator(mode="before")
     @classmethod

@@ -54,16 +54,15 @@ SHOWN = ("count", "success_rate", "validation_nrmse_median", "nrmse_median", "va
 """What a terminal shows of a point, beside its swept fields."""
 
 
-class Options(BaseModel, frozen=True, extra="forbid"):
+class Options(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
     """Settings of the reduction."""
 
-    success_below: float = Field(
-        0.1, gt=0, description="a network succeeds below this replay NRMSE"
-    )
-    confidence: float = Field(0.95, gt=0, lt=1, description="confidence of the intervals")
-    resamples: int = Field(
-        1000, gt=0, description="bootstrap resamples of the seeds, for the median"
-    )
+    success_below: float = Field(0.1, gt=0)
+    """a network succeeds below this replay NRMSE"""
+    confidence: float = Field(0.95, gt=0, lt=1)
+    """confidence of the intervals"""
+    resamples: int = Field(1000, gt=0)
+    """bootstrap resamples of the seeds, for the median"""
 
 
 def reduce(

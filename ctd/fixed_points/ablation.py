@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from ctd import tasks
 from ctd.cells import Cell, Weights, as_weights, initial_state, readout
@@ -40,18 +40,16 @@ class Ablation(OfTrials):
     """One unit or mode that is taken out."""
 
     dtype: Static[Literal["float32", "float64"]] = "float32"
-    remove: Static[Literal["unit", "mode"]] = Field("unit", description="what is taken out")
-    hold: Static[Literal["zero", "mean"]] = Field(
-        "zero", description="value at which the unit is held: 0, or its mean over trials and steps"
-    )
-    loss: Static[Literal["squared_error", "cross_entropy"]] = Field(
-        "squared_error", description="the loss that the network was trained with"
-    )
-    points: File[str | None] = Field(
-        None,
-        description="for remove: mode, the table of the network's points: STORE/gathered/GROUP of fixed_points",
-    )
-    task: Static[tasks.AnyTask] = Field(tasks.FlipFlop(), description="task whose trials are run")
+    remove: Static[Literal["unit", "mode"]] = "unit"
+    """what is taken out"""
+    hold: Static[Literal["zero", "mean"]] = "zero"
+    """value at which the unit is held: 0, or its mean over trials and steps"""
+    loss: Static[Literal["squared_error", "cross_entropy"]] = "squared_error"
+    """the loss that the network was trained with"""
+    points: File[str | None] = None
+    """for remove: mode, the table of the network's points: STORE/gathered/GROUP of fixed_points"""
+    task: Static[tasks.AnyTask] = tasks.FlipFlop()
+    """task whose trials are run"""
     unit: Traced[int] = number_of("unit")
     point: Traced[int] = number_of("point, by its row in the table")
     mode: Traced[int] = number_of("mode, by decreasing |eigenvalue|")

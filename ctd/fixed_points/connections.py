@@ -43,19 +43,15 @@ Rounding of weights and states to float32 makes steps of about 1e-6 |h|."""
 class Departure(OfNetwork):
     """One departure from an unstable point."""
 
-    points: File[str | None] = Field(
-        None, description="table of its points: STORE/gathered/GROUP of fixed_points"
-    )
+    points: File[str | None] = None
+    """table of its points: STORE/gathered/GROUP of fixed_points"""
     departure: Traced[int] = number_of("departure")
-    distance: Traced[float] = Field(
-        1e-3, gt=0, description="length of the first step, along the growing mode"
-    )
-    near: Traced[float] = Field(
-        1e-2,
-        gt=0,
-        description="the network has arrived at a point, other than the first, once it is within this distance",
-    )
-    n_steps: Traced[int] = Field(100_000, gt=0, lt=2**31, description="most steps")
+    distance: Traced[float] = Field(1e-3, gt=0)
+    """length of the first step, along the growing mode"""
+    near: Traced[float] = Field(1e-2, gt=0)
+    """the network has arrived at a point, other than the first, once it is within this distance"""
+    n_steps: Traced[int] = Field(100_000, gt=0, lt=2**31)
+    """most steps"""
 
 
 OUTCOMES = (

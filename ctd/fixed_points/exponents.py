@@ -51,22 +51,17 @@ MOST_INPUTS = 10
 class Trajectory(FromState):
     """One trajectory, whose exponents are computed."""
 
-    n_exponents: Static[int] = Field(
-        10,
-        gt=0,
-        description="number of exponents, the largest first; at most one for each entry of the state",
-    )
-    every: Static[int] = Field(
-        10,
-        gt=0,
-        description="steps between two QR decompositions; if they are too many, rounding hides the exponents far below the largest: these are NaN",
-    )
-    dt: Traced[float] = Field(0.01, gt=0, description="length of a step of a flow")
+    n_exponents: Static[int] = Field(10, gt=0)
+    """number of exponents, the largest first; at most one for each entry of the state"""
+    every: Static[int] = Field(10, gt=0)
+    """steps between two QR decompositions; if they are too many, rounding hides the exponents far below the largest: these are NaN"""
+    dt: Traced[float] = Field(0.01, gt=0)
+    """length of a step of a flow"""
     # The sum of both is an int32.
-    transient: Traced[int] = Field(
-        1000, ge=0, lt=2**30, description="steps before the measurement, which do not count"
-    )
-    n_steps: Traced[int] = Field(20_000, gt=0, lt=2**30, description="steps that count")
+    transient: Traced[int] = Field(1000, ge=0, lt=2**30)
+    """steps before the measurement, which do not count"""
+    n_steps: Traced[int] = Field(20_000, gt=0, lt=2**30)
+    """steps that count"""
 
 
 OUTCOMES = (

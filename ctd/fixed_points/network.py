@@ -91,30 +91,28 @@ class OfNetwork(Params):
         description=f"{CELL_NAMES}; by default the cell that the weights belong to; or the dotted path of a Cell or of a "
         "function F(weights, h, x)",
     )
-    weights: File[str | None] = Field(
-        None,
-        description="file of the network's weights: PyTorch's, Flax', Equinox', Keras', safetensors, .npz, HDF5",
-    )
+    weights: File[str | None] = None
+    """file of the network's weights: PyTorch's, Flax', Equinox', Keras', safetensors, .npz, HDF5"""
 
 
 class OfDynamics(OfNetwork):
     """The fields that name a network, a map or a flow, at a constant input."""
 
-    time: Static[Time] = Field(
-        "steps",
-        description="steps: the next state is F(h); continuous: dh/dt is F(h), or the field of cell node",
-    )
-    x: Traced[tuple[float, ...]] = Field(
-        (), description="constant input; without it, zeros", json_schema_extra={"units": "1"}
-    )
+    time: Static[Time] = "steps"
+    """steps: the next state is F(h); continuous: dh/dt is F(h), or the field of cell node"""
+    x: Traced[tuple[float, ...]] = Field((), json_schema_extra={"units": "1"})
+    """constant input; without it, zeros"""
 
 
 class OfTrials(OfNetwork):
     """The fields that name trials of a task for a network."""
 
-    task: Data[tasks.AnyTask] = Field(tasks.Decision(), description="task whose trials are run")
-    n_trials: Data[int] = Field(100, gt=0, description="trials that are run")
-    trial_seed: Data[int] = Field(0, ge=0, lt=2**32, description="chooses the trials")
+    task: Data[tasks.AnyTask] = tasks.Decision()
+    """task whose trials are run"""
+    n_trials: Data[int] = Field(100, gt=0)
+    """trials that are run"""
+    trial_seed: Data[int] = Field(0, ge=0, lt=2**32)
+    """chooses the trials"""
 
 
 def number_of(what: str) -> Any:
@@ -130,15 +128,13 @@ def number_of(what: str) -> Any:
 class FromState(OfDynamics):
     """The fields of a trajectory, which starts at a state."""
 
-    states: File[str | None] = Field(
-        None,
-        description="file of states to start from, HDF5, .npz or .npy; without it, the network's h0",
-    )
-    dataset: Data[str] = Field(
-        "hiddens", description="name of the states in that file, (..., state)"
-    )
+    states: File[str | None] = None
+    """file of states to start from, HDF5, .npz or .npy; without it, the network's h0"""
+    dataset: Data[str] = "hiddens"
+    """name of the states in that file, (..., state)"""
     start: Traced[int] = number_of("state to start from")
-    noise: Traced[float] = Field(0.0, ge=0, description="sd of Gaussian noise on the start")
+    noise: Traced[float] = Field(0.0, ge=0)
+    """sd of Gaussian noise on the start"""
 
 
 # --- the map or flow --------------------------------------------------------------------------------

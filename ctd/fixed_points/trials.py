@@ -35,10 +35,10 @@ MOST = 5
 class Trial(OfTrials):
     """One trial, along which the network is linearised."""
 
-    n_modes: Static[int] = Field(
-        10, gt=0, description="how many modes to store, those of largest |eigenvalue| first"
-    )
-    every: Static[int] = Field(1, gt=0, description="steps from one linearisation to the next")
+    n_modes: Static[int] = Field(10, gt=0)
+    """how many modes to store, those of largest |eigenvalue| first"""
+    every: Static[int] = Field(1, gt=0)
+    """steps from one linearisation to the next"""
     trial: Traced[int] = number_of("trial")
 
 

@@ -24,52 +24,35 @@ class FullForce(Params):
         description="HDF5 or .npz file of trials of equal length: `targets` and, if there are any, `inputs` and `hints`, "
         "(trial, time, output), (trial, time, input), (trial, time, hint)",
     )
-    test: File[str | None] = Field(
-        None, description="file of trials to test on, with the same datasets; by default `trials`"
-    )
-    dt: Data[float] = Field(0.001, gt=0, description="time between two steps, in seconds")
-    n: Static[int] = Field(300, gt=0, description="units")
-    tau: Traced[float] = Field(0.01, gt=0, description="time constant of the units, in seconds")
-    g: Traced[float] = Field(
-        1.5, ge=0, description="gain of the target-generating network, of weights N(0, g^2 / n)"
-    )
-    alpha: Traced[float] = Field(
-        1.0,
-        gt=0,
-        description="learning rate of RLS: P begins as alpha I (ff_alpha of the authors' code is 1 / alpha)",
-    )
-    input_scale: Traced[float] = Field(
-        1.0, ge=0, description="input weights are uniform between -input_scale and input_scale"
-    )
-    target_scale: Traced[float] = Field(
-        1.0,
-        ge=0,
-        description="the same for the weights of the wanted output into the target-generating network",
-    )
-    hint_scale: Traced[float] = Field(
-        1.0, ge=0, description="the same for the weights of the hints into that network"
-    )
+    test: File[str | None] = None
+    """file of trials to test on, with the same datasets; by default `trials`"""
+    dt: Data[float] = Field(0.001, gt=0)
+    """time between two steps, in seconds"""
+    n: Static[int] = Field(300, gt=0)
+    """units"""
+    tau: Traced[float] = Field(0.01, gt=0)
+    """time constant of the units, in seconds"""
+    g: Traced[float] = Field(1.5, ge=0)
+    """gain of the target-generating network, of weights N(0, g^2 / n)"""
+    alpha: Traced[float] = Field(1.0, gt=0)
+    """learning rate of RLS: P begins as alpha I (ff_alpha of the authors' code is 1 / alpha)"""
+    input_scale: Traced[float] = Field(1.0, ge=0)
+    """input weights are uniform between -input_scale and input_scale"""
+    target_scale: Traced[float] = Field(1.0, ge=0)
+    """the same for the weights of the wanted output into the target-generating network"""
+    hint_scale: Traced[float] = Field(1.0, ge=0)
+    """the same for the weights of the hints into that network"""
     # Updates come by chance, as in the authors' Python demo; their MATLAB one updates at every second step.
-    update_every: Traced[float] = Field(
-        2.0,
-        ge=1,
-        description="mean number of steps between two updates; which steps update is drawn at random",
-    )
-    settle: Static[int] = Field(
-        3,
-        ge=0,
-        description="trials that run before training, and before the test, without learning",
-    )
-    n_train: Static[int] = Field(100, gt=0, description="training trials; one is an advance")
-    n_test: Static[int] = Field(
-        10, gt=0, description="test trials, drawn with replacement, in which the network runs alone"
-    )
-    seed: Traced[int] = Field(
-        0,
-        ge=0,
-        lt=2**31,
-        description="replicate: weights, states, order of trials, updates; two items of one seed differ, too",
-    )
+    update_every: Traced[float] = Field(2.0, ge=1)
+    """mean number of steps between two updates; which steps update is drawn at random"""
+    settle: Static[int] = Field(3, ge=0)
+    """trials that run before training, and before the test, without learning"""
+    n_train: Static[int] = Field(100, gt=0)
+    """training trials; one is an advance"""
+    n_test: Static[int] = Field(10, gt=0)
+    """test trials, drawn with replacement, in which the network runs alone"""
+    seed: Traced[int] = Field(0, ge=0, lt=2**31)
+    """replicate: weights, states, order of trials, updates; two items of one seed differ, too"""
 
 
 class Trials(NamedTuple):

@@ -28,36 +28,28 @@ class LatentCircuit(Params):
         description="HDF5 or .npz file of trials of equal length: `inputs` (trial, time, input), `targets` (trial, time, output) and "
         "`rates` (trial, time, unit), what the recorded units do; every fifth trial is kept for evaluation",
     )
-    n: Static[int] = Field(
-        8, gt=0, description="nodes: one for each input, one for each output, and others"
-    )
-    rates_weight: Traced[float] = Field(
-        1.0, ge=0, description="weight of the error of rates relative to the error of outputs (l_y)"
-    )
-    alpha: Traced[float] = Field(0.2, gt=0, le=1, description="dt / tau of the nodes")
-    noise: Traced[float] = Field(
-        0.15,
-        ge=0,
-        description="noise inside the rectification at each step: its standard deviation is sqrt(2 alpha) times this (sigma_rec)",
-    )
-    batch_size: Static[int] = Field(128, gt=0, description="trials of a minibatch")
-    n_batches: Static[int] = Field(7500, gt=0, description="training steps")
-    report_every: Static[int] = Field(
-        100, gt=0, description="training steps per advance and per entry of the loss curve"
-    )
-    learning_rate: Traced[float] = Field(0.02, gt=0, description="learning rate of Adam")
-    weight_decay: Traced[float] = Field(
-        0.001, ge=0, description="this times the parameters is added to their gradient before Adam"
-    )
-    n_saved: Static[int] = Field(
-        20, ge=0, description="most evaluation trials whose node activity is stored"
-    )
-    seed: Traced[int] = Field(
-        0,
-        ge=0,
-        lt=2**31,
-        description="replicate: initial weights, minibatches and noise; two items of one seed differ, too",
-    )
+    n: Static[int] = Field(8, gt=0)
+    """nodes: one for each input, one for each output, and others"""
+    rates_weight: Traced[float] = Field(1.0, ge=0)
+    """weight of the error of rates relative to the error of outputs (l_y)"""
+    alpha: Traced[float] = Field(0.2, gt=0, le=1)
+    """dt / tau of the nodes"""
+    noise: Traced[float] = Field(0.15, ge=0)
+    """noise inside the rectification at each step: its standard deviation is sqrt(2 alpha) times this (sigma_rec)"""
+    batch_size: Static[int] = Field(128, gt=0)
+    """trials of a minibatch"""
+    n_batches: Static[int] = Field(7500, gt=0)
+    """training steps"""
+    report_every: Static[int] = Field(100, gt=0)
+    """training steps per advance and per entry of the loss curve"""
+    learning_rate: Traced[float] = Field(0.02, gt=0)
+    """learning rate of Adam"""
+    weight_decay: Traced[float] = Field(0.001, ge=0)
+    """this times the parameters is added to their gradient before Adam"""
+    n_saved: Static[int] = Field(20, ge=0)
+    """most evaluation trials whose node activity is stored"""
+    seed: Traced[int] = Field(0, ge=0, lt=2**31)
+    """replicate: initial weights, minibatches and noise; two items of one seed differ, too"""
 
     @model_validator(mode="after")
     def _whole_advances(self) -> Self:

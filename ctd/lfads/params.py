@@ -7,15 +7,17 @@ from pydantic import BaseModel, Field, FiniteFloat, NonNegativeInt, model_valida
 from ctd.kernel import Data, File, Params, Static, Traced
 
 
-class Chop(BaseModel, frozen=True, extra="forbid"):
+class Chop(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
     """Lengths by which recordings are cut into overlapping windows.
 
     >>> Chop(window=100, overlap=20).window
     100
     """
 
-    window: int = Field(gt=0, description="bins of a window")
-    overlap: int = Field(ge=0, description="bins that it shares with the next one, at least")
+    window: int = Field(gt=0)
+    """bins of a window"""
+    overlap: int = Field(ge=0)
+    """bins that it shares with the next one, at least"""
 
     @model_validator(mode="after")
     def _moves_on(self) -> "Chop":
@@ -52,43 +54,36 @@ class Model(Params):
         description="HDF5 or .npz file: train, eval, ... or train_encod_data, valid_encod_data, ...; .npy of trials, or "
         ".npz with an array for each; or NWB file; or a list of files, one for each session: sessions share everything except read-in and readout",
     )
-    core: File[str | None] = Field(
-        None,
-        description="generator of a trained model, STORE::ITEM; it is not trained further",
-    )
+    core: File[str | None] = None
+    """generator of a trained model, STORE::ITEM; it is not trained further"""
     core_model: File[str | None] = Field(
         None,
         description="other weights of that model, STORE::ITEM::model (part: model), to fit sessions that it has not seen: only read-in and "
         "readout are trained. The model must have a read-in",
     )
-    bin_s: Data[float | None] = Field(
-        None, gt=0, allow_inf_nan=False, description="NWB: length of a bin (s)"
-    )
-    window: Data[tuple[FiniteFloat, FiniteFloat] | None] = Field(
-        None, description="NWB: times after its event (s) at which a trial begins and ends"
-    )
-    align_to: Data[str] = Field(
-        "start_time",
-        description="NWB: the event that trials are aligned to, a column of the file's trials",
-    )
+    bin_s: Data[float | None] = Field(None, gt=0, allow_inf_nan=False)
+    """NWB: length of a bin (s)"""
+    window: Data[tuple[FiniteFloat, FiniteFloat] | None] = None
+    """NWB: times after its event (s) at which a trial begins and ends"""
+    align_to: Data[str] = "start_time"
+    """NWB: the event that trials are aligned to, a column of the file's trials"""
     eval_every: Data[int] = Field(
         5,
         gt=1,
         description="NWB, .npy, .npz: every n-th trial is for evaluation; of a continuous recording, its last n-th. Not used if a column `split` says "
         "train or val, or if arrays are called train and eval",
     )
-    behavior_series: Data[str | None] = Field(
-        None, description="NWB: the time series that is regressed on factors"
-    )
+    behavior_series: Data[str | None] = None
+    """NWB: the time series that is regressed on factors"""
     chop: Data[Chop | None] = Field(
         None,
         description="cuts continuous recordings (time, unit), and trials longer than a window, into windows; lengths in bins: {window: "
         "100, overlap: 20}. An NWB file without the field `window` is a continuous recording",
     )
-    held_out_units: Data[tuple[int, ...]] = Field(
-        (), description="units that the encoder does not see; rates are inferred for them too"
-    )
-    held_out_bins: Data[int] = Field(0, ge=0, description="last bins that the encoder does not see")
+    held_out_units: Data[tuple[int, ...]] = ()
+    """units that the encoder does not see; rates are inferred for them too"""
+    held_out_bins: Data[int] = Field(0, ge=0)
+    """last bins that the encoder does not see"""
 
     likelihood: Static[
         Literal["poisson", "negative_binomial", "gaussian", "gamma", "zero_inflated_gamma"]
@@ -97,45 +92,35 @@ class Model(Params):
         description="distribution of the data given the factors: for counts, poisson or negative_binomial; of reals, gaussian; of positive "
         "ones, gamma (rectified EMG); of positive ones and zeros, zero_inflated_gamma (calcium events)",
     )
-    input_prior: Static[Literal["ar1", "gaussian"]] = Field(
-        "ar1",
-        description="prior of inferred inputs: a stationary AR(1) process, or independent steps",
-    )
-    encoder: Static[int] = Field(128, gt=0, description="units of each encoder")
-    controller: Static[int] = Field(
-        128,
-        ge=0,
-        description="units of the controller; 0: there is none, and the initial state determines all",
-    )
-    generator: Static[int] = Field(128, gt=0, description="units of the generator")
-    generator_cell: Static[Literal["gru", "node"]] = Field(
-        "gru",
-        description="cell of the generator. gru; node: a neural ODE, whose state may have few dimensions, such as generator: 3, n_factors: 3",
-    )
-    field_units: Static[int] = Field(
-        128, gt=0, description="hidden units of the neural ODE's field"
-    )
-    n_factors: Static[int] = Field(32, gt=0, description="factors")
+    input_prior: Static[Literal["ar1", "gaussian"]] = "ar1"
+    """prior of inferred inputs: a stationary AR(1) process, or independent steps"""
+    encoder: Static[int] = Field(128, gt=0)
+    """units of each encoder"""
+    controller: Static[int] = Field(128, ge=0)
+    """units of the controller; 0: there is none, and the initial state determines all"""
+    generator: Static[int] = Field(128, gt=0)
+    """units of the generator"""
+    generator_cell: Static[Literal["gru", "node"]] = "gru"
+    """cell of the generator. gru; node: a neural ODE, whose state may have few dimensions, such as generator: 3, n_factors: 3"""
+    field_units: Static[int] = Field(128, gt=0)
+    """hidden units of the neural ODE's field"""
+    n_factors: Static[int] = Field(32, gt=0)
+    """factors"""
     readout: Static[Literal["factors", "states"]] = Field(
         "factors",
         description="what log rates are read from. factors: directions of the generator's states; states: these states, by one matrix "
         "(needs controller: 0, and as many factors as states)",
     )
-    n_inputs: Static[int] = Field(1, gt=0, description="inferred inputs, with a controller")
-    lag: Static[int] = Field(
-        0,
-        ge=0,
-        description="bins that the controller does not see at each step. 0: none; 1: its own bin; n: also the n - 1 bins before and after it",
-    )
-    batch_size: Static[int] = Field(
-        128,
-        gt=0,
-        description="trials of a minibatch, drawn with replacement: there may be more of them than training trials",
-    )
-    n_batches: Static[int] = Field(4000, gt=0, description="steps of training")
-    report_every: Static[int] = Field(
-        100, gt=0, description="training steps of one advance; an evaluation follows each advance"
-    )
+    n_inputs: Static[int] = Field(1, gt=0)
+    """inferred inputs, with a controller"""
+    lag: Static[int] = Field(0, ge=0)
+    """bins that the controller does not see at each step. 0: none; 1: its own bin; n: also the n - 1 bins before and after it"""
+    batch_size: Static[int] = Field(128, gt=0)
+    """trials of a minibatch, drawn with replacement: there may be more of them than training trials"""
+    n_batches: Static[int] = Field(4000, gt=0)
+    """steps of training"""
+    report_every: Static[int] = Field(100, gt=0)
+    """training steps of one advance; an evaluation follows each advance"""
     schedule: Static[Literal["cosine", "exponential", "plateau"]] = Field(
         "cosine",
         description="schedule of the learning rate. cosine: half a cosine to 0 at n_batches; exponential: `decay` alone; plateau: also "
@@ -151,86 +136,62 @@ class Model(Params):
         description="what the KL and L2 terms are added to. trial: the nll of a trial; entry: its mean over the entries (bins and units), "
         "with half the mean square of the penalised weights as L2, as in lfads-torch",
     )
-    n_samples: Static[int] = Field(64, gt=0, description="posterior samples that are averaged")
-    n_metric: Static[int] = Field(
-        1000,
-        gt=0,
-        description="evaluation trials from which the metrics of the posterior mean are computed",
-    )
-    n_saved: Static[int] = Field(
-        16,
-        ge=0,
-        description="number of evaluation trials, the first ones, whose rates, factors, inputs and states are stored; for others see `save`",
-    )
+    n_samples: Static[int] = Field(64, gt=0)
+    """posterior samples that are averaged"""
+    n_metric: Static[int] = Field(1000, gt=0)
+    """evaluation trials from which the metrics of the posterior mean are computed"""
+    n_saved: Static[int] = Field(16, ge=0)
+    """number of evaluation trials, the first ones, whose rates, factors, inputs and states are stored; for others see `save`"""
     save: Static[NonNegativeInt | Literal["all", "eval"] | None] = Field(
         None,
         description="trials whose rates, factors, inputs and states are stored. all: all; eval: all for evaluation; a number n: the first "
         "n of training and the first n of evaluation",
     )
 
-    learning_rate: Traced[float] = Field(0.008, gt=0, description="largest learning rate")
-    decay: Traced[float] = Field(
-        1.0, gt=0, le=1, description="factor of the learning rate at each step, beside the schedule"
-    )
-    plateau_factor: Traced[float] = Field(
-        0.95, gt=0, le=1, description="factor of the learning rate at a plateau (schedule: plateau)"
-    )
-    plateau_patience: Traced[int] = Field(
-        6, gt=0, description="this many evaluations without a better one are a plateau"
-    )
-    warm_up: Traced[int] = Field(100, ge=0, description="steps over which the learning rate rises")
-    adam_eps: Traced[float] = Field(1e-8, gt=0, description="Adam's epsilon")
-    clip_norm: Traced[float] = Field(200.0, gt=0, description="largest norm of the gradient")
-    dropout: Traced[float] = Field(
-        0.05,
-        ge=0,
-        lt=1,
-        description="share of data, encoder and generator units set to 0 in training",
-    )
-    coordinated_dropout: Traced[float] = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="share of the data hidden from the encoder in training; if not 0, only the hidden entries count in the reconstruction",
-    )
-    kl_ic: Traced[float] = Field(1.0, ge=0, description="scale of the KL of initial conditions")
-    kl_input: Traced[float] = Field(1.0, ge=0, description="scale of the KL of inferred inputs")
-    kl_start: Traced[float] = Field(
-        0.05, ge=0, le=1, description="factor of both scales at the start"
-    )
-    kl_ramp: Traced[int] = Field(1000, ge=0, description="steps over which that factor rises to 1")
-    l2_generator: Traced[float] = Field(
-        1e-5, ge=0, description="penalty on the squared norm of the generator's recurrent weights"
-    )
-    l2_controller: Traced[float] = Field(
-        1e-5, ge=0, description="the same for the controller's recurrent weights"
-    )
-    l2_ramp: Traced[int] = Field(0, ge=0, description="steps over which both penalties rise from 0")
-    ic_prior_variance: Traced[float] = Field(
-        0.1, gt=0, description="variance of the prior of initial conditions before training"
-    )
-    input_prior_variance: Traced[float] = Field(
-        0.1, gt=0, description="stationary variance of the prior of inputs before training"
-    )
-    input_prior_tau: Traced[float] = Field(
-        1.0,
-        gt=0,
-        description="autocorrelation time of that prior before training, in bins (input_prior: ar1)",
-    )
-    variance_floor: Traced[float] = Field(
-        1e-4, gt=0, description="least variance of any posterior and of a Gaussian likelihood"
-    )
-    patience: Traced[int] = Field(
-        0,
-        ge=0,
-        description="training stops after this many evaluations without a better one; 0: never",
-    )
-    seed: Traced[int] = Field(
-        0,
-        ge=0,
-        lt=2**31,
-        description="replicate: other weights, minibatches and noise; two items of one seed differ, too",
-    )
+    learning_rate: Traced[float] = Field(0.008, gt=0)
+    """largest learning rate"""
+    decay: Traced[float] = Field(1.0, gt=0, le=1)
+    """factor of the learning rate at each step, beside the schedule"""
+    plateau_factor: Traced[float] = Field(0.95, gt=0, le=1)
+    """factor of the learning rate at a plateau (schedule: plateau)"""
+    plateau_patience: Traced[int] = Field(6, gt=0)
+    """this many evaluations without a better one are a plateau"""
+    warm_up: Traced[int] = Field(100, ge=0)
+    """steps over which the learning rate rises"""
+    adam_eps: Traced[float] = Field(1e-8, gt=0)
+    """Adam's epsilon"""
+    clip_norm: Traced[float] = Field(200.0, gt=0)
+    """largest norm of the gradient"""
+    dropout: Traced[float] = Field(0.05, ge=0, lt=1)
+    """share of data, encoder and generator units set to 0 in training"""
+    coordinated_dropout: Traced[float] = Field(0.0, ge=0, lt=1)
+    """share of the data hidden from the encoder in training; if not 0, only the hidden entries count in the reconstruction"""
+    kl_ic: Traced[float] = Field(1.0, ge=0)
+    """scale of the KL of initial conditions"""
+    kl_input: Traced[float] = Field(1.0, ge=0)
+    """scale of the KL of inferred inputs"""
+    kl_start: Traced[float] = Field(0.05, ge=0, le=1)
+    """factor of both scales at the start"""
+    kl_ramp: Traced[int] = Field(1000, ge=0)
+    """steps over which that factor rises to 1"""
+    l2_generator: Traced[float] = Field(1e-5, ge=0)
+    """penalty on the squared norm of the generator's recurrent weights"""
+    l2_controller: Traced[float] = Field(1e-5, ge=0)
+    """the same for the controller's recurrent weights"""
+    l2_ramp: Traced[int] = Field(0, ge=0)
+    """steps over which both penalties rise from 0"""
+    ic_prior_variance: Traced[float] = Field(0.1, gt=0)
+    """variance of the prior of initial conditions before training"""
+    input_prior_variance: Traced[float] = Field(0.1, gt=0)
+    """stationary variance of the prior of inputs before training"""
+    input_prior_tau: Traced[float] = Field(1.0, gt=0)
+    """autocorrelation time of that prior before training, in bins (input_prior: ar1)"""
+    variance_floor: Traced[float] = Field(1e-4, gt=0)
+    """least variance of any posterior and of a Gaussian likelihood"""
+    patience: Traced[int] = Field(0, ge=0)
+    """training stops after this many evaluations without a better one; 0: never"""
+    seed: Traced[int] = Field(0, ge=0, lt=2**31)
+    """replicate: other weights, minibatches and noise; two items of one seed differ, too"""
 
     @model_validator(mode="after")
     def _cut_of_nwb(self) -> "Model":

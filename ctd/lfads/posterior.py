@@ -40,40 +40,27 @@ from ctd.lfads.weights import Tree
 class Posterior(Model):
     """One chunk of trials of one model. Fields of training, such as `dropout`, are not used."""
 
-    weights: File[str | None] = Field(None, description="generator of a trained model, STORE::ITEM")
-    model: File[str | None] = Field(
-        None, description="its other weights, STORE::ITEM::model (part: model)"
-    )
-    of_seed: Data[int] = Field(
-        0, ge=0, lt=2**32, description="seed of the job that trained it; chooses the draws"
-    )
-    of_item: Data[int] = Field(
-        0, ge=0, lt=2**32, description="its item there; chooses the draws, too"
-    )
-    session: Data[int | None] = Field(
-        None,
-        ge=0,
-        description="for a model of several sessions, the number of the session whose units the data have; by default the only "
-        "one with so many units",
-    )
+    weights: File[str | None] = None
+    """generator of a trained model, STORE::ITEM"""
+    model: File[str | None] = None
+    """its other weights, STORE::ITEM::model (part: model)"""
+    of_seed: Data[int] = Field(0, ge=0, lt=2**32)
+    """seed of the job that trained it; chooses the draws"""
+    of_item: Data[int] = Field(0, ge=0, lt=2**32)
+    """its item there; chooses the draws, too"""
+    session: Data[int | None] = Field(None, ge=0)
+    """for a model of several sessions, the number of the session whose units the data have; by default the only one with so many units"""
     keep: Static[tuple[Inferred, ...]] = Field(
         ("rates", "factors", "inferred_inputs", "initial_conditions", "decoded_behavior"),
         description="what is stored, as mean and standard deviation; inferred_inputs needs a model with a controller, decoded_behavior one "
         "that was trained on data with behaviour",
     )
-    samples: Static[tuple[Inferred, ...]] = Field(
-        (),
-        description="quantities of which all draws are stored: each takes n_samples times the room of a mean",
-    )
-    chunk_batches: Static[int] = Field(
-        8, gt=0, description="minibatches in a chunk, which has batch_size times as many trials"
-    )
-    chunk: Traced[int] = Field(
-        0,
-        ge=0,
-        lt=2**24,
-        description="number of the chunk; chunks of training trials come first, then those of evaluation",
-    )
+    samples: Static[tuple[Inferred, ...]] = ()
+    """quantities of which all draws are stored: each takes n_samples times the room of a mean"""
+    chunk_batches: Static[int] = Field(8, gt=0)
+    """minibatches in a chunk, which has batch_size times as many trials"""
+    chunk: Traced[int] = Field(0, ge=0, lt=2**24)
+    """number of the chunk; chunks of training trials come first, then those of evaluation"""
 
 
 class Fit(NamedTuple):

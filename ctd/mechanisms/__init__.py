@@ -45,43 +45,33 @@ class Recording(Params):
       Value error, n_neurons: 2 given, but 3 factors are taken of them; give more neurons or fewer factors ...
     """
 
-    data: File[str | None] = Field(
-        None,
-        description="your own spike counts, (trial, time, unit): HDF5, .npz or .npy; without it a mechanism is recorded",
-    )
-    dataset: Data[str] = Field(
-        "train",
-        description="name of the counts in that file; if the file has `eval` too, its trials are added",
-    )
-    atlas: File[str | None] = Field(
-        None,
-        description="table of mechanisms.evidence; a recording of a size that the table lacks is refused",
-    )
+    data: File[str | None] = None
+    """your own spike counts, (trial, time, unit): HDF5, .npz or .npy; without it a mechanism is recorded"""
+    dataset: Data[str] = "train"
+    """name of the counts in that file; if the file has `eval` too, its trials are added"""
+    atlas: File[str | None] = None
+    """table of mechanisms.evidence; a recording of a size that the table lacks is refused"""
     mechanism: Traced[int] = Field(
         0, ge=0, lt=len(NAMES), description="number of the mechanism: " + ", ".join(f"{k} {n}" for k, n in enumerate(NAMES))
     )  # fmt: skip
-    n_neurons: Static[int] = Field(50, gt=0, description="recorded neurons; not used with `data`")
-    n_trials: Static[int] = Field(200, gt=1, description="trials; not used with `data`")
-    n_bins: Static[int] = Field(
-        50, ge=20, description="bins of a trial; longer trials of `data` are cut to them"
-    )
-    mean_count: Traced[float] = Field(
-        0.5, gt=0, le=MOST_MEAN,
-        description="approximate mean spike count of a bin; that of a recording differs by about a tenth, because its neurons are drawn at random",
-    )  # fmt: skip
-    gain: Traced[float] = Field(0.8, gt=0, description="sd of a neuron's log rate")
-    noise: Traced[float] = Field(
-        0.02, ge=0, description="sd of the noise on the mechanism's state in a bin"
-    )
-    smoothing: Traced[float] = Field(
-        2.0, gt=0, description="sd (bins) of the Gaussian that smooths counts"
-    )
-    n_factors: Static[int] = Field(
-        3, ge=3, le=8, description="principal components of the square roots of smoothed counts: what models are fitted to"
-    )  # fmt: skip
-    seed: Traced[int] = Field(
-        0, ge=0, lt=2**31, description="member of the family: geometry, time scale, readout, spikes"
-    )
+    n_neurons: Static[int] = Field(50, gt=0)
+    """recorded neurons; not used with `data`"""
+    n_trials: Static[int] = Field(200, gt=1)
+    """trials; not used with `data`"""
+    n_bins: Static[int] = Field(50, ge=20)
+    """bins of a trial; longer trials of `data` are cut to them"""
+    mean_count: Traced[float] = Field(0.5, gt=0, le=MOST_MEAN)
+    """approximate mean spike count of a bin; that of a recording differs by about a tenth, because its neurons are drawn at random"""
+    gain: Traced[float] = Field(0.8, gt=0)
+    """sd of a neuron's log rate"""
+    noise: Traced[float] = Field(0.02, ge=0)
+    """sd of the noise on the mechanism's state in a bin"""
+    smoothing: Traced[float] = Field(2.0, gt=0)
+    """sd (bins) of the Gaussian that smooths counts"""
+    n_factors: Static[int] = Field(3, ge=3, le=8)
+    """principal components of the square roots of smoothed counts: what models are fitted to"""
+    seed: Traced[int] = Field(0, ge=0, lt=2**31)
+    """member of the family: geometry, time scale, readout, spikes"""
 
     @model_validator(mode="after")
     def _enough_neurons(self) -> Self:

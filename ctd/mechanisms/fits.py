@@ -25,29 +25,18 @@ NOT_SETTINGS = {"data", "seed", "store", "item", "kernel"}
 class Evidence(Params):
     """The parameters of one recording's evidence."""
 
-    recordings: File[tuple[str, ...]] = Field(
-        (), description="the recordings: {stage: ..., part: recording} of a mechanisms stage"
-    )
-    weights: File[tuple[str, ...]] = Field(
-        (),
-        description="models that were fitted to them: {stage: ...} of a reconstruct or lfads stage",
-    )
-    states: File[tuple[str, ...]] = Field(
-        (), description="states of lfads' generators: {stage: ..., part: results}; states of reconstruct's fits are the recordings' factors"
-    )  # fmt: skip
-    cell: Static[CellName] = Field(
-        "shplrnn:clipped", description="only models of this cell are read; models of lfads: gru or node"
-    )  # fmt: skip
-    atlas: File[str | None] = Field(
-        None,
-        description="table of an atlas, {store: ..., part: table}, by which these recordings are placed; without it, they make an atlas themselves",
-    )
-    recording: Traced[int] = Field(
-        0,
-        ge=0,
-        lt=2**24,
-        description="number of the recording; items beyond the last recording are empty",
-    )
+    recordings: File[tuple[str, ...]] = ()
+    """the recordings: {stage: ..., part: recording} of a mechanisms stage"""
+    weights: File[tuple[str, ...]] = ()
+    """models that were fitted to them: {stage: ...} of a reconstruct or lfads stage"""
+    states: File[tuple[str, ...]] = ()
+    """states of lfads' generators: {stage: ..., part: results}; states of reconstruct's fits are the recordings' factors"""
+    cell: Static[CellName] = "shplrnn:clipped"
+    """only models of this cell are read; models of lfads: gru or node"""
+    atlas: File[str | None] = None
+    """table of an atlas, {store: ..., part: table}, by which these recordings are placed; without it, they make an atlas themselves"""
+    recording: Traced[int] = Field(0, ge=0, lt=2**24)
+    """number of the recording; items beyond the last recording are empty"""
 
 
 class Shared(NamedTuple):

@@ -17,24 +17,17 @@ UNJUDGED = "not judged"
 """Of a member of an atlas whose size lacks members of some mechanism."""
 
 
-class Options(BaseModel, frozen=True, extra="forbid"):
+class Options(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
     """Settings of the classifier."""
 
-    l2: float = Field(0.01, gt=0, description="penalty on the classifier's squared weights")
-    sure: float = Field(
-        0.5,
-        ge=0,
-        le=1,
-        description="least probability of a verdict; below it, the verdict is `cannot be told`",
-    )
-    none_prior: float = Field(
-        0.1, gt=0, lt=1, description="probability of `none of these` before anything is known"
-    )
-    folds: int = Field(
-        5,
-        gt=1,
-        description="parts into which members are divided; each part is judged by a classifier trained on the others",
-    )
+    l2: float = Field(0.01, gt=0)
+    """penalty on the classifier's squared weights"""
+    sure: float = Field(0.5, ge=0, le=1)
+    """least probability of a verdict; below it, the verdict is `cannot be told`"""
+    none_prior: float = Field(0.1, gt=0, lt=1)
+    """probability of `none of these` before anything is known"""
+    folds: int = Field(5, gt=1)
+    """parts into which members are divided; each part is judged by a classifier trained on the others"""
 
 
 TRUST = ("accuracy", "accuracy_plain", "calibration")

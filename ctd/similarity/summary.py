@@ -15,23 +15,19 @@ from ctd.similarity.networks import Known, read_known
 from ctd.similarity.params import Comparison
 
 
-class Options(BaseModel, frozen=True, extra="forbid"):
+class Options(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
     """Settings of the reduction."""
 
-    n_components: int = Field(3, gt=1, le=20, description="dimensions of the embedding")
-    linkage: Literal["average", "complete", "single"] = Field(
-        "average",
-        description="distance of two clusters: the average, largest or smallest distance of their networks",
-    )
-    n_clusters: int | None = Field(
-        None,
-        gt=0,
-        description="clusters; by default the number from 2 to 10 that has the best silhouette",
-    )
-    n_permutations: int = Field(
-        999, gt=0, le=100_000, description="permutations of the networks that test a parameter"
-    )
-    permutation_seed: int = Field(0, ge=0, description="seed of these permutations")
+    n_components: int = Field(3, gt=1, le=20)
+    """dimensions of the embedding"""
+    linkage: Literal["average", "complete", "single"] = "average"
+    """distance of two clusters: the average, largest or smallest distance of their networks"""
+    n_clusters: int | None = Field(None, gt=0)
+    """clusters; by default the number from 2 to 10 that has the best silhouette"""
+    n_permutations: int = Field(999, gt=0, le=100_000)
+    """permutations of the networks that test a parameter"""
+    permutation_seed: int = Field(0, ge=0)
+    """seed of these permutations"""
 
 
 _N, _P, _M, _Q = ("network",), ("pair",), ("merge",), ("parameter",)

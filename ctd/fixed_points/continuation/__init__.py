@@ -53,43 +53,31 @@ class Continuation(OfDynamics):
     """One point, followed over a parameter p."""
 
     dtype: Static[Literal["float64"]] = "float64"  # float32 does not reach curve.TOLERANCE
-    over: Static[str] = Field(
-        "input",
-        description="what p changes. input: the constant input is x + p along; the name of a weight: the weight is multiplied by p",
-    )
-    n_steps: Static[int] = Field(400, gt=0, description="most steps to each side of the start")
-    n_bifurcations: Static[int] = Field(
-        16, gt=0, description="most bifurcations that are stored for a branch"
-    )
-    points: File[str | None] = Field(
-        None, description="points to start from: HDF5, or STORE/gathered/GROUP of fixed_points"
-    )
-    dataset: Data[str] = Field("point", description="name of the states in that file, (..., state)")
+    over: Static[str] = "input"
+    """what p changes. input: the constant input is x + p along; the name of a weight: the weight is multiplied by p"""
+    n_steps: Static[int] = Field(400, gt=0)
+    """most steps to each side of the start"""
+    n_bifurcations: Static[int] = Field(16, gt=0)
+    """most bifurcations that are stored for a branch"""
+    points: File[str | None] = None
+    """points to start from: HDF5, or STORE/gathered/GROUP of fixed_points"""
+    dataset: Data[str] = "point"
+    """name of the states in that file, (..., state)"""
     start_point: Traced[int] = number_of("point")
-    x: Traced[tuple[float, ...]] = Field(
-        (),
-        description="constant input; without it, each point has its own from the table, or zeros",
-        json_schema_extra={"units": "1"},
-    )
-    along: Traced[tuple[float, ...]] = Field(
-        (), description="direction of the input that p moves; without it, the first input"
-    )
-    low: Traced[float] = Field(-1.0, description="lower end of p")
-    high: Traced[float] = Field(1.0, description="upper end of p")
-    start: Traced[float] = Field(
-        0.0,
-        description="p at which the points were found; with over: input, a table of fixed_points tells it for each point",
-    )
-    max_step: Traced[float] = Field(
-        0.05,
-        gt=0,
-        description="longest step; its unit is the range of p for p, and sqrt(n) / 2 times the points' largest |h_i| for h",
-    )
-    stray: Traced[float] = Field(
-        10.0,
-        gt=0,
-        description="a branch ends as `away` once an |h_i| exceeds this many times the points' largest |h_i|, which counts as 1 if it is smaller",
-    )
+    x: Traced[tuple[float, ...]] = Field((), json_schema_extra={"units": "1"})
+    """constant input; without it, each point has its own from the table, or zeros"""
+    along: Traced[tuple[float, ...]] = ()
+    """direction of the input that p moves; without it, the first input"""
+    low: Traced[float] = -1.0
+    """lower end of p"""
+    high: Traced[float] = 1.0
+    """upper end of p"""
+    start: Traced[float] = 0.0
+    """p at which the points were found; with over: input, a table of fixed_points tells it for each point"""
+    max_step: Traced[float] = Field(0.05, gt=0)
+    """longest step; its unit is the range of p for p, and sqrt(n) / 2 times the points' largest |h_i| for h"""
+    stray: Traced[float] = Field(10.0, gt=0)
+    """a branch ends as `away` once an |h_i| exceeds this many times the points' largest |h_i|, which counts as 1 if it is smaller"""
 
     @model_validator(mode="after")
     def _can_be_followed(self) -> Continuation:

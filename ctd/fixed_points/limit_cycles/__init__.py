@@ -38,34 +38,18 @@ class LimitCycle(FromState):
     """One trajectory, and the cycle at which it ends."""
 
     dtype: Static[Literal["float64"]] = "float64"  # float32 does not reach cycle.TOLERANCE
-    n_points: Static[int] = Field(
-        64,
-        gt=0,
-        description="states stored of a cycle. Flow: at equal time intervals; map: also the longest period that is found",
-    )
-    dt: Traced[float] = Field(
-        0.01, gt=0, description="longest step of a flow, by Runge and Kutta's method"
-    )
-    transient: Traced[int] = Field(
-        5000, ge=0, lt=2**31, description="steps before the search for a return, which do not count"
-    )
-    n_steps: Traced[int] = Field(
-        100_000,
-        gt=0,
-        lt=2**31,
-        description="most steps until a flow returns; for a map, n_points is the limit",
-    )
-    near: Traced[float] = Field(
-        1e-2,
-        gt=0,
-        lt=1,
-        description="a state this near has returned, in units of the trajectory's size",
-    )
-    period_guess: Traced[float] = Field(
-        0.0,
-        ge=0,
-        description="the rough period, if you know it: Newton then starts right after the transient; only this finds unstable cycles",
-    )
+    n_points: Static[int] = Field(64, gt=0)
+    """states stored of a cycle. Flow: at equal time intervals; map: also the longest period that is found"""
+    dt: Traced[float] = Field(0.01, gt=0)
+    """longest step of a flow, by Runge and Kutta's method"""
+    transient: Traced[int] = Field(5000, ge=0, lt=2**31)
+    """steps before the search for a return, which do not count"""
+    n_steps: Traced[int] = Field(100_000, gt=0, lt=2**31)
+    """most steps until a flow returns; for a map, n_points is the limit"""
+    near: Traced[float] = Field(1e-2, gt=0, lt=1)
+    """a state this near has returned, in units of the trajectory's size"""
+    period_guess: Traced[float] = Field(0.0, ge=0)
+    """the rough period, if you know it: Newton then starts right after the transient; only this finds unstable cycles"""
 
 
 # In the order of cycle.CYCLE to cycle.DIVERGED, whose numbers are these codes.

@@ -24,7 +24,7 @@ MOST_COLOURS = 8
 """Cycles up to which each has a colour."""
 
 
-class Options(BaseModel, frozen=True, extra="forbid"):
+class Options(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
     """Settings of the reduction."""
 
     unique_tol: float = Field(

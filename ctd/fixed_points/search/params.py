@@ -25,60 +25,42 @@ class FixedPoint(OfDynamics, OfTrials):
         "linear: at the fixed point of linear region number `candidate` of a piecewise linear cell; a sweep over all numbers "
         "misses none",
     )
-    candidates: File[str | None] = Field(
-        None,
-        description="file of states to start from, HDF5, .npz or .npy; without it, searches start at states of trials of `task`",
-    )
-    dataset: Data[str] = Field("hiddens", description="name of the states in it, (..., state)")
-    n_trials: Data[int] = Field(400, gt=0, description="trials that are run")
-    dt: Data[float | None] = Field(
-        None,
-        gt=0,
-        description="length of a step (s); with it, the table also has time constants in s and frequencies in Hz",
-    )
-    candidate: Traced[int] = Field(
-        0,
-        ge=0,
-        lt=2**31,
-        description="number of the state to start from, modulo the number of states; searches beyond that repeat, and count again",
-    )
-    noise: Traced[float] = Field(0.0, ge=0, description="sd of Gaussian noise on the start")
-    mix: Traced[float] = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="probability that a search starts between two states instead of at one",
-    )
-    anywhere: Traced[float] = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="probability that a search starts in the region instead of at a state",
-    )
-    reach: Traced[float] = Field(1.5, gt=0, description="size of the region")
-    q_tol: Traced[float] = Field(  # |F(h) - h| below 1.4e-10
-        1e-20, gt=0, description="a fixed point has q below this; the tutorials' loss is 2 q / n"
-    )
-    max_iterations: Traced[int] = Field(
-        10_000,
-        gt=0,
-        lt=2**31,
-        description="most gradients and Hessian products that a search may compute; with method exact, most regions",
-    )
-    max_step: Traced[float] = Field(
-        0.25, gt=0, description="lm: longest step, in units of the states' spread"
-    )
+    candidates: File[str | None] = None
+    """file of states to start from, HDF5, .npz or .npy; without it, searches start at states of trials of `task`"""
+    dataset: Data[str] = "hiddens"
+    """name of the states in it, (..., state)"""
+    n_trials: Data[int] = Field(400, gt=0)
+    """trials that are run"""
+    dt: Data[float | None] = Field(None, gt=0)
+    """length of a step (s); with it, the table also has time constants in s and frequencies in Hz"""
+    candidate: Traced[int] = Field(0, ge=0, lt=2**31)
+    """number of the state to start from, modulo the number of states; searches beyond that repeat, and count again"""
+    noise: Traced[float] = Field(0.0, ge=0)
+    """sd of Gaussian noise on the start"""
+    mix: Traced[float] = Field(0.0, ge=0, le=1)
+    """probability that a search starts between two states instead of at one"""
+    anywhere: Traced[float] = Field(0.0, ge=0, le=1)
+    """probability that a search starts in the region instead of at a state"""
+    reach: Traced[float] = Field(1.5, gt=0)
+    """size of the region"""
+    q_tol: Traced[float] = Field(1e-20, gt=0)
+    """a fixed point has q below this; the tutorials' loss is 2 q / n"""
+    max_iterations: Traced[int] = Field(10_000, gt=0, lt=2**31)
+    """most gradients and Hessian products that a search may compute; with method exact, most regions"""
+    max_step: Traced[float] = Field(0.25, gt=0)
+    """lm: longest step, in units of the states' spread"""
     stray: Traced[float] = Field(
         3.0,
         gt=0,
         description="lm, adam: a search has diverged once an |h_i| exceeds this many times the candidates' largest |h_i|, which "
         "counts as 1 if it is smaller",
     )
-    learning_rate: Traced[float] = Field(0.2, gt=0, description="adam: first step size")
-    decay: Traced[float] = Field(
-        0.9999, gt=0, le=1, description="adam: factor of the step size at each iteration"
-    )
-    adam_eps: Traced[float] = Field(1e-5, gt=0, description="adam: epsilon")
+    learning_rate: Traced[float] = Field(0.2, gt=0)
+    """adam: first step size"""
+    decay: Traced[float] = Field(0.9999, gt=0, le=1)
+    """adam: factor of the step size at each iteration"""
+    adam_eps: Traced[float] = Field(1e-5, gt=0)
+    """adam: epsilon"""
 
     @model_validator(mode="after")
     def _region_is_there(self) -> FixedPoint:
@@ -91,7 +73,7 @@ class FixedPoint(OfDynamics, OfTrials):
         return self
 
 
-class Options(BaseModel, frozen=True, extra="forbid"):
+class Options(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
     """Settings of the reduction."""
 
     unique_tol: float = Field(
@@ -106,9 +88,8 @@ class Options(BaseModel, frozen=True, extra="forbid"):
         description="an outlier is farther than this from every candidate state, in units of the "
         "states' root mean square distance from their mean: nowhere near what the network visits",
     )
-    max_points: int = Field(
-        500, gt=0, description="most points analysed for each input: those with the largest basins"
-    )
+    max_points: int = Field(500, gt=0)
+    """most points analysed for each input: those with the largest basins"""
     settle: int = Field(
         200,
         ge=0,
