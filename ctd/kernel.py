@@ -66,9 +66,7 @@ File = Annotated[T, Kind.FILE]
 """A `Data` field that is a path; a relative path starts at the job file's folder."""
 
 
-class Params(
-    BaseModel, frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True
-):
+class Params(BaseModel, frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True):  # fmt: skip
     """The parameters of ONE item, validated by pydantic; each field is `Static`, `Traced`, `Data` or `File`.
 
     `dtype` is the floating type of the whole computation; "float64" switches JAX's 64-bit mode on around every

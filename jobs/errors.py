@@ -142,8 +142,7 @@ def explain(
     secondary = set()
     last = "", "", ""
     for fault in error.errors(include_url=False):
-        # It follows from the fault of another field.
-        if fault["type"] == "default_factory_not_called":
+        if fault["type"] == "default_factory_not_called":  # it follows from another field's
             continue
         place = _place(fault)
         path = ".".join(place)

@@ -2,7 +2,7 @@
 
 import copy
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from jobs.plan.params import Reader, join
 from jobs.spec.job import JobSpec, parse_job
 from jobs.spec.reductions import options_of, reductions_of
 from jobs.spec.search import Optuna, Population, Search, extremes
-from jobs.spec.sweep import MAX_ITEMS, Choice, Column, columns_of, listed
+from jobs.spec.sweep import MAX_ITEMS, Choice, Column, Sweep, columns_of, listed
 
 
 class Group(NamedTuple):
@@ -88,6 +88,17 @@ def _text(value: Any) -> str:
     return ", ".join(map(str, value)) if _of_texts(value) else str(value)
 
 
+def _check_number(parts: Sequence[Sweep], counts: Sequence[int]) -> None:
+    """Raise JobError if sweeps have no items, or too many."""
+    total = sum(counts)
+    if total > MAX_ITEMS:
+        shapes = " + ".join(" x ".join(map(str, part.shape())) for part in parts)
+        given = f"{count(total, 'item')} ({shapes})"
+        raise JobError(f"sweep: {given} given; a job has at most {MAX_ITEMS:,}")
+    if 0 in (total, *counts):
+        raise JobError("sweep: 0 items; give every axis at least one value")
+
+
 def expand(spec: JobSpec, kernel: Kernel, where: str = "job") -> Items:
     """Expand a job into all its items and groups.
 
@@ -106,12 +117,7 @@ def expand(spec: JobSpec, kernel: Kernel, where: str = "job") -> Items:
     total = sum(counts)
     faults = Faults(where)
     with faults:
-        if total > MAX_ITEMS:
-            shapes = " + ".join(" x ".join(map(str, part.shape())) for part in parts)
-            given = f"{count(total, 'item')} ({shapes})"
-            raise JobError(f"sweep: {given} given; a job has at most {MAX_ITEMS:,}")
-        if total == 0 or 0 in counts:
-            raise JobError("sweep: 0 items; give every axis at least one value")
+        _check_number(parts, counts)
     faults.tell()
     bad = _check_names(spec, kernel, faults)
     base = dict(spec.params)

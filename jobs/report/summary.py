@@ -32,25 +32,21 @@ def state(
 ) -> dict[str, Any]:
     """The progress of a job: counts, outcomes, hosts, times, and the latest unresolved errors.
 
-    markers, events, failed: those of the store, if they were read before. `items_done` were computed, `items_dropped` a search took out, `items_failed` were tried and failed; the others are left.
+    markers, events, failed: those of the store, if read before. Items that are not done, dropped by a search or failed are left.
 
     >>> from jobs.store.store import Store
-    >>> found = state(Store.open("points.zarr"))
-    >>> found["complete"], found["items_done"] == found["items"]
-    (True, True)
+    >>> state(Store.open("points.zarr"))["complete"]
+    True
     """
     plan = store.job.plan
     markers = store.committed.markers() if markers is None else markers
     events = read_events(store) if events is None else events
     failed = store.failed.items() if failed is None else failed
-    failing = [item for items in failed.values() for item in items]
-    failures = [event for event in events if event.kind == "error"]
     n_items, n_failed = sum(m.n_items for m in markers), sum(m.n_failed for m in markers)
     dropped = n_dropped(store.job.spec, markers)
     living = drivers(store.objects, store.address)
     complete = len(markers) == plan.n_shards
     stopped = None if living or complete else _why_stopped(events)
-    seconds = [m.seconds for m in markers]
     return {
         "store": store.address,
         "kernel": store.job.spec.kernel,
@@ -65,30 +61,33 @@ def state(
         "outcomes": dict(ended(markers)),
         "hosts": sorted({m.host for m in markers}),
         "devices": sorted({m.device_kind for m in markers}),
-        "shard_s": round(float(np.median(seconds)), 3) if seconds else None,
+        "shard_s": round(float(np.median([m.seconds for m in markers])), 3) if markers else None,
         "running": "; ".join(map(describe, living[:3])) or None,
         "progress": _reported(living, plan.n_items, n_items),
         "runs": len([e for e in events if e.kind == "run"]),
         **_origin(store, markers),
         "stopped": stopped,
         "unfinished": _unfinished(store, events) if stopped else None,
-        "attempts_failed": len(failures),
-        "items_with_errors": len(failing),
+        "attempts_failed": sum(event.kind == "error" for event in events),
+        "items_with_errors": sum(map(len, failed.values())),
         "warnings": planned_warnings(events) + warnings_of(store, markers),
         "learned": [e.text for e in events if e.kind == "decision"][-5:],
-        "errors": _errors(plan, markers, failures, failing)[-10:],
+        "errors": _errors(plan, markers, events, failed)[-10:],
     }
 
 
 def _errors(
-    plan: Plan, markers: Sequence[Marker], failures: list[Event], failing: list[FailedItem]
+    plan: Plan,
+    markers: Sequence[Marker],
+    events: Sequence[Event],
+    failed: Mapping[int, Sequence[FailedItem]],
 ) -> list[dict[str, Any]]:
     """Attempts whose shards are still open, and items that failed, each with its error."""
     done = {m.shard.number for m in markers}
     about = lambda one, what: {what: getattr(one, what), "attempt": one.attempt, "error": one.error}
-    still = [event for event in failures if is_open(event, plan, done)]
+    still = [event for event in events if event.kind == "error" and is_open(event, plan, done)]
     errors = [about(event, "group" if event.shard is None else "shard") for event in still]
-    return errors + [about(item, "item") for item in failing]
+    return errors + [about(item, "item") for items in failed.values() for item in items]
 
 
 def is_open(event: Event, plan: Plan, done: set[int]) -> bool:
