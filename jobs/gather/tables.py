@@ -11,6 +11,7 @@ import numpy as np
 from ctd.kernel import Var
 from ctd.rows import combinations
 from jobs.late import zarr
+from jobs.plan.items import text_of
 from jobs.spec.reductions import ALWAYS, Best, Counts, Histogram, Seeds
 from jobs.storage import objects
 from jobs.store.arrays import DONE, Lazy, attributes, flags, put_array
@@ -103,7 +104,7 @@ def _column(store: Store, name: str, group: int, rows: np.ndarray) -> np.ndarray
         return store.rows(group, name, 0, len(rows))[rows]
     value = swept[name]
     if isinstance(value, dict | list | None):
-        value = str(value)
+        value = text_of(value)
     return np.repeat(np.asarray(value)[None], int(rows.sum()))
 
 

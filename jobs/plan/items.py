@@ -76,7 +76,7 @@ class Items:
             plain = all(isinstance(v, bool | int | float | str) for v in values)
             rows = all(isinstance(v, tuple | list) and not _of_texts(v) for v in values)
             rows = rows and len({len(v) for v in values}) == 1
-            values = np.asarray(values if plain or rows else [_text(v) for v in values])
+            values = np.asarray(values if plain or rows else [text_of(v) for v in values])
         return Lookup(np.asarray(values), column.codes, items)
 
 
@@ -84,7 +84,12 @@ def _of_texts(value: object) -> bool:
     return isinstance(value, tuple | list) and any(isinstance(v, str) for v in value)
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
+    """The text that stands for a value that is no number, in a column of texts.
+
+    >>> text_of(["traces", "weights"]), text_of([1.0, -0.5])
+    ('traces, weights', '[1.0, -0.5]')
+    """
     return ", ".join(map(str, value)) if _of_texts(value) else str(value)
 
 

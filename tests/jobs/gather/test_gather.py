@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import toy
+import zarr
 from stores import copied_run, files, run, tree_bytes
 
 import jobs.reduce
@@ -71,6 +72,13 @@ def reduced(monkeypatch):
     monkeypatch.setattr(MODULE, "reduce_group", reduce_noted)
     monkeypatch.setattr("jobs.run.worker.reduce_group", reduce_noted)
     return seen
+
+
+def test_a_swept_list_of_texts_is_spelt_as_where_it_is_a_column():
+    root = zarr.group(attributes={"swept": {"record": ["traces", "weights"], "x": [0.5, 1.0]}})
+    read = lambda name: TABLES._column(SimpleNamespace(results=lambda _: root), name, 0, np.ones(2, bool))  # fmt: skip
+    assert read("record").tolist() == ["traces, weights"] * 2
+    assert read("x").tolist() == ["[0.5, 1.0]"] * 2
 
 
 def written(store, since):
