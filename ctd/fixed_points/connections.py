@@ -1,6 +1,6 @@
 """Kernel: where a network goes when it leaves an unstable point: which point leads to which.
 
-An item is one departure: a small step from an unstable point along one of its growing modes, to one side, and
+An item is one departure: a small step from an unstable fixed point along one of its growing modes, to one side, and
 then the network itself, h <- F(h, x), until it comes to rest at a point of the table or `n_steps` are over. From a
 saddle with one growing mode the two departures follow its unstable manifold. It ends in the two states whose basins
 the saddle separates. `reduce` lists each connection once.
@@ -15,7 +15,7 @@ the saddle separates. `reduce` lists each connection once.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -58,7 +58,7 @@ OUTCOMES = (
     Outcome("arrived", "it is near another point, and its step is at most near / 100"),
     Outcome("limit", "n_steps were not enough: a cycle, chaos, or a slow way"),
     Outcome("diverged", "the state left all bounds", failed=True),
-    Outcome("none", "the table has no unstable point"),
+    Outcome("none", "the table has no unstable fixed point"),
 )
 RUNNING = -1
 ARRIVED, LIMIT, DIVERGED, NONE = range(4)
@@ -98,7 +98,7 @@ class Table(NamedTuple):
     direction: Float[Array, "departure state"]
     """Unit vector."""
     growing: Int[Array, "point"]
-    """Modes of the point that grow."""
+    """Modes of the point that grow; -1: it is a slow point, which no item leaves."""
     marginal: Int[Array, "point"]
     """Its modes that neither grow nor decay."""
     seen: Float[Array, "point component"]
@@ -109,12 +109,14 @@ def load(inputs: View[Departure]) -> Table:
     """The network and the departures from its points. Raises ValueError, also where these are not at rest."""
     name, _, weights = stored_cell(inputs)
     columns = ("point", "constant_input", "eigenvalue", "right", "n_unstable")
-    further = ("n_marginal", "plane_mean", "plane_axes", "residual")
+    further = ("error", "n_marginal", "plane_mean", "plane_axes", "residual")
     table = read_table("points", inputs.points, "fixed_points", columns, further)
     real = lambda values: on_host(values, inputs.dtype)
     points = real(table["point"])
     # Modes come by decreasing magnitude.
-    grows = np.arange(table["eigenvalue"].shape[1]) < np.asarray(table["n_unstable"])[:, None]
+    slow = np.isnan(table.get("error", np.zeros(len(points))))  # they have no zero to be off
+    growing = np.where(slow, -1, table["n_unstable"])
+    grows = np.arange(table["eigenvalue"].shape[1]) < growing[:, None]
     leaves, modes = np.nonzero(grows)
     vectors = table["right"][leaves, :, modes]
     # A pair of complex modes spans a plane: the real parts of its two vectors, and their imaginary parts, do.
@@ -132,7 +134,7 @@ def load(inputs: View[Departure]) -> Table:
     whole = lambda values: on_host(values, np.int32)
     # A table of the user's own may do without marginal modes.
     marginal = table.get("n_marginal", np.zeros(len(points)))
-    counts = whole(table["n_unstable"]), whole(marginal)
+    counts = whole(growing), whole(marginal)
     seen = np.zeros((0, 0))
     if "plane_axes" in table:
         seen = ((table["point"] - table["plane_mean"]) @ table["plane_axes"])[:, :2]
@@ -298,12 +300,13 @@ def graph(table: Table, leads: np.ndarray, part: Part) -> Plot:
         said = [f"point {row}" for row in rows]
         label = f"{name} ({len(rows)})"
         x, y = at[rows].T
-        layers.append(Points(x, y, label, hollow=hollow, text=said, key=rows, numbered=True))
+        mark: Literal["circle", "diamond"] = "diamond" if name == "slow" else "circle"
+        layers.append(Points(x, y, label, None, None, mark, hollow, said, rows, numbered=True))
     of = "states" if len(seen) else "points"
     axis = lambda k: Axis(f"principal component {k + 1} of the {of}")
     some = "Lines lead away from hollow points."
     note = some if len(source) else "No departure came to rest at another point."
-    if not growing[part.rows].any():
+    if not (growing[part.rows] > 0).any():
         note = "No point has a growing mode, along which to leave it."
     title, note = f"Which point leads to which{part.at}", note + part.together
     return Plot(title, layers, axis(0), axis(1), equal=True, note=note)
@@ -316,7 +319,8 @@ def _sorts(growing: np.ndarray, marginal: np.ndarray) -> list[tuple[str, np.ndar
         ("stable", rests & (marginal == 0), False),
         ("marginal", rests & (marginal > 0), False),
     ]
-    for n in np.unique(growing[~rests]):
+    found.append(("slow", growing < 0, False))
+    for n in np.unique(growing[growing > 0]):
         found.append((count(int(n), "growing mode"), growing == n, True))
     return [(name, np.flatnonzero(here), hollow) for name, here, hollow in found if here.any()]
 

@@ -61,6 +61,25 @@ def test_saddles_lead_to_their_two_memories(table):
     assert (matrix.layers[0].z == graph["leads"]).all()
 
 
+def test_no_item_leaves_a_slow_point(table, tmp_path):
+    """Whose `error` is NaN; it is drawn as a diamond, and is no saddle."""
+    found = table[0] | {
+        "error": np.where(np.arange(27) == 13, np.nan, 0)
+    }  # 13: the middle, with three growing modes
+    write_hdf5(tmp_path / "points.h5", found)
+    params = Departure(cell="searches.cube", points=str(tmp_path / "points.h5"))
+    shared = kernel.load(inputs_of(params))
+    assert len(shared.leaves) == 48
+    assert 13 not in shared.leaves
+    (seen,) = kernel.plots(inputs_of(params), shared, {}, {}, {"leads": np.zeros((27, 27), int)})
+    assert [(layer.name, layer.marker) for layer in seen.layers] == [
+        ("stable (8)", "circle"),
+        ("slow (1)", "diamond"),
+        ("1 growing mode (12)", "circle"),
+        ("2 growing modes (6)", "circle"),
+    ]
+
+
 def test_departures_that_no_item_takes_are_told(table):
     params = Departure(cell="searches.cube", points=str(table[1]))
     shared = kernel.load(inputs_of(params))
