@@ -32,7 +32,7 @@ from cluster.record import Submission
 from cluster.slurm import client as slurm
 from cluster.slurm.script import script
 from cluster.slurm.setup import check_folder, check_run, check_there
-from cluster.tracking import look
+from cluster.tracking import refuse_going_on
 from jobs import keys
 from jobs.errors import JobError
 from jobs.pipeline import Stage, read_stages
@@ -247,7 +247,8 @@ def _submit_to_slurm(
     if why := check_there(text, profile, where):
         tell(why)
     ready = check_job(order)
-    _refuse_second(order)
+    for stage in order.stages:
+        refuse_going_on(stage.address)
     check_folder(home, "store")
     # One plan for all: the allocations of an array start together, and each of them sees one node only.
     for stage, plan in ready if order.array else []:
@@ -264,18 +265,6 @@ def _submit_to_slurm(
                 folder.rmdir()
         raise
     return _record(order, number, str(home), shlex.join(["ctd", *order.run_words()]))
-
-
-def _refuse_second(order: Order) -> None:
-    """Raise JobError if one of the job's stores has an allocation that waits or runs."""
-    for stage in order.stages:
-        for submission, states in look(stage.address):
-            for number, state in states.items():
-                if state.word and state.is_going_on:
-                    raise JobError(
-                        f"{stage.address}: allocation {number} of submission {submission.id} is {state.text}; "
-                        "wait for it, or end it by ctd cancel"
-                    )
 
 
 # --- all kinds --------------------------------------------------------------------------------------------

@@ -140,6 +140,17 @@ def own_ray(submission: Submission) -> RayProfile | None:
     return None
 
 
+def refuse_going_on(address: str) -> None:
+    """Raise JobError if an allocation of the store waits or runs."""
+    for submission, states in look(address):
+        for number, state in states.items():
+            if state.word and state.is_going_on:
+                raise JobError(
+                    f"{address}: allocation {number} of submission {submission.id} is {state.text}; "
+                    "wait for it, or end it by ctd cancel"
+                )
+
+
 def cancel(address: str) -> list[str]:
     """Cancel a store's submissions; return a line for each allocation or job. The first call lets running drivers write
     checkpoints; a second one ends their allocations at once.

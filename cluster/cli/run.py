@@ -1,5 +1,6 @@
 """The commands run, plan and gather; `resume` is in `recovery`."""
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -14,8 +15,9 @@ from cluster.cli import options
 from cluster.cli.choice import choose_executor, make_executor, workers_here
 from cluster.cli.display import err, out, records, show_json, show_table, told_if_slow
 from cluster.cli.outcome import draw, show_summary
-from cluster.cli.restart import RestartState
+from cluster.cli.restart import PROGRESS, RestartState
 from cluster.cli.running import Request, open_to_compute, run_store
+from cluster.tracking import refuse_going_on
 from jobs.errors import JobError, count
 from jobs.pipeline import Stage, read_stages
 from jobs.plan.items import checked_items
@@ -74,6 +76,9 @@ def run(
                 raise JobError(f"{option} {value}: {len(stages)} jobs given; give one")
         shared = _parts(parts) if parts else None
         before = Store.open(fork) if fork else None
+        # An allocation would end at the store's lease, and lose its place in the queue; the driver of one runs here, too.
+        for stage in [] if parts or PROGRESS in os.environ else stages:
+            refuse_going_on(stage.address)
         for later in stages[first + 1 :]:  # before the first one runs a night
             if later.is_alone():
                 _check(later, later.spec({}))

@@ -217,6 +217,18 @@ def test_cancel_of_a_submitted_run_says_that_submit_goes_on(ctd, sent, monkeypat
     assert ctd("cancel", address)[1].splitlines()[-1] == said
 
 
+def test_run_is_refused_while_an_allocation_waits(ctd, sent, tmp_path, monkeypatch):
+    """It would take the store from it; but the driver of the allocation is such a command."""
+    (tmp_path / "job.yaml").write_text(json.dumps({**JOB, "sweep": {"seeds": 2}}))
+    queued = slurm.Allocation("4712", "PENDING", "waiting: Priority")
+    address = sent(("4712", []), known={"4712": queued})
+    job = ("run", tmp_path / "job.yaml", "--store", address, "--executor", "serial")
+    code, _, err = ctd(*job)
+    assert (code, "allocation 4712 of submission 0 is waiting: Priority; wait for it" in err) == (2, True)  # fmt: skip
+    monkeypatch.setenv("CTD_PROGRESS", str(tmp_path / "progress"))
+    assert ctd(*job)[0] == 0
+
+
 @pytest.mark.parametrize("waits", [True, False])
 def test_resume_says_that_an_allocation_waits(ctd, sent, monkeypatch, waits):
     """It computes on the login node what the allocation would compute."""
