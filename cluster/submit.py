@@ -244,7 +244,7 @@ def _submit_to_slurm(
 ) -> Submission:
     where, home, text = order.where, order.home(), text_of(order)
     check_folder(profile.folder(), f"{where}: work_dir")
-    if why := check_there(text, profile, where):
+    for why in check_there(text, profile, where).values():
         tell(why)
     ready = check_job(order)
     for stage in order.stages:

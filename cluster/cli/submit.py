@@ -188,12 +188,11 @@ def _answers(order: Order, profile: SlurmProfile) -> dict[str, str]:
     if shutil.which("sbatch") is None:
         return {"not asked": "Slurm: there is no sbatch on this machine"}
     try:
-        why = check_there(text_of(order), profile, order.where)
+        return check_there(text_of(order), profile, order.where)
     except SlurmError as error:
         if not error.unreached:
             raise
         return {"not asked": str(error)}
-    return {"no GPU": why} if why else {}
 
 
 def _folders(order: Order) -> dict[str, Path]:

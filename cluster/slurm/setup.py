@@ -19,12 +19,23 @@ from jobs.spec.run import RunSettings
 LONGEST_S = 120.0
 """Longest time (s) that a profile's modules and setup lines may take on this machine."""
 
+NO_PROGRAM = 79
+"""Exit status, which neither Bash nor Python gives, where no program runs containers."""
 
-def check_there(text: str, profile: SlurmProfile, where: str) -> str:
-    """Raise JobError if Slurm would refuse a batch script, or as `check_python` does; return what `without_gpu` does."""
+
+class NoContainers(JobError):
+    """This machine cannot run the profile's container, which only the nodes must."""
+
+
+def check_there(text: str, profile: SlurmProfile, where: str) -> dict[str, str]:
+    """Raise JobError if Slurm would refuse a batch script, or as `check_python` does; return, by name, what is only warned of."""
     slurm.check_partition(profile, where)
     slurm.try_out(text, profile, where)
-    return without_gpu(profile, check_python(profile, where))
+    try:
+        why = without_gpu(profile, check_python(profile, where))
+    except NoContainers as error:
+        return {"not checked": str(error)}
+    return {"no GPU": why} if why else {}
 
 
 def check_run(run: RunSettings, profile: SlurmProfile, where: str) -> None:
@@ -65,7 +76,10 @@ def check_python(profile: SlurmProfile, where: str) -> list[str]:
         raise JobError(f"{where}: python: {given} does not exist (on {platform.node()})")
     # Found as the job finds ctd: the setup lines may lead to another one.
     python = shlex.quote(Path(given or "python").name)
-    lines = ["set -e", *prologue(profile), f'exec "${{inside[@]}}" {python} -m cluster.versions']
+    needs = (
+        f'[ -z "${{inside[*]}}" ] || command -v "${{inside[0]}}" >/dev/null || exit {NO_PROGRAM}'
+    )
+    lines = ["set -e", *prologue(profile), needs, f'exec "${{inside[@]}}" {python} -m cluster.versions']  # fmt: skip
     try:
         done = subprocess.run(
             ["bash", "-l", "-c", "\n".join(lines)], capture_output=True, text=True, check=False,
@@ -73,6 +87,10 @@ def check_python(profile: SlurmProfile, where: str) -> list[str]:
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise JobError(f"{where}: its modules and setup lines take over {LONGEST_S:g} s") from None
+    if image is not None and done.returncode == NO_PROGRAM:
+        raise NoContainers(
+            f"{where}: no apptainer on {platform.node()}: the versions in container: {profile.container} were not compared"
+        )
     if done.returncode or not done.stdout:
         printed = done.stderr.strip()[-1000:] or "nothing was printed"
         raise JobError(

@@ -167,6 +167,20 @@ def test_dry_run_tells_an_image_that_is_not_there(tmp_path):
     assert "not found" not in preview(read_order(path, None))
 
 
+def test_a_login_node_without_the_program_for_containers_refuses_nothing(tmp_path, monkeypatch):
+    """The nodes must have it."""
+    (tmp_path / "ctd.sif").touch()
+    cluster = {**SLURM, "work_dir": str(tmp_path / "work"), "container": str(tmp_path / "ctd.sif"), "setup": ["PATH="]}  # fmt: skip
+    order, told = read_order(write(tmp_path, cluster=cluster), None), []
+    for name, answer in {"check_partition": None, "try_out": None, "submit": "7"}.items():
+        monkeypatch.setattr(f"cluster.slurm.client.{name}", lambda *_, answer=answer: answer)
+    monkeypatch.setattr("shutil.which", lambda _: "/bin/sbatch")
+    said = preview(order)["not checked"]
+    assert re.fullmatch(r".*cluster: no apptainer on .+: the versions in container: .+ctd.sif were not compared", said)  # fmt: skip
+    submit(order, told.append)
+    assert told == [said]
+
+
 @pytest.mark.parametrize("missing", ["home", "work_dir", "python"])
 def test_the_script_tests_what_it_needs_before_anything_else(tmp_path, missing):
     """What it can say and note of what its node does not see. Slurm has made the folder of the output there."""
