@@ -67,8 +67,11 @@ def submit(
             out.print(f"{path}: nothing is left to compute; not submitted")
         return
     if dry_run:
-        with told_if_slow("planning", not err.is_terminal):
+        with told_if_slow("planning", as_json or not err.is_terminal):
             found, text = preview(order), text_of(order)
+        if as_json:
+            show_json({**found, "script": text})
+            return
         # The preview to standard error, so that a file gets the script alone.
         sys.stdout.write(text.removesuffix("\n") + "\n")
         sys.stdout.flush()

@@ -79,6 +79,9 @@ def test_dry_run_prints_the_script_and_touches_nothing(tmp_path, command_line):
     assert said["store"] == f"{tmp_path}/job.zarr"
     assert re.fullmatch("2 items, 1 group, 1 shard", said["work"])
     assert "not asked  " in err
+    again = json.loads(command_line("submit", path, "--dry-run", "--set", "seed=4", "--json")[1])
+    assert again["store"] == said["store"]
+    assert again["script"].startswith("#!/bin/bash -l\n#SBATCH --job-name=ctd-job\n")
     assert re.fullmatch(
         r"1 allocation of 1 node, for at most 1 h 0 min, started at most 20 times",
         said["allocations"],
