@@ -141,6 +141,10 @@ def resume(
     """Continue the job of a store. This needs only the store and its kernel's code."""
     prune_compilation_cache()
     with signals(stop := Stop()):
+        if not Store.exists(store) and (past := submissions(store)):
+            raise JobError(
+                f"{store}: its submission has made no store; {past[-1].again()} continues it"
+            )
         opened = open_to_compute(store, trust, accept_changes)
         if (sent := submitted(store)).goes_on:
             lines, submit = "; ".join(together(sent.lines)), again_command(opened)
@@ -167,7 +171,8 @@ def cancel(store: options.StorePath) -> None:
         err.print("asked the run to stop; it has not yet, as an advance may have to end first")
         raise typer.Exit(1) from None
     if stopped is None and not sent:
-        Store.open(store)  # refuses what is no store
+        if not submissions(store):
+            Store.open(store)  # refuses what is no store
         out.print(f"{store}: nothing runs")
     elif stopped is None:
         return

@@ -199,10 +199,8 @@ def test_cancel_where_slurm_cannot_be_asked(ctd, sent, lines, said):
     """A job that waits has no store yet: that is no fault."""
     address = sent(("4711", lines))
     code, out, err = ctd("cancel", address)
-    if said is None:
-        assert (code, "not a complete ctd store" in err) == (2, True)
-    else:
-        assert (code, out, err) == (0, f"allocation 4711: {said}\n", "")
+    told = f"allocation 4711: {said}\n" if said else f"{address}: nothing runs\n"
+    assert (code, out, err) == (0, told, "")
     assert (Path(address) / "run/submit/0/cancelled").exists()
 
 
@@ -227,6 +225,12 @@ def test_run_is_refused_while_an_allocation_waits(ctd, sent, tmp_path, monkeypat
     assert (code, "allocation 4712 of submission 0 is waiting: Priority; wait for it" in err) == (2, True)  # fmt: skip
     monkeypatch.setenv("CTD_PROGRESS", str(tmp_path / "progress"))
     assert ctd(*job)[0] == 0
+
+
+def test_resume_of_a_submission_without_a_store_says_that_submit_continues_it(ctd, sent):
+    code, _, err = ctd("resume", sent(LIMIT, known={}))
+    said = "its submission has made no store; the same `ctd submit` continues it"
+    assert (code, said in err) == (2, True)
 
 
 @pytest.mark.parametrize("waits", [True, False])
