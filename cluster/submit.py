@@ -289,7 +289,7 @@ def check_job(order: Order) -> list[tuple[Stage, Prepared]]:
         if Store.exists(stage.address):
             store = reopen(spec, stage.address, stage.kernel(), stage.where)
             if not order.accept_changes:
-                refuse_changed(store)
+                refuse_changed(store, order.failed)
             continue
         plan = prepare(spec, stage.base, stage.where, partial(order.machines, run))
         ready.append((stage, plan))

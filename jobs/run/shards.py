@@ -239,11 +239,13 @@ def reconsider(store: Store, failed: bool = False, changes: bool = False) -> Non
     with claim(store).held():
         events = Events(store)
         if not changes:
-            refuse_changed(store)  # before anything is removed
+            refuse_changed(store, failed)  # before anything is removed
         elif edited := accept_changes(store):
             events.note("decision", text=f"changes accepted: {', '.join(edited)}")
         if failed and (n := _forget_failed(store)):
-            events.note("decision", text=f"computed again: {count(n, 'item')} that failed")
+            events.note(
+                "decision", text=f"computed again: the shards of {count(n, 'item')} that failed"
+            )
         events.close()
 
 

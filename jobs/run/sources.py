@@ -91,8 +91,11 @@ def edited(store: Store) -> list[str]:
     return changed(store.job.sources, sources_of(store.job.spec, store.job.base, store.science))
 
 
-def refuse_changed(store: Store) -> None:
-    """Raise JobError if the source of a job, or an input file, has changed since its store was made."""
+def refuse_changed(store: Store, failed: bool = False) -> None:
+    """Raise JobError if the source of a job, or an input file, has changed since its store was made.
+
+    failed: whether the shards of failed items are to be computed again.
+    """
     job, more = store.job, ""
     if different := edited(store):
         what, new = f"the source of kernel {job.spec.kernel}", "source"
@@ -102,10 +105,12 @@ def refuse_changed(store: Store) -> None:
         what, new = "an input file", "files"
     else:
         return
+    kept = "the shards without failed items" if failed else "what is done"
+    again = resume_command(store, *["--failed"] * failed, "--accept-changes")
     raise JobError(
         f"{store.address}: {what} has changed since the store was made: {shortened(different)}. For results of the new {new} give "
-        f"another path as --store (store= in Python); {resume_command(store, '--accept-changes')} (or run or submit with this option) "
-        f"keeps what is done and goes on with the new {new}{more}"
+        f"another path as --store (store= in Python); {again} (or run or submit with this option) "
+        f"keeps {kept} and goes on with the new {new}{more}"
     )
 
 
