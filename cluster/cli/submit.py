@@ -168,8 +168,13 @@ def _work_and_time(ready: Prepared, order: Order) -> tuple[str, str]:
         pace, whose = remembered_pace(ready.spec), "this machine's"
     if pace is None:
         return work, "known once a shard of this kernel with these params has run there, or on this machine"  # fmt: skip
-    took = duration(max(1, pace * ready.items.n / busy))
-    return work, f"{took} on {count(busy, 'worker')} as fast as {whose}"
+    took_s = max(1, pace * ready.items.n / busy)
+    took = f"{duration(took_s)} on {count(busy, 'worker')} as fast as {whose}"
+    if isinstance(profile := order.profile, SlurmProfile):
+        most_s = profile.max_allocations * max(0.0, profile.time_s() - profile.grace_s)
+        if took_s > most_s:
+            took += f"; its allocations have at most {duration(most_s)}"
+    return work, took
 
 
 def risks(order: Order) -> dict[str, str]:

@@ -380,6 +380,8 @@ def test_time_in_a_dry_run_is_that_of_the_workers(tmp_path, monkeypatch):
     known[0] = 60.0
     there = took.format("4 min 0 s", "the cluster's, by an earlier run")
     assert preview(read_order(path, None))["time"] == there
+    cut = write(tmp_path, cluster={**EIGHT, "time": 4, "max_allocations": 1}, run=run, sweep={"seeds": 8})  # fmt: skip
+    assert preview(read_order(cut, None))["time"] == f"{there}; its allocations have at most 2 min 0 s"  # fmt: skip
     path = write(tmp_path, cluster=EIGHT, run=run, sweep={"seeds": 1})
     one = preview(read_order(path, None))
     assert one["work"] == "1 item, 1 group, 1 shard: 1 of 2 workers will have nothing to do"
