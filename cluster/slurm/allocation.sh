@@ -32,7 +32,7 @@ fi
 started=$(grep -c "${SLURM_ARRAY_JOB_ID:+$'\t'$number}"$'\tstarted\t' "$home/allocations.tsv" 2>/dev/null)
 if ((${started:-0} >= max_allocations)); then
   note limit "$max_allocations"
-  say "started $started times already (max_allocations): left as it is; ctd submit goes on"
+  say "started $started times already (max_allocations): left as it is; ctd submit continues it"
   exit 75
 fi
 note started "$SLURM_JOB_NODELIST"
@@ -204,7 +204,7 @@ note ended "$rc"
 say "ended with $rc after $SECONDS s"
 if ((rc == 75)) && { [ -z "$again" ] || [ -e "$home/cancelled" ]; }; then
   note cancelled
-  say "cancelled; ctd submit goes on"
+  say "cancelled; ctd submit continues it"
 elif ((rc == 75)); then
   # Allocations that all end at the same point would follow each other for ever.
   if [ "$(progress)" = "$before" ]; then echo "$number" >>"$CTD_PROGRESS.still"; else rm -f "$CTD_PROGRESS.still"; fi
@@ -241,7 +241,7 @@ elif ((rc == 75)); then
     say "cancelled"
   elif [ -z "$next" ]; then
     note unqueued
-    say "Slurm does not queue what comes next; ctd submit goes on"
+    say "Slurm does not queue what comes next; ctd submit continues it"
   fi
 fi
 exit "$rc"

@@ -253,7 +253,7 @@ STATES = {
     "COMPLETED": "ended in order",
     "FAILED": "ended with exit code {code}",
     "TIMEOUT": "stopped by its time limit",
-    "CANCELLED": "cancelled; `ctd submit` goes on",
+    "CANCELLED": "cancelled; `ctd submit` continues it",
     "PREEMPTED": "preempted by another job",
     "NODE_FAIL": "lost a node ({nodes})",
     "OUT_OF_MEMORY": "used more memory than allocated",

@@ -84,7 +84,7 @@ def test_cancel(end, ctd):
     assert sent.history() == ["started", "ended", "cancelled"], sent.log()
     assert sent.checkpoints()
     sent.assert_nothing_left()
-    assert f"allocation {sent.number}: cancelled; `ctd submit` goes on" in ctd("status", end)
+    assert f"allocation {sent.number}: cancelled; `ctd submit` continues it" in ctd("status", end)
     printed = ctd("logs", end)
     assert "cancelled" in printed
     assert f"[{sent.number}] starting Ray on n1 (log: head-{sent.number}.0.log)" in printed
