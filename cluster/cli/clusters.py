@@ -58,7 +58,7 @@ def clusters(
         show_json(found)
     else:
         for line in found:
-            line["found"] = "; ".join(line["found"].splitlines())
+            line["found"] = "; ".join(line["found"].replace(":\n", ": ").splitlines())
         columns = ("cluster", "kind", "check", "ok", "found")
         show_table({name: [line[name] for line in found] for name in columns})
         if not names and profile_names() == ["local"]:
@@ -119,7 +119,7 @@ def _of_slurm(profile: SlurmProfile) -> Checks:
         return ", ".join(f"{count(n, 'node')} {state}" for state, n in counts.items())
 
     def same_versions() -> str:
-        plugins = check_python(profile, "versions")
+        plugins = check_python(profile, "profile")
         if (why := without_gpu(profile, plugins)) and with_gpus():
             raise JobError(why)
         return _plain(versions() | {"GPU plugin": ", ".join(plugins)} if plugins else versions())

@@ -1,5 +1,7 @@
 """cluster.cli.clusters: what `ctd clusters` says of a Slurm profile, by made-up answers of Slurm."""
 
+import re
+
 import pytest
 
 from cluster.cli.clusters import check
@@ -40,6 +42,20 @@ def test_the_python_of_the_profile_is_asked_for_its_plugins(lines):
     mine = """python() { command python "$@" | sed 's/"GPU plugins": ""/"GPU plugins": "xla_cuda12"/'; }"""
     ok, found = lines(gpus=1, setup=[mine, 'exec() { "$@"; }'])["versions"]
     assert (ok, found.rpartition(", ")[2]) == (True, "GPU plugin xla_cuda12")
+
+
+def test_versions_that_cannot_be_asked_are_told_in_a_line(
+    lines, tmp_path, monkeypatch, command_line
+):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    lab = tmp_path / "ctd" / "clusters" / "lab.yaml"
+    lab.parent.mkdir(parents=True)
+    lab.write_text("{kind: slurm, memory_gb: 1, time: 60, setup: ['echo none >&2; exit 3']}")
+    assert re.search(r"profile: ctd does not run .+, exit status 3: none", command_line("clusters", "lab")[1])  # fmt: skip
+    image = tmp_path / "ctd.sif"
+    assert lines(container=str(image))["versions"][1].startswith(
+        f"profile: container: {image} does"
+    )
 
 
 def test_a_partition_that_is_not_there_is_told_of_its_gpus(lines, monkeypatch):
