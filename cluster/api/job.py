@@ -37,7 +37,7 @@ from cluster.cli.outcome import keep_pictures, say_warnings, say_what_failed
 from cluster.cli.running import Request, open_and_compute
 from cluster.submit import Order, default_store, read_profile
 from cluster.submit import submit as send
-from cluster.tracking import Submitted
+from cluster.tracking import Submitted, refuse_going_on
 from ctd.kernel import Kernel
 from ctd.replacing import replacing
 from jobs.errors import JobError, advised
@@ -247,7 +247,7 @@ class Job:
             accept_changes: continue with the kernel's source as it is now, and keep the results so far.
 
         Raises:
-            JobError: the job is not valid, or `store` holds another job.
+            JobError: the job is not valid, `store` holds another job, or an allocation for it waits or runs.
             Stopped: Ctrl-C (the notebook's stop button), SIGTERM, SIGUSR1, SIGHUP or `ctd cancel` stopped the run; the same call
                 continues it.
             KeyboardInterrupt: Ctrl-C came a second time, and cut the workers' time for checkpoints short.
@@ -266,6 +266,7 @@ class Job:
     ) -> "StoreTree":  # fmt: skip
         from jobs.query.tree import StoreTree
 
+        refuse_going_on(where)
         use_compilation_cache()
         prune_compilation_cache()
         stage = self._stage(where, code_folder(where, self._source), accept_changes)

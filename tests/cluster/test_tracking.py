@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 from stores import JOB, make, run
 
+from cluster.api.job import Job
 from cluster.profiles import RayProfile
 from cluster.ray import jobs as rayjobs
 from cluster.slurm import client as slurm
@@ -223,6 +224,8 @@ def test_run_is_refused_while_an_allocation_waits(ctd, sent, tmp_path, monkeypat
     job = ("run", tmp_path / "job.yaml", "--store", address, "--executor", "serial")
     code, _, err = ctd(*job)
     assert (code, "allocation 4712 of submission 0 is waiting: Priority; wait for it" in err) == (2, True)  # fmt: skip
+    with pytest.raises(JobError, match="allocation 4712 of submission 0 is waiting: Priority"):
+        Job("toy").run(address, executor="serial")
     monkeypatch.setenv("CTD_PROGRESS", str(tmp_path / "progress"))
     assert ctd(*job)[0] == 0
 
