@@ -93,15 +93,16 @@ def load(inputs: View[Recording]) -> Shared:
     """Read and check the user's counts. Raises ValueError, naming file and dataset."""
     if inputs.data is None:
         return Shared(np.zeros((0, 0, 0), np.int32))
+    atlas = None if inputs.atlas is None else read_atlas(inputs.atlas)
+    if inputs.atlas is not None and atlas is not None:
+        # First: n_bins that is not the atlas's would be told as a fault of the data.
+        check_alike(inputs.atlas, atlas, {"n_bins": inputs.n_bins, "n_factors": inputs.n_factors})
     counts = read_counts(inputs.data, inputs.dataset, inputs.n_bins)
     if counts.shape[2] < inputs.n_factors:
         raise ValueError(
             f"data: {inputs.data}: has {counts.shape[2]} units, of which {inputs.n_factors} factors cannot be taken"
         )
-    if inputs.atlas is not None:
-        atlas = read_atlas(inputs.atlas)
-        same = {"n_bins": inputs.n_bins, "n_factors": inputs.n_factors}
-        check_alike(inputs.atlas, atlas, same)
+    if atlas is not None:
         check_size(inputs.data, counts, atlas)
     return Shared(counts)
 

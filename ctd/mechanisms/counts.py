@@ -123,7 +123,7 @@ def _checked(what: str, counts: np.ndarray, n_bins: int) -> np.ndarray:
         )
     if counts.shape[1] < n_bins:
         raise ValueError(
-            f"{what} has {counts.shape[1]} bins a trial, but the atlas has {n_bins}; give longer trials or narrower bins, or "
+            f"{what} has {counts.shape[1]} bins a trial, but n_bins is {n_bins}; give longer trials or narrower bins, or "
             f"run both files with n_bins: {counts.shape[1]}"
         )
     return counts[:, :n_bins].astype(np.int32)

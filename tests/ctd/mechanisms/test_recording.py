@@ -51,7 +51,7 @@ def test_files_that_name_no_splits_are_read_as_lfads_reads_them(tmp_path):
 SPOILT = {
     "rates": ({"train": counts() + 0.5}, "my.npz: train holds"),
     "negative": ({"train": counts() - 1}, "spike counts 0, 1, 2, ... expected"),
-    "short": ({"train": counts(bins=19)}, "has 19 bins a trial, but the atlas has 20"),
+    "short": ({"train": counts(bins=19)}, "has 19 bins a trial, but n_bins is 20"),
     "flat": ({"train": counts()[0]}, "train has the shape \\(30, 6\\)"),
     "text": ({"train": np.full((2, 20, 6), "a")}, "my.npz"),
     "nan": ({"train": np.where(counts() > 2, np.nan, counts())}, "train holds nan"),
@@ -62,7 +62,7 @@ SPOILT = {
     ),
     "short trial": (
         {"a": counts()[0], "b": counts(bins=19)[0]},
-        "has 19 bins a trial, but the atlas has 20",
+        "has 19 bins a trial, but n_bins is 20",
     ),
     "only conditions": ({"condition": np.arange(3)}, "holds no trials"),
     "units": ({"train": counts(), "eval": counts(units=5)}, "train has 6 units, but eval has 5"),
@@ -85,6 +85,7 @@ ELSEWHERE = {
     "one trial": ({}, counts(1, units=45), "has one trial"),
     "wide bins": ({}, 26 * counts(100, units=45), "has a mean count of 1[23].* in a bin, and an atlas 10 at most; use narrower bins"),
     "bins": ({"n_bins": 50}, counts(100, units=45), "its recordings have n_bins: 50, but this one 20"),
+    "bins of short trials": ({"n_bins": 19}, counts(100, 19, 45), "its recordings have n_bins: 19, but this one 20"),
     "factors": ({"n_factors": 4}, counts(100, units=45), "have n_factors: 4, but this one 3"),
     "not judged": ({"accuracy": None}, counts(100, units=45), "is no table of an atlas that was judged; .* seeds: 3 or more"),
 }  # fmt: skip
