@@ -28,6 +28,8 @@ N_PLOTS = 4
 """Plots of the figure of a single model."""
 N_UNITS = 6
 """Units whose rates are drawn, the most active ones."""
+N_DRAWN = 50
+"""Most trials of a posterior whose factors are drawn."""
 
 
 @of_group
@@ -62,6 +64,23 @@ SAVED = ("rates", "factors", "inferred_inputs", "trial_session")
 def figure(group: Group) -> Figure:
     """The first `plots` of a single model; none of several, of which the metric over the sweep says more."""
     return Figure(plots(*group)[:N_PLOTS] if len(group.items) == 1 else [])
+
+
+@of_group
+def posterior_plots(group: Group) -> list[Plot]:
+    """Rates and factors of the first evaluation trials, from the chunk that begins with them; none before it is computed."""
+    results, n_train = group.results, int(group.shared.n[0])
+    first = np.asarray(results["trial_number"][:])[:, 0], np.asarray(results["split"][:])[:, 0]
+    rows = np.flatnonzero((first[0] == 0) & (first[1] == 1))
+    if not len(rows):
+        return []
+    n = min(N_DRAWN, int(group.shared.n[1]))
+    best = {k: np.asarray(results[k][rows[0]][:n], float) for k in SAVED[:2] if k in results}
+    model, made = group.inputs.of_item, list[Plot]()
+    if "rates" in best:
+        data = group.shared.dataset.train.data[n_train:]  # training trials come first
+        made += _rates(best["rates"], np.asarray(data[: len(best["rates"])], float), None, model)
+    return made + (_factors(best["factors"], model) if "factors" in best else [])
 
 
 def _terms(group: Group, row: int, item: int, steps: np.ndarray) -> Plot:

@@ -10,7 +10,7 @@ from small import FOUR, small
 from ctd.batch import run_items
 from ctd.data import read_hdf5, write_hdf5
 from ctd.kernel import inputs_of
-from ctd.lfads.posterior import load
+from ctd.lfads.posterior import kernel, load
 from ctd.lfads.torch_file import SPLITS, name_of, write
 
 N_TRAIN, N_EVAL = 5, 3
@@ -49,6 +49,25 @@ def test_moments_are_those_of_the_draws(some):
         errors = (draws.mean(1) - results[name][real]) / (sd / np.sqrt(200))
         assert 0.7 < errors.std() < 1.3, name
         assert np.median(draws.std(1) / sd) == pytest.approx(1, abs=0.1), name
+
+
+def test_pictures_show_the_first_evaluation_trial(some):
+    """Its rates beside its data; nothing before its chunk is computed."""
+    params, results = some
+    shared = load(inputs_of(params))
+    draw = lambda rows: kernel.plots(
+        inputs_of(params), shared, {"item": rows}, {n: v[rows] for n, v in results.items()}, {}
+    )
+    assert draw(np.array([0, 1])) == []
+    by_title = {plot.title: plot for plot in draw(np.arange(4)[::-1])}
+    order = [int(text) for text in by_title["Data of one trial"].y.ticks]
+    data, rates = (
+        by_title[title].layers[0].z
+        for title in ("Data of one trial", "Rates of model 0 on that trial")
+    )
+    np.testing.assert_array_equal(rates, results["rates"][2, 0][:, order].T)
+    np.testing.assert_array_equal(data, read_hdf5(params.data)["eval"][0][:, order].T)
+    assert len(by_title["Factors of model 0 over time"].layers[0].y) == N_EVAL
 
 
 def test_file_has_the_names_of_lfads_torch(some, tmp_path):
