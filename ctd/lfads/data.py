@@ -137,11 +137,14 @@ def read(path: str, inputs: View[Model]) -> Mapping[str, Recordings]:
 
 
 def make_dataset(
-    arrays: Mapping[str, Recordings], inputs: View[Model], where: str = "data"
+    arrays: Mapping[str, Recordings],
+    inputs: View[Model],
+    where: str = "data",
+    fits: int | None = None,
 ) -> Dataset:
     """Make the data of a model from arrays in one of the layouts; check that they fit each other and the model.
 
-    where: the file's name, which errors begin with. Raises ValueError, naming the dataset.
+    where: the file's name, which errors begin with. fits: units of a trained model. Raises ValueError, naming the dataset.
 
     >>> counts = np.random.default_rng(0).poisson(1.0, (6, 10, 4))  # (trial, time, unit)
     >>> dataset = make_dataset({"train": counts[:4], "eval": counts[4:]}, Model(held_out_units=(3,)))
@@ -167,7 +170,7 @@ def make_dataset(
         given = found[1]["condition"][1]
         # One column for each number that occurs: numbers need not be 0, 1, 2, ...
         evaluation = evaluation._replace(condition=given[:, None] == np.unique(given))
-    units, bins = _seen(where, train, inputs)
+    units, bins = _seen(where, train, inputs, fits)
     if _is_part(train, units, bins) and _is_part(evaluation, units, bins):
         # Mostly the encoder sees the first bins and units of `data`, so that one copy is enough.
         train, evaluation = train._replace(encoded=None), evaluation._replace(encoded=None)
@@ -242,9 +245,15 @@ def _trials(parts: Found, inputs: View[Model]) -> Trials:
     return Trials(**made)
 
 
-def _seen(where: str, train: Trials, inputs: View[Model]) -> tuple[np.ndarray, np.ndarray]:
+def _seen(
+    where: str, train: Trials, inputs: View[Model], fits: int | None
+) -> tuple[np.ndarray, np.ndarray]:
     """(indices of the units, indices of the bins) that the encoder sees."""
     n_bins, n_units = train.data.shape[1:]
+    if fits not in (None, n_units):
+        raise ValueError(
+            f"data: {where} has {n_units} units, but the model was trained on {fits}; give a file with {fits}"
+        )
     held_units, held_bins = inputs.held_out_units, inputs.held_out_bins
     # The file says what is held out; a second answer by parameters could contradict it.
     if train.encoded is not None:

@@ -104,7 +104,9 @@ def load(inputs: View[Posterior]) -> Fit:
         )
     weights = read_trained(inputs.weights, inputs.model, inputs.dtype)
     check_sizes(inputs, weights, inputs.model)
-    dataset = make_dataset(read(inputs.data, inputs), inputs, inputs.data)
+    per_unit = N_OUTPUTS[inputs.likelihood]
+    n_units = None if "readout" in weights else len(weights["output"]["w"]) // per_unit
+    dataset = make_dataset(read(inputs.data, inputs), inputs, inputs.data, n_units)
     if "readout" in weights:
         weights = _of_session(inputs, weights, dataset)
     _check_data(inputs, weights, dataset)
@@ -148,14 +150,12 @@ def _of_session(inputs: View[Posterior], weights: Tree, dataset: Dataset) -> Tre
 
 
 def _check_data(inputs: View[Posterior], weights: Tree, dataset: Dataset) -> None:
-    """Raise ValueError unless the data have as many units and external inputs as the model was trained on."""
+    """Raise ValueError unless the encoder sees as many units and external inputs as the model was trained on."""
     encoder = weights["encoder_forward"]["wCHX"]
     seen = encoder.shape[1] - len(encoder)
     if "readin" in weights:
         seen = weights["readin"]["w"].shape[1]
-    n_units = len(weights["output"]["w"]) // N_OUTPUTS[inputs.likelihood]
     for what, has, fits in (
-        ("units", dataset.train.data.shape[2], n_units),
         ("units that the encoder sees", len(dataset.seen_units), seen),
         ("external inputs", dataset.train.n_external, n_external(inputs, weights["generator"])),
     ):

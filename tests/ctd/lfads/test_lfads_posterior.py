@@ -104,10 +104,11 @@ def test_model_that_does_not_fit_is_refused(some, changes, said):
         load(inputs_of(params.model_copy(update=changes)))
 
 
-def test_other_units_are_refused(some, tmp_path):
+@pytest.mark.parametrize("held", [{}, {"held_out_units": (25,)}], ids=["none held out", "held out"])
+def test_other_units_are_refused(some, tmp_path, held):
     params = some[0]
     given = read_hdf5(params.data)
     write_hdf5(tmp_path / "fewer.h5", {name: value[..., :20] for name, value in given.items()})
     said = r"fewer.h5 has 20 units, but the model was trained on 30; give a file with 30"
     with pytest.raises(ValueError, match=said):
-        load(inputs_of(params.model_copy(update={"data": str(tmp_path / "fewer.h5")})))
+        load(inputs_of(params.model_copy(update={"data": str(tmp_path / "fewer.h5"), **held})))
