@@ -37,6 +37,11 @@ JobFiles = Annotated[
     ),
 ]
 
+Fork = Annotated[
+    str | None,
+    typer.Option(help="an older store of this job, before its sweep grew: copy its items"),
+]
+
 
 def run(
     job_files: JobFiles,
@@ -50,10 +55,7 @@ def run(
         ),
     ] = None,
     executor: options.ExecutorName = "auto",
-    fork: Annotated[
-        str | None,
-        typer.Option(help="an older store of this job, before its sweep grew: copy its items"),
-    ] = None,
+    fork: Fork = None,
     parts: Annotated[
         str | None,
         typer.Option(help="I/N, such as 0/8: share the store with others, from part I of N on"),

@@ -67,16 +67,7 @@ def submit(
             out.print(f"{path}: nothing is left to compute; not submitted")
         return
     if dry_run:
-        with told_if_slow("planning", as_json or not err.is_terminal):
-            found, text = preview(order), text_of(order)
-        if as_json:
-            show_json({**found, "script": text})
-            return
-        # The preview to standard error, so that a file gets the script alone.
-        sys.stdout.write(text.removesuffix("\n") + "\n")
-        sys.stdout.flush()
-        for name, said in found.items():
-            err.print(f"{name:16} {said}")
+        _show(order, as_json)
         return
     warn(risks(order).values())
     with told_if_slow("planning", as_json or not err.is_terminal):
@@ -91,6 +82,20 @@ def submit(
         out.print(f"store      {stage.address}")
     of = lambda command: advised("ctd", command, order.stages[0].address)
     out.print(f"{of('status')} and {of('logs')} follow it, {of('cancel')} ends it")
+
+
+def _show(order: Order, as_json: bool) -> None:
+    """Print the summary of an order and its script."""
+    with told_if_slow("planning", as_json or not err.is_terminal):
+        found, text = preview(order), text_of(order)
+    if as_json:
+        show_json({**found, "script": text})
+        return
+    # The preview to standard error, so that a file gets the script alone.
+    sys.stdout.write(text.removesuffix("\n") + "\n")
+    sys.stdout.flush()
+    for name, said in found.items():
+        err.print(f"{name:16} {said}")
 
 
 def _is_complete(order: Order) -> bool:
