@@ -28,7 +28,7 @@ from ctd.data import read_arrays
 from ctd.fixed_points.continuation import branch
 from ctd.fixed_points.continuation.bifurcation import KINDS
 from ctd.fixed_points.continuation.curve import Frame, System
-from ctd.fixed_points.continuation.table import REDUCED, SUMMARY, plots, reduce
+from ctd.fixed_points.continuation.table import REDUCED, SUMMARY, figure, plots, reduce
 from ctd.fixed_points.network import (
     Network,
     OfDynamics,
@@ -42,7 +42,6 @@ from ctd.fixed_points.network import (
 )
 from ctd.kernel import Data, File, Kernel, Outcome, Static, Traced, Values, Var, View
 from ctd.late import Array, Bool, Float, jnp, lax, on_host
-from ctd.plots import side_by_side
 from ctd.words import count
 
 BLOCK = 16
@@ -297,7 +296,7 @@ kernel = Kernel(
     reduce=reduce,
     reduced=REDUCED,
     summary=SUMMARY,
-    figure=side_by_side(plots),
+    figure=figure,
     plots=plots,
     # A branch that looks for a bifurcation solves hundreds of eigenvalue problems while its neighbours wait.
     microbatches=(16,),
