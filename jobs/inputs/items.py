@@ -170,6 +170,8 @@ def item_arrays(store: Store, item: int, part: str = "weights") -> dict[str, np.
         kernel = store.job.spec.kernel
         could = part == "weights" and any(n.startswith(WEIGHTS) for n in store.description.dims)
         hint = f"; it does where its params ask for them{_asking(store, part)}" if could else ""
+        if part == "weights" and not could:
+            hint = f"; all that it stores: {store.address}::{item}::results"
         raise JobError(f"{store.address}: kernel {kernel} stores no {part} in this job{hint}")
     return {n.removeprefix(f"{part}."): store.rows(group, n, row, row + 1)[0] for n in names}
 

@@ -233,7 +233,10 @@ def test_the_data_page_shows_how_a_network_goes_on():
 
 
 def test_weights_where_none_are_stored(tree):
-    with pytest.raises(JobError, match="kernel toy stores no weights"):
+    with pytest.raises(
+        JobError,
+        match=r"kernel toy stores no weights in this job; all that it stores: .*::0::results$",
+    ):
         tree.weights(0)
     reservoirs = jobs.open_store(finished("esn").address)
     with pytest.raises(JobError, match=r"its params ask for them, record: \[weights\]$"):
