@@ -233,3 +233,10 @@ def test_a_mechanism_whose_members_share_a_fold_is_told(tmp_path):
     assert place(str(tmp_path / "atlas.h5"), mine, Options(folds=5))["verdict"].size
     with pytest.raises(ValueError, match=f"folds: 2 given, of which one has all .* {NAMES[0]}"):
         place(str(tmp_path / "atlas.h5"), mine, Options(folds=2))
+
+
+def test_what_tells_of_a_verdict_stands_before_the_probabilities():
+    """A terminal leaves out the last columns of a wide table."""
+    names = [*kernel.reduced]
+    for name in ("verdict", "runner_up", "fit_agreement", "atlas_accuracy"):
+        assert names.index(name) < names.index(f"p_{NAMES[0]}")
