@@ -124,7 +124,8 @@ def _places(group: Group) -> Plot:
         here = true == name
         x, y = place[here].T[:2]
         marker: Literal["diamond", "circle"] = "diamond" if placed else "circle"
-        layers.append(Points(x, y, name, text=verdict[here].tolist(), marker=marker))
+        size = np.full(len(x), 0.2) if placed else None
+        layers.append(Points(x, y, name, text=verdict[here].tolist(), marker=marker, size=size))
     return Plot("Recordings, by what was read off their fits", layers, Axis("component 1"), Axis("component 2"))  # fmt: skip
 
 

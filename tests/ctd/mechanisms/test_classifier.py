@@ -211,6 +211,7 @@ def test_recordings_are_placed_by_those_of_the_nearest_size(tmp_path):
         *(f"{NAMES[k]}, atlas" for k in range(3)),
         "unknown",
     ]
+    assert plot.layers[-1].size is not None, "it is found among those of the atlas"
     # A size that was not judged places nothing; without any recording, nothing is placed.
     write_hdf5(
         tmp_path / "atlas.h5",

@@ -228,3 +228,12 @@ def test_wheel_has_the_parts_of_the_page():
 
     assets = files("jobs.report.page") / "assets"
     assert {"page.html", "page.css", "page.js", "plot.js"} <= {p.name for p in assets.iterdir()}
+
+
+def test_a_page_has_as_many_colours_of_layers_as_a_png():
+    """In the light and the dark theme; with fewer, two layers of one plot have one colour."""
+    from importlib.resources import files
+
+    style = (files("jobs.report.page") / "assets" / "page.css").read_text()
+    named = re.findall(r"--c(\d+): #\w{6};", style)
+    assert named == 2 * [str(k) for k in range(10)]

@@ -85,7 +85,7 @@ function theme() {
   const get = (name) => style.getPropertyValue("--" + name).trim();
   const colours = { dark: matchMedia("(prefers-color-scheme: dark)").matches };
   for (const name of ["page", "card", "ink", "muted", "line", "grid", "accent"]) colours[name] = get(name);
-  colours.series = [0, 1, 2, 3, 4, 5, 6, 7].map((k) => get("c" + k));
+  colours.series = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9].map((k) => get("c" + k));
   return colours;
 }
 let THEME = theme();

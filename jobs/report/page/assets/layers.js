@@ -117,7 +117,7 @@ class Layers {
     if (layer.tone !== undefined) return shade(layer.tone, false);
     if (layer.strong) return THEME.ink;
     if (layer.colour && layer.kind !== "image") return this.colour((this.low + this.high) / 2);
-    return layer.series === undefined ? THEME.muted : THEME.series[layer.series % 8];
+    return layer.series === undefined ? THEME.muted : THEME.series[layer.series % THEME.series.length];
   }
 
   extent() {
