@@ -52,8 +52,8 @@ def merge(stores: Sequence[Store], address: str) -> Store:
     spec = _merged(stores, kernel)
     items = expand(spec, kernel, "the merged job")
     starts = np.cumsum([0, *(sum(store.job.plan.group_sizes) for store in stores)])
-    groups = [_groups_of_items(store) for store in stores]
-    origins = [_origins(group.items, stores, starts, groups) for group in items.groups]
+    places = [_places(store) for store in stores]
+    origins = [_origins(group.items, stores, starts, places) for group in items.groups]
     layouts = tuple(_layout(pieces[0]) for pieces in origins)
     plan = Plan(tuple(len(group.items) for group in items.groups), layouts)
     outputs = [outputs_of(kernel, group.params, first.job.base) for group in items.groups]
@@ -203,32 +203,30 @@ def _overlap(a: range, b: range) -> range:
     return range(max(a.start, b.start), min(a.stop, b.stop))
 
 
-def _groups_of_items(store: Store) -> np.ndarray:
-    """(item,) the group of each item of a store."""
+def _places(store: Store) -> np.ndarray:
+    """(item, 2) the group of each item of a store, and its row there."""
     sizes = store.job.plan.group_sizes
-    found = np.empty(sum(sizes), np.int32)
+    found = np.empty((sum(sizes), 2), np.int32)
     for group, n in enumerate(sizes):
-        found[store.rows(group, "item", 0, n)] = group
+        found[store.rows(group, "item", 0, n)] = np.stack([np.full(n, group), np.arange(n)], axis=1)
     return found
 
 
 def _origins(
-    ids: np.ndarray, stores: Sequence[Store], starts: np.ndarray, groups: Sequence[np.ndarray]
+    ids: np.ndarray, stores: Sequence[Store], starts: np.ndarray, places: Sequence[np.ndarray]
 ) -> list[Piece]:
     """The old rows that make up a merged group, in order. Raises JobError if it mixes groups of one store.
 
-    ids: its items; groups: of each store, as _groups_of_items.
+    ids: its items; places: of the items of each store, as _places.
     """
     pieces, row = [], 0
-    for store, of_item, first, last in zip(stores, groups, starts, starts[1:], strict=False):
+    for store, place, first, last in zip(stores, places, starts, starts[1:], strict=False):
         own = ids[(ids >= first) & (ids < last)].astype(np.int64) - int(first)
         if not len(own):
             continue
-        group = int(of_item[own[0]])
-        there = store.rows(group, "item", 0, store.job.plan.group_sizes[group])
-        # Ids rise within a group: the piece is the range of rows from its first id on.
-        at = int(np.searchsorted(there, own[0]))
-        if not np.array_equal(there[at : at + len(own)], own):
+        group, at = map(int, place[own[0]])
+        # Ids rise within a group: the piece is a range of its rows.
+        if (place[own] != np.stack([np.full(len(own), group), at + np.arange(len(own))], 1)).any():
             raise _unfit(store, "the merged job groups its items differently")
         pieces.append(Piece(store, group, int(first), range(row, row + len(own)), row - at))
         row += len(own)
