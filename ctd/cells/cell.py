@@ -77,6 +77,8 @@ class Cell(NamedTuple):
     flow: Callable[[Weights, Array, Array], Array] | None = None
     """For a cell in continuous time, (weights, state, input) -> dh/dt, of which `step` integrates one unit of time; None
     for a map."""
+    most: float = np.inf
+    """No step leads from |h_i| up to this to a larger one, and fixed points lie within."""
     pieces: Pieces | None = None
     """The linear regions of a piecewise linear cell, whose fixed points are known exactly; None for others."""
 

@@ -37,7 +37,8 @@ GRU_AXES = {
     "bC": ("unit",),
 }
 
-gru = Cell("gru", _gru_step(UPDATE_BIAS, 0.0), GRU_AXES)
+# h' lies between h and a tanh.
+gru = Cell("gru", _gru_step(UPDATE_BIAS, 0.0), GRU_AXES, most=1)
 """The gated recurrent unit of the google-research/computation-thru-dynamics tutorials::
 
     r, u = wRUHX [h; x] + bRU
@@ -95,7 +96,7 @@ TORCH_AXES = {
     "bias_hh": ("gate_unit",),
 }
 
-gru_torch = Cell("gru_torch", _gru_torch_step, TORCH_AXES, n_gates=3)
+gru_torch = Cell("gru_torch", _gru_torch_step, TORCH_AXES, n_gates=3, most=1)
 """The gated recurrent unit of torch.nn.GRUCell and flax.linen.GRUCell, gates in the order r, z, n::
 
     r, z = sigmoid(W_i x + b_i + W_h h + b_h)

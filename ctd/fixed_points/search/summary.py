@@ -6,8 +6,9 @@ import warnings
 
 import numpy as np
 
+from ctd.cells import Cell
 from ctd.fixed_points import linear
-from ctd.fixed_points.network import Network, map_of, outputs_of, step_of
+from ctd.fixed_points.network import Network, cell_of, map_of, outputs_of, step_of
 from ctd.fixed_points.search.methods import FIXED, SLOW
 from ctd.fixed_points.search.missed import More
 from ctd.fixed_points.search.params import FixedPoint, Options
@@ -20,6 +21,12 @@ from ctd.words import count
 
 N_AXES = 3
 """Principal axes of the states that the pictures need."""
+
+ROUNDING = 1e-6
+"""What |h_i| may exceed a cell's bound by."""
+
+MOST_NAMED = 5
+"""Points that a warning names."""
 
 
 _ENDS = ("outcome", "q", "constant_input", "point", "anywhere_start")
@@ -128,6 +135,7 @@ def reduce(
     nearest = nearest_distance(points, states)
     linearised = _linearise(inputs, shared, points, x, outcome == SLOW)
     _warn_of_error(linearised["error"], options.unique_tol)
+    _warn_of_reach(shared, points)
     return {
         "origin": join("origin", np.zeros(0, "<U1")),
         "kind": np.where(outcome == FIXED, "fixed", "slow"),
@@ -178,6 +186,21 @@ def _warn_of_error(error: np.ndarray, unique_tol: float) -> None:
         warnings.warn(
             f"{count(n, 'fixed point')} of {(error == error).sum()} have an error above unique_tol: {unique_tol:g}. They may be slow "
             "points, or several may be one; give a lower q_tol",
+            stacklevel=2,
+        )
+
+
+def _warn_of_reach(shared: Network, points: np.ndarray) -> None:
+    """Warn of points where no trial of the cell comes by."""
+    cell = cell_of(shared)
+    if not isinstance(cell, Cell):
+        return
+    rows = np.flatnonzero(np.abs(points).max(axis=1, initial=0) > cell.most + ROUNDING)
+    if len(rows):
+        some = ", ".join(map(str, rows[:MOST_NAMED])) + ", ..." * (len(rows) > MOST_NAMED)
+        warnings.warn(
+            f"{count(len(rows), 'point')} of {len(points)} with some |h_i| above {cell.most:g}, where a {cell.name} that starts below "
+            f"never comes: fixed_point {some}",
             stacklevel=2,
         )
 

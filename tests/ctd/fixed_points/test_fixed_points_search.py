@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from searches import DIVERGED, FIXED, SLOW, cube, spiral, starts
+from searches import DIVERGED, FIXED, SLOW, cube, drawn, spiral, starts
 
 from ctd.batch import Layout, precision, run_items
 from ctd.fixed_points import find, kernel
@@ -20,7 +20,7 @@ from ctd.fixed_points.search import approach
 from ctd.fixed_points.search.methods import Problem, Problems, run_block
 from ctd.fixed_points.search.missed import Known, More, between, newton_of, settled
 from ctd.fixed_points.search.params import FixedPoint, Options
-from ctd.fixed_points.search.summary import _warn_of_pooled, reduce
+from ctd.fixed_points.search.summary import _warn_of_pooled, _warn_of_reach, reduce
 from ctd.kernel import inputs_of
 
 RNG = np.random.default_rng(1)
@@ -354,3 +354,15 @@ def test_swept_settings_whose_points_stand_in_one_table_are_told(recwarn):
     assert not recwarn.list
     with pytest.warns(UserWarning, match="^q_tol: swept, and the table of points is one of all"):
         _warn_of_pooled(columns | {"q_tol": np.repeat([1e-6, 1e-20], 2)})
+
+
+def test_points_where_a_gru_never_comes_are_told(recwarn):
+    """Its state lies between the last one and a tanh."""
+    weights, points = drawn("gru", 0, 2, 1, 1), np.array([[0.5, -1.0], [-3.0, 0.0], [0.0, 1.5]])
+    _warn_of_reach(make_network("gru", weights, points[None], "float64"), points[:1])
+    _warn_of_reach(make_network(step, WEIGHTS, points[None], "float64"), points)
+    assert not recwarn.list
+    with pytest.warns(
+        UserWarning, match=r"^2 points of 3 with some \|h_i\| above 1.*fixed_point 1, 2$"
+    ):
+        _warn_of_reach(make_network("gru", weights, points[None], "float64"), points)
