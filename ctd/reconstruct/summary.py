@@ -54,8 +54,10 @@ def reduce(
     data = of_halves(inputs, shared.measured.x) | {"peak_frequency": of_data}
     if len(order):
         error = found["prediction_error"][order[0]]
-        variance = float(np.asarray(shared.measured.x, float).var((0, 1)).mean())
-        _warn_of_distance(found["d_stsp"][order[0]], data["d_stsp"], error, variance)
+        x = np.asarray(shared.measured.x, float)
+        _warn_of_distance(
+            found["d_stsp"][order[0]], data["d_stsp"], error, float(x.var((0, 1)).mean()), len(x)
+        )
     out |= {f"data_{name}": np.full(len(order), value) for name, value in data.items()}
     for name, values in found.items():
         # A measure without a value, as PE(n) of predictions that overflow, is the worst of all: a median counts it as infinite.
@@ -69,9 +71,13 @@ def reduce(
     return out | {"diverged": np.asarray(len(np.asarray(results["outcome"])) - len(fine))}
 
 
-def _warn_of_distance(best: float, halves: float, error: float, variance: float) -> None:
-    """Warn where the best fit runs in other places than the data, and predicts them no better than their mean does."""
-    if best > max(FAR * halves, VISIBLE) and not error < variance:  # NaN: predictions overflow
+def _warn_of_distance(best: float, halves: float, error: float, variance: float, n: int) -> None:
+    """Warn where the best fit runs in other places than the data.
+
+    n: recordings. Fits of short trials may rest after them: of several, they must predict no better than the mean, too.
+    """
+    bad = n == 1 or not error < variance  # NaN: predictions overflow
+    if best > max(FAR * halves, VISIBLE) and bad:
         warnings.warn(
             f"no fit is like the data: the best d_stsp is {best:.3g}, that of one half of the data against the other {halves:.3g}, and "
             f"its prediction_error {error:.3g}, that of the data's mean {variance:.3g}; give more n_batches or hidden units, or other forcing",
@@ -107,9 +113,9 @@ def _generated(group: Group, row: int) -> np.ndarray:
 
 
 def _which(group: Group) -> str:
-    """The recording that is drawn, as text; "" if there is no other."""
+    """The recording that is drawn, as the end of a title; "" if there is no other."""
     n = len(group.shared.measured.x)
-    return f"The first of {n:,} recordings (trials)." if n > 1 else ""
+    return f"; the first of {n:,} recordings" if n > 1 else ""
 
 
 def _attractor(group: Group, row: int, item: int) -> Plot:
@@ -131,7 +137,7 @@ def _attractor(group: Group, row: int, item: int) -> Plot:
         run = Points(u[-1:], v[-1:], f"network, item {item}, at rest", marker="diamond")
     layers = [Lines(x, y, "data", faint=True), run]
     x_axis, y_axis = map(Axis, names)
-    return Plot("Attractor, true and generated", layers, x_axis, y_axis, note=_which(group))
+    return Plot(f"Attractor, true and generated{_which(group)}", layers, x_axis, y_axis)
 
 
 def _spectra(group: Group, row: int, item: int) -> Plot:
@@ -149,7 +155,7 @@ def _spectra(group: Group, row: int, item: int) -> Plot:
 
     layers = beside(frequency, power(true), power(made), ("data", f"network, item {item}"))
     axes = Axis("frequency (1 / unit of dt)"), Axis("power", log=True)
-    return Plot("Power spectra, channel 0", layers, *axes, note=_which(group))
+    return Plot(f"Power spectra, channel 0{_which(group)}", layers, *axes)
 
 
 def _beside_d_stsp(group: Group, name: str, title: str, axis: Axis) -> Plot:

@@ -18,6 +18,7 @@ from ctd.reconstruct import Reconstruction, kernel
 from ctd.reconstruct.data import Recordings
 from ctd.reconstruct.measures import of_halves, prediction_error
 from ctd.reconstruct.model import bound, draw, forced, spectral_norm, states_of, strengths
+from ctd.reconstruct.summary import _warn_of_distance
 
 RNG = np.random.default_rng(0)
 TINY = SMALL["reconstruct"]
@@ -182,13 +183,14 @@ def test_a_run_at_rest_is_drawn_as_a_point():
     assert names([1, 2, 1]) == ["data", "network, item 1, at rest"]
 
 
-def test_the_caption_says_which_recording_is_drawn():
+def test_the_title_says_which_recording_is_drawn():
     params, found = fitted("bound")
     shared = kernel.load(inputs_of(params))
     several = shared._replace(measured=Recordings(*(np.repeat(v, 3, 0) for v in shared.measured)))
-    for given, note in ((shared, ""), (several, "The first of 3 recordings (trials).")):
+    for given, end in ((shared, ""), (several, "; the first of 3 recordings")):
         made = kernel.figure(inputs_of(params), given, {"item": np.arange(3)}, found, {})
-        assert [plot.note for plot in made.plots] == [note] * 2
+        titles = ("Attractor, true and generated", "Power spectra, channel 0")
+        assert [plot.title for plot in made.plots] == [title + end for title in titles]
 
 
 def test_the_best_fits_and_medians():
@@ -211,6 +213,12 @@ def test_the_best_fits_and_medians():
         kernel.reduce(inputs, kernel.load(inputs), columns, far, kernel.Options())
 
 
+@pytest.mark.parametrize(("n", "error", "warns"), [(1, 0.1, True), (9, 0.1, False), (9, 2.0, True)])
+def test_a_far_fit_is_warned_of_unless_it_predicts_short_trials(n, error, warns, recwarn):
+    _warn_of_distance(best=5.0, halves=0.2, error=error, variance=1.0, n=n)
+    assert len(recwarn) == warns
+
+
 def test_the_mean_predicts_standardised_data_with_an_error_of_one():
     shared = kernel.load(inputs_of(Reconstruction(**TINY, data=small_files.spiral())))
     x = jnp.asarray(shared.measured.x[0])
@@ -218,6 +226,7 @@ def test_the_mean_predicts_standardised_data_with_an_error_of_one():
     np.testing.assert_allclose(found, 1, rtol=0.02)  # all but four of 300 samples
 
 
+@pytest.mark.filterwarnings("ignore:no fit is like the data")  # fits of a few steps
 def test_the_table_has_the_frequency_of_the_data_beside_those_of_fits():
     """.3 rad a sample, of spiral()."""
     params, found = fitted("bound")
