@@ -6,6 +6,7 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from ctd.plots import Group
+from ctd.words import number
 
 
 class Best(BaseModel, frozen=True, extra="forbid"):
@@ -153,4 +154,4 @@ def lines_of(columns: Columns) -> list[str]:
 def _text(value: object) -> str:
     if isinstance(value, np.ndarray):
         return f"[{', '.join(map(_text, value))}]"
-    return f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)
+    return number(float(value)) if isinstance(value, float | np.floating) else str(value)

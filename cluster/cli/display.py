@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from ctd.words import number
 from jobs.errors import count
 from jobs.query.columns import of_json
 from jobs.run.progress import Listener
@@ -151,11 +152,11 @@ def told_if_slow(what: str, quiet: bool = False) -> Iterator[None]:
 def cell(value: object) -> str:
     """A value of a table as short text.
 
-    >>> cell(0.123456), cell(True), cell(1 - 2j)
-    ('0.1235', 'yes', '1-2i')
+    >>> cell(0.123456), cell(0.99998), cell(True), cell(1 - 2j)
+    ('0.1235', '0.99998', 'yes', '1-2i')
     """
     if isinstance(value, float | np.floating):
-        return f"{value:.4g}"
+        return number(float(value))
     if isinstance(value, complex | np.complexfloating):
         return f"{value.real:.4g}{value.imag:+.4g}i"
     if isinstance(value, bool | np.bool_):

@@ -11,6 +11,7 @@ from ctd.rows import Columns
 from ctd.similarity.networks import Known, read_known
 from ctd.similarity.pairs import UNITS
 from ctd.similarity.params import OF_DYNAMICS, OF_POINTS
+from ctd.words import count
 
 MOST_TICKS = 30
 """Most networks whose names stand on an axis."""
@@ -58,7 +59,7 @@ def _matrix(reduced: Columns, order: np.ndarray, names: Axis, method: str) -> Pl
         note += "All distances are 0. "
     if missing:
         note += (
-            f"{missing} of {len(reduced['pair_distance'])} pairs have no distance, so that nothing is embedded or "
+            f"{missing} of {count(len(reduced['pair_distance']), 'pair')} without a distance, so that nothing is embedded or "
             f"clustered; sweep matrix_row over {{range: {len(order)}}}."
         )
     ordered = np.asarray(reduced["distances"])[np.ix_(order, order)]

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ctd.rows import combinations
+from ctd.words import number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -234,7 +235,7 @@ def as_text(value: object) -> str:
 
 def brief(value: object) -> str:
     """A value as people read it: a real number to 4 digits."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return number(value) if isinstance(value, float) else str(value)
 
 
 def of_json(value: object) -> Any:

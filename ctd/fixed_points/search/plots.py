@@ -24,7 +24,7 @@ from ctd.plots import (
 )
 from ctd.principal import component
 from ctd.rows import Columns
-from ctd.words import count
+from ctd.words import count, number
 
 N_SPECTRA = 40
 """Eigenvalues are drawn of at most so many points, those with the most searches."""
@@ -123,7 +123,7 @@ def _texts(seen: Portrait) -> list[str]:
     at = [f", {named(x)}" if seen.several else "" for x in inputs]
     return [
         f"point {k}{at[k]}: {reduced['kind'][k]}, {reduced['stability'][k]}\n"
-        f"q {reduced['q'][k]:.2g}, leading {leading} {reduced['leading'][k]:.4f}\n"
+        f"q {reduced['q'][k]:.2g}, leading {leading} {number(reduced['leading'][k])}\n"
         f"{reduced['search_share'][k]:.1%} of the searches ({count(int(reduced['count'][k]), 'candidate')})"
         for k in range(len(reduced["kind"]))
     ]
@@ -140,7 +140,7 @@ def _spectra(seen: Portrait, part: Part) -> Plot:
     point, mode = (index.ravel() for index in np.indices(values.shape))
     flat, tau = values.ravel(), tau.ravel()  # as `point` and `mode` number them
     text = [
-        f"point {shown[p]}, mode {m}\nλ = {v.real:.4f} {v.imag:+.4f}i, |λ| {abs(v):.4f}\n"
+        f"point {shown[p]}, mode {m}\nλ = {v.real:.4f} {v.imag:+.4f}i, |λ| {number(abs(v))}\n"
         f"time constant {t:.3g} {'units of time' if seen.flow else 'steps'}"
         for p, m, v, t in zip(point, mode, flat, tau, strict=True)
     ]

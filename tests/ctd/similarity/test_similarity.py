@@ -106,7 +106,7 @@ def test_missing_pairs_are_told():
     assert np.isnan(found["r2"]).all()
     (plot,) = pictures(found, told, "cka")
     assert plot.note == (
-        "2 of 3 pairs have no distance, so that nothing is embedded or clustered; sweep matrix_row over {range: 3}."
+        "2 of 3 pairs without a distance, so that nothing is embedded or clustered; sweep matrix_row over {range: 3}."
     )
 
 

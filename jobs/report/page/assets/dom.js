@@ -42,7 +42,7 @@ function fmt(v) {
   let text;
   if (Number.isInteger(v) && size < 1e9) text = v.toLocaleString("en");
   else if (size !== 0 && (size >= 1e6 || size < 1e-3)) text = v.toExponential(3).replace(/\.?0+e/, "e").replace("e+", "e");
-  else text = String(Number(v.toPrecision(5)));
+  else text = String(Number(v.toPrecision(Math.abs(v - 1) < 5e-5 ? 6 : 5))); // what is not 1 does not read 1
   return text.replace("-", "−").replace("e-", "e−");
 }
 
