@@ -71,7 +71,7 @@ def state(
         "attempts_failed": sum(event.kind == "error" for event in events),
         "items_with_errors": sum(map(len, failed.values())),
         "warnings": planned_warnings(events) + warnings_of(store, markers),
-        "learned": [e.text for e in events if e.kind == "decision"][-5:],
+        "learned": _learned(markers, events)[-5:],
         "errors": _errors(plan, markers, events, failed)[-10:],
     }
 
@@ -88,6 +88,13 @@ def _errors(
     still = [event for event in events if event.kind == "error" and is_open(event, plan, done)]
     errors = [about(event, "group" if event.shard is None else "shard") for event in still]
     return errors + [about(item, "item") for items in failed.values() for item in items]
+
+
+def _learned(markers: Sequence[Marker], events: Sequence[Event]) -> list[str]:
+    """What was decided, but for shards whose first attempt since then was committed: it says nothing of their results."""
+    anew = {m.shard.number: m.started for m in markers if m.attempt == 1}
+    is_past = lambda event: event.shard is not None and event.time < anew.get(event.shard, 0)
+    return [e.text or "" for e in events if e.kind == "decision" and not is_past(e)]
 
 
 def is_open(event: Event, plan: Plan, done: set[int]) -> bool:
