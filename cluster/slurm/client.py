@@ -1,12 +1,14 @@
 """Talk to Slurm: run its commands, submit a batch script, and put the states of allocations into words."""
 
 import json
+import os
 import re
 import subprocess
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from cluster.profiles import SlurmProfile
@@ -21,7 +23,7 @@ BUSY = r"(?i)unable to contact|timed out|try again|connect|no answer"
 UNSENT = r"(?i)connect failure"
 """Error messages when the controller was not reached, and so has done nothing."""
 
-UNREACHED = rf"{BUSY}|configuration source|munge|authentication error"
+UNREACHED = rf"{BUSY}|configuration source|munge|authentication error|^SLURM_CONF"
 """Error messages when no controller was reached, as on a machine that belongs to no cluster."""
 
 
@@ -46,6 +48,9 @@ def command(*arguments: str, text: str | None = None, again: str = BUSY) -> str:
 
     text: its standard input. again: pattern of the error messages after which it is tried again (see TRIES).
     """
+    # Slurm's commands wait a minute for the file.
+    if (conf := os.environ.get("SLURM_CONF")) and not Path(conf).exists():
+        raise SlurmError(arguments[0], f"SLURM_CONF: there is no file {conf}")
     for attempt in range(TRIES):
         try:
             return subprocess.run(

@@ -74,6 +74,14 @@ def test_busy_controller_is_asked_again(tmp_path, monkeypatch):
     assert waits == [1.0, 2.0]
 
 
+def test_slurm_conf_that_points_nowhere_is_told_at_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_CONF", str(tmp_path / "slurm.conf"))
+    monkeypatch.setattr(slurm.subprocess, "run", None)  # Slurm's own commands would wait a minute
+    with pytest.raises(slurm.SlurmError, match="squeue: SLURM_CONF: there is no file /") as found:
+        slurm.allocations(["1"])
+    assert found.value.unreached
+
+
 @pytest.mark.parametrize(
     ("complaint", "said"),
     [
