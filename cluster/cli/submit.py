@@ -70,7 +70,7 @@ def submit(
         _show(order, as_json)
         return
     warn(risks(order).values())
-    with told_if_slow("planning", as_json or not err.is_terminal):
+    with told_if_slow("planning", as_json):
         submission = send(order, lambda why: warn([why]))
     if as_json:
         home, number = submission.home, submission.numbers[0]
@@ -86,7 +86,7 @@ def submit(
 
 def _show(order: Order, as_json: bool) -> None:
     """Print the summary of an order and its script."""
-    with told_if_slow("planning", as_json or not err.is_terminal):
+    with told_if_slow("planning what would be sent", as_json):
         found, text = preview(order), text_of(order)
     if as_json:
         show_json({**found, "script": text})

@@ -64,7 +64,8 @@ def test_a_job_is_sent_again_to_the_cluster_that_was_named(tmp_path, monkeypatch
         assert read_order(write(tmp_path), given).words[-2:] == ("--cluster", word)
 
 
-def test_dry_run_prints_the_script_and_touches_nothing(tmp_path, command_line):
+def test_dry_run_prints_the_script_and_touches_nothing(tmp_path, command_line, monkeypatch):
+    monkeypatch.setattr("cluster.cli.display.SLOW_S", 0.0)
     path = write(tmp_path, cluster=SLURM, kernel="esn", sweep={"grid": {"g": [0.5, 1.0]}})
     code, out, err = command_line("submit", path, "--dry-run", "--set", "seed=4")
     assert code == 0, err
@@ -76,6 +77,7 @@ def test_dry_run_prints_the_script_and_touches_nothing(tmp_path, command_line):
     )
     assert [p.name for p in tmp_path.iterdir()] == ["job.yaml"]
     said = dict(line.split(maxsplit=1) for line in err.splitlines())
+    assert said["planning"] == "what would be sent"
     assert said["store"] == f"{tmp_path}/job.zarr"
     assert re.fullmatch("2 items, 1 group, 1 shard", said["work"])
     assert "not asked  " in err
