@@ -43,19 +43,27 @@ def use_compilation_cache() -> None:
     warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation")
 
 
-def prune_compilation_cache(limit: int = LIMIT) -> None:
-    """Delete the least recently used programs if the folder holds more than `limit` bytes.
+def prune_compilation_cache(limit: int = LIMIT) -> list[str]:
+    """Delete the least recently used programs if the folder holds more than `limit` bytes; return why it cannot be used, if so.
 
     Several processes may do so at once. A folder that cannot be read or written stays as it is.
     """
     folder = cache_home() / "xla"
     looked = folder / ".looked-through"
-    with suppress(OSError):
-        if looked.exists() and time.time() - looked.stat().st_mtime < EVERY_S:
-            return
+    try:
         folder.mkdir(parents=True, exist_ok=True)
-        looked.touch()
-        _delete_oldest(folder, limit)
+        why = "" if os.access(folder, os.W_OK) else "Permission denied"
+    except OSError as error:
+        why = error.strerror or str(error)
+    if why:
+        return [
+            f"CTD_CACHE: {folder} cannot be written ({why}), so nothing is kept for the next run"
+        ]
+    with suppress(OSError):
+        if not looked.exists() or time.time() - looked.stat().st_mtime >= EVERY_S:
+            looked.touch()
+            _delete_oldest(folder, limit)
+    return []
 
 
 def _delete_oldest(folder: Path, limit: int) -> None:

@@ -268,7 +268,7 @@ class Job:
 
         refuse_going_on(where)
         use_compilation_cache()
-        prune_compilation_cache()
+        warn(prune_compilation_cache())
         stage = self._stage(where, code_folder(where, self._source), accept_changes)
         spec = stage.spec({})
         request = Request(

@@ -139,7 +139,7 @@ def resume(
     as_json: options.AsJson = False,
 ) -> None:
     """Continue the job of a store. This needs only the store and its kernel's code."""
-    prune_compilation_cache()
+    warn(prune_compilation_cache())
     with signals(stop := Stop()):
         if not Store.exists(store) and (past := submissions(store)):
             raise JobError(

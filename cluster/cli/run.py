@@ -13,7 +13,7 @@ import yaml
 from cluster.cache import prune_compilation_cache
 from cluster.cli import options
 from cluster.cli.choice import choose_executor, make_executor, workers_here
-from cluster.cli.display import err, out, records, show_json, show_table, told_if_slow
+from cluster.cli.display import err, out, records, show_json, show_table, told_if_slow, warn
 from cluster.cli.outcome import draw, show_summary
 from cluster.cli.restart import PROGRESS, RestartState
 from cluster.cli.running import Request, open_to_compute, run_store
@@ -66,7 +66,7 @@ def run(
     as_json: options.AsJson = False,
 ) -> None:
     """Run jobs and their stages; if a store exists already, do only what is left."""
-    prune_compilation_cache()
+    warn(prune_compilation_cache())
     with signals(stop := Stop()):
         state = RestartState.received()
         stages = state.stages or _stages(job_files, overrides or [], store, base)
@@ -219,7 +219,7 @@ def gather(
     opened = open_to_compute(store, trust)
     if overrides:
         set_gather(opened, overrides)
-    prune_compilation_cache()
+    warn(prune_compilation_cache())
     runner = make_executor(executor, opened.job.spec.run, address)
     with closing(runner), told_if_slow("reducing"):
         n = reduce_store(opened, runner)

@@ -75,7 +75,8 @@ def test_the_folder_is_looked_through_now_and_then(folder, monkeypatch):
     assert left(folder) == []
 
 
-def test_a_folder_that_cannot_be_read_stops_nothing(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_written_is_told_of(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("CTD_CACHE", str(tmp_path / "file"))
-    cache.prune_compilation_cache(0)
+    (told,) = cache.prune_compilation_cache(0)
+    assert told.startswith(f"CTD_CACHE: {tmp_path}/file/xla cannot be written (Not a directory)")
