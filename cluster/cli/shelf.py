@@ -68,8 +68,9 @@ def _show(found: dict[str, np.ndarray]) -> None:
         for metric, value in zip(found["metric"], found["best"], strict=True)
     ]
     shared = [name for name in VERSIONS if len(set(found[name])) == 1]
-    names = ["store", "kernel", "swept", "done", "dropped", "failed", "left"]
+    names = ["kernel", "swept", "done", "dropped", "failed", "left"]
     columns: dict[str, Any] = {
+        "store": found["address"],  # which the next command takes
         **{name: found[name] for name in names},
         of_metric or "best": best,
         "size": [f"{size:,.3g} MB" for size in found["size_mb"]],
@@ -80,7 +81,7 @@ def _show(found: dict[str, np.ndarray]) -> None:
         if not any(columns[name]):
             del columns[name]
     show_table(columns, limit=None)
-    for name, note, tags in zip(found["store"], found["note"], found["tags"], strict=True):
+    for name, note, tags in zip(found["address"], found["note"], found["tags"], strict=True):
         if note or tags:
             out.print(f"{name}: {' '.join(filter(None, [note, tags and f'[{tags}]']))}")
     if shared:
