@@ -264,7 +264,7 @@ def read_table(
         }
 
 
-def dataset_of(path: str, found: Mapping[str, np.ndarray], name: str, hint: str = "") -> np.ndarray:
+def dataset_of[T](path: str, found: Mapping[str, T], name: str, hint: str = "") -> T:
     """An array of a file. Raises ValueError, beginning with `path` and ending with `hint`, where the file has none of this name."""
     if name not in found:
         near = meant(name, found)

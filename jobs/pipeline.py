@@ -17,7 +17,7 @@ Before planning, `resolve` replaces each reference by a sweep over `STORE::ITEM`
 store keeps these in its spec, so that the selection does not change when the other store does.
 `part: weights` (the default) is the trained model: the results called `weights.NAME`, as an HDF5 file of NAMEs.
 `part: model` is the results called `model.NAME` in the same way; so is any other family. `part: results` is everything
-that is stored for the item except the trained model.
+that is stored for the item except the trained model; `part: states` the result `states` alone, and so for any other.
 
 Two parts select groups, those of the selected items: the tables of the kernel's reduction, and the groups' parameters:
 

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from ctd.cells import CellName, cells_with
-from ctd.containers import opened_hdf5, read_datasets, text_attribute
+from ctd.containers import opened_hdf5, read_dataset, read_datasets, text_attribute
 from ctd.data import dataset_of
 from ctd.kernel import File, Params, Static, Traced, View
 from ctd.late import Array, Float, on_host
@@ -30,7 +30,7 @@ class Evidence(Params):
     weights: File[tuple[str, ...]] = ()
     """models that were fitted to them: {stage: ...} of a reconstruct or lfads stage"""
     states: File[tuple[str, ...]] = ()
-    """states of lfads' generators: {stage: ..., part: results}; states of reconstruct's fits are the recordings' factors"""
+    """states of lfads' generators: {stage: ..., part: states}; states of reconstruct's fits are the recordings' factors"""
     cell: Static[CellName] = "shplrnn:clipped"
     """only models of this cell are read; models of lfads: gru or node"""
     atlas: File[str | None] = None
@@ -169,7 +169,7 @@ def _check_factors(path: str, about: Mapping[str, Any], n_factors: int) -> None:
     """Raise ValueError unless the states of a fit are the factors of its recording: maps are read at these."""
     if "cell" not in about:
         raise ValueError(
-            f"weights: {path}: a model of lfads has states of its own; give `states`, {{stage: ..., part: results}} of its stage"
+            f"weights: {path}: a model of lfads has states of its own; give `states`, {{stage: ..., part: states}} of its stage"
         )
     needed = {"standardise": False, "observation": "identity", "n": n_factors}
     for name, value in needed.items():
@@ -183,8 +183,10 @@ def _check_factors(path: str, about: Mapping[str, Any], n_factors: int) -> None:
 def _own_states(path: str) -> tuple[str, np.ndarray]:
     """(the place STORE::ITEM of an lfads model, its states (trial, time, state))."""
     with opened_hdf5(path) as file:
-        found = dataset_of(f"states: {path}", read_datasets(path, file), "states")
-        return _place(text_attribute(file, "store"), file.attrs.get("item", -1)), found
+        dataset_of(f"states: {path}", file, "states")
+        # Of all results these alone: there may be a thousand files, each with fifty arrays.
+        states = read_dataset(path, file, "states")
+        return _place(text_attribute(file, "store"), file.attrs.get("item", -1)), states
 
 
 def _fit(path: str) -> tuple[str, dict[str, Any], Weights]:

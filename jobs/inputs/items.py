@@ -96,44 +96,42 @@ def row_params(store: Store, group: int, start: int, stop: int) -> list[dict[str
     columns = {name: name for name in str(about.get("coordinates", "")).split()}
     # A population changes parameters as it runs: final_NAME has the last values (jobs.plan.search).
     columns |= {n.removeprefix("final_"): n for n in store.names(group) if n.startswith("final_")}
-    read = {
-        name: store.rows(group, stored, start, stop).tolist()
-        for name, stored in columns.items()
-        if name in about["params"]
-    }
-    own = lambda k: {name: values[k] for name, values in read.items()}
+    used = {name: stored for name, stored in columns.items() if name in about["params"]}
+    read = store.several(group, used.values(), start, stop)
+    values = {name: read[stored].tolist() for name, stored in used.items()}
+    own = lambda k: {name: column[k] for name, column in values.items()}
     return [about["params"] | own(k) for k in range(stop - start)]
 
 
 def place_of(store: Store, item: int) -> tuple[int, int]:
     """The (group, row) of an item. Raises JobError if there is no such item."""
-    found = None
-    for group in range(len(store.job.plan.group_sizes)):
-        ids = _ids(store, group)
-        row = int(np.searchsorted(ids, item))  # a group's items are in rising order
-        if row < len(ids) and ids[row] == item:
-            found = group, row
-            # Groups that are searched together all have a row for it, and one of them has the item.
-            if store.job.plan.ways == 1 or _is_computed(store, group, row):
-                return found
-    if found is None:
+    items, places = _index(store)
+    first, end = np.searchsorted(items, [item, item + 1])
+    found = [(int(group), int(row)) for group, row in places[first:end]]
+    if not found:
         n = store.job.plan.n_items
         raise JobError(f"{store.address}: has no item {item}; it has the items 0 to {n - 1}")
-    return found
+    # Groups that are searched together all have a row for it, and one of them has the item.
+    rows = (place for place in found if len(found) == 1 or _is_computed(store, *place))
+    return next(rows, found[-1])
 
 
-_read: WeakKeyDictionary[Store, dict[int, np.ndarray]] = WeakKeyDictionary()
-"""Opened store -> group -> the items of its rows."""
+_indices: WeakKeyDictionary[Store, tuple[np.ndarray, np.ndarray]] = WeakKeyDictionary()
+"""Opened store -> its `_index`."""
 
 
-def _ids(store: Store, group: int) -> np.ndarray:
-    """The items of all rows of a group, which never change: they are read once."""
-    known = _read.setdefault(store, {})
-    if group not in known:
+def _index(store: Store) -> tuple[np.ndarray, np.ndarray]:
+    """(the items of all rows, in rising order; the (group, row) of each). They never change, and are read once."""
+    if store not in _indices:
+        sizes = store.job.plan.group_sizes
+        items = np.concatenate([store.rows(k, "item", 0, n) for k, n in enumerate(sizes)])
+        places = np.concatenate(
+            [np.stack([np.full(n, k), np.arange(n)], axis=1) for k, n in enumerate(sizes)]
+        )
         # As Python's numbers are: else a search would convert all of them at each call.
-        ids = store.rows(group, "item", 0, store.job.plan.group_sizes[group])
-        known[group] = ids.astype(np.int64)
-    return known[group]
+        items, order = items.astype(np.int64), np.argsort(items, kind="stable")
+        _indices[store] = items[order], places[order]
+    return _indices[store]
 
 
 def _is_computed(store: Store, group: int, row: int) -> bool:
@@ -153,8 +151,8 @@ def _find(store: Store, item: int) -> tuple[int, int]:
 def item_arrays(store: Store, item: int, part: str = "weights") -> dict[str, np.ndarray]:
     """A part of an item's results: name -> array.
 
-    part: "results" for everything except the trained model; else a family of results `PART.NAME`, such as "weights"
-    for the trained model, whose arrays get the names NAME.
+    part: "results" for everything except the trained model; the name of one result; or a family of results `PART.NAME`,
+    such as "weights" for the trained model, whose arrays get the names NAME.
 
     Raises JobError if the item does not exist or is not computed, or the job stores no such results.
 
@@ -163,7 +161,9 @@ def item_arrays(store: Store, item: int, part: str = "weights") -> dict[str, np.
     """
     group, row = _find(store, item)
     is_in = lambda name: (
-        name.startswith(f"{part}.") or (part == "results" and not name.startswith(WEIGHTS))
+        name == part
+        or name.startswith(f"{part}.")
+        or (part == "results" and not name.startswith(WEIGHTS))
     )
     names = [name for name in store.names(group) if is_in(name)]
     if not names:
@@ -173,7 +173,8 @@ def item_arrays(store: Store, item: int, part: str = "weights") -> dict[str, np.
         if part == "weights" and not could:
             hint = f"; all that it stores: {store.address}::{item}::results"
         raise JobError(f"{store.address}: kernel {kernel} stores no {part} in this job{hint}")
-    return {n.removeprefix(f"{part}."): store.rows(group, n, row, row + 1)[0] for n in names}
+    read = store.several(group, names, row, row + 1)
+    return {name.removeprefix(f"{part}."): values[0] for name, values in read.items()}
 
 
 def _asking(store: Store, part: str) -> str:

@@ -125,6 +125,11 @@ def places_of(attributes: Mapping[str, Any]) -> dict[str, Place]:
     }
 
 
+def entries(pack: np.ndarray, where: Place) -> np.ndarray:
+    """(row, ...) the values of one result in rows of its pack."""
+    return pack[:, where.at : where.at + where.size].reshape(len(pack), *where.shape)
+
+
 class Part:
     """A packed result that is indexed like an array of its own.
 

@@ -8,7 +8,7 @@ done: a result may equal the fill value.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -20,7 +20,7 @@ from ctd.kernel import Kernel
 from jobs import keys
 from jobs.errors import JobError, advised
 from jobs.late import zarr
-from jobs.plan.packing import Part, places_of
+from jobs.plan.packing import Part, entries, places_of
 from jobs.plan.search import searched
 from jobs.spec import trust
 from jobs.spec.description import Description
@@ -163,6 +163,16 @@ class Store:
     def rows(self, group: int, name: str, start: int, stop: int) -> np.ndarray:
         """Return rows start <= r < stop of a result or column."""
         return np.asarray(self.array(group, name)[start:stop])
+
+    def several(
+        self, group: int, names: Iterable[str], start: int, stop: int
+    ) -> dict[str, np.ndarray]:
+        """Return the `rows` of several results or columns by name; a pack that holds more than one of them is read once."""
+        places, names = places_of(attributes(self.results(group))), [*names]
+        held = {name: places[name].pack if name in places else name for name in names}
+        read = {name: np.asarray(self.stored(group, name)[start:stop]) for name in {*held.values()}}
+        of = lambda name: entries(read[held[name]], places[name]) if name in places else read[name]
+        return {name: of(name) for name in names}
 
 
 def table_group(store: Store, path: str, attrs: Mapping[str, Any] | None = None) -> zarr.Group:

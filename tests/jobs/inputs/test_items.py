@@ -9,6 +9,7 @@ import pytest
 from stores import FOUR_SLOTS, SMALL_RNN, run
 
 from ctd.data import read_hdf5
+from jobs.errors import JobError
 from jobs.inputs import items
 from jobs.inputs.items import ItemPart, materialise
 from jobs.storage import objects
@@ -84,3 +85,25 @@ def test_a_full_disk_of_temporary_files_is_no_fault_of_the_job(nets, tmp_path, m
     monkeypatch.setattr(items, "write_named", fail)
     with pytest.raises(StorageFailed, match=r"w.h5: cannot be written: full"):
         materialise(ItemPart(str(address), 0, "weights"))
+
+
+def test_parts_of_an_item_are_its_rows_of_the_results(nets):
+    """All results, one of them, or a family: each as it is read on its own, whatever pack it lies in."""
+    store = Store.open(nets)
+    names = [name for name in store.names(0) if not name.startswith("weights.")]
+    of_both = store.several(
+        0, ["item", names[0]], 1, 3
+    )  # a column of its own, and a part of a pack
+    assert of_both["item"].tolist() == [1, 2]
+    np.testing.assert_array_equal(of_both[names[0]], store.rows(0, names[0], 1, 3))
+    for part, expected in {
+        "results": {name: name for name in names},
+        "eval_loss": {"eval_loss": "eval_loss"},
+        "weights": {n.removeprefix("weights."): n for n in store.names(0) if n not in names},
+    }.items():
+        found = items.item_arrays(store, 2, part)
+        assert found.keys() == expected.keys()
+        for name, stored in expected.items():
+            np.testing.assert_array_equal(found[name], store.rows(0, stored, 2, 3)[0])
+    with pytest.raises(JobError, match="stores no lossy in this job"):
+        items.item_arrays(store, 2, "lossy")
