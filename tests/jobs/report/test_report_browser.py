@@ -569,9 +569,9 @@ def test_a_plot_is_saved_as_png_svg_and_csv(visit, pages):
         AXIS_OF, ["leaky as well", "a cell with a very long name", "another cell"]
     )
     nodes = ElementTree.fromstring(drawn).iter("{http://www.w3.org/2000/svg}text")
-    *_, first, last, label = [node.text for node in nodes]
-    assert (first[:3], last[:3], label) == ("lea", "ano", "cell"), (
-        "those at the ends have theirs, too"
+    *_, first, middle, last, label = [node.text for node in nodes]
+    assert (first[:3], middle[:3], last[:3], label) == ("lea", "a c", "ano", "cell"), (
+        "those at the ends have theirs, too; what has no room between them stands below"
     )
     drawn = page.evaluate(AXIS_OF, ["a" * 80, "b" * 80, "c" * 80])
     nodes = ElementTree.fromstring(drawn).iter("{http://www.w3.org/2000/svg}text")

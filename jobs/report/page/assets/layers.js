@@ -60,26 +60,26 @@ class Layers {
     c.textAlign = "center";
     c.textBaseline = "top";
     const count = Math.max(2, (box.r - box.l) / 80);
-    let free = -Infinity;
-    for (const t of this.ticks(0, this.seen[0], this.seen[1], count)) {
+    const free = [-Infinity, -Infinity]; // in each row
+    for (const [k, t] of this.ticks(0, this.seen[0], this.seen[1], count).entries()) {
       const px = Math.round(this.px(t.at)) + 0.5;
-      let { text } = t, at = px, half = c.measureText(text).width / 2;
+      let { text } = t, at = px, half = c.measureText(text).width / 2, row = k % this.rows;
       if (px < box.l - 1 || px > box.r + 1) continue;
       if (!x.ticks.length) stroke(c, px, box.t, px, box.b);
       // The texts of the first and the last category move inwards, and are cut where another one lies.
       else if (px - half < 0 || px + half > w) {
-        text = clip(c, text, px < w / 2 ? w / Math.min(x.ticks.length, count) : w - Math.max(0, free));
+        text = clip(c, text, px < w / 2 ? w / Math.min(x.ticks.length, count) : w - Math.max(0, free[row]));
         half = c.measureText(text).width / 2;
         at = px < w / 2 ? half : w - half;
       }
-      if (at - half < free || at + half > w) continue;
-      c.fillText(text, at, box.b + 6);
-      free = at + half + 8;
+      if (at - half < free[row] || at + half > w) continue;
+      c.fillText(text, at, box.b + 6 + 14 * row);
+      free[row] = at + half + 8;
     }
     c.strokeStyle = THEME.line;
     c.strokeRect(box.l + 0.5, box.t + 0.5, box.r - box.l, box.b - box.t);
     c.fillStyle = THEME.ink;
-    this.below.forEach((line, k) => c.fillText(line, (box.l + box.r) / 2, box.b + 23 + 14 * k));
+    this.below.forEach((line, k) => c.fillText(line, (box.l + box.r) / 2, box.b + 9 + 14 * (this.rows + k)));
     if (y.label) {
       c.save();
       c.translate(4, (box.t + box.b) / 2);

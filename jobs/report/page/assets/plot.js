@@ -121,7 +121,10 @@ class Figure extends Layers {
     const widest = Math.max(8, ...yTicks.map((t) => Math.min(0.32 * w, c.measureText(t.text).width)));
     const l = Math.ceil(widest) + (this.plot.y.label ? 30 : 14), r = w - 12;
     this.below = this.plot.x.label ? wrap(c, this.plot.x.label, r - l) : [];
-    const box = { l, t: 8, r, b: h - (this.below.length ? 26 + 14 * this.below.length : 24) };
+    // Names of categories that would cover each other stand in two rows.
+    const half = this.plot.x.ticks.map((text) => c.measureText(text).width / 2), room = (r - l) / (this.view[1] - this.view[0]) - 8;
+    this.rows = half.some((width, k) => k && width + half[k - 1] > room) ? 2 : 1;
+    const box = { l, t: 8, r, b: h - 14 * (this.rows - 1) - (this.below.length ? 26 + 14 * this.below.length : 24) };
     this.box = box;
     this.seen = this.plot.equal ? this.square(this.view) : this.view;
     const [x0, x1, y0, y1] = this.seen;
