@@ -453,6 +453,10 @@ def test_curves_are_coloured_by_what_was_swept_and_smoothed(visit, pages):
     order = [item for item, _, _ in sorted(layers, key=lambda layer: layer[1])]
     assert order == list(frame.learning_rate.sort_values().index)
     assert all("learning_rate: " in text for _, _, text in layers)
+    groups = "(n) => grouped([...ITEMS.rows.keys()].slice(0, n), 'learning_rate', 5).map((g) => [g.label, g.tone])"
+    few, every = page.evaluate(groups, 3), page.evaluate(groups, 10)
+    assert len(few) == 3
+    assert all(pair in every for pair in few), "a value has one colour on the page"
     curve = np.asarray(pages["train_rnn"][0].array(0, "curve")[order[0]], float)
     figure.get_by_label("smooth").fill("0.5")
     smooth = page.evaluate(f"(item) => ({FIGURE})('Training').layers.find((l) => l.item && l.item[0] === item).y[0]", order[0])  # fmt: skip

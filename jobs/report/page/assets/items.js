@@ -46,21 +46,18 @@ function idsOf(table) {
 
 const OFFSET = 2 ** 32; // see jobs/report/page/several.py
 
-// Items in groups of equal values of a column: [{ label, tone: 0 to 1 or null, ids: Set }]. Many numbers are put
-// into `bins` groups of about equal counts.
+// Items in groups of equal values of a column: [{ label, tone: 0 to 1 or null, hue, ids: Set }]. Many numbers are put into `bins`
+// groups of about equal counts. A value has one colour in all figures: the page's items make the groups.
 function grouped(ids, name, bins) {
-  const values = ids.map((id) => ITEMS.value(id, name)), known = [...new Set(values.filter((v) => v !== undefined && v !== null))];
+  const has = (v) => v !== undefined && v !== null, value = (id) => ITEMS.value(id, name), known = [...new Set([...ITEMS.rows.keys()].map(value).filter(has))];
   if (!known.length) return [];
   const number = known.every((v) => typeof v === "number");
   known.sort(number ? (a, b) => a - b : (a, b) => String(a).localeCompare(String(b), undefined, { numeric: true }));
   const ends = number && known.length > 10 ? Array.from({ length: bins }, (_, k) => known[Math.min(known.length - 1, Math.round(((k + 1) * known.length) / bins) - 1)]) : known;
-  const groups = ends.map((end, k) => ({ label: `${name} = ${fmt(end)}`, tone: number ? k / Math.max(1, ends.length - 1) : null, ids: new Set(), low: Infinity }));
-  values.forEach((v, k) => {
-    if (v === undefined || v === null) return;
-    const at = number ? ends.findIndex((end) => v <= end) : ends.indexOf(v);
-    groups[at].ids.add(ids[k]);
-    if (number) groups[at].low = Math.min(groups[at].low, v);
-  });
+  const groups = ends.map((end, k) => ({ label: `${name} = ${fmt(end)}`, tone: number ? k / Math.max(1, ends.length - 1) : null, hue: k, ids: new Set(), low: Infinity }));
+  const groupOf = (v) => groups[number ? ends.findIndex((end) => v <= end) : ends.indexOf(v)];
+  for (const v of known) if (number) groupOf(v).low = Math.min(groupOf(v).low, v);
+  for (const id of ids) if (has(value(id))) groupOf(value(id)).ids.add(id);
   if (ends !== known) groups.forEach((g, k) => { g.label = `${name} ${fmt(Number(g.low.toPrecision(3)))} to ${fmt(Number(ends[k].toPrecision(3)))}`; });
   return groups.filter((g) => g.ids.size);
 }

@@ -61,16 +61,16 @@ class Traces {
   // One layer for each value, and its median line. named: values that the legend has already, as of the lines that points lie on.
   groups(layer, rows, values, named) {
     const out = [];
-    values.forEach((group, k) => {
+    for (const group of values) {
       const mine = rows.filter((row) => group.ids.has(layer.item[row]));
-      if (!mine.length) return;
-      const colour = group.tone === null ? { hue: k } : { tone: group.tone };
+      if (!mine.length) continue;
+      const colour = group.tone === null ? { hue: group.hue } : { tone: group.tone };
       const part = { ...this.some(layer, mine), colour: undefined, strong: false, name: group.label, ...colour, legend: layer.dashed || named.has(group.label) ? "" : undefined };
       if (!layer.dashed) named.add(group.label);
       const medians = this.medians.checked && this.canGroup && layer.kind === "lines" && mine.length > 1 && !layer.dashed;
       out.push(medians ? { ...part, faint: true, pale: true, name: "", of: group.label } : part);
       if (medians) out.push({ ...part, y: [median(part.y)], item: undefined, text: [`median of ${mine.length}, ${group.label}`], name: group.label, wide: true });
-    });
+    }
     return out.sort((a, b) => Boolean(a.wide) - Boolean(b.wide));
   }
 
