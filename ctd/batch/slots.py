@@ -186,6 +186,11 @@ class AnyRun(Placed, ABC):
         return np.asarray(self._slots.done)[self._physical] & (self._rows >= 0)
 
     @property
+    def going(self) -> np.ndarray:
+        """Rows of the items in slots that have not finished."""
+        return self._rows[(self._rows >= 0) & ~self._done()]
+
+    @property
     def finished(self) -> bool:
         return self._next == len(self._queue) and not self._live
 

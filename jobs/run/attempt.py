@@ -205,9 +205,11 @@ class Attempt:
             # The items of a round go on later.
             finished = 0 if self.task.step else run.n_finished
             done = len(ids) * run.rounds / (whole * turns) if whole else 0.0
-            work, value = min(len(ids), max(finished, done)), live.value if live else None
+            work = min(len(ids), max(finished, done))
+            value = live.value if live else None
+            failed = live.failed if live and not self.task.step else {}
             return ShardProgress(
-                finished, run.rounds, most * turns, waiting, work=work, value=value
+                finished, run.rounds, most * turns, waiting, work=work, value=value, failed=failed
             )
 
         # Where it stands at first, from a checkpoint or not: compiling its first advance takes long.

@@ -32,6 +32,8 @@ class Progress:
     items_before: int = 0
     """Items that were in the store when this run began."""
     outcomes: Counter[str] = field(default_factory=Counter)
+    failing: Counter[str] = field(default_factory=Counter)
+    """Failing outcomes of items of the running shards."""
     failed: dict[int, str] = field(default_factory=dict)
     """Shards given up -> the last error."""
     items_given_up: float = 0
@@ -124,6 +126,7 @@ class Progress:
             self.work_before, self.moving_since = shown[1], time.monotonic()
         self.advances = tuple(now.advances for now in running)
         self.most_advances = max((now.most for now in running), default=0)
+        self.failing = sum((Counter(now.failed) for now in running), Counter[str]())
         self._look([now.value for now in running if now.value])
 
     @property
@@ -173,12 +176,14 @@ class Progress:
     def lines(self) -> list[str]:
         """Return outcomes, advances, metric, rate and time left in one line, and each trouble in a further one."""
         # Threads that draw and that renew the lease call this while the driver writes: each field is read once.
-        outcomes, rate, left_s = list(self.outcomes.items()), self.rate, self.left_s
+        outcomes, rate, left_s = Counter(dict(self.outcomes)), self.rate, self.left_s
         stage, best, value, made = self.stage, self.best, self.value, self._made(self.advances)
         if ended := self.shards_done >= self.n_shards:
             # The last look came before the last advances: of a whole store it would say too little.
             stage, best, value = "", "", None
-        parts = [f"{n:,} {name}" for name, n in outcomes if n]
+        else:
+            outcomes += self.failing
+        parts = [f"{n:,} {name}" for name, n in outcomes.items() if n]
         # The advances of a round are those of its lap.
         parts += [f"{stage} ({made})" if stage and made else stage or made, best]
         if value and not best:

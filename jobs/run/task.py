@@ -181,6 +181,8 @@ class ShardProgress(NamedTuple):
     """Work done, in items: half of an item's advances are half an item."""
     value: Value | None = None
     """The items' value of the first curve, if the kernel has curves."""
+    failed: Mapping[str, int] = {}
+    """Failing outcome -> items that have ended with it, if the kernel has curves."""
     advancing: bool = False
     """Whether an advance runs, its compilation included; otherwise the shard loads, reads or writes."""
 

@@ -4,6 +4,7 @@ No result depends on them, and no run reads them.
 """
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import Annotated, NamedTuple
 
@@ -77,6 +78,9 @@ class LiveCurves:
         self._is_first = True
         self.value: Value | None = None
         """The last points of the first curve, as of the last write."""
+        self.failed = Counter[str]()
+        """Failing outcome -> items that had ended with it by then."""
+        self._n_ended = 0
 
     def show(self, run: Run | RoundRun) -> None:
         """Write the curves if that is due before the next advance ends; call it between two advances. A storage failure is ignored."""
@@ -87,8 +91,10 @@ class LiveCurves:
             return
         # A group need not store every curve that the kernel names.
         held = self._store.names(self._shard.group)
-        rows, values = run.peek(tuple(name for name in self._curves if name in held))
+        names = tuple(name for name in self._curves if name in held)
+        rows, values = run.peek(names)
         self._look(values)
+        self._count(run, rows)
         with objects.may_fail():
             if len(rows):
                 key = keys.live(self._shard.group, self._shard.number)
@@ -113,6 +119,18 @@ class LiveCurves:
         called = called or var.long_name.partition(",")[0] or name
         now = Value(called, float(np.median(points)), best, var.more_is_better)
         self.value = now if self.value is None else now._replace(best=now.better(self.value.best))
+
+    def _count(self, run: Run | RoundRun, rows: np.ndarray) -> None:
+        """Count the items that have ended with each failing outcome, if more have ended. rows: those that `peek` gives."""
+        failing = {
+            k: end.name for k, end in enumerate(self._store.description.outcomes) if end.failed
+        }
+        ended = ~np.isin(rows, run.going) if failing else np.zeros(0, bool)
+        # Not at each look: an outcome may take long, as that of a free run.
+        if ended.sum() > self._n_ended:
+            self._n_ended = int(ended.sum())
+            ends = run.peek(("outcome",))[1]["outcome"][ended].tolist()
+            self.failed = Counter(failing[end] for end in ends if end in failing)
 
 
 def clear_live(store: Store, shard: Shard) -> None:

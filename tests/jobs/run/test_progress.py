@@ -1,6 +1,7 @@
 """Progress moves with the advances of running shards, is described in a line, and is told to other processes."""
 
 import time
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -55,6 +56,14 @@ def test_advances_of_a_search_stand_beside_its_lap(stage, best, said):
     now = Progress(8, 1, stage=stage, best=best)
     now.update([ShardProgress(advances=2, most=4, value=Value("eval_loss", 0.5, 0.2))])
     assert now.text() == said
+
+
+def test_items_that_fail_are_told_before_their_shard_ends():
+    now = Progress(8, 2, outcomes=Counter(trained=3, diverged=1), shards_done=1)
+    now.update([ShardProgress(failed={"diverged": 2})])
+    assert now.text() == "3 trained, 3 diverged"
+    now.outcomes["diverged"], now.shards_done = 3, 2  # the marker has them, too
+    assert now.text().startswith("3 trained, 3 diverged")
 
 
 def test_time_left_falls_between_two_advances_and_is_not_told_when_it_is_over():

@@ -80,11 +80,14 @@ class Slow:
 
     def __init__(self, advance_s):
         self.clock, self.advance_s, self.rounds, self.looks = 0.0, advance_s, 0, []
+        self.going = np.arange(2)  # rows that have not finished
 
     def advance(self):
         self.clock, self.rounds = self.clock + self.advance_s, self.rounds + 1
 
     def peek(self, names):
+        if names == ("outcome",):
+            return np.arange(2), {"outcome": np.array([0, 1])}
         self.looks.append(self.clock)
         self.clock += 0.004 if len(self.looks) > 1 else 0.4
         curve = np.where(np.arange(4) < self.rounds, 5.0 - np.arange(4) + self.clock, np.nan)
@@ -107,6 +110,19 @@ def test_first_look_comes_early_and_its_compilation_puts_off_no_second_one(
     name, now, best, more = curves.value
     assert (name, more) == ("loss in training", False)
     assert best <= now
+
+
+def test_items_that_ended_badly_are_counted_at_the_next_look(tmp_path, monkeypatch):
+    store, run = create(tmp_path, "train_rnn"), Slow(60.0)
+    monkeypatch.setattr(live_module.time, "monotonic", lambda: run.clock)
+    curves = LiveCurves(store, store.job.plan.shard(0), np.arange(10), ("curve",))
+    told = []
+    for going in ([0, 1], [1], []):  # row 0 was trained, row 1 diverged
+        run.going = np.array(going, int)
+        run.advance()
+        curves.show(run)
+        told.append(dict(curves.failed))
+    assert told == [{}, {}, {"diverged": 1}]
 
 
 HURT = {
