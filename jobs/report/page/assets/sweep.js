@@ -164,8 +164,9 @@ function scatter(table, xName, yName, colourName) {
   const text = (rows) => rows.map((row) => [item && `item ${item.values[row]}`, ...told.map((c) => `${c.name}: ${fmt(valueOf(c, row))}`)].filter(Boolean).join("\n"));
   const kept = x.values.map((_, k) => k).filter((k) => counts(k) && (!ids || ITEMS.isKept(ids[k]))), base = { kind: "points", marker: "circle" };
   const part = (rows) => ({ ...base, x: rows.map((k) => X[k]), y: rows.map((k) => Y[k]), text: text(rows), key: ids ? rows.map((k) => ids[k]) : undefined });
-  const layers = colour && colour.kind === "text"
-    ? colour.labels.map((name, code) => ({ ...part(kept.filter((k) => colour.values[k] === code)), name }))
+  const few = colour && ids && (colour.kind === "text" || (ITEMS.names.includes(colourName) && nValues(colour) <= 10));
+  const layers = few // in the colours of the curves
+    ? grouped(ids, colourName, 10).map((g) => ({ ...part(kept.filter((k) => g.ids.has(ids[k]))), name: g.label, ...(g.tone === null ? { hue: g.hue } : { tone: g.tone }) }))
     : [{ ...part(kept), name: "", colour: colour ? kept.map((k) => (C[k] === null || !logColour ? C[k] : Math.log10(C[k]))) : undefined }];
   return { title: `${yName} against ${xName}`, layers, x: axis(x), y: axis(y), scale: { label: colour ? colourName : "", log: logColour }, note: [table.note, leftOut(table, [x, y], counts)].filter(Boolean).join(" ") };
 }
