@@ -120,7 +120,7 @@ def _default_columns(
     table: str, found: dict[str, np.ndarray], store: Store | Shelf, sorted_by: list[str]
 ) -> dict[str, np.ndarray]:
     """The columns that a terminal shows by default, in this order: the store and the row's number; what was swept, searched or
-    differs between stores; what the rows are sorted by; results in the kernel's order; others.
+    differs between stores; what the rows are sorted by; others as they come.
 
     Left out are an item's place, its group if there is one, its status if all are done, and columns of kernels without rows.
     """
@@ -137,9 +137,6 @@ def _default_columns(
     kind = lambda name: name.partition(".")[0].partition("[")[0]
     is_swept = lambda name: not swept.isdisjoint((name, kind(name)))
     first = [name for name in known if name in known[:n_first] or name == table]
-    results = [name for one in stores for name in one.description.reduced]
-    if table == "items":
-        results = [*(name for one in stores for name in one.description.dims), *results]
     inputs = [name for name in known if is_swept(name) and name not in sorted_by]
     hidden = {"row"}
     if all(len(one.job.plan.group_sizes) == 1 for one in stores):
@@ -147,7 +144,7 @@ def _default_columns(
     if "status" in known and set(found["status"]) <= {"done"}:
         hidden.add("status")
     hidden -= set(sorted_by)
-    order = dict.fromkeys([*first, *inputs, *sorted_by, *results, *known])
+    order = dict.fromkeys([*first, *inputs, *sorted_by, *known])
     return {name: found[name] for name in order if name in known and name not in hidden}
 
 

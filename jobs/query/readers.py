@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -37,17 +37,19 @@ def _reader(array: zarr.Array[Any]) -> Read:
     return lambda rows: decode(np.asarray(read(rows)), attrs)
 
 
-def stored(group: zarr.Group, axis: str, summary: Collection[str] = ()) -> Table:
-    """The table whose columns are the arrays of one Zarr group.
+def stored(
+    group: zarr.Group, axis: str, known: Sequence[str] = (), summary: Collection[str] = ()
+) -> Table:
+    """The table whose columns are the arrays of one Zarr group, in the one order that all have who show a table: the row's
+    number, what was swept, what is `known` in that order, others by name.
 
     axis: the axis of its rows. summary: arrays that are columns even if they have one more axis: of lists, shown where rows differ.
     """
     arrays = {name: array for name, array in group.arrays() if _dims(array)[:1] == (axis,)}
     table = Table(next((array.shape[0] for array in arrays.values()), 0))
-    # Order of columns: the row's number, the swept columns, then results.
     swept = str(attributes(group).get("coordinates", "")).split()
-    first = [name for name in [axis, *swept] if name in arrays]
-    for name in [*first, *sorted(arrays.keys() - first)]:
+    order = dict.fromkeys([axis, *swept, *known, *sorted(arrays)])
+    for name in filter(arrays.__contains__, order):
         array, dims, attrs = arrays[name], _dims(arrays[name]), attributes(arrays[name])
         if dims == (axis,):
             table.add(name, _reader(array), attrs.get("labels", []))
@@ -60,15 +62,17 @@ def stored(group: zarr.Group, axis: str, summary: Collection[str] = ()) -> Table
     return table
 
 
-def reduced(groups: Mapping[int, zarr.Group], axis: str, summary: Collection[str]) -> Table:
+def reduced(
+    groups: Mapping[int, zarr.Group], axis: str, known: Sequence[str], summary: Collection[str]
+) -> Table:
     """The table of reduced values along an axis: the rows of all groups, one group after another.
 
     A row also has its group's number, its own number in the group (in a column named like the axis, unless an array has that
     name) and the group's swept values.
 
-    groups: number -> the gathered group. axis: the axis of the rows. summary: as in `stored`.
+    groups: number -> the gathered group. axis: the axis of the rows. known, summary: as in `stored`.
     """
-    made = {number: stored(group, axis, summary) for number, group in groups.items()}
+    made = {number: stored(group, axis, known, summary) for number, group in groups.items()}
     parts = {number: part for number, part in made.items() if part.reads}
     if not parts:
         return Table(0)

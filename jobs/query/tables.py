@@ -151,8 +151,10 @@ class Tables(Source):
         return list(dict.fromkeys(named))
 
     def _made(self, name: str) -> Table:
+        described = self.store.description
         if name in ("items", "shards"):
-            return stored(child(self.root, name), name.removesuffix("s"))
+            known = [*varied(self.store), *described.dims, *described.reduced]
+            return stored(child(self.root, name), name.removesuffix("s"), known)
         if name in (further := reduction_tables(self.store)):
             return stored(child(self.root, further[name]), name)
         if name == SEARCH_TABLE and (search := self.store.job.spec.search):
@@ -161,7 +163,7 @@ class Tables(Source):
             n_groups = len(self.store.job.plan.group_sizes)
             paths = {g: f"gathered/{g}" for g in range(n_groups)}
             groups = {g: child(self.root, path) for g, path in paths.items() if path in self.root}
-            found = reduced(groups, name, self.store.description.summary)
+            found = reduced(groups, name, list(described.reduced), described.summary)
             if found.ids:
                 swept = attributes(child(self.root, "items")).get("coordinates", "")
                 join_items(found, self["items"], {*str(swept).split(), *varied(self.store)})

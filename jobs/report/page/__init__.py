@@ -27,7 +27,7 @@ from jobs.redact import redact
 from jobs.report.factors import zipped
 from jobs.report.figures import default_plots
 from jobs.report.page.answer import answer
-from jobs.report.page.encode import ordered, plot_json, summed_up, table_json, titles_of
+from jobs.report.page.encode import plot_json, summed_up, table_json, titles_of
 from jobs.report.page.facts import facts
 from jobs.report.page.groups import groups, live
 from jobs.report.page.several import several as several
@@ -64,7 +64,6 @@ class Content:
         if not store.committed.numbers():
             return dict(EMPTY)
         frames = {name: table(store, name) for name in tables(store)}
-        frames["items"] = ordered(frames["items"], store.swept, [store])
         columns = {str(name): column.to_numpy() for name, column in frames["items"].items()}
         first = answer(store, frames, columns)
         drawn, n_left_out = groups(store)

@@ -3,7 +3,7 @@
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from itertools import count
 from typing import Any
@@ -13,7 +13,7 @@ import pandas as pd
 
 from ctd.plots import Image, Layer, Lines, Plot, spread
 from jobs.query.query import described
-from jobs.store.store import Store, metric_of
+from jobs.store.store import Store
 
 MAX_LINES, MAX_VERTICES = 400, 60_000
 """Most lines in a layer, and most vertices of all its lines together."""
@@ -136,15 +136,6 @@ def summed_up(stores: Sequence[Store]) -> set[str]:
     """The columns that the kernels' summaries name, without those that have a usual value, which need not be shown."""
     told = [one.description for one in stores]
     return {n for d in told for n in d.summary if n not in d.reduced or not d.reduced[n].usual}
-
-
-def ordered(items: pd.DataFrame, swept: Iterable[str], stores: Sequence[Store]) -> pd.DataFrame:
-    """Order the columns: item, swept parameters, metrics, outcome, other results, then status, group and row."""
-    last = [name for name in ("status", "group", "row") if name in items]
-    metrics = [metric.name for store in stores if (metric := metric_of(store))]
-    first = [name for name in ("store", "item", *swept, *metrics, "outcome") if name in items]
-    rest = [name for name in items if name not in (*first, *last)]
-    return items[[*dict.fromkeys(first), *rest, *last]]
 
 
 def table_json(

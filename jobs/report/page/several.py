@@ -18,7 +18,6 @@ from jobs.report.factors import alike, zipped
 from jobs.report.page.encode import (
     has_items,
     join_plots,
-    ordered,
     some_rows,
     summed_up,
     table_json,
@@ -215,8 +214,7 @@ def _frames(shelf: Shelf) -> dict[str, pd.DataFrame]:
         for name, texts in zipped(store, own).items():
             items[name] = items.get(name, "")
             items.loc[items.index[rows], name] = texts
-    swept = [*shelf.differing, *shelf.swept]
-    return frames | {"items": ordered(items, swept, shelf.stores)}
+    return frames
 
 
 def _rows_of(frame: pd.DataFrame, shelf: Shelf) -> list[np.ndarray]:

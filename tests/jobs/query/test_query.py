@@ -70,7 +70,9 @@ def test_query_of_a_table_about_items_has_their_swept_columns(store):
     items = table(store, "items").set_index("item")
     found = table(store, "place")
     ids = found["best_item"]
-    assert list(found.columns) == ["group", "place", "n", "best_item", "rate", "push", "best_norm"]
+    assert list(found.columns) == ["group", "place", "n", "best_norm", "best_item", "rate", "push"]
+    results = [name for name in items if name in store.description.dims]
+    assert results == [name for name in store.description.dims if name in results], "its order"
     for name in ("n", "rate", "push"):
         assert found[name].tolist() == items[name][ids].tolist()
     few = query(

@@ -114,7 +114,7 @@ def test_a_table_about_items_has_what_was_searched(tmp_path):
     store, _ = run(tmp_path / "s.zarr", {"kernel": "toy", "search": search})
     gather(store)
     found, proposed = query(store, table="place"), query(store, table="items")
-    assert list(found.columns) == ["group", "place", "best_item", "seed", "final_rate", "best_norm"]
+    assert list(found.columns) == ["group", "place", "best_norm", "best_item", "seed", "final_rate"]
     assert found.final_rate.tolist() == proposed.final_rate[found.best_item].tolist()
 
 

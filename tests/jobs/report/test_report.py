@@ -92,7 +92,7 @@ def test_content_tables_are_those_of_query(store, content):
     shown = {column["name"]: column for column in tables["items"]["columns"]}
     assert sorted(shown) == sorted(frame.columns)
     assert list(shown)[:3] == ["item", "n", "rate"]
-    assert list(shown)[-3:] == ["status", "group", "row"], "where an item lies comes last"
+    assert list(shown)[-3:] == ["group", "row", "status"], "where an item lies comes last"
     np.testing.assert_allclose(shown["rate"]["values"], frame["rate"], rtol=1e-5)  # 6 digits
     status = [shown["status"]["labels"][k] for k in shown["status"]["values"]]
     assert status == list(frame["status"])
