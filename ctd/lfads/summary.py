@@ -68,11 +68,15 @@ def reduce(
 def next_jobs(
     model: Model, item: str, shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, JobFields | str]:
-    """Infer all trials; find the fixed points of its generator, from the stored states; train it for twice as many steps."""
+    """Infer all trials; judge the models by held-out units; find the fixed points of its generator, from the stored states; train
+    it for twice as many steps."""
     store, _, number = item.rpartition("::")
     infer = f"ctd posterior {shlex.quote(store)} --where 'item == {number}'"
     longer = changed(model, n_batches=2 * model.n_batches)
     first: dict[str, JobFields | str] = {"rates of all trials": infer}
+    if "co_bps" in shapes:
+        held_out = f"ctd best {shlex.quote(store)} --by co_bps"
+        first["the best by held-out units, without the penalties in eval_loss"] = held_out
     train = {"train another for longer": {"kernel": "lfads", "params": longer}}
     if "states" not in shapes:
         return first | train

@@ -103,4 +103,6 @@ def test_next_jobs_search_the_points_of_the_generator_that_was_trained(cell):
     assert job["sweep"]["grid"]["candidate"]["range"] == 960
     without = next_jobs(model, "my fit.zarr::3", {})
     assert list(without) == ["rates of all trials", "train another for longer"]
+    held_out = next_jobs(model, "my fit.zarr::3", {"co_bps": ()})
+    assert "ctd best 'my fit.zarr' --by co_bps" in held_out.values()
     assert without["rates of all trials"] == "ctd posterior 'my fit.zarr' --where 'item == 3'"
