@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -153,9 +154,11 @@ def _computed(
     """A temporary store beside the file to write, which is deleted at the end."""
     _remove_left(to)
     with tempfile.TemporaryDirectory(dir=to.parent, prefix=f".{to.stem}-") as scratch:
+        # Not the file, which may be there.
+        request = replace(request, store=f"{scratch}/posterior.zarr")
         try:
             with signals(stop := Stop()), closing(request.make()) as runner:
-                open_store = partial(create, f"{scratch}/posterior.zarr")
+                open_store = partial(create, request.store)
                 made, progress = open_and_compute(open_store, runner, request, stop)
                 stop.check()
         except Interrupted as early:

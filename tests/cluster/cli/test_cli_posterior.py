@@ -64,10 +64,12 @@ def kept(trained):
 
 
 def test_file_has_the_bits_of_the_training_store(ctd, trained, kept):
+    Path("out.h5").touch()  # an earlier answer
     code, out, err = ctd("posterior", trained, "--to", "out.h5", *SMALL_CHUNKS)
     assert code == 0, err
     assert f"wrote out.h5: model 1, trials {N_TRAIN} train, {N_EVAL} valid" in out
     assert f"model 1, eval_loss {kept['eval_loss']:.4g}, the best of 2" in err
+    assert "an item is up to 16 trials\n" in err
     with h5py.File("out.h5") as file:
         for name, torch in TORCH.items():
             for split, word in (("train_", "train"), ("", "valid")):
