@@ -88,7 +88,9 @@ def posterior(
     items = choose_models(trained, options.all_of(where), sort, limit, err.print)
     models = [params for item in items for params in model_params(trained, item, data)]
     if results is not None:
-        spec = posterior_job(models, base, (), overrides or ()).spec
+        job = posterior_job(models, base, (), overrides or ())
+        err.print(f"{job.facts()[1]} of one model")
+        spec = job.spec
         request = Request(results, spec, executor, address, as_json)
         with signals(stop := Stop()):
             run_store(partial(open_or_create, spec, base, WHERE, results), request, stop)
@@ -100,6 +102,7 @@ def posterior(
             "samples: draws of neighbouring windows are independent and cannot be merged; leave them out, or give --store OUT.zarr, "
             "which keeps the draws of each window"
         )
+    err.print(jobs[0].facts()[1])
     told = []
     for job, file in zip(jobs, _of_sessions(target, models, to), strict=True):
         request = Request(str(file), job.spec, executor, address, as_json)
@@ -108,9 +111,8 @@ def posterior(
         told.append({"file": str(file), "item": items[0], "train": job.n[0], "valid": job.n[1]})
     if as_json:
         show_json(told[0] if len(told) == 1 else told)
-    for one in () if as_json else told:
-        trials = f"{one['train']:,} train, {one['valid']:,} valid"
-        out.print(f"wrote {one['file']}: model {one['item']}, trials {trials}")
+    for job, one in zip(jobs, () if as_json else told, strict=False):
+        out.print(f"wrote {one['file']}: model {one['item']}, {job.facts()[0]}")
 
 
 def _target(store: str, to: Path | None, limit: int) -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ctd.kernel import inputs_of
-from jobs.errors import JobError, validated
+from jobs.errors import JobError, count, validated
 from jobs.inputs.items import item_params
 from jobs.inputs.measure import load_group, with_files
 from jobs.query.query import rows
@@ -36,6 +36,18 @@ class Posterior(NamedTuple):
     """Their places in chopped recordings; None for data that were not chopped."""
     splits: dict[str, int]
     """`eval_every`, if every so many-th trial of the file was for evaluation."""
+    n_chunk: int
+    """Trials of a chunk, which is an item."""
+
+    def facts(self) -> tuple[str, str]:
+        """What was inferred, and what an item is, as texts."""
+        each = [f"{n:,} {word}" for n, word in zip(self.n, ("train", "valid"), strict=True)]
+        if self.windows is None:
+            return f"trials {', '.join(each)}", f"an item is up to {self.n_chunk:,} trials"
+        words = ["trial" if one.of_trials else "recording" for one in self.windows]
+        of = [count(len(one.lengths), word) for one, word in zip(self.windows, words, strict=True)]
+        told = [f"{n} of {one}" for n, one in zip(each, of, strict=True)]
+        return f"windows {', '.join(told)}", f"an item is up to {self.n_chunk:,} windows"
 
 
 def choose_models(
@@ -104,8 +116,10 @@ def posterior_job(
         own = {name: [value] for name, value in model.items() if name not in common}
         sweep.append({"grid": {**own, "chunk": {"range": fit.n_chunks}}})
     content = {"kernel": KERNEL, "name": "posterior", "params": common, "sweep": sweep, **given}
+    n_chunk = int(fit.trial_number[0].size)
     splits = {"eval_every": inputs.eval_every} if splits_by_number(inputs.data) else {}
-    return Posterior(parse_job(content, WHERE), [int(k) for k in fit.n], fit.windows, splits)
+    n = [int(k) for k in fit.n]
+    return Posterior(parse_job(content, WHERE), n, fit.windows, splits, n_chunk)
 
 
 def write_posterior(

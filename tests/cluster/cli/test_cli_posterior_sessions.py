@@ -79,8 +79,10 @@ def test_session_is_chosen_by_its_units(ctd, trained, kept, monkeypatch):
     """Whatever its file is called; with its merged rates."""
     monkeypatch.chdir(trained.parent)
     args = ("--data", "again.h5", "--to", "out.h5", *ONE)
-    code, _, err = ctd("posterior", trained, *args)
+    code, out, err = ctd("posterior", trained, *args)
     assert code == 0, err
+    n = len(STARTS)
+    assert f"windows {n} train of 1 recording, {n} valid of 1 recording\n" in out
     check_rates("out.h5", kept, 1)
     Path("out.h5").unlink()
 
