@@ -39,6 +39,8 @@ def use_compilation_cache() -> None:
         os.environ[name.upper()] = str(value)  # which JAX reads when it is imported
         if "jax" in sys.modules:
             sys.modules["jax"].config.update(name, value)
+    # XLA logs of such programs, and of a slow compilation, as of errors; its errors are exceptions, which no level hides.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # JAX warns of a folder that cannot be written, or of a file that is gone; it compiles the program all the same.
     warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation")
 

@@ -1,6 +1,7 @@
 """cluster.cache: compiled programs are kept between processes, and what was used longest ago goes."""
 
 import os
+import platform
 import subprocess
 import sys
 
@@ -37,16 +38,31 @@ def left(folder):
     return [int(path.name.split("-")[1]) for path in sorted(folder.glob("*-cache"))]
 
 
+def compiles(folder, **given):
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "TF_CPP"))} | given
+    return subprocess.run(
+        [sys.executable, "-c", COMPILES, str(folder)], env=clean, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+
+
 def test_a_program_that_compiles_in_no_time_is_kept_too(folder):
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
-    counts = [
-        int(subprocess.run(
-            [sys.executable, "-c", COMPILES, str(folder)], env=clean, capture_output=True, text=True, check=True,
-        ).stdout)
-        for _ in range(2)
-    ]  # fmt: skip
+    counts = [int(compiles(folder).stdout) for _ in range(2)]
     assert counts[0] > 0
     assert counts[1] == counts[0]  # and found again
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="its features have other names")
+def test_what_xla_says_of_a_program_of_another_cpu_is_not_shown(folder):
+    """As of features that a compiler names and no CPU lists. Machines of another kind do not share programs."""
+    from jax._src import compilation_cache as programs
+
+    compiles(folder)
+    for path in folder.glob("*-cache"):
+        program = programs.decompress_executable(path.read_bytes())
+        assert b"+64bit" in program
+        path.write_bytes(programs.compress_executable(program.replace(b"+64bit", b"+99bit")))
+    assert "cpu_aot_loader" in compiles(folder, TF_CPP_MIN_LOG_LEVEL="0").stderr
+    assert compiles(folder).stderr == ""
 
 
 @pytest.mark.parametrize(
