@@ -88,7 +88,9 @@ def measure(method: str, states: Sequence[np.ndarray], pairs: int) -> None:
     """Print one line of the table."""
     n, params = len(states), Comparison(method=method, rank=min(10, states[0].shape[-1]))
     made: list[Features] = []
-    loading = seconds(lambda: made.append(features_of(inputs_of(params), states, n))).over(n)
+    names, shown = [str(k) for k in range(n)], [(x, None) for x in states]
+    load = lambda: made.append(features_of(inputs_of(params), names, shown))
+    loading = seconds(load).over(n)
     run = lambda rows: run_items(kernel, params, {"matrix_row": np.asarray(rows)}, shared=made[0])
     run([0] + [n] * (n - 1))  # compiled: one row, and none
     pair = seconds(lambda: run(range(n))).over(n * (n - 1) / 2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,10 +14,10 @@ from ctd.late import Array, Float, on_host, scipy
 from ctd.plots import spread
 from ctd.similarity.dynamics import eigenvalues, linear_dynamics
 from ctd.similarity.identification import Driven, driven_dynamics
-from ctd.similarity.networks import files_of, read_points, read_states, read_trials
+from ctd.similarity.networks import files_of, read
 from ctd.similarity.params import OF_DYNAMICS, OF_INPUTS, OF_POINTS, Comparison
 from ctd.similarity.topology import counts
-from ctd.similarity.trials import Trials
+from ctd.similarity.trials import Trials, checked, trials
 
 
 class Features(NamedTuple):
@@ -32,25 +32,24 @@ class Features(NamedTuple):
 
 def load(inputs: View[Comparison]) -> Features:
     """Read the networks that `inputs` names, and compute their features. Raises ValueError if they cannot be compared."""
-    read: Callable[[View[Comparison]], Iterable[Any]] = read_states
-    if inputs.method in OF_POINTS:
-        read = read_points
-    elif inputs.method in OF_DYNAMICS:
-        read = read_trials
-    return features_of(inputs, read(inputs), len(files_of(inputs)))
+    return features_of(inputs, files_of(inputs), read(inputs))
 
 
-def features_of(inputs: View[Comparison], given: Iterable[Any], n: int) -> Features:
-    """Compute the features of n networks. given: for each its states (trial, time, state), its `Trials`, or its table of points.
+def features_of(inputs: View[Comparison], names: Sequence[str], given: Iterable[Any]) -> Features:
+    """Compute the features of the networks. names: for errors; given: as `networks.read` iterates over it.
 
-    Raises ValueError if there are too few samples or dimensions for the method, or this machine has too little memory.
+    Raises ValueError if they cannot be compared, there are too few samples or dimensions for the method, or this machine has too
+    little memory.
     """
     if inputs.method in OF_POINTS:
         rounds = inputs.rounds if inputs.method == "connections" else 0
         found = counts(list(given), inputs.max_q, rounds)
         return _padded([x[:, None] for x in found], inputs.dtype)
     if inputs.method in OF_DYNAMICS:
-        fits = [_of_dynamics(inputs, x) for x in given]
+        fits = [
+            _of_dynamics(inputs, trials(name, *shown))
+            for name, shown in zip(names, given, strict=True)
+        ]
         widths = sorted({x.shape[1] for x in fits})
         if len(widths) > 1:
             told = " and ".join(str(width - inputs.rank) for width in widths)
@@ -59,7 +58,8 @@ def features_of(inputs: View[Comparison], given: Iterable[Any], n: int) -> Featu
             )
         return _padded(fits, inputs.dtype)
     of = lambda x: _of_samples(inputs, centred(x, inputs.n_samples), precision_of(x))
-    made = list(_fitting(map(of, given), n))
+    states = checked((states for states, _ in given), names)
+    made = list(_fitting(map(of, states), len(names)))
     if inputs.method in ("svcca", "cca"):
         _check_samples([x.shape for x in made])
     return _padded(made, inputs.dtype)

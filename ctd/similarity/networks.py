@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ctd import tasks
 from ctd.cells import Weights, as_weights, get_cell, run, sizes
@@ -17,8 +18,7 @@ from ctd.data import dataset_of, read_arrays, read_table
 from ctd.kernel import View
 from ctd.late import Array, Float, jax
 from ctd.plots import tick
-from ctd.similarity.params import OF_INPUTS, OF_POINTS, Comparison, Method
-from ctd.similarity.trials import Trials, checked, trials
+from ctd.similarity.params import OF_DYNAMICS, OF_INPUTS, OF_POINTS, Comparison, Method
 from ctd.weights import keras_file, read_weights
 
 MOST = 10_000
@@ -48,6 +48,9 @@ def tables_of(method: Method) -> list[str]:
     """The fields of the tables that a method of fixed points compares."""
     return [*TABLES] if method == "connections" else ["points"]
 
+
+type Shown = tuple[ArrayLike, ArrayLike | None]
+"""What a network shows: states (trial, time, state); inputs (trial, time, input) where these are fitted, too."""
 
 type Label = float | str
 """The value of a parameter of a network: a number or a text."""
@@ -102,52 +105,26 @@ def check_count(n: int) -> None:
         )
 
 
-# --- states ---------------------------------------------------------------------------------------
+# --- what methods compare -------------------------------------------------------------------------
 
 
-def read_states(inputs: View[Comparison]) -> Iterator[np.ndarray]:
-    """Iterate over the states (trial, time, state) of each network; all of them may not fit the memory at once.
+def read(inputs: View[Comparison]) -> Iterable[Any]:
+    """Iterate over what the method compares of each network: `Shown`, or its table of points (see `topology.counts`).
 
-    Raises ValueError, naming the file, if they cannot be compared.
-    """
-    files = files_of(inputs)
-    return checked(_states(inputs, files), files)
-
-
-def _states(inputs: View[Comparison], files: Sequence[str]) -> Iterator[np.ndarray]:
-    # All weights are read before the first network runs, so that a file that does not fit is refused at once.
-    if inputs.weights:
-        return _simulate([_network(path, inputs) for path in files], inputs)
-    return (_states_in(path, read_arrays(path, inputs.dataset), inputs) for path in files)
-
-
-def _states_in(path: str, found: Mapping[str, np.ndarray], inputs: View[Comparison]) -> np.ndarray:
-    hint = "; train_rnn stores states if n_saved is above 0"
-    return dataset_of(f"states: {path}", found, inputs.dataset, hint)
-
-
-def read_trials(inputs: View[Comparison]) -> Iterator[Trials]:
-    """Iterate over the trials of each network, with their inputs if they are fitted.
-
-    Raises ValueError, naming the file, if they have none.
+    All states may not fit the memory at once. Raises ValueError, naming the file.
     """
     files, driven = files_of(inputs), is_driven(inputs)
-    if driven and inputs.states:
-        hint = "; put the inputs of its trials there, (trial, time, input)"
-        for path in files:
-            found = read_arrays(path, inputs.dataset)
-            states = _states_in(path, found, inputs)
-            yield trials(path, states, dataset_of(f"states: {path}", found, "inputs", hint))
-        return
-    # Networks that are given by weights run the task's trials, whose inputs are known.
-    common = np.asarray(_trials_of_task(inputs)) if driven else None
-    for name, states in zip(files, _states(inputs, files), strict=True):
-        yield trials(name, states, common)
+    if inputs.method in OF_POINTS:
+        return _tables(inputs)
+    if inputs.weights:
+        # All weights are read before the first network runs, so that a file that does not fit is refused at once.
+        return _simulated([_network(path, inputs) for path in files], inputs, driven)
+    return (_stored(path, inputs, driven) for path in files)
 
 
 def is_driven(inputs: View[Comparison]) -> bool:
     """Tell if the effect of inputs is fitted apart from the dynamics. Raises ValueError if delays are not consecutive."""
-    driven = inputs.driven or inputs.method in OF_INPUTS
+    driven = inputs.method in OF_DYNAMICS and (inputs.driven or inputs.method in OF_INPUTS)
     if driven and inputs.delay_interval != 1:
         raise ValueError(
             f"delay_interval: {inputs.delay_interval} given, but where inputs are fitted every step counts; leave it at 1"
@@ -155,10 +132,14 @@ def is_driven(inputs: View[Comparison]) -> bool:
     return driven
 
 
-def _trials_of_task(inputs: View[Comparison]) -> Float[Array, "trial time n_in"]:
-    """All networks run the same trials: differences between trials would count as differences between networks."""
-    key = jax.random.key(inputs.trial_seed)
-    return tasks.batch(inputs.task, key, inputs.n_trials, inputs.dtype).inputs
+def _stored(path: str, inputs: View[Comparison], driven: bool) -> Shown:
+    found, of = read_arrays(path, inputs.dataset), f"states: {path}"
+    hint = "; train_rnn stores states if n_saved is above 0"
+    states = dataset_of(of, found, inputs.dataset, hint)
+    if not driven:
+        return states, None
+    hint = "; put the inputs of its trials there, (trial, time, input)"
+    return states, dataset_of(of, found, "inputs", hint)
 
 
 def _network(path: str, inputs: View[Comparison]) -> tuple[str, Weights]:
@@ -168,12 +149,14 @@ def _network(path: str, inputs: View[Comparison]) -> tuple[str, Weights]:
     return loaded.cell, as_weights(loaded.params, inputs.dtype)
 
 
-def _simulate(
-    networks: Sequence[tuple[str, Weights]], inputs: View[Comparison]
-) -> Iterator[np.ndarray]:
-    x = _trials_of_task(inputs)  # once for all networks
+def _simulated(
+    networks: Sequence[tuple[str, Weights]], inputs: View[Comparison], driven: bool
+) -> Iterator[Shown]:
+    """All networks run the same trials: differences between trials would count as differences between networks."""
+    key = jax.random.key(inputs.trial_seed)
+    x = tasks.batch(inputs.task, key, inputs.n_trials, inputs.dtype).inputs
     for cell, weights in networks:
-        yield np.asarray(_runner(cell)(weights, x))
+        yield np.asarray(_runner(cell)(weights, x)), np.asarray(x) if driven else None
 
 
 @cache
@@ -186,16 +169,7 @@ def _runner(
     return jax.jit(lambda weights, x: jax.vmap(lambda x: run(found, weights, x)[0])(x))
 
 
-# --- points ---------------------------------------------------------------------------------------
-
-
-def read_points(inputs: View[Comparison]) -> list[dict[str, np.ndarray]]:
-    """Read each network's table of points: n_unstable, n_marginal, q (point,), and error and constant_input (point, input) where
-    it has them; for method connections also leads (point, point).
-
-    Raises ValueError, naming the file.
-    """
-    files_of(inputs)  # checks them
+def _tables(inputs: View[Comparison]) -> list[dict[str, np.ndarray]]:
     tables = [read_table("points", path, *TABLES["points"]) for path in inputs.points]
     if inputs.method != "connections":
         return tables

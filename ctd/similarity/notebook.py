@@ -20,7 +20,6 @@ from ctd.similarity.networks import TABLES, Known, Label, check_count, is_driven
 from ctd.similarity.params import OF_DYNAMICS, OF_POINTS, Comparison, Method
 from ctd.similarity.plots import pictures
 from ctd.similarity.summary import SUMMARY, Options, joined, tables
-from ctd.similarity.trials import Trials, checked, trials
 from ctd.words import count
 
 type Compares = ArrayLike | Mapping[str, ArrayLike]
@@ -102,7 +101,7 @@ def compare(
     # Before the features, which may take long: a list of the wrong length is refused at once.
     told = _told(names, parameters or {})
     view = inputs_of(params)
-    features = features_of(view, _compared(view, names, given, inputs), len(given))
+    features = features_of(view, names, _given(view, names, given, inputs))
     rows = np.arange(len(given))  # an item for each row of the matrix
     # `shared` stands for the files that a job would read.
     results = run_items(kernel, params, {"matrix_row": rows}, shared=features)
@@ -111,43 +110,34 @@ def compare(
     return Compared(found["distances"], told.labels, found, told, method)
 
 
-def _compared(
+def _given(
     view: View[Comparison],
     names: Sequence[str],
-    given: Sequence[Any],
+    networks: Sequence[Any],
     inputs: Sequence[ArrayLike] | None,
 ) -> Iterable[Any]:
-    """Each network as the method compares it: its trials, its checked states, or its table of points."""
-    if view.method in OF_DYNAMICS:
-        return _trials(names, given, inputs, is_driven(view))
-    if inputs is not None:
+    """What `networks.read` reads from the files of a job."""
+    if inputs is not None and view.method not in OF_DYNAMICS:
         raise ValueError(
             f"inputs: given, but method {view.method} does not fit dynamics; give method {', '.join(OF_DYNAMICS)}"
         )
-    if view.method not in OF_POINTS:
-        return checked(given, names)
-    needed = {name for field in tables_of(view.method) for name in TABLES[field].needed}
-    for name, table in zip(names, given, strict=True):
-        if lacking := needed - (table.keys() if isinstance(table, Mapping) else set()):
-            raise ValueError(
-                f"{name}: method {view.method} compares tables of points, and this one lacks {', '.join(sorted(lacking))}"
-            )
-    return given
-
-
-def _trials(
-    names: Sequence[str], states: Sequence[Any], inputs: Sequence[ArrayLike] | None, driven: bool
-) -> list[Trials]:
-    if driven and inputs is None:
+    if view.method in OF_POINTS:
+        needed = {name for field in tables_of(view.method) for name in TABLES[field].needed}
+        for name, table in zip(names, networks, strict=True):
+            if lacking := needed - (table.keys() if isinstance(table, Mapping) else set()):
+                raise ValueError(
+                    f"{name}: method {view.method} compares tables of points, and this one lacks {', '.join(sorted(lacking))}"
+                )
+        return networks
+    if is_driven(view) and inputs is None:
         raise ValueError(
             "inputs: missing; give those of each network, (trial, time, input), as `inputs=`"
         )
-    if inputs is not None and len(inputs) != len(states):
+    if inputs is not None and len(inputs) != len(names):
         raise ValueError(
-            f"inputs: {len(inputs)} given for {len(states)} networks; give those of each network"
+            f"inputs: {len(inputs)} given for {len(names)} networks; give those of each network"
         )
-    driving = inputs if inputs is not None else [None] * len(states)  # none: fitted to states alone
-    return [trials(*one) for one in zip(names, states, driving, strict=True)]
+    return zip(networks, inputs if inputs is not None else [None] * len(names), strict=True)
 
 
 def _told(names: Sequence[str], parameters: Mapping[str, Sequence[Label]]) -> Known:

@@ -235,11 +235,11 @@ def test_too_many_networks_are_refused():
 
 
 def test_networks_beyond_the_memory_are_refused_at_the_first_one():
-    states = iter([RNG.normal(size=(1, 1000, 100))])
+    shown = iter([(RNG.normal(size=(1, 1000, 100)), None)])
     with pytest.raises(
         ValueError, match=r"1,000,000,000 of 1,000 samples and 100 .* take 1600000\.0 GB"
     ):
-        features_of(inputs_of(Comparison()), states, 10**9)
+        features_of(inputs_of(Comparison()), range(10**9), shown)
 
 
 def test_compare_refuses():

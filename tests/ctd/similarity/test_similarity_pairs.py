@@ -18,9 +18,8 @@ from ctd.similarity.dynamics import alignment, linear_dynamics
 from ctd.similarity.features import features_of
 from ctd.similarity.kernel import kernel
 from ctd.similarity.pairs import distance
-from ctd.similarity.params import OF_DYNAMICS, Comparison
+from ctd.similarity.params import OF_POINTS, Comparison
 from ctd.similarity.summary import joined
-from ctd.similarity.trials import trials
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -50,8 +49,8 @@ def compiled(static):
 
 def between(method, *given, **settings):
     params = Comparison(method=method, **settings)
-    shown = [trials("", x) for x in given] if method in OF_DYNAMICS else given
-    features = features_of(inputs_of(params), shown, len(given))
+    shown = given if method in OF_POINTS else [(x, None) for x in given]
+    features = features_of(inputs_of(params), "ab", shown)
     return float(compiled(static_of(params))(*features.values, features.size))
 
 
@@ -162,10 +161,10 @@ def test_dsa_is_the_best_alignment_of_the_linear_dynamics():
 def test_distance_of_a_pair_does_not_depend_on_the_items_number():
     """The rotations that `dsa` starts from are drawn by the pair."""
     rng = np.random.default_rng(0)
-    states = map(trials, "abc", np.cumsum(rng.normal(size=(3, 4, 30, 5)), axis=2), [None] * 3)
+    states = np.cumsum(rng.normal(size=(3, 4, 30, 5)), axis=2)
     inputs = inputs_of(params := Comparison(method="dsa", n_delays=2, rank=4))
     with precision(inputs):
-        features = features_of(inputs, states, 3)
+        features = features_of(inputs, "abc", [(x, None) for x in states])
     rows = np.arange(3)
     one, two = (
         joined(order, run_items(kernel, params, {"matrix_row": order}, shared=features), 3)
