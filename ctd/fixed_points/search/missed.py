@@ -205,59 +205,48 @@ def _run(f: Map) -> Callable[[Weights, np.ndarray, np.ndarray, int], tuple[Array
     return jax.jit(lambda weights, h, x, steps: jax.vmap(partial(one, weights, x, steps))(h))
 
 
-class More:
-    """Adds to a table of points those at which the network comes to rest, and the fixed points between these."""
-
-    def __init__(self, f: Map, shared: Network, options: Options) -> None:
-        self._f, self._options = f, options
-        self._states = np.asarray(shared.states, float).reshape(-1, shared.states.shape[-1])
-        self._weights = as_weights(shared.weights, "float64")
-        self._spread = float(shared.spread)
-
-    def added(
-        self, table: dict[str, np.ndarray], x: np.ndarray, steps: int
-    ) -> dict[str, np.ndarray]:
-        """The table of the input x with these points added. steps: how many the network makes to come to rest."""
-        if len(table["q"]) >= self._options.max_points:
-            return table
-        newton, fixed = newton_of(self._f, self._weights, x), table["outcome"] == FIXED
-        points, options = table["point"], self._options
-        known = Known(newton, points[fixed], points[~fixed], self._spread, options.unique_tol)
-        if steps:
-            found = settled(self._f, self._weights, x, known, self._states, steps)
-            known.add(found)
-            table = self._joined(table, x, newton, found, "settled")
-        if options.between:
-            found = between(known, options.between)
-            # Newton, unlike descent and the network itself, may leave the region of the states.
-            away = nearest_distance(found, self._states)
-            found = found[away <= options.outlier_tol * self._spread]
-            table = self._joined(table, x, newton, found, "between points")
-        order = np.argsort(table["outcome"], kind="stable")  # fixed points before slow ones
-        # `n_unique` is one number, not a column.
-        return table | {name: table[name][order] for name in table.keys() - {"n_unique"}}
-
-    def _joined(
-        self,
-        table: dict[str, np.ndarray],
-        x: np.ndarray,
-        newton: Newton,
-        points: np.ndarray,
-        origin: str,
-    ) -> dict[str, np.ndarray]:
+def with_missed(
+    table: dict[str, np.ndarray],
+    f: Map,
+    shared: Network,
+    x: np.ndarray,
+    options: Options,
+    steps: int,
+) -> dict[str, np.ndarray]:
+    """The table of f's points at the input x, with those at which no search ended. steps: of the network, to come to rest."""
+    if len(table["q"]) >= options.max_points:
+        return table
+    states = np.asarray(shared.states, float).reshape(-1, shared.states.shape[-1])
+    weights, spread = as_weights(shared.weights, "float64"), float(shared.spread)
+    newton, fixed = newton_of(f, weights, x), table["outcome"] == FIXED
+    points = table["point"]
+    known = Known(newton, points[fixed], points[~fixed], spread, options.unique_tol)
+    more: dict[str, np.ndarray] = {}
+    if steps:
+        more["settled"] = settled(f, weights, x, known, states, steps)
+        known.add(more["settled"])
+    if options.between:
+        found = between(known, options.between)
+        # Newton, unlike descent and the network itself, may leave the region of the states.
+        near = nearest_distance(found, states) <= options.outlier_tol * spread
+        more["between points"] = found[near]
+    for origin, found in more.items():
+        kept = found[: options.max_points - len(table["q"])]
         # `n_unique` counts also the points that the table has no room for.
-        found, points = len(points), points[: self._options.max_points - len(table["q"])]
-        if not len(points):
-            return table | {"n_unique": table["n_unique"] + found}
-        m = len(points)
+        table = table | {"n_unique": table["n_unique"] + len(found)}
+        if not len(kept):
+            continue
+        none = np.zeros(len(kept))
         new = {
-            "point": points,
-            "outcome": np.full(m, FIXED),
-            "q": newton(points)[0] ** 2 / 2,
-            "origin": np.full(m, origin),
-            "count": np.zeros(m, int),
-            "search_share": np.zeros(m),
-            "constant_input": np.tile(x, (m, 1)),
+            "point": kept,
+            "outcome": np.full(len(kept), FIXED),
+            "q": newton(kept)[0] ** 2 / 2,
+            "origin": np.full(len(kept), origin),
+            "count": none.astype(int),
+            "search_share": none,
+            "constant_input": np.tile(x, (len(kept), 1)),
         }
-        joined = {name: np.concatenate([table[name], values]) for name, values in new.items()}
-        return joined | {"n_unique": table["n_unique"] + found}
+        table |= {name: np.concatenate([table[name], values]) for name, values in new.items()}
+    order = np.argsort(table["outcome"], kind="stable")  # fixed points before slow ones
+    # `n_unique` is one number, not a column.
+    return table | {name: table[name][order] for name in table.keys() - {"n_unique"}}

@@ -10,7 +10,7 @@ from ctd.cells import Cell
 from ctd.fixed_points import linear
 from ctd.fixed_points.network import Network, cell_of, map_of, outputs_of, step_of
 from ctd.fixed_points.search.methods import FIXED, SLOW
-from ctd.fixed_points.search.missed import More
+from ctd.fixed_points.search.missed import with_missed
 from ctd.fixed_points.search.params import FixedPoint, Options
 from ctd.fixed_points.search.unique import Basins, Ends, by_input, nearest_distance
 from ctd.kernel import Var, View
@@ -124,10 +124,13 @@ def reduce(
     origins = ("states", inputs.region)  # anywhere_start is 0 or 1
     tables = [ends.table(options.max_points, origins) for ends in found]
     states = np.asarray(shared.states, float).reshape(-1, n_states)
-    more = More(step_of(shared, inputs.time), shared, options)
+    f = step_of(shared, inputs.time)
     # A step of a flow's Euler map is as long as its unit of time: it would not go where the flow does.
     steps = options.settle if inputs.time == "steps" else 0
-    tables = [more.added(t, e.x, steps) for t, e in zip(tables, found, strict=True)]
+    tables = [
+        with_missed(table, f, shared, ends.x, options, steps)
+        for table, ends in zip(tables, found, strict=True)
+    ]
     join = lambda name, empty: np.concatenate([empty, *(table[name] for table in tables)])
     points = join("point", np.zeros((0, n_states)))
     outcome, q = join("outcome", np.zeros(0, int)), join("q", np.zeros(0))

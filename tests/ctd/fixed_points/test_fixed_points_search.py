@@ -18,7 +18,7 @@ from ctd.fixed_points.network import make_network
 from ctd.fixed_points.notebook import Found
 from ctd.fixed_points.search import approach
 from ctd.fixed_points.search.methods import Problem, Problems, run_block
-from ctd.fixed_points.search.missed import Known, More, between, newton_of, settled
+from ctd.fixed_points.search.missed import Known, between, newton_of, settled, with_missed
 from ctd.fixed_points.search.params import FixedPoint, Options
 from ctd.fixed_points.search.summary import _warn_of_pooled, _warn_of_reach, reduce
 from ctd.kernel import inputs_of
@@ -195,12 +195,11 @@ def test_between_adds_each_zero_once(fixed, slow, most, expected):
 def test_fixed_points_between_others_stand_before_slow_ones():
     f = lambda weights, h, x: h + jnp.sin(jnp.pi * h)
     network = make_network(f, {}, [[-1.0], [1.0], [0.4]], "float64")
-    more = More(f, network, Options())
     table = {
         "point": network.states[:, 0], "outcome": np.array([FIXED, FIXED, SLOW]), "q": np.zeros(3), "count": np.ones(3, int),
         "origin": np.full(3, "states"), "search_share": np.ones(3) / 3, "constant_input": np.zeros((3, 0)), "n_unique": np.asarray(3),
     }  # fmt: skip
-    found = more.added(table, np.zeros(0), 0)
+    found = with_missed(table, f, network, np.zeros(0), Options(), 0)
     assert found["outcome"].tolist() == [FIXED] * 3 + [SLOW]
     np.testing.assert_allclose(found["point"][:, 0], [-1, 1, 0, 0.4], atol=1e-9)
     assert (found["count"].tolist(), int(found["n_unique"])) == ([1, 1, 0, 1], 4)
