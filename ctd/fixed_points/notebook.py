@@ -12,16 +12,13 @@ from pydantic import BaseModel
 from ctd.batch import precision, run_items
 from ctd.fixed_points import continuation, exponents, limit_cycles
 from ctd.fixed_points.continuation import Continuation
-from ctd.fixed_points.continuation.table import SUMMARY as BIFURCATIONS
 from ctd.fixed_points.exponents import Trajectory
 from ctd.fixed_points.limit_cycles import LimitCycle
-from ctd.fixed_points.limit_cycles.table import SUMMARY as CYCLES
 from ctd.fixed_points.limit_cycles.table import Options as SameCycle
 from ctd.fixed_points.linear import carried
 from ctd.fixed_points.network import Map, Network, make_network
 from ctd.fixed_points.search import kernel as search
 from ctd.fixed_points.search.params import FixedPoint, Options
-from ctd.fixed_points.search.summary import REDUCED, SUMMARY
 from ctd.kernel import Kernel, NoOptions, Params, View, inputs_of
 from ctd.late import Array, jax, jnp, lax
 from ctd.plots.png import Canvas, draw
@@ -53,24 +50,40 @@ class Computed:
         with precision(self.inputs):
             return draw(self.kernel.figure(self.inputs, self.network, {}, self.results, self.table))
 
-    def _ended(self) -> str:
+    def __repr__(self) -> str:
+        """How the items ended, and the table that a terminal shows of a job."""
+        return "\n".join([self._head(), *lines_of(self._shown())])
+
+    def _head(self) -> str:
         codes = self.results["outcome"].tolist()
         ended = {name: codes.count(k) for k, name in enumerate(self.outcomes)}
         return ", ".join(f"{n:,} {name}" for name, n in ended.items() if n)
 
+    def _shown(self) -> dict[str, np.ndarray]:
+        return {name: self.table[name] for name in self.kernel.summary}
 
-def _computed(
+
+def _computed[C: Computed](
+    make: Callable[..., C],
     name: str,
     kernel: Kernel,
     params: Params,
     f: Map,
-    starts: tuple[str, np.ndarray],
-    columns: dict[str, np.ndarray],
+    starts: tuple[str, ArrayLike, str],
     seed: int = 0,
     options: BaseModel | None = None,
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], Kernel, Network, View[Params]]:
-    """The fields of `Computed`. name, and the first of starts: what messages call kernel and states. Raises ValueError."""
-    what, states = starts
+    **columns: np.ndarray,
+) -> C:
+    """What a kernel computes for F. Raises ValueError.
+
+    name: what messages call the kernel; starts: what they call the states, the states, (k, n) or of a single one (n,), and the
+    field that numbers them; columns: further ones.
+    """
+    what, given, number = starts
+    states = np.atleast_2d(np.asarray(given, float))
+    if states.ndim > 2:
+        raise ValueError(f"{what}: shape {states.shape}, (k, state) expected")
+    columns[number] = np.arange(len(states))
     network = make_network(f, {}, states, params.dtype, what)
     # Programs are cached by kernel. A copy has its own, which the cache drops: that of the kernel itself would keep every f.
     kernel = replace(kernel, name=name)
@@ -80,15 +93,7 @@ def _computed(
     if kernel.reduce is not None:
         with precision(inputs):  # as `gather` reduces a job
             table = kernel.reduce(inputs, network, columns, results, options or NoOptions())
-    return results, table, kernel, network, inputs
-
-
-def _starts(what: str, states: ArrayLike) -> tuple[str, np.ndarray]:
-    """(what, (k, n) states); (n,) numbers are one state."""
-    found = np.atleast_2d(np.asarray(states, float))
-    if found.ndim > 2:
-        raise ValueError(f"{what}: shape {found.shape}, (k, state) expected")
-    return what, found
+    return make(results, table, kernel, network, inputs)
 
 
 class Found(Computed):
@@ -100,15 +105,16 @@ class Found(Computed):
         """One row for each fixed or slow point: kind, point, eigenvalue, right, left, stable, ..."""
         return self.table
 
-    def __repr__(self) -> str:
-        """Return how the searches ended, and a table of the points: `unique`, as far as it is numbers and words."""
-        x, origin = self.unique["constant_input"], self.unique["origin"]
-        left_out = {"constant_input"} if (x == x[:1]).all() else set()
-        if (origin == REDUCED["origin"].usual).all():
-            left_out.add("origin")
-        shown = {name: self.unique[name] for name in SUMMARY if name not in left_out}
-        head = f"{count(len(self.results['outcome']), 'candidate')}: {self._ended()}"
-        return "\n".join([head, *lines_of(shown)])
+    def _head(self) -> str:
+        return f"{count(len(self.results['outcome']), 'candidate')}: {super()._head()}"
+
+    def _shown(self) -> dict[str, np.ndarray]:
+        shown = super()._shown()
+        if (shown["constant_input"] == shown["constant_input"][:1]).all():
+            del shown["constant_input"]
+        if (shown["origin"] == self.kernel.reduced["origin"].usual).all():
+            del shown["origin"]
+        return shown
 
 
 def find(
@@ -148,16 +154,15 @@ def find(
     states = np.asarray(candidates)
     if states.ndim != 2:
         raise ValueError(f"candidates: shape {states.shape}, (candidate, state) expected")
-    m = len(states)
-    columns = {"candidate": np.arange(m)}
+    m, columns = len(states), {}
     if x is not None:
         x = np.asarray(x, float)
         if x.ndim not in (1, 2) or (x.ndim == 2 and len(x) != m):
             raise ValueError(f"x: shape {x.shape}, (n_in,) or ({m}, n_in) expected")
         columns["x"] = np.broadcast_to(x, (m, x.shape[-1]))
     f = lambda weights, h, now: step(h) if x is None else step(h, now)
-    options, found = Options.model_validate(chosen), ("candidates", states)
-    return Found(*_computed("find", search.kernel, params, f, found, columns, seed, options))
+    options, starts = Options.model_validate(chosen), ("candidates", states, "candidate")
+    return _computed(Found, "find", search.kernel, params, f, starts, seed, options, **columns)
 
 
 class Followed(Computed):
@@ -168,11 +173,10 @@ class Followed(Computed):
         """Branches and bifurcations, each once: kind, bifurcation_parameter, branch_of_start, ..."""
         return self.table
 
-    def __repr__(self) -> str:
-        """Return the number of branches, and a table of the bifurcations."""
-        n, k = len(self.branches["branch_starts"]), len(self.results["outcome"])
-        head = f"{count(k, 'start')} on {n} branch{'es' if n != 1 else ''}"
-        return "\n".join([head, *lines_of({name: self.branches[name] for name in BIFURCATIONS})])
+    def _head(self) -> str:
+        n = len(self.branches["branch_starts"])
+        starts = count(len(self.results["outcome"]), "start")
+        return f"{starts} on {n} branch{'es' if n != 1 else ''}"
 
 
 def follow(
@@ -209,9 +213,8 @@ def follow(
     )
     # The kernel moves the input x + p along. Without inputs of its own, F has one, which begins at 0: it is p.
     f = lambda weights, h, x: step(h, x[0])
-    found = _starts("points", points)
-    columns = {"start_point": np.arange(len(found[1]))}
-    return Followed(*_computed("follow", continuation.kernel, params, f, found, columns))
+    starts = ("points", points, "start_point")
+    return _computed(Followed, "follow", continuation.kernel, params, f, starts)
 
 
 class Cycles(Computed):
@@ -222,11 +225,9 @@ class Cycles(Computed):
         """One row for each cycle: cycle_period, cycle_stability, cycle_multiplier, cycle_points, ..."""
         return self.table
 
-    def __repr__(self) -> str:
-        """Return how the trajectories ended, and a table of the cycles."""
+    def _head(self) -> str:
         n = len(self.results["outcome"])
-        head = f"{'1 trajectory' if n == 1 else f'{n} trajectories'}: {self._ended()}"
-        return "\n".join([head, *lines_of({name: self.unique[name] for name in CYCLES})])
+        return f"{n} trajector{'ies' if n != 1 else 'y'}: {super()._head()}"
 
 
 def cycles(
@@ -259,12 +260,9 @@ def cycles(
     Raises ValueError if states and settings do not fit each other.
     """
     params = LimitCycle.model_validate({"time": time, **settings})
-    found = _starts("states", states)
-    columns, options = {"start": np.arange(len(found[1]))}, SameCycle(unique_tol=unique_tol)
+    starts, options = ("states", states, "start"), SameCycle(unique_tol=unique_tol)
     f = lambda weights, h, x: step(h)
-    return Cycles(
-        *_computed("cycles", limit_cycles.kernel, params, f, found, columns, seed, options)
-    )
+    return _computed(Cycles, "cycles", limit_cycles.kernel, params, f, starts, seed, options)
 
 
 def lyapunov(
@@ -294,11 +292,8 @@ def lyapunov(
     Raises ValueError if states and settings do not fit each other.
     """
     params = Trajectory.model_validate({"time": time, **settings})
-    found = _starts("states", states)
-    columns = {"start": np.arange(len(found[1]))}
-    f = lambda weights, h, x: step(h)
-    results, *_ = _computed("lyapunov", exponents.kernel, params, f, found, columns, seed)
-    return results
+    f, starts = lambda weights, h, x: step(h), ("states", states, "start")
+    return _computed(Computed, "lyapunov", exponents.kernel, params, f, starts, seed).results
 
 
 def linearise(
