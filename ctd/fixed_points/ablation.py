@@ -69,13 +69,9 @@ DIMS = {
     "ablated_loss": Var((), "1", "loss of the network without the unit or mode"),
     "intact_loss": Var((), "1", "loss of the whole network on the same trials"),
     "ablated_accuracy": Var((), "1", "share of the trials that it still answers correctly", True),
-    "intact_accuracy": Var(
-        (), "1", "share of the trials that the whole network answers correctly", True
-    ),
-    "removed_eigenvalue": Var(
-        ("part",), "1", "eigenvalue of the mode that was taken out, real and imaginary part"
-    ),
-}
+    "intact_accuracy": Var((), "1", "share of the trials that the whole network answers correctly", True),
+    "removed_eigenvalue": Var(("part",), "1", "eigenvalue of the mode that was taken out, real and imaginary part"),
+}  # fmt: skip
 
 
 type Hold = Callable[[Float[Array, "state"]], Float[Array, "state"]]

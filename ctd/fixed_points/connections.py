@@ -64,16 +64,14 @@ RUNNING = -1
 ARRIVED, LIMIT, DIVERGED, NONE = range(4)
 
 DIMS = {
-    "from_point": Var(
-        (), "1", "number of the point that is left, by its row in the table; -1: none"
-    ),
+    "from_point": Var((), "1", "number of the point that is left, by its row in the table; -1: none"),
     "mode": Var((), "1", "number of the growing mode, by decreasing |eigenvalue|"),
     "side": Var((), "1", "1 or -1: along the mode or against it"),
     "to_point": Var((), "1", "number of the nearest point at the end; -1 unless it arrived"),
     "steps": Var((), "step", "steps until the departure ended"),
     "end": Var(("state",), "1", "the state at the end"),
     "outcome": Var((), "1", "how the departure ended"),
-}
+}  # fmt: skip
 _C = ("connection",)
 REDUCED = {
     "connection_from": Var(_C, "1", "number of the unstable point"),

@@ -99,18 +99,14 @@ OUTCOMES = (
     Outcome("closed", "the branch came back to its start"),
     Outcome("away", "a unit went beyond stray times the points' largest |h_i|"),
     Outcome("limit", "n_steps were not enough for a side"),
-    Outcome(
-        "lost",
-        "no step, however short, could be corrected: F may not be defined there",
-        failed=True,
-    ),
+    Outcome("lost", "no step, however short, could be corrected: F may not be defined there", failed=True),
     Outcome("nowhere", "no fixed point is within max_step of the start: it was a slow one"),
     Outcome(
         "elsewhere",
         "the table has the point at another constant input: neither x, nor x + p along with p between low and high",
         failed=True,
     ),
-)
+)  # fmt: skip
 
 _STEP, _BIFURCATION = ("step",), ("met",)
 DIMS = {
@@ -122,18 +118,11 @@ DIMS = {
     "met_kind": Var(_BIFURCATION, "1", f"bifurcations met, in order: {', '.join(KINDS)}; -1: none"),
     "met_parameter": Var(_BIFURCATION, "1", "p there; NaN: none", may_be_nan=True),
     "met_state": Var((*_BIFURCATION, "state"), "1", "h there", may_be_nan=True),
-    "met_mode": Var(
-        (*_BIFURCATION, "part"),
-        "1",
-        "real and imaginary part of the critical eigenvalue",
-        may_be_nan=True,
-    ),
+    "met_mode": Var((*_BIFURCATION, "part"), "1", "real and imaginary part of the critical eigenvalue", may_be_nan=True),
     "n_met": Var((), "1", "bifurcations met"),
     "n_points": Var((), "1", "points of the branch"),
-    "outcome": Var(
-        (), "1", "how the branch ended; if its two sides ended differently, the graver end"
-    ),
-}
+    "outcome": Var((), "1", "how the branch ended; if its two sides ended differently, the graver end"),
+}  # fmt: skip
 
 
 def load(inputs: View[Continuation]) -> Network:

@@ -34,13 +34,9 @@ REDUCED = {
     "kind": Var(_B, "1", f"{', '.join(KINDS)} (hopf: for maps, Neimark-Sacker)"),
     "bifurcation_parameter": Var(_B, "1", "p there"),
     "bifurcation_state": Var((*_B, "state"), "1", "h there"),
-    "bifurcation_input": Var(
-        (*_B, "input"), "1", "the constant input x; over the input, that at p = 0"
-    ),
+    "bifurcation_input": Var((*_B, "input"), "1", "the constant input x; over the input, that at p = 0"),
     "critical": Var(_B, "1", "the eigenvalue of dF/dh that is critical there"),
-    "frequency": Var(
-        _B, "1/step", "frequency of the critical mode: arg / 2 pi for a map, Im / 2 pi for a flow"
-    ),
+    "frequency": Var(_B, "1/step", "frequency of the critical mode: arg / 2 pi for a map, Im / 2 pi for a flow"),
     "branch": Var(_B, "1", "number of the branch that meets it first"),
     "count": Var(_B, "1", "branches that meet it"),
     "branch_starts": Var(_R, "1", "items that followed this branch"),
@@ -48,16 +44,10 @@ REDUCED = {
     "branch_input": Var((*_R, "input"), "1", "its constant input, as bifurcation_input"),
     "branch_low": Var(_R, "1", "smallest p on it"),
     "branch_high": Var(_R, "1", "largest p on it"),
-    "branch_stable": Var(
-        _R,
-        "1",
-        "share of its length that is stable, in units of p's range and of the largest |h_i|",
-    ),
+    "branch_stable": Var(_R, "1", "share of its length that is stable, in units of p's range and of the largest |h_i|"),
     "branch_folds": Var(_R, "1", "folds on it"),
-    "branch_of_start": Var(
-        ("start_item",), "1", "number of the branch that each item followed; -1: none"
-    ),
-}
+    "branch_of_start": Var(("start_item",), "1", "number of the branch that each item followed; -1: none"),
+}  # fmt: skip
 SUMMARY = ("kind", "bifurcation_parameter", "frequency", "branch", "count")
 
 

@@ -63,9 +63,7 @@ OUTCOMES = (
 
 OF_A_CYCLE = {
     "period": Var((), "step", "period; of a flow, in units of time; NaN without a cycle"),
-    "cycle_state": Var(
-        ("phase", "state"), "1", "states of the cycle, in order; NaN beyond a map's period"
-    ),
+    "cycle_state": Var(("phase", "state"), "1", "states of the cycle, in order; NaN beyond a map's period"),
     "cycle_output": Var(("phase", "output"), "1", "readout along the cycle"),
     "multiplier": Var(
         ("mode", "part"),
@@ -74,7 +72,7 @@ OF_A_CYCLE = {
     ),
     "size": Var((), "1", "largest distance of a state of the cycle from its first one"),
     "residual": Var((), "1", "distance of the state after a period from the first one"),
-}
+}  # fmt: skip
 DIMS = {name: var._replace(may_be_nan=True) for name, var in OF_A_CYCLE.items()} | {
     "constant_input": Var(("input",), "1", "the constant input x"),
     "outcome": Var((), "1", "how the trajectory ended"),

@@ -38,16 +38,10 @@ class Options(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=T
 _C = ("cycle",)
 REDUCED = {
     "cycle_period": Var(_C, "step", "period; of a flow, in units of time"),
-    "cycle_stability": Var(
-        _C, "1", "unstable: a mode grows; marginal: none grows, one does not decay; stable"
-    ),
+    "cycle_stability": Var(_C, "1", "unstable: a mode grows; marginal: none grows, one does not decay; stable"),
     "cycle_n_unstable": Var(_C, "1", "modes that grow, |multiplier| > 1 + 1e-6"),
-    "cycle_n_marginal": Var(
-        _C, "1", "modes that neither grow nor decay; the one along a flow's cycle is not counted"
-    ),
-    "cycle_leading": Var(
-        _C, "1", "largest |multiplier|; the one along a flow's cycle is not counted"
-    ),
+    "cycle_n_marginal": Var(_C, "1", "modes that neither grow nor decay; the one along a flow's cycle is not counted"),
+    "cycle_leading": Var(_C, "1", "largest |multiplier|; the one along a flow's cycle is not counted"),
     "cycle_size": Var(_C, "1", "largest distance between two of its states"),
     "cycle_count": Var(_C, "1", "trajectories that ended here"),
     "cycle_share": Var(_C, "1", "share of the trajectories with this input that ended here"),
@@ -59,7 +53,7 @@ REDUCED = {
     ),
     "cycle_points": Var((*_C, "phase", "state"), "1", "states, in order"),
     "cycle_item": Var(_C, "item", "the first trajectory that ended here"),
-}
+}  # fmt: skip
 SUMMARY = (
     "cycle_period", "cycle_stability", "cycle_n_unstable", "cycle_leading", "cycle_size", "cycle_count",
 )  # fmt: skip

@@ -31,11 +31,9 @@ DIMS = {
     "distance": Var((), "1", "distance of the end from the start"),
     "iterations": Var((), "1", "gradients and Hessian products computed"),
     "outcome": Var((), "1", "how the search ended"),
-    "anywhere_start": Var(
-        (), "1", "1 if the search began in the region, else 0; only if `region` is given"
-    ),
+    "anywhere_start": Var((), "1", "1 if the search began in the region, else 0; only if `region` is given"),
     "constant_input": Var(("input",), "1", "the constant input x"),
-}
+}  # fmt: skip
 
 type Search = approach.Search | methods.Adam | exact.Solved
 """The state of a search, by its method."""

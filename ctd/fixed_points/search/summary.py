@@ -45,64 +45,34 @@ REDUCED = {
     "constant_input": Var((*_P, "input"), "1", "the constant input x"),
     "q": Var(_P, "1", "q = |F(h) - h|^2 / 2; of a flow |dh/dt|^2 / 2"),
     "residual": Var(_P, "1", "|F(h) - h|; of a flow |dh/dt|"),
-    "error": Var(
-        _P,
-        "1",
-        "how far off a fixed point is, to first order: the length of Newton's step; NaN for slow points",
-    ),
+    "error": Var(_P, "1", "how far off a fixed point is, to first order: the length of Newton's step; NaN for slow points"),
     "count": Var(_P, "1", "searches that ended here"),
     "search_share": Var(_P, "1", "share of all searches with this input that ended here"),
-    "stability": Var(
-        _P, "1", "unstable: a mode grows; marginal: none grows, one does not decay; stable"
-    ),
-    "stable": Var(
-        _P, "1", "all modes decay, |eigenvalue| < 1 - 1e-6; of a flow, real part < -1e-6"
-    ),
-    "n_unstable": Var(
-        _P, "1", "modes that grow, |eigenvalue| > 1 + 1e-6; of a flow, real part > 1e-6"
-    ),
-    "n_marginal": Var(
-        _P,
-        "1",
-        "modes that neither grow nor decay, and the drift at a slow point, whose eigenvalue is 1 (of a flow, 0)",
-    ),
+    "stability": Var(_P, "1", "unstable: a mode grows; marginal: none grows, one does not decay; stable"),
+    "stable": Var(_P, "1", "all modes decay, |eigenvalue| < 1 - 1e-6; of a flow, real part < -1e-6"),
+    "n_unstable": Var(_P, "1", "modes that grow, |eigenvalue| > 1 + 1e-6; of a flow, real part > 1e-6"),
+    "n_marginal": Var(_P, "1", "modes that neither grow nor decay, and the drift at a slow point, whose eigenvalue is 1 (of a flow, 0)"),
     "leading": Var(_P, "1", "largest magnitude of an eigenvalue; of a flow, largest real part"),
-    "tau": Var(
-        _P,
-        "step",
-        "time constant of this leading mode, in steps or units of time; negative: it grows; inf: it is marginal",
-    ),
-    "leading_frequency": Var(
-        _P,
-        "1/step",
-        "frequency of this leading mode, per step or unit of time; 0: it does not turn",
-    ),
-    "tau_decaying": Var(
-        _P, "step", "time constant of the slowest mode that decays; NaN: none does"
-    ),
+    "tau": Var(_P, "step", "time constant of this leading mode, in steps or units of time; negative: it grows; inf: it is marginal"),
+    "leading_frequency": Var(_P, "1/step", "frequency of this leading mode, per step or unit of time; 0: it does not turn"),
+    "tau_decaying": Var(_P, "step", "time constant of the slowest mode that decays; NaN: none does"),
     "curvature": Var(_P, "1", "smallest eigenvalue of the Hessian of q"),
     "nearest_state": Var(_P, "1", "distance to the nearest candidate state"),
     "outlier": Var(_P, "1", "far from every candidate state"),
     "output": Var((*_P, "output"), "1", "readout of the state"),
     "jacobian": Var((*_P, "state_out", "state"), "1", "dF/dh; of a flow, of the field"),
     "input_jacobian": Var((*_P, "state_out", "input"), "1", "dF/dx"),
-    "eigenvalue": Var(
-        (*_P, "mode"), "1", "eigenvalues of dF/dh, by decreasing magnitude; of a flow, real part"
-    ),
+    "eigenvalue": Var((*_P, "mode"), "1", "eigenvalues of dF/dh, by decreasing magnitude; of a flow, real part"),
     "right": Var((*_P, "state", "mode"), "1", "right eigenvectors, of unit length"),
     "left": Var((*_P, "state", "mode"), "1", "left eigenvectors, left^H right = identity"),
-    "time_constant": Var(
-        (*_P, "mode"), "step", "-1 / ln|eigenvalue|; of a flow -1 / real part; negative: grows"
-    ),
-    "frequency": Var(
-        (*_P, "mode"), "1/step", "arg(eigenvalue) / 2 pi; of a flow, imaginary part / 2 pi"
-    ),
+    "time_constant": Var((*_P, "mode"), "step", "-1 / ln|eigenvalue|; of a flow -1 / real part; negative: grows"),
+    "frequency": Var((*_P, "mode"), "1/step", "arg(eigenvalue) / 2 pi; of a flow, imaginary part / 2 pi"),
     "time_constant_s": Var((*_P, "mode"), "s", "time constant in seconds, where dt is given"),
     "frequency_hz": Var((*_P, "mode"), "Hz", "frequency in hertz, where dt is given"),
     "n_unique": Var((), "1", "unique points, those beyond max_points included"),
     "plane_mean": Var(("state",), "1", "mean of the candidate states: the origin of the pictures"),
     "plane_axes": Var(("state", "component"), "1", "their principal axes, those of the pictures"),
-}
+}  # fmt: skip
 SUMMARY = (
     "kind", "constant_input", "q", "error", "stability", "n_unstable", "leading", "count", "origin",
 )  # fmt: skip
