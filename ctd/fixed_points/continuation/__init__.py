@@ -27,7 +27,7 @@ from ctd.cells import READOUT_AXES, Cell
 from ctd.data import read_arrays
 from ctd.fixed_points.continuation import branch
 from ctd.fixed_points.continuation.bifurcation import KINDS
-from ctd.fixed_points.continuation.curve import Frame, System
+from ctd.fixed_points.continuation.curve import System
 from ctd.fixed_points.continuation.table import REDUCED, SUMMARY, figure, plots, reduce
 from ctd.fixed_points.network import (
     Network,
@@ -264,12 +264,12 @@ def _system(static: View[Continuation], shared: Network, traced: Values[Continua
             value = f(changed, h, x)
         return value if static.time == "continuous" else value - h  # zero at a point
 
-    bound = traced.stray * shared.largest
     # The norm of a state whose entries are all half the largest one; of points at 0 alone, as if it were 1.
     largest = jnp.max(jnp.abs(shared.states))
     unit = jnp.where(largest > 1e-6, largest, 1) * shared.states.shape[-1] ** 0.5 / 2
-    frame = Frame(unit, traced.low, traced.high, traced.max_step, bound)
-    return System(g, static.time == "continuous", frame)
+    bound = traced.stray * shared.largest
+    flow = static.time == "continuous"
+    return System(g, flow, unit, traced.low, traced.high, traced.max_step, bound)
 
 
 kernel = Kernel(

@@ -174,7 +174,7 @@ def _add(
     found: Bifurcations, system: System, w: Array, turns: Array, is_fold: Array
 ) -> Bifurcations:
     """`found`, with the bifurcation at w; `turns`: whether p does."""
-    h, p = system.frame.split(w)
+    h, p = system.split(w)
     mode = _critical(system, w)
     kind = jnp.where(_is_symmetric(system, w), PITCHFORK, TRANSCRITICAL)
     if not system.flow:

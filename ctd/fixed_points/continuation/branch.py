@@ -48,20 +48,20 @@ def begin(system: System, h: Array, p: Array, n_steps: int, most: int) -> Branch
 
     n_steps: room for the steps of a side; most: for bifurcations.
     """
-    given = system.frame.join(h, p)
+    given = system.join(h, p)
     upward = along_parameter(given)
     w, found = correct(system, given, upward)
     # From a slow point Newton may reach a fixed point elsewhere, which is another start's.
-    found &= jnp.linalg.norm(w - given) <= system.frame.longest
+    found &= jnp.linalg.norm(w - given) <= system.longest
     start = system.point(w, upward)
-    h, p = system.frame.split(w)
+    h, p = system.split(w)
     length = 2 * n_steps + 1
     fine = found & jnp.isfinite(start.t).all()
     there = lambda value: jnp.where(fine, value, jnp.nan)  # else no point is on the branch
     return Branch(
         start._replace(t=-start.t),  # the back is walked against the start's tangent
         start,
-        system.frame.longest / 4,  # each step that succeeds is GROWTH longer
+        system.longest / 4,  # each step that succeeds is GROWTH longer
         jnp.zeros((), bool),
         jnp.zeros((), jnp.int32),
         jnp.full(length, jnp.nan, h.dtype).at[n_steps].set(there(p)),
@@ -111,19 +111,19 @@ def _accept(system: System, b: Branch, new: Point, last: Array) -> Branch:
     n_steps = (len(b.parameter) - 1) // 2
     taken = b.taken + 1
     row = jnp.where(b.forward, n_steps + taken, n_steps - taken)
-    h, p = system.frame.split(new.w)
+    h, p = system.split(new.w)
     # Back at the start, in the same direction: the tangent there points upward, the back's walk began against it.
     same_way = jnp.where(b.forward, 1, -1) * (new.t @ b.start.t) >= TURN
     # The first two points are near the start on every branch.
     home = (jnp.linalg.norm(new.w - b.start.w) < b.ds) & same_way & (taken > 2)
     # The last rule that applies decides: an end of the range comes before all else.
     why = jnp.where(taken >= n_steps, LIMIT, GOING)
-    why = jnp.where(jnp.max(jnp.abs(h)) > system.frame.bound, AWAY, why)
+    why = jnp.where(jnp.max(jnp.abs(h)) > system.bound, AWAY, why)
     why = jnp.where(home, CLOSED, why)
     why = jnp.where(last, END, why)
     moved = b._replace(
         at=new,
-        ds=jnp.minimum(GROWTH * b.ds, system.frame.longest),
+        ds=jnp.minimum(GROWTH * b.ds, system.longest),
         taken=taken,
         parameter=b.parameter.at[row].set(p),
         state=b.state.at[row].set(h),

@@ -22,9 +22,22 @@ TOLERANCE = 1e-11
 """Largest |g| / (1 + |h|) of a corrected point: the rounding of a few hundred units in float64 stays below."""
 
 
-class Frame(NamedTuple):
-    """The units of w, and what bounds a branch; scalars."""
+class Point(NamedTuple):
+    """A point of the curve."""
 
+    w: Array
+    t: Array
+    """Unit tangent."""
+    unstable: Array
+    """int32, number of unstable modes."""
+
+
+class System(NamedTuple):
+    """The equation g(h, p) = 0, the units of w, and what bounds a branch."""
+
+    g: Residual
+    flow: bool
+    """True: g is dh/dt; false: g = F(h) - h of a map F."""
     unit: Array
     low: Array
     high: Array
@@ -41,32 +54,13 @@ class Frame(NamedTuple):
         """w of (h, p)."""
         return jnp.append(h / self.unit, (p - self.low) / (self.high - self.low))
 
-
-class Point(NamedTuple):
-    """A point of the curve."""
-
-    w: Array
-    t: Array
-    """Unit tangent."""
-    unstable: Array
-    """int32, number of unstable modes."""
-
-
-class System(NamedTuple):
-    """The equation g(h, p) = 0, and how its curve is followed."""
-
-    g: Residual
-    flow: bool
-    """True: g is dh/dt; false: g = F(h) - h of a map F."""
-    frame: Frame
-
     def residual(self, w: Array) -> Array:
         """g at w."""
-        return self.g(*self.frame.split(w))
+        return self.g(*self.split(w))
 
     def modes(self, w: Array) -> Array:
         """(n,) complex eigenvalues of dg/dh of a flow, of dF/dh of a map."""
-        h, p = self.frame.split(w)
+        h, p = self.split(w)
         jacobian = jax.jacfwd(self.g)(h, p)
         identity = jnp.eye(len(h), dtype=h.dtype)
         # g = F(h) - h of a map: its own Jacobian is that of g plus 1.
@@ -102,7 +96,7 @@ def correct(system: System, w: Array, normal: Array) -> tuple[Array, Array]:
         return jnp.append(system.residual(now), normal @ (now - w))  # g is (n,), the plane one more
 
     def off(now: Array) -> Array:
-        h, _ = system.frame.split(now)
+        h, _ = system.split(now)
         return jnp.linalg.norm(system.residual(now)) / (1 + jnp.linalg.norm(h))
 
     def newton(carry: Corrected) -> Corrected:

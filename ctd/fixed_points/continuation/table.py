@@ -17,8 +17,8 @@ from ctd.principal import component, principal
 from ctd.rows import Columns, alike
 
 SAME = 1e-5
-"""Two ends of branches are one if p and h differ by less, in units of p's range and of the largest |h|; two bifurcations,
-if h differs by less than a hundred times this. A pitchfork met along one of its arms is known to the square root of
+"""Two ends of branches are one if p and h differ by less, in their units; two bifurcations, if h differs by less than a hundred
+times this. A pitchfork met along one of its arms is known to the square root of
 rounding only."""
 
 MOST = 500
@@ -70,12 +70,11 @@ def reduce(
     warn_of_untried("start_point", len(np.unique(starts % n)), n)
     found = _read(results)
     items = np.asarray(columns.get("item", np.arange(len(found["outcome"]))))
-    units = _units(found)
-    branch_of = _branches(found, units)
+    branch_of = _branches(found)
     first = _first_rows(branch_of)
-    met = _bifurcations(found, branch_of, first, units)
+    met = _bifurcations(found, branch_of, first)
     critical = met["mode"][:, 0] + 1j * met["mode"][:, 1]
-    lines = [_line(found, row, units) for row in first]
+    lines = [_line(found, row) for row in first]
     return {
         "kind": np.asarray(KINDS)[met["kind"]],
         "bifurcation_parameter": met["parameter"],
@@ -90,66 +89,52 @@ def reduce(
         "branch_input": found["constant_input"][first],
         "branch_low": np.array([line.p.min() for line in lines]),
         "branch_high": np.array([line.p.max() for line in lines]),
-        "branch_stable": np.array([_stable_share(line, units) for line in lines]),
+        "branch_stable": np.array([_stable_share(line) for line in lines]),
         "branch_folds": (found["met_kind"][first] == FOLD).sum(1),
         "branch_of_start": branch_of,
     }
 
 
-def _read(results: Columns) -> dict[str, np.ndarray]:
-    """The results of READ. Inputs are rounded: of points on one line x + p along, those at p = 0 differ by rounding alone."""
-    found = {name: np.asarray(results[name][:]) for name in READ if name in results}
-    # Stores that were made before it was a result lack it.
-    x = found.get("constant_input", np.zeros((len(found["outcome"]), 0)))
-    return found | {"constant_input": np.round(x, 9) + 0.0}
+def _read(results: Columns, rows: np.ndarray | slice = np.s_[:]) -> dict[str, np.ndarray]:
+    """The results of READ, and (p, h) along branches and at bifurcations in units of the range of p and of the largest |h_i|.
 
-
-class Units(NamedTuple):
-    """The units in which differences are measured."""
-
-    p: float
-    """Range of the parameter."""
-    h: float
-    """Largest |h_i|."""
-
-
-def _units(found: Columns) -> Units:
+    Inputs are rounded: of points on one line x + p along, those at p = 0 differ by rounding alone.
+    """
+    found = {name: np.asarray(results[name][rows]) for name in READ}
+    found["constant_input"] = np.round(found["constant_input"], 9) + 0.0
     p = found["parameter"][np.isfinite(found["parameter"])]
-    largest = np.nanmax(np.abs(found["branch_state"]), initial=0)
-    return Units(float(np.ptp(p)) or 1.0 if len(p) else 1.0, float(largest) or 1.0)
+    unit_p = float(np.ptp(p)) or 1.0 if len(p) else 1.0
+    unit_h = float(np.nanmax(np.abs(found["branch_state"]), initial=0)) or 1.0
+    joined = lambda p, h: np.concatenate([p[..., None] / unit_p, h / unit_h], axis=-1)
+    found["w"] = joined(found["parameter"], found["branch_state"])
+    found["met_w"] = joined(found["met_parameter"], found["met_state"])
+    return found
 
 
-def _branches(found: Columns, units: Units) -> np.ndarray:
+def _branches(found: Columns) -> np.ndarray:
     """(row,) number of the branch that each row followed; -1 where there was none."""
-    n = len(found["outcome"])
-    # (row, end, p and h); NaN: equal to no other.
-    ends = np.full((n, 2, 1 + found["branch_state"].shape[-1]), np.nan)
-    for row in range(n):
-        if found["outcome"][row] == END:
-            rows = np.flatnonzero(found["n_unstable"][row] >= 0)[[0, -1]]  # back and front
-            p, h = found["parameter"][row, rows], found["branch_state"][row, rows]
-        elif found["outcome"][row] == CLOSED:
-            folds = np.flatnonzero(found["met_kind"][row] == FOLD)
-            if not len(folds):
-                continue
-            rows = folds[np.argsort(found["met_parameter"][row, folds])[[0, -1]]]
-            p, h = found["met_parameter"][row, rows], found["met_state"][row, rows]
-        else:
-            continue
-        ends[row, :, 0], ends[row, :, 1:] = p / units.p, h / units.h
-
-    x = found["constant_input"]
+    outcome, x = found["outcome"], found["constant_input"]
+    # (row, end, w); NaN: equal to no other.
+    ends = np.full((len(outcome), 2, found["w"].shape[-1]), np.nan)
+    for row in range(len(outcome)):
+        folds = np.flatnonzero(found["met_kind"][row] == FOLD)
+        if outcome[row] == END:
+            # Back and front.
+            ends[row] = found["w"][row, np.flatnonzero(found["n_unstable"][row] >= 0)[[0, -1]]]
+        elif outcome[row] == CLOSED and len(folds):
+            order = np.argsort(found["met_parameter"][row, folds])
+            ends[row] = found["met_w"][row, folds[order[[0, -1]]]]
 
     def is_like(row: int, other: int) -> bool:
         if (x[row] != x[other]).any():
             return False
         # h at a fold is known to the root of rounding.
-        near = SAME if found["outcome"][row] == END else SAME * 100
+        near = SAME if outcome[row] == END else SAME * 100
         # One search's back may be the front of another.
         return any(np.abs(way - ends[other]).max() < near for way in (ends[row], ends[row][::-1]))
 
-    rows = np.flatnonzero(found["outcome"] < NOWHERE)
-    branch_of = np.full(n, -1)
+    rows = np.flatnonzero(outcome < NOWHERE)
+    branch_of = np.full(len(outcome), -1)
     branch_of[rows] = alike(rows.tolist(), is_like)[1]
     return branch_of
 
@@ -161,37 +146,34 @@ class Line(NamedTuple):
     """(k,)"""
     h: np.ndarray
     """(k, state)"""
+    w: np.ndarray
+    """(k, 1 + state) both in their units."""
     unstable: np.ndarray
     """(k,) unstable modes between a point and the next one."""
 
 
-def _line(found: Columns, row: int, units: Units) -> Line:
-    """The line of one row."""
+def _line(found: Columns, row: int) -> Line:
     there, met = found["n_unstable"][row] >= 0, found["met_kind"][row] >= 0
-    p, h = found["parameter"][row, there], found["branch_state"][row, there]
-    unstable = found["n_unstable"][row, there]
-    if len(p) < 2 or not met.any():
-        return Line(p, h, unstable)
-    met_p, met_h = found["met_parameter"][row, met], found["met_state"][row, met]
-    w, at = _scaled(p, h, units), _scaled(met_p, met_h, units)
+    steps = [found[name][row, there] for name in ("parameter", "branch_state", "w")]
+    unstable, w = found["n_unstable"][row, there], steps[-1]
+    if len(w) < 2 or not met.any():
+        return Line._make([*steps, unstable])
+    between = [found[f"met_{name}"][row, met] for name in ("parameter", "state", "w")]
+    at = between[-1]
     away = np.linalg.norm(w[:, None] - at, axis=2)  # (step, met)
     # A bifurcation lies in the step which it makes least longer.
     longer = away[:-1] + away[1:] - np.linalg.norm(np.diff(w, axis=0), axis=1)[:, None]
     step = longer.argmin(axis=0)
     share = away[step, np.arange(len(at))]
     share /= np.maximum(share + away[step + 1, np.arange(len(at))], np.finfo(float).tiny)
-    order = np.argsort(np.append(np.arange(len(p)), step + share), kind="stable")
-    joined = lambda steps, met: np.concatenate([steps, met])[order]
+    order = np.argsort(np.append(np.arange(len(w)), step + share), kind="stable")
     # Behind a bifurcation the branch is as stable as at the end of the step.
-    return Line(joined(p, met_p), joined(h, met_h), joined(unstable, unstable[step + 1]))
+    pairs = zip([*steps, unstable], [*between, unstable[step + 1]], strict=True)
+    return Line._make(np.concatenate(pair)[order] for pair in pairs)
 
 
-def _scaled(p: np.ndarray, h: np.ndarray, units: Units) -> np.ndarray:
-    return np.column_stack([p / units.p, h / units.h])
-
-
-def _stable_share(line: Line, units: Units) -> float:
-    lengths = np.linalg.norm(np.diff(_scaled(line.p, line.h, units), axis=0), axis=1)
+def _stable_share(line: Line) -> float:
+    lengths = np.linalg.norm(np.diff(line.w, axis=0), axis=1)
     if not lengths.sum():
         return float(line.unstable[0] == 0)  # a single point
     return float(lengths[line.unstable[:-1] == 0].sum() / lengths.sum())
@@ -204,22 +186,21 @@ def _first_rows(branch_of: np.ndarray) -> np.ndarray:
 
 
 def _bifurcations(
-    found: Columns, branch_of: np.ndarray, first: np.ndarray, units: Units
+    found: Columns, branch_of: np.ndarray, first: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Collect the bifurcations of the branches' first rows, each once, by p."""
     row, k = np.nonzero(found["met_kind"][first] >= 0)
-    of = {
-        name: found[f"met_{name}"][first][row, k] for name in ("kind", "parameter", "state", "mode")
-    } | {"input": found["constant_input"][first][row]}
+    names = ("kind", "parameter", "state", "mode", "w")
+    of = {name: found[f"met_{name}"][first][row, k] for name in names}
+    of["input"] = found["constant_input"][first][row]
 
     def is_like(i: int, j: int) -> bool:
-        p, h, x = (
-            np.abs(of[name][i] - of[name][j]).max(initial=0)
-            for name in ("parameter", "state", "input")
-        )
+        p, *h = np.abs(of["w"][i] - of["w"][j])
         # Beside a fold or a pitchfork h changes as the root of p, so that it is known less well than p.
-        near = p <= SAME * units.p and h <= SAME * 100 * units.h
-        return bool(of["kind"][i] == of["kind"][j] and near and x == 0)
+        near = p <= SAME and max(h) <= SAME * 100
+        return bool(
+            near and of["kind"][i] == of["kind"][j] and (of["input"][i] == of["input"][j]).all()
+        )
 
     chosen, which = alike(np.argsort(of["parameter"], kind="stable").tolist(), is_like)
     return {name: values[chosen] for name, values in of.items()} | {
@@ -266,15 +247,11 @@ def _shown(group: Group) -> tuple[Line, np.ndarray]:
         rows = _first_rows(np.asarray(group.reduced["branch_of_start"]))[:MOST]
     else:  # not gathered yet
         rows = np.arange(len(group.results["outcome"]))[:MOST]
-    some = {name: values[rows] for name, values in _read(group.results).items()}
-    units = _units(some)
-    lines = [_line(some, row, units) for row in range(len(rows))]
-    longest = max((len(line.p) for line in lines), default=0)
-    whole = Line(
-        np.full((len(lines), longest), np.nan),
-        np.full((len(lines), longest, some["branch_state"].shape[-1]), np.nan),
-        np.full((len(lines), longest), -1),
-    )
+    some = _read(group.results, rows)
+    lines = [_line(some, row) for row in range(len(rows))]
+    shape = len(lines), max((len(line.p) for line in lines), default=0)
+    empty = lambda name: np.full((*shape, some[name].shape[-1]), np.nan)
+    whole = Line(np.full(shape, np.nan), empty("branch_state"), empty("w"), np.full(shape, -1))
     for row, line in enumerate(lines):
         for values, part in zip(whole, line, strict=True):
             values[row, : len(part)] = part
@@ -296,17 +273,11 @@ def _views(group: Group, line: Line) -> list[Height]:
     if not len(there):
         return []
     project, share = principal(there, 2)
+    at, met = project(line.h), project(bifurcations)
     if not share.any():  # p moves no point, as a weight does not move one at 0
-        return [("h, the same at every p", project(line.h)[..., 0], project(bifurcations)[..., 0])]
-    return [
-        (
-            component(share, k, " of h"),
-            project(line.h)[..., k],
-            project(bifurcations)[..., k],
-        )
-        for k in range(len(share))
-        if share[k] > ROUNDING
-    ]
+        return [("h, the same at every p", at[..., 0], met[..., 0])]
+    some = np.flatnonzero(share > ROUNDING).tolist()
+    return [(component(share, k, " of h"), at[..., k], met[..., k]) for k in some]
 
 
 def _diagram(group: Group, line: Line, view: Height, part: Part, here: np.ndarray) -> Plot:
