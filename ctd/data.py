@@ -28,16 +28,6 @@ from ctd.words import meant
 CONDITION = "condition"
 """Name of the conditions of all trials, (trial,), in a file that names no splits."""
 
-TRIAL_AXES = {
-    "inputs": ("trial", "time", "input"),
-    "hiddens": ("trial", "time", "state"),
-    "outputs": ("trial", "time", "output"),
-    "targets": ("trial", "time", "output"),
-    "h0s": ("trial", "state"),
-}
-"""Dataset of a file of trials -> its axes. Without `h0s` every trial starts from the network's h0."""
-
-
 def read_hdf5(path: str | Path) -> dict[str, np.ndarray]:
     """Read every dataset at the top level of an HDF5 file: name -> array.
 
@@ -201,22 +191,6 @@ def unsplit(path: str, arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     return [trial for _, trial in listed]
 
 
-def read_trials(path: str | Path) -> dict[str, np.ndarray]:
-    """Read the trials of an HDF5 file: name -> array for the names of `TRIAL_AXES`; other datasets are ignored.
-
-    Raises ValueError, naming file and dataset, where the file has none of these names, numbers or lengths of axes
-    disagree, or a value is NaN or infinite.
-    """
-    found = read_hdf5(path)
-    trials = {name: found[name] for name in TRIAL_AXES if name in found}
-    if not trials:
-        raise ValueError(
-            f"{path}: holds none of {', '.join(TRIAL_AXES)}; found {', '.join(sorted(found))}"
-        )
-    check_axes(path, trials, TRIAL_AXES)
-    return trials
-
-
 def check_axes(
     path: str | Path,
     arrays: Mapping[str, np.ndarray],
@@ -227,9 +201,10 @@ def check_axes(
 
     axes: array -> the names of its axes. hint: what to do about NaN.
 
-    >>> check_axes("net.h5", {"h0s": np.ones((5, 2)), "inputs": np.ones((4, 9, 1))}, TRIAL_AXES)
+    >>> axes = {"inputs": ("trial", "time", "input"), "conditions": ("trial",)}
+    >>> check_axes("trials.h5", {"conditions": np.ones(5), "inputs": np.ones((4, 9, 1))}, axes)
     Traceback (most recent call last):
-    ValueError: net.h5: inputs has 4 along trial, but h0s has 5
+    ValueError: trials.h5: inputs has 4 along trial, but conditions has 5
     """
     lengths: dict[str, tuple[int, str]] = {}
     for name, array in arrays.items():

@@ -1,4 +1,4 @@
-"""HDF5 files of weights and trials: round trips, clear refusals, whole files or none."""
+"""HDF5 files of weights and arrays: round trips, clear refusals, whole files or none."""
 
 import h5py
 import numpy as np
@@ -7,23 +7,12 @@ from disks import full_disk
 from small_files import drawn
 
 from ctd.cells import get_cell
-from ctd.data import read_arrays, read_hdf5, read_trials, write_hdf5
+from ctd.data import read_arrays, read_hdf5, write_hdf5
 from ctd.weights import read_weights, write_weights
 
 
 def weights(name="gru"):
     return drawn(get_cell(name).shapes(5, 2), 5, 1, 0)
-
-
-def trials():
-    rng = np.random.default_rng(0)
-    return {
-        "inputs": rng.normal(size=(4, 3, 2)),
-        "hiddens": rng.normal(size=(4, 3, 5)),
-        "outputs": rng.normal(size=(4, 3, 1)),
-        "targets": rng.normal(size=(4, 3, 1)),
-        "h0s": rng.normal(size=(4, 5)),
-    }
 
 
 def assert_same(got, expected):
@@ -45,13 +34,6 @@ def test_weights_flat_layout(tmp_path):
     with h5py.File(tmp_path / "ours.h5") as file:
         assert set(file) == {"wI", "wR", "bR", "wO", "bO", "h0"}
         assert file.attrs["cell"] == "vanilla"
-
-
-@pytest.mark.parametrize("left_out", [(), ("h0s",), ("inputs", "targets", "outputs")])
-def test_trials_round_trip(tmp_path, left_out):
-    some = {k: v for k, v in trials().items() if k not in left_out}
-    write_hdf5(tmp_path / "t.h5", some | {"note": np.arange(3)})
-    assert_same(read_trials(tmp_path / "t.h5"), some)
 
 
 def test_write_hdf5_same_bytes(tmp_path):
@@ -118,7 +100,7 @@ FILES = {
 
 
 @pytest.mark.parametrize(("spoil", "message"), FILES.values(), ids=FILES)
-@pytest.mark.parametrize("read", [read_hdf5, read_weights, read_trials])
+@pytest.mark.parametrize("read", [read_hdf5, read_weights])
 def test_read_refuses_file(tmp_path, read, spoil, message):
     path = tmp_path / "x.h5"
     write_hdf5(path, weights())
@@ -172,19 +154,3 @@ def test_read_arrays_of_numpy(tmp_path):
     np.save(tmp_path / "o.npy", np.array([{}], dtype=object), allow_pickle=True)
     with pytest.raises(ValueError, match=r"o\.npy: holds Python objects"):
         read_arrays(tmp_path / "o.npy", "y")
-
-
-TRIALS = {
-    "none known": ({}, "holds none of inputs, hiddens"),
-    "axes": ({"hiddens": np.ones((4, 5))}, r"hiddens has the shape \(4, 5\), it needs the axes"),
-    "trials": ({"hiddens": np.ones((3, 3, 5))}, "hiddens has 3 along trial, but inputs has 4"),
-    "states": ({"h0s": np.ones((4, 6))}, "h0s has 6 along state, but hiddens has 5"),
-    "nan": ({"hiddens": np.full((4, 3, 5), np.nan)}, "hiddens has 60 NaN or infinite"),
-}
-
-
-@pytest.mark.parametrize(("change", "message"), TRIALS.values(), ids=TRIALS)
-def test_read_trials_refuses(tmp_path, change, message):
-    write_hdf5(tmp_path / "t.h5", trials() | change if change else {"other": np.ones(2)})
-    with pytest.raises(ValueError, match=rf"t\.h5: {message}"):
-        read_trials(tmp_path / "t.h5")
