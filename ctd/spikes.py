@@ -33,7 +33,8 @@ from ctd.cells import (
 )
 from ctd.kernel import Coordinate, Data, File, Params, Static, Traced, Values, Var, View, one_shot
 from ctd.late import Array, Float, jax, jnp
-from ctd.plots import Axis, Group, Image, Plot, Scale, of_group, side_by_side
+from ctd.plots import Group, Plot, of_group, side_by_side
+from ctd.plots.curves import unit_images
 from ctd.tasks.noise import first_state, noisy, seeded
 from ctd.weights import read_weights
 
@@ -234,17 +235,9 @@ def plots(group: Group) -> list[Plot]:
     rates, counts = (
         np.asarray(group.results[name][0], float)[0] for name in ("eval_rates", "eval")
     )
-    order = np.argsort(np.argmax(rates, axis=0), kind="stable")
     item = int(group.columns["item"][0])
-    units = Axis("unit, by the time of its largest rate", ticks=[str(k) for k in order])
-    drawn = lambda title, values, label: Plot(
-        f"{title} of one trial, item {item}",
-        [Image(values[:, order].T)],
-        Axis("bin"),
-        units,
-        Scale(label),
-    )
-    return [drawn("Spikes", counts, "count"), drawn("True rates", rates, "rate a bin")]
+    titles = f"Spikes of one trial, item {item}", f"True rates of one trial, item {item}"
+    return unit_images(counts, rates, titles)
 
 
 def coords(inputs: View[Spikes], shared: Recorded) -> dict[str, Coordinate]:

@@ -1,4 +1,7 @@
-"""The plots of the best LFADS model in a report, by condition and trial by trial."""
+"""The plots of what a model infers of single trials, and of conditions: rates beside data, factors, inputs.
+
+Arrays are (trial, time, unit), (trial, time, factor) ... of the first evaluation trials; `item` is the model's.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -6,24 +9,63 @@ from dataclasses import replace
 import numpy as np
 
 from ctd.plots import Axis, Layer, Lines, Plot, Points, Scale, stacked
-from ctd.plots.curves import rows_axis
+from ctd.plots.curves import rows_axis, unit_images
 from ctd.principal import component, principal
 from ctd.words import count
 
 N_CONDITIONS = 8
 """Conditions that are drawn, those with most trials."""
-N_UNITS = 4
-"""Units whose averages are drawn, the most active ones."""
+N_BUSY, N_UNITS = 6, 4
+"""Units whose rates in one trial, and whose averages, are drawn: the most active ones."""
 N_TRIALS = 6
 """Single trials that are drawn."""
 
 
-def trial_layers(
-    rates: np.ndarray, data: np.ndarray, true: np.ndarray | None, names: Sequence[str]
-) -> tuple[list[Layer], Axis]:
-    """Rates (row, bin), one row below the other, with the data as marks, and the axis of the rows. true: the true rates."""
-    # Rows are apart by a little more than the largest rate, so that they do not touch.
-    step = 1.2 * max(float(rates.max()), float(true.max()) if true is not None else 0.0, 1e-9)
+def _busiest(data: np.ndarray, n: int) -> np.ndarray:
+    """The units with most spikes in data (..., time, unit), in their order."""
+    total = data.reshape(-1, data.shape[-1]).sum(axis=0)
+    return np.sort(np.argsort(-total, kind="stable")[:n])
+
+
+def _apart(*values: np.ndarray) -> float:
+    """How far rows of rates lie apart: a little more than the largest one, so that they do not touch."""
+    return 1.2 * max(*(float(one.max()) for one in values), 1e-9)
+
+
+# --- rates ----------------------------------------------------------------------------------------
+
+
+def rates_of(
+    rates: np.ndarray, data: np.ndarray, truth: np.ndarray | None, item: int
+) -> list[Plot]:
+    """The most active units on one trial, the most active one on several, all units as images. truth: true rates of the first trials."""
+    busy, known = _busiest(data, N_BUSY), 0 if truth is None else len(truth)
+    true = truth[0][:, busy].T if truth is not None and known else None
+    one_trial = _rows(
+        f"Rates of model {item} against the data, one trial",
+        (rates[0][:, busy].T, data[0][:, busy].T, true), [f"unit {unit}" for unit in busy],
+        f"The {len(busy)} most active units on evaluation trial 0; their data are marks at the height of rate 0.",
+    )  # fmt: skip
+    unit, n = int(np.argmax(data.sum(axis=(0, 1)))), min(N_TRIALS, len(rates))
+    true = truth[:n, :, unit] if truth is not None and known >= n else None
+    one_unit = _rows(
+        f"Rates of unit {unit}, single trials, model {item}",
+        (rates[:n, :, unit], data[:n, :, unit], true), [f"trial {k}" for k in range(n)],
+        "The most active unit on the first evaluation trials; its data are marks at the height of rate 0.",
+    )  # fmt: skip
+    titles = "Data of one trial", f"Rates of model {item} on that trial"
+    return [one_trial, one_unit, *unit_images(data[0], rates[0], titles, "Evaluation trial 0.")]
+
+
+def _rows(
+    title: str,
+    shown: tuple[np.ndarray, np.ndarray, np.ndarray | None],
+    names: Sequence[str],
+    note: str,
+) -> Plot:
+    """Rates (row, bin), one row below the other, with the data as marks. shown: rates, data, and true rates if known."""
+    rates, data, true = shown
+    step = _apart(*(one for one in (rates, true) if one is not None))
     time = np.arange(rates.shape[1])
     layers: list[Layer] = []
     if true is not None:
@@ -35,23 +77,61 @@ def trial_layers(
     size = 0.02 * heights / max(1.0, float(np.abs(heights).max(initial=1)))
     text = [f"{names[r]}, bin {b}: {h:g}" for r, b, h in zip(row, bin, heights, strict=True)]
     layers.append(Points(bin, len(names) - 1 - row, "data", size=size, text=text))
-    return layers, rows_axis(names, step, "counts a bin")
+    return Plot(title, layers, Axis("bin"), rows_axis(names, step, "counts a bin"), note=note)
 
 
-def single_trials(rates: np.ndarray, data: np.ndarray, truth: np.ndarray | None, item: int) -> Plot:
-    """The most active unit on the first saved trials. rates, data: (trial, time, unit). truth: true rates of the first trials."""
-    unit = int(np.argmax(data.sum(axis=(0, 1))))
-    n = min(N_TRIALS, len(rates))
-    true = truth[:n, :, unit] if truth is not None and len(truth) >= n else None
-    names = [f"trial {k}" for k in range(n)]
-    layers, rows = trial_layers(rates[:n, :, unit], data[:n, :, unit], true, names)
-    return Plot(
-        f"Rates of unit {unit}, single trials, model {item}",
-        layers,
-        Axis("bin"),
-        rows,
-        note="The most active unit on the first evaluation trials; its data are marks at the height of rate 0.",
-    )
+# --- factors and inputs ---------------------------------------------------------------------------
+
+
+def factors_of(factors: np.ndarray, item: int) -> list[Plot]:
+    """Factors in their principal components: one against the other, and over time."""
+    project, share = principal(factors.reshape(-1, factors.shape[-1]), 3)
+    paths = project(factors)
+    time = np.arange(factors.shape[1])
+    # Time as colour: the direction of a trajectory shows.
+    shade = np.tile(time.astype(float), (len(paths), 1))
+    text = [f"evaluation trial {k}" for k in range(len(paths))]
+    layers: list[Layer] = [
+        Lines(time, paths[..., k], f"component {k + 1}", text=text) for k in range(len(share))
+    ]
+    title = f"Factors of model {item} over time"
+    over_time = Plot(title, layers, Axis("bin"), Axis("principal component"))
+    if len(share) == 1:
+        return [over_time]
+    lines = Lines(paths[..., 0], paths[..., 1], "trials", colour=shade, text=text)
+    axes = Axis(component(share, 0)), Axis(component(share, 1))
+    return [Plot(f"Factors of model {item}, state space", [lines], *axes, Scale("bin")), over_time]
+
+
+def inputs_of(inferred: np.ndarray, truth: np.ndarray | None, item: int) -> list[Plot]:
+    """Up to three inferred inputs of some trials; the first beside the true one, which is scaled."""
+    names = [f"trial {k}" for k in range(min(N_TRIALS, len(inferred)))]
+    made = []
+    for k in range(min(3, inferred.shape[-1])):
+        # Around the mean over all shown trials, so that trials remain comparable.
+        shown = inferred[:N_TRIALS, :, k]
+        shown = shown - shown.mean()
+        time, step = np.arange(shown.shape[1]), 1.2 * max(float(np.ptp(shown)), 1e-9)
+        layers: list[Layer] = [Lines(time, stacked(shown, step), "inferred", text=names)]
+        title, note = f"Inferred input {k + 1} of model {item}", "Evaluation trials."
+        if k == 0:
+            title = f"Inferred inputs of model {item}"
+            note = "The first inferred input on evaluation trials."
+        if k == 0 and truth is not None and len(truth) >= len(shown):
+            true = truth[: len(shown), :, 0]
+            centred = true - true.mean()
+            # Least squares over all shown trials: one factor for all of them.
+            fitted = centred * np.sum(centred * shown) / (np.sum(centred**2) or 1.0)
+            lines = stacked(fitted, step)
+            layers.insert(0, Lines(time, lines, "true, scaled", strong=True, text=names))
+            note += (
+                " The true one is scaled to it by least squares: sign and unit are not identified."
+            )
+        made.append(Plot(title, layers, Axis("bin"), rows_axis(names, step), note=note))
+    return made
+
+
+# --- conditions -----------------------------------------------------------------------------------
 
 
 def averages(values: np.ndarray, condition: np.ndarray) -> np.ndarray:
@@ -93,8 +173,8 @@ def by_condition(
 
 def _psths(title: str, rates: np.ndarray, data: np.ndarray, shown: np.ndarray) -> Plot:
     """PSTHs of the most active units, from averages (condition, time, unit): rates as lines, data dashed."""
-    units = np.sort(np.argsort(-data.sum(axis=(0, 1)), kind="stable")[:N_UNITS])
-    step = 1.2 * max(float(rates[..., units].max()), float(data[..., units].max()), 1e-9)
+    units = _busiest(data, N_UNITS)
+    step = _apart(rates[..., units], data[..., units])
     time = np.arange(rates.shape[1])
     layers: list[Layer] = []
     for hue, number in enumerate(shown):

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ctd.plots import Axis, Band, Group, Layer, Lines, Plot, Scale, has_line, spread
+from ctd.plots import Axis, Band, Group, Image, Layer, Lines, Plot, Scale, has_line, spread
 
 N_CURVES = 200
 """Curves that are drawn at most."""
@@ -45,6 +45,20 @@ def rows_axis(names: Sequence[str], step: float, unit: str = "") -> Axis:
     'between two rows: 4.4 counts a bin'
     """
     return Axis(f"between two rows: {step:.4g} {unit}".strip(), ticks=names[::-1])
+
+
+def unit_images(
+    counts: np.ndarray, rates: np.ndarray, titles: tuple[str, str], note: str = ""
+) -> list[Plot]:
+    """Counts and rates (bin, unit) of one trial as images, units in the order of their peak rates: a sequence becomes a diagonal."""
+    order = np.argsort(np.argmax(rates, axis=0), kind="stable")
+    units = Axis("unit, by the time of its largest rate", ticks=[str(k) for k in order])
+    return [
+        Plot(title, [Image(values[:, order].T)], Axis("bin"), units, Scale(label), note=note)
+        for title, values, label in zip(
+            titles, (counts, rates), ("count", "rate a bin"), strict=True
+        )
+    ]
 
 
 class Blocks(Protocol):
