@@ -85,89 +85,50 @@ SCORES = {
 }
 """Metrics over all evaluation trials, computed by `ctd.lfads.scores`: name -> definition."""
 
+_TIMES = ("trial", "time")
 MEANS = {
-    "rates": Var(
-        ("trial", "time", "unit"),
-        "1/bin",
-        "posterior mean of rates (likelihood gaussian: of means)",
-    ),
-    "factors": Var(("trial", "time", "factor"), "1", "posterior mean of factors"),
-    "inferred_inputs": Var(("trial", "time", "inferred"), "1", "posterior mean of inferred inputs"),
-    "states": Var(("trial", "time", "state"), "1", "posterior mean of the generator's states"),
-    "initial_conditions": Var(
-        ("trial", "state"), "1", "posterior mean of the state before the trial"
-    ),
-}
+    "rates": Var((*_TIMES, "unit"), "1/bin", "posterior mean of rates (likelihood gaussian: of means)"),
+    "factors": Var((*_TIMES, "factor"), "1", "posterior mean of factors"),
+    "inferred_inputs": Var((*_TIMES, "inferred"), "1", "posterior mean of inferred inputs"),
+    "states": Var((*_TIMES, "state"), "1", "posterior mean of the generator's states"),
+    "initial_conditions": Var(("trial", "state"), "1", "posterior mean of the state before the trial"),
+}  # fmt: skip
 """Posterior means of a trial, by name."""
 
 DECODED = {
-    "decoded_behavior": Var(
-        ("trial", "time", "channel"), "1", "posterior mean of behaviour, by the decoder of factors"
-    )
-}
+    "decoded_behavior": Var((*_TIMES, "channel"), "1", "posterior mean of behaviour, by the decoder of factors")
+}  # fmt: skip
 
+_BLOCK = ("batch",)
 DIMS = {
-    **{
-        f"curve.train.{name}": Var(("batch",), "nat", f"{text} in training, mean over each block")
-        for name, text in LONG.items()
-    },
-    "curve.train.l2": Var(("batch",), "1", "L2 penalty in training, before its ramp"),
-    "curve.train.gradient_norm": Var(("batch",), "nat", "norm of the gradient before clipping"),
-    "curve.train.learning_rate": Var(("batch",), "1", "learning rate, mean over each block"),
-    **{
-        f"curve.eval.{name}": Var(("batch",), "nat", f"{text} per trial, all evaluation trials")
-        for name, text in LONG.items()
-    },
-    **{
-        f"eval_{name}": Var(
-            (), "nat", f"{text} per trial at the best weights, all evaluation trials"
-        )
-        for name, text in LONG.items()
-    },
+    **{f"curve.train.{name}": Var(_BLOCK, "nat", f"{text} in training, mean over each block") for name, text in LONG.items()},
+    "curve.train.l2": Var(_BLOCK, "1", "L2 penalty in training, before its ramp"),
+    "curve.train.gradient_norm": Var(_BLOCK, "nat", "norm of the gradient before clipping"),
+    "curve.train.learning_rate": Var(_BLOCK, "1", "learning rate, mean over each block"),
+    **{f"curve.eval.{name}": Var(_BLOCK, "nat", f"{text} per trial, all evaluation trials") for name, text in LONG.items()},
+    **{f"eval_{name}": Var((), "nat", f"{text} per trial at the best weights, all evaluation trials") for name, text in LONG.items()},
     "smoothed_nll": Var(
-        (),
-        "nat",
-        "negative log likelihood per trial with the weights as they are, smoothed: 0.3 of the last value, 0.7 of the new one",
+        (), "nat", "negative log likelihood per trial with the weights as they are, smoothed: 0.3 of the last value, 0.7 of the new one"
     ),
-    "bits_per_spike": Var(
-        (),
-        "bit",
-        "bits per spike of the posterior mean, over seen units and bins, first n_metric trials",
-        True,
-    ),
+    "bits_per_spike": Var((), "bit", "bits per spike of the posterior mean, over seen units and bins, first n_metric trials", True),
     "cosmoothing_bits_per_spike": Var((), "bit", "the same over held-out units", True),
     "forward_bits_per_spike": Var((), "bit", "the same over held-out bins", True),
     "rate_r2": Var(
-        (),
-        "1",
-        "squared correlation of rates with true ones over time, mean over the first n_metric trials and all units",
-        True,
+        (), "1", "squared correlation of rates with true ones over time, mean over the first n_metric trials and all units", True
     ),
-    **{
-        name: Var((), "bit" if "_bps" in name else "1", f"{text}; all evaluation trials", True)
-        for name, text in SCORES.items()
-    },
-    "input_r2": Var(
-        (), "1", "squared correlation of inferred inputs with true ones over time", True
-    ),
+    **{name: Var((), "bit" if "_bps" in name else "1", f"{text}; all evaluation trials", True) for name, text in SCORES.items()},
+    "input_r2": Var((), "1", "squared correlation of inferred inputs with true ones over time", True),
     "input_r2_by_lag": Var(("lag",), "1", "the same with true inputs `lag` bins later"),
     "initial_state_r2": Var(
-        (),
-        "1",
-        "R2 of true initial states by ridge regression on inferred ones, fitted on one half of the trials, measured on the other",
+        (), "1", "R2 of true initial states by ridge regression on inferred ones, fitted on one half of the trials, measured on the other",
         True,
     ),
     "behavior_r2": Var((), "1", "R2 of behaviour by ridge regression on factors", True),
     **MEANS,
-    **{
-        f"train_{name}": Var(
-            ("train_trial", *var.axes[1:]), var.units, f"{var.long_name}, training"
-        )
-        for name, var in MEANS.items()
-    },
+    **{f"train_{name}": Var(("train_trial", *var.axes[1:]), var.units, f"{var.long_name}, training") for name, var in MEANS.items()},
     "trial_session": Var(("trial",), "1", "number of the trial's session"),
     "train_trial_session": Var(("train_trial",), "1", "the same for training trials"),
     "batches": Var((), "1", "training steps taken"),
     "best_batch": Var((), "1", "training steps before the best evaluation"),
     "outcome": Var((), "1", "how training ended"),
-} | _model_dims()
+} | _model_dims()  # fmt: skip

@@ -265,28 +265,20 @@ def result(
 
 
 _INFERRED = MEANS | DECODED
+_text = lambda var, what: var.long_name.replace("posterior mean", what, 1)
 DIMS = {
     **_INFERRED,
+    **{f"{name}_sd": var._replace(long_name=_text(var, "posterior sd")) for name, var in _INFERRED.items()},
     **{
-        f"{name}_sd": Var(var.axes, var.units, var.long_name.replace("mean", "sd", 1))
-        for name, var in _INFERRED.items()
-    },
-    **{
-        f"{name}_samples": Var(
-            ("trial", "sample", *var.axes[1:]),
-            var.units,
-            var.long_name.replace("posterior mean", "draws from the posterior", 1),
-        )
+        f"{name}_samples": Var(("trial", "sample", *var.axes[1:]), var.units, _text(var, "draws from the posterior"))
         for name, var in _INFERRED.items()
     },
     **{f"decoder.{name}": var for name, var in DECODER.items()},
-    "trial_number": Var(
-        ("trial",), "1", "number of the trial in its split, in the file's order; -1: none"
-    ),
+    "trial_number": Var(("trial",), "1", "number of the trial in its split, in the file's order; -1: none"),
     "split": Var(("trial",), "1", "0 training, 1 evaluation; -1: none"),
     "recording": Var(("trial",), "1", "number of the recording that the window was cut from"),
     "first_bin": Var(("trial",), "1", "bin of the recording that the window starts at"),
-}
+}  # fmt: skip
 
 kernel = Kernel(
     name="lfads.posterior",
