@@ -75,18 +75,21 @@ def draw(figure: Figure) -> Canvas:
     return canvas
 
 
-def draw_plot(ax: Axes, plot: Plot, shades: ScalarMappable | None) -> None:
-    """Draw one plot into matplotlib's Axes `ax`. shades: colour of a number; None if no layer needs one."""
+def draw_plot(ax: Axes, plot: Plot, shades: Any) -> None:
+    """Draw one plot into matplotlib's Axes `ax`. shades: its colour map, from `_shades`."""
     _prepare(ax.xaxis, ax.set_xscale, plot.x, is_whole(plot, "x", "left"))
     _prepare(ax.yaxis, ax.set_yscale, plot.y, is_whole(plot, "y", "height", "low"))
     series = 0
     for layer in plot.layers:
-        fixed = _fixed_colour(layer)
-        if fixed is None:
+        if isinstance(layer, Image):
+            _image(ax, layer, shades)
+            continue
+        colours = _own_colours(layer, shades)
+        if colours is None:
             hue = getattr(layer, "hue", None)
-            fixed = f"C{(series if hue is None else hue) % 10}"
+            colours = f"C{(series if hue is None else hue) % 10}"
             series += hue is None
-        _DRAWN[type(layer)](ax, layer, fixed, shades)
+        _DRAWN[type(layer)](ax, layer, colours)
     if plot.equal:
         ax.set_aspect("equal", adjustable="datalim")
         # Axes of equal units mostly show a plane around the origin.
@@ -235,16 +238,16 @@ def _colour_of(layer: Layer) -> ArrayLike | None:
     return getattr(layer, "colour", None)
 
 
-def _fixed_colour(layer: Layer) -> str | None:
-    """The colour of a layer that takes none from the cycle; None for a layer that does."""
-    if isinstance(layer, Image) or _colour_of(layer) is not None:
-        return "0.5"
+def _own_colours(layer: Layer, shades: Any) -> ArrayLike | None:
+    """The colour, or a colour for each number, of a layer that takes none from the cycle; None for a layer that does."""
+    if (numbers := _colour_of(layer)) is not None:
+        return shades.to_rgba(np.asarray(numbers, float))
     if isinstance(layer, Lines) and (layer.strong or layer.faint):
         return "black" if layer.strong else "0.6"
     return None
 
 
-def _lines(ax: Axes, layer: Lines, fixed: str, shades: ScalarMappable) -> None:
+def _lines(ax: Axes, layer: Lines, colours: Any) -> None:
     y = np.atleast_2d(np.asarray(layer.y, float))
     x = np.broadcast_to(np.asarray(layer.x, float), y.shape)
     look: dict[str, Any] = {
@@ -253,41 +256,35 @@ def _lines(ax: Axes, layer: Lines, fixed: str, shades: ScalarMappable) -> None:
         "alpha": 0.5 if layer.faint and layer.colour is not None else 1.0 if layer.strong else 0.8,
     }
     if _is_shaded(layer):
-        _shaded_lines(ax, np.stack([x, y], axis=-1), layer, shades, look)
+        _shaded_lines(ax, np.stack([x, y], axis=-1), colours, {"label": layer.name or None, **look})
         return
     # A line each: matplotlib shows a label once for each line, hence only the first has one.
-    colours: Any = [fixed] * len(y)
-    if layer.colour is not None:
-        colours = shades.to_rgba(np.asarray(layer.colour, float))
     for k in range(len(y)):
         label = layer.name if k == 0 and layer.name else None
-        ax.plot(x[k], y[k], color=colours[k], label=label, **look)
+        own = colours if layer.colour is None else colours[k]
+        ax.plot(x[k], y[k], color=own, label=label, **look)
 
 
 def _shaded_lines(
-    ax: Axes, vertices: np.ndarray, layer: Lines, shades: ScalarMappable, look: dict[str, Any]
+    ax: Axes, vertices: np.ndarray, colours: np.ndarray, look: dict[str, Any]
 ) -> None:
     """Draw lines with vertices (line, n, 2); each piece has the colour of the vertex that it ends at."""
     from matplotlib.collections import LineCollection
 
     # matplotlib has one colour a line, so each piece is a line of its own.
     pieces = np.stack([vertices[:, :-1], vertices[:, 1:]], axis=2).reshape(-1, 2, 2)
-    colours = shades.to_rgba(np.asarray(layer.colour, float)[:, 1:].ravel())
-    fine = np.isfinite(pieces).all(axis=(1, 2))
-    ax.add_collection(
-        LineCollection(list(pieces[fine]), colors=colours[fine], label=layer.name or None, **look)
-    )
+    fine, ends = np.isfinite(pieces).all(axis=(1, 2)), colours[:, 1:].reshape(-1, 4)
+    ax.add_collection(LineCollection(list(pieces[fine]), colors=ends[fine], **look))
 
 
-def _points(ax: Axes, layer: Points, fixed: str, shades: ScalarMappable) -> None:
+def _points(ax: Axes, layer: Points, colours: Any) -> None:
     from matplotlib.patheffects import withStroke
 
     x, y = np.asarray(layer.x, float), np.asarray(layer.y, float)
     # Many points are small and transparent, so that their density shows.
     fine, many = np.isfinite(x) & np.isfinite(y), len(x) > 600
-    colours: ArrayLike = fixed
     if layer.colour is not None:
-        colours = shades.to_rgba(np.asarray(layer.colour, float)[fine])
+        colours = colours[fine]
     # Pixels of the page; _area turns them into points.
     radius = np.full(len(x), 2.2 if many else 3.4) if layer.size is None else _radius(layer.size)
     radius = radius[fine]
@@ -306,33 +303,25 @@ def _points(ax: Axes, layer: Points, fixed: str, shades: ScalarMappable) -> None
         number_marks(ax, x, y, np.asarray(layer.key))
 
 
-def _band(ax: Axes, layer: Band, fixed: str, shades: ScalarMappable) -> None:
-    del shades
+def _band(ax: Axes, layer: Band, colour: Any) -> None:
     ax.fill_between(
-        layer.x, layer.low, layer.high, color=fixed, alpha=0.2, lw=0, label=layer.name or None
+        layer.x, layer.low, layer.high, color=colour, alpha=0.2, lw=0, label=layer.name or None
     )
 
 
-def _bars(ax: Axes, layer: Bars, fixed: str, shades: ScalarMappable) -> None:
-    left, colours = np.asarray(layer.left), _fill(layer, fixed, shades)
+def _bars(ax: Axes, layer: Bars, colours: Any) -> None:
+    left, look = np.asarray(layer.left), {"alpha": 0.75, "label": layer.name or None}
     width = np.asarray(layer.right) - left
-    ax.bar(
-        left, layer.height, width, align="edge", color=colours, alpha=0.75, label=layer.name or None
-    )
+    ax.bar(left, layer.height, width, align="edge", color=colours, **look)
 
 
-def _spans(ax: Axes, layer: Spans, fixed: str, shades: ScalarMappable) -> None:
-    left, colours = np.asarray(layer.left), _fill(layer, fixed, shades)
+def _spans(ax: Axes, layer: Spans, colours: Any) -> None:
+    left, look = np.asarray(layer.left), {"alpha": 0.75, "label": layer.name or None}
     width = np.asarray(layer.right) - left
-    ax.barh(layer.row, width, 0.72, left=left, color=colours, alpha=0.75, label=layer.name or None)
+    ax.barh(layer.row, width, height=0.72, left=left, color=colours, **look)  # type: ignore[arg-type]
 
 
-def _fill(layer: Bars | Spans, fixed: str, shades: ScalarMappable) -> ArrayLike:
-    return fixed if layer.colour is None else shades.to_rgba(np.asarray(layer.colour, float))
-
-
-def _image(ax: Axes, layer: Image, fixed: str, shades: ScalarMappable) -> None:
-    del fixed
+def _image(ax: Axes, layer: Image, shades: ScalarMappable) -> None:
     ax.imshow(
         np.asarray(layer.z, float), origin="lower", aspect="auto", interpolation="nearest",
         cmap=shades.cmap, norm=shades.norm,  # type: ignore[arg-type]
@@ -340,10 +329,5 @@ def _image(ax: Axes, layer: Image, fixed: str, shades: ScalarMappable) -> None:
 
 
 _DRAWN: dict[type, Callable[..., None]] = {
-    Lines: _lines,
-    Points: _points,
-    Band: _band,
-    Bars: _bars,
-    Spans: _spans,
-    Image: _image,
-}
+    Lines: _lines, Points: _points, Band: _band, Bars: _bars, Spans: _spans,
+}  # fmt: skip
