@@ -11,6 +11,15 @@ from ctd.lfads.distributions import COUNTS
 LARGEST_COUNT = 2**24
 """float32, in which counts enter the likelihood, holds all whole numbers up to here."""
 
+_COUNTS = f"needs counts 0, 1, 2, ... up to {LARGEST_COUNT:,}; give spike counts, not rates, or `likelihood: gaussian`"
+NEEDS = {
+    "poisson": f"a Poisson likelihood {_COUNTS}",
+    "negative_binomial": f"a negative binomial likelihood {_COUNTS}",
+    "gamma": "a gamma likelihood needs positive numbers; `zero_inflated_gamma` has zeros, too",
+    "zero_inflated_gamma": "a zero-inflated gamma likelihood needs 0 or positive numbers; rectify the data, or `likelihood: gaussian`",
+}
+"""Likelihood -> what it needs. A Gaussian takes any numbers."""
+
 
 def check_entries(where: str, array: np.ndarray, likelihood: str | None = None) -> None:
     """Raise ValueError unless all entries are finite reals for which the likelihood, if given, has a density.
@@ -22,22 +31,7 @@ def check_entries(where: str, array: np.ndarray, likelihood: str | None = None) 
     ValueError: spikes.npz: train holds 1.5 at (0, 0, 0), but a Poisson likelihood needs counts 0, 1, 2, ...
     """
     check_numbers(where, array, "; leave out such trials or fill them")
-    if likelihood is not None:
-        _check_values(where, array, likelihood)
-
-
-_COUNTS = f"needs counts 0, 1, 2, ... up to {LARGEST_COUNT:,}; give spike counts, not rates, or `likelihood: gaussian`"
-NEEDS = {
-    "poisson": f"a Poisson likelihood {_COUNTS}",
-    "negative_binomial": f"a negative binomial likelihood {_COUNTS}",
-    "gamma": "a gamma likelihood needs positive numbers; `zero_inflated_gamma` has zeros, too",
-    "zero_inflated_gamma": "a zero-inflated gamma likelihood needs 0 or positive numbers; rectify the data, or `likelihood: gaussian`",
-}
-
-
-def _check_values(where: str, array: np.ndarray, likelihood: str) -> None:
-    """Raise ValueError unless the likelihood has a density at all entries."""
-    if likelihood not in NEEDS:
+    if likelihood is None or likelihood not in NEEDS:
         return
     bad = array <= 0 if likelihood == "gamma" else array < 0
     if likelihood in COUNTS:
@@ -45,7 +39,7 @@ def _check_values(where: str, array: np.ndarray, likelihood: str) -> None:
         if array.dtype.kind == "f":
             bad |= array != np.floor(array)
     if bad.any():
-        first = tuple(int(k) for k in np.argwhere(bad)[0])
+        first = tuple(np.argwhere(bad)[0].tolist())
         raise ValueError(f"{where} holds {array[first]} at {first}, but {NEEDS[likelihood]}")
 
 
@@ -81,39 +75,33 @@ def check_all(where: str, found: Found, likelihood: str) -> None:
             check_entries(f"{where}: {name}", array, law)
 
 
-def _check_shape(where: str, array: np.ndarray, field: str) -> None:
-    """Raise ValueError unless an array has the axes of its field of `Trials`, and is not empty."""
-    other = {"initial_states": ("trial", "state"), "condition": ("trial",)}
-    axes = other.get(field, ("trial", "time", "..."))
-    if array.ndim != len(axes):
-        hint = "; `chop: {window, overlap}` cuts recordings (time, unit)" if array.ndim == 2 else ""
-        raise ValueError(f"{where} has the shape {array.shape}; ({', '.join(axes)}) expected{hint}")
-    if 0 in array.shape:
-        raise ValueError(f"{where} has the shape {array.shape}: it is empty")
+AXES = {"initial_states": ("trial", "state"), "condition": ("trial",)}
+"""Axes of the fields of `Trials` that have no (trial, time, ...)."""
 
 
 def check_within(where: str, parts: Found) -> None:
     """Check the axes of a split's arrays, and that lengths along trial, time and unit agree; true values may have fewer trials."""
-    for field, (dataset, array) in parts.items():
-        _check_shape(f"{where}: {dataset}", array, field)
     by, data = parts["data"]
-    for field, (dataset, array) in parts.items():
-        axes = ["trials"]
-        # What the encoder sees may be shorter; initial states and conditions have no time.
-        if field not in ("encoded", "initial_states", "condition"):
-            axes.append("time bins")
-        if field == "rates":
-            axes.append("units")
-        for what, has, expected in zip(axes, array.shape, data.shape, strict=False):
+    for field, (dataset, array) in parts.items():  # `data` is the first
+        named, axes = f"{where}: {dataset}", AXES.get(field, ("trial", "time", "..."))
+        if array.ndim != len(axes):
+            hint = "; `chop: {window, overlap}` cuts recordings (time, unit)" * (array.ndim == 2)
+            raise ValueError(
+                f"{named} has the shape {array.shape}; ({', '.join(axes)}) expected{hint}"
+            )
+        if 0 in array.shape:
+            raise ValueError(f"{named} has the shape {array.shape}: it is empty")
+        # What the encoder sees may be shorter.
+        shared = 1 if field in ("encoded", *AXES) else 3 if field == "rates" else 2
+        whats = ("trials", "time bins", "units")[:shared]
+        for what, has, expected in zip(whats, array.shape, data.shape, strict=False):
             truth = field in ("rates", "inputs", "initial_states", "states")
             if has != expected and not (what == "trials" and truth and has < expected):
-                raise ValueError(f"{where}: {dataset} has {has} {what}, but {by} has {expected}")
-        if field == "encoded" and (
-            array.shape[1] > data.shape[1] or array.shape[2] > data.shape[2]
-        ):
+                raise ValueError(f"{named} has {has} {what}, but {by} has {expected}")
+        if field == "encoded" and (np.array(array.shape) > data.shape).any():
             raise ValueError(
-                f"{where}: {dataset} has the shape {array.shape}, more than {by} with {data.shape}: what "
-                "the encoder sees is a part of what is reconstructed"
+                f"{named} has the shape {array.shape}, more than {by} with {data.shape}: what the encoder sees is a part of "
+                "what is reconstructed"
             )
 
 

@@ -77,18 +77,6 @@ def squared_correlation(
     return jnp.where(product > 0, (a * b).sum(1) ** 2 / jnp.where(product > 0, product, 1), jnp.nan)
 
 
-def rate_r2(
-    rates: Float[Array, "trial time unit"], truth: Float[Array, "trial time unit"]
-) -> Float[Array, ""]:
-    """The squared correlation over time of rates with true rates, mean over trials and units whose rates vary.
-
-    >>> truth = jnp.arange(6.0).reshape(1, 3, 2)
-    >>> print(f"{rate_r2(2 * truth + 1, truth):.3f}")  # blind to scale and offset
-    1.000
-    """
-    return jnp.nanmean(squared_correlation(rates, truth))
-
-
 def lags(n_steps: int) -> range:
     """The lags, in bins, at which inputs are compared: up to MAX_LAG, and at most a quarter of a trial.
 

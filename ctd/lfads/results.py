@@ -111,7 +111,8 @@ def _metrics(static: View[Model], shared: Dataset, means: dict[str, Array]) -> d
         return means[name][:n], jnp.asarray(truth[:n], rates.dtype)
 
     if trials.rates is not None:
-        values["rate_r2"] = metrics.rate_r2(*beside("rates", trials.rates))
+        each = metrics.squared_correlation(*beside("rates", trials.rates))
+        values["rate_r2"] = jnp.nanmean(each)  # over trials and units whose rates vary
     if trials.inputs is not None and "inferred_inputs" in means:
         by_lag = metrics.input_r2(*beside("inferred_inputs", trials.inputs))
         # The middle one is lag 0.

@@ -35,15 +35,16 @@ def test_smoothed_up_to_the_last_evaluation(curve, expected):
     assert found == pytest.approx(expected, rel=1e-14, nan_ok=True)
 
 
-def test_rate_r2_numpy():
-    """Mean over trials and units of the squared correlation; units that do not vary are left out."""
+def test_squared_correlation_numpy():
+    """Of each trial and unit; NaN for a unit that does not vary."""
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal((2, 3, 10, 4))
     b[..., 3] = 1.0
-    expected = np.mean(
-        [np.corrcoef(a[i, :, j], b[i, :, j])[0, 1] ** 2 for i in range(3) for j in range(3)]
-    )
-    assert float(jax.jit(metrics.rate_r2)(a, b)) == pytest.approx(expected, rel=1e-10)
+    found = np.asarray(jax.jit(metrics.squared_correlation)(a, b))
+    of = lambda i, j: np.corrcoef(a[i, :, j], b[i, :, j])[0, 1] ** 2
+    expected = [[of(i, j) for j in range(3)] for i in range(3)]
+    np.testing.assert_allclose(found[:, :3], expected, rtol=1e-10)
+    assert np.isnan(found[:, 3]).all()
 
 
 def test_input_r2_by_lag():
@@ -106,12 +107,13 @@ def test_constants_have_no_variance():
     squares, rates, starts = jax.jit(
         lambda true, alike: (
             metrics.squares(true),
-            metrics.rate_r2(2 * true + 1, true),
+            metrics.squared_correlation(2 * true + 1, true),
             metrics.initial_state_r2(true[:40, :2, 1], alike),
         )
     )(true, alike)
     assert squares[0] == 0
     # Sums of 10,000 terms in float32.
     assert float(squares[1]) == pytest.approx(true[..., 1].astype(float).var() * 10_000, rel=1e-4)
-    assert float(rates) == pytest.approx(1, rel=1e-4)
+    np.testing.assert_allclose(rates[:, 1], 1, rtol=1e-4)
+    assert np.isnan(rates[:, 0]).all()
     assert np.isnan(starts)
