@@ -28,6 +28,7 @@ from ctd.words import meant
 CONDITION = "condition"
 """Name of the conditions of all trials, (trial,), in a file that names no splits."""
 
+
 def read_hdf5(path: str | Path) -> dict[str, np.ndarray]:
     """Read every dataset at the top level of an HDF5 file: name -> array.
 

@@ -9,11 +9,11 @@ hidden input? Models are fitted to recordings of all of them (`reconstruct`), th
 
 An item is one recording: a random member of a family of equations, seen by neurons with random readouts.
 
-    families    the equations                           counts    spikes, their factors, files
-    reading     what is read off a map, true or fitted  plain     features without a model
-    evidence    kernel: which mechanism that is         fits      its parameters; recordings and their fits
-    classifier  logistic regression, calibrated         summary   the tables of an atlas and of a placed recording
-    atlas       its table, and which recordings fit it  plots     confusion, accuracy by size, the place of recordings
+    families    the equations                       counts      spikes, their factors, files
+    features    of maps, true or fitted; of data    fits        parameters of evidence; recordings and their fits
+    evidence    kernel: which mechanism that is     classifier  logistic regression, calibrated
+    summary     tables of an atlas, and of what     atlas       its table, and which recordings fit it
+                is placed by one                    plots       confusion, accuracy by size, the place of recordings
 """
 
 from __future__ import annotations
@@ -28,9 +28,8 @@ from ctd.late import Array, Float, Int, jax, jnp
 from ctd.mechanisms.atlas import check_alike, check_size, read_atlas
 from ctd.mechanisms.counts import MOST_MEAN, factors_of, read_counts, spikes
 from ctd.mechanisms.families import NAMES, draw_member, simulate, step
-from ctd.mechanisms.plain import PLAIN, plain
+from ctd.mechanisms.features import FEATURES, PLAIN, plain, read
 from ctd.mechanisms.plots import recording_figure, recording_plots
-from ctd.mechanisms.reading import FEATURES, read
 
 __all__ = ["Recording", "kernel"]
 

@@ -18,9 +18,9 @@ import numpy as np
 from ctd.cells import Cell, Weights, get_cell
 from ctd.kernel import Outcome, Values, Var, View, one_shot
 from ctd.late import Array, Bool, Float, jax, jnp, lax
+from ctd.mechanisms.features import FEATURES, read, velocities
 from ctd.mechanisms.fits import Evidence, Shared, load
 from ctd.mechanisms.plots import plots
-from ctd.mechanisms.reading import FEATURES, read, velocities
 from ctd.mechanisms.summary import REDUCED, TRUST, Options, reduce
 from ctd.plots import side_by_side
 

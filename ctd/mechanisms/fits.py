@@ -15,7 +15,7 @@ from ctd.data import dataset_of
 from ctd.kernel import File, Params, Static, Traced, View
 from ctd.late import Array, Float, on_host
 from ctd.mechanisms.atlas import check_alike, read_atlas
-from ctd.mechanisms.reading import TRIALS
+from ctd.mechanisms.features import TRIALS
 from ctd.rows import Columns
 
 NOT_SETTINGS = {"data", "seed", "store", "item", "kernel"}

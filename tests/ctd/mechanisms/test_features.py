@@ -9,8 +9,7 @@ import pytest
 from jax import lax
 
 from ctd.mechanisms.counts import factors_of, poisson
-from ctd.mechanisms.plain import PLAIN, plain
-from ctd.mechanisms.reading import FEATURES, read
+from ctd.mechanisms.features import FEATURES, PLAIN, plain, read
 
 N = 40
 
