@@ -65,7 +65,7 @@ class Placer(NamedTuple):
 
     def probabilities(self, x: np.ndarray) -> np.ndarray:
         """(sample, class + 1) probabilities of the classes, and last of none of them."""
-        p = softmax(self.model.logits(x) / self.temperature)
+        p = scipy.special.softmax(self.model.logits(x) / self.temperature, axis=1)
         strange = strangeness(self.model.distances(x), self.usual)
         slope, offset = self.none
         none = 1 / (1 + np.exp(-np.clip(slope * strange + offset, -30, 30)))
@@ -74,16 +74,6 @@ class Placer(NamedTuple):
 
 def _with_one(x: np.ndarray) -> np.ndarray:
     return np.column_stack([x, np.ones(len(x))])
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Rows that sum to 1.
-
-    >>> softmax(np.log([[1.0, 3.0]])).tolist()
-    [[0.25, 0.75]]
-    """
-    raised = np.exp(logits - logits.max(1, keepdims=True))  # the largest is exp(0): no overflow
-    return np.asarray(raised / raised.sum(1, keepdims=True))
 
 
 def fit(
@@ -111,7 +101,7 @@ def fit(
 
 def _regress(s: np.ndarray, y: np.ndarray, k: int, l2: float) -> np.ndarray:
     """(k, feature + 1) weights, by Newton's method: the loss is convex and has a few hundred parameters."""
-    a, target = _with_one(s), np.eye(k)[y]
+    a, target, softmax = _with_one(s), np.eye(k)[y], scipy.special.softmax
     n, d = a.shape
     # The offset is hardly penalised: enough that the sum of all offsets, which changes nothing, has a minimum.
     penalty = l2 * np.append(np.ones(d - 1), 1e-3)
@@ -120,7 +110,7 @@ def _regress(s: np.ndarray, y: np.ndarray, k: int, l2: float) -> np.ndarray:
         return float(-np.mean(np.log(p[np.arange(n), y] + 1e-300)) + np.sum(penalty * w**2) / 2)
 
     w = np.zeros((k, d))
-    p = softmax(a @ w.T)
+    p = softmax(a @ w.T, 1)
     for _ in range(NEWTON):
         gradient = (p - target).T @ a / n + penalty * w
         # The Hessian of softmax regression is the mean of (diag p - p p') times a a' (Kronecker product).
@@ -132,7 +122,7 @@ def _regress(s: np.ndarray, y: np.ndarray, k: int, l2: float) -> np.ndarray:
         before, size = loss(w, p), 1.0
         # Halved until the loss falls: a whole step may overshoot where classes are far apart.
         while size > 1e-4:
-            p = softmax(a @ (w - size * move).T)
+            p = softmax(a @ (w - size * move).T, 1)
             if loss(w - size * move, p) <= before:
                 break
             size /= 2
@@ -146,7 +136,7 @@ def temperature(logits: np.ndarray, y: np.ndarray) -> float:
     """The T between .2 and 20 at which softmax(logits / T) makes the labels y likeliest."""
 
     def loss(log_t: float) -> float:
-        p = softmax(logits / np.exp(log_t))
+        p = scipy.special.softmax(logits / np.exp(log_t), axis=1)
         return float(-np.mean(np.log(p[np.arange(len(y)), y] + 1e-300)))
 
     found = scipy.optimize.minimize_scalar(loss, bounds=(np.log(0.2), np.log(20)), method="bounded")

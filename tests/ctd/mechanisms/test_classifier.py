@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 
 from ctd.data import write_hdf5
-from ctd.mechanisms.classifier import calibration_error, fit, none_odds, softmax, temperature, train
+from ctd.mechanisms.classifier import calibration_error, fit, none_odds, temperature, train
 from ctd.mechanisms.evidence import kernel
 from ctd.mechanisms.families import NAMES
 from ctd.mechanisms.fits import Shared
@@ -29,7 +30,7 @@ def test_probabilities_of_scikit_learn():
     s = ours.standardised(x)
     # Ours hardly penalises offsets, theirs not at all.
     np.testing.assert_allclose(
-        softmax(ours.logits(x)), theirs.fit(s, y).predict_proba(s), atol=2e-4
+        softmax(ours.logits(x), 1), theirs.fit(s, y).predict_proba(s), atol=2e-4
     )
 
 
@@ -43,7 +44,7 @@ def test_a_feature_that_is_nan_throughout_says_nothing():
 def test_temperature_undoes_a_scale():
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(5000, 4)) * 2
-    y = np.asarray([rng.choice(4, p=p) for p in softmax(logits)])
+    y = np.asarray([rng.choice(4, p=p) for p in softmax(logits, 1)])
     assert temperature(3 * logits, y) == pytest.approx(3, rel=0.1)
 
 
@@ -55,7 +56,7 @@ def test_probabilities_are_calibrated():
     p = placer.probabilities(x)
     np.testing.assert_allclose(p.sum(1), 1)
     assert calibration_error(p.max(1), p.argmax(1) == y) < 0.08
-    raw = softmax(placer.model.logits(x))
+    raw = softmax(placer.model.logits(x), 1)
     assert calibration_error(raw.max(1), raw.argmax(1) == y) > calibration_error(p.max(1), p.argmax(1) == y)  # fmt: skip
 
 
