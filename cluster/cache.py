@@ -25,6 +25,11 @@ def cache_home() -> Path:
     return Path(os.environ.get("CTD_CACHE", "~/.cache/ctd")).expanduser()
 
 
+def gpus_here() -> list[Path]:
+    """Return the devices of NVIDIA's GPUs on this machine."""
+    return [*Path("/dev").glob("nvidia[0-9]*")]
+
+
 def use_compilation_cache() -> None:
     """Make JAX keep all its compiled programs in the cache; does not import JAX.
 
@@ -40,7 +45,8 @@ def use_compilation_cache() -> None:
         if "jax" in sys.modules:
             sys.modules["jax"].config.update(name, value)
     # XLA logs of such programs, and of a slow compilation, as of errors; its errors are exceptions, which no level hides.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if not gpus_here():  # where a driver does not start, its log is the only word of why
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # JAX warns of a folder that cannot be written, or of a file that is gone; it compiles the program all the same.
     warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation")
 

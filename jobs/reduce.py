@@ -31,7 +31,14 @@ from jobs.storage import objects
 from jobs.storage.checksums import digest, digest_of, read_verified, write_sums
 from jobs.store.arrays import Lazy, attributes, put_array
 from jobs.store.marker import Marker
-from jobs.store.store import Store, gather_command, names_of_columns, shared_fields, table_group
+from jobs.store.store import (
+    Store,
+    gather_command,
+    names_of_columns,
+    rows_of,
+    shared_fields,
+    table_group,
+)
 
 BLOCK_BYTES = 4 << 20
 """Bytes of rows read at a time, before selection."""
@@ -75,8 +82,8 @@ class GroupResults(Lazy[np.ndarray]):
 
     def _read_rows(self, names: Sequence[str], start: int, stop: int) -> dict[str, np.ndarray]:
         here = self._rows[start:stop]
-        read = lambda name: self._store.rows(self._group, name, start, stop)
-        return {name: read(name) if here.all() else read(name)[here] for name in names}
+        read = rows_of(self._store, self._group, names, start, stop)
+        return read if here.all() else {name: values[here] for name, values in read.items()}
 
 
 def committed_rows(n: int, markers: Sequence[Marker]) -> np.ndarray:

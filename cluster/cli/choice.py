@@ -3,8 +3,8 @@
 import os
 import sys
 from contextlib import suppress
-from pathlib import Path
 
+from cluster.cache import gpus_here
 from ctd.late import jax
 from jobs.errors import JobError
 from jobs.run.task import Executor
@@ -23,7 +23,7 @@ def choose_executor(run: RunSettings, store: str, address: str | None) -> tuple[
         "the job sets the number, the cores or the GPUs of its workers": (
             (run.workers or 1) > 1 or run.cpus_per_worker > 1 or run.gpus_per_worker
         ),
-        "this machine has GPUs": _gpus(),
+        "this machine has GPUs": gpus_here(),
     }
     if why := next((text for text, holds in reasons.items() if holds), ""):
         return "ray", why
@@ -38,13 +38,8 @@ def workers_here(run: RunSettings, executor: str) -> int:
     """How many shards an executor would compute at a time on this machine, as far as is known without a Ray."""
     if run.workers or executor == "serial":
         return run.workers or 1
-    gpus = len(_gpus())
+    gpus = len(gpus_here())
     return max(1, run.places(len(os.sched_getaffinity(0)), gpus, on_gpus=bool(gpus)))
-
-
-def _gpus() -> list[Path]:
-    """The devices of NVIDIA's GPUs on this machine."""
-    return [*Path("/dev").glob("nvidia[0-9]*")]
 
 
 def _may_die(store: Store) -> bool:

@@ -17,7 +17,7 @@ from jobs.errors import JobError, count
 from jobs.storage import connect, objects
 from jobs.storage.addresses import join, local_path
 from jobs.store.arrays import FAILED, attributes
-from jobs.store.store import Store, known_kernel
+from jobs.store.store import Store, known_kernel, rows_of
 
 WEIGHTS = "weights."
 """Prefix of the results that make up an item's trained model."""
@@ -97,7 +97,7 @@ def row_params(store: Store, group: int, start: int, stop: int) -> list[dict[str
     # A population changes parameters as it runs: final_NAME has the last values (jobs.plan.search).
     columns |= {n.removeprefix("final_"): n for n in store.names(group) if n.startswith("final_")}
     used = {name: stored for name, stored in columns.items() if name in about["params"]}
-    read = store.several(group, used.values(), start, stop)
+    read = rows_of(store, group, used.values(), start, stop)
     values = {name: read[stored].tolist() for name, stored in used.items()}
     own = lambda k: {name: column[k] for name, column in values.items()}
     return [about["params"] | own(k) for k in range(stop - start)]
@@ -173,7 +173,7 @@ def item_arrays(store: Store, item: int, part: str = "weights") -> dict[str, np.
         if part == "weights" and not could:
             hint = f"; all that it stores: {store.address}::{item}::results"
         raise JobError(f"{store.address}: kernel {kernel} stores no {part} in this job{hint}")
-    read = store.several(group, names, row, row + 1)
+    read = rows_of(store, group, names, row, row + 1)
     return {name.removeprefix(f"{part}."): values[0] for name, values in read.items()}
 
 

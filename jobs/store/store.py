@@ -164,15 +164,16 @@ class Store:
         """Return rows start <= r < stop of a result or column."""
         return np.asarray(self.array(group, name)[start:stop])
 
-    def several(
-        self, group: int, names: Iterable[str], start: int, stop: int
-    ) -> dict[str, np.ndarray]:
-        """Return the `rows` of several results or columns by name; a pack that holds more than one of them is read once."""
-        places, names = places_of(attributes(self.results(group))), [*names]
-        held = {name: places[name].pack if name in places else name for name in names}
-        read = {name: np.asarray(self.stored(group, name)[start:stop]) for name in {*held.values()}}
-        of = lambda name: entries(read[held[name]], places[name]) if name in places else read[name]
-        return {name: of(name) for name in names}
+
+def rows_of(
+    store: Store, group: int, names: Iterable[str], start: int, stop: int
+) -> dict[str, np.ndarray]:
+    """Return the `Store.rows` of several results or columns by name; a pack that holds more than one of them is read once."""
+    places, names = places_of(attributes(store.results(group))), [*names]
+    held = {name: places[name].pack if name in places else name for name in names}
+    read = {name: np.asarray(store.stored(group, name)[start:stop]) for name in {*held.values()}}
+    of = lambda name: entries(read[held[name]], places[name]) if name in places else read[name]
+    return {name: of(name) for name in names}
 
 
 def table_group(store: Store, path: str, attrs: Mapping[str, Any] | None = None) -> zarr.Group:

@@ -14,7 +14,7 @@ from jobs.inputs import items
 from jobs.inputs.items import ItemPart, materialise
 from jobs.storage import objects
 from jobs.storage.objects import StorageFailed
-from jobs.store.store import Store
+from jobs.store.store import Store, rows_of
 
 NETS = {"kernel": "train_rnn", "params": SMALL_RNN, "sweep": {"seeds": 3}, "run": FOUR_SLOTS}
 
@@ -91,8 +91,8 @@ def test_parts_of_an_item_are_its_rows_of_the_results(nets):
     """All results, one of them, or a family: each as it is read on its own, whatever pack it lies in."""
     store = Store.open(nets)
     names = [name for name in store.names(0) if not name.startswith("weights.")]
-    of_both = store.several(
-        0, ["item", names[0]], 1, 3
+    of_both = rows_of(
+        store, 0, ["item", names[0]], 1, 3
     )  # a column of its own, and a part of a pack
     assert of_both["item"].tolist() == [1, 2]
     np.testing.assert_array_equal(of_both[names[0]], store.rows(0, names[0], 1, 3))
