@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ from jobs.storage import objects
 from jobs.store.arrays import DONE, Lazy, attributes, flags, put_array
 from jobs.store.finding import merged_parts
 from jobs.store.marker import Marker
-from jobs.store.store import Store, table_group
+from jobs.store.store import Store, rows_of, table_group
 
 DRAWN = 1 << 24
 """Most numbers that a bootstrap holds at a time."""
@@ -25,14 +25,18 @@ DRAWN = 1 << 24
 NO_ROWS = np.zeros(0, bool)
 """Marks no row: what is read has the axes and the dtype of a column alone."""
 
+AT_ONCE = 1 << 22
+"""Most numbers of a store's scalar results that are read at once."""
+
 
 def write_items(store: Store, rows: list[np.ndarray]) -> None:
-    """Write items/: one row per committed item, in the order of ids; one column at a time is in memory.
+    """Write items/: one row per committed item, in the order of ids; of a large store one column at a time is in memory.
 
     rows: for each group, (rows,) bool: the committed rows.
     """
-    out = table_group(store, "items")
-    ids = np.concatenate([_scalar(store, "item", g, here) for g, here in enumerate(rows)])
+    out, scalars = table_group(store, "items"), _scalars(store)
+    scalar = _reader(store, ["item", *scalars])
+    ids = np.concatenate([scalar("item", g, here) for g, here in enumerate(rows)])
     order = np.argsort(ids, kind="stable")
     # Groups whose ids follow each other need no sort, which would copy each column once more.
     in_order = bool((np.diff(order) == 1).all())
@@ -54,10 +58,10 @@ def write_items(store: Store, rows: list[np.ndarray]) -> None:
     differ = len({*seeds.values()}) > 1
     if differ:  # one seed draws other numbers than another: nothing else may tell two items apart
         first, own = np.array([*seeds]), np.array([*seeds.values()], np.uint32)
-        which = lambda g, r: first.searchsorted(_scalar(store, "item", g, r), "right") - 1
+        which = lambda g, r: first.searchsorted(scalar("item", g, r), "right") - 1
         put("job_seed", lambda g, r: own[which(g, r)], Var(("item",), "1", "seed of the job"))
-    for name, var in _scalars(store).items():
-        put(name, partial(_scalar, store, name), var._replace(axes=("item",)))
+    for name, var in scalars.items():
+        put(name, partial(scalar, name), var._replace(axes=("item",)))
     out.attrs.put({"coordinates": " ".join([*store.swept, *["job_seed"] * differ])})
 
 
@@ -76,10 +80,12 @@ def _job_seeds(start: int, seed: int, about: Mapping[str, Any]) -> Iterator[tupl
 def open_columns(store: Store) -> dict[str, bool]:
     """Open the arrays that `write_items` reads; return swept field or result -> whether it holds one number an item."""
     groups = range(len(store.job.plan.group_sizes))
-    empty = lambda read, name: [read(store, name, group, NO_ROWS) for group in groups]
-    found = {name: empty(_column, name) for name in store.swept}
-    found |= {name: empty(_scalar, name) for name in ("item", *_scalars(store))}
-    is_number = lambda values: values.dtype.kind in "iufb" and values.ndim == 1
+    array = lambda name, g: store.array(g, name) if _has(store, name, g) else np.full(0, np.nan)
+    found: dict[str, list[Any]] = {
+        name: [_column(store, name, g, NO_ROWS) for g in groups] for name in store.swept
+    }
+    found |= {name: [array(name, g) for g in groups] for name in ("item", *_scalars(store))}
+    is_number = lambda values: values.dtype.kind in "iufb" and len(values.shape) == 1
     return {name: all(map(is_number, of)) for name, of in found.items() if name not in ALWAYS}
 
 
@@ -90,11 +96,25 @@ def _scalars(store: Store) -> dict[str, Var]:
     return {name: var for name, var in dims.items() if var.axes == () and name in has}
 
 
-def _scalar(store: Store, name: str, group: int, rows: np.ndarray) -> np.ndarray:
-    """A scalar result over the committed rows; NaN if the group has no such result."""
-    if name not in ("item", "status", *store.names(group)):
-        return np.full(int(rows.sum()), np.nan)
-    return store.rows(group, name, 0, len(rows))[rows]
+def _has(store: Store, name: str, group: int) -> bool:
+    return name in ("item", "status", *store.names(group))
+
+
+def _reader(store: Store, names: Sequence[str]) -> Callable[[str, int, np.ndarray], np.ndarray]:
+    """Return (name, group, committed rows) -> one of these scalar results over the rows; NaN if the group has no such result."""
+    sizes = store.job.plan.group_sizes
+    # Of many small groups each is read once: most of their scalars share a pack.
+    at_once = sum(sizes) * len(names) <= AT_ONCE
+    there = cache(lambda group: [name for name in names if _has(store, name, group)])
+    whole = cache(lambda group: rows_of(store, group, there(group), 0, sizes[group]))
+
+    def read(name: str, group: int, rows: np.ndarray) -> np.ndarray:
+        if name not in there(group):
+            return np.full(int(rows.sum()), np.nan)
+        values = whole(group)[name] if at_once else store.rows(group, name, 0, sizes[group])
+        return values[rows]
+
+    return read
 
 
 def _column(store: Store, name: str, group: int, rows: np.ndarray) -> np.ndarray:
