@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Annotated, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
+import h5py
 import numpy as np
 from numpy.typing import ArrayLike
 from pydantic import AfterValidator, Field
 
 from ctd import tasks
 from ctd.cells import CELL_NAMES, CELLS, Cell, Weights, as_weights, get_cell, initial_state, readout
-from ctd.containers import check_numbers
+from ctd.containers import check_numbers, opened_hdf5, text_attribute
 from ctd.data import read_arrays
 from ctd.dotted import load as load_dotted
 from ctd.kernel import Data, File, Params, Static, Traced, Values, View
@@ -271,7 +272,21 @@ def load_start(inputs: View[FromState]) -> Network:
     if not isinstance(cell, Cell):
         raise ValueError(f"states: {name} is a function; give a file of states to start from")
     h0 = initial_state(cell, weights, inputs.dtype)
+    if _is_reservoir(inputs.weights):
+        warnings.warn(
+            "states: without it trajectories start at h0, the state of a reservoir before its washout, and may go elsewhere than its "
+            "replays do; give the results of esn as states, and dataset: replay_state",
+            stacklevel=3,
+        )
     return make_network(name, weights, h0, inputs.dtype)
+
+
+def _is_reservoir(path: str | None) -> bool:
+    """Whether a file says that the kernel `esn` made it."""
+    if path is None or not h5py.is_hdf5(path):
+        return False
+    with opened_hdf5(path) as file:
+        return text_attribute(file, "kernel") == "esn"
 
 
 def stored_cell(inputs: View[OfNetwork]) -> tuple[str, Cell | Map, Weights]:

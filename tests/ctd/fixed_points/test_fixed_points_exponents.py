@@ -9,6 +9,7 @@ from places import EXAMPLES
 from ctd.fixed_points import lyapunov
 from ctd.fixed_points.exponents import Trajectory, dimension, kernel
 from ctd.kernel import inputs_of
+from ctd.weights import write_named
 
 
 def lorenz(h):
@@ -139,6 +140,17 @@ def test_more_exponents_than_a_network_has_are_told():
     with pytest.warns(UserWarning, match="200 given, but this network has 100 exponents"):
         kernel.load(inputs_of(Trajectory(**given, n_exponents=200)))
     kernel.load(inputs_of(Trajectory(**given, n_exponents=100)))
+
+
+def test_a_reservoir_that_starts_before_its_washout_is_told(tmp_path):
+    path = str(tmp_path / "reservoir.h5")
+    shapes = {"wI": (3, 0), "wR": (3, 3), "bR": (3,), "alpha": (), "h0": (3,)}
+    write_named(
+        path, {k: np.ones(v) for k, v in shapes.items()}, {"cell": "leaky", "kernel": "esn"}
+    )
+    with pytest.warns(UserWarning, match="h0, the state of a reservoir before its washout"):
+        kernel.load(inputs_of(Trajectory(weights=path)))
+    kernel.load(inputs_of(Trajectory(weights=path, states=path, dataset="h0")))
 
 
 def test_bad_states_are_told_with_their_file(tmp_path):
