@@ -43,8 +43,12 @@ class OfSeries(Params):
     """(time, input) dataset in `path` that drives the network"""
     m: Static[int] = Field(20, gt=0)
     """outputs"""
-    washout: Static[int] = Field(0, ge=0)
-    """samples before training"""
+    washout: Static[int] = Field(
+        0,
+        ge=0,
+        description="samples before training: ridge feeds back the target; FORCE runs the network on its own outputs, in the first pass "
+        "those of its random initial readout",
+    )
     train: Static[int] = Field(300, gt=0)
     """samples of one training pass"""
     validation: Static[int] = Field(0, ge=0)
@@ -132,7 +136,7 @@ class EchoState(OfSeries):
     layers: Static[int] = Field(1, gt=0)
     """layers; each drives the next, inputs and feedback reach the first"""
     passes: Static[int] = Field(15, gt=0)
-    """passes of FORCE over the training range"""
+    """passes of FORCE over washout and training range, each from the initial state"""
     block: Static[int] = Field(30, gt=0)
     """samples between two updates of the stored P"""
     state_dtype: Static[Literal["float32", "float64"]] = "float32"
