@@ -266,9 +266,10 @@ class Kernel:
     """The result that replaces `metric` in stores that have it: a score on data kept for choosing, where `metric` is one on test data."""
     draws: bool = False
     """True if items draw from their keys although there is no field `seed`: `ctd best` then proposes seeds, too."""
+    replicates: tuple[str, ...] = ()
+    """Fields that only repeat an item, as `seed` does: `ctd best` and the page take items that differ in them alone for one setting."""
     next_jobs: Callable[[Any, str, Mapping[str, Any]], Mapping[str, JobFields | str]] | None = None
-    """(params of an item, "STORE::ITEM", result -> shape of the item's) -> what may be done next with the best item, in a
-    word or two -> the content of the job file that does it, or a command; `ctd best` shows the commands."""
+    """(params of an item, "STORE::ITEM", result -> shape of the item's) -> next step -> the content of its job file, or a command."""
     curves: tuple[str, ...] = ()
     """Results of one axis that fill up while an item advances, NaN beyond: a live page calls `result` after each advance."""
     advances: Callable[[Any], int] | None = None

@@ -17,7 +17,7 @@ from jobs.errors import JobError, count, nearest
 from jobs.inputs.items import WEIGHTS, item_params, place_of
 from jobs.query.columns import brief
 from jobs.query.query import rows
-from jobs.query.tables import REPLICATES, ask, shown_for, varied
+from jobs.query.tables import SEED, ask, replicates, shown_for, varied
 from jobs.spec.job import JobSpec
 from jobs.spec.search import Optuna, Population, extremes
 from jobs.spec.sweep import Loguniform, Uniform
@@ -90,9 +90,9 @@ class Best:
     params: Mapping[str, Any]
     """Its values of the swept and searched fields."""
     seeds: Spread | None
-    """Over the items that differ from it in their seed alone, itself included; None if there is no other."""
+    """Over the items that differ from it in `replicates` alone, itself included; None if there is no other."""
     setting: tuple[Mapping[str, Any], Spread] | None
-    """The setting with the best mean over its seeds, and the metric there; None if it is this item's, or none has two items."""
+    """The setting with the best mean over its replicates, and the metric there; None if it is this item's, or none has two items."""
     once: bool
     """Whether the job computes each setting once, although seeds would tell how much of a metric is luck."""
     ends: Mapping[str, str]
@@ -109,6 +109,8 @@ class Best:
     """Items that have its value of the metric, itself included."""
     last: tuple[str, ...] = ()
     """Those of `params` that a population changed on the way, which have their last values."""
+    replicates: tuple[str, ...] = (SEED,)
+    """The swept fields that only repeat a setting."""
     next: Mapping[str, str] = field(default_factory=dict)
     """Next step -> its command."""
 
@@ -125,8 +127,9 @@ class Best:
         }
         for name, value in self.params.items():
             found[f"last {name}" if name in self.last else name] = brief(value)
+        repeats = " and ".join(f"{name}s" for name in self.replicates) or "items"
         if s := self.seeds:
-            found[f"{s.n} seeds"] = (
+            found[f"{s.n} {repeats}"] = (
                 f"mean {s.mean:.4g}, sd {s.sd:.2g}, {s.lowest:.4g} to {s.highest:.4g}"
             )
         elif self.once and n > 1:
@@ -135,8 +138,8 @@ class Best:
             found["seeds"] = f"one item per setting: {chosen} is partly luck, expect worse"
         if self.setting:
             given, s = self.setting
-            which = ", ".join(f"{k} {brief(v)}" for k, v in given.items() if k not in REPLICATES)
-            found["best mean"] = f"{s.mean:.4g}, sd {s.sd:.2g}, of {s.n} seeds with {which}"
+            which = ", ".join(f"{name} {brief(value)}" for name, value in given.items())
+            found["best mean"] = f"{s.mean:.4g}, sd {s.sd:.2g}, of {s.n} {repeats} with {which}"
         if self.ends:
             at_end = [f"{name} is at the {end} end of its range" for name, end in self.ends.items()]
             found["range"] = ", ".join(at_end)
@@ -187,7 +190,8 @@ def best_of(store: Store, columns: Mapping[str, np.ndarray], metric: Metric) -> 
     place = metric.rank(of_fine)[0]
     # The page's columns are those shown by default, which have the fields of a swept mapping, not the mapping.
     names = [column for name in varied(store) for column in shown_for(name, columns)]
-    own = [columns[name][fine] for name in names if name not in REPLICATES]
+    of_setting = [name for name in names if name not in replicates(store)]
+    own = [columns[name][fine] for name in of_setting]
     # NumPy orders no objects, which are texts. NaN, in a field that a mapping lacks, equals itself.
     own = [values.astype(str) if values.dtype.kind == "O" else values for values in own]
     settings = combinations(own, len(fine))[1]
@@ -195,12 +199,12 @@ def best_of(store: Store, columns: Mapping[str, np.ndarray], metric: Metric) -> 
     means = np.where(n_seeds > 1, np.bincount(settings, of_fine) / n_seeds, np.nan)
     alike, most = (settings == k for k in (settings[place], metric.rank(means)[0]))
 
-    def params_of(row: int) -> dict[str, Any]:
+    def params_of(row: int, names: list[str]) -> dict[str, Any]:
         given = {name.removeprefix("final_"): plain(columns[name][row]) for name in names}
         return {name: value for name, value in given.items() if value == value and value != ""}
 
     first = fine[place]
-    params = params_of(first)
+    params = params_of(first, names)
     return Best(
         int(columns["item"][first]),
         metric.name,
@@ -208,7 +212,7 @@ def best_of(store: Store, columns: Mapping[str, np.ndarray], metric: Metric) -> 
         float(values[first]),
         params,
         seeds=Spread.of(of_fine[alike]) if alike.sum() > 1 else None,
-        setting=(params_of(fine[most][0]), Spread.of(of_fine[most]))
+        setting=(params_of(fine[most][0], of_setting), Spread.of(of_fine[most]))
         if n_seeds.max() > 1 and not most[place]
         else None,
         once=computes_once(store),
@@ -219,6 +223,7 @@ def best_of(store: Store, columns: Mapping[str, np.ndarray], metric: Metric) -> 
             for name in names
             if name.startswith("final_") and isinstance(store.job.spec.search, Population)
         ),
+        replicates=tuple(name for name in names if name not in of_setting),
         next=commands(store, int(columns["item"][first])),
         dropped=int((status == "dropped").sum()),
         without=int((status == "done").sum()) - len(fine),
@@ -294,7 +299,7 @@ def _proposed(store: Store, item: int) -> dict[str, JobFields | str]:
         # A job of the same kernel would have the last values from its beginning.
         jobs = {what: job for what, job in jobs.items() if isinstance(job, str) or job["kernel"] != spec.kernel}  # fmt: skip
     if once:
-        fixed = {name: value for name, value in changed(params).items() if name not in REPLICATES}
+        fixed = {name: value for name, value in changed(params).items() if name != SEED}
         # Draws that no item of the store has drawn.
         seeds: dict[str, Any] = {"seed": (spec.seed + 1) % 2**32, "sweep": {"seeds": SEEDS}}
         if isinstance(own := given.get("seed"), int):
@@ -315,10 +320,10 @@ def computes_once(store: Store) -> bool:
     # A trial of Optuna is a setting of its own, and its seed the number of the trial.
     # The parameters of a population's member move, so that no setting is its own.
     once = isinstance(spec.search, Optuna) or not (
-        isinstance(spec.search, Population) or swept & {*REPLICATES}
+        isinstance(spec.search, Population) or SEED in swept
     )
     described = store.description
-    return once and (described.draws or any(name in described.fields for name in REPLICATES))
+    return once and (described.draws or SEED in described.fields)
 
 
 def ends(spec: JobSpec, params: Mapping[str, Any]) -> dict[str, str]:

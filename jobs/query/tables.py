@@ -33,8 +33,13 @@ from jobs.store.arrays import attributes
 from jobs.store.events import read_events
 from jobs.store.store import Store, going_on
 
-REPLICATES = ("seed",)
-"""Swept fields that only repeat an item."""
+SEED = "seed"
+"""The swept field that repeats an item of any kernel."""
+
+
+def replicates(store: Store) -> tuple[str, ...]:
+    """The fields that only repeat an item: the seed, and those that the kernel names."""
+    return SEED, *store.description.replicates
 
 
 def varied(store: Store) -> list[str]:

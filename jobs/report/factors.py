@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jobs.query.tables import REPLICATES, shown_for
+from jobs.query.tables import replicates, shown_for
 from jobs.store.store import Store
 
 MAX_KINDS = 8
@@ -71,7 +71,8 @@ def alike(columns: Mapping[str, np.ndarray], names: Iterable[str]) -> list[list[
 
 def with_places(store: Store, fine: Mapping[str, np.ndarray], combined: Iterable[str]) -> list[str]:
     """The swept parameters that can be an axis: each item has a value there. combined: factors of `zipped`."""
-    names = [c for name in store.swept if name not in REPLICATES for c in shown_for(name, fine)]
+    varied = [name for name in store.swept if name not in replicates(store)]
+    names = [c for name in varied for c in shown_for(name, fine)]
     names = with_factors(names, combined)
     # Items of a mapping without such a field have none.
     missing = lambda values: values.dtype.kind == "f" and np.isnan(values).any()

@@ -25,7 +25,7 @@ from jobs.inputs.measure import load_group, paths_of
 from jobs.inputs.versions import changed_files
 from jobs.query.columns import as_array, decode
 from jobs.query.readers import child
-from jobs.query.tables import REPLICATES, ask
+from jobs.query.tables import ask, replicates
 from jobs.reduce import (
     Columns,
     column_arrays,
@@ -151,7 +151,7 @@ def _by_swept(
     swept = {
         final.get(name, name): column
         for name in columns
-        if name not in ("item", *REPLICATES) and (column := read(name)).ndim == 1
+        if name not in ("item", *replicates(store)) and (column := read(name)).ndim == 1
     }
     if not swept:
         return figure

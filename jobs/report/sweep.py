@@ -18,7 +18,7 @@ import numpy as np
 from ctd.kernel import Var
 from ctd.plots import Axis, Layer, Lines, Plot, Points, Scale, is_geometric, is_wide, tick
 from jobs.errors import count, left_out
-from jobs.query.tables import REPLICATES, ask, shown_for, varied
+from jobs.query.tables import ask, replicates, shown_for, varied
 from jobs.report.factors import MAX_KINDS, is_replicate, with_factors, with_places, zipped
 from jobs.report.search_plots import best_so_far, ends
 from jobs.store.store import Store, metric_of
@@ -293,7 +293,8 @@ def sweep(store: Store, columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
     results = sorted(results, key=lambda name: name != metric)[:MAX_RESULTS]
     done, failed = columns["status"] == "done", columns["status"] == "failed"
     # A seed numbers draws: what it explains is chance.
-    judging = [name for name in parameters if name not in REPLICATES]
+    repeating = [name for name in parameters if name in replicates(store)]
+    judging = [name for name in parameters if name not in repeating]
     found = effects({name: values[done] for name, values in columns.items()}, judging, results)
     if failed.any() and not failed.all():
         found += effects({**columns, "failed": failed.astype(float)}, judging, ["failed"])
@@ -306,7 +307,7 @@ def sweep(store: Store, columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
         best = best_so_far(metric, judged.more_is_better, columns, ended)
     return {
         "parameters": parameters,
-        "replicates": [name for name in parameters if name in REPLICATES],
+        "replicates": repeating,
         "log": [name for name in parameters if number(name) and _is_log(columns[name])],
         "results": results,
         "metric": metric,

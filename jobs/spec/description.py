@@ -26,6 +26,7 @@ class Description:
     reduces: bool = False
     """Whether the kernel has a `reduce`."""
     draws: bool = False
+    replicates: tuple[str, ...] = ()
 
     @staticmethod
     def of(kernel: Kernel, stored: Collection[str] = ()) -> "Description":
@@ -48,6 +49,7 @@ class Description:
             {name: info.description or "" for name, info in fields.items()},
             kernel.reduce is not None,
             kernel.draws,
+            kernel.replicates,
         )
 
     def summaries(self) -> dict[str, list[str]]:

@@ -149,6 +149,37 @@ def test_what_was_not_judged_is_told():
     assert (found.item, found.equals, found.facts()["item"].partition("; ")[2]) == (0, 3, "3 have this value")  # fmt: skip
 
 
+CUT = """
+from ctd.kernel import Params, Traced, Var, one_shot
+
+
+class Item(Params):
+    x: Traced[float] = 0.0
+    part: Traced[int] = 0
+
+
+def loss(static, shared, traced, key):
+    return {"loss": traced.x * traced.part + (1 - traced.x) / 2}
+
+
+kernel = one_shot("cut", Item, {"loss": Var()}, loss, metric="loss", replicates=("part",))
+"""
+
+
+def test_items_that_differ_in_a_field_that_repeats_are_of_one_setting(tmp_path, monkeypatch):
+    """Losses by part: 0.5 of x 0; 0, 1, 2 of x 1, whose best one is luck."""
+    (tmp_path / "cut_kernel.py").write_text(CUT)
+    monkeypatch.syspath_prepend(tmp_path)
+    sweep = {"grid": {"x": [0.0, 1.0], "part": [0, 1, 2]}}
+    store, _ = stores.run(tmp_path / "c.zarr", {"kernel": "cut_kernel", "sweep": sweep})
+    found = best(store, require_metric(store, "--by"))
+    facts = found.facts()
+    assert (found.params, found.seeds.n, found.once) == ({"x": 1.0, "part": 0}, 3, False)
+    assert facts["3 parts"] == "mean 1, sd 1, 0 to 2"
+    assert facts["best mean"] == "0.5, sd 0, of 3 parts with x 0"
+    assert sweep_of(store, ask(store, lambda tables: tables["items"].columns()))["replicates"] == ["part"]  # fmt: skip
+
+
 def test_a_setting_that_is_better_on_average_is_told(trained):
     rates, seeds = np.repeat([0.01, 0.1, 0.2], 3), np.tile(range(3), 3)
     columns = {
