@@ -102,9 +102,16 @@ class Polynomial(OfSeries):
 MOST = 20_000
 """Most features of a model: the QR factor of so many takes minutes and 3 GB."""
 
+FAR = 100
+"""A replay has diverged if its NRMSE is above this: float64 holds what grows for long, and one such error hides all others."""
+
 OUTCOMES = (
     Outcome("done", "fitted and replayed"),
-    Outcome("diverged", "the replay is not finite; try more ridge or noise", failed=True),
+    Outcome(
+        "diverged",
+        f"the replay's NRMSE is above {FAR}, or not finite; try more ridge or noise",
+        failed=True,
+    ),
     Outcome("ill_conditioned", "features are collinear up to rounding; use a larger ridge", True),
 )
 
@@ -266,8 +273,8 @@ def run(
         at = at + static.validation
     test = _replay(static, shared, weights, at, static.test)
     values = scores(test, validation, shared.dt)
-    finite = jnp.where(jnp.isfinite(test.nrmse), DONE, DIVERGED)
-    outcome = jnp.where(independent, finite, ILL_CONDITIONED).astype(jnp.int32)
+    near = jnp.where(test.nrmse <= FAR, DONE, DIVERGED)  # NaN is not
+    outcome = jnp.where(independent, near, ILL_CONDITIONED).astype(jnp.int32)
     values = {name: jnp.where(outcome == DONE, value, jnp.nan) for name, value in values.items()}
     values |= {f"weights.{name}": value for name, value in weights.items()}
     values["train_nrmse"] = jnp.sqrt(jnp.mean((o @ found.T - f) ** 2) / shared.variance)

@@ -10,7 +10,7 @@ from scipy.integrate import solve_ivp
 from scipy.optimize import root
 
 from ctd.batch import run_items
-from ctd.esn.nvar import Polynomial, fit, kernel
+from ctd.esn.nvar import DIVERGED, Polynomial, fit, kernel
 from ctd.fixed_points import exponents
 from ctd.kernel import inputs_of
 
@@ -181,6 +181,17 @@ def test_inputs_with_noise_in_training(tmp_path):
 def test_params_refuse(given, said):
     with pytest.raises(ValueError, match=said):
         kernel.load(inputs_of(Polynomial(**given)))
+
+
+def test_a_replay_that_leaves_all_bounds_has_diverged(tmp_path):
+    """A model of y' = 2 y goes on where the series stops: to 2^20 of its last value, which float64 holds."""
+    y = np.append(2.0 ** np.arange(-20, 1), np.zeros(20))[:, None]
+    given = {"target": "file", "path": write(tmp_path / "y.h5", targets=y), "m": 1, "delays": 1}
+    params = Polynomial(**given, degrees=(1,), washout=1, train=20, test=20, ridge=0)
+    found = run_items(kernel, params)
+    assert found["outcome"][0] == DIVERGED
+    assert np.isnan(found["replay_nrmse"][0])
+    assert found["weights.coefficients"][0] == pytest.approx(1)
 
 
 def test_collinear_features_are_told():
