@@ -59,7 +59,7 @@ DIMS = {
     ),
     # How it is measured: `memory_delays`.
     "memory": Var(("delay",), "1", "squared correlation of the past random input with its readout, on samples that the readout was not fitted to"),
-    "memory_capacity": Var((), "1", "sum of `memory` over the delays", True),
+    "memory_capacity": Var((), "1", "sum of `memory` over the delays, of the network without feedback; weights.wR has the feedback inside and does not give it", True),
     **EXPONENT,
     "readout_weights": Var(("output", "feature"), "1", "readout, the constant last"),
     **TRACES,
