@@ -47,10 +47,12 @@ TRANSIENT, STEPS = 1000, 20_000
 EXPONENT = {
     "lyapunov": Var(
         (), "1/time",
-        f"largest Lyapunov exponent of the trained network on its own, over {STEPS:,} steps; with inputs, along those of the test range"
+        f"largest Lyapunov exponent of the trained network on its own, over {STEPS:,} steps after {TRANSIENT:,}, from the first replay's start; "
+        "with inputs, along those of the test range, but for its first tenth"
     ),
     "lyapunov_error": Var(
-        (), "1/time", f"standard error, as if the means over {MEAN_OVER} steps were independent; NaN for fewer than two of them", may_be_nan=True
+        (), "1/time", f"standard error, as if the means over {MEAN_OVER} steps were independent, so that it is too small for an intermittent network; "
+        "NaN for fewer than two of them", may_be_nan=True
     ),
 }  # fmt: skip
 """The largest Lyapunov exponent of `esn`."""
