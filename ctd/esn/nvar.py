@@ -74,7 +74,7 @@ class Polynomial(OfSeries):
     segment: Traced[int] = Field(0, ge=0, lt=2**31)
     """number of the segment to train on, modulo `segments`"""
     ridge: Traced[float] = Field(2.5e-6, ge=0)
-    """penalty on the squared coefficients, including the constant's"""
+    """weight of the squared coefficients, including the constant's, beside the sum of squared errors over `train`"""
     noise: Traced[float] = Field(0.0, ge=0)
     """sd of the noise on the samples that the features are made of, in training"""
 

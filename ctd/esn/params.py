@@ -177,7 +177,7 @@ class EchoState(OfSeries):
     forgetting: Traced[float] = Field(1.0, gt=0, le=1)
     """RLS: factor by which each sample multiplies the weight of the past"""
     ridge: Traced[float] = Field(1e-6, ge=0)
-    """penalty on the squared readout weights, except the constant's"""
+    """weight of the squared readout weights, except the constant's, beside the sum of squared errors over `train`"""
 
     @model_validator(mode="before")
     @classmethod
