@@ -3,10 +3,12 @@
     p(k | x) = softmax(W s(x) / T)_k,   s(x) = [features, standardised and cut off at +-CUT; 1]
 
 W minimises the mean negative log likelihood + l2 |W|^2 / 2; T (temperature scaling, Guo, Pleiss, Sun & Weinberger 2017)
-minimises that of predictions on folds that W has not seen. `None of these` is judged by how far s(x) lies from the nearest class
-mean in pooled deviations within classes (Mahalanobis distance, Lee et al. 2018). Classes differ in how far their own members lie, so the logarithm of the distance to
-class k is taken relative to that of unseen members of k: `strangeness` = min_k (log d_k - m_k) / s_k. A logistic regression on it is
-fitted to members that were left out (known) and to members of classes that were left out (none).
+minimises that of predictions on folds that W has not seen.
+
+`None of these` is judged by how far s(x) lies from the nearest class mean, in pooled deviations within classes (Mahalanobis distance,
+Lee et al. 2018). Members of some classes lie farther from their mean than those of others, so the logarithm of the distance to class k is
+taken relative to that of unseen members of k: `strangeness` = min_k (log d_k - m_k) / s_k. A logistic regression on it is fitted to
+unseen members (known) and to members of classes that were left out (none).
 """
 
 from __future__ import annotations

@@ -67,24 +67,20 @@ def _read(
     of_each = lambda f: jax.vmap(f, (0, 0 if own else None))(weights, x if own else x[0])
     features = of_each(lambda w, x: read(map_of(w), x))
     moves = of_each(lambda w, x: velocities(map_of(w), x))
-    cosine = _cka(moves) if own else _cosines(moves)
     pairs = there[:, None] & there[None] & ~jnp.eye(len(there), dtype=bool)
-    mean = jnp.sum(jnp.where(pairs, cosine, 0)) / jnp.sum(pairs)  # 0 / 0 for one fit
+    mean = jnp.sum(jnp.where(pairs, _alike(moves, own), 0)) / jnp.sum(pairs)  # 0 / 0 for one fit
     return jnp.where(there[:, None], features, jnp.nan), mean
 
 
-def _cosines(moves: Float[Array, "fit sample state"]) -> Float[Array, "fit fit"]:
-    """Cosines of what two fits do at the same states."""
-    flat = moves.reshape(len(moves), -1)
-    size = jnp.linalg.norm(flat, axis=1)
-    return flat @ flat.T / (size[:, None] * size[None] + 1e-12)
-
-
-def _cka(moves: Float[Array, "fit sample state"]) -> Float[Array, "fit fit"]:
-    """The linear CKA of what two fits do, each in coordinates of its own (Kornblith et al. 2019)."""
-    x = moves - moves.mean(1, keepdims=True)
-    products = jnp.sum(jnp.einsum("asi,bsj->abij", x, x) ** 2, (2, 3))
-    size = jnp.sqrt(jnp.diagonal(products))
+def _alike(moves: Float[Array, "fit sample state"], own: bool) -> Float[Array, "fit fit"]:
+    """How alike what two fits do is: the cosine at the same states; with `own` states, the linear CKA (Kornblith et al. 2019)."""
+    if own:
+        x = moves - moves.mean(1, keepdims=True)
+        products = jnp.sum(jnp.einsum("asi,bsj->abij", x, x) ** 2, (2, 3))
+        size = jnp.sqrt(jnp.diagonal(products))
+    else:
+        flat = moves.reshape(len(moves), -1)
+        products, size = flat @ flat.T, jnp.linalg.norm(flat, axis=1)
     return products / (size[:, None] * size[None] + 1e-12)
 
 
@@ -100,8 +96,10 @@ kernel = one_shot(
     {
         "per_fit": Var(("fit", "feature"), "1", "what was read off each fit"),
         "features": Var(("feature",), "1", "median over fits"),
-        "agreement": Var((), "1", "mean cosine of what two fits do at the states of the recording (CKA if each fit has its own states); NaN for one "
-        "fit", may_be_nan=True),
+        "agreement": Var(
+            (), "1", "mean cosine of what two fits do at the states of the recording (CKA if each fit has its own states); NaN for one fit",
+            may_be_nan=True,
+        ),
         "outcome": Var((), "1", "whether there is a recording with this number, and a fit of it"),
     },
     read_off,

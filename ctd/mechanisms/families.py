@@ -1,6 +1,7 @@
 """Eight mechanisms as equations, each a family whose members differ in geometry and time scale.
 
-States are z (3,), time is in bins. A member's step integrates dz/dt over one bin; noise, and for `driven` a hidden input u, come from outside.
+States are z (3,), time is in bins. A member's step integrates dz/dt over one bin; noise comes from outside, and for `driven` a hidden
+input u.
 
     two_attractors     dz1/dt = (z1 - z1^3 + skew) / tau, dz/dt = -z / tau across
     line               dz1/dt = 0 for |z1| < 1, -(z1 -+ 1) / tau beyond, -z / tau across
@@ -14,7 +15,6 @@ States are z (3,), time is in bins. A member's step integrates dz/dt over one bi
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 from ctd.late import Array, Float, Int, jax, jnp, lax
@@ -82,54 +82,27 @@ def draw_member(key: Array, dtype: str = "float32") -> Member:
     return Member(**drawn)
 
 
-# --- the fields dz/dt -----------------------------------------------------------------------------
-
-
-def _two_attractors(m: Member, z: Array, u: Array) -> Array:
-    return jnp.stack([z[0] - z[0] ** 3 + m.skew, -z[1], -z[2]]) / m.tau
-
-
-def _line(m: Member, z: Array, u: Array) -> Array:
-    return jnp.stack([jnp.clip(z[0], -1, 1) - z[0], -z[1], -z[2]]) / m.tau
-
-
-def _ring(m: Member, z: Array, u: Array) -> Array:
+def fields(m: Member, z: Float[Array, "3"], u: Float[Array, "3"]) -> Float[Array, "mechanism 3"]:
+    """dz/dt by the equations of all families, in the order of NAMES."""
     inwards = 1 - z[0] ** 2 - z[1] ** 2
-    return jnp.stack([inwards * z[0], inwards * z[1], -z[2]]) / m.tau
-
-
-def _plane(m: Member, z: Array, u: Array) -> Array:
+    ring = jnp.stack([inwards * z[0], inwards * z[1], -z[2]]) / m.tau
     # r + dr/dt tau is 1 outside of the disc: z is pulled towards z / r.
     beyond = jnp.maximum(1 - 1 / jnp.sqrt(z[0] ** 2 + z[1] ** 2 + 1e-12), 0)
-    return -jnp.stack([beyond * z[0], beyond * z[1], z[2]]) / m.tau
-
-
-def _turning(m: Member, z: Array) -> Array:
-    return 2 * jnp.pi / m.period * jnp.stack([-z[1], z[0], jnp.zeros_like(z[0])])
-
-
-def _limit_cycle(m: Member, z: Array, u: Array) -> Array:
-    return _ring(m, z, u) + _turning(m, z)
-
-
-def _chaos(m: Member, z: Array, u: Array) -> Array:
+    turning = 2 * jnp.pi / m.period * jnp.stack([-z[1], z[0], jnp.zeros_like(z[0])])
     middle, scale = (jnp.asarray(value, z.dtype) for value in LORENZ)
     x, y, w = middle + scale * z
-    flow = jnp.stack([10 * (y - x), x * (m.rho - w) - y, x * y - 8 / 3 * w])
-    return m.lorenz_time * flow / scale
-
-
-def _decaying_rotation(m: Member, z: Array, u: Array) -> Array:
-    return _turning(m, z) - z / jnp.stack([m.decay, m.decay, m.tau])
-
-
-def _driven(m: Member, z: Array, u: Array) -> Array:
-    return (u - z) / m.tau
-
-
-FIELDS: tuple[Callable[[Member, Array, Array], Array], ...] = (
-    _two_attractors, _line, _ring, _plane, _limit_cycle, _chaos, _decaying_rotation, _driven,
-)  # fmt: skip
+    lorenz = jnp.stack([10 * (y - x), x * (m.rho - w) - y, x * y - 8 / 3 * w])
+    of_each = [
+        jnp.stack([z[0] - z[0] ** 3 + m.skew, -z[1], -z[2]]) / m.tau,
+        jnp.stack([jnp.clip(z[0], -1, 1) - z[0], -z[1], -z[2]]) / m.tau,
+        ring,
+        -jnp.stack([beyond * z[0], beyond * z[1], z[2]]) / m.tau,
+        ring + turning,
+        m.lorenz_time * lorenz / scale,
+        turning - z / jnp.stack([m.decay, m.decay, m.tau]),
+        (u - z) / m.tau,
+    ]
+    return jnp.stack(of_each)
 
 
 type Stage = tuple[Array, Array, Array]
@@ -145,7 +118,7 @@ def step(
     """The state one bin later, without noise; u: the hidden input of `driven`, 0 by default."""
     given = jnp.zeros_like(z) if u is None else u
     # All fields, then one of them: a branch of `lax.switch` for each would take minutes to compile.
-    field = lambda z: jnp.stack([field(member, z, given) for field in FIELDS])[mechanism]
+    field = lambda z: fields(member, z, given)[mechanism]
     dt = 1 / SUBSTEPS
 
     def stage(carry: Stage, at: Array) -> tuple[Stage, None]:
