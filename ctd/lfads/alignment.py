@@ -39,11 +39,12 @@ def align(
     if inputs.chop is not None or not any(CONDITION in a for a in arrays):
         return None
     data = [session.train.data for session in sessions]
-    labels = _labels(files, arrays)
-    shared = _shared_conditions(files[0], labels)
-    averages = [_averages(d, one, shared) for d, one in zip(data, labels, strict=True)]
-    for file, average, session in zip(files, averages, sessions, strict=True):
-        if not np.ptp(average[:, session.seen_units], axis=0).any():
+    labels, shared = _conditions(files, arrays)
+    # (condition time, unit) the averages of the trials of each condition.
+    average = lambda d, of: np.concatenate([d[of == one].mean(0, dtype=float) for one in shared])
+    averages = [average(d, of) for d, of in zip(data, labels, strict=True)]
+    for file, mean, session in zip(files, averages, sessions, strict=True):
+        if not np.ptp(mean[:, session.seen_units], axis=0).any():
             raise ValueError(
                 f"{file}: train: its averages over the trials of a condition never vary; leave this session out, or "
                 f"{CONDITION} out of all files"
@@ -56,8 +57,8 @@ def align(
         )
     widest = max(d.shape[2] for d in data)
     made = [
-        _of_one(average, session.seen_units, components, widest, inputs.likelihood == "gaussian")
-        for average, session in zip(averages, sessions, strict=True)
+        _of_one(mean, session.seen_units, components, widest, inputs.likelihood == "gaussian")
+        for mean, session in zip(averages, sessions, strict=True)
     ]
     read_in, bias, readout = (np.stack(part) for part in zip(*made, strict=True))
     # Single trials vary more than averages: factors whose averages have sd 1 would saturate the encoder's gates.
@@ -68,8 +69,10 @@ def align(
     return Alignment(*(a.astype(inputs.dtype) for a in (scale * read_in, scale * bias, readout)))
 
 
-def _labels(files: Sequence[str], arrays: Sequence[Mapping[str, Recordings]]) -> list[np.ndarray]:
-    """The conditions of the training trials of all sessions. Raises ValueError where one lacks them."""
+def _conditions(
+    files: Sequence[str], arrays: Sequence[Mapping[str, Recordings]]
+) -> tuple[list[np.ndarray], list[int]]:
+    """(the conditions of the training trials of each session, those that all sessions have). Raises ValueError where it has none."""
     has = next(file for file, one in zip(files, arrays, strict=True) if CONDITION in one)
     found = []
     for file, one in zip(files, arrays, strict=True):
@@ -83,23 +86,13 @@ def _labels(files: Sequence[str], arrays: Sequence[Mapping[str, Recordings]]) ->
                 f"{file}: {CONDITION} has the type {labels.dtype}; whole numbers expected"
             )
         found.append(labels)
-    return found
-
-
-def _shared_conditions(file: str, labels: Sequence[np.ndarray]) -> list[int]:
-    """The conditions that all sessions have. Raises ValueError, naming the first file, if there is none."""
-    shared = sorted(set.intersection(*(set(one.tolist()) for one in labels)))
+    shared = sorted(set.intersection(*(set(one.tolist()) for one in found)))
     if not shared:
         raise ValueError(
-            f"{file}: {CONDITION}: no condition is in all sessions; give a condition the same number in all of them, or leave "
-            f"{CONDITION} out"
+            f"{files[0]}: {CONDITION}: no condition is in all sessions; give a condition the same number in all of them, or "
+            f"leave {CONDITION} out"
         )
-    return shared
-
-
-def _averages(data: np.ndarray, labels: np.ndarray, shared: Sequence[int]) -> np.ndarray:
-    """(condition time, unit) averages of the trials of each condition."""
-    return np.concatenate([data[labels == one].mean(0, dtype=float) for one in shared])
+    return found, shared
 
 
 def _components(x: np.ndarray, n: int) -> np.ndarray | None:

@@ -68,15 +68,15 @@ def _first_weights(
     static: View[Model], shared: Dataset, traced: Values[Model], key: jax.Array
 ) -> Tree:
     if shared.stitched is not None:
-        return with_core(shared, init_stitched(static, traced, key, shared))
-    bias, n_seen = jnp.asarray(shared.bias, static.dtype), len(shared.seen_units)
-    weights = init_weights(static, traced, key, n_seen, shared.train.n_external, bias)
+        weights = init_stitched(static, traced, key, shared)
+    else:
+        bias, n_seen = jnp.asarray(shared.bias, static.dtype), len(shared.seen_units)
+        weights = init_weights(static, traced, key, n_seen, shared.train.n_external, bias)
     return with_core(shared, weights)
 
 
-# Weights travel as one vector; these shapes cut it into parts again.
 def _shapes(static: View[Model], shared: Dataset, traced: Values[Model], key: jax.Array) -> Tree:
-    """The shapes and dtypes of the weights, by part and name."""
+    """The shapes and dtypes of the weights by part and name, which cut the one vector of all weights into parts again."""
     return jax.eval_shape(lambda: _first_weights(static, shared, traced, key))
 
 

@@ -165,7 +165,7 @@ def readout_r2(
     1.000
     """
     residual = readout.residual(features, targets)
-    return mean_r2((residual**2).sum((0, 1)), squares(targets))
+    return r2((residual**2).sum((0, 1)), squares(targets))[1]
 
 
 def initial_state_r2(
@@ -203,22 +203,16 @@ def squares(x: Float[Array, "trial time column"]) -> Float[Array, "column"]:
     return jnp.where((x != x[:1, :1]).any((0, 1)), jnp.sum((x - x.mean((0, 1))) ** 2, (0, 1)), 0)
 
 
-def weighted_r2(
+def r2(
     residual: Float[Array, "column"], spread: Float[Array, "column"]
-) -> Float[Array, ""]:
-    """1 - residual / total sum of squares; constant columns have no weight, as in scikit-learn.
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """R2 = 1 - residual / total sum of squares (`spread`): (of both summed over columns, mean over columns).
 
-    >>> weighted_r2(jnp.array([1.0, 5.0]), jnp.array([4.0, 0.0]))
-    Array(0.75, dtype=float32)
+    The first weights columns by their variance (`variance_weighted` of scikit-learn). Constant columns are left out.
+
+    >>> [round(float(value), 4) for value in r2(jnp.array([1.0, 1.0, 5.0]), jnp.array([2.0, 8.0, 0.0]))]
+    [0.8, 0.6875]
     """
-    return 1 - jnp.where(spread > 0, residual, 0).sum() / spread.sum()
-
-
-def mean_r2(residual: Float[Array, "column"], spread: Float[Array, "column"]) -> Float[Array, ""]:
-    """Mean over columns of 1 - residual / total sum of squares (`spread`); constant columns are left out.
-
-    >>> mean_r2(jnp.array([1.0, 1.0, 1.0]), jnp.array([2.0, 8.0, 0.0]))
-    Array(0.6875, dtype=float32)
-    """
-    each = jnp.where(spread > 0, 1 - residual / jnp.where(spread > 0, spread, 1), jnp.nan)
-    return jnp.nanmean(each)
+    vary = spread > 0
+    each = jnp.where(vary, 1 - residual / jnp.where(vary, spread, 1), jnp.nan)
+    return 1 - jnp.where(vary, residual, 0).sum() / spread.sum(), jnp.nanmean(each)

@@ -1,8 +1,7 @@
 """Metrics of the field over all evaluation trials, in memory that does not grow with their number.
 
 Each metric is a function of sums over trials: first over those whose posterior means are there anyway, then over the
-others, minibatch by minibatch. R2 is 1 - residual / total sum of squares, the total about the mean of each column.
-"Weighted by variance" means that both are summed over columns first (`r2_score` of scikit-learn, `variance_weighted`).
+others, minibatch by minibatch. R2, and what weighted by variance means: `ctd.lfads.metrics.r2`.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from ctd.late import Array, Float, Int, PyTree, jax, jnp, lax
 from ctd.lfads.distributions import COUNTS
 from ctd.lfads.draws import Fitted, Inferred, posterior
 from ctd.lfads.loss import gather
-from ctd.lfads.metrics import gain, mean_r2, squares, weighted_r2
+from ctd.lfads.metrics import gain, r2, squares
 from ctd.lfads.weights import factor_weights
 
 SCORED: tuple[Inferred, ...] = ("rates", "factors", "states")
@@ -153,9 +152,8 @@ def scores(
         of_truth = _of_rates(model, null, sums["true_rates"])
         found |= {f"{name}_true": value for name, value in of_truth.items()}
     if trials.rates is not None:
-        spread = squares(jnp.asarray(trials.rates))
-        found["rate_r2_weighted"] = weighted_r2(sums["residual"], spread)
-        found["rate_r2_units"] = mean_r2(sums["residual"], spread)
+        of_rates = r2(sums["residual"], squares(jnp.asarray(trials.rates)))
+        found |= dict(zip(("rate_r2_weighted", "rate_r2_units"), of_rates, strict=True))
     if trials.states is not None:
         found |= _of_states(sums["states"].covariance, true_size)
     return found
@@ -207,10 +205,12 @@ def _of_states(
     size = jnp.concatenate([true_size, jnp.ones(len(covariance) - k, covariance.dtype)])
     turned = jnp.roll(covariance * size[:, None] * size, (-k, -k), axis=(0, 1))
     explained_true, spread_true = regression(turned, len(covariance) - k)
+    from_true, mean = r2(spread - explained, spread)
+    of_true, _ = r2(spread_true - explained_true, spread_true)
     return {
-        "state_r2_from_true": weighted_r2(spread - explained, spread),
-        "state_r2_from_true_mean": mean_r2(spread - explained, spread),
-        "state_r2_of_true": weighted_r2(spread_true - explained_true, spread_true),
+        "state_r2_from_true": from_true,
+        "state_r2_from_true_mean": mean,
+        "state_r2_of_true": of_true,
     }
 
 
@@ -277,7 +277,7 @@ def psth_r2(
     true, model, weight = average(data), average(rates), there[:, None, None] / there.sum()
     mean = (true * weight).sum(0).mean(0)
     residual, spread = (true - model) ** 2 * weight, (true - mean) ** 2 * weight
-    return weighted_r2(residual.sum((0, 1)), spread.sum((0, 1)))
+    return r2(residual.sum((0, 1)), spread.sum((0, 1)))[0]
 
 
 def cycle_consistency(

@@ -58,6 +58,8 @@ def stitch(files: Sequence[str], inputs: View[Model]) -> Dataset:
     shown = np.zeros_like(real)
     for k, session in enumerate(sessions):
         shown[k, session.seen_units] = True
+    # (moment, unit) the first bias of a session's readout; 0 for padded units.
+    padded = lambda bias, n: np.pad(bias.reshape(-1, n), ((0, 0), (0, widest - n)))
     # The longest table serves all sessions.
     tables = [s.log_factorial for s in sessions if s.log_factorial is not None]
     stitched = Stitched(
@@ -73,7 +75,7 @@ def stitch(files: Sequence[str], inputs: View[Model]) -> Dataset:
         seen_units=np.arange(widest),
         held_units=np.arange(0),
         seen_bins=sessions[0].seen_bins,
-        bias=np.stack([_padded_bias(s.bias, len(r), int(r.sum())) for s, r in zip(sessions, real, strict=True)]),
+        bias=np.stack([padded(s.bias, n) for s, n in zip(sessions, n_units, strict=True)]),
         log_factorial=max(tables, key=len) if tables else None,
         stitched=stitched,
         unused={name: None for session in sessions for name in session.unused},
@@ -130,8 +132,3 @@ def _mixed(parts: Sequence[Trials], n_units: int) -> Trials:
         external=np.concatenate(external) if external else None,
         session=np.repeat(np.arange(len(parts), dtype=np.int32), [len(p.data) for p in parts]),
     )
-
-
-def _padded_bias(bias: np.ndarray, n_units: int, n: int) -> np.ndarray:
-    """(moment, unit) the first bias of a session's readout; 0 for padded units."""
-    return np.pad(bias.reshape(-1, n), ((0, 0), (0, n_units - n)))
