@@ -6,14 +6,14 @@ trials are asked for. So the means of a trial have the same bits wherever one ma
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from ctd.kernel import View
-from ctd.late import Array, Float, Number, jax, jnp, lax
-from ctd.lfads.data import Dataset, Trials
+from ctd.late import Array, Float, jax, jnp, lax
+from ctd.lfads.data import Trials
 from ctd.lfads.distributions import data_mean
 from ctd.lfads.loss import Batch, chunks, draw_noise, gather
-from ctd.lfads.model import Encoded, decode, encode
+from ctd.lfads.model import Encoded, Fitted, decode, encode
 from ctd.lfads.params import Model
 from ctd.lfads.weights import Tree
 
@@ -26,16 +26,6 @@ AVERAGED: tuple[Inferred, ...] = (
     "rates", "factors", "inferred_inputs", "states", "decoded_behavior",
 )  # fmt: skip
 """Quantities whose moments are taken over draws. Those of initial conditions are known: the encoder gives them."""
-
-
-class Fitted(NamedTuple):
-    """A model, trained or in training, with its data."""
-
-    static: View[Model]
-    floor: Number
-    """Least variance of a posterior."""
-    dataset: Dataset
-    weights: Tree
 
 
 def present(
@@ -92,21 +82,18 @@ def posterior(
     means: quantities whose means are returned, as NAME, and with `spread` standard deviations, as NAME_sd; always those of initial
     conditions, (trial, state). samples: quantities of which all draws are returned, as NAME_samples (trial, sample, ...).
     """
-    static, floor, _, weights = model
-    n = static.n_samples
+    static, n = model.static, model.static.n_samples
     # Rates do not need log x!.
     batch = batch._replace(log_factorial=None)
     # The barriers keep XLA from merging the arithmetic of a draw with what surrounds it, which would round some of its
     # exponentials otherwise: the bits must not depend on who asks, or for what.
-    weights, batch, key = lax.optimization_barrier((weights, batch, key))
-    encoded = lax.optimization_barrier(
-        encode(static, weights, batch.seen, len(batch.data), floor, draw_noise(static, key, batch))
-    )
+    weights, batch, key = lax.optimization_barrier((model.weights, batch, key))
+    model = model._replace(weights=weights)
+    noise = draw_noise(static, key, batch)
+    encoded = lax.optimization_barrier(encode(model, batch.seen, len(batch.data), noise))
 
     averaged: list[str] = [name for name in means if name in AVERAGED]
-    draw = lambda k: _draw(
-        model._replace(weights=weights), encoded, batch, jax.random.fold_in(key, k)
-    )
+    draw = lambda k: _draw(model, encoded, batch, jax.random.fold_in(key, k))
 
     def add(sums: Sums, k: Array) -> tuple[Sums, dict[str, Array]]:
         values = draw(k)
@@ -130,12 +117,11 @@ def posterior(
 
 def _draw(model: Fitted, encoded: Encoded, batch: Batch, key: jax.Array) -> dict[str, Array]:
     """The quantities of one draw; `drawn_NAME` is a draw of a quantity whose NAME is the mean given the draw."""
-    static, floor, _, weights = model
-    noise = draw_noise(static, key, batch)
-    made, output = decode(static, weights, encoded, batch.external, floor, noise)
+    noise = draw_noise(model.static, key, batch)
+    made, output = decode(model, encoded, batch.external, noise)
     values = lax.optimization_barrier(
         {
-            "rates": data_mean(static.likelihood, output),
+            "rates": data_mean(model.static.likelihood, output),
             "factors": made.factors,
             "inferred_inputs": made.input_mean,
             "states": made.states,
@@ -144,8 +130,8 @@ def _draw(model: Fitted, encoded: Encoded, batch: Batch, key: jax.Array) -> dict
             "drawn_initial_conditions": encoded.ic_mean + jnp.sqrt(encoded.ic_variance) * noise.ic,
         }
     )
-    if "decoder" in weights:
-        w, b = weights["decoder"]["w"], weights["decoder"]["b"]
+    if "decoder" in model.weights:
+        w, b = (model.weights["decoder"][name] for name in "wb")
         values["decoded_behavior"] = values["factors"] @ w.T + b
     return values
 

@@ -12,8 +12,8 @@ from ctd.late import Array, Bool, Float, Int, PyTree, jax, jnp, lax
 from ctd.lfads import metrics
 from ctd.lfads.adapters import init_stitched, of_session, with_core
 from ctd.lfads.data import Dataset
-from ctd.lfads.draws import Fitted
 from ctd.lfads.loss import TERMS, evaluate
+from ctd.lfads.model import Fitted
 from ctd.lfads.names import DIMS
 from ctd.lfads.params import Model, files_of
 from ctd.lfads.plots import figure, plots
@@ -126,7 +126,8 @@ def advance(
     (at, diverged), terms = lax.scan(body, (start, jnp.zeros((), bool)), length=static.report_every)
     weights, step = at.weights, at.step
     values = {f"train.{name}": jnp.nanmean(value) for name, value in terms.items()}
-    evaluated = evaluate(static, traced, shared, unflatten(weights, like), key_eval)
+    model = Fitted(static, traced.variance_floor, shared, unflatten(weights, like))
+    evaluated = evaluate(model, key_eval)
     values |= {f"eval.{name}": value for name, value in evaluated.items()}
     # Of the last parameters, the criterion falls at every evaluation.
     criterion = (evaluated | {"last": -step.astype(static.dtype)})[static.criterion]
@@ -195,14 +196,15 @@ def result(
     values |= {f"eval_{name}": state.curves[f"eval.{name}"][block] for name in EVAL_TERMS}
     # AutoLFADS compares models by this value, which noise of one evaluation moves less.
     values["smoothed_nll"] = metrics.smoothed(state.curves["eval.nll"])
+    model = Fitted(static, traced.variance_floor, shared, weights)
     if shared.stitched is None:
-        values |= inferred(Fitted(static, traced.variance_floor, shared, weights), key_posterior)
+        values |= inferred(model, key_posterior)
     else:
         found = []
         # Posterior means and metrics are those of a model of one session, so no code below knows of padding.
         for k, one in enumerate(shared.stitched.sessions):
             own = of_session(weights, k, one.evaluation.data.shape[2], one.seen_units)
-            found.append(inferred(Fitted(static, traced.variance_floor, one, own), key_posterior))
+            found.append(inferred(model._replace(dataset=one, weights=own), key_posterior))
         values |= of_all_sessions(found)
         weights["sessions"] = {
             name: jnp.asarray(mask).sum(1, dtype=jnp.int32)

@@ -22,13 +22,9 @@ from ctd.kernel import Values, View
 from ctd.late import Array, Bool, Float, Int, Number, jax, jnp, lax
 from ctd.lfads.adapters import of_trials, padding, real_entries, with_core
 from ctd.lfads.data import Dataset, Trials
-from ctd.lfads.distributions import (
-    ar1_kl,
-    data_log_likelihood,
-    gaussian_kl,
-)
+from ctd.lfads.distributions import ar1_kl, data_log_likelihood, gaussian_kl
 from ctd.lfads.generator import Decoded
-from ctd.lfads.model import Encoded, Noise, decode, encode
+from ctd.lfads.model import Encoded, Fitted, Noise, decode, encode
 from ctd.lfads.params import Model
 from ctd.lfads.weights import Tree, cut, entries
 
@@ -149,20 +145,20 @@ def spread_weights(
 
 
 def divergences(
-    static: View[Model], weights: Tree, encoded: Encoded, decoded: Decoded
+    model: Fitted, encoded: Encoded, decoded: Decoded
 ) -> tuple[Float[Array, "trial"], Float[Array, "trial"]]:
     """The KL of the initial condition, and that of the inferred inputs, summed over steps and dimensions."""
     # Priors are trained, too: mean and variance are the model's own.
-    prior = weights["ic_prior"]
+    prior = model.weights["ic_prior"]
     ic = gaussian_kl(
         encoded.ic_mean, encoded.ic_variance, prior["mean"], jnp.exp(prior["log_variance"])
     )
-    if not static.controller:
+    if not model.static.controller:
         return ic.sum(-1), jnp.zeros(ic.shape[0], ic.dtype)
-    prior = weights["input_prior"]
+    prior = model.weights["input_prior"]
     moments = decoded.input_mean, decoded.input_variance, prior["mean"]
     variance = jnp.exp(prior["log_variance"])
-    if static.input_prior == "ar1":
+    if model.static.input_prior == "ar1":
         # Smooth inputs are cheaper under this prior, the more the larger tau is.
         inputs = ar1_kl(*moments, variance, jnp.exp(prior["log_tau"]))
     else:
@@ -171,25 +167,23 @@ def divergences(
 
 
 def bound(
-    static: View[Model],
-    weights: Tree,
-    floor: Number,
+    model: Fitted,
     batch: Batch,
     noise: Noise,
     entry_weights: Float[Array, "time_or_1 trial unit"] | None = None,
 ) -> dict[str, Float[Array, "trial"]]:
     """The terms of the negative ELBO by name, estimated from one draw of the posterior.
 
-    floor: least variance of a posterior. entry_weights: weights of the data's entries in the nll; None: all 1.
+    entry_weights: weights of the data's entries in the nll; None: all 1.
     """
-    encoded = encode(static, weights, batch.seen, len(batch.data), floor, noise)
-    decoded, output = decode(static, weights, encoded, batch.external, floor, noise)
+    encoded = encode(model, batch.seen, len(batch.data), noise)
+    decoded, output = decode(model, encoded, batch.external, noise)
     likelihood = data_log_likelihood(
-        static.likelihood, batch.data, output, batch.log_factorial, floor
+        model.static.likelihood, batch.data, output, batch.log_factorial, model.floor
     )
     if entry_weights is not None:
         likelihood = likelihood * entry_weights
-    kl_ic, kl_input = divergences(static, weights, encoded, decoded)
+    kl_ic, kl_input = divergences(model, encoded, decoded)
     return {"nll": -likelihood.sum((0, 2)), "kl_ic": kl_ic, "kl_input": kl_input}
 
 
@@ -248,7 +242,8 @@ def training_loss(
     entry_weights = real_entries(dataset, batch.session, spread)
     weights = with_core(dataset, weights)
     own = of_trials(dataset, weights, batch.session)
-    parts = bound(static, own, traced.variance_floor, batch, noise, entry_weights)
+    model = Fitted(static, traced.variance_floor, dataset, own)
+    parts = bound(model, batch, noise, entry_weights)
     terms = {name: value.mean() for name, value in parts.items()}
     terms["l2"] = penalty(static, traced, weights)
     nll = terms["nll"]
@@ -272,14 +267,12 @@ def chunks(n: int, size: int) -> tuple[Int[Array, "chunk row"], Bool[Array, "chu
     return jnp.minimum(number, n - 1), number < n
 
 
-def evaluate(
-    static: View[Model], traced: Values[Model], dataset: Dataset, weights: Tree, key: jax.Array
-) -> dict[str, Float[Array, ""]]:
+def evaluate(model: Fitted, key: jax.Array) -> dict[str, Float[Array, ""]]:
     """The terms of the negative ELBO by name, and `loss`, their sum: means over all evaluation trials, one draw each.
 
     No dropout, no scales and no ramps: each KL counts once, whatever the training weighs it with.
     """
-    trials = dataset.evaluation
+    static, dataset, trials = model.static, model.dataset, model.dataset.evaluation
     n = len(trials.data)
     index, real = chunks(n, min(static.batch_size, n))
 
@@ -289,9 +282,8 @@ def evaluate(
         batch = gather(static, dataset, trials, rows)
         # The key depends on the chunk alone: every evaluation of a model sees the same noise.
         noise = draw_noise(static, jax.random.fold_in(key, number), batch)
-        own = of_trials(dataset, weights, batch.session)
-        real = real_entries(dataset, batch.session)
-        terms = bound(static, own, traced.variance_floor, batch, noise, real)
+        own = model._replace(weights=of_trials(dataset, model.weights, batch.session))
+        terms = bound(own, batch, noise, real_entries(dataset, batch.session))
         # Padding repeats the last trial; it must not count twice.
         return {name: jnp.sum(jnp.where(counted, value, 0)) for name, value in terms.items()}
 

@@ -28,10 +28,21 @@ from typing import NamedTuple
 from ctd.cells import UPDATE_BIAS
 from ctd.kernel import View
 from ctd.late import Array, Float, Number, jax, jnp
+from ctd.lfads.data import Dataset
 from ctd.lfads.generator import Decoded, Drives, Loop, run_loop, run_ode, run_ode_loop
 from ctd.lfads.params import Model
 from ctd.lfads.recurrence import Gru, Units, masked, product, run_gru
 from ctd.lfads.weights import Tree, factor_weights
+
+
+class Fitted(NamedTuple):
+    """A model, trained or in training, with its data."""
+
+    static: View[Model]
+    floor: Number
+    """Least variance of a posterior."""
+    dataset: Dataset
+    weights: Tree
 
 
 class Noise(NamedTuple):
@@ -65,17 +76,16 @@ class Encoded(NamedTuple):
 
 
 def encode(
-    static: View[Model],
-    weights: Tree,
+    model: Fitted,
     data: Float[Array, "encoded_time trial encoded_unit"],
     n_steps: int,
-    floor: Number,
     noise: Noise,
 ) -> Encoded:
     """Infer the posterior of the initial condition, and the part of the controller's drive that comes from the data.
 
-    n_steps: the length of a trial, held-out bins included. floor: least variance of the posterior.
+    n_steps: the length of a trial, held-out bins included.
     """
+    static, weights = model.static, model.weights
     data = masked(data, noise.data)
     # Units of a session become factors that all sessions share; the encoder sees only these.
     if "readin" in weights:
@@ -86,7 +96,7 @@ def encode(
     ends = masked(jnp.concatenate([forward[-1], backward[0]], axis=-1), noise.ends)
     mean, log_variance = jnp.split(ends @ weights["ic"]["w"].T + weights["ic"]["b"], 2, axis=-1)
     # The floor keeps the KL finite, and the posterior from collapsing onto one state.
-    variance = jnp.exp(log_variance) + floor
+    variance = jnp.exp(log_variance) + model.floor
     if not static.controller:
         return Encoded(mean, variance, None)
     both = jnp.concatenate([_shift(forward, static.lag), _shift(backward, -static.lag)], axis=-1)
@@ -98,18 +108,13 @@ def encode(
 
 
 def decode(
-    static: View[Model],
-    weights: Tree,
-    encoded: Encoded,
-    external: Float[Array, "time trial external"],
-    floor: Number,
-    noise: Noise,
+    model: Fitted, encoded: Encoded, external: Float[Array, "time trial external"], noise: Noise
 ) -> tuple[Decoded, Float[Array, "time trial output"]]:
     """Draw the initial condition and the inputs with `noise`, and run the generator from them.
 
     Returns what it makes of them, and log rates; or all numbers of the likelihood, in the order of `data_log_likelihood`.
     """
-    generator = weights["generator"]
+    static, generator = model.static, model.weights["generator"]
     # The reparametrisation trick: the draw is differentiable in mean and variance.
     g0 = encoded.ic_mean + jnp.sqrt(encoded.ic_variance) * noise.ic
     if encoded.drive is None:
@@ -124,20 +129,16 @@ def decode(
         made = Decoded(states, factors, none, none)
     else:
         drives = Drives(encoded.drive, external, noise.inputs, noise.states)
-        made = _run_controlled(static, weights, g0, drives, floor)
-    return made, _affine(weights["output"], made.factors)
+        made = _run_controlled(model, g0, drives)
+    return made, _affine(model.weights["output"], made.factors)
 
 
-def _run_controlled(
-    static: View[Model],
-    weights: Tree,
-    g0: Float[Array, "trial state"],
-    drives: Drives,
-    floor: Number,
-) -> Decoded:
+def _run_controlled(model: Fitted, g0: Float[Array, "trial state"], drives: Drives) -> Decoded:
     """Run controller and generator in turn. drives.generator: the external inputs themselves, of either cell."""
-    controller, moments, cell = (weights[part] for part in ("controller", "inputs", "generator"))
-    is_ode, n_inferred = static.generator_cell == "node", drives.noise.shape[-1]
+    controller, moments, cell = (
+        model.weights[part] for part in ("controller", "inputs", "generator")
+    )
+    is_ode, n_inferred = model.static.generator_cell == "node", drives.noise.shape[-1]
     readout = factor_weights(cell).T
     loop = Loop(
         controller=_recurrent(controller),
@@ -153,11 +154,11 @@ def _run_controlled(
     c0 = jnp.broadcast_to(controller["h0"], (len(g0), len(controller["h0"])))
     start = (c0, g0, g0 @ readout)
     if is_ode:
-        return run_ode_loop(loop, start, drives, floor)
+        return run_ode_loop(loop, start, drives, model.floor)
     given = None  # without external inputs the loop skips the addition
     if drives.generator is not None and drives.generator.shape[-1]:
         given = product(drives.generator, _inputs(cell, n_inferred))
-    found: Decoded = run_loop(loop, start, drives._replace(generator=given), floor)
+    found: Decoded = run_loop(loop, start, drives._replace(generator=given), model.floor)
     return found
 
 

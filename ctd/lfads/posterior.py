@@ -28,9 +28,10 @@ from ctd.lfads.adapters import of_session
 from ctd.lfads.chop import Windows
 from ctd.lfads.data import Dataset, Trials, make_dataset, read
 from ctd.lfads.distributions import N_OUTPUTS
-from ctd.lfads.draws import Fitted, Inferred, posterior, present, split_key
+from ctd.lfads.draws import Inferred, posterior, present, split_key
 from ctd.lfads.kernel import item_keys
 from ctd.lfads.loss import gather
+from ctd.lfads.model import Fitted
 from ctd.lfads.names import DECODED, DECODER, MEANS
 from ctd.lfads.params import Model
 from ctd.lfads.plots import N_PLOTS, posterior_plots

@@ -9,13 +9,8 @@ import numpy as np
 from ctd.kernel import static_of, traced_of
 from ctd.lfads import Model
 from ctd.lfads.data import make_dataset
-from ctd.lfads.loss import (
-    bound,
-    draw_dropout,
-    draw_noise,
-    gather,
-    training_loss,
-)
+from ctd.lfads.loss import bound, draw_dropout, draw_noise, gather, training_loss
+from ctd.lfads.model import Fitted
 from ctd.lfads.weights import init_weights
 
 SIZES = {
@@ -94,8 +89,11 @@ class Case:
 
     def terms(self):
         """The terms of the batch with its noise."""
-        f = jax.jit(lambda *args: bound(self.static, args[0], self.floor, *args[1:]))
+        f = jax.jit(lambda weights, *args: bound(self.fitted(weights), *args))
         return f(self.weights, self.batch, self.drawn[0])
+
+    def fitted(self, weights):
+        return Fitted(self.static, self.floor, self.dataset, weights)
 
     def loss(self, f=lambda loss: loss):
         """weights, step -> f of the training loss of the batch, compiled."""

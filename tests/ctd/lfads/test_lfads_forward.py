@@ -184,9 +184,9 @@ def test_generator_is_a_ctd_cell():
 
     @jax.jit
     def both(weights, seen, external):
-        encoded = encode(case.static, weights, seen, N_STEPS, case.floor, noise)
+        encoded = encode(case.fitted(weights), seen, N_STEPS, noise)
         # The draw at zero noise is the mean.
-        made, _ = decode(case.static, weights, encoded, external, case.floor, noise)
+        made, _ = decode(case.fitted(weights), encoded, external, noise)
         network = weights["generator"]
         network |= {"wO": factor_weights(network), "bO": jnp.zeros(3)}
         alone = run(get_cell("gru"), network, external[:, 0], encoded.ic_mean[0])

@@ -19,6 +19,7 @@ from ctd.lfads.loss import (
     ramp,
     spread_weights,
 )
+from ctd.lfads.model import Fitted
 from ctd.lfads.train import learning_rate, minibatch
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -147,7 +148,7 @@ def test_coordinated_dropout_ignores_what_the_encoder_sees():
 
         def nll(data):
             given = batch._replace(data=data), noise, spread
-            return bound(case.static, weights, case.floor, *given)["nll"].sum()
+            return bound(case.fitted(weights), *given)["nll"].sum()
 
         return jax.grad(nll)(data), spread
 
@@ -193,14 +194,16 @@ def test_evaluate_covers_all_trials():
 
     @jax.jit
     def compare(weights, traced, dataset, key):
+        model = Fitted(case.static, traced.variance_floor, dataset, weights)
+
         def nll(chunk):
             number, rows = chunk
             batch = gather(case.static, dataset, dataset.evaluation, rows)
             noise = draw_noise(case.static, jax.random.fold_in(key, number), batch)
-            return bound(case.static, weights, traced.variance_floor, batch, noise)["nll"]
+            return bound(model, batch, noise)["nll"]
 
         each = jax.lax.map(nll, (jnp.arange(2), jnp.array([[0, 1, 2, 3], [4, 5, 5, 5]])))
-        found = evaluate(case.static, traced, dataset, weights, key)
+        found = evaluate(model, key)
         return found["nll"], each.ravel()[:6].mean()
 
     found, expected = compare(case.weights, case.traced, case.dataset, case.key)

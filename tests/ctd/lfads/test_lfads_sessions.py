@@ -14,6 +14,7 @@ from ctd.lfads import Model, kernel
 from ctd.lfads.adapters import init_stitched, of_session, of_trials, real_entries, with_core
 from ctd.lfads.kernel import item_keys
 from ctd.lfads.loss import bound, draw_noise, gather, training_loss
+from ctd.lfads.model import Fitted
 from ctd.lfads.sessions import load
 from ctd.lfads.train import Position, train_step
 from ctd.lfads.weights import unflatten
@@ -86,11 +87,11 @@ def terms(trained):
         loss, _ = training_loss(static_of(model), traced_of(model), dataset, *given)
         noise = draw_noise(model, jax.random.split(key)[0], batch)
         real, own = real_entries(dataset, batch.session), of_trials(dataset, weights, batch.session)
-        mixed, each = bound(model, own, 1e-4, batch, noise, real), []
+        mixed, each = bound(Fitted(model, 1e-4, dataset, own), batch, noise, real), []
         for k, one in enumerate(dataset.stitched.sessions):
             own = of_session(weights, k, UNITS[k], one.seen_units)
             alone = gather(model, one, one.train, ROWS % len(STARTS))
-            each.append(bound(model, own, 1e-4, alone, noise))
+            each.append(bound(Fitted(model, 1e-4, one, own), alone, noise))
         return loss, batch.session, mixed, each
 
     return terms(load(inputs_of(model)), tree_of(results), jax.random.key(0))
