@@ -15,19 +15,20 @@ output explains the trial's spikes. Rates, factors and inputs are denoised estim
 Sussillo, Jozefowicz, Abbott & Pandarinath 2016 (arXiv 1608.06315); Pandarinath et al. 2018 (Nat Methods
 15:805); Keshtkaran & Pandarinath 2019 (arXiv 1908.07896), Keshtkaran et al. 2022 (Nat Methods 19:1572).
 
-    params         Model: what one item is             distributions  densities and divergences
-    data           trials from a file                  model          encoder, controller, generator
-    checks         what is refused of them             numpy_file     trials from .npy and .npz
-    nwb            trials cut from NWB files
-    chop           recordings into windows and back    sessions       several files as one dataset
-    adapters       read-ins and readouts of sessions   alignment      what these start from
-    trained        weights of a store, cores           recurrence     the scans and their gradients
-    loss           negative ELBO, dropout              train          one step of Adam
-    draws          moments over many draws             results        what is stored of a model
-    metrics        bits per spike, r2                  scores         metrics over all trials
-    plots          what a report shows                 summary        the best models
-    presets        AutoLFADS                           names          names and axes of the results
+    params         Model: what one item is             model          encoder, controller, generator
+    data           trials from a file                  recurrence     GRUs over time, and their gradients
+    numpy_file     trials from .npy and .npz           generator      controller and generator in turn
+    nwb            trials cut from NWB files           weights        how weights are drawn
+    checks         what is refused of trials           distributions  densities and divergences
+    chop           recordings into windows and back    loss           negative ELBO, dropout
+    sessions       several files as one dataset        train          one step of Adam
+    readins        the layers of one session each      inference      rates, factors ... by many draws
+    alignment      what these start from               metrics        of the trials at hand: r2, bits per spike
+    trained        weights of a store, cores           scores         of all trials: those of the field
     kernel         all of it behind the kernel contract
+    presets        AutoLFADS                           results        what is stored of a model
+    plots          what a report shows                 names          names and axes of the results
+    trial_plots    of single trials and conditions     summary        the best models
     posterior      a kernel of its own: trained models, any trials
     torch_file     its results in a file with the names of lfads-torch
 

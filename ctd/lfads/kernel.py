@@ -10,7 +10,6 @@ import numpy as np
 from ctd.kernel import Coordinate, Kernel, Outcome, Values, View
 from ctd.late import Array, Bool, Float, Int, PyTree, jax, jnp, lax
 from ctd.lfads import metrics
-from ctd.lfads.adapters import init_stitched, of_session, with_core
 from ctd.lfads.data import Dataset
 from ctd.lfads.loss import TERMS, evaluate
 from ctd.lfads.model import Fitted
@@ -18,6 +17,7 @@ from ctd.lfads.names import DIMS
 from ctd.lfads.params import Model, files_of
 from ctd.lfads.plots import figure, plots
 from ctd.lfads.presets import PRESETS
+from ctd.lfads.readins import init_stitched, of_session, with_core
 from ctd.lfads.results import as_stored, inferred, kept, named, of_all_sessions
 from ctd.lfads.sessions import load as load_data
 from ctd.lfads.summary import DIVERGED, METRICS, REDUCED, STOPPED_EARLY, TRAINED, next_jobs, reduce

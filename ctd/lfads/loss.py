@@ -20,12 +20,12 @@ from typing import Any, NamedTuple
 
 from ctd.kernel import Values, View
 from ctd.late import Array, Bool, Float, Int, Number, jax, jnp, lax
-from ctd.lfads.adapters import of_trials, padding, real_entries, with_core
 from ctd.lfads.data import Dataset, Trials
 from ctd.lfads.distributions import ar1_kl, data_log_likelihood, gaussian_kl
 from ctd.lfads.generator import Decoded
 from ctd.lfads.model import Encoded, Fitted, Noise, decode, encode
 from ctd.lfads.params import Model
+from ctd.lfads.readins import of_trials, padding, real_entries, with_core
 from ctd.lfads.weights import Tree, cut, entries
 
 TERMS = ("nll", "kl_ic", "kl_input")

@@ -8,7 +8,7 @@
     f_t = W g_t, rows of W of norm 1, or f_t = g_t                                     factors
     log rates = V f_t + b   (V, b of the trial's session; or mean and log variance, for a Gaussian likelihood)
 
-Each of several sessions has a read-in, A x_t + a instead of x_t, and a readout of its own (`ctd.lfads.adapters`).
+Each of several sessions has a read-in, A x_t + a instead of x_t, and a readout of its own (`ctd.lfads.readins`).
 
 The controller's input at step t is the encoder's states and f_{t-1}, with f_0 = W g_0 as in the original
 TensorFlow code (the tutorial starts from zeros). A model without a controller has no u_t. All GRUs are

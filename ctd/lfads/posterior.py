@@ -24,17 +24,17 @@ from pydantic import Field
 
 from ctd.kernel import Data, File, Kernel, Static, Traced, Values, Var, View
 from ctd.late import Array, Int, Real, jax, jnp, lax
-from ctd.lfads.adapters import of_session
 from ctd.lfads.chop import Windows
 from ctd.lfads.data import Dataset, Trials, make_dataset, read
 from ctd.lfads.distributions import N_OUTPUTS
-from ctd.lfads.draws import Inferred, posterior, present, split_key
+from ctd.lfads.inference import Inferred, posterior, present, split_key
 from ctd.lfads.kernel import item_keys
 from ctd.lfads.loss import gather
 from ctd.lfads.model import Fitted
 from ctd.lfads.names import DECODED, DECODER, MEANS
 from ctd.lfads.params import Model
 from ctd.lfads.plots import N_PLOTS, posterior_plots
+from ctd.lfads.readins import of_session
 from ctd.lfads.trained import check_sizes, n_external, read_trained
 from ctd.lfads.weights import Tree
 from ctd.plots import side_by_side

@@ -14,7 +14,7 @@ from ctd.late import Array, jax, jnp, lax
 from ctd.lfads import metrics
 from ctd.lfads.data import Dataset, Trials
 from ctd.lfads.distributions import COUNTS
-from ctd.lfads.draws import AVERAGED, Inferred, posterior_mean, present, split_key
+from ctd.lfads.inference import AVERAGED, Inferred, posterior_mean, present, split_key
 from ctd.lfads.model import Fitted
 from ctd.lfads.names import DIMS
 from ctd.lfads.params import Model

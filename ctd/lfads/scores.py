@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from ctd.late import Array, Float, Int, PyTree, jax, jnp, lax
 from ctd.lfads.distributions import COUNTS
-from ctd.lfads.draws import Inferred, posterior
+from ctd.lfads.inference import Inferred, posterior
 from ctd.lfads.loss import gather
 from ctd.lfads.metrics import gain, r2, squares
 from ctd.lfads.model import Fitted

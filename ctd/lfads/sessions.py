@@ -3,7 +3,7 @@
     session s: data x_t (unit of s) -> A_s x_t + a_s -> encoder ... factors f_t -> V_s f_t + b_s -> rates (unit of s)
 
 One array holds the trials of all sessions, so that minibatches mix sessions. Units are padded to the most that a session has,
-and a mask keeps padding out of the likelihood. `ctd.lfads.adapters` has A_s, a_s, V_s and b_s.
+and a mask keeps padding out of the likelihood. `ctd.lfads.readins` has A_s, a_s, V_s and b_s.
 """
 
 from __future__ import annotations

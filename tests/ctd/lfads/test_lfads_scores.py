@@ -10,7 +10,7 @@ from ctd.kernel import inputs_of, static_of, traced_of
 from ctd.late import Late
 from ctd.lfads import Model
 from ctd.lfads.data import make_dataset
-from ctd.lfads.draws import posterior_mean
+from ctd.lfads.inference import posterior_mean
 from ctd.lfads.metrics import r2
 from ctd.lfads.model import Fitted
 from ctd.lfads.scores import (

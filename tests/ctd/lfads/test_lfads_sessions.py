@@ -11,10 +11,10 @@ from ctd.batch import Run, program, traced_columns
 from ctd.data import write_hdf5
 from ctd.kernel import inputs_of, static_of, traced_of
 from ctd.lfads import Model, kernel
-from ctd.lfads.adapters import init_stitched, of_session, of_trials, real_entries, with_core
 from ctd.lfads.kernel import item_keys
 from ctd.lfads.loss import bound, draw_noise, gather, training_loss
 from ctd.lfads.model import Fitted
+from ctd.lfads.readins import init_stitched, of_session, of_trials, real_entries, with_core
 from ctd.lfads.sessions import load
 from ctd.lfads.train import Position, train_step
 from ctd.lfads.weights import unflatten

@@ -125,7 +125,7 @@ def test_sources_of_every_kernel_are_its_own_modules(name):
 
 def test_sources_of_a_kernel_inside_of_another_have_both():
     found = sources_of(parse_job({"kernel": "lfads.posterior"}, "job"), BASE)
-    assert {"ctd.lfads.posterior", "ctd.lfads.draws", "ctd.lfads.model"} <= found.keys()
+    assert {"ctd.lfads.posterior", "ctd.lfads.inference", "ctd.lfads.model"} <= found.keys()
 
 
 def test_sources_have_the_task_that_a_job_names(own, tmp_path):
