@@ -25,7 +25,7 @@ FEATURES = {
     "end_dimension": "participation ratio of states one trial later: dimension of the slow manifold",
     "end_dimension_late": "the same six trials later",
     "end_kurtosis": "of the first component of these states: 1 two places, 1.8 a line, 3 a Gaussian",
-    "hollow": "least of their distances from the middle (tenth percentile over mean): near 1 a ring, .3 a disc",
+    "hollow": "least of their distances from the middle (tenth percentile over mean): near 1 a ring, .47 a disc",
     "motion": "log10 distance that a state moves in a trial, six trials later: fixed points rest, cycles move",
     "slow_motion": "log10 distance that a state would move in a trial, one trial later",
     "exponent_1": "largest Lyapunov exponent, per trial, as asinh",
