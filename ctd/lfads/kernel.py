@@ -220,7 +220,7 @@ def coords(inputs: View[Model], shared: Dataset) -> dict[str, Coordinate | np.nd
         "batch": Coordinate(block_ends(inputs), "1", "training steps taken")
     }
     stored = [kept(inputs, one) for one in _sessions(shared)]
-    n_train, n_eval = sum(n.train for n in stored), sum(n.evaluation for n in stored)
+    n_train, n_eval = map(sum, zip(*stored, strict=True))
     if n_train or n_eval:
         bins = np.arange(shared.evaluation.data.shape[1])
         # Without a bin width the axis counts bins.

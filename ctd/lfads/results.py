@@ -5,8 +5,6 @@ The results of several sessions are joined to those of one model by `of_all_sess
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
 from ctd.kernel import View
@@ -22,38 +20,31 @@ from ctd.lfads.scores import scores
 from ctd.lfads.weights import Tree, factor_weights
 
 
-class Kept(NamedTuple):
-    """How many trials of each split have their posterior means stored, the first ones."""
-
-    train: int
-    evaluation: int
-
-
-def kept(inputs: View[Model], shared: Dataset) -> Kept:
-    """The numbers of trials that `save`, or else `n_saved`, asks for, at most all.
+def kept(inputs: View[Model], shared: Dataset) -> tuple[int, int]:
+    """How many trials for training and for evaluation, the first ones, have their posterior means stored: by `save`, or else `n_saved`.
 
     >>> from ctd.lfads.data import make_dataset
     >>> model = Model(save=3)
     >>> counts = np.ones((5, 8, 2), int)
     >>> kept(model, make_dataset({"train": counts, "eval": counts[:2]}, model))
-    Kept(train=3, evaluation=2)
+    (3, 2)
     """
     n_train, n_eval = len(shared.train.data), len(shared.evaluation.data)
-    # `save` says it in words or as a number; without it n_saved counts evaluation trials alone.
+    # n_saved counts evaluation trials alone.
     match inputs.save:
         case None:
-            return Kept(0, min(inputs.n_saved, n_eval))
+            return 0, min(inputs.n_saved, n_eval)
         case "eval":
-            return Kept(0, n_eval)
+            return 0, n_eval
         case "all":
-            return Kept(n_train, n_eval)
-    return Kept(min(inputs.save, n_train), min(inputs.save, n_eval))
+            return n_train, n_eval
+    return min(inputs.save, n_train), min(inputs.save, n_eval)
 
 
 def inferred(model: Fitted, key: jax.Array) -> dict[str, Array]:
     """The metrics of one session, and the posterior means that are stored. key: the model's posterior key."""
     static, shared = model.static, model.dataset
-    n, names = kept(static, shared), present(static, model.weights, AVERAGED)
+    (n_train, n_eval), names = kept(static, shared), present(static, model.weights, AVERAGED)
 
     def means(trials: Trials, n: int, names: tuple[Inferred, ...]) -> dict[str, Array]:
         own = split_key(key, trials is shared.evaluation)
@@ -61,18 +52,18 @@ def inferred(model: Fitted, key: jax.Array) -> dict[str, Array]:
 
     # Metrics use the first n_metric trials, whatever is stored.
     n_metric = min(static.n_metric, len(shared.evaluation.data))
-    found = means(shared.evaluation, max(n.evaluation, n_metric), names)
+    found = means(shared.evaluation, max(n_eval, n_metric), names)
     measured = {name: value[:n_metric] for name, value in found.items()}
     values = _metrics(static, shared, measured) | scores(model, split_key(key, True), found)
     # Training trials are inferred to be stored, or for the decoder of behaviour, which needs factors alone.
     n_fit = 0 if shared.train.behavior is None else min(static.n_metric, len(shared.train.data))
-    fitted = means(shared.train, max(n.train, n_fit), names if n.train else ("factors",))
+    fitted = means(shared.train, max(n_train, n_fit), names if n_train else ("factors",))
     if n_fit:
         values |= _behavior(shared, n_fit, fitted, measured)
-    if n.evaluation:
-        values |= {name: value[: n.evaluation] for name, value in found.items()}
-    if n.train:
-        values |= {f"train_{name}": value[: n.train] for name, value in fitted.items()}
+    if n_eval:
+        values |= {name: value[:n_eval] for name, value in found.items()}
+    if n_train:
+        values |= {f"train_{name}": value[:n_train] for name, value in fitted.items()}
     return values
 
 
