@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 from pydantic import BaseModel, Field
 
@@ -128,11 +130,15 @@ def _evidence(table: Columns) -> np.ndarray:
     return np.column_stack([table["evidence"], agreement])
 
 
+def _called(classes: np.ndarray) -> np.ndarray:
+    """(class + 1,) the names of classes, and last of none of them, in the order of probabilities."""
+    return np.asarray([*(NAMES[k] for k in classes), NONE])
+
+
 def verdicts(p: np.ndarray, classes: np.ndarray, sure: float) -> dict[str, np.ndarray]:
     """The columns of probabilities (recording, class + 1) and of the verdict."""
-    names = [*(NAMES[k] for k in classes), NONE]
     top, largest = p.argmax(1), p.max(1)
-    likeliest = np.where(np.isnan(largest), UNJUDGED, np.asarray(names)[top])
+    likeliest = np.where(np.isnan(largest), UNJUDGED, _called(classes)[top])
     said = np.where(largest < sure, UNSURE, likeliest)
     found = {f"p_{name}": np.zeros(len(p)) for name in NAMES}
     found |= {f"p_{NAMES[k]}": p[:, j] for j, k in enumerate(classes)}
@@ -265,27 +271,32 @@ def place(path: str, table: dict[str, np.ndarray], options: Options) -> dict[str
     atlas = read_atlas(path)
     # Sizes that were judged have members enough of all mechanisms.
     sizes = np.column_stack([atlas["size_n_neurons"], atlas["size_n_trials"]])
+    size_of = np.column_stack([atlas["n_neurons"], atlas["n_trials"]])
     x, of = _evidence(table), _evidence(atlas)
     classes = np.unique(atlas["mechanism"])
-    p, (nearest, used) = np.zeros((len(x), len(classes) + 1)), np.zeros((2, len(x)), int)
-    for k, (neurons, trials) in enumerate(zip(table["n_neurons"], table["n_trials"], strict=True)):
-        # By recordings of the nearest size: how well mechanisms can be told depends on it.
-        apart = np.abs(np.log(sizes / [neurons, trials])).sum(1)
-        # Nobody knows its noise: recordings of all levels place it, and the worst of these is told.
-        levels = np.flatnonzero(apart == apart.min())
-        nearest[k] = levels[atlas["accuracy"][levels].argmin()]
-        size = sizes[nearest[k]]
-        here = (atlas["n_neurons"] == size[0]) & (atlas["n_trials"] == size[1])
+
+    @cache
+    def trained(size: int) -> tuple[Placer, int]:
+        """(a placer, the number of recordings of the atlas, of this size, that it was trained on)."""
+        here = (size_of == sizes[size]).all(1)
         y, fold = atlas["mechanism"][here], _folds(atlas["member"][here], options.folds)
         for one in classes:
             if len(np.unique(fold[y == one])) < 2:
                 raise ValueError(
                     f"folds: {options.folds} given, of which one has all members of {NAMES[one]}; give the atlas's own"
                 )
-        used[k] = here.sum()
-        placer = _trained(of[here], y, fold, options)
+        return _trained(of[here], y, fold, options), here.sum()
+
+    p, (nearest, used) = np.zeros((len(x), len(classes) + 1)), np.zeros((2, len(x)), int)
+    for k, mine in enumerate(zip(table["n_neurons"], table["n_trials"], strict=True)):
+        # By recordings of the nearest size: how well mechanisms can be told depends on it.
+        apart = np.abs(np.log(sizes / mine)).sum(1)
+        # Nobody knows its noise: recordings of all levels place it, and the worst of these is told.
+        levels = np.flatnonzero(apart == apart.min())
+        nearest[k] = levels[atlas["accuracy"][levels].argmin()]
+        placer, used[k] = trained(int(nearest[k]))
         p[k] = placer.probabilities(x[k : k + 1])[0]
-    names = np.asarray([*(NAMES[k] for k in classes), NONE])
+    names = _called(classes)
     found = verdicts(p, classes, options.sure)
     found |= {
         "runner_up": names[p.argsort(1)[:, -2]],
