@@ -26,7 +26,7 @@ from ctd.replacing import replacing
 from ctd.words import meant
 
 CONDITION = "condition"
-"""Name of the conditions of all trials, (trial,), in a file that names no splits."""
+"""Name of the conditions (trial,) in a file that does not say which trials are for training."""
 
 
 def read_hdf5(path: str | Path) -> dict[str, np.ndarray]:
@@ -150,7 +150,7 @@ def read_arrays(path: str | Path, name: str) -> dict[str, np.ndarray]:
 
 
 SPLITS = ("train", "train_encod_data", "train_recon_data", "eval", "valid_encod_data")
-"""Any of these names says that a file of trials names its splits."""
+"""A file of trials with any of these names says which trials are for training, and which for evaluation."""
 
 
 def unsplit(path: str, arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:

@@ -20,7 +20,7 @@ type Columns = Mapping[str, np.ndarray]
 
 
 SHOWN = 20
-"""Rows of a table as text."""
+"""Most rows of a table as text."""
 
 
 def ranked(results: Columns, name: str, more_is_better: bool = False) -> np.ndarray:

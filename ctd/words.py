@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 MANY = 20
-"""Most known words that an error names if a command lists them, too."""
+"""Most known words that an error lists where a command lists them, too."""
 
 
 def count(n: int, what: str) -> str:

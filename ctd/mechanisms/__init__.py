@@ -25,7 +25,7 @@ from pydantic import Field, model_validator
 
 from ctd.kernel import Data, File, Params, Static, Traced, Values, Var, View, one_shot
 from ctd.late import Array, Float, Int, jax, jnp
-from ctd.mechanisms.atlas import check_alike, check_size, read_atlas
+from ctd.mechanisms.atlas import check_settings, check_size, read_atlas
 from ctd.mechanisms.counts import MOST_MEAN, factors_of, read_counts, spikes
 from ctd.mechanisms.families import NAMES, draw_member, simulate, step
 from ctd.mechanisms.features import FEATURES, PLAIN, plain, read
@@ -95,7 +95,9 @@ def load(inputs: View[Recording]) -> Shared:
     atlas = None if inputs.atlas is None else read_atlas(inputs.atlas)
     if inputs.atlas is not None and atlas is not None:
         # First: n_bins that is not the atlas's would be told as a fault of the data.
-        check_alike(inputs.atlas, atlas, {"n_bins": inputs.n_bins, "n_factors": inputs.n_factors})
+        check_settings(
+            inputs.atlas, atlas, {"n_bins": inputs.n_bins, "n_factors": inputs.n_factors}
+        )
     counts = read_counts(inputs.data, inputs.dataset, inputs.n_bins)
     if counts.shape[2] < inputs.n_factors:
         raise ValueError(

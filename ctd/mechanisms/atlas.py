@@ -1,4 +1,4 @@
-"""The table of an atlas, by which recordings are placed: what they must have in common, and of which sizes they may be."""
+"""The table of an atlas, by which recordings are placed: the settings that they must share, the sizes that they may have."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ctd.mechanisms.counts import MOST_MEAN
 from ctd.plots import tick
 
 REACH = 1.25
-"""A recording may be smaller or larger than the atlas' sizes by this factor."""
+"""A recording may be smaller or larger than those of the atlas by this factor."""
 
 
 def read_atlas(path: str) -> dict[str, np.ndarray]:
@@ -28,8 +28,8 @@ def read_atlas(path: str) -> dict[str, np.ndarray]:
     return found
 
 
-def check_alike(path: str, atlas: Mapping[str, np.ndarray], mine: Mapping[str, float]) -> None:
-    """Raise ValueError unless a recording was reduced as those of the atlas were, as far as the atlas says how.
+def check_settings(path: str, atlas: Mapping[str, np.ndarray], mine: Mapping[str, float]) -> None:
+    """Raise ValueError unless a recording was reduced to factors as those of the atlas were, as far as the atlas says how.
 
     mine: name of a parameter of mechanisms -> its value.
     """

@@ -31,8 +31,8 @@ FEATURES = {
     "exponent_1": "largest Lyapunov exponent, per trial, as asinh",
     "exponent_2": "the second",
     "exponent_3": "the third",
-    "stable_points": "log number of stable fixed points where the data are",
-    "unstable_points": "log number of unstable ones",
+    "stable_points": "log (1 + number of stable fixed points where the data are)",
+    "unstable_points": "the same of unstable ones",
     "found_points": "share of searches that end at a fixed point",
     "point_memory": "log10 time constant of the slowest mode, median over points, in trials",
     "point_rotation": "how much the Jacobian at the points turns: |J - J'| / |J - 1|",
@@ -41,10 +41,10 @@ FEATURES = {
 """Name -> what it tells."""
 
 TRIALS, STARTS, TANGENTS, LATE = 64, 32, 16, 6
-"""Trials that are read, searches for points, trials along which exponents are computed; trial lengths of the long run."""
+"""Most trials that are read, searches for points, trials along which exponents are computed; length of the long run, in trials."""
 
 NEAR, INSIDE, NEWTON = 0.15, 2.5, 30
-"""Places nearer than this are one; points farther from the middle are not where the data are; Newton steps."""
+"""Places nearer than this count as one; fixed points farther from the middle are left out; steps of Newton's method."""
 
 
 def read(step: Step, x: Float[Array, "trial time dimension"]) -> Float[Array, "feature"]:
@@ -80,7 +80,7 @@ def velocities(
 
 
 def _linearised(step: Step, h: Array) -> tuple[Array, Array]:
-    """(F(h), dF/dh)."""
+    """(F(h), dF/dh), in one pass."""
     eye = jnp.eye(len(h), dtype=h.dtype)
     along = lambda v: jax.jvp(step, (h,), (v,))
     return jax.vmap(along, out_axes=(None, 1))(eye)

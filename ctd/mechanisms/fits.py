@@ -14,7 +14,7 @@ from ctd.containers import opened_hdf5, read_dataset, read_datasets, text_attrib
 from ctd.data import dataset_of
 from ctd.kernel import File, Params, Static, Traced, View
 from ctd.late import Array, Float, on_host
-from ctd.mechanisms.atlas import check_alike, read_atlas
+from ctd.mechanisms.atlas import check_settings, read_atlas
 from ctd.mechanisms.features import TRIALS
 from ctd.rows import Columns
 
@@ -108,7 +108,7 @@ def _place(store: str | None, item: Any) -> str:
 
 
 def _trials_of_atlas(path: str, digest: np.ndarray, found: list[dict[str, np.ndarray]]) -> int:
-    """The number of trials that the atlas read of each recording. Raises ValueError unless all else is as there."""
+    """The number of trials that the atlas read of each recording. Raises ValueError unless its fits and factors were made as these."""
     atlas = read_atlas(path)
     if int(atlas["digest"]) != int(digest):
         raise ValueError(
@@ -117,7 +117,7 @@ def _trials_of_atlas(path: str, digest: np.ndarray, found: list[dict[str, np.nda
     for one in found:
         _, n_bins, n_factors = one["factors"].shape
         mine = {"n_bins": n_bins, "n_factors": n_factors, "smoothing": float(one["smoothing"])}
-        check_alike(path, atlas, mine)
+        check_settings(path, atlas, mine)
     return int(atlas.get("trials_read", TRIALS))  # an earlier ctd did not keep it
 
 

@@ -16,7 +16,7 @@ from ctd.rows import Columns
 
 NONE, UNSURE, UNKNOWN = "none of these", "cannot be told", "unknown"
 UNJUDGED = "not judged"
-"""Of a member of an atlas whose size lacks members of some mechanism."""
+"""Likeliest of a recording of an atlas whose size lacks members of some mechanism."""
 
 
 class Options(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
@@ -178,7 +178,7 @@ def _trained(x: np.ndarray, y: np.ndarray, fold: np.ndarray, options: Options) -
 def judge(
     table: dict[str, np.ndarray], truth: np.ndarray, options: Options
 ) -> dict[str, np.ndarray]:
-    """Judge an atlas by members that its classifier has not seen: verdicts, and the table of sizes; {} of too few members."""
+    """Judge an atlas by members that its classifier has not seen: verdicts, and the table of sizes; {} if there are too few members."""
     y, fold = table["mechanism"], _folds(table["member"], options.folds)
     x = _evidence(table)
     classes = np.unique(y)

@@ -200,7 +200,7 @@ class Figure:
     plots: Sequence[Plot]
     title: str = ""
     rows: int = 1
-    """Rows of as many plots each."""
+    """Rows, each of the same number of plots."""
 
 
 def histogram(
@@ -241,7 +241,7 @@ def is_wide(values: ArrayLike) -> bool:
 
 
 def is_whole(plot: Plot, *fields: str) -> bool:
-    """Whether layers have integers alone in the first of these fields that each has: there are no ticks between them."""
+    """Whether an axis gets ticks at whole numbers alone: all layers have integers in the first of these fields that they have."""
     given = [[getattr(one, name) for name in fields if hasattr(one, name)] for one in plot.layers]
     first = [values[0] for values in given if values and values[0] is not None]
     return all(np.asarray(values).dtype.kind in "iu" for values in first)
@@ -285,7 +285,7 @@ def spread(n: int, most: int) -> np.ndarray:
 
 
 def has_line(y: ArrayLike) -> np.ndarray:
-    """Which of the lines (..., n) have a piece, between two finite values side by side: (...,).
+    """Which of the lines (..., n) show: those with two finite values side by side, (...,) bool.
 
     >>> has_line([[1.0, 2.0, np.nan], [1.0, np.nan, 2.0]]).tolist()
     [True, False]

@@ -11,14 +11,14 @@ import numpy as np
 from ctd.plots import Axis, Band, Group, Image, Layer, Lines, Plot, Scale, has_line, spread
 
 N_CURVES = 200
-"""Curves that are drawn at most."""
+"""Most curves that are drawn."""
 MANY = 10
-"""Networks from which on quantiles are drawn. The 10-90 % of fewer are about their range, and the curves themselves say more."""
+"""Fewest networks with quantiles: of fewer, 10-90 % is about their range, and the curves themselves say more."""
 
 STEPS = Axis("training step")
 
 TOP = 3
-"""Losses of diverged networks are drawn up to so many times the largest one of the others, so that these keep their room."""
+"""Losses of diverged networks are drawn up to this multiple of the largest other loss: higher ones would flatten all others."""
 
 
 def some_curves(group: Group, name: str, label: str, x: np.ndarray | None = None) -> Lines:
@@ -62,7 +62,7 @@ def unit_images(
 
 
 class Blocks(Protocol):
-    """The fields of a training that say which steps its blocks have."""
+    """The fields of a training that divide its steps into blocks."""
 
     @property
     def n_batches(self) -> int: ...

@@ -19,12 +19,12 @@ else:
     Axes = XAxis = YAxis = object
 
 MAX_TICKS = 12
-"""Texts on an axis of categories, at most: every one would overlap its neighbours."""
+"""Most texts on an axis of categories; more would overlap."""
 ROOM = 60
-"""Letters that have room side by side below a plot; between two texts a gap takes GAP."""
+"""Letters that fit side by side below a plot, with GAP between two texts."""
 GAP = 2
 MOST_NUMBERS = 30
-"""Marks of a layer that get their numbers."""
+"""Most marks of a layer that get their numbers."""
 
 
 def fits(texts: Sequence[str]) -> bool:
@@ -80,7 +80,7 @@ def make_room(ax: Axes, texts: Sequence[str]) -> str:
 
 
 def folded(text: str, width: int) -> str:
-    """A text in lines of so many letters, three at most."""
+    """A text in lines of `width` letters, three at most."""
     return textwrap.fill(text, width, max_lines=3, placeholder=" ...")
 
 

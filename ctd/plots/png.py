@@ -42,11 +42,11 @@ __all__ = ["Canvas", "draw", "draw_plot"]
 WIDTH, HEIGHT, TALL = 6.0, 4.4, 5.6
 """Inches of one plot; TALL replaces HEIGHT in a figure with a plot whose axes have equal units."""
 MAX_INSIDE = 6
-"""Lines of a legend inside of the axes; a longer one stands beside them."""
+"""Most lines of a legend inside the axes; a longer one stands beside them."""
 LINE, LEGEND_SIZE = 0.045, 0.2
 """Height of a legend's line, as a share of the axes'; size of a point whose circle is as high."""
 NOTE_WIDTH, X_WIDTH, Y_WIDTH = 78, 62, 48
-"""Letters in a line of a note, and of the labels of both axes, which have three lines at most."""
+"""Letters in a line of a note, and in a line of the labels of both axes."""
 
 
 def draw(figure: Figure) -> Canvas:
