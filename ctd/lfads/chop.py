@@ -49,8 +49,9 @@ def make_windows(recordings: Recordings, chop: Chop) -> Windows:
     """
     of_trials = isinstance(recordings, np.ndarray) and recordings.ndim > 2
     lengths = np.array([len(one) for one in _listed(recordings)], np.int32)
-    # Every recording begins and ends with a window, so that no bin is lost.
-    starts = [_starts(int(length), chop) for length in lengths]
+    # Every recording ends with a window, so that no bin is lost.
+    step = chop.window - chop.overlap
+    starts = [np.minimum(np.arange(0, n - chop.overlap, step), n - chop.window) for n in lengths]
     number = np.repeat(np.arange(len(lengths), dtype=np.int32), [len(s) for s in starts])
     return Windows(number, np.concatenate(starts, dtype=np.int32), lengths, np.asarray(of_trials))
 
@@ -59,12 +60,6 @@ def _listed(recordings: Recordings) -> list[np.ndarray]:
     if isinstance(recordings, np.ndarray) and recordings.ndim == 2:
         return [recordings]
     return list(recordings)
-
-
-def _starts(length: int, chop: Chop) -> np.ndarray:
-    found = np.arange(0, length - chop.window + 1, chop.window - chop.overlap)
-    last = length - chop.window
-    return found if found[-1] == last else np.append(found, last)
 
 
 def cut(recordings: Recordings, windows: Windows, window: int) -> np.ndarray:

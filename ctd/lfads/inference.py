@@ -97,7 +97,8 @@ def posterior(
 
     def add(sums: Sums, k: Array) -> tuple[Sums, dict[str, Array]]:
         values = draw(k)
-        return _add(sums, k, values), {name: _drawn(values, name) for name in samples}
+        keys = {name: f"drawn_{name}" if f"drawn_{name}" in values else name for name in samples}
+        return _add(sums, k, values), {name: values[key] for name, key in keys.items()}
 
     # Shapes of the sums are found without computing a draw.
     shapes = jax.eval_shape(draw, jnp.zeros((), int))
@@ -134,10 +135,6 @@ def _draw(model: Fitted, encoded: Encoded, batch: Batch, key: jax.Array) -> dict
         w, b = (model.weights["decoder"][name] for name in "wb")
         values["decoded_behavior"] = values["factors"] @ w.T + b
     return values
-
-
-def _drawn(values: dict[str, Array], name: str) -> Array:
-    return values[f"drawn_{name}" if f"drawn_{name}" in values else name]
 
 
 type Sums = tuple[dict[str, Array], dict[str, Array]]

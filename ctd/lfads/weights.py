@@ -69,13 +69,20 @@ def _drawn_shapes(
     static: View[Model], n_encoded: int, n_inferred: int, n_external: int, n_output: int
 ) -> Blocks:
     """The shapes of all matrices that are drawn."""
-    n = static.generator
+    n, n_in = static.generator, n_inferred + n_external
+    if static.generator_cell == "gru":
+        generator = _gru_shapes("generator", n, n_in)
+    else:
+        field: Blocks = {
+            ("generator", "wFHX"): [(static.field_units, n), (static.field_units, n_in)]
+        }
+        generator = field | {("generator", "wV"): [(n, static.field_units)]}
     shapes = {
         **_gru_shapes("encoder_forward", static.encoder, n_encoded),
         **_gru_shapes("encoder_backward", static.encoder, n_encoded),
         # Mean and log variance of g_0, from the last states of both encoders.
         ("ic", "w"): [(2 * n, 2 * static.encoder)],
-        **_generator_shapes(static, n_inferred + n_external),
+        **generator,
         ("generator", "wO"): [(static.n_factors, n)],
         ("output", "w"): [(n_output, static.n_factors)],
     }
@@ -90,15 +97,6 @@ def _drawn_shapes(
 def _gru_shapes(name: str, n: int, n_in: int) -> Blocks:
     """The shapes of the two blocks of each matrix of a GRU: for the state, for the input."""
     return {(name, "wRUHX"): [(2 * n, n), (2 * n, n_in)], (name, "wCHX"): [(n, n), (n, n_in)]}
-
-
-def _generator_shapes(static: View[Model], n_in: int) -> Blocks:
-    """The shapes of the blocks of the generator's matrices."""
-    n, n_field = static.generator, static.field_units
-    if static.generator_cell == "gru":
-        return _gru_shapes("generator", n, n_in)
-    hidden = [(n_field, n), (n_field, n_in)]
-    return {("generator", "wFHX"): hidden, ("generator", "wV"): [(n, n_field)]}
 
 
 def _draw(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -61,17 +61,8 @@ def unit_images(
     ]
 
 
-class Blocks(Protocol):
-    """The fields of a training that divide its steps into blocks."""
-
-    @property
-    def n_batches(self) -> int: ...
-    @property
-    def report_every(self) -> int: ...
-
-
-def block_ends(settings: Blocks) -> np.ndarray:
-    """The training steps (block,) at which the blocks of `report_every` steps end; the last is `n_batches`.
+def block_ends(settings: Any) -> np.ndarray:
+    """The training steps (block,) at which the blocks of `settings.report_every` steps end; the last is `settings.n_batches`.
 
     >>> from types import SimpleNamespace
     >>> block_ends(SimpleNamespace(n_batches=250, report_every=100))
