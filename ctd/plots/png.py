@@ -156,15 +156,12 @@ def _corner(ax: Axes, plot: Plot, n: int) -> str:
     circles, and then covers points.
     """
     points = [
-        np.broadcast_arrays(np.asarray(one.x, float), one.y)
+        np.reshape(np.broadcast_arrays(np.asarray(one.x, float), one.y), (2, -1)).T
         for one in plot.layers
         if isinstance(one, Points) or (isinstance(one, Lines) and _is_shaded(one))
     ]
-    x, y = (
-        (np.concatenate([np.zeros(0), *(np.ravel(point[k]) for point in points)]) - low)
-        / (high - low)
-        for k, (low, high) in enumerate((ax.get_xlim(), ax.get_ylim()))
-    )
+    # From data to shares of the axes, of logarithmic ones too.
+    x, y = (ax.transData - ax.transAxes).transform(np.concatenate([np.zeros((0, 2)), *points])).T
     corners = {"upper right": (1, 1), "upper left": (0, 1), "lower left": (0, 0), "lower right": (1, 0)}  # fmt: skip
     near = {
         name: np.sum((abs(x - a) < 0.4) & (abs(y - b) < 0.3)) for name, (a, b) in corners.items()
@@ -172,8 +169,8 @@ def _corner(ax: Axes, plot: Plot, n: int) -> str:
     best = min(corners, key=lambda name: near[name])
     if near[best]:
         # As data and not as limits, which matplotlib may not keep where units have equal lengths.
-        low, high = ax.get_ylim()
-        ax.update_datalim([(np.mean(ax.get_xlim()), high + LINE * (n + 1) * (high - low))])
+        above = (0.5, 1 + LINE * (n + 1))
+        ax.update_datalim([(ax.transAxes - ax.transData).transform(above)])
         ax.autoscale_view()
         return "upper right"
     return best

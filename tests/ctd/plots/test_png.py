@@ -230,12 +230,14 @@ def test_a_long_legend_stands_beside_the_axes():
     assert ax.get_legend().get_window_extent().x1 <= ax.figure.bbox.width
 
 
-def test_a_legend_covers_no_shaded_lines():
+@pytest.mark.parametrize("log", [False, True])
+def test_a_legend_covers_no_shaded_lines(log):
     """Their vertices, which matplotlib's "best" does not see, lie in all corners."""
-    x, y = np.random.default_rng(0).uniform(-1, 1, (2, 1, 300))
-    canvas = draw(Figure([Plot("space", [Lines(x, y, "trials", colour=x)])]))
+    x, y = np.random.default_rng(0).uniform(-1, 1, (2, 1, 2000))
+    lines = Lines(10**x if log else x, 10 ** (5 * y) if log else y, "trials", colour=x)
+    canvas = draw(Figure([Plot("space", [lines], Axis(log=log), Axis(log=log))]))
     canvas.canvas.draw()
     axes = canvas.axes[0]
     legend = axes.get_legend().get_window_extent()
-    places = axes.transData.transform(np.stack([x[0], y[0]], axis=1))
+    places = axes.transData.transform(np.stack([lines.x[0], lines.y[0]], axis=1))
     assert not [p for p in places if legend.contains(*p)]
