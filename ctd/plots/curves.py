@@ -1,4 +1,4 @@
-"""Loss curves of many networks."""
+"""What pictures of several kernels share: loss curves of many networks, lines beside what they should be, units of a trial."""
 
 from __future__ import annotations
 
