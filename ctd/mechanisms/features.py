@@ -17,7 +17,7 @@ type Step = Callable[[Array], Array]
 FEATURES = {
     "free_r2": "variance of trials that runs from their first states explain; driven systems and chaos have little",
     "late_r2": "the same over the last quarter of the trials",
-    "short_gain": "log10 error of predictions a tenth of a trial ahead, over that of no change",
+    "short_gain": "log10 squared error of predictions a tenth of a trial ahead, over that of no change",
     "long_gain": "the same a third of a trial ahead",
     "spread": "distance of states from each other one trial later, without data",
     "spread_late": "the same six trials later: 0 for one attractor",
