@@ -91,10 +91,10 @@ def check_within(where: str, parts: Found) -> None:
             )
         if 0 in array.shape:
             raise ValueError(f"{named} has the shape {array.shape}: it is empty")
-        # What the encoder sees may be shorter.
-        shared = 1 if field in ("encoded", *AXES) else 3 if field == "rates" else 2
-        whats = ("trials", "time bins", "units")[:shared]
-        for what, has, expected in zip(whats, array.shape, data.shape, strict=False):
+        # What the encoder sees may be shorter and narrower; only rates have the units of the data.
+        n_alike = 1 if field in ("encoded", *AXES) else 3 if field == "rates" else 2
+        alike = ("trials", "time bins", "units")[:n_alike]
+        for what, has, expected in zip(alike, array.shape, data.shape, strict=False):
             truth = field in ("rates", "inputs", "initial_states", "states")
             if has != expected and not (what == "trials" and truth and has < expected):
                 raise ValueError(f"{named} has {has} {what}, but {by} has {expected}")

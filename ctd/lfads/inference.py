@@ -131,9 +131,8 @@ def _draw(model: Fitted, encoded: Encoded, batch: Batch, key: jax.Array) -> dict
             "drawn_initial_conditions": encoded.ic_mean + jnp.sqrt(encoded.ic_variance) * noise.ic,
         }
     )
-    if "decoder" in model.weights:
-        w, b = (model.weights["decoder"][name] for name in "wb")
-        values["decoded_behavior"] = values["factors"] @ w.T + b
+    if (decoder := model.weights.get("decoder")) is not None:
+        values["decoded_behavior"] = values["factors"] @ decoder["w"].T + decoder["b"]
     return values
 
 
