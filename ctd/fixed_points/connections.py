@@ -15,7 +15,7 @@ the saddle separates. `reduce` lists each connection once.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -24,10 +24,10 @@ from ctd.cells import Weights, as_weights
 from ctd.data import read_table
 from ctd.fixed_points import network
 from ctd.fixed_points.network import Named, OfNetwork, map_of, number_of, stored_cell
-from ctd.fixed_points.shown import Part, parts
+from ctd.fixed_points.shown import Part, Sort, parts
 from ctd.kernel import File, Kernel, NoOptions, Outcome, Traced, Values, Var, View
 from ctd.late import Array, Float, Int, jax, jnp, lax, on_host
-from ctd.plots import Axis, Group, Image, Layer, Lines, Plot, Points, Scale, of_group, side_by_side
+from ctd.plots import Axis, Group, Image, Layer, Lines, Plot, Scale, of_group, side_by_side
 from ctd.principal import principal
 from ctd.rows import Columns
 from ctd.words import count
@@ -129,14 +129,16 @@ def load(inputs: View[Departure]) -> Table:
     if not len(leaves):
         leaves, modes, sides = np.array([-1]), np.array([0]), np.array([1])
         directions = np.zeros((1, points.shape[1]), inputs.dtype)
-    whole = lambda values: on_host(values, np.int32)
-    # A table of the user's own may do without marginal modes.
-    marginal = table.get("n_marginal", np.zeros(len(points)))
-    counts = whole(growing), whole(marginal)
     seen = np.zeros((0, 0))
     if "plane_axes" in table:
         seen = ((table["point"] - table["plane_mean"]) @ table["plane_axes"])[:, :2]
-    made = Table({name: None}, as_weights(weights, inputs.dtype), points, real(table["constant_input"]), whole(leaves), whole(modes), whole(sides), real(directions), *counts, real(seen))  # fmt: skip
+    whole = lambda values: on_host(values, np.int32)
+    # A table of the user's own may do without marginal modes.
+    made = Table(
+        {name: None}, as_weights(weights, inputs.dtype), points, real(table["constant_input"]),
+        leaves=whole(leaves), mode=whole(modes), side=whole(sides), direction=real(directions),
+        growing=whole(growing), marginal=whole(table.get("n_marginal", np.zeros(len(points)))), seen=real(seen),
+    )  # fmt: skip
     if "residual" in table:
         _check_rest(inputs, made, table["residual"])
     return made
@@ -293,34 +295,32 @@ def graph(table: Table, leads: np.ndarray, part: Part) -> Plot:
         ends = np.stack([at[source], at[target]], axis=1)
         text = [f"point {a} leads to {b}" for a, b in zip(source, target, strict=True)]
         layers.append(Lines(ends[..., 0], ends[..., 1], "leads to", text=text, faint=True))
-    for name, here, hollow in _sorts(growing[part.rows], marginal[part.rows]):
-        rows = part.rows[here]
-        said = [f"point {row}" for row in rows]
-        label = f"{name} ({len(rows)})"
-        x, y = at[rows].T
-        mark: Literal["circle", "diamond"] = "diamond" if name == "slow" else "circle"
-        layers.append(Points(x, y, label, None, None, mark, hollow, said, rows, numbered=True))
+    for sort in _sorts(growing, marginal, part.rows):
+        layers.append(sort.marks(at, [f"point {row}" for row in sort.rows], numbered=True))
     of = "states" if len(seen) else "points"
     axis = lambda k: Axis(f"principal component {k + 1} of the {of}")
-    some = "Lines lead away from hollow points."
-    note = some if len(source) else "No departure came to rest at another point."
+    note = "Lines lead away from hollow points."
+    if not len(source):
+        note = "No departure came to rest at another point."
     if not (growing[part.rows] > 0).any():
         note = "No point has a growing mode, along which to leave it."
     title, note = f"Which point leads to which{part.at}", note + part.together
     return Plot(title, layers, axis(0), axis(1), equal=True, note=note)
 
 
-def _sorts(growing: np.ndarray, marginal: np.ndarray) -> list[tuple[str, np.ndarray, bool]]:
-    """(name, its points, whether they are unstable) for each sort of point that there is."""
-    rests = growing == 0
+def _sorts(growing: np.ndarray, marginal: np.ndarray, rows: np.ndarray) -> list[Sort]:
+    """Each sort of point that there is among these rows."""
+    n, rests = growing[rows], marginal[rows] == 0
     found = [
-        ("stable", rests & (marginal == 0), False),
-        ("marginal", rests & (marginal > 0), False),
+        Sort("stable", rows[(n == 0) & rests], False, False),
+        Sort("marginal", rows[(n == 0) & ~rests], False, False),
+        Sort("slow", rows[n < 0], True, False),
+        *(
+            Sort(count(int(k), "growing mode"), rows[n == k], False, True)
+            for k in np.unique(n[n > 0])
+        ),
     ]
-    found.append(("slow", growing < 0, False))
-    for n in np.unique(growing[growing > 0]):
-        found.append((count(int(n), "growing mode"), growing == n, True))
-    return [(name, np.flatnonzero(here), hollow) for name, here, hollow in found if here.any()]
+    return [sort for sort in found if len(sort.rows)]
 
 
 kernel = Kernel(

@@ -1,10 +1,11 @@
-"""What results and pictures share: what they show of each constant input, the unit circle."""
+"""What pictures share: the parts of a table at each constant input, the sorts of its points, the unit circle."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ctd.plots import Lines, tick
+from ctd.plots import Lines, Points, tick
 from ctd.rows import combinations
 
 MOST_INPUTS = 3
@@ -48,6 +49,25 @@ def parts(x: np.ndarray, what: str) -> list[Part]:
         told = f" {what.capitalize()} of {n} constant inputs together, {sizes.min()} to {sizes.max()} at each."
         return [Part(rows, together=told)]
     return [Part(rows[of_row == k], f", {named(x[row])}") for k, row in enumerate(first)]
+
+
+class Sort(NamedTuple):
+    """Points that are drawn alike: slow ones as diamonds, unstable ones hollow."""
+
+    label: str
+    rows: np.ndarray
+    """Their rows in the table."""
+    slow: bool
+    unstable: bool
+
+    def marks(self, at: np.ndarray, text: Sequence[str], **looks: Any) -> Points:
+        """Its points. at: (point, component) the places of all points of the table; text: of its rows."""
+        x, y = at[self.rows, :2].T
+        marker: Any = "diamond" if self.slow else "circle"
+        label = f"{self.label} ({len(self.rows)})"
+        return Points(
+            x, y, label, marker=marker, hollow=self.unstable, text=text, key=self.rows, **looks
+        )
 
 
 def unit_circle() -> Lines:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ctd.fixed_points.search.portrait import N_TRIALS, sorts
 from ctd.late import Array, jax, jnp
-from ctd.plots import Axis, Layer, Lines, Plot, Points
+from ctd.plots import Axis, Layer, Lines, Plot
 from ctd.rows import Columns
 
 GRID, ARROWS = 121, 17
@@ -62,12 +62,9 @@ def phase(
     if states.shape[1] > 1:
         few = states[:N_TRIALS]
         layers.append(Lines(few[..., 0], few[..., 1], "trials", faint=True))
-    for label, some, marker, hollow in sorts(reduced, rows):
-        text = [f"point {row}: {label}" for row in some]
-        layers.append(
-            Points(points[some, 0], points[some, 1], f"{label} ({len(some)})", hue=2,
-                   marker=marker, hollow=hollow, text=text, key=some)
-        )  # fmt: skip
+    for sort in sorts(reduced, rows):
+        text = [f"point {row}: {sort.label}" for row in sort.rows]
+        layers.append(sort.marks(points, text, hue=2))
     return Plot(
         "Phase portrait", layers, Axis("h1"), Axis("h2"), note=f"Nullclines and flow at {of}."
     )

@@ -76,19 +76,11 @@ def _space(seen: Portrait, part: Part, texts: list[str], first: int, second: int
     """Trials and points in two of the principal components of the states. texts: of the points."""
     layers: list[Layer] = [_states(seen, first, second)]
     where = seen.project(seen.reduced["point"])
-    for label, rows, marker, hollow in sorts(seen.reduced, part.rows):
+    size = np.asarray(seen.reduced["search_share"], float)
+    for sort in sorts(seen.reduced, part.rows):
+        looks = {"colour": seen.at_points[sort.rows], "size": size[sort.rows]}
         layers.append(
-            Points(
-                where[rows, first],
-                where[rows, second],
-                f"{label} ({len(rows)})",
-                colour=seen.at_points[rows],
-                size=np.asarray(seen.reduced["search_share"], float)[rows],
-                marker=marker,
-                hollow=hollow,
-                text=[texts[row] for row in rows],
-                key=rows,
-            )
+            sort.marks(where[:, [first, second]], [texts[row] for row in sort.rows], **looks)
         )
     axis = lambda k: Axis(component(seen.share, k))
     return Plot(
@@ -194,7 +186,7 @@ def _shares(seen: Portrait) -> Plot:
     share = np.asarray(reduced["search_share"], float)
     order = np.argsort(-share, kind="stable")[:60]
     layers: list[Layer] = []
-    for label, rows, _, _ in sorts(reduced, np.arange(len(share))):
+    for label, rows, *_ in sorts(reduced, np.arange(len(share))):
         places = np.flatnonzero(np.isin(order, rows))
         if len(places):
             at = order[places]

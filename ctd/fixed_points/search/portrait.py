@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
 
 import numpy as np
 
 from ctd.fixed_points.network import Network, outputs_of
+from ctd.fixed_points.shown import Sort
 from ctd.late import jax, jnp
 from ctd.plots import Group, Scale
 from ctd.principal import principal
@@ -39,18 +39,6 @@ class Portrait:
     """True if the eigenvalues are those of a flow."""
     several: bool
     """True if the table has points of several constant inputs."""
-
-
-class Sort(NamedTuple):
-    """Points that are drawn alike."""
-
-    label: str
-    rows: np.ndarray
-    """Their rows in the table."""
-    marker: Literal["circle", "diamond"]
-    """A diamond is slow."""
-    hollow: bool
-    """Hollow is unstable."""
 
 
 def portrait(group: Group) -> Portrait:
@@ -89,10 +77,14 @@ def _colour_limit(
 def sorts(reduced: Columns, rows: np.ndarray) -> list[Sort]:
     """Each sort of point that occurs among these rows."""
     kind, stability = (np.asarray(reduced[name])[rows] for name in ("kind", "stability"))
-    found = []
-    for how, hollow in (("stable", False), ("marginal", False), ("unstable", True)):
-        for what in ("fixed", "slow"):
-            here = rows[(kind == what) & (stability == how)]
-            marker: Literal["circle", "diamond"] = "diamond" if what == "slow" else "circle"
-            found.append(Sort(f"{what}, {how}", here, marker, hollow))
+    found = [
+        Sort(
+            f"{what}, {how}",
+            rows[(kind == what) & (stability == how)],
+            what == "slow",
+            how == "unstable",
+        )
+        for how in ("stable", "marginal", "unstable")
+        for what in ("fixed", "slow")
+    ]
     return [sort for sort in found if len(sort.rows)]
