@@ -48,5 +48,4 @@ def _spectrum(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     # eigh of (n, n), not an SVD of (m, n): there are many points of few dimensions.
     centred = points - points.mean(axis=0)
     variance, vectors = np.linalg.eigh(centred.T @ centred)
-    # eigh sorts in ascending order.
-    return variance[::-1], vectors[:, ::-1]
+    return variance[::-1], vectors[:, ::-1]  # eigh sorts in ascending order

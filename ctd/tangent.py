@@ -26,7 +26,6 @@ def tangent_growth[State](
     """
 
     def carry(at: tuple[State, State], x: Array) -> tuple[tuple[State, State], Array]:
-        # One forward-mode product moves the tangent; no Jacobian is formed.
         state, moved = jax.jvp(lambda state: step(state, x), (at[0],), (at[1],))
         size = norm(moved)
         # A vector that a step contracts to 0 gives log 0 = -inf, and divided by 1 it stays 0 in place of NaN.

@@ -107,7 +107,6 @@ def load(inputs: View[Ablation]) -> Whole:
     whole = Whole({name: None}, on_task, trials, None, {}, _points(inputs, on_task, cell))
     # Nothing is taken out here: this is the whole network, whose mean state and scores all items share.
     states, scores = jax.jit(lambda w: _tried(inputs, w, lambda h: h))(whole)
-    # (state,) the mean over trials and steps; h0 is not among the states.
     mean = np.asarray(states).reshape(-1, states.shape[-1]).mean(axis=0)
     return whole._replace(mean=on_host(mean), intact=jax.tree.map(np.asarray, scores))
 
@@ -147,7 +146,6 @@ def _tried(
 
     states = jax.vmap(lambda x: lax.scan(step, start, x)[1])(trials.inputs)
     outputs = jax.vmap(jax.vmap(lambda h: readout(cell, weights, h)))(states)
-    # states is (trial, time, state), outputs (trial, time, output).
     total, weight = weighted_loss(static.loss, outputs, trials)
     scores = {"loss": total / weight}
     if static.task.scored:
@@ -162,7 +160,6 @@ def removed_mode(
 ) -> tuple[Hold, Float[Array, "part"]]:
     """(h -> h without the mode, or the pair, of a point; its eigenvalue)."""
     row = lambda name: jnp.asarray(points[name])[:, point]
-    # (part, mode), and twice (part, state, mode).
     values, right, left = row("eigenvalue"), row("right"), row("left")
     k = mode % values.shape[1]
     # The conjugate of a complex mode has the same right and left parts, but for the sign of the imaginary ones.

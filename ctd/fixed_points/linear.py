@@ -67,7 +67,6 @@ def _derivatives(f: Map, flow: bool) -> Callable[..., tuple[Array, ...]]:
         drift = lambda h: step(h, x) - (0 if flow else h)
         q = lambda h: jnp.sum(drift(h) ** 2) / 2
         dh, dx = jax.jacfwd(step, argnums=(0, 1))(h, x)
-        # The length of Newton's step estimates the distance to the zero; a singular Jacobian makes it infinite.
         newton = jnp.linalg.solve(dh - (0 if flow else jnp.eye(len(h))), drift(h))
         error = jnp.linalg.norm(newton)
         error = jnp.where(jnp.isfinite(error), error, jnp.inf)
@@ -111,7 +110,9 @@ of e at most."""
 DECAYS, NEITHER, GROWS = -1, 0, 1
 
 
-def growth(eigenvalues: np.ndarray, slow: np.ndarray, flow: bool = False) -> np.ndarray:
+def growth(
+    eigenvalues: np.ndarray, slow: np.ndarray | None = None, flow: bool = False
+) -> np.ndarray:
     """(k, mode) whether each mode DECAYS, |lambda| < 1, GROWS, |lambda| > 1, or does NEITHER, to MARGINAL.
 
     Of a flow, whose eigenvalues are those of df/dh, Re lambda and 0 take the places of |lambda| and 1.
@@ -119,11 +120,11 @@ def growth(eigenvalues: np.ndarray, slow: np.ndarray, flow: bool = False) -> np.
     At a slow point (dF/dh - 1)'f = 0, f = F - h: f is a left eigenvector of dF/dh with the eigenvalue 1. That mode
     is the slow drift itself (0 of a flow); rounding puts it on either side of the unit circle, so it counts as NEITHER.
 
-    slow: (k,) whether a point is slow.
+    slow: (k,) whether a point is slow; without it, none is.
     """
     rate = eigenvalues.real if flow else np.abs(eigenvalues) - 1
     found = np.where(np.abs(rate) <= MARGINAL, NEITHER, np.sign(rate)).astype(int)
-    if not slow.any():
+    if slow is None or not slow.any():
         return found
     drift = np.argmin(np.abs(eigenvalues - (0 if flow else 1)), axis=1)[:, None]
     is_drift = slow[:, None] & (np.arange(eigenvalues.shape[1]) == drift)

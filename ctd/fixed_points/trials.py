@@ -116,7 +116,6 @@ def plots(group: Group) -> list[Plot]:
             f"Modes along trial {k}",
             [
                 Lines(number[[0, -1]], np.ones(2), "1", faint=True),
-                # (mode, step): magnitudes from real and imaginary parts.
                 Lines(number, np.linalg.norm(trial, axis=-1).T, "modes"),
             ],
             Axis("step"),

@@ -102,13 +102,11 @@ def silhouette(distances: np.ndarray, labels: np.ndarray) -> float:
     size = member.sum(axis=0)
     if len(size) < 2:
         return 0.0
-    # (n, cluster) sums of distances to each cluster's members, by one product.
     sums = distances @ member
     at = np.arange(len(which)), which
     own = sums[at] / np.maximum(size[which] - 1, 1)
     means = sums / size
-    # The own cluster must not be the nearest other.
-    means[at] = np.inf
+    means[at] = np.inf  # the own cluster is no other
     other = means.min(axis=1)
     larger = np.maximum(own, other)
     value = np.divide(other - own, larger, out=np.zeros_like(own), where=larger > 0)

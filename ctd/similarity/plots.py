@@ -38,7 +38,6 @@ def plots(group: Group) -> list[Plot]:
 
 def pictures(reduced: Columns, known: Known, method: str) -> list[Plot]:
     """The figures of the tables that `summary.tables` returns."""
-    # Rows and columns in the order of the dendrogram's leaves put similar networks side by side.
     order = np.argsort(np.asarray(reduced["leaf"]))
     few = len(order) <= MOST_TICKS
     # Labels of replicates begin with the network's number.
@@ -78,7 +77,6 @@ def _dendrogram(reduced: Columns, names: Axis) -> Plot:
     x, y = [], []
     for k, (a, b) in enumerate(zip(first, second, strict=True)):
         top = height[len(first) + 1 + k]
-        # The tree lies on its side: distance along x, so that leaves stand beside the rows of the matrix.
         x.append([height[a], top, top, height[b]])
         y.append([place[a], place[a], place[b], place[b]])
         place.append((place[a] + place[b]) / 2)  # cluster n + k, for later merges

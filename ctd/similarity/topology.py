@@ -23,9 +23,6 @@ from collections.abc import Hashable, Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-type Neighbours = list[tuple[np.ndarray, np.ndarray]]
-"""For each point (the points that it leads to, the points that lead to it), by number."""
-
 
 def counts(
     tables: Sequence[Mapping[str, ArrayLike]], max_q: float | None, rounds: int
@@ -46,16 +43,14 @@ def counts(
     >>> [found.tolist() for found in counts([saddle, attractor], None, rounds=0)]
     [[2.0, 1.0], [1.0, 0.0]]
     """
-    here = [_counting(table, max_q) for table in tables]
-    pairs = list(zip(tables, here, strict=True))
+    pairs = [(table, _counting(table, max_q)) for table in tables]
     stability = [_stability(table)[rows].tolist() for table, rows in pairs]
     at = _inputs([_constant(table)[rows] for table, rows in pairs])
+    leads = [_leads(table, rows) for table, rows in pairs if rounds]
     labels = _numbered([list(zip(*both, strict=True)) for both in zip(stability, at, strict=True)])
     found = [_counted(labels)]
-    graphs = [_neighbours(table, rows) for table, rows in pairs if rounds]
     for _ in range(rounds):
-        seen = [_seen(own, graph) for own, graph in zip(labels, graphs, strict=True)]
-        labels = _numbered(seen)
+        labels = _numbered([_seen(*network) for network in zip(labels, leads, strict=True)])
         found.append(_counted(labels))
     return [np.concatenate(of_rounds) for of_rounds in zip(*found, strict=True)]
 
@@ -93,26 +88,26 @@ def _stability(table: Mapping[str, ArrayLike]) -> np.ndarray:
     return np.where((unstable == 0) & (np.asarray(table["n_marginal"]) > 0), -1, unstable)
 
 
-def _neighbours(table: Mapping[str, ArrayLike], rows: np.ndarray) -> Neighbours:
+def _leads(table: Mapping[str, ArrayLike], rows: np.ndarray) -> np.ndarray:
+    """(point, point) bool: which of these points leads to which."""
     # Departures of a point with several growing modes depend on their sampled directions.
     one_mode = np.asarray(table["n_unstable"])[rows] == 1
-    among = (np.asarray(table["leads"])[np.ix_(rows, rows)] > 0) & one_mode[:, None]
-    return [(np.flatnonzero(to), np.flatnonzero(by)) for to, by in zip(among, among.T, strict=True)]
+    return (np.asarray(table["leads"])[np.ix_(rows, rows)] > 0) & one_mode[:, None]
 
 
-def _seen(labels: Sequence[int], graph: Neighbours) -> list[Hashable]:
-    """For each point its label and the sorted labels of both kinds of neighbours."""
-    of = lambda points: tuple(sorted(labels[k] for k in points))
-    return [(own, of(to), of(by)) for own, (to, by) in zip(labels, graph, strict=True)]
+def _seen(labels: np.ndarray, leads: np.ndarray) -> list[Hashable]:
+    """For each point its label, the sorted labels of those that it leads to, and of those that lead to it."""
+    of = lambda points: tuple(np.sort(labels[points]).tolist())
+    return [(int(own), of(to), of(by)) for own, to, by in zip(labels, leads, leads.T, strict=True)]
 
 
-def _numbered(seen: Sequence[Sequence[Hashable]]) -> list[list[int]]:
-    """Number neighbourhoods 0, 1, ...: equal ones have one number, in all networks."""
+def _numbered(seen: Sequence[Sequence[Hashable]]) -> list[np.ndarray]:
+    """Number neighbourhoods 0, 1, ...: equal ones have one number, in all networks. (point,) int of each network."""
     number: dict[Hashable, int] = {}
-    return [[number.setdefault(one, len(number)) for one in graph] for graph in seen]
+    return [np.array([number.setdefault(one, len(number)) for one in of], int) for of in seen]
 
 
-def _counted(labels: Sequence[Sequence[int]]) -> list[np.ndarray]:
+def _counted(labels: Sequence[np.ndarray]) -> list[np.ndarray]:
     """The number of points by label, (label,), of each network."""
-    n = 1 + max((label for graph in labels for label in graph), default=0)
-    return [np.bincount(np.asarray(graph, int), minlength=n).astype(float) for graph in labels]
+    n = 1 + max(of.max(initial=0) for of in labels)
+    return [np.bincount(of, minlength=n).astype(float) for of in labels]

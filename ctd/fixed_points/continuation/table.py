@@ -119,7 +119,6 @@ def _branches(found: Columns) -> np.ndarray:
     for row in range(len(outcome)):
         folds = np.flatnonzero(found["met_kind"][row] == FOLD)
         if outcome[row] == END:
-            # Back and front.
             ends[row] = found["w"][row, np.flatnonzero(found["n_unstable"][row] >= 0)[[0, -1]]]
         elif outcome[row] == CLOSED and len(folds):
             order = np.argsort(found["met_parameter"][row, folds])

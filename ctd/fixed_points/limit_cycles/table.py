@@ -81,8 +81,7 @@ def reduce(
     values = parts[..., 0] + 1j * parts[..., 1]
     values = np.take_along_axis(values, np.argsort(-np.abs(values), axis=1, kind="stable"), axis=1)
     across = _across(values) if flow else values
-    # A flow's multipliers, like a map's, grow above 1; no cycle is a slow point.
-    growth = linear.growth(across, np.zeros(len(first), bool))
+    growth = linear.growth(across)  # a flow's multipliers, like a map's, grow above 1
     return {
         "cycle_period": found["period"][first],
         "cycle_stability": linear.stability(growth),

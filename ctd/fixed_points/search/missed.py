@@ -188,7 +188,7 @@ def settled(
     if not len(points):
         return points
     at = linear.derivatives(f, weights, points, np.tile(x, (len(points), 1)))
-    modes = linear.growth(np.linalg.eigvals(at.dh), np.zeros(len(points), bool))
+    modes = linear.growth(np.linalg.eigvals(at.dh))
     return points[(modes == linear.DECAYS).all(axis=1)]  # Newton may have gone to a saddle
 
 

@@ -56,7 +56,6 @@ def _with_candidates(inputs: View[FixedPoint]) -> Network:
         return stored_network(inputs, inputs.candidates, inputs.dataset)
     name, cell, weights, trials = load_trials(inputs, ", or candidates: a file of states")
     network = {name: jnp.asarray(value, inputs.dtype) for name, value in weights.items()}
-    # Without the initial states.
     states = jax.jit(jax.vmap(lambda x: run(cell, network, x)[0]))(trials.inputs)
     return make_network(name, weights, states, inputs.dtype)
 
