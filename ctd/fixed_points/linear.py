@@ -9,14 +9,14 @@ T_m summed over all modes is C B.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ctd.cells import Weights
-from ctd.fixed_points.network import Map
+from ctd.fixed_points.network import Map, compiled
 from ctd.late import Array, Float, jax, jnp
 
 
@@ -44,10 +44,9 @@ def derivatives(
     n, n_in = points.shape[1], x.shape[1]
     with jax.enable_x64(True):
         fine = {name: jnp.asarray(w, jnp.float64) for name, w in weights.items()}
-        at = _derivatives(f, flow)
         # One point after the other: a Hessian's workspace is n times that of its gradient.
         found = [
-            [np.asarray(value) for value in at(fine, *pair)]
+            [np.asarray(value) for value in _derivatives(f, flow, fine, *pair)]
             for pair in zip(np.asarray(points, float), np.asarray(x, float), strict=True)
         ]
     dh, dx, curvature, error = zip(*found, strict=True) if found else ([], [], [], [])
@@ -55,24 +54,23 @@ def derivatives(
     return Derivatives(shaped(dh, n, n), shaped(dx, n, n_in), shaped(curvature), shaped(error))
 
 
-@lru_cache(32)
-def _derivatives(f: Map, flow: bool) -> Callable[..., tuple[Array, ...]]:
-    """(weights, h, x) -> dF/dh, dF/dx, curvature, error; compiled once for the networks of a cell, however many points each has."""
-
-    def at(
-        weights: Weights, h: Float[Array, "state"], x: Float[Array, "input"]
-    ) -> tuple[Array, ...]:
-        step = lambda h, x: f(weights, h, x)
-        # A map rests where F(h) = h, a flow where f(h) = 0.
-        drift = lambda h: step(h, x) - (0 if flow else h)
-        q = lambda h: jnp.sum(drift(h) ** 2) / 2
-        dh, dx = jax.jacfwd(step, argnums=(0, 1))(h, x)
-        newton = jnp.linalg.solve(dh - (0 if flow else jnp.eye(len(h))), drift(h))
-        error = jnp.linalg.norm(newton)
-        error = jnp.where(jnp.isfinite(error), error, jnp.inf)
-        return dh, dx, jnp.linalg.eigvalsh(jax.hessian(q)(h))[0], error
-
-    return jax.jit(at)
+@partial(compiled, n_static=2)
+def _derivatives(
+    f: Map,
+    flow: bool,
+    weights: Weights,
+    h: Float[Array, "state"],
+    x: Float[Array, "input"],
+) -> tuple[Array, ...]:
+    """The `Derivatives` at one point."""
+    # A map rests where F(h) = h, a flow where f(h) = 0.
+    drift = lambda h: f(weights, h, x) - (0 if flow else h)
+    q = lambda h: jnp.sum(drift(h) ** 2) / 2
+    dh, dx = jax.jacfwd(partial(f, weights), argnums=(0, 1))(h, x)
+    newton = jnp.linalg.solve(dh - (0 if flow else jnp.eye(len(h))), drift(h))
+    error = jnp.linalg.norm(newton)
+    error = jnp.where(jnp.isfinite(error), error, jnp.inf)
+    return dh, dx, jnp.linalg.eigvalsh(jax.hessian(q)(h))[0], error
 
 
 class Modes(NamedTuple):

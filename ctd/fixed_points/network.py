@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Annotated, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import h5py
@@ -167,6 +167,17 @@ def step_of(network: OfCell, time: Time) -> Map:
 @lru_cache(8)  # JAX knows what it has compiled by the function
 def _euler(f: Map) -> Map:
     return lambda weights, h, x: h + f(weights, h, x)
+
+
+def compiled[R](function: Callable[..., R], n_static: int = 1) -> Callable[..., R]:
+    """The function, compiled once for each map F, its first argument, and for what else of its first n_static ones is no array."""
+
+    # Not jax.jit's own static arguments, whose cache would keep every F of a notebook.
+    @lru_cache(32)
+    def program(*static: Any) -> Callable[..., R]:
+        return jax.jit(partial(function, *static))
+
+    return lambda *given: program(*given[:n_static])(*given[n_static:])
 
 
 def n_in_of(network: Network) -> int | None:

@@ -101,12 +101,11 @@ def _identified(
 
 
 def _fitting(made: Iterable[np.ndarray], n: int) -> Iterator[np.ndarray]:
-    """Pass on the features of n networks; raise ValueError at the first if the memory cannot hold all of them twice."""
+    """Pass on the features of n networks; raise ValueError if the memory cannot hold n such twice."""
     room = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    for k, x in enumerate(made):
+    for x in made:
         # Twice: the padded array is made beside the unpadded ones.
-        needed = 2 * n * x.nbytes
-        if k == 0 and needed > room:
+        if (needed := 2 * n * x.nbytes) > room:
             raise ValueError(
                 f"networks: {n:,} of {len(x):,} samples and {x.shape[1]} components take {needed / 1e9:.1f} GB, but this "
                 f"machine has {room / 1e9:.1f}; give a smaller n_samples, or select some networks by `where` and `limit`"

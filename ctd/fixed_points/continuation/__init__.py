@@ -149,25 +149,6 @@ def load(inputs: View[Continuation]) -> Network:
     return network._replace(inputs=on_host(own, inputs.dtype))
 
 
-def _inputs(
-    shared: Network, traced: Values[Continuation]
-) -> tuple[Float[Array, "input"], Float[Array, "input"]]:
-    """(constant input, direction). Raises ValueError where a length does not fit the network's inputs."""
-    sizes = {name: len(getattr(traced, name)) for name in ("x", "along")}
-    sizes["points: constant_input"] = shared.inputs.shape[1]
-    n_in = n_in_of(shared)
-    # A user's F has as many inputs as are given; p itself needs one.
-    wanted = n_in if n_in is not None else max(*sizes.values(), 1)
-    for name, size in sizes.items():
-        if size not in (0, wanted):
-            raise ValueError(
-                f"{name}: {count(size, 'number')} given, but the network has {count(wanted, 'input')}"
-            )
-    zeros = jnp.zeros(wanted, shared.states.dtype)
-    first = zeros.at[:1].set(1)  # `:1` since a network may have no input
-    return (traced.x if sizes["x"] else zeros), (traced.along if sizes["along"] else first)
-
-
 class Place(NamedTuple):
     """Where a branch begins."""
 
@@ -180,16 +161,31 @@ class Place(NamedTuple):
 
 
 def place_of(static: View[Continuation], shared: Network, traced: Values[Continuation]) -> Place:
-    """The place of an item's point: where its table has it, or, of other files, where `x` and `start` say."""
-    x, along = _inputs(shared, traced)
+    """The place of an item's point: where its table has it, or, of other files, where `x` and `start` say.
+
+    Raises ValueError where a length does not fit the network's inputs.
+    """
+    sizes = {name: len(getattr(traced, name)) for name in ("x", "along")}
+    sizes["points: constant_input"] = shared.inputs.shape[1]
+    n_in = n_in_of(shared)
+    # A user's F has as many inputs as are given; p itself needs one.
+    wanted = n_in if n_in is not None else max(*sizes.values(), 1)
+    for name, size in sizes.items():
+        if size not in (0, wanted):
+            raise ValueError(
+                f"{name}: {count(size, 'number')} given, but the network has {count(wanted, 'input')}"
+            )
+    zeros = jnp.zeros(wanted, shared.states.dtype)
+    x = traced.x if sizes["x"] else zeros
+    along = traced.along if sizes["along"] else zeros.at[:1].set(1)  # it may have no input
     if not shared.inputs.size:
         return Place(x, along, traced.start, jnp.ones((), bool))
     own = jnp.asarray(shared.inputs)[traced.start_point % len(shared.inputs)]
     if static.over != "input":
-        x = x if len(traced.x) else own
+        x = x if sizes["x"] else own
         return Place(x, along, traced.start, _equal(x, own))
     p = (own - x) @ along / (along @ along)  # of the place on x + p along that is nearest
-    x = x if len(traced.x) else own - p * along
+    x = x if sizes["x"] else own - p * along
     inside = (p >= traced.low) & (p <= traced.high)
     return Place(x, along, p, inside & _equal(x + p * along, own))
 

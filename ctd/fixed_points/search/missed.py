@@ -11,13 +11,12 @@ of the three stable ones. `settled` runs the network from some of its states.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache, partial
 
 import numpy as np
 
 from ctd.cells import Weights, as_weights
 from ctd.fixed_points import linear
-from ctd.fixed_points.network import Map, Network
+from ctd.fixed_points.network import Map, Network, compiled
 from ctd.fixed_points.search.methods import FIXED
 from ctd.fixed_points.search.params import Options
 from ctd.fixed_points.search.unique import cover, nearest_distance
@@ -57,7 +56,6 @@ method: along a line attractor each would otherwise be one."""
 
 def newton_of(f: Map, weights: Weights, x: np.ndarray) -> Newton:
     """Newton's steps of the map F(weights, h, x) in float64; compiled at the first call."""
-    steps = _steps(f)
 
     def newton(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         n = points.shape[1]
@@ -67,7 +65,7 @@ def newton_of(f: Map, weights: Weights, x: np.ndarray) -> Newton:
         sizes, moves = [np.zeros(0)], [np.zeros((0, n))]
         with jax.enable_x64(True):
             for k in range(0, len(padded), block):
-                size, move = steps(weights, padded[k : k + block], x)
+                size, move = _steps(f, weights, padded[k : k + block], x)
                 sizes.append(np.asarray(size))
                 moves.append(np.asarray(move))
         return np.concatenate(sizes)[: len(points)], np.concatenate(moves)[: len(points)]
@@ -75,17 +73,17 @@ def newton_of(f: Map, weights: Weights, x: np.ndarray) -> Newton:
     return newton
 
 
-@lru_cache(32)
-def _steps(f: Map) -> Callable[[Weights, np.ndarray, np.ndarray], tuple[Array, Array]]:
-    """(weights, points, x) -> sizes and steps, compiled once for the networks of a cell."""
+@compiled
+def _steps(
+    f: Map, weights: Weights, points: Float[Array, "k state"], x: Float[Array, "input"]
+) -> tuple[Float[Array, "k"], Float[Array, "k state"]]:
+    """|F(h) - h| and Newton's step at each point."""
 
-    def one(
-        weights: Weights, h: Float[Array, "state"], x: Float[Array, "input"]
-    ) -> tuple[Float[Array, ""], Float[Array, "state"]]:
+    def one(h: Float[Array, "state"]) -> tuple[Float[Array, ""], Float[Array, "state"]]:
         g = lambda h: f(weights, h, x) - h  # of a flow, f is h + dh/dt
         return jnp.linalg.norm(g(h)), -jnp.linalg.solve(jax.jacfwd(g)(h), g(h))
 
-    return jax.jit(jax.vmap(one, (None, 0, None)))
+    return jax.vmap(one)(points)
 
 
 def descend(newton: Newton, starts: np.ndarray, spread: float) -> np.ndarray:
@@ -179,7 +177,7 @@ def settled(
     n = states.shape[1]
     some = states[np.unique(np.linspace(0, len(states) - 1, N_STATES).astype(int))]
     with jax.enable_x64(True):
-        ends, moved = (np.asarray(v) for v in _run(f)(weights, some, x, steps))
+        ends, moved = (np.asarray(v) for v in _run(f, weights, some, x, steps))
     # What is nearest to rest comes first, since the first row leads in `cover`.
     order = np.argsort(moved, kind="stable")  # NaN last
     ends = known.new(ends[order[np.isfinite(moved[order])]])
@@ -192,17 +190,21 @@ def settled(
     return points[(modes == linear.DECAYS).all(axis=1)]  # Newton may have gone to a saddle
 
 
-@lru_cache(32)
-def _run(f: Map) -> Callable[[Weights, np.ndarray, np.ndarray, int], tuple[Array, Array]]:
-    """(weights, states (k, n), x, steps) -> (the states after the steps, |F(h) - h| there); compiled once for a cell's networks."""
+@compiled
+def _run(
+    f: Map,
+    weights: Weights,
+    states: Float[Array, "k state"],
+    x: Float[Array, "input"],
+    steps: Int[Array, ""],
+) -> tuple[Float[Array, "k state"], Float[Array, "k"]]:
+    """(the states after the steps, |F(h) - h| there)."""
 
-    def one(
-        weights: Weights, x: Float[Array, "input"], steps: Int[Array, ""], h: Float[Array, "state"]
-    ) -> tuple[Float[Array, "state"], Float[Array, ""]]:
+    def one(h: Float[Array, "state"]) -> tuple[Float[Array, "state"], Float[Array, ""]]:
         h = lax.fori_loop(0, steps, lambda _, h: f(weights, h, x), h)
         return h, jnp.linalg.norm(f(weights, h, x) - h)
 
-    return jax.jit(lambda weights, h, x, steps: jax.vmap(partial(one, weights, x, steps))(h))
+    return jax.vmap(one)(states)
 
 
 def with_missed(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +12,7 @@ from ctd.fixed_points.network import (
     Map,
     Network,
     cell_of,
+    compiled,
     constant_input,
     load_trials,
     make_network,
@@ -69,7 +68,7 @@ def with_inverse(network: Network, f: Map, x: ArrayLike) -> Network:
     states = np.asarray(network.states).reshape(-1, network.states.shape[-1])
     # States are stored trial by trial, so that equal distances reach all trials and times.
     some = states[np.linspace(0, len(states) - 1, N_SAMPLED).astype(int)]
-    squares = np.asarray(_squares(f)(network.weights, some, np.asarray(x, states.dtype)), float)
+    squares = np.asarray(_squares(f, network.weights, some, np.asarray(x, states.dtype)), float)
     squares = squares[np.isfinite(squares).all(axis=(1, 2))]  # F may lack a derivative somewhere
     mean = squares.sum(axis=0) / max(1, len(squares))
     added = REGULAR * np.trace(mean) / len(mean)
@@ -80,23 +79,18 @@ def with_inverse(network: Network, f: Map, x: ArrayLike) -> Network:
     return network._replace(inverse=on_host(inverse, states.dtype))
 
 
-@cache
-def _squares(f: Map) -> Callable[[Weights, np.ndarray, np.ndarray], Float[Array, "k state state"]]:
-    """(weights, states (k, state), x) -> J'J, compiled once for the networks of a cell.
+@compiled
+def _squares(
+    f: Map, weights: Weights, states: Float[Array, "k state"], x: Float[Array, "input"]
+) -> Float[Array, "k state state"]:
+    """J'J at each state: the Hessian of q but for F's second derivatives."""
 
-    One state after the other: J takes a copy of F's workspace for each unit.
-    """
+    def square(h: Float[Array, "state"]) -> Float[Array, "state state"]:
+        j = jax.jacfwd(lambda h: f(weights, h, x) - h)(h)
+        return j.T @ j
 
-    def squares(
-        weights: Weights, states: Float[Array, "k state"], x: Float[Array, "input"]
-    ) -> Float[Array, "k state state"]:
-        def square(h: Float[Array, "state"]) -> Float[Array, "state state"]:
-            j = jax.jacfwd(lambda h: f(weights, h, x) - h)(h)
-            return j.T @ j  # the Hessian of q but for F's second derivatives
-
-        return lax.map(square, states)
-
-    return jax.jit(squares)
+    # One state after the other: J takes a copy of F's workspace for each unit.
+    return lax.map(square, states)
 
 
 class Start(NamedTuple):
