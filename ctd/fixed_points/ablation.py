@@ -22,13 +22,7 @@ from pydantic import model_validator
 from ctd import tasks
 from ctd.cells import Cell, Weights, as_weights, initial_state, readout
 from ctd.data import read_table
-from ctd.fixed_points.network import (
-    Named,
-    OfTrials,
-    cell_of,
-    load_trials,
-    number_of,
-)
+from ctd.fixed_points.network import Named, OfTrials, cell_of, load_trials, number_of
 from ctd.kernel import File, Static, Traced, Values, Var, View, one_shot
 from ctd.late import Array, Float, Int, jax, jnp, lax, on_host
 from ctd.plots import Axis, Group, Layer, Lines, Plot, Points, Scale, of_group, side_by_side

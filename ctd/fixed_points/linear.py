@@ -56,11 +56,7 @@ def derivatives(
 
 @partial(compiled, n_static=2)
 def _derivatives(
-    f: Map,
-    flow: bool,
-    weights: Weights,
-    h: Float[Array, "state"],
-    x: Float[Array, "input"],
+    f: Map, flow: bool, weights: Weights, h: Float[Array, "state"], x: Float[Array, "input"]
 ) -> tuple[Array, ...]:
     """The `Derivatives` at one point."""
     # A map rests where F(h) = h, a flow where f(h) = 0.

@@ -15,15 +15,6 @@ BEST_ORDER = 200
 """Most networks for which leaves of the dendrogram are ordered so that neighbours are similar: it takes n^3 steps."""
 
 
-class Embedding(NamedTuple):
-    """Classical multidimensional scaling."""
-
-    points: np.ndarray
-    """(network, component)"""
-    share: np.ndarray
-    """(component,) share of the sum of all |eigenvalues|; below 1 in total if distances are not Euclidean."""
-
-
 def inner_products(distances: np.ndarray) -> np.ndarray:
     """The inner products (n, n) of centred points with distances D (n, n): -J D^2 J / 2, J = 1 - 11'/n (Gower 1966).
 
@@ -35,10 +26,13 @@ def inner_products(distances: np.ndarray) -> np.ndarray:
     return squares - mean[:, None] - mean[None] + squares.mean()
 
 
-def classical_mds(distances: np.ndarray, k: int) -> Embedding:
+def classical_mds(distances: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Embed n points by their distances (n, n) in the k components of largest variance (Torgerson 1952).
 
-    >>> classical_mds(np.array([[0.0, 3.0], [3.0, 0.0]]), 1).points.round(3).tolist()
+    Returns ((n, k) points, (k,) each component's share of the sum of all |eigenvalues|). Shares add up to less than 1 if distances
+    are not Euclidean.
+
+    >>> classical_mds(np.array([[0.0, 3.0], [3.0, 0.0]]), 1)[0].round(3).tolist()
     [[1.5], [-1.5]]
     """
     values, vectors = np.linalg.eigh(inner_products(distances))
@@ -51,7 +45,7 @@ def classical_mds(distances: np.ndarray, k: int) -> Embedding:
     share = np.maximum(values, 0) / (total or 1)
     # Fewer networks than components: fill with zeros, so that tables have one width.
     missing = k - len(share)
-    return Embedding(np.pad(points, ((0, 0), (0, missing))), np.pad(share, (0, missing)))
+    return np.pad(points, ((0, 0), (0, missing))), np.pad(share, (0, missing))
 
 
 class Clusters(NamedTuple):

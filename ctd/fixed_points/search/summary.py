@@ -29,9 +29,6 @@ MOST_NAMED = 5
 """Points that a warning names."""
 
 
-_ENDS = ("outcome", "q", "constant_input", "point", "anywhere_start")
-"""The results that tell how a search ended, and where it began; the last only where there is a region."""
-
 _P = ("fixed_point",)
 REDUCED = {
     "origin": Var(
@@ -90,16 +87,15 @@ def reduce(
     Derivatives are computed in float64, whatever dtype the searches ran in. The ends are read in blocks.
     """
     _warn_of_pooled(columns)
-    found, n_states, n_in = _ends(inputs, results, options.unique_tol)
+    states = np.asarray(shared.states, float).reshape(-1, shared.states.shape[-1])
+    n_states, n_in = states.shape[1], np.shape(results["constant_input"][:1])[1]
     origins = ("states", inputs.region)  # anywhere_start is 0 or 1
-    tables = [ends.table(options.max_points, origins) for ends in found]
-    states = np.asarray(shared.states, float).reshape(-1, n_states)
     f = step_of(shared, inputs.time)
     # A step of a flow's Euler map is as long as its unit of time: it would not go where the flow does.
     steps = options.settle if inputs.time == "steps" else 0
     tables = [
-        with_missed(table, f, shared, ends.x, options, steps)
-        for table, ends in zip(tables, found, strict=True)
+        with_missed(ends.table(options.max_points, origins), f, shared, ends.x, options, steps)
+        for ends in _ends(inputs, results, options.unique_tol)
     ]
     join = lambda name, empty: np.concatenate([empty, *(table[name] for table in tables)])
     points = join("point", np.zeros((0, n_states)))
@@ -127,19 +123,17 @@ def reduce(
     }
 
 
-def _ends(
-    inputs: View[FixedPoint], results: Columns, unique_tol: float
-) -> tuple[list[Ends], int, int]:
-    """The ends of the searches at each input, in the order in which inputs appear; the numbers of states and of inputs."""
-    n_states = n_in = 0
+def _ends(inputs: View[FixedPoint], results: Columns, unique_tol: float) -> list[Ends]:
+    """The ends of the searches at each input, in the order in which inputs appear."""
     found: dict[bytes, Ends] = {}
-    names = _ENDS if inputs.region != "none" else _ENDS[:-1]
+    names = ["outcome", "q", "constant_input", "point"]
+    if inputs.region != "none":
+        names.append("anywhere_start")
     for block in blocks(results, names):
-        n_states, n_in = block["point"].shape[1], block["constant_input"].shape[1]
         for x, members in by_input(np.asarray(block["constant_input"], float)):
-            basins = Basins(unique_tol, n_states)
+            basins = Basins(unique_tol, block["point"].shape[1])
             found.setdefault(x.tobytes(), Ends(x, basins)).add(block, members)
-    return list(found.values()), n_states, n_in
+    return list(found.values())
 
 
 def _warn_of_pooled(columns: Columns) -> None:
