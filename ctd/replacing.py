@@ -30,22 +30,15 @@ def replacing(path: str | Path) -> Iterator[Path]:
     if path.exists() and not os.access(path, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     new = path.with_name(f".{path.stem[:40]}-{secrets.token_hex(4)}{path.suffix}")
-    os.close(os.open(new, os.O_CREAT | os.O_EXCL, 0o666))
+    new.touch(exist_ok=False)
     try:
         mode = (path if path.exists() else new).stat().st_mode
         yield new
         os.chmod(new, mode & 0o777)
-        _settle(new)
+        # Have the content on the disk before the name is there: else a loss of power can leave an empty file.
+        with new.open("rb") as file:
+            os.fsync(file.fileno())
         os.replace(new, path)
     except BaseException:
         new.unlink(missing_ok=True)
         raise
-
-
-def _settle(file: Path) -> None:
-    """Have the content on the disk before the name is there: else a loss of power can leave an empty file."""
-    opened = os.open(file, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
