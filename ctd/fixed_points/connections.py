@@ -89,10 +89,8 @@ class Table(NamedTuple):
     weights: Weights
     points: Float[Array, "point state"]
     inputs: Float[Array, "point input"]
-    leaves: Int[Array, "departure"]
-    """The point that is left; -1 alone where no point is unstable."""
-    mode: Int[Array, "departure"]
-    side: Int[Array, "departure"]
+    ways: Int[Array, "departure 3"]
+    """Point that is left, mode, side; point -1 alone where none is unstable."""
     direction: Float[Array, "departure state"]
     """Unit vector."""
     growing: Int[Array, "point"]
@@ -121,14 +119,14 @@ def load(inputs: View[Departure]) -> Table:
     second = table["eigenvalue"][leaves, modes].imag < 0
     directions = np.where(second[:, None], vectors.imag, vectors.real)
     lengths = np.linalg.norm(directions, axis=1, keepdims=True)
-    # Each mode twice, once to each side; the other lists of departures keep this order.
+    # Each mode twice, once to each side.
     directions = np.repeat(directions / np.where(lengths > 0, lengths, 1), 2, axis=0)
-    sides = np.tile([1, -1], len(leaves))
-    leaves, modes = np.repeat(leaves, 2), np.repeat(modes, 2)
+    ways = np.column_stack(
+        [np.repeat(leaves, 2), np.repeat(modes, 2), np.tile([1, -1], len(leaves))]
+    )
     # Programs take a departure modulo their number: one from nowhere, which ends as `none`, keeps this defined.
-    if not len(leaves):
-        leaves, modes, sides = np.array([-1]), np.array([0]), np.array([1])
-        directions = np.zeros((1, points.shape[1]), inputs.dtype)
+    if not len(ways):
+        ways, directions = np.array([[-1, 0, 1]]), np.zeros((1, points.shape[1]), inputs.dtype)
     seen = np.zeros((0, 0))
     if "plane_axes" in table:
         seen = ((table["point"] - table["plane_mean"]) @ table["plane_axes"])[:, :2]
@@ -136,7 +134,7 @@ def load(inputs: View[Departure]) -> Table:
     # A table of the user's own may do without marginal modes.
     made = Table(
         {name: None}, as_weights(weights, inputs.dtype), points, real(table["constant_input"]),
-        leaves=whole(leaves), mode=whole(modes), side=whole(sides), direction=real(directions),
+        ways=whole(ways), direction=real(directions),
         growing=whole(growing), marginal=whole(table.get("n_marginal", np.zeros(len(points)))), seen=real(seen),
     )  # fmt: skip
     if "residual" in table:
@@ -170,15 +168,15 @@ class Flight(NamedTuple):
 
 
 def _departure(shared: Table, traced: Values[Departure]) -> Int[Array, ""]:
-    return traced.departure % len(shared.leaves)
+    return traced.departure % len(shared.ways)
 
 
 def init(static: View[Departure], shared: Table, traced: Values[Departure], key: Array) -> Flight:
     """Place the state `distance` away from the point, along the mode or against it."""
     del static, key
     k = _departure(shared, traced)
-    leaves = shared.leaves[k]
-    h = shared.points[leaves] + traced.distance * shared.side[k] * shared.direction[k]
+    leaves, _, side = shared.ways[k]
+    h = shared.points[leaves] + traced.distance * side * shared.direction[k]
     outcome = jnp.where(leaves < 0, NONE, RUNNING).astype(jnp.int32)
     return Flight(h, jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32), outcome)
 
@@ -188,7 +186,7 @@ def advance(
 ) -> Flight:
     """At most BLOCK steps of the network, none after the departure has ended."""
     del static, key
-    leaves = shared.leaves[_departure(shared, traced)]
+    leaves = shared.ways[_departure(shared, traced), 0]
     x, f = shared.inputs[leaves], map_of(shared)
     # Points at another input are not points of this network.
     same = (shared.inputs == x).all(axis=1)
@@ -218,11 +216,11 @@ def result(
 ) -> dict[str, Array]:
     """The point or the end that the departure led to."""
     del static, key
-    k = _departure(shared, traced)
+    leaves, mode, side = shared.ways[_departure(shared, traced)]
     return {
-        "from_point": shared.leaves[k],
-        "mode": shared.mode[k],
-        "side": shared.side[k],
+        "from_point": leaves,
+        "mode": mode,
+        "side": side,
         "to_point": jnp.where(s.outcome == ARRIVED, s.nearest, -1),
         "steps": s.steps,
         "end": s.h,
@@ -243,7 +241,7 @@ def reduce(
     found = np.stack([np.asarray(results[name][:], int) for name in names], axis=1)
     # Point, mode and side name a departure; items beyond their number repeat them.
     found = found[np.unique(found[:, :3], axis=0, return_index=True)[1]]
-    network.warn_of_untried("departure", len(found), len(shared.leaves))
+    network.warn_of_untried("departure", len(found), len(shared.ways))
     found = found[found[:, 3] >= 0]  # departures that arrived
     n = len(shared.points)
     pairs = found[:, 0], found[:, 3]

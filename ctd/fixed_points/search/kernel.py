@@ -51,7 +51,7 @@ def init(
     static: View[FixedPoint], shared: Network, traced: Values[FixedPoint], key: Array
 ) -> Search:
     """The search of a candidate at its start."""
-    start = draw_start(static, shared, traced, key).h
+    start, _ = draw_start(static, shared, traced, key)
     begin, _ = METHODS[static.method]
     return begin(_problems(static, shared, traced), start)
 
@@ -81,8 +81,8 @@ def result(
         "constant_input": constant_input(shared, traced),
     }
     if static.region != "none":  # other stores do not have this result
-        start = draw_start(static, shared, traced, key)  # drawn again from the same key
-        found["anywhere_start"] = start.anywhere.astype(jnp.int32)
+        _, anywhere = draw_start(static, shared, traced, key)  # drawn again from the same key
+        found["anywhere_start"] = anywhere.astype(jnp.int32)
     return found
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -93,18 +91,10 @@ def _squares(
     return lax.map(square, states)
 
 
-class Start(NamedTuple):
-    """The state at which a search begins."""
-
-    h: Float[Array, "state"]
-    anywhere: Bool[Array, ""]
-    """True: drawn from the region, to which the states give the size alone."""
-
-
 def draw_start(
     static: View[FixedPoint], network: Network, traced: Values[FixedPoint], key: Array
-) -> Start:
-    """The start of a search: candidate `traced.candidate` (modulo their number), mixed, or anywhere; plus noise.
+) -> tuple[Float[Array, "state"], Bool[Array, ""]]:
+    """(the start of a search, whether it lies in the region): candidate `traced.candidate`, modulo their number; plus noise.
 
     With probability `mix` the start lies on the segment to another state drawn at random: halfway in half
     of the cases, else at a uniformly drawn place. Where there is a region, it lies in that with probability `anywhere`.
@@ -119,11 +109,11 @@ def draw_start(
     noise: Array = traced.noise * jax.random.normal(key_noise, h.shape, states.dtype)
     at = h + share.astype(states.dtype) * to + noise
     if static.region == "none":
-        return Start(at, jnp.zeros((), bool))
+        return at, jnp.zeros((), bool)
     # A folded key, so that starts at states are the same with a region and without one.
     key_far, key_place = jax.random.split(jax.random.fold_in(key, 1))
     far = jax.random.uniform(key_far, (), states.dtype) < traced.anywhere
-    return Start(jnp.where(far, _anywhere(static, network, traced, key_place), at), far)
+    return jnp.where(far, _anywhere(static, network, traced, key_place), at), far
 
 
 def _anywhere(

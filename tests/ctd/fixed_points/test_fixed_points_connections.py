@@ -36,7 +36,7 @@ def test_saddles_lead_to_their_two_memories(table):
     found, path = table
     params = Departure(cell="searches.cube", points=str(path))
     shared = kernel.load(inputs_of(params))
-    n = len(shared.leaves)
+    n = len(shared.ways)
     assert n == 2 * found["n_unstable"].sum() == 2 * (12 * 1 + 6 * 2 + 1 * 3)
     results = run_items(kernel, params, {"departure": np.arange(n + 5)}, shared=shared)
     assert (results["outcome"] == 0).all()
@@ -69,8 +69,8 @@ def test_no_item_leaves_a_slow_point(table, tmp_path):
     write_hdf5(tmp_path / "points.h5", found)
     params = Departure(cell="searches.cube", points=str(tmp_path / "points.h5"))
     shared = kernel.load(inputs_of(params))
-    assert len(shared.leaves) == 48
-    assert 13 not in shared.leaves
+    assert len(shared.ways) == 48
+    assert 13 not in shared.ways[:, 0]
     (seen,) = kernel.plots(inputs_of(params), shared, {}, {}, {"leads": np.zeros((27, 27), int)})
     assert [(layer.name, layer.marker) for layer in seen.layers] == [
         ("stable (8)", "circle"),
@@ -94,12 +94,13 @@ def test_steps_are_those_until_the_end(table):
     found, path = table
     params = Departure(cell="searches.cube", points=str(path))
     shared = kernel.load(inputs_of(params))
-    departure = np.arange(len(shared.leaves))
+    departure = np.arange(len(shared.ways))
     columns = {"departure": departure, "n_steps": np.where(departure == 2, 7, 100_000)}
     results = run_items(kernel, params, columns, shared=shared)
     for k, limit in enumerate(columns["n_steps"]):
-        h = found["point"][shared.leaves[k]] + params.distance * shared.side[k] * shared.direction[k]  # fmt: skip
-        others = np.delete(found["point"], shared.leaves[k], axis=0)
+        leaves, _, side = np.asarray(shared.ways[k])
+        h = found["point"][leaves] + params.distance * side * shared.direction[k]
+        others = np.delete(found["point"], leaves, axis=0)
         steps, arrived = 0, False
         while steps < limit and not arrived:
             h, before, steps = cube(None, h, None), h, steps + 1
@@ -124,7 +125,7 @@ def test_pictures_tell_marginal_from_stable(growing, leads, names, note):
     """And have no matrix where it would be 0 all over. Of the three points the first alone has decaying modes only."""
     nothing = np.zeros(0)
     points = np.eye(3)
-    shared = Table({}, {}, points, np.zeros((3, 0)), nothing, nothing, nothing, nothing, np.array(growing), np.array([0, 1, 1]), np.zeros((0, 0)))  # fmt: skip
+    shared = Table({}, {}, points, np.zeros((3, 0)), nothing, nothing, np.array(growing), np.array([0, 1, 1]), np.zeros((0, 0)))  # fmt: skip
     counts = np.zeros((3, 3), int)
     counts[tuple(np.reshape(leads, (-1, 2)).astype(int).T)] = 1
     seen, *matrix = kernel.plots(None, shared, {}, {}, {"leads": counts})

@@ -203,17 +203,16 @@ def test_starts_anywhere(region):
     params = FixedPoint(region=region, anywhere=0.5, reach=2.5)
     there = jax.tree.map(jnp.asarray, network)
     draw = jax.jit(jax.vmap(lambda key: draw_start(params, there, params, key)))
-    begun = jax.tree.map(np.asarray, draw(jax.random.split(jax.random.key(0), 400)))
-    far = begun.anywhere
+    begun, far = map(np.asarray, draw(jax.random.split(jax.random.key(0), 400)))
     assert 0.4 < far.mean() < 0.6
-    np.testing.assert_array_equal(begun.h[~far], np.tile(network.states[0, 0], ((~far).sum(), 1)))
+    np.testing.assert_array_equal(begun[~far], np.tile(network.states[0, 0], ((~far).sum(), 1)))
     if region == "box":
         half = 2.5 * float(network.largest)
-        assert np.abs(begun.h[far]).max() <= half
+        assert np.abs(begun[far]).max() <= half
         # Uniform, of sd half / sqrt 3; 600 numbers tell it to 2 %, three times over.
-        assert np.std(begun.h[far]) == pytest.approx(half / np.sqrt(3), rel=0.06)
+        assert np.std(begun[far]) == pytest.approx(half / np.sqrt(3), rel=0.06)
     else:
-        out = begun.h[far] - network.states.reshape(-1, 3).mean(0)
+        out = begun[far] - network.states.reshape(-1, 3).mean(0)
         radius = 2.5 * float(network.spread)
         np.testing.assert_allclose(np.linalg.norm(out, axis=1), radius, rtol=1e-5)
         assert np.abs(out.mean(axis=0)).max() < 0.2 * radius

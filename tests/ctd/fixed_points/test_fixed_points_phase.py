@@ -57,9 +57,8 @@ def test_graph_of_connections():
     """A saddle between two memories: two lines, and the saddle is hollow."""
     points = np.array([[0.0, 0, 0], [2.0, 0, 0], [-2.0, 0, 0]])
     leads = np.array([[0, 1, 1], [0, 0, 0], [0, 0, 0]])
-    none = np.zeros(0, int)
     table = Table(
-        {}, {}, points, np.zeros((3, 0)), none, none, none, np.zeros((0, 3)),
+        {}, {}, points, np.zeros((3, 0)), np.zeros((0, 3), int), np.zeros((0, 3)),
         growing=np.array([1, 0, 0]), marginal=np.zeros(3, int), seen=np.zeros((0, 0)),
     )  # fmt: skip
     plot = graph(table, leads, Part(np.arange(3)))
