@@ -36,8 +36,8 @@ BLOCK = 100
 """Most steps of one advance."""
 
 MOVES = 1e-3
-"""Points of other weights: a step from one is longer than this times max(1, |h|), and than ten times its residual in the table.
-Rounding of weights and states to float32 makes steps of about 1e-6 |h|."""
+"""A table is taken for another network's if a step moves a point by more than this times max(1, |h|), and by more than ten times its
+residual in the table. Rounding to float32 moves points by about 1e-6 |h|."""
 
 
 class Departure(OfNetwork):

@@ -39,7 +39,8 @@ FRAMES = 50
 """Frames that are made orthogonal in one advance."""
 
 HIDDEN = 100
-"""Times eps: the least growth beside the largest direction's that is told, which rounding changes by a hundredth."""
+"""A direction that between two QRs grows by less than this times eps of the largest one's growth has no exponent: rounding would
+change it by more than a hundredth."""
 
 MOST = 200
 """Spectra that a picture shows."""

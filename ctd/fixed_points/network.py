@@ -1,4 +1,4 @@
-"""The network that is studied: its cell or function, its weights and states, where a job's fields and files name them."""
+"""The network under study: its cell or function, its weights and its states, as a job's fields and files name them."""
 
 from __future__ import annotations
 

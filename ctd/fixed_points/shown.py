@@ -29,9 +29,9 @@ class Part(NamedTuple):
 
     rows: np.ndarray
     at: str = ""
-    """Which input it is, for titles."""
+    """Their input, for titles, if it is one of several."""
     together: str = ""
-    """That they are those of several inputs, for notes."""
+    """A sentence for notes if the rows are those of several inputs."""
 
 
 def parts(x: np.ndarray, what: str) -> list[Part]:

@@ -83,7 +83,8 @@ def _of_dynamics(inputs: View[Comparison], given: Trials) -> np.ndarray:
 
 
 _driven: dict[tuple[bytes, int, int], Driven] = {}
-"""(Digest of the trials, delays, rank) -> their fit: ten seconds for 10,000 steps and 150 delays, and several methods compare it."""
+"""(Digest of the trials, delays, rank) -> their fit, which several methods compare and which may take ten seconds (10,000 steps and
+150 delays)."""
 
 MOST_KEPT = 10_000
 """Most fits that are kept."""

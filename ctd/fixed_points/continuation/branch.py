@@ -1,4 +1,4 @@
-"""One branch, followed step by step from a point: first to its back, then to its front."""
+"""One branch, followed step by step from a point: first backwards, where p falls at the start, then forwards."""
 
 from __future__ import annotations
 

@@ -19,15 +19,15 @@ RUNNING = -1
 FIXED, SLOW, LIMIT, DIVERGED = range(4)
 
 PRODUCTS = 4
-"""Hessian products of a tick of lm, at most. More share one linearisation of the gradient; but where one candidate's
-step is complete, its lane idles until the others of its microbatch have made theirs."""
+"""Most Hessian products of a tick of lm. They share one linearisation of the gradient; but a candidate whose step is complete
+waits until the others of its microbatch have made theirs."""
 
 ADAM_BLOCK = 32
 """Ticks of one `advance`. A search takes some hundreds; a lane whose search has finished idles half a block."""
 
 LM_BLOCK = 4
-"""The same for lm, whose approach (`ctd.fixed_points.search.approach`) has a block of its own: what it leaves takes some ten
-ticks, each of which computes several products."""
+"""Ticks of one `advance` of lm after its approach (`ctd.fixed_points.search.approach`). Most searches then need about ten, of several
+products each."""
 
 POINT_TOL = 1e-5
 """A slow point is located to within this, in units of the candidates' spread: far below any tolerance that

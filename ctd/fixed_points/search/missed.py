@@ -50,8 +50,8 @@ N_STATES = 500
 """States from which the network runs, evenly among all."""
 
 TOGETHER = 0.01
-"""States that have come nearer to each other than this, in units of the states' spread, count as one start of Newton's
-method: along a line attractor each would otherwise be one."""
+"""Ends of runs nearer to each other than this, in units of the states' spread, are one start of Newton's method: along a line
+attractor each would be another one."""
 
 
 def newton_of(f: Map, weights: Weights, x: np.ndarray) -> Newton:

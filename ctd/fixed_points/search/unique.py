@@ -15,7 +15,7 @@ N_COMPONENTS = 3
 """Dimensions of the k-d tree: with more than a few, a query visits almost every node."""
 
 N_CROWDS = 512
-"""Rows that are looked up before those without a neighbour are told apart."""
+"""Rows that lead before those without a neighbour are looked for: they take whole crowds out of the way."""
 
 
 def cover(points: np.ndarray, tol: float) -> np.ndarray:
@@ -40,7 +40,6 @@ def cover(points: np.ndarray, tol: float) -> np.ndarray:
         some = some[leader[some] < 0]
         leader[some[np.linalg.norm(points[some] - points[row], axis=1) <= tol]] = row
 
-    # The first rows lead whole crowds.
     for row in range(min(n, N_CROWDS)):
         if leader[row] < 0:
             lead(row)
